@@ -24,7 +24,7 @@ COMMANDS = {
     "train_vocab": ("data.train_vocab", "train a SentencePiece model on text"),
     "show_masks": ("pretrain.show", "print what each objective sees of a pair"),
     "download": ("commands.download", "fetch public data, released weights, E5-small, text"),
-    "prepare": ("data.prepare.command", "bring data sets into the official layout"),
+    "prepare": ("data.prepare", "bring data sets into the official layout"),
 }
 # Those of the paper, with the official flags.
 OFFICIAL = {

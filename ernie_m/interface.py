@@ -14,7 +14,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ernie_m.inference.arguments import as_list, as_row, in_parts, languages_of, one_for_each, parsed
+from ernie_m.inference.options import as_list, as_row, in_parts, languages_of, one_for_each, parsed
 from ernie_m.model.tasks import (
     CLASSIFICATION,
     EMBEDDING,
@@ -27,7 +27,7 @@ from ernie_m.model.tasks import (
     ZERO_SHOT,
 )
 from ernie_m.utils.errors import UserError
-from ernie_m.utils.options import refusal
+from ernie_m.utils.options import PositiveInt, accepts, refusal
 from ernie_m.utils.paddle_settings import be_a_guest, prepare
 
 if TYPE_CHECKING:
@@ -215,14 +215,13 @@ class Model:
         """
         import numpy as np
 
-        from ernie_m.inference.tasks import is_whole
         from ernie_m.reader.batching import BATCH_TOKENS, warn_if_cut
         from ernie_m.reader.coverage import unknown_words_of
         from ernie_m.utils.logging import logger
 
         if on_empty not in ("error", "skip"):
             raise UserError(f"on_empty {on_empty!r}: it must be error or skip")
-        if batch_size is not None and (not is_whole(batch_size) or batch_size < 1):
+        if not accepts(PositiveInt | None, batch_size):
             raise UserError(f"batch_size {batch_size!r}: it must be a whole number, at least 1")
         sentences = as_list(texts, "texts")
         languages = languages_of(centre, len(sentences))
@@ -354,8 +353,8 @@ class Model:
                 text or a label is none; the folder exists, or the one beside it holds other work;
                 scikit-learn is not installed; or the model is an exported one.
         """
-        from ernie_m.finetune.own_labels import KINDS, rows_of
-        from ernie_m.inference.fit_model import fit_model
+        from ernie_m.fit.head import fit_model
+        from ernie_m.fit.rows import KINDS, rows_of
 
         if folder is not None and os.path.exists(folder):
             raise UserError(f"{folder}: it exists already; name a new folder")

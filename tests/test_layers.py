@@ -25,6 +25,7 @@ BELOW = {
     "pretrain": {"utils", "tokenizer", "model", "reader", "training", "vectors"},
     "finetune": {"utils", "tokenizer", "model", "reader", "training", "vectors"},
     "inference": {"utils", "tokenizer", "model", "reader", "training", "vectors", "pretrain", "finetune"},
+    "fit": {"utils", "tokenizer", "model", "reader", "training", "vectors", "finetune", "inference"},
 }
 # What a user starts. It may import from all rooms, and nothing imports it.
 STARTED = ("commands", "data")

@@ -6,8 +6,7 @@ Those of fine-tuning are in tests/finetune/test_runs.py, ernie-m predict and its
 import pytest
 
 from ernie_m.commands import convert, encode_vector, export, fit, mine_pairs, run_pretrain
-from ernie_m.data import get_weights, train_vocab
-from ernie_m.data.prepare import command as prepare
+from ernie_m.data import get_weights, prepare, train_vocab
 from ernie_m.pretrain.build_corpus import command as build_corpus
 from ernie_m.utils import files
 from ernie_m.utils.errors import UserError

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import pytest
 
-from ernie_m.finetune.tasks.answer_scores import rules_language
+from ernie_m.finetune.tasks.scores import rules_language
 from ernie_m.reader.tags import JOINT
 from ernie_m.utils.errors import run
 from tests import toys
@@ -88,7 +88,7 @@ PROGRAMS = {
     "run_pretrain": ("commands.run_pretrain", [], {"data.corpus": "{corpus}", "run.output": "out"}),
     "build_corpus": ("pretrain.build_corpus.command", [], BUILT),
     # What ernie-m train does first.
-    "train": ("data.prepare.command", ["pairs", "d"], {"output": "out", "model": "{models}/encode"}),
+    "train": ("data.prepare", ["pairs", "d"], {"output": "out", "model": "{models}/encode"}),
     "fit": ("commands.fit", ["table.tsv"], {"model": "{models}/encode", "output": "out"}),
     "label": ("commands.predict", [], {"input": "table.tsv", "model": "{models}/classify", "output": "out"}),
     "predict": ("commands.predict", [], {"input": "a.jsonl", "model": "{models}/classify", "output": "out"}),

@@ -19,7 +19,7 @@ import paddle
 import sentencepiece
 from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
-from ernie_m.finetune import rates
+from ernie_m.finetune import command as rates
 from ernie_m.model.checkpoint import safetensors
 from ernie_m.model.checkpoint.ours import Ours
 from ernie_m.model.checkpoint.write import save_model

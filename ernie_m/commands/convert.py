@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from ernie_m.data.trim_vocabulary import trim
 from ernie_m.model.checkpoint import convert as conversion
 from ernie_m.model.checkpoint.card import read_card
 from ernie_m.model.checkpoint.convert import CLASSIFIER_TASKS, TARGETS, WRITERS
@@ -24,7 +25,6 @@ from ernie_m.model.checkpoint.ours import Ours
 from ernie_m.model.checkpoint.translation import Translated
 from ernie_m.model.conventions import READING, Reading
 from ernie_m.model.tasks import QUESTION_ANSWERING, SEARCH
-from ernie_m.reader.trim_vocabulary import trim
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.tokenizer.tokenizer_json import no_piece_model
 from ernie_m.utils.checksums import MANIFEST, write_manifest

@@ -19,7 +19,7 @@ from ernie_m.model.tasks import (
     TOKEN_CLASSIFICATION,
 )
 from ernie_m.reader.files.own_files import LabelledFile, find_tables, holds_questions, holds_tags
-from ernie_m.reader.files.rows import LabelOptions
+from ernie_m.reader.files.table_options import LabelOptions
 from ernie_m.training.stop_requests import StopSignal
 from ernie_m.utils.errors import UserError, command_name, say
 from ernie_m.utils.files import only_writer_of
@@ -84,7 +84,7 @@ def main() -> None:
             raise UserError(f"{flags.table}: {len(training)} training files of {kind}; join them in one")
         else:
             prepare()
-            from ernie_m.finetune.own_words import fit_words
+            from ernie_m.fit.words import fit_words
 
             is_done = fit_words(
                 kind, training[0], tests, flags, output, init_pretraining_params=flags.model, amp=flags.amp
@@ -107,7 +107,7 @@ def fit_labels(
     Raises:
         UserError: a file cannot be read, or its rows cannot be learned, or scored; names the lines.
     """
-    from ernie_m.finetune.own_labels import read_rows, refuse
+    from ernie_m.fit.rows import read_rows, refuse
 
     rows = read_rows(training, flags, kind)
     parts = {str(file.path): read_rows([file], flags, rows.kind, rows) for file in tests}
@@ -118,7 +118,7 @@ def fit_labels(
         rows.faults(), "a score needs two: add texts, leave the label out, or name another column: --label"
     )
     say(f"{len(rows.examples):,} rows" + (f", {len(rows.names)} labels" if rows.names else ""))
-    from ernie_m.inference.fit_model import fit_model, scored_by
+    from ernie_m.fit.head import fit_model, scored_by
     from ernie_m.inference.load import load
 
     loaded = load(flags.model, amp=flags.amp)

@@ -18,7 +18,6 @@ def main() -> None:
         prepare()
         # Not at the top, because Paddle reads its CPU settings when it is imported.
         from ernie_m.finetune.labelled_task import fine_tune
-        from ernie_m.finetune.tasks.classification import Classification
-        from ernie_m.finetune.tasks.regression import Regression
+        from ernie_m.finetune.tasks.classification import Classification, Regression
 
         fine_tune(Regression if flags.is_regression else Classification, flags, stop)

@@ -6,13 +6,13 @@ ernie-m serve --model checkpoints/best,pretrained/full --corpus corpus.txt
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from ernie_m.inference.model_flags import ModelFlags
+from ernie_m.inference.options import ModelFlags
 from ernie_m.utils.errors import UserError, install_command
 from ernie_m.utils.logging import logger, setup_console
 from ernie_m.utils.options import Names, PositiveInt, Range, option, parse_options
 
 
-@dataclass
+@dataclass(kw_only=True)
 class ServeFlags(ModelFlags):
     """What to serve, and where."""
 

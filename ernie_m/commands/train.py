@@ -12,13 +12,13 @@ from itertools import chain
 from pathlib import Path
 
 from ernie_m.data.own_pairs import FOUND, find
-from ernie_m.data.prepare.command import main as prepare
+from ernie_m.data.prepare import main as prepare
 from ernie_m.data.train_vocab import main as train_vocab
 from ernie_m.finetune.retrieval.flags import RetrievalFlags
 from ernie_m.finetune.retrieval.own_pairs import Command, scores, steps_of_table, steps_on_pairs
 from ernie_m.finetune.retrieval.run import run
-from ernie_m.reader.files.pairs import PairFiles
-from ernie_m.reader.files.rows import TableOptions
+from ernie_m.reader.files.pairs import pair_files
+from ernie_m.reader.files.table_options import TableOptions
 from ernie_m.training.claim import claim_file
 from ernie_m.utils.errors import UserError, command_name, say
 from ernie_m.utils.files import read_json, sha256_of
@@ -67,7 +67,7 @@ def main() -> None:
     if not (pairs / FOUND).exists():
         carry_out(Command("find the pairs, and hold some out for the scores", words, pairs / FOUND))
     # The steps go on only with the same start, files and options.
-    paths = chain.from_iterable(PairFiles.find(file.files).paths for file in found)
+    paths = chain.from_iterable(pair_files(file.files)[0] for file in found)
     digests = {path: sha256_of(path) for path in paths}
     identity = {"start": flags.start, "files": digests, "options": options}
     claim_file(output / _PLAN, identity, "name a new folder")

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from ernie_m.data import prepare
 from ernie_m.data.download import fetch_missing, refuse_faults, unpack
-from ernie_m.data.prepare import command as prepare
 from ernie_m.reader.files.aligned_lines import TATOEBA, read_bitexts
 from ernie_m.utils.errors import UserError, say
 from ernie_m.utils.files import remove

@@ -24,22 +24,22 @@ from pathlib import Path
 
 import numpy as np
 
-from ernie_m.finetune.open_model import open_model
 from ernie_m.finetune.retrieval.flags import RetrievalFlags
-from ernie_m.finetune.retrieval.keyed_rows import KeyedRows, keys_by
+from ernie_m.finetune.retrieval.steps import KeyedRows, keys_by
 from ernie_m.model.checkpoint.open import open_checkpoint
-from ernie_m.reader.files.find_pairs import (
+from ernie_m.model.open_model import open_model
+from ernie_m.reader.files.own_files import (
     LANGUAGE,
     WITH_BOTH_SIDES,
+    files_in,
     languages_in_name,
     languages_of,
     refuse_two_names,
     split_label,
 )
-from ernie_m.reader.files.own_files import files_in
 from ernie_m.reader.files.pairs import PairRows, header_of
 from ernie_m.reader.files.plain_text import split_name
-from ernie_m.reader.files.rows import TableOptions
+from ernie_m.reader.files.table_options import TableOptions
 from ernie_m.reader.files.tables import SPLITS
 from ernie_m.tokenizer.equal_texts import text_keys
 from ernie_m.tokenizer.tokenizer import Tokenizer

@@ -6,30 +6,29 @@ import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import paddle
 from paddle import Tensor
 
 from ernie_m.finetune import score_tables
-from ernie_m.finetune.flags import TrainingFlags, log_ineffective_flags
+from ernie_m.finetune.flags import FinetuneFlags, TrainingFlags, log_ineffective_flags
 from ernie_m.model.checkpoint.open import Checkpoint, open_checkpoint
 from ernie_m.model.checkpoint.write import ModelFiles, model_files
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.kernels import use_kernels
+from ernie_m.model.tasks import CLASSIFICATION, QUESTION_ANSWERING, TOKEN_CLASSIFICATION
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.training import distributed
 from ernie_m.training.engine import Engine
-from ernie_m.training.log.evaluation import Evaluation
-from ernie_m.training.log.meter import Interval
-from ernie_m.training.log.metrics_jsonl import METRICS
+from ernie_m.training.log import METRICS, Evaluation, Interval
 from ernie_m.training.optimizer import Schedule, build_optimizer, linear_warmup_decay
 from ernie_m.training.precision import Precision
-from ernie_m.training.run import Pace
+from ernie_m.training.run import Pace, Trainable
 from ernie_m.training.run_folder import RUN, TRAINED, FolderRules, RunFolder, has_state, read_step
-from ernie_m.training.trainable import Trainable
 from ernie_m.utils import logging
 from ernie_m.utils.errors import UserError, command_words
 from ernie_m.utils.files import sha256_of
@@ -135,9 +134,11 @@ def _weights_of(flags: TrainingFlags, starts: Iterable[Checkpoint | None]) -> st
     """
     if flags.init_checkpoint and has_state(Path(flags.init_checkpoint)):
         saved = read_step(Path(flags.init_checkpoint))
-        if flags.seeds != (saved.seed,):
-            raise UserError(f"{flags.init_checkpoint} is of --random_seed {saved.seed}; give that one alone")
-        return saved.identity.get("start", "of an earlier version")
+        if flags.seeds != (saved["seed"],):
+            raise UserError(
+                f"{flags.init_checkpoint} is of --random_seed {saved['seed']}; give that one alone"
+            )
+        return saved["identity"].get("start", "of an earlier version")
     by_path = {start.path: start for start in starts if start is not None}  # seeds may share a folder
     return ", ".join(_digest_of_weights(start) for start in by_path.values()) or "random"
 
@@ -241,7 +242,7 @@ class TrainingOfSeeds(Trainable):
         facts: Mapping[str, Any],
         leave_out: tuple[str, ...] = (),
     ) -> ModelFiles:
-        """The files of the model; see `ernie_m.training.trainable.Trainable.files`.
+        """The files of the model; see `ernie_m.training.run.Trainable.files`.
 
         Args:
             settings: "task", "labels" and "reading" for config.json.
@@ -278,3 +279,52 @@ def log_and_write_report(
     logger.info(f"results\n{score_tables.to_text(tables)}")
     if distributed.is_main():
         score_tables.write_report(Path(flags.checkpoints), name, tables, facts)
+
+
+# The largest hidden size for which a rate and a decay are taken -> (rate, decay). 256: the best of three
+# rates for XNLI with 3 layers of 128. 512: what XNLI learned well with in 12 layers of 384, in one epoch of
+# 39,302 pairs. Tags and answers, which belong to tokens, are learned with higher rates, those of the paper
+# (Table 13 for large; the official scripts for base); 12 layers of 384 learned tags better so, too.
+_BY_HIDDEN_SIZE = {
+    CLASSIFICATION: {256: (5e-4, 1.0), 512: (1.5e-4, 0.9), math.inf: (5e-5, 0.8)},
+    TOKEN_CLASSIFICATION: {256: (5e-4, 1.0), 512: (4e-4, 0.9), math.inf: (4e-4, 0.8)},
+    QUESTION_ANSWERING: {256: (5e-4, 1.0), 512: (3e-4, 0.9), 768: (3e-4, 0.8), math.inf: (8e-5, 0.9)},
+}
+
+
+class _Amount(NamedTuple):
+    """How much a training sees: each row `times` times, but at least `least` examples and at most `most`."""
+
+    times: int
+    least: int
+    most: int
+    fewest_epochs: int = 1
+
+
+# 1,280 examples are 40 steps of 32. Contexts are long, so they are seen less often than texts.
+_AMOUNTS = {
+    CLASSIFICATION: _Amount(20, 1280, 10_000),
+    TOKEN_CLASSIFICATION: _Amount(20, 1280, 6500),
+    QUESTION_ANSWERING: _Amount(10, 0, 3000, fewest_epochs=2),
+}
+
+
+def with_rates(flags: FinetuneFlags, config: ErnieMConfig, rows: int, task: str) -> FinetuneFlags:
+    """Flags with the rates that suit a start; those that were given stay.
+
+    Args:
+        config: the config of the pre-trained weights.
+        rows: the number of rows of the training set. The fewer there are, the more often each is seen.
+        task: one of `ernie_m.model.tasks.SUPERVISED_TASKS`.
+    """
+    size = min(largest for largest in _BY_HIDDEN_SIZE[task] if config.hidden_size <= largest)
+    rate, decay = _BY_HIDDEN_SIZE[task][size]
+    amount = _AMOUNTS[task]
+    examples = min(amount.most, max(amount.least, amount.times * rows))
+    epochs = max(amount.fewest_epochs, round(examples / rows))
+    rates = {"learning_rate": rate, "layerwise_lr_decay": decay, "epoch": epochs}
+    suited = {name: value for name, value in rates.items() if name not in flags.on_command_line}
+    shape = f"{config.num_hidden_layers} layers of {config.hidden_size}"
+    in_words = ", ".join(f"--{name} {value}" for name, value in suited.items())
+    logger.info("for a start of %s and %d rows: %s", shape, rows, in_words)
+    return replace(flags, **suited)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from ernie_m.finetune.paper import recipes
+from ernie_m.finetune.score_tables import recipes
 from ernie_m.model.tasks import CLASSIFICATION, QUESTION_ANSWERING, SEARCH, TOKEN_CLASSIFICATION
 from ernie_m.utils.errors import UserError, command_name
 from ernie_m.utils.logging import logger
@@ -297,7 +297,7 @@ class FinetuneFlags(TrainingFlags):
 
     rates_of_start: bool = option(False, free=True)  # what it sets decides, and is recorded
     """Whether --learning_rate, --layerwise_lr_decay and --epoch, unless they are given, are those that suit
-    the size of the start and the number of rows (`ernie_m.finetune.rates`)."""
+    the size of the start and the number of rows (`ernie_m.finetune.command`)."""
 
     select_on: str = MEAN
     """What selects the best step: the mean over the languages, one language (en), or last, the last step."""

@@ -26,13 +26,12 @@ from ernie_m.finetune.command import (
     pace_of,
     run_folder,
     set_up,
+    with_rates,
 )
 from ernie_m.finetune.flags import LAST, MEAN, FinetuneFlags
 from ernie_m.finetune.head import Head
-from ernie_m.finetune.open_model import OpenedModel, open_model, settle
-from ernie_m.finetune.paper import average, figures
 from ernie_m.finetune.prediction import LanguageFile, evaluate_files, predict_tests, prediction_paths
-from ernie_m.finetune.rates import with_rates
+from ernie_m.finetune.score_tables import average, figures
 from ernie_m.model import device
 from ernie_m.model.batch import LabelledBatch
 from ernie_m.model.checkpoint.lazy_weights import Weights
@@ -43,14 +42,13 @@ from ernie_m.model.checkpoint.tensor_names import CHOICE
 from ernie_m.model.checkpoint.write import ModelFiles
 from ernie_m.model.conventions import NEITHER, READING
 from ernie_m.model.heads import model_with_head
+from ernie_m.model.open_model import OpenedModel, open_model, settle
 from ernie_m.model.tasks import CLASSIFICATION, MEAN_OF_TOKENS, POOLED, TASKS, names_of_ids, stored_name
 from ernie_m.reader.batching import Batches, GlobalBatch
-from ernie_m.reader.check_labels import check_labels
-from ernie_m.reader.label_map import expand, read_languages
+from ernie_m.reader.label_map import check_labels, expand, read_languages
 from ernie_m.training import distributed
 from ernie_m.training.engine import Engine
-from ernie_m.training.log.evaluation import Evaluation, as_json_values
-from ernie_m.training.log.meter import Interval
+from ernie_m.training.log import Evaluation, Interval, as_json_values
 from ernie_m.training.optimizer import noam_decay
 from ernie_m.training.precision import LOSS_SCALING
 from ernie_m.training.run import Trainer
@@ -287,7 +285,7 @@ def evaluate_and_predict(fine_tuning: "FineTuning", test_paths: list[str]) -> No
 
 
 class FineTuning(TrainingOfSeeds):
-    """The training of a task on labelled files; see `ernie_m.training.trainable.Trainable` for its methods.
+    """The training of a task on labelled files; see `ernie_m.training.run.Trainable` for its methods.
 
     Args:
         task: what is learned.

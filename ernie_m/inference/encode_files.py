@@ -10,13 +10,13 @@ from typing import TypeVar
 
 import numpy as np
 
-from ernie_m.finetune.open_model import open_model, settle_vectors
 from ernie_m.inference.encode_flags import EncodeVectorFlags
 from ernie_m.inference.exported_model import FILES
 from ernie_m.inference.load import engine_of, exported_settings, load, load_opened
 from ernie_m.inference.tasks import PredictionOptions
 from ernie_m.inference.tasks.encode import EncodeTexts
 from ernie_m.model.checkpoint.open import open_checkpoint
+from ernie_m.model.open_model import open_model, settle_vectors
 from ernie_m.reader.batching import (
     BATCH_TOKENS,
     WINDOW_TEXTS,
@@ -27,8 +27,8 @@ from ernie_m.reader.batching import (
 )
 from ernie_m.reader.classification import read_classification
 from ernie_m.reader.files.aligned_lines import Sentences, sentences_by_language
+from ernie_m.reader.files.labelled_tables import read_texts
 from ernie_m.reader.files.official_tsv import is_official
-from ernie_m.reader.files.tables import read_texts
 from ernie_m.training.prefetch import prefetch
 from ernie_m.utils.checksums import MANIFEST, write_manifest
 from ernie_m.utils.errors import UserError

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from ernie_m.reader.files.rows import LabelOptions
+from ernie_m.reader.files.table_options import LabelOptions
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.options import PositiveInt, option
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from ernie_m.finetune.retrieval.command import encoder_of, model_of_seed, read_inputs
 from ernie_m.finetune.retrieval.flags import RetrievalFlags
-from ernie_m.finetune.retrieval.keyed_rows import KeyedRows, keys_by
+from ernie_m.finetune.retrieval.steps import KeyedRows, keys_by
 from ernie_m.inference.mine_pairs import PART_LINES, DistinctLines
 from ernie_m.inference.tasks.encode import encode_in_parts
 from ernie_m.model.conventions import kinds_of_pair

@@ -10,7 +10,6 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ernie_m.finetune.open_model import OpenedModel, open_model
 from ernie_m.inference import openvino_engine
 from ernie_m.inference.exported_model import FILES, GraphRunner, OnnxEngine, PaddleEngine
 from ernie_m.inference.openvino_engine import HeadOnStates, encoder_engine, onnx_engine
@@ -21,6 +20,7 @@ from ernie_m.model.checkpoint.open import Checkpoint, open_checkpoint
 from ernie_m.model.checkpoint.tensor_names import CHOICE, encoder_shapes
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.conventions import COLUMNS, GIVEN, Reading, own_reading
+from ernie_m.model.open_model import OpenedModel, open_model
 from ernie_m.model.tasks import (
     CLASSIFICATION,
     EMBEDDING,
@@ -78,7 +78,8 @@ class LoadedModel:
         languages: the languages that the masked-LM head can be asked for.
         language_means_path: the file of the mean sentence vectors of languages; None: there is none.
         is_saved: whether the folder has this model; otherwise `fit` made it from the one that is there.
-        columns: those of the table that `fit` learned from; see `ernie_m.reader.files.tables.LabelledTable`.
+        columns: those of the table that `fit` learned from; see `LabelledTable` of
+            `ernie_m.reader.files.labelled_tables`.
     """
 
     folder: Path

@@ -1,20 +1,18 @@
 """The requests of `ernie-m predict`: how they are read from a file, and answered into one."""
 
 import gzip
-import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import IO, Any, NamedTuple
 
-from ernie_m.inference.tasks import Answerer, InputFile
+from ernie_m.inference.input_files import InputFile
+from ernie_m.inference.tasks import Answerer
 from ernie_m.reader.files.faults import Faults
-from ernie_m.reader.files.official_tsv import refuse_compressed
 from ernie_m.reader.files.plain_text import TextFile, split_name
-from ernie_m.reader.files.rows import LabelOptions
 from ernie_m.utils.errors import FULL, UserError, discard, printable, say
 from ernie_m.utils.files import only_writer_of, unwritable_is_a_user_error
 from ernie_m.utils.logging import progress
@@ -36,11 +34,6 @@ class Request(NamedTuple):
     id: Any = None
 
 
-def name_of(path: str) -> str:
-    """A file in messages."""
-    return "standard input" if path == "-" else path
-
-
 def unfinished(output: Path) -> Path:
     """The file in which the answers are until all are written; it stays after Ctrl-C."""
     return output.with_name(f"{output.name}.part")
@@ -52,89 +45,6 @@ def has_objects(path: str) -> bool:
         return True
     with closing(TextFile(path, any_form=True)) as file:
         return file.buffer.lstrip()[:1] == b"{"
-
-
-class JsonLines(InputFile):
-    """A file with a request on each line that is not blank; the answers are JSON lines.
-
-    Args:
-        path: "-": standard input.
-        columns: the columns that the model learned from; see `ernie_m.reader.files.tables.find_columns`.
-
-    Raises:
-        UserError: the file cannot be read, or lines hold no object; names them.
-    """
-
-    def __init__(self, path: str, options: LabelOptions, columns: Mapping[str, str]):
-        self._name = name_of(path)
-        self._options = options
-        self._columns = columns
-        faults = Faults(self._name, options.on_error == "skip")
-        if path != "-":
-            lines = TextFile(path, any_form=True).texts(faults)
-        else:
-            lines = sys.stdin.buffer.read().splitlines()
-            refuse_compressed(lines[0] if lines else b"", self._name)
-        self._objects = []
-        for number, line in enumerate(lines, 1):
-            if line.strip():
-                with faults.of_line(number):
-                    self._objects.append((number, parse_object(line)))
-        faults.end(partial(say, file=sys.stderr))
-
-    def requests(self, faults: Faults) -> Iterator[tuple[int, dict, dict]]:
-        form = "JSON lines, whose keys --text and --text_b name,"
-        self._options.refuse_others(self._name, form, "text", "text_b", "on_error")
-        for number, values in self._objects:
-            with faults.of_line(number):
-                entry = {key: values[key] for key in values if key == "id"}
-                yield number, entry, {**values, **_texts(values, self._options, self._columns)}
-
-    def write(self, rows: Iterable[tuple[Request, dict]], file: IO[str]) -> None:
-        for request, answer in rows:
-            if request.content is not None:
-                file.write(json.dumps(request.entry | answer, ensure_ascii=False) + "\n")
-
-    def summary(self) -> list[str]:
-        return []
-
-
-def parse_object(line: str | bytes) -> dict:
-    """Parse a JSON object in UTF-8.
-
-    Raises:
-        UserError: the line holds none.
-    """
-    try:
-        value = json.loads(line)
-        # Half a character, such as the escape \ud83d alone, is JSON, but could not be written back.
-        json.dumps(value, ensure_ascii=False).encode()
-    except (ValueError, RecursionError) as error:
-        raise UserError(f'it is not JSON ({error}); a line is an object such as {{"text": "..."}}') from error
-    if not isinstance(value, dict):
-        raise UserError('it is not an object; a line is one such as {"text": "..."}')
-    return value
-
-
-def _texts(values: dict, options: LabelOptions, columns: Mapping[str, str]) -> dict[str, Any]:
-    """The texts of a request at the keys that --text and --text_b name, or that the model learned from.
-
-    Raises:
-        UserError: it lacks a key that a flag names.
-    """
-    texts = {}
-    for part in ("text", "text_b"):
-        flag = getattr(options, part)
-        given = flag or columns.get(part, "")
-        names = [given] if given in values else given.split("+")
-        is_there = {*names} <= values.keys()
-        if flag and not is_there:
-            raise UserError(f"there is no '{flag}' in it, which --{part} names; it has {', '.join(values)}")
-        if is_there and (flag or values.keys().isdisjoint((part, "text_a"))):
-            parts = [values[name] for name in names]
-            is_joined = len(parts) > 1 and all(isinstance(text, str) for text in parts)
-            texts[part] = "\n".join(filter(str.strip, parts)) if is_joined else parts[0]
-    return texts
 
 
 def read_requests(file: InputFile, parse: Callable[[dict], Any], faults: Faults) -> list[Request]:

@@ -65,7 +65,7 @@ _ALL_TASKS = (
     ),
     Task(MULTI_LABEL, "finetuned.ClassifyTexts"),
     Task(REGRESSION, "finetuned.ClassifyTexts"),
-    Task(ZERO_SHOT, "zero_shot.ClassifyByLabels"),
+    Task(ZERO_SHOT, "finetuned.ClassifyByLabels"),
     Task(
         TOKEN_CLASSIFICATION,
         "finetuned.TagWords",

@@ -13,7 +13,7 @@ from ernie_m.pretrain.held_out.language_means import language_means
 from ernie_m.pretrain.task import Pretraining
 from ernie_m.training import distributed
 from ernie_m.training.checkpoint import step_folders, write_checkpoint
-from ernie_m.training.log.metrics_jsonl import METRICS
+from ernie_m.training.log import METRICS
 from ernie_m.training.run import Pace, Trainer
 from ernie_m.training.run_folder import FolderRules, RunFolder
 from ernie_m.training.stop_requests import StallWatch, StopSignal

@@ -29,12 +29,11 @@ from ernie_m.pretrain.training_text import TrainingText, fit_to_corpus, open_cor
 from ernie_m.reader.corpus import verify_corpus
 from ernie_m.training import distributed
 from ernie_m.training.engine import Engine
-from ernie_m.training.log.evaluation import Evaluation
-from ernie_m.training.log.meter import Interval
+from ernie_m.training.log import Evaluation, Interval
 from ernie_m.training.optimizer import Schedule, build_optimizer, linear_warmup_decay
 from ernie_m.training.precision import Precision
+from ernie_m.training.run import Trainable
 from ernie_m.training.stop_requests import StopSignal
-from ernie_m.training.trainable import Trainable
 from ernie_m.utils.errors import command_words
 from ernie_m.utils.logging import logger
 from ernie_m.utils.options import deciding_options

@@ -35,7 +35,7 @@ def rules_of_folder(path: Path) -> tuple[str, Mapping[str, int]]:
             raise UserError(
                 f"{path}: another library wrote this folder, and several of its files say how texts are "
                 "read. open_model(open_checkpoint(folder)).tokenizer reads them all, with "
-                "ernie_m.finetune.open_model and ernie_m.model.checkpoint.open"
+                "ernie_m.model.open_model and ernie_m.model.checkpoint.open"
             )
         settings = {} if config.get("reading") is None else config["reading"]
     if not isinstance(settings, dict):

@@ -16,9 +16,10 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections import ChainMap
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -35,7 +36,6 @@ _ARRAYS = "arrays"  # the name of a file of arrays begins with it
 _VALUES = "state.json"
 _MODEL_MANIFEST = f"../{MANIFEST}"
 _STEP = re.compile(r"step_(\d+)")
-T = TypeVar("T")
 
 
 def write_checkpoint(
@@ -51,7 +51,7 @@ def write_checkpoint(
         files: the files of the model. Only process 0 has them.
         arrays: what this process adds to the arrays of the training state: name -> array or tensor. A
             bfloat16 tensor is written as its bits, uint16. None: it adds nothing.
-        values: the rest of the training state, as JSON values. Only process 0 has it; None: the checkpoint
+        values: the rest of the training state, as JSON values; those of process 0 count. None: the checkpoint
             has no training state.
 
     Raises:
@@ -60,24 +60,23 @@ def write_checkpoint(
     """
     with contextlib.ExitStack() as staged:
 
-        def stage() -> Path | None:
-            """Make the folder with a temporary name, on the main process."""
-            if not distributed.is_main():
-                return None
+        @unwritable_is_a_user_error(folder)
+        def stage() -> Path:
+            """Make the folder with a temporary name."""
             place = staged.enter_context(atomic_dir(folder))
             if values is not None:
                 (place / STATE).mkdir()
             return place
 
-        def write(place: Path) -> dict[str, Any]:
+        @unwritable_is_a_user_error(folder)
+        def write() -> dict[str, Any]:
             """Write what this process has into that folder. Return what the manifest says of its arrays."""
             if files is not None:
                 files.write(place)
             if arrays is None:
                 return {}
             rank = distributed.rank()
-            name = f"{_ARRAYS}-{rank}.safetensors" if rank else f"{_ARRAYS}.safetensors"
-            path = place / STATE / name
+            path = place / STATE / (f"{_ARRAYS}-{rank}.safetensors" if rank else f"{_ARRAYS}.safetensors")
             if not path.parent.is_dir():
                 raise UserError(
                     f"{path.parent}: process 0 made this folder, but process {rank} does not find it; give a "
@@ -85,46 +84,24 @@ def write_checkpoint(
                 )
             safetensors.write(path, {key: as_numpy(array) for key, array in arrays.items()})
             sync_file(path)
-            return {name: describe(path)}
+            return {path.name: describe(path)}
 
-        def finish(place: Path, entries_of_processes: Sequence[dict[str, Any]]) -> None:
-            """Complete the folder and rename it, on the main process."""
+        @unwritable_is_a_user_error(folder)
+        def finish() -> None:
+            """Complete the folder and rename it."""
             if values is not None:
                 state = place / STATE
                 (state / _VALUES).write_text(json.dumps(values), encoding="utf-8")
                 described = {name: describe(state / name) for name in (_VALUES, _MODEL_MANIFEST)}
-                for entries in entries_of_processes:
-                    described |= entries
+                for part in parts:
+                    described |= part
                 manifest = {"version": VERSION, "files": described}
                 (state / MANIFEST).write_text(json.dumps(manifest, indent=2), encoding="utf-8")
             staged.close()
 
-        place, *_ = _together(folder, stage)  # that of process 0, the main process
-        entries_of_processes = _together(folder, lambda: write(place))
-        _together(folder, lambda: finish(place, entries_of_processes))
-
-
-def _together(folder: Path, work: Callable[[], T]) -> list[T]:
-    """Call `work` on every process, and return the results of all.
-
-    Raises:
-        UserError: on every process, if the call failed on one of them.
-    """
-    result = None
-    fault: UserError | None = None
-    try:
-        with unwritable_is_a_user_error(folder):
-            result = work()
-    except UserError as error:
-        fault = error
-    except OSError as error:  # such as EIO, of a disk that fails
-        fault = UserError(f"{error.filename or folder}: {error.strerror or error}")
-    outcomes = distributed.gather((fault is None, result))
-    if fault is not None:
-        raise fault
-    if not all(succeeded for succeeded, _ in outcomes):
-        raise UserError(f"{folder}: another process could not write its part; its log says why")
-    return [result for _, result in outcomes]
+        place = distributed.on_main(stage)
+        parts = distributed.together(write)  # of the manifest
+        distributed.on_main(finish)
 
 
 def read_state(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -144,34 +121,35 @@ def read_state(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     if not {_VALUES, _MODEL_MANIFEST} <= files.keys():
         raise UserError(f"{state / MANIFEST}: damaged")
     check_manifest(folder / MANIFEST)
-    arrays: dict[str, np.ndarray] = {}
-    for name in files:
-        if name.startswith(_ARRAYS):
-            arrays |= safetensors.read(state / name)
-    return arrays, read_object(state / _VALUES)
+    arrays = ChainMap(*(safetensors.read(state / name) for name in files if name.startswith(_ARRAYS)))
+    return dict(arrays), read_object(state / _VALUES)
 
 
 # The step folders of a run
 
 
+class SavedRun(NamedTuple):
+    """What a step folder holds besides the model."""
+
+    folder: Path
+    arrays: dict[str, np.ndarray]  # as `write_checkpoint` got them of all processes
+    values: dict[str, Any]
+
+
 def step_folders(folder: Path) -> list[tuple[int, Path]]:
     """(N, path) of every `step_N` below `folder`, in the order of N; empty if there is no such folder."""
-    steps = []
-    for path in folder.glob("step_*"):
-        match = _STEP.fullmatch(path.name)
-        if match and path.is_dir():
-            steps.append((int(match[1]), path))
-    return sorted(steps)
+    matches = [(_STEP.fullmatch(path.name), path) for path in folder.glob("step_*")]
+    return sorted((int(match[1]), path) for match, path in matches if match and path.is_dir())
 
 
-def newest_step(folder: Path) -> tuple[Path, dict[str, np.ndarray], dict[str, Any]] | None:
+def newest_step(folder: Path) -> SavedRun | None:
     """The last whole step folder below `folder`. Call it on every process.
 
     Later step folders, which are damaged, are named in the log and renamed to `step_N.damaged`, so that they
     are kept but not read.
 
     Returns:
-        The step folder, its arrays and its values; None if there is no step folder.
+        None if there is no step folder.
 
     Raises:
         UserError: there are step folders, but none is whole; or the processes see different folders.
@@ -180,14 +158,13 @@ def newest_step(folder: Path) -> tuple[Path, dict[str, np.ndarray], dict[str, An
     damaged: list[Path] = []
     for _, path in reversed(step_folders(folder)):
         try:
-            newest = (path, *read_state(path))
+            newest = SavedRun(path, *read_state(path))
             break
         except UserError as error:
             logger.warning("%s; %s is passed over", error, path.name)
             damaged.append(path)
             fault = error
-    newest_path = None if newest is None else newest[0]
-    paths = sorted(set(distributed.gather(str(newest_path))))
+    paths = sorted(set(distributed.gather(str(newest and newest.folder))))
     if len(paths) > 1:
         raise UserError(
             f"{folder}: the processes find different checkpoints there ({', '.join(paths)}); "

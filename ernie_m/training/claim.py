@@ -2,50 +2,26 @@
 
 import os
 import re
-import socket
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 from ernie_m.utils.errors import UserError
-from ernie_m.utils.files import read_object, take_lock, unwritable_is_a_user_error, write_json
-from ernie_m.utils.paddle_settings import is_main
+from ernie_m.utils.files import lock, read_object, write_json
 
 LOCK = ".lock"
 _DIGEST = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")  # SHA-256 in 64 digits; the group has the first 12
 _MOST_DIFFERENCES = 5  # so many are listed in one message
 
 
-@contextmanager
-def only_run_in(folder: str | os.PathLike) -> Iterator[None]:
-    """Hold the lock of an output folder, which is made if it is missing. Only the main process takes it.
-
-    The lock is that of the file `.lock`, which names the last process that held it. It ends with the process,
-    so there is nothing to clean up.
+def only_run_in(folder: str | os.PathLike) -> AbstractContextManager[None]:
+    """Hold the lock of an output folder, that of the file `.lock` in it. Only the main process takes it.
 
     Raises:
-        UserError: another run holds the lock (the line names its process and host), or the folder cannot be
-            written.
+        UserError: as `ernie_m.utils.files.lock`.
     """
-    if not is_main():
-        yield
-        return
-    path = Path(folder, LOCK)
-    with unwritable_is_a_user_error(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = open(path, "a+b", buffering=0)  # noqa: SIM115 - not inherited by the reader process
-    with file:
-        if not take_lock(file):
-            file.seek(0)
-            raise UserError(
-                f"{path.parent}: another run is at work there ({file.read(1000).decode()}); wait until it "
-                "has ended, end it, or choose another output folder"
-            )
-        with unwritable_is_a_user_error(path):
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
-        yield
+    return lock(Path(folder, LOCK), Path(folder))
 
 
 def claim_file(file: Path, identity: Mapping[str, Any], ways_out: str) -> None:

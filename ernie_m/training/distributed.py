@@ -114,22 +114,6 @@ def all_sum(values: Sequence[float]) -> list[float]:
 
 
 @lost_process_is_a_user_error()
-def sum_and_read(values: Tensor, numbers: Sequence[float]) -> list[float]:
-    """Sum `values`, float64 [n], and `numbers` over all processes. It waits for the device once."""
-    if world_size() == 1:
-        return [*values.tolist(), *numbers]
-    # `full` makes each run of equal numbers on the device. To upload the numbers would be to wait for the
-    # device a second time.
-    parts = []
-    for number, equal_numbers in itertools.groupby(numbers):
-        count = len(list(equal_numbers))
-        parts.append(paddle.full([count], number, "float64"))
-    total = paddle.concat([values, *parts])
-    dist.all_reduce(total)
-    return total.tolist()
-
-
-@lost_process_is_a_user_error()
 def gather(item: Any) -> list[Any]:
     """The `item` of each process, in order of rank, on every process. An item must pickle."""
     if world_size() == 1:
@@ -164,27 +148,79 @@ def gather_rows(rows: Tensor, number: int) -> list[tuple[Tensor, int]]:
     ]
 
 
-def on_main(work: Callable[[], T]) -> T:
-    """Call `work` on the main process alone. Call this function on every process.
+def together(work: Callable[[], T]) -> list[T]:
+    """Call `work` on every process. Call this function on every process.
 
     Returns:
-        The result of `work`, which must pickle, on every process.
+        The results, which must pickle, in order of rank.
 
     Raises:
-        UserError: on every process, if `work` raised it.
+        UserError: on every process, if `work` raised it on one of them.
     """
-    if world_size() == 1:
-        return work()
     result = fault = None
-    if is_main():
-        try:
-            result = work()
-        except UserError as error:
-            fault = str(error)
-    result, fault = gather((result, fault))[0]  # the main process's result or fault, on every process
-    if fault is not None:
-        raise UserError(fault)
-    return result
+    try:
+        result = work()
+    except UserError as error:
+        fault = error
+    outcomes = gather((result, fault))
+    faults = [fault for _, fault in outcomes if fault is not None]
+    if faults:
+        raise fault or faults[0]
+    return [result for result, _ in outcomes]
+
+
+def on_main(work: Callable[[], T]) -> T:
+    """As `together`, for work of the main process alone; every process gets its result."""
+    return together(lambda: work() if is_main() else None)[0]
+
+
+class Totals:
+    """Named numbers, float64, each the sum of what `add` was given. `read` waits for the device once.
+
+    A value is a tensor on the device or a number on the host. The two kinds are added up apart until `read`,
+    because reading a tensor and uploading a number both wait for the device.
+
+    Args:
+        names: the same in the same order on all processes.
+    """
+
+    def __init__(self, names: Sequence[str]):
+        self._tensors = dict.fromkeys(names, paddle.zeros([], "float64"))
+        self._numbers = dict.fromkeys(names, 0.0)
+
+    def add(self, name: str, value: Tensor | float) -> None:
+        """Add a number, or a tensor with one element."""
+        if isinstance(value, Tensor):
+            self._tensors[name] = self._tensors[name] + value.detach().astype("float64").reshape([])
+        else:
+            self._numbers[name] += float(value)
+
+    @lost_process_is_a_user_error()
+    def read(self, numbers: Sequence[float]) -> tuple[dict[str, float], list[float]]:
+        """Sum everything over the processes; each of them gets the sums.
+
+        Args:
+            numbers: further numbers, equally many on all processes.
+
+        Returns:
+            The totals by name, and the sums of `numbers` in their order.
+        """
+        # The sums of the tensors, of the numbers by name, and of `numbers`, one after the other.
+        on_device = paddle.stack(list(self._tensors.values()))
+        on_host = [*self._numbers.values(), *numbers]
+        if world_size() == 1:
+            sums = [*on_device.tolist(), *on_host]
+        else:
+            # `full` makes each run of equal numbers on the device. To upload the numbers would be to wait for
+            # the device a second time.
+            runs = [(number, len(list(run))) for number, run in itertools.groupby(on_host)]
+            parts = [paddle.full([length], number, "float64") for number, length in runs]
+            total = paddle.concat([on_device, *parts])
+            dist.all_reduce(total)
+            sums = total.tolist()
+        count = len(self._tensors)
+        totals = map(sum, zip(sums[:count], sums[count:]))
+        return dict(zip(self._tensors, totals)), sums[2 * count :]
 
 
 @lost_process_is_a_user_error()

@@ -32,7 +32,6 @@ from ernie_m.model.cpu.layers import DropoutStream
 from ernie_m.model.cpu.replicas import Replicas
 from ernie_m.model.word_embeddings import squared_norm
 from ernie_m.training import distributed
-from ernie_m.training.log.totals import Totals
 from ernie_m.training.optimizer import AdamW
 from ernie_m.training.precision import HALF, Precision
 from ernie_m.utils.errors import UserError
@@ -158,14 +157,13 @@ class Engine:
         self._decorate()
         self.model.train()
         paddle.seed(step_seed(self.seed, self.steps, distributed.rank()))
-        totals = Totals([LOSS, SQUARED_NORM, ASKED_TO_STOP, *self.sums])
+        totals = distributed.Totals([LOSS, SQUARED_NORM, ASKED_TO_STOP, *self.sums])
 
         # Forward and backward passes of this process; the gradients add up in place. With `divisible` no
         # micro-batch begins after a request to stop.
         wanted = takewhile(lambda _: not (stop and divisible), enumerate(micro_batches))
         with weights_stay():
-            for loss, values in self.replicas.each(partial(self._backward, loss_of), wanted):
-                totals.add(LOSS, loss)
+            for values in self.replicas.each(partial(self._backward, loss_of), wanted):
                 for name, value in values.items():
                     totals.add(name, value)
                 self._widen_gradients()
@@ -191,10 +189,10 @@ class Engine:
 
         # Clip and update, unless a value is not finite; the schedule goes on either way.
         loss = sums.pop(LOSS)
-        norm = math.sqrt(sums.pop(SQUARED_NORM)) / self._loss_scale()
-        finite = math.isfinite(norm)
-        if not self.scaler.is_enable():  # with float16 the scaler decides by the gradients alone
-            finite = finite and math.isfinite(loss)
+        loss_scale = self.scaler.state_dict().get("scale", np.ones(1)).item()  # no key unless amp is fp16
+        norm = math.sqrt(sums.pop(SQUARED_NORM)) / loss_scale
+        # With float16 the scaler decides by the gradients alone.
+        finite = math.isfinite(norm) and (self.scaler.is_enable() or math.isfinite(loss))
         lr = float(self.optimizer.get_lr())
         self._update(norm, finite)
         self._drop_gradients()
@@ -216,14 +214,14 @@ class Engine:
 
     def _backward(
         self, loss_of: LossOf, model: nn.Layer, numbered: tuple[int, Any]
-    ) -> tuple[Tensor, dict[str, Tensor | float]]:
-        """The forward and the backward pass of a micro-batch with its number; returns loss and values."""
+    ) -> dict[str, Tensor | float]:
+        """The forward and the backward pass of a micro-batch with its number; returns the values to sum."""
         number, micro_batch = numbered
         with DropoutStream((self.seed, self.steps, distributed.rank(), number)):
             with self.autocast():
                 loss, values = loss_of(model, micro_batch)
             self.scaler.scale(loss).backward()
-        return loss.detach(), values
+        return {LOSS: loss.detach(), **values}
 
     def _widen_gradients(self) -> None:
         """O2: make all gradients float32.
@@ -259,19 +257,14 @@ class Engine:
         # In stage 0 every process has the whole norm, so one of them adds it.
         adds_norm = self.is_sharded or distributed.is_main()
         parameters = self._own_with_gradient() if adds_norm else []
-        squares = [paddle.zeros([], "float64")]
-        for parameter in parameters:
-            table = self.optimizer.tables.get(parameter.name)
-            if table is not None:  # only some of its rows may have a gradient
-                squares.append(table.gradient.squared_norm())
-            else:
-                squares.append(squared_norm(parameter.grad))
-        return paddle.add_n(squares)
-
-    def _loss_scale(self) -> float:
-        """The number by which the gradients are multiplied; 1.0 unless amp is fp16."""
-        state = self.scaler.state_dict()  # {} unless amp is fp16
-        return state["scale"].item() if state else 1.0
+        tables = self.optimizer.tables  # of which only some rows may have a gradient
+        squares = [
+            tables[parameter.name].gradient.squared_norm()
+            if parameter.name in tables
+            else squared_norm(parameter.grad)
+            for parameter in parameters
+        ]
+        return paddle.add_n([paddle.zeros([], "float64"), *squares])
 
     def _own_with_gradient(self) -> list[Tensor]:
         """The parameters that have a gradient and that this process updates."""

@@ -81,9 +81,8 @@ def build_optimizer(
     parameters = {
         name: parameter for name, parameter in model.named_parameters() if not parameter.stop_gradient
     }
-    layer_numbers = [_layer_of(name) for name in parameters]
-    trained_layers = [number for number in layer_numbers if number is not None]
-    num_layers = max(trained_layers) + 1 if trained_layers else 0
+    layer_numbers = map(_layer_of, parameters)
+    num_layers = max((number for number in layer_numbers if number is not None), default=-1) + 1
     ratios = learning_rate_ratios(parameters, num_layers, layerwise_lr_decay)
     embeddings = [layer for layer in model.sublayers(include_self=True) if isinstance(layer, WordEmbeddings)]
     table_gradients = {layer.weight.name: layer.gradient for layer in embeddings}  # by Paddle's name
@@ -155,12 +154,12 @@ class AdamW(paddle.optimizer.AdamW):
         optimizer's own, because a copy would take gigabytes: write them before the next step.
         """
         tensors = self._state_by_name()
-        state = {}
-        for kind in _STATE:
-            for name, parameter in parameters.items():
-                if (parameter.name, kind) in tensors:
-                    state[f"{name}/{kind}"] = tensors[parameter.name, kind]
-        return state
+        return {
+            f"{name}/{kind}": tensors[parameter.name, kind]
+            for kind in _STATE
+            for name, parameter in parameters.items()
+            if (parameter.name, kind) in tensors
+        }
 
     def load_state(
         self,

@@ -66,8 +66,7 @@ class Precision:
             logger.warning("amp %s needs %s: everything is computed in full precision here", amp, missing)
         self.amp = amp if on_gpu() else NONE
         self.level = level
-        if self.amp != NONE:
-            _check_gpu(self.amp)
+        _check_gpu(self.amp)
         description = in_words(dtype, self.cpu_bf16) if self.amp == NONE else f"{amp} {level}"
         logger.info("%s", summary(description, distributed.world_size()))
         if not on_gpu() and not self.cpu_bf16 and dtype == "float32" and not has_plain_kernels():
@@ -154,7 +153,7 @@ def prepare_for_prediction(model: nn.Layer, amp: str) -> Autocast:
 
 
 def _check_gpu(amp: str) -> None:
-    """Raise a UserError unless the GPU in use computes in this type, "bf16" or "fp16"."""
+    """Raise a UserError unless the GPU in use computes in this type, if it is one of a GPU."""
     if amp == "bf16" and not has_bf16():
         raise UserError("amp bf16 needs a GPU of compute capability 8.0 (A100 or newer); take fp16 or none")
 

@@ -52,13 +52,12 @@ class RowAdam:
 
     def begin(self) -> None:
         """Make the state, unless it exists."""
-        if self.state:
-            return
-        for name in ("moment1", "moment2"):
-            self.state[name] = paddle.zeros(self.weight.shape, self.weight.dtype)
-        for name, beta in zip(("beta1_pow_acc", "beta2_pow_acc"), self.betas):
-            self.state[name] = paddle.full([1], beta, self.weight.dtype)
-        self._has_moments = np.zeros(len(self.weight), bool)
+        if not self.state:
+            dtype = self.weight.dtype
+            self.state = {name: paddle.zeros(self.weight.shape, dtype) for name in ("moment1", "moment2")}
+            for name, beta in zip(("beta1_pow_acc", "beta2_pow_acc"), self.betas):
+                self.state[name] = paddle.full([1], beta, dtype)
+            self._has_moments = np.zeros(len(self.weight), bool)
 
     def forget_rows(self) -> None:
         """Look for the rows with moments in the state again, because it was replaced."""
@@ -86,13 +85,12 @@ class RowAdam:
 
     def _update_rows(self, touched: np.ndarray, rate: Tensor) -> None:
         """Update the rows with moments, without decay; only the rows `touched`, bool [V], have a gradient."""
-        if self._has_moments is None:
-            first = as_array(self.state["moment1"])
-            second = as_array(self.state["moment2"])
-            self._has_moments = first.any(axis=1) | second.any(axis=1)  # [V], whether a number is not 0
+        tables = self._tables()
+        if self._has_moments is None:  # [V], whether a number is not 0
+            first, second = (as_array(moments).any(axis=1) for moments in tables[1:])
+            self._has_moments = first | second
         self._has_moments |= touched
         rows = np.flatnonzero(self._has_moments)  # int64 [R]
-        tables = self._tables()
         if len(rows) > LARGEST_SHARE * len(touched):  # so many that all rows are faster
             self._adam(tables, self.weight.grad, rate, decay=0.0)
             return

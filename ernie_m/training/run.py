@@ -6,25 +6,102 @@ A run that was stopped, killed or damaged goes on from its newest checkpoint, an
 one that was not interrupted.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import paddle
+from paddle import Tensor, nn
 
 from ernie_m.model.checkpoint.write import ModelFiles
 from ernie_m.training import distributed
 from ernie_m.training.engine import Engine, Step
-from ernie_m.training.log.evaluation import Evaluation
-from ernie_m.training.log.meter import Meter
-from ernie_m.training.log.metrics_jsonl import HELD_OUT, METRICS, Records
+from ernie_m.training.log import HELD_OUT, METRICS, Evaluation, Interval, Meter, Records
 from ernie_m.training.prefetch import prefetch
-from ernie_m.training.run_folder import RunFolder, SavedRun
+from ernie_m.training.run_folder import RunFolder
 from ernie_m.training.stop_requests import StallWatch, StopSignal
-from ernie_m.training.trainable import StepData, Trainable
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.logging import Progress, logger
+
+
+class StepData(Protocol):
+    """What one process reads for one step.
+
+    Attributes:
+        micro_batches: this process's share of the step; there may be none.
+        position: a JSON value with which `Trainable.batches` goes on after this step.
+    """
+
+    micro_batches: Sequence[Any]
+    position: Any
+
+
+class Trainable(Protocol):
+    """Pre-training, or a fine-tuning task.
+
+    It keeps no model: that of a seed lives as long as the `Trainer` that runs it.
+
+    Attributes:
+        identity: the settings and the digests that decide what is learned, as JSON values.
+        divisible: whether a process that is asked to stop may abandon a step between two micro-batches. False
+            if the processes exchange values within the loss: the others would wait for this one.
+        total_steps: the number of optimizer steps of the seed that `begin` was given.
+        evaluation_steps: the steps after which that seed is evaluated, in ascending order.
+        memory_advice: what a user can change so that a step needs less memory of the card.
+        record: makes the record of some steps for metrics.jsonl; None: the run keeps no records.
+    """
+
+    identity: dict[str, Any]
+    divisible: bool
+    total_steps: int
+    evaluation_steps: Sequence[int]
+    memory_advice: str
+    record: Callable[[Interval], dict[str, Any]] | None = None
+
+    def begin(self, seed: int, checkpoint: Path | None) -> Engine:
+        """Choose a seed, and make its model and its optimizer.
+
+        Args:
+            checkpoint: the folder of the weights with which a run goes on; None: the initial weights.
+        """
+
+    def batches(self, position: Any) -> Callable[[], Iterator[StepData]]:
+        """Return a function that yields the data of one step after the other, for `prefetch`.
+
+        Args:
+            position: the `StepData.position` of the last step; None: begin with the first one.
+        """
+
+    def send(self, model: nn.Layer, data: StepData) -> Sequence[Any]:
+        """Send the micro-batches of a step to the device, in one copy. It is called within autocast."""
+
+    def loss(self, model: nn.Layer, micro_batch: Any) -> tuple[Tensor, dict[str, Tensor | float]]:
+        """The loss of one of the micro-batches from `send`, and the values that the engine sums up.
+
+        The loss is divided by the count of the whole step, over all processes and micro-batches.
+        """
+
+    def evaluate(self, engine: Engine, stop: StopSignal) -> Evaluation | None:
+        """Evaluate the model on held-out data, and log the scores.
+
+        Returns:
+            The same on all processes; None if any of them was asked to stop.
+        """
+
+    def line(self, interval: Interval) -> str:
+        """The line of the log on some steps."""
+
+    def files(
+        self, engine: Engine, masters: Mapping[str, Tensor], evaluation: Evaluation | None
+    ) -> ModelFiles:
+        """What a checkpoint holds of the model: weights, configuration, tokenizer, model card.
+
+        Args:
+            masters: from `Engine.masters`.
+            evaluation: the evaluation of the present step, if there was one.
+        """
 
 
 @dataclass(frozen=True)
@@ -68,19 +145,22 @@ class Trainer:
         self.folder = folder
         self.seed = seed
         self.pace = pace
+        self.stalls = StallWatch(pace.stall_ends_seconds)
         saved = folder.resume(task.identity)
-        checkpoint = None if saved is None else saved.folder
-        self.engine: Engine = task.begin(seed, checkpoint)
+        self.engine: Engine = task.begin(seed, saved and saved.folder)
         # Not earlier, because a run that cannot begin must leave the old one alone.
         folder.remove_old_run()
-        self.position: Any = None
-        self.evaluated_step = -1
-        self.best: Evaluation | None = None
-        self.meter = Meter()
+        state: dict[str, Any] = {"position": None, "evaluated": -1, "best": None, "window": {}, "tokens": 0.0}
+        if saved is not None:
+            self.engine.load_state_dict({**saved.values["engine"], "optimizer": saved.arrays})
+            state = saved.values["trainer"]  # as `_save` wrote it
+            logger.info("going on from %s: step %d of %d", saved.folder, self.engine.steps, task.total_steps)
+        self.position: Any = state["position"]
+        self.evaluated_step: int = state["evaluated"]
+        self.best = None if state["best"] is None else Evaluation(**state["best"])
+        self.meter = Meter(state["window"], state["tokens"])
         keeps_records = task.record is not None and distributed.is_main()
         self.records = Records(folder.path / METRICS) if keeps_records else None
-        if saved is not None:
-            self._resume(saved)
         self.first_step = self.engine.steps
         # `engine.steps` and `evaluated_step` in the newest step folder.
         self._saved_at = (self.engine.steps, self.evaluated_step)
@@ -90,17 +170,6 @@ class Trainer:
             if dropped and self.first_step == 0:
                 line = "%s: no checkpoint: the run begins at step 0, and the %d records of %s are dropped"
                 logger.warning(line, folder.path, dropped, self.records.path.name)
-
-    def _resume(self, saved: SavedRun) -> None:
-        """Take over the state of a saved run, which `_save` wrote."""
-        self.engine.load_state_dict({**saved.counters, "optimizer": saved.arrays})
-        self.position = saved.trainer_state["position"]
-        self.evaluated_step = saved.trainer_state["evaluated"]
-        if saved.trainer_state["best"] is not None:
-            self.best = Evaluation(**saved.trainer_state["best"])
-        # The window: the sums since the last line of the log.
-        self.meter = Meter(saved.trainer_state["window"], saved.trainer_state["tokens"])
-        logger.info("going on from %s: step %d of %d", saved.folder, self.engine.steps, self.task.total_steps)
 
     def run(self, stop: StopSignal) -> bool:
         """Train to the last step, or until a process of the run is asked to stop. The state is saved.
@@ -118,8 +187,9 @@ class Trainer:
         )
         with (
             closing(self.progress),
-            StallWatch(pace.stall_ends_seconds) as stalls,
+            self.stalls as stalls,
             prefetch(task.batches(self.position)) as batches,
+            out_of_memory_is_a_user_error(task.memory_advice),
         ):
             while True:
                 # Evaluate before the next step, so that a run whose evaluation was interrupted repeats it.
@@ -127,12 +197,8 @@ class Trainer:
                 if is_due and not stopped:
                     # The last one may fail, in code of the user's, and must not cost what was trained.
                     if engine.steps >= last_step:
-                        with stalls.during(f"the checkpoint of step {engine.steps}"):
-                            self._save()
-                    with (
-                        stalls.during(f"the evaluation after step {engine.steps}"),
-                        out_of_memory_is_a_user_error(task.memory_advice),
-                    ):
+                        self._save()
+                    with stalls.during(f"the evaluation after step {engine.steps}"):
                         stopped = not self._evaluate(stop)
 
                 # Each step tells all processes whether one of them was asked to stop. No step follows the
@@ -144,8 +210,7 @@ class Trainer:
 
                 # Save after the evaluation, too, so that the checkpoint knows its result.
                 if ends_now or engine.steps % pace.save_steps == 0:
-                    with stalls.during(f"the checkpoint of step {engine.steps}"):
-                        self._save()
+                    self._save()
                 if ends_now:
                     break
 
@@ -156,10 +221,7 @@ class Trainer:
                     data = batches.next_unless(stop if task.divisible else None)
 
                 # Forward and backward passes, the sum over the processes, and the update.
-                with (
-                    stalls.during(f"step {engine.steps + 1}"),
-                    out_of_memory_is_a_user_error(task.memory_advice),
-                ):
+                with stalls.during(f"step {engine.steps + 1}"):
                     step = self._step(data, stop)
 
                 # A step that was abandoned does not count: the run does it when it goes on.
@@ -210,24 +272,18 @@ class Trainer:
             self.records.sync()
         counters = self.engine.state_dict()
         arrays = counters.pop("optimizer")
-        values = None
-        if distributed.is_main():
-            state = {  # what `_resume` reads, as JSON values
-                "position": self.position,
-                "evaluated": self.evaluated_step,
-                "best": None if self.best is None else asdict(self.best),
-                "window": dict(self.meter.sums),  # since the last line of the log
-                "tokens": self.meter.tokens,
-            }
-            values = {
-                "identity": self.task.identity,
-                "seed": self.seed,
-                "engine": counters,
-                "trainer": state,
-            }
-        elif not self.engine.is_sharded:
+        if not (distributed.is_main() or self.engine.is_sharded):
             arrays = None  # the main process has all of them
-        folder = self.folder.save_step(steps, self._files(), arrays, values)
+        state = {  # what `__init__` reads, as JSON values
+            "position": self.position,
+            "evaluated": self.evaluated_step,
+            "best": self.best and asdict(self.best),
+            "window": dict(self.meter.sums),  # since the last line of the log
+            "tokens": self.meter.tokens,
+        }
+        values = {"identity": self.task.identity, "seed": self.seed, "engine": counters, "trainer": state}
+        with self.stalls.during(f"the checkpoint of step {steps}"):
+            folder = self.folder.save_step(steps, self._files(), arrays, values)
         self._saved_at = (steps, self.evaluated_step)
         logger.info("saved %s", folder)
         if paddle.device.get_device().startswith("gpu"):
@@ -272,10 +328,10 @@ class Trainer:
             return
         to_come = [number for number in self.task.evaluation_steps if number >= steps]  # one may be due now
         interval = self.meter.end_interval(
-            steps,
-            step,
-            data,
             seconds=self.progress.seconds(),
+            steps=steps,
+            step=step,
+            data=data,
             steps_per_second=self.progress.speed(),
             remaining=self.progress.eta(evaluations=len(to_come)),
         )

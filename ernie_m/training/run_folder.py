@@ -17,16 +17,21 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import Any
 
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.checkpoint.write import ModelFiles
 from ernie_m.training import distributed
-from ernie_m.training.checkpoint import STATE, keep_last, newest_step, read_state, write_checkpoint
+from ernie_m.training.checkpoint import (
+    STATE,
+    SavedRun,
+    keep_last,
+    newest_step,
+    read_state,
+    write_checkpoint,
+)
 from ernie_m.training.claim import check_identity, claim_file, only_run_in
-from ernie_m.training.log.evaluation import Evaluation
+from ernie_m.training.log import Evaluation
 from ernie_m.utils.checksums import is_whole, write_digest
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import (
@@ -61,26 +66,6 @@ class FolderRules:
     ways_out: str
     contents: Sequence[str]
     steps_folder: str = ""
-
-
-class SavedRun(NamedTuple):
-    """The training state in a step folder.
-
-    Attributes:
-        folder: the step folder.
-        arrays: the moments and master weights of `ernie_m.training.engine.Engine`.
-        counters: the numbers of the engine, such as its steps.
-        identity: the identity of the run.
-        seed: the seed that was trained.
-        trainer_state: where the run stood: see the attributes of `ernie_m.training.run.Trainer`.
-    """
-
-    folder: Path
-    arrays: dict[str, np.ndarray]
-    counters: dict[str, Any]
-    identity: dict[str, Any]
-    seed: int
-    trainer_state: dict[str, Any]
 
 
 class RunFolder:
@@ -132,11 +117,10 @@ class RunFolder:
 
             def take() -> None:
                 lock.enter_context(only_run_in(self.path))
-                with unwritable_is_a_user_error(self.path):
-                    for folder in {self.path, self.steps_folder, *self.path.glob("seed_*")}:
-                        clear_leftovers(folder)
+                for folder in {self.path, self.steps_folder, *self.path.glob("seed_*")}:
+                    clear_leftovers(folder)
 
-            distributed.on_main(take)
+            distributed.on_main(unwritable_is_a_user_error(self.path)(take))
             yield self
 
     def claim(self, identity: Mapping[str, Any]) -> None:
@@ -170,32 +154,30 @@ class RunFolder:
         Raises:
             UserError: one of `sources` would be removed, or a file cannot be removed.
         """
-        if self.overwrite:
-            distributed.on_main(self._remove_contents)
-            self.overwrite = False
 
-    def _remove_contents(self) -> None:
-        """The work of `remove_old_run` on the main process."""
-        contents = self._named(self.rules.contents)
-        for source in self.sources:
-            if any(Path(source).resolve().is_relative_to(path.resolve()) for path in contents):
-                raise UserError(
-                    f"overwrite would remove {source}, which the run reads; choose another folder for the run"
-                )
-        with unwritable_is_a_user_error(self.path):
+        @unwritable_is_a_user_error(self.path)
+        def remove_contents() -> None:
+            contents = self._named(self.rules.contents)
+            for source in self.sources:
+                if any(Path(source).resolve().is_relative_to(path.resolve()) for path in contents):
+                    raise UserError(
+                        f"overwrite would remove {source}, which the run reads; choose another folder for "
+                        "the run"
+                    )
             for path in contents:
                 remove(path)
-        if contents:
-            names = ", ".join(path.name for path in contents)
-            logger.warning("overwrite: removed the run that was in %s (%s)", self.path, names)
+            if contents:
+                names = ", ".join(path.name for path in contents)
+                logger.warning("overwrite: removed the run that was in %s (%s)", self.path, names)
+
+        if self.overwrite:
+            distributed.on_main(remove_contents)
+            self.overwrite = False
 
     def _named(self, patterns: Iterable[str]) -> list[Path]:
         """What has a name of one of the patterns, in their order."""
         contents = sorted(self.path.glob("*"))
-        named = []
-        for pattern in patterns:
-            named += [path for path in contents if re.fullmatch(pattern, path.name)]
-        return named
+        return [path for pattern in patterns for path in contents if re.fullmatch(pattern, path.name)]
 
     # Where the run goes on
 
@@ -211,46 +193,39 @@ class RunFolder:
             UserError: no step folder is whole; the one to go on from belongs to another run (the message says
                 what differs); or best/ is not the best step of its run.
         """
-        newest = None if self.overwrite else newest_step(self.steps_folder)
-        if newest is not None:
-            saved = _saved_run(*newest)  # the step folder, its arrays and its values
-            if self.resume_from is not None and self.resume_from.resolve() != saved.folder.resolve():
-                logger.info("%s is not used: the run goes on from %s", self.resume_from, saved.folder)
-        elif self.resume_from is not None:
-            saved = read_step(self.resume_from)
-        else:
-            return None
-        check_identity(saved.folder, saved.identity, identity, self.rules.ways_out)
-        return saved._replace(trainer_state=self._with_best(saved))
+        saved = None if self.overwrite else newest_step(self.steps_folder)
+        if self.resume_from is not None and saved is None:
+            saved = SavedRun(self.resume_from, *read_state(self.resume_from))
+        elif self.resume_from is not None and self.resume_from.resolve() != saved.folder.resolve():
+            logger.info("%s is not used: the run goes on from %s", self.resume_from, saved.folder)
+        if saved is not None:
+            check_revision(saved)
+            check_identity(saved.folder, saved.values["identity"], identity, self.rules.ways_out)
+            self._take_best(saved)
+        return saved
 
-    def _with_best(self, saved: SavedRun) -> dict[str, Any]:
+    def _take_best(self, saved: SavedRun) -> None:
         """Copy best/, which is beside the step folder, into this folder.
 
-        Returns:
-            The state of the trainer. If best/ is of a step after the last evaluation that the state knows,
-            the run was killed when it had selected that step. It will select it again, so the state is
-            returned without a best step.
+        If best/ is of a step after the last evaluation that the state knows, the run was killed when it had
+        selected that step. It will select it again, so the state of the trainer gets no best step.
 
         Raises:
             UserError: best/ is missing, or was replaced. Another step would be selected without it.
         """
-        if saved.trainer_state["best"] is None:
-            return saved.trainer_state
+        trainer = saved.values["trainer"]
+        if trainer["best"] is None:
+            return
         best = saved.folder.parent / BEST
-        selected_step = saved.trainer_state["best"]["step"]
-        step_of_best = distributed.on_main(lambda: _step_of(best))
-        if step_of_best is not None and step_of_best > saved.trainer_state["evaluated"]:
-            logger.info("%s is of step %d: the run goes on from before it", best, step_of_best)
+        step = distributed.on_main(lambda: _step_of(best))
+        if step is not None and step > trainer["evaluated"]:
+            logger.info("%s is of step %d: the run goes on from before it", best, step)
             # -1, no evaluation: the step of the folder is evaluated again, too.
-            return saved.trainer_state | {"best": None, "evaluated": -1}
-        if step_of_best != selected_step:
-            fault = "is not there" if step_of_best is None else f"is of step {step_of_best}"
-            raise UserError(
-                f"{best} {fault}, but the run selected step {selected_step} before {saved.folder.name}: put "
-                f"that model back, or {self.rules.ways_out}"
-            )
+            trainer.update(best=None, evaluated=-1)
+            return
+        ways_out = f" before {saved.folder.name}: put that model back, or {self.rules.ways_out}"
+        _check_best(best, step, trainer["best"]["step"], ways_out)
         distributed.on_main(lambda: _copy(best, self.path / BEST))
-        return saved.trainer_state
 
     # What a run writes
 
@@ -302,12 +277,8 @@ class RunFolder:
         selected = Evaluation(**read_json(path))
         best = self.path / BEST
         step = distributed.on_main(lambda: _step_of(best))
-        if step != selected.step:
-            fault = "is not there" if step is None else f"is of step {step}"
-            raise UserError(
-                f"{best} {fault}, but the run selected step {selected.step}: put that model back, or remove "
-                f"{path}, and the same command goes on from the newest checkpoint"
-            )
+        ways_out = f"remove {path}, and the same command goes on from the newest checkpoint"
+        _check_best(best, step, selected.step, f": put that model back, or {ways_out}")
         return selected
 
 
@@ -316,35 +287,33 @@ def has_state(path: Path) -> bool:
     return (path / STATE).is_dir()
 
 
-def read_step(folder: Path) -> SavedRun:
-    """Read the training state of a step folder.
+def check_revision(saved: SavedRun) -> None:
+    """Refuse the training state of another revision, by a UserError."""
+    are_sections = all(isinstance(saved.values.get(key), dict) for key in _KEYS - {"seed"})
+    if saved.values.keys() != _KEYS or not are_sections:
+        raise UserError(
+            f"{saved.folder}: its {STATE} was written by another version of this project, which alone goes "
+            "on with it. The weights load, convert and evaluate here as before, and a new run can start from "
+            "them"
+        )
+
+
+def read_step(folder: Path) -> dict[str, Any]:
+    """The values of the training state in a step folder.
 
     Raises:
         UserError: it is missing, damaged, or of another revision.
     """
-    return _saved_run(folder, *read_state(folder))
+    saved = SavedRun(folder, *read_state(folder))
+    check_revision(saved)
+    return saved.values
 
 
-def _saved_run(folder: Path, arrays: dict[str, np.ndarray], values: dict[str, Any]) -> SavedRun:
-    """The training state that was read from a step folder.
-
-    Raises:
-        UserError: it is of another revision.
-    """
-    are_sections = all(isinstance(values.get(key), dict) for key in _KEYS - {"seed"})
-    if values.keys() != _KEYS or not are_sections:
-        raise UserError(
-            f"{folder}: its {STATE} was written by another version of this project, which alone goes on with "
-            "it. The weights load, convert and evaluate here as before, and a new run can start from them"
-        )
-    return SavedRun(
-        folder,
-        arrays,
-        counters=values["engine"],
-        identity=values["identity"],
-        seed=values["seed"],
-        trainer_state=values["trainer"],
-    )
+def _check_best(best: Path, step: int | None, selected_step: int, ways_out: str) -> None:
+    """Refuse, by a UserError, a best/ that has the model of another step than the run has selected."""
+    if step != selected_step:
+        fault = "is not there" if step is None else f"is of step {step}"
+        raise UserError(f"{best} {fault}, but the run selected step {selected_step}{ways_out}")
 
 
 def _step_of(model: Path) -> int | None:

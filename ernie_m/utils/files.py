@@ -21,8 +21,9 @@ from ernie_m.utils.logging import logger
 LARGEST_JSON = 256 << 20  # bytes
 _POINTER = b"version https://git-lfs.github.com/spec/"  # how a pointer of Git LFS begins
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # flock's errors on a file system without locks
-# Nothing may be written there, or a file is where a folder should be, or a folder where a file should be.
-_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
+# Nothing may be written there, or a file is where a folder should be, or a folder where a file should be; or
+# the disk fails.
+_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EIO)
 
 
 def shipped(path: str | os.PathLike) -> Path:
@@ -209,6 +210,32 @@ def refuse_to_write_over(
 
 
 @contextmanager
+def lock(path: Path, place: Path) -> Iterator[None]:
+    """Hold the lock of the file `path`, which names the last process that held it, for work in `place`.
+
+    It ends with the process, so there is nothing to clean up. The folder of the file is made.
+
+    Raises:
+        UserError: another process holds the lock (the line names it and its host), or the file cannot be
+            written.
+    """
+    with unwritable_is_a_user_error(place):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = open(path, "a+b", buffering=0)  # noqa: SIM115 - not inherited by the reader process
+    with file:
+        if not take_lock(file):
+            file.seek(0)
+            raise UserError(
+                f"{place}: another command is at work there ({file.read(1000).decode()}); wait until it has "
+                "ended, end it, or choose another output"
+            )
+        with unwritable_is_a_user_error(place):
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
+        yield
+
+
+@contextmanager
 def only_writer_of(path: str | os.PathLike, new: str = "") -> Iterator[None]:
     """Let no other command write a file or folder while this one does.
 
@@ -223,22 +250,14 @@ def only_writer_of(path: str | os.PathLike, new: str = "") -> Iterator[None]:
         UserError: another command has the lock, the folder cannot be written, or `path` is there.
     """
     target = Path(os.path.realpath(path))
-    lock = target.with_name(f".{target.name}.lock")
-    with unwritable_is_a_user_error(target):
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        file = open(lock, "ab")  # noqa: SIM115 - closed below
-    with file:
-        if not take_lock(file):
-            raise UserError(
-                f"{target}: another command is writing there; wait until it has ended, end it, or choose "
-                "another output"
-            )
+    lock_file = target.with_name(f".{target.name}.lock")
+    with lock(lock_file, target):
         try:
             if new and target.exists():
                 raise UserError(f"{new} {path}: it exists already; name a new one")
             yield
         finally:
-            lock.unlink(missing_ok=True)
+            lock_file.unlink(missing_ok=True)
 
 
 def host_name() -> str:

@@ -158,6 +158,19 @@ def refusal(value: Any, kind: Any) -> str:
     return f"it has gone; instead: {instead}" if instead and instead in accepted else f"it must be {accepted}"
 
 
+def accepts(kind: Any, value: Any) -> bool:
+    """Whether a value from Python is of a kind. True and False are no integers."""
+    kinds = get_args(kind)
+    match get_origin(kind) or kind:
+        case types.UnionType | typing.Union:
+            return any(accepts(one, value) for one in kinds)
+        case typing.Annotated:
+            return accepts(kinds[0], value) and value in kinds[1]
+        case typing.Literal:
+            return value in kinds
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+
+
 def convert(kind: Any, value: Any) -> Any:
     """Return a value as `kind`: a text, from a command line or a file, or a list or dict of texts.
 

@@ -18,15 +18,25 @@ from typing import Any
 
 import numpy as np
 
-from ernie_m.data.prepare.xnli_pawsx import COLUMNS, read_table
-from ernie_m.finetune.open_model import open_model
+from ernie_m.data.data_sets import COLUMNS, read_table
 from ernie_m.model.checkpoint.open import open_checkpoint
+from ernie_m.model.open_model import open_model
 from ernie_m.reader.batching import Batches, EncodePairs, Example, in_shares, pad
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.options import PositiveInt, option, parse_options
 from ernie_m.utils.paddle_settings import prepare
-from scripts.benchmarks.steps import CLIP_NORM, DECAY, RATE, our_step, torch_step
-from scripts.benchmarks.turns import LATEST, OURS, PARITY, Contender, compare
+from scripts.benchmarks.turns import (
+    CLIP_NORM,
+    DECAY,
+    LATEST,
+    OURS,
+    PARITY,
+    RATE,
+    Contender,
+    compare,
+    our_step,
+    torch_step,
+)
 
 
 @dataclass

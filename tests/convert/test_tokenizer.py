@@ -8,12 +8,12 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from ernie_m.commands import convert
-from ernie_m.finetune.open_model import open_model
 from ernie_m.model.checkpoint.convert import TARGETS
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.checkpoint.write import save_model
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.encoder import ErnieMModel
+from ernie_m.model.open_model import open_model
 from ernie_m.tokenizer.offsets import encode_with_offsets
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from tests.foreign import make_xlm_r, tokenizer_json

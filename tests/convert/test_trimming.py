@@ -11,6 +11,7 @@ import pytest
 from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
 from ernie_m.commands import convert
+from ernie_m.data.trim_vocabulary import trim
 from ernie_m.model.checkpoint import safetensors
 from ernie_m.model.checkpoint.card import model_card, read_card
 from ernie_m.model.checkpoint.convert import ENCODER_TARGETS, with_tokens
@@ -19,7 +20,6 @@ from ernie_m.model.checkpoint.load import load_from
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.reader.batching import pad
-from ernie_m.reader.trim_vocabulary import trim
 from ernie_m.tokenizer.offsets import encode_with_offsets
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from tests import toys

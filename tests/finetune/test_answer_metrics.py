@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from ernie_m.finetune.tasks.answer_scores import answer_scores, exact_match, f1, normalize, rules_language
+from ernie_m.finetune.tasks.scores import answer_scores, exact_match, f1, normalize, rules_language
 from ernie_m.reader.files.squad import read_squad
 from ernie_m.reader.label_map import named_language
 

@@ -11,11 +11,11 @@ import pytest
 from ernie_m.commands import run_mrc
 from ernie_m.finetune import labelled_task
 from ernie_m.finetune.flags import FinetuneFlags
-from ernie_m.finetune.tasks.answer_scores import rules_language
 from ernie_m.finetune.tasks.question_answering import (
     OfficialAnswering,
     QuestionAnswering,
 )
+from ernie_m.finetune.tasks.scores import rules_language
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.conventions import Reading
 from ernie_m.model.encoder import ErnieMConfig

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from ernie_m.data.prepare.command import main as prepare_main
+from ernie_m.data.prepare import main as prepare_main
 from tests import toys
 from tests.foreign import make_official, official_config
 from tests.helpers.files import disk_full_after

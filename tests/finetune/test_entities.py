@@ -5,8 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from ernie_m.finetune.metrics import MatchCounts
-from ernie_m.finetune.tasks.entity_scores import entity_scores, seqeval_chunks
+from ernie_m.finetune.tasks.scores import MatchCounts, entity_scores, seqeval_chunks
 from ernie_m.finetune.tasks.tagging import Tagging
 from ernie_m.reader.files.tagged_sentences import Sentence
 from tests.helpers.conll import read_conll

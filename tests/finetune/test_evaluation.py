@@ -11,10 +11,9 @@ import pytest
 
 from ernie_m.commands import run_classifier
 from ernie_m.finetune.flags import FinetuneFlags
-from ernie_m.finetune.metrics import accuracy
 from ernie_m.finetune.prediction import LanguageFile, prediction_paths
-from ernie_m.finetune.tasks.classification import Classification
-from ernie_m.finetune.tasks.regression import Regression
+from ernie_m.finetune.tasks.classification import Classification, Regression
+from ernie_m.finetune.tasks.scores import accuracy
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.reader.classification import read_classification
 from ernie_m.tokenizer.tokenizer import Tokenizer

@@ -4,7 +4,7 @@ import numpy as np
 import paddle
 import pytest
 
-from ernie_m.finetune.tasks.multi_label import MultiLabelClassification
+from ernie_m.finetune.tasks.classification import MultiLabelClassification
 from ernie_m.model.batch import LabelledBatch
 from ernie_m.reader.batching import Example
 from ernie_m.tokenizer.tokenizer import Tokenizer

@@ -11,8 +11,7 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from ernie_m.finetune.retrieval.keyed_rows import KeyedRows
-from ernie_m.finetune.retrieval.steps_of_own_pairs import StepRows, divide
+from ernie_m.finetune.retrieval.steps import KeyedRows, StepRows, divide
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.conventions import Reading, TextKind
 from ernie_m.reader.files.pairs import PairRows
@@ -77,8 +76,8 @@ def steps_of(corpus, pairs, rank=0, world_size=1, first_row=0, held_out=()):
     keys_of = partial(text_keys, tokenizer=tokenizer, length=MAX_SEQ_LEN - 2)
     rows = KeyedRows.of(PairRows(pairs), keys_of)
     return StepRows(
-        tokenizer,
-        rows,
+        tokenizer=tokenizer,
+        rows=rows,
         numbers=np.arange(first_row, len(rows.keys)),
         held_out=frozenset(keys_of(held_out).tolist()),
         batch_size=BATCH,

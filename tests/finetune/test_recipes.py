@@ -12,8 +12,8 @@ import pytest
 
 from ernie_m.commands import launch
 from ernie_m.finetune.flags import FinetuneFlags
-from ernie_m.finetune.paper import recipes
 from ernie_m.finetune.retrieval.flags import RetrievalFlags
+from ernie_m.finetune.score_tables import recipes
 from ernie_m.inference.encode_flags import EncodeVectorFlags
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.tokenizer.tokenizer import Tokenizer

@@ -7,8 +7,8 @@ import paddle
 import pytest
 
 from ernie_m.commands import predict, run_classifier
-from ernie_m.finetune.metrics import pearson, spearman
-from ernie_m.finetune.tasks.regression import Regression
+from ernie_m.finetune.tasks.classification import Regression
+from ernie_m.finetune.tasks.scores import pearson, spearman
 from ernie_m.model.batch import LabelledBatch
 from ernie_m.reader.batching import EncodePairs, Example
 from ernie_m.reader.classification import read_classification

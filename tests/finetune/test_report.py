@@ -4,13 +4,11 @@ import json
 
 import pytest
 
-from ernie_m.finetune.paper import figures, recipes
-from ernie_m.finetune.score_tables import Table, tables_of_seeds, to_text, write_report
-from ernie_m.finetune.tasks.classification import Classification
-from ernie_m.finetune.tasks.regression import Regression
+from ernie_m.finetune.score_tables import Table, figures, recipes, tables_of_seeds, to_text, write_report
+from ernie_m.finetune.tasks.classification import Classification, Regression
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.reader.batching import Example
-from ernie_m.training.log.evaluation import Evaluation
+from ernie_m.training.log import Evaluation
 from ernie_m.utils.text_tables import in_markdown
 from tests.launching import ROOT
 

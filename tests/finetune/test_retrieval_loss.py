@@ -8,8 +8,8 @@ import paddle
 import pytest
 
 from ernie_m.finetune.retrieval import task as retrieval
-from ernie_m.finetune.retrieval.losses import hardest_negative_bce, in_batch_softmax
-from ernie_m.finetune.retrieval.steps_of_bitexts import negatives
+from ernie_m.finetune.retrieval.steps import negatives
+from ernie_m.finetune.retrieval.task import hardest_negative_bce, in_batch_softmax
 
 SCALE = 5.0
 OFFSET = 0.3

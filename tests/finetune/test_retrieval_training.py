@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 
 from ernie_m.finetune.command import identity_of
 from ernie_m.finetune.retrieval.flags import RetrievalFlags
-from ernie_m.finetune.retrieval.steps_of_bitexts import StepPairs
+from ernie_m.finetune.retrieval.steps import StepPairs
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.reader.corpus import Corpus
 from ernie_m.tokenizer.tokenizer import Tokenizer
@@ -30,8 +30,8 @@ def arrays_of(step_folder):
 def steps_of(corpus, rank=0, world_size=1, alpha=0.7):
     """The steps of 8 pairs that process `rank` of `world_size` reads: a function that returns an iterator."""
     return StepPairs(
-        Tokenizer.from_folder(corpus),
-        str(corpus),
+        tokenizer=Tokenizer.from_folder(corpus),
+        path=str(corpus),
         batch_size=8,
         max_seq_len=64,
         alpha=alpha,

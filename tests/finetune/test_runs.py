@@ -183,7 +183,7 @@ def test_a_second_training_is_refused(refused, train_on_pairs, tmp_path):
     with another_process_writes(f"run:{out}"):
         before = [*tmp_path.rglob("*")]
         assert f"{out}: " in refused(**FAST)
-        assert error_of(train_on_pairs, "out").startswith(f"{out}: another run is at work there")
+        assert error_of(train_on_pairs, "out").startswith(f"{out}: another command is at work there")
         assert [path for path in tmp_path.rglob("*") if "log" not in path.parts] == before
 
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from ernie_m.finetune.tasks.answer_scores import answer_scores
 from ernie_m.finetune.tasks.question_answering import QuestionAnswering, SpanScores, best_spans
+from ernie_m.finetune.tasks.scores import answer_scores
 from ernie_m.reader.question_answering import NO_ANSWER, AnswerWindows, ContextWindow, Cut
 from ernie_m.tokenizer.tokenizer import Tokenizer
 

@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 
 from ernie_m.commands import run_sequence_labeling
-from ernie_m.finetune.tasks.entity_scores import entity_scores
+from ernie_m.finetune.tasks.scores import entity_scores
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.conventions import Reading
 from tests import command_lines, toys

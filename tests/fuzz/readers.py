@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ernie_m.data.download import unpack
-from ernie_m.inference.requests import JsonLines
+from ernie_m.inference.input_files import JsonLines
 from ernie_m.model.checkpoint import fluid, library, pickles, sentence_transformers, torch_save
 from ernie_m.model.checkpoint import safetensors as safe
 from ernie_m.model.checkpoint.format import labels_of
@@ -28,10 +28,10 @@ from ernie_m.pretrain.build_corpus.options import TextOptions
 from ernie_m.pretrain.build_corpus.text_units import read_lines, read_units
 from ernie_m.pretrain.config import PretrainConfig
 from ernie_m.reader.classification import read_classification
+from ernie_m.reader.files.labelled_tables import read_labelled
 from ernie_m.reader.files.pairs import PairRows
-from ernie_m.reader.files.rows import LabelOptions
 from ernie_m.reader.files.squad import read_squad
-from ernie_m.reader.files.tables import read_labelled
+from ernie_m.reader.files.table_options import LabelOptions
 from ernie_m.reader.files.tagged_sentences import read_tagged
 from ernie_m.reader.files.tagged_words import read_words
 from ernie_m.reader.label_map import read_label_map, read_languages

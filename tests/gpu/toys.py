@@ -11,11 +11,9 @@ from paddle import Tensor, nn
 
 from ernie_m.finetune.command import SUMS as SUMS_OF_TASKS
 from ernie_m.finetune.head import Head
-from ernie_m.finetune.retrieval.losses import hardest_negative_bce, in_batch_softmax
-from ernie_m.finetune.tasks.classification import Classification
-from ernie_m.finetune.tasks.multi_label import MultiLabelClassification
+from ernie_m.finetune.retrieval.task import hardest_negative_bce, in_batch_softmax
+from ernie_m.finetune.tasks.classification import Classification, MultiLabelClassification, Regression
 from ernie_m.finetune.tasks.question_answering import QuestionAnswering
-from ernie_m.finetune.tasks.regression import Regression
 from ernie_m.finetune.tasks.tagging import Tagging
 from ernie_m.model.checkpoint.write import model_weights
 from ernie_m.model.config import ErnieMConfig

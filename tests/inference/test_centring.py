@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import ernie_m
-from ernie_m.inference import arguments
+from ernie_m.inference import options as arguments
 from ernie_m.inference.load import load
 from ernie_m.inference.tasks import PredictionOptions, make_answerer
 from ernie_m.model.checkpoint import safetensors

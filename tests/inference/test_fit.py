@@ -15,9 +15,9 @@ import pytest
 
 import ernie_m
 from ernie_m.commands import fit, predict, run_mrc, run_sequence_labeling
-from ernie_m.finetune import rates
+from ernie_m.finetune import command as rates
 from ernie_m.finetune.tasks import question_answering
-from ernie_m.inference import fit_model
+from ernie_m.fit import head as fit_model
 from ernie_m.inference.tasks.encode import EncodeTexts
 from ernie_m.model.checkpoint import safetensors
 from ernie_m.model.checkpoint.write import save_model

@@ -26,8 +26,9 @@ from ernie_m.finetune.flags import FinetuneFlags
 from ernie_m.finetune.tasks.question_answering import QuestionAnswering
 from ernie_m.finetune.tasks.tagging import OfficialTagging, Tagging
 from ernie_m.inference import requests as answering
+from ernie_m.inference.input_files import JsonLines
 from ernie_m.inference.load import load
-from ernie_m.inference.requests import JsonLines, Request
+from ernie_m.inference.requests import Request
 from ernie_m.inference.tasks import PredictionOptions, finetuned, make_answerer
 from ernie_m.inference.tasks.masked_words import masked_ids
 from ernie_m.inference.tasks.search import read_corpus
@@ -542,7 +543,7 @@ def test_two_commands_with_one_output(models, tmp_path, ask, monkeypatch):
 
     monkeypatch.setattr(JsonLines, "write", call_a_second)
     ask([{"text": TEXTS[0], "id": 1}], **flags)
-    assert lines[0].startswith(f"{out}: another command is writing")
+    assert lines[0].startswith(f"{out}: another command is at work")
     assert [json.loads(line)["id"] for line in out.read_text().splitlines()] == [1]
 
 

@@ -19,7 +19,7 @@ from ernie_m.inference.server.app import make_app
 from ernie_m.inference.server.gate import LONGEST_BODY
 from ernie_m.inference.server.serve import serve
 from ernie_m.inference.tasks import PredictionOptions, make_answerer
-from ernie_m.inference.tasks.zero_shot import MOST_LABELS
+from ernie_m.inference.tasks.finetuned import MOST_LABELS
 from ernie_m.utils.errors import UserError
 from tests import toys
 from tests.inference import browser

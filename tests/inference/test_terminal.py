@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from ernie_m.commands import convert, predict
-from ernie_m.data.prepare import command as prepare
+from ernie_m.data import prepare
 from ernie_m.utils.logging import logger
 from tests.helpers.checkpoints import changed_copy
 from tests.launching import call_main

@@ -8,7 +8,7 @@ from ernie_m.commands import convert
 from ernie_m.inference.load import load
 from ernie_m.inference.server.app import answerers_of
 from ernie_m.inference.tasks import PredictionOptions, make_answerer
-from ernie_m.inference.tasks.zero_shot import InferenceLabels
+from ernie_m.inference.tasks.finetuned import InferenceLabels
 from tests import toys
 from tests.helpers.batches import padded_batch
 from tests.helpers.checkpoints import change_config, changed_copy

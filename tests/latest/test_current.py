@@ -12,7 +12,7 @@ from sentence_transformers.losses import MultipleNegativesRankingLoss
 
 import ernie_m
 from ernie_m.commands import convert
-from ernie_m.finetune.retrieval.losses import in_batch_softmax
+from ernie_m.finetune.retrieval.task import in_batch_softmax
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.tokenizer.offsets import encode_with_offsets
 from ernie_m.tokenizer.tokenizer import Tokenizer

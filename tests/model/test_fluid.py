@@ -67,11 +67,11 @@ FOREIGN = [
     (file_bytes(FLOAT_3_2, version=1), "version 1 with .*, only 0 is known"),
     (file_bytes(FLOAT_3_2, levels=2), "2 levels of sequences"),
     # The axes as one packed field of two bytes.
-    (file_bytes(bytes.fromhex("0805 1202 0302")), "a tensor description with dtype 5"),
+    (file_bytes(bytes.fromhex("0805 1202 0302")), "a broken tensor description"),
     (file_bytes(FLOAT_3_2, length=-1), "a tensor description of -1 bytes"),
     (file_bytes(bytes.fromhex("0807 1003")), "dtype 7"),
     # An axis whose number goes on after the end: in each byte but the last one, the highest bit is set.
-    (file_bytes(bytes.fromhex("0805 10ff")), "a broken tensor description"),
+    (file_bytes(bytes.fromhex("0805 10ff")), "Error parsing message"),
     # An axis of 2^64 - 1.
     (file_bytes(b"\x08\x05\x10" + b"\xff" * 9 + b"\x01"), "too large|Maximum allowed"),
     # 400 axes of 1.
@@ -87,5 +87,5 @@ FOREIGN = [
 def test_a_cut_or_foreign_file_is_one_line(tmp_path, content, message):
     (tmp_path / "v").write_bytes(content)
     line = error_of(fluid.read, tmp_path / "v")
-    assert line.startswith((f"{tmp_path / 'v'}: cannot be read", f"{tmp_path / 'v'}: cut short"))
+    assert line.startswith((f"{tmp_path / 'v'}: cannot be read", f"{tmp_path / 'v'}: damaged, cut short"))
     assert re.search(message, line)

@@ -12,8 +12,7 @@ from ernie_m.pretrain.objective import class_of
 from ernie_m.pretrain.objectives import OF_THE_PAPER
 from ernie_m.pretrain.objectives.mmlm import Mmlm
 from ernie_m.training.engine import Step
-from ernie_m.training.log.meter import Meter
-from ernie_m.training.log.metrics_jsonl import Records
+from ernie_m.training.log import Meter, Records
 
 
 def step(loss: float = 1.0, skipped: bool = False, **sums) -> Step:

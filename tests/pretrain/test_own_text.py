@@ -7,8 +7,8 @@ import pytest
 import yaml
 
 from ernie_m.finetune.flags import FinetuneFlags
-from ernie_m.finetune.open_model import open_model, settle
 from ernie_m.model.checkpoint.open import TRAINED_LENGTH, Checkpoint, open_checkpoint
+from ernie_m.model.open_model import open_model, settle
 from ernie_m.pretrain.config import ObjectiveConfig
 from ernie_m.pretrain.shares import with_text
 from ernie_m.utils.checksums import MANIFEST

@@ -13,9 +13,9 @@ from ernie_m.model.checkpoint.open import TRAINED_LENGTH, open_checkpoint
 from ernie_m.pretrain.command import check_checkpoints, open_run_folder
 from ernie_m.pretrain.held_out import evaluate
 from ernie_m.pretrain.held_out.evaluate import Evaluator
+from ernie_m.training import log as run_log
 from ernie_m.training.engine import Engine
-from ernie_m.training.log import metrics_jsonl
-from ernie_m.training.log.metrics_jsonl import METRICS
+from ernie_m.training.log import METRICS
 from ernie_m.training.run_folder import RunFolder
 from ernie_m.utils.errors import run
 from tests.command_lines import STEPS
@@ -114,7 +114,7 @@ def test_records_are_on_the_disk_before_a_checkpoint(pretrain, tmp_path, monkeyp
     """A machine that crashes may otherwise lose the record of a step that a checkpoint has."""
     path = tmp_path / "out" / METRICS
     synced = [b""]
-    monkeypatch.setattr(metrics_jsonl, "sync_file", lambda path: synced.append(path.read_bytes()))
+    monkeypatch.setattr(run_log, "sync_file", lambda path: synced.append(path.read_bytes()))
     save_step = RunFolder.save_step
 
     def save(*arguments) -> Path:

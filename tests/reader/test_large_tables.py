@@ -9,9 +9,9 @@ from functools import partial
 import pytest
 
 from ernie_m.model.entity_tags import PLACES
+from ernie_m.reader.files.labelled_tables import read_labelled
 from ernie_m.reader.files.pairs import PairRows
-from ernie_m.reader.files.rows import LabelOptions
-from ernie_m.reader.files.tables import read_labelled
+from ernie_m.reader.files.table_options import LabelOptions
 from ernie_m.reader.files.tagged_words import read_words
 from tests.launching import error_of
 

@@ -12,7 +12,7 @@ from ernie_m.pretrain.build_corpus.options import TextOptions
 from ernie_m.pretrain.build_corpus.text_units import look_at_sources
 from ernie_m.reader.files.aligned_lines import Sentences
 from ernie_m.reader.files.pairs import PairRows
-from ernie_m.reader.files.rows import TableOptions
+from ernie_m.reader.files.table_options import TableOptions
 from ernie_m.utils.options import deciding_options
 from tests.launching import error_of
 from tests.toys import sentences

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ernie_m.data.prepare.command import main as prepare
+from ernie_m.data.prepare import main as prepare
 from ernie_m.reader.classification import read_classification
 from ernie_m.reader.files.official_tsv import without_blank_end
 from ernie_m.reader.files.tagged_sentences import JOINT, read_tagged

@@ -12,7 +12,7 @@ import pytest
 
 from ernie_m.reader.files.pairs import PairRows
 from ernie_m.reader.files.plain_text import TextFile
-from ernie_m.reader.files.rows import TableOptions
+from ernie_m.reader.files.table_options import TableOptions
 from tests.launching import error_of
 from tests.toys import sentences
 

@@ -1,4 +1,4 @@
-"""ernie_m/data/prepare/: small public releases become the files that the programs read."""
+"""ernie_m/data/prepare.py: small public releases become the files that the programs read."""
 
 import itertools
 import json
@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ernie_m.data.prepare.command import DATA_SETS, main
-from ernie_m.data.prepare.xnli_pawsx import NLI
+from ernie_m.data.data_sets import DATA_SETS, NLI
+from ernie_m.data.prepare import main
 from ernie_m.reader.classification import read_classification
 from ernie_m.reader.files.squad import read_squad
 from ernie_m.reader.files.tagged_sentences import JOINT, read_tagged

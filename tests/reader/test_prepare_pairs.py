@@ -1,4 +1,4 @@
-"""ernie_m/data/prepare/ pairs: which files are found, what is held out, bad input."""
+"""ernie_m/data/prepare.py pairs: which files are found, what is held out, bad input."""
 
 import gzip
 import json

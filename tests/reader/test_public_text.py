@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ernie_m.data import public_text
-from ernie_m.data.translated_messages import read_messages, sentence_pairs
+from ernie_m.data.public_text import read_messages, sentence_pairs
 from ernie_m.reader.files.pairs import PairRows
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import sha256_of

@@ -8,15 +8,16 @@ import pytest
 
 from ernie_m.reader.batching import Batches
 from ernie_m.reader.files.squad import read_squad
-from ernie_m.reader.official_question_answering import EncodeInOrder, make_official_windows
 from ernie_m.reader.question_answering import (
     NO_ANSWER,
     ContextPart,
     Cut,
+    EncodeInOrder,
     EncodeWindows,
     cut_windows,
     encode_for_answers,
     find_tokens,
+    make_official_windows,
     make_windows,
     read_windows,
 )

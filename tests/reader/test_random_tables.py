@@ -21,11 +21,11 @@ from pathlib import Path
 
 import pytest
 
-from ernie_m.finetune.own_labels import read_rows
+from ernie_m.fit.rows import read_rows
+from ernie_m.reader.files.labelled_tables import read_labelled
 from ernie_m.reader.files.own_files import LabelledFile
 from ernie_m.reader.files.pairs import PairRows
-from ernie_m.reader.files.rows import LabelOptions, TableOptions
-from ernie_m.reader.files.tables import read_labelled
+from ernie_m.reader.files.table_options import LabelOptions, TableOptions
 from ernie_m.reader.label_map import ALL_LANGUAGES
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.options import parse_options

@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ernie_m.reader.check_labels import check_labels
+from ernie_m.inference.input_files import write_table
 from ernie_m.reader.classification import read_classification
-from ernie_m.reader.files.answered import AnsweredTable
 from ernie_m.reader.files.faults import Faults
-from ernie_m.reader.files.label_cells import labels_for_none, split_labels
-from ernie_m.reader.files.labels import normal_label
-from ernie_m.reader.files.rows import LabelOptions
-from ernie_m.reader.files.tables import Form, read_labelled
+from ernie_m.reader.files.labelled_tables import read_labelled
+from ernie_m.reader.files.labels import labels_for_none, normal_label, split_labels
+from ernie_m.reader.files.table_options import LabelOptions
+from ernie_m.reader.files.tables import Form
+from ernie_m.reader.label_map import check_labels
 from tests.launching import error_of
 
 NO_ROWS = np.zeros(0, np.int64)
@@ -150,7 +150,7 @@ def test_answers_in_the_cells_of_a_table():
     rows = []
     for answer in answers:
         file = io.StringIO()
-        AnsweredTable(file, Form("\t", False, "")).add(["text"], ["a\tb"], answer)
+        write_table(file, Form("\t", False, ""), ["text"], [(["a\tb"], answer)])
         header, cells = (line.split("\t") for line in file.getvalue().splitlines())
         assert header[0] == "text" and header[-2:] == ["predicted_cut", "predicted_unknown_words"]
         assert cells[0] == "a b"

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from ernie_m.inference.tasks.training_files import TaggedFile
+from ernie_m.inference.input_files import TaggedFile
 from ernie_m.model.entity_tags import PLACES
+from ernie_m.reader.files.labelled_tables import read_labelled
 from ernie_m.reader.files.own_files import holds_tags
 from ernie_m.reader.files.pairs import PairRows
-from ernie_m.reader.files.rows import LabelOptions, TableOptions
-from ernie_m.reader.files.tables import read_labelled
+from ernie_m.reader.files.table_options import LabelOptions, TableOptions
 from ernie_m.reader.files.tagged_words import lines_of, read_words
 from tests.launching import ROOT, error_of
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from transformers import XLMRobertaTokenizer
 
-from ernie_m.finetune.open_model import open_model
 from ernie_m.model.checkpoint.open import open_checkpoint
+from ernie_m.model.open_model import open_model
 from tests.real.lines import converted, raw_lines
 
 MODEL = Path(os.environ["REAL_MODEL"])

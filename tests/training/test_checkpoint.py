@@ -131,8 +131,8 @@ def test_a_state_or_a_model_of_another_step(tmp_path):
 def test_an_error_of_another_process_ends_this_one(tmp_path, monkeypatch):
     """The other of two processes, a stand-in, cannot write its part.
 
-    The processes exchange (success, result) after each of three pieces of work: making the folder, writing
-    the parts, and renaming the folder.
+    The processes exchange (result, fault) after each of three pieces of work: making the folder, writing the
+    parts, and renaming the folder.
     """
     write_checkpoint(tmp_path / "step_1", FILES, {}, {"steps": 1})
     outcomes = []
@@ -140,13 +140,10 @@ def test_an_error_of_another_process_ends_this_one(tmp_path, monkeypatch):
     def gather(outcome):
         outcomes.append(outcome)
         is_writing = len(outcomes) == 2
-        outcome_of_other = (not is_writing, None)
-        return [outcome, outcome_of_other]
+        return [outcome, (None, UserError("step_1: no space left") if is_writing else None)]
 
     monkeypatch.setattr(distributed, "gather", gather)
-    assert "step_1: another process could not write its part; its log says why" in error_of(
-        write_checkpoint, tmp_path / "step_1", FILES, {}, {"steps": 2}
-    )
+    assert "step_1: no space left" in error_of(write_checkpoint, tmp_path / "step_1", FILES, {}, {"steps": 2})
     assert names_in(tmp_path) == ["step_1"]
     assert read_state(tmp_path / "step_1") == ({}, {"steps": 1})
 

@@ -10,6 +10,7 @@ import pytest
 
 from ernie_m.model.checkpoint import safetensors as safe
 from ernie_m.training import distributed
+from ernie_m.utils.errors import UserError
 from tests.launching import ROOT, error_of, launch, run_script
 from tests.training.test_engine import assert_close
 from tests.training.toy_training import make, read_step, state_of, weights
@@ -64,7 +65,7 @@ def test_an_error_of_the_main_process_is_raised_on_the_others(monkeypatch):
     """They would go on otherwise, and wait for it for ever."""
     monkeypatch.setattr(distributed, "world_size", lambda: 2)
     monkeypatch.setattr(distributed, "is_main", lambda: False)
-    monkeypatch.setattr(distributed, "gather", lambda item: [(None, "x.tsv: missing"), item])
+    monkeypatch.setattr(distributed, "gather", lambda item: [(None, UserError("x.tsv: missing")), item])
     calls = []
     assert "x.tsv: missing" in error_of(distributed.on_main, lambda: calls.append(1))
     assert calls == []

@@ -15,7 +15,7 @@ from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.encoder import ErnieMModel
 from ernie_m.training import distributed
 from ernie_m.training.claim import only_run_in
-from ernie_m.training.log.evaluation import Evaluation
+from ernie_m.training.log import Evaluation
 from ernie_m.training.run_folder import FolderRules, RunFolder
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import host_name
@@ -119,7 +119,7 @@ def test_the_best_model_comes_along_whole_or_not_at_all(folder, save, model, tmp
         patched.setattr(shutil, "copytree", fail)
         assert "no space left" in error_of(second.resume, IDENTITY)
     assert not (second.path / "best").exists()
-    assert second.resume(IDENTITY).trainer_state["best"]["step"] == 2
+    assert second.resume(IDENTITY).values["trainer"]["best"]["step"] == 2
     assert open_checkpoint(second.path / "best").settings["step"] == 2
 
 
@@ -140,11 +140,11 @@ def test_a_best_model_of_another_step(folder, save, model):
     folder.save_best(files_of(model, 4))
     assert_refused("is of step 4")
     folder.save_best(files_of(model, 5))
-    state = folder.resume(IDENTITY).trainer_state
+    state = folder.resume(IDENTITY).values["trainer"]
     assert state["best"] is None
     assert state["evaluated"] == -1
     folder.save_best(files_of(model, 2))
-    state = folder.resume(IDENTITY).trainer_state
+    state = folder.resume(IDENTITY).values["trainer"]
     assert state["best"]["step"] == 2
     assert state["evaluated"] == 4
 
@@ -227,7 +227,7 @@ def test_a_second_command_is_refused_on_all_processes(folder, monkeypatch):
     @contextmanager
     def locked_by_another_command():
         """Hold the lock; the block must be refused."""
-        with only_run_in(folder.path), pytest.raises(UserError, match="another run is at work there"):
+        with only_run_in(folder.path), pytest.raises(UserError, match="another command is at work there"):
             yield
 
     with locked_by_another_command(), folder.locked():
@@ -242,4 +242,4 @@ def test_a_second_command_is_refused_on_all_processes(folder, monkeypatch):
     with locked_by_another_command(), folder.locked():
         raise AssertionError("both hold the lock")
     ((_, fault),) = gathered
-    assert "another run is at work there" in fault
+    assert "another command is at work there" in str(fault)

@@ -29,7 +29,7 @@ OPTIONS = (
     ("ernie_m.pretrain.show", "ShowFlags"),
     ("ernie_m.data.get_data", "DataFlags"),
     ("ernie_m.data.get_weights", "WeightsFlags"),
-    ("ernie_m.data.prepare.command", "PrepareFlags"),
+    ("ernie_m.data.prepare", "PrepareFlags"),
     ("ernie_m.data.train_vocab", "VocabOptions"),
     ("ernie_m.data.public_text", "PublicTextFlags"),
     ("scripts.pretrain_demo", "PretrainDemoFlags"),

@@ -10,9 +10,7 @@ import numpy as np
 import paddle
 
 from ernie_m.finetune.command import pace_of, run_folder, set_up
-from ernie_m.finetune.open_model import OpenedModel, open_model, settle, settle_vectors
 from ernie_m.finetune.retrieval.flags import RetrievalFlags
-from ernie_m.finetune.retrieval.keyed_rows import keys_by
 from ernie_m.finetune.retrieval.search_bitexts import (
     CHOSEN,
     Encode,
@@ -23,6 +21,7 @@ from ernie_m.finetune.retrieval.search_bitexts import (
     write_predictions,
     write_sweep,
 )
+from ernie_m.finetune.retrieval.steps import keys_by
 from ernie_m.finetune.retrieval.task import Retrieval, layer_of, make_encoder
 from ernie_m.model.checkpoint.open import Checkpoint, open_checkpoint
 from ernie_m.model.config import ErnieMConfig
@@ -30,9 +29,10 @@ from ernie_m.model.conventions import NEITHER, Reading, TextKind, kinds_of_pair
 from ernie_m.model.device import summary
 from ernie_m.model.encoder import ErnieMModel
 from ernie_m.model.layers import use_bfloat16
+from ernie_m.model.open_model import OpenedModel, open_model, settle, settle_vectors
 from ernie_m.reader.batching import EncodePairs, Example, warn_if_prompted, warn_of_texts
-from ernie_m.reader.check_labels import check_labels
 from ernie_m.reader.files.aligned_lines import Bitext, read_bitexts, sentences_by_language
+from ernie_m.reader.label_map import check_labels
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.training import distributed
 from ernie_m.training.precision import in_words, is_bf16_on_cpu

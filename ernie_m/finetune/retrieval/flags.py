@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from ernie_m.finetune.flags import FINE_TUNED_TASKS, Decay, TrainingFlags
-from ernie_m.reader.files.rows import TableOptions
+from ernie_m.reader.files.table_options import TableOptions
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.options import (
     NonNegativeFloat,

@@ -9,8 +9,8 @@ import numpy as np
 
 from ernie_m.finetune import score_tables
 from ernie_m.finetune.command import log_and_write_report
-from ernie_m.finetune.paper import AVERAGE, average, figures
 from ernie_m.finetune.retrieval.flags import RetrievalFlags
+from ernie_m.finetune.score_tables import AVERAGE, average, figures
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.conventions import TextKind, kinds_of_pair
 from ernie_m.model.tasks import SEARCH, stored_name

@@ -8,7 +8,7 @@ import numpy as np
 
 from ernie_m.finetune.flags import FinetuneFlags
 from ernie_m.finetune.head import Head
-from ernie_m.finetune.metrics import accuracy
+from ernie_m.finetune.tasks.scores import accuracy
 from ernie_m.model.checkpoint.open import Checkpoint
 from ernie_m.model.conventions import NEITHER
 from ernie_m.model.tasks import CLASSIFICATION, names_of_ids
@@ -19,6 +19,23 @@ from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import atomic_file
 from ernie_m.utils.logging import logger
+
+if TYPE_CHECKING:
+    from paddle import Tensor
+
+    from ernie_m.model.batch import LabelledBatch
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from paddle import Tensor
+
+    from ernie_m.model.batch import LabelledBatch
+
+import math
+from typing import TYPE_CHECKING
+
+from ernie_m.finetune.tasks.scores import pearson, spearman
 
 if TYPE_CHECKING:
     from paddle import Tensor
@@ -181,3 +198,97 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 def sigmoid(logits: np.ndarray) -> np.ndarray:
     """The probability of each label by itself, in float64."""
     return 1 / (1 + np.exp(-logits.astype(np.float64)))
+
+
+class MultiLabelClassification(Classification):
+    """Decide for each label by a sigmoid of its own whether the text has it.
+
+    `fit` trains and scores it. "reading" in config.json says that a text has several labels.
+    """
+
+    multi_label = True
+
+    def loss_and_counts(
+        self, on_device: "LabelledBatch", outputs: dict[str, "Tensor"]
+    ) -> tuple["Tensor", "Tensor", Any]:
+        """Return the summed losses of the texts, each the mean of the binary cross-entropies of its labels.
+
+        A text is right if all of its labels are.
+        """
+        import paddle.nn.functional as F
+
+        logits = outputs["logits"]  # [B, C]
+        targets = on_device.targets.astype(logits.dtype)  # [B, C]
+        losses = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+        is_right = ((logits > 0) == (targets > 0.5)).all(axis=1)  # [B]
+        return losses.mean(axis=1).sum(), is_right.sum(), len(targets)
+
+    def answer(self, prediction: np.ndarray) -> dict[str, Any]:
+        """As of one label. A label has a probability above 0.5; there may be none."""
+        labels = [label for label, probability in zip(self.labels, prediction) if probability > 0.5]
+        return {"labels": labels, "probabilities": self.by_name(prediction)}
+
+
+class Regression(Classification):
+    """Predict a number from the pooled first token, by mean squared error (--is_regression true).
+
+    Pearson's correlation selects a step. The model is a classifier with one output, its only label is
+    "score", and "reading" in config.json says that it is a regression.
+    """
+
+    metric = "pearson"
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        max_seq_len: int,
+        pairs: bool | None = None,
+    ):
+        self.labels = ["score"]
+        self.pairs = pairs
+        self.encode = EncodePairs(tokenizer, max_seq_len, np.float32)
+
+    @classmethod
+    def from_flags(cls, flags: FinetuneFlags, tokenizer: Tokenizer, start: Checkpoint | None = None) -> Self:
+        if flags.label_map_config is not None:
+            raise UserError("--label_map_config names labels, but with --is_regression true they are numbers")
+        return cls(tokenizer, flags.max_seq_len, start.reading.pairs if flags.init_checkpoint else None)
+
+    def reading(self) -> dict[str, Any]:
+        return {"pairs": self.pairs, "regression": True}
+
+    def read(self, path: str | os.PathLike, purpose: str) -> Examples:
+        examples = read_classification(path, labels=purpose != "test", regression=True)
+        self.look_at(examples, path)
+        return examples
+
+    def loss_and_counts(
+        self, on_device: "LabelledBatch", outputs: dict[str, "Tensor"]
+    ) -> tuple["Tensor", "Tensor", Any]:
+        """Return the summed squared errors of a batch. No decision is right or wrong here."""
+        scores = outputs["logits"][:, 0]  # [B]
+        errors = scores - on_device.targets.astype(scores.dtype)
+        return errors.square().sum(), 0.0, len(scores)
+
+    def measure(self, sums: Mapping[str, float]) -> str:
+        # nan if all steps were skipped
+        error = math.sqrt(sums["loss"] / sums["steps"]) if sums["steps"] else math.nan
+        return f"root mean squared error: {error:f}"
+
+    def decode(self, batch: ExampleBatch, outputs: Mapping[str, np.ndarray]) -> list[float]:
+        """Return the predicted number of each input."""
+        return outputs["logits"][:, 0].tolist()
+
+    def answer(self, prediction: float) -> dict[str, Any]:
+        return {"score": round(prediction, 6)}
+
+    def score(self, data: Examples, predictions: list[float], language: str) -> dict[str, float]:
+        labels = [example.label for example in data]
+        return {self.metric: pearson(predictions, labels), "spearman": spearman(predictions, labels)}
+
+    def baseline(self, data: Examples) -> dict[str, float]:
+        return {}
+
+    def cells(self, prediction: float) -> list[str]:
+        """The predicted number."""
+        return [f"{prediction:.6f}"]

@@ -10,8 +10,8 @@ import numpy as np
 
 from ernie_m.finetune.flags import FinetuneFlags
 from ernie_m.finetune.head import Head
-from ernie_m.finetune.tasks.answer_scores import answer_scores
 from ernie_m.finetune.tasks.classification import softmax
+from ernie_m.finetune.tasks.scores import answer_scores
 from ernie_m.model.checkpoint.open import Checkpoint
 from ernie_m.model.conventions import Reading
 from ernie_m.model.tasks import QUESTION_ANSWERING
@@ -20,13 +20,16 @@ from ernie_m.reader.batching import spread, warn_if_cut
 from ernie_m.reader.coverage import warn_if_unsuited
 from ernie_m.reader.files.labels import input_hash
 from ernie_m.reader.label_map import ALL_LANGUAGES
-from ernie_m.reader.official_question_answering import (
+from ernie_m.reader.question_answering import (
+    AnswerBatch,
+    AnswerWindows,
+    Cut,
     EncodeInOrder,
+    EncodeWindows,
     make_official_windows,
     pieces_of_words,
     split_words,
 )
-from ernie_m.reader.question_answering import AnswerBatch, AnswerWindows, Cut, EncodeWindows
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.utils.files import write_json
 
@@ -128,7 +131,7 @@ class QuestionAnswering(Head):
         cut: how contexts are cut into windows.
         max_answer_length: longest answer in tokens.
         n_best: largest number of candidates for a question.
-        rules: "mlqa" or "squad"; see `ernie_m.finetune.metrics`.
+        rules: "mlqa" or "squad"; see `ernie_m.finetune.tasks.scores`.
     """
 
     name = QUESTION_ANSWERING

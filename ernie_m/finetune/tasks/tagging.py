@@ -9,8 +9,7 @@ import numpy as np
 
 from ernie_m.finetune.flags import FinetuneFlags
 from ernie_m.finetune.head import Head
-from ernie_m.finetune.metrics import accuracy
-from ernie_m.finetune.tasks.entity_scores import entity_scores, seqeval_chunks
+from ernie_m.finetune.tasks.scores import accuracy, entity_scores, seqeval_chunks
 from ernie_m.model.checkpoint.open import Checkpoint
 from ernie_m.model.conventions import Reading
 from ernie_m.model.tasks import TOKEN_CLASSIFICATION
@@ -52,7 +51,7 @@ class TaggedSentence(NamedTuple):
 class Tagging(Head):
     """Classify every token; the metric is entity F1 over words, as conlleval counts it.
 
-    With the scheme NONE it is the F1 of XTREME; see `ernie_m.finetune.tasks.entity_scores.seqeval_chunks`.
+    With the scheme NONE it is the F1 of XTREME; see `ernie_m.finetune.tasks.scores.seqeval_chunks`.
 
     Args:
         labels: the tags in the order of their ids.

@@ -5,9 +5,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from ernie_m.inference.arguments import in_parts
 from ernie_m.inference.exported_model import GraphRunner
 from ernie_m.inference.load import LoadedModel
+from ernie_m.inference.options import in_parts
 from ernie_m.inference.tasks import Fields, PredictionOptions, remarks, text_of
 from ernie_m.model.checkpoint.lazy_weights import finite
 from ernie_m.model.checkpoint.tensor_names import WORDS

@@ -9,13 +9,18 @@ C order.
 import math
 import os
 import struct
+from functools import cache, partial
 from typing import IO, NamedTuple
 
 import numpy as np
 
-from ernie_m.model.checkpoint.lazy_weights import check_shape, widen_bfloat16, write_data
-from ernie_m.utils.errors import UserError
-from ernie_m.utils.files import refuse_pointer
+from ernie_m.model.checkpoint.lazy_weights import (
+    check_shape,
+    read_numbers,
+    refusing_damage,
+    widen_bfloat16,
+    write_data,
+)
 
 BFLOAT16 = 22
 # The protobuf's number of a dtype -> the dtype in the file. bfloat16 is stored as its bits.
@@ -32,9 +37,6 @@ DTYPES = {
     21: np.dtype("i1"),
     BFLOAT16: np.dtype("<u2"),
 }
-# The tags of the protobuf message.
-_DTYPE_TAG = 0x08
-_DIM_TAG = 0x10
 _LONGEST_DESCRIPTION = 1 << 16  # bytes; one of 8 dims takes under 100
 
 
@@ -52,7 +54,7 @@ def read_header(path: str | os.PathLike) -> Header:
     Raises:
         UserError: no such file, or it is cut short, over-long or not a LoDTensor file.
     """
-    try:
+    with refusing_damage(path, "a parameter file of the official format"):
         with open(path, "rb") as file:
             header = _parse_header(file)
             data_bytes = os.fstat(file.fileno()).st_size - header.offset
@@ -60,14 +62,6 @@ def read_header(path: str | os.PathLike) -> Header:
         announced_bytes = math.prod(header.shape) * DTYPES[header.code].itemsize
         if data_bytes != announced_bytes:
             raise ValueError(f"{data_bytes} data bytes instead of {announced_bytes}")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    except (struct.error, ValueError, OverflowError) as error:
-        refuse_pointer(path)
-        raise UserError(
-            f"{path}: cut short or not a parameter file of the official format ({error}); copy or download "
-            "the file again"
-        ) from error
     return header
 
 
@@ -90,43 +84,25 @@ def _parse_header(file: IO[bytes]) -> Header:
     if length <= 0 or length >= _LONGEST_DESCRIPTION:
         raise ValueError(f"a tensor description of {length} bytes")
     (description,) = take(f"{length}s")
-    dtype_tag, code, *rest = _varints(description)
-    tags, dims = rest[::2], rest[1::2]  # a tag and a dim, a tag and a dim, ...
-    has_known_tags = dtype_tag == _DTYPE_TAG and all(tag == _DIM_TAG for tag in tags)
-    if not has_known_tags or code not in DTYPES:
-        raise ValueError(f"a tensor description with dtype {code} that is not known")
-    return Header(code, tuple(dims), file.tell())
-
-
-def _varints(data: bytes) -> list[int]:
-    """Protobuf's numbers of seven bits a byte, the lowest first. The eighth bit says that a byte follows.
-
-    Raises:
-        ValueError: the last number has no end.
-    """
-    numbers = []
-    value = 0
-    shift = 0
-    for byte in data:
-        value |= (byte & 0x7F) << shift
-        shift += 7
-        if byte < 0x80:  # no byte follows
-            numbers.append(value)
-            value = 0
-            shift = 0
-    if shift:  # the last byte says that another one follows
+    message = _tensor_desc().FromString(description)
+    if message.SerializeToString() != description:
         raise ValueError("a broken tensor description")
-    return numbers
+    if message.dtype not in DTYPES:
+        raise ValueError(f"a tensor description with dtype {message.dtype} that is not known")
+    return Header(message.dtype, tuple(message.dims), file.tell())
 
 
-def _varint(value: int) -> bytes:
-    """The bytes of a number, as `_varints` reads them."""
-    encoded = bytearray()
-    while value > 0x7F:
-        encoded.append((value & 0x7F) | 0x80)  # seven bits, and the bit that says that a byte follows
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)
+@cache
+def _tensor_desc() -> type:
+    """The class of the protobuf message."""
+    from google.protobuf import descriptor_pb2, message_factory  # here, because few commands read such files
+
+    field = partial(descriptor_pb2.FieldDescriptorProto, type="TYPE_UINT64")
+    fields = [field(name="dtype", number=1, label="LABEL_REQUIRED")]
+    fields.append(field(name="dims", number=2, label="LABEL_REPEATED"))
+    message = descriptor_pb2.DescriptorProto(name="TensorDesc", field=fields)
+    file = descriptor_pb2.FileDescriptorProto(name="ernie_m_tensor.proto", message_type=[message])
+    return message_factory.GetMessages([file])["TensorDesc"]
 
 
 def read(path: str | os.PathLike) -> np.ndarray:
@@ -136,9 +112,9 @@ def read(path: str | os.PathLike) -> np.ndarray:
         UserError: as `read_header`.
     """
     header = read_header(path)
-    array = np.fromfile(path, DTYPES[header.code], math.prod(header.shape), offset=header.offset)
-    if header.code == BFLOAT16:
-        array = widen_bfloat16(array)
+    with refusing_damage(path, "whole"):
+        numbers = read_numbers(path, DTYPES[header.code], math.prod(header.shape), header.offset)
+    array = widen_bfloat16(numbers) if header.code == BFLOAT16 else numbers
     return array.reshape(header.shape)
 
 
@@ -147,9 +123,7 @@ def write(path: str | os.PathLike, array: np.ndarray) -> None:
     data = np.asarray(array)
     data = np.asarray(data, data.dtype.newbyteorder("<"), order="C")  # little endian
     code = next(code for code, dtype in DTYPES.items() if dtype == data.dtype)
-    description = bytes([_DTYPE_TAG]) + _varint(code)
-    for dim in data.shape:
-        description += bytes([_DIM_TAG]) + _varint(dim)
+    description = _tensor_desc()(dtype=code, dims=data.shape).SerializeToString()
     with open(path, "wb") as file:
         # Both versions are 0, and there are no lod levels.
         file.write(struct.pack("<IQIi", 0, 0, 0, len(description)))

@@ -1,12 +1,19 @@
 """Named weights that stay on disk until one is accessed."""
 
 import os
+import pickle
+import struct
+import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import IO, Any
 
 import numpy as np
+from google.protobuf.message import DecodeError
+from safetensors import SafetensorError
 
 from ernie_m.utils.errors import UserError
+from ernie_m.utils.files import refuse_pointer
 
 
 class Weights(Mapping[str, np.ndarray]):
@@ -64,6 +71,50 @@ class Weights(Mapping[str, np.ndarray]):
 
     def __len__(self) -> int:
         return len(self.shapes)
+
+
+# The exceptions that a damaged or hostile file of weights raises.
+BROKEN = (
+    SafetensorError,
+    DecodeError,
+    pickle.UnpicklingError,
+    struct.error,
+    EOFError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    OverflowError,
+    MemoryError,
+    RuntimeError,
+    zipfile.BadZipFile,
+)
+
+
+@contextmanager
+def refusing_damage(path: str | os.PathLike, form: str) -> Iterator[None]:
+    """Turn what a damaged or unreadable file of weights of this form raises into a `UserError`."""
+    try:
+        yield
+    except BROKEN as error:
+        refuse_pointer(path)
+        raise UserError(
+            f"{path}: damaged, cut short or not {form} ({type(error).__name__}: {error}); copy or download "
+            "the file again"
+        ) from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
+def read_numbers(file: str | os.PathLike | IO[bytes], dtype: np.dtype, count: int, offset: int) -> np.ndarray:
+    """Read `count` numbers from this byte of a file on; an EOFError if there are fewer."""
+    if hasattr(file, "seek"):
+        file.seek(offset)
+        offset = 0
+    numbers = np.fromfile(file, dtype, count, offset=offset)
+    if numbers.size != count:
+        raise EOFError("it ends too early")
+    return numbers
 
 
 def finite(name: str, array: np.ndarray, source: str | os.PathLike) -> np.ndarray:

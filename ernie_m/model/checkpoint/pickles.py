@@ -11,52 +11,27 @@ import os
 import pickle
 import re
 import struct
-import zipfile
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import numpy as np
 
-from ernie_m.model.checkpoint.lazy_weights import Weights, check_shape, write_data
-from ernie_m.utils.errors import UserError
-from ernie_m.utils.files import refuse_pointer
-
-# The exceptions that a damaged or hostile pickle, or an archive of one, raises.
-BROKEN = (
-    pickle.UnpicklingError,
-    struct.error,
-    EOFError,
-    ValueError,
-    TypeError,
-    LookupError,
-    AttributeError,
-    OverflowError,
-    MemoryError,
-    RuntimeError,
-    zipfile.BadZipFile,
+from ernie_m.model.checkpoint.lazy_weights import (
+    Weights,
+    check_shape,
+    read_numbers,
+    refusing_damage,
+    write_data,
 )
+from ernie_m.utils.errors import UserError
+
+_FORM = "a file of paddle.save"
 _LONG = 4096  # bytes objects of at least this length stay in the file
 _TOO_LARGE = 1 << 62  # sizes and strides of an array are below this
 _KEY_TYPES = (str, int, float, bool, bytes, type(None))
 _DTYPE = re.compile(r"[<>|=]?(?:b1|[iu][1248]|f[248])")
-
-
-@contextmanager
-def refusing_damage(path: Path, library: str) -> Iterator[None]:
-    """Turn what a file of `library` that is damaged or cannot be read raises into a `UserError`."""
-    try:
-        yield
-    except BROKEN as error:
-        refuse_pointer(path)
-        raise UserError(
-            f"{path}: damaged, cut short or not a file of {library} ({type(error).__name__}: {error}); copy "
-            "or download the file again"
-        ) from error
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
 
 
 def load(
@@ -74,7 +49,7 @@ def load(
 
     Raises:
         UserError: the pickle holds a name that is not allowed.
-        One of `BROKEN`: it is damaged, or not a pickle.
+        One of `lazy_weights.BROKEN`: it is damaged, or not a pickle.
     """
     return _WeightsUnpickler(file, path, {**_STAND_INS, **more_stand_ins}, persistent_load).load()
 
@@ -142,8 +117,7 @@ class Array:
     def read(self, file: IO[bytes]) -> np.ndarray:
         """Read the array from the pickle's file."""
         if isinstance(self.data, LongBytes):
-            file.seek(self.data.offset)
-            flat = np.fromfile(file, self.dtype, math.prod(self.shape))
+            flat = read_numbers(file, self.dtype, math.prod(self.shape), self.data.offset)
         else:
             flat = np.frombuffer(self.data, self.dtype)
         return flat.reshape(self.shape, order=self.order)
@@ -311,22 +285,22 @@ def read_pdparams(path: Path) -> Weights:
         UserError: no such file, cut short, altered, not a dict of arrays, or with anything else in it than
             arrays and plain containers; the message gives the first foreign name.
     """
-    with refusing_damage(path, "paddle.save"):
+    with refusing_damage(path, _FORM):
         with open(path, "rb") as file:
             state = load(file, path)
         is_state_dict = isinstance(state, dict) and all(isinstance(name, str) for name in state)
         if not is_state_dict:
             raise ValueError("no dict of names")
     state.pop("StructuredToParameterName@@", None)  # Paddle's internal names
-    arrays: dict[str, Array] = {}
-    for name, value in state.items():
-        if isinstance(value, tuple) and len(value) == 2:  # a tensor within containers: its name and its array
-            value = value[1]
-        if isinstance(value, Array):
-            arrays[name] = value
+    # A tensor within containers is a pair: its name and its array.
+    values = {
+        name: value[1] if isinstance(value, tuple) and len(value) == 2 else value
+        for name, value in state.items()
+    }
+    arrays = {name: value for name, value in values.items() if isinstance(value, Array)}
 
     def fetch(name: str) -> np.ndarray:
-        with refusing_damage(path, "paddle.save"), open(path, "rb") as file:
+        with refusing_damage(path, _FORM), open(path, "rb") as file:
             return arrays[name].read(file)
 
     shapes = {name: array.shape for name, array in arrays.items()}

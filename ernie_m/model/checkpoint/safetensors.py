@@ -10,11 +10,16 @@ import os
 from collections.abc import Mapping
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
-from ernie_m.model.checkpoint.lazy_weights import Weights, check_shape, widen_bfloat16, write_data
-from ernie_m.utils.errors import UserError
-from ernie_m.utils.files import refuse_pointer
+from ernie_m.model.checkpoint.lazy_weights import (
+    Weights,
+    check_shape,
+    read_numbers,
+    refusing_damage,
+    widen_bfloat16,
+    write_data,
+)
 
 # numpy's name of a dtype -> that of the format.
 DTYPES = {
@@ -31,6 +36,7 @@ DTYPES = {
     "float32": "F32",
     "float64": "F64",
 }
+_FORM = "a safetensors file"
 _NUMPY_DTYPES = {code: np.dtype(name).newbyteorder("<") for name, code in DTYPES.items()}
 _NUMPY_DTYPES["BF16"] = np.dtype("<u2")  # its bits
 
@@ -79,7 +85,7 @@ def read(path: str | os.PathLike) -> Weights:
     Raises:
         UserError: no such file, cut short, not safetensors, or a dtype that numpy does not have.
     """
-    try:
+    with refusing_damage(path, _FORM):
         with safe_open(path, framework="numpy") as opened:  # checks the whole header
             metadata = opened.metadata()
         with open(path, "rb") as file:
@@ -91,23 +97,16 @@ def read(path: str | os.PathLike) -> Weights:
             if entry["dtype"] not in _NUMPY_DTYPES:
                 raise ValueError(f"{name} has dtype {entry['dtype']}")
             check_shape(entry["shape"], _NUMPY_DTYPES[entry["dtype"]])
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except (SafetensorError, ValueError, OverflowError) as error:
-        refuse_pointer(path)
-        raise UserError(
-            f"{path}: damaged, cut short or not a safetensors file ({error}); copy or download the file again"
-        ) from error
     shapes = {name: tuple(entry["shape"]) for name, entry in header.items()}
 
     def fetch(name: str) -> np.ndarray:
         dtype = header[name]["dtype"]
         start, _end = header[name]["data_offsets"]
-        count = math.prod(shapes[name])
-        array = np.fromfile(path, _NUMPY_DTYPES[dtype], count, offset=8 + header_bytes + start)
-        if array.size != count:
-            raise UserError(f"{path}: changed while it was read; copy or download the file again")
-        array = array.reshape(shapes[name])
+        with refusing_damage(path, _FORM):  # it may have changed since
+            numbers = read_numbers(
+                path, _NUMPY_DTYPES[dtype], math.prod(shapes[name]), 8 + header_bytes + start
+            )
+        array = numbers.reshape(shapes[name])
         return widen_bfloat16(array) if dtype == "BF16" else array
 
     return Weights(path, shapes, fetch, metadata)

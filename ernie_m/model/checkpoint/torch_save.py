@@ -16,8 +16,15 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from ernie_m.model.checkpoint import pickles
-from ernie_m.model.checkpoint.lazy_weights import Weights, check_shape, widen_bfloat16
+from ernie_m.model.checkpoint.lazy_weights import (
+    Weights,
+    check_shape,
+    read_numbers,
+    refusing_damage,
+    widen_bfloat16,
+)
 
+_FORM = "a file of torch.save"
 _MAGIC = 0x1950A86A20F9469CFC6C
 _VERSION = 1001
 _SPREAD = 1 << 20  # elements by which a tensor may exceed its storage, as an expanded one does
@@ -111,7 +118,7 @@ def read(path: Path) -> Weights:
         UserError: no such file, cut short, altered, not torch's, or with anything else in it than tensors,
             plain containers and numbers; the message gives the first foreign name.
     """
-    with pickles.refusing_damage(path, "torch.save"):
+    with refusing_damage(path, _FORM):
         contents, places = _read_zip(path) if zipfile.is_zipfile(path) else _read_legacy(path)
         arguments = contents.get("args")
         if isinstance(contents.get("model"), dict):
@@ -125,7 +132,7 @@ def read(path: Path) -> Weights:
 
     def fetch(name: str) -> np.ndarray:
         view = views[name]
-        with pickles.refusing_damage(path, "torch.save"), open(path, "rb") as file:
+        with refusing_damage(path, _FORM), open(path, "rb") as file:
             return _read_view(view, file, places[view.storage.key][0])
 
     shapes = {name: view.shape for name, view in views.items()}
@@ -221,13 +228,10 @@ def _load_dict(file: IO[bytes], path: Path, persistent_load: Callable[[Any], _St
 def _read_view(view: _View, file: IO[bytes], storage_offset: int) -> np.ndarray:
     """Read a tensor, whose storage begins at this byte of the file."""
     dtype = view.storage.dtype
-    file.seek(storage_offset + view.offset * dtype.itemsize)
-    flat = np.fromfile(file, dtype, view.span)
-    if flat.size != view.span:
-        raise EOFError("it ends too early")
+    numbers = read_numbers(file, dtype, view.span, storage_offset + view.offset * dtype.itemsize)
     if view.span == 0:
-        array = flat.reshape(view.shape)
+        array = numbers.reshape(view.shape)
     else:
         strides = tuple(stride * dtype.itemsize for stride in view.strides)
-        array = np.ndarray(view.shape, dtype, flat, strides=strides)
+        array = np.ndarray(view.shape, dtype, numbers, strides=strides)
     return widen_bfloat16(array) if dtype == np.uint16 else array

@@ -21,7 +21,7 @@ from ernie_m.pretrain.build_corpus.text_units import look_at_sources
 from ernie_m.pretrain.build_corpus.work_files import WORK
 from ernie_m.pretrain.build_corpus.workers import LocalWorkers, RayWorkers
 from ernie_m.reader.corpus import Corpus, read_manifest, tokenizer_of_corpus
-from ernie_m.reader.files.find_pairs import expand
+from ernie_m.reader.files.own_files import expand
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.training.claim import check_identity, only_run_in
 from ernie_m.utils.checksums import MANIFEST

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from ernie_m.reader.files.find_pairs import (
+from ernie_m.reader.files.own_files import (
     NOTATION,
     find_files,
     find_pairs,

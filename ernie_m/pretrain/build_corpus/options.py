@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from ernie_m.pretrain.build_corpus.inputs import Stream, file_status
-from ernie_m.reader.files.rows import TableOptions
+from ernie_m.reader.files.table_options import TableOptions
 from ernie_m.tokenizer.text_rules import ERNIE_M, TEXT_RULES
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.utils.errors import UserError, command_name

@@ -7,7 +7,7 @@ import numpy as np
 
 from ernie_m.pretrain.objective import class_of
 from ernie_m.pretrain.objectives import OBJECTIVES
-from ernie_m.training.log.meter import Interval
+from ernie_m.training.log import Interval
 
 # What a step adds up over micro-batches and processes, per objective and in all.
 _OF_OBJECTIVE = ("loss", "count", "correct")

@@ -18,12 +18,12 @@ from typing import NamedTuple
 import numpy as np
 
 from ernie_m.reader.batching import Example
-from ernie_m.reader.files.find_pairs import WITH_BOTH_SIDES, named_files
 from ernie_m.reader.files.odd_text import look_at_text
 from ernie_m.reader.files.official_tsv import FileLines, decode, open_lines
+from ernie_m.reader.files.own_files import WITH_BOTH_SIDES, named_files
 from ernie_m.reader.files.pairs import PairRows
 from ernie_m.reader.files.plain_text import refuse_other_forms, split_name
-from ernie_m.reader.files.rows import TableOptions
+from ernie_m.reader.files.table_options import TableOptions
 from ernie_m.utils.errors import UserError, command_name
 
 # XTREME's codes of the 36 languages of Tatoeba -> the codes in the public file names, in the order of the

@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sized
 from contextlib import contextmanager
 
 from ernie_m.utils.errors import UserError
@@ -45,22 +45,24 @@ class Faults:
             what, _, mend = str(error).removeprefix(f"{self.name}, line {line}: ").partition("; ")
             self.add(line, what, mend)
 
-    def end(self, say: Callable[[str], None]) -> None:
+    def end(self, say: Callable[[str], None], kept: Sized | None = None) -> None:
         """Say which lines are left out, or raise what is wrong.
 
+        Args:
+            kept: the rows without faults, of which there must be one; None: there may be none.
+
         Raises:
-            UserError: there are faults, and lines with faults are not left out.
+            UserError: there are faults, and lines with faults are not left out; or no row is left.
         """
         lines = []
         for mend, faults in self._kinds.items():
             *others, last = faults
             lines += [*others, f"{last}; {mend}" if mend else last]
-            if self._more[mend]:
-                lines.append(f"and {self._more[mend]:,} more such lines")
-        if not lines:
-            return
-        if not self._skip:
+            lines += [f"and {self._more[mend]:,} more such lines"] if self._more[mend] else []
+        if lines and not self._skip:
             way_out = ["--on_error skip leaves such lines out"] if self._may_skip and self.count > 1 else []
             raise UserError(f"{self.name}, {lines[0]}", *lines[1:], *way_out)
         for line in lines:
             say(f"{self.name}: left out: {line}")
+        if kept is not None and not len(kept):
+            raise UserError(f"{self.name}: no rows are left")

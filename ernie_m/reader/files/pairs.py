@@ -24,11 +24,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ernie_m.reader.files.faults import Faults
-from ernie_m.reader.files.find_pairs import find_pairs, languages_in_name, languages_of, split_label
 from ernie_m.reader.files.odd_text import look_at_text
 from ernie_m.reader.files.official_tsv import FileLines, open_lines, split_cells
+from ernie_m.reader.files.own_files import find_pairs, languages_in_name, languages_of, split_label
 from ernie_m.reader.files.plain_text import TextFile, split_name
-from ernie_m.reader.files.rows import TableOptions
+from ernie_m.reader.files.table_options import TableOptions
 from ernie_m.reader.files.tables import (
     PAIRS,
     SPLITS,
@@ -77,8 +77,7 @@ def start_of_pairs(file: TextFile, options: TableOptions, languages: Sequence[st
     is_own = names[:2] in (header_of(True), header_of(False)) and {*names[2:]} <= {"negative"}
     if form.quoted is None and (is_bitext or is_own):
         form = form._replace(quoted=False)
-    has_names = not by_number and (not is_bitext or {*names} <= known)
-    return form, has_names
+    return form, not by_number and (not is_bitext or {*names} <= known)
 
 
 class Columns(NamedTuple):
@@ -87,34 +86,38 @@ class Columns(NamedTuple):
     Attributes:
         names: of query, positive, and negatives.
         texts: their places.
-        split: the place of the column that says which rows are for training.
+        split: the places of the columns that say which rows are for training.
     """
 
     names: Sequence[str]
     texts: Sequence[int]
-    split: int | None
+    split: Sequence[int]
 
     def is_trained(self, cells: Sequence[Any]) -> bool:
         """Whether a row is one to train on."""
-        return self.split is None or SPLITS.get(str(cells[self.split]).strip().lower()) == "train"
+        return all(SPLITS.get(str(cells[place]).strip().lower()) == "train" for place in self.split)
 
-    def rows_of(self, cells: Sequence[Any]) -> tuple[list[list[str]], str]:
-        """The rows that a row stands for, one for each positive, and what is wrong with it, or "".
+    def rows_of(self, cells: Sequence[Any]) -> list[list[str]]:
+        """The rows that a row stands for, one for each positive.
 
         Each is query, positive, and its negatives, without white space at both ends. Negatives at the end of
         a row may be missing (None), and others empty.
+
+        Raises:
+            UserError: what is wrong with it, and what mends it.
         """
         missing = [place for place, cell in enumerate(cells) if cell is None]
         if not {*self.texts[2:]}.issuperset(missing):
-            return [], f"it has {len(cells) - len(missing)} columns, and others have {len(cells)}"
+            found = len(cells) - len(missing)
+            raise UserError(f"it has {found} columns, and others have {len(cells)}; mend or remove the row")
         query, *others = (cells[place] for place in self.texts)
         positives, *negatives = (cell if isinstance(cell, list) else [cell] for cell in others)
         sides = [[query], positives or [""], *(list(filter(None, side)) for side in negatives)]
         faults = [fault_of_text(name, text) for name, side in zip(self.names, sides) for text in side]
         if any(faults):
-            return [], max(faults)
+            raise UserError(f"{max(faults)}; mend or remove the row")
         texts = [text.strip() for side in sides[2:] for text in side]
-        return [[query.strip(), text.strip(), *texts] for text in positives], ""
+        return [[query.strip(), text.strip(), *texts] for text in positives]
 
 
 def columns_of_pairs(table: Table, options: TableOptions, languages: Sequence[str]) -> Columns:
@@ -133,11 +136,10 @@ def columns_of_pairs(table: Table, options: TableOptions, languages: Sequence[st
     elif languages and table.names == ["1", "2"]:  # a bitext without a header
         texts = [0, 1]
     else:
-        by_language = [folded.index(name) for name in map(str.lower, languages) if name in folded]
-        sides = [table.named(PAIRS[part]) for part in ("query", "positive")]
-        if len(by_language) == 2:
-            sides = [[place] for place in by_language]
-        texts = list(chain(*sides)) if [len(side) for side in sides] == [1, 1] else []
+        texts = [folded.index(name) for name in map(str.lower, languages) if name in folded]
+        if len(texts) != 2:
+            sides = [table.named(PAIRS[part]) for part in ("query", "positive")]
+            texts = list(chain(*sides)) if [len(side) for side in sides] == [1, 1] else []
         texts += [place for place, name in enumerate(folded) if texts and _NEGATIVE.fullmatch(name)]
     if len(texts) < 2 or len({*texts}) < len(texts):
         raise table.question(
@@ -156,29 +158,21 @@ def columns_of_pairs(table: Table, options: TableOptions, languages: Sequence[st
     others = [name for place, name in enumerate(table.names) if place not in texts]
     if others:
         logger.info("%s: the pair is %s; not read: %s", table.path, " and ".join(names[:2]), listed(others))
-    split = [place for place in table.named(["split"]) if place not in texts]
-    return Columns(names, texts, split[0] if split else None)
+    return Columns(names, texts, [place for place in table.named(["split"]) if place not in texts])
 
 
-class PairFiles(NamedTuple):
-    """Where pairs are: one file with both sides, or two aligned files."""
+def pair_files(notation: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The file of `pairs.tsv`, or the two of `a.txt,b.txt`; and the languages of `en-de<=` before them.
 
-    paths: tuple[str, ...]
-    languages: tuple[str, ...]
-
-    @classmethod
-    def find(cls, notation: str) -> "PairFiles":
-        """The files of `pairs.tsv`, of `a.txt,b.txt`, or of `en-de<=` and such a path or a Moses prefix.
-
-        Raises:
-            UserError: there is no such file, or there are several.
-        """
-        label, path = split_label(notation)
-        languages = () if label is None else languages_of(label, 2)
-        sources = find_pairs(path, languages)
-        if len(sources) != 1:
-            raise UserError(f"{notation}: {len(sources)} files; give one file of pairs")
-        return cls(sources[0], languages)
+    Raises:
+        UserError: there is no such file, or there are several.
+    """
+    label, path = split_label(notation)
+    languages = () if label is None else languages_of(label, 2)
+    sources = find_pairs(path, languages)
+    if len(sources) != 1:
+        raise UserError(f"{notation}: {len(sources)} files; give one file of pairs")
+    return sources[0], languages
 
 
 def is_notation(text: str) -> bool:
@@ -215,7 +209,7 @@ class PairRows(Sequence[list[str]]):
         self, files: str | os.PathLike, options: TableOptions | None = None, all_splits: bool = False
     ):
         self.name = str(files)
-        self.paths, languages = PairFiles.find(self.name)
+        self.paths, languages = pair_files(self.name)
         path = Path(self.paths[0])
         options = options or TableOptions()
         faults = Faults(path, options.on_error == "skip")
@@ -224,21 +218,17 @@ class PairRows(Sequence[list[str]]):
         if len(self.paths) == 1 and split_name(path)[0] != ".tmx":
             rows = self._rows_of_table(path, options, languages, all_splits, faults)
         else:
-            options.refuse_others(
-                self.name, "aligned lines and .tmx", "encoding", "text_as_it_stands", "on_error"
-            )
+            of_files = ("encoding", "text_as_it_stands", "on_error")
+            options.refuse_others(self.name, "aligned lines and .tmx", *of_files)
             rows = _rows_of_files(self.paths, languages, options.encoding, faults)
         self._lines = self._written(rows, faults)
         sides = zip(*(row[:2] for row in islice(self, _ROWS_SHOWN)))
         for side, language in zip(sides, languages or ("", "")):
             look_at_text(self.name, side, language, options.text_as_it_stands)
         if self.equal:
-            logger.warning(
-                "%s: in %s of %s rows query and positive are equal; nothing is learned from them",
-                self.name,
-                f"{self.equal:,}",
-                f"{len(self):,}",
-            )
+            share = f"{self.equal:,} of {len(self):,}"
+            line = "%s: in %s rows query and positive are equal; nothing is learned from them"
+            logger.warning(line, self.name, share)
 
     def __len__(self) -> int:
         return len(self._lines)
@@ -260,13 +250,11 @@ class PairRows(Sequence[list[str]]):
         self.are_translations = bool(languages) or {*map(str.lower, columns.names[:2])} <= _OF_TRANSLATIONS
         left_out = 0
         for line, cells in table.rows:
-            if not (all_splits or columns.is_trained(cells)):
+            if all_splits or columns.is_trained(cells):
+                with faults.of_line(line):
+                    yield from columns.rows_of(cells)
+            else:
                 left_out += 1
-                continue
-            rows, fault = columns.rows_of(cells)
-            if fault:
-                faults.add(line, fault, "mend or remove the row")
-            yield from rows
         if left_out:
             logger.warning("%s: %s rows that are not for training are left out", path, f"{left_out:,}")
 
@@ -286,9 +274,7 @@ class PairRows(Sequence[list[str]]):
                 self.with_negatives += len(texts) > 2
                 self.equal += normal_form(texts[0]) == normal_form(texts[1])
                 starts.append(starts[-1] + output.write("\t".join(map(in_one_line, texts)).encode() + b"\n"))
-        faults.end(logger.warning)
-        if len(starts) == 1:
-            raise UserError(f"{self.paths[0]}: no rows are left")
+        faults.end(logger.warning, starts[1:])
         with open_lines(Path(name)) as (_, version):
             return FileLines(Path(name), version, np.asarray(starts, np.int64))
 

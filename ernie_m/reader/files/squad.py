@@ -5,7 +5,7 @@ A file may also have a row of Hugging Face's data sets on each line.
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -55,7 +55,6 @@ def read_squad(path: str | os.PathLike, purpose: str = "train") -> QuestionFile:
             than once (names the ids), or there is no question.
     """
     path = Path(path)
-    content = _JsonValue(path, "", _content(path))
     contexts: list[str] = []
     questions: list[Question] = []
     ids: set[str] = set()
@@ -63,28 +62,20 @@ def read_squad(path: str | os.PathLike, purpose: str = "train") -> QuestionFile:
     found: list[str] = []  # the ids of questions with an answer without an offset, for each such answer
     unclear: list[str] = []  # the ids of questions with one that is there more than once
     unanswerable = 0
-    for article in content.items("data"):
-        # A row of Hugging Face's data sets has a context and one question.
-        is_row = article.has("context") and not article.has("paragraphs")
-        paragraphs = [article] if is_row else article.items("paragraphs")
-        for paragraph in paragraphs:
-            context = paragraph.string("context")
-            context_number = len(contexts)
-            contexts.append(context)
-            questions_on_it = [article] if is_row else paragraph.items("qas")
-            for qa in questions_on_it:
-                if purpose != "test" and _is_unanswerable(qa):
-                    unanswerable += 1
-                    continue
-                id_ = str(qa.required("id", str | int))
-                if id_ in ids and purpose != "train":
-                    raise UserError(f"{path}: {qa.place}.id: '{id_}' occurs twice; answers are kept by id")
-                ids.add(id_)
-                answers: list[str] = []
-                span = None
-                if purpose != "test":
-                    answers, span = _read_answers(qa, context, misplaced, found, unclear)
-                questions.append(Question(id_, qa.string("question"), context_number, tuple(answers), span))
+    for context, of_context in _paragraphs(_JsonValue(path, "", _content(path))):
+        for qa in of_context:
+            if purpose != "test" and _is_unanswerable(qa):
+                unanswerable += 1
+                continue
+            id_ = str(qa.required("id", str | int))
+            if id_ in ids and purpose != "train":
+                raise UserError(f"{path}: {qa.place}.id: '{id_}' occurs twice; answers are kept by id")
+            ids.add(id_)
+            answers, span = [], None
+            if purpose != "test":
+                answers, span = _read_answers(qa, context, misplaced, found, unclear)
+            questions.append(Question(id_, qa.string("question"), len(contexts), tuple(answers), span))
+        contexts.append(context)
     if unclear:
         raise UserError(
             f"{path}: answers without answer_start whose text is in the context more than once: "
@@ -93,15 +84,13 @@ def read_squad(path: str | os.PathLike, purpose: str = "train") -> QuestionFile:
     if found:
         logger.info("%s: answers without answer_start that are in the context once: %d", path, len(found))
     if unanswerable:
-        logger.warning(
-            "%s: %d of %d questions are left out: they have no answer (SQuAD v2); the model always gives one",
-            path,
-            unanswerable,
-            unanswerable + len(questions),
+        line = (
+            "%s: %d of %d questions are left out: they have no answer (SQuAD v2); the model always gives one"
         )
+        logger.warning(line, path, unanswerable, unanswerable + len(questions))
     if not questions:
-        what = "question with an answer" if unanswerable else "question"
-        raise UserError(f"{path}: no {what} in it; the form is {_FORM}")
+        with_answer = " with an answer" if unanswerable else ""
+        raise UserError(f"{path}: no question{with_answer} in it; the form is {_FORM}")
     if misplaced:
         logger.warning(
             "%s: answers that are not at their offset, so their places are not learned: %d; the first: %s",
@@ -110,6 +99,14 @@ def read_squad(path: str | os.PathLike, purpose: str = "train") -> QuestionFile:
             misplaced[0],
         )
     return QuestionFile(path, contexts, questions)
+
+
+def _paragraphs(content: "_JsonValue") -> Iterator[tuple[str, Iterable["_JsonValue"]]]:
+    """Each context, and its questions. A row of Hugging Face's data sets has a context and one question."""
+    for article in content.items("data"):
+        is_row = article.has("context") and not article.has("paragraphs")
+        for paragraph in [article] if is_row else article.items("paragraphs"):
+            yield paragraph.string("context"), [article] if is_row else paragraph.items("qas")
 
 
 def _content(path: Path) -> Any:
@@ -122,13 +119,11 @@ def _content(path: Path) -> Any:
     first = _json_of(lines[0]) if lines else None
     if not isinstance(first, dict) or "question" not in first:
         return read_json(path, f"the form is {_FORM}")
-    rows = []
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            rows.append(_json_of(line))
-            if rows[-1] is None:
-                raise UserError(f"{path}, line {number}: not JSON; line 1 is a question, and so must be all")
-    return {"data": rows}
+    rows = [(number, _json_of(line)) for number, line in enumerate(lines, 1) if line.strip()]
+    for number, row in rows:
+        if row is None:
+            raise UserError(f"{path}, line {number}: not JSON; line 1 is a question, and so must be all")
+    return {"data": [row for _, row in rows]}
 
 
 def _json_of(line: bytes) -> Any:
@@ -141,14 +136,11 @@ def _json_of(line: bytes) -> Any:
 
 def _is_unanswerable(qa: "_JsonValue") -> bool:
     """Whether a question says that its context has no answer, as in SQuAD v2 and in what is made of it."""
-    if not isinstance(qa.value, dict):
-        return False  # what it is instead is said where it is read
-    if qa.value.get("is_impossible") is True:
-        return True
-    answers = qa.value.get("answers")
+    value = qa.value if isinstance(qa.value, dict) else {}  # what it is instead is said where it is read
+    answers = value.get("answers")
     if isinstance(answers, dict):
-        return not answers.get("text") and not answers.get("answer_start")
-    return answers == []
+        answers = answers.get("text") or answers.get("answer_start") or []
+    return value.get("is_impossible") is True or answers == []
 
 
 def _read_answers(
@@ -230,18 +222,16 @@ class _JsonValue:
         Raises:
             UserError: as `required`, or these lists are of different lengths.
         """
-        if not self.has("answers") or not isinstance(self.value["answers"], dict):
-            yield from self.items("answers")
-            return
-        place = self._place_of("answers")
-        lists = _JsonValue(self.path, place, self.value["answers"])
-        texts = lists.required("text", list)
-        has_starts = lists.value.get("answer_start") is not None
-        starts = lists.required("answer_start", list) if has_starts else [None] * len(texts)
-        if len(texts) != len(starts):
-            raise UserError(f"{self.path}: {place}: {len(texts)} texts, but {len(starts)} answer_start")
-        for number, (text, start) in enumerate(zip(texts, starts)):
-            yield _JsonValue(self.path, f"{place}[{number}]", {"text": text, "answer_start": start})
+        lists = self.value["answers"] if self.has("answers") else None
+        if isinstance(lists, dict):
+            place = self._place_of("answers")
+            texts = _JsonValue(self.path, place, lists).required("text", list)
+            starts = lists.get("answer_start", [None] * len(texts))
+            if not isinstance(starts, list) or len(texts) != len(starts):
+                raise UserError(f"{self.path}: {place}: {len(texts)} texts, and not as many answer_start")
+            answers = [{"text": text, "answer_start": start} for text, start in zip(texts, starts)]
+            return _JsonValue(self.path, self.place, {"answers": answers}).items("answers")
+        return self.items("answers")
 
     def items(self, key: str) -> Iterator["_JsonValue"]:
         """The items of the list of a key.

@@ -108,10 +108,7 @@ def read_tagged(
     path = Path(path)
     label_map = {normal_label(label): id_ for label, id_ in label_map.items()}
     required = ["text_a", "label"] if labels else ["text_a"]
-    content = read_bytes(path)
-    if not content:
-        raise UserError(f"{path}: the file is empty")
-    lines = content.rstrip(b"\r\n").split(b"\n")
+    lines = read_bytes(path).rstrip(b"\r\n").split(b"\n")
     header = parse_header(lines[0], path, required, _FORM)
     rows = [
         dict(zip(header, parse_row(line, path, number, header))) for number, line in enumerate(lines[1:], 2)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from ernie_m.reader.files.faults import Faults
 from ernie_m.reader.files.labels import normal_label
 from ernie_m.reader.files.plain_text import TextFile, split_name
-from ernie_m.reader.files.rows import OF_TABLES, TableOptions
+from ernie_m.reader.files.table_options import OF_TABLES, TableOptions
 from ernie_m.reader.files.tables import JSON, WORDS, Form, Table, open_table
 from ernie_m.reader.files.tagged_sentences import fault_of_words
 from ernie_m.reader.tags import JOINT, OUTSIDE, is_tag
@@ -27,7 +27,6 @@ _CONLL_U = ["ID", "FORM", "LEMMA", "UPOS", "XPOS", "FEATS", "HEAD", "DEPREL", "D
 _FORM = "a line is a word, what else is known of it, and its tag, with spaces or tabs between"
 _FITTING = "each sentence has a list of words, and a list with a tag for each"
 _ASKED = "which columns have the words, and their tags?"
-_FLAGS = ["--columns WORDS,TAGS"]
 _LONGEST_SENTENCE = 500  # words, above which the ends of sentences may be missing
 
 
@@ -37,10 +36,6 @@ class TaggedWords(NamedTuple):
     words: list[str]
     tags: list[str]
     lines: list[int]
-
-    @classmethod
-    def of_line(cls, line: int, words: list[str], tags: list[str]) -> "TaggedWords":
-        return cls(words, tags, [line] * len(words))
 
 
 def read_words(
@@ -77,14 +72,11 @@ def read_words(
             sentences = list(_of_official(_lines(text), path, faults))
         else:
             sentences = _of_columns(text, path, language, options, faults)
-    faults.end(logger.warning)
-    if not sentences:
-        raise UserError(f"{path}: no sentence in it")
+    faults.end(logger.warning, sentences)
     longest = max(sentences, key=lambda sentence: len(sentence.words))
     if len(longest.words) > _LONGEST_SENTENCE:
-        line = longest.lines[0]
-        what = f"{path}, line {line}: {len(longest.words):,} words, and no blank line behind a sentence"
-        logger.warning("%s; put one behind each", what)
+        line = "%s, line %d: %d words, and no blank line behind a sentence; put one behind each"
+        logger.warning(line, path, longest.lines[0], len(longest.words))
     return _with_tags_checked(sentences, letters, entities, faults)
 
 
@@ -122,12 +114,7 @@ def _of_objects(path: Path, options: TableOptions, faults: Faults) -> Iterator[T
         UserError: it is not known which columns are meant.
     """
     table = open_table(path, options, faults)
-    found = [table.named(names) for names in WORDS.values()]
-    if options.columns:
-        found = [[table.place(name, "--columns")] for name in options.columns.split(",")]
-    if [len(places) for places in found] != [1, 1]:
-        raise table.question(_ASKED, _FLAGS)
-    (word,), (tag,) = found
+    word, tag = table.two_columns(options.columns, [*WORDS.values()], _ASKED)
     for line, cells in table.rows:
         words, tags = cells[word], cells[tag]
         are_lists = isinstance(words, list) and isinstance(tags, list)
@@ -136,7 +123,7 @@ def _of_objects(path: Path, options: TableOptions, faults: Faults) -> Iterator[T
         elif fault := fault_of_words(words, tags):
             faults.add(line, fault, _FITTING)
         elif words:
-            yield TaggedWords.of_line(line, words, tags)
+            yield TaggedWords(words, tags, [line] * len(words))
 
 
 def _of_official(lines: Iterator[str], path: Path, faults: Faults) -> Iterator[TaggedWords]:
@@ -163,7 +150,7 @@ def _of_official(lines: Iterator[str], path: Path, faults: Faults) -> Iterator[T
             if fault := fault_of_words(words, tags):
                 faults.add(line, fault, "U+0002 joins the words in text_a, and a tag for each in label")
             else:
-                yield TaggedWords.of_line(line, words, tags)
+                yield TaggedWords(words, tags, [line] * len(words))
 
 
 def _of_columns(
@@ -180,20 +167,20 @@ def _of_columns(
     words = [cells[word] for rows in blocks for _, cells in rows]
     prefix = f"{language}:"
     without = sum(not written.startswith(prefix) for written in words)
-    if 2 * without > len(words):
-        prefix = ""
+    if 0 < 2 * without <= len(words):
+        line = "%s: %d of %d words are without the prefix %s"
+        logger.warning(line, path, without, len(words), prefix)
     elif without:
-        logger.warning(
-            "%s: %s of %s words are without the prefix %s", path, f"{without:,}", f"{len(words):,}", prefix
-        )
+        prefix = ""
     sentences = []
     for rows in blocks:
-        # U+0002 joins words and a tab separates columns. The tokenizer drops the first and reads the other
-        # as a space.
-        plain = [cells[word].removeprefix(prefix).replace(JOINT, "").replace("\t", " ") for _, cells in rows]
-        kept = [(text, cells[tag], line) for text, (line, cells) in zip(plain, rows) if text]
-        if kept:
-            sentences.append(TaggedWords(*map(list, zip(*kept))))
+        kept = []
+        for line, cells in rows:
+            # U+0002 joins words and a tab separates columns. The tokenizer drops the first and reads the
+            # other as a space.
+            if text := cells[word].removeprefix(prefix).replace(JOINT, "").replace("\t", " "):
+                kept.append((text, cells[tag], line))
+        sentences += [TaggedWords(*map(list, zip(*kept)))] if kept else []
     return sentences
 
 
@@ -217,30 +204,29 @@ def _places(
     if not named and len(cells) == len(_CONLL_U) and cells[0].startswith("1"):
         names = _CONLL_U
     number = names.index("ID") if "ID" in names else None
-    first = [[cells[0] for _, cells in rows] for rows in blocks]
-    firsts = list(chain.from_iterable(first))
-    is_same = len(firsts) > 2 * len(blocks) > 2 and all(len(set(column)) == 1 for column in first)
-    is_known = {"FORM", "UPOS"} <= {*names}
+    known = [["form"], ["upos"]]
     if not names or re.fullmatch(r"\d+,\d+", columns or ""):
         names = [str(place) for place in range(1, len(cells) + 1)]
-        is_known = not is_same and sum(map(str.isdecimal, firsts)) <= 0.9 * len(firsts)
+        known = [] if _are_numbers_of(blocks) else [["1"], names[-1:]]
     sample = [cells for _, cells in blocks[0][:3]]
     table = Table(path, names, line, Form(), sample, iter(()))
-    given = columns.split(",") if columns else ["FORM", "UPOS"] if "FORM" in names else ["1", names[-1]]
-    if len(given) != 2 or not (columns or is_known):
-        raise table.question(_ASKED, _FLAGS)
-    word, tag = (table.place(name, "--columns") for name in given)
-    return word, tag, number
+    return *table.two_columns(columns, known, _ASKED), number
+
+
+def _are_numbers_of(blocks: Sequence[Sequence[tuple[int, list[str]]]]) -> bool:
+    """Whether the first column numbers the words, or is the same in all lines of each sentence."""
+    columns = [[cells[0] for _, cells in rows] for rows in blocks]
+    cells = list(chain.from_iterable(columns))
+    is_same = len(cells) > 2 * len(blocks) > 2 and all(len(set(column)) == 1 for column in columns)
+    return is_same or sum(map(str.isdecimal, cells)) > 0.9 * len(cells)
 
 
 def _cells(line: str) -> list[str]:
     """The columns of a line; none of a blank line, a comment and -DOCSTART-."""
     # Spaces and tabs alone separate columns: a no-break space belongs to a word.
     cells = line.split("\t") if "\t" in line else [cell for cell in line.split(" ") if cell]
-    if not any(cells) or cells[0] == "-DOCSTART-":
-        return []
-    is_comment = _COMMENT.match(line) and not is_tag(cells[-1], "IOBES")
-    return [] if is_comment else cells
+    is_comment = cells and _COMMENT.match(line) and not is_tag(cells[-1], "IOBES")
+    return cells if any(cells) and cells[0] != "-DOCSTART-" and not is_comment else []
 
 
 def read_columns(
@@ -255,20 +241,17 @@ def read_columns(
     """
     rows: list[tuple[int, list[str]]] = []  # the lines of this sentence
     width = 0  # the number of columns
-    is_whole = True
     for number, line in enumerate(chain(lines, [""]), 1):  # the empty line ends the last sentence
-        cells = cells_of(line) if line else []
-        if cells:
-            width = width or len(cells)  # the first line decides
-            if len(cells) != width or width < 2:
-                expected = max(width, 2)  # there must be two at least
-                faults.add(number, f"{len(cells)} columns, not {expected}", _FORM)
-                is_whole = False
+        if cells := cells_of(line) if line else []:
+            width = width or max(len(cells), 2)  # the first line decides
             rows.append((number, cells))
-        elif rows:
-            if is_whole:
-                yield rows
-            rows, is_whole = [], True
+            continue
+        odd = [(number, cells) for number, cells in rows if len(cells) != width]
+        for place, cells in odd:
+            faults.add(place, f"{len(cells)} columns, not {width}", _FORM)
+        if rows and not odd:
+            yield rows
+        rows = []
 
 
 def _with_tags_checked(
@@ -297,5 +280,4 @@ def _with_tags_checked(
 def _tag(cell: str, letters: Mapping[str, str]) -> str:
     """A tag whose first letter is replaced by the one that IOBES has for it."""
     tag = normal_label(cell)
-    letter = tag[:1]
-    return letters.get(letter, letter) + tag[1:]
+    return letters.get(tag[:1], tag[:1]) + tag[1:]

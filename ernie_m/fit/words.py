@@ -1,4 +1,4 @@
-"""A fine-tuning on tagged words, or on questions, of the user's own. Its last step is the model."""
+"""Taggers and models of questions for `ernie-m fit`, by the command of run_sequence_labeling and run_mrc."""
 
 import shutil
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from ernie_m.finetune.tasks.tagging import Tagging
 from ernie_m.model.entity_tags import PLACES
 from ernie_m.model.tasks import TOKEN_CLASSIFICATION
 from ernie_m.reader.files.own_files import LabelledFile
-from ernie_m.reader.files.rows import LabelOptions
+from ernie_m.reader.files.table_options import LabelOptions
 from ernie_m.reader.files.tagged_words import read_words
 from ernie_m.reader.label_map import write_places
 from ernie_m.reader.tags import JOINT, OUTSIDE, is_tag, tag_names, to_iob2

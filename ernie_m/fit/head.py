@@ -1,6 +1,6 @@
 """A model that has learned rows with labels: a head on vectors that stay as they are, or the whole model.
 
-The head is scikit-learn's logistic regression. `ernie_m.inference.fit_whole` trains the whole model.
+The head is scikit-learn's logistic regression. `ernie_m.fit.whole_model` trains the whole model.
 """
 
 from dataclasses import replace
@@ -8,10 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ernie_m.finetune.open_model import OpenedModel
-from ernie_m.finetune.own_labels import MANY_TWINS, Rows
-from ernie_m.finetune.own_scores import Scored
 from ernie_m.finetune.tasks.classification import sigmoid, softmax
+from ernie_m.fit.rows import MANY_TWINS, Rows
+from ernie_m.fit.scores import Scored
 from ernie_m.inference.load import LoadedModel, load, load_opened
 from ernie_m.inference.tasks import PredictionOptions, make_answerer
 from ernie_m.model.checkpoint.lazy_weights import Weights
@@ -19,6 +18,7 @@ from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.checkpoint.tensor_names import encoder_shapes
 from ernie_m.model.checkpoint.write import files_of
 from ernie_m.model.conventions import NEITHER, READING
+from ernie_m.model.open_model import OpenedModel
 from ernie_m.model.tasks import CLASSIFICATION, EMBEDDING, MEAN_OF_TOKENS, MULTI_LABEL, TASKS
 from ernie_m.tokenizer.tokenizer_files import write_ours
 from ernie_m.training.stop_requests import StopSignal
@@ -79,7 +79,7 @@ def fit_model(
         )
     if whole:
         prepare()
-        from ernie_m.inference.fit_whole import fit_whole  # here, because it imports Paddle
+        from ernie_m.fit.whole_model import fit_whole  # here, because it imports Paddle
 
         stop = StopSignal(active=False) if stop is None else stop
         return fit_whole(loaded, rows, output, limit, name, stop)

@@ -15,25 +15,22 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ernie_m.finetune.tasks.classification import Classification
-from ernie_m.finetune.tasks.multi_label import MultiLabelClassification
-from ernie_m.finetune.tasks.regression import Regression
+from ernie_m.finetune.tasks.classification import Classification, MultiLabelClassification, Regression
 from ernie_m.model.conventions import COLUMNS, GIVEN
 from ernie_m.model.tasks import CLASSIFICATION, MULTI_LABEL, REGRESSION
 from ernie_m.reader.batching import Example
-from ernie_m.reader.check_labels import check_labels
 from ernie_m.reader.files.faults import MOST_FAULTS, Faults
-from ernie_m.reader.files.label_cells import split_labels
+from ernie_m.reader.files.labelled_tables import read_labelled
 from ernie_m.reader.files.labels import (
     NO_LABEL,
     input_hash,
     normal_label,
     number_in,
+    split_labels,
 )
 from ernie_m.reader.files.own_files import LabelledFile
-from ernie_m.reader.files.rows import LabelOptions
-from ernie_m.reader.files.tables import read_labelled
-from ernie_m.reader.label_map import ALL_LANGUAGES
+from ernie_m.reader.files.table_options import LabelOptions
+from ernie_m.reader.label_map import ALL_LANGUAGES, check_labels
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.utils.errors import UserError, listed
 from ernie_m.utils.logging import logger

@@ -8,18 +8,17 @@ list the names of files that are known, and what is written.
 
 import shlex
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
+from ernie_m.data.data_sets import DATA_SETS, SPLITS, DataFile, DataSet
 from ernie_m.data.own_pairs import prepare_pairs
-from ernie_m.data.prepare.conll_panx import TAGGED
-from ernie_m.data.prepare.data_set import SPLITS, DataFile, DataSet, Prepared
-from ernie_m.data.prepare.mlqa import MLQA
-from ernie_m.data.prepare.xnli_pawsx import PAWSX, XNLI
 from ernie_m.reader.files.own_files import files_in
-from ernie_m.reader.files.rows import TableOptions
+from ernie_m.reader.files.table_options import TableOptions
 from ernie_m.reader.label_map import write_places
 from ernie_m.utils.errors import UserError, command_name, listed, say
 from ernie_m.utils.files import atomic_file, only_writer_of
@@ -27,7 +26,8 @@ from ernie_m.utils.logging import setup_console
 from ernie_m.utils.options import option, parse_options
 from ernie_m.utils.text_tables import in_columns
 
-DATA_SETS = {"xnli": XNLI, "pawsx": PAWSX, "conll": TAGGED, "panx": TAGGED, "mlqa": MLQA}
+# Split and language of a file -> column of the table that is printed, such as "rows" -> its number.
+Counts = dict[tuple[str, str], Mapping[str, int]]
 
 
 @dataclass
@@ -67,34 +67,30 @@ def write_data(flags: PrepareFlags, output: Path) -> None:
     if flags.task == "pairs":
         prepare_pairs(flags.sources, output, flags.model, flags)
         return
-    sources = [Path(source) for source in flags.sources]
     data_set = DATA_SETS[flags.task]
-    written: dict[tuple[str, str], Prepared] = {}  # (split, language) -> what was written
-    for file in find_files(data_set, sources, output):
+    counts: Counts = {}
+    labels: set[str] = set()
+    for file in find_files(data_set, map(Path, flags.sources), output):
         say(f"reading {file.path}")
-        for prepared in data_set.read(file._replace(options=flags)):
+        for prepared in data_set.read(file, flags):
             key = (file.split, prepared.language)
-            path = output / file.split / f"{file.split}.{prepared.language}.{data_set.ending}"
-            if key in written:
+            if key in counts:
                 say(f"not used: {file.split} {prepared.language} is there already")
                 continue
-            with atomic_file(path) as target:
+            with atomic_file(output / file.split / f"{'.'.join(key)}.{data_set.ending}") as target:
                 target.write(prepared.content)
-            written[key] = prepared._replace(content=b"")  # it is on disk
-    written = {key: written[key] for key in sorted(written, key=data_set.place)}
-    write_maps(data_set, output, written)
-    say("", table(written), "", f"written to {output}")
+            counts[key] = prepared.counts
+            labels.update(prepared.labels)
+    counts = {key: counts[key] for key in sorted(counts, key=data_set.place)}
+    write_maps(output, list(counts), data_set.label_names(labels) if labels else ())
+    say("", table(counts), "", f"written to {output}")
 
 
-def table(written: Mapping[tuple[str, str], Prepared]) -> str:
+def table(counts: Counts) -> str:
     """What was written: a row for each split and language, and a column for each thing that was counted."""
-    # In the order in which they occur.
-    columns = [*dict.fromkeys(column for prepared in written.values() for column in prepared.counts)]
-    rows = [["split", "language", *columns]]
-    for (split, language), prepared in written.items():
-        counts = [f"{prepared.counts.get(column, 0):,}" for column in columns]
-        rows.append([split, language, *counts])
-    return in_columns(rows)
+    columns = dict.fromkeys(chain.from_iterable(counts.values()))  # in the order in which they occur
+    rows = [[*key, *(f"{of_file.get(column, 0):,}" for column in columns)] for key, of_file in counts.items()]
+    return in_columns([["split", "language", *columns], *rows])
 
 
 def find_files(data_set: DataSet, sources: Iterable[Path], output: Path) -> list[DataFile]:
@@ -118,31 +114,28 @@ def find_files(data_set: DataSet, sources: Iterable[Path], output: Path) -> list
     return files
 
 
-def write_maps(data_set: DataSet, output: Path, written: Mapping[tuple[str, str], Prepared]) -> None:
+def write_maps(output: Path, written: Collection[tuple[str, str]], labels: Sequence[str]) -> None:
     """Write lang_map.json for dev and test and for XQuAD, label_map.json, and train.all.tsv.
 
     Args:
-        written: (split, language) -> what was written.
+        written: the split and the language of each file.
+        labels: in the order of their ids; questions have none.
     """
     languages = {split: [language for part, language in written if part == split] for split in SPLITS}
     # Those that have both a dev and a test file; if none has both, those with a dev file, and if none has
     # that, those with a test file.
     in_both = [language for language in languages["dev"] if language in languages["test"]]
     evaluated = in_both or languages["dev"] or languages["test"]
-    if evaluated:
-        write_places(output / "lang_map.json", evaluated)
+    maps = {"lang_map.json": evaluated, "xquad/lang_map.json": languages["xquad"], "label_map.json": labels}
     if set(languages["test"]) - set(evaluated):  # languages without dev files
-        write_places(output / "test" / "lang_map.json", languages["test"])
-    if languages["xquad"]:
-        write_places(output / "xquad" / "lang_map.json", languages["xquad"])
-    labels = {label for prepared in written.values() for label in prepared.labels}
-    if not labels:  # questions have none
-        return
-    names = data_set.label_names(labels)
-    write_places(output / "label_map.json", names)
-    say(f"--num_labels is {len(names)}")
-    if len(languages["train"]) > 1:
-        join_training_files(output / "train", languages["train"])
+        maps["test/lang_map.json"] = languages["test"]
+    for name, places in maps.items():
+        if places:
+            write_places(output / name, places)
+    if labels:
+        say(f"--num_labels is {len(labels)}")
+        if len(languages["train"]) > 1:
+            join_training_files(output / "train", languages["train"])
 
 
 def join_training_files(folder: Path, languages: Sequence[str]) -> None:
@@ -150,13 +143,9 @@ def join_training_files(folder: Path, languages: Sequence[str]) -> None:
 
     Some files have a last column, qid, that others do not have. Then it is left out.
     """
-    paths = [folder / f"train.{language}.tsv" for language in languages]
-    widths = []
-    for path in paths:
-        with open(path, "rb") as file:
-            widths.append(len(file.readline().split(b"\t")))
-    with atomic_file(folder / "train.all.tsv") as joint:
-        for number, path in enumerate(paths):
-            lines = path.read_bytes().splitlines()
-            for line in lines[number > 0 :]:  # the header of the first language stays
-                joint.write(b"\t".join(line.split(b"\t")[: min(widths)]) + b"\n")
+    with ExitStack() as stack, atomic_file(folder / "train.all.tsv") as joint:
+        files = [stack.enter_context(open(folder / f"train.{name}.tsv", "rb")) for name in languages]
+        headers = [file.readline() for file in files]
+        width = min(header.count(b"\t") for header in headers) + 1
+        for line in chain(headers[:1], *files):
+            joint.write(b"\t".join(line.removesuffix(b"\n").split(b"\t")[:width]) + b"\n")

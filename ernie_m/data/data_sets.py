@@ -1,0 +1,268 @@
+"""The public data sets: the names of their files, and how each is read and written.
+
+XNLI and PAWS-X are pairs of texts with a label; CoNLL and PAN-X words with tags that mark entities; MLQA,
+SQuAD and XQuAD questions on texts.
+"""
+
+import codecs
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from ernie_m.model.entity_tags import PLACES
+from ernie_m.reader.files.official_tsv import decode, has_quotes, say_quoted, split_cells
+from ernie_m.reader.files.squad import read_squad
+from ernie_m.reader.files.table_options import TableOptions
+from ernie_m.reader.files.tagged_words import read_words
+from ernie_m.reader.tags import JOINT, entity_starts, tag_names, to_iob2
+from ernie_m.utils.errors import UserError, say
+from ernie_m.utils.files import read_bytes
+
+SPLITS = ("train", "dev", "test", "xquad")
+# Names in the files of the releases -> names here.
+RENAMED = {
+    "testa": "dev",
+    "testb": "test",
+    "translated_train": "train",
+    "dev_2k": "dev",
+    "test_2k": "test",
+    "eng": "en",
+    "deu": "de",
+    "esp": "es",
+    "ned": "nl",
+}
+# Parts of the patterns of `DataSet.names`.
+SPLIT = "(?P<split>train|dev|test)"
+LANGUAGE = r"(?P<language>(?!all\b)[a-z]{2,3})"
+
+
+class DataFile(NamedTuple):
+    """An input file. If its language is None, its rows name their languages."""
+
+    path: Path
+    split: str
+    language: str | None
+
+
+class Prepared(NamedTuple):
+    """What an input file has of a language.
+
+    Attributes:
+        content: the file to write.
+        labels: all labels of its rows; () for questions.
+        counts: column of the printed table, such as "rows" -> its number.
+    """
+
+    language: str
+    content: bytes
+    labels: Sequence[str]
+    counts: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A public data set."""
+
+    languages: Sequence[str]  # in the order of the paper's tables; others follow in alphabetical order
+    names: Sequence[str]  # patterns of the end of a path, with the groups "split" (train) and "language"
+    read: Callable[[DataFile, TableOptions], Iterable[Prepared]]
+    label_names: Callable[[set[str]], Sequence[str]] = sorted  # all labels -> in the order of their ids
+    ending: str = "tsv"
+
+    def recognise(self, path: Path) -> DataFile | None:
+        """The file with the split and the language that its name says; None if the name is not known."""
+        for pattern in self.names:
+            # A pattern may begin with the name of the folder.
+            match = re.search(f"/{pattern}$", f"/{path.parent.name}/{path.name}")
+            if match:
+                # A pattern of training files alone has no group of splits.
+                groups = {"split": "train", "language": None, **match.groupdict()}
+                return DataFile(path, **{group: RENAMED.get(name, name) for group, name in groups.items()})
+        return None
+
+    def place(self, key: tuple[str, str]) -> tuple[int, int, str]:
+        """A sort key for (split, language)."""
+        split, language = key
+        # A language that is not listed comes after all that are.
+        place = self.languages.index(language) if language in self.languages else len(self.languages)
+        return SPLITS.index(split), place, language
+
+
+COLUMNS = ("text_a", "text_b", "label")
+# Columns in the releases -> their names here; of two, the later is read.
+ALIASES = {
+    "premise": "text_a",
+    "sentence1": "text_a",
+    "hypo": "text_b",
+    "sentence2": "text_b",
+    "label": "label",
+    "gold_label": "label",
+    "language": "language",
+    "pairID": "qid",
+    "id": "qid",
+}
+NLI = ("contradiction", "entailment", "neutral")  # ids 0, 1, 2
+
+
+def read_table(path: Path) -> tuple[dict[str, int], int, list[list[str]]]:
+    """Read a TSV file of pairs of texts with labels.
+
+    A header names the columns text_a, text_b and label, and perhaps others, by `ALIASES`. A file without a
+    header has just these three, in this order.
+
+    Returns:
+        the name of a column here -> its place; the number of columns; the cells of each line except the
+        header.
+
+    Raises:
+        UserError: the file is not UTF-8, or has other columns.
+    """
+    lines = read_bytes(path).removeprefix(codecs.BOM_UTF8).split(b"\n")
+    rows = [
+        split_cells(decode(line, path, number)) for number, line in enumerate(lines, 1) if line.strip(b"\r")
+    ]
+    first_row = rows[0] if rows else []
+    places = {name: first_row.index(alias) for alias, name in ALIASES.items() if alias in first_row}
+    if places.keys() >= {*COLUMNS}:  # the first row is a header
+        return places, len(first_row), rows[1:]
+    if len(first_row) != len(COLUMNS):
+        raise UserError(
+            f"{path}, line 1: {len(first_row)} columns, which neither name two texts and a label nor are "
+            "just these three"
+        )
+    return {name: place for place, name in enumerate(COLUMNS)}, len(COLUMNS), rows
+
+
+def read_pairs(
+    file: DataFile, labels: Mapping[str, str], no_text: Collection[str], with_qid: bool = False
+) -> Iterator[Prepared]:
+    """Yield the pairs of texts of each language. Rows that cannot be used are left out and counted.
+
+    Args:
+        labels: label in the file -> label to write.
+        no_text: what stands in place of a text that is missing.
+        with_qid: whether rows have a qid, and a row without one gets its number. Otherwise if the file has.
+
+    Raises:
+        UserError: the columns are not known, or there is no good row.
+    """
+    places, width, rows = read_table(file.path)
+    columns = [*COLUMNS, "qid"] if with_qid or "qid" in places else list(COLUMNS)
+    used: dict[str, list[tuple[str, str]]] = defaultdict(list)  # language -> label and line of each row
+    dropped: Counter[str] = Counter()  # reason -> number of rows
+    for number, cells in enumerate(rows, 1):
+        row = {"qid": str(number), "language": file.language or ""}
+        if len(cells) == width:  # a qid and a language in the file replace these two
+            row |= {name: cells[place].replace("\r", " ").strip() for name, place in places.items()}
+        if len(cells) != width or not re.fullmatch("[a-z]{2,3}", row["language"]):
+            dropped["malformed"] += 1
+        elif row["label"] not in labels:
+            dropped[f"with the label '{row['label'][:30]}'"] += 1
+        elif row["text_a"] in no_text or row["text_b"] in no_text:
+            dropped["without a text"] += 1
+        else:
+            row["label"] = labels[row["label"]]
+            used[row["language"]].append((row["label"], "\t".join(row[name] for name in columns)))
+    reasons = "; ".join(f"{count:,} {reason}" for reason, count in dropped.most_common())
+    if not used:
+        raise UserError(f"{file.path}: no usable row ({reasons or 'the file is empty'})")
+    if reasons:
+        say(f"left out: {reasons}")
+    say_quoted(file.path, sum(map(has_quotes, rows)), len(rows), say)
+    label_names = sorted(set(labels.values()))
+    for language, rows_of_language in used.items():
+        of_labels, lines = zip(*rows_of_language)
+        counts = {**dict.fromkeys(label_names, 0), **Counter(of_labels), "rows": len(lines)}
+        content = "\n".join(["\t".join(columns), *lines, ""]).encode()
+        yield Prepared(language, content, label_names, counts)
+
+
+def read_paraphrases(file: DataFile, _: TableOptions) -> Iterator[Prepared]:
+    """The pairs of PAWS-X. Label 1 is a paraphrase.
+
+    In its training files, "NS" stands in place of some texts; in dev and test all rows are used, as in
+    XTREME.
+    """
+    return read_pairs(
+        file, {"0": "0", "1": "1"}, no_text={"", "NS"} if file.split == "train" else (), with_qid=True
+    )
+
+
+def read_inferences(file: DataFile, _: TableOptions) -> Iterator[Prepared]:
+    """The pairs of XNLI, whose training files write "contradictory" for contradiction."""
+    return read_pairs(file, {**dict(zip(NLI, NLI)), "contradictory": "contradiction"}, no_text={""})
+
+
+def read_tags(file: DataFile, options: TableOptions) -> Iterator[Prepared]:
+    """Sentences in IOB2; arguments and errors as of `read_words`."""
+    entities: Counter[str] = Counter()  # type -> number
+    counts: Counter[str] = Counter()  # column of the printed table -> number
+    output_lines = ["text_a\tlabel"]
+    for sentence in read_words(file.path, PLACES, file.language, entities=True, options=options):
+        iob2 = to_iob2(sentence.tags)
+        entities.update(type_ for _, type_ in entity_starts(iob2))
+        counts["sentences"] += 1
+        counts["words"] += len(sentence.words)
+        counts["tags rewritten"] += sum(old != new for old, new in zip(sentence.tags, iob2))
+        output_lines.append(f"{JOINT.join(sentence.words)}\t{JOINT.join(iob2)}")
+    types = [tag[2:] for tag in tag_names(entities) if tag.startswith("B-")]
+    counts_by_type = {type_: entities[type_] for type_ in types}
+    yield Prepared(file.language, "\n".join([*output_lines, ""]).encode(), types, counts_by_type | counts)
+
+
+def read_questions(file: DataFile, _: TableOptions) -> Iterator[Prepared]:
+    """A file in SQuAD's form, checked.
+
+    Raises:
+        UserError: as `read_squad`.
+    """
+    # Ids may repeat in training files; in dev and test every answer needs its own.
+    content = read_squad(file.path, purpose="train" if file.split == "train" else "dev")
+    unanswered = sum(question.span is None for question in content.questions)
+    counts = {"texts": len(content.contexts), "questions": len(content.questions), "unanswered": unanswered}
+    yield Prepared(file.language or "en", file.path.read_bytes(), (), counts)
+
+
+XNLI = DataSet(
+    languages=("en", "fr", "es", "de", "el", "bg", "ru", "tr", "ar", "vi", "th", "zh", "hi", "sw", "ur"),
+    names=(
+        r"xnli\.(?P<split>dev|test)\.tsv",
+        rf"multinli\.(?P<split>train)\.{LANGUAGE}\.tsv",
+        rf"(?:xnli-)?{SPLIT}[.-]{LANGUAGE}\.tsv",
+    ),
+    read=read_inferences,
+)
+PAWSX = DataSet(
+    languages=("en", "de", "es", "fr", "ja", "ko", "zh"),
+    names=(
+        rf"{LANGUAGE}/(?P<split>train|translated_train|dev_2k|test_2k)\.tsv",
+        rf"{SPLIT}[.-]{LANGUAGE}\.tsv",
+    ),
+    read=read_paraphrases,
+)
+TAGGED = DataSet(
+    languages=("en", "nl", "es", "de"),
+    names=(
+        r"(?P<language>eng|deu|esp|ned)\.(?P<split>train|testa|testb)",
+        rf"{SPLIT}[.-]{LANGUAGE}\.(?:tsv|txt)",
+        rf"{LANGUAGE}/{SPLIT}(?:\.(?:tsv|txt|conll))?",
+    ),
+    read=read_tags,
+    label_names=tag_names,
+)
+MLQA = DataSet(
+    languages=("en", "es", "de", "ar", "hi", "vi", "zh"),
+    names=(
+        rf"(?P<split>dev|test)-context-{LANGUAGE}-question-(?P=language)\.json",
+        rf"{SPLIT}[.-]{LANGUAGE}(?:[.-].*)?\.json",
+        rf"(?P<split>xquad)\.{LANGUAGE}\.json",
+        r"(?P<split>train)-v1\.1\.json",
+        r"(?P<split>train|dev)-v2\.0\.json",
+    ),
+    read=read_questions,
+    ending="json",
+)
+DATA_SETS = {"xnli": XNLI, "pawsx": PAWSX, "conll": TAGGED, "panx": TAGGED, "mlqa": MLQA}

@@ -1,0 +1,447 @@
+"""Tables of texts: with labels to learn (`read_labelled`), or to ask a model about (`open_asked`).
+
+A flag names a column, or its name is in `LABELS`.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from ernie_m.reader.files.faults import Faults
+from ernie_m.reader.files.labels import (
+    is_list,
+    is_marked,
+    labels_for_none,
+    normal_label,
+    number_in,
+    split_labels,
+)
+from ernie_m.reader.files.odd_text import look_at_text
+from ernie_m.reader.files.official_tsv import has_quotes, say_quoted
+from ernie_m.reader.files.plain_text import TextFile, split_name
+from ernie_m.reader.files.table_options import OF_TABLES, LabelOptions, TableOptions
+from ernie_m.reader.files.tables import (
+    LABELS,
+    QUESTIONS,
+    SPLITS,
+    Form,
+    Table,
+    as_cell,
+    fault_of_text,
+    in_one_line,
+    open_table,
+)
+from ernie_m.utils.errors import UserError, listed, printable, shown
+from ernie_m.utils.logging import logger
+
+_IN_WORDS = {"text": "the text", "text_b": "the second text", "label": "the label"}
+_BETWEEN = {"text": "+", "text_b": "+", "label": ","}  # the columns that a flag names
+_ONE_HOT = re.compile(r"\s*\[[01](,?\s+[01]|,[01])*\.?\]\s*")  # also as numpy writes it
+# A number with three decimals may be a thousand, beside a plain number of 100 or more.
+_MAY_BE_THOUSAND, _HUNDREDS = re.compile(r"[+-]?[1-9]\d{0,2}\.\d{3}"), 100
+Columns = dict[str, list[int]]  # part of `LABELS` -> the places of its columns, or none
+
+
+class LabelledRow(NamedTuple):
+    """A row of a table of labels.
+
+    Attributes:
+        texts: one, or two.
+        label: in its normal form; or a list of several, or of none.
+        language, group, split: "" if the table has no such column; split is train, dev or test.
+        line: the number of the line at which it begins.
+    """
+
+    texts: list[str]
+    label: str | list[str]
+    language: str
+    group: str
+    split: str
+    line: int
+
+
+class LabelledTable(NamedTuple):
+    """The rows of a table of labels.
+
+    Attributes:
+        columns: the flags that read the same columns -> their values, as {"text": "Subject+Body"}.
+        label_columns: the labels that have a column each, in their normal form; none: one has the labels.
+    """
+
+    path: Path
+    rows: list[LabelledRow]
+    columns: dict[str, str]
+    label_columns: list[str]
+
+    def with_numbers(self, faults: Faults) -> "LabelledTable":
+        """The rows whose label is a finite number.
+
+        Args:
+            faults: receives the other rows.
+
+        Raises:
+            UserError: as `Faults.end`, no row is left, or "1.000" may be a thousand.
+        """
+        largest = max(
+            (int(row.label) for row in self.rows if re.fullmatch(r"\d{1,99}", row.label)), default=0
+        )
+        marked = [row for row in self.rows if "." in row.label and number_in(row.label) is not None]
+        if marked and largest >= _HUNDREDS and all(_MAY_BE_THOUSAND.fullmatch(row.label) for row in marked):
+            cell = marked[0].label
+            digits = cell.replace(".", "")
+            raise UserError(
+                f"{self.path}, line {marked[0].line}: '{cell}' may be {int(digits):,} or {float(cell):g}; "
+                f"write {digits} or {float(cell):g}, and the other labels alike"
+            )
+        kept = []
+        for row in self.rows:
+            if number_in(row.label) is None:
+                mend = "a score has a decimal point and no other mark, as in 0.5 or 1250.5"
+                faults.add(row.line, f"the label '{shown(row.label)}' is no number", mend)
+            else:
+                kept.append(row)
+        faults.end(logger.warning, kept)
+        return self._replace(rows=kept)
+
+    def meant_for(self, purpose: str) -> "LabelledTable":
+        """The rows for "train", or those for anything else, if the column split has both."""
+        meant = [row for row in self.rows if (row.split in ("", "train")) == (purpose == "train")]
+        if not meant:
+            return self
+        others = [row.split or "(empty)" for row in self.rows if row not in meant]
+        for split, rows in Counter(others).items():
+            logger.warning("%s: %s rows of the split '%s' are left out", self.path, f"{rows:,}", split)
+        return self._replace(rows=meant)
+
+
+def find_columns(
+    table: Table,
+    options: LabelOptions,
+    needed: Collection[str] = ("text", "label"),
+    remembered: Mapping[str, str] = MappingProxyType({}),
+) -> Columns:
+    """The places of the columns of texts, labels and more.
+
+    A flag names them, or their name is in `LABELS`. With --text, only --text_b gives a second text.
+
+    Args:
+        needed: the parts that must be there.
+        remembered: values of flags that hold if the table has these columns, and no flag is given.
+
+    Raises:
+        UserError: the question for all that is not known.
+    """
+    options.refuse_others(table.path, "tables of texts", *OF_TABLES, *LABELS)
+    flags = {
+        part: flag
+        for part, flag in remembered.items()
+        if {*_columns_in(part, flag, table)} <= {*table.names} and not (part == "text_b" and options.text)
+    }
+    flags |= {part: flag for part in LABELS if (flag := getattr(options, part, None))}
+    found: Columns = {}
+    for part, names in LABELS.items():
+        if part in flags:
+            found[part] = [table.place(name, f"--{part}") for name in _columns_in(part, flags[part], table)]
+        else:
+            found[part] = [] if part == "text_b" and "text" in flags else table.named(names)
+    several = [part for part, places in found.items() if part not in flags and len(places) > 1]
+    if "label" in several and "label" not in needed:
+        several.remove("label")
+        found["label"] = []
+    unclear = several + [part for part in needed if not found[part]]
+    if unclear:
+        questions = []
+        for part in unclear:
+            names = " or ".join(f"'{table.names[place]}'" for place in found[part])
+            questions.append(
+                f"which column is {_IN_WORDS.get(part, f'the {part}')}{', ' * bool(names)}{names}?"
+            )
+        raise table.question(" ".join(questions), [f"--{part} COLUMN" for part in unclear])
+    return found
+
+
+def _columns_in(part: str, flag: str, table: Table) -> list[str]:
+    """The names of columns in the value of a flag; a column may have the mark between them in its name."""
+    return [flag] if flag in table.names or part not in _BETWEEN else flag.split(_BETWEEN[part])
+
+
+def read_labelled(path: Path, options: LabelOptions, several: bool = False) -> LabelledTable:
+    """Read texts, or pairs of texts, with labels.
+
+    Args:
+        several: whether a row may have several, or none: a list of them, or a column for each with 0 and 1.
+
+    Raises:
+        UserError: the file cannot be read, it is not known which columns are meant, or rows have faults;
+            names the lines.
+    """
+    faults = Faults(path, options.on_error == "skip")
+    table = open_table(path, options, faults)
+    found = find_columns(table, options)
+    names = [table.names[place] for place in found["label"]]
+    if len(names) > 1 and not several:
+        raise UserError(f"--label {options.label}: a column for each label is for --task multi-label")
+    rows = []
+    for line, cells in table.rows:
+        with faults.of_line(line):
+            rows.append(_labelled_row(table, found, line, cells, several))
+    faults.end(logger.warning, rows)
+    if len(names) == 1:
+        rows = (_with_lists if several else _without_missing_labels)(path, rows)
+    _say_what_is_read(table, found, rows)
+    columns = {
+        part: _BETWEEN.get(part, ",").join(table.names[place] for place in places)
+        for part, places in found.items()
+        if places and part != "qid" and table.has_header
+    }
+    return LabelledTable(path, rows, columns, [normal_label(name) for name in names if names[1:]])
+
+
+def _texts_in(table: Table, places_of_texts: Sequence[Sequence[int]], cells: Sequence[Any]) -> list[str]:
+    """The texts of a row. Several columns that make a text have a line end between them.
+
+    Raises:
+        UserError: a cell is no text, or all of a text are empty.
+    """
+    texts = []
+    for places in filter(None, places_of_texts):
+        faults = [fault_of_text(table.names[place], cells[place]) for place in places]
+        if all(faults) or not all(isinstance(cells[place], str) for place in places):
+            raise UserError(f"{max(faults)}; write a text there, or remove the line")
+        texts.append("\n".join(filter(None, (in_one_line(cells[place]).strip() for place in places))))
+    return texts
+
+
+def _labelled_row(
+    table: Table, found: Columns, line: int, cells: Sequence[Any], several: bool
+) -> LabelledRow:
+    """A row of a table.
+
+    Raises:
+        UserError: what is wrong with it, and what mends it.
+    """
+    texts = _texts_in(table, [found["text"], found["text_b"]], cells)
+    labels_of = _marked if found["label"][1:] else _labels_in if several else _label_in
+    label = labels_of(table, found["label"], cells)
+    words = dict.fromkeys(("language", "group", "split"), "")
+    for part in words:
+        for place in found[part]:  # there is one at most
+            if not isinstance(cells[place], str):
+                fault = fault_of_text(table.names[place], cells[place])
+                raise UserError(f"{fault}; write a word or a number there")
+            words[part] = in_one_line(cells[place]).strip()
+    if found["split"]:
+        split = words["split"]
+        if split.lower() not in SPLITS:
+            raise UserError(
+                f"the split '{shown(split)}' is none of train, dev and test; mend it, or rename the column "
+                "if it says something else"
+            )
+        words["split"] = SPLITS[split.lower()]
+    return LabelledRow(texts, label, **words, line=line)
+
+
+def _label_in(table: Table, places: Sequence[int], cells: Sequence[Any]) -> str:
+    """The label in a cell.
+
+    Raises:
+        UserError: it has none, or several.
+    """
+    cell = cells[places[0]]
+    if isinstance(cell, dict):
+        raise UserError(f"{fault_of_text(table.names[places[0]], cell)}; write the label there")
+    if isinstance(cell, list) or is_list(cell):
+        raise UserError(
+            f"the label {str(cell)[:50]} is a list; --task multi-label takes several labels of a text"
+        )
+    if not normal_label(cell):
+        raise UserError("the label is empty; fill it in, or remove the line")
+    return normal_label(cell)
+
+
+def _labels_in(table: Table, places: Sequence[int], cells: Sequence[Any]) -> list[str]:
+    """All labels in a cell, none of them left out yet.
+
+    Raises:
+        UserError: it has objects.
+    """
+    cell = cells[places[0]]
+    if isinstance(cell, str):
+        return re.findall("[01]", cell) if _ONE_HOT.fullmatch(cell) else split_labels(cell)
+    if isinstance(cell, dict) or any(isinstance(item, list | dict) for item in cell):
+        raise UserError(f"the value of '{table.names[places[0]]}' has objects in it, and no label")
+    return [normal_label(str(as_cell(item))) for item in cell]
+
+
+def _marked(table: Table, places: Sequence[int], cells: Sequence[Any]) -> list[str]:
+    """The labels of a row, of columns for one label each.
+
+    Raises:
+        UserError: a cell has neither 0 nor 1.
+    """
+    for place in places:
+        if is_marked(cells[place]) is None:
+            raise UserError(
+                f"the column '{table.names[place]}' has '{shown(cells[place])}'; a column for each label has "
+                "1 where a text has it, and 0 elsewhere"
+            )
+    return [normal_label(table.names[place]) for place in places if is_marked(cells[place])]
+
+
+def _with_lists(path: Path, rows: Sequence[LabelledRow]) -> list[LabelledRow]:
+    """The rows, each label of a row once.
+
+    Raises:
+        UserError: in every row there are equally many 0 and 1, for labels that have no names here.
+    """
+    marks = set().union(*(row.label for row in rows))
+    if len({len(row.label) for row in rows}) == 1 and marks <= {"0", "1"}:
+        raise UserError(
+            f"{path}, line {rows[0].line}: the labels of every row are {len(rows[0].label)} times 0 or 1, "
+            "and do not name labels; write a column for each label, and name these: --label A,B,C"
+        )
+    return [row._replace(label=list(dict.fromkeys(filter(None, row.label)))) for row in rows]
+
+
+def _without_missing_labels(path: Path, rows: list[LabelledRow]) -> list[LabelledRow]:
+    """The rows whose label does not stand for none; see `labels_for_none`.
+
+    Raises:
+        UserError: no row has one.
+    """
+    none = labels_for_none(Counter(row.label for row in rows))
+    kept = [row for row in rows if row.label not in none]
+    names = " or ".join(f"'{label}'" for label in sorted(none))
+    if not kept:
+        raise UserError(f"{path}, line {rows[0].line}: all labels are {names}, which stands for none")
+    if none:
+        count = f"{len(rows) - len(kept):,}"
+        logger.warning("%s: %s rows left out; their label is %s, which stands for none", path, count, names)
+    return kept
+
+
+def _say_what_is_read(table: Table, found: Columns, rows: Sequence[LabelledRow]) -> None:
+    """Say which columns are read and which not, and what in the texts is odd."""
+    parts = [
+        f"{_IN_WORDS.get(part, part)} is {printable(' and '.join(table.names[place] for place in places))}"
+        for part, places in found.items()
+        if places
+    ]
+    read = {place for places in found.values() for place in places}
+    others = [printable(name) for place, name in enumerate(table.names) if place not in read and name]
+    parts += [f"not read: {listed(others)}"] if others else []
+    logger.info("%s: %s", table.path, "; ".join(parts))
+    look_at_text(table.path, [text for row in rows[:1000] for text in row.texts], "", None)
+    if not table.form.quoted:
+        say_quoted(table.path, sum(has_quotes(row.texts) for row in rows), len(rows), logger.warning)
+
+
+class AskedTable(NamedTuple):
+    """A table of texts that a model is asked about, whose columns are known.
+
+    Attributes:
+        texts: what a request calls its text, and a second one -> the places of its columns.
+        labels: the places of the columns of labels; none: the table has no labels.
+        language: the place of the column of languages; none: there is none.
+    """
+
+    table: Table
+    texts: dict[str, list[int]]
+    labels: list[int]
+    language: list[int]
+
+    def check(self, pairs: bool | None) -> None:
+        """Refuse a table that has not the texts that a model reads. `pairs`: whether two; None: either.
+
+        Raises:
+            UserError: the question which columns they are.
+        """
+        if pairs is not None and len(self.texts) != 1 + pairs:
+            reads, flags = ("pairs of texts", "text_b") if pairs else ("single texts", "text")
+            names = [f"'{self.table.names[place]}'" for places in self.texts.values() for place in places]
+            what = f"the model reads {reads}, and not {' and '.join(names)}."
+            raise self.table.question(what, [f"--{flags} COLUMN"])
+
+    def rows(self) -> Iterator[tuple[int, list[Any], dict[str, Any]]]:
+        """Each row with its line: its cells, and as a request with its texts, its language and its id.
+
+        No other column is a key of a request: `labels` would be what zero-shot chooses from.
+        """
+        ids = [place for place, name in enumerate(self.table.names) if name.lower() == "id"]
+        for line, cells in self.table.rows:
+            request = {self.table.names[place].lower(): cells[place] for place in ids}
+            for place in self.language:  # one at most
+                request["language"] = cells[place]
+            for key, places in self.texts.items():
+                request[key] = joined([cells[place] for place in places])
+            if "text_a" in request:
+                request["text"] = request["text_a"]  # what most tasks call it
+            yield line, cells, request
+
+
+def joined(parts: Sequence[Any]) -> Any:
+    """Several cells that make a text, with a line end between them; one cell as it is."""
+    are_texts = len(parts) > 1 and all(isinstance(part, str) for part in parts)
+    return "\n".join(filter(str.strip, parts)) if are_texts else parts[0]
+
+
+def open_asked(
+    path: Path,
+    options: LabelOptions,
+    faults: Faults,
+    remembered: Mapping[str, str] = MappingProxyType({}),
+    questions: bool = False,
+) -> AskedTable:
+    """Open a table of texts, or a .txt file with a text on each line.
+
+    Args:
+        faults: receives rows that cannot be read.
+        remembered: see `find_columns`.
+        questions: whether its texts are questions with contexts, which --columns names.
+
+    Raises:
+        UserError: the table cannot be read, or it is not known which columns have the texts.
+    """
+    if split_name(path)[0] == ".txt" and not (options.text or options.columns):
+        options.refuse_others(path, "lines of text", "encoding", "on_error")
+        return AskedTable(_lines_of_text(path, options, faults), {"text_a": [0]}, [], [])
+    table = open_table(path, options, faults)
+    if questions:
+        options.refuse_others(path, "tables of questions", "columns", *OF_TABLES)
+        what = "which columns are the question and its context?"
+        question, context = table.two_columns(options.columns, QUESTIONS.values(), what)
+        return AskedTable(table, {"question": [question], "context": [context]}, [], [])
+    found = find_columns(table, options, ("text",), remembered)
+    texts = {key: found[part] for key, part in (("text_a", "text"), ("text_b", "text_b")) if found[part]}
+    return AskedTable(table, texts, found["label"], found["language"])
+
+
+def read_texts(path: Path, options: LabelOptions) -> list[list[str]]:
+    """The text of each row of a table, or its two texts; arguments and errors as of `read_labelled`."""
+    faults = Faults(path, options.on_error == "skip")
+    asked = open_asked(path, options, faults)
+    rows = []
+    for line, cells in asked.table.rows:
+        with faults.of_line(line):
+            rows.append(_texts_in(asked.table, [*asked.texts.values()], cells))
+    faults.end(logger.warning)
+    return rows
+
+
+def _lines_of_text(path: Path, options: TableOptions, faults: Faults) -> Table:
+    """A file with a text on each line, as a table.
+
+    Raises:
+        UserError: its first line has a tab.
+    """
+    file = TextFile(str(path), encoding=options.encoding)
+    if b"\t" in file.buffer.partition(b"\n")[0]:
+        raise UserError(
+            f"{path}, line 1: a .txt file has a text on each line, and this one has a tab; if it is a table, "
+            "name its columns: --text COLUMN"
+        )
+    rows = ((line, [text.rstrip("\r\n")]) for line, text in enumerate(file.texts(faults), 1) if text.strip())
+    return Table(path, ["text"], 1, Form("\t", False, file.begin), [], rows)

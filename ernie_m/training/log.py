@@ -1,0 +1,167 @@
+"""What a run says of itself: sums between two lines of the log, evaluations, and metrics.jsonl.
+
+metrics.jsonl has a record of the run in each line, in the order of the steps. A record has a "step". That of
+an evaluation after the step has its results under "held_out".
+"""
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ernie_m.utils.files import atomic_file, sync_file, unwritable_is_a_user_error
+from ernie_m.utils.logging import logger
+
+if TYPE_CHECKING:
+    from ernie_m.training.engine import Step
+
+HELD_OUT = "held_out"
+METRICS = "metrics.jsonl"
+
+
+@dataclass
+class Evaluation:
+    """The result of an evaluation; checkpoints, selected.json and metrics.jsonl store it.
+
+    Attributes:
+        step: the number of optimizer steps before it.
+        epoch: the epoch of that step.
+        selected_by: the score that selects the best step, larger is better; None if the task selects none.
+        scores: JSON values, whose form the task decides. They may be given as numbers of NumPy or Paddle.
+    """
+
+    step: int
+    epoch: int
+    selected_by: float | None
+    scores: dict[str, Any]
+
+    def __post_init__(self):
+        self.selected_by = as_json_values(self.selected_by)
+        self.scores = as_json_values(self.scores)
+
+
+def as_json_values(values: Any) -> Any:
+    """The same values, where those of NumPy and Paddle become numbers and lists, and tuples become lists."""
+    return json.loads(json.dumps(values, default=lambda array: array.tolist()))
+
+
+@dataclass(frozen=True)
+class Interval:
+    """The steps since the last line of the log.
+
+    Attributes:
+        steps: the number of optimizer steps of the run so far.
+        step: the result of the last step.
+        data: the `ernie_m.training.run.StepData` of the last step.
+        sums: sums over the steps of this interval: those of the engine, "loss", "grad_norm" and the number of
+            "steps". A step whose update was skipped counts as "skipped" and adds nothing else.
+        tokens: the number of tokens trained since the first step of the run, if the engine sums up "tokens".
+        tokens_per_second: the rate of all processes together since the last line, without the evaluations.
+        steps_per_second: the rate since the start of the process, without the evaluations.
+        remaining: the remaining time of the run, in words.
+    """
+
+    steps: int
+    step: "Step"
+    data: Any
+    sums: Counter[str]
+    tokens: float
+    tokens_per_second: float
+    steps_per_second: float
+    remaining: str
+
+
+class Meter:
+    """Adds up steps. A checkpoint holds the sums, so that a resumed run logs what it would have logged.
+
+    Attributes:
+        sums: over the steps since the last line of the log, as `Interval.sums`.
+        tokens: trained since the first step of the run.
+    """
+
+    def __init__(self, sums: Mapping[str, float] = {}, tokens: float = 0.0):
+        self.sums: Counter[str] = Counter(sums)
+        self.tokens = tokens
+        # The trained tokens and the seconds of training before the present interval.
+        self._before = (tokens, 0.0)
+
+    def add(self, step: "Step") -> None:
+        """Add a step."""
+        if step.skipped:  # its loss or its gradient is not finite
+            self.sums["skipped"] += 1.0
+            return
+        # `update` of a Counter adds to the old values.
+        self.sums.update({**step.sums, "steps": 1.0, "loss": step.loss, "grad_norm": step.grad_norm})
+        self.tokens += step.sums.get("tokens", 0.0)
+
+    def end_interval(self, seconds: float, **others: Any) -> Interval:
+        """Return what was added since the last call, and begin a new interval.
+
+        Args:
+            seconds: the seconds of training since the start of the process, without the evaluations.
+            others: what else an `Interval` has.
+        """
+        tokens_before, seconds_before = self._before
+        rate = (self.tokens - tokens_before) / max(seconds - seconds_before, 1e-9)  # never by 0
+        interval = Interval(sums=self.sums, tokens=self.tokens, tokens_per_second=rate, **others)
+        self.sums = Counter()
+        self._before = (self.tokens, seconds)
+        return interval
+
+
+class Records:
+    """The file metrics.jsonl of a run, which need not exist. Only the main process may use it."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def append(self, record: dict[str, Any]) -> None:
+        """Write a record behind the others.
+
+        Raises:
+            UserError: the disk is full or read-only.
+        """
+        line = json.dumps(as_json_values(record)) + "\n"
+        with unwritable_is_a_user_error(self.path), open(self.path, "a", encoding="utf-8") as file:
+            file.write(line)
+
+    def sync(self) -> None:
+        """Wait until all records are on the disk: a checkpoint must not know of a step without its record."""
+        if self.path.is_file():
+            sync_file(self.path)
+
+    def cut_back(self, step: int, evaluated_step: int) -> int:
+        """Drop the records that a resumed run will write again, and damaged lines.
+
+        The last line may have been cut short by a kill. A warning names any other that is damaged.
+
+        Args:
+            step: drop records of later steps.
+            evaluated_step: drop evaluations after later steps.
+
+        Returns:
+            The number of dropped lines.
+        """
+        text = self.path.read_bytes() if self.path.is_file() else b""
+        records = [_record_in(line) for line in text.split(b"\n") if line.strip()]
+        remaining = []
+        for number, record in enumerate(records, 1):
+            if record is None and number < len(records):
+                logger.warning("%s, line %d: damaged; the record is lost", self.path, number)
+            elif record and record["step"] <= (evaluated_step if HELD_OUT in record else step):
+                remaining.append(json.dumps(record) + "\n")
+        if records:
+            with atomic_file(self.path, "w") as file:
+                file.writelines(remaining)
+        return len(records) - len(remaining)
+
+
+def _record_in(line: bytes) -> dict[str, Any] | None:
+    """The record in a line; None if the line is damaged."""
+    try:
+        record = json.loads(line)
+        return record if isinstance(record["step"], int) else None
+    except (ValueError, TypeError, LookupError, RecursionError):
+        return None
