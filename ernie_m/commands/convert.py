@@ -26,7 +26,6 @@ from ernie_m.model.checkpoint.translation import Translated
 from ernie_m.model.conventions import READING, Reading
 from ernie_m.model.tasks import QUESTION_ANSWERING, SEARCH
 from ernie_m.tokenizer.tokenizer import Tokenizer
-from ernie_m.tokenizer.tokenizer_json import no_piece_model
 from ernie_m.utils.checksums import MANIFEST, write_manifest
 from ernie_m.utils.errors import UserError, say
 from ernie_m.utils.files import atomic_dir, only_writer_of
@@ -135,12 +134,7 @@ def tokenizer_of(checkpoint: Checkpoint, flags: ConvertFlags) -> Tokenizer:
     Raises:
         UserError: there is none, a file cannot be read, or the tokenizer is not that of the model.
     """
-    piece_model_path = flags.piece_model_path or checkpoint.piece_model_path
-    if piece_model_path is None:
-        raise no_piece_model(flags.source)
-    reading = checkpoint.reading
-    vocab_path = flags.vocab_path or checkpoint.vocab_path
-    tokenizer = Tokenizer(vocab_path, piece_model_path, reading.text_rules, reading.added_tokens)
+    tokenizer = checkpoint.tokenizer(flags.vocab_path or checkpoint.vocab_path, flags.piece_model_path)
     tokenizer.check_model(checkpoint.config.vocab_size, checkpoint.config.pad_token_id, flags.source)
     return tokenizer
 

@@ -10,7 +10,6 @@ from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.conventions import Reading
 from ernie_m.model.tasks import SEARCH
 from ernie_m.tokenizer.tokenizer import Tokenizer
-from ernie_m.tokenizer.tokenizer_json import no_piece_model
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.logging import logger
 
@@ -83,15 +82,12 @@ def open_model(
     Raises:
         UserError: a file is missing or damaged, or the files do not belong together.
     """
-    if piece_model_path is None:
-        if checkpoint is None:
-            raise UserError("--piece_model_path is needed: the sentencepiece model (./configs/piece.model)")
-        if checkpoint.piece_model_path is None:
-            raise no_piece_model(checkpoint.path)
-        piece_model_path = checkpoint.piece_model_path
-        vocab_path = vocab_path or checkpoint.vocab_path
-    reading = checkpoint.reading if checkpoint else Reading()
-    tokenizer = Tokenizer(vocab_path, piece_model_path, reading.text_rules, reading.added_tokens)
+    if checkpoint:
+        tokenizer = checkpoint.tokenizer(vocab_path, piece_model_path)
+    elif piece_model_path is None:
+        raise UserError("--piece_model_path is needed: the sentencepiece model (./configs/piece.model)")
+    else:
+        tokenizer = Tokenizer(vocab_path, piece_model_path)
 
     if config_path:
         source = config_path

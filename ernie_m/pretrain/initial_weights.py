@@ -203,8 +203,12 @@ def _check_vocabulary(checkpoint: Checkpoint, tokenizer: Tokenizer) -> None:
             tokenizer.check_model(checkpoint.tensors.shape(WORDS)[0], tokenizer.pad_id, checkpoint.path)
         except UserError as error:
             raise UserError(f"{fault} ({error}): {advice}") from error
-    if pieces is not None and Tokenizer(checkpoint.vocab_path, pieces).vocab != tokenizer.vocab:
-        raise UserError(f"{fault} (other tokens): {advice}")
+    if pieces is not None:
+        vocab = checkpoint.tokenizer().vocab
+        if {
+            token: vocab[token] for token in vocab if token not in checkpoint.reading.added_tokens
+        } != tokenizer.vocab:
+            raise UserError(f"{fault} (other tokens): {advice}")
 
 
 def _load_languages(model: PreTrainingModel, checkpoint: Checkpoint) -> None:

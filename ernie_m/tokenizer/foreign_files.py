@@ -7,10 +7,12 @@ vocab.txt                 the words of a tokenizer of another kind, BERT's WordP
 """
 
 from collections.abc import Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from ernie_m.tokenizer.tokenizer_json import TOKENIZER_JSON, unknown_steps
+from ernie_m.tokenizer.tokenizer import Tokenizer
+from ernie_m.tokenizer.tokenizer_json import TOKENIZER_JSON, XLM_R_NAMES, unknown_steps
 from ernie_m.utils.errors import UserError, shown
 from ernie_m.utils.files import read_bytes
 from ernie_m.utils.folder import Folder
@@ -97,19 +99,10 @@ def added_tokens(folder: Folder) -> tuple[dict[str, int], Path | None]:
         The tokens, and the first file that lists any token; None: there is no such file.
 
     Raises:
-        UserError: a file is damaged, two files disagree, or a token has no id or asks for what is not done
-            here.
+        UserError: a file is damaged, or a token has no id or asks for what is not done here.
     """
     entries = list(_entries(folder))
-    first_of: dict[str, tuple[Path, int]] = {}  # token -> the first file that lists it, and its id there
-    for path, token, id_ in entries:
-        first_path, first_id = first_of.setdefault(token, (path, id_))
-        if first_id != id_ and token not in _SPECIAL:
-            raise UserError(
-                f"{path}: the token '{shown(token)}' has the id {id_}, and in {first_path} {first_id}; put "
-                "the tokenizer's files that belong to the weights there"
-            )
-    ids = {token: id_ for token, (_path, id_) in first_of.items() if token not in _SPECIAL}
+    ids = {token: id_ for _path, token, id_ in reversed(entries) if token not in _SPECIAL}  # the first file's
     # Special tokens of the model's own, of which a file must give the id. The second key: transformers 5.
     for name in (TOKENIZER_CONFIG, _SPECIALS_MAP):
         for key in ("additional_special_tokens", "extra_special_tokens"):
@@ -122,6 +115,25 @@ def added_tokens(folder: Folder) -> tuple[dict[str, int], Path | None]:
                         "added_tokens.json or tokenizer.json of the model there"
                     )
     return {token: ids[token] for token in sorted(ids, key=ids.get)}, entries[0][0] if entries else None
+
+
+def check_ids(folder: Folder, tokenizer: Tokenizer) -> None:
+    """Compare the ids of a tokenizer with all that the files of its folder say of tokens and ids.
+
+    Raises:
+        UserError: a file gives a token another id, or has one that the tokenizer lacks.
+    """
+    ids = tokenizer.vocab | {theirs: tokenizer.vocab[ours] for ours, theirs in XLM_R_NAMES.items()}
+    pieces = folder.json(TOKENIZER_JSON).get("model", {}).get("vocab", [])
+    numbered = [(folder.path / TOKENIZER_JSON, piece, id_) for id_, (piece, _score) in enumerate(pieces)]
+    for path, token, id_ in chain(numbered, _entries(folder)):
+        if ids.get(token) != id_:
+            other = tokenizer.vocab_path or tokenizer.piece_model_path
+            raise UserError(
+                f"{path}: the token '{shown(token)}' has the id {id_}, and by other files there, such as "
+                f"{other}, {ids.get(token, 'none')}; keep the file that belongs to the weights, and remove "
+                "the other one (transformers reads tokenizer.json)"
+            )
 
 
 def _entries(folder: Folder) -> Iterator[tuple[Path, str, int]]:

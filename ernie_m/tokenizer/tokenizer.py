@@ -31,7 +31,15 @@ from ernie_m.tokenizer.folder_rules import rules_of_folder
 from ernie_m.tokenizer.paddlenlp_rules import cut_pieces
 from ernie_m.tokenizer.text_rules import ERNIE_M, LIBRARY_RULES, QUOTES, TEXT_RULES
 from ernie_m.tokenizer.tokenizer_json import BPE_MODEL, TOKENIZER_JSON, no_piece_model, piece_model_of_json
-from ernie_m.tokenizer.vocabulary import DICT, SPECIAL_TOKENS, UNK, derive_vocab, read_vocab, write_vocab
+from ernie_m.tokenizer.vocabulary import (
+    DICT,
+    FILLER,
+    SPECIAL_TOKENS,
+    UNK,
+    derive_vocab,
+    read_vocab,
+    write_vocab,
+)
 from ernie_m.utils.errors import UserError, command_name, listed, shown
 from ernie_m.utils.files import read_bytes
 from ernie_m.utils.logging import logger
@@ -39,7 +47,8 @@ from ernie_m.utils.logging import logger
 _PIECE_MODEL_NAMES = ("piece.model", BPE_MODEL, TOKENIZER_JSON)
 # A vocabulary that lacks more pieces than this belongs to another piece model, and so does a dict.txt with
 # more tokens than this that are no pieces. Fewer become [UNK], with a warning, unless a model has rows for
-# them: then lines of vocab.txt are lost, and all ids behind them are other ones.
+# them: then lines are lost, and all ids behind them are other ones. A model of fairseq has a row for each
+# line of its dict.txt.
 _MAX_ODD_PIECES = 10
 # The most rows of an embedding matrix behind those of the tokenizer's tokens: it is made longer, to a
 # multiple of 64 or 128, and E5-small has 35 rows more.
@@ -199,24 +208,15 @@ class Tokenizer:
             source: what the error names.
 
         Raises:
-            UserError: the model has fewer words than the tokenizer, or many more; it has more, and vocab.txt
-                lacks pieces; or pads are another token.
+            UserError: the model has fewer words than the tokenizer, or many more, or any more, and lines of
+                the vocabulary may be lost; or pads are another token.
         """
-        if self.vocab_size > vocab_size:
+        if not 0 <= vocab_size - self.vocab_size <= self._most_unread_rows:
+            path = self.vocab_path or self.piece_model_path
             raise UserError(
-                f"{source}: vocab_size is {vocab_size}, but {self.piece_model_path} has ids up to "
-                f"{self.vocab_size - 1}; they do not belong together"
-            )
-        if vocab_size - self.vocab_size > _MOST_UNREAD_ROWS:
-            raise UserError(
-                f"{source}: vocab_size is {vocab_size}, but {self.piece_model_path} has ids up to "
-                f"{self.vocab_size - 1} only, added tokens included; put the tokenizer of the model there"
-            )
-        if vocab_size > self.vocab_size and self._missing:
-            raise UserError(
-                f"{source}: vocab_size is {vocab_size}, but {self.vocab_path} has ids up to "
-                f"{self.vocab_size - 1} only, and lacks the piece '{self._missing[0]}': it has lost "
-                "lines, and ids behind them are wrong; copy the model's vocab.txt again"
+                f"{source}: vocab_size is {vocab_size}, but {path} has ids up to {self.vocab_size - 1}, "
+                f"added tokens included{self._lacks}; put the tokenizer of the model there, whole: behind a "
+                "lost line all ids are other ones"
             )
         if self.pad_id != pad_token_id:
             raise UserError(f"{source}: pad_token_id is {pad_token_id}, but [PAD] is {self.pad_id}")
@@ -227,7 +227,12 @@ class Tokenizer:
 
     def ordinary_pieces(self) -> list[str]:
         """The pieces of the model in its own order, without unknown and control pieces."""
-        return [piece for piece, ordinary in zip(self._pieces, self._is_ordinary) if ordinary]
+        return list(itertools.compress(self._pieces, self._is_ordinary))
+
+    def derived_vocab(self) -> dict[str, int]:
+        """The vocabulary that XLM-R derives from the piece model; errors as of `derive_vocab`."""
+        numbers = itertools.compress(itertools.count(), self._is_ordinary)
+        return derive_vocab(dict(zip(numbers, self.ordinary_pieces())), len(self._pieces))
 
     def convert_ids_to_tokens(self, ids: Sequence[int]) -> list[str]:
         """The token of each id, [UNK] for an unknown id."""
@@ -381,18 +386,23 @@ class Tokenizer:
         Raises:
             UserError: the file cannot be read, or does not belong to the piece model.
         """
-        pieces = self.ordinary_pieces()
-        self._missing: list[str] = []
+        self._lacks = ""
+        self._most_unread_rows = _MOST_UNREAD_ROWS
         if self.vocab_path is None:
             try:
-                return derive_vocab(pieces)
+                return self.derived_vocab()
             except UserError as error:
                 raise UserError(f"{self.piece_model_path}: {error}") from error
+        pieces = self.ordinary_pieces()
         vocab = read_vocab(self.vocab_path)
-        if self.vocab_path.name == DICT:  # of the pieces it has those of the training text; it has no others
-            odd = list(vocab.keys() - {*SPECIAL_TOKENS, *pieces})
+        is_dict = self.vocab_path.name == DICT
+        if is_dict:  # of the pieces it has those of the training text; it has no others
+            tokens = vocab.keys() - {*SPECIAL_TOKENS, *pieces}
+            odd = [token for token in tokens if not token.startswith(FILLER)]
         else:
-            odd = self._missing = [piece for piece in pieces if piece not in vocab]
+            odd = [piece for piece in pieces if piece not in vocab]
+        if is_dict or odd:
+            self._most_unread_rows = 0
         if len(odd) > _MAX_ODD_PIECES:
             raise UserError(
                 f"{self.piece_model_path} and {self.vocab_path} do not belong together: {len(odd)} pieces "
@@ -400,6 +410,7 @@ class Tokenizer:
             )
         if odd:
             names = listed(list(map(shown, odd)))
+            self._lacks = f", and lacks '{names}'"
             line = "%s lacks pieces, or has others than its piece model; these become [UNK]: %s"
             logger.warning(line, self.vocab_path, names)
         return vocab

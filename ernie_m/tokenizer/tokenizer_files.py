@@ -22,7 +22,7 @@ from ernie_m.tokenizer.tokenizer_json import (
     one_space,
     rules_1_to_3,
 )
-from ernie_m.tokenizer.vocabulary import CLS, MASK, PAD, SEP, SPECIAL_TOKENS, UNK, derive_vocab, tokens_by_id
+from ernie_m.tokenizer.vocabulary import CLS, MASK, PAD, SEP, SPECIAL_TOKENS, UNK, tokens_by_id
 from ernie_m.utils.errors import UserError, command_name
 from ernie_m.utils.files import as_json
 
@@ -70,7 +70,7 @@ def write_xlm_r(folder: Path, tokenizer: Tokenizer, max_length: int, separators:
     """
     contents = _xlm_r_json(tokenizer, separators)
     names = [TOKENIZER_JSON, "tokenizer_config.json"]
-    if tokenizer.vocab == derive_vocab(tokenizer.ordinary_pieces()) | tokenizer.added_tokens:
+    if tokenizer.vocab == tokenizer.derived_vocab() | tokenizer.added_tokens:
         (folder / BPE_MODEL).write_bytes(tokenizer.piece_model)
         names.append(BPE_MODEL)
     (folder / TOKENIZER_JSON).write_text(as_json(contents), encoding="utf-8")

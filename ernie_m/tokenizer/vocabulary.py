@@ -1,7 +1,7 @@
 """A vocabulary, token -> id: the special tokens, vocab.txt in both forms, dict.txt, the ids of XLM-R."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from ernie_m.utils.errors import UserError, shown
@@ -15,7 +15,7 @@ UNK = "[UNK]"
 MASK = "[MASK]"
 SPECIAL_TOKENS = (CLS, PAD, SEP, UNK, MASK)
 DICT = "dict.txt"  # the vocabulary of fairseq
-_FILLER = "madeupword"  # begins the tokens that fairseq adds, so that their number can be divided by 8
+FILLER = "madeupword"  # begins the tokens that fairseq adds, so that their number can be divided by 8
 _LARGEST_DICT = 1 << 28  # bytes
 _MAX_IDS = 1 << 24  # more would be a mistake: the embedding has a row for each id up to the highest
 _MOST_REPEATED = 5  # lines in one warning
@@ -82,8 +82,7 @@ def read_vocab(path: str | os.PathLike) -> dict[str, int]:
 def _read_dict(path: str | os.PathLike) -> dict[str, int]:
     """Read what fairseq-preprocess writes, one `token count` a line.
 
-    The ids are those of `<s> <pad> </s> <unk>`, the lines, and `<mask>`, which may be a line. The ids of
-    filler words stay without a token.
+    The ids are those of `<s> <pad> </s> <unk>`, the lines, and `<mask>`, which may be a line.
 
     Raises:
         UserError: the file is missing or malformed, or a token is there twice.
@@ -96,27 +95,31 @@ def _read_dict(path: str | os.PathLike) -> dict[str, int]:
                 f"{path}, line {number}: {shown(line)} is no token with its count, or is there twice; put "
                 "back the dict.txt of the training, as fairseq-preprocess wrote it"
             )
-        if not token.startswith(_FILLER):
-            vocab[token] = number + 3
+        vocab[token] = number + 3
     vocab[MASK] = vocab.pop("<mask>", number + 4)
     return vocab
 
 
-def derive_vocab(pieces: Iterable[str]) -> dict[str, int]:
+def derive_vocab(pieces: Mapping[int, str], size: int) -> dict[str, int]:
     """The ids of XLM-R and ERNIE-M for a piece model: [CLS] [PAD] [SEP] [UNK], the pieces, [MASK].
 
-    With the 249,997 ordinary pieces of XLM-R's model this gives the 250,002 ids of the paper (appendix A.2).
+    A piece has its number in the model + 1. With the 249,997 ordinary pieces of XLM-R's model, which follow
+    three special ones, this gives the 250,002 ids of the paper (appendix A.2).
 
     Args:
-        pieces: the ordinary pieces of the model in its own order, without unknown and control pieces.
+        pieces: number in the model -> piece, without unknown and control pieces.
+        size: the number of all pieces.
 
     Raises:
-        UserError: a piece occurs twice, or has the name of a special token.
+        UserError: a piece occurs twice, or has the name or the id of a special token.
     """
-    tokens = [CLS, PAD, SEP, UNK, *pieces, MASK]
-    vocab = {token: id_ for id_, token in enumerate(tokens)}
-    if len(vocab) != len(tokens):
-        raise UserError("the piece model has a piece twice, or one named like a special token ([CLS], ...)")
+    vocab = {CLS: 0, PAD: 1, SEP: 2, UNK: 3, MASK: size + 1}
+    vocab |= {piece: number + 1 for number, piece in pieces.items()}
+    if len(set(vocab.values())) < len(SPECIAL_TOKENS) + len(pieces):
+        raise UserError(
+            "the piece model has a piece twice, or one named like a special token ([CLS], ...), or not three "
+            "special pieces before the others, where XLM-R's has <unk>, <s> and </s>"
+        )
     return vocab
 
 

@@ -8,10 +8,10 @@ import pytest
 
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.conventions import Reading, TextKind, TextRules
-from ernie_m.tokenizer.tokenizer import TEXT_RULES
-from tests.foreign import make_bert, make_paddlenlp, make_xlm_r
+from ernie_m.tokenizer.tokenizer import TEXT_RULES, Tokenizer
+from tests.foreign import make_bert, make_paddlenlp, make_xlm_r, tokenizer_json
 from tests.launching import error_of
-from tests.toys import make_ours
+from tests.toys import make_ours, train_pieces
 
 KINDS = get_args(TextKind)  # query, document, neither
 MODULES = ("Transformer", "Pooling", "Normalize")
@@ -323,13 +323,35 @@ def test_added_tokens_of_each_file(tmp_path):
     assert reading_of(tmp_path).added_tokens == {}
 
 
-def test_two_files_disagree_about_a_token(tmp_path):
-    make_xlm_r(tmp_path)
-    write(tmp_path / "added_tokens.json", {"<e>": 60})
-    write(tmp_path / "tokenizer.json", {**XLM_R_JSON, "added_tokens": [{"content": "<e>", "id": 61}]})
-    line = error_of(open_checkpoint, tmp_path)
+@pytest.mark.parametrize(
+    ("token", "change"),
+    [
+        ("<e>", lambda contents: contents["added_tokens"].append({"content": "<e>", "id": 301})),
+        ("<mask>", lambda contents: contents["added_tokens"].append({"content": "<mask>", "id": 200})),
+        ("▁x", lambda contents: contents["model"]["vocab"].insert(9, ["▁x", 0.0])),
+    ],
+)
+def test_two_files_disagree_about_a_token(tmp_path, token, change):
+    pieces = train_pieces(tmp_path / "sentencepiece.bpe.model")
+    make_xlm_r(tmp_path, vocab_size=Tokenizer(None, pieces).vocab_size + 120)
+    contents = tokenizer_json(pieces)
+    write(tmp_path / "added_tokens.json", {"<e>": 300})
+    write(tmp_path / "tokenizer.json", contents)
+    open_checkpoint(tmp_path).tokenizer()
+    change(contents)
+    write(tmp_path / "tokenizer.json", contents)
+    line = error_of(open_checkpoint(tmp_path).tokenizer)
     assert line.startswith(f"{tmp_path}/tokenizer.json: ")
-    assert f"{tmp_path}/added_tokens.json" in line and "'<e>'" in line
+    assert f"{pieces}" in line and f"'{token}'" in line
+
+
+@pytest.mark.parametrize("specials", [{}, {"pad_id": 0, "unk_id": 1, "bos_id": 2, "eos_id": 3}])
+def test_a_piece_has_its_number_in_the_piece_model_plus_one(tmp_path, specials):
+    pieces = train_pieces(tmp_path / "piece.model", **specials)
+    tokenizer = Tokenizer(None, pieces)
+    numbers = tokenizer.processor.encode("bada gona")
+    assert tokenizer.encode("bada gona") == [number + 1 for number in numbers]
+    assert tokenizer.mask_id == tokenizer.processor.get_piece_size() + 1
 
 
 @pytest.mark.parametrize(

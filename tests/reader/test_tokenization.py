@@ -267,8 +267,10 @@ def test_the_dict_of_fairseq(tokenizer, piece_model, tmp_path, caplog):
     absent, *others = reversed(pieces)
     lines = ["madeupword0000", *others]
     ids = {"[CLS]": 0, "[PAD]": 1, "[SEP]": 2, "[UNK]": 3}
-    ids |= {token: id_ for id_, token in enumerate([*others, "[MASK]"], 5)}
+    ids |= {token: id_ for id_, token in enumerate([*lines, "[MASK]"], 4)}
     trained = read(*lines)
+    trained.check_model(len(ids), 1, "model")
+    assert "dict.txt" in error_of(trained.check_model, len(ids) + 1, 1, "a row that no line is for")
     assert trained.vocab == ids and trained.convert_tokens_to_ids([absent]) == [3]
     assert caplog.messages == [] and read(*lines, "<mask>").vocab == ids
     shutil.copy(piece_model, tmp_path / "sentencepiece.bpe.model")

@@ -11,6 +11,9 @@ from ernie_m.model.checkpoint.tensor_names import LM, POSITIONS, WORDS, axes_of,
 from ernie_m.model.checkpoint.translation import Names
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.conventions import Reading, own_reading
+from ernie_m.tokenizer.foreign_files import check_ids
+from ernie_m.tokenizer.tokenizer import Tokenizer
+from ernie_m.tokenizer.tokenizer_json import no_piece_model
 from ernie_m.utils.errors import UserError, shown
 from ernie_m.utils.folder import Folder
 from ernie_m.utils.logging import logger
@@ -103,6 +106,25 @@ class Checkpoint:
     def has_pooler(self) -> bool:
         """Whether there is a pooler among the weights; where there is none, that of a model is random."""
         return "pooler.dense.weight" in self.tensors
+
+    def tokenizer(self, vocab_path: str | None = None, piece_model_path: str | None = None) -> Tokenizer:
+        """The tokenizer of the folder; its files must agree.
+
+        Args:
+            vocab_path, piece_model_path: files to read in place of the folder's; None: those. Of a
+                piece_model_path alone the vocabulary is derived.
+
+        Raises:
+            UserError: there is none, a file is damaged, or two files disagree.
+        """
+        if piece_model_path is None and self.piece_model_path is None:
+            raise no_piece_model(self.path)
+        pieces = piece_model_path or self.piece_model_path
+        vocab = vocab_path or (None if piece_model_path else self.vocab_path)
+        tokenizer = Tokenizer(vocab, pieces, self.reading.text_rules, self.reading.added_tokens)
+        if vocab == self.vocab_path and pieces == self.piece_model_path:
+            check_ids(Folder(pieces.parent), tokenizer)
+        return tokenizer
 
 
 class Format(Names):

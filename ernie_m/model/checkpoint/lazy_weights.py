@@ -4,7 +4,7 @@ import os
 import pickle
 import struct
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import IO, Any
 
@@ -26,6 +26,7 @@ class Weights(Mapping[str, np.ndarray]):
         shapes: name -> shape.
         metadata: what else the file says about itself, in formats that have a place for it.
         other_names: names in the file that are not tensors.
+        places: name -> where in the file its data is, in formats in which two tensors may share theirs.
     """
 
     def __init__(
@@ -35,11 +36,13 @@ class Weights(Mapping[str, np.ndarray]):
         fetch: Callable[[str], np.ndarray],
         metadata: Mapping[str, Any] | None = None,
         other_names: Sequence[str] = (),
+        places: Mapping[str, Hashable] | None = None,
     ):
         self.source = source
         self.shapes = dict(shapes)
         self.metadata = dict(metadata or {})
         self.other_names = list(other_names)
+        self.places = dict(places or {})
         self._fetch = fetch
 
     @classmethod
@@ -57,6 +60,12 @@ class Weights(Mapping[str, np.ndarray]):
             KeyError: there is no such name.
         """
         return self.shapes[name]
+
+    def equal(self, name: str, other: str) -> bool:
+        """Whether two tensors have the same values; if they share their data, it is not read."""
+        if self.places.get(name, name) == self.places.get(other):
+            return True
+        return self.shapes[name] == self.shapes[other] and np.array_equal(self[name], self[other])
 
     def __getitem__(self, name: str) -> np.ndarray:
         if name not in self.shapes:

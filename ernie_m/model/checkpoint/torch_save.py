@@ -138,7 +138,7 @@ def read(path: Path) -> Weights:
     shapes = {name: view.shape for name, view in views.items()}
     metadata = arguments if isinstance(arguments, pickles.Attributes) else {}
     other_names = [name for name in contents if name not in views]
-    return Weights(path, shapes, fetch, metadata, other_names)
+    return Weights(path, shapes, fetch, metadata, other_names, views)
 
 
 def _check_view(view: _View, place: _Place, file_bytes: int) -> None:

@@ -25,6 +25,8 @@ from ernie_m.model.checkpoint.tensor_names import (
 )
 from ernie_m.utils.errors import UserError
 
+_WORDS_AGAIN = "the word embeddings once more"
+
 
 class Row(NamedTuple):
     """One tensor of a format.
@@ -128,9 +130,9 @@ class Names:
     dropped: Mapping[str, str] = {
         "embeddings.position_ids": "0, 1, 2, ...",
         "embeddings.token_type_ids": "zeros",
-        "lm_head.decoder.weight": "the word embeddings once more",
-        "lm_head.weight": "the word embeddings once more",
-        "cls.predictions.decoder.weight": "the word embeddings once more",
+        "lm_head.decoder.weight": _WORDS_AGAIN,
+        "lm_head.weight": _WORDS_AGAIN,
+        "cls.predictions.decoder.weight": _WORDS_AGAIN,
         "cls.seq_relationship": "the head of next sentence prediction",
         "version": "a number",
         "embed_positions._float_tensor": "a marker",
@@ -255,16 +257,17 @@ class Names:
         }
         # Every other tensor of the file is dropped, if there is a known reason, or unknown.
         used = {name for recipe in recipes.values() for name in recipe.names} | dropped.keys()
-        names_of_format = {row.in_format for row in rows}
+        ours_of = {row.in_format: row.canonical for row in rows}
         unknown = [name for name in file.other_names if name not in dropped]
         for name in file:
-            bare = self.bare(name)
-            reasons = [reason for start, reason in self.dropped.items() if bare.startswith(start)]
             if name in used:
                 continue
-            if bare in names_of_format:
-                dropped[name] = "a second name of a tensor that is taken"
-            elif reasons:
+            bare = self.bare(name)
+            reasons = [reason for start, reason in self.dropped.items() if bare.startswith(start)]
+            if bare in ours_of:
+                reasons = ["a second name of a tensor that is taken"]
+            original = recipes.get(WORDS if reasons == [_WORDS_AGAIN] else ours_of.get(bare))
+            if reasons and (original is None or file.equal(name, original.names[0])):
                 dropped[name] = reasons[0]
             else:
                 unknown.append(name)
