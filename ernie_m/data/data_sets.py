@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from ernie_m.model.entity_tags import PLACES
 from ernie_m.reader.files.official_tsv import decode, has_quotes, say_quoted, split_cells
 from ernie_m.reader.files.squad import read_squad
 from ernie_m.reader.files.table_options import TableOptions
@@ -201,7 +200,7 @@ def read_tags(file: DataFile, options: TableOptions) -> Iterator[Prepared]:
     entities: Counter[str] = Counter()  # type -> number
     counts: Counter[str] = Counter()  # column of the printed table -> number
     output_lines = ["text_a\tlabel"]
-    for sentence in read_words(file.path, PLACES, file.language, entities=True, options=options):
+    for sentence in read_words(file.path, entities=True, options=options):
         iob2 = to_iob2(sentence.tags)
         entities.update(type_ for _, type_ in entity_starts(iob2))
         counts["sentences"] += 1

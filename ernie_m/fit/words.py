@@ -10,14 +10,14 @@ from ernie_m.finetune.flags import LAST, FinetuneFlags
 from ernie_m.finetune.labelled_task import fine_tune
 from ernie_m.finetune.tasks.question_answering import QuestionAnswering
 from ernie_m.finetune.tasks.tagging import Tagging
-from ernie_m.model.entity_tags import PLACES
 from ernie_m.model.tasks import TOKEN_CLASSIFICATION
 from ernie_m.reader.files.own_files import LabelledFile
 from ernie_m.reader.files.table_options import LabelOptions
 from ernie_m.reader.files.tagged_words import read_words
 from ernie_m.reader.label_map import write_places
-from ernie_m.reader.tags import JOINT, OUTSIDE, is_tag, tag_names, to_iob2
+from ernie_m.reader.tags import JOINT, OUTSIDE, tag_names, to_iob2
 from ernie_m.training.stop_requests import StopSignal
+from ernie_m.utils.entity_tags import entity_tags
 from ernie_m.utils.files import atomic_dir, atomic_file, remove
 
 
@@ -82,9 +82,12 @@ def write_official_tags(
     Returns:
         their paths, and the flags of run_sequence_labeling with which they are read.
     """
-    sentences_of = [read_words(file.path, PLACES, options=options) for file in files]
-    tags = {*chain.from_iterable(sentence.tags for sentence in sentences_of[0])}
-    mark_entities = all(is_tag(tag, "IOBES") for tag in tags)
+    sentences_of = []
+    tags: set[str] = set()  # those of the first file, which show the scheme of the others, too
+    for file in files:
+        sentences_of.append(read_words(file.path, tags, options=options))
+        tags = tags or {*chain.from_iterable(sentence.tags for sentence in sentences_of[0])}
+    mark_entities = bool(entity_tags(tags))
     names = tag_names({tag[2:] for tag in tags - {OUTSIDE}}) if mark_entities else sorted(tags)
     folder.mkdir(parents=True, exist_ok=True)
     paths = []

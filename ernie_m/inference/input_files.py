@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import IO, Any
 
 from ernie_m.finetune.tasks.scores import answer_scores, entity_scores, pearson, spearman
-from ernie_m.model.entity_tags import PLACES
 from ernie_m.reader.files.faults import Faults
 from ernie_m.reader.files.labelled_tables import AskedTable, joined
 from ernie_m.reader.files.labels import is_marked, is_no_label, normal_label, number_in, split_labels
@@ -270,7 +269,7 @@ class TaggedFile(InputFile):
     """
 
     def __init__(self, path: Path, iobes: Mapping[str, str], options: TableOptions):
-        self._sentences = read_words(path, PLACES, options=options)
+        self._sentences = read_words(path, iobes.keys() or None, options=options)
         self._lines = lines_of(path, options)
         if self._lines[0].lstrip().startswith("["):
             raise UserError(

@@ -125,7 +125,8 @@ def check_ids(folder: Folder, tokenizer: Tokenizer) -> None:
     """
     ids = tokenizer.vocab | {theirs: tokenizer.vocab[ours] for ours, theirs in XLM_R_NAMES.items()}
     pieces = folder.json(TOKENIZER_JSON).get("model", {}).get("vocab", [])
-    numbered = [(folder.path / TOKENIZER_JSON, piece, id_) for id_, (piece, _score) in enumerate(pieces)]
+    json_path = folder.path / TOKENIZER_JSON
+    numbered = ((json_path, piece, id_) for id_, (piece, _score) in enumerate(pieces))
     for path, token, id_ in chain(numbered, _entries(folder)):
         if ids.get(token) != id_:
             other = tokenizer.vocab_path or tokenizer.piece_model_path

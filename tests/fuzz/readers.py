@@ -22,7 +22,6 @@ from ernie_m.model.checkpoint.format import labels_of
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.checkpoint.write import ModelFiles
 from ernie_m.model.config import ErnieMConfig
-from ernie_m.model.entity_tags import PLACES
 from ernie_m.pretrain.build_corpus.inputs import TextSource
 from ernie_m.pretrain.build_corpus.options import TextOptions
 from ernie_m.pretrain.build_corpus.text_units import read_lines, read_units
@@ -378,7 +377,7 @@ READERS = {
     "words_json": Reader(
         "x.jsonl",
         files=['{"tokens": ["a", "b"], "pos_tags": [1, 2], "ner_tags": ["O", "B-X"]}\n'],
-        reads=(functools.partial(read_words, letters=PLACES),),
+        reads=(read_words,),
         edit=edit_json_line,
     ),
     "words": Reader(
@@ -389,8 +388,8 @@ READERS = {
             "Anna\x02in\tB-PER\x02O\n",
         ],
         reads=(
-            functools.partial(read_words, letters=PLACES),
-            functools.partial(read_words, letters=PLACES, options=LabelOptions(columns="2,1")),
+            read_words,
+            functools.partial(read_words, options=LabelOptions(columns="2,1")),
         ),
         words=(b"\x02", b"\t", b"# global.columns = FORM UPOS\n"),
     ),

@@ -8,7 +8,6 @@ from functools import partial
 
 import pytest
 
-from ernie_m.model.entity_tags import PLACES
 from ernie_m.reader.files.labelled_tables import read_labelled
 from ernie_m.reader.files.pairs import PairRows
 from ernie_m.reader.files.table_options import LabelOptions
@@ -18,7 +17,7 @@ from tests.launching import error_of
 READERS = {
     "labels": partial(read_labelled, options=LabelOptions()),
     "pairs": PairRows,
-    "words": partial(read_words, letters=PLACES),
+    "words": read_words,
 }
 BLANK = 1 << 19  # lines; an integer of 8 bytes for each takes 4 MiB, everything else about 2
 

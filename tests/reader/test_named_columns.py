@@ -122,11 +122,11 @@ def test_what_is_refused(read, name):
             "a,b\nc,d\n",
             lambda path, options: open_asked(path, options, Faults(path), questions=True),
         ),
-        ("a.conll", "a O\n", lambda path, options: read_words(path, {}, options=options)),
+        ("a.conll", "a O\n", lambda path, options: read_words(path, options=options)),
         (
             "a.jsonl",
             '{"tokens": ["a"], "tags": ["O"]}',
-            lambda path, options: read_words(path, {}, options=options),
+            lambda path, options: read_words(path, options=options),
         ),
         ("a.tmx", "<tmx/>", PairRows),
         ("a.json", "{}", QuestionsFile),

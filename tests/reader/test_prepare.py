@@ -346,7 +346,7 @@ def test_mlqa_from_all_releases(tmp_path, capsys):
         ("xnli", "train-en.tsv", "a\tb\tyes\na\tb\tyes\n", "no usable row (2 with the label 'yes')"),
         ("conll", "eng.train", "", "eng.train: "),
         ("conll", "eng.train", "a NN O\n\nb O\n", "eng.train, line 3: 2 columns, not 3"),
-        ("conll", "eng.train", "a NN O\nb NN PER\n", "eng.train, line 2: 'PER'"),
+        ("conll", "eng.train", "a NN O\nb NN B-PER\nc NN PER\n", "eng.train, line 3: 'PER'"),
         ("mlqa", "dev.en.json", '{"data": 1}', "data: "),
     ],
 )

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from ernie_m.inference.input_files import TaggedFile
-from ernie_m.model.entity_tags import PLACES
 from ernie_m.reader.files.labelled_tables import read_labelled
 from ernie_m.reader.files.own_files import holds_tags
 from ernie_m.reader.files.pairs import PairRows
@@ -86,7 +85,7 @@ FORMS = {
 
 
 def read(path: Path, **options) -> list[list[tuple[str, str]]]:
-    sentences = read_words(path, PLACES, options=TableOptions(**options))
+    sentences = read_words(path, options=TableOptions(**options))
     return [list(zip(sentence.words, sentence.tags, strict=True)) for sentence in sentences]
 
 

@@ -33,13 +33,13 @@ from ernie_m.inference.tasks import (
     text_of,
 )
 from ernie_m.model.conventions import NEITHER
-from ernie_m.model.entity_tags import NO_ENTITIES, entity_tags
 from ernie_m.reader.batching import BATCH_TOKENS, Example
 from ernie_m.reader.files.own_files import holds_questions, holds_tags
 from ernie_m.reader.files.squad import Question, QuestionFile
 from ernie_m.reader.files.table_options import TableOptions
 from ernie_m.reader.files.tagged_sentences import JOINT, Sentence, split_words
 from ernie_m.reader.question_answering import make_windows
+from ernie_m.utils.entity_tags import NO_ENTITIES, entity_tags
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import is_whole_text
 from ernie_m.vectors.pooling import batches_for

@@ -19,7 +19,6 @@ from ernie_m.model.checkpoint.lazy_weights import Weights
 from ernie_m.model.checkpoint.tensor_names import LM, WORDS
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.conventions import ERNIE_M_RULES, NO_RULES, READING, Reading, own_reading
-from ernie_m.model.entity_tags import NO_ENTITIES, entity_tags
 from ernie_m.model.tasks import TOKEN_CLASSIFICATION
 from ernie_m.tokenizer.foreign_files import (
     TOKENIZER_CONFIG,
@@ -29,7 +28,8 @@ from ernie_m.tokenizer.foreign_files import (
     longest_input,
 )
 from ernie_m.tokenizer.tokenizer_json import TOKENIZER_JSON
-from ernie_m.utils.errors import UserError, shown
+from ernie_m.utils.entity_tags import NO_ENTITIES, entity_tags
+from ernie_m.utils.errors import UserError, listed, shown
 from ernie_m.utils.files import as_json
 from ernie_m.utils.folder import Folder
 from ernie_m.utils.logging import logger
@@ -179,16 +179,15 @@ class Library(Format):
         if has_key:
             fields = self._not_in_key(reading, fields, config, source.config_path)
         reading = replace(reading, **{name: value for name, (value, _path) in fields.items()})
-        try:
-            entity_tags(
-                labels if source.task == TOKEN_CLASSIFICATION else ()
-            )  # refuses labels that have no known scheme
-        except UserError as error:
-            if not drop_unknown:
-                raise UserError(
-                    f"{source.config_path}: id2label: {error}, which is no scheme of tags that is known; "
-                    "ernie-m convert FOLDER NEW --drop_unknown writes a model whose tags mark no entities"
-                ) from error
+        tags = entity_tags(labels if source.task == TOKEN_CLASSIFICATION else ())
+        others = [label for label in labels if tags and label not in tags]
+        if others and not drop_unknown:
+            raise UserError(
+                f"{source.config_path}: id2label: the labels {listed(others)} are beside tags with B- or I-, "
+                "which is no scheme of tags that is known; ernie-m convert FOLDER NEW --drop_unknown writes "
+                "a model whose tags mark no entities"
+            )
+        if others:
             reading = replace(reading, chunk_scheme=NO_ENTITIES)
         return reading, faults
 

@@ -5,7 +5,8 @@ columns: FORM, and UPOS for the tag. Others are named by --columns.
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
@@ -16,7 +17,8 @@ from ernie_m.reader.files.plain_text import TextFile, split_name
 from ernie_m.reader.files.table_options import OF_TABLES, TableOptions
 from ernie_m.reader.files.tables import JSON, WORDS, Form, Table, open_table
 from ernie_m.reader.files.tagged_sentences import fault_of_words
-from ernie_m.reader.tags import JOINT, OUTSIDE, is_tag
+from ernie_m.reader.tags import JOINT, is_tag
+from ernie_m.utils.entity_tags import entity_tags
 from ernie_m.utils.errors import UserError, listed, shown
 from ernie_m.utils.logging import logger
 
@@ -27,6 +29,7 @@ _CONLL_U = ["ID", "FORM", "LEMMA", "UPOS", "XPOS", "FEATS", "HEAD", "DEPREL", "D
 _FORM = "a line is a word, what else is known of it, and its tag, with spaces or tabs between"
 _FITTING = "each sentence has a list of words, and a list with a tag for each"
 _ASKED = "which columns have the words, and their tags?"
+_LANGUAGE = re.compile("[a-z][a-z-]+:")
 _LONGEST_SENTENCE = 500  # words, above which the ends of sentences may be missing
 
 
@@ -40,8 +43,7 @@ class TaggedWords(NamedTuple):
 
 def read_words(
     path: Path,
-    letters: Mapping[str, str],
-    language: str | None = None,
+    labels: Collection[str] | None = (),
     entities: bool = False,
     options: TableOptions | None = None,
 ) -> list[TaggedWords]:
@@ -51,10 +53,10 @@ def read_words(
     CoNLL-2002 is, with a warning: text with accents in ISO-8859-1 is practically never valid UTF-8.
 
     Args:
-        letters: the letters of tags as people write them -> those of IOBES.
-        language: that of the file, which WikiANN writes before each word ("de:").
+        labels: of a model or of other files, which show the scheme if the file does not; None: each tag
+            stands for itself.
         entities: whether each tag must be one of an entity. Otherwise tags may also stand for themselves, as
-            parts of speech do, if none is one of an entity.
+            parts of speech do.
 
     Raises:
         UserError: the file has another form, it is not known which columns are meant, or a tag is none of an
@@ -71,13 +73,13 @@ def read_words(
         if any(JOINT in line for line in text.split("\n", 2)[:2]):  # the official form
             sentences = list(_of_official(_lines(text), path, faults))
         else:
-            sentences = _of_columns(text, path, language, options, faults)
+            sentences = _of_columns(text, path, options, faults)
     faults.end(logger.warning, sentences)
     longest = max(sentences, key=lambda sentence: len(sentence.words))
     if len(longest.words) > _LONGEST_SENTENCE:
         line = "%s, line %d: %d words, and no blank line behind a sentence; put one behind each"
         logger.warning(line, path, longest.lines[0], len(longest.words))
-    return _with_tags_checked(sentences, letters, entities, faults)
+    return _with_tags_checked(sentences, labels, entities, faults)
 
 
 def lines_of(path: Path, options: TableOptions) -> list[str]:
@@ -153,9 +155,7 @@ def _of_official(lines: Iterator[str], path: Path, faults: Faults) -> Iterator[T
                 yield TaggedWords(words, tags, [line] * len(words))
 
 
-def _of_columns(
-    text: str, path: Path, language: str | None, options: TableOptions, faults: Faults
-) -> list[TaggedWords]:
+def _of_columns(text: str, path: Path, options: TableOptions, faults: Faults) -> list[TaggedWords]:
     """The sentences of a file in CoNLL form. Words without a character are left out."""
     blocks = list(read_columns(_lines(text), _cells, faults))
     if not blocks:
@@ -165,8 +165,10 @@ def _of_columns(
         # CoNLL-U numbers the words. Where two are written as one, a row 1-2 stands before them.
         blocks = [[(line, cells) for line, cells in rows if cells[number].isdecimal()] for rows in blocks]
     words = [cells[word] for rows in blocks for _, cells in rows]
-    prefix = f"{language}:"
-    without = sum(not written.startswith(prefix) for written in words)
+    # WikiANN writes the language before each word ("de:").
+    prefixes = Counter(match[0] for written in words if (match := _LANGUAGE.match(written)))
+    ((prefix, count),) = prefixes.most_common(1) or [("", 0)]
+    without = len(words) - count
     if 0 < 2 * without <= len(words):
         line = "%s: %d of %d words are without the prefix %s"
         logger.warning(line, path, without, len(words), prefix)
@@ -255,29 +257,24 @@ def read_columns(
 
 
 def _with_tags_checked(
-    sentences: list[TaggedWords], letters: Mapping[str, str], entities: bool, faults: Faults
+    sentences: list[TaggedWords], labels: Collection[str] | None, entities: bool, faults: Faults
 ) -> list[TaggedWords]:
-    """The sentences with the letters of IOBES, after all tags were looked at; see `read_words`."""
-    tags_of = [[_tag(cell, letters) for cell in sentence.tags] for sentence in sentences]
-    found = {tag for tags in tags_of for tag in tags if is_tag(tag, "IOBES")}
-    # In a file without entities every tag stands for itself, and O for nothing.
-    if not entities and found <= {OUTSIDE}:
-        return [sentence._replace(tags=list(map(normal_label, sentence.tags))) for sentence in sentences]
-    for sentence, tags in zip(sentences, tags_of):
-        for line, cell, tag in zip(sentence.lines, sentence.tags, tags):
-            if tag not in found:
+    """The sentences with tags in IOBES, if they mark entities, after all were looked at; see `read_words`."""
+    cells = [[normal_label(cell) for cell in sentence.tags] for sentence in sentences]
+    own = {*chain.from_iterable(cells)}
+    tag_of = {} if labels is None else entity_tags(own) or entity_tags({*own, *labels})
+    if not (tag_of or entities):  # each tag stands for itself
+        return [sentence._replace(tags=tags) for sentence, tags in zip(sentences, cells)]
+    kept = []
+    for sentence, tags in zip(sentences, cells):
+        for line, cell in zip(sentence.lines, tags):
+            if cell not in tag_of:
                 faults.add(
                     line,
                     f"'{cell}' is no tag of an entity",
                     "a tag is O or B-<type>, or has another letter of a scheme; write I-<type>",
                 )
+        if tag_of.keys() >= {*tags}:
+            kept.append(sentence._replace(tags=[tag_of[cell] for cell in tags]))
     faults.end(logger.warning)
-    return [
-        sentence._replace(tags=tags) for sentence, tags in zip(sentences, tags_of) if found.issuperset(tags)
-    ]
-
-
-def _tag(cell: str, letters: Mapping[str, str]) -> str:
-    """A tag whose first letter is replaced by the one that IOBES has for it."""
-    tag = normal_label(cell)
-    return letters.get(tag[:1], tag[:1]) + tag[1:]
+    return kept
