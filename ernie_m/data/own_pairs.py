@@ -29,7 +29,6 @@ from ernie_m.finetune.retrieval.steps import KeyedRows, keys_by
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.open_model import open_model
 from ernie_m.reader.files.own_files import (
-    LANGUAGE,
     WITH_BOTH_SIDES,
     files_in,
     languages_in_name,
@@ -46,13 +45,13 @@ from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.tokenizer.vocabulary import UNK
 from ernie_m.utils.errors import UserError, listed, say
 from ernie_m.utils.files import atomic_dir, write_json
+from ernie_m.utils.languages import common_language
 from ernie_m.utils.text_tables import in_columns
 
 FOUND = "pairs.json"
 _HELD_OUT = 500  # so many rows of a file are held out, but at most a tenth
 _SAMPLE = 200  # rows of a file that are looked at
 _MOST_UNKNOWN = 0.1  # a language with a greater share of unknown tokens is one that the model lacks
-_SIDE = re.compile("[a-z]{2}(_[a-z]+)?")  # the ending of one of two aligned files
 # A file with one of them in its name is held out.
 _HELD_OUT_WORDS = {word for word, split in SPLITS.items() if split != "train"}
 _HELD_OUT_WORDS |= {"devtest", "heldout", "newstest", "tests", "testset"}
@@ -138,9 +137,9 @@ def find(sources: Iterable[str], output: Path) -> FoundFiles:
             side = ending.removeprefix(".")  # "de" of news.de-en.de, one of two aligned files
             if ending in WITH_BOTH_SIDES:
                 pairs.append(PairFile.of(str(path), languages_in_name(path), stem))
-            elif ending == ".txt" and re.fullmatch(LANGUAGE, last_word):
+            elif ending == ".txt" and common_language(last_word):
                 text.setdefault(last_word, []).append(str(path))
-            elif _SIDE.fullmatch(side) or side in last_word.split("-"):
+            elif (side != "bak" and common_language(side)) or side in last_word.split("-"):  # no backup
                 aligned.setdefault(path.with_name(stem), {})[side] = path
             else:
                 unread.append(str(path))

@@ -25,11 +25,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ernie_m.data.download import pip_download
-from ernie_m.reader.files.odd_text import SCRIPT_OF
 from ernie_m.reader.files.pairs import header_of
 from ernie_m.training.claim import claim_file, only_run_in
 from ernie_m.utils.errors import UserError, command_name, say
 from ernie_m.utils.files import atomic_dir, atomic_file, sha256_of, write_json
+from ernie_m.utils.languages import script_of_language
 from ernie_m.utils.options import option, parse_options
 from ernie_m.utils.text_tables import in_columns
 
@@ -318,7 +318,7 @@ def _are_translations(language: str, english: str, translation: str) -> bool:
 def _is_of(language: str, words: Sequence[str], english: set[str]) -> bool:
     """Whether the words are in the script of a language, and not mostly those of the English sentence."""
     letters = "".join(words)
-    script = SCRIPT_OF.get(language, "LATIN")
+    script = script_of_language(language)
     in_script = sum(unicodedata.name(letter, "").startswith(script) for letter in letters)
     left = sum(word.lower() in english for word in words)
     return in_script > 0.6 * len(letters) and left <= 0.5 * len(words)

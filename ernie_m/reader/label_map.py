@@ -9,26 +9,13 @@ import numpy as np
 
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import read_object, write_json
+from ernie_m.utils.languages import common_language
 
 # The key under which `expand` puts the file of a pattern without %s if there is no language map.
 ALL_LANGUAGES = "all"
-# The codes with three letters of the languages of MLQA.
-_TWO_LETTERS = {
-    "ara": "ar",
-    "arb": "ar",
-    "deu": "de",
-    "ger": "de",
-    "eng": "en",
-    "spa": "es",
-    "hin": "hi",
-    "vie": "vi",
-    "zho": "zh",
-    "chi": "zh",
-    "cmn": "zh",
-}
 # A language with a script and a region, or with the language of the questions: zh-hans-cn, zh-question-de.
 _LANGUAGE = re.compile(
-    rf"((train|dev|test|mlqa|xquad)-)?(context-)?(?P<code>[a-z]{{2}}|{'|'.join(_TWO_LETTERS)})"
+    r"((train|dev|test|mlqa|xquad)-)?(context-)?(?P<code>[a-z]{2,3})"
     r"(-[a-z]{4})?(-[a-z]{2}|-\d{3})?(-question-.+)?"
 )
 
@@ -71,8 +58,8 @@ def named_language(name: str) -> str:
     dev-context-zh-question-de.json: of two languages the first is that of the contexts.
     """
     matches = map(_LANGUAGE.fullmatch, name.lower().replace("_", "-").split("."))
-    codes = [match["code"] for match in matches if match]
-    return _TWO_LETTERS.get(codes[-1], codes[-1]) if codes else ""
+    codes = [code for match in matches if match and (code := common_language(match["code"]))]
+    return codes[-1] if codes else ""
 
 
 def write_places(path: str | os.PathLike, names: Iterable[str]) -> None:

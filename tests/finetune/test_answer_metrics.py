@@ -82,7 +82,9 @@ def test_scores_by_hand():
         ("ar", "ar arb_Arab ara"),
         ("en", "eng en-zh en-question-zh"),
         ("pt", "pt_BR xquad.pt.json"),
-        ("", "all rus dev dev.json no_answer_start.json train-v1.1.json"),
+        ("ru", "rus dev.rus.json"),
+        ("de", "mlqa.de.qa.json dev.de.ok.json"),
+        ("", "all dev dev.json no_answer_start.json train-v1.1.json"),
     ],
 )
 def test_the_language_that_a_name_says(language, names):

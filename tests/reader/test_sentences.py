@@ -42,15 +42,15 @@ def test_xtreme_names_and_public_names(tmp_path):
     write(tmp_path, {"de-en.de": ["a", "b"], "de-en.en": ["A", "B"]})
     write(tmp_path, {"xx-en.xx": ["c"], "xx-en.en": ["C"]})
     write(tmp_path, {"tatoeba.pes-eng.pes": ["d"], "tatoeba.pes-eng.eng": ["D"]})
-    write(tmp_path, {"tatoeba.lat-eng.lat": ["Latin is not one of the 36 languages"]})
+    write(tmp_path, {"tatoeba.lat-eng.lat": ["none of the 36"], "tatoeba.lat-eng.eng": ["E"]})
     bitexts = read_bitexts(tmp_path)
-    assert [bitext.language for bitext in bitexts] == ["de", "fa", "xx"]
+    assert [bitext.language for bitext in bitexts] == ["de", "fa", "la", "xx"]
     assert bitexts[0][:5] == ("de", ["a", "b"], ["A", "B"], True, True)
     assert bitexts[1][:5] == ("fa", ["d"], ["D"], True, True)
     assert [bitext.language for bitext in read_bitexts(tmp_path, ["xx", "de"])] == ["xx", "de"]
     for stray in ("notes-en.txt", "de-en.de.gz", "fr-en.txt"):
         write(tmp_path, {stray: ["no bitext"]})
-    assert [bitext.language for bitext in read_bitexts(tmp_path)] == ["de", "fa", "xx"]
+    assert [bitext.language for bitext in read_bitexts(tmp_path)] == ["de", "fa", "la", "xx"]
 
 
 def test_files_of_other_languages(tmp_path):

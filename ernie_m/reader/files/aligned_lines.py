@@ -10,6 +10,7 @@ is a folder of files with these names:
 """
 
 import os
+import re
 from array import array
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +25,9 @@ from ernie_m.reader.files.own_files import WITH_BOTH_SIDES, named_files
 from ernie_m.reader.files.pairs import PairRows
 from ernie_m.reader.files.plain_text import refuse_other_forms, split_name
 from ernie_m.reader.files.table_options import TableOptions
-from ernie_m.utils.errors import UserError, command_name
+from ernie_m.utils.errors import UserError, command_name, listed
+from ernie_m.utils.languages import language_tag
+from ernie_m.utils.logging import logger
 
 # XTREME's codes of the 36 languages of Tatoeba -> the codes in the public file names, in the order of the
 # paper's Table 16.
@@ -35,6 +38,8 @@ TATOEBA = {
     "nl": "nld", "pt": "por", "ru": "rus", "sw": "swh", "ta": "tam", "te": "tel", "th": "tha", "tl": "tgl",
     "tr": "tur", "ur": "urd", "vi": "vie", "zh": "cmn",
 }  # fmt: skip
+# One of two aligned files.
+_BITEXT = re.compile(r"(tatoeba\.)?(?P<code>.+)-(?P<english>en|eng)\.(?P<side>(?P=code)|(?P=english))")
 _MANY_LINES = 20  # a file with more lines is in alphabetical order only if it was sorted
 
 
@@ -195,18 +200,21 @@ def _refuse_reversed_names(folder: Path) -> None:
 
 def _find_bitexts(folder: Path) -> dict[str, tuple[Path, ...]]:
     """Language -> its file and the English one, or one with both. Languages of Table 16 come first."""
+    names = {language_tag(code): code for code in TATOEBA}  # XTREME's
     files: dict[str, tuple[Path, ...]] = {}
-    for language, code in TATOEBA.items():
-        path = folder / f"tatoeba.{code}-eng.{code}"
-        if path.is_file():
-            files[language] = (path, folder / f"tatoeba.{code}-eng.eng")
-    for path in sorted(folder.glob("[!.]*.*")):
-        language = path.name.split(".")[0].removesuffix("-en")
-        is_bitext = path.name == f"{language}-en.{language}"  # and not de-en.en or notes-en.txt
-        if is_bitext and language != "en" and path.is_file():
-            files[language] = (path, folder / f"{language}-en.en")
+    unread = []
+    for path in sorted(path for path in folder.glob("[!.]*.*") if path.is_file()):
+        match = _BITEXT.fullmatch(path.name)
+        english = path.with_suffix(f".{match['english']}") if match else path
+        if english != path:
+            tag = language_tag(match["code"])
+            files[names.get(tag, tag if tag.isalpha() else match["code"])] = (path, english)
         elif split_name(path)[0] in WITH_BOTH_SIDES:
-            files[language] = (path,)
+            files[path.name.split(".")[0].removesuffix("-en")] = (path,)
+        elif not match:
+            unread.append(str(path))
+    if unread:
+        logger.warning("not read: %s", listed(unread, 10))
     in_paper = [language for language in TATOEBA if language in files]
     not_in_paper = sorted(files.keys() - TATOEBA.keys())
     return {language: files[language] for language in in_paper + not_in_paper}

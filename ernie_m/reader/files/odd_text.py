@@ -8,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from ernie_m.utils.errors import UserError, shown
+from ernie_m.utils.languages import script_of_language
 from ernie_m.utils.logging import logger
 
 _HEAD = 1000  # lines that are looked at
@@ -21,26 +22,6 @@ _TAG_ALONE = re.compile(r"</?[a-z!][^<>]*>", re.IGNORECASE)
 _ENCLOSED = re.compile('".*"".*"')  # as pandas writes a text with quotation marks, also between tabs
 _NUMBERS = re.compile(r"[-\d.;\s]+")  # as ERNIE's ids for pre-training
 _TIMES = re.compile(r"\d+:\d\d:\d\d[.,]\d+ --> ")
-# Languages that are written in one script other than Latin, by how Unicode names its letters.
-_SCRIPTS = {
-    "CYRILLIC": "ru uk bg be mk",
-    "GREEK": "el",
-    "ARABIC": "ar fa ur ps ug",
-    "HEBREW": "he yi",
-    "DEVANAGARI": "hi mr ne",
-    "BENGALI": "bn as",
-    "GURMUKHI": "pa",
-    "TAMIL": "ta",
-    "TELUGU": "te",
-    "MALAYALAM": "ml",
-    "THAI": "th",
-    "GEORGIAN": "ka",
-    "ARMENIAN": "hy",
-    "CJK": "zh ja",
-    "HANGUL": "ko",
-    "LATIN": "en de fr es it pt nl da sv no fi pl cs sk hu ro hr sl et lv lt tr vi id ms sw af eu ca",
-}
-SCRIPT_OF = {language: script for script, names in _SCRIPTS.items() for language in names.split()}
 
 
 def look_at_text(path: str | Path, lines: Sequence[str], language: str, as_it_stands: bool | None) -> None:
@@ -68,7 +49,7 @@ def look_at_text(path: str | Path, lines: Sequence[str], language: str, as_it_st
         elif not as_it_stands:
             raise UserError(f"{message}; take it out, or, if it is text: --text_as_it_stands true")
     script = script_of([line for _, line in texts])
-    expected = SCRIPT_OF.get(language.partition("_")[0])
+    expected = script_of_language(language)
     if script and expected and script != expected:
         logger.warning(
             "%s: most letters are %s, and those of '%s' are %s; is it another language, or are the sides "

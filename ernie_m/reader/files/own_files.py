@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 
 from ernie_m.reader.files.plain_text import ENDINGS, TextFile, split_name
 from ernie_m.reader.files.tables import WORDS
-from ernie_m.reader.label_map import ALL_LANGUAGES, named_language
+from ernie_m.reader.label_map import ALL_LANGUAGES
 from ernie_m.reader.tags import JOINT
 from ernie_m.utils.errors import UserError, listed
+from ernie_m.utils.languages import language_tag
 from ernie_m.utils.logging import logger
 
 SPLITS = ("train", "dev", "test")
@@ -174,10 +175,9 @@ def refuse_two_names(languages: Iterable[str]) -> None:
     Raises:
         UserError: two of the names are of one language, with the same script or region.
     """
-    names: dict[tuple[str, ...], str] = {}  # a language in two letters, with its script or region -> its name
+    names: dict[str, str] = {}  # the tag of a language, with its script or region -> its name
     for name in sorted(set(languages)):
-        code, *rest = name.lower().split("_")
-        other = names.setdefault((named_language(code) or code, *rest), name)
+        other = names.setdefault(language_tag(name) or name.lower(), name)
         if other != name:
             raise UserError(f"{other} and {name} are one language; give all of its text under one name")
 
@@ -187,7 +187,7 @@ def languages_in_name(path: str | os.PathLike) -> tuple[str, ...]:
     name = os.path.basename(path)
     endings = "".join(split_name(name))  # ".csv.gz"
     match = _TWO_LANGUAGES.fullmatch(name[: len(name) - len(endings)])
-    return match.groups() if match else ()
+    return match.groups() if match and all(map(language_tag, match.groups())) else ()
 
 
 def expand(path: Any) -> str:
