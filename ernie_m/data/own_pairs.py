@@ -34,12 +34,12 @@ from ernie_m.reader.files.own_files import (
     languages_in_name,
     languages_of,
     refuse_two_names,
+    says_held_out,
     split_label,
 )
 from ernie_m.reader.files.pairs import PairRows, header_of
 from ernie_m.reader.files.plain_text import split_name
 from ernie_m.reader.files.table_options import TableOptions
-from ernie_m.reader.files.tables import SPLITS
 from ernie_m.tokenizer.equal_texts import text_keys
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from ernie_m.tokenizer.vocabulary import UNK
@@ -52,9 +52,6 @@ FOUND = "pairs.json"
 _HELD_OUT = 500  # so many rows of a file are held out, but at most a tenth
 _SAMPLE = 200  # rows of a file that are looked at
 _MOST_UNKNOWN = 0.1  # a language with a greater share of unknown tokens is one that the model lacks
-# A file with one of them in its name is held out.
-_HELD_OUT_WORDS = {word for word, split in SPLITS.items() if split != "train"}
-_HELD_OUT_WORDS |= {"devtest", "heldout", "newstest", "tests", "testset"}
 
 
 @dataclass(frozen=True)
@@ -78,8 +75,7 @@ class PairFile:
     def of(cls, files: str, languages: tuple[str, ...], stem: str = "") -> "PairFile":
         notation = f"{'-'.join(languages)}<={files}" if languages else files
         in_order = sorted(languages, key=lambda language: language == "en")
-        words = re.split(r"[\W\d_]+", Path(files.split(",")[0]).name.lower())
-        is_held_out = not _HELD_OUT_WORDS.isdisjoint(words)
+        is_held_out = says_held_out(files.split(",")[0])
         if is_held_out or not languages:
             before_languages = stem.removesuffix("-".join(languages)).strip("._-")
             in_order.insert(0, re.sub(r"\W+", "_", before_languages))

@@ -69,6 +69,29 @@ def test_files_globs_folders_and_variables(tmp_path, monkeypatch):
         assert [source.paths[0] for source in stream.sources] == [str(tmp_path / name) for name in names]
 
 
+def test_a_file_of_dev_or_test_is_read_only_if_it_is_named_itself(tmp_path, caplog):
+    names = ["a.txt", "attest.txt", "dev.en", "dev.de", "newstest2020.txt"]
+    for name in names:
+        write_lines(tmp_path / name, ["x"])
+
+    def read(path, languages="en"):
+        by_count = ({}, {languages: path}) if "-" in languages else ({languages: path}, {})
+        (stream,) = resolve(*by_count)
+        return [[path.removeprefix(f"{tmp_path}/") for path in source.paths] for source in stream.sources]
+
+    for several in (tmp_path, tmp_path / "*"):
+        caplog.clear()
+        assert read(str(several)) == [["a.txt"], ["attest.txt"]]
+        (line,) = caplog.messages
+        assert line.startswith("left out, ") and all(f"{tmp_path}/{name}" in line for name in names[2:])
+    assert "no other file; one that is named itself is read" in error_of(read, f"{tmp_path}/dev.*")
+    caplog.clear()
+    assert read(f"{tmp_path}/newstest2020.txt") == [["newstest2020.txt"]]
+    for files in (f"{tmp_path}/dev.en,{tmp_path}/dev.de", f"{tmp_path}/dev"):
+        assert read(files, "en-de") == [["dev.en", "dev.de"]]
+    assert not caplog.messages
+
+
 @pytest.mark.parametrize(
     "mono, parallel, message",
     [

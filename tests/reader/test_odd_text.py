@@ -42,6 +42,11 @@ ODD = {
     "numbered": ([f"{n}. {text}" for n, text in enumerate(TEXTS, 1)], 1),
     "fastText": ([f"__label__{('en', 'de')[n % 2]} {text}" for n, text in enumerate(TEXTS)], 1),
     "a tag of the language": ([f"<2de> {text}" for text in TEXTS], 1),
+    "mBART": ([f"en_XX {text}" for text in TEXTS], 1),
+    "a name": ([f"English: {text}" for text in TEXTS], 1),
+    "subword-nmt": ([text[:2] + "@@ " + text[2:] for text in TEXTS], 1),
+    "spm_encode": (["▁" + text.replace(" ", " ▁") for text in TEXTS], 1),
+    "columns": ([f"{text}\t{text}" for text in TEXTS], 1),
     "HTML": ([text if n % 3 == 0 else f"{text}<br/>" for n, text in enumerate(TEXTS)], 2),
     "cells in quotation marks": ([f'"{text} ""{text}"""' for text in TEXTS], 1),
     "entities": ([f"{text} &amp; {text}" for text in TEXTS], 1),
@@ -59,7 +64,7 @@ EVEN = {
     "text": TEXTS,
     "years": [f"{1900 + 3 * n} {text}" for n, text in enumerate(TEXTS)],
     "some numbers": [f"{n}; 2.5" if n % 3 == 0 else text for n, text in enumerate(TEXTS)],
-    "a word with a digit": [f"COVID-19 {text}" for text in TEXTS],
+    "a word with a digit": [f"COVID-19 {text}" if n % 2 else text for n, text in enumerate(TEXTS)],
     "some HTML": [f"<b>{text}</b>" if n % 15 == 0 else text for n, text in enumerate(TEXTS)],
     "some notes": [f"[{n}] {text}" if n % 3 == 0 else text for n, text in enumerate(TEXTS)],
 }
@@ -85,6 +90,13 @@ def test_odd_text_is_refused_for_corpora_and_said_elsewhere(tmp_path, caplog, na
     assert Sentences(path).texts() == lines
     (said,) = caplog.messages
     assert said.startswith(f"{path}, line {number}: ")
+
+
+def test_odd_text_behind_the_beginning(tmp_path):
+    path = write(
+        tmp_path / "a.txt", [*TEXTS * 50, *(f"<doc {n}>\n{TEXTS[n % 30]}\n</doc>" for n in range(200))]
+    )
+    assert error_of(look_at, {"en": str(path)}).startswith(f"{path}: lines are tags")
 
 
 @pytest.mark.parametrize("name", EVEN)

@@ -7,6 +7,7 @@ bytes with any number of workers and after any interruption. Memory does not gro
 import contextlib
 import io
 import itertools
+import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -28,6 +29,7 @@ from ernie_m.utils.logging import logger
 # The most lines of a unit of aligned files: where one has short lines, the other may have long ones.
 _MOST_LINES = 1 << 16
 _HEAD = 1 << 18  # bytes of a file of pairs that tell which columns are read
+_SAMPLES = 16  # places of a file of text that are looked at
 
 
 class PairTable(NamedTuple):
@@ -208,6 +210,7 @@ def look_at_sources(streams: Sequence[Stream], options: TextOptions) -> None:
     """
     for source in itertools.chain.from_iterable(stream.sources for stream in streams):
         for number, path in enumerate(source.paths):
+            further = []
             with _opened(source, path, options) as file:
                 if source.has_columns:
                     table, sample = _table_of(file, source, options)
@@ -216,8 +219,21 @@ def look_at_sources(streams: Sequence[Stream], options: TextOptions) -> None:
                 else:
                     lines = file.head(_HEAD).decode(errors="replace").split("\n")
                     sides = {source.languages[number]: lines}
+                    further = _further_lines(path)
             for language, lines in sides.items():
-                look_at_text(path, lines, language, options.text_as_it_stands)
+                look_at_text(path, lines, language, options.text_as_it_stands, further)
+
+
+def _further_lines(path: str) -> list[str]:
+    """Lines of several places behind the beginning of a file that is not packed."""
+    lines: list[str] = []
+    with open(path, "rb") as file:
+        is_packed = file.read(2) in (b"\x1f\x8b", b"BZ", b"\xfd7")
+        size = 0 if is_packed else os.path.getsize(path)
+        for place in range(size // _SAMPLES, size, size // _SAMPLES + 1):
+            file.seek(place)
+            lines += file.read(2 * _HEAD // _SAMPLES).decode(errors="replace").split("\n")[1:-1]
+    return lines
 
 
 def _table_of(

@@ -132,6 +132,10 @@ NOTATION = 'write language<=path in quotes, such as "en<=news.txt.gz" or "en-de<
 _LANGUAGE = re.compile(r"[A-Za-z0-9_]+")
 WITH_BOTH_SIDES = (".tsv", ".csv", ".tmx", ".jsonl", ".json", ".xlsx")  # names of files that have both sides
 LANGUAGE = "[a-z]{2,3}(?:_[A-Za-z]+)?"  # in the name of a file; also zh_Hans
+_HELD_OUT_WORDS = {
+    "dev", "development", "devtest", "eval", "evaluation", "held", "heldout", "holdout", "newsdev",
+    "newstest", "test", "testing", "tests", "testset", "tst", "val", "valid", "validation",
+}  # fmt: skip
 _TWO_LANGUAGES = re.compile(rf"(?:.*[._-])?({LANGUAGE})-({LANGUAGE})")
 
 
@@ -188,6 +192,12 @@ def languages_in_name(path: str | os.PathLike) -> tuple[str, ...]:
     endings = "".join(split_name(name))  # ".csv.gz"
     match = _TWO_LANGUAGES.fullmatch(name[: len(name) - len(endings)])
     return match.groups() if match and all(map(language_tag, match.groups())) else ()
+
+
+def says_held_out(path: str | os.PathLike) -> bool:
+    """Whether the name of a file says that it is for development or testing."""
+    words = re.split(r"[\W\d_]+", os.path.basename(path).lower())
+    return not _HELD_OUT_WORDS.isdisjoint(words)
 
 
 def expand(path: Any) -> str:
@@ -252,6 +262,9 @@ def _moses_files(prefix: str, languages: tuple[str, ...]) -> tuple[str, ...] | N
 def find_files(path: Any) -> list[str]:
     """A file, or the files of a folder or a glob in alphabetical order.
 
+    Those whose names say that they are for development or testing are left out, with a warning. A file that
+    is named itself is not.
+
     Raises:
         UserError: there is none.
     """
@@ -263,6 +276,12 @@ def find_files(path: Any) -> list[str]:
     else:
         paths = glob.glob(path, recursive=True)
     files = sorted(path for path in paths if not os.path.isdir(path))
+    held_out = [file for file in files if file != path and says_held_out(file)]
+    if held_out:
+        logger.warning("left out, for development or testing by their names: %s", listed(held_out, 10))
+        files = [file for file in files if file not in held_out]
+        if not files:
+            raise UserError(f"{path}: no other file; one that is named itself is read")
     if not files:
         raise UserError(f"{path}: no file matches" if "*" in path else f"{path}: no such file")
     return files
