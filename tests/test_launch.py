@@ -15,6 +15,7 @@ from ernie_m.utils.options import parse_options
 from tests.helpers.processes import is_running, wait_until
 from tests.launching import ROOT, clean_environment, error_of, run_script
 
+pytestmark = pytest.mark.usefixtures("signals_of_a_terminal")
 parse = partial(parse_options, launch.LaunchFlags)
 
 

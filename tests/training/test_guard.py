@@ -11,6 +11,8 @@ import pytest
 from ernie_m.training.stop_requests import StopSignal
 from tests.launching import clean_environment, start_python
 
+pytestmark = pytest.mark.usefixtures("signals_of_a_terminal")
+
 
 def send(number: signal.Signals) -> None:
     os.kill(os.getpid(), number)
