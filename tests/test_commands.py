@@ -63,7 +63,7 @@ COMMANDS = {
     r"sh scripts/chaos\.sh .*": HOURS + "one round in test_chaos.py::test_a_round",
     r"sh scripts/data/get_weights\.sh.*": DOWNLOADS + "reader/test_get_weights.py::test_all_are_laid_out",
     r"sh scripts/data/get_data\.sh.*":
-        DOWNLOADS + "reader/test_get_data.py::test_every_task_ends_in_files_that_its_recipe_trains_on",
+        DOWNLOADS + "reader/test_get_data.py::test_every_task_ends_in_files_that_its_recipe_reads",
     r"\.venv/bin/ernie-m download text .*": DOWNLOADS + "reader/test_public_text.py::test_the_folder",
     r"sh scripts/verify_weights\.sh .*":
         "needs released weights; model/test_verify_weights.py::test_one_number_off_is_enough",

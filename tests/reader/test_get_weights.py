@@ -13,9 +13,10 @@ from ernie_m.commands import convert
 from ernie_m.data import get_weights
 from ernie_m.data.download import download
 from ernie_m.model.checkpoint import fluid
+from ernie_m.model.config import ErnieMConfig
 from ernie_m.tokenizer.tokenizer import Tokenizer
 from tests.foreign import make_official, official_config
-from tests.launching import error_of
+from tests.launching import ROOT, error_of
 from tests.reader.conftest import files
 
 # Nobody answers at this port. The address of the weights has the field {size}, that of a vocabulary {name}.
@@ -86,6 +87,12 @@ def test_all_are_laid_out(small, tokenizer, tmp_path, capsys):
     assert "is there already" in capsys.readouterr().out
 
 
+def test_the_released_sizes_are_those_of_the_configurations():
+    for size, hidden in get_weights.HIDDEN_SIZE.items():
+        config = ErnieMConfig.from_json(ROOT / f"configs/{size}/ernie_config.json")
+        assert (config.hidden_size, config.vocab_size) == (hidden, get_weights.VOCAB_SIZE)
+
+
 def test_an_archive_without_folders(small, tokenizer, tmp_path):
     """Its weights are the whole of it."""
     content = archive(tokenizer.vocab_size, 4, folder_of_weights="")
@@ -95,49 +102,50 @@ def test_an_archive_without_folders(small, tokenizer, tmp_path):
     assert not (tmp_path / "a.tar.gz").exists()
 
 
-@pytest.mark.parametrize("ranges", [True, False])
-def test_a_download_that_breaks_off_is_continued(server, tmp_path, ranges):
-    """From a server that can send the rest of a file, or only all of it."""
-    server.files["/x"] = b"0123456789"
-    server.ranges = ranges
-    server.drop_at = 3
+DATA = b"0123456789"
+TAG = '"first version"'
+OTHER = '"of another file"'
+# What is there of an earlier download and its version, whether the server sends parts, its tag; the messages.
+DOWNLOADS = {
+    "it is there": (None, None, True, TAG, [""]),
+    "it goes on": (DATA[:3], TAG, True, TAG, [""]),
+    "from a server that sends only all of it": (DATA[:3], TAG, False, TAG, [""]),
+    "of another version": (b"abc", OTHER, True, TAG, [""]),
+    "of an unknown version": (b"abc", "", True, TAG, [""]),
+    # As after a kill before it got its name: the server has nothing more to send.
+    "all of it is there": (
+        DATA,
+        TAG,
+        True,
+        TAG,
+        ["the server answers 416 Requested Range Not Satisfiable", ""],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", DOWNLOADS)
+def test_a_download_goes_on_and_two_versions_are_never_mixed(server, tmp_path, case):
+    part, version, server.ranges, server.tag, messages = DOWNLOADS[case]
+    server.files["/x"] = DATA
+    if part:
+        (tmp_path / "x.part").write_bytes(part)
+        (tmp_path / "x.version").write_text(version)
+    assert [download(f"{server.url}/x", tmp_path / "x") for _ in messages] == messages
+    assert (tmp_path / "x").read_bytes() == DATA and files(tmp_path) == ["x"]
+    assert server.requests[0] == ("/x", f"bytes={len(part)}-" if version else None)
+
+
+@pytest.mark.parametrize(("tag", "version"), [(TAG, TAG), ('W/"x"', "")])
+def test_a_download_that_breaks_off(server, tmp_path, tag, version):
+    """The next one finds what is there, and its version; a weak tag may stand for two files."""
+    server.files["/x"] = DATA
+    server.drop_at, server.tag = 3, tag
     assert download(f"{server.url}/x", tmp_path / "x") == "it broke off at 3 of 10 bytes"
-    server.drop_at = None
-    assert download(f"{server.url}/x", tmp_path / "x") == ""
-    assert server.requests == [("/x", None), ("/x", "bytes=3-")]
-    assert (tmp_path / "x").read_bytes() == b"0123456789" and files(tmp_path) == ["x"]
+    assert {name: (tmp_path / name).read_text() for name in files(tmp_path)} == {
+        "x.part": "012",
+        "x.version": version,
+    }
     assert download(f"{server.url}/none", tmp_path / "none") == "the server answers 404 Not Found"
-
-
-def test_two_versions_are_never_mixed(server, tmp_path):
-    """The beginning of a file that the server no longer has is not gone on with."""
-    server.files["/x"] = b"0123456789"
-    (tmp_path / "x.part").write_bytes(b"abc")
-    (tmp_path / "x.version").write_text('"of another file"')
-    assert download(f"{server.url}/x", tmp_path / "x") == ""
-    assert (tmp_path / "x").read_bytes() == b"0123456789"
-
-
-def test_a_part_that_has_no_rest_is_fetched_anew(server, tmp_path):
-    """As long as the file, as after a kill before it got its name; the server has nothing more to send."""
-    server.files["/x"] = b"0123456789"
-    (tmp_path / "x.part").write_bytes(b"0123456789")
-    (tmp_path / "x.version").write_text(server.tag)
-    assert "416" in download(f"{server.url}/x", tmp_path / "x")
-    assert download(f"{server.url}/x", tmp_path / "x") == ""
-    assert (tmp_path / "x").read_bytes() == b"0123456789"
-
-
-def test_two_versions_with_one_weak_tag_are_never_mixed(server, tmp_path):
-    """A weak tag may stand for two files."""
-    server.tag = 'W/"x"'
-    server.files["/x"] = b"abcdefghij"
-    server.drop_at = 3
-    download(f"{server.url}/x", tmp_path / "x")
-    server.drop_at = None
-    server.files["/x"] = b"0123456789"
-    assert download(f"{server.url}/x", tmp_path / "x") == ""
-    assert (tmp_path / "x").read_bytes() == b"0123456789"
 
 
 def test_without_a_network(monkeypatch, tmp_path, capsys):

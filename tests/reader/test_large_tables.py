@@ -16,7 +16,6 @@ from tests.launching import error_of
 
 READERS = {
     "labels": partial(read_labelled, options=LabelOptions()),
-    "pairs": PairRows,
     "words": read_words,
 }
 BLANK = 1 << 19  # lines; an integer of 8 bytes for each takes 4 MiB, everything else about 2

@@ -3,6 +3,7 @@
 import json
 import shlex
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from ernie_m.reader.files.table_options import LabelOptions
 from ernie_m.reader.files.tagged_words import read_words
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.options import parse_options
+from tests.launching import error_of
 
 
 @pytest.fixture
@@ -31,7 +33,8 @@ def read(tmp_path):
 
 
 HELLO, BYE = (["Hello, you"], "a"), (["Bye"], "b")
-READ = {  # name of a file -> its content, and the flags that it needs
+SEVERAL = [(["x"], ["a", "b"]), (["y"], [])]
+READ = {  # name of a file -> its content, the flags that it needs, and other rows than HELLO and BYE
     "comma.csv": ('Text,Label\n"Hello, you",a\nBye,b\n', {}),
     "semicolon.csv": ("Text;Label\nHello, you;a\nBye;b\n", {}),
     "tab.csv": ("Text\tLabel\nHello, you\ta\nBye\tb\n", {}),
@@ -47,27 +50,25 @@ READ = {  # name of a file -> its content, and the flags that it needs
     "numbers.csv": ('1,"Hello, you",a\n2,Bye,b\n', {"text": "2", "label": "3"}),
     "names.csv": ('Body,Team\n"Hello, you",a\nBye,b\n', {"text": "Body", "label": "Team"}),
     "only.csv": ('text,label,n\n"Hello, you",a,2\nno,c,1\nBye,b,3\n', {"only": "n>=2"}),
+    "mail.csv": (
+        "Subject,Body,label\nHello,you,a\n,Bye,b\n",
+        {"text": "Subject+Body"},
+        [(["Hello\nyou"], "a"), BYE],
+    ),
+    "lists.jsonl": (
+        '{"text": "x", "label": ["a", "b"]}\n{"text": "y", "label": []}\n',
+        {"several": True},
+        SEVERAL,
+    ),
+    "columns.csv": ("text,a,b\nx,1,1\ny,0,0\n", {"several": True, "label": "a,b"}, SEVERAL),
     "utf-16.csv": ('text,label\n"Hello, you",a\nBye,b\n'.encode("utf-16"), {}),
 }
 
 
 @pytest.mark.parametrize("name", READ)
 def test_what_is_read(read, name):
-    content, flags = READ[name]
-    assert read(name, content, **flags) == [HELLO, BYE]
-
-
-def test_two_columns_make_one_text(read):
-    content = "Subject,Body,label\nLate,Where is it?,a\n,No subject,b\n"
-    rows = read("mail.csv", content, text="Subject+Body")
-    assert rows == [(["Late\nWhere is it?"], "a"), (["No subject"], "b")]
-
-
-def test_several_labels_are_a_list_or_a_column_each(read):
-    rows = [(["x"], ["a", "b"]), (["y"], [])]
-    content = '{"text": "x", "label": ["a", "b"]}\n{"text": "y", "label": []}\n'
-    assert read("lists.jsonl", content, several=True) == rows
-    assert read("columns.csv", "text,a,b\nx,1,1\ny,0,0\n", several=True, label="a,b") == rows
+    content, flags, *rows = READ[name]
+    assert [read(name, content, **flags)] == (rows or [[HELLO, BYE]])
 
 
 def test_language_split_and_group_are_read_where_they_are_named(tmp_path):
@@ -101,6 +102,7 @@ REFUSED = {  # name of a file -> its content, flags, and what the message says: 
     "absent.csv": ("text,label\na,b\n", {"text": "Body"}, ("line 1: --text Body",)),
     "label.jsonl": ('{"text": "a", "label": ["b", "c"]}\n', {}, ("line 1", "--task multi-label")),
     "unread.csv": ("text,label\na,b\n", {"columns": "text,label"}, ("unread.csv", "--columns")),
+    "only.csv": ("text,label,n\na,b,x\nc,d,2\n", {"only": "n>=2"}, ("line 2: 'x' in 'n'",)),
     "hex.csv": ("text,label\na,b\n", {"encoding": "hex"}, ("--encoding hex",)),
 }
 
@@ -136,6 +138,31 @@ def test_options_that_a_file_is_not_read_with(tmp_path, name, content, read):
     (tmp_path / name).write_text(content)
     with pytest.raises(UserError, match=f"{tmp_path / name}: .*--label"):
         read(tmp_path / name, LabelOptions(label="x"))
+
+
+# Name of a file -> its content, whether it has questions, and its requests and columns of labels, or the
+# question that is asked about it.
+ASKED = {
+    "lines.txt": ("a\n\nb\n", False, ([{"text_a": "a", "text": "a"}, {"text_a": "b", "text": "b"}], [])),
+    "tab.txt": ("a\tb\n", False, "a .txt file has a text on each line"),
+    "id.csv": ("ID,text,label\n7,a,b\n", False, ([{"id": "7", "text_a": "a", "text": "a"}], [2])),
+    "two_labels.csv": ("text,label,score\na,b,c\n", False, ([{"text_a": "a", "text": "a"}], [])),
+    "questions.csv": ("context,question\na,b\n", True, ([{"question": "b", "context": "a"}], [])),
+    "no_question.csv": ("context,text\na,b\n", True, "which columns are the question and its context?"),
+}
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_what_a_model_is_asked_about(tmp_path, name):
+    content, questions, expected = ASKED[name]
+    path = tmp_path / name
+    path.write_text(content)
+    ask = partial(open_asked, path, LabelOptions(), Faults(path), questions=questions)
+    if isinstance(expected, str):
+        assert error_of(ask).startswith(f"{path}, line 1: {expected}")
+    else:
+        asked = ask()
+        assert ([request for *_, request in asked.rows()], asked.labels) == expected
 
 
 def test_zeros_and_ones_in_lists_name_no_labels(read):

@@ -39,6 +39,7 @@ FORMS = {
     "manythings": (numbered(lambda n, a, b: [a, b, LICENCE.format(2 * n, 3 * n)]), "1,2"),
     "WikiMatrix": (numbered(lambda n, a, b: [1.25 - n / 1e4, a, b]), "2,3"),
     "other names": ([["Frage", "Antwort"], *PAIRS], "Frage,Antwort"),
+    "a text called split": ([["split", "x"], *PAIRS], "split,x"),
     "ids": ([["id", "Source", "Target"], *numbered(lambda n, a, b: [n, a, b])], None),
     "the index of pandas": ([["", "anchor", "pos"], *numbered(lambda n, a, b: [n, a, b])], None),
     "the other order": (
@@ -247,21 +248,6 @@ LAUGHS = f'<!DOCTYPE tmx [<!ENTITY e0 "a">{ENTITIES}]>\n<tmx><tu><tuv><seg>&e9;<
 
 
 @pytest.mark.parametrize(
-    ("content", "place"),
-    [
-        ("<tmx><body><tu></tmx>", "a.tmx, line 1: "),
-        ("no XML", "a.tmx, line 1: "),
-        (tmx([{"en": "a", "de": "b"}])[:-20], "a.tmx, line "),
-        (LAUGHS, "a.tmx, line "),
-        ("<tmx><body/></tmx>", "a.tmx: "),
-    ],
-)
-def test_bad_tmx(tmp_path, content, place):
-    (tmp_path / "a.tmx").write_text(content)
-    assert place in error_of(PairRows, tmp_path / "a.tmx")
-
-
-@pytest.mark.parametrize(
     ("name", "content", "place"),
     [
         ("a.jsonl", '{"query": "a", "positive": "b"}\n{"query": "a"\n', "a.jsonl, line 2: "),
@@ -279,22 +265,20 @@ def test_bad_tmx(tmp_path, content, place):
         ("en-de.tsv", "a\tb\n \td\n", "en-de.tsv, line 2: "),
         ("a.csv", 'query,pos\n"open,c\n', "a.csv, line 2: "),
         ("a.tsv.gz", "not packed", "a.tsv.gz: "),
+        ("a.tmx", "<tmx><body><tu></tmx>", "a.tmx, line 1: "),
+        ("a.tmx", "no XML", "a.tmx, line 1: "),
+        ("a.tmx", tmx([{"en": "a", "de": "b"}])[:-20], "a.tmx, line "),
+        ("a.tmx", LAUGHS, "a.tmx, line "),
+        ("a.tmx", "<tmx><body/></tmx>", "a.tmx: "),
+        ("en.txt,de.txt", '{"text": "a"}\n{"text": "b"}\n', "en.txt, line 1: JSON"),
+        ("en.txt,de.txt", tmx([{"en": "a"}]), "en.txt, line 1: XML"),
     ],
 )
-def test_what_is_refused(tmp_path, name, content, place):
-    (tmp_path / name).write_text(content)
-    assert place in error_of(PairRows, tmp_path / name)
-
-
-@pytest.mark.parametrize(
-    ("content", "word"),
-    [('{"text": "a"}\n{"text": "b"}\n', "JSON"), (tmx([{"en": "a"}]), "XML")],
-)
-def test_text_of_other_forms(tmp_path, content, word):
-    path = tmp_path / "text"
-    path.write_text(content)
-    line = error_of(TextFile, str(path))
-    assert line.startswith(f"{path}, line 1: ") and word in line
+def test_what_is_refused(tmp_path, monkeypatch, name, content, place):
+    monkeypatch.chdir(tmp_path)
+    for file in name.split(","):
+        Path(file).write_text(content)
+    assert place in error_of(PairRows, name)
 
 
 def test_plain_text_is_no_other_form(tmp_path):

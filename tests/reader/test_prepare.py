@@ -199,12 +199,6 @@ def tagged(path: Path, labels: dict[str, int]) -> list[str]:
     return sentences
 
 
-def prepared_dev(source: Path, out: Path, language: str, *options) -> list[str]:
-    """Prepare a development file in `out`, and return its sentences as `tagged` does."""
-    prepare("panx", source, *options, "--output", out)
-    return tagged(out / f"dev/dev.{language}.tsv", read_label_map(out / "label_map.json"))
-
-
 def test_conll_the_shared_tasks(tmp_path, capsys):
     source = tmp_path / "conll"
     out = tmp_path / "out"
@@ -243,56 +237,63 @@ def test_conll_the_shared_tasks(tmp_path, capsys):
     assert "--num_labels is 9" in printed
 
 
-@pytest.mark.parametrize("name", ["dev-zh.tsv", "zh/dev"])
-def test_panx_in_both_forms(tmp_path, name):
-    """XTREME's form and WikiANN's, which has the language before each word. Only tabs separate columns."""
-    text = "前\tB-LOC\n鎮\tI-LOC\n\n\xa0\tO\na b\tB-PER\n"
-    if name == "zh/dev":
-        text = re.sub(r"(?m)^(?=.)", "zh:", text)  # before each line that is not empty
-    source = write(tmp_path, **{name: text})
+CHINESE = "前\tB-LOC\n鎮\tI-LOC\n\n\xa0\tO\na b\tB-PER\n"
+SCHEMES = "".join(f"w\t{tag}\n" for tag in ("0-PER", "1-PER", "2-PER", "3-PER", "O", "3-LOC"))
+# What is tested -> files, the language, its sentences as `tagged` has them.
+PANX = {
+    # XTREME's form and WikiANN's, which has the language before each word. Only tabs separate columns.
+    "XTREME": ({"dev-zh.tsv": CHINESE}, "zh", ["前/B-LOC 鎮/I-LOC", "\xa0/O a b/B-PER"]),
+    "WikiANN": (
+        {"zh/dev": re.sub(r"(?m)^(?=.)", "zh:", CHINESE)},
+        "zh",
+        ["前/B-LOC 鎮/I-LOC", "\xa0/O a b/B-PER"],
+    ),
+    # A word without the prefix stays as it is, and is counted; the other words lose theirs.
+    "a word without the prefix": (
+        {"en/dev": "en:Rome\tB-LOC\nis\tO\nen:old\tO\n\nen:a\tO\n"},
+        "en",
+        ["Rome/B-LOC is/O old/O", "a/O"],
+    ),
+    "tags as conlleval reads them, and a line without a word": (
+        {"dev-en.txt": "A B-PER\nb O\nc B-LOC\n\nd O\ne I-PER\nf I-LOC\n\ng\tO\n\tB-PER\nÑ\tI-PER\n"},
+        "en",
+        ["A/B-PER b/O c/B-LOC", "d/O e/B-PER f/B-LOC", "g/O Ñ/B-PER"],
+    ),
+    **{
+        f"the end of an entity, {letters}": (
+            {"dev-en.tsv": re.sub(r"\d", lambda place, letters=letters: letters[int(place[0])], SCHEMES)},
+            "en",
+            ["w/B-PER w/I-PER w/I-PER w/B-PER w/O w/B-LOC"],
+        )
+        for letters in ("BIES", "BMES", "BILU", "BMEW")
+    },
+    # As MasakhaNER has them, a folder for each.
+    "languages of three letters": (
+        {"hau/dev.txt": "Kano B-LOC\n", "hau/train.txt": "Kano B-LOC\n"},
+        "hau",
+        ["Kano/B-LOC"],
+    ),
+    # A line "# id" begins a sentence; a word # is a word.
+    "comments of MultiCoNER": (
+        {"dev-en.txt": "# id 5ab1\tdomain=en\nrome _ _ B-LOC\n# _ _ O\n\n# id 5ab2\tdomain=en\nold _ _ O\n"},
+        "en",
+        ["rome/B-LOC #/O", "old/O"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PANX)
+def test_panx(tmp_path, capsys, name):
+    contents, language, sentences = PANX[name]
     out = tmp_path / "out"
-    assert prepared_dev(source, out, "zh") == ["前/B-LOC 鎮/I-LOC", "\xa0/O a b/B-PER"]
-    assert list(read_label_map(out / "label_map.json")) == ["B-PER", "I-PER", "B-LOC", "I-LOC", "O"]
-
-
-def test_tags_are_read_as_conlleval_does(tmp_path):
-    """A line without a word is left out."""
-    text = "A B-PER\nb O\nc B-LOC\n\nd O\ne I-PER\nf I-LOC\n\ng\tO\n\tB-PER\nÑ\tI-PER\n"
-    source = write(tmp_path / "in", **{"dev-en.txt": text})
-    expected = ["A/B-PER b/O c/B-LOC", "d/O e/B-PER f/B-LOC", "g/O Ñ/B-PER"]
-    assert prepared_dev(source, tmp_path / "out", "en") == expected
-
-
-def test_a_word_of_wikiann_without_the_prefix(tmp_path, capsys):
-    """It stays as it is, and is counted; the other words lose theirs."""
-    source = write(tmp_path / "in", **{"en/dev": "en:Rome\tB-LOC\nis\tO\nen:old\tO\n\nen:a\tO\n"})
-    assert prepared_dev(source, tmp_path / "out", "en") == ["Rome/B-LOC is/O old/O", "a/O"]
-    assert "dev: 1 of 4 words are without the prefix en:" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("letters", ["BIES", "BMES", "BILU", "BMEW"])
-def test_schemes_with_the_end_of_an_entity(tmp_path, letters):
-    """IOBES, BMES, BILOU and BMEWO become IOB2."""
-    begin, inside, end, single = letters
-    tags = [f"{begin}-PER", f"{inside}-PER", f"{end}-PER", f"{single}-PER", "O", f"{single}-LOC"]
-    text = "".join(f"w\t{tag}\n" for tag in tags)
-    source = write(tmp_path / "in", **{"dev-en.tsv": text})
-    expected = ["w/B-PER w/I-PER w/I-PER w/B-PER w/O w/B-LOC"]
-    assert prepared_dev(source, tmp_path / "out", "en") == expected
-
-
-def test_languages_of_three_letters(tmp_path):
-    """As MasakhaNER has them, a folder for each."""
-    source = write(tmp_path / "in", **{"hau/dev.txt": "Kano B-LOC\n", "hau/train.txt": "Kano B-LOC\n"})
-    assert prepared_dev(source, tmp_path / "out", "hau") == ["Kano/B-LOC"]
-    assert read_languages(tmp_path / "out/lang_map.json") == ["hau"]
-
-
-def test_comments_of_multiconer(tmp_path):
-    """A line "# id" begins a sentence; a word # is a word."""
-    text = "# id 5ab1\tdomain=en\nrome _ _ B-LOC\n# _ _ O\n\n# id 5ab2\tdomain=en\nold _ _ O\n"
-    source = write(tmp_path / "in", **{"dev-en.txt": text})
-    assert prepared_dev(source, tmp_path / "out", "en") == ["rome/B-LOC #/O", "old/O"]
+    prepare("panx", write(tmp_path / "in", **contents), "--output", out)
+    labels = read_label_map(out / "label_map.json")
+    assert tagged(out / f"dev/dev.{language}.tsv", labels) == sentences
+    assert labels.keys() <= {"B-PER", "I-PER", "B-LOC", "I-LOC", "O"}
+    assert name != "XTREME" or list(labels) == ["B-PER", "I-PER", "B-LOC", "I-LOC", "O"]
+    assert name != "languages of three letters" or read_languages(out / "lang_map.json") == ["hau"]
+    is_counted = "dev: 1 of 4 words are without the prefix en:" in capsys.readouterr().out
+    assert is_counted == (name == "a word without the prefix")
 
 
 def squad(folder: Path, *names: str, ids=("1", "2")) -> Path:

@@ -247,11 +247,15 @@ def test_ids_are_read_not_assumed(tokenizer, piece_model, tmp_path):
         (b"[CLS]\t0\n[PAD]\t0\n[SEP]\t2\n[UNK]\t3\n[MASK]\t4\n", "vocab.txt: two of [CLS] [PAD]"),
         (b"[CLS]\nab\xff\n", "vocab.txt, line 2: not UTF-8 (byte 3 of the line)"),
         (b"[CLS]\n[PAD]\n[SEP]\n[UNK]\n[MASK]\nword\n", "do not belong together"),
+        (b"a 7\nb", "dict.txt, line 2: b "),
+        (b"a 7\na 8", "dict.txt, line 2: a 8 "),
+        (b"".join(b"no-piece-%d 7\n" % n for n in range(11)), "dict.txt do not belong together: 11 pieces"),
     ],
 )
 def test_bad_vocabularies_are_refused(piece_model, tmp_path, content, message):
-    (tmp_path / "vocab.txt").write_bytes(content)
-    assert message in error_of(Tokenizer, tmp_path / "vocab.txt", piece_model)
+    path = tmp_path / ("dict.txt" if "dict.txt" in message else "vocab.txt")
+    path.write_bytes(content)
+    assert message in error_of(Tokenizer, path, piece_model)
 
 
 def test_the_dict_of_fairseq(tokenizer, piece_model, tmp_path, caplog):
@@ -277,22 +281,6 @@ def test_the_dict_of_fairseq(tokenizer, piece_model, tmp_path, caplog):
     assert Tokenizer.from_folder(tmp_path, "none").vocab == ids
     read(*lines, "☃")
     assert ascii("☃")[1:-1] in caplog.text or "☃" in caplog.text
-
-
-@pytest.mark.parametrize(
-    "lines, place",
-    [
-        (["a 7", "b"], "dict.txt, line 2: b "),
-        (["a 7", "a 8"], "dict.txt, line 2: a 8 "),
-        (
-            [f"no-piece-{number} 7" for number in range(11)],
-            "dict.txt do not belong together: 11 pieces",
-        ),
-    ],
-)
-def test_a_dict_that_does_not_fit_is_refused(piece_model, tmp_path, lines, place):
-    (tmp_path / "dict.txt").write_text("\n".join(lines), encoding="utf-8")
-    assert place in error_of(Tokenizer, tmp_path / "dict.txt", piece_model)
 
 
 def test_of_a_token_or_an_id_that_occurs_twice_the_last_one_wins(tmp_path, piece_model, tokenizer, caplog):
@@ -406,74 +394,53 @@ def test_the_longest_added_token_is_found(piece_model, tokens):
     assert found == ["<e>x", "<e>", "<e>"]
 
 
+# What is tested -> the file of a folder, its content, its text rules and added tokens; or why it is refused.
+NO_TOKENS: dict = {}
 FOLDERS = {
-    "nothing says it": ({}, "ernie-m"),
-    "our key": ({"config.json": {"model_type": "ernie_m", "reading": {"text_rules": "none"}}}, "none"),
-    "a corpus": ({"manifest.json": {"vocabulary": {"text_rules": "transformers"}}}, "transformers"),
-    "the files of a model": ({"manifest.json": {"version": 1, "files": {}}}, "ernie-m"),
+    "nothing says it": (None, {}, ("ernie-m", NO_TOKENS)),
+    "our key": (
+        "config.json",
+        {"model_type": "ernie_m", "reading": {"text_rules": "none"}},
+        ("none", NO_TOKENS),
+    ),
+    "added": ("config.json", {"reading": {"added_tokens": {"<e1>": 402}}}, ("ernie-m", {"<e1>": 402})),
+    "a corpus": (
+        "manifest.json",
+        {"vocabulary": {"text_rules": "transformers"}},
+        ("transformers", NO_TOKENS),
+    ),
+    "the files of a model": ("manifest.json", {"version": 1, "files": {}}, ("ernie-m", NO_TOKENS)),
+    "unknown rules": ("config.json", {"reading": {"text_rules": "bert"}}, "config.json: "),
+    "a list": ("config.json", {"reading": {"added_tokens": ["<e1>"]}}, "config.json: "),
+    "no object": ("config.json", {"reading": "paddlenlp"}, "config.json: "),
+    "unknown rules of a corpus": ("manifest.json", {"vocabulary": {"text_rules": "bert"}}, "manifest.json: "),
+    "no object of a corpus": ("manifest.json", {"vocabulary": "bert"}, "manifest.json: "),
+    # The vocab.txt or the rules of another library would give other ids in silence.
+    "xlm-roberta": ("config.json", {"model_type": "xlm-roberta"}, "open_checkpoint("),
+    "converted": ("config.json", {"model_type": "xlm-roberta", "reading": {}}, "open_checkpoint("),
+    "ErnieMModel": (
+        "config.json",
+        {"model_type": "ernie_m", "architectures": ["ErnieMModel"]},
+        "open_checkpoint(",
+    ),
+    "UIEM": ("model_config.json", {"init_class": "UIEM"}, "open_checkpoint("),
+    "a tokenizer's config": ("tokenizer_config.json", {}, "open_checkpoint("),
+    "tokenizer.json": ("tokenizer.json", {}, "open_checkpoint("),
+    "fairseq": ("dict.txt", "", "open_checkpoint("),
 }
 
 
 @pytest.mark.parametrize("case", FOLDERS)
-def test_the_text_rules_of_a_folder(piece_model, tmp_path, case):
-    files, rules = FOLDERS[case]
+def test_a_folder_says_its_text_rules_and_added_tokens_or_is_refused(piece_model, tmp_path, case):
+    """Text rules that are asked for count more than those of the folder."""
+    name, content, expected = FOLDERS[case]
     shutil.copy(piece_model, tmp_path / "sentencepiece.bpe.model")
-    for name, contents in files.items():
-        (tmp_path / name).write_text(json.dumps(contents), encoding="utf-8")
-    assert Tokenizer.from_folder(tmp_path).text_rules == rules
-    assert Tokenizer.from_folder(tmp_path, "none").text_rules == "none"  # what is asked for counts
-
-
-@pytest.mark.parametrize(
-    ("name", "contents"),
-    [
-        ("config.json", {"reading": {"text_rules": "bert"}}),
-        ("config.json", {"reading": {"added_tokens": ["<e1>"]}}),
-        ("config.json", {"reading": "paddlenlp"}),
-        ("manifest.json", {"vocabulary": {"text_rules": "bert"}}),
-        ("manifest.json", {"vocabulary": "bert"}),
-    ],
-)
-def test_a_folder_that_does_not_say_its_text_rules(piece_model, tmp_path, name, contents):
-    shutil.copy(piece_model, tmp_path / "piece.model")
-    (tmp_path / name).write_text(json.dumps(contents), encoding="utf-8")
-    assert error_of(Tokenizer.from_folder, tmp_path).startswith(f"{tmp_path / name}: ")
-
-
-@pytest.mark.parametrize(
-    ("name", "contents"),
-    [
-        ("config.json", {"model_type": "xlm-roberta"}),
-        ("config.json", {"model_type": "xlm-roberta", "reading": {}}),  # converted
-        ("config.json", {"model_type": "ernie_m", "architectures": ["ErnieMModel"]}),
-        ("model_config.json", {"init_class": "UIEM"}),
-        ("tokenizer_config.json", {}),
-        ("tokenizer.json", {}),
-        ("dict.txt", ""),
-    ],
-)
-def test_the_folder_of_another_library_is_refused(piece_model, tmp_path, name, contents):
-    """Its vocab.txt or its rules would give other ids in silence."""
-    shutil.copy(piece_model, tmp_path / "sentencepiece.bpe.model")
-    (tmp_path / name).write_text(json.dumps(contents), encoding="utf-8")
-    line = error_of(Tokenizer.from_folder, tmp_path)
-    assert line.startswith(f"{tmp_path}: ") and "open_checkpoint(" in line
-
-
-def test_added_tokens_of_a_folder(piece_model, tmp_path):
-    shutil.copy(piece_model, tmp_path / "piece.model")
-    added = {"<e1>": Tokenizer(None, piece_model).vocab_size}
-    (tmp_path / "config.json").write_text(json.dumps({"reading": {"added_tokens": added}}), encoding="utf-8")
-    assert Tokenizer.from_folder(tmp_path).added_tokens == added
-
-
-@pytest.mark.data
-def test_real_text_in_fifteen_languages(data_dir):
-    tokenizer = Tokenizer(piece_model_path=data_dir / "vocab/xnli15-32k.model")
-    assert (tokenizer.vocab_size, tokenizer.mask_id) == (32002, 32001)
-    for path in sorted((data_dir / "pretrain/parallel-multiway").glob("ntrex.*")):
-        lines = path.read_text(encoding="utf-8").split("\n")[:100]
-        for line, ids in zip(lines, tokenizer.encode_batch(lines), strict=True):
-            ids_with_offsets, _ = encode_with_offsets(tokenizer, line)
-            assert ids == ids_with_offsets == tokenizer.encode(line)
-            test_spans_of_tokens(tokenizer, line)
+    if name:
+        (tmp_path / name).write_text(json.dumps(content), encoding="utf-8")
+    if isinstance(expected, str):
+        line = error_of(Tokenizer.from_folder, tmp_path)
+        assert line.startswith(str(tmp_path)) and expected in line
+    else:
+        tokenizer = Tokenizer.from_folder(tmp_path)
+        assert (tokenizer.text_rules, tokenizer.added_tokens) == expected
+        assert Tokenizer.from_folder(tmp_path, "none").text_rules == "none"
