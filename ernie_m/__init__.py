@@ -16,10 +16,12 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-def __getattr__(name: str) -> Any:
-    """`Model` and `load`, when they are first asked for: the commands start without them."""
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from ernie_m import interface
+if not TYPE_CHECKING:  # with it a checker would take every name for one of this module
 
-    return getattr(interface, name)
+    def __getattr__(name: str) -> Any:
+        """Import `Model` and `load` on first use, so that commands start without them."""
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from ernie_m import interface
+
+        return getattr(interface, name)

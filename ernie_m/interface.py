@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from numbers import Integral, Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict, Unpack
 
 from ernie_m.inference.options import as_list, as_row, in_parts, languages_of, one_for_each, parsed
 from ernie_m.model.tasks import (
@@ -37,8 +37,43 @@ if TYPE_CHECKING:
     from ernie_m.inference.tasks.search import SearchCorpus
 
 
+Pooling = Literal["mean", "specials", "cls", "pooled"]
+Layer = int | Literal["middle", "top"]
+
+
+class SearchOptions(TypedDict, total=False):
+    """Options of `Model.search` and `Model.index`."""
+
+    pooling: Pooling | None
+    layer: Layer | None
+    prompt: str | None
+
+
+class EncodeOptions(SearchOptions, total=False):
+    """Options of `Model.encode`, which `similarity` takes."""
+
+    centre: "bool | str | Sequence[str]"
+    on_empty: Literal["error", "skip"]
+    batch_size: int | None
+    normalize: bool | None
+
+
+class Prediction(TypedDict):
+    """What `Model.classify` returns for a text; which keys there are depends on the model's task."""
+
+    label: Any
+    labels: list[Any]
+    score: float
+    probabilities: dict[Any, float]
+    cut: NotRequired[bool]
+    unknown_words: NotRequired[int]
+
+
 def load(
-    folder: str | os.PathLike, engine: str = "auto", task: str | None = None, amp: str = "none"
+    folder: str | os.PathLike[str],
+    engine: Literal["auto", "openvino", "dygraph", "paddle", "onnx"] = "auto",
+    task: Literal["classification", "token-classification", "question-answering"] | None = None,
+    amp: Literal["none", "bf16", "fp16"] = "none",
 ) -> "Model":
     """Load a checkpoint of any supported format, or a folder that ernie-m export wrote.
 
@@ -133,7 +168,7 @@ class Model:
         parts = replace(loaded, tokenizer=None, _engines={}, weights=weights), vars(loaded.tokenizer)
         return _unpacked, (self.scores, self.engine, pickle.dumps(parts))
 
-    def classify(self, texts: str | Iterable[str | Sequence[str]]) -> list[dict]:
+    def classify(self, texts: str | Iterable[str | Sequence[str]]) -> list[Prediction]:
         """Classify texts, or pairs of texts: {"label", "probabilities": {label: float}} of each.
 
         A model for several labels a text answers {"labels", "probabilities"}. A tuple of two strings is one
@@ -155,7 +190,7 @@ class Model:
         labels: str | Sequence[str],
         template: str = "This example is {}.",
         several: bool = False,
-    ) -> list[dict]:
+    ) -> list[dict[str, Any]]:
         """Classify texts by labels of one's own: {"label", "probabilities": {label: float}} of each.
 
         The model is one of natural language inference, with a label named entailment.
@@ -169,7 +204,7 @@ class Model:
         requests = [{"text": text, **shared} for text in as_list(texts, "texts")]
         return self._answer(ZERO_SHOT, requests)
 
-    def tag(self, texts: str | Iterable[str | Sequence[str]]) -> list[dict]:
+    def tag(self, texts: str | Iterable[str | Sequence[str]]) -> list[dict[str, Any]]:
         """Tag texts, or lists of words: {"words", "tags", "entities"} of each."""
         requests = []
         for text in as_list(texts, "texts"):
@@ -179,18 +214,18 @@ class Model:
                 requests.append({"text": text})
         return self._answer(TOKEN_CLASSIFICATION, requests)
 
-    def answer(self, question: str, context: str) -> dict:
+    def answer(self, question: str, context: str) -> dict[str, Any]:
         """Answer a question from a text: {"answer", "start", "probability", "candidates"}."""
         (answer,) = self._answer(QUESTION_ANSWERING, [{"question": question, "context": context}])
         return answer
 
     def encode(
         self,
-        texts: str | Iterable[str],
-        pooling: str | None = None,
-        layer: str | int | None = None,
+        texts: str | Iterable[str | float | None],
+        pooling: Pooling | None = None,
+        layer: Layer | None = None,
         centre: bool | str | Sequence[str] = False,
-        on_empty: str = "error",
+        on_empty: Literal["error", "skip"] = "error",
         batch_size: int | None = None,
         normalize: bool | None = None,
         prompt: str | None = None,
@@ -253,7 +288,7 @@ class Model:
         return vectors
 
     def similarity(
-        self, texts: str | Iterable[str], others: str | Iterable[str], **options: Any
+        self, texts: str | Iterable[str], others: str | Iterable[str], **options: Unpack[EncodeOptions]
     ) -> "np.ndarray":
         """The cosine of each text and each other text: float32 [N, M]. Options: those of `encode`."""
         from ernie_m.vectors.pooling import unit
@@ -268,8 +303,8 @@ class Model:
         corpus: str | Iterable[str],
         top_k: int = 5,
         centre: bool | None = None,
-        **options: Any,
-    ) -> list[dict]:
+        **options: Unpack[SearchOptions],
+    ) -> list[dict[str, Any]]:
         """The `top_k` texts of the corpus nearest to a text, best first.
 
         Each is {"line", "index", "text", "cosine"}: lines are counted from 1, indices from 0.
@@ -288,7 +323,7 @@ class Model:
     def index(
         self,
         corpus: str | Iterable[str] | None = None,
-        folder: str | os.PathLike | None = None,
+        folder: str | os.PathLike[str] | None = None,
         **options: Any,
     ) -> "SearchCorpus":
         """Encode a corpus for many searches: `index.search(text, top_k)` answers as `search` does.
@@ -322,12 +357,12 @@ class Model:
         self,
         texts: str | Iterable[str | Sequence[str]],
         labels: Iterable[Any],
-        folder: str | os.PathLike | None = None,
-        layer: str | int | None = None,
+        folder: str | os.PathLike[str] | None = None,
+        layer: Layer | None = None,
         languages: Sequence[str] | None = None,
         groups: Sequence[Any] | None = None,
         finetune: bool = False,
-        task: str | None = None,
+        task: Literal["classification", "multi-label", "regression"] | None = None,
     ) -> "Model":
         """Train a classifier of labelled texts in seconds; its `scores` are those of rows it had not learned.
 
@@ -381,7 +416,7 @@ class Model:
         loaded, scored = fit_model(self.loaded, of_rows, path, finetune, layer)
         return Model(loaded, None if scored is None else scored.summary())
 
-    def rank(self, query: str, texts: Iterable[str]) -> list[dict]:
+    def rank(self, query: str, texts: Iterable[str]) -> list[dict[str, Any]]:
         """Order texts by how well they answer a query: {"index", "text", "score"} of each, the best first.
 
         An answer also has "cut" if the pair was too long, and the number of its "unknown_words".
@@ -398,12 +433,12 @@ class Model:
         best = sorted(range(len(answers)), key=lambda number: -answers[number]["score"])
         return [{"index": i, "text": sentences[i], **answers[i]} for i in best]
 
-    def fill(self, text: str, language: str | None = None, top_k: int = 5) -> list[list[dict]]:
+    def fill(self, text: str, language: str | None = None, top_k: int = 5) -> list[list[dict[str, Any]]]:
         """For each [MASK] of the text, the likeliest tokens with their probabilities."""
         (answer,) = self._answer(FILL_MASK, [{"text": text, "language": language}], top_k=top_k)
         return answer["masks"]
 
-    def _answer(self, task: str, requests: list[dict], **options: Any) -> list[dict]:
+    def _answer(self, task: str, requests: list[dict[str, Any]], **options: Any) -> list[dict[str, Any]]:
         """The answers to requests in the form of ernie-m predict.
 
         Args:
