@@ -22,7 +22,7 @@ COMMANDS = {
     "mine_pairs": ("commands.mine_pairs", "find translations in two texts"),
     "build_corpus": ("pretrain.build_corpus.command", "turn text and pairs into a corpus for run_pretrain"),
     "train_vocab": ("data.train_vocab", "train a SentencePiece model on text"),
-    "show_masks": ("pretrain.show", "print what each objective sees of a pair"),
+    "show_masks": ("pretrain.show_masks", "print what each objective sees of a pair"),
     "download": ("commands.download", "fetch public data, released weights, E5-small, text"),
     "prepare": ("data.prepare", "bring data sets into the official layout"),
 }
@@ -75,7 +75,7 @@ def start_program() -> None:
 
 def refuse_name(kind: str, name: str, known: list[str]) -> NoReturn:
     """End with a line that gives the known name of this kind that is most like one."""
-    from ernie_m.utils.gone import advice_on  # not for a name that is known
+    from ernie_m.utils.args import advice_on
 
     raise UserError(f"'{name}' is no {kind}; {advice_on(name, known)}")
 

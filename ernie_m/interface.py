@@ -14,7 +14,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict, Unpack
 
-from ernie_m.inference.options import as_list, as_row, in_parts, languages_of, one_for_each, parsed
+from ernie_m.inference.prediction_options import as_list, as_row, in_parts, languages_of, one_for_each, parsed
 from ernie_m.model.tasks import (
     CLASSIFICATION,
     EMBEDDING,
@@ -26,8 +26,8 @@ from ernie_m.model.tasks import (
     TOKEN_CLASSIFICATION,
     ZERO_SHOT,
 )
+from ernie_m.utils.args import PositiveInt, accepts, refusal
 from ernie_m.utils.errors import UserError
-from ernie_m.utils.options import PositiveInt, accepts, refusal
 from ernie_m.utils.paddle_settings import be_a_guest, prepare
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def _unpacked(scores: dict[str, Any] | None, engine: str, parts: bytes) -> "Mode
     be_a_guest()
     if engine == "dygraph":
         prepare(quiet=True)
-    from ernie_m.tokenizer.tokenizer import Tokenizer
+    from ernie_m.reader.tokenization import Tokenizer
 
     loaded, state = pickle.loads(parts)
     tokenizer = object.__new__(Tokenizer)
@@ -130,7 +130,7 @@ class Model:
     option is wrong.
 
     Attributes:
-        tokenizer: `ernie_m.tokenizer.tokenizer.Tokenizer`.
+        tokenizer: `ernie_m.reader.tokenization.Tokenizer`.
         labels: the labels of its head, in the order of the ids; of a model that `fit` made, as given.
         engine: what runs it, "openvino", "dygraph" (Paddle), or of an exported folder "onnx" or "paddle".
         scores: the scores of a model that `fit` made, in per cent: "accuracy" and "macro_f1", or of numbers
@@ -162,7 +162,7 @@ class Model:
             task = None if loaded.task == FILL_MASK else loaded.task  # no classifier's
             how = (self._folder, self.engine, task, loaded.amp)
             return _loaded_again, (self.scores, *how)
-        from ernie_m.model.checkpoint.lazy_weights import Weights
+        from ernie_m.model.checkpoint.weights import Weights
 
         weights = loaded.weights and Weights.of(dict(loaded.weights))  # read from the folder now
         parts = replace(loaded, tokenizer=None, _engines={}, weights=weights), vars(loaded.tokenizer)
@@ -251,7 +251,7 @@ class Model:
         import numpy as np
 
         from ernie_m.reader.batching import BATCH_TOKENS, warn_if_cut
-        from ernie_m.reader.coverage import unknown_words_of
+        from ernie_m.reader.vocabulary_coverage import unknown_words_of
         from ernie_m.utils.logging import logger
 
         if on_empty not in ("error", "skip"):
@@ -373,7 +373,7 @@ class Model:
 
         Args:
             texts: texts, or pairs of texts.
-            labels: the label of each text, compared in their normal form (`ernie_m.reader.files.labels`); a
+            labels: the label of each text, compared in their normal form (`ernie_m.reader.labels`); a
                 list of labels of each, which may be empty; or a number of each.
             folder: a new one, for the model; None: it is not saved. A whole model needs one.
             layer: a number from 1, "middle" or "top"; by default that of the training, else "top".
@@ -388,8 +388,8 @@ class Model:
                 text or a label is none; the folder exists, or the one beside it holds other work;
                 scikit-learn is not installed; or the model is an exported one.
         """
-        from ernie_m.fit.head import fit_model
-        from ernie_m.fit.rows import KINDS, rows_of
+        from ernie_m.fit.fit_model import fit_model
+        from ernie_m.fit.labelled_rows import KINDS, rows_of
 
         if folder is not None and os.path.exists(folder):
             raise UserError(f"{folder}: it exists already; name a new folder")

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ernie_m.utils import __version__
+from ernie_m.utils.args import parse_options
 from ernie_m.utils.errors import UserError
-from ernie_m.utils.options import parse_options
 from ernie_m.utils.paddle_settings import prepare
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -43,7 +43,7 @@ def main() -> None:
     import paddle
 
     from ernie_m.model.device import summary
-    from ernie_m.model.kernels import on_gpu
+    from ernie_m.model.kernel_selection import on_gpu
 
     if not on_gpu():
         print("no GPU: run on the CPU")

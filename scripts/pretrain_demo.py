@@ -18,11 +18,11 @@ from pathlib import Path
 from ernie_m import load
 from ernie_m.commands.launch import run_processes
 from ernie_m.data.public_text import TABLE
-from ernie_m.finetune.retrieval.own_pairs import Command
+from ernie_m.finetune.retrieval.training_plan import Command
+from ernie_m.utils.args import PositiveInt, option, parse_options
 from ernie_m.utils.checksums import MANIFEST
 from ernie_m.utils.errors import say
 from ernie_m.utils.files import read_json
-from ernie_m.utils.options import PositiveInt, option, parse_options
 from ernie_m.utils.text_tables import in_columns
 from scripts.quick import mean_of_others, read_sentences, score_topics
 

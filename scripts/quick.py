@@ -16,10 +16,10 @@ import numpy as np
 
 import ernie_m
 from ernie_m.interface import Model, load
+from ernie_m.utils.args import parse_options
 from ernie_m.utils.files import atomic_dir
-from ernie_m.utils.options import parse_options
 from ernie_m.utils.text_tables import in_columns
-from ernie_m.vectors.hits import nearest
+from ernie_m.vectors.retrieval_accuracy import nearest
 
 SENTENCES = Path(ernie_m.__file__).parent / "data" / "sentences.tsv"
 LEARNED = 6  # so many of the ten sentences of each topic are learned

@@ -14,9 +14,9 @@ import numpy as np
 
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.config import FIRST_POSITION, ErnieMConfig
-from ernie_m.model.layout import Layout
+from ernie_m.model.packed_layout import Layout
+from ernie_m.utils.args import option, parse_options
 from ernie_m.utils.errors import UserError
-from ernie_m.utils.options import option, parse_options
 from ernie_m.utils.paddle_settings import prepare
 
 BASE = {"vocab_size": 250002, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12}
@@ -67,7 +67,7 @@ def load_base(path: str):
     """
     # Paddle reads its CPU settings, which `prepare` makes, when it is imported.
     from ernie_m.model.checkpoint.load import load_from
-    from ernie_m.model.encoder import ErnieMModel
+    from ernie_m.model.ernie import ErnieMModel
 
     checkpoint = open_checkpoint(path)
     config = checkpoint.config or ErnieMConfig.from_dict(BASE)
@@ -90,8 +90,8 @@ def hidden_states(model, ids: list[int], masked: int = 0) -> np.ndarray:
     """
     import paddle
 
-    from ernie_m.model.batch import TokenBatch
     from ernie_m.model.device import upload
+    from ernie_m.model.packed_batch import TokenBatch
 
     # A masked position is a placeholder, which nothing else sees. Placeholders come last, so the first
     # positions move to the end.

@@ -15,10 +15,10 @@ import numpy as np
 from safetensors.numpy import save_file
 from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
-from ernie_m.model.checkpoint import fluid, official
-from ernie_m.model.checkpoint.lazy_weights import Weights
+from ernie_m.model.checkpoint import lod_tensors, official
+from ernie_m.model.checkpoint.weights import Weights
 from ernie_m.model.config import ErnieMConfig
-from ernie_m.tokenizer.tokenizer import Tokenizer
+from ernie_m.reader.tokenization import Tokenizer
 from tests import toys
 
 # ---- The official layout.
@@ -53,7 +53,7 @@ def make_official(folder: Path, config: dict, head: str | None = None, **kind) -
     arrays = toys.weights(head, config=sizes, **kind)
     for row in official.Official().rows(config["num_hidden_layers"], head):
         if row.canonical in arrays:
-            fluid.write(params / row.in_format, arrays[row.canonical])
+            lod_tensors.write(params / row.in_format, arrays[row.canonical])
     return params
 
 

@@ -47,7 +47,7 @@ def start_python(code: str, *arguments: object) -> subprocess.Popen:
 HOLDER = """
 import sys
 from contextlib import ExitStack
-from ernie_m.training.claim import only_run_in
+from ernie_m.utils.output_lock import only_run_in
 from ernie_m.utils.files import only_writer_of
 with ExitStack() as locks:
     for argument in sys.argv[1:]:

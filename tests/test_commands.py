@@ -21,12 +21,12 @@ import pytest
 from ernie_m import __main__ as programs
 from ernie_m.__main__ import GONE, PROGRAMS, start_program
 from ernie_m.commands import export
-from ernie_m.finetune.flags import FinetuneFlags
-from ernie_m.finetune.retrieval.flags import RetrievalFlags
+from ernie_m.finetune.finetune_args import FinetuneFlags
+from ernie_m.finetune.retrieval.retrieval_args import RetrievalFlags
 from ernie_m.pretrain.config import PretrainConfig
-from ernie_m.reader.label_map import write_places
-from ernie_m.tokenizer.tokenizer import Tokenizer
-from ernie_m.utils.options import parse_options
+from ernie_m.reader.labels import write_places
+from ernie_m.reader.tokenization import Tokenizer
+from ernie_m.utils.args import parse_options
 from tests import toys
 from tests.foreign import make_official, official_config
 from tests.helpers.pages import commands_on, manuals
@@ -106,7 +106,7 @@ COMMANDS = {
     r".*ernie-m (fit|predict --input) (?!.*--finetune).*":
         "inference/test_fit.py::test_a_table_goes_in_and_comes_out",
     r".*ernie-m train .*": "finetune/test_train.py::test_from_a_start",
-    r"jq .*": "reader/test_tagged_words.py::test_what_other_tools_write_by_the_lines_of_the_page",
+    r"jq .*": "reader/test_conll.py::test_what_other_tools_write_by_the_lines_of_the_page",
     r"curl .*": "the request of inference/test_embeddings.py::test_the_vectors",
     r".*ernie-m show_masks .*": HERE,
     r".*benchmarks/finetune\.py .*": HOURS + "benchmarks/test_benchmarks.py::test_fine_tuning",

@@ -16,9 +16,10 @@ STEP = re.compile(r"^\d+\. `([\w/]+\.py)`, `(?:\w+\.)?(\w+)`", re.MULTILINE)
 # Of the official repository, but for the recipes in scripts/.
 OFFICIAL_FILES = """
     encode_vector.py finetune/classifier.py finetune/mrc.py finetune/sequence_label.py launch.py
-    model/ernie.py model/optimization.py reader/batching.py reader/task_reader.py reader/tokenization.py
-    requirements.txt run_classifier.py run_mrc.py run_sequence_labeling.py scripts/base/ scripts/large/
-    utils/eval_mlqa.py utils/finetune_args.py
+    model/ernie.py model/optimization.py model/transformer_encoder.py reader/batching.py
+    reader/task_reader.py reader/tokenization.py requirements.txt run_classifier.py run_mrc.py
+    run_sequence_labeling.py scripts/base/ scripts/large/ utils/args.py utils/eval_mlqa.py
+    utils/finetune_args.py utils/fp16.py utils/init.py
 """
 
 

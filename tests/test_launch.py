@@ -11,7 +11,7 @@ from unittest import mock
 import pytest
 
 from ernie_m.commands import launch
-from ernie_m.utils.options import parse_options
+from ernie_m.utils.args import parse_options
 from tests.helpers.processes import is_running, wait_until
 from tests.launching import ROOT, clean_environment, error_of, run_script
 

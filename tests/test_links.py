@@ -11,9 +11,9 @@ NAMES = [".".join(path.parts).removesuffix(".__init__") for path in FILES if pat
 PROGRAMS = {
     "every module": f"""
 from importlib import import_module
-from model.encoder import ErnieMModel
+from model.ernie import ErnieMModel
 copies = [name for name in {NAMES} if import_module(name) is not import_module("ernie_m." + name)]
-assert not copies and ErnieMModel.__module__ == "ernie_m.model.encoder", copies
+assert not copies and ErnieMModel.__module__ == "ernie_m.model.ernie", copies
 """,
     "the link first": """
 import reader.corpus, ernie_m.reader.corpus

@@ -97,7 +97,7 @@ for room in {OWN_NAMES}:
 print([finder for finder in sys.meta_path if finder.__module__.startswith("ernie_m")])
 sys.path.insert(0, {str(users_folder)!r})
 try:
-    import model.encoder
+    import model.ernie
 except RuntimeError as error:
     print(error)
 """
@@ -130,7 +130,7 @@ def test_the_sdist_makes_the_same_wheel(wheel, tmp_path):
     with tarfile.open(sdist) as archive:
         archive.extractall(tmp_path, filter="data")
     (source,) = (path for path in tmp_path.iterdir() if path.name.startswith("ernie_m-"))
-    assert (source / "ernie_m/model/encoder.py").is_file() and not (source / "model").exists()
+    assert (source / "ernie_m/model/ernie.py").is_file() and not (source / "model").exists()
     assert built("wheel", source, tmp_path / "wheel").read_bytes() == wheel.read_bytes()
 
 

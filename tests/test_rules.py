@@ -9,8 +9,8 @@ from itertools import pairwise
 
 import pytest
 
-from ernie_m.finetune.tasks.scores import rules_language
-from ernie_m.reader.tags import JOINT
+from ernie_m.finetune.eval_mlqa import rules_language
+from ernie_m.reader.tag_schemes import JOINT
 from ernie_m.utils.errors import run
 from tests import toys
 from tests.launching import as_flags, call_main

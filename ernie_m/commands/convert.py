@@ -18,18 +18,18 @@ from typing import Literal
 
 from ernie_m.data.trim_vocabulary import trim
 from ernie_m.model.checkpoint import convert as conversion
-from ernie_m.model.checkpoint.card import read_card
 from ernie_m.model.checkpoint.convert import CLASSIFIER_TASKS, TARGETS, WRITERS
+from ernie_m.model.checkpoint.key_mapping import Translated
+from ernie_m.model.checkpoint.model_card import read_card
+from ernie_m.model.checkpoint.native import Ours
 from ernie_m.model.checkpoint.open import Checkpoint, open_checkpoint
-from ernie_m.model.checkpoint.ours import Ours
-from ernie_m.model.checkpoint.translation import Translated
-from ernie_m.model.conventions import READING, Reading
+from ernie_m.model.preprocessing import READING, Reading
 from ernie_m.model.tasks import QUESTION_ANSWERING, SEARCH
-from ernie_m.tokenizer.tokenizer import Tokenizer
+from ernie_m.reader.tokenization import Tokenizer
+from ernie_m.utils.args import Names, PositiveInt, option, parse_options
 from ernie_m.utils.checksums import MANIFEST, write_manifest
 from ernie_m.utils.errors import UserError, say
 from ernie_m.utils.files import atomic_dir, only_writer_of
-from ernie_m.utils.options import Names, PositiveInt, option, parse_options
 from ernie_m.utils.text_tables import in_columns
 
 LONGEST_INPUT = 512  # tokens, of the released models; a vocabulary alone has no limit of its own

@@ -5,14 +5,14 @@ python encode_vector.py --data_set sentences.txt --data_format text --vectors me
 python encode_vector.py --init_pretraining_params exported --engine onnx ...    # of ernie-m export
 """
 
-from ernie_m.inference.encode_flags import EncodeVectorFlags
-from ernie_m.utils.options import parse_options
+from ernie_m.inference.encode_vector_args import EncodeVectorFlags
+from ernie_m.utils.args import parse_options
 
 
 def main() -> None:
     """Write the vectors of the texts that the command line names."""
     flags = parse_options(EncodeVectorFlags, None, __name__)
     # Not at the top, because Paddle reads its CPU settings when it is imported.
-    from ernie_m.inference.encode_files import write_vectors
+    from ernie_m.inference.encode_vector import write_vectors
 
     write_vectors(flags)

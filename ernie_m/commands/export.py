@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Literal
 
 from ernie_m.model.tasks import EMBEDDING, EXPORTED_TASKS, FILL_MASK
+from ernie_m.utils.args import option, parse_options
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import only_writer_of
 from ernie_m.utils.logging import logger, setup_console
-from ernie_m.utils.options import option, parse_options
 from ernie_m.utils.paddle_settings import prepare
 
 
@@ -56,7 +56,7 @@ def export_to(output: Path, flags: ExportFlags) -> None:
     # Imported here, after `prepare`, because Paddle reads its CPU settings when it is imported.
     import paddle
 
-    from ernie_m.inference.export.export import NAMES, export
+    from ernie_m.inference.export import NAMES, export
     from ernie_m.inference.load import exported_settings, load
     from ernie_m.vectors.pooling import layer_number
 

@@ -18,13 +18,13 @@ from ernie_m.model.tasks import (
     REGRESSION,
     TOKEN_CLASSIFICATION,
 )
-from ernie_m.reader.files.own_files import LabelledFile, find_tables, holds_questions, holds_tags
+from ernie_m.reader.files.dataset_folder import LabelledFile, find_tables, holds_questions, holds_tags
 from ernie_m.reader.files.table_options import LabelOptions
 from ernie_m.training.stop_requests import StopSignal
+from ernie_m.utils.args import Names, option, parse_options
 from ernie_m.utils.errors import UserError, command_name, say
 from ernie_m.utils.files import only_writer_of
 from ernie_m.utils.logging import logger, setup_console
-from ernie_m.utils.options import Names, option, parse_options
 from ernie_m.utils.paddle_settings import prepare
 
 _TASKS = (CLASSIFICATION, MULTI_LABEL, REGRESSION, TOKEN_CLASSIFICATION, QUESTION_ANSWERING)
@@ -84,7 +84,7 @@ def main() -> None:
             raise UserError(f"{flags.table}: {len(training)} training files of {kind}; join them in one")
         else:
             prepare()
-            from ernie_m.fit.words import fit_words
+            from ernie_m.fit.tags_and_answers import fit_words
 
             is_done = fit_words(
                 kind, training[0], tests, flags, output, init_pretraining_params=flags.model, amp=flags.amp
@@ -107,7 +107,7 @@ def fit_labels(
     Raises:
         UserError: a file cannot be read, or its rows cannot be learned, or scored; names the lines.
     """
-    from ernie_m.fit.rows import read_rows, refuse
+    from ernie_m.fit.labelled_rows import read_rows, refuse
 
     rows = read_rows(training, flags, kind)
     parts = {str(file.path): read_rows([file], flags, rows.kind, rows) for file in tests}
@@ -118,7 +118,7 @@ def fit_labels(
         rows.faults(), "a score needs two: add texts, leave the label out, or name another column: --label"
     )
     say(f"{len(rows.examples):,} rows" + (f", {len(rows.names)} labels" if rows.names else ""))
-    from ernie_m.fit.head import fit_model, scored_by
+    from ernie_m.fit.fit_model import fit_model, scored_by
     from ernie_m.inference.load import load
 
     loaded = load(flags.model, amp=flags.amp)

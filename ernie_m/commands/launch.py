@@ -25,18 +25,12 @@ from functools import partial
 from itertools import dropwhile
 from pathlib import Path
 
-from ernie_m.finetune.flags import log_ineffective_flags
+from ernie_m.finetune.finetune_args import log_ineffective_flags
+from ernie_m.utils.args import NonNegativeInt, PositiveInt, option, options_of, parse_options
 from ernie_m.utils.child_processes import end_with_parent, stop_signals_handled_by
 from ernie_m.utils.errors import UserError, say
 from ernie_m.utils.files import unwritable_is_a_user_error
 from ernie_m.utils.logging import LOG_DIR, LOG_PREFIX, setup_console
-from ernie_m.utils.options import (
-    NonNegativeInt,
-    PositiveInt,
-    option,
-    options_of,
-    parse_options,
-)
 from ernie_m.utils.paddle_settings import check_paddle, has_gpu
 
 GRACE = 2.0  # seconds in which the other processes may end by themselves after one has failed

@@ -4,8 +4,8 @@ ernie-m mine_pairs --source "de<=de.txt" --target "en<=en.txt" --model checkpoin
 """
 
 from ernie_m.inference.mine_pairs import MiningOptions, mine_pairs
+from ernie_m.utils.args import parse_options
 from ernie_m.utils.logging import setup_console
-from ernie_m.utils.options import parse_options
 
 
 def main() -> None:

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ernie_m.inference.options import ModelFlags
-from ernie_m.model.conventions import COLUMNS, own_reading
+from ernie_m.inference.prediction_options import ModelFlags
+from ernie_m.model.preprocessing import COLUMNS, own_reading
 from ernie_m.model.tasks import (
     CLASSIFICATION,
     EMBEDDING,
@@ -24,17 +24,17 @@ from ernie_m.model.tasks import (
     ZERO_SHOT,
     task_named,
 )
-from ernie_m.reader.files.faults import Faults
-from ernie_m.reader.files.own_files import named_files
+from ernie_m.reader.files.dataset_folder import named_files
 from ernie_m.reader.files.plain_text import split_name
+from ernie_m.reader.files.row_errors import Faults
 from ernie_m.reader.files.table_options import LabelOptions
+from ernie_m.utils.args import option, parse_options
 from ernie_m.utils.errors import UserError, printable, say
 from ernie_m.utils.files import read_json, refuse_to_write_over
-from ernie_m.utils.options import option, parse_options
 
 if TYPE_CHECKING:
-    from ernie_m.inference.input_files import InputFile
     from ernie_m.inference.load import LoadedModel
+    from ernie_m.inference.predict_files import InputFile
 
 _CLASSIFIERS = (CLASSIFICATION, MULTI_LABEL, REGRESSION)  # which have the same kind of head
 _WITH_FILES = (TOKEN_CLASSIFICATION, QUESTION_ANSWERING)  # which have official files of their own
@@ -85,9 +85,15 @@ class PredictFlags(ModelFlags, LabelOptions):
 def main() -> None:
     flags = parse_options(PredictFlags, None, __name__)
     # Imported here, so that --help is fast.
-    from ernie_m.inference.input_files import JsonLines, LabelledRows, name_of
     from ernie_m.inference.load import load
-    from ernie_m.inference.requests import has_objects, read_requests, write_answers
+    from ernie_m.inference.predict_files import (
+        JsonLines,
+        LabelledRows,
+        has_objects,
+        name_of,
+        read_requests,
+        write_answers,
+    )
     from ernie_m.inference.tasks import make_answerer
     from ernie_m.reader.files.labelled_tables import open_asked
 

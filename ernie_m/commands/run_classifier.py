@@ -6,9 +6,9 @@ python run_classifier.py --train_set ... --dev_set dev.%s.tsv,test.%s.tsv --do_t
 fleetrun --nproc_per_node 2 run_classifier.py ...
 """
 
-from ernie_m.finetune.flags import FinetuneFlags
+from ernie_m.finetune.finetune_args import FinetuneFlags
 from ernie_m.training.stop_requests import StopSignal
-from ernie_m.utils.options import parse_options
+from ernie_m.utils.args import parse_options
 from ernie_m.utils.paddle_settings import prepare
 
 
@@ -17,7 +17,7 @@ def main() -> None:
     with StopSignal(active=flags.do_train) as stop:
         prepare()
         # Not at the top, because Paddle reads its CPU settings when it is imported.
-        from ernie_m.finetune.labelled_task import fine_tune
-        from ernie_m.finetune.tasks.classification import Classification, Regression
+        from ernie_m.finetune.classifier import Classification, Regression
+        from ernie_m.finetune.run_seeds import fine_tune
 
         fine_tune(Regression if flags.is_regression else Classification, flags, stop)

@@ -4,9 +4,9 @@ python run_mrc.py --train_set ... --dev_set dev.%s.json,test.%s.json --do_test f
 fleetrun --nproc_per_node 2 run_mrc.py ...
 """
 
-from ernie_m.finetune.flags import FinetuneFlags
+from ernie_m.finetune.finetune_args import FinetuneFlags
 from ernie_m.training.stop_requests import StopSignal
-from ernie_m.utils.options import parse_options
+from ernie_m.utils.args import parse_options
 from ernie_m.utils.paddle_settings import prepare
 
 
@@ -15,7 +15,7 @@ def main() -> None:
     with StopSignal(active=flags.do_train) as stop:
         prepare()
         # Not at the top, because Paddle reads its CPU settings when it is imported.
-        from ernie_m.finetune.labelled_task import fine_tune
-        from ernie_m.finetune.tasks.question_answering import OfficialAnswering, QuestionAnswering
+        from ernie_m.finetune.mrc import OfficialAnswering, QuestionAnswering
+        from ernie_m.finetune.run_seeds import fine_tune
 
         fine_tune(QuestionAnswering, flags, stop, official_class=OfficialAnswering)

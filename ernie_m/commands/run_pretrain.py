@@ -6,7 +6,7 @@ docs/pretraining.md.
 
 from ernie_m.pretrain.config import PretrainConfig
 from ernie_m.training.stop_requests import StopSignal
-from ernie_m.utils.options import parse_options
+from ernie_m.utils.args import parse_options
 from ernie_m.utils.paddle_settings import prepare
 
 
@@ -15,6 +15,6 @@ def main() -> None:
         config = parse_options(PretrainConfig, None, __name__)
         prepare()
         # Not at the top, because Paddle reads its CPU settings when it is imported.
-        from ernie_m.pretrain.command import train
+        from ernie_m.pretrain.run import train
 
         train(config, stop)

@@ -5,9 +5,9 @@ python run_retrieval.py --do_train true --train_set data/corpus --random_seed 1,
 python run_retrieval.py --mine_negatives corpus.txt --train_set pairs.tsv --init_pretraining_params ...
 """
 
-from ernie_m.finetune.retrieval.flags import RetrievalFlags
-from ernie_m.finetune.retrieval.run import run
-from ernie_m.utils.options import parse_options
+from ernie_m.finetune.retrieval.retrieval_args import RetrievalFlags
+from ernie_m.finetune.retrieval.start import run
+from ernie_m.utils.args import parse_options
 from ernie_m.utils.paddle_settings import prepare
 
 
@@ -16,7 +16,7 @@ def main() -> None:
     if flags.mine_negatives:
         prepare()
         # Not at the top, because Paddle reads its CPU settings when it is imported.
-        from ernie_m.inference.hard_negatives import mine_negatives
+        from ernie_m.inference.mine_hard_negatives import mine_negatives
 
         mine_negatives(flags)
     else:

@@ -6,10 +6,10 @@ ernie-m serve --model checkpoints/best,pretrained/full --corpus corpus.txt
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from ernie_m.inference.options import ModelFlags
+from ernie_m.inference.prediction_options import ModelFlags
+from ernie_m.utils.args import Names, PositiveInt, Range, option, parse_options
 from ernie_m.utils.errors import UserError, install_command
 from ernie_m.utils.logging import logger, setup_console
-from ernie_m.utils.options import Names, PositiveInt, Range, option, parse_options
 
 
 @dataclass(kw_only=True)
@@ -50,7 +50,7 @@ def main() -> None:
     flags = parse_options(ServeFlags, None, __name__)
     # Imported here, so that --help is fast.
     try:
-        from ernie_m.inference.server.serve import serve, token_of
+        from ernie_m.inference.server.app import serve, token_of
     except ImportError as error:
         raise UserError(f"ernie-m serve needs {error.name}: {install_command('serve')}") from error
     from ernie_m.inference.load import load

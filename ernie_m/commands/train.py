@@ -11,18 +11,18 @@ from dataclasses import dataclass, fields
 from itertools import chain
 from pathlib import Path
 
-from ernie_m.data.own_pairs import FOUND, find
 from ernie_m.data.prepare import main as prepare
+from ernie_m.data.prepare_pairs import FOUND, find
 from ernie_m.data.train_vocab import main as train_vocab
-from ernie_m.finetune.retrieval.flags import RetrievalFlags
-from ernie_m.finetune.retrieval.own_pairs import Command, scores, steps_of_table, steps_on_pairs
-from ernie_m.finetune.retrieval.run import run
+from ernie_m.finetune.retrieval.retrieval_args import RetrievalFlags
+from ernie_m.finetune.retrieval.start import run
+from ernie_m.finetune.retrieval.training_plan import Command, scores, steps_of_table, steps_on_pairs
 from ernie_m.reader.files.pairs import pair_files
 from ernie_m.reader.files.table_options import TableOptions
-from ernie_m.training.claim import claim_file
+from ernie_m.utils.args import option, parse_options
 from ernie_m.utils.errors import UserError, command_name, say
 from ernie_m.utils.files import read_json, sha256_of
-from ernie_m.utils.options import option, parse_options
+from ernie_m.utils.output_lock import claim_file
 from ernie_m.utils.paddle_settings import read_cpu
 
 _PLAN = "train.json"  # in the output: what the steps are made from

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from ernie_m.reader.files.conll import read_words
 from ernie_m.reader.files.official_tsv import decode, has_quotes, say_quoted, split_cells
 from ernie_m.reader.files.squad import read_squad
 from ernie_m.reader.files.table_options import TableOptions
-from ernie_m.reader.files.tagged_words import read_words
-from ernie_m.reader.tags import JOINT, entity_starts, tag_names, to_iob2
+from ernie_m.reader.tag_schemes import JOINT, entity_starts, tag_names, to_iob2
 from ernie_m.utils.errors import UserError, say
 from ernie_m.utils.files import read_bytes
 

@@ -12,9 +12,9 @@ from typing import NamedTuple
 from ernie_m.data import prepare
 from ernie_m.data.download import fetch_missing, refuse_faults, unpack
 from ernie_m.reader.files.aligned_lines import TATOEBA, read_bitexts
+from ernie_m.utils.args import option, parse_options
 from ernie_m.utils.errors import UserError, say
 from ernie_m.utils.files import remove
-from ernie_m.utils.options import option, parse_options
 
 FACEBOOK = "https://dl.fbaipublicfiles.com"
 GOOGLE = "https://storage.googleapis.com"

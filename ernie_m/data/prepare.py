@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Literal
 
 from ernie_m.data.data_sets import DATA_SETS, SPLITS, DataFile, DataSet
-from ernie_m.data.own_pairs import prepare_pairs
-from ernie_m.reader.files.own_files import files_in
+from ernie_m.data.prepare_pairs import prepare_pairs
+from ernie_m.reader.files.dataset_folder import files_in
 from ernie_m.reader.files.table_options import TableOptions
-from ernie_m.reader.label_map import write_places
+from ernie_m.reader.labels import write_places
+from ernie_m.utils.args import option, parse_options
 from ernie_m.utils.errors import UserError, command_name, listed, say
 from ernie_m.utils.files import atomic_file, only_writer_of
 from ernie_m.utils.logging import setup_console
-from ernie_m.utils.options import option, parse_options
 from ernie_m.utils.text_tables import in_columns
 
 # Split and language of a file -> column of the table that is printed, such as "rows" -> its number.

@@ -20,16 +20,16 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 import sentencepiece
 
-from ernie_m.pretrain.build_corpus.inputs import gather_notation, resolve
-from ernie_m.pretrain.build_corpus.options import TextOptions
+from ernie_m.pretrain.build_corpus.build_args import TextOptions
+from ernie_m.pretrain.build_corpus.source_files import gather_notation, resolve
 from ernie_m.pretrain.build_corpus.text_units import look_at_sources, read_lines, read_units
 from ernie_m.reader.files.plain_text import LONGEST_LINE
 from ernie_m.reader.sampling import temperature
-from ernie_m.tokenizer.tokenizer import Tokenizer, normalize
+from ernie_m.reader.tokenization import Tokenizer, normalize
+from ernie_m.utils.args import PositiveInt, Range, UnitInterval, option, parse_options
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import atomic_file, only_writer_of, unwritable_is_a_user_error
 from ernie_m.utils.logging import Progress, logger, setup_console
-from ernie_m.utils.options import PositiveInt, Range, UnitInterval, option, parse_options
 
 _UNIT_BYTES = 4 << 20  # so much text is read at a time
 _SEED = 1

@@ -15,10 +15,10 @@ from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
 from ernie_m.reader.batching import windows
 from ernie_m.reader.files.aligned_lines import Sentences
-from ernie_m.tokenizer.text_rules import ERNIE_M, NONE
-from ernie_m.tokenizer.tokenizer import Tokenizer
-from ernie_m.tokenizer.tokenizer_files import read_unigram
-from ernie_m.tokenizer.vocabulary import SPECIAL_TOKENS, write_vocab
+from ernie_m.reader.tokenization import Tokenizer
+from ernie_m.reader.tokenizer_rules import ERNIE_M, NONE
+from ernie_m.reader.vocabulary import SPECIAL_TOKENS, write_vocab
+from ernie_m.reader.write_tokenizer import read_unigram
 from ernie_m.utils.errors import UserError
 
 _BLOCK = 10_000  # lines that are cut at a time
@@ -30,7 +30,7 @@ def trim(
     """Write piece.model and vocab.txt with the tokens of some text to a folder.
 
     Besides the pieces of the text these tokens stay: the special ones, what rule 5 of
-    `ernie_m.tokenizer.tokenizer` puts in the place of a piece, and each character of the text, for words that
+    `ernie_m.reader.tokenization` puts in the place of a piece, and each character of the text, for words that
     it does not have.
 
     Args:
@@ -94,7 +94,7 @@ def trim(
 
 
 def _needed_by_rule_5(tokenizer: Tokenizer, model: ModelProto, numbers: set[int]) -> set[str]:
-    """The tokens by which rule 5 of `ernie_m.tokenizer.tokenizer` replaces pieces: "0" and "," for "0,".
+    """The tokens by which rule 5 of `ernie_m.reader.tokenization` replaces pieces: "0" and "," for "0,".
 
     Args:
         numbers: the pieces that stay, by their numbers in the model. Those that cut the digits are added.

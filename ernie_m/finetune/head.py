@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from ernie_m.finetune.flags import FinetuneFlags
+from ernie_m.finetune.finetune_args import FinetuneFlags
 from ernie_m.model.checkpoint.open import Checkpoint
 from ernie_m.model.tasks import TASKS
 from ernie_m.reader.batching import EncodeExamples, warn_of_texts
-from ernie_m.tokenizer.tokenizer import Tokenizer
+from ernie_m.reader.tokenization import Tokenizer
 
 if TYPE_CHECKING:
     from paddle import Tensor, nn
 
-    from ernie_m.model.batch import LabelledBatch
+    from ernie_m.model.packed_batch import LabelledBatch
 
 
 class Head:
@@ -103,8 +103,8 @@ class Head:
 
     def send_batches(self, model: "nn.Layer", batches: Sequence[Any]) -> list[tuple[Any, "LabelledBatch"]]:
         """Send batches to the device in one copy. Return (batch, batch on the device) for each."""
-        from ernie_m.model.batch import LabelledBatch, TokenBatch
         from ernie_m.model.device import upload
+        from ernie_m.model.packed_batch import LabelledBatch, TokenBatch
 
         pad_id = model.ernie_m.config.pad_token_id
         labelled = [

@@ -4,8 +4,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ernie_m.finetune.tasks.scores import pearson, spearman
-from ernie_m.fit.rows import Rows
+from ernie_m.finetune.metrics import pearson, spearman
+from ernie_m.fit.labelled_rows import Rows
 from ernie_m.model.tasks import CLASSIFICATION, REGRESSION
 from ernie_m.utils.text_tables import in_columns
 

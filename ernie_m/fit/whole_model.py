@@ -12,19 +12,19 @@ from pathlib import Path
 
 import numpy as np
 
-from ernie_m.finetune.command import pace_of
-from ernie_m.finetune.flags import FinetuneFlags
-from ernie_m.finetune.labelled_task import KEPT, FineTuning
-from ernie_m.finetune.prediction import LanguageFile, predict_files
-from ernie_m.fit.rows import Rows
+from ernie_m.finetune.evaluate import LanguageFile, predict_files
+from ernie_m.finetune.finetune_args import FinetuneFlags
+from ernie_m.finetune.finetuning import KEPT, FineTuning
+from ernie_m.finetune.run import pace_of
+from ernie_m.fit.labelled_rows import Rows
 from ernie_m.fit.scores import Scored
 from ernie_m.inference.load import LoadedModel, load
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.open_model import OpenedModel, open_model, settle
 from ernie_m.training import distributed
-from ernie_m.training.run import Trainer
-from ernie_m.training.run_folder import FolderRules, RunFolder
+from ernie_m.training.checkpoint import FolderRules, RunFolder
 from ernie_m.training.stop_requests import StopSignal
+from ernie_m.training.trainer import Trainer
 from ernie_m.utils.files import atomic_dir, remove
 from ernie_m.utils.logging import logger
 
@@ -45,7 +45,7 @@ def fit_whole(
 
     Args:
         limit: the longest input in tokens.
-        rows, output, name, stop: as `ernie_m.fit.head.fit_model` takes them.
+        rows, output, name, stop: as `ernie_m.fit.fit_model.fit_model` takes them.
     """
     distributed.init()
     opened = open_model(open_checkpoint(loaded.folder))

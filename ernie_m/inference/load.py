@@ -10,17 +10,23 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ernie_m.inference import openvino_engine
-from ernie_m.inference.exported_model import FILES, GraphRunner, OnnxEngine, PaddleEngine
-from ernie_m.inference.openvino_engine import HeadOnStates, encoder_engine, onnx_engine
-from ernie_m.model.checkpoint.files import CONFIG, LANGUAGE_MEANS
-from ernie_m.model.checkpoint.lazy_weights import Weights
-from ernie_m.model.checkpoint.needed import check, unread
+from ernie_m.inference import engines as openvino_engine
+from ernie_m.inference.engines import (
+    FILES,
+    GraphRunner,
+    HeadOnStates,
+    OnnxEngine,
+    PaddleEngine,
+    encoder_engine,
+    onnx_engine,
+)
+from ernie_m.model.checkpoint.check_weights import check, unread
+from ernie_m.model.checkpoint.key_mapping import CHOICE, encoder_shapes
 from ernie_m.model.checkpoint.open import Checkpoint, open_checkpoint
-from ernie_m.model.checkpoint.tensor_names import CHOICE, encoder_shapes
+from ernie_m.model.checkpoint.weights import CONFIG, LANGUAGE_MEANS, Weights
 from ernie_m.model.config import ErnieMConfig
-from ernie_m.model.conventions import COLUMNS, GIVEN, Reading, own_reading
 from ernie_m.model.open_model import OpenedModel, open_model
+from ernie_m.model.preprocessing import COLUMNS, GIVEN, Reading, own_reading
 from ernie_m.model.tasks import (
     CLASSIFICATION,
     EMBEDDING,
@@ -36,14 +42,14 @@ from ernie_m.model.tasks import (
     outputs_of,
     task_named,
 )
-from ernie_m.model.workers import STOP, Workers, core_count
-from ernie_m.tokenizer.tokenizer import Tokenizer
+from ernie_m.model.threads import STOP, Workers, core_count
+from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.utils.checksums import check_folder
 from ernie_m.utils.errors import UserError, install_command, listed
 from ernie_m.utils.files import read_object
 from ernie_m.utils.logging import logger
 from ernie_m.utils.paddle_settings import has_gpu, prepare
-from ernie_m.vectors.centring import LanguageMeans
+from ernie_m.vectors.language_centring import LanguageMeans
 
 if TYPE_CHECKING:
     from paddle import nn
@@ -255,7 +261,7 @@ class LoadedModel:
     def _start(self, task: str, layer: int) -> GraphRunner:
         """Make the engine of this model for a task and a layer."""
         if self.engine_name == "dygraph":
-            from ernie_m.inference.paddle_model import DygraphEngine
+            from ernie_m.inference.paddle_engine import DygraphEngine
 
             return DygraphEngine(self.part(task), task, layer, self.autocast, self.has_pooler)
         has_pooled = self.has_pooler and layer == self.num_layers
@@ -441,7 +447,7 @@ def load_opened(
         logger.info("engine: OpenVINO, threads: %d", core_count())
     else:
         # Imported here, because Paddle takes a second to start.
-        from ernie_m.inference.paddle_model import build_model
+        from ernie_m.inference.paddle_engine import build_model
         from ernie_m.training.precision import prepare_for_prediction
 
         model, languages = build_model(checkpoint, opened.config, task)

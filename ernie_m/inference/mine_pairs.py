@@ -18,16 +18,15 @@ from ernie_m.inference.tasks import PredictionOptions, make_answerer
 from ernie_m.inference.tasks.encode import EncodeTexts, encode_in_parts
 from ernie_m.model.tasks import EMBEDDING
 from ernie_m.reader.batching import Example, spread, warn_of_texts
+from ernie_m.reader.equal_texts import normal_form
 from ernie_m.reader.files.aligned_lines import Sentences, sentences_by_language
-from ernie_m.reader.files.own_files import split_label
-from ernie_m.tokenizer.equal_texts import normal_form
+from ernie_m.reader.files.dataset_folder import split_label
+from ernie_m.utils.args import PositiveInt, option
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import atomic_file, only_writer_of, refuse_to_write_over
 from ernie_m.utils.logging import logger
-from ernie_m.utils.options import PositiveInt, option
-from ernie_m.vectors.centring import MEANS_POOLING, LanguageMeans
-from ernie_m.vectors.mine_by_margin import Neighbours, margins, mine
-from ernie_m.vectors.nearest import NEIGHBOURS, index_of, load_faiss
+from ernie_m.vectors.language_centring import MEANS_POOLING, LanguageMeans
+from ernie_m.vectors.nearest import NEIGHBOURS, Neighbours, index_of, load_faiss, margins, mine
 from ernie_m.vectors.pooling import unit
 
 PART_LINES = 16_384  # lines that are encoded between two lines of progress

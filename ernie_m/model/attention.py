@@ -5,7 +5,7 @@
     a GPU from capability 8.0 on, half precision     FlashMask     all tokens at once, by FlashMask
     other GPUs, float32, plain kernels, no MKL       PaddedMask    group by group, each padded to [b, T]
 
-`ernie_m/model/layout.py` draws the mask. Symbols: see `ernie_m/model/encoder.py`.
+`ernie_m/model/packed_layout.py` draws the mask. Symbols: see `ernie_m/model/ernie.py`.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from paddle import Tensor, nn
 from ernie_m.model import device
 from ernie_m.model.cpu.attention import attend
 from ernie_m.model.layers import Linear, at_positions, dropout, linear_layers
-from ernie_m.model.layout import Group, Layout
+from ernie_m.model.packed_layout import Group, Layout
 
 # Added to the scores that a row must not see. exp(-1e4) is exactly 0 in float32 and float64, and -1e4 is
 # finite in float16.

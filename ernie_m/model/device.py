@@ -21,9 +21,9 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor
 
-from ernie_m.model import kernels
+from ernie_m.model import kernel_selection
 from ernie_m.model.cpu import mkl
-from ernie_m.model.cpu.replicas import SHARE_TOKENS
+from ernie_m.model.cpu.workers import SHARE_TOKENS
 from ernie_m.utils.logging import logger
 
 T = TypeVar("T")
@@ -47,9 +47,9 @@ def attention_kind(half: bool) -> Literal["FlashMask", "padded groups", "in own 
     Args:
         half: whether the model computes in half precision.
     """
-    if kernels.has_plain_kernels():
+    if kernel_selection.has_plain_kernels():
         return "padded groups"
-    if not kernels.on_gpu():
+    if not kernel_selection.on_gpu():
         return "in own lengths" if mkl.is_there() else "padded groups"
     return "FlashMask" if half and has_bf16() and flash_works() else "padded groups"
 
@@ -97,7 +97,7 @@ def _error_of_flash() -> float:
 
 def share_tokens() -> int | None:
     """About how many tokens of a micro-batch should be trained on at a time; None: all of them."""
-    return None if kernels.on_gpu() or kernels.has_plain_kernels() else SHARE_TOKENS
+    return None if kernel_selection.on_gpu() or kernel_selection.has_plain_kernels() else SHARE_TOKENS
 
 
 class Uploadable:
@@ -146,7 +146,7 @@ def _copy(arrays: list[np.ndarray]) -> list[Tensor]:
     if sizes:
         numbers = np.concatenate([array.ravel().astype(np.float64) for array in arrays])
         together = paddle.empty([len(numbers)], "float64")
-        together.set_value(numbers)  # `ernie_m.model.cpu.rows.as_tensor` says why not paddle.to_tensor
+        together.set_value(numbers)  # `ernie_m.model.cpu.numpy_views.as_tensor` says why not paddle.to_tensor
         parts = paddle.split(together, sizes)
     tensors = []
     for array in arrays:
@@ -183,13 +183,13 @@ def summary(precision: str, processes: int) -> str:
     """
     device = str(paddle.device.get_device())
     is_half = precision.startswith(("bf16", "fp16"))
-    backend = "NCCL" if kernels.on_gpu() else os.environ.get("PADDLE_DISTRI_BACKEND", "gloo")
+    backend = "NCCL" if kernel_selection.on_gpu() else os.environ.get("PADDLE_DISTRI_BACKEND", "gloo")
     facts = [f"precision {precision}", f"attention {attention_kind(is_half)}"]
-    if kernels.on_gpu():
+    if kernel_selection.on_gpu():
         major, minor = capability()
         device += f" ({paddle.device.cuda.get_device_name()}, capability {major}.{minor})"
         facts.append("TF32 on, NVIDIA_TF32_OVERRIDE=0 turns it off" if has_tf32() else "TF32 off")
     facts.append(f"collectives {backend}, {processes} processes" if processes > 1 else "collectives none")
-    if kernels.has_plain_kernels():
+    if kernel_selection.has_plain_kernels():
         facts.append("kernels plain")
     return "; ".join([f"device: {device}", *facts])

@@ -5,11 +5,12 @@ Each task model has `.ernie_m` and `.classifier`, PaddleNLP's names for all thre
 
 from paddle import Tensor, nn
 
-from ernie_m.model.batch import TokenBatch
 from ernie_m.model.config import ErnieMConfig
-from ernie_m.model.encoder import ErnieMModel, initial_weights
+from ernie_m.model.ernie import ErnieMModel
 from ernie_m.model.layers import Linear, dropout
+from ernie_m.model.packed_batch import TokenBatch
 from ernie_m.model.tasks import CLASSIFICATION, MEAN_OF_TOKENS, POOLED, TASKS
+from ernie_m.model.transformer_encoder import initial_weights
 
 
 class ModelWithHead(nn.Layer):
@@ -82,7 +83,7 @@ def model_with_head(
 
     Args:
         num_labels: the number of labels, for a task whose outputs are labels.
-        pooling: what a classifier reads, as in `ernie_m.model.conventions.Reading`; None: the pooled first
+        pooling: what a classifier reads, as in `ernie_m.model.preprocessing.Reading`; None: the pooled first
             token, or the mean of all tokens if the model has no pooler.
     """
     if task == CLASSIFICATION and (pooling == MEAN_OF_TOKENS or config.is_static):

@@ -7,7 +7,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 
-from ernie_m.model import kernels
+from ernie_m.model import kernel_selection
 from ernie_m.model.cpu import onednn_check
 from ernie_m.model.cpu.bfloat16 import LinearInBfloat16
 from ernie_m.model.cpu.layers import DropoutOnCpu, GeluOnCpu, LayerNormOnCpu, LinearOnCpu
@@ -45,11 +45,11 @@ def linear_layers(x: Tensor, layers: Sequence[Linear], dtype: str = "float32") -
     Args:
         dtype: the type of the results where a CPU multiplies in bfloat16.
     """
-    if layers[0].in_bfloat16 and kernels.on_cpu(x):
+    if layers[0].in_bfloat16 and kernel_selection.on_cpu(x):
         return LinearInBfloat16.apply(
             x, dtype, *(layer.weight for layer in layers), *(layer.bias for layer in layers)
         )
-    if kernels.training_on_cpu(x):
+    if kernel_selection.training_on_cpu(x):
         return [LinearOnCpu.apply(x, layer.weight, layer.bias) for layer in layers]
     return [F.linear(x, layer.weight, layer.bias) for layer in layers]
 
@@ -76,13 +76,15 @@ def gelu(x: Tensor) -> Tensor:
 
 def _takes_onednn(x: Tensor) -> bool:
     """Whether oneDNN computes with x: on a CPU, in a type that it takes, and as Paddle does."""
-    return x.dtype in (paddle.float32, paddle.bfloat16) and kernels.on_cpu(x) and onednn_check.works()
+    return (
+        x.dtype in (paddle.float32, paddle.bfloat16) and kernel_selection.on_cpu(x) and onednn_check.works()
+    )
 
 
 def dropout(x: Tensor, probability: float, training: bool, residual: Tensor | None = None) -> Tensor:
     """Zero elements with this probability and scale the rest up, in training only; then add `residual`."""
     if training and probability > 0.0:
-        if kernels.on_cpu(x):
+        if kernel_selection.on_cpu(x):
             return DropoutOnCpu.apply(x, probability, residual)
         x = F.dropout(x, probability, training=True)
     return x if residual is None else x + residual

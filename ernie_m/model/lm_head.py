@@ -13,13 +13,14 @@ import paddle.nn.functional as F
 from paddle import Tensor, nn
 from paddle.distributed.fleet.utils import recompute
 
-from ernie_m.model import device, kernels
-from ernie_m.model.batch import TokenBatch
+from ernie_m.model import device, kernel_selection
 from ernie_m.model.config import NO_LANGUAGE, ErnieMConfig
 from ernie_m.model.cpu.masked_lm_loss import CrossEntropyOnCpu, LossOnCpu
-from ernie_m.model.cpu.rows import needs_gradient
-from ernie_m.model.encoder import ErnieMModel, initial_weights
+from ernie_m.model.cpu.numpy_views import needs_gradient
+from ernie_m.model.ernie import ErnieMModel
 from ernie_m.model.layers import LayerNorm, Linear, gelu
+from ernie_m.model.packed_batch import TokenBatch
+from ernie_m.model.transformer_encoder import initial_weights
 from ernie_m.model.word_embeddings import WordEmbeddings
 
 # Of the logits of a chunk: 512 MB. Paddle's cross-entropy on a GPU counts places in 32 bits, so a chunk must
@@ -138,7 +139,7 @@ def cross_entropy(
     loss_weights = loss_weights.astype(precise)
     chunks = logit_chunks(x.shape[0], bias.shape[0], precise)
     has_backward = paddle.is_grad_enabled() and any(needs_gradient(x, table.weight, bias))
-    loss_on_cpu = LossOnCpu(table, bias) if kernels.on_cpu(x) else None
+    loss_on_cpu = LossOnCpu(table, bias) if kernel_selection.on_cpu(x) else None
     if loss_on_cpu is not None and has_backward:  # the gradients are made with the losses
         return MaskedLoss(
             *CrossEntropyOnCpu.apply(x, table.weight, bias, labels, loss_weights, loss_on_cpu, chunks)

@@ -7,9 +7,9 @@ from typing import Any, TypeVar
 
 from ernie_m.model.checkpoint.open import TRAINED_LENGTH, Checkpoint
 from ernie_m.model.config import ErnieMConfig
-from ernie_m.model.conventions import Reading
+from ernie_m.model.preprocessing import Reading
 from ernie_m.model.tasks import SEARCH
-from ernie_m.tokenizer.tokenizer import Tokenizer
+from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.logging import logger
 

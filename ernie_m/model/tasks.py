@@ -99,7 +99,7 @@ _ALL_TASKS = (
     Task(SEARCH, "search.SearchCorpus", pipeline="sentence-similarity", stored="retrieval"),
     Task(
         FILL_MASK,
-        "masked_words.FillMasks",
+        "fill_mask.FillMasks",
         pipeline="fill-mask",
         stored="fill",
         model_class="PreTrainingModel",

@@ -15,8 +15,8 @@ import paddle.nn.functional as F
 from paddle import Tensor, nn
 from paddle.autograd import PyLayer
 
-from ernie_m.model import kernels
-from ernie_m.model.cpu.rows import add, as_array, as_rows, as_tensor
+from ernie_m.model import kernel_selection
+from ernie_m.model.cpu.numpy_views import add, as_array, as_rows, as_tensor
 
 
 class EmbeddingGradient:
@@ -25,7 +25,7 @@ class EmbeddingGradient:
     Both uses of the table add to `weight.grad` in place. It lies in memory that is kept from step to step,
     because other tensors would take the space if it were freed. A batch of fine-tuning touches a few thousand
     of 250,002 words: the optimizer asks for these rows and leaves the others alone
-    (`ernie_m/training/row_adam.py`).
+    (`ernie_m/model/cpu/lazy_adamw.py`).
 
     A masked-LM loss makes its gradient of the table in the forward pass, before it knows the factor from
     above. It borrows the kept memory for that, if it is free, and gives it back in the backward pass.
@@ -175,7 +175,7 @@ class WordEmbeddings(nn.Embedding):
         is_traced = not paddle.in_dynamic_mode()  # for an exported graph, which is not trained
         if is_traced or self.weight.stop_gradient or not paddle.is_grad_enabled():
             return super().forward(ids)
-        if kernels.on_cpu(self.weight):
+        if kernel_selection.on_cpu(self.weight):
             return LookUpOnCpu.apply(self.weight, ids, self.gradient)
         return super().forward(ids)
 

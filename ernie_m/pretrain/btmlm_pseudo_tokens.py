@@ -11,10 +11,11 @@ from paddle import Tensor
 
 from ernie_m.model.lm_head import PreTrainingModel, logit_chunks, logits
 from ernie_m.pretrain.config import ObjectiveConfig
+from ernie_m.pretrain.corpus_selection import TrainingText
 from ernie_m.pretrain.loss import DeviceBatch, DeviceStage1
-from ernie_m.pretrain.objective import Vocabulary, class_of
+from ernie_m.pretrain.masking import Vocabulary
+from ernie_m.pretrain.objective import class_of
 from ernie_m.pretrain.objectives.btmlm import Btmlm
-from ernie_m.pretrain.training_text import TrainingText
 from ernie_m.utils.logging import logger
 
 

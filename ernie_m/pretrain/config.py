@@ -10,9 +10,8 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
 from ernie_m.pretrain.objectives import OBJECTIVES, OF_THE_PAPER
-from ernie_m.tokenizer.text_rules import TEXT_RULES
-from ernie_m.utils.errors import UserError
-from ernie_m.utils.options import (
+from ernie_m.reader.tokenizer_rules import TEXT_RULES
+from ernie_m.utils.args import (
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
@@ -21,6 +20,7 @@ from ernie_m.utils.options import (
     UnitInterval,
     option,
 )
+from ernie_m.utils.errors import UserError
 
 SCRATCH = "scratch"
 START = "start"

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 from paddle import Tensor
 
-from ernie_m.model.checkpoint.lazy_weights import Weights, finite
+from ernie_m.model.checkpoint.key_mapping import LM_BIAS, WORDS
 from ernie_m.model.checkpoint.load import load_from
 from ernie_m.model.checkpoint.open import Checkpoint, open_checkpoint
-from ernie_m.model.checkpoint.tensor_names import LM_BIAS, WORDS
+from ernie_m.model.checkpoint.weights import Weights, finite
 from ernie_m.model.lm_head import LMHead, PreTrainingModel
 from ernie_m.pretrain.config import FRESH, FROM_ENCODER, START, InitConfig
-from ernie_m.tokenizer.tokenizer import Tokenizer
+from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.training import distributed
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.logging import logger

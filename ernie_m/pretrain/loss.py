@@ -7,10 +7,10 @@ import numpy as np
 import paddle
 from paddle import Tensor
 
-from ernie_m.model.batch import TokenBatch
 from ernie_m.model.config import NO_LANGUAGE
 from ernie_m.model.device import Uploadable, upload
 from ernie_m.model.lm_head import MaskedLoss, PreTrainingModel
+from ernie_m.model.packed_batch import TokenBatch
 from ernie_m.pretrain.objective import class_of
 from ernie_m.pretrain.objectives import OBJECTIVES
 from ernie_m.pretrain.packing import MicroBatch, Packed

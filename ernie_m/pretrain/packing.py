@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ernie_m.model.layout import Layout
+from ernie_m.model.packed_layout import Layout
 from ernie_m.pretrain.objectives import OBJECTIVES
 
 

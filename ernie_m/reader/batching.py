@@ -17,8 +17,8 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
-from ernie_m.reader.coverage import warn_if_unsuited
-from ernie_m.tokenizer.tokenizer import Tokenizer
+from ernie_m.reader.tokenization import Tokenizer
+from ernie_m.reader.vocabulary_coverage import warn_if_unsuited
 from ernie_m.utils.logging import logger
 
 T = TypeVar("T")

@@ -22,8 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from ernie_m.tokenizer.text_rules import ERNIE_M
-from ernie_m.tokenizer.tokenizer import Tokenizer
+from ernie_m.reader.tokenization import Tokenizer
+from ernie_m.reader.tokenizer_rules import ERNIE_M
 from ernie_m.utils.checksums import MANIFEST, check_file
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import read_object, write_json

@@ -9,6 +9,18 @@
 
 The main process makes a folder with a temporary name, all write their parts to it, and the main process
 renames it. A folder with its final name is therefore complete.
+
+The output folder of a run: who writes there, which run it holds, and where that run goes on.
+
+    .lock            held by the command that writes there
+    run.json         fine-tuning: the identity of the run, the settings and digests that decide its result
+    step_N/          checkpoints: model, training state and identity
+    best/            the model of the best step so far
+    selected.json    the evaluation of the best step, beside it its digest; written when the run is finished
+    metrics.jsonl    the records of the run
+
+The step folders are in checkpoints/ (pre-training) or in the folder itself (fine-tuning). With several seeds,
+each has all but run.json in seed_<n>/.
 """
 
 import contextlib
@@ -17,19 +29,34 @@ import os
 import re
 import shutil
 from collections import ChainMap
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ernie_m.model.checkpoint import safetensors
+from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.checkpoint.write import ModelFiles, as_numpy
 from ernie_m.training import distributed
-from ernie_m.utils.checksums import MANIFEST, VERSION, check_manifest, describe
+from ernie_m.training.log import Evaluation
+from ernie_m.utils.checksums import MANIFEST, VERSION, check_manifest, describe, is_whole, write_digest
 from ernie_m.utils.errors import UserError
-from ernie_m.utils.files import atomic_dir, read_object, sync_file, temporary_name, unwritable_is_a_user_error
+from ernie_m.utils.files import (
+    atomic_dir,
+    clear_leftovers,
+    read_json,
+    read_object,
+    remove,
+    sync_file,
+    temporary_name,
+    unwritable_is_a_user_error,
+    write_json,
+)
 from ernie_m.utils.logging import logger
+from ernie_m.utils.output_lock import check_identity, claim_file, only_run_in
 
 STATE = "training_state"
 _ARRAYS = "arrays"  # the name of a file of arrays begins with it
@@ -194,3 +221,287 @@ def keep_last(folder: Path, count: int, always: Path | None = None) -> None:
             removed = temporary_name(path, "gone")
             os.replace(path, removed)
             shutil.rmtree(removed)
+
+
+RUN = "run.json"
+BEST = "best"
+SELECTED = "selected.json"
+# What fine-tuning leaves, as patterns of whole names. A folder with any of these holds a run.
+TRAINED = (r"step_\d+(\.damaged)?", BEST, rf"{re.escape(SELECTED)}(\.digest)?", r"seed_\d+")
+_KEYS = {"identity", "seed", "engine", "trainer"}  # the keys of a training state
+
+
+@dataclass(frozen=True)
+class FolderRules:
+    """What differs between the run folders of pre-training and of fine-tuning.
+
+    Attributes:
+        ways_out: what a user can do about another run, the end of a message.
+        contents: regular expressions for the whole names of everything that a run leaves in the folder, in
+            the order in which overwriting removes it. Other files are the user's.
+        steps_folder: the sub-folder of the step folders; "" is the folder itself.
+    """
+
+    ways_out: str
+    contents: Sequence[str]
+    steps_folder: str = ""
+
+
+class RunFolder:
+    """The output folder of a run, or of one of its seeds.
+
+    Args:
+        path: made if it is missing.
+        rules: the rules of the command.
+        keep_checkpoints: the number of step folders that are kept.
+        overwrite: begin anew. The run in the folder is removed when the new one has begun.
+        sources: files and folders that the run reads, such as the weights that it starts from. Overwriting
+            must not remove them.
+        resume_from: a step folder, perhaps of another run folder, to go on from if there is none here.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        rules: FolderRules,
+        keep_checkpoints: int,
+        overwrite: bool = False,
+        sources: Sequence[str] = (),
+        resume_from: Path | None = None,
+    ):
+        self.path = path
+        self.rules = rules
+        self.keep_checkpoints = keep_checkpoints
+        self.overwrite = overwrite
+        self.sources = sources
+        self.resume_from = resume_from
+        self.steps_folder = path / rules.steps_folder
+
+    def of_seed(self, seed: int) -> "RunFolder":
+        """The folder of one of several seeds. `overwrite` removes it together with the whole folder."""
+        path = self.path / f"seed_{seed}"
+        path.mkdir(parents=True, exist_ok=True)
+        return RunFolder(path, self.rules, self.keep_checkpoints, resume_from=self.resume_from)
+
+    # Who writes here, and which run the folder holds
+
+    @contextmanager
+    def locked(self) -> Iterator["RunFolder"]:
+        """Keep other commands out, and clear what killed processes left. Call it on every process.
+
+        Raises:
+            UserError: another command writes here, or the folder cannot be written.
+        """
+        with ExitStack() as lock:
+
+            def take() -> None:
+                lock.enter_context(only_run_in(self.path))
+                for folder in {self.path, self.steps_folder, *self.path.glob("seed_*")}:
+                    clear_leftovers(folder)
+
+            distributed.on_main(unwritable_is_a_user_error(self.path)(take))
+            yield self
+
+    def claim(self, identity: Mapping[str, Any]) -> None:
+        """Compare the run with run.json if a run has left something here; otherwise write run.json.
+
+        Args:
+            identity: what the run is; the value of the main process counts.
+
+        Raises:
+            UserError: the folder holds another run, or one without run.json; or it cannot be written.
+        """
+        self.remove_old_run()
+
+        def compare_or_write() -> None:
+            path = self.path / RUN
+            if not self._named(TRAINED):  # run.json may be of a command that stopped before its first step
+                path.unlink(missing_ok=True)
+            elif not path.is_file():
+                raise UserError(
+                    f"{self.path} holds checkpoints of a run that left no {RUN} there; {self.rules.ways_out}"
+                )
+            claim_file(path, identity, self.rules.ways_out)
+
+        distributed.on_main(compare_or_write)
+
+    def remove_old_run(self) -> None:
+        """With `overwrite`, remove the run in the folder, once.
+
+        It is called when the new run is about to train: one that cannot begin leaves the old one alone.
+
+        Raises:
+            UserError: one of `sources` would be removed, or a file cannot be removed.
+        """
+
+        @unwritable_is_a_user_error(self.path)
+        def remove_contents() -> None:
+            contents = self._named(self.rules.contents)
+            for source in self.sources:
+                if any(Path(source).resolve().is_relative_to(path.resolve()) for path in contents):
+                    raise UserError(
+                        f"overwrite would remove {source}, which the run reads; choose another folder for "
+                        "the run"
+                    )
+            for path in contents:
+                remove(path)
+            if contents:
+                names = ", ".join(path.name for path in contents)
+                logger.warning("overwrite: removed the run that was in %s (%s)", self.path, names)
+
+        if self.overwrite:
+            distributed.on_main(remove_contents)
+            self.overwrite = False
+
+    def _named(self, patterns: Iterable[str]) -> list[Path]:
+        """What has a name of one of the patterns, in their order."""
+        contents = sorted(self.path.glob("*"))
+        return [path for pattern in patterns for path in contents if re.fullmatch(pattern, path.name)]
+
+    # Where the run goes on
+
+    def resume(self, identity: Mapping[str, Any]) -> SavedRun | None:
+        """Find the step folder from which the run goes on. Call it on every process.
+
+        It is the newest whole step folder, or else `resume_from`.
+
+        Returns:
+            None if the run begins with its first step.
+
+        Raises:
+            UserError: no step folder is whole; the one to go on from belongs to another run (the message says
+                what differs); or best/ is not the best step of its run.
+        """
+        saved = None if self.overwrite else newest_step(self.steps_folder)
+        if self.resume_from is not None and saved is None:
+            saved = SavedRun(self.resume_from, *read_state(self.resume_from))
+        elif self.resume_from is not None and self.resume_from.resolve() != saved.folder.resolve():
+            logger.info("%s is not used: the run goes on from %s", self.resume_from, saved.folder)
+        if saved is not None:
+            check_revision(saved)
+            check_identity(saved.folder, saved.values["identity"], identity, self.rules.ways_out)
+            self._take_best(saved)
+        return saved
+
+    def _take_best(self, saved: SavedRun) -> None:
+        """Copy best/, which is beside the step folder, into this folder.
+
+        If best/ is of a step after the last evaluation that the state knows, the run was killed when it had
+        selected that step. It will select it again, so the state of the trainer gets no best step.
+
+        Raises:
+            UserError: best/ is missing, or was replaced. Another step would be selected without it.
+        """
+        trainer = saved.values["trainer"]
+        if trainer["best"] is None:
+            return
+        best = saved.folder.parent / BEST
+        step = distributed.on_main(lambda: _step_of(best))
+        if step is not None and step > trainer["evaluated"]:
+            logger.info("%s is of step %d: the run goes on from before it", best, step)
+            # -1, no evaluation: the step of the folder is evaluated again, too.
+            trainer.update(best=None, evaluated=-1)
+            return
+        ways_out = f" before {saved.folder.name}: put that model back, or {self.rules.ways_out}"
+        _check_best(best, step, trainer["best"]["step"], ways_out)
+        distributed.on_main(lambda: _copy(best, self.path / BEST))
+
+    # What a run writes
+
+    def save_step(
+        self,
+        step: int,
+        files: ModelFiles | None,
+        arrays: Mapping[str, Any] | None,
+        values: Mapping[str, Any] | None,
+    ) -> Path:
+        """Write a step folder, and remove the oldest ones. The arguments are those of `write_checkpoint`."""
+        folder = self.steps_folder / f"step_{step}"
+        write_checkpoint(folder, files, arrays, values)
+        if distributed.is_main():
+            # `resume_from` may be one of the oldest. It stays, so that the same command can be given again.
+            keep_last(self.steps_folder, self.keep_checkpoints, always=self.resume_from)
+        return folder
+
+    def save_best(self, files: ModelFiles | None) -> None:
+        """Write best/. Call it on every process; only process 0 has files."""
+        write_checkpoint(self.path / BEST, files)
+
+    def finish(self, best: Evaluation) -> None:
+        """Write selected.json: the run is finished. Call it on every process."""
+        path = self.path / SELECTED
+
+        def write() -> None:
+            write_json(path, asdict(best))
+            write_digest(path)
+
+        distributed.on_main(write)
+
+    def is_finished(self) -> bool:
+        """Whether there is a selected.json."""
+        return (self.path / SELECTED).is_file()
+
+    def selected(self) -> Evaluation:
+        """Read selected.json, and compare best/ with it.
+
+        Raises:
+            UserError: it is not as `finish` wrote it, or best/ is missing, damaged or of another step.
+        """
+        path = self.path / SELECTED
+        if not is_whole(path):
+            raise UserError(
+                f"{path}: damaged, or the checksum beside it is; remove it, and the same command makes it "
+                "again"
+            )
+        selected = Evaluation(**read_json(path))
+        best = self.path / BEST
+        step = distributed.on_main(lambda: _step_of(best))
+        ways_out = f"remove {path}, and the same command goes on from the newest checkpoint"
+        _check_best(best, step, selected.step, f": put that model back, or {ways_out}")
+        return selected
+
+
+def has_state(path: Path) -> bool:
+    """Whether training can go on from a checkpoint folder."""
+    return (path / STATE).is_dir()
+
+
+def check_revision(saved: SavedRun) -> None:
+    """Refuse the training state of another revision, by a UserError."""
+    are_sections = all(isinstance(saved.values.get(key), dict) for key in _KEYS - {"seed"})
+    if saved.values.keys() != _KEYS or not are_sections:
+        raise UserError(
+            f"{saved.folder}: its {STATE} was written by another version of this project, which alone goes "
+            "on with it. The weights load, convert and evaluate here as before, and a new run can start from "
+            "them"
+        )
+
+
+def read_step(folder: Path) -> dict[str, Any]:
+    """The values of the training state in a step folder.
+
+    Raises:
+        UserError: it is missing, damaged, or of another revision.
+    """
+    saved = SavedRun(folder, *read_state(folder))
+    check_revision(saved)
+    return saved.values
+
+
+def _check_best(best: Path, step: int | None, selected_step: int, ways_out: str) -> None:
+    """Refuse, by a UserError, a best/ that has the model of another step than the run has selected."""
+    if step != selected_step:
+        fault = "is not there" if step is None else f"is of step {step}"
+        raise UserError(f"{best} {fault}, but the run selected step {selected_step}{ways_out}")
+
+
+def _step_of(model: Path) -> int | None:
+    """The step of a model that a run wrote; None if there is no folder."""
+    return open_checkpoint(model).settings.get("step") if model.is_dir() else None
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a folder, unless it is there already. The copy appears whole or not at all."""
+    if source.resolve() != target.resolve():
+        with atomic_dir(target) as folder:
+            shutil.copytree(source, folder, dirs_exist_ok=True)

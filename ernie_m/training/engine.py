@@ -29,10 +29,10 @@ from paddle import Tensor, nn
 
 from ernie_m.model.cpu.bfloat16 import weights_stay
 from ernie_m.model.cpu.layers import DropoutStream
-from ernie_m.model.cpu.replicas import Replicas
+from ernie_m.model.cpu.workers import Replicas
+from ernie_m.model.optimization import AdamW
 from ernie_m.model.word_embeddings import squared_norm
 from ernie_m.training import distributed
-from ernie_m.training.optimizer import AdamW
 from ernie_m.training.precision import HALF, Precision
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.logging import logger
@@ -63,7 +63,7 @@ class Engine:
     are read by each process.
 
     Args:
-        optimizer: from `ernie_m.training.optimizer.build_optimizer`. The engine steps its schedule.
+        optimizer: from `ernie_m.model.optimization.build_optimizer`. The engine steps its schedule.
         seed: the dropout of micro-batch m of step s on process r is a function of (seed, s, r, m), so no
             random state is saved.
         clip_norm: the largest global norm of the gradient; None: no clipping.

@@ -54,7 +54,7 @@ class Interval:
     Attributes:
         steps: the number of optimizer steps of the run so far.
         step: the result of the last step.
-        data: the `ernie_m.training.run.StepData` of the last step.
+        data: the `ernie_m.training.trainer.StepData` of the last step.
         sums: sums over the steps of this interval: those of the engine, "loss", "grad_norm" and the number of
             "steps". A step whose update was skipped counts as "skipped" and adds nothing else.
         tokens: the number of tokens trained since the first step of the run, if the engine sums up "tokens".

@@ -15,7 +15,7 @@ from paddle import Tensor, nn
 
 from ernie_m.model.cpu import onednn_check
 from ernie_m.model.device import has_bf16, summary
-from ernie_m.model.kernels import has_plain_kernels, on_gpu
+from ernie_m.model.kernel_selection import has_plain_kernels, on_gpu
 from ernie_m.model.layers import use_bfloat16
 from ernie_m.training import distributed
 from ernie_m.utils.errors import UserError

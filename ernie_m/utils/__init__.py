@@ -2,7 +2,7 @@
 
 So are the links at the top of a clone, such as `model`, by which people know the official layout. Without
 what is here, Python would run each file again under its second name, and the `ErnieMModel` of
-`model/encoder.py` would be another class than the package's.
+`model/ernie.py` would be another class than the package's.
 """
 
 import sys
@@ -26,7 +26,7 @@ def be_one_module(name: str) -> None:
 
 
 class LinkFinder(SourceFileLoader):
-    """Finds the modules below a link, such as `model/encoder.py`, and gives the package's own.
+    """Finds the modules below a link, such as `model/ernie.py`, and gives the package's own.
 
     It is a loader of files because `python -m pretrain.build_corpus` asks one for the code.
     """

@@ -21,7 +21,8 @@ from pathlib import Path
 from ernie_m.utils.child_processes import stop_signals_handled_by
 from ernie_m.utils.errors import UserError, say
 
-PADDLE = "3.3"  # from 3.4 on, adamw takes the rate in float64, not as ernie_m/training/row_adam.py gives it
+# From 3.4 on, adamw takes the rate in float64, not as ernie_m/model/cpu/lazy_adamw.py gives it.
+PADDLE = "3.3"
 # Parameters of mallopt (malloc.h). With them glibc keeps freed memory for the next step instead of returning
 # it to the kernel, which would zero every page again.
 _M_TRIM_THRESHOLD = -1

@@ -9,16 +9,16 @@ import numpy as np
 import paddle
 from paddle import Tensor
 
-from ernie_m.model.batch import TokenBatch
 from ernie_m.model.cpu.workers import paddle_workers
 from ernie_m.model.device import Uploadable, to_array, upload
-from ernie_m.model.encoder import ErnieMModel
-from ernie_m.model.workers import Workers
+from ernie_m.model.ernie import ErnieMModel
+from ernie_m.model.packed_batch import TokenBatch
+from ernie_m.model.threads import Workers
 from ernie_m.reader.batching import BATCH_TOKENS
 from ernie_m.training.precision import Autocast
-from ernie_m.vectors.piece_means import PieceBatch, piece_means
 from ernie_m.vectors.pooling import SentenceEncoder, takes_piece_means, token_weights
-from ernie_m.vectors.static import StaticEncoder
+from ernie_m.vectors.static_embeddings import StaticEncoder
+from ernie_m.vectors.static_embeddings_in_paddle import PieceBatch, piece_means
 
 R = TypeVar("R")
 

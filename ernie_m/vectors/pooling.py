@@ -10,8 +10,8 @@ from typing import TypeVar, get_args
 import numpy as np
 
 from ernie_m.model.config import ErnieMConfig
-from ernie_m.model.conventions import Pooling
-from ernie_m.model.workers import Workers
+from ernie_m.model.preprocessing import Pooling
+from ernie_m.model.threads import Workers
 from ernie_m.reader.batching import BATCH_TOKENS, batches_by_length, pad
 from ernie_m.utils.errors import UserError
 
@@ -20,7 +20,7 @@ R = TypeVar("R")
 
 
 def takes_piece_means(config: ErnieMConfig, pooling: str) -> bool:
-    """Whether `ernie_m.vectors.static` makes the vectors: a table's, as the mean of its pieces."""
+    """Whether `ernie_m.vectors.static_embeddings` makes the vectors: a table's, as the mean of its pieces."""
     return config.is_static and pooling == "mean"
 
 

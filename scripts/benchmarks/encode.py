@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from ernie_m.model.workers import core_count
+from ernie_m.model.threads import core_count
+from ernie_m.utils.args import PositiveInt, option, parse_options
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import read_text
-from ernie_m.utils.options import PositiveInt, option, parse_options
 from scripts.benchmarks.turns import LATEST, OPTIMUM, OURS, Contender, compare
 
 LARGEST = 1 << 30  # bytes of TEXT

@@ -22,8 +22,8 @@ from ernie_m.data.data_sets import COLUMNS, read_table
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.open_model import open_model
 from ernie_m.reader.batching import Batches, EncodePairs, Example, in_shares, pad
+from ernie_m.utils.args import PositiveInt, option, parse_options
 from ernie_m.utils.errors import UserError
-from ernie_m.utils.options import PositiveInt, option, parse_options
 from ernie_m.utils.paddle_settings import prepare
 from scripts.benchmarks.turns import (
     CLIP_NORM,
@@ -125,10 +125,10 @@ def ours(given: dict[str, Any], amp: str = "none") -> Callable[[Sequence], None]
     import paddle
     import paddle.nn.functional as F
 
-    from ernie_m.model.batch import TokenBatch
     from ernie_m.model.checkpoint.load import load_from
     from ernie_m.model.device import share_tokens, upload
     from ernie_m.model.heads import SequenceClassifier
+    from ernie_m.model.packed_batch import TokenBatch
 
     checkpoint = open_checkpoint(given["weights"])
     pad_token_id = checkpoint.config.pad_token_id

@@ -19,12 +19,12 @@ import numpy as np
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.open_model import open_model
 from ernie_m.pretrain.config import ObjectiveConfig
-from ernie_m.pretrain.objective import Setting, Text, Vocabulary, rng_of
+from ernie_m.pretrain.masking import Setting, Text, Vocabulary, rng_of
 from ernie_m.pretrain.objectives.mmlm import Mmlm
 from ernie_m.pretrain.packing import MicroBatch
+from ernie_m.utils.args import PositiveInt, option, parse_options
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import read_text
-from ernie_m.utils.options import PositiveInt, option, parse_options
 from ernie_m.utils.paddle_settings import prepare
 from scripts.benchmarks.turns import LATEST, OURS, Contender, compare, our_step, torch_step
 

@@ -213,8 +213,8 @@ def our_step(
         in_shares: the shares of a batch.
         amp: "none" or "bf16".
     """
+    from ernie_m.model.optimization import build_optimizer
     from ernie_m.training.engine import Engine
-    from ernie_m.training.optimizer import build_optimizer
     from ernie_m.training.precision import Precision
 
     optimizer = build_optimizer(model, peak_lr=RATE, weight_decay=DECAY)

@@ -7,7 +7,6 @@ from ernie_m.commands import convert
 
 # What ernie-m convert imports in `main`, so that its memory is not counted.
 from ernie_m.model.checkpoint import convert as conversion  # noqa: F401
-from ernie_m.tokenizer import tokenizer as tokenization  # noqa: F401
 
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 convert.main(sys.argv[1:])

@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 
 from ernie_m.commands import convert
-from ernie_m.model.checkpoint.files import CARD
 from ernie_m.model.checkpoint.open import open_checkpoint
-from ernie_m.model.conventions import Reading
-from ernie_m.tokenizer.tokenizer import Tokenizer
+from ernie_m.model.checkpoint.weights import CARD
+from ernie_m.model.preprocessing import Reading
+from ernie_m.reader.tokenization import Tokenizer
 from tests.foreign import make_xlm_r
 from tests.helpers.checkpoints import change_config
 from tests.launching import error_of

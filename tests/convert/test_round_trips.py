@@ -8,8 +8,8 @@ from safetensors.numpy import load_file, save_file
 
 from ernie_m.commands import convert
 from ernie_m.model.checkpoint import safetensors as safe
-from ernie_m.model.checkpoint.card import read_card
 from ernie_m.model.checkpoint.convert import ENCODER_TARGETS
+from ernie_m.model.checkpoint.model_card import read_card
 from ernie_m.model.checkpoint.open import open_checkpoint
 from tests.convert.conftest import assert_same_bits
 from tests.helpers.checkpoints import change_config

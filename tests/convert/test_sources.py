@@ -13,9 +13,9 @@ from ernie_m.commands import convert
 from ernie_m.model.checkpoint import safetensors as safe
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.checkpoint.write import save_model
-from ernie_m.model.encoder import ErnieMModel
+from ernie_m.model.ernie import ErnieMModel
 from ernie_m.model.open_model import open_model
-from ernie_m.tokenizer.tokenizer import Tokenizer
+from ernie_m.reader.tokenization import Tokenizer
 from tests.convert.conftest import assert_same_bits
 from tests.foreign import (
     fairseq_args,

@@ -12,10 +12,10 @@ from ernie_m.model.checkpoint.convert import TARGETS
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.checkpoint.write import save_model
 from ernie_m.model.config import ErnieMConfig
-from ernie_m.model.encoder import ErnieMModel
+from ernie_m.model.ernie import ErnieMModel
 from ernie_m.model.open_model import open_model
-from ernie_m.tokenizer.offsets import encode_with_offsets
-from ernie_m.tokenizer.tokenizer import Tokenizer
+from ernie_m.reader.token_offsets import encode_with_offsets
+from ernie_m.reader.tokenization import Tokenizer
 from tests.foreign import make_xlm_r, tokenizer_json
 from tests.helpers.checkpoints import change_config
 from tests.launching import error_of

@@ -8,7 +8,7 @@ import pytest
 
 from ernie_m.commands import run_classifier, run_retrieval
 from ernie_m.model.checkpoint.write import save_model
-from ernie_m.model.encoder import ErnieMConfig, ErnieMModel
+from ernie_m.model.ernie import ErnieMConfig, ErnieMModel
 from tests import command_lines, toys
 from tests.launching import call_main, one_error
 

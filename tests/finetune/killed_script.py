@@ -24,7 +24,7 @@ def arm(event: str, number: int) -> None:
             "best", when the old best model is renamed but not the new one.
         number: at which of these events, from 1.
     """
-    from ernie_m.finetune.tasks.classification import Classification
+    from ernie_m.finetune.classifier import Classification
     from ernie_m.training.engine import Engine
     from ernie_m.utils import files
 
@@ -69,7 +69,7 @@ def arm(event: str, number: int) -> None:
 
 def main() -> None:
     prepare(quiet=True)
-    from ernie_m.finetune.labelled_task import FineTuning
+    from ernie_m.finetune.finetuning import FineTuning
 
     evaluate = FineTuning.evaluate
 

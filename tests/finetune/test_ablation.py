@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from ernie_m.finetune.flags import FinetuneFlags
+from ernie_m.finetune.finetune_args import FinetuneFlags
 from ernie_m.pretrain.config import PretrainConfig
-from ernie_m.utils.options import parse_options
+from ernie_m.utils.args import parse_options
 from tests.launching import ROOT, clean_environment
 
 # Instead of Python: it writes its arguments as a line of JSON.

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from ernie_m.finetune.tasks.scores import answer_scores, exact_match, f1, normalize, rules_language
+from ernie_m.finetune.eval_mlqa import answer_scores, exact_match, f1, normalize, rules_language
 from ernie_m.reader.files.squad import read_squad
-from ernie_m.reader.label_map import named_language
+from ernie_m.reader.labels import named_language
 
 
 @pytest.mark.parametrize(

@@ -9,22 +9,19 @@ import paddle
 import pytest
 
 from ernie_m.commands import run_mrc
-from ernie_m.finetune import labelled_task
-from ernie_m.finetune.flags import FinetuneFlags
-from ernie_m.finetune.tasks.question_answering import (
-    OfficialAnswering,
-    QuestionAnswering,
-)
-from ernie_m.finetune.tasks.scores import rules_language
+from ernie_m.finetune import finetuning
+from ernie_m.finetune.eval_mlqa import rules_language
+from ernie_m.finetune.finetune_args import FinetuneFlags
+from ernie_m.finetune.mrc import OfficialAnswering, QuestionAnswering
 from ernie_m.model.checkpoint.open import open_checkpoint
-from ernie_m.model.conventions import Reading
-from ernie_m.model.encoder import ErnieMConfig
+from ernie_m.model.ernie import ErnieMConfig
 from ernie_m.model.heads import SpanClassifier
+from ernie_m.model.preprocessing import Reading
 from ernie_m.reader.batching import Batches
-from ernie_m.reader.question_answering import NO_ANSWER
-from ernie_m.tokenizer.tokenizer import Tokenizer
+from ernie_m.reader.mrc_reader import NO_ANSWER
+from ernie_m.reader.tokenization import Tokenizer
+from ernie_m.utils.args import parse_options
 from ernie_m.utils.errors import UserError
-from ernie_m.utils.options import parse_options
 from tests import command_lines, toys
 from tests.helpers.batches import padded_batch
 from tests.helpers.checkpoints import changed_copy
@@ -210,7 +207,7 @@ def test_official_compat_does_not_shuffle(monkeypatch, folder, tmp_path):
         raise UserError("enough")
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(labelled_task, "FineTuning", fine_tuning)
+    monkeypatch.setattr(finetuning, "FineTuning", fine_tuning)
     for value in (None, "true", "false"):
         assert "enough" in error_of(
             call_main, run_mrc, command_lines.answering(folder, tmp_path, official_compat=value)

@@ -9,15 +9,15 @@ import paddle
 import pytest
 
 from ernie_m.commands import encode_vector
-from ernie_m.inference.encode_files import growing_array, write_official, write_one_of_each
+from ernie_m.inference.encode_vector import growing_array, write_official, write_one_of_each
 from ernie_m.model.checkpoint import safetensors
 from ernie_m.model.checkpoint.load import load_from
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.checkpoint.write import save_model
-from ernie_m.model.encoder import ErnieMConfig, ErnieMModel
+from ernie_m.model.ernie import ErnieMConfig, ErnieMModel
 from ernie_m.reader.batching import EncodePairs
-from ernie_m.reader.classification import read_classification
-from ernie_m.tokenizer.tokenizer import Tokenizer
+from ernie_m.reader.task_reader import read_classification
+from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.utils.checksums import MANIFEST, check_manifest
 from ernie_m.vectors.encode import PaddleEncoder
 from tests.helpers.batches import padded_batch

@@ -5,9 +5,9 @@ import re
 import numpy as np
 import pytest
 
-from ernie_m.finetune.tasks.scores import MatchCounts, entity_scores, seqeval_chunks
-from ernie_m.finetune.tasks.tagging import Tagging
-from ernie_m.reader.files.tagged_sentences import Sentence
+from ernie_m.finetune.metrics import MatchCounts, entity_scores, seqeval_chunks
+from ernie_m.finetune.sequence_label import Tagging
+from ernie_m.reader.files.official_tags import Sentence
 from tests.helpers.conll import read_conll
 from tests.helpers.letters import Letters
 from tests.launching import error_of

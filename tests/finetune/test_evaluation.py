@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from ernie_m.commands import run_classifier
-from ernie_m.finetune.flags import FinetuneFlags
-from ernie_m.finetune.prediction import LanguageFile, prediction_paths
-from ernie_m.finetune.tasks.classification import Classification, Regression
-from ernie_m.finetune.tasks.scores import accuracy
+from ernie_m.finetune.classifier import Classification, Regression
+from ernie_m.finetune.evaluate import LanguageFile, prediction_paths
+from ernie_m.finetune.finetune_args import FinetuneFlags
+from ernie_m.finetune.metrics import accuracy
 from ernie_m.model.checkpoint.open import open_checkpoint
-from ernie_m.reader.classification import read_classification
-from ernie_m.tokenizer.tokenizer import Tokenizer
+from ernie_m.reader.task_reader import read_classification
+from ernie_m.reader.tokenization import Tokenizer
 from tests import command_lines, toys
 from tests.foreign import write_as_official
 from tests.helpers.checkpoints import changed_copy

@@ -10,10 +10,10 @@ import pytest
 
 import ernie_m
 from ernie_m.commands import convert, fit, predict, run_classifier
-from ernie_m.finetune import command as rates
+from ernie_m.finetune import run as rates
 from ernie_m.fit import whole_model as fit_whole
 from ernie_m.model.tasks import CLASSIFICATION
-from ernie_m.reader.label_map import write_places
+from ernie_m.reader.labels import write_places
 from ernie_m.training.stop_requests import StopSignal
 from tests import toys
 from tests.helpers.checkpoints import assert_same_weights

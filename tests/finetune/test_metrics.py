@@ -1,6 +1,6 @@
 """The metrics of fine-tuning, down to the last digit of XTREME's evaluate.py."""
 
-from ernie_m.finetune.tasks.scores import accuracy
+from ernie_m.finetune.metrics import accuracy
 
 
 def test_the_last_digit_is_that_of_xtreme():

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from ernie_m.commands import run_retrieval
-from ernie_m.finetune.retrieval.task import make_encoder
-from ernie_m.inference import hard_negatives
-from ernie_m.inference import hard_negatives as mining
+from ernie_m.finetune.retrieval.contrastive_training import make_encoder
+from ernie_m.inference import mine_hard_negatives
+from ernie_m.inference import mine_hard_negatives as mining
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.reader.files.pairs import PairRows
-from ernie_m.tokenizer.tokenizer import Tokenizer
+from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.vectors.encode import PaddleEncoder
 from ernie_m.vectors.pooling import unit
 from tests import toys
@@ -55,7 +55,7 @@ def mine_rows(rows, lines, random_encoder, tmp_path, monkeypatch):
     """
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(mining, "PART_LINES", 32)
-    monkeypatch.setattr(hard_negatives, "PART_ROWS", 16)
+    monkeypatch.setattr(mine_hard_negatives, "PART_ROWS", 16)
     write_lines(tmp_path / "pairs.tsv", ["query\tpositive\tnegative", *map("\t".join, rows)])
     third = lines[2].replace(" ", "\t")
     write_lines(tmp_path / "corpus.txt", ["", *lines[:2], third, " ", f" {lines[0]} ", *lines[3:], lines[5]])
@@ -87,7 +87,7 @@ def encoded(monkeypatch):
         texts_encoded.extend(texts)
         return vectors_of(texts)
 
-    monkeypatch.setattr(hard_negatives, "encoder_of", lambda flags, model, tokenizer, reading: encode)
+    monkeypatch.setattr(mine_hard_negatives, "encoder_of", lambda flags, model, tokenizer, reading: encode)
     return texts_encoded
 
 

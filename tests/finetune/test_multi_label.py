@@ -4,10 +4,10 @@ import numpy as np
 import paddle
 import pytest
 
-from ernie_m.finetune.tasks.classification import MultiLabelClassification
-from ernie_m.model.batch import LabelledBatch
+from ernie_m.finetune.classifier import MultiLabelClassification
+from ernie_m.model.packed_batch import LabelledBatch
 from ernie_m.reader.batching import Example
-from ernie_m.tokenizer.tokenizer import Tokenizer
+from ernie_m.reader.tokenization import Tokenizer
 
 
 def test_the_loss_is_the_mean_binary_cross_entropy(toy_folder):

@@ -6,15 +6,15 @@ from dataclasses import replace
 
 import pytest
 
-from ernie_m.finetune.flags import FinetuneFlags
-from ernie_m.finetune.labelled_task import FineTuning
-from ernie_m.finetune.retrieval.flags import RetrievalFlags
-from ernie_m.finetune.tasks.classification import Classification
+from ernie_m.finetune.classifier import Classification
+from ernie_m.finetune.finetune_args import FinetuneFlags
+from ernie_m.finetune.finetuning import FineTuning
+from ernie_m.finetune.retrieval.retrieval_args import RetrievalFlags
 from ernie_m.model.checkpoint.open import TRAINED_LENGTH, open_checkpoint
-from ernie_m.model.conventions import Reading
 from ernie_m.model.open_model import open_model, settle, settle_vectors
+from ernie_m.model.preprocessing import Reading
 from ernie_m.model.tasks import CLASSIFICATION, SEARCH
-from ernie_m.utils.options import parse_options
+from ernie_m.utils.args import parse_options
 from tests import command_lines, toys
 from tests.launching import error_of
 

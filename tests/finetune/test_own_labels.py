@@ -5,10 +5,10 @@ import csv
 import numpy as np
 import pytest
 
-from ernie_m.fit.rows import Rows, read_rows, rows_of
+from ernie_m.fit.labelled_rows import Rows, read_rows, rows_of
 from ernie_m.fit.scores import Scored
 from ernie_m.model.tasks import CLASSIFICATION, MULTI_LABEL, REGRESSION
-from ernie_m.reader.files.own_files import LabelledFile
+from ernie_m.reader.files.dataset_folder import LabelledFile
 from ernie_m.reader.files.table_options import LabelOptions
 from ernie_m.utils.errors import UserError
 from tests.launching import error_of

@@ -11,12 +11,12 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from ernie_m.finetune.retrieval.steps import KeyedRows, StepRows, divide
+from ernie_m.finetune.retrieval.pair_batches import KeyedRows, StepRows, divide
 from ernie_m.model.checkpoint.open import open_checkpoint
-from ernie_m.model.conventions import Reading, TextKind
+from ernie_m.model.preprocessing import Reading, TextKind
+from ernie_m.reader.equal_texts import text_keys
 from ernie_m.reader.files.pairs import PairRows
-from ernie_m.tokenizer.equal_texts import text_keys
-from ernie_m.tokenizer.tokenizer import Tokenizer
+from ernie_m.reader.tokenization import Tokenizer
 from tests import command_lines
 from tests.finetune.processes import assert_close, in_order, losses, start
 from tests.helpers.checkpoints import changed_copy

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ernie_m.commands import predict, run_sequence_labeling
-from ernie_m.finetune.tasks.scores import entity_scores, seqeval_chunks
+from ernie_m.finetune.metrics import entity_scores, seqeval_chunks
 from tests import command_lines, toys
 from tests.helpers.conll import read_conll
 from tests.launching import as_flags, call_main, give_input

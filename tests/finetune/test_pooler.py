@@ -9,7 +9,7 @@ from safetensors.numpy import load_file
 
 from ernie_m.commands import run_classifier, run_mrc, run_retrieval
 from ernie_m.model.checkpoint.write import save_model
-from ernie_m.model.encoder import ErnieMConfig, ErnieMModel
+from ernie_m.model.ernie import ErnieMConfig, ErnieMModel
 from tests import command_lines
 from tests.launching import call_main, read_log
 

@@ -5,9 +5,9 @@ import logging
 
 import pytest
 
-from ernie_m.finetune.flags import FinetuneFlags
-from ernie_m.finetune.labelled_task import batch_of_step
-from ernie_m.utils.options import parse_options
+from ernie_m.finetune.finetune_args import FinetuneFlags
+from ernie_m.finetune.finetuning import batch_of_step
+from ernie_m.utils.args import parse_options
 from tests import command_lines, toys
 from tests.finetune.processes import assert_close, losses, start
 from tests.launching import read_log

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 from ernie_m.commands import launch
-from ernie_m.finetune.flags import FinetuneFlags
-from ernie_m.finetune.retrieval.flags import RetrievalFlags
+from ernie_m.finetune.finetune_args import FinetuneFlags
+from ernie_m.finetune.retrieval.retrieval_args import RetrievalFlags
 from ernie_m.finetune.score_tables import recipes
-from ernie_m.inference.encode_flags import EncodeVectorFlags
+from ernie_m.inference.encode_vector_args import EncodeVectorFlags
 from ernie_m.model.config import ErnieMConfig
-from ernie_m.tokenizer.tokenizer import Tokenizer
-from ernie_m.utils.options import parse_options
+from ernie_m.reader.tokenization import Tokenizer
+from ernie_m.utils.args import parse_options
 from tests import toys
 from tests.foreign import make_official, official_config
 from tests.launching import ROOT, call_main, clean_environment, stand_in_for_launch

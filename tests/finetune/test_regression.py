@@ -7,12 +7,12 @@ import paddle
 import pytest
 
 from ernie_m.commands import predict, run_classifier
-from ernie_m.finetune.tasks.classification import Regression
-from ernie_m.finetune.tasks.scores import pearson, spearman
-from ernie_m.model.batch import LabelledBatch
+from ernie_m.finetune.classifier import Regression
+from ernie_m.finetune.metrics import pearson, spearman
+from ernie_m.model.packed_batch import LabelledBatch
 from ernie_m.reader.batching import EncodePairs, Example
-from ernie_m.reader.classification import read_classification
-from ernie_m.tokenizer.tokenizer import Tokenizer
+from ernie_m.reader.task_reader import read_classification
+from ernie_m.reader.tokenization import Tokenizer
 from tests import command_lines, toys
 from tests.launching import as_flags, call_main, give_input
 

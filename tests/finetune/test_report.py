@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from ernie_m.finetune.classifier import Classification, Regression
 from ernie_m.finetune.score_tables import Table, figures, recipes, tables_of_seeds, to_text, write_report
-from ernie_m.finetune.tasks.classification import Classification, Regression
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.reader.batching import Example
 from ernie_m.training.log import Evaluation

@@ -7,9 +7,9 @@ import numpy as np
 import paddle
 import pytest
 
-from ernie_m.finetune.retrieval import task as retrieval
-from ernie_m.finetune.retrieval.steps import negatives
-from ernie_m.finetune.retrieval.task import hardest_negative_bce, in_batch_softmax
+from ernie_m.finetune.retrieval import contrastive_training as retrieval
+from ernie_m.finetune.retrieval.contrastive_training import hardest_negative_bce, in_batch_softmax
+from ernie_m.finetune.retrieval.pair_batches import negatives
 
 SCALE = 5.0
 OFFSET = 0.3

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from ernie_m.finetune.command import identity_of
-from ernie_m.finetune.retrieval.flags import RetrievalFlags
-from ernie_m.finetune.retrieval.steps import StepPairs
+from ernie_m.finetune.retrieval.pair_batches import StepPairs
+from ernie_m.finetune.retrieval.retrieval_args import RetrievalFlags
+from ernie_m.finetune.run import identity_of
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.reader.corpus import Corpus
-from ernie_m.tokenizer.tokenizer import Tokenizer
+from ernie_m.reader.tokenization import Tokenizer
 from tests.finetune.processes import in_order
 from tests.launching import error_of
 

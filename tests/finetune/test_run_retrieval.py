@@ -9,17 +9,17 @@ import pytest
 
 from ernie_m.commands import run_retrieval
 from ernie_m.model.checkpoint import safetensors
-from ernie_m.model.checkpoint.files import LANGUAGE_MEANS
 from ernie_m.model.checkpoint.load import load_from
 from ernie_m.model.checkpoint.open import open_checkpoint
+from ernie_m.model.checkpoint.weights import LANGUAGE_MEANS
 from ernie_m.model.checkpoint.write import save_model
-from ernie_m.model.encoder import ErnieMConfig, ErnieMModel
+from ernie_m.model.ernie import ErnieMConfig, ErnieMModel
 from ernie_m.reader.files.aligned_lines import read_bitext
-from ernie_m.tokenizer.tokenizer import Tokenizer
+from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.training import distributed
 from ernie_m.vectors.encode import PaddleEncoder
-from ernie_m.vectors.hits import choose_on_half
 from ernie_m.vectors.nearest import search_both
+from ernie_m.vectors.retrieval_accuracy import choose_on_half
 from tests import toys
 from tests.helpers.checkpoints import changed_copy
 from tests.launching import as_flags, call_main, error_of

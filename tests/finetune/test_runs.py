@@ -13,7 +13,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from ernie_m.commands import run_classifier
-from ernie_m.finetune.tasks.classification import Classification
+from ernie_m.finetune.classifier import Classification
 from ernie_m.training.engine import Engine
 from ernie_m.training.stop_requests import StopSignal
 from ernie_m.utils.checksums import MANIFEST

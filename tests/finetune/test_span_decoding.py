@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from ernie_m.finetune.tasks.question_answering import QuestionAnswering, SpanScores, best_spans
-from ernie_m.finetune.tasks.scores import answer_scores
-from ernie_m.reader.question_answering import NO_ANSWER, AnswerWindows, ContextWindow, Cut
-from ernie_m.tokenizer.tokenizer import Tokenizer
+from ernie_m.finetune.eval_mlqa import answer_scores
+from ernie_m.finetune.mrc import QuestionAnswering, SpanScores, best_spans
+from ernie_m.reader.mrc_reader import NO_ANSWER, AnswerWindows, ContextWindow, Cut
+from ernie_m.reader.tokenization import Tokenizer
 
 
 def random_scores(rng: np.random.Generator, starts: int, ends: int, first_token: int) -> SpanScores:

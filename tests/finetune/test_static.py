@@ -11,14 +11,14 @@ from safetensors.numpy import load_file, save_file
 
 import ernie_m
 from ernie_m.commands import convert, export
-from ernie_m.model import device, kernels
+from ernie_m.model import device, kernel_selection
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.checkpoint.write import save_model
 from ernie_m.model.config import ErnieMConfig
-from ernie_m.model.encoder import ErnieMModel
-from ernie_m.tokenizer.tokenizer import Tokenizer
+from ernie_m.model.ernie import ErnieMModel
+from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.vectors.encode import PaddleEncoder
-from ernie_m.vectors.piece_means import PieceBatch, means_of_rows, piece_means
+from ernie_m.vectors.static_embeddings_in_paddle import PieceBatch, means_of_rows, piece_means
 from tests.helpers.checkpoints import assert_same_weights
 from tests.launching import as_flags, call_main, error_of
 from tests.toys import sentences
@@ -74,9 +74,9 @@ def test_a_text_is_the_mean_of_its_pieces_alone_and_in_any_batch():
         assert means_of_rows(rows, alone.ids, alone.lengths)[0].tobytes() == vector.tobytes()
 
 
-@pytest.mark.parametrize("chosen", [kernels.FAST, kernels.PLAIN])
+@pytest.mark.parametrize("chosen", [kernel_selection.FAST, kernel_selection.PLAIN])
 def test_the_gradient_of_the_means(chosen, monkeypatch):
-    monkeypatch.setattr(kernels, "_kernels", chosen)
+    monkeypatch.setattr(kernel_selection, "_kernels", chosen)
     paddle.set_default_dtype("float64")
     model = ErnieMModel(ErnieMConfig(vocab_size=12, **SHAPE))
     paddle.set_default_dtype("float32")

@@ -8,9 +8,9 @@ from functools import partial
 import pytest
 
 from ernie_m.commands import run_sequence_labeling
-from ernie_m.finetune.tasks.scores import entity_scores
+from ernie_m.finetune.metrics import entity_scores
 from ernie_m.model.checkpoint.open import open_checkpoint
-from ernie_m.model.conventions import Reading
+from ernie_m.model.preprocessing import Reading
 from tests import command_lines, toys
 from tests.helpers.checkpoints import changed_copy
 from tests.helpers.conll import read_conll

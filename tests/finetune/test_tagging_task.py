@@ -8,9 +8,9 @@ import paddle
 import paddle.nn.functional as F
 import pytest
 
-from ernie_m.finetune.tasks.tagging import OfficialTagging, Tagging
-from ernie_m.model.encoder import ErnieMConfig, ErnieMModel
-from ernie_m.reader.files.tagged_sentences import JOINT, Sentence
+from ernie_m.finetune.sequence_label import OfficialTagging, Tagging
+from ernie_m.model.ernie import ErnieMConfig, ErnieMModel
+from ernie_m.reader.files.official_tags import JOINT, Sentence
 from tests.helpers.letters import Letters
 
 TAGS = ["B-A", "I-A", "B-B", "I-B", "O"]

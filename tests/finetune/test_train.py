@@ -14,9 +14,9 @@ import pytest
 
 from ernie_m.__main__ import PROGRAMS
 from ernie_m.commands import train
-from ernie_m.data import own_pairs, train_vocab
-from ernie_m.finetune.retrieval import command as bitext_search
-from ernie_m.finetune.retrieval.task import Retrieval
+from ernie_m.data import prepare_pairs, train_vocab
+from ernie_m.finetune.retrieval import run as bitext_search
+from ernie_m.finetune.retrieval.contrastive_training import Retrieval
 from ernie_m.model.checkpoint.open import open_checkpoint
 from tests import toys
 from tests.helpers.checkpoints import assert_same_weights
@@ -128,7 +128,7 @@ def interrupt_at_five_moments(monkeypatch):
     def interrupt(*arguments, **options):
         raise KeyboardInterrupt
 
-    moments = [(own_pairs, "write_json", interrupt), (train_vocab, "sample", interrupt)]
+    moments = [(prepare_pairs, "write_json", interrupt), (train_vocab, "sample", interrupt)]
     moments += [(Retrieval, "loss", ctrl_c_at(step, Retrieval.loss)) for step in (3, 7)]
     for moment in (*moments, (bitext_search, "write_predictions", interrupt)):
         with monkeypatch.context() as patch:

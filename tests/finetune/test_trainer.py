@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from ernie_m.finetune import command, labelled_task
-from ernie_m.model import kernels
-from ernie_m.training.optimizer import build_optimizer
+from ernie_m.finetune import finetuning, run
+from ernie_m.model import kernel_selection
+from ernie_m.model.optimization import build_optimizer
 from tests import command_lines, toys
 from tests.helpers.checkpoints import assert_same_weights
 from tests.launching import read_log
@@ -29,7 +29,7 @@ def test_the_flags_reach_the_optimizer(classify, monkeypatch):
         made.append((model, optimizer))
         return optimizer
 
-    monkeypatch.setattr(command, "build_optimizer", noted)
+    monkeypatch.setattr(run, "build_optimizer", noted)
     flags = {"layerwise_lr_decay": 0.5, "weight_decay": 0.1, "learning_rate": 1e-3, "warmup_proportion": 0.5}
     for style, rate in (("official", 0.5e-3), ("paddlenlp", 1e-3)):
         classify(max_steps=4, do_val="false", out=style, lr_schedule_style=style, **flags)
@@ -46,9 +46,9 @@ def test_the_flags_reach_the_optimizer(classify, monkeypatch):
 
 
 def test_plain_kernels_are_chosen_by_the_flag(classify, monkeypatch):
-    monkeypatch.setattr(kernels, "_kernels", kernels.FAST)
+    monkeypatch.setattr(kernel_selection, "_kernels", kernel_selection.FAST)
     classify(max_steps=1, kernels="plain")
-    assert kernels.has_plain_kernels()
+    assert kernel_selection.has_plain_kernels()
 
 
 def test_a_label_without_training_rows_is_warned_of(classify, toy_folder, tmp_path):
@@ -113,7 +113,7 @@ def scripted(monkeypatch):
             scores[file.pattern] = {language: {"acc": accuracy} for language, accuracy in accuracies.items()}
         return scores
 
-    monkeypatch.setattr(labelled_task, "evaluate_files", evaluate_files)
+    monkeypatch.setattr(finetuning, "evaluate_files", evaluate_files)
 
 
 @pytest.mark.parametrize(("select_on", "step"), [("mean", 8), ("en", 4), ("fr", 8)])

@@ -15,37 +15,37 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ernie_m.data.download import unpack
-from ernie_m.inference.input_files import JsonLines
-from ernie_m.model.checkpoint import fluid, library, pickles, sentence_transformers, torch_save
+from ernie_m.inference.predict_files import JsonLines
+from ernie_m.model.checkpoint import lod_tensors
 from ernie_m.model.checkpoint import safetensors as safe
+from ernie_m.model.checkpoint.foreign import base, restricted_pickle, sentence_transformers
+from ernie_m.model.checkpoint.foreign import torch_files as torch_save
 from ernie_m.model.checkpoint.format import labels_of
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.checkpoint.write import ModelFiles
 from ernie_m.model.config import ErnieMConfig
-from ernie_m.pretrain.build_corpus.inputs import TextSource
-from ernie_m.pretrain.build_corpus.options import TextOptions
+from ernie_m.pretrain.build_corpus.build_args import TextOptions
+from ernie_m.pretrain.build_corpus.source_files import TextSource
 from ernie_m.pretrain.build_corpus.text_units import read_lines, read_units
 from ernie_m.pretrain.config import PretrainConfig
-from ernie_m.reader.classification import read_classification
+from ernie_m.reader.files.conll import read_words
 from ernie_m.reader.files.labelled_tables import read_labelled
+from ernie_m.reader.files.official_tags import read_tagged
 from ernie_m.reader.files.pairs import PairRows
 from ernie_m.reader.files.squad import read_squad
 from ernie_m.reader.files.table_options import LabelOptions
-from ernie_m.reader.files.tagged_sentences import read_tagged
-from ernie_m.reader.files.tagged_words import read_words
-from ernie_m.reader.label_map import read_label_map, read_languages
-from ernie_m.tokenizer.folder_rules import rules_of_folder
-from ernie_m.tokenizer.foreign_files import added_tokens, check_kind, has_official_rules, longest_input
-from ernie_m.tokenizer.offsets import encode_with_offsets
-from ernie_m.tokenizer.tokenizer import Tokenizer
-from ernie_m.tokenizer.tokenizer_files import write_xlm_r
-from ernie_m.training.checkpoint import write_checkpoint
-from ernie_m.training.run_folder import read_step
+from ernie_m.reader.folder_rules import rules_of_folder
+from ernie_m.reader.labels import read_label_map, read_languages
+from ernie_m.reader.task_reader import read_classification
+from ernie_m.reader.token_offsets import encode_with_offsets
+from ernie_m.reader.tokenization import Tokenizer
+from ernie_m.reader.tokenizer_config import added_tokens, check_kind, has_official_rules, longest_input
+from ernie_m.reader.write_tokenizer import write_xlm_r
+from ernie_m.training.checkpoint import read_step, write_checkpoint
+from ernie_m.utils.args import parse_options, read_yaml
 from ernie_m.utils.checksums import write_manifest
-from ernie_m.utils.files import read_object
-from ernie_m.utils.folder import Folder
-from ernie_m.utils.options import parse_options, read_yaml
-from ernie_m.vectors.centring import LanguageMeans
+from ernie_m.utils.files import Folder, read_object
+from ernie_m.vectors.language_centring import LanguageMeans
 from tests.foreign import fairseq_args, tokenizer_json
 from tests.fuzz.damage import WORDS, Edit, edit_json, edit_json_line, edit_pickle, edit_safetensors
 from tests.helpers.conll import read_conll
@@ -141,7 +141,7 @@ def read_folder(path: Path) -> None:
 def fluid_files(folder: Path) -> list[bytes]:
     """Official files of a matrix, of an array without elements, and of a number."""
     for number, array in enumerate((ARRAYS["a.weight"], np.zeros([0, 5]), np.float64(3))):
-        fluid.write(folder / str(number), array)
+        lod_tensors.write(folder / str(number), array)
     return [(folder / str(number)).read_bytes() for number in range(3)]
 
 
@@ -166,7 +166,9 @@ def model_configs(folder: Path) -> list[bytes]:
 def paddle_files(folder: Path) -> list[bytes]:
     """A .pdparams with containers in containers, and one with an array that is written in several parts."""
     nested = {"a": ("name", np.arange(3, dtype=np.uint16)), "n": [1, 2.5, None, {"k": b"x"}]}
-    pickles.write_pdparams(folder / "x", {"a": np.ones([2, 3], "f4"), "long": np.zeros([40, 40], "f4")})
+    restricted_pickle.write_pdparams(
+        folder / "x", {"a": np.ones([2, 3], "f4"), "long": np.zeros([40, 40], "f4")}
+    )
     return [pickle.dumps(nested, 4), (folder / "x").read_bytes()]
 
 
@@ -474,19 +476,21 @@ READERS = {
         edit=edit_json,
         words=(b'"prepend_scheme"', b"-1e400", b"NaN"),
     ),
-    "fluid": Reader("fc_0.w_0", files=fluid_files, reads=(fluid.read,)),
+    "fluid": Reader("fc_0.w_0", files=fluid_files, reads=(lod_tensors.read,)),
     "config": Reader(
         "config.json",
         files=model_configs,
         reads=(
             ErnieMConfig.from_json,
             read_folder,
-            lambda path: labels_of(library.flat(read_object(path)), path),
+            lambda path: labels_of(base.flat(read_object(path)), path),
         ),
         edit=edit_json,
         words=(b'"init_class"',),
     ),
-    "pdparams": of_tensors("x.pdparams", paddle_files, pickles.read_pdparams, edit_pickle, WORDS["pickle"]),
+    "pdparams": of_tensors(
+        "x.pdparams", paddle_files, restricted_pickle.read_pdparams, edit_pickle, WORDS["pickle"]
+    ),
     "torch_zip": of_tensors("x.bin", functools.partial(torch_files, False), torch_save.read),
     "torch_legacy": of_tensors("x.pt", functools.partial(torch_files, True), torch_save.read),
     "torch_pickle": Reader(

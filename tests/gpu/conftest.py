@@ -7,7 +7,7 @@ import paddle
 import pytest
 
 from ernie_m.model import device as model_device
-from ernie_m.model import kernels
+from ernie_m.model import kernel_selection
 from ernie_m.training.precision import Precision
 from tests.gpu import toys
 from tests.helpers.half_types import gpu_types  # noqa: F401  a fixture
@@ -28,9 +28,9 @@ def exact() -> dict[str, list[float]]:
     device_before = paddle.device.get_device()
     paddle.set_device("cpu")
     paddle.set_default_dtype("float64")
-    kernels.use_kernels(kernels.PLAIN)
+    kernel_selection.use_kernels(kernel_selection.PLAIN)
     results = {name: toys.results_of(name, "float64", Precision()) for name in toys.NAMES}
-    kernels.use_kernels(kernels.FAST)
+    kernel_selection.use_kernels(kernel_selection.FAST)
     paddle.set_default_dtype("float32")
     paddle.set_device(device_before)
     return results

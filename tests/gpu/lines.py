@@ -4,7 +4,7 @@ from collections.abc import Generator
 
 import pytest
 
-from ernie_m.model.kernels import on_gpu
+from ernie_m.model.kernel_selection import on_gpu
 
 
 @pytest.hookimpl(trylast=True)

@@ -2,9 +2,9 @@
 
 import paddle
 
-from ernie_m.inference.export.paddle_graph import ExportedGraph
-from ernie_m.inference.exported_model import FILES, PaddleEngine
-from ernie_m.inference.paddle_model import DygraphEngine
+from ernie_m.inference.engines import FILES, PaddleEngine
+from ernie_m.inference.export_paddle import ExportedGraph
+from ernie_m.inference.paddle_engine import DygraphEngine
 from ernie_m.model.heads import SequenceClassifier
 from ernie_m.model.tasks import CLASSIFICATION
 from tests.gpu import toys

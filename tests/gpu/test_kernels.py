@@ -15,7 +15,7 @@ from ernie_m.model import device as model_device
 from ernie_m.model import lm_head
 from ernie_m.model.attention import FlashMask, mask_class
 from ernie_m.model.device import upload
-from ernie_m.model.layout import Layout
+from ernie_m.model.packed_layout import Layout
 from ernie_m.model.word_embeddings import EmbeddingGradient
 from tests.gpu import toys
 from tests.gpu.conftest import difference

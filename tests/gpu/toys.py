@@ -9,32 +9,33 @@ import numpy as np
 import paddle
 from paddle import Tensor, nn
 
-from ernie_m.finetune.command import SUMS as SUMS_OF_TASKS
+from ernie_m.finetune.classifier import Classification, MultiLabelClassification, Regression
 from ernie_m.finetune.head import Head
-from ernie_m.finetune.retrieval.task import hardest_negative_bce, in_batch_softmax
-from ernie_m.finetune.tasks.classification import Classification, MultiLabelClassification, Regression
-from ernie_m.finetune.tasks.question_answering import QuestionAnswering
-from ernie_m.finetune.tasks.tagging import Tagging
+from ernie_m.finetune.mrc import QuestionAnswering
+from ernie_m.finetune.retrieval.contrastive_training import hardest_negative_bce, in_batch_softmax
+from ernie_m.finetune.run import SUMS as SUMS_OF_TASKS
+from ernie_m.finetune.sequence_label import Tagging
 from ernie_m.model.checkpoint.write import model_weights
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.device import to_array, upload
-from ernie_m.model.encoder import ErnieMModel
+from ernie_m.model.ernie import ErnieMModel
 from ernie_m.model.heads import model_with_head
 from ernie_m.model.lm_head import PreTrainingModel
+from ernie_m.model.optimization import build_optimizer
 from ernie_m.pretrain.batches import StepBatches
 from ernie_m.pretrain.btmlm_pseudo_tokens import PseudoTokenGenerator
-from ernie_m.pretrain.held_out.log_lines import SUMS
+from ernie_m.pretrain.log_lines import SUMS
 from ernie_m.pretrain.loss import DeviceBatch
-from ernie_m.pretrain.objective import Pair, Text, class_of
+from ernie_m.pretrain.masking import Pair, Text
+from ernie_m.pretrain.objective import class_of
 from ernie_m.pretrain.objectives import OF_THE_PAPER
 from ernie_m.pretrain.packing import MicroBatch
-from ernie_m.pretrain.task import objectives_loss, send_step
+from ernie_m.pretrain.pretraining import objectives_loss, send_step
 from ernie_m.reader.batching import ExampleBatch
-from ernie_m.reader.question_answering import Cut
-from ernie_m.reader.tagging import IGNORED
+from ernie_m.reader.mrc_reader import Cut
+from ernie_m.reader.task_reader import IGNORED
 from ernie_m.training import distributed
 from ernie_m.training.engine import Engine, Step
-from ernie_m.training.optimizer import build_optimizer
 from ernie_m.training.precision import Precision
 from ernie_m.vectors.encode import SentenceBatch, sentence_vectors
 from tests.pretrain.examples import FIRST_ORDINARY_ID, LANGUAGES, VOCABULARY, objectives, rngs

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from paddle import Tensor
 
-from ernie_m.model.kernels import on_gpu
+from ernie_m.model.kernel_selection import on_gpu
 from ernie_m.model.lm_head import PreTrainingModel
 from ernie_m.pretrain.loss import DeviceBatch
 from ernie_m.pretrain.objectives import OF_THE_PAPER
-from ernie_m.pretrain.task import objectives_loss
+from ernie_m.pretrain.pretraining import objectives_loss
 from ernie_m.training import distributed
 from ernie_m.training.precision import Precision
 from tests.gpu import toys

@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from ernie_m.model import attention, kernels
+from ernie_m.model import attention, kernel_selection
 from ernie_m.model.attention import AttentionMask, PaddedMask
-from ernie_m.model.batch import TokenBatch
 from ernie_m.model.device import upload
-from ernie_m.model.layout import Layout
+from ernie_m.model.packed_batch import TokenBatch
+from ernie_m.model.packed_layout import Layout
 
 PAD = 1
 
@@ -31,5 +31,5 @@ def compute_as_on_a_gpu(monkeypatch, mask: type[AttentionMask] = PaddedMask) -> 
 
     They are Paddle's own, which a CPU has, too.
     """
-    monkeypatch.setattr(kernels, "on_cpu", lambda x: False)
+    monkeypatch.setattr(kernel_selection, "on_cpu", lambda x: False)
     monkeypatch.setattr(attention, "mask_class", lambda: mask)

@@ -2,10 +2,10 @@
 
 import os
 
-from ernie_m.finetune.tasks.tagging import TaggedSentence
-from ernie_m.reader.files.faults import Faults
+from ernie_m.finetune.sequence_label import TaggedSentence
+from ernie_m.reader.files.conll import read_columns
 from ernie_m.reader.files.official_tsv import decode
-from ernie_m.reader.files.tagged_words import read_columns
+from ernie_m.reader.files.row_errors import Faults
 from ernie_m.utils.files import read_bytes
 
 

@@ -1,6 +1,6 @@
 """A tokenizer whose pieces are single characters."""
 
-from ernie_m.tokenizer.tokenizer import Tokenizer
+from ernie_m.reader.tokenization import Tokenizer
 
 
 class Letters:

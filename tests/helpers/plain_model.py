@@ -10,8 +10,8 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-from ernie_m.inference.export.paddle_graph import absolute_positions
-from ernie_m.model.layout import Layout
+from ernie_m.inference.export_paddle import absolute_positions
+from ernie_m.model.packed_layout import Layout
 
 PAD = 1
 

@@ -9,7 +9,7 @@ import pytest
 
 from ernie_m.commands import encode_vector, export, predict
 from ernie_m.model.checkpoint import safetensors
-from ernie_m.model.checkpoint.files import LANGUAGE_MEANS
+from ernie_m.model.checkpoint.weights import LANGUAGE_MEANS
 from tests import toys
 from tests.launching import as_flags, call_main, give_input, one_error
 from tests.toys import write_lines

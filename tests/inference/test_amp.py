@@ -8,10 +8,10 @@ import pytest
 
 import ernie_m
 from ernie_m.commands import predict
-from ernie_m.inference import openvino_engine
-from ernie_m.inference.exported_model import PaddleEngine
+from ernie_m.inference import engines
+from ernie_m.inference.engines import PaddleEngine
 from ernie_m.model.cpu import onednn_check
-from ernie_m.model.encoder import ErnieMModel
+from ernie_m.model.ernie import ErnieMModel
 from ernie_m.training import precision
 from ernie_m.utils.paddle_settings import Cpu
 from tests.launching import as_flags, call_main, error_of
@@ -37,7 +37,7 @@ def test_precisions_that_are_refused(models, exported, folder_of, refused, monke
 
     assert "encode: amp bf16" in refused(predicting(exported / "encode"))
     assert "encode: amp fp16" in error_of(PaddleEngine, folder_of("encode", "paddle"), ["sequence"], "fp16")
-    monkeypatch.setattr(openvino_engine, "read_cpu", lambda: Cpu("", frozenset({"avx2"}), 1, 0))
+    monkeypatch.setattr(engines, "read_cpu", lambda: Cpu("", frozenset({"avx2"}), 1, 0))
     assert "amp bf16 needs a CPU with bfloat16" in refused(predicting(models / "encode"))
     monkeypatch.setattr(onednn_check, "missing", lambda: "a CPU with bfloat16")
     assert "amp bf16 needs a CPU with bfloat16" in error_of(
@@ -77,7 +77,7 @@ def autocasts(monkeypatch) -> list[dict]:
         assert are_enabled[-1]
         return output._replace(sequence=output.sequence.astype("float16").astype("float32"))
 
-    monkeypatch.setattr(openvino_engine, "has_gpu", lambda: True)
+    monkeypatch.setattr(engines, "has_gpu", lambda: True)
     monkeypatch.setattr(precision, "on_gpu", lambda: True)
     monkeypatch.setattr(paddle.amp, "auto_cast", auto_cast)
     monkeypatch.setattr(ErnieMModel, "encode", encode_in_half)

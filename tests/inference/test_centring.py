@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 import ernie_m
-from ernie_m.inference import options as arguments
+from ernie_m.inference import prediction_options as arguments
 from ernie_m.inference.load import load
 from ernie_m.inference.tasks import PredictionOptions, make_answerer
 from ernie_m.model.checkpoint import safetensors
-from ernie_m.model.checkpoint.files import LANGUAGE_MEANS
-from ernie_m.vectors.centring import LanguageMeans
+from ernie_m.model.checkpoint.weights import LANGUAGE_MEANS
+from ernie_m.vectors.language_centring import LanguageMeans
 from ernie_m.vectors.pooling import unit
 from tests import toys
 from tests.helpers.checkpoints import changed_copy

@@ -10,9 +10,8 @@ import pytest
 import ernie_m
 from ernie_m.commands import serve
 from ernie_m.inference.load import load
-from ernie_m.inference.server.app import LONGEST_TEXT, MOST_KEYS, MOST_TEXTS
-from ernie_m.inference.server.gate import LONGEST_BODY
-from ernie_m.inference.server.serve import token_of
+from ernie_m.inference.server.app import LONGEST_TEXT, MOST_KEYS, MOST_TEXTS, token_of
+from ernie_m.inference.server.middleware import LONGEST_BODY
 from ernie_m.inference.tasks import PredictionOptions
 from tests import toys
 from tests.helpers.checkpoints import changed_copy

@@ -14,10 +14,9 @@ import paddle
 import pytest
 
 from ernie_m.commands import convert, predict
-from ernie_m.inference import encoder_graph
-from ernie_m.inference import exported_model as engines
-from ernie_m.inference.export.export import random_rows
-from ernie_m.inference.exported_model import FILES, WEIGHTS_FILES, OnnxEngine
+from ernie_m.inference import encoder_graph, engines
+from ernie_m.inference.engines import FILES, WEIGHTS_FILES, OnnxEngine
+from ernie_m.inference.export import random_rows
 from ernie_m.inference.load import load
 from ernie_m.inference.tasks import make_answerer
 from ernie_m.inference.tasks.encode import GraphEncoder

@@ -9,8 +9,8 @@ from safetensors.numpy import load_file, save_file
 
 import ernie_m
 from ernie_m.commands import convert, run_classifier
-from ernie_m.fit.head import _head
-from ernie_m.fit.rows import rows_of
+from ernie_m.fit.fit_model import _head
+from ernie_m.fit.labelled_rows import rows_of
 from ernie_m.model.tasks import CLASSIFICATION, MULTI_LABEL
 from tests.helpers.checkpoints import changed_copy
 from tests.inference.conftest import run_export

@@ -15,15 +15,15 @@ import pytest
 
 import ernie_m
 from ernie_m.commands import fit, predict, run_mrc, run_sequence_labeling
-from ernie_m.finetune import command as rates
-from ernie_m.finetune.tasks import question_answering
-from ernie_m.fit import head as fit_model
+from ernie_m.finetune import mrc
+from ernie_m.finetune import run as rates
+from ernie_m.fit import fit_model
 from ernie_m.inference.tasks.encode import EncodeTexts
 from ernie_m.model.checkpoint import safetensors
 from ernie_m.model.checkpoint.write import save_model
-from ernie_m.model.encoder import ErnieMConfig, ErnieMModel
-from ernie_m.reader.label_map import write_places
-from ernie_m.reader.tags import JOINT
+from ernie_m.model.ernie import ErnieMConfig, ErnieMModel
+from ernie_m.reader.labels import write_places
+from ernie_m.reader.tag_schemes import JOINT
 from tests import toys
 from tests.launching import as_flags, call_main, error_of
 from tests.toys import HIDDEN_SIZE, sentences, write_lines
@@ -209,7 +209,7 @@ def test_without_a_test_there_is_no_score(words, capsys):
 def test_answers_are_scored_by_the_rules_of_their_language(words, monkeypatch):
     names = []
     monkeypatch.setattr(
-        question_answering,
+        mrc,
         "answer_scores",
         lambda rows, name, rules: names.append(name) or {"f1": 1, "em": 0},
     )

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import ernie_m
-from ernie_m.inference import options as arguments
+from ernie_m.inference import prediction_options as arguments
 from ernie_m.utils.paddle_settings import read_cpu, settings_for
 from tests import toys
 from tests.launching import ROOT, error_of, run_script

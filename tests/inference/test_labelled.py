@@ -8,7 +8,7 @@ import pytest
 
 import ernie_m
 from ernie_m.commands import predict
-from ernie_m.inference.input_files import LabelledRows, sureness
+from ernie_m.inference.predict_files import LabelledRows, sureness
 from ernie_m.reader.files.labelled_tables import AskedTable
 from ernie_m.reader.files.tables import Form, Table
 from ernie_m.utils.errors import UserError

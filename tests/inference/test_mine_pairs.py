@@ -11,10 +11,9 @@ import ernie_m
 from ernie_m.commands import mine_pairs
 from ernie_m.inference import mine_pairs as mining
 from ernie_m.model.checkpoint import safetensors
-from ernie_m.model.checkpoint.files import LANGUAGE_MEANS
+from ernie_m.model.checkpoint.weights import LANGUAGE_MEANS
 from ernie_m.reader.corpus import Corpus
-from ernie_m.vectors.mine_by_margin import Neighbours, margins, mine
-from ernie_m.vectors.nearest import NEIGHBOURS, nearest
+from ernie_m.vectors.nearest import NEIGHBOURS, Neighbours, margins, mine, nearest
 from ernie_m.vectors.pooling import unit
 from tests import toys
 from tests.helpers.checkpoints import changed_copy

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 import ernie_m
+from ernie_m.inference import engines
 from ernie_m.inference import load as loading
-from ernie_m.inference import openvino_engine
 from ernie_m.inference.load import load
-from ernie_m.model.checkpoint.files import WEIGHTS
+from ernie_m.model.checkpoint.weights import WEIGHTS
 from tests.helpers.checkpoints import changed_copy
 from tests.launching import error_of
 from tests.toys import sentences
@@ -78,7 +78,7 @@ def test_ctrl_c_during_a_batch(models, tmp_path, threads, begun_and_ended):
     code = """
         import json, time
         from ernie_m.commands import predict
-        from ernie_m.inference.openvino_engine import OpenVinoEngine
+        from ernie_m.inference.engines import OpenVinoEngine
         from ernie_m.utils.errors import run
         compute = OpenVinoEngine.__call__
         begun, ended = [], []
@@ -146,7 +146,7 @@ def test_an_index_of_one_engine_is_searched_with_the_other(models, tmp_path):
 def test_without_it_paddle_predicts(models, monkeypatch, caplog):
     """The log says once what to install."""
     expected = ernie_m.load(models / "encode").encode(TEXTS)
-    monkeypatch.setattr(openvino_engine, "is_installed", lambda: False)
+    monkeypatch.setattr(engines, "is_installed", lambda: False)
     loading._recommend_openvino.cache_clear()
     for _ in range(2):
         model = ernie_m.load(models / "encode")

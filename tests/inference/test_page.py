@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from ernie_m.inference.server.gate import LONGEST_BODY
+from ernie_m.inference.server.middleware import LONGEST_BODY
 from tests.helpers.checkpoints import changed_copy
 from tests.inference import browser
 from tests.inference.conftest import write_means

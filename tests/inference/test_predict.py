@@ -22,22 +22,21 @@ from safetensors.numpy import load_file, save_file
 
 import ernie_m
 from ernie_m.commands import predict, run_retrieval
-from ernie_m.finetune.flags import FinetuneFlags
-from ernie_m.finetune.tasks.question_answering import QuestionAnswering
-from ernie_m.finetune.tasks.tagging import OfficialTagging, Tagging
-from ernie_m.inference import requests as answering
-from ernie_m.inference.input_files import JsonLines
+from ernie_m.finetune.finetune_args import FinetuneFlags
+from ernie_m.finetune.mrc import QuestionAnswering
+from ernie_m.finetune.sequence_label import OfficialTagging, Tagging
+from ernie_m.inference import predict_files as answering
 from ernie_m.inference.load import load
-from ernie_m.inference.requests import Request
+from ernie_m.inference.predict_files import JsonLines, Request
 from ernie_m.inference.tasks import PredictionOptions, finetuned, make_answerer
-from ernie_m.inference.tasks.masked_words import masked_ids
+from ernie_m.inference.tasks.fill_mask import masked_ids
 from ernie_m.inference.tasks.search import read_corpus
-from ernie_m.model.conventions import Reading
-from ernie_m.model.layout import Layout
-from ernie_m.reader.files.tagged_sentences import JOINT, Sentence
-from ernie_m.reader.question_answering import Cut
+from ernie_m.model.packed_layout import Layout
+from ernie_m.model.preprocessing import Reading
+from ernie_m.reader.files.official_tags import JOINT, Sentence
+from ernie_m.reader.mrc_reader import Cut
 from ernie_m.utils import files
-from ernie_m.utils.options import parse_options
+from ernie_m.utils.args import parse_options
 from ernie_m.vectors.encode import PaddleEncoder
 from tests import toys
 from tests.helpers.batches import packed_batch, padded_batch

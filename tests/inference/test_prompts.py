@@ -8,12 +8,12 @@ import pytest
 
 import ernie_m
 from ernie_m.commands import fit, mine_pairs, run_classifier, run_retrieval
-from ernie_m.finetune import prediction
-from ernie_m.inference import encode_files as vectors
+from ernie_m.finetune import evaluate
+from ernie_m.inference import encode_vector as vectors
 from ernie_m.model.checkpoint.open import open_checkpoint
-from ernie_m.model.conventions import NEITHER
-from ernie_m.tokenizer.tokenizer import Tokenizer
-from ernie_m.training import run
+from ernie_m.model.preprocessing import NEITHER
+from ernie_m.reader.tokenization import Tokenizer
+from ernie_m.training import trainer
 from tests.inference.test_reading import with_reading
 from tests.launching import as_flags, call_main
 from tests.toys import sentences, write_lines
@@ -69,7 +69,7 @@ def seen(monkeypatch):
         inputs.extend(ids)
         return method(tokenizer, ids, *others)
 
-    for module in (run, prediction, vectors):
+    for module in (trainer, evaluate, vectors):
         monkeypatch.setattr(module, "prefetch", InThisProcess)
     replace("encode_batch", encode_batch)
     replace("build_from_ids", build_from_ids)

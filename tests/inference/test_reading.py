@@ -9,8 +9,8 @@ import ernie_m
 from ernie_m.commands import convert
 from ernie_m.inference.load import load
 from ernie_m.inference.tasks import PredictionOptions, make_answerer
-from ernie_m.tokenizer.offsets import encode_with_offsets
-from ernie_m.tokenizer.tokenizer import Tokenizer
+from ernie_m.reader.token_offsets import encode_with_offsets
+from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.vectors.pooling import unit
 from tests import toys
 from tests.foreign import make_xlm_r

@@ -10,16 +10,16 @@ import pytest
 from paddle import nn
 
 import ernie_m
-from ernie_m.inference.openvino_engine import HeadOnStates, OpenVinoEngine, encoder_engine
-from ernie_m.inference.paddle_model import DygraphEngine
+from ernie_m.inference.engines import HeadOnStates, OpenVinoEngine, encoder_engine
+from ernie_m.inference.paddle_engine import DygraphEngine
 from ernie_m.inference.tasks.encode import GraphEncoder
-from ernie_m.model.checkpoint.lazy_weights import Weights
+from ernie_m.model.checkpoint.weights import Weights
 from ernie_m.model.checkpoint.write import model_weights
 from ernie_m.model.config import ErnieMConfig
-from ernie_m.model.encoder import ErnieMModel
+from ernie_m.model.ernie import ErnieMModel
 from ernie_m.model.heads import SequenceClassifier, TokenClassifier
 from ernie_m.model.tasks import CLASSIFICATION, MEAN_OF_TOKENS, POOLED, TOKEN_CLASSIFICATION
-from ernie_m.model.workers import Workers
+from ernie_m.model.threads import Workers
 from ernie_m.reader.batching import batches_by_length, pad
 from ernie_m.utils.paddle_settings import read_cpu
 from ernie_m.vectors.encode import PaddleEncoder

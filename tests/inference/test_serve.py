@@ -15,9 +15,8 @@ from starlette.testclient import TestClient
 
 from ernie_m.commands import serve as command
 from ernie_m.inference.load import load
-from ernie_m.inference.server.app import make_app
-from ernie_m.inference.server.gate import LONGEST_BODY
-from ernie_m.inference.server.serve import serve
+from ernie_m.inference.server.app import make_app, serve
+from ernie_m.inference.server.middleware import LONGEST_BODY
 from ernie_m.inference.tasks import PredictionOptions, make_answerer
 from ernie_m.inference.tasks.finetuned import MOST_LABELS
 from ernie_m.utils.errors import UserError

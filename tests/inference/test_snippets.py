@@ -7,7 +7,7 @@ import pytest
 
 import ernie_m
 from ernie_m.model.checkpoint.open import open_checkpoint
-from ernie_m.tokenizer.tokenizer import Tokenizer
+from ernie_m.reader.tokenization import Tokenizer
 from tests.helpers.checkpoints import changed_copy
 from tests.helpers.pages import python_of
 from tests.inference.conftest import run_export

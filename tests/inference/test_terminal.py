@@ -30,7 +30,7 @@ def test_all_is_printed_by_one_function():
         "utils/errors.py": ["print"],
         "commands/launch.py": ["print"],
         "utils/logging.py": ["tqdm.write"],
-        "inference/requests.py": ["stdout.write"],
+        "inference/predict_files.py": ["stdout.write"],
     }
 
 

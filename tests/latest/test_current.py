@@ -12,10 +12,10 @@ from sentence_transformers.losses import MultipleNegativesRankingLoss
 
 import ernie_m
 from ernie_m.commands import convert
-from ernie_m.finetune.retrieval.task import in_batch_softmax
+from ernie_m.finetune.retrieval.contrastive_training import in_batch_softmax
 from ernie_m.model.checkpoint.open import open_checkpoint
-from ernie_m.tokenizer.offsets import encode_with_offsets
-from ernie_m.tokenizer.tokenizer import Tokenizer
+from ernie_m.reader.token_offsets import encode_with_offsets
+from ernie_m.reader.tokenization import Tokenizer
 from tests.helpers.torch_peers import XLM_R_HEADS, assert_close, batch, load_torch, make, of_ours, of_torch
 from tests.toys import CONFIG, make_ours, train_pieces
 

@@ -9,8 +9,8 @@ from datasets import Dataset
 from sentence_transformers.util import mine_hard_negatives
 
 from ernie_m.commands import run_retrieval
-from ernie_m.inference import hard_negatives
-from ernie_m.tokenizer.equal_texts import text_keys
+from ernie_m.inference import mine_hard_negatives as hard_negatives
+from ernie_m.reader.equal_texts import text_keys
 from ernie_m.vectors.pooling import unit
 from tests import toys
 from tests.launching import as_flags, call_main

@@ -12,8 +12,8 @@ from sentence_transformers import SentenceTransformer
 
 import ernie_m
 from ernie_m.commands import convert
-from ernie_m.tokenizer.tokenizer import Tokenizer
-from ernie_m.tokenizer.tokenizer_files import write_xlm_r
+from ernie_m.reader.tokenization import Tokenizer
+from ernie_m.reader.write_tokenizer import write_xlm_r
 from tests.foreign import make_xlm_r
 from tests.helpers.checkpoints import change_config
 from tests.launching import ROOT, error_of

@@ -4,8 +4,8 @@ import numpy as np
 import paddle
 import pytest
 
-from ernie_m.model.batch import TokenBatch
 from ernie_m.model.device import upload
+from ernie_m.model.packed_batch import TokenBatch
 
 
 @pytest.fixture

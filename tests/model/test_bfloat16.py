@@ -5,10 +5,10 @@ import paddle
 import pytest
 
 from ernie_m.model import layers, lm_head, word_embeddings
-from ernie_m.model.batch import TokenBatch
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.cpu import bfloat16, onednn
 from ernie_m.model.lm_head import PreTrainingModel
+from ernie_m.model.packed_batch import TokenBatch
 from tests.helpers.bfloat16 import distance, skip_module_without_onednn, widen
 from tests.helpers.gradients import gradients_of
 

@@ -6,13 +6,13 @@ import numpy as np
 import paddle
 import pytest
 
-from ernie_m.model.checkpoint import fluid
+from ernie_m.model.checkpoint import lod_tensors
 from ernie_m.model.checkpoint import safetensors as safe
 from ernie_m.model.checkpoint.load import load_from
 from ernie_m.model.checkpoint.official import Official
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.checkpoint.write import model_weights, save_model
-from ernie_m.model.encoder import ErnieMConfig
+from ernie_m.model.ernie import ErnieMConfig
 from ernie_m.model.heads import SequenceClassifier, SpanClassifier, TokenClassifier
 from ernie_m.model.lm_head import PreTrainingModel
 from ernie_m.utils.errors import UserError
@@ -179,13 +179,13 @@ def test_values_land_under_the_right_names(tmp_path):
         (model.ernie_m.pooler.dense.weight, "pooled_fc.w_0"),
         (model.classifier.weight, "cls_out_w"),
     ]:
-        assert np.array_equal(parameter.numpy(), fluid.read(params / file)), file
+        assert np.array_equal(parameter.numpy(), lod_tensors.read(params / file)), file
     official_name = {"q_proj": "query", "k_proj": "key", "v_proj": "value", "out_proj": "output"}
     for name, official in official_name.items():
         for part, suffix in [("weight", "w_0"), ("bias", "b_0")]:
             array = checkpoint.tensors[f"encoder.layers.0.self_attn.{name}.{part}"]
             file = params / f"encoder_layer_0_multi_head_att_{official}_fc.{suffix}"
-            assert np.array_equal(array, fluid.read(file))
+            assert np.array_equal(array, lod_tensors.read(file))
 
 
 @pytest.mark.parametrize("folder", ["params", "."])
@@ -229,7 +229,7 @@ def test_adam_state_and_other_files_are_passed_over(tmp_path):
     for name in other_files:
         (params / name).write_bytes(b"not even a LoDTensor")
     half_a_head = "cls_out_b"
-    fluid.write(params / half_a_head, np.zeros(3, "f4"))
+    lod_tensors.write(params / half_a_head, np.zeros(3, "f4"))
     checkpoint = open_checkpoint(params)
     assert set(checkpoint.tensors) == names
     assert set(checkpoint.dropped) == other_files | {half_a_head}

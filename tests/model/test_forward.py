@@ -5,7 +5,7 @@ import paddle
 import pytest
 
 from ernie_m.model.checkpoint.write import save_model
-from ernie_m.model.encoder import ErnieMModel
+from ernie_m.model.ernie import ErnieMModel
 from ernie_m.utils.errors import UserError
 from tests.helpers.batches import padded_batch
 from tests.helpers.gradients import gradients_of

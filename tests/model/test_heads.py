@@ -7,10 +7,10 @@ import paddle
 import paddle.nn.functional as F
 import pytest
 
-from ernie_m.model import kernels
+from ernie_m.model import kernel_selection
 from ernie_m.model.heads import SequenceClassifier, SpanClassifier, TokenClassifier
-from ernie_m.model.layout import Layout
 from ernie_m.model.lm_head import LMHead, PreTrainingModel
+from ernie_m.model.packed_layout import Layout
 from tests.helpers.batches import packed_batch, padded_batch
 from tests.toys import small_config
 
@@ -111,7 +111,7 @@ def test_loss_is_the_cross_entropy_of_each_position_in_bounded_memory(pretrainin
 
     plain_total, plain_gradients = loss_and_gradients(head, hidden, plain)
     monkeypatch.setattr("ernie_m.model.lm_head.LOGITS_BYTES", rows * 40 * 8)  # 40 words, 8 bytes each
-    monkeypatch.setattr(kernels, "on_cpu", lambda x: on_cpu)
+    monkeypatch.setattr(kernel_selection, "on_cpu", lambda x: on_cpu)
     result = head.loss(hidden, labels)
     assert np.abs(result.losses.numpy() - expected).max() < 1e-9
     assert np.array_equal(result.correct.numpy(), is_correct)

@@ -6,11 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ernie_m.model.checkpoint.lazy_weights import Weights
 from ernie_m.model.checkpoint.load import load_from
 from ernie_m.model.checkpoint.open import open_checkpoint
+from ernie_m.model.checkpoint.weights import Weights
 from ernie_m.model.checkpoint.write import model_weights
-from ernie_m.model.encoder import ErnieMConfig, ErnieMModel
+from ernie_m.model.ernie import ErnieMConfig, ErnieMModel
 from ernie_m.model.heads import SequenceClassifier
 from ernie_m.model.lm_head import PreTrainingModel
 from tests.foreign import make_official, official_config

@@ -12,10 +12,9 @@ from paddle.distributed.fleet.utils import recompute
 
 from ernie_m.model import layers
 from ernie_m.model.attention import CpuMask
-from ernie_m.model.cpu import rows
-from ernie_m.model.cpu.layers import draw_dropout_mask
-from ernie_m.model.cpu.sums import SequenceSums
-from ernie_m.model.layout import Layout
+from ernie_m.model.cpu import numpy_views
+from ernie_m.model.cpu.layers import SequenceSums, draw_dropout_mask
+from ernie_m.model.packed_layout import Layout
 from tests.helpers.kernels import needs_mkl
 
 TOLERANCE = 1e-9
@@ -27,9 +26,9 @@ def float64(float64, request, monkeypatch):
 
     The layers compute with 1 or 3 threads, which have several blocks of rows each.
     """
-    monkeypatch.setattr(rows, "thread_count", lambda: request.param)
-    monkeypatch.setattr(rows, "BLOCK", 16)
-    rows._pool.cache_clear()  # the next call makes a pool of so many threads
+    monkeypatch.setattr(numpy_views, "thread_count", lambda: request.param)
+    monkeypatch.setattr(numpy_views, "BLOCK", 16)
+    numpy_views._pool.cache_clear()  # the next call makes a pool of so many threads
 
 
 def value_and_gradients(function, x, weight, *parameters) -> list[np.ndarray]:
@@ -60,10 +59,10 @@ def test_all_rows_once_and_a_fault_comes_out():
         if part.stop > 60:  # of 61 rows, only the last part
             raise ValueError("the last rows")
 
-    rows.over_rows(work, 50, 5)
+    numpy_views.over_rows(work, 50, 5)
     assert (visits == 1).all()
     with pytest.raises(ValueError, match="the last rows"):
-        rows.over_rows(work, 61, 5)
+        numpy_views.over_rows(work, 61, 5)
 
 
 @pytest.mark.parametrize("shape", [[3, 5, 8], [5, 8], [1, 8]])

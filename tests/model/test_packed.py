@@ -7,7 +7,7 @@ import numpy as np
 import paddle
 import pytest
 
-from ernie_m.model import device, kernels
+from ernie_m.model import device, kernel_selection
 from ernie_m.model.attention import (
     AttentionMask,
     CpuMask,
@@ -16,10 +16,10 @@ from ernie_m.model.attention import (
     mask_class,
 )
 from ernie_m.model.cpu import mkl
-from ernie_m.model.encoder import ErnieMModel
+from ernie_m.model.ernie import ErnieMModel
 from ernie_m.model.heads import SequenceClassifier, SpanClassifier, TokenClassifier
-from ernie_m.model.layout import Layout
 from ernie_m.model.lm_head import PreTrainingModel
+from ernie_m.model.packed_layout import Layout
 from tests.helpers.batches import compute_as_on_a_gpu, packed_batch, padded_batch
 from tests.helpers.flash import flashmask, visible
 from tests.helpers.gradients import gradients_of
@@ -214,12 +214,12 @@ def test_the_mask_of_a_device(monkeypatch, on_gpu, capability, autocast, expecte
 
     Plain kernels have padded groups on every device.
     """
-    monkeypatch.setattr(kernels, "on_gpu", lambda: on_gpu)
+    monkeypatch.setattr(kernel_selection, "on_gpu", lambda: on_gpu)
     monkeypatch.setattr(paddle.device.cuda, "get_device_capability", lambda: capability)
     monkeypatch.setattr(paddle.amp, "is_autocast_enabled", lambda: autocast)
     monkeypatch.setattr(device, "flash_works", lambda: True)
     assert mask_class() is expected
     monkeypatch.setattr(device, "flash_works", lambda: False)
     assert mask_class() is (PaddedMask if on_gpu else CpuMask)
-    monkeypatch.setattr(kernels, "_kernels", kernels.PLAIN)
+    monkeypatch.setattr(kernel_selection, "_kernels", kernel_selection.PLAIN)
     assert mask_class() is PaddedMask

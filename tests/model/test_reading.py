@@ -7,8 +7,8 @@ from typing import get_args
 import pytest
 
 from ernie_m.model.checkpoint.open import open_checkpoint
-from ernie_m.model.conventions import Reading, TextKind, TextRules
-from ernie_m.tokenizer.tokenizer import TEXT_RULES, Tokenizer
+from ernie_m.model.preprocessing import Reading, TextKind, TextRules
+from ernie_m.reader.tokenization import TEXT_RULES, Tokenizer
 from tests.foreign import make_bert, make_paddlenlp, make_xlm_r, tokenizer_json
 from tests.launching import error_of
 from tests.toys import make_ours, train_pieces

@@ -7,7 +7,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from ernie_m.model.checkpoint import torch_save
+from ernie_m.model.checkpoint.foreign import torch_files
 from tests.helpers.torch_files import legacy_bytes, write_torch_file, zip_bytes
 from tests.launching import error_of
 
@@ -26,7 +26,7 @@ def test_tensors_are_read_and_plain_values_are_listed(tmp_path, legacy):
     arrays = {dtype: np.arange(16, dtype=dtype) for dtype in ("float16", "float64", "float32")}
     values = {"step": 3, "notes": [1.5, ("a", None)], "order": collections.OrderedDict(a=True)}
     write_torch_file(tmp_path / "x.bin", arrays, legacy=legacy, **values)
-    tensors = torch_save.read(tmp_path / "x.bin")
+    tensors = torch_files.read(tmp_path / "x.bin")
     assert list(tensors) == list(arrays)
     assert tensors.other_names == [*values]
     for dtype, array in arrays.items():
@@ -37,14 +37,14 @@ def test_tensors_are_read_and_plain_values_are_listed(tmp_path, legacy):
 def test_a_tensor_that_ends_behind_its_storage(tmp_path):
     every_second = np.arange(16, dtype=np.float32)[::2]  # written as 8 elements, with a stride of 2
     write_torch_file(tmp_path / "x.bin", {"tensor": every_second})
-    assert "x.bin: " in error_of(torch_save.read, tmp_path / "x.bin")
+    assert "x.bin: " in error_of(torch_files.read, tmp_path / "x.bin")
 
 
 @pytest.mark.parametrize("layout", [zip_bytes, legacy_bytes])
 def test_one_number_as_a_tensor_of_any_size(tmp_path, layout):
     (tmp_path / "x.bin").write_bytes(layout(ONE_NUMBER_AS_A_LARGE_TENSOR, ONE_NUMBER))
     assert "shape [1048576, 1048576] does not fit into its storage of 1" in error_of(
-        torch_save.read, tmp_path / "x.bin"
+        torch_files.read, tmp_path / "x.bin"
     )
 
 
@@ -54,7 +54,7 @@ def test_a_storage_that_claims_to_be_larger_than_its_file(tmp_path):
     entry = content.rindex(b"PK\x01\x02")
     struct.pack_into("<I", content, entry + 24, 1 << 31)
     (tmp_path / "x.bin").write_bytes(content)
-    assert "it ends too early" in error_of(torch_save.read, tmp_path / "x.bin")
+    assert "it ends too early" in error_of(torch_files.read, tmp_path / "x.bin")
 
 
 @pytest.mark.parametrize("name", ["archive/data/0", "archive/data.pkl"])
@@ -68,5 +68,5 @@ def test_a_compressed_entry_is_refused(tmp_path, name):
         for entry in stored.infolist():
             compression = zipfile.ZIP_DEFLATED if entry.filename == name else zipfile.ZIP_STORED
             archive.writestr(entry.filename, stored.read(entry), compression)
-    line = error_of(torch_save.read, tmp_path / "x.bin")
+    line = error_of(torch_files.read, tmp_path / "x.bin")
     assert "x.bin: " in line and f"{name} is compressed" in line

@@ -6,7 +6,7 @@ import numpy as np
 import paddle
 import pytest
 
-from ernie_m.model.encoder import ErnieMConfig, ErnieMModel
+from ernie_m.model.ernie import ErnieMConfig, ErnieMModel
 from scripts import verify_weights
 from scripts.verify_weights import EXPECTED, TOLERANCE, hidden_states, load_base
 from tests.foreign import make_official, official_config

@@ -5,7 +5,7 @@ import paddle
 import paddle.nn.functional as F
 import pytest
 
-from ernie_m.model import kernels, lm_head, word_embeddings
+from ernie_m.model import kernel_selection, lm_head, word_embeddings
 
 TOLERANCE = 1e-9
 WORDS = 23
@@ -72,7 +72,7 @@ class Tied:
 def form(request, monkeypatch):
     """The kernels of a CPU, or plain kernels, which are the operations of a GPU."""
     if request.param == "plain":
-        monkeypatch.setattr(kernels, "_kernels", kernels.PLAIN)
+        monkeypatch.setattr(kernel_selection, "_kernels", kernel_selection.PLAIN)
     return request.param
 
 

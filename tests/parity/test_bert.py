@@ -7,7 +7,7 @@ import torch
 import transformers
 
 from ernie_m.inference.load import task_of_head
-from ernie_m.inference.paddle_model import build_model
+from ernie_m.inference.paddle_engine import build_model
 from ernie_m.model.checkpoint.open import open_checkpoint
 from tests.helpers.batches import padded_batch
 

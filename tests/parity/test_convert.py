@@ -10,10 +10,10 @@ import torch
 import transformers
 
 from ernie_m.commands import convert
-from ernie_m.model.checkpoint import torch_save
 from ernie_m.model.checkpoint.convert import TARGETS
+from ernie_m.model.checkpoint.foreign import torch_files
 from ernie_m.model.checkpoint.open import open_checkpoint
-from ernie_m.tokenizer.tokenizer import Tokenizer
+from ernie_m.reader.tokenization import Tokenizer
 from tests.foreign import fairseq_args, fairseq_state
 from tests.helpers.torch_peers import XLM_R_HEADS, assert_close, batch, load_torch, make, of_ours, of_torch
 from tests.toys import CONFIG, weights, write_pieces
@@ -145,7 +145,7 @@ def test_views_and_shared_storages_of_torch(tmp_path):
     }
     for zipped in (True, False):
         torch.save(views, tmp_path / "x.bin", _use_new_zipfile_serialization=zipped)
-        tensors = torch_save.read(tmp_path / "x.bin")
+        tensors = torch_files.read(tmp_path / "x.bin")
         for name, view in views.items():
             np.testing.assert_array_equal(tensors[name], view.detach().numpy())
 
@@ -154,7 +154,7 @@ def test_views_and_shared_storages_of_torch(tmp_path):
 def test_other_precisions_of_torch(tmp_path, dtype):
     numbers = torch.randn(7, 5).to(dtype)
     torch.save({"x": numbers}, tmp_path / "x.bin")
-    np.testing.assert_array_equal(torch_save.read(tmp_path / "x.bin")["x"], numbers.double().numpy())
+    np.testing.assert_array_equal(torch_files.read(tmp_path / "x.bin")["x"], numbers.double().numpy())
 
 
 def test_the_tokenizers_have_our_ids(tmp_path, data_dir):

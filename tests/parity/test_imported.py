@@ -15,14 +15,14 @@ from transformers.models.deprecated.ernie_m import (
 )
 from transformers.models.deprecated.ernie_m.tokenization_ernie_m import ErnieMTokenizer
 
-from ernie_m.finetune.tasks.question_answering import best_spans
+from ernie_m.finetune.mrc import best_spans
 from ernie_m.inference.load import load
 from ernie_m.inference.tasks import PredictionOptions, make_answerer
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.reader.files.squad import Question, QuestionFile
-from ernie_m.reader.question_answering import make_windows
-from ernie_m.tokenizer.tokenizer import Tokenizer
-from ernie_m.tokenizer.tokenizer_files import write_ernie_m
+from ernie_m.reader.mrc_reader import make_windows
+from ernie_m.reader.tokenization import Tokenizer
+from ernie_m.reader.write_tokenizer import write_ernie_m
 
 SHAPE = {
     "hidden_size": 32,

@@ -5,7 +5,7 @@ import pytest
 from seqeval.metrics import f1_score, precision_score, recall_score
 from seqeval.metrics.sequence_labeling import get_entities
 
-from ernie_m.finetune.tasks.scores import entity_scores, seqeval_chunks
+from ernie_m.finetune.metrics import entity_scores, seqeval_chunks
 
 # The tags of Universal Dependencies, and others.
 TAGS = [

@@ -7,7 +7,7 @@ from paddlenlp.transformers import ErnieMConfig as PaddleNLPConfig
 from paddlenlp.transformers import ErnieMModel as PaddleNLPModel
 
 from ernie_m.model.checkpoint.write import model_weights
-from ernie_m.model.encoder import ErnieMConfig, ErnieMModel
+from ernie_m.model.ernie import ErnieMConfig, ErnieMModel
 from scripts.verify_weights import IDS, hidden_states
 
 CONFIG = {

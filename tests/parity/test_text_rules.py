@@ -7,9 +7,9 @@ import pytest
 import transformers
 from transformers.models.deprecated.ernie_m.tokenization_ernie_m import ErnieMTokenizer
 
-from ernie_m.tokenizer.offsets import encode_with_offsets
-from ernie_m.tokenizer.tokenizer import Tokenizer
-from ernie_m.tokenizer.tokenizer_files import write_ernie_m
+from ernie_m.reader.token_offsets import encode_with_offsets
+from ernie_m.reader.tokenization import Tokenizer
+from ernie_m.reader.write_tokenizer import write_ernie_m
 
 LANGUAGES = ["ar", "bg", "de", "el", "en", "es", "fr", "hi", "ru", "sw", "th", "tr", "ur", "vi", "zh"]
 LINES = 200  # of each language

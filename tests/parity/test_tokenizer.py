@@ -6,7 +6,7 @@ import re
 import pytest
 from transformers import XLMRobertaTokenizer
 
-from ernie_m.tokenizer.tokenizer import Tokenizer, normalize
+from ernie_m.reader.tokenization import Tokenizer, normalize
 
 LANGUAGES = ["ar", "bg", "de", "el", "en", "es", "fr", "hi", "ru", "sw", "th", "tr", "ur", "vi", "zh"]
 LINES = 1000

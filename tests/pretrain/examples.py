@@ -10,7 +10,8 @@ from ernie_m.model.lm_head import PreTrainingModel
 from ernie_m.pretrain.btmlm_pseudo_tokens import PseudoTokenGenerator
 from ernie_m.pretrain.config import ObjectiveConfig
 from ernie_m.pretrain.loss import to_device
-from ernie_m.pretrain.objective import Objective, Pair, Setting, Text, Vocabulary, class_of, rng_of
+from ernie_m.pretrain.masking import Pair, Setting, Text, Vocabulary, rng_of
+from ernie_m.pretrain.objective import Objective, class_of
 from ernie_m.pretrain.objectives import OBJECTIVES, OF_THE_PAPER
 from ernie_m.pretrain.objectives.btmlm import Btmlm
 from ernie_m.pretrain.packing import MicroBatch, pack

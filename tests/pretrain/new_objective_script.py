@@ -14,10 +14,10 @@ from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.lm_head import PreTrainingModel
 from ernie_m.pretrain.batches import StepReader
 from ernie_m.pretrain.config import PretrainConfig
-from ernie_m.pretrain.objective import Text, Vocabulary, rng_of
-from ernie_m.pretrain.show import masks_of
-from ernie_m.pretrain.task import Pretraining, objectives_loss, send_step
-from ernie_m.pretrain.training_text import TrainingText, make_objectives, open_corpus
+from ernie_m.pretrain.corpus_selection import TrainingText, make_objectives, open_corpus
+from ernie_m.pretrain.masking import Text, Vocabulary, rng_of
+from ernie_m.pretrain.pretraining import Pretraining, objectives_loss, send_step
+from ernie_m.pretrain.show_masks import masks_of
 from tests.helpers.gradients import take_gradients
 from tests.launching import error_of
 from tests.pretrain.tiny_run import assert_equal_runs, config, pretrain, records

@@ -6,22 +6,17 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from ernie_m.pretrain.batches import (
-    StepBatches,
-    StepReader,
-    cut_by_tokens,
-    tokens_of_pass,
-    total_steps,
-)
+from ernie_m.pretrain.batches import StepBatches, StepReader, cut_by_tokens
 from ernie_m.pretrain.btmlm_pseudo_tokens import make_pseudo_token_generator
 from ernie_m.pretrain.config import ObjectiveConfig
-from ernie_m.pretrain.objective import Vocabulary
+from ernie_m.pretrain.corpus_selection import TrainingText, fit_to_corpus
+from ernie_m.pretrain.masking import Vocabulary
+from ernie_m.pretrain.objective_mix import allocate, shares, steps_of_parts
 from ernie_m.pretrain.objectives import OF_THE_PAPER
-from ernie_m.pretrain.shares import allocate, shares, steps_of_parts
-from ernie_m.pretrain.task import Pretraining
-from ernie_m.pretrain.training_text import TrainingText, fit_to_corpus
+from ernie_m.pretrain.pretraining import Pretraining
+from ernie_m.pretrain.run_length import tokens_of_pass, total_steps
 from ernie_m.reader.corpus import Corpus
-from ernie_m.tokenizer.tokenizer import Tokenizer
+from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.utils.errors import UserError
 from tests.launching import error_of
 from tests.pretrain.examples import masked_counts
@@ -351,7 +346,7 @@ def test_btmlm_without_camlm_is_warned_of(source, caplog):
 )
 def test_a_run_of_so_many_tokens(source, changes, monkeypatch):
     """The steps that are computed for optimizer.tokens train about as many tokens."""
-    monkeypatch.setattr("ernie_m.pretrain.batches._PROBE_SEQUENCES", 2048)  # instead of 8192, to be quick
+    monkeypatch.setattr("ernie_m.pretrain.run_length._PROBE_SEQUENCES", 2048)  # instead of 8192, to be quick
     changes = {"optimizer__batch_size": 64, **changes}
     steps = source.steps(optimizer__tokens=50_000, **changes)
     reader = source.reader(optimizer__steps=steps, **changes)
@@ -363,7 +358,7 @@ def test_a_run_of_so_many_tokens(source, changes, monkeypatch):
 
 def test_equal_compute_divides_the_steps(source, monkeypatch):
     monkeypatch.setattr(
-        "ernie_m.pretrain.batches._PROBE_SEQUENCES", 400
+        "ernie_m.pretrain.run_length._PROBE_SEQUENCES", 400
     )  # the same sample for both numbers of steps
     assert source.steps(optimizer__steps=1000, run__compute_ratio=1.075) == 930  # 1000 / 1.075
     steps = source.steps(optimizer__tokens=200_000)

@@ -15,17 +15,17 @@ from pathlib import Path
 
 import pytest
 
-from ernie_m.pretrain.build_corpus import duplicates, units
+from ernie_m.pretrain.build_corpus import encode_units
 from ernie_m.pretrain.build_corpus.build import CorpusBuild
-from ernie_m.pretrain.build_corpus.options import BuildOptions
+from ernie_m.pretrain.build_corpus.build_args import BuildOptions
 from ernie_m.pretrain.build_corpus.report import pair_report, summary
 from ernie_m.pretrain.build_corpus.shards import group_units
 from ernie_m.pretrain.build_corpus.text_units import read_lines
 from ernie_m.pretrain.build_corpus.workers import LocalWorkers
 from ernie_m.reader.corpus import Corpus
-from ernie_m.tokenizer.tokenizer import Tokenizer
+from ernie_m.reader.tokenization import Tokenizer
+from ernie_m.utils.args import parse_options
 from ernie_m.utils.checksums import MANIFEST, write_manifest
-from ernie_m.utils.options import parse_options
 from tests.helpers.files import files_of, flip_last_bit, flip_middle_bit
 from tests.launching import ROOT, error_of
 from tests.pretrain.builds import OPTIONS, Stopped, command, stop_at
@@ -106,7 +106,7 @@ def test_only_what_is_missing_is_done_again(tmp_path, monkeypatch, pieces, input
         patch.setattr(CorpusBuild, "write_shards", stop)
         with pytest.raises(Stopped):
             make_corpus(tmp_path / "corpus", pieces, **inputs, **OPTIONS)
-    monkeypatch.setattr(units, "read_lines", lambda *_: pytest.fail("tokenized again"))
+    monkeypatch.setattr(encode_units, "read_lines", lambda *_: pytest.fail("tokenized again"))
     make_corpus(tmp_path / "corpus", pieces, **inputs, **OPTIONS)
     assert files_of(tmp_path / "corpus") == reference
 
@@ -232,7 +232,7 @@ def kept_rows(texts, tokenizer, held_out=0, deduplicate=False, max_ratio=0.0, **
 )
 def test_what_becomes_of_each_line(tmp_path, monkeypatch, caplog, pieces, rows, options):
     """Of equal lines the first stays; documents are held out whole; held-out text is in no training text."""
-    monkeypatch.setattr(duplicates, "KEYS_IN_MEMORY", 100)  # so that there are many ranges
+    monkeypatch.setattr(encode_units, "KEYS_IN_MEMORY", 100)  # so that there are many ranges
     inputs = {"mono": {}, "parallel": {}}
     documents = {}
     for languages, some in rows.items():
@@ -262,7 +262,7 @@ def test_shards_are_as_large_as_allowed(reference):
     """A shard is some consecutive units; 10 tokens are allowed, but a unit is not divided."""
     tokens_of_units = [5, 5, 5, 0, 12, 1]
     slices = list(group_units(tokens_of_units, 10))
-    assert [tokens_of_units[units] for units in slices] == [[5, 5], [5, 0], [12], [1]]
+    assert [tokens_of_units[encode_units] for encode_units in slices] == [[5, 5], [5, 0], [12], [1]]
     assert list(group_units([0, 0], 10)) == []
     sizes = [len(data) for name, data in reference.items() if name.endswith(".ids.npy")]
     assert max(sizes) <= OPTIONS["shard_mib"] * 2**20 + 128  # the bytes of an .npy file before the array
@@ -355,7 +355,7 @@ def test_text_that_changes(tmp_path, monkeypatch, pieces, inputs, before, after)
     monkeypatch.chdir(tmp_path)
     write_lines(Path("text"), before)
     with monkeypatch.context() as patch:
-        patch.setattr(units, "read_lines", lambda *_: os.utime("text") or read_lines(*_))
+        patch.setattr(encode_units, "read_lines", lambda *_: os.utime("text") or read_lines(*_))
         assert "text: changed" in error_of(make_corpus, Path("corpus"), pieces, **inputs)
     write_lines(Path("text"), after)
     for folder in (Path("corpus"), Path("anew")):

@@ -13,7 +13,7 @@ import pytest
 
 from ernie_m.model.attention import FlashMask, PaddedMask
 from ernie_m.pretrain.loss import loss_of_words, to_device
-from ernie_m.pretrain.objective import Pair
+from ernie_m.pretrain.masking import Pair
 from tests.helpers.batches import compute_as_on_a_gpu
 from tests.helpers.flash import flashmask
 from tests.pretrain.examples import CLS, CONFIG, MASK, SEP, objectives, pairs, pretraining_model, rngs

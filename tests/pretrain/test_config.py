@@ -7,8 +7,8 @@ import pytest
 import yaml
 
 from ernie_m.pretrain.config import PretrainConfig
-from ernie_m.pretrain.task import learning_rate
-from ernie_m.utils.options import parse_options
+from ernie_m.pretrain.pretraining import learning_rate
+from ernie_m.utils.args import parse_options
 from tests.launching import ROOT, error_of
 from tests.pretrain.tiny_run import config
 from tests.toys import make_small_corpus

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import yaml
 
-from ernie_m.pretrain.build_corpus.inputs import resolve
-from ernie_m.pretrain.build_corpus.options import BuildOptions
-from ernie_m.utils.options import parse_options
+from ernie_m.pretrain.build_corpus.build_args import BuildOptions
+from ernie_m.pretrain.build_corpus.source_files import resolve
+from ernie_m.utils.args import parse_options
 from tests.launching import ROOT, error_of
 
 PAPER = ROOT / "configs/corpus/paper-96.yaml"

@@ -7,8 +7,8 @@ from itertools import accumulate, chain
 
 import pytest
 
-from ernie_m.pretrain.build_corpus.inputs import gather_notation, resolve
-from ernie_m.pretrain.build_corpus.options import TextOptions
+from ernie_m.pretrain.build_corpus.build_args import TextOptions
+from ernie_m.pretrain.build_corpus.source_files import gather_notation, resolve
 from ernie_m.pretrain.build_corpus.text_units import Lines, read_lines, read_units
 from ernie_m.reader.files import plain_text
 from ernie_m.utils.errors import UserError

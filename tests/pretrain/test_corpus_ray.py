@@ -10,7 +10,7 @@ from unittest import mock
 import pytest
 
 from ernie_m.pretrain.build_corpus import workers as workers_module
-from ernie_m.pretrain.build_corpus.inputs import file_status
+from ernie_m.pretrain.build_corpus.source_files import file_status
 from ernie_m.pretrain.build_corpus.workers import RayWorkers
 from ernie_m.utils.errors import UserError, install_command
 from tests.helpers.files import files_of

@@ -114,7 +114,7 @@ from ernie_m.utils.paddle_settings import prepare
 def main():
     prepare(quiet=True)
     from ernie_m.training import distributed
-    from ernie_m.training.run import Trainer
+    from ernie_m.training.trainer import Trainer
     do_step = Trainer._step
     def held(trainer, data, stop):
         while distributed.is_main() and trainer.engine.steps == 10 and not stop:

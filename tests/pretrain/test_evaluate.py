@@ -7,17 +7,17 @@ import numpy as np
 import paddle
 import pytest
 
-from ernie_m.pretrain.held_out import evaluate
-from ernie_m.pretrain.held_out.evaluate import Evaluator
+from ernie_m.pretrain import evaluate
+from ernie_m.pretrain.corpus_selection import TrainingText
+from ernie_m.pretrain.evaluate import Evaluator
 from ernie_m.pretrain.loss import batch_loss
-from ernie_m.pretrain.objective import Vocabulary
-from ernie_m.pretrain.task import Pretraining
-from ernie_m.pretrain.training_text import TrainingText
+from ernie_m.pretrain.masking import Vocabulary
+from ernie_m.pretrain.pretraining import Pretraining
 from ernie_m.reader.corpus import Blocks, Corpus
-from ernie_m.tokenizer.tokenizer import Tokenizer
+from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.training.stop_requests import StopSignal
 from ernie_m.vectors.encode import PaddleEncoder
-from ernie_m.vectors.hits import hits
+from ernie_m.vectors.retrieval_accuracy import hits
 from tests.pretrain.tiny_run import checkpoint, config, losses, records
 from tests.toys import line_keys
 

@@ -11,14 +11,14 @@ from safetensors.numpy import load_file, save_file
 
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.checkpoint.write import model_weights, save_model
-from ernie_m.model.conventions import Reading
-from ernie_m.model.encoder import ErnieMConfig, ErnieMModel
+from ernie_m.model.ernie import ErnieMConfig, ErnieMModel
 from ernie_m.model.lm_head import PreTrainingModel
+from ernie_m.model.preprocessing import Reading
 from ernie_m.pretrain.config import InitConfig
 from ernie_m.pretrain.initial_weights import initialise, open_weights
 from ernie_m.reader.corpus import Corpus
-from ernie_m.tokenizer.tokenizer import Tokenizer
-from ernie_m.tokenizer.vocabulary import write_vocab
+from ernie_m.reader.tokenization import Tokenizer
+from ernie_m.reader.vocabulary import write_vocab
 from ernie_m.utils.errors import UserError
 from tests.foreign import make_official, make_xlm_r, official_config
 from tests.launching import ROOT, error_of

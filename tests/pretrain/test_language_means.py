@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 
 from ernie_m.commands import convert
-from ernie_m.model.checkpoint.files import LANGUAGE_MEANS
 from ernie_m.model.checkpoint.load import load_from
 from ernie_m.model.checkpoint.open import open_checkpoint
-from ernie_m.model.encoder import ErnieMModel
-from ernie_m.pretrain.held_out import language_means
+from ernie_m.model.checkpoint.weights import LANGUAGE_MEANS
+from ernie_m.model.ernie import ErnieMModel
+from ernie_m.pretrain import evaluate
 from ernie_m.reader.corpus import Corpus
-from ernie_m.tokenizer.tokenizer import Tokenizer
+from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.utils.errors import UserError
-from ernie_m.vectors.centring import LanguageMeans
 from ernie_m.vectors.encode import PaddleEncoder
+from ernie_m.vectors.language_centring import LanguageMeans
 from tests.launching import error_of
 from tests.toys import make_small_corpus
 
@@ -57,9 +57,9 @@ def test_the_means_of_an_export(pretrained, corpus, tmp_path):
 
 def test_each_pair_gives_equally_many_sentences(corpus, monkeypatch):
     """5 sentences of English, in two pairs, are 3 of each, rounded up."""
-    monkeypatch.setattr(language_means, "SENTENCES", 5)
-    assert len(language_means.held_out_sentences(corpus, "en")) == 3 + 3
-    german = language_means.held_out_sentences(corpus, "de")
+    monkeypatch.setattr(evaluate, "SENTENCES", 5)
+    assert len(evaluate.held_out_sentences(corpus, "en")) == 3 + 3
+    german = evaluate.held_out_sentences(corpus, "de")
     text = corpus.held_out_parallel["de", "en"]
     assert [sentence.tolist() for sentence in german] == [text[number][0].tolist() for number in range(5)]
 
@@ -67,7 +67,7 @@ def test_each_pair_gives_equally_many_sentences(corpus, monkeypatch):
 def test_a_language_without_pairs_has_its_monolingual_text(corpus, monkeypatch):
     monkeypatch.setattr(corpus, "held_out_parallel", {})
     text = corpus.held_out_mono["fr"]
-    french = language_means.held_out_sentences(corpus, "fr")
+    french = evaluate.held_out_sentences(corpus, "fr")
     assert [sentence.tolist() for sentence in french] == [
         text.line(number).tolist() for number in range(text.num_lines)
     ]

@@ -13,7 +13,7 @@ import paddle
 import pytest
 
 from ernie_m.model.config import FIRST_POSITION
-from ernie_m.pretrain.objective import Pair, Text
+from ernie_m.pretrain.masking import Pair, Text
 from ernie_m.pretrain.objectives import OF_THE_PAPER
 from ernie_m.pretrain.packing import MicroBatch
 from tests.helpers.batches import packed_batch

@@ -14,7 +14,7 @@ import pytest
 
 from ernie_m.model.config import NO_LANGUAGE, PAD_POSITION
 from ernie_m.pretrain.loss import batch_loss, loss_of_words, to_device
-from ernie_m.pretrain.objective import Text
+from ernie_m.pretrain.masking import Text
 from ernie_m.pretrain.objectives import OF_THE_PAPER
 from ernie_m.pretrain.packing import MicroBatch, Packed, Stage1
 from tests.helpers.gradients import gradients_of, take_gradients

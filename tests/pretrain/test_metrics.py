@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from ernie_m.pretrain.held_out.log_lines import SUMS, line_of, record_of, summary
+from ernie_m.pretrain.log_lines import SUMS, line_of, record_of, summary
 from ernie_m.pretrain.objective import class_of
 from ernie_m.pretrain.objectives import OF_THE_PAPER
 from ernie_m.pretrain.objectives.mmlm import Mmlm

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ernie_m.pretrain.objective import Pair, Text
+from ernie_m.pretrain.masking import Pair, Text
 from ernie_m.pretrain.packing import MicroBatch, Packed
 from tests.launching import error_of
 from tests.pretrain.examples import (

@@ -6,11 +6,11 @@ import logging
 import pytest
 import yaml
 
-from ernie_m.finetune.flags import FinetuneFlags
+from ernie_m.finetune.finetune_args import FinetuneFlags
 from ernie_m.model.checkpoint.open import TRAINED_LENGTH, Checkpoint, open_checkpoint
 from ernie_m.model.open_model import open_model, settle
 from ernie_m.pretrain.config import ObjectiveConfig
-from ernie_m.pretrain.shares import with_text
+from ernie_m.pretrain.objective_mix import with_text
 from ernie_m.utils.checksums import MANIFEST
 from tests.helpers.checkpoints import change_config
 from tests.launching import ROOT, error_of

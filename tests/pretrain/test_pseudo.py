@@ -5,7 +5,7 @@ import paddle
 import pytest
 
 from ernie_m.pretrain.btmlm_pseudo_tokens import PseudoTokenGenerator, allowed_pieces
-from ernie_m.pretrain.objective import Text
+from ernie_m.pretrain.masking import Text
 from ernie_m.pretrain.objectives.btmlm import SecondLanguage
 from tests.launching import error_of
 from tests.pretrain.examples import (

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from ernie_m.model.checkpoint.open import TRAINED_LENGTH, open_checkpoint
-from ernie_m.pretrain.command import check_checkpoints, open_run_folder
-from ernie_m.pretrain.held_out import evaluate
-from ernie_m.pretrain.held_out.evaluate import Evaluator
+from ernie_m.pretrain import evaluate
+from ernie_m.pretrain.evaluate import Evaluator
+from ernie_m.pretrain.run import check_checkpoints, open_run_folder
 from ernie_m.training import log as run_log
+from ernie_m.training.checkpoint import RunFolder
 from ernie_m.training.engine import Engine
 from ernie_m.training.log import METRICS
-from ernie_m.training.run_folder import RunFolder
 from ernie_m.utils.errors import run
 from tests.command_lines import STEPS
 from tests.helpers.files import disk_full_after, flip_middle_bit

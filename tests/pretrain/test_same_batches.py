@@ -9,14 +9,15 @@ import json
 import numpy as np
 import pytest
 
-from ernie_m.pretrain.batches import StepReader, total_steps
+from ernie_m.pretrain.batches import StepReader
 from ernie_m.pretrain.config import PretrainConfig
-from ernie_m.pretrain.objective import Vocabulary
+from ernie_m.pretrain.corpus_selection import TrainingText
+from ernie_m.pretrain.masking import Vocabulary
 from ernie_m.pretrain.objectives import OF_THE_PAPER
-from ernie_m.pretrain.training_text import TrainingText
+from ernie_m.pretrain.run_length import total_steps
 from ernie_m.reader.corpus import FORMAT, Corpus
+from ernie_m.utils.args import parse_options
 from ernie_m.utils.checksums import MANIFEST
-from ernie_m.utils.options import parse_options
 from tests.launching import ROOT
 
 LANGUAGES = ["ar", "bg", "de", "el", "en", "es", "fr", "hi", "ru", "sw", "th", "tr", "ur", "vi", "zh"]
@@ -78,7 +79,7 @@ def corpus(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def small_sample(monkeypatch):
     """Measure the tokens of a step in 400 sequences instead of 8,192, to be quick."""
-    monkeypatch.setattr("ernie_m.pretrain.batches._PROBE_SEQUENCES", 400)
+    monkeypatch.setattr("ernie_m.pretrain.run_length._PROBE_SEQUENCES", 400)
 
 
 def digest_of_run(corpus, name, *flags):

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from ernie_m.model import kernels
+from ernie_m.model import kernel_selection
 from ernie_m.model.checkpoint.load import load_from
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.heads import SequenceClassifier
 from ernie_m.pretrain.batches import StepBatches
-from ernie_m.pretrain.task import Pretraining
+from ernie_m.pretrain.pretraining import Pretraining
 from ernie_m.training.engine import Engine
 from tests.pretrain.tiny_run import checkpoint, config, losses, records
 
@@ -80,9 +80,9 @@ def test_a_head_that_has_learned_little_when_its_warm_up_ends(pretrain):
 
 
 def test_plain_kernels_are_chosen_by_the_key(pretrain, monkeypatch):
-    monkeypatch.setattr(kernels, "_kernels", kernels.FAST)
+    monkeypatch.setattr(kernel_selection, "_kernels", kernel_selection.FAST)
     pretrain(optimizer__steps=1, run__kernels="plain")
-    assert kernels.has_plain_kernels()
+    assert kernel_selection.has_plain_kernels()
 
 
 def test_the_encoder_is_what_fine_tuning_takes(pretrained, tiny_corpus):

@@ -8,7 +8,7 @@ from safetensors.numpy import load_file
 
 from ernie_m.commands import run_pretrain
 from ernie_m.pretrain.config import PretrainConfig
-from ernie_m.utils.options import parse_options
+from ernie_m.utils.args import parse_options
 from tests import command_lines
 from tests.command_lines import STEPS
 from tests.launching import call_main

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ernie_m.tokenizer.tokenizer import Tokenizer
+from ernie_m.reader.tokenization import Tokenizer
 from tests.toys import train_pieces
 
 SENTENCES = [

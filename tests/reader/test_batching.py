@@ -9,7 +9,7 @@ import pytest
 
 from ernie_m.reader import batching
 from ernie_m.reader.batching import Batches, EncodePairs, Feature, batches_by_length
-from ernie_m.reader.classification import read_classification
+from ernie_m.reader.task_reader import read_classification
 from ernie_m.training.prefetch import prefetch
 
 PAD = 1

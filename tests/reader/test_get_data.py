@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from ernie_m.data import download, get_data
-from ernie_m.finetune.flags import FinetuneFlags
-from ernie_m.reader.classification import read_classification
+from ernie_m.finetune.finetune_args import FinetuneFlags
 from ernie_m.reader.files.aligned_lines import TATOEBA, read_bitexts
 from ernie_m.reader.files.squad import read_squad
-from ernie_m.reader.label_map import read_label_map, read_languages
+from ernie_m.reader.labels import read_label_map, read_languages
+from ernie_m.reader.task_reader import read_classification
 from ernie_m.utils.errors import UserError, command_name
 from tests import toys
 from tests.helpers.files import disk_full_after

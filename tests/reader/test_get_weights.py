@@ -12,9 +12,9 @@ import pytest
 from ernie_m.commands import convert
 from ernie_m.data import get_weights
 from ernie_m.data.download import download
-from ernie_m.model.checkpoint import fluid
+from ernie_m.model.checkpoint import lod_tensors
 from ernie_m.model.config import ErnieMConfig
-from ernie_m.tokenizer.tokenizer import Tokenizer
+from ernie_m.reader.tokenization import Tokenizer
 from tests.foreign import make_official, official_config
 from tests.launching import ROOT, error_of
 from tests.reader.conftest import files
@@ -54,7 +54,7 @@ def archive(
         contents = {"model-ernie-m/ernie_config.json": b"{}"}
         for name, shape in {"word_embedding": [vocab_size, hidden], "pooled_fc.b_0": [hidden]}.items():
             if name != leave_out:
-                fluid.write(Path(folder, name), np.zeros(shape, np.float32))
+                lod_tensors.write(Path(folder, name), np.zeros(shape, np.float32))
                 contents[f"{folder_of_weights}{name}"] = Path(folder, name).read_bytes()
         for name, data in contents.items():
             member = tarfile.TarInfo(name)
@@ -79,7 +79,7 @@ def test_all_are_laid_out(small, tokenizer, tmp_path, capsys):
         "configs/piece.model",
         "configs/vocab.txt",
     ]
-    assert fluid.read(configs / "base/params/word_embedding").shape == (tokenizer.vocab_size, 4)
+    assert lod_tensors.read(configs / "base/params/word_embedding").shape == (tokenizer.vocab_size, 4)
     assert Tokenizer.from_folder(configs).digest == tokenizer.digest
     requests = len(small.requests)
     get(configs)

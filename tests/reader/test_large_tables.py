@@ -8,10 +8,10 @@ from functools import partial
 
 import pytest
 
+from ernie_m.reader.files.conll import read_words
 from ernie_m.reader.files.labelled_tables import read_labelled
 from ernie_m.reader.files.pairs import PairRows
 from ernie_m.reader.files.table_options import LabelOptions
-from ernie_m.reader.files.tagged_words import read_words
 from tests.launching import error_of
 
 READERS = {

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from ernie_m.inference.input_files import QuestionsFile
-from ernie_m.reader.files.faults import Faults
+from ernie_m.inference.predict_files import QuestionsFile
+from ernie_m.reader.files.conll import read_words
 from ernie_m.reader.files.labelled_tables import open_asked, read_labelled
 from ernie_m.reader.files.pairs import PairRows
+from ernie_m.reader.files.row_errors import Faults
 from ernie_m.reader.files.table_options import LabelOptions
-from ernie_m.reader.files.tagged_words import read_words
+from ernie_m.utils.args import parse_options
 from ernie_m.utils.errors import UserError
-from ernie_m.utils.options import parse_options
 from tests.launching import error_of
 
 

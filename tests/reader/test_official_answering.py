@@ -3,8 +3,8 @@
 import pytest
 
 from ernie_m.reader.files.squad import Question, QuestionFile
-from ernie_m.reader.question_answering import Cut, cut_officially, cut_windows, make_official_windows
-from ernie_m.tokenizer.tokenizer import Tokenizer
+from ernie_m.reader.mrc_reader import Cut, cut_officially, cut_windows, make_official_windows
+from ernie_m.reader.tokenization import Tokenizer
 from tests.finetune import official
 from tests.toys import train_pieces
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from ernie_m.reader.classification import read_classification
 from ernie_m.reader.files.official_tsv import without_blank_end
+from ernie_m.reader.task_reader import read_classification
 
 ODD = [
     ('"He said', 'nein"', "1", "q 1"),

@@ -9,10 +9,10 @@ import pytest
 
 from ernie_m.data.data_sets import DATA_SETS, NLI
 from ernie_m.data.prepare import main
-from ernie_m.reader.classification import read_classification
+from ernie_m.reader.files.official_tags import JOINT, read_tagged
 from ernie_m.reader.files.squad import read_squad
-from ernie_m.reader.files.tagged_sentences import JOINT, read_tagged
-from ernie_m.reader.label_map import read_label_map, read_languages
+from ernie_m.reader.labels import read_label_map, read_languages
+from ernie_m.reader.task_reader import read_classification
 from tests.launching import error_of
 from tests.reader.conftest import files
 

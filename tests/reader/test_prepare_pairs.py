@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ernie_m.data.own_pairs import find, prepare_pairs
+from ernie_m.data.prepare_pairs import find, prepare_pairs
 from ernie_m.reader.files.aligned_lines import read_bitexts
 from ernie_m.reader.files.pairs import PairRows
 from tests.launching import error_of

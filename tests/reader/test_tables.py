@@ -11,14 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ernie_m.inference.input_files import write_table
-from ernie_m.reader.classification import read_classification
-from ernie_m.reader.files.faults import Faults
+from ernie_m.inference.predict_files import write_table
 from ernie_m.reader.files.labelled_tables import read_labelled
-from ernie_m.reader.files.labels import labels_for_none, normal_label, split_labels
+from ernie_m.reader.files.row_errors import Faults
 from ernie_m.reader.files.table_options import LabelOptions
 from ernie_m.reader.files.tables import Form
-from ernie_m.reader.label_map import check_labels
+from ernie_m.reader.labels import check_labels, labels_for_none, normal_label, split_labels
+from ernie_m.reader.task_reader import read_classification
 from tests.launching import error_of
 
 NO_ROWS = np.zeros(0, np.int64)

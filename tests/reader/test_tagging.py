@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from ernie_m.reader.files.tagged_sentences import (
+from ernie_m.reader.files.official_tags import (
     JOINT,
     Sentence,
     entities_on_marks,
@@ -14,8 +14,8 @@ from ernie_m.reader.files.tagged_sentences import (
     read_tagged,
     split_words,
 )
-from ernie_m.reader.tagging import IGNORED, EncodeTagged, EncodeTaggedOfficially, cut_windows
-from ernie_m.reader.tags import check_tag_map, to_iob2
+from ernie_m.reader.tag_schemes import check_tag_map, to_iob2
+from ernie_m.reader.task_reader import IGNORED, EncodeTagged, EncodeTaggedOfficially, cut_windows
 from tests.helpers.letters import Letters
 from tests.launching import error_of
 

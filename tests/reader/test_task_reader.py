@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from ernie_m.reader.batching import EncodePairs, Example
-from ernie_m.reader.classification import read_classification
-from ernie_m.reader.label_map import expand, read_label_map, read_languages
+from ernie_m.reader.labels import expand, read_label_map, read_languages
+from ernie_m.reader.task_reader import read_classification
 from tests.launching import ROOT, error_of
 
 LABELS = {"contradiction": 0, "entailment": 1, "neutral": 2}

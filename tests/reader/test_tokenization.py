@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import sentencepiece
 
-from ernie_m.tokenizer.offsets import encode_with_offsets
-from ernie_m.tokenizer.paddlenlp_rules import cut_pieces
-from ernie_m.tokenizer.tokenizer import TEXT_RULES, Tokenizer, normalize, truncate_longest_first
-from ernie_m.tokenizer.tokenizer_files import write_ernie_m
-from ernie_m.tokenizer.vocabulary import write_vocab
+from ernie_m.reader.token_offsets import encode_with_offsets
+from ernie_m.reader.tokenization import TEXT_RULES, Tokenizer, normalize, truncate_longest_first
+from ernie_m.reader.tokenizer_rules import cut_pieces
+from ernie_m.reader.vocabulary import write_vocab
+from ernie_m.reader.write_tokenizer import write_ernie_m
 from tests.launching import error_of
 from tests.reader.conftest import SENTENCES
 from tests.toys import train_pieces

@@ -8,8 +8,8 @@ import pytest
 
 from ernie_m.data import train_vocab as script
 from ernie_m.data.train_vocab import VocabOptions, train_vocab
-from ernie_m.tokenizer.tokenizer import Tokenizer, normalize
-from ernie_m.utils.options import parse_options
+from ernie_m.reader.tokenization import Tokenizer, normalize
+from ernie_m.utils.args import parse_options
 from tests.helpers.files import disk_full_after
 from tests.launching import error_of
 from tests.toys import sentences, write_lines

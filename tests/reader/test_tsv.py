@@ -9,9 +9,9 @@ import time
 
 import pytest
 
-from ernie_m.reader.classification import read_classification
 from ernie_m.reader.files.aligned_lines import Sentences
-from ernie_m.reader.files.tagged_sentences import read_tagged
+from ernie_m.reader.files.official_tags import read_tagged
+from ernie_m.reader.task_reader import read_classification
 from ernie_m.utils.errors import UserError
 from tests.launching import error_of
 

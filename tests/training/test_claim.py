@@ -9,15 +9,15 @@ import subprocess
 
 import pytest
 
-from ernie_m.training.claim import LOCK, claim_file, only_run_in
 from ernie_m.utils.errors import UserError
+from ernie_m.utils.output_lock import LOCK, claim_file, only_run_in
 from tests.helpers.files import disk_full_after
 from tests.launching import start_python
 
 # Takes the lock of a folder, and holds it.
 HOLDER = """
 import sys, time
-from ernie_m.training.claim import only_run_in
+from ernie_m.utils.output_lock import only_run_in
 with only_run_in(sys.argv[1]):
     print("held", flush=True)
     time.sleep(60)

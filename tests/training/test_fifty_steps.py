@@ -15,9 +15,9 @@ from paddle import nn
 from ernie_m.model import lm_head
 from ernie_m.model.heads import SequenceClassifier
 from ernie_m.model.lm_head import PreTrainingModel
+from ernie_m.model.optimization import build_optimizer, is_decayed
 from ernie_m.pretrain.loss import batch_loss, to_device
 from ernie_m.training.engine import Engine
-from ernie_m.training.optimizer import build_optimizer, is_decayed
 from tests.helpers.batches import compute_as_on_a_gpu, padded_batch
 from tests.helpers.plain_model import PlainPretraining, padded, real_cells
 from tests.pretrain import examples

@@ -9,8 +9,8 @@ import paddle.nn.functional as F
 
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.heads import SequenceClassifier
+from ernie_m.model.optimization import build_optimizer
 from ernie_m.training.engine import Engine
-from ernie_m.training.optimizer import build_optimizer
 from ernie_m.vectors.encode import PaddleEncoder
 from tests.helpers.batches import padded_batch
 

@@ -6,7 +6,7 @@ import pytest
 
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.heads import SequenceClassifier
-from ernie_m.training.optimizer import (
+from ernie_m.model.optimization import (
     build_optimizer,
     is_decayed,
     learning_rate_ratios,

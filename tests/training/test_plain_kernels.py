@@ -7,7 +7,7 @@ import numpy as np
 import paddle
 import pytest
 
-from ernie_m.model import kernels
+from ernie_m.model import kernel_selection
 from ernie_m.training.precision import Precision
 from tests.gpu import toys
 
@@ -16,7 +16,7 @@ FAST = (
     "ernie_m.model.layers.GeluOnCpu",
     "ernie_m.model.layers.LinearOnCpu",
     "ernie_m.model.word_embeddings.LookUpOnCpu",
-    "ernie_m.training.optimizer.RowAdam",
+    "ernie_m.model.optimization.RowAdam",
 )
 
 
@@ -25,7 +25,7 @@ def test_float64_is_that_of_the_fast_kernels(monkeypatch, name):
     paddle.set_default_dtype("float64")
     try:
         fast = toys.results_of(name, "float64", Precision(), LARGE)
-        monkeypatch.setattr(kernels, "_kernels", kernels.PLAIN)
+        monkeypatch.setattr(kernel_selection, "_kernels", kernel_selection.PLAIN)
         for kernel in FAST:  # whoever takes one now fails
             monkeypatch.setattr(kernel, None)
         plain = toys.results_of(name, "float64", Precision(), LARGE)

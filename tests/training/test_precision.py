@@ -8,17 +8,17 @@ import pytest
 from paddle import nn
 from paddle.amp import amp_lists
 
-from ernie_m.finetune.flags import FinetuneFlags
+from ernie_m.finetune.finetune_args import FinetuneFlags
 from ernie_m.model import device, layers
 from ernie_m.model.checkpoint.write import model_weights
 from ernie_m.model.cpu import onednn_check
+from ernie_m.model.optimization import build_optimizer
 from ernie_m.training import precision
 from ernie_m.training.engine import Engine
-from ernie_m.training.optimizer import build_optimizer
 from ernie_m.training.precision import DTYPES, LOSS_SCALING, Precision
+from ernie_m.utils.args import parse_options
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.logging import logger
-from ernie_m.utils.options import parse_options
 from tests.launching import error_of
 
 

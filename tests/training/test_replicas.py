@@ -8,7 +8,7 @@ import paddle
 import paddle.nn.functional as F
 import pytest
 
-from ernie_m.model.cpu.rows import thread_count
+from ernie_m.model.cpu.numpy_views import thread_count
 from ernie_m.model.cpu.workers import in_workers
 from ernie_m.model.heads import SequenceClassifier
 from ernie_m.pretrain.objectives import OF_THE_PAPER

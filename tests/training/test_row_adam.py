@@ -9,12 +9,13 @@ import paddle.nn.functional as F
 
 from ernie_m.model import lm_head, word_embeddings
 from ernie_m.model.config import ErnieMConfig
-from ernie_m.model.cpu.rows import as_array
+from ernie_m.model.cpu import lazy_adamw
+from ernie_m.model.cpu.lazy_adamw import RowAdam
+from ernie_m.model.cpu.numpy_views import as_array
 from ernie_m.model.heads import SequenceClassifier
-from ernie_m.training import distributed, row_adam
+from ernie_m.model.optimization import build_optimizer
+from ernie_m.training import distributed
 from ernie_m.training.engine import Engine
-from ernie_m.training.optimizer import build_optimizer
-from ernie_m.training.row_adam import RowAdam
 from tests.helpers.batches import padded_batch
 from tests.training.toy_training import state_of
 
@@ -61,8 +62,8 @@ def test_updating_the_whole_table_gives_the_same_bits(monkeypatch):
     A share is never above 2, and always above -1.
     """
     states = []
-    for share in (-1.0, row_adam.LARGEST_SHARE, 2.0):
-        monkeypatch.setattr(row_adam, "LARGEST_SHARE", share)
+    for share in (-1.0, lazy_adamw.LARGEST_SHARE, 2.0):
+        monkeypatch.setattr(lazy_adamw, "LARGEST_SHARE", share)
         toy_run = ToyRun()
         toy_run.train(0, STEPS)
         states.append(toy_run.state())
@@ -157,7 +158,7 @@ def test_rows_have_the_bits_of_paddles_adamw():
         whole.step()
         table.weight.grad = None
     moments = by_rows.state["moment1"].numpy()
-    assert 3 < moments.any(1).sum() < row_adam.LARGEST_SHARE * WORDS, "some rows should be left alone"
+    assert 3 < moments.any(1).sum() < lazy_adamw.LARGEST_SHARE * WORDS, "some rows should be left alone"
     assert table.weight.numpy().tobytes() == parameter.numpy().tobytes()
 
 

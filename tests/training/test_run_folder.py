@@ -12,13 +12,13 @@ import pytest
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.checkpoint.write import ModelFiles, model_files
 from ernie_m.model.config import ErnieMConfig
-from ernie_m.model.encoder import ErnieMModel
+from ernie_m.model.ernie import ErnieMModel
 from ernie_m.training import distributed
-from ernie_m.training.claim import only_run_in
+from ernie_m.training.checkpoint import FolderRules, RunFolder
 from ernie_m.training.log import Evaluation
-from ernie_m.training.run_folder import FolderRules, RunFolder
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import host_name
+from ernie_m.utils.output_lock import only_run_in
 from tests.helpers.earlier_state import as_95dfa70d_wrote_it
 from tests.helpers.files import flip_last_bit, names_in
 from tests.launching import error_of
@@ -37,7 +37,7 @@ def model():
 
 @pytest.fixture
 def save(model):
-    """A function that writes a step folder as `ernie_m.training.run.Trainer` does.
+    """A function that writes a step folder as `ernie_m.training.trainer.Trainer` does.
 
     Its arguments: the run folder; the step; the best step so far and the last evaluated step, if there are
     any; the identity of the run.

@@ -7,20 +7,20 @@ import numpy as np
 import paddle
 import pytest
 
-from ernie_m.finetune.tasks.classification import Classification
-from ernie_m.model import kernels
+from ernie_m.finetune.classifier import Classification
+from ernie_m.model import kernel_selection
 from ernie_m.model.config import ErnieMConfig
-from ernie_m.model.cpu import rows
+from ernie_m.model.cpu import numpy_views
 from ernie_m.model.heads import SequenceClassifier
 from ernie_m.model.lm_head import PreTrainingModel
+from ernie_m.model.optimization import AdamW, build_optimizer
 from ernie_m.pretrain.batches import StepBatches
 from ernie_m.pretrain.btmlm_pseudo_tokens import PseudoTokenGenerator
-from ernie_m.pretrain.held_out.log_lines import SUMS
-from ernie_m.pretrain.task import objectives_loss, send_step
+from ernie_m.pretrain.log_lines import SUMS
+from ernie_m.pretrain.pretraining import objectives_loss, send_step
 from ernie_m.reader.batching import ExampleBatch
 from ernie_m.training import distributed
 from ernie_m.training.engine import Engine, Step
-from ernie_m.training.optimizer import AdamW, build_optimizer
 from ernie_m.training.precision import Precision
 from tests.pretrain.examples import LANGUAGES, masked_counts, objectives, of_all_four
 
@@ -41,7 +41,7 @@ class Events(list):
 
     def begin(self) -> None:
         """From now on the project takes the tensors, which are on a CPU, for those of a GPU in float32."""
-        self.monkeypatch.setattr(kernels, "on_gpu", lambda: True)
+        self.monkeypatch.setattr(kernel_selection, "on_gpu", lambda: True)
         self.clear()
 
 
@@ -68,13 +68,13 @@ def events(monkeypatch) -> Events:
 
     for name in READING:
         record(paddle.Tensor, name, "read")
-    record(rows._Memory, "__init__", "read")  # with which the kernels of a CPU read a tensor's memory
+    record(numpy_views._Memory, "__init__", "read")  # with which the kernels of a CPU read a tensor's memory
     record(paddle, "to_tensor", "upload")
     record(paddle.Tensor, "set_value", "upload")
     record(paddle.Tensor, "backward", "backward")
     record(Engine, "_squared_norm", "norm")
     record(AdamW, "step", "update")
-    monkeypatch.setattr(kernels, "on_cpu", lambda x: False)
+    monkeypatch.setattr(kernel_selection, "on_cpu", lambda x: False)
     return events
 
 
@@ -83,7 +83,7 @@ def engine_of(model, **options) -> Engine:
 
 
 def train_step(engine: Engine, pseudo_tokens: PseudoTokenGenerator, step_batches: StepBatches) -> Step:
-    """Do a pre-training step as `ernie_m.training.run.Trainer` does."""
+    """Do a pre-training step as `ernie_m.training.trainer.Trainer` does."""
     return engine.step(
         send_step(step_batches), lambda model, batch: objectives_loss(model, pseudo_tokens, batch)
     )

@@ -9,10 +9,10 @@ from paddle import nn
 
 from ernie_m.model.checkpoint.write import ModelFiles
 from ernie_m.model.layers import dropout
+from ernie_m.model.optimization import build_optimizer, linear_warmup_decay
 from ernie_m.training import distributed
 from ernie_m.training.checkpoint import read_state, write_checkpoint
 from ernie_m.training.engine import Engine, Step
-from ernie_m.training.optimizer import build_optimizer, linear_warmup_decay
 
 STEPS = 20
 BATCH = 12

@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 import pytest
 import yaml
 
-from ernie_m.finetune.flags import log_ineffective_flags
+from ernie_m.finetune.finetune_args import log_ineffective_flags
 from ernie_m.utils import __version__
-from ernie_m.utils.options import Names, PositiveInt, Range, help_text, option, parse_options
+from ernie_m.utils.args import Names, PositiveInt, Range, help_text, option, parse_options
 from tests.launching import error_of
 
 

@@ -2,7 +2,7 @@
 
 import os
 
-from ernie_m.utils.folder import Folder
+from ernie_m.utils.files import Folder
 
 
 def test_what_is_no_file_is_not_there(tmp_path):

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from ernie_m.vectors.mine_by_margin import Neighbours, margins, mine
-from ernie_m.vectors.nearest import nearest
+from ernie_m.vectors.nearest import Neighbours, margins, mine, nearest
 from ernie_m.vectors.pooling import unit
 
 K = 4

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from ernie_m.vectors import nearest as search
-from ernie_m.vectors.hits import hits
 from ernie_m.vectors.nearest import index_of, nearest, search_both
 from ernie_m.vectors.pooling import unit
+from ernie_m.vectors.retrieval_accuracy import hits
 from tests.toys import line_keys
 
 

@@ -1,17 +1,302 @@
-"""What run_retrieval.py and `ernie-m train` do. Paddle is imported after its settings are made."""
+"""The command run_retrieval.py: search bitexts with the vectors of a model, or train it first."""
 
-from ernie_m.finetune.retrieval.flags import RetrievalFlags
+import gc
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import paddle
+
+from ernie_m.finetune.retrieval.contrastive_training import Retrieval, layer_of, make_encoder
+from ernie_m.finetune.retrieval.pair_batches import keys_by
+from ernie_m.finetune.retrieval.retrieval_args import RetrievalFlags
+from ernie_m.finetune.retrieval.search_bitexts import (
+    CHOSEN,
+    Encode,
+    SearchResult,
+    report_seeds,
+    search_layer,
+    search_layers,
+    write_predictions,
+    write_sweep,
+)
+from ernie_m.finetune.run import pace_of, run_folder, set_up
+from ernie_m.model.checkpoint.open import Checkpoint, open_checkpoint
+from ernie_m.model.config import ErnieMConfig
+from ernie_m.model.device import summary
+from ernie_m.model.ernie import ErnieMModel
+from ernie_m.model.layers import use_bfloat16
+from ernie_m.model.open_model import OpenedModel, open_model, settle, settle_vectors
+from ernie_m.model.preprocessing import NEITHER, Reading, TextKind, kinds_of_pair
+from ernie_m.reader.batching import EncodePairs, Example, warn_if_prompted, warn_of_texts
+from ernie_m.reader.files.aligned_lines import Bitext, read_bitexts, sentences_by_language
+from ernie_m.reader.labels import check_labels
+from ernie_m.reader.tokenization import Tokenizer
+from ernie_m.training import distributed
+from ernie_m.training.checkpoint import BEST, RunFolder
+from ernie_m.training.precision import in_words, is_bf16_on_cpu
 from ernie_m.training.stop_requests import StopSignal
-from ernie_m.utils.paddle_settings import prepare
+from ernie_m.training.trainer import Trainer
+from ernie_m.utils.errors import UserError
+from ernie_m.utils.logging import logger
+from ernie_m.vectors.encode import PaddleEncoder
+from ernie_m.vectors.language_centring import MEANS_POOLING, LanguageMeans
+from ernie_m.vectors.nearest import load_faiss
+from ernie_m.vectors.retrieval_accuracy import say_repeats
 
 
-def run(flags: RetrievalFlags) -> None:
-    """Search bitexts, perhaps after a training, as the flags say."""
-    with StopSignal(active=flags.do_train) as stop:
-        prepare()
-        from ernie_m.finetune.retrieval.command import search, train_then_search
+class Inputs(NamedTuple):
+    """What the command reads before it trains or searches.
 
-        if flags.do_train:
-            train_then_search(flags, stop)
-        else:
-            search(flags)
+    Attributes:
+        flags: settled, as the weights say.
+        bitexts: the read files of --pairs.
+        sentences: language -> its sentences of --centre_on; empty: the means beside the weights are taken.
+        starts: seed -> the weights that it starts from; None: random ones.
+        opened: the model of the first seed.
+    """
+
+    flags: RetrievalFlags
+    bitexts: list[Bitext]
+    sentences: dict[str, list[str]]
+    starts: dict[int, Checkpoint | None]
+    opened: OpenedModel
+
+
+def search(flags: RetrievalFlags) -> None:
+    """Search with the weights of each seed, without training.
+
+    Raises:
+        UserError: as `read_inputs`.
+    """
+    inputs = read_inputs(flags)
+    flags = inputs.flags
+    cpu_bf16 = is_bf16_on_cpu(flags.amp)
+    if flags.amp != "none" and not cpu_bf16:
+        logger.warning("--amp %s has no effect: a search computes in %s here", flags.amp, flags.dtype)
+    results = {}
+    for seed in flags.seeds:
+        opened, model = model_of_seed(inputs, seed)
+        logger.info("%s", summary(in_words(flags.dtype, cpu_bf16), distributed.world_size()))
+        results[seed] = search_seed(inputs, seed, model, opened.tokenizer, opened.reading, opened.checkpoint)
+        del model  # before the next one is made
+    report_seeds(flags, inputs.opened.config, results, inputs.bitexts)
+
+
+def train_then_search(flags: RetrievalFlags, stop: StopSignal) -> None:
+    """Train each seed, and search with its best model.
+
+    It returns early if the training is asked to stop; the same command then goes on.
+
+    Raises:
+        UserError: as `read_inputs`.
+    """
+    inputs = read_inputs(flags)
+    flags = inputs.flags
+    task = Retrieval(flags, inputs.opened, inputs.starts)
+    for bitext in inputs.bitexts if task.rows else ():
+        trained = task.keyed_rows.keys[:, :2].ravel()
+        for fault in check_labels(bitext.keys.ravel(), (), str, trained_inputs=trained, noun="sentences"):
+            logger.warning("%s: %s", bitext.name, fault)
+    results = {}
+    with run_folder(flags, task.identity) as folder:
+        for seed in flags.seeds:
+            seed_folder = folder.of_seed(seed) if len(flags.seeds) > 1 else folder
+            model = train_seed(task, seed, seed_folder, stop)
+            if model is None:
+                return
+            results[seed] = search_seed(inputs, seed, model, task.tokenizer, task.reading)
+        report_seeds(flags, inputs.opened.config, results, inputs.bitexts)
+
+
+def read_inputs(flags: RetrievalFlags) -> Inputs:
+    """Read the texts, and open the weights.
+
+    Raises:
+        UserError: faiss is not installed, a file is missing or damaged, a flag has another form, a bitext is
+            too short for --layer sweep, or weights were not fine-tuned for the task of --init_task.
+    """
+    set_up(flags)
+    load_faiss()
+    bitexts = []
+    if flags.pairs:
+        languages = flags.languages.split(",") if flags.languages else []  # none: all
+        bitexts = read_bitexts(flags.pairs, languages, flags)
+    short = [bitext.language for bitext in bitexts if len(bitext.sentences) < 2]
+    if flags.layer == "sweep" and short:
+        raise UserError(f"--layer sweep: {', '.join(short)} has one pair alone; name a layer")
+    sentences = {}
+    if flags.centre_on:
+        sentences = sentences_by_language(flags.centre_on, languages_of(bitexts))
+    open_once = cache(open_checkpoint)  # seeds may share a folder
+    starts: dict[int, Checkpoint | None] = {}
+    for seed in flags.seeds:
+        path = flags.init_checkpoint or flags.of_seed(seed).init_pretraining_params
+        starts[seed] = open_once(path) if path else None
+    opened = open_model(starts[flags.seeds[0]], *_files(flags))
+    is_resumed = flags.do_train and flags.init_checkpoint  # then the flags are those of its beginning
+    flags = settle(flags, opened) if is_resumed else settle_vectors(flags, opened)
+    # With --init_checkpoint the starts are its step folder instead, to which --init_task does not apply.
+    if flags.init_task and flags.init_pretraining_params and not flags.init_checkpoint:
+        for start in starts.values():
+            if start.task != flags.init_task:
+                fact = f"were fine-tuned for {start.task}" if start.task else "were not fine-tuned"
+                raise UserError(
+                    f'{start.path}: its weights {fact}, and --init_task wants {flags.init_task} ("": any)'
+                )
+    keys_of = keys_by(opened, flags.max_seq_len)
+    for number, bitext in enumerate(bitexts):
+        # The vocabulary may not suit a bitext, or any model may find many of its pairs.
+        sides = (bitext.sentences, bitext.translations)
+        examples = [
+            Example(opened.reading.prompt(kind) + text)
+            for kind, texts in zip(kinds_of_pair(bitext.are_translations), sides)
+            for text in texts
+        ]
+        warn_of_texts(bitext.name, examples, EncodePairs(opened.tokenizer, flags.max_seq_len))
+        keys = np.stack([keys_of(texts) for texts in sides])
+        say_repeats(bitext.name, keys)
+        bitexts[number] = bitext._replace(keys=keys)
+    return Inputs(flags, bitexts, sentences, starts, opened)
+
+
+def model_of_seed(inputs: Inputs, seed: int) -> tuple[OpenedModel, ErnieMModel]:
+    """The files of the weights that a seed starts from, and the encoder with them.
+
+    Raises:
+        UserError: the weights do not fit together, have no room for --max_seq_len, or lack a pooler that
+            --pooling needs.
+    """
+    flags = inputs.flags
+    opened = inputs.opened
+    start = inputs.starts[seed]
+    if start is not opened.checkpoint:  # the weights of another folder
+        opened = open_model(start, *_files(flags))
+        opened.check_length(flags.max_seq_len)
+    return opened, make_encoder(opened.config, start, flags.dtype, seed, flags.pooling)
+
+
+def _files(flags: RetrievalFlags) -> tuple[str | None, ...]:
+    """The files that the command may name instead of those beside the weights."""
+    return flags.ernie_config_path, flags.vocab_path, flags.piece_model_path
+
+
+def train_seed(task: Retrieval, seed: int, folder: RunFolder, stop: StopSignal) -> ErnieMModel | None:
+    """Train a seed unless it is finished, and return its best model. None: a process was asked to stop."""
+    if folder.is_finished():
+        folder.selected()  # refuses a best/ that is not the one that was selected
+    else:
+        trainer = Trainer(task, folder, seed, pace_of(task.flags))
+        if not trainer.run(stop):
+            return None
+        if trainer.best is None:  # without held-out pairs nothing selects a step
+            return trainer.engine.model
+        # Free the model and its moments before the next model is made.
+        del trainer
+        gc.collect()
+    best = open_checkpoint(folder.path / BEST)
+    return make_encoder(task.config, best, task.flags.dtype, seed, task.flags.pooling)
+
+
+def search_seed(
+    inputs: Inputs,
+    seed: int,
+    model: ErnieMModel,
+    tokenizer: Tokenizer,
+    reading: Reading,
+    start: Checkpoint | None = None,
+) -> SearchResult | None:
+    """Search the bitexts with the model of a seed, and write its predictions.
+
+    Args:
+        reading: how it reads.
+        start: the weights of the model; None: it was trained here, or is random, so no means are beside it.
+
+    Returns:
+        None if there are no bitexts, or if all layers were searched: a sweep has a report of its own.
+    """
+    flags = inputs.flags
+    bitexts = inputs.bitexts
+    if not bitexts:
+        return None
+    folder = Path(flags.checkpoints)
+    if len(flags.seeds) > 1:
+        folder /= f"seed_{seed}"
+    encode = encoder_of(flags, model, tokenizer, reading)
+    if inputs.sentences:
+        mean_of = {}  # language -> [H], or [L + 1, H]
+        for language, texts in inputs.sentences.items():
+            mean_of[language] = encode(texts, NEITHER).mean(axis=-2, dtype=np.float64)  # over the texts
+        means = LanguageMeans(list(mean_of), np.stack(list(mean_of.values())))
+    else:
+        means = means_of_checkpoint(start, flags, model.config, languages_of(bitexts))
+    # A model with random weights is searched, too: once, with the first seed, and not if the weights of the
+    # seeds are random themselves.
+    has_weights = flags.do_train or flags.init_pretraining_params
+    encode_at_random = None
+    if flags.untrained and has_weights and seed == flags.seeds[0]:
+        paddle.seed(seed)
+        encode_at_random = encoder_of(flags, ErnieMModel(model.config), tokenizer, reading)
+    if flags.layer == "sweep":
+        sweep = search_layers(encode, bitexts, means)
+        if encode_at_random is not None:
+            untrained_sweep = search_layers(encode_at_random, bitexts)
+            sweep.rows[f"untrained, {CHOSEN}"] = untrained_sweep.rows[CHOSEN]
+            sweep.layers[f"untrained, {CHOSEN}"] = untrained_sweep.layers[CHOSEN]
+        if distributed.is_main():
+            write_sweep(folder, f"retrieval by layer: {flags.pooling}, both directions", sweep)
+        return None
+    trained = search_layer(encode, bitexts, means)
+    untrained = {} if encode_at_random is None else search_layer(encode_at_random, bitexts)
+    if distributed.is_main():
+        write_predictions(folder / "predictions" / "tatoeba", bitexts, trained[flags.score])
+    return SearchResult(layer_of(flags, model.config.num_hidden_layers), trained, untrained)
+
+
+def encoder_of(flags: RetrievalFlags, model: ErnieMModel, tokenizer: Tokenizer, reading: Reading) -> Encode:
+    """A function from texts to their vectors, as the flags say. With --amp bf16 it changes the model.
+
+    Args:
+        reading: has the prompts.
+    """
+    if is_bf16_on_cpu(flags.amp):
+        use_bfloat16(model)
+    layer = None if flags.layer == "sweep" else layer_of(flags, model.config.num_hidden_layers)
+    encoder = PaddleEncoder(model, flags.pooling, layer)
+
+    def encode(texts: Sequence[str], kind: TextKind) -> np.ndarray:
+        prompt = reading.prompt(kind)
+        warn_if_prompted(prompt, texts)
+        ids = tokenizer.encode_batch([prompt + text for text in texts])
+        return encoder.vectors(tokenizer.sentences(ids, flags.max_seq_len))
+
+    return encode
+
+
+def means_of_checkpoint(
+    checkpoint: Checkpoint | None, flags: RetrievalFlags, config: ErnieMConfig, languages: list[str]
+) -> LanguageMeans | None:
+    """The means in the checkpoint's folder at the layer that is searched, with --layer sweep at each layer.
+
+    None if there are none, if they are of another pooling, or if one of the languages is missing.
+    """
+    if checkpoint is None or checkpoint.language_means_path is None or flags.pooling != MEANS_POOLING:
+        return None
+    shape = (config.num_hidden_layers + 1, config.hidden_size)
+    means = LanguageMeans.read(checkpoint.language_means_path, shape)
+    missing = [language for language in languages if language not in means.languages]
+    if missing:
+        logger.info(
+            "%s has no %s: no search has centred vectors; --centre_on takes the means of your own text",
+            checkpoint.language_means_path,
+            ", ".join(missing),
+        )
+        return None
+    return means if flags.layer == "sweep" else means.at(layer_of(flags, config.num_hidden_layers))
+
+
+def languages_of(bitexts: list[Bitext]) -> list[str]:
+    """English and the other language of each bitext; none without bitexts, because nothing is searched."""
+    return ["en", *(bitext.language for bitext in bitexts)] if bitexts else []

@@ -8,20 +8,20 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from ernie_m.finetune import score_tables
-from ernie_m.finetune.command import log_and_write_report
-from ernie_m.finetune.retrieval.flags import RetrievalFlags
+from ernie_m.finetune.retrieval.retrieval_args import RetrievalFlags
+from ernie_m.finetune.run import log_and_write_report
 from ernie_m.finetune.score_tables import AVERAGE, average, figures
 from ernie_m.model.config import ErnieMConfig
-from ernie_m.model.conventions import TextKind, kinds_of_pair
+from ernie_m.model.preprocessing import TextKind, kinds_of_pair
 from ernie_m.model.tasks import SEARCH, stored_name
 from ernie_m.reader.files.aligned_lines import Bitext
 from ernie_m.training import distributed
 from ernie_m.utils.files import atomic_file, write_json
 from ernie_m.utils.logging import Progress, logger
 from ernie_m.utils.text_tables import in_columns
-from ernie_m.vectors.centring import LanguageMeans
-from ernie_m.vectors.hits import accuracy_by_layer, choose_on_half, found_by_margin
+from ernie_m.vectors.language_centring import LanguageMeans
 from ernie_m.vectors.nearest import Matches, search_both
+from ernie_m.vectors.retrieval_accuracy import accuracy_by_layer, choose_on_half, found_by_margin
 
 WITH_ENGLISH = ("en -> xx", "xx -> en")
 OF_ANY_PAIRS = ("second side -> first side", "first side -> second side")

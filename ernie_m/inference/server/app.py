@@ -1,12 +1,24 @@
-"""The routes of the server: the page, its JSON API, vectors, scores, the models, and the figures."""
+"""The routes of the server: the page, its JSON API, vectors, scores, the models, and the figures.
+
+Runs the server of `ernie-m serve`. See docs/serving.md.
+
+The event loop reads requests and writes answers; the models run in threads beside it. It needs the packages
+of the extra `serve`.
+"""
 
 import base64
+import contextlib
+import gc
+import os
+import socket
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import uvicorn
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
@@ -19,8 +31,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ernie_m.inference.load import LoadedModel
-from ernie_m.inference.server.gate import HEALTH, Gate, error_response
-from ernie_m.inference.server.work_queue import WorkQueue
+from ernie_m.inference.server.middleware import HEALTH, Gate, error_response
+from ernie_m.inference.server.request_queue import WorkQueue
 from ernie_m.inference.tasks import (
     OPTIONAL_TEXT,
     REQUIRED_TEXT,
@@ -31,12 +43,13 @@ from ernie_m.inference.tasks import (
 )
 from ernie_m.inference.tasks.encode import EncodeTexts
 from ernie_m.inference.tasks.finetuned import ClassifyTexts, InferenceLabels
-from ernie_m.model.conventions import DOCUMENT, QUERY
+from ernie_m.model.preprocessing import DOCUMENT, QUERY
 from ernie_m.model.tasks import CLASSIFICATION, EMBEDDING, MULTI_LABEL, REGRESSION, SEARCH, ZERO_SHOT
 from ernie_m.reader.batching import Example, Feature
 from ernie_m.utils import __version__
-from ernie_m.utils.errors import UserError
-from ernie_m.utils.gone import GONE_TASKS
+from ernie_m.utils.args import GONE_TASKS
+from ernie_m.utils.errors import UserError, say
+from ernie_m.utils.files import read_text
 from ernie_m.vectors.pooling import unit
 
 MOST_KEYS = 50  # of a body
@@ -438,3 +451,85 @@ def _add_models(app: FastAPI, offered: dict[str, dict[str, Any]]) -> None:
         if name not in entries:
             return error_response(404, f"'model': there is none of this name; there is {', '.join(entries)}")
         return entries[name]
+
+
+THIS_MACHINE = ["127.0.0.1", "localhost", "[::1]"]
+# With this policy, a browser loads nothing from other sites and does not show the page in a frame.
+POLICY = "default-src 'self' 'unsafe-inline'; img-src data:; frame-ancestors 'none'"
+
+
+def serve(
+    models: list[LoadedModel],
+    options: PredictionOptions,
+    host: str,
+    port: int,
+    token: str | None = None,
+    max_queue: int = 4096,
+    max_batch_tokens: int = 1024,
+    timeout: int = 300,
+) -> None:
+    """Answer until Ctrl-C or SIGTERM; what is in flight then is answered.
+
+    Args:
+        token, max_queue, max_batch_tokens, timeout: see `make_app`.
+
+    Raises:
+        UserError: the port is taken, or two models are for one task.
+    """
+    # First the port, because a corpus may take minutes to encode.
+    with _listen(host, port) as listening:
+        address = f"[{host}]" if ":" in host else host
+        # Against DNS rebinding: another name could resolve to this address.
+        hosts = THIS_MACHINE if address in THIS_MACHINE else ["*"]
+        config = uvicorn.Config(
+            make_app(models, options, token, max_queue, max_batch_tokens, timeout, hosts),
+            log_level="warning",
+            access_log=False,
+            ws="none",
+            proxy_headers="FORWARDED_ALLOW_IPS" in os.environ,  # whose X-Forwarded-For uvicorn believes
+            timeout_graceful_shutdown=timeout,  # a client may still read an answer
+            headers=[("Content-Security-Policy", POLICY), ("X-Content-Type-Options", "nosniff")],
+        )
+        sys.setswitchinterval(0.001)  # seconds until the event loop has its turn beside threads of Python
+        # The collector stops all threads while it looks through what is loaded, which stays, or often through
+        # a body with many lists.
+        gc.freeze()
+        gc.set_threshold(100_000)
+        with contextlib.suppress(KeyboardInterrupt):
+            say(f"serving on http://{address}:{port}, Ctrl-C ends it")
+            uvicorn.Server(config).run(sockets=[listening])
+
+
+def token_of(file: str | None) -> str | None:
+    """The token of requests: that of a file, or of the environment's ERNIE_M_TOKEN.
+
+    Raises:
+        UserError: it is empty, or there are two.
+    """
+    found = {
+        f"--token_file {file}": None if file is None else read_text(Path(file), 4096),
+        "ERNIE_M_TOKEN": os.environ.get("ERNIE_M_TOKEN"),
+    }
+    given = {name: token.strip() for name, token in found.items() if token is not None}
+    if len(given) > 1 or "" in given.values():
+        raise UserError(f"{' and '.join(given)}: give one token, which is not empty")
+    return next(iter(given.values()), None)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Open the port.
+
+    Raises:
+        UserError: it is taken, or the host is empty or has no such address.
+    """
+    if not host:  # it would be every address of this machine
+        raise UserError("--host is empty; give an address, such as 127.0.0.1, or 0.0.0.0 for every one")
+    try:
+        listening = socket.create_server(
+            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET
+        )
+    except OSError as error:
+        raise UserError(f"--host {host} --port {port}: {error.strerror}; choose another") from error
+    # Opened again by its number, so that it knows its protocol: asyncio looks at it before it turns off the
+    # wait for further bytes (TCP_NODELAY), which costs 40 ms a request.
+    return socket.socket(fileno=listening.detach())

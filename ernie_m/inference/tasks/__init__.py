@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Protocol
 
 from ernie_m.inference.load import LoadedModel
-from ernie_m.inference.options import PredictionOptions
+from ernie_m.inference.prediction_options import PredictionOptions
 from ernie_m.model.tasks import TASKS
-from ernie_m.reader.coverage import count_unknown_words
-from ernie_m.tokenizer.tokenizer import Tokenizer
+from ernie_m.reader.tokenization import Tokenizer
+from ernie_m.reader.vocabulary_coverage import count_unknown_words
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import is_whole_text
 

@@ -5,20 +5,20 @@ from typing import ClassVar
 
 import numpy as np
 
-from ernie_m.inference.exported_model import GraphRunner
+from ernie_m.inference.engines import GraphRunner
 from ernie_m.inference.load import LoadedModel
-from ernie_m.inference.options import in_parts
+from ernie_m.inference.prediction_options import in_parts
 from ernie_m.inference.tasks import Fields, PredictionOptions, remarks, text_of
-from ernie_m.model.checkpoint.lazy_weights import finite
-from ernie_m.model.checkpoint.tensor_names import WORDS
+from ernie_m.model.checkpoint.key_mapping import WORDS
+from ernie_m.model.checkpoint.weights import finite
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.tasks import EMBEDDING
-from ernie_m.model.workers import Workers
+from ernie_m.model.threads import Workers
 from ernie_m.reader.batching import BATCH_TOKENS, EncodePairs, Example, Feature
 from ernie_m.utils.errors import UserError
-from ernie_m.vectors.centring import MEANS_POOLING, LanguageMeans
+from ernie_m.vectors.language_centring import MEANS_POOLING, LanguageMeans
 from ernie_m.vectors.pooling import SentenceEncoder, layer_number, takes_piece_means, unit, weighted_sums
-from ernie_m.vectors.static import StaticEncoder
+from ernie_m.vectors.static_embeddings import StaticEncoder
 
 
 class EncodeTexts:

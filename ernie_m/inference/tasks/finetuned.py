@@ -10,18 +10,13 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
+from ernie_m.finetune.classifier import Classification, MultiLabelClassification, Regression, softmax
 from ernie_m.finetune.head import Head
-from ernie_m.finetune.tasks.classification import (
-    Classification,
-    MultiLabelClassification,
-    Regression,
-    softmax,
-)
-from ernie_m.finetune.tasks.question_answering import Answer, QuestionAnswering
-from ernie_m.finetune.tasks.scores import entities
-from ernie_m.finetune.tasks.tagging import Tagging
-from ernie_m.inference.input_files import QuestionsFile, TaggedFile
+from ernie_m.finetune.metrics import entities
+from ernie_m.finetune.mrc import Answer, QuestionAnswering
+from ernie_m.finetune.sequence_label import Tagging
 from ernie_m.inference.load import LoadedModel
+from ernie_m.inference.predict_files import QuestionsFile, TaggedFile
 from ernie_m.inference.tasks import (
     OPTIONAL_TEXT,
     REQUIRED_TEXT,
@@ -32,14 +27,14 @@ from ernie_m.inference.tasks import (
     remarks,
     text_of,
 )
-from ernie_m.model.conventions import NEITHER
+from ernie_m.model.preprocessing import NEITHER
 from ernie_m.reader.batching import BATCH_TOKENS, Example
-from ernie_m.reader.files.own_files import holds_questions, holds_tags
+from ernie_m.reader.files.dataset_folder import holds_questions, holds_tags
+from ernie_m.reader.files.official_tags import JOINT, Sentence, split_words
 from ernie_m.reader.files.squad import Question, QuestionFile
 from ernie_m.reader.files.table_options import TableOptions
-from ernie_m.reader.files.tagged_sentences import JOINT, Sentence, split_words
-from ernie_m.reader.question_answering import make_windows
-from ernie_m.utils.entity_tags import NO_ENTITIES, entity_tags
+from ernie_m.reader.mrc_reader import make_windows
+from ernie_m.reader.tag_schemes import NO_ENTITIES, entity_tags
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import is_whole_text
 from ernie_m.vectors.pooling import batches_for

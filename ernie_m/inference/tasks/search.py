@@ -14,7 +14,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from ernie_m.inference.load import LoadedModel
-from ernie_m.inference.options import as_list, parsed
+from ernie_m.inference.prediction_options import as_list, parsed
 from ernie_m.inference.tasks import (
     OPTIONAL_TEXT,
     REQUIRED_TEXT,
@@ -26,15 +26,15 @@ from ernie_m.inference.tasks import (
     text_of,
 )
 from ernie_m.inference.tasks.encode import EncodeTexts, encode_in_parts
-from ernie_m.model.conventions import DOCUMENT, QUERY
+from ernie_m.model.preprocessing import DOCUMENT, QUERY
 from ernie_m.reader.batching import Example, warn_if_cut, warn_of_texts
 from ernie_m.reader.files.aligned_lines import Sentences
-from ernie_m.reader.files.own_files import named_files
+from ernie_m.reader.files.dataset_folder import named_files
 from ernie_m.utils.checksums import MANIFEST, check_manifest, write_manifest
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import atomic_dir, only_writer_of, read_json
 from ernie_m.utils.logging import progress
-from ernie_m.vectors.centring import FEWEST_SENTENCES, MEANS_POOLING, LanguageMeans
+from ernie_m.vectors.language_centring import FEWEST_SENTENCES, MEANS_POOLING, LanguageMeans
 from ernie_m.vectors.nearest import load_faiss, nearest
 from ernie_m.vectors.pooling import lengths_of, unit
 

@@ -9,20 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from ernie_m.model.checkpoint import tensor_names
-from ernie_m.model.checkpoint.card import model_card
-from ernie_m.model.checkpoint.files import CARD, LANGUAGE_MEANS
+from ernie_m.model.checkpoint import key_mapping
+from ernie_m.model.checkpoint.foreign.ernie_m import HuggingFace, PaddleNLP
+from ernie_m.model.checkpoint.foreign.sentence_transformers import Static
+from ernie_m.model.checkpoint.foreign.xlm_roberta import XlmR
 from ernie_m.model.checkpoint.format import Checkpoint, Format
-from ernie_m.model.checkpoint.huggingface import HuggingFace
-from ernie_m.model.checkpoint.lazy_weights import Weights, finite
+from ernie_m.model.checkpoint.key_mapping import CHOICE, Translated
+from ernie_m.model.checkpoint.model_card import model_card
+from ernie_m.model.checkpoint.native import Ours
 from ernie_m.model.checkpoint.official import Official
-from ernie_m.model.checkpoint.ours import Ours
-from ernie_m.model.checkpoint.paddlenlp import PaddleNLP
-from ernie_m.model.checkpoint.sentence_transformers import Static
-from ernie_m.model.checkpoint.tensor_names import CHOICE
-from ernie_m.model.checkpoint.translation import Translated
-from ernie_m.model.checkpoint.xlm_r import XlmR
-from ernie_m.model.conventions import ERNIE_M_RULES, NO_RULES, Reading
+from ernie_m.model.checkpoint.weights import CARD, LANGUAGE_MEANS, Weights, finite
+from ernie_m.model.preprocessing import ERNIE_M_RULES, NO_RULES, Reading
 from ernie_m.model.tasks import (
     CLASSIFICATION,
     MEAN_OF_TOKENS,
@@ -33,7 +30,7 @@ from ernie_m.model.tasks import (
     TOKEN_CLASSIFICATION,
     stored_name,
 )
-from ernie_m.tokenizer import tokenizer_files
+from ernie_m.reader import write_tokenizer
 from ernie_m.utils.errors import UserError, listed
 
 # The word on the command line -> the format; static models are written in another one, too.
@@ -48,10 +45,10 @@ TARGETS = {**ENCODER_TARGETS, "sentence-transformers": Static()}
 # `Format.tokenizer_form` -> what writes the files of a tokenizer into a folder, and returns their names. The
 # last two arguments: the longest input in tokens, and the number of [SEP] between two texts.
 WRITERS = {
-    "ernie-m": lambda folder, tokenizer, *_: tokenizer_files.write_ours(folder, tokenizer),
-    "paddlenlp": lambda folder, tokenizer, *_: tokenizer_files.write_ernie_m(folder, tokenizer),
-    "xlm-roberta": tokenizer_files.write_xlm_r,
-    "static": lambda folder, tokenizer, longest, _: tokenizer_files.write_static(folder, tokenizer, longest),
+    "ernie-m": lambda folder, tokenizer, *_: write_tokenizer.write_ours(folder, tokenizer),
+    "paddlenlp": lambda folder, tokenizer, *_: write_tokenizer.write_ernie_m(folder, tokenizer),
+    "xlm-roberta": write_tokenizer.write_xlm_r,
+    "static": lambda folder, tokenizer, longest, _: write_tokenizer.write_static(folder, tokenizer, longest),
 }
 CLASSIFIER_TASKS = (*SUPERVISED_TASKS, CHOICE)  # the tasks whose head is named classifier
 # The embeddings and the encoder are in every model. A model has all tensors of one of these parts, or none.
@@ -89,7 +86,7 @@ def check_tensors(checkpoint: Checkpoint) -> None:
     if "classifier.bias" in tensors:
         # Its shape should be [labels]. `math.prod` does not fail if a damaged shape has no axis or several,
         # which is refused below.
-        sizes[tensor_names.LABELS] = math.prod(tensors.shape("classifier.bias"))
+        sizes[key_mapping.LABELS] = math.prod(tensors.shape("classifier.bias"))
     for name in our_names:
         shape = tensors.shape(name)
         axes = row_of[name].axes
@@ -113,7 +110,7 @@ def with_tokens(
     """
     tensors = checkpoint.tensors
     # The tensors with a row for each token: the embeddings [V, H] and the bias of the masked-LM head [V].
-    with_token_rows = {name for name in tensors if tensor_names.VOCAB in tensor_names.axes_of(name)}
+    with_token_rows = {name for name in tensors if key_mapping.VOCAB in key_mapping.axes_of(name)}
     shapes = dict(tensors.shapes)
     for name in with_token_rows:
         shapes[name] = (len(ids), *tensors.shape(name)[1:])
@@ -164,7 +161,7 @@ def differences(
 
     Args:
         task: what the head is for; None: there is none.
-        cuts_digit_comma: whether rule 5 of `ernie_m.tokenizer.tokenizer` changes any piece of the vocabulary.
+        cuts_digit_comma: whether rule 5 of `ernie_m.reader.tokenization` changes any piece of the vocabulary.
     """
     left_out = [f"{fault} is left out" for fault in checkpoint.reading_faults]
     if format.name == Ours.name:

@@ -1,4 +1,4 @@
-"""What a format is: how its folders are recognized, read and written. Each format is one file beside this."""
+"""What a format is: how its folders are recognized, read and written. Each has a file here or in foreign/."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -6,16 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ernie_m.model.checkpoint.lazy_weights import Weights
-from ernie_m.model.checkpoint.tensor_names import LM, POSITIONS, WORDS, axes_of, count_layers
-from ernie_m.model.checkpoint.translation import Names
+from ernie_m.model.checkpoint.key_mapping import LM, POSITIONS, WORDS, Names, axes_of, count_layers
+from ernie_m.model.checkpoint.weights import Weights
 from ernie_m.model.config import ErnieMConfig
-from ernie_m.model.conventions import Reading, own_reading
-from ernie_m.tokenizer.foreign_files import check_ids
-from ernie_m.tokenizer.tokenizer import Tokenizer
-from ernie_m.tokenizer.tokenizer_json import no_piece_model
+from ernie_m.model.preprocessing import Reading, own_reading
+from ernie_m.reader.tokenization import Tokenizer
+from ernie_m.reader.tokenizer_config import check_ids
+from ernie_m.reader.tokenizer_json import no_piece_model
 from ernie_m.utils.errors import UserError, shown
-from ernie_m.utils.folder import Folder
+from ernie_m.utils.files import Folder
 from ernie_m.utils.logging import logger
 
 # The keys of other libraries for which our model has a single value.

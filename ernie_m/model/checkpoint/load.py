@@ -3,9 +3,9 @@
 import numpy as np
 import paddle
 
-from ernie_m.model.checkpoint.lazy_weights import finite
-from ernie_m.model.checkpoint.needed import check, count_of
+from ernie_m.model.checkpoint.check_weights import check, count_of
 from ernie_m.model.checkpoint.open import Checkpoint
+from ernie_m.model.checkpoint.weights import finite
 from ernie_m.utils.logging import logger
 
 STORED_DTYPES = (paddle.float32, paddle.float64)  # the types that weights have in a checkpoint

@@ -7,11 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from ernie_m.model.checkpoint import fluid
-from ernie_m.model.checkpoint.files import PIECE_MODELS, PIECES, VOCAB, VOCABS, weights_name
+from ernie_m.model.checkpoint import lod_tensors
 from ernie_m.model.checkpoint.format import Checkpoint, Format, Source
-from ernie_m.model.checkpoint.lazy_weights import Weights
-from ernie_m.model.checkpoint.tensor_names import (
+from ernie_m.model.checkpoint.key_mapping import (
     BIAS,
     CHOICE,
     LINEAR,
@@ -19,15 +17,15 @@ from ernie_m.model.checkpoint.tensor_names import (
     OUTPUT,
     TABLE,
     ModelClass,
+    Recipe,
     count_layers,
 )
-from ernie_m.model.checkpoint.translation import Recipe
+from ernie_m.model.checkpoint.weights import PIECE_MODELS, PIECES, VOCAB, VOCABS, Weights, weights_name
 from ernie_m.model.config import ErnieMConfig
-from ernie_m.model.conventions import ERNIE_M_RULES
+from ernie_m.model.preprocessing import ERNIE_M_RULES
 from ernie_m.model.tasks import CLASSIFICATION, QUESTION_ANSWERING, TOKEN_CLASSIFICATION
 from ernie_m.utils.errors import UserError
-from ernie_m.utils.files import atomic_dir, write_json
-from ernie_m.utils.folder import Folder
+from ernie_m.utils.files import Folder, atomic_dir, write_json
 
 CONFIG = "ernie_config.json"
 MARK = "word_embedding"  # the one variable that every official directory has
@@ -129,11 +127,11 @@ class Official(Format):
         layers = count_layers(params.names, self.queries)
         rows = [row for task in self.classes for row in self.rows(layers, task)]
         names = dict.fromkeys(row.in_format for row in rows if row.in_format in params)  # each once
-        shapes = {name: fluid.read_header(params.path / name).shape for name in names}
+        shapes = {name: lod_tensors.read_header(params.path / name).shape for name in names}
         # Fine-tuning leaves Adam's state and counters in the directory.
         others = params.names.difference(names, (CONFIG, *VOCABS, *PIECE_MODELS))
         path = params.path
-        return Weights(path, shapes, lambda name: fluid.read(path / name), other_names=sorted(others))
+        return Weights(path, shapes, lambda name: lod_tensors.read(path / name), other_names=sorted(others))
 
     def adapt(self, recipes: dict[str, Recipe], file: Weights, in_file: Mapping[str, str]) -> dict[str, str]:
         """No other file of the directory is a part of the model."""
@@ -160,7 +158,7 @@ def write_official(folder: Path, weights: Weights, config: ErnieMConfig) -> None
     check_fixed_sizes(config, "the official format")
     with atomic_dir(folder / "params") as params:
         for name in weights:
-            fluid.write(params / name, np.asarray(weights[name], np.float32))
+            lod_tensors.write(params / name, np.asarray(weights[name], np.float32))
     write_config(folder / CONFIG, config.to_dict())
 
 

@@ -1,6 +1,8 @@
 """Open a checkpoint of any supported format. Needs neither Paddle nor torch.
 
 Its folder is listed once, and each format is asked in turn whether a model of its own is there.
+
+What a path holds if no format finds a model there.
 """
 
 import os
@@ -9,22 +11,72 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ernie_m.model.checkpoint.bert import Bert
-from ernie_m.model.checkpoint.fairseq import Fairseq
-from ernie_m.model.checkpoint.files import LANGUAGE_MEANS, PIECE_MODELS, VOCABS, WITHOUT_UNKNOWN, weights_of
+from ernie_m.model.checkpoint.foreign.base import READERS
+from ernie_m.model.checkpoint.foreign.ernie_m import HuggingFace, PaddleNLP
+from ernie_m.model.checkpoint.foreign.fairseq import Fairseq
+from ernie_m.model.checkpoint.foreign.sentence_transformers import encoder_folder
+from ernie_m.model.checkpoint.foreign.xlm_roberta import Bert, PaddleXlmR, XlmR
 from ernie_m.model.checkpoint.format import Checkpoint, Format, Source
 from ernie_m.model.checkpoint.hub import local_folder
-from ernie_m.model.checkpoint.huggingface import HuggingFace
-from ernie_m.model.checkpoint.library import READERS
-from ernie_m.model.checkpoint.no_model_here import another_family, no_weights
+from ernie_m.model.checkpoint.native import Ours
 from ernie_m.model.checkpoint.official import Official
-from ernie_m.model.checkpoint.ours import Ours
-from ernie_m.model.checkpoint.paddlenlp import PaddleNLP
-from ernie_m.model.checkpoint.sentence_transformers import encoder_folder
-from ernie_m.model.checkpoint.xlm_r import PaddleXlmR, XlmR
-from ernie_m.utils.checksums import check_folder
-from ernie_m.utils.errors import UserError, listed, shown
-from ernie_m.utils.folder import Folder
+from ernie_m.model.checkpoint.weights import (
+    CONFIG,
+    LANGUAGE_MEANS,
+    PIECE_MODELS,
+    VOCABS,
+    WEIGHTS_FILES,
+    WITHOUT_UNKNOWN,
+    Weights,
+    weights_of,
+)
+from ernie_m.utils.checksums import MANIFEST, check_folder
+from ernie_m.utils.errors import UserError, command_name, listed, shown
+from ernie_m.utils.files import Folder
+
+_FAMILIES = (
+    "only ERNIE-M, XLM-R (model_type xlm-roberta) and BERT with XLM-R's vocabulary can be read, such as "
+    "multilingual E5, multilingual MiniLM and BGE-M3"
+)
+
+
+def another_family(folder: Folder, weights: Weights) -> UserError:
+    """The error for a folder whose weights no format takes."""
+    config = f"config.json says model_type {folder.json(CONFIG).get('model_type')}"
+    if CONFIG not in folder:
+        config = "there is no config.json that says so"
+    some = ", ".join(list(weights)[:3]) or "none"
+    return UserError(
+        f"{weights.source}: a model of another family: its tensors are {some}, and {config}; {_FAMILIES}. If "
+        "it is one of these, put the config.json that belongs to it, with that model_type, beside it"
+    )
+
+
+def no_weights(path: Path) -> UserError:
+    """The error for a path without weights: what is there, and what to do."""
+    advice = "name the folder of a checkpoint, such as best or step_N of a run"
+    if "configs" in path.parts:  # where the released weights would be
+        is_e5 = "e5-small" in path.parts
+        fetches = "e5-small fetches it" if is_e5 else "fetches the released weights into configs/"
+        advice = f"{command_name()} download weights {fetches}"
+    return UserError(f"{path}: {_description(path)}; {advice}")
+
+
+def _description(path: Path) -> str:
+    """What a path without weights is."""
+    files = ", ".join(WEIGHTS_FILES)
+    if not path.exists():
+        no_name = ", and no name of a model on Hugging Face's hub, which is ORGANISATION/MODEL"
+        return f"no such folder{no_name if len(path.parts) == 1 else ''}"
+    if path.is_file():
+        return f"no file of weights; these are {files}"
+    folder = Folder(path)
+    if {"pieces", "vocabulary", "files"} <= folder.json(MANIFEST).keys():
+        return "a corpus for pre-training, no model"
+    if "export" in folder.json(CONFIG):
+        return "what ernie-m export wrote, only for prediction; name the checkpoint that it was made of"
+    return f"holds no model: neither {files} nor the official params with word_embedding"
+
 
 # In the order in which they are asked. A new format is one file and one entry here.
 FORMATS = (

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 import numpy as np
 from safetensors import safe_open
 
-from ernie_m.model.checkpoint.lazy_weights import (
+from ernie_m.model.checkpoint.weights import (
     Weights,
     check_shape,
     read_numbers,

@@ -1,7 +1,7 @@
 """Our checkpoint folder, written from a model.
 
     config.json             the model's config, with architecture, task and labels
-    model.safetensors       weights in float32 or float64, named as in tensor_names.py
+    model.safetensors       weights in float32 or float64, named as in key_mapping.py
     vocab.txt, piece.model  the tokenizer's files, if known
     language_means.safetensors  the mean sentence vector of each language at each layer, if known
     README.md               the model card
@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ernie_m.model.checkpoint import safetensors
-from ernie_m.model.checkpoint.card import model_card
-from ernie_m.model.checkpoint.files import (
+from ernie_m.model.checkpoint.model_card import model_card
+from ernie_m.model.checkpoint.weights import (
     CARD,
     CONFIG,
     LANGUAGE_MEANS,
@@ -33,7 +33,7 @@ from ernie_m.model.checkpoint.files import (
     WEIGHTS,
 )
 from ernie_m.model.config import ErnieMConfig
-from ernie_m.tokenizer.vocabulary import DICT
+from ernie_m.reader.vocabulary import DICT
 from ernie_m.utils.checksums import MANIFEST, write_manifest
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import as_json, atomic_dir
@@ -100,7 +100,7 @@ def model_files(
         vocab_path, piece_model_path: copied as vocab.txt, or dict.txt, and as piece.model, or tokenizer.json;
             None: unknown.
         settings: the keys of config.json beside the model's shape: "task", "labels", "languages".
-        facts: for the model card (`ernie_m.model.checkpoint.card.model_card`); sizes and config are added.
+        facts: for `ernie_m.model.checkpoint.model_card.model_card`; sizes and config are added.
         leave_out: prefixes of our names that are not written ("lm_head.", "language_embeddings.").
         masters: float32 tensors that are written instead of the parameters with these `parameter.name`s.
         language_means: language -> its mean sentence vector at each layer, [L + 1, H].

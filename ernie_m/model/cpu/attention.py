@@ -22,9 +22,9 @@ from ernie_m.model.cpu import mkl
 from ernie_m.model.cpu.attention_bfloat16 import AttentionInBfloat16
 from ernie_m.model.cpu.layers import DropoutMask, draw_dropout_mask
 from ernie_m.model.cpu.mkl import Matrices, Shapes
-from ernie_m.model.cpu.rows import as_array, over_rows
-from ernie_m.model.layout import Layout
-from ernie_m.model.workers import end_if_stopped
+from ernie_m.model.cpu.numpy_views import as_array, over_rows
+from ernie_m.model.packed_layout import Layout
+from ernie_m.model.threads import end_if_stopped
 
 PIECE = 1 << 17  # scores that a thread works on at a time; at least a block
 

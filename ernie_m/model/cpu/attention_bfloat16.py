@@ -14,9 +14,9 @@ from paddle.autograd import PyLayer
 
 from ernie_m.model.cpu import onednn
 from ernie_m.model.cpu.layers import DropoutMask, draw_dropout_mask
-from ernie_m.model.cpu.rows import as_array
-from ernie_m.model.layout import Layout
-from ernie_m.model.workers import end_if_stopped
+from ernie_m.model.cpu.numpy_views import as_array
+from ernie_m.model.packed_layout import Layout
+from ernie_m.model.threads import end_if_stopped
 
 _AT_ONCE = 1 << 18  # scores that are worked on at a time, so that they stay in the cache; at least a head's
 

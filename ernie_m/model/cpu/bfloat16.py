@@ -13,8 +13,8 @@ import paddle
 from paddle import Tensor
 from paddle.autograd import PyLayer
 
+from ernie_m.model.cpu.numpy_views import as_array, as_rows, as_tensor, needs_gradient
 from ernie_m.model.cpu.onednn import multiply, to_bfloat16, whole_blocks
-from ernie_m.model.cpu.rows import as_array, as_rows, as_tensor, needs_gradient
 
 _BLOCK_WORDS = 1 << 13  # rows of an embedding matrix that are multiplied at a time
 _ONE = 0x3F80  # the bits of 1.0

@@ -12,7 +12,7 @@ from paddle import Tensor
 from paddle.autograd import PyLayer
 
 from ernie_m.model.cpu import bfloat16
-from ernie_m.model.cpu.rows import add, as_array, as_tensor, over_rows
+from ernie_m.model.cpu.numpy_views import add, as_array, as_tensor, over_rows
 from ernie_m.model.word_embeddings import WordEmbeddings
 
 BLOCK_WORDS = 1 << 14  # rows of the embedding matrix whose gradients are added at a time

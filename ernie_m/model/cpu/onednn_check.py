@@ -16,7 +16,7 @@ from ernie_m.model.cpu import onednn
 from ernie_m.model.cpu.attention_bfloat16 import AttentionInBfloat16
 from ernie_m.model.cpu.bfloat16 import LinearInBfloat16
 from ernie_m.model.cpu.layers import GeluOnCpu, LayerNormOnCpu
-from ernie_m.model.layout import Layout
+from ernie_m.model.packed_layout import Layout
 from ernie_m.utils.logging import logger
 
 _MAJOR = 3  # the version of oneDNN whose functions and constants `ernie_m/model/cpu/onednn.py` has

@@ -1,16 +1,32 @@
-"""Workers of Paddle: threads that each run a model on one core (`ernie_m.model.workers`).
+"""Several cores at once, to predict and to train.
+
+Workers of Paddle: threads that each run a model on one core (`ernie_m.model.threads`).
 
 The bits of a result do not depend on the number of threads, so they do not depend on whether a worker has
 computed it (docs/reliability.md).
+
+Training on several cores: copies of a model that share its weights, each for one worker at a time.
+
+A second core shortens a large product, and hardly anything else of a training step. Two workers with a part
+of the step each take little more than half of its time.
 """
 
+import copy
+import weakref
 from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from functools import partial
+from itertools import chain, islice
+from typing import Any, TypeVar
 
-from ernie_m.model import kernels, workers
+import numpy as np
+import paddle
+from paddle import Tensor, nn
+
+from ernie_m.model import kernel_selection, threads
 from ernie_m.model.cpu import mkl
-from ernie_m.model.cpu.rows import thread_count
-from ernie_m.model.workers import AHEAD, Workers
+from ernie_m.model.cpu.numpy_views import as_array, thread_count
+from ernie_m.model.threads import AHEAD, Workers
+from ernie_m.model.word_embeddings import EmbeddingGradient, WordEmbeddings, note_paddles_gradient
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -19,7 +35,7 @@ _MOST = 2048  # tokens of a batch
 
 def worker_count() -> int:
     """How many workers this thread has: 1 in a worker, on a GPU, and where none can be kept to one core."""
-    if kernels.on_gpu() or kernels.has_plain_kernels() or not mkl.is_there():
+    if kernel_selection.on_gpu() or kernel_selection.has_plain_kernels() or not mkl.is_there():
         return 1
     return thread_count()
 
@@ -37,5 +53,134 @@ def in_workers(compute: Callable[[T], R], items: Iterable[T], ahead: int = AHEAD
 
 def become_worker() -> None:
     """Let this thread compute alone, on one core, from now on, in NumPy, Paddle, MKL and oneDNN."""
-    workers.become_worker()
+    threads.become_worker()
     mkl.use_one_thread()
+
+
+# Tokens that a worker trains on at a time. Fewer have more overhead than work, and more are no faster.
+SHARE_TOKENS = 512
+
+
+class Replicas:
+    """A model and its copies. A copy has the memory of the model's weights, and gradients of its own."""
+
+    def __init__(self, model: nn.Layer):
+        self.model = model
+        self._idle: list[nn.Layer] = []
+
+    def each(self, derive: Callable[[nn.Layer, T], R], items: Iterable[T]) -> Iterator[R]:
+        """Yield `derive(model, item)` for each item, in order; it leaves gradients in the model that it gets.
+
+        Several items are computed at a time, each in a copy; then `model` gets their gradients in the order
+        of the items, so that the sums have the same bits with any number of workers. `items` is read by this
+        thread. Where the caller stops, the gradients are incomplete. An only item is computed on all cores.
+        """
+        rest = iter(items)
+        first_two = list(islice(rest, 2)) if worker_count() > 1 else []
+        if len(first_two) < 2:  # the gradients add up in place
+            yield from (derive(self.model, item) for item in chain(first_two, rest))
+            return
+        for result, gradients in in_workers(partial(self._derive, derive), chain(first_two, rest), ahead=1):
+            gradients.add_to(self.model)
+            yield result
+
+    def _derive(self, derive: Callable[[nn.Layer, T], R], item: T) -> tuple[R, "Gradients"]:
+        """What a worker does."""
+        try:
+            replica = self._idle.pop()
+        except IndexError:  # all others are in use
+            replica = _copy(self.model)
+        self._share_weights(replica)
+        try:
+            result = derive(replica, item)
+            return result, Gradients(replica)
+        finally:
+            for parameter in replica.parameters():
+                parameter.grad = None
+            for table in _word_embeddings(replica):
+                table.gradient.take()  # what is left of an item that has failed
+            self._idle.append(replica)
+
+    def _share_weights(self, replica: nn.Layer) -> None:
+        """Give a copy the weights that the model has now; loading may have put them elsewhere."""
+        for own, copied in zip(self.model.parameters(), replica.parameters(), strict=True):
+            copied.stop_gradient = own.stop_gradient
+            if copied.data_ptr() != own.data_ptr():
+                own._share_buffer_to(copied)
+
+
+def _copy(model: nn.Layer) -> nn.Layer:
+    """A copy of a model that has no memory for weights of its own."""
+    copies: dict[int, Any] = {}  # what `deepcopy` takes for an object, by its id
+    for parameter in model.parameters():
+        # Paddle's own copy of a parameter would also copy its numbers.
+        copied = type(parameter)(parameter.shape, parameter.dtype, name=f"{parameter.name}_copy")
+        parameter._share_buffer_to(copied)
+        copies[id(parameter)] = copied
+    for table in _word_embeddings(model):
+        gradient = copies[id(table.gradient)] = LaterGradient(copies[id(table.weight)])
+        copies[id(table.weight)].register_hook(partial(note_paddles_gradient, weakref.ref(gradient)))
+    return copy.deepcopy(model, copies)
+
+
+class Gradients:
+    """The gradients of a replica, taken out of it."""
+
+    def __init__(self, replica: nn.Layer):
+        self._gradients = [_gradient_of(parameter) for parameter in replica.parameters()]
+        self._of_tables = [table.gradient.take() for table in _word_embeddings(replica)]
+
+    def add_to(self, model: nn.Layer) -> None:
+        """Add them to the gradients of a model of the same form."""
+        for parameter, gradient in zip(model.parameters(), self._gradients, strict=True):
+            if gradient is None:
+                continue
+            if parameter.grad is None:
+                parameter.grad_ = gradient  # `grad` would copy it
+            else:
+                parameter.grad.add_(gradient)
+        for table, additions in zip(_word_embeddings(model), self._of_tables, strict=True):
+            for add in additions:
+                add(table.gradient)
+
+
+class LaterGradient:
+    """The gradient of a replica's embedding matrix [V, H]: what is to be added to that of the model.
+
+    It stands for a `EmbeddingGradient`. What it is given must not change any more.
+    """
+
+    def __init__(self, weight: Tensor):
+        self._weight = weight
+        self._additions: list[Callable[[EmbeddingGradient], None]] = []
+
+    def take(self) -> list[Callable[[EmbeddingGradient], None]]:
+        """The additions since the last call, in their order."""
+        additions = self._additions
+        self._additions = []
+        return additions
+
+    def add_rows(self, ids: np.ndarray, values: np.ndarray) -> None:
+        self._additions.append(lambda total: total.add_rows(ids, values))
+
+    def borrow(self) -> np.ndarray:
+        return as_array(paddle.empty_like(self._weight))
+
+    def add_borrowed(self, gradient: np.ndarray, factor: float) -> None:
+        self._additions.append(lambda total: total.add_borrowed(gradient, factor))
+
+    def forget_rows(self) -> None:
+        self._additions.append(EmbeddingGradient.forget_rows)
+
+
+def _gradient_of(parameter: Tensor) -> Tensor | None:
+    """The gradient of a parameter, in a tensor that outlives `parameter.grad = None`."""
+    if parameter.grad is None:
+        return None
+    gradient = paddle.empty_like(parameter.grad)
+    parameter.grad._share_buffer_to(gradient)
+    return gradient
+
+
+def _word_embeddings(model: nn.Layer) -> list[WordEmbeddings]:
+    return [layer for layer in model.sublayers(include_self=True) if isinstance(layer, WordEmbeddings)]

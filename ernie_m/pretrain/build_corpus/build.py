@@ -12,24 +12,30 @@ from typing import Any
 
 import numpy as np
 
-from ernie_m.pretrain.build_corpus.duplicates import find_duplicates, number_of_ranges, sort_keys
-from ernie_m.pretrain.build_corpus.inputs import Stream, TextSource
-from ernie_m.pretrain.build_corpus.options import BuildOptions
-from ernie_m.pretrain.build_corpus.shards import group_units, write_shard
-from ernie_m.pretrain.build_corpus.text_units import read_units
-from ernie_m.pretrain.build_corpus.units import (
+from ernie_m.pretrain.build_corpus.build_args import BuildOptions
+from ernie_m.pretrain.build_corpus.encode_units import (
     DROPPED,
     FATES,
+    HELD_OUT,
     HELD_OUT_TEXT,
+    VOCABULARY_FILES,
+    WORK,
+    StreamWork,
     decide,
     encode_unit,
+    find_duplicates,
     held_out_texts,
     id_dtype,
+    number_of_ranges,
+    save,
+    sort_keys,
 )
-from ernie_m.pretrain.build_corpus.work_files import HELD_OUT, VOCABULARY_FILES, WORK, StreamWork, save
+from ernie_m.pretrain.build_corpus.shards import group_units, write_shard
+from ernie_m.pretrain.build_corpus.source_files import Stream, TextSource
+from ernie_m.pretrain.build_corpus.text_units import read_units
 from ernie_m.pretrain.build_corpus.workers import LocalWorkers
 from ernie_m.reader.corpus import FORMAT, SPLITS, checksum_of
-from ernie_m.tokenizer.tokenizer import Tokenizer
+from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.utils.checksums import MANIFEST, describe
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import atomic_file, write_json

@@ -14,20 +14,20 @@ from dataclasses import replace
 from pathlib import Path
 
 from ernie_m.pretrain.build_corpus.build import CorpusBuild
-from ernie_m.pretrain.build_corpus.inputs import gather_notation, resolve
-from ernie_m.pretrain.build_corpus.options import BuildOptions, modification_times, plan_of
+from ernie_m.pretrain.build_corpus.build_args import BuildOptions, modification_times, plan_of
+from ernie_m.pretrain.build_corpus.encode_units import WORK
 from ernie_m.pretrain.build_corpus.report import pair_report, summary
+from ernie_m.pretrain.build_corpus.source_files import gather_notation, resolve
 from ernie_m.pretrain.build_corpus.text_units import look_at_sources
-from ernie_m.pretrain.build_corpus.work_files import WORK
 from ernie_m.pretrain.build_corpus.workers import LocalWorkers, RayWorkers
 from ernie_m.reader.corpus import Corpus, read_manifest, tokenizer_of_corpus
-from ernie_m.reader.files.own_files import expand
-from ernie_m.tokenizer.tokenizer import Tokenizer
-from ernie_m.training.claim import check_identity, only_run_in
+from ernie_m.reader.files.dataset_folder import expand
+from ernie_m.reader.tokenization import Tokenizer
+from ernie_m.utils.args import parse_options
 from ernie_m.utils.checksums import MANIFEST
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.logging import logger, setup_console
-from ernie_m.utils.options import parse_options
+from ernie_m.utils.output_lock import check_identity, only_run_in
 
 
 def build_corpus(options: BuildOptions) -> dict:

@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ernie_m.pretrain.build_corpus.units import FATES, id_dtype
-from ernie_m.pretrain.build_corpus.work_files import StreamWork, read_unit, save
+from ernie_m.pretrain.build_corpus.encode_units import FATES, StreamWork, id_dtype, read_unit, save
 from ernie_m.utils.checksums import describe
 from ernie_m.utils.files import atomic_file
 

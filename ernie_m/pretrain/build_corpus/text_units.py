@@ -15,14 +15,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ernie_m.pretrain.build_corpus.inputs import Stream, TextSource
-from ernie_m.pretrain.build_corpus.options import TextOptions
+from ernie_m.pretrain.build_corpus.build_args import TextOptions
+from ernie_m.pretrain.build_corpus.source_files import Stream, TextSource
 from ernie_m.reader.files import plain_text
-from ernie_m.reader.files.faults import Faults
-from ernie_m.reader.files.odd_text import look_at_text
 from ernie_m.reader.files.pairs import Columns, columns_of_pairs, start_of_pairs
 from ernie_m.reader.files.plain_text import TextFile, split_name, too_long
+from ernie_m.reader.files.row_errors import Faults
 from ernie_m.reader.files.tables import Form, Table, of_width, records, table_of, wanted
+from ernie_m.reader.files.text_checks import look_at_text
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.logging import logger
 

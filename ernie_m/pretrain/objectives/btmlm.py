@@ -23,7 +23,8 @@ from typing import Any
 import numpy as np
 
 from ernie_m.model.config import FIRST_POSITION, NO_LANGUAGE
-from ernie_m.pretrain.objective import Objective, Pair, Setting, Text, geometric_mean
+from ernie_m.pretrain.masking import Pair, Setting, Text
+from ernie_m.pretrain.objective import Objective, geometric_mean
 from ernie_m.pretrain.objectives.mmlm import Mmlm
 from ernie_m.pretrain.packing import MaskedExample, Stage1Sequence
 from ernie_m.utils.errors import UserError

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from ernie_m.pretrain.objective import Objective, Text, geometric_mean
+from ernie_m.pretrain.masking import Text
+from ernie_m.pretrain.objective import Objective, geometric_mean
 from ernie_m.pretrain.packing import MaskedExample
 
 # A run whose perplexity is above this share of that of the frequencies has learned little of the context.

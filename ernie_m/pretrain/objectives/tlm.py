@@ -14,7 +14,8 @@ All tokens see all tokens, so a masked token is predicted from both languages (p
 
 import numpy as np
 
-from ernie_m.pretrain.objective import Objective, Pair
+from ernie_m.pretrain.masking import Pair
+from ernie_m.pretrain.objective import Objective
 from ernie_m.pretrain.packing import MaskedExample
 
 

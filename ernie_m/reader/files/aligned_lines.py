@@ -19,12 +19,12 @@ from typing import NamedTuple
 import numpy as np
 
 from ernie_m.reader.batching import Example
-from ernie_m.reader.files.odd_text import look_at_text
+from ernie_m.reader.files.dataset_folder import WITH_BOTH_SIDES, named_files
 from ernie_m.reader.files.official_tsv import FileLines, decode, open_lines
-from ernie_m.reader.files.own_files import WITH_BOTH_SIDES, named_files
 from ernie_m.reader.files.pairs import PairRows
 from ernie_m.reader.files.plain_text import refuse_other_forms, split_name
 from ernie_m.reader.files.table_options import TableOptions
+from ernie_m.reader.files.text_checks import look_at_text
 from ernie_m.utils.errors import UserError, command_name, listed
 from ernie_m.utils.languages import language_tag
 from ernie_m.utils.logging import logger
@@ -104,7 +104,7 @@ class Bitext(NamedTuple):
         are_translations: otherwise they are queries, and texts that these should find.
         with_english: whether the translations are English; otherwise `language` names the whole file.
         keys: of the sentences and of the translations, uint64 [2, N], once the texts are compared; see
-            `ernie_m.tokenizer.equal_texts`.
+            `ernie_m.reader.equal_texts`.
     """
 
     language: str

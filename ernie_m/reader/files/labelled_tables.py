@@ -10,18 +10,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from ernie_m.reader.files.faults import Faults
-from ernie_m.reader.files.labels import (
-    is_list,
-    is_marked,
-    labels_for_none,
-    normal_label,
-    number_in,
-    split_labels,
-)
-from ernie_m.reader.files.odd_text import look_at_text
 from ernie_m.reader.files.official_tsv import has_quotes, say_quoted
 from ernie_m.reader.files.plain_text import TextFile, split_name
+from ernie_m.reader.files.row_errors import Faults
 from ernie_m.reader.files.table_options import OF_TABLES, LabelOptions, TableOptions
 from ernie_m.reader.files.tables import (
     LABELS,
@@ -34,6 +25,8 @@ from ernie_m.reader.files.tables import (
     in_one_line,
     open_table,
 )
+from ernie_m.reader.files.text_checks import look_at_text
+from ernie_m.reader.labels import is_list, is_marked, labels_for_none, normal_label, number_in, split_labels
 from ernie_m.utils.errors import UserError, listed, printable, shown
 from ernie_m.utils.logging import logger
 

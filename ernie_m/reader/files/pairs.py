@@ -23,11 +23,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ernie_m.reader.files.faults import Faults
-from ernie_m.reader.files.odd_text import look_at_text
+from ernie_m.reader.equal_texts import normal_form
+from ernie_m.reader.files.dataset_folder import find_pairs, languages_in_name, languages_of, split_label
 from ernie_m.reader.files.official_tsv import FileLines, open_lines, split_cells
-from ernie_m.reader.files.own_files import find_pairs, languages_in_name, languages_of, split_label
 from ernie_m.reader.files.plain_text import TextFile, split_name
+from ernie_m.reader.files.row_errors import Faults
 from ernie_m.reader.files.table_options import TableOptions
 from ernie_m.reader.files.tables import (
     PAIRS,
@@ -40,7 +40,7 @@ from ernie_m.reader.files.tables import (
     open_table,
     records,
 )
-from ernie_m.tokenizer.equal_texts import normal_form
+from ernie_m.reader.files.text_checks import look_at_text
 from ernie_m.utils.errors import UserError, listed
 from ernie_m.utils.files import unwritable_is_a_user_error
 from ernie_m.utils.logging import logger

@@ -16,8 +16,8 @@ from functools import partial
 from typing import IO, BinaryIO
 from xml.etree.ElementTree import Element, ParseError, iterparse
 
-from ernie_m.reader.files.faults import Faults
 from ernie_m.reader.files.official_tsv import refuse_compressed
+from ernie_m.reader.files.row_errors import Faults
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import refuse_pointer
 from ernie_m.utils.logging import logger

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ernie_m.tokenizer.offsets import Span
+from ernie_m.reader.token_offsets import Span
 from ernie_m.utils.errors import UserError, listed
 from ernie_m.utils.files import is_whole_text, read_bytes, read_json
 from ernie_m.utils.logging import logger

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, fields
 from typing import Literal
 
+from ernie_m.utils.args import option
 from ernie_m.utils.errors import UserError
-from ernie_m.utils.options import option
 
 # What every table is read with, beside its columns.
 OF_TABLES = ("delimiter", "quotes", "encoding", "only", "on_error")

@@ -29,11 +29,11 @@ from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ernie_m.reader.files.faults import Faults
-from ernie_m.reader.files.labels import normal_label
 from ernie_m.reader.files.official_tsv import has_official_names
 from ernie_m.reader.files.plain_text import LONGEST_LINE, TextFile, split_name
+from ernie_m.reader.files.row_errors import Faults
 from ernie_m.reader.files.table_options import TableOptions
+from ernie_m.reader.labels import normal_label
 from ernie_m.utils.errors import UserError, command_words, install_command, listed, shown
 from ernie_m.utils.logging import logger
 

@@ -1,0 +1,305 @@
+"""Sentence pairs of the user's own: found by the names of files, and divided into training and held-out ones.
+
+    en-de.tsv, wiki.en-de.csv.gz, en-de.tmx    pairs of two languages; with another name, of languages unknown
+    train.en and train.de                      two aligned files, plain or packed
+    test.en-de.tsv, dev.en and dev.de          pairs that are held out, all of them
+    en.txt, news.en.txt.gz                     text of one language, which only a pre-training reads
+    "en-de<=en.txt,de.txt"                     other names, as `ernie_m.reader.files.pairs` reads them
+
+It writes, each file below a header:
+
+    train.tsv                                  the training rows of all files
+    train/de-en.tsv, held-out/de-en.tsv        query and positive of each file; English is last
+    held-out/test-de-en.tsv                    those of a file that is held out
+    pairs.json                                 what was found, and the numbers of rows
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from itertools import chain, islice
+from pathlib import Path
+
+import numpy as np
+
+from ernie_m.finetune.retrieval.pair_batches import KeyedRows, keys_by
+from ernie_m.finetune.retrieval.retrieval_args import RetrievalFlags
+from ernie_m.model.checkpoint.open import open_checkpoint
+from ernie_m.model.open_model import open_model
+from ernie_m.reader.equal_texts import text_keys
+from ernie_m.reader.files.dataset_folder import (
+    WITH_BOTH_SIDES,
+    files_in,
+    languages_in_name,
+    languages_of,
+    refuse_two_names,
+    says_held_out,
+    split_label,
+)
+from ernie_m.reader.files.pairs import PairRows, header_of
+from ernie_m.reader.files.plain_text import split_name
+from ernie_m.reader.files.table_options import TableOptions
+from ernie_m.reader.tokenization import Tokenizer
+from ernie_m.reader.vocabulary import UNK
+from ernie_m.utils.errors import UserError, listed, say
+from ernie_m.utils.files import atomic_dir, write_json
+from ernie_m.utils.languages import common_language
+from ernie_m.utils.text_tables import in_columns
+
+FOUND = "pairs.json"
+_HELD_OUT = 500  # so many rows of a file are held out, but at most a tenth
+_SAMPLE = 200  # rows of a file that are looked at
+_MOST_UNKNOWN = 0.1  # a language with a greater share of unknown tokens is one that the model lacks
+
+
+@dataclass(frozen=True)
+class PairFile:
+    """One file of pairs, or two aligned ones.
+
+    Args:
+        files: in the notation of `PairRows`.
+        languages: in the order of its columns; () if they are unknown.
+        name: "de-en", with English last, or the name of a file whose languages are unknown. Behind the words
+            of a file that is held out: "test-de-en".
+        is_held_out: whether its name says that it is for development or testing.
+    """
+
+    files: str
+    languages: tuple[str, ...]
+    name: str
+    is_held_out: bool
+
+    @classmethod
+    def of(cls, files: str, languages: tuple[str, ...], stem: str = "") -> "PairFile":
+        notation = f"{'-'.join(languages)}<={files}" if languages else files
+        in_order = sorted(languages, key=lambda language: language == "en")
+        is_held_out = says_held_out(files.split(",")[0])
+        if is_held_out or not languages:
+            before_languages = stem.removesuffix("-".join(languages)).strip("._-")
+            in_order.insert(0, re.sub(r"\W+", "_", before_languages))
+        return cls(notation, languages, "-".join(in_order), is_held_out)
+
+    @property
+    def paths(self) -> str:
+        """The files without their languages."""
+        return split_label(self.files)[1]
+
+    def sides(self, row: Sequence[str]) -> Sequence[str]:
+        """Query and positive of a row in the order of `name`."""
+        first, second = row[:2]
+        english_is_first = self.languages[:1] == ("en",)  # in `name` it is last
+        return (second, first) if english_is_first else (first, second)
+
+
+@dataclass(frozen=True)
+class FoundFiles:
+    """The files of some sources.
+
+    Args:
+        pairs: in alphabetical order of their names.
+        text: language -> files of text.
+        unread: files whose names say neither.
+    """
+
+    pairs: list[PairFile]
+    text: dict[str, list[str]]
+    unread: list[str]
+
+
+def find(sources: Iterable[str], output: Path) -> FoundFiles:
+    """Find the files of pairs and text by their names. Those below `output` are left out.
+
+    Raises:
+        UserError: a source does not exist, there are no pairs, or two files have the same languages.
+    """
+    pairs = []
+    text: dict[str, list[str]] = {}
+    aligned: dict[Path, dict[str, Path]] = {}  # the beginning of a name -> language -> file
+    unread = []
+    for source in sources:
+        # A source may name its files, as in de-en<=a.tsv, or a.de,a.en; else it is a file or a folder.
+        label, files = split_label(source)
+        names_two_files = "," in source and not Path(source).exists()
+        if label is not None or names_two_files:
+            languages = () if label is None else languages_of(label, 2)
+            pairs.append(PairFile.of(files, languages, stem=files))
+            continue
+        for path in files_in(Path(source), output):
+            ending, packing = split_name(path)
+            stem = path.name[: len(path.name) - len(ending + packing)]
+            last_word = stem.rpartition(".")[2]
+            side = ending.removeprefix(".")  # "de" of news.de-en.de, one of two aligned files
+            if ending in WITH_BOTH_SIDES:
+                pairs.append(PairFile.of(str(path), languages_in_name(path), stem))
+            elif ending == ".txt" and common_language(last_word):
+                text.setdefault(last_word, []).append(str(path))
+            elif (side != "bak" and common_language(side)) or side in last_word.split("-"):  # no backup
+                aligned.setdefault(path.with_name(stem), {})[side] = path
+            else:
+                unread.append(str(path))
+    for stem_path, file_of_language in aligned.items():
+        first = "en" if "en" in file_of_language else min(file_of_language)
+        others = sorted(file_of_language.keys() - {first})
+        for other in others:
+            files = f"{file_of_language[first]},{file_of_language[other]}"
+            pairs.append(PairFile.of(files, (first, other), stem_path.name))
+        if not others:
+            unread.append(str(file_of_language[first]))
+    _refuse(sources, pairs, text)
+    return FoundFiles(sorted(pairs, key=lambda file: file.name), text, unread)
+
+
+def _refuse(sources: Iterable[str], pairs: Sequence[PairFile], text: Mapping[str, Sequence[str]]) -> None:
+    """Raise a UserError if no file is to be trained on, or two have the same languages or the same name.
+
+    Args:
+        text: language -> files of text, which the error names.
+    """
+    if all(file.is_held_out for file in pairs):
+        held_out = f"; held out by their names: {listed([file.paths for file in pairs], 10)}" if pairs else ""
+        only_text = f"; text alone: {', '.join(chain.from_iterable(text.values()))}" if text else ""
+        raise UserError(
+            f"{', '.join(sources)}: no file of pairs to train on, such as en-de.tsv, en-de.tmx, or train.en "
+            f'beside train.de{held_out}{only_text}; name others as in "en-de<=en.txt,de.txt"'
+        )
+    refuse_two_names(chain(text, *(file.languages for file in pairs)))
+    first_of: dict[tuple[str, ...] | str, PairFile] = {}
+    for file in pairs:
+        languages = tuple(sorted(file.languages))  # de-fr is the same as fr-de
+        languages_or_name = file.name if file.is_held_out else languages or file.name
+        first = first_of.setdefault(languages_or_name, file)
+        if first is not file:
+            advice = "" if file.is_held_out else "; or name one that is to be held out as in test.en-de.tsv"
+            raise UserError(
+                f"{first.paths} and {file.paths}: two files for {first.name}; give one of them, or put their "
+                f"rows into one file{advice}"
+            )
+
+
+def prepare_pairs(
+    sources: Sequence[str], output: Path, model: str | None = None, options: TableOptions | None = None
+) -> None:
+    """Find the pairs, hold some out, write the folder, and print what was found.
+
+    Args:
+        model: the model that will be trained, if there is one; its vocabulary must have the languages.
+        options: how tables are read.
+
+    Raises:
+        UserError: the folder exists, a file cannot be read, there are too few pairs to hold any out, or the
+            model lacks a language.
+    """
+    if output.exists():
+        raise UserError(f"--output {output}: it exists already; name a new folder")
+    found = find(sources, output)
+    rows_of = {file: PairRows(file.files, options, all_splits=file.is_held_out) for file in found.pairs}
+    tokens = None
+    keys_of = text_keys
+    if model:
+        opened = open_model(open_checkpoint(model))
+        tokens = tokens_of_pairs(rows_of, opened.tokenizer, model)
+        keys_of = keys_by(opened, min(RetrievalFlags.max_seq_len, opened.longest))
+    keyed_rows_of = {file: KeyedRows.of(rows, keys_of) for file, rows in rows_of.items()}
+    held_out = hold_out(keyed_rows_of)
+    keys = [keyed_rows_of[file].keys[numbers, :2].ravel() for file, numbers in held_out.items()]
+    held_out_keys = frozenset(np.concatenate(keys).tolist())
+    if not held_out_keys:
+        raise UserError(
+            f"{', '.join(sources)}: too few pairs to hold any out for a score; give at least ten, or train "
+            "with run_retrieval.py --validation_pairs 0"
+        )
+    lines = [["pairs", "rows", "trained", "held out", "shares a text with these", ""]]  # is printed
+    facts = {}
+    with atomic_dir(output) as folder, open(folder / "train.tsv", "w", encoding="utf-8") as joint:
+        most_texts = max(rows.most_texts for rows in rows_of.values())  # in a row
+        # All of a training are read in one way; see docs/retrieval.md.
+        are_translations = any(rows.are_translations for rows in rows_of.values())
+        joint.write(_line(header_of(are_translations, negatives=most_texts - 2)))
+        for file, rows in rows_of.items():
+            # A row that shares a text with a held-out pair is in neither part.
+            keyed_rows = keyed_rows_of[file]
+            keys_of_pairs = keyed_rows.keys[:, :2].tolist()
+            trained = [number for number, keys in enumerate(keys_of_pairs) if held_out_keys.isdisjoint(keys)]
+            for part, numbers in (("train", trained), ("held-out", held_out[file])):
+                if numbers:
+                    pairs = (file.sides(rows[number]) for number in numbers)
+                    _write(folder / part / f"{file.name}.tsv", pairs, rows.are_translations)
+            joint.writelines(_line(keyed_rows.read(number, held_out_keys)[1]) for number in trained)
+            counts = {"rows": len(rows), "trained": len(trained), "held_out": len(held_out[file])}
+            facts[file.name] = {"files": file.files, **counts}
+            neither = len(rows) - len(trained) - len(held_out[file])
+            cells = [f"{count:,}" for count in (*counts.values(), neither)]
+            lines.append([file.name, *cells, file.paths])
+        if not any(counts["trained"] for counts in facts.values()):
+            raise UserError(
+                f"{', '.join(sources)}: every pair shares a text with one that is held out; give more pairs"
+            )
+        write_json(folder / FOUND, {"pairs": facts, "text": found.text, "tokens_of_a_pair": tokens})
+    say("", in_columns(lines), "")
+    for language, files in found.text.items():
+        say(f"text of {language}, which only a pre-training reads: {listed(files, 10)}")
+    if found.unread:
+        say(f"not read: {listed(found.unread, 10)}")
+
+
+def tokens_of_pairs(rows_of: Mapping[PairFile, PairRows], tokenizer: Tokenizer, model: str) -> float:
+    """The mean number of tokens of a pair, by the first rows of each file.
+
+    Raises:
+        UserError: the vocabulary lacks the language of a column; names the model.
+    """
+    means = []
+    for file, rows in rows_of.items():
+        for side in (0, 1):
+            texts = [row[side] for row in islice(rows, _SAMPLE)]
+            tokens = tokenizer.convert_ids_to_tokens([*chain.from_iterable(tokenizer.encode_batch(texts))])
+            unknown = tokens.count(UNK) / len(tokens)
+            if unknown > _MOST_UNKNOWN:
+                language = file.languages[side] if file.languages else f"column-{side + 1}"
+                raise UserError(
+                    f"{file.paths}: {100 * unknown:.0f} % of its {language} tokens are unknown to {model}; "
+                    "name a model that has the language, or train a static model, without --start"
+                )
+            means.append(2 * len(tokens) / len(texts))
+    return sum(means) / len(means)
+
+
+def hold_out(rows_of: Mapping[PairFile, KeyedRows]) -> dict[PairFile, list[int]]:
+    """The numbers of the rows of each file that are held out: all of a file whose name says so.
+
+    Of others no two have a text in common. They are those with the least hash of the text in the language
+    that most files have. So files with the same sentences in several languages hold out the same sentences,
+    and lose few rows to each other.
+    """
+    # Language -> number of files.
+    files_with = Counter(chain.from_iterable(file.languages for file in rows_of))
+    held_out = {}
+    for file, keyed_rows in rows_of.items():
+        side = 1 if file.languages and files_with[file.languages[1]] > files_with[file.languages[0]] else 0
+        hashes = [blake2b(row[side].encode(), digest_size=8).digest() for row in keyed_rows.rows]
+        numbers = range(len(hashes))
+        chosen: list[int] = list(numbers) if file.is_held_out else []
+        taken: set[int] = set()  # the keys of their texts
+        for number in sorted(numbers, key=lambda number: hashes[number]):
+            if len(chosen) >= min(_HELD_OUT, len(numbers) // 10):
+                break
+            query, positive = keyed_rows.keys[number, :2].tolist()
+            if taken.isdisjoint((query, positive)) and query != positive:
+                chosen.append(number)
+                taken.update((query, positive))
+        held_out[file] = chosen
+    return held_out
+
+
+def _write(path: Path, pairs: Iterable[Sequence[str]], are_translations: bool) -> None:
+    """Write pairs below a header."""
+    path.parent.mkdir(exist_ok=True)
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(_line(header_of(are_translations)))
+        file.writelines(map(_line, pairs))
+
+
+def _line(texts: Sequence[str]) -> str:
+    return "\t".join(text.replace("\t", " ") for text in texts) + "\n"

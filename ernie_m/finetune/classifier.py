@@ -1,0 +1,294 @@
+"""Classification of sentences and sentence pairs: XNLI, PAWS-X."""
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from ernie_m.finetune.finetune_args import FinetuneFlags
+from ernie_m.finetune.head import Head
+from ernie_m.finetune.metrics import accuracy
+from ernie_m.model.checkpoint.open import Checkpoint
+from ernie_m.model.preprocessing import NEITHER
+from ernie_m.model.tasks import CLASSIFICATION, names_of_ids
+from ernie_m.reader.batching import EncodePairs, Example, ExampleBatch
+from ernie_m.reader.labels import read_label_map
+from ernie_m.reader.task_reader import Examples, read_classification
+from ernie_m.reader.tokenization import Tokenizer
+from ernie_m.utils.errors import UserError
+from ernie_m.utils.files import atomic_file
+from ernie_m.utils.logging import logger
+
+if TYPE_CHECKING:
+    from paddle import Tensor
+
+    from ernie_m.model.packed_batch import LabelledBatch
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from paddle import Tensor
+
+    from ernie_m.model.packed_batch import LabelledBatch
+
+import math
+from typing import TYPE_CHECKING
+
+from ernie_m.finetune.metrics import pearson, spearman
+
+if TYPE_CHECKING:
+    from paddle import Tensor
+
+    from ernie_m.model.packed_batch import LabelledBatch
+
+
+class Classification(Head):
+    """Classify the pooled first token; the metric is accuracy.
+
+    Args:
+        labels: label names in the order of their ids.
+        max_seq_len: longest input in tokens.
+        named: whether the label column of a file holds names instead of ids.
+        prompt: what is put before every text_a.
+        pairs: whether the rows must be pairs of texts, or single ones; None: the first file decides.
+    """
+
+    name = CLASSIFICATION
+    metric = "acc"
+    multi_label = False  # whether a text may have several labels, or none
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        labels: Sequence[str],
+        max_seq_len: int,
+        named: bool = True,
+        prompt: str = "",
+        pairs: bool | None = None,
+    ):
+        self.labels = list(labels)
+        self.named = named
+        self.pairs = pairs
+        self.prompt = prompt
+        label_type = np.float32 if self.multi_label else np.int64
+        self.encode = EncodePairs(tokenizer, max_seq_len, label_type, prompt)
+
+    @classmethod
+    def from_flags(cls, flags: FinetuneFlags, tokenizer: Tokenizer, start: Checkpoint | None = None) -> Self:
+        labels, named = labels_of(flags, start)
+        # A head that `fit` trained goes on with the prompt of its texts; a new one has none.
+        prompt = start.reading.prompt(NEITHER) if flags.init_checkpoint else ""
+        pairs = start.reading.pairs if flags.init_checkpoint else None
+        return cls(tokenizer, labels, flags.max_seq_len, named, prompt, pairs)
+
+    def reading(self) -> dict[str, Any]:
+        return {"pairs": self.pairs, "multi_label": self.multi_label}
+
+    def read(self, path: str | os.PathLike, purpose: str) -> Examples:
+        """Read and check a file."""
+        # None: the label column holds ids.
+        label_map = {label: id_ for id_, label in enumerate(self.labels)} if self.named else None
+        examples = read_classification(path, label_map, len(self.labels), labels=purpose != "test")
+        self.look_at(examples, path)
+        if purpose == "train":
+            learned = {*examples.targets.tolist()}
+            absent = [label for id_, label in enumerate(self.labels) if id_ not in learned]
+            if absent:
+                logger.warning("%s: no row has the label %s, so it is not learned", path, ", ".join(absent))
+        return examples
+
+    def look_at(self, examples: Sequence[Example], path: str | os.PathLike) -> None:
+        """See whether rows are pairs of texts.
+
+        Raises:
+            UserError: the rows before these were pairs, and these are not, or the reverse.
+        """
+        are_pairs = examples[0].text_b is not None
+        if self.pairs not in (None, are_pairs):
+            kinds = ("pairs of texts", "single texts")
+            has, others = kinds if are_pairs else reversed(kinds)
+            raise UserError(
+                f"{path}: it has {has}, but the files before it, or --init_checkpoint, have {others}; give "
+                "files of one kind, or begin with --init_pretraining_params"
+            )
+        self.pairs = are_pairs
+
+    def inputs(self, data: Examples) -> np.ndarray:
+        return data.inputs
+
+    def loss_and_counts(
+        self, on_device: "LabelledBatch", outputs: dict[str, "Tensor"]
+    ) -> tuple["Tensor", "Tensor", Any]:
+        import paddle.nn.functional as F
+
+        logits = outputs["logits"]  # [B, C]
+        labels = on_device.targets  # [B]
+        loss = F.cross_entropy(logits, labels, reduction="sum")
+        return loss, (logits.argmax(-1) == labels).sum(), len(labels)
+
+    def decode(self, batch: ExampleBatch, outputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        """Return the class probabilities of each input, [C] float."""
+        activation = sigmoid if self.multi_label else softmax
+        return list(activation(outputs["logits"]))
+
+    def answer(self, prediction: np.ndarray) -> dict[str, Any]:
+        """A prediction as JSON values, for ernie-m predict and the server."""
+        return {"label": self.labels[prediction.argmax()], "probabilities": self.by_name(prediction)}
+
+    def by_name(self, probabilities: np.ndarray) -> dict[str, float]:
+        """Label -> probability, with six decimals."""
+        return {label: round(float(value), 6) for label, value in zip(self.labels, probabilities)}
+
+    def score(self, data: Examples, predictions: list[np.ndarray], language: str) -> dict[str, float]:
+        predicted = [int(probabilities.argmax()) for probabilities in predictions]
+        return {"acc": accuracy(predicted, [example.label for example in data])}
+
+    def baseline(self, data: Examples) -> dict[str, float]:
+        labels = np.array([example.label for example in data])
+        prediction = np.arange(len(self.labels)) == np.bincount(labels).argmax()
+        return self.score(data, [prediction] * len(data), "")
+
+    def write(self, path: str | os.PathLike, data: Examples, predictions: list[Any]) -> None:
+        """Write a line per input: qid (if there is one) and `cells` of the prediction, separated by tabs."""
+        with atomic_file(path, "w") as file:
+            for example, prediction in zip(data, predictions, strict=True):
+                qid = [] if example.qid is None else [example.qid]
+                file.write("\t".join([*qid, *self.cells(prediction)]) + "\n")
+
+    def cells(self, prediction: np.ndarray) -> list[str]:
+        """The official cells of a prediction: the label's id, and the probabilities."""
+        return [str(prediction.argmax()), *(f"{probability:.6f}" for probability in prediction)]
+
+
+def labels_of(flags: FinetuneFlags, start: Checkpoint | None) -> tuple[list[str], bool]:
+    """The labels in the order of their ids, and whether the label column of a file holds them and no ids.
+
+    Raises:
+        UserError: there is one label alone, or --num_labels is another number.
+    """
+    if flags.label_map_config is not None:
+        ids = read_label_map(flags.label_map_config, flags.num_labels)
+        if len(ids) == 1:
+            raise UserError(f"{flags.label_map_config}: one label alone; there is nothing to tell apart")
+        return sorted(ids, key=ids.get), True
+    if flags.init_checkpoint and start and start.labels:
+        count = len(start.labels)
+        if "num_labels" in flags.on_command_line and flags.num_labels != count:
+            raise UserError(
+                f"--num_labels {flags.num_labels}: {start.path} has {count} labels "
+                f"({', '.join(start.labels)}); leave the flag out"
+            )
+        # A model that was trained without a label map has the ids in place of names.
+        return start.labels, start.labels != names_of_ids(count)
+    if flags.num_labels == 1:
+        raise UserError(
+            "--num_labels 1: there is nothing to tell apart; give --is_regression true to predict numbers"
+        )
+    return names_of_ids(flags.num_labels), False
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """Softmax over the last axis, in float64."""
+    logits = logits.astype(np.float64)
+    exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return exponentials / exponentials.sum(axis=-1, keepdims=True)
+
+
+def sigmoid(logits: np.ndarray) -> np.ndarray:
+    """The probability of each label by itself, in float64."""
+    return 1 / (1 + np.exp(-logits.astype(np.float64)))
+
+
+class MultiLabelClassification(Classification):
+    """Decide for each label by a sigmoid of its own whether the text has it.
+
+    `fit` trains and scores it. "reading" in config.json says that a text has several labels.
+    """
+
+    multi_label = True
+
+    def loss_and_counts(
+        self, on_device: "LabelledBatch", outputs: dict[str, "Tensor"]
+    ) -> tuple["Tensor", "Tensor", Any]:
+        """Return the summed losses of the texts, each the mean of the binary cross-entropies of its labels.
+
+        A text is right if all of its labels are.
+        """
+        import paddle.nn.functional as F
+
+        logits = outputs["logits"]  # [B, C]
+        targets = on_device.targets.astype(logits.dtype)  # [B, C]
+        losses = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+        is_right = ((logits > 0) == (targets > 0.5)).all(axis=1)  # [B]
+        return losses.mean(axis=1).sum(), is_right.sum(), len(targets)
+
+    def answer(self, prediction: np.ndarray) -> dict[str, Any]:
+        """As of one label. A label has a probability above 0.5; there may be none."""
+        labels = [label for label, probability in zip(self.labels, prediction) if probability > 0.5]
+        return {"labels": labels, "probabilities": self.by_name(prediction)}
+
+
+class Regression(Classification):
+    """Predict a number from the pooled first token, by mean squared error (--is_regression true).
+
+    Pearson's correlation selects a step. The model is a classifier with one output, its only label is
+    "score", and "reading" in config.json says that it is a regression.
+    """
+
+    metric = "pearson"
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        max_seq_len: int,
+        pairs: bool | None = None,
+    ):
+        self.labels = ["score"]
+        self.pairs = pairs
+        self.encode = EncodePairs(tokenizer, max_seq_len, np.float32)
+
+    @classmethod
+    def from_flags(cls, flags: FinetuneFlags, tokenizer: Tokenizer, start: Checkpoint | None = None) -> Self:
+        if flags.label_map_config is not None:
+            raise UserError("--label_map_config names labels, but with --is_regression true they are numbers")
+        return cls(tokenizer, flags.max_seq_len, start.reading.pairs if flags.init_checkpoint else None)
+
+    def reading(self) -> dict[str, Any]:
+        return {"pairs": self.pairs, "regression": True}
+
+    def read(self, path: str | os.PathLike, purpose: str) -> Examples:
+        examples = read_classification(path, labels=purpose != "test", regression=True)
+        self.look_at(examples, path)
+        return examples
+
+    def loss_and_counts(
+        self, on_device: "LabelledBatch", outputs: dict[str, "Tensor"]
+    ) -> tuple["Tensor", "Tensor", Any]:
+        """Return the summed squared errors of a batch. No decision is right or wrong here."""
+        scores = outputs["logits"][:, 0]  # [B]
+        errors = scores - on_device.targets.astype(scores.dtype)
+        return errors.square().sum(), 0.0, len(scores)
+
+    def measure(self, sums: Mapping[str, float]) -> str:
+        # nan if all steps were skipped
+        error = math.sqrt(sums["loss"] / sums["steps"]) if sums["steps"] else math.nan
+        return f"root mean squared error: {error:f}"
+
+    def decode(self, batch: ExampleBatch, outputs: Mapping[str, np.ndarray]) -> list[float]:
+        """Return the predicted number of each input."""
+        return outputs["logits"][:, 0].tolist()
+
+    def answer(self, prediction: float) -> dict[str, Any]:
+        return {"score": round(prediction, 6)}
+
+    def score(self, data: Examples, predictions: list[float], language: str) -> dict[str, float]:
+        labels = [example.label for example in data]
+        return {self.metric: pearson(predictions, labels), "spearman": spearman(predictions, labels)}
+
+    def baseline(self, data: Examples) -> dict[str, float]:
+        return {}
+
+    def cells(self, prediction: float) -> list[str]:
+        """The predicted number."""
+        return [f"{prediction:.6f}"]

@@ -1,0 +1,192 @@
+"""Prediction and evaluation of whole files. The processes divide each file."""
+
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import paddle
+
+from ernie_m.finetune.finetune_args import FinetuneFlags
+from ernie_m.finetune.head import Head
+from ernie_m.reader.batching import Batches, stream_all
+from ernie_m.training import distributed
+from ernie_m.training.engine import Engine
+from ernie_m.training.prefetch import prefetch
+from ernie_m.training.stop_requests import StallWatch, StopSignal
+from ernie_m.utils.errors import UserError
+from ernie_m.utils.logging import Progress, logger
+
+Scores = dict[str, dict[str, dict[str, float]]]  # pattern -> language -> metric -> per cent
+
+
+class LanguageFile(NamedTuple):
+    """The file of one language that matches a pattern such as `dev.%s.tsv`, and its items."""
+
+    pattern: str
+    language: str
+    path: Path
+    data: Sequence[Any]
+
+
+class FilePredictions(NamedTuple):
+    """A file, and what a model makes of it.
+
+    Attributes:
+        predictions: what `Head.decode` returns, in the order of the file's items.
+        loss: the mean over the items; 0 without labels.
+        seconds: the time that it took.
+    """
+
+    file: LanguageFile
+    predictions: list[Any]
+    loss: float
+    seconds: float
+
+
+def predict_files(
+    task: Head,
+    engine: Engine,
+    files: Sequence[LanguageFile],
+    flags: FinetuneFlags,
+    labelled: bool,
+    stop: StopSignal | None = None,
+) -> list[FilePredictions] | None:
+    """Predict every file. The processes divide each batch, and every one gets all predictions.
+
+    Args:
+        labelled: whether the files have labels, so that there is a loss.
+        stop: tells whether a process was asked to stop.
+
+    Returns:
+        None on all processes if one of them was asked to stop.
+    """
+    world_size = distributed.world_size()
+    size = flags.predict_batch_size or flags.batch_size  # items of a process, or padded tokens
+    batches_of_files = [
+        Batches(
+            file.data,
+            task.encode,
+            batch_size=size * world_size,
+            micro_batch_size=size,
+            in_tokens=flags.in_tokens,
+            shuffle=False,
+            rank=distributed.rank(),
+            world_size=world_size,
+        )
+        for file in files
+    ]
+    # Of each file, what this process predicts: (number of the item, its prediction).
+    rows: list[list[tuple[int, Any]]] = [[] for _ in files]
+    losses = [0.0] * len(files)  # summed over the items of each file
+    seconds = [0.0] * len(files)
+    engine.model.eval()
+    progress = Progress(sum(len(file.data) for file in files), "evaluation", unit="items")
+    with prefetch(partial(stream_all, batches_of_files)) as batches, paddle.no_grad(), engine.autocast():
+        began = time.monotonic()
+        for file_number, global_batch in batches:  # as many batches on every process
+            # All processes leave together, because each of them would wait for the others in `all_sum`.
+            if stop is not None and stop.anywhere():
+                progress.close()
+                return None
+            for batch in global_batch.micro_batches:
+                predictions, loss = task.predict(engine.model, batch, labelled)
+                rows[file_number] += list(zip(batch.indices.tolist(), predictions))
+                losses[file_number] += loss
+            ended = time.monotonic()
+            seconds[file_number] += ended - began
+            began = ended
+            progress.update(global_batch.count)
+    progress.close()
+    losses = distributed.all_sum(losses)
+    results = []
+    for file, own_rows, loss, file_seconds in zip(files, rows, losses, seconds, strict=True):
+        prediction_of: dict[int, Any] = {}  # number of the item -> its prediction, of all processes
+        for rows_of_process in distributed.gather(own_rows):
+            prediction_of |= dict(rows_of_process)
+        predictions = [prediction_of[item] for item in sorted(prediction_of)]
+        results.append(FilePredictions(file, predictions, loss / len(file.data), file_seconds))
+    return results
+
+
+def evaluate_files(
+    task: Head,
+    engine: Engine,
+    files: Sequence[LanguageFile],
+    flags: FinetuneFlags,
+    epoch: int = 0,
+    stop: StopSignal | None = None,
+) -> Scores | None:
+    """Score labelled files, and log a line for each. None: a process was asked to stop."""
+    predicted = predict_files(task, engine, files, flags, labelled=True, stop=stop)
+    if predicted is None:
+        return None
+    scores: Scores = {}
+    for file, predictions, loss, seconds in predicted:
+        metrics = dict(task.score(file.data, predictions, file.language))
+        scores.setdefault(file.pattern, {})[file.language] = metrics
+        # Shares, not per cent: the line is that of the official code.
+        values = ", ".join(f"{file.language} {metric}: {value / 100:f}" for metric, value in metrics.items())
+        logger.info(
+            "[dev evaluation] ave loss: %f, %s, data_num: %d, elapsed time: %f s file: %s, epoch: %d, "
+            "steps: %d",
+            loss,
+            values,
+            len(file.data),
+            seconds,
+            file.path,
+            epoch,
+            engine.steps,
+        )
+    return scores
+
+
+def prediction_paths(flags: FinetuneFlags, test_files: Sequence[LanguageFile]) -> list[str]:
+    """For each test file the path of its predictions, from --test_save.
+
+    Raises:
+        UserError: a file has no path, or two have the same.
+    """
+    patterns = [pattern.strip() for pattern in (flags.test_set or "").split(",")]
+    save_pattern_of = dict(zip(patterns, flags.test_save.split(",")))
+    paths = [save_pattern_of[file.pattern].strip().replace("%s", file.language) for file in test_files]
+    if not all(paths):
+        raise UserError(f"--test_save {flags.test_save}: one of its names is empty")
+    if len(set(paths)) < len(paths):
+        raise UserError(
+            f"--test_save {flags.test_save}: several test files would get the same name; %s stands for the "
+            "language"
+        )
+    return paths
+
+
+def predict_tests(
+    task: Head,
+    flags: FinetuneFlags,
+    test_files: Sequence[LanguageFile],
+    test_paths: Sequence[str],
+    engine: Engine,
+    epoch: int,
+    step: int,
+    stop: StopSignal | None = None,
+) -> bool:
+    """Write the predictions of the test files. False: a process was asked to stop.
+
+    Args:
+        test_paths: for each test file, the file of predictions; .<epoch>.<step> is appended.
+        epoch, step: the epoch and the step of the model in the engine.
+    """
+    if not test_files:
+        return True
+    with StallWatch(flags.stall_ends_seconds) as watch, watch.during("the prediction of --test_set"):
+        predictions_of_files = predict_files(task, engine, test_files, flags, labelled=False, stop=stop)
+    if predictions_of_files is None:
+        return False
+    for predicted, test_path in zip(predictions_of_files, test_paths, strict=True):
+        path = f"{test_path}.{epoch}.{step}"
+        logger.info("testing %s, save to %s", predicted.file.path, path)
+        if distributed.is_main():
+            task.write(path, predicted.file.data, predicted.predictions)
+    distributed.barrier()
+    return True

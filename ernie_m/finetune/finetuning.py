@@ -1,0 +1,466 @@
+"""Fine-tuning on labelled files: the task that a run of `ernie_m.finetune.run_seeds` trains."""
+
+import math
+from bisect import bisect_left
+from collections import ChainMap
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property, partial
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import paddle
+from paddle import Tensor, nn
+
+from ernie_m.finetune.evaluate import LanguageFile, evaluate_files
+from ernie_m.finetune.finetune_args import LAST, MEAN, FinetuneFlags
+from ernie_m.finetune.head import Head
+from ernie_m.finetune.run import (
+    TrainingOfSeeds,
+    digest_of_files,
+    identity_of,
+    make_engine,
+    official_line,
+    open_step,
+    with_rates,
+)
+from ernie_m.finetune.score_tables import average
+from ernie_m.model import device
+from ernie_m.model.checkpoint.check_weights import unread
+from ernie_m.model.checkpoint.key_mapping import CHOICE
+from ernie_m.model.checkpoint.load import load_from
+from ernie_m.model.checkpoint.open import Checkpoint, open_checkpoint
+from ernie_m.model.checkpoint.weights import Weights
+from ernie_m.model.checkpoint.write import ModelFiles
+from ernie_m.model.heads import model_with_head
+from ernie_m.model.open_model import OpenedModel, open_model, settle
+from ernie_m.model.optimization import noam_decay
+from ernie_m.model.packed_batch import LabelledBatch
+from ernie_m.model.preprocessing import NEITHER, READING
+from ernie_m.model.tasks import CLASSIFICATION, MEAN_OF_TOKENS, POOLED, TASKS, names_of_ids, stored_name
+from ernie_m.reader.batching import Batches, GlobalBatch
+from ernie_m.reader.labels import check_labels, expand, read_languages
+from ernie_m.training import distributed
+from ernie_m.training.engine import Engine
+from ernie_m.training.log import Evaluation, Interval
+from ernie_m.training.precision import LOSS_SCALING
+from ernie_m.training.stop_requests import StopSignal
+from ernie_m.utils.errors import UserError, listed
+from ernie_m.utils.logging import logger
+
+# The flags that the method `reading` of the tasks records in config.json.
+RECORDED = (
+    "max_seq_len",
+    "label_pieces",
+    "max_query_length",
+    "doc_stride",
+    "split_han",
+    "chunk_scheme",
+    "max_answer_length",
+)
+# The flags of `RECORDED` that a training takes from its start.
+KEPT = ("label_pieces", "split_han")
+# --official_compat -> what the log says of it.
+PROCEDURES = {
+    True: "labels, loss, windows and scores are those of the official code, as for the paper's figures; for "
+    "data of your own add --official_compat false",
+    False: "labels, loss, windows and scores are this project's; to compare with the paper add "
+    "--official_compat true",
+}
+
+
+def open_task(
+    task_class: type[Head], flags: FinetuneFlags, official_class: type[Head] | None
+) -> "FineTuning":
+    """Open the model, let it decide what the command line left open, and read the files.
+
+    Args:
+        official_class: see `fine_tune`.
+
+    Raises:
+        UserError: a file is missing or damaged, or a flag does not fit the model.
+    """
+    path = flags.init_checkpoint or flags.init_pretraining_params
+    start = open_checkpoint(path) if path else None
+    opened = open_model(start, flags.ernie_config_path, flags.vocab_path, flags.piece_model_path)
+    recorded = KEPT if flags.do_train else RECORDED
+    if official_class and not flags.do_train:
+        recorded = (*recorded, "official_compat")
+    flags = settle(flags, opened, recorded)
+    if official_class:
+        logger.info("official_compat %s: %s", flags.official_compat, PROCEDURES[flags.official_compat])
+        if flags.official_compat:
+            task_class = official_class
+        elif flags.paper:
+            logger.warning("--paper %s: not shown, its scores are those of the official code", flags.paper)
+    if flags.in_tokens and flags.batch_size < flags.max_seq_len:
+        raise UserError(
+            f"--batch_size {flags.batch_size}: with --in_tokens at least --max_seq_len {flags.max_seq_len}"
+        )
+    task = task_class.from_flags(flags, opened.tokenizer, start)
+    if flags.init_checkpoint:
+        check_head(task, opened, flags.label_map_config)
+    return FineTuning(task, flags, opened)
+
+
+def check_head(task: Head, opened: OpenedModel, label_map: str | None) -> None:
+    """Check that the weights of --init_checkpoint are fine-tuned for a task.
+
+    Args:
+        label_map: --label_map_config; None: the labels of the task are those of the weights.
+
+    Raises:
+        UserError: as `fault_of_head`, or they have other labels.
+    """
+    checkpoint = opened.checkpoint
+    if fault := fault_of_head(task, checkpoint):
+        raise UserError(
+            f"{checkpoint.path}: {fault}; to train from its encoder, name it with --init_pretraining_params"
+        )
+    labels = task.labels or []
+    if label_map and _are_named(checkpoint.labels) and checkpoint.labels != labels:
+        raise UserError(
+            f"{label_map}: the labels are {', '.join(labels)}, but those of {checkpoint.path} are "
+            f"{', '.join(checkpoint.labels)}; give the label map of its training"
+        )
+    if label_map and not _are_named(checkpoint.labels):
+        names = ", ".join(f"{number} is {label}" for number, label in enumerate(labels))
+        logger.warning("%s has no names of its labels; by %s %s", checkpoint.path, label_map, names)
+
+
+def fault_of_head(task: Head, checkpoint: Checkpoint) -> str:
+    """Why some weights have no classifier of a task; "": they have.
+
+    There may be none, or it is of another task, predicts numbers, or gives a text several labels where the
+    task gives one, or the reverse.
+    """
+    # A multiple choice is a classifier with one number, as a regression is.
+    head_task = CLASSIFICATION if checkpoint.task == CHOICE else checkpoint.task
+    if head_task not in (None, task.name):
+        return f"its head is for {head_task}, not {task.name}"
+    if checkpoint.reading.regression and not task.reading().get("regression"):
+        return "it predicts numbers: --is_regression true"
+    if "classifier.weight" not in checkpoint.tensors:
+        return "not fine-tuned, there is no classifier in it"
+    several = checkpoint.reading.multi_label
+    if several != task.reading().get("multi_label", False):
+        kind = "several labels a text" if several else "one label a text"
+        return f"it predicts {kind}, which ernie-m fit learns"
+    return ""
+
+
+def _are_named(labels: Sequence[str]) -> bool:
+    """Whether a checkpoint has names of labels. If it was trained without a label map, they are numbers."""
+    return labels not in ([], names_of_ids(len(labels)))
+
+
+def with_head(task: Head, start: Checkpoint) -> Checkpoint | None:
+    """The weights of --init_pretraining_params if their classifier is one of the task. The log says whether.
+
+    The official function reads every parameter whose name is there. Here the classifier also has the labels
+    of the task, which may be in another order.
+
+    Returns:
+        The weights, with the outputs of the classifier in the order of the task's labels; None: there is no
+        classifier, or it is another one.
+    """
+    tensors = start.tensors
+    if "classifier.weight" not in tensors:
+        return None
+    labels = task.labels or ["start", "end"]
+    names = start.labels if _are_named(start.labels) and _are_named(labels) else labels
+    fault = fault_of_head(task, start)
+    if not fault and (
+        len(labels) != tensors.shape("classifier.weight")[-1] or sorted(names) != sorted(labels)
+    ):
+        fault = f"it has other labels than {listed(labels)}"
+    if not fault and start.reading.prompt(NEITHER) != task.prompt:
+        fault = "its texts begin with a prompt, which --init_checkpoint keeps"
+    if fault:
+        logger.warning("%s: its classifier is not read, a new one is trained: %s", start.path, fault)
+        return None
+    by_number = (
+        " (by number: it has no names of labels)" if task.labels and not _are_named(start.labels) else ""
+    )
+    logger.info("%s: its classifier is read, too%s: %s", start.path, by_number, listed(labels))
+    order = [names.index(label) for label in labels]
+    head = {name: tensors[name][..., order] for name in tensors if name.startswith("classifier.")}
+    fetch = ChainMap(head, tensors).__getitem__
+    return replace(start, tensors=Weights(tensors.source, tensors.shapes, fetch))
+
+
+class FineTuning(TrainingOfSeeds):
+    """The training of a task on labelled files; see `ernie_m.training.trainer.Trainable` for its methods.
+
+    Args:
+        task: what is learned.
+        flags: as `settle` returns them.
+        opened: the model that every seed starts from.
+        train_set: the items to train on; None: those of the file of --train_set.
+
+    Attributes:
+        train_set: the items that are trained on.
+        dev_files, test_files: the files of --dev_set and --test_set.
+
+    Raises:
+        UserError: a file is missing or damaged, or --select_on names a language without a file.
+    """
+
+    divisible = True
+    reads_head = True  # whether it may begin with the classifier of --init_pretraining_params
+    memory_advice = (
+        "lower --batch_size and raise --recipe_devices, whose product is the batch of a step, or add "
+        "--recompute true"
+    )
+
+    def __init__(
+        self,
+        task: Head,
+        flags: FinetuneFlags,
+        opened: OpenedModel,
+        train_set: Sequence[Any] | None = None,
+    ):
+        self.task = task
+        self.flags = flags
+        self.start = opened.checkpoint
+        self.start_reading = opened.reading
+        self.tokenizer = opened.tokenizer
+        self.config = opened.config
+        self.shuffle = flags.shuffle and task.shuffles
+        self.global_batch = batch_of_step(flags, distributed.world_size())
+        self._train_paths: list[str | Path] = []
+        self.train_set = [] if train_set is None else train_set
+        self.dev_files = []
+        if flags.do_train and train_set is None:
+            self._train_paths = [flags.train_set]
+            self.train_set = task.read(flags.train_set, "train")
+        head = self.start if flags.init_checkpoint else None
+        if self.reads_head and self.start and not head:
+            head = with_head(task, self.start)
+            self.start = head or self.start
+        self._has_head = head is not None
+        # What the classifier of the start reads. A new one reads the pooled first token, if there is one: a
+        # static model has none.
+        self.pooling = head.reading.pooling if head and task.name == CLASSIFICATION else None
+        if opened.config.is_static and task.name == CLASSIFICATION:
+            self.pooling = MEAN_OF_TOKENS
+        if flags.do_val:
+            self.dev_files = self._read_files(flags.dev_set, "dev")
+        self.test_files = self._read_files(flags.test_set, "test") if flags.do_test else []
+        if flags.do_train and flags.rates_of_start:
+            self.flags = flags = with_rates(flags, self.config, len(self.train_set), task.name)
+        if train_set is None:
+            self._check_rows()
+        languages = [file.language for file in self.dev_files]
+        if flags.select_on not in (MEAN, LAST, *languages):
+            raise UserError(f"--select_on {flags.select_on}: there are {', '.join([MEAN, LAST, *languages])}")
+
+    def _read_files(self, patterns: str, purpose: str) -> list[LanguageFile]:
+        """Read all files of --dev_set or --test_set, in the order of the patterns, then of the languages."""
+        phase = "do_val" if purpose == "dev" else "do_test"
+        language_map = self.flags.lang_map_config
+        languages = read_languages(language_map) if language_map else None
+        files = []
+        file_sets = expand(patterns, languages, f"--{purpose}_set")
+        for pattern, path_of_language in file_sets.items():
+            # The recipes of XNLI have several: their --dev_set names dev and test files.
+            has_others = len(file_sets) > 1
+            advice = f"take {pattern} out of --{purpose}_set" if has_others else f"give --{phase} false"
+            for language, path in path_of_language.items():
+                if languages and not path.exists():  # without a map the reader says that it is missing
+                    if any(other.exists() for other in path_of_language.values()):
+                        advice = f"take {language} out of {language_map}"
+                    raise UserError(f"{path}: no such file; add it, or {advice}")
+                files.append(LanguageFile(pattern, language, path, self.task.read(path, purpose)))
+        return files
+
+    def _check_rows(self) -> None:
+        """Warn of rows that are cut, whose equal texts have two labels, or that are scored and trained on."""
+        task = self.task
+        has_ids = task.name == CLASSIFICATION and not task.reading().get("regression")
+        files = [(file.path, file.data) for file in (*self.dev_files, *self.test_files)]
+        trained = None  # `input_hash` of the rows that are trained on
+        for name, data in [(path, self.train_set) for path in self._train_paths] + files:
+            task.warn_of_texts(name, data)
+            inputs = task.inputs(data)
+            labels = (data.targets, data.place) if has_ids else ((), str)
+            for fault in check_labels(inputs, *labels, trained_inputs=trained):
+                logger.warning("%s: %s", name, fault)
+            trained = inputs if data is self.train_set else trained
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        return identity_of(
+            self.flags,
+            stored_name(self.task.name),
+            [self.start],
+            self.config,
+            self.tokenizer,
+            # Not the flags, which some tasks do not follow.
+            shuffle=self.shuffle,
+            official_compat=self.task.official,
+            global_batch=self.global_batch,
+            labels=self.task.labels,
+            train_set=digest_of_files(self._train_paths),
+            dev_set=digest_of_files(file.path for file in self.dev_files),
+        )
+
+    def begin(self, seed: int, checkpoint: Path | None) -> Engine:
+        """Divide the rows into steps, choose those after which is evaluated, and make model and optimizer."""
+        flags = self.flags
+        self.seed = seed
+        self._batches = Batches(
+            self.train_set,
+            self.task.encode,
+            batch_size=self.global_batch,
+            micro_batch_size=flags.batch_size,
+            share_tokens=device.share_tokens(),
+            in_tokens=flags.in_tokens,
+            shuffle=self.shuffle,
+            seed=seed,
+            rank=distributed.rank(),
+            world_size=distributed.world_size(),
+        )
+        self._steps_of_epoch = [self._batches.count(epoch) for epoch in range(flags.epoch)]
+        self._epoch_ends = list(accumulate(self._steps_of_epoch))  # the number of the last step of each
+        self.total_steps = self._epoch_ends[-1]
+        schedule_steps = self.total_steps
+        if self.task.official and not flags.in_tokens:
+            # The official code rounds down once, so that the rate of the last steps may be 0.
+            schedule_steps = max(1, flags.epoch * len(self.train_set) // self.global_batch)
+        if flags.max_steps is not None:
+            self.total_steps = min(self.total_steps, flags.max_steps)
+            schedule_steps = min(schedule_steps, flags.max_steps)
+        # The dev files are scored after every --validation_steps-th step, the last step of each epoch, and
+        # the last step of all; with --select_on last only after the last step of all.
+        steps = {self.total_steps} if self.dev_files else set()
+        if self.dev_files and flags.select_on != LAST:
+            steps |= {*range(flags.validation_steps, self.total_steps, flags.validation_steps)}
+            steps |= {end for end in self._epoch_ends if end < self.total_steps}
+        self.evaluation_steps = sorted(steps)
+        processes = distributed.world_size()
+        share = math.ceil(self.global_batch / processes)  # the largest of a process
+        logger.info(
+            "seed %d: %d examples, %d optimizer steps of %d %s (batch %d x accumulation %d x processes %d)",
+            seed,
+            len(self.train_set),
+            self.total_steps,
+            self.global_batch,
+            "tokens" if flags.in_tokens else "examples",
+            min(share, flags.batch_size),
+            math.ceil(share / flags.batch_size),
+            processes,
+        )
+        fine_tuned = checkpoint is not None or self._has_head
+        return self.engine_of(open_step(checkpoint, self.start), fine_tuned, schedule_steps, seed)
+
+    def engine_of(
+        self, weights: Checkpoint | None, fine_tuned: bool = True, schedule_steps: int = 1, seed: int = 0
+    ) -> Engine:
+        """Make a model in --dtype, identical on every process, and its engine.
+
+        Args:
+            weights: None: they are random.
+            fine_tuned: whether the weights have the classifier of this task; otherwise it is random.
+            schedule_steps: the number of steps of the learning rate's schedule; an engine that only predicts
+                has none.
+        """
+        flags = self.flags
+        paddle.seed(seed)
+        paddle.set_default_dtype(flags.dtype)
+        model = model_with_head(self.task.name, self.config, len(self.task.labels or []), self.pooling)
+        model.ernie_m.use_recompute(flags.recompute)
+        if weights is None:
+            logger.warning("no --init_pretraining_params: training starts from random weights")
+        else:
+            new = () if fine_tuned else ("classifier.",)
+            load_from(model, weights, ignore=(*new, *self._unread))
+        schedule = None
+        if flags.lr_scheduler == "noam_decay":
+            schedule = noam_decay(int(schedule_steps * flags.warmup_proportion))
+        loss_scaling = {name: getattr(flags, name) for name in LOSS_SCALING}  # the flags have the same names
+        return make_engine(flags, model, schedule_steps, seed, schedule, loss_scaling)
+
+    @property
+    def _unread(self) -> tuple[str, ...]:
+        reads_pooler = TASKS[self.task.name].head_reads == POOLED and self.pooling != MEAN_OF_TOKENS
+        return unread(self.start, reads_pooler)
+
+    def batches(self, position: list[int] | None) -> Callable[[], Iterator[GlobalBatch]]:
+        epoch, index = position or (0, 0)  # `GlobalBatch.position`
+        return partial(self._batches.stream, epochs=self.flags.epoch, epoch=epoch, index=index)
+
+    def send(self, model: nn.Layer, data: GlobalBatch) -> list[tuple[Any, LabelledBatch]]:
+        return self.task.send_batches(model, data.micro_batches)
+
+    def loss(
+        self, model: nn.Layer, micro_batch: tuple[Any, LabelledBatch]
+    ) -> tuple[Tensor, dict[str, Tensor | float]]:
+        return self.task.loss(model, micro_batch)
+
+    def evaluate(self, engine: Engine, stop: StopSignal) -> Evaluation | None:
+        """Score the dev files of all languages; those of the first pattern select the best step."""
+        epoch = self.epoch_of(engine.steps)
+        scores = evaluate_files(self.task, engine, self.dev_files, self.flags, epoch, stop)
+        if scores is None:
+            return None
+        first_pattern = next(iter(scores.values()))
+        by_language = {language: metrics[self.task.metric] for language, metrics in first_pattern.items()}
+        if self.flags.select_on in (MEAN, LAST):
+            selected_by = average(by_language)
+        else:
+            selected_by = by_language[self.flags.select_on]
+        return Evaluation(engine.steps, epoch, selected_by, scores)
+
+    def epoch_of(self, step: int) -> int:
+        """The epoch, from 0, of an optimizer step, from 1."""
+        return bisect_left(self._epoch_ends, step)  # the first epoch that ends with this step or later
+
+    def line(self, interval: Interval) -> str:
+        """The official line of the log, behind the epoch and the progress in it."""
+        batch: GlobalBatch = interval.data
+        examples = len(self.train_set)
+        share_of_epoch = (batch.index + 1) / self._steps_of_epoch[batch.epoch]
+        progress = f"epoch: {batch.epoch}, progress: {round(share_of_epoch * examples)}/{examples}"
+        return f"{progress}, {official_line(interval, self.total_steps, self.task.measure(interval.sums))}"
+
+    def files(
+        self, engine: Engine, masters: Mapping[str, Tensor], evaluation: Evaluation | None
+    ) -> ModelFiles:
+        """The files of the model, with how it reads and what it was trained on."""
+        flags = self.flags
+        task = self.task
+        fields = {"max_seq_len": flags.max_seq_len, "pooling": self.pooling, **task.reading()}
+        reading = self.start_reading.for_task(task.prompt, **fields)
+        name = stored_name(task.name)
+        settings = {"task": name, "labels": task.labels, READING: reading.to_json()}
+        facts = {
+            "name": f"ERNIE-M, {name}",
+            "task": name,
+            "data": flags.train_set,
+            "languages": list(dict.fromkeys(file.language for file in self.dev_files)) or None,
+            "initialised_from": flags.init_checkpoint or flags.init_pretraining_params or "random weights",
+            "epochs": None if flags.max_steps else flags.epoch,
+            "selected_by": None,
+        }
+        if self.dev_files:
+            facts["selected_by"] = f"{task.metric}, {flags.select_on}, {self.dev_files[0].pattern}"
+        return self.files_with(engine, masters, evaluation, settings, facts, self._unread)
+
+
+def batch_of_step(flags: FinetuneFlags, processes: int) -> int:
+    """The examples of an optimizer step over all processes; with --in_tokens its padded tokens.
+
+    A warning says if the processes cannot have equal shares of it.
+    """
+    total = flags.batch_size * (flags.recipe_devices or processes)
+    if total % processes and not flags.in_tokens:
+        even = max(number for number in range(1, processes) if total % number == 0)
+        logger.warning(
+            "%d processes have unequal shares of the %d examples of a step; %d would have equal ones",
+            processes,
+            total,
+            even,
+        )
+    return total

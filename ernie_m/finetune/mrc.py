@@ -1,0 +1,440 @@
+"""Extractive question answering: MLQA, XQuAD, SQuAD v1.1."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+import numpy as np
+
+from ernie_m.finetune.classifier import softmax
+from ernie_m.finetune.eval_mlqa import answer_scores
+from ernie_m.finetune.finetune_args import FinetuneFlags
+from ernie_m.finetune.head import Head
+from ernie_m.model.checkpoint.open import Checkpoint
+from ernie_m.model.preprocessing import Reading
+from ernie_m.model.tasks import QUESTION_ANSWERING
+from ernie_m.reader import mrc_reader as windows
+from ernie_m.reader.batching import spread, warn_if_cut
+from ernie_m.reader.labels import ALL_LANGUAGES, input_hash
+from ernie_m.reader.mrc_reader import (
+    AnswerBatch,
+    AnswerWindows,
+    Cut,
+    EncodeInOrder,
+    EncodeWindows,
+    make_official_windows,
+    pieces_of_words,
+    split_words,
+)
+from ernie_m.reader.tokenization import Tokenizer
+from ernie_m.reader.vocabulary_coverage import warn_if_unsuited
+from ernie_m.utils.files import write_json
+
+if TYPE_CHECKING:
+    from paddle import Tensor
+
+    from ernie_m.model.packed_batch import LabelledBatch
+
+# A logit whose probability is 0 in float32 and in float64.
+_MASKED = -1e30
+# The values of the official recipe, for a model whose folder does not say how it was trained.
+_MAX_QUERY_LENGTH = 64
+_DOC_STRIDE = 128
+_MAX_ANSWER_LENGTH = 100
+
+
+class SpanScores(NamedTuple):
+    """The logits of one window. A span is any start with any end that is not before it.
+
+    Attributes:
+        start_logits: float32 [S], of the tokens at which an answer from this window may begin.
+        end_logits: float32 [E], E >= S, of the tokens at which it may end, from the same first token on.
+        first_token: the number of that token in the context.
+    """
+
+    start_logits: np.ndarray
+    end_logits: np.ndarray
+    first_token: int
+
+
+class Spans(NamedTuple):
+    """Spans of a context, best first: token numbers int32 [K], logits float32 [K]."""
+
+    first: np.ndarray
+    last: np.ndarray
+    start_logits: np.ndarray
+    end_logits: np.ndarray
+
+
+class Answer(NamedTuple):
+    """One candidate for a question.
+
+    Attributes:
+        text: characters of the context.
+        start: position of the first of them.
+        probability: softmax over the candidates of the question, of the sum of the two logits.
+        start_logit, end_logit: logits of the first and the last token.
+    """
+
+    text: str
+    start: int
+    probability: float
+    start_logit: float
+    end_logit: float
+
+
+def best_spans(scores: SpanScores, max_length: int, count: int) -> Spans:
+    """The `count` spans of a window with the highest sums of logits; fewer if it has no more.
+
+    Args:
+        max_length: longest span in tokens.
+    """
+    start_count = len(scores.start_logits)  # S
+    # No longer than the context; at least 1, also without a token.
+    max_length = max(1, min(max_length, len(scores.end_logits)))
+    behind_the_last = np.full(max_length - 1, -np.inf, scores.end_logits.dtype)
+    end_logits = np.concatenate([scores.end_logits, behind_the_last])  # [E + max_length - 1]
+    # In column k the end logit of the span that has this start and k + 1 tokens: [S, max_length]
+    ends_of_starts = np.lib.stride_tricks.sliding_window_view(end_logits, max_length)[:start_count]
+    sums = (scores.start_logits[:, None] + ends_of_starts).ravel()  # [S * max_length]
+    # `best` has indices of `sums`: first the largest sums in any order, which is faster than to sort all.
+    best = np.argpartition(-sums, count - 1)[:count] if count < len(sums) else np.arange(len(sums))
+    best = best[np.isfinite(sums[best])]  # without spans that end behind the last token
+    best = best[np.lexsort((best, -sums[best]))]  # the largest sum first, of equal ones the first span
+    start, column = np.divmod(best, max_length)  # sums[start * max_length + column]
+    end = start + column
+    return Spans(
+        (start + scores.first_token).astype(np.int32),
+        (end + scores.first_token).astype(np.int32),
+        scores.start_logits[start].astype(np.float32),
+        scores.end_logits[end].astype(np.float32),
+    )
+
+
+def best_of(spans_of_windows: Sequence[Spans], count: int) -> Spans:
+    """The `count` best spans of all windows, of equal ones the first; fewer if they have no more."""
+    # For each field of `Spans` the arrays of all windows, as one.
+    first, last, start_logits, end_logits = map(np.concatenate, zip(*spans_of_windows))
+    order = np.argsort(-(start_logits + end_logits), kind="stable")[:count]
+    return Spans(first[order], last[order], start_logits[order], end_logits[order])
+
+
+class QuestionAnswering(Head):
+    """Find the first and the last token of the answer; the metric is F1.
+
+    An item is a window of a question's context. Training windows without the answer are left out.
+
+    Args:
+        cut: how contexts are cut into windows.
+        max_answer_length: longest answer in tokens.
+        n_best: largest number of candidates for a question.
+        rules: "mlqa" or "squad"; see `ernie_m.finetune.metrics`.
+    """
+
+    name = QUESTION_ANSWERING
+    metric = "f1"
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        cut: Cut,
+        max_answer_length: int,
+        n_best: int,
+        rules: str = "mlqa",
+    ):
+        self.tokenizer = tokenizer
+        self.cut = cut
+        self.max_answer_length = max_answer_length
+        self.n_best = n_best
+        self.rules = rules
+        self.encode = EncodeInOrder(tokenizer, cut) if self.official else EncodeWindows(tokenizer, cut)
+        self.make_windows = make_official_windows if self.official else windows.make_windows
+
+    @classmethod
+    def from_flags(cls, flags: FinetuneFlags, tokenizer: Tokenizer, start: Checkpoint | None = None) -> Self:
+        split_han = flags.split_han and not cls.official  # the official code never does
+        separators = (start.reading if start else Reading()).separators
+        cut = Cut(flags.max_seq_len, flags.max_query_length, flags.doc_stride, split_han, separators)
+        return cls(tokenizer, cut, flags.max_answer_length, flags.n_best_size, flags.answer_rules)
+
+    @classmethod
+    def from_reading(cls, reading: Reading, tokenizer: Tokenizer, max_seq_len: int, n_best: int) -> Self:
+        """Make the task for prediction, with windows of at most `max_seq_len` tokens.
+
+        Args:
+            reading: how the model reads. What it does not say has the default of the official recipe.
+        """
+        # A question takes at most half of a window.
+        half_window = (max_seq_len - windows.special_tokens(reading.separators)) // 2
+        max_query_length = min(reading.max_query_length or _MAX_QUERY_LENGTH, half_window)
+        doc_stride = reading.doc_stride or _DOC_STRIDE
+        cut = Cut(max_seq_len, max_query_length, doc_stride, reading.split_han, reading.separators)
+        return cls(tokenizer, cut, reading.max_answer_length or _MAX_ANSWER_LENGTH, n_best)
+
+    def reading(self) -> dict[str, Any]:
+        return {
+            **vars(self.cut),
+            "max_answer_length": self.max_answer_length,
+            "official_compat": self.official,
+        }
+
+    def read(self, path: str | os.PathLike, purpose: str) -> AnswerWindows:
+        return windows.read_windows(path, purpose, self.tokenizer, self.cut, self.make_windows)
+
+    def warn_of_texts(self, name: str | os.PathLike, data: AnswerWindows) -> None:
+        """Warn if questions are cut, or contexts unknown to the vocabulary; these are read in windows."""
+        warn_if_unsuited(name, self.tokenizer, [window.context_ids for window in spread(data)])
+        most = self.cut.max_query_length
+        warn_if_cut(name, sum(data.cut), len(data.cut), "questions", most, "max_query_length")
+
+    def inputs(self, data: AnswerWindows) -> np.ndarray:
+        file = data.file
+        hashes = [input_hash(question.text, file.contexts[question.context]) for question in file.questions]
+        return np.array(hashes, np.int64)
+
+    def targets(self, batch: AnswerBatch) -> np.ndarray:
+        return batch.answers
+
+    def loss_and_counts(
+        self, on_device: "LabelledBatch", outputs: dict[str, "Tensor"]
+    ) -> tuple["Tensor", "Tensor", Any]:
+        """Average the losses of start and end; a window without an answer has none.
+
+        A decision is correct if both start and end are correct.
+        """
+        import paddle
+        import paddle.nn.functional as F
+
+        is_pad = on_device.inputs.is_pad()  # [B, T]
+        answers = on_device.targets  # [B, 2], the places of start and end
+
+        def loss_of(logits: "Tensor", places: "Tensor") -> tuple["Tensor", "Tensor"]:
+            """The loss of the places [B] of one end, and whether each has the largest logit [B]."""
+            # Pads are excluded, so that a loss does not depend on the other inputs of the batch.
+            logits = paddle.where(is_pad, paddle.full_like(logits, _MASKED), logits)  # [B, T]
+            loss = F.cross_entropy(logits, places, reduction="sum", ignore_index=windows.NO_ANSWER)
+            return loss, logits.argmax(-1) == places
+
+        start_loss, start_correct = loss_of(outputs["start_logits"], answers[:, 0])
+        end_loss, end_correct = loss_of(outputs["end_logits"], answers[:, 1])
+        return (start_loss + end_loss) / 2, (start_correct & end_correct).sum(), len(answers)
+
+    def decode(self, batch: AnswerBatch, outputs: Mapping[str, np.ndarray]) -> list[SpanScores]:
+        """Return the logits of each window, from the first token at which its answers may begin."""
+        predictions = []
+        for row, (first_start, behind_starts) in enumerate(batch.start_ranges.tolist()):
+            behind_context = int(batch.ends[row])
+            # The input ends with one [SEP] behind the context; the rest is padding.
+            start_logits = outputs["start_logits"][row][: behind_context + 1]
+            end_logits = outputs["end_logits"][row][: behind_context + 1]
+            # Copies, because a view would keep the arrays of the whole batch.
+            scores = SpanScores(
+                start_logits[first_start:behind_starts].copy(),
+                end_logits[first_start:behind_context].copy(),
+                first_token=first_start + int(batch.shift[row]),  # its number in the context
+            )
+            predictions.append(scores)
+        return predictions
+
+    def score(self, data: AnswerWindows, predictions: list[SpanScores], language: str) -> dict[str, float]:
+        """F1 and exact match ("em") over the questions, by the rules for the language of the contexts."""
+        texts = self.texts(data, predictions)
+        rows = [(text, question.answers) for text, question in zip(texts, data.file.questions, strict=True)]
+        # Without a language map the name of the file says it.
+        name = data.file.path.name if language == ALL_LANGUAGES else language
+        return answer_scores(rows, name, self.rules)
+
+    def write(self, path: str | os.PathLike, data: AnswerWindows, predictions: list[SpanScores]) -> None:
+        """Write {id: text} as JSON, and {id: candidates} to `nbest_<name>` in the same folder."""
+        path = Path(path)
+        texts = {}
+        candidates = {}
+        for question, answers in zip(data.file.questions, self.rank(data, predictions), strict=True):
+            texts[question.id] = answers[0].text if answers else ""
+            candidates[question.id] = [
+                {
+                    "text": answer.text,
+                    "answer_start": answer.start,
+                    "probability": round(answer.probability, 6),
+                    "start_logit": round(answer.start_logit, 4),
+                    "end_logit": round(answer.end_logit, 4),
+                }
+                for answer in answers
+            ]
+        write_json(path.with_name(f"nbest_{path.name}"), candidates)
+        write_json(path, texts)
+
+    def texts(self, data: AnswerWindows, predictions: list[SpanScores]) -> list[str]:
+        """Return the best answer to each question, "" if there is none."""
+        return [answers[0].text if answers else "" for answers in self.rank(data, predictions)]
+
+    def rank(self, data: AnswerWindows, predictions: list[SpanScores]) -> list[list[Answer]]:
+        """Return the `n_best` best answers to each question of a file, the best one first.
+
+        No two answers to a question have the same text.
+        """
+        answers = []
+        for question in range(len(data.file.questions)):
+            scores_of_windows = [predictions[window] for window in data.of_question(question)]
+            answers.append(self._rank_question(data, question, scores_of_windows))
+        return answers
+
+    def _rank_question(
+        self, data: AnswerWindows, question: int, scores_of_windows: list[SpanScores]
+    ) -> list[Answer]:
+        """The `n_best` best answers to one question, by its number, from the scores of its windows."""
+        if not scores_of_windows:
+            return []
+        # Several spans can have one text, and some have none (a lone space). So look at more spans than
+        # answers, until there are enough texts or no more spans.
+        count = 4 * self.n_best
+        while True:
+            spans_of_windows = [
+                best_spans(scores, self.max_answer_length, count) for scores in scores_of_windows
+            ]
+            spans = best_of(spans_of_windows, count)
+            answers = self._different_answers(data, question, spans)
+            if len(answers) == self.n_best or len(spans.first) < count:
+                break
+            count *= 4
+        if not answers:
+            return []
+        sums = np.array([answer.start_logit + answer.end_logit for answer in answers])
+        probabilities = softmax(sums).tolist()
+        return [
+            answer._replace(probability=probability)
+            for answer, probability in zip(answers, probabilities, strict=True)
+        ]
+
+    def _different_answers(self, data: AnswerWindows, question: int, spans: Spans) -> list[Answer]:
+        """The first `n_best` different texts of spans, with the best span of each; no probabilities yet."""
+        answers: dict[str, Answer] = {}
+        columns = [array.tolist() for array in spans]  # the four fields of `Spans`
+        for first, last, start_logit, end_logit in zip(*columns):
+            text, start = self.text_of(data, question, first, last)
+            if text and text not in answers:
+                answers[text] = Answer(
+                    text, start, probability=0.0, start_logit=start_logit, end_logit=end_logit
+                )
+                if len(answers) == self.n_best:
+                    break
+        return list(answers.values())
+
+    def text_of(self, data: AnswerWindows, question: int, first: int, last: int) -> tuple[str, int]:
+        """Return the characters of the context from token `first` to `last`, and their position."""
+        context = data.file.questions[question].context
+        spans = data.spans[context]  # [tokens, 2], the characters of each token
+        start = int(spans[first, 0])
+        end = int(spans[last, 1])
+        text = data.file.contexts[context][start:end]
+        leading_space = len(text) - len(text.lstrip())
+        return text.strip(), start + leading_space
+
+
+class OfficialScores(NamedTuple):
+    """The logits of one window, and the spans that the official code looks at.
+
+    Attributes:
+        scores: what `QuestionAnswering` looks at.
+        spans: the `n_best` best starts of the whole input, question included, each with the `n_best` best
+            ends, the best start first; float64. Those that are no answers of this window are left out.
+    """
+
+    scores: SpanScores
+    spans: Spans
+
+
+class OfficialAnswering(QuestionAnswering):
+    """The behaviour of the official code, its faults included (--official_compat true; docs/tasks.md).
+
+    An answer is joined pieces, which are normalised. The scores of the answers that `QuestionAnswering` finds
+    in the same logits, which are characters of the text, stand beside its scores.
+    """
+
+    metric = "f1 of pieces"
+    official = True
+    shuffles = False  # The official code shuffles a list that it does not train on.
+
+    @cached_property
+    def of_text(self) -> QuestionAnswering:
+        """The task that finds characters of the text."""
+        return QuestionAnswering(self.tokenizer, self.cut, self.max_answer_length, self.n_best, self.rules)
+
+    @cached_property
+    def tokenize_context(self) -> Callable[[str], list[str]]:
+        """A function from a context to its pieces. It keeps the last result, as questions share contexts."""
+
+        @lru_cache(maxsize=1)
+        def tokenize(context: str) -> list[str]:
+            return pieces_of_words(self.tokenizer, split_words(context))
+
+        return tokenize
+
+    def decode(self, batch: AnswerBatch, outputs: Mapping[str, np.ndarray]) -> list[OfficialScores]:
+        """The scores of `QuestionAnswering`, each with the spans that the official code looks at."""
+        predictions = []
+        for row, scores in enumerate(super().decode(batch, outputs)):
+            behind_context = int(batch.ends[row])
+            places = []  # the places of the best starts, then of the best ends: [n_best] each
+            logits = []  # the logits there
+            for name in ("start_logits", "end_logits"):
+                # The official code ranks the [SEP] behind the context, too; its spans are left out below.
+                input_logits = outputs[name][row][: behind_context + 1].astype(np.float64)
+                best = np.argsort(-input_logits, kind="stable")[: self.n_best]
+                places.append(best)
+                logits.append(input_logits[best])
+            # Every best start with every best end, [n_best, n_best] each.
+            starts, ends = np.meshgrid(*places, indexing="ij")
+            first_start, behind_starts = batch.start_ranges[row]
+            begins_here = (first_start <= starts) & (starts < behind_starts)
+            lengths = ends - starts + 1
+            is_answer = begins_here & (ends < behind_context) & (lengths >= 1)
+            is_answer &= lengths <= self.max_answer_length
+            start_logits, end_logits = np.meshgrid(*logits, indexing="ij")
+            shift = int(batch.shift[row])
+            spans = Spans(
+                starts[is_answer] + shift,
+                ends[is_answer] + shift,
+                start_logits[is_answer],
+                end_logits[is_answer],
+            )
+            predictions.append(OfficialScores(scores, spans))
+        return predictions
+
+    def score(
+        self, data: AnswerWindows, predictions: list[OfficialScores], language: str
+    ) -> dict[str, float]:
+        of_pieces = super().score(data, predictions, language)
+        of_text = self.of_text.score(data, [prediction.scores for prediction in predictions], language)
+        return {
+            **{f"{metric} of pieces": score for metric, score in of_pieces.items()},
+            **{f"{metric} of text": score for metric, score in of_text.items()},
+        }
+
+    def _rank_question(
+        self, data: AnswerWindows, question: int, predictions: list[OfficialScores]
+    ) -> list[Answer]:
+        """The best answers to a question, the best first.
+
+        Their texts may be equal, or empty. Without any span the answer is the word "empty".
+        """
+        spans = [prediction.spans for prediction in predictions]
+        if not any(len(spans_of_window.first) for spans_of_window in spans):
+            return [Answer("empty", start=0, probability=1.0, start_logit=0.0, end_logit=0.0)]
+        best = best_of(spans, self.n_best)
+        probabilities = softmax(best.start_logits + best.end_logits)
+        answers = []
+        columns = [array.tolist() for array in (*best, probabilities)]  # `Spans` has the first four
+        for first, last, start_logit, end_logit, probability in zip(*columns):
+            text, start = self.text_of(data, question, first, last)
+            answers.append(Answer(text, start, probability, start_logit, end_logit))
+        return answers
+
+    def text_of(self, data: AnswerWindows, question: int, first: int, last: int) -> tuple[str, int]:
+        """The joined pieces from token `first` to `last`, and where their text begins in the context."""
+        context = data.file.questions[question].context
+        pieces = self.tokenize_context(data.file.contexts[context])[first : last + 1]
+        text = "".join(piece.replace("▁", " ", 1) for piece in pieces).strip()
+        return text, int(data.spans[context][first, 0])

@@ -1,0 +1,528 @@
+"""Fine-tuning of sentence vectors on pairs: for retrieval (paper, section 4.2, Table 14), or on own pairs."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+from paddle import Tensor
+from paddle.autograd import PyLayer
+
+from ernie_m.finetune.head import accuracy_of
+from ernie_m.finetune.retrieval.pair_batches import KeyedRows, PairStep, StepPairs, StepRows, divide, keys_by
+from ernie_m.finetune.retrieval.retrieval_args import RetrievalFlags
+from ernie_m.finetune.run import (
+    TrainingOfSeeds,
+    digest_of_files,
+    identity_of,
+    make_engine,
+    official_line,
+    open_step,
+)
+from ernie_m.model.checkpoint.check_weights import HEADS, unread
+from ernie_m.model.checkpoint.load import load_from
+from ernie_m.model.checkpoint.open import Checkpoint
+from ernie_m.model.checkpoint.write import ModelFiles
+from ernie_m.model.config import ErnieMConfig
+from ernie_m.model.device import Uploadable, upload
+from ernie_m.model.ernie import ErnieMModel
+from ernie_m.model.open_model import OpenedModel
+from ernie_m.model.preprocessing import DOCUMENT, NEITHER, QUERY, READING, Reading
+from ernie_m.model.tasks import SEARCH, stored_name
+from ernie_m.reader.batching import (
+    EncodePairs,
+    Example,
+    padded_batches,
+    spread,
+    warn_if_cut,
+    warn_if_prompted,
+    warn_of_texts,
+)
+from ernie_m.reader.corpus import Corpus, verify_corpus
+from ernie_m.reader.equal_texts import keys_of_ids
+from ernie_m.reader.files.pairs import PairRows, is_notation
+from ernie_m.reader.tokenization import Tokenizer
+from ernie_m.training import distributed
+from ernie_m.training.checkpoint import has_state
+from ernie_m.training.engine import Engine
+from ernie_m.training.log import Evaluation, Interval
+from ernie_m.training.stop_requests import StopSignal
+from ernie_m.utils.checksums import MANIFEST
+from ernie_m.utils.errors import UserError
+from ernie_m.utils.logging import logger
+from ernie_m.vectors.encode import PaddleEncoder, SentenceBatch, sentence_vectors
+from ernie_m.vectors.pooling import layer_number, takes_piece_means
+from ernie_m.vectors.retrieval_accuracy import hits, say_repeats
+from ernie_m.vectors.static_embeddings_in_paddle import PieceBatch
+
+_SMOOTH = 1e-3  # a of `init_static`
+GROUP_TOKENS = 2048  # padded tokens that are encoded at once in training
+
+
+@dataclasses.dataclass(frozen=True)
+class PairBatch(Uploadable):
+    """The pairs of a step on the device.
+
+    Attributes:
+        groups: all sentences, in groups of similar length.
+        order: int64 [2b + n], the place of each sentence in the groups: b sources, b translations, then n
+            given negatives.
+        negative: [B, C], whether source i and candidate j may be a negative; see `PairStep`.
+        pair_count: b.
+    """
+
+    groups: list[SentenceBatch | PieceBatch]
+    order: Tensor
+    negative: Tensor
+    pair_count: int
+
+
+class Retrieval(TrainingOfSeeds):
+    """Training of sentence vectors on pairs; held-out pairs select the best step.
+
+    The pairs are the parallel text of a corpus, or the rows of a file.
+
+    Args:
+        opened: the tokenizer and the shape of the models of all seeds.
+        start_of_seed: seed -> the weights that it starts from; None: random ones.
+
+    Raises:
+        UserError: there is no such corpus or file or no pairs in it, no layer of that number, or fewer
+            pairs in a batch than processes.
+    """
+
+    divisible = False  # the loss needs the vectors of every process
+    memory_advice = "lower --batch_size or --max_seq_len, or add --recompute true"
+
+    def __init__(
+        self, flags: RetrievalFlags, opened: OpenedModel, start_of_seed: Mapping[int, Checkpoint | None]
+    ):
+        if flags.init_checkpoint and not has_state(Path(flags.init_checkpoint)):
+            raise UserError(f"{flags.init_checkpoint}: no training_state there to resume from")
+        world_size = distributed.world_size()
+        if flags.batch_size < world_size:
+            raise UserError(f"--batch_size {flags.batch_size} is below the {world_size} processes; raise it")
+        self.flags = flags
+        self.start_of_seed = start_of_seed
+        self.tokenizer = opened.tokenizer
+        self.config = opened.config
+        self.layer = layer_of(flags, self.config.num_hidden_layers)
+        digests = {}
+        if is_notation(flags.train_set):  # own pairs; a corpus is a folder
+            self.rows = PairRows(flags.train_set, flags)
+            self.languages: list[str] = []
+            digests["train_set"] = digest_of_files(self.rows.paths)
+        else:
+            self.rows = None
+            corpus = Corpus(flags.train_set, self.tokenizer)
+            distributed.on_main(lambda: verify_corpus(flags.train_set))
+            self.languages = corpus.languages
+            digests["train_set"] = digest_of_files([corpus.path / MANIFEST])
+        # What is put before queries, and before positives and negatives; the model then searches with it.
+        self.reading = reading_of_vectors(opened, self.rows)
+        self.prompts = (self.reading.prompt(QUERY), self.reading.prompt(DOCUMENT))
+        if self.rows is not None:
+            rows = spread(self.rows)
+            for place, prompt in enumerate(self.prompts):  # of queries, and of positives
+                warn_if_prompted(prompt, [row[place] for row in rows], flags.train_set)
+            texts = [
+                Example(self.prompts[min(place, 1)] + text) for row in rows for place, text in enumerate(row)
+            ]
+            warn_of_texts(flags.train_set, texts, EncodePairs(self.tokenizer, flags.max_seq_len))
+            self.keyed_rows = KeyedRows.of(self.rows, keys_by(opened, flags.max_seq_len))
+            if self.rows.with_negatives:
+                logger.info(
+                    "%s: of %d rows %d have negatives, the texts behind query and positive; %d negatives are "
+                    "left out, which are the query, or a positive of it in any row",
+                    flags.train_set,
+                    len(self.rows),
+                    self.rows.with_negatives,
+                    self.keyed_rows.right_negatives,
+                )
+        else:
+            sides = [ids for pairs in corpus.parallel.values() for pair in spread(pairs) for ids in pair]
+            cut = sum(len(ids) > flags.max_seq_len - 2 for ids in sides)  # beside [CLS] and [SEP]
+            warn_if_cut(flags.train_set, cut, len(sides), "texts looked at", flags.max_seq_len)
+        if opened.reading.prompts:  # equal ones for translations, whose file is named as in en-de.tsv
+            line = "%s: %r stands before queries, %r before other texts, here and in a search"
+            logger.info(line, flags.train_set, *self.prompts)
+        self.identity = identity_of(
+            flags,
+            stored_name(SEARCH),
+            start_of_seed.values(),
+            self.config,
+            self.tokenizer,
+            prompts=list(self.prompts),
+            **digests,
+        )
+
+    def begin(self, seed: int, checkpoint: Path | None) -> Engine:
+        """Choose the pairs of a seed and the steps after which is evaluated, and make model and optimizer."""
+        flags = self.flags.of_seed(seed)
+        self.seed = seed
+        self.pairs, self.held_out = self._pairs(flags, seed)
+        for languages, pairs in self.held_out.items():
+            if flags.validation_pairs and len(pairs):
+                say_repeats("-".join(languages), self._validation_sides(pairs)[1])
+        self.total_steps = flags.max_steps
+        self.evaluation_steps: Sequence[int] = []
+        if self.held_out and flags.validation_pairs:
+            # Also before the first step: training has to beat that score.
+            self.evaluation_steps = [*range(0, flags.max_steps, flags.validation_steps), flags.max_steps]
+        elif flags.validation_pairs:
+            logger.warning(
+                "%s: too few pairs for a selection: none is held out, so the last step is the result. Give "
+                "ten or more, or --validation_pairs 0",
+                flags.train_set,
+            )
+        weights = open_step(checkpoint, self.start_of_seed[seed])
+        model = make_encoder(self.config, weights, flags.dtype, seed, flags.pooling, is_trained=True)
+        if weights is None and self.config.is_static:
+            init_static(model.embeddings.word_embeddings.weight, self.tokenizer)
+        model.use_recompute(flags.recompute)
+        return make_engine(flags, model, total_steps=flags.max_steps, seed=seed)
+
+    def _pairs(self, flags: RetrievalFlags, seed: int) -> tuple[StepPairs | StepRows, dict[tuple, Sequence]]:
+        """The training steps of a seed, and the held-out pairs as ids.
+
+        Returns:
+            The steps; and names -> pairs, where the names are languages, ("de", "en"), or the file,
+            ("pairs.tsv",).
+        """
+        shared = {
+            "tokenizer": self.tokenizer,
+            "batch_size": flags.batch_size,
+            "max_seq_len": flags.max_seq_len,
+            "seed": seed,
+            "rank": distributed.rank(),
+            "world_size": distributed.world_size(),
+        }
+        if self.rows is None:
+            steps = StepPairs(path=flags.train_set, alpha=flags.pair_alpha, **shared)
+            return steps, steps.open().held_out_parallel
+        held_out, keys, trained = divide(self.keyed_rows, flags.validation_pairs, seed)
+        logger.info(
+            "%s: %d rows are trained on and %d held out; %d more have a query or a positive of these",
+            self.rows.name,
+            len(trained),
+            len(held_out),
+            len(self.rows) - len(trained) - len(held_out),
+        )
+        steps = StepRows(
+            rows=self.keyed_rows,
+            numbers=trained,
+            held_out=keys,
+            prompts=self.prompts,
+            **shared,
+        )
+        held_out_ids = []
+        for number in held_out.tolist():
+            texts_of_row = [prompt + text for prompt, text in zip(self.prompts, self.rows[number])]
+            held_out_ids.append(self.tokenizer.encode_batch(texts_of_row))
+        if not held_out_ids:
+            return steps, {}
+        return steps, {(Path(self.rows.name).name,): held_out_ids}
+
+    def batches(self, position: dict[str, Any] | None) -> StepPairs | StepRows:
+        return dataclasses.replace(self.pairs, position=position)
+
+    def send(self, model: ErnieMModel, data: PairStep) -> list[PairBatch]:
+        """Send the sentences of a step in groups of similar length; for a static model in one."""
+        if takes_piece_means(model.config, self.flags.pooling):
+            pieces = PieceBatch.of(data.sentences)
+            order = np.arange(len(data.sentences))
+            return [upload(PairBatch([pieces], order, data.negative, data.pair_count))]
+        pad_id = model.config.pad_token_id
+        groups = []
+        numbers_in_groups: list[int] = []  # the number of each sentence, in the order of the groups
+        for numbers, ids in padded_batches(data.sentences, pad_id, GROUP_TOKENS):  # ids [B, T]
+            groups.append(SentenceBatch.of(ids, pad_id, self.flags.pooling))
+            numbers_in_groups += numbers
+        order = np.argsort(numbers_in_groups)  # the place of each sentence in the groups
+        return [upload(PairBatch(groups, order, data.negative, data.pair_count))]
+
+    def loss(self, model: ErnieMModel, batch: PairBatch) -> tuple[Tensor, dict[str, Tensor | float]]:
+        """Return the loss of the whole step, and the percentage of pairs that beat their negatives.
+
+        The vectors of the other processes are constants. Each process computes the same loss and its gradient
+        with respect to its own vectors; the engine adds the gradients up.
+        """
+        world_size = distributed.world_size()
+        vectors_of_groups = [sentence_vectors(model, group, self.layer) for group in batch.groups]
+        vectors = paddle.index_select(paddle.concat(vectors_of_groups), batch.order, axis=0)  # [2b + n, H]
+        own_part = split_pairs(vectors, batch.pair_count)  # sources, translations, given negatives
+        parts = [own_part]  # the parts of all processes
+        if world_size > 1:
+            # For each process: its vectors, and its number of pairs.
+            gathered = distributed.gather_rows(vectors.detach(), batch.pair_count)
+            parts = [split_pairs(rows, pair_count) for rows, pair_count in gathered]
+            parts[distributed.rank()] = own_part  # this one has a gradient
+        sources, *of_candidates = zip(*parts)
+        candidates = [part for kind in of_candidates for part in kind if len(part)]
+        sources = paddle.concat([*sources])  # [B, H]
+        total, correct = self._total(sources, paddle.concat(candidates), batch)  # candidates [C, H]
+        count = len(batch.negative)  # B
+        loss = total / count
+        if world_size > 1:
+            # The engine sums values and gradients over the processes. Each process has the value of the whole
+            # step, so its value is divided by their number; its gradient is a part, which stays as it is.
+            loss = loss + (loss / world_size - loss).detach()
+        # The engine sums these values, too. `line` logs per cent.
+        return loss, {"correct": 100.0 * correct / world_size, "count": count / world_size}
+
+    def _total(self, sources: Tensor, candidates: Tensor, batch: PairBatch) -> tuple[Tensor, Tensor]:
+        """The loss that the flags name, over the whole step; and how many pairs beat all their negatives.
+
+        Args:
+            sources, candidates: the vectors of all processes, [B, H] and [C, H]; see `hardest_negative_bce`.
+        """
+        flags = self.flags
+        negative = batch.negative.astype("bool")  # [B, C]; `upload` sends bools as int64
+        if flags.loss == "softmax":
+            return in_batch_softmax(sources, candidates, negative, flags.scale, flags.both_directions)
+        return hardest_negative_bce(sources, candidates, negative, flags.scale, flags.offset)
+
+    def evaluate(self, engine: Engine, stop: StopSignal) -> Evaluation | None:
+        """Search the held-out pairs in both directions; the processes share the language pairs."""
+        names = sorted(self.held_out)
+        world_size = distributed.world_size()
+        own_scores: dict[str, float] = {}
+        for first in range(0, len(names), world_size):
+            # One language pair for each process; the last round may have none for some of them.
+            number = first + distributed.rank()
+            if number < len(names):
+                languages = names[number]
+                with engine.autocast():
+                    own_scores["-".join(languages)] = self._accuracy(engine.model, self.held_out[languages])
+            if stop.anywhere():  # every process asks equally often
+                return None
+        scores: dict[str, float] = {}
+        for part in distributed.gather(own_scores):
+            scores |= part
+        mean = sum(scores.values()) / len(scores)
+        listed = ", ".join(f"{name} {score:.1f}" for name, score in sorted(scores.items()))
+        logger.info("held-out pairs found at step %d: mean %.2f; %s", engine.steps, mean, listed)
+        by_name = {name: {"accuracy": score} for name, score in scores.items()}
+        return Evaluation(engine.steps, epoch=0, selected_by=mean, scores={"held-out pairs": by_name})
+
+    def _accuracy(self, model: ErnieMModel, pairs: Sequence) -> float:
+        """Per cent of up to --validation_pairs pairs (source ids, translation ids) that are found.
+
+        It is the mean of both directions.
+        """
+        encoder = PaddleEncoder(model, self.flags.pooling, self.layer)
+        sides, keys = self._validation_sides(pairs)
+        sources, translations = map(encoder.vectors, sides)  # [count, H] each
+        is_found = [hits(sources, translations, keys), hits(translations, sources, keys)]
+        return float(100.0 * np.mean(is_found))
+
+    def _validation_sides(self, pairs: Sequence) -> tuple[list[list[np.ndarray]], np.ndarray]:
+        """The inputs of sources and translations of up to --validation_pairs pairs; their keys, [2, N]."""
+        count = min(self.flags.validation_pairs, len(pairs))
+        ids_of_sides = zip(*(pairs[number] for number in range(count)))
+        sides = [self.tokenizer.sentences(ids, self.flags.max_seq_len) for ids in ids_of_sides]
+        return sides, np.stack([keys_of_ids(side) for side in sides])
+
+    def line(self, interval: Interval) -> str:
+        per_cent = accuracy_of(interval.sums)  # `loss` counts each such pair as 100
+        measure = f"pairs that beat their negatives: {per_cent:.1f} %"
+        return official_line(interval, self.total_steps, measure)
+
+    def files(
+        self, engine: Engine, masters: Mapping[str, Tensor], evaluation: Evaluation | None
+    ) -> ModelFiles:
+        flags = self.flags.of_seed(self.seed)
+        reading = dataclasses.replace(self.reading, layer=self.layer, pooling=flags.pooling)
+        settings = {"task": stored_name(SEARCH), READING: reading.to_json()}
+        facts = {
+            "name": "ERNIE-M, retrieval",
+            "task": stored_name(SEARCH),
+            "data": flags.train_set,
+            "languages": self.languages,
+            "initialised_from": flags.init_checkpoint or flags.init_pretraining_params,
+        }
+        left_out = unread(self.start_of_seed[self.seed], flags.pooling == "pooled")
+        return self.files_with(engine, masters, evaluation, settings, facts, left_out)
+
+
+def make_encoder(
+    config: ErnieMConfig,
+    checkpoint: Checkpoint | None,
+    dtype: str = "float32",
+    seed: int = 1,
+    pooling: str = "mean",
+    is_trained: bool = False,
+) -> ErnieMModel:
+    """Make an encoder, identical on every process, and load its weights; a head among them is ignored.
+
+    Args:
+        checkpoint: the weights; None: they stay random.
+        pooling: how vectors are made. "pooled" needs the pooler, which others neither need nor warn of.
+        is_trained: whether a pooler that is not there may begin at random.
+    """
+    paddle.seed(seed)
+    paddle.set_default_dtype(dtype)
+    model = ErnieMModel(config)
+    if checkpoint is None:
+        logger.warning("no --init_pretraining_params: the weights are random")
+    else:
+        ignored = (*HEADS, *unread(checkpoint, pooling == "pooled"))
+        load_from(model, checkpoint, optional=("pooler.",) if is_trained else (), ignore=ignored)
+    return model
+
+
+@paddle.no_grad()
+def init_static(table: Tensor, tokenizer: Tokenizer) -> None:
+    """Make random rows [V, H] those with which the training of a static model begins.
+
+    A frequent piece says little of a text, so its row begins short: times a / (a + p), where p is its
+    probability in the unigram model (smooth inverse frequency; Arora et al., 2017). [CLS] and [SEP] have no
+    part in a vector, so that a text without pieces has the vector 0 in every form of the model.
+    """
+    tokens = tokenizer.convert_ids_to_tokens(range(tokenizer.vocab_size))
+    pieces = tokenizer.processor
+    log_probabilities = np.array(pieces.GetScore(pieces.PieceToId(tokens)))  # 0 of what is no piece
+    factors = _SMOOTH / (_SMOOTH + np.exp(log_probabilities))  # [V]
+    factors[[tokenizer.cls_id, tokenizer.sep_id]] = 0.0
+    table.set_value(table * paddle.to_tensor(factors[:, None]).astype(table.dtype))
+
+
+def reading_of_vectors(opened: OpenedModel, rows: PairRows | None) -> Reading:
+    """How the model of a training for vectors reads: as the model that it starts from, but for the prompts.
+
+    After a training on translations there is one prompt, that of the translations, for queries and documents,
+    too. After a training on queries and documents each kind keeps its own.
+
+    Args:
+        rows: what is trained on; None: a corpus, whose texts have no prompts.
+    """
+    reading = opened.reading
+    if opened.checkpoint is not None and opened.checkpoint.task not in (None, SEARCH):
+        reading = reading.for_task()  # how the inputs of its head were made does not matter for vectors
+    if rows is None:
+        return reading.with_one_prompt("")
+    return reading.with_one_prompt(reading.prompt(NEITHER)) if rows.are_translations else reading
+
+
+def layer_of(flags: RetrievalFlags, num_layers: int) -> int:
+    """The number of the layer that is trained and searched. The pooled [CLS] is of the top layer."""
+    return num_layers if flags.pooling == "pooled" else layer_number(flags.layer, num_layers)
+
+
+def split_pairs(vectors: Tensor, pair_count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Split the vectors of b = `pair_count` sources, b translations and n given negatives, [2b + n, H]."""
+    return vectors[:pair_count], vectors[pair_count : 2 * pair_count], vectors[2 * pair_count :]
+
+
+_EXCLUDED = -1e4  # a logit whose loss and gradient are 0, in float16 too
+
+
+def hardest_negative_bce(
+    sources: Tensor, candidates: Tensor, negative: Tensor, scale: float, offset: float
+) -> tuple[Tensor, Tensor]:
+    """The loss of Wang et al. (2019b) for matching pairs, with the in-batch negatives of VSE++.
+
+    The probability that a pair is a translation is m = sigmoid(scale x (cosine - offset)). The loss of a pair
+    is
+
+        - 2 log m(pair) - log(1 - m(source, its hardest negative))
+                        - log(1 - m(its hardest other source, translation))
+
+    The paper does not say how m depends on the two vectors; here it is the cosine, as in the search.
+
+    Args:
+        sources: [B, H].
+        candidates: [C, H]: the translations of the B sources, then given negatives.
+        negative: [B, C] bool, whether source i and candidate j may be a negative.
+
+    Returns:
+        The sum over the pairs, and the number of pairs that beat all their negatives.
+    """
+    logits = scale * (_cosines(sources, candidates) - offset)  # [B, C]
+    pair_logits = logits.diagonal()  # [B]
+    hardest_candidate, hardest_source = _hardest(logits, negative)  # [B] each
+    # - log sigmoid(x) is softplus(-x), and - log(1 - sigmoid(x)) is softplus(x).
+    loss = 2 * F.softplus(-pair_logits) + F.softplus(hardest_candidate) + F.softplus(hardest_source)
+    return loss.sum(), _count_winners(pair_logits, hardest_candidate, hardest_source)
+
+
+def in_batch_softmax(
+    sources: Tensor, candidates: Tensor, negative: Tensor, scale: float, both_directions: bool
+) -> tuple[Tensor, Tensor]:
+    """Cross-entropy of each source over its translation and all its negatives (Henderson et al., 2017).
+
+    It is the MultipleNegativesRankingLoss of sentence-transformers.
+
+    Args:
+        sources, candidates, negative: as for `hardest_negative_bce`.
+        scale: a logit is scale x cosine.
+        both_directions: take the mean of this loss and of the cross-entropy of each translation over all
+            sources, which is directions=("query_to_doc", "doc_to_query") and partition_mode="per_direction"
+            in sentence-transformers.
+
+    Returns:
+        As `hardest_negative_bce`.
+    """
+    logits = scale * _cosines(sources, candidates)  # [B, C]
+    pair_logits = logits.diagonal()  # [B]
+    is_translation = paddle.eye(*logits.shape).astype("bool")  # [B, C]: candidate i of source i
+    is_in_sum = negative | is_translation  # [B, C]
+    summed = paddle.where(is_in_sum, logits, paddle.full_like(logits, _EXCLUDED))
+    own = paddle.arange(len(logits))  # the place of each translation among the candidates, and of its source
+    loss = F.cross_entropy(summed, own, reduction="sum")
+    if both_directions:
+        translation_logits = summed[:, : len(logits)]  # [B, B], without given negatives
+        loss = (loss + F.cross_entropy(translation_logits.T, own, reduction="sum")) / 2
+    hardest_candidate, hardest_source = _hardest(logits, negative)  # [B] each
+    return loss, _count_winners(pair_logits, hardest_candidate, hardest_source)
+
+
+def _cosines(sources: Tensor, candidates: Tensor) -> Tensor:
+    """The cosine of each source and each candidate, [B, C], in float32 or better.
+
+    In half precision many cosines would be equal.
+    """
+    with paddle.amp.auto_cast(enable=False):
+        if sources.dtype != paddle.float64:
+            sources = sources.astype("float32")
+            candidates = candidates.astype("float32")
+        return paddle.matmul(_Unit.apply(sources), _Unit.apply(candidates), transpose_y=True)
+
+
+class _Unit(PyLayer):
+    """Rows with length 1, [N, H] -> [N, H]; a row of zeros stays so.
+
+    The gradient of F.normalize takes three times as long on a CPU.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        ctx.length = paddle.clip(x.square().sum(axis=1, keepdim=True).sqrt(), 1e-12)  # [N, 1]
+        ctx.unit = x / ctx.length
+        return ctx.unit
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        along = (gradient * ctx.unit).sum(axis=1, keepdim=True)  # what changes the length alone
+        return (gradient - along * ctx.unit) / ctx.length
+
+
+def _hardest(logits: Tensor, negative: Tensor) -> tuple[Tensor, Tensor]:
+    """The largest logit of a negative of each source, and of each translation: [B] each."""
+    negative_logits = paddle.where(negative, logits, paddle.full_like(logits, _EXCLUDED))  # [B, C]
+    translation_logits = negative_logits[:, : len(logits)]  # [B, B], without given negatives
+    return negative_logits.max(axis=1), translation_logits.max(axis=0)
+
+
+def _count_winners(pair_logits: Tensor, hardest_candidate: Tensor, hardest_source: Tensor) -> Tensor:
+    """The number of pairs whose logit is above those of all their negatives, int64 [].
+
+    Args:
+        pair_logits: the logit of each pair, [B].
+        hardest_candidate, hardest_source: from `_hardest`, [B] each.
+    """
+    is_won = (pair_logits > hardest_candidate) & (pair_logits > hardest_source)
+    return is_won.astype("int64").sum()

@@ -1,0 +1,322 @@
+"""The training steps of a file of pairs. The reader process imports this file: no Paddle."""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+from typing import Any
+
+import numpy as np
+
+from ernie_m.model.open_model import OpenedModel
+from ernie_m.reader.corpus import Corpus
+from ernie_m.reader.equal_texts import keys_of_ids, text_keys
+from ernie_m.reader.files.pairs import PairRows
+from ernie_m.reader.sampling import Sampler
+from ernie_m.reader.tokenization import Tokenizer
+from ernie_m.utils.errors import UserError
+
+_HELD_OUT = 0x484F4C44  # "HOLD"; keeps these draws apart from any other of the same seed
+_MOST_DRAWS = 100  # draws for each row of a step; if they do not fill the step, too many rows share a text
+
+
+def keys_by(opened: OpenedModel, max_seq_len: int) -> Callable[[Iterable[str]], np.ndarray]:
+    """The keys of texts by which they are equal for a model: by the ids of which it makes a vector.
+
+    They are cut to the length of its inputs, less [CLS], [SEP] and the longest prompt.
+    """
+    prompts = opened.tokenizer.encode_batch(list(opened.reading.prompts.values()))
+    length = max_seq_len - 2 - max(map(len, prompts), default=0)
+    return partial(text_keys, tokenizer=opened.tokenizer, length=max(0, length))
+
+
+@dataclass(frozen=True)
+class KeyedRows:
+    """Rows with the keys of their texts, by which texts are compared: see `ernie_m.reader.equal_texts`.
+
+    Attributes:
+        keys: uint64 [rows, 2 + n], of query, positive and up to n negatives; that of "" where there is none.
+        positives: the key of a query -> those of all of its positives; only of queries in several rows.
+    """
+
+    rows: PairRows
+    keys: np.ndarray
+    positives: Mapping[int, Set[int]]
+
+    @classmethod
+    def of(cls, rows: PairRows, keys_of: Callable[[Iterable[str]], np.ndarray]) -> "KeyedRows":
+        """Compare all texts of some rows.
+
+        Args:
+            keys_of: the keys of texts: `text_keys`, or that of `keys_by`.
+        """
+        width = rows.most_texts
+        padded_rows = (row + [""] * (width - len(row)) for row in rows)
+        keys = keys_of(chain.from_iterable(padded_rows)).reshape(-1, width)
+        _, number, occurrences = np.unique(keys[:, 0], return_inverse=True, return_counts=True)
+        positives = defaultdict(set)
+        for query, positive in keys[occurrences[number] > 1, :2].tolist():
+            positives[query].add(positive)
+        return cls(rows, keys, dict(positives))
+
+    @property
+    def right_negatives(self) -> int:
+        """How many given negatives are right answers, which `read` leaves out."""
+        return sum(self._is_right(keys, key) for keys in self.keys.tolist() for key in keys[2:])
+
+    def read(self, number: int, held_out: Set[int] = frozenset()) -> tuple[list[int], list[str]]:
+        """The keys and the texts of a row: query, positive, and its negatives.
+
+        Negatives are left out that are in `held_out`, equal the query, or are a positive of it in any row.
+        """
+        texts = self.rows[number]
+        keys = self.keys[number].tolist()
+        places = [
+            place
+            for place, key in enumerate(keys[: len(texts)])
+            if place < 2 or not (key in held_out or self._is_right(keys, key))
+        ]
+        return [keys[place] for place in places], [texts[place] for place in places]
+
+    def _is_right(self, keys: Sequence[int], key: int) -> bool:
+        """Whether a text is the query of a row, or a right answer to it. `keys`: of the row."""
+        return key in keys[:2] or key in self.positives.get(keys[0], ())
+
+
+@dataclass(frozen=True)
+class PairStep:
+    """One process's share of a step.
+
+    Attributes:
+        sentences: ids of its b pairs, [CLS] S [SEP]: b sources, b translations, then the given negatives.
+        negative: [B, C] bool over the whole step: whether source i and candidate j are a negative. The
+            candidates are B translations, then the given negatives. Pairs that share a sentence, on any side,
+            are no negatives of each other.
+        position: where the steps go on after this one, a JSON value.
+        pair_count: b.
+    """
+
+    sentences: list[np.ndarray]
+    negative: np.ndarray
+    position: dict[str, Any]
+    pair_count: int
+
+    @property
+    def micro_batches(self) -> list["PairStep"]:
+        """The step itself is the only micro-batch, because each of its pairs is a negative of all others."""
+        return [self]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Steps:
+    """What the endless steps of any pairs need.
+
+    Args:
+        batch_size: pairs of a step, over all processes.
+        max_seq_len: longest sentence in tokens, [CLS] and [SEP] included.
+        position: `PairStep.position` of the last step; None starts at the beginning.
+    """
+
+    tokenizer: Tokenizer
+    batch_size: int
+    max_seq_len: int
+    seed: int
+    rank: int = 0
+    world_size: int = 1
+    position: dict[str, Any] | None = None
+
+    def sampler(self, sizes: dict[str, int], alpha: float, purpose: str) -> Sampler:
+        """What draws the pairs, from the position on."""
+        sampler = Sampler(items=sizes, amounts=sizes, alpha=alpha, seed=self.seed, purpose=purpose)
+        if self.position is not None:
+            sampler.restore(self.position)
+        return sampler
+
+    @property
+    def share(self) -> slice:
+        """Which pairs of a step this process encodes; the shares differ by one pair at most."""
+        return slice(
+            self.batch_size * self.rank // self.world_size,
+            self.batch_size * (self.rank + 1) // self.world_size,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepRows(Steps):
+    """Endless steps of a file of pairs; call it to get the iterator. It can be pickled.
+
+    The rows of a step depend only on the seed and the number of the step. No two of them have a text in
+    common, because a negative that equals the positive would be false: a row that shares a text with an
+    earlier row of the step is passed over, and comes again in the next epoch. Nor are texts negatives of a
+    query that another row names as a positive of it.
+
+    Args:
+        numbers: int64 [n], the rows that are trained on.
+        held_out: the keys of texts that are never read. A row with one as a negative is read without it.
+        batch_size: rows of a step, over all processes.
+        max_seq_len: longest sentence in tokens, [CLS] and [SEP] included.
+        prompts: what is put before a query, and before a positive or a negative.
+        position: `PairStep.position` of the last step; None starts at the beginning.
+    """
+
+    rows: KeyedRows
+    numbers: np.ndarray
+    held_out: Set[int]
+    prompts: tuple[str, str] = ("", "")
+
+    def __call__(self) -> Iterator[PairStep]:
+        """Yield this process's share of one step after the other, without end."""
+        sizes = {"rows": len(self.numbers)}
+        # There is one stream, so its amount and alpha do not matter.
+        sampler = self.sampler(sizes, 1.0, "own pairs")
+        of_query, of_document = self.prompts
+        while True:
+            keys_of_rows, rows = zip(*self._draw(sampler))  # all rows of the step, on every process
+            # The positives, and then the negatives behind query and positive: the key of each candidate, [C].
+            candidates = [keys[1] for keys in keys_of_rows]
+            candidates += chain.from_iterable(keys[2:] for keys in keys_of_rows)
+            # The rows have no text in common, so all candidates but its positive are negatives of a query,
+            # unless another row of the file names them as its positives.
+            negative = ~np.eye(self.batch_size, len(candidates), dtype=bool)  # [B, C]
+            in_step = set(candidates)
+            for place, (query, *_) in enumerate(keys_of_rows):
+                known = self.rows.positives.get(query, frozenset()) & in_step
+                if len(known) > 1:  # its own positive is one
+                    negative[place] &= [key not in known for key in candidates]
+            own_rows = rows[self.share]
+            texts = [of_query + row[0] for row in own_rows]
+            texts += [of_document + row[1] for row in own_rows]
+            texts += [of_document + text for row in own_rows for text in row[2:]]
+            yield PairStep(
+                sentences=self.tokenizer.sentences(self.tokenizer.encode_batch(texts), self.max_seq_len),
+                negative=negative,
+                position=sampler.state(),
+                pair_count=len(own_rows),
+            )
+
+    def _draw(self, sampler: Sampler) -> list[tuple[list[int], list[str]]]:
+        """The keys and the texts of each row of the next step.
+
+        Raises:
+            UserError: there are too few rows without a text in common.
+        """
+        rows: list[tuple[list[int], list[str]]] = []
+        taken: set[int] = set()  # the keys of all texts of `rows`
+        shared: Counter[str] = Counter()  # text -> how many rows were passed over because of it
+        draws = 0
+        while len(rows) < self.batch_size and draws < _MOST_DRAWS * self.batch_size:
+            missing = self.batch_size - len(rows)  # all of them may be taken, so none is drawn too many
+            draws += missing
+            places = sampler.draw(missing).item  # in `self.numbers`
+            for number in self.numbers[places].tolist():
+                keys, texts = self.rows.read(number, self.held_out)
+                if taken.isdisjoint(keys):
+                    taken.update(keys)
+                    rows.append((keys, texts))
+                else:
+                    shared.update(text for key, text in zip(keys, texts) if key in taken)
+        if len(rows) == self.batch_size:
+            return rows
+        text, _ = shared.most_common(1)[0]
+        raise UserError(
+            f"{self.rows.rows.name}: too few rows without a text in common for --batch_size "
+            f"{self.batch_size}, as many have '{text}'; lower it, or name the columns in a first line: "
+            "query, positive, negative"
+        )
+
+
+def divide(
+    rows: KeyedRows, validation_pairs: int, seed: int
+) -> tuple[np.ndarray, frozenset[int], np.ndarray]:
+    """Hold out `validation_pairs` rows, at most a tenth, drawn at random.
+
+    Returns:
+        The numbers of the rows that are held out, int64 [n]; the keys of their queries and positives; and the
+        numbers of the rows whose query and positive are not among these, int64 [n].
+
+    Raises:
+        UserError: no rows are left to train on.
+    """
+    pairs = rows.keys[:, :2]
+    count = min(validation_pairs, len(pairs) // 10)
+    random = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, _HELD_OUT])))
+    held_out = np.sort(random.choice(len(pairs), count, replace=False))
+    keys = pairs[held_out]
+    trained = np.flatnonzero(~np.isin(pairs, keys).any(axis=1))
+    if not len(trained):
+        raise UserError(
+            f"{rows.rows.name}: all rows have a query or a positive that the model cannot tell from one of a "
+            "held-out row"
+        )
+    return held_out, frozenset(keys.ravel().tolist()), trained
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepPairs(Steps):
+    """Endless steps; call it to get the iterator. It can be pickled.
+
+    The pairs of a step depend only on the seed and the number of the step. Each process takes its share.
+
+    Args:
+        path: folder of the corpus.
+        batch_size: pairs of a step, over all processes.
+        max_seq_len: longest sentence in tokens, [CLS] and [SEP] included.
+        alpha: language pairs are drawn in proportion to their number of pairs to this power.
+        position: `PairStep.position` of the last step; None starts at the beginning.
+    """
+
+    path: str
+    alpha: float
+
+    def open(self) -> Corpus:
+        """Open the corpus.
+
+        Raises:
+            UserError: there is none, or it has no parallel text.
+        """
+        corpus = Corpus(self.path, self.tokenizer)
+        if not corpus.parallel:
+            raise UserError(f"{self.path}: no parallel text in this corpus; build one with --parallel")
+        return corpus
+
+    def __call__(self) -> Iterator[PairStep]:
+        """Yield this process's share of one step after the other, without end."""
+        pairs_by_name = {"-".join(pair): pairs for pair, pairs in self.open().parallel.items()}
+        sizes = {name: len(pairs) for name, pairs in pairs_by_name.items()}
+        # The amount of a language pair is its number of pairs.
+        sampler = self.sampler(sizes, self.alpha, "retrieval")
+        while True:
+            draws = sampler.draw(self.batch_size)
+            source_ids = []
+            translation_ids = []
+            for name_index, item, reverse in zip(draws.stream, draws.item, draws.reverse):
+                pairs = pairs_by_name[sampler.names[name_index]]
+                source, translation = pairs[int(item)]
+                if reverse:  # half of the pairs, so that English is on both sides
+                    source, translation = translation, source
+                source_ids.append(source)
+                translation_ids.append(translation)
+            sources = self.tokenizer.sentences(source_ids, self.max_seq_len)
+            translations = self.tokenizer.sentences(translation_ids, self.max_seq_len)
+            yield PairStep(
+                sentences=sources[self.share] + translations[self.share],
+                negative=negatives(sources, translations),
+                position=sampler.state(),
+                pair_count=len(sources[self.share]),
+            )
+
+
+def negatives(sources: list[np.ndarray], translations: list[np.ndarray]) -> np.ndarray:
+    """[B, B] bool: whether pairs i and j have no sentence in common.
+
+    Pairs are read in both directions, so the source of one can be the translation of another.
+    """
+    source, translation = keys_of_ids(sources), keys_of_ids(translations)  # [B] each
+    share_a_sentence = (
+        (source[:, None] == source)
+        | (source[:, None] == translation)
+        | (translation[:, None] == source)
+        | (translation[:, None] == translation)
+    )  # [B, B]
+    return ~share_a_sentence

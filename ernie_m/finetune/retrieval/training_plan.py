@@ -1,0 +1,179 @@
+"""How a search model is trained on pairs of the user's own: the commands of the steps, and their scores.
+
+The pairs are those that `ernie-m prepare pairs` writes. Their number and their length decide the flags.
+"""
+
+import math
+import shlex
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ernie_m.model.checkpoint.open import open_checkpoint
+from ernie_m.reader.files.dataset_folder import split_label
+from ernie_m.utils.errors import UserError, command_name
+from ernie_m.utils.files import read_json
+from ernie_m.utils.text_tables import in_columns
+
+_BATCH = 64  # pairs of a step, or fewer long ones
+_STEP_TOKENS = 8192
+# The learning rate and the most steps, by the width of the start: the small encoder of
+# configs/pretrain/own.yaml, E5-small, released weights. Other widths take those of the nearest.
+_RATE_AND_STEPS = {128: (1e-3, 9000), 384: (5e-5, 100), 768: (2e-5, 2000)}
+# Static embeddings: docs/results.md has the study of these.
+_TABLE = "configs/table/ernie_config.json"
+_PIECES = 8000
+_TABLE_BATCH = 512
+_TABLE_RATE = 1e-2
+_FEW_PAIRS = 100  # if fewer are held out, the scores say how many per cent one of them is
+_REPORT = "retrieval.json"
+
+
+class Command(NamedTuple):
+    """A command of the project.
+
+    Attributes:
+        purpose: what it does, in words.
+        words: the program and its flags.
+        result: the file that it writes last.
+        minutes: how long it takes on one core.
+    """
+
+    purpose: str
+    words: Sequence[object]
+    result: Path
+    minutes: float = 0.0
+
+    def __str__(self) -> str:
+        return shlex.join([command_name(), *map(str, self.words)])
+
+
+def steps_of_table(pairs: Path, folder: Path, counts: Mapping[str, Any]) -> list[Command]:
+    """The commands that train a vocabulary on the pairs, and static embeddings of its pieces.
+
+    Args:
+        pairs: the folder of the pairs.
+        folder: for the model; the vocabulary is below it.
+        counts: the name of each file -> where it is, and the numbers of its pairs.
+    """
+    vocab = folder / "vocab"
+    words = ["train_vocab", "--output", vocab, "--vocab_size", _PIECES, "--hard_vocab_limit", "false"]
+    for name, count in counts.items():
+        if count["trained"]:
+            label = "query-positive" if split_label(count["files"])[0] is None else name
+            words += ["--parallel", f"{label}<={pairs / 'train' / name}.tsv"]
+    trained, held_out = totals(counts)
+    batch_size = max(2, min(_TABLE_BATCH, trained // 10))
+    epochs = max(3.0, 16.0 * (4000 / max(trained, 4000)) ** 0.5)
+    flags = {
+        **on_pairs(pairs, batch_size, math.ceil(epochs * trained / batch_size), _TABLE_RATE, parts=2),
+        "ernie_config_path": _TABLE,
+        "piece_model_path": vocab / "piece.model",
+        # More pairs bear a sharper softmax and fewer epochs; these fit the study in docs/results.md.
+        "scale": round(max(3.0, 3.5 * math.log10(trained) - 5.5), 1),
+    }
+    purpose = f"train a static model on {trained:,} pairs, and search the {held_out:,} held-out pairs"
+    return [
+        Command("train a vocabulary", words, vocab / "piece.model"),
+        search(purpose, pairs, folder, flags),
+    ]
+
+
+def totals(counts: Mapping[str, Any]) -> tuple[int, int]:
+    """How many pairs are trained on, and how many are held out, in all files."""
+    trained = sum(count["trained"] for count in counts.values())
+    return trained, sum(count["held_out"] for count in counts.values())
+
+
+def search(
+    purpose: str, pairs: Path, folder: Path, flags: Mapping[str, object], minutes: float = 0.0
+) -> Command:
+    """The command that searches the held-out pairs, after a training if the flags say so."""
+    flags = {"pairs": pairs / "held-out", "untrained": "false", "checkpoints": folder, **flags}
+    words = chain.from_iterable((f"--{name}", value) for name, value in flags.items())
+    return Command(purpose, ["run_retrieval", *words], folder / _REPORT, minutes)
+
+
+def on_pairs(pairs: Path, batch_size: int, steps: int, rate: float, parts: int = 5) -> dict[str, object]:
+    """The flags of a training, with an evaluation and a checkpoint after each part."""
+    return {
+        "do_train": "true",
+        "train_set": pairs / "train.tsv",
+        "loss": "softmax",
+        "both_directions": "true",
+        "batch_size": batch_size,
+        "learning_rate": rate,
+        "max_steps": steps,
+        "validation_steps": steps // parts,
+        "save_steps": steps // parts,
+        "keep_checkpoints": 1,  # of E5-small one has 1.3 GB
+    }
+
+
+def steps_on_pairs(pairs: Path, output: Path, start: str, facts: Mapping[str, Any]) -> list[Command]:
+    """The commands that score a model, train it on the pairs, and score it again.
+
+    Args:
+        start: the folder or the name of the model.
+        facts: "pairs", the counts of each file, and "tokens_of_a_pair".
+
+    Raises:
+        UserError: the model has no layers.
+    """
+    config = open_checkpoint(start).config
+    if config.is_static:
+        raise UserError(f"--start {start}: it is a static model; leave --start out, and one is trained anew")
+    # The nearest by ratio: 256 is nearer to 384 than to 128.
+    nearest = min(_RATE_AND_STEPS, key=lambda width: abs(math.log(width / config.hidden_size)))
+    rate, most_steps = _RATE_AND_STEPS[nearest]
+    tokens = facts["tokens_of_a_pair"]
+    trained, held_out = totals(facts["pairs"])
+    batch_size = max(2, min(_BATCH, int(_STEP_TOKENS / tokens), trained // 10))
+    steps = max(20, min(most_steps, 13 * trained // batch_size))  # at most 13 epochs
+    # The minutes that a pair takes in training, on one core: an estimate. In a search it takes a third.
+    minutes = 1e-9 * config.num_hidden_layers * config.hidden_size**2 * tokens / 60
+    searched = held_out * minutes / 3
+    validated = 6 * min(500, trained // 10) * minutes / 3  # before the first step and after five parts
+    model = {"init_pretraining_params": start}
+    return [
+        search(
+            f"search the {held_out:,} held-out pairs before the training",
+            pairs,
+            output / "before",
+            model,
+            searched,
+        ),
+        search(
+            f"train on {trained:,} pairs, and search again",
+            pairs,
+            output,
+            {**on_pairs(pairs, batch_size, steps, rate), **model},
+            steps * batch_size * minutes + validated + searched,
+        ),
+    ]
+
+
+def scores(folders: Mapping[str, Path], counts: Mapping[str, Any]) -> str:
+    """The share of held-out pairs that are found, as a table, and what one of few pairs is in it.
+
+    Args:
+        folders: a name for the table -> the folder of a search.
+        counts: as of `steps_of_table`.
+    """
+    rows = []
+    for measure in ("cosine", "margin"):
+        for name, folder in folders.items():
+            for report in read_json(folder / _REPORT)["tables"]:
+                if report["title"].startswith(f"mean of both directions, {measure},"):
+                    (row,) = report["seeds"].values()
+                    header = ["", *row]  # all reports have the same columns
+                    rows.append([f"{name}, by {measure}", *(f"{value:.1f}" for value in row.values())])
+    lines = [
+        "held-out pairs whose other side is found, per cent, mean of both directions",
+        in_columns([header, *rows]),
+    ]
+    for name, count in counts.items():
+        if 0 < count["held_out"] < _FEW_PAIRS:
+            lines.append(f"one held-out pair of {name} is {100 / count['held_out']:.1f} per cent")
+    return "\n".join(lines)

@@ -1,0 +1,330 @@
+"""What all fine-tuning commands share: log, run folder, identity, engine, the files of a model, report."""
+
+import hashlib
+import math
+import re
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import paddle
+from paddle import Tensor
+
+from ernie_m.finetune import score_tables
+from ernie_m.finetune.finetune_args import FinetuneFlags, TrainingFlags, log_ineffective_flags
+from ernie_m.model.checkpoint.open import Checkpoint, open_checkpoint
+from ernie_m.model.checkpoint.write import ModelFiles, model_files
+from ernie_m.model.config import ErnieMConfig
+from ernie_m.model.kernel_selection import use_kernels
+from ernie_m.model.optimization import Schedule, build_optimizer, linear_warmup_decay
+from ernie_m.model.tasks import CLASSIFICATION, QUESTION_ANSWERING, TOKEN_CLASSIFICATION
+from ernie_m.reader.tokenization import Tokenizer
+from ernie_m.training import distributed
+from ernie_m.training.checkpoint import RUN, TRAINED, FolderRules, RunFolder, has_state, read_step
+from ernie_m.training.engine import Engine
+from ernie_m.training.log import METRICS, Evaluation, Interval
+from ernie_m.training.precision import Precision
+from ernie_m.training.trainer import Pace, Trainable
+from ernie_m.utils import logging
+from ernie_m.utils.args import deciding_options
+from ernie_m.utils.errors import UserError, command_words
+from ernie_m.utils.files import sha256_of
+from ernie_m.utils.logging import copy_log, logger
+
+SUMS = ("correct", "count")  # the values that a task's `loss` returns beside the loss, summed over a step
+# Flags that name what a run reads, where a command has them.
+_READ = (
+    "init_checkpoint",
+    "init_pretraining_params",
+    "ernie_config_path",
+    "vocab_path",
+    "piece_model_path",
+    "label_map_config",
+    "lang_map_config",
+    "train_set",
+    "pairs",
+)
+
+
+def set_up(flags: TrainingFlags) -> None:
+    """Start a command: join the other processes, open the log, and log the command line."""
+    device = distributed.init(flags.use_cuda)
+    use_kernels(flags.kernels)
+    logging.setup(rank=distributed.rank(), is_copied=True)  # `run_folder` copies the log
+    logger.info("command: %s (paddle %s)", shlex.join(command_words()), paddle.__version__)
+    if device == "cpu" and flags.use_cuda and "use_cuda" in flags.on_command_line:
+        logger.warning("--use_cuda true: Paddle sees no GPU, so the CPU is used")
+    log_ineffective_flags(flags)
+
+
+@contextmanager
+def run_folder(flags: TrainingFlags, identity: dict[str, Any]) -> Iterator[RunFolder]:
+    """Lock --checkpoints for a run.
+
+    Raises:
+        UserError: another command writes there, or the folder holds another run.
+    """
+    # What overwriting must not remove; %d stands for the seed in the weights of run_retrieval.py.
+    paths = [path for name in _READ if (path := getattr(flags, name, None))]
+    sources = {path.replace("%d", str(seed)) for path in paths for seed in flags.seeds}
+    rules = FolderRules(
+        ways_out="choose another --checkpoints, or begin anew with --overwrite true. To train its model "
+        "further, begin a new run in another --checkpoints, with --init_pretraining_params "
+        f"{flags.checkpoints}/best, or its last step, if nothing was selected",
+        # run.json first: if the removal is interrupted, what remains belongs to no run.
+        contents=(*map(re.escape, (RUN, METRICS)), *TRAINED, *flags.beside_run),
+    )
+    start = flags.init_checkpoint
+    # A step folder of another run folder, to go on from.
+    resume_from = Path(start) if start and has_state(Path(start)) else None
+    folder = RunFolder(
+        Path(flags.checkpoints),
+        rules,
+        keep_checkpoints=flags.keep_checkpoints,
+        overwrite=flags.overwrite,
+        sources=sorted(sources),
+        resume_from=resume_from,
+    )
+    with folder.locked():
+        # A step folder belongs to one seed, and other seeds may be run beside it.
+        folder.claim({**identity, "random_seed": list(flags.seeds)})
+        # ./log/job.log.0, the official place, has the lines of all runs; this copy has those of this one.
+        distributed.on_main(lambda: copy_log(folder.path / "log" / "job.log.0"))
+        yield folder
+
+
+def identity_of(
+    flags: TrainingFlags,
+    task: str,
+    starts: Iterable[Checkpoint | None],
+    config: ErnieMConfig,
+    tokenizer: Tokenizer,
+    **more: Any,
+) -> dict[str, Any]:
+    """The identity of a run but for its seeds, JSON values.
+
+    Args:
+        task: its name.
+        starts: the checkpoint that each seed starts from; None: random weights.
+        more: further values, such as the digests of data files.
+    """
+    flags_that_decide = deciding_options(flags)
+    del flags_that_decide["random_seed"]  # a step folder belongs to one seed of the run
+    return {
+        "task": task,
+        **flags_that_decide,
+        **more,
+        "start": _weights_of(flags, starts),
+        "model": config.to_dict(),
+        "vocabulary": tokenizer.digest,
+    }
+
+
+def _weights_of(flags: TrainingFlags, starts: Iterable[Checkpoint | None]) -> str:
+    """The digests of the weights that the seeds start from, or "random".
+
+    If --init_checkpoint is a step folder, these are the weights that its run started from.
+
+    Raises:
+        UserError: --init_checkpoint is a step folder, and --random_seed is not its seed alone.
+    """
+    if flags.init_checkpoint and has_state(Path(flags.init_checkpoint)):
+        saved = read_step(Path(flags.init_checkpoint))
+        if flags.seeds != (saved["seed"],):
+            raise UserError(
+                f"{flags.init_checkpoint} is of --random_seed {saved['seed']}; give that one alone"
+            )
+        return saved["identity"].get("start", "of an earlier version")
+    by_path = {start.path: start for start in starts if start is not None}  # seeds may share a folder
+    return ", ".join(_digest_of_weights(start) for start in by_path.values()) or "random"
+
+
+def _digest_of_weights(checkpoint: Checkpoint) -> str:
+    """SHA-256 of the tensors, the same in every file format."""
+    digest = hashlib.sha256()
+    for name in sorted(checkpoint.tensors):
+        array = checkpoint.tensors[name]
+        digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+    return digest.hexdigest()
+
+
+def digest_of_files(paths: Iterable[str | Path]) -> str | None:
+    """SHA-256 of the digests of the files, in the given order; None without files."""
+    digests = "".join(sha256_of(path) for path in paths)
+    return hashlib.sha256(digests.encode()).hexdigest() if digests else None
+
+
+def open_step(step: Path | None, start: Checkpoint | None) -> Checkpoint | None:
+    """Open the step folder that a run goes on from, unless it is the start; without one, return the start."""
+    if step is None or (start is not None and step == start.path):
+        return start
+    return open_checkpoint(step)
+
+
+def make_engine(
+    flags: TrainingFlags,
+    model: paddle.nn.Layer,
+    total_steps: int,
+    seed: int,
+    schedule: Schedule | None = None,
+    loss_scaling: Mapping[str, Any] | None = None,
+) -> Engine:
+    """Make the optimizer and the engine of a model.
+
+    Args:
+        schedule: the schedule of the learning rate; None: a linear rise and decay.
+        loss_scaling: what only FinetuneFlags has flags for; see `Precision`.
+    """
+    if schedule is None:
+        warmup_steps = int(total_steps * flags.warmup_proportion)
+        schedule = linear_warmup_decay(warmup_steps, total_steps, flags.lr_schedule_style)
+    optimizer = build_optimizer(
+        model,
+        flags.learning_rate,
+        schedule,
+        flags.weight_decay,
+        flags.layerwise_lr_decay,
+    )
+    return Engine(model, optimizer, seed, precision=Precision(flags.amp, "O1", loss_scaling), sums=SUMS)
+
+
+def pace_of(flags: TrainingFlags) -> Pace:
+    """How often a run logs and saves, and when a stalled process is ended, as the flags say."""
+    return Pace(
+        log_steps=flags.skip_steps,  # the official name of this flag
+        save_steps=flags.save_steps,
+        stall_ends_seconds=flags.stall_ends_seconds,
+    )
+
+
+def official_line(interval: Interval, total_steps: int, measure: str) -> str:
+    """A line of the log as the official code writes it. `measure`: such as "ave acc: 0.912"."""
+    steps = interval.sums["steps"]
+    loss = interval.sums["loss"] / steps if steps else math.nan
+    return (
+        f"step: {interval.steps}/{total_steps}, ave loss: {loss:f}, {measure}, lr: {interval.step.lr:.3e}, "
+        f"grad norm: {interval.step.grad_norm:.3f}, speed: {interval.steps_per_second:.3f} steps/s, "
+        f"{interval.remaining} left"
+    )
+
+
+class TrainingOfSeeds(Trainable):
+    """The base of the tasks of fine-tuning, which train one seed after the other.
+
+    Attributes:
+        config, tokenizer: the config and the tokenizer of the model.
+        seed: the one that is trained now.
+    """
+
+    config: ErnieMConfig
+    tokenizer: Tokenizer
+    seed: int
+
+    def record(self, interval: Interval) -> dict[str, Any]:
+        """See `Trainable`: lr is that of the last step, the mean loss is None if all steps were skipped."""
+        return {
+            "step": interval.steps,
+            "lr": interval.step.lr,
+            "loss": interval.sums["loss"] / interval.sums["steps"] if interval.sums["steps"] else None,
+        }
+
+    def files_with(
+        self,
+        engine: Engine,
+        masters: Mapping[str, Tensor],
+        evaluation: Evaluation | None,
+        settings: Mapping[str, Any],
+        facts: Mapping[str, Any],
+        leave_out: tuple[str, ...] = (),
+    ) -> ModelFiles:
+        """The files of the model; see `ernie_m.training.trainer.Trainable.files`.
+
+        Args:
+            settings: "task", "labels" and "reading" for config.json.
+            facts: for the model card; steps, seed, command and scores are added.
+            leave_out: prefixes of the names of weights that are not written.
+        """
+        facts = {
+            **facts,
+            "steps": engine.steps,
+            "seed": self.seed,
+            "command": shlex.join(command_words()),
+        }
+        if evaluation is not None:
+            facts["scores"] = evaluation.scores
+        return model_files(
+            engine.model,
+            self.config,
+            vocab_path=self.tokenizer.vocab_path,
+            piece_model_path=self.tokenizer.piece_model_path,
+            facts=facts,
+            settings={**settings, "step": engine.steps},
+            leave_out=leave_out,
+            masters=masters,
+        )
+
+
+def log_and_write_report(
+    flags: TrainingFlags,
+    name: str,
+    tables: Sequence[score_tables.Table],
+    facts: Mapping[str, Any],
+) -> None:
+    """Log the tables, and write them as <name>.txt, .md and .json into --checkpoints."""
+    logger.info(f"results\n{score_tables.to_text(tables)}")
+    if distributed.is_main():
+        score_tables.write_report(Path(flags.checkpoints), name, tables, facts)
+
+
+# The largest hidden size for which a rate and a decay are taken -> (rate, decay). 256: the best of three
+# rates for XNLI with 3 layers of 128. 512: what XNLI learned well with in 12 layers of 384, in one epoch of
+# 39,302 pairs. Tags and answers, which belong to tokens, are learned with higher rates, those of the paper
+# (Table 13 for large; the official scripts for base); 12 layers of 384 learned tags better so, too.
+_BY_HIDDEN_SIZE = {
+    CLASSIFICATION: {256: (5e-4, 1.0), 512: (1.5e-4, 0.9), math.inf: (5e-5, 0.8)},
+    TOKEN_CLASSIFICATION: {256: (5e-4, 1.0), 512: (4e-4, 0.9), math.inf: (4e-4, 0.8)},
+    QUESTION_ANSWERING: {256: (5e-4, 1.0), 512: (3e-4, 0.9), 768: (3e-4, 0.8), math.inf: (8e-5, 0.9)},
+}
+
+
+class _Amount(NamedTuple):
+    """How much a training sees: each row `times` times, but at least `least` examples and at most `most`."""
+
+    times: int
+    least: int
+    most: int
+    fewest_epochs: int = 1
+
+
+# 1,280 examples are 40 steps of 32. Contexts are long, so they are seen less often than texts.
+_AMOUNTS = {
+    CLASSIFICATION: _Amount(20, 1280, 10_000),
+    TOKEN_CLASSIFICATION: _Amount(20, 1280, 6500),
+    QUESTION_ANSWERING: _Amount(10, 0, 3000, fewest_epochs=2),
+}
+
+
+def with_rates(flags: FinetuneFlags, config: ErnieMConfig, rows: int, task: str) -> FinetuneFlags:
+    """Flags with the rates that suit a start; those that were given stay.
+
+    Args:
+        config: the config of the pre-trained weights.
+        rows: the number of rows of the training set. The fewer there are, the more often each is seen.
+        task: one of `ernie_m.model.tasks.SUPERVISED_TASKS`.
+    """
+    size = min(largest for largest in _BY_HIDDEN_SIZE[task] if config.hidden_size <= largest)
+    rate, decay = _BY_HIDDEN_SIZE[task][size]
+    amount = _AMOUNTS[task]
+    examples = min(amount.most, max(amount.least, amount.times * rows))
+    epochs = max(amount.fewest_epochs, round(examples / rows))
+    rates = {"learning_rate": rate, "layerwise_lr_decay": decay, "epoch": epochs}
+    suited = {name: value for name, value in rates.items() if name not in flags.on_command_line}
+    shape = f"{config.num_hidden_layers} layers of {config.hidden_size}"
+    in_words = ", ".join(f"--{name} {value}" for name, value in suited.items())
+    logger.info("for a start of %s and %d rows: %s", shape, rows, in_words)
+    return replace(flags, **suited)

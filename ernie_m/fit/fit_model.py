@@ -1,0 +1,198 @@
+"""A model that has learned rows with labels: a head on vectors that stay as they are, or the whole model.
+
+The head is scikit-learn's logistic regression. `ernie_m.fit.whole_model` trains the whole model.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from ernie_m.finetune.classifier import sigmoid, softmax
+from ernie_m.fit.labelled_rows import MANY_TWINS, Rows
+from ernie_m.fit.scores import Scored
+from ernie_m.inference.load import LoadedModel, load, load_opened
+from ernie_m.inference.tasks import PredictionOptions, make_answerer
+from ernie_m.model.checkpoint.key_mapping import encoder_shapes
+from ernie_m.model.checkpoint.open import open_checkpoint
+from ernie_m.model.checkpoint.weights import Weights
+from ernie_m.model.checkpoint.write import files_of
+from ernie_m.model.open_model import OpenedModel
+from ernie_m.model.preprocessing import NEITHER, READING
+from ernie_m.model.tasks import CLASSIFICATION, EMBEDDING, MEAN_OF_TOKENS, MULTI_LABEL, TASKS
+from ernie_m.reader.write_tokenizer import write_ours
+from ernie_m.training.stop_requests import StopSignal
+from ernie_m.utils.errors import UserError
+from ernie_m.utils.files import atomic_dir
+from ernie_m.utils.logging import logger
+from ernie_m.utils.paddle_settings import prepare
+
+_LONGEST = 256  # tokens of a text, or of a pair, that a whole model learns
+_SURE = 20.0  # the logit of a label that every row has; less, that of one that none has
+
+
+def fit_model(
+    loaded: LoadedModel,
+    rows: Rows,
+    output: Path | None,
+    whole: bool = False,
+    layer: str | int | None = None,
+    name: str = "fit",
+    stop: StopSignal | None = None,
+) -> tuple[LoadedModel, Scored | None] | None:
+    """Learn from rows, and write the model to a new folder; None: it is not written.
+
+    Args:
+        whole: whether the whole model is trained; always, if the rows are pairs or have numbers.
+        layer: that of the vectors; see `PredictionOptions`.
+        name: what has the rows, for warnings.
+        stop: tells whether the process was asked to stop.
+
+    Returns:
+        the model, and what models that had not learned a row answer to it, None if that cannot be scored
+        (`Rows.faults`); None alone: the process shall stop.
+
+    Raises:
+        UserError: the model was exported, or there is no folder for a whole model.
+    """
+    whole = whole or rows.needs_whole_model
+    if loaded.exported_layer is not None:
+        raise UserError(f"{loaded.folder}: it was exported; fit learns from the checkpoint")
+    if whole and (output is None or layer is not None):
+        raise UserError(
+            "a whole model is trained, in a folder and with all layers: give a folder, and no layer"
+        )
+    options = PredictionOptions(pooling=MEAN_OF_TOKENS, layer=layer, normalize=False, centre=False)
+    encode = make_answerer(EMBEDDING, loaded, options)
+    limit = min(_LONGEST, loaded.longest) if whole else encode.max_seq_len
+    prompt = "" if whole else loaded.reading.prompt(NEITHER)
+    rows.task(loaded.tokenizer, limit, prompt).warn_of_texts(name, rows.examples)
+    vectors = encode.vectors([" ".join(filter(None, example[:2])) for example in rows.examples])
+    if len(np.unique(rows.languages)) > 1:
+        rows = rows.with_translations(vectors)
+    elif not rows.are_pairs and (share := rows.twins(vectors)) > MANY_TWINS:
+        logger.warning(
+            "%s: %.0f %% of the texts are near another one; if they are translations or copies, the score is "
+            "too high: give --language or --group",
+            name,
+            100 * share,
+        )
+    if whole:
+        prepare()
+        from ernie_m.fit.whole_model import fit_whole  # here, because it imports Paddle
+
+        stop = StopSignal(active=False) if stop is None else stop
+        return fit_whole(loaded, rows, output, limit, name, stop)
+    scored = None if rows.faults() else Scored(rows, _held_out_answers(vectors, rows))
+    fitted = _fitted(loaded, rows, *_head(vectors, rows), encode.layer)
+    if output is None:
+        return _in_memory(fitted, loaded), scored
+    _save(fitted, rows, output)
+    return load(output, engine=loaded.engine_name), scored
+
+
+def scored_by(loaded: LoadedModel, rows: Rows, name: str) -> Scored:
+    """What a model answers to rows. `name`: what has them."""
+    answerer = make_answerer(CLASSIFICATION, loaded)
+    answerer.task.warn_of_texts(name, rows.examples)
+    return Scored(rows, np.array(answerer.predictions(answerer.task.encode(rows.examples))))
+
+
+def _held_out_answers(vectors: np.ndarray, rows: Rows) -> np.ndarray:
+    """The probabilities of each row by a head that learned the other parts, [N, C]."""
+    outcomes = np.zeros((len(vectors), len(rows.names)))
+    for part in rows.parts():
+        others = np.setdiff1d(np.arange(len(vectors)), part)
+        weight, bias = _head(vectors[others], rows.some(others))
+        outcomes[part] = (sigmoid if rows.kind == MULTI_LABEL else softmax)(vectors[part] @ weight + bias)
+    return outcomes
+
+
+def _head(vectors: np.ndarray, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
+    """Weight [H, C] and bias [C], float32, of a logistic regression on vectors [N, H].
+
+    A label that every row has, or none, is predicted always, or never.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from threadpoolctl import threadpool_limits
+
+    targets = rows.targets
+    has_label = targets if rows.kind == MULTI_LABEL else np.eye(len(rows.names), dtype=int)[targets]  # [N, C]
+    weight = np.zeros((vectors.shape[1], len(rows.names)), np.float32)
+    bias = np.where(has_label.all(axis=0), _SURE, -_SURE).astype(np.float32)
+    regression = LogisticRegression(max_iter=1000)
+    known = np.flatnonzero(has_label.any(axis=0) & ~has_label.all(axis=0))
+    with threadpool_limits(1, user_api="blas"):  # threads that wait for each other take longer than one
+        if rows.kind == MULTI_LABEL:
+            for label in known:
+                regression.fit(vectors, targets[:, label])
+                weight[:, label], bias[label] = regression.coef_[0], regression.intercept_[0]
+        elif len(known):
+            regression.fit(vectors, targets)
+            coefficients, intercepts = regression.coef_, regression.intercept_  # [C, H] and [C]
+            if len(known) == 2:  # it has the difference of the two
+                coefficients = np.concatenate([-coefficients, coefficients]) / 2
+                intercepts = np.concatenate([-intercepts, intercepts]) / 2
+            weight[:, known], bias[known] = coefficients.T, intercepts
+    return weight, bias
+
+
+def _fitted(loaded: LoadedModel, rows: Rows, weight: np.ndarray, bias: np.ndarray, layer: int) -> OpenedModel:
+    """A classifier with the encoder of a checkpoint up to a layer, and a head.
+
+    Raises:
+        UserError: the layer is 0.
+    """
+    if layer == 0 and not loaded.config.is_static:
+        raise UserError("layer 0: a classifier needs a layer of the encoder, at least 1")
+    config = replace(loaded.config, num_hidden_layers=layer)
+    checkpoint = open_checkpoint(loaded.folder)  # it may have more layers than a classifier that was fitted
+    tensors = checkpoint.tensors
+    head = {"classifier.weight": weight, "classifier.bias": bias}
+    shapes = {name: tensors.shape(name) for name in encoder_shapes(config) if name in tensors}
+    shapes |= {name: array.shape for name, array in head.items()}
+
+    def fetch(name: str) -> np.ndarray:
+        return head[name] if name in head else tensors[name]
+
+    prompt = loaded.reading.prompt(NEITHER)
+    several = rows.kind == MULTI_LABEL
+    fitted = replace(
+        checkpoint,
+        tensors=Weights(tensors.source, shapes, fetch),
+        config=config,
+        task=CLASSIFICATION,
+        labels=rows.names,
+        settings=rows.kept(),
+        reading=loaded.reading.for_task(prompt, pooling=MEAN_OF_TOKENS, multi_label=several, pairs=False),
+    )
+    return OpenedModel(fitted, config, loaded.tokenizer, loaded.folder)
+
+
+def _in_memory(fitted: OpenedModel, loaded: LoadedModel) -> LoadedModel:
+    """A classifier that no folder has. Those of one model share its encoder, if OpenVINO runs it."""
+    classifier = load_opened(fitted, loaded.folder, amp=loaded.amp, engine=loaded.engine_name)
+    classifier.is_saved = False
+    if classifier.engine_name == "openvino":
+        key = EMBEDDING, classifier.num_layers
+        encode = classifier._engines[key] = loaded.engine(*key)
+        head = {name: fitted.checkpoint.tensors[name] for name in ("classifier.weight", "classifier.bias")}
+        classifier.weights = Weights.of({**encode.weights, **head})
+    return classifier
+
+
+def _save(fitted: OpenedModel, rows: Rows, output: Path) -> None:
+    """Write a classifier to a new folder."""
+    settings = {"task": CLASSIFICATION, "labels": rows.names, READING: fitted.reading.to_json()}
+    facts = {
+        "name": f"ERNIE-M, {CLASSIFICATION}",
+        "task": CLASSIFICATION,
+        "initialised_from": str(fitted.source),
+        "trained_on": f"{len(rows.examples)} texts, logistic regression on their vectors",
+    }
+    weights = {name: np.asarray(array, np.float32) for name, array in fitted.checkpoint.tensors.items()}
+    architecture = TASKS[CLASSIFICATION].model_class
+    files = files_of(weights, fitted.config, architecture, settings | rows.kept(), facts)
+    with atomic_dir(output) as new:
+        write_ours(new, fitted.tokenizer)
+        files.write(new)

@@ -1,0 +1,378 @@
+"""Rows with labels of one's own, from tables or from Python, and the one way in which some are held out.
+
+    read_rows or rows_of  ->  Rows: texts, label, language, group, place  ->  parts: a group is in one of five
+
+A head on vectors takes all five parts in turn, a training of the whole model holds the first one out.
+"""
+
+import math
+import warnings
+from collections import Counter
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain, combinations
+from numbers import Real
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ernie_m.finetune.classifier import Classification, MultiLabelClassification, Regression
+from ernie_m.model.preprocessing import COLUMNS, GIVEN
+from ernie_m.model.tasks import CLASSIFICATION, MULTI_LABEL, REGRESSION
+from ernie_m.reader.batching import Example
+from ernie_m.reader.files.dataset_folder import LabelledFile
+from ernie_m.reader.files.labelled_tables import read_labelled
+from ernie_m.reader.files.row_errors import MOST_FAULTS, Faults
+from ernie_m.reader.files.table_options import LabelOptions
+from ernie_m.reader.labels import (
+    ALL_LANGUAGES,
+    NO_LABEL,
+    check_labels,
+    input_hash,
+    normal_label,
+    number_in,
+    split_labels,
+)
+from ernie_m.reader.tokenization import Tokenizer
+from ernie_m.utils.errors import UserError, listed
+from ernie_m.utils.logging import logger
+from ernie_m.vectors.language_centring import FEWEST_SENTENCES
+from ernie_m.vectors.pooling import unit
+
+KINDS = (CLASSIFICATION, MULTI_LABEL, REGRESSION)
+_PARTS = 5
+# The least cosine of translations, less the mean vector of each language. Of 400 sentences in ten languages
+# 98 % of a sentence's rows are then in one group; of 1,000 that are no translations up to 4 % are in groups.
+_LEAST_COSINE = 0.5
+# In tables of translations 44 to 80 % of the texts have a neighbour so near, in news of one language up to
+# 24 %.
+_TWIN, MANY_TWINS = 0.6, 0.25
+_SAMPLE = 1000  # so many rows are compared with all others to know this share
+_MOST_STEPS = 10  # with more whole numbers it is asked whether they are classes
+
+
+class Rows(NamedTuple):
+    """Texts with labels.
+
+    Attributes:
+        kind: one of `KINDS`: one label a text, several or none, or a number.
+        examples: a text, or a pair, and its label: an id, whether it has each label, or a number.
+        names: of the labels, in the order of their ids; of numbers none.
+        languages: of each row, str [N]; "": not known.
+        groups: int64 [N]; rows of one group are held out together.
+        places: where each row stands, for messages.
+        given: name of a label -> what a user of Python gave for it.
+        columns: the flags that read the same columns of another table -> their values.
+    """
+
+    kind: str
+    examples: list[Example]
+    names: list[str]
+    languages: np.ndarray
+    groups: np.ndarray
+    places: list[str]
+    given: dict[str, Any]
+    columns: Mapping[str, str]
+
+    @property
+    def targets(self) -> np.ndarray:
+        """The labels: ids [N], whether each row has each label [N, C], or numbers [N]."""
+        return np.array([example.label for example in self.examples])
+
+    @property
+    def are_pairs(self) -> bool:
+        return self.examples[0].text_b is not None
+
+    @property
+    def needs_whole_model(self) -> bool:
+        """Whether a head on vectors cannot learn them."""
+        return self.are_pairs or self.kind == REGRESSION
+
+    @property
+    def inputs(self) -> np.ndarray:
+        """`input_hash` of each row, int64 [N]."""
+        return np.array([input_hash(*example[:2]) for example in self.examples])
+
+    def kept(self) -> dict[str, Any]:
+        """What config.json keeps of them."""
+        given = [self.given[name] for name in self.names]
+        return ({GIVEN: given} if given != self.names else {}) | (
+            {COLUMNS: self.columns} if self.columns else {}
+        )
+
+    def some(self, numbers: Sequence[int]) -> "Rows":
+        """The rows with these numbers."""
+        return self._replace(
+            examples=[self.examples[number] for number in numbers],
+            languages=self.languages[numbers],
+            groups=self.groups[numbers],
+            places=[self.places[number] for number in numbers],
+        )
+
+    def task(self, tokenizer: Tokenizer, max_seq_len: int, prompt: str = "") -> Classification:
+        if self.kind == REGRESSION:
+            return Regression(tokenizer, max_seq_len, self.are_pairs)
+        task_class = MultiLabelClassification if self.kind == MULTI_LABEL else Classification
+        return task_class(tokenizer, self.names, max_seq_len, prompt=prompt, pairs=self.are_pairs)
+
+    def with_translations(self, vectors: np.ndarray) -> "Rows":
+        """Rows that are each other's nearest in two languages are of one group, too.
+
+        Args:
+            vectors: one of each row, float32 [N, H].
+        """
+        keys = enumerate(self.groups.tolist())
+        return self._replace(groups=_joined(keys, _translations(vectors, self.languages), len(self.groups)))
+
+    def twins(self, vectors: np.ndarray) -> float:
+        """The share of the texts to which another one is near. Arguments: see `with_translations`."""
+        _, rows = np.unique(self.groups, return_index=True)  # of equal texts one
+        near = unit(vectors[rows] - vectors[rows].mean(axis=0))
+        sample = near[:: math.ceil(len(near) / _SAMPLE)]
+        counts = [
+            ((part @ near.T >= _TWIN).sum(axis=1) > 1).sum() for part in _few(sample)
+        ]  # not itself alone
+        return sum(counts) / len(sample)
+
+    def faults(self) -> list[str]:
+        """Why they cannot be scored, in words; none: they can."""
+        if len(np.unique(self.groups)) < 2:
+            return [f"{self.places[0]}: all rows have one text, or are of one group"]
+        faults = []
+        targets = self.targets
+        for number, name in enumerate(self.names if self.kind == CLASSIFICATION else ()):
+            rows = np.flatnonzero(targets == number)
+            if len(np.unique(self.groups[rows])) < 2:
+                faults.append(f"{self.places[rows[0]]}: the label '{name}' has one text, or one group, alone")
+        return faults
+
+    def parts(self) -> list[np.ndarray]:
+        """The numbers of the rows of each part; labels are spread over the parts."""
+        from sklearn.model_selection import StratifiedGroupKFold  # here, because it takes a second
+
+        targets = self.targets
+        strata = np.zeros(len(targets), int) if self.kind == REGRESSION else targets
+        if self.kind == MULTI_LABEL:  # the rarest label of each row
+            strata = np.where(targets, targets.sum(axis=0), np.inf).argmin(axis=1)
+        most = np.bincount(strata).max()
+        if most < 2:
+            strata, most = np.zeros_like(strata), len(strata)
+        splitter = StratifiedGroupKFold(
+            min(_PARTS, len(np.unique(self.groups)), most), shuffle=True, random_state=1
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a label has fewer rows than there are parts
+            parts = [part for _, part in splitter.split(strata, strata, self.groups)]
+        return [part for part in parts if len(part)]
+
+    def oddities(self, learned: "Rows | None" = None) -> Iterator[str]:
+        """What is odd about them, in words. `learned`: those that are learned from, if these are a test."""
+        ids = np.unique(self.targets, axis=0, return_inverse=True)[1].reshape(-1)
+        labels = () if self.kind == REGRESSION else ids
+        trained = None if learned is None else learned.inputs
+        yield from check_labels(self.inputs, labels, self.places.__getitem__, trained)
+        same: dict[str, list[str]] = {}
+        for name in self.names if learned is None else ():
+            same.setdefault("".join(name.casefold().split()), []).append(f"'{name}'")
+        for names in same.values():
+            if len(names) > 1:
+                yield f"the labels {listed(names)} differ only in case or white space"
+
+
+def read_rows(
+    files: Sequence[LabelledFile], options: LabelOptions, kind: str | None = None, like: Rows | None = None
+) -> Rows:
+    """Read tables of texts, or of pairs, with labels.
+
+    Args:
+        kind: None: several labels if --label names several columns, numbers if the column is called score,
+            and otherwise one label, if it looks like one.
+        like: rows whose labels these must have, to be scored.
+
+    Raises:
+        UserError: a table cannot be read, or as `rows_of`; names the files and the lines.
+    """
+    several = kind == MULTI_LABEL or (kind is None and "," in (options.label or ""))
+    purpose = "dev" if like else "train"
+    tables = [read_labelled(file.path, options, several).meant_for(purpose) for file in files]
+    columns = tables[0].columns
+    is_score = columns.get("label", "").lower() == "score"
+    found = kind or (MULTI_LABEL if several else REGRESSION if is_score else CLASSIFICATION)
+    if found == REGRESSION:
+        tables = [table.with_numbers(Faults(table.path, options.on_error == "skip")) for table in tables]
+    texts, labels, languages, groups, places = [], [], [], [], []
+    label_columns = {name for table in tables for name in table.label_columns}
+    expected = like.names if like and label_columns else label_columns
+    for file, table in zip(files, tables):
+        if missing := {*expected}.difference(table.label_columns):
+            raise UserError(
+                f"{file.path}, line 1: no column for the label {listed(sorted(missing))}; add it, with 1 "
+                "where a text has it, and 0 elsewhere"
+            )
+        language = "" if file.language == ALL_LANGUAGES else file.language
+        for row in table.rows:
+            texts.append(row.texts)
+            labels.append(row.label)
+            languages.append(row.language or language)
+            groups.append(row.group)
+            places.append(f"{file.path}, line {row.line}")
+    rows = rows_of(found, texts, labels, places, languages, groups, like)._replace(columns=columns)
+    unused = () if like else label_columns.difference(rows.names)
+    if unused:
+        raise UserError(
+            f"{files[0].path}, line 1: no row has the label {listed(sorted(unused))}; add rows with it, or "
+            "leave it out of --label"
+        )
+    if (kind, found, like) == (None, CLASSIFICATION, None):
+        _ask_for_kind(rows)
+    return rows
+
+
+def _ask_for_kind(rows: Rows) -> None:
+    """Ask for the kind of labels that may be several, or numbers.
+
+    Raises:
+        UserError: the question, with the place of such a label.
+    """
+    parts_of = [split_labels(name) for name in rows.names]
+    counts = Counter(chain.from_iterable(parts_of))
+    numbers = [number_in(name) for name in rows.names]
+    are_whole = all(number is not None and number.is_integer() for number in numbers)
+    may_be_numbers = None not in numbers and (rows.are_pairs or len(numbers) > _MOST_STEPS or not are_whole)
+    for id_, (name, parts) in enumerate(zip(rows.names, parts_of)):
+        may_be_several = len(parts) > 1 and any(counts[part] > 1 for part in parts)
+        if may_be_several or may_be_numbers:
+            place = rows.places[rows.targets.tolist().index(id_)]
+            raise UserError(
+                f"{place}: is '{name}' one label, several labels, or a number of which one may be more than "
+                f"another? Give --task {CLASSIFICATION}, {MULTI_LABEL} or {REGRESSION}"
+            )
+
+
+def rows_of(
+    kind: str,
+    texts: Sequence[Sequence[str]],
+    labels: Sequence[Any],
+    places: Sequence[str],
+    languages: Sequence[str],
+    groups: Sequence[Any],
+    like: Rows | None = None,
+) -> Rows:
+    """Rows of texts, or pairs, with their labels.
+
+    Args:
+        labels: a text or a number of each row; of several labels a list of them.
+        languages: of each row; "": not known.
+        groups: what rows that belong together share; "": nothing.
+        like: see `read_rows`.
+
+    Raises:
+        UserError: rows have no such label, or others than `like`, single texts stand beside pairs, or all
+            labels are the same (names all such rows), or scikit-learn is not installed.
+    """
+    try:
+        import sklearn  # noqa: F401 - it brings scipy, too, and all that follows needs both
+    except ImportError as error:
+        raise UserError(f"fit needs scikit-learn ({error}): pip install scikit-learn") from error
+    names: list[str] = []
+    given: dict[str, Any] = {}  # name of a label -> what it was given as first
+    width = len(texts[0]) if like is None else 1 + like.are_pairs
+    faults = [
+        f"{place}: {len(row)} texts, and other rows have {width}"
+        for row, place in zip(texts, places)
+        if len(row) != width
+    ]
+    if kind == REGRESSION:
+        values = [number_in(str(label)) for label in labels]
+        faults += [
+            f"{place}: {label!r} is no number; give one, or leave the row out"
+            for label, value, place in zip(labels, values, places)
+            if value is None
+        ]
+    else:
+        of_rows = [list(map(_named, some if kind == MULTI_LABEL else [some])) for some in labels]
+        for some in reversed(of_rows):
+            given.update(reversed(some))
+        names = like.names if like else sorted(given)
+        ids = {name: id_ for id_, name in enumerate(names)}
+        for some, place in zip(of_rows, places):
+            for name, label in some:
+                if not name:
+                    faults.append(f"{place}: {label!r} is no label; give a text, or leave the row out")
+                elif name not in ids:
+                    faults.append(f"{place}: the label '{name}' was not learned; learned: {listed(names)}")
+        has = [{ids.get(name) for name, _ in some} for some in of_rows]
+        if kind == CLASSIFICATION:
+            values = [row.pop() for row in has]
+        else:
+            values = [tuple(int(id_ in row) for id_ in ids.values()) for row in has]
+    refuse(faults)
+    if like is None and len({*values}) < 2:
+        only = f"the label '{names[0]}'" if kind == CLASSIFICATION else "equal labels"
+        raise UserError(f"{places[0]}: all {len(values):,} rows have {only}; add rows with another one")
+    if len({*given.values()}) < len(given):
+        raise UserError("two labels are equal for Python, as 1 and True are; give texts")
+    examples = [Example(*row, label=value) for row, value in zip(texts, values)]
+    keys = [(row, ("text", input_hash(*example[:2]))) for row, example in enumerate(examples)]
+    keys += [(row, ("group", group)) for row, group in enumerate(groups) if group not in ("", None)]
+    in_groups = _joined(keys, (), len(examples))
+    return Rows(kind, examples, names, np.array(languages), in_groups, list(places), given, {})
+
+
+def refuse(faults: Sequence[str], mend: str = "") -> None:
+    """Raise a UserError of the first of some faults, the number of the others, and what mends them."""
+    more = [f"and {len(faults) - MOST_FAULTS:,} more"] if len(faults) > MOST_FAULTS else []
+    if faults:
+        raise UserError(*faults[:MOST_FAULTS], *more, *([mend] if mend else []))
+
+
+def _named(label: Any) -> tuple[str, Any]:
+    """The name of a label, "" if it is none, and the label without numpy's type."""
+    name = normal_label(str(label)) if isinstance(label, str | Real | np.bool_) else ""
+    return ("" if name.lower() in NO_LABEL else name), label.item() if hasattr(label, "item") else label
+
+
+def _joined(keys: Iterable[tuple[int, Hashable]], pairs: Iterable[tuple[int, int]], count: int) -> np.ndarray:
+    """The number of the group of each of `count` rows, int64.
+
+    Args:
+        keys: (row, key); rows with an equal key are of one group.
+        pairs: (row, row), of one group.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    number_of: dict[Hashable, int] = {}
+    edges = [(row, count + number_of.setdefault(key, len(number_of))) for row, key in keys]
+    ends = np.array([*edges, *pairs]).T
+    size = count + len(number_of)
+    return connected_components(coo_array((np.ones(ends.shape[1]), ends), (size, size)), False)[1][:count]
+
+
+def _few(vectors: np.ndarray) -> list[np.ndarray]:
+    """Vectors, [N, H], in parts of at most 500, to be compared with many."""
+    return np.array_split(vectors, math.ceil(len(vectors) / 500))
+
+
+def _nearest(vectors: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The cosine of the nearest of `others` to each unit vector, float32 [N], and its number, int64 [N]."""
+    numbers = np.concatenate([(part @ others.T).argmax(axis=1) for part in _few(vectors)])
+    return (vectors * others[numbers]).sum(axis=1), numbers
+
+
+def _translations(vectors: np.ndarray, languages: np.ndarray) -> Iterator[tuple[int, int]]:
+    """Pairs of rows that are each other's nearest in two languages.
+
+    From each vector the mean of its language is taken, so languages with few rows are left out.
+    """
+    parts = []  # of each language: its rows, int64 [n], and their vectors, [n, H]
+    for language in np.unique(languages):
+        rows = np.flatnonzero(languages == language)
+        if len(rows) >= FEWEST_SENTENCES:
+            parts.append((rows, unit(vectors[rows] - vectors[rows].mean(axis=0))))
+    if left_out := len(languages) - sum(len(rows) for rows, _ in parts):
+        logger.warning("%d rows are of languages with too few to find their translations", left_out)
+    for (rows, ours), (other_rows, theirs) in combinations(parts, 2):
+        cosines, best = _nearest(ours, theirs)
+        _, back = _nearest(theirs, ours)
+        is_mutual = (back[best] == np.arange(len(rows))) & (cosines >= _LEAST_COSINE)
+        yield from zip(rows[is_mutual].tolist(), other_rows[best[is_mutual]].tolist())

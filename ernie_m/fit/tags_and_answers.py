@@ -1,0 +1,103 @@
+"""Taggers and models of questions for `ernie-m fit`, by the command of run_sequence_labeling and run_mrc."""
+
+import shutil
+from collections.abc import Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from ernie_m.finetune.finetune_args import LAST, FinetuneFlags
+from ernie_m.finetune.mrc import QuestionAnswering
+from ernie_m.finetune.run_seeds import fine_tune
+from ernie_m.finetune.sequence_label import Tagging
+from ernie_m.model.tasks import TOKEN_CLASSIFICATION
+from ernie_m.reader.files.conll import read_words
+from ernie_m.reader.files.dataset_folder import LabelledFile
+from ernie_m.reader.files.table_options import LabelOptions
+from ernie_m.reader.labels import write_places
+from ernie_m.reader.tag_schemes import JOINT, OUTSIDE, entity_tags, tag_names, to_iob2
+from ernie_m.training.stop_requests import StopSignal
+from ernie_m.utils.files import atomic_dir, atomic_file, remove
+
+
+def fit_words(
+    kind: str,
+    training: LabelledFile,
+    tests: Sequence[LabelledFile],
+    options: LabelOptions,
+    output: Path,
+    **given: Any,
+) -> bool:
+    """Train as run_sequence_labeling and run_mrc do, and write the model to `output`.
+
+    The tests are the dev files, which choose nothing. The same call goes on after an interruption.
+
+    Args:
+        given: further fields of FinetuneFlags: the start, and the precision.
+
+    Returns:
+        False after SIGTERM.
+
+    Raises:
+        UserError: a file cannot be read, or as `fine_tune`.
+    """
+    folder = output.with_name(f"{output.name}.training")
+    paths = [str(file.path) for file in (training, *tests)]
+    given["max_seq_len"] = 384  # or what the model has room for
+    if kind == TOKEN_CLASSIFICATION:
+        paths, of_tags = write_official_tags([training, *tests], options, folder)
+        given |= of_tags
+    else:
+        options.refuse_others(training.path, "questions in the form of SQuAD")
+    flags = FinetuneFlags(
+        train_set=paths[0],
+        dev_set=",".join(paths[1:]) or None,
+        do_val=bool(tests),
+        do_test=False,
+        checkpoints=str(folder),
+        official_compat=False,
+        rates_of_start=True,
+        select_on=LAST,
+        save_steps=200,
+        keep_checkpoints=1,
+        **given,
+    )
+    with StopSignal() as stop:
+        fine_tune(Tagging if kind == TOKEN_CLASSIFICATION else QuestionAnswering, flags, stop)
+    if stop:
+        return False
+    (model,) = [folder / "best"] if tests else folder.glob("step_*")
+    with atomic_dir(output) as new:
+        shutil.copytree(model, new, ignore=shutil.ignore_patterns("training_state"), dirs_exist_ok=True)
+    remove(folder)
+    return True
+
+
+def write_official_tags(
+    files: Sequence[LabelledFile], options: LabelOptions, folder: Path
+) -> tuple[list[str], dict[str, Any]]:
+    """Write files of tagged words in the official form, with the label map of the first.
+
+    Returns:
+        their paths, and the flags of run_sequence_labeling with which they are read.
+    """
+    sentences_of = []
+    tags: set[str] = set()  # those of the first file, which show the scheme of the others, too
+    for file in files:
+        sentences_of.append(read_words(file.path, tags, options=options))
+        tags = tags or {*chain.from_iterable(sentence.tags for sentence in sentences_of[0])}
+    mark_entities = bool(entity_tags(tags))
+    names = tag_names({tag[2:] for tag in tags - {OUTSIDE}}) if mark_entities else sorted(tags)
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for number, (file, sentences) in enumerate(zip(files, sentences_of)):
+        paths.append(str(folder / f"data_{number}.{file.path.name}.tsv"))
+        with atomic_file(paths[-1], "w") as new:
+            new.write("text_a\tlabel\n")
+            for words, tags_of_words, _ in sentences:
+                written = to_iob2(tags_of_words) if mark_entities else tags_of_words
+                new.write(f"{JOINT.join(words)}\t{JOINT.join(written)}\n")
+    label_map = str(folder / "label_map.json")
+    write_places(label_map, names)
+    options = {"label_map_config": label_map, "num_labels": len(names), "max_seq_len": 256}
+    return paths, {**options, "chunk_scheme": "IOB" if mark_entities else "NONE"}

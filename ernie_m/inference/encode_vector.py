@@ -1,0 +1,263 @@
+"""The work of encode_vector.py: open a model or an export, and write the vectors of texts to a new folder."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from ernie_m.inference.encode_vector_args import EncodeVectorFlags
+from ernie_m.inference.engines import FILES
+from ernie_m.inference.load import engine_of, exported_settings, load, load_opened
+from ernie_m.inference.tasks import PredictionOptions
+from ernie_m.inference.tasks.encode import EncodeTexts
+from ernie_m.model.checkpoint.open import open_checkpoint
+from ernie_m.model.open_model import open_model, settle_vectors
+from ernie_m.reader.batching import (
+    BATCH_TOKENS,
+    WINDOW_TEXTS,
+    EncodeExamples,
+    Example,
+    encode_in_windows,
+    warn_of_texts,
+)
+from ernie_m.reader.files.aligned_lines import Sentences, sentences_by_language
+from ernie_m.reader.files.labelled_tables import read_texts
+from ernie_m.reader.files.official_tsv import is_official
+from ernie_m.reader.task_reader import read_classification
+from ernie_m.training.prefetch import prefetch
+from ernie_m.utils.checksums import MANIFEST, write_manifest
+from ernie_m.utils.errors import UserError
+from ernie_m.utils.files import atomic_dir, only_writer_of
+from ernie_m.utils.logging import Progress, logger, setup_console
+from ernie_m.utils.paddle_settings import prepare
+from ernie_m.vectors.language_centring import LanguageMeans
+from ernie_m.vectors.pooling import SentenceEncoder, unit
+
+R = TypeVar("R")
+_HEADER_BYTES = 128  # what numpy writes before the data of an array of two dimensions
+
+
+def write_vectors(flags: EncodeVectorFlags) -> None:
+    """Run the command.
+
+    Raises:
+        UserError: a file is missing or damaged, or a flag does not fit the model.
+    """
+    if not flags.use_cuda:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # read by Paddle and by ONNX Runtime
+    is_exported = exported_settings(Path(flags.init_pretraining_params)) is not None
+    if not is_exported and engine_of(flags.engine) == "dygraph":
+        prepare()
+    setup_console()
+    with only_writer_of(flags.output_dir, "--output_dir"), atomic_dir(flags.output_dir) as folder:
+        if flags.data_format == "text":
+            flags.refuse_others(flags.data_set, "lines of text")
+            texts = Sentences(flags.data_set)
+        elif is_official(Path(flags.data_set)):  # it stays on disk
+            flags.refuse_others(flags.data_set, "tables in the official form")
+            texts = read_classification(flags.data_set, labels=False)
+        else:
+            texts = [Example(*row) for row in read_texts(Path(flags.data_set), flags)]
+        encode, encoder = open_encoder(flags)
+        warn_of_texts(flags.data_set, texts, encode.encode)
+        given = (folder, encoder, texts, encode.encode, flags.dtype, flags.batch_size * encode.max_seq_len)
+        if flags.vectors == "official":
+            write_official(*given)
+        else:
+            means = means_to_subtract(flags, encode, encoder) if flags.centre_on else None
+            write_one_of_each(*given, means=means, normalize=encode.normalize)
+        write_manifest(folder / MANIFEST)
+    logger.info("%s texts: %s", f"{len(texts):,}", flags.output_dir)
+
+
+def open_encoder(flags: EncodeVectorFlags) -> tuple[EncodeTexts, SentenceEncoder]:
+    """Open a checkpoint, or a folder that ernie-m export wrote.
+
+    Returns:
+        How the model makes vectors of texts, and what makes them of ids.
+
+    Raises:
+        UserError: the files cannot be used, or the model has no such layer, length or pooler.
+    """
+    path = Path(flags.init_pretraining_params)
+    # cls_emb.npy has pooled vectors; None: as the model's files say.
+    pooling = {"official": "pooled", "model": None}.get(flags.vectors, flags.vectors)
+    if exported_settings(path) is None and flags.engine not in FILES:
+        engine = engine_of(flags.engine)
+        if engine == "dygraph":
+            from ernie_m.training import distributed  # here, because it imports Paddle
+
+            distributed.init(flags.use_cuda)
+        files = (flags.ernie_config_path, flags.vocab_path, flags.piece_model_path)
+        opened = open_model(open_checkpoint(path), *files)
+        # The official pooled vectors are of the top layer, whatever layer the model's own vectors have.
+        flags = settle_vectors(flags, opened, recorded=() if pooling == "pooled" else ("layer",))
+        layer: str | None = flags.layer
+        loaded = load_opened(opened, path, amp=flags.amp, engine=engine, encoder_only=True)
+    else:
+        loaded = load(path, engine=flags.engine, amp=flags.amp)
+        if "max_seq_len" not in flags.on_command_line:  # only the default is lowered
+            flags = replace(flags, max_seq_len=min(flags.max_seq_len, loaded.longest_of_vectors))
+        # None: the layer of the export, unless the vectors are those of the top layer.
+        layer = flags.layer if pooling == "pooled" or "layer" in flags.on_command_line else None
+    if pooling == "pooled" and not loaded.has_pooler:
+        raise UserError(
+            f"{loaded.folder}: the weights have no pooler, which --vectors {flags.vectors} needs; give "
+            "--vectors mean, specials or cls"
+        )
+    options = PredictionOptions(
+        max_seq_len=flags.max_seq_len, pooling=pooling, layer=layer, prompt=flags.prompt
+    )
+    encode = EncodeTexts(loaded, options)
+    return encode, encode.encoder
+
+
+def means_to_subtract(
+    flags: EncodeVectorFlags, encode: EncodeTexts, encoder: SentenceEncoder
+) -> LanguageMeans:
+    """The mean vector of each language that --centre_on names, at the layer of the encoder.
+
+    Raises:
+        UserError: there are no means beside the model, or a file cannot be read.
+    """
+    if flags.centre_on == "model":
+        return encode.means_of_languages()
+    tokenizer = encode.model.tokenizer
+    vectors = {}
+    for language, sentences in sentences_by_language(flags.centre_on).items():
+        ids = tokenizer.encode_batch(sentences)
+        vectors[language] = encoder.vectors(tokenizer.sentences(ids, encode.max_seq_len))
+    return LanguageMeans.of(vectors)
+
+
+# Files of any number of vectors, in bounded memory
+
+
+@contextmanager
+def growing_array(path: str | os.PathLike, width: int, dtype: str) -> Iterator[Callable[[int], np.ndarray]]:
+    """A new .npy file that grows: an array [rows, width]. `np.load` reads it after the `with` statement.
+
+    Yields:
+        what appends rows, and returns them as an array [rows, width] that the caller fills.
+    """
+    row_type = np.dtype(dtype)
+    end = _HEADER_BYTES
+    with open(path, "xb+") as file:
+
+        def grow(rows: int) -> np.ndarray:
+            nonlocal end
+            if rows == 0:  # a memory map cannot be empty
+                return np.empty([0, width], row_type)
+            start = end
+            end += rows * width * row_type.itemsize
+            # Reserve the space: a full disk is an error here, not a signal while the memory map is written.
+            if hasattr(os, "posix_fallocate"):  # macOS has none
+                os.posix_fallocate(file.fileno(), start, end - start)
+            return np.memmap(file, row_type, "r+", start, (rows, width)).view(np.ndarray)
+
+        yield grow
+        shape = ((end - _HEADER_BYTES) // (width * row_type.itemsize), width)
+        file.seek(0)
+        # numpy pads the header, which holds the number of rows, to _HEADER_BYTES for any number of them.
+        np.lib.format.write_array_header_1_0(
+            file, {"descr": row_type.str, "fortran_order": False, "shape": shape}
+        )
+
+
+def write_official(
+    folder: Path,
+    encoder: SentenceEncoder,
+    texts: Sequence,
+    encode: EncodeExamples,
+    dtype: str = "float32",
+    batch_tokens: int = BATCH_TOKENS,
+    window: int = WINDOW_TEXTS,
+) -> None:
+    """Write cls_emb.npy and top_layer_emb.npy, as the official script does.
+
+    cls_emb.npy has the pooled first tokens, [N, H]. top_layer_emb.npy has the top layer's states of all
+    tokens without pads, one text after the other, [sum of lengths, H].
+
+    Args:
+        folder: the files must not be there yet.
+        encoder: makes vectors of ids.
+        texts: what `encode` takes.
+        encode: makes ids of texts, in the reader process.
+        dtype: type of the files, "float32" or "float16".
+        batch_tokens: padded tokens in one forward pass.
+        window: number of texts in memory at a time.
+    """
+    width = encoder.config.hidden_size
+    with (
+        growing_array(folder / "cls_emb.npy", width, dtype) as grow_texts,
+        growing_array(folder / "top_layer_emb.npy", width, dtype) as grow_tokens,
+    ):
+        for ids, batches in _windows(encoder, encoder.states, texts, encode, batch_tokens, window):
+            lengths = list(map(len, ids))
+            ends = np.cumsum(lengths)  # where each text ends in `token_vectors`
+            cls_vectors = grow_texts(len(ids))  # [texts, H]
+            token_vectors = grow_tokens(int(ends[-1]))  # [tokens, H]
+            for rows, (pooled, sequences) in batches:  # [B, H], [B, T, H]
+                cls_vectors[rows] = pooled
+                for row, states in zip(rows, sequences):
+                    length = lengths[row]
+                    token_vectors[ends[row] - length : ends[row]] = states[:length]  # without the pads
+
+
+def write_one_of_each(
+    folder: Path,
+    encoder: SentenceEncoder,
+    texts: Sequence,
+    encode: EncodeExamples,
+    dtype: str = "float32",
+    batch_tokens: int = BATCH_TOKENS,
+    window: int = WINDOW_TEXTS,
+    means: LanguageMeans | None = None,
+    normalize: bool = False,
+) -> None:
+    """Write vectors.npy, [N, H]: a vector of each text.
+
+    Args:
+        encoder: makes vectors of one layer.
+        means: the nearest of these is subtracted from each vector; None: vectors stay plain.
+        normalize: whether each vector is divided by its length.
+        others: as of `write_official`.
+    """
+    with growing_array(folder / "vectors.npy", encoder.config.hidden_size, dtype) as grow:
+        for ids, batches in _windows(encoder, encoder.batch, texts, encode, batch_tokens, window):
+            vectors = grow(len(ids))
+            for rows, batch in batches:
+                if means is not None:
+                    batch = means.centred(batch)
+                vectors[rows] = unit(batch) if normalize else batch
+
+
+def _windows(
+    encoder: SentenceEncoder,
+    compute: Callable[[np.ndarray], R],
+    texts: Sequence,
+    encode: EncodeExamples,
+    batch_tokens: int,
+    window: int,
+) -> Iterator[tuple[list[np.ndarray], Iterator[tuple[list[int], R]]]]:
+    """Yield the ids of `window` texts at a time, which another process makes, and their batches.
+
+    A batch has the numbers in the window of texts of similar length, and what the encoder makes of them.
+    """
+    progress = Progress(len(texts), "encoding", unit="texts")
+
+    def batches(ids: list[np.ndarray]) -> Iterator[tuple[list[int], R]]:
+        for rows, batch in encoder.batches(compute, ids, batch_tokens):
+            yield rows, batch
+            progress.update(len(rows))
+
+    with prefetch(partial(encode_in_windows, texts, encode, window), ahead=2) as windows:
+        for features in windows:
+            ids = [feature.ids for feature in features]
+            yield ids, batches(ids)
+    progress.close()

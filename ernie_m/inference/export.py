@@ -1,0 +1,202 @@
+"""Export a checkpoint as a folder that predicts by itself, after comparing its graph with the checkpoint.
+
+    config.json                            the model's settings, and "export" (ernie_m/inference/load.py)
+    vocab.txt, piece.model                 the tokenizer
+    inference.json, inference.pdiparams    Paddle inference model, or:
+    model.onnx, model.onnx.data            ONNX and its weights
+    README.md                              a model card with the difference to the checkpoint
+    language_means.safetensors             of an encoder that has them: the mean vector of each language
+    manifest.json                          sizes and checksums of the files above, except the card
+
+paddle2onnx 2.1.0 aborts on the graphs of Paddle 3.3.1, so export_onnx.py writes the ONNX graph.
+"""
+
+import errno
+import json
+import math
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+
+from ernie_m.inference.engines import FILES, WEIGHTS_FILES, GraphRunner, PaddleEngine
+from ernie_m.inference.export_paddle import ExportedGraph
+from ernie_m.inference.load import LoadedModel, run_onnx
+from ernie_m.model.checkpoint.model_card import model_card
+from ernie_m.model.checkpoint.weights import CARD, CONFIG, LANGUAGE_MEANS, PIECES, VOCAB
+from ernie_m.model.checkpoint.write import model_weights
+from ernie_m.model.preprocessing import COLUMNS, GIVEN, READING
+from ernie_m.model.tasks import EMBEDDING, TASKS, stored_name
+from ernie_m.reader.batching import padded_batches
+from ernie_m.reader.write_tokenizer import write_ours
+from ernie_m.utils.checksums import MANIFEST, write_manifest
+from ernie_m.utils.errors import UserError, install_command
+from ernie_m.utils.files import as_json, atomic_dir
+from ernie_m.utils.logging import logger
+
+TOLERANCE = 1e-4  # the largest difference between a graph and the checkpoint
+BATCH_TOKENS = 2048  # the most tokens of a batch, pads included
+# All that an export may have; another file in its folder is somebody's.
+NAMES = {CONFIG, VOCAB, PIECES, CARD, LANGUAGE_MEANS, MANIFEST, *FILES.values(), *WEIGHTS_FILES.values()}
+GENERATED_TEXTS = 64  # the number of texts on which a graph is compared
+CHECKED_ON = f"{GENERATED_TEXTS} made-up sentences"
+Outputs = list[dict[str, np.ndarray]]  # for each input: output name -> array, without pads
+
+
+def random_rows(
+    count: int, longest: int, ordinary_ids: np.ndarray, cls_id: int, sep_id: int, seed: int = 0
+) -> list[list[int]]:
+    """Rows of random ids. Most are short; the last one has the greatest length."""
+    random = np.random.default_rng(seed)
+    most = longest - 2  # without [CLS] and [SEP]
+    lengths = np.clip(random.lognormal(3.0, 0.8, count), 1, most).astype(int)  # the median is e^3 = 20
+    lengths[-1] = most
+    return [[cls_id, *random.choice(ordinary_ids, length).tolist(), sep_id] for length in lengths]
+
+
+def export(loaded: LoadedModel, output: Path, task: str, layer: int, form: str) -> None:
+    """Write the folder, if its graph agrees with the model within `TOLERANCE`.
+
+    Args:
+        loaded: a checkpoint.
+        output: a new folder, or one that is replaced.
+        task: `EMBEDDING`, or the task of the model's head.
+        layer: the layer at which an encoder ends; for other tasks the top layer.
+        form: a key of `FILES`.
+
+    Raises:
+        UserError: the graph does not agree, the disk is full, or the onnx library is not installed.
+    """
+    pad_id = loaded.config.pad_token_id
+    engine = loaded.engine(task, layer)  # refuses a task that the model is not for
+    tokenizer = loaded.tokenizer
+    ordinary_ids = np.setdiff1d(np.arange(tokenizer.vocab_size), tokenizer.special_ids)
+    rows = random_rows(GENERATED_TEXTS, loaded.longest, ordinary_ids, tokenizer.cls_id, tokenizer.sep_id)
+    expected = run_all(task, engine, rows, pad_id)
+    graph = ExportedGraph(loaded.part(task), task, layer, loaded.has_pooler)
+    with atomic_dir(output) as folder:
+        if form == "paddle":
+            _save_paddle(graph, folder / FILES[form])
+            exported: GraphRunner = PaddleEngine(folder, graph.outputs)
+        else:
+            _save_onnx(graph, folder / FILES[form], loaded)
+            has_pooled = "pooled" in graph.outputs
+            exported = run_onnx(folder / FILES[form], loaded.config, task, has_pooled)
+        difference = largest_difference(expected, run_all(task, exported, rows, pad_id))
+        message = "%s: the largest difference to the checkpoint is %.1e, on %s"
+        logger.info(message, form, difference, CHECKED_ON)
+        if difference > TOLERANCE or math.isnan(difference):
+            raise UserError(
+                f"{form}: the exported model differs from the checkpoint by {difference:.1e}, allowed are "
+                f"{TOLERANCE:.0e}; nothing was written"
+            )
+        report = {
+            "task": stored_name(task),
+            "layer": layer,
+            "outputs": graph.outputs,
+            "has_pooler": loaded.has_pooler,
+            "checked_on": CHECKED_ON,
+            "engines": {form: difference},  # the largest difference to the checkpoint
+        }
+        _write_rest(folder, loaded, report)
+
+
+def _save_onnx(graph: ExportedGraph, path: Path, loaded: LoadedModel) -> None:
+    """Write a graph from its weights.
+
+    Raises:
+        UserError: the onnx library is not installed.
+    """
+    try:
+        from ernie_m.inference.export_onnx import write_onnx
+    except ImportError as error:
+        raise UserError(f"{error.name} is missing: {install_command('export')}") from error
+    weights = model_weights(graph.model)
+    if not loaded.has_pooler:  # the model's is random
+        weights = {name: array for name, array in weights.items() if not name.startswith("pooler.")}
+    pooling = getattr(graph.model, "pooling", None)  # a classifier's: what its head reads
+    write_onnx(path, weights, loaded.config, graph.task, graph.layer, pooling=pooling)
+
+
+def _save_paddle(graph: ExportedGraph, path: Path) -> None:
+    """Trace a graph and write it.
+
+    Raises:
+        OSError: the disk is full. Paddle leaves incomplete files then and says nothing.
+        UserError: Paddle cannot write the code that it traces.
+    """
+    ids = paddle.static.InputSpec([None, None], "int64", "input_ids")
+    try:
+        paddle.jit.save(graph, str(path.with_suffix("")), input_spec=[ids])
+    except OSError as error:
+        cache = Path("~/.cache/paddle").expanduser()
+        raise UserError(f"{cache}: not writable ({error.strerror}); set HOME to another folder") from error
+    # The file has these parameters and those of the head, so it must be at least as large as these.
+    parameters = list(graph.encoder.embeddings.parameters())
+    for layer in graph.layers:
+        parameters += layer.parameters()
+    smallest = sum(parameter.numel().item() * parameter.element_size() for parameter in parameters)  # bytes
+    if path.with_suffix(".pdiparams").stat().st_size < smallest or not _is_json(path):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+
+def _is_json(path: Path) -> bool:
+    try:
+        json.loads(path.read_bytes())
+    except ValueError:
+        return False
+    return True
+
+
+def _write_rest(folder: Path, loaded: LoadedModel, report: dict[str, Any]) -> None:
+    """Write the tokenizer, the language means of an encoder, config.json, the manifest and the model card."""
+    write_ours(folder, loaded.tokenizer)
+    if report["task"] == stored_name(EMBEDDING) and loaded.language_means_path is not None:
+        shutil.copyfile(loaded.language_means_path, folder / LANGUAGE_MEANS)
+    settings: dict[str, Any] = {**loaded.config.to_dict(), "model_type": "ernie_m", "task": report["task"]}
+    if loaded.labels:
+        settings["labels"] = loaded.labels
+    if loaded.given_labels != loaded.labels:
+        settings[GIVEN] = loaded.given_labels
+    if reading := loaded.reading.to_json():
+        settings[READING] = reading
+    if loaded.columns:
+        settings[COLUMNS] = loaded.columns
+    settings["export"] = report
+    (folder / CONFIG).write_text(as_json(settings), encoding="utf-8")
+    write_manifest(folder / MANIFEST)
+    facts = {
+        "name": f"ERNIE-M, exported: {report['task']}",
+        "task": report["task"],
+        "labels": loaded.labels or None,
+        "layer": report["layer"],
+        "checked_on": report["checked_on"],
+        "largest_difference": {name: f"{value:.1e}" for name, value in report["engines"].items()},
+    }
+    parameters = sum(parameter.size for parameter in loaded.model.parameters())
+    (folder / CARD).write_text(model_card(facts, settings, parameters), encoding="utf-8")
+
+
+def run_all(task: str, engine: GraphRunner, rows: Sequence[Sequence[int]], pad_id: int) -> Outputs:
+    """The outputs of a task for each row, without those of pads."""
+    outputs_of_rows: Outputs = [{} for _ in rows]
+    for numbers, ids in padded_batches(rows, pad_id, BATCH_TOKENS):
+        for name, values in engine(ids).items():
+            is_per_token = "length" in TASKS[task].outputs[name]  # among the axes of the output
+            for number, value in zip(numbers, values):
+                if is_per_token:
+                    value = value[: len(rows[number])]
+                outputs_of_rows[number][name] = value
+    return outputs_of_rows
+
+
+def largest_difference(a: Outputs, b: Outputs) -> float:
+    """The largest absolute difference over all rows and outputs; nan if a value is not a number."""
+    differences = []
+    for row_a, row_b in zip(a, b):
+        differences += [np.abs(row_a[name] - row_b[name]).max() for name in row_a]
+    return float(np.max(differences))

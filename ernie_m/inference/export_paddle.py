@@ -1,0 +1,97 @@
+"""The graph that ernie-m export writes: a model whose input is an array of ids with pads.
+
+The model itself computes on the tokens of a batch alone, because the host packs them first. A graph computes
+on the pads, too, and a mask hides them.
+"""
+
+from dataclasses import dataclass
+
+import paddle
+from paddle import Tensor, nn
+
+from ernie_m.model.attention import MASK_VALUE, AttentionMask, padded_attention
+from ernie_m.model.config import FIRST_POSITION, PAD_POSITION
+from ernie_m.model.ernie import ErnieMModel
+from ernie_m.model.tasks import EMBEDDING, MEAN_OF_TOKENS, POOLED, TASKS, outputs_of
+
+
+@dataclass(frozen=True)
+class BiasMask(AttentionMask):
+    """The mask of an array with pads, as a bias that is added to the scores."""
+
+    bias: Tensor  # [B, 1, T, T], 0 or MASK_VALUE
+
+    def attend(
+        self, query: Tensor, key: Tensor, value: Tensor, num_heads: int, dropout_rate: float
+    ) -> Tensor:
+        """[B, T, H] each -> [B, T, H]."""
+        return padded_attention(query, key, value, self.bias, num_heads)
+
+
+class ExportedGraph(nn.Layer):
+    """What a task computes, for Paddle to trace.
+
+    Args:
+        model: an encoder for encoding, else a task model; without dropout (`eval`).
+        task: one of `ernie_m.model.tasks.EXPORTED_TASKS`.
+        layer: the layer at which an encoder ends.
+        has_pooler: False if the weights of an encoder have none, and so no pooled output.
+
+    Attributes:
+        outputs: the names of the outputs.
+    """
+
+    def __init__(self, model: nn.Layer, task: str, layer: int, has_pooler: bool = True):
+        super().__init__()
+        self.model = model
+        self.task = task
+        self.layer = layer
+        is_top = layer == self.encoder.config.num_hidden_layers
+        self.outputs = outputs_of(task, has_pooler and is_top)
+
+    @property
+    def encoder(self) -> ErnieMModel:
+        return self.model if self.task == EMBEDDING else self.model.ernie_m
+
+    @property
+    def layers(self) -> list[nn.Layer]:
+        """The layers of the encoder that are computed."""
+        return list(self.encoder.encoder.layers)[: self.layer]
+
+    def forward(self, input_ids: Tensor) -> tuple[Tensor, ...]:
+        """Ids, int64 [B, T], padded on the right -> the outputs."""
+        sequence = self._encode(input_ids)  # [B, T, H]
+        if self.task == EMBEDDING:
+            if len(self.outputs) == 1:  # there is no pooled output
+                return (sequence,)
+            return sequence, self.encoder.pooler(sequence[:, 0])
+        if TASKS[self.task].head_reads == POOLED and self.model.pooling == MEAN_OF_TOKENS:
+            is_real = (input_ids != self.encoder.config.pad_token_id).astype(sequence.dtype)  # [B, T]
+            total = paddle.matmul(is_real.unsqueeze(1), sequence).squeeze(1)  # [B, H]
+            return (self.model.classifier(total / is_real.sum(axis=1, keepdim=True)),)
+        if TASKS[self.task].head_reads == POOLED:
+            return (self.model.classifier(self.encoder.pooler(sequence[:, 0])),)
+        logits = self.model.classifier(sequence)  # [B, T, labels]
+        if len(self.outputs) == 1:
+            return (logits,)
+        return tuple(logits.unbind(-1))  # [B, T] each
+
+    def _encode(self, input_ids: Tensor) -> Tensor:
+        pad_token_id = self.encoder.config.pad_token_id
+        x = self.encoder.embeddings(input_ids, absolute_positions(input_ids, pad_token_id))  # [B, T, H]
+        is_real = input_ids != pad_token_id  # [B, T]
+        # Pads are hidden from all rows but their own, so that no row is empty.
+        is_itself = paddle.eye(input_ids.shape[1]).astype("bool")  # [T, T]
+        is_seen = (is_real.unsqueeze(2) & is_real.unsqueeze(1)) | is_itself  # [B, T, T]
+        bias = (1.0 - is_seen.astype(x.dtype)) * MASK_VALUE  # [B, T, T]
+        mask = BiasMask(bias.unsqueeze(1))
+        for layer in self.layers:
+            x = layer(x, mask)
+        return x
+
+
+def absolute_positions(input_ids: Tensor, pad_token_id: int) -> Tensor:
+    """[B, T] ids -> [B, T] positions: 2, 3, ... over the real tokens, 1 at pads."""
+    is_real = (input_ids != pad_token_id).astype("int64")
+    positions = is_real.cumsum(axis=1) + FIRST_POSITION - 1  # right for real tokens, not yet for pads
+    return (positions - PAD_POSITION) * is_real + PAD_POSITION  # a pad's product is 0

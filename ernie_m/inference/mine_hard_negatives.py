@@ -1,0 +1,97 @@
+"""Hard negatives for own pairs: the work of run_retrieval.py --mine_negatives. See docs/retrieval.md.
+
+The texts and their vectors are in memory.
+
+<checkpoints>/negatives.tsv   the rows of --train_set, each with its negatives
+"""
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from ernie_m.finetune.retrieval.pair_batches import KeyedRows, keys_by
+from ernie_m.finetune.retrieval.retrieval_args import RetrievalFlags
+from ernie_m.finetune.retrieval.run import encoder_of, model_of_seed, read_inputs
+from ernie_m.inference.mine_pairs import PART_LINES, DistinctLines
+from ernie_m.inference.tasks.encode import encode_in_parts
+from ernie_m.model.preprocessing import kinds_of_pair
+from ernie_m.reader.files.pairs import PairRows
+from ernie_m.utils.files import atomic_file, only_writer_of, refuse_to_write_over
+from ernie_m.utils.logging import Progress, logger
+from ernie_m.vectors.nearest import nearest
+from ernie_m.vectors.pooling import unit
+
+PART_ROWS = 4096  # rows whose neighbours are in memory at a time
+
+
+def mine_negatives(flags: RetrievalFlags) -> None:
+    """Run the command: write the rows with their negatives, and log how many there are.
+
+    Lines are counted as in `mine_hard_negatives` of sentence-transformers: those that are positives, or above
+    the margin, are taken out before `range_min` are passed over.
+
+    Raises:
+        UserError: a file is missing or damaged, or another command writes there.
+    """
+    output = Path(flags.checkpoints, "negatives.tsv")
+    with only_writer_of(output):
+        inputs = read_inputs(flags)
+        flags = inputs.flags
+        rows = PairRows(flags.train_set, flags)
+        refuse_to_write_over(
+            [*rows.paths, flags.mine_negatives], f"--checkpoints {flags.checkpoints}", [output]
+        )
+        corpus = DistinctLines(flags.mine_negatives, flags.text_as_it_stands)
+        (seed,) = flags.seeds
+        opened, model = model_of_seed(inputs, seed)
+        encode = encoder_of(flags, model, opened.tokenizer, opened.reading)
+        keys_of = keys_by(opened, flags.max_seq_len)
+        keyed_rows = KeyedRows.of(rows, keys_of)
+        keys_of_lines = keys_of(corpus.texts)
+
+        kinds = kinds_of_pair(rows.are_translations)
+        texts = ([row[0] for row in rows], [row[1] for row in rows], corpus.texts)
+        # A line of the corpus is what a positive is.
+        queries, positives, lines = (
+            unit(encode_in_parts(partial(encode, kind=kind), part, "encoding", PART_LINES))
+            for kind, part in zip((*kinds, kinds[1]), texts)
+        )
+
+        lowest: dict[int, float] = {}  # the key of a query -> the lowest of its cosines with its positives
+        cosines_of_rows = (queries * positives).sum(axis=1).tolist()
+        for query, cosine in zip(keyed_rows.keys[:, 0].tolist(), cosines_of_rows, strict=True):
+            lowest[query] = min(cosine, lowest.get(query, cosine))
+        # The nearest lines of a query may be its positives, which are no negatives.
+        most_positives = max(map(len, keyed_rows.positives.values()), default=1)  # beside range_max
+        count = min(flags.range_max + most_positives, len(corpus.texts))
+        counts = []  # the number of negatives of each row so far
+        progress = Progress(len(rows), "searching", unit="rows")
+        with atomic_file(output, "w", newline="\n") as file:
+            file.write("\t".join(rows.header(flags.num_negatives)) + "\n")
+            for first in range(0, len(rows), PART_ROWS):
+                neighbours = nearest(queries[first : first + PART_ROWS], lines, count)  # [rows, count] both
+                for cosines, numbers in zip(*neighbours):
+                    keys, row = keyed_rows.read(len(counts))
+                    own = np.array([*keys, *keyed_rows.positives.get(keys[0], ())], np.uint64)
+                    # abs: the limit lies below the positive's cosine even where that is negative.
+                    limit = lowest[keys[0]] - flags.relative_margin * abs(lowest[keys[0]])
+                    candidates = numbers[(cosines <= limit) & ~np.isin(keys_of_lines[numbers], own)]
+                    taken = candidates[flags.range_min : flags.range_min + flags.num_negatives]
+                    counts.append(len(taken))
+                    file.write("\t".join([*row, *(corpus.texts[number] for number in taken)]) + "\n")
+                progress.update(len(counts) - first)
+        progress.close()
+    rows_with_negatives = np.count_nonzero(counts)
+    logger.info(
+        "%s negatives for %s of %s rows: %s; train on them with --train_set",
+        f"{sum(counts):,}",
+        f"{rows_with_negatives:,}",
+        f"{len(counts):,}",
+        output,
+    )
+    if rows_with_negatives < len(counts) / 2:
+        logger.warning(
+            "few rows have negatives: the lines nearest to the queries are too near; take a model that was "
+            "trained on the pairs, or raise --range_max"
+        )

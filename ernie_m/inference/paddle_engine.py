@@ -1,0 +1,109 @@
+"""Build the Paddle model of a checkpoint, with its head, and run the part of it that a task needs."""
+
+from contextlib import nullcontext
+
+import numpy as np
+import paddle
+from paddle import Tensor, nn
+
+from ernie_m.model.checkpoint.check_weights import HEADS, unread
+from ernie_m.model.checkpoint.load import load_from
+from ernie_m.model.checkpoint.open import Checkpoint
+from ernie_m.model.config import ErnieMConfig
+from ernie_m.model.device import to_array, upload
+from ernie_m.model.ernie import ErnieMModel
+from ernie_m.model.heads import model_with_head
+from ernie_m.model.lm_head import PreTrainingModel
+from ernie_m.model.packed_batch import TokenBatch
+from ernie_m.model.tasks import (
+    EMBEDDING,
+    FILL_MASK,
+    POOLED,
+    outputs_of,
+)
+from ernie_m.training.precision import Autocast
+
+LANGUAGE_TABLE = "language_embeddings.weight"
+
+
+class DygraphEngine:
+    """What a task computes with a Paddle model, without dropout and gradients.
+
+    Args:
+        model: an encoder for encoding, else a task model.
+        task: one of `ernie_m.model.tasks.EXPORTED_TASKS`.
+        layer: the layer at which an encoder ends.
+        autocast: makes the context for a forward pass, see `prepare_for_prediction`.
+        has_pooler: False if the weights of an encoder have none, and so no pooled output.
+    """
+
+    def __init__(
+        self,
+        model: nn.Layer,
+        task: str,
+        layer: int,
+        autocast: Autocast = nullcontext,
+        has_pooler: bool = True,
+    ):
+        self.model = model.eval()
+        self.task = task
+        self.layer = layer
+        self.autocast = autocast
+        self.config = getattr(model, "ernie_m", model).config
+        self.outputs = outputs_of(task, has_pooler and layer == self.config.num_hidden_layers)
+
+    @paddle.no_grad()
+    def __call__(self, ids: np.ndarray) -> dict[str, np.ndarray]:
+        """Ids, int64 [B, T], padded on the right -> the name of each output and its values."""
+        with self.autocast():
+            inputs = upload(TokenBatch.from_padded(ids, self.config.pad_token_id))
+            results = self._encode(inputs) if self.task == EMBEDDING else self.model(inputs)
+        if isinstance(results, Tensor):
+            results = (results,)
+        return dict(zip(self.outputs, [to_array(result) for result in results], strict=True))
+
+    def _encode(self, inputs: TokenBatch) -> tuple[Tensor, ...]:
+        states = self.model.encode(inputs, layers=self.layer).sequence  # [N, H]
+        sequence = inputs.padded(states)  # [B, T, H]
+        if len(self.outputs) == 1:
+            return (sequence,)
+        return sequence, self.model.pooler(paddle.gather(states, inputs.first_tokens))
+
+
+def build_model(checkpoint: Checkpoint, config: ErnieMConfig, task: str | None) -> tuple[nn.Layer, list[str]]:
+    """The model of a checkpoint with its weights, and the languages that its masks can be filled in.
+
+    Args:
+        task: the task of the head, from `task_of_head`.
+
+    Raises:
+        UserError: weights and config do not fit together.
+    """
+    if task == FILL_MASK:
+        return _build_masked_lm(checkpoint, config)
+    if task is None:
+        model: nn.Layer = ErnieMModel(config)
+    else:
+        num_labels = checkpoint.tensors.shape("classifier.weight")[1]  # [H, labels]
+        model = model_with_head(task, config, num_labels, checkpoint.reading.pooling)
+    ignored = HEADS if task is None else ()
+    # A head that reads the pooler needs its weights: random ones would give random classes.
+    without = unread(checkpoint, reads_pooler=getattr(model, "pooling", None) == POOLED)
+    load_from(model, checkpoint, optional=(), ignore=(*ignored, *without))
+    return model.eval(), []
+
+
+def _build_masked_lm(checkpoint: Checkpoint, config: ErnieMConfig) -> tuple[nn.Layer, list[str]]:
+    """`build_model` for a model with a masked-LM head."""
+    settings = checkpoint.settings
+    languages: list[str] = []
+    # Only in a pre-training with language_embedding "masks" does the table say in which language to predict.
+    # None: the model does not say it, and "masks" is the default.
+    gives_language_to_masks = checkpoint.reading.language_embedding in (None, "masks")
+    if gives_language_to_masks and LANGUAGE_TABLE in checkpoint.tensors:
+        languages = list(settings.get("languages") or [])
+    ignored = () if languages else (LANGUAGE_TABLE,)
+    # A table has at least one row; without languages nothing reads it.
+    model = PreTrainingModel(config, languages or ["none"])
+    load_from(model, checkpoint, optional=("pooler.",), ignore=ignored)
+    return model.eval(), languages

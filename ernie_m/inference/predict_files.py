@@ -1,0 +1,487 @@
+"""Files of requests that come back with their answers: JSON lines, tables, tagged words, and questions.
+
+The requests of `ernie-m predict`: how they are read from a file, and answered into one.
+"""
+
+import csv
+import gzip
+import json
+import math
+import re
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from types import SimpleNamespace
+from typing import IO, Any, NamedTuple
+
+from ernie_m.finetune.eval_mlqa import answer_scores
+from ernie_m.finetune.metrics import entity_scores, pearson, spearman
+from ernie_m.inference.tasks import Answerer
+from ernie_m.reader.files.conll import lines_of, read_words
+from ernie_m.reader.files.labelled_tables import AskedTable, joined
+from ernie_m.reader.files.official_tsv import refuse_compressed
+from ernie_m.reader.files.plain_text import TextFile, split_name
+from ernie_m.reader.files.row_errors import Faults
+from ernie_m.reader.files.squad import read_squad
+from ernie_m.reader.files.table_options import LabelOptions, TableOptions
+from ernie_m.reader.files.tables import Form, in_one_line, is_object, values_of_lines
+from ernie_m.reader.labels import is_marked, is_no_label, normal_label, number_in, split_labels
+from ernie_m.reader.tag_schemes import JOINT, OUTSIDE
+from ernie_m.utils.errors import FULL, UserError, discard, listed, printable, say
+from ernie_m.utils.files import only_writer_of, read_bytes, unwritable_is_a_user_error
+from ernie_m.utils.logging import logger, progress
+
+_TAGS = "predicted_tags"  # the key, or the column, of what is added to a line of tagged words
+# What only some answers say: whether the text was cut, and how many of its words are unknown. Each has a
+# column in any case, so that the columns do not depend on the rows.
+_OF_SOME_ROWS = ("cut", "unknown_words")
+
+
+def name_of(path: str) -> str:
+    """A file in messages."""
+    return "standard input" if path == "-" else path
+
+
+class InputFile:
+    """A file of requests that comes back with their answers: a table, or one in the form of training data."""
+
+    def requests(self, faults: Faults) -> Iterator[tuple[int, Any, dict]]:
+        """Yield the line of each request, what `write` needs of it, and the request.
+
+        Args:
+            faults: receives what cannot be read.
+        """
+        raise NotImplementedError
+
+    def write(self, rows: Iterable[tuple[Any, dict]], file: IO[str]) -> None:
+        """Write the answers.
+
+        Args:
+            rows: each request, with what `requests` gave for `write`, and its answer, {} if it has none.
+        """
+        raise NotImplementedError
+
+    def summary(self) -> list[str]:
+        """Lines: how much was answered, and how well, if the file says what is right."""
+        return []
+
+
+class JsonLines(InputFile):
+    """A file with a request on each line that is not blank; the answers are JSON lines.
+
+    Args:
+        path: "-": standard input.
+        columns: the columns that the model learned from; see `find_columns` of
+            `ernie_m.reader.files.labelled_tables`.
+
+    Raises:
+        UserError: the file cannot be read, or lines hold no object; names them.
+    """
+
+    def __init__(self, path: str, options: LabelOptions, columns: Mapping[str, str]):
+        self._name = name_of(path)
+        self._options = options
+        self._columns = columns
+        faults = Faults(self._name, options.on_error == "skip")
+        if path != "-":
+            lines = TextFile(path, any_form=True).texts(faults)
+        else:
+            lines = sys.stdin.buffer.read().splitlines()
+            refuse_compressed(lines[0] if lines else b"", self._name)
+        values = values_of_lines(lines, self._name, faults)
+        self._objects = [(line, value) for line, value in values if is_object(value, line, faults)]
+        faults.end(partial(say, file=sys.stderr))
+
+    def requests(self, faults: Faults) -> Iterator[tuple[int, dict, dict]]:
+        form = "JSON lines, whose keys --text and --text_b name,"
+        self._options.refuse_others(self._name, form, "text", "text_b", "on_error")
+        for number, values in self._objects:
+            with faults.of_line(number):
+                entry = {key: values[key] for key in values if key == "id"}
+                yield number, entry, {**values, **self._texts(values)}
+
+    def _texts(self, values: dict) -> dict[str, Any]:
+        """The texts of a request at the keys that --text and --text_b name, or that the model learned from.
+
+        Raises:
+            UserError: it lacks a key that a flag names.
+        """
+        texts = {}
+        for part in ("text", "text_b"):
+            flag = getattr(self._options, part)
+            given = flag or self._columns.get(part, "")
+            names = [given] if given in values else given.split("+")
+            if flag and not {*names} <= values.keys():
+                keys = ", ".join(values)
+                raise UserError(f"there is no '{flag}' in it, which --{part} names; it has {keys}")
+            if {*names} <= values.keys() and (flag or values.keys().isdisjoint((part, "text_a"))):
+                texts[part] = joined([values[name] for name in names])
+        return texts
+
+    def write(self, rows: Iterable[tuple[Any, dict]], file: IO[str]) -> None:
+        for request, answer in rows:
+            if request.content is not None:
+                file.write(json.dumps(request.entry | answer, ensure_ascii=False) + "\n")
+
+
+class LabelledRows(InputFile):
+    """A table, whose rows come back with their answers.
+
+    Args:
+        table: the table, and its columns.
+        sorts: whether the rows are written first whose answer the model is least sure of.
+    """
+
+    def __init__(self, table: AskedTable, sorts: bool) -> None:
+        self._table = table
+        self._sorts = sorts
+        self._count = 0
+        self._known: set[str] = set()  # the labels of the model
+        self._has_several = False  # whether a row may have several labels, or none
+        # Of each row the labels that the table has, None if that is not known, and those that are predicted.
+        self._labels: list[tuple[set[str] | None, list[str]]] = []
+        self._numbers: list[tuple[float | None, float]] = []  # or the numbers
+
+    def requests(self, faults: Faults) -> Iterator[tuple[int, list[Any], dict]]:
+        return self._table.rows()
+
+    def write(self, rows: Iterable[tuple[Any, dict]], file: IO[str]) -> None:
+        answered = ((request.entry, self.add(request.entry, answer)) for request, answer in rows)
+        if self._sorts:  # a row without an answer is first
+            answered = sorted(answered, key=lambda row: sureness(row[1]) if row[1] else -1)
+        write_table(file, self._table.table.form, self._table.table.names, answered)
+
+    def add(self, cells: list[Any], answer: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Count an answer, and return it."""
+        self._count += bool(answer)
+        self._known.update(map(normal_label, answer.get("probabilities", ())))
+        self._has_several = "labels" in answer
+        labels = answer.get("labels", [answer["label"]] if "label" in answer else [])
+        if "probabilities" in answer:
+            self._labels.append((self._given(cells), [normal_label(label) for label in labels]))
+        if "score" in answer:
+            given = [number_in(str(cells[place])) for place in self._table.labels[:1]]
+            self._numbers.append((*given, answer["score"]) if given else (None, answer["score"]))
+        return answer
+
+    def _given(self, row: list[Any]) -> set[str] | None:
+        """The labels that a row of the table has; None: it is not known which."""
+        places = self._table.labels
+        if len(places) > 1:
+            marks = {normal_label(self._table.table.names[place]): is_marked(row[place]) for place in places}
+            return None if None in marks.values() else {name for name, is_there in marks.items() if is_there}
+        cell = row[places[0]] if places else ""
+        if self._has_several:
+            return set(map(normal_label, map(str, cell)) if isinstance(cell, list) else split_labels(cell))
+        return None if is_no_label(normal_label(str(cell))) else {normal_label(str(cell))}
+
+    def summary(self) -> list[str]:
+        """Lines: the number of rows and of each label, and if the table has labels how right they are."""
+        names = listed([f"'{self._table.table.names[place]}'" for place in self._table.labels])
+        both = [pair for pair in self._numbers if pair[0] is not None]
+        counts = Counter(chain.from_iterable(predicted for _, predicted in self._labels))
+        parts = [f"{label} {count:,}" for label, count in counts.most_common()]
+        if without := sum(not predicted for _, predicted in self._labels):
+            parts.append(f"no label {without:,}")
+        lines = [f"{self._count:,} rows" + (f": {listed(parts)}" if parts else "")]
+        labelled = [(given, predicted) for given, predicted in self._labels if given is not None]
+        if len(both) > 1:
+            given, predicted = zip(*both)
+            line = "Pearson {:.1f} %, Spearman {:.1f} %: of {:,} rows with a number in {}"
+            lines.append(line.format(pearson(predicted, given), spearman(predicted, given), len(both), names))
+        elif names and self._labels and not any(given & self._known for given, _ in labelled):
+            lines.append(f"no accuracy: there is no label of the model in {names}")
+        elif names and self._labels:
+            right = sum(given == set(predicted) for given, predicted in labelled)
+            rows = "rows, by the labels" if self._has_several else "rows with a label"
+            share = f"{100 * right / len(labelled):.1f} %"
+            lines.append(f"accuracy {share}: {right:,} of {len(labelled):,} {rows} in {names}")
+        return lines
+
+
+def sureness(answer: Mapping[str, Any]) -> float:
+    """The probability that an answer is right; of several labels that all decisions are."""
+    probabilities = answer.get("probabilities", {})
+    if "labels" in answer:
+        return math.prod(max(value, 1 - value) for value in probabilities.values())
+    return probabilities[answer["label"]] if probabilities else answer["probability"]
+
+
+def write_table(
+    file: IO[str], form: Form, names: Sequence[str], rows: Iterable[tuple[Sequence[Any], Mapping[str, Any]]]
+) -> None:
+    """Write the rows of a table, each with the cells of its answer, from the first answer on below a header.
+
+    Columns of the table that an earlier answer added give way to those of this one.
+
+    Args:
+        names: of the columns of the table.
+        rows: the cells of each, and its answer, {}: none.
+    """
+    file.write(form.begin)
+    rows = iter(rows)
+    begin = []  # the rows up to the first answer
+    columns: list[str] = []
+    while not columns and (row := next(rows, None)):
+        begin.append(row)
+        columns = list(_cells_of_answer(row[1])) if row[1] else []
+    if not columns:
+        return
+    if replaced := [name for name in names if name in columns]:
+        logger.warning("columns of an earlier answer are replaced: %s", ", ".join(replaced))
+    kept = [place for place, name in enumerate(names) if name not in columns]
+    quoted = csv.writer(file, delimiter=form.mark, lineterminator="\n")
+    table = ((cells, _cells_of_answer(answer) if answer else {}) for cells, answer in chain(begin, rows))
+    for cells, added in chain([(names, dict(zip(columns, columns)))], table):
+        line = [*(cells[place] for place in kept), *(added.get(column, "") for column in columns)]
+        line = [cell if isinstance(cell, str) else json.dumps(cell, ensure_ascii=False) for cell in line]
+        if form.quoted:
+            quoted.writerow(line)
+        else:
+            file.write(form.mark.join(in_one_line(cell).replace(form.mark, " ") for cell in line) + "\n")
+
+
+def _cells_of_answer(answer: Mapping[str, Any]) -> dict[str, str]:
+    """An answer as cells: name of the column -> text, those of `_OF_SOME_ROWS` last.
+
+    A class has its probability alone. What is neither text, number nor list of texts is JSON.
+    """
+    cells = {}
+    for key, value in answer.items():
+        if key == "probabilities" and "label" in answer:
+            cells["probability"] = str(value[answer["label"]])
+        elif isinstance(value, list) and all(isinstance(item, str) for item in value):
+            cells[key] = (", " if key == "labels" else " ").join(value)
+        elif key not in _OF_SOME_ROWS:
+            is_plain = isinstance(value, str | int | float)
+            cells[key] = str(value) if is_plain else json.dumps(value, ensure_ascii=False)
+    cells |= {key: str(answer.get(key, "")) for key in _OF_SOME_ROWS}
+    return {f"predicted_{key}": cell for key, cell in cells.items()}
+
+
+class TaggedFile(InputFile):
+    """Tagged words: their lines come back with the predicted tag as one more column.
+
+    In JSON lines and in the official form, where a line has a sentence, its tags come together.
+
+    Args:
+        iobes: predicted tag -> the same in the scheme IOBES; empty: the tags mark no entities.
+        options: how the file is read.
+
+    Raises:
+        UserError: as `read_words`.
+    """
+
+    def __init__(self, path: Path, iobes: Mapping[str, str], options: TableOptions):
+        self._sentences = read_words(path, iobes.keys() or None, options=options)
+        self._lines = lines_of(path, options)
+        if self._lines[0].lstrip().startswith("["):
+            raise UserError(
+                f"{path}, line 1: a list of JSON, and tags are added to lines; write an object on each, as "
+                "jq -c '.[]' does"
+            )
+        self._iobes = iobes
+        self._tags: list[list[str]] = []  # the predicted ones of each sentence that was answered
+        self._gold: list[list[str]] = []
+
+    def requests(self, faults: Faults) -> Iterator[tuple[int, dict, dict]]:
+        for sentence in self._sentences:
+            yield sentence.lines[0], {}, {"words": sentence.words}
+
+    def write(self, rows: Iterable[tuple[Any, dict]], file: IO[str]) -> None:
+        added: dict[int, list[str]] = {}  # the number of a line -> the predicted tags of its words
+        for sentence, (_, answer) in zip(self._sentences, rows, strict=True):
+            if answer:
+                self._tags.append(answer["tags"])
+                self._gold.append(sentence.tags)
+            for line, tag in zip(sentence.lines, answer.get("tags", ())):
+                added.setdefault(line, []).append(tag)
+        for number, line in enumerate(self._lines, 1):
+            if number in added and line.startswith("{"):
+                line = json.dumps({**json.loads(line), _TAGS: added[number]}, ensure_ascii=False)
+            elif number in added:
+                line += ("\t" if "\t" in line else " ") + JOINT.join(added[number])
+            elif number == 1 and JOINT in "".join(self._lines[1:2]):  # the header of the official form
+                line += f"\t{_TAGS}"
+            file.write(f"{line}\n")
+
+    def summary(self) -> list[str]:
+        count = f"{len(self._tags):,} sentences"
+        if self._iobes:
+            tags = [[self._iobes.get(tag, OUTSIDE) for tag in sentence] for sentence in self._tags]
+            scores = entity_scores(self._gold, tags)
+            if not scores.gold:
+                return [f"{count}, {scores.predicted:,} entities"]
+            more = f"precision {scores.precision:.1f} %, recall {scores.recall:.1f} %"
+            return [f"{count}: F1 of {scores.gold:,} entities {scores.f1:.1f} %, {more}"]
+        pairs = zip(chain.from_iterable(self._tags), chain.from_iterable(self._gold), strict=True)
+        are_right = [tag == gold for tag, gold in pairs]
+        return [f"{count}: accuracy {100 * sum(are_right) / max(len(are_right), 1):.1f} % of their words"]
+
+
+class QuestionsFile(InputFile):
+    """Questions in the form of SQuAD: the answers are JSON lines with their ids.
+
+    Raises:
+        UserError: as `read_squad`.
+    """
+
+    def __init__(self, path: Path, options: TableOptions):
+        options.refuse_others(path, "questions in the form of SQuAD")
+        has_answers = re.search(rb'"answers"\s*:\s*\[?\s*\{', read_bytes(path))
+        self._file = read_squad(path, "dev" if has_answers else "test")
+        self._rows: list[tuple[str, tuple[str, ...]]] = []  # an answer, and the accepted ones
+
+    def requests(self, faults: Faults) -> Iterator[tuple[int, dict, dict]]:
+        for number, question in enumerate(self._file.questions, 1):
+            context = self._file.contexts[question.context]
+            yield number, {"id": question.id}, {"question": question.text, "context": context}
+
+    def write(self, rows: Iterable[tuple[Any, dict]], file: IO[str]) -> None:
+        for question, (request, answer) in zip(self._file.questions, rows, strict=True):
+            file.write(json.dumps(request.entry | answer, ensure_ascii=False) + "\n")
+            if answer and question.answers:
+                self._rows.append((answer["answer"], question.answers))
+
+    def summary(self) -> list[str]:
+        """The number of questions, and how right the answers are, by MLQA's rules."""
+        count = f"{len(self._file.questions):,} questions"
+        if not self._rows:
+            return [count]
+        scores = answer_scores(self._rows, self._file.path.name)
+        return [f"{count}: F1 {scores['f1']:.1f} %, exact match {scores['em']:.1f} %"]
+
+
+AT_ONCE = 1024  # requests that are answered together
+
+
+class Request(NamedTuple):
+    """A request that was read.
+
+    Attributes:
+        entry: what `InputFile.write` needs of it.
+        content: what the answerer's `parse` made of it; None: it is wrong, and left out.
+        id: its id; None: it has none.
+    """
+
+    entry: Any
+    content: Any
+    id: Any = None
+
+
+def unfinished(output: Path) -> Path:
+    """The file in which the answers are until all are written; it stays after Ctrl-C."""
+    return output.with_name(f"{output.name}.part")
+
+
+def has_objects(path: str) -> bool:
+    """Whether a file has a JSON object on each line, as its name or its first byte says; "-" has."""
+    if path == "-" or split_name(path)[0] in (".jsonl", ".json"):
+        return True
+    with closing(TextFile(path, any_form=True)) as file:
+        return file.buffer.lstrip()[:1] == b"{"
+
+
+def read_requests(file: InputFile, parse: Callable[[dict], Any], faults: Faults) -> list[Request]:
+    """Read and parse all requests of a file.
+
+    Args:
+        faults: receives what is wrong; such a request, if it may be, has no content.
+
+    Raises:
+        UserError: requests are wrong; names the lines.
+    """
+    requests = []
+    for number, entry, values in file.requests(faults):
+        content = None
+        with faults.of_line(number):
+            content = parse(values)
+        requests.append(Request(entry, content, values.get("id")))
+    faults.end(partial(say, file=sys.stderr))
+    return requests
+
+
+def write_answers(answerer: Answerer, requests: list[Request], file: InputFile, output: str) -> None:
+    """Answer requests into a file, which appears when all are written, or to "-", standard output.
+
+    Args:
+        output: a name that ends in .trec has the hits of searches; see `_write_run`.
+
+    Raises:
+        UserError: the file cannot be written, or another command is writing it; standard output is a file on
+            a full disk.
+    """
+    write = _write_run if Path(output).suffix == ".trec" else file.write
+    parts = [requests[first : first + AT_ONCE] for first in range(0, len(requests), AT_ONCE)]
+    if output == "-":
+        _write_to_stdout(lambda text: write(_answered(answerer, parts, text), text))
+        return
+    path = Path(output).resolve()  # because a link stays: what it leads to is replaced
+    open_text = gzip.open if path.suffix == ".gz" else open
+    parts = progress(parts, "predicting", "requests", size=len)
+    with only_writer_of(path, "--output"), unwritable_is_a_user_error(unfinished(path)):
+        with open_text(unfinished(path), "wt", encoding="utf-8") as text:
+            write(_answered(answerer, parts, text), text)
+        unfinished(path).replace(path)
+
+
+# Standard output, where it is a terminal: control characters of labels and cells are escaped.
+_TERMINAL: Any = SimpleNamespace(
+    write=lambda text: sys.stdout.write(printable(text, keep="\n\t")), flush=lambda: sys.stdout.flush()
+)
+
+
+def _write_to_stdout(write: Callable[[IO[str]], None]) -> None:
+    sys.stdout.reconfigure(encoding="utf-8")  # whatever the locale
+    try:
+        write(_TERMINAL if sys.stdout.isatty() else sys.stdout)
+        sys.stdout.flush()
+    except BrokenPipeError:  # its reader has had enough, as `head` has
+        discard(sys.stdout)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise UserError(
+            f"standard output: no space left to write it ({error.strerror}). Free some space, and run "
+            "the same command again"
+        ) from error
+
+
+def _answered(
+    answerer: Answerer, parts: Iterable[list[Request]], file: IO[str]
+) -> Iterator[tuple[Request, dict]]:
+    """Yield each request with its answer, {} if it has no content; a part is answered at a time.
+
+    Args:
+        file: what is written of them, which is flushed after each part.
+    """
+    for part in parts:
+        contents = [request.content for request in part if request.content is not None]
+        answers = iter(answerer.answer(contents) if contents else ())
+        for request in part:
+            yield request, {} if request.content is None else next(answers)
+        file.flush()
+
+
+def _write_run(rows: Iterable[tuple[Request, dict]], file: IO[str]) -> None:
+    """Write a line in the form of TREC for each hit: query, Q0, sentence, rank, cosine, name of the run.
+
+    A query is its id, or its number from 1 on. A sentence is its line, in a corpus of several languages
+    de:LINE.
+
+    Raises:
+        UserError: an id has spaces, or several queries have it.
+    """
+    queries = set()
+    for number, (request, answer) in enumerate(rows, 1):
+        query = str(number if request.id is None else request.id)
+        if query in queries or len(query.split()) != 1:
+            raise UserError(f"request {number}: its id, {query!r}, must be a single word that no other has")
+        queries.add(query)
+        for rank, hit in enumerate(answer.get("found", ()), 1):
+            sentence = f"{hit['language']}:{hit['line']}" if "language" in hit else hit["line"]
+            file.write(f"{query} Q0 {sentence} {rank} {hit['cosine']} ernie-m\n")

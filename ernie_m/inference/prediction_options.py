@@ -1,0 +1,202 @@
+"""How a model is asked: by the flags of `ernie-m predict` and `ernie-m serve`, and from Python."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+from ernie_m.model.preprocessing import NEITHER, TextKind
+from ernie_m.utils.args import Names, PositiveInt, accepts, refusal
+from ernie_m.utils.errors import UserError
+
+
+@dataclass(kw_only=True)
+class AskOptions:
+    """How a model is asked."""
+
+    max_seq_len: int | None = None
+    """The longest input in tokens; of words and questions, the longest window. Default: as in training,
+    otherwise what the model can read."""
+
+    top_k: PositiveInt = 5
+    """The number of candidates (question-answering, fill-mask) or of sentences (search)."""
+
+    pooling: Literal["mean", "specials", "cls", "pooled"] | None = None
+    """For embedding and search: the mean over the tokens, the mean with [CLS] and [SEP] (specials), the state
+    of [CLS] (cls), or the pooled [CLS]. Default: as the model's files say, otherwise mean."""
+
+    normalize: bool | None = None
+    """For embedding: whether vectors have length 1. Default: as the model's files say, otherwise not."""
+
+    prompt: str | None = None
+    """For embedding and search: the name of the prompt of the model that is put before a text; "": none.
+    Default: as the model's files say, otherwise none."""
+
+    layer: str | int | None = None
+    """For embedding and search: a number, middle or top. Default: as exported, or as in training for a
+    search, otherwise top."""
+
+    centre: bool | None = None
+    """For embedding and search: whether vectors are without the mean of their language (docs/retrieval.md).
+    Default: in search if the model has the means, otherwise not."""
+
+    corpus: Names | None = None
+    """For search: a text file with a sentence on each line; or several with their languages, as in
+    "de<=de.txt,fr<=fr.txt"."""
+
+    index: str | None = None
+    """For search: a folder that keeps the vectors of --corpus. It is made if it is not there; afterwards
+    nothing is encoded but the request, and --corpus may be left out."""
+
+    labels: Names | None = None
+    """For zero-shot: the labels, separated by commas. A request can have others."""
+
+    template: str = "This example is {}."
+    """For zero-shot: a sentence in any language, with {} where a label goes."""
+
+    several: bool = False
+    """For zero-shot: whether several labels can be true of a text."""
+
+
+@dataclass(kw_only=True, unsafe_hash=True)
+class PredictionOptions(AskOptions):
+    """How a model is asked, also from Python, where `corpus` and `labels` are lists.
+
+    Args:
+        kind: what the texts of embedding are, which decides their prompt (`Reading.prompt`).
+        given_labels: whether a classifier answers with labels as a user of Python gave them.
+
+    Raises:
+        UserError: a value is none of those that are accepted.
+    """
+
+    kind: TextKind = NEITHER
+    given_labels: bool = False
+
+    def __post_init__(self) -> None:
+        for field in fields(AskOptions):
+            value = getattr(self, field.name)
+            if field.name not in ("corpus", "index", "labels") and not accepts(field.type, value):
+                raise UserError(f"{field.name} {value!r}: {refusal(value, field.type)}")
+
+
+@dataclass(kw_only=True)
+class ModelFlags(AskOptions):
+    """A model, and how it is asked."""
+
+    model: str
+    """A checkpoint of any supported format, or a folder that ernie-m export wrote."""
+
+    engine: str = "auto"
+    """openvino and dygraph, which is Paddle, are for checkpoints; onnx and paddle are for exported folders.
+    auto: the first one that is there, openvino only on a CPU."""
+
+    amp: Literal["none", "bf16", "fp16"] = "none"
+    """bf16: multiply in bfloat16, on a CPU with avx512_bf16 or AMX or on a GPU from A100 on. fp16: in
+    float16, on a GPU. For checkpoints; fp16 also for --engine paddle on a GPU."""
+
+    def options(self) -> PredictionOptions:
+        """How the model is asked."""
+        return PredictionOptions(**{field.name: getattr(self, field.name) for field in fields(AskOptions)})
+
+
+_AT_ONCE = 256  # inputs between two reports of the progress
+_MISSING = ("NAType", "NaTType")  # the types of pandas.NA and NaT, which cannot be compared
+
+
+def as_list(texts: Any, name: str) -> list[Any]:
+    """Several texts as a list; a string is one text, and pandas.NA is None.
+
+    Raises:
+        UserError: they are nothing with texts in an order. A table would give the names of its columns.
+    """
+    if isinstance(texts, str):
+        return [texts]
+    is_table = len(getattr(texts, "shape", " ")) != 1  # or an array of several dimensions, or of none
+    if not isinstance(texts, Iterable) or isinstance(texts, Mapping | Set | bytes) or is_table:
+        raise UserError(
+            f"{name} is a {type(texts).__name__}; give a text, or several in a list; of a table, one column"
+        )
+    return [None if type(text).__name__ in _MISSING else text for text in texts]
+
+
+def parsed(answerer: Any, requests: Sequence[dict], on_empty: str = "error") -> list[Any]:
+    """The contents of requests; None for an empty text, if `on_empty` is "skip".
+
+    Raises:
+        UserError: a request is wrong. The message says which, if there are several.
+    """
+    contents = []
+    for number, request in enumerate(requests):
+        try:
+            is_skipped = on_empty == "skip" and _is_empty(request["text"])
+            contents.append(None if is_skipped else answerer.parse(request))
+        except UserError as error:
+            if len(requests) == 1:
+                raise
+            place = f"text {number + 1:,} of {len(requests):,} (index {number})"
+            raise UserError(f"{place}: {error}") from error
+    return contents
+
+
+def _is_empty(text: Any) -> bool:
+    """Whether a text is one without words, or what a table has in the place of a text."""
+    if isinstance(text, str):
+        return not text.strip()
+    return text is None or (isinstance(text, float) and math.isnan(text))
+
+
+def languages_of(centre: Any, count: int) -> list[str] | None:
+    """The language of each text that `centre` names; None: it names none.
+
+    Raises:
+        UserError: it is neither true, false, a language nor a list of one for each text.
+    """
+    if isinstance(centre, bool):
+        return None
+    if isinstance(centre, str):
+        return [centre] * count
+    is_list = isinstance(centre, list | tuple) and all(isinstance(language, str) for language in centre)
+    if not is_list or len(centre) != count:
+        raise UserError(f"centre {centre!r}: give True, a language, or a list with the language of each text")
+    return list(centre)
+
+
+def as_row(text: Any, number: int) -> list[str]:
+    """A text, or both texts of a pair, that `fit` learns, without tabs and line ends. `number`: its index.
+
+    Raises:
+        UserError: it is neither.
+    """
+    from ernie_m.reader.files.tables import in_one_line
+
+    row = list(text) if isinstance(text, list | tuple) else [text]
+    if not 1 <= len(row) <= 2 or not all(isinstance(part, str) and part.strip() for part in row):
+        raise UserError(
+            f"text {number + 1:,} (index {number}): {text!r} is neither a text nor a pair of texts; leave it "
+            "out"
+        )
+    return list(map(in_one_line, row))
+
+
+def one_for_each(values: Any, name: str, texts: Sequence[Any]) -> list[Any]:
+    """Values of texts as a list; None: each is "".
+
+    Raises:
+        UserError: there is not one for each text.
+    """
+    found = [""] * len(texts) if values is None else as_list(values, name)
+    if len(found) != len(texts):
+        raise UserError(f"{len(texts)} texts have {len(found)} {name}; give one for each text")
+    return found
+
+
+def in_parts(inputs: Sequence[Any], description: str, size: int | None = None) -> Iterable[Sequence[Any]]:
+    """The inputs, `size` or else `_AT_ONCE` at a time, with a progress bar if there are several parts."""
+    from ernie_m.utils.logging import progress
+
+    size = size or _AT_ONCE
+    parts = [inputs[first : first + size] for first in range(0, len(inputs), size)]
+    if len(parts) <= 1:
+        return parts
+    return progress(parts, description, "texts", size=len)

@@ -1,0 +1,157 @@
+"""The prediction of the masked-LM head: words for masks in a text.
+
+It runs in Paddle and needs a checkpoint with the head: the full folder of run_pretrain.py, or XLM-R. In a
+given language it also needs the language table.
+"""
+
+from itertools import islice
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+from paddle import Tensor
+
+from ernie_m.inference.load import LoadedModel, load
+from ernie_m.inference.tasks import (
+    OPTIONAL_TEXT,
+    REQUIRED_TEXT,
+    Fields,
+    PredictionOptions,
+    check_length,
+    remarks,
+    text_of,
+)
+from ernie_m.model.config import NO_LANGUAGE
+from ernie_m.model.cpu import workers
+from ernie_m.model.device import upload
+from ernie_m.model.lm_head import PreTrainingModel
+from ernie_m.model.packed_batch import TokenBatch
+from ernie_m.model.packed_layout import Layout
+from ernie_m.model.tasks import FILL_MASK
+from ernie_m.pretrain.masking import Vocabulary
+from ernie_m.reader.tokenization import Tokenizer
+from ernie_m.utils.errors import UserError
+
+MASK = "[MASK]"
+_AT_ONCE = 64  # rows of logits, [64, V]
+
+
+class MaskedText(NamedTuple):
+    """A text of a request.
+
+    Attributes:
+        ids: its tokens.
+        language: the number of the language to predict in; None: any.
+        unknown: what an answer says of unknown words; see `remarks`.
+    """
+
+    ids: list[int]
+    language: int | None
+    unknown: dict[str, int]
+
+
+class FillMasks:
+    """{"text": "... [MASK] ...", "language"} -> {"masks": [[{"token", "probability"}]]}.
+
+    Raises:
+        UserError: the model has no masked-LM head.
+    """
+
+    fields: ClassVar[Fields] = {"text": REQUIRED_TEXT, "language": OPTIONAL_TEXT}
+
+    def __init__(self, model: LoadedModel, options: PredictionOptions):
+        if model.task != FILL_MASK:
+            raise UserError(
+                f"{model.folder}: fill-mask needs a checkpoint with the masked-LM head, such as the folder "
+                "full that run_pretrain.py leaves"
+            )
+        if model.engine_name != "dygraph":  # it has no graph
+            model = load(model.folder, engine="dygraph", amp=model.amp)
+        self.name = model.name
+        self.tokenizer = model.tokenizer
+        self.languages = model.languages
+        self.model: PreTrainingModel = model.model
+        self.autocast = model.autocast
+        self.vocabulary = Vocabulary.of(model.tokenizer)
+        self.max_seq_len = model.limit(options.max_seq_len, model.longest)
+        self.top_k = min(options.top_k, len(self.vocabulary.ordinary_ids))
+
+    def likeliest(self, hidden: Tensor) -> list[list[dict]]:
+        """The likeliest ordinary tokens and their probabilities for each hidden state of [M, H]."""
+        bias = np.zeros(self.model.lm_head.bias.shape[0], np.float32)  # [V]; -inf: never predicted
+        bias[self.vocabulary.special_ids] = -np.inf
+        bias[self.vocabulary.size :] = -np.inf  # rows of the table that have no token
+        tokens_of_rows = []
+        for first in range(0, hidden.shape[0], _AT_ONCE):
+            logits = self.model.lm_head(hidden[first : first + _AT_ONCE]) + paddle.to_tensor(bias)
+            probabilities, ids = F.softmax(logits.astype("float32"), axis=-1).topk(self.top_k)
+            for ids_of_row, probabilities_of_row in zip(ids.tolist(), probabilities.tolist()):
+                names = self.tokenizer.convert_ids_to_tokens(ids_of_row)
+                tokens_of_rows.append(
+                    [
+                        {"token": name, "probability": round(probability, 6)}
+                        for name, probability in zip(names, probabilities_of_row)
+                    ]
+                )
+        return tokens_of_rows
+
+    def parse(self, request: dict) -> MaskedText:
+        text = text_of(request, "text")
+        if MASK not in text:
+            raise UserError(f"'text' has no {MASK} to fill")
+        language = None
+        if request.get("language") is not None:
+            if not self.languages:
+                raise UserError(
+                    f"{self.name}: it has no language table, as run_pretrain.py trains with "
+                    "language_embedding: masks, so no 'language' can be chosen"
+                )
+            language = self.languages.index(text_of(request, "language", choices=self.languages))
+        ids = masked_ids(self.tokenizer, text)
+        check_length("text", count=len(ids), most=self.max_seq_len)
+        return MaskedText(ids, language, remarks(self.tokenizer, *text.split(MASK)))
+
+    @paddle.no_grad()
+    def _states(self, request: MaskedText) -> Tensor:
+        """The states of the masks of a text, [masks, H]."""
+        ids = np.asarray(request.ids, np.int64)
+        is_mask = ids == self.tokenizer.mask_id
+        languages = None
+        if request.language is not None:
+            languages = np.where(is_mask, request.language, NO_LANGUAGE)
+        with self.autocast():
+            inputs = upload(TokenBatch.from_packed(ids, Layout([len(ids)]), language_ids=languages))
+            states = self.model.encode(inputs, positions=paddle.to_tensor(np.flatnonzero(is_mask)))
+        return states.astype("float32")
+
+    @paddle.no_grad()
+    def answer(self, requests: list[MaskedText]) -> list[dict]:
+        # The texts are few and are encoded one by one. The logits of all masks are made together.
+        states_of_requests = list(workers.in_workers(self._states, requests))
+        candidates = iter(self.likeliest(paddle.concat(states_of_requests)))  # for each mask of all requests
+        return [
+            {"masks": list(islice(candidates, len(states))), **request.unknown}
+            for request, states in zip(requests, states_of_requests)
+        ]
+
+
+def masked_ids(tokenizer: Tokenizer, text: str) -> list[int]:
+    """The ids of `[CLS] text [SEP]`, with the mask id for each [MASK] in the text.
+
+    After a mask, a word begins only if there is a space: in "[MASK]s" there is no "▁" before the "s", unless
+    the vocabulary has "▁s" alone.
+    """
+    ids = [tokenizer.cls_id]
+    for number, part in enumerate(text.split(MASK)):
+        pieces = tokenizer.encode(part)
+        if number > 0:  # a mask stands before every part but the first
+            ids.append(tokenizer.mask_id)
+            if pieces and not part[0].isspace():
+                (token,) = tokenizer.convert_ids_to_tokens(pieces[:1])
+                if token == "▁":
+                    pieces = pieces[1:]
+                elif token.startswith("▁") and token[1:] in tokenizer.vocab:
+                    pieces[:1] = tokenizer.convert_tokens_to_ids([token[1:]])
+        ids += pieces
+    return [*ids, tokenizer.sep_id]

@@ -1,0 +1,108 @@
+"""Whether a checkpoint has what a model needs. No Paddle here."""
+
+from collections.abc import Mapping
+
+from ernie_m.model.checkpoint import key_mapping
+from ernie_m.model.checkpoint.format import Checkpoint
+from ernie_m.model.checkpoint.weights import Weights
+from ernie_m.model.config import ErnieMConfig
+from ernie_m.utils.errors import UserError
+
+# What the names of tensors begin with that are not of an encoder.
+HEADS = ("classifier.", "lm_head.", "language_embeddings.")
+
+
+def check(
+    shapes: Mapping[str, tuple[int, ...]],
+    config: ErnieMConfig,
+    checkpoint: Checkpoint,
+    optional: tuple[str, ...] = (),
+) -> None:
+    """Compare the names and shapes of a model with those of the weights.
+
+    Args:
+        shapes: our name -> shape, of each tensor that the model takes from the checkpoint.
+        config: the model's.
+        optional: prefixes of names that may be absent.
+
+    Raises:
+        UserError: a shape that differs (with the config key to look at), another number of layers or of
+            attention heads than the model has, or missing names, listed.
+    """
+    tensors = checkpoint.tensors
+    _check_attention_heads(config, checkpoint, shapes)
+    _check_shapes(shapes, tensors)
+    layers_of_model = key_mapping.count_layers(shapes)  # 0 if the model takes no layers
+    layers_of_weights = key_mapping.count_layers(tensors)
+    if layers_of_model and layers_of_weights and layers_of_model != layers_of_weights:
+        raise UserError(
+            f"{tensors.source}: num_hidden_layers is {layers_of_model} in the config, the weights have "
+            f"{layers_of_weights} layers"
+        )
+    missing = [name for name in shapes if name not in tensors and not name.startswith(optional)]
+    if missing:
+        raise UserError(f"{tensors.source}: {count_of(missing)} missing: {', '.join(missing)}")
+
+
+def unread(start: Checkpoint | None, reads_pooler: bool) -> tuple[str, ...]:
+    """Prefixes of the names of weights that are neither read nor written: a pooler that would stay random.
+
+    Args:
+        start: what a training starts from; None: random weights.
+        reads_pooler: whether the training needs the pooler, and trains it.
+    """
+    return () if reads_pooler or start is None or start.has_pooler else ("pooler.",)
+
+
+def _check_attention_heads(
+    config: ErnieMConfig, checkpoint: Checkpoint, shapes: Mapping[str, tuple[int, ...]]
+) -> None:
+    """Compare the number of attention heads, which no shape shows.
+
+    Raises:
+        UserError: the model has another number than the checkpoint's config.
+    """
+    fills_encoder = any(name.startswith("encoder.") for name in shapes)
+    if checkpoint.config is None or not fills_encoder:  # there is nothing to compare
+        return
+    heads_of_model = config.num_attention_heads
+    heads_of_weights = checkpoint.config.num_attention_heads
+    if heads_of_weights != heads_of_model:
+        raise UserError(
+            f"{checkpoint.config_path or checkpoint.path}: num_attention_heads is {heads_of_weights}, "
+            f"the model was built with {heads_of_model}; use the config that belongs to the weights"
+        )
+
+
+def _check_shapes(shapes: Mapping[str, tuple[int, ...]], tensors: Weights) -> None:
+    """Compare shapes of the model with those of the weights.
+
+    Args:
+        shapes: name -> shape in the model.
+
+    Raises:
+        UserError: a shape differs; the message gives the config keys behind it.
+    """
+    wrong = [name for name in shapes if name in tensors and tensors.shape(name) != shapes[name]]
+    if not wrong:
+        return
+    # Config key -> how it differs. The first tensor that shows a key decides.
+    differences: dict[str, str] = {}
+    for name in wrong:
+        for key, in_model, in_weights in zip(key_mapping.axes_of(name), shapes[name], tensors.shape(name)):
+            if in_model != in_weights:
+                text = f"{key} is {in_model} in the config and {in_weights} in the weights"
+                differences.setdefault(key, text)
+    first = wrong[0]
+    message = (
+        f"{tensors.source}: {first} has shape {list(tensors.shape(first))}, the model has "
+        f"{list(shapes[first])}"
+    )
+    if differences:
+        message += f": {'; '.join(differences.values())}"
+    raise UserError(message)
+
+
+def count_of(names: list[str]) -> str:
+    """The number of some tensors, for a message."""
+    return f"{len(names)} tensor" if len(names) == 1 else f"{len(names)} tensors"

@@ -1,0 +1,304 @@
+"""What the formats of other libraries share: config.json, the tokenizer's files, how a model reads.
+
+A folder that `ernie-m convert` wrote has the key "reading" in config.json; without it the format decides. The
+other files add what they say. What "reading" and they both say must agree.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ernie_m.model.checkpoint import safetensors
+from ernie_m.model.checkpoint.foreign import restricted_pickle, sentence_transformers, torch_files
+from ernie_m.model.checkpoint.format import Checkpoint, Format, Source, numbered
+from ernie_m.model.checkpoint.key_mapping import LM, WORDS
+from ernie_m.model.checkpoint.weights import CONFIG, WEIGHTS, WITHOUT_UNKNOWN, Weights, weights_of
+from ernie_m.model.config import ErnieMConfig
+from ernie_m.model.preprocessing import ERNIE_M_RULES, NO_RULES, READING, Reading, own_reading
+from ernie_m.model.tasks import TOKEN_CLASSIFICATION
+from ernie_m.reader.tag_schemes import NO_ENTITIES, entity_tags
+from ernie_m.reader.tokenizer_config import (
+    TOKENIZER_CONFIG,
+    added_tokens,
+    check_kind,
+    has_official_rules,
+    longest_input,
+)
+from ernie_m.reader.tokenizer_json import TOKENIZER_JSON
+from ernie_m.utils.errors import UserError, listed, shown
+from ernie_m.utils.files import Folder, as_json
+from ernie_m.utils.logging import logger
+
+_CONFIGS = (CONFIG, "model_config.json")  # the second one: old PaddleNLP
+# The ending of a file of weights -> what reads it.
+READERS = {
+    ".safetensors": safetensors.read,
+    ".bin": torch_files.read,
+    ".pt": torch_files.read,
+    ".pdparams": restricted_pickle.read_pdparams,
+}
+# problem_type in transformers -> the field of a reading that it sets.
+MULTI_LABEL = "multi_label_classification"
+_REGRESSION = "regression"
+_KINDS = {"single_label_classification": None, MULTI_LABEL: "multi_label", _REGRESSION: "regression"}
+# The keys that we share with all libraries.
+_SHARED_KEYS = (
+    "vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "hidden_act",
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "max_position_embeddings",
+    "initializer_range",
+    "pad_token_id",
+)
+# The name of a field -> its value, and the file that says it.
+_Fields = dict[str, tuple[Any, Path | None]]
+
+
+class Library(Format):
+    """A format of another library.
+
+    Attributes:
+        older_queries: names that earlier versions gave the weight of the first layer's queries.
+        model_types: what its config may say; None: it need not say it. The first one is written.
+        is_ernie_m: whether it is an ErnieM, whose files do not say the text rules; nor, in the form that this
+            project writes, the longest input.
+        own_keys: the keys of config.json that only this library has, with their values.
+        further_keys: the keys of ours that its config has beside the shared ones.
+    """
+
+    needs_config = True
+    older_queries: tuple[str, ...] = ()
+    model_types: tuple[str | None, ...]
+    is_ernie_m = False
+    own_keys: Mapping[str, Any] = {}
+    further_keys = ("layer_norm_eps",)
+
+    def find(self, folder: Folder) -> Source | None:
+        """The model in a folder, by the names of its tensors and its config.
+
+        Raises:
+            UserError: it is beside a tokenizer of another kind.
+        """
+        weights = weights_of(folder, READERS)
+        if weights is None:
+            return None
+        config_path = folder.first(_CONFIGS)
+        raw_config = self.raw_config(folder, weights)
+        if not self.fits(weights, raw_config):
+            return None
+        tasks = self._tasks(weights, raw_config, config_path)
+        check_kind(folder, raw_config, config_path)
+        return Source(
+            folder=folder,
+            weights=weights,
+            raw_config=raw_config,
+            config_path=config_path,
+            tokenizer_folders=(folder,),
+            tasks=tasks,
+            root=folder,
+        )
+
+    def fits(self, weights: Weights, raw_config: Mapping[str, Any]) -> bool:
+        """Whether weights and config are of this format, by the names of the tensors and "model_type"."""
+        bare_names = {self.bare(name) for name in weights}
+        marks = [f"{self.queries.format(i=0)}.weight", *self.older_queries]
+        if not any(re.search(r"\.[0-9]+\.", name) for name in bare_names):  # there are no layers
+            marks = [WORDS]
+        is_named = raw_config.get("model_type") in self.model_types
+        return is_named and not bare_names.isdisjoint(marks)
+
+    def raw_config(self, folder: Folder, weights: Weights) -> dict[str, Any]:
+        """The contents of its config; empty if there is none."""
+        return flat(folder.json(next((name for name in _CONFIGS if name in folder), CONFIG)))
+
+    def _tasks(self, weights: Weights, raw_config: Mapping[str, Any], config_path: Path | None) -> list[str]:
+        """What a model may be for."""
+        names = raw_config.get("architectures")
+        first = names[0] if isinstance(names, list) and names else names
+        class_name = str(first) if first else None
+        tasks = self.tasks_of(weights, class_name)
+        if class_name and class_name not in {known.name for known in self.classes.values()}:
+            logger.warning(
+                "%s: architectures %s is not known; by its tensors the model is for %s",
+                config_path,
+                shown(class_name),
+                " or ".join(tasks) or "vectors",
+            )
+        return tasks
+
+    def reading(
+        self,
+        source: Source,
+        weights: Weights,
+        config: ErnieMConfig | None,
+        labels: list[str],
+        drop_unknown: bool,
+    ) -> tuple[Reading, list[str]]:
+        """How the model reads, as in `Format.reading`.
+
+        A model with the names of XLM-R or BERT reads as XLM-R does. An ErnieM reads as the tokenizer of its
+        library does, if it has the head of a task; otherwise it is ERNIE-M itself.
+        """
+        if not drop_unknown:
+            _check_problem_type(source, weights)
+        has_head = any(task != LM for task in source.tasks)
+        has_key = source.raw_config.get(READING) is not None
+        if has_key:
+            reading = own_reading(source.raw_config, source.config_path)
+        elif self.is_ernie_m:
+            reading = replace(Reading.of_xlm_r(), text_rules=self.text_rules) if has_head else Reading()
+        else:
+            reading = Reading.of_xlm_r()
+        # What the library's own key of config.json, and the other files, say.
+        fields: _Fields = {}
+        problem_type = source.raw_config.get("problem_type")
+        if problem_type in tuple(_KINDS):
+            fields = {
+                name: (kind == problem_type, source.config_path) for kind, name in _KINDS.items() if name
+            }
+        fields |= self._of_tokenizer(source.folder, has_key)
+        faults: list[str] = []
+        if has_head and has_key:  # the tokenizer's length is the model's, and ours that of the training
+            fields.pop("max_seq_len", None)
+        elif not has_head:  # only models of vectors have files of sentence-transformers
+            vector_fields, faults = sentence_transformers.fields_of_vectors(source.root, config)
+            fields |= vector_fields
+        if "max_seq_len" in fields:
+            length, path = fields["max_seq_len"]
+            fields["max_seq_len"] = (_limiting(length, config), path)
+        if has_key:
+            fields = self._not_in_key(reading, fields, config, source.config_path)
+        reading = replace(reading, **{name: value for name, (value, _path) in fields.items()})
+        tags = entity_tags(labels if source.task == TOKEN_CLASSIFICATION else ())
+        others = [label for label in labels if tags and label not in tags]
+        if others and not drop_unknown:
+            raise UserError(
+                f"{source.config_path}: id2label: the labels {listed(others)} are beside tags with B- or I-, "
+                "which is no scheme of tags that is known; ernie-m convert FOLDER NEW --drop_unknown writes "
+                "a model whose tags mark no entities"
+            )
+        if others:
+            reading = replace(reading, chunk_scheme=NO_ENTITIES)
+        return reading, faults
+
+    def _of_tokenizer(self, folder: Folder, has_key: bool) -> _Fields:
+        """What the tokenizer's files say.
+
+        Args:
+            has_key: whether this project wrote the folder.
+        """
+        fields: _Fields = {}
+        tokens, path = added_tokens(folder)
+        if path is not None:
+            fields["added_tokens"] = (tokens, path)
+        longest = longest_input(folder)
+        if longest is not None and not (self.is_ernie_m and has_key):
+            fields["max_seq_len"] = (longest, folder.path / TOKENIZER_CONFIG)
+        if TOKENIZER_JSON in folder and not self.is_ernie_m:
+            rules = ERNIE_M_RULES if has_official_rules(folder) else NO_RULES
+            fields["text_rules"] = (rules, folder.path / TOKENIZER_JSON)
+        return fields
+
+    def _not_in_key(
+        self, reading: Reading, fields: _Fields, config: ErnieMConfig, config_path: Path | None
+    ) -> _Fields:
+        """The fields of other files of which our key of config.json says nothing.
+
+        Args:
+            reading: what our key says.
+            fields: what the other files say.
+
+        Raises:
+            UserError: they say another thing than this project writes for the reading.
+        """
+        written = sentence_transformers.as_written(reading, config)
+        written = replace(written, max_seq_len=_limiting(reading.max_seq_len, config))
+        if reading.text_rules != ERNIE_M_RULES:  # a library's rules have no place in tokenizer.json
+            written = replace(written, text_rules=NO_RULES)
+        if self.is_ernie_m:  # nor have added tokens in that form
+            written = replace(written, added_tokens={})
+        added: _Fields = {}
+        for name, (value, path) in fields.items():
+            if value == getattr(written, name):
+                continue
+            in_key = getattr(reading, name)
+            if in_key is not None or name == "default_prompt":
+                raise UserError(
+                    f"{config_path}: '{READING}' says that {name} is {shown(in_key)}, but {path} says "
+                    f"{shown(value)}; correct the one that is wrong (without '{READING}' the other files "
+                    "count)"
+                )
+            added[name] = (value, path)
+        return added
+
+    def write(self, folder: Path, checkpoint: Checkpoint, weights: Weights, task: str | None) -> list[str]:
+        """Write config.json and model.safetensors, with the mark that transformers asks for."""
+        self.write_config(folder, checkpoint, task)
+        safetensors.write(folder / WEIGHTS, weights, dtype=np.float32, metadata={"format": "pt"})
+        return []
+
+    def write_config(self, folder: Path, checkpoint: Checkpoint, task: str | None) -> None:
+        """Write config.json.
+
+        Raises:
+            UserError: a size that the library cannot have.
+        """
+        self.check(checkpoint.config)
+        values = checkpoint.config.to_dict()
+        model_class = self.classes[task]
+        written = {"architectures": [model_class.name], "model_type": self.model_types[0]}
+        written |= {key: values[key] for key in _SHARED_KEYS} | self.own_keys
+        written |= {key: values[key] for key in self.further_keys}
+        if "classifier" in dict(model_class.head):
+            (count,) = checkpoint.tensors.shape("classifier.bias")
+            labels = checkpoint.labels if len(checkpoint.labels) == count else numbered(count)
+            written["id2label"] = {str(i): label for i, label in enumerate(labels)}
+            written["label2id"] = {label: i for i, label in enumerate(labels)}
+        # ERNIE-M's own reading is written, too: without the key, a folder is read as its library reads it.
+        written[READING] = checkpoint.reading.to_json()
+        if checkpoint.reading.multi_label:
+            written["problem_type"] = MULTI_LABEL
+        (folder / CONFIG).write_text(as_json(written), encoding="utf-8")
+
+
+def flat(contents: dict[str, Any]) -> dict[str, Any]:
+    """A config; the nested form of old PaddleNLP is flattened."""
+    if "init_class" not in contents:
+        return contents
+    # model_config.json: the encoder's keys are in the dicts of `init_args`, and the class is `init_class`.
+    arguments = contents.get("init_args")
+    flat: dict[str, Any] = {}
+    for values in arguments if isinstance(arguments, list) else ():
+        flat |= values if isinstance(values, dict) else {}
+    return {**flat, **contents, "architectures": [contents["init_class"]]}
+
+
+def _check_problem_type(source: Source, weights: Weights) -> None:
+    """Check what transformers says that the outputs of a classifier are.
+
+    Raises:
+        UserError: it is not known, or the classifier predicts several numbers, which would pass for labels.
+    """
+    problem_type = source.raw_config.get("problem_type")
+    if problem_type is None or "classifier.bias" not in weights:
+        return
+    place = f"{source.config_path}: problem_type {problem_type!r}"
+    if problem_type not in tuple(_KINDS):
+        raise UserError(f"{place} is not known, only {', '.join(_KINDS)}; {WITHOUT_UNKNOWN}")
+    (outputs,) = weights.shape("classifier.bias")
+    if problem_type == _REGRESSION and outputs > 1:
+        raise UserError(f"{place} with {outputs} outputs, but a regression has one; {WITHOUT_UNKNOWN}")
+
+
+def _limiting(length: int | None, config: ErnieMConfig) -> int | None:
+    """A longest input, or None if it limits nothing; transformers writes 10^30 for "no limit"."""
+    return None if length is None or length >= config.longest_input else length

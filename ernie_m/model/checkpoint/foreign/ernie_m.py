@@ -1,0 +1,72 @@
+"""ErnieM in PaddleNLP: model_state.pdparams or model.safetensors, under our names, and config.json.
+
+ErnieM in transformers 4: model.safetensors or pytorch_model.bin, and config.json.
+"""
+
+from pathlib import Path
+
+from ernie_m.model.checkpoint.foreign import restricted_pickle
+from ernie_m.model.checkpoint.foreign.base import Library
+from ernie_m.model.checkpoint.format import Checkpoint
+from ernie_m.model.checkpoint.key_mapping import CHOICE, CLASSIFIER, QA_OUTPUTS, ModelClass
+from ernie_m.model.checkpoint.native import MODEL_TYPE
+from ernie_m.model.checkpoint.official import check_fixed_sizes
+from ernie_m.model.checkpoint.weights import Weights
+from ernie_m.model.tasks import CLASSIFICATION, QUESTION_ANSWERING, TOKEN_CLASSIFICATION
+
+
+class PaddleNLP(Library):
+    """ErnieM in PaddleNLP, which ignores the key intermediate_size, and saves 3072 for every size."""
+
+    name = "paddlenlp"
+    prefix = "ernie_m."
+    any_prefix = r"ernie_m\."
+    classes = {
+        None: ModelClass("ErnieMModel"),
+        CLASSIFICATION: ModelClass("ErnieMForSequenceClassification", head=CLASSIFIER),
+        TOKEN_CLASSIFICATION: ModelClass("ErnieMForTokenClassification", head=CLASSIFIER),
+        QUESTION_ANSWERING: ModelClass("ErnieMForQuestionAnswering", head=CLASSIFIER),
+        CHOICE: ModelClass("ErnieMForMultipleChoice", head=CLASSIFIER),
+    }
+    model_types = (MODEL_TYPE, "", None)
+    ignored = "intermediate_size"
+    is_ernie_m = True
+    library = "paddlenlp"
+    tokenizer_form = "paddlenlp"
+    text_rules = "paddlenlp"
+    own_keys = {"type_vocab_size": 16, "dtype": "float32"}
+    further_keys = ()
+
+    def write(self, folder: Path, checkpoint: Checkpoint, weights: Weights, task: str | None) -> list[str]:
+        """Write config.json and model_state.pdparams: the first versions with ErnieM read nothing else."""
+        check_fixed_sizes(checkpoint.config, "PaddleNLP")
+        self.write_config(folder, checkpoint, task)
+        restricted_pickle.write_pdparams(folder / "model_state.pdparams", weights)
+        return []
+
+
+class HuggingFace(Library):
+    """ErnieM in transformers 4."""
+
+    name = "huggingface"
+    prefix = "ernie_m."
+    any_prefix = r"ernie_m\."
+    encoder = {  # doubled for q, k and v only
+        "encoder.layers.{i}.self_attn.q_proj": "encoder.layers.{i}.self_attn.self_attn.q_proj",
+        "encoder.layers.{i}.self_attn.k_proj": "encoder.layers.{i}.self_attn.self_attn.k_proj",
+        "encoder.layers.{i}.self_attn.v_proj": "encoder.layers.{i}.self_attn.self_attn.v_proj",
+    }
+    transposed = True
+    classes = {
+        None: ModelClass("ErnieMModel"),
+        CLASSIFICATION: ModelClass("ErnieMForSequenceClassification", head=CLASSIFIER),
+        TOKEN_CLASSIFICATION: ModelClass("ErnieMForTokenClassification", has_pooler=False, head=CLASSIFIER),
+        QUESTION_ANSWERING: ModelClass("ErnieMForQuestionAnswering", has_pooler=False, head=QA_OUTPUTS),
+        CHOICE: ModelClass("ErnieMForMultipleChoice", head=CLASSIFIER),
+    }
+    model_types = (MODEL_TYPE, "", None)
+    is_ernie_m = True
+    library = "transformers"
+    tokenizer_form = "paddlenlp"
+    text_rules = "transformers"
+    own_keys = {"classifier_dropout": None, "act_dropout": 0.0, "torch_dtype": "float32"}

@@ -1,0 +1,79 @@
+"""XLM-R in fairseq: model.pt, which has the flags of its training beside the weights; only read."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ernie_m.model.checkpoint.foreign.base import Library
+from ernie_m.model.checkpoint.key_mapping import LM_HEAD, ModelClass, Recipe, as_it_is, floats
+from ernie_m.model.checkpoint.weights import Weights
+from ernie_m.utils.errors import UserError
+from ernie_m.utils.files import Folder
+
+# Its flag -> our key, for what no shape shows.
+_FLAGS = {
+    "encoder_attention_heads": "num_attention_heads",
+    "activation_fn": "hidden_act",
+    "dropout": "hidden_dropout_prob",
+    "attention_dropout": "attention_probs_dropout_prob",
+}
+# Old files have other names of one norm, and q, k and v of a layer below each other in one tensor.
+_NORM = re.compile(r"layernorm_embedding\.(weight|bias)")
+_FUSED = re.compile(r"(layers\.[0-9]{1,4}\.self_attn)\.in_proj_(weight|bias)")
+
+
+class Fairseq(Library):
+    """XLM-R in fairseq."""
+
+    name = "fairseq"
+    # fairseq renamed its model from decoder to encoder.
+    any_prefix = r"(?:en|de)coder\.sentence_encoder\.|(?:en|de)coder\.(?=lm_head\.)"
+    encoder = {
+        "embeddings.word_embeddings": "embed_tokens",
+        "embeddings.position_embeddings": "embed_positions",
+        "embeddings.layer_norm": "emb_layer_norm",
+        "encoder.layers.{i}.self_attn.q_proj": "layers.{i}.self_attn.q_proj",
+        "encoder.layers.{i}.self_attn.k_proj": "layers.{i}.self_attn.k_proj",
+        "encoder.layers.{i}.self_attn.v_proj": "layers.{i}.self_attn.v_proj",
+        "encoder.layers.{i}.self_attn.out_proj": "layers.{i}.self_attn.out_proj",
+        "encoder.layers.{i}.norm1": "layers.{i}.self_attn_layer_norm",
+        "encoder.layers.{i}.linear1": "layers.{i}.fc1",
+        "encoder.layers.{i}.linear2": "layers.{i}.fc2",
+        "encoder.layers.{i}.norm2": "layers.{i}.final_layer_norm",
+        "pooler.dense": None,
+    }
+    transposed = True
+    classes = {None: ModelClass(has_pooler=False)}
+    beside_any_head = LM_HEAD
+    older_queries = ("layers.0.self_attn.in_proj_weight",)
+    model_types = (None,)
+
+    def raw_config(self, folder: Folder, weights: Weights) -> dict[str, Any]:
+        """What the flags of the training say."""
+        return {key: weights.metadata[flag] for flag, key in _FLAGS.items() if flag in weights.metadata}
+
+    def adapt(self, recipes: dict[str, Recipe], file: Weights, in_file: Mapping[str, str]) -> dict[str, str]:
+        """Take what old files have in another form."""
+        for bare, name in in_file.items():
+            if match := _NORM.fullmatch(bare):
+                recipes.setdefault(f"embeddings.layer_norm.{match[1]}", as_it_is(file, name))
+            elif match := _FUSED.fullmatch(bare):
+                attention, ending = match.groups()
+                for part, letter in enumerate("qkv"):
+                    recipe = _third(file, name, part)._replace(transposed=ending == "weight")
+                    recipes.setdefault(f"encoder.{attention}.{letter}_proj.{ending}", recipe)
+        return {}
+
+
+def _third(file: Weights, name: str, part: int) -> Recipe:
+    """The recipe of one of the three parts of a tensor, which lie below each other.
+
+    Raises:
+        UserError: it has not three equal parts.
+    """
+    shape = file.shape(name)
+    if not shape or shape[0] % 3:
+        raise UserError(f"{file.source}: {name} has shape {list(shape)}, not q, k and v in one")
+    return Recipe((name,), (shape[0] // 3, *shape[1:]), lambda: np.split(floats(file, name), 3)[part])

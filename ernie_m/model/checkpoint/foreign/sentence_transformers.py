@@ -1,0 +1,343 @@
+"""The files with which sentence-transformers makes a folder of transformers a model of sentence vectors.
+
+modules.json                        the parts of the model, in order
+1_Pooling/config.json               how the states of the tokens become one vector
+2_Normalize/                        vectors have length 1
+sentence_bert_config.json           the longest input
+config_sentence_transformers.json   prompts
+"""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ernie_m.model.checkpoint import safetensors
+from ernie_m.model.checkpoint.format import Checkpoint, Format
+from ernie_m.model.checkpoint.key_mapping import ModelClass
+from ernie_m.model.checkpoint.weights import WEIGHTS, Weights
+from ernie_m.model.config import ErnieMConfig
+from ernie_m.model.preprocessing import DOCUMENT, Reading
+from ernie_m.utils.errors import UserError, shown
+from ernie_m.utils.files import Folder, as_json, read_json, read_object
+
+MODULES = "modules.json"
+_CONFIG = "config.json"
+_LENGTH = "sentence_bert_config.json"
+_PROMPTS = "config_sentence_transformers.json"
+_POOLING = "1_Pooling"
+_NORMALIZE = "2_Normalize"
+_LIBRARY = "sentence_transformers.models"
+# The library's name of a pooling -> ours.
+_POOLINGS = {"mean": "specials", "cls": "cls"}
+_NAMES = {ours: name for name, ours in _POOLINGS.items()}
+# The keys that say the pooling by true or false in most files -> the name of the pooling.
+_FLAGS = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "pooling_mode_weightedmean_tokens": "weightedmean",
+    "pooling_mode_lasttoken": "lasttoken",
+}
+
+_FORWARD = {"method": "forward", "method_output_name": "last_hidden_state"}
+_READ = "read"  # a function below reads the key
+_ANY = "any"  # no value changes a vector
+# Kind of file -> key -> _READ, _ANY, or the one value with which the key changes no vector. A key that has
+# another value or is not here is refused, unless it is empty. Behind each: the versions that write it.
+_KEYS: dict[str, dict[str, Any]] = {
+    _PROMPTS: {
+        "__version__": _ANY,  # 2.0 -
+        "prompts": _READ,  # 2.4 -
+        "default_prompt_name": _READ,  # 2.4 -
+        "similarity_fn_name": _READ,  # 3.0 -
+        "model_type": "SentenceTransformer",  # 5.0 -
+        "truncate_dim": None,  # 5.4 -
+    },
+    _LENGTH: {
+        "max_seq_length": _READ,  # 0.4 - 5.3, and then in tokenizer_config.json
+        "do_lower_case": None,  # 1.2 - 5.3
+        "transformer_task": "feature-extraction",  # 5.4 -
+        "modality_config": {"text": _FORWARD},  # 5.4 -
+        "module_output_name": "token_embeddings",  # 5.4 -
+        "unpad_inputs": _ANY,  # 5.4 -
+        "processing_kwargs": None,  # 5.4 -
+        "query_length": None,  # 6.0 -
+        "document_length": None,  # 6.0 -
+        "query_expansion": None,  # 6.0 -
+    },
+    _POOLING: {
+        "word_embedding_dimension": _READ,  # 0.4 - 5.3
+        "embedding_dimension": _READ,  # 5.4 -
+        **dict.fromkeys(_FLAGS, _READ),  # 0.4 - 5.3; the last two 2.3 - 5.3
+        "pooling_mode": _READ,  # 5.4 -
+        "include_prompt": _READ,  # 2.4 -
+    },
+    _NORMALIZE: {
+        "module_input_name": "sentence_embedding",  # 6.0 -
+        "module_output_name": "sentence_embedding",  # 6.0 -
+    },
+}
+
+
+def encoder_folder(folder: Folder) -> Folder:
+    """The folder of the encoder: the first module's, which old versions of the library put in a subfolder."""
+    modules = [] if folder.named else _modules(folder)
+    encoder = modules[0][1] if modules else folder.path
+    return folder if encoder == folder.path else Folder(encoder)
+
+
+def fields_of_vectors(folder: Folder, config: ErnieMConfig) -> tuple[dict[str, tuple[Any, Path]], list[str]]:
+    """What the library's files in a folder say of vectors; without them nothing.
+
+    Args:
+        config: the encoder's; the library takes the vectors of the top layer.
+
+    Returns:
+        fields: the name of a field of `Reading` -> its value, and the file that says it.
+        faults: what a reading cannot hold, in words; mostly nothing.
+
+    Raises:
+        UserError: a file is damaged, or is not of this encoder.
+    """
+    modules = _modules(folder)
+    if not modules:
+        return {}, []
+    path = folder.path / MODULES
+    faults: list[str] = []
+    fields = {"pooling": (None, path), "layer": (config.num_hidden_layers, path), "normalize": (False, path)}
+    for number, (kind, module_folder) in enumerate(modules):
+        if kind == "Transformer" and number == 0:
+            fields |= _length(module_folder / _LENGTH, faults)
+        elif kind == "Pooling" and number == 1:
+            pooling_path = module_folder / _CONFIG
+            fields["pooling"] = (_pooling(pooling_path, config.hidden_size, faults), pooling_path)
+        elif kind == "Normalize" and number == len(modules) - 1:
+            fields["normalize"] = (True, path)
+            normalize_path = module_folder / _CONFIG
+            if normalize_path.is_file():  # from version 6 on
+                _settings(_NORMALIZE, normalize_path, faults)
+        else:
+            faults.append(f"{path}: the module {shown(kind)}")
+    if _PROMPTS in folder:
+        has_length_1, _ = fields["normalize"]
+        fields |= _prompts(folder.path / _PROMPTS, has_length_1, faults)
+    return fields, faults
+
+
+def _modules(folder: Folder) -> list[tuple[str, Path]]:
+    """The name of the class and the folder of each part that modules.json lists; none without it.
+
+    Raises:
+        UserError: it has another form, or names a folder elsewhere.
+    """
+    if MODULES not in folder:
+        return []
+    path = folder.path / MODULES
+    modules = []
+    try:
+        for module in folder.read(MODULES, read_json):
+            name = Path(module["path"])
+            if name.is_absolute() or ".." in name.parts:
+                raise ValueError("a folder elsewhere")
+            with suppress(FileNotFoundError):  # a module may lack a folder, but not have an impossible name
+                (folder.path / name).stat()
+            is_of_library = module["type"].startswith("sentence_transformers.")
+            # A class of another package is named in full, so that none is taken for the library's own.
+            kind = module["type"].split(".")[-1] if is_of_library else module["type"]
+            modules.append((kind, folder.path / name))
+        if not modules:
+            raise ValueError("no module")
+    except (TypeError, KeyError, AttributeError, ValueError, OSError) as error:
+        raise UserError(
+            f"{path}: it does not list the modules of a model ({shown(repr(error))}); put back a good copy"
+        ) from error
+    return modules
+
+
+def _settings(kind: str, path: Path, faults: list[str]) -> dict[str, Any]:
+    """What is in a file. Each key that is set and may change a vector, but is not handled, is a fault.
+
+    Args:
+        kind: a key of `_KEYS`.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    settings = read_object(path)
+    for key, value in settings.items():
+        is_set = value not in (None, False, "", [], {})
+        if is_set and _KEYS[kind].get(key) not in (_READ, _ANY, value):
+            faults.append(f"{path}: {shown(key)} {shown(value)}")
+    return settings
+
+
+def _pooling(path: Path, hidden_size: int, faults: list[str]) -> str | None:
+    """Our name of the pooling; None if we have no such pooling, and then it is added to the faults.
+
+    Raises:
+        UserError: the file is missing or damaged, says two poolings, or is of vectors of another size.
+    """
+    settings = _settings(_POOLING, path, faults)
+    for key in ("word_embedding_dimension", "embedding_dimension"):
+        if settings.get(key) not in (None, hidden_size):
+            raise UserError(
+                f"{path}: {key} is {shown(settings[key])}, but hidden_size in the encoder's config.json is "
+                f"{hidden_size}; put the files of one model there"
+            )
+    by_flags = [name for flag, name in _FLAGS.items() if settings.get(flag)]
+    names = settings.get("pooling_mode")
+    if names is None:
+        names = by_flags or ["mean"]
+    elif isinstance(names, str):
+        names = [names]
+    if not isinstance(names, list):
+        raise UserError(f"{path}: pooling_mode is {shown(names)}; it must be the name of a pooling")
+    if by_flags and sorted(map(str, names)) != sorted(by_flags):
+        raise UserError(
+            f"{path}: pooling_mode is {shown(settings['pooling_mode'])}, but {' and '.join(by_flags)} by the "
+            "keys pooling_mode_...; take out what is wrong"
+        )
+    if not settings.get("include_prompt", True):
+        names = [*names, "without the prompt"]
+    if len(names) == 1 and names[0] in _NAMES.values():
+        return _POOLINGS[names[0]]
+    faults.append(f"{path}: the pooling {' and '.join(map(shown, names[:9]))}")
+    return None
+
+
+def _length(path: Path, faults: list[str]) -> dict[str, tuple[Any, Path]]:
+    """The longest input, if sentence_bert_config.json says it.
+
+    Raises:
+        UserError: the file is damaged, or the length is no whole number.
+    """
+    if not path.is_file():
+        return {}
+    settings = _settings(_LENGTH, path, faults)
+    length = settings.get("max_seq_length")
+    if length is None:
+        return {}
+    if type(length) is not int or length < 1:
+        raise UserError(f"{path}: max_seq_length is {shown(length)}; it must be a number of tokens")
+    return {"max_seq_len": (length, path)}
+
+
+def _prompts(path: Path, has_length_1: bool, faults: list[str]) -> dict[str, tuple[Any, Path]]:
+    """The prompts, and the name of the default one.
+
+    Args:
+        has_length_1: whether the vectors have length 1, so that their dot product is the cosine.
+
+    Raises:
+        UserError: the file is damaged, or the default prompt is not among the prompts.
+    """
+    settings = _settings(_PROMPTS, path, faults)
+    similarity = settings.get("similarity_fn_name") or "cosine"
+    is_cosine = similarity == "cosine" or (similarity == "dot" and has_length_1)
+    if not is_cosine:
+        faults.append(f"{path}: similarity_fn_name {shown(similarity)}")
+    text_of = settings.get("prompts") or {}
+    if not isinstance(text_of, dict) or not all(isinstance(text, str | None) for text in text_of.values()):
+        raise UserError(f"{path}: 'prompts' must give each name a text")
+    prompts = {name: text for name, text in text_of.items() if text}  # "" and null: nothing is put before
+    default = settings.get("default_prompt_name")
+    is_there = isinstance(default, str) and default in text_of
+    if default is not None and not is_there:
+        there = ", ".join(map(shown, list(prompts)[:9])) or "none"
+        raise UserError(f"{path}: default_prompt_name is {shown(default)}, but 'prompts' has {there}")
+    if default not in prompts:  # its text is "" or null
+        default = None
+    return {"prompts": (prompts, path), "default_prompt": (default, path)}
+
+
+def as_written(reading: Reading, config: ErnieMConfig) -> Reading:
+    """The reading that `fields_of_vectors` finds in what `write` writes for a reading.
+
+    A model that does not say how its vectors are made gets the mean over all tokens, of the top layer.
+    Without a prompt "document" the library puts nothing before a document, even if there is a prompt
+    "passage".
+    """
+    prompts = dict(reading.prompts)
+    document = reading.prompt(DOCUMENT)
+    if document:
+        prompts.setdefault(DOCUMENT, document)
+    layer = config.num_hidden_layers if reading.layer is None else reading.layer
+    return replace(reading, pooling=reading.pooling or "specials", layer=layer, prompts=prompts)
+
+
+def write(folder: Path, config: ErnieMConfig, reading: Reading) -> list[str]:
+    """Write what says how a text gets its vector: pooling, length 1, the longest input, prompts.
+
+    The library has the top layer only, and no mean without the special tokens.
+
+    Args:
+        folder: holds the encoder in the form of transformers.
+
+    Returns:
+        The names of the files; none if the model's vectors are of another kind.
+    """
+    written = as_written(reading, config)
+    if written.pooling not in _NAMES or written.layer != config.num_hidden_layers:
+        return []
+    pooling: dict[str, Any] = {"word_embedding_dimension": config.hidden_size}
+    common_flags = list(_FLAGS.items())[:4]  # those that every version of the library has
+    pooling |= {flag: name == _NAMES[written.pooling] for flag, name in common_flags}
+    files: dict[str, Any] = {
+        f"{_POOLING}/{_CONFIG}": pooling,
+        _LENGTH: {"max_seq_length": written.max_seq_len or config.longest_input, "do_lower_case": False},
+    }
+    return _write_modules(folder, {"Transformer": "", "Pooling": _POOLING}, written, files)
+
+
+def _write_modules(
+    folder: Path, folder_of: Mapping[str, str], reading: Reading, files: dict[str, Any]
+) -> list[str]:
+    """Write modules.json, prompts and further files, and return the names.
+
+    Args:
+        folder_of: the class of each module in order -> its folder; "": the folder itself.
+        files: name -> the content of each further file.
+    """
+    folders = {**folder_of, "Normalize": _NORMALIZE} if reading.normalize else folder_of
+    modules = [
+        {"idx": number, "name": str(number), "path": path, "type": f"{_LIBRARY}.{kind}"}
+        for number, (kind, path) in enumerate(folders.items())
+    ]
+    files = {MODULES: modules} | files
+    if reading.prompts:
+        files[_PROMPTS] = {
+            "prompts": dict(reading.prompts),
+            "default_prompt_name": reading.default_prompt,
+            "similarity_fn_name": "cosine",
+        }
+    for name, contents in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(as_json(contents), encoding="utf-8")
+    if reading.normalize:
+        (folder / _NORMALIZE).mkdir()  # the module has no file
+    return list(files)
+
+
+class Static(Format):
+    """A static model, as the StaticEmbedding of the library; only written."""
+
+    name = "static"
+    encoder = {"embeddings.word_embeddings": "embedding"}
+    classes = {None: ModelClass(has_pooler=False)}
+    has_tables = True
+    library = "sentence-transformers"
+    tokenizer_form = "static"
+    keeps_added_tokens = True
+
+    def write(self, folder: Path, checkpoint: Checkpoint, weights: Weights, task: str | None) -> list[str]:
+        """Write the table and its prompts. The longest text is in tokenizer.json.
+
+        A vector is the mean over the pieces of a text, without special tokens.
+        """
+        safetensors.write(folder / WEIGHTS, weights, dtype=np.float32)
+        return _write_modules(folder, {"StaticEmbedding": ""}, checkpoint.reading, {})

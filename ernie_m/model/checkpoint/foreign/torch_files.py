@@ -1,0 +1,237 @@
+"""Files of torch.save, read without torch. Only tensors in plain containers are read.
+
+Since torch 1.6 the file is a zip archive with `<root>/data.pkl` and the bytes of each storage in
+`<root>/data/<key>`, not compressed. Before, it was five pickles (magic number, version, system, the object,
+the storages' keys), and then, for each storage, its number of elements as int64 and its bytes.
+"""
+
+import io
+import math
+import struct
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+
+from ernie_m.model.checkpoint.foreign import restricted_pickle
+from ernie_m.model.checkpoint.weights import (
+    Weights,
+    check_shape,
+    read_numbers,
+    refusing_damage,
+    widen_bfloat16,
+)
+
+_FORM = "a file of torch.save"
+_MAGIC = 0x1950A86A20F9469CFC6C
+_VERSION = 1001
+_SPREAD = 1 << 20  # elements by which a tensor may exceed its storage, as an expanded one does
+_LOCAL_HEADER_BYTES = 30  # the bytes of a zip entry before its name
+
+
+_Place = tuple[int, int]  # where the bytes of a storage are in the file: from which one on, and how many
+
+
+class _Storage(NamedTuple):
+    """A storage, as the pickle refers to it."""
+
+    dtype: np.dtype
+    key: str
+    count: int  # the number of its elements
+
+
+class _View(NamedTuple):
+    """A tensor: its place in its storage, in elements."""
+
+    storage: _Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    @property
+    def span(self) -> int:
+        """How many elements of the storage lie from the tensor's first to its last, both counted."""
+        if 0 in self.shape:
+            return 0
+        return 1 + sum((size - 1) * stride for size, stride in zip(self.shape, self.strides, strict=True))
+
+
+def _rebuilt_view(storage: Any, offset: Any, shape: Any, strides: Any, *_) -> _View:
+    """The stand-in for torch's functions that rebuild a tensor; `_` takes what concerns gradients.
+
+    Raises:
+        ValueError: the arguments do not describe a tensor.
+    """
+    if not isinstance(storage, _Storage):
+        raise ValueError("a tensor without storage")
+    check_shape(restricted_pickle.sizes_of(shape), storage.dtype)
+    (checked_offset,) = restricted_pickle.sizes_of((offset,))  # checked as a size is
+    return _View(storage, checked_offset, shape, restricted_pickle.sizes_of(strides))
+
+
+def _referenced_storage(reference: Any) -> _Storage:
+    """The storage that the pickle refers to by a tuple.
+
+    Raises:
+        ValueError: the tuple is of another kind, or of a part of a storage, as very old files have it.
+    """
+    kind, dtype, key, _device, count, *part = reference
+    is_storage = kind == "storage" and isinstance(dtype, np.dtype) and isinstance(key, str)
+    is_part = any(part)  # files before torch 1.6 have a last element, which is None for a whole storage
+    if not is_storage or is_part:
+        raise ValueError("a reference to something that is no storage")
+    return _Storage(dtype, key, int(count))
+
+
+_DTYPES = {
+    "Double": "<f8",
+    "Float": "<f4",
+    "Half": "<f2",
+    "BFloat16": "<u2",  # its bits; no other storage is of uint16
+    "Long": "<i8",
+    "Int": "<i4",
+    "Short": "<i2",
+    "Char": "i1",
+    "Byte": "u1",
+    "Bool": "?",
+}
+_STAND_INS: dict[str, Any] = {
+    "torch._utils._rebuild_tensor": _rebuilt_view,
+    "torch._utils._rebuild_tensor_v2": _rebuilt_view,
+    "torch._utils._rebuild_parameter": lambda tensor, *_: tensor,
+    "torch.Size": restricted_pickle.sizes_of,
+    # fairseq keeps the flags of a run beside its weights. The lambda takes no dict: the class would copy it.
+    "argparse.Namespace": lambda: restricted_pickle.Attributes(),
+    **{f"torch.{name}Storage": np.dtype(code) for name, code in _DTYPES.items()},
+}
+
+
+def read(path: Path) -> Weights:
+    """Open a state dict; each tensor is read when it is accessed. bfloat16 is returned as float32.
+
+    If the file is a dict with a state dict as "model", as fairseq writes it, that one is read, and the
+    attributes of the dict's "args" are the metadata.
+
+    Raises:
+        UserError: no such file, cut short, altered, not torch's, or with anything else in it than tensors,
+            plain containers and numbers; the message gives the first foreign name.
+    """
+    with refusing_damage(path, _FORM):
+        contents, places = _read_zip(path) if zipfile.is_zipfile(path) else _read_legacy(path)
+        arguments = contents.get("args")
+        if isinstance(contents.get("model"), dict):
+            contents = contents["model"]
+        if not all(isinstance(name, str) for name in contents):
+            raise ValueError("no dict of names")
+        views = {name: value for name, value in contents.items() if isinstance(value, _View)}
+        file_bytes = path.stat().st_size
+        for view in views.values():
+            _check_view(view, places[view.storage.key], file_bytes)
+
+    def fetch(name: str) -> np.ndarray:
+        view = views[name]
+        with refusing_damage(path, _FORM), open(path, "rb") as file:
+            return _read_view(view, file, places[view.storage.key][0])
+
+    shapes = {name: view.shape for name, view in views.items()}
+    metadata = arguments if isinstance(arguments, restricted_pickle.Attributes) else {}
+    other_names = [name for name in contents if name not in views]
+    return Weights(path, shapes, fetch, metadata, other_names, views)
+
+
+def _check_view(view: _View, place: _Place, file_bytes: int) -> None:
+    """Check that the file holds the storage, and the storage the tensor.
+
+    Args:
+        place: where the storage is in the file.
+
+    Raises:
+        EOFError, ValueError: they are too short.
+    """
+    offset, length = place
+    if offset + length > file_bytes:
+        raise EOFError("it ends too early")
+    elements = length // view.storage.dtype.itemsize
+    ends_behind_storage = view.offset + view.span > elements
+    # A tensor that torch has expanded has more elements than its storage: some of its strides are 0.
+    is_expanded_too_far = math.prod(view.shape) > elements + _SPREAD
+    if ends_behind_storage or is_expanded_too_far:
+        raise ValueError(
+            f"a tensor of shape {list(view.shape)} does not fit into its storage of {elements} elements"
+        )
+
+
+def _read_zip(path: Path) -> tuple[dict, Mapping[str, _Place]]:
+    """The saved object, and the key of each storage -> its place."""
+    places = {}
+    with zipfile.ZipFile(path) as archive, open(path, "rb") as file:
+        entries = archive.infolist()
+        for entry in entries:
+            if entry.compress_type != zipfile.ZIP_STORED:  # torch never compresses
+                raise ValueError(f"{entry.filename} is compressed")
+            file.seek(entry.header_offset)
+            # The header ends with the lengths of two fields that follow it: the entry's name, and padding.
+            name_length, padding_length = struct.unpack("<26x2H", file.read(_LOCAL_HEADER_BYTES))
+            offset = entry.header_offset + _LOCAL_HEADER_BYTES + name_length + padding_length
+            key = entry.filename.rpartition("/data/")[2]  # other entries get a key that nothing refers to
+            places[key] = (offset, entry.file_size)
+        (pickle_entry,) = [entry for entry in entries if entry.filename.endswith("data.pkl")]  # exactly one
+        contents = _load_dict(io.BytesIO(archive.read(pickle_entry)), path, _referenced_storage)
+    return contents, places
+
+
+def _read_legacy(path: Path) -> tuple[dict, Mapping[str, _Place]]:
+    """The saved object, and the key of each storage -> its place."""
+    storages: dict[str, _Storage] = {}  # key in the archive -> storage
+
+    def remember(reference: Any) -> _Storage:
+        """Resolve a reference, and note the storage; a later reference to it gets the same object."""
+        storage = _referenced_storage(reference)
+        return storages.setdefault(storage.key, storage)
+
+    with open(path, "rb") as file:
+        # Each call reads the next pickle of the file.
+        if restricted_pickle.load(file, path) != _MAGIC or restricted_pickle.load(file, path) != _VERSION:
+            raise ValueError("another format")
+        restricted_pickle.load(file, path)  # the system, which is not needed
+        contents = _load_dict(file, path, remember)
+        places = {}
+        for key in restricted_pickle.load(file, path):
+            if not isinstance(key, str):
+                raise ValueError("a storage without a name")
+            (count,) = struct.unpack("<q", file.read(8))
+            storage = storages[key]
+            if count != storage.count:
+                raise ValueError(f"{count} elements instead of {storage.count}")
+            places[key] = (file.tell(), count * storage.dtype.itemsize)
+            file.seek(places[key][1], io.SEEK_CUR)
+    return contents, places
+
+
+def _load_dict(file: IO[bytes], path: Path, persistent_load: Callable[[Any], _Storage]) -> dict:
+    """The saved object.
+
+    Args:
+        persistent_load: what turns a reference to a storage into a `_Storage`.
+
+    Raises:
+        ValueError: the object is no dict.
+    """
+    contents = restricted_pickle.load(file, path, _STAND_INS, persistent_load)
+    if not isinstance(contents, dict):
+        raise ValueError("no dict of names")
+    return contents
+
+
+def _read_view(view: _View, file: IO[bytes], storage_offset: int) -> np.ndarray:
+    """Read a tensor, whose storage begins at this byte of the file."""
+    dtype = view.storage.dtype
+    numbers = read_numbers(file, dtype, view.span, storage_offset + view.offset * dtype.itemsize)
+    if view.span == 0:
+        array = numbers.reshape(view.shape)
+    else:
+        strides = tuple(stride * dtype.itemsize for stride in view.strides)
+        array = np.ndarray(view.shape, dtype, numbers, strides=strides)
+    return widen_bfloat16(array) if dtype == np.uint16 else array

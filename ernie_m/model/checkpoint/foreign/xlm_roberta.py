@@ -1,0 +1,217 @@
+"""XLM-R in transformers, and in PaddleNLP: the same names and config, but matrices [in, out].
+
+A BERT of transformers with XLM-R's vocabulary, such as multilingual E5-small; only read.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ernie_m.model.checkpoint.foreign import sentence_transformers
+from ernie_m.model.checkpoint.foreign.base import Library
+from ernie_m.model.checkpoint.format import Checkpoint, Source
+from ernie_m.model.checkpoint.key_mapping import (
+    CHOICE,
+    CLASSIFIER,
+    LM,
+    LM_BIAS,
+    LM_HEAD,
+    POSITIONS,
+    QA_OUTPUTS,
+    WORDS,
+    ModelClass,
+    Recipe,
+    floats,
+)
+from ernie_m.model.checkpoint.weights import PIECE_MODELS, TOKENIZER_JSON, Weights
+from ernie_m.model.config import FIRST_POSITION, ErnieMConfig
+from ernie_m.model.tasks import CLASSIFICATION, QUESTION_ANSWERING, TOKEN_CLASSIFICATION
+from ernie_m.utils.errors import UserError
+from ernie_m.utils.files import Folder
+
+PAD = 1  # the id of [PAD]
+TOKEN_TYPES = "embeddings.token_type_embeddings.weight"
+
+
+class XlmR(Library):
+    """XLM-R in transformers.
+
+    Attributes:
+        rows_before: how many rows of zeros our table of positions has before its own.
+    """
+
+    name = "xlm-r"
+    prefix = "roberta."
+    any_prefix = r"roberta\.|bert\."
+    encoder = {
+        "embeddings.layer_norm": "embeddings.LayerNorm",
+        "encoder.layers.{i}.self_attn.q_proj": "encoder.layer.{i}.attention.self.query",
+        "encoder.layers.{i}.self_attn.k_proj": "encoder.layer.{i}.attention.self.key",
+        "encoder.layers.{i}.self_attn.v_proj": "encoder.layer.{i}.attention.self.value",
+        "encoder.layers.{i}.self_attn.out_proj": "encoder.layer.{i}.attention.output.dense",
+        "encoder.layers.{i}.norm1": "encoder.layer.{i}.attention.output.LayerNorm",
+        "encoder.layers.{i}.linear1": "encoder.layer.{i}.intermediate.dense",
+        "encoder.layers.{i}.linear2": "encoder.layer.{i}.output.dense",
+        "encoder.layers.{i}.norm2": "encoder.layer.{i}.output.LayerNorm",
+    }
+    transposed = True
+    classes = {
+        None: ModelClass("XLMRobertaModel"),
+        # transformers 4 initialises the bias afresh, without a warning, if one of its two names is missing.
+        LM: ModelClass(
+            "XLMRobertaForMaskedLM", has_pooler=False, head=(*LM_HEAD, ("lm_head", "lm_head.decoder"))
+        ),
+        # A linear layer with tanh on the first token, which is our pooler, and the output layer.
+        CLASSIFICATION: ModelClass(
+            "XLMRobertaForSequenceClassification",
+            has_pooler=False,
+            head=(("pooler.dense", "classifier.dense"), ("classifier", "classifier.out_proj")),
+        ),
+        TOKEN_CLASSIFICATION: ModelClass(
+            "XLMRobertaForTokenClassification", has_pooler=False, head=CLASSIFIER
+        ),
+        QUESTION_ANSWERING: ModelClass("XLMRobertaForQuestionAnswering", has_pooler=False, head=QA_OUTPUTS),
+        CHOICE: ModelClass("XLMRobertaForMultipleChoice", head=CLASSIFIER),
+    }
+    zeros = {TOKEN_TYPES: WORDS}
+    rows_before = 0
+    model_types = ("xlm-roberta",)  # BERT has the same names, and other positions
+    defaults = {"layer_norm_eps": 1e-12}
+    has_own_vocab = False
+    library = "transformers"
+    tokenizer_form = "xlm-roberta"
+    keeps_added_tokens = True
+    separators = None
+    own_keys = {
+        "type_vocab_size": 1,
+        "position_embedding_type": "absolute",
+        "bos_token_id": 0,
+        "eos_token_id": 2,
+        "classifier_dropout": None,
+        "torch_dtype": "float32",
+        "use_cache": True,
+    }
+
+    def adapt(self, recipes: dict[str, Recipe], file: Weights, in_file: Mapping[str, str]) -> dict[str, str]:
+        """Add the token types; and the pooler of a masked-LM model is not taken."""
+        self.add_token_types(recipes, file, in_file.get(TOKEN_TYPES))
+        poolers = [name for name in recipes if name.startswith("pooler.")] if LM_BIAS in recipes else []
+        untrained = [recipes.pop(name).names[0] for name in poolers]
+        return dict.fromkeys(untrained, "beside a masked-LM head: it was never trained")
+
+    def add_token_types(self, recipes: dict[str, Recipe], file: Weights, token_types: str | None) -> None:
+        """Let the positions take up row 0 of the token types, which every token of a text gets.
+
+        Args:
+            token_types: the name of their table in the file; None: there is none.
+
+        Raises:
+            UserError: the two tables have rows of different lengths.
+        """
+        recipe = recipes.get(POSITIONS)
+        if recipe is None or len(recipe.shape) != 2:
+            return
+        rows, width = recipe.shape
+        types_shape = file.shape(token_types) if token_types else (1, width)
+        if len(types_shape) != 2 or types_shape[0] < 1 or types_shape[1] != width:
+            raise UserError(
+                f"{file.source}: {token_types} has shape {list(types_shape)}, which does not go with "
+                f"{[rows, width]} of the positions"
+            )
+
+        def read() -> np.ndarray:
+            array = recipe.read()
+            row = floats(file, token_types)[0] if token_types else np.zeros(0)
+            if row.any():  # adding zeros would make 0.0 of -0.0
+                array = array + row
+            return np.concatenate([np.zeros((self.rows_before, width), array.dtype), array])
+
+        names = (*recipe.names, token_types) if token_types else recipe.names
+        recipes[POSITIONS] = Recipe(names, (self.rows_before + rows, width), read)
+
+    def check(self, config: ErnieMConfig) -> None:
+        """Refuse what XLM-R cannot have: its positions begin behind pad_token_id, ours always at 2."""
+        if config.pad_token_id != PAD:
+            raise UserError(
+                f"pad_token_id is {config.pad_token_id}; XLM-R needs 1: its positions begin after it"
+            )
+
+    def write(self, folder: Path, checkpoint: Checkpoint, weights: Weights, task: str | None) -> list[str]:
+        """Write config.json and model.safetensors; for vectors, also what sentence-transformers reads."""
+        super().write(folder, checkpoint, weights, task)
+        if task not in (None, LM):
+            return []
+        return sentence_transformers.write(folder, checkpoint.config, checkpoint.reading)
+
+
+class PaddleXlmR(XlmR):
+    """XLM-R in PaddleNLP; only read."""
+
+    name = "paddlenlp-xlm-r"
+    transposed = False
+    library = ""
+
+    def fits(self, weights: Weights, raw_config: Mapping[str, Any]) -> bool:
+        """As in `Library.fits`; and the file is Paddle's own, or a safetensors file not marked as torch's."""
+        is_own_file = ".pdparams" in Path(weights.source).name
+        is_marked = "paddlenlp_version" in raw_config and weights.metadata.get("format") != "pt"
+        return (is_own_file or is_marked) and super().fits(weights, raw_config)
+
+
+class Bert(XlmR):
+    """A BERT with XLM-R's vocabulary; its other files are XLM-R's."""
+
+    name = "bert"
+    prefix = "bert."
+    classes = {
+        None: ModelClass("BertModel"),
+        LM: ModelClass(
+            "BertForMaskedLM",
+            has_pooler=False,
+            head=(
+                ("lm_head.dense", "cls.predictions.transform.dense"),
+                ("lm_head.layer_norm", "cls.predictions.transform.LayerNorm"),
+                ("lm_head", "cls.predictions"),
+                ("lm_head", "cls.predictions.decoder"),  # its second name
+            ),
+        ),
+        CLASSIFICATION: ModelClass("BertForSequenceClassification", head=CLASSIFIER),
+        TOKEN_CLASSIFICATION: ModelClass("BertForTokenClassification", has_pooler=False, head=CLASSIFIER),
+        QUESTION_ANSWERING: ModelClass("BertForQuestionAnswering", has_pooler=False, head=QA_OUTPUTS),
+        CHOICE: ModelClass("BertForMultipleChoice", head=CLASSIFIER),
+    }
+    rows_before = FIRST_POSITION  # BERT counts positions from 0, and we from 2, as XLM-R does
+    model_types = ("bert",)
+    library = ""
+
+    def find(self, folder: Folder) -> Source | None:
+        """The model in a folder.
+
+        Raises:
+            UserError: nothing says that it has the vocabulary of XLM-R.
+        """
+        source = super().find(folder)
+        if source is None or folder.first(PIECE_MODELS):
+            return source
+        if not str(source.raw_config.get("tokenizer_class")).startswith("XLMRobertaTokenizer"):
+            raise UserError(
+                f"{source.path}: a BERT with a vocabulary of its own; of BERT's form only models with "
+                "XLM-R's vocabulary can be read, such as multilingual E5-small, and those have "
+                f"{PIECE_MODELS[1]} or {TOKENIZER_JSON} beside the weights"
+            )
+        return source
+
+    def adapt(self, recipes: dict[str, Recipe], file: Weights, in_file: Mapping[str, str]) -> dict[str, str]:
+        """Add the token types alone: a pooler was trained with the head of next sentence prediction."""
+        self.add_token_types(recipes, file, in_file.get(TOKEN_TYPES))
+        return {}
+
+    def config(self, source: Source, weights: Weights) -> ErnieMConfig:
+        """The shape with XLM-R's positions and its [PAD]; that of BERT is 0 whatever the tokenizer says."""
+        raw_config = {**source.raw_config, "pad_token_id": PAD}
+        if isinstance(raw_config.get("max_position_embeddings"), int):
+            raw_config["max_position_embeddings"] += FIRST_POSITION
+        return super().config(replace(source, raw_config=raw_config), weights)

@@ -1,0 +1,131 @@
+"""The official parameter directory: one LoDTensor file per variable, read and written without Paddle.
+
+The directory is `params/`, beside `ernie_config.json`. A file contains, in little endian: uint32 0 (LoDTensor
+version), uint64 0 (levels of sequences, which weights do not have); uint32 0 (tensor version), int32 length
+of a protobuf `VarType.TensorDesc` and that many bytes (field 1 the dtype, field 2 the dims); then the data in
+C order.
+"""
+
+import math
+import os
+import struct
+from functools import cache, partial
+from typing import IO, NamedTuple
+
+import numpy as np
+
+from ernie_m.model.checkpoint.weights import (
+    check_shape,
+    read_numbers,
+    refusing_damage,
+    widen_bfloat16,
+    write_data,
+)
+
+BFLOAT16 = 22
+# The protobuf's number of a dtype -> the dtype in the file. bfloat16 is stored as its bits.
+DTYPES = {
+    0: np.dtype("bool"),
+    1: np.dtype("<i2"),
+    2: np.dtype("<i4"),
+    3: np.dtype("<i8"),
+    4: np.dtype("<f2"),
+    5: np.dtype("<f4"),
+    6: np.dtype("<f8"),
+    19: np.dtype("<u8"),
+    20: np.dtype("u1"),
+    21: np.dtype("i1"),
+    BFLOAT16: np.dtype("<u2"),
+}
+_LONGEST_DESCRIPTION = 1 << 16  # bytes; one of 8 dims takes under 100
+
+
+class Header(NamedTuple):
+    """The header of a file."""
+
+    code: int  # the protobuf's number of the dtype, a key of `DTYPES`
+    shape: tuple[int, ...]
+    offset: int  # where the data begins, in bytes
+
+
+def read_header(path: str | os.PathLike) -> Header:
+    """Read the header of one variable and check that the file holds exactly the data it announces.
+
+    Raises:
+        UserError: no such file, or it is cut short, over-long or not a LoDTensor file.
+    """
+    with refusing_damage(path, "a parameter file of the official format"):
+        with open(path, "rb") as file:
+            header = _parse_header(file)
+            data_bytes = os.fstat(file.fileno()).st_size - header.offset
+        check_shape(header.shape, DTYPES[header.code])
+        announced_bytes = math.prod(header.shape) * DTYPES[header.code].itemsize
+        if data_bytes != announced_bytes:
+            raise ValueError(f"{data_bytes} data bytes instead of {announced_bytes}")
+    return header
+
+
+def _parse_header(file: IO[bytes]) -> Header:
+    """Read the header from the beginning of a file; the top of this module describes it.
+
+    Raises:
+        struct.error, ValueError, OverflowError: it is cut short, or not such a header.
+    """
+
+    def take(form: str) -> tuple:
+        """The next values of the file, in a form of `struct`."""
+        return struct.unpack(form, file.read(struct.calcsize(form)))
+
+    version, levels, tensor_version, length = take("<IQIi")
+    if version != 0 or tensor_version != 0:
+        raise ValueError(f"version {version} with tensors of version {tensor_version}, only 0 is known")
+    if levels:  # offsets of sequences
+        raise ValueError(f"{levels} levels of sequences, which weights do not have")
+    if length <= 0 or length >= _LONGEST_DESCRIPTION:
+        raise ValueError(f"a tensor description of {length} bytes")
+    (description,) = take(f"{length}s")
+    message = _tensor_desc().FromString(description)
+    if message.SerializeToString() != description:
+        raise ValueError("a broken tensor description")
+    if message.dtype not in DTYPES:
+        raise ValueError(f"a tensor description with dtype {message.dtype} that is not known")
+    return Header(message.dtype, tuple(message.dims), file.tell())
+
+
+@cache
+def _tensor_desc() -> type:
+    """The class of the protobuf message."""
+    from google.protobuf import descriptor_pb2, message_factory  # here, because few commands read such files
+
+    field = partial(descriptor_pb2.FieldDescriptorProto, type="TYPE_UINT64")
+    fields = [field(name="dtype", number=1, label="LABEL_REQUIRED")]
+    fields.append(field(name="dims", number=2, label="LABEL_REPEATED"))
+    message = descriptor_pb2.DescriptorProto(name="TensorDesc", field=fields)
+    file = descriptor_pb2.FileDescriptorProto(name="ernie_m_tensor.proto", message_type=[message])
+    return message_factory.GetMessages([file])["TensorDesc"]
+
+
+def read(path: str | os.PathLike) -> np.ndarray:
+    """Read one variable. bfloat16 is returned as float32.
+
+    Raises:
+        UserError: as `read_header`.
+    """
+    header = read_header(path)
+    with refusing_damage(path, "whole"):
+        numbers = read_numbers(path, DTYPES[header.code], math.prod(header.shape), header.offset)
+    array = widen_bfloat16(numbers) if header.code == BFLOAT16 else numbers
+    return array.reshape(header.shape)
+
+
+def write(path: str | os.PathLike, array: np.ndarray) -> None:
+    """Write one variable, byte for byte what `paddle.save(tensor, path, use_binary_format=True)` writes."""
+    data = np.asarray(array)
+    data = np.asarray(data, data.dtype.newbyteorder("<"), order="C")  # little endian
+    code = next(code for code, dtype in DTYPES.items() if dtype == data.dtype)
+    description = _tensor_desc()(dtype=code, dims=data.shape).SerializeToString()
+    with open(path, "wb") as file:
+        # Both versions are 0, and there are no lod levels.
+        file.write(struct.pack("<IQIi", 0, 0, 0, len(description)))
+        file.write(description)
+        write_data(file, data)

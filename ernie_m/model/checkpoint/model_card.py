@@ -1,0 +1,119 @@
+"""The model card, README.md of a folder: what the model is, its facts and its scores.
+
+The block of YAML at its top has keys of Hugging Face's cards. A conversion reads the card of its source.
+"""
+
+import itertools
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ernie_m.model.checkpoint.weights import CARD
+from ernie_m.model.tasks import EMBEDDING, TASKS, task_named
+from ernie_m.utils.args import NULLS, yaml_of
+from ernie_m.utils.errors import UserError, printable
+from ernie_m.utils.files import read_text
+from ernie_m.utils.text_tables import in_markdown
+
+KEPT = ("license", "base_model", "language")  # keys that a conversion takes from the card of its source
+_TEMPLATE = """---
+{metadata}---
+
+# {name}
+
+An ERNIE-M model: {sizes}. docs/predict.md and docs/convert.md of that project say how to use it.
+
+{facts}
+"""
+_SCORES = "\n## Scores\n\n"
+_NOT_LISTED = ("name", "scores", "command", "metadata")  # these facts have a place of their own in the card
+_LARGEST_CARD = 1 << 20  # bytes
+_FOLDERS = re.compile(r"[^\s\"'=<,(]*/")  # what stands before the last part of a path
+
+
+def model_card(facts: Mapping[str, Any], config: Mapping[str, Any], parameters: int) -> str:
+    """Write the card. Paths stand in it without their folders, which are those of one machine.
+
+    Args:
+        facts: each key may be absent, or None. `name` str; `task`; `command` str; `scores` {file: {language:
+            {metric: value}}}, or a table that `read_card` returned; `metadata`, keys of the block of YAML
+            that replace those made here; any other key is listed with its value, a list or a dict.
+        config: the contents of config.json.
+        parameters: the number of weights.
+
+    Returns:
+        Markdown, after a block of YAML. The license is "unknown" unless the metadata has one: it depends on
+        the terms of the text and the weights that the training began with.
+    """
+    # `task_named` knows the classes of models, too. That of an encoder stands for no task.
+    task = task_named(facts.get("task") or config.get("task") or config.get("architecture", EMBEDDING))
+    # "zh-Hans" and "bn_rom" are the languages zh and bn; "all" is none.
+    codes = [re.split("[-_]", name)[0] for name in facts.get("languages") or config.get("languages") or ()]
+    languages = [code for code in dict.fromkeys(codes) if re.fullmatch("[a-z]{2,3}", code) and code != "all"]
+    metadata = {
+        "license": "unknown",
+        "language": languages or ["multilingual"],
+        "library_name": "paddle",
+        "pipeline_tag": TASKS.get(task, TASKS[EMBEDDING]).pipeline,
+        "tags": ["ernie-m", "cross-lingual"],
+        **(facts.get("metadata") or {}),
+    }
+    listed = []
+    for key, value in facts.items():
+        if key not in _NOT_LISTED and value is not None:
+            text = _plain(value) if key == "labels" else _FOLDERS.sub("", _plain(value))  # a label is no path
+            listed.append(f"- {key.replace('_', ' ').capitalize()}: {text}")
+    if facts.get("command"):
+        listed.append(f"- Command: `{_FOLDERS.sub('', facts['command'])}`")
+    units = {"num_hidden_layers": "layers", "hidden_size": "hidden", "vocab_size": "words"}
+    sizes = ", ".join(f"{config[key]:,} {unit}" for key, unit in units.items())
+    card = _TEMPLATE.format(
+        metadata=yaml.safe_dump(metadata, sort_keys=False),
+        name=facts.get("name") or "ERNIE-M checkpoint",
+        sizes=f"{sizes}, {parameters:,} parameters",
+        facts="\n".join(listed),
+    )
+    scores = facts.get("scores")
+    if scores:
+        card += _SCORES + (scores if isinstance(scores, str) else _table(scores))
+    return card
+
+
+def read_card(folder: Path) -> tuple[dict[str, Any], str | None]:
+    """The `KEPT` keys of the card in a folder, and its table of scores; nothing if there is no such card."""
+    try:
+        # A line of --- is before the block, and another one behind it.
+        _, block, text = read_text(folder / CARD, _LARGEST_CARD).split("---\n", 2)
+        values = yaml_of(block)
+        return {key: values[key] for key in KEPT if values.get(key, "") not in ("", "unknown", *NULLS)}, (
+            text.partition(_SCORES)[2] or None
+        )
+    except (UserError, ValueError, AttributeError, RecursionError, yaml.YAMLError):
+        return {}, None
+
+
+def _table(scores: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
+    """Scores as a Markdown table: a row for each file and metric, a column for each language."""
+    rows: dict[str, dict[str, float]] = {}  # name of the row -> language -> value
+    for file, by_language in scores.items():
+        name = Path(file.replace(".%s", "")).name  # %s stands for the language
+        for language, metrics in by_language.items():
+            for metric, value in metrics.items():
+                rows.setdefault(f"{metric}, {name}", {})[language] = value
+    languages = list(dict.fromkeys(itertools.chain(*rows.values())))  # each once, in their order
+    lines = [["", *languages], *([name, *map(row.get, languages)] for name, row in rows.items())]
+    return in_markdown([[_plain(cell).replace("|", "\\|") for cell in line] for line in lines]) + "\n"
+
+
+def _plain(value: Any) -> str:
+    """A value as text; None is empty."""
+    if isinstance(value, float):
+        return f"{value:.2f}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {_plain(item)}" for key, item in value.items())
+    if isinstance(value, (list, tuple, set)):
+        return ", ".join(_plain(item) for item in value)
+    return "" if value is None else printable(str(value))

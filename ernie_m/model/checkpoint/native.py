@@ -1,0 +1,109 @@
+"""The folder that this project writes: model.safetensors under our names, and config.json.
+
+`ernie_m.model.checkpoint.write` writes it from a model in training, and a conversion does it here.
+"""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ernie_m.model.checkpoint import safetensors
+from ernie_m.model.checkpoint.format import Checkpoint, Format, Source
+from ernie_m.model.checkpoint.key_mapping import CHOICE, HEADS, TASKS, WORDS, ModelClass
+from ernie_m.model.checkpoint.weights import CONFIG, WEIGHTS, Weights, weights_of
+from ernie_m.model.config import ErnieMConfig
+from ernie_m.model.preprocessing import READING
+from ernie_m.model.tasks import CLASSIFICATION, stored_name, task_named
+from ernie_m.model.tasks import TASKS as DESCRIPTIONS
+from ernie_m.utils.errors import UserError, shown
+from ernie_m.utils.files import Folder, as_json
+from ernie_m.utils.logging import logger
+
+MODEL_TYPE = "ernie_m"
+# In the names of other libraries, of which some also have our name of the embedding matrix.
+_OF_OTHERS = re.compile(r"^ernie_m\.|^encoder\.layer\.|self_attn\.self_attn\.")
+
+
+class Ours(Format):
+    """Our own folder, or its file of weights."""
+
+    name = "ernie-m"
+    classes = {None: ModelClass(head=tuple((module, module) for module in HEADS))}
+    has_tables = True
+    optional = ""  # a checkpoint may lack any head
+    library = "paddle"
+    keeps_added_tokens = True
+    separators = None
+
+    def find(self, folder: Folder) -> Source | None:
+        """A file of weights under our names, in its folder.
+
+        PaddleNLP's encoder has the same names, but its config has the version of PaddleNLP.
+
+        Raises:
+            UserError: an earlier version wrote a head without its encoder there.
+        """
+        weights = weights_of(folder, {".safetensors": safetensors.read})
+        if weights is None:
+            return None
+        raw_config = folder.json(CONFIG)
+        is_named = raw_config.get("model_type") in (MODEL_TYPE, "", None)
+        if not is_named or "paddlenlp_version" in raw_config:
+            return None
+        if "linked_encoder" in raw_config and WORDS not in weights:
+            raise UserError(
+                f"{folder.path / CONFIG}: linked_encoder: the folder has a head without its encoder; fit it "
+                "again"
+            )
+        if WORDS not in weights or any(_OF_OTHERS.search(name) for name in weights):
+            return None
+        config_path = folder.first([CONFIG])
+        return Source(
+            folder=folder,
+            weights=weights,
+            raw_config=raw_config,
+            config_path=config_path,
+            tokenizer_folders=(folder,),
+            tasks=_tasks_of(raw_config, config_path),
+            root=folder,
+        )
+
+    def settings(self, source: Source, config: ErnieMConfig | None) -> dict[str, Any]:
+        """What config.json holds beside the model's shape."""
+        shape = config.to_dict() if config else {}
+        return {key: value for key, value in source.raw_config.items() if key not in shape and key != READING}
+
+    def kind(self, task: str | None, tensors: Iterable[str]) -> str | None:
+        """The task itself: our names are the same in the models of all tasks."""
+        return task
+
+    def write(self, folder: Path, checkpoint: Checkpoint, weights: Weights, task: str | None) -> list[str]:
+        """Write model.safetensors and config.json."""
+        safetensors.write(folder / WEIGHTS, weights, dtype=np.float32)
+        if task is None:
+            # A pre-training model is known by its languages, which have embeddings.
+            architecture = "PreTrainingModel" if checkpoint.settings.get("languages") else "ErnieMModel"
+        else:  # CHOICE has the same layer as a classifier
+            architecture = DESCRIPTIONS[CLASSIFICATION if task == CHOICE else task].model_class
+        contents = {**checkpoint.config.to_dict(), "model_type": MODEL_TYPE, "architecture": architecture}
+        further = {**checkpoint.settings, READING: checkpoint.reading.to_json() or None}
+        contents |= {key: value for key, value in further.items() if value is not None}
+        if task:
+            contents["head"] = stored_name(task)
+        (folder / CONFIG).write_text(as_json(contents), encoding="utf-8")
+        return []
+
+
+def _tasks_of(raw_config: dict[str, Any], config_path: Path | None) -> list[str]:
+    """What the model was fine-tuned for, by config.json; [] if that does not say it."""
+    # ernie-m convert writes "head", fine-tuning "task"; the name of a model class tells its task, too.
+    for key in ("head", "task", "architecture"):
+        task = task_named(str(raw_config.get(key)))
+        if task in TASKS:
+            return [task]
+        if task == raw_config.get(key) != "ErnieMModel":
+            logger.warning("%s: %s %s is not known, and not read", config_path, key, shown(task))
+    return []

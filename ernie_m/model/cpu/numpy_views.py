@@ -1,0 +1,118 @@
+"""Tensors of a CPU as NumPy arrays, and work on their rows by all threads.
+
+NumPy releases the interpreter lock while it computes, so Python threads are enough. OpenMP's threads must
+sleep between products (`KMP_BLOCKTIME` in ernie_m/utils/paddle_settings.py).
+"""
+
+import math
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import paddle
+from paddle import Tensor
+
+from ernie_m.model.threads import STOP
+from ernie_m.utils.child_processes import cache_until_fork
+from ernie_m.utils.paddle_settings import number_in
+
+BLOCK = 1 << 18  # numbers in one slice of rows, so that a slice stays in the processor's cache
+
+
+def as_array(x: Tensor) -> np.ndarray:
+    """The memory of a CPU tensor as an array; writing to the array changes the tensor."""
+    x = x.detach()
+    if 0 in x.shape:  # NumPy refuses its null pointer; `x.size` would take half of the time of this function
+        return x.numpy()
+    return np.asarray(_Memory(x))
+
+
+def as_rows(x: Tensor) -> np.ndarray:
+    """A contiguous CPU tensor [..., H] as an array [N, H] that shares its memory."""
+    return as_array(x).reshape([-1, x.shape[-1]])
+
+
+def as_tensor(array: np.ndarray) -> Tensor:
+    """A contiguous array as a tensor that shares its memory.
+
+    Each call of `paddle.to_tensor` or `paddle.from_dlpack` of Paddle 3.3.1 leaves a list of about a hundred
+    bytes in memory for good, which a long run or a server would notice.
+    """
+    tensor = paddle.empty([0], array.dtype.name)
+    tensor.get_tensor().set(array, paddle.CPUPlace(), True)  # True: without a copy
+    return tensor
+
+
+class _Memory:
+    """The memory of a tensor in the form that `np.asarray` takes.
+
+    `np.from_dlpack` would not do: its array may be read-only.
+    """
+
+    def __init__(self, x: Tensor):
+        name = str(x.dtype).removeprefix("paddle.")
+        dtype = np.dtype("uint16" if name == "bfloat16" else name)  # NumPy has no bfloat16: its bits
+        self.owner = x  # keeps the memory while the array lives
+        self.__array_interface__ = {
+            "version": 3,
+            "shape": tuple(x.shape),
+            "typestr": dtype.str,
+            "data": (x.data_ptr(), False),  # not read-only
+            "strides": tuple(dtype.itemsize * stride for stride in x.strides),
+        }
+
+
+def over_rows(work: Callable[[slice], None], rows: int, width: int) -> None:
+    """Call `work` for slices of rows that cover all rows, several at a time and in no order.
+
+    `work` gets a slice with a start and a stop. It must not call `over_rows`, and each row may depend only on
+    its own values, so that the result does not depend on the number of threads. NumPy's floating-point
+    warnings are switched off.
+
+    Args:
+        rows: the number of all rows.
+        width: the number of numbers in a row.
+    """
+    threads = thread_count()
+    # A slice has at most BLOCK numbers, and there is a slice for each thread.
+    size = max(1, min(BLOCK // width, math.ceil(rows / threads)))  # rows of a slice
+    slices = [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
+    # Thread i gets the slices i, i + threads, i + 2 threads, ...; this thread works on the first share.
+    shares = [slices[first::threads] for first in range(threads)]
+    futures = [_pool().submit(_work_on, share, work) for share in shares[1:] if share]
+    _work_on(shares[0], work)
+    for future in futures:
+        future.result()  # raises what went wrong in that thread
+
+
+def thread_count() -> int:
+    """How many threads may compute for this one. `ernie_m.utils.paddle_settings` sets the variable."""
+    return 1 if STOP.get() else number_in("OMP_NUM_THREADS")
+
+
+def _work_on(slices: list[slice], work: Callable[[slice], None]) -> None:
+    """Call `work` for some slices, one after the other."""
+    with np.errstate(all="ignore"):
+        for rows in slices:
+            work(rows)
+
+
+@cache_until_fork
+def _pool() -> ThreadPoolExecutor:
+    """The threads that work beside the one that calls `over_rows`; made once."""
+    return ThreadPoolExecutor(thread_count(), "rows")
+
+
+def add(total: np.ndarray, addend: np.ndarray, factor: float = 1.0) -> None:
+    """total [V, H] += factor x addend, [V, H] or [H], on all threads."""
+
+    def work(rows: slice) -> None:
+        part = addend if addend.ndim == 1 else addend[rows]
+        total[rows] += part if factor == 1.0 else part * factor
+
+    over_rows(work, *total.shape)
+
+
+def needs_gradient(*tensors: Tensor) -> tuple[bool, ...]:
+    """Which inputs of a `PyLayer` want a gradient; for the others its backward pass must return None."""
+    return tuple(not tensor.stop_gradient for tensor in tensors)

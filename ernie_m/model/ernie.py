@@ -1,0 +1,208 @@
+"""The ERNIE-M encoder: word and position embeddings, post-norm Transformer layers, tanh pooler.
+
+Without layers it is a static model (`ErnieMConfig.is_static`), whose states are the rows of the tokens.
+
+One set of symbols for the whole code:
+    S sequences   N their tokens   H hidden size   D size of an attention head   L layers
+    V vocabulary   M masked tokens   B, T batch and length of an array with pads
+
+Nothing is computed for a pad: the sequences of a batch are packed, N tokens one after the other
+(`model/packed_batch.py`). Only an exported graph computes on arrays with pads
+(`ernie_m/inference/export_paddle.py`).
+
+Positions are absolute: a sequence's first token has position 2, a pad has position 1, so a table of 514 rows
+serves 512 tokens. Parameter names are those of PaddleNLP's ErnieM without the prefix `ernie_m.`.
+"""
+
+import os
+from typing import NamedTuple, Self
+
+import numpy as np
+import paddle
+from paddle import Tensor, nn
+from paddle.distributed.fleet.utils import recompute
+
+from ernie_m.model.config import FIRST_POSITION, PAD_POSITION, ErnieMConfig
+from ernie_m.model.cpu.layers import with_same_dropout
+from ernie_m.model.device import upload
+from ernie_m.model.layers import LayerNorm, Linear, at_positions, dropout
+from ernie_m.model.packed_batch import TokenBatch
+from ernie_m.model.transformer_encoder import Encoder, initial_weights
+from ernie_m.model.word_embeddings import WordEmbeddings
+from ernie_m.utils.errors import UserError
+
+
+class EncoderOutput(NamedTuple):
+    """What the encoder computes."""
+
+    sequence: Tensor  # [N, H], or [M, H] at the positions asked for
+    hidden_states: list[Tensor] | None  # the embeddings, then each layer, the last as `sequence`; [N, H] each
+
+
+class StaticEmbeddings(nn.Layer):
+    """The embeddings of a model without layers: words alone."""
+
+    def __init__(self, config: ErnieMConfig):
+        super().__init__()
+        self.word_embeddings = WordEmbeddings(
+            config.vocab_size, config.hidden_size, weight_attr=initial_weights(config)
+        )
+        with paddle.no_grad():
+            self.word_embeddings.weight[config.pad_token_id] = 0.0
+
+    def forward(self, input_ids: Tensor, position_ids: Tensor, input_bias: Tensor | None = None) -> Tensor:
+        """As `Embeddings`: [N] int64 -> [N, H]. The positions do not matter, and there is no bias."""
+        return self.word_embeddings(input_ids)
+
+
+class Embeddings(StaticEmbeddings):
+    """word + position (+ an optional bias), layer norm, dropout."""
+
+    def __init__(self, config: ErnieMConfig):
+        super().__init__(config)
+        self.position_embeddings = nn.Embedding(
+            config.max_position_embeddings, config.hidden_size, weight_attr=initial_weights(config)
+        )
+        self.layer_norm = LayerNorm(config.hidden_size, config.layer_norm_eps)
+        self.dropout_rate = config.hidden_dropout_prob
+        with paddle.no_grad():
+            self.position_embeddings.weight[PAD_POSITION] = 0.0
+
+    def forward(self, input_ids: Tensor, position_ids: Tensor, input_bias: Tensor | None = None) -> Tensor:
+        """input_ids and position_ids [N] int64, input_bias [N, H] -> [N, H]."""
+        x = self.word_embeddings(input_ids) + self.position_embeddings(position_ids)  # [N, H]
+        if input_bias is not None:
+            x = x + input_bias
+        return dropout(self.layer_norm(x), self.dropout_rate, self.training)
+
+
+class Pooler(nn.Layer):
+    """tanh(dense(x)) of the last layer at each sequence's first token: [S, H] -> [S, H]."""
+
+    def __init__(self, config: ErnieMConfig):
+        super().__init__()
+        self.dense = Linear(config.hidden_size, config.hidden_size, initial_weights(config))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """States of first tokens [S, H] -> [S, H]."""
+        return paddle.tanh(self.dense(x))
+
+
+class ErnieMModel(nn.Layer):
+    """The encoder (paper, section 3; sizes in appendix A.2)."""
+
+    def __init__(self, config: ErnieMConfig):
+        super().__init__()
+        self.config = config
+        self.recompute = False  # see `use_recompute`
+        self.embeddings = StaticEmbeddings(config) if config.is_static else Embeddings(config)
+        self.encoder = Encoder(config)
+        self.pooler = None if config.is_static else Pooler(config)
+
+    @classmethod
+    def from_pretrained(cls, path: str | os.PathLike) -> Self:
+        """The encoder of a checkpoint, in evaluation mode. Heads are left out.
+
+        Args:
+            path: a folder of any supported format, or the name of a model on Hugging Face's hub.
+
+        Raises:
+            UserError: there is no such model, it is damaged, or its folder does not say the model's shape.
+        """
+        # Imported here, because nothing else of the network knows the formats of checkpoints.
+        from ernie_m.model.checkpoint.load import load_from
+        from ernie_m.model.checkpoint.open import open_checkpoint
+
+        checkpoint = open_checkpoint(path)
+        if checkpoint.config is None:
+            raise UserError(f"{checkpoint.path}: no config.json or ernie_config.json there")
+        model = cls(checkpoint.config)
+        load_from(model, checkpoint)
+        return model.eval()
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Encode an array of ids, for a training loop of one's own: int64 [B, T] -> [B, T, H], 0 at pads.
+
+        The values are those of `encode`, which computes nothing for a pad. The pooled vectors, [B, H], are
+        `model.pooler(states[:, 0])`.
+
+        Args:
+            attention_mask: [B, T], 1 for a token and 0 for a pad; None: a pad is `config.pad_token_id`.
+
+        Raises:
+            UserError: the mask has another shape or other values, a row has no token, a sequence is too long,
+                or the call is traced by `paddle.jit.to_static` with `full_graph=True`.
+        """
+        if not paddle.in_dynamic_mode():
+            raise UserError(
+                "ErnieMModel.forward packs tokens by the values of the mask, which a traced graph does not "
+                "have; call it as it is, or write a graph of the whole model with ernie-m export"
+            )
+        ids = np.asarray(input_ids)
+        mask = (ids != self.config.pad_token_id) if attention_mask is None else np.asarray(attention_mask)
+        if mask.shape != ids.shape or ids.ndim != 2 or not np.isin(mask, (0, 1)).all():
+            raise UserError(
+                f"input_ids {list(ids.shape)}, attention_mask {list(mask.shape)}: both must be [B, T], "
+                "and the mask has 1 for a token and 0 for a pad"
+            )
+        is_real = mask.astype(bool)
+        empty_rows = np.flatnonzero(~is_real.any(axis=1))
+        if len(empty_rows):
+            raise UserError(f"input_ids: row {empty_rows[0]} has no token, only pads")
+        batch = upload(TokenBatch.from_masked(ids, is_real))
+        return batch.padded(self.encode(batch).sequence)
+
+    def use_recompute(self, enabled: bool) -> None:
+        """Keep only each layer's input in training, and compute the rest again in the backward pass."""
+        self.recompute = enabled
+
+    def encode(
+        self,
+        batch: TokenBatch,
+        positions: Tensor | None = None,
+        layers: int | None = None,
+        input_bias: Tensor | None = None,
+        output_hidden_states: bool = False,
+    ) -> EncoderOutput:
+        """Encode the sequences of a batch.
+
+        Args:
+            batch: the tokens, on the device.
+            positions: [M] int64 into N: the last layer is computed only there, and `sequence` is [M, H], with
+                the same values. If M is small, this saves about 6 % of the work of 12 layers.
+            layers: stop after so many layers, 0 .. L, and take that output as `sequence`; None: all.
+            input_bias: [N, H], added to word + position before the layer norm.
+            output_hidden_states: also return the embeddings and every layer's output; not with `positions`.
+
+        Raises:
+            UserError: a position is past the table of position embeddings.
+        """
+        rows = self.config.max_position_embeddings
+        if batch.last_position >= rows:
+            raise UserError(
+                f"position {batch.last_position} is past the model's table: at most {rows - FIRST_POSITION} "
+                "tokens fit; shorten max_seq_len"
+            )
+        x = self.embeddings(batch.input_ids, batch.position_ids, input_bias)  # [N, H]
+        hidden_states = [x]
+        stack = list(self.encoder.layers)[:layers]
+        for layer in stack:
+            # The last layer is computed only where it is read.
+            only_at = positions if layer is stack[-1] else None
+            if self.recompute and self.training:
+                x = recompute(with_same_dropout(layer), x, batch.mask, only_at)
+            else:
+                x = layer(x, batch.mask, only_at)
+            if output_hidden_states:
+                hidden_states.append(x)
+        if not stack:  # then no layer has taken the positions
+            x = at_positions(x, positions)
+        if positions is None:
+            x = batch.without_filler(x)
+        if not output_hidden_states:
+            return EncoderOutput(x, None)
+        return EncoderOutput(x, [batch.without_filler(state) for state in hidden_states])
+
+
+# `forward` reads values of tensors, which a graph does not have. Not a decorator: checkers lose the class.
+paddle.jit.marker.force_dynamic(ErnieMModel)

@@ -1,0 +1,209 @@
+"""How a model reads its inputs and makes its vectors: what its makers trained it with. No Paddle here.
+
+The defaults are ERNIE-M's own. `ernie_m.model.checkpoint.open` fills a `Reading` from the files of a folder,
+and our config.json keeps it below "reading", with the fields that differ from the defaults.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal, Self, get_args, get_origin
+
+from ernie_m.utils.errors import UserError, shown
+
+READING = "reading"  # our key of config.json; other libraries ignore it
+COLUMNS = "columns"  # the columns of the table that it learned from: flags of `LabelOptions` -> their values
+GIVEN = "labels_as_given"  # and what a user of Python called the labels: numbers, true and false, texts
+# The names that `ernie_m.reader.tokenization` gives the rules for text before and after sentencepiece: the
+# official ones of ERNIE-M; none, as in XLM-R; and those of the ErnieMTokenizer of each library.
+TextRules = Literal["ernie-m", "none", "paddlenlp", "transformers"]
+ERNIE_M_RULES, NO_RULES, *_ = get_args(TextRules)
+# "mean" over the tokens without [CLS] and [SEP]; "specials": the mean over all tokens; "cls": the state of
+# [CLS] itself; "pooled": tanh(dense([CLS])) of the top layer.
+Pooling = Literal["mean", "specials", "cls", "pooled"]
+# The piece of a word that has its tag: the first that is no lone "▁"; the first, whatever it is; or each.
+LabelPieces = Literal["first", "leading", "all"]
+
+# What a text is, which decides its prompt: see `Reading.prompt`.
+TextKind = Literal["query", "document", "neither"]
+QUERY, DOCUMENT, NEITHER = get_args(TextKind)
+_DOCUMENTS = (DOCUMENT, "passage", "corpus")  # names of a document's prompt; the first that there is counts
+_DEFAULT = "default"  # the name of a recorded prompt
+
+_SHARED_BY_TASKS = ("text_rules", "added_tokens", "separators", "split_han", "label_pieces")
+
+
+def kinds_of_pair(are_translations: bool) -> tuple[TextKind, TextKind]:
+    """What the two texts of a pair are: translations of each other, or a query and what it should find."""
+    return (NEITHER, NEITHER) if are_translations else (QUERY, DOCUMENT)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a model reads its inputs. None: its files do not say.
+
+    Attributes:
+        text_rules: what is done to a text beside sentencepiece.
+        added_tokens: token -> id, of tokens that are not in the piece model and have one id each in a text.
+        max_seq_len: the longest input or window in tokens.
+        separators: the number of [SEP] between a question and its context. Between two texts there are always
+            two.
+        split_han: whether each Han character of a question and its context is a token.
+        max_query_length, doc_stride, max_answer_length: options of question answering, in tokens.
+        label_pieces: which pieces of a word have its tag.
+        chunk_scheme: the scheme of the tags; NONE: they mark no entities.
+        official_compat: whether words were tagged as in the official code.
+        marks_apart: whether "(here)," is four words in tagging.
+        multi_label: whether a text has several labels, or none.
+        regression: whether a classifier predicts a number.
+        pairs: whether the inputs of a classifier are pairs of texts, and not single ones.
+        layer: the layer of the vectors, a number from 0.
+        pooling: how the states of the tokens become a vector; in a classifier: what its head reads.
+        normalize: whether a vector has length 1.
+        prompts: name -> what is put before a text.
+        default_prompt: the name of the prompt of a text that is neither query nor document.
+        language_embedding, camlm_context, pseudo_proportion, pseudo_positions: options of the pre-training,
+            as in its configuration.
+    """
+
+    text_rules: TextRules = ERNIE_M_RULES
+    added_tokens: Mapping[str, int] = field(default_factory=dict)
+    max_seq_len: int | None = None
+    separators: int = 1
+    split_han: bool = True
+    max_query_length: int | None = None
+    doc_stride: int | None = None
+    max_answer_length: int | None = None
+    label_pieces: LabelPieces = "first"
+    chunk_scheme: Literal["IO", "IOB", "IOE", "IOBES", "NONE"] | None = None
+    official_compat: bool = False
+    marks_apart: bool = True
+    multi_label: bool = False
+    regression: bool = False
+    pairs: bool | None = None
+    layer: int | None = None
+    pooling: Pooling | None = None
+    normalize: bool = False
+    prompts: Mapping[str, str] = field(default_factory=dict)
+    default_prompt: str | None = None
+    language_embedding: Literal["masks", "none", "all"] | None = None
+    camlm_context: Literal["unmasked", "with_masks"] = "unmasked"
+    pseudo_proportion: float | None = None
+    pseudo_positions: Literal["first", "spread"] | None = None
+
+    @classmethod
+    def of_xlm_r(cls) -> Self:
+        """The reading of XLM-R.
+
+        Text goes to sentencepiece as it is, a pair is `<s> question </s></s> context </s>`, and the label of
+        a word belongs to its first piece.
+        """
+        return cls(text_rules=NO_RULES, separators=2, split_han=False, label_pieces="leading")
+
+    @classmethod
+    def from_json(cls, values: Any) -> Self:
+        """Read what `to_json` wrote; keys that are missing have the default.
+
+        Raises:
+            UserError: it is no JSON object, or the value of a key, which the error names, is wrong.
+        """
+        if not isinstance(values, dict):
+            raise UserError("no JSON object")
+        type_of = {field.name: field.type for field in fields(cls)}
+        for name, value in values.items():
+            if name not in type_of:
+                raise UserError(f"unknown key '{shown(name)}'")
+            if not _is_of(value, type_of[name]):
+                raise UserError(f"'{name}' is {shown(value)}")
+        reading = cls(**values)
+        if reading.separators not in (1, 2):
+            raise UserError(f"'separators' is {reading.separators}, not 1 or 2")
+        if reading.default_prompt is not None and reading.default_prompt not in reading.prompts:
+            name = shown(reading.default_prompt)
+            raise UserError(f"'default_prompt' is {name}, which 'prompts' does not have")
+        return reading
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields that differ from the defaults."""
+        defaults = Reading()
+        return {name: value for name, value in vars(self).items() if value != getattr(defaults, name)}
+
+    def for_task(self, prompt: str = "", **recorded: Any) -> "Reading":
+        """The reading of a model that is trained further for another task: its texts are read as before.
+
+        How vectors were made is left out, because the training for another task does not keep them.
+
+        Args:
+            prompt: what the training puts before every text.
+            recorded: fields that the training decides.
+        """
+        kept = {name: getattr(self, name) for name in _SHARED_BY_TASKS}
+        if prompt:
+            kept |= {"prompts": {_DEFAULT: prompt}, "default_prompt": _DEFAULT}
+        return Reading(**(kept | recorded))
+
+    def with_one_prompt(self, prompt: str) -> "Reading":
+        """The reading of a model that was trained with this prompt, which may be "", before every text."""
+        if not prompt:
+            return replace(self, prompts={}, default_prompt=None)
+        prompts = dict.fromkeys((QUERY, DOCUMENT, _DEFAULT), prompt)
+        return replace(self, prompts=prompts, default_prompt=_DEFAULT)
+
+    def prompt(self, kind: TextKind, name: str | None = None) -> str:
+        """What is put before a text; "": nothing. Whoever encodes a text asks here.
+
+        ============  ======================================================  ==============================
+        kind          the text                                                its prompt, "" if there is none
+        ============  ======================================================  ==============================
+        "query"       what is searched for; the query of a pair               "query"
+        "document"    what is searched in; positive and negatives of a pair   "document", "passage", "corpus":
+                                                                              the first that there is
+        "neither"     any other: of `encode`, of `fit` and its classifier,    the default prompt
+                      translations
+        any           a prompt is named                                       that one; of the name "": none
+        ============  ======================================================  ==============================
+
+        Queries and documents have those that sentence-transformers takes in `encode_query` and
+        `encode_document`.
+
+        Raises:
+            UserError: there is no prompt of this name.
+        """
+        if name is not None:
+            if name and name not in self.prompts:
+                there = ", ".join(self.prompts) or "none"
+                raise UserError(f"prompt {name!r}: the model has {there}")
+            return self.prompts.get(name, "")
+        candidates = {QUERY: (QUERY,), DOCUMENT: _DOCUMENTS, NEITHER: (self.default_prompt,)}[kind]
+        prompts = [self.prompts[candidate] for candidate in candidates if candidate in self.prompts]
+        return prompts[0] if prompts else ""
+
+
+def _is_of(value: Any, kind: Any) -> bool:
+    """Whether a value of JSON has the type of a field."""
+    # Numbers are compared by `type`, because for `isinstance` True is an int.
+    if kind == Mapping[str, int]:  # token -> id
+        return isinstance(value, dict) and all(type(id_) is int and id_ >= 0 for id_ in value.values())
+    if kind == Mapping[str, str]:
+        return isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
+    if get_origin(kind) is Literal:
+        return value in get_args(kind)
+    if get_args(kind):  # alternatives, such as `int | None`
+        return any(_is_of(value, alternative) for alternative in get_args(kind))
+    return type(value) is kind or (kind is float and type(value) is int)
+
+
+def own_reading(raw_config: Mapping[str, Any], path: Path | None) -> Reading:
+    """What our key of a config.json says; without it, ERNIE-M's own reading.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    try:
+        values = raw_config.get(READING)
+        return Reading() if values is None else Reading.from_json(values)
+    except UserError as error:
+        raise UserError(
+            f"{path}: '{READING}' does not say how inputs were read in training ({error}); put back a good "
+            "copy of the file, or leave this key out"
+        ) from error

@@ -1,0 +1,178 @@
+"""The text of a corpus: resolves the notation `language<=path` to streams of source files.
+
+    en<=news.en.txt.gz            one file: plain, .gz, .bz2 or .xz
+    en<=wiki/*.xz,books/          globs and folders; commas separate several
+    en-de<=pairs.tsv.gz           one pair per line, English and German: .tsv, .csv; or a .tmx file
+    en-de<=train.en,train.de      two aligned files
+    en-de<=train                  Moses: train.en and train.de
+
+A YAML file has the same as mappings. Paths are text or lists; two aligned files are a list within the list.
+"""
+
+import json
+import os
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+from ernie_m.reader.files.dataset_folder import (
+    NOTATION,
+    find_files,
+    find_pairs,
+    languages_of,
+    refuse_two_names,
+    split_label,
+)
+from ernie_m.reader.files.plain_text import ENDINGS
+from ernie_m.utils.errors import UserError
+
+
+@dataclass(frozen=True)
+class TextSource:
+    """One file, or two aligned files.
+
+    Args:
+        paths: one path, or two in the order of `languages`.
+        languages: one language, or two in the order of the file's columns.
+    """
+
+    paths: tuple[str, ...]
+    languages: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return " and ".join(self.paths)
+
+    @property
+    def label(self) -> str:
+        """Its name in the manifest."""
+        return f"{'-'.join(self.languages)}<={','.join(self.paths)}"
+
+    @property
+    def has_columns(self) -> bool:
+        """Whether it is one file with both sides of each pair."""
+        return len(self.paths) < len(self.languages)
+
+    @property
+    def unpacked(self) -> tuple[str, ...]:
+        """Where the paths lead to, without the ending of a packed file: equal for the same text."""
+        parts = [os.path.splitext(os.path.realpath(path)) for path in self.paths]
+        return tuple(stem if end in ENDINGS else stem + end for stem, end in parts)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the files.
+
+        Raises:
+            UserError: a file cannot be read.
+        """
+        return sum(file_status(path).st_size for path in self.paths)
+
+
+@dataclass(frozen=True)
+class Stream:
+    """All sources of one language, or of one pair of languages in either order.
+
+    Args:
+        languages: one, or two in alphabetical order.
+        sources: in reading order.
+    """
+
+    languages: tuple[str, ...]
+    sources: tuple[TextSource, ...]
+
+    @property
+    def is_parallel(self) -> bool:
+        """Whether it is the text of a pair of languages."""
+        return len(self.languages) == 2
+
+    @property
+    def folder(self) -> str:
+        """Its folder in the corpus: mono/en, parallel/de-en."""
+        kind = "parallel" if self.is_parallel else "mono"
+        return f"{kind}/{'-'.join(self.languages)}"
+
+
+def gather_notation(arguments: list[str]) -> list[str]:
+    """Join all `--mono x --mono y` of a command line into one mapping, as the parser expects it.
+
+    The mapping is JSON: language -> paths. `--parallel` is joined in the same way, and all other words stay.
+
+    Raises:
+        UserError: a value is not `language<=path`.
+    """
+    joined_arguments: list[str] = []
+    entries: dict[str, dict[str, list[str]]] = {"--mono": {}, "--parallel": {}}
+    words = iter(arguments)
+    for word in words:
+        flag, equals, value = word.partition("=")
+        if flag not in entries:
+            joined_arguments.append(word)
+            continue
+        if not equals:  # `--mono x`, not `--mono=x`: the next word is the value
+            value = next(words, "")
+        if value.startswith("{"):  # already a mapping
+            joined_arguments += [flag, value]
+            continue
+        label, path = split_label(value)
+        if not (label and path):
+            raise UserError(f"'{value}': no 'language<=path'; {NOTATION}")
+        # A comma separates several files of one language. In a pair it separates the two aligned files, which
+        # belong together; `find_pairs` splits these.
+        paths = [path] if "-" in label else path.split(",")
+        entries[flag].setdefault(label, []).extend(paths)
+    for flag, mapping in entries.items():
+        if mapping:
+            joined_arguments += [flag, json.dumps(mapping)]
+    return joined_arguments
+
+
+def resolve(mono: Mapping[str, Any], parallel: Mapping[str, Any]) -> list[Stream]:
+    """The streams of a build: languages first, then pairs, each in alphabetical order.
+
+    Args:
+        mono: language -> path or list of paths.
+        parallel: "a-b" -> path, or list of paths and [path, path] lists.
+
+    Raises:
+        UserError: no text given, a malformed name, a missing file, an unknown form, a language of two names.
+    """
+    sources: dict[tuple[str, ...], list[TextSource]] = defaultdict(list)
+    for number, entries in ((1, mono), (2, parallel)):
+        for label, paths in entries.items():
+            languages = languages_of(label, number)
+            for path in paths if isinstance(paths, list) else [paths]:
+                files = find_pairs(path, languages) if number == 2 else zip(find_files(path))
+                # en-de and de-en are one stream; each source keeps the order of its own label.
+                sources[tuple(sorted(languages))] += [TextSource(names, languages) for names in files]
+    if not sources:
+        raise UserError(f"no text given: --mono or --parallel; {NOTATION}")
+    refuse_two_names(chain.from_iterable(sources))
+    streams = []
+    given: dict[tuple[str, ...], str] = {}  # `TextSource.unpacked` -> its languages and its paths
+    for languages, sources_of_stream in sources.items():
+        name = "-".join(languages)
+        for source in sources_of_stream:
+            unpacked = source.unpacked
+            if unpacked in given:
+                raise UserError(f"{source}: given for {given[unpacked]}, and again for {name}; give it once")
+            if len(set(unpacked)) < len(unpacked):
+                raise UserError(
+                    f"{source}: one file for both sides of {name}; name the file of each language"
+                )
+            given[unpacked] = f"{name} as {source}"
+        streams.append(Stream(languages, tuple(sources_of_stream)))
+    return sorted(streams, key=lambda stream: (stream.is_parallel, stream.languages))
+
+
+def file_status(path: str) -> os.stat_result:
+    """`os.stat`.
+
+    Raises:
+        UserError: the file is missing or may not be read.
+    """
+    try:
+        return os.stat(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error

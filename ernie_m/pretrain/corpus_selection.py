@@ -1,0 +1,136 @@
+"""What a run trains on: the languages and pairs of a corpus that it selects, and its objectives."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from ernie_m.pretrain.config import DataConfig, PretrainConfig
+from ernie_m.pretrain.masking import Pair, Setting, Text, Vocabulary
+from ernie_m.pretrain.objective import Objective, class_of, names_that_read
+from ernie_m.pretrain.objective_mix import with_text
+from ernie_m.pretrain.objectives import OBJECTIVES
+from ernie_m.reader.corpus import Corpus, CorpusPairs, tokenizer_of_corpus
+from ernie_m.reader.tokenization import Tokenizer
+from ernie_m.utils.errors import UserError
+from ernie_m.utils.logging import logger
+
+
+def open_corpus(config: DataConfig) -> tuple[Corpus, Tokenizer]:
+    """The corpus and the tokenizer in its folder. Checksums are not compared.
+
+    Raises:
+        UserError: the corpus is unfinished, a file is missing or cut short, or its shards were made with
+            another vocabulary.
+    """
+    tokenizer = tokenizer_of_corpus(config.corpus)
+    return Corpus(config.corpus, tokenizer), tokenizer
+
+
+def fit_to_corpus(config: PretrainConfig, corpus: Corpus) -> PretrainConfig:
+    """With `objectives.fit_corpus`, leave out the objectives for which the corpus has no text."""
+    if not config.objectives.fit_corpus:
+        return config
+    languages = languages_of(config, corpus)
+    monolingual = any(language in corpus.mono for language in languages)
+    parallel = any(set(pair) <= set(languages) for pair in corpus.parallel)
+    objectives = with_text(config.objectives, monolingual, parallel)
+    left_out = [name for name in config.objectives.names if name not in objectives.names]
+    if left_out:
+        trained = ", ".join(objectives.names)
+        logger.info("%s has no text for %s: training %s", corpus.path, ", ".join(left_out), trained)
+    return dataclasses.replace(config, objectives=objectives)
+
+
+def languages_of(config: PretrainConfig, corpus: Corpus) -> list[str]:
+    """`data.languages` in alphabetical order, or every language of the corpus.
+
+    Raises:
+        UserError: the corpus lacks a language.
+    """
+    languages = sorted(set(config.data.languages or corpus.languages))
+    unknown = [language for language in languages if language not in corpus.languages]
+    if unknown:
+        raise UserError(
+            f"data.languages: {', '.join(unknown)} not in {corpus.path}, which has "
+            f"{', '.join(corpus.languages)}"
+        )
+    return languages
+
+
+@dataclass(frozen=True)
+class TrainingText:
+    """The part of a corpus that a run trains on.
+
+    Args:
+        corpus: opened with the run's vocabulary.
+        vocabulary: the vocabulary of the corpus.
+        languages: in alphabetical order; the index in this list is the number of the language.
+        mono: language -> number of tokens of monolingual text.
+        pairs: (a, b) -> the sentence pairs, a < b.
+    """
+
+    corpus: Corpus
+    vocabulary: Vocabulary
+    languages: list[str]
+    mono: dict[str, int]
+    pairs: dict[tuple[str, str], CorpusPairs]
+
+    @cached_property
+    def language_number(self) -> dict[str, int]:
+        """Language -> its number."""
+        return {language: number for number, language in enumerate(self.languages)}
+
+    def pair(
+        self, languages: tuple[str, str], sides: tuple[np.ndarray, np.ndarray], reverse: bool = False
+    ) -> Pair:
+        """A sentence pair as an example, from the ids of its sides. `reverse`: the second is the source."""
+        first = Text(sides[0], self.language_number[languages[0]])
+        second = Text(sides[1], self.language_number[languages[1]])
+        return Pair(second, first) if reverse else Pair(first, second)
+
+    def piece_counts(self) -> np.ndarray:
+        """How often each piece occurs in the text of each language, int64 [languages, V]."""
+        return np.stack([self.corpus.piece_counts(language) for language in self.languages])
+
+    @classmethod
+    def of(cls, corpus: Corpus, vocabulary: Vocabulary, config: PretrainConfig) -> "TrainingText":
+        """Select `data.languages`, or every language.
+
+        Raises:
+            UserError: the corpus lacks a language, or an objective has no text.
+        """
+        languages = languages_of(config, corpus)
+        mono = {language: text.num_tokens for language, text in corpus.mono.items() if language in languages}
+        pairs = {pair: stream for pair, stream in corpus.parallel.items() if set(pair) <= set(languages)}
+        active = set(config.objectives.names)
+        for kind, reads, text in (("monolingual", Text, mono), ("parallel", Pair, pairs)):
+            of_kind = active & set(names_that_read(reads))
+            if of_kind and not text:
+                key = "shares" if config.objectives.shares else "active"
+                others = active - of_kind
+                advice = "; objectives.fit_corpus true trains the others alone" if others else ""
+                raise UserError(
+                    f"objectives.{key} has {', '.join(sorted(of_kind))}, but {corpus.path} holds no "
+                    f"{kind} text of {', '.join(languages)}{advice}"
+                )
+        return cls(corpus, vocabulary, languages, mono, pairs)
+
+
+def make_objectives(
+    config: PretrainConfig, text: TrainingText, further: Sequence[str] = ()
+) -> dict[str, Objective]:
+    """The active objectives of a run, and further ones."""
+    number = text.language_number
+    setting = Setting(
+        config.objectives,
+        text.vocabulary,
+        config.data.max_seq_len,
+        config.model.language_embedding,
+        text.languages,
+        pairs={(number[a], number[b]): len(pairs) for (a, b), pairs in text.pairs.items()},
+    )
+    names = {*config.objectives.names, *further}
+    return {name: class_of(name)(setting) for name in OBJECTIVES if name in names}

@@ -1,0 +1,294 @@
+"""Held-out evaluation: how well each objective is solved, and whether the languages share a space.
+
+The mean sentence vector of each language, from the held-out text of a corpus; exports have them.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import paddle
+
+from ernie_m.model.ernie import ErnieMModel
+from ernie_m.model.lm_head import PreTrainingModel
+from ernie_m.pretrain.btmlm_pseudo_tokens import PseudoTokenGenerator
+from ernie_m.pretrain.config import PretrainConfig
+from ernie_m.pretrain.corpus_selection import TrainingText, make_objectives
+from ernie_m.pretrain.loss import batch_loss, to_device
+from ernie_m.pretrain.masking import Pair, Text, rng_of
+from ernie_m.pretrain.objective import Objective, perplexity
+from ernie_m.pretrain.packing import MaskedExample, MicroBatch, pack
+from ernie_m.reader.corpus import Blocks, Corpus, CorpusPairs
+from ernie_m.reader.equal_texts import keys_of_ids
+from ernie_m.reader.tokenization import Tokenizer
+from ernie_m.training import distributed
+from ernie_m.training.engine import Engine
+from ernie_m.training.stop_requests import StopSignal
+from ernie_m.utils.errors import UserError
+from ernie_m.utils.logging import progress
+from ernie_m.vectors.encode import PaddleEncoder
+from ernie_m.vectors.language_centring import LanguageMeans
+from ernie_m.vectors.retrieval_accuracy import accuracy_by_layer, say_repeats
+
+# The masks of held-out text are drawn for this seed and step, in all runs alike. No run reaches this step, so
+# no training masks are equal to them.
+_SEED = 0
+_STEP = (1 << 40) - 1
+# These objectives are evaluated even if the run does not train them, so that runs can be compared.
+_ALWAYS = ("mmlm", "tlm", "camlm")
+
+
+class Evaluator:
+    """The held-out part of a corpus, made into the same batches at every evaluation.
+
+    Args:
+        text: what the run trains on.
+        pseudo_token_generator: BTMLM's stage 1; None if BTMLM is not active.
+
+    Attributes:
+        mono: language -> its held-out text.
+        pairs: (a, b) -> their held-out pairs.
+
+    Raises:
+        UserError: evaluations are asked for, but the corpus has no held-out part.
+    """
+
+    def __init__(
+        self,
+        config: PretrainConfig,
+        text: TrainingText,
+        tokenizer: Tokenizer,
+        pseudo_token_generator: PseudoTokenGenerator | None,
+    ):
+        self.config = config
+        self.text = text
+        self.tokenizer = tokenizer
+        self.pseudo_token_generator = pseudo_token_generator
+        self.stop: StopSignal | None = None  # for the evaluation in progress
+        self.objectives = make_objectives(config, text, further=_ALWAYS)
+        languages = set(text.languages)
+        self.mono = {name: stream for name, stream in text.corpus.held_out_mono.items() if name in languages}
+        self.pairs = {
+            pair: stream for pair, stream in text.corpus.held_out_parallel.items() if set(pair) <= languages
+        }
+        is_asked_for = config.run.eval_steps and config.run.eval_sequences
+        if is_asked_for and not self.mono and not self.pairs:
+            raise UserError(
+                f"{text.corpus.path} has no held-out part; build it with one, or set run.eval_steps 0"
+            )
+        if config.run.eval_sequences:
+            for pair in self.pairs:
+                say_repeats("-".join(pair), self._sides(pair)[1])
+
+    def steps(self, last: int, head_steps: int) -> list[int]:
+        """The steps after which a run of `last` steps is evaluated, in ascending order.
+
+        Args:
+            head_steps: the first steps, which train a fresh head alone; 0: none. After them the evaluation
+                says whether the head is ready.
+        """
+        if not self.config.run.eval_sequences or not (self.mono or self.pairs):
+            return []
+        every = self.config.run.eval_steps or last  # eval_steps 0: only after the last step
+        due = {*range(every, last, every), last}
+        if head_steps:
+            due.add(head_steps)
+        return sorted(due)
+
+    def run(self, engine: Engine, stop: StopSignal) -> dict[str, Any] | None:
+        """Evaluate. The processes share the parts, and the result is the same on all.
+
+        Args:
+            stop: a request, on any process, breaks the evaluation off on all.
+
+        Returns:
+            mmlm: language -> {perplexity, accuracy, frequency_perplexity}; tlm, camlm: "a-b" -> {perplexity,
+            accuracy}, as any further objective; btmlm: "a-b" -> {perplexity, accuracy, perplexity_without};
+            retrieval: "a-b" -> accuracy of each layer, mean of both directions; candidates: "a-b" ->
+            the number of sentences that retrieval searches. None if it was broken off.
+
+            In mmlm, frequency_perplexity is the perplexity of the same text for a model that knows only how
+            often each piece occurs in the language's training text.
+
+            In btmlm, perplexity_without is the perplexity of the same masked tokens without pseudo-tokens.
+        """
+        parts = self._parts()
+        engine.model.eval()
+        self.stop = stop
+        rank = distributed.rank()
+        world_size = distributed.world_size()
+        own_scores: list[tuple[str, str, Any]] = []  # what this process evaluates: kind, name, result
+        with paddle.no_grad(), engine.autocast():
+            # The processes evaluate `world_size` parts at a time, one on each. In between, all ask whether
+            # to stop.
+            for first in progress(range(0, len(parts), world_size), "held-out evaluation", unit="streams"):
+                if first + rank < len(parts):  # the last time there may be fewer parts than processes
+                    kind, languages = parts[first + rank]
+                    name = languages if isinstance(languages, str) else "-".join(languages)
+                    own_scores.append((kind, name, self._result(kind, engine.model, languages)))
+                if stop.anywhere():
+                    return None
+        scores: dict[str, dict[str, Any]] = {kind: {} for kind, _ in parts}
+        for scores_of_process in distributed.gather(own_scores):
+            for kind, name, result in scores_of_process:
+                if result:
+                    scores[kind][name] = result
+        if scores.get("retrieval"):
+            most = self.config.run.eval_sequences
+            counts = {"-".join(pair): min(len(stream), most) for pair, stream in self.pairs.items()}
+            scores["candidates"] = counts
+        return {kind: dict(sorted(results.items())) for kind, results in scores.items() if results}
+
+    def _parts(self) -> list[tuple[str, Any]]:
+        """What to evaluate: an objective or "retrieval", and a language or a pair of languages."""
+        on_text = []
+        on_pairs = []
+        for name, objective in self.objectives.items():
+            kind = objective.evaluated_on or objective.reads
+            (on_text if kind is Text else on_pairs).append(name)
+        parts: list[tuple[str, Any]] = [(name, language) for name in on_text for language in self.mono]
+        return parts + [(name, pair) for pair in self.pairs for name in [*on_pairs, "retrieval"]]
+
+    def _result(self, kind: str, model: PreTrainingModel, languages: Any) -> Any:
+        """The result of a part, see `run`; None if its text has no token that can be predicted.
+
+        Args:
+            kind: an objective, or "retrieval".
+            languages: a language, or a pair of languages.
+        """
+        if kind == "retrieval":
+            sides, keys = self._sides(languages)
+            src_vectors, tgt_vectors = map(PaddleEncoder(model.ernie_m).vectors, sides)  # [L + 1, N, H] each
+            accuracy = accuracy_by_layer(src_vectors, tgt_vectors, keys)  # [L + 1, 2]
+            return accuracy.mean(axis=1).tolist()  # the mean of both directions
+        objective = self.objectives[kind]
+        if isinstance(languages, str):
+            examples = self._texts(languages)
+        else:
+            examples = [pair for pair in self._examples(languages) if objective.serves(pair)]
+        return objective.evaluate(examples, model, self)
+
+    def frequency_perplexity(self, texts: Sequence[Text]) -> float:
+        """The perplexity of texts of a language for a model that knows only how often each piece occurs."""
+        ids = np.concatenate([text.ids for text in texts])
+        language = self.text.languages[texts[0].language]
+        piece_counts = np.array(self.text.corpus.piece_counts(language))  # [V]
+        unknown = self.text.vocabulary.unk_id
+        piece_counts[unknown] = 0  # never masked, so not predicted here either
+        counts = piece_counts + 1.0  # because a held-out piece may be absent from the training text
+        losses = -np.log(counts[ids[ids != unknown]] / counts.sum())
+        return perplexity(losses.mean())
+
+    def _sides(self, pair: tuple[str, str]) -> tuple[list[list[np.ndarray]], np.ndarray]:
+        """The inputs of retrieval, of each side of the pairs, and their keys, uint64 [2, N]."""
+        longest = self.config.data.max_seq_len
+        sides = [self.tokenizer.sentences(side, longest) for side in zip(*self._first(self.pairs[pair]))]
+        return sides, np.stack([keys_of_ids(side) for side in sides])
+
+    def _texts(self, language: str) -> list[Text]:
+        """Held-out blocks of text, as in training."""
+        longest = self.config.data.max_seq_len - 2  # without [CLS] and [SEP]
+        blocks = Blocks(self.mono[language], longest, one_line=not self.config.data.pack_lines)
+        return [Text(ids, self.text.language_number[language]) for ids in self._first(blocks)]
+
+    def _examples(self, pair: tuple[str, str]) -> list[Pair]:
+        """Held-out pairs, every second one with its sides exchanged."""
+        pairs = self._first(self.pairs[pair])
+        return [self.text.pair(pair, sides, reverse=place % 2 == 1) for place, sides in enumerate(pairs)]
+
+    def _first(self, items: CorpusPairs | Blocks) -> list[Any]:
+        """The items that are evaluated: the first `run.eval_sequences`."""
+        return [items[place] for place in range(min(len(items), self.config.run.eval_sequences))]
+
+    def scores(
+        self,
+        model: PreTrainingModel,
+        objective: Objective,
+        examples: Sequence[Any],
+        mask: Callable[..., MaskedExample] | None = None,
+    ) -> dict[str, float] | None:
+        """Perplexity and accuracy over all losses of the examples; None if there are none.
+
+        Args:
+            mask: masks an example in place of `objective.mask`.
+        """
+        loss = 0.0
+        correct = 0.0
+        count = 0
+        # As each example is masked, with its own generator.
+        mask = mask or objective.mask
+        masked = [mask(example, rng_of(_SEED, _STEP, place)) for place, example in enumerate(examples)]
+        for batch in self._batches(masked, objective.group):
+            (device_batch,) = to_device([batch])
+            if batch.stage1 is not None:
+                device_batch, _ = self.pseudo_token_generator.fill(model, device_batch)
+            total, sums = batch_loss(model, device_batch)
+            loss += float(total)
+            correct += float(sums.get(f"{objective.name}.correct", 0.0))
+            count += sums.get(f"{objective.name}.count", 0)
+        if count == 0:
+            return None
+        return {"perplexity": perplexity(loss / count), "accuracy": correct / count}
+
+    def _batches(self, masked: Sequence[MaskedExample], group: int) -> Iterator[MicroBatch]:
+        """Micro-batches of at most `run.micro_batch_tokens`.
+
+        Args:
+            group: how many examples after each other form a group.
+        """
+        tokens = [sum(len(part.input_ids) for part in example.sequences) for example in masked]
+        budget = self.config.run.micro_batch_tokens  # `total_steps` has seen to it that any group fits
+        first = 0
+        # A request to stop ends the loop early; `run` drops the unfinished result.
+        while first < len(masked) and not self.stop:
+            end = first
+            chunk_tokens = 0
+            while end < len(masked) and chunk_tokens + sum(tokens[end : end + group]) <= budget:
+                chunk_tokens += sum(tokens[end : end + group])
+                end += group
+            chunk = enumerate(masked[first:end])
+            yield pack([example._replace(group=number // group) for number, example in chunk])
+            first = end
+
+
+SENTENCES = 300  # taken in each language; more of them change the means, and so retrieval, little
+
+
+def language_means(
+    model: ErnieMModel, text: TrainingText, tokenizer: Tokenizer, max_seq_len: int
+) -> dict[str, np.ndarray]:
+    """Language -> the mean vector of about `SENTENCES` held-out sentences, at every layer: [L + 1, H].
+
+    The vector of a sentence is the mean over its tokens.
+
+    Args:
+        text: what the run trains on; its languages without held-out text are left out.
+        max_seq_len: longest sequence, special tokens included; longer sentences are cut.
+    """
+    encoder = PaddleEncoder(model)
+    vectors = {}  # language -> [L + 1, N, H]
+    for language in text.languages:
+        sentences = held_out_sentences(text.corpus, language)
+        if sentences:
+            vectors[language] = encoder.vectors(tokenizer.sentences(sentences, max_seq_len))
+    means = LanguageMeans.of(vectors)
+    return dict(zip(means.languages, means.vectors))
+
+
+def held_out_sentences(corpus: Corpus, language: str) -> list[np.ndarray]:
+    """About `SENTENCES` sentences of a language, or fewer if it has fewer: ids without specials.
+
+    They come from its sentence pairs, equally many from each language pair. A language without pairs has
+    lines of its monolingual text instead, each of which may be a whole document.
+    """
+    held_out_pairs = {pair: text for pair, text in corpus.held_out_parallel.items() if language in pair}
+    sentences = []
+    for pair, text in held_out_pairs.items():
+        equal_part = -(-SENTENCES // len(held_out_pairs))  # rounded up
+        count = min(len(text), equal_part)
+        side = pair.index(language)
+        sentences += [text[number][side] for number in range(count)]
+    if not sentences and language in corpus.held_out_mono:
+        text = corpus.held_out_mono[language]
+        sentences = [text.line(number) for number in range(min(text.num_lines, SENTENCES))]
+    return sentences

@@ -1,0 +1,314 @@
+"""Pre-training as a task: its text, the loss of a mix of objectives, held-out evaluation."""
+
+import dataclasses
+import functools
+import shlex
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import paddle
+from paddle import Tensor
+
+from ernie_m.model.checkpoint.load import load_from
+from ernie_m.model.checkpoint.open import TRAINED_LENGTH, Checkpoint, open_checkpoint
+from ernie_m.model.checkpoint.write import ModelFiles, model_files
+from ernie_m.model.ernie import ErnieMConfig
+from ernie_m.model.lm_head import PreTrainingModel
+from ernie_m.model.optimization import Schedule, build_optimizer, linear_warmup_decay
+from ernie_m.model.preprocessing import ERNIE_M_RULES, READING, Reading
+from ernie_m.pretrain.batches import StepBatches, read_steps
+from ernie_m.pretrain.btmlm_pseudo_tokens import PseudoTokenGenerator, make_pseudo_token_generator
+from ernie_m.pretrain.config import BASE, FRESH, SCRATCH, PretrainConfig
+from ernie_m.pretrain.corpus_selection import TrainingText, fit_to_corpus, open_corpus
+from ernie_m.pretrain.evaluate import Evaluator
+from ernie_m.pretrain.initial_weights import give_frequencies, initialise, open_weights
+from ernie_m.pretrain.log_lines import SUMS, line_of, record_of, summary
+from ernie_m.pretrain.loss import DeviceBatch, batch_loss, to_device
+from ernie_m.pretrain.masking import Vocabulary
+from ernie_m.pretrain.objective import class_of
+from ernie_m.pretrain.objective_mix import log_parts
+from ernie_m.pretrain.run_length import tokens_of_pass, total_steps
+from ernie_m.reader.corpus import verify_corpus
+from ernie_m.training import distributed
+from ernie_m.training.engine import Engine
+from ernie_m.training.log import Evaluation, Interval
+from ernie_m.training.precision import Precision
+from ernie_m.training.stop_requests import StopSignal
+from ernie_m.training.trainer import Trainable
+from ernie_m.utils.args import deciding_options
+from ernie_m.utils.errors import command_words
+from ernie_m.utils.logging import logger
+
+_NOT_IN_ENCODER = ("lm_head.", "language_embeddings.")
+# What to change if MMLM has learned little after all steps, and after those of the head alone.
+_AFTER_TRAINING = (
+    "Train on more tokens (optimizer.tokens), take a smaller vocabulary, begin with the word vectors of a "
+    "table (init.word_table), or with mmlm alone (objectives.later_shares, as in configs/pretrain/own.yaml)"
+)
+_AFTER_HEAD_WARMUP = (
+    "The encoder is trained from now on. Train the head longer (init.lm_head_warmup_steps) or faster "
+    "(init.lm_head_learning_rate); if that does not help, as with an encoder that was trained for search, "
+    "give init.lm_head_warmup_steps 0"
+)
+
+
+class Pretraining(Trainable):
+    """Pre-training with any mix of MMLM, TLM, CAMLM and BTMLM.
+
+    Raises:
+        UserError: the corpus is unfinished or damaged, or it lacks what the configuration asks for.
+    """
+
+    divisible = True
+    memory_advice = "lower run.micro_batch_tokens, or set run.recompute true"
+
+    def __init__(self, config: PretrainConfig):
+        corpus, self.tokenizer = open_corpus(config.data)
+        if config.data.verify:
+            distributed.on_main(lambda: verify_corpus(config.data.corpus))
+        self.config = fit_to_corpus(config, corpus)
+        # The shape is compared with that of a run that goes on, so it is needed before the weights are.
+        if None in dataclasses.astuple(self.config.model):
+            shape = self.start.config.to_dict() if self.start.config else BASE
+            self.config = dataclasses.replace(self.config, model=self.config.model.completed(shape))
+        config = self.config
+        self.text = TrainingText.of(corpus, Vocabulary.of(self.tokenizer), config)
+        self.total_steps = total_steps(config, self.text)
+        log_parts(config.objectives, self.total_steps)
+        self.tokens_of_pass = tokens_of_pass(config, self.text)
+        self.pseudo_token_generator = make_pseudo_token_generator(config.objectives, self.text)
+        self.evaluator = Evaluator(config, self.text, self.tokenizer, self.pseudo_token_generator)
+        self.evaluation_steps = self.evaluator.steps(self.total_steps, config.init.lm_head_warmup_steps)
+        digests = {"corpus": corpus.digest, "vocabulary": self.tokenizer.digest}
+        self.identity = deciding_options(config) | {"digests": digests}
+        # Runs in which these are equal draw the same items in the same order; `initialise` warns of that.
+        self.corpus_and_seed = {"corpus": corpus.digest, "seed": config.run.seed}
+
+    @functools.cached_property
+    def start(self) -> Checkpoint | None:
+        """The weights of `init.encoder`, opened when they are first needed; None: from scratch."""
+        encoder = self.config.init.encoder
+        return None if encoder == SCRATCH else open_weights(encoder, self.tokenizer)
+
+    def begin(self, seed: int, checkpoint: Path | None) -> Engine:
+        """Make the model with its optimizer: with the weights of `init`, or of a checkpoint to go on from."""
+        run = self.config.run
+        optimizer = self.config.optimizer
+        paddle.set_default_dtype(run.dtype)
+        paddle.seed(seed)
+        start = open_checkpoint(checkpoint) if checkpoint else self.start
+        # What `model` has no key for, such as the epsilon of the layer norms, stays as in the weights.
+        shape = start.config.to_dict() if start and start.config else {}
+        shape |= dataclasses.asdict(self.config.model)
+        shape |= {"vocab_size": self.tokenizer.vocab_size, "pad_token_id": self.tokenizer.pad_id}
+        model_config = ErnieMConfig.from_dict(shape)
+        model = PreTrainingModel(model_config, self.text.languages)
+        model.ernie_m.use_recompute(run.recompute)
+        adamw = build_optimizer(
+            model,
+            optimizer.learning_rate,
+            learning_rate(self.config, self.total_steps),
+            weight_decay=optimizer.weight_decay,
+            betas=(optimizer.beta1, optimizer.beta2),
+            eps=optimizer.epsilon,
+            word_rate_ratio=optimizer.word_rate_ratio,
+        )
+        engine = Engine(
+            model,
+            adamw,
+            seed=seed,
+            clip_norm=optimizer.clip_norm,
+            precision=Precision(run.amp, run.amp_level),
+            sharding_stage=run.sharding_stage,
+            max_bad_steps=run.max_bad_steps,
+            sums=SUMS,
+        )
+        if checkpoint is None:
+            text_rules = self.config.data.text_rules
+            initialise(model, self.config.init, start, self.tokenizer, self.corpus_and_seed, text_rules)
+            self.reading = reading_of_run(start, self.tokenizer.text_rules)
+            self.trained_length = self.config.data.max_seq_len
+            if start is not None:
+                length_before = start.settings.get(TRAINED_LENGTH)
+                # Weights of which no length is known may have been trained on longer inputs.
+                self.trained_length = max(length_before, self.trained_length) if length_before else None
+                if self.config.init.lm_head == FRESH:
+                    give_frequencies(model.lm_head, self.text.piece_counts().sum(axis=0))
+        else:
+            load_from(model, start, optional=())  # no weight may be absent
+            self.trained_length = start.settings.get(TRAINED_LENGTH)
+            self.reading = start.reading
+        return engine
+
+    def batches(self, position: dict[str, Any] | None) -> Callable[[], Iterator[StepBatches]]:
+        """`read_steps` with this process's arguments, for the reader process."""
+        return functools.partial(
+            read_steps,
+            self.config,
+            self.text.vocabulary,
+            total_steps=self.total_steps,
+            rank=distributed.rank(),
+            world_size=distributed.world_size(),
+            position=position,
+        )
+
+    def send(self, model: PreTrainingModel, data: StepBatches) -> list[DeviceBatch]:
+        """Send a step to the device. In the first `init.lm_head_warmup_steps` the encoder is frozen."""
+        head_steps = self.config.init.lm_head_warmup_steps
+        if head_steps:
+            steps_before = data.position["step"] - 1  # the position is that after the step
+            is_frozen = steps_before < head_steps
+            for (
+                parameter
+            ) in model.ernie_m.parameters():  # among them the embedding matrix, which the head shares
+                parameter.stop_gradient = is_frozen
+        return send_step(data)
+
+    def loss(
+        self, model: PreTrainingModel, micro_batch: DeviceBatch
+    ) -> tuple[Tensor, dict[str, Tensor | float]]:
+        return objectives_loss(model, self.pseudo_token_generator, micro_batch)
+
+    def evaluate(self, engine: Engine, stop: StopSignal) -> Evaluation | None:
+        """Evaluate on the held-out text, and log a summary; None if it was broken off."""
+        scores = self.evaluator.run(engine, stop)
+        if scores is None:
+            return None
+        for line in summary(scores):
+            logger.info("%s", line)
+        advice = None
+        if engine.steps == self.total_steps > 1:  # a run of one step writes the initial weights
+            advice = _AFTER_TRAINING
+        elif engine.steps == self.config.init.lm_head_warmup_steps:
+            advice = _AFTER_HEAD_WARMUP
+        for name in self.config.objectives.names if advice else ():
+            warning = class_of(name).plateau(list(scores.get(name, {}).values()), advice)
+            if warning is not None:
+                logger.warning("%s", warning)
+        # Pre-training counts no epochs, and its last step is its result.
+        return Evaluation(engine.steps, epoch=0, selected_by=None, scores=scores)
+
+    def record(self, interval: Interval) -> dict[str, Any]:
+        return record_of(interval)
+
+    def line(self, interval: Interval) -> str:
+        return line_of(record_of(interval), self.total_steps, interval.remaining, self.tokens_of_pass)
+
+    def files(
+        self, engine: Engine, masters: Mapping[str, Tensor], evaluation: Evaluation | None = None
+    ) -> ModelFiles:
+        """The files of the whole model, to go on from. The evaluation is no part of them."""
+        objectives = self.config.objectives
+        # Predictions of masked words need the values of these options.
+        reading = self.reading.for_task(
+            language_embedding=self.config.model.language_embedding,
+            camlm_context=objectives.camlm_context,
+            pseudo_proportion=objectives.pseudo_proportion,
+            pseudo_positions=objectives.pseudo_positions,
+        )
+        settings = {
+            "languages": self.text.languages,
+            READING: reading.to_json(),
+            "drawn": self.corpus_and_seed,
+        }
+        return self._model_files(engine, masters, settings)
+
+    def encoder_files(self, engine: Engine, masters: Mapping[str, Tensor]) -> ModelFiles:
+        """The files of the encoder alone, for fine-tuning."""
+        settings: dict[str, Any] = {"architecture": "ErnieMModel"}
+        reading = self.reading.for_task().to_json()
+        if reading:  # empty: as official weights read
+            settings[READING] = reading
+        return self._model_files(engine, masters, settings, _NOT_IN_ENCODER)
+
+    def _model_files(
+        self,
+        engine: Engine,
+        masters: Mapping[str, Tensor],
+        settings: Mapping[str, Any],
+        leave_out: tuple[str, ...] = (),
+    ) -> ModelFiles:
+        """The files of the model without the tensors whose names begin with one of `leave_out`.
+
+        Args:
+            settings: what config.json holds beside the shape of the model.
+        """
+        if self.trained_length is not None:
+            settings = {**settings, TRAINED_LENGTH: self.trained_length}
+        facts = {
+            "name": "ERNIE-M, pre-trained",
+            "languages": self.text.languages,
+            "data": self.config.data.corpus,
+            "initialised_from": self.config.init.encoder,
+            "steps": engine.steps,
+            "seed": self.config.run.seed,
+            "command": shlex.join(command_words()),
+        }
+        return model_files(
+            engine.model,
+            engine.model.ernie_m.config,
+            vocab_path=self.tokenizer.vocab_path,
+            piece_model_path=self.tokenizer.piece_model_path,
+            settings=settings,
+            facts=facts,
+            leave_out=leave_out,
+            masters=masters,
+        )
+
+
+def reading_of_run(encoder: Checkpoint | None, text_rules: str) -> Reading:
+    """How the model of a new run reads: as its start, unless the corpus has other text rules.
+
+    Args:
+        encoder: the start; None: the weights are new.
+        text_rules: the text rules of the corpus.
+    """
+    if encoder is not None and encoder.reading.text_rules == text_rules:
+        return encoder.reading.for_task()
+    if text_rules == ERNIE_M_RULES:
+        return Reading()
+    return dataclasses.replace(Reading.of_xlm_r(), text_rules=text_rules)
+
+
+def send_step(data: StepBatches) -> list[DeviceBatch]:
+    """Send the micro-batches of a step to the device. Call it within autocast."""
+    # An objective's loss is the mean over its masked tokens in the whole step, so each of them has the
+    # objective's share divided by their number. An objective without masked tokens adds nothing.
+    weights = {name: share / max(data.counts[name], 1) for name, share in data.share.items()}
+    return to_device(data.micro_batches, weights)
+
+
+def objectives_loss(
+    model: PreTrainingModel, pseudo_token_generator: PseudoTokenGenerator | None, batch: DeviceBatch
+) -> tuple[Tensor, dict[str, Tensor | float]]:
+    """The loss of a micro-batch of any objectives, and its `ernie_m.pretrain.log_lines.SUMS`.
+
+    Args:
+        pseudo_token_generator: for BTMLM: fills the slots of the batch first.
+    """
+    sums: dict[str, Tensor | float] = {"tokens": batch.inputs.tokens}
+    if batch.stage1 is not None:
+        batch, counts = pseudo_token_generator.fill(model, batch)
+        sums |= counts
+    total, sums_of_objectives = batch_loss(model, batch)
+    return total, sums | sums_of_objectives
+
+
+def learning_rate(config: PretrainConfig, steps: int) -> Schedule:
+    """Step -> ratio of its learning rate to `optimizer.learning_rate`.
+
+    While the head is trained alone, it has its own rate. The schedule of `optimizer` begins after that.
+
+    Args:
+        steps: the number of steps of the whole run.
+    """
+    optimizer = config.optimizer
+    head_steps = config.init.lm_head_warmup_steps
+    head_ratio = config.init.lm_head_learning_rate / optimizer.learning_rate
+    ratio_of_step = linear_warmup_decay(optimizer.warmup_steps, steps - head_steps, optimizer.schedule)
+
+    def ratio(step: int) -> float:
+        return head_ratio if step < head_steps else ratio_of_step(step - head_steps)
+
+    return ratio

@@ -1,0 +1,152 @@
+"""The command run_pretrain.py: its run folder, its log, and the models that it leaves."""
+
+import dataclasses
+import os
+import re
+from pathlib import Path
+
+import yaml
+
+from ernie_m.model.kernel_selection import use_kernels
+from ernie_m.pretrain.config import FRESH, FROM_ENCODER, SCRATCH, PretrainConfig
+from ernie_m.pretrain.evaluate import language_means
+from ernie_m.pretrain.pretraining import Pretraining
+from ernie_m.training import distributed
+from ernie_m.training.checkpoint import FolderRules, RunFolder, step_folders, write_checkpoint
+from ernie_m.training.log import METRICS
+from ernie_m.training.stop_requests import StallWatch, StopSignal
+from ernie_m.training.trainer import Pace, Trainer
+from ernie_m.utils import logging
+from ernie_m.utils.errors import UserError
+from ernie_m.utils.files import atomic_file
+from ernie_m.utils.logging import logger
+
+CHECKPOINTS = "checkpoints"
+FULL = "full"  # the finished model with its head, to continue from
+ENCODER = "encoder"  # the finished model without its head, for fine-tuning
+SETTINGS = "config.yaml"
+_OURS = "# All options of this run, written by run_pretrain.py.\n"  # the first line of the settings
+_WAYS_OUT = "choose another run.output, or begin anew with --run.overwrite true"
+
+
+def train(config: PretrainConfig, stop: StopSignal) -> None:
+    """Train from the newest checkpoint to the end of the run, or until it is asked to stop."""
+    run = config.run
+    distributed.init()
+    use_kernels(run.kernels)
+    with open_run_folder(config).locked() as folder:
+        # The log is in the folder of the run, unless a launcher names another one in the environment.
+        log_dir = None if logging.LOG_DIR in os.environ else str(folder.path / "log")
+        logging.setup(log_dir, distributed.rank())
+        check_checkpoints(folder)
+        task = Pretraining(config)
+        pace = Pace(
+            log_steps=run.log_steps,
+            save_steps=run.save_steps,
+            last_step=run.stop_after_steps or None,  # 0: run to the end
+            stall_ends_seconds=run.stall_ends_seconds,
+        )
+        trainer = Trainer(task, folder, run.seed, pace)
+        save_settings(task.config, folder)  # without the objectives for which the corpus has no text
+        if trainer.run(stop):  # the run is finished
+            finish(task, trainer, folder)
+
+
+def open_run_folder(config: PretrainConfig) -> RunFolder:
+    """The folder `run.output`, with the rules of pre-training."""
+    output = Path(config.run.output)
+    rules = FolderRules(
+        ways_out=(
+            f"{_WAYS_OUT}. To train a finished model further, begin a new run: another run.output, "
+            f"--init.encoder {output / FULL} --init.lm_head encoder, and another run.seed, or it reads the "
+            "same text again"
+        ),
+        # Not the settings, which `save_settings` replaces.
+        contents=tuple(map(re.escape, (CHECKPOINTS, METRICS, FULL, ENCODER))),
+        steps_folder=CHECKPOINTS,
+    )
+    # The folders of the initial weights, which overwriting must not remove; the other values name no folder.
+    sources = {config.init.encoder, config.init.lm_head} - {SCRATCH, FRESH, FROM_ENCODER}
+    return RunFolder(
+        output,
+        rules,
+        keep_checkpoints=config.run.keep_checkpoints,
+        overwrite=config.run.overwrite,
+        sources=sorted(sources),
+    )
+
+
+def check_checkpoints(folder: RunFolder) -> None:
+    """Refuse a folder with a finished model alone. Call it when the folder is locked.
+
+    Raises:
+        UserError: there is no checkpoint that the run could go on from, so it would begin anew, and at its
+            end replace the model. It may be of a finished run, or a folder of the user's.
+    """
+    models = [name for name in (FULL, ENCODER) if (folder.path / name).exists()]
+    if models and not step_folders(folder.steps_folder) and not folder.overwrite:
+        raise UserError(
+            f"{folder.path} holds {' and '.join(models)}, which the run would replace, but no checkpoint "
+            f"that it could go on from: put back {CHECKPOINTS}, {_WAYS_OUT}"
+        )
+
+
+def save_settings(config: PretrainConfig, folder: RunFolder) -> None:
+    """Write the configuration to config.yaml, and log what differs from the defaults.
+
+    A config.yaml that a user has put there stays.
+    """
+    # A command that continues the run with this file must not remove what the run has trained so far.
+    saved = dataclasses.replace(config, run=dataclasses.replace(config.run, overwrite=False))
+    if distributed.is_main():
+        path = folder.path / SETTINGS
+        if path.exists() and not path.read_text(encoding="utf-8", errors="replace").startswith(_OURS):
+            logger.info("%s is not of this command, and stays as it is", path)
+        else:
+            options = yaml.safe_dump(
+                dataclasses.asdict(saved), sort_keys=False, allow_unicode=True, width=110
+            )
+            with atomic_file(path, "w") as file:
+                file.write(_OURS + options)
+        for section, values in vars(saved).items():
+            defaults = vars(type(values)())
+            changed = [f"{key} {value}" for key, value in vars(values).items() if value != defaults[key]]
+            logger.info("%s: %s", section, ", ".join(changed) or "the defaults")
+        logger.info("all options are in %s", path)
+
+
+def finish(task: Pretraining, trainer: Trainer, folder: RunFolder) -> None:
+    """Write the finished models, with the mean vector of each language. Call it on every process.
+
+    Nothing is done if an earlier command wrote them.
+    """
+    full_path = folder.path / FULL
+    encoder_path = folder.path / ENCODER
+
+    # An earlier command did all steps.
+    are_there = distributed.on_main(lambda: full_path.is_dir() and encoder_path.is_dir())
+    if trainer.first_step == task.total_steps and are_there:
+        logger.info(
+            "the run is finished: all %d steps are done, and its models are exported", task.total_steps
+        )
+        return
+    stall_watch = StallWatch(trainer.pace.stall_ends_seconds)
+    with stall_watch, stall_watch.during("the export of the finished model"):
+        engine = trainer.engine
+        masters = engine.masters()  # float32 weights of the parameters that are trained in lower precision
+        full = None
+        encoder = None
+        if distributed.is_main():  # the other processes only take part in `write_checkpoint`
+            max_seq_len = task.config.data.max_seq_len
+            means = language_means(engine.model.ernie_m, task.text, task.tokenizer, max_seq_len)
+            full = dataclasses.replace(task.files(engine, masters), language_means=means)
+            encoder = dataclasses.replace(task.encoder_files(engine, masters), language_means=means)
+        write_checkpoint(full_path, full)
+        write_checkpoint(encoder_path, encoder)
+    logger.info(
+        "for fine-tuning: --init_pretraining_params %s; to continue pre-training: --init.encoder %s "
+        "--init.lm_head encoder",
+        encoder_path,
+        full_path,
+    )
+    logger.info("in the browser: ernie-m serve --model %s", full_path)

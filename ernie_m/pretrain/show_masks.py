@@ -1,0 +1,160 @@
+"""Print the attention masks of your own sentences (paper Figures 2 and 4) from the batches of training.
+
+    ernie-m show_masks "a sentence" "ein Satz" --objective camlm
+
+Each row is a token: its position, the tokens it may attend to, its input, its language embedding, and what
+the model must predict there. The tokens are the words between spaces.
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+import numpy as np
+
+from ernie_m.model.config import NO_LANGUAGE
+from ernie_m.pretrain.config import ObjectiveConfig
+from ernie_m.pretrain.masking import Pair, Setting, Text, Vocabulary, rng_of
+from ernie_m.pretrain.objective import class_of
+from ernie_m.pretrain.objectives import OBJECTIVES
+from ernie_m.pretrain.objectives.camlm import Camlm
+from ernie_m.pretrain.packing import Packed
+from ernie_m.utils.args import option, parse_options
+from ernie_m.utils.errors import UserError, say
+
+_MAX_SEQ_LEN = 512
+_SPECIAL_TOKENS = ("[CLS]", "[PAD]", "[SEP]", "[UNK]", "[MASK]")
+
+
+@dataclass
+class ShowFlags:
+    """What to draw."""
+
+    sentence: str = option(positional=True)
+    """The sentence whose mask is drawn."""
+
+    translation: str | None = option(None, positional=True)
+    """For tlm and camlm."""
+
+    objective: Literal[OBJECTIVES] = option("camlm", needed=True)
+    """What the batch trains."""
+
+    languages: str = option("src,tgt", needed=True)
+    """The names of the two languages."""
+
+    seed: int = 1
+    """The seed of what is masked."""
+
+    camlm_context: Literal["unmasked", "with_masks"] = "unmasked"
+    """As objectives.camlm_context of run_pretrain.py."""
+
+    def __post_init__(self) -> None:
+        if len(self.languages.split(",")) != 2:
+            raise UserError(f"--languages '{self.languages}': give two names, as in --languages en,de")
+
+
+def main() -> None:
+    """Print the masks of the command line."""
+    explanation = "A row is a token that looks, a column a token that is seen: 1 = may attend."
+    say(*masks_of(sys.argv[1:]), explanation, sep="\n\n")
+
+
+def masks_of(arguments: Sequence[str]) -> list[str]:
+    """The masks of a command line: one, or two for the stages of BTMLM.
+
+    Raises:
+        UserError: a flag is wrong, a file cannot be read, a sentence has no tokens, or the sentences do not
+            suit the objective.
+    """
+    flags = parse_options(ShowFlags, arguments, __name__)
+    sentences = [flags.sentence]
+    if flags.translation is not None:
+        sentences.append(flags.translation)
+    tokenizer = WordTokenizer(sentences)
+    texts = [Text(np.array(tokenizer.encode(text), np.int64), side) for side, text in enumerate(sentences)]
+    if any(len(text.ids) == 0 for text in texts):
+        raise UserError("a sentence has no tokens")
+    languages = flags.languages.split(",")
+    vocabulary = Vocabulary.of(tokenizer)
+    config = ObjectiveConfig(camlm_context=flags.camlm_context)
+    setting = Setting(config, vocabulary, _MAX_SEQ_LEN, languages=languages)
+    objective = class_of(flags.objective)(setting)
+    example = texts[0]
+    if objective.reads is Pair:
+        if len(texts) < 2:
+            raise UserError(f"{objective.name} needs a pair: give the sentence and its translation")
+        example = Pair(*texts)
+        if not objective.serves(example):
+            raise UserError(f"{objective.name} needs {objective.needs}; such a pair serves tlm")
+    # The seed's remainder, because a generator takes no negative one.
+    batch = objective.batch([example], [rng_of(flags.seed % (1 << 64), step=0, index=0)])
+
+    predicted = {}  # index of a token -> the token to predict there
+    if objective.loss is None:
+        predicted = {index: vocabulary.pieces[id_] for index, id_ in zip(batch.targets, batch.target_ids)}
+    order = np.arange(batch.tokens)
+    if isinstance(objective, Camlm):
+        # Its two sequences are halves of a pair: by the position in the pair, a predicted token behind the
+        # [MASK] of the context that has the same one.
+        order = np.lexsort([np.isin(order, batch.targets), batch.position_ids])
+    if batch.stage1 is None:
+        return [_as_text(objective.name, setting, batch, order, predicted)]
+    # BTMLM: no model produces pseudo-tokens here, so they are called h1, h2, ...
+    stage1 = batch.stage1
+    produced = {index: f"h{number}" for number, index in enumerate(stage1.placeholders, start=1)}
+    filled = dict(zip(stage1.slots, produced.values()))
+    return [
+        _as_text(f"{objective.name}, stage 1", setting, stage1, np.arange(stage1.tokens), produced),
+        _as_text(f"{objective.name}, stage 2", setting, batch, order, predicted, filled),
+    ]
+
+
+def _as_text(
+    title: str,
+    setting: Setting,
+    packed: Packed,
+    order: np.ndarray,
+    predicted: Mapping[int, str],
+    filled: Mapping[int, str] = MappingProxyType({}),
+) -> str:
+    """T packed tokens as lines: position, what the token may attend to, input, language, prediction.
+
+    Args:
+        order: int64 [T], the indices of the tokens in the order of the lines.
+        predicted: index -> the token that must be predicted there.
+        filled: index -> the pseudo-token that stands there.
+    """
+    width = 2 * packed.tokens + 2  # a cell and a space for each token, then "|" and a space
+    lines = [title, f" pos  {'attends to':<{width}}  input"]
+    ids = packed.input_ids[order]
+    end_of_first_side = int(np.argmax(ids == setting.vocabulary.sep_id)) + 1  # the place of the first True
+    for index, id_, row in zip(order, ids, packed.layout.dense()[np.ix_(order, order)]):
+        cells = ["1" if visible else "." for visible in row]
+        cells.insert(end_of_first_side, "|")
+        token = filled.get(index) or setting.vocabulary.pieces[id_]
+        language = packed.language_ids[index]
+        embedding = "" if language == NO_LANGUAGE else f" + {setting.languages[language]}"
+        target = f" -> {predicted[index]}" if index in predicted else ""
+        position = packed.position_ids[index]
+        lines.append(f"{position:>4}  {' '.join(cells):<{width}}  {token}{embedding}{target}")
+    return "\n".join(lines)
+
+
+class WordTokenizer:
+    """Numbers the words of sentences in the order in which they occur."""
+
+    cls_id, pad_id, sep_id, unk_id, mask_id = range(len(_SPECIAL_TOKENS))  # in the order of that tuple
+
+    def __init__(self, sentences: Sequence[str]):
+        words = dict.fromkeys(" ".join(sentences).split())
+        self.tokens = [*_SPECIAL_TOKENS, *words]
+        self.vocab_size = len(self.tokens)
+
+    def encode(self, sentence: str) -> list[int]:
+        # A word may be spelt like a special token, so the search begins after these.
+        return [self.tokens.index(word, len(_SPECIAL_TOKENS)) for word in sentence.split()]
+
+    def convert_ids_to_tokens(self, ids: Sequence[int]) -> list[str]:
+        return [self.tokens[id_] for id_ in ids]

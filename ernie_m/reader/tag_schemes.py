@@ -1,0 +1,125 @@
+"""Tags that mark entities, and the schemes in which they are written.
+
+    words   U.N.   official  Ekeus   heads    for      Baghdad
+    IO      I-ORG  O         I-PER   O        O        I-LOC     every word of an entity has I-
+    IOB1    I-ORG  O         I-PER   O        O        I-LOC     B- only between two neighbours of one type
+    IOB2    B-ORG  O         B-PER   O        O        B-LOC     B- at the beginning of every entity
+    IOE     E-ORG  O         E-PER   O        O        E-LOC     E- at the end of every entity, I- before it
+    IOBES   S-ORG  O         S-PER   O        O        S-LOC     B-, I-, E-; S- is an entity of one word
+    NONE    PROPN  ADJ       PROPN   VERB     ADP      PROPN     tags that stand for themselves
+
+An entity begins at each B-, and at an I- whose type differs from that of the word before. conlleval reads
+tags this way, which gives every sequence of tags one meaning.
+
+The schemes by which tags mark entities: the labels of a model, and the tags of a file.
+"""
+
+import os
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+
+from ernie_m.utils.errors import UserError
+
+OUTSIDE = "O"
+JOINT = "\x02"  # in the official form between the words of a sentence, and between its tags
+ENTITIES = ("PER", "ORG", "LOC", "MISC")  # the official order; others follow in alphabetical order
+# scheme -> the letters of its tags; IOB: IOB1 or IOB2
+SCHEMES = {"IO": "I", "IOB": "BI", "IOE": "IE", "IOBES": "BIES", "NONE": ""}
+
+
+def entity_starts(tags: Sequence[str]) -> Iterator[tuple[int, str]]:
+    """Yield the number of the first word of each entity of a sentence, and the entity's type.
+
+    Args:
+        tags: one for each word, in any scheme; IOB is read as by conlleval.
+    """
+    open_type = ""  # the type of the entity that goes on after the word before; "" if none does
+    for position, tag in enumerate(tags):
+        letter = tag[0]
+        type_ = tag[2:]  # "" for O
+        begins_anew = letter in "BS" or type_ != open_type
+        if type_ and begins_anew:
+            yield position, type_
+        open_type = "" if letter in "ES" else type_  # E- and S- end an entity
+
+
+def to_iob2(tags: Sequence[str]) -> list[str]:
+    """The same entities in IOB2."""
+    iob2 = [f"I-{tag[2:]}" if tag[2:] else tag for tag in tags]  # O has no type
+    for position, type_ in entity_starts(tags):
+        iob2[position] = f"B-{type_}"
+    return iob2
+
+
+def inside_labels(labels: Sequence[str]) -> list[int]:
+    """Label id of a word -> label id of its second and further pieces: I-X for B-X and I-X, else the same.
+
+    Args:
+        labels: the names of the labels, in the order of their ids.
+    """
+    ids = {label: id_ for id_, label in enumerate(labels)}
+    return [ids.get(f"I-{label[2:]}", id_) for id_, label in enumerate(labels)]  # no label is I- alone
+
+
+def tag_names(types: Collection[str]) -> list[str]:
+    """B- and I- of every type, in the official order, and O."""
+    in_order = [type_ for type_ in ENTITIES if type_ in types] + sorted(set(types) - set(ENTITIES))
+    return [*(f"{letter}-{type_}" for type_ in in_order for letter in "BI"), OUTSIDE]
+
+
+def is_tag(tag: str, scheme: str = "IOB") -> bool:
+    """Whether `tag` is O, or a letter of the scheme, "-" and a type. With the scheme NONE any tag will do."""
+    if tag == OUTSIDE or scheme == "NONE":
+        return True
+    return len(tag) > 2 and tag[0] in SCHEMES[scheme] and tag[1] == "-"
+
+
+def check_tag_map(label_map: Mapping[str, int], path: str | os.PathLike) -> None:
+    """Check the label map of a tagging task.
+
+    Args:
+        path: of the map, for the error.
+
+    Raises:
+        UserError: it does not have B- and I- of each type, or O does not have the last id.
+    """
+    for tag in label_map:
+        if tag == OUTSIDE:
+            continue
+        type_ = tag[2:]
+        partner = f"I-{type_}" if tag.startswith("B") else f"B-{type_}"
+        if not is_tag(tag) or partner not in label_map:
+            raise UserError(
+                f"{path}: the label '{tag}': there must be B-<type> and I-<type> of each type; for tags that "
+                "mark no entities give --chunk_scheme NONE"
+            )
+    if label_map.get(OUTSIDE) != len(label_map) - 1:
+        raise UserError(f"{path}: O must have the last id, {len(label_map) - 1}")
+
+
+# The letters that say where a word is in its entity -> those of IOBES. L and U are BILOU's, M is BMES's, W is
+# BMEWO's.
+_PLACES = {"B": "B", "I": "I", "M": "I", "E": "E", "L": "E", "S": "S", "U": "S", "W": "S"}
+_BEFORE = re.compile("(?P<place>[BIMELSUW])[-_](?P<type>.+)", re.IGNORECASE)
+_BEHIND = re.compile("(?P<type>.+)[-_](?P<place>[BIMELSUW])", re.IGNORECASE)
+NO_ENTITIES = "NONE"  # a chunk_scheme
+
+
+def entity_tags(labels: Collection[str]) -> dict[str, str]:
+    """Labels or tags -> the same in the scheme IOBES, "O" or as in "B-PER"; {} if they mark no entities.
+
+    The schemes that are known are IOB, IOE, IOBES, BILOU, BMES and BMEWO, in capital or small letters before
+    the type or behind it, and IO, in which a label is the name of a type. Labels without "O", of which some
+    have no letter, mark no entities, such as parts of speech. Beside "O" and letters, others are left out.
+    """
+    outside = {label: "O" for label in labels if label in ("O", "o")}
+    others = [label for label in labels if label not in outside]
+    for pattern in (_BEFORE, _BEHIND):
+        matches = {label: match for label in others if (match := pattern.fullmatch(label))}
+        if matches and (len(matches) == len(others) or (outside and pattern is _BEFORE)):
+            tags = {
+                label: f"{_PLACES[match['place'].upper()]}-{match['type']}"
+                for label, match in matches.items()
+            }
+            return outside | tags
+    return outside | {label: f"I-{label}" for label in others if outside}  # the scheme IO

@@ -1,0 +1,476 @@
+"""The official ERNIE-M tokenizer: normalise, cut into sentencepiece pieces, look them up in the vocabulary.
+
+The rules, in order:
+1. “ ” become ", ‘ ’ become ', — becomes -.
+2. Control and format characters (Cc, Cf) are dropped, except tab and line ends. A lone surrogate, which has
+   no UTF-8 form, becomes U+FFFD (our addition).
+3. Tab, line ends and every space character (Zs) become a space.
+4. sentencepiece cuts the text and applies its own NFKC. Nothing is lower-cased.
+5. A piece that ends in a digit and "," is cut again without the comma, and "," follows as its own token. This
+   is the rule as intended: the official code compares text with bytes here and never removes the extra "▁".
+6. A piece that is not in the vocabulary is [UNK].
+
+Of the other text rules, "none" is sentencepiece and rule 6 alone, as in XLM-R; "paddlenlp" and "transformers"
+cut its pieces as the ErnieMTokenizer of these libraries does.
+"""
+
+import functools
+import hashlib
+import itertools
+import os
+import re
+import sys
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import sentencepiece
+
+from ernie_m.reader.folder_rules import rules_of_folder
+from ernie_m.reader.tokenizer_json import BPE_MODEL, TOKENIZER_JSON, no_piece_model, piece_model_of_json
+from ernie_m.reader.tokenizer_rules import ERNIE_M, LIBRARY_RULES, QUOTES, TEXT_RULES, cut_pieces
+from ernie_m.reader.vocabulary import DICT, FILLER, SPECIAL_TOKENS, UNK, derive_vocab, read_vocab, write_vocab
+from ernie_m.utils.errors import UserError, command_name, listed, shown
+from ernie_m.utils.files import read_bytes
+from ernie_m.utils.logging import logger
+
+_PIECE_MODEL_NAMES = ("piece.model", BPE_MODEL, TOKENIZER_JSON)
+# A vocabulary that lacks more pieces than this belongs to another piece model, and so does a dict.txt with
+# more tokens than this that are no pieces. Fewer become [UNK], with a warning, unless a model has rows for
+# them: then lines are lost, and all ids behind them are other ones. A model of fairseq has a row for each
+# line of its dict.txt.
+_MAX_ODD_PIECES = 10
+# The most rows of an embedding matrix behind those of the tokenizer's tokens: it is made longer, to a
+# multiple of 64 or 128, and E5-small has 35 rows more.
+_MOST_UNREAD_ROWS = 128
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_CUT_PIECE = -1  # in place of the id of a piece that rule 5 cuts into several
+_FEW_TEXTS = 8  # up to so many are encoded one by one
+
+
+@functools.cache
+def rules_1_to_3() -> dict[int, str | None]:
+    """Code point -> its replacement, or None if it is dropped."""
+    table: dict[int, str | None] = {}
+    by_category = {"Cc": None, "Cf": None, "Zs": " ", "Cs": "\ufffd"}  # Cs: surrogates
+    for code in range(sys.maxunicode + 1):
+        category = unicodedata.category(chr(code))
+        if category in by_category:
+            table[code] = by_category[category]
+    table |= {ord(character): " " for character in "\t\n\r"}  # these are in Cc, too
+    table |= {ord(quote): replacement for quote, replacement in QUOTES.items()}
+    del table[ord(" ")]  # it would be replaced by itself
+    return table
+
+
+def normalize(text: str) -> str:
+    """Apply rules 1 to 3. Every character becomes one character or none."""
+    # isprintable() is fast, and false for Cc, Cf, Zs and Cs, except the space. No quote of rule 1 is ASCII.
+    if text.isprintable():
+        has_quotes = not text.isascii() and any(quote in text for quote in QUOTES)
+        if not has_quotes:
+            return text
+    return text.translate(rules_1_to_3())
+
+
+def without_surrogates(text: str) -> str:
+    """Replace lone surrogates, which have no UTF-8 form, by U+FFFD, and nothing else."""
+    return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
+
+
+def truncate_longest_first(length_a: int, length_b: int, budget: int) -> tuple[int, int]:
+    """The lengths of two texts after they are cut to `budget` tokens together.
+
+    Tokens are taken one by one from the longer text; at equal length, from the second.
+    """
+    if length_a + length_b <= budget:
+        return length_a, length_b
+    # The second text gets half of the budget, or more if the first text is shorter than its own half.
+    cut_b = min(length_b, max(budget // 2, budget - length_a))
+    return budget - cut_b, cut_b
+
+
+class Tokenizer:
+    """Text to ids. Can be pickled: the other process reads the two files again.
+
+    Args:
+        vocab_path: vocab.txt in either form, or dict.txt of fairseq. None derives the vocabulary from the
+            piece model, as XLM-R does.
+        piece_model_path: the sentencepiece model, or the tokenizer.json of an XLM-R.
+        text_rules: one of `TEXT_RULES`.
+        added_tokens: token -> id, of tokens that are not in the piece model. Each is found in a text before
+            sentencepiece cuts what is between them.
+
+    Attributes:
+        piece_model: the sentencepiece model as it is in a file.
+        processor: sentencepiece itself, which has read the piece model.
+        vocab: token -> id.
+        cls_id, pad_id, sep_id, unk_id, mask_id: read from the vocabulary, never assumed.
+        vocab_size: highest id + 1, the number of rows that an embedding needs.
+        special_ids: the five ids above, ascending.
+        digit_comma: rule 5: number of a piece in the piece model -> the pieces that replace it.
+
+    Raises:
+        UserError: a file is missing or malformed, or the two do not belong together; or the id of an added
+            token is that of another one.
+    """
+
+    def __init__(
+        self,
+        vocab_path: str | os.PathLike | None = None,
+        piece_model_path: str | os.PathLike | None = None,
+        text_rules: str = ERNIE_M,
+        added_tokens: Mapping[str, int] | None = None,
+    ):
+        if text_rules not in TEXT_RULES:
+            raise UserError(f"text_rules {text_rules!r}: one of {', '.join(TEXT_RULES)}")
+        if piece_model_path is None:
+            raise UserError("no piece model given; pass --piece_model_path")
+        self.vocab_path = None if vocab_path is None else Path(vocab_path).absolute()
+        self.piece_model_path = Path(piece_model_path).absolute()
+        self.piece_model = _read_piece_model(piece_model_path)
+        self.processor, self._pieces = _load_piece_model(self.piece_model, piece_model_path)
+        # A piece's number in the model is not its id in the vocabulary.
+        piece_numbers = list(range(len(self._pieces)))
+        is_special = np.logical_or(
+            self.processor.IsUnknown(piece_numbers), self.processor.IsControl(piece_numbers)
+        )
+        self._is_ordinary = (~is_special).tolist()  # the index is the piece's number
+        self.text_rules = text_rules
+        self.added_tokens = dict(added_tokens or {})
+        self.vocab = self._read_vocab()
+        self._add_tokens()
+        special_ids = [self.vocab[token] for token in SPECIAL_TOKENS]
+        self.cls_id, self.pad_id, self.sep_id, self.unk_id, self.mask_id = special_ids
+        self.special_ids = tuple(sorted(special_ids))
+        self.vocab_size = max(self.vocab.values()) + 1
+        self.digit_comma = self._cut_digit_comma_pieces() if text_rules == ERNIE_M else {}
+        self._id_of_piece = self._ids_of_pieces()  # the index is the piece's number
+
+    @classmethod
+    def from_folder(
+        cls,
+        folder: str | os.PathLike,
+        text_rules: str | None = None,
+        added_tokens: Mapping[str, int] | None = None,
+    ) -> "Tokenizer":
+        """Load the tokenizer in a folder of this project: its piece model, and vocab.txt if there.
+
+        Args:
+            text_rules: None: what the folder's files say, and else the official rules.
+            added_tokens: None: those of the folder's files, or none if `text_rules` is given.
+
+        Raises:
+            UserError: there is no piece model; or any error of `rules_of_folder` and of making a Tokenizer.
+        """
+        folder = Path(folder)
+        models = [folder / name for name in _PIECE_MODEL_NAMES if (folder / name).is_file()]
+        if not models:
+            raise no_piece_model(folder)
+        vocabs = [folder / name for name in ("vocab.txt", DICT) if (folder / name).is_file()]
+        if text_rules is None:
+            text_rules, its_tokens = rules_of_folder(folder)
+            added_tokens = its_tokens if added_tokens is None else added_tokens
+        return cls(vocabs[0] if vocabs else None, models[0], text_rules, added_tokens)
+
+    def __reduce__(self):  # for pickle
+        return type(self), (self.vocab_path, self.piece_model_path, self.text_rules, self.added_tokens)
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """SHA-256 of tokens, their ids, the piece model, and text rules that are not the official ones.
+
+        It is the same for both forms of vocab.txt.
+        """
+        digest = hashlib.sha256()
+        for id_, token in sorted(self._token_of.items()):
+            digest.update(f"{token}\t{id_}\n".encode())
+        digest.update(self.piece_model)
+        if self.text_rules != ERNIE_M or self.added_tokens:
+            digest.update(f"{self.text_rules}\t{sorted(self.added_tokens.items())}".encode())
+        return digest.hexdigest()
+
+    def check_model(self, vocab_size: int, pad_token_id: int, source: str | os.PathLike) -> None:
+        """Check that a model's config goes with the tokenizer; rows behind its tokens are never read.
+
+        Args:
+            vocab_size, pad_token_id: of the config.
+            source: what the error names.
+
+        Raises:
+            UserError: the model has fewer words than the tokenizer, or many more, or any more, and lines of
+                the vocabulary may be lost; or pads are another token.
+        """
+        if not 0 <= vocab_size - self.vocab_size <= self._most_unread_rows:
+            path = self.vocab_path or self.piece_model_path
+            raise UserError(
+                f"{source}: vocab_size is {vocab_size}, but {path} has ids up to {self.vocab_size - 1}, "
+                f"added tokens included{self._lacks}; put the tokenizer of the model there, whole: behind a "
+                "lost line all ids are other ones"
+            )
+        if self.pad_id != pad_token_id:
+            raise UserError(f"{source}: pad_token_id is {pad_token_id}, but [PAD] is {self.pad_id}")
+
+    def write_vocab(self, path: str | os.PathLike) -> None:
+        """Write vocab.txt as `token<TAB>id` lines, atomically."""
+        write_vocab(self.vocab, path)
+
+    def ordinary_pieces(self) -> list[str]:
+        """The pieces of the model in its own order, without unknown and control pieces."""
+        return list(itertools.compress(self._pieces, self._is_ordinary))
+
+    def derived_vocab(self) -> dict[str, int]:
+        """The vocabulary that XLM-R derives from the piece model; errors as of `derive_vocab`."""
+        numbers = itertools.compress(itertools.count(), self._is_ordinary)
+        return derive_vocab(dict(zip(numbers, self.ordinary_pieces())), len(self._pieces))
+
+    def convert_ids_to_tokens(self, ids: Sequence[int]) -> list[str]:
+        """The token of each id, [UNK] for an unknown id."""
+        return [self._token_of.get(int(id_), UNK) for id_ in ids]
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Ids as text to read, with spaces between words. It need not be the original text."""
+        return "".join(self.convert_ids_to_tokens(ids)).replace("▁", " ").strip()
+
+    def convert_tokens_to_ids(self, tokens: Iterable[str]) -> list[int]:
+        """The id of each token, that of [UNK] for an unknown token."""
+        return [self.vocab.get(token, self.unk_id) for token in tokens]
+
+    def normalize(self, text: str) -> str:
+        """What sentencepiece gets of a text. Every character becomes one character or none."""
+        return normalize(text) if self.text_rules == ERNIE_M else without_surrogates(text)
+
+    def tokenize(self, text: str) -> list[str]:
+        """The tokens of a text without special tokens. An unknown piece is given as its text."""
+        tokens: list[str] = []
+        for _, part in self.parts(text):
+            if part in self.added_tokens:
+                tokens.append(part)
+                continue
+            normal = self.normalize(part)
+            pieces = self.processor.EncodeAsPieces(normal)
+            for tokens_of_piece in self.cut(pieces, self.processor.EncodeAsIds(normal)):
+                tokens += tokens_of_piece
+        return tokens
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a text without special tokens."""
+        if self._added is None and self.text_rules not in LIBRARY_RULES:  # a batch of one is slower
+            return self.to_ids(self.processor.EncodeAsIds(self.normalize(text)))
+        return self.encode_batch([text])[0]
+
+    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+        """`encode` of many texts, in order; faster than one by one."""
+        if self._added is None:
+            return self._encode_plain(texts)
+        parts_of_texts = [[part for _place, part in self.parts(text)] for text in texts]
+        all_parts = dict.fromkeys(itertools.chain(*parts_of_texts))  # each once
+        plain_parts = [part for part in all_parts if part not in self.added_tokens]
+        ids_of = dict(zip(plain_parts, self._encode_plain(plain_parts)))  # part -> its ids
+        ids_of |= {token: [id_] for token, id_ in self.added_tokens.items()}
+        return [[id_ for part in parts for id_ in ids_of[part]] for parts in parts_of_texts]
+
+    def piece_numbers(self, texts: Sequence[str]) -> list[list[int]]:
+        """The numbers, which are no ids, of the pieces that sentencepiece cuts each text into.
+
+        Added tokens are no pieces.
+        """
+        # sentencepiece starts a thread for a list, which a few texts would wait for longer than they take.
+        if len(texts) <= _FEW_TEXTS:
+            return [self.processor.Encode(self.normalize(text)) for text in texts]
+        return self.processor.Encode([self.normalize(text) for text in texts], num_threads=1)
+
+    def build(self, text_a: str, text_b: str | None = None, max_seq_len: int = 512) -> list[int]:
+        """The ids of one input with its special tokens, cut to `max_seq_len`; see `build_from_ids`."""
+        ids_b = self.encode(text_b) if text_b else None
+        return self.build_from_ids(self.encode(text_a), ids_b, max_seq_len)
+
+    def build_from_ids(self, ids_a: list[int], ids_b: list[int] | None, max_seq_len: int) -> list[int]:
+        """Add the special tokens: `[CLS] A [SEP]`, or `[CLS] A [SEP] [SEP] B [SEP]` for a pair.
+
+        A pair is cut from the longer text first. A pair with an empty B becomes `[CLS] A [SEP]`, as in the
+        official reader.
+
+        Raises:
+            UserError: `max_seq_len` has no room for the special tokens.
+        """
+        special_tokens = 4 if ids_b else 2
+        if max_seq_len <= special_tokens:
+            raise UserError(
+                f"--max_seq_len {max_seq_len} leaves no room beside {special_tokens} special tokens"
+            )
+        room = max_seq_len - special_tokens
+        if not ids_b:
+            return [self.cls_id, *ids_a[:room], self.sep_id]
+        length_a, length_b = truncate_longest_first(len(ids_a), len(ids_b), room)
+        first = [self.cls_id, *ids_a[:length_a], self.sep_id]
+        return [*first, self.sep_id, *ids_b[:length_b], self.sep_id]
+
+    def sentences(self, ids: Iterable[Sequence[int]], max_seq_len: int) -> list[np.ndarray]:
+        """`[CLS] S [SEP]` of each sentence, cut to `max_seq_len`: [T] int64 each.
+
+        Args:
+            ids: those of each sentence, without special tokens.
+        """
+        rows = [self.build_from_ids(list(sentence), None, max_seq_len) for sentence in ids]
+        return [np.array(row, np.int64) for row in rows]
+
+    def _add_tokens(self) -> None:
+        """Put the added tokens into the vocabulary.
+
+        Raises:
+            UserError: the id of one is that of another token, or the token has another id.
+        """
+        self._token_of = {id_: token for token, id_ in self.vocab.items()}
+        for token, id_ in self.added_tokens.items():
+            if self.vocab.get(token, id_) != id_ or self._token_of.get(id_, token) != token:
+                raise UserError(
+                    f"{self.piece_model_path}: the added token '{token}' has the id {id_}, which does not "
+                    "fit the vocabulary; put the tokenizer's files of the model beside its weights"
+                )
+            self.vocab[token] = id_
+            self._token_of[id_] = token
+        longest_first = sorted(map(re.escape, self.added_tokens), key=len, reverse=True)
+        self._added = re.compile("|".join(longest_first)) if longest_first else None
+
+    def parts(self, text: str) -> list[tuple[int, str]]:
+        """The added tokens in a text and what is between them, each with its place; mostly the text alone."""
+        if self._added is None:
+            return [(0, text)]
+        parts = []
+        place = 0
+        for match in self._added.finditer(text):
+            if match.start() > place:
+                parts.append((place, text[place : match.start()]))
+            parts.append((match.start(), match.group()))
+            place = match.end()
+        if place < len(text) or not parts:
+            parts.append((place, text[place:]))
+        return parts
+
+    def _encode_plain(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of each of some texts without added tokens."""
+        if self.text_rules not in LIBRARY_RULES:
+            return [self.to_ids(numbers) for numbers in self.piece_numbers(texts)]
+        normal = [self.normalize(text) for text in texts]
+        ids_of_texts = []
+        for pieces in self.processor.Encode(normal, out_type=str, num_threads=1):
+            tokens_of_pieces = self.cut(pieces, numbers=[])  # these rules need no numbers
+            ids_of_texts.append(self.convert_tokens_to_ids(itertools.chain(*tokens_of_pieces)))
+        return ids_of_texts
+
+    def cut(self, pieces: list[str], numbers: list[int]) -> list[list[str]]:
+        """The tokens that the text rules put in the place of each piece of a text.
+
+        Args:
+            numbers: of the pieces in the piece model.
+        """
+        if self.text_rules in LIBRARY_RULES:
+            return cut_pieces(pieces, keeps_spaces=self.text_rules == "transformers")
+        # Only rule 5 cuts a piece, and `digit_comma` has the tokens that take its place.
+        return [self.digit_comma.get(number, [piece]) for number, piece in zip(numbers, pieces)]
+
+    def _read_vocab(self) -> dict[str, int]:
+        """Token -> id, from vocab.txt or dict.txt, or derived from the piece model.
+
+        Raises:
+            UserError: the file cannot be read, or does not belong to the piece model.
+        """
+        self._lacks = ""
+        self._most_unread_rows = _MOST_UNREAD_ROWS
+        if self.vocab_path is None:
+            try:
+                return self.derived_vocab()
+            except UserError as error:
+                raise UserError(f"{self.piece_model_path}: {error}") from error
+        pieces = self.ordinary_pieces()
+        vocab = read_vocab(self.vocab_path)
+        is_dict = self.vocab_path.name == DICT
+        if is_dict:  # of the pieces it has those of the training text; it has no others
+            tokens = vocab.keys() - {*SPECIAL_TOKENS, *pieces}
+            odd = [token for token in tokens if not token.startswith(FILLER)]
+        else:
+            odd = [piece for piece in pieces if piece not in vocab]
+        if is_dict or odd:
+            self._most_unread_rows = 0
+        if len(odd) > _MAX_ODD_PIECES:
+            raise UserError(
+                f"{self.piece_model_path} and {self.vocab_path} do not belong together: {len(odd)} pieces "
+                f"are in one of them alone ('{shown(odd[0])}', ...)"
+            )
+        if odd:
+            names = listed(list(map(shown, odd)))
+            self._lacks = f", and lacks '{names}'"
+            line = "%s lacks pieces, or has others than its piece model; these become [UNK]: %s"
+            logger.warning(line, self.vocab_path, names)
+        return vocab
+
+    def _cut_digit_comma_pieces(self) -> dict[int, list[str]]:
+        """Rule 5 for every piece of the model that it changes: number -> the pieces that replace it."""
+        cuts = {}
+        for number, (piece, is_ordinary) in enumerate(zip(self._pieces, self._is_ordinary)):
+            ends_in_digit_comma = len(piece) > 1 and piece[-1] == "," and piece[-2].isdigit()
+            if not (is_ordinary and ends_in_digit_comma):
+                continue
+            # sentencepiece puts a "▁" before every text, so the piece is cut without its own.
+            parts = self.processor.EncodeAsPieces(piece[:-1].replace("▁", ""))
+            if not piece.startswith("▁"):
+                parts[0] = parts[0].removeprefix("▁")
+                if not parts[0]:  # it was a "▁" alone
+                    del parts[0]
+            cuts[number] = [*parts, ","]
+        return cuts
+
+    def _ids_of_pieces(self) -> list[int]:
+        """The id of each piece of the model; _CUT_PIECE if rule 5 cuts it into several."""
+        ids = [self.unk_id] * len(self._pieces)
+        for number, (piece, is_ordinary) in enumerate(zip(self._pieces, self._is_ordinary)):
+            if is_ordinary:
+                ids[number] = self.vocab.get(piece, self.unk_id)
+        for number in self.digit_comma:
+            ids[number] = _CUT_PIECE
+        return ids
+
+    def to_ids(self, numbers: list[int]) -> list[int]:
+        """Rules 5 and 6: the ids of a text for the numbers of its pieces."""
+        ids = [self._id_of_piece[number] for number in numbers]
+        if _CUT_PIECE not in ids:
+            return ids
+        cut_ids = []
+        for number, id_ in zip(numbers, ids):
+            if id_ == _CUT_PIECE:
+                cut_ids += self.convert_tokens_to_ids(self.digit_comma[number])
+            else:
+                cut_ids.append(id_)
+        return cut_ids
+
+
+def _read_piece_model(path: str | os.PathLike) -> bytes:
+    """The content of a sentencepiece model, or what tokenizer.json makes of it.
+
+    Raises:
+        UserError: the file is missing, or it is a tokenizer.json that is not XLM-R's.
+    """
+    if not os.path.isfile(path):
+        raise UserError(
+            f"{path}: no such piece model; --piece_model_path names another, and "
+            f"{command_name()} download weights vocab fetches the released one (train_vocab makes your own)"
+        )
+    return piece_model_of_json(path) if Path(path).suffix == ".json" else read_bytes(path)
+
+
+def _load_piece_model(
+    content: bytes, path: str | os.PathLike
+) -> tuple[sentencepiece.SentencePieceProcessor, list[str]]:
+    """A sentencepiece model and all its pieces.
+
+    Raises:
+        UserError: the content, which is that of the file at `path`, is damaged.
+    """
+    model = sentencepiece.SentencePieceProcessor()
+    try:
+        model.LoadFromSerializedProto(content)
+        return model, model.IdToPiece(list(range(model.GetPieceSize())))
+    except (RuntimeError, OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not a sentencepiece model, or damaged; fetch or copy it again") from error

@@ -1,0 +1,169 @@
+"""What the files beside a tokenizer's pieces say of it, in folders of transformers and what builds on it.
+
+tokenizer_config.json     its class, the longest input, added tokens
+tokenizer.json            pieces, rules and added tokens, as the fast libraries run them
+added_tokens.json, special_tokens_map.json
+vocab.txt                 the words of a tokenizer of another kind, BERT's WordPiece; XLM-R's needs none
+"""
+
+from collections.abc import Iterator, Mapping
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from ernie_m.reader.tokenization import Tokenizer
+from ernie_m.reader.tokenizer_json import TOKENIZER_JSON, XLM_R_NAMES, unknown_steps
+from ernie_m.utils.errors import UserError, shown
+from ernie_m.utils.files import Folder, read_bytes
+
+TOKENIZER_CONFIG = "tokenizer_config.json"
+_ADDED = "added_tokens.json"
+_SPECIALS_MAP = "special_tokens_map.json"
+_VOCAB = "vocab.txt"
+_CLASSES = (
+    "XLMRobertaTokenizer",
+    "XLMRobertaTokenizerFast",
+    "ErnieMTokenizer",
+    "PreTrainedTokenizerFast",  # any tokenizer.json
+    "TokenizersBackend",  # the same, from transformers 5 on
+)
+_FIRST_PIECES = ["<s>", "<pad>", "</s>", "<unk>"]  # of XLM-R's tokenizer.json
+# Tokens that every model has.
+_SPECIAL = (*_FIRST_PIECES, "<mask>", "[CLS]", "[PAD]", "[SEP]", "[UNK]", "[MASK]")
+_OTHER_KIND = (
+    "a tokenizer of another kind, which has other ids than XLM-R's pieces; only models with the vocabulary "
+    "of XLM-R or ERNIE-M can be read, such as multilingual E5 and BGE-M3"
+)
+
+
+def check_kind(folder: Folder, model_config: Mapping[str, Any], model_config_path: Path | None) -> None:
+    """Refuse a tokenizer of another kind than XLM-R's and ERNIE-M's, whatever pieces lie beside it.
+
+    tokenizer.json decides where there is one, because libraries run it under any class: the tokenizer of
+    paraphrase-multilingual-MiniLM-L12-v2 is XLM-R's, and saved again its class is BertTokenizer.
+
+    Args:
+        model_config: config.json, which can also name the class; it was read from `model_config_path`.
+
+    Raises:
+        UserError: it is of another kind, or a file is damaged.
+    """
+    if TOKENIZER_JSON in folder:
+        path = folder.path / TOKENIZER_JSON
+        contents = folder.json(TOKENIZER_JSON)
+        try:
+            kind = contents["model"].get("type")
+            vocab = contents["model"]["vocab"] if kind == "Unigram" else []
+            first_pieces = [piece for piece, _score in vocab[: len(_FIRST_PIECES)]]
+            unknown = unknown_steps(contents)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{path}: damaged ({error!r}); put back a good copy") from error
+        if first_pieces != _FIRST_PIECES:
+            fault = f"model is {shown(kind)}, and its vocab begins with {shown(first_pieces)}"
+            raise UserError(f"{path}: its {fault}: {_OTHER_KIND}")
+        for key, step in unknown:
+            raise UserError(f"{path}: its {key} has {shown(step)}: {_OTHER_KIND}")
+        return
+    for path, settings in (
+        (folder.path / TOKENIZER_CONFIG, folder.json(TOKENIZER_CONFIG)),
+        (model_config_path, model_config),
+    ):
+        class_name = settings.get("tokenizer_class")
+        if class_name not in (None, "", *_CLASSES):
+            raise UserError(f"{path}: tokenizer_class is {shown(class_name)}: {_OTHER_KIND}")
+    # In every sentencepiece vocabulary some tokens begin with the mark of a space.
+    if _VOCAB in folder and "▁".encode() not in folder.read(_VOCAB, read_bytes):
+        raise UserError(f"{folder.path / _VOCAB}: its tokens are no pieces of sentencepiece: {_OTHER_KIND}")
+
+
+def has_official_rules(folder: Folder) -> bool:
+    """Whether tokenizer.json has ERNIE-M's rules for text, as written here."""
+    normalizer = folder.json(TOKENIZER_JSON).get("normalizer")
+    steps = normalizer.get("normalizers", [normalizer]) if isinstance(normalizer, dict) else []
+    patterns = [step.get("pattern") for step in steps if isinstance(step, dict)]
+    # Of all rules that are written and read here, only ERNIE-M's replace a quotation mark.
+    return {"String": "“"} in patterns
+
+
+def longest_input(folder: Folder) -> int | None:
+    """The longest input that tokenizer_config.json says; 10^30 there is "no limit"."""
+    length = folder.json(TOKENIZER_CONFIG).get("model_max_length")
+    return length if type(length) is int and length > 0 else None
+
+
+def added_tokens(folder: Folder) -> tuple[dict[str, int], Path | None]:
+    """The tokens beside the special ones that are added to the pieces, with their ids and in their order.
+
+    Returns:
+        The tokens, and the first file that lists any token; None: there is no such file.
+
+    Raises:
+        UserError: a file is damaged, or a token has no id or asks for what is not done here.
+    """
+    entries = list(_entries(folder))
+    ids = {token: id_ for _path, token, id_ in reversed(entries) if token not in _SPECIAL}  # the first file's
+    # Special tokens of the model's own, of which a file must give the id. The second key: transformers 5.
+    for name in (TOKENIZER_CONFIG, _SPECIALS_MAP):
+        for key in ("additional_special_tokens", "extra_special_tokens"):
+            tokens = folder.json(name).get(key)
+            for token in tokens if isinstance(tokens, list) else ():
+                text = token.get("content") if isinstance(token, dict) else token
+                if text not in (*ids, *_SPECIAL):
+                    raise UserError(
+                        f"{folder.path / name}: no file gives the id of the added token {shown(text)}; put "
+                        "added_tokens.json or tokenizer.json of the model there"
+                    )
+    return {token: ids[token] for token in sorted(ids, key=ids.get)}, entries[0][0] if entries else None
+
+
+def check_ids(folder: Folder, tokenizer: Tokenizer) -> None:
+    """Compare the ids of a tokenizer with all that the files of its folder say of tokens and ids.
+
+    Raises:
+        UserError: a file gives a token another id, or has one that the tokenizer lacks.
+    """
+    ids = tokenizer.vocab | {theirs: tokenizer.vocab[ours] for ours, theirs in XLM_R_NAMES.items()}
+    pieces = folder.json(TOKENIZER_JSON).get("model", {}).get("vocab", [])
+    json_path = folder.path / TOKENIZER_JSON
+    numbered = ((json_path, piece, id_) for id_, (piece, _score) in enumerate(pieces))
+    for path, token, id_ in chain(numbered, _entries(folder)):
+        if ids.get(token) != id_:
+            other = tokenizer.vocab_path or tokenizer.piece_model_path
+            raise UserError(
+                f"{path}: the token '{shown(token)}' has the id {id_}, and by other files there, such as "
+                f"{other}, {ids.get(token, 'none')}; keep the file that belongs to the weights, and remove "
+                "the other one (transformers reads tokenizer.json)"
+            )
+
+
+def _entries(folder: Folder) -> Iterator[tuple[Path, str, int]]:
+    """Each added token of each file, with its id.
+
+    Raises:
+        UserError: a file is damaged, or a token is to be found in whole words only.
+    """
+    for name in (_ADDED, TOKENIZER_CONFIG, TOKENIZER_JSON):
+        contents = folder.json(name)
+        path = folder.path / name
+        try:
+            if name == _ADDED:
+                entries = [{"content": token, "id": id_} for token, id_ in contents.items()]
+            elif name == TOKENIZER_CONFIG:
+                decoder = contents.get("added_tokens_decoder") or {}
+                entries = [{**token, "id": int(id_)} for id_, token in decoder.items()]
+            else:
+                entries = contents.get("added_tokens") or []
+            for entry in entries:
+                token, id_ = entry["content"], entry["id"]
+                if not isinstance(token, str) or not token or type(id_) is not int or id_ < 0:
+                    raise ValueError(f"the token {shown(token)}")
+                if entry.get("single_word") and token not in _SPECIAL:
+                    raise UserError(
+                        f"{path}: the added token {shown(token)} is found in whole words only "
+                        "(single_word), which is not done here; train with tokens that are found anywhere"
+                    )
+                yield path, token, id_
+        except (TypeError, KeyError, AttributeError, ValueError) as error:
+            raise UserError(
+                f"{path}: its added_tokens are damaged ({shown(repr(error))}); put back a good copy"
+            ) from error

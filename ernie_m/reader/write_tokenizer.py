@@ -1,0 +1,236 @@
+"""The files of a tokenizer that ernie-m convert writes, in our form and in those of other libraries.
+
+ErnieM of PaddleNLP and Hugging Face: vocab.txt with one token per line, whose id is the line number.
+XLM-R: the piece model, from which the ids are derived, and tokenizer.json.
+"""
+
+import base64
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from google.protobuf.message import DecodeError
+from sentencepiece.sentencepiece_model_pb2 import ModelProto
+
+from ernie_m.reader.tokenization import Tokenizer
+from ernie_m.reader.tokenizer_json import (
+    BPE_MODEL,
+    TOKENIZER_JSON,
+    UNIGRAM,
+    XLM_R_NAMES,
+    one_space,
+    rules_1_to_3,
+)
+from ernie_m.reader.tokenizer_rules import ERNIE_M
+from ernie_m.reader.vocabulary import CLS, MASK, PAD, SEP, SPECIAL_TOKENS, UNK, tokens_by_id
+from ernie_m.utils.errors import UserError, command_name
+from ernie_m.utils.files import as_json
+
+
+def write_ours(folder: Path, tokenizer: Tokenizer) -> list[str]:
+    """Write vocab.txt (token<TAB>id) and piece.model, the official layout; return their names."""
+    tokenizer.write_vocab(folder / "vocab.txt")
+    (folder / "piece.model").write_bytes(tokenizer.piece_model)
+    return ["vocab.txt", "piece.model"]
+
+
+def write_ernie_m(folder: Path, tokenizer: Tokenizer) -> list[str]:
+    """Write the files of PaddleNLP and Hugging Face, and return their names.
+
+    They are vocab.txt, sentencepiece.bpe.model and tokenizer_config.json.
+    """
+    vocab = "".join(f"{token}\n" for token in tokens_by_id(tokenizer.vocab))
+    (folder / "vocab.txt").write_bytes(vocab.encode())
+    (folder / BPE_MODEL).write_bytes(tokenizer.piece_model)
+    settings = {
+        "tokenizer_class": "ErnieMTokenizer",
+        "do_lower_case": False,
+        "cls_token": CLS,
+        "sep_token": SEP,
+        "pad_token": PAD,
+        "unk_token": UNK,
+        "mask_token": MASK,
+    }
+    (folder / "tokenizer_config.json").write_text(as_json(settings), encoding="utf-8")
+    return ["vocab.txt", BPE_MODEL, "tokenizer_config.json"]
+
+
+def write_xlm_r(folder: Path, tokenizer: Tokenizer, max_length: int, separators: int = 2) -> list[str]:
+    """Write tokenizer.json, tokenizer_config.json and sentencepiece.bpe.model for XLM-R; return their names.
+
+    The piece model is left out if XLM-R would derive another vocabulary from it.
+
+    Args:
+        max_length: maximum tokens of an input, as the position table allows.
+        separators: the number of [SEP] between two texts.
+
+    Raises:
+        UserError: the piece model is damaged or not a unigram model, or has settings that the file cannot
+            say; or the ids of added tokens do not follow those of the pieces.
+    """
+    contents = _xlm_r_json(tokenizer, separators)
+    names = [TOKENIZER_JSON, "tokenizer_config.json"]
+    if tokenizer.vocab == tokenizer.derived_vocab() | tokenizer.added_tokens:
+        (folder / BPE_MODEL).write_bytes(tokenizer.piece_model)
+        names.append(BPE_MODEL)
+    (folder / TOKENIZER_JSON).write_text(as_json(contents), encoding="utf-8")
+    # The general class uses tokenizer.json as it is; that of XLM-R would replace the normalisation.
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": max_length}
+    # In XLM-R, [CLS] also begins a text (bos), and [SEP] also ends it (eos).
+    roles = {"bos": CLS, "cls": CLS, "eos": SEP, "sep": SEP, "pad": PAD, "unk": UNK, "mask": MASK}
+    settings |= {f"{role}_token": XLM_R_NAMES[token] for role, token in roles.items()}
+    (folder / "tokenizer_config.json").write_text(as_json(settings), encoding="utf-8")
+    return names
+
+
+def write_static(folder: Path, tokenizer: Tokenizer, max_length: int) -> list[str]:
+    """Write tokenizer.json for the StaticEmbedding of sentence-transformers; return its name.
+
+    Args:
+        max_length: maximum tokens of an input, [CLS] and [SEP] included, which that library does not add.
+
+    Raises:
+        UserError: as `write_xlm_r`.
+    """
+    contents = _xlm_r_json(tokenizer, separators=2)
+    limit = {"direction": "Right", "max_length": max_length - 2, "strategy": "LongestFirst", "stride": 0}
+    (folder / TOKENIZER_JSON).write_text(as_json(contents | {"truncation": limit}), encoding="utf-8")
+    return [TOKENIZER_JSON]
+
+
+def _xlm_r_json(tokenizer: Tokenizer, separators: int) -> dict[str, Any]:
+    """The content of tokenizer.json.
+
+    Raises:
+        UserError: as `write_xlm_r`.
+    """
+    model = read_unigram(
+        tokenizer,
+        # In the error this follows "not a unigram model, and".
+        reason_and_advice="XLM-R's tokenizer needs one. A model keeps the vocabulary that it was trained "
+        "with: --to huggingface takes this one, or train a new model with a unigram vocabulary "
+        f"({command_name()} train_vocab)",
+    )
+    settings = {
+        "remove_extra_whitespaces": (model.normalizer_spec.remove_extra_whitespaces, True),
+        "escape_whitespaces": (model.normalizer_spec.escape_whitespaces, True),
+        "treat_whitespace_as_suffix": (model.trainer_spec.treat_whitespace_as_suffix, False),
+    }
+    for name, (value, expected) in settings.items():
+        if value != expected:
+            raise UserError(
+                f"{tokenizer.piece_model_path}: its {name} is {str(value).lower()}, which {TOKENIZER_JSON} "
+                "of XLM-R's form cannot say; --to ernie-m keeps it"
+            )
+    added_tokens = tokenizer.added_tokens
+    token_count = len(tokenizer.vocab)
+    piece_count = token_count - len(added_tokens)
+    if list(added_tokens.values()) != list(range(piece_count, token_count)):
+        raise UserError(
+            f"{tokenizer.piece_model_path}: its {piece_count} tokens end before the ids of the added ones, "
+            f"{', '.join(map(str, added_tokens.values()))}; XLM-R's form gives these the next ids. --to "
+            "ernie-m keeps them"
+        )
+    pieces = {token: id_ for token, id_ in tokenizer.vocab.items() if token not in added_tokens}
+    rules = rules_1_to_3() if tokenizer.text_rules == ERNIE_M else []
+    charsmap = model.normalizer_spec.precompiled_charsmap
+    if charsmap:
+        # The table has composed letters only, and sentencepiece finds the longest entry, so that it composes
+        # a letter and its marks; the library looks up each by itself.
+        rules.append({"type": "NFC"})
+        rules.append({"type": "Precompiled", "precompiled_charsmap": base64.b64encode(charsmap).decode()})
+    rules.append(one_space(" "))
+    metaspace = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}
+    pre_tokenizer: dict[str, Any] = {
+        "type": "Sequence",
+        "pretokenizers": [{"type": "WhitespaceSplit"}, metaspace],
+    }
+    if not model.normalizer_spec.add_dummy_prefix:  # then a word has a "▁" only if a space stands before it
+        rules.append({"type": "Strip", "strip_left": True, "strip_right": True})
+        metaspace["prepend_scheme"] = "never"
+        pre_tokenizer = metaspace
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [
+            {
+                "id": tokenizer.vocab[token],
+                "content": XLM_R_NAMES.get(token, token),
+                "single_word": False,
+                "lstrip": token == MASK,  # as XLM-R's: the space before a mask belongs to it
+                "rstrip": False,
+                "normalized": False,
+                "special": token in XLM_R_NAMES,
+            }
+            for token in sorted([*XLM_R_NAMES, *added_tokens], key=tokenizer.vocab.get)
+        ],
+        "normalizer": {"type": "Sequence", "normalizers": rules},
+        "pre_tokenizer": pre_tokenizer,
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": _template(f"{CLS} A {SEP}"),
+            "pair": _template(f"{CLS} A {' '.join([SEP] * separators)} B {SEP}"),
+            "special_tokens": {
+                name: {"id": name, "ids": [tokenizer.vocab[token]], "tokens": [name]}
+                for token, name in XLM_R_NAMES.items()
+                if token in (CLS, SEP)
+            },
+        },
+        "decoder": metaspace,
+        "model": {
+            "type": "Unigram",
+            "unk_id": tokenizer.vocab[UNK],
+            "vocab": _scored_pieces(pieces, model),
+            "byte_fallback": model.trainer_spec.byte_fallback,
+        },
+    }
+
+
+def _scored_pieces(vocab: Mapping[str, int], model: ModelProto) -> list[list[Any]]:
+    """[piece, score] for each id. A token that the piece model lacks has a score with which it never wins.
+
+    The special tokens have the score 0, as in XLM-R's own file; text is never cut into them.
+    """
+    scores = {piece.piece: piece.score for piece in model.pieces}  # negative: logarithms of probabilities
+    unknown_letter = min(scores.values()) - 10  # the score that sentencepiece gives a letter without a piece
+    scores |= dict.fromkeys(SPECIAL_TOKENS, 0.0)
+    scored_pieces = []
+    for token in tokens_by_id(vocab):
+        score = scores.get(token, len(token) * unknown_letter - 10)  # below that of its letters alone
+        scored_pieces.append([XLM_R_NAMES.get(token, token), score])
+    return scored_pieces
+
+
+def _template(form: str) -> list[dict[str, Any]]:
+    """An input as tokenizer.json describes it.
+
+    Args:
+        form: its parts, such as "[CLS] A [SEP]": special tokens, and A and B for the texts.
+    """
+    parts = []
+    for name in form.split():
+        if name in ("A", "B"):  # the first and the second text
+            parts.append({"Sequence": {"id": name, "type_id": 0}})
+        else:
+            parts.append({"SpecialToken": {"id": XLM_R_NAMES[name], "type_id": 0}})
+    return parts
+
+
+def read_unigram(tokenizer: Tokenizer, reason_and_advice: str) -> ModelProto:
+    """The piece model of a tokenizer.
+
+    Args:
+        reason_and_advice: what needs a unigram model, and what to do instead, for the error.
+
+    Raises:
+        UserError: the piece model is damaged, or not a unigram model.
+    """
+    model = ModelProto()
+    try:
+        model.ParseFromString(tokenizer.piece_model)
+    except DecodeError as error:  # sentencepiece itself is less strict
+        raise UserError(f"{tokenizer.piece_model_path}: damaged ({error}); fetch or copy it again") from error
+    if model.trainer_spec.model_type != UNIGRAM:
+        raise UserError(f"{tokenizer.piece_model_path}: not a unigram model, and {reason_and_advice}")
+    return model

@@ -1,0 +1,358 @@
+"""The loop of every training: pre-training and all fine-tuning tasks.
+
+    evaluate -> save -> read -> step -> log -> evaluate -> ...
+
+A run that was stopped, killed or damaged goes on from its newest checkpoint, and computes the same numbers as
+one that was not interrupted.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import paddle
+from paddle import Tensor, nn
+
+from ernie_m.model.checkpoint.write import ModelFiles
+from ernie_m.training import distributed
+from ernie_m.training.checkpoint import RunFolder
+from ernie_m.training.engine import Engine, Step
+from ernie_m.training.log import HELD_OUT, METRICS, Evaluation, Interval, Meter, Records
+from ernie_m.training.prefetch import prefetch
+from ernie_m.training.stop_requests import StallWatch, StopSignal
+from ernie_m.utils.errors import UserError
+from ernie_m.utils.logging import Progress, logger
+
+
+class StepData(Protocol):
+    """What one process reads for one step.
+
+    Attributes:
+        micro_batches: this process's share of the step; there may be none.
+        position: a JSON value with which `Trainable.batches` goes on after this step.
+    """
+
+    micro_batches: Sequence[Any]
+    position: Any
+
+
+class Trainable(Protocol):
+    """Pre-training, or a fine-tuning task.
+
+    It keeps no model: that of a seed lives as long as the `Trainer` that runs it.
+
+    Attributes:
+        identity: the settings and the digests that decide what is learned, as JSON values.
+        divisible: whether a process that is asked to stop may abandon a step between two micro-batches. False
+            if the processes exchange values within the loss: the others would wait for this one.
+        total_steps: the number of optimizer steps of the seed that `begin` was given.
+        evaluation_steps: the steps after which that seed is evaluated, in ascending order.
+        memory_advice: what a user can change so that a step needs less memory of the card.
+        record: makes the record of some steps for metrics.jsonl; None: the run keeps no records.
+    """
+
+    identity: dict[str, Any]
+    divisible: bool
+    total_steps: int
+    evaluation_steps: Sequence[int]
+    memory_advice: str
+    record: Callable[[Interval], dict[str, Any]] | None = None
+
+    def begin(self, seed: int, checkpoint: Path | None) -> Engine:
+        """Choose a seed, and make its model and its optimizer.
+
+        Args:
+            checkpoint: the folder of the weights with which a run goes on; None: the initial weights.
+        """
+
+    def batches(self, position: Any) -> Callable[[], Iterator[StepData]]:
+        """Return a function that yields the data of one step after the other, for `prefetch`.
+
+        Args:
+            position: the `StepData.position` of the last step; None: begin with the first one.
+        """
+
+    def send(self, model: nn.Layer, data: StepData) -> Sequence[Any]:
+        """Send the micro-batches of a step to the device, in one copy. It is called within autocast."""
+
+    def loss(self, model: nn.Layer, micro_batch: Any) -> tuple[Tensor, dict[str, Tensor | float]]:
+        """The loss of one of the micro-batches from `send`, and the values that the engine sums up.
+
+        The loss is divided by the count of the whole step, over all processes and micro-batches.
+        """
+
+    def evaluate(self, engine: Engine, stop: StopSignal) -> Evaluation | None:
+        """Evaluate the model on held-out data, and log the scores.
+
+        Returns:
+            The same on all processes; None if any of them was asked to stop.
+        """
+
+    def line(self, interval: Interval) -> str:
+        """The line of the log on some steps."""
+
+    def files(
+        self, engine: Engine, masters: Mapping[str, Tensor], evaluation: Evaluation | None
+    ) -> ModelFiles:
+        """What a checkpoint holds of the model: weights, configuration, tokenizer, model card.
+
+        Args:
+            masters: from `Engine.masters`.
+            evaluation: the evaluation of the present step, if there was one.
+        """
+
+
+@dataclass(frozen=True)
+class Pace:
+    """When a run logs, saves and stops, and what it draws.
+
+    Attributes:
+        log_steps: the number of steps between two lines of the log.
+        save_steps: the number of steps between two checkpoints.
+        last_step: save and stop after this step, without changing the schedule; None: run to the end.
+        stall_ends_seconds: with several processes, end this one when a piece of work takes longer; 0: never.
+    """
+
+    log_steps: int
+    save_steps: int
+    last_step: int | None = None
+    stall_ends_seconds: float = 0.0
+
+
+class Trainer:
+    """Trains a task on one seed, from the step where it stopped.
+
+    Args:
+        folder: the folder of the run, or of this seed.
+
+    Attributes:
+        engine: model and optimizer.
+        first_step: the number of steps that were done before this process.
+        position: in the training data, as `StepData.position`; None: at the beginning.
+        evaluated_step: the last step after which the model was evaluated; -1: none.
+        best: the evaluation of the best step so far.
+        meter: what the run adds up for its log.
+        records: metrics.jsonl, on the main process; None if the task makes no records.
+
+    Raises:
+        UserError: the run cannot go on (`RunFolder.resume`), or it cannot begin (`Trainable.begin`).
+    """
+
+    def __init__(self, task: Trainable, folder: RunFolder, seed: int, pace: Pace):
+        self.task = task
+        self.folder = folder
+        self.seed = seed
+        self.pace = pace
+        self.stalls = StallWatch(pace.stall_ends_seconds)
+        saved = folder.resume(task.identity)
+        self.engine: Engine = task.begin(seed, saved and saved.folder)
+        # Not earlier, because a run that cannot begin must leave the old one alone.
+        folder.remove_old_run()
+        state: dict[str, Any] = {"position": None, "evaluated": -1, "best": None, "window": {}, "tokens": 0.0}
+        if saved is not None:
+            self.engine.load_state_dict({**saved.values["engine"], "optimizer": saved.arrays})
+            state = saved.values["trainer"]  # as `_save` wrote it
+            logger.info("going on from %s: step %d of %d", saved.folder, self.engine.steps, task.total_steps)
+        self.position: Any = state["position"]
+        self.evaluated_step: int = state["evaluated"]
+        self.best = None if state["best"] is None else Evaluation(**state["best"])
+        self.meter = Meter(state["window"], state["tokens"])
+        keeps_records = task.record is not None and distributed.is_main()
+        self.records = Records(folder.path / METRICS) if keeps_records else None
+        self.first_step = self.engine.steps
+        # `engine.steps` and `evaluated_step` in the newest step folder.
+        self._saved_at = (self.engine.steps, self.evaluated_step)
+        self._evaluation: Evaluation | None = None  # the last one of this process
+        if self.records is not None:  # drop those of steps that this process will do again
+            dropped = self.records.cut_back(self.first_step, self.evaluated_step)
+            if dropped and self.first_step == 0:
+                line = "%s: no checkpoint: the run begins at step 0, and the %d records of %s are dropped"
+                logger.warning(line, folder.path, dropped, self.records.path.name)
+
+    def run(self, stop: StopSignal) -> bool:
+        """Train to the last step, or until a process of the run is asked to stop. The state is saved.
+
+        Returns:
+            Whether the run is finished. Otherwise the same command goes on.
+        """
+        engine = self.engine
+        task = self.task
+        pace = self.pace
+        last_step = min(task.total_steps, pace.last_step or task.total_steps)
+        stopped = False
+        self.progress = Progress(
+            task.total_steps, "training", initial=self.first_step, unit="steps", lines=False
+        )
+        with (
+            closing(self.progress),
+            self.stalls as stalls,
+            prefetch(task.batches(self.position)) as batches,
+            out_of_memory_is_a_user_error(task.memory_advice),
+        ):
+            while True:
+                # Evaluate before the next step, so that a run whose evaluation was interrupted repeats it.
+                is_due = engine.steps in task.evaluation_steps and self.evaluated_step < engine.steps
+                if is_due and not stopped:
+                    # The last one may fail, in code of the user's, and must not cost what was trained.
+                    if engine.steps >= last_step:
+                        self._save()
+                    with stalls.during(f"the evaluation after step {engine.steps}"):
+                        stopped = not self._evaluate(stop)
+
+                # Each step tells all processes whether one of them was asked to stop. No step follows the
+                # last one, so they ask here: the work after the training may take long.
+                if not stopped and engine.steps >= last_step:
+                    with stalls.during("the last step"):
+                        stopped = stop.anywhere()
+                ends_now = stopped or engine.steps >= last_step
+
+                # Save after the evaluation, too, so that the checkpoint knows its result.
+                if ends_now or engine.steps % pace.save_steps == 0:
+                    self._save()
+                if ends_now:
+                    break
+
+                # Read. The reader process runs ahead, so this rarely waits. If a step may be abandoned
+                # midway, a request to stop ends the wait without data. Any other step must begin, because
+                # the other processes wait in it for what this one sends.
+                with stalls.during(f"reading for step {engine.steps + 1}"):
+                    data = batches.next_unless(stop if task.divisible else None)
+
+                # Forward and backward passes, the sum over the processes, and the update.
+                with stalls.during(f"step {engine.steps + 1}"):
+                    step = self._step(data, stop)
+
+                # A step that was abandoned does not count: the run does it when it goes on.
+                if step is None:
+                    stopped = True
+                else:
+                    self.position = data.position
+                    self._log(step, data)
+        if stopped or engine.steps < task.total_steps:
+            # If nobody asked, the run ended at `pace.last_step`, which is run.stop_after_steps. With that
+            # option the same command would stop here again.
+            condition = "" if stopped else "without run.stop_after_steps "
+            logger.info(
+                "stopped at step %d of %d; %sthe same command goes on from there",
+                engine.steps,
+                task.total_steps,
+                condition,
+            )
+            return False
+        if self.best is not None:
+            self.folder.finish(self.best)
+        return True
+
+    def _evaluate(self, stop: StopSignal) -> bool:
+        """Evaluate, and save the model if it is the best so far. False: a process was asked to stop."""
+        with self.progress.evaluation():
+            evaluation = self.task.evaluate(self.engine, stop)
+        if evaluation is None:
+            return False
+        self._evaluation = evaluation
+        self.evaluated_step = evaluation.step
+        if self.records is not None:
+            self.records.append({"step": evaluation.step, HELD_OUT: evaluation.scores})
+        if evaluation.selected_by is not None and (
+            self.best is None or evaluation.selected_by > self.best.selected_by
+        ):
+            self.best = evaluation
+            logger.info("best so far: %.2f at step %d", evaluation.selected_by, evaluation.step)
+            self.folder.save_best(self._files())
+        return True
+
+    def _save(self) -> None:
+        """Write a step folder with everything that a resumed run needs, unless the newest one has it."""
+        steps = self.engine.steps
+        if steps == 0 or self._saved_at == (steps, self.evaluated_step):
+            return
+        if self.records is not None:
+            self.records.sync()
+        counters = self.engine.state_dict()
+        arrays = counters.pop("optimizer")
+        if not (distributed.is_main() or self.engine.is_sharded):
+            arrays = None  # the main process has all of them
+        state = {  # what `__init__` reads, as JSON values
+            "position": self.position,
+            "evaluated": self.evaluated_step,
+            "best": self.best and asdict(self.best),
+            "window": dict(self.meter.sums),  # since the last line of the log
+            "tokens": self.meter.tokens,
+        }
+        values = {"identity": self.task.identity, "seed": self.seed, "engine": counters, "trainer": state}
+        with self.stalls.during(f"the checkpoint of step {steps}"):
+            folder = self.folder.save_step(steps, self._files(), arrays, values)
+        self._saved_at = (steps, self.evaluated_step)
+        logger.info("saved %s", folder)
+        if paddle.device.get_device().startswith("gpu"):
+            peak = paddle.device.cuda.max_memory_allocated() / 2**30
+            logger.info("the most memory of the card that was used so far: %.2f GiB", peak)
+
+    def _files(self) -> ModelFiles | None:
+        """The files of the model, on the main process. Call it on every process."""
+        masters = self.engine.masters()
+        if not distributed.is_main():
+            return None
+        evaluation = self._evaluation
+        if evaluation is not None and evaluation.step != self.engine.steps:
+            evaluation = None  # it is of an earlier step
+        return self.task.files(self.engine, masters, evaluation)
+
+    def _step(self, data: StepData | None, stop: StopSignal) -> Step | None:
+        """Send the data to the device, and do a step. None: a process was asked to stop, and nothing changed.
+
+        Args:
+            data: what was read for it; None: this process was asked to stop before.
+        """
+        micro_batches: Sequence[Any] = ()
+        if data is not None:
+            with self.engine.autocast():  # attention needs other arrays in half precision
+                micro_batches = self.task.send(self.engine.model, data)
+        # Also without data: the other processes wait for this one in the sum by which all agree on the stop.
+        return self.engine.step(
+            micro_batches,
+            loss_of=self.task.loss,
+            stop=stop,
+            divisible=self.task.divisible,
+        )
+
+    def _log(self, step: Step, data: StepData) -> None:
+        """Count a step, and log the interval that ends with it."""
+        steps = self.engine.steps
+        self.meter.add(step)
+        self.progress.update(1, loss=f"{step.loss:.4f}")
+        interval_ends = steps % self.pace.log_steps == 0 or steps == self.task.total_steps
+        if not interval_ends:
+            return
+        to_come = [number for number in self.task.evaluation_steps if number >= steps]  # one may be due now
+        interval = self.meter.end_interval(
+            seconds=self.progress.seconds(),
+            steps=steps,
+            step=step,
+            data=data,
+            steps_per_second=self.progress.speed(),
+            remaining=self.progress.eta(evaluations=len(to_come)),
+        )
+        logger.info("%s", self.task.line(interval))
+        if self.records is not None:
+            self.records.append(self.task.record(interval))
+
+
+@contextmanager
+def out_of_memory_is_a_user_error(advice: str) -> Iterator[None]:
+    """Turn the error of a card whose memory is full into a one-line `UserError`.
+
+    Args:
+        advice: what to lower.
+    """
+    try:
+        yield
+    except (MemoryError, OSError, RuntimeError) as error:  # Paddle's own, CUDA's, a library's
+        if "out of memory" not in str(error).lower():
+            raise
+        raise UserError(
+            f"the memory of {paddle.device.get_device()} is full: {advice}; or another program uses the card "
+            "(nvidia-smi shows it)"
+        ) from error

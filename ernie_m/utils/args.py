@@ -1,0 +1,547 @@
+"""Options: fields of a dataclass, filled from a command line and from YAML files.
+
+A field is an option, and the string below it explains it, to a reader of the code and in `--help`:
+
+    @dataclass
+    class TrainingOptions:
+        max_seq_len: Annotated[int, Range(at_least=8, at_most=512)] = 512
+        \"\"\"The longest input in tokens, special tokens included.\"\"\"
+
+        log_steps: PositiveInt = option(10, free=True)
+        \"\"\"The number of steps between two lines of the log.\"\"\"
+
+    options = parse_options(TrainingOptions, ["--max_seq_len", "256"])
+
+A field whose type is a dataclass is a section, with options `--section.name`. `--config file.yaml` names a
+file that gives some of them. The official programs, whose dataclass has the field `on_command_line` for the
+names that were given, take no file, and an empty value, as in `--test_set ""`, undoes a flag there.
+
+Names that are not known: what has taken their place, or the known name that is meant.
+"""
+
+import ast
+import builtins
+import dataclasses
+import difflib
+import inspect
+import json
+import math
+import operator
+import sys
+import textwrap
+import types
+import typing
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import MISSING, Field
+from itertools import pairwise
+from operator import attrgetter
+from pathlib import Path
+from types import NoneType
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
+
+import yaml
+
+from ernie_m.utils import __version__
+from ernie_m.utils.errors import UserError, say
+from ernie_m.utils.files import read_text, shipped
+
+# Words of other programs -> those of the options here.
+OTHER_WORDS = {
+    "lr": "learning_rate",
+    "max_length": "max_seq_len",
+    "max_seq_length": "max_seq_len",
+    "max_steps": "steps",
+    "micro_batch_size": "micro_batch_tokens",
+    "model_name_or_path": "init_pretraining_params",
+    "num_train_epochs": "epoch",
+}
+# Flags and keys that have gone -> what takes their place.
+GONE = {
+    **dict.fromkeys(
+        ("columns", "delimiter", "encoding", "on_error", "only", "text_as_it_stands"),
+        "files as --help says; ernie-m fit reads tables",
+    ),
+    **dict.fromkeys(("language_embedding", "pseudo_positions", "pseudo_proportion"), "its default"),
+    **dict.fromkeys(
+        ("host", "log_level", "max_batch_tokens", "max_queue", "port", "serve", "timeout", "token_file"),
+        "ernie-m serve",
+    ),
+    "any_version": "nothing: each package comes in the version whose SHA-256 is known",
+    "batch_tokens": "--max_batch_tokens",
+    "check_sentences": "predictions with --engine onnx, and without",
+    "check_set": "predictions with --engine onnx, and without",
+    "decay_style": "its default, as in the official code",
+    "dev_pairs": "--pairs",
+    "dev_share": "a file of --dev_set, or ernie-m fit, which holds rows out",
+    "ernie_config_path": "the folder of --model, which has its config.json",
+    "fallback_of": "the model's scores on other text",
+    "formats": "--format paddle or onnx",
+    "gold": "--threshold, by the scores in scores.tsv",
+    "gxlt_set": "--test_set, for each file",
+    "head_start": "--init.word_table",
+    "gradient_accumulation_steps": "--recipe_devices, so many times the number of devices",
+    "header": "names of columns, or numbers, which say that there is no header",
+    "init.head_start": "--init.word_table",
+    "int8": "--format onnx, or --amp bf16",
+    "keep_rest": "--drop_unknown",
+    "label_map_config": "the folder of --model, which has its labels",
+    "link": "nothing: the folder holds the encoder, too",
+    "margin": "its default, ratio",
+    "mask_rate": "its default, as in the paper",
+    "max_seq_len": "what the folder says, or the whole text",
+    "max_tokens": "text that is chosen before",
+    "min_tokens": "text that is chosen before",
+    "min_score": '--only "COLUMN>=SCORE"',
+    "multi_label": "ernie-m fit --task multi-label",
+    "near_duplicates": "--deduplicate, or vectors as in docs/recipes.md",
+    "neighbours": "its default, 4",
+    "objectives.pseudo_choice": "--objectives.pseudo_temperature, above 0 to sample",
+    "objectives.temperature": "--objectives.pseudo_temperature",
+    "objectives.pseudo_pieces": "--objectives.min_piece_count, 0 for all pieces",
+    "objectives.monolingual_share": "--objectives.shares",
+    "data.parallel_share": "--objectives.shares",
+    "piece_model_path": "the folder of --model, which has its vocabulary; of show_masks, words",
+    "print_config": "config.yaml in the folder of a run",
+    "ray": "the texts in several files",
+    "reduce_range": "--format onnx, or --amp bf16",
+    "retrieval": "its default, max",
+    "run.stall_seconds": "--run.stall_ends_seconds",
+    "run.visualdl": "metrics.jsonl, which pandas draws",
+    "score_column": "--only",
+    "select_by": "its default, accuracy; ernie-m fit shows scores by label",
+    "show_pairs": "nothing: pairs of every two languages are shown",
+    "skip_bad_utf8": "--encoding",
+    "src_file": "--pairs",
+    "table6": "configs/pretrain/exp1.yaml, and those beside it",
+    "teacher": "--loss softmax with given negatives (--mine_negatives)",
+    "tgt_file": "--pairs",
+    "threads": "the variable OMP_NUM_THREADS",
+    "token": "ernie-m serve with --token_file, or with the variable ERNIE_M_TOKEN",
+    "tsv_columns": "--columns",
+    "use_cuda": "the variable CUDA_VISIBLE_DEVICES, empty for the CPU",
+    "vocab_path": "the folder of --model, which has its vocabulary",
+    "word_column": "--columns WORDS,TAGS",
+    "visualdl": "metrics.jsonl, which pandas draws",
+    "with_apt": "nothing: pip fetches the text",
+    "xtreme_save": "--test_save",
+}
+# Keys that have gone, in configurations that runs saved -> the value with which they did what is done now.
+AS_NOW = {
+    "init.head_start": "false",
+    "objectives.pseudo_choice": "argmax",
+    "objectives.pseudo_pieces": "frequent",
+    "objectives.temperature": "1.0",
+    "run.stall_seconds": "60.0",
+    "run.visualdl": "false",
+}
+# The names of tasks that have gone -> those that take their place.
+GONE_TASKS = {
+    **dict.fromkeys(("classify", "classes"), "classification"),
+    "labels": "multi-label",
+    "score": "regression",
+    **dict.fromkeys(("tag", "tags", "tagging"), "token-classification"),
+    **dict.fromkeys(("answer", "answers", "question_answering"), "question-answering"),
+    **dict.fromkeys(("encode", "encoding"), "embedding"),
+    "retrieval": "search",
+    **dict.fromkeys(("fill", "translate-probe"), "fill-mask"),
+}
+
+
+def advice_on(name: str, known: Collection[str], dashes: str = "") -> str:
+    """What to give in place of an unknown name: what has taken its place, or the known name most like it.
+
+    Args:
+        name, known: names; those of options may be "section.key".
+        dashes: what stands before a name.
+    """
+    section, dot, part = name.rpartition(".")
+    meant = OTHER_WORDS.get(part, part)
+
+    def likeness(key: str) -> float:
+        short = key.rpartition(".")[2]
+        return difflib.SequenceMatcher(None, section + dot + meant, key if section else short).ratio()
+
+    if name in GONE and not any(key.endswith((f".{name}", f"_{name}")) for key in known):
+        return f"it has gone; instead: {GONE[name]}"
+    keys = [key for key in known if key.startswith(f"{name}.")]
+    if keys:
+        return f"it is a section; give its keys, such as {keys[0]}, and in YAML a space behind each colon"
+    # As seed for random_seed, a section for a key in it, max_limit for limit, and slips.
+    near = [key for key in known if meant in key or key in meant.split("_") or likeness(key) >= 0.75]
+    if not near:
+        return "--help lists what there is"
+    return f"did you mean {dashes}{max(near, key=lambda key: (meant in key, likeness(key)))}?"
+
+
+T = TypeVar("T")
+# As the official scripts write them. The official code takes any other text for false, also a mistyped
+# `ture`; here it is refused.
+BOOLEANS = {
+    **dict.fromkeys(("true", "t", "1", "yes"), True),
+    **dict.fromkeys(("false", "f", "0", "no"), False),
+}
+BOUNDS = {"at_least": operator.ge, "above": operator.gt, "at_most": operator.le, "below": operator.lt}
+NULLS = ("null", "Null", "NULL", "~")
+IN_WORDS = {
+    bool: "true or false",
+    int: "an integer",
+    float: "a finite number",
+    str: "text",
+    list[str]: "a list like en,de (in YAML [en, de])",
+    list[int]: "a list like 1,2 (in YAML [1, 2])",
+    list[float]: "a list like 0.1,0.5 (in YAML [0.1, 0.5])",
+    dict[str, Any]: "a mapping like {en: news.txt}",
+    dict[str, float]: "a mapping like {mmlm: 0.5, tlm: 0.5}",
+    tuple[int, ...]: "an integer, or several like 1,2,3",
+}
+
+
+class Range:
+    """The numbers that an option accepts, as in `Annotated[float, Range(at_least=0, below=1)]`."""
+
+    def __init__(self, **bounds: float):
+        self.bounds = bounds
+
+    def __contains__(self, number: float) -> bool:
+        return all(BOUNDS[name](number, bound) for name, bound in self.bounds.items())
+
+    def __str__(self) -> str:
+        return " and ".join(f"{name.replace('_', ' ')} {bound}" for name, bound in self.bounds.items())
+
+
+class _Listed:
+    """Names with commas between them. An empty one would be the path of the current folder."""
+
+    def __contains__(self, names: str) -> bool:
+        return not names or all(map(str.strip, names.split(",")))
+
+    def __str__(self) -> str:
+        return "with a name on both sides of a comma"
+
+
+Names = Annotated[str, _Listed()]
+PositiveInt = Annotated[int, Range(at_least=1)]
+NonNegativeInt = Annotated[int, Range(at_least=0)]
+PositiveFloat = Annotated[float, Range(above=0)]
+NonNegativeFloat = Annotated[float, Range(at_least=0)]
+UnitInterval = Annotated[float, Range(at_least=0, at_most=1)]
+
+
+def option(default: Any = MISSING, *, default_factory: Any = MISSING, **marks: Any) -> Any:
+    """A field with marks. A field that has none of them needs only its default.
+
+    Args:
+        default, default_factory: as for `dataclasses.field`.
+        marks: `free`: it does not decide the result, so it may change when a stopped run or build goes on.
+            `no_effect`: why an official flag does nothing here.
+            `only`: the commands that read it, of several that share the dataclass; `--help` of the others
+            omits it.
+            `positional`: on a command line its value stands without a flag; a list takes all words that are
+            left.
+            `needed`: one of the few that a user gives first; `--help` begins with them.
+    """
+    return dataclasses.field(default=default, default_factory=default_factory, metadata=marks)
+
+
+CONFIG = option()  # --config is a flag, but no field of a dataclass
+
+
+def sections_of(cls: type) -> dict[str, type]:
+    """A dataclass and its sections, by what stands before their keys: "" and "section."."""
+    return {"": cls} | {
+        f"{field.name}.": field.type
+        for field in dataclasses.fields(cls)
+        if dataclasses.is_dataclass(field.type)
+    }
+
+
+def options_of(cls: type) -> dict[str, Field]:
+    """The fields of a dataclass and of its sections that are options, by their keys."""
+    return {
+        f"{prefix}{field.name}": field
+        for prefix, section in sections_of(cls).items()
+        for field in dataclasses.fields(section)
+        if not dataclasses.is_dataclass(field.type) and field.name != "on_command_line"
+    }
+
+
+def deciding_options(options: Any) -> dict[str, Any]:
+    """The options that decide the result, by their keys."""
+    return {
+        key: attrgetter(key)(options)
+        for key, field in options_of(type(options)).items()
+        if not (field.metadata.get("free") or field.metadata.get("no_effect"))
+    }
+
+
+def in_words(kind: Any) -> str:
+    """What is accepted, as in "an integer, at least 1"."""
+    one_of = "one of " if get_origin(kind) is Literal else ""
+    parts = ", ".join(in_words(part) for part in get_args(kind) if part is not NoneType)
+    return IN_WORDS.get(kind) or one_of + parts or str(kind)  # the latter: a Range, or a value of a Literal
+
+
+def refusal(value: Any, kind: Any) -> str:
+    """What is wrong with a value that is not what is accepted: the word has gone, or "it must be ..."."""
+    accepted = in_words(kind)
+    instead = GONE_TASKS.get(str(value))
+    return f"it has gone; instead: {instead}" if instead and instead in accepted else f"it must be {accepted}"
+
+
+def accepts(kind: Any, value: Any) -> bool:
+    """Whether a value from Python is of a kind. True and False are no integers."""
+    kinds = get_args(kind)
+    match get_origin(kind) or kind:
+        case types.UnionType | typing.Union:
+            return any(accepts(one, value) for one in kinds)
+        case typing.Annotated:
+            return accepts(kinds[0], value) and value in kinds[1]
+        case typing.Literal:
+            return value in kinds
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+
+
+def convert(kind: Any, value: Any) -> Any:
+    """Return a value as `kind`: a text, from a command line or a file, or a list or dict of texts.
+
+    A text for a list is a,b or [a, b], and one for a dict {a: 1}.
+
+    Raises:
+        AttributeError, KeyError, RecursionError, TypeError, ValueError, yaml.YAMLError: another kind.
+    """
+    kinds = get_args(kind)  # of the items; of a Literal its values
+    if isinstance(value, str) and get_origin(kind) in (list, tuple, dict):
+        value = yaml_of(value if get_origin(kind) is dict or value.startswith("[") else f"[{value}]")
+    match get_origin(kind) or kind:
+        case types.UnionType | typing.Union:
+            return None if value in NULLS else convert(kinds[0], value)
+        case typing.Annotated if convert(kinds[0], value) in kinds[1]:
+            return convert(kinds[0], value)
+        case builtins.list | builtins.tuple if isinstance(value, list):
+            return get_origin(kind)(convert(kinds[0], item) for item in value)
+        case builtins.dict:
+            return {key: convert(kinds[1], item) for key, item in value.items()}
+        case builtins.bool:
+            return BOOLEANS[value.lower()]
+        case builtins.int | builtins.float if math.isfinite(float(value)):
+            return kind(value)
+        case _ if kind is Any or value in kinds or (kind is str and isinstance(value, str)):
+            return value
+    raise ValueError(value)
+
+
+class _Loader(yaml.BaseLoader):
+    """Reads every value as a text, so that no can be the code of Norwegian: an option knows its own type.
+
+    Keys that are there twice are refused. Anchors, aliases and tags are texts like any other.
+    """
+
+    fetch_anchor = fetch_alias = fetch_tag = yaml.BaseLoader.fetch_plain
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[str, Any]:
+        for (first, _), (second, _) in pairwise(sorted(node.value, key=lambda item: str(item[0].value))):
+            if first.value == second.value:
+                raise yaml.MarkedYAMLError(
+                    problem=f"the key '{first.value}' is there twice", problem_mark=second.start_mark
+                )
+        return super().construct_mapping(node, deep)
+
+
+def yaml_of(text: str) -> Any:
+    """The texts, lists and dicts that a text in YAML stands for; a text that is empty stands for None.
+
+    Raises:
+        RecursionError, yaml.YAMLError: it is no YAML.
+    """
+    return yaml.load(text, _Loader)
+
+
+def read_yaml(path: str, known: Collection[str]) -> dict[str, Any]:
+    """The values of a YAML file, by their keys; those in a section by "section.key".
+
+    Args:
+        known: the keys that there are; any other mapping is a section.
+
+    Raises:
+        UserError: it cannot be read, is larger than 256 KiB, has duplicate keys, or is no mapping.
+    """
+    try:
+        tree = yaml_of(read_text(shipped(path), largest=256 << 10)) or {}  # None: the file is empty
+    except (yaml.YAMLError, RecursionError) as error:
+        raise UserError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(tree, dict):
+        raise UserError(f"{path}: expected 'key: value' lines at the top level")
+    values: dict[str, Any] = {}
+    for name, value in tree.items():
+        is_section = isinstance(value, dict) and name not in known
+        items = {f"{name}.{key}": item for key, item in value.items()} if is_section else {name: value}
+        if twice := values.keys() & items:  # as "a.b: 1" and as "a: {b: 1}"
+            raise UserError(f"{path}: the key '{twice.pop()}' is there twice")
+        values |= items
+    return {key: value for key, value in values.items() if key in known or AS_NOW.get(key) != value}
+
+
+def _takes_many_words(field: Field) -> bool:
+    """Whether each word, or each value of the flag, is an item of its list."""
+    return field is CONFIG or (field.metadata.get("positional", False) and get_origin(field.type) is list)
+
+
+def _read_line(words: list[str], options: Mapping[str, Field]) -> dict[str, Any]:
+    """The texts of a command line by their keys, which may be unknown. Many words: a list.
+
+    Raises:
+        UserError: a word is no flag, or a flag has no value.
+    """
+    texts: dict[str, Any] = {}
+    # The positional options that can take a word, in their order.
+    positional = [key for key, field in options.items() if field.metadata.get("positional")]
+    while words:
+        word = words.pop(0)
+        key, equals_sign, text = word.removeprefix("--").partition("=")
+        if not word.startswith("--"):
+            if not positional:
+                raise UserError(f"'{word}' is where a flag was expected; a flag is written --name value")
+            key, text = positional[0], word
+        elif not equals_sign:
+            is_bool = key in options and options[key].type is bool
+            # After a boolean, a word that is none may be the value of a positional option.
+            is_alone = (not words or words[0].startswith("--")) or (
+                is_bool and positional and words[0].lower() not in BOOLEANS
+            )
+            if is_alone and not is_bool and key in options:
+                raise UserError(f"--{key} has no value; a flag is written --name value")
+            text = "true" if is_alone else words.pop(0)
+        takes_many = key in options and _takes_many_words(options[key])
+        texts[key] = [*texts.get(key, []), text] if takes_many else text
+        positional = [one for one in positional if one != key or takes_many]
+    return texts
+
+
+def parse_options(cls: type[T], arguments: Sequence[str] | None = None, program: str = "__main__") -> T:
+    """Make a dataclass of options from a command line, and from the YAML files that its --config names.
+
+    Later files override earlier ones, and the command line overrides all. A dataclass may have a method
+    `check_override(place, later, earlier)`, which compares the values of a place with those before.
+
+    Args:
+        arguments: None: those of this process.
+        program: the name of a module, whose docstring begins `--help`.
+
+    Raises:
+        UserError: a file is missing or is no YAML, a key is unknown, or a value is not accepted. The message
+            has all faults, with the file or the flag. `__post_init__` of the dataclass may raise others.
+    """
+    options = options_of(cls)
+    is_official = hasattr(cls, "on_command_line")
+    words = [*(sys.argv[1:] if arguments is None else arguments)]
+    if {"-h", "--help", "--version"} & {*words}:
+        say(f"ERNIE-M {__version__}" if "--version" in words else help_text(cls, program))
+        sys.exit(0)
+    texts = _read_line(words, options if is_official else {"config": CONFIG, **options})
+
+    # In an official program an empty text undoes a flag.
+    texts = {key: text for key, text in texts.items() if text or not is_official or key not in options}
+    paths = [] if is_official else texts.pop("config", [])
+    values: dict[str, Any] = {}
+    faults = []
+    for place, given in [*((f"{path}: ", read_yaml(path, options)) for path in paths), ("--", texts)]:
+        later = {**given}
+        for key, value in given.items():
+            if key in options:
+                try:
+                    later[key] = convert(options[key].type, value)
+                except (AttributeError, KeyError, RecursionError, TypeError, ValueError, yaml.YAMLError):
+                    faults.append(f"{place}{key} {value}: {refusal(value, options[key].type)}")
+            else:
+                faults.append(f"{place}{key} is unknown; {advice_on(key, options, '--')}")
+        if hasattr(cls, "check_override"):
+            cls.check_override(place, later, values)
+        values |= later
+    faults += [
+        f"{_flag_of(key, field)} must be given (--help says more)"
+        for key, field in options.items()
+        # What a wrong name was meant for is said already.
+        if _is_required(field)
+        and values.get(key, "") == ""
+        and f"did you mean --{key}?" not in "".join(faults)
+    ]
+    if faults:
+        raise UserError(*faults)
+    return _build(cls, values | {"on_command_line": tuple(texts)})
+
+
+def _flag_of(key: str, field: Field) -> str:
+    """What a command line shows of an option: "--key", or "KEY" if it is positional."""
+    return key.upper() if field.metadata.get("positional") else f"--{key}"
+
+
+def _is_required(field: Field) -> bool:
+    """Whether a value must be given."""
+    return field.default is field.default_factory is MISSING
+
+
+def _build(cls: type[T], values: Mapping[str, Any]) -> T:
+    """Make a dataclass from the values of its keys. The sections come first, and are values, too."""
+    for prefix, section in reversed(sections_of(cls).items()):
+        names = {field.name: prefix + field.name for field in dataclasses.fields(section)}
+        made = section(**{name: values[key] for name, key in names.items() if key in values})
+        values = {**values, prefix.removesuffix("."): made}
+    return made
+
+
+def explanations(cls: type) -> dict[str, str]:
+    """The string below each field of a dataclass, of its base classes and its sections, by key.
+
+    It is read from the source, because `python -OO` has no docstrings.
+    """
+    texts: dict[str, str] = {}
+    for prefix, section in sections_of(cls).items():
+        for base in filter(dataclasses.is_dataclass, reversed(section.__mro__)):
+            source = textwrap.dedent(inspect.getsource(base))
+            texts |= {
+                f"{prefix}{statement.target.id}": " ".join(below.value.value.split())
+                for statement, below in pairwise(ast.parse(source).body[0].body)
+                if isinstance(statement, ast.AnnAssign) and isinstance(below, ast.Expr)
+            }
+    return texts
+
+
+def help_text(cls: type, program: str) -> str:
+    """Every option with what it accepts and what it means, except those that only other commands read.
+
+    First what is positional, then what is needed, then the others, those of sections last.
+
+    Args:
+        program: the name of a module, whose docstring is the beginning.
+    """
+    path = Path(sys.argv[0])  # run_mrc.py, or run_mrc of `ernie-m run_mrc`
+    options = sorted(
+        ((key, field) for key, field in options_of(cls).items() if is_read(field)),
+        key=lambda item: (
+            _flag_of(*item)[0] == "-",
+            not (_is_required(item[1]) or item[1].metadata.get("needed")),
+            "." in item[0],
+        ),
+    )
+    usage = [
+        path.name if path.suffix else f"ernie-m {path.name}",
+        "[--flag VALUE ...]" if hasattr(cls, "on_command_line") else "[--config FILE] [--key VALUE ...]",
+        *(key.upper() for key, field in options if field.metadata.get("positional")),
+    ]
+    # Not its __doc__, which `python -OO` leaves out.
+    module = ast.parse(inspect.getsource(sys.modules[program]))
+    lines = [f"usage: {' '.join(usage)}", "", ast.get_docstring(module) or "", ""]
+    meanings = explanations(cls)
+    for key, field in options:
+        accepted = "text" if _takes_many_words(field) else in_words(field.type)
+        default = field.default if field.default_factory is MISSING else field.default_factory()
+        if default not in (MISSING, None):
+            accepted += f"; default: {json.dumps(default)}"
+        meaning = textwrap.fill(meanings.get(key) or f"No effect: {field.metadata.get('no_effect')}.", 102)
+        lines += [f"  {_flag_of(key, field)}  ({accepted})", textwrap.indent(meaning, " " * 8)]
+    return "\n".join(lines)
+
+
+def is_read(field: Field) -> bool:
+    """Whether this command, perhaps of several that share the dataclass, reads the option."""
+    return not field.metadata.get("only") or Path(sys.argv[0]).stem in field.metadata["only"]

@@ -1,0 +1,69 @@
+"""The vectors of a static model (`ernie_m.vectors.static_embeddings`) in Paddle, with their gradients."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import paddle
+from paddle import Tensor
+from paddle.autograd import PyLayer
+
+from ernie_m.model import device, kernel_selection
+from ernie_m.model.cpu.numpy_views import as_array, as_tensor
+from ernie_m.model.ernie import ErnieMModel
+from ernie_m.model.word_embeddings import EmbeddingGradient
+from ernie_m.vectors.static_embeddings import means_of_rows, pieces_of
+
+
+@dataclass(frozen=True)
+class PieceBatch(device.Uploadable):
+    """The pieces of S texts, one text after the other.
+
+    Attributes:
+        ids: int64 [N], without special tokens.
+        lengths: int64 [S], the number of pieces of each text.
+    """
+
+    ids: Tensor
+    lengths: Tensor
+
+    @classmethod
+    def of(cls, sentences: Sequence[Sequence[int]]) -> Self:
+        """A batch of NumPy arrays.
+
+        Args:
+            sentences: ids with special tokens, [CLS] S [SEP] each.
+        """
+        return cls(*pieces_of(sentences))
+
+
+def piece_means(model: ErnieMModel, batch: PieceBatch) -> Tensor:
+    """The vector of each text with its gradient: [S, H]."""
+    words = model.embeddings.word_embeddings
+    if kernel_selection.training_on_cpu(words.weight):
+        return _MeansOnCpu.apply(words.weight, batch.ids, batch.lengths, words.gradient)
+    texts = paddle.arange(len(batch.lengths))
+    text_of_piece = paddle.repeat_interleave(texts, batch.lengths)  # [N]
+    # Row `ids[n]` is sent to the text of piece n, and each text takes the mean of its rows.
+    return paddle.geometric.send_u_recv(words.weight, batch.ids, text_of_piece, "mean", len(batch.lengths))
+
+
+class _MeansOnCpu(PyLayer):
+    """`means_of_rows` of a table [V, H], whose gradient is added to the table's own in place."""
+
+    @staticmethod
+    def forward(
+        ctx, weight: Tensor, ids: Tensor, lengths: Tensor, embedding_gradient: EmbeddingGradient
+    ) -> Tensor:
+        ctx.ids = ids.numpy()
+        ctx.lengths = lengths.numpy()
+        ctx.embedding_gradient = embedding_gradient
+        return as_tensor(means_of_rows(as_array(weight), ctx.ids, ctx.lengths))
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> None:
+        # Returns no gradient: it is added in place.
+        of_texts = as_array(gradient)
+        of_rows = of_texts / np.maximum(ctx.lengths, 1)[:, None].astype(of_texts.dtype)  # [S, H]
+        ctx.embedding_gradient.add_rows(ctx.ids, np.repeat(of_rows, ctx.lengths, axis=0))

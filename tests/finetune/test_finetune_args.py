@@ -1,0 +1,187 @@
+"""Every official flag is there, with its type and default; every mistake is one line of error."""
+
+import importlib
+import logging
+import os
+import shlex
+import sys
+from functools import partial
+
+import pytest
+
+from ernie_m.commands import encode_vector, launch
+from ernie_m.finetune.finetune_args import FinetuneFlags, log_ineffective_flags
+from ernie_m.utils.args import options_of, parse_options
+from tests.launching import ROOT, as_flags, call_main, error_of, run_script
+
+parse = partial(parse_options, FinetuneFlags)
+FLAGS = options_of(FinetuneFlags)
+# The official parser, flag by flag.
+OFFICIAL = {
+    "ernie_config_path": None, "init_checkpoint": None, "init_pretraining_params": None, "checkpoints":
+    "checkpoints", "is_classify": True, "is_regression": False, "task_id": 0, "epoch": 3, "learning_rate":
+    5e-5, "lr_scheduler": "linear_warmup_decay", "weight_decay": 0.01, "layerwise_lr_decay": 0.9,
+    "warmup_proportion": 0.1, "save_steps": 10000, "validation_steps": 1000, "use_fp16": False,
+    "use_dynamic_loss_scaling": True, "init_loss_scaling": 102400.0, "test_save":
+    "./checkpoints/test_result", "metric": "simple_accuracy", "incr_every_n_steps": 100,
+    "decr_every_n_nan_or_inf": 2, "incr_ratio": 2.0, "decr_ratio": 0.8, "skip_steps": 10, "verbose":
+    False, "tokenizer": "FullTokenizer", "train_set": None, "test_set": None, "dev_set": None,
+    "vocab_path": None, "piece_model_path": None, "max_seq_len": 512, "batch_size": 32,
+    "predict_batch_size": None, "in_tokens": False, "do_lower_case": True, "random_seed": None,
+    "label_map_config": None, "lang_map_config": None, "num_labels": 2, "diagnostic": None,
+    "diagnostic_save": None, "max_query_length": 64, "max_answer_length": 100, "doc_stride": 128,
+    "n_best_size": 20, "chunk_scheme": "IOB", "use_cuda": True, "is_distributed": False,
+    "use_fast_executor": False, "num_iteration_per_drop_scope": 10, "do_train": True, "do_val": True,
+    "do_test": True, "use_multi_gpu_test": False, "metrics": True, "shuffle": True, "for_cn": True,
+    "use_gpu_num_in_test": 2, "enable_ce": False,
+}  # fmt: skip
+
+# Its flags whose default is None, with the values of the official XNLI script or others of their type.
+GIVEN = {
+    "ernie_config_path": "./configs/base/ernie_config.json", "init_checkpoint": "./checkpoints/step_1",
+    "init_pretraining_params": "./configs/base/params", "train_set": "./data/xnli/train/train.en.tsv",
+    "test_set": "./data/xnli/test/test.%s.tsv", "dev_set": "./data/xnli/dev/dev.%s.tsv", "vocab_path":
+    "./configs/vocab.txt", "piece_model_path": "./configs/piece.model", "predict_batch_size": 16,
+    "random_seed": 1, "label_map_config": "./data/xnli/label_map.json", "lang_map_config":
+    "./data/xnli/lang_map.json", "diagnostic": "./data/diagnostic.tsv", "diagnostic_save": "./diagnostic",
+}  # fmt: skip
+OFFICIAL_LAUNCHER = {
+    "print_config": True, "node_ips": "127.0.0.1", "node_id": 0, "current_node_ip": "127.0.0.1",
+    "nproc_per_node": 1, "selected_gpus": "0", "split_log_path": "log", "log_prefix": "xnli_",
+}  # fmt: skip
+OFFICIAL_ENCODER = {
+    "use_cuda": False, "batch_size": 16, "data_set": "./data/xnli/test/test.en.tsv", "output_dir":
+    "./output", "vocab_path": "./configs/vocab.txt", "piece_model_path": "./configs/piece.model",
+    "ernie_config_path": "./configs/base/ernie_config.json", "init_pretraining_params":
+    "./configs/base/params", "max_seq_len": 256,
+}  # fmt: skip
+OF_ONE_PROGRAM = {
+    "run_classifier": {"is_regression"},
+    "run_sequence_labeling": {"chunk_scheme"},
+    "run_mrc": {"max_query_length", "max_answer_length", "doc_stride", "n_best_size"},
+}
+WITHOUT_MEANING = {
+    "is_classify", "task_id", "metric", "verbose", "tokenizer", "do_lower_case", "diagnostic",
+    "diagnostic_save", "is_distributed", "use_fast_executor", "num_iteration_per_drop_scope",
+    "use_multi_gpu_test", "use_gpu_num_in_test", "metrics", "for_cn", "enable_ce",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("program", OF_ONE_PROGRAM)
+def test_the_whole_official_command_line_is_taken(program, monkeypatch, tmp_path, caplog, capsys):
+    """Each program has every flag, because the official ones share their parser; launch.py hands them on."""
+    commands = []
+    taken = []
+
+    def record_command(path, command, environment):
+        commands.append(command)
+        sys.exit(0)
+
+    def record_flags(task_class, flags, stop, official_class=None):
+        log_ineffective_flags(flags)  # the first work of `fine_tune`
+        taken.append(flags)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "environ", dict(os.environ))  # a copy, which launch.py may change
+    monkeypatch.setattr(os, "execve", record_command)
+    monkeypatch.setattr("ernie_m.finetune.run_seeds.fine_tune", record_flags)
+    values = OFFICIAL | GIVEN
+    line = [*as_flags(OFFICIAL_LAUNCHER), str(ROOT / f"{program}.py"), *as_flags(values)]
+    with pytest.raises(SystemExit):
+        call_main(launch, line)
+    printed = capsys.readouterr().out.splitlines()
+    assert "--current_node_ip has no effect" in printed[0]
+    for name, value in OFFICIAL_LAUNCHER.items():
+        assert f"launch: --{name} {value}" in printed
+    assert f"launch: script {shlex.join(line[len(as_flags(OFFICIAL_LAUNCHER)) :])}" in printed
+
+    ((_, _, _, *words),) = commands  # python -u script flags
+    with caplog.at_level(logging.INFO, logger="ernie_m"):
+        call_main(importlib.import_module(program), words)
+    (flags,) = taken
+    assert {name: getattr(flags, name) for name in values} == values | {"random_seed": (1,)}
+    of_others = set().union(*(names for other, names in OF_ONE_PROGRAM.items() if other != program))
+    names = [message.partition(" has no effect: ")[0].removeprefix("--") for message in caplog.messages]
+    assert sorted(names) == sorted(WITHOUT_MEANING | of_others)
+
+
+def test_the_official_command_line_of_encode_vector_is_taken(monkeypatch, tmp_path):
+    taken = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("ernie_m.inference.encode_vector.write_vectors", taken.append)
+    call_main(encode_vector, as_flags(OFFICIAL_ENCODER))
+    (flags,) = taken
+    assert {name: getattr(flags, name) for name in OFFICIAL_ENCODER} == OFFICIAL_ENCODER
+
+
+def test_defaults_are_the_official_ones():
+    args = parse([])
+    assert {name: getattr(args, name) for name in OFFICIAL} == OFFICIAL
+    # The types, too: in Python 0 == False and 1 == 1.0.
+    assert all(type(getattr(args, name)) is type(value) for name, value in OFFICIAL.items())
+
+
+def test_flags_without_a_meaning_say_so_once_each(caplog):
+    args = parse(["--use_fast_executor", "true", "--task_id", "0", "--epoch", "2", "--for_cn", "false"])
+    with caplog.at_level(logging.INFO, logger="ernie_m"):
+        log_ineffective_flags(args)
+    flags = [message.split(" has no effect: ")[0] for message in caplog.messages]
+    assert flags == ["--use_fast_executor", "--task_id", "--for_cn"]
+
+
+def test_values_of_some_flags():
+    args = parse(["--random_seed", "1,2,3", "--use_fp16", "true", "--do_test", "False", "--max_steps=7"])
+    assert args.random_seed == (1, 2, 3)
+    assert (args.amp, args.do_test, args.max_steps) == ("fp16", False, 7)
+    assert parse(["--learning_rate", "4e-4"]).learning_rate == 4e-4
+    assert parse(["--use_fp16", "true", "--amp", "bf16"]).amp == "bf16"
+    assert parse(["--batch_size", "16", "--batch_size", "2"]).batch_size == 2  # the last one wins
+
+
+def test_an_empty_value_is_the_default():
+    """It also takes back a value that stands before it."""
+    names = ("checkpoints", "max_steps", "random_seed", "learning_rate", "do_test", "amp")
+    empty = [f"--{name}=" for name in names]
+    assert parse(["--max_steps", "9", "--test_save", "", *empty]) == parse([])
+
+
+def test_the_official_ways_to_write_booleans():
+    for texts, value in (("t", "T", "True", "1"), True), (("f", "F", "False", "0"), False):
+        assert all(parse(["--do_test", text]).do_test is value for text in texts)
+    args = parse(["--enable_ce", "--epoch", "2"])  # a bare flag in the official scripts
+    assert args.enable_ce is True and args.epoch == 2
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("--learning_rat 1", "--learning_rat is unknown; did you mean --learning_rate?"),
+        ("--seed 1", "--seed is unknown; did you mean --random_seed?"),
+        ("--epoch 3 4", "'4' "),
+        ("--epoch three", "--epoch three: "),
+        ("--epoch", "--epoch "),
+        ("--do_val ture", "--do_val ture: "),
+        ("--learning_rate nan", "--learning_rate nan: "),
+        ("--lr_scheduler cosine", "--lr_scheduler cosine: "),
+        ("--random_seed 1,1", "--random_seed 1,1"),
+        ("--max_seq_len 513", "--max_seq_len 513: "),
+    ],
+)
+def test_mistakes_are_one_line(line, expected):
+    assert error_of(parse, line.split()).startswith(expected)
+
+
+def test_help_lists_every_flag_without_paddle():
+    help_of_mrc = run_script(["-X", "importtime", "run_mrc.py", "--help"], ROOT)
+    assert help_of_mrc.returncode == 0
+    for name, flag in FLAGS.items():
+        # `only`: the commands that read it; empty: all.
+        is_read = not flag.metadata.get("only") or "run_mrc" in flag.metadata["only"]
+        assert (f"--{name} " in help_of_mrc.stdout) is is_read
+    assert " paddle" not in help_of_mrc.stderr
+
+
+def test_help_without_docstrings():
+    """Python removes them with -OO, and the help is the same."""
+    with_them, without = (run_script([*words, "run_mrc.py", "--help"], ROOT) for words in ([], ["-OO"]))
+    assert without.returncode == 0 and without.stdout == with_them.stdout

@@ -1,0 +1,170 @@
+"""What each request passes: bounds, clients that leave, the log and the metrics."""
+
+import contextlib
+import http.client
+import json
+import logging
+import re
+import select
+import socket
+import threading
+import time
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from ernie_m.inference.load import LoadedModel, load
+from ernie_m.inference.server import middleware as gates
+from ernie_m.inference.tasks.encode import EncodeTexts
+from ernie_m.model.threads import Workers
+from tests.inference.browser import wait
+from tests.inference.served import ask, running
+
+EMBEDDINGS = "/v1/embeddings"
+
+
+class Held:
+    """Vectors that are computed when the test says so; `batches` has the number of texts of each batch."""
+
+    def __init__(self, monkeypatch):
+        self.batches = []
+        self.computing = threading.Event()
+        self.going = threading.Event()
+        monkeypatch.setattr(LoadedModel, "workers", lambda _: Workers())
+        monkeypatch.setattr(EncodeTexts, "vectors_of", lambda _, features: self.vectors(features))
+
+    def vectors(self, features):
+        self.batches.append(len(features))
+        self.computing.set()
+        assert self.going.wait(60)
+        return np.ones([len(features), 4], np.float32)
+
+
+@pytest.fixture
+def held(monkeypatch):
+    return Held(monkeypatch)
+
+
+def post(address: str, texts) -> tuple[int, dict, str | None]:
+    """Ask for vectors; returns the status, the answer and Retry-After."""
+    connection = http.client.HTTPConnection(address.removeprefix("http://"), timeout=60)
+    connection.request("POST", EMBEDDINGS, json.dumps({"input": texts}), {"Content-Type": "application/json"})
+    reply = connection.getresponse()
+    answer = json.loads(reply.read())
+    connection.close()
+    return reply.status, answer, reply.headers["Retry-After"]
+
+
+def figures(address: str) -> str:
+    """The page of metrics."""
+    with urllib.request.urlopen(f"{address}/metrics") as reply:
+        return reply.read().decode()
+
+
+def test_state_and_figures_while_a_batch_is_computed(models, held):
+    with running([load(models / "encode")]) as address, ThreadPoolExecutor(1) as client:
+        first = client.submit(post, address, "bado")
+        assert held.computing.wait(60)
+        assert ask(f"{address}/health") == (200, {"status": "ok"})
+        held.going.set()
+        assert first.result()[0] == 200
+        for line in (
+            'ernie_m_request_seconds_count{path="/v1/embeddings",status="200"} 1.0',
+            "ernie_m_queue_texts 0.0",
+        ):
+            wait(lambda: line in figures(address))  # noqa: B023 - called at once
+        ask(f"{address}/no/such/path")
+        wait(lambda: 'path="other",status="404"' in figures(address))
+
+
+def test_clients_that_leave(models, held):
+    """200 of them, while a batch is computed: theirs are not, and who stays is answered."""
+    with running([load(models / "encode")]) as address, ThreadPoolExecutor(2) as clients:
+        first = clients.submit(post, address, "bado")
+        assert held.computing.wait(60)
+        host, port = address.removeprefix("http://").split(":")
+        body = json.dumps({"input": ["bado"] * 4}).encode()
+        head = f"POST {EMBEDDINGS} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        leaving = []
+        for _ in range(200):
+            leaving.append(socket.create_connection((host, int(port))))
+            leaving[-1].sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        stays = clients.submit(post, address, ["bado", "lera"])
+        wait(lambda: "ernie_m_queue_texts 802.0" in figures(address))
+        for connection in leaving:
+            connection.close()
+        wait(lambda: "ernie_m_queue_texts 2.0" in figures(address))
+        held.going.set()
+        assert first.result()[0] == stays.result()[0] == 200
+        assert held.batches == [1, 2]
+        wait(lambda: 'status="499"} 200.0' in figures(address))
+
+
+def test_an_answer_that_takes_too_long(models, held):
+    with running([load(models / "encode")], timeout=0.3) as address:
+        status, answer, retry_after = post(address, "bado")
+        assert status == 503 and int(retry_after) and "--timeout" in answer["error"]["message"]
+        assert ask(f"{address}/health")[0] == 200
+        held.going.set()
+        wait(lambda: post(address, "bado")[0] == 200)
+
+
+def test_two_ways_to_say_the_length(models):
+    """A proxy might count otherwise than the server, and take the rest for a request of its own."""
+    head = (
+        f"POST {EMBEDDINGS} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 6\r\n"
+        "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\nG"
+    )
+    with running([load(models / "encode")]) as address:
+        host, port = address.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), 20) as connection:
+            connection.sendall(head.encode())
+            answer = connection.makefile("rb").read()  # the connection is closed
+    assert answer.startswith(b"HTTP/1.1 400") and answer.count(b"HTTP/1.1") == 1
+
+
+def test_a_body_that_does_not_arrive(models, monkeypatch):
+    monkeypatch.setattr(gates, "LONGEST_WAIT", 0.3)
+    with running([load(models / "encode")]) as address:
+        host, port = address.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), 20) as connection:
+            connection.sendall(
+                f"POST {EMBEDDINGS} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{{".encode()
+            )
+            assert connection.makefile("rb").read().startswith(b"HTTP/1.1 408")
+
+
+def test_few_long_bodies_are_read_at_a_time(models, monkeypatch):
+    """Those of a flood would fill the memory; short ones go past them."""
+    monkeypatch.setattr(gates, "LONG_BODIES", 1)
+    body = b" " * 600_000 + json.dumps({"input": "bado"}).encode()
+    head = f"POST {EMBEDDINGS} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    head = f"{head}Content-Length: {len(body)}\r\n\r\n".encode()
+    with running([load(models / "encode")]) as address, contextlib.ExitStack() as opened:
+        host, port = address.removeprefix("http://").split(":")
+        first, second = (
+            opened.enter_context(socket.create_connection((host, int(port)), 20)) for _ in range(2)
+        )
+        first.sendall(head + body[:-1])
+        time.sleep(0.3)  # it has the one place
+        second.sendall(head + body)
+        assert post(address, "bado")[0] == 200
+        assert not select.select([second], [], [], 0.5)[0]
+        first.sendall(body[-1:])
+        assert all(each.makefile("rb").readline().startswith(b"HTTP/1.1 200") for each in (first, second))
+
+
+def test_the_access_log(models, caplog, monkeypatch):
+    """A line for each request, without its texts; a path cannot begin another line."""
+    with running([load(models / "encode")]) as address, caplog.at_level(logging.INFO, "ernie_m"):
+        monkeypatch.setattr(logging.getLogger("ernie_m"), "propagate", True)
+        assert post(address, ["bado", "lera"])[0] == 200
+        ask(f"{address}/a%0Ab")
+        ask(f"{address}/health")
+        wait(lambda: len(caplog.messages) >= 2)
+    first, second = caplog.messages[-2:]  # before them, the engine
+    assert re.fullmatch(rf"127.0.0.1 POST {EMBEDDINGS} 200, \d+\.\d{{3}} s, texts: 2, characters: 8", first)
+    assert "/a\\nb 404" in second
+    assert "bado" not in caplog.text

@@ -1,0 +1,197 @@
+"""The queue of the server: short before long, the oldest in its turn, and its bounds."""
+
+import asyncio
+import functools
+import threading
+
+import pytest
+from starlette.exceptions import HTTPException
+
+from ernie_m.inference.server import request_queue
+from ernie_m.inference.server.request_queue import WorkQueue
+from ernie_m.utils.errors import UserError
+
+
+def in_loop(test):
+    """A test that is a coroutine; it has a minute."""
+
+    @functools.wraps(test)
+    def call(**options):
+        asyncio.run(asyncio.wait_for(test(**options), 60))
+
+    return call
+
+
+class Model:
+    """Computes a text by naming it. It waits before each batch until it is told to go on."""
+
+    def __init__(self, held: bool = True):
+        self.batches = []
+        self.threads = set()
+        self.going = threading.Semaphore(0 if held else 1000)
+        self.fault = None
+
+    def run(self, contents):
+        self.going.acquire()
+        self.batches.append(contents)
+        self.threads.add(threading.get_ident())
+        if self.fault:
+            raise self.fault
+        return [UserError(content) if "wrong" in content else f"{content}!" for content in contents]
+
+    def go_on(self):
+        self.going.release(1000)
+
+
+class Client:
+    """A request, whose client stays."""
+
+    def __init__(self):
+        self.scope = {}
+
+    async def receive(self):
+        await asyncio.Event().wait()
+
+
+def asking(queue, model, name, sizes, client=None):
+    """A request with texts of these lengths, named x0, x1, ..."""
+    contents = [f"{name}{number}" for number in range(len(sizes))]
+    return asyncio.ensure_future(queue.results(client or Client(), model.run, contents, sizes))
+
+
+async def held_up(**options):
+    """A model, its queue, and a request that a thread is at until the model goes on."""
+    model = Model()
+    queue = WorkQueue(**{"most_texts": 100, "batch_size": 10, "timeout": 60, **options})
+    first = asking(queue, model, "first", [1])
+    await asyncio.sleep(0)  # it begins
+    while queue.waiting:
+        await asyncio.sleep(0.001)
+    return model, queue, first
+
+
+@in_loop
+async def test_results_come_in_the_order_of_their_request():
+    model = Model(held=False)
+    client = Client()
+    queue = WorkQueue(100, 10, 60)
+    assert await asking(queue, model, "x", [7, 2, 5, 1], client) == ["x0!", "x1!", "x2!", "x3!"]
+    assert model.batches == [["x3", "x1", "x2"], ["x0"]]  # the shortest first, at most 10 characters
+    assert client.scope["work"] == ", texts: 4, characters: 15"
+
+
+@in_loop
+async def test_what_waits_at_the_same_time_is_one_batch():
+    """If it is for one model."""
+    model, queue, first = await held_up()
+    other = Model(held=False)
+    others = [
+        asking(queue, one, name, [3]) for name, one in zip("bcdef", [model, other, model, model, model])
+    ]
+    await asyncio.sleep(0)
+    model.go_on()
+    await asyncio.gather(first, *others)
+    assert model.batches == [["first0"], ["b0", "d0", "e0"], ["f0"]] and other.batches == [["c0"]]
+
+
+@in_loop
+async def test_a_short_request_does_not_wait_for_a_long_one():
+    """It is in a batch of its own, so that it does not wait for long texts."""
+    model, queue, first = await held_up()
+    long = asking(queue, model, "long", [4] * 10)
+    await asyncio.sleep(0)
+    short = asking(queue, model, "short", [2])
+    await asyncio.sleep(0)
+    model.go_on()
+    await asyncio.gather(first, long, short)
+    assert model.batches[1] == ["short0"]
+    assert [len(batch) for batch in model.batches[2:]] == [2] * 5
+
+
+@in_loop
+async def test_a_long_request_is_not_put_off_for_ever():
+    """Short ones that keep coming get as much as it does, and no more."""
+    model = Model(held=False)
+    queue = WorkQueue(100, 10, 60)
+    long = asking(queue, model, "long", [4] * 6)
+    count = 0
+    while not long.done():
+        await asking(queue, model, "short", [4])
+        count += 1
+    assert count <= 8
+
+
+@in_loop
+async def test_a_long_text_has_its_turn_among_many_short_ones():
+    """A fourth batch begins with the text that waits longest."""
+    model, queue, first = await held_up()
+    long = asking(queue, model, "long", [90])
+    await asyncio.sleep(0)
+    short = [asking(queue, model, "short", [10]) for _ in range(20)]
+    await asyncio.sleep(0)
+    model.go_on()
+    await asyncio.gather(first, long, *short)
+    assert model.batches.index(["long0"]) < 4
+
+
+@in_loop
+async def test_the_queue_is_bounded_in_texts_and_in_characters(monkeypatch):
+    monkeypatch.setattr(request_queue, "MOST_CHARACTERS", 40)
+    model, queue, first = await held_up(most_texts=5)
+    with pytest.raises(UserError):
+        await asking(queue, model, "never", [41])
+    waiting = asking(queue, model, "x", [3] * 4)
+    await asyncio.sleep(0)
+    for sizes in ([1, 1], [29]):
+        with pytest.raises(HTTPException) as caught:
+            await asking(queue, model, "y", sizes)
+        assert caught.value.status_code == 503 and int(caught.value.headers["Retry-After"])
+    one = asking(queue, model, "z", [28])  # there is room for one
+    model.go_on()
+    await asyncio.gather(first, waiting, one)
+    assert queue.waiting == [] and queue.characters == 0
+    assert len(await asking(queue, model, "many", [1] * 6)) == 6  # there always is room where nothing waits
+
+
+@in_loop
+async def test_a_wrong_text_ends_its_request_alone():
+    model, queue, first = await held_up()
+    wrong = asking(queue, model, "wrong", [1, 1])
+    right = asking(queue, model, "right", [1])
+    await asyncio.sleep(0)
+    model.go_on()
+    assert await right == ["right0!"] and model.batches[1] == ["wrong0", "right0", "wrong1"]
+    with pytest.raises(UserError, match="wrong0"):
+        await wrong
+    await first
+
+
+@pytest.mark.parametrize("fault", [RuntimeError("out of memory"), SystemExit(1)])
+@in_loop
+async def test_a_batch_that_fails_is_the_answer_to_all_who_are_in_it(fault, caplog):
+    """The thread goes on, whatever it was, and the log says where it failed."""
+    model, queue, first = await held_up()
+    others = [asking(queue, model, name, [2] * 8) for name in "xy"]
+    await asyncio.sleep(0)
+    model.fault = fault
+    model.go_on()
+    for answer in await asyncio.gather(first, *others, return_exceptions=True):
+        assert answer.status_code == 500
+    assert queue.waiting == []
+    model.fault = None
+    assert await asking(queue, model, "z", [1]) == ["z0!"]
+    assert "Traceback" in caplog.text and "raise self.fault" in caplog.text
+
+
+@in_loop
+async def test_many_threads():
+    model = Model()
+    begun = []
+    queue = WorkQueue(100, 10, 60, threads=2, begin=lambda: begun.append(threading.get_ident()))
+    requests = [asking(queue, model, "x", [10]) for _ in range(2)]
+    await asyncio.sleep(0)
+    while queue.waiting:  # both threads are at work
+        await asyncio.sleep(0.001)
+    model.go_on()
+    await asyncio.gather(*requests)
+    assert model.threads == set(begun) and len(model.threads) == 2

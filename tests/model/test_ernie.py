@@ -1,0 +1,133 @@
+"""The encoder: its positions, dropout and initial weights, and its config. Its numbers: test_packed.py."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from ernie_m.model.config import ErnieMConfig
+from ernie_m.model.ernie import ErnieMModel
+from ernie_m.model.packed_layout import Layout
+from ernie_m.utils.errors import UserError
+from tests.helpers.batches import compute_as_on_a_gpu, packed_batch, padded_batch
+from tests.launching import error_of
+
+SIZES = {"vocab_size": 40, "hidden_size": 12, "num_hidden_layers": 2, "num_attention_heads": 3}
+NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+CONFIG = ErnieMConfig(**SIZES, **NO_DROPOUT, max_position_embeddings=12, initializer_range=0.3)
+
+
+pytestmark = pytest.mark.usefixtures("float64")
+
+
+def test_base_has_the_official_number_of_parameters():
+    """By a formula, which is compared with the parameters of a smaller model that can be made quickly."""
+    hidden = 768
+    attention = 4 * (hidden * hidden + hidden)
+    feed_forward = 2 * hidden * 3072 + 3072 + hidden
+    two_norms = 4 * hidden
+    layer = attention + feed_forward + two_norms
+    pooler = hidden * hidden + hidden
+
+    def parameters(words: int, positions: int, layers: int) -> int:
+        embeddings = (words + positions + 2) * hidden  # with a norm
+        return embeddings + layers * layer + pooler
+
+    assert parameters(words=250_002, positions=514, layers=12) == 278_042_880
+    config = ErnieMConfig(
+        vocab_size=50,
+        hidden_size=hidden,
+        num_hidden_layers=1,
+        num_attention_heads=12,
+        max_position_embeddings=10,
+    )
+    small = ErnieMModel(config)
+    assert sum(p.size for p in small.parameters()) == parameters(words=50, positions=10, layers=1)
+
+
+def test_initial_weights():
+    """A normal distribution of deviation 0.1 that is cut at two deviations, and zeros at the pad (1)."""
+    config = ErnieMConfig(
+        vocab_size=2000, hidden_size=64, num_hidden_layers=1, num_attention_heads=2, initializer_range=0.1
+    )
+    model = ErnieMModel(config)
+    table = model.embeddings.word_embeddings.weight.numpy()
+    assert 0.19 < np.abs(table).max() <= 0.2
+    # The cut leaves 0.8796 of the deviation. Without rows 0 and 1, of which one is the pad's.
+    assert table[2:].std() == pytest.approx(0.08796, rel=0.01)
+    assert not table[1].any() and table[0].any()
+    assert not model.embeddings.position_embeddings.weight.numpy()[1].any()
+    assert not model.encoder.layers[0].linear1.bias.numpy().any()
+
+
+@pytest.mark.parametrize("position", [12, 500])
+@pytest.mark.parametrize("on_gpu", [False, True])
+def test_a_position_past_the_table(monkeypatch, position, on_gpu):
+    """The table has the positions 0 to 11, of which the first token has 2."""
+    if on_gpu:
+        compute_as_on_a_gpu(monkeypatch)
+    model = ErnieMModel(CONFIG)
+    layout = Layout([3])
+    batch = packed_batch([0, 5, 2], layout, position_ids=np.array([2, 3, position]))
+    line = error_of(model.encode, batch)
+    assert f"position {position} is past" in line and "at most 10 tokens" in line and "max_seq_len" in line
+    eleven_tokens = padded_batch(np.full([1, 11], 5))
+    assert "position 12 is past" in error_of(model.encode, eleven_tokens)
+
+
+def test_where_dropout_is(monkeypatch):
+    """After the embeddings; in each layer on the weights of attention, after attention, and at its end."""
+    calls = []
+
+    def record(x, probability, training, residual=None):
+        calls.append((x.shape, probability, training))
+        return x if residual is None else x + residual
+
+    monkeypatch.setattr("ernie_m.model.ernie.dropout", record)
+    monkeypatch.setattr("ernie_m.model.transformer_encoder.dropout", record)
+    monkeypatch.setattr("ernie_m.model.attention.dropout", record)
+    compute_as_on_a_gpu(monkeypatch)
+    model = ErnieMModel(ErnieMConfig(**SIZES, hidden_dropout_prob=0.2, attention_probs_dropout_prob=0.3))
+    batch = packed_batch(np.full(64, 5), Layout([60, 4]))
+    model.encode(batch)
+    hidden = ([64, 12], 0.2, True)  # [N, H]
+    longer = ([1, 3, 60, 60], 0.3, True)  # [sequences of a group, heads, T, T]
+    shorter = ([1, 3, 4, 4], 0.3, True)
+    of_a_layer = [longer, shorter, hidden, hidden]
+    assert calls == [hidden, *of_a_layer, *of_a_layer]
+
+
+def test_config_from_json(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(SIZES | {"type_vocab_size": 16, "hidden_dropout_prob": 0.3}))
+    config = ErnieMConfig.from_json(path)
+    assert (config.hidden_dropout_prob, config.intermediate_size, config.layer_norm_eps) == (0.3, 48, 1e-5)
+    assert ErnieMConfig.from_dict(config.to_dict()) == config
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, r"config.json: cannot be read \(No such file"),
+        ("{", "config.json, line 1, column 2: not JSON"),
+        ("[1]", "config.json: not a JSON object"),
+        (json.dumps({"vocab_size": 4, "hidden_size": 8}), "lacks num_hidden_layers, num_attention_heads"),
+        (json.dumps(SIZES | {"hidden_size": 768_000_000}), "config.json: hidden_size 768000000: "),
+        (json.dumps(SIZES | {"hidden_size": 13}), "config.json: hidden_size 13 is no multiple of"),
+        (json.dumps(SIZES | {"hidden_act": "swish"}), "config.json: hidden_act 'swish' is not supported"),
+        (json.dumps(SIZES | {"pad_token_id": SIZES["vocab_size"]}), "config.json: pad_token_id"),
+        (json.dumps(SIZES | {"max_position_embeddings": 2}), "config.json: max_position_embeddings"),
+        (json.dumps(SIZES | {"hidden_size": {}}), "json: hidden_size is {}; it must be a whole number"),
+        (json.dumps(SIZES | {"hidden_dropout_prob": math.nan}), "hidden_dropout_prob is nan; it must be"),
+        (json.dumps(SIZES | {"initializer_range": math.inf}), "initializer_range is inf; it must be"),
+        (json.dumps(SIZES | {"layer_norm_eps": 10**400}), "layer_norm_eps is 10+; it must be"),
+    ],
+)
+def test_bad_config(tmp_path, text, message):
+    path = tmp_path / "config.json"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(UserError, match=message) as caught:
+        ErnieMConfig.from_json(path)
+    assert "\n" not in str(caught.value)

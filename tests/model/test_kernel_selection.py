@@ -1,0 +1,88 @@
+"""The choice of kernels: FlashMask is tried before it is used, and `plain` takes Paddle's own operations."""
+
+import paddle
+import pytest
+
+from ernie_m.model import device, kernel_selection
+from ernie_m.model.ernie import ErnieMModel
+from ernie_m.training.precision import Precision, prepare_for_prediction
+from ernie_m.utils.logging import logger
+from tests.helpers.flash import flashmask
+from tests.launching import error_of
+from tests.toys import small_config
+
+CONFIG = small_config(initializer_range=0.02)
+
+
+@pytest.fixture
+def warnings(monkeypatch, caplog):
+    """warnings(): the warnings in the log. FlashMask has not been tried yet in this process."""
+    monkeypatch.setattr(logger, "propagate", True)
+    caplog.set_level("WARNING")
+    device.flash_works.cache_clear()
+    yield lambda: [record.message for record in caplog.records]
+    device.flash_works.cache_clear()
+
+
+@pytest.fixture
+def flags(monkeypatch) -> dict[str, int]:
+    """Paddle's flags as on a GPU, where the user has set version 3."""
+    flags = {"FLAGS_flash_attn_version": 3, "FLAGS_cudnn_deterministic": False}
+    for owner in (paddle, paddle.base.framework):
+        monkeypatch.setattr(owner, "get_flags", lambda names: {name: flags[name] for name in names})
+        monkeypatch.setattr(owner, "set_flags", flags.update)
+    return flags
+
+
+def operation(query, key, value, bounds, seed, dropout, causal, return_softmax, is_test, rng_name):
+    """A stand-in for version 2 of the kernel, with the arguments of `flashmask_attention` in api.h.
+
+    Of its four results only the first is used.
+    """
+    half = query.dtype  # which a CPU does not multiply
+    query, key, value = (x.astype("float32") for x in (query, key, value))
+    return flashmask(query, key, value, bounds).astype(half), None, None, None
+
+
+def test_version_2_of_flashmask_is_used(monkeypatch, warnings, flags):
+    """Paddle's own function chooses the kernel; version 3 refuses dropout and evaluation."""
+    monkeypatch.setattr(paddle._C_ops, "flashmask_attention", operation)
+    query = paddle.ones([1, 128, 1, 8])
+    bounds = paddle.zeros([1, 1, 128, 2], "int32")
+    attention = paddle.nn.functional.flashmask_attention
+    for options in ({"dropout": 0.1}, {"training": False}):
+        with pytest.raises(AssertionError, match="flashmask_attention_v2 does not support"):
+            attention(query, query, query, bounds, **options)
+    assert device.flash_works() and warnings() == []
+    for options in ({"dropout": 0.1}, {"training": False}):
+        attention(query, query, query, bounds, **options)
+
+
+def missing(*args):
+    """A stand-in for a kernel that is not there."""
+    raise RuntimeError("C++ traceback\n(NotFound) the kernel `flashmask_attention` is not registered.")
+
+
+def off_by_one_row(query, key, value, bounds, *options):
+    """A stand-in for a kernel that takes the mask's bounds one row too low."""
+    return operation(query, key, value, bounds + 1, *options)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "reason"), [(missing, "is not registered"), (off_by_one_row, "its result is off by 1")]
+)
+def test_a_kernel_that_does_not_work_is_not_used(monkeypatch, warnings, flags, kernel, reason):
+    monkeypatch.setattr(paddle._C_ops, "flashmask_attention", kernel)
+    with paddle.no_grad():  # as in an evaluation
+        assert not device.flash_works() and not device.flash_works()
+    (line,) = warnings()
+    assert "FlashMask does not work here; attention uses padded groups" in line and reason in line
+
+
+def test_plain_kernels_have_no_bfloat16_on_a_cpu(monkeypatch):
+    monkeypatch.setattr(kernel_selection, "_kernels", kernel_selection.PLAIN)
+    monkeypatch.setattr("ernie_m.model.cpu.onednn_check.missing", lambda: None)
+    assert not Precision("bf16").cpu_bf16
+    assert "amp bf16 needs kernels that are not plain" in error_of(
+        prepare_for_prediction, ErnieMModel(CONFIG), "bf16"
+    )

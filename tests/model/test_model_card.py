@@ -1,0 +1,92 @@
+"""The model card has the facts that it gets, in their order, and no others."""
+
+import pytest
+import yaml
+
+from ernie_m.model.checkpoint.model_card import model_card, read_card
+from ernie_m.model.checkpoint.weights import CARD
+
+CONFIG = {"num_hidden_layers": 4, "hidden_size": 8, "vocab_size": 1000}
+FACTS = {
+    "name": "XNLI, zero-shot",
+    "task": "classify",
+    "labels": {"no": 0, "yes": 1, "n/a": 2},
+    "languages": ["en", "de"],
+    "epochs": None,
+    "gap": 12.345,
+    "command": 'python run.py --mono "en<=/srv/someone/en.txt,de<=../de.txt" --epoch 2',
+    "data": "/srv/someone/data/dev.tsv",
+    "scores": {
+        "/srv/someone/dev.%s.tsv": {"en": {"acc": 84.126}, "de": {"acc": 71.0}},
+        "./data/test.%s.tsv": {"en": {"acc": 83.5, "f1|macro": 80.0}, "zh": {"acc": 60.25}},
+    },
+}
+TABLE = (
+    "|  | en | de | zh |\n|---|---:|---:|---:|\n| acc, dev.tsv | 84.13 | 71.00 |  |\n"
+    "| acc, test.tsv | 83.50 |  | 60.25 |\n| f1\\|macro, test.tsv | 80.00 |  |  |\n"
+)
+
+
+def test_the_whole_card():
+    _, title, sentence, facts, heading, table = model_card(FACTS, CONFIG, 1234567).split("\n\n")
+    assert title == "# XNLI, zero-shot"
+    assert sentence.startswith("An ERNIE-M model: 4 layers, 8 hidden, 1,000 words, 1,234,567 parameters. ")
+    assert facts.splitlines() == [
+        "- Task: classify",
+        "- Labels: no 0, yes 1, n/a 2",
+        "- Languages: en, de",
+        "- Gap: 12.35",
+        "- Data: dev.tsv",
+        '- Command: `python run.py --mono "en<=en.txt,de<=de.txt" --epoch 2`',
+    ]
+    assert (heading, table) == ("## Scores", TABLE)
+
+
+@pytest.mark.parametrize(
+    ("facts", "config", "pipeline"),
+    [
+        ({"task": "retrieval"}, {"architecture": "ErnieMModel"}, "sentence-similarity"),
+        ({}, {"architecture": "PreTrainingModel"}, "fill-mask"),
+        ({}, {"architecture": "TokenClassifier"}, "token-classification"),
+    ],
+)
+def test_metadata_for_hubs(facts, config, pipeline):
+    """The block of YAML before the text.
+
+    "no", the code of Norwegian, must be a string in it, and not false.
+    """
+    card = model_card(
+        {**facts, "languages": ["no", "zh-Hans", "zh-Hant", "bn_rom", "all"]}, config | CONFIG, 1
+    )
+    _, block, _text = card.split("---\n")
+    assert yaml.safe_load(block) == {
+        "license": "unknown",
+        "language": ["no", "zh", "bn"],
+        "library_name": "paddle",
+        "pipeline_tag": pipeline,
+        "tags": ["ernie-m", "cross-lingual"],
+    }
+
+
+def test_a_card_is_read_again(tmp_path):
+    """A conversion keeps license, base model, languages and scores; "unknown" is no license."""
+    metadata = {"license": "mit", "base_model": "someone/model"}
+    (tmp_path / CARD).write_text(model_card({**FACTS, "metadata": metadata}, CONFIG, 1), encoding="utf-8")
+    kept, scores = read_card(tmp_path)
+    assert (kept, scores) == ({**metadata, "language": ["en", "de"]}, TABLE)
+    assert model_card({"metadata": kept, "scores": scores}, CONFIG, 1).endswith(f"\n## Scores\n\n{TABLE}")
+    (tmp_path / CARD).write_text(model_card({}, CONFIG, 1), encoding="utf-8")
+    assert read_card(tmp_path) == ({"language": ["multilingual"]}, None)
+
+
+@pytest.mark.parametrize("text", [None, "", "# Title", "---\n- a list\n---\n", "---\n{\n---\n"])
+def test_a_card_of_another_form_is_none(tmp_path, text):
+    if text is not None:
+        (tmp_path / CARD).write_text(text, encoding="utf-8")
+    assert read_card(tmp_path) == ({}, None)
+
+
+def test_a_label_with_a_line_end_begins_no_line():
+    """Labels come from a table, and a card is Markdown."""
+    card = model_card({"labels": ["good", "bad\n# Owned\n"]}, CONFIG, 1)
+    assert "\n# Owned" not in card and "bad\\n# Owned\\n" in card

@@ -1,0 +1,276 @@
+"""Tagged words as data sets publish them: words and tags, or a question."""
+
+import gzip
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from ernie_m.inference.predict_files import TaggedFile
+from ernie_m.reader.files.conll import lines_of, read_words
+from ernie_m.reader.files.dataset_folder import holds_tags
+from ernie_m.reader.files.labelled_tables import read_labelled
+from ernie_m.reader.files.pairs import PairRows
+from ernie_m.reader.files.table_options import LabelOptions, TableOptions
+from tests.launching import ROOT, error_of
+
+# Three sentences, word/tag.
+SENTENCES = [
+    "Maria/B-PER Peck/I-PER fuhr/O nach/O Bonn/B-LOC ./O",
+    "Es/O regnete/O in/O New/B-LOC York/I-LOC !/O",
+    "Alle/O sahen/O den/O Rhein/B-LOC ./O",
+]
+ROWS = [[tuple(word.rsplit("/", 1)) for word in sentence.split()] for sentence in SENTENCES]
+WORDS = [[word for word, _ in row] for row in ROWS]
+TAGS = [[tag for _, tag in row] for row in ROWS]
+NUMBERS = range(len(ROWS))
+
+
+def blocks(line_of, before=lambda sentence: "") -> str:
+    """A block of lines for each sentence: line_of(number of the sentence, of the word from 1, word, tag)."""
+    return "".join(
+        before(number) + "".join(line_of(number, i, *pair) + "\n" for i, pair in enumerate(row, 1)) + "\n"
+        for number, row in enumerate(ROWS)
+    )
+
+
+def objects(object_of) -> str:
+    return "".join(json.dumps(object_of(n), ensure_ascii=False) + "\n" for n in NUMBERS)
+
+
+def conll_2003(number: int) -> dict:
+    others = dict.fromkeys(("pos_tags", "chunk_tags"), [7] * len(WORDS[number]))
+    return {"id": str(number), "tokens": WORDS[number], **others, "ner_tags": TAGS[number]}
+
+
+OFFICIAL = "".join(f"{chr(2).join(words)}\t{chr(2).join(tags)}\n" for words, tags in zip(WORDS, TAGS))
+COMMENTS = "# sent_id = {0}\n# text = a text\n"
+# What is not tried elsewhere: name of the file -> content, and --columns where the file does not say them.
+FORMS = {
+    "conll.conll": (blocks(lambda n, i, word, tag: f"{word} X Y {tag}"), None),
+    "numbered.iob2": (
+        blocks(
+            lambda n, i, word, tag: f"{i}\t{word}\t{tag}\t-\tannotator",
+            lambda n: "# newdoc id = a\n# newpar\n" * (n == 0) + COMMENTS.format(n),
+        ),
+        "2,3",
+    ),
+    "named.conllup": (
+        "# global.columns = ID FORM UNER:TAG\n"
+        + blocks(lambda n, i, word, tag: f"{i}\t{word}\t{tag}", lambda n: COMMENTS.format(n)),
+        "FORM,UNER:TAG",
+    ),
+    "words_last.conllup": (
+        "# global.columns = NER:TAG FORM\n" + blocks(lambda n, i, word, tag: f"{tag}\t{word}"),
+        "FORM,NER:TAG",
+    ),
+    "germeval.tsv": (
+        blocks(
+            lambda n, i, word, tag: f"{i}\t{word}\t{tag}\tO",
+            lambda n: "#\thttp://de.wikipedia.org/wiki/Bonn [2009-10-17]\n",
+        ),
+        "2,3",
+    ),
+    "tokens.jsonl": (objects(lambda n: {"tokens": WORDS[n], "ner_tags": TAGS[n]}), None),
+    "words.json": (objects(lambda n: {"words": WORDS[n], "ner": TAGS[n]}), None),
+    "list.json": (json.dumps([{"tags": TAGS[n], "tokens": WORDS[n]} for n in NUMBERS], indent=1), None),
+    "conll2003.jsonl": (objects(conll_2003), None),
+    "own.jsonl": (objects(lambda n: {"mots": WORDS[n], "tags": TAGS[n], "types": TAGS[n]}), "mots,types"),
+    "official.tsv": ("text_a\tlabel\n" + OFFICIAL, None),
+    "msra.tsv": (OFFICIAL, None),
+}
+
+
+def read(path: Path, **options) -> list[list[tuple[str, str]]]:
+    sentences = read_words(path, options=TableOptions(**options))
+    return [list(zip(sentence.words, sentence.tags, strict=True)) for sentence in sentences]
+
+
+def write(path: Path, content: str) -> Path:
+    path.write_text(content, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_words_and_tags(tmp_path, name):
+    """Also of a packed file, and `fit` knows it; where its columns have to be named, that is asked."""
+    content, columns = FORMS[name]
+    path = write(tmp_path / name, content)
+    assert read(path, columns=columns) == ROWS
+    packed = tmp_path / f"{name}.gz"
+    packed.write_bytes(gzip.compress(content.encode()))
+    assert read(packed, columns=columns) == ROWS
+    if columns is None:
+        assert holds_tags(path) and holds_tags(packed)
+    else:
+        message = error_of(read, path)
+        assert message.startswith(f"{path}, line ") and "--columns" in message
+
+
+def test_conll_u(tmp_path):
+    """By the names of its ten columns. Of words in one, and unwritten ones, those of the tree are read."""
+    lines = [
+        "# text = Im Haus",
+        "1-2\tIm\t_\t_\t_\t_\t_\t_\t_\t_",
+        "1\tIn\tin\tADP\tAPPR\t_\t3\tcase\t_\t_",
+        "2\tdem\tder\tDET\tART\t_\t3\tdet\t_\t_",
+        "3\tHaus\tHaus\tNOUN\tNN\t_\t0\troot\t_\t_",
+        "3.1\tist\tsein\tAUX\t_\t_\t_\t_\t_\t_",
+        "",
+    ]
+    path = write(tmp_path / "dev.conllu", "\n".join(lines * 3))
+    assert read(path) == [[("In", "ADP"), ("dem", "DET"), ("Haus", "NOUN")]] * 3
+    other = read(path, columns="LEMMA,XPOS")
+    assert other == [[("in", "APPR"), ("der", "ART"), ("Haus", "NN")]] * 3
+    assert "dev.conllu, line 2: " in error_of(read, path, columns="WORD,XPOS")
+
+
+# Name -> content.
+ASKED = {
+    "an index": blocks(lambda n, i, word, tag: f"{100 * n + i}\t{word}\t{tag}"),
+    "ids of sentences": blocks(lambda n, i, word, tag: f"doc-{n}\t{word}\t{tag}"),
+    "numbers of sentences": blocks(lambda n, i, word, tag: f"{n}\t{word}\t{tag}"),
+    "two tags": blocks(lambda n, i, word, tag: f"{i}\t{word}\t{tag}\t{'B-X' if n else 'O'}"),
+}
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_which_column_has_the_words_is_asked(tmp_path, name):
+    path = write(tmp_path / "a.tsv", ASKED[name])
+    message = error_of(read, path)
+    assert message.startswith(f"{path}, line 1: ") and "--columns" in message
+    assert read(path, columns="2,3") == ROWS
+
+
+def test_spans_become_words_by_the_lines_of_the_page(tmp_path, monkeypatch, capsys):
+    """Those of doccano, of which one ends within a word, as its export has them."""
+    monkeypatch.chdir(tmp_path)
+    programs = re.findall(r"```python\n(.*?)```", (ROOT / "docs/data.md").read_text(), re.DOTALL)
+    (program,) = [program for program in programs if "doccano" in program]
+    spans = [[0, 10, "PER"], [19, 24, "LOC"]]
+    row = {"id": 1, "text": "Maria Peck fuhr zu Köln-Süd.", "label": spans, "Comments": []}
+    write(Path("doccano.jsonl"), json.dumps(row))
+    exec(program, {})
+    path = write(tmp_path / "words.jsonl", capsys.readouterr().out)
+    tags = ["B-PER", "I-PER", "O", "O", "B-LOC", "I-LOC", "O", "O"]
+    assert read(path) == [list(zip(["Maria", "Peck", "fuhr", "zu", "Köln", "-", "Süd", "."], tags))]
+
+
+# Name of a file -> what another tool writes.
+TASK = {"type": "choices", "value": {"choices": ["good"]}, "from_name": "mood", "to_name": "text"}
+EXPORTS = {
+    "label-studio.json": [{"id": 1, "annotations": [{"id": 2, "result": [TASK]}], "data": {"text": "a b"}}],
+    "doccano.jsonl": {"id": 7, "text": "a b", "label": ["good"], "Comments": []},
+    "llama-index.json": {
+        "queries": {"q": "a b"},
+        "corpus": {"x": "c", "y": "d"},
+        "relevant_docs": {"q": ["x", "y"]},
+        "mode": "text",
+    },
+    "prodigy.jsonl": {"text": "a b", "_task_hash": 3, "accept": ["good"], "answer": "accept"},
+}
+
+
+@pytest.mark.skipif(shutil.which("jq") is None, reason="jq is not installed")
+@pytest.mark.parametrize("name", EXPORTS)
+def test_what_other_tools_write_by_the_lines_of_the_page(tmp_path, name):
+    write(tmp_path / name, json.dumps(EXPORTS[name]))
+    (line,) = re.findall(rf"^jq .*{re.escape(name)} .*$", (ROOT / "docs/data.md").read_text(), re.MULTILINE)
+    subprocess.run(["sh", "-c", line], cwd=tmp_path, check=True)
+    if name == "llama-index.json":
+        assert error_of(PairRows, tmp_path / name).startswith(f"{tmp_path / name}, line 1: LlamaIndex")
+        assert list(PairRows(tmp_path / "pairs.jsonl")) == [["a b", "c"], ["a b", "d"]]
+    else:
+        (row,) = read_labelled(tmp_path / "labels.jsonl", LabelOptions()).rows
+        assert (row.texts, row.label) == (["a b"], "good")
+
+
+def test_tags_are_not_added_to_the_lines_of_a_list(tmp_path):
+    """One line may have several of its objects."""
+    path = write(tmp_path / "list.json", FORMS["list.json"][0])
+    assert error_of(TaggedFile, path, {}, TableOptions()).startswith(f"{path}, line 1: ")
+
+
+def test_a_file_without_ends_of_sentences(tmp_path, caplog):
+    path = write(tmp_path / "a.txt", "Das O\nWort O\n" * 300 + "\nBonn B-LOC\n")
+    read(path)
+    assert f"{path}, line 1: 600 words" in caplog.text
+
+
+def test_that_a_file_is_not_in_utf_8_is_said_once(tmp_path, caplog):
+    """With its first such words; `label` reads the lines once more. Another encoding can be given."""
+    path = tmp_path / "a.conll"
+    path.write_bytes("In O\n\nİzmir\tB-LOC\nkışın\tO\n\n".encode("cp1254"))
+    assert read(path)[1][0] == ("Ýzmir", "B-LOC")
+    assert lines_of(path, TableOptions())[2] == "Ýzmir\tB-LOC"
+    (said,) = caplog.messages
+    assert said.startswith(f"{path}, line 3: ") and "Ýzmir, kýþýn;" in said and "--encoding" in said
+    caplog.clear()
+    assert read(path, encoding="cp1254")[1] == [("İzmir", "B-LOC"), ("kışın", "O")]
+    assert not caplog.messages
+
+
+def test_all_faults_at_once(tmp_path):
+    """Lines of another width, and tags of none. --on_error skip leaves out their sentences."""
+    good, _ = FORMS["conll.conll"]
+    path = write(tmp_path / "a.txt", f"a O\n\n{good.replace(' X Y ', ' ')}b\nc O\n\nd X O\n")
+    message = error_of(read, path)
+    bad = good.count("\n") + 3
+    assert f"{path}, line {bad}: " in message and f"line {bad + 3}: " in message
+    assert read(path, on_error="skip") == [[("a", "O")], *ROWS]
+    path = write(tmp_path / "a.txt", f"{good.replace(' X Y ', ' ')}b X\n\nc Y\n")
+    message = error_of(read, path)
+    assert f"{path}, line {bad - 2}: " in message and f"line {bad}: " in message
+    assert read(path, on_error="skip") == ROWS
+
+
+@pytest.mark.parametrize(
+    ("words", "tags", "what"),
+    [
+        (["a", "b"], ["O"], "2 words, but 1 tags"),
+        (["a", ""], ["O", "O"], "word 2 of 2"),
+        (["a", "b"], ["O", ""], "word 2 of 2"),
+        (["a", "b"], [0, 3], "the tag 0 is no text"),  # as Hugging Face's data sets have them
+        (["a", 3], ["O", "O"], ""),
+        ("a b", ["O", "O"], ""),
+        (["a", "b"], {"a": "O"}, ""),
+    ],
+)
+def test_words_and_tags_that_do_not_fit(tmp_path, words, tags, what):
+    """In JSON lines and, but for what is no text, in the official form, where a blank line counts as one."""
+    good = {"tokens": ["Bonn", "\xa0"], "ner_tags": ["B-LOC", "O"]}
+    lines = [json.dumps(good), json.dumps({"tokens": words, "ner_tags": tags})]
+    path = write(tmp_path / "a.jsonl", "\n".join(lines))
+    assert f"{path}, line 2: {what}" in error_of(read, path)
+    assert read(path, on_error="skip") == [[("Bonn", "B-LOC"), ("\xa0", "O")]]
+    if all(isinstance(text, str) for text in (*words, *tags)) and isinstance(words, list):
+        rows = [
+            ["text_a", "label"],
+            ["in\x02Bonn", "O\x02B-LOC"],
+            [],
+            ["\x02".join(words), "\x02".join(tags)],
+        ]
+        path = write(tmp_path / "a.tsv", "\n".join(map("\t".join, rows)))
+        assert f"{path}, line 4: {what}" in error_of(read, path)
+        assert read(path, on_error="skip") == [[("in", "O"), ("Bonn", "B-LOC")]]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "line"),
+    [
+        ("a.tsv", "text_a\nin\x02Bonn\n", 1),
+        ("a.tsv", "in\tO\nin\x02Bonn\tO\x02B-LOC\n", 1),
+        ("a.jsonl", '["Maria", "B-PER"]\n["fuhr", "O"]\n', 1),
+        ("a.jsonl", '{"text": "Bonn liegt", "spans": [{"start": 0, "end": 4, "label": "LOC"}]}\n', 1),
+        ("a.jsonl", '{"tokens": ["a"], "words": ["a"], "tags": ["O"]}\n', 1),
+        ("a.jsonl", '{"tokens": ["a"], "tags": ["O"], "ner": ["O"]}\n', 1),
+        ("a.jsonl", '{"tokens": ["a"], "pos_tags": ["X"]}\n', 1),
+    ],
+)
+def test_what_is_refused(tmp_path, name, content, line):
+    """No tags; a first line that may be a header; lists; spans; two columns, or none, for one part."""
+    path = write(tmp_path / name, content)
+    assert error_of(read, path).startswith(f"{path}, line {line}: ")

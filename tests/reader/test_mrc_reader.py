@@ -1,0 +1,355 @@
+"""SQuAD v1.1 JSON, windows on contexts, exact character spans, and the inputs made of them."""
+
+import json
+import pickle
+
+import numpy as np
+import pytest
+
+from ernie_m.reader.batching import Batches
+from ernie_m.reader.files.squad import read_squad
+from ernie_m.reader.mrc_reader import (
+    NO_ANSWER,
+    ContextPart,
+    Cut,
+    EncodeInOrder,
+    EncodeWindows,
+    cut_windows,
+    encode_for_answers,
+    find_tokens,
+    make_official_windows,
+    make_windows,
+    read_windows,
+)
+from tests.launching import error_of
+from tests.reader.conftest import SENTENCES
+
+WHOLE = Cut(max_seq_len=512, max_query_length=64, doc_stride=128)  # no context is cut
+SMALL = Cut(max_seq_len=30, max_query_length=8, doc_stride=7)
+
+TEXT = "Anna lives in Rome. Bela, who knows her, lives in Oslo."
+
+
+def answer(text: str = "Rome", start: int = 14) -> dict:
+    """An answer in the form of SQuAD, by default the right one to `qa`'s question."""
+    return {"text": text, "answer_start": start}
+
+
+def qa(id_: str = "1", answers: list | None = None, question: str = "Where does Anna live?") -> dict:
+    """A question in the form of SQuAD."""
+    return {"id": id_, "question": question, "answers": [answer()] if answers is None else answers}
+
+
+def article(*qas: dict, context: str = TEXT) -> dict:
+    """An article in the form of SQuAD, with one paragraph."""
+    return {"title": "t", "paragraphs": [{"context": context, "qas": list(qas)}]}
+
+
+@pytest.fixture
+def write(tmp_path):
+    """write(content) -> the path of a SQuAD file.
+
+    The content is {context: [(id, question, answer)]}, a list of articles, or the text of the whole file. An
+    answer that the context does not have is put at -1.
+    """
+
+    def write(content):
+        articles = content
+        if isinstance(content, dict):
+            articles = []
+            for context, questions in content.items():
+                qas = []
+                for id_, question, answer_text in questions:
+                    qas.append(qa(id_, [answer(answer_text, context.find(answer_text))], question))
+                articles.append(article(*qas, context=context))
+        path = tmp_path / "questions.json"
+        text_of_file = content if isinstance(content, str) else json.dumps({"data": articles})
+        path.write_text(text_of_file, encoding="utf-8")
+        return path
+
+    return write
+
+
+def test_contexts_and_questions_of_a_file(write, caplog):
+    """The first of question 2's answers is not at its offset; question 4 has only a blank answer."""
+    articles = [
+        article(qa("1"), qa("2", [answer("Oslo", 49), answer("Oslo", 50), answer("Oslo.", 50)])),
+        article(qa(3, [answer("Ｒome", 3)]), qa("4", [answer(" ", 2)]), context="In Ｒome."),
+    ]
+    file = read_squad(write(articles), "dev")
+    assert file.contexts == [TEXT, "In Ｒome."]
+    first, second, third, fourth = file.questions
+    # (id, question, number of the context, answers, characters of the first answer)
+    assert first == ("1", "Where does Anna live?", 0, ("Rome",), (14, 18))
+    assert (second.context, second.answers, second.span) == (0, ("Oslo", "Oslo", "Oslo."), (50, 54))
+    assert (third.id, third.context, third.span) == ("3", 1, (3, 7))
+    assert fourth.span is None
+    (record,) = caplog.records
+    assert "not at their offset" in record.message and ": 2; the first: data[0].para" in record.message
+    assert "qas[1].answers[0]: 'Oslo' at 49, where the context has ' Osl'" in record.message
+
+
+def test_files_to_predict_and_to_train_on_may_be_less_strict(write):
+    """A file to be predicted has no answers; a training file may repeat ids."""
+    (question,) = read_squad(write([article({"id": 7, "question": "Who?"})]), "test").questions
+    assert (question.id, question.answers, question.span) == ("7", (), None)
+    assert len(read_squad(write([article(qa("1"), qa("1"))]), "train").questions) == 2
+
+
+@pytest.mark.parametrize("purpose", ["train", "dev"])
+def test_an_answer_without_an_offset_is_looked_for(write, caplog, purpose):
+    """It is found if it is there once. "Lima" and " " are not, and "lives" and "in" are there twice."""
+    answers = {
+        "1": [{"text": "Rome"}],
+        "2": [answer("Oslo", -1)],
+        "3": {"text": ["Bela", "Lima"]},
+        "4": [{"text": "Lima", "answer_start": None}, answer(" ", -1)],
+    }
+    path = write([article(*(qa(id_, answers_of_id) for id_, answers_of_id in answers.items()))])
+    with caplog.at_level("INFO"):
+        spans = [question.span for question in read_squad(path, purpose).questions]
+    assert spans == [(14, 18), (50, 54), (20, 24), None]
+    found, misplaced = caplog.messages
+    assert found == f"{path}: answers without answer_start that are in the context once: 3"
+    assert misplaced.startswith(f"{path}: answers that are not at their offset") and ": 3; " in misplaced
+    unclear = [qa("5", [{"text": "lives"}]), qa("6", [answer("in", -1), {"text": "in"}])]
+    assert "more than once: 5, 6;" in error_of(read_squad, write([article(*unclear, qa("7"))]), purpose)
+
+
+@pytest.mark.parametrize("purpose", ["train", "dev"])
+def test_questions_without_an_answer_are_left_out(write, caplog, purpose):
+    """As SQuAD v2 says it; and an empty list alone, as what is made of it often has."""
+    impossible = {**qa("2", []), "is_impossible": True, "plausible_answers": [answer()]}
+    path = write([article({**qa("1"), "is_impossible": False}, impossible, qa("3", []))])
+    (question,) = read_squad(path, purpose).questions
+    assert question.id == "1"
+    assert f"{path}: 2 of 3 questions are left out" in caplog.text
+    assert len(read_squad(path, "test").questions) == 3
+
+
+def test_answers_of_hugging_face(write):
+    """An object of lists for each question; rows in "data"; and a row on each line, of which one has none."""
+    answers = {"text": ["Rome", "Rome."], "answer_start": [14, 14]}
+    (question,) = read_squad(write([article(qa("1") | {"answers": answers})]), "dev").questions
+    assert (question.answers, question.span) == (("Rome", "Rome."), (14, 18))
+    row = {"id": "7", "context": TEXT, "question": "Where?", "answers": answers}
+    none = {**row, "id": "8", "answers": {"text": [], "answer_start": []}}
+    for path in (write([row]), write("\n".join([json.dumps(row), json.dumps(none)]))):
+        file = read_squad(path, "dev")
+        assert [question.id for question in file.questions] == ["7"]
+        assert file.contexts[file.questions[0].context] == TEXT and file.questions[0].span == (14, 18)
+    path = write("\n".join([json.dumps(row), "{"]))
+    assert error_of(read_squad, path).startswith(f"{path}, line 2: not JSON")
+    uneven = qa("1") | {"answers": {"text": ["Rome"], "answer_start": []}}
+    assert "data[0].paragraphs[0].qas[0].answers: 1 texts" in error_of(read_squad, write([article(uneven)]))
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        ("", "the file is empty"),
+        ('{"data":\n [}', "line 2, column 3: not JSON"),
+        ('["data"]', "data: "),
+        ([], "no question in it"),
+        (["x"], "data[0].paragraphs: "),
+        ([article(), {"paragraphs": [{"qas": []}]}], "data[1].paragraphs[0].context: "),
+        ([article({"question": "x", "answers": [answer()]})], "data[0].paragraphs[0].qas[0].id: "),
+        ([article(qa(True))], "qas[0].id: "),
+        ([article(qa(), context="half \ud83d")], "data[0].paragraphs[0].context: "),
+        ([article(qa(answers=[]))], "no question with an answer"),
+        ([article(qa() | {"answers": None})], "qas[0].answers: "),
+        ([article(qa(answers=[answer(start="14")]))], "[0].answer_start: "),
+        ([article(qa("1")), article(qa("1"))], "data[1].paragraphs[0].qas[0].id: '1' occurs twice"),
+    ],
+)
+def test_faults_are_one_line_with_their_place(write, tmp_path, content, expected):
+    line = error_of(read_squad, write(content), "dev")
+    assert line.startswith(f"{tmp_path / 'questions.json'}") and expected in line
+
+
+def test_windows_by_hand():
+    """A window is (start, end, answers_from, answers_to), in tokens.
+
+    It has the tokens from start to end - 1, and its answers begin at the tokens from answers_from to
+    answers_to - 1.
+    """
+    assert cut_windows(0, room=10, stride=4) == []
+    assert cut_windows(10, room=10, stride=4) == [(0, 10, 0, 10)]
+    # The overlap, tokens 4 to 9, is divided in its middle, 7.
+    assert cut_windows(12, room=10, stride=4) == [(0, 10, 0, 7), (4, 12, 7, 12)]
+    # The overlaps, tokens 4 to 9 and 8 to 13, are divided at 7 and 11.
+    assert cut_windows(15, room=10, stride=4) == [(0, 10, 0, 7), (4, 14, 7, 11), (8, 15, 11, 15)]
+    # A stride that is longer than a window loses no token.
+    assert cut_windows(20, room=8, stride=128) == [(0, 8, 0, 8), (8, 16, 8, 16), (16, 20, 16, 20)]
+
+
+@pytest.mark.parametrize("room, stride", [(7, 1), (7, 3), (10, 7), (10, 10), (5, 9)])
+def test_an_answer_that_begins_at_a_token_is_of_one_window(room, stride):
+    """Of all windows with the token, it is the one that has the most text on both sides."""
+
+    def margin(token: int, window: ContextPart) -> int:
+        """How many tokens the window has at least on both sides."""
+        return min(token - window.start, window.end - 1 - token)
+
+    for length in range(1, 60):
+        windows = cut_windows(length, room, stride)
+        starts = [token for window in windows for token in range(window.answers_from, window.answers_to)]
+        assert starts == list(range(length))
+        for window in windows:
+            assert window.start <= window.answers_from <= window.answers_to <= window.end
+            assert window.end <= window.start + room
+            for token in range(window.answers_from, window.answers_to):
+                if not room <= token < length - room:
+                    continue  # near an end of the context, which has no text on that side
+                margins = [margin(token, part) for part in windows if part.start <= token < part.end]
+                assert margin(token, window) == max(margins)
+
+
+@pytest.mark.parametrize("split_han", [True, False])
+@pytest.mark.parametrize(
+    "text", [*SENTENCES, "“他说”，２０２５年\u200b的 ½ 书　ｏｋ\ufeff \n㍿　　end \u200b", "", " \u200b "]
+)
+def test_spans_cover_the_source(tokenizer, text, split_han):
+    """Starts and ends ascend, and the spans cover all that is visible. A Han character begins a token."""
+    ids, spans = encode_for_answers(tokenizer, text, split_han)
+    assert len(ids) == len(spans) and (split_han or ids == tokenizer.encode(text))
+    for places in zip(*spans):
+        assert list(places) == sorted(places)
+    covered = {place for start, end in spans for place in range(start, end)}
+    token_starts = {start for start, end in spans if start < end}
+    for place, character in enumerate(text):
+        assert place in covered or character.isspace() or character in "\u200b\ufeff"
+        assert place in token_starts or not (split_han and "\u4e00" <= character <= "\u9fff")
+
+
+def test_find_tokens():
+    """First and last token of characters. Token 1 is a space alone; 3 and 4 have the same characters."""
+    spans = np.asarray([(0, 3), (4, 4), (4, 6), (6, 9), (6, 9), (10, 12)], np.int32)
+    text = "abc defgh ij"
+    assert find_tokens(spans, text, (0, 3)) == (0, 0)
+    assert find_tokens(spans, text, (3, 6)) == (2, 2)  # white space at its ends is no part of an answer
+    assert find_tokens(spans, text, (5, 7)) == (2, 4)  # inside of tokens: all of them
+    assert find_tokens(spans, text, (10, 12)) == (5, 5)
+    assert find_tokens(spans, text, (3, 4)) is None
+    assert find_tokens(spans[:2], "abc  ", (0, 5)) == (0, 0)  # nor is a token of it
+
+
+def test_answers_in_windows(write, tokenizer):
+    """Each window with the whole answer has it; the tokens there are those of the text of the answer."""
+    context = " ".join(SENTENCES[:3])
+    answers = ["brown fox", "1,000 people", "été", "über den", "Fuchs springt über den faulen Hund"]
+    questions = [(str(number), "Who? " * 20, text) for number, text in enumerate(answers)]
+    data = read_windows(write({context: questions}), "dev", tokenizer, SMALL)
+    windows_of_one = len(data.of_question(0))
+    assert windows_of_one > 5 and len(data) == len(questions) * windows_of_one
+    for number, text in enumerate(answers):
+        windows = [data[index] for index in data.of_question(number)]
+        for window in windows:
+            assert len(window.question_ids) == SMALL.max_query_length
+            length = len(window.question_ids) + len(window.context_ids) + 3
+            assert length <= SMALL.max_seq_len
+        start = context.index(text)
+        spans = data.spans[0]  # of the only context
+        first, last = find_tokens(spans, context, (start, start + len(text)))
+        for window in windows:
+            end = window.start + len(window.context_ids)
+            has_answer = window.start <= first and last < end
+            assert window.answer == ((first, last) if has_answer else (NO_ANSWER, NO_ANSWER))
+        covered = context[spans[first, 0] : spans[last, 1]]
+        assert text in covered and len(covered.split()) == len(text.split())  # no word more
+
+
+def test_training_windows_without_the_answer_are_left_out(write, tokenizer, caplog):
+    caplog.set_level("INFO")
+    context = " ".join(SENTENCES[:3])
+    questions = [("1", "Who?", "quick brown fox"), ("2", "Who?", "absent")]
+    path = write({context: questions, " ": [("3", "Who?", "x")]})
+    data = read_windows(path, "train", tokenizer, SMALL)
+    assert len(data) >= 1 and all(window.answer[0] != NO_ANSWER for window in data)
+    line = f"3 questions on 2 texts, {len(data)} windows, {len(data)} of them with the answer"
+    assert line in caplog.text
+    everything = make_windows(read_squad(path, "train"), tokenizer, SMALL)
+    assert len(everything) == len(read_windows(path, "dev", tokenizer, SMALL)) > 10
+    assert len(everything.of_question(2)) == 0  # an empty context
+    assert "so there is nothing to do with it" in error_of(
+        read_windows, write({context: [("1", "Who?", "absent")]}), "train", tokenizer, SMALL
+    )
+    path = write({"": [("1", "Who?", "")]})
+    assert f"{path}: " in error_of(read_windows, path, "test", tokenizer, SMALL)
+
+
+def test_a_question_leaves_room_for_the_context(write, tokenizer):
+    """Of 67 tokens a question of 64 and 3 special tokens leave none for a context, and of 68 one."""
+    assert "--max_query_length 64" in error_of(Cut, max_seq_len=67, max_query_length=64, doc_stride=128)
+    path = write({"quick fox": [("1", "Who? " * 99, "fox")]})
+    cut = Cut(max_seq_len=68, max_query_length=64, doc_stride=128)
+    data = read_windows(path, "dev", tokenizer, cut)
+    assert [len(window.context_ids) for window in data] == [1] * len(tokenizer.encode("quick fox"))
+
+
+def test_the_rows_of_a_batch(write, tokenizer):
+    """A batch of all windows in reverse order: each row has its own ids and places."""
+    context = SENTENCES[0]
+    path = write({context: [("1", "Who jumps?", "brown fox"), ("2", "How many?", "1,000 people")]})
+    data = read_windows(path, "dev", tokenizer, SMALL)
+    encode = EncodeWindows(tokenizer, SMALL)
+    features = encode(list(data))
+    reverse = np.arange(len(data))[::-1]
+    batch = encode.collate([features[number] for number in reverse], reverse, count=77)
+    assert batch.count == 77 and batch.indices.tolist() == reverse.tolist()
+    assert encode.count(features) == len(data)
+    for row, number in enumerate(reverse):
+        window = data[number]
+        ids = batch.input_ids[row].tolist()
+        expected = [tokenizer.cls_id, *window.question_ids.tolist(), tokenizer.sep_id]  # one separator
+        expected += [*window.context_ids.tolist(), tokenizer.sep_id]
+        assert ids == expected + [tokenizer.pad_id] * (batch.input_ids.shape[1] - len(expected))
+        assert ids[batch.ends[row]] == tokenizer.sep_id and batch.ends[row] == len(expected) - 1
+        assert tuple(batch.start_ranges[row] + batch.shift[row]) == window.start_range
+        if window.answer[0] == NO_ANSWER:
+            assert batch.answers[row].tolist() == [NO_ANSWER, NO_ANSWER]
+        else:
+            assert tuple(batch.answers[row] + batch.shift[row]) == window.answer
+    # Some windows do not have the answer, and some do.
+    assert {NO_ANSWER} < set(batch.answers[:, 0].tolist())
+
+
+def test_the_official_order_and_targets(write, tokenizer):
+    """The inputs of `EncodeWindows`, but in the order of the file, and with (0, 0) where no answer is."""
+    questions = {}
+    for number, text in enumerate(SENTENCES):
+        words = text.split()
+        if len(words) > 2:
+            questions[text] = [(str(number), "Who?", words[1])]
+    data = read_windows(write(questions), "train", tokenizer, SMALL, make_official_windows)
+    batches = Batches(data, EncodeInOrder(tokenizer, SMALL), 4, shuffle=False)
+    plain = EncodeWindows(tokenizer, SMALL)
+    order = []
+    windows_without_answer = 0
+    for step in batches.stream():
+        (batch,) = step.micro_batches
+        order += batch.indices.tolist()
+        features = plain([data[number] for number in batch.indices])
+        expected = plain.collate(features, batch.indices, batch.count)
+        assert np.array_equal(batch.input_ids, expected.input_ids)
+        assert np.array_equal(batch.ends, expected.ends)
+        is_absent = expected.answers == NO_ANSWER
+        assert np.array_equal(batch.answers, np.where(is_absent, 0, expected.answers))
+        windows_without_answer += is_absent[:, 0].sum()
+    assert order == list(range(len(data)))
+    assert windows_without_answer
+
+
+def test_a_worker_gets_ids_alone(write, tokenizer):
+    """The reader process needs neither the texts nor the tokenizer."""
+    questions = {}
+    for number, text in enumerate(SENTENCES):
+        questions[text] = [(str(number), "Who?", text.split()[0])]
+    path = write(questions)
+    data = read_windows(path, "dev", tokenizer, WHOLE)
+    in_worker = pickle.loads(pickle.dumps(data))
+    assert in_worker.file is None and in_worker.spans is None
+    for window, sent in zip(data, in_worker, strict=True):
+        for value, sent_value in zip(window, sent, strict=True):
+            assert np.array_equal(value, sent_value)
+    assert len(pickle.dumps(EncodeWindows(tokenizer, SMALL))) < 1000  # three ids, not the vocabulary

@@ -1,0 +1,33 @@
+"""The tags of a tagger that others have trained: which scheme they are of, and what is not known."""
+
+import pytest
+
+from ernie_m.reader.tag_schemes import entity_tags
+
+
+@pytest.mark.parametrize(
+    "labels, tags",
+    [
+        (["O", "B-PER", "I-PER"], ["O", "B-PER", "I-PER"]),
+        (["O", "b-per", "i-per"], ["O", "B-per", "I-per"]),
+        (["B-LOC", "I-LOC", "L-LOC", "U-LOC", "O"], ["B-LOC", "I-LOC", "E-LOC", "S-LOC", "O"]),
+        (["O", "B_ORG", "M_ORG", "E_ORG", "S_ORG"], ["O", "B-ORG", "I-ORG", "E-ORG", "S-ORG"]),
+        (["O", "B-ORG", "M-ORG", "E-ORG", "W-ORG"], ["O", "B-ORG", "I-ORG", "E-ORG", "S-ORG"]),
+        (["O", "PER", "ORG"], ["O", "I-PER", "I-ORG"]),  # IO
+        (["PER-B", "PER-I", "ORG_B", "O"], ["B-PER", "I-PER", "B-ORG", "O"]),
+        (["B-PER", "I-PER"], ["B-PER", "I-PER"]),
+    ],
+)
+def test_known_schemes(labels, tags):
+    assert entity_tags(labels) == dict(zip(labels, tags))
+
+
+@pytest.mark.parametrize("labels", [["NOUN", "VERB", "X"], ["0", "1"], [], ["i-adj", "na-adj", "noun"]])
+def test_labels_that_mark_no_entities(labels):
+    assert entity_tags(labels) == {}
+
+
+def test_labels_of_no_scheme_are_named():
+    """By those who ask: they are left out."""
+    labels = ["O", "B-PER", "I-PER", "X", "[CLS]"]
+    assert {*labels} - entity_tags(labels).keys() == {"X", "[CLS]"}

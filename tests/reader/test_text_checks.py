@@ -1,0 +1,190 @@
+"""Text that may be none is refused where it is trained on, and said elsewhere; other scripts are said."""
+
+import gzip
+from dataclasses import replace
+
+import pytest
+
+from ernie_m.data.train_vocab import VocabOptions
+from ernie_m.inference.mine_pairs import MiningOptions, mine_pairs
+from ernie_m.pretrain.build_corpus.build_args import TextOptions
+from ernie_m.pretrain.build_corpus.source_files import resolve
+from ernie_m.pretrain.build_corpus.text_units import look_at_sources
+from ernie_m.reader.files.aligned_lines import Sentences
+from ernie_m.reader.files.pairs import PairRows
+from ernie_m.reader.files.table_options import TableOptions
+from ernie_m.utils.args import deciding_options
+from tests.launching import error_of
+from tests.toys import sentences
+
+TEXTS = list(dict.fromkeys(sentences(60, seed=3)))[:30]
+OTHERS = [f"{text} kani" for text in TEXTS]
+RUSSIAN = [
+    "Собака спит у двери.",
+    "Мы читаем книгу.",
+    "Сегодня идёт дождь.",
+    "Где живёт кот?",
+    "Он ушёл домой.",
+]
+ENGLISH = [
+    "A dog sleeps at the door.",
+    "We read a book.",
+    "It rains today.",
+    "Where is the cat?",
+    "He went home.",
+]
+
+# What stands in a file -> its lines, and the number of the line that is named.
+ODD = {
+    "numbers": ([f"{7 * n}\t{text}" for n, text in enumerate(TEXTS)], 1),
+    "ids of BUCC": ([f"de-{n * n + 10**8:09}\t{text}" for n, text in enumerate(TEXTS)], 1),
+    "ids of Kaldi": ([f"1089-{n // 9}-{n:04} {text}" for n, text in enumerate(TEXTS)], 1),
+    "numbered": ([f"{n}. {text}" for n, text in enumerate(TEXTS, 1)], 1),
+    "fastText": ([f"__label__{('en', 'de')[n % 2]} {text}" for n, text in enumerate(TEXTS)], 1),
+    "a tag of the language": ([f"<2de> {text}" for text in TEXTS], 1),
+    "mBART": ([f"en_XX {text}" for text in TEXTS], 1),
+    "a name": ([f"English: {text}" for text in TEXTS], 1),
+    "subword-nmt": ([text[:2] + "@@ " + text[2:] for text in TEXTS], 1),
+    "spm_encode": (["▁" + text.replace(" ", " ▁") for text in TEXTS], 1),
+    "columns": ([f"{text}\t{text}" for text in TEXTS], 1),
+    "HTML": ([text if n % 3 == 0 else f"{text}<br/>" for n, text in enumerate(TEXTS)], 2),
+    "cells in quotation marks": ([f'"{text} ""{text}"""' for text in TEXTS], 1),
+    "entities": ([f"{text} &amp; {text}" for text in TEXTS], 1),
+    "WikiExtractor": ([TEXTS[0], '<doc id="1" url="x" title="y">', *TEXTS, "</doc>", '<doc id="2">'], 2),
+    "ids of pieces": (
+        [TEXTS[0], *(f"1 {n} 96 2;0 0 0 0;0 1 2 3;-1 0 1 -1;{n % 2}" for n in range(7, 37))],
+        2,
+    ),
+    "subtitles": (
+        [f"00:00:0{n},000 --> 00:00:0{n},900" if n < 9 and n % 3 else TEXTS[n] for n in range(30)],
+        2,
+    ),
+}
+EVEN = {
+    "text": TEXTS,
+    "years": [f"{1900 + 3 * n} {text}" for n, text in enumerate(TEXTS)],
+    "some numbers": [f"{n}; 2.5" if n % 3 == 0 else text for n, text in enumerate(TEXTS)],
+    "a word with a digit": [f"COVID-19 {text}" if n % 2 else text for n, text in enumerate(TEXTS)],
+    "some HTML": [f"<b>{text}</b>" if n % 15 == 0 else text for n, text in enumerate(TEXTS)],
+    "some notes": [f"[{n}] {text}" if n % 3 == 0 else text for n, text in enumerate(TEXTS)],
+}
+
+
+def look_at(mono=None, parallel=None, **options):
+    look_at_sources(resolve(mono or {}, parallel or {}), TextOptions(**options))
+
+
+def write(path, lines):
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_text_is_refused_for_corpora_and_said_elsewhere(tmp_path, caplog, name):
+    lines, number = ODD[name]
+    path = write(tmp_path / "a.txt", lines)
+    message = error_of(look_at, {"en": str(path)})
+    assert message.startswith(f"{path}, line {number}: ") and "--text_as_it_stands true" in message
+    look_at({"en": str(path)}, text_as_it_stands=True)
+    caplog.clear()
+    assert Sentences(path).texts() == lines
+    (said,) = caplog.messages
+    assert said.startswith(f"{path}, line {number}: ")
+
+
+def test_odd_text_behind_the_beginning(tmp_path):
+    path = write(
+        tmp_path / "a.txt", [*TEXTS * 50, *(f"<doc {n}>\n{TEXTS[n % 30]}\n</doc>" for n in range(200))]
+    )
+    assert error_of(look_at, {"en": str(path)}).startswith(f"{path}: lines are tags")
+
+
+@pytest.mark.parametrize("name", EVEN)
+def test_text_is_shown_and_taken(tmp_path, caplog, name):
+    """Three lines of each file, also of a packed one."""
+    caplog.set_level("INFO")
+    path = tmp_path / "a.txt.gz"
+    path.write_bytes(gzip.compress("\n".join(["", *EVEN[name]]).encode()))
+    look_at({"en": str(path)})
+    assert caplog.messages == [f"{path}: en: {line}" for line in EVEN[name][:3]]
+
+
+def test_html_in_some_lines_is_said(tmp_path, caplog):
+    """It is asked about in most lines."""
+    path = write(tmp_path / "a.txt", [f"{text}<br>" if n % 4 == 3 else text for n, text in enumerate(TEXTS)])
+    look_at({"en": str(path)})
+    assert [line for line in caplog.messages if line.startswith(f"{path}, line 4: 23% of the lines")]
+
+
+@pytest.mark.parametrize("line", ['{"content": "A dog"}', '{"raw": "A dog \\"' + "at the door " * 9000])
+def test_json_lines_are_refused(tmp_path, line):
+    path = write(tmp_path / "a.txt", [line] * 2)
+    for read in (lambda: look_at({"en": str(path)}), lambda: Sentences(path)):
+        message = error_of(read)
+        assert message.startswith(f"{path}, line 1: ") and "jq -r" in message
+
+
+def test_the_sides_of_pairs(tmp_path, caplog):
+    """Of a table and of two files, for corpora and for training. The line is that among the rows."""
+    caplog.set_level("INFO")
+    tags = [f"<2de> {text}" for text in OTHERS]
+    table = write(tmp_path / "en-de.tsv", map("\t".join, zip(TEXTS, tags)))
+    files = [str(write(tmp_path / name, lines)) for name, lines in (("x.en", TEXTS), ("x.de", tags))]
+    for notation in (str(table), f"en-de<={','.join(files)}"):
+        assert ", line 1: a tag" in error_of(PairRows, notation)
+        rows = PairRows(notation, TableOptions(text_as_it_stands=True))
+        assert list(rows) == [list(pair) for pair in zip(TEXTS, tags)]
+        assert f"{notation}: de: {tags[2]}" in caplog.messages
+    for source in (str(table), ",".join(files)):
+        assert ", line 1: a tag" in error_of(look_at, None, {"en-de": source})
+        look_at(None, {"en-de": source}, text_as_it_stands=True)
+
+
+def test_swapped_sides_and_other_languages_are_said(tmp_path, caplog):
+    """By their scripts, where the name of the file has the languages."""
+    for name, sides, is_said in (
+        ("en-ru.tsv", (ENGLISH, RUSSIAN), False),
+        ("ru-en.tsv", (ENGLISH, RUSSIAN), True),
+        ("en-el.tsv", (ENGLISH, RUSSIAN), True),
+        ("pairs.tsv", (["query", *ENGLISH], ["positive", *RUSSIAN]), False),
+    ):
+        caplog.clear()
+        path = write(tmp_path / name, map("\t".join, zip(*sides)))
+        PairRows(path)
+        lines = [
+            line.replace(str(path), "FILE") for line in caplog.messages
+        ]  # its folder says "swapped", too
+        assert any("FILE" in line and "swapped" in line for line in lines) == is_said
+    path = write(tmp_path / "a.txt", RUSSIAN)
+    caplog.clear()
+    look_at({"ru": str(path)})
+    assert not any("most letters" in line for line in caplog.messages)
+    look_at({"en": str(path)})
+    (said,) = [line for line in caplog.messages if "most letters" in line]
+    assert said.startswith(f"{path}: most letters are Cyrillic")
+
+
+def test_ids_before_lines_to_mine_are_asked_about(tmp_path):
+    """The model, which is missing, ends the command that takes them for text."""
+    paths = [write(tmp_path / name, lines) for name, lines in (("a", TEXTS), ("b", ODD["ids of BUCC"][0]))]
+    files = {"source": str(paths[0]), "target": str(paths[1])}
+    options = MiningOptions(model=str(tmp_path / "absent"), output=str(tmp_path / "out"), **files)
+    assert error_of(mine_pairs, options).startswith(f"{paths[1]}, line 1: ")
+    assert "absent: " in error_of(mine_pairs, replace(options, text_as_it_stands=True))
+
+
+@pytest.mark.parametrize("is_same", [True, False])
+def test_a_file_that_is_mined_against_itself_is_said(tmp_path, caplog, is_same):
+    """Before any model is opened; the model, which is missing, ends the command."""
+    source = write(tmp_path / "a.txt", TEXTS)
+    target = source if is_same else write(tmp_path / "b.txt", [*TEXTS[:3], *OTHERS])
+    files = {"source": str(source), "target": str(target)}
+    options = MiningOptions(model=str(tmp_path / "absent"), output=str(tmp_path / "out"), **files)
+    assert "absent: " in error_of(mine_pairs, options)
+    assert ("a line finds itself" in caplog.text) == is_same
+
+
+def test_the_option_decides_no_bytes():
+    """So a corpus that was built without it is the same with it."""
+    given = {"mono": {}, "parallel": {}, "output": "x"}
+    assert "text_as_it_stands" not in deciding_options(VocabOptions(**given))

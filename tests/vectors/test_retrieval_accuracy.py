@@ -1,0 +1,107 @@
+"""Retrieval is that of a search written out, and vectors are means over tokens."""
+
+import numpy as np
+import paddle
+import pytest
+
+from ernie_m.model.ernie import ErnieMConfig, ErnieMModel
+from ernie_m.model.packed_batch import TokenBatch
+from ernie_m.vectors.encode import PaddleEncoder
+from ernie_m.vectors.nearest import search_both
+from ernie_m.vectors.pooling import unit
+from ernie_m.vectors.retrieval_accuracy import accuracy_by_layer, choose_on_half, found_by_margin, hits
+from tests.helpers.batches import padded_batch
+from tests.toys import line_keys
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 1000])
+def test_hits_equal_a_search_written_out(chunk):
+    rng = np.random.default_rng(0)
+    targets = rng.normal(size=(40, 6))
+    queries = targets + rng.normal(scale=0.8, size=targets.shape)
+    expected = (unit(queries) @ unit(targets).T).argmax(axis=1) == np.arange(40)
+    assert 0 < expected.sum() < 40, "some queries should find their target, and some should not"
+    assert (hits(queries, targets, line_keys(40), chunk) == expected).all()
+
+
+def test_the_layer_is_chosen_on_the_even_pairs_and_reported_on_the_odd():
+    """One layer finds the translations of the even pairs only, the other one those of the odd pairs only."""
+    rng = np.random.default_rng(2)
+    src = rng.normal(size=(60, 8))
+    noise = rng.normal(size=(60, 8))
+    is_even = np.arange(60)[:, None] % 2 == 0  # [N, 1]
+    right_on_even = np.where(is_even, src, noise)
+    right_on_odd = np.where(is_even, noise, src)
+    layer, accuracy = choose_on_half(
+        np.stack([src, src]), np.stack([right_on_even, right_on_odd]), line_keys(60)
+    )
+    assert layer == 0
+    assert accuracy < 0.3
+    layer, _ = choose_on_half(np.stack([src, src]), np.stack([right_on_odd, right_on_even]), line_keys(60))
+    assert layer == 1
+    assert choose_on_half(np.stack([src]), np.stack([src]), line_keys(60)) == (0, 1.0)
+
+
+def test_the_layer_of_the_margin_is_chosen_by_margin():
+    """With this seed the cosine would choose another layer."""
+    rng = np.random.default_rng(5)
+    src = rng.normal(size=(3, 60, 6))  # [L + 1, N, H]
+    tgt = src + rng.normal(scale=1.0, size=src.shape)
+
+    def accuracies(layer, pairs):
+        return search_both(src[layer, pairs], tgt[layer, pairs], "margin").accuracies(line_keys(30))
+
+    even = slice(0, None, 2)
+    odd = slice(1, None, 2)
+    best_layer = int(np.argmax([sum(accuracies(layer, even)) for layer in range(3)]))
+    layer, accuracy = choose_on_half(src, tgt, line_keys(60), found_by_margin)
+    assert layer == best_layer
+    assert 100 * accuracy == pytest.approx(np.mean(accuracies(best_layer, odd)))
+    assert layer != choose_on_half(src, tgt, line_keys(60))[0]
+
+
+def test_both_directions_are_reported():
+    """By hand: src 0 is nearest to tgt 1, src 1 to tgt 0; tgt 0 to src 0, tgt 1 to src 0."""
+    src = np.array([[[1.0, 0.0], [0.8, 0.6]]])  # [1 layer, 2 sentences, H]
+    tgt = np.array([[[1.0, 0.1], [1.0, 0.0]]])
+    assert accuracy_by_layer(src, tgt, line_keys(2)).tolist() == [[0.0, 0.5]]
+
+
+def tiny_model():
+    """A model of two layers with random weights."""
+    paddle.seed(3)
+    config = ErnieMConfig(vocab_size=50, hidden_size=16, num_hidden_layers=2, num_attention_heads=2)
+    return ErnieMModel(config)
+
+
+def test_vectors_are_means_of_the_real_tokens_in_the_order_given():
+    """Sentences of different lengths share batches, and are compared with each sentence alone."""
+    model = tiny_model()
+    model.train()
+    rng = np.random.default_rng(4)
+    # [CLS] = 0, some words, [SEP] = 2; the fifth sentence has no words.
+    sentences = [np.array([0, *rng.integers(5, 50, size=words), 2]) for words in (7, 1, 12, 3, 0, 5)]
+    vectors = PaddleEncoder(model).vectors(sentences, batch_tokens=20)  # [L + 1, N, H]
+    assert vectors.shape == (3, 6, 16)
+    assert model.training, "the model is left in the mode it was in"
+    model.eval()
+    for row, sentence in enumerate(sentences):
+        hidden_states = model.encode(padded_batch(sentence[None]), output_hidden_states=True).hidden_states
+        has_words = len(sentence) > 2
+        counted = slice(1, len(sentence) - 1) if has_words else slice(0, 2)  # without words [CLS] and [SEP]
+        for layer, states in enumerate(hidden_states):
+            assert np.abs(vectors[layer, row] - states.numpy()[counted].mean(axis=0)).max() < 1e-5
+    with_specials = PaddleEncoder(model, "specials").vectors(sentences)
+    first_states = model.encode(padded_batch(sentences[0][None])).sequence.numpy()  # [T, H]
+    assert np.abs(with_specials[-1, 0] - first_states.mean(axis=0)).max() < 1e-5
+
+
+def test_vectors_in_bfloat16_are_read_as_numbers(monkeypatch):
+    """Autocast returns bfloat16, and without a cast NumPy would read its bits as integers."""
+    model = tiny_model()
+    sentences = [np.array([0, 7, 8, 2])]
+    exact = PaddleEncoder(model).vectors(sentences)
+    sums = TokenBatch.sums
+    monkeypatch.setattr(TokenBatch, "sums", lambda *arguments: sums(*arguments).astype("bfloat16"))
+    assert np.abs(PaddleEncoder(model).vectors(sentences) - exact).max() < 0.02
+    assert np.abs(PaddleEncoder(model, layer=2).vectors(sentences) - exact[2]).max() < 0.02
