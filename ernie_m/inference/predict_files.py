@@ -159,7 +159,7 @@ class LabelledRows(InputFile):
         """Count an answer, and return it."""
         self._count += bool(answer)
         self._known.update(map(normal_label, answer.get("probabilities", ())))
-        self._has_several = "labels" in answer
+        self._has_several |= "labels" in answer
         labels = answer.get("labels", [answer["label"]] if "label" in answer else [])
         if "probabilities" in answer:
             self._labels.append((self._given(cells), [normal_label(label) for label in labels]))

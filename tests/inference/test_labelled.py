@@ -46,11 +46,10 @@ def test_counts_and_accuracy():
 
 
 def test_several_labels_must_all_be_right():
-    """A row without a label is right if none was predicted."""
-    rows = [{"tags": cell} for cell in ("a, b", "b", ["b", "a"], "", "")]
-    counts, accuracy = summary(
-        rows, several_of(["b", "a"], ["a", "b"], ["a", "b"], [], ["1"]), labels=["tags"]
-    )
+    """A row without a label is right if none was predicted; one without an answer does not count."""
+    rows = [{"tags": cell} for cell in ("a, b", "b", ["b", "a"], "", "", "a")]
+    answers = [*several_of(["b", "a"], ["a", "b"], ["a", "b"], [], ["1"]), {}]
+    counts, accuracy = summary(rows, answers, labels=["tags"])
     assert counts == "5 rows: b 3, a 3, 1 1, no label 1"
     assert accuracy == "accuracy 60.0 %: 3 of 5 rows, by the labels in 'tags'"
 

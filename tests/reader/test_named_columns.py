@@ -88,6 +88,12 @@ REFUSED = {  # name of a file -> its content, flags, and what the message says: 
     "open.csv": ('text,label\na,b\n"c,d\ne,f\n', {}, ("line 3", "to line 4")),
     "tabs.tsv": ('text\tlabel\na\tb\n"c"\td\n', {}, ("line 3", "--quotes")),
     "cp1252.csv": ('text;label\na;b\n"Größe\r\nx\n'.encode("cp1252"), {}, ("line 3: not UTF-8: '\"Größe'",)),
+    "header_cp1252.csv": ("text;label;Größe\na;b;1\n".encode("cp1252"), {}, ("line 1: not UTF-8",)),
+    "header_skipped.csv": (
+        "sep=;\ntext;label;Größe\na;b;1\n".encode("cp1252"),
+        {"on_error": "skip"},
+        ("line 2: not UTF-8",),
+    ),
     "marks.txt": ("text,x;label\na,b;c\n", {}, ("line 1", "--delimiter")),
     "text.jsonl": ('{"text": ["a"], "label": "b"}\n', {}, ("line 1", "'text'")),
     "object.jsonl": ('{"text": {"en": "a"}, "label": "b"}\n', {}, ("line 1", "'text'")),

@@ -159,7 +159,7 @@ class TextFile:
                 text = ""
             if not text:  # a line has a NUL byte or is not UTF-8: find it
                 lines = whole_lines.split(b"\n")
-                text = "\n".join(_decoded(line, number, faults) for number, line in enumerate(lines, first))
+                text = "\n".join(decoded(line, number, faults) for number, line in enumerate(lines, first))
             yield from io.StringIO(text, newline="\n")  # which takes no other mark for a line end
 
     def rest(self) -> bytes:
@@ -181,7 +181,7 @@ class TextFile:
         return b"".join(parts)
 
 
-def _decoded(line: bytes, number: int, faults: Faults) -> str:
+def decoded(line: bytes, number: int, faults: Faults) -> str:
     """The text of a line; "" if it has a NUL byte or is not UTF-8, which is noted."""
     if b"\0" in line:
         faults.add(number, "it holds a NUL byte", "the file is damaged there")

@@ -8,7 +8,8 @@ Text and JSON may be packed (.gz, .bz2, .xz), and are UTF-8, or UTF-16 with its 
 programs call:
 
     table = open_table(path, options, faults)     the names of the columns, and the rows, read lazily
-    table.columns(part, flag, given, names)       the columns that a flag names, or that have known names
+    table.place(name, flag)                       the column that a flag names, also by its number
+    table.named(names)                            the columns that have one of some names, in any case
     table.question(what, flags)                   the one question, where it is not known which are meant
     fault_of_text(name, cell)                     what keeps a cell from being a text
     faults.end(logger.warning)                    after the rows: all faults at once, or what is left out
@@ -30,7 +31,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ernie_m.reader.files.official_tsv import has_official_names
-from ernie_m.reader.files.plain_text import LONGEST_LINE, TextFile, split_name
+from ernie_m.reader.files.plain_text import LONGEST_LINE, TextFile, decoded, split_name
 from ernie_m.reader.files.row_errors import Faults
 from ernie_m.reader.files.table_options import TableOptions
 from ernie_m.reader.labels import normal_label
@@ -321,15 +322,19 @@ def form_of(file: TextFile, options: TableOptions) -> Form:
     many cells; of two that of the ending.
 
     Raises:
-        UserError: it has to be asked.
+        UserError: it has to be asked, or the first line is not UTF-8.
     """
-    lines = list(io.StringIO(file.head(_HEAD).decode(errors="replace"), newline="\n"))
+    head = file.head(_HEAD)
+    lines = list(io.StringIO(head.decode(errors="replace"), newline="\n"))
     skipped = next((number for number, line in enumerate(lines) if line.strip()), 0)
     named_by_excel = re.fullmatch(
         r'"?sep=(.)"?[,;\t]*\s*', "".join(lines[skipped : skipped + 1]), re.IGNORECASE
     )
     skipped += named_by_excel is not None  # the line says nothing else
     first = "".join(lines[skipped : skipped + 1])
+    faults = Faults(file.path, may_skip=False)  # without this line the next one would be the header
+    decoded(b"".join(islice(io.BytesIO(head), skipped, skipped + 1)), skipped + 1, faults)
+    faults.end(logger.warning)
 
     def quoted(mark: str) -> bool | None:
         if options.quotes is not None or mark != "\t":
