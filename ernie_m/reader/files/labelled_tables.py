@@ -104,8 +104,8 @@ class LabelledTable(NamedTuple):
         meant = [row for row in self.rows if (row.split in ("", "train")) == (purpose == "train")]
         if not meant:
             return self
-        others = [row.split or "(empty)" for row in self.rows if row not in meant]
-        for split, rows in Counter(others).items():
+        splits = Counter(row.split or "(empty)" for row in self.rows)
+        for split, rows in (splits - Counter(row.split or "(empty)" for row in meant)).items():
             logger.warning("%s: %s rows of the split '%s' are left out", self.path, f"{rows:,}", split)
         return self._replace(rows=meant)
 
