@@ -226,7 +226,8 @@ class _JsonValue:
         if isinstance(lists, dict):
             place = self._place_of("answers")
             texts = _JsonValue(self.path, place, lists).required("text", list)
-            starts = lists.get("answer_start", [None] * len(texts))
+            starts = lists.get("answer_start")
+            starts = [None] * len(texts) if starts is None else starts
             if not isinstance(starts, list) or len(texts) != len(starts):
                 raise UserError(f"{self.path}: {place}: {len(texts)} texts, and not as many answer_start")
             answers = [{"text": text, "answer_start": start} for text, start in zip(texts, starts)]
