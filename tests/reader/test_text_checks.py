@@ -99,6 +99,13 @@ def test_odd_text_behind_the_beginning(tmp_path):
     assert error_of(look_at, {"en": str(path)}).startswith(f"{path}: lines are tags")
 
 
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16"])
+def test_long_text_in_another_encoding(tmp_path, encoding):
+    path = tmp_path / "a.txt"
+    path.write_text("".join(f"{text} für\n" for text in TEXTS * 50), encoding)
+    look_at({"en": str(path)}, encoding=encoding if encoding == "cp1252" else None)
+
+
 @pytest.mark.parametrize("name", EVEN)
 def test_text_is_shown_and_taken(tmp_path, caplog, name):
     """Three lines of each file, also of a packed one."""

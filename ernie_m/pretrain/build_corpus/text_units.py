@@ -4,6 +4,7 @@ Only the text decides where a unit ends, not its compression or who reads it whe
 bytes with any number of workers and after any interruption. Memory does not grow with the size of a file.
 """
 
+import codecs
 import contextlib
 import io
 import itertools
@@ -219,17 +220,17 @@ def look_at_sources(streams: Sequence[Stream], options: TextOptions) -> None:
                 else:
                     lines = file.head(_HEAD).decode(errors="replace").split("\n")
                     sides = {source.languages[number]: lines}
-                    further = _further_lines(path)
+                    further = [] if options.encoding else _further_lines(path)
             for language, lines in sides.items():
                 look_at_text(path, lines, language, options.text_as_it_stands, further)
 
 
 def _further_lines(path: str) -> list[str]:
-    """Lines of several places behind the beginning of a file that is not packed."""
+    """Lines of several places behind the beginning of a file in UTF-8 that is not packed."""
     lines: list[str] = []
     with open(path, "rb") as file:
-        is_packed = file.read(2) in (b"\x1f\x8b", b"BZ", b"\xfd7")
-        size = 0 if is_packed else os.path.getsize(path)
+        is_other = file.read(2) in (b"\x1f\x8b", b"BZ", b"\xfd7", codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+        size = 0 if is_other else os.path.getsize(path)
         for place in range(size // _SAMPLES, size, size // _SAMPLES + 1):
             file.seek(place)
             lines += file.read(2 * _HEAD // _SAMPLES).decode(errors="replace").split("\n")[1:-1]
