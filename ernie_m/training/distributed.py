@@ -155,13 +155,15 @@ def together(work: Callable[[], T]) -> list[T]:
         The results, which must pickle, in order of rank.
 
     Raises:
-        UserError: on every process, if `work` raised it on one of them.
+        UserError: on every process, if `work` raised it, or an OSError, on one of them.
     """
     result = fault = None
     try:
         result = work()
     except UserError as error:
         fault = error
+    except OSError as error:  # the others must not wait for this process
+        fault = UserError(f"{error.filename or 'a file'}: {error.strerror or error}")
     outcomes = gather((result, fault))
     faults = [fault for _, fault in outcomes if fault is not None]
     if faults:

@@ -152,12 +152,12 @@ def test_a_part_that_cannot_be_written(tmp_path, monkeypatch):
     """Only a staged folder that this process does not find is blamed on a folder that is not shared."""
 
     def fail(*_):
-        raise OSError(errno.EIO, "Input/output error", "/disk/file")
+        raise OSError(errno.ESTALE, "Stale file handle", "/disk/file")
 
     with monkeypatch.context() as patches:
         patches.setattr(checkpoint, "sync_file", fail)
         line = error_of(make_step, tmp_path, 1)
-    assert line.startswith("/disk/file: Input/output error") and "share" not in line
+    assert line.startswith("/disk/file: Stale file handle") and "share" not in line
     monkeypatch.setattr(ModelFiles, "write", lambda files, place: (place / "training_state").rmdir())
     assert "give a folder that all machines share" in error_of(make_step, tmp_path, 1)
     assert names_in(tmp_path) == []
