@@ -54,7 +54,7 @@ def check_kind(folder: Folder, model_config: Mapping[str, Any], model_config_pat
         try:
             kind = contents["model"].get("type")
             vocab = contents["model"]["vocab"] if kind == "Unigram" else []
-            first_pieces = [piece for piece, _score in vocab[: len(_FIRST_PIECES)]]
+            first_pieces = list(dict.fromkeys(piece for piece, _score in vocab))[: len(_FIRST_PIECES)]
             unknown = unknown_steps(contents)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise UserError(f"{path}: damaged ({error!r}); put back a good copy") from error

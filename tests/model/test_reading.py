@@ -360,6 +360,7 @@ def test_a_piece_has_its_number_in_the_piece_model_plus_one(tmp_path, specials):
         ("added_tokens.json", {"<e>": "60"}),
         ("tokenizer_config.json", {"added_tokens_decoder": {"x": {"content": "<e>"}}}),
         ("tokenizer.json", {**XLM_R_JSON, "added_tokens": [{"content": "<e>"}]}),
+        ("tokenizer.json", {"model": {"type": "Unigram", "vocab": [*XLM_R_JSON["model"]["vocab"], "piece"]}}),
         (
             "tokenizer.json",
             {**XLM_R_JSON, "added_tokens": [{"content": "<e>", "id": 60, "single_word": True}]},
