@@ -99,6 +99,11 @@ def test_odd_text_behind_the_beginning(tmp_path):
     assert error_of(look_at, {"en": str(path)}).startswith(f"{path}: lines are tags")
 
 
+def test_the_lines_of_the_end_count_once(tmp_path):
+    lines = [f"<2de> {text}" if n > 400 else text for n, text in enumerate(TEXTS * 20)]
+    look_at({"en": str(write(tmp_path / "a.txt", lines))})
+
+
 @pytest.mark.parametrize("encoding", ["cp1252", "utf-16"])
 def test_long_text_in_another_encoding(tmp_path, encoding):
     path = tmp_path / "a.txt"

@@ -23,7 +23,7 @@ from ernie_m.reader.files.pairs import Columns, columns_of_pairs, start_of_pairs
 from ernie_m.reader.files.plain_text import TextFile, split_name, too_long
 from ernie_m.reader.files.row_errors import Faults
 from ernie_m.reader.files.tables import Form, Table, of_width, records, table_of, wanted
-from ernie_m.reader.files.text_checks import look_at_text
+from ernie_m.reader.files.text_checks import MOST_LINES, look_at_text
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.logging import logger
 
@@ -220,20 +220,22 @@ def look_at_sources(streams: Sequence[Stream], options: TextOptions) -> None:
                 else:
                     lines = file.head(_HEAD).decode(errors="replace").split("\n")
                     sides = {source.languages[number]: lines}
-                    further = [] if options.encoding else _further_lines(path)
+                    start = len("\n".join(lines[:MOST_LINES]).encode())
+                    further = [] if options.encoding else _further_lines(path, start)
             for language, lines in sides.items():
                 look_at_text(path, lines, language, options.text_as_it_stands, further)
 
 
-def _further_lines(path: str) -> list[str]:
-    """Lines of several places behind the beginning of a file in UTF-8 that is not packed."""
+def _further_lines(path: str, start: int) -> list[str]:
+    """Lines of several places from the byte `start` of a file in UTF-8 that is not packed."""
     lines: list[str] = []
     with open(path, "rb") as file:
         is_other = file.read(2) in (b"\x1f\x8b", b"BZ", b"\xfd7", codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
         size = 0 if is_other else os.path.getsize(path)
-        for place in range(size // _SAMPLES, size, size // _SAMPLES + 1):
+        step = max(size - start, 0) // _SAMPLES + 1
+        for place in range(start, size, step):
             file.seek(place)
-            lines += file.read(2 * _HEAD // _SAMPLES).decode(errors="replace").split("\n")[1:-1]
+            lines += file.read(min(step, 2 * _HEAD // _SAMPLES)).decode(errors="replace").split("\n")[1:-1]
     return lines
 
 

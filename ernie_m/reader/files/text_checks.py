@@ -12,7 +12,7 @@ from ernie_m.utils.errors import UserError, shown
 from ernie_m.utils.languages import script_of_language
 from ernie_m.utils.logging import logger
 
-_HEAD = 1000  # lines that are looked at
+MOST_LINES = 1000  # lines that are looked at
 _FEWEST = 5  # fewer tell nothing
 _SHOWN = 3
 _LEAST = 0.5  # the share of lines that text never has: of clean text in 15 languages 0.26 is the greatest
@@ -44,7 +44,7 @@ def look_at_text(
     Raises:
         UserError: most lines are numbers, begin with a number, an id or a tag, or have HTML.
     """
-    texts = [(number, line) for number, line in enumerate(lines[:_HEAD], 1) if line.strip()]
+    texts = [(number, line) for number, line in enumerate(lines[:MOST_LINES], 1) if line.strip()]
     name = f"{path}: {language}" if language else path
     if as_it_stands is not None:
         for _, line in texts[:_SHOWN]:
@@ -72,7 +72,7 @@ def look_at_text(
 
 def script_of(lines: Sequence[str]) -> str:
     """The script of most letters, as Unicode names it; "" if there are few letters."""
-    letters = [letter for letter in "".join(lines)[: 20 * _HEAD] if letter.isalpha()]
+    letters = [letter for letter in "".join(lines)[: 20 * MOST_LINES] if letter.isalpha()]
     names = Counter(unicodedata.name(letter, "").split(" ")[0] for letter in letters)
     # Japanese has three scripts.
     names["CJK"] += names.pop("HIRAGANA", 0) + names.pop("KATAKANA", 0)
