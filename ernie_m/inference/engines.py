@@ -1,11 +1,9 @@
-"""The engines beside Paddle: OpenVINO, and what ernie-m export wrote.
+"""The engines beside Paddle's own: OpenVINO on a CPU, and what runs the folders of ernie-m export.
 
-A model in OpenVINO, on a CPU: the encoder of a checkpoint, or an ONNX file. Needs no Paddle.
-
-A batch is computed on one core, and several at a time (`ernie_m.model.threads`). On a CPU of x86-64 the bits
-of a text depend neither on its batch nor on the number of threads.
-
-The engines of what ernie-m export wrote: Paddle inference, and ONNX Runtime where OpenVINO is not.
+Exported folders are for Paddle inference, or have an ONNX file, which ONNX Runtime computes where OpenVINO is
+not. OpenVINO, which needs no Paddle, computes the encoder of a checkpoint or an ONNX file: a batch on one
+core, and several at a time (`ernie_m.model.threads`). On a CPU of x86-64 the bits of a text depend neither on
+its batch nor on the number of threads.
 """
 
 import ctypes

@@ -1,6 +1,6 @@
-"""Files of requests that come back with their answers: JSON lines, tables, tagged words, and questions.
+"""The files that `ernie-m predict` reads requests from, and the same files with their answers.
 
-The requests of `ernie-m predict`: how they are read from a file, and answered into one.
+They are JSON lines, tables, tagged words, and questions.
 """
 
 import csv

@@ -1,6 +1,7 @@
-"""Held-out evaluation: how well each objective is solved, and whether the languages share a space.
+"""What held-out text tells of a model: scores of each objective, and the mean vector of each language.
 
-The mean sentence vector of each language, from the held-out text of a corpus; exports have them.
+The scores say how well each objective is solved, and whether the languages share a space. The mean sentence
+vectors are those that exports have.
 """
 
 from collections.abc import Callable, Iterator, Sequence

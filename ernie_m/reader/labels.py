@@ -1,6 +1,6 @@
-"""Labels as people write them, and label_map.json; lang_map.json, and `%s` in file names.
+"""Labels as people write them, label_map.json and lang_map.json, and `%s` in the names of files.
 
-A label as people write it: its normal form, several in a cell, or what stands for none.
+Of a label: its normal form, several in a cell, or what stands for none.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""Tags that mark entities, and the schemes in which they are written.
+"""Tags that mark entities: the schemes in which they are written, known by the tags of a file or a model.
 
     words   U.N.   official  Ekeus   heads    for      Baghdad
     IO      I-ORG  O         I-PER   O        O        I-LOC     every word of an entity has I-
@@ -10,8 +10,6 @@
 
 An entity begins at each B-, and at an I- whose type differs from that of the word before. conlleval reads
 tags this way, which gives every sequence of tags one meaning.
-
-The schemes by which tags mark entities: the labels of a model, and the tags of a file.
 """
 
 import os

@@ -1,6 +1,4 @@
-"""The rows of the official TSV files as model inputs: texts with a label, words with tags.
-
-The model inputs of tagged sentences.
+"""The rows of the official TSV files, texts with a label, and the model inputs of sentences with tags.
 
     pieces  [CLS] ▁Eke us ▁head s ▁for [SEP]      (--label_pieces first)
     labels    -   B-PER -   O   -   O    -        - : no loss here

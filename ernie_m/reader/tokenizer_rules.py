@@ -1,10 +1,8 @@
-"""The rules that make pieces of a text, by name.
+"""The rules that make pieces of a text, by name, and those that cut pieces further.
 
-How the ErnieMTokenizer of PaddleNLP and transformers cuts sentencepiece's pieces further.
-
-Their fine-tuned models were trained with these tokens, which are not those of the official code.
-
-The rules that turn a text into sentencepiece's, by name; `ernie_m.reader.tokenization` applies them.
+`ernie_m.reader.tokenization` applies them. The ErnieMTokenizer of PaddleNLP and transformers cuts
+sentencepiece's pieces further: their fine-tuned models were trained with these tokens, which are not those of
+the official code.
 """
 
 from collections.abc import Sequence

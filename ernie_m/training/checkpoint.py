@@ -1,26 +1,22 @@
-"""Checkpoint folders, written by all processes of a run together, and the step folders among them.
-
-    step_N/                      the files of the model (`ernie_m.model.checkpoint.write`)
-    step_N/training_state/       what a run needs beside them to go on exactly
-        arrays.safetensors       the optimizer's arrays by name; with sharding those of process 0, beside
-                                 those of the others in arrays-1.safetensors, ...
-        state.json               the rest
-        manifest.json            size and SHA-256 of these files and of the model's manifest
-
-The main process makes a folder with a temporary name, all write their parts to it, and the main process
-renames it. A folder with its final name is therefore complete.
-
-The output folder of a run: who writes there, which run it holds, and where that run goes on.
+"""The output folder of a run: who writes there, its checkpoints, and where the run goes on.
 
     .lock            held by the command that writes there
     run.json         fine-tuning: the identity of the run, the settings and digests that decide its result
-    step_N/          checkpoints: model, training state and identity
+    step_N/          checkpoints: the files of the model (`ernie_m.model.checkpoint.write`), and
+      training_state/          what a run needs beside them to go on exactly
+        arrays.safetensors     the optimizer's arrays by name; with sharding those of process 0, beside those
+                               of the others in arrays-1.safetensors, ...
+        state.json             the rest, with the identity of the run
+        manifest.json          size and SHA-256 of these files and of the model's manifest
     best/            the model of the best step so far
     selected.json    the evaluation of the best step, beside it its digest; written when the run is finished
     metrics.jsonl    the records of the run
 
 The step folders are in checkpoints/ (pre-training) or in the folder itself (fine-tuning). With several seeds,
 each has all but run.json in seed_<n>/.
+
+A checkpoint is written by all processes together: the main process makes a folder with a temporary name, all
+write their parts to it, and the main process renames it. A folder with its final name is therefore complete.
 """
 
 import contextlib

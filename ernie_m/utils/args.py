@@ -1,4 +1,4 @@
-"""Options: fields of a dataclass, filled from a command line and from YAML files.
+"""Options: fields of a dataclass, filled from a command line and YAML files; advice on wrong names.
 
 A field is an option, and the string below it explains it, to a reader of the code and in `--help`:
 
@@ -15,8 +15,6 @@ A field is an option, and the string below it explains it, to a reader of the co
 A field whose type is a dataclass is a section, with options `--section.name`. `--config file.yaml` names a
 file that gives some of them. The official programs, whose dataclass has the field `on_command_line` for the
 names that were given, take no file, and an empty value, as in `--test_set ""`, undoes a flag there.
-
-Names that are not known: what has taken their place, or the known name that is meant.
 """
 
 import ast

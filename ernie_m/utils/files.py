@@ -1,6 +1,6 @@
-"""Read JSON files with clear errors; write files and folders so that they appear whole or not at all.
+"""Files and folders: written so that they appear whole or not at all, locked, and read with clear errors.
 
-A folder whose files are listed once, and each read once.
+A `Folder` is listed once, and each of its files is read once.
 """
 
 import errno

@@ -16,7 +16,7 @@ _MOST_DIFFERENCES = 5  # so many are listed in one message
 
 
 def only_run_in(folder: str | os.PathLike) -> AbstractContextManager[None]:
-    """Hold the lock of an output folder, that of the file `.lock` in it. Only the main process takes it.
+    """Hold the lock of an output folder, that of the file `.lock` in it. For the main process alone.
 
     Raises:
         UserError: as `ernie_m.utils.files.lock`.

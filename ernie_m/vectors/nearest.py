@@ -1,8 +1,7 @@
-"""Nearest neighbours with faiss, by cosine or by margin.
+"""Nearest neighbours with faiss, by cosine, and pairs of translations chosen among them by margin. No Paddle.
 
-Mine translations from two texts that are not aligned, by margin (Artetxe and Schwenk, 2019).
-
-The scores and the choice of pairs are those of LASER's mine_bitexts.py. No Paddle here.
+The margin is that of Artetxe and Schwenk (2019); the scores and the choice of pairs are those of LASER's
+mine_bitexts.py, for two texts that are not aligned.
 """
 
 from types import ModuleType

@@ -1,9 +1,7 @@
-"""The routes of the server: the page, its JSON API, vectors, scores, the models, and the figures.
-
-Runs the server of `ernie-m serve`. See docs/serving.md.
+"""The server of `ernie-m serve`: the page, its JSON API, vectors, scores, the models, and the figures.
 
 The event loop reads requests and writes answers; the models run in threads beside it. It needs the packages
-of the extra `serve`.
+of the extra `serve`. See docs/serving.md.
 """
 
 import base64

@@ -1,8 +1,7 @@
-"""The names of a format's tensors, and weights translated to ours and back.
+"""The names of our tensors and of a format's, and weights translated from one to the other.
 
-Our tensors: the modules of a model, the kinds of their tensors and the axes. Linear weights are [in, out].
-
-What other formats call them is in the file of each format.
+Ours: the modules of a model, the kinds of their tensors and the axes. Linear weights are [in, out]. What
+other formats call them is in the file of each format.
 """
 
 import re

@@ -1,8 +1,7 @@
-"""Open a checkpoint of any supported format. Needs neither Paddle nor torch.
+"""Open a checkpoint of any supported format, or say what a path holds instead.
 
-Its folder is listed once, and each format is asked in turn whether a model of its own is there.
-
-What a path holds if no format finds a model there.
+Its folder is listed once, and each format is asked in turn whether a model of its own is there. Needs neither
+Paddle nor torch.
 """
 
 import os

@@ -1,7 +1,4 @@
-"""Named weights that stay on disk until one is accessed, and the files of a folder that have them.
-
-The files of a checkpoint: their names, and which of a folder has the weights.
-"""
+"""Named weights that stay on disk until one is accessed, and the names of the files of a checkpoint."""
 
 import os
 import pickle

@@ -1,6 +1,6 @@
-"""The layers of the encoder on a CPU: linear, layer norm, gelu and dropout.
+"""The layers of the encoder on a CPU: linear, layer norm, gelu and dropout, and sums of the tokens of a text.
 
-Weighted sums of the tokens of each sequence: of its own tokens, so no bit depends on other sequences.
+Weighted sums are over a sequence's own tokens, so no bit depends on other sequences.
 """
 
 import math

@@ -1,14 +1,11 @@
-"""Several cores at once, to predict and to train.
+"""Several cores at once: workers, each with a model on one core, and training on copies of a model.
 
-Workers of Paddle: threads that each run a model on one core (`ernie_m.model.threads`).
+Workers are threads (`ernie_m.model.threads`). The bits of a result do not depend on the number of threads, so
+they do not depend on whether a worker has computed it (docs/reliability.md).
 
-The bits of a result do not depend on the number of threads, so they do not depend on whether a worker has
-computed it (docs/reliability.md).
-
-Training on several cores: copies of a model that share its weights, each for one worker at a time.
-
-A second core shortens a large product, and hardly anything else of a training step. Two workers with a part
-of the step each take little more than half of its time.
+The copies of a model in training share its weights, each for one worker at a time. A second core shortens a
+large product, and hardly anything else of a training step. Two workers with a part of the step each take
+little more than half of its time.
 """
 
 import copy

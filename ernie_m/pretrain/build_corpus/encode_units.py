@@ -1,20 +1,16 @@
-"""What workers do with a unit of text: cut it into ids, and later say what becomes of each of its lines.
+"""What workers do with units of text: cut them into ids, find lines that occurred before, and say what stays.
 
 A document or pair is held out by the hash of its bytes. Equal texts may have other bytes, and a sentence may
 stand in several pairs of languages and in text. So each line to train on is compared with all held-out text.
 `ernie_m.reader.equal_texts` says which texts are equal.
 
-Finds lines that occurred before, in bounded memory.
+The key of a line is made of those of its texts. The keys of each unit are sorted on disk, and one range of
+keys of all units is loaded at a time. Keys are spread evenly, so the ranges fit in memory however many lines
+there are. Among lines with equal keys, the first in reading order stays. Among n different lines, about
+n^2 / 2^65 are dropped by a chance collision: less than one in a stream of 5 billion lines. The place of a
+line is one number: that of its unit * 2^32 + that of the line in the unit.
 
-The key of a line is made of those of its texts; `ernie_m.reader.equal_texts` says which texts are equal.
-The keys of each unit are sorted on disk, and one range of keys of all units is loaded at a time. Keys are
-spread evenly, so the ranges fit in memory however many lines there are. Among lines with equal keys, the
-first in reading order stays. Among n different lines, about n^2 / 2^65 are dropped by a chance collision:
-less than one in a stream of 5 billion lines.
-
-The place of a line is one number: that of its unit * 2^32 + that of the line in the unit.
-
-The files of a build that is not finished.
+The files of a build that is not finished:
 
     <output>/.build/<key>.npz                  a unit of text as ids, with hashes of its lines
     <output>/.build/mono/en/keys-000000.npy    a unit: the keys of its lines in ascending order

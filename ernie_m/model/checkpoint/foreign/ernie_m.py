@@ -1,6 +1,6 @@
-"""ErnieM in PaddleNLP: model_state.pdparams or model.safetensors, under our names, and config.json.
+"""ErnieM in PaddleNLP and in transformers 4: config.json, and weights under our names.
 
-ErnieM in transformers 4: model.safetensors or pytorch_model.bin, and config.json.
+PaddleNLP has model_state.pdparams or model.safetensors; transformers model.safetensors or pytorch_model.bin.
 """
 
 from pathlib import Path

@@ -1,6 +1,7 @@
-"""XLM-R in transformers, and in PaddleNLP: the same names and config, but matrices [in, out].
+"""XLM-R in transformers and in PaddleNLP, and a BERT of transformers with XLM-R's vocabulary.
 
-A BERT of transformers with XLM-R's vocabulary, such as multilingual E5-small; only read.
+PaddleNLP's has the same names and config as that of transformers, but matrices [in, out]. A BERT, such as
+multilingual E5-small, is only read.
 """
 
 from collections.abc import Mapping
