@@ -300,9 +300,6 @@ def load(
             possible.
     """
     folder = Path(folder)
-    engines = ("auto", *_OF_CHECKPOINTS, *FILES)
-    if engine not in engines:
-        raise UserError(f"engine {engine!r}: it must be one of {', '.join(engines)}")
     config_json = exported_settings(folder)
     if config_json is not None:
         return _load_export(folder, config_json, engine, amp)
@@ -318,8 +315,11 @@ def engine_of(engine: str, task: str | None = None) -> str:
     """The engine of a checkpoint, "openvino" or "dygraph". `engine`, `task`: as `load` takes them.
 
     Raises:
-        UserError: the task has no graph.
+        UserError: there is no such engine, or the task has no graph.
     """
+    engines = ("auto", *_OF_CHECKPOINTS, *FILES)
+    if engine not in engines:
+        raise UserError(f"engine {engine!r}: it must be one of {', '.join(engines)}")
     if engine == "openvino" and task == FILL_MASK:
         raise UserError(f"engine openvino: {task} is done by Paddle; leave the engine out")
     if engine != "auto":
