@@ -89,6 +89,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def convert(flags: ConvertFlags) -> None:
     """Convert or trim what the flags name, while no other command writes the new folder."""
+    if flags.min_count > 1 and not flags.keep_pieces_of:
+        raise UserError(f"--min_count {flags.min_count}: it is for --keep_pieces_of, which names the text")
     if Path(flags.source).suffix == ".model":
         if flags.keep_pieces_of:
             raise UserError(f"{flags.source}: --keep_pieces_of trims a model; give the folder of its weights")
