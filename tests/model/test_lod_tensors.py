@@ -68,6 +68,8 @@ FOREIGN = [
     (file_bytes(FLOAT_3_2, levels=2), "2 levels of sequences"),
     # The axes as one packed field of two bytes.
     (file_bytes(bytes.fromhex("0805 1202 0302")), "a broken tensor description"),
+    # A third field.
+    (file_bytes(FLOAT_3_2 + bytes.fromhex("1801")), "a broken tensor description"),
     (file_bytes(FLOAT_3_2, length=-1), "a tensor description of -1 bytes"),
     (file_bytes(bytes.fromhex("0807 1003")), "dtype 7"),
     # An axis whose number goes on after the end: in each byte but the last one, the highest bit is set.

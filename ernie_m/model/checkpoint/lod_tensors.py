@@ -85,6 +85,7 @@ def _parse_header(file: IO[bytes]) -> Header:
         raise ValueError(f"a tensor description of {length} bytes")
     (description,) = take(f"{length}s")
     message = _tensor_desc().FromString(description)
+    message.DiscardUnknownFields()
     if message.SerializeToString() != description:
         raise ValueError("a broken tensor description")
     if message.dtype not in DTYPES:
