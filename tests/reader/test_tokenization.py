@@ -444,3 +444,14 @@ def test_a_folder_says_its_text_rules_and_added_tokens_or_is_refused(piece_model
         tokenizer = Tokenizer.from_folder(tmp_path)
         assert (tokenizer.text_rules, tokenizer.added_tokens) == expected
         assert Tokenizer.from_folder(tmp_path, "none").text_rules == "none"
+
+
+@pytest.mark.data
+def test_real_text_in_fifteen_languages(data_dir):
+    tokenizer = Tokenizer(piece_model_path=data_dir / "vocab/xnli15-32k.model")
+    assert (tokenizer.vocab_size, tokenizer.mask_id) == (32002, 32001)
+    for path in sorted((data_dir / "pretrain/parallel-multiway").glob("ntrex.*")):
+        lines = path.read_text(encoding="utf-8").split("\n")[:100]
+        for line, ids in zip(lines, tokenizer.encode_batch(lines), strict=True):
+            assert tokenizer.encode(line) == ids == encode_with_offsets(tokenizer, line)[0]
+            test_spans_of_tokens(tokenizer, line)
