@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 
 from ernie_m.pretrain.config import PretrainConfig
-from ernie_m.pretrain.corpus_selection import TrainingText, make_objectives
+from ernie_m.pretrain.corpus_selection import TrainingText
 from ernie_m.pretrain.masking import Pair, Text, Vocabulary, rng_of
 from ernie_m.pretrain.objective import names_that_read
-from ernie_m.pretrain.objective_mix import allocate, shares
+from ernie_m.pretrain.objective_mix import Phase, allocate, shares_at
 from ernie_m.pretrain.packing import MicroBatch, pack
-from ernie_m.reader.corpus import Blocks, Corpus
+from ernie_m.reader.corpus import Corpus
 from ernie_m.reader.sampling import Sampler
 
 
@@ -44,52 +44,55 @@ class StepReader:
 
     Args:
         text: what the run trains on.
-        total_steps: the number of steps of the run; decides when BTMLM starts.
+        phases: the shares of the objectives in each phase of the run.
+        batch_size: the number of texts and pairs of a step, over all processes.
+        micro_batch_tokens: most tokens of a micro-batch; no example has more.
+        seed: of the order of the text and of the masks.
         position: the `StepBatches.position` of the last step of this run, to go on from.
         step: the first step, from 0, if there is no position.
     """
 
     def __init__(
         self,
-        config: PretrainConfig,
         text: TrainingText,
-        total_steps: int,
+        phases: Sequence[Phase],
+        batch_size: int,
+        micro_batch_tokens: int,
+        seed: int,
         rank: int = 0,
         world_size: int = 1,
         position: dict[str, Any] | None = None,
         step: int = 0,
     ):
-        self.config = config
         self.text = text
-        self.total_steps = total_steps
+        self.phases = phases
+        self.batch_size = batch_size
+        self.micro_batch_tokens = micro_batch_tokens
+        self.seed = seed
         self.rank = rank
         self.world_size = world_size
         self.step = step
-        self.objectives = make_objectives(config, text)
+        self.objectives = text.objectives
         self.samplers: dict[str, Sampler] = {}  # "mono" and "parallel", as far as an objective reads them
-        active = set(config.objectives.names)
-        data = config.data
-        if active & set(names_that_read(Text)):
-            longest = data.max_seq_len - 2  # without [CLS] and [SEP]
-            self.blocks = {}  # language -> its texts for MMLM and BTMLM
-            for language in text.mono:
-                stream = text.corpus.mono[language]
-                self.blocks[language] = Blocks(stream, longest, one_line=not data.pack_lines)
+        kinds = {objective.reads for objective in self.objectives.values()}
+        if Text in kinds:
+            # Language -> its texts for MMLM and BTMLM.
+            self.blocks = {language: text.blocks(text.corpus.mono[language]) for language in text.mono}
             self.samplers["mono"] = Sampler(
                 items={language: len(blocks) for language, blocks in self.blocks.items()},
                 amounts=text.mono,  # the tokens of each language
-                alpha=data.language_alpha,
-                seed=config.run.seed,
+                alpha=text.data.language_alpha,
+                seed=seed,
                 purpose="mono",
             )
-        if active & set(names_that_read(Pair)):
+        if Pair in kinds:
             self.languages_of = {"-".join(pair): pair for pair in text.pairs}  # "de-en" -> ("de", "en")
             counts = {"-".join(pair): len(pairs) for pair, pairs in text.pairs.items()}
             self.samplers["parallel"] = Sampler(
                 items=counts,
                 amounts=counts,
-                alpha=data.pair_alpha,
-                seed=config.run.seed,
+                alpha=text.data.pair_alpha,
+                seed=seed,
                 purpose="parallel",
             )
         if position is not None:
@@ -104,14 +107,13 @@ class StepReader:
     def next(self) -> StepBatches:
         """The next step's batches."""
         # Draw the whole step, and divide it among the processes.
-        share = shares(self.config.objectives, self.step, self.total_steps)
-        counts = allocate(share, self.config.optimizer.batch_size, self.step)
+        share = shares_at(self.phases, self.step)
+        counts = allocate(share, self.batch_size, self.step)
         examples = self._examples(counts)
         tokens = [self.objectives[name].tokens(example) for name, example in examples]
         groups = self._groups(examples)  # the numbers of the examples of each
         tokens_of_groups = [sum(tokens[number] for number in group) for group in groups]
-        budget = self.config.run.micro_batch_tokens
-        places_by_process = cut_by_tokens(tokens_of_groups, budget, processes=self.world_size)
+        places_by_process = cut_by_tokens(tokens_of_groups, self.micro_batch_tokens, self.world_size)
 
         # Mask the examples of this process alone.
         micro_batches = [
@@ -170,7 +172,7 @@ class StepReader:
         for stream_number, item, reverse in zip(draws.stream, draws.item.tolist(), draws.reverse):
             stream = sampler.names[stream_number]  # "de", or "de-en"
             if kind == "mono":
-                examples.append(Text(self.blocks[stream][item], self.text.language_number[stream]))
+                examples.append(Text(self.blocks[stream][item], self.text.languages.index(stream)))
             else:
                 languages = self.languages_of[stream]
                 examples.append(self.text.pair(languages, self.text.pairs[languages][item], reverse))
@@ -184,7 +186,7 @@ class StepReader:
         for place, group in enumerate(groups):
             for number in group:
                 name, example = examples[number]
-                rng = rng_of(self.config.run.seed, self.step, number)
+                rng = rng_of(self.seed, self.step, number)
                 masked.append(self.objectives[name].mask(example, rng)._replace(group=place))
         return pack(masked)
 
@@ -236,11 +238,17 @@ def _divide_evenly(tokens: Sequence[int], order: Sequence[int], count: int) -> t
     return micro_batches, most_tokens
 
 
-def read_steps(config: PretrainConfig, vocabulary: Vocabulary, **arguments: Any) -> Iterator[StepBatches]:
+def read_steps(
+    config: PretrainConfig, vocabulary: Vocabulary, phases: Sequence[Phase], **arguments: Any
+) -> Iterator[StepBatches]:
     """The batches of a run, in the reader process, which opens the corpus itself.
 
     Args:
-        arguments: the keyword arguments of `StepReader` after `text`.
+        phases: those of the run's plan.
+        arguments: the further keyword arguments of `StepReader`: rank, world_size, position.
     """
     text = TrainingText.of(Corpus(config.data.corpus), vocabulary, config)
-    return iter(StepReader(config, text, **arguments))
+    run = config.run
+    return iter(
+        StepReader(text, phases, config.optimizer.batch_size, run.micro_batch_tokens, run.seed, **arguments)
+    )

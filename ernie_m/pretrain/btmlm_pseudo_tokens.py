@@ -10,11 +10,9 @@ import paddle.nn.functional as F
 from paddle import Tensor
 
 from ernie_m.model.lm_head import PreTrainingModel, logit_chunks, logits
-from ernie_m.pretrain.config import ObjectiveConfig
 from ernie_m.pretrain.corpus_selection import TrainingText
 from ernie_m.pretrain.loss import DeviceBatch, DeviceStage1
 from ernie_m.pretrain.masking import Vocabulary
-from ernie_m.pretrain.objective import class_of
 from ernie_m.pretrain.objectives.btmlm import Btmlm
 from ernie_m.utils.logging import logger
 
@@ -114,17 +112,18 @@ class PseudoTokenGenerator:
         return paddle.concat(chosen)
 
 
-def make_pseudo_token_generator(config: ObjectiveConfig, text: TrainingText) -> PseudoTokenGenerator | None:
+def make_pseudo_token_generator(text: TrainingText) -> PseudoTokenGenerator | None:
     """BTMLM's stage 1 as the configuration asks for it; None if neither BTMLM nor a kind of it is active."""
-    if not any(issubclass(class_of(name), Btmlm) for name in config.names):
+    if not any(isinstance(objective, Btmlm) for objective in text.objectives.values()):
         return None
-    if "camlm" not in config.names:
+    if "camlm" not in text.objectives:
         logger.warning(
             "objectives.active has btmlm without camlm: camlm is what teaches the model to produce "
             "pseudo-tokens, so they will be of little use; add camlm"
         )
-    allowed = allowed_pieces(text.piece_counts(), config.min_piece_count, text.vocabulary)
-    return PseudoTokenGenerator(allowed, config.pseudo_temperature)
+    choices = text.setting.config
+    allowed = allowed_pieces(text.piece_counts(), choices.min_piece_count, text.setting.vocabulary)
+    return PseudoTokenGenerator(allowed, choices.pseudo_temperature)
 
 
 def allowed_pieces(

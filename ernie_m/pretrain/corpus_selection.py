@@ -1,7 +1,7 @@
 """What a run trains on: the languages and pairs of a corpus that it selects, and its objectives."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,7 +12,7 @@ from ernie_m.pretrain.masking import Pair, Setting, Text, Vocabulary
 from ernie_m.pretrain.objective import Objective, class_of, names_that_read
 from ernie_m.pretrain.objective_mix import with_text
 from ernie_m.pretrain.objectives import OBJECTIVES
-from ernie_m.reader.corpus import Corpus, CorpusPairs, tokenizer_of_corpus
+from ernie_m.reader.corpus import Blocks, Corpus, CorpusPairs, CorpusText, tokenizer_of_corpus
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.logging import logger
@@ -33,7 +33,7 @@ def fit_to_corpus(config: PretrainConfig, corpus: Corpus) -> PretrainConfig:
     """With `objectives.fit_corpus`, leave out the objectives for which the corpus has no text."""
     if not config.objectives.fit_corpus:
         return config
-    languages = languages_of(config, corpus)
+    languages = languages_of(config.data, corpus)
     monolingual = any(language in corpus.mono for language in languages)
     parallel = any(set(pair) <= set(languages) for pair in corpus.parallel)
     objectives = with_text(config.objectives, monolingual, parallel)
@@ -44,13 +44,13 @@ def fit_to_corpus(config: PretrainConfig, corpus: Corpus) -> PretrainConfig:
     return dataclasses.replace(config, objectives=objectives)
 
 
-def languages_of(config: PretrainConfig, corpus: Corpus) -> list[str]:
+def languages_of(config: DataConfig, corpus: Corpus) -> list[str]:
     """`data.languages` in alphabetical order, or every language of the corpus.
 
     Raises:
         UserError: the corpus lacks a language.
     """
-    languages = sorted(set(config.data.languages or corpus.languages))
+    languages = sorted(set(config.languages or corpus.languages))
     unknown = [language for language in languages if language not in corpus.languages]
     if unknown:
         raise UserError(
@@ -66,29 +66,40 @@ class TrainingText:
 
     Args:
         corpus: opened with the run's vocabulary.
-        vocabulary: the vocabulary of the corpus.
-        languages: in alphabetical order; the index in this list is the number of the language.
+        data: how the text is cut and sampled.
+        setting: what the objectives have in common. Its languages are in alphabetical order; the index there
+            is the number of the language.
         mono: language -> number of tokens of monolingual text.
         pairs: (a, b) -> the sentence pairs, a < b.
     """
 
     corpus: Corpus
-    vocabulary: Vocabulary
-    languages: list[str]
+    data: DataConfig
+    setting: Setting
     mono: dict[str, int]
     pairs: dict[tuple[str, str], CorpusPairs]
 
+    @property
+    def languages(self) -> Sequence[str]:
+        """The names of the languages, in the order of their numbers."""
+        return self.setting.languages
+
     @cached_property
-    def language_number(self) -> dict[str, int]:
-        """Language -> its number."""
-        return {language: number for number, language in enumerate(self.languages)}
+    def objectives(self) -> dict[str, Objective]:
+        """The objectives that are trained."""
+        return make_objectives(self.setting, self.setting.config.names)
+
+    def blocks(self, text: CorpusText) -> Blocks:
+        """The examples of MMLM and BTMLM in a text."""
+        longest = self.data.max_seq_len - 2  # without [CLS] and [SEP]
+        return Blocks(text, longest, one_line=not self.data.pack_lines)
 
     def pair(
         self, languages: tuple[str, str], sides: tuple[np.ndarray, np.ndarray], reverse: bool = False
     ) -> Pair:
         """A sentence pair as an example, from the ids of its sides. `reverse`: the second is the source."""
-        first = Text(sides[0], self.language_number[languages[0]])
-        second = Text(sides[1], self.language_number[languages[1]])
+        first = Text(sides[0], self.languages.index(languages[0]))
+        second = Text(sides[1], self.languages.index(languages[1]))
         return Pair(second, first) if reverse else Pair(first, second)
 
     def piece_counts(self) -> np.ndarray:
@@ -102,7 +113,7 @@ class TrainingText:
         Raises:
             UserError: the corpus lacks a language, or an objective has no text.
         """
-        languages = languages_of(config, corpus)
+        languages = languages_of(config.data, corpus)
         mono = {language: text.num_tokens for language, text in corpus.mono.items() if language in languages}
         pairs = {pair: stream for pair, stream in corpus.parallel.items() if set(pair) <= set(languages)}
         active = set(config.objectives.names)
@@ -116,21 +127,17 @@ class TrainingText:
                     f"objectives.{key} has {', '.join(sorted(of_kind))}, but {corpus.path} holds no "
                     f"{kind} text of {', '.join(languages)}{advice}"
                 )
-        return cls(corpus, vocabulary, languages, mono, pairs)
+        setting = Setting(
+            config.objectives,
+            vocabulary,
+            config.data.max_seq_len,
+            config.model.language_embedding,
+            languages,
+            pairs={tuple(map(languages.index, pair)): len(stream) for pair, stream in pairs.items()},
+        )
+        return cls(corpus, config.data, setting, mono, pairs)
 
 
-def make_objectives(
-    config: PretrainConfig, text: TrainingText, further: Sequence[str] = ()
-) -> dict[str, Objective]:
-    """The active objectives of a run, and further ones."""
-    number = text.language_number
-    setting = Setting(
-        config.objectives,
-        text.vocabulary,
-        config.data.max_seq_len,
-        config.model.language_embedding,
-        text.languages,
-        pairs={(number[a], number[b]): len(pairs) for (a, b), pairs in text.pairs.items()},
-    )
-    names = {*config.objectives.names, *further}
-    return {name: class_of(name)(setting) for name in OBJECTIVES if name in names}
+def make_objectives(setting: Setting, names: Iterable[str]) -> dict[str, Objective]:
+    """The objectives with these names, in the order of `OBJECTIVES`."""
+    return {name: class_of(name)(setting) for name in sorted(names, key=OBJECTIVES.index)}

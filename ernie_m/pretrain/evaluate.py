@@ -13,7 +13,7 @@ import paddle
 from ernie_m.model.ernie import ErnieMModel
 from ernie_m.model.lm_head import PreTrainingModel
 from ernie_m.pretrain.btmlm_pseudo_tokens import PseudoTokenGenerator
-from ernie_m.pretrain.config import PretrainConfig
+from ernie_m.pretrain.config import RunConfig
 from ernie_m.pretrain.corpus_selection import TrainingText, make_objectives
 from ernie_m.pretrain.loss import batch_loss, to_device
 from ernie_m.pretrain.masking import Pair, Text, rng_of
@@ -45,6 +45,7 @@ class Evaluator:
     Args:
         text: what the run trains on.
         pseudo_token_generator: BTMLM's stage 1; None if BTMLM is not active.
+        run: when to evaluate, on how much text, in micro-batches of which size.
 
     Attributes:
         mono: language -> its held-out text.
@@ -56,28 +57,28 @@ class Evaluator:
 
     def __init__(
         self,
-        config: PretrainConfig,
         text: TrainingText,
         tokenizer: Tokenizer,
         pseudo_token_generator: PseudoTokenGenerator | None,
+        run: RunConfig,
     ):
-        self.config = config
+        self.run_config = run
         self.text = text
         self.tokenizer = tokenizer
         self.pseudo_token_generator = pseudo_token_generator
         self.stop: StopSignal | None = None  # for the evaluation in progress
-        self.objectives = make_objectives(config, text, further=_ALWAYS)
+        self.objectives = make_objectives(text.setting, {*text.objectives, *_ALWAYS})
         languages = set(text.languages)
         self.mono = {name: stream for name, stream in text.corpus.held_out_mono.items() if name in languages}
         self.pairs = {
             pair: stream for pair, stream in text.corpus.held_out_parallel.items() if set(pair) <= languages
         }
-        is_asked_for = config.run.eval_steps and config.run.eval_sequences
+        is_asked_for = run.eval_steps and run.eval_sequences
         if is_asked_for and not self.mono and not self.pairs:
             raise UserError(
                 f"{text.corpus.path} has no held-out part; build it with one, or set run.eval_steps 0"
             )
-        if config.run.eval_sequences:
+        if run.eval_sequences:
             for pair in self.pairs:
                 say_repeats("-".join(pair), self._sides(pair)[1])
 
@@ -88,9 +89,9 @@ class Evaluator:
             head_steps: the first steps, which train a fresh head alone; 0: none. After them the evaluation
                 says whether the head is ready.
         """
-        if not self.config.run.eval_sequences or not (self.mono or self.pairs):
+        if not self.run_config.eval_sequences or not (self.mono or self.pairs):
             return []
-        every = self.config.run.eval_steps or last  # eval_steps 0: only after the last step
+        every = self.run_config.eval_steps or last  # eval_steps 0: only after the last step
         due = {*range(every, last, every), last}
         if head_steps:
             due.add(head_steps)
@@ -135,7 +136,7 @@ class Evaluator:
                 if result:
                     scores[kind][name] = result
         if scores.get("retrieval"):
-            most = self.config.run.eval_sequences
+            most = self.run_config.eval_sequences
             counts = {"-".join(pair): min(len(stream), most) for pair, stream in self.pairs.items()}
             scores["candidates"] = counts
         return {kind: dict(sorted(results.items())) for kind, results in scores.items() if results}
@@ -174,7 +175,7 @@ class Evaluator:
         ids = np.concatenate([text.ids for text in texts])
         language = self.text.languages[texts[0].language]
         piece_counts = np.array(self.text.corpus.piece_counts(language))  # [V]
-        unknown = self.text.vocabulary.unk_id
+        unknown = self.text.setting.vocabulary.unk_id
         piece_counts[unknown] = 0  # never masked, so not predicted here either
         counts = piece_counts + 1.0  # because a held-out piece may be absent from the training text
         losses = -np.log(counts[ids[ids != unknown]] / counts.sum())
@@ -182,15 +183,14 @@ class Evaluator:
 
     def _sides(self, pair: tuple[str, str]) -> tuple[list[list[np.ndarray]], np.ndarray]:
         """The inputs of retrieval, of each side of the pairs, and their keys, uint64 [2, N]."""
-        longest = self.config.data.max_seq_len
+        longest = self.text.data.max_seq_len
         sides = [self.tokenizer.sentences(side, longest) for side in zip(*self._first(self.pairs[pair]))]
         return sides, np.stack([keys_of_ids(side) for side in sides])
 
     def _texts(self, language: str) -> list[Text]:
         """Held-out blocks of text, as in training."""
-        longest = self.config.data.max_seq_len - 2  # without [CLS] and [SEP]
-        blocks = Blocks(self.mono[language], longest, one_line=not self.config.data.pack_lines)
-        return [Text(ids, self.text.language_number[language]) for ids in self._first(blocks)]
+        number = self.text.languages.index(language)
+        return [Text(ids, number) for ids in self._first(self.text.blocks(self.mono[language]))]
 
     def _examples(self, pair: tuple[str, str]) -> list[Pair]:
         """Held-out pairs, every second one with its sides exchanged."""
@@ -199,7 +199,7 @@ class Evaluator:
 
     def _first(self, items: CorpusPairs | Blocks) -> list[Any]:
         """The items that are evaluated: the first `run.eval_sequences`."""
-        return [items[place] for place in range(min(len(items), self.config.run.eval_sequences))]
+        return [items[place] for place in range(min(len(items), self.run_config.eval_sequences))]
 
     def scores(
         self,
@@ -238,7 +238,7 @@ class Evaluator:
             group: how many examples after each other form a group.
         """
         tokens = [sum(len(part.input_ids) for part in example.sequences) for example in masked]
-        budget = self.config.run.micro_batch_tokens  # `total_steps` has seen to it that any group fits
+        budget = self.run_config.micro_batch_tokens  # `plan_run` has seen to it that any group fits
         first = 0
         # A request to stop ends the loop early; `run` drops the unfinished result.
         while first < len(masked) and not self.stop:

@@ -1,7 +1,7 @@
-"""How a step's sequences and its loss are divided among the objectives: functions of the step's number."""
+"""How a step's sequences and its loss are divided among the objectives, in each phase of a run."""
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from ernie_m.pretrain.config import ObjectiveConfig
@@ -12,25 +12,53 @@ from ernie_m.utils.errors import UserError
 from ernie_m.utils.logging import logger
 
 
-def shares(config: ObjectiveConfig, step: int, total_steps: int) -> dict[str, float]:
-    """Each objective's share of the step's sequences, and its weight in the step's loss. They add up to 1.
+@dataclass(frozen=True)
+class Phase:
+    """A part of a run within which the shares of the objectives stay the same.
 
-    They are `config.shares` and, from `later_start` of all steps on, `later_shares`; without these,
-    `default_shares`. Until `btmlm_start` of all steps BTMLM's share goes to MMLM.
-
-    Args:
-        step: completed steps, 0 .. total_steps - 1.
+    Attributes:
+        steps: its steps, counted from 0. There are none where two changes fall together, or where BTMLM
+            begins with the run.
+        part: its part of the whole run, before it is rounded to steps.
+        shares: each objective's share of a step's sequences, and its weight in the step's loss. They add up
+            to 1.
     """
-    if config.later_shares and step >= round(config.later_start * total_steps):
-        result = _normalised(config.later_shares)
-    elif config.shares:
-        result = _normalised(config.shares)
-    else:
-        result = default_shares(config)
-    if "btmlm" in result and step < round(config.btmlm_start * total_steps):
-        result["mmlm"] = result.get("mmlm", 0.0) + result.pop("btmlm")
-    # In the order of `OBJECTIVES`, without those whose share is 0.
-    return {name: result[name] for name in OBJECTIVES if result.get(name, 0.0) > 0.0}
+
+    steps: range
+    part: float
+    shares: dict[str, float]
+
+
+def phases_of(config: ObjectiveConfig, total_steps: int) -> tuple[Phase, ...]:
+    """The phases of a run, one after the other.
+
+    The shares are `config.shares` and, from `later_start` of all steps on, `later_shares`; without these,
+    `default_shares`. Until `btmlm_start` of all steps BTMLM's share goes to MMLM.
+    """
+    starts = [0.0]
+    if "btmlm" in config.names:
+        starts.append(config.btmlm_start)
+    if config.later_shares:
+        starts.append(config.later_start)
+    phases = []
+    for start, end in pairwise([*sorted(starts), 1.0]):
+        mix = config.shares
+        if config.later_shares and start >= config.later_start:
+            mix = config.later_shares
+        total = sum(mix.values())
+        shares = {name: share / total for name, share in mix.items()} or default_shares(config)
+        if "btmlm" in shares and start < config.btmlm_start:
+            shares["mmlm"] = shares.get("mmlm", 0.0) + shares.pop("btmlm")
+        # In the order of `OBJECTIVES`, without those whose share is 0.
+        shares = {name: shares[name] for name in OBJECTIVES if shares.get(name, 0.0) > 0.0}
+        steps = range(round(start * total_steps), round(end * total_steps))
+        phases.append(Phase(steps, end - start, shares))
+    return tuple(phases)
+
+
+def shares_at(phases: Sequence[Phase], step: int) -> dict[str, float]:
+    """The shares in a step, from 0; after the run, where the reader may be, those of the last phase."""
+    return next(phase.shares for phase in reversed(phases) if step >= phase.steps.start)
 
 
 def default_shares(config: ObjectiveConfig) -> dict[str, float]:
@@ -71,42 +99,21 @@ def with_text(config: ObjectiveConfig, monolingual: bool, parallel: bool) -> Obj
     return replace(config, active=active, shares=start_shares, later_shares=later_shares)
 
 
-def parts_of_run(config: ObjectiveConfig) -> list[tuple[float, float]]:
-    """The parts of a run within which the shares stay the same: (start, end), as fractions of all steps.
-
-    A part is empty where two changes fall together, or where BTMLM begins with the run.
-    """
-    starts = [0.0]
-    if "btmlm" in config.names:
-        starts.append(config.btmlm_start)
-    if config.later_shares:
-        starts.append(config.later_start)
-    return list(pairwise([*sorted(starts), 1.0]))
-
-
-def steps_of_parts(config: ObjectiveConfig, total_steps: int) -> list[tuple[range, dict[str, float]]]:
-    """The parts of a run that have a step: their steps, from 0, and the shares in them."""
-    parts = []
-    for start, end in parts_of_run(config):
-        steps = range(round(start * total_steps), round(end * total_steps))
-        if steps:
-            parts.append((steps, shares(config, steps.start, total_steps)))
-    return parts
-
-
-def log_parts(config: ObjectiveConfig, total_steps: int) -> None:
-    """Log the shares in each part of a run, and warn of objectives that are named but never trained."""
-    named = {*config.names, *config.shares, *config.later_shares}
-    for steps, share_of in steps_of_parts(config, total_steps):
-        listed = ", ".join(f"{name} {100 * share:.3g} %" for name, share in share_of.items())
-        logger.info("steps %s to %s: %s", f"{steps.start + 1:,}", f"{steps.stop:,}", listed)
-        named -= share_of.keys()
-    for name in sorted(named):
+def log_phases(config: ObjectiveConfig, phases: Sequence[Phase]) -> None:
+    """Log the shares in each phase of a run, and warn of objectives that are named but never trained."""
+    never_trained = {*config.names, *config.shares, *config.later_shares}
+    for phase in phases:
+        if phase.steps:
+            listed = ", ".join(f"{name} {100 * share:.3g} %" for name, share in phase.shares.items())
+            first, last = phase.steps.start + 1, phase.steps.stop
+            logger.info("steps %s to %s: %s", f"{first:,}", f"{last:,}", listed)
+            never_trained -= phase.shares.keys()
+    for name in sorted(never_trained):
         logger.warning(
             "%s is never trained: objectives.shares, later_shares, later_start and btmlm_start leave it none "
             "of the %s steps",
             name,
-            f"{total_steps:,}",
+            f"{phases[-1].steps.stop:,}",
         )
 
 
@@ -134,21 +141,15 @@ def allocate(share: Mapping[str, float], batch_size: int, step: int = 0) -> dict
     return counts
 
 
-def check_batch_size(config: ObjectiveConfig, batch_size: int, total_steps: int) -> None:
+def check_batch_size(config: ObjectiveConfig, phases: Sequence[Phase], batch_size: int) -> None:
     """Raise a UserError if the batch is so small that an active objective would never get a sequence."""
-    for _, share in steps_of_parts(config, total_steps):
+    for phase in phases:
         # Objectives of equal remainders take turns, so after as many steps as objectives each had its turn.
-        counts_of_steps = [allocate(share, batch_size, step) for step in range(len(share))]
-        for name in share:
-            if not any(counts[name] for counts in counts_of_steps):
+        counts_of_steps = [allocate(phase.shares, batch_size, step) for step in range(len(phase.shares))]
+        for name, share in phase.shares.items():
+            if phase.steps and not any(counts[name] for counts in counts_of_steps):
                 key = "objectives.shares" if config.shares else "objectives.active"
                 raise UserError(
-                    f"optimizer.batch_size {batch_size} is too small: {name} (share {share[name]:.3f}) "
-                    f"would never get a sequence; raise it, or take the objective out of {key}"
+                    f"optimizer.batch_size {batch_size} is too small: {name} (share {share:.3f}) would never "
+                    f"get a sequence; raise it, or take the objective out of {key}"
                 )
-
-
-def _normalised(mix: Mapping[str, float]) -> dict[str, float]:
-    """Shares in the same proportions that add up to 1."""
-    total = sum(mix.values())
-    return {name: value / total for name, value in mix.items()}

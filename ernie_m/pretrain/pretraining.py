@@ -19,7 +19,7 @@ from ernie_m.model.optimization import Schedule, build_optimizer, linear_warmup_
 from ernie_m.model.preprocessing import ERNIE_M_RULES, READING, Reading
 from ernie_m.pretrain.batches import StepBatches, read_steps
 from ernie_m.pretrain.btmlm_pseudo_tokens import PseudoTokenGenerator, make_pseudo_token_generator
-from ernie_m.pretrain.config import BASE, FRESH, SCRATCH, PretrainConfig
+from ernie_m.pretrain.config import BASE, FRESH, SCRATCH, OptimizerConfig, PretrainConfig
 from ernie_m.pretrain.corpus_selection import TrainingText, fit_to_corpus, open_corpus
 from ernie_m.pretrain.evaluate import Evaluator
 from ernie_m.pretrain.initial_weights import give_frequencies, initialise, open_weights
@@ -27,8 +27,7 @@ from ernie_m.pretrain.log_lines import SUMS, line_of, record_of, summary
 from ernie_m.pretrain.loss import DeviceBatch, batch_loss, to_device
 from ernie_m.pretrain.masking import Vocabulary
 from ernie_m.pretrain.objective import class_of
-from ernie_m.pretrain.objective_mix import log_parts
-from ernie_m.pretrain.run_length import tokens_of_pass, total_steps
+from ernie_m.pretrain.run_length import RunPlan, plan_run
 from ernie_m.reader.corpus import verify_corpus
 from ernie_m.training import distributed
 from ernie_m.training.engine import Engine
@@ -64,6 +63,7 @@ class Pretraining(Trainable):
     memory_advice = "lower run.micro_batch_tokens, or set run.recompute true"
 
     def __init__(self, config: PretrainConfig):
+        # The corpus, and the configuration with what it leaves to the corpus and to the initial weights.
         corpus, self.tokenizer = open_corpus(config.data)
         if config.data.verify:
             distributed.on_main(lambda: verify_corpus(config.data.corpus))
@@ -72,18 +72,20 @@ class Pretraining(Trainable):
         if None in dataclasses.astuple(self.config.model):
             shape = self.start.config.to_dict() if self.start.config else BASE
             self.config = dataclasses.replace(self.config, model=self.config.model.completed(shape))
-        config = self.config
-        self.text = TrainingText.of(corpus, Vocabulary.of(self.tokenizer), config)
-        self.total_steps = total_steps(config, self.text)
-        log_parts(config.objectives, self.total_steps)
-        self.tokens_of_pass = tokens_of_pass(config, self.text)
-        self.pseudo_token_generator = make_pseudo_token_generator(config.objectives, self.text)
-        self.evaluator = Evaluator(config, self.text, self.tokenizer, self.pseudo_token_generator)
-        self.evaluation_steps = self.evaluator.steps(self.total_steps, config.init.lm_head_warmup_steps)
+
+        # What is trained on, for how long, and on what the model is evaluated.
+        self.text = TrainingText.of(corpus, Vocabulary.of(self.tokenizer), self.config)
+        self.plan = plan_run(self.config, self.text)
+        self.total_steps = self.plan.steps
+        self.pseudo_token_generator = make_pseudo_token_generator(self.text)
+        self.evaluator = Evaluator(self.text, self.tokenizer, self.pseudo_token_generator, self.config.run)
+        self.evaluation_steps = self.evaluator.steps(self.plan.steps, self.plan.head_steps)
+
+        # What tells this run from another.
         digests = {"corpus": corpus.digest, "vocabulary": self.tokenizer.digest}
-        self.identity = deciding_options(config) | {"digests": digests}
+        self.identity = deciding_options(self.config) | {"digests": digests}
         # Runs in which these are equal draw the same items in the same order; `initialise` warns of that.
-        self.corpus_and_seed = {"corpus": corpus.digest, "seed": config.run.seed}
+        self.corpus_and_seed = {"corpus": corpus.digest, "seed": self.config.run.seed}
 
     @functools.cached_property
     def start(self) -> Checkpoint | None:
@@ -93,28 +95,39 @@ class Pretraining(Trainable):
 
     def begin(self, seed: int, checkpoint: Path | None) -> Engine:
         """Make the model with its optimizer: with the weights of `init`, or of a checkpoint to go on from."""
+        if checkpoint is None:
+            engine = self._engine_of(seed, self.start)
+            self._initialise(engine.model)
+            return engine
+        saved = open_checkpoint(checkpoint)
+        engine = self._engine_of(seed, saved)
+        load_from(engine.model, saved, optional=())  # no weight may be absent
+        self.trained_length = saved.settings.get(TRAINED_LENGTH)
+        self.reading = saved.reading
+        return engine
+
+    def _engine_of(self, seed: int, weights: Checkpoint | None) -> Engine:
+        """A model in the shape of these weights, which are not loaded yet, with its optimizer."""
         run = self.config.run
         optimizer = self.config.optimizer
         paddle.set_default_dtype(run.dtype)
         paddle.seed(seed)
-        start = open_checkpoint(checkpoint) if checkpoint else self.start
         # What `model` has no key for, such as the epsilon of the layer norms, stays as in the weights.
-        shape = start.config.to_dict() if start and start.config else {}
+        shape = weights.config.to_dict() if weights and weights.config else {}
         shape |= dataclasses.asdict(self.config.model)
         shape |= {"vocab_size": self.tokenizer.vocab_size, "pad_token_id": self.tokenizer.pad_id}
-        model_config = ErnieMConfig.from_dict(shape)
-        model = PreTrainingModel(model_config, self.text.languages)
+        model = PreTrainingModel(ErnieMConfig.from_dict(shape), self.text.languages)
         model.ernie_m.use_recompute(run.recompute)
         adamw = build_optimizer(
             model,
             optimizer.learning_rate,
-            learning_rate(self.config, self.total_steps),
+            learning_rate(self.plan, self.config.init.lm_head_learning_rate, optimizer),
             weight_decay=optimizer.weight_decay,
             betas=(optimizer.beta1, optimizer.beta2),
             eps=optimizer.epsilon,
             word_rate_ratio=optimizer.word_rate_ratio,
         )
-        engine = Engine(
+        return Engine(
             model,
             adamw,
             seed=seed,
@@ -124,45 +137,40 @@ class Pretraining(Trainable):
             max_bad_steps=run.max_bad_steps,
             sums=SUMS,
         )
-        if checkpoint is None:
-            text_rules = self.config.data.text_rules
-            initialise(model, self.config.init, start, self.tokenizer, self.corpus_and_seed, text_rules)
-            self.reading = reading_of_run(start, self.tokenizer.text_rules)
-            self.trained_length = self.config.data.max_seq_len
-            if start is not None:
-                length_before = start.settings.get(TRAINED_LENGTH)
-                # Weights of which no length is known may have been trained on longer inputs.
-                self.trained_length = max(length_before, self.trained_length) if length_before else None
-                if self.config.init.lm_head == FRESH:
-                    give_frequencies(model.lm_head, self.text.piece_counts().sum(axis=0))
-        else:
-            load_from(model, start, optional=())  # no weight may be absent
-            self.trained_length = start.settings.get(TRAINED_LENGTH)
-            self.reading = start.reading
-        return engine
+
+    def _initialise(self, model: PreTrainingModel) -> None:
+        """Give the model of a new run the weights that `init` names."""
+        start = self.start
+        text_rules = self.config.data.text_rules
+        initialise(model, self.config.init, start, self.tokenizer, self.corpus_and_seed, text_rules)
+        self.reading = reading_of_run(start, self.tokenizer.text_rules)
+        self.trained_length = self.config.data.max_seq_len
+        if start is not None:
+            length_before = start.settings.get(TRAINED_LENGTH)
+            # Weights of which no length is known may have been trained on longer inputs.
+            self.trained_length = max(length_before, self.trained_length) if length_before else None
+            if self.config.init.lm_head == FRESH:
+                give_frequencies(model.lm_head, self.text.piece_counts().sum(axis=0))
 
     def batches(self, position: dict[str, Any] | None) -> Callable[[], Iterator[StepBatches]]:
         """`read_steps` with this process's arguments, for the reader process."""
         return functools.partial(
             read_steps,
             self.config,
-            self.text.vocabulary,
-            total_steps=self.total_steps,
+            self.text.setting.vocabulary,
+            self.plan.phases,
             rank=distributed.rank(),
             world_size=distributed.world_size(),
             position=position,
         )
 
     def send(self, model: PreTrainingModel, data: StepBatches) -> list[DeviceBatch]:
-        """Send a step to the device. In the first `init.lm_head_warmup_steps` the encoder is frozen."""
-        head_steps = self.config.init.lm_head_warmup_steps
-        if head_steps:
+        """Send a step to the device. In the first `plan.head_steps` the encoder is frozen."""
+        if self.plan.head_steps:
             steps_before = data.position["step"] - 1  # the position is that after the step
-            is_frozen = steps_before < head_steps
-            for (
-                parameter
-            ) in model.ernie_m.parameters():  # among them the embedding matrix, which the head shares
-                parameter.stop_gradient = is_frozen
+            # Among the parameters is the embedding matrix, which the head shares.
+            for parameter in model.ernie_m.parameters():
+                parameter.stop_gradient = steps_before < self.plan.head_steps
         return send_step(data)
 
     def loss(
@@ -178,9 +186,9 @@ class Pretraining(Trainable):
         for line in summary(scores):
             logger.info("%s", line)
         advice = None
-        if engine.steps == self.total_steps > 1:  # a run of one step writes the initial weights
+        if engine.steps == self.plan.steps > 1:  # a run of one step writes the initial weights
             advice = _AFTER_TRAINING
-        elif engine.steps == self.config.init.lm_head_warmup_steps:
+        elif engine.steps == self.plan.head_steps:
             advice = _AFTER_HEAD_WARMUP
         for name in self.config.objectives.names if advice else ():
             warning = class_of(name).plateau(list(scores.get(name, {}).values()), advice)
@@ -193,7 +201,7 @@ class Pretraining(Trainable):
         return record_of(interval)
 
     def line(self, interval: Interval) -> str:
-        return line_of(record_of(interval), self.total_steps, interval.remaining, self.tokens_of_pass)
+        return line_of(record_of(interval), self.plan.steps, interval.remaining, self.plan.tokens_of_pass)
 
     def files(
         self, engine: Engine, masters: Mapping[str, Tensor], evaluation: Evaluation | None = None
@@ -295,20 +303,16 @@ def objectives_loss(
     return total, sums | sums_of_objectives
 
 
-def learning_rate(config: PretrainConfig, steps: int) -> Schedule:
+def learning_rate(plan: RunPlan, head_rate: float, optimizer: OptimizerConfig) -> Schedule:
     """Step -> ratio of its learning rate to `optimizer.learning_rate`.
 
-    While the head is trained alone, it has its own rate. The schedule of `optimizer` begins after that.
-
-    Args:
-        steps: the number of steps of the whole run.
+    While the head is trained alone, it has its own rate, `head_rate`. The schedule of `optimizer` begins
+    after that.
     """
-    optimizer = config.optimizer
-    head_steps = config.init.lm_head_warmup_steps
-    head_ratio = config.init.lm_head_learning_rate / optimizer.learning_rate
-    ratio_of_step = linear_warmup_decay(optimizer.warmup_steps, steps - head_steps, optimizer.schedule)
+    head_ratio = head_rate / optimizer.learning_rate
+    ratio_of_step = linear_warmup_decay(plan.warmup_steps, plan.steps - plan.head_steps, optimizer.schedule)
 
     def ratio(step: int) -> float:
-        return head_ratio if step < head_steps else ratio_of_step(step - head_steps)
+        return head_ratio if step < plan.head_steps else ratio_of_step(step - plan.head_steps)
 
     return ratio

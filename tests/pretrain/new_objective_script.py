@@ -12,15 +12,15 @@ import paddle
 
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.lm_head import PreTrainingModel
-from ernie_m.pretrain.batches import StepReader
 from ernie_m.pretrain.config import PretrainConfig
-from ernie_m.pretrain.corpus_selection import TrainingText, make_objectives, open_corpus
+from ernie_m.pretrain.corpus_selection import TrainingText, open_corpus
 from ernie_m.pretrain.masking import Text, Vocabulary, rng_of
+from ernie_m.pretrain.objective_mix import phases_of
 from ernie_m.pretrain.pretraining import Pretraining, objectives_loss, send_step
 from ernie_m.pretrain.show_masks import masks_of
 from tests.helpers.gradients import take_gradients
 from tests.launching import error_of
-from tests.pretrain.tiny_run import assert_equal_runs, config, pretrain, records
+from tests.pretrain.tiny_run import assert_equal_runs, config, pretrain, reader_of, records
 
 SHARES = {"mmlm": 1, "contrastive": 2}
 KINDS = {"objectives__shares": dict.fromkeys(["mmlm", "whole_words", "own_tlm", "own_camlm", "own_btmlm"], 1)}
@@ -54,7 +54,7 @@ def masked_words(settings: PretrainConfig) -> list[tuple[list[list[bool]], int]]
     """Of some texts, for each word whether each of its pieces is masked; and the number of masked pieces."""
     corpus, tokenizer = open_corpus(settings.data)
     text = TrainingText.of(corpus, Vocabulary.of(tokenizer), settings)
-    objective = make_objectives(settings, text)["whole_words"]
+    objective = text.objectives["whole_words"]
     texts = []
     for number in range(10):
         line = Text(corpus.held_out_mono["de"].line(number % 8), 0)
@@ -79,7 +79,7 @@ def step_of(settings: PretrainConfig, processes: int) -> list[float]:
     model.eval()
     loss = 0.0
     for rank in range(processes):
-        step = StepReader(settings, text, total_steps=10, rank=rank, world_size=processes).next()
+        step = reader_of(settings, text, phases_of(settings.objectives, 10), rank, processes).next()
         for batch in send_step(step):
             of_batch, _ = objectives_loss(model, None, batch)
             of_batch.backward()

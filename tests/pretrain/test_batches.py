@@ -6,21 +6,21 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from ernie_m.pretrain.batches import StepBatches, StepReader, cut_by_tokens
+from ernie_m.pretrain.batches import StepBatches, cut_by_tokens
 from ernie_m.pretrain.btmlm_pseudo_tokens import make_pseudo_token_generator
 from ernie_m.pretrain.config import ObjectiveConfig
 from ernie_m.pretrain.corpus_selection import TrainingText, fit_to_corpus
 from ernie_m.pretrain.masking import Vocabulary
-from ernie_m.pretrain.objective_mix import allocate, shares, steps_of_parts
+from ernie_m.pretrain.objective_mix import allocate, phases_of, shares_at
 from ernie_m.pretrain.objectives import OF_THE_PAPER
 from ernie_m.pretrain.pretraining import Pretraining
-from ernie_m.pretrain.run_length import tokens_of_pass, total_steps
+from ernie_m.pretrain.run_length import plan_run, tokens_of_pass
 from ernie_m.reader.corpus import Corpus
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.utils.errors import UserError
 from tests.launching import error_of
 from tests.pretrain.examples import masked_counts
-from tests.pretrain.tiny_run import config
+from tests.pretrain.tiny_run import config, reader_of
 
 
 class Source:
@@ -40,8 +40,8 @@ class Source:
 
     def reader(self, rank=0, world_size=1, position=None, **changes):
         settings = self.config(**changes)
-        text = self.text(settings)
-        return StepReader(settings, text, settings.optimizer.steps, rank, world_size, position)
+        phases = phases_of(settings.objectives, settings.optimizer.steps)
+        return reader_of(settings, self.text(settings), phases, rank, world_size, position)
 
     def text(self, settings):
         return TrainingText.of(self.corpus, self.vocabulary, settings)
@@ -49,7 +49,7 @@ class Source:
     def steps(self, **changes):
         """The number of steps of a run."""
         settings = self.config(**changes)
-        return total_steps(settings, self.text(settings))
+        return plan_run(settings, self.text(settings)).steps
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +161,7 @@ def test_pairs_are_read_in_both_orders(source):
     for _ in range(20):
         for _, pair in reader._examples({"tlm": 12}):
             language = language_of[tuple(pair.source.ids.tolist())]
-            assert reader.text.language_number[language] == pair.source.language
+            assert reader.text.languages[pair.source.language] == language
             source_languages[language] += 1
     assert source_languages["de"] > 60
     assert source_languages["en"] > 60
@@ -220,7 +220,7 @@ def test_a_pass_counts_what_is_read(source, caplog):
         in_pairs += sum(min(sum(map(len, pairs[number])), 32 - 4) for number in range(len(pairs)))
     for active, tokens in ((["mmlm"], in_text), (["tlm"], in_pairs), (["tlm", "mmlm"], in_text + in_pairs)):
         settings = source.config(objectives__active=active)
-        assert tokens_of_pass(settings, source.text(settings)) == tokens
+        assert tokens_of_pass(source.text(settings)) == tokens
     assert [line.split(":")[0] for line in caplog.messages] == [
         "60 of 171 pairs are longer than data.max_seq_len 32"
     ] * 2
@@ -234,13 +234,14 @@ def test_shares_are_divided_by_their_sum_and_change_once():
         later_start=0.2,
     )
     assert config.names == ["mmlm", "tlm", "camlm", "btmlm"]
-    assert shares(config, 19, 100) == {"mmlm": 0.3, "tlm": 0.7}
-    assert shares(config, 20, 100) == shares(config, 29, 100) == {"mmlm": 0.3, "camlm": 0.7}
-    assert shares(config, 30, 100) == {"mmlm": 0.15, "camlm": 0.7, "btmlm": 0.15}
+    phases = phases_of(config, 100)
+    assert shares_at(phases, 19) == {"mmlm": 0.3, "tlm": 0.7}
+    assert shares_at(phases, 20) == shares_at(phases, 29) == {"mmlm": 0.3, "camlm": 0.7}
+    assert shares_at(phases, 30) == {"mmlm": 0.15, "camlm": 0.7, "btmlm": 0.15}
 
 
-def test_the_parts_of_a_run():
-    """Every step has the objectives and shares that `shares` gives it."""
+def test_the_phases_of_a_run():
+    """Together they are the run, and every step has the shares of its phase, also where one has no step."""
     config = ObjectiveConfig(
         shares={"mmlm": 100, "tlm": 0},
         later_shares={"mmlm": 15, "btmlm": 15, "camlm": 70},
@@ -248,8 +249,12 @@ def test_the_parts_of_a_run():
         btmlm_start=0.5,
     )
     for total in (1, 2, 3, 7, 50, 1000):
-        parts = [[share] * len(steps) for steps, share in steps_of_parts(config, total)]
-        assert [*itertools.chain(*parts)] == [shares(config, step, total) for step in range(total)]
+        phases = phases_of(config, total)
+        assert sum(phase.part for phase in phases) == pytest.approx(1)
+        assert [*itertools.chain(*[phase.steps for phase in phases])] == [*range(total)]
+        for step in range(total):
+            later = {"mmlm", "camlm"} if step < round(0.5 * total) else {"mmlm", "camlm", "btmlm"}
+            assert {*shares_at(phases, step)} == ({"mmlm"} if step < round(0.34 * total) else later)
 
 
 @pytest.mark.parametrize(
@@ -264,10 +269,15 @@ def test_an_objective_that_is_never_trained_is_warned_of(source, caplog, start, 
     assert ("steps 1 to 6: mmlm 50 %, tlm 50 %" in caplog.messages) == (start == 0.5)
 
 
+def last_shares(**options):
+    """The shares of the last phase of a run with these objectives."""
+    return phases_of(ObjectiveConfig(**options), 10)[-1].shares
+
+
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 4, 7, 64, 2047, 2048])
 def test_largest_remainder(batch_size):
     """The counts add up to the batch, and each is its share, rounded up or down."""
-    share = shares(ObjectiveConfig(shares={"mmlm": 30, "btmlm": 30, "tlm": 20, "camlm": 20}), 9, 10)
+    share = last_shares(shares={"mmlm": 30, "btmlm": 30, "tlm": 20, "camlm": 20})
     for step in range(8):
         counts = allocate(share, batch_size, step)
         assert sum(counts.values()) == batch_size
@@ -276,7 +286,7 @@ def test_largest_remainder(batch_size):
 
 def test_equal_remainders_take_turns():
     """Four objectives of equal shares divide 6 sequences: after four steps each had 6."""
-    share = shares(ObjectiveConfig(), 9, 10)  # in step 9 of 10, when BTMLM has begun
+    share = last_shares()  # when BTMLM has begun
     totals = dict.fromkeys(share, 0)
     for step in range(4):
         for name, count in allocate(share, 6, step).items():
@@ -286,7 +296,7 @@ def test_equal_remainders_take_turns():
 
 def test_remainders_that_are_equal_but_for_rounding_take_turns():
     """Of 4 sequences 0.6, 1.8 and 1.6: mmlm and camlm have the same remainder."""
-    share = shares(ObjectiveConfig(shares={"mmlm": 15, "tlm": 45, "camlm": 40}), 0, 10)
+    share = last_shares(shares={"mmlm": 15, "tlm": 45, "camlm": 40})
     assert {allocate(share, 4, step)["mmlm"] for step in range(3)} == {0, 1}
 
 
@@ -329,7 +339,7 @@ def test_btmlm_without_camlm_is_warned_of(source, caplog):
     for names, warnings in ((["mmlm", "btmlm"], 1), (["mmlm", "btmlm", "camlm"], 0)):
         caplog.clear()
         config = source.config(objectives__active=names)
-        make_pseudo_token_generator(config.objectives, source.text(config))
+        make_pseudo_token_generator(source.text(config))
         assert sum("btmlm without camlm" in message for message in caplog.messages) == warnings
 
 

@@ -8,6 +8,7 @@ import yaml
 
 from ernie_m.pretrain.config import PretrainConfig
 from ernie_m.pretrain.pretraining import learning_rate
+from ernie_m.pretrain.run_length import RunPlan
 from ernie_m.utils.args import parse_options
 from tests.launching import ROOT, error_of
 from tests.pretrain.tiny_run import config
@@ -149,7 +150,8 @@ def test_the_papers_table_11():
         assert (optimizer.steps, optimizer.batch_size, optimizer.learning_rate) == runs[size]
         assert (optimizer.warmup_steps, optimizer.beta1, optimizer.beta2) == (10_000, 0.98, 0.999)
         assert (optimizer.epsilon, optimizer.weight_decay) == (1e-6, 0.01)
-        rate = learning_rate(loaded, optimizer.steps)
+        plan = RunPlan(optimizer.steps, 0, optimizer.warmup_steps, phases=(), tokens_of_pass=0)
+        rate = learning_rate(plan, loaded.init.lm_head_learning_rate, optimizer)
         half_way = (10_000 + optimizer.steps) // 2  # of the fall, which is linear from the peak to 0
         assert rate(10_000) == 1.0
         assert rate(half_way) == 0.5

@@ -33,7 +33,7 @@ class HeldOutRun:
         task = Pretraining(settings)
         self.engine = task.begin(settings.run.seed, None)
         self.model = self.engine.model
-        self.evaluator = Evaluator(settings, text, self.tokenizer, task.pseudo_token_generator)
+        self.evaluator = Evaluator(text, self.tokenizer, task.pseudo_token_generator, settings.run)
 
     def run(self):
         """The scores of an evaluation."""
@@ -87,9 +87,10 @@ def test_the_perplexity_of_the_frequencies(held_out, monkeypatch):
     counts[unknown] = 0
     counts += 1
     text = held_out.evaluator.text
-    vocabulary = dataclasses.replace(text.vocabulary, unk_id=unknown)
-    monkeypatch.setattr(held_out.evaluator, "text", dataclasses.replace(text, vocabulary=vocabulary))
-    max_seq_len = held_out.evaluator.config.data.max_seq_len
+    vocabulary = dataclasses.replace(text.setting.vocabulary, unk_id=unknown)
+    setting = dataclasses.replace(text.setting, vocabulary=vocabulary)
+    monkeypatch.setattr(held_out.evaluator, "text", dataclasses.replace(text, setting=setting))
+    max_seq_len = text.data.max_seq_len
     blocks = Blocks(held_out.corpus.held_out_mono["de"], max_seq_len - 2, one_line=False)
     losses = []
     for number in range(min(len(blocks), 100)):

@@ -9,16 +9,17 @@ import json
 import numpy as np
 import pytest
 
-from ernie_m.pretrain.batches import StepReader
 from ernie_m.pretrain.config import PretrainConfig
 from ernie_m.pretrain.corpus_selection import TrainingText
 from ernie_m.pretrain.masking import Vocabulary
+from ernie_m.pretrain.objective_mix import phases_of
 from ernie_m.pretrain.objectives import OF_THE_PAPER
-from ernie_m.pretrain.run_length import total_steps
+from ernie_m.pretrain.run_length import plan_run
 from ernie_m.reader.corpus import FORMAT, Corpus
 from ernie_m.utils.args import parse_options
 from ernie_m.utils.checksums import MANIFEST
 from tests.launching import ROOT
+from tests.pretrain.tiny_run import reader_of
 
 LANGUAGES = ["ar", "bg", "de", "el", "en", "es", "fr", "hi", "ru", "sw", "th", "tr", "ur", "vi", "zh"]
 VOCABULARY = Vocabulary(cls_id=0, pad_id=1, sep_id=2, unk_id=3, mask_id=99, size=100)
@@ -88,7 +89,7 @@ def digest_of_run(corpus, name, *flags):
     config = parse_options(PretrainConfig, ["--config", str(path), *flags])
     config.optimizer.batch_size = min(config.optimizer.batch_size, 96)
     text = TrainingText.of(corpus, VOCABULARY, config)
-    reader = StepReader(config, text, total_steps=TOTAL_STEPS)
+    reader = reader_of(config, text, phases_of(config.objectives, TOTAL_STEPS))
     digest = hashlib.sha256()
     for _ in range(STEPS):
         step = reader.next()
@@ -101,7 +102,7 @@ def digest_of_run(corpus, name, *flags):
             for array in arrays:
                 digest.update(f"{array.dtype} {array.shape}".encode() + array.tobytes())
     if config.optimizer.tokens:
-        digest.update(str(total_steps(config, text)).encode())
+        digest.update(str(plan_run(config, text).steps).encode())
     return digest.hexdigest()[:16]
 
 
