@@ -69,6 +69,8 @@ def build_optimizer(
 ) -> "AdamW":
     """AdamW for the model's trainable parameters. It does not clip; `ernie_m.training.engine.Engine` does.
 
+    On a CPU the gradients of the model's embedding matrices are added in place from now on.
+
     Args:
         peak_lr: the highest learning rate.
         schedule: returns the share of `peak_lr` for a step; None: constant rate. Call
@@ -84,19 +86,21 @@ def build_optimizer(
     layer_numbers = map(_layer_of, parameters)
     num_layers = max((number for number in layer_numbers if number is not None), default=-1) + 1
     ratios = learning_rate_ratios(parameters, num_layers, layerwise_lr_decay)
-    embeddings = [layer for layer in model.sublayers(include_self=True) if isinstance(layer, WordEmbeddings)]
-    table_gradients = {layer.weight.name: layer.gradient for layer in embeddings}  # by Paddle's name
+    sublayers = model.sublayers(include_self=True)
+    # The embedding matrices, by Paddle's name of their weight.
+    embeddings = {layer.weight.name: layer for layer in sublayers if isinstance(layer, WordEmbeddings)}
 
     groups = defaultdict(list)  # (share of the rate, coefficient of decay) -> parameters
     tables = {}  # Paddle's name of an embedding matrix -> its update
     for name, parameter in parameters.items():
         ratio = ratios[name]
-        if parameter.name in table_gradients:
+        if parameter.name in embeddings:
             ratio *= word_rate_ratio
         # The decay is that of the full rate; AdamW multiplies the coefficient by the parameter's own rate.
         decay = weight_decay / ratio if is_decayed(name) else 0.0
-        if parameter.name in table_gradients and kernel_selection.on_cpu(parameter):
-            tables[parameter.name] = RowAdam(table_gradients[parameter.name], ratio, decay, betas, eps)
+        if parameter.name in embeddings and kernel_selection.on_cpu(parameter):
+            gradient = embeddings[parameter.name].take_over()
+            tables[parameter.name] = RowAdam(gradient, ratio, decay, betas, eps)
         else:
             groups[ratio, decay].append(parameter)
     paddle_groups = [
@@ -146,6 +150,12 @@ class AdamW(paddle.optimizer.AdamW):
             table.step(self.get_lr())
         if self._parameter_list:  # a static model has no others, and Paddle wants one
             super().step()
+
+    def clear_grad(self, set_to_zero: bool = True) -> None:
+        """Clear the gradients of all parameters, as Paddle's optimizer does; those of tables become None."""
+        super().clear_grad(set_to_zero)
+        for table in self.tables.values():
+            table.weight.grad = None
 
     def state_of(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The state of every parameter that this process has updated: key -> tensor.

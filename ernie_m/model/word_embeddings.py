@@ -2,8 +2,9 @@
 
 The table is used twice: rows of the input are looked up in it, and masked positions are predicted from it
 (`model/lm_head.py`). On a CPU Paddle makes a gradient of the whole table for each use in each micro-batch
-(768 MB at base size, zeroed on one thread) and adds them up. In training on a CPU both uses therefore add to
-one `weight.grad` in place. `paddle.grad` of a loss adds to it too, and cannot return it.
+(768 MB at base size, zeroed on one thread) and adds them up. Once `build_optimizer` has taken the table over
+on a CPU, both uses add to one `weight.grad` in place instead. `paddle.grad` of a loss adds to it too, and
+cannot return it. Everywhere else, as in a loop with an optimizer of Paddle's, the gradients are Paddle's.
 """
 
 import weakref
@@ -11,6 +12,7 @@ from functools import partial
 
 import numpy as np
 import paddle
+import paddle.distributed as dist
 import paddle.nn.functional as F
 from paddle import Tensor, nn
 from paddle.autograd import PyLayer
@@ -22,6 +24,8 @@ from ernie_m.model.cpu.numpy_views import add, as_array, as_rows, as_tensor
 class EmbeddingGradient:
     """The gradient of an embedding matrix [V, H] in training on a CPU, and its rows that may differ from 0.
 
+    It belongs to the optimizer of a model: a copy of the model has none.
+
     Both uses of the table add to `weight.grad` in place. It lies in memory that is kept from step to step,
     because other tensors would take the space if it were freed. A batch of fine-tuning touches a few thousand
     of 250,002 words: the optimizer asks for these rows and leaves the others alone
@@ -31,7 +35,8 @@ class EmbeddingGradient:
     above. It borrows the kept memory for that, if it is free, and gives it back in the backward pass.
 
     Attributes:
-        touched: bool [V], True where the kept memory may differ from 0; None: any row may.
+        touched: bool [V], True where the kept memory may differ from 0; None: any row may, as always with
+            several processes, since their sum has the words that the others have looked up.
     """
 
     def __init__(self, weight: Tensor):
@@ -40,6 +45,9 @@ class EmbeddingGradient:
         self._memory: np.ndarray | None = None  # [V, H]; made at the first use
         # The array that `borrow` gave to a loss. The reference is weak: it dies when the loss is freed.
         self._borrowed_ref: weakref.ref | None = None
+
+    def __deepcopy__(self, memo: object) -> None:
+        return None
 
     def array(self) -> np.ndarray:
         """`weight.grad` as an array [V, H] to add to. If there is no gradient yet, it becomes zeros."""
@@ -50,7 +58,7 @@ class EmbeddingGradient:
             memory = self._kept_memory()
             rows_to_clear = slice(None) if self.touched is None else self.touched
             memory[rows_to_clear] = 0
-            self.touched = np.zeros(len(memory), bool)
+            self.touched = np.zeros(len(memory), bool) if dist.get_world_size() == 1 else None
             self.weight.grad_ = as_tensor(memory)
         return as_array(self.weight.grad)
 
@@ -105,6 +113,15 @@ class EmbeddingGradient:
         """Record that any row may differ from 0, because code outside of this class adds to the gradient."""
         self.touched = None
 
+    def join(self, gradient: Tensor) -> Tensor:
+        """What was added in place plus `gradient`, which Paddle has made; `weight.grad` is None after it."""
+        self.forget_rows()
+        if self.weight.grad is None:
+            return gradient
+        total = gradient + self.weight.grad
+        self.weight.grad = None
+        return total
+
     def squared_norm(self) -> Tensor:
         """The sum of the squares of `weight.grad`, float64 []."""
         gradient = self.weight.grad
@@ -125,7 +142,6 @@ class EmbeddingGradient:
         """The memory [V, H] that is kept from step to step."""
         if self._memory is None:
             self._memory = as_array(paddle.zeros_like(self.weight))
-            self.touched = np.zeros(len(self._memory), bool)
         return self._memory
 
     def _is_lent(self) -> bool:
@@ -157,30 +173,42 @@ class WordEmbeddings(nn.Embedding):
     """paddle.nn.Embedding that owns the gradient of its table in training.
 
     Attributes:
-        gradient: the gradient of the table on a CPU.
+        gradient: adds gradients to the table's own in place; None: Paddle makes them, since no optimizer has
+            taken the table over.
         in_bfloat16: whether a CPU computes the products of `ernie_m.model.lm_head.cross_entropy` in bfloat16.
     """
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
-        self.gradient = EmbeddingGradient(self.weight)
+        self.gradient: EmbeddingGradient | None = None
         self.in_bfloat16 = False
-        if not self.weight.stop_gradient:
+
+    def take_over(self) -> EmbeddingGradient:
+        """Add gradients in place from now on. An optimizer calls it that asks for the rows that have one."""
+        if self.gradient is None:
+            self.gradient = EmbeddingGradient(self.weight)
             # Paddle keeps the hook as long as the weight, and Python does not see that. A hook that knew this
             # layer would keep it and its memory for good, since the layer keeps the weight.
-            self.weight.register_hook(partial(note_paddles_gradient, weakref.ref(self.gradient)))
+            self.weight.register_hook(partial(add_paddles_gradient, weakref.ref(self.gradient)))
+        return self.gradient
 
     def forward(self, ids: Tensor) -> Tensor:
         """[N] int64 -> [N, H]."""
         is_traced = not paddle.in_dynamic_mode()  # for an exported graph, which is not trained
         if is_traced or self.weight.stop_gradient or not paddle.is_grad_enabled():
             return super().forward(ids)
-        if kernel_selection.on_cpu(self.weight):
+        if self.gradient is not None and kernel_selection.on_cpu(self.weight):
             return LookUpOnCpu.apply(self.weight, ids, self.gradient)
         return super().forward(ids)
 
 
-def note_paddles_gradient(table: weakref.ref, gradient: Tensor | None) -> None:
-    """Note that Paddle is going to add a gradient of the whole table; a hook of the weight."""
-    if gradient is not None and table():  # None comes from `LookUpOnCpu`, which has added its rows itself
-        table().forget_rows()
+def add_paddles_gradient(table: "weakref.ref[EmbeddingGradient]", gradient: Tensor | None) -> Tensor | None:
+    """What Paddle is to make the gradient of the whole table, to which another use of it gives `gradient`.
+
+    A hook of the weight. Paddle adds `gradient` to `weight.grad`, unless that was cleared to zeros: then it
+    overwrites what was added in place since.
+    """
+    owner = table()
+    if gradient is None or owner is None:  # None comes from `LookUpOnCpu`, which has added its rows itself
+        return gradient
+    return owner.join(gradient)

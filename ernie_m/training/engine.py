@@ -247,9 +247,6 @@ class Engine:
             distributed.send_gradients(trained, self._owners)
         else:
             distributed.sum_gradients(trained)
-        # The sum also has the words that other processes have looked up.
-        for table in self.optimizer.tables.values():
-            table.gradient.forget_rows()
 
     @paddle.no_grad()
     def _squared_norm(self) -> Tensor:

@@ -41,7 +41,7 @@ class PieceBatch(device.Uploadable):
 def piece_means(model: ErnieMModel, batch: PieceBatch) -> Tensor:
     """The vector of each text with its gradient: [S, H]."""
     words = model.embeddings.word_embeddings
-    if kernel_selection.training_on_cpu(words.weight):
+    if words.gradient is not None and kernel_selection.training_on_cpu(words.weight):
         return _MeansOnCpu.apply(words.weight, batch.ids, batch.lengths, words.gradient)
     texts = paddle.arange(len(batch.lengths))
     text_of_piece = paddle.repeat_interleave(texts, batch.lengths)  # [N]

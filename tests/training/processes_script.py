@@ -17,6 +17,7 @@ import paddle
 from ernie_m.model.checkpoint.write import model_weights
 from ernie_m.training import distributed
 from ernie_m.utils.errors import UserError
+from tests.training.own_loop import LOOPS, OPTIMIZERS, gradients
 from tests.training.toy_training import STEPS, make, read_step, run, state_of, weights, write_step
 
 FOLDER = Path(sys.argv[1])
@@ -44,6 +45,17 @@ def collectives() -> None:
         "weight": weight.tolist(),
     }
     (FOLDER / f"{rank}.json").write_text(json.dumps(results))
+
+
+def own_loops() -> None:
+    """Loops without the engine, by `paddle.DataParallel`: process 0 writes the gradients to own_loops.npz."""
+    found = {
+        f"{optimizer} {zeros}": gradients(LOOPS[1], optimizer, zeros, rank=distributed.rank(), processes=2)
+        for optimizer in OPTIMIZERS
+        for zeros in (True, False)
+    }
+    if distributed.is_main():
+        np.savez(FOLDER / "own_loops.npz", **found)
 
 
 def lost() -> None:
@@ -112,7 +124,7 @@ def train(name: str, steps: int) -> None:
 if __name__ == "__main__":
     device = distributed.init()
     assert device == "cpu"
-    functions = {"collectives": collectives, "masters": masters, "lost": lost}
+    functions = {"collectives": collectives, "masters": masters, "own_loops": own_loops, "lost": lost}
     for proof in PROOFS:
         if proof in functions:
             functions[proof]()

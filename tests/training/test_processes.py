@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ernie_m.model import kernel_selection
 from ernie_m.model.checkpoint import safetensors as safe
 from ernie_m.training import distributed
 from ernie_m.utils.errors import UserError
 from tests.launching import ROOT, error_of, launch, run_script
+from tests.training.own_loop import LOOPS, OPTIMIZERS, assert_same_gradients, gradients
 from tests.training.test_engine import assert_close
 from tests.training.toy_training import make, read_step, state_of, weights
 
@@ -52,7 +54,7 @@ def proofs(tmp_path_factory):
     (sharded / "of_three.parts").rename(sharded / "three.start")  # where `three` begins
     trainings = ("0/whole", "1/whole", "1/three")
     # The last proof kills process 1.
-    start(folder, "collectives", *trainings, "masters", "lost", code=-signal.SIGKILL)
+    start(folder, "collectives", *trainings, "masters", "own_loops", "lost", code=-signal.SIGKILL)
     return folder
 
 
@@ -135,6 +137,16 @@ def test_sums_are_sums_and_equal_on_every_process(proofs):
     assert results[0]["gather_rows"] == [[rows[:1], 5], [rows[1:] * 2, 6]]
     assert results[0]["gradients"] == [[pytest.approx([1.1e-9] * 3, rel=1e-12)] * 2, [3.0] * 4]
     assert results[0]["weight"] == [7.0] * 3
+
+
+def test_own_loops_of_two_processes_have_the_gradients_of_one(proofs, monkeypatch):
+    """With each optimizer, whose gradients are cleared to zeros or to None."""
+    found = dict(np.load(proofs / "own_loops.npz"))
+    monkeypatch.setattr(kernel_selection, "_kernels", kernel_selection.PLAIN)
+    for optimizer in OPTIMIZERS:
+        for zeros in (True, False):
+            expected = gradients(LOOPS[1], optimizer, zeros)
+            assert_same_gradients(found[f"{optimizer} {zeros}"], expected)
 
 
 def test_a_killed_process_is_one_line_to_the_other(proofs):

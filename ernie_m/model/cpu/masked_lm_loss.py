@@ -1,4 +1,4 @@
-"""The masked-LM loss on a CPU: one pass over the logits of a chunk, and gradients that are added in place.
+"""The masked-LM loss on a CPU: one pass over the logits of a chunk, and its gradients.
 
 The gradients of a chunk are made in the forward pass, so that no logits wait for the backward pass. What the
 backward pass then gets from above is one number, the factor of the whole sum.
@@ -59,12 +59,11 @@ class CrossEntropyOnCpu(PyLayer):
     @staticmethod
     def backward(ctx, grad_total: Tensor, *_: None) -> tuple[Tensor | None, ...]:
         grad_x = None if ctx.grad_x is None else ctx.grad_x * grad_total
-        grad_bias = ctx.kernels.take_gradients(grad_total)
+        grad_weight, grad_bias = ctx.kernels.take_gradients(grad_total)
         # The memory is freed now, because `ctx` may live longer than this pass.
         ctx.grad_x = None
         ctx.kernels = None
-        # The gradient of the table is added in place; labels and loss weights have none.
-        return grad_x, None, grad_bias, None, None
+        return grad_x, grad_weight, grad_bias, None, None  # labels and loss weights have none
 
 
 class LossOnCpu:
@@ -106,21 +105,27 @@ class LossOnCpu:
             self._grad_bias = product if self._grad_bias is None else self._grad_bias + product
         is_first = self._grad_weight is None  # the first chunk overwrites what the borrowed memory holds
         if is_first and not self._table.weight.stop_gradient:
-            self._grad_weight = self._table.gradient.borrow()
+            weight, owner = self._table.weight, self._table.gradient
+            self._grad_weight = as_array(paddle.empty_like(weight)) if owner is None else owner.borrow()
         # The factors of the losses are not multiplied into `grad_logits`, which is large, but into x for the
         # gradient of the table, and into the gradient of x.
         grad_x = self._product_gradients(grad_logits, x * factors, accumulate=not is_first)
         return losses, correct, grad_x * factors
 
-    def take_gradients(self, grad_total: Tensor) -> Tensor | None:
-        """The gradient of the bias [V], or None if it is frozen. That of the table is added in place.
+    def take_gradients(self, grad_total: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """The gradients of the table [V, H] and of the bias [V]; None if it is frozen.
+
+        None for a table, too, whose gradient is added in place.
 
         Args:
             grad_total: the gradient of the weighted sum of all losses, [].
         """
-        if self._grad_weight is not None:
+        grad_weight = None
+        if self._grad_weight is not None and self._table.gradient is None:
+            grad_weight = as_tensor(self._grad_weight) * grad_total
+        elif self._grad_weight is not None:
             self._table.gradient.add_borrowed(self._grad_weight, factor=grad_total.item())
-        return None if self._grad_bias is None else self._grad_bias * grad_total
+        return grad_weight, None if self._grad_bias is None else self._grad_bias * grad_total
 
     def _products(self, x: Tensor) -> Tensor:
         """The logits of x [m, H] before the bias is added: [m, V]."""

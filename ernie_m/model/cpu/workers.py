@@ -23,7 +23,7 @@ from ernie_m.model import kernel_selection, threads
 from ernie_m.model.cpu import mkl
 from ernie_m.model.cpu.numpy_views import as_array, thread_count
 from ernie_m.model.threads import AHEAD, Workers
-from ernie_m.model.word_embeddings import EmbeddingGradient, WordEmbeddings, note_paddles_gradient
+from ernie_m.model.word_embeddings import EmbeddingGradient, WordEmbeddings, add_paddles_gradient
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -116,7 +116,7 @@ def _copy(model: nn.Layer) -> nn.Layer:
         copies[id(parameter)] = copied
     for table in _word_embeddings(model):
         gradient = copies[id(table.gradient)] = LaterGradient(copies[id(table.weight)])
-        copies[id(table.weight)].register_hook(partial(note_paddles_gradient, weakref.ref(gradient)))
+        copies[id(table.weight)].register_hook(partial(add_paddles_gradient, weakref.ref(gradient)))
     return copy.deepcopy(model, copies)
 
 
@@ -166,8 +166,9 @@ class LaterGradient:
     def add_borrowed(self, gradient: np.ndarray, factor: float) -> None:
         self._additions.append(lambda total: total.add_borrowed(gradient, factor))
 
-    def forget_rows(self) -> None:
+    def join(self, gradient: Tensor) -> Tensor:
         self._additions.append(EmbeddingGradient.forget_rows)
+        return gradient
 
 
 def _gradient_of(parameter: Tensor) -> Tensor | None:
@@ -180,4 +181,6 @@ def _gradient_of(parameter: Tensor) -> Tensor | None:
 
 
 def _word_embeddings(model: nn.Layer) -> list[WordEmbeddings]:
-    return [layer for layer in model.sublayers(include_self=True) if isinstance(layer, WordEmbeddings)]
+    """The embedding matrices whose gradients are added in place."""
+    layers = model.sublayers(include_self=True)
+    return [layer for layer in layers if isinstance(layer, WordEmbeddings) and layer.gradient is not None]
