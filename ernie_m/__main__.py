@@ -37,14 +37,6 @@ OFFICIAL = {
     "launch": ("commands.launch", "start a program as several processes"),
 }
 PROGRAMS = COMMANDS | OFFICIAL
-# Commands that have gone -> what takes their place.
-GONE = {
-    "get": "download text",
-    "get_data": "download data",
-    "get_weights": "download weights",
-    "label": "predict --input TABLE --model FOLDER --output NEW",
-    "show": "show_masks",
-}
 WIDTH = 100  # the characters of a line of --help
 PACKAGE = Path(__file__).parent
 
@@ -64,8 +56,6 @@ def start_program() -> None:
     program = program.removesuffix(".py")  # as the recipes have it
     if program == "recipe":
         run_recipe(words)  # does not return
-    if program in GONE:
-        raise UserError(f"'{program}' has gone; instead: ernie-m {GONE[program]}")
     if program not in PROGRAMS:
         refuse_name("command", program, ["recipe", *PROGRAMS])
     module, _ = PROGRAMS[program]
@@ -113,8 +103,6 @@ def run_recipe(words: list[str]) -> NoReturn:
         words: the name of the recipe, and flags.
     """
     name, *flags = words or [""]
-    if name == "base/own":
-        raise UserError("recipe base/own: fit FOLDER takes its place")
     if name not in recipes():
         refuse_name("recipe", name, recipes())
     folder = scripts_folder()

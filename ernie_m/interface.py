@@ -26,7 +26,7 @@ from ernie_m.model.tasks import (
     TOKEN_CLASSIFICATION,
     ZERO_SHOT,
 )
-from ernie_m.utils.args import PositiveInt, accepts, refusal
+from ernie_m.utils.args import PositiveInt, accepts, in_words
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.paddle_settings import be_a_guest, prepare
 
@@ -97,7 +97,7 @@ def load(
     if not isinstance(folder, str | os.PathLike):
         raise UserError(f"load({folder!r}): the folder must be a path")
     if task is not None and task not in SUPERVISED_TASKS:
-        raise UserError(f"task {task!r}: {refusal(task, Literal[SUPERVISED_TASKS])}")
+        raise UserError(f"task {task!r}: it must be {in_words(Literal[SUPERVISED_TASKS])}")
     be_a_guest()
     loaded = load_model(Path(folder), engine=engine, task=task, amp=amp)
     if task is not None and loaded.task != task:
@@ -394,7 +394,7 @@ class Model:
         if folder is not None and os.path.exists(folder):
             raise UserError(f"{folder}: it exists already; name a new folder")
         if task not in (None, *KINDS):
-            raise UserError(f"task {task!r}: {refusal(task, Literal[KINDS])}")
+            raise UserError(f"task {task!r}: it must be {in_words(Literal[KINDS])}")
         rows = [as_row(text, number) for number, text in enumerate(as_list(texts, "texts"))]
         given = as_list(labels, "labels")
         if not rows:

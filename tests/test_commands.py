@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from ernie_m import __main__ as programs
-from ernie_m.__main__ import GONE, PROGRAMS, start_program
+from ernie_m.__main__ import PROGRAMS, start_program
 from ernie_m.commands import export
 from ernie_m.finetune.finetune_args import FinetuneFlags
 from ernie_m.finetune.retrieval.retrieval_args import RetrievalFlags
@@ -344,13 +344,6 @@ def test_help_lists_the_recipes(monkeypatch, capsys, words):
     monkeypatch.setattr(sys, "argv", ["ernie-m", *words])
     start_program()
     assert "base/xnli_cross_lingual_transfer" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("name", GONE)
-def test_a_command_that_has_gone(monkeypatch, name):
-    monkeypatch.setattr(sys, "argv", ["ernie-m", name, "rows.csv"])
-    line = error_of(start_program)
-    assert f"'{name}' has gone; instead: ernie-m {GONE[name]}" in line and GONE[name].split()[0] in PROGRAMS
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from ernie_m.model.preprocessing import NEITHER, TextKind
-from ernie_m.utils.args import Names, PositiveInt, accepts, refusal
+from ernie_m.utils.args import Names, PositiveInt, accepts, in_words
 from ernie_m.utils.errors import UserError
 
 
@@ -77,7 +77,7 @@ class PredictionOptions(AskOptions):
         for field in fields(AskOptions):
             value = getattr(self, field.name)
             if field.name not in ("corpus", "index", "labels") and not accepts(field.type, value):
-                raise UserError(f"{field.name} {value!r}: {refusal(value, field.type)}")
+                raise UserError(f"{field.name} {value!r}: it must be {in_words(field.type)}")
 
 
 @dataclass(kw_only=True)

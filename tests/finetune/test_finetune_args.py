@@ -157,6 +157,8 @@ def test_the_official_ways_to_write_booleans():
     [
         ("--learning_rat 1", "--learning_rat is unknown; did you mean --learning_rate?"),
         ("--seed 1", "--seed is unknown; did you mean --random_seed?"),
+        ("--warmup_ratio 1", "--warmup_ratio is unknown; did you mean --warmup_proportion?"),
+        ("--per_device_train_batch_size=1", "--per_device_train_batch_size is unknown; did you mean --batch"),
         ("--epoch 3 4", "'4' "),
         ("--epoch three", "--epoch three: "),
         ("--epoch", "--epoch "),

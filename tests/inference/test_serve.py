@@ -238,8 +238,6 @@ def test_nothing_is_loaded_from_elsewhere(server_with_options):
     for name in ("docs", "redoc"):
         status, answer = ask(f"{server_with_options}/{name}")
         assert status == 404 and "/api/classification" in answer["error"]["message"]
-    status, answer = ask(f"{server_with_options}/api/fill", {"text": "a"})
-    assert status == 404 and "instead: /api/fill-mask;" in answer["error"]["message"]
     assert not re.search(r"(src|href)=.(https?:)?//|url\(|@import", page)
 
 

@@ -103,7 +103,6 @@ def test_values_on_the_command_line(line, name, value):
         ("peak_lr: 1", [], "a.yaml: peak_lr is unknown; did you mean --optimizer.peak_lr?"),
         ("stepz: 3", ["--steps", "3"], "a.yaml: stepz is unknown; did you mean --steps?"),
         ("12: 3", [], "a.yaml: 12 is unknown"),
-        ("link: true", [], "a.yaml: link is unknown; it has gone; instead: nothing: the folder"),
         (
             "optimizer.peak_lr: 1\noptimizer: {peak_lr: 2}",
             [],
@@ -139,8 +138,6 @@ def test_values_on_the_command_line(line, name, value):
         ("", ["--zzz", "3"], "--zzz is unknown"),
         ("", ["--lang", "en"], "--lang is unknown; did you mean --languages?"),
         ("", ["--max_limit", "1"], "--max_limit is unknown; did you mean --limit?"),
-        ("", ["--link", "x"], "--link is unknown; it has gone; instead: nothing: the folder holds"),
-        ("", ["--print_config", "x"], "--print_config is unknown; it has gone; instead: config.yaml"),
         ("", ["-x", "3"], "'-x' "),
         (
             "",
@@ -218,7 +215,7 @@ def test_mistakes_in_the_official_form(line, expected):
 
 
 def test_flags_without_effect_say_so(caplog, monkeypatch):
-    """Flags that no command reads any more, and those that only another command reads."""
+    """Official flags that no command reads, and those that only another command reads."""
     monkeypatch.setattr("sys.argv", ["run_classifier.py"])
     line = ["--task_id", "1", "--epoch", "2", "--doc_stride", "64"]
     with caplog.at_level(logging.INFO, logger="ernie_m"):

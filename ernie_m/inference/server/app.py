@@ -45,7 +45,6 @@ from ernie_m.model.preprocessing import DOCUMENT, QUERY
 from ernie_m.model.tasks import CLASSIFICATION, EMBEDDING, MULTI_LABEL, REGRESSION, SEARCH, ZERO_SHOT
 from ernie_m.reader.batching import Example, Feature
 from ernie_m.utils import __version__
-from ernie_m.utils.args import GONE_TASKS
 from ernie_m.utils.errors import UserError, say
 from ernie_m.utils.files import read_text
 from ernie_m.vectors.pooling import unit
@@ -267,9 +266,7 @@ def _describe_errors(app: FastAPI, models: list[LoadedModel]) -> None:
         message = error.detail
         if error.status_code == 404:
             routes = [route.path for route in app.routes if "POST" in route.methods]
-            new = GONE_TASKS.get(request.url.path.removeprefix("/api/"))
-            what = f"it has gone; instead: /api/{new}" if new else "there is no such route"
-            message = f"{what}; the models are asked at {', '.join(routes)}"
+            message = f"there is no such route; the models are asked at {', '.join(routes)}"
         return error_response(error.status_code, message, error.headers)
 
     @app.exception_handler(Exception)
