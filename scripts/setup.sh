@@ -76,15 +76,6 @@ look() {
 other_python_asked() { [ -n "${PYTHON-}" ] && [ "$(version_of "$PYTHON")" != "$(version_of "$venv/bin/python")" ]; }
 # Whether the packages and commands of the environment are those of this folder: a checkout may have been moved.
 is_here() { grep -qsxF "$PWD" "$venv"/lib/python3*/site-packages/_ernie_m.pth; }
-# Earlier versions had their folders at the top; an upgrade leaves what Python has cached of them.
-clear_old_folders() {
-    for old in benchmarks evaluation inference install training utils; do
-        [ -d "$old" ] || continue
-        find "$old" -name __pycache__ -prune -exec rm -rf {} +
-        find "$old" -depth -type d -empty -delete
-    done
-    rm -f "$venv"/lib/python3*/site-packages/ernie_m.pth
-}
 ready() { look; [ "$there" = "$wanted" ] && [ -x "$venv/bin/python" ] && is_here && ! other_python_asked; }
 
 if ready; then exit 0; fi
@@ -105,7 +96,6 @@ trap 'rm -rf "$lock"' EXIT
 trap 'exit 130' INT TERM HUP
 echo $$ >"$lock/pid"
 if ready; then exit 0; fi
-clear_old_folders
 
 python=$(find_python)
 if [ -e "$venv" ]; then

@@ -1,4 +1,4 @@
-"""scripts/setup.sh: what it refuses, what it installs, and what an upgrade or a move leaves."""
+"""scripts/setup.sh: what it refuses, what it installs, and what a move leaves."""
 
 import os
 import re
@@ -77,17 +77,6 @@ def test_a_checkout_that_was_moved_is_installed_again(checkout, tmp_path):
     assert (moved / path_file).read_text() == f"{moved}\n"
     process = setup(moved, moved / "python")
     assert (process.returncode, process.stdout, process.stderr) == (0, "", "")
-
-
-def test_what_python_cached_of_old_folders_goes(checkout):
-    """Folders that were at the top before an upgrade; what a user has put there stays."""
-    for name in ("utils", "training/log"):
-        (checkout / name / "__pycache__").mkdir(parents=True)
-    (checkout / "evaluation").mkdir()
-    (checkout / "evaluation/mine.txt").touch()
-    assert setup(checkout, python_of(checkout, "3.12")).returncode == 0
-    assert not (checkout / "utils").exists() and not (checkout / "training").exists()
-    assert (checkout / "evaluation/mine.txt").is_file()
 
 
 def installed(folder: Path) -> list[list[str]]:

@@ -382,7 +382,7 @@ def _load_export(folder: Path, config_json: dict[str, Any], engine: str, amp: st
         amp=amp,
         reading=reading,
         exported_layer=export["layer"],
-        has_pooler=export.get("has_pooler", True),
+        has_pooler=export["has_pooler"],
         language_means_path=means_path if means_path.is_file() else None,
         columns=config_json.get(COLUMNS, {}),
     )
@@ -406,7 +406,7 @@ def _config_of_export(path: Path, config_json: dict[str, Any]) -> ErnieMConfig:
     is_layer = type(layer) is int and 0 <= layer <= config.num_hidden_layers
     are_labels = isinstance(labels, list) and all(isinstance(label, str) for label in labels)
     lacks_labels = is_task and TASKS[task].has_labels and not labels
-    if lacks_labels or not (is_task and is_layer and are_labels):
+    if lacks_labels or not (is_task and is_layer and are_labels and type(export.get("has_pooler")) is bool):
         raise UserError(f"{path}: does not say what was exported, or the labels; export the checkpoint again")
     return config
 

@@ -32,7 +32,6 @@ class Task:
         predictor: the file and the class in `ernie_m.inference.tasks` that answer requests.
         pipeline: the name that model hubs have for the task of a model.
         stored: the name in the files of models, "task" in config.json; "": it is that of another task.
-        other_names: the official name, which is also "head" in config.json; names that "task" had earlier.
         model_class: a class of `ernie_m.model.heads`, or that of `ernie_m.model.lm_head`; None: the encoder.
         head_reads: what the layer named "classifier" reads, `POOLED` or `TOKENS`; None: it has no such layer.
         has_labels: whether the outputs of that layer have names, which are "labels" in config.json.
@@ -44,7 +43,6 @@ class Task:
     predictor: str
     pipeline: str = ""
     stored: str = ""
-    other_names: tuple[str, ...] = ()
     model_class: str | None = None
     head_reads: str | None = None
     has_labels: bool = False
@@ -57,7 +55,6 @@ _ALL_TASKS = (
         "finetuned.ClassifyTexts",
         pipeline="text-classification",
         stored="classification",
-        other_names=("cls", "classify"),
         model_class="SequenceClassifier",
         head_reads=POOLED,
         has_labels=True,
@@ -71,7 +68,6 @@ _ALL_TASKS = (
         "finetuned.TagWords",
         pipeline="token-classification",
         stored="tagging",
-        other_names=("seq_label", "sequence_labeling", "tag"),
         model_class="TokenClassifier",
         head_reads=TOKENS,
         has_labels=True,
@@ -82,7 +78,6 @@ _ALL_TASKS = (
         "finetuned.AnswerQuestions",
         pipeline="question-answering",
         stored="question_answering",
-        other_names=("mrc", "question answering", "answer"),
         model_class="SpanClassifier",
         head_reads=TOKENS,
         outputs={"start_logits": ("batch", "length"), "end_logits": ("batch", "length")},
@@ -92,7 +87,6 @@ _ALL_TASKS = (
         "encode.EncodeTexts",
         pipeline="feature-extraction",
         stored="encoding",
-        other_names=("encode",),
         outputs={"sequence": ("batch", "length", "hidden"), "pooled": ("batch", "hidden")},
     ),
     # The model of a search is an encoder, which may have been trained for it.
@@ -111,12 +105,7 @@ SUPERVISED_TASKS = tuple(task.name for task in _ALL_TASKS if task.head_reads)
 # The tasks whose models ernie-m export writes.
 EXPORTED_TASKS = tuple(task.name for task in _ALL_TASKS if task.outputs)
 
-_NAME_OF = {
-    name: task.name
-    for task in _ALL_TASKS
-    for name in (task.stored, task.model_class, *task.other_names)
-    if name
-}
+_NAME_OF = {name: task.name for task in _ALL_TASKS for name in (task.stored, task.model_class) if name}
 
 
 def task_named(name: str) -> str:

@@ -216,8 +216,8 @@ def test_official_compat_does_not_shuffle(monkeypatch, folder, tmp_path):
     assert calls == [official, official, (QuestionAnswering, True)]
 
 
-def test_a_model_of_earlier_versions_is_evaluated_as_it_was(answer, trained, folder, capsys):
-    """They did not record the procedure; it was not the official one unless it was asked for."""
+def test_a_model_is_evaluated_by_the_procedure_of_its_training(answer, trained, folder, capsys):
+    """It is recorded only if it was the official one."""
     start = trained / "out/best"
     assert "official_compat" not in open_checkpoint(start).reading.to_json()
     flags = {"do_train": "false", "init_checkpoint": start, "dev_set": f"{folder}/dev.%s.json"}

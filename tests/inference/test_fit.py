@@ -25,7 +25,7 @@ from ernie_m.model.ernie import ErnieMConfig, ErnieMModel
 from ernie_m.reader.labels import write_places
 from ernie_m.reader.tag_schemes import JOINT
 from tests import toys
-from tests.launching import as_flags, call_main, error_of
+from tests.launching import as_flags, call_main
 from tests.toys import HIDDEN_SIZE, sentences, write_lines
 
 TEXTS = sentences(60, seed=6)
@@ -215,16 +215,6 @@ def test_answers_are_scored_by_the_rules_of_their_language(words, monkeypatch):
     )
     call_main(fit, ["train.de.json", "--test", "test.de.json", *as_flags(words)])
     assert {*names} == {"test.de.json"}
-
-
-def test_a_head_that_an_earlier_version_wrote_without_its_encoder(models, tmp_path):
-    head = shutil.copytree(models / "classify", tmp_path / "head")
-    (head / "manifest.json").unlink()
-    safetensors.write(head / "model.safetensors", {"classifier.bias": np.zeros(3, np.float32)})
-    config = json.loads((head / "config.json").read_text())
-    (head / "config.json").write_text(json.dumps(config | {"linked_encoder": {"path": "../encoder"}}))
-    line = error_of(ernie_m.load, head)
-    assert f"{head / 'config.json'}: linked_encoder: " in line and "fit it again" in line
 
 
 def test_an_output_that_exists(models, tmp_path, refused):

@@ -152,13 +152,6 @@ def test_a_classifier_reads_texts_as_fit_did(models, tmp_path, seen, ask):
         assert seen() == with_prompt("bin: ", TEXTS[:1])
 
 
-def test_a_folder_of_fit_that_records_no_prompt(models, tmp_path, seen):
-    """As those of earlier versions, which put none before a text."""
-    ernie_m.load(models / "encode").fit(TEXTS, LABELS, tmp_path / "classifier")
-    ernie_m.load(tmp_path / "classifier").classify(TEXTS)
-    assert seen() == set(TEXTS)
-
-
 def test_run_classifier_goes_on_with_the_prompt_of_fit(models, tmp_path, seen):
     folder = with_reading(models, "encode", tmp_path / "model", prompts=PROMPTS, default_prompt="plain")
     ernie_m.load(folder).fit(TEXTS, LABELS, tmp_path / "fitted")

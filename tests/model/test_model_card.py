@@ -9,7 +9,7 @@ from ernie_m.model.checkpoint.weights import CARD
 CONFIG = {"num_hidden_layers": 4, "hidden_size": 8, "vocab_size": 1000}
 FACTS = {
     "name": "XNLI, zero-shot",
-    "task": "classify",
+    "task": "classification",
     "labels": {"no": 0, "yes": 1, "n/a": 2},
     "languages": ["en", "de"],
     "epochs": None,
@@ -32,7 +32,7 @@ def test_the_whole_card():
     assert title == "# XNLI, zero-shot"
     assert sentence.startswith("An ERNIE-M model: 4 layers, 8 hidden, 1,000 words, 1,234,567 parameters. ")
     assert facts.splitlines() == [
-        "- Task: classify",
+        "- Task: classification",
         "- Labels: no 0, yes 1, n/a 2",
         "- Languages: en, de",
         "- Gap: 12.35",

@@ -335,7 +335,7 @@ def test_a_tokenizer_from_a_folder_and_from_a_pickle(tokenizer, piece_model, tmp
 
 
 def test_rules_and_added_tokens_go_along_and_count(piece_model, tmp_path):
-    """In a pickle and in the digest. That of ERNIE-M's rules is as before there were others."""
+    """In a pickle and in the digest."""
     size = Tokenizer(None, piece_model).vocab_size
     made = [Tokenizer(None, piece_model, rules) for rules in TEXT_RULES]
     for rules in ("none", "ernie-m"):

@@ -18,7 +18,7 @@ from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.preprocessing import READING
 from ernie_m.model.tasks import CLASSIFICATION, stored_name, task_named
 from ernie_m.model.tasks import TASKS as DESCRIPTIONS
-from ernie_m.utils.errors import UserError, shown
+from ernie_m.utils.errors import shown
 from ernie_m.utils.files import Folder, as_json
 from ernie_m.utils.logging import logger
 
@@ -42,23 +42,13 @@ class Ours(Format):
         """A file of weights under our names, in its folder.
 
         PaddleNLP's encoder has the same names, but its config has the version of PaddleNLP.
-
-        Raises:
-            UserError: an earlier version wrote a head without its encoder there.
         """
         weights = weights_of(folder, {".safetensors": safetensors.read})
-        if weights is None:
+        if weights is None or WORDS not in weights or any(_OF_OTHERS.search(name) for name in weights):
             return None
         raw_config = folder.json(CONFIG)
         is_named = raw_config.get("model_type") in (MODEL_TYPE, "", None)
         if not is_named or "paddlenlp_version" in raw_config:
-            return None
-        if "linked_encoder" in raw_config and WORDS not in weights:
-            raise UserError(
-                f"{folder.path / CONFIG}: linked_encoder: the folder has a head without its encoder; fit it "
-                "again"
-            )
-        if WORDS not in weights or any(_OF_OTHERS.search(name) for name in weights):
             return None
         config_path = folder.first([CONFIG])
         return Source(

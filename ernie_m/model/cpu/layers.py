@@ -169,8 +169,8 @@ def draw_dropout_mask(shape: list[int], probability: float) -> DropoutMask:
 
     def draw(part_indices: slice) -> None:
         for index in range(part_indices.start, part_indices.stop):
-            # A stream of its own for each part, so that the bits do not depend on the number of threads. The
-            # first part has the stream of the seed itself, so that small masks are those of earlier versions.
+            # A stream of its own for each part, so that the bits do not depend on the number of threads; the
+            # first part has that of the seed itself.
             key = () if index == 0 else (index,)
             source = np.random.SFC64(np.random.SeedSequence(seed, spawn_key=key))
             part = parts[index]

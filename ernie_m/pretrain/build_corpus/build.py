@@ -183,7 +183,7 @@ class CorpusBuild:
             tokens = dict(zip(FATES, counts[stream][:, 1].T.tolist()))  # of each unit
             if not lines["train"]:
                 raise nothing_left(stream, lines)
-            # Where no training line had held-out text, the manifest is that of earlier versions.
+            # Held-out text is named only where a line to train on had some.
             dropped = {
                 reason: lines[reason] for reason in DROPPED if lines[reason] or reason != HELD_OUT_TEXT
             }
