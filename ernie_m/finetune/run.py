@@ -24,7 +24,7 @@ from ernie_m.model.optimization import Schedule, build_optimizer, linear_warmup_
 from ernie_m.model.tasks import CLASSIFICATION, QUESTION_ANSWERING, TOKEN_CLASSIFICATION
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.training import distributed
-from ernie_m.training.checkpoint import RUN, TRAINED, FolderRules, RunFolder, has_state, read_step
+from ernie_m.training.checkpoint import RUN, TRAINED, FolderRules, RunFolder, has_state, read_state
 from ernie_m.training.engine import Engine
 from ernie_m.training.log import METRICS, Evaluation, Interval
 from ernie_m.training.precision import Precision
@@ -133,12 +133,12 @@ def _weights_of(flags: TrainingFlags, starts: Iterable[Checkpoint | None]) -> st
         UserError: --init_checkpoint is a step folder, and --random_seed is not its seed alone.
     """
     if flags.init_checkpoint and has_state(Path(flags.init_checkpoint)):
-        saved = read_step(Path(flags.init_checkpoint))
+        _, saved = read_state(Path(flags.init_checkpoint))
         if flags.seeds != (saved["seed"],):
             raise UserError(
                 f"{flags.init_checkpoint} is of --random_seed {saved['seed']}; give that one alone"
             )
-        return saved["identity"].get("start", "of an earlier version")
+        return saved["identity"].get("start", "of a pre-training")
     by_path = {start.path: start for start in starts if start is not None}  # seeds may share a folder
     return ", ".join(_digest_of_weights(start) for start in by_path.values()) or "random"
 

@@ -24,7 +24,7 @@ import numpy as np
 
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.reader.tokenizer_rules import ERNIE_M
-from ernie_m.utils.checksums import MANIFEST, check_file
+from ernie_m.utils.checksums import MANIFEST, check_file, check_format
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import read_object, write_json
 from ernie_m.utils.logging import logger
@@ -65,14 +65,10 @@ class Corpus:
     ):
         self.path = Path(path)
         self.manifest = read_manifest(self.path)
-        try:
-            self.text_rules: str = self.manifest["vocabulary"].get("text_rules", ERNIE_M)
-            if tokenizer is not None:
-                self._check_tokenizer(tokenizer)
-            self._open(verify)
-        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
-            # The manifest is JSON, but not with the keys and values that `build_corpus` writes.
-            raise UserError(f"{self.path / MANIFEST}: damaged ({error!r}); {_REPAIR}") from error
+        self.text_rules: str = self.manifest["vocabulary"].get("text_rules", ERNIE_M)
+        if tokenizer is not None:
+            self._check_tokenizer(tokenizer)
+        self._open(verify)
 
     def _check_tokenizer(self, tokenizer: Tokenizer) -> None:
         """Refuse a tokenizer with which this corpus was not made."""
@@ -400,7 +396,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
     """The manifest of a corpus folder.
 
     Raises:
-        UserError: there is none, it has another format version, or it is damaged.
+        UserError: there is none, it has another format, or it is damaged.
     """
     file = path / MANIFEST
     if not file.is_file():
@@ -409,12 +405,8 @@ def read_manifest(path: Path) -> dict[str, Any]:
             "ernie-m build_corpus, or run that again if it was stopped"
         )
     manifest = read_object(file, "build the corpus again")
-    version = manifest.get("format")
-    if version != FORMAT:
-        raise UserError(
-            f"{file}: format version {version}, this program reads {FORMAT}; build the corpus again"
-        )
-    if "sha256" in manifest and manifest["sha256"] != checksum_of(manifest):  # version 1.0 wrote none
+    check_format(file, manifest.get("format"), FORMAT, "build the corpus again")
+    if manifest.get("sha256") != checksum_of(manifest):
         raise UserError(f"{file}: damaged, its checksum differs from the one in it; {_REPAIR}")
     return manifest
 

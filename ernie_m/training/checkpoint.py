@@ -38,7 +38,16 @@ from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.checkpoint.write import ModelFiles, as_numpy
 from ernie_m.training import distributed
 from ernie_m.training.log import Evaluation
-from ernie_m.utils.checksums import MANIFEST, VERSION, check_manifest, describe, is_whole, write_digest
+from ernie_m.utils.checksums import (
+    MANIFEST,
+    VERSION,
+    AnotherRevision,
+    check_format,
+    check_manifest,
+    describe,
+    is_whole,
+    write_digest,
+)
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import (
     atomic_dir,
@@ -57,6 +66,7 @@ from ernie_m.utils.output_lock import check_identity, claim_file, only_run_in
 STATE = "training_state"
 _ARRAYS = "arrays"  # the name of a file of arrays begins with it
 _VALUES = "state.json"
+_FORMAT = 1  # of state.json and selected.json
 _MODEL_MANIFEST = f"../{MANIFEST}"
 _STEP = re.compile(r"step_(\d+)")
 
@@ -114,7 +124,7 @@ def write_checkpoint(
             """Complete the folder and rename it."""
             if values is not None:
                 state = place / STATE
-                (state / _VALUES).write_text(json.dumps(values), encoding="utf-8")
+                (state / _VALUES).write_text(json.dumps({"format": _FORMAT, **values}), encoding="utf-8")
                 described = {name: describe(state / name) for name in (_VALUES, _MODEL_MANIFEST)}
                 for part in parts:
                     described |= part
@@ -136,7 +146,8 @@ def read_state(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         The arrays of all processes and the values, as `write_checkpoint` got them.
 
     Raises:
-        UserError: there is no training state, or a file is missing, was altered, or is of another step.
+        UserError: there is no training state, or a file is missing, was altered, or is of another step or
+            format.
     """
     state = folder / STATE
     files = check_manifest(state / MANIFEST)["files"]
@@ -145,7 +156,9 @@ def read_state(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         raise UserError(f"{state / MANIFEST}: damaged")
     check_manifest(folder / MANIFEST)
     arrays = ChainMap(*(safetensors.read(state / name) for name in files if name.startswith(_ARRAYS)))
-    return dict(arrays), read_object(state / _VALUES)
+    values = read_object(state / _VALUES)
+    check_format(state / _VALUES, values.pop("format", None), _FORMAT, "begin a new run, from its weights")
+    return dict(arrays), values
 
 
 # The step folders of a run
@@ -175,7 +188,8 @@ def newest_step(folder: Path) -> SavedRun | None:
         None if there is no step folder.
 
     Raises:
-        UserError: there are step folders, but none is whole; or the processes see different folders.
+        UserError: there are step folders, but none is whole, or the last one is of another revision; or the
+            processes see different folders.
     """
     newest = None
     damaged: list[Path] = []
@@ -183,6 +197,8 @@ def newest_step(folder: Path) -> SavedRun | None:
         try:
             newest = SavedRun(path, *read_state(path))
             break
+        except AnotherRevision:
+            raise
         except UserError as error:
             logger.warning("%s; %s is passed over", error, path.name)
             damaged.append(path)
@@ -224,7 +240,6 @@ BEST = "best"
 SELECTED = "selected.json"
 # What fine-tuning leaves, as patterns of whole names. A folder with any of these holds a run.
 TRAINED = (r"step_\d+(\.damaged)?", BEST, rf"{re.escape(SELECTED)}(\.digest)?", r"seed_\d+")
-_KEYS = {"identity", "seed", "engine", "trainer"}  # the keys of a training state
 
 
 @dataclass(frozen=True)
@@ -374,7 +389,6 @@ class RunFolder:
         elif self.resume_from is not None and self.resume_from.resolve() != saved.folder.resolve():
             logger.info("%s is not used: the run goes on from %s", self.resume_from, saved.folder)
         if saved is not None:
-            check_revision(saved)
             check_identity(saved.folder, saved.values["identity"], identity, self.rules.ways_out)
             self._take_best(saved)
         return saved
@@ -428,7 +442,7 @@ class RunFolder:
         path = self.path / SELECTED
 
         def write() -> None:
-            write_json(path, asdict(best))
+            write_json(path, {"format": _FORMAT, **asdict(best)})
             write_digest(path)
 
         distributed.on_main(write)
@@ -449,7 +463,9 @@ class RunFolder:
                 f"{path}: damaged, or the checksum beside it is; remove it, and the same command makes it "
                 "again"
             )
-        selected = Evaluation(**read_json(path))
+        values = read_json(path)
+        check_format(path, values.pop("format", None), _FORMAT, "begin a new run, from the weights in best/")
+        selected = Evaluation(**values)
         best = self.path / BEST
         step = distributed.on_main(lambda: _step_of(best))
         ways_out = f"remove {path}, and the same command goes on from the newest checkpoint"
@@ -460,28 +476,6 @@ class RunFolder:
 def has_state(path: Path) -> bool:
     """Whether training can go on from a checkpoint folder."""
     return (path / STATE).is_dir()
-
-
-def check_revision(saved: SavedRun) -> None:
-    """Refuse the training state of another revision, by a UserError."""
-    are_sections = all(isinstance(saved.values.get(key), dict) for key in _KEYS - {"seed"})
-    if saved.values.keys() != _KEYS or not are_sections:
-        raise UserError(
-            f"{saved.folder}: its {STATE} was written by another version of this project, which alone goes "
-            "on with it. The weights load, convert and evaluate here as before, and a new run can start from "
-            "them"
-        )
-
-
-def read_step(folder: Path) -> dict[str, Any]:
-    """The values of the training state in a step folder.
-
-    Raises:
-        UserError: it is missing, damaged, or of another revision.
-    """
-    saved = SavedRun(folder, *read_state(folder))
-    check_revision(saved)
-    return saved.values
 
 
 def _check_best(best: Path, step: int | None, selected_step: int, ways_out: str) -> None:

@@ -12,12 +12,31 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ernie_m.utils.errors import UserError
-from ernie_m.utils.files import read_json, refuse_pointer, sha256_of, write_json
+from ernie_m.utils.errors import UserError, shown
+from ernie_m.utils.files import read_json, read_object, refuse_pointer, sha256_of, write_json
 
 MANIFEST = "manifest.json"
 VERSION = 1
 _CARD = "README.md"  # people edit it
+
+
+class AnotherRevision(UserError):
+    """Another revision of this project wrote a file, in a form that this one does not read."""
+
+
+def check_format(file: Path, number: Any, known: int, way_out: str = "make it again") -> None:
+    """Compare the number that a stored file has of its format with the one that is read here.
+
+    Args:
+        number: None: the file has none.
+
+    Raises:
+        AnotherRevision: they differ.
+    """
+    if number != known:
+        raise AnotherRevision(
+            f"{file}: format {shown(number)} instead of {known}: made by another revision; {way_out}"
+        )
 
 
 def describe(file: Path) -> dict[str, Any]:
@@ -58,18 +77,16 @@ def check_manifest(path: Path) -> dict[str, Any]:
     """Compare every file that a manifest names, byte by byte, and return the manifest.
 
     Raises:
-        UserError: the manifest is missing or damaged, or a file is missing or differs from what was written.
-            The message names the file.
+        UserError: the manifest is missing, damaged or of another format, or a file is missing or differs from
+            what was written. The message names the file.
     """
-    manifest = read_json(path)
+    manifest = read_object(path)
+    check_format(path, manifest.get("version"), VERSION)
     try:
-        version = manifest["version"]
         files = manifest["files"]
         is_damaged = any(not {"bytes", "sha256"} <= entry.keys() for entry in files.values())
     except (TypeError, KeyError, AttributeError) as error:
         raise UserError(f"{path}: damaged") from error
-    if version != VERSION:
-        raise UserError(f"{path}: version {version} of the format, {VERSION} is the one known here")
     # A training state names the model's manifest in the folder above; nothing names files further up.
     names_others = any(os.path.isabs(name) or os.path.normpath(name).startswith("../..") for name in files)
     if is_damaged or names_others:
@@ -83,7 +100,7 @@ def check_folder(folder: Path) -> None:
     """Compare the files of a model or an export with its manifest, if it has one.
 
     Raises:
-        UserError: a file differs from what was written, or the manifest is damaged.
+        UserError: a file differs from what was written, or the manifest is damaged or of another format.
     """
     path = folder / MANIFEST
     if not path.is_file():
@@ -95,6 +112,8 @@ def check_folder(folder: Path) -> None:
         content = path.read_bytes()
         if b'"sha256"' in content and b'"pieces"' not in content:
             check_manifest(path)
+    except AnotherRevision:
+        raise
     except UserError as error:
         raise UserError(
             f"{error}; put back a good copy, or, if the change is yours, delete {path}"

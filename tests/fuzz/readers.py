@@ -41,7 +41,7 @@ from ernie_m.reader.token_offsets import encode_with_offsets
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.reader.tokenizer_config import added_tokens, check_kind, has_official_rules, longest_input
 from ernie_m.reader.write_tokenizer import write_xlm_r
-from ernie_m.training.checkpoint import read_step, write_checkpoint
+from ernie_m.training.checkpoint import read_state, write_checkpoint
 from ernie_m.utils.args import parse_options, read_yaml
 from ernie_m.utils.checksums import write_manifest
 from ernie_m.utils.files import Folder, read_object
@@ -229,7 +229,7 @@ def read_training_state(path: Path) -> None:
     if path.name == "state.json":
         files = ("arrays.safetensors", "state.json", "../manifest.json")
         write_manifest(path.with_name("manifest.json"), files)
-    read_step(path.parents[1])
+    read_state(path.parents[1])
 
 
 def read_text(documents: str, languages: tuple[str, ...], path: Path) -> None:

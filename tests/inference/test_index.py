@@ -149,6 +149,14 @@ def test_a_file_that_is_damaged_or_missing(models, tmp_path, name):
     assert error_of(model.index, folder=folder).startswith(f"{folder}: ")
 
 
+def test_an_index_of_another_revision(models, tmp_path):
+    model = ernie_m.load(models / "encode")
+    model.index(TEXTS, tmp_path / "index")
+    manifest = tmp_path / "index" / MANIFEST
+    manifest.write_text(manifest.read_text().replace('"version": 1', '"version": 2'))
+    assert error_of(model.index, folder=tmp_path / "index").startswith(f"{manifest}: ")
+
+
 def change_first_vector(folder, change):
     """Change the vector by which an index knows its model; its manifest is right again."""
     facts = json.loads((folder / "index.json").read_text())

@@ -1,7 +1,6 @@
 """Building: the same bytes however it is run or stopped; duplicates, filters, held-out text; the summary."""
 
 import itertools
-import json
 import os
 import random
 import re
@@ -397,22 +396,15 @@ def test_a_finished_corpus_is_checked_not_built_again(tmp_path, pieces, inputs, 
     )
 
 
-@pytest.mark.parametrize(
-    "key, message",
-    [('"options"', "(options"), ('"bytes"', "manifest.json: ")],
-)
-def test_a_damaged_manifest_of_a_finished_corpus(tmp_path, pieces, inputs, key, message):
+@pytest.mark.parametrize("key", ["options", "sha256"])
+def test_a_damaged_manifest_of_a_finished_corpus(tmp_path, pieces, inputs, key):
     mono = {"fr": inputs["mono"]["fr"]}
     make_corpus(tmp_path / "corpus", pieces, mono=mono)
     manifest = tmp_path / "corpus" / MANIFEST
-    manifest.write_text(manifest.read_text().replace(key, '"other"', 1))
+    manifest.write_text(manifest.read_text().replace(f'"{key}"', '"other"'))
     assert "manifest.json: damaged, its checksum" in error_of(
         make_corpus, tmp_path / "corpus", pieces, mono=mono
     )
-    without_checksum = json.loads(manifest.read_text())
-    del without_checksum["sha256"]  # as version 1.0 wrote it
-    manifest.write_text(json.dumps(without_checksum))
-    assert message in error_of(make_corpus, tmp_path / "corpus", pieces, mono=mono)
 
 
 @pytest.mark.parametrize("overwrite", [False, True])

@@ -30,7 +30,7 @@ from ernie_m.model.preprocessing import DOCUMENT, QUERY
 from ernie_m.reader.batching import Example, warn_if_cut, warn_of_texts
 from ernie_m.reader.files.aligned_lines import Sentences
 from ernie_m.reader.files.dataset_folder import named_files
-from ernie_m.utils.checksums import MANIFEST, check_manifest, write_manifest
+from ernie_m.utils.checksums import MANIFEST, AnotherRevision, check_manifest, write_manifest
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import atomic_dir, only_writer_of, read_json
 from ernie_m.utils.logging import progress
@@ -251,8 +251,6 @@ class SearchCorpus:
         if each and not self.corpus_languages:
             raise UserError("'each' needs a corpus that names languages, as in de<=de.txt,fr<=fr.txt")
         centre = flag_of(request, "centre", self.centre)
-        if request.get("layer") is not None:
-            raise UserError("'layer': a search is at one layer; choose it with --layer")
         language = None
         if request.get("language") and not centre:
             raise UserError("'language' is for centred vectors; leave it out, or give \"centre\": true")
@@ -377,6 +375,8 @@ def read_index(folder: str | os.PathLike, encode: EncodeTexts) -> tuple[list[Cor
         of_index = facts["options"]
         first_vector = np.array(facts["first_vector"], np.float32)
         vectors = np.load(folder / _VECTORS)
+    except AnotherRevision:
+        raise
     except (UserError, OSError, ValueError, TypeError, KeyError) as error:
         raise UserError(f"{folder}: no whole search index is there ({error}); make it again") from error
     options = _options(encode)

@@ -50,7 +50,7 @@ def build_corpus(options: BuildOptions) -> dict:
     if manifest_file.exists() and not options.overwrite:
         # A finished corpus is checked and left as it is.
         manifest = read_manifest(output)
-        made_with = {key: manifest.get(key) for key in plan}
+        made_with = {key: manifest[key] for key in plan}
         check_identity(output, made_with, plan, "give another --output, or --overwrite true")
         logger.info("%s: built already; comparing its checksums", output)
         finished = manifest_file.stat().st_mtime_ns
