@@ -12,7 +12,7 @@ from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from importlib.util import spec_from_file_location
 from types import ModuleType
 
-__version__ = "2.0.0.dev0"
+__version__ = "1.0.0"
 
 
 def be_one_module(name: str) -> None:
