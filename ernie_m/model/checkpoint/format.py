@@ -72,7 +72,7 @@ class Checkpoint:
         config: the model's shape; None if there is no config file, which only our own and the official format
             can do without.
         task: what the model was fine-tuned for: a task of `ernie_m.model.tasks`, or
-            `tensor_names.CHOICE`; None: nothing, or the files do not say.
+            `key_mapping.CHOICE`; None: nothing, or the files do not say.
         labels: the names of the labels, in the order of their ids; empty if the files do not say.
         settings: the keys of our config.json beside the model's shape and "reading", such as "languages" and
             "step"; of other formats "labels".

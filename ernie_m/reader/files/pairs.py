@@ -188,7 +188,7 @@ class PairRows(Sequence[list[str]]):
     All rows are checked when the files are opened, and are in a temporary file.
 
     Args:
-        files: in the notation of `PairFiles.find`.
+        files: in the notation of `pair_files`.
         options: how a table is read.
         all_splits: whether rows are read that a column says are not for training.
 

@@ -43,7 +43,7 @@ def load(
 
     Raises:
         UserError: the pickle holds a name that is not allowed.
-        One of `lazy_weights.BROKEN`: it is damaged, or not a pickle.
+        One of `weights.BROKEN`: it is damaged, or not a pickle.
     """
     return _WeightsUnpickler(file, path, {**_STAND_INS, **more_stand_ins}, persistent_load).load()
 
