@@ -213,7 +213,7 @@ def test_that_a_file_is_not_in_utf_8_is_said_once(tmp_path, caplog):
     assert not caplog.messages
 
 
-def test_all_faults_at_once(tmp_path):
+def test_all_faults_at_once(tmp_path, caplog):
     """Lines of another width, and tags of none. --on_error skip leaves out their sentences."""
     good, _ = FORMS["conll.conll"]
     path = write(tmp_path / "a.txt", f"a O\n\n{good.replace(' X Y ', ' ')}b\nc O\n\nd X O\n")
@@ -221,6 +221,7 @@ def test_all_faults_at_once(tmp_path):
     bad = good.count("\n") + 3
     assert f"{path}, line {bad}: " in message and f"line {bad + 3}: " in message
     assert read(path, on_error="skip") == [[("a", "O")], *ROWS]
+    assert len(caplog.messages) == len({*caplog.messages})  # each is said once
     path = write(tmp_path / "a.txt", f"{good.replace(' X Y ', ' ')}b X\n\nc Y\n")
     message = error_of(read, path)
     assert f"{path}, line {bad - 2}: " in message and f"line {bad}: " in message

@@ -46,7 +46,7 @@ class Faults:
             self.add(line, what, mend)
 
     def end(self, say: Callable[[str], None], kept: Sized | None = None) -> None:
-        """Say which lines are left out, or raise what is wrong.
+        """Say which further lines are left out, or raise what is wrong.
 
         Args:
             kept: the rows without faults, of which there must be one; None: there may be none.
@@ -64,5 +64,7 @@ class Faults:
             raise UserError(f"{self.name}, {lines[0]}", *lines[1:], *way_out)
         for line in lines:
             say(f"{self.name}: left out: {line}")
+        self._kinds.clear()  # what was said is not said again
+        self._more.clear()
         if kept is not None and not len(kept):
             raise UserError(f"{self.name}: no rows are left")
