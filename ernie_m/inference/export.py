@@ -47,13 +47,12 @@ CHECKED_ON = f"{GENERATED_TEXTS} made-up sentences"
 Outputs = list[dict[str, np.ndarray]]  # for each input: output name -> array, without pads
 
 
-def random_rows(
-    count: int, longest: int, ordinary_ids: np.ndarray, cls_id: int, sep_id: int, seed: int = 0
-) -> list[list[int]]:
-    """Rows of random ids. Most are short; the last one has the greatest length."""
-    random = np.random.default_rng(seed)
+def random_rows(longest: int, ordinary_ids: np.ndarray, cls_id: int, sep_id: int) -> list[list[int]]:
+    """`GENERATED_TEXTS` rows of random ids. Most are short; the last one has the greatest length."""
+    random = np.random.default_rng(0)
     most = longest - 2  # without [CLS] and [SEP]
-    lengths = np.clip(random.lognormal(3.0, 0.8, count), 1, most).astype(int)  # the median is e^3 = 20
+    draws = random.lognormal(3.0, 0.8, GENERATED_TEXTS)  # the median is e^3 = 20
+    lengths = np.clip(draws, 1, most).astype(int)
     lengths[-1] = most
     return [[cls_id, *random.choice(ordinary_ids, length).tolist(), sep_id] for length in lengths]
 
@@ -75,7 +74,7 @@ def export(loaded: LoadedModel, output: Path, task: str, layer: int, form: str) 
     engine = loaded.engine(task, layer)  # refuses a task that the model is not for
     tokenizer = loaded.tokenizer
     ordinary_ids = np.setdiff1d(np.arange(tokenizer.vocab_size), tokenizer.special_ids)
-    rows = random_rows(GENERATED_TEXTS, loaded.longest, ordinary_ids, tokenizer.cls_id, tokenizer.sep_id)
+    rows = random_rows(loaded.longest, ordinary_ids, tokenizer.cls_id, tokenizer.sep_id)
     expected = run_all(task, engine, rows, pad_id)
     graph = ExportedGraph(loaded.part(task), task, layer, loaded.has_pooler)
     with atomic_dir(output) as folder:

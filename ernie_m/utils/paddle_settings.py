@@ -23,6 +23,8 @@ from ernie_m.utils.errors import UserError, say
 
 # From 3.4 on, adamw takes the rate in float64, not as ernie_m/model/cpu/lazy_adamw.py gives it.
 PADDLE = "3.3"
+_PROC = Path("/proc")
+_CGROUP = Path("/sys/fs/cgroup")
 # Parameters of mallopt (malloc.h). With them glibc keeps freed memory for the next step instead of returning
 # it to the kernel, which would zero every page again.
 _M_TRIM_THRESHOLD = -1
@@ -80,10 +82,10 @@ class Cpu:
     memory: int
 
 
-def read_cpu(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) -> Cpu:
-    """Read cpuinfo and meminfo below `proc`, and a container's limits below `cgroup`."""
+def read_cpu() -> Cpu:
+    """Read what the system says of the machine, and the limits of a container."""
     allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
-    blocks = map(read_fields, _text(proc / "cpuinfo").split("\n\n"))
+    blocks = map(read_fields, _text(_PROC / "cpuinfo").split("\n\n"))
     processors = [block for block in blocks if "vendor_id" in block and block.get("processor", "").isdigit()]
     last = processors[-1] if processors else {}
     # Two threads of one core share its arithmetic units, so they count once.
@@ -94,12 +96,12 @@ def read_cpu(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) 
     }
     # Where cpuinfo does not describe the cores, as on ARM, count the logical ones.
     cores = len(physical_cores) or len(allowed or ()) or os.cpu_count() or 1
-    quota, _, period = _text(cgroup / "cpu.max").partition(" ")  # "max 100000", or "200000 100000": 2 cores
+    quota, _, period = _text(_CGROUP / "cpu.max").partition(" ")  # "max 100000", or "200000 100000": 2 cores
     if quota.isdigit():
         cores = min(cores, max(1, int(quota) // int(period)))
-    total = read_fields(_text(proc / "meminfo")).get("MemTotal") or "0 kB"
+    total = read_fields(_text(_PROC / "meminfo")).get("MemTotal") or "0 kB"
     memory = 1024 * int(total.split()[0])  # the unit is always kB
-    limit = _text(cgroup / "memory.max").strip()  # bytes, or "max"
+    limit = _text(_CGROUP / "memory.max").strip()  # bytes, or "max"
     if limit.isdigit():
         memory = min(memory, int(limit))
     return Cpu(last.get("vendor_id", ""), frozenset(last.get("flags", "").split()), cores, memory)

@@ -42,7 +42,7 @@ class SentenceBatch(Uploadable):
 
         Args:
             ids: int64 [B, T]; each row is [CLS] ... [SEP], padded on the right.
-            pooling: one of `ernie_m.vectors.pooling.POOLINGS`.
+            pooling: an `ernie_m.vectors.pooling.Pooling`.
         """
         weights = None if pooling == "pooled" else token_weights(ids, pad_token_id, pooling)
         return cls(TokenBatch.from_padded(ids, pad_token_id), weights)

@@ -153,17 +153,14 @@ def load_faiss() -> ModuleType:
     return faiss
 
 
-def search_both(
-    english: np.ndarray, foreign: np.ndarray, score: str = "cosine", neighbours: int = NEIGHBOURS
-) -> Matches:
+def search_both(english: np.ndarray, foreign: np.ndarray, score: str) -> Matches:
     """Search each side of a bitext with the sentences of the other side.
 
     Args:
         english, foreign: [N, H]; row i of `english` translates row i of `foreign`.
-        score: "cosine" takes the nearest target. "margin" takes, out of the k nearest, the target with the
-            largest ratio of its cosine to the mean cosine of the k nearest neighbours of both sentences
+        score: "cosine" takes the nearest target. "margin" takes, out of the k = `NEIGHBOURS` nearest, the
+            target with the largest ratio of its cosine to the mean cosine of the k nearest neighbours of both sentences
             (Artetxe and Schwenk, 2019), or the largest difference; see `margins`.
-        neighbours: k of the margin.
     """
     english = unit(english)
     foreign = unit(foreign)
@@ -171,7 +168,7 @@ def search_both(
         _, forward = nearest(english, foreign, k=1)  # [N, 1]
         _, backward = nearest(foreign, english, k=1)
         return Matches(forward[:, 0], backward[:, 0])
-    k = min(neighbours, len(english))
+    k = min(NEIGHBOURS, len(english))
     forward = Neighbours(*nearest(english, foreign, k))
     backward = Neighbours(*nearest(foreign, english, k))
     scores = margins(forward, backward)

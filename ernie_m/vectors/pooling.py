@@ -5,17 +5,15 @@ Tatoeba script; "cls": the state of [CLS]; "pooled": tanh(dense([CLS])) of the t
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar, get_args
+from typing import TypeVar
 
 import numpy as np
 
 from ernie_m.model.config import ErnieMConfig
-from ernie_m.model.preprocessing import Pooling
 from ernie_m.model.threads import Workers
 from ernie_m.reader.batching import BATCH_TOKENS, batches_by_length, pad
 from ernie_m.utils.errors import UserError
 
-POOLINGS = get_args(Pooling)
 R = TypeVar("R")
 
 
@@ -40,7 +38,7 @@ class SentenceEncoder:
 
     Args:
         config: the model's shape.
-        pooling: one of `POOLINGS`.
+        pooling: a `Pooling`.
         layer: 0 .. L; None: every layer. "pooled" vectors exist of the top layer only.
     """
 

@@ -12,28 +12,28 @@ from ernie_m.utils.logging import logger
 from ernie_m.vectors.nearest import is_found, search_both
 from ernie_m.vectors.pooling import unit
 
+_AT_ONCE = 1024  # queries that are scored together
 _MOST_FOUND_BY_ANY = 0.2  # the greatest share of pairs without a warning
 
 
-def nearest(queries: np.ndarray, targets: np.ndarray, chunk: int = 1024) -> np.ndarray:
+def nearest(queries: np.ndarray, targets: np.ndarray) -> np.ndarray:
     """The number of the target that is nearest to each query by cosine, the first of equal ones: int64 [N].
 
     Args:
         queries, targets: [N, H] and [M, H].
-        chunk: number of queries that are scored at once.
     """
     queries = unit(queries)
     targets = unit(targets)
     numbers = [
-        np.argmax(queries[start : start + chunk] @ targets.T, axis=1)  # of the cosines [chunk, M]
-        for start in range(0, len(queries), chunk)
+        np.argmax(queries[start : start + _AT_ONCE] @ targets.T, axis=1)  # of the cosines [_AT_ONCE, M]
+        for start in range(0, len(queries), _AT_ONCE)
     ]
     return np.concatenate(numbers)
 
 
-def hits(queries: np.ndarray, targets: np.ndarray, keys: np.ndarray, chunk: int = 1024) -> np.ndarray:
+def hits(queries: np.ndarray, targets: np.ndarray, keys: np.ndarray) -> np.ndarray:
     """Whether the nearest target of query i, by cosine, is right: bool [N]; see `nearest` and `is_found`."""
-    return is_found(nearest(queries, targets, chunk), keys)
+    return is_found(nearest(queries, targets), keys)
 
 
 def say_repeats(name: str, keys: np.ndarray) -> None:

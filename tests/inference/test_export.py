@@ -41,11 +41,11 @@ TASK_OF = {
 }
 
 
-def rows_of(model, count=200):
-    """`count` rows of random ids, of 3 tokens to as many as the model has room for."""
+def rows_of(model):
+    """Rows of random ids, of 3 tokens to as many as the model has room for."""
     tokenizer = model.tokenizer
     ordinary = np.setdiff1d(np.arange(tokenizer.vocab_size), tokenizer.special_ids)
-    rows = random_rows(count, model.longest, ordinary, tokenizer.cls_id, tokenizer.sep_id, seed=3)
+    rows = random_rows(model.longest, ordinary, tokenizer.cls_id, tokenizer.sep_id)
     assert len({len(row) for row in rows}) > 20 and max(map(len, rows)) == toys.LONGEST
     return rows
 
@@ -76,7 +76,7 @@ def test_every_engine_equals_the_model(models, folder_of, kind, engine):
     expected = list(directly(models, kind, rows))
     batches = 0
     task = TASK_OF[kind]
-    for numbers, ids in padded_batches(rows, PAD, batch_tokens=512):
+    for numbers, ids in padded_batches(rows, PAD, batch_tokens=128):
         outputs = model.engine(task)(ids)
         assert tuple(outputs) == tuple(TASKS[task].outputs)
         batches += 1
@@ -144,7 +144,7 @@ def test_an_encoder_that_ends_at_a_layer(models, tmp_path):
     graph = onnx.load(str(tmp_path / "onnx/model.onnx"), load_external_data=False).graph
     assert not any("layers.1" in tensor.name for tensor in graph.initializer)
     checkpoint = load(models / "classify", engine="dygraph")
-    ids = pad(rows_of(checkpoint, 40)[:5], PAD)
+    ids = pad(rows_of(checkpoint)[:5], PAD)
     with paddle.no_grad():
         output = checkpoint.model.ernie_m.encode(padded_batch(ids), output_hidden_states=True)
     for form in FILES:
@@ -272,7 +272,7 @@ def test_damaged_files_without_a_manifest(folder_of, tmp_path, name):
         {"export": {"task": "classification", "layer": 3, "has_pooler": True}},
         {"export": {"task": "classification", "layer": 2}},
         {"labels": {"a": 1}},
-        {"labels": [1, 2, 3]},
+        {"labels": ["a", None, "b"]},
         {"labels": []},
         {"reading": ["max_seq_len"]},
         {"reading": {"max_seq_len": "9"}},

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from ernie_m.utils import paddle_settings
 from ernie_m.utils.paddle_settings import Cpu, _apply_settings, rank, read_cpu, settings_for
 from tests.launching import error_of
 
@@ -25,10 +26,18 @@ SETTINGS = (
 )
 
 
+@pytest.fixture
+def proc(tmp_path, monkeypatch):
+    """An empty folder in the place of /proc and of a container's limits."""
+    monkeypatch.setattr(paddle_settings, "_PROC", tmp_path)
+    monkeypatch.setattr(paddle_settings, "_CGROUP", tmp_path)
+    return tmp_path
+
+
 def machine(
     folder: Path, processors: list[tuple[int, int]], vendor="AuthenticAMD", memory_kb=16 << 20
-) -> Path:
-    """Fill a folder with cpuinfo and meminfo, like /proc, and return it.
+) -> None:
+    """Fill a folder with cpuinfo and meminfo, like /proc.
 
     `processors` has a (physical id, core id) for each.
     """
@@ -40,21 +49,19 @@ def machine(
         )
     (folder / "cpuinfo").write_text("\n".join(blocks))
     (folder / "meminfo").write_text(f"MemTotal:       {memory_kb} kB\nMemFree:        1 kB\n")
-    return folder
 
 
-def test_cores_are_physical_and_those_this_process_may_use(tmp_path, monkeypatch):
+def test_cores_are_physical_and_those_this_process_may_use(proc, monkeypatch):
     """Two packages of two cores of two threads: processors 0 and 1 are one core, 2 and 3 the next."""
     processors = [(0, 0), (0, 0), (0, 1), (0, 1), (1, 0), (1, 0), (1, 1), (1, 1)]
-    proc = machine(tmp_path, processors)
-    no_limits = tmp_path  # there are no files of a container's limits
+    machine(proc, processors)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
     flags = frozenset({"fpu", "avx2", "avx512f"})
-    assert read_cpu(proc, no_limits) == Cpu("AuthenticAMD", flags, cores=4, memory=16 << 30)
+    assert read_cpu() == Cpu("AuthenticAMD", flags, cores=4, memory=16 << 30)
     monkeypatch.setattr(
         os, "sched_getaffinity", lambda pid: {1, 2}
     )  # a thread of the first core, and of the next
-    assert read_cpu(proc, no_limits).cores == 2
+    assert read_cpu().cores == 2
 
 
 @pytest.mark.parametrize(
@@ -66,17 +73,17 @@ def test_cores_are_physical_and_those_this_process_may_use(tmp_path, monkeypatch
         ("600000 100000", "max", 4, 16 << 30),  # of a larger machine: this process may use 4
     ],
 )
-def test_limits_of_a_container(tmp_path, monkeypatch, cpu_max, memory_max, cores, memory):
+def test_limits_of_a_container(proc, monkeypatch, cpu_max, memory_max, cores, memory):
     """On a machine of 4 cores and 16 GiB.
 
     `cpu_max` is a quota of processor time and its period: 300000 of 100000 are 3 cores. `memory_max` is in
     bytes.
     """
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
-    (tmp_path / "cpu.max").write_text(cpu_max + "\n")
-    (tmp_path / "memory.max").write_text(memory_max + "\n")
-    proc = machine(tmp_path, [(0, core) for core in range(4)])
-    cpu = read_cpu(proc, cgroup=tmp_path)
+    (proc / "cpu.max").write_text(cpu_max + "\n")
+    (proc / "memory.max").write_text(memory_max + "\n")
+    machine(proc, [(0, core) for core in range(4)])
+    cpu = read_cpu()
     assert (cpu.cores, cpu.memory) == (cores, memory)
 
 
@@ -110,10 +117,10 @@ def test_a_variable_that_is_no_number(monkeypatch, variable, value):
         assert error_of(_apply_settings).startswith(f"{variable}={value}: ")
 
 
-def test_a_machine_that_reports_nothing(tmp_path, monkeypatch):
-    """In the place of /proc and of the limits there is an empty folder."""
+@pytest.mark.usefixtures("proc")
+def test_a_machine_that_reports_nothing(monkeypatch):
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
-    assert read_cpu(tmp_path, tmp_path) == Cpu("", frozenset(), cores=os.cpu_count(), memory=0)
+    assert read_cpu() == Cpu("", frozenset(), cores=os.cpu_count(), memory=0)
 
 
 def python(code: str, **environment: str) -> subprocess.CompletedProcess:

@@ -6,6 +6,7 @@ import pytest
 
 from ernie_m.model.ernie import ErnieMConfig, ErnieMModel
 from ernie_m.model.packed_batch import TokenBatch
+from ernie_m.vectors import retrieval_accuracy
 from ernie_m.vectors.encode import PaddleEncoder
 from ernie_m.vectors.nearest import search_both
 from ernie_m.vectors.pooling import unit
@@ -15,13 +16,14 @@ from tests.toys import line_keys
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 1000])
-def test_hits_equal_a_search_written_out(chunk):
+def test_hits_equal_a_search_written_out(monkeypatch, chunk):
+    monkeypatch.setattr(retrieval_accuracy, "_AT_ONCE", chunk)
     rng = np.random.default_rng(0)
     targets = rng.normal(size=(40, 6))
     queries = targets + rng.normal(scale=0.8, size=targets.shape)
     expected = (unit(queries) @ unit(targets).T).argmax(axis=1) == np.arange(40)
     assert 0 < expected.sum() < 40, "some queries should find their target, and some should not"
-    assert (hits(queries, targets, line_keys(40), chunk) == expected).all()
+    assert (hits(queries, targets, line_keys(40)) == expected).all()
 
 
 def test_the_layer_is_chosen_on_the_even_pairs_and_reported_on_the_odd():

@@ -101,14 +101,11 @@ def remarks(tokenizer: Tokenizer, *texts: str, cut: int = False) -> dict[str, An
     return ({"cut": True} if cut else {}) | ({"unknown_words": count} if count else {})
 
 
-def check_length(key: str, count: int, most: int) -> None:
-    """Refuse the text of a key that has more than `most` tokens.
-
-    Args:
-        count: the number of its tokens.
+def check_length(count: int, most: int) -> None:
+    """Refuse the text of a request that has `count` tokens, more than `most`.
 
     Raises:
         UserError: there are more.
     """
     if count > most:
-        raise UserError(f"'{key}' has {count} tokens, at most {most} fit; shorten it")
+        raise UserError(f"'text' has {count} tokens, at most {most} fit; shorten it")

@@ -109,7 +109,7 @@ class FillMasks:
                 )
             language = self.languages.index(text_of(request, "language", choices=self.languages))
         ids = masked_ids(self.tokenizer, text)
-        check_length("text", count=len(ids), most=self.max_seq_len)
+        check_length(count=len(ids), most=self.max_seq_len)
         return MaskedText(ids, language, remarks(self.tokenizer, *text.split(MASK)))
 
     @paddle.no_grad()

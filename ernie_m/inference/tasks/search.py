@@ -279,7 +279,7 @@ class SearchCorpus:
         """
         text = self.encode_query.prompt + request.text
         count = len(self.encode.model.tokenizer.encode(text))
-        check_length("text", count, most=self.encode.max_seq_len - 2)  # without [CLS] and [SEP]
+        check_length(count, most=self.encode.max_seq_len - 2)  # without [CLS] and [SEP]
 
     def answer(self, requests: list[SearchInput], top_k: int | None = None) -> list[dict]:
         """Return an answer for each request; `top_k` is that of the options unless it is given."""
