@@ -21,6 +21,7 @@ from ernie_m.inference.engines import (
     onnx_engine,
 )
 from ernie_m.model.checkpoint.check_weights import check, unread
+from ernie_m.model.checkpoint.format import labels_of
 from ernie_m.model.checkpoint.key_mapping import CHOICE, encoder_shapes
 from ernie_m.model.checkpoint.open import Checkpoint, open_checkpoint
 from ernie_m.model.checkpoint.weights import CONFIG, LANGUAGE_MEANS, Weights
@@ -370,7 +371,7 @@ def _load_export(folder: Path, config_json: dict[str, Any], engine: str, amp: st
     task = task_named(export["task"])
     reading = own_reading(config_json, folder / CONFIG)
     means_path = folder / LANGUAGE_MEANS
-    labels = config_json.get("labels", [])
+    labels = labels_of(config_json, "labels", folder / CONFIG)
     return LoadedModel(
         folder=folder,
         task=None if task == EMBEDDING else task,
@@ -401,12 +402,10 @@ def _config_of_export(path: Path, config_json: dict[str, Any]) -> ErnieMConfig:
     export = config_json["export"] if isinstance(config_json["export"], dict) else {}
     task = task_named(str(export.get("task")))
     layer = export.get("layer")
-    labels = config_json.get("labels", [])
     is_task = task in EXPORTED_TASKS
     is_layer = type(layer) is int and 0 <= layer <= config.num_hidden_layers
-    are_labels = isinstance(labels, list) and all(isinstance(label, str) for label in labels)
-    lacks_labels = is_task and TASKS[task].has_labels and not labels
-    if lacks_labels or not (is_task and is_layer and are_labels and type(export.get("has_pooler")) is bool):
+    lacks_labels = is_task and TASKS[task].has_labels and not config_json.get("labels")
+    if lacks_labels or not (is_task and is_layer and type(export.get("has_pooler")) is bool):
         raise UserError(f"{path}: does not say what was exported, or the labels; export the checkpoint again")
     return config
 

@@ -483,7 +483,7 @@ READERS = {
         reads=(
             ErnieMConfig.from_json,
             read_folder,
-            lambda path: labels_of(base.flat(read_object(path)), path),
+            lambda path: labels_of(base.flat(read_object(path)), "id2label", path),
         ),
         edit=edit_json,
         words=(b'"init_class"',),

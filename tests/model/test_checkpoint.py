@@ -107,7 +107,7 @@ def test_one_rule_says_what_a_model_is_for(tmp_path, caplog, settings, task):
 @pytest.mark.parametrize("labels", [{"a": 0, "b": 1}, ["a", None], "a,b"])
 def test_labels_that_are_no_list_of_names_are_refused(tmp_path, labels):
     save_model(tmp_path / "saved", classifier(), SHAPE, settings={"labels": labels})
-    assert f"config.json: 'labels' is {labels}" in error_of(open_checkpoint, tmp_path / "saved")
+    assert f"config.json: labels is {labels}" in error_of(open_checkpoint, tmp_path / "saved")
 
 
 def test_names_have_no_encoder_prefix_and_a_tied_table_is_written_once(tmp_path):

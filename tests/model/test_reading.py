@@ -382,7 +382,7 @@ def test_added_tokens_that_cannot_be_read(tmp_path, name, contents):
         ({"architectures": ["XLMRobertaForRanking"]}, ["architectures XLMRobertaForRanking is not known"]),
         ({"architectures": "XLMRobertaForRanking"}, ["architectures XLMRobertaForRanking is not known"]),
         ({"problem_type": ["regression"]}, []),
-        ({"id2label": ["a", "b"]}, ["id2label is ['a', 'b']"]),
+        ({"id2label": {"first": "a"}}, ["id2label is {'first': 'a'}"]),
     ],
 )
 def test_names_in_a_config_that_are_not_known(tmp_path, caplog, changes, faults):

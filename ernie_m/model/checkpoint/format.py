@@ -1,6 +1,7 @@
 """What a format is: how its folders are recognized, read and written. Each has a file here or in foreign/."""
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,7 +76,7 @@ class Checkpoint:
             `key_mapping.CHOICE`; None: nothing, or the files do not say.
         labels: the names of the labels, in the order of their ids; empty if the files do not say.
         settings: the keys of our config.json beside the model's shape and "reading", such as "languages" and
-            "step"; of other formats "labels".
+            "step"; empty in other formats.
         reading: how the model reads its inputs.
         reading_faults: what the model's makers did in another way than this project can, in words; mostly
             nothing.
@@ -133,6 +134,7 @@ class Format(Names):
         name: what messages call it.
         needs_config: whether nothing can be done without its config.
         defaults: the values of keys that its config may leave out, where ours are others.
+        labels_key: the key of its config that has the labels, for `labels_of`.
         ignored: a key that its library ignores, whatever a config says.
         has_own_vocab: whether vocab.txt gives the ids of tokens; otherwise the piece model does.
         library: that of the model card.
@@ -146,6 +148,7 @@ class Format(Names):
     name: str
     needs_config = False
     defaults: Mapping[str, Any] = {}
+    labels_key = "id2label"
     ignored = ""
     has_own_vocab = True
     library = ""
@@ -201,9 +204,8 @@ class Format(Names):
         return config
 
     def settings(self, source: Source, config: ErnieMConfig | None) -> dict[str, Any]:
-        """What the config file holds beside the model's shape; by default the labels."""
-        labels = labels_of(source.raw_config, source.config_path)
-        return {} if labels is None else {"labels": labels}
+        """`Checkpoint.settings`; by default nothing."""
+        return {}
 
     def reading(
         self,
@@ -254,15 +256,30 @@ def _sizes_of(weights: Weights) -> dict[str, int]:
     return sizes
 
 
-def labels_of(raw_config: Mapping[str, Any], path: Path | None) -> list[str] | None:
-    """The names of the labels, in the order of their ids; None if a config has none but LABEL_0, ..."""
-    label_of = raw_config.get("id2label")
-    if not label_of:
-        return None
-    if not isinstance(label_of, dict) or not all(re.fullmatch("[0-9]{1,9}", id_) for id_ in label_of):
-        raise UserError(f"{path}: id2label is {shown(label_of)}; it must give each id, from 0, its label")
-    labels = [str(label_of[id_]) for id_ in sorted(label_of, key=int)]
-    return None if labels == numbered(len(labels)) else labels
+def labels_of(raw_config: Mapping[str, Any], key: str, path: Path | None) -> list[str]:
+    """The names of the labels, in the order of their ids; [] if a config has none, or LABEL_0, ...
+
+    Args:
+        key: of a list of the names, or of id -> name.
+        path: of the config.
+
+    Raises:
+        UserError: it has something else at the key, or two labels have one name.
+    """
+    names = raw_config.get(key) or []
+    if isinstance(names, dict) and all(re.fullmatch("[0-9]{1,9}", id_) for id_ in names):
+        names = [str(names[id_]) for id_ in sorted(names, key=int)]
+        names = [] if names == numbered(len(names)) else names
+    if not isinstance(names, list) or not all(isinstance(name, str | int | float) for name in names):
+        raise UserError(f"{path}: {key} is {shown(names)}; it must be a list of names, or a name for each id")
+    labels = [str(name) for name in names]
+    same = [label for label, count in Counter(labels).items() if count > 1]
+    if same:
+        raise UserError(
+            f"{path}: {labels.count(same[0])} labels are called '{same[0]}', whose probabilities "
+            "could not be told apart; give each label a name of its own there"
+        )
+    return labels
 
 
 def numbered(count: int) -> list[str]:

@@ -35,6 +35,7 @@ class Ours(Format):
     has_tables = True
     optional = ""  # a checkpoint may lack any head
     library = "paddle"
+    labels_key = "labels"
     keeps_added_tokens = True
     separators = None
 
@@ -79,7 +80,8 @@ class Ours(Format):
         else:  # CHOICE has the same layer as a classifier
             architecture = DESCRIPTIONS[CLASSIFICATION if task == CHOICE else task].model_class
         contents = {**checkpoint.config.to_dict(), "model_type": MODEL_TYPE, "architecture": architecture}
-        further = {**checkpoint.settings, READING: checkpoint.reading.to_json() or None}
+        told = {"labels": checkpoint.labels or None, READING: checkpoint.reading.to_json() or None}
+        further = {**checkpoint.settings, **told}
         contents |= {key: value for key, value in further.items() if value is not None}
         if task:
             contents["head"] = stored_name(task)

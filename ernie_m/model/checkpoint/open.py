@@ -5,17 +5,15 @@ Paddle nor torch.
 """
 
 import os
-from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from ernie_m.model.checkpoint.foreign.base import READERS
 from ernie_m.model.checkpoint.foreign.ernie_m import HuggingFace, PaddleNLP
 from ernie_m.model.checkpoint.foreign.fairseq import Fairseq
 from ernie_m.model.checkpoint.foreign.sentence_transformers import encoder_folder
 from ernie_m.model.checkpoint.foreign.xlm_roberta import Bert, PaddleXlmR, XlmR
-from ernie_m.model.checkpoint.format import Checkpoint, Format, Source
+from ernie_m.model.checkpoint.format import Checkpoint, Format, Source, labels_of
 from ernie_m.model.checkpoint.hub import local_folder
 from ernie_m.model.checkpoint.native import Ours
 from ernie_m.model.checkpoint.official import Official
@@ -30,7 +28,7 @@ from ernie_m.model.checkpoint.weights import (
     weights_of,
 )
 from ernie_m.utils.checksums import MANIFEST, check_folder
-from ernie_m.utils.errors import UserError, command_name, listed, shown
+from ernie_m.utils.errors import UserError, command_name, listed
 from ernie_m.utils.files import Folder
 
 _FAMILIES = (
@@ -129,8 +127,7 @@ def _translated(path: Path, format: Format, source: Source, drop_unknown: bool) 
             f"{WITHOUT_UNKNOWN}"
         )
     config = format.config(source, translated.weights)
-    settings = format.settings(source, config)
-    labels = _checked_labels(settings.get("labels"), source.config_path)
+    labels = labels_of(source.raw_config, format.labels_key, source.config_path)
     reading, faults = format.reading(source, translated.weights, config, labels, drop_unknown)
     return Checkpoint(
         path=path,
@@ -140,7 +137,7 @@ def _translated(path: Path, format: Format, source: Source, drop_unknown: bool) 
         config=config,
         task=source.task,
         labels=labels,
-        settings=settings,
+        settings=format.settings(source, config),
         reading=reading,
         reading_faults=faults,
         config_path=source.config_path,
@@ -150,22 +147,3 @@ def _translated(path: Path, format: Format, source: Source, drop_unknown: bool) 
         dropped=translated.dropped,
         unknown=unknown,
     )
-
-
-def _checked_labels(labels: Any, config_path: Path | None) -> list[str]:
-    """The names of the labels, from the value of a config; [] if it says none.
-
-    Raises:
-        UserError: it is no list of names, or two labels have one name.
-    """
-    names = labels or ()
-    if not isinstance(names, list | tuple) or not all(isinstance(name, str | int | float) for name in names):
-        raise UserError(f"{config_path}: 'labels' is {shown(labels)}; it must be a list of names")
-    labels = [str(name) for name in names]
-    same = [label for label, count in Counter(labels).items() if count > 1]
-    if same:
-        raise UserError(
-            f"{config_path}: {labels.count(same[0])} labels are called '{same[0]}', whose probabilities "
-            "could not be told apart; give each label a name of its own there"
-        )
-    return labels
