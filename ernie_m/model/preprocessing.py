@@ -7,8 +7,9 @@ and our config.json keeps it below "reading", with the fields that differ from t
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal, Self, get_args, get_origin
+from typing import Annotated, Any, Literal, Self, get_args
 
+from ernie_m.utils.args import NonNegativeInt, Range, accepts, in_words
 from ernie_m.utils.errors import UserError, shown
 
 READING = "reading"  # our key of config.json; other libraries ignore it
@@ -67,9 +68,9 @@ class Reading:
     """
 
     text_rules: TextRules = ERNIE_M_RULES
-    added_tokens: Mapping[str, int] = field(default_factory=dict)
+    added_tokens: Mapping[str, NonNegativeInt] = field(default_factory=dict)
     max_seq_len: int | None = None
-    separators: int = 1
+    separators: Annotated[int, Range(at_least=1, at_most=2)] = 1
     split_han: bool = True
     max_query_length: int | None = None
     doc_stride: int | None = None
@@ -113,11 +114,9 @@ class Reading:
         for name, value in values.items():
             if name not in type_of:
                 raise UserError(f"unknown key '{shown(name)}'")
-            if not _is_of(value, type_of[name]):
-                raise UserError(f"'{name}' is {shown(value)}")
+            if not accepts(type_of[name], value):
+                raise UserError(f"'{name}' is {shown(value)}; it must be {in_words(type_of[name])}")
         reading = cls(**values)
-        if reading.separators not in (1, 2):
-            raise UserError(f"'separators' is {reading.separators}, not 1 or 2")
         if reading.default_prompt is not None and reading.default_prompt not in reading.prompts:
             name = shown(reading.default_prompt)
             raise UserError(f"'default_prompt' is {name}, which 'prompts' does not have")
@@ -177,20 +176,6 @@ class Reading:
         candidates = {QUERY: (QUERY,), DOCUMENT: _DOCUMENTS, NEITHER: (self.default_prompt,)}[kind]
         prompts = [self.prompts[candidate] for candidate in candidates if candidate in self.prompts]
         return prompts[0] if prompts else ""
-
-
-def _is_of(value: Any, kind: Any) -> bool:
-    """Whether a value of JSON has the type of a field."""
-    # Numbers are compared by `type`, because for `isinstance` True is an int.
-    if kind == Mapping[str, int]:  # token -> id
-        return isinstance(value, dict) and all(type(id_) is int and id_ >= 0 for id_ in value.values())
-    if kind == Mapping[str, str]:
-        return isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
-    if get_origin(kind) is Literal:
-        return value in get_args(kind)
-    if get_args(kind):  # alternatives, such as `int | None`
-        return any(_is_of(value, alternative) for alternative in get_args(kind))
-    return type(value) is kind or (kind is float and type(value) is int)
 
 
 def own_reading(raw_config: Mapping[str, Any], path: Path | None) -> Reading:

@@ -23,7 +23,6 @@ import dataclasses
 import difflib
 import inspect
 import json
-import math
 import operator
 import sys
 import textwrap
@@ -32,6 +31,7 @@ import typing
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import MISSING, Field
 from itertools import pairwise
+from numbers import Integral, Real
 from operator import attrgetter
 from pathlib import Path
 from types import NoneType
@@ -90,18 +90,6 @@ BOOLEANS = {
 }
 BOUNDS = {"at_least": operator.ge, "above": operator.gt, "at_most": operator.le, "below": operator.lt}
 NULLS = ("null", "Null", "NULL", "~")
-IN_WORDS = {
-    bool: "true or false",
-    int: "an integer",
-    float: "a finite number",
-    str: "text",
-    list[str]: "a list like en,de (in YAML [en, de])",
-    list[int]: "a list like 1,2 (in YAML [1, 2])",
-    list[float]: "a list like 0.1,0.5 (in YAML [0.1, 0.5])",
-    dict[str, Any]: "a mapping like {en: news.txt}",
-    dict[str, float]: "a mapping like {mmlm: 0.5, tlm: 0.5}",
-    tuple[int, ...]: "an integer, or several like 1,2,3",
-}
 
 
 class Range:
@@ -133,6 +121,20 @@ NonNegativeInt = Annotated[int, Range(at_least=0)]
 PositiveFloat = Annotated[float, Range(above=0)]
 NonNegativeFloat = Annotated[float, Range(at_least=0)]
 UnitInterval = Annotated[float, Range(at_least=0, at_most=1)]
+IN_WORDS = {
+    bool: "true or false",
+    int: "an integer",
+    float: "a finite number",
+    str: "text",
+    list[str]: "a list like en,de (in YAML [en, de])",
+    list[int]: "a list like 1,2 (in YAML [1, 2])",
+    list[float]: "a list like 0.1,0.5 (in YAML [0.1, 0.5])",
+    dict[str, Any]: "a mapping like {en: news.txt}",
+    dict[str, float]: "a mapping like {mmlm: 0.5, tlm: 0.5}",
+    tuple[int, ...]: "an integer, or several like 1,2,3",
+    Mapping[str, str]: "an object of texts",
+    Mapping[str, NonNegativeInt]: "an object of integers that are at least 0",
+}
 
 
 def option(default: Any = MISSING, *, default_factory: Any = MISSING, **marks: Any) -> Any:
@@ -190,7 +192,7 @@ def in_words(kind: Any) -> str:
 
 
 def accepts(kind: Any, value: Any) -> bool:
-    """Whether a value from Python is of a kind. True and False are no integers."""
+    """Whether a value is of a kind. True and False are no numbers, nor is what float64 has no place for."""
     kinds = get_args(kind)
     match get_origin(kind) or kind:
         case types.UnionType | typing.Union:
@@ -199,7 +201,16 @@ def accepts(kind: Any, value: Any) -> bool:
             return accepts(kinds[0], value) and value in kinds[1]
         case typing.Literal:
             return value in kinds
-    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+        case builtins.list | builtins.tuple as sequence:
+            return isinstance(value, sequence) and all(accepts(kinds[0], item) for item in value)
+        case origin if origin in (dict, Mapping):
+            return isinstance(value, dict) and all(
+                accepts(kinds[0], key) and accepts(kinds[1], value[key]) for key in value
+            )
+        case builtins.int | builtins.float:
+            is_number = isinstance(value, Integral if kind is int else Real) and not isinstance(value, bool)
+            return is_number and abs(value) <= sys.float_info.max  # which NaN is not
+    return kind is Any or isinstance(value, kind)
 
 
 def convert(kind: Any, value: Any) -> Any:
@@ -215,20 +226,20 @@ def convert(kind: Any, value: Any) -> Any:
         value = yaml_of(value if get_origin(kind) is dict or value.startswith("[") else f"[{value}]")
     match get_origin(kind) or kind:
         case types.UnionType | typing.Union:
-            return None if value in NULLS else convert(kinds[0], value)
-        case typing.Annotated if convert(kinds[0], value) in kinds[1]:
-            return convert(kinds[0], value)
+            value = None if value in NULLS else convert(kinds[0], value)
+        case typing.Annotated:
+            value = convert(kinds[0], value)
         case builtins.list | builtins.tuple if isinstance(value, list):
-            return get_origin(kind)(convert(kinds[0], item) for item in value)
+            value = get_origin(kind)(convert(kinds[0], item) for item in value)
         case builtins.dict:
-            return {key: convert(kinds[1], item) for key, item in value.items()}
+            value = {key: convert(kinds[1], item) for key, item in value.items()}
         case builtins.bool:
-            return BOOLEANS[value.lower()]
-        case builtins.int | builtins.float if math.isfinite(float(value)):
-            return kind(value)
-        case _ if kind is Any or value in kinds or (kind is str and isinstance(value, str)):
-            return value
-    raise ValueError(value)
+            value = BOOLEANS[value.lower()]
+        case builtins.int | builtins.float:
+            value = kind(value)
+    if not accepts(kind, value):
+        raise ValueError(value)
+    return value
 
 
 class _Loader(yaml.BaseLoader):

@@ -159,8 +159,8 @@ def search_both(english: np.ndarray, foreign: np.ndarray, score: str) -> Matches
     Args:
         english, foreign: [N, H]; row i of `english` translates row i of `foreign`.
         score: "cosine" takes the nearest target. "margin" takes, out of the k = `NEIGHBOURS` nearest, the
-            target with the largest ratio of its cosine to the mean cosine of the k nearest neighbours of both sentences
-            (Artetxe and Schwenk, 2019), or the largest difference; see `margins`.
+            target with the largest ratio of its cosine to the mean cosine of the k nearest neighbours of both
+            sentences (Artetxe and Schwenk, 2019), or the largest difference; see `margins`.
     """
     english = unit(english)
     foreign = unit(foreign)
