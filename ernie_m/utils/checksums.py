@@ -8,7 +8,7 @@ same entries for its files in a manifest of its own form (`ernie_m.reader.corpus
 """
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -60,17 +60,10 @@ def check_file(file: Path, entry: Mapping[str, Any], checksum: bool = True) -> N
         raise UserError(f"{file}: damaged, its checksum differs from the one written with it")
 
 
-def write_manifest(path: Path, files: Iterable[str] | None = None) -> None:
-    """Write a manifest of existing files.
-
-    Args:
-        path: the path of the manifest.
-        files: names relative to its folder; "../x" is a file of the folder above. None: all files of the
-            folder except the model card.
-    """
-    if files is None:
-        files = sorted(file.name for file in path.parent.iterdir() if file.is_file() and file.name != _CARD)
-    write_json(path, {"version": VERSION, "files": {name: describe(path.parent / name) for name in files}})
+def write_manifest(path: Path) -> None:
+    """Write a manifest of all files of its folder except the model card."""
+    files = sorted(file for file in path.parent.iterdir() if file.is_file() and file.name != _CARD)
+    write_json(path, {"version": VERSION, "files": {file.name: describe(file) for file in files}})
 
 
 def check_manifest(path: Path) -> dict[str, Any]:
@@ -120,19 +113,15 @@ def check_folder(folder: Path) -> None:
         ) from error
 
 
-def write_digest(file: Path, **facts: Any) -> None:
-    """Write what `is_whole` compares, in a file beside this one.
-
-    Args:
-        facts: JSON values; a part that was made with others is not taken.
-    """
-    write_json(_digest_file(file), describe(file) | facts)
+def write_digest(file: Path) -> None:
+    """Write what `is_whole` compares, in a file beside this one."""
+    write_json(_digest_file(file), describe(file))
 
 
-def is_whole(file: Path, **facts: Any) -> bool:
-    """Whether a file is there as `write_digest` saw it, with the same facts."""
+def is_whole(file: Path) -> bool:
+    """Whether a file is there as `write_digest` saw it."""
     try:
-        return read_json(_digest_file(file)) == describe(file) | facts
+        return read_json(_digest_file(file)) == describe(file)
     except (UserError, OSError):  # one of the two is missing, or the digest is damaged
         return False
 
