@@ -20,7 +20,6 @@ from ernie_m.model.tasks import (
     REGRESSION,
     SEARCH,
     TASKS,
-    TOKEN_CLASSIFICATION,
     ZERO_SHOT,
     task_named,
 )
@@ -34,10 +33,9 @@ from ernie_m.utils.files import read_json, refuse_to_write_over
 
 if TYPE_CHECKING:
     from ernie_m.inference.load import LoadedModel
-    from ernie_m.inference.predict_files import InputFile
+    from ernie_m.inference.tasks import InputFile
 
 _CLASSIFIERS = (CLASSIFICATION, MULTI_LABEL, REGRESSION)  # which have the same kind of head
-_WITH_FILES = (TOKEN_CLASSIFICATION, QUESTION_ANSWERING)  # which have official files of their own
 # Flags that are ineffective in other tasks.
 _FOR_TASKS = {
     "pooling": (EMBEDDING, SEARCH),
@@ -94,7 +92,7 @@ def main() -> None:
         read_requests,
         write_answers,
     )
-    from ernie_m.inference.tasks import make_answerer
+    from ernie_m.inference.tasks import make_answerer, training_file
     from ernie_m.reader.files.labelled_tables import open_asked
 
     options = flags.options()
@@ -110,7 +108,7 @@ def main() -> None:
     task = flags.task or task_named(str(settings.get("task")))
     if flags.input == "-" or split_name(path)[0] == ".jsonl":
         file = JsonLines(flags.input, flags, columns)
-    elif not with_objects and task in TASKS and task not in _WITH_FILES:
+    elif not with_objects and task in TASKS and not TASKS[task].training_file:
         table = open_asked(path, flags, faults, columns)
         table.check(own_reading(settings, None).pairs if task in _CLASSIFIERS else False)
     model = load(flags.model, engine=flags.engine, task=flags.task, amp=flags.amp)
@@ -118,8 +116,8 @@ def main() -> None:
     answerer = make_answerer(task, model, options)
 
     # A tagger or a reader first looks for an official file; JSON lines, otherwise a table.
-    if task in _WITH_FILES and flags.input != "-":
-        file = answerer.training_file(path, flags) or file
+    if flags.input != "-":
+        file = training_file(task, path, flags, answerer) or file
     if file is None and with_objects:
         file = JsonLines(flags.input, flags, columns)
     is_table = file is None

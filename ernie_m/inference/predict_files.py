@@ -7,7 +7,6 @@ import csv
 import gzip
 import json
 import math
-import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -16,26 +15,21 @@ from functools import partial
 from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
-from ernie_m.finetune.eval_mlqa import answer_scores
-from ernie_m.finetune.metrics import entity_scores, pearson, spearman
-from ernie_m.inference.tasks import Answerer
-from ernie_m.reader.files.conll import lines_of, read_words
+from ernie_m.finetune.metrics import pearson, spearman
+from ernie_m.inference.tasks import Answerer, InputFile, Request
 from ernie_m.reader.files.labelled_tables import AskedTable, joined
-from ernie_m.reader.files.official_tsv import refuse_compressed
+from ernie_m.reader.files.official_tsv import in_one_line, refuse_compressed
 from ernie_m.reader.files.plain_text import TextFile, split_name
 from ernie_m.reader.files.row_errors import Faults
-from ernie_m.reader.files.squad import read_squad
-from ernie_m.reader.files.table_options import LabelOptions, TableOptions
-from ernie_m.reader.files.tables import Form, in_one_line, is_object, values_of_lines
+from ernie_m.reader.files.table_options import LabelOptions
+from ernie_m.reader.files.tables import Form, is_object, values_of_lines
 from ernie_m.reader.labels import is_marked, is_no_label, normal_label, number_in, split_labels
-from ernie_m.reader.tag_schemes import JOINT, OUTSIDE
 from ernie_m.utils.errors import FULL, UserError, discard, listed, printable, say
-from ernie_m.utils.files import only_writer_of, read_bytes, unwritable_is_a_user_error
+from ernie_m.utils.files import only_writer_of, unwritable_is_a_user_error
 from ernie_m.utils.logging import logger, progress
 
-_TAGS = "predicted_tags"  # the key, or the column, of what is added to a line of tagged words
 # What only some answers say: whether the text was cut, and how many of its words are unknown. Each has a
 # column in any case, so that the columns do not depend on the rows.
 _OF_SOME_ROWS = ("cut", "unknown_words")
@@ -44,30 +38,6 @@ _OF_SOME_ROWS = ("cut", "unknown_words")
 def name_of(path: str) -> str:
     """A file in messages."""
     return "standard input" if path == "-" else path
-
-
-class InputFile:
-    """A file of requests that comes back with their answers: a table, or one in the form of training data."""
-
-    def requests(self, faults: Faults) -> Iterator[tuple[int, Any, dict]]:
-        """Yield the line of each request, what `write` needs of it, and the request.
-
-        Args:
-            faults: receives what cannot be read.
-        """
-        raise NotImplementedError
-
-    def write(self, rows: Iterable[tuple[Any, dict]], file: IO[str]) -> None:
-        """Write the answers.
-
-        Args:
-            rows: each request, with what `requests` gave for `write`, and its answer, {} if it has none.
-        """
-        raise NotImplementedError
-
-    def summary(self) -> list[str]:
-        """Lines: how much was answered, and how well, if the file says what is right."""
-        return []
 
 
 class JsonLines(InputFile):
@@ -263,114 +233,7 @@ def _cells_of_answer(answer: Mapping[str, Any]) -> dict[str, str]:
     return {f"predicted_{key}": cell for key, cell in cells.items()}
 
 
-class TaggedFile(InputFile):
-    """Tagged words: their lines come back with the predicted tag as one more column.
-
-    In JSON lines and in the official form, where a line has a sentence, its tags come together.
-
-    Args:
-        iobes: predicted tag -> the same in the scheme IOBES; empty: the tags mark no entities.
-        options: how the file is read.
-
-    Raises:
-        UserError: as `read_words`.
-    """
-
-    def __init__(self, path: Path, iobes: Mapping[str, str], options: TableOptions):
-        self._sentences = read_words(path, iobes.keys() or None, options=options)
-        self._lines = lines_of(path, options)
-        if self._lines[0].lstrip().startswith("["):
-            raise UserError(
-                f"{path}, line 1: a list of JSON, and tags are added to lines; write an object on each, as "
-                "jq -c '.[]' does"
-            )
-        self._iobes = iobes
-        self._tags: list[list[str]] = []  # the predicted ones of each sentence that was answered
-        self._gold: list[list[str]] = []
-
-    def requests(self, faults: Faults) -> Iterator[tuple[int, dict, dict]]:
-        for sentence in self._sentences:
-            yield sentence.lines[0], {}, {"words": sentence.words}
-
-    def write(self, rows: Iterable[tuple[Any, dict]], file: IO[str]) -> None:
-        added: dict[int, list[str]] = {}  # the number of a line -> the predicted tags of its words
-        for sentence, (_, answer) in zip(self._sentences, rows, strict=True):
-            if answer:
-                self._tags.append(answer["tags"])
-                self._gold.append(sentence.tags)
-            for line, tag in zip(sentence.lines, answer.get("tags", ())):
-                added.setdefault(line, []).append(tag)
-        for number, line in enumerate(self._lines, 1):
-            if number in added and line.startswith("{"):
-                line = json.dumps({**json.loads(line), _TAGS: added[number]}, ensure_ascii=False)
-            elif number in added:
-                line += ("\t" if "\t" in line else " ") + JOINT.join(added[number])
-            elif number == 1 and JOINT in "".join(self._lines[1:2]):  # the header of the official form
-                line += f"\t{_TAGS}"
-            file.write(f"{line}\n")
-
-    def summary(self) -> list[str]:
-        count = f"{len(self._tags):,} sentences"
-        if self._iobes:
-            tags = [[self._iobes.get(tag, OUTSIDE) for tag in sentence] for sentence in self._tags]
-            scores = entity_scores(self._gold, tags)
-            if not scores.gold:
-                return [f"{count}, {scores.predicted:,} entities"]
-            more = f"precision {scores.precision:.1f} %, recall {scores.recall:.1f} %"
-            return [f"{count}: F1 of {scores.gold:,} entities {scores.f1:.1f} %, {more}"]
-        pairs = zip(chain.from_iterable(self._tags), chain.from_iterable(self._gold), strict=True)
-        are_right = [tag == gold for tag, gold in pairs]
-        return [f"{count}: accuracy {100 * sum(are_right) / max(len(are_right), 1):.1f} % of their words"]
-
-
-class QuestionsFile(InputFile):
-    """Questions in the form of SQuAD: the answers are JSON lines with their ids.
-
-    Raises:
-        UserError: as `read_squad`.
-    """
-
-    def __init__(self, path: Path, options: TableOptions):
-        options.refuse_others(path, "questions in the form of SQuAD")
-        has_answers = re.search(rb'"answers"\s*:\s*\[?\s*\{', read_bytes(path))
-        self._file = read_squad(path, "dev" if has_answers else "test")
-        self._rows: list[tuple[str, tuple[str, ...]]] = []  # an answer, and the accepted ones
-
-    def requests(self, faults: Faults) -> Iterator[tuple[int, dict, dict]]:
-        for number, question in enumerate(self._file.questions, 1):
-            context = self._file.contexts[question.context]
-            yield number, {"id": question.id}, {"question": question.text, "context": context}
-
-    def write(self, rows: Iterable[tuple[Any, dict]], file: IO[str]) -> None:
-        for question, (request, answer) in zip(self._file.questions, rows, strict=True):
-            file.write(json.dumps(request.entry | answer, ensure_ascii=False) + "\n")
-            if answer and question.answers:
-                self._rows.append((answer["answer"], question.answers))
-
-    def summary(self) -> list[str]:
-        """The number of questions, and how right the answers are, by MLQA's rules."""
-        count = f"{len(self._file.questions):,} questions"
-        if not self._rows:
-            return [count]
-        scores = answer_scores(self._rows, self._file.path.name)
-        return [f"{count}: F1 {scores['f1']:.1f} %, exact match {scores['em']:.1f} %"]
-
-
 AT_ONCE = 1024  # requests that are answered together
-
-
-class Request(NamedTuple):
-    """A request that was read.
-
-    Attributes:
-        entry: what `InputFile.write` needs of it.
-        content: what the answerer's `parse` made of it; None: it is wrong, and left out.
-        id: its id; None: it has none.
-    """
-
-    entry: Any
-    content: Any
-    id: Any = None
 
 
 def unfinished(output: Path) -> Path:

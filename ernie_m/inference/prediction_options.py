@@ -168,7 +168,7 @@ def as_row(text: Any, number: int) -> list[str]:
     Raises:
         UserError: it is neither.
     """
-    from ernie_m.reader.files.tables import in_one_line
+    from ernie_m.reader.files.official_tsv import in_one_line
 
     row = list(text) if isinstance(text, list | tuple) else [text]
     if not 1 <= len(row) <= 2 or not all(isinstance(part, str) and part.strip() for part in row):

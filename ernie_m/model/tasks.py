@@ -30,6 +30,8 @@ class Task:
     Attributes:
         name: --task of the commands, and the route of the server, /api/<name>.
         predictor: the file and the class in `ernie_m.inference.tasks` that answer requests.
+        training_file: the same of the class that asks about a file in the form of the task's training data;
+            "": its files are tables.
         pipeline: the name that model hubs have for the task of a model.
         stored: the name in the files of models, "task" in config.json; "": it is that of another task.
         model_class: a class of `ernie_m.model.heads`, or that of `ernie_m.model.lm_head`; None: the encoder.
@@ -41,6 +43,7 @@ class Task:
 
     name: str
     predictor: str
+    training_file: str = ""
     pipeline: str = ""
     stored: str = ""
     model_class: str | None = None
@@ -66,6 +69,7 @@ _ALL_TASKS = (
     Task(
         TOKEN_CLASSIFICATION,
         "finetuned.TagWords",
+        training_file="training_files.TaggedFile",
         pipeline="token-classification",
         stored="tagging",
         model_class="TokenClassifier",
@@ -76,6 +80,7 @@ _ALL_TASKS = (
     Task(
         QUESTION_ANSWERING,
         "finetuned.AnswerQuestions",
+        training_file="training_files.QuestionsFile",
         pipeline="question-answering",
         stored="question_answering",
         model_class="SpanClassifier",

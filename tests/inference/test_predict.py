@@ -27,8 +27,8 @@ from ernie_m.finetune.mrc import QuestionAnswering
 from ernie_m.finetune.sequence_label import OfficialTagging, Tagging
 from ernie_m.inference import predict_files as answering
 from ernie_m.inference.load import load
-from ernie_m.inference.predict_files import JsonLines, Request
-from ernie_m.inference.tasks import PredictionOptions, finetuned, make_answerer
+from ernie_m.inference.predict_files import JsonLines
+from ernie_m.inference.tasks import PredictionOptions, Request, finetuned, make_answerer
 from ernie_m.inference.tasks.fill_mask import masked_ids
 from ernie_m.inference.tasks.search import read_corpus
 from ernie_m.model.packed_layout import Layout

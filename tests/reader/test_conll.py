@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ernie_m.inference.predict_files import TaggedFile
+from ernie_m.inference.tasks.training_files import TaggedFile
 from ernie_m.reader.files.conll import lines_of, read_words
 from ernie_m.reader.files.dataset_folder import holds_tags
 from ernie_m.reader.files.labelled_tables import read_labelled

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ernie_m.inference.predict_files import QuestionsFile
+from ernie_m.inference.tasks.training_files import QuestionsFile
 from ernie_m.reader.files.conll import read_words
 from ernie_m.reader.files.labelled_tables import open_asked, read_labelled
 from ernie_m.reader.files.pairs import PairRows

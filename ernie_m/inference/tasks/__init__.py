@@ -1,16 +1,19 @@
 """What ernie-m predict, the server and `ernie_m` can be asked for (`ernie_m.model.tasks.TASKS`).
 
-`make_answerer` imports only the file that it needs.
+`make_answerer` and `training_file` import only the file that they need.
 """
 
 import importlib
 import json
-from collections.abc import Sequence
-from typing import Any, ClassVar, Protocol
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any, ClassVar, NamedTuple, Protocol
 
 from ernie_m.inference.load import LoadedModel
 from ernie_m.inference.prediction_options import PredictionOptions
 from ernie_m.model.tasks import TASKS
+from ernie_m.reader.files.row_errors import Faults
+from ernie_m.reader.files.table_options import TableOptions
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.reader.vocabulary_coverage import count_unknown_words
 from ernie_m.utils.errors import UserError
@@ -44,6 +47,44 @@ class Answerer(Protocol):
         """Return an answer for each parsed request."""
 
 
+class InputFile:
+    """A file of requests that comes back with their answers: a table, or one in the form of training data."""
+
+    def requests(self, faults: Faults) -> Iterator[tuple[int, Any, dict]]:
+        """Yield the line of each request, what `write` needs of it, and the request.
+
+        Args:
+            faults: receives what cannot be read.
+        """
+        raise NotImplementedError
+
+    def write(self, rows: Iterable[tuple[Any, dict]], file: IO[str]) -> None:
+        """Write the answers.
+
+        Args:
+            rows: each request, with what `requests` gave for `write`, and its answer, {} if it has none.
+        """
+        raise NotImplementedError
+
+    def summary(self) -> list[str]:
+        """Lines: how much was answered, and how well, if the file says what is right."""
+        return []
+
+
+class Request(NamedTuple):
+    """A request that was read.
+
+    Attributes:
+        entry: what `InputFile.write` needs of it.
+        content: what the answerer's `parse` made of it; None: it is wrong, and left out.
+        id: its id; None: it has none.
+    """
+
+    entry: Any
+    content: Any
+    id: Any = None
+
+
 def make_answerer(
     task: str, model: LoadedModel, options: PredictionOptions = PredictionOptions()
 ) -> Answerer:
@@ -55,9 +96,23 @@ def make_answerer(
     Raises:
         UserError: the model is not for this, or an option is out of range.
     """
-    file, name = TASKS[task].predictor.split(".")
-    answerer_class = getattr(importlib.import_module(f"{__name__}.{file}"), name)
-    return answerer_class(model, options)
+    return _class_named(TASKS[task].predictor)(model, options)
+
+
+def training_file(task: str, path: Path, options: TableOptions, answerer: Answerer) -> InputFile | None:
+    """A file in the form of a task's training data; None: it is another one, or the task has no such form.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    name = TASKS[task].training_file
+    return _class_named(name).of(path, options, answerer) if name else None
+
+
+def _class_named(place: str) -> Any:
+    """A class by the names of its file in this folder and of itself."""
+    file, name = place.split(".")
+    return getattr(importlib.import_module(f"{__name__}.{file}"), name)
 
 
 def is_text(value: Any) -> bool:

@@ -5,7 +5,6 @@ Features and decoding are those of the training tasks in `finetune`, with the se
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -16,7 +15,6 @@ from ernie_m.finetune.metrics import entities
 from ernie_m.finetune.mrc import Answer, QuestionAnswering
 from ernie_m.finetune.sequence_label import Tagging
 from ernie_m.inference.load import LoadedModel
-from ernie_m.inference.predict_files import QuestionsFile, TaggedFile
 from ernie_m.inference.tasks import (
     OPTIONAL_TEXT,
     REQUIRED_TEXT,
@@ -29,10 +27,8 @@ from ernie_m.inference.tasks import (
 )
 from ernie_m.model.preprocessing import NEITHER
 from ernie_m.reader.batching import BATCH_TOKENS, Example
-from ernie_m.reader.files.dataset_folder import holds_questions, holds_tags
 from ernie_m.reader.files.official_tags import JOINT, Sentence, split_words
 from ernie_m.reader.files.squad import Question, QuestionFile
-from ernie_m.reader.files.table_options import TableOptions
 from ernie_m.reader.mrc_reader import make_windows
 from ernie_m.reader.tag_schemes import NO_ENTITIES, entity_tags
 from ernie_m.utils.errors import UserError
@@ -173,10 +169,6 @@ class TagWords(HeadPredictor):
         marks_entities = model.reading.chunk_scheme != NO_ENTITIES
         self.iobes = entity_tags(model.labels) if marks_entities else {}  # label -> its tag
 
-    def training_file(self, path: Path, options: TableOptions) -> TaggedFile | None:
-        """A file of tagged words; None: it is another one."""
-        return TaggedFile(path, self.iobes, options) if options.columns or holds_tags(path) else None
-
     def parse(self, request: dict) -> Words:
         key = next((key for key in ("words", "tokens") if key in request), None)
         if key is not None:
@@ -259,10 +251,6 @@ class AnswerQuestions(HeadPredictor):
         n_best = max(RANKED, options.top_k)
         task = QuestionAnswering.from_reading(model.reading, model.tokenizer, limit, n_best)
         super().__init__(model, task)
-
-    def training_file(self, path: Path, options: TableOptions) -> QuestionsFile | None:
-        """A file of questions in the form of SQuAD; None: it is another one."""
-        return QuestionsFile(path, options) if holds_questions(path, whole=True) else None
 
     def parse(self, request: dict) -> tuple[str, str]:
         return text_of(request, "question"), text_of(request, "context")

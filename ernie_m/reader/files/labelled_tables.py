@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from ernie_m.reader.files.official_tsv import has_quotes, say_quoted
+from ernie_m.reader.files.official_tsv import has_quotes, in_one_line, say_quoted
 from ernie_m.reader.files.plain_text import TextFile, split_name
 from ernie_m.reader.files.row_errors import Faults
 from ernie_m.reader.files.table_options import OF_TABLES, LabelOptions, TableOptions
@@ -22,7 +22,6 @@ from ernie_m.reader.files.tables import (
     Table,
     as_cell,
     fault_of_text,
-    in_one_line,
     open_table,
 )
 from ernie_m.reader.files.text_checks import look_at_text

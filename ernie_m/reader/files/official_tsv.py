@@ -95,6 +95,11 @@ def open_lines(path: Path) -> Iterator[tuple[BinaryIO, FileVersion]]:
         yield file, version
 
 
+def in_one_line(cell: str) -> str:
+    """A cell as this form can hold it, without tabs and line ends."""
+    return cell if cell.isprintable() else re.sub(r"[\t\r\n]+", " ", cell)
+
+
 def parse_header(line: bytes, path: Path, required: Sequence[str], form: str) -> list[str]:
     """The column names in the first line of a TSV file.
 

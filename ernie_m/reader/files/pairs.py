@@ -25,7 +25,7 @@ import numpy as np
 
 from ernie_m.reader.equal_texts import normal_form
 from ernie_m.reader.files.dataset_folder import find_pairs, languages_in_name, languages_of, split_label
-from ernie_m.reader.files.official_tsv import FileLines, open_lines, split_cells
+from ernie_m.reader.files.official_tsv import FileLines, in_one_line, open_lines, split_cells
 from ernie_m.reader.files.plain_text import TextFile, split_name
 from ernie_m.reader.files.row_errors import Faults
 from ernie_m.reader.files.table_options import TableOptions
@@ -36,7 +36,6 @@ from ernie_m.reader.files.tables import (
     Table,
     fault_of_text,
     form_of,
-    in_one_line,
     open_table,
     records,
 )

@@ -30,7 +30,7 @@ from itertools import chain, count, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ernie_m.reader.files.official_tsv import has_official_names
+from ernie_m.reader.files.official_tsv import has_official_names, in_one_line
 from ernie_m.reader.files.plain_text import LONGEST_LINE, TextFile, decoded, split_name
 from ernie_m.reader.files.row_errors import Faults
 from ernie_m.reader.files.table_options import TableOptions
@@ -240,11 +240,6 @@ def table_of(
 def _numbers(width: int) -> list[str]:
     """What the columns are called without a header."""
     return [str(number) for number in range(1, width + 1)]
-
-
-def in_one_line(cell: str) -> str:
-    """A cell as the official form can hold it, without tabs and line ends."""
-    return cell if cell.isprintable() else re.sub(r"[\t\r\n]+", " ", cell)
 
 
 def fault_of_text(name: str, cell: Any) -> str:

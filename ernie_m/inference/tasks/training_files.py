@@ -1,0 +1,129 @@
+"""Files in the form of training data as requests that come back with their answers: tagged words, questions.
+
+`Task.training_file` names the class of a task here.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
+from pathlib import Path
+from typing import IO, Any, Self
+
+from ernie_m.finetune.eval_mlqa import answer_scores
+from ernie_m.finetune.metrics import entity_scores
+from ernie_m.inference.tasks import Answerer, InputFile
+from ernie_m.inference.tasks.finetuned import TagWords
+from ernie_m.reader.files.conll import lines_of, read_words
+from ernie_m.reader.files.dataset_folder import holds_questions, holds_tags
+from ernie_m.reader.files.row_errors import Faults
+from ernie_m.reader.files.squad import read_squad
+from ernie_m.reader.files.table_options import TableOptions
+from ernie_m.reader.tag_schemes import JOINT, OUTSIDE
+from ernie_m.utils.errors import UserError
+from ernie_m.utils.files import read_bytes
+
+_TAGS = "predicted_tags"  # the key, or the column, of what is added to a line of tagged words
+
+
+class TaggedFile(InputFile):
+    """Tagged words: their lines come back with the predicted tag as one more column.
+
+    In JSON lines and in the official form, where a line has a sentence, its tags come together.
+
+    Args:
+        iobes: predicted tag -> the same in the scheme IOBES; empty: the tags mark no entities.
+        options: how the file is read.
+
+    Raises:
+        UserError: as `read_words`.
+    """
+
+    def __init__(self, path: Path, iobes: Mapping[str, str], options: TableOptions):
+        self._sentences = read_words(path, iobes.keys() or None, options=options)
+        self._lines = lines_of(path, options)
+        if self._lines[0].lstrip().startswith("["):
+            raise UserError(
+                f"{path}, line 1: a list of JSON, and tags are added to lines; write an object on each, as "
+                "jq -c '.[]' does"
+            )
+        self._iobes = iobes
+        self._tags: list[list[str]] = []  # the predicted ones of each sentence that was answered
+        self._gold: list[list[str]] = []
+
+    @classmethod
+    def of(cls, path: Path, options: TableOptions, answerer: TagWords) -> Self | None:
+        """The file, if it has tagged words."""
+        return cls(path, answerer.iobes, options) if options.columns or holds_tags(path) else None
+
+    def requests(self, faults: Faults) -> Iterator[tuple[int, dict, dict]]:
+        for sentence in self._sentences:
+            yield sentence.lines[0], {}, {"words": sentence.words}
+
+    def write(self, rows: Iterable[tuple[Any, dict]], file: IO[str]) -> None:
+        added: dict[int, list[str]] = {}  # the number of a line -> the predicted tags of its words
+        for sentence, (_, answer) in zip(self._sentences, rows, strict=True):
+            if answer:
+                self._tags.append(answer["tags"])
+                self._gold.append(sentence.tags)
+            for line, tag in zip(sentence.lines, answer.get("tags", ())):
+                added.setdefault(line, []).append(tag)
+        for number, line in enumerate(self._lines, 1):
+            if number in added and line.startswith("{"):
+                line = json.dumps({**json.loads(line), _TAGS: added[number]}, ensure_ascii=False)
+            elif number in added:
+                line += ("\t" if "\t" in line else " ") + JOINT.join(added[number])
+            elif number == 1 and JOINT in "".join(self._lines[1:2]):  # the header of the official form
+                line += f"\t{_TAGS}"
+            file.write(f"{line}\n")
+
+    def summary(self) -> list[str]:
+        count = f"{len(self._tags):,} sentences"
+        if self._iobes:
+            tags = [[self._iobes.get(tag, OUTSIDE) for tag in sentence] for sentence in self._tags]
+            scores = entity_scores(self._gold, tags)
+            if not scores.gold:
+                return [f"{count}, {scores.predicted:,} entities"]
+            more = f"precision {scores.precision:.1f} %, recall {scores.recall:.1f} %"
+            return [f"{count}: F1 of {scores.gold:,} entities {scores.f1:.1f} %, {more}"]
+        pairs = zip(chain.from_iterable(self._tags), chain.from_iterable(self._gold), strict=True)
+        are_right = [tag == gold for tag, gold in pairs]
+        return [f"{count}: accuracy {100 * sum(are_right) / max(len(are_right), 1):.1f} % of their words"]
+
+
+class QuestionsFile(InputFile):
+    """Questions in the form of SQuAD: the answers are JSON lines with their ids.
+
+    Raises:
+        UserError: as `read_squad`.
+    """
+
+    def __init__(self, path: Path, options: TableOptions):
+        options.refuse_others(path, "questions in the form of SQuAD")
+        has_answers = re.search(rb'"answers"\s*:\s*\[?\s*\{', read_bytes(path))
+        self._file = read_squad(path, "dev" if has_answers else "test")
+        self._rows: list[tuple[str, tuple[str, ...]]] = []  # an answer, and the accepted ones
+
+    @classmethod
+    def of(cls, path: Path, options: TableOptions, answerer: Answerer) -> Self | None:
+        """The file, if it has questions in the form of SQuAD."""
+        return cls(path, options) if holds_questions(path, whole=True) else None
+
+    def requests(self, faults: Faults) -> Iterator[tuple[int, dict, dict]]:
+        for number, question in enumerate(self._file.questions, 1):
+            context = self._file.contexts[question.context]
+            yield number, {"id": question.id}, {"question": question.text, "context": context}
+
+    def write(self, rows: Iterable[tuple[Any, dict]], file: IO[str]) -> None:
+        for question, (request, answer) in zip(self._file.questions, rows, strict=True):
+            file.write(json.dumps(request.entry | answer, ensure_ascii=False) + "\n")
+            if answer and question.answers:
+                self._rows.append((answer["answer"], question.answers))
+
+    def summary(self) -> list[str]:
+        """The number of questions, and how right the answers are, by MLQA's rules."""
+        count = f"{len(self._file.questions):,} questions"
+        if not self._rows:
+            return [count]
+        scores = answer_scores(self._rows, self._file.path.name)
+        return [f"{count}: F1 {scores['f1']:.1f} %, exact match {scores['em']:.1f} %"]
