@@ -22,7 +22,6 @@ from sentencepiece.sentencepiece_model_pb2 import ModelProto
 from ernie_m.finetune import run as rates
 from ernie_m.model.checkpoint import safetensors
 from ernie_m.model.checkpoint.native import Ours
-from ernie_m.model.checkpoint.write import save_model
 from ernie_m.model.ernie import ErnieMConfig, ErnieMModel
 from ernie_m.model.heads import SequenceClassifier, SpanClassifier, TokenClassifier
 from ernie_m.model.lm_head import PreTrainingModel
@@ -31,6 +30,7 @@ from ernie_m.pretrain.build_corpus.build_args import BuildOptions
 from ernie_m.pretrain.build_corpus.command import build_corpus
 from ernie_m.reader.files.official_tags import JOINT
 from ernie_m.reader.tokenization import Tokenizer
+from tests.helpers.checkpoints import save_model
 
 # In place of `rates._AMOUNTS`: trainings of two epochs.
 SHORT_AMOUNTS = {task: amount._replace(times=2, least=0) for task, amount in rates._AMOUNTS.items()}

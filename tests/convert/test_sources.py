@@ -12,7 +12,6 @@ from safetensors.numpy import save_file
 from ernie_m.commands import convert
 from ernie_m.model.checkpoint import safetensors as safe
 from ernie_m.model.checkpoint.open import open_checkpoint
-from ernie_m.model.checkpoint.write import save_model
 from ernie_m.model.ernie import ErnieMModel
 from ernie_m.model.open_model import open_model
 from ernie_m.reader.tokenization import Tokenizer
@@ -25,6 +24,7 @@ from tests.foreign import (
     make_xlm_r,
     official_config,
 )
+from tests.helpers.checkpoints import save_model
 from tests.helpers.torch_files import write_torch_file
 from tests.launching import error_of
 from tests.toys import CONFIG, train_pieces, weights, write_pieces

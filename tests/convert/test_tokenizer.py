@@ -10,14 +10,13 @@ from safetensors.numpy import load_file, save_file
 from ernie_m.commands import convert
 from ernie_m.model.checkpoint.convert import TARGETS
 from ernie_m.model.checkpoint.open import open_checkpoint
-from ernie_m.model.checkpoint.write import save_model
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.ernie import ErnieMModel
 from ernie_m.model.open_model import open_model
 from ernie_m.reader.token_offsets import encode_with_offsets
 from ernie_m.reader.tokenization import Tokenizer
 from tests.foreign import make_xlm_r, tokenizer_json
-from tests.helpers.checkpoints import change_config
+from tests.helpers.checkpoints import change_config, save_model
 from tests.launching import error_of
 from tests.toys import CONFIG, make_ours, train_pieces
 

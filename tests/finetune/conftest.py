@@ -7,9 +7,9 @@ import paddle
 import pytest
 
 from ernie_m.commands import run_classifier, run_retrieval
-from ernie_m.model.checkpoint.write import save_model
 from ernie_m.model.ernie import ErnieMConfig, ErnieMModel
 from tests import command_lines, toys
+from tests.helpers.checkpoints import save_model
 from tests.launching import call_main, one_error
 
 

@@ -13,7 +13,6 @@ from ernie_m.inference.encode_vector import growing_array, write_official, write
 from ernie_m.model.checkpoint import safetensors
 from ernie_m.model.checkpoint.load import load_from
 from ernie_m.model.checkpoint.open import open_checkpoint
-from ernie_m.model.checkpoint.write import save_model
 from ernie_m.model.ernie import ErnieMConfig, ErnieMModel
 from ernie_m.reader.batching import EncodePairs
 from ernie_m.reader.task_reader import read_classification
@@ -21,7 +20,7 @@ from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.utils.checksums import MANIFEST, check_manifest
 from ernie_m.vectors.encode import PaddleEncoder
 from tests.helpers.batches import padded_batch
-from tests.helpers.checkpoints import change_config, changed_copy
+from tests.helpers.checkpoints import change_config, changed_copy, save_model
 from tests.launching import as_flags, call_main, error_of
 
 

@@ -11,12 +11,12 @@ import pytest
 
 from ernie_m.commands import run_mrc, run_sequence_labeling
 from ernie_m.model.checkpoint.open import open_checkpoint
-from ernie_m.model.checkpoint.write import save_model
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.heads import model_with_head
 from ernie_m.training.engine import Engine
 from tests import toys
 from tests.finetune import official
+from tests.helpers.checkpoints import save_model
 from tests.launching import as_flags, call_main, read_log
 
 ENDINGS = ["", "ness", "\u200bing", "-by", "’s"]  # which make several pieces of a word

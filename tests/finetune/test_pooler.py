@@ -8,9 +8,9 @@ import pytest
 from safetensors.numpy import load_file
 
 from ernie_m.commands import run_classifier, run_mrc, run_retrieval
-from ernie_m.model.checkpoint.write import save_model
 from ernie_m.model.ernie import ErnieMConfig, ErnieMModel
 from tests import command_lines
+from tests.helpers.checkpoints import save_model
 from tests.launching import call_main, read_log
 
 WITHOUT_POOLER = ("pooler.",)

@@ -12,7 +12,6 @@ from ernie_m.model.checkpoint import safetensors
 from ernie_m.model.checkpoint.load import load_from
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.checkpoint.weights import LANGUAGE_MEANS
-from ernie_m.model.checkpoint.write import save_model
 from ernie_m.model.ernie import ErnieMConfig, ErnieMModel
 from ernie_m.reader.files.aligned_lines import read_bitext
 from ernie_m.reader.tokenization import Tokenizer
@@ -21,7 +20,7 @@ from ernie_m.vectors.encode import PaddleEncoder
 from ernie_m.vectors.nearest import search_both
 from ernie_m.vectors.retrieval_accuracy import choose_on_half
 from tests import toys
-from tests.helpers.checkpoints import changed_copy
+from tests.helpers.checkpoints import changed_copy, save_model
 from tests.launching import as_flags, call_main, error_of
 from tests.toys import line_keys, write_lines
 

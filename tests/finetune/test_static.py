@@ -13,13 +13,12 @@ import ernie_m
 from ernie_m.commands import convert, export
 from ernie_m.model import device, kernel_selection
 from ernie_m.model.checkpoint.open import open_checkpoint
-from ernie_m.model.checkpoint.write import save_model
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.ernie import ErnieMModel
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.vectors.encode import PaddleEncoder
 from ernie_m.vectors.static_embeddings_in_paddle import PieceBatch, means_of_rows, piece_means
-from tests.helpers.checkpoints import assert_same_weights
+from tests.helpers.checkpoints import assert_same_weights, save_model
 from tests.launching import as_flags, call_main, error_of
 from tests.toys import sentences
 

@@ -1,4 +1,4 @@
-"""Copies of checkpoints that differ from what was written, and the comparison of weights."""
+"""Checkpoints of models, copies that differ from what was written, and the comparison of weights."""
 
 import json
 import shutil
@@ -7,7 +7,17 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import load_file
 
+from ernie_m.model.checkpoint.write import model_files
+from ernie_m.model.config import ErnieMConfig
 from ernie_m.utils.checksums import MANIFEST
+from ernie_m.utils.files import atomic_dir
+
+
+def save_model(path: Path, model, config: ErnieMConfig, **options) -> None:
+    """Write a checkpoint folder of a model, atomically; `options` as `model_files` takes them."""
+    files = model_files(model, config, **options)
+    with atomic_dir(path) as folder:
+        files.write(folder)
 
 
 def change_config(folder: Path, **changes) -> None:

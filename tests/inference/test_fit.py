@@ -20,11 +20,11 @@ from ernie_m.finetune import run as rates
 from ernie_m.fit import fit_model
 from ernie_m.inference.tasks.encode import EncodeTexts
 from ernie_m.model.checkpoint import safetensors
-from ernie_m.model.checkpoint.write import save_model
 from ernie_m.model.ernie import ErnieMConfig, ErnieMModel
 from ernie_m.reader.labels import write_places
 from ernie_m.reader.tag_schemes import JOINT
 from tests import toys
+from tests.helpers.checkpoints import save_model
 from tests.launching import as_flags, call_main
 from tests.toys import HIDDEN_SIZE, sentences, write_lines
 

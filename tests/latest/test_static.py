@@ -7,9 +7,9 @@ from sentence_transformers import SentenceTransformer
 
 import ernie_m
 from ernie_m.commands import convert
-from ernie_m.model.checkpoint.write import save_model
 from ernie_m.model.ernie import ErnieMConfig, ErnieMModel
 from ernie_m.model.preprocessing import READING
+from tests.helpers.checkpoints import save_model
 from tests.toys import train_pieces
 
 TEXTS = [

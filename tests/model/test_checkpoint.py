@@ -11,12 +11,13 @@ from ernie_m.model.checkpoint import safetensors as safe
 from ernie_m.model.checkpoint.load import load_from
 from ernie_m.model.checkpoint.official import Official
 from ernie_m.model.checkpoint.open import open_checkpoint
-from ernie_m.model.checkpoint.write import model_weights, save_model
+from ernie_m.model.checkpoint.write import model_weights
 from ernie_m.model.ernie import ErnieMConfig
 from ernie_m.model.heads import SequenceClassifier, SpanClassifier, TokenClassifier
 from ernie_m.model.lm_head import PreTrainingModel
 from ernie_m.utils.errors import UserError
 from tests.foreign import make_official, official_config, write_as_official
+from tests.helpers.checkpoints import save_model
 from tests.helpers.files import disk_full_after, flip_last_bit
 from tests.launching import error_of
 

@@ -4,10 +4,10 @@ import numpy as np
 import paddle
 import pytest
 
-from ernie_m.model.checkpoint.write import save_model
 from ernie_m.model.ernie import ErnieMModel
 from ernie_m.utils.errors import UserError
 from tests.helpers.batches import padded_batch
+from tests.helpers.checkpoints import save_model
 from tests.helpers.gradients import gradients_of
 from tests.launching import error_of
 from tests.toys import small_config

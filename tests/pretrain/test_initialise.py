@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from ernie_m.model.checkpoint.open import open_checkpoint
-from ernie_m.model.checkpoint.write import model_weights, save_model
+from ernie_m.model.checkpoint.write import model_weights
 from ernie_m.model.ernie import ErnieMConfig, ErnieMModel
 from ernie_m.model.lm_head import PreTrainingModel
 from ernie_m.model.preprocessing import Reading
@@ -21,6 +21,7 @@ from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.reader.vocabulary import write_vocab
 from ernie_m.utils.errors import UserError
 from tests.foreign import make_official, make_xlm_r, official_config
+from tests.helpers.checkpoints import save_model
 from tests.launching import ROOT, error_of
 from tests.pretrain.tiny_run import assert_equal_runs, checkpoint, pretrain, records
 from tests.toys import make_corpus, sentences, write_lines

@@ -36,7 +36,7 @@ from ernie_m.model.config import ErnieMConfig
 from ernie_m.reader.vocabulary import DICT
 from ernie_m.utils.checksums import MANIFEST, write_manifest
 from ernie_m.utils.errors import UserError
-from ernie_m.utils.files import as_json, atomic_dir
+from ernie_m.utils.files import as_json
 
 if TYPE_CHECKING:
     import paddle
@@ -135,26 +135,6 @@ def files_of(
     parameters = sum(array.size for array in weights.values())
     card = model_card(facts, config_json, parameters)
     return ModelFiles(weights, config_json, card, {})
-
-
-def save_model(
-    path: str | os.PathLike,
-    model: "paddle.nn.Layer",
-    config: ErnieMConfig,
-    **options,
-) -> None:
-    """Write a checkpoint folder, atomically: at any moment `path` is either the old or the new one, complete.
-
-    Args:
-        path: replaces an older checkpoint.
-        model, config, options: the arguments of `model_files`.
-
-    Raises:
-        UserError: the disk is full (the older checkpoint is untouched), or a tokenizer file is missing.
-    """
-    files = model_files(model, config, **options)
-    with atomic_dir(path) as folder:
-        files.write(folder)
 
 
 def model_weights(
