@@ -18,7 +18,8 @@ from ernie_m.model.tasks import (
     REGRESSION,
     TOKEN_CLASSIFICATION,
 )
-from ernie_m.reader.files.dataset_folder import LabelledFile, find_tables, holds_questions, holds_tags
+from ernie_m.reader.files.find_files import NamedFile, find_tables
+from ernie_m.reader.files.labelled_tables import holds_questions, holds_tags
 from ernie_m.reader.files.table_options import LabelOptions
 from ernie_m.training.stop_requests import StopSignal
 from ernie_m.utils.args import Names, option, parse_options
@@ -97,7 +98,7 @@ def main() -> None:
 
 
 def fit_labels(
-    flags: FitFlags, kind: str | None, training: Sequence[LabelledFile], tests: Sequence[LabelledFile]
+    flags: FitFlags, kind: str | None, training: Sequence[NamedFile], tests: Sequence[NamedFile]
 ) -> bool:
     """Learn labels, or numbers, of texts. All files are read before the model is loaded.
 

@@ -23,7 +23,7 @@ from ernie_m.model.tasks import (
     ZERO_SHOT,
     task_named,
 )
-from ernie_m.reader.files.dataset_folder import named_files
+from ernie_m.reader.files.find_files import named_files
 from ernie_m.reader.files.plain_text import split_name
 from ernie_m.reader.files.row_errors import Faults
 from ernie_m.reader.files.table_options import LabelOptions

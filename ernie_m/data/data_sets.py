@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ernie_m.reader.files.conll import read_words
+from ernie_m.reader.files.find_files import LANGUAGE, SPLIT, SPLITS, NamedFile
 from ernie_m.reader.files.official_tsv import decode, has_quotes, say_quoted, split_cells
 from ernie_m.reader.files.squad import read_squad
 from ernie_m.reader.files.table_options import TableOptions
@@ -20,7 +21,7 @@ from ernie_m.reader.tag_schemes import JOINT, entity_starts, tag_names, to_iob2
 from ernie_m.utils.errors import UserError, say
 from ernie_m.utils.files import read_bytes
 
-SPLITS = ("train", "dev", "test", "xquad")
+WRITTEN = (*SPLITS, "xquad")  # xquad: further questions for a test
 # Names in the files of the releases -> names here.
 RENAMED = {
     "testa": "dev",
@@ -33,17 +34,6 @@ RENAMED = {
     "esp": "es",
     "ned": "nl",
 }
-# Parts of the patterns of `DataSet.names`.
-SPLIT = "(?P<split>train|dev|test)"
-LANGUAGE = r"(?P<language>(?!all\b)[a-z]{2,3})"
-
-
-class DataFile(NamedTuple):
-    """An input file. If its language is None, its rows name their languages."""
-
-    path: Path
-    split: str
-    language: str | None
 
 
 class Prepared(NamedTuple):
@@ -66,28 +56,17 @@ class DataSet:
     """A public data set."""
 
     languages: Sequence[str]  # in the order of the paper's tables; others follow in alphabetical order
-    names: Sequence[str]  # patterns of the end of a path, with the groups "split" (train) and "language"
-    read: Callable[[DataFile, TableOptions], Iterable[Prepared]]
+    names: Sequence[str]  # patterns for `recognise`
+    read: Callable[[NamedFile, TableOptions], Iterable[Prepared]]
     label_names: Callable[[set[str]], Sequence[str]] = sorted  # all labels -> in the order of their ids
     ending: str = "tsv"
-
-    def recognise(self, path: Path) -> DataFile | None:
-        """The file with the split and the language that its name says; None if the name is not known."""
-        for pattern in self.names:
-            # A pattern may begin with the name of the folder.
-            match = re.search(f"/{pattern}$", f"/{path.parent.name}/{path.name}")
-            if match:
-                # A pattern of training files alone has no group of splits.
-                groups = {"split": "train", "language": None, **match.groupdict()}
-                return DataFile(path, **{group: RENAMED.get(name, name) for group, name in groups.items()})
-        return None
 
     def place(self, key: tuple[str, str]) -> tuple[int, int, str]:
         """A sort key for (split, language)."""
         split, language = key
         # A language that is not listed comes after all that are.
         place = self.languages.index(language) if language in self.languages else len(self.languages)
-        return SPLITS.index(split), place, language
+        return WRITTEN.index(split), place, language
 
 
 COLUMNS = ("text_a", "text_b", "label")
@@ -136,7 +115,7 @@ def read_table(path: Path) -> tuple[dict[str, int], int, list[list[str]]]:
 
 
 def read_pairs(
-    file: DataFile, labels: Mapping[str, str], no_text: Collection[str], with_qid: bool = False
+    file: NamedFile, labels: Mapping[str, str], no_text: Collection[str], with_qid: bool = False
 ) -> Iterator[Prepared]:
     """Yield the pairs of texts of each language. Rows that cannot be used are left out and counted.
 
@@ -179,7 +158,7 @@ def read_pairs(
         yield Prepared(language, content, label_names, counts)
 
 
-def read_paraphrases(file: DataFile, _: TableOptions) -> Iterator[Prepared]:
+def read_paraphrases(file: NamedFile, _: TableOptions) -> Iterator[Prepared]:
     """The pairs of PAWS-X. Label 1 is a paraphrase.
 
     In its training files, "NS" stands in place of some texts; in dev and test all rows are used, as in
@@ -190,12 +169,12 @@ def read_paraphrases(file: DataFile, _: TableOptions) -> Iterator[Prepared]:
     )
 
 
-def read_inferences(file: DataFile, _: TableOptions) -> Iterator[Prepared]:
+def read_inferences(file: NamedFile, _: TableOptions) -> Iterator[Prepared]:
     """The pairs of XNLI, whose training files write "contradictory" for contradiction."""
     return read_pairs(file, {**dict(zip(NLI, NLI)), "contradictory": "contradiction"}, no_text={""})
 
 
-def read_tags(file: DataFile, options: TableOptions) -> Iterator[Prepared]:
+def read_tags(file: NamedFile, options: TableOptions) -> Iterator[Prepared]:
     """Sentences in IOB2; arguments and errors as of `read_words`."""
     entities: Counter[str] = Counter()  # type -> number
     counts: Counter[str] = Counter()  # column of the printed table -> number
@@ -212,7 +191,7 @@ def read_tags(file: DataFile, options: TableOptions) -> Iterator[Prepared]:
     yield Prepared(file.language, "\n".join([*output_lines, ""]).encode(), types, counts_by_type | counts)
 
 
-def read_questions(file: DataFile, _: TableOptions) -> Iterator[Prepared]:
+def read_questions(file: NamedFile, _: TableOptions) -> Iterator[Prepared]:
     """A file in SQuAD's form, checked.
 
     Raises:

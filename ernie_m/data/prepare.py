@@ -15,9 +15,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Literal
 
-from ernie_m.data.data_sets import DATA_SETS, SPLITS, DataFile, DataSet
+from ernie_m.data.data_sets import DATA_SETS, RENAMED, WRITTEN, DataSet
 from ernie_m.data.prepare_pairs import prepare_pairs
-from ernie_m.reader.files.dataset_folder import files_in
+from ernie_m.reader.files.find_files import NamedFile, find_files, recognise
 from ernie_m.reader.files.table_options import TableOptions
 from ernie_m.reader.labels import write_places
 from ernie_m.utils.args import option, parse_options
@@ -70,7 +70,7 @@ def write_data(flags: PrepareFlags, output: Path) -> None:
     data_set = DATA_SETS[flags.task]
     counts: Counts = {}
     labels: set[str] = set()
-    for file in find_files(data_set, map(Path, flags.sources), output):
+    for file in find_releases(data_set, map(Path, flags.sources), output):
         say(f"reading {file.path}")
         for prepared in data_set.read(file, flags):
             key = (file.split, prepared.language)
@@ -93,7 +93,7 @@ def table(counts: Counts) -> str:
     return in_columns([["split", "language", *columns], *rows])
 
 
-def find_files(data_set: DataSet, sources: Iterable[Path], output: Path) -> list[DataFile]:
+def find_releases(data_set: DataSet, sources: Iterable[Path], output: Path) -> list[NamedFile]:
     """The files in the sources whose names are known. Files below `output` are left out.
 
     Raises:
@@ -101,9 +101,12 @@ def find_files(data_set: DataSet, sources: Iterable[Path], output: Path) -> list
     """
     files = []
     for source in sources:
-        known = {path: data_set.recognise(path) for path in files_in(source, output)}
+        known = {
+            path: recognise(Path(path), data_set.names, RENAMED)
+            for path in find_files(source, below=True, output=output)
+        }
         files_of_source = [file for file in known.values() if file is not None]
-        unread = [str(path) for path, file in known.items() if file is None]
+        unread = [path for path, file in known.items() if file is None]
         if unread:
             say(f"not read, as their names are not known: {listed(unread, 10)}")
         if not files_of_source:
@@ -121,7 +124,7 @@ def write_maps(output: Path, written: Collection[tuple[str, str]], labels: Seque
         written: the split and the language of each file.
         labels: in the order of their ids; questions have none.
     """
-    languages = {split: [language for part, language in written if part == split] for split in SPLITS}
+    languages = {split: [language for part, language in written if part == split] for split in WRITTEN}
     # Those that have both a dev and a test file; if none has both, those with a dev file, and if none has
     # that, those with a test file.
     in_both = [language for language in languages["dev"] if language in languages["test"]]

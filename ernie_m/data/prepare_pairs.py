@@ -29,14 +29,15 @@ from ernie_m.finetune.retrieval.retrieval_args import RetrievalFlags
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.open_model import open_model
 from ernie_m.reader.equal_texts import text_keys
-from ernie_m.reader.files.dataset_folder import (
+from ernie_m.reader.files.find_files import (
     WITH_BOTH_SIDES,
-    files_in,
+    find_files,
     languages_in_name,
     languages_of,
     refuse_two_names,
     says_held_out,
     split_label,
+    stem_of,
 )
 from ernie_m.reader.files.pairs import PairRows, header_of
 from ernie_m.reader.files.plain_text import split_name
@@ -121,14 +122,12 @@ def find(sources: Iterable[str], output: Path) -> FoundFiles:
     for source in sources:
         # A source may name its files, as in de-en<=a.tsv, or a.de,a.en; else it is a file or a folder.
         label, files = split_label(source)
-        names_two_files = "," in source and not Path(source).exists()
-        if label is not None or names_two_files:
+        if label is not None or ("," in source and not Path(source).exists()):
             languages = () if label is None else languages_of(label, 2)
             pairs.append(PairFile.of(files, languages, stem=files))
             continue
-        for path in files_in(Path(source), output):
-            ending, packing = split_name(path)
-            stem = path.name[: len(path.name) - len(ending + packing)]
+        for path in map(Path, find_files(Path(source), below=True, output=output)):
+            ending, stem = split_name(path)[0], stem_of(path)
             last_word = stem.rpartition(".")[2]
             side = ending.removeprefix(".")  # "de" of news.de-en.de, one of two aligned files
             if ending in WITH_BOTH_SIDES:
@@ -140,8 +139,7 @@ def find(sources: Iterable[str], output: Path) -> FoundFiles:
             else:
                 unread.append(str(path))
     for stem_path, file_of_language in aligned.items():
-        first = "en" if "en" in file_of_language else min(file_of_language)
-        others = sorted(file_of_language.keys() - {first})
+        first, *others = sorted(file_of_language, key=lambda language: (language != "en", language))
         for other in others:
             files = f"{file_of_language[first]},{file_of_language[other]}"
             pairs.append(PairFile.of(files, (first, other), stem_path.name))

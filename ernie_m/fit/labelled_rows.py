@@ -19,7 +19,7 @@ from ernie_m.finetune.classifier import Classification, MultiLabelClassification
 from ernie_m.model.preprocessing import COLUMNS, GIVEN
 from ernie_m.model.tasks import CLASSIFICATION, MULTI_LABEL, REGRESSION
 from ernie_m.reader.batching import Example
-from ernie_m.reader.files.dataset_folder import LabelledFile
+from ernie_m.reader.files.find_files import NamedFile
 from ernie_m.reader.files.labelled_tables import read_labelled
 from ernie_m.reader.files.row_errors import MOST_FAULTS, Faults
 from ernie_m.reader.files.table_options import LabelOptions
@@ -179,7 +179,7 @@ class Rows(NamedTuple):
 
 
 def read_rows(
-    files: Sequence[LabelledFile], options: LabelOptions, kind: str | None = None, like: Rows | None = None
+    files: Sequence[NamedFile], options: LabelOptions, kind: str | None = None, like: Rows | None = None
 ) -> Rows:
     """Read tables of texts, or of pairs, with labels.
 

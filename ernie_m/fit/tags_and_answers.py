@@ -12,7 +12,7 @@ from ernie_m.finetune.run_seeds import fine_tune
 from ernie_m.finetune.sequence_label import Tagging
 from ernie_m.model.tasks import TOKEN_CLASSIFICATION
 from ernie_m.reader.files.conll import read_words
-from ernie_m.reader.files.dataset_folder import LabelledFile
+from ernie_m.reader.files.find_files import NamedFile
 from ernie_m.reader.files.table_options import LabelOptions
 from ernie_m.reader.labels import write_places
 from ernie_m.reader.tag_schemes import JOINT, OUTSIDE, entity_tags, tag_names, to_iob2
@@ -22,8 +22,8 @@ from ernie_m.utils.files import atomic_dir, atomic_file, remove
 
 def fit_words(
     kind: str,
-    training: LabelledFile,
-    tests: Sequence[LabelledFile],
+    training: NamedFile,
+    tests: Sequence[NamedFile],
     options: LabelOptions,
     output: Path,
     **given: Any,
@@ -74,7 +74,7 @@ def fit_words(
 
 
 def write_official_tags(
-    files: Sequence[LabelledFile], options: LabelOptions, folder: Path
+    files: Sequence[NamedFile], options: LabelOptions, folder: Path
 ) -> tuple[list[str], dict[str, Any]]:
     """Write files of tagged words in the official form, with the label map of the first.
 

@@ -20,7 +20,7 @@ from ernie_m.model.tasks import EMBEDDING
 from ernie_m.reader.batching import Example, spread, warn_of_texts
 from ernie_m.reader.equal_texts import normal_form
 from ernie_m.reader.files.aligned_lines import Sentences, sentences_by_language
-from ernie_m.reader.files.dataset_folder import split_label
+from ernie_m.reader.files.find_files import split_label
 from ernie_m.utils.args import PositiveInt, option
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import atomic_file, only_writer_of, refuse_to_write_over

@@ -8,7 +8,7 @@ import pytest
 from ernie_m.fit.labelled_rows import Rows, read_rows, rows_of
 from ernie_m.fit.scores import Scored
 from ernie_m.model.tasks import CLASSIFICATION, MULTI_LABEL, REGRESSION
-from ernie_m.reader.files.dataset_folder import LabelledFile
+from ernie_m.reader.files.find_files import NamedFile
 from ernie_m.reader.files.table_options import LabelOptions
 from ernie_m.utils.errors import UserError
 from tests.launching import error_of
@@ -31,7 +31,7 @@ def read(tmp_path):
         path = tmp_path / name
         with open(path, "w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows(lines)
-        return read_rows([LabelledFile(path, "train", "all")], LabelOptions(**flags), kind, like)
+        return read_rows([NamedFile(path, "train", "all")], LabelOptions(**flags), kind, like)
 
     return read
 
@@ -111,7 +111,7 @@ def test_splits_and_languages(read, tmp_path):
     learned = read(*lines, name="train.en.csv")
     assert [len(learned.examples), *learned.languages[:2]] == [8, "de", ""]
     assert len(read(*lines, like=learned).examples) == 4
-    file = LabelledFile(tmp_path / "train.en.csv", "train", "en")
+    file = NamedFile(tmp_path / "train.en.csv", "train", "en")
     assert read_rows([file], LabelOptions()).languages.tolist() == ["de", "en"] * 4
 
 

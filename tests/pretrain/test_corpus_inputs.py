@@ -84,7 +84,7 @@ def test_a_file_of_dev_or_test_is_read_only_if_it_is_named_itself(tmp_path, capl
         assert read(str(several)) == [["a.txt"], ["attest.txt"]]
         (line,) = caplog.messages
         assert line.startswith("left out, ") and all(f"{tmp_path}/{name}" in line for name in names[2:])
-    assert "no other file; one that is named itself is read" in error_of(read, f"{tmp_path}/dev.*")
+    assert error_of(read, f"{tmp_path}/dev.*").startswith(f"{tmp_path}/dev.*: ")
     caplog.clear()
     assert read(f"{tmp_path}/newstest2020.txt") == [["newstest2020.txt"]]
     for files in (f"{tmp_path}/dev.en,{tmp_path}/dev.de", f"{tmp_path}/dev"):

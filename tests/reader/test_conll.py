@@ -11,8 +11,7 @@ import pytest
 
 from ernie_m.inference.tasks.training_files import TaggedFile
 from ernie_m.reader.files.conll import lines_of, read_words
-from ernie_m.reader.files.dataset_folder import holds_tags
-from ernie_m.reader.files.labelled_tables import read_labelled
+from ernie_m.reader.files.labelled_tables import holds_tags, read_labelled
 from ernie_m.reader.files.pairs import PairRows
 from ernie_m.reader.files.table_options import LabelOptions, TableOptions
 from tests.launching import ROOT, error_of

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ernie_m.data.data_sets import DATA_SETS, NLI
+from ernie_m.data.data_sets import NLI
 from ernie_m.data.prepare import main
 from ernie_m.reader.files.official_tags import JOINT, read_tagged
 from ernie_m.reader.files.squad import read_squad
@@ -36,30 +36,6 @@ def write(folder: Path, **contents: str) -> Path:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     return folder
-
-
-@pytest.mark.parametrize(
-    "task, path, expected",
-    [
-        ("xnli", "multinli/multinli.train.sw.tsv", ("train", "sw")),
-        ("xnli", "XNLI-MT-1.0/xnli/xnli.test.sw.tsv", None),  # translated into English by machine
-        ("xnli", "xnli-dev-sw.tsv", ("dev", "sw")),
-        ("xnli", "train.all.tsv", None),
-        ("pawsx", "x-final/de/translated_train.tsv", ("train", "de")),
-        ("pawsx", "dev-ja.tsv", ("dev", "ja")),
-        ("conll", "ned.testa", ("dev", "nl")),
-        ("panx", "panx/test-zh.txt", ("test", "zh")),
-        ("mlqa", "dev/dev-context-zh-question-en.json", None),
-        ("mlqa", "train-en.goldp.json", ("train", "en")),
-    ],
-)
-def test_names_of_files(task, path, expected):
-    """The split and the language that a file's name tells; None: the file is not used."""
-    file = DATA_SETS[task].recognise(Path(path))
-    if expected is None:
-        assert file is None
-    else:
-        assert (file.split, file.language) == expected
 
 
 def test_xnli_from_both_releases(tmp_path, capsys):

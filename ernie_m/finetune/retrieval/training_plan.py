@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ernie_m.model.checkpoint.open import open_checkpoint
-from ernie_m.reader.files.dataset_folder import split_label
+from ernie_m.reader.files.find_files import split_label
 from ernie_m.utils.errors import UserError, command_name
 from ernie_m.utils.files import read_json
 from ernie_m.utils.text_tables import in_columns

@@ -29,7 +29,7 @@ from ernie_m.inference.tasks.encode import EncodeTexts, encode_in_parts
 from ernie_m.model.preprocessing import DOCUMENT, QUERY
 from ernie_m.reader.batching import Example, warn_if_cut, warn_of_texts
 from ernie_m.reader.files.aligned_lines import Sentences
-from ernie_m.reader.files.dataset_folder import named_files
+from ernie_m.reader.files.find_files import named_files
 from ernie_m.utils.checksums import MANIFEST, AnotherRevision, check_manifest, write_manifest
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import atomic_dir, only_writer_of, read_json

@@ -21,7 +21,7 @@ from ernie_m.pretrain.build_corpus.source_files import gather_notation, resolve
 from ernie_m.pretrain.build_corpus.text_units import look_at_sources
 from ernie_m.pretrain.build_corpus.workers import LocalWorkers, RayWorkers
 from ernie_m.reader.corpus import Corpus, read_manifest, tokenizer_of_corpus
-from ernie_m.reader.files.dataset_folder import expand
+from ernie_m.reader.files.find_files import expand
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.utils.args import parse_options
 from ernie_m.utils.checksums import MANIFEST

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from ernie_m.reader.files.dataset_folder import (
+from ernie_m.reader.files.find_files import (
     NOTATION,
-    find_files,
     find_pairs,
+    find_texts,
     languages_of,
     refuse_two_names,
     split_label,
@@ -143,7 +143,7 @@ def resolve(mono: Mapping[str, Any], parallel: Mapping[str, Any]) -> list[Stream
         for label, paths in entries.items():
             languages = languages_of(label, number)
             for path in paths if isinstance(paths, list) else [paths]:
-                files = find_pairs(path, languages) if number == 2 else zip(find_files(path))
+                files = find_pairs(path, languages) if number == 2 else zip(find_texts(path))
                 # en-de and de-en are one stream; each source keeps the order of its own label.
                 sources[tuple(sorted(languages))] += [TextSource(names, languages) for names in files]
     if not sources:

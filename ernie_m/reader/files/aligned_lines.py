@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ernie_m.reader.batching import Example
-from ernie_m.reader.files.dataset_folder import WITH_BOTH_SIDES, named_files
+from ernie_m.reader.files.find_files import WITH_BOTH_SIDES, find_files, named_files
 from ernie_m.reader.files.official_tsv import FileLines, decode, open_lines
 from ernie_m.reader.files.pairs import PairRows
 from ernie_m.reader.files.plain_text import refuse_other_forms, split_name
@@ -40,6 +40,7 @@ TATOEBA = {
 }  # fmt: skip
 # One of two aligned files.
 _BITEXT = re.compile(r"(tatoeba\.)?(?P<code>.+)-(?P<english>en|eng)\.(?P<side>(?P=code)|(?P=english))")
+_REVERSED = re.compile(r"en-([^.]+)\.\1")
 _MANY_LINES = 20  # a file with more lines is in alphabetical order only if it was sorted
 
 
@@ -164,9 +165,8 @@ def read_bitexts(
         UserError: the folder has no bitext, or not that of a language, or as `read_bitext`.
     """
     folder = Path(folder)
-    files = _find_bitexts(folder)
+    files = find_bitexts(folder)
     if not files:
-        _refuse_reversed_names(folder)
         raise UserError(
             f"{folder}: no files <language>-en.<language> or tatoeba.<lan>-eng.<lan> there; "
             f"{command_name()} download data tatoeba fetches those of Tatoeba to data/tatoeba"
@@ -187,23 +187,17 @@ def read_bitexts(
     return bitexts
 
 
-def _refuse_reversed_names(folder: Path) -> None:
-    """Raise a UserError if a file has English first in its name, as in en-de.de."""
-    for path in sorted(folder.glob("en-*.*")):
-        language = path.stem.removeprefix("en-")
-        if path.name == f"en-{language}.{language}":
-            raise UserError(
-                f"{path}: the other language comes first in the names; rename the files to {language}-en."
-                f"{language} and {language}-en.en"
-            )
+def find_bitexts(folder: Path) -> dict[str, tuple[Path, ...]]:
+    """Language -> its file and the English one, or one with both. Languages of Table 16 come first.
 
-
-def _find_bitexts(folder: Path) -> dict[str, tuple[Path, ...]]:
-    """Language -> its file and the English one, or one with both. Languages of Table 16 come first."""
+    Raises:
+        UserError: there is none, and the name of a file has English first.
+    """
     names = {language_tag(code): code for code in TATOEBA}  # XTREME's
     files: dict[str, tuple[Path, ...]] = {}
-    unread = []
-    for path in sorted(path for path in folder.glob("[!.]*.*") if path.is_file()):
+    unread: list[Path] = []
+    paths = map(Path, find_files(folder) if folder.is_dir() else ())
+    for path in (path for path in paths if "." in path.name and path.is_file()):
         match = _BITEXT.fullmatch(path.name)
         english = path.with_suffix(f".{match['english']}") if match else path
         if english != path:
@@ -212,9 +206,14 @@ def _find_bitexts(folder: Path) -> dict[str, tuple[Path, ...]]:
         elif split_name(path)[0] in WITH_BOTH_SIDES:
             files[path.name.split(".")[0].removesuffix("-en")] = (path,)
         elif not match:
-            unread.append(str(path))
+            unread.append(path)
+    for path in () if files else unread:
+        if wrong := _REVERSED.fullmatch(path.name):
+            raise UserError(
+                f"{path}: the other language comes first in the names; rename the files to {wrong[1]}-en."
+                f"{wrong[1]} and {wrong[1]}-en.en"
+            )
     if unread:
-        logger.warning("not read: %s", listed(unread, 10))
-    in_paper = [language for language in TATOEBA if language in files]
-    not_in_paper = sorted(files.keys() - TATOEBA.keys())
-    return {language: files[language] for language in in_paper + not_in_paper}
+        logger.warning("not read: %s", listed(list(map(str, unread)), 10))
+    in_order = [*TATOEBA, *sorted(files.keys() - TATOEBA.keys())]
+    return {language: files[language] for language in in_order if language in files}

@@ -1,11 +1,14 @@
 """Tables of texts: with labels to learn (`read_labelled`), or to ask a model about (`open_asked`).
 
-A flag names a column, or its name is in `LABELS`.
+A flag names a column, or its name is in `LABELS`. Some files of labels are no tables: tagged words
+(`holds_tags`), and questions with answers (`holds_questions`).
 """
 
 import re
+import zipfile
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -18,6 +21,7 @@ from ernie_m.reader.files.tables import (
     LABELS,
     QUESTIONS,
     SPLITS,
+    WORDS,
     Form,
     Table,
     as_cell,
@@ -26,6 +30,7 @@ from ernie_m.reader.files.tables import (
 )
 from ernie_m.reader.files.text_checks import look_at_text
 from ernie_m.reader.labels import is_list, is_marked, labels_for_none, normal_label, number_in, split_labels
+from ernie_m.reader.tag_schemes import JOINT
 from ernie_m.utils.errors import UserError, listed, printable, shown
 from ernie_m.utils.logging import logger
 
@@ -34,6 +39,8 @@ _BETWEEN = {"text": "+", "text_b": "+", "label": ","}  # the columns that a flag
 _ONE_HOT = re.compile(r"\s*\[[01](,?\s+[01]|,[01])*\.?\]\s*")  # also as numpy writes it
 # A number with three decimals may be a thousand, beside a plain number of 100 or more.
 _MAY_BE_THOUSAND, _HUNDREDS = re.compile(r"[+-]?[1-9]\d{0,2}\.\d{3}"), 100
+_HEAD = 1 << 16  # bytes by which the kind of a file is known
+TAG_ENDINGS = ("", ".conll", ".conllu", ".bio", ".iob")
 Columns = dict[str, list[int]]  # part of `LABELS` -> the places of its columns, or none
 
 
@@ -437,3 +444,33 @@ def _lines_of_text(path: Path, options: TableOptions, faults: Faults) -> Table:
         )
     rows = ((line, [text.rstrip("\r\n")]) for line, text in enumerate(file.texts(faults), 1) if text.strip())
     return Table(path, ["text"], 1, Form("\t", False, file.begin), [], rows)
+
+
+def holds_tags(path: Path) -> bool:
+    """Whether a file has tagged words, by its name, or because it has the official form or lists of JSON."""
+    if split_name(path)[0] in TAG_ENDINGS:
+        return True
+    head = _head_of(path)
+    if head.lstrip()[:1] in ("{", "["):
+        return all(_list_under(names).search(head) for names in WORDS.values())
+    return JOINT in "\n".join(head.split("\n")[:2])
+
+
+def _list_under(names: Collection[str]) -> re.Pattern:
+    return re.compile(rf'"({"|".join(names)})"\s*:\s*\[')
+
+
+def _head_of(path: Path) -> str:
+    """The beginning of a text, unpacked; of a sheet ""."""
+    if zipfile.is_zipfile(path):
+        return ""
+    with closing(TextFile(str(path), any_form=True)) as file:
+        return file.start(_HEAD).decode(errors="replace")
+
+
+def holds_questions(path: Path, whole: bool = False) -> bool:
+    """Whether a file has questions with contexts: SQuAD, or, unless it must be `whole`, one on each line."""
+    head = _head_of(path)
+    keys = "qas" if whole else "qas|question"
+    is_json = head.lstrip()[:1] in ("{", "[")
+    return is_json and re.search(rf'"({keys})"\s*:', head) is not None and '"context"' in head

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ernie_m.reader.equal_texts import normal_form
-from ernie_m.reader.files.dataset_folder import find_pairs, languages_in_name, languages_of, split_label
+from ernie_m.reader.files.find_files import find_pairs, languages_in_name, languages_of, split_label
 from ernie_m.reader.files.official_tsv import FileLines, in_one_line, open_lines, split_cells
 from ernie_m.reader.files.plain_text import TextFile, split_name
 from ernie_m.reader.files.row_errors import Faults

@@ -1,0 +1,255 @@
+"""Which files a user means: how a path becomes a list of files, and what the name of a file says.
+
+    train.en.tsv, test-de.csv   a split and a language: labelled files, and those of public data sets
+    en-de.tsv, wiki.en-de.tmx   two languages: a file with both sides of pairs
+    train.en beside train.de    two aligned files (Moses)
+    newstest2020.txt, dev.en    for development or testing, so not to be trained on
+    en-de<=a.txt,b.txt          languages that a name does not say
+
+A path may be a file, a folder or a glob, such as wiki/*.xz.
+"""
+
+import glob
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ernie_m.reader.files.plain_text import ENDINGS, split_name
+from ernie_m.reader.labels import ALL_LANGUAGES
+from ernie_m.utils.errors import UserError, listed
+from ernie_m.utils.languages import language_tag
+from ernie_m.utils.logging import logger
+
+SPLITS = ("train", "dev", "test")
+# Parts of the patterns of names.
+SPLIT = f"(?P<split>{'|'.join(SPLITS)})"
+LANGUAGE = rf"(?P<language>(?!{ALL_LANGUAGES}\b)[a-z]{{2,3}})"
+_TABLE_ENDINGS = ("tsv", "csv", "json", "jsonl", "conll", "txt", "xlsx", "tsv.gz", "csv.gz")
+_OF_TABLE = rf"\.(?:{'|'.join(_TABLE_ENDINGS)})"
+WITH_BOTH_SIDES = (".tsv", ".csv", ".tmx", ".jsonl", ".json", ".xlsx")  # names of files that have both sides
+_ONE_OF_TWO = "[a-z]{2,3}(?:_[A-Za-z]+)?"  # a language; also zh_Hans
+_TWO_LANGUAGES = re.compile(rf"(?:.*[._-])?({_ONE_OF_TWO})-({_ONE_OF_TWO})")
+_HELD_OUT_WORDS = {
+    "dev", "development", "devtest", "eval", "evaluation", "held", "heldout", "holdout", "newsdev",
+    "newstest", "test", "testing", "tests", "testset", "tst", "val", "valid", "validation",
+}  # fmt: skip
+NOTATION = 'write language<=path in quotes, such as "en<=news.txt.gz" or "en-de<=pairs.tsv.gz"'
+_LANGUAGE_NAME = re.compile(r"[A-Za-z0-9_]+")
+
+
+class NamedFile(NamedTuple):
+    """A file, and what its name says it is for: a split, and a language; None: its rows name theirs."""
+
+    path: Path
+    split: str
+    language: str | None
+
+
+def find_files(
+    path: str | os.PathLike, below: bool = False, output: str | os.PathLike | None = None
+) -> list[str]:
+    """The files of a folder or a glob in alphabetical order, or the one file that is named.
+
+    Args:
+        below: whether a folder's hidden files, and the files of its sub-folders, are among them.
+        output: a folder whose files are left out: an earlier call wrote them.
+
+    Raises:
+        UserError: there is no such file or folder, and no name matches.
+    """
+    paths: list[Any]
+    if not os.path.isdir(path):
+        paths = [path] if os.path.exists(path) else sorted(glob.glob(os.fspath(path), recursive=True))
+        if not paths:
+            raise UserError(f"{path}: no {'file matches' if '*' in str(path) else 'such file or folder'}")
+    elif below:
+        paths = sorted(filter(Path.is_file, Path(path).rglob("*")))
+    else:
+        paths = sorted(os.path.join(path, name) for name in os.listdir(path) if not name.startswith("."))
+    return [
+        str(file)
+        for file in paths
+        if not os.path.isdir(file) and not (output and Path(output).resolve() in Path(file).resolve().parents)
+    ]
+
+
+def find_texts(path: Any) -> list[str]:
+    """The files of a path that are to be trained on, by `find_files`.
+
+    Those of a folder or a glob whose names say that they are for development or testing are left out, with a
+    warning. A file that is named itself is not.
+
+    Raises:
+        UserError: there is none, or as `expand`.
+    """
+    path = expand(path)
+    files = find_files(path)
+    held_out = [file for file in files if file != path and says_held_out(file)]
+    if held_out:
+        logger.warning("left out, for development or testing by their names: %s", listed(held_out, 10))
+    if len(held_out) == len(files):
+        raise UserError(f"{path}: no file to train on; one that is named itself is read")
+    return [file for file in files if file not in held_out]
+
+
+def find_pairs(path: Any, languages: Sequence[str]) -> list[tuple[str, ...]]:
+    """The files of each source of a pair: one with both sides, or two that are aligned.
+
+    Args:
+        path: `pairs.tsv`, a folder or a glob of such files; `file,file` or [file, file]; or the common
+            beginning of the names of two files (Moses), unless there is a file or folder of that very name.
+
+    Raises:
+        UserError: a file is missing, or two files are not aligned: they are not two, or one has both sides.
+    """
+    if isinstance(path, str) and "," in path and not os.path.exists(path):
+        path = path.split(",")
+    if isinstance(path, list):
+        files = [file for part in path for file in find_texts(part)] if len(path) == 2 else []
+        if len(files) != 2 or any(split_name(file)[0] in WITH_BOTH_SIDES for file in files):
+            pair = "-".join(languages) or "pairs"
+            raise UserError(
+                f"{pair}: {path} is not two aligned files; give a file with both sides alone: '{pair}<=PATH'"
+            )
+        return [tuple(files)]
+    prefix = expand(path)
+    names = [[f"{prefix}.{language}{end}" for end in ENDINGS] for language in languages]
+    moses = [next(filter(os.path.isfile, of_side), "") for of_side in names]  # of several the plain one
+    if moses and all(moses) and not os.path.exists(prefix):
+        return [tuple(moses)]
+    return [(file,) for file in find_texts(path)]
+
+
+def find_tables(source: Path, output: Path) -> list[NamedFile]:
+    """The files in a folder whose names are known, by split and language; English is first.
+
+    A source that is a file is the training file, whatever its name. Files below `output` are passed over.
+    Files that are not used are named in the log.
+
+    Raises:
+        UserError: there is no such source, or no training file in it.
+    """
+    files: dict[tuple[str, str | None], NamedFile] = {}  # (split, language) -> file
+    unread: dict[str, list[str]] = {}  # why -> files
+    for path in map(Path, find_files(source, below=True, output=output)):
+        file = recognise(path, [rf"{SPLIT}[.-]{LANGUAGE}{_OF_TABLE}"], {})
+        if path == source:
+            return [NamedFile(path, "train", file.language if file else ALL_LANGUAGES)]
+        if file is None:
+            unread.setdefault(_fault_of_name(path.name), []).append(str(path))
+        elif (used := files.setdefault(file[1:], file)) != file:  # the first of several is used
+            logger.warning("not used: %s; %s %s is %s", *file, used.path)
+    for fault, paths in unread.items():
+        logger.warning("not read: %s (%s)", listed(paths, 10), fault)
+    if not any(file.split == "train" for file in files.values()):
+        raise UserError(
+            f"{source}: no training file there, such as train.en.tsv; docs/data.md lists the names under "
+            "Your own labels"
+        )
+    return sorted(files.values(), key=lambda file: (SPLITS.index(file[1]), file[2] != "en", file[2]))
+
+
+def _fault_of_name(name: str) -> str:
+    """Why the name of a file does not say that it is a table."""
+    if not name.lower().endswith(_TABLE_ENDINGS):
+        return f"a name ends in .{', .'.join(_TABLE_ENDINGS)}"
+    if not re.fullmatch(rf"{SPLIT}[.-][^.]+{_OF_TABLE}", name):
+        return "a name is train, dev or test with a language, as in train.en.tsv"
+    return "a language has two or three small letters, as in train.en.tsv"
+
+
+def recognise(path: Path, names: Iterable[str], renamed: Mapping[str, str]) -> NamedFile | None:
+    """The file with the split and the language that its name says; None if the name is not known.
+
+    Args:
+        names: patterns of the end of a path, with the groups "split" (train) and "language" (None). They may
+            begin with the name of the folder.
+        renamed: a split or a language in the name -> what it is called here.
+    """
+    for pattern in names:
+        match = re.search(f"/{pattern}$", f"/{path.parent.name}/{path.name}")
+        if match:
+            groups = {"split": "train", "language": None, **match.groupdict()}
+            return NamedFile(path, **{group: renamed.get(name, name) for group, name in groups.items()})
+    return None
+
+
+def stem_of(path: str | os.PathLike) -> str:
+    """The name of a file without its ending and that of its packing: "wiki.en-de" of wiki.en-de.csv.gz."""
+    name = os.path.basename(path)
+    return name[: len(name) - len("".join(split_name(name)))]
+
+
+def languages_in_name(path: str | os.PathLike) -> tuple[str, ...]:
+    """The two languages of en-de.tsv, wiki.en-de.csv.gz or en-de.tmx; () if the name of a file has none."""
+    match = _TWO_LANGUAGES.fullmatch(stem_of(path))
+    return match.groups() if match and all(map(language_tag, match.groups())) else ()
+
+
+def says_held_out(path: str | os.PathLike) -> bool:
+    """Whether the name of a file says that it is for development or testing."""
+    words = re.split(r"[\W\d_]+", os.path.basename(path).lower())
+    return not _HELD_OUT_WORDS.isdisjoint(words)
+
+
+def expand(path: Any) -> str:
+    """A path with ~ and $VARIABLES replaced.
+
+    Raises:
+        UserError: it is not a path, or the environment has no such variable.
+    """
+    if not isinstance(path, str) or not path.strip():
+        raise UserError(f"'{path}' is not a path; give text, a list, or for pairs a list of two")
+    expanded = os.path.expanduser(os.path.expandvars(path.strip()))
+    if "$" in expanded:  # `expandvars` leaves unknown variables as they are
+        raise UserError(f"{path}: the environment has no such variable; set it, as in DATA=/where/data/is")
+    return expanded
+
+
+def split_label(notation: str) -> tuple[str | None, str]:
+    """The label and the path of `language<=path`; the label of a path alone is None.
+
+    Raises:
+        UserError: there is `=` for `<=`.
+    """
+    label, arrow, path = notation.strip().partition("<=")
+    if not arrow and "=" in label and "," not in label and not os.path.exists(label):
+        raise UserError(f"'{label}': no such file, and no 'language<=path'; {NOTATION}")
+    return (label, path) if arrow else (None, label)
+
+
+def named_files(files: str) -> list[tuple[str, str]]:
+    """(language, path) of each file in "de<=de.txt,fr<=fr.txt"; the language of a path alone is ""."""
+    parts = [split_label(item) for item in files.split(",")]
+    return [(language or "", path) for language, path in parts]
+
+
+def languages_of(label: Any, count: int) -> tuple[str, ...]:
+    """The languages of a label such as "en" or "en-de", in its order.
+
+    Raises:
+        UserError: it does not name `count` languages.
+    """
+    if not isinstance(label, str):
+        raise UserError(f"{label} is not a language; put it in quotes")
+    languages = tuple(label.split("-"))
+    are_names = all(_LANGUAGE_NAME.fullmatch(language) for language in languages)
+    if not are_names or len(languages) != count or len(set(languages)) != count:
+        form = "two languages such as en-de" if count == 2 else "a language of letters, digits and _"
+        raise UserError(f"'{label}' is not {form} (zh-Hans is written zh_Hans); {NOTATION}")
+    return languages
+
+
+def refuse_two_names(languages: Iterable[str]) -> None:
+    """Refuse a language that has two names.
+
+    Raises:
+        UserError: two of the names are of one language, with the same script or region.
+    """
+    names: dict[str, str] = {}  # the tag of a language, with its script or region -> its name
+    for name in sorted(set(languages)):
+        other = names.setdefault(language_tag(name) or name.lower(), name)
+        if other != name:
+            raise UserError(f"{other} and {name} are one language; give all of its text under one name")

@@ -1,0 +1,179 @@
+"""Which files of a folder each command finds, in which order, and what is said of the others."""
+
+from pathlib import Path
+
+import pytest
+
+from ernie_m.data.data_sets import DATA_SETS
+from ernie_m.data.prepare import find_releases
+from ernie_m.data.prepare_pairs import find
+from ernie_m.reader.files.aligned_lines import find_bitexts
+from ernie_m.reader.files.find_files import find_pairs, find_tables, find_texts
+from ernie_m.utils.errors import UserError
+from tests.launching import error_of
+
+OUT = Path("my/out")
+# Who looks in the folder "my" -> a function, of which each item is what it finds.
+WAYS = {
+    "tables": lambda: [(split, language, path) for path, split, language in find_tables(Path("my"), OUT)],
+    **{
+        task: lambda task=task: [file[::-1] for file in find_releases(DATA_SETS[task], [Path("my")], OUT)]
+        for task in DATA_SETS
+    },
+    "own pairs": lambda: [
+        (file.name, "held out" * file.is_held_out, file.paths) for file in find(["my"], OUT).pairs
+    ],
+    "own text": lambda: find(["my"], OUT).text.items(),
+    "bitexts": lambda: [(language, *paths) for language, paths in find_bitexts(Path("my")).items()],
+    "folder": lambda: zip(find_texts("my")),
+    "glob": lambda: zip(find_texts("my/**/*.t*")),
+    "pairs": lambda: find_pairs("my", ("en", "de")),
+    "Moses": lambda: find_pairs("my/train", ("en", "de")),
+}
+
+
+def found_by(way: str) -> str:
+    """What one finds, or what its error names."""
+    try:
+        return " | ".join(" ".join(map(str, item)) for item in WAYS[way]()).replace("my/", "")
+    except UserError as error:
+        return f"refused: {str(error).partition(': ')[0]}"
+
+
+def make(names) -> None:
+    """Make empty files in the folder "my"."""
+    for path in (Path("my", name) for name in names):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+# Names of empty files -> who finds what. One that finds none refuses them by name.
+FOLDERS = {
+    "labels": (
+        "train.en.tsv train-de.csv dev.en.csv.gz dev-fr.tsv test.fr.xlsx test.de.jsonl a/train.en.tsv "
+        "out/train.fr.tsv .x/test.sw.txt dev.zh-CN.tsv train.all.tsv Train.it.tsv test.es.tsv.xz",
+        {
+            "tables": "train en a/train.en.tsv | train de train-de.csv | dev en dev.en.csv.gz | dev fr "
+            "dev-fr.tsv | test de test.de.jsonl | test fr test.fr.xlsx | test sw .x/test.sw.txt",
+            "own pairs": "refused: my/a/train.en.tsv and my/train.en.tsv",
+            "bitexts": "Train Train.it.tsv | dev dev.zh-CN.tsv | dev-fr dev-fr.tsv | test test.fr.xlsx | "
+            "train "
+            "train.en.tsv | train-de train-de.csv",
+            "folder": "Train.it.tsv | train-de.csv | train.all.tsv | train.en.tsv",
+            "glob": "Train.it.tsv | a/train.en.tsv | out/train.fr.tsv | train.all.tsv | train.en.tsv",
+        },
+    ),
+    "pairs": (
+        "en-pl.tsv wiki.fr-en.tmx.bz2 zh_Hans-en.csv faq.jsonl train.de.gz train.en.xz more/news.hi.gz "
+        "more/news.en dev.en-it.tsv newstest2020.en newstest2020.de en.txt news.de.txt .en-es.tsv a.bak "
+        "b/en.txt out/en-fi.tsv",
+        {
+            "tables": "refused: my",
+            "own pairs": "de-en  train.en.xz,train.de.gz | dev-it-en held out dev.en-it.tsv | "
+            "es-en  .en-es.tsv | "
+            "faq  faq.jsonl | fr-en  wiki.fr-en.tmx.bz2 | hi-en  more/news.en,more/news.hi.gz | "
+            "newstest2020-de-en held out newstest2020.en,newstest2020.de | pl-en  en-pl.tsv | "
+            "zh_Hans-en  zh_Hans-en.csv",
+            "own text": "en ['b/en.txt', 'en.txt'] | de ['news.de.txt']",
+            "bitexts": "dev dev.en-it.tsv | en-pl en-pl.tsv | faq faq.jsonl | wiki wiki.fr-en.tmx.bz2 | "
+            "zh_Hans "
+            "zh_Hans-en.csv",
+            "folder": "a.bak | en-pl.tsv | en.txt | faq.jsonl | news.de.txt | train.de.gz | train.en.xz | "
+            "wiki.fr-en.tmx.bz2 | zh_Hans-en.csv",
+            "glob": "b/en.txt | en-pl.tsv | en.txt | news.de.txt | out/en-fi.tsv | wiki.fr-en.tmx.bz2",
+            "pairs": "a.bak | en-pl.tsv | en.txt | faq.jsonl | news.de.txt | train.de.gz | train.en.xz | "
+            "wiki.fr-en.tmx.bz2 | zh_Hans-en.csv",
+            "Moses": "train.en.xz train.de.gz",
+        },
+    ),
+    "bitexts": (
+        "de-en.de de-en.en tatoeba.pes-eng.pes tatoeba.pes-eng.eng xx-en.xx fr-de.tsv.gz sw-en.csv "
+        ".hi-en.tsv it-en.it.gz more/fi-en.fi README train.en train.de",
+        {
+            "bitexts": "de de-en.de de-en.en | fa tatoeba.pes-eng.pes tatoeba.pes-eng.eng | "
+            "sw sw-en.csv | fr-de"
+            " fr-de.tsv.gz | xx xx-en.xx xx-en.en",
+            "folder": "README | de-en.de | de-en.en | fr-de.tsv.gz | it-en.it.gz | sw-en.csv | "
+            "tatoeba.pes-eng.eng | tatoeba.pes-eng.pes | train.de | train.en | xx-en.xx",
+            "Moses": "train.en train.de",
+        },
+    ),
+    "releases": (
+        "a/xnli.dev.tsv a/multinli.train.sw.tsv xnli/xnli.test.sw.tsv xnli-dev-sw.tsv train.all.tsv "
+        "de/translated_train.tsv en/train.tsv dev-ja.tsv ned.testa test-zh.txt hau/dev.txt xquad.el.json "
+        "dev-context-zh-question-zh.json dev-context-zh-question-en.json train-en.goldp.json "
+        "train-v1.1.json out/train.en.tsv",
+        {
+            "xnli": "sw train a/multinli.train.sw.tsv | None dev a/xnli.dev.tsv | ja dev dev-ja.tsv | sw dev "
+            "xnli-dev-sw.tsv",
+            "pawsx": "de train de/translated_train.tsv | ja dev dev-ja.tsv | en train en/train.tsv",
+            "conll": "ja dev dev-ja.tsv | en train en/train.tsv | hau dev hau/dev.txt | "
+            "nl dev ned.testa | zh "
+            "test test-zh.txt",
+            "panx": "ja dev dev-ja.tsv | en train en/train.tsv | hau dev hau/dev.txt | nl dev ned.testa | zh "
+            "test test-zh.txt",
+            "mlqa": "zh dev dev-context-zh-question-zh.json | en train train-en.goldp.json | None train "
+            "train-v1.1.json | el xquad xquad.el.json",
+        },
+    ),
+    "English first": (
+        "en-de.de en-de.en",
+        {
+            "own pairs": "de-en  en-de.en,en-de.de",
+            "bitexts": "refused: my/en-de.de",
+            "pairs": "en-de.de | en-de.en",
+        },
+    ),
+    "held out": (
+        "test.en-de.tsv dev.en dev.de",
+        {
+            "tables": "refused: my",
+            "own pairs": "refused: my",
+            "bitexts": "test test.en-de.tsv",
+            "folder": "refused: my",
+            "glob": "refused: my/**/*.t*",
+        },
+    ),
+    "hidden": (
+        ".train.en.tsv .en-de.tsv",
+        {
+            "tables": "refused: my",
+            "own pairs": "de-en  .en-de.tsv | train_en  .train.en.tsv",
+            "bitexts": "",
+            "folder": "refused: my",
+            "glob": "refused: my/**/*.t*",
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("title", FOLDERS)
+def test_which_files_are_found(tmp_path, monkeypatch, title):
+    """In which order, by whom, and as what."""
+    monkeypatch.chdir(tmp_path)
+    names, expected = FOLDERS[title]
+    make(names.split())
+    assert {way: found_by(way) for way in expected} == expected
+
+
+def test_tables_that_are_not_read_have_a_reason(tmp_path, monkeypatch, caplog):
+    """Ten of a kind are named."""
+    monkeypatch.chdir(tmp_path)
+    reasons = dict.fromkeys(("train.engl.tsv", "dev.zh-CN.tsv"), "a language has two or three small letters")
+    reasons["all.pdf"] = "a name ends in .tsv, .csv"
+    reasons |= dict.fromkeys((f"{i}.txt" for i in range(10, 22)), "a name is train, dev or test with a lang")
+    make(["train.en.tsv", *reasons, "a/train.en.tsv"])
+    find_tables(Path("my"), OUT)
+    for name, reason in [*reasons.items()][:13]:
+        assert any(f"/{name}" in line and reason in line for line in caplog.messages), name
+    assert "19.txt and 2 more (" in caplog.text
+    assert "my/train.en.tsv; train en is " in caplog.text
+
+
+def test_a_table_of_any_name(tmp_path, monkeypatch):
+    """It is the training file; a folder that is not there is no table."""
+    monkeypatch.chdir(tmp_path)
+    make(["mine.csv", "test.de.tsv"])
+    found = [find_tables(Path("my", name), OUT) for name in ("mine.csv", "test.de.tsv")]
+    assert [file[1:] for files in found for file in files] == [("train", "all"), ("train", "de")]
+    assert error_of(find_tables, Path("none"), OUT).startswith("none: ")
