@@ -18,14 +18,11 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 from itertools import chain, islice
 from pathlib import Path
 
-import numpy as np
-
-from ernie_m.finetune.retrieval.pair_batches import KeyedRows, keys_by
 from ernie_m.finetune.retrieval.retrieval_args import RetrievalFlags
+from ernie_m.finetune.retrieval.split_pairs import KeyedRows, divide, hold_out, keys_by
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.open_model import open_model
 from ernie_m.reader.equal_texts import text_keys
@@ -199,15 +196,23 @@ def prepare_pairs(
         opened = open_model(open_checkpoint(model))
         tokens = tokens_of_pairs(rows_of, opened.tokenizer, model)
         keys_of = keys_by(opened, min(RetrievalFlags.max_seq_len, opened.longest))
-    keyed_rows_of = {file: KeyedRows.of(rows, keys_of) for file, rows in rows_of.items()}
-    held_out = hold_out(keyed_rows_of)
-    keys = [keyed_rows_of[file].keys[numbers, :2].ravel() for file, numbers in held_out.items()]
-    held_out_keys = frozenset(np.concatenate(keys).tolist())
-    if not held_out_keys:
+    keyed_rows = [KeyedRows.of(rows, keys_of) for rows in rows_of.values()]
+    files_with = Counter(chain.from_iterable(file.languages for file in found.pairs))  # language -> number
+    held_out: list[Sequence[int]] = []
+    for file, of_file in zip(rows_of, keyed_rows):
+        # Files that translate the same texts into several languages hold out the same of these.
+        first, second = (files_with[language] for language in file.languages or ("", ""))
+        if file.is_held_out:
+            held_out.append(range(len(of_file.keys)))
+        else:
+            held_out.append(hold_out(of_file, _HELD_OUT, side=int(second > first)))
+    if not any(held_out):
         raise UserError(
             f"{', '.join(sources)}: too few pairs to hold any out for a score; give at least ten, or train "
             "with run_retrieval.py --validation_pairs 0"
         )
+    # A row that shares a text with a held-out pair is in neither part.
+    held_out_keys, trained = divide(keyed_rows, held_out)
     lines = [["pairs", "rows", "trained", "held out", "shares a text with these", ""]]  # is printed
     facts = {}
     with atomic_dir(output) as folder, open(folder / "train.tsv", "w", encoding="utf-8") as joint:
@@ -215,25 +220,17 @@ def prepare_pairs(
         # All of a training are read in one way; see docs/retrieval.md.
         are_translations = any(rows.are_translations for rows in rows_of.values())
         joint.write(_line(header_of(are_translations, negatives=most_texts - 2)))
-        for file, rows in rows_of.items():
-            # A row that shares a text with a held-out pair is in neither part.
-            keyed_rows = keyed_rows_of[file]
-            keys_of_pairs = keyed_rows.keys[:, :2].tolist()
-            trained = [number for number, keys in enumerate(keys_of_pairs) if held_out_keys.isdisjoint(keys)]
-            for part, numbers in (("train", trained), ("held-out", held_out[file])):
-                if numbers:
+        for (file, rows), of_file, learned, scored in zip(rows_of.items(), keyed_rows, trained, held_out):
+            for part, numbers in (("train", learned), ("held-out", scored)):
+                if len(numbers):
                     pairs = (file.sides(rows[number]) for number in numbers)
                     _write(folder / part / f"{file.name}.tsv", pairs, rows.are_translations)
-            joint.writelines(_line(keyed_rows.read(number, held_out_keys)[1]) for number in trained)
-            counts = {"rows": len(rows), "trained": len(trained), "held_out": len(held_out[file])}
+            joint.writelines(_line(of_file.read(number, held_out_keys)[1]) for number in learned)
+            counts = {"rows": len(rows), "trained": len(learned), "held_out": len(scored)}
             facts[file.name] = {"files": file.files, **counts}
-            neither = len(rows) - len(trained) - len(held_out[file])
+            neither = len(rows) - len(learned) - len(scored)
             cells = [f"{count:,}" for count in (*counts.values(), neither)]
             lines.append([file.name, *cells, file.paths])
-        if not any(counts["trained"] for counts in facts.values()):
-            raise UserError(
-                f"{', '.join(sources)}: every pair shares a text with one that is held out; give more pairs"
-            )
         write_json(folder / FOUND, {"pairs": facts, "text": found.text, "tokens_of_a_pair": tokens})
     say("", in_columns(lines), "")
     for language, files in found.text.items():
@@ -262,33 +259,6 @@ def tokens_of_pairs(rows_of: Mapping[PairFile, PairRows], tokenizer: Tokenizer, 
                 )
             means.append(2 * len(tokens) / len(texts))
     return sum(means) / len(means)
-
-
-def hold_out(rows_of: Mapping[PairFile, KeyedRows]) -> dict[PairFile, list[int]]:
-    """The numbers of the rows of each file that are held out: all of a file whose name says so.
-
-    Of others no two have a text in common. They are those with the least hash of the text in the language
-    that most files have. So files with the same sentences in several languages hold out the same sentences,
-    and lose few rows to each other.
-    """
-    # Language -> number of files.
-    files_with = Counter(chain.from_iterable(file.languages for file in rows_of))
-    held_out = {}
-    for file, keyed_rows in rows_of.items():
-        side = 1 if file.languages and files_with[file.languages[1]] > files_with[file.languages[0]] else 0
-        hashes = [blake2b(row[side].encode(), digest_size=8).digest() for row in keyed_rows.rows]
-        numbers = range(len(hashes))
-        chosen: list[int] = list(numbers) if file.is_held_out else []
-        taken: set[int] = set()  # the keys of their texts
-        for number in sorted(numbers, key=lambda number: hashes[number]):
-            if len(chosen) >= min(_HELD_OUT, len(numbers) // 10):
-                break
-            query, positive = keyed_rows.keys[number, :2].tolist()
-            if taken.isdisjoint((query, positive)) and query != positive:
-                chosen.append(number)
-                taken.update((query, positive))
-        held_out[file] = chosen
-    return held_out
 
 
 def _write(path: Path, pairs: Iterable[Sequence[str]], are_translations: bool) -> None:

@@ -39,14 +39,6 @@ from ernie_m.vectors.language_centring import FEWEST_SENTENCES
 from ernie_m.vectors.pooling import unit
 
 KINDS = (CLASSIFICATION, MULTI_LABEL, REGRESSION)
-_PARTS = 5
-# The least cosine of translations, less the mean vector of each language. Of 400 sentences in ten languages
-# 98 % of a sentence's rows are then in one group; of 1,000 that are no translations up to 4 % are in groups.
-_LEAST_COSINE = 0.5
-# In tables of translations 44 to 80 % of the texts have a neighbour so near, in news of one language up to
-# 24 %.
-_TWIN, MANY_TWINS = 0.6, 0.25
-_SAMPLE = 1000  # so many rows are compared with all others to know this share
 _MOST_STEPS = 10  # with more whole numbers it is asked whether they are classes
 
 
@@ -113,56 +105,6 @@ class Rows(NamedTuple):
             return Regression(tokenizer, max_seq_len, self.are_pairs)
         task_class = MultiLabelClassification if self.kind == MULTI_LABEL else Classification
         return task_class(tokenizer, self.names, max_seq_len, prompt=prompt, pairs=self.are_pairs)
-
-    def with_translations(self, vectors: np.ndarray) -> "Rows":
-        """Rows that are each other's nearest in two languages are of one group, too.
-
-        Args:
-            vectors: one of each row, float32 [N, H].
-        """
-        keys = enumerate(self.groups.tolist())
-        return self._replace(groups=_joined(keys, _translations(vectors, self.languages), len(self.groups)))
-
-    def twins(self, vectors: np.ndarray) -> float:
-        """The share of the texts to which another one is near. Arguments: see `with_translations`."""
-        _, rows = np.unique(self.groups, return_index=True)  # of equal texts one
-        near = unit(vectors[rows] - vectors[rows].mean(axis=0))
-        sample = near[:: math.ceil(len(near) / _SAMPLE)]
-        counts = [
-            ((part @ near.T >= _TWIN).sum(axis=1) > 1).sum() for part in _few(sample)
-        ]  # not itself alone
-        return sum(counts) / len(sample)
-
-    def faults(self) -> list[str]:
-        """Why they cannot be scored, in words; none: they can."""
-        if len(np.unique(self.groups)) < 2:
-            return [f"{self.places[0]}: all rows have one text, or are of one group"]
-        faults = []
-        targets = self.targets
-        for number, name in enumerate(self.names if self.kind == CLASSIFICATION else ()):
-            rows = np.flatnonzero(targets == number)
-            if len(np.unique(self.groups[rows])) < 2:
-                faults.append(f"{self.places[rows[0]]}: the label '{name}' has one text, or one group, alone")
-        return faults
-
-    def parts(self) -> list[np.ndarray]:
-        """The numbers of the rows of each part; labels are spread over the parts."""
-        from sklearn.model_selection import StratifiedGroupKFold  # here, because it takes a second
-
-        targets = self.targets
-        strata = np.zeros(len(targets), int) if self.kind == REGRESSION else targets
-        if self.kind == MULTI_LABEL:  # the rarest label of each row
-            strata = np.where(targets, targets.sum(axis=0), np.inf).argmin(axis=1)
-        most = np.bincount(strata).max()
-        if most < 2:
-            strata, most = np.zeros_like(strata), len(strata)
-        splitter = StratifiedGroupKFold(
-            min(_PARTS, len(np.unique(self.groups)), most), shuffle=True, random_state=1
-        )
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a label has fewer rows than there are parts
-            parts = [part for _, part in splitter.split(strata, strata, self.groups)]
-        return [part for part in parts if len(part)]
 
     def oddities(self, learned: "Rows | None" = None) -> Iterator[str]:
         """What is odd about them, in words. `learned`: those that are learned from, if these are a test."""
@@ -348,31 +290,3 @@ def _joined(keys: Iterable[tuple[int, Hashable]], pairs: Iterable[tuple[int, int
     return connected_components(coo_array((np.ones(ends.shape[1]), ends), (size, size)), False)[1][:count]
 
 
-def _few(vectors: np.ndarray) -> list[np.ndarray]:
-    """Vectors, [N, H], in parts of at most 500, to be compared with many."""
-    return np.array_split(vectors, math.ceil(len(vectors) / 500))
-
-
-def _nearest(vectors: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The cosine of the nearest of `others` to each unit vector, float32 [N], and its number, int64 [N]."""
-    numbers = np.concatenate([(part @ others.T).argmax(axis=1) for part in _few(vectors)])
-    return (vectors * others[numbers]).sum(axis=1), numbers
-
-
-def _translations(vectors: np.ndarray, languages: np.ndarray) -> Iterator[tuple[int, int]]:
-    """Pairs of rows that are each other's nearest in two languages.
-
-    From each vector the mean of its language is taken, so languages with few rows are left out.
-    """
-    parts = []  # of each language: its rows, int64 [n], and their vectors, [n, H]
-    for language in np.unique(languages):
-        rows = np.flatnonzero(languages == language)
-        if len(rows) >= FEWEST_SENTENCES:
-            parts.append((rows, unit(vectors[rows] - vectors[rows].mean(axis=0))))
-    if left_out := len(languages) - sum(len(rows) for rows, _ in parts):
-        logger.warning("%d rows are of languages with too few to find their translations", left_out)
-    for (rows, ours), (other_rows, theirs) in combinations(parts, 2):
-        cosines, best = _nearest(ours, theirs)
-        _, back = _nearest(theirs, ours)
-        is_mutual = (back[best] == np.arange(len(rows))) & (cosines >= _LEAST_COSINE)
-        yield from zip(rows[is_mutual].tolist(), other_rows[best[is_mutual]].tolist())

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ernie_m.finetune.retrieval.pair_batches import KeyedRows, keys_by
 from ernie_m.finetune.retrieval.retrieval_args import RetrievalFlags
 from ernie_m.finetune.retrieval.run import encoder_of, model_of_seed, read_inputs
+from ernie_m.finetune.retrieval.split_pairs import KeyedRows, keys_by
 from ernie_m.inference.mine_pairs import PART_LINES, DistinctLines
 from ernie_m.inference.tasks.encode import encode_in_parts
 from ernie_m.model.preprocessing import kinds_of_pair

@@ -11,7 +11,8 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from ernie_m.finetune.retrieval.pair_batches import KeyedRows, StepRows, divide
+from ernie_m.finetune.retrieval.pair_batches import StepRows
+from ernie_m.finetune.retrieval.split_pairs import KeyedRows, divide, hold_out
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.preprocessing import Reading, TextKind
 from ernie_m.reader.equal_texts import text_keys
@@ -89,7 +90,10 @@ def steps_of(corpus, pairs, rank=0, world_size=1, first_row=0, held_out=()):
 
 
 def divided(pairs, validation_pairs, seed):
-    return divide(KeyedRows.of(PairRows(pairs), text_keys), validation_pairs, seed)
+    rows = KeyedRows.of(PairRows(pairs), text_keys)
+    held_out = hold_out(rows, validation_pairs, seed)
+    keys, (trained,) = divide([rows], [held_out])
+    return held_out, keys, trained
 
 
 def rows_as_ids(corpus, pairs):
@@ -152,8 +156,8 @@ def test_held_out_rows_have_no_text_that_is_trained_on(pairs):
     rows = PairRows(pairs)
     for seed in range(5):
         held_out, keys, trained = divided(pairs, 500, seed)
-        assert len(set(held_out.tolist())) == 6  # at most a tenth, however many are asked for
-        texts = {text for number in held_out.tolist() for text in rows[number][:2]}
+        assert len(set(held_out)) == 6  # at most a tenth, however many are asked for
+        texts = {text for number in held_out for text in rows[number][:2]}
         assert keys == {*text_keys(texts).tolist()}
         others = [number for number in range(ROWS) if texts.isdisjoint(rows[number][:2])]
         assert trained.tolist() == others and len(others) >= 52
@@ -164,8 +168,8 @@ def test_held_out_rows_have_no_text_that_is_trained_on(pairs):
 def test_held_out_rows_are_drawn_at_random(pairs):
     """The seed decides which ones, and none more often than others: not those at equal distances."""
     rows = KeyedRows.of(PairRows(pairs), text_keys)
-    drawn = [tuple(divide(rows, 6, seed)[0].tolist()) for seed in range(100)]
-    assert drawn[7] == tuple(divide(rows, 6, seed=7)[0].tolist())
+    drawn = [tuple(hold_out(rows, 6, seed)) for seed in range(100)]
+    assert drawn[7] == tuple(hold_out(rows, 6, seed=7))
     assert len(set(drawn)) == 100
     counts = np.bincount([number for numbers in drawn for number in numbers], minlength=ROWS)
     assert counts.min() > 0 and counts.max() < 25  # 10 on average
@@ -187,14 +191,14 @@ def test_rows_with_a_held_out_positive_are_not_trained_on(tmp_path):
     """
     rows = [[f"{letter} bado", f"{letter} kani"] for letter in "abcdefghij"]
     path = write_pairs(tmp_path / "pairs.tsv", rows)
-    (number,) = divided(path, 1, seed=1)[0].tolist()
+    (number,) = divided(path, 1, seed=1)[0]
     places = [(number + distance) % 10 for distance in range(1, 4)]
     rows[places[0]][1] = rows[number][1]
     rows[places[1]][0] = rows[number][1]
     rows[places[2]].append(rows[number][1])
     write_pairs(path, rows)
     held_out, keys, trained = divided(path, 1, seed=1)
-    assert held_out.tolist() == [number] and keys == {*text_keys(rows[number]).tolist()}
+    assert held_out == [number] and keys == {*text_keys(rows[number]).tolist()}
     assert set(range(10)) - set(trained.tolist()) == {number, *places[:2]}
 
 
@@ -205,7 +209,7 @@ def test_texts_that_differ_in_bytes_alone(corpus, tmp_path):
     rows = zip(texts[30:], texts[:30] + positives)
     path = write_pairs(tmp_path / "pairs.tsv", rows)
     held_out, _, trained = divided(path, 6, seed=1)
-    assert len(held_out) == 6 and not set(held_out % 30) & set(trained % 30)
+    assert len(held_out) == 6 and not {number % 30 for number in held_out} & set(trained % 30)
     for step in islice(steps_of(corpus, path)(), 20):
         assert len(set(as_tuples(step.sentences))) == 2 * BATCH
 
@@ -260,7 +264,7 @@ def test_held_out_pairs_with_the_same_positive(train, tmp_path):
     texts = list(dict.fromkeys(sentences(400, seed=4)))[:160]
     for side in (0, 1):
         rows = [[texts[2 * number], texts[2 * number + 1]] for number in range(80)]
-        for number in divided(write_pairs(tmp_path / "in.tsv", rows), 8, seed=1)[0].tolist():
+        for number in divided(write_pairs(tmp_path / "in.tsv", rows), 8, seed=1)[0]:
             rows[number][side] = texts[side]
         write_pairs(tmp_path / "in.tsv", rows)
         log = train(f"out{side}", train_set="in.tsv", max_steps=1)

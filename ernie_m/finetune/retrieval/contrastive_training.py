@@ -12,8 +12,9 @@ from paddle import Tensor
 from paddle.autograd import PyLayer
 
 from ernie_m.finetune.head import accuracy_of
-from ernie_m.finetune.retrieval.pair_batches import KeyedRows, PairStep, StepPairs, StepRows, divide, keys_by
+from ernie_m.finetune.retrieval.pair_batches import PairStep, StepPairs, StepRows
 from ernie_m.finetune.retrieval.retrieval_args import RetrievalFlags
+from ernie_m.finetune.retrieval.split_pairs import KeyedRows, divide, hold_out, keys_by
 from ernie_m.finetune.run import (
     TrainingOfSeeds,
     digest_of_files,
@@ -203,7 +204,8 @@ class Retrieval(TrainingOfSeeds):
         if self.rows is None:
             steps = StepPairs(path=flags.train_set, alpha=flags.pair_alpha, **shared)
             return steps, steps.open().held_out_parallel
-        held_out, keys, trained = divide(self.keyed_rows, flags.validation_pairs, seed)
+        held_out = hold_out(self.keyed_rows, flags.validation_pairs, seed)
+        keys, (trained,) = divide([self.keyed_rows], [held_out])
         logger.info(
             "%s: %d rows are trained on and %d held out; %d more have a query or a positive of these",
             self.rows.name,
@@ -219,7 +221,7 @@ class Retrieval(TrainingOfSeeds):
             **shared,
         )
         held_out_ids = []
-        for number in held_out.tolist():
+        for number in held_out:
             texts_of_row = [prompt + text for prompt, text in zip(self.prompts, self.rows[number])]
             held_out_ids.append(self.tokenizer.encode_batch(texts_of_row))
         if not held_out_ids:

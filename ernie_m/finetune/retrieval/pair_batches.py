@@ -1,87 +1,21 @@
 """The training steps of a file of pairs. The reader process imports this file: no Paddle."""
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections import Counter
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
-from functools import partial
 from itertools import chain
 from typing import Any
 
 import numpy as np
 
-from ernie_m.model.open_model import OpenedModel
+from ernie_m.finetune.retrieval.split_pairs import KeyedRows
 from ernie_m.reader.corpus import Corpus
-from ernie_m.reader.equal_texts import keys_of_ids, text_keys
-from ernie_m.reader.files.pairs import PairRows
+from ernie_m.reader.equal_texts import keys_of_ids
 from ernie_m.reader.sampling import Sampler
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.utils.errors import UserError
 
-_HELD_OUT = 0x484F4C44  # "HOLD"; keeps these draws apart from any other of the same seed
 _MOST_DRAWS = 100  # draws for each row of a step; if they do not fill the step, too many rows share a text
-
-
-def keys_by(opened: OpenedModel, max_seq_len: int) -> Callable[[Iterable[str]], np.ndarray]:
-    """The keys of texts by which they are equal for a model: by the ids of which it makes a vector.
-
-    They are cut to the length of its inputs, less [CLS], [SEP] and the longest prompt.
-    """
-    prompts = opened.tokenizer.encode_batch(list(opened.reading.prompts.values()))
-    length = max_seq_len - 2 - max(map(len, prompts), default=0)
-    return partial(text_keys, tokenizer=opened.tokenizer, length=max(0, length))
-
-
-@dataclass(frozen=True)
-class KeyedRows:
-    """Rows with the keys of their texts, by which texts are compared: see `ernie_m.reader.equal_texts`.
-
-    Attributes:
-        keys: uint64 [rows, 2 + n], of query, positive and up to n negatives; that of "" where there is none.
-        positives: the key of a query -> those of all of its positives; only of queries in several rows.
-    """
-
-    rows: PairRows
-    keys: np.ndarray
-    positives: Mapping[int, Set[int]]
-
-    @classmethod
-    def of(cls, rows: PairRows, keys_of: Callable[[Iterable[str]], np.ndarray]) -> "KeyedRows":
-        """Compare all texts of some rows.
-
-        Args:
-            keys_of: the keys of texts: `text_keys`, or that of `keys_by`.
-        """
-        width = rows.most_texts
-        padded_rows = (row + [""] * (width - len(row)) for row in rows)
-        keys = keys_of(chain.from_iterable(padded_rows)).reshape(-1, width)
-        _, number, occurrences = np.unique(keys[:, 0], return_inverse=True, return_counts=True)
-        positives = defaultdict(set)
-        for query, positive in keys[occurrences[number] > 1, :2].tolist():
-            positives[query].add(positive)
-        return cls(rows, keys, dict(positives))
-
-    @property
-    def right_negatives(self) -> int:
-        """How many given negatives are right answers, which `read` leaves out."""
-        return sum(self._is_right(keys, key) for keys in self.keys.tolist() for key in keys[2:])
-
-    def read(self, number: int, held_out: Set[int] = frozenset()) -> tuple[list[int], list[str]]:
-        """The keys and the texts of a row: query, positive, and its negatives.
-
-        Negatives are left out that are in `held_out`, equal the query, or are a positive of it in any row.
-        """
-        texts = self.rows[number]
-        keys = self.keys[number].tolist()
-        places = [
-            place
-            for place, key in enumerate(keys[: len(texts)])
-            if place < 2 or not (key in held_out or self._is_right(keys, key))
-        ]
-        return [keys[place] for place in places], [texts[place] for place in places]
-
-    def _is_right(self, keys: Sequence[int], key: int) -> bool:
-        """Whether a text is the query of a row, or a right answer to it. `keys`: of the row."""
-        return key in keys[:2] or key in self.positives.get(keys[0], ())
 
 
 @dataclass(frozen=True)
@@ -224,32 +158,6 @@ class StepRows(Steps):
             f"{self.batch_size}, as many have '{text}'; lower it, or name the columns in a first line: "
             "query, positive, negative"
         )
-
-
-def divide(
-    rows: KeyedRows, validation_pairs: int, seed: int
-) -> tuple[np.ndarray, frozenset[int], np.ndarray]:
-    """Hold out `validation_pairs` rows, at most a tenth, drawn at random.
-
-    Returns:
-        The numbers of the rows that are held out, int64 [n]; the keys of their queries and positives; and the
-        numbers of the rows whose query and positive are not among these, int64 [n].
-
-    Raises:
-        UserError: no rows are left to train on.
-    """
-    pairs = rows.keys[:, :2]
-    count = min(validation_pairs, len(pairs) // 10)
-    random = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, _HELD_OUT])))
-    held_out = np.sort(random.choice(len(pairs), count, replace=False))
-    keys = pairs[held_out]
-    trained = np.flatnonzero(~np.isin(pairs, keys).any(axis=1))
-    if not len(trained):
-        raise UserError(
-            f"{rows.rows.name}: all rows have a query or a positive that the model cannot tell from one of a "
-            "held-out row"
-        )
-    return held_out, frozenset(keys.ravel().tolist()), trained
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,6 @@ import numpy as np
 import paddle
 
 from ernie_m.finetune.retrieval.contrastive_training import Retrieval, layer_of, make_encoder
-from ernie_m.finetune.retrieval.pair_batches import keys_by
 from ernie_m.finetune.retrieval.retrieval_args import RetrievalFlags
 from ernie_m.finetune.retrieval.search_bitexts import (
     CHOSEN,
@@ -22,6 +21,7 @@ from ernie_m.finetune.retrieval.search_bitexts import (
     write_predictions,
     write_sweep,
 )
+from ernie_m.finetune.retrieval.split_pairs import keys_by
 from ernie_m.finetune.run import pace_of, run_folder, set_up
 from ernie_m.model.checkpoint.open import Checkpoint, open_checkpoint
 from ernie_m.model.config import ErnieMConfig
