@@ -65,8 +65,7 @@ class DataSet:
         """A sort key for (split, language)."""
         split, language = key
         # A language that is not listed comes after all that are.
-        place = self.languages.index(language) if language in self.languages else len(self.languages)
-        return WRITTEN.index(split), place, language
+        return WRITTEN.index(split), [*self.languages, language].index(language), language
 
 
 COLUMNS = ("text_a", "text_b", "label")

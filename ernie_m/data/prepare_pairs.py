@@ -86,9 +86,7 @@ class PairFile:
 
     def sides(self, row: Sequence[str]) -> Sequence[str]:
         """Query and positive of a row in the order of `name`."""
-        first, second = row[:2]
-        english_is_first = self.languages[:1] == ("en",)  # in `name` it is last
-        return (second, first) if english_is_first else (first, second)
+        return row[1::-1] if self.languages[:1] == ("en",) else row[:2]  # in `name` English is last
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from ernie_m.finetune.classifier import sigmoid, softmax
-from ernie_m.fit.labelled_rows import MANY_TWINS, Rows
+from ernie_m.fit.labelled_rows import Rows
 from ernie_m.fit.scores import Scored
+from ernie_m.fit.split_rows import MANY_TWINS, join_translations, share_of_twins, split_rows
 from ernie_m.inference.load import LoadedModel, load, load_opened
 from ernie_m.inference.tasks import PredictionOptions, make_answerer
 from ernie_m.model.checkpoint.key_mapping import encoder_shapes
@@ -69,8 +70,8 @@ def fit_model(
     rows.task(loaded.tokenizer, limit, prompt).warn_of_texts(name, rows.examples)
     vectors = encode.vectors([" ".join(filter(None, example[:2])) for example in rows.examples])
     if len(np.unique(rows.languages)) > 1:
-        rows = rows.with_translations(vectors)
-    elif not rows.are_pairs and (share := rows.twins(vectors)) > MANY_TWINS:
+        rows = rows._replace(groups=join_translations(rows.groups, rows.languages, vectors))
+    elif not rows.are_pairs and (share := share_of_twins(rows.groups, vectors)) > MANY_TWINS:
         logger.warning(
             "%s: %.0f %% of the texts are near another one; if they are translations or copies, the score is "
             "too high: give --language or --group",
@@ -101,7 +102,7 @@ def scored_by(loaded: LoadedModel, rows: Rows, name: str) -> Scored:
 def _held_out_answers(vectors: np.ndarray, rows: Rows) -> np.ndarray:
     """The probabilities of each row by a head that learned the other parts, [N, C]."""
     outcomes = np.zeros((len(vectors), len(rows.names)))
-    for part in rows.parts():
+    for part in split_rows(rows.kind, rows.targets, rows.groups):
         others = np.setdiff1d(np.arange(len(vectors)), part)
         weight, bias = _head(vectors[others], rows.some(others))
         outcomes[part] = (sigmoid if rows.kind == MULTI_LABEL else softmax)(vectors[part] @ weight + bias)

@@ -1,21 +1,15 @@
-"""Rows with labels of one's own, from tables or from Python, and the one way in which some are held out.
+"""Rows with labels of one's own, from tables (`read_rows`) or from Python (`rows_of`)."""
 
-    read_rows or rows_of  ->  Rows: texts, label, language, group, place  ->  parts: a group is in one of five
-
-A head on vectors takes all five parts in turn, a training of the whole model holds the first one out.
-"""
-
-import math
-import warnings
 from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from itertools import chain, combinations
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ernie_m.finetune.classifier import Classification, MultiLabelClassification, Regression
+from ernie_m.fit.split_rows import join_rows
 from ernie_m.model.preprocessing import COLUMNS, GIVEN
 from ernie_m.model.tasks import CLASSIFICATION, MULTI_LABEL, REGRESSION
 from ernie_m.reader.batching import Example
@@ -34,9 +28,6 @@ from ernie_m.reader.labels import (
 )
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.utils.errors import UserError, listed
-from ernie_m.utils.logging import logger
-from ernie_m.vectors.language_centring import FEWEST_SENTENCES
-from ernie_m.vectors.pooling import unit
 
 KINDS = (CLASSIFICATION, MULTI_LABEL, REGRESSION)
 _MOST_STEPS = 10  # with more whole numbers it is asked whether they are classes
@@ -105,6 +96,18 @@ class Rows(NamedTuple):
             return Regression(tokenizer, max_seq_len, self.are_pairs)
         task_class = MultiLabelClassification if self.kind == MULTI_LABEL else Classification
         return task_class(tokenizer, self.names, max_seq_len, prompt=prompt, pairs=self.are_pairs)
+
+    def faults(self) -> list[str]:
+        """Why they cannot be scored, in words; none: they can."""
+        if len(np.unique(self.groups)) < 2:
+            return [f"{self.places[0]}: all rows have one text, or are of one group"]
+        faults = []
+        targets = self.targets
+        for number, name in enumerate(self.names if self.kind == CLASSIFICATION else ()):
+            rows = np.flatnonzero(targets == number)
+            if len(np.unique(self.groups[rows])) < 2:
+                faults.append(f"{self.places[rows[0]]}: the label '{name}' has one text, or one group, alone")
+        return faults
 
     def oddities(self, learned: "Rows | None" = None) -> Iterator[str]:
         """What is odd about them, in words. `learned`: those that are learned from, if these are a test."""
@@ -256,7 +259,7 @@ def rows_of(
     examples = [Example(*row, label=value) for row, value in zip(texts, values)]
     keys = [(row, ("text", input_hash(*example[:2]))) for row, example in enumerate(examples)]
     keys += [(row, ("group", group)) for row, group in enumerate(groups) if group not in ("", None)]
-    in_groups = _joined(keys, (), len(examples))
+    in_groups = join_rows(keys, (), len(examples))
     return Rows(kind, examples, names, np.array(languages), in_groups, list(places), given, {})
 
 
@@ -271,22 +274,3 @@ def _named(label: Any) -> tuple[str, Any]:
     """The name of a label, "" if it is none, and the label without numpy's type."""
     name = normal_label(str(label)) if isinstance(label, str | Real | np.bool_) else ""
     return ("" if name.lower() in NO_LABEL else name), label.item() if hasattr(label, "item") else label
-
-
-def _joined(keys: Iterable[tuple[int, Hashable]], pairs: Iterable[tuple[int, int]], count: int) -> np.ndarray:
-    """The number of the group of each of `count` rows, int64.
-
-    Args:
-        keys: (row, key); rows with an equal key are of one group.
-        pairs: (row, row), of one group.
-    """
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    number_of: dict[Hashable, int] = {}
-    edges = [(row, count + number_of.setdefault(key, len(number_of))) for row, key in keys]
-    ends = np.array([*edges, *pairs]).T
-    size = count + len(number_of)
-    return connected_components(coo_array((np.ones(ends.shape[1]), ends), (size, size)), False)[1][:count]
-
-

@@ -18,6 +18,7 @@ from ernie_m.finetune.finetuning import KEPT, FineTuning
 from ernie_m.finetune.run import pace_of
 from ernie_m.fit.labelled_rows import Rows
 from ernie_m.fit.scores import Scored
+from ernie_m.fit.split_rows import split_rows
 from ernie_m.inference.load import LoadedModel, load
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.open_model import OpenedModel, open_model, settle
@@ -69,7 +70,7 @@ def fit_whole(
     folder = output.with_name(f"{output.name}.training")
     scored = None
     if not rows.faults():
-        held_out = rows.parts()[0]
+        held_out = split_rows(rows.kind, rows.targets, rows.groups)[0]
         learned = rows.some(np.setdiff1d(np.arange(len(rows.examples)), held_out))
         logger.info("a training without %d rows, which are scored, and one with all", len(held_out))
         trainer = _train(folder / "scores", flags, opened, learned, stop)

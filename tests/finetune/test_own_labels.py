@@ -7,6 +7,7 @@ import pytest
 
 from ernie_m.fit.labelled_rows import Rows, read_rows, rows_of
 from ernie_m.fit.scores import Scored
+from ernie_m.fit.split_rows import join_translations, share_of_twins, split_rows
 from ernie_m.model.tasks import CLASSIFICATION, MULTI_LABEL, REGRESSION
 from ernie_m.reader.files.find_files import NamedFile
 from ernie_m.reader.files.table_options import LabelOptions
@@ -134,10 +135,10 @@ def test_translations_are_of_one_group_and_others_are_not():
     sentences = random.normal(size=(40, 64))
     vectors = np.concatenate([sentences, sentences + 0.2 * random.normal(size=(40, 64)) + 9]).astype("f")
     many = rows(["x", "y"] * 40, texts=[f"t {n}" for n in range(80)], languages=["en"] * 40 + ["de"] * 40)
-    groups = many.with_translations(vectors).groups
+    groups = join_translations(many.groups, many.languages, vectors)
     assert (groups[:40] == groups[40:]).all() and len(set(groups)) == 40
     vectors[40:] = random.normal(size=(40, 64))
-    assert len(set(many.with_translations(vectors).groups)) > 70
+    assert len(set(join_translations(many.groups, many.languages, vectors))) > 70
 
 
 @pytest.mark.parametrize(("copies", "share"), [(2, 1.0), (1, 0.0)])
@@ -147,7 +148,7 @@ def test_near_twins_are_counted(copies, share):
     vectors = np.repeat(random.normal(size=(30, 300)), copies, axis=0)
     vectors += 0.1 * random.normal(size=vectors.shape)
     many = rows(["x", "y"] * 15 * copies, texts=[f"t {n}" for n in range(30 * copies)])
-    assert many.twins(vectors) == share
+    assert share_of_twins(many.groups, vectors) == share
 
 
 @pytest.mark.parametrize(
@@ -163,12 +164,13 @@ def test_parts(labels, kind):
     """Each row is in one of five parts, and a group in one; labels are spread."""
     groups = [number // 2 for number in range(60)]
     many = rows(labels, kind, texts=[f"t {number}" for number in range(60)], groups=groups)
-    parts = many.parts()
+    parts = split_rows(kind, many.targets, many.groups)
     assert len(parts) == 5 and sorted(np.concatenate(parts)) == list(range(60))
     for part in parts:
         assert set(many.groups[part]).isdisjoint(np.delete(many.groups, part)) and len(part) >= 10
         assert kind != CLASSIFICATION or 6 <= (many.targets[part] == 0).sum() <= 10
-    assert [part.tolist() for part in many.parts()] == [part.tolist() for part in parts]
+    again = split_rows(kind, many.targets, many.groups)
+    assert [part.tolist() for part in again] == [part.tolist() for part in parts]
 
 
 @pytest.mark.parametrize(

@@ -452,12 +452,8 @@ def holds_tags(path: Path) -> bool:
         return True
     head = _head_of(path)
     if head.lstrip()[:1] in ("{", "["):
-        return all(_list_under(names).search(head) for names in WORDS.values())
+        return all(re.search(rf'"({"|".join(names)})"\s*:\s*\[', head) for names in WORDS.values())
     return JOINT in "\n".join(head.split("\n")[:2])
-
-
-def _list_under(names: Collection[str]) -> re.Pattern:
-    return re.compile(rf'"({"|".join(names)})"\s*:\s*\[')
 
 
 def _head_of(path: Path) -> str:
