@@ -17,7 +17,8 @@ libraries, and the flags are those that users know. A part is
                      the format; without metadata. Not what a checkpoint keeps beside the weights, which the
                      same revision alone reads back
     a file           its bytes: of vectors, ids, a vocabulary, pairs. Of facts in JSON the values alone
-    printed          the decimal numbers that `fit` prints: its scores, which are in no file
+    printed          the decimal numbers that `fit` prints: its scores, which are in no file. With the
+                     whole model it prints speeds, too, so there the weights alone are compared
 """
 
 import argparse
@@ -320,8 +321,8 @@ def on_labels(program: str, form: str, train_set: str, **flags: object) -> Parts
     )
 
 
-def fit(table: str) -> Parts:
-    return outcome("fit", f"{labelled()}/{table}", model=model("xlm-roberta"), output="out", printed=True)
+def fit(table: str, **options: bool) -> Parts:
+    return outcome("fit", f"{labelled()}/{table}", model=model("xlm-roberta"), output="out", **options)
 
 
 def vectors(form: str, **flags: object) -> Parts:
@@ -386,7 +387,7 @@ ITEMS: dict[str, Callable[[], Parts]] = {
         on_labels, "run_mrc", "ernie-m", "asked.train.json", doc_stride=8, max_query_length=16
     ),
     "retrieval": retrieval,
-    "fit": partial(fit, "single.train.tsv"),
+    "fit": partial(fit, "single.train.tsv", printed=True),
     "fit, whole model": partial(fit, "paired.train.tsv"),
     "train": lambda: outcome("train", pairs("de"), output="out"),
     **{
