@@ -29,7 +29,7 @@ MASK_VALUE = -1e4
 _LONG = 96
 
 
-class AttentionMask(device.Uploadable):
+class AttentionMask:
     """Who attends to whom in a packed batch, and how attention is computed from that.
 
     Attributes:
@@ -110,7 +110,7 @@ class FlashMask(AttentionMask):
 
 
 @dataclass(frozen=True)
-class PaddedGroup(device.Uploadable):
+class PaddedGroup:
     """b sequences of similar length as an array [b, T] with pads; see `Group`."""
 
     shape: tuple[int, int]  # b, T

@@ -13,7 +13,7 @@ variable NVIDIA_TF32_OVERRIDE=0, set before the start, turns it off.
 import functools
 import os
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import fields, is_dataclass, replace
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -100,20 +100,12 @@ def share_tokens() -> int | None:
     return None if kernel_selection.on_gpu() or kernel_selection.has_plain_kernels() else SHARE_TOKENS
 
 
-class Uploadable:
-    """The base of dataclasses whose arrays travel to the device.
-
-    The fields hold NumPy arrays at first, and tensors in the copy that `upload` returns. Lists, dictionaries
-    and further `Uploadable`s in the fields are followed; everything else stays on the host.
-    """
-
-
 def upload(tree: T) -> T:
     """Copy all arrays of a tree to the device in one copy, because each copy waits for the device.
 
     Args:
-        tree: an `Uploadable`, or lists and dictionaries of them. Its arrays hold bools, integers below 2^53,
-            or floats: they travel as float64.
+        tree: an array, or dataclasses, lists and dictionaries of them; everything else stays on the host. The
+            arrays hold bools, integers below 2^53, or floats: they travel as float64.
 
     Returns:
         The same tree with tensors of the same shapes: float64 for an array of floats, otherwise int64.
@@ -133,7 +125,7 @@ def _replace_arrays(tree: Any, replacement: Callable[[np.ndarray], Any]) -> Any:
         return [_replace_arrays(item, replacement) for item in tree]
     if isinstance(tree, dict):
         return {key: _replace_arrays(item, replacement) for key, item in tree.items()}
-    if isinstance(tree, Uploadable):
+    if is_dataclass(tree):
         values = {field.name: getattr(tree, field.name) for field in fields(tree)}
         return replace(tree, **_replace_arrays(values, replacement))
     return tree

@@ -8,7 +8,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor
 
-from ernie_m.model import attention, device
+from ernie_m.model import attention
 from ernie_m.model.attention import AttentionMask, CpuMask
 from ernie_m.model.config import FIRST_POSITION, NO_LANGUAGE
 from ernie_m.model.cpu.layers import sums_of_sequences
@@ -16,7 +16,7 @@ from ernie_m.model.packed_layout import Layout
 
 
 @dataclass(frozen=True)
-class TokenBatch(device.Uploadable):
+class TokenBatch:
     """S sequences, N tokens one after the other, on the device.
 
     `from_packed` and `from_padded` make it of NumPy arrays. `ernie_m.model.device.upload` copies it to the
@@ -125,7 +125,7 @@ class TokenBatch(device.Uploadable):
 
 
 @dataclass(frozen=True)
-class LabelledBatch(device.Uploadable):
+class LabelledBatch:
     """A micro-batch of a task with labelled files, on the device.
 
     Attributes:

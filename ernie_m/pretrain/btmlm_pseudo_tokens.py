@@ -11,9 +11,9 @@ from paddle import Tensor
 
 from ernie_m.model.lm_head import PreTrainingModel, logit_chunks, logits
 from ernie_m.pretrain.corpus_selection import TrainingText
-from ernie_m.pretrain.loss import DeviceBatch, DeviceStage1
 from ernie_m.pretrain.masking import Vocabulary
 from ernie_m.pretrain.objectives.btmlm import Btmlm
+from ernie_m.pretrain.packing import MicroBatch, Stage1
 from ernie_m.utils.logging import logger
 
 
@@ -33,9 +33,7 @@ class PseudoTokenGenerator:
         self.temperature = temperature
 
     @paddle.no_grad()
-    def fill(
-        self, model: PreTrainingModel, batch: DeviceBatch
-    ) -> tuple[DeviceBatch, dict[str, Tensor | int]]:
+    def fill(self, model: PreTrainingModel, batch: MicroBatch) -> tuple[MicroBatch, dict[str, Tensor | int]]:
         """Predict the pseudo-tokens of a batch with BTMLM sequences. No gradient, dropout off.
 
         Returns:
@@ -62,7 +60,7 @@ class PseudoTokenGenerator:
         }
         return filled_batch, counts
 
-    def _pseudo_ids(self, model: PreTrainingModel, stage1: DeviceStage1) -> Tensor:
+    def _pseudo_ids(self, model: PreTrainingModel, stage1: Stage1) -> Tensor:
         """The id of each slot, int64 [P]."""
         was_training = model.training
         model.eval()

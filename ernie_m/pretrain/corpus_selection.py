@@ -9,9 +9,9 @@ import numpy as np
 
 from ernie_m.pretrain.config import DataConfig, PretrainConfig
 from ernie_m.pretrain.masking import Pair, Setting, Text, Vocabulary
-from ernie_m.pretrain.objective import Objective, class_of, names_that_read
+from ernie_m.pretrain.objective import Objective, names_that_read
 from ernie_m.pretrain.objective_mix import with_text
-from ernie_m.pretrain.objectives import OBJECTIVES
+from ernie_m.pretrain.objectives import OBJECTIVES, class_of
 from ernie_m.reader.corpus import Blocks, Corpus, CorpusPairs, CorpusText, tokenizer_of_corpus
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.utils.errors import UserError

@@ -5,8 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from ernie_m.pretrain.objective import class_of
-from ernie_m.pretrain.objectives import OBJECTIVES
+from ernie_m.pretrain.objectives import OBJECTIVES, class_of
 from ernie_m.training.log import Interval
 
 # What a step adds up over micro-batches and processes, per objective and in all.

@@ -9,14 +9,12 @@ The process that reads makes the sequences, so Paddle is imported in `loss` alon
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from importlib import import_module
 from typing import Any, ClassVar
 
 import numpy as np
 
-from ernie_m.pretrain import objectives
 from ernie_m.pretrain.masking import Masking, Pair, Text, number_chosen
-from ernie_m.pretrain.objectives import OBJECTIVES
+from ernie_m.pretrain.objectives import OBJECTIVES, class_of
 from ernie_m.pretrain.packing import MaskedExample, MicroBatch, pack
 
 _LARGEST_LOSS = 50.0  # a perplexity is cut here: the exponential of a diverged run's loss would overflow
@@ -140,13 +138,6 @@ class Objective(Masking):
         masked = [self.mask(example, rng) for example, rng in zip(examples, rngs)]
         # `self.group` examples after each other form a group.
         return pack([example._replace(group=n // self.group) for n, example in enumerate(masked)])
-
-
-def class_of(name: str) -> type[Objective]:
-    """The class of an objective: `Camlm` in objectives/camlm.py."""
-    module = import_module(f"{objectives.__name__}.{name}")
-    class_name = "".join(part.capitalize() for part in name.split("_"))
-    return getattr(module, class_name)
 
 
 def names_that_read(kind: type) -> list[str]:

@@ -1,13 +1,17 @@
-"""Masked sequences, packed into the micro-batches that the training sees. No Paddle here."""
+"""Masked sequences, packed into the micro-batches that the training sees. No Paddle here.
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+A micro-batch is made of arrays. `ernie_m.pretrain.loss.to_device` returns the same record with tensors in
+their places, and with a `TokenBatch`, which the encoder takes, for each `Packed`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 
 from ernie_m.model.packed_layout import Layout
-from ernie_m.pretrain.objectives import OBJECTIVES
+from ernie_m.pretrain.objectives import OBJECTIVES, class_of
 
 
 class MaskedSequence(NamedTuple):
@@ -76,44 +80,57 @@ class Packed:
 
 
 @dataclass(frozen=True)
-class Stage1(Packed):
+class Stage1:
     """BTMLM's first pass: S sentences, each with its placeholders. It predicts P pseudo-tokens.
 
     A slot is the token of the second pass that a prediction replaces. The slots, and with them the other
     arrays [P], are ordered by language, so that one language's slots are one slice.
 
     Attributes:
-        placeholders: int64 [P], indices into N: the token that predicts each slot.
-        slots: int64 [P], indices into the N of the second pass.
+        inputs: N' tokens, sentences and placeholders.
+        placeholders: int64 [P], indices into N': the token that predicts each slot.
+        slots: int64 [P], indices into the N tokens of the second pass.
         slot_sentences: int64 [P], the sentence of each slot, from 0.
-        slot_languages: int64 [P], the language to produce.
+        slot_languages: [P], the language to produce; ascending. It stays on the host.
         draws: float64 [P], uniform in [0, 1), for pseudo-tokens that are sampled.
+        context_ids: int64 [C], the tokens that a pseudo-token may copy.
+        context_sentences: int64 [C], the sentence of each.
     """
 
+    inputs: Packed
     placeholders: np.ndarray
     slots: np.ndarray
     slot_sentences: np.ndarray
-    slot_languages: np.ndarray
+    slot_languages: list[int]
     draws: np.ndarray
+    context_ids: np.ndarray
+    context_sentences: np.ndarray
 
 
 @dataclass(frozen=True)
-class MicroBatch(Packed):
-    """A micro-batch, of any objectives, with M tokens to predict.
+class MicroBatch:
+    """A micro-batch, of any objectives.
 
     Attributes:
-        targets: indices into N of the tokens to predict, int64 [M], ascending.
-        target_ids: int64 [M].
-        target_objectives: int64 [M], places in `OBJECTIVES`.
-        target_groups: int64 [M], the group of each target's example.
-        stage1: BTMLM's first pass; until it has run, the slots hold [MASK]. None without BTMLM sequences.
+        inputs: N tokens. BTMLM's slots hold [MASK] until `PseudoTokenGenerator.fill` has filled them.
+        targets: int64 [M], indices into N: those of the W masked words, ascending, then the tokens whose
+            states are read by an objective with a loss of its own, ascending.
+        target_ids: int64 [W], what the masked words are.
+        rows: objective -> int64, which of the M targets are its own. Objectives without any are absent.
+        groups: objective with a loss of its own -> int64, the group of each of its targets.
+        stage1: BTMLM's first pass; None without BTMLM sequences.
+        weights: objective -> the factor of its losses in the loss of the batch; absent: 1.
+        word_weights: float64 [W], that of each masked word; None: 1.
     """
 
+    inputs: Packed
     targets: np.ndarray
     target_ids: np.ndarray
-    target_objectives: np.ndarray
-    target_groups: np.ndarray
-    stage1: Stage1 | None = None
+    rows: dict[str, np.ndarray]
+    groups: dict[str, np.ndarray]
+    stage1: Stage1 | None
+    weights: Mapping[str, float] = field(default_factory=dict)
+    word_weights: np.ndarray | None = None
 
 
 def pack(examples: Sequence[MaskedExample]) -> MicroBatch:
@@ -135,13 +152,19 @@ def pack(examples: Sequence[MaskedExample]) -> MicroBatch:
     stage1 = _stage1(stage1_sequences, starts[btmlm_places]) if stage1_sequences else None
     targets = _targets(starts, sequences)  # [M]
     target_counts = [len(sequence.targets) for sequence in sequences]
-    order = np.argsort(targets, kind="stable")  # the targets of a sequence need not come in order
+    numbers = np.repeat(objectives, target_counts)  # [M]
+    has_own_loss = np.array([class_of(name).loss is not None for name in OBJECTIVES])
+    order = np.lexsort([targets, has_own_loss[numbers]])  # the targets of a sequence need not come in order
+    numbers = numbers[order]
+    rows = {OBJECTIVES[number]: np.flatnonzero(numbers == number) for number in np.unique(numbers)}
+    target_groups = np.repeat(groups, target_counts)[order]
+    target_ids = _concatenate([sequence.target_ids for sequence in sequences])[order]
     return MicroBatch(
-        **vars(packed),  # the fields of `Packed`
+        inputs=packed,
         targets=targets[order],
-        target_ids=_concatenate([sequence.target_ids for sequence in sequences])[order],
-        target_objectives=np.repeat(objectives, target_counts)[order],
-        target_groups=np.repeat(groups, target_counts)[order],
+        target_ids=target_ids[~has_own_loss[numbers]],
+        rows=rows,
+        groups={name: target_groups[rows[name]] for name in rows if class_of(name).loss is not None},
         stage1=stage1,
     )
 
@@ -158,13 +181,16 @@ def _stage1(stage1_sequences: Sequence[Stage1Sequence], first_tokens: Sequence[i
     slot_counts = [len(stage1.slots) for stage1 in stage1_sequences]
     languages = _concatenate([sequence.target_languages for sequence in sequences])  # [P]
     order = np.argsort(languages, kind="stable")  # [P], all slots by language
+    is_context = packed.layout.is_context()  # bool [N']
     return Stage1(
-        **vars(packed),  # the fields of `Packed`
+        inputs=packed,
         placeholders=_targets(packed.layout.starts, sequences)[order],
         slots=_concatenate(slots)[order],
         slot_sentences=np.repeat(np.arange(len(sequences)), slot_counts)[order],
-        slot_languages=languages[order],
+        slot_languages=languages[order].tolist(),
         draws=np.concatenate([stage1.draws for stage1 in stage1_sequences])[order],
+        context_ids=packed.input_ids[is_context],
+        context_sentences=packed.layout.sequence_numbers()[is_context],
     )
 
 

@@ -24,9 +24,10 @@ from ernie_m.pretrain.corpus_selection import TrainingText, fit_to_corpus, open_
 from ernie_m.pretrain.evaluate import Evaluator
 from ernie_m.pretrain.initial_weights import give_frequencies, initialise, open_weights
 from ernie_m.pretrain.log_lines import SUMS, line_of, record_of, summary
-from ernie_m.pretrain.loss import DeviceBatch, batch_loss, to_device
+from ernie_m.pretrain.loss import batch_loss, to_device
 from ernie_m.pretrain.masking import Vocabulary
-from ernie_m.pretrain.objective import class_of
+from ernie_m.pretrain.objectives import class_of
+from ernie_m.pretrain.packing import MicroBatch
 from ernie_m.pretrain.run_length import RunPlan, plan_run
 from ernie_m.reader.corpus import verify_corpus
 from ernie_m.training import distributed
@@ -164,7 +165,7 @@ class Pretraining(Trainable):
             position=position,
         )
 
-    def send(self, model: PreTrainingModel, data: StepBatches) -> list[DeviceBatch]:
+    def send(self, model: PreTrainingModel, data: StepBatches) -> list[MicroBatch]:
         """Send a step to the device. In the first `plan.head_steps` the encoder is frozen."""
         if self.plan.head_steps:
             steps_before = data.position["step"] - 1  # the position is that after the step
@@ -174,7 +175,7 @@ class Pretraining(Trainable):
         return send_step(data)
 
     def loss(
-        self, model: PreTrainingModel, micro_batch: DeviceBatch
+        self, model: PreTrainingModel, micro_batch: MicroBatch
     ) -> tuple[Tensor, dict[str, Tensor | float]]:
         return objectives_loss(model, self.pseudo_token_generator, micro_batch)
 
@@ -279,7 +280,7 @@ def reading_of_run(encoder: Checkpoint | None, text_rules: str) -> Reading:
     return dataclasses.replace(Reading.of_xlm_r(), text_rules=text_rules)
 
 
-def send_step(data: StepBatches) -> list[DeviceBatch]:
+def send_step(data: StepBatches) -> list[MicroBatch]:
     """Send the micro-batches of a step to the device. Call it within autocast."""
     # An objective's loss is the mean over its masked tokens in the whole step, so each of them has the
     # objective's share divided by their number. An objective without masked tokens adds nothing.
@@ -288,7 +289,7 @@ def send_step(data: StepBatches) -> list[DeviceBatch]:
 
 
 def objectives_loss(
-    model: PreTrainingModel, pseudo_token_generator: PseudoTokenGenerator | None, batch: DeviceBatch
+    model: PreTrainingModel, pseudo_token_generator: PseudoTokenGenerator | None, batch: MicroBatch
 ) -> tuple[Tensor, dict[str, Tensor | float]]:
     """The loss of a micro-batch of any objectives, and its `ernie_m.pretrain.log_lines.SUMS`.
 

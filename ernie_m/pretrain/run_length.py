@@ -139,6 +139,6 @@ def mean_tokens(text: TrainingText, batch_size: int, micro_batch_tokens: int, se
         reader = StepReader(text, phases, batch_size, micro_batch_tokens, seed, step=first_step)
         tokens = 0
         for _ in range(steps_to_read):
-            tokens += sum(batch.tokens for batch in reader.next().micro_batches)
+            tokens += sum(batch.inputs.tokens for batch in reader.next().micro_batches)
         mean += phase.part * tokens / steps_to_read
     return mean

@@ -17,8 +17,7 @@ import numpy as np
 from ernie_m.model.config import NO_LANGUAGE
 from ernie_m.pretrain.config import ObjectiveConfig
 from ernie_m.pretrain.masking import Pair, Setting, Text, Vocabulary, rng_of
-from ernie_m.pretrain.objective import class_of
-from ernie_m.pretrain.objectives import OBJECTIVES
+from ernie_m.pretrain.objectives import OBJECTIVES, class_of
 from ernie_m.pretrain.objectives.camlm import Camlm
 from ernie_m.pretrain.packing import Packed
 from ernie_m.utils.args import option, parse_options
@@ -94,20 +93,22 @@ def masks_of(arguments: Sequence[str]) -> list[str]:
     predicted = {}  # index of a token -> the token to predict there
     if objective.loss is None:
         predicted = {index: vocabulary.pieces[id_] for index, id_ in zip(batch.targets, batch.target_ids)}
-    order = np.arange(batch.tokens)
+    order = np.arange(batch.inputs.tokens)
     if isinstance(objective, Camlm):
         # Its two sequences are halves of a pair: by the position in the pair, a predicted token behind the
         # [MASK] of the context that has the same one.
-        order = np.lexsort([np.isin(order, batch.targets), batch.position_ids])
+        order = np.lexsort([np.isin(order, batch.targets), batch.inputs.position_ids])
     if batch.stage1 is None:
-        return [_as_text(objective.name, setting, batch, order, predicted)]
+        return [_as_text(objective.name, setting, batch.inputs, order, predicted)]
     # BTMLM: no model produces pseudo-tokens here, so they are called h1, h2, ...
     stage1 = batch.stage1
     produced = {index: f"h{number}" for number, index in enumerate(stage1.placeholders, start=1)}
     filled = dict(zip(stage1.slots, produced.values()))
     return [
-        _as_text(f"{objective.name}, stage 1", setting, stage1, np.arange(stage1.tokens), produced),
-        _as_text(f"{objective.name}, stage 2", setting, batch, order, predicted, filled),
+        _as_text(
+            f"{objective.name}, stage 1", setting, stage1.inputs, np.arange(stage1.inputs.tokens), produced
+        ),
+        _as_text(f"{objective.name}, stage 2", setting, batch.inputs, order, predicted, filled),
     ]
 
 

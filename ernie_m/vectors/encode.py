@@ -10,7 +10,7 @@ import paddle
 from paddle import Tensor
 
 from ernie_m.model.cpu.workers import paddle_workers
-from ernie_m.model.device import Uploadable, to_array, upload
+from ernie_m.model.device import to_array, upload
 from ernie_m.model.ernie import ErnieMModel
 from ernie_m.model.packed_batch import TokenBatch
 from ernie_m.model.threads import Workers
@@ -24,7 +24,7 @@ R = TypeVar("R")
 
 
 @dataclass(frozen=True)
-class SentenceBatch(Uploadable):
+class SentenceBatch:
     """Sentences on the device.
 
     Attributes:

@@ -9,7 +9,7 @@ import paddle
 from paddle import Tensor
 from paddle.autograd import PyLayer
 
-from ernie_m.model import device, kernel_selection
+from ernie_m.model import kernel_selection
 from ernie_m.model.cpu.numpy_views import as_array, as_tensor
 from ernie_m.model.ernie import ErnieMModel
 from ernie_m.model.word_embeddings import EmbeddingGradient
@@ -17,7 +17,7 @@ from ernie_m.vectors.static_embeddings import means_of_rows, pieces_of
 
 
 @dataclass(frozen=True)
-class PieceBatch(device.Uploadable):
+class PieceBatch:
     """The pieces of S texts, one text after the other.
 
     Attributes:

@@ -93,10 +93,10 @@ def mask(given: dict[str, Any], texts: list) -> MicroBatch:
 def ids_and_labels(given: dict[str, Any], texts: list) -> tuple[np.ndarray, np.ndarray]:
     """The same batch as a model of transformers takes it: ids and labels, both [B, T]."""
     batch = mask(given, texts)
-    labels = np.full_like(batch.input_ids, IGNORED)  # [B * T]
+    labels = np.full_like(batch.inputs.input_ids, IGNORED)  # [B * T]
     labels[batch.targets] = batch.target_ids
     shape = [len(texts), given["length"]]
-    return batch.input_ids.reshape(shape), labels.reshape(shape)
+    return batch.inputs.input_ids.reshape(shape), labels.reshape(shape)
 
 
 def ours(given: dict[str, Any], amp: str = "none") -> Callable[[list], None]:

@@ -25,10 +25,8 @@ from ernie_m.model.optimization import build_optimizer
 from ernie_m.pretrain.batches import StepBatches
 from ernie_m.pretrain.btmlm_pseudo_tokens import PseudoTokenGenerator
 from ernie_m.pretrain.log_lines import SUMS
-from ernie_m.pretrain.loss import DeviceBatch
 from ernie_m.pretrain.masking import Pair, Text
-from ernie_m.pretrain.objective import class_of
-from ernie_m.pretrain.objectives import OF_THE_PAPER
+from ernie_m.pretrain.objectives import OF_THE_PAPER, class_of
 from ernie_m.pretrain.packing import MicroBatch
 from ernie_m.pretrain.pretraining import objectives_loss, send_step
 from ernie_m.reader.batching import ExampleBatch
@@ -239,7 +237,7 @@ def batch_of(objective: str, step: int, count: int = 4, length_limit: int = 20) 
     return objectives(max_seq_len=512)[objective].batch(examples, rngs(count, step=step))
 
 
-def send_micro_batches(engine: Engine, objective: str) -> list[DeviceBatch]:
+def send_micro_batches(engine: Engine, objective: str) -> list[MicroBatch]:
     """This process's micro-batches of the engine's next step, on the device; all processes have two."""
     first = 2 * engine.steps  # the number of the step's first micro-batch, counted over all steps
     batches = [batch_of(objective, step=number) for number in (first, first + 1)]

@@ -11,8 +11,8 @@ from paddle import Tensor
 
 from ernie_m.model.kernel_selection import on_gpu
 from ernie_m.model.lm_head import PreTrainingModel
-from ernie_m.pretrain.loss import DeviceBatch
 from ernie_m.pretrain.objectives import OF_THE_PAPER
+from ernie_m.pretrain.packing import MicroBatch
 from ernie_m.pretrain.pretraining import objectives_loss
 from ernie_m.training import distributed
 from ernie_m.training.precision import Precision
@@ -45,7 +45,7 @@ def overflow_on_process_1(stage: int) -> list[bool]:
     return skipped
 
 
-def _scaled_loss(model: PreTrainingModel, batch: DeviceBatch, factor: float) -> tuple[Tensor, dict]:
+def _scaled_loss(model: PreTrainingModel, batch: MicroBatch, factor: float) -> tuple[Tensor, dict]:
     """The loss of a micro-batch of MMLM times a factor."""
     total, sums = objectives_loss(model, pseudo_token_generator=None, batch=batch)
     return total * factor, sums

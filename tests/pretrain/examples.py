@@ -11,8 +11,8 @@ from ernie_m.pretrain.btmlm_pseudo_tokens import PseudoTokenGenerator
 from ernie_m.pretrain.config import ObjectiveConfig
 from ernie_m.pretrain.loss import to_device
 from ernie_m.pretrain.masking import Pair, Setting, Text, Vocabulary, rng_of
-from ernie_m.pretrain.objective import Objective, class_of
-from ernie_m.pretrain.objectives import OBJECTIVES, OF_THE_PAPER
+from ernie_m.pretrain.objective import Objective
+from ernie_m.pretrain.objectives import OBJECTIVES, OF_THE_PAPER, class_of
 from ernie_m.pretrain.objectives.btmlm import Btmlm
 from ernie_m.pretrain.packing import MicroBatch, pack
 from tests.toys import small_config
@@ -94,8 +94,15 @@ def btmlm_batch(maker: Btmlm, sentences: list[Text], second_languages: list[int]
 
 def masked_counts(batch: MicroBatch) -> dict[str, int]:
     """The number of tokens to predict of each objective; those without any are left out."""
-    numbers, counts = np.unique(batch.target_objectives, return_counts=True)
-    return {OBJECTIVES[number]: count for number, count in zip(numbers, counts.tolist())}
+    return {objective: len(rows) for objective, rows in batch.rows.items()}
+
+
+def target_objectives(batch: MicroBatch) -> np.ndarray:
+    """The objective of each target, its place in `OBJECTIVES`: int64 [M]."""
+    numbers = np.zeros_like(batch.targets)
+    for objective, rows in batch.rows.items():
+        numbers[rows] = OBJECTIVES.index(objective)
+    return numbers
 
 
 def attention_mask(side: np.ndarray, predicted: np.ndarray) -> np.ndarray:
@@ -145,7 +152,8 @@ def filled(model, batch: MicroBatch, generator: PseudoTokenGenerator | None = No
     with_pseudo_tokens, counts = generator.fill(model, on_device)
     ids = with_pseudo_tokens.inputs.input_ids.numpy()
     counts = {name: int(count) for name, count in counts.items()}
-    return Filled(replace(batch, input_ids=ids), ids[batch.stage1.slots], counts)
+    inputs = replace(batch.inputs, input_ids=ids)
+    return Filled(replace(batch, inputs=inputs), ids[batch.stage1.slots], counts)
 
 
 def first_pass(model, batch: MicroBatch) -> paddle.Tensor:

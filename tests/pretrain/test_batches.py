@@ -19,7 +19,7 @@ from ernie_m.reader.corpus import Corpus
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.utils.errors import UserError
 from tests.launching import error_of
-from tests.pretrain.examples import masked_counts
+from tests.pretrain.examples import masked_counts, target_objectives
 from tests.pretrain.tiny_run import config, reader_of
 
 
@@ -62,11 +62,11 @@ def sequences_of(*parts: StepBatches) -> Counter:
     sequences: Counter = Counter()
     for part in parts:
         for batch in part.micro_batches:
-            ends = batch.lengths.cumsum()
-            for start, end in zip(ends - batch.lengths, ends):
+            ends = batch.inputs.lengths.cumsum()
+            for start, end in zip(ends - batch.inputs.lengths, ends):
                 is_inside = (batch.targets >= start) & (batch.targets < end)
-                objective = OF_THE_PAPER[batch.target_objectives[is_inside][0]]
-                tokens = tuple(batch.input_ids[start:end])
+                objective = OF_THE_PAPER[target_objectives(batch)[is_inside][0]]
+                tokens = tuple(batch.inputs.input_ids[start:end])
                 sequences[objective, tokens, tuple(batch.target_ids[is_inside])] += 1
     return sequences
 
@@ -103,7 +103,7 @@ def test_micro_batches_hold_no_more_tokens_than_asked(source, budget, camlm_cont
     for _ in range(6):
         divided_step = reader.next()
         step = undivided.next()
-        assert max(batch.tokens for batch in divided_step.micro_batches) <= budget
+        assert max(batch.inputs.tokens for batch in divided_step.micro_batches) <= budget
         assert sequences_of(divided_step) == sequences_of(step)
         (whole_step,) = step.micro_batches
     assert {*masked_counts(whole_step)} == {*OF_THE_PAPER}  # after BTMLM has begun, all share a pass
@@ -192,7 +192,7 @@ def test_a_pair_with_a_side_of_one_token_serves_tlm_or_is_left_out(source, monke
     # TLM makes one sequence of a pair, CAMLM two.
     batch = reader._micro_batch(examples, [[0], [1]])
     sequences_of_first = 1 if expected[0] == "tlm" else 2
-    assert len(batch.lengths) == sequences_of_first + 2
+    assert len(batch.inputs.lengths) == sequences_of_first + 2
     assert masked_counts(batch)[expected[0]] > 0
 
 
@@ -362,7 +362,7 @@ def test_a_run_of_so_many_tokens(source, changes, monkeypatch):
     reader = source.reader(optimizer__steps=steps, **changes)
     trained = 0
     for _ in range(steps):
-        trained += sum(batch.tokens for batch in reader.next().micro_batches)
+        trained += sum(batch.inputs.tokens for batch in reader.next().micro_batches)
     assert trained == pytest.approx(50_000, rel=0.03)
 
 

@@ -124,19 +124,19 @@ def test_the_losses_are_those_of_the_oracle(model, monkeypatch, camlm_context, d
     maker = objectives(mask_rate=0.3, camlm_context=camlm_context)["camlm"]
     batch = maker.batch(examples, rngs(len(examples)))
     (on_device,) = to_device([batch])
-    states = model.encode(on_device.inputs, on_device.targets.positions)
-    losses = loss_of_words(model, on_device.targets, states).losses.numpy()  # [M]
+    states = model.encode(on_device.inputs, on_device.targets)
+    losses = loss_of_words(model, on_device, states).losses.numpy()  # [M]
 
     weights = {name: parameter.numpy() for name, parameter in model.named_parameters()}
-    pair_of_token = np.repeat(np.arange(2 * len(examples)) // 2, batch.lengths)  # a pair is two sequences
+    pair_of_token = batch.inputs.layout.sequence_numbers() // 2  # a pair is two sequences
     compared = 0
     for number, pair in enumerate(examples):
         of_pair = np.flatnonzero(pair_of_token[batch.targets] == number)
-        places = batch.position_ids[batch.targets[of_pair]] - 2
+        places = batch.inputs.position_ids[batch.targets[of_pair]] - 2
         expected = losses_of(weights, pair, set(places.tolist()), camlm_context)
         assert len(of_pair) == len(expected) == maker.count(pair)
         for place, loss in zip(places.tolist(), losses[of_pair]):
             assert abs(loss - expected[place]) < 1e-9
             compared += 1
     assert compared == len(losses)
-    assert batch.tokens == sum(maker.tokens(pair) for pair in examples)
+    assert batch.inputs.tokens == sum(maker.tokens(pair) for pair in examples)

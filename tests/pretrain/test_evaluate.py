@@ -60,7 +60,7 @@ def test_perplexity_and_accuracy_of_a_constant_model(held_out, monkeypatch):
     masked_ids = []
 
     def loss(model, batch, **options):
-        masked_ids.extend(batch.targets.ids.tolist())
+        masked_ids.extend(batch.target_ids.tolist())
         return batch_loss(model, batch, **options)
 
     monkeypatch.setattr(evaluate, "batch_loss", loss)
@@ -105,7 +105,7 @@ def test_the_masks_do_not_depend_on_the_seed(tiny_corpus, monkeypatch):
     masked: dict[int, list[list[int]]] = {1: [], 2: []}  # seed -> the masked places of each batch
 
     def loss(model, batch, **options):
-        masked[seed].append(batch.targets.positions.tolist())
+        masked[seed].append(batch.targets.tolist())
         return batch_loss(model, batch, **options)
 
     monkeypatch.setattr(evaluate, "batch_loss", loss)
@@ -161,7 +161,7 @@ def test_btmlm_is_compared_on_the_same_masked_tokens(held_out, monkeypatch):
         if has_pseudo_tokens:
             in_slots = batch.inputs.input_ids.numpy()[batch.stage1.slots.numpy()]
             assert held_out.tokenizer.mask_id not in in_slots
-        masked_ids[has_pseudo_tokens] += batch.targets.ids.tolist()
+        masked_ids[has_pseudo_tokens] += batch.target_ids.tolist()
         losses[has_pseudo_tokens] += float(result[0])
         return result
 

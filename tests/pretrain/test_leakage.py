@@ -28,6 +28,7 @@ from tests.pretrain.examples import (
     of_all_four,
     pretraining_model,
     rngs,
+    target_objectives,
     texts,
 )
 
@@ -53,9 +54,10 @@ def reach(model, batch, tokens, target_ids=None) -> list[np.ndarray]:
     # respect to only some of its inputs.
     for parameter in model.parameters():
         parameter.stop_gradient = True
-    inputs = paddle.zeros([batch.tokens, 16])  # [N, H], added to the embeddings
+    inputs = paddle.zeros([batch.inputs.tokens, 16])  # [N, H], added to the embeddings
     inputs.stop_gradient = False
-    on_device = packed_batch(batch.input_ids, batch.layout, position_ids=batch.position_ids)
+    packed = batch.inputs
+    on_device = packed_batch(packed.input_ids, packed.layout, position_ids=packed.position_ids)
     hidden = model.ernie_m.encode(on_device, input_bias=inputs).sequence  # [N, H]
     reached = []
     for token, target in zip(tokens.tolist(), target_ids.tolist()):
@@ -93,19 +95,19 @@ class WholePair(NamedTuple):
         source, target = pair.source.ids, pair.target.ids
         ids = np.concatenate([[CLS], source, [SEP, SEP], target, [SEP]])
         in_source = np.arange(len(ids)) < len(source) + 2
-        places = batch.position_ids[batch.targets] - FIRST_POSITION
+        places = batch.inputs.position_ids[batch.targets] - FIRST_POSITION
         masked = np.isin(np.arange(len(ids)), places)
         # Each masked place is predicted once, as its own word, and this word stands nowhere in the batch.
         assert len(places) == masked.sum() and (batch.target_ids == ids[places]).all()
-        assert not np.isin(batch.input_ids, ids[places]).any()
+        assert not np.isin(batch.inputs.input_ids, ids[places]).any()
         assert masked[in_source].any() and masked[~in_source].any()
         return cls(ids, in_source, masked)
 
     def token(self, batch: MicroBatch, number: int) -> Token:
         """The token of a batch with this number: [MASK], or the word of the pair at its place."""
-        place = int(batch.position_ids[number]) - FIRST_POSITION
-        is_mask = batch.input_ids[number] == MASK
-        assert is_mask or batch.input_ids[number] == self.ids[place]
+        place = int(batch.inputs.position_ids[number]) - FIRST_POSITION
+        is_mask = batch.inputs.input_ids[number] == MASK
+        assert is_mask or batch.inputs.input_ids[number] == self.ids[place]
         return Token(place, bool(is_mask))
 
     def context(self, side: bool, camlm_context: str) -> list[Token]:
@@ -145,7 +147,7 @@ def test_a_mask_of_camlm_is_reached_by_the_context_of_the_other_side(model, caml
 def test_the_context_of_camlm_stays_on_its_side(model, camlm_context):
     """Each of its tokens is reached by the context of its own side, and by no others."""
     for pair, batch in camlm_pairs(camlm_context=camlm_context):
-        context = np.setdiff1d(np.arange(batch.tokens), batch.targets)
+        context = np.setdiff1d(np.arange(batch.inputs.tokens), batch.targets)
         seen = []
         for number, reached in zip(context, reach(model, batch, context)):
             token = pair.token(batch, number)
@@ -161,13 +163,13 @@ def test_all_objectives_in_one_batch(model, camlm_context):
     """What reaches the prediction of each masked token, with pseudo-tokens in the slots of BTMLM."""
     batch = filled(model, of_all_four(objectives(mask_rate=0.3, camlm_context=camlm_context))).batch
     assert not np.isin(batch.stage1.slots, batch.targets).any()
-    assert (batch.input_ids[batch.stage1.slots] != MASK).all()
-    sequences = np.repeat(np.arange(len(batch.lengths)), batch.lengths)  # the sequence of each token
+    assert (batch.inputs.input_ids[batch.stage1.slots] != MASK).all()
+    sequences = batch.inputs.layout.sequence_numbers()  # of each token
     reached_by_target = reach(model, batch, batch.targets, batch.target_ids)
-    for token, objective, reached in zip(batch.targets, batch.target_objectives, reached_by_target):
+    for token, objective, reached in zip(batch.targets, target_objectives(batch), reached_by_target):
         expected = sequences == sequences[token]  # all tokens of its own sequence
         if OF_THE_PAPER[objective] == "camlm":  # none of the other masks that this sequence predicts
-            expected &= ~np.isin(np.arange(batch.tokens), batch.targets)
+            expected &= ~np.isin(np.arange(batch.inputs.tokens), batch.targets)
             expected[token] = True
         assert np.array_equal(reached, expected), (OF_THE_PAPER[objective], token)
     assert {*masked_counts(batch)} == {*OF_THE_PAPER}
@@ -176,10 +178,10 @@ def test_all_objectives_in_one_batch(model, camlm_context):
 def test_the_first_stage_of_btmlm(model):
     """A placeholder sees the sentence and itself; the sentence sees the sentence."""
     stage1 = objectives(pseudo_proportion=0.3)["btmlm"].batch(texts([13, 5, 8]), rngs(3)).stage1
-    tokens = np.arange(stage1.tokens)
-    assert np.array_equal(stage1.input_ids == MASK, np.isin(tokens, stage1.placeholders))
-    sentences = np.repeat(np.arange(3), stage1.lengths)
+    tokens = np.arange(stage1.inputs.tokens)
+    assert np.array_equal(stage1.inputs.input_ids == MASK, np.isin(tokens, stage1.placeholders))
+    sentences = np.repeat(np.arange(3), stage1.inputs.lengths)
     for token, reached in zip(tokens, reach(model, stage1, tokens)):
-        expected = (sentences == sentences[token]) & (stage1.input_ids != MASK)
+        expected = (sentences == sentences[token]) & (stage1.inputs.input_ids != MASK)
         expected[token] = True
         assert np.array_equal(reached, expected)

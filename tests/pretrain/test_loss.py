@@ -16,7 +16,7 @@ from ernie_m.model.config import NO_LANGUAGE, PAD_POSITION
 from ernie_m.pretrain.loss import batch_loss, loss_of_words, to_device
 from ernie_m.pretrain.masking import Text
 from ernie_m.pretrain.objectives import OF_THE_PAPER
-from ernie_m.pretrain.packing import MicroBatch, Packed, Stage1
+from ernie_m.pretrain.packing import MicroBatch, Stage1
 from tests.helpers.gradients import gradients_of, take_gradients
 from tests.helpers.plain_model import PlainPretraining
 from tests.pretrain.examples import (
@@ -35,6 +35,7 @@ from tests.pretrain.examples import (
     pairs,
     pretraining_model,
     rngs,
+    target_objectives,
     texts,
 )
 
@@ -57,7 +58,7 @@ class Dense(NamedTuple):
     cells: np.ndarray
 
 
-def dense(batch: Packed) -> Dense:
+def dense(batch: MicroBatch | Stage1) -> Dense:
     """The definition of a packed batch: the two sequences of a CAMLM pair become one again."""
     tokens_and_matrices = _matrices(batch)
     longest = max(len(tokens) for tokens, _ in tokens_and_matrices)
@@ -67,24 +68,24 @@ def dense(batch: Packed) -> Dense:
         position_ids=np.full(shape, PAD_POSITION),
         language_ids=np.full(shape, NO_LANGUAGE),
         visible=np.zeros([len(tokens_and_matrices), 1, longest, longest], bool),
-        cells=np.zeros(batch.tokens, np.int64),
+        cells=np.zeros(batch.inputs.tokens, np.int64),
     )
     for row, (tokens, visible) in enumerate(tokens_and_matrices):
         length = len(tokens)
-        result.input_ids[row, :length] = batch.input_ids[tokens]
-        result.position_ids[row, :length] = batch.position_ids[tokens]
-        result.language_ids[row, :length] = batch.language_ids[tokens]
+        result.input_ids[row, :length] = batch.inputs.input_ids[tokens]
+        result.position_ids[row, :length] = batch.inputs.position_ids[tokens]
+        result.language_ids[row, :length] = batch.inputs.language_ids[tokens]
         result.visible[row, 0, :length, :length] = visible
         result.cells[tokens] = row * longest + np.arange(length)
     return result
 
 
-def _matrices(batch: Packed) -> list[tuple[np.ndarray, np.ndarray]]:
+def _matrices(batch: MicroBatch | Stage1) -> list[tuple[np.ndarray, np.ndarray]]:
     """Of each text or pair, its tokens in order, int64 [t], and who sees whom, bool [t, t]."""
     matrices = []
-    starts = batch.layout.starts.tolist()
-    lengths = batch.lengths.tolist()
-    context_lengths = batch.context_lengths.tolist()
+    starts = batch.inputs.layout.starts.tolist()
+    lengths = batch.inputs.lengths.tolist()
+    context_lengths = batch.inputs.context_lengths.tolist()
     number = 0  # of a sequence
     while number < len(lengths):
         start = starts[number]
@@ -101,9 +102,9 @@ def _matrices(batch: Packed) -> list[tuple[np.ndarray, np.ndarray]]:
             tokens = np.arange(start, start + length + lengths[number + 1])
             is_predicted = np.isin(tokens, batch.targets)
             # Of two rows with one position, the [MASK] symbol of the context comes first.
-            order = np.lexsort([is_predicted, batch.position_ids[tokens]])
+            order = np.lexsort([is_predicted, batch.inputs.position_ids[tokens]])
             tokens = tokens[order]
-            first_separator = np.flatnonzero(batch.input_ids[tokens] == SEP)[0]
+            first_separator = np.flatnonzero(batch.inputs.input_ids[tokens] == SEP)[0]
             side = (np.arange(len(tokens)) > first_separator).astype(int)
             matrices.append((tokens, attention_mask(side, is_predicted[order])))
         number += sequences
@@ -146,7 +147,8 @@ def batch_of(model, objective: str, **choices) -> MicroBatch:
     if objective == "all":
         batch = of_all_four(objectives(**choices))
         assert {*masked_counts(batch)} == {*OF_THE_PAPER}
-        assert batch.lengths.min() < 10 and batch.lengths.max() == 64  # short ones, and the longest
+        lengths = batch.inputs.lengths
+        assert lengths.min() < 10 and lengths.max() == 64  # short ones, and the longest
     else:
         examples = pairs([(20, 9), (7, 15), (8, 8)])
         if objective in ("mmlm", "btmlm"):
@@ -158,8 +160,7 @@ def batch_of(model, objective: str, **choices) -> MicroBatch:
 
 def words_of(model, batch):
     """The loss of each masked word of a batch."""
-    states = model.encode(batch.inputs, batch.targets.positions)
-    return loss_of_words(model, batch.targets, states)
+    return loss_of_words(model, batch, model.encode(batch.inputs, batch.targets))
 
 
 @pytest.mark.parametrize(
@@ -182,7 +183,7 @@ def test_the_loss_is_that_of_the_definitions(model, objective, choices):
     oracle = Oracle(model)
     logits = oracle.logits(paddle.gather(oracle.hidden(batch), paddle.to_tensor(batch.targets)))
     losses = F.cross_entropy(logits, paddle.to_tensor(batch.target_ids), reduction="none").squeeze(-1)
-    weights_of_targets = np.array(list(weights.values()))[batch.target_objectives]  # [M]
+    weights_of_targets = np.array(list(weights.values()))[target_objectives(batch)]  # [M]
     total = (losses * paddle.to_tensor(weights_of_targets)).sum()
     expected = gradients_of(oracle, total)
 

@@ -7,7 +7,7 @@ import pytest
 
 from ernie_m.pretrain.config import ObjectiveConfig
 from ernie_m.pretrain.masking import Setting, Vocabulary, number_chosen, rng_of
-from ernie_m.pretrain.objective import class_of
+from ernie_m.pretrain.objectives import class_of
 
 VOCABULARY = Vocabulary(cls_id=0, pad_id=1, sep_id=2, unk_id=3, mask_id=49, size=50)
 LONGEST = 200_000

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ernie_m.pretrain.masking import Pair, Text
-from ernie_m.pretrain.packing import MicroBatch, Packed
+from ernie_m.pretrain.packing import MicroBatch
 from tests.launching import error_of
 from tests.pretrain.examples import (
     CLS,
@@ -29,14 +29,14 @@ TARGET = np.array([21, 22, 23, 24])
 PAIR = Pair(Text(SOURCE, 0), Text(TARGET, 2))
 
 
-def split(batch: Packed, values: np.ndarray) -> list[list[int]]:
+def split(batch: MicroBatch, values: np.ndarray) -> list[list[int]]:
     """Values of the tokens of a batch, [N], as a list for each sequence."""
-    return [part.tolist() for part in np.split(values, batch.lengths.cumsum()[:-1])]
+    return [part.tolist() for part in np.split(values, batch.inputs.lengths.cumsum()[:-1])]
 
 
 def restored(batch: MicroBatch) -> np.ndarray:
     """The inputs with the masked tokens put back, [N]."""
-    ids = batch.input_ids.copy()
+    ids = batch.inputs.input_ids.copy()
     ids[batch.targets] = batch.target_ids
     return ids
 
@@ -46,18 +46,18 @@ def test_pair_layout():
     tlm = objectives()["tlm"].batch([PAIR], rngs(1))
     expected = [CLS, 11, 12, 13, SEP, SEP, 21, 22, 23, 24, SEP]
     assert restored(tlm).tolist() == expected
-    assert tlm.position_ids.tolist() == list(range(2, 13))
+    assert tlm.inputs.position_ids.tolist() == list(range(2, 13))
     # The ids of the source begin with 1, those of the target with 2. One token of each is masked.
     assert [target_id // 10 for target_id in tlm.target_ids.tolist()] == [1, 2]
     camlm = objectives()["camlm"].batch([PAIR], rngs(1))
     # The first sequence: [CLS], two tokens of the source, [SEP], and last the mask of a token of the target.
     # The second: [SEP], three tokens of the target, [SEP], and the mask of a token of the source.
-    assert camlm.lengths.tolist() == [5, 6] and camlm.context_lengths.tolist() == [4, 5]
-    by_position = sorted(zip(camlm.position_ids, restored(camlm)))
+    assert camlm.inputs.lengths.tolist() == [5, 6] and camlm.inputs.context_lengths.tolist() == [4, 5]
+    by_position = sorted(zip(camlm.inputs.position_ids, restored(camlm)))
     assert [token for _, token in by_position] == expected
     assert [position for position, _ in by_position] == list(range(2, 13))
     assert camlm.targets.tolist() == [4, 10]  # the places of the two masks in the batch
-    assert (camlm.input_ids[camlm.targets] == MASK).all()
+    assert (camlm.inputs.input_ids[camlm.targets] == MASK).all()
     assert [target_id // 10 for target_id in camlm.target_ids.tolist()] == [2, 1]
     assert masked_counts(camlm) == {"camlm": 2}
 
@@ -93,14 +93,14 @@ def test_language_embedding(choice):
     """Which tokens carry a language, and that it is the one of their side."""
     batch = of_all_four(objectives(language_embedding=choice))
     stage1 = batch.stage1
-    is_slot = np.isin(np.arange(batch.tokens), stage1.slots)  # pseudo-tokens will be there, not [MASK]
-    masks = {"batch": (batch.input_ids == MASK) & ~is_slot, "stage 1": stage1.input_ids == MASK}
-    language_ids = {"batch": batch.language_ids, "stage 1": stage1.language_ids}
+    is_slot = np.isin(np.arange(batch.inputs.tokens), stage1.slots)  # pseudo-tokens will be there, not [MASK]
+    masks = {"batch": (batch.inputs.input_ids == MASK) & ~is_slot, "stage 1": stage1.inputs.input_ids == MASK}
+    language_ids = {"batch": batch.inputs.language_ids, "stage 1": stage1.inputs.language_ids}
     for part, is_mask in masks.items():
         expected = {"masks": is_mask, "none": np.zeros_like(is_mask), "all": np.ones_like(is_mask)}
         assert np.array_equal(language_ids[part] >= 0, expected[choice]), part
 
-    has_language = batch.language_ids[batch.targets] >= 0
+    has_language = batch.inputs.language_ids[batch.targets] >= 0
     (sequence,) = objectives(language_embedding=choice)["tlm"].mask(PAIR, rngs(1)[0]).sequences
     of_targets = sequence.language_ids[sequence.targets]
     assert np.array_equal(of_targets[of_targets >= 0], sequence.target_languages[of_targets >= 0])
@@ -108,17 +108,17 @@ def test_language_embedding(choice):
         # Those targets that are [MASK]: all of CAMLM, and on average 80 % of the other objectives.
         assert 0.6 < has_language.mean() < 1
     if choice != "none":
-        assert np.array_equal(stage1.language_ids[stage1.placeholders], stage1.slot_languages)
+        assert np.array_equal(stage1.inputs.language_ids[stage1.placeholders], stage1.slot_languages)
 
 
 def test_btmlm_spread_positions():
     """Two pseudo-tokens on ten positions stand in the middle of each half; the tokens stay the same."""
     text = Text(np.arange(11, 21), 0)
     batch = btmlm_batch(objectives(pseudo_positions="spread")["btmlm"], [text], [1])
-    assert batch.stage1.position_ids[-2:].tolist() == [15 + 2, 15 + 7]
-    assert batch.position_ids[-4:].tolist() == [14, 17, 22, 23]  # [SEP], the two, [SEP]
+    assert batch.stage1.inputs.position_ids[-2:].tolist() == [15 + 2, 15 + 7]
+    assert batch.inputs.position_ids[-4:].tolist() == [14, 17, 22, 23]  # [SEP], the two, [SEP]
     first = btmlm_batch(objectives(pseudo_positions="first")["btmlm"], [text], [1])
-    assert np.array_equal(batch.input_ids, first.input_ids)
+    assert np.array_equal(batch.inputs.input_ids, first.inputs.input_ids)
 
 
 @pytest.mark.parametrize("proportion", [0.05, 0.2, 1.0])
@@ -139,9 +139,9 @@ def test_btmlm_fits_whatever_the_length(proportion, positions):
                 p_of_longer = max(1, round(proportion * (n + 1)))
                 assert n + 1 + p_of_longer + 4 > limit
             batch = btmlm_batch(maker["btmlm"], [text], [1])
-            assert batch.tokens == n + p + 4
-            assert (np.diff(batch.position_ids) > 0).all()
-            assert batch.position_ids[-1] < 2 + limit  # the position table has limit + 2 rows
+            assert batch.inputs.tokens == n + p + 4
+            assert (np.diff(batch.inputs.position_ids) > 0).all()
+            assert batch.inputs.position_ids[-1] < 2 + limit  # the position table has limit + 2 rows
 
 
 @pytest.mark.parametrize("objective", ["mmlm", "tlm", "camlm", "btmlm"])
@@ -154,10 +154,10 @@ def test_long_examples_are_cut(objective, limit):
     maker = objectives(max_seq_len=limit)
     for example in examples:
         batch = maker[objective].batch([example], rngs(1))
-        assert batch.tokens == maker[objective].tokens(example) <= limit
-        assert batch.position_ids.max() == batch.tokens + 1  # positions begin with 2
+        assert batch.inputs.tokens == maker[objective].tokens(example) <= limit
+        assert batch.inputs.position_ids.max() == batch.inputs.tokens + 1  # positions begin with 2
         if limit < 600:
-            assert batch.tokens == limit
+            assert batch.inputs.tokens == limit
 
 
 @pytest.mark.parametrize("rate", [0.01, 0.15, 0.4, 0.9])
@@ -170,9 +170,9 @@ def test_the_masks_in_the_context_take_no_more_than_a_micro_batch_must_hold(rate
         for pair in pairs([(source_length, length) for length in range(2, 22)]):
             if camlm.serves(pair):
                 batch = camlm.batch([pair], rngs(1))
-                assert batch.tokens == camlm.tokens(pair)
-                assert batch.position_ids.max() < 2 + limit
-                most = max(most, batch.tokens)
+                assert batch.inputs.tokens == camlm.tokens(pair)
+                assert batch.inputs.position_ids.max() < 2 + limit
+                most = max(most, batch.inputs.tokens)
     changes = {"data__max_seq_len": limit, "objectives__camlm_context": "with_masks"}
     changes["objectives__mask_rate"] = rate
     least = smallest_micro_batch(**changes)

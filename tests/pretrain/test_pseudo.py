@@ -49,13 +49,13 @@ def test_only_the_target_languages_pieces_and_the_best_of_them(model):
     slot_sentences = batch.stage1.slot_sentences
     for sentence, language in enumerate(SECOND_LANGUAGES):
         slots = np.sort(batch.stage1.slots[slot_sentences == sentence])
-        sequence_of_slots = np.searchsorted(batch.lengths.cumsum(), slots, side="right")
+        sequence_of_slots = np.searchsorted(batch.inputs.lengths.cumsum(), slots, side="right")
         assert (sequence_of_slots == sentence).all()
-        ids = after.input_ids[slots]
+        ids = after.inputs.input_ids[slots]
         assert len(ids) and np.isin(ids, ALLOWED[language]).all()
         assert np.array_equal(ids, pseudo_ids[slot_sentences == sentence])
     # The batch itself is untouched.
-    assert (batch.input_ids[batch.stage1.slots] == VOCABULARY.mask_id).all()
+    assert (batch.inputs.input_ids[batch.stage1.slots] == VOCABULARY.mask_id).all()
 
 
 def test_no_dropout_no_gradient_and_the_model_is_left_as_it_was(model):

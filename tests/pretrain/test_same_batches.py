@@ -19,6 +19,7 @@ from ernie_m.reader.corpus import FORMAT, Corpus, checksum_of
 from ernie_m.utils.args import parse_options
 from ernie_m.utils.checksums import MANIFEST
 from tests.launching import ROOT
+from tests.pretrain.examples import target_objectives
 from tests.pretrain.tiny_run import reader_of
 
 LANGUAGES = ["ar", "bg", "de", "el", "en", "es", "fr", "hi", "ru", "sw", "th", "tr", "ur", "vi", "zh"]
@@ -26,8 +27,7 @@ VOCABULARY = Vocabulary(cls_id=0, pad_id=1, sep_id=2, unk_id=3, mask_id=99, size
 TOTAL_STEPS = 10
 STEPS = 6  # the first ones, whose batches are compared; BTMLM begins among them, after 30 % of all
 ARRAYS = ("input_ids", "position_ids", "language_ids", "lengths", "context_lengths")
-OF_BATCH = (*ARRAYS, "targets", "target_ids", "target_objectives")
-OF_STAGE1 = (*ARRAYS, "placeholders", "slots", "slot_sentences", "slot_languages", "draws")
+OF_STAGE1 = ("placeholders", "slots", "slot_sentences", "slot_languages", "draws")
 
 
 def write_stream(folder, name, line_lengths, lines_per_document):
@@ -96,9 +96,11 @@ def digest_of_run(corpus, name, *flags):
         counts = [step.counts.get(name, 0) for name in OF_THE_PAPER]
         digest.update(json.dumps([step.share, counts, step.position]).encode())
         for batch in step.micro_batches:
-            arrays = [getattr(batch, field) for field in OF_BATCH]
+            arrays = [getattr(batch.inputs, field) for field in ARRAYS]
+            arrays += [batch.targets, batch.target_ids, target_objectives(batch)]
             if batch.stage1 is not None:
-                arrays += [getattr(batch.stage1, field) for field in OF_STAGE1]
+                arrays += [getattr(batch.stage1.inputs, field) for field in ARRAYS]
+                arrays += [np.array(getattr(batch.stage1, field)) for field in OF_STAGE1]
             for array in arrays:
                 digest.update(f"{array.dtype} {array.shape}".encode() + array.tobytes())
     if config.optimizer.tokens:

@@ -132,8 +132,8 @@ def test_masked_language_modelling():
     # The same batches as padded arrays, with the masked positions as indices into the flat array.
     arrays = []
     for batch in batches:
-        cells = real_cells(batch.lengths)[batch.targets]
-        arrays.append((padded(batch.input_ids, batch.lengths, 1), cells, batch.target_ids))
+        cells = real_cells(batch.inputs.lengths)[batch.targets]
+        arrays.append((padded(batch.inputs.input_ids, batch.inputs.lengths, 1), cells, batch.target_ids))
 
     def loss_of(batch):
         (on_device,) = to_device([batch])

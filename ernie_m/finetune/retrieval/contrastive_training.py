@@ -28,7 +28,7 @@ from ernie_m.model.checkpoint.load import load_from
 from ernie_m.model.checkpoint.open import Checkpoint
 from ernie_m.model.checkpoint.write import ModelFiles
 from ernie_m.model.config import ErnieMConfig
-from ernie_m.model.device import Uploadable, upload
+from ernie_m.model.device import upload
 from ernie_m.model.ernie import ErnieMModel
 from ernie_m.model.open_model import OpenedModel
 from ernie_m.model.preprocessing import DOCUMENT, NEITHER, QUERY, READING, Reading
@@ -64,7 +64,7 @@ GROUP_TOKENS = 2048  # padded tokens that are encoded at once in training
 
 
 @dataclasses.dataclass(frozen=True)
-class PairBatch(Uploadable):
+class PairBatch:
     """The pairs of a step on the device.
 
     Attributes:
