@@ -23,7 +23,7 @@ from ernie_m.utils.args import PositiveInt, option, parse_options
 from ernie_m.utils.checksums import MANIFEST
 from ernie_m.utils.errors import say
 from ernie_m.utils.files import read_json
-from ernie_m.utils.text_tables import in_columns
+from ernie_m.utils.logging import in_columns
 from scripts.quick import mean_of_others, read_sentences, score_topics
 
 OUTPUT = Path("output/demo")

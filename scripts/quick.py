@@ -18,7 +18,7 @@ import ernie_m
 from ernie_m.interface import Model, load
 from ernie_m.utils.args import parse_options
 from ernie_m.utils.files import atomic_dir
-from ernie_m.utils.text_tables import in_columns
+from ernie_m.utils.logging import in_columns
 from ernie_m.vectors.retrieval_accuracy import nearest
 
 SENTENCES = Path(ernie_m.__file__).parent / "data" / "sentences.tsv"

@@ -28,7 +28,6 @@ BELOW = {
 }
 # What a model needs of `reader`: how a text becomes ids, and in which scheme labels are.
 TOKENIZER = {
-    "folder_rules",
     "tag_schemes",
     "tokenization",
     "tokenizer_config",

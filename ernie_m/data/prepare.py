@@ -23,8 +23,7 @@ from ernie_m.reader.labels import write_places
 from ernie_m.utils.args import option, parse_options
 from ernie_m.utils.errors import UserError, command_name, listed, say
 from ernie_m.utils.files import atomic_file, only_writer_of
-from ernie_m.utils.logging import setup_console
-from ernie_m.utils.text_tables import in_columns
+from ernie_m.utils.logging import in_columns, setup_console
 
 # Split and language of a file -> column of the table that is printed, such as "rows" -> its number.
 Counts = dict[tuple[str, str], Mapping[str, int]]

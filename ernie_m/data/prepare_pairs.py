@@ -44,7 +44,7 @@ from ernie_m.reader.vocabulary import UNK
 from ernie_m.utils.errors import UserError, listed, say
 from ernie_m.utils.files import atomic_dir, write_json
 from ernie_m.utils.languages import common_language
-from ernie_m.utils.text_tables import in_columns
+from ernie_m.utils.logging import in_columns
 
 FOUND = "pairs.json"
 _HELD_OUT = 500  # so many rows of a file are held out, but at most a tenth

@@ -30,8 +30,8 @@ from ernie_m.utils.args import option, parse_options
 from ernie_m.utils.errors import UserError, command_name, say
 from ernie_m.utils.files import atomic_dir, atomic_file, sha256_of, write_json
 from ernie_m.utils.languages import script_of_language
+from ernie_m.utils.logging import in_columns
 from ernie_m.utils.output_lock import claim_file, only_run_in
-from ernie_m.utils.text_tables import in_columns
 
 ASKED = "public_text.json"  # what was asked for
 TABLE = "SOURCES.tsv"  # written last

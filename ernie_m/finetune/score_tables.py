@@ -17,8 +17,7 @@ from ernie_m.model.config import ErnieMConfig
 from ernie_m.training.log import Evaluation
 from ernie_m.utils.errors import command_words
 from ernie_m.utils.files import atomic_file
-from ernie_m.utils.logging import logger
-from ernie_m.utils.text_tables import in_columns, in_markdown
+from ernie_m.utils.logging import in_columns, in_markdown, logger
 
 SOURCE = "en"  # the source language of cross-lingual transfer
 GAP = "gap"  # the last column

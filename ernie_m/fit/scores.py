@@ -7,7 +7,7 @@ import numpy as np
 from ernie_m.finetune.metrics import pearson, spearman
 from ernie_m.fit.labelled_rows import Rows
 from ernie_m.model.tasks import CLASSIFICATION, REGRESSION
-from ernie_m.utils.text_tables import in_columns
+from ernie_m.utils.logging import in_columns
 
 _NAMES = {"accuracy": "accuracy", "macro_f1": "macro F1", "pearson": "Pearson", "spearman": "Spearman"}
 

@@ -11,7 +11,8 @@ The rules, in order:
 6. A piece that is not in the vocabulary is [UNK].
 
 Of the other text rules, "none" is sentencepiece and rule 6 alone, as in XLM-R; "paddlenlp" and "transformers"
-cut its pieces as the ErnieMTokenizer of these libraries does.
+cut its pieces as the ErnieMTokenizer of these libraries does. `rules_of_folder` says which rules a
+vocabulary, a corpus, a model or an export of ours has.
 """
 
 import functools
@@ -27,12 +28,12 @@ from pathlib import Path
 import numpy as np
 import sentencepiece
 
-from ernie_m.reader.folder_rules import rules_of_folder
 from ernie_m.reader.tokenizer_json import BPE_MODEL, TOKENIZER_JSON, no_piece_model, piece_model_of_json
 from ernie_m.reader.tokenizer_rules import ERNIE_M, LIBRARY_RULES, QUOTES, TEXT_RULES, cut_pieces
 from ernie_m.reader.vocabulary import DICT, FILLER, SPECIAL_TOKENS, UNK, derive_vocab, read_vocab, write_vocab
+from ernie_m.utils.checksums import MANIFEST
 from ernie_m.utils.errors import UserError, command_name, listed, shown
-from ernie_m.utils.files import read_bytes
+from ernie_m.utils.files import Folder, read_bytes
 from ernie_m.utils.logging import logger
 
 _PIECE_MODEL_NAMES = ("piece.model", BPE_MODEL, TOKENIZER_JSON)
@@ -47,6 +48,10 @@ _MOST_UNREAD_ROWS = 128
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _CUT_PIECE = -1  # in place of the id of a piece that rule 5 cuts into several
 _FEW_TEXTS = 8  # up to so many are encoded one by one
+
+_CONFIG = "config.json"
+_FOREIGN = {"tokenizer_config.json", "model_config.json"}  # other libraries write them
+_ALONE = {TOKENIZER_JSON, DICT}  # without config.json these are of other libraries, too
 
 
 @functools.cache
@@ -474,3 +479,37 @@ def _load_piece_model(
         return model, model.IdToPiece(list(range(model.GetPieceSize())))
     except (RuntimeError, OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not a sentencepiece model, or damaged; fetch or copy it again") from error
+
+
+def rules_of_folder(path: Path) -> tuple[str, Mapping[str, int]]:
+    """The text rules of a folder, one of `TEXT_RULES`, and its added tokens, token -> id.
+
+    A corpus says them in its manifest, and a model below "reading" in config.json; else they are the official
+    ones.
+
+    Raises:
+        UserError: another library wrote the folder; a file is damaged, or says rules that are not known.
+    """
+    folder = Folder(path)
+    place = folder.path / MANIFEST
+    settings = folder.json(MANIFEST).get("vocabulary")  # of a corpus; a model's manifest has no such key
+    if settings is None:
+        place = folder.path / _CONFIG
+        config = folder.json(_CONFIG)
+        is_of_others = config.get("model_type") not in (None, "ernie_m") or "architectures" in config
+        if is_of_others or folder.names & (_FOREIGN if config else _FOREIGN | _ALONE):
+            raise UserError(
+                f"{path}: another library wrote this folder, and several of its files say how texts are "
+                "read. open_model(open_checkpoint(folder)).tokenizer reads them all, with "
+                "ernie_m.model.open_model and ernie_m.model.checkpoint.open"
+            )
+        settings = {} if config.get("reading") is None else config["reading"]
+    if not isinstance(settings, dict):
+        raise UserError(f"{place}: {shown(settings)} does not say how texts were read; put back a good copy")
+    rules = settings.get("text_rules", ERNIE_M)
+    added_tokens = settings.get("added_tokens", {})
+    if rules not in TEXT_RULES:
+        raise UserError(f"{place}: 'text_rules' is {shown(rules)}; it is one of {', '.join(TEXT_RULES)}")
+    if not isinstance(added_tokens, dict) or not all(type(id_) is int for id_ in added_tokens.values()):
+        raise UserError(f"{place}: 'added_tokens' must give each token its id")
+    return rules, added_tokens

@@ -1,7 +1,7 @@
 """What a run reports: the file log/job.log.<rank>, and the console of the main process.
 
 `Progress` shows a bar on a terminal and in a notebook. Anywhere else it writes a line with the remaining time
-now and then.
+now and then. At the end of the file: tables of text, aligned for the console, and in Markdown for files.
 """
 
 import logging
@@ -260,3 +260,17 @@ def progress(
         yield item
         bar.update(size(item))
     bar.close()
+
+
+def in_columns(lines: Sequence[Sequence[str]]) -> str:
+    """Align lines of cells; each column is as wide as its widest cell. A cell is in one line."""
+    lines = [[printable(cell) for cell in line] for line in lines]
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(line, widths)) for line in lines)
+
+
+def in_markdown(lines: Sequence[Sequence[str]]) -> str:
+    """Write lines of cells as a Markdown table; the first line is the header."""
+    head, *body = [f"| {' | '.join(line)} |" for line in lines]
+    right_aligned = "---:|" * (len(lines[0]) - 1)  # all columns but the first, which holds names
+    return "\n".join([head, f"|---|{right_aligned}", *body])

@@ -20,8 +20,8 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from ernie_m.utils.errors import UserError
+from ernie_m.utils.logging import in_markdown
 from ernie_m.utils.paddle_settings import read_cpu, settings_for
-from ernie_m.utils.text_tables import in_markdown
 
 ROOT = Path(__file__).resolve().parents[2]
 VENV = ".venv"

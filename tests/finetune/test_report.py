@@ -9,7 +9,7 @@ from ernie_m.finetune.score_tables import Table, figures, recipes, tables_of_see
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.reader.batching import Example
 from ernie_m.training.log import Evaluation
-from ernie_m.utils.text_tables import in_markdown
+from ernie_m.utils.logging import in_markdown
 from tests.launching import ROOT
 
 CONLL = "conll_cross_lingual_transfer"

@@ -34,11 +34,10 @@ from ernie_m.reader.files.official_tags import read_tagged
 from ernie_m.reader.files.pairs import PairRows
 from ernie_m.reader.files.squad import read_squad
 from ernie_m.reader.files.table_options import LabelOptions
-from ernie_m.reader.folder_rules import rules_of_folder
 from ernie_m.reader.labels import read_label_map, read_languages
 from ernie_m.reader.task_reader import read_classification
 from ernie_m.reader.token_offsets import encode_with_offsets
-from ernie_m.reader.tokenization import Tokenizer
+from ernie_m.reader.tokenization import Tokenizer, rules_of_folder
 from ernie_m.reader.tokenizer_config import added_tokens, check_kind, has_official_rules, longest_input
 from ernie_m.reader.write_tokenizer import write_xlm_r
 from ernie_m.training.checkpoint import read_state, write_checkpoint

@@ -14,7 +14,7 @@ from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.reader.files.find_files import split_label
 from ernie_m.utils.errors import UserError, command_name
 from ernie_m.utils.files import read_json
-from ernie_m.utils.text_tables import in_columns
+from ernie_m.utils.logging import in_columns
 
 _BATCH = 64  # pairs of a step, or fewer long ones
 _STEP_TOKENS = 8192

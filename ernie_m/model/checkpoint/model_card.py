@@ -16,7 +16,7 @@ from ernie_m.model.tasks import EMBEDDING, TASKS, task_named
 from ernie_m.utils.args import NULLS, yaml_of
 from ernie_m.utils.errors import UserError, printable
 from ernie_m.utils.files import read_text
-from ernie_m.utils.text_tables import in_markdown
+from ernie_m.utils.logging import in_markdown
 
 KEPT = ("license", "base_model", "language")  # keys that a conversion takes from the card of its source
 _TEMPLATE = """---

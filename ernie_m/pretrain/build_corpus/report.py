@@ -9,7 +9,7 @@ import numpy as np
 from ernie_m.pretrain.build_corpus.build import left_out
 from ernie_m.reader.corpus import SPLITS, Corpus, CorpusPairs, long_pairs
 from ernie_m.reader.tokenization import Tokenizer
-from ernie_m.utils.text_tables import in_columns
+from ernie_m.utils.logging import in_columns
 
 _MANY_UNKNOWN = 0.05  # a greater share of unknown tokens in a language is worth a warning
 _EXAMPLES = 3  # how many pairs of each two languages are printed
