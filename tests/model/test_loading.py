@@ -107,14 +107,16 @@ def test_another_number_of_labels_is_named(tmp_path):
     assert "num_labels is 2" in error_of(load_from, classifier(2), checkpoint)
 
 
-def test_weights_that_are_not_finite_are_refused(tmp_path):
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_weights_that_are_not_finite_are_refused(tmp_path, value):
+    """Also a single one among finite ones."""
     checkpoint = official_checkpoint(tmp_path)
     tensors = checkpoint.tensors
 
     def fetch(name):
         array = tensors[name].copy()
         if name == "pooler.dense.bias":
-            array[0] = np.nan
+            array[0] = value
         return array
 
     damaged = replace(checkpoint, tensors=Weights(tensors.source, tensors.shapes, fetch))

@@ -128,6 +128,19 @@ def test_what_is_frozen_gets_no_gradient(frozen, form):
             assert_same([plain], [array])
 
 
+def test_a_gradient_that_lies_elsewhere_counts_as_a_whole():
+    """The rows that look-ups have touched before are not those of an array that the user has set."""
+    table = word_embeddings.WordEmbeddings(WORDS, SIZE)
+    gradient = table.take_over()
+    table(paddle.to_tensor([1, 7])).sum().backward()
+    assert gradient.squared_norm().item() == 2 * SIZE
+    table.weight.grad = None
+    table.weight.grad = paddle.ones([WORDS, SIZE])
+    assert gradient.squared_norm().item() == WORDS * SIZE
+    gradient.scale_(0.5)
+    assert (table.weight.grad.numpy() == 0.5).all()
+
+
 def test_far_apart_logits(form):
     """The highest logit comes late, and the others vanish beside it: a loss is the gap to the label's logit.
 

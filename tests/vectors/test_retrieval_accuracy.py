@@ -93,6 +93,9 @@ def test_vectors_are_means_of_the_real_tokens_in_the_order_given():
         counted = slice(1, len(sentence) - 1) if has_words else slice(0, 2)  # without words [CLS] and [SEP]
         for layer, states in enumerate(hidden_states):
             assert np.abs(vectors[layer, row] - states.numpy()[counted].mean(axis=0)).max() < 1e-5
+    for layer in range(3):
+        of_layer = PaddleEncoder(model, layer=layer).vectors(sentences, batch_tokens=20)
+        np.testing.assert_allclose(of_layer, vectors[layer], atol=1e-5)
     with_specials = PaddleEncoder(model, "specials").vectors(sentences)
     first_states = model.encode(padded_batch(sentences[0][None])).sequence.numpy()  # [T, H]
     assert np.abs(with_specials[-1, 0] - first_states.mean(axis=0)).max() < 1e-5
