@@ -80,6 +80,7 @@ CHANGES = [
     ("prompts", PROMPTS, {"prompts": {"query": "Query: "}}),
     ("prompts", PROMPTS, {"prompts": None, "default_prompt_name": None}),
     ("default_prompt", PROMPTS, {"default_prompt_name": None}),
+    ("default_prompt", PROMPTS, {"default_prompt_name": "query"}),  # where our key has none
     ("text_rules", "tokenizer.json", {"normalizer": QUOTES}),
     ("added_tokens", "tokenizer.json", {"added_tokens": [{"id": 0, "content": "<s>"}]}),
 ]
@@ -94,7 +95,7 @@ def test_a_file_that_was_changed_later_is_refused(tmp_path, pieces, field, file,
         layer=2,
         max_seq_len=30,
         prompts={"query": "q: ", "passage": "p: "},
-        default_prompt="query",
+        default_prompt=None if "query" in changes.values() else "query",
         added_tokens={"<e1>": Tokenizer(None, pieces).vocab_size},
     )
     there = tmp_path / "there"

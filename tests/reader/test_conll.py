@@ -125,6 +125,9 @@ def test_conll_u(tmp_path):
     other = read(path, columns="LEMMA,XPOS")
     assert other == [[("in", "APPR"), ("der", "ART"), ("Haus", "NN")]] * 3
     assert "dev.conllu, line 2: " in error_of(read, path, columns="WORD,XPOS")
+    # Of a model whose tags mark no entities, O is a tag as the others are.
+    path = write(tmp_path / "dev.conllu", "\n".join(lines).replace("DET", "O"))
+    assert [sentence.tags for sentence in read_words(path, None)] == [["ADP", "O", "NOUN"]]
 
 
 # Name -> content.

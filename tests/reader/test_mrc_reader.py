@@ -289,6 +289,15 @@ def test_a_question_leaves_room_for_the_context(write, tokenizer):
     assert [len(window.context_ids) for window in data] == [1] * len(tokenizer.encode("quick fox"))
 
 
+def test_a_question_that_just_fits_is_not_cut(write, tokenizer):
+    """It is if --max_query_length is one token less."""
+    path = write({"quick fox": [("1", "quick fox", "fox")]})
+    size = len(tokenizer.encode("quick fox"))
+    for length, is_cut in ((size, False), (size - 1, True)):
+        data = read_windows(path, "dev", tokenizer, Cut(30, length, doc_stride=7))
+        assert data.cut == [is_cut]
+
+
 def test_the_rows_of_a_batch(write, tokenizer):
     """A batch of all windows in reverse order: each row has its own ids and places."""
     context = SENTENCES[0]

@@ -85,6 +85,15 @@ def test_language_split_and_group_are_read_where_they_are_named(tmp_path):
     table._replace(rows=[row._replace(texts=np.zeros(2)) for row in table.rows]).meant_for("train")
 
 
+def test_label_columns_are_named_as_the_labels_of_rows(tmp_path):
+    """In one normal form: a second file may be in another."""
+    path = tmp_path / "a.csv"
+    path.write_text("text,cafe\u0301,\u00a0b \nx,1,0\ny,0,1\n", encoding="utf-8")
+    table = read_labelled(path, LabelOptions(text="text", label="cafe\u0301,b"), several=True)
+    assert [row.label for row in table.rows] == [["caf\u00e9"], ["b"]]
+    assert table.label_columns == ["caf\u00e9", "b"]
+
+
 REFUSED = {  # name of a file -> its content, flags, and what the message says: places and names
     "width.csv": ("text,label\na,b\nc\nd,e,f\n", {}, ("line 3: 1 column", "line 4: 3 columns")),
     "quote.csv": ('text,label\na,b\n"c" d,e\n', {}, ("line 3",)),
@@ -149,24 +158,26 @@ def test_options_that_a_file_is_not_read_with(tmp_path, name, content, read):
         read(tmp_path / name, LabelOptions(label="x"))
 
 
-# Name of a file -> its content, whether it has questions, and its requests and columns of labels, or the
-# question that is asked about it.
+# Name of a file -> its content, whether it has questions, its requests and columns of labels, or the question
+# that is asked about it, and flags.
 ASKED = {
     "lines.txt": ("a\n\nb\n", False, ([{"text_a": "a", "text": "a"}, {"text_a": "b", "text": "b"}], [])),
     "tab.txt": ("a\tb\n", False, "a .txt file has a text on each line"),
     "id.csv": ("ID,text,label\n7,a,b\n", False, ([{"id": "7", "text_a": "a", "text": "a"}], [2])),
     "two_labels.csv": ("text,label,score\na,b,c\n", False, ([{"text_a": "a", "text": "a"}], [])),
     "questions.csv": ("context,question\na,b\n", True, ([{"question": "b", "context": "a"}], [])),
+    "columns.txt": ("c\tq\na\tb\n", True, ([{"question": "b", "context": "a"}], []), {"columns": "q,c"}),
     "no_question.csv": ("context,text\na,b\n", True, "which columns are the question and its context?"),
 }
 
 
 @pytest.mark.parametrize("name", ASKED)
 def test_what_a_model_is_asked_about(tmp_path, name):
-    content, questions, expected = ASKED[name]
+    content, questions, expected, *flags = ASKED[name]
     path = tmp_path / name
     path.write_text(content)
-    ask = partial(open_asked, path, LabelOptions(), Faults(path), questions=questions)
+    options = LabelOptions(**dict(*flags))
+    ask = partial(open_asked, path, options, Faults(path), questions=questions)
     if isinstance(expected, str):
         assert error_of(ask).startswith(f"{path}, line 1: {expected}")
     else:

@@ -231,6 +231,8 @@ def test_tmx(tmp_path):
         (tmp_path / "a.tmx").write_text(again.replace("xml:lang", language))
         assert list(PairRows(f"de-en<={tmp_path}/a.tmx")) == [pair[::-1] for pair in PAIRS]
     assert list(PairRows(tmp_path / "a.tmx")) == PAIRS
+    (tmp_path / "b.tmx").write_text(tmx([{"de": "a"}, *two, {"en": "b"}]))
+    assert list(PairRows(f"en-de<={tmp_path}/b.tmx", TableOptions(on_error="skip"))) == PAIRS
     assert "a.tmx: " in error_of(PairRows, f"en-es<={tmp_path}/a.tmx")
 
 

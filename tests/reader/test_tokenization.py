@@ -321,11 +321,14 @@ def test_bad_piece_models_are_refused(tmp_path, piece_model, tokenizer):
     assert "no piece.model" in error_of(Tokenizer.from_folder, tmp_path)
 
 
-def test_a_tokenizer_from_a_folder_and_from_a_pickle(tokenizer, piece_model, tmp_path):
+def test_a_tokenizer_from_a_folder_and_from_a_pickle(tokenizer, piece_model, tmp_path, monkeypatch):
+    """Its copy is whole in another folder, too, if it was opened by a relative path."""
     (tmp_path / "sentencepiece.bpe.model").write_bytes(piece_model.read_bytes())
     alone = Tokenizer.from_folder(tmp_path)  # its vocabulary is derived
     tokenizer.write_vocab(tmp_path / "vocab.txt")
-    with_vocab = Tokenizer.from_folder(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    with_vocab = Tokenizer.from_folder(".")
+    monkeypatch.chdir("/")
     assert alone.vocab_path is None and with_vocab.vocab_path is not None
     pickled = pickle.dumps(with_vocab)
     assert len(pickled) < 1000  # the paths, not the vocabulary
@@ -382,6 +385,13 @@ def test_a_space_alone_stays_in_transformers(pieces, kept):
     place = pieces.index("▁")
     assert cut_pieces(pieces, keeps_spaces=False)[place] == []
     assert cut_pieces(pieces, keeps_spaces=True)[place] == (["▁"] if kept else [])
+
+
+def test_places_behind_an_added_token(piece_model):
+    tokenizer = Tokenizer(None, piece_model, added_tokens={"<e>": Tokenizer(None, piece_model).vocab_size})
+    text = "the <e> fox <e>dog"
+    _, spans = encode_with_offsets(tokenizer, text)
+    assert "".join(text[start:end] for start, end in spans) == text.replace(" ", "")
 
 
 @pytest.mark.parametrize("tokens", [("<e>", "<e>x"), ("<e>x", "<e>")])

@@ -62,3 +62,10 @@ def test_rows_that_are_cut_are_counted(tmp_path, caplog, monkeypatch, length, fo
     warn_of_texts("train.en.tsv", rows, EncodePairs(tokenizer, max_seq_len=16), "rows")
     message = f"train.en.tsv: {found} rows looked at are cut at 16 tokens (max_seq_len)"
     assert [line for line in caplog.messages if " cut " in line] == ([message] if found else [])
+
+
+def test_rows_with_an_empty_text_are_counted(tmp_path, caplog):
+    tokenizer = Tokenizer(None, train_pieces(tmp_path / "piece.model"))
+    rows = [Example(" "), Example("a", " "), Example("a", "a"), Example("a")]
+    warn_of_texts("train.en.tsv", rows, EncodePairs(tokenizer, max_seq_len=16), "rows")
+    assert "train.en.tsv: 2 of 4 rows looked at have an empty text" in caplog.messages
