@@ -137,6 +137,13 @@ def scores_of(ranker, query, texts):
     return np.array(answerer.predictions(answerer.task.encode([Example(query, text) for text in texts])))
 
 
+def test_equal_documents_stay_in_their_order(ranking):
+    asked = {"query": TEXTS[0], "documents": ["a", *["mo"] * 6]}
+    results = ranking.post("/v1/rerank", json=asked).json()["results"]
+    assert len({result["relevance_score"] for result in results}) < 7
+    assert results == sorted(results, key=lambda result: (-result["relevance_score"], result["index"]))
+
+
 def test_reranking(ranking, ranker):
     """The best first, with scores between 0 and 1."""
     scores = scores_of(ranker, TEXTS[0], TEXTS[1:])

@@ -16,7 +16,8 @@ import pytest
 from ernie_m.commands import convert, predict
 from ernie_m.inference import encoder_graph, engines
 from ernie_m.inference.engines import FILES, WEIGHTS_FILES, OnnxEngine
-from ernie_m.inference.export import random_rows
+from ernie_m.inference.export import largest_difference, random_rows, run_all
+from ernie_m.inference.export_onnx import write_onnx
 from ernie_m.inference.load import load
 from ernie_m.inference.tasks import make_answerer
 from ernie_m.inference.tasks.encode import GraphEncoder
@@ -86,6 +87,18 @@ def test_every_engine_equals_the_model(models, folder_of, kind, engine):
                     output = output[: len(rows[number])]
                 np.testing.assert_allclose(output, expected_output, atol=1e-4)
     assert batches > 10
+
+
+def test_a_graph_with_another_pad_id(models, tmp_path):
+    model = load(models / "encode")
+    weights = open_checkpoint(models / "encode").tensors
+    rows = rows_of(model)[:9]
+    outputs = []
+    for pad_id in (PAD, model.tokenizer.mask_id):
+        config = dataclasses.replace(model.config, pad_token_id=pad_id)
+        write_onnx(tmp_path / "model.onnx", weights, config, "embedding", toys.LAYERS)
+        outputs.append(run_all("embedding", OnnxEngine(tmp_path / "model.onnx"), rows, pad_id))
+    assert largest_difference(*outputs) < 1e-6
 
 
 @pytest.mark.parametrize("engine", ["paddle", "onnx"])
@@ -351,6 +364,7 @@ class OnnxRuntime:
         print("libcublas.so.12 is not there")
 
     def InferenceSession(self, path, options, providers):
+        self.threads = options.intra_op_num_threads
         self.calls.append([name for name, _ in providers])
         return SimpleNamespace(get_providers=lambda: self.used, get_outputs=list)
 
@@ -372,9 +386,11 @@ def test_onnx_on_another_device_than_the_gpu_is_said_once(
     library = OnnxRuntime(available, used)
     monkeypatch.setitem(sys.modules, "onnxruntime", library)
     monkeypatch.setattr(engines, "has_gpu", lambda: with_gpu)
+    monkeypatch.setattr(engines, "read_cpu", lambda: SimpleNamespace(cores=37))
     engines._say_that_it_runs_on_the_cpu.cache_clear()
     for _ in range(2):
         OnnxEngine(Path("model.onnx"))
+    assert library.threads == 37  # as many as this process may use
     assert library.calls == [*(["preload"] if preloads else []), library.available] * 2
     assert capsys.readouterr().out == ""
     assert len(caplog.messages) == (said is not None) and (said or "") in "".join(caplog.messages)

@@ -197,6 +197,13 @@ def test_a_context_of_nothing(models):
     assert first == no_answer and [second] == task.answer(requests[1:])
 
 
+def test_unknown_words_of_a_question_and_of_its_context_are_counted(models):
+    task = make_answerer("question-answering", load(models / "answer"))
+    requests = [("qqq bado", "kani"), ("bado", "kani qqq www"), ("bado", "kani")]
+    answers = task.answer([task.parse({"question": a, "context": b}) for a, b in requests])
+    assert [answer.get("unknown_words") for answer in answers] == [1, 2, None]
+
+
 def test_words_of_entities(models):
     task = make_answerer("token-classification", load(models / "tag"))
     task.predictions = lambda features: [[0, 1, 4, 3, 2]]  # ids of B-PER I-PER O I-LOC B-LOC

@@ -276,6 +276,7 @@ class WithWords:
         ("own a b --output x", WithWords("own", ["a", "b"], output="x")),
         ("--overwrite own --output x a", WithWords("own", ["a"], overwrite=True, output="x")),
         ("own --overwrite false a b", WithWords("own", ["a", "b"])),
+        ("own --overwrite True a b", WithWords("own", ["a", "b"], overwrite=True)),
     ],
 )
 def test_words_without_a_flag(line, expected):

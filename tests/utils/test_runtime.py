@@ -136,9 +136,11 @@ def python(code: str, **environment: str) -> subprocess.CompletedProcess:
 
 # `prepare` prints a line; the next one is the number of threads that it has set.
 SHOW = """
-import os
+import os, signal
 from ernie_m.utils.paddle_settings import prepare
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
 prepare()
+assert signal.SIGTERM in signal.pthread_sigmask(signal.SIG_BLOCK, [])  # what the program has blocked stays so
 print(os.environ["OMP_NUM_THREADS"])
 """
 
