@@ -176,7 +176,7 @@ def run_processes(commands: Sequence[Sequence[str]], places: list[dict[str, str]
     with stop_signals_handled_by(hand_on), contextlib.ExitStack() as files:
         for number, (command, place) in enumerate(zip(commands, places)):
             # The first child writes where this program does.
-            output = files.enter_context(open(logs / f"workerlog.{number}", "w")) if number > 0 else None
+            output = files.enter_context(open(logs / f"workerlog.{number}", "wb")) if number > 0 else None
             processes.append(
                 subprocess.Popen(
                     command,
