@@ -44,6 +44,21 @@ def test_the_architecture_names_files_and_functions_that_exist():
         assert re.search(rf"\b(?:def|class) {name}\b", code), name
 
 
+def test_the_tree_has_each_file_once():
+    tree = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8").split("```")[1]
+    folders = []  # those around a line, by their indents of four blanks
+    listed = []
+    for line in tree.strip().splitlines():
+        name = line.split()[0]
+        folders[(len(line) - len(line.lstrip())) // 4 :] = [name]
+        if name.endswith(".py"):
+            assert len(line.split()) > 1, f"{name}: what does it do?"
+            listed.append("".join(folders))
+    package = [path for path in (ROOT / "ernie_m").rglob("*.py") if path.read_text(encoding="utf-8").strip()]
+    files = {path.relative_to(ROOT).as_posix() for path in package if path.name != "__init__.py"}
+    assert sorted(path for path in listed if not path.endswith("__init__.py")) == sorted(files)
+
+
 def test_each_official_file_has_its_place():
     """What is named for it is there, by the test of names."""
     text = (
