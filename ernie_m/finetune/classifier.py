@@ -1,5 +1,6 @@
 """Classification of sentences and sentence pairs: XNLI, PAWS-X."""
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
@@ -8,7 +9,7 @@ import numpy as np
 
 from ernie_m.finetune.finetune_args import FinetuneFlags
 from ernie_m.finetune.head import Head
-from ernie_m.finetune.metrics import accuracy
+from ernie_m.finetune.metrics import accuracy, pearson, spearman
 from ernie_m.model.checkpoint.open import Checkpoint
 from ernie_m.model.preprocessing import NEITHER
 from ernie_m.model.tasks import CLASSIFICATION, names_of_ids
@@ -19,23 +20,6 @@ from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import atomic_file
 from ernie_m.utils.logging import logger
-
-if TYPE_CHECKING:
-    from paddle import Tensor
-
-    from ernie_m.model.packed_batch import LabelledBatch
-
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from paddle import Tensor
-
-    from ernie_m.model.packed_batch import LabelledBatch
-
-import math
-from typing import TYPE_CHECKING
-
-from ernie_m.finetune.metrics import pearson, spearman
 
 if TYPE_CHECKING:
     from paddle import Tensor
