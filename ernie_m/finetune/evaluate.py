@@ -1,14 +1,14 @@
 """Prediction and evaluation of whole files. The processes divide each file."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import paddle
 
-from ernie_m.finetune.finetune_args import FinetuneFlags
+from ernie_m.finetune.finetune_args import PredictionFlags
 from ernie_m.finetune.head import Head
 from ernie_m.reader.batching import Batches, stream_all
 from ernie_m.training import distributed
@@ -49,9 +49,9 @@ def predict_files(
     task: Head,
     engine: Engine,
     files: Sequence[LanguageFile],
-    flags: FinetuneFlags,
+    flags: PredictionFlags,
     labelled: bool,
-    stop: StopSignal | None = None,
+    stop: StopSignal,
 ) -> list[FilePredictions] | None:
     """Predict every file. The processes divide each batch, and every one gets all predictions.
 
@@ -63,13 +63,12 @@ def predict_files(
         None on all processes if one of them was asked to stop.
     """
     world_size = distributed.world_size()
-    size = flags.predict_batch_size or flags.batch_size  # items of a process, or padded tokens
     batches_of_files = [
         Batches(
             file.data,
             task.encode,
-            batch_size=size * world_size,
-            micro_batch_size=size,
+            batch_size=flags.batch_size * world_size,
+            micro_batch_size=flags.batch_size,
             in_tokens=flags.in_tokens,
             shuffle=False,
             rank=distributed.rank(),
@@ -87,7 +86,7 @@ def predict_files(
         began = time.monotonic()
         for file_number, global_batch in batches:  # as many batches on every process
             # All processes leave together, because each of them would wait for the others in `all_sum`.
-            if stop is not None and stop.anywhere():
+            if stop.anywhere():
                 progress.close()
                 return None
             for batch in global_batch.micro_batches:
@@ -114,9 +113,9 @@ def evaluate_files(
     task: Head,
     engine: Engine,
     files: Sequence[LanguageFile],
-    flags: FinetuneFlags,
-    epoch: int = 0,
-    stop: StopSignal | None = None,
+    flags: PredictionFlags,
+    epoch: int,
+    stop: StopSignal,
 ) -> Scores | None:
     """Score labelled files, and log a line for each. None: a process was asked to stop."""
     predicted = predict_files(task, engine, files, flags, labelled=True, stop=stop)
@@ -142,48 +141,45 @@ def evaluate_files(
     return scores
 
 
-def prediction_paths(flags: FinetuneFlags, test_files: Sequence[LanguageFile]) -> list[str]:
-    """For each test file the path of its predictions, from --test_save.
+def with_paths(test_files: Sequence[LanguageFile], test_set: str, test_save: str) -> dict[str, LanguageFile]:
+    """The files of --test_set by the paths of their predictions, from --test_save.
 
     Raises:
-        UserError: a file has no path, or two have the same.
+        UserError: two have the same.
     """
-    patterns = [pattern.strip() for pattern in (flags.test_set or "").split(",")]
-    save_pattern_of = dict(zip(patterns, flags.test_save.split(",")))
+    patterns = [pattern.strip() for pattern in test_set.split(",")]
+    save_pattern_of = dict(zip(patterns, test_save.split(",")))
     paths = [save_pattern_of[file.pattern].strip().replace("%s", file.language) for file in test_files]
-    if not all(paths):
-        raise UserError(f"--test_save {flags.test_save}: one of its names is empty")
     if len(set(paths)) < len(paths):
         raise UserError(
-            f"--test_save {flags.test_save}: several test files would get the same name; %s stands for the "
-            "language"
+            f"--test_save {test_save}: several test files would get the same name; %s stands for the language"
         )
-    return paths
+    return dict(zip(paths, test_files))
 
 
 def predict_tests(
     task: Head,
-    flags: FinetuneFlags,
-    test_files: Sequence[LanguageFile],
-    test_paths: Sequence[str],
     engine: Engine,
+    tests: Mapping[str, LanguageFile],
+    flags: PredictionFlags,
     epoch: int,
     step: int,
-    stop: StopSignal | None = None,
+    stop: StopSignal,
 ) -> bool:
     """Write the predictions of the test files. False: a process was asked to stop.
 
     Args:
-        test_paths: for each test file, the file of predictions; .<epoch>.<step> is appended.
+        tests: the path of predictions, to which .<epoch>.<step> is appended -> the test file.
         epoch, step: the epoch and the step of the model in the engine.
     """
-    if not test_files:
+    if not tests:
         return True
     with StallWatch(flags.stall_ends_seconds) as watch, watch.during("the prediction of --test_set"):
-        predictions_of_files = predict_files(task, engine, test_files, flags, labelled=False, stop=stop)
+        files = list(tests.values())
+        predictions_of_files = predict_files(task, engine, files, flags, labelled=False, stop=stop)
     if predictions_of_files is None:
         return False
-    for predicted, test_path in zip(predictions_of_files, test_paths, strict=True):
+    for predicted, test_path in zip(predictions_of_files, tests, strict=True):
         path = f"{test_path}.{epoch}.{step}"
         logger.info("testing %s, save to %s", predicted.file.path, path)
         if distributed.is_main():

@@ -5,7 +5,7 @@ FinetuneFlags has every official flag with its type and default.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from ernie_m.finetune.score_tables import recipes
 from ernie_m.model.tasks import CLASSIFICATION, QUESTION_ANSWERING, SEARCH, TOKEN_CLASSIFICATION
@@ -170,6 +170,28 @@ class TrainingFlags:
         """The seeds, in the order in which they are run."""
         return self.random_seed or (1,)
 
+    @property
+    def start(self) -> str | None:
+        """The weights that the run begins with; None: random ones."""
+        return self.init_checkpoint or self.init_pretraining_params
+
+    @property
+    def named_files(self) -> tuple[str | None, str | None, str | None]:
+        """Shape, vocabulary and sentencepiece model of `open_model`; None: the file beside the weights."""
+        return self.ernie_config_path, self.vocab_path, self.piece_model_path
+
+
+class PredictionFlags(NamedTuple):
+    """What evaluations and predictions of whole files take of the flags.
+
+    Attributes:
+        batch_size: items of a process, or with `in_tokens` padded tokens.
+    """
+
+    batch_size: int
+    in_tokens: bool
+    stall_ends_seconds: float
+
 
 @dataclass
 class FinetuneFlags(TrainingFlags):
@@ -314,6 +336,12 @@ class FinetuneFlags(TrainingFlags):
             self.amp = "fp16"
         super().__post_init__()
 
+    @property
+    def prediction(self) -> PredictionFlags:
+        """How files are evaluated and predicted."""
+        batch_size = self.predict_batch_size or self.batch_size
+        return PredictionFlags(batch_size, self.in_tokens, self.stall_ends_seconds)
+
     def check(self) -> None:
         """Refuse flags that are missing or do not go together, before any file is read."""
         if not (self.do_train or self.do_val or self.do_test):
@@ -325,10 +353,9 @@ class FinetuneFlags(TrainingFlags):
         for phase, data in needed:
             if getattr(self, phase) and not getattr(self, data):
                 missing.append(f"--{data} is needed with --{phase} true")
-        has_weights = self.init_checkpoint or self.init_pretraining_params
-        if not has_weights and not self.piece_model_path:
+        if not self.start and not self.piece_model_path:
             missing.append("--piece_model_path is needed: the sentencepiece model (./configs/piece.model)")
-        if not has_weights and not self.ernie_config_path:
+        if not self.start and not self.ernie_config_path:
             missing.append("--ernie_config_path is needed: its shape (configs/base/ernie_config.json)")
         if missing:
             raise UserError("; ".join(missing))
@@ -336,6 +363,9 @@ class FinetuneFlags(TrainingFlags):
             _check_recipe_data(Path(self.train_set))
         if self.do_test and self.test_set.count(",") != self.test_save.count(","):
             raise UserError("--test_set and --test_save must name the same number of patterns")
+        patterns = zip((self.test_set or "").split(","), self.test_save.split(","))
+        if self.do_test and any(test.strip() and not save.strip() for test, save in patterns):
+            raise UserError(f"--test_save {self.test_save}: one of its names is empty")
 
 
 def log_ineffective_flags(options: Any) -> None:

@@ -23,18 +23,17 @@ from ernie_m.finetune.run import (
     make_engine,
     official_line,
     open_step,
-    with_rates,
 )
 from ernie_m.finetune.score_tables import average
 from ernie_m.model import device
 from ernie_m.model.checkpoint.check_weights import unread
 from ernie_m.model.checkpoint.key_mapping import CHOICE
 from ernie_m.model.checkpoint.load import load_from
-from ernie_m.model.checkpoint.open import Checkpoint, open_checkpoint
+from ernie_m.model.checkpoint.open import Checkpoint
 from ernie_m.model.checkpoint.weights import Weights
 from ernie_m.model.checkpoint.write import ModelFiles
 from ernie_m.model.heads import model_with_head
-from ernie_m.model.open_model import OpenedModel, open_model, settle
+from ernie_m.model.open_model import OpenedModel
 from ernie_m.model.optimization import noam_decay
 from ernie_m.model.packed_batch import LabelledBatch
 from ernie_m.model.preprocessing import NEITHER, READING
@@ -70,24 +69,18 @@ PROCEDURES = {
 }
 
 
-def open_task(
-    task_class: type[Head], flags: FinetuneFlags, official_class: type[Head] | None
-) -> "FineTuning":
-    """Open the model, let it decide what the command line left open, and read the files.
+def make_task(
+    task_class: type[Head], official_class: type[Head] | None, flags: FinetuneFlags, opened: OpenedModel
+) -> Head:
+    """Make the task that the flags name.
 
     Args:
         official_class: see `fine_tune`.
+        flags: as `settle` returns them.
 
     Raises:
-        UserError: a file is missing or damaged, or a flag does not fit the model.
+        UserError: flags do not fit the model, or each other.
     """
-    path = flags.init_checkpoint or flags.init_pretraining_params
-    start = open_checkpoint(path) if path else None
-    opened = open_model(start, flags.ernie_config_path, flags.vocab_path, flags.piece_model_path)
-    recorded = KEPT if flags.do_train else RECORDED
-    if official_class and not flags.do_train:
-        recorded = (*recorded, "official_compat")
-    flags = settle(flags, opened, recorded)
     if official_class:
         logger.info("official_compat %s: %s", flags.official_compat, PROCEDURES[flags.official_compat])
         if flags.official_compat:
@@ -98,14 +91,11 @@ def open_task(
         raise UserError(
             f"--batch_size {flags.batch_size}: with --in_tokens at least --max_seq_len {flags.max_seq_len}"
         )
-    task = task_class.from_flags(flags, opened.tokenizer, start)
-    if flags.init_checkpoint:
-        check_head(task, opened, flags.label_map_config)
-    return FineTuning(task, flags, opened)
+    return task_class.from_flags(flags, opened.tokenizer, opened.checkpoint)
 
 
-def check_head(task: Head, opened: OpenedModel, label_map: str | None) -> None:
-    """Check that the weights of --init_checkpoint are fine-tuned for a task.
+def checked_head(task: Head, checkpoint: Checkpoint, label_map: str | None) -> Checkpoint:
+    """The weights of --init_checkpoint, which must be fine-tuned for a task.
 
     Args:
         label_map: --label_map_config; None: the labels of the task are those of the weights.
@@ -113,7 +103,6 @@ def check_head(task: Head, opened: OpenedModel, label_map: str | None) -> None:
     Raises:
         UserError: as `fault_of_head`, or they have other labels.
     """
-    checkpoint = opened.checkpoint
     if fault := fault_of_head(task, checkpoint):
         raise UserError(
             f"{checkpoint.path}: {fault}; to train from its encoder, name it with --init_pretraining_params"
@@ -127,6 +116,7 @@ def check_head(task: Head, opened: OpenedModel, label_map: str | None) -> None:
     if label_map and not _are_named(checkpoint.labels):
         names = ", ".join(f"{number} is {label}" for number, label in enumerate(labels))
         logger.warning("%s has no names of its labels; by %s %s", checkpoint.path, label_map, names)
+    return checkpoint
 
 
 def fault_of_head(task: Head, checkpoint: Checkpoint) -> str:
@@ -155,7 +145,7 @@ def _are_named(labels: Sequence[str]) -> bool:
     return labels not in ([], names_of_ids(len(labels)))
 
 
-def with_head(task: Head, start: Checkpoint) -> Checkpoint | None:
+def with_head(task: Head, start: Checkpoint | None) -> Checkpoint | None:
     """The weights of --init_pretraining_params if their classifier is one of the task. The log says whether.
 
     The official function reads every parameter whose name is there. Here the classifier also has the labels
@@ -165,9 +155,9 @@ def with_head(task: Head, start: Checkpoint) -> Checkpoint | None:
         The weights, with the outputs of the classifier in the order of the task's labels; None: there is no
         classifier, or it is another one.
     """
-    tensors = start.tensors
-    if "classifier.weight" not in tensors:
+    if start is None or "classifier.weight" not in start.tensors:
         return None
+    tensors = start.tensors
     labels = task.labels or ["start", "end"]
     names = start.labels if _are_named(start.labels) and _are_named(labels) else labels
     fault = fault_of_head(task, start)
@@ -190,25 +180,62 @@ def with_head(task: Head, start: Checkpoint) -> Checkpoint | None:
     return replace(start, tensors=Weights(tensors.source, tensors.shapes, fetch))
 
 
+def read_files(task: Head, patterns: str, purpose: str, language_map: str | None) -> list[LanguageFile]:
+    """Read all files of --dev_set or --test_set, in the order of the patterns, then of the languages.
+
+    Raises:
+        UserError: a file is missing or damaged.
+    """
+    phase = "do_val" if purpose == "dev" else "do_test"
+    languages = read_languages(language_map) if language_map else None
+    files = []
+    file_sets = expand(patterns, languages, f"--{purpose}_set")
+    for pattern, path_of_language in file_sets.items():
+        # The recipes of XNLI have several: their --dev_set names dev and test files.
+        has_others = len(file_sets) > 1
+        advice = f"take {pattern} out of --{purpose}_set" if has_others else f"give --{phase} false"
+        for language, path in path_of_language.items():
+            if languages and not path.exists():  # without a map the reader says that it is missing
+                if any(other.exists() for other in path_of_language.values()):
+                    advice = f"take {language} out of {language_map}"
+                raise UserError(f"{path}: no such file; add it, or {advice}")
+            files.append(LanguageFile(pattern, language, path, task.read(path, purpose)))
+    return files
+
+
+def check_rows(
+    task: Head, train_paths: Sequence[str], train_set: Sequence[Any], files: Sequence[LanguageFile]
+) -> None:
+    """Warn of rows that are cut, whose equal texts have two labels, or that are scored and trained on."""
+    has_ids = task.name == CLASSIFICATION and not task.reading().get("regression")
+    named = [(path, train_set) for path in train_paths]  # one, or none
+    trained = None  # `input_hash` of the rows that are trained on
+    for name, data in [*named, *((file.path, file.data) for file in files)]:
+        task.warn_of_texts(name, data)
+        inputs = task.inputs(data)
+        labels = (data.targets, data.place) if has_ids else ((), str)
+        for fault in check_labels(inputs, *labels, trained_inputs=trained):
+            logger.warning("%s: %s", name, fault)
+        trained = inputs if data is train_set else trained
+
+
 class FineTuning(TrainingOfSeeds):
     """The training of a task on labelled files; see `ernie_m.training.trainer.Trainable` for its methods.
 
     Args:
         task: what is learned.
-        flags: as `settle` returns them.
+        flags: settled.
         opened: the model that every seed starts from.
-        train_set: the items to train on; None: those of the file of --train_set.
-
-    Attributes:
-        train_set: the items that are trained on.
-        dev_files, test_files: the files of --dev_set and --test_set.
+        train_set: the items to train on.
+        train_paths: the file of --train_set that they are from, if they are from one.
+        dev_files: the files of --dev_set.
+        head: the weights of `opened` with a classifier of the task; None: a new one is trained.
 
     Raises:
-        UserError: a file is missing or damaged, or --select_on names a language without a file.
+        UserError: --select_on names a language without a file.
     """
 
     divisible = True
-    reads_head = True  # whether it may begin with the classifier of --init_pretraining_params
     memory_advice = (
         "lower --batch_size and raise --recipe_devices, whose product is the batch of a step, or add "
         "--recompute true"
@@ -219,75 +246,32 @@ class FineTuning(TrainingOfSeeds):
         task: Head,
         flags: FinetuneFlags,
         opened: OpenedModel,
-        train_set: Sequence[Any] | None = None,
+        train_set: Sequence[Any],
+        train_paths: Sequence[str] = (),
+        dev_files: Sequence[LanguageFile] = (),
+        head: Checkpoint | None = None,
     ):
         self.task = task
         self.flags = flags
-        self.start = opened.checkpoint
+        self.start = head or opened.checkpoint
         self.start_reading = opened.reading
         self.tokenizer = opened.tokenizer
         self.config = opened.config
         self.shuffle = flags.shuffle and task.shuffles
         self.global_batch = batch_of_step(flags, distributed.world_size())
-        self._train_paths: list[str | Path] = []
-        self.train_set = [] if train_set is None else train_set
-        self.dev_files = []
-        if flags.do_train and train_set is None:
-            self._train_paths = [flags.train_set]
-            self.train_set = task.read(flags.train_set, "train")
-        head = self.start if flags.init_checkpoint else None
-        if self.reads_head and self.start and not head:
-            head = with_head(task, self.start)
-            self.start = head or self.start
+        self.train_set = train_set
+        self._train_paths = train_paths
+        self.dev_files = dev_files
+        self._epoch_ends: list[int] = []  # the number of the last step of each, once a seed begins
         self._has_head = head is not None
         # What the classifier of the start reads. A new one reads the pooled first token, if there is one: a
         # static model has none.
         self.pooling = head.reading.pooling if head and task.name == CLASSIFICATION else None
         if opened.config.is_static and task.name == CLASSIFICATION:
             self.pooling = MEAN_OF_TOKENS
-        if flags.do_val:
-            self.dev_files = self._read_files(flags.dev_set, "dev")
-        self.test_files = self._read_files(flags.test_set, "test") if flags.do_test else []
-        if flags.do_train and flags.rates_of_start:
-            self.flags = flags = with_rates(flags, self.config, len(self.train_set), task.name)
-        if train_set is None:
-            self._check_rows()
         languages = [file.language for file in self.dev_files]
         if flags.select_on not in (MEAN, LAST, *languages):
             raise UserError(f"--select_on {flags.select_on}: there are {', '.join([MEAN, LAST, *languages])}")
-
-    def _read_files(self, patterns: str, purpose: str) -> list[LanguageFile]:
-        """Read all files of --dev_set or --test_set, in the order of the patterns, then of the languages."""
-        phase = "do_val" if purpose == "dev" else "do_test"
-        language_map = self.flags.lang_map_config
-        languages = read_languages(language_map) if language_map else None
-        files = []
-        file_sets = expand(patterns, languages, f"--{purpose}_set")
-        for pattern, path_of_language in file_sets.items():
-            # The recipes of XNLI have several: their --dev_set names dev and test files.
-            has_others = len(file_sets) > 1
-            advice = f"take {pattern} out of --{purpose}_set" if has_others else f"give --{phase} false"
-            for language, path in path_of_language.items():
-                if languages and not path.exists():  # without a map the reader says that it is missing
-                    if any(other.exists() for other in path_of_language.values()):
-                        advice = f"take {language} out of {language_map}"
-                    raise UserError(f"{path}: no such file; add it, or {advice}")
-                files.append(LanguageFile(pattern, language, path, self.task.read(path, purpose)))
-        return files
-
-    def _check_rows(self) -> None:
-        """Warn of rows that are cut, whose equal texts have two labels, or that are scored and trained on."""
-        task = self.task
-        has_ids = task.name == CLASSIFICATION and not task.reading().get("regression")
-        files = [(file.path, file.data) for file in (*self.dev_files, *self.test_files)]
-        trained = None  # `input_hash` of the rows that are trained on
-        for name, data in [(path, self.train_set) for path in self._train_paths] + files:
-            task.warn_of_texts(name, data)
-            inputs = task.inputs(data)
-            labels = (data.targets, data.place) if has_ids else ((), str)
-            for fault in check_labels(inputs, *labels, trained_inputs=trained):
-                logger.warning("%s: %s", name, fault)
-            trained = inputs if data is self.train_set else trained
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -323,7 +307,7 @@ class FineTuning(TrainingOfSeeds):
             world_size=distributed.world_size(),
         )
         self._steps_of_epoch = [self._batches.count(epoch) for epoch in range(flags.epoch)]
-        self._epoch_ends = list(accumulate(self._steps_of_epoch))  # the number of the last step of each
+        self._epoch_ends = list(accumulate(self._steps_of_epoch))
         self.total_steps = self._epoch_ends[-1]
         schedule_steps = self.total_steps
         if self.task.official and not flags.in_tokens:
@@ -402,7 +386,7 @@ class FineTuning(TrainingOfSeeds):
     def evaluate(self, engine: Engine, stop: StopSignal) -> Evaluation | None:
         """Score the dev files of all languages; those of the first pattern select the best step."""
         epoch = self.epoch_of(engine.steps)
-        scores = evaluate_files(self.task, engine, self.dev_files, self.flags, epoch, stop)
+        scores = evaluate_files(self.task, engine, self.dev_files, self.flags.prediction, epoch, stop)
         if scores is None:
             return None
         first_pattern = next(iter(scores.values()))
@@ -440,7 +424,7 @@ class FineTuning(TrainingOfSeeds):
             "task": name,
             "data": flags.train_set,
             "languages": list(dict.fromkeys(file.language for file in self.dev_files)) or None,
-            "initialised_from": flags.init_checkpoint or flags.init_pretraining_params or "random weights",
+            "initialised_from": flags.start or "random weights",
             "epochs": None if flags.max_steps else flags.epoch,
             "selected_by": None,
         }

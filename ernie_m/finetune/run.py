@@ -78,16 +78,13 @@ def run_folder(flags: TrainingFlags, identity: dict[str, Any]) -> Iterator[RunFo
         # run.json first: if the removal is interrupted, what remains belongs to no run.
         contents=(*map(re.escape, (RUN, METRICS)), *TRAINED, *flags.beside_run),
     )
-    start = flags.init_checkpoint
-    # A step folder of another run folder, to go on from.
-    resume_from = Path(start) if start and has_state(Path(start)) else None
     folder = RunFolder(
         Path(flags.checkpoints),
         rules,
         keep_checkpoints=flags.keep_checkpoints,
         overwrite=flags.overwrite,
         sources=sorted(sources),
-        resume_from=resume_from,
+        resume_from=resumed_step(flags),
     )
     with folder.locked():
         # A step folder belongs to one seed, and other seeds may be run beside it.
@@ -95,6 +92,12 @@ def run_folder(flags: TrainingFlags, identity: dict[str, Any]) -> Iterator[RunFo
         # ./log/job.log.0, the official place, has the lines of all runs; this copy has those of this one.
         distributed.on_main(lambda: copy_log(folder.path / "log" / "job.log.0"))
         yield folder
+
+
+def resumed_step(flags: TrainingFlags) -> Path | None:
+    """The step folder, perhaps of another run folder, that --init_checkpoint names to go on from."""
+    path = flags.init_checkpoint
+    return Path(path) if path and has_state(Path(path)) else None
 
 
 def identity_of(
@@ -132,8 +135,8 @@ def _weights_of(flags: TrainingFlags, starts: Iterable[Checkpoint | None]) -> st
     Raises:
         UserError: --init_checkpoint is a step folder, and --random_seed is not its seed alone.
     """
-    if flags.init_checkpoint and has_state(Path(flags.init_checkpoint)):
-        _, saved = read_state(Path(flags.init_checkpoint))
+    if step := resumed_step(flags):
+        _, saved = read_state(step)
         if flags.seeds != (saved["seed"],):
             raise UserError(
                 f"{flags.init_checkpoint} is of --random_seed {saved['seed']}; give that one alone"
@@ -270,15 +273,15 @@ class TrainingOfSeeds(Trainable):
 
 
 def log_and_write_report(
-    flags: TrainingFlags,
+    folder: str,
     name: str,
     tables: Sequence[score_tables.Table],
     facts: Mapping[str, Any],
 ) -> None:
-    """Log the tables, and write them as <name>.txt, .md and .json into --checkpoints."""
+    """Log the tables, and write them as <name>.txt, .md and .json into a folder."""
     logger.info(f"results\n{score_tables.to_text(tables)}")
     if distributed.is_main():
-        score_tables.write_report(Path(flags.checkpoints), name, tables, facts)
+        score_tables.write_report(Path(folder), name, tables, facts)
 
 
 # The largest hidden size for which a rate and a decay are taken -> (rate, decay). 256: the best of three

@@ -1,22 +1,28 @@
 """The command of all tasks but retrieval: a run for each seed, evaluation, predictions, and the report."""
 
 import gc
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
 from ernie_m.finetune import score_tables
-from ernie_m.finetune.evaluate import evaluate_files, predict_tests, prediction_paths
+from ernie_m.finetune.evaluate import LanguageFile, predict_tests, with_paths
 from ernie_m.finetune.finetune_args import FinetuneFlags
-from ernie_m.finetune.finetuning import FineTuning, open_task
-from ernie_m.finetune.head import Head
-from ernie_m.finetune.run import (
-    log_and_write_report,
-    pace_of,
-    run_folder,
-    set_up,
+from ernie_m.finetune.finetuning import (
+    KEPT,
+    RECORDED,
+    FineTuning,
+    check_rows,
+    checked_head,
+    make_task,
+    read_files,
+    with_head,
 )
+from ernie_m.finetune.head import Head
+from ernie_m.finetune.run import log_and_write_report, pace_of, run_folder, set_up, with_rates
 from ernie_m.finetune.score_tables import figures
 from ernie_m.model.checkpoint.open import open_checkpoint
+from ernie_m.model.open_model import open_model, settle
 from ernie_m.model.tasks import stored_name
 from ernie_m.training.checkpoint import BEST, SELECTED, RunFolder
 from ernie_m.training.engine import Engine
@@ -36,47 +42,80 @@ def fine_tune(
 
     Args:
         official_class: the task as in the official code (--official_compat); None: there is no difference.
+
+    Raises:
+        UserError: a flag or a file has a fault, or the run cannot begin.
     """
+    # Settle what the flags decide by themselves, and join the other processes.
     flags.check()
     set_up(flags)
-    fine_tuning = open_task(task_class, flags, official_class)
-    flags = fine_tuning.flags
-    test_paths = prediction_paths(flags, fine_tuning.test_files)
-    if not flags.do_train:
-        evaluate_and_predict(fine_tuning, test_paths)
-        return
 
-    # Train each seed, and report.
+    # Open the model. What no flag says is as in its training, and it may have a head of the task.
+    start = open_checkpoint(flags.start) if flags.start else None
+    opened = open_model(start, *flags.named_files)
+    recorded = KEPT if flags.do_train else RECORDED
+    if official_class and not flags.do_train:
+        recorded = (*recorded, "official_compat")
+    flags = settle(flags, opened, recorded)
+    task = make_task(task_class, official_class, flags, opened)
+    if flags.init_checkpoint:
+        head = checked_head(task, start, flags.label_map_config)
+    else:
+        head = with_head(task, start)
+
+    # Read the files.
+    train_paths = [flags.train_set] if flags.do_train else []
+    train_set = task.read(flags.train_set, "train") if flags.do_train else []
+    dev_files = read_files(task, flags.dev_set, "dev", flags.lang_map_config) if flags.do_val else []
+    test_files = read_files(task, flags.test_set, "test", flags.lang_map_config) if flags.do_test else []
+
+    # Plan the run by what was read.
+    if flags.do_train and flags.rates_of_start:
+        flags = with_rates(flags, opened.config, len(train_set), task.name)
+    check_rows(task, train_paths, train_set, [*dev_files, *test_files])
+    fine_tuning = FineTuning(task, flags, opened, train_set, train_paths, dev_files, head)
+    tests = with_paths(test_files, flags.test_set, flags.test_save) if flags.do_test else {}
+
+    # Train each seed, or take the model of --init_checkpoint. Both evaluate, predict, and write the report.
+    if flags.do_train:
+        train_seeds(fine_tuning, tests, stop)
+    else:
+        evaluate_and_predict(fine_tuning, tests, stop)
+
+
+def train_seeds(fine_tuning: FineTuning, tests: Mapping[str, LanguageFile], stop: StopSignal) -> None:
+    """Train and evaluate each seed, predict the test files with its best model, and write the report."""
+    flags = fine_tuning.flags
     evaluations: dict[int, Evaluation] = {}
     with run_folder(flags, fine_tuning.identity) as folder:
         several = len(flags.seeds) > 1
         for seed in flags.seeds:
             seed_folder = folder.of_seed(seed) if several else folder
-            paths_of_seed = [f"{path}.seed_{seed}" for path in test_paths] if several else test_paths
-            if not run_seed(fine_tuning, seed, seed_folder, paths_of_seed, stop):
+            ending = f".seed_{seed}" if several else ""
+            tests_of_seed = {path + ending: file for path, file in tests.items()}
+            if not run_seed(fine_tuning, seed, seed_folder, tests_of_seed, stop):
                 return
             if fine_tuning.dev_files:
                 evaluations[seed] = seed_folder.selected()
         if evaluations:
-            report_seeds(fine_tuning, evaluations, name="results")
+            report_seeds(fine_tuning, evaluations)
 
 
 def run_seed(
-    fine_tuning: "FineTuning", seed: int, folder: RunFolder, test_paths: list[str], stop: StopSignal
+    fine_tuning: FineTuning, seed: int, folder: RunFolder, tests: Mapping[str, LanguageFile], stop: StopSignal
 ) -> bool:
     """Train a seed unless it is finished, and predict the test files with its best model.
 
     Args:
-        test_paths: for each test file, the file of predictions; .<epoch>.<step> is appended.
+        tests: as `predict_tests` takes them.
 
     Returns:
         False if a process was asked to stop.
     """
     flags = fine_tuning.flags
-    task = fine_tuning.task
 
     def predict(engine: Engine, epoch: int, step: int) -> bool:
-        return predict_tests(task, flags, fine_tuning.test_files, test_paths, engine, epoch, step, stop)
+        return predict_tests(fine_tuning.task, engine, tests, flags.prediction, epoch, step, stop)
 
     if folder.is_finished():
         logger.info("seed %d is finished: %s", seed, folder.path / SELECTED)
@@ -92,32 +131,29 @@ def run_seed(
         # Free the model and its moments before the next model is made.
         del trainer
         gc.collect()
-    if not test_paths:
+    if not tests:
         return True
     selected = folder.selected()
     engine = fine_tuning.engine_of(open_checkpoint(folder.path / BEST))
     return predict(engine, epoch=selected.epoch, step=selected.step)
 
 
-def evaluate_and_predict(fine_tuning: "FineTuning", test_paths: list[str]) -> None:
+def evaluate_and_predict(
+    fine_tuning: FineTuning, tests: Mapping[str, LanguageFile], stop: StopSignal
+) -> None:
     """Predict the test files and score the dev files with the model of --init_checkpoint."""
-    task = fine_tuning.task
-    flags = fine_tuning.flags
     engine = fine_tuning.engine_of(fine_tuning.start)
-    predict_tests(task, flags, fine_tuning.test_files, test_paths, engine, epoch=0, step=0)
+    predict_tests(fine_tuning.task, engine, tests, fine_tuning.flags.prediction, 0, 0, stop)
     if fine_tuning.dev_files:
-        scores = evaluate_files(task, engine, fine_tuning.dev_files, flags)
-        evaluation = Evaluation(step=0, epoch=0, selected_by=0.0, scores=scores)
         # The seed of the training is not known.
-        report_seeds(fine_tuning, {0: evaluation}, name="evaluation")
+        report_seeds(fine_tuning, {0: fine_tuning.evaluate(engine, stop)})
 
 
-def report_seeds(fine_tuning: FineTuning, evaluations: dict[int, Evaluation], name: str) -> None:
+def report_seeds(fine_tuning: FineTuning, evaluations: dict[int, Evaluation]) -> None:
     """Write the tables of `tables_of_seeds`, and after a training the selected step of each seed.
 
     Args:
         evaluations: seed -> the evaluation of its selected step.
-        name: the name of the files: "results" or "evaluation".
     """
     flags = fine_tuning.flags
     task = fine_tuning.task
@@ -148,4 +184,4 @@ def report_seeds(fine_tuning: FineTuning, evaluations: dict[int, Evaluation], na
             }
             for seed, evaluation in evaluations.items()
         }
-    log_and_write_report(flags, name, tables, facts)
+    log_and_write_report(flags.checkpoints, "results" if flags.do_train else "evaluation", tables, facts)

@@ -15,7 +15,7 @@ import numpy as np
 from ernie_m.finetune.evaluate import LanguageFile, predict_files
 from ernie_m.finetune.finetune_args import FinetuneFlags
 from ernie_m.finetune.finetuning import KEPT, FineTuning
-from ernie_m.finetune.run import pace_of
+from ernie_m.finetune.run import pace_of, with_rates
 from ernie_m.fit.labelled_rows import Rows
 from ernie_m.fit.scores import Scored
 from ernie_m.fit.split_rows import split_rows
@@ -33,10 +33,9 @@ _SEED = 1
 
 
 class _Training(FineTuning):
-    """A training on rows."""
+    """A training on rows. Its head is new: that of the start may have learned from what is scored."""
 
     record = None  # nobody looks at its curves
-    reads_head = False  # that of the start may have learned from what is scored
 
 
 def fit_whole(
@@ -58,7 +57,6 @@ def fit_whole(
         amp=loaded.amp,
         do_val=False,
         do_test=False,
-        rates_of_start=True,
         save_steps=200,
         skip_steps=25,
         keep_checkpoints=1,
@@ -66,7 +64,7 @@ def fit_whole(
     flags = settle(flags, opened, KEPT)
     # Both trainings have the rate, the decay and the epochs of the one on all rows.
     task = rows.task(opened.tokenizer, flags.max_seq_len)
-    flags = replace(_Training(task, flags, opened, rows.examples).flags, rates_of_start=False)
+    flags = with_rates(flags, opened.config, len(rows.examples), task.name)
     folder = output.with_name(f"{output.name}.training")
     scored = None
     if not rows.faults():
@@ -78,7 +76,7 @@ def fit_whole(
             return None
         scored_rows = rows.some(held_out)
         file = LanguageFile("", "", output, scored_rows.examples)
-        predicted = predict_files(task, trainer.engine, [file], flags, labelled=False, stop=stop)
+        predicted = predict_files(task, trainer.engine, [file], flags.prediction, labelled=False, stop=stop)
         if predicted is None:
             return None
         scored = Scored(scored_rows, np.array(predicted[0].predictions))

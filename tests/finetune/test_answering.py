@@ -9,7 +9,7 @@ import paddle
 import pytest
 
 from ernie_m.commands import run_mrc
-from ernie_m.finetune import finetuning
+from ernie_m.finetune import run_seeds
 from ernie_m.finetune.eval_mlqa import rules_language
 from ernie_m.finetune.finetune_args import FinetuneFlags
 from ernie_m.finetune.mrc import OfficialAnswering, QuestionAnswering
@@ -202,12 +202,12 @@ def test_official_compat_trains_windows_without_the_answer(folder, model):
 def test_official_compat_does_not_shuffle(monkeypatch, folder, tmp_path):
     calls = []  # (the class of the task, whether it is shuffled)
 
-    def fine_tuning(task, flags, opened):
+    def fine_tuning(task, *_):
         calls.append((type(task), task.shuffles))
         raise UserError("enough")
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(finetuning, "FineTuning", fine_tuning)
+    monkeypatch.setattr(run_seeds, "FineTuning", fine_tuning)
     for value in (None, "true", "false"):
         assert "enough" in error_of(
             call_main, run_mrc, command_lines.answering(folder, tmp_path, official_compat=value)

@@ -4,14 +4,13 @@ import logging
 from contextlib import chdir
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from ernie_m.commands import run_classifier
 from ernie_m.finetune.classifier import Classification, Regression
-from ernie_m.finetune.evaluate import LanguageFile, prediction_paths
+from ernie_m.finetune.evaluate import LanguageFile, with_paths
 from ernie_m.finetune.finetune_args import FinetuneFlags
 from ernie_m.finetune.metrics import accuracy
 from ernie_m.model.checkpoint.open import open_checkpoint
@@ -60,12 +59,19 @@ def test_predictions_of_the_selected_step(classify, toy_folder, tmp_path):
 
 def test_each_pattern_has_its_own_name():
     """The second pattern of --test_set has the second name of --test_save, also where the first is empty."""
-    flags = SimpleNamespace(test_set=",a.%s ,b.%s", test_save="x.%s,c.%s, d.%s")
+    flags = FinetuneFlags(
+        init_checkpoint="best",
+        do_train=False,
+        do_val=False,
+        test_set=",a.%s ,b.%s",
+        test_save=",c.%s, d.%s",
+    )
+    flags.check()
     files = [LanguageFile(pattern, "en", Path(pattern), None) for pattern in ("a.%s", "b.%s")]
-    assert prediction_paths(flags, files) == ["c.en", "d.en"]
-    for names in ("x.%s,,d.%s", "x.%s,c.%s,c.en"):
-        flags.test_save = names
-        assert f"--test_save {names}: " in error_of(prediction_paths, flags, files)
+    assert [*with_paths(files, flags.test_set, flags.test_save)] == ["c.en", "d.en"]
+    assert "--test_save x,c,c: " in error_of(with_paths, files, flags.test_set, "x,c,c")
+    flags.test_save = "x.%s,,d.%s"
+    assert f"--test_save {flags.test_save}: " in error_of(flags.check)
 
 
 def test_predictions_of_rows_that_were_cut(toy_folder, tmp_path, caplog):

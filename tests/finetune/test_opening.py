@@ -8,7 +8,7 @@ import pytest
 
 from ernie_m.finetune.classifier import Classification
 from ernie_m.finetune.finetune_args import FinetuneFlags
-from ernie_m.finetune.finetuning import FineTuning
+from ernie_m.finetune.finetuning import FineTuning, check_rows, read_files
 from ernie_m.finetune.retrieval.retrieval_args import RetrievalFlags
 from ernie_m.model.checkpoint.open import TRAINED_LENGTH, open_checkpoint
 from ernie_m.model.open_model import open_model, settle, settle_vectors
@@ -76,16 +76,15 @@ def test_the_labels_belong_to_the_identity_of_a_run(opened, toy_folder, tmp_path
     identities = []
     for labels in (["animal", "drink", "tool"], ["tool", "drink", "animal"]):
         task = Classification(opened.tokenizer, labels, flags.max_seq_len)
-        identities.append(FineTuning(task, flags, opened).identity)
+        identities.append(FineTuning(task, flags, opened, train_set=[]).identity)
     first, second = identities
     assert {key for key in first if first[key] != second[key]} == {"labels"}
 
 
-def test_rows_that_are_trained_on_are_warned_of(opened, toy_folder, tmp_path, caplog):
+def test_rows_that_are_trained_on_are_warned_of(opened, toy_folder, caplog):
     """The dev file of English is the training file."""
-    flags = parse_options(FinetuneFlags, command_lines.classification(toy_folder, tmp_path / "out"))
-    flags = replace(flags, dev_set=flags.train_set, lang_map_config=None)
-    task = Classification(opened.tokenizer, list(toys.KINDS), flags.max_seq_len)
+    path = f"{toy_folder}/train.tsv"
+    task = Classification(opened.tokenizer, list(toys.KINDS), max_seq_len=16)
     with caplog.at_level(logging.WARNING):
-        FineTuning(task, flags, opened)
-    assert f"{flags.train_set}: 96 of 96 rows have a text that is trained on" in caplog.text
+        check_rows(task, [path], task.read(path, "train"), read_files(task, path, "dev", None))
+    assert f"{path}: 96 of 96 rows have a text that is trained on" in caplog.text

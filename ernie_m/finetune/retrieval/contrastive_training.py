@@ -22,6 +22,7 @@ from ernie_m.finetune.run import (
     make_engine,
     official_line,
     open_step,
+    resumed_step,
 )
 from ernie_m.model.checkpoint.check_weights import HEADS, unread
 from ernie_m.model.checkpoint.load import load_from
@@ -47,7 +48,6 @@ from ernie_m.reader.equal_texts import keys_of_ids
 from ernie_m.reader.files.pairs import PairRows, is_notation
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.training import distributed
-from ernie_m.training.checkpoint import has_state
 from ernie_m.training.engine import Engine
 from ernie_m.training.log import Evaluation, Interval
 from ernie_m.training.stop_requests import StopSignal
@@ -91,8 +91,7 @@ class Retrieval(TrainingOfSeeds):
         start_of_seed: seed -> the weights that it starts from; None: random ones.
 
     Raises:
-        UserError: there is no such corpus or file or no pairs in it, no layer of that number, or fewer
-            pairs in a batch than processes.
+        UserError: there is no such corpus or file or no pairs in it, or no layer of that number.
     """
 
     divisible = False  # the loss needs the vectors of every process
@@ -101,11 +100,8 @@ class Retrieval(TrainingOfSeeds):
     def __init__(
         self, flags: RetrievalFlags, opened: OpenedModel, start_of_seed: Mapping[int, Checkpoint | None]
     ):
-        if flags.init_checkpoint and not has_state(Path(flags.init_checkpoint)):
+        if flags.init_checkpoint and not resumed_step(flags):
             raise UserError(f"{flags.init_checkpoint}: no training_state there to resume from")
-        world_size = distributed.world_size()
-        if flags.batch_size < world_size:
-            raise UserError(f"--batch_size {flags.batch_size} is below the {world_size} processes; raise it")
         self.flags = flags
         self.start_of_seed = start_of_seed
         self.tokenizer = opened.tokenizer
@@ -162,9 +158,9 @@ class Retrieval(TrainingOfSeeds):
 
     def begin(self, seed: int, checkpoint: Path | None) -> Engine:
         """Choose the pairs of a seed and the steps after which is evaluated, and make model and optimizer."""
-        flags = self.flags.of_seed(seed)
+        flags = self.flags
         self.seed = seed
-        self.pairs, self.held_out = self._pairs(flags, seed)
+        self.pairs, self.held_out = self._pairs(seed)
         for languages, pairs in self.held_out.items():
             if flags.validation_pairs and len(pairs):
                 say_repeats("-".join(languages), self._validation_sides(pairs)[1])
@@ -186,13 +182,14 @@ class Retrieval(TrainingOfSeeds):
         model.use_recompute(flags.recompute)
         return make_engine(flags, model, total_steps=flags.max_steps, seed=seed)
 
-    def _pairs(self, flags: RetrievalFlags, seed: int) -> tuple[StepPairs | StepRows, dict[tuple, Sequence]]:
+    def _pairs(self, seed: int) -> tuple[StepPairs | StepRows, dict[tuple, Sequence]]:
         """The training steps of a seed, and the held-out pairs as ids.
 
         Returns:
             The steps; and names -> pairs, where the names are languages, ("de", "en"), or the file,
             ("pairs.tsv",).
         """
+        flags = self.flags
         shared = {
             "tokenizer": self.tokenizer,
             "batch_size": flags.batch_size,
@@ -336,7 +333,7 @@ class Retrieval(TrainingOfSeeds):
     def files(
         self, engine: Engine, masters: Mapping[str, Tensor], evaluation: Evaluation | None
     ) -> ModelFiles:
-        flags = self.flags.of_seed(self.seed)
+        flags = self.flags
         reading = dataclasses.replace(self.reading, layer=self.layer, pooling=flags.pooling)
         settings = {"task": stored_name(SEARCH), READING: reading.to_json()}
         facts = {
@@ -344,7 +341,7 @@ class Retrieval(TrainingOfSeeds):
             "task": stored_name(SEARCH),
             "data": flags.train_set,
             "languages": self.languages,
-            "initialised_from": flags.init_checkpoint or flags.init_pretraining_params,
+            "initialised_from": flags.start_of(self.seed),
         }
         left_out = unread(self.start_of_seed[self.seed], flags.pooling == "pooled")
         return self.files_with(engine, masters, evaluation, settings, facts, left_out)

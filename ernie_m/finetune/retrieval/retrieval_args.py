@@ -1,6 +1,5 @@
 """The flags of run_retrieval.py. Reader processes import this file, so it does not import Paddle."""
 
-import dataclasses
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -160,9 +159,7 @@ class RetrievalFlags(TableOptions, TrainingFlags):
                 f"{self.num_negatives} lines are between them"
             )
 
-    def of_seed(self, seed: int) -> "RetrievalFlags":
-        """The flags of one seed, with the seed in the name of the weights."""
+    def start_of(self, seed: int) -> str | None:
+        """The weights that a seed begins with; None: random ones."""
         weights = self.init_pretraining_params
-        if weights is not None:
-            weights = weights.replace("%d", str(seed))
-        return dataclasses.replace(self, random_seed=(seed,), init_pretraining_params=weights)
+        return self.init_checkpoint or (weights and weights.replace("%d", str(seed)))

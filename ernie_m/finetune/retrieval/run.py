@@ -115,10 +115,14 @@ def read_inputs(flags: RetrievalFlags) -> Inputs:
     """Read the texts, and open the weights.
 
     Raises:
-        UserError: faiss is not installed, a file is missing or damaged, a flag has another form, a bitext is
-            too short for --layer sweep, or weights were not fine-tuned for the task of --init_task.
+        UserError: a step has fewer pairs than processes, faiss is not installed, a file is missing or
+            damaged, a flag has another form, a bitext is too short for --layer sweep, or weights were not
+            fine-tuned for the task of --init_task.
     """
     set_up(flags)
+    world_size = distributed.world_size()
+    if flags.do_train and flags.batch_size < world_size:
+        raise UserError(f"--batch_size {flags.batch_size} is below the {world_size} processes; raise it")
     load_faiss()
     bitexts = []
     if flags.pairs:
@@ -133,9 +137,9 @@ def read_inputs(flags: RetrievalFlags) -> Inputs:
     open_once = cache(open_checkpoint)  # seeds may share a folder
     starts: dict[int, Checkpoint | None] = {}
     for seed in flags.seeds:
-        path = flags.init_checkpoint or flags.of_seed(seed).init_pretraining_params
+        path = flags.start_of(seed)
         starts[seed] = open_once(path) if path else None
-    opened = open_model(starts[flags.seeds[0]], *_files(flags))
+    opened = open_model(starts[flags.seeds[0]], *flags.named_files)
     is_resumed = flags.do_train and flags.init_checkpoint  # then the flags are those of its beginning
     flags = settle(flags, opened) if is_resumed else settle_vectors(flags, opened)
     # With --init_checkpoint the starts are its step folder instead, to which --init_task does not apply.
@@ -173,14 +177,9 @@ def model_of_seed(inputs: Inputs, seed: int) -> tuple[OpenedModel, ErnieMModel]:
     opened = inputs.opened
     start = inputs.starts[seed]
     if start is not opened.checkpoint:  # the weights of another folder
-        opened = open_model(start, *_files(flags))
+        opened = open_model(start, *flags.named_files)
         opened.check_length(flags.max_seq_len)
     return opened, make_encoder(opened.config, start, flags.dtype, seed, flags.pooling)
-
-
-def _files(flags: RetrievalFlags) -> tuple[str | None, ...]:
-    """The files that the command may name instead of those beside the weights."""
-    return flags.ernie_config_path, flags.vocab_path, flags.piece_model_path
 
 
 def train_seed(task: Retrieval, seed: int, folder: RunFolder, stop: StopSignal) -> ErnieMModel | None:

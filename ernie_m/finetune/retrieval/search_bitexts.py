@@ -238,7 +238,7 @@ def report_seeds(
         "score": flags.score,
         "layers": layers,
     }
-    log_and_write_report(flags, "retrieval", tables, facts)
+    log_and_write_report(flags.checkpoints, "retrieval", tables, facts)
 
 
 def _accuracies(
