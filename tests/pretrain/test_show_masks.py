@@ -91,6 +91,7 @@ def test_another_seed_masks_other_words():
         (["one sentence"], "camlm needs a pair"),
         (["a b c", "d"], "unmasked token on each side"),
         (["  ", "--objective", "mmlm"], "a sentence has no tokens"),
+        (["a b c", " "], "a sentence has no tokens"),
         (["a b", "c d", "--languages", "en"], "give two names"),
     ],
 )

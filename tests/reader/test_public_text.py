@@ -137,8 +137,8 @@ def test_languages_by_name(packages, tmp_path, monkeypatch):
     get(folder, "de")
     assert len(packages) == 3  # of the first try
     assert {path.name for path in (folder / "train").iterdir()} == {"en-de.tsv", "en.txt", "de.txt"}
-    for word in ("en", "DE", "../x"):
-        assert word in error_of(get, tmp_path / "u", word)
+    for word in ("en", "DE", "../x", "deutsch"):
+        assert f"LANGUAGES: {word} " in error_of(get, tmp_path / "u", word)
 
 
 def test_another_file_is_refused(packages, tmp_path, monkeypatch):
