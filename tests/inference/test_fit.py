@@ -52,9 +52,13 @@ def run_fit(table, models, output, **flags):
 
 @pytest.mark.parametrize(("name", "mark"), [("rows.csv", ","), ("rows.csv.gz", ","), ("excel.csv", ";")])
 def test_a_table_goes_in_and_comes_out(models, tmp_path, capsys, refused, name, mark):
-    """Scores by label and language; the classifier is that of `Model.fit`; all columns come out again."""
+    """Scores by label and language; the classifier is that of `Model.fit`; all columns come out again.
+
+    Of --test each file is scored.
+    """
     table = write(tmp_path / name, ROWS, mark)
-    run_fit(table, models, tmp_path / "classifier", test=table)
+    second = write(tmp_path / "second.csv", ROWS[:7])
+    run_fit(table, models, tmp_path / "classifier", test=f"{table},{second}")
     printed = capsys.readouterr().out
     next_command = shlex.split(printed.splitlines()[-1].rpartition("next: ")[2])
     assert shutil.which(next_command[0])  # also in a checkout whose .venv is not on the PATH
@@ -81,7 +85,9 @@ def test_a_table_goes_in_and_comes_out(models, tmp_path, capsys, refused, name, 
         assert f"{label} {predicted.count(label)}" in counts
     right = sum(label == other for label, other in zip(predicted, LABELS))
     assert accuracy == f"accuracy {100 * right / 60:.1f} %: {right} of 60 rows with a label in 'label'"
-    assert f":\naccuracy {100 * right / 60:.1f} %" in printed  # that of --test
+    assert f"{table}:\naccuracy {100 * right / 60:.1f} %" in printed
+    right_of_six = sum(label == other for label, other in zip(predicted[:6], LABELS))
+    assert f"{second}:\naccuracy {100 * right_of_six / 6:.1f} %" in printed
     written = output.read_bytes()
     assert f"--output {output}: " in refused(lambda: call_main(predict, as_flags(flags)))
     assert output.read_bytes() == written

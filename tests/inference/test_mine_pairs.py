@@ -181,9 +181,11 @@ def test_centred_vectors(run_mining, models, texts, vectors, tmp_path, capsys):
         rows = run_mining(model=model, centre_on="de<=de.txt,en<=en.txt")
         expected = mined_from(*(side - mean for side, mean in zip(vectors, own)))
         np.testing.assert_allclose([row.score for row in rows], expected.scores, atol=1e-6)
-    # Texts in the wrong language are named.
+    # Texts in the wrong language are named, and centred by the mean of the one that was given.
     capsys.readouterr()
-    run_mining(model=weights, source=f"en<={texts / 'de.txt'}", target=f"de<={texts / 'en.txt'}")
+    rows = run_mining(model=weights, source=f"en<={texts / 'de.txt'}", target=f"de<={texts / 'en.txt'}")
+    expected = mined_from(*(side - mean[toys.LAYERS] for side, mean in zip(vectors, means[::-1])))
+    np.testing.assert_allclose([row.score for row in rows], expected.scores, atol=1e-6)
     warnings = [line for line in capsys.readouterr().out.splitlines() if "nearer" in line]
     assert [str(texts / name) in line for name, line in zip(("de.txt", "en.txt"), warnings)] == [True, True]
 
