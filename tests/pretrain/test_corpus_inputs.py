@@ -22,10 +22,10 @@ PACKERS = {"": lambda data: data, ".gz": gzip.compress, ".bz2": bz2.compress, ".
 ARCHIVES = [end for end in PACKERS if end]
 
 
-def units_of(path, unit_bytes=1000):
+def units_of(path, unit_bytes=1000, **options):
     """The units of a file."""
     (stream,) = resolve({"en": str(path)}, {})
-    return list(read_units(stream.sources[0], unit_bytes, TextOptions()))
+    return list(read_units(stream.sources[0], unit_bytes, TextOptions(**options)))
 
 
 def lines_of(mono=None, parallel=None, unit_bytes=1000, **options) -> Lines:
@@ -170,6 +170,7 @@ def test_units_end_with_documents(tmp_path, unit_bytes, blank):
     path = write_lines(tmp_path / "text", lines)
     text = lines_of({"en": path}, unit_bytes=unit_bytes, documents="blank")
     assert text.rows == list(zip(LINES[:300])) and text.documents == [3] * 100
+    assert all(len(unit.texts[0]) <= unit_bytes for unit in units_of(path, unit_bytes, documents="blank"))
 
 
 @pytest.mark.parametrize(

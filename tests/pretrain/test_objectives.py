@@ -107,6 +107,9 @@ def test_language_embedding(choice):
     if choice == "masks":
         # Those targets that are [MASK]: all of CAMLM, and on average 80 % of the other objectives.
         assert 0.6 < has_language.mean() < 1
+    if choice == "all":  # [CLS] X [SEP], then [SEP] pseudo-token [SEP]
+        (stage2,) = objectives(language_embedding=choice)["btmlm"].mask(PAIR.source, rngs(1)[0], 2).sequences
+        assert stage2.language_ids.tolist() == [0] * 5 + [2] * 3
     if choice != "none":
         assert np.array_equal(stage1.inputs.language_ids[stage1.placeholders], stage1.slot_languages)
 
