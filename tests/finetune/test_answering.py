@@ -183,6 +183,7 @@ def test_official_compat_trains_windows_without_the_answer(folder, model):
     flags = {"max_seq_len": 40, "max_query_length": 8, "doc_stride": 12, "max_answer_length": 3}
     task = make_task(folder, **flags)
     official_task = make_task(folder, OfficialAnswering, **flags)
+    assert task.cut.split_han and not official_task.cut.split_han
     path = folder / "dev.de.json"
     batch = one_batch(task, path, "train")
     official_batch = one_batch(official_task, path, "train")
@@ -265,6 +266,7 @@ def test_a_training_keeps_how_its_start_reads(answer, trained, tmp_path):
     flags = {"init_pretraining_params": start, "ernie_config_path": None, "piece_model_path": None}
     for out, given in {"as the start": {}, "as asked": {"split_han": "true"}}.items():
         answer(out, **flags, **given, max_steps=1)
+        assert "Epochs:" not in (tmp_path / out / "best/README.md").read_text()  # --max_steps decided
         kept = open_checkpoint(tmp_path / out / "best").reading
         assert (kept.text_rules, kept.separators, kept.split_han) == ("none", 2, "split_han" in given)
         assert (kept.max_seq_len, kept.max_query_length, kept.doc_stride) == (80, 16, 20)

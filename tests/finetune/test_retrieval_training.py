@@ -17,6 +17,7 @@ from ernie_m.model.config import ErnieMConfig
 from ernie_m.reader.corpus import Corpus
 from ernie_m.reader.tokenization import Tokenizer
 from tests.finetune.processes import in_order
+from tests.helpers.files import flip_last_bit
 from tests.launching import error_of
 
 
@@ -166,6 +167,13 @@ def test_the_identity_of_a_run_has_the_weights_of_every_seed(corpus):
 )
 def test_bad_flags(train_on_pairs, changes, message):
     assert message in error_of(train_on_pairs, "out", **changes)
+
+
+def test_a_damaged_corpus_is_refused(train_on_pairs, corpus, tmp_path):
+    copy = shutil.copytree(corpus, tmp_path / "corpus")
+    damaged = max(copy.glob("parallel/*/train-*.ids.npy"))
+    flip_last_bit(damaged)
+    assert f"{damaged}: damaged" in error_of(train_on_pairs, "out", train_set=copy)
 
 
 def test_another_corpus_is_another_run(train_on_pairs, corpus, tmp_path):

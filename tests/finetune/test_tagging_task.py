@@ -211,3 +211,5 @@ def test_official_scores_are_those_of_pieces_of_cut_text(make, tmp_path, caplog)
     scores = task.score(data, predictions, "en")
     assert scores["precision over pieces"] == pytest.approx(100 / 3)
     assert scores["recall over pieces"] == 50.0
+    # A word without pieces, or that is cut off, has not the tag of [CLS].
+    assert task.tags(predictions[0].words) == ["B-A", "O", "B-B", "O", "O"]

@@ -9,6 +9,7 @@ import signal
 from functools import partial
 from itertools import count, pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -16,8 +17,10 @@ from ernie_m.__main__ import PROGRAMS
 from ernie_m.commands import train
 from ernie_m.data import prepare_pairs, train_vocab
 from ernie_m.finetune.retrieval import run as bitext_search
+from ernie_m.finetune.retrieval import training_plan
 from ernie_m.finetune.retrieval.contrastive_training import Retrieval
 from ernie_m.model.checkpoint.open import open_checkpoint
+from ernie_m.model.config import ErnieMConfig
 from tests import toys
 from tests.helpers.checkpoints import assert_same_weights
 from tests.launching import as_flags, call_main, error_of, one_error
@@ -155,6 +158,19 @@ def test_without_a_start(folder, monkeypatch, capsys):
     run_train("model")
     assert not printed_commands(capsys.readouterr().out)
     assert error_of(run_train, "further", "model/best").startswith("--start model/best: ")
+
+
+@pytest.mark.parametrize(("width", "nearest"), [(200, 128), (256, 384), (500, 384), (600, 768)])
+def test_the_rate_is_that_of_the_nearest_width_by_ratio(monkeypatch, width, nearest):
+    rates = {}
+    for hidden_size in (width, nearest):
+        config = ErnieMConfig(9, hidden_size, 12, num_attention_heads=1)
+        monkeypatch.setattr(training_plan, "open_checkpoint", lambda _, c=config: SimpleNamespace(config=c))
+        facts = {"pairs": {"x": {"trained": 10**6, "held_out": 9}}, "tokens_of_a_pair": 50}
+        _, training = training_plan.steps_on_pairs(Path("pairs"), Path("out"), "start", facts)
+        words = list(map(str, training.words))
+        rates[hidden_size] = [words[words.index(name) + 1] for name in ("--learning_rate", "--max_steps")]
+    assert rates[width] == rates[nearest]
 
 
 def test_pairs_of_unknown_languages(folder, capsys):
