@@ -14,6 +14,10 @@ from safetensors.numpy import load_file, save_file
 
 from ernie_m.commands import run_classifier
 from ernie_m.finetune.classifier import Classification
+from ernie_m.finetune.finetune_args import FinetuneFlags
+from ernie_m.finetune.run import with_rates
+from ernie_m.model.config import ErnieMConfig
+from ernie_m.model.tasks import CLASSIFICATION, SUPERVISED_TASKS
 from ernie_m.training.engine import Engine
 from ernie_m.training.stop_requests import StopSignal
 from ernie_m.utils.checksums import MANIFEST
@@ -270,3 +274,13 @@ def test_kill_five_times(toy_folder, tmp_path):
     assert "best: put back" in completed.stdout
     # No unfinished file or folder is left; their names begin with a point.
     assert not [path for path in (tmp_path / "out").rglob(".*") if path.name != ".lock"]
+
+
+def test_how_often_a_row_is_seen():
+    """Rows without many others make 40 steps. Contexts are long, so they are seen half as often as texts."""
+    config = ErnieMConfig(9, 16, 2, num_attention_heads=2)
+    flags = FinetuneFlags()
+    few, many = (with_rates(flags, config, rows, CLASSIFICATION).epoch for rows in (16, 39_302))
+    assert (few * 16, many) == (40 * flags.batch_size, 1)
+    texts, tags, answers = (with_rates(flags, config, 200, task).epoch for task in SUPERVISED_TASKS)
+    assert texts == tags == 2 * answers

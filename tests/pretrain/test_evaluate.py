@@ -8,10 +8,12 @@ import paddle
 import pytest
 
 from ernie_m.pretrain import evaluate
+from ernie_m.pretrain.config import OptimizerConfig
 from ernie_m.pretrain.corpus_selection import TrainingText
 from ernie_m.pretrain.evaluate import Evaluator
 from ernie_m.pretrain.loss import batch_loss
-from ernie_m.pretrain.masking import Vocabulary
+from ernie_m.pretrain.masking import Vocabulary, rng_of
+from ernie_m.pretrain.objective import Objective
 from ernie_m.pretrain.pretraining import Pretraining
 from ernie_m.reader.corpus import Blocks, Corpus
 from ernie_m.reader.tokenization import Tokenizer
@@ -19,7 +21,7 @@ from ernie_m.training.stop_requests import StopSignal
 from ernie_m.vectors.encode import PaddleEncoder
 from ernie_m.vectors.retrieval_accuracy import hits
 from tests.pretrain.tiny_run import checkpoint, config, losses, records
-from tests.toys import line_keys
+from tests.toys import line_keys, make_corpus, sentences, train_pieces, write_lines
 
 
 class HeldOutRun:
@@ -135,19 +137,50 @@ def sentences_of(held_out, pair) -> tuple[list, list]:
     return list(first_side), list(second_side)
 
 
-def test_retrieval_is_of_the_mean_vectors(held_out):
+def test_retrieval_is_of_the_mean_vectors(tmp_path):
+    """Each French text is a part of the English one, so that random vectors find some of them."""
+    lines = [line for line in sentences(800, seed=3) if 10 < len(line) < 40]
+    pairs = write_lines(tmp_path / "en-fr.tsv", [f"{line}\t{line[: len(line) // 2]}" for line in lines])
+    english_text = {"en": write_lines(tmp_path / "en", lines)}
+    pieces = train_pieces(tmp_path / "piece.model")
+    make_corpus(tmp_path / "corpus", pieces, mono=english_text, parallel={"en-fr": pairs}, held_out=40)
+    options = {"objectives__active": ["mmlm", "tlm", "camlm"], "model__initializer_range": 0.15}
+    held_out = HeldOutRun(tmp_path / "corpus", run__eval_sequences=100, **options)
     cls_id = held_out.tokenizer.cls_id
     sep_id = held_out.tokenizer.sep_id
     vectors = []
-    for sentences in sentences_of(held_out, ("en", "fr")):
-        inputs = [np.array([cls_id, *ids, sep_id]) for ids in sentences]
+    for side in sentences_of(held_out, ("en", "fr")):
+        inputs = [np.array([cls_id, *ids, sep_id]) for ids in side]
         vectors.append(PaddleEncoder(held_out.model.ernie_m).vectors(inputs))
     english, french = vectors  # [L + 1, N, H] each
-    expected = []  # at each layer, the mean of both directions
-    for en, fr in zip(english, french):
-        keys = line_keys(len(en))
-        expected.append((hits(en, fr, keys).mean() + hits(fr, en, keys).mean()) / 2)
+    keys = line_keys(english.shape[1])
+    found = [[hits(en, fr, keys).mean(), hits(fr, en, keys).mean()] for en, fr in zip(english, french)]
+    expected = np.mean(found, axis=1)  # at each layer, of both directions
     assert held_out.run()["retrieval"]["en-fr"] == pytest.approx(expected)
+    assert len({*expected}) == len(expected) and all(forward != backward for forward, backward in found)
+
+
+def test_every_second_pair_has_its_sides_exchanged(held_out, monkeypatch):
+    seen = []
+    monkeypatch.setattr(Objective, "evaluate", lambda self, examples, *_: seen.extend(examples))
+    held_out.evaluator._result("tlm", held_out.model, ("de", "en"))
+    pairs = [[*pair] for pair in zip(*sentences_of(held_out, ("de", "en")))]
+    assert len(pairs) > 1
+    for number, (example, pair) in enumerate(zip(seen, pairs, strict=True)):
+        languages = [0, 1]  # of de, en, fr
+        if number % 2:
+            pair.reverse()
+            languages.reverse()
+        assert [side.language for side in example] == languages
+        assert [side.ids.tolist() for side in example] == [ids.tolist() for ids in pair]
+
+
+def test_no_training_reaches_the_step_of_the_masks(held_out, monkeypatch):
+    """The training of the paper has fewer steps, so that none of its masks is one of these."""
+    steps = []
+    monkeypatch.setattr(evaluate, "rng_of", lambda *place: steps.append(place[1]) or rng_of(*place))
+    held_out.run()
+    assert min(steps) > OptimizerConfig().steps
 
 
 def test_btmlm_is_compared_on_the_same_masked_tokens(held_out, monkeypatch):

@@ -15,7 +15,7 @@ from ernie_m.model.ernie import ErnieMConfig, ErnieMModel
 from ernie_m.model.lm_head import PreTrainingModel
 from ernie_m.model.preprocessing import Reading
 from ernie_m.pretrain.config import InitConfig
-from ernie_m.pretrain.initial_weights import initialise, open_weights
+from ernie_m.pretrain.initial_weights import give_frequencies, initialise, open_weights
 from ernie_m.reader.corpus import Corpus
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.reader.vocabulary import write_vocab
@@ -256,6 +256,21 @@ def test_continue_a_released_model_on_a_new_language(tmp_path, tokenizer, tiny_c
         optimizer__steps=2,
     )
     assert open_checkpoint(again / "full").settings["languages"] == ["de", "en", "fr"]
+
+
+def test_a_new_head_begins_with_the_frequencies(tokenizer):
+    """What it adds to them costs little, for any states and word vectors of length 1."""
+    rng = np.random.default_rng(0)
+    counts = rng.integers(1000, size=tokenizer.vocab_size)
+    head = make_model(tokenizer).lm_head
+    give_frequencies(head, counts)
+    rows = rng.normal(size=head.word_embeddings.weight.shape).astype("float32")
+    head.word_embeddings.weight.set_value(rows / np.linalg.norm(rows, axis=1, keepdims=True))
+    states = paddle.to_tensor(rng.normal(size=(100, rows.shape[1])).astype("float32"))
+    frequencies = (counts + 1) / (counts + 1).sum()
+    losses = frequencies @ -np.log(paddle.nn.functional.softmax(head(states)).numpy().T)  # [100]
+    entropy = -(frequencies * np.log(frequencies)).sum()
+    assert entropy < losses.mean() < entropy + 0.1
 
 
 def test_word_vectors_of_a_table(tokenizer, tmp_path):
