@@ -108,7 +108,7 @@ def test_every_file_has_the_columns_of_all_labels(read, tmp_path):
     """The first file has one column with the labels, the second a column for each."""
     read(*table(("text", "a,b"), ("a",), ("b",)), name="first.csv", label="a,b")
     read(*table(("text", "a", "b"), (1, 0), (0, 1)), name="second.csv", label="a,b")
-    both = [LabelledFile(tmp_path / name, "train", "all") for name in ("first.csv", "second.csv")]
+    both = [NamedFile(tmp_path / name, "train", "all") for name in ("first.csv", "second.csv")]
     assert "first.csv, line 1: no column " in error_of(read_rows, both, LabelOptions(label="a,b"))
 
 
