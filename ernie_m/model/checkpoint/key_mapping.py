@@ -238,6 +238,12 @@ class Names:
         """A name in a file without the prefix of a model with a head."""
         return re.sub(f"^(?:{self.any_prefix})", "", name)
 
+    def is_of_encoder(self, name: str) -> bool:
+        """Whether a tensor of a file is inside the encoder, where no layer can do without it, and no copy."""
+        bare = self.bare(name)
+        is_inside = bare != name or bare.startswith(("embeddings.", "encoder."))
+        return is_inside and not bare.startswith(tuple(self.dropped))
+
     @property
     def queries(self) -> str:
         """What the queries of layer `{i}` are called; their name tells the format and its layers."""

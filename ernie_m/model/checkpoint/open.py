@@ -94,8 +94,8 @@ def open_checkpoint(path: str | os.PathLike, drop_unknown: bool = False) -> Chec
 
     Args:
         path: a folder, a file of weights in it, or the name of a model on Hugging Face's hub.
-        drop_unknown: go on without what is not understood. It may be a part of the model, such as relative
-            positions, adapters or a CRF, without which every output is another one.
+        drop_unknown: go on without heads and copies that are not understood. They may be a part of the model,
+            such as a CRF, without which its outputs are others. No tensor inside the encoder is left out.
 
     Raises:
         UserError: no such folder, none of these formats, a damaged file (also one that does not match the
@@ -121,6 +121,12 @@ def _translated(path: Path, format: Format, source: Source, drop_unknown: bool) 
     """The checkpoint that a format has found: its weights under our names, its shape, its reading."""
     translated = format.to_ours(source.weights, source.tasks[0] if source.tasks else None)
     unknown = translated.unknown
+    inner = [name for name in unknown if format.is_of_encoder(name)]
+    if inner:
+        raise UserError(
+            f"{path}: {len(inner)} tensors unknown inside the encoder: {listed(inner)}; without them every "
+            "output would be another one. Read it with the library that wrote it"
+        )
     if unknown and not drop_unknown:
         raise UserError(
             f"{path}: {len(unknown)} tensors unknown: {listed(unknown)}; they may be parts of the model. "
