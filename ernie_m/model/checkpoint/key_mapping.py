@@ -120,6 +120,10 @@ LM_HEAD = (
 
 
 _WORDS_AGAIN = "the word embeddings once more"
+_NUMBERS = "0, 1, 2, ..."
+_ZEROS = "zeros"
+# Why a tensor is not taken -> the values that it has then, by their number.
+_VALUES = {_NUMBERS: np.arange, _ZEROS: np.zeros}
 
 
 class Row(NamedTuple):
@@ -222,8 +226,8 @@ class Names:
     has_tables = False
     zeros: Mapping[str, str] = {}
     dropped: Mapping[str, str] = {
-        "embeddings.position_ids": "0, 1, 2, ...",
-        "embeddings.token_type_ids": "zeros",
+        "embeddings.position_ids": _NUMBERS,
+        "embeddings.token_type_ids": _ZEROS,
         "lm_head.decoder.weight": _WORDS_AGAIN,
         "lm_head.weight": _WORDS_AGAIN,
         "cls.predictions.decoder.weight": _WORDS_AGAIN,
@@ -363,12 +367,17 @@ class Names:
             if name in used:
                 continue
             bare = self.bare(name)
-            reasons = [reason for start, reason in self.dropped.items() if bare.startswith(start)]
+            reason = next((why for start, why in self.dropped.items() if bare.startswith(start)), None)
             if bare in ours_of:
-                reasons = ["a second name of a tensor that is taken"]
-            original = recipes.get(WORDS if reasons == [_WORDS_AGAIN] else ours_of.get(bare))
-            if reasons and (original is None or file.equal(name, original.names[0])):
-                dropped[name] = reasons[0]
+                reason = "a second name of a tensor that is taken"
+            original = recipes.get(WORDS if reason == _WORDS_AGAIN else ours_of.get(bare))
+            if original:
+                is_same = file.equal(name, original.names[0])
+            else:
+                values = _VALUES.get(reason)
+                is_same = values is None or np.array_equal(file[name].ravel(), values(file[name].size))
+            if reason and is_same:
+                dropped[name] = reason
             else:
                 unknown.append(name)
         return Translated(Weights(file.source, shapes, read), dropped, sorted(unknown), [])
