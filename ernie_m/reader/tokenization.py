@@ -225,6 +225,11 @@ class Tokenizer:
         """The pieces of the model in its own order, without unknown and control pieces."""
         return list(itertools.compress(self._pieces, self._is_ordinary))
 
+    def scores(self) -> dict[str, float]:
+        """Ordinary piece of the model -> its score, which decides where a text is cut."""
+        pieces = self.ordinary_pieces()
+        return dict(zip(pieces, self.processor.GetScore(self.processor.PieceToId(pieces))))
+
     def derived_vocab(self) -> dict[str, int]:
         """The vocabulary that XLM-R derives from the piece model; errors as of `derive_vocab`."""
         numbers = itertools.compress(itertools.count(), self._is_ordinary)

@@ -6,6 +6,7 @@ added_tokens.json, special_tokens_map.json
 vocab.txt                 the words of a tokenizer of another kind, BERT's WordPiece; XLM-R's needs none
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from itertools import chain
 from pathlib import Path
@@ -20,6 +21,9 @@ TOKENIZER_CONFIG = "tokenizer_config.json"
 _ADDED = "added_tokens.json"
 _SPECIALS_MAP = "special_tokens_map.json"
 _VOCAB = "vocab.txt"
+_CONFIG = "config.json"
+_KEYS = {"bos_token_id": "<s>", "eos_token_id": "</s>"}  # of config.json
+_ROUNDING = 1e-5  # of a score, which the piece model has in float32
 _CLASSES = (
     "XLMRobertaTokenizer",
     "XLMRobertaTokenizerFast",
@@ -54,9 +58,10 @@ def check_kind(folder: Folder, model_config: Mapping[str, Any], model_config_pat
         try:
             kind = contents["model"].get("type")
             vocab = contents["model"]["vocab"] if kind == "Unigram" else []
-            first_pieces = list(dict.fromkeys(piece for piece, _score in vocab))[: len(_FIRST_PIECES)]
+            scored = {piece: score for piece, score in vocab if math.isfinite(score)}
+            first_pieces = list(scored)[: len(_FIRST_PIECES)]
             unknown = unknown_steps(contents)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
             raise UserError(f"{path}: damaged ({error!r}); put back a good copy") from error
         if first_pieces != _FIRST_PIECES:
             fault = f"model is {shown(kind)}, and its vocab begins with {shown(first_pieces)}"
@@ -117,23 +122,35 @@ def added_tokens(folder: Folder) -> tuple[dict[str, int], Path | None]:
 
 
 def check_ids(folder: Folder, tokenizer: Tokenizer) -> None:
-    """Compare the ids of a tokenizer with all that the files of its folder say of tokens and ids.
+    """Compare a tokenizer with all that the files of its folder say of tokens, their ids and scores.
 
     Raises:
-        UserError: a file gives a token another id, or has one that the tokenizer lacks.
+        UserError: a file gives a token another id or score, or has one that the tokenizer lacks.
     """
     ids = tokenizer.vocab | {theirs: tokenizer.vocab[ours] for ours, theirs in XLM_R_NAMES.items()}
+    scores = tokenizer.scores()
     pieces = folder.json(TOKENIZER_JSON).get("model", {}).get("vocab", [])
     json_path = folder.path / TOKENIZER_JSON
     numbered = ((json_path, piece, id_) for id_, (piece, _score) in enumerate(pieces))
-    for path, token, id_ in chain(numbered, _entries(folder)):
+    config = folder.json(_CONFIG)  # its pad_token_id is compared with the shape of the model
+    given = {token: config[key] for key, token in _KEYS.items() if config.get(key) is not None}
+    of_config = ((folder.path / _CONFIG, token, id_) for token, id_ in given.items())
+    for path, token, id_ in chain(numbered, _entries(folder), of_config):
         if ids.get(token) != id_:
-            other = tokenizer.vocab_path or tokenizer.piece_model_path
-            raise UserError(
-                f"{path}: the token '{shown(token)}' has the id {id_}, and by other files there, such as "
-                f"{other}, {ids.get(token, 'none')}; keep the file that belongs to the weights, and remove "
-                "the other one (transformers reads tokenizer.json)"
-            )
+            raise _disagreement(path, tokenizer, f"'{shown(token)}' has the id {id_}", ids.get(token, "none"))
+    for piece, score in pieces:
+        other = scores.get(piece, score)
+        if not math.isclose(score, other, rel_tol=_ROUNDING):
+            raise _disagreement(json_path, tokenizer, f"'{shown(piece)}' has the score {score}", other)
+
+
+def _disagreement(path: Path, tokenizer: Tokenizer, fact: str, other: object) -> UserError:
+    """The error for a token of which two files say something else."""
+    return UserError(
+        f"{path}: the token {fact}, and by other files there, such as "
+        f"{tokenizer.vocab_path or tokenizer.piece_model_path}, {other}; keep what belongs to the weights, "
+        "and correct or remove the other file (transformers reads tokenizer.json)"
+    )
 
 
 def _entries(folder: Folder) -> Iterator[tuple[Path, str, int]]:

@@ -329,6 +329,12 @@ def test_added_tokens_of_each_file(tmp_path):
         ("<e>", lambda contents: contents["added_tokens"].append({"content": "<e>", "id": 301})),
         ("<mask>", lambda contents: contents["added_tokens"].append({"content": "<mask>", "id": 200})),
         ("▁x", lambda contents: contents["model"]["vocab"].insert(9, ["▁x", 0.0])),
+        (
+            "ba",
+            lambda contents: [
+                pair.__setitem__(1, 0) for pair in contents["model"]["vocab"] if pair[0] == "ba"
+            ],
+        ),
     ],
 )
 def test_two_files_disagree_about_a_token(tmp_path, token, change):
@@ -343,6 +349,15 @@ def test_two_files_disagree_about_a_token(tmp_path, token, change):
     line = error_of(open_checkpoint(tmp_path).tokenizer)
     assert line.startswith(f"{tmp_path}/tokenizer.json: ")
     assert f"{pieces}" in line and f"'{token}'" in line
+
+
+@pytest.mark.parametrize("key, id_", [("bos_token_id", 0), ("eos_token_id", 2)])
+def test_the_ids_of_config_json(tmp_path, key, id_):
+    pieces = train_pieces(tmp_path / "p.model")
+    make_xlm_r(tmp_path / "in", pieces, **{key: id_})
+    open_checkpoint(tmp_path / "in").tokenizer()
+    make_xlm_r(tmp_path / "in", pieces, **{key: 1})
+    assert f"{tmp_path}/in/config.json: " in error_of(open_checkpoint(tmp_path / "in").tokenizer)
 
 
 @pytest.mark.parametrize("specials", [{}, {"pad_id": 0, "unk_id": 1, "bos_id": 2, "eos_id": 3}])
@@ -361,6 +376,7 @@ def test_a_piece_has_its_number_in_the_piece_model_plus_one(tmp_path, specials):
         ("tokenizer_config.json", {"added_tokens_decoder": {"x": {"content": "<e>"}}}),
         ("tokenizer.json", {**XLM_R_JSON, "added_tokens": [{"content": "<e>"}]}),
         ("tokenizer.json", {"model": {"type": "Unigram", "vocab": [*XLM_R_JSON["model"]["vocab"], "piece"]}}),
+        ("tokenizer.json", {"model": {"type": "Unigram", "vocab": [["<s>", 10**400]]}}),
         (
             "tokenizer.json",
             {**XLM_R_JSON, "added_tokens": [{"content": "<e>", "id": 60, "single_word": True}]},
