@@ -1,6 +1,7 @@
 """The official procedure (--official_compat true, the default): losses and scores of the official code.
 
-They are compared with tests/finetune/official.py, which computes them in another way.
+The numbers are those of a second form of the official code, tests/finetune/official.py of revision 9efc752f,
+which has no line in common with this one: sentencepiece alone, padded arrays, and a plain encoder in float64.
 """
 
 import json
@@ -10,14 +11,28 @@ import paddle
 import pytest
 
 from ernie_m.commands import run_mrc, run_sequence_labeling
-from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.heads import model_with_head
 from ernie_m.training.engine import Engine
 from tests import toys
-from tests.finetune import official
 from tests.helpers.checkpoints import save_model
 from tests.launching import as_flags, call_main, read_log
+
+LOSSES_OF_TAGS = [
+    1.433423156705, 1.176608412515, 1.049847898469, 1.021934058697, 0.788799900009, 1.010698910633,
+    0.953838426243, 1.149581714791, 0.755650033537, 0.710915119742, 0.639088190134, 0.797195431462,
+    0.631792679481, 0.762139038858, 0.721169836647, 0.823358668812, 0.578566733935, 0.584430264371,
+    0.495534665023, 0.692779316973, 0.519769203737, 0.679956418995, 0.646957612146, 0.753566077219,
+]  # fmt: skip
+LOSSES_OF_ANSWERS = [
+    3.733532905333, 4.001324021945, 3.089919340195, 2.632654591429, 2.397794454974, 1.739755404869,
+    1.447178902460, 1.618942308087, 1.284121166509, 1.337414490799, 1.202644715861, 1.373008365647,
+    1.139840979639, 1.228453301617, 1.171840071583, 1.116020041145, 1.019833493705, 1.101417760937,
+    0.929049585935, 0.956421336892, 0.934534821805, 1.087541217793, 0.976963869220, 1.000666930473,
+]  # fmt: skip
+# By measure, in per cent.
+SCORES_OF_TAGS = {"f1 over pieces": 11.583011583011583, "f1 over words": 60.46511627906976}
+SCORES_OF_ANSWERS = {"f1 of pieces": 42.5, "em of pieces": 35.0, "f1 of text": 50.0, "em of text": 50.0}
 
 ENDINGS = ["", "ness", "\u200bing", "-by", "’s"]  # which make several pieces of a word
 SMALL = {"num_hidden_layers": 2, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
@@ -92,24 +107,7 @@ def trained(tmp_path, monkeypatch):
     return run
 
 
-@pytest.fixture
-def restated(tmp_path):
-    """restated(outputs) -> the second form of the model with the weights of `trained`, in float64."""
-
-    def make(outputs):
-        paddle.set_default_dtype("float64")
-        config = ErnieMConfig.from_json(tmp_path / "ernie_config.json")
-        model = official.Model(config, outputs)
-        tensors = open_checkpoint(tmp_path / "start").tensors
-        for name, parameter in model.named_parameters():
-            parameter.set_value(tensors[name.removeprefix("ernie_m.")].astype("float64"))
-        return model
-
-    yield make
-    paddle.set_default_dtype("float32")
-
-
-def test_conll(trained, restated, tmp_path):
+def test_conll(trained, tmp_path):
     """60 sentences in 24 steps: the losses, F1 over pieces, which selects, and F1 over words."""
     rows = tagged_rows(60, seed=1)
     texts = [" ".join(row.words) for row in rows]
@@ -120,34 +118,15 @@ def test_conll(trained, restated, tmp_path):
     flags = {"max_seq_len": 24, "batch_size": 8, "epoch": 3, "shuffle": "false", "num_labels": len(labels)}
     flags |= {"learning_rate": 2e-2, "weight_decay": 0.01, "label_map_config": "label_map.json"}
     losses, metric, scores = trained(run_sequence_labeling, "token-classification", len(labels), **flags)
-
-    model = restated(len(labels))
-    pieces = official.Pieces(tmp_path / "piece.model")
-    train = official.read_tagged(tmp_path / "train", pieces, labels, 24)
-    dev = official.read_tagged(tmp_path / "dev", pieces, labels, 24)
-    places = [place for sentence in dev for place in sentence.places]
-    assert max(len(sentence.ids) for sentence in dev) == 24 and 0 in places
-    assert sum(len(sentence.ids) - 2 for sentence in train) > 1.5 * sum(len(row.words) for row in rows)
-    outside = labels["O"]
-    inputs = [sentence.ids for sentence in train], [sentence.labels for sentence in train]
-    steps = official.batches(*inputs, size=8, epochs=3, fill=outside)
-    recipe = official.Recipe(rate=2e-2, weight_decay=0.01, layer_decay=0.8, steps=3 * 60 // 8)
-    expected = official.train(model, steps, official.tagging_loss, recipe)
-    assert len(losses) == len(expected) == 24
-    assert np.abs(np.subtract(losses, expected)).max() < 1e-9 and expected[-1] < 0.6 * expected[0]
-
-    predicted = official.predict_tags(model, dev)
-    over_pieces = official.chunk_f1([sentence.labels for sentence in dev], predicted, outside)
-    words = official.word_tags(dev, predicted, outside)
-    over_words = official.chunk_f1([sentence.word_labels for sentence in dev], words, outside)
-    assert metric == "f1 over pieces" and 0 < over_pieces != over_words > 0
-    assert scores["f1 over pieces"] == pytest.approx(100 * over_pieces, rel=1e-14)
-    assert scores["f1 over words"] == pytest.approx(100 * over_words, rel=1e-14)
+    assert losses == pytest.approx(LOSSES_OF_TAGS, abs=1e-9)
+    assert metric == "f1 over pieces"
     log = read_log(tmp_path)
-    assert f" f1 over pieces: {over_pieces:f}, " in log and f" f1 over words: {over_words:f}, " in log
+    for measure, score in SCORES_OF_TAGS.items():
+        assert scores[measure] == pytest.approx(score, rel=1e-14)
+        assert f" {measure}: {score / 100:f}, " in log
 
 
-def test_mlqa(trained, restated, tmp_path):
+def test_mlqa(trained, tmp_path):
     """20 questions in over 20 steps: the losses, and F1 and exact match of joined pieces and of the text."""
     texts = [text for text, _ in toys.questions(questions(200, seed=9))]
     options = {"vocab_size": 80, "user_defined_symbols": toys.PEOPLE}
@@ -157,24 +136,6 @@ def test_mlqa(trained, restated, tmp_path):
     flags = {"max_seq_len": 40, "max_query_length": 8, "doc_stride": 12, "batch_size": 8, "epoch": 4}
     flags |= {"learning_rate": 2e-2, "weight_decay": 0.0, "n_best_size": 5, "max_answer_length": 12}
     losses, metric, scores = trained(run_mrc, "question-answering", 2, **flags)
-
-    model = restated(2)
-    pieces = official.Pieces(tmp_path / "piece.model")
-    _, train = official.read_answers(tmp_path / "train", pieces, (40, 8, 12))
-    asked, dev = official.read_answers(tmp_path / "dev", pieces, (40, 8, 12))
-    targets = [window.target for window in train]
-    assert (0, 0) in targets and len(train) > 2 * 20
-    steps = official.batches([window.ids for window in train], targets, size=8, epochs=4, fill=None)
-    recipe = official.Recipe(rate=2e-2, weight_decay=0.0, layer_decay=0.8, steps=4 * len(train) // 8)
-    expected = official.train(model, steps, official.answering_loss, recipe)
-    assert len(losses) == len(expected) >= 20
-    assert np.abs(np.subtract(losses, expected)).max() < 1e-9 and expected[-1] < 0.8 * expected[0]
-
+    assert losses == pytest.approx(LOSSES_OF_ANSWERS, abs=1e-9)
     assert metric == "f1 of pieces"
-    texts = official.answer(model, asked, dev, n_best=5, longest=12)
-    assert texts[0] != texts[1]
-    for kind, answers in zip(("pieces", "text"), texts, strict=True):
-        f1, exact = official.english_scores(answers, asked)
-        assert f1 > 0
-        assert scores[f"f1 of {kind}"] == pytest.approx(100 * f1, rel=1e-14)
-        assert scores[f"em of {kind}"] == pytest.approx(100 * exact, rel=1e-14)
+    assert scores == pytest.approx(SCORES_OF_ANSWERS, rel=1e-14)
