@@ -1,7 +1,7 @@
 """The official procedure (--official_compat true, the default): losses and scores of the official code.
 
-The numbers are those of a second form of the official code, tests/finetune/official.py of revision 9efc752f,
-which has no line in common with this one: sentencepiece alone, padded arrays, and a plain encoder in float64.
+The numbers are those of a second form of the official code, which revision 9efc752f had beside this file and
+which has no line in common with ours: sentencepiece alone, padded arrays, and a plain encoder in float64.
 """
 
 import json
