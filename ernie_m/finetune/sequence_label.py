@@ -68,7 +68,8 @@ class Tagging(Head):
     ):
         self.labels = list(labels)
         self.scheme = scheme
-        self.inside_label = inside_labels(self.labels)  # the id of I-X for that of B-X
+        # The id of I-X for that of B-X. Of tags that mark no entities none is the inside of another.
+        self.inside_label = [*range(len(labels))] if scheme == "NONE" else inside_labels(self.labels)
         encode_class = EncodeTaggedOfficially if self.official else EncodeTagged
         self.encode = encode_class(tokenizer, max_seq_len, self.inside_label, label_pieces)
 
@@ -97,7 +98,7 @@ class Tagging(Head):
         """Make the task for prediction. Text is never cut off, even after training with --official_compat."""
         # `OfficialTagging.decode` reads the tag of a word at its leading piece.
         label_pieces = "leading" if reading.official_compat else reading.label_pieces
-        return cls(tokenizer, labels, max_seq_len, label_pieces)
+        return cls(tokenizer, labels, max_seq_len, label_pieces, reading.chunk_scheme or "IOB")
 
     def reading(self) -> dict[str, Any]:
         # The tags of a model are IOB2, whatever scheme its files had, or mark no entities.

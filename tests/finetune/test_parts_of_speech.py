@@ -8,6 +8,9 @@ import pytest
 
 from ernie_m.commands import predict, run_sequence_labeling
 from ernie_m.finetune.metrics import entity_scores, seqeval_chunks
+from ernie_m.finetune.sequence_label import Tagging
+from ernie_m.model.preprocessing import Reading
+from ernie_m.reader.tokenization import Tokenizer
 from tests import command_lines, toys
 from tests.helpers.conll import read_conll
 from tests.launching import as_flags, call_main, give_input
@@ -65,6 +68,12 @@ def test_train_score_and_predict(folder, tmp_path):
     call_main(run_sequence_labeling, command_lines.tagging(folder, tmp_path / "again", **flags))
     again = json.loads((tmp_path / "again/evaluation.json").read_text())
     assert again["tables"][0]["mean"] == pytest.approx(report["tables"][0]["mean"])
+
+
+def test_no_part_of_speech_is_the_inside_of_another(tmp_path):
+    tokenizer = Tokenizer(None, toys.train_pieces(tmp_path / "p.model"))
+    task = Tagging.from_reading(Reading(chunk_scheme="NONE"), tokenizer, ["N-SG", "I-SG"], 9)
+    assert task.inside_label == [0, 1]
 
 
 def test_predictions_have_tags_and_no_entities(folder, tmp_path, monkeypatch, capsys):
