@@ -108,13 +108,16 @@ def entity_tags(labels: Collection[str]) -> dict[str, str]:
 
     The schemes that are known are IOB, IOE, IOBES, BILOU, BMES and BMEWO, in capital or small letters before
     the type or behind it, and IO, in which a label is the name of a type. Labels without "O", of which some
-    have no letter, mark no entities, such as parts of speech. Beside "O" and letters, others are left out.
+    have no letter, mark no entities, such as parts of speech. Beside "O" and letters, others are left out; so
+    is a type beside the same with a letter.
     """
     outside = {label: "O" for label in labels if label in ("O", "o")}
     others = [label for label in labels if label not in outside]
     for pattern in (_BEFORE, _BEHIND):
         matches = {label: match for label in others if (match := pattern.fullmatch(label))}
-        if matches and (len(matches) == len(others) or (outside and pattern is _BEFORE)):
+        types = {match["type"] for match in matches.values()}
+        are_mixed = pattern is _BEFORE and (outside or not types.isdisjoint(others))
+        if matches and (len(matches) == len(others) or are_mixed):
             tags = {
                 label: f"{_PLACES[match['place'].upper()]}-{match['type']}"
                 for label, match in matches.items()
