@@ -18,7 +18,7 @@ def read_conll(path: str | os.PathLike) -> list[TaggedSentence]:
     lines = [decode(line, path, number) for number, line in enumerate(read_bytes(path).split(b"\n"), 1)]
     faults = Faults(path)
     sentences = []
-    for rows in read_columns(lines, str.split, faults):
+    for rows in read_columns(lines, lambda line, _: line.split(), faults):
         words, *between, predicted = zip(*(cells for _, cells in rows))  # the columns
         gold = between[-1] if between else None  # conlleval, too, reads the last two columns
         sentences.append(TaggedSentence(words, gold, predicted))

@@ -196,6 +196,11 @@ def test_tags_are_not_added_to_the_lines_of_a_list(tmp_path):
     assert error_of(TaggedFile, path, {}, TableOptions()).startswith(f"{path}, line 1: ")
 
 
+def test_a_comment_stands_before_a_sentence(tmp_path):
+    path = write(tmp_path / "a.conll", "# text = a\na NOUN\n#id NOUN\n#a=b NOUN\n")
+    assert read(path) == [[("a", "NOUN"), ("#id", "NOUN"), ("#a=b", "NOUN")]]
+
+
 def test_a_file_without_ends_of_sentences(tmp_path, caplog):
     path = write(tmp_path / "a.txt", "Das O\nWort O\n" * 300 + "\nBonn B-LOC\n")
     read(path)

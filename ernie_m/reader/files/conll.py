@@ -274,6 +274,6 @@ def _with_tags_checked(
                     "a tag is O or B-<type>, or has another letter of a scheme; write I-<type>",
                 )
         if tag_of.keys() >= {*tags}:
-            kept.append(sentence._replace(tags=[tag_of[cell] for cell in tags]))
+            kept.append(sentence._replace(tags=[tag_of[cell] for cell in tags], written=tags))
     faults.end(logger.warning)
     return kept
