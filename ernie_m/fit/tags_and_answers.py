@@ -94,9 +94,9 @@ def write_official_tags(
         paths.append(str(folder / f"data_{number}.{file.path.name}.tsv"))
         with atomic_file(paths[-1], "w") as new:
             new.write("text_a\tlabel\n")
-            for words, tags_of_words, _ in sentences:
-                written = to_iob2(tags_of_words) if mark_entities else tags_of_words
-                new.write(f"{JOINT.join(words)}\t{JOINT.join(written)}\n")
+            for sentence in sentences:
+                written = to_iob2(sentence.tags) if mark_entities else sentence.tags
+                new.write(f"{JOINT.join(sentence.words)}\t{JOINT.join(written)}\n")
     label_map = str(folder / "label_map.json")
     write_places(label_map, names)
     options = {"label_map_config": label_map, "num_labels": len(names), "max_seq_len": 256}

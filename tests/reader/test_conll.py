@@ -1,6 +1,7 @@
 """Tagged words as data sets publish them: words and tags, or a question."""
 
 import gzip
+import io
 import json
 import re
 import shutil
@@ -46,6 +47,7 @@ def conll_2003(number: int) -> dict:
 
 
 OFFICIAL = "".join(f"{chr(2).join(words)}\t{chr(2).join(tags)}\n" for words, tags in zip(WORDS, TAGS))
+IOB2 = {tag: tag for tag in ["B-PER", "I-PER", "B-LOC", "I-LOC", "B-ORG", "O"]}
 COMMENTS = "# sent_id = {0}\n# text = a text\n"
 # What is not tried elsewhere: name of the file -> content, and --columns where the file does not say them.
 FORMS = {
@@ -194,6 +196,25 @@ def test_tags_are_not_added_to_the_lines_of_a_list(tmp_path):
     """One line may have several of its objects."""
     path = write(tmp_path / "list.json", FORMS["list.json"][0])
     assert error_of(TaggedFile, path, {}, TableOptions()).startswith(f"{path}, line 1: ")
+
+
+@pytest.mark.parametrize(
+    "gold",
+    [
+        "PER PER O LOC O LOC",
+        "I-PER I-PER O I-LOC O I-LOC",
+        "B-PER L-PER O U-LOC O U-LOC",
+        "PER-B PER-I o LOC-B o LOC-B",
+    ],
+)
+def test_predictions_are_written_in_the_scheme_of_the_file(tmp_path, gold):
+    """A type that the file does not have stays as the model has it."""
+    rows = [f"w {tag}" for tag in gold.split()]
+    predicted = TaggedFile(write(tmp_path / "a.conll", "\n".join(rows)), IOB2, TableOptions())
+    file = io.StringIO()
+    predicted.write([(None, {"tags": ["B-PER", "I-PER", "O", "B-LOC", "B-ORG", "I-LOC"]})], file)
+    tags = [*gold.split()[:4], "B-ORG", gold.split()[5]]
+    assert file.getvalue().splitlines() == [f"{row} {tag}" for row, tag in zip(rows, tags)]
 
 
 def test_a_comment_stands_before_a_sentence(tmp_path):

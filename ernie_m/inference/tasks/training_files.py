@@ -5,13 +5,13 @@
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import IO, Any, Self
 
 from ernie_m.finetune.eval_mlqa import answer_scores
-from ernie_m.finetune.metrics import entity_scores
+from ernie_m.finetune.metrics import entities, entity_scores
 from ernie_m.inference.tasks import Answerer, InputFile
 from ernie_m.inference.tasks.finetuned import TagWords
 from ernie_m.reader.files.conll import lines_of, read_words
@@ -48,6 +48,9 @@ class TaggedFile(InputFile):
                 "jq -c '.[]' does"
             )
         self._iobes = iobes
+        self._written: dict[str, str] = {}  # a tag in the scheme IOBES -> as the file has it
+        for sentence in self._sentences:
+            self._written |= zip(sentence.tags, sentence.written)
         self._tags: list[list[str]] = []  # the predicted ones of each sentence that was answered
         self._gold: list[list[str]] = []
 
@@ -66,7 +69,7 @@ class TaggedFile(InputFile):
             if answer:
                 self._tags.append(answer["tags"])
                 self._gold.append(sentence.tags)
-            for line, tag in zip(sentence.lines, answer.get("tags", ())):
+            for line, tag in zip(sentence.lines, self._as_in_file(answer.get("tags", ()))):
                 added.setdefault(line, []).append(tag)
         for number, line in enumerate(self._lines, 1):
             if number in added and line.startswith("{"):
@@ -76,6 +79,19 @@ class TaggedFile(InputFile):
             elif number == 1 and JOINT in "".join(self._lines[1:2]):  # the header of the official form
                 line += f"\t{_TAGS}"
             file.write(f"{line}\n")
+
+    def _as_in_file(self, tags: Sequence[str]) -> list[str]:
+        """Predicted tags in the scheme of the file; one that the file does not show stays as it is."""
+        iobes = [self._iobes.get(tag, OUTSIDE) for tag in tags]
+        written = [self._written.get(in_iobes, tag) for in_iobes, tag in zip(iobes, tags)]
+        for type_, first, last in entities(iobes):
+            letters = (
+                ["SBEI"] if first == last else ["BI", *["I"] * (last - first - 1), "EI"]
+            )  # the best first
+            for place, choices in enumerate(letters, first):  # the best first
+                cells = [self._written.get(f"{letter}-{type_}") for letter in choices]
+                written[place] = next(filter(None, cells), tags[place])
+        return written
 
     def summary(self) -> list[str]:
         count = f"{len(self._tags):,} sentences"

@@ -33,11 +33,19 @@ _LONGEST_SENTENCE = 500  # words, above which the ends of sentences may be missi
 
 
 class TaggedWords(NamedTuple):
-    """A sentence of any file: its words, the tag of each, and the number of the line of each."""
+    """A sentence of any file.
+
+    Attributes:
+        words: its words.
+        tags: of each word, in the scheme IOBES if the tags mark entities.
+        lines: the number of the line of each word.
+        written: the tag of each word as the file has it.
+    """
 
     words: list[str]
     tags: list[str]
     lines: list[int]
+    written: Sequence[str] = ()
 
 
 def read_words(
@@ -222,28 +230,33 @@ def _are_numbers_of(blocks: Sequence[Sequence[tuple[int, list[str]]]]) -> bool:
     return is_same or sum(map(str.isdecimal, cells)) > 0.9 * len(cells)
 
 
-def _cells(line: str) -> list[str]:
-    """The columns of a line; none of a blank line, a comment and -DOCSTART-."""
+def _cells(line: str, is_first: bool) -> list[str]:
+    """The columns of a line; none of a blank line, a comment and -DOCSTART-.
+
+    Args:
+        is_first: whether it stands before a sentence, as a comment does.
+    """
     # Spaces and tabs alone separate columns: a no-break space belongs to a word.
     cells = line.split("\t") if "\t" in line else [cell for cell in line.split(" ") if cell]
-    is_comment = cells and _COMMENT.match(line) and not is_tag(cells[-1], "IOBES")
+    is_comment = is_first and cells and _COMMENT.match(line) and not is_tag(cells[-1], "IOBES")
     return cells if any(cells) and cells[0] != "-DOCSTART-" and not is_comment else []
 
 
 def read_columns(
-    lines: Iterable[str], cells_of: Callable[[str], list[str]], faults: Faults
+    lines: Iterable[str], cells_of: Callable[[str, bool], list[str]], faults: Faults
 ) -> Iterator[list[tuple[int, list[str]]]]:
     """Yield each sentence of a file in CoNLL form: the numbers and the cells of its lines.
 
     Args:
-        cells_of: line -> its cells; an empty list for a line that ends a sentence.
+        cells_of: line, and whether it may be the first of a sentence -> its cells; an empty list for a line
+            that ends a sentence.
         faults: receives lines with another number of columns than the first, or with one alone; their
             sentence is left out.
     """
     rows: list[tuple[int, list[str]]] = []  # the lines of this sentence
     width = 0  # the number of columns
     for number, line in enumerate(chain(lines, [""]), 1):  # the empty line ends the last sentence
-        if cells := cells_of(line) if line else []:
+        if cells := cells_of(line, not rows) if line else []:
             width = width or max(len(cells), 2)  # the first line decides
             rows.append((number, cells))
             continue
