@@ -22,6 +22,7 @@ from tests.helpers.plain_model import PlainPretraining
 from tests.pretrain.examples import (
     CONFIG,
     LANGUAGES,
+    MASK,
     PAD,
     SEP,
     VOCABULARY,
@@ -94,7 +95,8 @@ def _matrices(batch: MicroBatch | Stage1) -> list[tuple[np.ndarray, np.ndarray]]
         tokens = np.arange(start, start + length)
         sequences = 1
         if isinstance(batch, Stage1):
-            matrices.append((tokens, compact(context, length - context)))
+            is_mask = batch.inputs.input_ids[tokens] == MASK
+            matrices.append((tokens, compact((~is_mask).sum(), is_mask.sum())))
         elif context == length:  # MMLM, TLM and BTMLM's second stage have no placeholders
             matrices.append((tokens, np.ones([length, length], bool)))
         else:  # CAMLM: this sequence and the next one are the two halves of a pair
