@@ -105,7 +105,10 @@ def test_a_classifier_reads_as_much_as_in_its_training(models, tmp_path, ask):
 
 @pytest.mark.parametrize(
     "reading",
-    [{"label_pieces": "first"}, {"label_pieces": "all"}, {"label_pieces": "first", "official_compat": True}],
+    [
+        *({"label_pieces": pieces} for pieces in ("first", "leading", "all")),
+        {"label_pieces": "first", "official_compat": True},
+    ],
 )
 def test_tags_as_in_training(models, tmp_path, reading):
     """The decisions of the trainer's own code, from a checkpoint and from what is exported of it."""
@@ -152,12 +155,12 @@ def test_windows_as_in_training(models):
         100,
     )
     loaded.reading = Reading(
-        max_seq_len=40, max_query_length=9, doc_stride=7, split_han=False, max_answer_length=3
+        max_seq_len=40, max_query_length=9, doc_stride=7, split_han=False, separators=2, max_answer_length=3
     )
     answerer = make_answerer("question-answering", loaded)
     task = answerer.task
     assert (task.cut, task.max_answer_length) == (
-        Cut(max_seq_len=40, max_query_length=9, doc_stride=7, split_han=False),
+        Cut(max_seq_len=40, max_query_length=9, doc_stride=7, split_han=False, separators=2),
         3,
     )
     request = answerer.parse({"question": TEXTS[0], "context": " ".join(TEXTS)})

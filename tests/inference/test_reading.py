@@ -9,17 +9,14 @@ import ernie_m
 from ernie_m.commands import convert
 from ernie_m.inference.load import load
 from ernie_m.inference.tasks import PredictionOptions, make_answerer
-from ernie_m.reader.token_offsets import encode_with_offsets
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.vectors.pooling import unit
-from tests import toys
 from tests.foreign import make_xlm_r
 from tests.helpers.checkpoints import change_config, changed_copy
 from tests.inference.conftest import run_export
 from tests.launching import error_of
 
 TEXTS = ["bada gan", "“kofo” lera, 12, bin", "nor 10,5 tan"]
-SOFT = "ba\u00adda"  # a soft hyphen, which ERNIE-M drops
 PROMPTS = {"query": "kofo: ", "passage": "tan: "}
 OF_E5 = {"pooling": "cls", "normalize": True, "prompts": PROMPTS, "default_prompt": "query"}
 
@@ -86,16 +83,6 @@ def test_a_pooling_that_is_not_here_is_not_exported(models, tmp_path):
     run_export(tmp_path / "ours", tmp_path / "exported")
 
 
-def test_the_text_rules_of_a_model(models, tmp_path):
-    """Without rules, a soft hyphen is a character: other ids, also after an export."""
-    folder = with_reading(models, "encode", tmp_path / "none", text_rules="none")
-    run_export(folder, tmp_path / "exported")
-    for path in (folder, tmp_path / "exported"):
-        tokenizer = load(path).tokenizer
-        assert tokenizer.encode(SOFT) == Tokenizer(None, models / "piece.model", "none").encode(SOFT)
-        assert tokenizer.encode(SOFT) != load(models / "encode").tokenizer.encode(SOFT)
-
-
 def test_an_added_token_has_one_id(models, tmp_path):
     """It needs a row of the embedding matrix."""
     tokenizer = Tokenizer(None, models / "piece.model")
@@ -113,50 +100,3 @@ def test_an_added_token_has_one_id(models, tmp_path):
     assert [id_ for id_ in ids if id_ != size] == tokenizer.build("bada gan")
     run_export(folder, tmp_path / "exported")
     assert load(tmp_path / "exported").tokenizer.build("bada <e1> gan") == ids
-
-
-def test_questions_with_two_separators(models, tmp_path):
-    """`[CLS] question [SEP] [SEP] context [SEP]`: the answer is the best one of the logits for these ids."""
-    one = load(models / "answer")
-    two = load(with_reading(models, "answer", tmp_path / "two", separators=2))
-    tokenizer = one.tokenizer
-    question, context = "bada gan", "kofo lera tan nor"
-    answers = []
-    for loaded, count in ((one, 1), (two, 2)):
-        question_ids, context_ids = tokenizer.encode(question), tokenizer.encode(context)
-        ids = [tokenizer.cls_id, *question_ids, *[tokenizer.sep_id] * count, *context_ids, tokenizer.sep_id]
-        outputs = loaded.engine("question-answering")(np.array([ids]))
-        start = 1 + len(question_ids) + count
-        end = start + len(context_ids)
-        sums = outputs["start_logits"][0, start:end, None] + outputs["end_logits"][0, None, start:end]
-        first, last = np.unravel_index(
-            np.where(np.triu(np.ones_like(sums)), sums, -np.inf).argmax(), sums.shape
-        )
-        _, spans = encode_with_offsets(tokenizer, context)
-        expected = context[spans[first][0] : spans[last][1]]
-        answerer = make_answerer("question-answering", loaded)
-        (answer,) = answerer.answer([(question, context)])
-        assert answer["answer"] == expected
-        answers.append(answer["candidates"])
-    assert answers[0] != answers[1]
-
-
-def test_the_tagged_piece(models, tmp_path):
-    """At the first sub-word whatever it is, as XLM-R's taggers have it, or behind a lone "▁"."""
-    words = [f"漢{word}" for word in TEXTS[0].split()]
-    loaded = load(with_reading(models, "tag", tmp_path / "leading", label_pieces="leading"))
-    ids = [loaded.tokenizer.cls_id]
-    places = []
-    for word in words:
-        places.append(len(ids))
-        ids += loaded.tokenizer.encode(word)
-    assert loaded.tokenizer.convert_ids_to_tokens([ids[places[0]]]) == ["▁"]
-    logits = loaded.engine("token-classification")(np.array([[*ids, loaded.tokenizer.sep_id]]))["logits"][0]
-    expected = [toys.TAGS[id_] for id_ in logits[places].argmax(-1)]
-    tags = {}
-    for name, model in (("leading", loaded), ("first", load(models / "tag"))):
-        answerer = make_answerer("token-classification", model)
-        (answer,) = answerer.answer([answerer.parse({"words": words})])
-        tags[name] = answer["tags"]
-    assert tags["leading"] == expected
-    assert tags["first"] == [toys.TAGS[id_] for id_ in logits[[place + 1 for place in places]].argmax(-1)]

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -298,12 +299,14 @@ def test_a_question_that_just_fits_is_not_cut(write, tokenizer):
         assert data.cut == [is_cut]
 
 
-def test_the_rows_of_a_batch(write, tokenizer):
+@pytest.mark.parametrize("separators", [1, 2])
+def test_the_rows_of_a_batch(write, tokenizer, separators):
     """A batch of all windows in reverse order: each row has its own ids and places."""
     context = SENTENCES[0]
+    cut = replace(SMALL, separators=separators)
     path = write({context: [("1", "Who jumps?", "brown fox"), ("2", "How many?", "1,000 people")]})
-    data = read_windows(path, "dev", tokenizer, SMALL)
-    encode = EncodeWindows(tokenizer, SMALL)
+    data = read_windows(path, "dev", tokenizer, cut)
+    encode = EncodeWindows(tokenizer, cut)
     features = encode(list(data))
     reverse = np.arange(len(data))[::-1]
     batch = encode.collate([features[number] for number in reverse], reverse, count=77)
@@ -312,7 +315,7 @@ def test_the_rows_of_a_batch(write, tokenizer):
     for row, number in enumerate(reverse):
         window = data[number]
         ids = batch.input_ids[row].tolist()
-        expected = [tokenizer.cls_id, *window.question_ids.tolist(), tokenizer.sep_id]  # one separator
+        expected = [tokenizer.cls_id, *window.question_ids.tolist(), *[tokenizer.sep_id] * separators]
         expected += [*window.context_ids.tolist(), tokenizer.sep_id]
         assert ids == expected + [tokenizer.pad_id] * (batch.input_ids.shape[1] - len(expected))
         assert ids[batch.ends[row]] == tokenizer.sep_id and batch.ends[row] == len(expected) - 1
