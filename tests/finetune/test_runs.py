@@ -22,7 +22,7 @@ from ernie_m.training.engine import Engine
 from ernie_m.training.stop_requests import StopSignal
 from ernie_m.utils.checksums import MANIFEST
 from tests import command_lines
-from tests.launching import another_process_writes, call_main, error_of, read_log, run_script
+from tests.launching import another_process_writes, call_main, error_of, read_log
 
 # 6 steps, evaluated after 3 and 6, saved after 2, 4 and 6.
 FAST = {"max_steps": 6, "save_steps": 2, "validation_steps": 3, "keep_checkpoints": 9}
@@ -255,25 +255,6 @@ def test_overwrite_begins_anew(classify, refused, tmp_path):
     for flag, path in {"init_pretraining_params": best, "piece_model_path": best / "piece.model"}.items():
         line = refused(overwrite="true", out="alone", **{**FAST, flag: path})
         assert line.startswith(f"error: overwrite would remove {path}, ") and best.is_dir()
-
-
-SCRIPT = Path(__file__).with_name("killed_script.py")
-
-
-@pytest.mark.slow
-def test_kill_five_times(toy_folder, tmp_path):
-    """Killed in two steps, an evaluation, a checkpoint, and a change of best, it ends with the same bits."""
-    flags = {**FAST, "max_steps": 9, "keep_checkpoints": 2}
-    kills = ["step 2", "step 4", "evaluation 4", "checkpoint 2", "best 1"]
-    for name, kills_of_run in (("straight", []), ("out", kills)):
-        line = command_lines.classification(toy_folder, tmp_path / name, **flags)
-        completed = run_script([SCRIPT, *line], tmp_path, KILLS=",".join(kills_of_run))
-        assert completed.returncode == 0, completed.stdout + completed.stderr
-        assert completed.stdout.count(": killed") == len(kills_of_run)
-    assert trained(tmp_path / "out") == trained(tmp_path / "straight")
-    assert "best: put back" in completed.stdout
-    # No unfinished file or folder is left; their names begin with a point.
-    assert not [path for path in (tmp_path / "out").rglob(".*") if path.name != ".lock"]
 
 
 def test_how_often_a_row_is_seen():
