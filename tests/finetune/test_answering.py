@@ -198,6 +198,15 @@ def test_official_compat_trains_windows_without_the_answer(folder, model):
     equal = dict.fromkeys(("start_logits", "end_logits"), np.zeros(official_batch.input_ids.shape))
     spans_of_windows = [spans for _, spans in official_task.decode(official_batch, equal)]
     assert {*np.concatenate([spans.last - spans.first for spans in spans_of_windows]).tolist()} == {0, 1, 2}
+    # The [SEP] behind the context is ranked, too: as the best start it takes the place of a token.
+    one_best = make_task(folder, OfficialAnswering, n_best_size=1, **flags)
+    rows = np.arange(len(official_batch.ends))
+    outputs = {name: zeros.copy() for name, zeros in equal.items()}
+    for logits in outputs.values():
+        logits[rows, official_batch.start_ranges[:, 0]] = 1
+    assert [len(spans.first) for _, spans in one_best.decode(official_batch, outputs)] == [1] * len(rows)
+    outputs["start_logits"][rows, official_batch.ends] = 2
+    assert not any(len(spans.first) for _, spans in one_best.decode(official_batch, outputs))
 
 
 def test_official_compat_does_not_shuffle(monkeypatch, folder, tmp_path):
