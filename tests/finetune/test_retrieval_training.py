@@ -1,4 +1,4 @@
-"""run_retrieval.py with a corpus: what a step reads, learning, resume bit for bit, bad flags."""
+"""run_retrieval.py with a corpus: what a step reads, learning, bad flags."""
 
 import json
 import re
@@ -19,13 +19,6 @@ from ernie_m.reader.tokenization import Tokenizer
 from tests.finetune.processes import in_order
 from tests.helpers.files import flip_last_bit
 from tests.launching import error_of
-
-
-def arrays_of(step_folder):
-    """Weights and optimizer state of a checkpoint: name -> array."""
-    state = load_file(step_folder / "training_state" / "arrays.safetensors")
-    prefixed = {f"state/{name}": value for name, value in state.items()}
-    return load_file(step_folder / "model.safetensors") | prefixed
 
 
 def steps_of(corpus, rank=0, world_size=1, alpha=0.7):
@@ -117,24 +110,6 @@ def test_it_learns_and_keeps_the_best(train_on_pairs, tmp_path):
     # The run is finished: the same command trains no further.
     shutil.rmtree(tmp_path / "out" / "step_60")
     assert "ave loss" not in train_on_pairs("out", **flags)
-
-
-def test_resume_bit_for_bit(train_on_pairs, tmp_path):
-    """Weights, moments and position are those of 6 steps, if another command goes on after 3 of them."""
-    train_on_pairs("straight")
-    log = train_on_pairs("resumed", init_checkpoint=tmp_path / "straight" / "step_3")
-    assert "going on from" in log and "step 3 of 6" in log
-    straight = arrays_of(tmp_path / "straight" / "step_6")
-    resumed = arrays_of(tmp_path / "resumed" / "step_6")
-    assert straight.keys() == resumed.keys() and any(name.startswith("state/") for name in straight)
-    for name, value in straight.items():
-        np.testing.assert_array_equal(value, resumed[name], err_msg=name)
-    states = []
-    for run in ("straight", "resumed"):
-        path = tmp_path / run / "step_6" / "training_state" / "state.json"
-        states.append(json.loads(path.read_text())["trainer"])
-    assert states[0] == states[1]
-    assert states[0]["position"]["draws"] == 6 * 8  # steps x pairs
 
 
 def test_the_identity_of_a_run_has_the_weights_of_every_seed(corpus):
