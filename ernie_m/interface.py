@@ -12,9 +12,19 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from numbers import Integral, Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NotRequired, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
-from ernie_m.inference.prediction_options import as_list, as_row, in_parts, languages_of, one_for_each, parsed
+from ernie_m.inference.answers import Answer, Choice, Filling, Hit, Prediction, Ranked, Tagged
+from ernie_m.inference.prediction_options import (
+    PredictionOptions,
+    as_list,
+    as_row,
+    in_parts,
+    languages_of,
+    one_for_each,
+    parsed,
+)
+from ernie_m.model.preprocessing import Pooling
 from ernie_m.model.tasks import (
     CLASSIFICATION,
     EMBEDDING,
@@ -37,43 +47,41 @@ if TYPE_CHECKING:
     from ernie_m.inference.tasks.search import SearchCorpus
 
 
-Pooling = Literal["mean", "specials", "cls", "pooled"]
+Engine = Literal["auto", "openvino", "dygraph", "paddle", "onnx"]
+Amp = Literal["none", "bf16", "fp16"]
+SupervisedTask = Literal["classification", "token-classification", "question-answering"]
+FitTask = Literal["classification", "multi-label", "regression"]
 Layer = int | Literal["middle", "top"]
 
 
 class SearchOptions(TypedDict, total=False):
-    """Options of `Model.search` and `Model.index`."""
+    """Options of `Model.search`."""
 
     pooling: Pooling | None
     layer: Layer | None
     prompt: str | None
 
 
+class IndexOptions(SearchOptions, total=False):
+    """Options of `Model.index`."""
+
+    centre: bool | None
+
+
 class EncodeOptions(SearchOptions, total=False):
     """Options of `Model.encode`, which `similarity` takes."""
 
-    centre: "bool | str | Sequence[str]"
+    centre: bool | str | Sequence[str]
     on_empty: Literal["error", "skip"]
     batch_size: int | None
     normalize: bool | None
 
 
-class Prediction(TypedDict):
-    """What `Model.classify` returns for a text; which keys there are depends on the model's task."""
-
-    label: Any
-    labels: list[Any]
-    score: float
-    probabilities: dict[Any, float]
-    cut: NotRequired[bool]
-    unknown_words: NotRequired[int]
-
-
 def load(
     folder: str | os.PathLike[str],
-    engine: Literal["auto", "openvino", "dygraph", "paddle", "onnx"] = "auto",
-    task: Literal["classification", "token-classification", "question-answering"] | None = None,
-    amp: Literal["none", "bf16", "fp16"] = "none",
+    engine: Engine = "auto",
+    task: SupervisedTask | None = None,
+    amp: Amp = "none",
 ) -> "Model":
     """Load a checkpoint of any supported format, or a folder that ernie-m export wrote.
 
@@ -182,7 +190,7 @@ class Model:
             if not 1 <= len(pair) <= 2 or (len(pair) == 2 and pair[1] is None):
                 raise UserError(f"{text!r}: it is neither a text nor a pair of texts")
             requests.append(dict(zip(("text_a", "text_b"), pair)))  # "text_b" of a pair only
-        return self._answer(CLASSIFICATION, requests, given_labels=True)
+        return self._answer(CLASSIFICATION, requests, PredictionOptions(given_labels=True))
 
     def zero_shot(
         self,
@@ -190,7 +198,7 @@ class Model:
         labels: str | Sequence[str],
         template: str = "This example is {}.",
         several: bool = False,
-    ) -> list[dict[str, Any]]:
+    ) -> list[Choice]:
         """Classify texts by labels of one's own: {"label", "probabilities": {label: float}} of each.
 
         The model is one of natural language inference, with a label named entailment.
@@ -204,7 +212,7 @@ class Model:
         requests = [{"text": text, **shared} for text in as_list(texts, "texts")]
         return self._answer(ZERO_SHOT, requests)
 
-    def tag(self, texts: str | Iterable[str | Sequence[str]]) -> list[dict[str, Any]]:
+    def tag(self, texts: str | Iterable[str | Sequence[str]]) -> list[Tagged]:
         """Tag texts, or lists of words: {"words", "tags", "entities"} of each."""
         requests = []
         for text in as_list(texts, "texts"):
@@ -214,7 +222,7 @@ class Model:
                 requests.append({"text": text})
         return self._answer(TOKEN_CLASSIFICATION, requests)
 
-    def answer(self, question: str, context: str) -> dict[str, Any]:
+    def answer(self, question: str, context: str) -> Answer:
         """Answer a question from a text: {"answer", "start", "probability", "candidates"}."""
         (answer,) = self._answer(QUESTION_ANSWERING, [{"question": question, "context": context}])
         return answer
@@ -261,8 +269,10 @@ class Model:
         sentences = as_list(texts, "texts")
         languages = languages_of(centre, len(sentences))
         centred = centre is not False  # languages ask for it, too
-        options = {"pooling": pooling, "layer": layer, "normalize": normalize, "prompt": prompt}
-        answerer = self._answerer(EMBEDDING, centre=centred, **options)
+        options = PredictionOptions(
+            pooling=pooling, layer=layer, centre=centred, normalize=normalize, prompt=prompt
+        )
+        answerer = self._answerer(EMBEDDING, options)
         inputs = parsed(answerer, [{"text": text} for text in sentences], on_empty)
         batch_tokens = BATCH_TOKENS if batch_size is None else batch_size * answerer.max_seq_len
         vectors = np.full((len(inputs), self.loaded.config.hidden_size), np.nan, np.float32)
@@ -304,7 +314,7 @@ class Model:
         top_k: int = 5,
         centre: bool | None = None,
         **options: Unpack[SearchOptions],
-    ) -> list[dict[str, Any]]:
+    ) -> list[Hit]:
         """The `top_k` texts of the corpus nearest to a text, best first.
 
         Each is {"line", "index", "text", "cosine"}: lines are counted from 1, indices from 0.
@@ -324,7 +334,7 @@ class Model:
         self,
         corpus: str | Iterable[str] | None = None,
         folder: str | os.PathLike[str] | None = None,
-        **options: Any,
+        **options: Unpack[IndexOptions],
     ) -> "SearchCorpus":
         """Encode a corpus for many searches: `index.search(text, top_k)` answers as `search` does.
 
@@ -338,19 +348,18 @@ class Model:
         Raises:
             UserError: the folder is damaged, or has other texts or the vectors of another model or layer.
         """
-        from ernie_m.inference.tasks import PredictionOptions
         from ernie_m.inference.tasks.search import SearchCorpus
 
-        task_options = PredictionOptions(index=folder, **options)
+        task_options = PredictionOptions(index=None if folder is None else os.fspath(folder), **options)
         if corpus is None and folder is None:
             raise UserError("index needs a corpus, or the folder of one")
         if corpus is not None:
             texts = as_list(corpus, "corpus")
             if not texts:
                 raise UserError("the corpus has no texts")
-            encode = self._answerer(EMBEDDING, pooling=task_options.pooling, layer=task_options.layer)
-            inputs = parsed(encode, [{"text": text} for text in texts])
-            task_options = replace(task_options, corpus=tuple(inputs))
+            of_vectors = PredictionOptions(pooling=task_options.pooling, layer=task_options.layer)
+            inputs = parsed(self._answerer(EMBEDDING, of_vectors), [{"text": text} for text in texts])
+            task_options = replace(task_options, corpus=tuple(inputs))  # type: ignore[arg-type]  # of a flag
         return SearchCorpus(self.loaded, task_options)
 
     def fit(
@@ -362,7 +371,7 @@ class Model:
         languages: Sequence[str] | None = None,
         groups: Sequence[Any] | None = None,
         finetune: bool = False,
-        task: Literal["classification", "multi-label", "regression"] | None = None,
+        task: FitTask | None = None,
     ) -> "Model":
         """Train a classifier of labelled texts in seconds; its `scores` are those of rows it had not learned.
 
@@ -413,10 +422,12 @@ class Model:
             one_for_each(groups, "groups", rows),
         )
         path = None if folder is None else Path(folder)
-        loaded, scored = fit_model(self.loaded, of_rows, path, finetune, layer)
+        fitted = fit_model(self.loaded, of_rows, path, finetune, layer)
+        assert fitted is not None  # nobody asks it to stop
+        loaded, scored = fitted
         return Model(loaded, None if scored is None else scored.summary())
 
-    def rank(self, query: str, texts: Iterable[str]) -> list[dict[str, Any]]:
+    def rank(self, query: str, texts: Iterable[str]) -> list[Ranked]:
         """Order texts by how well they answer a query: {"index", "text", "score"} of each, the best first.
 
         An answer also has "cut" if the pair was too long, and the number of its "unknown_words".
@@ -431,32 +442,34 @@ class Model:
         requests = [{"text_a": query, "text_b": text or ""} for text in sentences]
         answers = self._answer(CLASSIFICATION, requests)
         best = sorted(range(len(answers)), key=lambda number: -answers[number]["score"])
-        return [{"index": i, "text": sentences[i], **answers[i]} for i in best]
+        return [{"index": i, "text": sentences[i], "score": answers[i]["score"], **answers[i]} for i in best]
 
-    def fill(self, text: str, language: str | None = None, top_k: int = 5) -> list[list[dict[str, Any]]]:
+    def fill(self, text: str, language: str | None = None, top_k: int = 5) -> list[list[Filling]]:
         """For each [MASK] of the text, the likeliest tokens with their probabilities."""
-        (answer,) = self._answer(FILL_MASK, [{"text": text, "language": language}], top_k=top_k)
+        requests = [{"text": text, "language": language}]
+        (answer,) = self._answer(FILL_MASK, requests, PredictionOptions(top_k=top_k))
         return answer["masks"]
 
-    def _answer(self, task: str, requests: list[dict[str, Any]], **options: Any) -> list[dict[str, Any]]:
+    def _answer(
+        self, task: str, requests: list[dict[str, Any]], options: PredictionOptions = PredictionOptions()
+    ) -> list[Any]:
         """The answers to requests in the form of ernie-m predict.
 
         Args:
             task: a value of --task of `ernie-m predict`.
         """
-        answerer = self._answerer(task, **options)
+        answerer = self._answerer(task, options)
         inputs = parsed(answerer, requests)
-        answers = []
+        answers: list[Any] = []
         for part in in_parts(inputs, "predicting"):
             answers += answerer.answer(part)
         return answers
 
-    def _answerer(self, task: str, **options: Any) -> Any:
+    def _answerer(self, task: str, options: PredictionOptions) -> Any:
         """The answerer of a prediction with these options; it is made once."""
-        from ernie_m.inference.tasks import PredictionOptions, make_answerer
+        from ernie_m.inference.tasks import make_answerer
 
-        task_options = PredictionOptions(**options)
-        key = (task, task_options)
+        key = (task, options)
         if key not in self._answerers:
-            self._answerers[key] = make_answerer(task, self.loaded, task_options)
+            self._answerers[key] = make_answerer(task, self.loaded, options)
         return self._answerers[key]

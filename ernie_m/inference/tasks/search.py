@@ -9,10 +9,11 @@ from dataclasses import replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, overload
 
 import numpy as np
 
+from ernie_m.inference.answers import Hit
 from ernie_m.inference.load import LoadedModel
 from ernie_m.inference.prediction_options import as_list, parsed
 from ernie_m.inference.tasks import (
@@ -258,7 +259,13 @@ class SearchCorpus:
             language = text_of(request, "language", optional=True, choices=self.means.languages)
         return SearchInput(self.encode.parse(request), each, centre, language)
 
-    def search(self, text: str | Iterable[str], top_k: int = 5) -> list[dict] | list[list[dict]]:
+    @overload
+    def search(self, text: str, top_k: int = 5) -> list[Hit]: ...
+
+    @overload
+    def search(self, text: Iterable[str], top_k: int = 5) -> list[list[Hit]]: ...
+
+    def search(self, text: str | Iterable[str], top_k: int = 5) -> list[Hit] | list[list[Hit]]:
         """The `top_k` sentences nearest to a text, best first, as `ernie_m.interface.Model.search` has them.
 
         Of several texts a list for each.
