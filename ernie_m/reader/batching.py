@@ -119,7 +119,7 @@ class EncodePairs:
     def collate(self, features: Sequence[Feature], indices: np.ndarray, count: int) -> ExampleBatch:
         """Features as a batch; see `EncodeExamples`."""
         input_ids = pad([feature.ids for feature in features], self.tokenizer.pad_id)
-        labels = np.asarray([feature.label for feature in features], self._label_type)
+        labels: np.ndarray = np.asarray([feature.label for feature in features], self._label_type)
         return ExampleBatch(input_ids, labels, np.asarray(indices, np.int64), count)
 
 

@@ -91,10 +91,14 @@ class Corpus:
         self.vocab_size: int = self.manifest["vocabulary"]["size"]
         self.languages = sorted(self.manifest["pieces"])
         self.mono, self.held_out_mono = (
-            {name: CorpusText(*parts) for name, *parts in self._streams("mono", split)} for split in SPLITS
+            {name: CorpusText(folder, shards) for name, folder, shards in self._streams("mono", split)}
+            for split in SPLITS
         )
         self.parallel, self.held_out_parallel = (
-            {tuple(name.split("-")): CorpusPairs(*parts) for name, *parts in self._streams("parallel", split)}
+            {
+                tuple(name.split("-")): CorpusPairs(folder, shards)
+                for name, folder, shards in self._streams("parallel", split)
+            }
             for split in SPLITS
         )
 

@@ -151,8 +151,8 @@ def check_labels(
             )
     known = 0 if trained_inputs is None else int(np.isin(inputs, trained_inputs).sum())
     if known:
-        count = f"{known:,} of {len(inputs):,} {noun}"
-        found.append(f"{count} have a text that is trained on, so scores on them are too good")
+        share = f"{known:,} of {len(inputs):,} {noun}"
+        found.append(f"{share} have a text that is trained on, so scores on them are too good")
     return found
 
 

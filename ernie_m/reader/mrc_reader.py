@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ernie_m.reader.batching import pad
-from ernie_m.reader.files.squad import Question, QuestionFile, read_squad
+from ernie_m.reader.files.squad import QuestionFile, read_squad
 from ernie_m.reader.token_offsets import Span, encode_with_offsets
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.utils.errors import UserError
@@ -187,7 +187,7 @@ class AnswerWindows(Sequence[ContextWindow]):
     def __len__(self) -> int:
         return len(self._windows)
 
-    def __getitem__(self, index: int) -> ContextWindow:
+    def __getitem__(self, index: int) -> ContextWindow:  # type: ignore[override]  # nobody asks for a slice
         question, context, start, end, answers_from, answers_to, first, last = self._windows[index].tolist()
         return ContextWindow(
             question_ids=self._question_ids[question],
@@ -247,8 +247,8 @@ def make_windows(file: QuestionFile, tokenizer: Tokenizer, cut: Cut, keep_all: b
         file, file.contexts, partial(encode_for_answers, tokenizer, split_han=cut.split_han)
     )
 
-    def find(question: Question) -> tuple[int, int] | None:
-        return find_tokens(contexts[question.context][1], file.contexts[question.context], question.span)
+    def find(context: int, span: Span) -> tuple[int, int] | None:
+        return find_tokens(contexts[context][1], file.contexts[context], span)
 
     return windows_of(file, tokenizer, cut, contexts, find, keep_all)
 
@@ -258,7 +258,7 @@ def windows_of(
     tokenizer: Tokenizer,
     cut: Cut,
     contexts: Sequence[tuple[np.ndarray, np.ndarray]],
-    find: Callable[[Question], tuple[int, int] | None],
+    find: Callable[[int, Span], tuple[int, int] | None],
     keep_questions: bool,
     keep_windows: bool = False,
     cut_context: "Callable[[int, int, int], list[ContextPart]] | None" = None,
@@ -268,7 +268,7 @@ def windows_of(
 
     Args:
         contexts: the ids and the spans of each context.
-        find: question -> the first and the last token of its answer.
+        find: the number of a context, and the characters of an answer in it -> its first and its last token.
         keep_questions: whether windows of a question are kept if its answer is not found.
         keep_windows: whether windows without the answer are kept if the context has it.
         cut_context: as `cut_windows`; None: this.
@@ -280,15 +280,15 @@ def windows_of(
     question_ids = [ids[: cut.max_query_length] for ids in whole_ids]
     rows: list[tuple[int, ...]] = []  # those of `windows` of `AnswerWindows`
     for number, question in enumerate(file.questions):
-        answer = None if question.span is None else find(question)  # its first and its last token
+        # Its first and its last token.
+        answer = None if question.span is None else find(question.context, question.span)
         if answer is None and not keep_questions:
             continue
         length = len(contexts[question.context][0])
         used = len(question_ids[number]) + special_tokens(cut.separators) + unused
         for part in (cut_context or cut_windows)(length, max(1, cut.max_seq_len - used), cut.doc_stride):
-            is_here = answer is not None and part.holds(answer)
-            if is_here or keep_questions or keep_windows:
-                place = answer if is_here else (NO_ANSWER, NO_ANSWER)
+            place = answer if answer is not None and part.holds(answer) else (NO_ANSWER, NO_ANSWER)
+            if place == answer or keep_questions or keep_windows:
                 rows.append((number, question.context, *part, *place))
     return AnswerWindows(
         file,
@@ -496,9 +496,9 @@ def make_official_windows(
             words.first_tokens.append(len(ids))
         return ids, spans
 
-    def find(question: Question) -> tuple[int, int] | None:
-        text = file.contexts[question.context]
-        return find_answer(tokenizer, text, words_of[text], question.span)
+    def find(context: int, span: Span) -> tuple[int, int] | None:
+        text = file.contexts[context]
+        return find_answer(tokenizer, text, words_of[text], span)
 
     contexts = encode_all(file, file.contexts, encode)
     return windows_of(file, tokenizer, cut, contexts, find, keep_all, True, cut_officially, _UNUSED)

@@ -15,6 +15,7 @@ tags this way, which gives every sequence of tags one meaning.
 import os
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Final
 
 from ernie_m.utils.errors import UserError
 
@@ -100,7 +101,7 @@ def check_tag_map(label_map: Mapping[str, int], path: str | os.PathLike) -> None
 _PLACES = {"B": "B", "I": "I", "M": "I", "E": "E", "L": "E", "S": "S", "U": "S", "W": "S"}
 _BEFORE = re.compile("(?P<place>[BIMELSUW])[-_](?P<type>.+)", re.IGNORECASE)
 _BEHIND = re.compile("(?P<type>.+)[-_](?P<place>[BIMELSUW])", re.IGNORECASE)
-NO_ENTITIES = "NONE"  # a chunk_scheme
+NO_ENTITIES: Final = "NONE"  # a chunk_scheme
 
 
 def entity_tags(labels: Collection[str]) -> dict[str, str]:

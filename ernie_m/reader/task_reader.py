@@ -67,7 +67,7 @@ class Examples(FileLines, Sequence[Example]):
         self.targets = targets
         self._columns = columns
 
-    def __getitem__(self, index: int) -> Example:
+    def __getitem__(self, index: int) -> Example:  # type: ignore[override]  # nobody asks for a slice
         # `read_classification` has checked the line already.
         cells = split_cells(self.line(index).decode("utf-8"))
         row = {name: cells[place] for name, place in self._columns.items()}
@@ -108,7 +108,7 @@ def read_classification(
     faults = Faults(path, may_skip=False)
     starts = array("q")  # the byte at which each row begins; at last the end of the rows
     inputs = array("q")
-    targets = array("d" if regression else "q")
+    targets: array[float] = array("d" if regression else "q")
     quoted = 0
     with open_lines(path) as (file, version):  # the version shows later whether the file was changed
         first_line = file.readline()

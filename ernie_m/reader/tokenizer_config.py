@@ -9,6 +9,7 @@ vocab.txt                 the words of a tokenizer of another kind, BERT's WordP
 import math
 from collections.abc import Iterator, Mapping
 from itertools import chain
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ def check_kind(folder: Folder, model_config: Mapping[str, Any], model_config_pat
         UserError: it is of another kind, or a file is damaged.
     """
     if TOKENIZER_JSON in folder:
-        path = folder.path / TOKENIZER_JSON
+        json_path = folder.path / TOKENIZER_JSON
         contents = folder.json(TOKENIZER_JSON)
         try:
             kind = contents["model"].get("type")
@@ -62,12 +63,12 @@ def check_kind(folder: Folder, model_config: Mapping[str, Any], model_config_pat
             first_pieces = list(scored)[: len(_FIRST_PIECES)]
             unknown = unknown_steps(contents)
         except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
-            raise UserError(f"{path}: damaged ({error!r}); put back a good copy") from error
+            raise UserError(f"{json_path}: damaged ({error!r}); put back a good copy") from error
         if first_pieces != _FIRST_PIECES:
             fault = f"model is {shown(kind)}, and its vocab begins with {shown(first_pieces)}"
-            raise UserError(f"{path}: its {fault}: {_OTHER_KIND}")
+            raise UserError(f"{json_path}: its {fault}: {_OTHER_KIND}")
         for key, step in unknown:
-            raise UserError(f"{path}: its {key} has {shown(step)}: {_OTHER_KIND}")
+            raise UserError(f"{json_path}: its {key} has {shown(step)}: {_OTHER_KIND}")
         return
     for path, settings in (
         (folder.path / TOKENIZER_CONFIG, folder.json(TOKENIZER_CONFIG)),
@@ -118,7 +119,8 @@ def added_tokens(folder: Folder) -> tuple[dict[str, int], Path | None]:
                         f"{folder.path / name}: no file gives the id of the added token {shown(text)}; put "
                         "added_tokens.json or tokenizer.json of the model there"
                     )
-    return {token: ids[token] for token in sorted(ids, key=ids.get)}, entries[0][0] if entries else None
+    in_order = dict(sorted(ids.items(), key=itemgetter(1)))
+    return in_order, entries[0][0] if entries else None
 
 
 def check_ids(folder: Folder, tokenizer: Tokenizer) -> None:

@@ -126,7 +126,7 @@ def derive_vocab(pieces: Mapping[int, str], size: int) -> dict[str, int]:
 def write_vocab(vocab: Mapping[str, int], path: str | os.PathLike) -> None:
     """Write `token<TAB>id` lines in the order of the ids; the file appears whole or not at all."""
     with atomic_file(path, "w", newline="\n") as file:
-        for token in sorted(vocab, key=vocab.get):
+        for token in sorted(vocab, key=vocab.__getitem__):
             file.write(f"{token}\t{vocab[token]}\n")
 
 

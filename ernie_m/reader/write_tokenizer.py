@@ -163,7 +163,7 @@ def _xlm_r_json(tokenizer: Tokenizer, separators: int) -> dict[str, Any]:
                 "normalized": False,
                 "special": token in XLM_R_NAMES,
             }
-            for token in sorted([*XLM_R_NAMES, *added_tokens], key=tokenizer.vocab.get)
+            for token in sorted([*XLM_R_NAMES, *added_tokens], key=tokenizer.vocab.__getitem__)
         ],
         "normalizer": {"type": "Sequence", "normalizers": rules},
         "pre_tokenizer": pre_tokenizer,

@@ -36,7 +36,7 @@ def split_words(text: str, marks_apart: bool) -> list[tuple[int, int]]:
         if not marks_apart:
             spans.append(chunk.span())
             continue
-        before, word, after = _WITH_MARKS.fullmatch(chunk[0]).groups()
+        before, word, after = _WITH_MARKS.fullmatch(chunk[0]).groups()  # type: ignore[union-attr]  # it fits all
         if after.startswith(".") and _ABBREVIATION.fullmatch(word):
             word += "."
             after = after[1:]

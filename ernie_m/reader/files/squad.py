@@ -71,7 +71,8 @@ def read_squad(path: str | os.PathLike, purpose: str = "train") -> QuestionFile:
             if id_ in ids and purpose != "train":
                 raise UserError(f"{path}: {qa.place}.id: '{id_}' occurs twice; answers are kept by id")
             ids.add(id_)
-            answers, span = [], None
+            answers: list[str] = []
+            span = None
             if purpose != "test":
                 answers, span = _read_answers(qa, context, misplaced, found, unclear)
             questions.append(Question(id_, qa.string("question"), len(contexts), tuple(answers), span))
