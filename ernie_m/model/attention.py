@@ -19,6 +19,7 @@ from paddle import Tensor, nn
 
 from ernie_m.model import device
 from ernie_m.model.cpu.attention import attend
+from ernie_m.model.device import Array
 from ernie_m.model.layers import Linear, at_positions, dropout, linear_layers
 from ernie_m.model.packed_layout import Group, Layout
 
@@ -38,7 +39,11 @@ class AttentionMask:
     """
 
     multiple: ClassVar[int] = 1
-    dtype: ClassVar[str] = "float32"
+
+    @property
+    def dtype(self) -> str:
+        """In which the layers around attention multiply where mixed precision is on."""
+        return "float32"
 
     @classmethod
     def of(cls, layout: Layout) -> Self:
@@ -81,7 +86,7 @@ class CpuMask(AttentionMask):
 class FlashMask(AttentionMask):
     """The mask as `paddle.nn.functional.flashmask_attention` takes it: `Layout.row_indices`."""
 
-    row_indices: Tensor  # int64 [1, 1, N, 2]
+    row_indices: Array  # int64 [1, 1, N, 2]
     # The kernel computes blocks of 128 rows. Versions before PaddlePaddle/flash-attention 77c311d read beyond
     # the mask if the last block is not full.
     multiple: ClassVar[int] = 128
@@ -114,8 +119,8 @@ class PaddedGroup:
     """b sequences of similar length as an array [b, T] with pads; see `Group`."""
 
     shape: tuple[int, int]  # b, T
-    token_of_cell: Tensor  # int64 [b x T], the index of the token in each cell
-    context_lengths: Tensor  # int64 [b], the number of context tokens of each sequence
+    token_of_cell: Array  # int64 [b x T], the index of the token in each cell
+    context_lengths: Array  # int64 [b], the number of context tokens of each sequence
 
     @classmethod
     def of(cls, group: Group) -> Self:
@@ -145,7 +150,7 @@ class PaddedMask(AttentionMask):
     """The mask as groups of sequences, each with its bias."""
 
     groups: list[PaddedGroup]
-    cell_of_token: Tensor  # int64 [N], the index of each token's cell among the cells of all groups
+    cell_of_token: Array  # int64 [N], the index of each token's cell among the cells of all groups
 
     @classmethod
     def of(cls, layout: Layout) -> Self:

@@ -27,13 +27,16 @@ from ernie_m.model.cpu.workers import SHARE_TOKENS
 from ernie_m.utils.logging import logger
 
 T = TypeVar("T")
+# What `upload` makes a tensor of: an np.ndarray before, a Tensor after. A checker cannot follow it there.
+Array = Any
 AMPERE = (8, 0)  # bfloat16, FlashMask and TF32 begin with this capability
 FLASH_VERSION = "FLAGS_flash_attn_version"
 
 
 def capability() -> tuple[int, int]:
     """The compute capability of the GPU in use."""
-    return tuple(paddle.device.cuda.get_device_capability())
+    major, minor = paddle.device.cuda.get_device_capability()
+    return major, minor
 
 
 def has_bf16() -> bool:
@@ -91,6 +94,7 @@ def _error_of_flash() -> float:
     bounds = paddle.repeat_interleave(bounds, 64, axis=0).reshape([1, 1, 128, 2])
     output = F.flashmask_attention(query, query, value, bounds)
     output.sum().backward()
+    assert value.grad is not None  # the call above has made it
     errors = [output - value, value.grad - 1.0]
     return max(error.astype("float32").abs().max().item() for error in errors)
 
@@ -125,7 +129,7 @@ def _replace_arrays(tree: Any, replacement: Callable[[np.ndarray], Any]) -> Any:
         return [_replace_arrays(item, replacement) for item in tree]
     if isinstance(tree, dict):
         return {key: _replace_arrays(item, replacement) for key, item in tree.items()}
-    if is_dataclass(tree):
+    if is_dataclass(tree) and not isinstance(tree, type):
         values = {field.name: getattr(tree, field.name) for field in fields(tree)}
         return replace(tree, **_replace_arrays(values, replacement))
     return tree

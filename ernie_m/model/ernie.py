@@ -114,9 +114,7 @@ class ErnieMModel(nn.Layer):
         from ernie_m.model.checkpoint.open import open_checkpoint
 
         checkpoint = open_checkpoint(path)
-        if checkpoint.config is None:
-            raise UserError(f"{checkpoint.path}: no config.json or ernie_config.json there")
-        model = cls(checkpoint.config)
+        model = cls(checkpoint.shape)
         load_from(model, checkpoint)
         return model.eval()
 

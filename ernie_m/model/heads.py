@@ -9,7 +9,7 @@ from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.ernie import ErnieMModel
 from ernie_m.model.layers import Linear, dropout
 from ernie_m.model.packed_batch import TokenBatch
-from ernie_m.model.tasks import CLASSIFICATION, MEAN_OF_TOKENS, POOLED, TASKS
+from ernie_m.model.tasks import CLASSIFICATION, MEAN_OF_TOKENS, POOLED, TOKEN_CLASSIFICATION
 from ernie_m.model.transformer_encoder import initial_weights
 
 
@@ -41,7 +41,7 @@ class SequenceClassifier(ModelWithHead):
 
     def forward(self, batch: TokenBatch) -> Tensor:
         """S sequences -> logits [S, num_labels]."""
-        if self.pooling == MEAN_OF_TOKENS:
+        if self.pooling == MEAN_OF_TOKENS or self.ernie_m.pooler is None:
             is_real = (~batch.is_pad()).astype("float64")  # [S, T]
             weights = is_real / is_real.sum(axis=1, keepdim=True)
             vectors = batch.sums(self.ernie_m.encode(batch).sequence, weights)  # [S, H]
@@ -73,9 +73,6 @@ class SpanClassifier(ModelWithHead):
         return start, end
 
 
-MODEL_CLASSES = {cls.__name__: cls for cls in (SequenceClassifier, TokenClassifier, SpanClassifier)}
-
-
 def model_with_head(
     task: str, config: ErnieMConfig, num_labels: int, pooling: str | None = None
 ) -> ModelWithHead:
@@ -86,7 +83,7 @@ def model_with_head(
         pooling: what a classifier reads, as in `ernie_m.model.preprocessing.Reading`; None: the pooled first
             token, or the mean of all tokens if the model has no pooler.
     """
-    if task == CLASSIFICATION and (pooling == MEAN_OF_TOKENS or config.is_static):
-        return SequenceClassifier(config, num_labels, MEAN_OF_TOKENS)
-    model_class = MODEL_CLASSES[TASKS[task].model_class]
-    return model_class(config, num_labels) if TASKS[task].has_labels else model_class(config)
+    if task == CLASSIFICATION:
+        is_mean = pooling == MEAN_OF_TOKENS or config.is_static
+        return SequenceClassifier(config, num_labels, MEAN_OF_TOKENS if is_mean else POOLED)
+    return TokenClassifier(config, num_labels) if task == TOKEN_CLASSIFICATION else SpanClassifier(config)

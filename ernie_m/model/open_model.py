@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from ernie_m.model.checkpoint.open import TRAINED_LENGTH, Checkpoint
 from ernie_m.model.config import ErnieMConfig
@@ -13,7 +13,16 @@ from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.logging import logger
 
-Flags = TypeVar("Flags")
+
+class SettledFlags(Protocol):
+    """What `settle` needs of the flags of a command, a dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+    max_seq_len: int
+    on_command_line: tuple[str, ...]
+
+
+Flags = TypeVar("Flags", bound=SettledFlags)
 # The keys in which the configs of small, base and large differ.
 SIZES = ("num_hidden_layers", "hidden_size", "num_attention_heads")
 
@@ -55,7 +64,9 @@ class OpenedModel:
                 f"--max_seq_len {max_seq_len}: {self.source} has room for {self.longest} tokens; give "
                 f"--max_seq_len {self.longest} or less"
             )
-        trained_length = self.checkpoint.settings.get(TRAINED_LENGTH) if self.checkpoint else None
+        if self.checkpoint is None:
+            return
+        trained_length = self.checkpoint.settings.get(TRAINED_LENGTH)
         if isinstance(trained_length, int) and max_seq_len > trained_length:
             logger.warning(
                 "--max_seq_len %d: the positions above %d of %s were never trained in its pre-training",
@@ -90,7 +101,7 @@ def open_model(
         tokenizer = Tokenizer(vocab_path, piece_model_path)
 
     if config_path:
-        source = config_path
+        source: str | os.PathLike = config_path
         config = ErnieMConfig.from_json(config_path, tokenizer.vocab_size)
         if checkpoint and checkpoint.config:
             for key in SIZES:
@@ -103,14 +114,9 @@ def open_model(
                     )
     elif checkpoint is None:
         raise UserError("--ernie_config_path is needed: the model's shape (configs/base/ernie_config.json)")
-    elif checkpoint.config is None:
-        raise UserError(
-            f"{checkpoint.path}: no config.json or ernie_config.json there; put it beside the weights (a "
-            "command with --ernie_config_path can also read it elsewhere)"
-        )
     else:
         source = checkpoint.path
-        config = checkpoint.config
+        config = checkpoint.shape
     tokenizer.check_model(config.vocab_size, config.pad_token_id, source)
     return OpenedModel(checkpoint, config, tokenizer, source)
 
@@ -154,7 +160,7 @@ def settle(flags: Flags, opened: OpenedModel, recorded: Sequence[str] = ()) -> F
         if value is not None and name not in flags.on_command_line:
             values[name] = str(value) if isinstance(default, str) else value  # --layer is a str
     changed_values = {name: value for name, value in values.items() if value != getattr(flags, name)}
-    if changed_values:
+    if changed_values and opened.checkpoint:
         in_words = ", ".join(f"--{name} {value}" for name, value in changed_values.items())
         logger.info("as in the training of %s: %s", opened.checkpoint.path, in_words)
     if "max_seq_len" not in flags.on_command_line:

@@ -139,7 +139,11 @@ class AdamW(paddle.optimizer.AdamW):
         epsilon: float,
     ):
         super().__init__(
-            lr_scheduler, beta1=betas[0], beta2=betas[1], epsilon=epsilon, parameters=list(groups)
+            lr_scheduler,
+            beta1=betas[0],
+            beta2=betas[1],
+            epsilon=epsilon,
+            parameters=list(groups),  # type: ignore[arg-type]  # Paddle's type of a group is private
         )
         self.lr_scheduler = lr_scheduler
         self.tables = tables

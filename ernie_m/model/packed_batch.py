@@ -12,6 +12,7 @@ from ernie_m.model import attention
 from ernie_m.model.attention import AttentionMask, CpuMask
 from ernie_m.model.config import FIRST_POSITION, NO_LANGUAGE
 from ernie_m.model.cpu.layers import sums_of_sequences
+from ernie_m.model.device import Array
 from ernie_m.model.packed_layout import Layout
 
 
@@ -37,11 +38,11 @@ class TokenBatch:
         last_position: the greatest of `position_ids`.
     """
 
-    input_ids: Tensor
-    position_ids: Tensor
-    language_ids: Tensor | None
-    first_tokens: Tensor
-    token_of_cell: Tensor | None
+    input_ids: Array
+    position_ids: Array
+    language_ids: Array | None
+    first_tokens: Array
+    token_of_cell: Array | None
     mask: AttentionMask
     tokens: int
     last_position: int
@@ -102,6 +103,7 @@ class TokenBatch:
 
     def padded(self, states: Tensor) -> Tensor:
         """Put the states of the tokens back into the padded array: [tokens, H] -> [B, T, H], 0 at pads."""
+        assert self.token_of_cell is not None  # the batch was an array with pads
         # Nothing before and one row after the first axis, nothing around the second: [tokens + 1, H]. The row
         # of zeros at the end goes to the pads.
         with_zeros = F.pad(states, [0, 1, 0, 0])
@@ -121,6 +123,7 @@ class TokenBatch:
 
     def is_pad(self) -> Tensor:
         """Which cells of the array that the batch was are pads: bool [B, T]."""
+        assert self.token_of_cell is not None  # the batch was an array with pads
         return self.token_of_cell == self.tokens  # the index that stands for a pad
 
 
@@ -134,4 +137,4 @@ class LabelledBatch:
     """
 
     inputs: TokenBatch
-    targets: Tensor
+    targets: Array

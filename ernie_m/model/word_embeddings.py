@@ -9,6 +9,7 @@ cannot return it. Everywhere else, as in a loop with an optimizer of Paddle's, t
 
 import weakref
 from functools import partial
+from typing import Any
 
 import numpy as np
 import paddle
@@ -60,7 +61,7 @@ class EmbeddingGradient:
             memory[rows_to_clear] = 0
             self.touched = np.zeros(len(memory), bool) if dist.get_world_size() == 1 else None
             self.weight.grad_ = as_tensor(memory)
-        return as_array(self.weight.grad)
+        return as_array(self._gradient)
 
     def add_rows(self, ids: np.ndarray, values: np.ndarray) -> None:
         """Add `values` [N, H] to the rows `ids` [N]; a row may occur more than once."""
@@ -69,7 +70,7 @@ class EmbeddingGradient:
             self.touched[ids] = True
         # The values of equal ids are added up first, in their order.
         rows, places = np.unique(ids, return_inverse=True)  # each id once; [N], the place of each in `rows`
-        sums = paddle.zeros([len(rows), values.shape[1]], str(values.dtype))  # one for each of `rows`
+        sums = as_tensor(np.zeros([len(rows), values.shape[1]], values.dtype))  # one for each of `rows`
         sums.index_add_(as_tensor(places), 0, as_tensor(values))
         table[rows] += as_array(sums)
 
@@ -92,9 +93,10 @@ class EmbeddingGradient:
         if is_kept_memory:
             self._borrowed_ref = None  # it is given back
         if is_kept_memory and self.weight.grad is None:  # no sum is needed: the memory becomes the gradient
+            memory = self._kept_memory()
             if factor != 1.0:
-                self._memory *= factor
-            self.weight.grad_ = as_tensor(self._memory)
+                memory *= factor
+            self.weight.grad_ = as_tensor(memory)
             return
         add(self.array(), gradient, factor)
         self.touched = None  # the loss may have written to any row
@@ -124,7 +126,7 @@ class EmbeddingGradient:
 
     def squared_norm(self) -> Tensor:
         """The sum of the squares of `weight.grad`, float64 []."""
-        gradient = self.weight.grad
+        gradient = self._gradient
         rows = self.touched_rows(gradient)
         if rows is not None:  # all other rows are 0
             gradient = as_tensor(as_array(gradient)[rows])
@@ -132,11 +134,17 @@ class EmbeddingGradient:
 
     def scale_(self, factor: float) -> None:
         """Multiply `weight.grad` in place."""
-        rows = self.touched_rows(self.weight.grad)  # None: any row may differ from 0
+        rows = self.touched_rows(self._gradient)  # None: any row may differ from 0
         if rows is None:
-            self.weight.grad.scale_(factor)
+            self._gradient.scale_(factor)
         else:
-            as_array(self.weight.grad)[rows] *= factor
+            as_array(self._gradient)[rows] *= factor
+
+    @property
+    def _gradient(self) -> Tensor:
+        """`weight.grad`, where there is one."""
+        assert self.weight.grad is not None
+        return self.weight.grad
 
     def _kept_memory(self) -> np.ndarray:
         """The memory [V, H] that is kept from step to step."""
@@ -164,7 +172,7 @@ class LookUpOnCpu(PyLayer):
         return F.embedding(ids, weight)
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> None:
+    def backward(ctx, gradient: Tensor) -> None:  # type: ignore[override]  # Paddle's type has no None
         # Returns no gradient: it is added in place.
         ctx.embedding_gradient.add_rows(ctx.ids.ravel(), as_rows(gradient))
 
@@ -178,7 +186,7 @@ class WordEmbeddings(nn.Embedding):
         in_bfloat16: whether a CPU computes the products of `ernie_m.model.lm_head.cross_entropy` in bfloat16.
     """
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args: Any, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.gradient: EmbeddingGradient | None = None
         self.in_bfloat16 = False

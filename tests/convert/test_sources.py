@@ -218,6 +218,6 @@ def test_the_pooler_of_xlm_r(tmp_path):
 def test_a_folder_without_its_config(tmp_path):
     make_official(tmp_path / "base", official_config(), seed=1)
     (tmp_path / "base" / "ernie_config.json").unlink()
-    assert "base: no ernie_config.json" in error_of(
+    assert "base: no config.json" in error_of(
         convert.main, [str(tmp_path / "base"), str(tmp_path / "out"), "--to", "huggingface"]
     )

@@ -69,11 +69,7 @@ def check_tensors(checkpoint: Checkpoint) -> None:
         UserError: there is no config, a tensor is missing, or its shape does not fit the others.
     """
     tensors = checkpoint.tensors
-    config = checkpoint.config
-    if config is None:
-        raise UserError(
-            f"{checkpoint.path}: no ernie_config.json or config.json is beside the weights; put it there"
-        )
+    config = checkpoint.shape
     row_of = {row.canonical: row for row in ENCODER_TARGETS["ernie-m"].rows(config.num_hidden_layers)}
     our_names = [name for name in tensors if name in row_of]
     # The parts of which the checkpoint has any tensor; it needs all tensors of these.
@@ -118,7 +114,7 @@ def with_tokens(
     def fetch(name: str) -> np.ndarray:
         return tensors[name][ids] if name in with_token_rows else tensors[name]
 
-    config = replace(checkpoint.config, vocab_size=len(ids), pad_token_id=pad_token_id)
+    config = replace(checkpoint.shape, vocab_size=len(ids), pad_token_id=pad_token_id)
     reading = replace(checkpoint.reading, added_tokens=added_tokens)
     return replace(checkpoint, tensors=Weights(tensors.source, shapes, fetch), config=config, reading=reading)
 
@@ -217,7 +213,7 @@ def check_fits(target: str, checkpoint: Checkpoint, task: str | None) -> None:
     """
     format = TARGETS[target]
     reading = checkpoint.reading
-    layers = checkpoint.config.num_hidden_layers
+    layers = checkpoint.shape.num_hidden_layers
     faults = [
         (
             target not in ENCODER_TARGETS and (layers or task),
@@ -283,11 +279,11 @@ def write(
         "task": task and stored_name(task),
         "labels": checkpoint.labels or None,
         "languages": checkpoint.settings.get("languages"),
-        "reads_at_most": f"{checkpoint.config.longest_input} tokens",
+        "reads_at_most": f"{checkpoint.shape.longest_input} tokens",
         "reads": checkpoint.reading.to_json() or None,
         **further_facts,
         "metadata": {"library_name": library, **metadata, **pipeline},
     }
-    card = model_card(facts, checkpoint.config.to_dict(), count_parameters(translated.weights))
+    card = model_card(facts, checkpoint.shape.to_dict(), count_parameters(translated.weights))
     (folder / CARD).write_text(card, encoding="utf-8")
     return translated, pooling_files

@@ -10,7 +10,7 @@ from typing import Any
 from ernie_m.model.checkpoint.key_mapping import LM, POSITIONS, WORDS, Names, axes_of, count_layers
 from ernie_m.model.checkpoint.weights import Weights
 from ernie_m.model.config import ErnieMConfig
-from ernie_m.model.preprocessing import Reading, own_reading
+from ernie_m.model.preprocessing import Reading, TextRules, own_reading
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.reader.tokenizer_config import check_ids
 from ernie_m.reader.tokenizer_json import no_piece_model
@@ -103,6 +103,20 @@ class Checkpoint:
     unknown: list[str]
 
     @property
+    def shape(self) -> ErnieMConfig:
+        """`config`, where there must be one.
+
+        Raises:
+            UserError: there is none.
+        """
+        if self.config is None:
+            raise UserError(
+                f"{self.path}: no config.json or ernie_config.json there; put it beside the weights (a "
+                "command with --ernie_config_path can also read it elsewhere)"
+            )
+        return self.config
+
+    @property
     def has_pooler(self) -> bool:
         """Whether there is a pooler among the weights; where there is none, that of a model is random."""
         return "pooler.dense.weight" in self.tensors
@@ -117,13 +131,13 @@ class Checkpoint:
         Raises:
             UserError: there is none, a file is damaged, or two files disagree.
         """
-        if piece_model_path is None and self.piece_model_path is None:
-            raise no_piece_model(self.path)
         pieces = piece_model_path or self.piece_model_path
+        if pieces is None:
+            raise no_piece_model(self.path)
         vocab = vocab_path or (None if piece_model_path else self.vocab_path)
         tokenizer = Tokenizer(vocab, pieces, self.reading.text_rules, self.reading.added_tokens)
         if vocab == self.vocab_path and pieces == self.piece_model_path:
-            check_ids(Folder(pieces.parent), tokenizer)
+            check_ids(Folder(Path(pieces).parent), tokenizer)
         return tokenizer
 
 
@@ -153,7 +167,7 @@ class Format(Names):
     has_own_vocab = True
     library = ""
     tokenizer_form = "ernie-m"
-    text_rules: str | None = None
+    text_rules: TextRules | None = None
     keeps_added_tokens = False
     separators: int | None = 2
 
@@ -168,21 +182,16 @@ class Format(Names):
     def check(self, config: ErnieMConfig) -> None:
         """Refuse, by a UserError, a shape that the format cannot have."""
 
-    def config(self, source: Source, weights: Weights) -> ErnieMConfig | None:
+    def config(self, source: Source, weights: Weights) -> ErnieMConfig:
         """The model's shape. Where the file and the weights disagree on a size, the weights win, with a line.
 
         Args:
             weights: under our names.
 
-        Returns:
-            None if there is no config, and the format can do without.
-
         Raises:
             UserError: another architecture, or a size that neither file nor weights show, such as the heads.
         """
         raw_config = source.raw_config
-        if not (raw_config or self.needs_config):
-            return None
         place = source.config_path or source.path
         for key, value in _ONLY.items():
             if raw_config.get(key, value) != value:

@@ -123,7 +123,7 @@ _WORDS_AGAIN = "the word embeddings once more"
 _NUMBERS = "0, 1, 2, ..."
 _ZEROS = "zeros"
 # Why a tensor is not taken -> the values that it has then, by their number.
-_VALUES = {_NUMBERS: np.arange, _ZEROS: np.zeros}
+_VALUES: Mapping[str, Callable[[int], np.ndarray]] = {_NUMBERS: np.arange, _ZEROS: np.zeros}
 
 
 class Row(NamedTuple):
@@ -198,7 +198,7 @@ class Names:
 
     Attributes:
         classes: what a model is for -> its class; None is the encoder alone.
-        encoder: our module -> its name there; None: the format has no such module.
+        encoder: our module -> its name there; "": the format has no such module.
         transposed: whether linear weights are [out, in].
         endings: kind of module -> how the names of its weight and its bias end; None: it has none.
         prefix: what the encoder's names begin with in a model with a head.
@@ -211,7 +211,7 @@ class Names:
     """
 
     classes: Mapping[str | None, ModelClass]
-    encoder: Mapping[str, str | None] = {}
+    encoder: Mapping[str, str] = {}
     transposed = False
     endings: Mapping[str, tuple[str | None, str | None]] = {
         TABLE: (".weight", None),
@@ -275,7 +275,7 @@ class Names:
         class_of_task = {}  # task -> class, for the tasks whose heads are in the file
         for task, model_class in self.classes.items():
             modules = [theirs for ours, theirs in model_class.head if ours != "lm_head"]  # it has no weight
-            if modules and {theirs + ending for theirs in modules} <= tensors:
+            if task and modules and {f"{theirs}{ending}" for theirs in modules} <= tensors:
                 class_of_task[task] = model_class.name
         tasks_of_class = [task for task, name in class_of_task.items() if name == class_name]
         return tasks_of_class or list(class_of_task)
@@ -294,7 +294,7 @@ class Names:
             theirs = self.encoder.get(module, module)
             is_absent_pooler = module == POOLER and not model_class.has_pooler
             is_absent_in_table = is_table and f"{module}.weight" != WORDS
-            if theirs is None or is_absent_pooler or is_absent_in_table:
+            if not theirs or is_absent_pooler or is_absent_in_table:
                 continue
             for i in range(num_layers if "{i}" in module else 1):  # a module of each layer, or of the encoder
                 rows += self._rows_of(module, prefix + theirs, i)
@@ -367,10 +367,10 @@ class Names:
             if name in used:
                 continue
             bare = self.bare(name)
-            reason = next((why for start, why in self.dropped.items() if bare.startswith(start)), None)
+            reason = next((why for start, why in self.dropped.items() if bare.startswith(start)), "")
             if bare in ours_of:
                 reason = "a second name of a tensor that is taken"
-            original = recipes.get(WORDS if reason == _WORDS_AGAIN else ours_of.get(bare))
+            original = recipes.get(WORDS if reason == _WORDS_AGAIN else ours_of.get(bare, ""))
             if original:
                 is_same = file.equal(name, original.names[0])
             else:

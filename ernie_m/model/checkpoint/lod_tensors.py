@@ -10,7 +10,7 @@ import math
 import os
 import struct
 from functools import cache, partial
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 
@@ -94,7 +94,7 @@ def _parse_header(file: IO[bytes]) -> Header:
 
 
 @cache
-def _tensor_desc() -> type:
+def _tensor_desc() -> Any:
     """The class of the protobuf message."""
     from google.protobuf import descriptor_pb2, message_factory  # here, because few commands read such files
 

@@ -104,7 +104,8 @@ def _table(scores: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
             for metric, value in metrics.items():
                 rows.setdefault(f"{metric}, {name}", {})[language] = value
     languages = list(dict.fromkeys(itertools.chain(*rows.values())))  # each once, in their order
-    lines = [["", *languages], *([name, *map(row.get, languages)] for name, row in rows.items())]
+    lines: list[list[Any]] = [["", *languages]]
+    lines += [[name, *map(row.get, languages)] for name, row in rows.items()]
     return in_markdown([[_plain(cell).replace("|", "\\|") for cell in line] for line in lines]) + "\n"
 
 

@@ -74,12 +74,13 @@ class Ours(Format):
     def write(self, folder: Path, checkpoint: Checkpoint, weights: Weights, task: str | None) -> list[str]:
         """Write model.safetensors and config.json."""
         safetensors.write(folder / WEIGHTS, weights, dtype=np.float32)
+        architecture: str | None
         if task is None:
             # A pre-training model is known by its languages, which have embeddings.
             architecture = "PreTrainingModel" if checkpoint.settings.get("languages") else "ErnieMModel"
         else:  # CHOICE has the same layer as a classifier
             architecture = DESCRIPTIONS[CLASSIFICATION if task == CHOICE else task].model_class
-        contents = {**checkpoint.config.to_dict(), "model_type": MODEL_TYPE, "architecture": architecture}
+        contents = {**checkpoint.shape.to_dict(), "model_type": MODEL_TYPE, "architecture": architecture}
         told = {"labels": checkpoint.labels or None, READING: checkpoint.reading.to_json() or None}
         further = {**checkpoint.settings, **told}
         contents |= {key: value for key, value in further.items() if value is not None}

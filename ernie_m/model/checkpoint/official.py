@@ -145,7 +145,7 @@ class Official(Format):
 
     def write(self, folder: Path, checkpoint: Checkpoint, weights: Weights, task: str | None) -> list[str]:
         """Write params/ and ernie_config.json; replace older ones."""
-        write_official(folder, weights, checkpoint.config)
+        write_official(folder, weights, checkpoint.shape)
         return []
 
 

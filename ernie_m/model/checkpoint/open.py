@@ -132,7 +132,8 @@ def _translated(path: Path, format: Format, source: Source, drop_unknown: bool) 
             f"{path}: {len(unknown)} tensors unknown: {listed(unknown)}; they may be parts of the model. "
             f"{WITHOUT_UNKNOWN}"
         )
-    config = format.config(source, translated.weights)
+    has_config = source.raw_config or format.needs_config
+    config = format.config(source, translated.weights) if has_config else None
     labels = labels_of(source.raw_config, format.labels_key, source.config_path)
     reading, faults = format.reading(source, translated.weights, config, labels, drop_unknown)
     return Checkpoint(

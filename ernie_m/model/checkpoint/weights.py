@@ -150,7 +150,7 @@ def widen_bfloat16(bits: np.ndarray) -> np.ndarray:
 def write_data(file: IO[bytes], array: np.ndarray) -> None:
     """Write the bytes of a contiguous array, without a copy."""
     if array.size:  # a memoryview of nothing cannot be cast
-        file.write(memoryview(array.reshape(-1)).cast("B"))
+        file.write(array.reshape(-1).data.cast("B"))
 
 
 def check_shape(shape: Iterable[int], dtype: np.dtype) -> None:
@@ -201,7 +201,9 @@ def weights_of(folder: Folder, readers: Mapping[str, Callable[[Path], Weights]])
         UserError: a file is damaged.
     """
     name = weights_name(folder)
-    read = readers.get(Path(name).suffix) if name else None
+    if name is None:
+        return None
+    read = readers.get(Path(name).suffix)
     if read is None:
         return None
     if name in folder:

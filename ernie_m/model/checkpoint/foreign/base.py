@@ -80,7 +80,7 @@ class Library(Format):
     model_types: tuple[str | None, ...]
     is_ernie_m = False
     own_keys: Mapping[str, Any] = {}
-    further_keys = ("layer_norm_eps",)
+    further_keys: tuple[str, ...] = ("layer_norm_eps",)
 
     def find(self, folder: Folder) -> Source | None:
         """The model in a folder, by the names of its tensors and its config.
@@ -148,13 +148,14 @@ class Library(Format):
         A model with the names of XLM-R or BERT reads as XLM-R does. An ErnieM reads as the tokenizer of its
         library does, if it has the head of a task; otherwise it is ERNIE-M itself.
         """
+        assert config is not None  # these formats need one
         if not drop_unknown:
             _check_problem_type(source, weights)
         has_head = any(task != LM for task in source.tasks)
         has_key = source.raw_config.get(READING) is not None
         if has_key:
             reading = own_reading(source.raw_config, source.config_path)
-        elif self.is_ernie_m:
+        elif self.text_rules is not None:  # an ErnieM
             reading = replace(Reading.of_xlm_r(), text_rules=self.text_rules) if has_head else Reading()
         else:
             reading = Reading.of_xlm_r()
@@ -252,11 +253,11 @@ class Library(Format):
         Raises:
             UserError: a size that the library cannot have.
         """
-        self.check(checkpoint.config)
-        values = checkpoint.config.to_dict()
+        self.check(checkpoint.shape)
+        values = checkpoint.shape.to_dict()
         model_class = self.classes[task]
-        written = {"architectures": [model_class.name], "model_type": self.model_types[0]}
-        written |= {key: values[key] for key in _SHARED_KEYS} | self.own_keys
+        written: dict[str, Any] = {"architectures": [model_class.name], "model_type": self.model_types[0]}
+        written |= {key: values[key] for key in _SHARED_KEYS} | dict(self.own_keys)
         written |= {key: values[key] for key in self.further_keys}
         if "classifier" in dict(model_class.head):
             (count,) = checkpoint.tensors.shape("classifier.bias")

@@ -39,7 +39,7 @@ class PaddleNLP(Library):
 
     def write(self, folder: Path, checkpoint: Checkpoint, weights: Weights, task: str | None) -> list[str]:
         """Write config.json and model_state.pdparams: the first versions with ErnieM read nothing else."""
-        check_fixed_sizes(checkpoint.config, "PaddleNLP")
+        check_fixed_sizes(checkpoint.shape, "PaddleNLP")
         self.write_config(folder, checkpoint, task)
         restricted_pickle.write_pdparams(folder / "model_state.pdparams", weights)
         return []

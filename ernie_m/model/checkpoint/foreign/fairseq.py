@@ -42,7 +42,7 @@ class Fairseq(Library):
         "encoder.layers.{i}.linear1": "layers.{i}.fc1",
         "encoder.layers.{i}.linear2": "layers.{i}.fc2",
         "encoder.layers.{i}.norm2": "layers.{i}.final_layer_norm",
-        "pooler.dense": None,
+        "pooler.dense": "",
     }
     transposed = True
     classes = {None: ModelClass(has_pooler=False)}

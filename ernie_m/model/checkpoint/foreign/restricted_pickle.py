@@ -14,7 +14,7 @@ import struct
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -62,7 +62,7 @@ class Attributes(dict):
 class _Dtype:
     """A stand-in for a numpy dtype. Its state holds the byte order."""
 
-    def __init__(self, code: Any, *_):
+    def __init__(self, code: Any, *_: Any):
         """Take numpy's code, such as "f4"; `_` takes two flags that are always the same.
 
         Raises:
@@ -83,11 +83,11 @@ class Array:
     After that the shape is known, and `read` reads the data.
     """
 
-    def __init__(self, *_):
+    def __init__(self, *_: Any) -> None:
         """Make an empty array, as numpy's `_reconstruct` does; `_` takes its arguments."""
         self.shape: tuple[int, ...] = (0,)
         self.dtype = np.dtype("f4")
-        self.order = "C"
+        self.order: Literal["C", "F"] = "C"
         self.data: bytes | LongBytes = b""
 
     def set_state(self, state: Any) -> None:
@@ -168,13 +168,16 @@ class _Stream:
 class _WeightsUnpickler(pickle._Unpickler):
     """An unpickler that calls only what is in `stand_ins`."""
 
+    stack: list[Any]  # the base class sets both when it begins to load
+    append: Callable[[Any], None]
+
     def __init__(self, file: IO[bytes], path: Path, stand_ins: Mapping, persistent_load: Callable | None):
         self.stream = _Stream(file)
         self.path = path
         self.stand_ins = stand_ins
         super().__init__(self.stream)
         if persistent_load is not None:
-            self.persistent_load = persistent_load
+            self.persistent_load = persistent_load  # type: ignore[method-assign]  # pickle looks it up on the object
 
     def find_class(self, module: str, name: str) -> Any:
         """The stand-in for a name that the pickle refers to.

@@ -109,7 +109,11 @@ def fields_of_vectors(folder: Folder, config: ErnieMConfig) -> tuple[dict[str, t
         return {}, []
     path = folder.path / MODULES
     faults: list[str] = []
-    fields = {"pooling": (None, path), "layer": (config.num_hidden_layers, path), "normalize": (False, path)}
+    fields: dict[str, tuple[Any, Path]] = {
+        "pooling": (None, path),
+        "layer": (config.num_hidden_layers, path),
+        "normalize": (False, path),
+    }
     for number, (kind, module_folder) in enumerate(modules):
         if kind == "Transformer" and number == 0:
             fields |= _length(module_folder / _LENGTH, faults)

@@ -39,7 +39,7 @@ class _Storage(NamedTuple):
 
     dtype: np.dtype
     key: str
-    count: int  # the number of its elements
+    size: int  # the number of its elements
 
 
 class _View(NamedTuple):
@@ -203,8 +203,8 @@ def _read_legacy(path: Path) -> tuple[dict, Mapping[str, _Place]]:
                 raise ValueError("a storage without a name")
             (count,) = struct.unpack("<q", file.read(8))
             storage = storages[key]
-            if count != storage.count:
-                raise ValueError(f"{count} elements instead of {storage.count}")
+            if count != storage.size:
+                raise ValueError(f"{count} elements instead of {storage.size}")
             places[key] = (file.tell(), count * storage.dtype.itemsize)
             file.seek(places[key][1], io.SEEK_CUR)
     return contents, places

@@ -145,7 +145,7 @@ class XlmR(Library):
         super().write(folder, checkpoint, weights, task)
         if task not in (None, LM):
             return []
-        return sentence_transformers.write(folder, checkpoint.config, checkpoint.reading)
+        return sentence_transformers.write(folder, checkpoint.shape, checkpoint.reading)
 
 
 class PaddleXlmR(XlmR):
