@@ -110,7 +110,8 @@ def open_model(
                 if size != expected:
                     raise UserError(
                         f"{checkpoint.path}: a model of another size ({key} {size}) "
-                        f"than --ernie_config_path {config_path} ({key} {expected})"
+                        f"than --ernie_config_path {config_path} ({key} {expected}); of a model that "
+                        'has its shape beside it, add --ernie_config_path ""'
                     )
     elif checkpoint is None:
         raise UserError("--ernie_config_path is needed: the model's shape (configs/base/ernie_config.json)")
