@@ -17,7 +17,7 @@ from paddle import Tensor, nn
 
 from ernie_m.model.checkpoint.write import ModelFiles
 from ernie_m.training import distributed
-from ernie_m.training.checkpoint import RunFolder
+from ernie_m.training.checkpoint import BEST, RunFolder
 from ernie_m.training.engine import Engine, Step
 from ernie_m.training.log import HELD_OUT, METRICS, Evaluation, Interval, Meter, Records
 from ernie_m.training.prefetch import prefetch
@@ -242,6 +242,9 @@ class Trainer:
             )
             return False
         if self.best is not None:
+            if self.best.step == 0:
+                line = "no step is better than the start, which is what %s holds"
+                logger.warning(line, self.folder.path / BEST)
             self.folder.finish(self.best)
         return True
 
