@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import groupby, pairwise
+from operator import attrgetter
 
 from ernie_m.pretrain.config import ObjectiveConfig
 from ernie_m.pretrain.masking import Pair, Text
@@ -102,12 +103,13 @@ def with_text(config: ObjectiveConfig, monolingual: bool, parallel: bool) -> Obj
 def log_phases(config: ObjectiveConfig, phases: Sequence[Phase]) -> None:
     """Log the shares in each phase of a run, and warn of objectives that are named but never trained."""
     never_trained = {*config.names, *config.shares, *config.later_shares}
-    for phase in phases:
-        if phase.steps:
-            listed = ", ".join(f"{name} {100 * share:.3g} %" for name, share in phase.shares.items())
-            first, last = phase.steps.start + 1, phase.steps.stop
-            logger.info("steps %s to %s: %s", f"{first:,}", f"{last:,}", listed)
-            never_trained -= phase.shares.keys()
+    with_steps = [phase for phase in phases if phase.steps]
+    for shares, equal_phases in groupby(with_steps, key=attrgetter("shares")):
+        parts = [phase.steps for phase in equal_phases]
+        first, last = parts[0].start + 1, parts[-1].stop
+        listed = ", ".join(f"{name} {100 * share:.3g} %" for name, share in shares.items())
+        logger.info("steps %s to %s: %s", f"{first:,}", f"{last:,}", listed)
+        never_trained -= shares.keys()
     for name in sorted(never_trained):
         logger.warning(
             "%s is never trained: objectives.shares, later_shares, later_start and btmlm_start leave it none "

@@ -11,7 +11,7 @@ from ernie_m.pretrain.btmlm_pseudo_tokens import make_pseudo_token_generator
 from ernie_m.pretrain.config import ObjectiveConfig
 from ernie_m.pretrain.corpus_selection import TrainingText, fit_to_corpus
 from ernie_m.pretrain.masking import Vocabulary
-from ernie_m.pretrain.objective_mix import allocate, phases_of, shares_at
+from ernie_m.pretrain.objective_mix import allocate, log_phases, phases_of, shares_at
 from ernie_m.pretrain.objectives import OF_THE_PAPER
 from ernie_m.pretrain.pretraining import Pretraining
 from ernie_m.pretrain.run_length import plan_run, tokens_of_pass
@@ -255,6 +255,15 @@ def test_the_phases_of_a_run():
         for step in range(total):
             later = {"mmlm", "camlm"} if step < round(0.5 * total) else {"mmlm", "camlm", "btmlm"}
             assert {*shares_at(phases, step)} == ({"mmlm"} if step < round(0.34 * total) else later)
+
+
+def test_phases_of_equal_shares_are_one_line(caplog):
+    config = ObjectiveConfig(
+        shares={"mmlm": 2}, later_shares={"mmlm": 1, "btmlm": 1}, later_start=0.5, btmlm_start=0.2
+    )
+    with caplog.at_level("INFO", logger="ernie_m"):
+        log_phases(config, phases_of(config, 10))
+    assert caplog.messages == ["steps 1 to 5: mmlm 100 %", "steps 6 to 10: mmlm 50 %, btmlm 50 %"]
 
 
 @pytest.mark.parametrize(
