@@ -71,10 +71,11 @@ def run_folder(flags: TrainingFlags, identity: dict[str, Any]) -> Iterator[RunFo
     # What overwriting must not remove; %d stands for the seed in the weights of run_retrieval.py.
     paths = [path for name in _READ if (path := getattr(flags, name, None))]
     sources = {path.replace("%d", str(seed)) for path in paths for seed in flags.seeds}
+    step = resumed_step(flags)
+    its_model = step or f"{flags.checkpoints}/best, or its last step, if nothing was selected"
     rules = FolderRules(
         ways_out="choose another --checkpoints, or begin anew with --overwrite true. To train its model "
-        "further, begin a new run in another --checkpoints, with --init_pretraining_params "
-        f"{flags.checkpoints}/best, or its last step, if nothing was selected",
+        f"further, begin a new run in another --checkpoints, with --init_pretraining_params {its_model}",
         # run.json first: if the removal is interrupted, what remains belongs to no run.
         contents=(*map(re.escape, (RUN, METRICS)), *TRAINED, *flags.beside_run),
     )
@@ -84,7 +85,7 @@ def run_folder(flags: TrainingFlags, identity: dict[str, Any]) -> Iterator[RunFo
         keep_checkpoints=flags.keep_checkpoints,
         overwrite=flags.overwrite,
         sources=sorted(sources),
-        resume_from=resumed_step(flags),
+        resume_from=step,
     )
     with folder.locked():
         # A step folder belongs to one seed, and other seeds may be run beside it.
