@@ -184,8 +184,11 @@ def make_engine(
         schedule: the schedule of the learning rate; None: a linear rise and decay.
         loss_scaling: what only FinetuneFlags has flags for; see `Precision`.
     """
+    warmup_steps = int(total_steps * flags.warmup_proportion)
+    if flags.warmup_proportion and not warmup_steps and total_steps > 1:
+        line = "--warmup_proportion %g of %d steps is less than one: the rate is constant, without a warm-up"
+        logger.warning(line, flags.warmup_proportion, total_steps)
     if schedule is None:
-        warmup_steps = int(total_steps * flags.warmup_proportion)
         schedule = linear_warmup_decay(warmup_steps, total_steps, flags.lr_schedule_style)
     optimizer = build_optimizer(
         model,
@@ -329,6 +332,6 @@ def with_rates(flags: FinetuneFlags, config: ErnieMConfig, rows: int, task: str)
     rates = {"learning_rate": rate, "layerwise_lr_decay": decay, "epoch": epochs}
     suited = {name: value for name, value in rates.items() if name not in flags.on_command_line}
     shape = f"{config.num_hidden_layers} layers of {config.hidden_size}"
-    in_words = ", ".join(f"--{name} {value}" for name, value in suited.items())
+    in_words = ", ".join(f"--{name} {value}" for name, value in suited.items()) or "all rates are given"
     logger.info("for a start of %s and %d rows: %s", shape, rows, in_words)
     return replace(flags, **suited)

@@ -79,7 +79,7 @@ def test_no_part_of_speech_is_the_inside_of_another(tmp_path):
 def test_predictions_have_tags_and_no_entities(folder, tmp_path, monkeypatch, capsys):
     flags = command_lines.tagging(folder, tmp_path / "out", max_steps=2, chunk_scheme="NONE")
     call_main(run_sequence_labeling, flags)
-    capsys.readouterr()
+    assert "--warmup_proportion 0.1 of 2 steps" in capsys.readouterr().out
     request = json.dumps({"text": "anna walks now"}).encode()
     give_input(monkeypatch, request)
     call_main(predict, as_flags({"task": "token-classification", "model": tmp_path / "out/best"}))

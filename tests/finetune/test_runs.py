@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -257,10 +258,14 @@ def test_overwrite_begins_anew(classify, refused, tmp_path):
         assert line.startswith(f"error: overwrite would remove {path}, ") and best.is_dir()
 
 
-def test_how_often_a_row_is_seen():
+def test_how_often_a_row_is_seen(caplog):
     """Rows without many others make 40 steps. Contexts are long, so they are seen half as often as texts."""
     config = ErnieMConfig(9, 16, 2, num_attention_heads=2)
     flags = FinetuneFlags()
+    given = replace(flags, on_command_line=("learning_rate", "layerwise_lr_decay", "epoch"))
+    with caplog.at_level("INFO", logger="ernie_m"):
+        assert with_rates(given, config, 16, CLASSIFICATION) == given
+    assert caplog.messages[0].endswith(" rows: all rates are given")
     few, many = (with_rates(flags, config, rows, CLASSIFICATION).epoch for rows in (16, 39_302))
     assert (few * 16, many) == (40 * flags.batch_size, 1)
     texts, tags, answers = (with_rates(flags, config, 200, task).epoch for task in SUPERVISED_TASKS)
