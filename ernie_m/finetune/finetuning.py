@@ -37,7 +37,16 @@ from ernie_m.model.open_model import OpenedModel
 from ernie_m.model.optimization import noam_decay
 from ernie_m.model.packed_batch import LabelledBatch
 from ernie_m.model.preprocessing import NEITHER, READING
-from ernie_m.model.tasks import CLASSIFICATION, MEAN_OF_TOKENS, POOLED, TASKS, names_of_ids, stored_name
+from ernie_m.model.tasks import (
+    CLASSIFICATION,
+    MEAN_OF_TOKENS,
+    POOLED,
+    QUESTION_ANSWERING,
+    TASKS,
+    TOKEN_CLASSIFICATION,
+    names_of_ids,
+    stored_name,
+)
 from ernie_m.reader.batching import Batches, GlobalBatch
 from ernie_m.reader.labels import check_labels, expand, read_languages
 from ernie_m.training import distributed
@@ -58,8 +67,8 @@ RECORDED = (
     "chunk_scheme",
     "max_answer_length",
 )
-# The flags of `RECORDED` that a training takes from its start.
-KEPT = ("label_pieces", "split_han")
+# The flags of `RECORDED` that a training of a task takes from its start.
+KEPT = {CLASSIFICATION: (), TOKEN_CLASSIFICATION: ("label_pieces",), QUESTION_ANSWERING: ("split_han",)}
 # --official_compat -> what the log says of it.
 PROCEDURES = {
     True: "labels, loss, windows and scores are those of the official code, as for the paper's figures; for "

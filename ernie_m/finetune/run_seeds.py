@@ -53,7 +53,7 @@ def fine_tune(
     # Open the model. What no flag says is as in its training, and it may have a head of the task.
     start = open_checkpoint(flags.start) if flags.start else None
     opened = open_model(start, *flags.named_files)
-    recorded = KEPT if flags.do_train else RECORDED
+    recorded = KEPT[task_class.name] if flags.do_train else RECORDED
     if official_class and not flags.do_train:
         recorded = (*recorded, "official_compat")
     flags = settle(flags, opened, recorded)

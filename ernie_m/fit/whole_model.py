@@ -14,7 +14,7 @@ import numpy as np
 
 from ernie_m.finetune.evaluate import LanguageFile, predict_files
 from ernie_m.finetune.finetune_args import FinetuneFlags
-from ernie_m.finetune.finetuning import KEPT, FineTuning
+from ernie_m.finetune.finetuning import FineTuning
 from ernie_m.finetune.run import pace_of, with_rates
 from ernie_m.fit.labelled_rows import Rows
 from ernie_m.fit.scores import Scored
@@ -61,7 +61,7 @@ def fit_whole(
         skip_steps=25,
         keep_checkpoints=1,
     )
-    flags = settle(flags, opened, KEPT)
+    flags = settle(flags, opened)
     # Both trainings have the rate, the decay and the epochs of the one on all rows.
     task = rows.task(opened.tokenizer, flags.max_seq_len)
     flags = with_rates(flags, opened.config, len(rows.examples), task.name)

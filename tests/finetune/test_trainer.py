@@ -12,7 +12,7 @@ from ernie_m.finetune import finetuning, run
 from ernie_m.model import kernel_selection
 from ernie_m.model.optimization import build_optimizer
 from tests import command_lines, toys
-from tests.helpers.checkpoints import assert_same_weights
+from tests.helpers.checkpoints import assert_same_weights, changed_copy
 from tests.launching import read_log
 
 
@@ -43,6 +43,14 @@ def test_the_flags_reach_the_optimizer(classify, monkeypatch):
     classify(max_steps=4, do_val="false", out="noam", lr_scheduler="noam_decay", **flags)
     _, optimizer = made[-1]
     assert optimizer.lr_scheduler.lr_lambda(7) == 0.5  # sqrt(2 / 8): the warm-up has 2 of 4 steps
+
+
+def test_flags_of_other_tasks_are_not_taken_from_the_start(classify, random_encoder, tmp_path):
+    start = changed_copy(
+        random_encoder, tmp_path / "start", reading={"label_pieces": "all", "split_han": False}
+    )
+    classify(max_steps=1, do_val="false", init_pretraining_params=start)
+    assert "as in the training of" not in read_log(tmp_path)
 
 
 def test_plain_kernels_are_chosen_by_the_flag(classify, monkeypatch):
