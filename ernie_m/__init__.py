@@ -6,7 +6,7 @@ from ernie_m.utils import __version__
 from ernie_m.utils.errors import UserError
 
 if TYPE_CHECKING:
-    from ernie_m.interface import Model, load
+    from ernie_m.api import Model, load
 
 __all__ = ["Model", "UserError", "__version__", "load"]
 
@@ -22,6 +22,6 @@ if not TYPE_CHECKING:  # with it a checker would take every name for one of this
         """Import `Model` and `load` on first use, so that commands start without them."""
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        from ernie_m import interface
+        from ernie_m import api
 
-        return getattr(interface, name)
+        return getattr(api, name)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from ernie_m import load
 from ernie_m.commands.launch import run_processes
-from ernie_m.data.public_text import TABLE
+from ernie_m.data.download_text import TABLE
 from ernie_m.finetune.retrieval.training_plan import Command
 from ernie_m.utils.args import PositiveInt, option, parse_options
 from ernie_m.utils.checksums import MANIFEST

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 import ernie_m
-from ernie_m.interface import Model, load
+from ernie_m.api import Model, load
 from ernie_m.utils.args import parse_options
 from ernie_m.utils.files import atomic_dir
 from ernie_m.utils.logging import in_columns

@@ -61,10 +61,11 @@ COMMANDS = {
     r"sh scripts/demo\.sh --page":
         "it serves until Ctrl-C; inference/test_serve.py::test_a_line_finds_itself",
     r"sh scripts/chaos\.sh .*": HOURS + "one round in test_chaos.py::test_a_round",
-    r"sh scripts/data/get_weights\.sh.*": DOWNLOADS + "reader/test_get_weights.py::test_all_are_laid_out",
+    r"sh scripts/data/get_weights\.sh.*":
+        DOWNLOADS + "reader/test_download_weights.py::test_all_are_laid_out",
     r"sh scripts/data/get_data\.sh.*":
-        DOWNLOADS + "reader/test_get_data.py::test_every_task_ends_in_files_that_its_recipe_reads",
-    r"\.venv/bin/ernie-m download text .*": DOWNLOADS + "reader/test_public_text.py::test_the_folder",
+        DOWNLOADS + "reader/test_download_data_sets.py::test_every_task_ends_in_files_that_its_recipe_reads",
+    r"\.venv/bin/ernie-m download text .*": DOWNLOADS + "reader/test_download_text.py::test_the_folder",
     r"sh scripts/verify_weights\.sh .*":
         "needs released weights; model/test_verify_weights.py::test_one_number_off_is_enough",
     r"(export|wget|unzip|tar) .*":
@@ -100,7 +101,7 @@ COMMANDS = {
     r".*ernie-m (convert|export) (?!.*model\.pt).*": HERE,
     r".*ernie-m predict --task classification --model exported.*": HERE,
     r".*ernie-m predict --task (?!classification --model exported).*":
-        "inference/test_interface.py::test_the_command_lines_of_the_pages",
+        "inference/test_python_api.py::test_the_command_lines_of_the_pages",
     r".*ernie-m serve .*": "inference/test_serve.py::test_what_is_served",
     r".*ernie-m fit .*--finetune.*": "finetune/test_fit_whole.py::test_the_command_and_the_next_ones",
     r".*ernie-m (fit|predict --input) (?!.*--finetune).*":
@@ -349,10 +350,10 @@ def test_help_lists_the_recipes(monkeypatch, capsys, words):
 @pytest.mark.parametrize(
     ("words", "module", "rest"),
     [
-        ("data xnli --data d", "get_data", ["xnli", "--data", "d"]),
-        ("weights base", "get_weights", ["base"]),
-        ("e5-small", "get_weights", ["e5-small"]),
-        ("text folder de", "public_text", ["folder", "de"]),
+        ("data xnli --data d", "download_data_sets", ["xnli", "--data", "d"]),
+        ("weights base", "download_weights", ["base"]),
+        ("e5-small", "download_weights", ["e5-small"]),
+        ("text folder de", "download_text", ["folder", "de"]),
     ],
 )
 def test_what_download_calls(monkeypatch, words, module, rest):

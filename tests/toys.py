@@ -19,7 +19,7 @@ import paddle
 import sentencepiece
 from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
-from ernie_m.finetune import run as rates
+from ernie_m.finetune import run_setup as rates
 from ernie_m.model.checkpoint import safetensors
 from ernie_m.model.checkpoint.native import Ours
 from ernie_m.model.ernie import ErnieMConfig, ErnieMModel

@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Literal
 
 from ernie_m.data.trim_vocabulary import trim
-from ernie_m.model.checkpoint import convert as conversion
-from ernie_m.model.checkpoint.convert import CLASSIFIER_TASKS, TARGETS, WRITERS
+from ernie_m.model.checkpoint import write_foreign
 from ernie_m.model.checkpoint.key_mapping import Translated
 from ernie_m.model.checkpoint.model_card import read_card
 from ernie_m.model.checkpoint.native import Ours
 from ernie_m.model.checkpoint.open import Checkpoint, open_checkpoint
+from ernie_m.model.checkpoint.write_foreign import CLASSIFIER_TASKS, TARGETS, WRITERS
 from ernie_m.model.preprocessing import READING, Reading
 from ernie_m.model.tasks import QUESTION_ANSWERING, SEARCH
 from ernie_m.reader.tokenization import Tokenizer
@@ -98,8 +98,8 @@ def convert(flags: ConvertFlags) -> None:
         return
 
     checkpoint = open_checkpoint(flags.source, flags.drop_unknown)
-    conversion.check_tensors(checkpoint)
-    task = conversion.task_to_convert(checkpoint, flags.head)
+    write_foreign.check_tensors(checkpoint)
+    task = write_foreign.task_to_convert(checkpoint, flags.head)
     tokenizer = tokenizer_of(checkpoint, flags)
     if not flags.keep_pieces_of:
         write(flags, checkpoint, task, tokenizer)
@@ -107,7 +107,7 @@ def convert(flags: ConvertFlags) -> None:
     with tempfile.TemporaryDirectory() as folder:
         texts = [Path(name) for name in flags.keep_pieces_of.split(",")]
         trimmed, old_ids = trim(tokenizer, texts, Path(folder), flags.min_count)
-        smaller = conversion.with_tokens(checkpoint, old_ids, trimmed.pad_id, trimmed.added_tokens)
+        smaller = write_foreign.with_tokens(checkpoint, old_ids, trimmed.pad_id, trimmed.added_tokens)
         names = ", ".join(path.name for path in texts)
         sizes = [f"{model.config.vocab_size:,}" for model in (smaller, checkpoint)]
         kept = f"{sizes[0]} of {sizes[1]} tokens are left, those of {names}"
@@ -116,7 +116,7 @@ def convert(flags: ConvertFlags) -> None:
         write(flags, smaller, task, trimmed, kept)
     rows = [["", "tokens", "parameters", "MB (float32)"]]
     for name, model in (("before", checkpoint), ("after", smaller)):
-        parameters = conversion.count_parameters(model.tensors)
+        parameters = write_foreign.count_parameters(model.tensors)
         rows.append([name, f"{model.config.vocab_size:,}", f"{parameters:,}", f"{4 * parameters / 1e6:,.1f}"])
     say(in_columns(rows))
 
@@ -127,7 +127,7 @@ def convert_vocabulary(flags: ConvertFlags) -> None:
     tokenizer = Tokenizer(flags.vocab_path, flags.source)
     with atomic_dir(flags.target) as folder:
         files = WRITERS[format.tokenizer_form](folder, tokenizer, LONGEST_INPUT, 2)
-    say_tokenizer(files, conversion.note(format, Reading()), flags)
+    say_tokenizer(files, write_foreign.note(format, Reading()), flags)
 
 
 def tokenizer_of(checkpoint: Checkpoint, flags: ConvertFlags) -> Tokenizer:
@@ -163,14 +163,14 @@ def write(
     metadata |= {key: value for key, value in given.items() if value}
     format = TARGETS[flags.to]
     reading = checkpoint.reading
-    differing = conversion.differences(format, checkpoint, task, bool(tokenizer.digit_comma))
+    differing = write_foreign.differences(format, checkpoint, task, bool(tokenizer.digit_comma))
     if differing and not flags.allow_differences:
         raise UserError(
             f"{flags.source}: --to {flags.to}: {'; '.join(differing)}. --allow_differences writes it all the "
             "same, and the new README.md says so"
         )
-    conversion.check_fits(flags.to, checkpoint, task)
-    remark = conversion.note(format, reading)
+    write_foreign.check_fits(flags.to, checkpoint, task)
+    remark = write_foreign.note(format, reading)
     facts = {"reads_otherwise": [*differing, remark] if remark else differing or None, "trimmed": trimmed}
     if not flags.keep_pieces_of:  # the scores are of the whole vocabulary
         facts["scores"] = scores
@@ -178,7 +178,7 @@ def write(
     longest = (None if task else reading.max_seq_len) or checkpoint.config.longest_input
     separators = reading.separators if task == QUESTION_ANSWERING else 2
     with atomic_dir(flags.target) as folder:
-        written, pooling_files = conversion.write(format, folder, checkpoint, task, metadata, facts)
+        written, pooling_files = write_foreign.write(format, folder, checkpoint, task, metadata, facts)
         files = WRITERS[format.tokenizer_form](folder, tokenizer, longest, separators)
         if format.name == Ours.name:
             write_manifest(folder / MANIFEST)

@@ -13,10 +13,10 @@ from ernie_m.utils.errors import UserError, say
 
 # What is fetched -> the module whose `main` does it, and the words that come first on its command line.
 KINDS = {
-    "data": ("get_data", []),
-    "weights": ("get_weights", []),
-    "e5-small": ("get_weights", ["e5-small"]),
-    "text": ("public_text", []),
+    "data": ("download_data_sets", []),
+    "weights": ("download_weights", []),
+    "e5-small": ("download_weights", ["e5-small"]),
+    "text": ("download_text", []),
 }
 
 

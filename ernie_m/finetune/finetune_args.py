@@ -28,7 +28,7 @@ AtLeastOne = Annotated[float, Range(at_least=1)]
 Decay = Annotated[float, Range(above=0, at_most=1)]
 SequenceLength = Annotated[int, Range(at_least=8, at_most=512)]
 
-# A folder that the recipes read -> the parts of get_data that fill it.
+# A folder that the recipes read -> the parts of `ernie-m download data` that fill it.
 _PARTS_OF_DATA = {
     "xnli": "xnli",
     "pawsx": "pawsx",
@@ -36,7 +36,7 @@ _PARTS_OF_DATA = {
     "panx": "panx",
     "conll": "conll",
 }
-_BY_HAND = ("panx", "conll")  # get_data cannot fetch them
+_BY_HAND = ("panx", "conll")  # cannot be fetched
 
 
 def _check_recipe_data(train_set: Path) -> None:
@@ -311,7 +311,7 @@ class FinetuneFlags(TrainingFlags):
 
     rates_of_start: bool = option(False, free=True)  # what it sets decides, and is recorded
     """Whether --learning_rate, --layerwise_lr_decay and --epoch, unless they are given, are those that suit
-    the size of the start and the number of rows (`ernie_m.finetune.run`)."""
+    the size of the start and the number of rows (`ernie_m.finetune.run_setup`)."""
 
     select_on: str = MEAN
     """What selects the best step: the mean over the languages, one language (en), or last, the last step."""

@@ -16,7 +16,7 @@ from paddle import Tensor, nn
 from ernie_m.finetune.evaluate import LanguageFile, evaluate_files
 from ernie_m.finetune.finetune_args import LAST, MEAN, FinetuneFlags
 from ernie_m.finetune.head import Head
-from ernie_m.finetune.run import (
+from ernie_m.finetune.run_setup import (
     TrainingOfSeeds,
     digest_of_files,
     identity_of,

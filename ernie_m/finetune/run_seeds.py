@@ -19,7 +19,7 @@ from ernie_m.finetune.finetuning import (
     with_head,
 )
 from ernie_m.finetune.head import Head
-from ernie_m.finetune.run import log_and_write_report, pace_of, run_folder, set_up, with_rates
+from ernie_m.finetune.run_setup import log_and_write_report, pace_of, run_folder, set_up, with_rates
 from ernie_m.finetune.score_tables import figures
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.open_model import open_model, settle

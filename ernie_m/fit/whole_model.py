@@ -15,7 +15,7 @@ import numpy as np
 from ernie_m.finetune.evaluate import LanguageFile, predict_files
 from ernie_m.finetune.finetune_args import FinetuneFlags
 from ernie_m.finetune.finetuning import FineTuning
-from ernie_m.finetune.run import pace_of, with_rates
+from ernie_m.finetune.run_setup import pace_of, with_rates
 from ernie_m.fit.labelled_rows import Rows
 from ernie_m.fit.scores import Scored
 from ernie_m.fit.split_rows import split_rows

@@ -1,4 +1,4 @@
-"""The answers of `ernie_m.interface.Model`, as a checker sees them."""
+"""The answers of `ernie_m.api.Model`, as a checker sees them."""
 
 from typing import Any, NotRequired, TypedDict
 

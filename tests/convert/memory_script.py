@@ -6,7 +6,7 @@ import sys
 from ernie_m.commands import convert
 
 # What ernie-m convert imports in `main`, so that its memory is not counted.
-from ernie_m.model.checkpoint import convert as conversion  # noqa: F401
+from ernie_m.model.checkpoint import write_foreign  # noqa: F401
 
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 convert.main(sys.argv[1:])

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ernie_m.model.checkpoint.convert import ENCODER_TARGETS
+from ernie_m.model.checkpoint.write_foreign import ENCODER_TARGETS
 from tests.foreign import make_official, official_config
 from tests.launching import run_script
 from tests.toys import write_pieces

@@ -8,9 +8,9 @@ from safetensors.numpy import load_file, save_file
 
 from ernie_m.commands import convert
 from ernie_m.model.checkpoint import safetensors as safe
-from ernie_m.model.checkpoint.convert import ENCODER_TARGETS
 from ernie_m.model.checkpoint.model_card import read_card
 from ernie_m.model.checkpoint.open import open_checkpoint
+from ernie_m.model.checkpoint.write_foreign import ENCODER_TARGETS
 from tests.convert.conftest import assert_same_bits
 from tests.helpers.checkpoints import change_config
 from tests.launching import error_of

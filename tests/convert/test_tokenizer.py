@@ -8,8 +8,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from ernie_m.commands import convert
-from ernie_m.model.checkpoint.convert import TARGETS
 from ernie_m.model.checkpoint.open import open_checkpoint
+from ernie_m.model.checkpoint.write_foreign import TARGETS
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.ernie import ErnieMModel
 from ernie_m.model.open_model import open_model

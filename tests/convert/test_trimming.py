@@ -13,11 +13,11 @@ from sentencepiece.sentencepiece_model_pb2 import ModelProto
 from ernie_m.commands import convert
 from ernie_m.data.trim_vocabulary import trim
 from ernie_m.model.checkpoint import safetensors
-from ernie_m.model.checkpoint.convert import ENCODER_TARGETS, with_tokens
 from ernie_m.model.checkpoint.load import load_from
 from ernie_m.model.checkpoint.model_card import model_card, read_card
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.checkpoint.weights import CARD, LANGUAGE_MEANS
+from ernie_m.model.checkpoint.write_foreign import ENCODER_TARGETS, with_tokens
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.reader.batching import pad
 from ernie_m.reader.token_offsets import encode_with_offsets

@@ -10,7 +10,7 @@ import pytest
 
 import ernie_m
 from ernie_m.commands import convert, fit, predict, run_classifier
-from ernie_m.finetune import run as rates
+from ernie_m.finetune import run_setup as rates
 from ernie_m.fit import whole_model as fit_whole
 from ernie_m.model.tasks import CLASSIFICATION
 from ernie_m.reader.labels import write_places

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 
 from ernie_m.finetune.retrieval.pair_batches import StepPairs
 from ernie_m.finetune.retrieval.retrieval_args import RetrievalFlags
-from ernie_m.finetune.run import identity_of
+from ernie_m.finetune.run_setup import identity_of
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.reader.corpus import Corpus
 from ernie_m.reader.tokenization import Tokenizer

@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 from ernie_m.commands import run_classifier
 from ernie_m.finetune.classifier import Classification
 from ernie_m.finetune.finetune_args import FinetuneFlags
-from ernie_m.finetune.run import with_rates
+from ernie_m.finetune.run_setup import with_rates
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.tasks import CLASSIFICATION, SUPERVISED_TASKS
 from ernie_m.training.engine import Engine

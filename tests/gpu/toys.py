@@ -13,7 +13,7 @@ from ernie_m.finetune.classifier import Classification, MultiLabelClassification
 from ernie_m.finetune.head import Head
 from ernie_m.finetune.mrc import QuestionAnswering
 from ernie_m.finetune.retrieval.contrastive_training import hardest_negative_bce, in_batch_softmax
-from ernie_m.finetune.run import SUMS as SUMS_OF_TASKS
+from ernie_m.finetune.run_setup import SUMS as SUMS_OF_TASKS
 from ernie_m.finetune.sequence_label import Tagging
 from ernie_m.model.checkpoint.write import model_weights
 from ernie_m.model.config import ErnieMConfig

@@ -5,9 +5,9 @@ import paddle
 import torch
 import transformers
 
-from ernie_m.model.checkpoint.convert import TARGETS
 from ernie_m.model.checkpoint.load import load_from
 from ernie_m.model.checkpoint.open import open_checkpoint
+from ernie_m.model.checkpoint.write_foreign import TARGETS
 from ernie_m.model.heads import SequenceClassifier, SpanClassifier, TokenClassifier
 from ernie_m.model.lm_head import PreTrainingModel
 from tests.helpers.batches import padded_batch

@@ -16,7 +16,7 @@ import pytest
 import ernie_m
 from ernie_m.commands import fit, predict, run_mrc, run_sequence_labeling
 from ernie_m.finetune import mrc
-from ernie_m.finetune import run as rates
+from ernie_m.finetune import run_setup as rates
 from ernie_m.fit import fit_model
 from ernie_m.inference.tasks.encode import EncodeTexts
 from ernie_m.model.checkpoint import safetensors

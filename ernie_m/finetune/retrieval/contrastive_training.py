@@ -15,7 +15,7 @@ from ernie_m.finetune.head import accuracy_of
 from ernie_m.finetune.retrieval.pair_batches import PairStep, StepPairs, StepRows
 from ernie_m.finetune.retrieval.retrieval_args import RetrievalFlags
 from ernie_m.finetune.retrieval.split_pairs import KeyedRows, divide, hold_out, keys_by
-from ernie_m.finetune.run import (
+from ernie_m.finetune.run_setup import (
     TrainingOfSeeds,
     digest_of_files,
     identity_of,

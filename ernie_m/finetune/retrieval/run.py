@@ -22,7 +22,7 @@ from ernie_m.finetune.retrieval.search_bitexts import (
     write_sweep,
 )
 from ernie_m.finetune.retrieval.split_pairs import keys_by
-from ernie_m.finetune.run import pace_of, run_folder, set_up
+from ernie_m.finetune.run_setup import pace_of, run_folder, set_up
 from ernie_m.model.checkpoint.open import Checkpoint, open_checkpoint
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.device import summary

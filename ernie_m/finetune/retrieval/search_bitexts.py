@@ -9,7 +9,7 @@ import numpy as np
 
 from ernie_m.finetune import score_tables
 from ernie_m.finetune.retrieval.retrieval_args import RetrievalFlags
-from ernie_m.finetune.run import log_and_write_report
+from ernie_m.finetune.run_setup import log_and_write_report
 from ernie_m.finetune.score_tables import AVERAGE, average, figures
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.preprocessing import TextKind, kinds_of_pair

@@ -266,7 +266,7 @@ class SearchCorpus:
     def search(self, text: Iterable[str], top_k: int = 5) -> list[list[Hit]]: ...
 
     def search(self, text: str | Iterable[str], top_k: int = 5) -> list[Hit] | list[list[Hit]]:
-        """The `top_k` sentences nearest to a text, best first, as `ernie_m.interface.Model.search` has them.
+        """The `top_k` sentences nearest to a text, best first, as `ernie_m.api.Model.search` has them.
 
         Of several texts a list for each.
         """

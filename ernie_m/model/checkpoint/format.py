@@ -153,7 +153,7 @@ class Format(Names):
         has_own_vocab: whether vocab.txt gives the ids of tokens; otherwise the piece model does.
         library: that of the model card.
         tokenizer_form: the form of its tokenizer's files, a key of `WRITERS` in
-            `ernie_m.model.checkpoint.convert`.
+            `ernie_m.model.checkpoint.write_foreign`.
         text_rules: those of its library's tokenizer; None: its files say them.
         keeps_added_tokens: whether its tokenizer's files have a place for added tokens.
         separators: how many [SEP] stand before a context; None: its files say it.

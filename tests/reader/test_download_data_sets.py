@@ -1,4 +1,4 @@
-"""ernie_m/data/get_data.py: small copies of all data on a local server, fetched, prepared, trained on."""
+"""`ernie-m download data`: small copies of all data on a local server, fetched, prepared, trained on."""
 
 import io
 import json
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ernie_m.data import download, get_data
+from ernie_m.data import download, download_data_sets
 from ernie_m.finetune.finetune_args import FinetuneFlags
 from ernie_m.reader.files.aligned_lines import TATOEBA, read_bitexts
 from ernie_m.reader.files.squad import read_squad
@@ -95,7 +95,7 @@ def releases() -> dict[str, bytes]:
         "MLQA/MLQA_V1.zip": zipped(mlqa),
         "rajpurkar/SQuAD-explorer/master/dataset/train-v1.1.json": questions().encode(),
     }
-    for language in get_data.XQUAD_LANGUAGES:
+    for language in download_data_sets.XQUAD_LANGUAGES:
         on_server[f"deepmind/xquad/master/xquad.{language}.json"] = questions().encode()
     for code in TATOEBA.values():
         for side in (code, "eng"):
@@ -107,19 +107,19 @@ def releases() -> dict[str, bytes]:
 
 @pytest.fixture
 def small(server, monkeypatch):
-    """The local server has small copies of all releases, and get_data asks it instead of the real servers."""
+    """The local server has small copies of all releases, and stands in for the real ones."""
     parts = {}
-    for name, part in get_data.PARTS.items():
+    for name, part in download_data_sets.PARTS.items():
         path = part.folder.split("/", 3)[3]  # https://host/path
         parts[name] = part._replace(folder=f"{server.url}/{path}")
-    monkeypatch.setattr(get_data, "PARTS", parts)
+    monkeypatch.setattr(download_data_sets, "PARTS", parts)
     server.files = {f"/{path}": content for path, content in releases().items()}
     return server
 
 
 def get(folder, *parts: str) -> None:
     """Download parts, or all, to `folder`/data, and prepare them."""
-    get_data.main([*parts, "--data", str(folder / "data")])
+    download_data_sets.main([*parts, "--data", str(folder / "data")])
 
 
 # Task -> what reads the files that its recipe names.
@@ -193,7 +193,7 @@ def test_damaged_files_are_named(small, tmp_path, part, path, message, damage):
     whole = small.files[path]
     small.files[path] = whole[: len(whole) // 2] if damage == "cut" else b"<html>log in</html>"
     assert message in error_of(get, tmp_path, part)
-    task = get_data.PARTS[part].task
+    task = download_data_sets.PARTS[part].task
     assert not (tmp_path / "data" / task).exists()
     assert not list(tmp_path.rglob("*.unpacked"))
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ernie_m.commands import convert
-from ernie_m.data import get_weights
+from ernie_m.data import download_weights
 from ernie_m.data.download import download
 from ernie_m.model.checkpoint import lod_tensors
 from ernie_m.model.config import ErnieMConfig
@@ -26,13 +26,13 @@ NOWHERE = "http://127.0.0.1:9/{size}{name}"
 @pytest.fixture
 def small(tokenizer, monkeypatch, server):
     """The weights are tiny and lie on the local server."""
-    monkeypatch.setattr(get_weights, "VOCAB_SIZE", tokenizer.vocab_size)
-    monkeypatch.setattr(get_weights, "HIDDEN_SIZE", {"base": 4, "large": 8})
-    monkeypatch.setattr(get_weights, "WEIGHTS_URL", server.url + "/model-ernie-m-{size}.tar.gz")
-    monkeypatch.setattr(get_weights, "VOCAB_URL", server.url + "/{name}")
+    monkeypatch.setattr(download_weights, "VOCAB_SIZE", tokenizer.vocab_size)
+    monkeypatch.setattr(download_weights, "HIDDEN_SIZE", {"base": 4, "large": 8})
+    monkeypatch.setattr(download_weights, "WEIGHTS_URL", server.url + "/model-ernie-m-{size}.tar.gz")
+    monkeypatch.setattr(download_weights, "VOCAB_URL", server.url + "/{name}")
     for size in ("base", "large"):
         server.files[f"/model-ernie-m-{size}.tar.gz"] = archive(
-            tokenizer.vocab_size, get_weights.HIDDEN_SIZE[size]
+            tokenizer.vocab_size, download_weights.HIDDEN_SIZE[size]
         )
     server.files["/piece.model"] = tokenizer.piece_model_path.read_bytes()
     vocab = "".join(f"{token}\t{id_}\n" for token, id_ in tokenizer.vocab.items())
@@ -65,7 +65,7 @@ def archive(
 
 def get(configs: Path, *arguments) -> None:
     """`ernie-m download weights arguments` into a folder, in this process."""
-    get_weights.main([*map(str, arguments), "--configs", str(configs)])
+    download_weights.main([*map(str, arguments), "--configs", str(configs)])
 
 
 def test_all_are_laid_out(small, tokenizer, tmp_path, capsys):
@@ -88,16 +88,16 @@ def test_all_are_laid_out(small, tokenizer, tmp_path, capsys):
 
 
 def test_the_released_sizes_are_those_of_the_configurations():
-    for size, hidden in get_weights.HIDDEN_SIZE.items():
+    for size, hidden in download_weights.HIDDEN_SIZE.items():
         config = ErnieMConfig.from_json(ROOT / f"configs/{size}/ernie_config.json")
-        assert (config.hidden_size, config.vocab_size) == (hidden, get_weights.VOCAB_SIZE)
+        assert (config.hidden_size, config.vocab_size) == (hidden, download_weights.VOCAB_SIZE)
 
 
 def test_an_archive_without_folders(small, tokenizer, tmp_path):
     """Its weights are the whole of it."""
     content = archive(tokenizer.vocab_size, 4, folder_of_weights="")
     (tmp_path / "a.tar.gz").write_bytes(content)
-    get_weights.place_parameters(tmp_path / "a.tar.gz", tmp_path / "base/params", "base")
+    download_weights.place_parameters(tmp_path / "a.tar.gz", tmp_path / "base/params", "base")
     assert {"base/params/word_embedding", "base/params/pooled_fc.b_0"} <= set(files(tmp_path))
     assert not (tmp_path / "a.tar.gz").exists()
 
@@ -150,8 +150,8 @@ def test_a_download_that_breaks_off(server, tmp_path, tag, version):
 
 def test_without_a_network(monkeypatch, tmp_path, capsys):
     """Every file is named, where it is and where it belongs; nothing half-made is left."""
-    monkeypatch.setattr(get_weights, "WEIGHTS_URL", NOWHERE.replace("{name}", ".tar.gz"))
-    monkeypatch.setattr(get_weights, "VOCAB_URL", NOWHERE.replace("{size}", ""))
+    monkeypatch.setattr(download_weights, "WEIGHTS_URL", NOWHERE.replace("{name}", ".tar.gz"))
+    monkeypatch.setattr(download_weights, "VOCAB_URL", NOWHERE.replace("{size}", ""))
     assert "not all files could be downloaded" in error_of(get, tmp_path)
     message = capsys.readouterr().out
     for name in ("vocab.txt", "piece.model", "base.tar.gz"):

