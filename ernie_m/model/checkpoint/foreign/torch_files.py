@@ -112,7 +112,7 @@ def read(path: Path) -> Weights:
     """Open a state dict; each tensor is read when it is accessed. bfloat16 is returned as float32.
 
     If the file is a dict with a state dict as "model", as fairseq writes it, that one is read, and the
-    attributes of the dict's "args" are the metadata.
+    attributes of the dict's "args", or the keys of "model" in its "cfg", are the metadata.
 
     Raises:
         UserError: no such file, cut short, altered, not torch's, or with anything else in it than tensors,
@@ -121,6 +121,8 @@ def read(path: Path) -> Weights:
     with refusing_damage(path, _FORM):
         contents, places = _read_zip(path) if zipfile.is_zipfile(path) else _read_legacy(path)
         arguments = contents.get("args")
+        if arguments is None and isinstance(contents.get("cfg"), dict):  # fairseq since 0.10
+            arguments = contents["cfg"].get("model")
         if isinstance(contents.get("model"), dict):
             contents = contents["model"]
         if not all(isinstance(name, str) for name in contents):
@@ -136,7 +138,7 @@ def read(path: Path) -> Weights:
             return _read_view(view, file, places[view.storage.key][0])
 
     shapes = {name: view.shape for name, view in views.items()}
-    metadata = arguments if isinstance(arguments, restricted_pickle.Attributes) else {}
+    metadata = arguments if isinstance(arguments, dict) else {}
     other_names = [name for name in contents if name not in views]
     return Weights(path, shapes, fetch, metadata, other_names, views)
 
