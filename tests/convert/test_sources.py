@@ -138,7 +138,9 @@ def legacy(request):
 
 
 @pytest.mark.parametrize("fused", [False, True])
-@pytest.mark.parametrize("prefix, new_norm", [("decoder.", False), ("encoder.", True)])
+@pytest.mark.parametrize(
+    "prefix, new_norm", [("decoder.", False), ("encoder.", True), ("module.encoder.", False)]
+)
 def test_fairseq(tmp_path, legacy, prefix, fused, new_norm, capsys):
     """With each of the names that fairseq has used; `fused`: q, k and v are one tensor."""
     expected = weights(lm_head=True, pooler=False)
@@ -159,8 +161,16 @@ def test_fairseq(tmp_path, legacy, prefix, fused, new_norm, capsys):
 
     convert.main([str(tmp_path / "xlmr"), str(tmp_path / "ours"), "--to", "ernie-m"])
     assert_same_bits(open_checkpoint(tmp_path / "ours").tensors, expected)
-    left_out = f"not taken: {prefix}lm_head.weight (the word embeddings once more)\n"
+    left_out = f"not taken: {prefix.removeprefix('module.')}lm_head.weight (the word embeddings once more)\n"
     assert left_out in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("wrapper", ["module.", "_orig_mod.", "model.", "module._orig_mod."])
+def test_names_within_another_module(tmp_path, wrapper):
+    state = make_xlm_r(tmp_path)
+    expected = dict(open_checkpoint(tmp_path).tensors)
+    save_file({wrapper + name: array for name, array in state.items()}, tmp_path / "model.safetensors")
+    assert_same_bits(open_checkpoint(tmp_path).tensors, expected)
 
 
 def test_the_dict_of_fairseq_is_the_vocabulary_wherever_the_model_goes(tmp_path):

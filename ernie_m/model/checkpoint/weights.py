@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 import struct
 import zipfile
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
@@ -175,6 +176,8 @@ PIECE_MODELS = (PIECES, "sentencepiece.bpe.model", "ernie_m.sentencepiece.bpe.mo
 WEIGHTS_FILES = (WEIGHTS, "pytorch_model.bin", "model_state.pdparams", "model.pt")
 _INDEX = ".index.json"
 _ENDINGS = (".safetensors", ".bin", ".pdparams", ".pt")
+# What DistributedDataParallel, torch.compile, and trainings that hold a model as an attribute write.
+_WRAPPERS = r"((module|_orig_mod|model)\.)*"
 # What to do about a part that is not understood; the end of a message.
 WITHOUT_UNKNOWN = "ernie-m convert FOLDER NEW --drop_unknown writes the model without it"
 
@@ -207,8 +210,23 @@ def weights_of(folder: Folder, readers: Mapping[str, Callable[[Path], Weights]])
     if read is None:
         return None
     if name in folder:
-        return folder.read(name, read)
-    return folder.read(name + _INDEX, lambda index: _read_parts(index, read))
+        return folder.read(name, lambda path: _unwrapped(read(path)))
+    return folder.read(name + _INDEX, lambda index: _unwrapped(_read_parts(index, read)))
+
+
+def _unwrapped(weights: Weights) -> Weights:
+    """Weights without what modules around a model put before all names of its tensors."""
+    prefix = re.match(_WRAPPERS, next(iter(weights), ""))[0]
+    if not prefix or not all(name.startswith(prefix) for name in weights):
+        return weights
+    return Weights(
+        weights.source,
+        {name.removeprefix(prefix): shape for name, shape in weights.shapes.items()},
+        lambda name: weights[prefix + name],
+        weights.metadata,
+        weights.other_names,
+        {name.removeprefix(prefix): place for name, place in weights.places.items()},
+    )
 
 
 def _read_parts(index: Path, read: Callable[[Path], Weights]) -> Weights:
