@@ -173,6 +173,12 @@ def test_names_within_another_module(tmp_path, wrapper):
     assert_same_bits(open_checkpoint(tmp_path).tensors, expected)
 
 
+def test_a_pth_is_named(tmp_path):
+    (tmp_path / "mlm_xnli15_1024.pth").touch()
+    for path in (tmp_path, tmp_path / "mlm_xnli15_1024.pth"):
+        assert f"{path}: a .pth " in error_of(open_checkpoint, path)
+
+
 def test_the_dict_of_fairseq_is_the_vocabulary_wherever_the_model_goes(tmp_path):
     folder = tmp_path / "xlmr"
     folder.mkdir()

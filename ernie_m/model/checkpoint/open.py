@@ -62,6 +62,8 @@ def no_weights(path: Path) -> UserError:
 def _description(path: Path) -> str:
     """What a path without weights is."""
     files = ", ".join(WEIGHTS_FILES)
+    if path.suffix == ".pth" or (path.is_dir() and any(path.glob("*.pth"))):
+        return "a .pth of Facebook's XLM is of another family; one of XLM-R is read as pytorch_model.bin"
     if not path.exists():
         no_name = ", and no name of a model on Hugging Face's hub, which is ORGANISATION/MODEL"
         return f"no such folder{no_name if len(path.parts) == 1 else ''}"
