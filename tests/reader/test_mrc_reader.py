@@ -88,6 +88,12 @@ def test_contexts_and_questions_of_a_file(write, caplog):
     (record,) = caplog.records
     assert "not at their offset" in record.message and ": 2; the first: data[0].para" in record.message
     assert "qas[1].answers[0]: 'Oslo' at 49, where the context has ' Osl'" in record.message
+    assert record.message.endswith("leave answer_start out")
+
+
+def test_a_packed_file_is_refused(write):
+    packed = write([article(qa("1"))]).rename(write([]).with_suffix(".json.gz"))
+    assert error_of(read_squad, packed).startswith(f"{packed}: ")
 
 
 def test_files_to_predict_and_to_train_on_may_be_less_strict(write):

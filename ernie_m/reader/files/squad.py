@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ernie_m.reader.files.plain_text import split_name
 from ernie_m.reader.token_offsets import Span
 from ernie_m.utils.errors import UserError, listed
 from ernie_m.utils.files import is_whole_text, read_bytes, read_json
@@ -94,7 +95,8 @@ def read_squad(path: str | os.PathLike, purpose: str = "train") -> QuestionFile:
         raise UserError(f"{path}: no question{with_answer} in it; the form is {_FORM}")
     if misplaced:
         logger.warning(
-            "%s: answers that are not at their offset, so their places are not learned: %d; the first: %s",
+            "%s: answers that are not at their offset, so their places are not learned: %d; the first: %s. "
+            "Offsets are in characters; if they are in something else (UTF-16 units), leave answer_start out",
             path,
             len(misplaced),
             misplaced[0],
@@ -114,8 +116,10 @@ def _content(path: Path) -> Any:
     """The JSON value of a file; of one with a row of Hugging Face's data sets on each line, {"data": rows}.
 
     Raises:
-        UserError: as `read_json`, or a line is not JSON.
+        UserError: as `read_json`, or a line is not JSON, or the file is packed.
     """
+    if split_name(path)[1]:
+        raise UserError(f"{path}: questions are not read from a packed file; unpack it, as gunzip does")
     lines = read_bytes(path).splitlines()
     first = _json_of(lines[0]) if lines else None
     if not isinstance(first, dict) or "question" not in first:
