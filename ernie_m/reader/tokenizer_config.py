@@ -97,6 +97,11 @@ def longest_input(folder: Folder) -> int | None:
     return length if type(length) is int and length > 0 else None
 
 
+def cuts_beginnings(folder: Folder) -> bool:
+    """Whether texts that are too long lose their beginning, and not their end."""
+    return folder.json(TOKENIZER_CONFIG).get("truncation_side") == "left"
+
+
 def added_tokens(folder: Folder) -> tuple[dict[str, int], Path | None]:
     """The tokens beside the special ones that are added to the pieces, with their ids and in their order.
 

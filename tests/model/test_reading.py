@@ -196,6 +196,7 @@ OTHER_KEYS = [
     ("sentence_bert_config.json", "do_lower_case", True),
     ("sentence_bert_config.json", "model_args", {"torch_dtype": "float16"}),
     ("1_Pooling/config.json", "new_key", "x"),
+    ("tokenizer_config.json", "truncation_side", "left"),
     ("2_Normalize/config.json", "module_input_name", "token_embeddings"),
 ]
 
