@@ -109,7 +109,7 @@ def convert(flags: ConvertFlags) -> None:
         trimmed, old_ids = trim(tokenizer, texts, Path(folder), flags.min_count)
         smaller = write_foreign.with_tokens(checkpoint, old_ids, trimmed.pad_id, trimmed.added_tokens)
         names = ", ".join(path.name for path in texts)
-        sizes = [f"{model.config.vocab_size:,}" for model in (smaller, checkpoint)]
+        sizes = [f"{model.shape.vocab_size:,}" for model in (smaller, checkpoint)]
         kept = f"{sizes[0]} of {sizes[1]} tokens are left, those of {names}"
         if flags.min_count > 1:
             kept += f" that are in it {flags.min_count} times or more"
@@ -117,7 +117,7 @@ def convert(flags: ConvertFlags) -> None:
     rows = [["", "tokens", "parameters", "MB (float32)"]]
     for name, model in (("before", checkpoint), ("after", smaller)):
         parameters = write_foreign.count_parameters(model.tensors)
-        rows.append([name, f"{model.config.vocab_size:,}", f"{parameters:,}", f"{4 * parameters / 1e6:,.1f}"])
+        rows.append([name, f"{model.shape.vocab_size:,}", f"{parameters:,}", f"{4 * parameters / 1e6:,.1f}"])
     say(in_columns(rows))
 
 
@@ -137,7 +137,7 @@ def tokenizer_of(checkpoint: Checkpoint, flags: ConvertFlags) -> Tokenizer:
         UserError: there is none, a file cannot be read, or the tokenizer is not that of the model.
     """
     tokenizer = checkpoint.tokenizer(flags.vocab_path or checkpoint.vocab_path, flags.piece_model_path)
-    tokenizer.check_model(checkpoint.config.vocab_size, checkpoint.config.pad_token_id, flags.source)
+    tokenizer.check_model(checkpoint.shape.vocab_size, checkpoint.shape.pad_token_id, flags.source)
     return tokenizer
 
 
@@ -175,7 +175,7 @@ def write(
     if not flags.keep_pieces_of:  # the scores are of the whole vocabulary
         facts["scores"] = scores
     # The max_seq_len of a model with a head is the length of the windows that it was trained on.
-    longest = (None if task else reading.max_seq_len) or checkpoint.config.longest_input
+    longest = (None if task else reading.max_seq_len) or checkpoint.shape.longest_input
     separators = reading.separators if task == QUESTION_ANSWERING else 2
     with atomic_dir(flags.target) as folder:
         written, pooling_files = write_foreign.write(format, folder, checkpoint, task, metadata, facts)

@@ -260,7 +260,7 @@ class SearchCorpus:
         return SearchInput(self.encode.parse(request), each, centre, language)
 
     @overload
-    def search(self, text: str, top_k: int = 5) -> list[Hit]: ...
+    def search(self, text: str, top_k: int = 5) -> list[Hit]: ...  # type: ignore[overload-overlap]  # one text
 
     @overload
     def search(self, text: Iterable[str], top_k: int = 5) -> list[list[Hit]]: ...

@@ -121,7 +121,9 @@ class Checkpoint:
         """Whether there is a pooler among the weights; where there is none, that of a model is random."""
         return "pooler.dense.weight" in self.tensors
 
-    def tokenizer(self, vocab_path: str | None = None, piece_model_path: str | None = None) -> Tokenizer:
+    def tokenizer(
+        self, vocab_path: str | Path | None = None, piece_model_path: str | Path | None = None
+    ) -> Tokenizer:
         """The tokenizer of the folder; its files must agree.
 
         Args:
