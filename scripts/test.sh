@@ -1,7 +1,7 @@
 #!/bin/sh
-# Check the style, then run the tests. Further arguments go to pytest.
+# Check style and types, then run the tests. Further arguments go to pytest.
 #
-#   sh scripts/test.sh                   ruff, and every test except the suites below, in .venv
+#   sh scripts/test.sh                   ruff, mypy, and every test except the suites below, in .venv
 #   sh scripts/test.sh -k tokenizer
 #   sh scripts/test.sh slow              the tests that take more than ten seconds: the demo, a study, killed trainings
 #   sh scripts/test.sh parity            tests/parity, in .venv-parity
@@ -53,6 +53,8 @@ case ${1-} in
         set -- -m "not slow" "$@" # a -m among the user's arguments takes its place
         echo "test: ruff"
         .venv/bin/python -m ruff check --quiet --output-format concise . || style=1
+        echo "test: mypy" # the first time a minute or two
+        .venv/bin/python -m pytest -q --no-header -m slow tests/test_types.py || style=1
         ;;
 esac
 . scripts/env.sh
@@ -68,5 +70,5 @@ unset PYTHONDONTWRITEBYTECODE # hundreds of processes import the same modules
 echo "test: pytest, $processes processes"
 # Each process begins with a part of its own, so that few fixtures are made twice, and helps the others at the end.
 "$venv/bin/python" -m pytest -n "$processes" --dist worksteal "$@" || exit $?
-[ $style = 0 ] || echo "test: the tests pass; ruff found the faults listed above" >&2
+[ $style = 0 ] || echo "test: the tests pass; ruff or mypy found the faults listed above" >&2
 exit $style
