@@ -182,10 +182,9 @@ class Model:
         A model for several labels a text answers {"labels", "probabilities"}. A tuple of two strings is one
         pair, and a list of strings has a text in each.
         """
-        if isinstance(texts, tuple) and all(isinstance(text, str) for text in texts):
-            texts = [texts]
+        is_pair = isinstance(texts, tuple) and all(isinstance(text, str) for text in texts)
         requests = []
-        for text in as_list(texts, "texts"):
+        for text in as_list([texts] if is_pair else texts, "texts"):
             pair = text if isinstance(text, list | tuple) else [text]
             if not 1 <= len(pair) <= 2 or (len(pair) == 2 and pair[1] is None):
                 raise UserError(f"{text!r}: it is neither a text nor a pair of texts")
@@ -442,7 +441,8 @@ class Model:
         requests = [{"text_a": query, "text_b": text or ""} for text in sentences]
         answers = self._answer(CLASSIFICATION, requests)
         best = sorted(range(len(answers)), key=lambda number: -answers[number]["score"])
-        return [{"index": i, "text": sentences[i], "score": answers[i]["score"], **answers[i]} for i in best]
+        ranked: list[Any] = [{"index": i, "text": sentences[i], **answers[i]} for i in best]
+        return ranked
 
     def fill(self, text: str, language: str | None = None, top_k: int = 5) -> list[list[Filling]]:
         """For each [MASK] of the text, the likeliest tokens with their probabilities."""

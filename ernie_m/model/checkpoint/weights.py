@@ -216,7 +216,7 @@ def weights_of(folder: Folder, readers: Mapping[str, Callable[[Path], Weights]])
 
 def _unwrapped(weights: Weights) -> Weights:
     """Weights without what modules around a model put before all names of its tensors."""
-    prefix = re.match(_WRAPPERS, next(iter(weights), ""))[0]
+    prefix = re.match(_WRAPPERS, next(iter(weights), ""))[0]  # type: ignore[index]  # it fits any name
     if not prefix or not all(name.startswith(prefix) for name in weights):
         return weights
     return Weights(
