@@ -130,7 +130,7 @@ class QuestionAnswering(Head):
         cut: how contexts are cut into windows.
         max_answer_length: longest answer in tokens.
         n_best: largest number of candidates for a question.
-        rules: "mlqa" or "squad"; see `ernie_m.finetune.metrics`.
+        rules: "mlqa" or "squad"; see `ernie_m.finetune.eval_mlqa`.
     """
 
     name = QUESTION_ANSWERING
