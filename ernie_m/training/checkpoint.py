@@ -24,7 +24,6 @@ import json
 import os
 import re
 import shutil
-from collections import ChainMap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
@@ -155,10 +154,10 @@ def read_state(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     if not {_VALUES, _MODEL_MANIFEST} <= files.keys():
         raise UserError(f"{state / MANIFEST}: damaged")
     check_manifest(folder / MANIFEST)
-    arrays = ChainMap(*(safetensors.read(state / name) for name in files if name.startswith(_ARRAYS)))
+    parts = [safetensors.read(state / name) for name in files if name.startswith(_ARRAYS)]
     values = read_object(state / _VALUES)
     check_format(state / _VALUES, values.pop("format", None), _FORMAT, "begin a new run, from its weights")
-    return dict(arrays), values
+    return {name: part[name] for part in reversed(parts) for name in part}, values
 
 
 # The step folders of a run
@@ -384,13 +383,14 @@ class RunFolder:
                 what differs); or best/ is not the best step of its run.
         """
         saved = None if self.overwrite else newest_step(self.steps_folder)
-        if self.resume_from is not None and saved is None:
+        if saved is None:
+            if self.resume_from is None:
+                return None
             saved = SavedRun(self.resume_from, *read_state(self.resume_from))
         elif self.resume_from is not None and self.resume_from.resolve() != saved.folder.resolve():
             logger.info("%s is not used: the run goes on from %s", self.resume_from, saved.folder)
-        if saved is not None:
-            check_identity(saved.folder, saved.values["identity"], identity, self.rules.ways_out)
-            self._take_best(saved)
+        check_identity(saved.folder, saved.values["identity"], identity, self.rules.ways_out)
+        self._take_best(saved)
         return saved
 
     def _take_best(self, saved: SavedRun) -> None:

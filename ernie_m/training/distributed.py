@@ -110,7 +110,7 @@ def all_sum(values: Sequence[float]) -> list[float]:
         return [float(value) for value in values]
     total = paddle.to_tensor([float(value) for value in values], dtype="float64")
     dist.all_reduce(total)
-    return total.tolist()
+    return total.numpy().tolist()
 
 
 @lost_process_is_a_user_error()
@@ -136,7 +136,7 @@ def gather_rows(rows: Tensor, number: int) -> list[tuple[Tensor, int]]:
         return [(rows, number)]
     counts: list[Tensor] = []
     dist.all_gather(counts, paddle.to_tensor([len(rows), number], dtype="int64"))
-    counts_of_processes = [count.tolist() for count in counts]
+    counts_of_processes = [count.numpy().tolist() for count in counts]
     most_rows = max(count for count, _ in counts_of_processes)
     padded = paddle.zeros([most_rows, rows.shape[1]], rows.dtype)  # all processes send equal shapes
     padded[: len(rows)] = rows
@@ -173,7 +173,7 @@ def together(work: Callable[[], T]) -> list[T]:
 
 def on_main(work: Callable[[], T]) -> T:
     """As `together`, for work of the main process alone; every process gets its result."""
-    return together(lambda: work() if is_main() else None)[0]
+    return together(lambda: [work()] if is_main() else [])[0][0]
 
 
 class Totals:
@@ -211,7 +211,7 @@ class Totals:
         on_device = paddle.stack(list(self._tensors.values()))
         on_host = [*self._numbers.values(), *numbers]
         if world_size() == 1:
-            sums = [*on_device.tolist(), *on_host]
+            sums = [*on_device.numpy().tolist(), *on_host]
         else:
             # `full` makes each run of equal numbers on the device. To upload the numbers would be to wait for
             # the device a second time.
@@ -219,7 +219,7 @@ class Totals:
             parts = [paddle.full([length], number, "float64") for number, length in runs]
             total = paddle.concat([on_device, *parts])
             dist.all_reduce(total)
-            sums = total.tolist()
+            sums = total.numpy().tolist()
         count = len(self._tensors)
         totals = map(sum, zip(sums[:count], sums[count:]))
         return dict(zip(self._tensors, totals)), sums[2 * count :]
@@ -235,6 +235,12 @@ def broadcast_(tensors: Iterable[Tensor], source: int = 0) -> None:
             dist.broadcast(tensor, src=source)
 
 
+def gradient_of(parameter: Tensor) -> Tensor:
+    """The gradient of a parameter that has one."""
+    assert parameter.grad is not None, parameter.name
+    return parameter.grad
+
+
 @lost_process_is_a_user_error()
 def sum_gradients(parameters: Sequence[Tensor]) -> None:
     """Replace each parameter's gradient with its sum over the processes.
@@ -247,7 +253,7 @@ def sum_gradients(parameters: Sequence[Tensor]) -> None:
         if parameter.size * parameter.element_size() < FUSED_BYTES:
             small.append(parameter)
         else:  # such as the embedding matrix: in place, without a copy
-            dist.all_reduce(parameter.grad)
+            dist.all_reduce(gradient_of(parameter))
     # Fleet copies all that it is given before the first sum, so it gets as many as an encoder layer has. It
     # divides by the number of processes, unless it is given a scale.
     for start in range(0, len(small), LAYER):
@@ -279,7 +285,7 @@ def send_gradients(parameters: Sequence[Tensor], owners: Mapping[str, int]) -> N
     afterwards.
     """
     for parameter in parameters:
-        dist.reduce(parameter.grad, dst=owners[parameter.name])
+        dist.reduce(gradient_of(parameter), dst=owners[parameter.name])
 
 
 @lost_process_is_a_user_error()

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import takewhile
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import paddle
@@ -37,8 +37,9 @@ from ernie_m.training.precision import HALF, Precision
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.logging import logger
 
+Model = TypeVar("Model", bound=nn.Layer)
 # Model and micro-batch -> loss, values to sum up.
-LossOf = Callable[[nn.Layer, Any], tuple[Tensor, dict[str, Tensor | float]]]
+LossOf = Callable[[Model, Any], tuple[Tensor, dict[str, Tensor | float]]]
 # Keys in the totals of a step, beside the names of `Engine.sums`.
 LOSS = "loss"
 SQUARED_NORM = "squared norm"
@@ -56,7 +57,7 @@ class Step:
     skipped: bool  # the loss or a gradient was not finite; the weights did not change
 
 
-class Engine:
+class Engine(Generic[Model]):
     """Trains `model` with `optimizer`, one step at a time.
 
     All processes get the parameters that the model of process 0 has now. Weights that are loaded afterwards
@@ -81,7 +82,7 @@ class Engine:
 
     def __init__(
         self,
-        model: nn.Layer,
+        model: Model,
         optimizer: AdamW,
         seed: int = 0,
         clip_norm: float | None = 1.0,
@@ -134,7 +135,7 @@ class Engine:
     def step(
         self,
         micro_batches: Iterable[Any],
-        loss_of: LossOf,
+        loss_of: LossOf[Model],
         stop: object = None,
         divisible: bool = True,
     ) -> Step | None:
@@ -189,8 +190,7 @@ class Engine:
 
         # Clip and update, unless a value is not finite; the schedule goes on either way.
         loss = sums.pop(LOSS)
-        loss_scale = self.scaler.state_dict().get("scale", np.ones(1)).item()  # no key unless amp is fp16
-        norm = math.sqrt(sums.pop(SQUARED_NORM)) / loss_scale
+        norm = math.sqrt(sums.pop(SQUARED_NORM)) / self.precision.loss_scale()
         # With float16 the scaler decides by the gradients alone.
         finite = math.isfinite(norm) and (self.scaler.is_enable() or math.isfinite(loss))
         lr = float(self.optimizer.get_lr())
@@ -213,7 +213,7 @@ class Engine:
             parameter.grad = None  # clear_grad() would leave zeros
 
     def _backward(
-        self, loss_of: LossOf, model: nn.Layer, numbered: tuple[int, Any]
+        self, loss_of: LossOf[Model], model: Model, numbered: tuple[int, Any]
     ) -> dict[str, Tensor | float]:
         """The forward and the backward pass of a micro-batch with its number; returns the values to sum."""
         number, micro_batch = numbered
@@ -241,7 +241,7 @@ class Engine:
         for parameter in trained:
             if parameter.grad is None:
                 # The dtype of the gradients on the other processes, which in O2 are float32.
-                dtype = "float32" if parameter.dtype in HALF else parameter.dtype
+                dtype = paddle.float32 if parameter.dtype in HALF else parameter.dtype
                 parameter.grad_ = paddle.zeros(parameter.shape, dtype)  # `grad` would copy it
         if self.is_sharded:
             distributed.send_gradients(trained, self._owners)
@@ -258,7 +258,7 @@ class Engine:
         squares = [
             tables[parameter.name].gradient.squared_norm()
             if parameter.name in tables
-            else squared_norm(parameter.grad)
+            else squared_norm(distributed.gradient_of(parameter))
             for parameter in parameters
         ]
         return paddle.add_n([paddle.zeros([], "float64"), *squares])
@@ -284,11 +284,11 @@ class Engine:
         if not finite:
             # The scaler looks at the gradients of this process; another one may have overflowed.
             for parameter in trained:
-                parameter.grad.fill_(math.inf)
+                distributed.gradient_of(parameter).fill_(math.inf)
         # Before the gradients of other owners are dropped: one that owns none must see an overflow, too.
         self.scaler.unscale_(self.optimizer)
         if finite and self.clip_norm is not None and norm > self.clip_norm:
-            self._clip(norm)
+            self._clip(self.clip_norm / norm)
         for parameter in trained:
             if not self._is_own(parameter):
                 parameter.grad = None
@@ -297,13 +297,13 @@ class Engine:
         if self.is_sharded:
             distributed.send_weights(trained, self._owners)
 
-    def _clip(self, norm: float) -> None:
+    def _clip(self, factor: float) -> None:
         """Multiply the gradients, whose norm is above `clip_norm`, so that it becomes `clip_norm`."""
         for parameter in self._own_with_gradient():
             # An embedding matrix's `EmbeddingGradient` leaves rows alone that have no gradient.
             table = self.optimizer.tables.get(parameter.name)
-            gradient = parameter.grad if table is None else table.gradient
-            gradient.scale_(self.clip_norm / norm)
+            gradient = distributed.gradient_of(parameter) if table is None else table.gradient
+            gradient.scale_(factor)
 
     def _count_bad_step(self, finite: bool, loss: float, norm: float) -> None:
         """Log a bad step. Raise a UserError at the last one of `max_bad_steps` in a row."""
@@ -333,7 +333,7 @@ class Engine:
             JSON values, and under "optimizer" tensors by name. They are the optimizer's own: write them
             before the next step. With sharding each process has its own part of them.
         """
-        loss_scale = self.scaler.state_dict()  # {} unless amp is fp16
+        loss_scale: dict[str, Any] = dict(self.scaler.state_dict())  # {} unless amp is fp16
         if loss_scale:
             loss_scale["scale"] = loss_scale["scale"].tolist()
         return {

@@ -90,7 +90,7 @@ class Meter:
     def add(self, step: "Step") -> None:
         """Add a step."""
         if step.skipped:  # its loss or its gradient is not finite
-            self.sums["skipped"] += 1.0
+            self.sums["skipped"] += 1
             return
         # `update` of a Counter adds to the old values.
         self.sums.update({**step.sums, "steps": 1.0, "loss": step.loss, "grad_norm": step.grad_norm})

@@ -8,8 +8,9 @@ O2          weights and most of the forward pass in half precision; float32 grad
 import contextlib
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import paddle
 from paddle import Tensor, nn
 
@@ -21,8 +22,9 @@ from ernie_m.training import distributed
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.logging import logger
 
+Level = Literal["O1", "O2"]
 NONE = "none"
-DTYPES = {"bf16": "bfloat16", "fp16": "float16"}
+DTYPES: dict[str, Literal["bfloat16", "float16"]] = {"bf16": "bfloat16", "fp16": "float16"}
 HALF = (paddle.bfloat16, paddle.float16)
 # The loss scale keeps float16 gradients from becoming zero. It grows by incr_ratio after incr_every_n_steps
 # finite steps in a row, and shrinks by decr_ratio after decr_every_n_nan_or_inf overflows in a row, unless it
@@ -56,7 +58,7 @@ class Precision:
         UserError: O2 on a CPU or without `amp`, or bf16 on a GPU below compute capability 8.0.
     """
 
-    def __init__(self, amp: str = NONE, level: str = "O1", loss_scaling: Mapping[str, Any] | None = None):
+    def __init__(self, amp: str = NONE, level: Level = "O1", loss_scaling: Mapping[str, Any] | None = None):
         if level == "O2" and (amp == NONE or not on_gpu()):
             raise UserError("amp_level O2 needs a GPU and amp bf16 or fp16: set them, or take amp_level O1")
         dtype = str(paddle.get_default_dtype())
@@ -101,15 +103,18 @@ class Precision:
 
     def can_shrink(self) -> bool:
         """Whether a smaller loss scale may prevent an overflow."""
-        state = self.scaler.state_dict()  # {} unless amp is fp16
-        return bool(state) and state["use_dynamic_loss_scaling"] and state["scale"].item() > 1.0
+        return self.scaler.is_use_dynamic_loss_scaling() and self.loss_scale() > 1.0
+
+    def loss_scale(self) -> float:
+        """The factor of the losses; 1 unless amp is fp16."""
+        return np.asarray(self.scaler.state_dict().get("scale", 1.0)).item()
 
     def autocast(self) -> contextlib.AbstractContextManager:
         """The context for forward passes."""
         return contextlib.nullcontext() if self.amp == NONE else autocast(self.amp, self.level)
 
 
-def autocast(amp: str, level: str = "O1") -> contextlib.AbstractContextManager:
+def autocast(amp: str, level: Level = "O1") -> contextlib.AbstractContextManager:
     """The context for forward passes in half precision, "bf16" or "fp16"; Paddle's own lists say of what."""
     return paddle.amp.auto_cast(level=level, dtype=DTYPES[amp])
 

@@ -11,20 +11,20 @@ from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from multiprocessing.util import Finalize
 from types import ModuleType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Final, Generic, Literal, Self, TypeVar, overload
 
 from ernie_m.utils.child_processes import never_received
 from ernie_m.utils.errors import UserError
 
 T = TypeVar("T")
 
-START = "spawn"  # how the worker starts; a fork of a process with threads may hang
+START: Final = "spawn"  # how the worker starts; a fork of a process with threads may hang
 _POLL_SECONDS = 0.5  # how often a waiting consumer checks the stop request
 # A message is (item, None). The last one is (None, ending): the exception with which the iterator ends in the
 # parent. If the worker dies without a last message, the receiving thread adds one with an EOFError.
 _Message = tuple[Any, Exception | None]
 # Why a signal may have killed the worker.
-_CAUSES = {
+_CAUSES: dict[int, str] = {
     signal.SIGKILL: " (perhaps for lack of memory)",
     signal.SIGBUS: " (a file became shorter while it was read, or a disk failed)",
 }
@@ -68,7 +68,13 @@ class prefetch(Generic[T]):
         return self
 
     def __next__(self) -> T:
-        return self.next_unless(stop=False)
+        return self.next_unless(False)
+
+    @overload
+    def next_unless(self, stop: Literal[False]) -> T: ...
+
+    @overload
+    def next_unless(self, stop: object) -> T | None: ...
 
     def next_unless(self, stop: object) -> T | None:
         """The next item; None if it is not ready and `stop` is, or becomes, true.

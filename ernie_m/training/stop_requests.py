@@ -7,9 +7,10 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 from ernie_m.utils.child_processes import stop_signals
 from ernie_m.utils.logging import logger
@@ -41,7 +42,8 @@ class StopSignal:
     def __init__(self, active: bool = True) -> None:
         self.active = active
         self.received: signal.Signals | None = None
-        self._before: dict[signal.Signals, object] = {}  # the handlers that `__exit__` puts back
+        # The handlers that `__exit__` puts back.
+        self._before: dict[signal.Signals, Callable[[int, FrameType | None], Any] | int | None] = {}
 
     def __enter__(self) -> "StopSignal":
         """Handle the signals, and start the thread that listens to them."""

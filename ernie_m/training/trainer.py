@@ -10,15 +10,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import paddle
-from paddle import Tensor, nn
+from paddle import Tensor
 
 from ernie_m.model.checkpoint.write import ModelFiles
 from ernie_m.training import distributed
 from ernie_m.training.checkpoint import BEST, RunFolder
-from ernie_m.training.engine import Engine, Step
+from ernie_m.training.engine import Engine, Model, Step
 from ernie_m.training.log import HELD_OUT, METRICS, Evaluation, Interval, Meter, Records
 from ernie_m.training.prefetch import prefetch
 from ernie_m.training.stop_requests import StallWatch, StopSignal
@@ -34,11 +34,17 @@ class StepData(Protocol):
         position: a JSON value with which `Trainable.batches` goes on after this step.
     """
 
-    micro_batches: Sequence[Any]
-    position: Any
+    @property
+    def micro_batches(self) -> Sequence[Any]: ...
+
+    @property
+    def position(self) -> Any: ...
 
 
-class Trainable(Protocol):
+Data = TypeVar("Data", bound=StepData)
+
+
+class Trainable(Protocol[Model, Data]):
     """Pre-training, or a fine-tuning task.
 
     It keeps no model: that of a seed lives as long as the `Trainer` that runs it.
@@ -60,30 +66,30 @@ class Trainable(Protocol):
     memory_advice: str
     record: Callable[[Interval], dict[str, Any]] | None = None
 
-    def begin(self, seed: int, checkpoint: Path | None) -> Engine:
+    def begin(self, seed: int, checkpoint: Path | None) -> Engine[Model]:
         """Choose a seed, and make its model and its optimizer.
 
         Args:
             checkpoint: the folder of the weights with which a run goes on; None: the initial weights.
         """
 
-    def batches(self, position: Any) -> Callable[[], Iterator[StepData]]:
+    def batches(self, position: Any) -> Callable[[], Iterator[Data]]:
         """Return a function that yields the data of one step after the other, for `prefetch`.
 
         Args:
             position: the `StepData.position` of the last step; None: begin with the first one.
         """
 
-    def send(self, model: nn.Layer, data: StepData) -> Sequence[Any]:
+    def send(self, model: Model, data: Data) -> Sequence[Any]:
         """Send the micro-batches of a step to the device, in one copy. It is called within autocast."""
 
-    def loss(self, model: nn.Layer, micro_batch: Any) -> tuple[Tensor, dict[str, Tensor | float]]:
+    def loss(self, model: Model, micro_batch: Any) -> tuple[Tensor, dict[str, Tensor | float]]:
         """The loss of one of the micro-batches from `send`, and the values that the engine sums up.
 
         The loss is divided by the count of the whole step, over all processes and micro-batches.
         """
 
-    def evaluate(self, engine: Engine, stop: StopSignal) -> Evaluation | None:
+    def evaluate(self, engine: Engine[Model], stop: StopSignal) -> Evaluation | None:
         """Evaluate the model on held-out data, and log the scores.
 
         Returns:
@@ -94,7 +100,7 @@ class Trainable(Protocol):
         """The line of the log on some steps."""
 
     def files(
-        self, engine: Engine, masters: Mapping[str, Tensor], evaluation: Evaluation | None
+        self, engine: Engine[Model], masters: Mapping[str, Tensor], evaluation: Evaluation | None
     ) -> ModelFiles:
         """What a checkpoint holds of the model: weights, configuration, tokenizer, model card.
 
@@ -121,7 +127,7 @@ class Pace:
     stall_ends_seconds: float = 0.0
 
 
-class Trainer:
+class Trainer(Generic[Model, Data]):
     """Trains a task on one seed, from the step where it stopped.
 
     Args:
@@ -140,14 +146,14 @@ class Trainer:
         UserError: the run cannot go on (`RunFolder.resume`), or it cannot begin (`Trainable.begin`).
     """
 
-    def __init__(self, task: Trainable, folder: RunFolder, seed: int, pace: Pace):
+    def __init__(self, task: Trainable[Model, Data], folder: RunFolder, seed: int, pace: Pace):
         self.task = task
         self.folder = folder
         self.seed = seed
         self.pace = pace
         self.stalls = StallWatch(pace.stall_ends_seconds)
         saved = folder.resume(task.identity)
-        self.engine: Engine = task.begin(seed, saved and saved.folder)
+        self.engine = task.begin(seed, saved and saved.folder)
         # Not earlier, because a run that cannot begin must leave the old one alone.
         folder.remove_old_run()
         state: dict[str, Any] = {"position": None, "evaluated": -1, "best": None, "window": {}, "tokens": 0.0}
@@ -225,7 +231,7 @@ class Trainer:
                     step = self._step(data, stop)
 
                 # A step that was abandoned does not count: the run does it when it goes on.
-                if step is None:
+                if step is None or data is None:
                     stopped = True
                 else:
                     self.position = data.position
@@ -259,7 +265,9 @@ class Trainer:
         if self.records is not None:
             self.records.append({"step": evaluation.step, HELD_OUT: evaluation.scores})
         if evaluation.selected_by is not None and (
-            self.best is None or evaluation.selected_by > self.best.selected_by
+            self.best is None
+            or self.best.selected_by is None
+            or evaluation.selected_by > self.best.selected_by
         ):
             self.best = evaluation
             logger.info("best so far: %.2f at step %d", evaluation.selected_by, evaluation.step)
@@ -303,7 +311,7 @@ class Trainer:
             evaluation = None  # it is of an earlier step
         return self.task.files(self.engine, masters, evaluation)
 
-    def _step(self, data: StepData | None, stop: StopSignal) -> Step | None:
+    def _step(self, data: Data | None, stop: StopSignal) -> Step | None:
         """Send the data to the device, and do a step. None: a process was asked to stop, and nothing changed.
 
         Args:
@@ -321,7 +329,7 @@ class Trainer:
             divisible=self.task.divisible,
         )
 
-    def _log(self, step: Step, data: StepData) -> None:
+    def _log(self, step: Step, data: Data) -> None:
         """Count a step, and log the interval that ends with it."""
         steps = self.engine.steps
         self.meter.add(step)
@@ -339,7 +347,7 @@ class Trainer:
             remaining=self.progress.eta(evaluations=len(to_come)),
         )
         logger.info("%s", self.task.line(interval))
-        if self.records is not None:
+        if self.records is not None and self.task.record is not None:
             self.records.append(self.task.record(interval))
 
 
