@@ -36,7 +36,9 @@ class LinkFinder(SourceFileLoader):
         parent = name.rpartition(".")[0]
         is_below_a_link = getattr(sys.modules.get(parent), "__name__", None) == f"ernie_m.{parent}"
         spec = PathFinder.find_spec(name, path) if is_below_a_link else None
-        return spec and spec_from_file_location(name, loader=cls(name, spec.origin))
+        if spec is None or spec.origin is None:
+            return None
+        return spec_from_file_location(name, loader=cls(name, spec.origin))
 
     def exec_module(self, module: ModuleType) -> None:
         sys.modules[self.name] = import_module(f"ernie_m.{self.name}")

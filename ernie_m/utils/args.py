@@ -161,7 +161,7 @@ def sections_of(cls: type) -> dict[str, type]:
     return {"": cls} | {
         f"{field.name}.": field.type
         for field in dataclasses.fields(cls)
-        if dataclasses.is_dataclass(field.type)
+        if isinstance(field.type, type) and dataclasses.is_dataclass(field.type)
     }
 
 
@@ -366,8 +366,9 @@ def parse_options(cls: type[T], arguments: Sequence[str] | None = None, program:
                     faults.append(f"{place}{key} {value}: it must be {in_words(options[key].type)}")
             else:
                 faults.append(f"{place}{key} is unknown; {advice_on(key, options, '--')}")
-        if hasattr(cls, "check_override"):
-            cls.check_override(place, later, values)
+        check_override = getattr(cls, "check_override", None)
+        if check_override is not None:
+            check_override(place, later, values)
         values |= later
     faults += [
         f"{_flag_of(key, field)} must be given (--help says more)"
@@ -411,8 +412,10 @@ def explanations(cls: type) -> dict[str, str]:
         for base in filter(dataclasses.is_dataclass, reversed(section.__mro__)):
             source = textwrap.dedent(inspect.getsource(base))
             texts |= {
-                f"{prefix}{statement.target.id}": " ".join(below.value.value.split())
-                for statement, below in pairwise(ast.parse(source).body[0].body)
+                f"{prefix}{ast.unparse(statement.target)}": " ".join(ast.literal_eval(below.value).split())
+                for node in ast.parse(source).body
+                if isinstance(node, ast.ClassDef)
+                for statement, below in pairwise(node.body)
                 if isinstance(statement, ast.AnnAssign) and isinstance(below, ast.Expr)
             }
     return texts

@@ -69,4 +69,4 @@ def cache_until_fork(make: Callable[P, T]) -> Callable[P, T]:
     """As `functools.cache`, for what has threads: a forked process has none of them, and makes it again."""
     cached = cache(make)
     os.register_at_fork(after_in_child=cached.cache_clear)
-    return cached
+    return cached  # type: ignore[return-value]  # `cache` forgets the parameters of what it takes

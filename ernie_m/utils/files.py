@@ -138,7 +138,7 @@ def refuse_pointer(path: str | os.PathLike) -> None:
             _refuse_pointer_of(file.read(len(_POINTER)), path)
 
 
-def _refuse_pointer_of(content: bytes, path: str | os.PathLike) -> None:
+def _refuse_pointer_of(content: bytes | bytearray, path: str | os.PathLike) -> None:
     """`refuse_pointer` for a file whose first bytes, or all, were read."""
     if content.startswith(_POINTER):
         raise UserError(

@@ -96,7 +96,7 @@ def setup(log_dir: str | None = None, rank: int = 0, is_copied: bool = False) ->
     path = Path(
         log_dir or os.environ.get(LOG_DIR) or "log", f"{os.environ.get(LOG_PREFIX, '')}job.log.{rank}"
     )
-    handlers = [_log_file(path)]
+    handlers: list[logging.Handler] = [_log_file(path)]
     if rank == 0:
         handlers.append(_Console())
         if is_copied:

@@ -152,9 +152,10 @@ def check_paddle() -> None:
         f"pip install paddlepaddle=={PADDLE}.1, or for a GPU: "
         f"pip install paddlepaddle-gpu=={PADDLE}.1 -i https://www.paddlepaddle.org.cn/packages/stable/cu126/"
     )
-    if spec is None or not str(spec.origin).endswith("__init__.py"):  # a folder without it may be a remainder
+    origin = spec.origin if spec else None
+    if origin is None or not origin.endswith("__init__.py"):  # a folder without it may be a remainder
         raise UserError(f"Paddle is not installed for {sys.executable}: {install}")
-    site_packages = Path(spec.origin).parents[1]
+    site_packages = Path(origin).parents[1]
     # As paddlepaddle_gpu-3.3.1.dist-info.
     packages = [path.stem.partition("-") for path in site_packages.glob("paddlepaddle*.dist-info")]
     versions = {package.replace("_", "-"): version for package, _, version in packages}
@@ -272,7 +273,7 @@ def _import_paddle() -> None:
         # Handlers that were made during the import keep `printed`, which nobody reads any more.
         for name in logging.Logger.manager.loggerDict:
             for handler in logging.getLogger(name).handlers:
-                if getattr(handler, "stream", None) is printed:
+                if isinstance(handler, logging.StreamHandler) and handler.stream is printed:
                     handler.setStream(sys.stderr)
         root.handlers[:] = root_handlers
         root.setLevel(root_level)
@@ -280,9 +281,9 @@ def _import_paddle() -> None:
             if not line.startswith(_ABOUT_OPENBLAS):
                 say(line, file=sys.stderr)
     for number in received:
-        handler = signal.getsignal(number)
-        if callable(handler):  # a `StopSignal` has heard of it already, and need not be told again
-            handler(number, None)
+        action = signal.getsignal(number)
+        if callable(action):  # a `StopSignal` has heard of it already, and need not be told again
+            action(number, None)
         else:
             signal.raise_signal(number)
 
