@@ -36,7 +36,8 @@ class EncoderOutput(NamedTuple):
     """What the encoder computes."""
 
     sequence: Tensor  # [N, H], or [M, H] at the positions asked for
-    hidden_states: list[Tensor] | None  # the embeddings, then each layer, the last as `sequence`; [N, H] each
+    # Of the embeddings, then of each layer, the last as `sequence`, [N, H] each; empty unless asked for.
+    hidden_states: list[Tensor]
 
 
 class StaticEmbeddings(nn.Layer):
@@ -198,7 +199,7 @@ class ErnieMModel(nn.Layer):
         if positions is None:
             x = batch.without_filler(x)
         if not output_hidden_states:
-            return EncoderOutput(x, None)
+            return EncoderOutput(x, [])
         return EncoderOutput(x, [batch.without_filler(state) for state in hidden_states])
 
 

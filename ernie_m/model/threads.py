@@ -5,7 +5,7 @@ What computes for a longer time must release the interpreter lock meanwhile, as 
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -56,7 +56,7 @@ class Workers:
     begin: Callable[[], None] = become_worker
     most_tokens: int | None = None
 
-    def tokens_of_a_batch(self, rows: Sequence[Sequence[int]], batch_tokens: int) -> int:
+    def tokens_of_a_batch(self, rows: Sequence[Collection[int]], batch_tokens: int) -> int:
         """How many tokens a batch of rows of ids should have: at most `batch_tokens`.
 
         Few rows are shared out in a batch for each worker, and many in two or more for each.

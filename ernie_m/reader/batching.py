@@ -9,7 +9,7 @@ processes there are: each takes every n-th of its examples by length, and cuts t
 
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from itertools import pairwise
@@ -144,11 +144,11 @@ def _warn_of_prompt(prompt: str, place: str) -> None:
     )
 
 
-def pad(rows: Sequence[Sequence[int]], value: int) -> np.ndarray:
+def pad(rows: Sequence[Collection[int]], value: int) -> np.ndarray:
     """Rows of different lengths as one array, filled up with `value` on the right: int64 [B, T]."""
     padded = np.full([len(rows), max(map(len, rows))], value, np.int64)
     for number, row in enumerate(rows):
-        padded[number, : len(row)] = row
+        padded[number, : len(row)] = np.asarray(row, np.int64)
     return padded
 
 

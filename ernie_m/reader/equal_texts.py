@@ -6,7 +6,7 @@ spaces and full-width letters make no difference; capital letters do.
 """
 
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from hashlib import blake2b
 from itertools import islice
 
@@ -40,7 +40,7 @@ def text_keys(
     return keys_of_ids(ids[:length] for ids in _encode(texts, tokenizer))
 
 
-def keys_of_ids(sentences: Iterable[Sequence[int]]) -> np.ndarray:
+def keys_of_ids(sentences: Iterable[Collection[int]]) -> np.ndarray:
     """A key of the ids of each sentence, uint64 [N]."""
     return hashes_of(np.asarray(ids, np.int64).tobytes() for ids in sentences)
 

@@ -22,7 +22,7 @@ import os
 import re
 import sys
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -317,7 +317,7 @@ class Tokenizer:
         first = [self.cls_id, *ids_a[:length_a], self.sep_id]
         return [*first, self.sep_id, *ids_b[:length_b], self.sep_id]
 
-    def sentences(self, ids: Iterable[Sequence[int]], max_seq_len: int) -> list[np.ndarray]:
+    def sentences(self, ids: Iterable[Collection[int]], max_seq_len: int) -> list[np.ndarray]:
         """`[CLS] S [SEP]` of each sentence, cut to `max_seq_len`: [T] int64 each.
 
         Args:

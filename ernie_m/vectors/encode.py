@@ -1,6 +1,6 @@
 """Encode sentences with Paddle: one vector per sentence, from one layer or from every layer."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Self, TypeVar
@@ -58,6 +58,7 @@ def sentence_vectors(model: ErnieMModel, sentences: SentenceBatch | PieceBatch, 
         return piece_means(model, sentences)
     inputs = sentences.inputs
     if sentences.weights is None:
+        assert model.pooler is not None  # a static model makes no "pooled" vectors
         first = model.encode(inputs, positions=inputs.first_tokens).sequence  # [B, H], of [CLS] only
         return model.pooler(first)
     states = model.encode(inputs, layers=layer).sequence  # [tokens, H]
@@ -83,7 +84,7 @@ class PaddleEncoder(SentenceEncoder):
         self.model = model
         self.autocast = autocast
 
-    def vectors(self, sentences: Sequence[Sequence[int]], batch_tokens: int = BATCH_TOKENS) -> np.ndarray:
+    def vectors(self, sentences: Sequence[Collection[int]], batch_tokens: int = BATCH_TOKENS) -> np.ndarray:
         if takes_piece_means(self.config, self.pooling):
             table = to_array(self.model.embeddings.word_embeddings.weight)
             return StaticEncoder(self.config, table, self.layer).vectors(sentences)
@@ -97,6 +98,7 @@ class PaddleEncoder(SentenceEncoder):
             sentences = upload(SentenceBatch.of(ids, self.config.pad_token_id, self.pooling))
             if self.layer is not None:
                 return to_array(sentence_vectors(self.model, sentences, self.layer))  # [B, H]
+            assert sentences.weights is not None  # "pooled" vectors exist of the top layer only
             output = self.model.encode(sentences.inputs, output_hidden_states=True)
             vectors_by_layer = [
                 to_array(sentences.inputs.sums(states, sentences.weights))  # [tokens, H] -> [B, H]
@@ -107,6 +109,7 @@ class PaddleEncoder(SentenceEncoder):
     def states(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         with paddle.no_grad(), self.autocast():
             inputs = upload(TokenBatch.from_padded(ids, self.config.pad_token_id))
+            assert self.model.pooler is not None  # nobody asks a static model
             states = self.model.encode(inputs).sequence  # [tokens, H]
             pooled = self.model.pooler(paddle.gather(states, inputs.first_tokens))  # [B, H]
             return to_array(pooled), to_array(inputs.padded(states))
@@ -114,7 +117,7 @@ class PaddleEncoder(SentenceEncoder):
     def batches(
         self,
         compute: Callable[[np.ndarray], R],
-        sentences: Sequence[Sequence[int]],
+        sentences: Sequence[Collection[int]],
         batch_tokens: int = BATCH_TOKENS,
     ) -> Iterator[tuple[list[int], R]]:
         with self._without_dropout():  # here, because several batches may be computed at a time

@@ -104,6 +104,7 @@ class LanguageMeans:
         Raises:
             UserError: a language has no mean.
         """
+        indices: np.ndarray | list[int]
         if languages is None:
             indices, _ = self.nearest(vectors)
         else:

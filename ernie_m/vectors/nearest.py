@@ -165,9 +165,9 @@ def search_both(english: np.ndarray, foreign: np.ndarray, score: str) -> Matches
     english = unit(english)
     foreign = unit(foreign)
     if score == "cosine":
-        _, forward = nearest(english, foreign, k=1)  # [N, 1]
-        _, backward = nearest(foreign, english, k=1)
-        return Matches(forward[:, 0], backward[:, 0])
+        _, targets = nearest(english, foreign, k=1)  # [N, 1]
+        _, sources = nearest(foreign, english, k=1)
+        return Matches(targets[:, 0], sources[:, 0])
     k = min(NEIGHBOURS, len(english))
     forward = Neighbours(*nearest(english, foreign, k))
     backward = Neighbours(*nearest(foreign, english, k))

@@ -4,7 +4,7 @@ Poolings: "mean" over the tokens without [CLS] and [SEP]; "specials": the mean o
 Tatoeba script; "cls": the state of [CLS]; "pooled": tanh(dense([CLS])) of the top layer. No Paddle here.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -22,7 +22,7 @@ def takes_piece_means(config: ErnieMConfig, pooling: str) -> bool:
     return config.is_static and pooling == "mean"
 
 
-def batches_for(workers: Workers, rows: Sequence[Sequence[int]], batch_tokens: int) -> list[list[int]]:
+def batches_for(workers: Workers, rows: Sequence[Collection[int]], batch_tokens: int) -> list[list[int]]:
     """Divide rows of ids into batches of similar length that suit the workers: the numbers of their rows.
 
     The longest come first: then all workers end at about a time.
@@ -70,7 +70,7 @@ class SentenceEncoder:
     def batches(
         self,
         compute: Callable[[np.ndarray], R],
-        sentences: Sequence[Sequence[int]],
+        sentences: Sequence[Collection[int]],
         batch_tokens: int = BATCH_TOKENS,
     ) -> Iterator[tuple[list[int], R]]:
         """Yield the numbers of sentences of similar length, and what `compute` gives for their ids.
@@ -86,7 +86,7 @@ class SentenceEncoder:
         workers = self.workers()
         yield from workers.map(work, batches_for(workers, sentences, batch_tokens))
 
-    def vectors(self, sentences: Sequence[Sequence[int]], batch_tokens: int = BATCH_TOKENS) -> np.ndarray:
+    def vectors(self, sentences: Sequence[Collection[int]], batch_tokens: int = BATCH_TOKENS) -> np.ndarray:
         """The vectors of sentences in the given order, float32 [N, H].
 
         Those of every layer are [L + 1, N, H]; index 0 is the embedding output.
@@ -95,7 +95,7 @@ class SentenceEncoder:
             sentences: ids with special tokens, [CLS] S [SEP] each.
             batch_tokens: padded tokens in one forward pass.
         """
-        shape = (len(sentences), self.config.hidden_size)
+        shape: tuple[int, ...] = (len(sentences), self.config.hidden_size)
         if self.layer is None:
             shape = (self.config.num_hidden_layers + 1, *shape)
         vectors = np.empty(shape, np.float32)

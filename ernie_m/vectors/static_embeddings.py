@@ -4,7 +4,7 @@ A text without pieces has the vector 0. The rows are added up in the order of th
 depend on the texts that are encoded with it. No Paddle here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import chain
 
 import numpy as np
@@ -13,7 +13,7 @@ from ernie_m.model.config import ErnieMConfig
 from ernie_m.vectors.pooling import SentenceEncoder
 
 
-def pieces_of(sentences: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
+def pieces_of(sentences: Sequence[Collection[int]]) -> tuple[np.ndarray, np.ndarray]:
     """The pieces of S texts, one text after the other.
 
     Args:
@@ -62,6 +62,6 @@ class StaticEncoder(SentenceEncoder):
         super().__init__(config, "mean", layer)
         self.table = table
 
-    def vectors(self, sentences: Sequence[Sequence[int]], batch_tokens: int | None = None) -> np.ndarray:
+    def vectors(self, sentences: Sequence[Collection[int]], batch_tokens: int | None = None) -> np.ndarray:
         means = means_of_rows(self.table, *pieces_of(sentences)).astype(np.float32, copy=False)
         return means if self.layer is not None else means[None]

@@ -1,6 +1,6 @@
 """The vectors of a static model (`ernie_m.vectors.static_embeddings`) in Paddle, with their gradients."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -29,7 +29,7 @@ class PieceBatch:
     lengths: Tensor
 
     @classmethod
-    def of(cls, sentences: Sequence[Sequence[int]]) -> Self:
+    def of(cls, sentences: Sequence[Collection[int]]) -> Self:
         """A batch of NumPy arrays.
 
         Args:
@@ -62,7 +62,7 @@ class _MeansOnCpu(PyLayer):
         return as_tensor(means_of_rows(as_array(weight), ctx.ids, ctx.lengths))
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> None:
+    def backward(ctx, gradient: Tensor) -> None:  # type: ignore[override]  # Paddle's type has no None
         # Returns no gradient: it is added in place.
         of_texts = as_array(gradient)
         of_rows = of_texts / np.maximum(ctx.lengths, 1)[:, None].astype(of_texts.dtype)  # [S, H]
