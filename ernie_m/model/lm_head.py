@@ -6,6 +6,7 @@ computes a chunk. On a GPU, and with plain kernels, a chunk is three operations 
 computed again in the backward pass instead of being kept.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import paddle
@@ -45,7 +46,7 @@ class PreTrainingModel(nn.Layer):
     every other token.
     """
 
-    def __init__(self, config: ErnieMConfig, languages: list[str]):
+    def __init__(self, config: ErnieMConfig, languages: Sequence[str]):
         super().__init__()
         self.languages = list(languages)
         self.ernie_m = ErnieMModel(config)

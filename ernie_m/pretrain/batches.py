@@ -17,7 +17,7 @@ from ernie_m.pretrain.corpus_selection import TrainingText
 from ernie_m.pretrain.masking import Pair, Text, Vocabulary, rng_of
 from ernie_m.pretrain.objective import names_that_read
 from ernie_m.pretrain.objective_mix import Phase, allocate, shares_at
-from ernie_m.pretrain.packing import MicroBatch, pack
+from ernie_m.pretrain.packing import HostBatch, pack
 from ernie_m.reader.corpus import Corpus
 from ernie_m.reader.sampling import Sampler
 
@@ -33,7 +33,7 @@ class StepBatches:
         position: the step's number, from 1, and the samplers' positions after it, JSON values.
     """
 
-    micro_batches: list[MicroBatch]
+    micro_batches: list[HostBatch]
     share: dict[str, float]
     counts: dict[str, int]
     position: dict[str, Any]
@@ -162,7 +162,7 @@ class StepReader:
             last_group[name].append(number)
         return groups
 
-    def _draw(self, kind: str, count: int) -> list[Text] | list[Pair]:
+    def _draw(self, kind: str, count: int) -> list[Any]:
         """The next texts ("mono") or pairs ("parallel")."""
         if not count:
             return []
@@ -180,7 +180,7 @@ class StepReader:
 
     def _micro_batch(
         self, examples: Sequence[tuple[str, Text | Pair]], groups: Sequence[Sequence[int]]
-    ) -> MicroBatch:
+    ) -> HostBatch:
         """The micro-batch of the examples with the numbers in these groups."""
         masked = []
         for place, group in enumerate(groups):

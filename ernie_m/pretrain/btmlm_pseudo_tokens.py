@@ -1,6 +1,6 @@
 """BTMLM's stage 1: a pass without gradient that predicts the pseudo-tokens (paper section 3, Figure 4)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import groupby
 
@@ -10,10 +10,12 @@ import paddle.nn.functional as F
 from paddle import Tensor
 
 from ernie_m.model.lm_head import PreTrainingModel, logit_chunks, logits
+from ernie_m.model.packed_batch import TokenBatch
 from ernie_m.pretrain.corpus_selection import TrainingText
+from ernie_m.pretrain.loss import DeviceBatch
 from ernie_m.pretrain.masking import Vocabulary
 from ernie_m.pretrain.objectives.btmlm import Btmlm
-from ernie_m.pretrain.packing import MicroBatch, Stage1
+from ernie_m.pretrain.packing import Stage1
 from ernie_m.utils.logging import logger
 
 
@@ -33,15 +35,19 @@ class PseudoTokenGenerator:
         self.temperature = temperature
 
     @paddle.no_grad()
-    def fill(self, model: PreTrainingModel, batch: MicroBatch) -> tuple[MicroBatch, dict[str, Tensor | int]]:
-        """Predict the pseudo-tokens of a batch with BTMLM sequences. No gradient, dropout off.
+    def fill(
+        self, model: PreTrainingModel, batch: DeviceBatch
+    ) -> tuple[DeviceBatch, dict[str, Tensor | int]]:
+        """Predict the pseudo-tokens of a batch, if it has BTMLM sequences. No gradient, dropout off.
 
         Returns:
             The batch with pseudo-tokens in its slots; and the number of pseudo-tokens ("pseudo"), of those
             that occur in their sentence ("copied"), and of those that repeat an earlier one of their sentence
-            ("repeated").
+            ("repeated"). Without BTMLM sequences, the batch itself, and nothing.
         """
         stage1 = batch.stage1
+        if stage1 is None:
+            return batch, {}
         pseudo_ids = self._pseudo_ids(model, stage1)  # [P]
         filled_ids = paddle.scatter(batch.inputs.input_ids, stage1.slots, pseudo_ids)  # [N]
         filled_batch = replace(batch, inputs=replace(batch.inputs, input_ids=filled_ids))
@@ -53,14 +59,14 @@ class PseudoTokenGenerator:
         is_copied = (pseudo_keys.unsqueeze(1) == context_keys).any(1)  # [P, C] -> [P]
         is_equal = (pseudo_keys.unsqueeze(1) == pseudo_keys).astype("int32")  # [P, P]
         is_repeated = paddle.tril(is_equal, -1).any(1)  # [P]; below the diagonal are the earlier slots
-        counts = {
+        counts: dict[str, Tensor | int] = {
             "pseudo": len(stage1.slot_languages),
             "copied": is_copied.sum(),
             "repeated": is_repeated.sum(),
         }
         return filled_batch, counts
 
-    def _pseudo_ids(self, model: PreTrainingModel, stage1: Stage1) -> Tensor:
+    def _pseudo_ids(self, model: PreTrainingModel, stage1: Stage1[TokenBatch, Tensor]) -> Tensor:
         """The id of each slot, int64 [P]."""
         was_training = model.training
         model.eval()
@@ -110,10 +116,10 @@ class PseudoTokenGenerator:
         return paddle.concat(chosen)
 
 
-def make_pseudo_token_generator(text: TrainingText) -> PseudoTokenGenerator | None:
-    """BTMLM's stage 1 as the configuration asks for it; None if neither BTMLM nor a kind of it is active."""
+def make_pseudo_token_generator(text: TrainingText) -> PseudoTokenGenerator:
+    """BTMLM's stage 1 as the configuration asks for it; it has no language if no kind of BTMLM is active."""
     if not any(isinstance(objective, Btmlm) for objective in text.objectives.values()):
-        return None
+        return PseudoTokenGenerator([])
     if "camlm" not in text.objectives:
         logger.warning(
             "objectives.active has btmlm without camlm: camlm is what teaches the model to produce "
@@ -125,7 +131,7 @@ def make_pseudo_token_generator(text: TrainingText) -> PseudoTokenGenerator | No
 
 
 def allowed_pieces(
-    piece_counts: Sequence[np.ndarray], min_count: int, vocabulary: Vocabulary
+    piece_counts: Iterable[np.ndarray], min_count: int, vocabulary: Vocabulary
 ) -> list[np.ndarray]:
     """The pieces each language's pseudo-tokens may be, without specials: a sorted int64 array per language.
 

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
+from ernie_m.model.preprocessing import TextRules
 from ernie_m.pretrain.objectives import OBJECTIVES, OF_THE_PAPER
-from ernie_m.reader.tokenizer_rules import TEXT_RULES
 from ernie_m.utils.args import (
     NonNegativeFloat,
     NonNegativeInt,
@@ -69,7 +69,7 @@ class ModelConfig:
     language_embedding: Literal["masks", "none", "all"] = "masks"
     """Which tokens get the language embedding of their side."""
 
-    def completed(self, shape: Mapping[str, int]) -> "ModelConfig":
+    def completed(self, shape: Mapping[str, Any]) -> "ModelConfig":
         """The same, with what is not given taken from a shape."""
         return replace(self, **{key: shape[key] for key in BASE if getattr(self, key) is None})
 
@@ -96,7 +96,7 @@ class DataConfig:
     pair_alpha: UnitInterval = 0.7
     """Parallel text is sampled with p_ab ~ pairs_ab^alpha (InfoXLM: 0.7)."""
 
-    text_rules: Literal[START, *TEXT_RULES] = option(START, free=True)  # the digest of the corpus counts
+    text_rules: Literal["start", TextRules] = option(START, free=True)  # the digest of the corpus counts
     """The text rules that the corpus must have, and with which the trained model reads. start: those of
     init.encoder, or with new weights those of the corpus. ernie-m: the official ones, with which the paper
     trained the weights of XLM-R further."""
@@ -371,7 +371,7 @@ class PretrainConfig:
             )
         # A saved configuration has the default number of steps beside its tokens.
         is_saved = "optimizer.tokens" in later and later.get("optimizer.steps") == STEPS
-        if "optimizer.steps" in later and not is_saved and (earlier | later).get("optimizer.tokens"):
+        if "optimizer.steps" in later and not is_saved and {**earlier, **later}.get("optimizer.tokens"):
             raise UserError(
                 f"{place}optimizer.steps does not count beside optimizer.tokens: leave it out, or give "
                 "--optimizer.tokens 0, too"

@@ -133,7 +133,7 @@ class TrainingText:
             config.data.max_seq_len,
             config.model.language_embedding,
             languages,
-            pairs={tuple(map(languages.index, pair)): len(stream) for pair, stream in pairs.items()},
+            pairs={(languages.index(a), languages.index(b)): len(stream) for (a, b), stream in pairs.items()},
         )
         return cls(corpus, config.data, setting, mono, pairs)
 

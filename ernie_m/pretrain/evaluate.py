@@ -18,7 +18,7 @@ from ernie_m.pretrain.corpus_selection import TrainingText, make_objectives
 from ernie_m.pretrain.loss import batch_loss, to_device
 from ernie_m.pretrain.masking import Pair, Text, rng_of
 from ernie_m.pretrain.objective import Objective, perplexity
-from ernie_m.pretrain.packing import MaskedExample, MicroBatch, pack
+from ernie_m.pretrain.packing import HostBatch, MaskedExample, pack
 from ernie_m.reader.corpus import Blocks, Corpus, CorpusPairs
 from ernie_m.reader.equal_texts import keys_of_ids
 from ernie_m.reader.tokenization import Tokenizer
@@ -44,7 +44,7 @@ class Evaluator:
 
     Args:
         text: what the run trains on.
-        pseudo_token_generator: BTMLM's stage 1; None if BTMLM is not active.
+        pseudo_token_generator: BTMLM's stage 1.
         run: when to evaluate, on how much text, in micro-batches of which size.
 
     Attributes:
@@ -59,7 +59,7 @@ class Evaluator:
         self,
         text: TrainingText,
         tokenizer: Tokenizer,
-        pseudo_token_generator: PseudoTokenGenerator | None,
+        pseudo_token_generator: PseudoTokenGenerator,
         run: RunConfig,
     ):
         self.run_config = run
@@ -97,7 +97,7 @@ class Evaluator:
             due.add(head_steps)
         return sorted(due)
 
-    def run(self, engine: Engine, stop: StopSignal) -> dict[str, Any] | None:
+    def run(self, engine: Engine[PreTrainingModel], stop: StopSignal) -> dict[str, Any] | None:
         """Evaluate. The processes share the parts, and the result is the same on all.
 
         Args:
@@ -143,8 +143,8 @@ class Evaluator:
 
     def _parts(self) -> list[tuple[str, Any]]:
         """What to evaluate: an objective or "retrieval", and a language or a pair of languages."""
-        on_text = []
-        on_pairs = []
+        on_text: list[str] = []
+        on_pairs: list[str] = []
         for name, objective in self.objectives.items():
             kind = objective.evaluated_on or objective.reads
             (on_text if kind is Text else on_pairs).append(name)
@@ -164,6 +164,7 @@ class Evaluator:
             accuracy = accuracy_by_layer(src_vectors, tgt_vectors, keys)  # [L + 1, 2]
             return accuracy.mean(axis=1).tolist()  # the mean of both directions
         objective = self.objectives[kind]
+        examples: list[Any]
         if isinstance(languages, str):
             examples = self._texts(languages)
         else:
@@ -221,17 +222,16 @@ class Evaluator:
         masked = [mask(example, rng_of(_SEED, _STEP, place)) for place, example in enumerate(examples)]
         for batch in self._batches(masked, objective.group):
             (device_batch,) = to_device([batch])
-            if batch.stage1 is not None:
-                device_batch, _ = self.pseudo_token_generator.fill(model, device_batch)
+            device_batch, _ = self.pseudo_token_generator.fill(model, device_batch)
             total, sums = batch_loss(model, device_batch)
             loss += float(total)
             correct += float(sums.get(f"{objective.name}.correct", 0.0))
-            count += sums.get(f"{objective.name}.count", 0)
+            count += int(sums.get(f"{objective.name}.count", 0))
         if count == 0:
             return None
         return {"perplexity": perplexity(loss / count), "accuracy": correct / count}
 
-    def _batches(self, masked: Sequence[MaskedExample], group: int) -> Iterator[MicroBatch]:
+    def _batches(self, masked: Sequence[MaskedExample], group: int) -> Iterator[HostBatch]:
         """Micro-batches of at most `run.micro_batch_tokens`.
 
         Args:
@@ -290,6 +290,6 @@ def held_out_sentences(corpus: Corpus, language: str) -> list[np.ndarray]:
         side = pair.index(language)
         sentences += [text[number][side] for number in range(count)]
     if not sentences and language in corpus.held_out_mono:
-        text = corpus.held_out_mono[language]
-        sentences = [text.line(number) for number in range(min(text.num_lines, SENTENCES))]
+        lines = corpus.held_out_mono[language]
+        sentences = [lines.line(number) for number in range(min(lines.num_lines, SENTENCES))]
     return sentences

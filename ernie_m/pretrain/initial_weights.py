@@ -140,7 +140,8 @@ def give_frequencies(head: LMHead, piece_counts: np.ndarray) -> None:
     """
     logarithms = np.log(piece_counts + 1.0)
     head.bias.set_value((logarithms - logarithms.mean()).astype(head.bias.numpy().dtype))
-    head.layer_norm.weight.set_value(_SMALL * head.layer_norm.weight.numpy())
+    weight = head.state_dict()["layer_norm.weight"]
+    weight.set_value(_SMALL * weight.numpy())
 
 
 def _check_text_rules(encoder: Checkpoint | None, tokenizer: Tokenizer, text_rules: str) -> None:

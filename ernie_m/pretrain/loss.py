@@ -13,10 +13,12 @@ from ernie_m.model.device import upload
 from ernie_m.model.lm_head import MaskedLoss, PreTrainingModel
 from ernie_m.model.packed_batch import TokenBatch
 from ernie_m.pretrain.objectives import class_of
-from ernie_m.pretrain.packing import MicroBatch, Packed
+from ernie_m.pretrain.packing import HostBatch, MicroBatch, Packed, Stage1
+
+DeviceBatch = MicroBatch[TokenBatch, Tensor]
 
 
-def to_device(batches: Sequence[MicroBatch], weights: Mapping[str, float] | None = None) -> list[MicroBatch]:
+def to_device(batches: Sequence[HostBatch], weights: Mapping[str, float] | None = None) -> list[DeviceBatch]:
     """Copy micro-batches to the device, all of them in one copy. Call it within autocast.
 
     Args:
@@ -24,11 +26,11 @@ def to_device(batches: Sequence[MicroBatch], weights: Mapping[str, float] | None
             objective's share divided by the number of its losses in the whole step, so that the losses of the
             step add up to the share times their mean.
     """
-    for_device = []
+    for_device: list[Any] = []  # the records of the result, still with arrays
     for batch in batches:
         changes: dict[str, Any] = {"inputs": _inputs(batch.inputs)}
         if batch.stage1 is not None:
-            changes["stage1"] = replace(batch.stage1, inputs=_inputs(batch.stage1.inputs))
+            changes["stage1"] = Stage1(**vars(batch.stage1) | {"inputs": _inputs(batch.stage1.inputs)})
         if weights is not None:
             of_words = np.zeros(len(batch.target_ids))
             for objective in batch.rows.keys() - batch.groups.keys():
@@ -48,7 +50,7 @@ def _inputs(packed: Packed) -> TokenBatch:
     return TokenBatch.from_packed(packed.input_ids, packed.layout, packed.position_ids, language_ids)
 
 
-def batch_loss(model: PreTrainingModel, batch: MicroBatch) -> tuple[Tensor, dict[str, Tensor | int]]:
+def batch_loss(model: PreTrainingModel, batch: DeviceBatch) -> tuple[Tensor, dict[str, Tensor | int]]:
     """The loss of a micro-batch of any objectives. BTMLM's slots must be filled.
 
     Returns:
@@ -77,7 +79,7 @@ def batch_loss(model: PreTrainingModel, batch: MicroBatch) -> tuple[Tensor, dict
     return total, sums
 
 
-def loss_of_words(model: PreTrainingModel, batch: MicroBatch, states: Tensor) -> MaskedLoss:
+def loss_of_words(model: PreTrainingModel, batch: DeviceBatch, states: Tensor) -> MaskedLoss:
     """The loss of the masked words, in their order, given the states at `batch.targets`, [M, H]."""
     # Other targets follow. A batch without any target has one state, which is not read.
     words = batch.target_ids.shape[0]

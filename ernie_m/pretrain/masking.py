@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -108,7 +108,10 @@ def number_chosen(n: int, rate: float) -> int:
     return min(n, max(1, round(rate * n)))
 
 
-class Masking:
+Example = TypeVar("Example", bound=Text | Pair)
+
+
+class Masking(Generic[Example]):
     """What all objectives draw masks by: `mask_rate` of the tokens of each side."""
 
     def __init__(self, setting: Setting):
@@ -120,7 +123,7 @@ class Masking:
         self.sep = np.array([self.vocabulary.sep_id])
         self.positions = np.arange(FIRST_POSITION, FIRST_POSITION + self.max_seq_len)
 
-    def sides(self, example: Text | Pair) -> list[np.ndarray]:
+    def sides(self, example: Example) -> list[np.ndarray]:
         """The ids of a text, or of both sides of a pair, cut so that the sequence is not too long."""
         if isinstance(example, Text):
             return [example.ids[: self.max_seq_len - 2]]
@@ -143,7 +146,7 @@ class Masking:
         drawn = rng.permutation(len(predictable))[:count]  # indices into `predictable`
         return predictable[np.sort(drawn)]
 
-    def choose_in_pair(self, pair: Pair, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
+    def choose_in_pair(self: "Masking[Pair]", pair: Pair, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
         """The tokens of a pair, and which of them are to be predicted.
 
         Returns:
@@ -157,6 +160,14 @@ class Masking:
         chosen_in_source = 1 + self.choose(source, rng)  # S begins in column 1
         chosen_in_target = len(source) + 3 + self.choose(target, rng)  # Y begins after [CLS] S [SEP] [SEP]
         return ids, languages, side, np.concatenate([chosen_in_source, chosen_in_target])
+
+    def replaced_in_text(self: "Masking[Text]", text: Text, rng: np.random.Generator) -> MaskedSequence:
+        """[CLS] X [SEP] of a text, as `replaced`."""
+        (x,) = self.sides(text)
+        ids = np.concatenate([self.cls, x, self.sep])
+        languages = np.full(len(ids), text.language)
+        chosen = 1 + self.choose(x, rng)  # X begins in column 1
+        return self.replaced(ids, languages, chosen, rng)
 
     def replaced(
         self, ids: np.ndarray, languages: np.ndarray, chosen: np.ndarray, rng: np.random.Generator

@@ -13,14 +13,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ernie_m.pretrain.masking import Masking, Pair, Text, number_chosen
+from ernie_m.pretrain.masking import Example, Masking, Pair, number_chosen
 from ernie_m.pretrain.objectives import OBJECTIVES, class_of
-from ernie_m.pretrain.packing import MaskedExample, MicroBatch, pack
+from ernie_m.pretrain.packing import HostBatch, MaskedExample, pack
 
 _LARGEST_LOSS = 50.0  # a perplexity is cut here: the exponential of a diverged run's loss would overflow
 
 
-class Objective(Masking):
+class Objective(Masking[Example]):
     """The base of all objectives. A subclass says what it reads and makes the sequences (`mask`).
 
     The rest is as MMLM and TLM have it: `mask_rate` of the tokens of each side are predicted.
@@ -52,7 +52,7 @@ class Objective(Masking):
 
     # What an objective defines
 
-    def mask(self, example: Any, rng: np.random.Generator) -> MaskedExample:
+    def mask(self, example: Example, rng: np.random.Generator) -> MaskedExample:
         """The sequences of an example.
 
         Args:
@@ -65,11 +65,11 @@ class Objective(Masking):
         """Whether a pair can be trained on. Another one serves TLM, or is left out if TLM is not active."""
         return True
 
-    def tokens(self, example: Text | Pair) -> int:
+    def tokens(self, example: Example) -> int:
         """The tokens that an example takes in a micro-batch, without BTMLM's first stage."""
         return sum(len(ids) + 2 for ids in self.sides(example))  # [CLS] S [SEP], or [SEP] Y [SEP]
 
-    def count(self, example: Text | Pair) -> int:
+    def count(self, example: Example) -> int:
         """How many losses an example has. It depends on the example alone, not on a draw."""
         counts = [len(self.predictable(ids)) for ids in self.sides(example)]
         return sum(number_chosen(count, self.config.mask_rate) for count in counts)
@@ -106,16 +106,21 @@ class Objective(Masking):
         return f"{cls.name} {record['loss']:.4f} ({rates})"
 
     @classmethod
-    def summary(cls, results: Sequence[Mapping[str, Any]], beside: str = "") -> list[str]:
+    def summary(cls, results: Sequence[Mapping[str, Any]]) -> list[str]:
         """The lines on a held-out evaluation.
 
         Args:
             results: the results of each language or pair, as `Evaluator.run` returns them.
-            beside: what is said beside the perplexity.
         """
+        beside = cls.beside_perplexity(results)
         mean = geometric_mean(result["perplexity"] for result in results)
         accuracy = 100 * np.mean([result["accuracy"] for result in results])
         return [f"{cls.name}: perplexity {mean:.2f} (geometric mean{beside}), accuracy {accuracy:.2f} %"]
+
+    @classmethod
+    def beside_perplexity(cls, results: Sequence[Mapping[str, Any]]) -> str:
+        """What `summary` says beside the perplexity."""
+        return ""
 
     @classmethod
     def plateau(cls, results: Sequence[Mapping[str, Any]], advice: str) -> str | None:
@@ -128,7 +133,7 @@ class Objective(Masking):
 
     # What subclasses use
 
-    def batch(self, examples: Sequence[Any], rngs: Sequence[np.random.Generator]) -> MicroBatch:
+    def batch(self, examples: Sequence[Example], rngs: Sequence[np.random.Generator]) -> HostBatch:
         """A micro-batch of this objective alone, for evaluations; `StepReader` mixes objectives.
 
         Args:

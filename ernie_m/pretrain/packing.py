@@ -1,12 +1,12 @@
 """Masked sequences, packed into the micro-batches that the training sees. No Paddle here.
 
-A micro-batch is made of arrays. `ernie_m.pretrain.loss.to_device` returns the same record with tensors in
-their places, and with a `TokenBatch`, which the encoder takes, for each `Packed`.
+A micro-batch is made of arrays: `HostBatch`. `ernie_m.pretrain.loss.to_device` returns the same record with
+tensors in their places, and with a `TokenBatch`, which the encoder takes, for each `Packed`: `DeviceBatch`.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -79,8 +79,12 @@ class Packed:
         return Layout(self.lengths, self.context_lengths)
 
 
+Inputs = TypeVar("Inputs")
+Array = TypeVar("Array")
+
+
 @dataclass(frozen=True)
-class Stage1:
+class Stage1(Generic[Inputs, Array]):
     """BTMLM's first pass: S sentences, each with its placeholders. It predicts P pseudo-tokens.
 
     A slot is the token of the second pass that a prediction replaces. The slots, and with them the other
@@ -97,18 +101,18 @@ class Stage1:
         context_sentences: int64 [C], the sentence of each.
     """
 
-    inputs: Packed
-    placeholders: np.ndarray
-    slots: np.ndarray
-    slot_sentences: np.ndarray
+    inputs: Inputs
+    placeholders: Array
+    slots: Array
+    slot_sentences: Array
     slot_languages: list[int]
-    draws: np.ndarray
-    context_ids: np.ndarray
-    context_sentences: np.ndarray
+    draws: Array
+    context_ids: Array
+    context_sentences: Array
 
 
 @dataclass(frozen=True)
-class MicroBatch:
+class MicroBatch(Generic[Inputs, Array]):
     """A micro-batch, of any objectives.
 
     Attributes:
@@ -123,19 +127,22 @@ class MicroBatch:
         word_weights: float64 [W], that of each masked word; None: 1.
     """
 
-    inputs: Packed
-    targets: np.ndarray
-    target_ids: np.ndarray
-    rows: dict[str, np.ndarray]
-    groups: dict[str, np.ndarray]
-    stage1: Stage1 | None
+    inputs: Inputs
+    targets: Array
+    target_ids: Array
+    rows: dict[str, Array]
+    groups: dict[str, Array]
+    stage1: Stage1[Inputs, Array] | None
     weights: Mapping[str, float] = field(default_factory=dict)
-    word_weights: np.ndarray | None = None
+    word_weights: Array | None = None
 
 
-def pack(examples: Sequence[MaskedExample]) -> MicroBatch:
+HostBatch = MicroBatch[Packed, np.ndarray]
+
+
+def pack(examples: Sequence[MaskedExample]) -> HostBatch:
     """Masked examples, at least one, as a micro-batch."""
-    sequences = []
+    sequences: list[MaskedSequence] = []
     objectives = []  # the place in `OBJECTIVES` of each sequence
     groups = []  # the group of each sequence
     stage1_sequences = []
@@ -169,7 +176,9 @@ def pack(examples: Sequence[MaskedExample]) -> MicroBatch:
     )
 
 
-def _stage1(stage1_sequences: Sequence[Stage1Sequence], first_tokens: Sequence[int]) -> Stage1:
+def _stage1(
+    stage1_sequences: Sequence[Stage1Sequence], first_tokens: np.ndarray
+) -> Stage1[Packed, np.ndarray]:
     """The first pass of BTMLM sequences.
 
     Args:
@@ -205,7 +214,7 @@ def _join(sequences: Sequence[MaskedSequence]) -> Packed:
     )
 
 
-def _targets(starts: Sequence[int], sequences: Sequence[MaskedSequence]) -> np.ndarray:
+def _targets(starts: np.ndarray, sequences: Sequence[MaskedSequence]) -> np.ndarray:
     """The tokens to predict, as indices into the tokens of all sequences, [M].
 
     Args:

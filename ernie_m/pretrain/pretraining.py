@@ -24,10 +24,9 @@ from ernie_m.pretrain.corpus_selection import TrainingText, fit_to_corpus, open_
 from ernie_m.pretrain.evaluate import Evaluator
 from ernie_m.pretrain.initial_weights import give_frequencies, initialise, open_weights
 from ernie_m.pretrain.log_lines import SUMS, line_of, record_of, summary
-from ernie_m.pretrain.loss import batch_loss, to_device
+from ernie_m.pretrain.loss import DeviceBatch, batch_loss, to_device
 from ernie_m.pretrain.masking import Vocabulary
 from ernie_m.pretrain.objectives import class_of
-from ernie_m.pretrain.packing import MicroBatch
 from ernie_m.pretrain.run_length import RunPlan, plan_run
 from ernie_m.reader.corpus import verify_corpus
 from ernie_m.training import distributed
@@ -53,7 +52,7 @@ _AFTER_HEAD_WARMUP = (
 )
 
 
-class Pretraining(Trainable):
+class Pretraining(Trainable[PreTrainingModel, StepBatches]):
     """Pre-training with any mix of MMLM, TLM, CAMLM and BTMLM.
 
     Raises:
@@ -71,7 +70,7 @@ class Pretraining(Trainable):
         self.config = fit_to_corpus(config, corpus)
         # The shape is compared with that of a run that goes on, so it is needed before the weights are.
         if None in dataclasses.astuple(self.config.model):
-            shape = self.start.config.to_dict() if self.start.config else BASE
+            shape = self.start.config.to_dict() if self.start and self.start.config else BASE
             self.config = dataclasses.replace(self.config, model=self.config.model.completed(shape))
 
         # What is trained on, for how long, and on what the model is evaluated.
@@ -94,7 +93,7 @@ class Pretraining(Trainable):
         encoder = self.config.init.encoder
         return None if encoder == SCRATCH else open_weights(encoder, self.tokenizer)
 
-    def begin(self, seed: int, checkpoint: Path | None) -> Engine:
+    def begin(self, seed: int, checkpoint: Path | None) -> Engine[PreTrainingModel]:
         """Make the model with its optimizer: with the weights of `init`, or of a checkpoint to go on from."""
         if checkpoint is None:
             engine = self._engine_of(seed, self.start)
@@ -107,7 +106,7 @@ class Pretraining(Trainable):
         self.reading = saved.reading
         return engine
 
-    def _engine_of(self, seed: int, weights: Checkpoint | None) -> Engine:
+    def _engine_of(self, seed: int, weights: Checkpoint | None) -> Engine[PreTrainingModel]:
         """A model in the shape of these weights, which are not loaded yet, with its optimizer."""
         run = self.config.run
         optimizer = self.config.optimizer
@@ -165,7 +164,7 @@ class Pretraining(Trainable):
             position=position,
         )
 
-    def send(self, model: PreTrainingModel, data: StepBatches) -> list[MicroBatch]:
+    def send(self, model: PreTrainingModel, data: StepBatches) -> list[DeviceBatch]:
         """Send a step to the device. In the first `plan.head_steps` the encoder is frozen."""
         if self.plan.head_steps:
             steps_before = data.position["step"] - 1  # the position is that after the step
@@ -175,11 +174,11 @@ class Pretraining(Trainable):
         return send_step(data)
 
     def loss(
-        self, model: PreTrainingModel, micro_batch: MicroBatch
+        self, model: PreTrainingModel, micro_batch: DeviceBatch
     ) -> tuple[Tensor, dict[str, Tensor | float]]:
         return objectives_loss(model, self.pseudo_token_generator, micro_batch)
 
-    def evaluate(self, engine: Engine, stop: StopSignal) -> Evaluation | None:
+    def evaluate(self, engine: Engine[PreTrainingModel], stop: StopSignal) -> Evaluation | None:
         """Evaluate on the held-out text, and log a summary; None if it was broken off."""
         scores = self.evaluator.run(engine, stop)
         if scores is None:
@@ -205,7 +204,10 @@ class Pretraining(Trainable):
         return line_of(record_of(interval), self.plan.steps, interval.remaining, self.plan.tokens_of_pass)
 
     def files(
-        self, engine: Engine, masters: Mapping[str, Tensor], evaluation: Evaluation | None = None
+        self,
+        engine: Engine[PreTrainingModel],
+        masters: Mapping[str, Tensor],
+        evaluation: Evaluation | None = None,
     ) -> ModelFiles:
         """The files of the whole model, to go on from. The evaluation is no part of them."""
         objectives = self.config.objectives
@@ -223,7 +225,7 @@ class Pretraining(Trainable):
         }
         return self._model_files(engine, masters, settings)
 
-    def encoder_files(self, engine: Engine, masters: Mapping[str, Tensor]) -> ModelFiles:
+    def encoder_files(self, engine: Engine[PreTrainingModel], masters: Mapping[str, Tensor]) -> ModelFiles:
         """The files of the encoder alone, for fine-tuning."""
         settings: dict[str, Any] = {"architecture": "ErnieMModel"}
         reading = self.reading.for_task().to_json()
@@ -233,7 +235,7 @@ class Pretraining(Trainable):
 
     def _model_files(
         self,
-        engine: Engine,
+        engine: Engine[PreTrainingModel],
         masters: Mapping[str, Tensor],
         settings: Mapping[str, Any],
         leave_out: tuple[str, ...] = (),
@@ -277,10 +279,10 @@ def reading_of_run(encoder: Checkpoint | None, text_rules: str) -> Reading:
         return encoder.reading.for_task()
     if text_rules == ERNIE_M_RULES:
         return Reading()
-    return dataclasses.replace(Reading.of_xlm_r(), text_rules=text_rules)
+    return Reading.of_xlm_r().for_task(text_rules=text_rules)
 
 
-def send_step(data: StepBatches) -> list[MicroBatch]:
+def send_step(data: StepBatches) -> list[DeviceBatch]:
     """Send the micro-batches of a step to the device. Call it within autocast."""
     # An objective's loss is the mean over its masked tokens in the whole step, so each of them has the
     # objective's share divided by their number. An objective without masked tokens adds nothing.
@@ -289,7 +291,7 @@ def send_step(data: StepBatches) -> list[MicroBatch]:
 
 
 def objectives_loss(
-    model: PreTrainingModel, pseudo_token_generator: PseudoTokenGenerator | None, batch: MicroBatch
+    model: PreTrainingModel, pseudo_token_generator: PseudoTokenGenerator, batch: DeviceBatch
 ) -> tuple[Tensor, dict[str, Tensor | float]]:
     """The loss of a micro-batch of any objectives, and its `ernie_m.pretrain.log_lines.SUMS`.
 
@@ -297,11 +299,9 @@ def objectives_loss(
         pseudo_token_generator: for BTMLM: fills the slots of the batch first.
     """
     sums: dict[str, Tensor | float] = {"tokens": batch.inputs.tokens}
-    if batch.stage1 is not None:
-        batch, counts = pseudo_token_generator.fill(model, batch)
-        sums |= counts
+    batch, counts = pseudo_token_generator.fill(model, batch)
     total, sums_of_objectives = batch_loss(model, batch)
-    return total, sums | sums_of_objectives
+    return total, sums | counts | sums_of_objectives
 
 
 def learning_rate(plan: RunPlan, head_rate: float, optimizer: OptimizerConfig) -> Schedule:

@@ -17,6 +17,7 @@ import numpy as np
 from ernie_m.model.config import NO_LANGUAGE
 from ernie_m.pretrain.config import ObjectiveConfig
 from ernie_m.pretrain.masking import Pair, Setting, Text, Vocabulary, rng_of
+from ernie_m.pretrain.objective import Objective
 from ernie_m.pretrain.objectives import OBJECTIVES, class_of
 from ernie_m.pretrain.objectives.camlm import Camlm
 from ernie_m.pretrain.packing import Packed
@@ -37,7 +38,7 @@ class ShowFlags:
     translation: str | None = option(None, positional=True)
     """For tlm and camlm."""
 
-    objective: Literal[OBJECTIVES] = option("camlm", needed=True)
+    objective: Literal[OBJECTIVES] = option("camlm", needed=True)  # type: ignore[valid-type]  # found at run time
     """What the batch trains."""
 
     languages: str = option("src,tgt", needed=True)
@@ -79,8 +80,8 @@ def masks_of(arguments: Sequence[str]) -> list[str]:
     vocabulary = Vocabulary.of(tokenizer)
     config = ObjectiveConfig(camlm_context=flags.camlm_context)
     setting = Setting(config, vocabulary, _MAX_SEQ_LEN, languages=languages)
-    objective = class_of(flags.objective)(setting)
-    example = texts[0]
+    objective: Objective = class_of(flags.objective)(setting)
+    example: Text | Pair = texts[0]
     if objective.reads is Pair:
         if len(texts) < 2:
             raise UserError(f"{objective.name} needs a pair: give the sentence and its translation")

@@ -11,6 +11,7 @@ from paddle import Tensor
 
 from ernie_m.model.kernel_selection import on_gpu
 from ernie_m.model.lm_head import PreTrainingModel
+from ernie_m.pretrain.btmlm_pseudo_tokens import PseudoTokenGenerator
 from ernie_m.pretrain.objectives import OF_THE_PAPER
 from ernie_m.pretrain.packing import MicroBatch
 from ernie_m.pretrain.pretraining import objectives_loss
@@ -47,7 +48,7 @@ def overflow_on_process_1(stage: int) -> list[bool]:
 
 def _scaled_loss(model: PreTrainingModel, batch: MicroBatch, factor: float) -> tuple[Tensor, dict]:
     """The loss of a micro-batch of MMLM times a factor."""
-    total, sums = objectives_loss(model, pseudo_token_generator=None, batch=batch)
+    total, sums = objectives_loss(model, PseudoTokenGenerator([]), batch)
     return total * factor, sums
 
 

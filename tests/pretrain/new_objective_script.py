@@ -12,6 +12,7 @@ import paddle
 
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.lm_head import PreTrainingModel
+from ernie_m.pretrain.btmlm_pseudo_tokens import PseudoTokenGenerator
 from ernie_m.pretrain.config import PretrainConfig
 from ernie_m.pretrain.corpus_selection import TrainingText, open_corpus
 from ernie_m.pretrain.masking import Text, Vocabulary, rng_of
@@ -81,7 +82,7 @@ def step_of(settings: PretrainConfig, processes: int) -> list[float]:
     for rank in range(processes):
         step = reader_of(settings, text, phases_of(settings.objectives, 10), rank, processes).next()
         for batch in send_step(step):
-            of_batch, _ = objectives_loss(model, None, batch)
+            of_batch, _ = objectives_loss(model, PseudoTokenGenerator([]), batch)
             of_batch.backward()
             loss += float(of_batch)
     paddle.set_default_dtype("float32")

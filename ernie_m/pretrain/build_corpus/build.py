@@ -188,7 +188,8 @@ class CorpusBuild:
                 reason: lines[reason] for reason in DROPPED if lines[reason] or reason != HELD_OUT_TEXT
             }
             kind, name = stream.folder.split("/")  # "mono/en", "parallel/de-en"
-            entry = manifest[kind][name] = {"dropped": dropped}
+            entry: dict[str, Any] = {"dropped": dropped}
+            manifest[kind][name] = entry
             for split in SPLITS:
                 entry[split] = dict.fromkeys(("documents", "lines", "tokens", "unknown"), 0)
                 entry[split] |= {"by_language": {}, "shards": []}

@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
+from ernie_m.model.preprocessing import TextRules
 from ernie_m.pretrain.build_corpus.source_files import Stream, file_status
 from ernie_m.reader.files.table_options import TableOptions
 from ernie_m.reader.tokenization import Tokenizer
-from ernie_m.reader.tokenizer_rules import ERNIE_M, TEXT_RULES
+from ernie_m.reader.tokenizer_rules import ERNIE_M
 from ernie_m.utils.args import NonNegativeFloat, NonNegativeInt, Range, deciding_options, option
 from ernie_m.utils.errors import UserError, command_name
 
@@ -40,7 +41,7 @@ class BuildOptions(TextOptions):
     """vocab.txt. Default: the vocabulary is made from the piece model."""
 
     # Free, because `plan_of` names the rules beside the vocabulary.
-    text_rules: Literal[TEXT_RULES] = option(ERNIE_M, free=True)
+    text_rules: TextRules = option(ERNIE_M, free=True)
     """What is done to a text beside sentencepiece: the official rules of ERNIE-M, nothing, as in XLM-R, or
     what the ErnieMTokenizer of a library does. A run needs the rules of the model that it starts from."""
 

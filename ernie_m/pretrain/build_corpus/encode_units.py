@@ -189,7 +189,8 @@ def encode_unit(
     if not path.exists():
         lines = read_lines(unit, source, work.languages, options)
         _write_unit(path, lines, work, options, tokenizer_of(options.output, options.text_rules, digest))
-    return source, unit.bytes_read, *read_unit(path, "counts")
+    (counts,) = read_unit(path, "counts")
+    return source, unit.bytes_read, counts
 
 
 def _write_unit(

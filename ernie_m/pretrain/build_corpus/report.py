@@ -64,7 +64,7 @@ def pair_report(corpus: Corpus, tokenizer: Tokenizer) -> list[str]:
         examples = np.linspace(0, len(pairs) - 1, min(_EXAMPLES, len(pairs)), dtype=int)
         for number in examples.tolist():
             for language, ids in zip(languages, pairs[number]):
-                report.append(f"{name} {number + 1:,} {language}: {tokenizer.decode(ids)[:_WIDTH]}")
+                report.append(f"{name} {number + 1:,} {language}: {tokenizer.decode(ids.tolist())[:_WIDTH]}")
         fits = sides_fit(pairs)
         misfits = fits.count(False)
         if misfits > len(fits) * _TOLERATED:

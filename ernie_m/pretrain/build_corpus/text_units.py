@@ -132,9 +132,10 @@ def read_lines(unit: Unit, source: TextSource, languages: tuple[str, ...], optio
     """
     # The lines of each file, and from them rows with a cell for each side.
     decoded = [_decode(text, path, unit.first_line) for text, path in zip(unit.texts, source.paths)]
+    rows: Sequence[Sequence[str]]
     not_wanted = 0
     if unit.table:
-        rows, not_wanted = _rows(decoded[0], unit, source.paths[0], options)
+        rows, not_wanted = _rows(decoded[0], unit.table, unit.first_line, source.paths[0], options)
     else:
         rows = list(zip(*decoded))
     # White space at both ends of a cell is removed, and then rows with an empty cell are.
@@ -196,9 +197,9 @@ def _decode(text: bytes, path: str, first_line: int) -> list[str]:
     try:
         return text.decode().split("\n")[:-1]  # each line has a line end, also the last one
     except UnicodeDecodeError as error:
-        line = first_line + text.count(b"\n", 0, error.start)
+        number = first_line + text.count(b"\n", 0, error.start)
         raise UserError(
-            f"{path}: line {line}: not UTF-8 (byte 0x{text[error.start]:02x}); convert the file, or drop "
+            f"{path}: line {number}: not UTF-8 (byte 0x{text[error.start]:02x}); convert the file, or drop "
             "such bytes with iconv -c -f utf-8 -t utf-8"
         ) from error
 
@@ -211,19 +212,20 @@ def look_at_sources(streams: Sequence[Stream], options: TextOptions) -> None:
     """
     for source in itertools.chain.from_iterable(stream.sources for stream in streams):
         for number, path in enumerate(source.paths):
-            further = []
+            further: list[str] = []
+            sides: dict[str, Sequence[str]]  # language -> its texts
             with _opened(source, path, options) as file:
                 if source.has_columns:
                     table, sample = _table_of(file, source, options)
                     rows = [[cells[place] for place in table.columns.texts] for _, cells in sample]
-                    sides = dict(zip(source.languages, zip(*rows)))  # language -> its texts
+                    sides = dict(zip(source.languages, zip(*rows)))
                 else:
                     lines = file.head(_HEAD).decode(errors="replace").split("\n")
                     sides = {source.languages[number]: lines}
                     start = len("\n".join(lines[:MOST_LINES]).encode())
                     further = [] if options.encoding else _further_lines(path, start)
-            for language, lines in sides.items():
-                look_at_text(path, lines, language, options.text_as_it_stands, further)
+            for language, texts in sides.items():
+                look_at_text(path, texts, language, options.text_as_it_stands, further)
 
 
 def _further_lines(path: str, start: int) -> list[str]:
@@ -263,20 +265,22 @@ def _table_of(
     return PairTable(table.names, table.line, form, columns, first_row), list(table.rows)
 
 
-def _rows(lines: list[str], unit: Unit, path: str, options: TextOptions) -> tuple[list[list[str]], int]:
+def _rows(
+    lines: list[str], pairs: PairTable, first_line: int, path: str, options: TextOptions
+) -> tuple[list[list[str]], int]:
     """The two texts of each row, and the number of rows that --only, or their split, leaves out.
 
     Raises:
         UserError: rows have another number of columns.
     """
-    names, header_line, form, columns, first_row = unit.table
     faults = Faults(path, options.on_error == "skip")
     ended_lines = (f"{line}\n" for line in lines)
-    every = records(ended_lines, form, faults, unit.first_line)
-    below = (row for row in every if row[0] >= first_row)
-    rows = list(of_width(below, len(names), header_line, faults, ragged=False))
-    table = Table(Path(path), names, header_line, form, [], iter(rows))
+    every = records(ended_lines, pairs.form, faults, first_line)
+    below = (row for row in every if row[0] >= pairs.first_row)
+    rows = list(of_width(below, len(pairs.names), pairs.line, faults, ragged=False))
+    table = Table(Path(path), pairs.names, pairs.line, pairs.form, [], iter(rows))
     taken = wanted(table, options.only, faults)
+    columns = pairs.columns
     texts = [[cells[place] for place in columns.texts] for _, cells in taken if columns.is_trained(cells)]
     faults.end(logger.warning)
     return texts, len(rows) - len(texts)

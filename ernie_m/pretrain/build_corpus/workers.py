@@ -55,7 +55,7 @@ class LocalWorkers:
         if self.num_workers > 1:
             with never_received((signal.SIGINT,)):  # the parent decides when a worker ends
                 return self.pool.submit(function, *task)
-        future = Future()
+        future: Future[Result] = Future()
         future.set_result(function(*task))
         return future
 
@@ -145,7 +145,9 @@ def _follow_parent() -> None:
 
 def _exit_with_parent() -> None:
     """Wait for the end of the parent process, then end this one."""
-    multiprocessing.parent_process().join()
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # this is a worker
+    parent.join()
     os._exit(1)
 
 

@@ -25,14 +25,13 @@ import numpy as np
 from ernie_m.model.config import FIRST_POSITION, NO_LANGUAGE
 from ernie_m.pretrain.masking import Pair, Setting, Text
 from ernie_m.pretrain.objective import Objective, geometric_mean
-from ernie_m.pretrain.objectives.mmlm import Mmlm
 from ernie_m.pretrain.packing import MaskedExample, Stage1Sequence
 from ernie_m.utils.errors import UserError
 
 _PAIR_EXPONENT = 0.7  # as for the sampling of pairs in InfoXLM
 
 
-class Btmlm(Objective):
+class Btmlm(Objective[Text]):
     """[CLS] X [SEP] and p placeholders; then [CLS] X' [SEP] [SEP] P [SEP]."""
 
     reads = Text
@@ -41,11 +40,7 @@ class Btmlm(Objective):
 
     def __init__(self, setting: Setting):
         super().__init__(setting)
-        self.second_language: SecondLanguage | None = None
-        if setting.languages:
-            self.second_language = SecondLanguage(
-                setting.languages, setting.pairs, self.config.second_language
-            )
+        self.second_language = SecondLanguage(setting.languages, setting.pairs, self.config.second_language)
 
     def lengths(self, text: Text) -> tuple[int, int]:
         """n and p: how many tokens of the sentence are used, and the number of pseudo-tokens.
@@ -125,7 +120,10 @@ class Btmlm(Objective):
             return None
         # The same sentences, cut in the same way and with the same masks.
         without = held_out.scores(
-            model, self, pairs, mask=lambda pair, rng: Mmlm.mask(self, pair.source, rng)
+            model,
+            self,
+            pairs,
+            mask=lambda pair, rng: MaskedExample(self.name, [self.replaced_in_text(pair.source, rng)]),
         )
         return scores | {"perplexity_without": without["perplexity"]}
 
@@ -140,9 +138,9 @@ class Btmlm(Objective):
         return record
 
     @classmethod
-    def summary(cls, results: Sequence[Mapping[str, Any]]) -> list[str]:
+    def beside_perplexity(cls, results: Sequence[Mapping[str, Any]]) -> str:
         without = geometric_mean(result["perplexity_without"] for result in results)
-        return super().summary(results, beside=f"; without the pseudo-tokens: {without:.2f}")
+        return f"; without the pseudo-tokens: {without:.2f}"
 
 
 class SecondLanguage:
@@ -162,7 +160,7 @@ class SecondLanguage:
     def __init__(
         self, languages: Sequence[str], pairs: Mapping[tuple[int, int], int], mode: str = "parallel"
     ):
-        if len(languages) < 2:
+        if len(languages) == 1:
             raise UserError(f"btmlm needs a second language, but the only language is {list(languages)}")
         counts = np.zeros((len(languages), len(languages)))
         for (a, b), count in pairs.items():

@@ -55,7 +55,7 @@ from ernie_m.pretrain.objective import Objective
 from ernie_m.pretrain.packing import MaskedExample, MaskedSequence
 
 
-class Camlm(Objective):
+class Camlm(Objective[Pair]):
     """[CLS] S [SEP] [SEP] Y [SEP]; [CLS] and the first [SEP] belong to the source."""
 
     reads = Pair

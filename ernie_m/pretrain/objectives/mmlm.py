@@ -22,17 +22,13 @@ from ernie_m.pretrain.packing import MaskedExample
 _LEARNED = 0.5
 
 
-class Mmlm(Objective):
+class Mmlm(Objective[Text]):
     """[CLS] X [SEP]."""
 
     reads = Text
 
     def mask(self, text: Text, rng: np.random.Generator) -> MaskedExample:
-        (x,) = self.sides(text)
-        ids = np.concatenate([self.cls, x, self.sep])
-        languages = np.full(len(ids), text.language)
-        chosen = 1 + self.choose(x, rng)  # X begins in column 1
-        return MaskedExample(self.name, [self.replaced(ids, languages, chosen, rng)])
+        return MaskedExample(self.name, [self.replaced_in_text(text, rng)])
 
     def evaluate(self, texts: Sequence[Text], model: Any, held_out: Any) -> dict[str, Any] | None:
         """As `Objective.evaluate`, beside the perplexity for a model that knows only the frequencies."""
@@ -42,9 +38,9 @@ class Mmlm(Objective):
         return scores | {"frequency_perplexity": held_out.frequency_perplexity(texts)}
 
     @classmethod
-    def summary(cls, results: Sequence[Mapping[str, Any]]) -> list[str]:
+    def beside_perplexity(cls, results: Sequence[Mapping[str, Any]]) -> str:
         of_frequencies = geometric_mean(result["frequency_perplexity"] for result in results)
-        return super().summary(results, beside=f"; the frequencies of the pieces: {of_frequencies:.2f}")
+        return f"; the frequencies of the pieces: {of_frequencies:.2f}"
 
     @classmethod
     def plateau(cls, results: Sequence[Mapping[str, float]], advice: str) -> str | None:

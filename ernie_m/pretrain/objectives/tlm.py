@@ -19,7 +19,7 @@ from ernie_m.pretrain.objective import Objective
 from ernie_m.pretrain.packing import MaskedExample
 
 
-class Tlm(Objective):
+class Tlm(Objective[Pair]):
     """[CLS] S [SEP] [SEP] Y [SEP]."""
 
     reads = Pair
