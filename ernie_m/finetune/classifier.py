@@ -11,7 +11,7 @@ from ernie_m.finetune.finetune_args import FinetuneFlags
 from ernie_m.finetune.head import Head
 from ernie_m.finetune.metrics import accuracy, pearson, spearman
 from ernie_m.model.checkpoint.open import Checkpoint
-from ernie_m.model.preprocessing import NEITHER
+from ernie_m.model.preprocessing import NEITHER, Reading
 from ernie_m.model.tasks import CLASSIFICATION, names_of_ids
 from ernie_m.reader.batching import EncodePairs, Example, ExampleBatch
 from ernie_m.reader.labels import read_label_map
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ernie_m.model.packed_batch import LabelledBatch
 
 
-class Classification(Head):
+class Classification(Head[Examples]):
     """Classify the pooled first token; the metric is accuracy.
 
     Args:
@@ -40,6 +40,8 @@ class Classification(Head):
 
     name = CLASSIFICATION
     metric = "acc"
+    labels: list[str]
+    encode: EncodePairs
     multi_label = False  # whether a text may have several labels, or none
 
     def __init__(
@@ -62,9 +64,9 @@ class Classification(Head):
     def from_flags(cls, flags: FinetuneFlags, tokenizer: Tokenizer, start: Checkpoint | None = None) -> Self:
         labels, named = labels_of(flags, start)
         # A head that `fit` trained goes on with the prompt of its texts; a new one has none.
-        prompt = start.reading.prompt(NEITHER) if flags.init_checkpoint else ""
-        pairs = start.reading.pairs if flags.init_checkpoint else None
-        return cls(tokenizer, labels, flags.max_seq_len, named, prompt, pairs)
+        fine_tuned = start.reading if start and flags.init_checkpoint else Reading()
+        prompt = fine_tuned.prompt(NEITHER)
+        return cls(tokenizer, labels, flags.max_seq_len, named, prompt, fine_tuned.pairs)
 
     def reading(self) -> dict[str, Any]:
         return {"pairs": self.pairs, "multi_label": self.multi_label}
@@ -103,7 +105,7 @@ class Classification(Head):
 
     def loss_and_counts(
         self, on_device: "LabelledBatch", outputs: dict[str, "Tensor"]
-    ) -> tuple["Tensor", "Tensor", Any]:
+    ) -> tuple["Tensor", "Tensor | float", Any]:
         import paddle.nn.functional as F
 
         logits = outputs["logits"]  # [B, C]
@@ -111,12 +113,12 @@ class Classification(Head):
         loss = F.cross_entropy(logits, labels, reduction="sum")
         return loss, (logits.argmax(-1) == labels).sum(), len(labels)
 
-    def decode(self, batch: ExampleBatch, outputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    def decode(self, batch: ExampleBatch, outputs: Mapping[str, np.ndarray]) -> list[Any]:
         """Return the class probabilities of each input, [C] float."""
         activation = sigmoid if self.multi_label else softmax
         return list(activation(outputs["logits"]))
 
-    def answer(self, prediction: np.ndarray) -> dict[str, Any]:
+    def answer(self, prediction: Any) -> dict[str, Any]:
         """A prediction as JSON values, for ernie-m predict and the server."""
         return {"label": self.labels[prediction.argmax()], "probabilities": self.by_name(prediction)}
 
@@ -124,7 +126,7 @@ class Classification(Head):
         """Label -> probability, with six decimals."""
         return {label: round(float(value), 6) for label, value in zip(self.labels, probabilities)}
 
-    def score(self, data: Examples, predictions: list[np.ndarray], language: str) -> dict[str, float]:
+    def score(self, data: Examples, predictions: list[Any], language: str) -> dict[str, float]:
         predicted = [int(probabilities.argmax()) for probabilities in predictions]
         return {"acc": accuracy(predicted, [example.label for example in data])}
 
@@ -140,7 +142,7 @@ class Classification(Head):
                 qid = [] if example.qid is None else [example.qid]
                 file.write("\t".join([*qid, *self.cells(prediction)]) + "\n")
 
-    def cells(self, prediction: np.ndarray) -> list[str]:
+    def cells(self, prediction: Any) -> list[str]:
         """The official cells of a prediction: the label's id, and the probabilities."""
         return [str(prediction.argmax()), *(f"{probability:.6f}" for probability in prediction)]
 
@@ -155,7 +157,7 @@ def labels_of(flags: FinetuneFlags, start: Checkpoint | None) -> tuple[list[str]
         ids = read_label_map(flags.label_map_config, flags.num_labels)
         if len(ids) == 1:
             raise UserError(f"{flags.label_map_config}: one label alone; there is nothing to tell apart")
-        return sorted(ids, key=ids.get), True
+        return sorted(ids, key=ids.__getitem__), True
     if flags.init_checkpoint and start and start.labels:
         count = len(start.labels)
         if "num_labels" in flags.on_command_line and flags.num_labels != count:
@@ -194,7 +196,7 @@ class MultiLabelClassification(Classification):
 
     def loss_and_counts(
         self, on_device: "LabelledBatch", outputs: dict[str, "Tensor"]
-    ) -> tuple["Tensor", "Tensor", Any]:
+    ) -> tuple["Tensor", "Tensor | float", Any]:
         """Return the summed losses of the texts, each the mean of the binary cross-entropies of its labels.
 
         A text is right if all of its labels are.
@@ -207,7 +209,7 @@ class MultiLabelClassification(Classification):
         is_right = ((logits > 0) == (targets > 0.5)).all(axis=1)  # [B]
         return losses.mean(axis=1).sum(), is_right.sum(), len(targets)
 
-    def answer(self, prediction: np.ndarray) -> dict[str, Any]:
+    def answer(self, prediction: Any) -> dict[str, Any]:
         """As of one label. A label has a probability above 0.5; there may be none."""
         labels = [label for label, probability in zip(self.labels, prediction) if probability > 0.5]
         return {"labels": labels, "probabilities": self.by_name(prediction)}
@@ -236,7 +238,8 @@ class Regression(Classification):
     def from_flags(cls, flags: FinetuneFlags, tokenizer: Tokenizer, start: Checkpoint | None = None) -> Self:
         if flags.label_map_config is not None:
             raise UserError("--label_map_config names labels, but with --is_regression true they are numbers")
-        return cls(tokenizer, flags.max_seq_len, start.reading.pairs if flags.init_checkpoint else None)
+        fine_tuned = start.reading if start and flags.init_checkpoint else Reading()
+        return cls(tokenizer, flags.max_seq_len, fine_tuned.pairs)
 
     def reading(self) -> dict[str, Any]:
         return {"pairs": self.pairs, "regression": True}
@@ -248,7 +251,7 @@ class Regression(Classification):
 
     def loss_and_counts(
         self, on_device: "LabelledBatch", outputs: dict[str, "Tensor"]
-    ) -> tuple["Tensor", "Tensor", Any]:
+    ) -> tuple["Tensor", "Tensor | float", Any]:
         """Return the summed squared errors of a batch. No decision is right or wrong here."""
         scores = outputs["logits"][:, 0]  # [B]
         errors = scores - on_device.targets.astype(scores.dtype)
@@ -266,7 +269,7 @@ class Regression(Classification):
     def answer(self, prediction: float) -> dict[str, Any]:
         return {"score": round(prediction, 6)}
 
-    def score(self, data: Examples, predictions: list[float], language: str) -> dict[str, float]:
+    def score(self, data: Examples, predictions: list[Any], language: str) -> dict[str, float]:
         labels = [example.label for example in data]
         return {self.metric: pearson(predictions, labels), "spearman": spearman(predictions, labels)}
 

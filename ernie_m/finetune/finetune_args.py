@@ -359,11 +359,12 @@ class FinetuneFlags(TrainingFlags):
             missing.append("--ernie_config_path is needed: its shape (configs/base/ernie_config.json)")
         if missing:
             raise UserError("; ".join(missing))
-        if self.do_train:
+        if self.do_train and self.train_set:
             _check_recipe_data(Path(self.train_set))
-        if self.do_test and self.test_set.count(",") != self.test_save.count(","):
+        test_set = self.test_set or ""
+        if self.do_test and test_set.count(",") != self.test_save.count(","):
             raise UserError("--test_set and --test_save must name the same number of patterns")
-        patterns = zip((self.test_set or "").split(","), self.test_save.split(","))
+        patterns = zip(test_set.split(","), self.test_save.split(","))
         if self.do_test and any(test.strip() and not save.strip() for test, save in patterns):
             raise UserError(f"--test_save {self.test_save}: one of its names is empty")
 

@@ -2,7 +2,6 @@
 
 import math
 from bisect import bisect_left
-from collections import ChainMap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
@@ -10,6 +9,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import paddle
 from paddle import Tensor, nn
 
@@ -185,7 +185,10 @@ def with_head(task: Head, start: Checkpoint | None) -> Checkpoint | None:
     logger.info("%s: its classifier is read, too%s: %s", start.path, by_number, listed(labels))
     order = [names.index(label) for label in labels]
     head = {name: tensors[name][..., order] for name in tensors if name.startswith("classifier.")}
-    fetch = ChainMap(head, tensors).__getitem__
+
+    def fetch(name: str) -> np.ndarray:
+        return head[name] if name in head else tensors[name]
+
     return replace(start, tensors=Weights(tensors.source, tensors.shapes, fetch))
 
 
@@ -217,13 +220,13 @@ def check_rows(
 ) -> None:
     """Warn of rows that are cut, whose equal texts have two labels, or that are scored and trained on."""
     has_ids = task.name == CLASSIFICATION and not task.reading().get("regression")
-    named = [(path, train_set) for path in train_paths]  # one, or none
+    named: list[tuple[str | Path, Any]] = [(path, train_set) for path in train_paths]  # one, or none
     trained = None  # `input_hash` of the rows that are trained on
     for name, data in [*named, *((file.path, file.data) for file in files)]:
         task.warn_of_texts(name, data)
         inputs = task.inputs(data)
-        labels = (data.targets, data.place) if has_ids else ((), str)
-        for fault in check_labels(inputs, *labels, trained_inputs=trained):
+        targets, place = (data.targets, data.place) if has_ids else (np.zeros(0), str)
+        for fault in check_labels(inputs, targets, place, trained_inputs=trained):
             logger.warning("%s: %s", name, fault)
         trained = inputs if data is train_set else trained
 
@@ -275,7 +278,7 @@ class FineTuning(TrainingOfSeeds):
         self._has_head = head is not None
         # What the classifier of the start reads. A new one reads the pooled first token, if there is one: a
         # static model has none.
-        self.pooling = head.reading.pooling if head and task.name == CLASSIFICATION else None
+        self.pooling: str | None = head.reading.pooling if head and task.name == CLASSIFICATION else None
         if opened.config.is_static and task.name == CLASSIFICATION:
             self.pooling = MEAN_OF_TOKENS
         languages = [file.language for file in self.dev_files]
@@ -283,7 +286,7 @@ class FineTuning(TrainingOfSeeds):
             raise UserError(f"--select_on {flags.select_on}: there are {', '.join([MEAN, LAST, *languages])}")
 
     @cached_property
-    def identity(self) -> dict[str, Any]:
+    def identity(self) -> dict[str, Any]:  # type: ignore[override]  # `Trainer` asks once; `fit` does not
         return identity_of(
             self.flags,
             stored_name(self.task.name),

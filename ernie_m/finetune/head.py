@@ -8,7 +8,7 @@ ernie-m export wrote is predicted without Paddle, so only the methods that run a
 import math
 import os
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 import numpy as np
 
@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     from ernie_m.model.packed_batch import LabelledBatch
 
 
-class Head:
+Data = TypeVar("Data", bound=Sequence[Any])  # the items of a file
+
+
+class Head(Generic[Data]):
     """Features, loss, decoding and metric of one task. A subclass defines the methods of the first part.
 
     Attributes:
@@ -56,15 +59,15 @@ class Head:
         """How the inputs were read, beside `max_seq_len`, for prediction: "reading" in config.json."""
         return {}
 
-    def read(self, path: str | os.PathLike, purpose: str) -> Sequence[Any]:
+    def read(self, path: str | os.PathLike, purpose: str) -> Data:
         """Read and check a data file. `purpose`: "train", "dev" or "test" (labels are not needed)."""
         raise NotImplementedError
 
-    def warn_of_texts(self, name: str | os.PathLike, data: Sequence[Any]) -> None:
+    def warn_of_texts(self, name: str | os.PathLike, data: Data) -> None:
         """Warn if items of a file that was read are cut, or unknown to the vocabulary."""
         warn_of_texts(name, data, self.encode, "rows")
 
-    def baseline(self, data: Sequence[Any]) -> dict[str, float]:
+    def baseline(self, data: Data) -> dict[str, float]:
         """The scores of a model that always says the most frequent label; {}: there are no labels."""
         return {}
 
@@ -72,13 +75,13 @@ class Head:
         """Return what is to be predicted; it travels to the device with the ids."""
         return batch.labels
 
-    def inputs(self, data: Any) -> np.ndarray:
+    def inputs(self, data: Data) -> np.ndarray:
         """`input_hash` of each row, sentence or question of a file that was read, int64 [N]."""
         raise NotImplementedError
 
     def loss_and_counts(
         self, on_device: "LabelledBatch", outputs: dict[str, "Tensor"]
-    ) -> tuple["Tensor", "Tensor", Any]:
+    ) -> tuple["Tensor", "Tensor | float", Any]:
         """Return the summed loss of a batch, the number of correct decisions, and the number of decisions.
 
         Args:
@@ -91,11 +94,11 @@ class Head:
         """Turn the model's outputs into one prediction (numpy or plain values) for each feature."""
         raise NotImplementedError
 
-    def score(self, data: Sequence[Any], predictions: list[Any], language: str) -> Mapping[str, float]:
+    def score(self, data: Data, predictions: list[Any], language: str) -> Mapping[str, float]:
         """Score the predictions of a whole file, in the order of its items: metric -> per cent."""
         raise NotImplementedError
 
-    def write(self, path: str | os.PathLike, data: Sequence[Any], predictions: list[Any]) -> None:
+    def write(self, path: str | os.PathLike, data: Data, predictions: list[Any]) -> None:
         """Write the predictions of a file in the official form, atomically."""
         raise NotImplementedError
 
@@ -129,7 +132,7 @@ class Head:
     def evaluation_loss(self, batch: Any, outputs: dict[str, "Tensor"], on_device: "LabelledBatch") -> float:
         """Return the sum of the losses of the items of a batch, for the mean over a file."""
         total, _, _ = self.loss_and_counts(on_device, outputs)
-        return total.item()
+        return float(total)
 
     def loss(
         self, model: "nn.Layer", micro_batch: tuple[Any, "LabelledBatch"]

@@ -5,6 +5,7 @@ from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 
 class MatchCounts(NamedTuple):
@@ -113,20 +114,20 @@ def accuracy(predicted: Sequence, labels: Sequence) -> float:
     return correct / len(labels) * 100  # in this order, as XTREME's evaluate.py: the last digit depends on it
 
 
-def pearson(predicted: Sequence[float], labels: Sequence[float]) -> float:
+def pearson(predicted: ArrayLike, labels: ArrayLike) -> float:
     """Pearson's correlation, in per cent; 0 if all numbers of one side are equal."""
-    x = np.subtract(predicted, np.mean(predicted))
-    y = np.subtract(labels, np.mean(labels))
+    x = np.subtract(predicted, np.mean(np.asarray(predicted)))
+    y = np.subtract(labels, np.mean(np.asarray(labels)))
     product_of_norms = np.sqrt((x @ x) * (y @ y))
     return float(x @ y / product_of_norms) * 100 if product_of_norms else 0.0
 
 
-def spearman(predicted: Sequence[float], labels: Sequence[float]) -> float:
+def spearman(predicted: ArrayLike, labels: ArrayLike) -> float:
     """Spearman's correlation, in per cent: that of the ranks, where equal numbers share their mean rank."""
     return pearson(_ranks(predicted), _ranks(labels))
 
 
-def _ranks(values: Sequence[float]) -> np.ndarray:
+def _ranks(values: ArrayLike) -> np.ndarray:
     """The rank of each number, from 1, float64 [n]. Equal numbers share the mean of their ranks."""
     # `distinct_places`: of each number, its place among the distinct ones in ascending order.
     _, distinct_places, counts = np.unique(values, return_inverse=True, return_counts=True)

@@ -121,7 +121,7 @@ def best_of(spans_of_windows: Sequence[Spans], count: int) -> Spans:
     return Spans(first[order], last[order], start_logits[order], end_logits[order])
 
 
-class QuestionAnswering(Head):
+class QuestionAnswering(Head[AnswerWindows]):
     """Find the first and the last token of the answer; the metric is F1.
 
     An item is a window of a question's context. Training windows without the answer are left out.
@@ -221,7 +221,7 @@ class QuestionAnswering(Head):
         end_loss, end_correct = loss_of(outputs["end_logits"], answers[:, 1])
         return (start_loss + end_loss) / 2, (start_correct & end_correct).sum(), len(answers)
 
-    def decode(self, batch: AnswerBatch, outputs: Mapping[str, np.ndarray]) -> list[SpanScores]:
+    def decode(self, batch: AnswerBatch, outputs: Mapping[str, np.ndarray]) -> list[Any]:
         """Return the logits of each window, from the first token at which its answers may begin."""
         predictions = []
         for row, (first_start, behind_starts) in enumerate(batch.start_ranges.tolist()):
@@ -238,15 +238,16 @@ class QuestionAnswering(Head):
             predictions.append(scores)
         return predictions
 
-    def score(self, data: AnswerWindows, predictions: list[SpanScores], language: str) -> dict[str, float]:
+    def score(self, data: AnswerWindows, predictions: list[Any], language: str) -> dict[str, float]:
         """F1 and exact match ("em") over the questions, by the rules for the language of the contexts."""
         texts = self.texts(data, predictions)
         rows = [(text, question.answers) for text, question in zip(texts, data.file.questions, strict=True)]
         # Without a language map the name of the file says it.
-        name = data.file.path.name if language == ALL_LANGUAGES else language
+        path = data.file.path
+        name = path.name if path and language == ALL_LANGUAGES else language
         return answer_scores(rows, name, self.rules)
 
-    def write(self, path: str | os.PathLike, data: AnswerWindows, predictions: list[SpanScores]) -> None:
+    def write(self, path: str | os.PathLike, data: AnswerWindows, predictions: list[Any]) -> None:
         """Write {id: text} as JSON, and {id: candidates} to `nbest_<name>` in the same folder."""
         path = Path(path)
         texts = {}
@@ -266,11 +267,11 @@ class QuestionAnswering(Head):
         write_json(path.with_name(f"nbest_{path.name}"), candidates)
         write_json(path, texts)
 
-    def texts(self, data: AnswerWindows, predictions: list[SpanScores]) -> list[str]:
+    def texts(self, data: AnswerWindows, predictions: list[Any]) -> list[str]:
         """Return the best answer to each question, "" if there is none."""
         return [answers[0].text if answers else "" for answers in self.rank(data, predictions)]
 
-    def rank(self, data: AnswerWindows, predictions: list[SpanScores]) -> list[list[Answer]]:
+    def rank(self, data: AnswerWindows, predictions: list[Any]) -> list[list[Answer]]:
         """Return the `n_best` best answers to each question of a file, the best one first.
 
         No two answers to a question have the same text.
@@ -282,7 +283,7 @@ class QuestionAnswering(Head):
         return answers
 
     def _rank_question(
-        self, data: AnswerWindows, question: int, scores_of_windows: list[SpanScores]
+        self, data: AnswerWindows, question: int, scores_of_windows: list[Any]
     ) -> list[Answer]:
         """The `n_best` best answers to one question, by its number, from the scores of its windows."""
         if not scores_of_windows:
@@ -403,9 +404,7 @@ class OfficialAnswering(QuestionAnswering):
             predictions.append(OfficialScores(scores, spans))
         return predictions
 
-    def score(
-        self, data: AnswerWindows, predictions: list[OfficialScores], language: str
-    ) -> dict[str, float]:
+    def score(self, data: AnswerWindows, predictions: list[Any], language: str) -> dict[str, float]:
         of_pieces = super().score(data, predictions, language)
         of_text = self.of_text.score(data, [prediction.scores for prediction in predictions], language)
         return {
@@ -414,13 +413,13 @@ class OfficialAnswering(QuestionAnswering):
         }
 
     def _rank_question(
-        self, data: AnswerWindows, question: int, predictions: list[OfficialScores]
+        self, data: AnswerWindows, question: int, scores_of_windows: list[Any]
     ) -> list[Answer]:
         """The best answers to a question, the best first.
 
         Their texts may be equal, or empty. Without any span the answer is the word "empty".
         """
-        spans = [prediction.spans for prediction in predictions]
+        spans = [scores.spans for scores in scores_of_windows]
         if not any(len(spans_of_window.first) for spans_of_window in spans):
             return [Answer("empty", start=0, probability=1.0, start_logit=0.0, end_logit=0.0)]
         best = best_of(spans, self.n_best)

@@ -58,23 +58,27 @@ def fine_tune(
         recorded = (*recorded, "official_compat")
     flags = settle(flags, opened, recorded)
     task = make_task(task_class, official_class, flags, opened)
-    if flags.init_checkpoint:
-        head = checked_head(task, start, flags.label_map_config)
-    else:
-        head = with_head(task, start)
+    head = (
+        checked_head(task, start, flags.label_map_config)
+        if start and flags.init_checkpoint
+        else with_head(task, start)
+    )
 
     # Read the files.
-    train_paths = [flags.train_set] if flags.do_train else []
-    train_set = task.read(flags.train_set, "train") if flags.do_train else []
-    dev_files = read_files(task, flags.dev_set, "dev", flags.lang_map_config) if flags.do_val else []
-    test_files = read_files(task, flags.test_set, "test", flags.lang_map_config) if flags.do_test else []
+    train_path = flags.train_set if flags.do_train else None
+    dev_set = flags.dev_set if flags.do_val else None
+    test_set = flags.test_set if flags.do_test else None
+    train_set = task.read(train_path, "train") if train_path else []
+    dev_files = read_files(task, dev_set, "dev", flags.lang_map_config) if dev_set else []
+    test_files = read_files(task, test_set, "test", flags.lang_map_config) if test_set else []
 
     # Plan the run by what was read.
     if flags.do_train and flags.rates_of_start:
         flags = with_rates(flags, opened.config, len(train_set), task.name)
+    train_paths = [train_path] if train_path else []
     check_rows(task, train_paths, train_set, [*dev_files, *test_files])
     fine_tuning = FineTuning(task, flags, opened, train_set, train_paths, dev_files, head)
-    tests = with_paths(test_files, flags.test_set, flags.test_save) if flags.do_test else {}
+    tests = with_paths(test_files, test_set, flags.test_save) if test_set else {}
 
     # Train each seed, or take the model of --init_checkpoint. Both evaluate, predict, and write the report.
     if flags.do_train:
@@ -123,10 +127,10 @@ def run_seed(
         trainer = Trainer(fine_tuning, folder, seed, pace_of(flags))
         if not trainer.run(stop):
             return False
-        if not fine_tuning.dev_files:  # nothing selects a step: the last one predicts
+        best = trainer.best
+        if best is None:  # without dev files nothing selects a step: the last one predicts
             step = trainer.engine.steps
             return predict(trainer.engine, epoch=fine_tuning.epoch_of(step), step=step)
-        best = trainer.best
         logger.info("seed %d: best step %d, epoch %d: %.2f", seed, best.step, best.epoch, best.selected_by)
         # Free the model and its moments before the next model is made.
         del trainer
@@ -144,9 +148,9 @@ def evaluate_and_predict(
     """Predict the test files and score the dev files with the model of --init_checkpoint."""
     engine = fine_tuning.engine_of(fine_tuning.start)
     predict_tests(fine_tuning.task, engine, tests, fine_tuning.flags.prediction, 0, 0, stop)
-    if fine_tuning.dev_files:
-        # The seed of the training is not known.
-        report_seeds(fine_tuning, {0: fine_tuning.evaluate(engine, stop)})
+    evaluation = fine_tuning.evaluate(engine, stop) if fine_tuning.dev_files else None
+    if evaluation is not None:
+        report_seeds(fine_tuning, {0: evaluation})  # the seed of the training is not known
 
 
 def report_seeds(fine_tuning: FineTuning, evaluations: dict[int, Evaluation]) -> None:

@@ -153,7 +153,7 @@ def _digest_of_weights(checkpoint: Checkpoint) -> str:
     for name in sorted(checkpoint.tensors):
         array = checkpoint.tensors[name]
         digest.update(f"{name} {array.dtype} {array.shape}\n".encode())
-        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
 
 
@@ -330,7 +330,9 @@ def with_rates(flags: FinetuneFlags, config: ErnieMConfig, rows: int, task: str)
     examples = min(amount.most, max(amount.least, amount.times * rows))
     epochs = max(amount.fewest_epochs, round(examples / rows))
     rates = {"learning_rate": rate, "layerwise_lr_decay": decay, "epoch": epochs}
-    suited = {name: value for name, value in rates.items() if name not in flags.on_command_line}
+    suited: dict[str, Any] = {
+        name: value for name, value in rates.items() if name not in flags.on_command_line
+    }
     shape = f"{config.num_hidden_layers} layers of {config.hidden_size}"
     in_words = ", ".join(f"--{name} {value}" for name, value in suited.items()) or "all rates are given"
     logger.info("for a start of %s and %d rows: %s", shape, rows, in_words)

@@ -42,7 +42,7 @@ class TaggedSentence(NamedTuple):
     predicted: Sequence[str]
 
 
-class Tagging(Head):
+class Tagging(Head[Sequence[Sentence]]):
     """Classify every token; the metric is entity F1 over words, as conlleval counts it.
 
     With the scheme NONE it is the F1 of XTREME; see `ernie_m.finetune.metrics.seqeval_chunks`.
@@ -56,6 +56,8 @@ class Tagging(Head):
 
     name = TOKEN_CLASSIFICATION
     metric = "f1"
+    labels: list[str]
+    encode: EncodeTagged
     marks_apart = True  # how prediction splits raw text into words; see `split_words`
 
     def __init__(
@@ -84,7 +86,7 @@ class Tagging(Head):
             ids = read_label_map(flags.label_map_config, flags.num_labels)
             if flags.chunk_scheme != "NONE":
                 check_tag_map(ids, flags.label_map_config)
-            labels = sorted(ids, key=ids.get)
+            labels = sorted(ids, key=ids.__getitem__)
         elif flags.init_checkpoint and start and start.labels:
             labels = start.labels
         else:
@@ -157,7 +159,7 @@ class Tagging(Head):
         counts = np.bincount(batch.sentences, weights=is_labelled.sum(1))  # [B]
         return float((sums / counts).sum())
 
-    def decode(self, batch: TaggedBatch, outputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    def decode(self, batch: TaggedBatch, outputs: Mapping[str, np.ndarray]) -> list[Any]:
         """Return the label ids of the words of each sentence, [words].
 
         If several pieces of a word are labelled, the word gets the tag whose expansion (B-X I-X I-X ...) is
@@ -169,7 +171,8 @@ class Tagging(Head):
         return _by_sentence(scores.argmax(-1), batch)
 
     def score(self, data: Sequence[Sentence], predictions: list, language: str) -> dict[str, float]:
-        return self.measures([sentence.labels for sentence in data], predictions)
+        gold = [sentence.labels for sentence in data if sentence.labels is not None]
+        return self.measures(gold, predictions)
 
     def measures(self, gold: Sequence[Sequence[int]], predicted: Sequence[Sequence[int]]) -> dict[str, float]:
         """Compare the label ids of sentences: metric -> per cent."""

@@ -57,7 +57,7 @@ class Feature(NamedTuple):
 class EncodeExamples(Protocol):
     """What `Batches` needs of a task. Can be pickled: it runs in the reader process."""
 
-    def __call__(self, items: Sequence[Any]) -> list:
+    def __call__(self, items: Sequence[Any], /) -> list:
         """Items of a data set -> features, each with `.ids`, its model input."""
 
     def count(self, features: Sequence[Any]) -> int:
