@@ -96,7 +96,7 @@ class Corpus:
         )
         self.parallel, self.held_out_parallel = (
             {
-                tuple(name.split("-")): CorpusPairs(folder, shards)
+                name.partition("-")[::2]: CorpusPairs(folder, shards)
                 for name, folder, shards in self._streams("parallel", split)
             }
             for split in SPLITS

@@ -10,7 +10,7 @@ import paddle
 from paddle import Tensor
 
 from ernie_m.model.cpu.workers import paddle_workers
-from ernie_m.model.device import to_array, upload
+from ernie_m.model.device import Array, to_array, upload
 from ernie_m.model.ernie import ErnieMModel
 from ernie_m.model.packed_batch import TokenBatch
 from ernie_m.model.threads import Workers
@@ -34,7 +34,7 @@ class SentenceBatch:
     """
 
     inputs: TokenBatch
-    weights: Tensor | None
+    weights: Array | None
 
     @classmethod
     def of(cls, ids: np.ndarray, pad_token_id: int, pooling: str) -> Self:

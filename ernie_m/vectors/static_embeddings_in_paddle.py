@@ -11,6 +11,7 @@ from paddle.autograd import PyLayer
 
 from ernie_m.model import kernel_selection
 from ernie_m.model.cpu.numpy_views import as_array, as_tensor
+from ernie_m.model.device import Array
 from ernie_m.model.ernie import ErnieMModel
 from ernie_m.model.word_embeddings import EmbeddingGradient
 from ernie_m.vectors.static_embeddings import means_of_rows, pieces_of
@@ -25,8 +26,8 @@ class PieceBatch:
         lengths: int64 [S], the number of pieces of each text.
     """
 
-    ids: Tensor
-    lengths: Tensor
+    ids: Array
+    lengths: Array
 
     @classmethod
     def of(cls, sentences: Sequence[Collection[int]]) -> Self:
