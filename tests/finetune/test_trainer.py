@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from ernie_m.finetune import finetuning, run
+from ernie_m.finetune import finetuning, run_setup
 from ernie_m.model import kernel_selection
 from ernie_m.model.optimization import build_optimizer
 from tests import command_lines, toys
@@ -29,7 +29,7 @@ def test_the_flags_reach_the_optimizer(classify, monkeypatch):
         made.append((model, optimizer))
         return optimizer
 
-    monkeypatch.setattr(run, "build_optimizer", noted)
+    monkeypatch.setattr(run_setup, "build_optimizer", noted)
     flags = {"layerwise_lr_decay": 0.5, "weight_decay": 0.1, "learning_rate": 1e-3, "warmup_proportion": 0.5}
     for style, rate in (("official", 0.5e-3), ("paddlenlp", 1e-3)):
         classify(max_steps=4, do_val="false", out=style, lr_schedule_style=style, **flags)
