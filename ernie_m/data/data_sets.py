@@ -17,7 +17,7 @@ from ernie_m.reader.files.find_files import LANGUAGE, SPLIT, SPLITS, NamedFile
 from ernie_m.reader.files.official_tsv import decode, has_quotes, say_quoted, split_cells
 from ernie_m.reader.files.squad import read_squad
 from ernie_m.reader.files.table_options import TableOptions
-from ernie_m.reader.tag_schemes import JOINT, entity_starts, tag_names, to_iob2
+from ernie_m.reader.tag_schemes import JOINT, entities, tag_names, to_iob2
 from ernie_m.utils.errors import UserError, say
 from ernie_m.utils.files import read_bytes
 
@@ -175,19 +175,19 @@ def read_inferences(file: NamedFile, _: TableOptions) -> Iterator[Prepared]:
 
 def read_tags(file: NamedFile, options: TableOptions) -> Iterator[Prepared]:
     """Sentences in IOB2; arguments and errors as of `read_words`."""
-    entities: Counter[str] = Counter()  # type -> number
+    types: Counter[str] = Counter()  # type -> number of its entities
     counts: Counter[str] = Counter()  # column of the printed table -> number
     output_lines = ["text_a\tlabel"]
     for sentence in read_words(file.path, entities=True, options=options):
         iob2 = to_iob2(sentence.tags)
-        entities.update(type_ for _, type_ in entity_starts(iob2))
+        types.update(type_ for type_, _first, _last in entities(iob2))
         counts["sentences"] += 1
         counts["words"] += len(sentence.words)
         counts["tags rewritten"] += sum(old != new for old, new in zip(sentence.tags, iob2))
         output_lines.append(f"{JOINT.join(sentence.words)}\t{JOINT.join(iob2)}")
-    types = [tag[2:] for tag in tag_names(entities) if tag.startswith("B-")]
-    counts_by_type = {type_: entities[type_] for type_ in types}
-    yield Prepared(file.language, "\n".join([*output_lines, ""]).encode(), types, counts_by_type | counts)
+    in_order = [tag[2:] for tag in tag_names(types) if tag.startswith("B-")]
+    counts_by_type = {type_: types[type_] for type_ in in_order}
+    yield Prepared(file.language, "\n".join([*output_lines, ""]).encode(), in_order, counts_by_type | counts)
 
 
 def read_questions(file: NamedFile, _: TableOptions) -> Iterator[Prepared]:

@@ -7,6 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ernie_m.reader.tag_schemes import entities
+
 
 class MatchCounts(NamedTuple):
     """Numbers of gold items, of predicted items, and of items that are both."""
@@ -30,29 +32,6 @@ class MatchCounts(NamedTuple):
         """The harmonic mean of precision and recall; 0 if both are 0."""
         total = self.precision + self.recall
         return 2 * self.precision * self.recall / total if total else 0.0
-
-
-def entities(tags: Sequence[str]) -> set[tuple[str, int, int]]:
-    """The (type, first, last) of each entity, by the rules of conlleval, also in irregular sequences.
-
-    An I- or E- continues an entity only after a B- or I- of its type; otherwise it begins one. This holds for
-    the schemes IO, IOB, IOE and IOBES.
-    """
-    spans = set()
-    first = 0  # the first word of the entity that is being read
-    last_prefix = "O"
-    last_type = ""
-    for place, tag in enumerate([*tags, "O"]):  # the last O ends an entity at the end
-        prefix = tag[0]
-        type_ = tag[2:] or "_"  # a tag without a type, such as O
-        continues = prefix in "IE" and last_prefix in "BI" and type_ == last_type
-        if not continues:
-            if last_prefix != "O":
-                spans.add((last_type, first, place - 1))
-            first = place  # where the next entity begins, unless this tag is O
-        last_prefix = prefix
-        last_type = type_
-    return spans
 
 
 def seqeval_chunks(tags: Sequence[str]) -> set[tuple[str, int, int]]:

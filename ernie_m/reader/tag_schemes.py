@@ -14,7 +14,7 @@ tags this way, which gives every sequence of tags one meaning.
 
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
 from ernie_m.utils.errors import UserError
@@ -26,27 +26,34 @@ ENTITIES = ("PER", "ORG", "LOC", "MISC")  # the official order; others follow in
 SCHEMES = {"IO": "I", "IOB": "BI", "IOE": "IE", "IOBES": "BIES", "NONE": ""}
 
 
-def entity_starts(tags: Sequence[str]) -> Iterator[tuple[int, str]]:
-    """Yield the number of the first word of each entity of a sentence, and the entity's type.
+def entities(tags: Sequence[str]) -> set[tuple[str, int, int]]:
+    """The (type, first, last) of each entity, by the rules of conlleval, also in irregular sequences.
 
-    Args:
-        tags: one for each word, in any scheme; IOB is read as by conlleval.
+    An I- or E- continues an entity only after a B- or I- of its type; otherwise it begins one. This holds for
+    the schemes IO, IOB, IOE and IOBES.
     """
-    open_type = ""  # the type of the entity that goes on after the word before; "" if none does
-    for position, tag in enumerate(tags):
-        letter = tag[0]
-        type_ = tag[2:]  # "" for O
-        begins_anew = letter in "BS" or type_ != open_type
-        if type_ and begins_anew:
-            yield position, type_
-        open_type = "" if letter in "ES" else type_  # E- and S- end an entity
+    spans = set()
+    first = 0  # the first word of the entity that is being read
+    last_prefix = "O"
+    last_type = ""
+    for place, tag in enumerate([*tags, "O"]):  # the last O ends an entity at the end
+        prefix = tag[0]
+        type_ = tag[2:] or "_"  # a tag without a type, such as O
+        continues = prefix in "IE" and last_prefix in "BI" and type_ == last_type
+        if not continues:
+            if last_prefix != "O":
+                spans.add((last_type, first, place - 1))
+            first = place  # where the next entity begins, unless this tag is O
+        last_prefix = prefix
+        last_type = type_
+    return spans
 
 
 def to_iob2(tags: Sequence[str]) -> list[str]:
     """The same entities in IOB2."""
     iob2 = [f"I-{tag[2:]}" if tag[2:] else tag for tag in tags]  # O has no type
-    for position, type_ in entity_starts(tags):
-        iob2[position] = f"B-{type_}"
+    for type_, first, _last in entities(tags):
+        iob2[first] = f"B-{type_}"
     return iob2
 
 

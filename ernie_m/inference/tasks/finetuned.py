@@ -11,7 +11,6 @@ import numpy as np
 
 from ernie_m.finetune.classifier import Classification, MultiLabelClassification, Regression, softmax
 from ernie_m.finetune.head import Head
-from ernie_m.finetune.metrics import entities
 from ernie_m.finetune.mrc import Answer, QuestionAnswering
 from ernie_m.finetune.sequence_label import Tagging
 from ernie_m.inference.load import LoadedModel
@@ -30,7 +29,7 @@ from ernie_m.reader.batching import BATCH_TOKENS, Example
 from ernie_m.reader.files.official_tags import JOINT, Sentence, split_words
 from ernie_m.reader.files.squad import Question, QuestionFile
 from ernie_m.reader.mrc_reader import make_windows
-from ernie_m.reader.tag_schemes import NO_ENTITIES, entity_tags
+from ernie_m.reader.tag_schemes import NO_ENTITIES, entities, entity_tags
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import is_whole_text
 from ernie_m.vectors.pooling import batches_for

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO, Any, Self
 
 from ernie_m.finetune.eval_mlqa import answer_scores
-from ernie_m.finetune.metrics import entities, entity_scores
+from ernie_m.finetune.metrics import entity_scores
 from ernie_m.inference.tasks import Answerer, InputFile
 from ernie_m.inference.tasks.finetuned import TagWords
 from ernie_m.reader.files.conll import lines_of, read_words
@@ -19,7 +19,7 @@ from ernie_m.reader.files.labelled_tables import holds_questions, holds_tags
 from ernie_m.reader.files.row_errors import Faults
 from ernie_m.reader.files.squad import read_squad
 from ernie_m.reader.files.table_options import TableOptions
-from ernie_m.reader.tag_schemes import JOINT, OUTSIDE
+from ernie_m.reader.tag_schemes import JOINT, OUTSIDE, entities
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import read_bytes
 
