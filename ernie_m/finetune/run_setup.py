@@ -186,8 +186,11 @@ def make_engine(
     """
     warmup_steps = int(total_steps * flags.warmup_proportion)
     if flags.warmup_proportion and not warmup_steps and total_steps > 1:
-        line = "--warmup_proportion %g of %d steps is less than one: the rate is constant, without a warm-up"
-        logger.warning(line, flags.warmup_proportion, total_steps)
+        logger.warning(
+            "--warmup_proportion %g of %d steps is less than one: the rate is constant, without a warm-up",
+            flags.warmup_proportion,
+            total_steps,
+        )
     if schedule is None:
         schedule = linear_warmup_decay(warmup_steps, total_steps, flags.lr_schedule_style)
     optimizer = build_optimizer(

@@ -75,10 +75,7 @@ def plan_run(config: PretrainConfig, text: TrainingText) -> RunPlan:
         )
     log_phases(config.objectives, phases)
     if head_steps:
-        line = (
-            "steps 1 to %s train the new head and the language embeddings alone (init.lm_head_warmup_steps)"
-        )
-        logger.info(line, f"{head_steps:,}")
+        logger.info("steps 1 to %s train the new head and the language embeddings alone", f"{head_steps:,}")
     return RunPlan(steps, head_steps, optimizer.warmup_steps, phases, tokens_of_pass(text))
 
 

@@ -97,11 +97,6 @@ def longest_input(folder: Folder) -> int | None:
     return length if type(length) is int and length > 0 else None
 
 
-def cuts_beginnings(folder: Folder) -> bool:
-    """Whether texts that are too long lose their beginning, and not their end."""
-    return folder.json(TOKENIZER_CONFIG).get("truncation_side") == "left"
-
-
 def added_tokens(folder: Folder) -> tuple[dict[str, int], Path | None]:
     """The tokens beside the special ones that are added to the pieces, with their ids and in their order.
 
@@ -135,29 +130,26 @@ def check_ids(folder: Folder, tokenizer: Tokenizer) -> None:
         UserError: a file gives a token another id or score, or has one that the tokenizer lacks.
     """
     ids = tokenizer.vocab | {theirs: tokenizer.vocab[ours] for ours, theirs in XLM_R_NAMES.items()}
-    scores = tokenizer.scores()
+    ours_of = {"id": ids, "score": tokenizer.scores()}
     pieces = folder.json(TOKENIZER_JSON).get("model", {}).get("vocab", [])
     json_path = folder.path / TOKENIZER_JSON
-    numbered = ((json_path, piece, id_) for id_, (piece, _score) in enumerate(pieces))
     config = folder.json(_CONFIG)  # its pad_token_id is compared with the shape of the model
     given = {token: config[key] for key, token in _KEYS.items() if config.get(key) is not None}
-    of_config = ((folder.path / _CONFIG, token, id_) for token, id_ in given.items())
-    for path, token, id_ in chain(numbered, _entries(folder), of_config):
-        if ids.get(token) != id_:
-            raise _disagreement(path, tokenizer, f"'{shown(token)}' has the id {id_}", ids.get(token, "none"))
-    for piece, score in pieces:
-        other = scores.get(piece, score)
-        if not math.isclose(score, other, rel_tol=_ROUNDING):
-            raise _disagreement(json_path, tokenizer, f"'{shown(piece)}' has the score {score}", other)
-
-
-def _disagreement(path: Path, tokenizer: Tokenizer, fact: str, other: object) -> UserError:
-    """The error for a token of which two files say something else."""
-    return UserError(
-        f"{path}: the token {fact}, and by other files there, such as "
-        f"{tokenizer.vocab_path or tokenizer.piece_model_path}, {other}; keep what belongs to the weights, "
-        "and correct or remove the other file (transformers reads tokenizer.json)"
+    said = chain(
+        ((json_path, piece, id_, "id") for id_, (piece, _score) in enumerate(pieces)),
+        ((path, token, id_, "id") for path, token, id_ in _entries(folder)),
+        ((folder.path / _CONFIG, token, id_, "id") for token, id_ in given.items()),
+        ((json_path, *entry, "score") for entry in pieces if entry[0] in ours_of["score"]),
     )
+    for path, token, theirs, what in said:
+        ours = ours_of[what].get(token, "none")
+        if theirs != ours and not (what == "score" and math.isclose(theirs, ours, rel_tol=_ROUNDING)):
+            other = tokenizer.vocab_path or tokenizer.piece_model_path
+            raise UserError(
+                f"{path}: the token '{shown(token)}' has the {what} {theirs}, and by other files there, such "
+                f"as {other}, {ours}; keep what belongs to the weights, and correct or remove the other file "
+                "(transformers reads tokenizer.json)"
+            )
 
 
 def _entries(folder: Folder) -> Iterator[tuple[Path, str, int]]:

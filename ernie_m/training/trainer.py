@@ -249,8 +249,7 @@ class Trainer(Generic[Model, Data]):
             return False
         if self.best is not None:
             if self.best.step == 0:
-                line = "no step is better than the start, which is what %s holds"
-                logger.warning(line, self.folder.path / BEST)
+                logger.warning("no step is better than the start, which %s holds", self.folder.path / BEST)
             self.folder.finish(self.best)
         return True
 

@@ -153,7 +153,7 @@ def test_a_damaged_corpus_is_refused(train_on_pairs, corpus, tmp_path):
 
 def test_that_no_step_is_better_than_the_start_is_said(train_on_pairs, tmp_path):
     log = train_on_pairs("out", max_steps=2, learning_rate=0)
-    assert f"which is what {tmp_path}/out/best holds" in log
+    assert f"which {tmp_path}/out/best holds" in log
 
 
 def test_another_corpus_is_another_run(train_on_pairs, corpus, tmp_path):

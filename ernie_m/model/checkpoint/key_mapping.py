@@ -371,11 +371,10 @@ class Names:
             if bare in ours_of:
                 reason = "a second name of a tensor that is taken"
             original = recipes.get(WORDS if reason == _WORDS_AGAIN else ours_of.get(bare, ""))
-            if original:
-                is_same = file.equal(name, original.names[0])
+            if reason in _VALUES:
+                is_same = np.array_equal(file[name].ravel(), _VALUES[reason](file[name].size))
             else:
-                values = _VALUES.get(reason)
-                is_same = values is None or np.array_equal(file[name].ravel(), values(file[name].size))
+                is_same = original is None or file.equal(name, original.names[0])
             if reason and is_same:
                 dropped[name] = reason
             else:

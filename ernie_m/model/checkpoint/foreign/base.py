@@ -25,7 +25,6 @@ from ernie_m.reader.tokenizer_config import (
     TOKENIZER_CONFIG,
     added_tokens,
     check_kind,
-    cuts_beginnings,
     has_official_rules,
     longest_input,
 )
@@ -174,11 +173,10 @@ class Library(Format):
         elif not has_head:  # only models of vectors have files of sentence-transformers
             vector_fields, faults = sentence_transformers.fields_of_vectors(source.root, config)
             fields |= vector_fields
-        if cuts_beginnings(source.folder):
-            fault = f"{source.folder.path / TOKENIZER_CONFIG}: truncation_side left"
-            faults.append(fault)
-            if has_head:
-                logger.warning("%s: this is not done here, long texts lose their ends", fault)
+        if source.folder.json(TOKENIZER_CONFIG).get("truncation_side") == "left":
+            faults.append(f"{source.folder.path / TOKENIZER_CONFIG}: truncation_side left")
+        for fault in faults if has_head else ():  # those of vectors are for whoever makes vectors
+            logger.warning("%s: this is not done here, long texts lose their ends", fault)
         if "max_seq_len" in fields:
             length, path = fields["max_seq_len"]
             fields["max_seq_len"] = (_limiting(length, config), path)
