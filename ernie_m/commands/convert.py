@@ -158,7 +158,7 @@ def write(
         UserError: the format cannot hold the model; its library reads otherwise, and --allow_differences is
             not given.
     """
-    metadata, scores = read_card(checkpoint.folder)  # the new model card will have them
+    metadata, scores = read_card(checkpoint.folder.path)  # the new model card will have them
     given = {"license": flags.license, "base_model": flags.base_model}
     metadata |= {key: value for key, value in given.items() if value}
     format = TARGETS[flags.to]

@@ -465,6 +465,10 @@ class Folder:
             self._contents[name] = reader(self.path / name)
         return self._contents[name]
 
+    def forget(self) -> None:
+        """Let go of what was read, which may be large."""
+        self._contents.clear()
+
     def json(self, name: str) -> dict[str, Any]:
         """The object in a JSON file; empty if there is no such file.
 

@@ -67,7 +67,8 @@ class Checkpoint:
 
     Attributes:
         path: the folder or file that was opened.
-        folder: the one that has its model card and the means of its languages.
+        folder: the one that has its model card and the means of its languages. What was read of its files is
+            kept until there is a tokenizer.
         format: the name of its format, such as "ernie-m" or "paddlenlp".
         tensors: our name -> array.
         config: the model's shape; None if there is no config file, which only our own and the official format
@@ -86,7 +87,7 @@ class Checkpoint:
     """
 
     path: Path
-    folder: Path
+    folder: Folder
     format: str
     tensors: Weights
     config: ErnieMConfig | None
@@ -139,7 +140,9 @@ class Checkpoint:
         vocab = vocab_path or (None if piece_model_path else self.vocab_path)
         tokenizer = Tokenizer(vocab, pieces, self.reading.text_rules, self.reading.added_tokens)
         if vocab == self.vocab_path and pieces == self.piece_model_path:
-            check_ids(Folder(Path(pieces).parent), tokenizer)
+            place = Path(pieces).parent
+            check_ids(self.folder if place == self.folder.path else Folder(place), tokenizer)
+        self.folder.forget()
         return tokenizer
 
 

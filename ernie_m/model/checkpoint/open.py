@@ -140,7 +140,7 @@ def _translated(path: Path, format: Format, source: Source, drop_unknown: bool) 
     reading, faults = format.reading(source, translated.weights, config, labels, drop_unknown)
     return Checkpoint(
         path=path,
-        folder=source.folder.path,
+        folder=source.folder,
         format=format.name,
         tensors=translated.weights,
         config=config,
