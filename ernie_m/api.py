@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
     from ernie_m.inference.load import LoadedModel
     from ernie_m.inference.tasks.search import SearchCorpus
+    from ernie_m.reader.tokenization import Tokenizer
 
 
 Engine = Literal["auto", "openvino", "dygraph", "paddle", "onnx"]
@@ -150,9 +151,9 @@ class Model:
     def __init__(self, loaded: "LoadedModel", scores: dict[str, Any] | None = None):
         self.scores = scores
         self.loaded = loaded
-        self.tokenizer = loaded.tokenizer
-        self.labels = loaded.given_labels
-        self.engine = loaded.engine_name
+        self.tokenizer: Tokenizer = loaded.tokenizer
+        self.labels: list[Any] = loaded.given_labels
+        self.engine: str = loaded.engine_name
         # Wherever the program goes; a name on the hub is no path.
         self._folder = loaded.folder.absolute() if loaded.folder.exists() else loaded.folder
         self._answerers: dict[tuple, Any] = {}  # (task, PredictionOptions) -> answerer
@@ -163,7 +164,7 @@ class Model:
         size = f"{loaded.num_layers} layers of {loaded.config.hidden_size}"
         return f"<ernie_m.Model {str(loaded.folder)!r}, {purpose}, {size}, engine {self.engine}>"
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[Any, ...]:
         """A copy, or what is pickled, is loaded from the folder again. What `fit` did not save is in it."""
         loaded = self.loaded
         if loaded.is_saved:
@@ -173,7 +174,9 @@ class Model:
         from ernie_m.model.checkpoint.weights import Weights
 
         weights = loaded.weights and Weights.of(dict(loaded.weights))  # read from the folder now
-        parts = replace(loaded, tokenizer=None, _engines={}, weights=weights), vars(loaded.tokenizer)
+        # `_unpacked` puts the tokenizer back.
+        without: dict[str, Any] = {"tokenizer": None, "_engines": {}, "weights": weights}
+        parts = replace(loaded, **without), vars(loaded.tokenizer)
         return _unpacked, (self.scores, self.engine, pickle.dumps(parts))
 
     def classify(self, texts: str | Iterable[str | Sequence[str]]) -> list[Prediction]:

@@ -130,7 +130,7 @@ def check_ids(folder: Folder, tokenizer: Tokenizer) -> None:
         UserError: a file gives a token another id or score, or has one that the tokenizer lacks.
     """
     ids = tokenizer.vocab | {theirs: tokenizer.vocab[ours] for ours, theirs in XLM_R_NAMES.items()}
-    ours_of = {"id": ids, "score": tokenizer.scores()}
+    ours_of: dict[str, Mapping[str, float]] = {"id": ids, "score": tokenizer.scores()}
     pieces = folder.json(TOKENIZER_JSON).get("model", {}).get("vocab", [])
     json_path = folder.path / TOKENIZER_JSON
     config = folder.json(_CONFIG)  # its pad_token_id is compared with the shape of the model
@@ -142,7 +142,7 @@ def check_ids(folder: Folder, tokenizer: Tokenizer) -> None:
         ((json_path, *entry, "score") for entry in pieces if entry[0] in ours_of["score"]),
     )
     for path, token, theirs, what in said:
-        ours = ours_of[what].get(token, "none")
+        ours: Any = ours_of[what].get(token, "none")
         if theirs != ours and not (what == "score" and math.isclose(theirs, ours, rel_tol=_ROUNDING)):
             other = tokenizer.vocab_path or tokenizer.piece_model_path
             raise UserError(
