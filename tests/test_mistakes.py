@@ -1,6 +1,6 @@
-"""Sixty mistakes of users: each ends with code 2 and one line that names its place.
+"""Mistakes of users: each ends with code 2 and one line that names its place.
 
-The rows of mistakes.tsv were written from README, docs/ and --help by somebody who had not read the code:
+Nearly all rows of mistakes.tsv are by somebody who had read README, docs/ and --help, and not the code:
 
 - the files that the command finds, by their names. "@kind" copies a folder of `places`, null removes a file,
   and a lone surrogate is a byte that is no UTF-8

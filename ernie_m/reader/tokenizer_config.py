@@ -133,12 +133,12 @@ def check_ids(folder: Folder, tokenizer: Tokenizer) -> None:
     ours_of: dict[str, Mapping[str, float]] = {"id": ids, "score": tokenizer.scores()}
     pieces = folder.json(TOKENIZER_JSON).get("model", {}).get("vocab", [])
     json_path = folder.path / TOKENIZER_JSON
-    config = folder.json(_CONFIG)  # its pad_token_id is compared with the shape of the model
-    given = {token: config[key] for key, token in _KEYS.items() if config.get(key) is not None}
+    # Its pad_token_id is compared with the shape of the model.
+    config = {token: folder.json(_CONFIG).get(key) for key, token in _KEYS.items()}
     said = chain(
         ((json_path, piece, id_, "id") for id_, (piece, _score) in enumerate(pieces)),
         ((path, token, id_, "id") for path, token, id_ in _entries(folder)),
-        ((folder.path / _CONFIG, token, id_, "id") for token, id_ in given.items()),
+        ((folder.path / _CONFIG, token, id_, "id") for token, id_ in config.items() if id_ is not None),
         ((json_path, *entry, "score") for entry in pieces if entry[0] in ours_of["score"]),
     )
     for path, token, theirs, what in said:

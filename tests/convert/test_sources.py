@@ -96,10 +96,20 @@ def test_bfloat16_of_paddle(tmp_path, form, task):
     assert_same_bits(open_checkpoint(folder).tensors, expected)
 
 
-@pytest.mark.parametrize("form", ["pdparams", "safetensors", "shards"])
+@pytest.mark.parametrize(
+    ("form", "wrapper"),
+    [
+        *itertools.product(["pdparams", "safetensors", "shards"], [""]),
+        *itertools.product(["safetensors"], ["module.", "_orig_mod.", "model.", "module._orig_mod."]),
+        ("shards", "model."),
+    ],
+)
 @pytest.mark.parametrize("task", ["lm", "classification"])
-def test_xlm_r_of_paddlenlp(tmp_path, form, task):
-    """It has the names and the config of transformers', and matrices [in, out]."""
+def test_xlm_r_of_paddlenlp(tmp_path, form, wrapper, task):
+    """It has the names and the config of transformers', and matrices [in, out].
+
+    `wrapper`: what is before all names, as of a model within another module.
+    """
     state = make_xlm_r(tmp_path / "torch", paddlenlp_version="3.0.0b4")
     if task == "classification":
         state = {name: array for name, array in state.items() if not name.startswith("lm_head.")}
@@ -114,7 +124,9 @@ def test_xlm_r_of_paddlenlp(tmp_path, form, task):
     folder.mkdir()
     (folder / "config.json").write_bytes((tmp_path / "torch/config.json").read_bytes())
     turned = {
-        name: np.ascontiguousarray(array.T if array.ndim == 2 and "embeddings" not in name else array)
+        wrapper + name: np.ascontiguousarray(
+            array.T if array.ndim == 2 and "embeddings" not in name else array
+        )
         for name, array in state.items()
     }
     if form == "pdparams":
@@ -163,20 +175,6 @@ def test_fairseq(tmp_path, legacy, prefix, fused, new_norm, capsys):
     assert_same_bits(open_checkpoint(tmp_path / "ours").tensors, expected)
     left_out = f"not taken: {prefix.removeprefix('module.')}lm_head.weight (the word embeddings once more)\n"
     assert left_out in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("wrapper", ["module.", "_orig_mod.", "model.", "module._orig_mod."])
-def test_names_within_another_module(tmp_path, wrapper):
-    state = make_xlm_r(tmp_path)
-    expected = dict(open_checkpoint(tmp_path).tensors)
-    save_file({wrapper + name: array for name, array in state.items()}, tmp_path / "model.safetensors")
-    assert_same_bits(open_checkpoint(tmp_path).tensors, expected)
-
-
-def test_a_pth_is_named(tmp_path):
-    (tmp_path / "mlm_xnli15_1024.pth").touch()
-    for path in (tmp_path, tmp_path / "mlm_xnli15_1024.pth"):
-        assert f"{path}: a .pth " in error_of(open_checkpoint, path)
 
 
 def test_the_dict_of_fairseq_is_the_vocabulary_wherever_the_model_goes(tmp_path):

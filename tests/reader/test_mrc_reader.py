@@ -91,11 +91,6 @@ def test_contexts_and_questions_of_a_file(write, caplog):
     assert record.message.endswith("leave answer_start out")
 
 
-def test_a_packed_file_is_refused(write):
-    packed = write([article(qa("1"))]).rename(write([]).with_suffix(".json.gz"))
-    assert error_of(read_squad, packed).startswith(f"{packed}: ")
-
-
 def test_files_to_predict_and_to_train_on_may_be_less_strict(write):
     """A file to be predicted has no answers; a training file may repeat ids."""
     (question,) = read_squad(write([article({"id": 7, "question": "Who?"})]), "test").questions
