@@ -14,7 +14,6 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack
 
-from ernie_m.inference.answers import Answer, Choice, Filling, Hit, Prediction, Ranked, Tagged
 from ernie_m.inference.prediction_options import (
     PredictionOptions,
     as_list,
@@ -24,6 +23,7 @@ from ernie_m.inference.prediction_options import (
     one_for_each,
     parsed,
 )
+from ernie_m.inference.tasks import Answer, Choice, Filling, Hit, Prediction, Ranked, Tagged
 from ernie_m.model.preprocessing import Pooling
 from ernie_m.model.tasks import (
     CLASSIFICATION,

@@ -23,8 +23,7 @@ from ernie_m.pretrain.config import BASE, FRESH, SCRATCH, OptimizerConfig, Pretr
 from ernie_m.pretrain.corpus_selection import TrainingText, fit_to_corpus, open_corpus
 from ernie_m.pretrain.evaluate import Evaluator
 from ernie_m.pretrain.initial_weights import give_frequencies, initialise, open_weights
-from ernie_m.pretrain.log_lines import SUMS, line_of, record_of, summary
-from ernie_m.pretrain.loss import DeviceBatch, batch_loss, to_device
+from ernie_m.pretrain.loss import SUMS, DeviceBatch, batch_loss, line_of, record_of, summary, to_device
 from ernie_m.pretrain.masking import Vocabulary
 from ernie_m.pretrain.objectives import class_of
 from ernie_m.pretrain.run_length import RunPlan, plan_run
@@ -293,7 +292,7 @@ def send_step(data: StepBatches) -> list[DeviceBatch]:
 def objectives_loss(
     model: PreTrainingModel, pseudo_token_generator: PseudoTokenGenerator, batch: DeviceBatch
 ) -> tuple[Tensor, dict[str, Tensor | float]]:
-    """The loss of a micro-batch of any objectives, and its `ernie_m.pretrain.log_lines.SUMS`.
+    """The loss of a micro-batch of any objectives, and its `ernie_m.pretrain.loss.SUMS`.
 
     Args:
         pseudo_token_generator: for BTMLM: fills the slots of the batch first.

@@ -24,7 +24,7 @@ from ernie_m.model.lm_head import PreTrainingModel
 from ernie_m.model.optimization import build_optimizer
 from ernie_m.pretrain.batches import StepBatches
 from ernie_m.pretrain.btmlm_pseudo_tokens import PseudoTokenGenerator
-from ernie_m.pretrain.log_lines import SUMS
+from ernie_m.pretrain.loss import SUMS
 from ernie_m.pretrain.masking import Pair, Text
 from ernie_m.pretrain.objectives import OF_THE_PAPER, class_of
 from ernie_m.pretrain.packing import MicroBatch

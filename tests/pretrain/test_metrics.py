@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from ernie_m.pretrain.log_lines import SUMS, line_of, record_of, summary
+from ernie_m.pretrain.loss import SUMS, line_of, record_of, summary
 from ernie_m.pretrain.objectives import OF_THE_PAPER, class_of
 from ernie_m.pretrain.objectives.mmlm import Mmlm
 from ernie_m.training.engine import Step

@@ -16,7 +16,7 @@ from ernie_m.model.lm_head import PreTrainingModel
 from ernie_m.model.optimization import AdamW, build_optimizer
 from ernie_m.pretrain.batches import StepBatches
 from ernie_m.pretrain.btmlm_pseudo_tokens import PseudoTokenGenerator
-from ernie_m.pretrain.log_lines import SUMS
+from ernie_m.pretrain.loss import SUMS
 from ernie_m.pretrain.pretraining import objectives_loss, send_step
 from ernie_m.reader.batching import ExampleBatch
 from ernie_m.training import distributed

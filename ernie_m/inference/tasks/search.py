@@ -13,13 +13,13 @@ from typing import Any, ClassVar, NamedTuple, overload
 
 import numpy as np
 
-from ernie_m.inference.answers import Hit
 from ernie_m.inference.load import LoadedModel
 from ernie_m.inference.prediction_options import as_list, parsed
 from ernie_m.inference.tasks import (
     OPTIONAL_TEXT,
     REQUIRED_TEXT,
     Fields,
+    Hit,
     PredictionOptions,
     check_length,
     flag_of,
