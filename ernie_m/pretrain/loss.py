@@ -1,4 +1,4 @@
-"""Micro-batches on the device, their loss, and the losses and held-out scores of a run as lines of the log."""
+"""Micro-batches on the device, their loss, and the losses and held-out scores of a run as lines of text."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
