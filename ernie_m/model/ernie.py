@@ -15,7 +15,7 @@ serves 512 tokens. Parameter names are those of PaddleNLP's ErnieM without the p
 """
 
 import os
-from typing import NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import numpy as np
 import paddle
@@ -99,6 +99,10 @@ class ErnieMModel(nn.Layer):
         self.embeddings = StaticEmbeddings(config) if config.is_static else Embeddings(config)
         self.encoder = Encoder(config)
         self.pooler = None if config.is_static else Pooler(config)
+
+    if TYPE_CHECKING:  # the layer's own takes any arguments
+
+        def __call__(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor: ...
 
     @classmethod
     def from_pretrained(cls, path: str | os.PathLike) -> Self:
