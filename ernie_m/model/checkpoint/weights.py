@@ -175,7 +175,6 @@ PIECE_MODELS = (PIECES, "sentencepiece.bpe.model", "ernie_m.sentencepiece.bpe.mo
 # The first of these that a folder has is read. `X.index.json` says which of several files holds which name.
 WEIGHTS_FILES = (WEIGHTS, "pytorch_model.bin", "model_state.pdparams", "model.pt")
 _INDEX = ".index.json"
-_ENDINGS = (".safetensors", ".bin", ".pdparams", ".pt")
 # What DistributedDataParallel, torch.compile, and trainings that hold a model as an attribute write.
 _WRAPPERS = r"((module|_orig_mod|model)\.)*"
 # What to do about a part that is not understood; the end of a message.
@@ -188,7 +187,7 @@ def weights_name(folder: Folder) -> str | None:
     If the weights are in several files, which `X.index.json` names, the result is `X`, which need not exist.
     """
     if folder.named:
-        return folder.named if folder.named.endswith(_ENDINGS) else None
+        return folder.named
     others = sorted(name for name in folder.names if name.endswith(".pdparams"))  # as ernie_m_base.pdparams
     names = (name for name in (*WEIGHTS_FILES, *others) if name in folder or name + _INDEX in folder)
     return next(names, None)
