@@ -169,7 +169,8 @@ def test_swapped_sides_and_other_languages_are_said(tmp_path, caplog):
         assert any("FILE" in line and "swapped" in line for line in lines) == is_said
     path = write(tmp_path / "a.txt", RUSSIAN)
     caplog.clear()
-    look_at({"ru": str(path)})
+    files = [write(tmp_path / name, lines) for name, lines in (("x.en", ENGLISH), ("x.ru", RUSSIAN))]
+    look_at({"ru": str(path)}, {"en-ru": ",".join(map(str, files))})
     assert not any("most letters" in line for line in caplog.messages)
     look_at({"en": str(path)})
     (said,) = [line for line in caplog.messages if "most letters" in line]
