@@ -196,7 +196,10 @@ def test_official_compat_trains_windows_without_the_answer(folder, model):
         _, loss = task.predict(model, batch, labelled=True)
     assert official_loss > loss  # both are sums, and the official one has more windows
     equal = dict.fromkeys(("start_logits", "end_logits"), np.zeros(official_batch.input_ids.shape))
-    spans_of_windows = [spans for _, spans in official_task.decode(official_batch, equal)]
+    decoded = official_task.decode(official_batch, equal)
+    ranked = official_task.rank(official_task.read(path, "train"), decoded)
+    assert np.allclose([sum(answer.probability for answer in answers) for answers in ranked], 1)
+    spans_of_windows = [spans for _, spans in decoded]
     assert {*np.concatenate([spans.last - spans.first for spans in spans_of_windows]).tolist()} == {0, 1, 2}
     # The [SEP] behind the context is ranked, too: as the best start it takes the place of a token.
     one_best = make_task(folder, OfficialAnswering, n_best_size=1, **flags)

@@ -11,6 +11,7 @@ import paddle
 import pytest
 
 from ernie_m.commands import run_mrc, run_sequence_labeling
+from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.heads import model_with_head
 from ernie_m.training.engine import Engine
@@ -100,6 +101,7 @@ def trained(tmp_path, monkeypatch):
             "use_cuda": "false",
         }
         call_main(script, as_flags(values | flags))
+        assert open_checkpoint("out/best").reading.official_compat
         results = json.loads((tmp_path / "out/results.json").read_text())
         scores = {table["title"].split(",")[0]: table["mean"]["avg"] for table in results["tables"]}
         return losses, results["metric"], scores
