@@ -67,6 +67,7 @@ MISTAKES = [
     ({}, {"select_on": "sw"}, "--select_on sw"),
     ({}, {"select_on": "en", "do_val": "false"}, "--select_on en"),
     ({}, {"in_tokens": "true", "batch_size": 8}, "--batch_size 8"),
+    ({}, {"incr_ratio": 1}, "--incr_ratio 1: "),
 ]
 
 

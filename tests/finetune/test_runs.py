@@ -136,7 +136,7 @@ def test_a_finished_run_prints_its_report_again(
     monkeypatch.setattr(Engine, "step", None)  # a call would fail
     with monkeypatch.context() as patch:
         patch.setattr(Classification, "predict", None)
-        again = classify(**FAST)
+        again = classify(**FAST | {"save_steps": 3, "skip_steps": 3})
         assert again == first | {"command": again["command"]}  # which names the folder
     after = contents(tmp_path / "out")
     del before["log/job.log.0"]  # it has the messages of both
