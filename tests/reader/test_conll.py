@@ -218,8 +218,8 @@ def test_predictions_are_written_in_the_scheme_of_the_file(tmp_path, gold):
 
 
 def test_a_comment_stands_before_a_sentence(tmp_path):
-    path = write(tmp_path / "a.conll", "# text = a\na NOUN\n#id NOUN\n#a=b NOUN\n")
-    assert read(path) == [[("a", "NOUN"), ("#id", "NOUN"), ("#a=b", "NOUN")]]
+    path = write(tmp_path / "a.conll", "# text = a\na\u2028b\x0c NOUN\n#id NOUN\n#a=b NOUN\n")
+    assert read(path) == [[("a\u2028b\x0c", "NOUN"), ("#id", "NOUN"), ("#a=b", "NOUN")]]
 
 
 def test_a_file_without_ends_of_sentences(tmp_path, caplog):

@@ -1,5 +1,6 @@
 """Tables by named columns: what is read, what is asked, and what is refused with its line."""
 
+import gzip
 import json
 import shlex
 import sys
@@ -39,7 +40,8 @@ READ = {  # name of a file -> its content, the flags that it needs, and other ro
     "comma.csv": ('Text,Label\n"Hello, you",a\nBye,b\n', {}),
     "semicolon.csv": ("Text;Label\nHello, you;a\nBye;b\n", {}),
     "tab.csv": ("Text\tLabel\nHello, you\ta\nBye\tb\n", {}),
-    "ending.tsv": ("Text\tx,y\tLabel\nHello, you\t\ta\nBye\t\tb\n", {}),
+    "ending.tsv": ("Text\tx,y\tLabel\nHello, you\t\ta\nBye\tx,y\tb\n", {}),
+    "ending.tsv.gz": (gzip.compress(b"Text\tx,y\tLabel\nHello, you\t\ta\nBye\tx,y\tb\n"), {}),
     "bars.csv": ("text|label\nHello, you|a\nBye|b\n", {"delimiter": "|"}),
     "excel.csv": ("sep=;\ntext;label\nHello, you;a\nBye;b\n", {}),
     "index.csv": (',text,label\n0,"Hello, you",a\n1,Bye,b\n', {}),

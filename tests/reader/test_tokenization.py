@@ -12,7 +12,13 @@ import pytest
 import sentencepiece
 
 from ernie_m.reader.token_offsets import encode_with_offsets
-from ernie_m.reader.tokenization import TEXT_RULES, Tokenizer, normalize, truncate_longest_first
+from ernie_m.reader.tokenization import (
+    TEXT_RULES,
+    Tokenizer,
+    normalize,
+    truncate_longest_first,
+    without_surrogates,
+)
 from ernie_m.reader.tokenizer_rules import cut_pieces
 from ernie_m.reader.vocabulary import write_vocab
 from ernie_m.reader.write_tokenizer import write_ernie_m
@@ -65,6 +71,10 @@ TEXTS = ["", " ", "\u200b", "\u200b a", "a\u200b", *ALPHABETS.values(), *SENTENC
 )
 def test_normalize_by_hand(text, expected):
     assert normalize(text) == expected
+
+
+def test_of_a_text_without_rules_a_lone_surrogate_alone_changes():
+    assert without_surrogates("“\ud800x”") == "“\ufffdx”"
 
 
 def test_normalize_by_category():
