@@ -131,6 +131,8 @@ def test_search_takes_the_means_of_the_corpus_if_the_model_has_none(models, tmp_
     assert "must be one of de, fr" in error_of(search.parse, {"text": "a", "language": "xx"})
     (code,) = search.answer([search.parse({"text": "x[1] = (2 + 3) * 4;"})])
     assert (code["centred"], code["language"]) == (True, None)
+    (spaced,) = search.answer([search.parse({"text": TEXTS[1].replace(" ", " " * 9)})])
+    assert spaced["language"] == "de"
     assert "'language'" in error_of(search.parse, {"text": "a", "language": "de", "centre": False})
     (plain,) = search.answer([search.parse({"text": TEXTS[1], "centre": False})])
     assert set(plain) == {"found"}

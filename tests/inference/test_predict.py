@@ -469,7 +469,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 @pytest.mark.parametrize("first", [0, 1, 2])
 def test_the_columns_of_answers_do_not_depend_on_the_rows(models, tmp_path, ask, first):
     """Texts without oddity, with unknown words, and cut with unknown words, each once in the first row."""
-    texts = [TEXTS[0], "bado qqq", "bado xyx " * 90]
+    texts = [TEXTS[0], "bado qqß", "bado xyx " * 90]
     for kind, task, added in (
         ("classify", "classification", ["label", "probability"]),
         ("encode", "embedding", ["vector"]),
@@ -480,6 +480,7 @@ def test_the_columns_of_answers_do_not_depend_on_the_rows(models, tmp_path, ask,
         ask([], task=task, model=models / kind, input=path, output=output)
         with open(output, newline="", encoding="utf-8") as file:
             header, *rows = csv.reader(file)
+        assert "\\u" not in output.read_text(encoding="utf-8")
         assert header == ["text", *(f"predicted_{key}" for key in [*added, "cut", "unknown_words"])]
         marks = {row[0]: row[-2:] for row in rows}
         cut = "" if kind == "tag" else "True"  # which reads windows
@@ -830,6 +831,11 @@ def test_standard_output_on_a_full_disk(exported):
     assert process.returncode == 2
     assert process.stderr.startswith("error: standard output: no space left to write it")
     assert len(process.stderr.splitlines()) == 1
+
+
+def test_an_error_that_is_no_full_disk_is_not_said_to_be_one():
+    with pytest.raises(IsADirectoryError):
+        answering._write_to_stdout(lambda text: Path("/").read_text())
 
 
 def test_a_reader_that_has_had_enough(exported):

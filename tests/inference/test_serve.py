@@ -23,7 +23,7 @@ from ernie_m.utils.errors import UserError
 from tests import toys
 from tests.inference import browser
 from tests.inference.served import ask, running, serving
-from tests.launching import as_flags, call_main, error_of
+from tests.launching import as_flags, call_main, error_of, free_ports
 from tests.toys import sentences, write_languages, write_lines
 
 TEXTS = sentences(30, seed=6)
@@ -224,7 +224,7 @@ def test_a_proxy_is_believed_if_it_is_named(models, monkeypatch, proxies):
         monkeypatch.setenv("FORWARDED_ALLOW_IPS", proxies)
     configs = []
     monkeypatch.setattr(uvicorn.Server, "run", lambda self, sockets: configs.append(self.config))
-    serve([load(models / "classify")], PredictionOptions(), "127.0.0.1", 0, timeout=17)
+    call_main(command, as_flags({"model": models / "classify", "port": free_ports(1)[0], "timeout": 17}))
     assert configs[0].proxy_headers == bool(proxies)
     assert configs[0].timeout_graceful_shutdown == 17
 
