@@ -198,6 +198,12 @@ def test_damaged_files_are_named(small, tmp_path, part, path, message, damage):
     assert not list(tmp_path.rglob("*.unpacked"))
 
 
+def test_a_damaged_file_in_an_archive_is_named_and_nothing_stays_unpacked(small, tmp_path):
+    small.files["/MLQA/MLQA_V1.zip"] = zipped({"MLQA_V1/dev/dev-context-en-question-en.json": "{"})
+    assert "dev-context-en-question-en.json" in error_of(get, tmp_path, "mlqa")
+    assert not list(tmp_path.rglob("*.unpacked"))
+
+
 def test_files_of_tatoeba_with_other_numbers_of_lines_are_refused(small, tmp_path):
     small.files["/facebookresearch/LASER/main/data/tatoeba/v1/tatoeba.deu-eng.deu"] = b"eins\n"
     assert "line i of one must translate" in error_of(get, tmp_path, "tatoeba")

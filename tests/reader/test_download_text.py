@@ -258,3 +258,10 @@ def test_no_translations(language, english, translation):
 )
 def test_translations(language, english, translation, pairs):
     assert sentence_pairs(language, english, translation) == pairs
+
+
+def test_pip_is_that_of_this_python(tmp_path, monkeypatch):
+    """Whatever is on the PATH."""
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    assert " absent==1.0 " in error_of(download_text.pip_download, "absent==1.0", tmp_path)
