@@ -1,12 +1,10 @@
 """run_classifier.py --is_regression true: mean squared error, Pearson's and Spearman's correlation."""
 
-import json
-
 import numpy as np
 import paddle
 import pytest
 
-from ernie_m.commands import predict, run_classifier
+from ernie_m.commands import run_classifier
 from ernie_m.finetune.classifier import Regression
 from ernie_m.finetune.metrics import pearson, spearman
 from ernie_m.model.packed_batch import LabelledBatch
@@ -14,7 +12,6 @@ from ernie_m.reader.batching import EncodePairs, Example
 from ernie_m.reader.task_reader import read_classification
 from ernie_m.reader.tokenization import Tokenizer
 from tests import command_lines, toys
-from tests.launching import as_flags, call_main, give_input
 
 SCORES = {"animal": "-1.5", "drink": "0.25", "tool": "4"}
 
@@ -103,14 +100,6 @@ def test_it_learns_and_predicts(regress, refusal, folder, tmp_path, monkeypatch,
     best = {**command_lines.FOLDER_ALONE, "init_checkpoint": tmp_path / "out/best"}
     line = refusal(regress, **best, is_regression="false")
     assert "--is_regression true" in line
-
-    # ernie-m predict, with the first row of dev.en.tsv.
-    row = toys.labelled_texts(31, seed=20)[0]
-    request = json.dumps({"text_a": row.text_a, "text_b": row.text_b}).encode()
-    give_input(monkeypatch, request)
-    call_main(predict, as_flags({"task": "regression", "model": tmp_path / "out/best"}))
-    answer = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert answer == {"score": pytest.approx(predicted[0], abs=1e-4)}
 
 
 @pytest.mark.parametrize("number", ["tall", "", "nan", "inf"])

@@ -107,6 +107,7 @@ def test_a_request_to_another_process_ends_an_evaluation(classify, tmp_path, mon
     assert classify(**FAST) is None
     log = read_log(tmp_path)
     assert "stopped at step 3 of 6" in log and "[dev evaluation]" not in log
+    assert "--warmup_proportion 0.1 of 6 steps" in log
     assert (tmp_path / "out" / "log" / "job.log.0").read_text() == log
 
 

@@ -17,38 +17,15 @@ PAPER = ROOT / "configs/corpus/paper-96.yaml"
 XNLI = {"ar", "bg", "de", "el", "en", "es", "fr", "hi", "ru", "sw", "th", "tr", "ur", "vi", "zh"}
 
 
-def sizes(part: str) -> dict[str, float]:
-    """The sizes in GB, which are comments behind the keys of a part of the file, "mono" or "parallel"."""
-    before_parallel, _, parallel = PAPER.read_text().partition("\nparallel:\n")
-    text = parallel
-    if part == "mono":
-        _, _, text = before_parallel.partition("\nmono:\n")
-    rows = re.findall(r'^  "?([\w-]+)"?:.*# ([\d.]+)$', text, re.MULTILINE)  # (key, size)
-    assert len(dict(rows)) == len(rows)  # no key is there twice
-    return {key: float(size) for key, size in rows}
-
-
 def test_the_papers_tables_9_and_10():
-    """Codes and sizes: the number of entries, the sums, and some sizes of each table."""
+    """90 codes for 96 languages, each of which has a file; the other languages of XNLI with English."""
     listed = yaml.safe_load(PAPER.read_text())
-    mono = sizes("mono")
-    parallel = sizes("parallel")
-    assert mono.keys() == listed["mono"].keys()
-    assert parallel.keys() == listed["parallel"].keys()
-
-    # Table 9: 90 codes for 96 languages, each of which has a file.
-    assert len(mono) == 90 and mono.keys() > XNLI
-    assert round(sum(mono.values()), 1) == 1563.2
-    assert (mono["en"], mono["sw"], mono["zh"], mono["no"]) == (512.5, 0.2, 96.0, 3.8)
+    assert listed["mono"].keys() > XNLI
     files = [(code, file) for code, paths in listed["mono"].items() for file in as_list(paths)]
     assert len({file for _, file in files}) == len(files) == 96
     for code, file in files:
         assert re.fullmatch(rf"\$CC100/{code}(-Hans|-Hant|_rom)?\.txt\.xz", file)
-
-    # Table 10: the other languages of XNLI with English.
-    assert set(parallel) == {"-".join(sorted((language, "en"))) for language in XNLI - {"en"}}
-    assert round(sum(parallel.values()), 1) == 68.8
-    assert (parallel["en-fr"], parallel["en-sw"], parallel["de-en"]) == (13.7, 0.1, 10.7)
+    assert set(listed["parallel"]) == {"-".join(sorted((language, "en"))) for language in XNLI - {"en"}}
 
 
 def as_list(paths) -> list[str]:
