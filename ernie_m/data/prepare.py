@@ -6,7 +6,6 @@ A source is a file, or a folder that is searched with its sub-folders. docs/data
 list the names of files that are known, and what is written.
 """
 
-import shlex
 import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
@@ -21,7 +20,7 @@ from ernie_m.reader.files.find_files import NamedFile, find_files, recognise
 from ernie_m.reader.files.table_options import TableOptions
 from ernie_m.reader.labels import write_places
 from ernie_m.utils.args import option, parse_options
-from ernie_m.utils.errors import UserError, command_name, listed, say
+from ernie_m.utils.errors import UserError, listed, say
 from ernie_m.utils.files import atomic_file, only_writer_of
 from ernie_m.utils.logging import in_columns, setup_console
 
@@ -49,11 +48,6 @@ class PrepareFlags(TableOptions):
 def main(arguments: Sequence[str] | None = None) -> None:
     """Prepare the sources of the command line, and print a table of what was written."""
     words = sys.argv[1:] if arguments is None else arguments
-    if words[:1] == ["own"]:
-        raise UserError(
-            f"prepare own: own tables need no preparing; {command_name()} fit {shlex.join(words[1:2])} "
-            "--model MODEL --output FOLDER learns from them"
-        )
     flags = parse_options(PrepareFlags, words, __name__)
     setup_console()
     output = Path(flags.output or f"data/{flags.task}")

@@ -92,7 +92,7 @@ def test_the_peers_of_masked_lm_get_our_labels(folder):
     batch = masked_lm.mask(given, texts)
     ids, labels = masked_lm.ids_and_labels(given, texts)
     assert ids.shape == labels.shape == (2, 128) and len(batch.targets) == 2 * 19
-    assert np.array_equal(batch.input_ids, ids.ravel())
+    assert np.array_equal(batch.inputs.input_ids, ids.ravel())
     is_target = labels != masked_lm.IGNORED
     assert np.array_equal(np.flatnonzero(is_target), batch.targets)
     assert np.array_equal(labels[is_target], batch.target_ids)

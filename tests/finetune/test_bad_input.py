@@ -2,16 +2,12 @@
 
 import json
 import shutil
-import subprocess
-import sys
 
 import pytest
 
-from ernie_m.data.prepare import main as prepare_main
 from tests import toys
 from tests.foreign import make_official, official_config
 from tests.helpers.files import disk_full_after
-from tests.launching import clean_environment, error_of
 
 HERE, ABSENT, _ = toys.LANGUAGES
 
@@ -124,11 +120,3 @@ def test_bad_checkpoints_are_refused(classify, refused, tmp_path):
     weights = step / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
     assert "model.safetensors" in refused(epoch=1, init_checkpoint=step)
-
-
-def test_what_closed_names_the_road(tmp_path):
-    line = error_of(prepare_main, ["own", "my texts", "--output", str(tmp_path / "out")])
-    assert "fit 'my texts' --model " in line and not (tmp_path / "out").exists()
-    recipe = [sys.executable, "-m", "ernie_m", "recipe", "base/own"]
-    process = subprocess.run(recipe, env=clean_environment(), capture_output=True, text=True, check=False)
-    assert process.returncode == 2 and "fit FOLDER" in process.stderr
