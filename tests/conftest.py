@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from ernie_m.utils import logging as run_log
 from ernie_m.utils.paddle_settings import prepare
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test waits for a download
@@ -31,6 +32,13 @@ if "REAL_MODEL" not in os.environ:  # `sh scripts/test.sh real` sets it
 def data_dir() -> Path:
     """The folder of real data. Tests that use it have the mark `data`, and are skipped if DATA is not set."""
     return Path(os.environ["DATA"])
+
+
+@pytest.fixture(autouse=True)
+def nothing_logs_for_the_next_test() -> Iterator[None]:
+    """The handlers that a command has added are removed, so that tests pass in any order."""
+    yield
+    run_log._attach([])
 
 
 @pytest.fixture(scope="session", autouse=True)
