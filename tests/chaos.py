@@ -31,10 +31,10 @@ from tests.pretrain import builds
 
 # run_classifier.py with a fault: it finds no checkpoint, and begins from scratch.
 FORGETFUL = """
-from ernie_m.training import run_folder
+from ernie_m.training import checkpoint
 from ernie_m.commands.run_classifier import main
 from ernie_m.utils.errors import run
-run_folder.newest_step = lambda folder: None
+checkpoint.newest_step = lambda folder: None
 run(main)
 """
 OUTPUT = Path("out")  # relative, so that all runs write the same bytes
