@@ -218,8 +218,9 @@ class CorpusBuild:
         for language, counts_of_pieces in sorted(pieces.items()):
             manifest["pieces"][language] = f"pieces/{language}.npy"
             save(self.output / manifest["pieces"][language], counts_of_pieces)
-        for file in (*manifest["pieces"].values(), *VOCABULARY_FILES):
-            manifest["files"][file] = describe(self.output / file)
+        manifest["files"] |= {
+            file: describe(self.output / file) for file in (*manifest["pieces"].values(), *VOCABULARY_FILES)
+        }
         return manifest
 
     def finish(self, manifest: dict[str, Any]) -> dict[str, Any]:
