@@ -5,7 +5,6 @@ SQuAD and XQuAD questions on texts.
 """
 
 import codecs
-import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from ernie_m.reader.files.table_options import TableOptions
 from ernie_m.reader.tag_schemes import JOINT, entities, tag_names, to_iob2
 from ernie_m.utils.errors import UserError, say
 from ernie_m.utils.files import read_bytes
+from ernie_m.utils.languages import language_tag
 
 WRITTEN = (*SPLITS, "xquad")  # xquad: further questions for a test
 # Names in the files of the releases -> names here.
@@ -134,7 +134,8 @@ def read_pairs(
         row = {"qid": str(number), "language": file.language or ""}
         if len(cells) == width:  # a qid and a language in the file replace these two
             row |= {name: cells[place].replace("\r", " ").strip() for name, place in places.items()}
-        if len(cells) != width or not re.fullmatch("[a-z]{2,3}", row["language"]):
+        row["language"] = language_tag(row["language"])
+        if len(cells) != width or not row["language"]:
             dropped["malformed"] += 1
         elif row["label"] not in labels:
             dropped[f"with the label '{row['label'][:30]}'"] += 1

@@ -29,7 +29,7 @@ from ernie_m.reader.files.pairs import header_of
 from ernie_m.utils.args import option, parse_options
 from ernie_m.utils.errors import UserError, command_name, say
 from ernie_m.utils.files import atomic_dir, atomic_file, sha256_of, write_json
-from ernie_m.utils.languages import script_of_language
+from ernie_m.utils.languages import common_language, script_of_language
 from ernie_m.utils.logging import in_columns
 from ernie_m.utils.output_lock import claim_file, only_run_in
 
@@ -66,7 +66,7 @@ class PublicTextFlags:
 
     def __post_init__(self) -> None:
         for language in self.languages:
-            if not re.fullmatch("[a-z]{2,3}", language) or language == ENGLISH:
+            if common_language(language) in ("", ENGLISH):
                 raise UserError(f"LANGUAGES: {language} is no code of a language beside English, such as de")
 
 
@@ -100,7 +100,7 @@ def main() -> None:
     downloads = folder / "downloads"
     if folder.is_dir() and any(folder.iterdir()) and not downloads.is_dir():
         raise UserError(f"{folder}: it exists, and this command did not make it; name a new folder")
-    languages = sorted({*flags.languages})
+    languages = sorted({*map(common_language, flags.languages)})
     asked = {"languages": languages}
     with only_run_in(folder):
         if (folder / TABLE).exists():

@@ -28,6 +28,7 @@ from ernie_m.reader.labels import (
 )
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.utils.errors import UserError, listed
+from ernie_m.utils.languages import language_group
 
 KINDS = (CLASSIFICATION, MULTI_LABEL, REGRESSION)
 _MOST_STEPS = 10  # with more whole numbers it is asked whether they are classes
@@ -40,7 +41,7 @@ class Rows(NamedTuple):
         kind: one of `KINDS`: one label a text, several or none, or a number.
         examples: a text, or a pair, and its label: an id, whether it has each label, or a number.
         names: of the labels, in the order of their ids; of numbers none.
-        languages: of each row, str [N]; "": not known.
+        languages: of each row, str [N], by `language_group`; "": not known.
         groups: int64 [N]; rows of one group are held out together.
         places: where each row stands, for messages.
         given: name of a label -> what a user of Python gave for it.
@@ -260,7 +261,8 @@ def rows_of(
     keys = [(row, ("text", input_hash(*example[:2]))) for row, example in enumerate(examples)]
     keys += [(row, ("group", group)) for row, group in enumerate(groups) if group not in ("", None)]
     in_groups = join_rows(keys, (), len(examples))
-    return Rows(kind, examples, names, np.array(languages), in_groups, list(places), given, {})
+    tags = np.array([*map(language_group, languages)])
+    return Rows(kind, examples, names, tags, in_groups, list(places), given, {})
 
 
 def refuse(faults: Sequence[str], mend: str = "") -> None:

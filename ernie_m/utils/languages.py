@@ -1,7 +1,8 @@
 """Which language a name says: en, eng, EN and en_Latn are one; and the script that it is written in.
 
-languages.tsv has the languages with two letters, and those of FLORES-200, XLM-R and Tatoeba: the shortest
-code, the other codes, and the script by ISO 15924. It was made of the registry of BCP 47.
+languages.tsv has the languages with two letters, and those of FLORES-200, XLM-R, Tatoeba and WikiANN: the
+shortest code, the other codes and English names, and the script by ISO 15924. The codes were made of the
+registry of BCP 47, but what FLORES-200 tells apart is apart (pes and prs); the names are those of CLDR.
 """
 
 import re
@@ -17,14 +18,14 @@ _LETTERS = {
     "Thai": "THAI", "Tibt": "TIBETAN",
 }  # fmt: skip
 # Languages that are written in several of these.
-_SEVERAL = ("az", "bs", "ha", "kk", "ks", "ku", "ky", "mn", "sd", "sr", "tg", "tk", "tt", "uz")
+SEVERAL = ("az", "bs", "ha", "kk", "ks", "ku", "ky", "mn", "sd", "sh", "sr", "tg", "tk", "tt", "uz")
 _ROWS = [line.split("\t") for line in Path(__file__).with_suffix(".tsv").read_text().splitlines()]
 _SHORTEST = {code: tag for tag, codes, _ in _ROWS for code in (tag, *codes.split())}
 _SCRIPTS = {tag: script for tag, _, script in _ROWS}
 
 
 def language_tag(name: str) -> str:
-    """The one tag of a language: "en" for eng, "zh-Hans" for cmn_Hans, "he" for iw; "" if it is not known."""
+    """The one tag of a language: "en" for eng, "zh-hant" for cmn_Hant, "he" for iw; "" if it is not known."""
     code, *rest = re.split("[-_]", name.lower())
     language = _SHORTEST.get(code, "")
     if rest[:1] == [_SCRIPTS.get(language, "").lower()]:  # the script that it has anyway
@@ -37,8 +38,14 @@ def common_language(name: str) -> str:
     return language_tag(name).partition("-")[0]
 
 
+def language_group(name: str) -> str:
+    """The language without its region, as "en" for en_US and English; a name that is not known as it is."""
+    language, *parts = language_tag(name).split("-")
+    return "-".join([language or name, *(part for part in parts if len(part) == 4)])  # a script
+
+
 def script_of_language(name: str) -> str:
     """How the names of a language's letters begin in Unicode, such as "CYRILLIC"; "" if it is not known."""
     tag = common_language(name)
     script = (re.findall(r"[-_]([A-Za-z]{4})\b", name) or [_SCRIPTS.get(tag, "")])[0]
-    return "" if tag in _SEVERAL and script == _SCRIPTS[tag] else _LETTERS.get(script.title(), "")
+    return "" if tag in SEVERAL and script == _SCRIPTS[tag] else _LETTERS.get(script.title(), "")

@@ -250,13 +250,24 @@ def test_numbers_are_scored_by_correlations():
     assert "by_label" not in found.summary() and "Pearson 80.0 %" in found.text()
 
 
-def test_scores_by_language():
-    languages = ["de", "en"] * 2
+@pytest.mark.parametrize("languages", [["de", "en"] * 2, ["deu", "en_US", "German", "EN"]])
+def test_scores_by_language(languages):
     found = scored(["a", "a", "b", "b"], [[1, 0], [0, 1], [0, 1], [1, 0]], languages=languages)
     accuracies = {name: measures["accuracy"] for name, measures in found.summary()["by_language"].items()}
     assert accuracies == {"de": 100, "en": 0}
     lines = [line.split()[:3] for line in found.text().splitlines()]
     assert ["de", "2", "100.0"] in lines and ["en", "2", "0.0"] in lines
+
+
+def test_languages_that_are_not_known_are_groups_of_their_own():
+    languages = ["zho_Hant", "zh-TW", "elvish", "Elvish", ""]
+    assert rows(["a", "b", "a", "b", "a"], languages=languages).languages.tolist() == [
+        "zh-hant",
+        "zh",
+        "elvish",
+        "Elvish",
+        "",
+    ]
 
 
 def test_the_standard_error():

@@ -56,7 +56,7 @@ def test_metadata_for_hubs(facts, config, pipeline):
     "no", the code of Norwegian, must be a string in it, and not false.
     """
     card = model_card(
-        {**facts, "languages": ["no", "zh-Hans", "zh-Hant", "bn_rom", "all"]}, config | CONFIG, 1
+        {**facts, "languages": ["no", "zh-Hans", "zho_Hant", "bn_rom", "all", "how"]}, config | CONFIG, 1
     )
     _, block, _text = card.split("---\n")
     assert yaml.safe_load(block) == {

@@ -115,6 +115,8 @@ def test_a_file_of_dev_or_test_is_read_only_if_it_is_named_itself(tmp_path, capl
         ({"en": "one.txt", "EN": "x.tsv"}, {}, "^EN and en are one language"),
         ({"en": "one.txt"}, {"de-eng": "x.tsv"}, "^en and eng are one language"),
         ({"zho_Hans": "one.txt", "zh_hans": "x.tsv"}, {}, "^zh_hans and zho_Hans are one"),
+        ({"cmn_Hans": "one.txt", "zh": "x.tsv"}, {}, "^cmn_Hans and zh are one"),
+        ({"en": "one.txt", "English": "x.tsv"}, {}, "^English and en are one"),
         ({}, {"en-de": [["a.tsv"]]}, "not two aligned files"),
         ({}, {"en-de": "x.tsv,pairs.csv"}, "en-de<=PATH"),
     ],
@@ -129,8 +131,8 @@ def test_what_the_notation_refuses(tmp_path, monkeypatch, mono, parallel, messag
 
 
 def test_scripts_and_regions_are_languages_of_their_own(tmp_path):
-    names = ("pt", "pt_BR", "zh", "zh_Hans", "zh_Hant")
-    assert len(resolve({name: write_lines(tmp_path / name, ["a"]) for name in names}, {})) == 5
+    names = ("pt", "pt_BR", "zh", "zh_Hant", "pes", "prs", "aka", "twi", "sr_Cyrl", "sr_Latn")
+    assert len(resolve({name: write_lines(tmp_path / name, ["a"]) for name in names}, {})) == len(names)
 
 
 @pytest.mark.parametrize("unit_bytes", [1, 300, 5000, 1 << 20])

@@ -16,6 +16,7 @@ from ernie_m.model.tasks import EMBEDDING, TASKS, task_named
 from ernie_m.utils.args import NULLS, yaml_of
 from ernie_m.utils.errors import UserError, printable
 from ernie_m.utils.files import read_text
+from ernie_m.utils.languages import common_language
 from ernie_m.utils.logging import in_markdown
 
 KEPT = ("license", "base_model", "language")  # keys that a conversion takes from the card of its source
@@ -51,8 +52,8 @@ def model_card(facts: Mapping[str, Any], config: Mapping[str, Any], parameters: 
     # `task_named` knows the classes of models, too. That of an encoder stands for no task.
     task = task_named(facts.get("task") or config.get("task") or config.get("architecture", EMBEDDING))
     # "zh-Hans" and "bn_rom" are the languages zh and bn; "all" is none.
-    codes = [re.split("[-_]", name)[0] for name in facts.get("languages") or config.get("languages") or ()]
-    languages = [code for code in dict.fromkeys(codes) if re.fullmatch("[a-z]{2,3}", code) and code != "all"]
+    codes = map(common_language, facts.get("languages") or config.get("languages") or ())
+    languages = list(dict.fromkeys(filter(None, codes)))
     metadata = {
         "license": "unknown",
         "language": languages or ["multilingual"],

@@ -25,7 +25,7 @@ from ernie_m.utils.logging import logger
 SPLITS = ("train", "dev", "test")
 # Parts of the patterns of names.
 SPLIT = f"(?P<split>{'|'.join(SPLITS)})"
-LANGUAGE = rf"(?P<language>(?!{ALL_LANGUAGES}\b)[a-z]{{2,3}})"
+LANGUAGE = "(?P<language>[a-z]{2,3})"
 _TABLE_ENDINGS = ("tsv", "csv", "json", "jsonl", "conll", "txt", "xlsx", "tsv.gz", "csv.gz")
 _OF_TABLE = rf"\.(?:{'|'.join(_TABLE_ENDINGS)})"
 WITH_BOTH_SIDES = (".tsv", ".csv", ".tmx", ".jsonl", ".json", ".xlsx")  # names of files that have both sides
@@ -157,11 +157,11 @@ def _fault_of_name(name: str) -> str:
         return f"a name ends in .{', .'.join(_TABLE_ENDINGS)}"
     if not re.fullmatch(rf"{SPLIT}[.-][^.]+{_OF_TABLE}", name):
         return "a name is train, dev or test with a language, as in train.en.tsv"
-    return "a language has two or three small letters, as in train.en.tsv"
+    return "its language is no code of ernie_m/utils/languages.tsv in two or three small letters"
 
 
 def recognise(path: Path, names: Iterable[str], renamed: Mapping[str, str]) -> NamedFile | None:
-    """The file with the split and the language that its name says; None if the name is not known.
+    """The file with the split and the tag of the language that its name says; None if either is not known.
 
     Args:
         names: patterns of the end of a path, with the groups "split" (train) and "language" (None). They may
@@ -172,7 +172,9 @@ def recognise(path: Path, names: Iterable[str], renamed: Mapping[str, str]) -> N
         match = re.search(f"/{pattern}$", f"/{path.parent.name}/{path.name}")
         if match:
             groups = {"split": "train", "language": None, **match.groupdict()}
-            return NamedFile(path, **{group: renamed.get(name, name) for group, name in groups.items()})
+            split, language = (renamed.get(name, name) for name in groups.values())
+            if language is None or language_tag(language):
+                return NamedFile(path, split, language and language_tag(language))
     return None
 
 
