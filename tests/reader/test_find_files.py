@@ -56,9 +56,10 @@ FOLDERS = {
             "tables": "train en a/train.en.tsv | train de train-de.csv | dev en dev.en.csv.gz | dev fr "
             "dev-fr.tsv | test de test.de.jsonl | test fr test.fr.xlsx | test sw .x/test.sw.txt",
             "own pairs": "refused: my/a/train.en.tsv and my/train.en.tsv",
-            "bitexts": "Train Train.it.tsv | dev dev.zh-CN.tsv | dev-fr dev-fr.tsv | test test.fr.xlsx | "
-            "train "
-            "train.en.tsv | train-de train-de.csv",
+            "bitexts": "Train.it Train.it.tsv | dev-fr dev-fr.tsv | dev.en dev.en.csv.gz | "
+            "dev.zh-CN dev.zh-CN.tsv | test.de test.de.jsonl | test.es test.es.tsv.xz | "
+            "test.fr test.fr.xlsx | "
+            "train-de train-de.csv | train.all train.all.tsv | train.en train.en.tsv",
             "folder": "Train.it.tsv | train-de.csv | train.all.tsv | train.en.tsv",
             "glob": "Train.it.tsv | a/train.en.tsv | out/train.fr.tsv | train.all.tsv | train.en.tsv",
         },
@@ -75,9 +76,8 @@ FOLDERS = {
             "newstest2020-de-en held out newstest2020.en,newstest2020.de | pl-en  en-pl.tsv | "
             "zh_Hans-en  zh_Hans-en.csv",
             "own text": "en ['b/en.txt', 'en.txt'] | de ['news.de.txt']",
-            "bitexts": "dev dev.en-it.tsv | en-pl en-pl.tsv | faq faq.jsonl | wiki wiki.fr-en.tmx.bz2 | "
-            "zh_Hans "
-            "zh_Hans-en.csv",
+            "bitexts": "fr wiki.fr-en.tmx.bz2 | zh zh_Hans-en.csv | dev.en-it dev.en-it.tsv | "
+            "en-pl en-pl.tsv | faq faq.jsonl",
             "folder": "a.bak | en-pl.tsv | en.txt | faq.jsonl | news.de.txt | train.de.gz | train.en.xz | "
             "wiki.fr-en.tmx.bz2 | zh_Hans-en.csv",
             "glob": "b/en.txt | en-pl.tsv | en.txt | news.de.txt | out/en-fi.tsv | wiki.fr-en.tmx.bz2",
@@ -129,7 +129,7 @@ FOLDERS = {
         {
             "tables": "refused: my",
             "own pairs": "refused: my",
-            "bitexts": "test test.en-de.tsv",
+            "bitexts": "test.en-de test.en-de.tsv",
             "folder": "refused: my",
             "glob": "refused: my/**/*.t*",
         },

@@ -6,6 +6,7 @@ is a folder of files with these names:
     de-en.de, de-en.en                              XTREME's names; its own files are sorted, and refused
     tatoeba.deu-eng.deu, tatoeba.deu-eng.eng        the public files of Tatoeba (LASER)
     de-en.tsv, de-en.csv.gz, de-en.tmx              both sides in one file, German first
+    wiki.de-en.tsv                                  they may have a name before them
     fr-de.tsv, questions.tsv                        other languages, or any pairs, by their whole name
 """
 
@@ -19,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ernie_m.reader.batching import Example
-from ernie_m.reader.files.find_files import WITH_BOTH_SIDES, find_files, named_files
+from ernie_m.reader.files.find_files import WITH_BOTH_SIDES, find_files, named_files, stem_of
 from ernie_m.reader.files.official_tsv import FileLines, decode, open_lines
 from ernie_m.reader.files.pairs import PairRows
 from ernie_m.reader.files.plain_text import refuse_other_forms, split_name
@@ -40,6 +41,7 @@ TATOEBA = {
 }  # fmt: skip
 # One of two aligned files.
 _BITEXT = re.compile(r"(tatoeba\.)?(?P<code>.+)-(?P<english>en|eng)\.(?P<side>(?P=code)|(?P=english))")
+_BOTH_SIDES = re.compile(r"(.*\.)?(?P<code>[^.]+)-(en|eng)")
 _REVERSED = re.compile(r"en-([^.]+)\.\1")
 _MANY_LINES = 20  # a file with more lines is in alphabetical order only if it was sorted
 
@@ -180,7 +182,7 @@ def read_bitexts(
             (path,) = files[language]
             rows = PairRows(path, options)
             sides = [[row[side] for row in rows] for side in (0, 1)]
-            with_english = path.name.split(".")[0].endswith("-en")
+            with_english = _BOTH_SIDES.fullmatch(stem_of(path)) is not None
             bitexts.append(Bitext(language, *sides, rows.are_translations, with_english))
         else:
             bitexts.append(read_bitext(language, *files[language]))
@@ -191,20 +193,25 @@ def find_bitexts(folder: Path) -> dict[str, tuple[Path, ...]]:
     """Language -> its file and the English one, or one with both. Languages of Table 16 come first.
 
     Raises:
-        UserError: there is none, and the name of a file has English first.
+        UserError: two are of one language; or there is none, and the name of a file has English first.
     """
     names = {language_tag(code): code for code in TATOEBA}  # XTREME's
     files: dict[str, tuple[Path, ...]] = {}
     unread: list[Path] = []
     paths = map(Path, find_files(folder) if folder.is_dir() else ())
     for path in (path for path in paths if "." in path.name and path.is_file()):
-        match = _BITEXT.fullmatch(path.name)
-        english = path.with_suffix(f".{match['english']}") if match else path
-        if english != path:
-            tag = language_tag(match["code"])
-            files[names.get(tag, tag if tag.isalpha() else match["code"])] = (path, english)
-        elif split_name(path)[0] in WITH_BOTH_SIDES:
-            files[path.name.split(".")[0].removesuffix("-en")] = (path,)
+        has_both = split_name(path)[0] in WITH_BOTH_SIDES
+        match = _BOTH_SIDES.fullmatch(stem_of(path)) if has_both else _BITEXT.fullmatch(path.name)
+        english = path.with_suffix(f".{match['english']}") if match and not has_both else path
+        if has_both or english != path:
+            tag = language_tag(match["code"]) if match else ""
+            code = match["code"] if match else stem_of(path)
+            language = names.get(tag, tag if tag.isalpha() else code)
+            if language in files:
+                raise UserError(
+                    f"{files[language][0]} and {path}: two bitexts of {language}; take one of them away"
+                )
+            files[language] = (path,) if has_both else (path, english)
         elif not match:
             unread.append(path)
     for path in () if files else unread:
