@@ -14,6 +14,7 @@ It writes, each file below a header:
     pairs.json                                 what was found, and the numbers of rows
 """
 
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -70,13 +71,17 @@ class PairFile:
     is_held_out: bool
 
     @classmethod
-    def of(cls, files: str, languages: tuple[str, ...], stem: str = "") -> "PairFile":
+    def of(cls, files: str, languages: tuple[str, ...], stem: str, folder: str | os.PathLike) -> "PairFile":
+        """`stem`: the name without its ending; `folder`: that which a user named."""
         notation = f"{'-'.join(languages)}<={files}" if languages else files
-        in_order = sorted(languages, key=lambda language: language == "en")
-        is_held_out = says_held_out(files.split(",")[0])
+        in_order = sorted(languages, key=_is_english)
+        inside = os.path.relpath(files.split(",")[0], folder or os.curdir)
+        is_held_out = says_held_out(inside)
         if is_held_out or not languages:
-            before_languages = stem.removesuffix("-".join(languages)).strip("._-")
-            in_order.insert(0, re.sub(r"\W+", "_", before_languages))
+            before_languages = stem.removesuffix("-".join(languages))
+            if is_held_out:
+                before_languages = os.path.join(os.path.dirname(inside), before_languages)
+            in_order.insert(0, re.sub(r"\W+", "_", before_languages.strip("._-/")))
         return cls(notation, languages, "-".join(in_order), is_held_out)
 
     @property
@@ -86,7 +91,7 @@ class PairFile:
 
     def sides(self, row: Sequence[str]) -> Sequence[str]:
         """Query and positive of a row in the order of `name`."""
-        return row[1::-1] if self.languages[:1] == ("en",) else row[:2]  # in `name` English is last
+        return row[1::-1] if any(map(_is_english, self.languages[:1])) else row[:2]  # English is last
 
 
 @dataclass(frozen=True)
@@ -112,32 +117,34 @@ def find(sources: Iterable[str], output: Path) -> FoundFiles:
     """
     pairs = []
     text: dict[str, list[str]] = {}
-    aligned: dict[Path, dict[str, Path]] = {}  # the beginning of a name -> language -> file
+    # The beginning of a name, and the folder that is named -> language -> file.
+    aligned: dict[tuple[Path, str], dict[str, Path]] = {}
     unread = []
     for source in sources:
         # A source may name its files, as in de-en<=a.tsv, or a.de,a.en; else it is a file or a folder.
         label, files = split_label(source)
         if label is not None or ("," in source and not Path(source).exists()):
             languages = () if label is None else languages_of(label, 2)
-            pairs.append(PairFile.of(files, languages, stem=files))
+            pairs.append(PairFile.of(files, languages, files, os.path.dirname(files.split(",")[0])))
             continue
+        folder = source if os.path.isdir(source) else os.path.dirname(source)
         for path in map(Path, find_files(Path(source), below=True, output=output)):
             ending, stem = split_name(path)[0], stem_of(path)
             last_word = stem.rpartition(".")[2]
             side = ending.removeprefix(".")  # "de" of news.de-en.de, one of two aligned files
             if ending in WITH_BOTH_SIDES:
-                pairs.append(PairFile.of(str(path), languages_in_name(path), stem))
+                pairs.append(PairFile.of(str(path), languages_in_name(path), stem, folder))
             elif ending == ".txt" and common_language(last_word):
                 text.setdefault(last_word, []).append(str(path))
             elif (side != "bak" and common_language(side)) or side in last_word.split("-"):  # no backup
-                aligned.setdefault(path.with_name(stem), {})[side] = path
+                aligned.setdefault((path.with_name(stem), folder), {})[side] = path
             else:
                 unread.append(str(path))
-    for stem_path, file_of_language in aligned.items():
-        first, *others = sorted(file_of_language, key=lambda language: (language != "en", language))
+    for (stem_path, folder), file_of_language in aligned.items():
+        first, *others = sorted(file_of_language, key=lambda language: (not _is_english(language), language))
         for other in others:
             files = f"{file_of_language[first]},{file_of_language[other]}"
-            pairs.append(PairFile.of(files, (first, other), stem_path.name))
+            pairs.append(PairFile.of(files, (first, other), stem_path.name, folder))
         if not others:
             unread.append(str(file_of_language[first]))
     _refuse(sources, pairs, text)
@@ -257,6 +264,10 @@ def tokens_of_pairs(rows_of: Mapping[PairFile, PairRows], tokenizer: Tokenizer, 
                 )
             means.append(2 * len(tokens) / len(texts))
     return sum(means) / len(means)
+
+
+def _is_english(language: str) -> bool:
+    return common_language(language) == "en"
 
 
 def _write(path: Path, pairs: Iterable[Sequence[str]], are_translations: bool) -> None:

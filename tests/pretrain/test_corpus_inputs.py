@@ -70,7 +70,8 @@ def test_files_globs_folders_and_variables(tmp_path, monkeypatch):
 
 
 def test_a_file_of_dev_or_test_is_read_only_if_it_is_named_itself(tmp_path, caplog):
-    names = ["a.txt", "attest.txt", "dev.en", "dev.de", "newstest2020.txt"]
+    names = ["a.txt", "attest.txt", "dev.en", "dev.de", "newstest2020.txt", "test/c.txt"]
+    (tmp_path / "test").mkdir()
     for name in names:
         write_lines(tmp_path / name, ["x"])
 
@@ -79,11 +80,12 @@ def test_a_file_of_dev_or_test_is_read_only_if_it_is_named_itself(tmp_path, capl
         (stream,) = resolve(*by_count)
         return [[path.removeprefix(f"{tmp_path}/") for path in source.paths] for source in stream.sources]
 
-    for several in (tmp_path, tmp_path / "*"):
+    for several, left_out in ((tmp_path, names[2:5]), (tmp_path / "**/*", names[2:])):
         caplog.clear()
         assert read(str(several)) == [["a.txt"], ["attest.txt"]]
         (line,) = caplog.messages
-        assert line.startswith("left out, ") and all(f"{tmp_path}/{name}" in line for name in names[2:])
+        assert line.startswith("left out, ") and all(f"{tmp_path}/{name}" in line for name in left_out)
+    assert read(f"{tmp_path}/test/*") == [["test/c.txt"]]  # this folder is named itself
     assert error_of(read, f"{tmp_path}/dev.*").startswith(f"{tmp_path}/dev.*: ")
     caplog.clear()
     assert read(f"{tmp_path}/newstest2020.txt") == [["newstest2020.txt"]]

@@ -134,6 +134,30 @@ FOLDERS = {
             "glob": "refused: my/**/*.t*",
         },
     ),
+    "two of a language": (
+        "de-en.de de-en.en tatoeba.deu-eng.deu tatoeba.deu-eng.eng",
+        {"bitexts": "refused: my/de-en.de and my/tatoeba.deu-eng.deu"},
+    ),
+    "two of a language in one file each": (
+        "wiki.fr-en.tsv fr-de.tsv fra-eng.csv.gz",
+        {"bitexts": "refused: my/fra-eng.csv.gz and my/wiki.fr-en.tsv"},
+    ),
+    "folders of dev and test": (
+        "train/en-de.tsv dev/en-de.tsv test/news.en test/news.de",
+        {
+            "own pairs": "de-en  train/en-de.tsv | dev-de-en held out dev/en-de.tsv | "
+            "test_news-de-en held out test/news.en,test/news.de",
+            "glob": "train/en-de.tsv",
+        },
+    ),
+    "words that are no languages": (
+        "train.eng.tsv train.old.tsv dev.csv.tsv",
+        {
+            "tables": "train en train.eng.tsv",
+            "panx": "en train train.eng.tsv",
+            "xnli": "en train train.eng.tsv",
+        },
+    ),
     "hidden": (
         ".train.en.tsv .en-de.tsv",
         {

@@ -33,7 +33,7 @@ _ONE_OF_TWO = "[a-z]{2,3}(?:_[A-Za-z]+)?"  # a language; also zh_Hans
 _TWO_LANGUAGES = re.compile(rf"(?:.*[._-])?({_ONE_OF_TWO})-({_ONE_OF_TWO})")
 _HELD_OUT_WORDS = {
     "dev", "development", "devtest", "eval", "evaluation", "held", "heldout", "holdout", "newsdev",
-    "newstest", "test", "testing", "tests", "testset", "tst", "val", "valid", "validation",
+    "newstest", "test", "testa", "testb", "testing", "tests", "testset", "tst", "val", "valid", "validation",
 }  # fmt: skip
 NOTATION = 'write language<=path in quotes, such as "en<=news.txt.gz" or "en-de<=pairs.tsv.gz"'
 _LANGUAGE_NAME = re.compile(r"[A-Za-z0-9_]+")
@@ -78,15 +78,19 @@ def find_files(
 def find_texts(path: Any) -> list[str]:
     """The files of a path that are to be trained on, by `find_files`.
 
-    Those of a folder or a glob whose names say that they are for development or testing are left out, with a
-    warning. A file that is named itself is not.
+    Those of a folder or a glob whose names, or folders, say that they are for development or testing are left
+    out, with a warning. A file that is named itself is not.
 
     Raises:
         UserError: there is none, or as `expand`.
     """
     path = expand(path)
     files = find_files(path)
-    held_out = [file for file in files if file != path and says_held_out(file)]
+    # What is named itself: the folder, or that before the first * of a glob.
+    folder = path if os.path.isdir(path) else os.path.dirname(re.split(r"[*?[]", path)[0])
+    held_out = [
+        file for file in files if file != path and says_held_out(os.path.relpath(file, folder or os.curdir))
+    ]
     if held_out:
         logger.warning("left out, for development or testing by their names: %s", listed(held_out, 10))
     if len(held_out) == len(files):
@@ -190,9 +194,9 @@ def languages_in_name(path: str | os.PathLike) -> tuple[str, ...]:
     return match.groups() if match and all(map(language_tag, match.groups())) else ()
 
 
-def says_held_out(path: str | os.PathLike) -> bool:
-    """Whether the name of a file says that it is for development or testing."""
-    words = re.split(r"[\W\d_]+", os.path.basename(path).lower())
+def says_held_out(path: str) -> bool:
+    """Whether a path below what a user named says that the file is for development or testing."""
+    words = re.split(r"[\W\d_]+", path.lower())
     return not _HELD_OUT_WORDS.isdisjoint(words)
 
 
