@@ -9,11 +9,13 @@ from ernie_m.data.train_vocab import VocabOptions
 from ernie_m.inference.mine_pairs import MiningOptions, mine_pairs
 from ernie_m.pretrain.build_corpus.build_args import TextOptions
 from ernie_m.pretrain.build_corpus.source_files import resolve
-from ernie_m.pretrain.build_corpus.text_units import look_at_sources
+from ernie_m.pretrain.build_corpus.text_units import look_at_sources, read_lines, read_units
 from ernie_m.reader.files.aligned_lines import Sentences
 from ernie_m.reader.files.pairs import PairRows
 from ernie_m.reader.files.table_options import TableOptions
+from ernie_m.reader.files.text_checks import refuse_odd_part
 from ernie_m.utils.args import deciding_options
+from ernie_m.utils.errors import UserError
 from tests.launching import error_of
 from tests.toys import sentences
 
@@ -34,12 +36,17 @@ ENGLISH = [
     "He went home.",
 ]
 
+CYRILLIC = ["Пас спава код врата.", "Читамо књигу.", "Данас пада киша.", "Где је мачка?", "Отишао је кући."]
+LATIN = ["Pas spava kod vrata.", "Čitamo knjigu.", "Danas pada kiša.", "Gde je mačka?", "Otišao je kući."]
+
 # What stands in a file -> its lines, and the number of the line that is named.
 ODD = {
     "numbers": ([f"{7 * n}\t{text}" for n, text in enumerate(TEXTS)], 1),
     "ids of BUCC": ([f"de-{n * n + 10**8:09}\t{text}" for n, text in enumerate(TEXTS)], 1),
     "ids of Kaldi": ([f"1089-{n // 9}-{n:04} {text}" for n, text in enumerate(TEXTS)], 1),
     "numbered": ([f"{n}. {text}" for n, text in enumerate(TEXTS, 1)], 1),
+    "numbered from 8, with blank lines": ([f"{n}: {text}\n" for n, text in enumerate(TEXTS, 8)], 1),
+    "numbers alone": ([f"{n * n}, {n}" if n % 8 else text for n, text in enumerate(TEXTS)], 2),
     "fastText": ([f"__label__{('en', 'de')[n % 2]} {text}" for n, text in enumerate(TEXTS)], 1),
     "a tag of the language": ([f"<2de> {text}" for text in TEXTS], 1),
     "mBART": ([f"en_XX {text}" for text in TEXTS], 1),
@@ -66,6 +73,7 @@ EVEN = {
     "some numbers": [f"{n}; 2.5" if n % 3 == 0 else text for n, text in enumerate(TEXTS)],
     "a word with a digit": [f"COVID-19 {text}" if n % 2 else text for n, text in enumerate(TEXTS)],
     "some HTML": [f"<b>{text}</b>" if n % 15 == 0 else text for n, text in enumerate(TEXTS)],
+    **{prompt: [f"{prompt}: {text}" for text in TEXTS] for prompt in ("query", "Passage", "search_query")},
     "some notes": [f"[{n}] {text}" if n % 3 == 0 else text for n, text in enumerate(TEXTS)],
 }
 
@@ -87,21 +95,67 @@ def test_odd_text_is_refused_for_corpora_and_said_elsewhere(tmp_path, caplog, na
     assert message.startswith(f"{path}, line {number}: ") and "--text_as_it_stands true" in message
     look_at({"en": str(path)}, text_as_it_stands=True)
     caplog.clear()
-    assert Sentences(path).texts() == lines
+    assert len(Sentences(path)) == path.read_text().count("\n")
     (said,) = caplog.messages
     assert said.startswith(f"{path}, line {number}: ")
 
 
-def test_odd_text_behind_the_beginning(tmp_path):
-    path = write(
-        tmp_path / "a.txt", [*TEXTS * 50, *(f"<doc {n}>\n{TEXTS[n % 30]}\n</doc>" for n in range(200))]
-    )
-    assert error_of(look_at, {"en": str(path)}).startswith(f"{path}: lines are tags")
+def read(mono=None, parallel=None, **options):
+    """Read all units, as workers and the training of a vocabulary do."""
+    look_at(mono, parallel, **options)
+    (stream,) = resolve(mono or {}, parallel or {})
+    for unit in read_units(stream.sources[0], 1 << 16, TextOptions(**options)):
+        read_lines(unit, stream.sources[0], stream.languages, TextOptions(**options))
 
 
-def test_the_lines_of_the_end_count_once(tmp_path):
-    lines = [f"<2de> {text}" if n > 400 else text for n, text in enumerate(TEXTS * 20)]
-    look_at({"en": str(write(tmp_path / "a.txt", lines))})
+LATER = {name: ODD[name][0] * 100 for name in ("a tag of the language", "subword-nmt", "WikiExtractor")}
+LATER["numbered"] = [f"{n}. {TEXTS[n % 30]}" for n in range(3000)]
+
+
+@pytest.mark.parametrize("name", LATER)
+def test_odd_text_behind_the_beginning(tmp_path, name):
+    """Of a plain and a packed file, of a table and of aligned files; the beginning is even."""
+    lines = [*TEXTS * 50, *LATER[name]]
+    path = write(tmp_path / "a.txt", lines)
+    packed = tmp_path / "b.txt.gz"
+    table = write(tmp_path / "en-de.tsv", [f"{line}\tein Satz" for line in lines])
+    packed.write_bytes(gzip.compress(path.read_bytes()))
+    other = write(tmp_path / "c.txt", ["ein Satz"] * len(lines))
+    for start, of in (
+        (path, {"mono": {"en": str(path)}}),
+        (packed, {"mono": {"en": str(packed)}}),
+        (table, {"parallel": {"en-de": str(table)}}),
+        (path, {"parallel": {"de-en": f"{other},{path}"}}),
+    ):
+        assert error_of(read, **of).startswith(f"{start}, line ")
+        read(**of, text_as_it_stands=True)
+    assert error_of(PairRows, str(table)).startswith(f"{table}, line ")
+    PairRows(str(table), TableOptions(text_as_it_stands=True))
+
+
+def test_few_odd_lines_behind_the_beginning(tmp_path):
+    read({"en": str(write(tmp_path / "a.txt", [*TEXTS * 50, *ODD["a tag of the language"][0]]))})
+
+
+@pytest.mark.data
+def test_no_part_of_real_text_is_odd(data_dir):
+    """Of thirty lines, in fifteen languages, news, talk and captions among them. Each tenth part is seen."""
+    odd = []
+    packed = data_dir.glob("pretrain/mono/*.gz")
+    texts = {path: gzip.decompress(path.read_bytes()).decode() for path in packed}
+    for path in data_dir.glob("pretrain/parallel/*.tsv.gz"):
+        rows = [line.split("\t") for line in gzip.decompress(path.read_bytes()).decode().splitlines()]
+        texts |= {f"{path}, column {side}": "\n".join(row[side] for row in rows) for side in (0, 1)}
+    for folder in ("pretrain/parallel-multiway", "retrieval/tatoeba-style-dev"):
+        texts |= {path: path.read_text(encoding="utf-8") for path in (data_dir / folder).iterdir()}
+    for path, text in texts.items():
+        lines = text.split("\n")
+        for start in range(0, len(lines), 300):
+            try:
+                refuse_odd_part(path, enumerate(map(str.strip, lines[start : start + 30]), start + 1))
+            except UserError as error:
+                odd.append(str(error))
+    assert len(texts) > 70 and odd == []
 
 
 @pytest.mark.parametrize("encoding", ["cp1252", "utf-16"])
@@ -143,12 +197,12 @@ def test_the_sides_of_pairs(tmp_path, caplog):
     table = write(tmp_path / "en-de.tsv", map("\t".join, zip(TEXTS, tags)))
     files = [str(write(tmp_path / name, lines)) for name, lines in (("x.en", TEXTS), ("x.de", tags))]
     for notation in (str(table), f"en-de<={','.join(files)}"):
-        assert ", line 1: a tag" in error_of(PairRows, notation)
+        assert ", line 1: " in error_of(PairRows, notation)
         rows = PairRows(notation, TableOptions(text_as_it_stands=True))
         assert list(rows) == [list(pair) for pair in zip(TEXTS, tags)]
         assert f"{notation}: de: {tags[2]}" in caplog.messages
     for source in (str(table), ",".join(files)):
-        assert ", line 1: a tag" in error_of(look_at, None, {"en-de": source})
+        assert ", line 1: " in error_of(look_at, None, {"en-de": source})
         look_at(None, {"en-de": source}, text_as_it_stands=True)
 
 
@@ -175,6 +229,23 @@ def test_swapped_sides_and_other_languages_are_said(tmp_path, caplog):
     look_at({"en": str(path)})
     (said,) = [line for line in caplog.messages if "most letters" in line]
     assert said.startswith(f"{path}: most letters are Cyrillic")
+
+
+@pytest.mark.parametrize(
+    "language, files, said",
+    [
+        ("sr", [CYRILLIC], 0),
+        ("sr", [LATIN * 9 + CYRILLIC[:2]], 0),
+        ("srp", [LATIN * 2 + CYRILLIC], 1),
+        ("uz", [CYRILLIC + LATIN], 1),
+        ("sr", [CYRILLIC, LATIN], 1),
+        ("sr_Latn", [CYRILLIC, CYRILLIC], 2),  # each is in another script than its language
+    ],
+)
+def test_a_language_in_two_scripts_is_said(tmp_path, caplog, language, files, said):
+    paths = [str(write(tmp_path / f"{number}", lines)) for number, lines in enumerate(files)]
+    look_at({language: paths})
+    assert len([line for line in caplog.messages if "Cyrillic" in line]) == said
 
 
 def test_ids_before_lines_to_mine_are_asked_about(tmp_path):

@@ -4,11 +4,9 @@ Only the text decides where a unit ends, not its compression or who reads it whe
 bytes with any number of workers and after any interruption. Memory does not grow with the size of a file.
 """
 
-import codecs
 import contextlib
 import io
 import itertools
-import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -23,14 +21,14 @@ from ernie_m.reader.files.pairs import Columns, columns_of_pairs, start_of_pairs
 from ernie_m.reader.files.plain_text import TextFile, split_name, too_long
 from ernie_m.reader.files.row_errors import Faults
 from ernie_m.reader.files.tables import Form, Table, of_width, records, table_of, wanted
-from ernie_m.reader.files.text_checks import MOST_LINES, look_at_text
+from ernie_m.reader.files.text_checks import look_at_text, refuse_odd_part
 from ernie_m.utils.errors import UserError
+from ernie_m.utils.languages import SEVERAL, language_tag
 from ernie_m.utils.logging import logger
 
 # The most lines of a unit of aligned files: where one has short lines, the other may have long ones.
 _MOST_LINES = 1 << 16
 _HEAD = 1 << 18  # bytes of a file of pairs that tell which columns are read
-_SAMPLES = 16  # places of a file of text that are looked at
 
 
 class PairTable(NamedTuple):
@@ -128,7 +126,8 @@ def read_lines(unit: Unit, source: TextSource, languages: tuple[str, ...], optio
         languages: the languages of the stream; they give the order of the sides.
 
     Raises:
-        UserError: bytes that are not UTF-8, a wrong number of columns or a missing score; with file and line.
+        UserError: bytes that are not UTF-8, a wrong number of columns or a missing score, or no text, as
+            `look_at_text` says; with file and line.
     """
     # The lines of each file, and from them rows with a cell for each side.
     decoded = [_decode(text, path, unit.first_line) for text, path in zip(unit.texts, source.paths)]
@@ -140,6 +139,8 @@ def read_lines(unit: Unit, source: TextSource, languages: tuple[str, ...], optio
         rows = list(zip(*decoded))
     # White space at both ends of a cell is removed, and then rows with an empty cell are.
     stripped = [tuple(map(str.strip, row)) for row in rows]
+    for path, side in () if options.text_as_it_stands else zip(source.paths * 2, zip(*stripped)):
+        refuse_odd_part(path, enumerate(side, unit.first_line))
     full = [row for row in stripped if all(row)]
     if source.languages != languages:  # the source has the pair the other way round
         full = [row[::-1] for row in full]
@@ -205,14 +206,14 @@ def _decode(text: bytes, path: str, first_line: int) -> list[str]:
 
 
 def look_at_sources(streams: Sequence[Stream], options: TextOptions) -> None:
-    """Show three lines of each file, and see whether they are text.
+    """Show three lines of each file, and see by its beginning whether it is text, and in one script.
 
     Raises:
         UserError: the lines of a file are no text, as `look_at_text` says; or as `read_units`.
     """
+    scripts: dict[str, str] = {}  # of a language
     for source in itertools.chain.from_iterable(stream.sources for stream in streams):
         for number, path in enumerate(source.paths):
-            further: list[str] = []
             sides: dict[str, Sequence[str]]  # language -> its texts
             with _opened(source, path, options) as file:
                 if source.has_columns:
@@ -222,23 +223,12 @@ def look_at_sources(streams: Sequence[Stream], options: TextOptions) -> None:
                 else:
                     lines = file.head(_HEAD).decode(errors="replace").split("\n")
                     sides = {source.languages[number]: lines}
-                    start = len("\n".join(lines[:MOST_LINES]).encode())
-                    further = [] if options.encoding else _further_lines(path, start)
             for language, texts in sides.items():
-                look_at_text(path, texts, language, options.text_as_it_stands, further)
-
-
-def _further_lines(path: str, start: int) -> list[str]:
-    """Lines of several places from the byte `start` of a file in UTF-8 that is not packed."""
-    lines: list[str] = []
-    with open(path, "rb") as file:
-        is_other = file.read(2) in (b"\x1f\x8b", b"BZ", b"\xfd7", codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-        size = 0 if is_other else os.path.getsize(path)
-        step = max(size - start, 0) // _SAMPLES + 1
-        for place in range(start, size, step):
-            file.seek(place)
-            lines += file.read(min(step, 2 * _HEAD // _SAMPLES)).decode(errors="replace").split("\n")[1:-1]
-    return lines
+                script = look_at_text(path, texts, language, options.text_as_it_stands)
+                first = scripts.setdefault(language, script)
+                if script != first and "" not in (script, first) and language_tag(language) in SEVERAL:
+                    line = "%s: most letters of '%s' are %s here, and %s in another file"
+                    logger.warning(line, path, language, script.title(), first.title())
 
 
 def _table_of(

@@ -39,7 +39,7 @@ from ernie_m.reader.files.tables import (
     open_table,
     records,
 )
-from ernie_m.reader.files.text_checks import look_at_text
+from ernie_m.reader.files.text_checks import look_at_text, refuse_odd_part
 from ernie_m.utils.errors import UserError, listed
 from ernie_m.utils.files import unwritable_is_a_user_error
 from ernie_m.utils.logging import logger
@@ -48,6 +48,7 @@ _NEGATIVE = re.compile("(negatives?|neg)(_?[0-9]+)?")
 _OF_TRANSLATIONS = {"source", "target", "translation"}
 _HEAD = 1 << 18  # bytes of which the first line is one
 _ROWS_SHOWN = 1000  # that tell whether the sides are text
+_PLACES, _ROWS_OF_A_PLACE = 16, 100  # of rows that tell it behind these
 
 
 def header_of(are_translations: bool, negatives: int = 0) -> list[str]:
@@ -224,6 +225,10 @@ class PairRows(Sequence[list[str]]):
         sides = zip(*(row[:2] for row in islice(self, _ROWS_SHOWN)))
         for side, language in zip(sides, languages or ("", "")):
             look_at_text(self.name, side, language, options.text_as_it_stands)
+        for start in () if options.text_as_it_stands else range(0, len(self), len(self) // _PLACES + 1):
+            rows_of_place = map(self.__getitem__, range(len(self))[start : start + _ROWS_OF_A_PLACE])
+            for side in zip(*(row[:2] for row in rows_of_place)):
+                refuse_odd_part(self.name, enumerate(side, start + 1))
         if self.equal:
             share = f"{self.equal:,} of {len(self):,}"
             line = "%s: in %s rows query and positive are equal; nothing is learned from them"

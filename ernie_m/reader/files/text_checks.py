@@ -1,28 +1,36 @@
-"""Text that may be none: lines that are numbers, have a number, an id or a tag, or HTML; other scripts."""
+"""Text that may be none: lines without letters, with a number, an id or a tag, or HTML; other scripts.
+
+What most lines have alike is measured: how they begin, signs that are not of writing, and numbers that count
+the lines. A file is looked at where it begins, and each part of it when it is read.
+"""
 
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
-from itertools import chain, pairwise
+from itertools import chain
 from pathlib import Path
 
 from ernie_m.utils.errors import UserError, shown
-from ernie_m.utils.languages import script_of_language
+from ernie_m.utils.languages import SEVERAL, language_tag, script_of_language
 from ernie_m.utils.logging import logger
 
 MOST_LINES = 1000  # lines that are looked at
 _FEWEST = 5  # fewer tell nothing
+_FEWEST_OF_A_PART = 30  # of a file
 _SHOWN = 3
 _LEAST = 0.5  # the share of lines that text never has: of clean text in 15 languages 0.26 is the greatest
-_NUMBERED = re.compile(r"(\d{1,18})[.:)]?\s")
 _HTML = re.compile(r"</?[a-z][a-z0-9]*(\s[^<>]*)?/?>|&(amp|lt|gt|quot|nbsp|#\d+);", re.IGNORECASE)
 _TAG_ALONE = re.compile(r"</?[a-z!][^<>]*>", re.IGNORECASE)
 _ENCLOSED = re.compile('".*"".*"')  # as pandas writes a text with quotation marks, also between tabs
-_NUMBERS = re.compile(r"[-\d.;\s]+")  # as ERNIE's ids for pre-training
 _EDGES = "-–—,.!?…;'\"`«»‹›„“”‚‘’¡¿،؛؟。、，！？；।()"  # of a word, in writing
 _SIGNS = ("Pc", "Sc", "Sk", "Sm", "So")  # connectors and symbols, by Unicode's categories
+# Before each text for E5 and nomic-embed.
+_PROMPTS = ("query: ", "passage: ", "search_query: ", "search_document: ")
+_LONGEST_NUMBER = 19  # digits
+_MEND = "take it out, or, if it is text: --text_as_it_stands true"
+_OTHER_SCRIPT = 0.1  # the share of lines of a second script that is said
 _TIMES = re.compile(r"\d+:\d\d:\d\d[.,]\d+ --> ")
 
 
@@ -31,32 +39,33 @@ def look_at_text(
     lines: Sequence[str],
     language: str,
     as_it_stands: bool | None,
-    further: Sequence[str] = (),
-) -> None:
+) -> str:
     """Show three lines of a file, and see whether they are text in its language.
 
     Args:
         lines: the first ones.
         language: "" if it is not known.
         as_it_stands: whether every text is taken; None: it is taken, and nothing is shown.
-        further: lines of other places.
+
+    Returns:
+        `script_of` the lines.
 
     Raises:
-        UserError: most lines are numbers, begin with a number, an id or a tag, or have HTML.
+        UserError: most lines have no letters, begin with a number, an id or a tag, or have HTML.
     """
     texts = [(number, line) for number, line in enumerate(lines[:MOST_LINES], 1) if line.strip()]
     name = f"{path}: {language}" if language else path
     if as_it_stands is not None:
         for _, line in texts[:_SHOWN]:
             logger.info("%s: %s", name, shown(line.strip()))
-    odd = _what_is_odd([*texts, *((0, line) for line in further if line.strip())])
+    odd = _what_is_odd(texts)
     if odd:
         number, what, is_asked = odd
-        message = f"{path}, line {number}: {what}" if number else f"{path}: {what}"
+        message = f"{path}, line {number}: {what}"
         if as_it_stands is None or not (is_asked or as_it_stands):
             logger.warning("%s; it is taken for text", message)
         elif not as_it_stands:
-            raise UserError(f"{message}; take it out, or, if it is text: --text_as_it_stands true")
+            raise UserError(f"{message}; {_MEND}")
     script = script_of([line for _, line in texts])
     expected = script_of_language(language)
     if script and expected and script != expected:
@@ -68,6 +77,28 @@ def look_at_text(
             language,
             expected.title(),
         )
+    if language_tag(language) in SEVERAL:
+        scripts = Counter(filter(None, (script_of([line]) for _, line in texts))).most_common(2)
+        if scripts[1:] and scripts[1][1] > _OTHER_SCRIPT * len(texts):
+            shares = " and ".join(f"{count / len(texts):.0%} {name.title()}" for name, count in scripts)
+            logger.warning("%s: '%s' is written in two scripts, %s of the lines", path, language, shares)
+    return script
+
+
+def refuse_odd_part(path: str | Path, texts: Iterable[tuple[int, str]]) -> None:
+    """Look at a part of a file that `look_at_text` may not have seen.
+
+    Args:
+        texts: the number of each line, and the line.
+
+    Raises:
+        UserError: as `look_at_text`.
+    """
+    lines = [(number, line) for number, line in texts if line]
+    step = len(lines) // MOST_LINES + 1
+    odd = _what_is_odd(lines[::step], step) if len(lines) >= _FEWEST_OF_A_PART else None
+    if odd and odd[2]:
+        raise UserError(f"{path}, line {odd[0]}: {odd[1]}; {_MEND}")
 
 
 def script_of(lines: Sequence[str]) -> str:
@@ -80,23 +111,24 @@ def script_of(lines: Sequence[str]) -> str:
     return script if 2 * count > len(letters) >= _FEWEST else ""
 
 
-def _what_is_odd(texts: Sequence[tuple[int, str]]) -> tuple[int, str, bool] | None:
-    """The number of the first line that is odd as many lines are, how, and whether to ask about it."""
+def _what_is_odd(texts: Sequence[tuple[int, str]], step: int = 1) -> tuple[int, str, bool] | None:
+    """The number of the first line that is odd as many lines are, how, and whether to ask about it.
+
+    Args:
+        step: each is so many lines with text behind that before it.
+    """
     if len(texts) < _FEWEST:
         return None
-    numbers = [int(match[1]) for _, line in texts if (match := _NUMBERED.match(line))]
-    steps = [after - before for before, after in pairwise(numbers)]
-    if len(numbers) >= 0.9 * len(texts) and steps.count(1) >= 0.9 * len(steps):
-        return texts[0][0], "a number stands before each line", True
-    counts = Counter(chain.from_iterable(_features(line) for _, line in texts))
+    features = [_features(line, step * place) for place, (_, line) in enumerate(texts)]
+    counts = Counter(chain.from_iterable(features))
     feature = max(counts, key=lambda feature: (counts[feature], len(feature), feature), default="")
     share = counts[feature] / len(texts)
     if share > _LEAST + len(texts) ** -0.5:  # of few lines nearly all
-        number, line = next((number, line) for number, line in texts if feature in _features(line))
+        number, line = next(text for text, has in zip(texts, features) if feature in has)
         if feature.endswith(" "):
             return (
                 number,
-                f"a tag or an id, such as {shown(line.split()[0])}, begins {share:.0%} of the lines",
+                f"a number, tag or id, such as {shown(line.split()[0])}, begins {share:.0%} of the lines",
                 True,
             )
         off = " (cut -f takes a column off)" if feature == "\t" else ""
@@ -105,7 +137,7 @@ def _what_is_odd(texts: Sequence[tuple[int, str]]) -> tuple[int, str, bool] | No
     for least, tells, what in (
         (0, _TIMES.match, "it has the times of subtitles"),
         (0, _TAG_ALONE.fullmatch, "lines are tags"),
-        (0.5, _NUMBERS.fullmatch, "most lines are numbers alone"),
+        (0.5, _has_no_letter, "{:.0%} of the lines have no letters"),
         (0.01, _ENCLOSED.fullmatch, "quotation marks enclose {:.0%} of the lines, and are doubled there"),
         (0.1, _HTML.search, "{:.0%} of the lines have HTML"),
     ):
@@ -116,16 +148,29 @@ def _what_is_odd(texts: Sequence[tuple[int, str]]) -> tuple[int, str, bool] | No
     return None
 
 
-def _features(line: str) -> set[str]:
-    """The form of the first word of a line, if it is no plain word, and signs that are not of writing."""
+def _features(line: str, place: int) -> set[str]:
+    """The form of the first word of a line, if it is no plain word, and signs that are not of writing.
+
+    Args:
+        place: the number of lines before it. The form of a number tells numbers that count the lines.
+    """
+    if line.lower().startswith(_PROMPTS):
+        line = line.partition(" ")[2]
     first, *rest = line.split(maxsplit=1) or [""]
     signs = {sign for sign in line if sign == "\t" or unicodedata.category(sign) in _SIGNS}
     signs |= {sign for sign in ("@@", "##") if sign in line}  # of pieces
     if not rest:  # of a language without spaces it is no word
         return signs
     word = first.strip(_EDGES)
+    number = word.removesuffix(":")
+    if number.isdecimal() and len(number) < _LONGEST_NUMBER:
+        return signs | {f"{int(number) - place} "}
     form = re.sub(r"a+", "a", re.sub(r"0+", "0", "".join(map(_kind, word))))
     return signs | ({f"{form} "} - {" ", "a ", "0 "})
+
+
+def _has_no_letter(line: str) -> bool:
+    return not any(map(str.isalpha, line))
 
 
 @cache
