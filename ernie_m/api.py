@@ -245,7 +245,8 @@ class Model:
         Warnings say how many texts are cut, and how many have words that are unknown to the vocabulary.
 
         Args:
-            pooling: an `ernie_m.vectors.pooling.Pooling`; by default as the files say, else "mean".
+            pooling: an `ernie_m.model.preprocessing.Pooling`; by default as the files say, else
+                "mean_without_special".
             layer: a number, "middle" or "top"; by default as the files say, else "top".
             centre: whether vectors are without the mean of their language, which needs the means beside the
                 weights. True: a text has the language whose mean is nearest. Otherwise the language of all

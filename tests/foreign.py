@@ -256,11 +256,11 @@ def make_bert(folder: Path, arrays=(), **changes) -> dict[str, np.ndarray]:
 def tokenizer_json(pieces: Path) -> dict:
     """The tokenizer.json that transformers 5 writes for XLM-R with a piece model."""
     model = ModelProto.FromString(pieces.read_bytes())
-    specials = ["<s>", "<pad>", "</s>", "<unk>"]
-    vocab = [[name, 0.0] for name in specials]
+    special_tokens = ["<s>", "<pad>", "</s>", "<unk>"]
+    vocab = [[name, 0.0] for name in special_tokens]
     vocab += [[piece.piece, piece.score] for piece in model.pieces[3:]]
     vocab.append(["<mask>", 0.0])
-    added = [*enumerate(specials), (len(vocab) - 1, "<mask>")]
+    added = [*enumerate(special_tokens), (len(vocab) - 1, "<mask>")]
     charsmap = base64.b64encode(model.normalizer_spec.precompiled_charsmap).decode()
     metaspace = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}
     return {

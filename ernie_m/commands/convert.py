@@ -23,7 +23,7 @@ from ernie_m.model.checkpoint.model_card import read_card
 from ernie_m.model.checkpoint.native import Ours
 from ernie_m.model.checkpoint.open import Checkpoint, open_checkpoint
 from ernie_m.model.checkpoint.write_foreign import CLASSIFIER_TASKS, TARGETS, WRITERS
-from ernie_m.model.preprocessing import READING, Reading
+from ernie_m.model.preprocessing import MEAN_OF_TOKENS, READING, Reading
 from ernie_m.model.tasks import QUESTION_ANSWERING, SEARCH
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.utils.args import Names, PositiveInt, option, parse_options
@@ -185,7 +185,7 @@ def write(
     say(*lines_of(written, checkpoint, flags))
     if pooling_files:
         names = ", ".join(pooling_files)
-        say(f"for sentence-transformers: {names}; pooling: {reading.pooling or 'specials'}")
+        say(f"for sentence-transformers: {names}; pooling: {reading.pooling or MEAN_OF_TOKENS}")
     elif flags.to == "xlm-roberta" and checkpoint.task == SEARCH:
         say(
             f"note: the model was trained for vectors of layer {reading.layer} with --pooling "

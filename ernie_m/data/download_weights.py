@@ -26,7 +26,7 @@ from ernie_m.model.checkpoint.foreign import sentence_transformers
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.checkpoint.weights import CARD, CONFIG, WEIGHTS
 from ernie_m.model.config import ErnieMConfig
-from ernie_m.model.preprocessing import Reading
+from ernie_m.model.preprocessing import MEAN_OF_TOKENS, Reading
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.reader.tokenizer_json import BPE_MODEL
 from ernie_m.utils.args import option, parse_options
@@ -183,7 +183,7 @@ def write(folder: Path, data: bytes) -> None:
     (folder / BPE_MODEL).write_bytes(_piece_model(pieces, scores))
     # As on the hub: the mean over all tokens, of length 1.
     reading = replace(
-        Reading.of_xlm_r(), pooling="specials", normalize=True, prompts=PROMPTS, max_seq_len=positions
+        Reading.of_xlm_r(), pooling=MEAN_OF_TOKENS, normalize=True, prompts=PROMPTS, max_seq_len=positions
     )
     sentence_transformers.write(folder, ErnieMConfig.from_dict(config), reading)
     (folder / CARD).write_text(_MODEL_CARD, encoding="utf-8")

@@ -36,10 +36,9 @@ from ernie_m.model.heads import model_with_head
 from ernie_m.model.open_model import OpenedModel
 from ernie_m.model.optimization import noam_decay
 from ernie_m.model.packed_batch import LabelledBatch
-from ernie_m.model.preprocessing import NEITHER, READING
+from ernie_m.model.preprocessing import MEAN_OF_TOKENS, NEITHER, READING, stored_reading
 from ernie_m.model.tasks import (
     CLASSIFICATION,
-    MEAN_OF_TOKENS,
     POOLED,
     QUESTION_ANSWERING,
     TASKS,
@@ -430,7 +429,7 @@ class FineTuning(TrainingOfSeeds):
         fields = {"max_seq_len": flags.max_seq_len, "pooling": self.pooling, **task.reading()}
         reading = self.start_reading.for_task(task.prompt, **fields)
         name = stored_name(task.name)
-        settings = {"task": name, "labels": task.labels, READING: reading.to_json()}
+        settings = {"task": name, "labels": task.labels, READING: stored_reading(reading)}
         facts = {
             "name": f"ERNIE-M, {name}",
             "task": name,

@@ -19,8 +19,8 @@ from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.checkpoint.weights import Weights
 from ernie_m.model.checkpoint.write import files_of
 from ernie_m.model.open_model import OpenedModel
-from ernie_m.model.preprocessing import NEITHER, READING
-from ernie_m.model.tasks import CLASSIFICATION, EMBEDDING, MEAN_OF_TOKENS, MULTI_LABEL, TASKS
+from ernie_m.model.preprocessing import MEAN_OF_TOKENS, NEITHER, READING, stored_reading
+from ernie_m.model.tasks import CLASSIFICATION, EMBEDDING, MULTI_LABEL, TASKS
 from ernie_m.reader.write_tokenizer import write_ours
 from ernie_m.training.stop_requests import StopSignal
 from ernie_m.utils.errors import UserError
@@ -184,7 +184,7 @@ def _in_memory(fitted: OpenedModel, loaded: LoadedModel) -> LoadedModel:
 
 def _save(fitted: OpenedModel, rows: Rows, output: Path) -> None:
     """Write a classifier to a new folder."""
-    settings = {"task": CLASSIFICATION, "labels": rows.names, READING: fitted.reading.to_json()}
+    settings = {"task": CLASSIFICATION, "labels": rows.names, READING: stored_reading(fitted.reading)}
     facts = {
         "name": f"ERNIE-M, {CLASSIFICATION}",
         "task": CLASSIFICATION,

@@ -108,7 +108,7 @@ def open_encoder(flags: EncodeVectorFlags) -> tuple[EncodeTexts, SentenceEncoder
     if pooling == "pooled" and not loaded.has_pooler:
         raise UserError(
             f"{loaded.folder}: the weights have no pooler, which --vectors {flags.vectors} needs; give "
-            "--vectors mean, specials or cls"
+            "--vectors mean, mean_without_special or cls"
         )
     options = PredictionOptions(
         max_seq_len=flags.max_seq_len, pooling=pooling, layer=layer, prompt=flags.prompt

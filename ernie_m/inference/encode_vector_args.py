@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from ernie_m.model.preprocessing import Pooling
 from ernie_m.reader.files.table_options import LabelOptions
 from ernie_m.utils.args import PositiveInt, option
 from ernie_m.utils.errors import UserError
@@ -40,18 +41,18 @@ class EncodeVectorFlags(LabelOptions):
     use_cuda: bool = True
     """Whether to use a GPU if there is one."""
 
-    vectors: Literal["official", "model", "mean", "specials", "cls", "pooled"] = "official"
+    vectors: Literal["official", "model", Pooling] = "official"
     """official: cls_emb.npy and top_layer_emb.npy. Others: vectors.npy with one vector per text, which is the
-    mean over its tokens, the mean with [CLS] and [SEP] (specials), the state of [CLS] (cls), or the pooled
-    [CLS]; model: what the model's files say."""
+    mean over all tokens, the mean without [CLS] and [SEP], the state of [CLS] (cls), or the pooled [CLS];
+    model: what the model's files say."""
 
     prompt: str | None = None
     """The name of the prompt of the model that is put before each text; "": none. Default: as the model's
     files say, otherwise none."""
 
     layer: str = "top"
-    """The layer of mean, specials and cls: a number (0: the embeddings), middle, or top. Default with a model
-    that says how its vectors are made: as it says."""
+    """The layer of the means and cls: a number (0: the embeddings), middle, or top. Default with a model that
+    says how its vectors are made: as it says."""
 
     dtype: Literal["float32", "float16"] = "float32"
     """The type of the files."""
@@ -69,8 +70,8 @@ class EncodeVectorFlags(LabelOptions):
 
     centre_on: str | None = None
     """Takes the mean of its language from each vector; the language is that of the nearest mean. model: the
-    means that are beside the weights, with --vectors mean. de<=de.txt,en<=en.txt: the means of the sentences
-    in these files."""
+    means that are beside the weights, with --vectors mean_without_special. de<=de.txt,en<=en.txt: the means
+    of the sentences in these files."""
 
     on_command_line: tuple[str, ...] = ()
 
@@ -85,5 +86,6 @@ class EncodeVectorFlags(LabelOptions):
             )
         if self.centre_on and self.vectors == "official":
             raise UserError(
-                "--centre_on needs one vector per text; give --vectors mean, specials, cls or pooled"
+                "--centre_on needs one vector per text; give --vectors mean, mean_without_special, cls or "
+                "pooled"
             )

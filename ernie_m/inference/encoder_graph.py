@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 
 from ernie_m.model.config import FIRST_POSITION, ErnieMConfig
-from ernie_m.model.tasks import EMBEDDING, MEAN_OF_TOKENS, POOLED, TASKS, outputs_of
+from ernie_m.model.preprocessing import MEAN_OF_TOKENS
+from ernie_m.model.tasks import EMBEDDING, POOLED, TASKS, outputs_of
 
 MASKED_SCORE = -1e4  # added to the score of a pad, as in ernie_m/model/attention.py
 

@@ -24,7 +24,8 @@ import numpy as np
 from ernie_m.inference.encoder_graph import EncoderGraph
 from ernie_m.model.checkpoint.weights import Weights, finite
 from ernie_m.model.config import ErnieMConfig
-from ernie_m.model.tasks import EMBEDDING, MEAN_OF_TOKENS, POOLED, TASKS, outputs_of
+from ernie_m.model.preprocessing import MEAN_OF_TOKENS
+from ernie_m.model.tasks import EMBEDDING, POOLED, TASKS, outputs_of
 from ernie_m.model.threads import core_count
 from ernie_m.utils.errors import UserError, install_command
 from ernie_m.utils.logging import logger

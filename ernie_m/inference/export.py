@@ -29,7 +29,7 @@ from ernie_m.inference.load import LoadedModel, run_onnx
 from ernie_m.model.checkpoint.model_card import model_card
 from ernie_m.model.checkpoint.weights import CARD, CONFIG, LANGUAGE_MEANS, PIECES, VOCAB
 from ernie_m.model.checkpoint.write import model_weights
-from ernie_m.model.preprocessing import COLUMNS, GIVEN, READING
+from ernie_m.model.preprocessing import COLUMNS, GIVEN, READING, stored_reading
 from ernie_m.model.tasks import EMBEDDING, TASKS, stored_name
 from ernie_m.reader.batching import padded_batches
 from ernie_m.reader.write_tokenizer import write_ours
@@ -156,13 +156,16 @@ def _write_rest(folder: Path, loaded: LoadedModel, report: dict[str, Any]) -> No
     write_ours(folder, loaded.tokenizer)
     if report["task"] == stored_name(EMBEDDING) and loaded.language_means_path is not None:
         shutil.copyfile(loaded.language_means_path, folder / LANGUAGE_MEANS)
-    settings: dict[str, Any] = {**loaded.config.to_dict(), "model_type": "ernie_m", "task": report["task"]}
+    settings: dict[str, Any] = {
+        **loaded.config.to_dict(),
+        "model_type": "ernie_m",
+        "task": report["task"],
+        READING: stored_reading(loaded.reading),
+    }
     if loaded.labels:
         settings["labels"] = loaded.labels
     if loaded.given_labels != loaded.labels:
         settings[GIVEN] = loaded.given_labels
-    if reading := loaded.reading.to_json():
-        settings[READING] = reading
     if loaded.columns:
         settings[COLUMNS] = loaded.columns
     settings["export"] = report

@@ -27,13 +27,12 @@ from ernie_m.model.checkpoint.open import Checkpoint, open_checkpoint
 from ernie_m.model.checkpoint.weights import CONFIG, LANGUAGE_MEANS, Weights
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.open_model import OpenedModel, open_model
-from ernie_m.model.preprocessing import COLUMNS, GIVEN, Reading, own_reading
+from ernie_m.model.preprocessing import COLUMNS, GIVEN, MEAN_OF_TOKENS, Reading, own_reading
 from ernie_m.model.tasks import (
     CLASSIFICATION,
     EMBEDDING,
     EXPORTED_TASKS,
     FILL_MASK,
-    MEAN_OF_TOKENS,
     MULTI_LABEL,
     POOLED,
     REGRESSION,
@@ -148,7 +147,7 @@ class LoadedModel:
 
     @cached_property
     def language_means(self) -> LanguageMeans:
-        """The mean sentence vectors of languages, with "mean" pooling.
+        """The mean sentence vectors of languages, of pooling `MEANS_POOLING`.
 
         Raises:
             UserError: there are none, they are damaged, or they are of another model.

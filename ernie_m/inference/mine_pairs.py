@@ -9,13 +9,13 @@ The texts and their vectors are in memory.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
 from ernie_m.inference.load import load
 from ernie_m.inference.tasks import PredictionOptions, make_answerer
 from ernie_m.inference.tasks.encode import EncodeTexts, encode_in_parts
+from ernie_m.model.preprocessing import Pooling
 from ernie_m.model.tasks import EMBEDDING
 from ernie_m.reader.batching import Example, spread, warn_of_texts
 from ernie_m.reader.equal_texts import normal_form
@@ -55,8 +55,8 @@ class MiningOptions:
     threshold: float | None = None
     """The lowest score of a pair that is written. Default: all pairs are written."""
 
-    pooling: Literal["mean", "specials", "cls", "pooled"] | None = None
-    """A vector is the mean of the tokens, the mean with [CLS] and [SEP] (specials), the state of [CLS] (cls),
+    pooling: Pooling | None = None
+    """A vector is the mean of all tokens, the mean without [CLS] and [SEP], the state of [CLS] (cls),
     or the pooled [CLS]. Default: as the model's files say, otherwise mean."""
 
     layer: str | None = None

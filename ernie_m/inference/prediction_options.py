@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
-from ernie_m.model.preprocessing import NEITHER, TextKind
+from ernie_m.model.preprocessing import NEITHER, Pooling, TextKind
 from ernie_m.utils.args import Names, PositiveInt, accepts, in_words
 from ernie_m.utils.errors import UserError
 
@@ -21,9 +21,9 @@ class AskOptions:
     top_k: PositiveInt = 5
     """The number of candidates (question-answering, fill-mask) or of sentences (search)."""
 
-    pooling: Literal["mean", "specials", "cls", "pooled"] | None = None
-    """For embedding and search: the mean over the tokens, the mean with [CLS] and [SEP] (specials), the state
-    of [CLS] (cls), or the pooled [CLS]. Default: as the model's files say, otherwise mean."""
+    pooling: Pooling | None = None
+    """For embedding and search: the mean of all tokens, the mean without [CLS] and [SEP], the state of [CLS]
+    (cls), or the pooled [CLS]. Default: as the model's files say, otherwise mean_without_special."""
 
     normalize: bool | None = None
     """For embedding: whether vectors have length 1. Default: as the model's files say, otherwise not."""

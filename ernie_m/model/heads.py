@@ -9,7 +9,8 @@ from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.ernie import ErnieMModel
 from ernie_m.model.layers import Linear, dropout
 from ernie_m.model.packed_batch import TokenBatch
-from ernie_m.model.tasks import CLASSIFICATION, MEAN_OF_TOKENS, POOLED, TOKEN_CLASSIFICATION
+from ernie_m.model.preprocessing import MEAN_OF_TOKENS
+from ernie_m.model.tasks import CLASSIFICATION, POOLED, TOKEN_CLASSIFICATION
 from ernie_m.model.transformer_encoder import initial_weights
 
 

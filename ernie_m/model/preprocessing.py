@@ -1,7 +1,8 @@
 """How a model reads its inputs and makes its vectors: what its makers trained it with. No Paddle here.
 
 The defaults are ERNIE-M's own. `ernie_m.model.checkpoint.open` fills a `Reading` from the files of a folder,
-and our config.json keeps it below "reading", with the fields that differ from the defaults.
+and our config.json keeps it below "reading": the number of the format, and the fields that differ from the
+defaults.
 """
 
 from collections.abc import Mapping
@@ -10,18 +11,22 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
 from ernie_m.utils.args import NonNegativeInt, Range, accepts, in_words
+from ernie_m.utils.checksums import VERSION, check_format
 from ernie_m.utils.errors import UserError, shown
 
 READING = "reading"  # our key of config.json; other libraries ignore it
+_FORMAT = "format"  # the key of its number: a folder in the form of another library has no manifest
 COLUMNS = "columns"  # the columns of the table that it learned from: flags of `LabelOptions` -> their values
 GIVEN = "labels_as_given"  # and what a user of Python called the labels: numbers, true and false, texts
 # The names that `ernie_m.reader.tokenization` gives the rules for text before and after sentencepiece: the
 # official ones of ERNIE-M; none, as in XLM-R; and those of the ErnieMTokenizer of each library.
 TextRules = Literal["ernie-m", "none", "paddlenlp", "transformers"]
 ERNIE_M_RULES, NO_RULES, *_ = get_args(TextRules)
-# "mean" over the tokens without [CLS] and [SEP]; "specials": the mean over all tokens; "cls": the state of
-# [CLS] itself; "pooled": tanh(dense([CLS])) of the top layer.
-Pooling = Literal["mean", "specials", "cls", "pooled"]
+# "mean": that of all tokens, as in sentence-transformers and in XTREME's Tatoeba script;
+# "mean_without_special": that of all but [CLS] and [SEP]; "cls": the state of [CLS] itself; "pooled":
+# tanh(dense([CLS])) of the top layer.
+Pooling = Literal["mean", "mean_without_special", "cls", "pooled"]
+MEAN_OF_TOKENS, MEAN_WITHOUT_SPECIAL, *_ = get_args(Pooling)
 # The piece of a word that has its tag: the first that is no lone "▁"; the first, whatever it is; or each.
 LabelPieces = Literal["first", "leading", "all"]
 
@@ -178,14 +183,22 @@ class Reading:
         return prompts[0] if prompts else ""
 
 
+def stored_reading(reading: Reading) -> dict[str, Any]:
+    """What `own_reading` reads: the number of the format, and the fields that differ from the defaults."""
+    return {_FORMAT: VERSION, **reading.to_json()}
+
+
 def own_reading(raw_config: Mapping[str, Any], path: Path | None) -> Reading:
     """What our key of a config.json says; without it, ERNIE-M's own reading.
 
     Raises:
-        UserError: it is damaged.
+        UserError: it is damaged, or of another format.
     """
+    values = raw_config.get(READING)
+    if isinstance(values, dict):
+        values = dict(values)
+        check_format(f"{path}: '{READING}'", values.pop(_FORMAT, None), VERSION)
     try:
-        values = raw_config.get(READING)
         return Reading() if values is None else Reading.from_json(values)
     except UserError as error:
         raise UserError(

@@ -16,10 +16,9 @@ EMBEDDING = "embedding"
 SEARCH = "search"
 FILL_MASK = "fill-mask"
 
-# What a head reads: the pooled first token of a sequence, [B, H], or every token, [B, T, H]. A classifier may
-# read the mean over all tokens instead of the first, [B, H]. The first two are also names of poolings.
+# What a head reads: the pooled first token of a sequence, [B, H], or every token, [B, T, H]. The first is
+# also the name of a pooling. A classifier may read the mean of all tokens instead, [B, H].
 POOLED = "pooled"
-MEAN_OF_TOKENS = "specials"  # the special tokens count, too
 TOKENS = "tokens"
 
 

@@ -133,7 +133,7 @@ def make_pseudo_token_generator(text: TrainingText) -> PseudoTokenGenerator:
 def allowed_pieces(
     piece_counts: Iterable[np.ndarray], min_count: int, vocabulary: Vocabulary
 ) -> list[np.ndarray]:
-    """The pieces each language's pseudo-tokens may be, without specials: a sorted int64 array per language.
+    """The pieces each language's pseudo-tokens may be, no special tokens: a sorted int64 array per language.
 
     Args:
         piece_counts: occurrences in each language's text, [languages, V].

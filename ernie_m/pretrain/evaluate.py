@@ -277,7 +277,7 @@ def language_means(
 
 
 def held_out_sentences(corpus: Corpus, language: str) -> list[np.ndarray]:
-    """About `SENTENCES` sentences of a language, or fewer if it has fewer: ids without specials.
+    """About `SENTENCES` sentences of a language, or as many as it has: ids without special tokens.
 
     They come from its sentence pairs, equally many from each language pair. A language without pairs has
     lines of its monolingual text instead, each of which may be a whole document.

@@ -19,7 +19,7 @@ _STREAM = 0x4D41534B  # "MASK"; keeps these draws apart from any other Philox st
 
 
 class Text(NamedTuple):
-    """A monolingual example: ids without specials, int64 [n], and its language's index."""
+    """A monolingual example: ids without special tokens, int64 [n], and its language's index."""
 
     ids: np.ndarray
     language: int
@@ -75,8 +75,8 @@ class Setting:
     Attributes:
         config: the choices that the paper leaves open.
         vocabulary: special ids and V.
-        max_seq_len: longest sequence, specials included. Longer texts are cut at the end. In a pair that is
-            too long, the longer side is cut first.
+        max_seq_len: longest sequence, special tokens included. Longer texts are cut at the end. In a pair
+            that is too long, the longer side is cut first.
         language_embedding: which tokens carry the language of their side: "masks": [MASK] and placeholders;
             "all": every token; "none": no token.
         languages: their names, in the order of their indices; empty where BTMLM draws no second language.

@@ -16,7 +16,7 @@ from ernie_m.model.checkpoint.write import ModelFiles, model_files
 from ernie_m.model.ernie import ErnieMConfig
 from ernie_m.model.lm_head import PreTrainingModel
 from ernie_m.model.optimization import Schedule, build_optimizer, linear_warmup_decay
-from ernie_m.model.preprocessing import ERNIE_M_RULES, READING, Reading
+from ernie_m.model.preprocessing import ERNIE_M_RULES, READING, Reading, stored_reading
 from ernie_m.pretrain.batches import StepBatches, read_steps
 from ernie_m.pretrain.btmlm_pseudo_tokens import PseudoTokenGenerator, make_pseudo_token_generator
 from ernie_m.pretrain.config import BASE, FRESH, SCRATCH, OptimizerConfig, PretrainConfig
@@ -219,17 +219,14 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
         )
         settings = {
             "languages": self.text.languages,
-            READING: reading.to_json(),
+            READING: stored_reading(reading),
             "drawn": self.corpus_and_seed,
         }
         return self._model_files(engine, masters, settings)
 
     def encoder_files(self, engine: Engine[PreTrainingModel], masters: Mapping[str, Tensor]) -> ModelFiles:
         """The files of the encoder alone, for fine-tuning."""
-        settings: dict[str, Any] = {"architecture": "ErnieMModel"}
-        reading = self.reading.for_task().to_json()
-        if reading:  # empty: as official weights read
-            settings[READING] = reading
+        settings = {"architecture": "ErnieMModel", READING: stored_reading(self.reading.for_task())}
         return self._model_files(engine, masters, settings, _NOT_IN_ENCODER)
 
     def _model_files(

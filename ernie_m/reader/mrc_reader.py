@@ -131,11 +131,11 @@ class Cut:
     separators: int = 1  # the number of [SEP] between the question and the context
 
     def __post_init__(self) -> None:
-        specials = special_tokens(self.separators)
-        if self.max_seq_len <= self.max_query_length + specials:
+        special_count = special_tokens(self.separators)
+        if self.max_seq_len <= self.max_query_length + special_count:
             raise UserError(
                 f"--max_seq_len {self.max_seq_len} leaves no room for a context beside --max_query_length "
-                f"{self.max_query_length} and {specials} special tokens"
+                f"{self.max_query_length} and {special_count} special tokens"
             )
 
 

@@ -16,7 +16,8 @@ from ernie_m.utils.errors import UserError, shown
 from ernie_m.utils.files import read_json, read_object, refuse_pointer, sha256_of, write_json
 
 MANIFEST = "manifest.json"
-VERSION = 1
+# The format of every manifest, and of "reading" in config.json (`ernie_m.model.preprocessing`).
+VERSION = 2
 _CARD = "README.md"  # people edit it
 
 
@@ -24,10 +25,11 @@ class AnotherRevision(UserError):
     """Another revision of this project wrote a file, in a form that this one does not read."""
 
 
-def check_format(file: Path, number: Any, known: int, way_out: str = "make it again") -> None:
+def check_format(file: Path | str, number: Any, known: int, way_out: str = "make it again") -> None:
     """Compare the number that a stored file has of its format with the one that is read here.
 
     Args:
+        file: the file, or a key in it.
         number: None: the file has none.
 
     Raises:

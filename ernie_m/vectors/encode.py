@@ -13,6 +13,7 @@ from ernie_m.model.cpu.workers import paddle_workers
 from ernie_m.model.device import Array, to_array, upload
 from ernie_m.model.ernie import ErnieMModel
 from ernie_m.model.packed_batch import TokenBatch
+from ernie_m.model.preprocessing import MEAN_WITHOUT_SPECIAL
 from ernie_m.model.threads import Workers
 from ernie_m.reader.batching import BATCH_TOKENS
 from ernie_m.training.precision import Autocast
@@ -42,7 +43,7 @@ class SentenceBatch:
 
         Args:
             ids: int64 [B, T]; each row is [CLS] ... [SEP], padded on the right.
-            pooling: an `ernie_m.vectors.pooling.Pooling`.
+            pooling: an `ernie_m.model.preprocessing.Pooling`.
         """
         weights = None if pooling == "pooled" else token_weights(ids, pad_token_id, pooling)
         return cls(TokenBatch.from_padded(ids, pad_token_id), weights)
@@ -76,7 +77,7 @@ class PaddleEncoder(SentenceEncoder):
     def __init__(
         self,
         model: ErnieMModel,
-        pooling: str = "mean",
+        pooling: str = MEAN_WITHOUT_SPECIAL,
         layer: int | None = None,
         autocast: Autocast = nullcontext,
     ):

@@ -12,13 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from ernie_m.model.checkpoint import safetensors
+from ernie_m.model.preprocessing import MEAN_WITHOUT_SPECIAL
 from ernie_m.utils.errors import UserError
 from ernie_m.vectors.pooling import unit
 
 # The fewest sentences of a language whose mean is made. A single sentence minus its own mean would be 0.
 FEWEST_SENTENCES = 5
 _CLEAR_LEAD = 0.2  # see `LanguageMeans.nearest`
-MEANS_POOLING = "mean"  # the pooling of the sentence vectors whose means are beside the weights
+MEANS_POOLING = MEAN_WITHOUT_SPECIAL  # the pooling of the sentence vectors whose means are beside the weights
 
 
 @dataclass(frozen=True)

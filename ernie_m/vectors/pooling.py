@@ -1,7 +1,6 @@
 """A sentence's vector: the layer and the tokens that it is made of, and what all encoders have in common.
 
-Poolings: "mean" over the tokens without [CLS] and [SEP]; "specials": the mean over all tokens, as in XTREME's
-Tatoeba script; "cls": the state of [CLS]; "pooled": tanh(dense([CLS])) of the top layer. No Paddle here.
+`ernie_m.model.preprocessing.Pooling` has the names of the poolings. No Paddle here.
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -10,6 +9,7 @@ from typing import TypeVar
 import numpy as np
 
 from ernie_m.model.config import ErnieMConfig
+from ernie_m.model.preprocessing import MEAN_OF_TOKENS, MEAN_WITHOUT_SPECIAL
 from ernie_m.model.threads import Workers
 from ernie_m.reader.batching import BATCH_TOKENS, batches_by_length, pad
 from ernie_m.utils.errors import UserError
@@ -19,7 +19,7 @@ R = TypeVar("R")
 
 def takes_piece_means(config: ErnieMConfig, pooling: str) -> bool:
     """Whether `ernie_m.vectors.static_embeddings` makes the vectors: a table's, as the mean of its pieces."""
-    return config.is_static and pooling == "mean"
+    return config.is_static and pooling == MEAN_WITHOUT_SPECIAL
 
 
 def batches_for(workers: Workers, rows: Sequence[Collection[int]], batch_tokens: int) -> list[list[int]]:
@@ -38,7 +38,7 @@ class SentenceEncoder:
 
     Args:
         config: the model's shape.
-        pooling: a `Pooling`.
+        pooling: an `ernie_m.model.preprocessing.Pooling`.
         layer: 0 .. L; None: every layer. "pooled" vectors exist of the top layer only.
     """
 
@@ -127,10 +127,11 @@ def token_weights(ids: np.ndarray, pad_id: int, pooling: str) -> np.ndarray:
 
     Args:
         ids: int64 [B, T], padded on the right. [CLS] is the first token of a row, [SEP] its last one.
-        pooling: any but "pooled". With "mean", [CLS] and [SEP] have weight in a sentence without words only.
+        pooling: any but "pooled". With "mean_without_special", [CLS] and [SEP] have weight in a sentence
+            without words only.
     """
     is_real = ids != pad_id  # [B, T]
-    if pooling == "specials":
+    if pooling == MEAN_OF_TOKENS:
         has_weight = is_real
     elif pooling == "cls":
         has_weight = np.zeros(ids.shape, bool)

@@ -10,6 +10,7 @@ from itertools import chain
 import numpy as np
 
 from ernie_m.model.config import ErnieMConfig
+from ernie_m.model.preprocessing import MEAN_WITHOUT_SPECIAL
 from ernie_m.vectors.pooling import SentenceEncoder
 
 
@@ -59,7 +60,7 @@ class StaticEncoder(SentenceEncoder):
     """
 
     def __init__(self, config: ErnieMConfig, table: np.ndarray, layer: int | None = 0):
-        super().__init__(config, "mean", layer)
+        super().__init__(config, MEAN_WITHOUT_SPECIAL, layer)
         self.table = table
 
     def vectors(self, sentences: Sequence[Collection[int]], batch_tokens: int | None = None) -> np.ndarray:

@@ -61,7 +61,7 @@ def ours(given: dict[str, Any], engine: str = "auto", amp: str = "none") -> Call
     from ernie_m.inference.tasks import PredictionOptions, make_answerer
 
     model = load(given["weights"], engine=engine, amp=amp)
-    return make_answerer("embedding", model, PredictionOptions(pooling="specials")).vectors
+    return make_answerer("embedding", model, PredictionOptions(pooling="mean")).vectors
 
 
 def torch_peer(given: dict[str, Any], bfloat16: bool = False) -> Callable[[list[str]], Any]:

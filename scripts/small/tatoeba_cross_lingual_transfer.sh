@@ -6,7 +6,7 @@ set -eu
 . "$(dirname "$0")/../launch.sh"
 
 tatoeba --init_pretraining_params ./checkpoints/best --ernie_config_path ./configs/small/ernie_config.json \
-    --init_task classification --layer middle --pooling mean \
+    --init_task classification --layer middle --pooling mean_without_special \
     --checkpoints ./output/tatoeba \
     --paper tatoeba_cross_lingual_transfer \
     "$@"

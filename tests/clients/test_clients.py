@@ -21,8 +21,9 @@ MAKE = """
 import sys
 from pathlib import Path
 from tests import toys
+from tests.helpers.checkpoints import stored
 folder = toys.make_models(Path(sys.argv[1]))
-settings = {"task": "classification", "labels": ["score"], "reading": {"regression": True}}
+settings = {"task": "classification", "labels": ["score"], "reading": stored(regression=True)}
 toys.make_model(folder / "score", "score", folder / "piece.model", settings)
 """
 

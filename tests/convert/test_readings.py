@@ -11,7 +11,7 @@ from ernie_m.model.checkpoint.weights import CARD
 from ernie_m.model.preprocessing import Reading
 from ernie_m.reader.tokenization import Tokenizer
 from tests.foreign import make_xlm_r
-from tests.helpers.checkpoints import change_config
+from tests.helpers.checkpoints import change_config, stored
 from tests.launching import error_of
 from tests.toys import CONFIG, make_ours, train_pieces, write_lines
 
@@ -31,7 +31,7 @@ def make_model(folder, pieces, reading, head=None, rows=0):
     labels = {"token-classification": [f"B-{n}" for n in range(4)] + ["O"]}.get(head)
     make_ours(folder, head=head, labels=labels, config={**CONFIG, "vocab_size": size})
     (folder / "piece.model").write_bytes(pieces.read_bytes())
-    change_config(folder, reading=reading.to_json())
+    change_config(folder, reading=stored(**reading.to_json()))
     return folder
 
 

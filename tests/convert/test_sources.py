@@ -24,7 +24,7 @@ from tests.foreign import (
     make_xlm_r,
     official_config,
 )
-from tests.helpers.checkpoints import save_model
+from tests.helpers.checkpoints import save_model, stored
 from tests.helpers.torch_files import write_torch_file
 from tests.launching import error_of
 from tests.toys import CONFIG, train_pieces, weights, write_pieces
@@ -188,7 +188,7 @@ def test_the_dict_of_fairseq_is_the_vocabulary_wherever_the_model_goes(tmp_path)
     write_torch_file(folder / "model.pt", state, lambda state: {"args": fairseq_args(), "model": state})
     checkpoint = open_checkpoint(folder)
     files = {"vocab_path": checkpoint.vocab_path, "piece_model_path": checkpoint.piece_model_path}
-    settings = {"reading": {"text_rules": "none"}}
+    settings = {"reading": stored(text_rules="none")}
     save_model(
         tmp_path / "trained", ErnieMModel(checkpoint.config), checkpoint.config, settings=settings, **files
     )

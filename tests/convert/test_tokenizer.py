@@ -16,7 +16,7 @@ from ernie_m.model.open_model import open_model
 from ernie_m.reader.token_offsets import encode_with_offsets
 from ernie_m.reader.tokenization import Tokenizer
 from tests.foreign import make_xlm_r, tokenizer_json
-from tests.helpers.checkpoints import change_config, save_model
+from tests.helpers.checkpoints import change_config, save_model, stored
 from tests.launching import error_of
 from tests.toys import CONFIG, make_ours, train_pieces
 
@@ -255,18 +255,19 @@ def test_pooling_files_of_sentence_transformers(tmp_path, capsys, kind):
     assert pooling["word_embedding_dimension"] == CONFIG["hidden_size"]
     assert [key for key, value in pooling.items() if value is True] == ["pooling_mode_mean_tokens"]
     said = report + (tmp_path / "out/README.md").read_text()
-    assert "; pooling: specials\n" in said and "library_name: sentence-transformers\n" in said
+    assert "; pooling: mean\n" in said and "library_name: sentence-transformers\n" in said
 
 
 @pytest.mark.parametrize(
-    ("layer", "pooling", "is_other"), [(1, "specials", True), (2, "mean", True), (2, "specials", False)]
+    ("layer", "pooling", "is_other"),
+    [(1, "mean", True), (2, "mean_without_special", True), (2, "mean", False)],
 )
 def test_a_model_trained_for_other_vectors_is_not_for_sentence_transformers(
     tmp_path, capsys, layer, pooling, is_other
 ):
-    """Other than the mean of the top layer, 2, over all tokens, [CLS] and [SEP] included ("specials")."""
+    """Other than the mean of the top layer, 2, over all tokens, [CLS] and [SEP] included."""
     make_ours(tmp_path / "in")
-    change_config(tmp_path / "in", task="retrieval", reading={"layer": layer, "pooling": pooling})
+    change_config(tmp_path / "in", task="retrieval", reading=stored(layer=layer, pooling=pooling))
     convert.main([str(tmp_path / "in"), str(tmp_path / "out"), "--to", "xlm-roberta"])
     note = f"note: the model was trained for vectors of layer {layer} with --pooling {pooling}, "
     assert (note in capsys.readouterr().out) == is_other

@@ -8,7 +8,7 @@ import pytest
 
 from ernie_m.reader.batching import EncodePairs
 from scripts import quick
-from tests.helpers.checkpoints import change_config
+from tests.helpers.checkpoints import change_config, stored
 from tests.toys import make_ours, train_pieces
 
 CODES = ("en", "de", "fr", "es", "ru", "el", "tr", "ar", "hi", "zh")
@@ -37,7 +37,7 @@ def model(tmp_path):
 
 def test_the_whole_way(model, tmp_path, monkeypatch, capsys):
     """The question is searched for; translations, and the texts that are classified, are neither."""
-    change_config(model, reading={"prompts": {"query": "q ", "passage": "p "}})
+    change_config(model, reading=stored(prompts={"query": "q ", "passage": "p "}))
     encoded = {}
     method = EncodePairs.__call__
 

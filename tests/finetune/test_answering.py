@@ -24,7 +24,7 @@ from ernie_m.utils.args import parse_options
 from ernie_m.utils.errors import UserError
 from tests import command_lines, toys
 from tests.helpers.batches import padded_batch
-from tests.helpers.checkpoints import changed_copy
+from tests.helpers.checkpoints import changed_copy, stored
 from tests.launching import call_main, error_of, read_log
 
 
@@ -273,7 +273,7 @@ def test_bad_flags(answer, refusal):
 
 def test_a_training_keeps_how_its_start_reads(answer, trained, tmp_path):
     """Its text rules, its separators, and whether Han characters are tokens, which a flag can change."""
-    reading = Reading.of_xlm_r().to_json()
+    reading = stored(**Reading.of_xlm_r().to_json())
     start = changed_copy(trained / "out" / "best", tmp_path / "start", reading=reading)
     flags = {"init_pretraining_params": start, "ernie_config_path": None, "piece_model_path": None}
     for out, given in {"as the start": {}, "as asked": {"split_han": "true"}}.items():

@@ -20,7 +20,7 @@ from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.utils.checksums import MANIFEST, check_manifest
 from ernie_m.vectors.encode import PaddleEncoder
 from tests.helpers.batches import padded_batch
-from tests.helpers.checkpoints import change_config, changed_copy, save_model
+from tests.helpers.checkpoints import change_config, changed_copy, save_model, stored
 from tests.launching import as_flags, call_main, error_of
 
 
@@ -79,7 +79,7 @@ def test_the_official_two_files(run_encode, random_encoder, toy_folder):
 def test_texts_encoded_in_parts_have_the_same_vectors(random_encoder, toy_folder, tmp_path):
     """31 texts are encoded at once, and 7 at a time, so that the last part has only 3."""
     model = ErnieMModel(ErnieMConfig.from_json(random_encoder / "config.json"))
-    encoder = PaddleEncoder(model, "mean", layer=1)
+    encoder = PaddleEncoder(model, "mean_without_special", layer=1)
     encode = EncodePairs(Tokenizer.from_folder(random_encoder), 64)
     texts = read_classification(toy_folder / "dev.en.tsv", labels=False)
     for folder, window in (("whole", 1000), ("parts", 7)):
@@ -108,17 +108,17 @@ def full_disk(*_):
 
 
 # The tokens of a sentence over which the mean is taken.
-WITHOUT_SPECIALS = slice(1, -1)
+WITHOUT_SPECIAL = slice(1, -1)
 ALL_TOKENS = slice(None)
 
 
 @pytest.mark.parametrize(
     ("flags", "layer", "tokens"),
     [
-        ({"vectors": "mean", "layer": "middle"}, 1, WITHOUT_SPECIALS),
-        ({"vectors": "mean", "layer": 0}, 0, WITHOUT_SPECIALS),
-        ({"vectors": "specials"}, 2, ALL_TOKENS),
-        ({"vectors": "mean", "dtype": "float16"}, 2, WITHOUT_SPECIALS),
+        ({"vectors": "mean_without_special", "layer": "middle"}, 1, WITHOUT_SPECIAL),
+        ({"vectors": "mean_without_special", "layer": 0}, 0, WITHOUT_SPECIAL),
+        ({"vectors": "mean"}, 2, ALL_TOKENS),
+        ({"vectors": "mean_without_special", "dtype": "float16"}, 2, WITHOUT_SPECIAL),
     ],
 )
 def test_means_of_any_layer_of_plain_text(run_encode, random_encoder, tmp_path, flags, layer, tokens):
@@ -139,7 +139,7 @@ def test_means_of_any_layer_of_plain_text(run_encode, random_encoder, tmp_path, 
 @pytest.mark.parametrize(
     ("content", "flags", "message"),
     [
-        (b"text_a\na\n", {"vectors": "mean", "layer": 3}, "layer 3: "),
+        (b"text_a\na\n", {"vectors": "mean_without_special", "layer": 3}, "layer 3: "),
         (b"text_a\nthe cat\n", {"layer": 1}, "--layer 1: --vectors official"),
         (b"text_a\nthe cat\n", {"output_dir": "."}, "--output_dir .: "),
         (b"text_a\nthe cat\n", {"batch_size": 0}, "--batch_size 0: "),
@@ -164,7 +164,7 @@ def test_the_default_length_is_the_models_room(run_encode, random_encoder, tmp_p
     weights = tmp_path / "short"
     save_model(weights, ErnieMModel(short), short, piece_model_path=random_encoder / "piece.model")
     (tmp_path / "in.txt").write_text("the old cat is here and there and now\n")
-    options = {"data_format": "text", "vectors": "mean", "init_pretraining_params": weights}
+    options = {"data_format": "text", "vectors": "mean_without_special", "init_pretraining_params": weights}
     by_default = run_encode(tmp_path / "in.txt", max_seq_len="", **options)  # "" counts as not given
     cut = run_encode(tmp_path / "in.txt", max_seq_len=8, output="cut", **options)
     np.testing.assert_array_equal(by_default["vectors"], cut["vectors"])
@@ -179,12 +179,12 @@ def test_a_model_trained_for_retrieval_is_read_at_the_layer_of_its_training(
 ):
     """The official files stay those of the top layer."""
     weights = changed_copy(random_encoder, tmp_path / "trained")
-    change_config(weights, task="retrieval", reading={"layer": 1, "pooling": "specials"})
+    change_config(weights, task="retrieval", reading=stored(layer=1, pooling="mean"))
     (tmp_path / "in.txt").write_text("the cat is here\nhere is a dog\n")
     options = {"data_format": "text", "init_pretraining_params": weights}
-    by_default = run_encode(tmp_path / "in.txt", output="default", vectors="specials", **options)
-    named = run_encode(tmp_path / "in.txt", output="named", vectors="specials", layer=1, **options)
-    top = run_encode(tmp_path / "in.txt", output="top", vectors="specials", layer="top", **options)
+    by_default = run_encode(tmp_path / "in.txt", output="default", vectors="mean", **options)
+    named = run_encode(tmp_path / "in.txt", output="named", vectors="mean", layer=1, **options)
+    top = run_encode(tmp_path / "in.txt", output="top", vectors="mean", layer="top", **options)
     np.testing.assert_array_equal(by_default["vectors"], named["vectors"])
     assert not np.allclose(by_default["vectors"], top["vectors"])
     assert len(run_encode(tmp_path / "in.txt", output="official", **options)) == 2
@@ -198,5 +198,7 @@ def test_weights_without_a_pooler_give_mean_vectors_only(random_encoder, run_enc
     safetensors.write(folder / "model.safetensors", without_pooler)
     line = error_of(run_encode, toy_folder / "dev.en.tsv", init_pretraining_params=folder)
     assert line.startswith(f"{folder}: ") and "--vectors official" in line
-    mean = run_encode(toy_folder / "dev.en.tsv", init_pretraining_params=folder, vectors="mean")
+    mean = run_encode(
+        toy_folder / "dev.en.tsv", init_pretraining_params=folder, vectors="mean_without_special"
+    )
     assert mean["vectors"].size

@@ -18,7 +18,7 @@ from ernie_m.reader.task_reader import read_classification
 from ernie_m.reader.tokenization import Tokenizer
 from tests import command_lines, toys
 from tests.foreign import write_as_official
-from tests.helpers.checkpoints import changed_copy
+from tests.helpers.checkpoints import changed_copy, stored
 from tests.launching import call_main, error_of, read_log
 
 
@@ -200,8 +200,8 @@ STARTS = {
     "labels in another order": ({"labels": LABELS[1:] + LABELS[:1]}, True),
     "other labels": ({"labels": ["a", "b", "c"]}, False),
     "another task": ({"task": "tagging", "architecture": "TokenClassifier"}, False),
-    "several labels a text": ({"reading": {"multi_label": True}}, False),
-    "a prompt": ({"reading": {"prompts": {"default": "q: "}, "default_prompt": "default"}}, False),
+    "several labels a text": ({"reading": stored(multi_label=True)}, False),
+    "a prompt": ({"reading": stored(prompts={"default": "q: "}, default_prompt="default")}, False),
 }
 
 

@@ -150,7 +150,7 @@ def test_run_classifier_evaluates_a_head_and_trains_it_further(random_encoder, c
     others = dict.fromkeys(("ernie_config_path", "piece_model_path", "lang_map_config"))
     classify(out="further", init_checkpoint="kinds", **files, **others)
     settings = json.loads((tmp_path / "further/best/config.json").read_text())
-    assert settings["reading"]["pooling"] == "specials"
+    assert settings["reading"]["pooling"] == "mean"
     assert ernie_m.load("further/best").classify("the cat")[0]["label"] in toys.NOUNS
 
 

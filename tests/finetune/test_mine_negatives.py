@@ -155,10 +155,10 @@ def test_the_rows_train(mine_rows, rows, lines, random_encoder, tmp_path):
 
     The second time, layer and pooling are those of the training.
     """
-    written = mine_rows(layer=2, pooling="specials", num_negatives=1, relative_margin=0)
+    written = mine_rows(layer=2, pooling="mean", num_negatives=1, relative_margin=0)
     tokenizer = Tokenizer.from_folder(random_encoder)
     checkpoint = open_checkpoint(random_encoder)
-    encoder = PaddleEncoder(make_encoder(checkpoint.config, checkpoint), "specials", layer=2)
+    encoder = PaddleEncoder(make_encoder(checkpoint.config, checkpoint), "mean", layer=2)
 
     def vectors_of(texts):
         return encoder.vectors(tokenizer.sentences(tokenizer.encode_batch(texts), 32))
@@ -172,7 +172,7 @@ def test_the_rows_train(mine_rows, rows, lines, random_encoder, tmp_path):
         "init_pretraining_params": random_encoder,
         "checkpoints": "trained",
         "layer": 2,
-        "pooling": "specials",
+        "pooling": "mean",
         "max_steps": 3,
         "skip_steps": 1,
         "batch_size": 4,
@@ -183,7 +183,7 @@ def test_the_rows_train(mine_rows, rows, lines, random_encoder, tmp_path):
     assert (tmp_path / "log/job.log.0").read_text().count("ave loss") == 3
     again = {"init_pretraining_params": "trained/step_3", "checkpoints": "again", "written": "again"}
     rows_of_training = mine_rows(**again)
-    assert rows_of_training == mine_rows(layer=2, pooling="specials", **again)
+    assert rows_of_training == mine_rows(layer=2, pooling="mean", **again)
     assert rows_of_training != mine_rows(layer=1, **again)
 
 

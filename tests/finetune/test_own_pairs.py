@@ -20,7 +20,7 @@ from ernie_m.reader.files.pairs import PairRows
 from ernie_m.reader.tokenization import Tokenizer
 from tests import command_lines
 from tests.finetune.processes import assert_close, in_order, losses, start
-from tests.helpers.checkpoints import changed_copy
+from tests.helpers.checkpoints import changed_copy, stored
 from tests.launching import error_of
 from tests.toys import sentences, write_lines
 
@@ -282,7 +282,7 @@ def test_it_learns_and_keeps_the_best(train, tmp_path, flags_of_loss):
     evaluated_steps = re.findall(r"found at step (\d+): mean [\d.]+; pairs.tsv", log)
     assert evaluated_steps == ["0", "20", "40"]
     config = json.loads((tmp_path / "out/best/config.json").read_text())
-    assert config["reading"] == {"layer": 1, "pooling": "mean"}
+    assert config["reading"] == stored(layer=1, pooling="mean_without_special")
     # The run is finished: the same command trains no further.
     log = train("out", max_steps=40, validation_steps=20, skip_steps=10, **flags_of_loss)
     assert "ave loss" not in log
@@ -360,7 +360,7 @@ def test_a_training_keeps_how_its_start_makes_vectors(train, corpus, pairs, tmp_
     reading = Reading(
         text_rules="none", pooling="cls", layer=2, normalize=True, prompts=prompts, default_prompt="query"
     )
-    start = changed_copy(tmp_path / "first/best", tmp_path / "start", reading=reading.to_json())
+    start = changed_copy(tmp_path / "first/best", tmp_path / "start", reading=stored(**reading.to_json()))
     flags = {"init_pretraining_params": start, "ernie_config_path": None, "piece_model_path": None}
     train("second", **flags, max_steps=1)
     assert open_checkpoint(tmp_path / "second/best").reading == reading
@@ -373,7 +373,9 @@ def test_a_training_keeps_how_its_start_makes_vectors(train, corpus, pairs, tmp_
     assert [recorded.prompt(kind) for kind in get_args(TextKind)] == ["kani bado "] * 3
     # A corpus has ids of texts, without prompts; it was cut by the rules of ERNIE-M.
     reading = replace(reading, text_rules="ernie-m")
-    flags["init_pretraining_params"] = changed_copy(start, tmp_path / "other", reading=reading.to_json())
+    flags["init_pretraining_params"] = changed_copy(
+        start, tmp_path / "other", reading=stored(**reading.to_json())
+    )
     train("fifth", **flags, max_steps=1, train_set=corpus)
     assert open_checkpoint(tmp_path / "fifth/best").reading == replace(
         reading, prompts={}, default_prompt=None

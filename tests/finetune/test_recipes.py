@@ -189,7 +189,7 @@ def test_the_recipes_of_tatoeba(arguments, size):
     assert line[:3] == ["--nproc_per_node", "2", "run_retrieval.py"]
     flags = parse_options(RetrievalFlags, line[3:])
     assert flags.init_pretraining_params == "./checkpoints/best"
-    assert (flags.pairs, flags.layer, flags.pooling) == ("./data/tatoeba", "middle", "mean")
+    assert (flags.pairs, flags.layer, flags.pooling) == ("./data/tatoeba", "middle", "mean_without_special")
     assert (flags.score, flags.do_train) == ("margin", False)
     line = arguments(f"{size}/tatoeba_fine-tuning", "--vocab_path", "", "--max_seq_len", "64")
     flags = parse_options(RetrievalFlags, line[1:])

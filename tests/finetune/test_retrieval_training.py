@@ -17,6 +17,7 @@ from ernie_m.model.config import ErnieMConfig
 from ernie_m.reader.corpus import Corpus
 from ernie_m.reader.tokenization import Tokenizer
 from tests.finetune.processes import in_order
+from tests.helpers.checkpoints import stored
 from tests.helpers.files import flip_last_bit
 from tests.launching import error_of
 
@@ -35,7 +36,7 @@ def steps_of(corpus, rank=0, world_size=1, alpha=0.7):
     )
 
 
-def without_specials(ids):
+def without_special(ids):
     """A sentence that can be an element of a set: its ids between [CLS] and [SEP]."""
     return tuple(ids[1:-1].tolist())
 
@@ -52,7 +53,7 @@ def test_a_step_has_pairs_of_the_corpus_in_both_directions(corpus):
     for step in islice(steps_of(corpus)(), 4):
         for source, translation in zip(step.sentences[:8], step.sentences[8:], strict=True):
             assert (source[0], source[-1]) == (tokenizer.cls_id, tokenizer.sep_id)
-            pair = (without_specials(source), without_specials(translation))
+            pair = (without_special(source), without_special(translation))
             assert pair in forward | backward
             directions.add("forward" if pair in forward else "backward")
     assert directions == {"forward", "backward"}
@@ -99,7 +100,7 @@ def test_it_learns_and_keeps_the_best(train_on_pairs, tmp_path):
     config = json.loads((tmp_path / "out" / "best" / "config.json").read_text())
     best = max(means, key=means.get)  # the first of equal means
     assert (config["step"], config["task"]) == (best, "retrieval")
-    assert config["reading"] == {"layer": 1, "pooling": "mean"}
+    assert config["reading"] == stored(layer=1, pooling="mean_without_special")
     best_weights = load_file(tmp_path / "out" / "best" / "model.safetensors")
     last_weights = load_file(tmp_path / "out" / "step_60" / "model.safetensors")
     # The vectors are those of layer 1, so what lies above it is not trained.

@@ -20,7 +20,7 @@ from ernie_m.vectors.encode import PaddleEncoder
 from ernie_m.vectors.nearest import search_both
 from ernie_m.vectors.retrieval_accuracy import choose_on_half
 from tests import toys
-from tests.helpers.checkpoints import changed_copy, save_model
+from tests.helpers.checkpoints import changed_copy, save_model, stored
 from tests.launching import as_flags, call_main, error_of
 from tests.toys import line_keys, write_lines
 
@@ -119,7 +119,7 @@ def percent_found(queries, targets):
 def test_the_default_is_the_papers_recipe(retrieve, folder, tmp_path, capsys):
     report = retrieve(paper="tatoeba_cross_lingual_transfer")
     assert report["layers"] == {"1": MIDDLE}  # seed -> layer
-    assert (report["pooling"], report["score"]) == ("mean", "cosine")
+    assert (report["pooling"], report["score"]) == ("mean_without_special", "cosine")
     titles = [table["title"].split(",")[0] for table in report["tables"]]
     assert titles == ["en -> xx", "xx -> en", "mean of both directions", "mean of both directions"]
     accuracies = by_direction(report)["en -> xx"]
@@ -246,11 +246,11 @@ def test_the_sweep_and_the_untrained_model(retrieve, folder):
     assert all("untrained" not in table for table in retrieve(untrained="false")["tables"])
 
 
-@pytest.mark.parametrize("flags", [{"pooling": "pooled"}, {"pooling": "specials"}, {"score": "margin"}])
+@pytest.mark.parametrize("flags", [{"pooling": "pooled"}, {"pooling": "mean"}, {"score": "margin"}])
 def test_other_vectors_and_scores_give_other_results(retrieve, flags):
     default = retrieve()
     report = retrieve(**flags)
-    assert report["pooling"] == flags.get("pooling", "mean")
+    assert report["pooling"] == flags.get("pooling", "mean_without_special")
     assert report["score"] == flags.get("score", "cosine")
     assert by_direction(report) != by_direction(default)
     # The pooled [CLS] is of the top layer, whatever --layer says.
@@ -260,15 +260,15 @@ def test_other_vectors_and_scores_give_other_results(retrieve, flags):
 
 def test_a_fine_tuned_model_is_searched_as_it_was_trained(retrieve, folder, tmp_path):
     """The layer and the pooling are those of its training, unless a flag names another."""
-    reading = {"layer": LAYERS, "pooling": "specials"}
+    reading = stored(layer=LAYERS, pooling="mean")
     weights = changed_copy(folder / "weights", tmp_path / "weights", reading=reading)
     as_trained = retrieve(init_pretraining_params=weights)
-    assert as_trained["pooling"] == "specials" and as_trained["layers"] == {"1": LAYERS}
-    with_flags = retrieve(pooling="specials", layer="top")
+    assert as_trained["pooling"] == "mean" and as_trained["layers"] == {"1": LAYERS}
+    with_flags = retrieve(pooling="mean", layer="top")
     assert by_direction(as_trained) == by_direction(with_flags)
     assert by_direction(as_trained) != by_direction(retrieve())
     with_layer = retrieve(init_pretraining_params=weights, layer="middle")
-    assert with_layer["pooling"] == "specials" and with_layer["layers"] == {"1": MIDDLE}
+    assert with_layer["pooling"] == "mean" and with_layer["layers"] == {"1": MIDDLE}
 
 
 @pytest.mark.parametrize(
@@ -345,7 +345,7 @@ def test_vectors_centred_on_the_means_beside_the_weights(retrieve, folder, tmp_p
     centred = english - means["en"][:, None], german - means["de"][:, None]
     expected = 100 * choose_on_half(*centred, line_keys(english.shape[1]))[1]
     assert swept[f"centred, {CHOSEN}"]["de"] == pytest.approx(expected)
-    assert "centred" not in by_measure(retrieve(init_pretraining_params=weights, pooling="specials"))
+    assert "centred" not in by_measure(retrieve(init_pretraining_params=weights, pooling="mean"))
     means.pop("xx")
     safetensors.write(weights / LANGUAGE_MEANS, means)
     assert "centred" not in by_measure(retrieve(init_pretraining_params=weights))

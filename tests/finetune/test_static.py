@@ -18,7 +18,7 @@ from ernie_m.model.ernie import ErnieMModel
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.vectors.encode import PaddleEncoder
 from ernie_m.vectors.static_embeddings_in_paddle import PieceBatch, means_of_rows, piece_means
-from tests.helpers.checkpoints import assert_same_weights, save_model
+from tests.helpers.checkpoints import assert_same_weights, changed_copy, save_model, stored
 from tests.launching import as_flags, call_main, error_of
 from tests.toys import sentences
 
@@ -95,7 +95,7 @@ def test_the_gradient_of_the_means(chosen, monkeypatch):
 def test_other_poolings_are_those_of_any_model():
     model = ErnieMModel(ErnieMConfig(vocab_size=12, **SHAPE))
     rows = model.embeddings.word_embeddings.weight.numpy()
-    vectors = PaddleEncoder(model, "specials", 0).vectors(SENTENCES)
+    vectors = PaddleEncoder(model, "mean", 0).vectors(SENTENCES)
     np.testing.assert_allclose(vectors, [rows[ids].mean(axis=0) for ids in SENTENCES], rtol=0, atol=1e-7)
     states = model(paddle.to_tensor([[0, 5, 2, 1]])).numpy()[0]
     np.testing.assert_array_equal(states[:3], rows[[0, 5, 2]])
@@ -105,7 +105,9 @@ def test_training_and_resume_bit_for_bit(train, tmp_path, pairs):
     log = train("straight", max_steps=6)
     assert "the weights are random" in log
     config = json.loads((tmp_path / "straight/best/config.json").read_text())
-    assert config["vocab_size"] == 202 and config["reading"] == {"layer": 0, "pooling": "mean"}
+    assert config["vocab_size"] == 202 and config["reading"] == stored(
+        layer=0, pooling="mean_without_special"
+    )
     train("resumed", max_steps=6, init_checkpoint=tmp_path / "straight" / "step_3")
     assert_same_weights(tmp_path / "resumed/step_6", tmp_path / "straight/step_6")
     train("further", max_steps=3, ernie_config_path=None, init_pretraining_params=tmp_path / "straight/best")
@@ -149,6 +151,9 @@ def test_what_has_no_place_in_a_table(table, train, tmp_path):
     for target in ("xlm-roberta", "huggingface", "fluid", "paddlenlp"):
         line = error_of(convert.main, [str(table), str(tmp_path / target), "--to", target])
         assert line.startswith(f"{table}: ") and "--to sentence-transformers" in line
+    other = changed_copy(table, tmp_path / "other", reading=stored(layer=0, pooling="mean"))
+    line = error_of(convert.main, [str(other), str(tmp_path / "x"), "--to", "sentence-transformers"])
+    assert line.startswith(f"{other}: --to sentence-transformers: ") and "pooling" in line
     assert "layer 1" in error_of(ernie_m.load(table).encode, ["bado"], layer=1)
     assert "pooling pooled" in error_of(ernie_m.load(table).encode, ["bado"], pooling="pooled")
     assert "layer 3" in error_of(train, "deep", layer=3)
@@ -183,7 +188,7 @@ def test_labels(table, tmp_path, pairs):
     assert sum(answer["label"] == label for answer, label in zip(answers, labels)) >= 18
     assert answers == classifier.classify(texts)
     whole = model.fit(texts, labels, tmp_path / "tuned", finetune=True)
-    assert whole.loaded.reading.pooling == "specials"
+    assert whole.loaded.reading.pooling == "mean"
     assert {answer["label"] for answer in whole.classify(texts)} <= {"a", "b"}
 
 

@@ -12,7 +12,7 @@ from ernie_m.finetune.metrics import entity_scores
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.preprocessing import Reading
 from tests import command_lines, toys
-from tests.helpers.checkpoints import changed_copy
+from tests.helpers.checkpoints import changed_copy, stored
 from tests.helpers.conll import read_conll
 from tests.launching import ROOT, read_log, run_script
 
@@ -115,7 +115,7 @@ def test_evaluate_and_predict_from_the_folder_alone(tag, trained, folder, tmp_pa
 
 def test_evaluation_reads_texts_as_training_did(tag, trained, folder, tmp_path, capsys):
     """Without flags it takes --max_seq_len and --label_pieces of the training; a flag that is given stays."""
-    reading = {**open_checkpoint(trained / "best").reading.to_json(), "label_pieces": "all"}
+    reading = stored(**open_checkpoint(trained / "best").reading.to_json(), label_pieces="all")
     with_all_pieces = changed_copy(trained / "best", tmp_path / "best", reading=reading)
     flags = {
         **command_lines.FOLDER_ALONE,
@@ -164,7 +164,7 @@ def test_the_papers_figures_do_not_stand_beside_other_scores(tag, capsys):
 def test_evaluation_follows_the_procedure_of_the_training(tag, trained, folder, tmp_path, capsys):
     flags = {**command_lines.FOLDER_ALONE, "dev_set": f"{folder}/dev.%s.tsv", "official_compat": None}
     for official, metric in ((False, "f1"), (True, "f1 over pieces")):
-        reading = {**open_checkpoint(trained / "best").reading.to_json(), "official_compat": official}
+        reading = stored(**open_checkpoint(trained / "best").reading.to_json(), official_compat=official)
         start = changed_copy(trained / "best", tmp_path / str(official), reading=reading)
         assert tag(**flags, init_checkpoint=start)["metric"] == metric
         assert f"official_compat {official}: " in capsys.readouterr().out
@@ -180,7 +180,7 @@ def test_bad_maps_and_flags(refused, tmp_path):
 def test_a_training_keeps_how_its_start_reads(tag, trained, tmp_path):
     """Its text rules and the piece that is tagged, which a flag can change; not how its vectors were made."""
     of_start = replace(Reading.of_xlm_r(), pooling="cls", prompts={"query": "q: "}, max_seq_len=20)
-    start = changed_copy(trained / "best", tmp_path / "start", reading=of_start.to_json())
+    start = changed_copy(trained / "best", tmp_path / "start", reading=stored(**of_start.to_json()))
     flags = {"init_pretraining_params": start, "ernie_config_path": None, "piece_model_path": None}
     for out, given in {"as the start": {}, "as asked": {"label_pieces": "all"}}.items():
         tag(out, **flags, **given, max_steps=1, max_seq_len=24)

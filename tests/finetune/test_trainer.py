@@ -12,7 +12,7 @@ from ernie_m.finetune import finetuning, run_setup
 from ernie_m.model import kernel_selection
 from ernie_m.model.optimization import build_optimizer
 from tests import command_lines, toys
-from tests.helpers.checkpoints import assert_same_weights, changed_copy
+from tests.helpers.checkpoints import assert_same_weights, changed_copy, stored
 from tests.launching import read_log
 
 
@@ -47,7 +47,7 @@ def test_the_flags_reach_the_optimizer(classify, monkeypatch):
 
 def test_flags_of_other_tasks_are_not_taken_from_the_start(classify, random_encoder, tmp_path):
     start = changed_copy(
-        random_encoder, tmp_path / "start", reading={"label_pieces": "all", "split_han": False}
+        random_encoder, tmp_path / "start", reading=stored(label_pieces="all", split_han=False)
     )
     classify(max_steps=1, do_val="false", init_pretraining_params=start)
     assert "as in the training of" not in read_log(tmp_path)

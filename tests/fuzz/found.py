@@ -3,6 +3,8 @@
 import gzip
 import struct
 
+from ernie_m.utils.checksums import VERSION
+
 DEEP = b"[" * 100_000
 DIGITS = b"9" * 5000  # int() refuses more than 4,300
 # Of a safetensors file: an array without elements.
@@ -48,7 +50,7 @@ FAULTY_FILES: dict[str, dict[str, bytes]] = {
     "index": {"not UTF-8, and long": b'{"weight_map": "\xd9' + b"x" * 9000},
     "state_index": {
         "nested too deeply": DEEP,
-        "a file elsewhere": b'{"version": 1, "files": {"/x": {"bytes": 1, "sha256": ""}}}',
+        "a file elsewhere": b'{"version": %d, "files": {"/x": {"bytes": 1, "sha256": ""}}}' % VERSION,
     },
     "modules": {
         "a path no file can have": b'[{"path": "%s", "type": "sentence_transformers.models.Transformer"}]'

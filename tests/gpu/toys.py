@@ -277,7 +277,7 @@ def send_pairs(engine: Engine) -> list[SentenceBatch]:
     """ROWS sentences and their translations, on the device."""
     ids = padded_ids(2 * ROWS, seed=engine.steps)
     with engine.autocast():
-        return [upload(SentenceBatch.of(ids, VOCABULARY.pad_id, "mean"))]
+        return [upload(SentenceBatch.of(ids, VOCABULARY.pad_id, "mean_without_special"))]
 
 
 def retrieval_loss(model: ErnieMModel, batch: SentenceBatch, loss: str) -> tuple[Tensor, dict]:

@@ -9,6 +9,7 @@ from safetensors.numpy import load_file
 
 from ernie_m.model.checkpoint.write import model_files
 from ernie_m.model.config import ErnieMConfig
+from ernie_m.model.preprocessing import Reading, stored_reading
 from ernie_m.utils.checksums import MANIFEST
 from ernie_m.utils.files import atomic_dir
 
@@ -25,6 +26,11 @@ def change_config(folder: Path, **changes) -> None:
     path = folder / "config.json"
     settings = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps(settings | changes), encoding="utf-8")
+
+
+def stored(**fields) -> dict:
+    """What "reading" of a config.json holds, with fields that may be wrong."""
+    return {**stored_reading(Reading()), **fields}
 
 
 def changed_copy(source: Path, target: Path, **changes) -> Path:

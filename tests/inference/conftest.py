@@ -87,7 +87,7 @@ def encode_texts(tmp_path):
         write_lines(path, texts)
         folder = tmp_path / output
         places = {"data_set": path, "output_dir": folder, "init_pretraining_params": model}
-        others = {"data_format": "text", "vectors": "mean", "max_seq_len": toys.LONGEST}
+        others = {"data_format": "text", "vectors": "mean_without_special", "max_seq_len": toys.LONGEST}
         call_main(encode_vector, as_flags({"use_cuda": "false", **places, **others, **flags}))
         return {path.stem: np.load(path) for path in folder.glob("*.npy")}
 

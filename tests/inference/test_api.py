@@ -10,7 +10,7 @@ from ernie_m.inference.tasks import PredictionOptions, make_answerer
 from ernie_m.reader.batching import Example
 from ernie_m.vectors.pooling import unit
 from tests import toys
-from tests.helpers.checkpoints import changed_copy
+from tests.helpers.checkpoints import changed_copy, stored
 from tests.launching import error_of
 from tests.toys import sentences
 
@@ -23,7 +23,7 @@ LONG = "da " * 200
 def model(models, tmp_path_factory):
     """An encoder with prompts."""
     folder = tmp_path_factory.mktemp("api") / "prompts"
-    return load(changed_copy(models / "encode", folder, reading={"prompts": PROMPTS}))
+    return load(changed_copy(models / "encode", folder, reading=stored(prompts=PROMPTS)))
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +121,7 @@ def test_a_model_and_a_path_that_are_not_there(client):
 def ranker(models, tmp_path_factory):
     """A classifier of pairs with one output."""
     folder = tmp_path_factory.mktemp("ranker") / "ranker"
-    settings = {"task": "classification", "labels": ["score"], "reading": {"regression": True}}
+    settings = {"task": "classification", "labels": ["score"], "reading": stored(regression=True)}
     toys.make_model(folder, "score", models / "piece.model", settings)
     return load(folder)
 

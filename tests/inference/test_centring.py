@@ -15,7 +15,7 @@ from ernie_m.model.checkpoint.weights import LANGUAGE_MEANS
 from ernie_m.vectors.language_centring import LanguageMeans
 from ernie_m.vectors.pooling import unit
 from tests import toys
-from tests.helpers.checkpoints import changed_copy
+from tests.helpers.checkpoints import changed_copy, stored
 from tests.inference.conftest import run_export, write_means
 from tests.launching import error_of
 from tests.toys import sentences, write_languages
@@ -99,8 +99,8 @@ def test_search_is_centred_where_there_are_means(folder, models, means):
 
 def test_search_is_plain_with_a_pooling_that_the_means_do_not_fit(folder, models):
     """It is no error, because nobody asked for centred vectors."""
-    expected = ernie_m.load(models / "encode").search(TEXTS[0], TEXTS, pooling="specials")
-    assert ernie_m.load(folder).search(TEXTS[0], TEXTS, pooling="specials") == expected
+    expected = ernie_m.load(models / "encode").search(TEXTS[0], TEXTS, pooling="mean")
+    assert ernie_m.load(folder).search(TEXTS[0], TEXTS, pooling="mean") == expected
 
 
 @pytest.mark.parametrize("kind", ["query", "passage"])
@@ -111,7 +111,7 @@ def test_search_takes_the_means_of_the_corpus_if_the_model_has_none(models, tmp_
     as queries.
     """
     prompts = {"query": "", "passage": ""} | {kind: f"{TEXTS[0]} "}
-    folder = changed_copy(models / "encode", tmp_path / "model", reading={"prompts": prompts})
+    folder = changed_copy(models / "encode", tmp_path / "model", reading=stored(prompts=prompts))
     corpus = write_languages(tmp_path, de=TEXTS[:5], fr=TEXTS[5:])
     model = ernie_m.load(folder)
     lines, queries = (model.encode(TEXTS, prompt=name) for name in ("passage", "query"))
@@ -150,7 +150,10 @@ def test_too_few_languages_or_lines_are_not_centred(models, tmp_path, lines):
         ({"centre": "xx"}, "there is no mean of xx"),
         ({"centre": ["de"]}, "give True, a language, or a list with the language of each text"),
         ({"centre": 3}, "give True, a language, or a list with the language of each text"),
-        ({"centre": True, "pooling": "specials"}, "pooling specials: centred vectors need pooling mean"),
+        (
+            {"centre": True, "pooling": "mean"},
+            "pooling mean: centred vectors need pooling mean_without_special",
+        ),
     ],
 )
 def test_what_cannot_be_centred(folder, options, message):
@@ -199,7 +202,7 @@ def test_encode_vector_centres_on_the_model_or_on_files(folder, models, encode_t
     safetensors.write(other_shape / LANGUAGE_MEANS, {"de": np.ones((3, 8), np.float32)})
     mistakes = [
         (folder, {"vectors": "official"}, "--centre_on needs one vector per text"),
-        (folder, {"vectors": "specials"}, "centred vectors need pooling mean"),
+        (folder, {"vectors": "mean"}, "centred vectors need pooling mean_without_special"),
         (folder, {"centre_on": "de.txt"}, "--centre_on de.txt: give language<=file,language<=file"),
         (models / "encode", {}, f"no {LANGUAGE_MEANS} is there, which centred vectors need"),
         (other_shape, {}, f"{LANGUAGE_MEANS}: it belongs to a model of another shape"),

@@ -14,7 +14,7 @@ from ernie_m.inference.server.app import LONGEST_TEXT, MOST_KEYS, MOST_TEXTS, to
 from ernie_m.inference.server.middleware import LONGEST_BODY
 from ernie_m.inference.tasks import PredictionOptions
 from tests import toys
-from tests.helpers.checkpoints import changed_copy
+from tests.helpers.checkpoints import changed_copy, stored
 from tests.inference.served import ask, running, serving
 from tests.launching import call_main
 from tests.toys import sentences
@@ -28,14 +28,14 @@ TOKEN = "geheim:é"  # a colon ends the name of a user, and not the password
 @pytest.fixture(scope="module")
 def server(models):
     """The address of a server whose vectors are those of sentence-transformers: of all tokens."""
-    with running([load(models / "encode")], PredictionOptions(pooling="specials")) as address:
+    with running([load(models / "encode")], PredictionOptions(pooling="mean")) as address:
         yield address
 
 
 @pytest.fixture(scope="module")
 def expected(models):
     """The vectors of TEXTS, float32 [N, H]."""
-    return ernie_m.load(models / "encode").encode(TEXTS, pooling="specials", normalize=True)
+    return ernie_m.load(models / "encode").encode(TEXTS, pooling="mean", normalize=True)
 
 
 def vectors_of(answer: dict) -> np.ndarray:
@@ -65,7 +65,7 @@ def test_the_vectors(server, models, expected, encoding_format):
 @pytest.mark.parametrize("normalize", [False, True])  # whether the model's own vectors have length 1
 def test_the_bits_of_encode_alone_and_under_load(models, tmp_path, normalize):
     """Whoever shares a batch; texts of all lengths, one or many in a request."""
-    folder = changed_copy(models / "encode", tmp_path / "model", reading={"normalize": normalize})
+    folder = changed_copy(models / "encode", tmp_path / "model", reading=stored(normalize=normalize))
     texts = [text for line in sentences(40, seed=7) for text in (line, f"{line} {line} {line}"[:90])]
     expected = ernie_m.load(folder).encode(texts, normalize=True)
     requests = [texts[number : number + size] for size in (1, 3, 20) for number in range(0, 80, size)]

@@ -27,7 +27,7 @@ from ernie_m.model.tasks import TASKS
 from ernie_m.reader.batching import pad, padded_batches
 from tests import toys
 from tests.helpers.batches import PAD, padded_batch
-from tests.helpers.checkpoints import changed_copy
+from tests.helpers.checkpoints import changed_copy, stored
 from tests.helpers.files import disk_full_after
 from tests.inference.conftest import run_export
 from tests.launching import as_flags, call_main, error_of, run_script
@@ -127,10 +127,10 @@ def test_the_files_and_the_report_of_an_export(folder_of, form):
 
 def test_several_labels_a_text(models, tmp_path):
     """The export answers as the checkpoint, and keeps how `fit` did on rows that it had not trained on."""
-    reading, columns = {"multi_label": True}, {"text": "body"}
+    reading, columns = stored(multi_label=True), {"text": "body"}
     settings = {"task": "classification", "labels": toys.LABELS, "reading": reading, "columns": columns}
     toys.make_model(tmp_path / "several", "classify", models / "piece.model", settings)
-    assert run_export(tmp_path / "several", tmp_path / "out")["reading"] == {"multi_label": True}
+    assert run_export(tmp_path / "several", tmp_path / "out")["reading"] == reading
     answers = []
     for folder in ("several", "out"):
         task = make_answerer("classification", load(tmp_path / folder))
@@ -288,7 +288,7 @@ def test_damaged_files_without_a_manifest(folder_of, tmp_path, name):
         {"labels": ["a", None, "b"]},
         {"labels": []},
         {"reading": ["max_seq_len"]},
-        {"reading": {"max_seq_len": "9"}},
+        {"reading": stored(max_seq_len="9")},
         {"hidden_size": "9"},
     ],
 )
@@ -301,7 +301,7 @@ def test_a_config_that_was_not_exported(exported, tmp_path, change):
 def test_a_config_of_another_width(exported):
     loaded = load(exported / "encode")
     wider = dataclasses.replace(loaded.config, hidden_size=2 * loaded.config.hidden_size)
-    encoder = GraphEncoder(loaded.engine("embedding"), wider, "mean", toys.LAYERS)
+    encoder = GraphEncoder(loaded.engine("embedding"), wider, "mean_without_special", toys.LAYERS)
     assert "config.json: hidden_size" in error_of(encoder.vectors, [[0, 5, 2]])
 
 

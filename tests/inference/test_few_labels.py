@@ -12,7 +12,7 @@ from ernie_m.commands import convert, run_classifier
 from ernie_m.fit.fit_model import _head
 from ernie_m.fit.labelled_rows import rows_of
 from ernie_m.model.tasks import CLASSIFICATION, MULTI_LABEL
-from tests.helpers.checkpoints import changed_copy
+from tests.helpers.checkpoints import changed_copy, stored
 from tests.inference.conftest import run_export
 from tests.launching import as_flags, call_main, error_of
 from tests.toys import sentences, write_lines
@@ -81,7 +81,7 @@ def test_unknown_words_are_warned_of(models, caplog):
 def test_what_it_predicts(models, fitted):
     folder, classifier = fitted
     base = ernie_m.load(models / "encode")
-    vectors = base.encode(TEXTS, pooling="specials", layer=1)
+    vectors = base.encode(TEXTS, pooling="mean", layer=1)
     weight, bias = head(vectors, LABELS)
     logits = vectors @ weight + bias
     probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
@@ -98,8 +98,8 @@ def test_what_it_predicts(models, fitted):
 
 def test_a_classifier_of_a_model_of_search_without_a_pooler(models, tmp_path):
     """Its vectors are not those of the start, and no random pooler is saved with it."""
-    reading = {"pooling": "cls", "normalize": True, "prompts": {"query": "mo "}}
-    start = changed_copy(models / "encode", tmp_path / "start", reading={"layer": 1, **reading})
+    reading = stored(layer=1, pooling="cls", normalize=True, prompts={"query": "mo "})
+    start = changed_copy(models / "encode", tmp_path / "start", reading=reading)
     weights = load_file(start / "model.safetensors")
     kept = {name: value for name, value in weights.items() if not name.startswith("pooler.")}
     save_file(kept, start / "model.safetensors")
@@ -107,7 +107,7 @@ def test_a_classifier_of_a_model_of_search_without_a_pooler(models, tmp_path):
     assert not any("pooler" in name for name in load_file(tmp_path / "classifier/model.safetensors"))
     answers = classifier.classify(TEXTS)
     assert ernie_m.load(tmp_path / "classifier").classify(TEXTS) == answers
-    vectors = ernie_m.load(start).encode(TEXTS, pooling="specials", normalize=False, prompt="")
+    vectors = ernie_m.load(start).encode(TEXTS, pooling="mean", normalize=False, prompt="")
     weight, bias = head(vectors, LABELS)
     likeliest = (vectors @ weight + bias).argmax(axis=1)
     assert [answer["label"] for answer in answers] == [sorted(set(LABELS))[number] for number in likeliest]

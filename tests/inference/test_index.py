@@ -12,7 +12,7 @@ import ernie_m
 from ernie_m.inference.server.app import answerers_of
 from ernie_m.inference.tasks import PredictionOptions
 from ernie_m.inference.tasks.encode import EncodeTexts
-from ernie_m.utils.checksums import MANIFEST, write_manifest
+from ernie_m.utils.checksums import MANIFEST, VERSION, write_manifest
 from tests import toys
 from tests.inference.conftest import write_means
 from tests.launching import another_process_writes, error_of
@@ -115,9 +115,10 @@ def test_what_is_refused(models, ask, refused, tmp_path):
         ({"model": models / "full"}, f"{folder}: the index is of another model"),
         (
             {"layer": 1},
-            f"{folder}: the index has layer 2, pooling mean, max_seq_len 62, but this search layer 1",
+            f"{folder}: the index has layer 2, pooling mean_without_special, max_seq_len 62, but this search "
+            "layer 1",
         ),
-        ({"pooling": "specials"}, f"{folder}: "),
+        ({"pooling": "mean"}, f"{folder}: "),
         ({"max_seq_len": 20}, f"{folder}: "),
         ({"corpus": corpus}, f"{folder}: the index is of another corpus"),
         ({"corpus": as_many}, f"{folder}: the index is of another corpus"),
@@ -153,7 +154,7 @@ def test_an_index_of_another_revision(models, tmp_path):
     model = ernie_m.load(models / "encode")
     model.index(TEXTS, tmp_path / "index")
     manifest = tmp_path / "index" / MANIFEST
-    manifest.write_text(manifest.read_text().replace('"version": 1', '"version": 2'))
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"version": VERSION - 1}))
     assert error_of(model.index, folder=tmp_path / "index").startswith(f"{manifest}: ")
 
 

@@ -13,6 +13,7 @@ from ernie_m.reader.files.labelled_tables import AskedTable
 from ernie_m.reader.files.tables import Form, Table
 from ernie_m.utils.errors import UserError
 from tests import toys
+from tests.helpers.checkpoints import stored
 from tests.launching import as_flags, call_main
 
 
@@ -112,7 +113,7 @@ def pair_table(tmp_path, monkeypatch):
 
 def reads(models, folder, pairs, **more):
     """A model that gives a number to pairs of texts, or to single ones."""
-    reading = {"regression": True, "pairs": pairs}
+    reading = stored(regression=True, pairs=pairs)
     settings = {"task": "classification", "labels": ["score"], "reading": reading, **more}
     toys.make_model(folder, "score", models / "piece.model", settings)
     return folder

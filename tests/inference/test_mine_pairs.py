@@ -171,7 +171,7 @@ def test_centred_vectors(run_mining, models, texts, vectors, tmp_path, capsys):
         {"source": f"fr<={texts / 'de.txt'}"},
     ):
         assert run_mining(model=weights, **flags) == plain
-    run_mining(model=weights, pooling="specials")
+    run_mining(model=weights, pooling="mean")
     assert capsys.readouterr().out.count("vectors: plain; ") == 4
     expected = mined_from(*(side - mean[toys.LAYERS] for side, mean in zip(vectors, means)))
     rows = run_mining(model=weights)

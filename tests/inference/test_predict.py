@@ -40,7 +40,7 @@ from ernie_m.utils.args import parse_options
 from ernie_m.vectors.encode import PaddleEncoder
 from tests import toys
 from tests.helpers.batches import packed_batch, padded_batch
-from tests.helpers.checkpoints import change_config, changed_copy
+from tests.helpers.checkpoints import change_config, changed_copy, stored
 from tests.inference.conftest import run_export
 from tests.launching import ROOT, as_flags, call_main, error_of, give_input
 from tests.toys import sentences, write_lines
@@ -86,7 +86,7 @@ def test_a_classifier_with_one_output(models, tmp_path, ask):
     with paddle.no_grad():
         number = float(model(padded_batch([tokenizer.build(TEXTS[0])])))
     assert answer == {"score": pytest.approx(number, abs=1e-5)}
-    settings["reading"] = {"multi_label": True}
+    settings["reading"] = stored(multi_label=True)
     toys.make_model(tmp_path / "several", "score", models / "piece.model", settings)
     (answer,) = ask([{"text": TEXTS[0]}], task="multi-label", model=tmp_path / "several")
     assert answer.keys() >= {"labels", "probabilities"}
@@ -96,7 +96,7 @@ def test_a_classifier_with_one_output(models, tmp_path, ask):
 
 def test_a_classifier_reads_as_much_as_in_its_training(models, tmp_path, ask):
     weights = changed_copy(models / "classify", tmp_path / "short")
-    change_config(weights, reading={"max_seq_len": 8})
+    change_config(weights, reading=stored(max_seq_len=8))
     text = " ".join(TEXTS[:2])
     (cut,) = ask([{"text": text}], task="classification", model=weights)
     (whole,) = ask([{"text": text}], task="classification", model=weights, max_seq_len=60)
@@ -114,7 +114,7 @@ def test_tags_as_in_training(models, tmp_path, reading):
     """The decisions of the trainer's own code, from a checkpoint and from what is exported of it."""
     word_lists = [text.split() for text in TEXTS]
     word_lists.append([f"漢{word}" for word in word_lists[0]])  # their first piece is a "▁" alone
-    extra = toys.SETTINGS["tag"] | {"reading": {"max_seq_len": 62, **reading}}
+    extra = toys.SETTINGS["tag"] | {"reading": stored(max_seq_len=62, **reading)}
     model = toys.make_model(tmp_path / "tag", "tag", models / "piece.model", extra)
     expected = tags_by_training(model, load(models / "tag").tokenizer, tmp_path, word_lists, reading)
     run_export(tmp_path / "tag", tmp_path / "exported")
@@ -242,7 +242,7 @@ def test_words_of_a_text_are_split_as_in_the_training_data(models, tmp_path):
     (answer,) = task.answer([task.parse({"text": text})])
     assert answer["entities"] == [{"type": "LOC", "text": "Rome", "start": 14, "end": 18}]
     assert task.parse({"words": ["\xa0", "Rome"]}).words == ["\xa0", "Rome"]
-    folder = changed_copy(models / "tag", tmp_path / "copy", reading={"marks_apart": False})
+    folder = changed_copy(models / "tag", tmp_path / "copy", reading=stored(marks_apart=False))
     assert make_answerer("token-classification", load(folder)).parse({"text": text}).words == text.split()
 
 
@@ -278,7 +278,9 @@ def start_by_training(models, request):
     return task.rank(data, spans)[0][0].start
 
 
-@pytest.mark.parametrize(("layer", "pooling"), [("top", "mean"), (1, "mean"), ("top", "specials")])
+@pytest.mark.parametrize(
+    ("layer", "pooling"), [("top", "mean_without_special"), (1, "mean_without_special"), ("top", "mean")]
+)
 def test_encode(models, ask, layer, pooling):
     requests = [{"text": text} for text in TEXTS]
     answers = ask(requests, task="embedding", model=models / "classify", layer=layer, pooling=pooling)
@@ -293,7 +295,7 @@ def test_vectors_of_a_classifier_are_of_longer_texts_than_it_was_trained_on(mode
     """Its settings are those of the head's inputs; an encoder's are those of its vectors."""
     longest = {}
     for kind in ("classify", "encode"):
-        folder = changed_copy(models / kind, tmp_path / kind, reading={"max_seq_len": 8})
+        folder = changed_copy(models / kind, tmp_path / kind, reading=stored(max_seq_len=8))
         longest[kind] = make_answerer("embedding", load(folder)).max_seq_len
     assert longest == {"classify": toys.LONGEST, "encode": 8}
 
@@ -318,10 +320,10 @@ def test_texts_whose_vectors_are_those_of_a_part(models, ask, caplog):
 
 
 def test_vectors_as_tuned_for_retrieval(models, tmp_path):
-    settings = {"task": "retrieval", "reading": {"layer": 1, "pooling": "specials"}}
+    settings = {"task": "retrieval", "reading": stored(layer=1, pooling="mean")}
     toys.make_model(tmp_path / "tuned", "encode", models / "piece.model", settings)
     plain = make_answerer(
-        "embedding", load(models / "encode"), PredictionOptions(layer="1", pooling="specials")
+        "embedding", load(models / "encode"), PredictionOptions(layer="1", pooling="mean")
     ).vectors(TEXTS)
     settings = run_export(tmp_path / "tuned", tmp_path / "exported")
     assert settings["export"]["layer"] == 1
@@ -329,7 +331,7 @@ def test_vectors_as_tuned_for_retrieval(models, tmp_path):
         vectors = make_answerer("embedding", load(tmp_path / folder)).vectors(TEXTS)
         np.testing.assert_allclose(vectors, plain, atol=1e-4)
     top = make_answerer(
-        "embedding", load(tmp_path / "tuned"), PredictionOptions(layer="top", pooling="mean")
+        "embedding", load(tmp_path / "tuned"), PredictionOptions(layer="top", pooling="mean_without_special")
     ).vectors(TEXTS)
     default = make_answerer("embedding", load(models / "encode")).vectors(TEXTS)
     np.testing.assert_array_equal(top, default)
@@ -675,7 +677,7 @@ def test_without_a_trained_language_table(models, tmp_path, language_embedding):
     if language_embedding is None:  # there is no table in the checkpoint
         left_out = ("language_embeddings.",)
     else:  # the table was trained, but not to say in which language a mask is predicted
-        settings = toys.SETTINGS["full"] | {"reading": {"language_embedding": language_embedding}}
+        settings = toys.SETTINGS["full"] | {"reading": stored(language_embedding=language_embedding)}
     toys.make_model(tmp_path / "head", "full", models / "piece.model", settings, leave_out=left_out)
     loaded = load(tmp_path / "head")
     task = make_answerer("fill-mask", loaded)

@@ -13,6 +13,7 @@ import ernie_m
 from ernie_m.inference import prediction_options as arguments
 from ernie_m.utils.paddle_settings import read_cpu, settings_for
 from tests import toys
+from tests.helpers.checkpoints import stored
 from tests.launching import ROOT, error_of, run_script
 from tests.toys import sentences
 
@@ -223,7 +224,7 @@ def test_what_is_no_text(models, tmp_path, method):
     """One line says what it is, and what to give."""
     model = ernie_m.load(models / "classify")
     if "rank" in method:
-        settings = {"task": "classification", "labels": ["score"], "reading": {"regression": True}}
+        settings = {"task": "classification", "labels": ["score"], "reading": stored(regression=True)}
         toys.make_model(tmp_path / "reranker", "score", models / "piece.model", settings)
         model = ernie_m.load(tmp_path / "reranker")
     for one in (Table(), np.array("bado"), np.array([["bado", "lera"]]), {"text": "bado"}, b"bado", 3):

@@ -12,7 +12,7 @@ from ernie_m.inference.tasks import PredictionOptions, make_answerer
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.vectors.pooling import unit
 from tests.foreign import make_xlm_r
-from tests.helpers.checkpoints import change_config, changed_copy
+from tests.helpers.checkpoints import change_config, changed_copy, stored
 from tests.inference.conftest import run_export
 from tests.launching import error_of
 
@@ -23,7 +23,7 @@ OF_E5 = {"pooling": "cls", "normalize": True, "prompts": PROMPTS, "default_promp
 
 def with_reading(models, kind, folder, **reading):
     """A copy of a toy model that reads in another way."""
-    change_config(changed_copy(models / kind, folder), reading=reading)
+    change_config(changed_copy(models / kind, folder), reading=stored(**reading))
     return folder
 
 

@@ -11,6 +11,7 @@ from sklearn.preprocessing import StandardScaler
 
 import ernie_m
 from tests import toys
+from tests.helpers.checkpoints import stored
 from tests.helpers.pages import PYTHON
 from tests.launching import ROOT
 from tests.toys import sentences
@@ -27,7 +28,7 @@ def recipes(models, tmp_path_factory):
     folder = tmp_path_factory.mktemp("recipes")
     (folder / "configs").mkdir()
     (folder / "configs/e5-small").symlink_to(models / "encode")
-    settings = {"task": "classification", "labels": ["score"], "reading": {"regression": True}}
+    settings = {"task": "classification", "labels": ["score"], "reading": stored(regression=True)}
     toys.make_model(folder / "reranker", "score", models / "piece.model", settings)
     names: dict = {}
 

@@ -95,8 +95,10 @@ def encoder_of(width: int, engine: str, amp: str) -> SentenceEncoder:
     paddle.seed(0)
     model = ErnieMModel(config).eval()
     if engine == "dygraph":
-        return PaddleEncoder(model, "mean", config.num_hidden_layers)
-    return GraphEncoder(openvino_encoder(model, amp), config, "mean", config.num_hidden_layers)
+        return PaddleEncoder(model, "mean_without_special", config.num_hidden_layers)
+    return GraphEncoder(
+        openvino_encoder(model, amp), config, "mean_without_special", config.num_hidden_layers
+    )
 
 
 # In bfloat16 the bits of Paddle's path depend on the batch.

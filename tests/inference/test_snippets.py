@@ -8,7 +8,7 @@ import pytest
 import ernie_m
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.reader.tokenization import Tokenizer
-from tests.helpers.checkpoints import changed_copy
+from tests.helpers.checkpoints import changed_copy, stored
 from tests.helpers.pages import python_of
 from tests.inference.conftest import run_export
 from tests.toys import make_model, sentences, train_pieces
@@ -25,8 +25,8 @@ TEXTS = [
 PROMPTS = {"query": "query: ", "passage": "passage: "}
 OF_XLM_R = {"text_rules": "none", "separators": 2, "split_han": False, "label_pieces": "leading"}
 READINGS = {
-    "ernie-m": None,
-    "e5": {**OF_XLM_R, "pooling": "specials", "normalize": True, "prompts": PROMPTS},
+    "ernie-m": {},
+    "e5": {**OF_XLM_R, "pooling": "mean", "normalize": True, "prompts": PROMPTS},
     "bge": {**OF_XLM_R, "pooling": "cls", "max_seq_len": 12, "prompts": PROMPTS, "default_prompt": "query"},
 }
 
@@ -38,7 +38,7 @@ def read_otherwise(tmp_path_factory):
     pieces = train_pieces(folder / "piece.model", [*TEXTS, *PROMPTS.values()] * 20, vocab_size=120)
     make_model(folder / "made", "encode", pieces)
     for name, reading in READINGS.items():
-        changed_copy(folder / "made", folder / name, reading=reading)
+        changed_copy(folder / "made", folder / name, reading=stored(**reading))
     return folder
 
 

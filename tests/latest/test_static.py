@@ -9,7 +9,7 @@ import ernie_m
 from ernie_m.commands import convert
 from ernie_m.model.ernie import ErnieMConfig, ErnieMModel
 from ernie_m.model.preprocessing import READING
-from tests.helpers.checkpoints import save_model
+from tests.helpers.checkpoints import save_model, stored
 from tests.toys import train_pieces
 
 TEXTS = [
@@ -30,7 +30,7 @@ def test_the_vectors_are_equal(tmp_path, normalize):
     config = ErnieMConfig(160, 8, 0, 1, initializer_range=1.0, max_position_embeddings=34)  # 32 tokens
     paddle.seed(1)
     model = ErnieMModel(config)
-    reading = {"layer": 0, "pooling": "mean", "normalize": normalize}
+    reading = stored(layer=0, pooling="mean_without_special", normalize=normalize)
     settings = {"task": "retrieval", READING: reading}
     save_model(tmp_path / "table", model, config, piece_model_path=pieces, settings=settings)
     convert.main([str(tmp_path / "table"), str(tmp_path / "static"), "--to", "sentence-transformers"])

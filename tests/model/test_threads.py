@@ -159,7 +159,7 @@ def test_vectors_of_a_model_in_training():
     """All workers compute without dropout, and the model is in training again when the last one is ready."""
     paddle.seed(1)
     config = ErnieMConfig(vocab_size=50, hidden_size=16, num_hidden_layers=2, num_attention_heads=2)
-    encoder = PaddleEncoder(ErnieMModel(config), "mean", 2)
+    encoder = PaddleEncoder(ErnieMModel(config), "mean_without_special", 2)
     random = np.random.default_rng(0)
     sentences = [[0, *random.integers(4, 50, 9).tolist(), 2] for _ in range(60)]
     encoder.model.eval()

@@ -32,7 +32,9 @@ def work() -> list[float]:
     rng = np.random.default_rng(0)
     batches = [(rng.integers(4, 50, [4, 9]), rng.integers(0, 3, 4)) for _ in range(3)]
     sentences = [[0, *ids.tolist(), 2] for part, _ in batches for ids in part]
-    vectors = PaddleEncoder(engine().model.ernie_m, "mean", 2).vectors(sentences, batch_tokens=33)
+    vectors = PaddleEncoder(engine().model.ernie_m, "mean_without_special", 2).vectors(
+        sentences, batch_tokens=33
+    )
     engine().step(batches, loss)
     weights = [weight.numpy() for weight in engine().model.parameters()]
     return np.concatenate([array.ravel() for array in (vectors, *weights)]).tolist()

@@ -96,9 +96,9 @@ def test_vectors_are_means_of_the_real_tokens_in_the_order_given():
     for layer in range(3):
         of_layer = PaddleEncoder(model, layer=layer).vectors(sentences, batch_tokens=20)
         np.testing.assert_allclose(of_layer, vectors[layer], atol=1e-5)
-    with_specials = PaddleEncoder(model, "specials").vectors(sentences)
+    of_all_tokens = PaddleEncoder(model, "mean").vectors(sentences)
     first_states = model.encode(padded_batch(sentences[0][None])).sequence.numpy()  # [T, H]
-    assert np.abs(with_specials[-1, 0] - first_states.mean(axis=0)).max() < 1e-5
+    assert np.abs(of_all_tokens[-1, 0] - first_states.mean(axis=0)).max() < 1e-5
 
 
 def test_vectors_in_bfloat16_are_read_as_numbers(monkeypatch):

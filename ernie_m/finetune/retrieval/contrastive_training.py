@@ -32,7 +32,15 @@ from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.device import upload
 from ernie_m.model.ernie import ErnieMModel
 from ernie_m.model.open_model import OpenedModel
-from ernie_m.model.preprocessing import DOCUMENT, NEITHER, QUERY, READING, Reading
+from ernie_m.model.preprocessing import (
+    DOCUMENT,
+    MEAN_WITHOUT_SPECIAL,
+    NEITHER,
+    QUERY,
+    READING,
+    Reading,
+    stored_reading,
+)
 from ernie_m.model.tasks import SEARCH, stored_name
 from ernie_m.reader.batching import (
     EncodePairs,
@@ -335,7 +343,7 @@ class Retrieval(TrainingOfSeeds):
     ) -> ModelFiles:
         flags = self.flags
         reading = dataclasses.replace(self.reading, layer=self.layer, pooling=flags.pooling)
-        settings = {"task": stored_name(SEARCH), READING: reading.to_json()}
+        settings = {"task": stored_name(SEARCH), READING: stored_reading(reading)}
         facts = {
             "name": "ERNIE-M, retrieval",
             "task": stored_name(SEARCH),
@@ -352,7 +360,7 @@ def make_encoder(
     checkpoint: Checkpoint | None,
     dtype: str = "float32",
     seed: int = 1,
-    pooling: str = "mean",
+    pooling: str = MEAN_WITHOUT_SPECIAL,
     is_trained: bool = False,
 ) -> ErnieMModel:
     """Make an encoder, identical on every process, and load its weights; a head among them is ignored.

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from ernie_m.finetune.finetune_args import FINE_TUNED_TASKS, Decay, TrainingFlags
+from ernie_m.model.preprocessing import MEAN_WITHOUT_SPECIAL, Pooling
 from ernie_m.reader.files.table_options import TableOptions
 from ernie_m.utils.args import (
     NonNegativeFloat,
@@ -43,8 +44,8 @@ class RetrievalFlags(TableOptions, TrainingFlags):
     """The layer of the vectors: a number, middle or top. sweep: a table of all layers. Default with a model
     that says how its vectors are made: as it says."""
 
-    pooling: Literal["mean", "specials", "cls", "pooled"] = "mean"
-    """A vector is the mean of the tokens, the mean with [CLS] and [SEP] (specials), the state of [CLS] (cls),
+    pooling: Pooling = MEAN_WITHOUT_SPECIAL
+    """A vector is the mean of all tokens, the mean without [CLS] and [SEP], the state of [CLS] (cls),
     or the pooled [CLS]. Default with a model that says how its vectors are made: as it says."""
 
     score: Literal["cosine", "margin"] = option("cosine", free=True)

@@ -12,6 +12,7 @@ from ernie_m.inference.tasks import Fields, PredictionOptions, remarks, text_of
 from ernie_m.model.checkpoint.key_mapping import WORDS
 from ernie_m.model.checkpoint.weights import finite
 from ernie_m.model.config import ErnieMConfig
+from ernie_m.model.preprocessing import MEAN_WITHOUT_SPECIAL
 from ernie_m.model.tasks import EMBEDDING
 from ernie_m.model.threads import Workers
 from ernie_m.reader.batching import BATCH_TOKENS, EncodePairs, Example, Feature
@@ -61,7 +62,8 @@ class EncodeTexts:
         self.layer = layer_number(layer, model.num_layers)
         if self.pooling == "pooled" and not model.has_pooler:
             raise UserError(
-                f"{model.folder}: pooling pooled: the weights have no pooler; take mean, specials or cls"
+                f"{model.folder}: pooling pooled: the weights have no pooler; take mean, "
+                "mean_without_special or cls"
             )
         if self.pooling == "pooled" and self.layer != model.num_layers:
             raise UserError(
@@ -161,8 +163,10 @@ def encode_in_parts(
 
 
 def pooling_of(model: LoadedModel, options: PredictionOptions) -> str:
-    """The pooling that the options name; otherwise that of the model's own vectors, or "mean"."""
-    return options.pooling or model.reading.pooling or "mean"
+    """The pooling that the options name; otherwise that of the model's own vectors, or
+    `MEAN_WITHOUT_SPECIAL`.
+    """
+    return options.pooling or model.reading.pooling or MEAN_WITHOUT_SPECIAL
 
 
 class GraphEncoder(SentenceEncoder):

@@ -19,10 +19,15 @@ from ernie_m.model.checkpoint.model_card import model_card
 from ernie_m.model.checkpoint.native import Ours
 from ernie_m.model.checkpoint.official import Official
 from ernie_m.model.checkpoint.weights import CARD, LANGUAGE_MEANS, Weights, finite
-from ernie_m.model.preprocessing import ERNIE_M_RULES, NO_RULES, Reading
+from ernie_m.model.preprocessing import (
+    ERNIE_M_RULES,
+    MEAN_OF_TOKENS,
+    MEAN_WITHOUT_SPECIAL,
+    NO_RULES,
+    Reading,
+)
 from ernie_m.model.tasks import (
     CLASSIFICATION,
-    MEAN_OF_TOKENS,
     QUESTION_ANSWERING,
     SEARCH,
     SUPERVISED_TASKS,
@@ -193,6 +198,10 @@ def differences(
         (
             task == TOKEN_CLASSIFICATION and pieces != "leading",
             f"a pipeline takes a word's tag from its first piece, and in training it was of {tagged}",
+        ),
+        (
+            format.name == Static.name and reading.pooling not in (None, MEAN_WITHOUT_SPECIAL),
+            f"a vector is the mean of the pieces alone; in training its pooling was {reading.pooling}",
         ),
     ]
     return left_out + [sentence for is_so, sentence in sentences if is_so]

@@ -18,7 +18,7 @@ from ernie_m.model.checkpoint.format import Checkpoint, Format, Source, numbered
 from ernie_m.model.checkpoint.key_mapping import LM, WORDS
 from ernie_m.model.checkpoint.weights import CONFIG, WEIGHTS, WITHOUT_UNKNOWN, Weights, weights_of
 from ernie_m.model.config import ErnieMConfig
-from ernie_m.model.preprocessing import ERNIE_M_RULES, NO_RULES, READING, Reading, own_reading
+from ernie_m.model.preprocessing import ERNIE_M_RULES, NO_RULES, READING, Reading, own_reading, stored_reading
 from ernie_m.model.tasks import TOKEN_CLASSIFICATION
 from ernie_m.reader.tag_schemes import NO_ENTITIES, entity_tags
 from ernie_m.reader.tokenizer_config import (
@@ -269,7 +269,7 @@ class Library(Format):
             written["id2label"] = {str(i): label for i, label in enumerate(labels)}
             written["label2id"] = {label: i for i, label in enumerate(labels)}
         # ERNIE-M's own reading is written, too: without the key, a folder is read as its library reads it.
-        written[READING] = checkpoint.reading.to_json()
+        written[READING] = stored_reading(checkpoint.reading)
         if checkpoint.reading.multi_label:
             written["problem_type"] = MULTI_LABEL
         (folder / CONFIG).write_text(as_json(written), encoding="utf-8")

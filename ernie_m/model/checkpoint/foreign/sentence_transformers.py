@@ -20,7 +20,7 @@ from ernie_m.model.checkpoint.format import Checkpoint, Format
 from ernie_m.model.checkpoint.key_mapping import ModelClass
 from ernie_m.model.checkpoint.weights import WEIGHTS, Weights
 from ernie_m.model.config import ErnieMConfig
-from ernie_m.model.preprocessing import DOCUMENT, Reading
+from ernie_m.model.preprocessing import DOCUMENT, MEAN_OF_TOKENS, Reading
 from ernie_m.utils.errors import UserError, shown
 from ernie_m.utils.files import Folder, as_json, read_json, read_object
 
@@ -31,9 +31,7 @@ _PROMPTS = "config_sentence_transformers.json"
 _POOLING = "1_Pooling"
 _NORMALIZE = "2_Normalize"
 _LIBRARY = "sentence_transformers.models"
-# The library's name of a pooling -> ours.
-_POOLINGS = {"mean": "specials", "cls": "cls"}
-_NAMES = {ours: name for name, ours in _POOLINGS.items()}
+_POOLINGS = (MEAN_OF_TOKENS, "cls")  # those that are made here, too
 # The keys that say the pooling by true or false in most files -> the name of the pooling.
 _FLAGS = {
     "pooling_mode_cls_token": "cls",
@@ -181,7 +179,7 @@ def _settings(kind: str, path: Path, faults: list[str]) -> dict[str, Any]:
 
 
 def _pooling(path: Path, hidden_size: int, faults: list[str]) -> str | None:
-    """Our name of the pooling; None if we have no such pooling, and then it is added to the faults.
+    """The pooling; None if it is not made here, and then it is added to the faults.
 
     Raises:
         UserError: the file is missing or damaged, says two poolings, or is of vectors of another size.
@@ -196,7 +194,7 @@ def _pooling(path: Path, hidden_size: int, faults: list[str]) -> str | None:
     by_flags = [name for flag, name in _FLAGS.items() if settings.get(flag)]
     names = settings.get("pooling_mode")
     if names is None:
-        names = by_flags or ["mean"]
+        names = by_flags or [MEAN_OF_TOKENS]
     elif isinstance(names, str):
         names = [names]
     if not isinstance(names, list):
@@ -208,8 +206,8 @@ def _pooling(path: Path, hidden_size: int, faults: list[str]) -> str | None:
         )
     if not settings.get("include_prompt", True):
         names = [*names, "without the prompt"]
-    if len(names) == 1 and names[0] in _NAMES.values():
-        return _POOLINGS[names[0]]
+    if len(names) == 1 and names[0] in _POOLINGS:
+        return names[0]
     faults.append(f"{path}: the pooling {' and '.join(map(shown, names[:9]))}")
     return None
 
@@ -271,7 +269,7 @@ def as_written(reading: Reading, config: ErnieMConfig) -> Reading:
     if document:
         prompts.setdefault(DOCUMENT, document)
     layer = config.num_hidden_layers if reading.layer is None else reading.layer
-    return replace(reading, pooling=reading.pooling or "specials", layer=layer, prompts=prompts)
+    return replace(reading, pooling=reading.pooling or MEAN_OF_TOKENS, layer=layer, prompts=prompts)
 
 
 def write(folder: Path, config: ErnieMConfig, reading: Reading) -> list[str]:
@@ -286,11 +284,11 @@ def write(folder: Path, config: ErnieMConfig, reading: Reading) -> list[str]:
         The names of the files; none if the model's vectors are of another kind.
     """
     written = as_written(reading, config)
-    if written.pooling not in _NAMES or written.layer != config.num_hidden_layers:
+    if written.pooling not in _POOLINGS or written.layer != config.num_hidden_layers:
         return []
     pooling: dict[str, Any] = {"word_embedding_dimension": config.hidden_size}
     common_flags = list(_FLAGS.items())[:4]  # those that every version of the library has
-    pooling |= {flag: name == _NAMES[written.pooling] for flag, name in common_flags}
+    pooling |= {flag: name == written.pooling for flag, name in common_flags}
     files: dict[str, Any] = {
         f"{_POOLING}/{_CONFIG}": pooling,
         _LENGTH: {"max_seq_length": written.max_seq_len or config.longest_input, "do_lower_case": False},
