@@ -38,6 +38,7 @@ from ernie_m.model.tasks import (
 )
 from ernie_m.utils.args import PositiveInt, accepts, in_words
 from ernie_m.utils.errors import UserError
+from ernie_m.utils.files import FileVersion
 from ernie_m.utils.paddle_settings import be_a_guest, prepare
 
 if TYPE_CHECKING:
@@ -114,9 +115,15 @@ def load(
     return Model(loaded)
 
 
-def _loaded_again(scores: dict[str, Any] | None, *how: Any) -> "Model":
-    """The copy of a model that was loaded; `how`: the arguments of `load`."""
-    return Model(load(*how).loaded, scores)
+def _loaded_again(scores: dict[str, Any] | None, versions: dict[Path, FileVersion], *how: Any) -> "Model":
+    """The copy of a model that was loaded; `how`: the arguments of `load`.
+
+    Raises:
+        UserError: as `load`, or the files have other versions than those that the model was loaded from.
+    """
+    loaded = load(*how).loaded
+    loaded.refuse_others(versions)
+    return Model(loaded, scores)
 
 
 def _unpacked(scores: dict[str, Any] | None, engine: str, parts: bytes) -> "Model":
@@ -170,7 +177,7 @@ class Model:
         if loaded.is_saved:
             task = None if loaded.task == FILL_MASK else loaded.task  # no classifier's
             how = (self._folder, self.engine, task, loaded.amp)
-            return _loaded_again, (self.scores, *how)
+            return _loaded_again, (self.scores, loaded.versions, *how)
         from ernie_m.model.checkpoint.weights import Weights
 
         weights = loaded.weights and Weights.of(dict(loaded.weights))  # read from the folder now

@@ -15,7 +15,6 @@ from ernie_m.fit.split_rows import MANY_TWINS, join_translations, share_of_twins
 from ernie_m.inference.load import LoadedModel, load, load_opened
 from ernie_m.inference.tasks import PredictionOptions, make_answerer
 from ernie_m.model.checkpoint.key_mapping import encoder_shapes
-from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.checkpoint.weights import Weights
 from ernie_m.model.checkpoint.write import files_of
 from ernie_m.model.open_model import OpenedModel
@@ -147,7 +146,7 @@ def _fitted(loaded: LoadedModel, rows: Rows, weight: np.ndarray, bias: np.ndarra
     if layer == 0 and not loaded.config.is_static:
         raise UserError("layer 0: a classifier needs a layer of the encoder, at least 1")
     config = replace(loaded.config, num_hidden_layers=layer)
-    checkpoint = open_checkpoint(loaded.folder)  # it may have more layers than a classifier that was fitted
+    checkpoint = loaded.reopened()  # it may have more layers than a classifier that was fitted
     tensors = checkpoint.tensors
     head = {"classifier.weight": weight, "classifier.bias": bias}
     shapes = {name: tensors.shape(name) for name in encoder_shapes(config) if name in tensors}

@@ -20,7 +20,6 @@ from ernie_m.fit.labelled_rows import Rows
 from ernie_m.fit.scores import Scored
 from ernie_m.fit.split_rows import split_rows
 from ernie_m.inference.load import LoadedModel, load
-from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.open_model import OpenedModel, open_model, settle
 from ernie_m.training import distributed
 from ernie_m.training.checkpoint import FolderRules, RunFolder
@@ -48,7 +47,7 @@ def fit_whole(
         rows, output, name, stop: as `ernie_m.fit.fit_model.fit_model` takes them.
     """
     distributed.init()
-    opened = open_model(open_checkpoint(loaded.folder))
+    opened = open_model(loaded.reopened())
     flags = FinetuneFlags(
         init_pretraining_params=str(loaded.folder),
         train_set=name,

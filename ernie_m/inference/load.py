@@ -3,7 +3,7 @@
 The config.json of an exported folder has "export": its task, its layer and how it was checked.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cache, cached_property
@@ -24,7 +24,7 @@ from ernie_m.model.checkpoint.check_weights import check, unread
 from ernie_m.model.checkpoint.format import labels_of
 from ernie_m.model.checkpoint.key_mapping import CHOICE, encoder_shapes
 from ernie_m.model.checkpoint.open import Checkpoint, open_checkpoint
-from ernie_m.model.checkpoint.weights import CONFIG, LANGUAGE_MEANS, Weights
+from ernie_m.model.checkpoint.weights import CARD, CONFIG, LANGUAGE_MEANS, Weights
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.open_model import OpenedModel, open_model
 from ernie_m.model.preprocessing import COLUMNS, GIVEN, MEAN_OF_TOKENS, Reading, own_reading
@@ -46,7 +46,7 @@ from ernie_m.model.threads import STOP, Workers, core_count
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.utils.checksums import check_folder
 from ernie_m.utils.errors import UserError, install_command, listed
-from ernie_m.utils.files import read_object
+from ernie_m.utils.files import FileVersion, changed, read_object, version_of
 from ernie_m.utils.logging import logger
 from ernie_m.utils.paddle_settings import has_gpu, prepare
 from ernie_m.vectors.language_centring import LanguageMeans
@@ -86,6 +86,7 @@ class LoadedModel:
         is_saved: whether the folder has this model; otherwise `fit` made it from the one that is there.
         columns: those of the table that `fit` learned from; see `LabelledTable` of
             `ernie_m.reader.files.labelled_tables`.
+        versions: of the files that it was read from.
     """
 
     folder: Path
@@ -107,6 +108,7 @@ class LoadedModel:
     reading_faults: list[str] = field(default_factory=list)
     columns: Mapping[str, Any] = field(default_factory=dict)
     is_saved: bool = True
+    versions: Mapping[Path, FileVersion] = field(default_factory=dict)
     _engines: dict[tuple[str, int], GraphRunner] = field(default_factory=dict)
 
     @property
@@ -150,7 +152,7 @@ class LoadedModel:
         """The mean sentence vectors of languages, of pooling `MEANS_POOLING`.
 
         Raises:
-            UserError: there are none, they are damaged, or they are of another model.
+            UserError: there are none, they are damaged, of another model, or others than when it was loaded.
         """
         if self.language_means_path is None:
             raise UserError(
@@ -158,7 +160,28 @@ class LoadedModel:
                 "leaves it beside a finished model"
             )
         shape = (self.num_layers + 1, self.config.hidden_size)
+        self.refuse_others(versions_of(self.versions))
         return LanguageMeans.read(self.language_means_path, shape)
+
+    def refuse_others(self, versions: Mapping[Path, FileVersion]) -> None:
+        """Refuse files, by their versions now, that are not those which this model was read from.
+
+        Raises:
+            UserError: they are not.
+        """
+        others = {*versions.items()} ^ {*self.versions.items()}
+        if others:
+            raise changed(min(others)[0])
+
+    def reopened(self) -> Checkpoint:
+        """The checkpoint that it was loaded from.
+
+        Raises:
+            UserError: as `open_checkpoint`, or the files are others now.
+        """
+        checkpoint = open_checkpoint(self.folder)
+        self.refuse_others(versions_of(checkpoint.files))
+        return checkpoint
 
     def limit(self, max_seq_len: int | None, default: int) -> int:
         """The longest input or window in tokens: `max_seq_len` if it is given, else the default.
@@ -264,6 +287,8 @@ class LoadedModel:
             from ernie_m.inference.paddle_engine import DygraphEngine
 
             return DygraphEngine(self.part(task), task, layer, self.autocast, self.has_pooler)
+        if self.engine_name in FILES:  # a checkpoint's weights look themselves
+            self.refuse_others(versions_of(self.versions))
         has_pooled = self.has_pooler and layer == self.num_layers
         if self.engine_name == "paddle":
             return PaddleEngine(self.folder, outputs_of(task, has_pooled), self.amp)
@@ -274,6 +299,11 @@ class LoadedModel:
         return HeadOnStates(
             self.engine(EMBEDDING, layer), self.weights, self.config, task, self.reading.pooling
         )
+
+
+def versions_of(files: Iterable[Path]) -> dict[Path, FileVersion]:
+    """The version of each file or folder that is there."""
+    return {path.absolute(): version_of(path) for path in files if path.exists()}
 
 
 def load(
@@ -364,6 +394,7 @@ def _load_export(folder: Path, config_json: dict[str, Any], engine: str, amp: st
     is_float16_in_paddle = engine == "paddle" and amp == "fp16"
     if amp != "none" and not is_float16_in_paddle:
         raise UserError(f"{folder}: amp {amp} is for checkpoints; this folder computes as it was exported")
+    versions = versions_of(path for path in folder.iterdir() if path.name != CARD)
     check_folder(folder)
     config = _config_of_export(folder / CONFIG, config_json)
     export = config_json["export"]
@@ -385,6 +416,7 @@ def _load_export(folder: Path, config_json: dict[str, Any], engine: str, amp: st
         has_pooler=export["has_pooler"],
         language_means_path=means_path if means_path.is_file() else None,
         columns=config_json.get(COLUMNS, {}),
+        versions=versions,
     )
 
 
@@ -481,6 +513,7 @@ def load_opened(
         language_means_path=checkpoint.language_means_path,
         reading_faults=checkpoint.reading_faults,
         columns=checkpoint.settings.get(COLUMNS, {}),
+        versions=versions_of(checkpoint.files),
     )
 
 

@@ -23,7 +23,6 @@ from ernie_m.reader.files.official_tags import Sentence
 from ernie_m.reader.files.official_tsv import (
     OFFICIAL,
     FileLines,
-    FileVersion,
     has_quotes,
     open_lines,
     parse_header,
@@ -36,6 +35,7 @@ from ernie_m.reader.files.row_errors import Faults
 from ernie_m.reader.labels import NO_LABEL, input_hash, normal_label, number_in
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.utils.errors import UserError
+from ernie_m.utils.files import FileVersion
 from ernie_m.utils.logging import logger
 
 # What the header should be, for the error.

@@ -22,6 +22,7 @@ from ernie_m.utils.errors import FULL, UserError
 from ernie_m.utils.logging import logger
 
 LARGEST_JSON = 256 << 20  # bytes
+FileVersion = tuple[int, int]  # what changes when a file is written: its size, and the time of that in ns
 _POINTER = b"version https://git-lfs.github.com/spec/"  # how a pointer of Git LFS begins
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # flock's errors on a file system without locks
 # Nothing may be written there, or a file is where a folder should be, or a folder where a file should be; or
@@ -125,6 +126,27 @@ def read_bytes(path: str | os.PathLike, ending: str = "", largest: float = math.
         raise UserError(f"{path}: cannot be read ({error.strerror}){ending}") from error
     _refuse_pointer_of(data, path)
     return bytes(data)
+
+
+def version_of(file: str | os.PathLike | int) -> FileVersion:
+    """What tells whether a file, by its path or its descriptor, is still the one that was opened."""
+    status = os.stat(file)
+    return status.st_size, status.st_mtime_ns
+
+
+def refuse_changed(path: str | os.PathLike, descriptor: int, version: FileVersion) -> None:
+    """Refuse an open file that is no longer the one that was opened first.
+
+    Raises:
+        UserError: it was written or replaced.
+    """
+    if version_of(descriptor) != version:
+        raise changed(path)
+
+
+def changed(path: str | os.PathLike) -> UserError:
+    """The error for a file that is no longer the one that was opened."""
+    return UserError(f"{path}: changed since it was opened; start again with what is there now")
 
 
 def refuse_pointer(path: str | os.PathLike) -> None:

@@ -1,6 +1,7 @@
 """There and back: every pair of output formats keeps every bit of what both have a place for."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from safetensors.numpy import load_file, save_file
 
 from ernie_m.commands import convert
 from ernie_m.model.checkpoint import safetensors as safe
+from ernie_m.model.checkpoint.key_mapping import WORDS
 from ernie_m.model.checkpoint.model_card import read_card
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.checkpoint.write_foreign import ENCODER_TARGETS
@@ -84,6 +86,16 @@ def test_there_and_back(tmp_path, kind, first, capsys):
         assert_same_bits(back.tensors, weights_in_second)
         assert back.config == checkpoint.config
         assert back.task == checkpoint.task
+
+
+@pytest.mark.parametrize("target", ENCODER_TARGETS)
+def test_weights_that_were_written_again_are_not_read(tmp_path, target):
+    """Their names and shapes were those of another model."""
+    make_ours(tmp_path / "made")
+    tensors = converted(target, tmp_path / "made", tmp_path / "there").tensors
+    for path in (tmp_path / "there").rglob("*"):
+        os.utime(path, ns=(0, 0))
+    assert f"{tmp_path}/there/" in error_of(tensors.__getitem__, WORDS)
 
 
 def test_what_the_official_files_cannot_say(tmp_path, capsys):

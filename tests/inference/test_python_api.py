@@ -1,6 +1,7 @@
 """The interface: the documentation's examples run as they stand, and wrong inputs are named."""
 
 import copy
+import os
 import pickle
 import re
 import shlex
@@ -14,6 +15,7 @@ from ernie_m.inference import prediction_options as arguments
 from ernie_m.utils.paddle_settings import read_cpu, settings_for
 from tests import toys
 from tests.helpers.checkpoints import stored
+from tests.inference.conftest import write_means
 from tests.launching import ROOT, error_of, run_script
 from tests.toys import sentences
 
@@ -249,10 +251,42 @@ def test_models_are_copied(models, tmp_path, again):
     saved = model.fit(texts, ["a", "b"] * 6, tmp_path / "saved")
     assert again(saved).scores == saved.scores is not None
     assert again(saved).labels == ["a", "b"] and f"{tmp_path / 'saved'}" in repr(saved)
+    rewritten(folder / "model.safetensors")
+    assert error_of(again, model).startswith(f"{folder / 'model.safetensors'}: ")
     shutil.rmtree(folder)
     assert error_of(again, model).startswith(f"{folder}: ")
     copied = again(fitted)
     assert (copied.classify(texts), copied.labels, copied.scores) == (answers, [10, 2], fitted.scores)
+
+
+def rewritten(path):
+    """A file that is written again, a moment later."""
+    path.write_bytes(path.read_bytes())
+    os.utime(path, ns=(0, 0))
+
+
+@pytest.mark.parametrize(
+    ("folder", "file", "ask"),
+    [
+        ("encode", "model.safetensors", lambda model: model.encode("bado")),
+        ("full", "language_means.safetensors", lambda model: model.encode("bado", centre=True)),
+        ("encode", "model.safetensors", lambda model: model.fit(["bado", "lera"], ["a", "b"])),
+        ("exported", "model.onnx", lambda model: model.classify("bado")),
+        ("exported", "model.onnx.data", lambda model: model.classify("bado")),
+        ("exported", "model.onnx", copy.deepcopy),
+    ],
+)
+def test_what_was_opened_is_not_read_from_another_file(models, exported, tmp_path, folder, file, ask):
+    """A folder may be trained again while it is open: labels and vectors would be of two models."""
+    source = exported / "classify" if folder == "exported" else models / folder
+    copied = shutil.copytree(source, tmp_path / "model")
+    if folder == "full":
+        write_means(copied, ["de", "en"])
+    model = ernie_m.load(copied)
+    if "fit" in ask.__code__.co_names:
+        model.encode("bado")  # now the vectors need no file, and the layers that are saved do
+    rewritten(tmp_path / "model" / file)
+    assert error_of(ask, model).startswith(f"{tmp_path / 'model' / file}: ")
 
 
 @pytest.mark.parametrize("empty", ["", " \n", None, float("nan"), NAType()])

@@ -1,6 +1,7 @@
 """Files of torch.save: only tensors in plain containers are read, and a file that lies is refused."""
 
 import collections
+import os
 import struct
 import zipfile
 
@@ -32,6 +33,8 @@ def test_tensors_are_read_and_plain_values_are_listed(tmp_path, legacy):
     for dtype, array in arrays.items():
         assert tensors[dtype].dtype == dtype
         np.testing.assert_array_equal(tensors[dtype], array)
+    os.utime(tmp_path / "x.bin", ns=(0, 0))  # as if it were written again
+    assert "x.bin: " in error_of(tensors.__getitem__, "float16")
 
 
 def test_a_tensor_that_ends_behind_its_storage(tmp_path):

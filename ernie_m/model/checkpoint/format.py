@@ -104,6 +104,12 @@ class Checkpoint:
     unknown: list[str]
 
     @property
+    def files(self) -> list[Path]:
+        """What it is read from; of weights in several files their index or their folder."""
+        others = (self.config_path, self.vocab_path, self.piece_model_path, self.language_means_path)
+        return [Path(self.tensors.source), *filter(None, others)]
+
+    @property
     def shape(self) -> ErnieMConfig:
         """`config`, where there must be one.
 

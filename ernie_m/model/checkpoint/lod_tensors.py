@@ -15,9 +15,9 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from ernie_m.model.checkpoint.weights import (
+    WeightsFile,
     check_shape,
     read_numbers,
-    refusing_damage,
     widen_bfloat16,
     write_data,
 )
@@ -46,6 +46,17 @@ class Header(NamedTuple):
     code: int  # the protobuf's number of the dtype, a key of `DTYPES`
     shape: tuple[int, ...]
     offset: int  # where the data begins, in bytes
+    file: WeightsFile
+
+    def data(self) -> np.ndarray:
+        """Read the variable. bfloat16 is returned as float32.
+
+        Raises:
+            UserError: the file was changed.
+        """
+        with self.file.reading() as file:
+            numbers = read_numbers(file, DTYPES[self.code], math.prod(self.shape), self.offset)
+        return (widen_bfloat16(numbers) if self.code == BFLOAT16 else numbers).reshape(self.shape)
 
 
 def read_header(path: str | os.PathLike) -> Header:
@@ -54,10 +65,10 @@ def read_header(path: str | os.PathLike) -> Header:
     Raises:
         UserError: no such file, or it is cut short, over-long or not a LoDTensor file.
     """
-    with refusing_damage(path, "a parameter file of the official format"):
-        with open(path, "rb") as file:
-            header = _parse_header(file)
-            data_bytes = os.fstat(file.fileno()).st_size - header.offset
+    opened = WeightsFile(path, "a parameter file of the official format")
+    with opened.reading() as file:
+        header = Header(*_parse_header(file), opened)
+        data_bytes = os.fstat(file.fileno()).st_size - header.offset
         check_shape(header.shape, DTYPES[header.code])
         announced_bytes = math.prod(header.shape) * DTYPES[header.code].itemsize
         if data_bytes != announced_bytes:
@@ -65,8 +76,8 @@ def read_header(path: str | os.PathLike) -> Header:
     return header
 
 
-def _parse_header(file: IO[bytes]) -> Header:
-    """Read the header from the beginning of a file; the top of this module describes it.
+def _parse_header(file: IO[bytes]) -> tuple[int, tuple[int, ...], int]:
+    """What the header at the beginning of a file says; the top of this module describes it.
 
     Raises:
         struct.error, ValueError, OverflowError: it is cut short, or not such a header.
@@ -90,7 +101,7 @@ def _parse_header(file: IO[bytes]) -> Header:
         raise ValueError("a broken tensor description")
     if message.dtype not in DTYPES:
         raise ValueError(f"a tensor description with dtype {message.dtype} that is not known")
-    return Header(message.dtype, tuple(message.dims), file.tell())
+    return message.dtype, tuple(message.dims), file.tell()
 
 
 @cache
@@ -112,11 +123,7 @@ def read(path: str | os.PathLike) -> np.ndarray:
     Raises:
         UserError: as `read_header`.
     """
-    header = read_header(path)
-    with refusing_damage(path, "whole"):
-        numbers = read_numbers(path, DTYPES[header.code], math.prod(header.shape), header.offset)
-    array = widen_bfloat16(numbers) if header.code == BFLOAT16 else numbers
-    return array.reshape(header.shape)
+    return read_header(path).data()
 
 
 def write(path: str | os.PathLike, array: np.ndarray) -> None:

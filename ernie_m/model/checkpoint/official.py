@@ -127,11 +127,11 @@ class Official(Format):
         layers = count_layers(params.names, self.queries)
         rows = [row for task in self.classes for row in self.rows(layers, task)]
         names = dict.fromkeys(row.in_format for row in rows if row.in_format in params)  # each once
-        shapes = {name: lod_tensors.read_header(params.path / name).shape for name in names}
+        headers = {name: lod_tensors.read_header(params.path / name) for name in names}
+        shapes = {name: header.shape for name, header in headers.items()}
         # Fine-tuning leaves Adam's state and counters in the directory.
         others = params.names.difference(names, (CONFIG, *VOCABS, *PIECE_MODELS))
-        path = params.path
-        return Weights(path, shapes, lambda name: lod_tensors.read(path / name), other_names=sorted(others))
+        return Weights(params.path, shapes, lambda name: headers[name].data(), other_names=sorted(others))
 
     def adapt(self, recipes: dict[str, Recipe], file: Weights, in_file: Mapping[str, str]) -> dict[str, str]:
         """No other file of the directory is a part of the model."""

@@ -14,9 +14,9 @@ from safetensors import safe_open
 
 from ernie_m.model.checkpoint.weights import (
     Weights,
+    WeightsFile,
     check_shape,
     read_numbers,
-    refusing_damage,
     widen_bfloat16,
     write_data,
 )
@@ -85,13 +85,13 @@ def read(path: str | os.PathLike) -> Weights:
     Raises:
         UserError: no such file, cut short, not safetensors, or a dtype that numpy does not have.
     """
-    with refusing_damage(path, _FORM):
-        with safe_open(path, framework="numpy") as opened:  # checks the whole header
-            metadata = opened.metadata()
-        with open(path, "rb") as file:
-            # The file begins with the number of bytes of the header, in 8 bytes; the data follows the header.
-            header_bytes = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(header_bytes))
+    opened = WeightsFile(path, _FORM)
+    with opened.reading() as file:
+        with safe_open(path, framework="numpy") as checked:  # checks the whole header
+            metadata = checked.metadata()
+        # The file begins with the number of bytes of the header, in 8 bytes; the data follows the header.
+        header_bytes = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(header_bytes))
         header.pop("__metadata__", None)
         for name, entry in header.items():
             if entry["dtype"] not in _NUMPY_DTYPES:
@@ -102,9 +102,9 @@ def read(path: str | os.PathLike) -> Weights:
     def fetch(name: str) -> np.ndarray:
         dtype = header[name]["dtype"]
         start, _end = header[name]["data_offsets"]
-        with refusing_damage(path, _FORM):  # it may have changed since
+        with opened.reading() as file:
             numbers = read_numbers(
-                path, _NUMPY_DTYPES[dtype], math.prod(shapes[name]), 8 + header_bytes + start
+                file, _NUMPY_DTYPES[dtype], math.prod(shapes[name]), 8 + header_bytes + start
             )
         array = numbers.reshape(shapes[name])
         return widen_bfloat16(array) if dtype == "BF16" else array

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 
 from ernie_m.reader.vocabulary import DICT
 from ernie_m.utils.errors import UserError
-from ernie_m.utils.files import Folder, read_json, refuse_pointer
+from ernie_m.utils.files import Folder, read_json, refuse_changed, refuse_pointer, version_of
 
 
 class Weights(Mapping[str, np.ndarray]):
@@ -118,12 +118,35 @@ def refusing_damage(path: str | os.PathLike, form: str) -> Iterator[None]:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
-def read_numbers(file: str | os.PathLike | IO[bytes], dtype: np.dtype, count: int, offset: int) -> np.ndarray:
+class WeightsFile:
+    """A file of weights, which is read again for its tensors and must be the one that was opened.
+
+    Args:
+        form: what it should be, for errors.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+
+    def __init__(self, path: str | os.PathLike, form: str):
+        self.path = path
+        self._form = form
+        with refusing_damage(path, form):
+            self._version = version_of(path)
+
+    @contextmanager
+    def reading(self) -> Iterator[IO[bytes]]:
+        """Open it, for a `with` statement; see `refusing_damage` and `refuse_changed`."""
+        with refusing_damage(self.path, self._form), open(self.path, "rb") as file:
+            refuse_changed(self.path, file.fileno(), self._version)
+            yield file
+            refuse_changed(self.path, file.fileno(), self._version)
+
+
+def read_numbers(file: IO[bytes], dtype: np.dtype, count: int, offset: int) -> np.ndarray:
     """Read `count` numbers from this byte of a file on; an EOFError if there are fewer."""
-    if hasattr(file, "seek"):
-        file.seek(offset)
-        offset = 0
-    numbers = np.fromfile(file, dtype, count, offset=offset)
+    file.seek(offset)
+    numbers = np.fromfile(file, dtype, count)
     if numbers.size != count:
         raise EOFError("it ends too early")
     return numbers

@@ -11,7 +11,7 @@ from typing import BinaryIO
 import numpy as np
 
 from ernie_m.utils.errors import UserError
-from ernie_m.utils.files import refuse_pointer
+from ernie_m.utils.files import FileVersion, refuse_changed, refuse_pointer, version_of
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 OFFICIAL = ("text_a", "text_b", "label", "qid")  # the columns of the official files
@@ -34,7 +34,6 @@ _NO_TEXT = {
     b"(\xb5/\xfd": "the file is compressed; unpack it first with unzstd",
     b"7z\xbc\xaf'\x1c": "the file is compressed; unpack it first with 7z x",
 }
-FileVersion = tuple[int, int]  # what changes when a file is written: its size, and the time of that in ns
 
 
 class FileLines:
@@ -72,8 +71,7 @@ class FileLines:
         # Read first, then compare: so a change during the read is seen, too. A memory map would kill the
         # process if the file became shorter.
         line = os.pread(self._file.fileno(), length, start)
-        if _version_of(self._file) != self._version:
-            raise UserError(f"{self.path} was changed while it was in use; start again with the new file")
+        refuse_changed(self.path, self._file.fileno(), self._version)
         return line
 
     def __getstate__(self) -> dict:  # an open file cannot be pickled
@@ -89,7 +87,7 @@ def open_lines(path: Path) -> Iterator[tuple[BinaryIO, FileVersion]]:
     """
     refuse_pointer(path)
     with _open(path) as file:
-        version = _version_of(file)
+        version = version_of(file.fileno())
         if not version[0]:
             raise UserError(f"{path}: the file is empty")
         yield file, version
@@ -211,11 +209,6 @@ def is_official(path: Path) -> bool:
 def split_cells(line: str) -> list[str]:
     """The cells of a line, which may end in a line break."""
     return line.rstrip("\r\n").split("\t")
-
-
-def _version_of(file: BinaryIO) -> FileVersion:
-    status = os.fstat(file.fileno())
-    return status.st_size, status.st_mtime_ns
 
 
 def _open(path: Path) -> BinaryIO:

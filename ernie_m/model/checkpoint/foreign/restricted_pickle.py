@@ -18,7 +18,7 @@ from typing import IO, Any, Literal, NamedTuple
 
 import numpy as np
 
-from ernie_m.model.checkpoint.weights import Weights, check_shape, read_numbers, refusing_damage, write_data
+from ernie_m.model.checkpoint.weights import Weights, WeightsFile, check_shape, read_numbers, write_data
 from ernie_m.utils.errors import UserError
 
 _FORM = "a file of paddle.save"
@@ -282,9 +282,9 @@ def read_pdparams(path: Path) -> Weights:
         UserError: no such file, cut short, altered, not a dict of arrays, or with anything else in it than
             arrays and plain containers; the message gives the first foreign name.
     """
-    with refusing_damage(path, _FORM):
-        with open(path, "rb") as file:
-            state = load(file, path)
+    opened = WeightsFile(path, _FORM)
+    with opened.reading() as pickled:
+        state = load(pickled, path)
         is_state_dict = isinstance(state, dict) and all(isinstance(name, str) for name in state)
         if not is_state_dict:
             raise ValueError("no dict of names")
@@ -297,7 +297,7 @@ def read_pdparams(path: Path) -> Weights:
     arrays = {name: value for name, value in values.items() if isinstance(value, Array)}
 
     def fetch(name: str) -> np.ndarray:
-        with refusing_damage(path, _FORM), open(path, "rb") as file:
+        with opened.reading() as file:
             return arrays[name].read(file)
 
     shapes = {name: array.shape for name, array in arrays.items()}

@@ -18,9 +18,9 @@ import numpy as np
 from ernie_m.model.checkpoint.foreign import restricted_pickle
 from ernie_m.model.checkpoint.weights import (
     Weights,
+    WeightsFile,
     check_shape,
     read_numbers,
-    refusing_damage,
     widen_bfloat16,
 )
 
@@ -118,7 +118,8 @@ def read(path: Path) -> Weights:
         UserError: no such file, cut short, altered, not torch's, or with anything else in it than tensors,
             plain containers and numbers; the message gives the first foreign name.
     """
-    with refusing_damage(path, _FORM):
+    opened = WeightsFile(path, _FORM)
+    with opened.reading():
         contents, places = _read_zip(path) if zipfile.is_zipfile(path) else _read_legacy(path)
         arguments = contents.get("args")
         if arguments is None and isinstance(contents.get("cfg"), dict):  # fairseq since 0.10
@@ -134,7 +135,7 @@ def read(path: Path) -> Weights:
 
     def fetch(name: str) -> np.ndarray:
         view = views[name]
-        with refusing_damage(path, _FORM), open(path, "rb") as file:
+        with opened.reading() as file:
             return _read_view(view, file, places[view.storage.key][0])
 
     shapes = {name: view.shape for name, view in views.items()}
