@@ -60,8 +60,9 @@ class PredictFlags(ModelFlags, LabelOptions):
     SQuAD; "-": standard input, of JSON lines."""
 
     output: str = option("-", needed=True)
-    """A new file, compressed if its name ends in .gz; "-": standard output. The answers to a table are its
-    rows with further columns. For search: NAME.trec is a run file (docs/retrieval.md)."""
+    """A new file in the form that its name says, .csv, .tsv or .jsonl, packed if it ends in .gz, .bz2 or
+    .xz; "-": standard output. The answers to a table are its rows with further columns. For search:
+    NAME.trec is a run file (docs/retrieval.md)."""
 
     sort: Literal["table", "uncertain"] = "table"
     """For a table: the order of the rows that are written: as they came, or those first whose answer the
@@ -130,13 +131,13 @@ def main() -> None:
         is_question = task == QUESTION_ANSWERING
         table = table or open_asked(path, flags, faults, columns, questions=is_question)
         table.check(model.reading.pairs if task in _CLASSIFIERS else is_question)
-        file = LabelledRows(table, sorts)
+        file = LabelledRows(table, sorts, flags.output)
 
     requests = read_requests(file, answerer.parse, faults)
     if all(request.content is None for request in requests):
         say(f"--input {flags.input}: no requests in it, so there are no answers", file=sys.stderr)
     write_answers(answerer, requests, file, flags.output)
-    if requests and Path(flags.output).suffix != ".trec":
+    if requests and split_name(flags.output)[0] != ".trec":
         for line in file.summary():
             say(printable(line), file=sys.stderr)
 
@@ -155,7 +156,7 @@ def task_of(flags: PredictFlags, model: "LoadedModel") -> str:
     given = [name for name, tasks in _FOR_TASKS.items() if getattr(flags, name) and task not in tasks]
     if given:
         raise UserError(f"--{given[0]} is for {' and '.join(_FOR_TASKS[given[0]])}, and not for {task}")
-    if Path(flags.output).suffix == ".trec" and task != SEARCH:
+    if split_name(flags.output)[0] == ".trec" and task != SEARCH:
         raise UserError(f"--output {flags.output}: a run file (.trec) is of search, and not of {task}")
     return task
 

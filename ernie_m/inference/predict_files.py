@@ -4,7 +4,6 @@ They are JSON lines, tables, tagged words, and questions.
 """
 
 import csv
-import gzip
 import json
 import math
 import sys
@@ -21,7 +20,7 @@ from ernie_m.finetune.metrics import pearson, spearman
 from ernie_m.inference.tasks import Answerer, InputFile, Request
 from ernie_m.reader.files.labelled_tables import AskedTable, joined
 from ernie_m.reader.files.official_tsv import in_one_line, refuse_compressed
-from ernie_m.reader.files.plain_text import TextFile, split_name
+from ernie_m.reader.files.plain_text import CELLS, LINES, OBJECTS, PACKINGS, TextFile, named_form, split_name
 from ernie_m.reader.files.row_errors import Faults
 from ernie_m.reader.files.table_options import LabelOptions
 from ernie_m.reader.files.tables import Form, is_object, values_of_lines
@@ -104,11 +103,16 @@ class LabelledRows(InputFile):
     Args:
         table: the table, and its columns.
         sorts: whether the rows are written first whose answer the model is least sure of.
+        output: the name of the file of the answers, which says their form.
     """
 
-    def __init__(self, table: AskedTable, sorts: bool) -> None:
+    forms = (CELLS, OBJECTS)
+
+    def __init__(self, table: AskedTable, sorts: bool, output: str = "-") -> None:
         self._table = table
         self._sorts = sorts
+        form = table.table.form.in_file(output)
+        self._write = write_objects if named_form(output) == OBJECTS else partial(write_table, form=form)
         self._count = 0
         self._known: set[str] = set()  # the labels of the model
         self._has_several = False  # whether a row may have several labels, or none
@@ -123,7 +127,7 @@ class LabelledRows(InputFile):
         answered = ((request.entry, self.add(request.entry, answer)) for request, answer in rows)
         if self._sorts:  # a row without an answer is first
             answered = sorted(answered, key=lambda row: sureness(row[1]) if row[1] else -1)
-        write_table(file, self._table.table.form, self._table.table.names, answered)
+        self._write(file, names=self._table.table.names, rows=answered)
 
     def add(self, cells: list[Any], answer: Mapping[str, Any]) -> Mapping[str, Any]:
         """Count an answer, and return it."""
@@ -215,6 +219,19 @@ def write_table(
             file.write(form.mark.join(in_one_line(cell).replace(form.mark, " ") for cell in line) + "\n")
 
 
+def write_objects(
+    file: IO[str], names: Sequence[str], rows: Iterable[tuple[Sequence[Any], Mapping[str, Any]]]
+) -> None:
+    """Write the rows of a table as JSON lines, each with its answer; arguments as of `write_table`.
+
+    A column without a name of its own has its number.
+    """
+    keys = [name if name and names.count(name) == 1 else str(place) for place, name in enumerate(names, 1)]
+    for cells, answer in rows:
+        row = dict(zip([*keys, *(f"predicted_{key}" for key in answer)], [*cells, *answer.values()]))
+        file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
 def _cells_of_answer(answer: Mapping[str, Any]) -> dict[str, str]:
     """An answer as cells: name of the column -> text, those of `_OF_SOME_ROWS` last.
 
@@ -272,22 +289,25 @@ def write_answers(answerer: Answerer, requests: list[Request], file: InputFile, 
     """Answer requests into a file, which appears when all are written, or to "-", standard output.
 
     Args:
-        output: a name that ends in .trec has the hits of searches; see `_write_run`.
+        output: its ending says its form; .trec has the hits of searches, see `_write_run`.
 
     Raises:
-        UserError: the file cannot be written, or another command is writing it; standard output is a file on
-            a full disk.
+        UserError: the file cannot be written, or not in the form of its name, or another command is writing
+            it; standard output is a file on a full disk.
     """
-    write = _write_run if Path(output).suffix == ".trec" else file.write
+    ending, packing = split_name(output)
+    if named_form(output) not in (LINES, *file.forms) or ending == ".json":
+        forms = listed(file.forms)
+        raise UserError(f"--output {output}: these answers cannot be written as {ending}, but as {forms}")
+    write = _write_run if ending == ".trec" else file.write
     parts = [requests[first : first + AT_ONCE] for first in range(0, len(requests), AT_ONCE)]
     if output == "-":
         _write_to_stdout(lambda text: write(_answered(answerer, parts, text), text))
         return
     path = Path(output).resolve()  # because a link stays: what it leads to is replaced
-    open_text = gzip.open if path.suffix == ".gz" else open
     parts = progress(parts, "predicting", "requests", size=len)
     with only_writer_of(path, "--output"), unwritable_is_a_user_error(unfinished(path)):
-        with open_text(unfinished(path), "wt", encoding="utf-8") as text:
+        with PACKINGS[packing](unfinished(path), "wt", encoding="utf-8") as text:
             write(_answered(answerer, parts, text), text)
         unfinished(path).replace(path)
 

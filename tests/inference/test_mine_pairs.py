@@ -218,11 +218,12 @@ def test_without_faiss(run_mining, monkeypatch, tmp_path):
         ),
         (b"a\n", {"layer": 3}, "layer 3: "),
         (b"a\n", {"source": None}, "--source "),
-        (b"a\n", {"source": "pairs.tsv", "output": "."}, "--output "),
+        (b"a\n", {"source": "link.txt", "output": "."}, "--output "),
     ],
 )
 def test_bad_input(run_mining, tmp_path, content, flags, message):
     for name in ("in.txt", "pairs.tsv"):
         (tmp_path / name).write_bytes(content)
+    (tmp_path / "link.txt").symlink_to("pairs.tsv")
     assert message in error_of(run_mining, **flags)
     assert not (tmp_path / "mined/pairs.tsv").exists()

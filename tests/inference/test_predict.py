@@ -1,10 +1,12 @@
 """ernie-m predict: the answers of every task and engine are those of the model itself; wrong requests."""
 
+import bz2
 import csv
 import gzip
 import io
 import json
 import logging
+import lzma
 import os
 import shutil
 import subprocess
@@ -450,10 +452,10 @@ def test_files_and_order(models, tmp_path, ask):
     assert answers[7] == ask(lines[7:8], task="classification", model=models / "classify")[0]
 
 
-@pytest.mark.parametrize("ending", ["tsv", "tsv.gz"])
+@pytest.mark.parametrize("ending", ["tsv", "tsv.gz", "tsv.bz2", "tsv.xz"])
 def test_a_table_of_tabs_is_answered_as_one(models, tmp_path, ask, ending):
-    """A quotation mark is a character there. The name of the output says whether it is compressed."""
-    opened = gzip.open if ending.endswith("gz") else open
+    """A quotation mark is a character there. The name of the output says how it is packed."""
+    opened = {"tsv": open, "gz": gzip.open, "bz2": bz2.open, "xz": lzma.open}[ending.split(".")[-1]]
     with opened(tmp_path / f"in.{ending}", "wt", encoding="utf-8") as file:
         file.write(f'text\tNr\n{TEXTS[0]}\tsay "1"\n')
     flags = {"input": tmp_path / f"in.{ending}", "output": tmp_path / f"out.{ending}"}
@@ -461,6 +463,22 @@ def test_a_table_of_tabs_is_answered_as_one(models, tmp_path, ask, ending):
     with opened(flags["output"], "rt", encoding="utf-8") as file:
         header, row = file.read().splitlines()
     assert header.startswith("text\tNr\tpredicted_label\t") and row.startswith(f'{TEXTS[0]}\tsay "1"\t')
+
+
+def test_the_name_of_the_output_says_its_form(models, tmp_path, ask):
+    """As does that of the input; a blank line is no text, and said."""
+    flags = {"task": "classification", "model": models / "classify", "input": tmp_path / "in.txt"}
+    flags["input"].write_text(f'{TEXTS[0]}, "so"\n\n{TEXTS[1]}\n')
+    for ending, read in (
+        ("csv", lambda file: csv.DictReader(file)),
+        ("tsv", lambda file: csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)),
+        ("jsonl", lambda file: map(json.loads, file)),
+    ):
+        ask([], output=tmp_path / f"out.{ending}", **flags)
+        with open(tmp_path / f"out.{ending}", newline="") as file:
+            rows = list(read(file))
+        assert [row["text"] for row in rows] == [f'{TEXTS[0]}, "so"', TEXTS[1]], ending
+        assert all(row["predicted_label"] in toys.LABELS for row in rows)
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
@@ -581,7 +599,7 @@ class Echo:
         return [{"text": content} for content in contents]
 
 
-LINES = SimpleNamespace(write=partial(JsonLines.write, None))
+LINES = SimpleNamespace(write=partial(JsonLines.write, None), forms=())
 
 
 def test_answers_are_in_the_file_when_their_part_is_done(tmp_path, monkeypatch):

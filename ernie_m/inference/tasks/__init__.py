@@ -12,6 +12,7 @@ from typing import IO, Any, ClassVar, NamedTuple, NotRequired, Protocol, TypedDi
 from ernie_m.inference.load import LoadedModel
 from ernie_m.inference.prediction_options import PredictionOptions
 from ernie_m.model.tasks import TASKS
+from ernie_m.reader.files.plain_text import OBJECTS
 from ernie_m.reader.files.row_errors import Faults
 from ernie_m.reader.files.table_options import TableOptions
 from ernie_m.reader.tokenization import Tokenizer
@@ -48,7 +49,13 @@ class Answerer(Protocol):
 
 
 class InputFile:
-    """A file of requests that comes back with their answers: a table, or one in the form of training data."""
+    """A file of requests that comes back with their answers: a table, or one in the form of training data.
+
+    Attributes:
+        forms: those in which the answers are written, if the name of their file says one; see `named_form`.
+    """
+
+    forms: tuple[str, ...] = (OBJECTS,)
 
     def requests(self, faults: Faults) -> Iterator[tuple[int, Any, dict]]:
         """Yield the line of each request, what `write` needs of it, and the request.

@@ -25,7 +25,7 @@ from ernie_m.reader.files.find_files import (
     refuse_two_names,
     split_label,
 )
-from ernie_m.reader.files.plain_text import ENDINGS
+from ernie_m.reader.files.plain_text import PACKINGS
 from ernie_m.utils.errors import UserError
 
 
@@ -58,7 +58,7 @@ class TextSource:
     def unpacked(self) -> tuple[str, ...]:
         """Where the paths lead to, without the ending of a packed file: equal for the same text."""
         parts = [os.path.splitext(os.path.realpath(path)) for path in self.paths]
-        return tuple(stem if end in ENDINGS else stem + end for stem, end in parts)
+        return tuple(stem if end in PACKINGS else stem + end for stem, end in parts)
 
     @property
     def size(self) -> int:

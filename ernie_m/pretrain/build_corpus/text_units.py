@@ -18,7 +18,7 @@ from ernie_m.pretrain.build_corpus.build_args import TextOptions
 from ernie_m.pretrain.build_corpus.source_files import Stream, TextSource
 from ernie_m.reader.files import plain_text
 from ernie_m.reader.files.pairs import Columns, columns_of_pairs, start_of_pairs
-from ernie_m.reader.files.plain_text import TextFile, split_name, too_long
+from ernie_m.reader.files.plain_text import UNITS, TextFile, named_form, refuse_tables, too_long
 from ernie_m.reader.files.row_errors import Faults
 from ernie_m.reader.files.tables import Form, Table, of_width, records, table_of, wanted
 from ernie_m.reader.files.text_checks import look_at_text, refuse_odd_part
@@ -221,6 +221,7 @@ def look_at_sources(streams: Sequence[Stream], options: TextOptions) -> None:
                     rows = [[cells[place] for place in table.columns.texts] for _, cells in sample]
                     sides = dict(zip(source.languages, zip(*rows)))
                 else:
+                    refuse_tables(path)
                     lines = file.head(_HEAD).decode(errors="replace").split("\n")
                     sides = {source.languages[number]: lines}
             for language, texts in sides.items():
@@ -240,7 +241,7 @@ def _table_of(
         UserError: it has no rows, or it is not known which columns are meant.
     """
     path = Path(file.path)
-    if split_name(path)[0] == ".tmx":
+    if named_form(path) == UNITS:
         form, has_names, options = Form("\t", quoted=False), False, TextOptions()
     else:
         form, has_names = start_of_pairs(file, options, source.languages)

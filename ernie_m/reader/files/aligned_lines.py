@@ -23,7 +23,7 @@ from ernie_m.reader.batching import Example
 from ernie_m.reader.files.find_files import WITH_BOTH_SIDES, find_files, named_files, stem_of
 from ernie_m.reader.files.official_tsv import FileLines, decode, open_lines
 from ernie_m.reader.files.pairs import PairRows
-from ernie_m.reader.files.plain_text import refuse_other_forms, split_name
+from ernie_m.reader.files.plain_text import named_form, refuse_other_forms, refuse_tables
 from ernie_m.reader.files.table_options import TableOptions
 from ernie_m.reader.files.text_checks import look_at_text
 from ernie_m.utils.errors import UserError, command_name, listed
@@ -53,7 +53,8 @@ class Sentences(FileLines, Sequence[Example]):
         as_it_stands: see `look_at_text`.
 
     Raises:
-        UserError: the file is missing, empty, or seems to be no text; when a line is read: it is not UTF-8.
+        UserError: the file is missing, empty, a table by its name, or seems to be no text; when a line is
+            read: it is not UTF-8.
     """
 
     def __init__(self, path: str | os.PathLike, as_it_stands: bool | None = None):
@@ -62,6 +63,7 @@ class Sentences(FileLines, Sequence[Example]):
         with open_lines(Path(path)) as (file, version):
             head = file.peek()
             refuse_other_forms(head, path)
+            refuse_tables(path)
             look_at_text(path, head.decode(errors="replace").split("\n")[:-1], "", as_it_stands)
             for line in file:
                 starts.append(starts[-1] + len(line))
@@ -200,7 +202,7 @@ def find_bitexts(folder: Path) -> dict[str, tuple[Path, ...]]:
     unread: list[Path] = []
     paths = map(Path, find_files(folder) if folder.is_dir() else ())
     for path in (path for path in paths if "." in path.name and path.is_file()):
-        has_both = split_name(path)[0] in WITH_BOTH_SIDES
+        has_both = named_form(path) in WITH_BOTH_SIDES
         match = _BOTH_SIDES.fullmatch(stem_of(path)) if has_both else _BITEXT.fullmatch(path.name)
         english = path.with_suffix(f".{match['english']}") if match and not has_both else path
         if has_both or english != path:

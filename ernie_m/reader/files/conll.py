@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ernie_m.reader.files.official_tags import fault_of_words
-from ernie_m.reader.files.plain_text import TextFile, split_name
+from ernie_m.reader.files.plain_text import OBJECTS, TextFile, named_form
 from ernie_m.reader.files.row_errors import Faults
 from ernie_m.reader.files.table_options import OF_TABLES, TableOptions
-from ernie_m.reader.files.tables import JSON, WORDS, Form, Table, open_table
+from ernie_m.reader.files.tables import WORDS, Form, Table, open_table
 from ernie_m.reader.labels import normal_label
 from ernie_m.reader.tag_schemes import JOINT, entity_tags, is_tag
 from ernie_m.utils.errors import UserError, listed, shown
@@ -71,7 +71,7 @@ def read_words(
     """
     options = options or TableOptions()
     faults = Faults(path, options.on_error == "skip")
-    if split_name(path)[0] in JSON:
+    if named_form(path) == OBJECTS:
         options.refuse_others(path, "tagged words in JSON", "columns", *OF_TABLES)
         sentences = list(_of_objects(path, options, faults))
     else:
@@ -96,7 +96,7 @@ def lines_of(path: Path, options: TableOptions) -> list[str]:
 
 def _text(path: Path, options: TableOptions, say: Callable[[str], None]) -> str:
     """The text of a file. `say`: is told if it is not UTF-8."""
-    is_json = split_name(path)[0] in JSON
+    is_json = named_form(path) == OBJECTS
     content = TextFile(str(path), encoding=options.encoding, any_form=is_json).rest()
     try:
         return content.decode()

@@ -16,7 +16,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ernie_m.reader.files.plain_text import ENDINGS, split_name
+from ernie_m.reader.files.plain_text import (
+    CELLS,
+    OBJECTS,
+    PACKINGS,
+    SHEET,
+    UNITS,
+    named_form,
+    split_name,
+)
 from ernie_m.reader.labels import ALL_LANGUAGES
 from ernie_m.utils.errors import UserError, listed
 from ernie_m.utils.languages import language_tag
@@ -28,7 +36,7 @@ SPLIT = f"(?P<split>{'|'.join(SPLITS)})"
 LANGUAGE = "(?P<language>[a-z]{2,3})"
 _TABLE_ENDINGS = ("tsv", "csv", "json", "jsonl", "conll", "txt", "xlsx", "tsv.gz", "csv.gz")
 _OF_TABLE = rf"\.(?:{'|'.join(_TABLE_ENDINGS)})"
-WITH_BOTH_SIDES = (".tsv", ".csv", ".tmx", ".jsonl", ".json", ".xlsx")  # names of files that have both sides
+WITH_BOTH_SIDES = (CELLS, OBJECTS, SHEET, UNITS)  # the forms of files that have both sides of pairs
 _ONE_OF_TWO = "[a-z]{2,3}(?:_[A-Za-z]+)?"  # a language; also zh_Hans
 _TWO_LANGUAGES = re.compile(rf"(?:.*[._-])?({_ONE_OF_TWO})-({_ONE_OF_TWO})")
 _HELD_OUT_WORDS = {
@@ -112,14 +120,14 @@ def find_pairs(path: Any, languages: Sequence[str]) -> list[tuple[str, ...]]:
         path = path.split(",")
     if isinstance(path, list):
         files = [file for part in path for file in find_texts(part)] if len(path) == 2 else []
-        if len(files) != 2 or any(split_name(file)[0] in WITH_BOTH_SIDES for file in files):
+        if len(files) != 2 or any(named_form(file) in WITH_BOTH_SIDES for file in files):
             pair = "-".join(languages) or "pairs"
             raise UserError(
                 f"{pair}: {path} is not two aligned files; give a file with both sides alone: '{pair}<=PATH'"
             )
         return [tuple(files)]
     prefix = expand(path)
-    names = [[f"{prefix}.{language}{end}" for end in ENDINGS] for language in languages]
+    names = [[f"{prefix}.{language}{end}" for end in PACKINGS] for language in languages]
     moses = [next(filter(os.path.isfile, of_side), "") for of_side in names]  # of several the plain one
     if moses and all(moses) and not os.path.exists(prefix):
         return [tuple(moses)]

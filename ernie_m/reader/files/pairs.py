@@ -26,7 +26,7 @@ import numpy as np
 from ernie_m.reader.equal_texts import normal_form
 from ernie_m.reader.files.find_files import find_pairs, languages_in_name, languages_of, split_label
 from ernie_m.reader.files.official_tsv import FileLines, in_one_line, open_lines, split_cells
-from ernie_m.reader.files.plain_text import TextFile, split_name
+from ernie_m.reader.files.plain_text import UNITS, TextFile, named_form
 from ernie_m.reader.files.row_errors import Faults
 from ernie_m.reader.files.table_options import TableOptions
 from ernie_m.reader.files.tables import (
@@ -215,7 +215,7 @@ class PairRows(Sequence[list[str]]):
         faults = Faults(path, options.on_error == "skip")
         languages = languages or languages_in_name(path)
         self.are_translations = True
-        if len(self.paths) == 1 and split_name(path)[0] != ".tmx":
+        if len(self.paths) == 1 and named_form(path) != UNITS:
             rows = self._rows_of_table(path, options, languages, all_splits, faults)
         else:
             of_files = ("encoding", "text_as_it_stands", "on_error")

@@ -22,7 +22,20 @@ from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import refuse_pointer
 from ernie_m.utils.logging import logger
 
-ENDINGS = ("", ".gz", ".bz2", ".xz")  # what may follow the name of a text file
+# What may follow the name of a file of text -> what opens it.
+PACKINGS = {"": open, ".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+# The forms of files, in words; a name without an ending of `_FORMS` says nothing: text, or what is in it.
+LINES, CELLS, OBJECTS = "lines (.txt)", "a table (.csv, .tsv)", "JSON lines (.jsonl)"
+SHEET, UNITS, OTHER = "a workbook (.xlsx)", "TMX", "another form"
+_FORMS = {
+    **dict.fromkeys((".csv", ".tsv"), CELLS),
+    **dict.fromkeys((".json", ".jsonl", ".ndjson"), OBJECTS),
+    **dict.fromkeys((".xlsx", ".xlsm", ".xlsb"), SHEET),
+    ".tmx": UNITS,
+    **dict.fromkeys((".parquet", ".feather", ".arrow", ".orc", ".avro", ".sqlite", ".db"), OTHER),
+    **dict.fromkeys((".xls", ".ods", ".docx", ".pdf", ".npy", ".npz", ".pkl"), OTHER),
+    **dict.fromkeys((".zip", ".7z", ".rar", ".zst", ".tar", ".tgz"), OTHER),
+}
 LARGEST = 1 << 28  # bytes of a file that is read as a whole
 LONGEST_LINE = 4 << 20  # bytes; the tokens of a line take 35 times as much memory
 # The first bytes of a packed file -> what unpacks it.
@@ -34,9 +47,28 @@ _BLOCK = 1 << 20  # bytes that `lines` takes at a time
 def split_name(path: str | os.PathLike) -> tuple[str, str]:
     """The ending of a file's name, and that of its packing, in small letters: (".tsv", ".gz")."""
     stem, packing = os.path.splitext(os.fspath(path).lower())
-    if packing and packing in ENDINGS:
+    if packing and packing in PACKINGS:
         return os.path.splitext(stem)[1], packing
     return packing, ""
+
+
+def named_form(path: str | os.PathLike) -> str:
+    """The form that the name of a file says it has, to be read or written."""
+    return _FORMS.get(split_name(path)[0], LINES)
+
+
+def refuse_tables(path: str | os.PathLike) -> None:
+    """Refuse a file of texts, one on each line, whose name says that it is a table.
+
+    Raises:
+        UserError: it does.
+    """
+    if named_form(path) != LINES:
+        raise UserError(
+            f"{path}: by its name it is {named_form(path)}, but here each line is a text; write its texts "
+            "to a file, for a .csv by python -c \"import csv, sys; print(*(' '.join(row['text'].split()) "
+            "for row in csv.DictReader(sys.stdin)), sep='\\n')\" < a.csv > a.txt"
+        )
 
 
 class TextFile:

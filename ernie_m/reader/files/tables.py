@@ -22,6 +22,7 @@ import csv
 import io
 import json
 import operator
+import os
 import re
 import shlex
 import zipfile
@@ -31,7 +32,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ernie_m.reader.files.official_tsv import has_official_names, in_one_line
-from ernie_m.reader.files.plain_text import LONGEST_LINE, TextFile, decoded, split_name
+from ernie_m.reader.files.plain_text import (
+    LONGEST_LINE,
+    OBJECTS,
+    SHEET,
+    TextFile,
+    decoded,
+    named_form,
+    split_name,
+)
 from ernie_m.reader.files.row_errors import Faults
 from ernie_m.reader.files.table_options import TableOptions
 from ernie_m.reader.labels import normal_label
@@ -62,8 +71,6 @@ SPLITS = {
     **dict.fromkeys(("dev", "development", "val", "valid", "validation"), "dev"),
     **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
 }
-JSON = (".json", ".jsonl", ".ndjson")
-_SHEETS = (".xlsx", ".xlsm", ".xlsb")
 _MARKS = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";"}
 _OF_ENDING = {".csv": ",", ".tsv": "\t"}
 _COMPARED = {
@@ -91,6 +98,12 @@ class Form(NamedTuple):
     quoted: bool | None = True
     begin: str = "\ufeff"
     skipped: int = 0
+
+    def in_file(self, path: str | os.PathLike) -> "Form":
+        """The form with the mark that the name of another file says."""
+        mark = _OF_ENDING.get(split_name(path)[0], self.mark)
+        is_other = (mark == "\t") != (self.mark == "\t")
+        return self._replace(mark=mark, quoted=mark != "\t") if is_other else self
 
 
 class Table(NamedTuple):
@@ -193,13 +206,13 @@ def open_table(
     Raises:
         UserError: the file cannot be read, is no table, or it has to be asked how it is written.
     """
-    ending = split_name(path)[0]
+    named = named_form(path)
     form, has_names = Form(), not _are_numbers(options)
-    if ending in _SHEETS:
+    if named == SHEET:
         rows = _rows_of_sheet(path)
     else:
-        file = TextFile(str(path), encoding=options.encoding, any_form=ending in JSON)
-        if ending in JSON:
+        file = TextFile(str(path), encoding=options.encoding, any_form=named == OBJECTS)
+        if named == OBJECTS:
             rows, has_names = _rows_of_objects(file, faults), True
         else:
             form, has_names = start_of(file) if start_of else (form_of(file, options), has_names)
