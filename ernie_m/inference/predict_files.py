@@ -167,9 +167,9 @@ class LabelledRows(InputFile):
             given, predicted = zip(*both)
             line = "Pearson {:.1f} %, Spearman {:.1f} %: of {:,} rows with a number in {}"
             lines.append(line.format(pearson(predicted, given), spearman(predicted, given), len(both), names))
-        elif names and self._labels and not any(given & self._known for given, _ in labelled):
-            lines.append(f"no accuracy: there is no label of the model in {names}")
-        elif names and self._labels:
+        elif others := set().union(*(given for given, _ in labelled)) - self._known:  # as in `rows_of`
+            lines.append(f"no accuracy: '{min(others)}' in {names} was not learned")
+        elif labelled:
             right = sum(given == set(predicted) for given, predicted in labelled)
             rows = "rows, by the labels" if self._has_several else "rows with a label"
             share = f"{100 * right / len(labelled):.1f} %"
