@@ -280,7 +280,7 @@ def read_requests(file: InputFile, parse: Callable[[dict], Any], faults: Faults)
         content = None
         with faults.of_line(number):
             content = parse(values)
-        requests.append(Request(entry, content, values.get("id")))
+        requests.append(Request(entry, content, number if values.get("id") is None else values["id"]))
     faults.end(partial(say, file=sys.stderr))
     return requests
 
@@ -353,7 +353,7 @@ def _answered(
 def _write_run(rows: Iterable[tuple[Request, dict]], file: IO[str]) -> None:
     """Write a line in the form of TREC for each hit: query, Q0, sentence, rank, cosine, name of the run.
 
-    A query is its id, or its number from 1 on. A sentence is its line, in a corpus of several languages
+    A query is its id, or its line. A sentence is its line, in a corpus of several languages
     de:LINE.
 
     Raises:
@@ -361,7 +361,7 @@ def _write_run(rows: Iterable[tuple[Request, dict]], file: IO[str]) -> None:
     """
     queries = set()
     for number, (request, answer) in enumerate(rows, 1):
-        query = str(number if request.id is None else request.id)
+        query = str(request.id)
         if query in queries or len(query.split()) != 1:
             raise UserError(f"request {number}: its id, {query!r}, must be a single word that no other has")
         queries.add(query)

@@ -769,6 +769,10 @@ def test_a_run_file_has_the_hits_of_each_query(models, ask, tmp_path, languages)
     table = write_lines(tmp_path / "queries.csv", ["id,text,layer", f"1,{TEXTS[0]},2", f"q7,{TEXTS[1]},2"])
     ask([], input=table, output=tmp_path / "table.trec", **flags)
     assert (tmp_path / "table.trec").read_text().splitlines() == expected
+    blank = write_lines(tmp_path / "blank.txt", ["", TEXTS[0], " ", TEXTS[1]])
+    ask([], input=blank, output=tmp_path / "lines.trec", **flags)
+    of_lines = [line.split()[0] for line in (tmp_path / "lines.trec").read_text().splitlines()]
+    assert [*dict.fromkeys(of_lines)] == ["2", "4"]
 
 
 @pytest.mark.parametrize("ids", [["a b"], [""], ["a", "a"], [2, None]])

@@ -84,7 +84,7 @@ class Request(NamedTuple):
     Attributes:
         entry: what `InputFile.write` needs of it.
         content: what the answerer's `parse` made of it; None: it is wrong, and left out.
-        id: its id; None: it has none.
+        id: its id, or its line.
     """
 
     entry: Any

@@ -23,6 +23,7 @@ from ernie_m.reader.files.tables import (
     SPLITS,
     WORDS,
     Form,
+    Row,
     Table,
     as_cell,
     fault_of_text,
@@ -442,8 +443,18 @@ def _lines_of_text(path: Path, options: TableOptions, faults: Faults) -> Table:
             f"{path}, line 1: a .txt file has a text on each line, and this one has a tab; if it is a table, "
             "name its columns: --text COLUMN"
         )
-    rows = ((line, [text.rstrip("\r\n")]) for line, text in enumerate(file.texts(faults), 1) if text.strip())
-    return Table(path, ["text"], 1, Form("\t", False, file.begin), [], rows)
+    return Table(path, ["text"], 1, Form("\t", False, file.begin), [], _without_blank(file, faults))
+
+
+def _without_blank(file: TextFile, faults: Faults) -> Iterator[Row]:
+    """The lines of a text as rows; it is said how many are blank."""
+    blank = 0
+    for line, text in enumerate(file.texts(faults), 1):
+        blank += not text.strip()
+        if text.strip():
+            yield line, [text.rstrip("\r\n")]
+    if blank:
+        logger.warning("%s: %s blank lines are left out", file.path, f"{blank:,}")
 
 
 def holds_tags(path: Path) -> bool:
