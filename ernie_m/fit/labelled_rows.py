@@ -14,7 +14,7 @@ from ernie_m.model.preprocessing import COLUMNS, GIVEN
 from ernie_m.model.tasks import CLASSIFICATION, MULTI_LABEL, REGRESSION
 from ernie_m.reader.batching import Example
 from ernie_m.reader.files.find_files import NamedFile
-from ernie_m.reader.files.labelled_tables import read_labelled
+from ernie_m.reader.files.labelled_tables import LabelledTable, read_labelled
 from ernie_m.reader.files.row_errors import MOST_FAULTS, Faults
 from ernie_m.reader.files.table_options import LabelOptions
 from ernie_m.reader.labels import (
@@ -143,8 +143,9 @@ def read_rows(
     columns = tables[0].columns
     is_score = columns.get("label", "").lower() == "score"
     found = kind or (MULTI_LABEL if several else REGRESSION if is_score else CLASSIFICATION)
-    if found == REGRESSION:
-        tables = [table.with_numbers(Faults(table.path, options.on_error == "skip")) for table in tables]
+    if found != MULTI_LABEL:
+        check = LabelledTable.with_numbers if found == REGRESSION else LabelledTable.with_names
+        tables = [check(table, Faults(table.path, options.on_error == "skip")) for table in tables]
     texts, labels, languages, groups, places = [], [], [], [], []
     label_columns = {name for table in tables for name in table.label_columns}
     expected = like.names if like and label_columns else label_columns

@@ -48,7 +48,6 @@ READ = {  # name of a file -> its content, the flags that it needs, and other ro
     "quotes.tsv": ('text\tlabel\n"Hello, you"\ta\nBye\tb\n', {"quotes": True}),
     "lines.jsonl": ('{"text": "Hello, you", "label": "a"}\n{"text": "Bye", "label": "b", "x": [1]}\n', {}),
     "list.json": ('[{"text": "Hello, you", "label": "a"},\n {"text": "Bye", "label": "b"}]', {}),
-    "none.csv": ('text,label\n"Hello, you",a\nno label,-\nof a database,\\N\nBye,b\n', {}),
     "lines.csv": ('"Body\n(all)",Team\n"Hello, you",a\nBye,b\n', {"text": "Body (all)", "label": "Team"}),
     "numbers.csv": ('1,"Hello, you",a\n2,Bye,b\n', {"text": "2", "label": "3"}),
     "names.csv": ('Body,Team\n"Hello, you",a\nBye,b\n', {"text": "Body", "label": "Team"}),
@@ -85,6 +84,15 @@ def test_language_split_and_group_are_read_where_they_are_named(tmp_path):
     assert table.columns == flags
     # No row is compared with another, which numpy would refuse: a table may have a million.
     table._replace(rows=[row._replace(texts=np.zeros(2)) for row in table.rows]).meant_for("train")
+
+
+def test_labels_that_stand_for_none_are_left_out_with_other_faults(tmp_path):
+    path = tmp_path / "none.csv"
+    path.write_text("text,label\nx,a\nno label,-\nof a database,\\N\ny,b\n")
+    table = read_labelled(path, LabelOptions())
+    assert [row.line for row in table.with_names(Faults(path, skip=True)).rows] == [2, 5]
+    with pytest.raises(UserError, match="line 3: .*\n.*line 4: "):
+        table.with_names(Faults(path))
 
 
 def test_label_columns_are_named_as_the_labels_of_rows(tmp_path):

@@ -96,13 +96,26 @@ class LabelledTable(NamedTuple):
                 f"{self.path}, line {marked[0].line}: '{cell}' may be {int(digits):,} or {float(cell):g}; "
                 f"write {digits} or {float(cell):g}, and the other labels alike"
             )
-        kept = []
+        wrong = {row.label for row in self.rows if number_in(row.label) is None}
+        mend = "a score has a decimal point and no other mark, as in 0.5 or 1250.5"
+        return self._without(wrong, "is no number", mend, faults)
+
+    def with_names(self, faults: Faults) -> "LabelledTable":
+        """The rows whose label does not stand for none, by `labels_for_none`; arguments as of `with_numbers`.
+
+        Raises:
+            UserError: as `Faults.end`, or no row is left.
+        """
+        mend = "leave it out (--only 'COLUMN!=LABEL'), or, if it is a label, write another word"
+        none = labels_for_none(Counter(row.label for row in self.rows))
+        return self._without(none, "may stand for none", mend, faults)
+
+    def _without(self, labels: Collection[str], what: str, mend: str, faults: Faults) -> "LabelledTable":
+        """The rows with other labels; those with these are faults."""
         for row in self.rows:
-            if number_in(row.label) is None:
-                mend = "a score has a decimal point and no other mark, as in 0.5 or 1250.5"
-                faults.add(row.line, f"the label '{shown(row.label)}' is no number", mend)
-            else:
-                kept.append(row)
+            if row.label in labels:
+                faults.add(row.line, f"the label '{shown(row.label)}' {what}", mend)
+        kept = [row for row in self.rows if row.label not in labels]
         faults.end(logger.warning, kept)
         return self._replace(rows=kept)
 
@@ -189,8 +202,8 @@ def read_labelled(path: Path, options: LabelOptions, several: bool = False) -> L
         with faults.of_line(line):
             rows.append(_labelled_row(table, found, line, cells, several))
     faults.end(logger.warning, rows)
-    if len(names) == 1:
-        rows = (_with_lists if several else _without_missing_labels)(path, rows)
+    if len(names) == 1 and several:
+        rows = _with_lists(path, rows)
     _say_what_is_read(table, found, rows)
     columns = {
         part: _BETWEEN.get(part, ",").join(table.names[place] for place in places)
@@ -304,23 +317,6 @@ def _with_lists(path: Path, rows: Sequence[LabelledRow]) -> list[LabelledRow]:
             "and do not name labels; write a column for each label, and name these: --label A,B,C"
         )
     return [row._replace(label=list(dict.fromkeys(filter(None, row.label)))) for row in rows]
-
-
-def _without_missing_labels(path: Path, rows: list[LabelledRow]) -> list[LabelledRow]:
-    """The rows whose label does not stand for none; see `labels_for_none`.
-
-    Raises:
-        UserError: no row has one.
-    """
-    none = labels_for_none(Counter(row.label for row in rows))
-    kept = [row for row in rows if row.label not in none]
-    names = " or ".join(f"'{label}'" for label in sorted(none))
-    if not kept:
-        raise UserError(f"{path}, line {rows[0].line}: all labels are {names}, which stands for none")
-    if none:
-        count = f"{len(rows) - len(kept):,}"
-        logger.warning("%s: %s rows left out; their label is %s, which stands for none", path, count, names)
-    return kept
 
 
 def _say_what_is_read(table: Table, found: Columns, rows: Sequence[LabelledRow]) -> None:

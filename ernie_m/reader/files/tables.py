@@ -21,6 +21,7 @@ object, which stays one until it is known what the column is for.
 import csv
 import io
 import json
+import math
 import operator
 import os
 import re
@@ -77,6 +78,7 @@ _COMPARED = {
     "=": operator.eq, "!=": operator.ne,
     ">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt,
 }  # fmt: skip
+_ROWS = "a cell has what seems to be rows (if it is a text: --quotes true)"
 _HEAD = 1 << 18  # bytes that tell what separates the cells
 _HEAD_OBJECTS = 1000  # whose keys are the columns
 _LARGEST = 1 << 28  # bytes of a workbook, which is read as a whole
@@ -92,12 +94,14 @@ class Form(NamedTuple):
             None: it is asked if a cell begins with one.
         begin: the byte order mark, without which Excel reads no umlauts, or "".
         skipped: the lines before the first row.
+        is_sure: whether somebody said `quoted`.
     """
 
     mark: str = ","
     quoted: bool | None = True
     begin: str = "\ufeff"
     skipped: int = 0
+    is_sure: bool = False
 
     def in_file(self, path: str | os.PathLike) -> "Form":
         """The form with the mark that the name of another file says."""
@@ -350,7 +354,7 @@ def form_of(file: TextFile, options: TableOptions) -> Form:
         return False if has_official_names(first, ("text_a",)) else None
 
     def agrees(mark: str) -> bool:
-        form = Form(mark, quoted(mark) or False)
+        form = Form(mark, quoted(mark) or False, is_sure=True)
         rows = islice(records(iter(lines[skipped:]), form, unread := Faults("")), 1000)
         return len({len(cells) for _, cells in rows}) == 1 and unread.count <= 1  # the last may be cut here
 
@@ -366,7 +370,7 @@ def form_of(file: TextFile, options: TableOptions) -> Form:
             f"{file.path}, line {skipped + 1}: what separates its cells? say it: --delimiter {marks}"
         )
     mark = found[0] if len(found) == 1 else usual
-    return Form(mark, quoted(mark), file.begin, skipped)
+    return Form(mark, quoted(mark), file.begin, skipped, options.quotes is not None)
 
 
 def records(lines: Iterator[str], form: Form, faults: Faults, first_line: int = 1) -> Iterator[Row]:
@@ -401,15 +405,32 @@ def _quoted_rows(lines: Iterator[str], form: Form, faults: Faults, first_line: i
     while True:
         first = reader.line_num + first_line
         try:
-            yield first, next(reader)
+            cells = next(reader)
+            if not form.is_sure and "\n" in "".join(cells) and _has_rows(cells, form.mark):
+                raise csv.Error(_ROWS)
+            yield first, cells
         except StopIteration:
             return
         except csv.Error as error:  # the next row is looked for on the next line
-            is_followed = "expected after" in str(error)
-            what = "text follows a quotation mark" if is_followed else "nothing closes a quotation mark"
+            of_others = "text follows" if "expected after" in str(error) else "nothing closes"
+            what = str(error) if _ROWS in str(error) else f"{of_others} a quotation mark"
             last = reader.line_num + first_line - 1
             span = f"to line {last}: " if last > first else ""
             faults.add(first, span + what, "within a cell in quotation marks, write each of them twice")
+
+
+def _has_rows(cells: Sequence[str], mark: str) -> bool:
+    """Whether a cell has the rest of a row on its first line, whole rows, and the start of one on its last.
+
+    A quotation mark that nothing closes makes such a cell. In writing, a space follows most marks.
+    """
+    for place, cell in enumerate(cells if cells[1:] else ()):
+        lines = [line.split(mark) for line in cell.split("\n")]
+        widths = [len(cells) - place, *[len(cells)] * (len(lines) - 2), place + 1]
+        starts = [part[:1] for parts in lines for part in parts[1:]]
+        if [*map(len, lines)] == widths and not any(map(str.isspace, starts)):
+            return True
+    return False
 
 
 def _rows_of_objects(file: TextFile, faults: Faults) -> Iterator[Row]:
@@ -535,4 +556,5 @@ def as_cell(value: Any) -> Any:
         return str(value).lower()
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
-    return "" if value is None else value if isinstance(value, str | list | dict) else str(value)
+    is_none = value in (None, math.inf, -math.inf) or value != value  # NaN
+    return "" if is_none else value if isinstance(value, str | list | dict) else str(value)
