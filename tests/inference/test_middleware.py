@@ -136,9 +136,28 @@ def test_a_body_that_does_not_arrive(models, monkeypatch):
             assert connection.makefile("rb").read().startswith(b"HTTP/1.1 408")
 
 
+def test_bodies_that_stop_delay_no_other(models):
+    """40 clients send two bytes, and stop; another one sends its body in two pieces."""
+    body = json.dumps({"input": "bado " * 540}).encode()
+    head = f"POST {EMBEDDINGS} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    head = f"{head}Content-Length: {len(body)}\r\n\r\n".encode()
+    with running([load(models / "encode")]) as address, contextlib.ExitStack() as opened:
+        host, port = address.removeprefix("http://").split(":")
+        *stopping, honest = (
+            opened.enter_context(socket.create_connection((host, int(port)), 20)) for _ in range(41)
+        )
+        for each in stopping:
+            each.sendall(head + body[:2])
+        time.sleep(0.3)
+        honest.sendall(head + body[:1000])
+        time.sleep(0.1)
+        honest.sendall(body[1000:])
+        assert select.select([honest], [], [], 1)[0]
+
+
 def test_few_long_bodies_are_read_at_a_time(models, monkeypatch):
     """Those of a flood would fill the memory; short ones go past them."""
-    monkeypatch.setattr(gates, "LONG_BODIES", 1)
+    monkeypatch.setattr(gates, "MOST_BYTES", 300_000)
     body = b" " * 600_000 + json.dumps({"input": "bado"}).encode()
     head = f"POST {EMBEDDINGS} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     head = f"{head}Content-Length: {len(body)}\r\n\r\n".encode()
@@ -148,7 +167,7 @@ def test_few_long_bodies_are_read_at_a_time(models, monkeypatch):
             opened.enter_context(socket.create_connection((host, int(port)), 20)) for _ in range(2)
         )
         first.sendall(head + body[:-1])
-        time.sleep(0.3)  # it has the one place
+        time.sleep(0.3)  # it has its turn
         second.sendall(head + body)
         assert post(address, "bado")[0] == 200
         assert not select.select([second], [], [], 0.5)[0]

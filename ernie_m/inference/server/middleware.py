@@ -4,6 +4,7 @@ import asyncio
 import base64
 import binascii
 import hmac
+import math
 import re
 import time
 from collections.abc import Container, Mapping
@@ -21,7 +22,8 @@ from ernie_m.utils.logging import logger
 HEALTH = "/health"
 LONGEST_WAIT = 5  # seconds until the body of a request must have arrived
 LONGEST_BODY = 2 << 20  # bytes
-LONG_BODIES = 4  # so many that come in several pieces are read at a time; the others wait outside memory
+# Bytes. Longer bodies than the first wait outside memory while those that arrive have the second together.
+SHORT_BODY, MOST_BYTES = 64 << 10, 8 << 20
 LONGEST_MESSAGE = 600  # characters of an error, which may quote the request
 
 
@@ -47,7 +49,8 @@ class Gate:
         self.app = app
         self.token = token
         self.paths = paths
-        self.long_bodies = asyncio.Semaphore(LONG_BODIES)
+        self.arrived = 0  # bytes of the bodies that are still read
+        self.turn = asyncio.Lock()  # of the one body that is read whatever the others have
         self.seconds = Histogram(
             "ernie_m_request_seconds",
             "Seconds of a request; status 499: its client left.",
@@ -94,24 +97,38 @@ class Gate:
         Raises:
             HTTPException: it is too long, or does not arrive in time.
         """
+        body = bytearray()
         try:
             async with asyncio.timeout(LONGEST_WAIT):
-                message = await receive()
-            body = bytearray(message.get("body", b""))
+                message = await self.read_on(receive, body, SHORT_BODY)
             if message.get("more_body"):
-                async with self.long_bodies, asyncio.timeout(LONGEST_WAIT):
-                    # It is read to its end, however long, or its client would not read the answer.
-                    while message.get("more_body"):
-                        message = await receive()
-                        if len(body) <= LONGEST_BODY:
-                            body += message.get("body", b"")
+                async with asyncio.timeout(LONGEST_WAIT) as limit, self.turn:
+                    limit.reschedule(asyncio.get_running_loop().time() + LONGEST_WAIT)
+                    message = await self.read_on(receive, body, math.inf)
         except TimeoutError as error:
             raise HTTPException(
                 408, f"the request did not arrive within {LONGEST_WAIT} seconds", {"Connection": "close"}
             ) from error
+        finally:
+            self.arrived -= len(body)
         if len(body) > LONGEST_BODY:
             raise HTTPException(413, f"the request is longer than {LONGEST_BODY} bytes")
         return message | {"body": body}
+
+    async def read_on(self, receive: Receive, body: bytearray, free: float) -> Message:
+        """Add to a body what arrives, and return the last message.
+
+        Args:
+            free: the bytes that are read whatever other bodies have; beyond them there must be room.
+        """
+        message: Message = {"more_body": True}
+        while message.get("more_body") and (len(body) < free or self.arrived < MOST_BYTES):
+            message = await receive()
+            # It is read to its end, however long, or its client would not read the answer.
+            if len(body) <= LONGEST_BODY:
+                body += message.get("body", b"")
+                self.arrived += len(message.get("body", b""))
+        return message
 
     def check(self, path: str, headers: Headers) -> None:
         """Look at the head of a request.
