@@ -6,7 +6,7 @@ A head on vectors takes all five parts in turn, a training of the whole model ho
 import math
 import warnings
 from collections.abc import Hashable, Iterable, Iterator
-from itertools import combinations
+from itertools import chain, combinations
 
 import numpy as np
 
@@ -16,9 +16,10 @@ from ernie_m.vectors.language_centring import FEWEST_SENTENCES
 from ernie_m.vectors.pooling import unit
 
 _PARTS = 5
-# The least cosine of translations, less the mean vector of each language. Of 400 sentences in ten languages
-# 98 % of a sentence's rows are then in one group; of 1,000 that are no translations up to 4 % are in groups.
-_LEAST_COSINE = 0.5
+# The cosine of sure translations, less the mean vector of each language: of 1,000 sentences that are none up
+# to 4 % have it. Where most rows of two languages have it, the others are translated, too, if less alike: so
+# the rows of 99 % of 400 sentences in eight languages are in one group, and without these of 87 %.
+_SURE_COSINE = 0.5
 # In tables of translations 44 to 80 % of the texts have a neighbour so near, in news of one language up to
 # 24 %.
 _TWIN, MANY_TWINS = 0.6, 0.25
@@ -67,7 +68,7 @@ def join_rows(
 
 
 def join_translations(groups: np.ndarray, languages: np.ndarray, vectors: np.ndarray) -> np.ndarray:
-    """The groups of rows, of which those are of one, too, that are each other's nearest in two languages.
+    """The groups of rows, of which translations are of one, too.
 
     Args:
         languages: of each row, str [N].
@@ -97,9 +98,10 @@ def _nearest(vectors: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.nd
 
 
 def _translations(vectors: np.ndarray, languages: np.ndarray) -> Iterator[tuple[int, int]]:
-    """Pairs of rows that are each other's nearest in two languages.
+    """Pairs of rows that are each other's nearest in two languages, and near if only some have translations.
 
-    From each vector the mean of its language is taken, so languages with few rows are left out.
+    If most have, a row without such a partner is of a pair with the nearest one of all those languages. From
+    each vector the mean of its language is taken, so languages with few rows are left out.
     """
     parts = []  # of each language: its rows, int64 [n], and their vectors, [n, H]
     for language in np.unique(languages):
@@ -108,8 +110,19 @@ def _translations(vectors: np.ndarray, languages: np.ndarray) -> Iterator[tuple[
             parts.append((rows, unit(vectors[rows] - vectors[rows].mean(axis=0))))
     if left_out := len(languages) - sum(len(rows) for rows, _ in parts):
         logger.warning("%d rows are of languages with too few to find their translations", left_out)
+    nearest: dict[int, tuple[float, int]] = {}  # row -> cosine and number of the nearest
+    paired: set[int] = set()
     for (rows, ours), (other_rows, theirs) in combinations(parts, 2):
         cosines, best = _nearest(ours, theirs)
-        _, back = _nearest(theirs, ours)
-        is_mutual = (back[best] == np.arange(len(rows))) & (cosines >= _LEAST_COSINE)
-        yield from zip(rows[is_mutual].tolist(), other_rows[best[is_mutual]].tolist())
+        back_cosines, back = _nearest(theirs, ours)
+        is_mutual = back[best] == np.arange(len(rows))
+        is_sure = is_mutual & (cosines >= _SURE_COSINE)
+        if 2 * is_sure.sum() > min(len(rows), len(other_rows)):
+            is_sure = is_mutual
+            for near in ((rows, cosines, other_rows[best]), (other_rows, back_cosines, rows[back])):
+                for row, cosine, other in zip(*map(np.ndarray.tolist, near)):
+                    nearest[row] = max(nearest.get(row, (-1.0, row)), (cosine, other))
+        pairs = list(zip(rows[is_sure].tolist(), other_rows[best[is_sure]].tolist()))
+        paired.update(chain(*pairs))
+        yield from pairs
+    yield from ((row, other) for row, (_, other) in nearest.items() if row not in paired)

@@ -138,14 +138,18 @@ def test_rows_of_one_group(texts, groups, expected):
 
 
 def test_translations_are_of_one_group_and_others_are_not():
-    """Vectors of 40 sentences, and of their translations, far away by the mean of the language."""
+    """Vectors of 40 sentences, and of their translations, far away by the mean of the language.
+
+    Ten translations are free, so that their cosine is low.
+    """
     random = np.random.default_rng(1)
-    sentences = random.normal(size=(40, 64))
-    vectors = np.concatenate([sentences, sentences + 0.2 * random.normal(size=(40, 64)) + 9]).astype("f")
+    sentences = random.normal(size=(40, 256))
+    freedom = np.repeat([0.2, 2.0], [30, 10])[:, None]
+    vectors = np.concatenate([sentences, sentences + freedom * random.normal(size=(40, 256)) + 9]).astype("f")
     many = rows(["x", "y"] * 40, texts=[f"t {n}" for n in range(80)], languages=["en"] * 40 + ["de"] * 40)
     groups = join_translations(many.groups, many.languages, vectors)
     assert (groups[:40] == groups[40:]).all() and len(set(groups)) == 40
-    vectors[40:] = random.normal(size=(40, 64))
+    vectors[40:] = random.normal(size=(40, 256))
     assert len(set(join_translations(many.groups, many.languages, vectors))) > 70
 
 
