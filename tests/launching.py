@@ -59,11 +59,11 @@ with ExitStack() as locks:
 
 
 @contextlib.contextmanager
-def another_process_writes(*places: object) -> Iterator[None]:
+def another_process_writes(*places: object) -> Iterator[subprocess.Popen]:
     """Hold locks in a process of its own, as commands do: "run:folder" and "writer:file or folder"."""
     with start_python(HOLDER, *places) as process:
         assert process.stdout.readline() == "held\n"
-        yield
+        yield process
         process.stdin.close()
 
 

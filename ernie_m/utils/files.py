@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
+from ernie_m.utils.child_processes import exits_at_sigterm
 from ernie_m.utils.errors import FULL, UserError
 from ernie_m.utils.logging import logger
 
@@ -264,8 +265,8 @@ def lock(path: Path, place: Path) -> Iterator[None]:
 def only_writer_of(path: str | os.PathLike, new: str = "") -> Iterator[None]:
     """Let no other command write a file or folder while this one does.
 
-    The lock is that of a hidden file beside `path`, `.NAME.lock`, which is removed at the end; a killed
-    command leaves it, unlocked.
+    The lock is that of a hidden file beside `path`, `.NAME.lock`, which is removed at the end, also by
+    SIGTERM; a killed command leaves it, unlocked.
 
     Args:
         new: the flag of the path, if nothing may be there yet. Without the lock another command could make
@@ -276,7 +277,7 @@ def only_writer_of(path: str | os.PathLike, new: str = "") -> Iterator[None]:
     """
     target = Path(os.path.realpath(path))
     lock_file = target.with_name(f".{target.name}.lock")
-    with lock(lock_file, target):
+    with lock(lock_file, target), exits_at_sigterm():
         try:
             if new and target.exists():
                 raise UserError(f"{new} {path}: it exists already; name a new one")

@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import signal
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from ernie_m.utils import files
 from ernie_m.utils.errors import UserError
 from tests.helpers.files import disk_full_after, names_in
-from tests.launching import error_of
+from tests.launching import another_process_writes, error_of
 
 
 @pytest.mark.parametrize("kind", ["file", "folder"])
@@ -79,6 +80,10 @@ def test_one_writer_of_an_output(tmp_path):
     (output.parent / ".out.lock").touch()  # a killed writer left it
     with files.only_writer_of(output):
         pass
+    with another_process_writes(f"writer:{output}") as process:
+        process.terminate()
+        assert process.wait(30) == 128 + signal.SIGTERM
+    assert names_in(output.parent) == ["out"]
     assert names_in(output.parent) == ["out"]
 
 
