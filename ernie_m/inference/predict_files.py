@@ -25,7 +25,7 @@ from ernie_m.reader.files.row_errors import Faults
 from ernie_m.reader.files.table_options import LabelOptions
 from ernie_m.reader.files.tables import Form, is_object, values_of_lines
 from ernie_m.reader.labels import is_marked, is_no_label, normal_label, number_in, split_labels
-from ernie_m.utils.errors import FULL, UserError, discard, listed, printable, say
+from ernie_m.utils.errors import FULL, UserError, listed, printable, reader_may_leave, say
 from ernie_m.utils.files import only_writer_of, unwritable_is_a_user_error
 from ernie_m.utils.logging import logger, progress
 
@@ -321,10 +321,9 @@ _TERMINAL: Any = SimpleNamespace(
 def _write_to_stdout(write: Callable[[IO[str]], None]) -> None:
     sys.stdout.reconfigure(encoding="utf-8")  # whatever the locale
     try:
-        write(_TERMINAL if sys.stdout.isatty() else sys.stdout)
-        sys.stdout.flush()
-    except BrokenPipeError:  # its reader has had enough, as `head` has
-        discard(sys.stdout)
+        with reader_may_leave(sys.stdout):
+            write(_TERMINAL if sys.stdout.isatty() else sys.stdout)
+            sys.stdout.flush()
     except OSError as error:
         if error.errno not in FULL:
             raise

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
@@ -126,7 +126,8 @@ def _acknowledge(number: int) -> None:
     if logger.handlers:
         logger.warning("%s", line)
     else:  # there is no log yet, and Paddle's import diverts Python's stderr
-        os.write(2, f"{line}\n".encode())
+        with suppress(OSError):  # nobody may read it any more
+            os.write(2, f"{line}\n".encode())
 
 
 class StallWatch:
@@ -167,5 +168,6 @@ class StallWatch:
                     "another process or machine has died, start the same commands again"
                 )
                 logger.error("%s", line)
-                os.write(2, f"error: {line}\n".encode())
+                with suppress(OSError):
+                    os.write(2, f"error: {line}\n".encode())
                 os._exit(1)  # the main thread waits in a call that does not return

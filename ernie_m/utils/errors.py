@@ -14,9 +14,10 @@ from typing import TextIO
 
 LONGEST_MESSAGE = 2000  # characters
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk or the user's quota is full, the file too large
-# Unicode categories that would break a line or cannot be printed: control characters, lone surrogates, line
-# and paragraph separators.
-_ESCAPED = ("Cc", "Cs", "Zl", "Zp")
+# Unicode categories that would break a line or cannot be seen: control characters, marks such as those that
+# turn the direction of writing, lone surrogates, line and paragraph separators.
+_ESCAPED = ("Cc", "Cf", "Cs", "Zl", "Zp")
+_JOINERS = "\u200c\u200d"  # of category Cf, but letters of Persian and Hindi look otherwise without them
 
 
 class UserError(Exception):
@@ -52,7 +53,7 @@ def printable(text: str, keep: str = "") -> str:
     Args:
         keep: those that stay.
     """
-    for character in {*text} - {*keep}:
+    for character in {*text} - {*keep, *_JOINERS}:
         if unicodedata.category(character) in _ESCAPED:
             text = text.replace(character, character.encode("unicode_escape").decode())
     return text
@@ -64,10 +65,8 @@ def say(*texts: object, sep: str = "\n", file: TextIO | None = None) -> None:
     Their reader may have had enough, as `head` has: then the program goes on without it.
     """
     stream = file or sys.stdout
-    try:
+    with reader_may_leave(stream):
         print(*(printable(str(text), keep="\n\t") for text in texts), sep=sep, file=stream, flush=True)
-    except BrokenPipeError:
-        discard(stream)
 
 
 def listed(items: Sequence[str], most: int = 20) -> str:
@@ -116,18 +115,23 @@ def run(main: Callable[[], None]) -> None:
     The reason is also written to the run's log file, if `ernie_m.utils.logging.setup` has opened one.
     """
     log = logging.getLogger("ernie_m")
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # it was closed, and the next file would have its number
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - it stays as long as the process
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a console that is not UTF-8 shows escapes
             stream.reconfigure(errors="backslashreplace")
     try:
         try:
             main()
-        except OSError as error:  # of a name that no file can have, also where one asks whether it is there
-            if error.errno != errno.ENAMETOOLONG:
+        except OSError as error:
+            if "temporary directory" in str(error.strerror):  # as Python's tempfile has it
+                raise UserError(f"{error.strerror}; name a folder: TMPDIR=FOLDER ernie-m ...") from error
+            if error.errno != errno.ENAMETOOLONG:  # also where one asks whether the file is there
                 raise
             raise UserError(f"{error.filename}: {error.strerror}; name another one") from error
     except UserError as error:
-        with lines_may_be_lost():
+        with lines_may_be_lost(sys.stderr):
             say(f"error: {error}", file=sys.stderr)
         if log.handlers:
             log.error("%s", error, extra={"console": False})  # stderr has it already
@@ -151,10 +155,20 @@ def discard(stream: TextIO) -> None:
 
 
 @contextmanager
-def lines_may_be_lost() -> Iterator[None]:
-    """Allow stdout or stderr to be a file on a full disk, or a terminal that was closed: the run goes on."""
+def reader_may_leave(stream: TextIO) -> Iterator[None]:
+    """Allow the reader of a stream to have left, as `head` does: what is written to it is discarded."""
     try:
         yield
+    except BrokenPipeError:
+        discard(stream)
+
+
+@contextmanager
+def lines_may_be_lost(stream: TextIO) -> Iterator[None]:
+    """Allow a stream to be a file on a full disk, a terminal that was closed, or a pipe that nobody reads."""
+    try:
+        with reader_may_leave(stream):
+            yield
     except OSError as error:
         if error.errno not in (*FULL, errno.EIO):
             raise

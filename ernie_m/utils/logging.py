@@ -50,7 +50,7 @@ class _Console(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         # `ernie_m.utils.errors.run` sets console=False, as `extra`, for an error that stderr already shows.
         if getattr(record, "console", True):
-            with lines_may_be_lost():
+            with lines_may_be_lost(sys.stdout):
                 tqdm.write(self.format(record), file=sys.stdout)
                 sys.stdout.flush()
 
@@ -73,7 +73,7 @@ class _LogFile(logging.FileHandler):
         """Say once that lines are missing, within the handling of the error."""
         if not self.complained:
             self.complained = True
-            with lines_may_be_lost():
+            with lines_may_be_lost(sys.stderr):
                 say(
                     f"{self.baseFilename}: lines of the log are missing: {sys.exc_info()[1]}", file=sys.stderr
                 )

@@ -20,6 +20,7 @@ from tests.launching import ROOT, clean_environment, run_script
         ("a.tsv, line 2: 'x'", "a.tsv, line 2: 'x'"),
         ("'a\nb\r\tc\x1b[31m\0'", r"'a\nb\r\tc\x1b[31m\x00'"),
         ("half \ud800, lines \u2028 and \x85", r"half \ud800, lines \u2028 and \x85"),
+        ("a\u202eb\u2066c\u200ed", r"a\u202eb\u2066c\u200ed"),  # they turn the direction of writing
         # Characters that belong in a line stay as they are.
         ("क्\u200dष, 你\u3000好, ½ and \\n", "क्\u200dष, 你\u3000好, ½ and \\n"),
     ],
@@ -36,6 +37,17 @@ def test_one_line(message, line):
 def test_a_notebook_shows_one_line():
     """By the method with which IPython lets an exception draw itself."""
     assert UserError("a.tsv: empty")._render_traceback_() == ["UserError: a.tsv: empty"]
+
+
+def test_streams_that_are_closed():
+    """No file that is opened later takes their numbers."""
+    code = """
+import sys
+from ernie_m.utils.errors import run
+run(lambda: sys.exit([stream.fileno() for stream in (sys.stdin, sys.stdout, sys.stderr)] != [0, 1, 2]))
+"""
+    command = [sys.executable, "-c", code]
+    assert subprocess.call(command, cwd=ROOT, preexec_fn=lambda: os.closerange(0, 3)) == 0
 
 
 @pytest.mark.parametrize("path", ["/proc/none/x", "/proc/x", "file/x"])

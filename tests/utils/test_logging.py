@@ -2,6 +2,7 @@
 
 import io
 import logging
+import os
 import subprocess
 import sys
 import time
@@ -198,8 +199,12 @@ def test_in_a_notebook_there_is_its_bar(monkeypatch):
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
 @pytest.mark.parametrize("full", ["stdout", "stderr", "both"])
-def test_output_on_a_full_disk_changes_no_exit_code(tmp_path, full):
-    """Writing to /dev/full fails as on a full disk. The log file has every line."""
+@pytest.mark.parametrize("is_pipe", [False, True])
+def test_output_that_is_lost_changes_no_exit_code(tmp_path, full, is_pipe):
+    """Writing to /dev/full fails as on a full disk, to a pipe that nobody reads as after `head`.
+
+    The log file has every line.
+    """
     code = f"""
 from ernie_m.utils import logging
 from ernie_m.utils.errors import UserError, run
@@ -210,11 +215,13 @@ def main():
     raise UserError("the end")
 run(main)
 """
-    with open("/dev/full", "w") as disk:
+    reading_end, writing_end = os.pipe()
+    os.close(reading_end)
+    with open(writing_end, "w") as pipe, open("/dev/full", "w") as disk:
         streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
         for name in streams:
             if full in (name, "both"):
-                streams[name] = disk
+                streams[name] = pipe if is_pipe else disk
         command = [sys.executable, "-c", code]
         process = subprocess.run(command, cwd=ROOT, env=clean_environment(), check=False, **streams)
     assert process.returncode == 2
