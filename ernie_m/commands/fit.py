@@ -21,6 +21,7 @@ from ernie_m.model.tasks import (
 from ernie_m.reader.files.find_files import NamedFile, find_tables
 from ernie_m.reader.files.labelled_tables import holds_questions, holds_tags
 from ernie_m.reader.files.table_options import LabelOptions
+from ernie_m.reader.tag_schemes import PARTS_OF_SPEECH
 from ernie_m.training.stop_requests import StopSignal
 from ernie_m.utils.args import Names, option, parse_options
 from ernie_m.utils.errors import UserError, command_name, say
@@ -28,7 +29,8 @@ from ernie_m.utils.files import only_writer_of
 from ernie_m.utils.logging import logger, setup_console
 from ernie_m.utils.paddle_settings import prepare
 
-_TASKS = (CLASSIFICATION, MULTI_LABEL, REGRESSION, TOKEN_CLASSIFICATION, QUESTION_ANSWERING)
+_OF_WORDS = (TOKEN_CLASSIFICATION, PARTS_OF_SPEECH, QUESTION_ANSWERING)
+_TASKS = (CLASSIFICATION, MULTI_LABEL, REGRESSION, *_OF_WORDS)
 
 
 @dataclass
@@ -46,8 +48,8 @@ class FitFlags(LabelOptions):
     """A new folder for the model that has learned."""
 
     task: Literal[_TASKS] | None = None
-    """What to learn: one label a text, several labels, a number, tags of words, or answers to questions.
-    Default: what the file says."""
+    """What to learn: one label a text, several labels, a number, tags that mark entities, tags of another
+    kind, as parts of speech are, or answers to questions. Default: what the file says."""
 
     test: Names | None = option(None, needed=True)
     """Further files with labels, separated by commas, that the model is scored on."""
@@ -79,7 +81,7 @@ def main() -> None:
         elif kind is None and holds_tags(training[0].path):
             kind = TOKEN_CLASSIFICATION
         # Imports are not at the top, so that --help and errors are fast.
-        if kind not in (TOKEN_CLASSIFICATION, QUESTION_ANSWERING):
+        if kind not in _OF_WORDS:
             is_done = fit_labels(flags, kind, training, tests)
         elif len(training) > 1:
             raise UserError(f"{flags.table}: {len(training)} training files of {kind}; join them in one")

@@ -10,12 +10,12 @@ from ernie_m.finetune.finetune_args import LAST, FinetuneFlags
 from ernie_m.finetune.mrc import QuestionAnswering
 from ernie_m.finetune.run_seeds import fine_tune
 from ernie_m.finetune.sequence_label import Tagging
-from ernie_m.model.tasks import TOKEN_CLASSIFICATION
+from ernie_m.model.tasks import QUESTION_ANSWERING, TOKEN_CLASSIFICATION
 from ernie_m.reader.files.conll import read_words
 from ernie_m.reader.files.find_files import NamedFile
 from ernie_m.reader.files.table_options import LabelOptions
 from ernie_m.reader.labels import write_places
-from ernie_m.reader.tag_schemes import JOINT, OUTSIDE, entity_tags, tag_names, to_iob2
+from ernie_m.reader.tag_schemes import JOINT, OUTSIDE, tag_names, to_iob2
 from ernie_m.training.stop_requests import StopSignal
 from ernie_m.utils.files import atomic_dir, atomic_file, remove
 
@@ -44,8 +44,9 @@ def fit_words(
     folder = output.with_name(f"{output.name}.training")
     paths = [str(file.path) for file in (training, *tests)]
     given["max_seq_len"] = 384  # or what the model has room for
-    if kind == TOKEN_CLASSIFICATION:
-        paths, of_tags = write_official_tags([training, *tests], options, folder)
+    if kind != QUESTION_ANSWERING:
+        are_entities = kind == TOKEN_CLASSIFICATION
+        paths, of_tags = write_official_tags([training, *tests], options, folder, are_entities)
         given |= of_tags
     else:
         options.refuse_others(training.path, "questions in the form of SQuAD")
@@ -63,7 +64,7 @@ def fit_words(
         **given,
     )
     with StopSignal() as stop:
-        fine_tune(Tagging if kind == TOKEN_CLASSIFICATION else QuestionAnswering, flags, stop)
+        fine_tune(QuestionAnswering if kind == QUESTION_ANSWERING else Tagging, flags, stop)
     if stop:
         return False
     (model,) = [folder / "best"] if tests else folder.glob("step_*")
@@ -74,19 +75,22 @@ def fit_words(
 
 
 def write_official_tags(
-    files: Sequence[NamedFile], options: LabelOptions, folder: Path
+    files: Sequence[NamedFile], options: LabelOptions, folder: Path, are_entities: bool
 ) -> tuple[list[str], dict[str, Any]]:
     """Write files of tagged words in the official form, with the label map of the first.
+
+    Args:
+        are_entities: whether the tags mark entities, unless the files say otherwise.
 
     Returns:
         their paths, and the flags of run_sequence_labeling with which they are read.
     """
-    sentences_of = []
-    tags: set[str] = set()  # those of the first file, which show the scheme of the others, too
-    for file in files:
-        sentences_of.append(read_words(file.path, tags, options=options))
-        tags = tags or {*chain.from_iterable(sentence.tags for sentence in sentences_of[0])}
-    mark_entities = bool(entity_tags(tags))
+    first, *others = (file.path for file in files)
+    sentences_of = [read_words(first, () if are_entities else None, options=options)]
+    tags = {*chain.from_iterable(sentence.tags for sentence in sentences_of[0])}
+    mark_entities = bool(sentences_of[0][0].written)
+    labels = tags if mark_entities else None  # they show the scheme of the others, too
+    sentences_of += [read_words(path, labels, options=options) for path in others]
     names = tag_names({tag[2:] for tag in tags - {OUTSIDE}}) if mark_entities else sorted(tags)
     folder.mkdir(parents=True, exist_ok=True)
     paths = []

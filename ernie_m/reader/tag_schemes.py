@@ -109,6 +109,7 @@ _PLACES = {"B": "B", "I": "I", "M": "I", "E": "E", "L": "E", "S": "S", "U": "S",
 _BEFORE = re.compile("(?P<place>[BIMELSUW])[-_](?P<type>.+)", re.IGNORECASE)
 _BEHIND = re.compile("(?P<type>.+)[-_](?P<place>[BIMELSUW])", re.IGNORECASE)
 NO_ENTITIES: Final = "NONE"  # a chunk_scheme
+PARTS_OF_SPEECH: Final = "parts-of-speech"  # --task of `fit`: every tag stands for itself
 
 
 def entity_tags(labels: Collection[str]) -> dict[str, str]:

@@ -68,6 +68,13 @@ FORMS = {
         "# global.columns = NER:TAG FORM\n" + blocks(lambda n, i, word, tag: f"{tag}\t{word}"),
         "FORM,NER:TAG",
     ),
+    "first_line.conll": ("Token\tNER\n" + blocks(lambda n, i, word, tag: f"{word}\t{tag}"), None),
+    "empty_column.conll": (blocks(lambda n, i, word, tag: f"{word}\t{tag}\t"), None),
+    "conll_2012.conll": (
+        f"#begin document (a); part 000\n{blocks(lambda n, i, word, tag: f'{word} {tag}')}#end document\n",
+        None,
+    ),
+    "conll_2003.conll": (blocks(lambda n, i, word, tag: f"{word} NN {'BI'[i > 1]}-NP {tag}"), None),
     "germeval.tsv": (
         blocks(
             lambda n, i, word, tag: f"{i}\t{word}\t{tag}\tO",
@@ -127,9 +134,48 @@ def test_conll_u(tmp_path):
     other = read(path, columns="LEMMA,XPOS")
     assert other == [[("in", "APPR"), ("der", "ART"), ("Haus", "NN")]] * 3
     assert "dev.conllu, line 2: " in error_of(read, path, columns="WORD,XPOS")
+    assert "'ADP'" in error_of(read_words, path, {"O", "B-PER"})  # those of a model
     # Of a model whose tags mark no entities, O is a tag as the others are.
     path = write(tmp_path / "dev.conllu", "\n".join(lines).replace("DET", "O"))
     assert [sentence.tags for sentence in read_words(path, None)] == [["ADP", "O", "NOUN"]]
+
+
+def test_parts_of_speech_are_said(tmp_path):
+    """By the name of their column, or by the caller; otherwise tags mark entities."""
+    rows = "Anna\tNNP\nlives\tVBZ\n"
+    path = write(tmp_path / "a.conll", rows)
+    assert error_of(read, path).startswith(f"{path}, line 1: 'NNP'")
+    assert "--task parts-of-speech" in error_of(read, path)
+    for read_as in (None, ()):
+        (sentence,) = read_words(path, read_as)
+        assert (sentence.tags, [*sentence.written]) == (["NNP", "VBZ"], [])
+        write(path, f"Token\tPOS\n{rows}")
+    assert error_of(read, path, columns="1,2").startswith(f"{path}, line 2: 'NNP'")
+    write(path, f"Wort\tArt\n{rows}")
+    assert error_of(read, path, columns="Wort,Art").startswith(f"{path}, line 2: 'NNP'")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "B-PER\t0\t4\tAnna\nO\t5\t9\tlives",  # brat's anntoconll
+        "T1\tPER 0 4\tAnna",
+        "#FORMAT=WebAnno TSV 3.3",
+        "Anna B-PER 0.98",
+        "Anna PER 0.98\nb O O",
+        "Anna B-PER B-AUTHOR",
+        "Anna B-PER;B-AUTHOR\nb O",
+        "Anna B-PER/B-AUTHOR\nb O",
+        "Anna B\u2013PER\nb O",
+        "Anna PER[1]\nb O",
+        "Anna ['B-PER']\nb O",
+        "Anna 4\nb O",
+        "Anna NNP",
+    ],
+)
+def test_cells_that_are_no_tags(tmp_path, content):
+    path = write(tmp_path / "a.conll", content)
+    assert error_of(read, path).startswith(f"{path}, line 1: ")
 
 
 # Name -> content.
@@ -150,46 +196,68 @@ def test_which_column_has_the_words_is_asked(tmp_path, name):
 
 
 def test_spans_become_words_by_the_lines_of_the_page(tmp_path, monkeypatch, capsys):
-    """Those of doccano, of which one ends within a word, as its export has them."""
+    """Those of doccano, in scripts without blanks, with marks in words, and within words; it counts these."""
     monkeypatch.chdir(tmp_path)
     programs = re.findall(r"```python\n(.*?)```", (ROOT / "docs/data.md").read_text(), re.DOTALL)
     (program,) = [program for program in programs if "doccano" in program]
-    spans = [[0, 10, "PER"], [19, 24, "LOC"]]
-    row = {"id": 1, "text": "Maria Peck fuhr zu Köln-Süd.", "label": spans, "Comments": []}
-    write(Path("doccano.jsonl"), json.dumps(row))
-    exec(program, {})
-    path = write(tmp_path / "words.jsonl", capsys.readouterr().out)
-    tags = ["B-PER", "I-PER", "O", "O", "B-LOC", "I-LOC", "O", "O"]
-    assert read(path) == [list(zip(["Maria", "Peck", "fuhr", "zu", "Köln", "-", "Süd", "."], tags))]
+    rows = {
+        "Maria Peck fuhr zu Köln-Süd.": [[0, 10, "PER"], [19, 24, "LOC"], [0, 5, "X"]],
+        "安娜住在罗马。": [[0, 2, "PER"], [4, 6, "LOC"]],
+        "नई दिल्ली में": [[0, 9, "LOC"]],
+        "preCOVID-19": [[3, 11, "DIS"]],
+        "\U0001f600 Anna": [[3, 7, "PER"]],  # as JavaScript counts
+    }
+    read_as = [
+        "Maria/B-PER Peck/I-PER fuhr/O zu/O Köln/B-LOC -/I-LOC Süd/O ./O",
+        "安娜/B-PER 住在/O 罗马/B-LOC 。/O",
+    ]
+    read_as += ["नई/B-LOC दिल्ली/I-LOC में/O", "pre/O COVID/B-DIS -/I-DIS 19/I-DIS", "\U0001f600/O Anna/B-PER"]
+    objects = [{"id": 1, "text": text, "label": spans, "Comments": []} for text, spans in rows.items()]
+    write(Path("doccano.jsonl"), "\n".join(map(json.dumps, objects)))
+    for is_in_utf_16, counts in ((False, (4, 1)), (True, (3, 1))):
+        exec(program.replace("IN_UTF_16 = False", f"IN_UTF_16 = {is_in_utf_16}"), {})
+        printed = capsys.readouterr()
+        assert tuple(map(int, re.findall(r"\d+", printed.err))) == counts
+    path = write(tmp_path / "words.jsonl", printed.out)
+    assert read(path) == [[tuple(word.rsplit("/", 1)) for word in row.split()] for row in read_as]
 
 
-# Name of a file -> what another tool writes.
-TASK = {"type": "choices", "value": {"choices": ["good"]}, "from_name": "mood", "to_name": "text"}
+def task(*choices, **more):
+    results = [{"type": "choices", "value": {"choices": [choice]}, "from_name": "mood"} for choice in choices]
+    return {"id": 1, "annotations": [{"id": 2, "result": results, **more}], "data": {"text": "a b"}}
+
+
+# Name of a file -> what another tool writes, of which one object has one label.
 EXPORTS = {
-    "label-studio.json": [{"id": 1, "annotations": [{"id": 2, "result": [TASK]}], "data": {"text": "a b"}}],
-    "doccano.jsonl": {"id": 7, "text": "a b", "label": ["good"], "Comments": []},
+    "label-studio.json": [task("good"), task("good", was_cancelled=True), task("good", "bad"), task()],
+    "doccano.jsonl": [{"id": 7, "text": "a b", "label": label} for label in (["good"], [], ["good", "bad"])],
     "llama-index.json": {
         "queries": {"q": "a b"},
         "corpus": {"x": "c", "y": "d"},
         "relevant_docs": {"q": ["x", "y"]},
         "mode": "text",
     },
-    "prodigy.jsonl": {"text": "a b", "_task_hash": 3, "accept": ["good"], "answer": "accept"},
+    "prodigy.jsonl": [
+        {"text": "a b", "_task_hash": 3, "accept": ["good"], "answer": "accept"},
+        {"text": "a b", "_task_hash": 4, "accept": ["good"], "answer": "ignore"},
+    ],
 }
 
 
 @pytest.mark.skipif(shutil.which("jq") is None, reason="jq is not installed")
 @pytest.mark.parametrize("name", EXPORTS)
 def test_what_other_tools_write_by_the_lines_of_the_page(tmp_path, name):
-    write(tmp_path / name, json.dumps(EXPORTS[name]))
+    export = EXPORTS[name]
+    write(tmp_path / name, "\n".join(map(json.dumps, export if name.endswith(".jsonl") else [export])))
     (line,) = re.findall(rf"^jq .*{re.escape(name)} .*$", (ROOT / "docs/data.md").read_text(), re.MULTILINE)
-    subprocess.run(["sh", "-c", line], cwd=tmp_path, check=True)
+    process = subprocess.run(["sh", "-c", line], cwd=tmp_path, check=True, capture_output=True, text=True)
     if name == "llama-index.json":
         assert error_of(PairRows, tmp_path / name).startswith(f"{tmp_path / name}, line 1: LlamaIndex")
         assert list(PairRows(tmp_path / "pairs.jsonl")) == [["a b", "c"], ["a b", "d"]]
     else:
         (row,) = read_labelled(tmp_path / "labels.jsonl", LabelOptions()).rows
         assert (row.texts, row.label) == (["a b"], "good")
+        assert f"{len(export) - 1} left out" in process.stderr
 
 
 def test_tags_are_not_added_to_the_lines_of_a_list(tmp_path):
@@ -219,7 +287,8 @@ def test_predictions_are_written_in_the_scheme_of_the_file(tmp_path, gold):
 
 def test_a_comment_stands_before_a_sentence(tmp_path):
     path = write(tmp_path / "a.conll", "# text = a\na\u2028b\x0c NOUN\n#id NOUN\n#a=b NOUN\n")
-    assert read(path) == [[("a\u2028b\x0c", "NOUN"), ("#id", "NOUN"), ("#a=b", "NOUN")]]
+    (sentence,) = read_words(path, None)
+    assert sentence.words == ["a\u2028b\x0c", "#id", "#a=b"]
 
 
 def test_a_file_without_ends_of_sentences(tmp_path, caplog):

@@ -1,7 +1,9 @@
 """Tagged words of users: CoNLL and CoNLL-U, JSON of tokens and tags, and the official form.
 
 A word is in the first column of CoNLL and its tag in the last one, as conlleval reads it. CoNLL-U names its
-columns: FORM, and UPOS for the tag. Others are named by --columns.
+columns: FORM, and UPOS for the tag. Others are named by --columns, or by a first line of known names.
+
+Tags mark entities. They stand for themselves, as parts of speech do, where the name of their column says so.
 """
 
 import re
@@ -17,14 +19,29 @@ from ernie_m.reader.files.row_errors import Faults
 from ernie_m.reader.files.table_options import OF_TABLES, TableOptions
 from ernie_m.reader.files.tables import WORDS, Form, Table, open_table
 from ernie_m.reader.labels import normal_label
-from ernie_m.reader.tag_schemes import JOINT, entity_tags, is_tag
+from ernie_m.reader.tag_schemes import JOINT, OUTSIDE, PARTS_OF_SPEECH, entity_tags, is_tag
 from ernie_m.utils.errors import UserError, listed, shown
 from ernie_m.utils.logging import logger
 
-# A line before a sentence in MultiCoNER, CoNLL-U or GermEval.
-_COMMENT = re.compile(r"# *(id|newpar|newdoc)\b|#.*=|#\s+\w+://")
+# A line before a sentence in MultiCoNER, CoNLL-U, CoNLL-2012 or GermEval.
+_COMMENT = re.compile(r"# *(id|newpar|newdoc|(begin|end) document)\b|#.*=|#\s+\w+://")
 _NAMES = re.compile(r"^# *global\.columns *= *(.*)", re.MULTILINE)
 _CONLL_U = ["ID", "FORM", "LEMMA", "UPOS", "XPOS", "FEATS", "HEAD", "DEPREL", "DEPS", "MISC"]
+# The names in a first line of CoNLL, of the words and of their tags.
+_HEADER = [
+    {"form", *WORDS["words"], "token", "word"},
+    {"upos", "xpos", "pos", "pos_tag", "pos_tags", *WORDS["tags"], "tag", "ner_tag", "label", "labels"},
+]
+# The names of columns whose tags mark no entities.
+_OF_THEMSELVES = re.compile(r"[ux]?pos([_:]?tags?)?|feats|deprel", re.IGNORECASE)
+# The name of a type of entities, which no further tag follows.
+_TYPE = re.compile(r"(?!.*[ /+&][BIMELSUW]-)[^\W\d][\w.:/+&#%' -]*")
+_CHUNKS = re.compile("[BI]-(ADJP|ADVP|CONJP|INTJ|LST|NC|NP|PC|PP|PRT|SBAR|UCP|VC|VP)")  # those of CoNLL-2003
+# What other tools write, by the first line -> how it becomes tagged words.
+_OF_TOOLS = {
+    "#FORMAT=WebAnno": "of WebAnno; export it as CoNLL 2002",
+    "T1\t": "spans of brat; its anntoconll makes words of them, of which --columns 4,1 are read",
+}
 _FORM = "a line is a word, what else is known of it, and its tag, with spaces or tabs between"
 _FITTING = "each sentence has a list of words, and a list with a tag for each"
 _ASKED = "which columns have the words, and their tags?"
@@ -39,7 +56,7 @@ class TaggedWords(NamedTuple):
         words: its words.
         tags: of each word, in the scheme IOBES if the tags mark entities.
         lines: the number of the line of each word.
-        written: the tag of each word as the file has it.
+        written: the tag of each word as the file has it; empty: the tags stand for themselves.
     """
 
     words: list[str]
@@ -51,7 +68,6 @@ class TaggedWords(NamedTuple):
 def read_words(
     path: Path,
     labels: Collection[str] | None = (),
-    entities: bool = False,
     options: TableOptions | None = None,
 ) -> list[TaggedWords]:
     """The sentences of a file with tagged words.
@@ -60,10 +76,8 @@ def read_words(
     CoNLL-2002 is, with a warning: text with accents in ISO-8859-1 is practically never valid UTF-8.
 
     Args:
-        labels: of a model or of other files, which show the scheme if the file does not; None: each tag
-            stands for itself.
-        entities: whether each tag must be one of an entity. Otherwise tags may also stand for themselves, as
-            parts of speech do.
+        labels: tags of entities, of a model or of other files, which show the scheme if the file does not;
+            the tags must be of entities, too. None: each tag stands for itself.
 
     Raises:
         UserError: the file has another form, it is not known which columns are meant, or a tag is none of an
@@ -71,22 +85,27 @@ def read_words(
     """
     options = options or TableOptions()
     faults = Faults(path, options.on_error == "skip")
+    name = ""  # of the column of the tags
     if named_form(path) == OBJECTS:
         options.refuse_others(path, "tagged words in JSON", "columns", *OF_TABLES)
-        sentences = list(_of_objects(path, options, faults))
+        table = open_table(path, options, faults)
+        word, tag = table.two_columns(options.columns, [*WORDS.values()], _ASKED)
+        sentences, name = list(_of_objects(table, word, tag, faults)), table.names[tag]
     else:
         options.refuse_others(path, "tagged words", "columns", "encoding", "on_error")
         text = _text(path, options, logger.warning)
         if any(JOINT in line for line in text.split("\n", 2)[:2]):  # the official form
             sentences = list(_of_official(_lines(text), path, faults))
         else:
-            sentences = _of_columns(text, path, options, faults)
+            sentences, name = _of_columns(text, path, options, faults)
     faults.end(logger.warning, sentences)
     longest = max(sentences, key=lambda sentence: len(sentence.words))
     if len(longest.words) > _LONGEST_SENTENCE:
         line = "%s, line %d: %d words, and no blank line behind a sentence; put one behind each"
         logger.warning(line, path, longest.lines[0], len(longest.words))
-    return _with_tags_checked(sentences, labels, entities, faults)
+    if labels is None or (_OF_THEMSELVES.fullmatch(name) and not labels):
+        return [each._replace(tags=list(map(normal_label, each.tags))) for each in sentences]
+    return _with_tags_checked(sentences, labels, faults)
 
 
 def lines_of(path: Path, options: TableOptions) -> list[str]:
@@ -116,14 +135,8 @@ def _lines(text: str) -> Iterator[str]:
     return (match[0].rstrip("\r\n") for match in re.finditer(r".*\n|.+", text))
 
 
-def _of_objects(path: Path, options: TableOptions, faults: Faults) -> Iterator[TaggedWords]:
-    """The sentences of JSON: in each two lists of texts that are equally long.
-
-    Raises:
-        UserError: it is not known which columns are meant.
-    """
-    table = open_table(path, options, faults)
-    word, tag = table.two_columns(options.columns, [*WORDS.values()], _ASKED)
+def _of_objects(table: Table, word: int, tag: int, faults: Faults) -> Iterator[TaggedWords]:
+    """The sentences of JSON: in each two lists of texts that are equally long, in two columns."""
     for line, cells in table.rows:
         words, tags = cells[word], cells[tag]
         are_lists = isinstance(words, list) and isinstance(tags, list)
@@ -162,12 +175,23 @@ def _of_official(lines: Iterator[str], path: Path, faults: Faults) -> Iterator[T
                 yield TaggedWords(words, tags, [line] * len(words))
 
 
-def _of_columns(text: str, path: Path, options: TableOptions, faults: Faults) -> list[TaggedWords]:
-    """The sentences of a file in CoNLL form. Words without a character are left out."""
+def _of_columns(
+    text: str, path: Path, options: TableOptions, faults: Faults
+) -> tuple[list[TaggedWords], str]:
+    """The sentences of a file in CoNLL form, and the name of the column of the tags.
+
+    Words without a character are left out.
+
+    Raises:
+        UserError: as `_places`, or another tool wrote the file.
+    """
+    for begin, way in _OF_TOOLS.items():
+        if text.removeprefix("\ufeff").startswith(begin):
+            raise UserError(f"{path}, line 1: {way}")
     blocks = list(read_columns(_lines(text), _cells, faults))
     if not blocks:
-        return []
-    word, tag, number = _places(path, text, blocks, options.columns)
+        return [], ""
+    word, tag, number, name = _places(path, text, blocks, options.columns)
     if number is not None:
         # CoNLL-U numbers the words. Where two are written as one, a row 1-2 stands before them.
         blocks = [[(line, cells) for line, cells in rows if cells[number].isdecimal()] for rows in blocks]
@@ -190,22 +214,24 @@ def _of_columns(text: str, path: Path, options: TableOptions, faults: Faults) ->
             if text := cells[word].removeprefix(prefix).replace(JOINT, "").replace("\t", " "):
                 kept.append((text, cells[tag], line))
         sentences += [TaggedWords(*map(list, zip(*kept)))] if kept else []
-    return sentences
+    return sentences, name
 
 
 def _places(
-    path: Path, text: str, blocks: Sequence[Sequence[tuple[int, list[str]]]], columns: str | None
-) -> tuple[int, int, int | None]:
-    """The places of the columns of the words and their tags, and of the numbers of the words in CoNLL-U.
+    path: Path, text: str, blocks: list[list[tuple[int, list[str]]]], columns: str | None
+) -> tuple[int, int, int | None, str]:
+    """The places of the columns of the words, of their tags, and of the numbers of the words in CoNLL-U.
+
+    The last is the name of the column of the tags.
 
     Args:
         text: of the file, in which a line may name the columns.
-        blocks: the numbers and the cells of the lines of each sentence.
+        blocks: the numbers and the cells of the lines of each sentence; a first line of names is taken out.
         columns: the value of --columns.
 
     Raises:
-        UserError: there is no such column, or it is not known which are meant: CoNLL-U names no UPOS, or the
-            first column of another file numbers words or sentences.
+        UserError: there is no such column, or it is not known which are meant: CoNLL-U names no UPOS, the
+            first column of another file numbers words or sentences, or several have tags of entities.
     """
     line, cells = blocks[0][0]
     named = _NAMES.search(text)
@@ -213,13 +239,30 @@ def _places(
     if not named and len(cells) == len(_CONLL_U) and cells[0].startswith("1"):
         names = _CONLL_U
     number = names.index("ID") if "ID" in names else None
-    known = [["form"], ["upos"]]
-    if not names or re.fullmatch(r"\d+,\d+", columns or ""):
-        names = [str(place) for place in range(1, len(cells) + 1)]
-        known = [] if _are_numbers_of(blocks) else [["1"], names[-1:]]
+    known = [{"form"}, {"upos"}]
+    by_number = re.fullmatch(r"\d+,\d+", columns or "")
+    in_small = {cell.strip().lower() for cell in cells}
+    is_named = columns and not by_number and {*columns.split(",")} <= {*cells}
+    if not names and (is_named or not any(map(in_small.isdisjoint, _HEADER))):
+        names, known = cells, _HEADER
+        blocks[0] = blocks[0][1:]
     sample = [cells for _, cells in blocks[0][:3]]
+    if not names or by_number:
+        names = [str(place) for place in range(1, len(cells) + 1)]
+        in_columns = list(zip(*(cells for rows in blocks for _, cells in rows)))
+        filled = [name for name, column in zip(names, in_columns) if any(map(str.strip, column))]
+        is_clear = not _are_numbers_of(blocks) and sum(map(_are_tags, in_columns[1:])) < 2
+        known = [{"1"}, {*filled[-1:]}] if is_clear else []
     table = Table(path, names, line, Form(), sample, iter(()))
-    return *table.two_columns(columns, known, _ASKED), number
+    word, tag = table.two_columns(columns, known, _ASKED)
+    return word, tag, number, names[tag]
+
+
+def _are_tags(cells: Collection[str]) -> bool:
+    """Whether cells are tags of entities, and not of chunks, which stand beside them in CoNLL-2003."""
+    others = {*cells} - {OUTSIDE}
+    are_chunks = bool(others) and all(map(_CHUNKS.fullmatch, others))
+    return all(is_tag(cell, "IOBES") for cell in others) and not are_chunks
 
 
 def _are_numbers_of(blocks: Sequence[Sequence[tuple[int, list[str]]]]) -> bool:
@@ -269,14 +312,13 @@ def read_columns(
 
 
 def _with_tags_checked(
-    sentences: list[TaggedWords], labels: Collection[str] | None, entities: bool, faults: Faults
+    sentences: list[TaggedWords], labels: Collection[str], faults: Faults
 ) -> list[TaggedWords]:
-    """The sentences with tags in IOBES, if they mark entities, after all were looked at; see `read_words`."""
+    """The sentences with tags in IOBES, after all were looked at; see `read_words`."""
     cells = [[normal_label(cell) for cell in sentence.tags] for sentence in sentences]
     own = {*chain.from_iterable(cells)}
-    tag_of = {} if labels is None else entity_tags(own) or entity_tags({*own, *labels})
-    if not (tag_of or entities):  # each tag stands for itself
-        return [sentence._replace(tags=tags) for sentence, tags in zip(sentences, cells)]
+    found = entity_tags(own) or entity_tags({*own, *labels})
+    tag_of = {cell: tag for cell, tag in found.items() if tag == OUTSIDE or _TYPE.fullmatch(tag[2:])}
     kept = []
     for sentence, tags in zip(sentences, cells):
         for line, cell in zip(sentence.lines, tags):
@@ -284,7 +326,8 @@ def _with_tags_checked(
                 faults.add(
                     line,
                     f"'{cell}' is no tag of an entity",
-                    "a tag is O or B-<type>, or has another letter of a scheme; write I-<type>",
+                    "a tag is O or B-<type>, or has another letter of a scheme; write I-<type>, or name the "
+                    f"columns of words and tags: --columns 1,2; other tags: fit --task {PARTS_OF_SPEECH}",
                 )
         if tag_of.keys() >= {*tags}:
             kept.append(sentence._replace(tags=[tag_of[cell] for cell in tags], written=tags))
