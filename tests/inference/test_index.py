@@ -158,14 +158,49 @@ def test_an_index_of_another_revision(models, tmp_path):
     assert error_of(model.index, folder=tmp_path / "index").startswith(f"{manifest}: ")
 
 
+# Of an index that somebody made: its lines, or its vectors, in the place of those that are right.
+STRANGE = [
+    *(
+        json.dumps(line)
+        for line in ([1, 1, ""], ["a", "1", ""], ["a", 1, None], [" ", 1, ""], ["\ud800", 1, ""])
+    ),
+    '"abc"',
+    "[" * 100_000,
+    "",
+    lambda vectors: vectors * np.nan,
+    lambda vectors: vectors[1:],
+    lambda vectors: vectors[0],
+    lambda vectors: vectors.astype(np.float64),
+    lambda vectors: vectors[:, None],
+]
+
+
+@pytest.mark.parametrize("strange", STRANGE)
+def test_an_index_of_a_stranger(models, tmp_path, strange):
+    """Its checksums fit."""
+    folder = tmp_path / "index"
+    model = ernie_m.load(models / "encode")
+    model.index(TEXTS[:1] if isinstance(strange, str) else TEXTS, folder)
+    if isinstance(strange, str):
+        (folder / "sentences.jsonl").write_text(strange)
+    else:
+        np.save(folder / "vectors.npy", strange(np.load(folder / "vectors.npy")))
+    rewrite_manifest(folder)
+    assert error_of(model.index, folder=folder).startswith(f"{folder}: ")
+
+
+def rewrite_manifest(folder):
+    (folder / MANIFEST).unlink()
+    write_manifest(folder / MANIFEST)
+
+
 def change_first_vector(folder, change):
     """Change the vector by which an index knows its model; its manifest is right again."""
     facts = json.loads((folder / "index.json").read_text())
     assert np.shape(facts["first_vector"]) == (toys.HIDDEN_SIZE,)
     facts["first_vector"] = change(np.array(facts["first_vector"])).tolist()
     (folder / "index.json").write_text(json.dumps(facts))
-    (folder / MANIFEST).unlink()
-    write_manifest(folder / MANIFEST)
+    rewrite_manifest(folder)
 
 
 def test_a_model_that_was_trained_further(models, tmp_path):

@@ -33,7 +33,7 @@ from ernie_m.reader.files.aligned_lines import Sentences
 from ernie_m.reader.files.find_files import named_files
 from ernie_m.utils.checksums import MANIFEST, AnotherRevision, check_manifest, write_manifest
 from ernie_m.utils.errors import UserError
-from ernie_m.utils.files import atomic_dir, only_writer_of, read_json
+from ernie_m.utils.files import atomic_dir, is_whole_text, only_writer_of, read_json
 from ernie_m.utils.logging import progress
 from ernie_m.vectors.language_centring import FEWEST_SENTENCES, MEANS_POOLING, LanguageMeans
 from ernie_m.vectors.nearest import load_faiss, nearest
@@ -382,9 +382,10 @@ def read_index(folder: str | os.PathLike, encode: EncodeTexts) -> tuple[list[Cor
         of_index = facts["options"]
         first_vector = np.array(facts["first_vector"], np.float32)
         vectors = np.load(folder / _VECTORS)
+        _check_index(sentences, vectors)
     except AnotherRevision:
         raise
-    except (UserError, OSError, ValueError, TypeError, KeyError) as error:
+    except (UserError, OSError, ValueError, TypeError, KeyError, RecursionError, MemoryError) as error:
         raise UserError(f"{folder}: no whole search index is there ({error}); make it again") from error
     options = _options(encode)
     if options != of_index:
@@ -394,12 +395,29 @@ def read_index(folder: str | os.PathLike, encode: EncodeTexts) -> tuple[list[Cor
         )
     vector = _first_vector(encode, sentences)
     is_same_model = (
-        vector.shape == first_vector.shape
+        vector.shape == first_vector.shape == vectors.shape[1:]
         and np.linalg.norm(unit(vector[None]) - unit(first_vector[None])) <= TOLERANCE
     )
     if not is_same_model:
         raise UserError(f"{folder}: the index is of another model; make one with this model")
     return sentences, vectors
+
+
+def _check_index(sentences: list[CorpusSentence], vectors: np.ndarray) -> None:
+    """Check what an index holds, which somebody may have made.
+
+    Raises:
+        UserError: it is not a vector for each sentence, as `write_index` writes them.
+    """
+    kinds = [str, int, str]
+    if not sentences or any(
+        list(map(type, line)) != kinds or not line.text.strip() or not is_whole_text("".join(line[::2]))
+        for line in sentences
+    ):
+        raise UserError(f"{_SENTENCES}: a line is a text, its number and its language")
+    is_one_of_each = vectors.dtype == np.float32 and vectors.ndim == 2 and len(vectors) == len(sentences)
+    if not is_one_of_each or not np.isfinite(lengths_of(vectors)).all():
+        raise UserError(f"{_VECTORS}: it must have a vector of finite numbers in float32 for each sentence")
 
 
 def _options(encode: EncodeTexts) -> dict[str, Any]:
