@@ -15,16 +15,16 @@ document begins in `lines`). Pair i of a parallel shard is its lines 2i (languag
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.reader.tokenizer_rules import ERNIE_M
-from ernie_m.utils.checksums import MANIFEST, check_file, check_format
+from ernie_m.utils.checksums import MANIFEST, check_file, check_format, entries_of
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import read_object, write_json
 from ernie_m.utils.logging import logger
@@ -65,10 +65,13 @@ class Corpus:
     ):
         self.path = Path(path)
         self.manifest = read_manifest(self.path)
-        self.text_rules: str = self.manifest["vocabulary"].get("text_rules", ERNIE_M)
+        try:
+            self._open()
+        except (TypeError, KeyError, AttributeError, ValueError) as error:
+            raise UserError(f"{self.path / MANIFEST}: damaged ({error}); {_REPAIR}") from error
         if tokenizer is not None:
             self._check_tokenizer(tokenizer)
-        self._open(verify)
+        check_files(self.path, self.manifest["files"], checksums=verify)
 
     def _check_tokenizer(self, tokenizer: Tokenizer) -> None:
         """Refuse a tokenizer with which this corpus was not made."""
@@ -85,18 +88,20 @@ class Corpus:
                 f"{tokenizer.digest[:12]}); use the vocabulary of the corpus, or build a corpus with this one"
             )
 
-    def _open(self, verify: bool) -> None:
-        """Set the attributes from the manifest; see the class."""
-        check_files(self.path, self.manifest["files"], checksums=verify)
+    def _open(self) -> None:
+        """Set the attributes from the manifest; see the class. Damaged, it raises what Python does."""
+        self.text_rules: str = self.manifest["vocabulary"].get("text_rules", ERNIE_M)
+        known = {self.path / name for name in entries_of(self.manifest, self.path / MANIFEST)}
         self.vocab_size: int = self.manifest["vocabulary"]["size"]
         self.languages = sorted(self.manifest["pieces"])
+        _check_names((self.path / name for name in self.manifest["pieces"].values()), known)
         self.mono, self.held_out_mono = (
-            {name: CorpusText(folder, shards) for name, folder, shards in self._streams("mono", split)}
+            {name: CorpusText(folder, shards, known) for name, folder, shards in self._streams("mono", split)}
             for split in SPLITS
         )
         self.parallel, self.held_out_parallel = (
             {
-                name.partition("-")[::2]: CorpusPairs(folder, shards)
+                name.partition("-")[::2]: CorpusPairs(folder, shards, known)
                 for name, folder, shards in self._streams("parallel", split)
             }
             for split in SPLITS
@@ -127,12 +132,30 @@ class Corpus:
         return np.asarray(map_array(self.path / name))
 
 
-class _Shards:
-    """Several shards, read as one sequence of lines."""
+def _check_names(files: Iterable[Path], known: Collection[Path]) -> None:
+    """Check that files are among those of the manifest, which are compared with it."""
+    for file in files:
+        if file not in known:
+            raise ValueError(f"{file} is not among its files")
 
-    def __init__(self, folder: Path, shards: list[Mapping[str, Any]]):
+
+class _Shards:
+    """Several shards, read as one sequence of lines.
+
+    Args:
+        shards: their entries in the manifest.
+        known: the files of the corpus.
+
+    Raises:
+        ValueError: a shard has another file.
+    """
+
+    arrays: ClassVar[Sequence[str]] = ("ids", "lines")  # the files of a shard
+
+    def __init__(self, folder: Path, shards: list[Mapping[str, Any]], known: Collection[Path]):
         self.folder = folder
-        self.shards = shards  # their entries in the manifest
+        self.shards = shards
+        _check_names((self._file(shard, kind) for shard in range(len(shards)) for kind in self.arrays), known)
         self.num_tokens = sum(shard["tokens"] for shard in shards)
         # The first line of each shard, and the number of all lines. int64 [shards + 1]
         self._first_line = starts_of(shard["lines"] for shard in shards)
@@ -209,6 +232,8 @@ class _Shards:
 
 class CorpusText(_Shards):
     """The documents of one language; `Blocks` cuts them into blocks."""
+
+    arrays = ("ids", "lines", "documents")
 
     def document_offsets(self, shard: int) -> np.ndarray:
         """Where each document of a shard begins in its lines, and the last ends. uint32 [documents + 1]."""

@@ -77,18 +77,30 @@ def check_manifest(path: Path) -> dict[str, Any]:
     """
     manifest = read_object(path)
     check_format(path, manifest.get("version"), VERSION)
+    # A training state names the model's manifest in the folder above; nothing names files further up.
+    for name, entry in entries_of(manifest, path, above="../..").items():
+        check_file(Path(os.path.normpath(path.parent / name)), entry)
+    return manifest
+
+
+def entries_of(manifest: Mapping[str, Any], path: Path, above: str = "..") -> dict[str, dict[str, Any]]:
+    """What a manifest says of its files.
+
+    Args:
+        path: of the manifest.
+        above: how a name begins that it may not have.
+
+    Raises:
+        UserError: it does not say their sizes and checksums, or names a file elsewhere.
+    """
     try:
         files = manifest["files"]
         is_damaged = any(not {"bytes", "sha256"} <= entry.keys() for entry in files.values())
     except (TypeError, KeyError, AttributeError) as error:
         raise UserError(f"{path}: damaged") from error
-    # A training state names the model's manifest in the folder above; nothing names files further up.
-    names_others = any(os.path.isabs(name) or os.path.normpath(name).startswith("../..") for name in files)
-    if is_damaged or names_others:
+    if is_damaged or any(os.path.isabs(name) or os.path.normpath(name).startswith(above) for name in files):
         raise UserError(f"{path}: damaged")
-    for name, entry in files.items():
-        check_file(Path(os.path.normpath(path.parent / name)), entry)
-    return manifest
+    return files
 
 
 def check_folder(folder: Path) -> None:

@@ -157,6 +157,32 @@ def test_a_number_in_the_manifest_that_was_altered(copy):
     assert f"{MANIFEST}: damaged, its checksum" in error_of(Corpus, copy)
 
 
+def rename(manifest):
+    shard = manifest["mono"]["en"]["train"]["shards"][0]
+    shard["name"] = f"../../../corpus/mono/en/{shard['name']}"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        rename,
+        lambda manifest: manifest["pieces"].update(en="../corpus/pieces/en.npy"),
+        lambda manifest: manifest["files"]["pieces/en.npy"].pop("sha256"),
+        lambda manifest: manifest["files"].update({"../a.npy": manifest["files"]["pieces/en.npy"]}),
+        lambda manifest: manifest["mono"].update(en=[]),
+        lambda manifest: manifest["mono"]["en"]["train"]["shards"][0].update(tokens="7"),
+        lambda manifest: manifest.pop("vocabulary"),
+    ],
+)
+def test_a_manifest_of_a_stranger(copy, change):
+    """Its checksum fits. No file elsewhere is read, and each that is read has a checksum."""
+    manifest = read_manifest(copy)
+    change(manifest)
+    manifest["sha256"] = corpus.checksum_of(manifest)
+    (copy / MANIFEST).write_text(json.dumps(manifest))
+    assert error_of(Corpus, copy).startswith(f"{copy / MANIFEST}: ")
+
+
 @pytest.mark.parametrize(
     "name", ["mono/en/train-00001.ids.npy", "parallel/de-en/train-00000.lines.npy", "pieces/de.npy"]
 )
