@@ -12,7 +12,7 @@ import pytest
 
 from ernie_m.inference.tasks.training_files import QuestionsFile
 from ernie_m.reader.files.conll import read_words
-from ernie_m.reader.files.labelled_tables import open_asked, read_labelled
+from ernie_m.reader.files.labelled_tables import open_asked, read_labelled, read_texts
 from ernie_m.reader.files.pairs import PairRows
 from ernie_m.reader.files.row_errors import Faults
 from ernie_m.reader.files.table_options import LabelOptions
@@ -152,6 +152,7 @@ def test_what_is_refused(read, name):
             "a,b\nc,d\n",
             lambda path, options: open_asked(path, options, Faults(path), questions=True),
         ),
+        ("a.csv", "text,label\na,b\n", lambda path, options: read_texts(path, options)),
         ("a.conll", "a O\n", lambda path, options: read_words(path, options=options)),
         (
             "a.jsonl",

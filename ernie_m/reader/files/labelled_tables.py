@@ -390,6 +390,7 @@ def open_asked(
     faults: Faults,
     remembered: Mapping[str, str] = MappingProxyType({}),
     questions: bool = False,
+    parts: Collection[str] = ("text", "text_b", "label", "language"),
 ) -> AskedTable:
     """Open a table of texts, or a .txt file with a text on each line.
 
@@ -397,9 +398,11 @@ def open_asked(
         faults: receives rows that cannot be read.
         remembered: see `find_columns`.
         questions: whether its texts are questions with contexts, which --columns names.
+        parts: those of `LABELS` that are read.
 
     Raises:
-        UserError: the table cannot be read, or it is not known which columns have the texts.
+        UserError: the table cannot be read, a flag names another part, or it is not known which columns have
+            the texts.
     """
     if split_name(path)[0] == ".txt" and not (options.text or options.columns):
         options.refuse_others(path, "lines of text", "encoding", "on_error")
@@ -410,6 +413,7 @@ def open_asked(
         what = "which columns are the question and its context?"
         question, context = table.two_columns(options.columns, QUESTIONS.values(), what)
         return AskedTable(table, {"question": [question], "context": [context]}, [], [])
+    options.refuse_others(path, "tables without labels to learn", *OF_TABLES, *parts)
     found = find_columns(table, options, ("text",), remembered)
     texts = {key: found[part] for key, part in (("text_a", "text"), ("text_b", "text_b")) if found[part]}
     return AskedTable(table, texts, found["label"], found["language"])
@@ -418,7 +422,7 @@ def open_asked(
 def read_texts(path: Path, options: LabelOptions) -> list[list[str]]:
     """The text of each row of a table, or its two texts; arguments and errors as of `read_labelled`."""
     faults = Faults(path, options.on_error == "skip")
-    asked = open_asked(path, options, faults)
+    asked = open_asked(path, options, faults, parts=("text", "text_b"))
     rows = []
     for line, cells in asked.table.rows:
         with faults.of_line(line):
