@@ -18,6 +18,7 @@ from ernie_m.inference.engines import (
     OnnxEngine,
     PaddleEngine,
     encoder_engine,
+    finite_outputs,
     onnx_engine,
 )
 from ernie_m.model.checkpoint.check_weights import check, unread
@@ -210,7 +211,10 @@ class LoadedModel:
         if layer is None:
             layer = self.num_layers if self.exported_layer is None else self.exported_layer
         if (task, layer) not in self._engines:
-            self._engines[task, layer] = self._start(task, layer)
+            run = self._start(task, layer)
+            if self.engine_name in FILES:  # of a checkpoint the weights are looked at
+                run = finite_outputs(run, self.folder)
+            self._engines[task, layer] = run
         return self._engines[task, layer]
 
     def workers(self) -> Workers:

@@ -25,6 +25,7 @@ from ernie_m.model.checkpoint.load import load_from
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.tasks import TASKS
 from ernie_m.reader.batching import pad, padded_batches
+from ernie_m.utils.checksums import MANIFEST, write_manifest
 from tests import toys
 from tests.helpers.batches import PAD, padded_batch
 from tests.helpers.checkpoints import changed_copy, stored
@@ -329,6 +330,16 @@ def test_engines_that_are_not_there(models, folder_of):
     assert "engine onnx " in error_of(load, models / "tag", engine="onnx")
     line = error_of(load(folder).engine, "classification")
     assert "exported for token-classification" in line and "--task classification" in line
+
+
+def test_weights_that_are_not_finite(exported, tmp_path):
+    """Of an export of a stranger, whose checksums fit."""
+    folder = shutil.copytree(exported / "encode", tmp_path / "encode")
+    file = folder / WEIGHTS_FILES["onnx"]
+    file.write_bytes(np.full(file.stat().st_size // 4, np.nan, np.float32).tobytes())
+    (folder / MANIFEST).unlink()
+    write_manifest(folder / MANIFEST)
+    assert error_of(load(folder).engine("embedding"), np.array([[0, 5, 2]])).startswith(f"{folder}: ")
 
 
 def test_only_an_onnxruntime_that_is_not_there_is_called_missing(tmp_path, monkeypatch):
