@@ -32,6 +32,7 @@ from ernie_m.utils.languages import language_group
 
 KINDS = (CLASSIFICATION, MULTI_LABEL, REGRESSION)
 _MOST_STEPS = 10  # with more whole numbers it is asked whether they are classes
+_MOST_CELLS = 1 << 28  # of rows by labels; a head takes 8 bytes for each
 
 
 class Rows(NamedTuple):
@@ -253,6 +254,11 @@ def rows_of(
         else:
             values = [tuple(int(id_ in row) for id_ in ids.values()) for row in has]
     refuse(faults)
+    if kind != REGRESSION and len(names) * len(values) > _MOST_CELLS:
+        raise UserError(
+            f"{places[0]}: {len(values):,} rows with {len(names):,} labels are too many for a head; with so "
+            "many labels, search: ernie-m train learns pairs of a text and its label"
+        )
     if like is None and len({*values}) < 2:
         only = f"the label '{names[0]}'" if kind == CLASSIFICATION else "equal labels"
         raise UserError(f"{places[0]}: all {len(values):,} rows have {only}; add rows with another one")

@@ -279,6 +279,8 @@ class LoadedModel:
 
     def description_of_head(self) -> str:
         """What the model is for, for a message to someone who expects something else."""
+        if (self.folder / "model_head.pkl").is_file():
+            return "its head is a pickle of SetFit, which is not read; learn the labels again: ernie-m fit"
         if self.task is None:
             return "it has no head, so fine-tune it first"
         if self.task == FILL_MASK:

@@ -148,9 +148,10 @@ def test_reranking(ranking, ranker):
     """The best first, with scores between 0 and 1."""
     scores = scores_of(ranker, TEXTS[0], TEXTS[1:])
     order = np.argsort(-scores).tolist()
-    asked = {"query": TEXTS[0], "documents": TEXTS[1:], "top_n": 3, "model": "any"}
+    asked = {"query": TEXTS[0], "documents": TEXTS[1:], "top_n": 3, "model": "any", "return_documents": True}
     answer = ranking.post("/v1/rerank", json=asked).json()
     assert [result["index"] for result in answer["results"]] == order[:3]
+    assert [result["document"]["text"] for result in answer["results"]] == [TEXTS[1 + n] for n in order[:3]]
     features = make_answerer("regression", ranker).task.encode(
         [Example(TEXTS[0], text) for text in TEXTS[1:]]
     )

@@ -244,6 +244,17 @@ def test_what_is_refused(models, texts, labels, options, place):
     assert place in error_of(ernie_m.load(models / "encode").fit, texts, labels, **options)
 
 
+def test_a_head_of_setfit(models, tmp_path):
+    model = changed_copy(models / "encode", tmp_path / "setfit")
+    (model / "model_head.pkl").touch()
+    assert "SetFit" in error_of(ernie_m.load(model).classify, "a")
+
+
+def test_more_labels_than_a_head_has_room_for(models, monkeypatch):
+    monkeypatch.setattr("ernie_m.fit.labelled_rows._MOST_CELLS", 24 * 3 - 1)
+    assert error_of(ernie_m.load(models / "encode").fit, TEXTS, LABELS).startswith("label 1 (index 0): ")
+
+
 def test_what_cannot_be_scored_is_learned(models):
     classifier = ernie_m.load(models / "encode").fit(["mo", "no", "lo"], ["a", "b", "b"])
     assert classifier.scores is None and classifier.classify("mo")[0]["label"] in "ab"

@@ -114,6 +114,7 @@ class RerankRequest(Body):
     documents: list[str]
     model: str | None = None  # any name
     top_n: PositiveInt | None = None
+    return_documents: bool | None = None
     truncate: Truncate = True
 
 
@@ -417,6 +418,8 @@ def _add_rerank(app: FastAPI, classify: ClassifyTexts, queue: WorkQueue) -> None
         scores = np.exp(-np.logaddexp(0, -np.array(outputs, np.float64)))  # a sigmoid that does not overflow
         best_first = np.argsort(-scores, kind="stable").tolist()[: asked.top_n]
         results = [{"index": row, "relevance_score": float(scores[row])} for row in best_first]
+        for result in results if asked.return_documents else ():
+            result["document"] = {"text": asked.documents[result["index"]]}
         return JSONResponse(
             {
                 "model": classify.model.name,

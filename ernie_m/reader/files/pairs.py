@@ -143,7 +143,8 @@ def columns_of_pairs(table: Table, options: TableOptions, languages: Sequence[st
         texts += [place for place, name in enumerate(folded) if texts and _NEGATIVE.fullmatch(name)]
     if len(texts) < 2 or len({*texts}) < len(texts):
         raise table.question(
-            "which columns are query and positive? (And if another judges them: --only COLUMN=VALUE.)",
+            "which columns are query and positive? (If another judges them: --only COLUMN=VALUE. If there "
+            "are none: name the files of pairs, and not their folder.)",
             ["--columns QUERY,POSITIVE"],
         )
     judges = [place for place in table.named(PAIRS["label"]) if place not in texts]
