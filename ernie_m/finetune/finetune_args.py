@@ -332,7 +332,11 @@ class FinetuneFlags(TrainingFlags):
     all. Default: as the weights read."""
 
     def __post_init__(self) -> None:
-        if self.use_fp16 and "amp" not in self.on_command_line:
+        if self.use_fp16 and "amp" in self.on_command_line and self.amp != "fp16":
+            raise UserError(
+                f"--use_fp16 true is --amp fp16, and --amp {self.amp} is there, too; leave one out"
+            )
+        if self.use_fp16:
             self.amp = "fp16"
         super().__post_init__()
 

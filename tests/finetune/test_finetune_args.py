@@ -134,7 +134,10 @@ def test_values_of_some_flags():
     assert args.random_seed == (1, 2, 3)
     assert (args.amp, args.do_test, args.max_steps) == ("fp16", False, 7)
     assert parse(["--learning_rate", "4e-4"]).learning_rate == 4e-4
-    assert parse(["--use_fp16", "true", "--amp", "bf16"]).amp == "bf16"
+    assert parse(["--use_fp16", "false", "--amp", "bf16"]).amp == "bf16"
+    assert parse(["--use_fp16", "true", "--amp", "fp16"]).amp == "fp16"
+    line = error_of(parse, ["--use_fp16", "true", "--amp", "bf16"])
+    assert "--use_fp16" in line and "--amp bf16" in line
     assert parse(["--batch_size", "16", "--batch_size", "2"]).batch_size == 2  # the last one wins
 
 
