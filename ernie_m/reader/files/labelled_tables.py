@@ -201,7 +201,7 @@ def read_labelled(path: Path, options: LabelOptions, several: bool = False) -> L
     for line, cells in table.rows:
         with faults.of_line(line):
             rows.append(_labelled_row(table, found, line, cells, several))
-    faults.end(logger.warning, rows)
+    faults.end(logger.warning, rows, options.only)
     if len(names) == 1 and several:
         rows = _with_lists(path, rows)
     _say_what_is_read(table, found, rows)

@@ -222,7 +222,7 @@ class PairRows(Sequence[list[str]]):
             of_files = ("encoding", "text_as_it_stands", "on_error")
             options.refuse_others(self.name, "aligned lines and .tmx", *of_files)
             rows = _rows_of_files(self.paths, languages, options.encoding, faults)
-        self._lines = self._written(rows, faults)
+        self._lines = self._written(rows, faults, options.only)
         sides = zip(*(row[:2] for row in islice(self, _ROWS_SHOWN)))
         for side, language in zip(sides, languages or ("", "")):
             look_at_text(self.name, side, language, options.text_as_it_stands)
@@ -263,7 +263,7 @@ class PairRows(Sequence[list[str]]):
         if left_out:
             logger.warning("%s: %s rows that are not for training are left out", path, f"{left_out:,}")
 
-    def _written(self, rows: Iterable[list[str]], faults: Faults) -> FileLines:
+    def _written(self, rows: Iterable[list[str]], faults: Faults, only: str | None) -> FileLines:
         """Write all rows to a temporary file, and count.
 
         Raises:
@@ -279,7 +279,7 @@ class PairRows(Sequence[list[str]]):
                 self.with_negatives += len(texts) > 2
                 self.equal += normal_form(texts[0]) == normal_form(texts[1])
                 starts.append(starts[-1] + output.write("\t".join(map(in_one_line, texts)).encode() + b"\n"))
-        faults.end(logger.warning, starts[1:])
+        faults.end(logger.warning, starts[1:], only)
         with open_lines(Path(name)) as (_, version):
             return FileLines(Path(name), version, np.asarray(starts, np.int64))
 

@@ -45,11 +45,12 @@ class Faults:
             what, _, mend = str(error).removeprefix(f"{self.name}, line {line}: ").partition("; ")
             self.add(line, what, mend)
 
-    def end(self, say: Callable[[str], None], kept: Sized | None = None) -> None:
+    def end(self, say: Callable[[str], None], kept: Sized | None = None, only: str | None = None) -> None:
         """Say which further lines are left out, or raise what is wrong.
 
         Args:
             kept: the rows without faults, of which there must be one; None: there may be none.
+            only: the value of --only, if it was given.
 
         Raises:
             UserError: there are faults, and lines with faults are not left out; or no row is left.
@@ -67,4 +68,4 @@ class Faults:
         self._kinds.clear()  # what was said is not said again
         self._more.clear()
         if kept is not None and not len(kept):
-            raise UserError(f"{self.name}: no rows are left")
+            raise UserError(f"{self.name}: no rows are left" + (f" by --only {only}" if only else ""))
