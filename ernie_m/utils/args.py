@@ -285,7 +285,12 @@ def read_yaml(path: str, known: Collection[str]) -> dict[str, Any]:
         raise UserError(f"{path}: expected 'key: value' lines at the top level")
     values: dict[str, Any] = {}
     for name, value in tree.items():
-        is_section = isinstance(value, dict) and name not in known
+        # Of an empty one no key could be unknown, so its own name must be known.
+        is_section = (
+            isinstance(value, dict)
+            and name not in known
+            and (value or any(key.startswith(f"{name}.") for key in known))
+        )
         items = {f"{name}.{key}": item for key, item in value.items()} if is_section else {name: value}
         if twice := values.keys() & items:  # as "a.b: 1" and as "a: {b: 1}"
             raise UserError(f"{path}: the key '{twice.pop()}' is there twice")

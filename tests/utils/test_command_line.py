@@ -158,6 +158,7 @@ def test_values_on_the_command_line(line, name, value):
         ("config: /proc/version", [], "a.yaml: config is unknown"),
         ("optimizer: /proc/version", [], "a.yaml: optimizer is unknown; it is a section"),
         ("optimizer:\n  style:official", [], "a.yaml: optimizer is unknown; it is a section"),
+        ("optimzer: {}", [], "a.yaml: optimzer is unknown"),
         ("", ["--optimizer", "/proc/version"], "--optimizer is unknown; it is a section"),
         ("", ["--inputs", "a, ,b"], "--inputs a, ,b: "),
         ("inputs: 'a,'", [], "a.yaml: inputs a,: "),
