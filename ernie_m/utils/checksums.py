@@ -113,11 +113,11 @@ def check_folder(folder: Path) -> None:
     if not path.is_file():
         return
     try:
-        read_json(path)  # refuses a damaged file
+        contents = read_json(path)  # refuses a damaged file
         # Other programs write files of this name without checksums, and that of a corpus, which has "pieces",
         # is checked when the corpus is opened. The keys may be damaged, so the bytes are searched.
         content = path.read_bytes()
-        if b'"sha256"' in content and b'"pieces"' not in content:
+        if not contents or (b'"sha256"' in content and b'"pieces"' not in content):
             check_manifest(path)
     except AnotherRevision:
         raise

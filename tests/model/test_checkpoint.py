@@ -307,13 +307,13 @@ def test_a_pointer_of_git_lfs_is_not_called_damaged(saved):
         (saved / "manifest.json").unlink(missing_ok=True)
 
 
-@pytest.mark.parametrize("content", ["", "\x00", '{"version": 1, "fil'])
+@pytest.mark.parametrize("content", ["", "\x00", "{}", '{"version": 1, "fil'])
 def test_a_manifest_that_is_no_json(saved, content):
     (saved / "manifest.json").write_text(content)
     assert error_of(open_checkpoint, saved).startswith(str(saved / "manifest.json"))
 
 
-@pytest.mark.parametrize("content", ["[]", '{"version": 1, "name": "an app"}'])
+@pytest.mark.parametrize("content", ['["a"]', '{"version": 1, "name": "an app"}'])
 def test_the_card_may_be_edited_and_the_manifest_of_another_program_is_not_ours(saved, content):
     (saved / "README.md").write_text("my words")
     assert open_checkpoint(saved).config
