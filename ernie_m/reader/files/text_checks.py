@@ -18,7 +18,7 @@ from ernie_m.utils.logging import logger
 
 MOST_LINES = 1000  # lines that are looked at
 _FEWEST = 5  # fewer tell nothing
-_FEWEST_OF_A_PART = 30  # of a file
+_FEWEST_OF_A_PART, _MOST_OF_A_PART = 30, 250  # of a file
 _SHOWN = 3
 _LEAST = 0.5  # the share of lines that text never has: of clean text in 15 languages 0.26 is the greatest
 _HTML = re.compile(r"</?[a-z][a-z0-9]*(\s[^<>]*)?/?>|&(amp|lt|gt|quot|nbsp|#\d+);", re.IGNORECASE)
@@ -95,7 +95,7 @@ def refuse_odd_part(path: str | Path, texts: Iterable[tuple[int, str]]) -> None:
         UserError: as `look_at_text`.
     """
     lines = [(number, line) for number, line in texts if line]
-    step = len(lines) // MOST_LINES + 1
+    step = len(lines) // _MOST_OF_A_PART + 1
     odd = _what_is_odd(lines[::step], step) if len(lines) >= _FEWEST_OF_A_PART else None
     if odd and odd[2]:
         raise UserError(f"{path}, line {odd[0]}: {odd[1]}; {_MEND}")
