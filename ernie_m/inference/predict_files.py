@@ -297,8 +297,9 @@ def write_answers(answerer: Answerer, requests: list[Request], file: InputFile, 
     """
     ending, packing = split_name(output)
     if named_form(output) not in (LINES, *file.forms) or ending == ".json":
-        forms = listed(file.forms)
-        raise UserError(f"--output {output}: these answers cannot be written as {ending}, but as {forms}")
+        raise UserError(
+            f"--output {output}: these answers cannot be written as {ending}, but as {listed(file.forms)}"
+        )
     write = _write_run if ending == ".trec" else file.write
     parts = [requests[first : first + AT_ONCE] for first in range(0, len(requests), AT_ONCE)]
     if output == "-":
