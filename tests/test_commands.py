@@ -352,7 +352,7 @@ def test_help_lists_the_recipes(monkeypatch, capsys, words):
     [
         ("data xnli --data d", "download_data_sets", ["xnli", "--data", "d"]),
         ("weights base", "download_weights", ["base"]),
-        ("e5-small", "download_weights", ["e5-small"]),
+        ("e5-small", "download_e5_small", []),
         ("text folder de", "download_text", ["folder", "de"]),
     ],
 )

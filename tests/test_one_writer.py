@@ -6,7 +6,7 @@ Those of fine-tuning are in tests/finetune/test_runs.py, ernie-m predict and its
 import pytest
 
 from ernie_m.commands import convert, encode_vector, export, fit, mine_pairs, run_pretrain
-from ernie_m.data import download_weights, prepare, train_vocab
+from ernie_m.data import download_e5_small, download_weights, prepare, train_vocab
 from ernie_m.pretrain.build_corpus import command as build_corpus
 from ernie_m.utils import files
 from ernie_m.utils.errors import UserError
@@ -22,7 +22,7 @@ COMMANDS = {
     "train_vocab": (train_vocab, "--mono en<=source.txt --output {}"),
     "fit": (fit, "source.csv --model source --output {}"),
     "download_weights": (download_weights, "vocab --configs {}"),
-    "get_weights_e5": (download_weights, "e5-small --configs {}"),
+    "get_weights_e5": (download_e5_small, "--configs {}"),
     "mine_pairs": (mine_pairs, "--source text.txt --target text.txt --model . --output {}"),
     "build_corpus": (build_corpus, "--mono en<=text.txt --piece_model_path piece.model --output {}"),
     "run_pretrain": (run_pretrain, "--data.corpus source --run.output {}"),

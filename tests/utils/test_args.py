@@ -29,6 +29,7 @@ OPTIONS = (
     ("ernie_m.pretrain.show_masks", "ShowFlags"),
     ("ernie_m.data.download_data_sets", "DataFlags"),
     ("ernie_m.data.download_weights", "WeightsFlags"),
+    ("ernie_m.data.download_e5_small", "E5SmallFlags"),
     ("ernie_m.data.prepare", "PrepareFlags"),
     ("ernie_m.data.train_vocab", "VocabOptions"),
     ("ernie_m.data.download_text", "PublicTextFlags"),

@@ -54,8 +54,8 @@ def no_weights(path: Path) -> UserError:
     advice = "name the folder of a checkpoint, such as best or step_N of a run"
     if "configs" in path.parts:  # where the released weights would be
         is_e5 = "e5-small" in path.parts
-        fetches = "e5-small fetches it" if is_e5 else "fetches the released weights into configs/"
-        advice = f"{command_name()} download weights {fetches}"
+        fetches = "e5-small fetches it" if is_e5 else "weights fetches the released weights into configs/"
+        advice = f"{command_name()} download {fetches}"
     return UserError(f"{path}: {_description(path)}; {advice}")
 
 
