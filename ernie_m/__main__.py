@@ -13,30 +13,31 @@ from ernie_m.utils.errors import UserError, say
 
 # Command -> the module whose `main` it is, below this package, and what it is for.
 COMMANDS = {
-    "fit": ("commands.fit", "learn labels, tags, answers or numbers from a table, with scores"),
-    "train": ("commands.train", "train a search model on your sentence pairs, with scores before and after"),
-    "predict": ("commands.predict", "classify, tag, answer, embed, search: requests, or the rows of a table"),
-    "serve": ("commands.serve", "a page for the browser and an HTTP API"),
-    "convert": ("commands.convert", "write a model in the format of another library, or a smaller one"),
-    "export": ("commands.export", "write a model that predicts by itself: Paddle inference, ONNX"),
-    "mine_pairs": ("commands.mine_pairs", "find translations in two texts"),
-    "build_corpus": ("pretrain.build_corpus.command", "turn text and pairs into a corpus for run_pretrain"),
-    "train_vocab": ("data.train_vocab", "train a SentencePiece model on text"),
-    "show_masks": ("pretrain.show_masks", "print what each objective sees of a pair"),
-    "download": ("commands.download", "fetch public data, released weights, E5-small, text"),
-    "prepare": ("data.prepare", "bring data sets into the official layout"),
+    "fit": ("commands.fit", "train a classifier, tagger, QA or regression model on labeled data"),
+    "train": ("commands.train", "train an embedding model on sentence pairs"),
+    "predict": ("commands.predict", "predict JSON lines or tables with any model"),
+    "serve": ("commands.serve", "serve a demo page and an HTTP API"),
+    "convert": ("commands.convert", "convert a model between formats, or trim its vocabulary"),
+    "export": ("commands.export", "export a model for Paddle Inference or ONNX Runtime"),
+    "mine_pairs": ("commands.mine_pairs", "mine sentence pairs from two texts"),
+    "build_corpus": ("pretrain.build_corpus.command", "build a pre-training corpus"),
+    "train_vocab": ("data.train_vocab", "train a SentencePiece vocabulary"),
+    "show_masks": ("pretrain.show_masks", "print the attention masks of an objective"),
+    "download": ("commands.download", "download data sets, weights, E5-small or text"),
+    "prepare": ("data.prepare", "convert data sets to the official layout"),
 }
 # Those of the paper, with the official flags.
 OFFICIAL = {
-    "run_pretrain": ("commands.run_pretrain", "pre-train on text and sentence pairs"),
-    "run_classifier": ("commands.run_classifier", "fine-tune on texts, or pairs of texts, with labels"),
-    "run_sequence_labeling": ("commands.run_sequence_labeling", "fine-tune on words with tags"),
-    "run_mrc": ("commands.run_mrc", "fine-tune on questions and the texts that answer them"),
-    "run_retrieval": ("commands.run_retrieval", "fine-tune on translations, and search them"),
-    "encode_vector": ("commands.encode_vector", "write the vectors of texts"),
-    "launch": ("commands.launch", "start a program as several processes"),
+    "run_pretrain": ("commands.run_pretrain", "pre-train a model"),
+    "run_classifier": ("commands.run_classifier", "fine-tune text classification or regression"),
+    "run_sequence_labeling": ("commands.run_sequence_labeling", "fine-tune token classification"),
+    "run_mrc": ("commands.run_mrc", "fine-tune question answering"),
+    "run_retrieval": ("commands.run_retrieval", "evaluate or train sentence retrieval"),
+    "encode_vector": ("commands.encode_vector", "write embeddings to .npy files"),
+    "launch": ("commands.launch", "launch a script in several processes"),
 }
 PROGRAMS = COMMANDS | OFFICIAL
+HELP = ("-h", "--help")
 WIDTH = 100  # the characters of a line of --help
 PACKAGE = Path(__file__).parent
 
@@ -48,19 +49,18 @@ def main() -> None:
 
 def start_program() -> None:
     """Call the `main` of the program that the first word names, with the other words as its arguments."""
-    asked = sys.argv[2:3] if sys.argv[1:2] == ["recipe"] else sys.argv[1:2]
-    if len(sys.argv) < 2 or asked in (["-h"], ["--help"]):
-        say(usage())
-        return
-    program, *words = sys.argv[1:]
+    program, *words = sys.argv[1:] or ["--help"]
     program = program.removesuffix(".py")  # as the recipes have it
-    if program == "recipe":
-        run_recipe(words)  # does not return
-    if program not in PROGRAMS:
+    if program in HELP:
+        say(usage())
+    elif program == "recipe":
+        run_recipe(words)
+    elif program not in PROGRAMS:
         refuse_name("command", program, ["recipe", *PROGRAMS])
-    module, _ = PROGRAMS[program]
-    sys.argv[:] = [program, *words]
-    import_module(f"ernie_m.{module}").main()
+    else:
+        module, _ = PROGRAMS[program]
+        sys.argv[:] = [program, *words]
+        import_module(f"ernie_m.{module}").main()
 
 
 def refuse_name(kind: str, name: str, known: list[str]) -> NoReturn:
@@ -72,15 +72,25 @@ def refuse_name(kind: str, name: str, known: list[str]) -> NoReturn:
 
 def usage() -> str:
     """What `ernie-m --help` prints."""
-    recipe = {"recipe": ("", "run a command with the values of a recipe: ernie-m recipe NAME --flag value")}
+    recipe = {"recipe": ("", "run a recipe of the paper (ernie-m recipe --help lists them)")}
     parts = {"Your data and models:": COMMANDS, "The paper, with the official flags:": OFFICIAL | recipe}
     width = max(map(len, PROGRAMS)) + 2
     lines = ["usage: ernie-m COMMAND ..., or ernie-m COMMAND --help", ""]
     for title, commands in parts.items():
         lines += [title, *(f"  {name:{width}}{purpose}" for name, (_, purpose) in commands.items()), ""]
+    return "\n".join(lines)
+
+
+def recipe_usage() -> str:
+    """What `ernie-m recipe --help` prints."""
     indents = {"initial_indent": "  ", "subsequent_indent": "  "}
-    names = textwrap.fill(", ".join(recipes()), WIDTH, break_on_hyphens=False, **indents)
-    return "\n".join([*lines, "The recipes are", "", names])
+    return "\n\n".join(
+        [
+            "usage: ernie-m recipe NAME [--flag VALUE ...]",
+            "Run a recipe of the paper; flags override its values.",
+            textwrap.fill(", ".join(recipes()), WIDTH, break_on_hyphens=False, **indents),
+        ]
+    )
 
 
 def scripts_folder() -> Path:
@@ -94,7 +104,7 @@ def recipes() -> list[str]:
     return [f"{folder.name}/{path.stem}" for folder in folders for path in sorted(folder.glob("*.sh"))]
 
 
-def run_recipe(words: list[str]) -> NoReturn:
+def run_recipe(words: list[str]) -> None:
     """Let a recipe of `scripts/` take the place of this program; it starts `launch`.
 
     Data and weights are those of the checkout, or, for an installed package, of the current folder.
@@ -103,6 +113,9 @@ def run_recipe(words: list[str]) -> NoReturn:
         words: the name of the recipe, and flags.
     """
     name, *flags = words or [""]
+    if name in HELP:
+        say(recipe_usage())
+        return
     if name not in recipes():
         refuse_name("recipe", name, recipes())
     folder = scripts_folder()

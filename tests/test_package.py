@@ -162,14 +162,14 @@ def test_every_program_and_recipe_is_in_it(run_in):
     """Each program prints its help, which begins with the words that start it."""
     program = """
 import contextlib, io
-from ernie_m.__main__ import PROGRAMS, main, recipes, usage
+from ernie_m.__main__ import PROGRAMS, main, recipe_usage, recipes
 for name in PROGRAMS:
     sys.argv = ["ernie-m", name, "--help"]
     text = io.StringIO()
     with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
         main()
     print(name, text.getvalue().startswith(f"usage: ernie-m {name} "), "paddle" in sys.modules)
-print(all(name in usage() for name in recipes()))
+print(all(name in recipe_usage() for name in recipes()))
 print(*recipes())
 """
     *lines, all_shown, names = run_in(program).splitlines()
