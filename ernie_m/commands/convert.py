@@ -1,6 +1,4 @@
-"""Convert a model between the formats of ERNIE-M and XLM-R, or trim its vocabulary to some languages.
-
-Needs neither Paddle nor torch; see docs/convert.md.
+"""Convert a model between the formats of ERNIE-M and XLM-R, or trim its vocabulary. See docs/convert.md.
 
 ernie-m convert configs/base ernie-m-base --to huggingface
 ernie-m convert checkpoints/best for-transformers --to xlm-roberta
@@ -40,40 +38,41 @@ class ConvertFlags:
     """What to convert, and how."""
 
     source: str = option(positional=True)
-    """A folder, a file of weights, or a piece model (.model) alone."""
+    """Model directory, weights file, or SentencePiece model (.model) to convert."""
 
     target: str = option(positional=True)
-    """A new folder."""
+    """New output directory."""
 
     to: Literal[tuple(TARGETS)] = option("ernie-m", needed=True)
-    """The format of the new folder (ernie-m: this project's)."""
+    """Output format (ernie-m: this project's)."""
 
     keep_pieces_of: Names | None = None
-    """Keep only the part of the vocabulary that these text files need, as in en.txt,de.txt."""
+    """Text files whose subwords are kept when trimming the vocabulary."""
 
     min_count: PositiveInt = 1
-    """Keep only pieces that are in the text at least this often."""
+    """Minimum number of occurrences in these files for a subword to be kept."""
 
     head: Literal[CLASSIFIER_TASKS] | None = None
-    """What its classifier is for, if the files do not say."""
+    """Task of the classifier, if the files do not specify it."""
 
     vocab_path: str | None = None
-    """vocab.txt, if it is not beside the weights."""
+    """Path to vocab.txt (default: the one next to the weights)."""
 
     piece_model_path: str | None = None
-    """The piece model, if it is not beside the weights."""
+    """Path to the SentencePiece model (default: the one next to the weights)."""
 
     license: str | None = None
-    """The licence of the model, for its README.md, as in apache-2.0."""
+    """License of the model for its README.md, such as apache-2.0."""
 
     base_model: str | None = None
-    """For README.md: the name on a model hub of the model that the training began with."""
+    """Hub name of the base model for README.md."""
 
     drop_unknown: bool = False
-    """Go on without tensors and without a problem_type that are not understood."""
+    """Whether to drop unknown tensors and ignore an unknown problem_type instead of stopping."""
 
     allow_differences: bool = False
-    """Write the new folder also if its library will read text otherwise; its README.md then says how."""
+    """Whether to convert even if the target library preprocesses text differently, and list the differences
+    in README.md."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -1,8 +1,8 @@
-"""Turn texts into vectors. Official name and flags; see docs/retrieval.md.
+"""Write the embeddings of texts to .npy files, with the official flags. See docs/retrieval.md.
 
 python encode_vector.py --data_set texts.tsv --output_dir vectors --init_pretraining_params ...
 python encode_vector.py --data_set sentences.txt --data_format text --vectors mean --layer middle ...
-python encode_vector.py --init_pretraining_params exported --engine onnx ...    # of ernie-m export
+python encode_vector.py --init_pretraining_params exported --engine onnx ...
 """
 
 from ernie_m.inference.encode_vector_args import EncodeVectorFlags

@@ -1,4 +1,4 @@
-"""Export a checkpoint as a folder that predicts by itself, for Paddle inference or ONNX. See docs/export.md.
+"""Export a checkpoint for Paddle Inference or ONNX Runtime. See docs/export.md.
 
 ernie-m export --model checkpoints/best --output exported --format onnx
 ernie-m export --model checkpoints/best --output exported --task embedding --layer middle
@@ -22,20 +22,20 @@ class ExportFlags:
     """What to export."""
 
     model: str
-    """A checkpoint of any supported format."""
+    """Checkpoint in any supported format."""
 
     output: str
-    """The folder to write. An exported folder there is replaced."""
+    """Output directory; an existing export is replaced."""
 
     task: Literal[EXPORTED_TASKS] | None = None
-    """The task of the model's head (the default), or embedding, the encoder alone."""
+    """Task to export (default: the task of the model's head; embedding: the encoder alone)."""
 
     layer: str | None = None
-    """For embedding: the layer at which the encoder ends, a number, middle or top. Default: as trained for
-    retrieval, otherwise top."""
+    """Last encoder layer of an embedding model: a number, middle or top (default: as trained for retrieval,
+    otherwise top)."""
 
     format: Literal["paddle", "onnx"] = option("paddle", needed=True)
-    """The graph to write, for Paddle inference or for ONNX Runtime."""
+    """Format of the exported graph, for Paddle Inference or ONNX Runtime."""
 
 
 def main() -> None:

@@ -1,6 +1,4 @@
-"""Learn from a table or a file, and score what was learned on rows that were not learned from.
-
-See docs/finetune.md.
+"""Train a model on labeled data and evaluate it by cross-validation. See docs/finetune.md.
 
 ernie-m fit reviews.csv --model intfloat/multilingual-e5-small --output checkpoints/reviews
 """
@@ -38,31 +36,32 @@ class FitFlags(LabelOptions):
     """What to learn from."""
 
     table: str = option(positional=True)
-    """A table with a text, or a pair of texts, and a label in each row; words with tags; questions with
-    answers; or a folder of such files, train.en.csv, test.de.csv, ... docs/data.md lists what is read."""
+    """Training data: a table of labeled texts or text pairs, a file of tagged words or of questions, or a
+    directory of such files (train.en.csv, test.de.csv, ...)."""
 
     model: str
-    """A checkpoint of any supported format, or the name of a model on Hugging Face's hub."""
+    """Base model: a checkpoint in any supported format, or a model name on the Hugging Face Hub."""
 
     output: str
-    """A new folder for the model that has learned."""
+    """New output directory for the trained model."""
 
     task: Literal[_TASKS] | None = None
-    """What to learn: one label a text, several labels, a number, tags that mark entities, tags of another
-    kind, as parts of speech are, or answers to questions. Default: what the file says."""
+    """Task to train (default: inferred from the file)."""
 
     test: Names | None = option(None, needed=True)
-    """Further files with labels, separated by commas, that the model is scored on."""
+    """Labeled files to evaluate on."""
 
     finetune: bool = False
-    """Whether to train the whole model. Otherwise, of single texts with labels, its vectors stay as they are,
-    and a logistic regression on them is trained, which takes seconds."""
+    """Whether to fine-tune all weights; otherwise, single texts are classified by logistic regression on
+    frozen embeddings."""
 
     layer: str | None = None
-    """The layer of the vectors: a number from 1, middle or top. Default: as in the model's training."""
+    """Encoder layer of the embeddings for logistic regression: a number from 1, middle or top (default: the
+    model's settings, otherwise top)."""
 
     amp: Literal["none", "bf16", "fp16"] = "none"
-    """Half precision: bf16 on a GPU from A100 on, or on a CPU with avx512_bf16 or AMX; fp16 on a GPU."""
+    """Mixed precision for training: bf16 requires an A100 or later GPU, or a CPU with AVX512-BF16 or AMX;
+    fp16 requires a GPU."""
 
 
 def main() -> None:

@@ -1,13 +1,12 @@
-"""Start a script as one or several processes, with the official flags.
+"""Launch a script in one or several processes, with the official flags.
 
     python launch.py --nproc_per_node 2 run_classifier.py --batch_size 16 ...
 
-The script is the first word that ends in .py; the words behind it are its own. The processes use the GPUs, or
-the CPU if there are none. A single process takes the place of this program.
+The script is the first argument that ends in .py, and the arguments after it are passed to it. Processes run
+on GPUs if available, otherwise on the CPU. With a single process, the script replaces the launcher.
 
-The log of a process is <split_log_path>/<log_prefix>job.log.<rank>. The first process of this machine prints
-on the console, the others print into <split_log_path>/workers. With several machines this folder has the name
-workers-node<N>, so that the machines can share <split_log_path>.
+Process <rank> logs to <split_log_path>/<log_prefix>job.log.<rank>. The first process of a node prints on the
+console, the others to <split_log_path>/workers, or workers-node<N> with several nodes.
 """
 
 import contextlib
@@ -46,31 +45,30 @@ class LaunchFlags:
     """The official flags, and --master_port."""
 
     node_ips: str = "127.0.0.1"
-    """The addresses of all machines, separated by commas. The first one leads."""
+    """Comma-separated addresses of all nodes, the master first."""
 
     node_id: NonNegativeInt = 0
-    """The place of this machine in --node_ips, from 0."""
+    """Index of this node in --node_ips."""
 
     current_node_ip: str | None = option(None, no_effect="--node_ips and --node_id name this machine")
 
     master_port: PositiveInt | None = None
-    """A port of the leader. Default: a free one; with several machines, one from 20000 to 29999 that is made
-    from the command."""
+    """Port of the master (default: a free port, or with several nodes one derived from the command)."""
 
     nproc_per_node: PositiveInt | None = option(None, needed=True)
-    """The number of processes on this machine. Default: one per GPU, or one on a CPU."""
+    """Number of processes on this node (default: one per GPU, or one on a CPU)."""
 
     selected_gpus: str | None = option(None, needed=True)
-    """The GPUs to use, as in 0,1. Default: all. Without GPUs it is not read."""
+    """Comma-separated GPUs to use, ignored without GPUs (default: all)."""
 
     split_log_path: str | None = None
-    """The folder of the logs. Default: the variable LOG_DIR, or log."""
+    """Directory for logs (default: the environment variable LOG_DIR, or log)."""
 
     log_prefix: str | None = None
-    """The prefix of job.log.<rank>. Default: the variable LOG_PREFIX, or none."""
+    """Prefix of the log files job.log.<rank> (default: the environment variable LOG_PREFIX, or none)."""
 
     print_config: bool = False
-    """Whether to print these flags and the script with its flags."""
+    """Whether to print these flags and the command of the script."""
 
     on_command_line: tuple[str, ...] = ()
 

@@ -1,4 +1,4 @@
-"""Find pairs of translations in two texts that are not aligned. See docs/mining.md.
+"""Mine sentence pairs from two texts that are not aligned. See docs/mining.md.
 
 ernie-m mine_pairs --source "de<=de.txt" --target "en<=en.txt" --model checkpoints/best --output mined
 """

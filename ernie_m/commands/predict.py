@@ -1,4 +1,4 @@
-"""Predict with a model: JSON lines in, JSON lines out, or a table with further columns. See docs/predict.md.
+"""Predict JSON lines or the rows of a table. See docs/predict.md.
 
 echo '{"text": "A man eats."}' | ernie-m predict --task classification --model checkpoints/best
 ernie-m predict --task embedding --model exported --engine onnx --input texts.jsonl --output vectors.jsonl
@@ -52,21 +52,18 @@ class PredictFlags(ModelFlags, LabelOptions):
     """What to predict, and with which model."""
 
     task: Literal[tuple(TASKS)] | None = None
-    """What to predict. Default: what the model's head is for."""
+    """Task to predict (default: the task of the model's head)."""
 
     input: str = option("-", needed=True)
-    """A file of JSON lines; a table: .csv, .tsv, .xlsx, ... (docs/data.md lists what is read), or a text on
-    each line; for token-classification words in CoNLL form, for question-answering
-    SQuAD; "-": standard input, of JSON lines."""
+    """Input file: JSON lines, a table, one text per line, CoNLL or SQuAD, or - for JSON lines on standard
+    input."""
 
     output: str = option("-", needed=True)
-    """A new file in the form that its name says, .csv, .tsv or .jsonl, packed if it ends in .gz, .bz2 or
-    .xz; "-": standard output. The answers to a table are its rows with further columns. For search:
-    NAME.trec is a run file (docs/retrieval.md)."""
+    """New output file in the format of its name (.csv, .tsv, .jsonl, or .trec for search), compressed if it
+    ends in .gz, .bz2 or .xz, or - for standard output."""
 
     sort: Literal["table", "uncertain"] = "table"
-    """For a table: the order of the rows that are written: as they came, or those first whose answer the
-    model is least sure of."""
+    """Order of a table's predicted rows: as in the input (table), or lowest confidence first (uncertain)."""
 
     def __post_init__(self) -> None:
         corpus = [path for _, path in named_files(self.corpus)] if self.corpus else []

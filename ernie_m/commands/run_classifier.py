@@ -1,6 +1,4 @@
-"""Fine-tune and evaluate on classification (XNLI, PAWS-X) or regression, with the official flags.
-
-See docs/finetune.md.
+"""Fine-tune and evaluate text classification or regression, with the official flags. See docs/finetune.md.
 
 python run_classifier.py --train_set ... --dev_set dev.%s.tsv,test.%s.tsv --do_test false ...
 fleetrun --nproc_per_node 2 run_classifier.py ...

@@ -1,7 +1,9 @@
-"""Pre-train an ERNIE-M: `python run_pretrain.py --config configs/pretrain/base.yaml --data.corpus DIR`.
+"""Pre-train ERNIE-M. See docs/pretraining.md.
 
-On several devices: `fleetrun run_pretrain.py --config ...`. The same command continues a stopped run. See
-docs/pretraining.md.
+python run_pretrain.py --config configs/pretrain/base.yaml --data.corpus DIR
+fleetrun run_pretrain.py --config ...
+
+The same command resumes an interrupted run.
 """
 
 from ernie_m.pretrain.config import PretrainConfig

@@ -1,4 +1,4 @@
-"""Find each sentence's translation among all: Tatoeba, or any bitexts. See docs/retrieval.md.
+"""Evaluate or train cross-lingual sentence retrieval, or mine hard negatives. See docs/retrieval.md.
 
 python run_retrieval.py --pairs data/tatoeba --init_pretraining_params checkpoints/best
 python run_retrieval.py --do_train true --train_set data/corpus --random_seed 1,2,3 ...

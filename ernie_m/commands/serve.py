@@ -1,4 +1,4 @@
-"""Serve a page for the browser and an HTTP API, until Ctrl-C. See docs/serving.md.
+"""Serve a demo page and an HTTP API until Ctrl-C. See docs/serving.md.
 
 ernie-m serve --model checkpoints/best,pretrained/full --corpus corpus.txt
 """
@@ -17,33 +17,33 @@ class ServeFlags(ModelFlags):
     """What to serve, and where."""
 
     model: Names
-    """Checkpoints of any supported format, or folders that ernie-m export wrote, with commas between them."""
+    """Checkpoints in any supported format, or directories of ernie-m export, each for a different task."""
 
     corpus: Names | None = option(None, needed=True)
-    """A text file with a sentence on each line, to search in; or several with their languages, as in
-    "de<=de.txt,fr<=fr.txt"."""
+    """Text files to search, one text per line, optionally with their languages, as in
+    de<=de.txt,fr<=fr.txt."""
 
     host: str = "127.0.0.1"
-    """The address. Only this machine can reach 127.0.0.1."""
+    """Address to listen on (127.0.0.1: reachable from this machine only)."""
 
     port: Annotated[int, Range(at_least=1, at_most=65535)] = option(8000, needed=True)
-    """The port."""
+    """Port to listen on."""
 
     token_file: str | None = None
-    """A file with what every request must bring: "Authorization: Bearer TOKEN"; a browser asks for it as the
-    password of any user. The variable ERNIE_M_TOKEN of the environment does the same."""
+    """File with the bearer token that requests must send (alternative: the environment variable
+    ERNIE_M_TOKEN)."""
 
     max_queue: PositiveInt = 4096
-    """How many texts may wait; further requests are answered with 503."""
+    """Maximum number of queued texts; further requests get status 503."""
 
     max_batch_tokens: PositiveInt = 1024
-    """About how many tokens a thread computes at once."""
+    """Approximate maximum number of tokens per batch and thread."""
 
     timeout: PositiveInt = 300
-    """The seconds within which a request is answered."""
+    """Request timeout in seconds."""
 
     log_level: Literal["info", "warning"] = "info"
-    """info: a line for each request, without its texts."""
+    """Log level (info: one line per request, without its texts)."""
 
 
 def main() -> None:

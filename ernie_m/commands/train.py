@@ -1,9 +1,10 @@
-"""Train a search model on sentence pairs: `ernie-m train my --output model --start configs/e5-small`.
+"""Train an embedding model on sentence pairs. See docs/retrieval.md.
 
-It finds the pairs by the names of their files, holds some out, and trains a static model on the others,
-which takes seconds. With a start it trains that, too, and the table says what the pairs alone teach. Every
-step has a command of its own, which is printed; after an interruption the same command goes on.
-See docs/retrieval.md.
+ernie-m train my --output model --start configs/e5-small
+
+Pairs are found by file name and split into train and held-out pairs. A static model is trained first, as a
+baseline; then the base model is fine-tuned, if one is given. Each step is printed as a command of its own.
+The same command resumes an interrupted training.
 """
 
 import sys
@@ -39,15 +40,15 @@ class TrainFlags(TableOptions):
     """What to train on."""
 
     sources: list[str] = option(positional=True)
-    """Folders, or files of pairs: en-de.tsv, .csv or .tmx, train.en beside train.de, each perhaps .gz;
-    "en-de<=a.txt,b.txt" names others."""
+    """Directories or files of sentence pairs: en-de.tsv, .csv or .tmx, train.en next to train.de, or
+    "en-de<=a.txt,b.txt"."""
 
     output: str
-    """A new folder for the model, best/, and for the steps on the way."""
+    """New output directory; the model is saved in best/."""
 
     start: str | None = option(None, needed=True)
-    """The model to start from: a checkpoint, or the name of a model on Hugging Face's hub. Default: none; a
-    static model is trained, with a vocabulary of the pairs."""
+    """Base model: a checkpoint in any supported format, or a model name on the Hugging Face Hub (default:
+    none, to train a static model)."""
 
 
 def main() -> None:

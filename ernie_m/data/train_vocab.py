@@ -1,8 +1,7 @@
-"""Train a vocabulary in the way of XLM-R, whose vocabulary the paper uses (appendix A.2).
+"""Train a SentencePiece unigram vocabulary in the way of XLM-R (paper appendix A.2).
 
-This is sentencepiece's unigram model on lines of all languages, sampled by temperature. The flags name text
-as those of `ernie-m build_corpus` do; a pair counts for both of its languages. The text is read
-twice and never kept in memory: first to count the lines, then to sample them.
+Languages are sampled by temperature, and a pair counts for both of its languages. The text is read twice,
+to count the lines and to sample them, and never held in memory.
 """
 
 import io
@@ -49,31 +48,32 @@ class VocabOptions(TextOptions):
     """The training of a vocabulary."""
 
     output: str
-    """The folder for piece.model and vocab.txt."""
+    """Output directory for piece.model and vocab.txt."""
 
     mono: dict[str, Any] = option(default_factory=dict, needed=True)
-    """Text of one language, "language<=path"; may be repeated. In YAML: language: path, or list of paths."""
+    """Monolingual text as language<=path, repeatable; replaces the mapping of --config."""
 
     parallel: dict[str, Any] = field(default_factory=dict)
-    """Sentence pairs, "a-b<=path"; may be repeated."""
+    """Parallel text as a-b<=path, repeatable; replaces the mapping of --config."""
 
     vocab_size: PositiveInt = option(250_000, needed=True)
-    """The pieces of the model, including unknown, begin and end. The tokenizer adds [PAD] and [MASK]."""
+    """SentencePiece vocabulary size, including the unknown, begin and end tokens, but not [PAD] and
+    [MASK]."""
 
     hard_vocab_limit: bool = True
-    """Whether the text must have words for so many pieces; false: where it has too few, there are fewer."""
+    """Whether --vocab_size must be reached; otherwise, too little text gives a smaller vocabulary."""
 
     character_coverage: Annotated[float, Range(above=0, at_most=1)] = 0.9995
-    """The share of all characters that get a piece of their own. The others are unknown."""
+    """Fraction of characters covered by the vocabulary; the rest become unknown tokens."""
 
     alpha: UnitInterval = 0.3
-    """Sampled lines of a language ~ lines^alpha (XLM-R: 0.3). 1 keeps the proportions."""
+    """Exponent alpha for sampling languages in proportion to lines^alpha (XLM-R: 0.3; 1: no resampling)."""
 
     sentences: PositiveInt = 5_000_000
-    """About how many lines to train on, if there are that many."""
+    """Approximate maximum number of lines to train on."""
 
     threads: PositiveInt = 16
-    """The threads of the training. The result depends on their number, because sums round differently."""
+    """Number of training threads, which affects the result through rounding."""
 
 
 def train_vocab(options: VocabOptions) -> Tokenizer:

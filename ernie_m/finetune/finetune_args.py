@@ -62,96 +62,99 @@ class TrainingFlags:
     beside_run: ClassVar[tuple[str, ...]]
 
     ernie_config_path: str | None = option(None, free=True)
-    """The model's shape, ernie_config.json, whose other keys are not read. Default: the one beside the
-    weights."""
+    """Path to ernie_config.json, the model configuration (default: the one next to the weights)."""
 
     init_checkpoint: str | None = option(None, free=True)
-    """A step folder of this project, to resume from, or an official checkpoint, for its weights."""
+    """Fine-tuned checkpoint to load with its head; training resumes if it has a training state (step_N)."""
 
     init_pretraining_params: str | None = option(None, free=True, needed=True)
-    """Weights in any format of docs/convert.md, with their head if it is of the same task and labels."""
+    """Pretrained weights in any supported format, with their head if it matches the task and labels."""
 
     checkpoints: str = option("checkpoints", free=True, needed=True)
-    """The folder for step_N, best and the results."""
+    """Output directory for checkpoints (step_N, best) and results."""
 
     learning_rate: NonNegativeFloat = 5e-5
-    """The peak learning rate."""
+    """Peak learning rate."""
 
     weight_decay: NonNegativeFloat = 0.01
-    """Decoupled weight decay. Biases and layer norms do not decay."""
+    """Decoupled weight decay, not applied to biases and layer norms."""
 
     layerwise_lr_decay: Decay = 0.9
-    """d: layer i of L learns at the rate times d^(L-i)."""
+    """Layer-wise learning-rate decay d: layer i of L is trained at learning_rate * d^(L-i), the word and
+    position embeddings at learning_rate * d^(L+1)."""
 
     warmup_proportion: UnitInterval = 0.1
-    """The share of all steps in which the rate rises. 0: the rate is constant."""
+    """Fraction of training steps with linear warm-up (0: constant learning rate)."""
 
     save_steps: PositiveInt = option(10000, free=True)
-    """The number of steps between checkpoints. There is one at the end, too."""
+    """Number of steps between checkpoints; one is also saved at the end."""
 
     validation_steps: PositiveInt = 1000
-    """The number of steps between evaluations. There is one at the end of each epoch, too."""
+    """Number of steps between evaluations."""
 
     skip_steps: PositiveInt = option(10, free=True)
-    """The number of steps between two log lines with the loss."""
+    """Number of steps between log lines."""
 
     train_set: str | None = option(None, free=True, needed=True)
-    """The training file."""
+    """Training file."""
 
     vocab_path: str | None = option(None, free=True)
-    """vocab.txt. Default: made from --piece_model_path, or the one beside the weights."""
+    """Path to vocab.txt (default: built from --piece_model_path, or the one next to the weights)."""
 
     piece_model_path: str | None = option(None, free=True)
-    """The sentencepiece model. Default: the one beside the weights."""
+    """Path to the SentencePiece model (default: the one next to the weights)."""
 
     max_seq_len: SequenceLength = 512
-    """The longest input in tokens, special tokens included. Default: 512, or less if the model has room for
-    less."""
+    """Maximum sequence length in tokens, including special tokens; the default is lowered to the model's
+    maximum."""
 
     batch_size: PositiveInt = option(32, free=True)
-    """The sequences of a micro-batch on one device; with --in_tokens its tokens."""
+    """Batch size per device in sequences, or in tokens with --in_tokens."""
 
     random_seed: tuple[int, ...] | None = None
-    """One seed, or several (1,2,3) that are run in turn. Default: 1."""
+    """Random seed, or several to run one after another (default: 1)."""
 
     use_cuda: bool = option(True, free=True)
-    """Whether to use GPUs if there are any."""
+    """Whether to use GPUs if available."""
 
     do_train: bool = option(True, free=True)
-    """Whether to train."""
+    """Whether to run training."""
 
     # From here on, flags that the official scripts do not have.
 
     max_steps: PositiveInt | None = None
-    """The number of optimizer steps after which the run ends."""
+    """Maximum number of optimizer steps."""
 
     amp: Literal["none", "bf16", "fp16"] = "none"
-    """Half precision: bf16 on a GPU from A100 on, or on a CPU with avx512_bf16 or AMX; fp16 on a GPU."""
+    """Mixed precision for training: bf16 requires an A100 or later GPU, or a CPU with AVX512-BF16 or AMX;
+    fp16 requires a GPU."""
 
     kernels: Literal["fast", "plain"] = option("fast", free=True)
-    """plain: Paddle's own operations alone, to see whether a faster one is at fault. On a CPU they compute
-    what a GPU computes, FlashMask and mixed precision aside."""
+    """Kernels: optimized ones (fast), or Paddle's own operations only, for debugging (plain)."""
 
     lr_schedule_style: Literal["official", "paddlenlp"] = "official"
-    """After the warm-up the rate is the peak times 1 - t/T (official), or falls straight to 0 (paddlenlp)."""
+    """Shape of the linear decay after warm-up: 1 - t/T of the peak at step t of T (official), or a straight
+    line from the peak to 0 (paddlenlp)."""
 
     recompute: bool = option(False, free=True)
-    """Whether the backward pass recomputes activations, which saves memory."""
+    """Whether to recompute activations in the backward pass (activation checkpointing), which saves
+    memory."""
 
     paper: str | None = option(None, free=True)
-    """The recipe whose figures in the paper the report shows: xnli_cross_lingual_transfer, ..."""
+    """Recipe whose published scores the report shows, such as xnli_cross_lingual_transfer."""
 
     keep_checkpoints: PositiveInt = option(2, free=True)
-    """The number of step_N folders that are kept. best is always kept."""
+    """Number of step_N checkpoints to keep, in addition to best."""
 
     overwrite: bool = option(False, free=True)
-    """Whether to start again: removes what a run left in --checkpoints."""
+    """Whether to delete the previous run in --checkpoints and start over."""
 
     stall_ends_seconds: NonNegativeFloat = option(3600.0, free=True)
-    """Of several processes, one that reads or waits longer than this is ended. 0: never."""
+    """In multi-process training, number of seconds without progress after which a process exits (0:
+    never)."""
 
     dtype: Literal["float32", "float64"] = "float32"
-    """The type of the weights. float64 is for checks."""
+    """Data type of the weights; float64 is for numerical checks."""
 
     on_command_line: tuple[str, ...] = ()
 
@@ -204,84 +207,87 @@ class FinetuneFlags(TrainingFlags):
 
     is_classify: bool = option(True, no_effect="the entry point decides the task")
     is_regression: bool = option(False, only=CLASSIFIER)
-    """Whether labels are numbers to predict, by mean squared error, as in STS-B."""
+    """Whether labels are numbers, trained with mean squared error (as in STS-B)."""
 
     task_id: int = option(0, no_effect="the model has no task embedding")
 
     epoch: PositiveInt = 3
-    """The number of passes over the training set."""
+    """Number of training epochs."""
 
     lr_scheduler: Literal["linear_warmup_decay", "noam_decay"] = "linear_warmup_decay"
-    """The schedule of the learning rate."""
+    """Learning-rate schedule; noam_decay multiplies the peak by min(u/w, sqrt(w/u)) at update u, with w
+    warm-up steps."""
 
     use_fp16: bool = option(False, free=True)
-    """The same as --amp fp16."""
+    """Same as --amp fp16."""
 
     use_dynamic_loss_scaling: bool = True
-    """fp16: whether the loss scale follows the overflows."""
+    """Whether to use dynamic loss scaling with fp16."""
 
     init_loss_scaling: AtLeastOne = 102400.0
-    """fp16: the first loss scale."""
+    """Initial loss scale with fp16."""
 
     incr_every_n_steps: PositiveInt = 100
-    """fp16: the number of steps without overflow before the loss scale grows."""
+    """Number of steps without overflow after which the fp16 loss scale is increased."""
 
     decr_every_n_nan_or_inf: PositiveInt = 2
-    """fp16: the number of overflows before the loss scale shrinks."""
+    """Number of steps with overflow after which the fp16 loss scale is decreased."""
 
     incr_ratio: Annotated[float, Range(above=1)] = 2.0
-    """fp16: the factor by which the loss scale grows."""
+    """Factor by which the fp16 loss scale is increased."""
 
     decr_ratio: Annotated[float, Range(above=0, below=1)] = 0.8
-    """fp16: the factor by which the loss scale shrinks."""
+    """Factor by which the fp16 loss scale is decreased."""
 
     test_save: str = option("./checkpoints/test_result", free=True)
-    """The files for predictions, one pattern for each of --test_set. .<epoch>.<step> is appended."""
+    """Output files for predictions, one pattern for each of --test_set; .<epoch>.<step> is appended."""
 
     metric: str = option("simple_accuracy", no_effect="the task decides the metric")
     verbose: bool = option(False, no_effect="the log is always complete")
     tokenizer: str = option("FullTokenizer", no_effect="there is one tokenizer")
 
     test_set: str | None = option(None, free=True)
-    """The files for --do_test: patterns with %s, separated by commas."""
+    """Comma-separated file patterns for --do_test, in which %s stands for the language."""
 
     dev_set: str | None = option(None, free=True)
-    """The files for --do_val: patterns with %s, separated by commas. The first pattern selects the step."""
+    """Comma-separated file patterns for --do_val, in which %s stands for the language; the first pattern
+    selects the best checkpoint."""
 
     predict_batch_size: PositiveInt | None = option(None, free=True)
-    """The batch size of evaluations. Default: --batch_size."""
+    """Batch size for evaluation and prediction (default: --batch_size)."""
 
     in_tokens: bool = False
-    """Whether --batch_size counts tokens, padding included."""
+    """Whether --batch_size counts tokens, including padding, instead of sequences."""
 
     do_lower_case: bool = option(True, no_effect="the official tokenizer never lower-cases")
 
-    label_map_config: str | None = option(None, free=True)
-    """label_map.json: label -> id. Default: the labels of --init_checkpoint, or else the data has ids."""
+    label_map_config: str | None = option(None, free=True, only=CLASSIFIER + TAGGER)
+    """Path to label_map.json, which maps labels to ids (default: the labels of --init_checkpoint, otherwise
+    the data contains ids)."""
 
     lang_map_config: str | None = option(None, free=True)
-    """lang_map.json: its keys replace %s."""
+    """Path to lang_map.json, whose keys replace %s in file patterns."""
 
-    num_labels: PositiveInt = 2
-    """The number of classes. Default: that of --init_checkpoint, or else 2."""
+    num_labels: PositiveInt = option(2, only=CLASSIFIER + TAGGER)
+    """Number of classes; the default is that of --init_checkpoint, if given."""
 
     diagnostic: str | None = option(None, no_effect="give the file to --test_set")
     diagnostic_save: str | None = option(None, no_effect="use --test_save")
 
     max_query_length: PositiveInt = option(64, only=MRC)
-    """The longest question in tokens."""
+    """Maximum question length in tokens."""
 
     max_answer_length: PositiveInt = option(100, only=MRC)
-    """The longest answer in tokens."""
+    """Maximum answer length in tokens."""
 
     doc_stride: PositiveInt = option(128, only=MRC)
-    """The number of tokens between the starts of two windows."""
+    """Number of tokens between the starts of consecutive windows."""
 
     n_best_size: PositiveInt = option(20, only=MRC)
-    """The number of candidates that are written."""
+    """Number of n-best answers to write per question."""
 
     chunk_scheme: Literal["IO", "IOB", "IOE", "IOBES", "NONE"] = option("IOB", only=TAGGER)
-    """The scheme of the tags. IOB is IOB1 or IOB2; NONE: tags without B- and I-, such as parts of speech."""
+    """Tagging scheme (IOB: IOB1 or IOB2; NONE: tags without prefixes, such as parts of speech)."""
 
     is_distributed: bool = option(False, no_effect="the launcher decides (fleetrun, launch.py)")
     use_fast_executor: bool = option(False, no_effect=_NO_EXECUTOR)
@@ -291,14 +297,14 @@ class FinetuneFlags(TrainingFlags):
     """Whether to evaluate on --dev_set."""
 
     do_test: bool = option(True, free=True)
-    """Whether to predict --test_set into --test_save."""
+    """Whether to predict --test_set and write --test_save."""
 
     use_multi_gpu_test: bool = option(False, no_effect=_DIVIDED)
     use_gpu_num_in_test: int = option(2, no_effect=_DIVIDED)
     metrics: bool = option(True, no_effect="the metric is always computed")
 
     shuffle: bool = True
-    """Whether each epoch has a new order of the training set."""
+    """Whether to shuffle the training set in each epoch."""
 
     for_cn: bool = option(True, no_effect="answers are compared by the rules of their language")
     enable_ce: bool = option(False, no_effect="it belonged to a test system of the official repository")
@@ -306,30 +312,31 @@ class FinetuneFlags(TrainingFlags):
     # From here on, flags that the official scripts do not have.
 
     recipe_devices: PositiveInt | None = option(None, free=True)
-    """The number of devices for which --batch_size was chosen. A step then has the product of both, on any
-    number of processes. Default: the number of processes."""
+    """Number of devices that --batch_size was tuned for: a step's total batch is the product of both on any
+    number of processes (default: the number of processes)."""
 
     rates_of_start: bool = option(False, free=True)  # what it sets decides, and is recorded
-    """Whether --learning_rate, --layerwise_lr_decay and --epoch, unless they are given, are those that suit
-    the size of the start and the number of rows (`ernie_m.finetune.run_setup`)."""
+    """Whether to choose --learning_rate, --layerwise_lr_decay and --epoch, unless given, from the sizes of
+    model and training set."""
 
     select_on: str = MEAN
-    """What selects the best step: the mean over the languages, one language (en), or last, the last step."""
+    """Criterion for the best checkpoint: the mean over languages, one language (such as en), or last for the
+    final step."""
 
     official_compat: bool = option(True, only=MRC + TAGGER)
-    """Whether labels, loss, windows and scores are those of the official code, as for the paper's figures.
-    false is better for data of your own."""
+    """Whether labels, loss, windows and scores follow the official code; false is recommended for custom
+    data."""
 
     split_han: bool = option(True, only=MRC)
-    """Whether each Han character is a token, so that an answer can end there. Default: as the weights
-    read."""
+    """Whether each Han character is a separate token, so that answers can end there; the default follows the
+    model."""
 
     answer_rules: Literal["mlqa", "squad"] = option("mlqa", only=MRC)
-    """The rules by which F1 and exact match compare answers."""
+    """Answer normalization for F1 and exact match: MLQA's, by language, or SQuAD v1.1's."""
 
     label_pieces: Literal["first", "leading", "all"] = option("first", only=TAGGER)
-    """Which pieces of a word are tagged: the first that is no space alone, the leading one whatever it is, or
-    all. Default: as the weights read."""
+    """Subwords of a word that are labeled: the first that is not only a space (first), the first (leading),
+    or all; the default follows the model."""
 
     def __post_init__(self) -> None:
         if self.use_fp16 and "amp" in self.on_command_line and self.amp != "fp16":
@@ -378,6 +385,6 @@ def log_ineffective_flags(options: Any) -> None:
     options_by_name = options_of(type(options))
     for name in options.on_command_line:
         marks = options_by_name[name].metadata
-        if marks.get("no_effect") or not is_read(options_by_name[name]):
+        if not is_read(options_by_name[name]):
             why = marks.get("no_effect") or f"it is for {', '.join(marks['only'])}"
             logger.info("--%s has no effect: %s", name, why)

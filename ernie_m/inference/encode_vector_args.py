@@ -14,32 +14,33 @@ class EncodeVectorFlags(LabelOptions):
     """The official flags; those from `vectors` on belong to this project."""
 
     data_set: str | None = option(None, needed=True)
-    """A TSV file with a header, a column text_a and perhaps text_b, or a table in another form."""
+    """Texts to encode: a table, such as a TSV file with the columns text_a and optionally text_b, or with
+    --data_format text a text file."""
 
     output_dir: str = option("embeddings", needed=True)
-    """A new folder for the .npy files and their checksums."""
+    """New output directory for the .npy files."""
 
     init_pretraining_params: str | None = option(None, needed=True)
-    """Weights in any format, or a folder that ernie-m export wrote."""
+    """Checkpoint in any supported format, or a directory of ernie-m export."""
 
     ernie_config_path: str | None = None
-    """The model's shape, ernie_config.json. Default: the one beside the weights."""
+    """Path to ernie_config.json, the model configuration (default: the one next to the weights)."""
 
     vocab_path: str | None = None
-    """vocab.txt. Default: made from --piece_model_path, or the one beside the weights."""
+    """Path to vocab.txt (default: built from --piece_model_path, or the one next to the weights)."""
 
     piece_model_path: str | None = None
-    """The sentencepiece model. Default: the one beside the weights."""
+    """Path to the SentencePiece model (default: the one next to the weights)."""
 
     max_seq_len: int = 512
-    """The longest input in tokens, special tokens included. Longer inputs are cut. Default: 512, or less
-    if the model has room for less."""
+    """Maximum sequence length in tokens, including special tokens; longer texts are truncated, and the
+    default is lowered to the model's maximum."""
 
     batch_size: PositiveInt = 32
-    """The number of texts of max_seq_len tokens in a batch. A batch holds more of shorter texts."""
+    """Number of texts of max_seq_len tokens per batch; a batch holds more shorter texts."""
 
     use_cuda: bool = True
-    """Whether to use a GPU if there is one."""
+    """Whether to use a GPU if available."""
 
     vectors: Literal["official", "model", Pooling] = "official"
     """official: cls_emb.npy and top_layer_emb.npy. Others: vectors.npy with one vector per text, which is the
@@ -47,31 +48,30 @@ class EncodeVectorFlags(LabelOptions):
     model: what the model's files say."""
 
     prompt: str | None = None
-    """The name of the prompt of the model that is put before each text; "": none. Default: as the model's
-    files say, otherwise none."""
+    """Name of the model's prompt to prepend to each text, or "" for none (default: the model's default
+    prompt)."""
 
     layer: str = "top"
-    """The layer of the means and cls: a number (0: the embeddings), middle, or top. Default with a model that
-    says how its vectors are made: as it says."""
+    """Encoder layer of the embeddings: a number (0: the input embeddings), middle or top; the default follows
+    the model's settings, if any."""
 
     dtype: Literal["float32", "float16"] = "float32"
-    """The type of the files."""
+    """Data type of the .npy files."""
 
     engine: str = "auto"
-    """openvino and dygraph, which is Paddle, are for checkpoints; onnx and paddle are for exported folders.
-    auto: the first one that is there, openvino only on a CPU."""
+    """Inference engine: openvino or dygraph (Paddle) for checkpoints, onnx or paddle for exported models, or
+    auto."""
 
     amp: Literal["none", "bf16", "fp16"] = "none"
-    """bf16: multiply in bfloat16, on a CPU with avx512_bf16 or AMX or on a GPU from A100 on. fp16: in
-    float16, on a GPU. For checkpoints; fp16 also for --engine paddle on a GPU."""
+    """Inference precision: bf16 requires an A100 or later GPU, or a CPU with AVX512-BF16 or AMX; fp16
+    requires a GPU."""
 
     data_format: Literal["tsv", "text"] = "tsv"
-    """text: a sentence on each line, without a header."""
+    """Input format: a table with a header (tsv), or one sentence per line (text)."""
 
     centre_on: str | None = None
-    """Takes the mean of its language from each vector; the language is that of the nearest mean. model: the
-    means that are beside the weights, with --vectors mean_without_special. de<=de.txt,en<=en.txt: the means
-    of the sentences in these files."""
+    """Language means to subtract from the embeddings: model for the model's own, or text files to compute
+    them from, as in de<=de.txt,en<=en.txt."""
 
     on_command_line: tuple[str, ...] = ()
 

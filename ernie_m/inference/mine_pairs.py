@@ -37,38 +37,38 @@ class MiningOptions:
     """What to mine, with which model, and which pairs to write."""
 
     source: str
-    """A text file with one sentence on each line. With its language, as in de<=news.de.txt, vectors can be
-    centred."""
+    """Text file with one sentence per line, optionally with its language for centering, as in
+    de<=news.de.txt."""
 
     target: str
-    """The text of the other language, in the same form."""
+    """Text file in the other language, in the same format."""
 
     model: str
-    """A checkpoint of any supported format, or a folder that ernie-m export wrote."""
+    """Checkpoint in any supported format, or a directory of ernie-m export."""
 
     output: str = "mined"
-    """The folder for pairs.tsv and scores.tsv."""
+    """Output directory for pairs.tsv and scores.tsv."""
 
     neighbours: PositiveInt = NEIGHBOURS
-    """The number of nearest neighbours of a sentence."""
+    """Number of nearest neighbors per sentence."""
 
     threshold: float | None = None
-    """The lowest score of a pair that is written. Default: all pairs are written."""
+    """Minimum margin score of a pair to write (default: none)."""
 
     pooling: Pooling | None = None
     """A vector is the mean of all tokens, the mean without [CLS] and [SEP], the state of [CLS] (cls),
     or the pooled [CLS]. Default: as the model's files say, otherwise mean."""
 
     layer: str | None = None
-    """The layer of the vectors: a number, middle or top. Default: as in training for retrieval, otherwise
-    top."""
+    """Encoder layer of the embeddings: a number, middle or top (default: the model's settings, otherwise
+    top)."""
 
     max_seq_len: PositiveInt | None = None
-    """The longest sentence in tokens. Longer ones are cut. Default: what the model can read."""
+    """Maximum sentence length in tokens; longer sentences are truncated (default: the model's maximum)."""
 
     centre_on: str | None = None
-    """Files of sentences, "de<=de.txt,en<=en.txt": vectors are without the mean of their language. Default:
-    the means beside the weights, if there are any for both languages."""
+    """Text files whose mean embedding is subtracted per language, as in de<=de.txt,en<=en.txt (default: the
+    model's language means, if known for both languages)."""
 
     text_as_it_stands: bool = option(False, free=True)
     """Whether numbers, ids or tags before most lines, and HTML are text."""

@@ -15,47 +15,47 @@ class AskOptions:
     """How a model is asked."""
 
     max_seq_len: int | None = None
-    """The longest input in tokens; of words and questions, the longest window. Default: as in training,
-    otherwise what the model can read."""
+    """Maximum length of a text or window in tokens (default: as in training, otherwise the model's
+    maximum)."""
 
     top_k: PositiveInt = 5
-    """The number of candidates (question-answering, fill-mask) or of sentences (search)."""
+    """Number of results for question-answering, fill-mask and search."""
 
     pooling: Pooling | None = None
     """For embedding and search: the mean of all tokens, the mean without [CLS] and [SEP], the state of [CLS]
     (cls), or the pooled [CLS]. Default: as the model's files say, otherwise mean_without_special."""
 
     normalize: bool | None = None
-    """For embedding: whether vectors have length 1. Default: as the model's files say, otherwise not."""
+    """Whether to normalize embeddings to unit length (default: the model's settings, otherwise false)."""
 
     prompt: str | None = None
-    """For embedding and search: the name of the prompt of the model that is put before a text; "": none.
-    Default: as the model's files say, otherwise none."""
+    """Name of the model's prompt for embedding and search, or "" for none (default: the model's prompt for
+    the kind of text, if any)."""
 
     layer: str | int | None = None
-    """For embedding and search: a number, middle or top. Default: as exported, or as in training for a
-    search, otherwise top."""
+    """Encoder layer for embedding and search: a number, middle or top (default: the model's settings,
+    otherwise top)."""
 
     centre: bool | None = None
-    """For embedding and search: whether vectors are without the mean of their language (docs/retrieval.md).
-    Default: in search if the model has the means, otherwise not."""
+    """Whether to subtract language means from embeddings (default: true for search if the means are known,
+    otherwise false)."""
 
     corpus: Names | None = None
-    """For search: a text file with a sentence on each line; or several with their languages, as in
-    "de<=de.txt,fr<=fr.txt"."""
+    """Text files to search, one text per line, optionally with their languages, as in
+    de<=de.txt,fr<=fr.txt."""
 
     index: str | None = None
-    """For search: a folder that keeps the vectors of --corpus. It is made if it is not there; afterwards
-    nothing is encoded but the request, and --corpus may be left out."""
+    """Directory of the search index, built from --corpus by the first search; later searches do not need
+    --corpus."""
 
     labels: Names | None = None
-    """For zero-shot: the labels, separated by commas. A request can have others."""
+    """Candidate labels for zero-shot, unless a request has its own."""
 
     template: str = "This example is {}."
-    """For zero-shot: a sentence in any language, with {} where a label goes."""
+    """Hypothesis template for zero-shot, with {} in place of the label."""
 
     several: bool = False
-    """For zero-shot: whether several labels can be true of a text."""
+    """Whether multiple labels can be true in zero-shot."""
 
 
 @dataclass(kw_only=True, unsafe_hash=True)
@@ -85,15 +85,15 @@ class ModelFlags(AskOptions):
     """A model, and how it is asked."""
 
     model: str
-    """A checkpoint of any supported format, or a folder that ernie-m export wrote."""
+    """Checkpoint in any supported format, or a directory of ernie-m export."""
 
     engine: str = "auto"
-    """openvino and dygraph, which is Paddle, are for checkpoints; onnx and paddle are for exported folders.
-    auto: the first one that is there, openvino only on a CPU."""
+    """Inference engine: openvino or dygraph (Paddle) for checkpoints, onnx or paddle for exported models, or
+    auto."""
 
     amp: Literal["none", "bf16", "fp16"] = "none"
-    """bf16: multiply in bfloat16, on a CPU with avx512_bf16 or AMX or on a GPU from A100 on. fp16: in
-    float16, on a GPU. For checkpoints; fp16 also for --engine paddle on a GPU."""
+    """Inference precision: bf16 requires an A100 or later GPU, or a CPU with AVX512-BF16 or AMX; fp16
+    requires a GPU."""
 
     def options(self) -> PredictionOptions:
         """How the model is asked."""

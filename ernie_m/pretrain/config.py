@@ -45,29 +45,28 @@ class ModelConfig:
     """The shape of the encoder (paper Table 11). The size of the vocabulary comes from the corpus."""
 
     hidden_size: PositiveInt | None = None
-    """The hidden size H. Default, as of the next two: that of init.encoder, or of the base size."""
+    """Hidden size (default: that of init.encoder, or 768)."""
 
     num_hidden_layers: PositiveInt | None = None
-    """The number of layers L."""
+    """Number of layers (default: that of init.encoder, or 12)."""
 
     num_attention_heads: PositiveInt | None = None
-    """The number of attention heads. The inner size of new feed-forward layers is 4 H."""
+    """Number of attention heads (default: that of init.encoder, or 12)."""
 
     hidden_dropout_prob: BelowOne = 0.1
-    """Dropout after the embeddings and after each sub-layer."""
+    """Dropout probability for embeddings and sub-layers."""
 
     attention_probs_dropout_prob: BelowOne = 0.1
-    """Dropout of the attention probabilities."""
+    """Dropout probability for attention weights."""
 
     initializer_range: PositiveFloat = 0.02
-    """Standard deviation of the initial weights. 0.02 suits H >= 768; narrower models learn sooner with about
-    1 / sqrt(H)."""
+    """Standard deviation of the initial weights."""
 
     max_position_embeddings: int | None = None
-    """Rows of the position table, of which two are reserved. Default: those of init.encoder, or 514."""
+    """Number of position embeddings, two of which are reserved (default: that of init.encoder, or 514)."""
 
     language_embedding: Literal["masks", "none", "all"] = "masks"
-    """Which tokens get the language embedding of their side."""
+    """Tokens to which a language embedding is added: [MASK] tokens and placeholders (masks), none, or all."""
 
     def completed(self, shape: Mapping[str, Any]) -> "ModelConfig":
         """The same, with what is not given taken from a shape."""
@@ -79,31 +78,29 @@ class DataConfig:
     """Where the text is and how it is sampled."""
 
     corpus: str = option("", free=True, needed=True)  # it may move; its digest is compared when a run goes on
-    """The folder that `ernie-m build_corpus` wrote."""
+    """Corpus directory of ernie-m build_corpus."""
 
     languages: list[str] = field(default_factory=list)
-    """The languages to train on. Empty: every language of the corpus."""
+    """Languages to train on (default: all languages of the corpus)."""
 
     max_seq_len: int = 512
-    """The longest sequence in tokens, special tokens included."""
+    """Maximum sequence length in tokens, including special tokens."""
 
     pack_lines: bool = True
-    """Whether MMLM and BTMLM read consecutive lines of one document up to max_seq_len, not one line each."""
+    """Whether MMLM and BTMLM sequences are packed with consecutive lines of a document."""
 
     language_alpha: UnitInterval = 0.3
-    """Monolingual text is sampled with p_l ~ tokens_l^alpha (XLM-R: 0.3)."""
+    """Exponent alpha for sampling languages in proportion to tokens^alpha (XLM-R: 0.3)."""
 
     pair_alpha: UnitInterval = 0.7
-    """Parallel text is sampled with p_ab ~ pairs_ab^alpha (InfoXLM: 0.7)."""
+    """Exponent alpha for sampling language pairs in proportion to pairs^alpha (InfoXLM: 0.7)."""
 
     text_rules: Literal["start", TextRules] = option(START, free=True)  # the digest of the corpus counts
-    """The text rules that the corpus must have, and with which the trained model reads. start: those of
-    init.encoder, or with new weights those of the corpus. ernie-m: the official ones, with which the paper
-    trained the weights of XLM-R further."""
+    """Text preprocessing that the corpus must have been built with (start: that of init.encoder, or of the
+    corpus for a new encoder)."""
 
     verify: bool = option(True, free=True)
-    """Whether the main process compares the checksum of every shard before the first step, not only the
-    sizes. It takes about a second for each gigabyte, once; then times are compared, until a file changes."""
+    """Whether to verify the checksum of every shard before training, instead of sizes only."""
 
 
 @dataclass
@@ -115,50 +112,48 @@ class ObjectiveConfig:
     """
 
     active: list[str] | None = None
-    """Any of mmlm, tlm, camlm, btmlm, or of your own in pretrain/objectives/. Default: those of `shares`, and
-    without `shares` the four (the paper's exp5)."""
+    """Objectives to train: mmlm, tlm, camlm, btmlm, or custom ones in pretrain/objectives/ (default: those of
+    shares, otherwise these four)."""
 
     fit_corpus: bool = False
-    """Whether to leave out objectives for which the corpus has no text: without monolingual text MMLM and
-    BTMLM, without sentence pairs all but MMLM. Otherwise such a corpus is refused."""
+    """Whether to skip objectives for which the corpus has no text, instead of stopping."""
 
     shares: dict[str, float] = field(default_factory=dict)
-    """Objective -> its share of a step's sequences, which is also its weight in the loss. Shares are divided
-    by their sum: {mmlm: 15, btmlm: 15, camlm: 70}. Empty: half of a step is monolingual text and half pairs,
-    if both kinds are active, and each half is divided equally among its active objectives."""
+    """Mixing ratio of each objective, normalized to sum to 1, for sampling sequences and weighting losses
+    (default: half monolingual text and half pairs, each divided equally)."""
 
     later_shares: dict[str, float] = field(default_factory=dict)
-    """The shares from `later_start` on. Empty: they do not change."""
+    """Mixing ratios from later_start on (default: unchanged)."""
 
     later_start: UnitInterval = 0.5
-    """`later_shares` begin at this share of all steps."""
+    """Fraction of training steps after which later_shares apply."""
 
     mask_rate: Annotated[float, Range(above=0, at_most=0.9)] = 0.15  # camlm predicts from unmasked tokens
-    """The share of the non-special tokens that is chosen for prediction."""
+    """Fraction of non-special tokens selected for prediction."""
 
     camlm_context: Literal["unmasked", "with_masks"] = "unmasked"
-    """What CAMLM predicts a masked token from. unmasked: the other side's unmasked tokens, as in the paper's
-    formula; with_masks: the other side's [MASK] symbols, too, as in the paper's example."""
+    """Tokens of the other language that a masked token attends to in CAMLM: unmasked tokens, or also [MASK]
+    tokens (with_masks)."""
 
     btmlm_start: UnitInterval = 0.3
-    """BTMLM begins at this share of all steps. Until then its share goes to MMLM."""
+    """Fraction of training steps before BTMLM starts, during which MMLM receives its share."""
 
     pseudo_proportion: PositiveShare = 0.2
-    """Pseudo-tokens per token of the sentence (Figure 6: 0.05 to 0.20)."""
+    """Number of pseudo-tokens per token of the sentence (Figure 6: 0.05 to 0.20)."""
 
     pseudo_positions: Literal["first", "spread"] = "first"
-    """first: right after the sentence, like the first tokens of a translation; spread: over its length."""
+    """Positions of pseudo-tokens: the first ones after the sentence (first), or spread evenly over as many
+    positions as the sentence has (spread)."""
 
     min_piece_count: NonNegativeInt = 5
-    """A pseudo-token is a piece that occurs at least so often in the text of its language. 0: any piece that
-    is not special."""
+    """Minimum frequency in its language's text for a subword to become a pseudo-token (0: no minimum)."""
 
     pseudo_temperature: NonNegativeFloat = 0.0
-    """0: a pseudo-token is the most probable piece. Above 0 it is drawn at this temperature."""
+    """Sampling temperature for pseudo-tokens (0: the most probable token)."""
 
     second_language: Literal["parallel", "uniform"] = "parallel"
-    """parallel: among languages that have parallel text with the language of the sentence, in proportion to
-    pairs^0.7; uniform: any other language."""
+    """Language of pseudo-tokens: sampled from those with parallel text, in proportion to pairs^0.7
+    (parallel), or uniformly from all others (uniform)."""
 
     def __post_init__(self):
         _check_shares("objectives.shares", self.shares)
@@ -213,20 +208,20 @@ class InitConfig:
     """
 
     encoder: str = option(SCRATCH, free=True, needed=True)
-    """"scratch", or weights in any format of docs/convert.md."""
+    """Initial encoder: scratch for random weights, or a model in any supported format."""
 
     word_table: str = option("", free=True)
-    """A static model, as `ernie-m train` makes, with the vocabulary of the corpus. Its principal
-    components are the first word vectors of a new encoder. For small models and little text."""
+    """Static model whose principal components initialize the word embeddings of a new encoder."""
 
     lm_head: str = option(FRESH, free=True)
-    """"fresh", or a folder with a head (XLM-R's or ours); "encoder": the head in `encoder`."""
+    """Initial masked-LM head: fresh for random weights, encoder for the head of init.encoder, or a model
+    directory."""
 
     lm_head_warmup_steps: NonNegativeInt = 0
-    """The number of steps that train only the head and the language embeddings."""
+    """Number of initial steps that train only the head and the language embeddings."""
 
     lm_head_learning_rate: PositiveFloat = 1e-3
-    """The constant learning rate of these steps."""
+    """Constant learning rate of the head warm-up."""
 
 
 @dataclass
@@ -234,42 +229,42 @@ class OptimizerConfig:
     """Adam with decoupled decay and a linear schedule (paper Table 11)."""
 
     steps: PositiveInt = STEPS
-    """The number of optimizer steps; the schedule ends there."""
+    """Number of optimizer steps."""
 
     tokens: NonNegativeInt = 0
-    """If positive, the run and its schedule end after about this many trained tokens instead."""
+    """Approximate number of tokens to train on, instead of optimizer.steps (0: use steps)."""
 
     batch_size: PositiveInt = 2048
-    """Sequences per optimizer step over all devices and micro-batches."""
+    """Number of sequences per optimizer step, over all devices and micro-batches."""
 
     learning_rate: PositiveFloat = 2e-4
-    """The peak learning rate."""
+    """Peak learning rate."""
 
     word_rate_ratio: PositiveShare = 1.0
-    """The share of the learning rate that the embedding matrix learns at; its decay keeps the full rate. A
-    low one keeps what `init.word_table` says."""
+    """Ratio of the word embeddings' learning rate to the learning rate; their weight decay stays
+    learning_rate * weight_decay."""
 
     warmup_steps: NonNegativeInt = 10_000
-    """Steps of the linear rise; 0: the rate is constant."""
+    """Number of linear warm-up steps (0: constant learning rate)."""
 
     schedule: Literal["paddlenlp", "official"] = "paddlenlp"
-    """After the rise, paddlenlp: a straight line from the peak to 0 at T, as in the paper (section 4.1);
-    official: peak x (1 - t / T), as in the official fine-tuning code; it drops when the rise ends."""
+    """Decay after warm-up: a straight line from the peak to 0 (paddlenlp), or peak * (1 - t/T) at step t of T
+    (official)."""
 
     beta1: BelowOne = 0.98
-    """0.98 as printed in Table 11."""
+    """Adam's beta1 (paper: 0.98)."""
 
     beta2: BelowOne = 0.999
-    """0.999 as printed in Table 11. InfoXLM, with the same data and steps, uses (0.9, 0.98)."""
+    """Adam's beta2 (paper: 0.999)."""
 
     epsilon: PositiveFloat = 1e-6
     """Adam's epsilon."""
 
     weight_decay: NonNegativeFloat = 0.01
-    """The decoupled weight decay."""
+    """Decoupled weight decay, not applied to biases and layer norms."""
 
     clip_norm: PositiveFloat = 1.0
-    """The largest global norm of the gradient. **choice**: the paper does not print one."""
+    """Maximum global gradient norm."""
 
 
 @dataclass
@@ -277,65 +272,66 @@ class RunConfig:
     """How the run is executed."""
 
     output: str = option("output/pretrain", free=True, needed=True)
-    """The folder for checkpoints, metrics and the final models."""
+    """Output directory for checkpoints, metrics and the final models."""
 
     overwrite: bool = option(False, free=True)
-    """Whether to remove the run in the folder and begin anew. Leave it out to continue the run."""
+    """Whether to delete the previous run in run.output and start over."""
 
     seed: Annotated[int, Range(at_least=0, below=1 << 32)] = 1
-    """The seed of the weights, the order of the text, the masks and the dropout."""
+    """Random seed for weights, data order, masking and dropout."""
 
     micro_batch_tokens: PositiveInt = option(8192, free=True)
-    """The most tokens in one forward pass on one device, at least data.max_seq_len. The gradients of a
-    device's further tokens are accumulated."""
+    """Maximum number of tokens per forward pass and device, at least data.max_seq_len; larger batches use
+    gradient accumulation."""
 
     amp: Literal["none", "bf16", "fp16"] = "none"
-    """Half precision: bf16 on a GPU from A100 on, or on a CPU with avx512_bf16 or AMX; fp16 on a GPU."""
+    """Mixed precision for training: bf16 requires an A100 or later GPU, or a CPU with AVX512-BF16 or AMX;
+    fp16 requires a GPU."""
 
     amp_level: Literal["O1", "O2"] = "O1"
-    """O1: float32 weights; O2: weights in the lower precision too, with float32 master weights in the
-    optimizer. O2 needs a GPU and `amp`."""
+    """Mixed-precision level: float32 weights (O1), or half-precision weights with float32 master weights, on
+    GPUs only (O2)."""
 
     kernels: Literal["fast", "plain"] = option("fast", free=True)
-    """plain: Paddle's own operations alone, to see whether a faster one is at fault. On a CPU they compute
-    what a GPU computes, FlashMask and mixed precision aside."""
+    """Kernels: optimized ones (fast), or Paddle's own operations only, for debugging (plain)."""
 
     dtype: Literal["float32", "float64"] = "float32"
-    """The type of the weights; float64 is for tests."""
+    """Data type of the weights; float64 is for numerical checks."""
 
     recompute: bool = option(False, free=True)
-    """Whether to recompute activations in the backward pass, which saves memory."""
+    """Whether to recompute activations in the backward pass (activation checkpointing), which saves
+    memory."""
 
     sharding_stage: Annotated[int, Range(at_least=0, at_most=1)] = option(0, free=True)
-    """1: the devices share the optimizer state; 0: each has all of it."""
+    """Optimizer state: replicated on every device (0), or sharded across devices (1)."""
 
     log_steps: PositiveInt = option(50, free=True)
-    """Steps between lines in the log and in metrics.jsonl."""
+    """Number of steps between log lines and entries of metrics.jsonl."""
 
     save_steps: PositiveInt = option(1000, free=True)
-    """Steps between checkpoints."""
+    """Number of steps between checkpoints."""
 
     keep_checkpoints: PositiveInt = option(2, free=True)
-    """The number of checkpoints that are kept."""
+    """Number of checkpoints to keep."""
 
     eval_steps: NonNegativeInt = option(0, free=True)
-    """Steps between held-out evaluations. 0: evaluate only at the end."""
+    """Number of steps between evaluations on held-out text (0: only at the end)."""
 
     eval_sequences: NonNegativeInt = option(512, free=True)
-    """The most held-out sequences per language or pair and objective. 0: no evaluation."""
+    """Maximum number of held-out sequences per objective and language or language pair (0: no evaluation)."""
 
     max_bad_steps: PositiveInt = option(10, free=True)
-    """Stop after this many consecutive steps whose loss is not a finite number."""
+    """Number of consecutive steps with a non-finite loss after which training stops."""
 
     stop_after_steps: NonNegativeInt = option(0, free=True)
-    """Save and stop at this step without changing the schedule. 0: run to the end."""
+    """Step at which to save and stop without changing the learning-rate schedule (0: run to the end)."""
 
     stall_ends_seconds: NonNegativeFloat = option(3600.0, free=True)
-    """With several processes, end this one when a step, an evaluation, a checkpoint or the reader takes
-    longer, as when another machine has died. 0: never."""
+    """In multi-process training, number of seconds without progress after which a process exits (0:
+    never)."""
 
     compute_ratio: PositiveFloat = 1.0
-    """Divides the number of steps (paper Table 8: comparison at equal compute)."""
+    """Divisor of the number of steps, for comparisons at equal compute (paper Table 8)."""
 
 
 @dataclass

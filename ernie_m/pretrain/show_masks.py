@@ -1,9 +1,9 @@
-"""Print the attention masks of your own sentences (paper Figures 2 and 4) from the batches of training.
+"""Print the attention masks of training batches for a sentence or a pair (paper Figures 2 and 4).
 
     ernie-m show_masks "a sentence" "ein Satz" --objective camlm
 
-Each row is a token: its position, the tokens it may attend to, its input, its language embedding, and what
-the model must predict there. The tokens are the words between spaces.
+Each row is a token: its position, the tokens that it attends to, its input, its language embedding, and its
+prediction target. Tokens are words separated by spaces.
 """
 
 import sys
@@ -33,22 +33,22 @@ class ShowFlags:
     """What to draw."""
 
     sentence: str = option(positional=True)
-    """The sentence whose mask is drawn."""
+    """Sentence to show."""
 
     translation: str | None = option(None, positional=True)
-    """For tlm and camlm."""
+    """Translation of the sentence, for tlm and camlm."""
 
     objective: Literal[OBJECTIVES] = option("camlm", needed=True)  # type: ignore[valid-type]  # found at run time
-    """What the batch trains."""
+    """Pre-training objective."""
 
     languages: str = option("src,tgt", needed=True)
-    """The names of the two languages."""
+    """Comma-separated names of the two languages."""
 
     seed: int = 1
-    """The seed of what is masked."""
+    """Random seed for masking."""
 
     camlm_context: Literal["unmasked", "with_masks"] = "unmasked"
-    """As objectives.camlm_context of run_pretrain.py."""
+    """Same as objectives.camlm_context of run_pretrain."""
 
     def __post_init__(self) -> None:
         if len(self.languages.split(",")) != 2:

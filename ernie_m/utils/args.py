@@ -24,6 +24,7 @@ import difflib
 import inspect
 import json
 import operator
+import re
 import sys
 import textwrap
 import types
@@ -88,7 +89,13 @@ BOOLEANS = {
     **dict.fromkeys(("true", "t", "1", "yes"), True),
     **dict.fromkeys(("false", "f", "0", "no"), False),
 }
-BOUNDS = {"at_least": operator.ge, "above": operator.gt, "at_most": operator.le, "below": operator.lt}
+# Bound of a `Range` -> its sign and its test.
+BOUNDS = {
+    "at_least": (">=", operator.ge),
+    "above": (">", operator.gt),
+    "at_most": ("<=", operator.le),
+    "below": ("<", operator.lt),
+}
 NULLS = ("null", "Null", "NULL", "~")
 
 
@@ -99,10 +106,10 @@ class Range:
         self.bounds = bounds
 
     def __contains__(self, number: float) -> bool:
-        return all(BOUNDS[name](number, bound) for name, bound in self.bounds.items())
+        return all(BOUNDS[name][1](number, bound) for name, bound in self.bounds.items())
 
     def __str__(self) -> str:
-        return " and ".join(f"{name.replace('_', ' ')} {bound}" for name, bound in self.bounds.items())
+        return " and ".join(f"{BOUNDS[name][0]} {bound}" for name, bound in self.bounds.items())
 
 
 class _Listed:
@@ -110,9 +117,6 @@ class _Listed:
 
     def __contains__(self, names: str) -> bool:
         return not names or all(map(str.strip, names.split(",")))
-
-    def __str__(self) -> str:
-        return "with a name on both sides of a comma"
 
 
 Names = Annotated[str, _Listed()]
@@ -124,16 +128,15 @@ UnitInterval = Annotated[float, Range(at_least=0, at_most=1)]
 IN_WORDS = {
     bool: "true or false",
     int: "an integer",
-    float: "a finite number",
-    str: "text",
-    list[str]: "a list like en,de (in YAML [en, de])",
-    list[int]: "a list like 1,2 (in YAML [1, 2])",
-    list[float]: "a list like 0.1,0.5 (in YAML [0.1, 0.5])",
-    dict[str, Any]: "a mapping like {en: news.txt}",
-    dict[str, float]: "a mapping like {mmlm: 0.5, tlm: 0.5}",
-    tuple[int, ...]: "an integer, or several like 1,2,3",
-    Mapping[str, str]: "an object of texts",
-    Mapping[str, NonNegativeInt]: "an object of integers that are at least 0",
+    float: "a number",
+    str: "a string",
+    Names: "a comma-separated list of names",
+    list[str]: "a comma-separated list",
+    dict[str, Any]: "a mapping such as {en: news.txt}",
+    dict[str, float]: "a mapping such as {mmlm: 0.5, tlm: 0.5}",
+    tuple[int, ...]: "a comma-separated list of integers",
+    Mapping[str, str]: "an object of strings",
+    Mapping[str, NonNegativeInt]: "an object of non-negative integers",
 }
 
 
@@ -143,7 +146,7 @@ def option(default: Any = MISSING, *, default_factory: Any = MISSING, **marks: A
     Args:
         default, default_factory: as for `dataclasses.field`.
         marks: `free`: it does not decide the result, so it may change when a stopped run or build goes on.
-            `no_effect`: why an official flag does nothing here.
+            `no_effect`: why an official flag does nothing here; `--help` omits it.
             `only`: the commands that read it, of several that share the dataclass; `--help` of the others
             omits it.
             `positional`: on a command line its value stands without a flag; a list takes all words that are
@@ -185,9 +188,11 @@ def deciding_options(options: Any) -> dict[str, Any]:
 
 
 def in_words(kind: Any) -> str:
-    """What is accepted, as in "an integer, at least 1"."""
+    """What is accepted, as in "an integer >= 1"."""
     one_of = "one of " if get_origin(kind) is Literal else ""
-    parts = ", ".join(in_words(part) for part in get_args(kind) if part is not NoneType)
+    parts = {Annotated: " ", Literal: ", "}.get(get_origin(kind), " or ").join(
+        in_words(part) for part in get_args(kind) if part is not NoneType
+    )
     return IN_WORDS.get(kind) or one_of + parts or str(kind)  # the latter: a Range, or a value of a Literal
 
 
@@ -427,7 +432,7 @@ def explanations(cls: type) -> dict[str, str]:
 
 
 def help_text(cls: type, program: str) -> str:
-    """Every option with what it accepts and what it means, except those that only other commands read.
+    """Every option that this command reads, with what it accepts and what it means.
 
     First what is positional, then what is needed, then the others, those of sections last.
 
@@ -453,15 +458,17 @@ def help_text(cls: type, program: str) -> str:
     lines = [f"usage: {' '.join(usage)}", "", ast.get_docstring(module) or "", ""]
     meanings = explanations(cls)
     for key, field in options:
-        accepted = "text" if _takes_many_words(field) else in_words(field.type)
+        kind = "space-separated list" if _takes_many_words(field) else in_words(field.type)
         default = field.default if field.default_factory is MISSING else field.default_factory()
-        if default not in (MISSING, None):
-            accepted += f"; default: {json.dumps(default)}"
-        meaning = textwrap.fill(meanings.get(key) or f"No effect: {field.metadata.get('no_effect')}.", 102)
-        lines += [f"  {_flag_of(key, field)}  ({accepted})", textwrap.indent(meaning, " " * 8)]
+        if default not in (MISSING, None, "", [], {}):
+            kind += f"; default: {json.dumps(default)}"
+        meaning = textwrap.fill(meanings.get(key, ""), 102)
+        kind = re.sub(r"\ban? ", "", kind)
+        lines += [f"  {_flag_of(key, field)}  ({kind})", textwrap.indent(meaning, " " * 8)]
     return "\n".join(lines)
 
 
 def is_read(field: Field) -> bool:
     """Whether this command, perhaps of several that share the dataclass, reads the option."""
-    return not field.metadata.get("only") or Path(sys.argv[0]).stem in field.metadata["only"]
+    command = Path(sys.argv[0]).stem
+    return "no_effect" not in field.metadata and command in field.metadata.get("only", [command])

@@ -19,6 +19,9 @@ OPTIONS = (
     ("ernie_m.commands.convert", "ConvertFlags"),
     ("ernie_m.commands.encode_vector", "EncodeVectorFlags"),
     ("ernie_m.commands.export", "ExportFlags"),
+    ("ernie_m.commands.fit", "FitFlags"),
+    ("ernie_m.commands.train", "TrainFlags"),
+    ("ernie_m.inference.mine_pairs", "MiningOptions"),
     ("ernie_m.finetune.finetune_args", "FinetuneFlags"),
     ("ernie_m.finetune.retrieval.retrieval_args", "RetrievalFlags"),
     ("ernie_m.commands.predict", "PredictFlags"),
@@ -90,9 +93,9 @@ def test_help_begins_with_what_one_needs(module, name):
 @pytest.mark.parametrize(
     ("range_", "inside", "outside", "words"),
     [
-        (Range(at_least=8, at_most=512), (8, 512), (7, 513), "at least 8 and at most 512"),
-        (Range(above=0, below=1), (0.5,), (0, 1), "above 0 and below 1"),
-        (Range(at_least=0), (0, 1e9), (-1,), "at least 0"),
+        (Range(at_least=8, at_most=512), (8, 512), (7, 513), ">= 8 and <= 512"),
+        (Range(above=0, below=1), (0.5,), (0, 1), "> 0 and < 1"),
+        (Range(at_least=0), (0, 1e9), (-1,), ">= 0"),
     ],
 )
 def test_a_range(range_, inside, outside, words):

@@ -25,96 +25,95 @@ class RetrievalFlags(TableOptions, TrainingFlags):
     beside_run = (r"retrieval\.(txt|md|json)", r"sweep\.json", "predictions")
 
     init_pretraining_params: str | None = option(None, free=True, needed=True)
-    """The weights; %d is replaced by the seed, as in checkpoints/seed_%d/best. Default: random weights."""
+    """Pretrained weights in any supported format, in which %d stands for the seed, as in
+    checkpoints/seed_%d/best (default: random initialization)."""
 
     init_task: Literal[FINE_TUNED_TASKS] | None = option(None, free=True)
-    """The task for which the weights must have been fine-tuned; others are refused."""
+    """Task that the weights must have been fine-tuned for."""
 
     init_checkpoint: str | None = option(None, free=True)
-    """A step folder from which training continues."""
+    """Checkpoint (step_N) to resume training from."""
 
     pairs: str | None = option(None, free=True, needed=True)
-    """The folder of <language>-en.<language> and .en, of <language>-en.tsv, or of tatoeba.<lan>-eng.<lan>
-    and .eng."""
+    """Directory of test bitexts: <language>-en.<language> and .en, <language>-en.tsv, or
+    tatoeba.<lan>-eng.<lan> and .eng."""
 
     languages: str | None = option(None, free=True)
-    """Codes of XTREME, separated by commas. Default: all languages in the folder."""
+    """Comma-separated XTREME language codes to evaluate (default: all languages in --pairs)."""
 
     layer: str = "middle"
-    """The layer of the vectors: a number, middle or top. sweep: a table of all layers. Default with a model
-    that says how its vectors are made: as it says."""
+    """Encoder layer of the embeddings: a number, middle, top, or sweep to compare all layers; the default
+    follows the model's settings, if any."""
 
     pooling: Pooling = MEAN_WITHOUT_SPECIAL
     """A vector is the mean of all tokens, the mean without [CLS] and [SEP], the state of [CLS] (cls),
     or the pooled [CLS]. Default with a model that says how its vectors are made: as it says."""
 
     score: Literal["cosine", "margin"] = option("cosine", free=True)
-    """cosine, or margin: the ratio of the cosine to the mean cosine of the 4 nearest neighbours."""
+    """Similarity score: cosine, or margin, the ratio of the cosine to the mean cosine of the 4 nearest
+    neighbors."""
 
     centre_on: str | None = option(None, free=True)
-    """Files of sentences, "de<=de.txt,en<=en.txt": the report also has searches with vectors from which the
-    mean of their language is subtracted. Default: the means beside the weights, if there are any."""
+    """Text files whose mean embedding is subtracted per language, as in de<=de.txt,en<=en.txt, for additional
+    scores (default: the model's language means, if any)."""
 
     untrained: bool = option(True, free=True)
-    """Whether to search with random weights, too."""
+    """Whether to also evaluate a randomly initialized model as a baseline."""
 
     do_train: bool = option(False, free=True)
-    """Whether to fine-tune first."""
+    """Whether to fine-tune before evaluation."""
 
     train_set: str | None = option(None, free=True)
-    """A corpus folder of ernie-m build_corpus, whose parallel text is used; or a file of pairs (.tsv, .csv,
-    .tmx), whose rows have a query, its positive, and any number of negatives; or two files, en.txt,de.txt.
-    A name such as en-de.tsv or "en-de<=pairs.tsv" says that they are translations, which decides prompts."""
+    """Training pairs: a corpus of ernie-m build_corpus, a table of queries, positives and negatives (.tsv,
+    .csv, .tmx), or two aligned files (en.txt,de.txt)."""
 
     mine_negatives: str | None = option(None, free=True)
-    """A text file with one text on each line, among which the rows of a file of pairs, --train_set, find hard
-    negatives: lines near to the query. negatives.tsv in --checkpoints receives the rows with them."""
+    """Text file, one text per line, from which to mine hard negatives for the pairs of --train_set."""
 
     num_negatives: PositiveInt = option(3, free=True)
-    """The number of negatives that a row receives, or fewer if no more are found."""
+    """Maximum number of hard negatives per pair."""
 
     range_min: NonNegativeInt = option(0, free=True)
-    """The number of nearest candidates that are passed over, because they may be further positives.
-    Candidates are no positives of the query, and --relative_margin below them."""
+    """Number of nearest candidates to skip, as they may be unlabeled positives."""
 
     range_max: PositiveInt = option(100, free=True)
-    """The number of nearest lines that are looked at, beside the positives of a query."""
+    """Number of nearest candidates to consider, not counting the query's positives."""
 
     relative_margin: UnitInterval = option(0.05, free=True)
-    """A negative's cosine with the query is below that of the least near positive by at least this share of
-    the latter."""
+    """Minimum relative margin: a negative's cosine is at most (1 - relative_margin) times that of the least
+    similar positive."""
 
     loss: Literal["hardest", "softmax"] = "hardest"
-    """hardest: binary cross-entropy of each pair and of its hardest negatives in the step. softmax:
-    cross-entropy of each query over all positives and negatives of the step."""
+    """Contrastive loss: binary cross-entropy of each pair and its hardest in-batch negatives (hardest), or
+    softmax cross-entropy over all in-batch texts (softmax)."""
 
     both_directions: bool = False
-    """With --loss softmax: also cross-entropy of each positive over all queries; the loss is the mean."""
+    """Whether to average the softmax loss over both directions, query to positive and positive to query."""
 
     max_steps: PositiveInt = 200_000
-    """The number of training steps."""
+    """Number of training steps."""
 
     batch_size: Annotated[int, Range(at_least=2)] = 32
-    """The pairs of a step, over all processes. For each pair, all others are negatives."""
+    """Number of pairs per step over all processes, which serve as in-batch negatives for each other."""
 
     weight_decay: NonNegativeFloat = 0.0
-    """Decoupled weight decay."""
+    """Decoupled weight decay, not applied to biases and layer norms."""
 
     layerwise_lr_decay: Decay = 1.0
-    """d: layer i of L learns at the rate times d^(L-i)."""
+    """Layer-wise learning-rate decay d: layer i of L is trained at learning_rate * d^(L-i), the word and
+    position embeddings at learning_rate * d^(L+1)."""
 
     pair_alpha: UnitInterval = 0.7
-    """Language pairs are drawn in proportion to their size to this power."""
+    """Exponent alpha for sampling language pairs in proportion to size^alpha."""
 
     scale: PositiveFloat = 20.0
-    """The logit of a pair is scale x (cosine - offset); with --loss softmax scale x cosine."""
+    """Scale of the logits, scale * (cosine - offset), or scale * cosine with the softmax loss."""
 
     offset: float = 0.5
-    """The cosine at which the probability of a translation is one half."""
+    """Cosine at which a pair's probability of being a translation is 0.5."""
 
     validation_pairs: NonNegativeInt = 500
-    """The number of held-out pairs of each language pair, or of a file, of which at most a tenth is held out.
-    0: no validation."""
+    """Number of held-out pairs per language pair or file, at most a tenth of them (0: no validation)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

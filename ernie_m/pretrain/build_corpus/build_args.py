@@ -17,7 +17,7 @@ class TextOptions(TableOptions):
     """How text and sentence pairs are read, for a corpus or a vocabulary."""
 
     documents: Literal["line", "blank"] = "line"
-    """line: each line is a document; blank: blank lines separate documents, and each line is a sentence."""
+    """Document boundaries: each line is a document (line), or blank lines separate documents (blank)."""
 
 
 @dataclass
@@ -25,53 +25,52 @@ class BuildOptions(TextOptions):
     """The options of a corpus build. Those that are `free` do not change the bytes of the corpus."""
 
     output: str = option("", free=True, needed=True)
-    """The folder for the corpus. A stopped build continues there."""
+    """Output directory; an interrupted build resumes there."""
 
     mono: dict[str, Any] = option(default_factory=dict, free=True, needed=True)
-    """Text of one language, "language<=path"; may be repeated. In YAML: language: path, or list of paths.
-    On the command line it replaces all languages of --config."""
+    """Monolingual text as language<=path, repeatable; replaces the mapping of --config."""
 
     parallel: dict[str, Any] = option(default_factory=dict, free=True)
-    """Sentence pairs, "a-b<=path"; may be repeated. In YAML: a-b: path, or list of paths and [path, path]."""
+    """Parallel text as a-b<=path, repeatable; replaces the mapping of --config."""
 
     piece_model_path: str = option("", free=True, needed=True)
-    """The sentencepiece model."""
+    """Path to the SentencePiece model."""
 
     vocab_path: str | None = option(None, free=True)
-    """vocab.txt. Default: the vocabulary is made from the piece model."""
+    """Path to vocab.txt (default: built from the SentencePiece model)."""
 
     # Free, because `plan_of` names the rules beside the vocabulary.
     text_rules: TextRules = option(ERNIE_M, free=True)
-    """What is done to a text beside sentencepiece: the official rules of ERNIE-M, nothing, as in XLM-R, or
-    what the ErnieMTokenizer of a library does. A run needs the rules of the model that it starts from."""
+    """Text preprocessing besides SentencePiece, which must match that of the model to train: ERNIE-M's, none
+    (XLM-R), or PaddleNLP's."""
 
     deduplicate: bool = False
-    """Whether only the first of equal lines of a language, and of equal pairs, is used."""
+    """Whether to remove duplicate lines of each language and duplicate pairs."""
 
     max_ratio: NonNegativeFloat = 0.0
-    """Pairs whose longer side has more than this many times the tokens of the shorter side are left out.
-    0: no limit."""
+    """Maximum ratio of the token counts of a pair's sides (0: no limit)."""
 
     held_out: NonNegativeInt = 1000
-    """About how many documents or pairs to set apart per language and pair, at most 5 %. 0: none."""
+    """Approximate number of documents or pairs to hold out per language or language pair, at most 5 % (0:
+    none)."""
 
     unit_mib: Annotated[float, Range(above=0, at_most=32)] = 4.0  # a worker holds a unit in memory
-    """The text that a worker gets at a time, in MiB."""
+    """Amount of text that a worker processes at a time, in MiB."""
 
     shard_mib: Annotated[float, Range(above=0, at_most=4096)] = 256.0
-    """The largest shard, in MiB of ids."""
+    """Maximum size of a shard of token ids, in MiB."""
 
     engine: Literal["local", "ray"] = option("local", free=True)
-    """local: processes on this machine; ray: a Ray cluster. Both write the same bytes."""
+    """Where workers run: processes on this machine (local), or a Ray cluster (ray)."""
 
     ray_address: str | None = option(None, free=True)
-    """host:port of a cluster's head, or auto. Default: the build starts a cluster on this machine."""
+    """Address host:port of the head of a Ray cluster, or auto (default: a new cluster on this machine)."""
 
     workers: NonNegativeInt = option(0, free=True)
-    """The number of processes, or of units at a time on the cluster. 0: one per core."""
+    """Number of worker processes, or of concurrent Ray tasks (0: one per core)."""
 
     overwrite: bool = option(False, free=True)
-    """Whether to replace the corpus in the output folder."""
+    """Whether to replace an existing corpus in --output."""
 
     def __post_init__(self):
         if not self.output:

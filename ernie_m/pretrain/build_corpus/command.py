@@ -1,11 +1,10 @@
-"""Turn text and sentence pairs into a corpus for pre-training; see --help and docs/data.md.
+"""Build a pre-training corpus from monolingual text and sentence pairs. See docs/data.md.
 
     ernie-m build_corpus --output data/corpus --piece_model_path piece.model \\
         --mono "en<=news.en.txt.gz" --mono "de<=news.de.txt.gz" --parallel "en-de<=pairs.tsv.gz"
 
-The work is divided into units that depend only on the text. The file of each has a name that is made of its
-text and of the settings, and is written whole or not at all, so the same command continues a killed build.
-The corpus has the same bytes with any number of workers, on this machine or on a Ray cluster.
+The same command resumes an interrupted build. The corpus is bitwise identical with any number of workers, on
+this machine or on a Ray cluster.
 """
 
 import shutil
@@ -32,6 +31,9 @@ from ernie_m.utils.output_lock import check_identity, only_run_in
 
 def build_corpus(options: BuildOptions) -> dict:
     """Build a corpus, continue an unfinished build, or check a finished corpus.
+
+    A unit of work depends only on its text. Its file is named after the text and the settings, and is written
+    whole or not at all.
 
     Returns:
         Its manifest.
