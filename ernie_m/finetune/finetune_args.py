@@ -315,7 +315,7 @@ class FinetuneFlags(TrainingFlags):
     """Number of devices that --batch_size was tuned for: a step's total batch is the product of both on any
     number of processes (default: the number of processes)."""
 
-    rates_of_start: bool = option(False, free=True)  # what it sets decides, and is recorded
+    auto_hyperparameters: bool = option(False, free=True)  # what it sets decides, and is recorded
     """Whether to choose --learning_rate, --layerwise_lr_decay and --epoch, unless given, from the sizes of
     model and training set."""
 

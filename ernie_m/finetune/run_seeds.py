@@ -73,7 +73,7 @@ def fine_tune(
     test_files = read_files(task, test_set, "test", flags.lang_map_config) if test_set else []
 
     # Plan the run by what was read.
-    if flags.do_train and flags.rates_of_start:
+    if flags.do_train and flags.auto_hyperparameters:
         flags = with_rates(flags, opened.config, len(train_set), task.name)
     train_paths = [train_path] if train_path else []
     check_rows(task, train_paths, train_set, [*dev_files, *test_files])

@@ -57,7 +57,7 @@ def fit_words(
         do_test=False,
         checkpoints=str(folder),
         official_compat=False,
-        rates_of_start=True,
+        auto_hyperparameters=True,
         select_on=LAST,
         save_steps=200,
         keep_checkpoints=1,

@@ -197,7 +197,11 @@ def test_tags_and_answers_are_learned_as_by_their_programs(words, capsys, progra
     call_main(fit, [f"train.{ending}", "--test", f"test.{ending}", *as_flags(words)])
     assert not Path("out.training").exists() and "next: " in capsys.readouterr().out
     flags = {"train_set": f"train.{official}", "dev_set": f"test.{official}", "do_test": "false"}
-    flags |= {"init_pretraining_params": words["model"], "rates_of_start": "true", "official_compat": "false"}
+    flags |= {
+        "init_pretraining_params": words["model"],
+        "auto_hyperparameters": "true",
+        "official_compat": "false",
+    }
     flags |= {"checkpoints": "run", "select_on": "last", "max_seq_len": 200}
     flags |= {"label_map_config": "labels.json", "num_labels": 3} if official == "tsv" else {}
     call_main(program, as_flags(flags))
