@@ -2,7 +2,7 @@
 
 python run_retrieval.py --pairs data/tatoeba --init_pretraining_params checkpoints/best
 python run_retrieval.py --do_train true --train_set data/corpus --random_seed 1,2,3 ...
-python run_retrieval.py --mine_negatives corpus.txt --train_set pairs.tsv --init_pretraining_params ...
+python run_retrieval.py --mine_hard_negatives corpus.txt --train_set pairs.tsv --init_pretraining_params ...
 """
 
 from ernie_m.finetune.retrieval.retrieval_args import RetrievalFlags
@@ -13,11 +13,11 @@ from ernie_m.utils.paddle_settings import prepare
 
 def main() -> None:
     flags = parse_options(RetrievalFlags, None, __name__)
-    if flags.mine_negatives:
+    if flags.mine_hard_negatives:
         prepare()
         # Not at the top, because Paddle reads its CPU settings when it is imported.
-        from ernie_m.inference.mine_hard_negatives import mine_negatives
+        from ernie_m.inference.mine_hard_negatives import mine_hard_negatives
 
-        mine_negatives(flags)
+        mine_hard_negatives(flags)
     else:
         run(flags)

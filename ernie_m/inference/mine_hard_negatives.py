@@ -1,4 +1,4 @@
-"""Hard negatives for own pairs: the work of run_retrieval.py --mine_negatives. See docs/retrieval.md.
+"""Hard negatives for own pairs: the work of run_retrieval.py --mine_hard_negatives. See docs/retrieval.md.
 
 The texts and their vectors are in memory.
 
@@ -25,7 +25,7 @@ from ernie_m.vectors.pooling import unit
 PART_ROWS = 4096  # rows whose neighbours are in memory at a time
 
 
-def mine_negatives(flags: RetrievalFlags) -> None:
+def mine_hard_negatives(flags: RetrievalFlags) -> None:
     """Run the command: write the rows with their negatives, and log how many there are.
 
     Lines are counted as in `mine_hard_negatives` of sentence-transformers: those that are positives, or above
@@ -40,9 +40,9 @@ def mine_negatives(flags: RetrievalFlags) -> None:
         flags = inputs.flags
         rows = PairRows(flags.train_set, flags)
         refuse_to_write_over(
-            [*rows.paths, flags.mine_negatives], f"--checkpoints {flags.checkpoints}", [output]
+            [*rows.paths, flags.mine_hard_negatives], f"--checkpoints {flags.checkpoints}", [output]
         )
-        corpus = DistinctLines(flags.mine_negatives, flags.text_as_it_stands)
+        corpus = DistinctLines(flags.mine_hard_negatives, flags.text_as_it_stands)
         (seed,) = flags.seeds
         opened, model = model_of_seed(inputs, seed)
         encode = encoder_of(flags, model, opened.tokenizer, opened.reading)

@@ -215,7 +215,7 @@ def test_training_scoring_mining_and_search_read_a_sentence_alike(
         call_main(run_retrieval, as_flags({**scoring, **start}))
         assert seen() == read_as(slice(30, None))
         start = {"init_pretraining_params": model, "checkpoints": f"mined-by-{model.name}"}
-        call_main(run_retrieval, as_flags({**flags, **start, "mine_negatives": "corpus.txt"}))
+        call_main(run_retrieval, as_flags({**flags, **start, "mine_hard_negatives": "corpus.txt"}))
         assert seen() == read_as(slice(30)) | with_prompt(before[1], right)
     ernie_m.load("out/best").search(left[0], right)
     assert seen() == with_prompt(before[0], left[:1]) | with_prompt(before[1], right)

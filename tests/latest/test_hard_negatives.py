@@ -1,4 +1,4 @@
-"""run_retrieval.py --mine_negatives finds what sentence-transformers' mine_hard_negatives finds."""
+"""run_retrieval.py --mine_hard_negatives finds what sentence-transformers' mine_hard_negatives finds."""
 
 from collections import defaultdict
 
@@ -61,7 +61,7 @@ def mine(rows, tmp_path_factory):
     write_lines(folder / "corpus.txt", corpus_of(rows))
 
     def call(**flags):
-        files = {"train_set": folder / "pairs.tsv", "mine_negatives": folder / "corpus.txt"}
+        files = {"train_set": folder / "pairs.tsv", "mine_hard_negatives": folder / "corpus.txt"}
         more = {"init_pretraining_params": model, "checkpoints": folder / "out", "use_cuda": "false"}
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(folder)

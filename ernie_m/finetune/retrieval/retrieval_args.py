@@ -67,7 +67,7 @@ class RetrievalFlags(TableOptions, TrainingFlags):
     """Training pairs: a corpus of ernie-m build_corpus, a table of queries, positives and negatives (.tsv,
     .csv, .tmx), or two aligned files (en.txt,de.txt)."""
 
-    mine_negatives: str | None = option(None, free=True)
+    mine_hard_negatives: str | None = option(None, free=True)
     """Text file, one text per line, from which to mine hard negatives for the pairs of --train_set."""
 
     num_negatives: PositiveInt = option(3, free=True)
@@ -118,7 +118,7 @@ class RetrievalFlags(TableOptions, TrainingFlags):
     def __post_init__(self) -> None:
         super().__post_init__()
         can_sweep = (
-            not (self.do_train or self.mine_negatives)
+            not (self.do_train or self.mine_hard_negatives)
             and len(self.seeds) == 1
             and self.pooling != "pooled"
             and self.score == "cosine"
@@ -128,13 +128,13 @@ class RetrievalFlags(TableOptions, TrainingFlags):
                 "--layer sweep searches with one seed and a mean of tokens, by cosine; train and mine at one "
                 "layer"
             )
-        if not (self.do_train or self.pairs or self.mine_negatives):
-            raise UserError("nothing to do: give --pairs, or --do_train true, or --mine_negatives")
+        if not (self.do_train or self.pairs or self.mine_hard_negatives):
+            raise UserError("nothing to do: give --pairs, or --do_train true, or --mine_hard_negatives")
         if self.do_train and not self.train_set:
             raise UserError(
                 "--train_set is needed with --do_train true: a corpus of build_corpus or a file of pairs"
             )
-        if self.mine_negatives:
+        if self.mine_hard_negatives:
             self._check_mining()
         if self.both_directions and self.loss != "softmax":
             raise UserError("--both_directions true belongs to --loss softmax")
@@ -145,13 +145,13 @@ class RetrievalFlags(TableOptions, TrainingFlags):
             )
 
     def _check_mining(self) -> None:
-        """Refuse flags that do not go together with --mine_negatives."""
+        """Refuse flags that do not go together with --mine_hard_negatives."""
         if not self.train_set:
-            raise UserError("--train_set is needed with --mine_negatives: a file of pairs")
+            raise UserError("--train_set is needed with --mine_hard_negatives: a file of pairs")
         if self.do_train or self.pairs or self.centre_on or len(self.seeds) > 1:
             raise UserError(
-                "--mine_negatives only writes rows: give it without --do_train, --pairs and --centre_on, and "
-                "with one seed; train on the rows with a second command"
+                "--mine_hard_negatives only writes rows: give it without --do_train, --pairs and "
+                "--centre_on, and with one seed; train on the rows with a second command"
             )
         if self.range_max - self.range_min < self.num_negatives:
             raise UserError(

@@ -1,4 +1,4 @@
-"""run_retrieval.py --mine_negatives: equal to a brute-force search, its rows train, bad input."""
+"""run_retrieval.py --mine_hard_negatives: equal to a brute-force search, its rows train, bad input."""
 
 import hashlib
 import sys
@@ -49,7 +49,7 @@ def lines(rows):
 
 @pytest.fixture
 def mine_rows(rows, lines, random_encoder, tmp_path, monkeypatch):
-    """mine_rows(**flags) runs run_retrieval.py --mine_negatives in `tmp_path`; returns the rows it wrote.
+    """mine_rows(**flags) runs run_retrieval.py --mine_hard_negatives in `tmp_path` and returns its rows.
 
     The corpus has blank lines, lines that are equal to earlier ones, and a tab in its third line.
     """
@@ -62,7 +62,7 @@ def mine_rows(rows, lines, random_encoder, tmp_path, monkeypatch):
 
     def call(written="out", **changes):
         flags = {
-            "mine_negatives": "corpus.txt",
+            "mine_hard_negatives": "corpus.txt",
             "train_set": "pairs.tsv",
             "init_pretraining_params": random_encoder,
             "checkpoints": "out",
@@ -194,7 +194,7 @@ def test_the_rows_train(mine_rows, rows, lines, random_encoder, tmp_path):
         ({"corpus.txt": "\n \n"}, {}, "corpus.txt: "),
         ({"corpus.txt": b"a\n\xff\n"}, {}, "corpus.txt, line 2: not UTF-8"),
         ({"pairs.tsv": "query\tpos\na\tb\nalone\n"}, {}, "pairs.tsv, line 3: "),
-        ({}, {"mine_negatives": "absent.txt"}, "absent.txt: "),
+        ({}, {"mine_hard_negatives": "absent.txt"}, "absent.txt: "),
         ({}, {"train_set": None}, "--train_set "),
         ({}, {"train_set": "."}, ".: "),
         (
@@ -208,10 +208,10 @@ def test_the_rows_train(mine_rows, rows, lines, random_encoder, tmp_path):
         ({}, {"relative_margin": 1.5}, "--relative_margin 1.5: "),
         ({}, {"relative_margin": -0.1}, "--relative_margin -0.1: "),
         ({}, {"layer": "sweep"}, "--layer sweep "),
-        ({}, {"do_train": "true"}, "--mine_negatives "),
-        ({}, {"pairs": "."}, "--mine_negatives "),
-        ({}, {"centre_on": "en<=pairs.tsv"}, "--mine_negatives "),
-        ({}, {"random_seed": "1,2"}, "--mine_negatives "),
+        ({}, {"do_train": "true"}, "--mine_hard_negatives "),
+        ({}, {"pairs": "."}, "--mine_hard_negatives "),
+        ({}, {"centre_on": "en<=pairs.tsv"}, "--mine_hard_negatives "),
+        ({}, {"random_seed": "1,2"}, "--mine_hard_negatives "),
     ],
 )
 def test_bad_input(mine_rows, tmp_path, files, flags, message):
