@@ -102,8 +102,8 @@ def test_a_given_negative_can_be_the_hardest():
     assert loss.item() == pytest.approx(expected, abs=1e-9)
 
 
-@pytest.mark.parametrize("both_directions", [False, True])
-def test_softmax_over_all_negatives(both_directions):
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_softmax_over_all_negatives(symmetric):
     """Backwards only the sources are candidates, because a given negative has no source."""
     sources, candidates, negative = with_given_negatives()
     expected = 0.0
@@ -116,10 +116,10 @@ def test_softmax_over_all_negatives(both_directions):
         ]
         forward_loss = np.log(np.exp(forward_scores).sum()) - scores[i]
         backward_loss = np.log(np.exp(backward_scores).sum()) - scores[i]
-        expected += (forward_loss + backward_loss) / 2 if both_directions else forward_loss
+        expected += (forward_loss + backward_loss) / 2 if symmetric else forward_loss
         expected_beating += scores[i] == max(forward_scores) == max(backward_scores)
     vectors_and_mask = map(paddle.to_tensor, (sources, candidates, negative))
-    loss, beating = in_batch_softmax(*vectors_and_mask, SCALE, both_directions)
+    loss, beating = in_batch_softmax(*vectors_and_mask, SCALE, symmetric)
     assert loss.item() == pytest.approx(expected, abs=1e-9)
     assert beating.item() == expected_beating > 0
 
@@ -158,7 +158,7 @@ def test_the_engine_sums_what_the_processes_compute(monkeypatch):
     """Of two processes with two pairs each, the first has half the value, and the gradient of its vectors."""
     sources, translations = vectors(4)
     negative = paddle.to_tensor(~np.eye(4, dtype=bool))
-    flags = SimpleNamespace(loss="softmax", scale=SCALE, both_directions=True)
+    flags = SimpleNamespace(loss="softmax", scale=SCALE, symmetric=True)
     task = SimpleNamespace(flags=flags, layer=1)
     task._total = lambda *arguments: retrieval.Retrieval._total(task, *arguments)
 

@@ -286,7 +286,7 @@ def retrieval_loss(model: ErnieMModel, batch: SentenceBatch, loss: str) -> tuple
     is_translation = paddle.eye(ROWS).astype("bool")
     pair = (vectors[:ROWS], vectors[ROWS:])
     if loss == "softmax":
-        total, _ = in_batch_softmax(*pair, ~is_translation, scale=20.0, both_directions=True)
+        total, _ = in_batch_softmax(*pair, ~is_translation, scale=20.0, symmetric=True)
     else:
         # Each pair has one negative: which of several is the hardest, rounding may change.
         total, _ = hardest_negative_bce(*pair, is_translation.roll(1, axis=0), scale=5.0, offset=0.5)

@@ -117,17 +117,17 @@ def pair_vectors(negatives_of_each):
 
 
 @pytest.mark.parametrize("negatives_of_each", [0, 2])
-@pytest.mark.parametrize("both_directions", [False, True])
-def test_the_softmax_loss_is_theirs(negatives_of_each, both_directions):
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_the_softmax_loss_is_theirs(negatives_of_each, symmetric):
     """Ours is the sum over the pairs, theirs the mean."""
     sources, candidates, is_negative = pair_vectors(negatives_of_each)
     options = {}
-    if both_directions:
+    if symmetric:
         options = {"directions": ("query_to_doc", "doc_to_query"), "partition_mode": "per_direction"}
     peer = MultipleNegativesRankingLoss(Peer(), scale=20.0, **options)
     columns = [torch.from_numpy(sources), *torch.from_numpy(candidates).split(PAIRS)]
     expected = peer.compute_loss_from_embeddings(columns, None).item()
     vectors = map(paddle.to_tensor, (sources, candidates, is_negative))
-    total, _ = in_batch_softmax(*vectors, 20.0, both_directions)
+    total, _ = in_batch_softmax(*vectors, 20.0, symmetric)
     assert expected > 0.1
     assert total.item() / PAIRS == pytest.approx(expected, abs=1e-6)

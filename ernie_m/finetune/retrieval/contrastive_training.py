@@ -289,7 +289,7 @@ class Retrieval(TrainingOfSeeds):
         flags = self.flags
         negative = batch.negative.astype("bool")  # [B, C]; `upload` sends bools as int64
         if flags.loss == "softmax":
-            return in_batch_softmax(sources, candidates, negative, flags.scale, flags.both_directions)
+            return in_batch_softmax(sources, candidates, negative, flags.scale, flags.symmetric)
         return hardest_negative_bce(sources, candidates, negative, flags.scale, flags.offset)
 
     def evaluate(self, engine: Engine, stop: StopSignal) -> Evaluation | None:
@@ -457,7 +457,7 @@ def hardest_negative_bce(
 
 
 def in_batch_softmax(
-    sources: Tensor, candidates: Tensor, negative: Tensor, scale: float, both_directions: bool
+    sources: Tensor, candidates: Tensor, negative: Tensor, scale: float, symmetric: bool
 ) -> tuple[Tensor, Tensor]:
     """Cross-entropy of each source over its translation and all its negatives (Henderson et al., 2017).
 
@@ -466,7 +466,7 @@ def in_batch_softmax(
     Args:
         sources, candidates, negative: as for `hardest_negative_bce`.
         scale: a logit is scale x cosine.
-        both_directions: take the mean of this loss and of the cross-entropy of each translation over all
+        symmetric: take the mean of this loss and of the cross-entropy of each translation over all
             sources, which is directions=("query_to_doc", "doc_to_query") and partition_mode="per_direction"
             in sentence-transformers.
 
@@ -480,7 +480,7 @@ def in_batch_softmax(
     summed = paddle.where(is_in_sum, logits, paddle.full_like(logits, _EXCLUDED))
     own = paddle.arange(len(logits))  # the place of each translation among the candidates, and of its source
     loss = F.cross_entropy(summed, own, reduction="sum")
-    if both_directions:
+    if symmetric:
         translation_logits = summed[:, : len(logits)]  # [B, B], without given negatives
         loss = (loss + F.cross_entropy(translation_logits.T, own, reduction="sum")) / 2
     hardest_candidate, hardest_source = _hardest(logits, negative)  # [B] each

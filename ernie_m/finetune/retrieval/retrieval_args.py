@@ -87,7 +87,7 @@ class RetrievalFlags(TableOptions, TrainingFlags):
     """Contrastive loss: binary cross-entropy of each pair and its hardest in-batch negatives (hardest), or
     softmax cross-entropy over all in-batch texts (softmax)."""
 
-    both_directions: bool = False
+    symmetric: bool = False
     """Whether to average the softmax loss over both directions, query to positive and positive to query."""
 
     max_steps: PositiveInt = 200_000
@@ -136,8 +136,8 @@ class RetrievalFlags(TableOptions, TrainingFlags):
             )
         if self.mine_hard_negatives:
             self._check_mining()
-        if self.both_directions and self.loss != "softmax":
-            raise UserError("--both_directions true belongs to --loss softmax")
+        if self.symmetric and self.loss != "softmax":
+            raise UserError("--symmetric true belongs to --loss softmax")
         if self.init_checkpoint and not self.do_train:
             raise UserError(
                 "--init_checkpoint resumes --do_train true; to search with it, name it with "

@@ -101,7 +101,7 @@ def on_pairs(pairs: Path, batch_size: int, steps: int, rate: float, parts: int =
         "do_train": "true",
         "train_set": pairs / "train.tsv",
         "loss": "softmax",
-        "both_directions": "true",
+        "symmetric": "true",
         "batch_size": batch_size,
         "learning_rate": rate,
         "max_steps": steps,
