@@ -5,7 +5,7 @@ ernie-m convert checkpoints/best for-transformers --to xlm-roberta
 ernie-m convert sentences/best for-sentences --to sentence-transformers
 ernie-m convert xlmr.base/model.pt xlm-r --to ernie-m
 ernie-m convert sentencepiece.bpe.model vocabulary --to fluid
-ernie-m convert configs/base for-en-de --keep_pieces_of en.txt,de.txt
+ernie-m convert configs/base for-en-de --trim_vocab_to en.txt,de.txt
 """
 
 import tempfile
@@ -46,7 +46,7 @@ class ConvertFlags:
     to: Literal[tuple(TARGETS)] = option("ernie-m", needed=True)
     """Output format (ernie-m: this project's)."""
 
-    keep_pieces_of: Names | None = None
+    trim_vocab_to: Names | None = None
     """Text files whose subwords are kept when trimming the vocabulary."""
 
     min_count: PositiveInt = 1
@@ -88,11 +88,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def convert(flags: ConvertFlags) -> None:
     """Convert or trim what the flags name, while no other command writes the new folder."""
-    if flags.min_count > 1 and not flags.keep_pieces_of:
-        raise UserError(f"--min_count {flags.min_count}: it is for --keep_pieces_of, which names the text")
+    if flags.min_count > 1 and not flags.trim_vocab_to:
+        raise UserError(f"--min_count {flags.min_count}: it is for --trim_vocab_to, which names the text")
     if Path(flags.source).suffix == ".model":
-        if flags.keep_pieces_of:
-            raise UserError(f"{flags.source}: --keep_pieces_of trims a model; give the folder of its weights")
+        if flags.trim_vocab_to:
+            raise UserError(f"{flags.source}: --trim_vocab_to trims a model; give the folder of its weights")
         convert_vocabulary(flags)
         return
 
@@ -100,11 +100,11 @@ def convert(flags: ConvertFlags) -> None:
     write_foreign.check_tensors(checkpoint)
     task = write_foreign.task_to_convert(checkpoint, flags.head)
     tokenizer = tokenizer_of(checkpoint, flags)
-    if not flags.keep_pieces_of:
+    if not flags.trim_vocab_to:
         write(flags, checkpoint, task, tokenizer)
         return
     with tempfile.TemporaryDirectory() as folder:
-        texts = [Path(name) for name in flags.keep_pieces_of.split(",")]
+        texts = [Path(name) for name in flags.trim_vocab_to.split(",")]
         trimmed, old_ids = trim(tokenizer, texts, Path(folder), flags.min_count)
         smaller = write_foreign.with_tokens(checkpoint, old_ids, trimmed.pad_id, trimmed.added_tokens)
         names = ", ".join(path.name for path in texts)
@@ -171,7 +171,7 @@ def write(
     write_foreign.check_fits(flags.to, checkpoint, task)
     remark = write_foreign.note(format, reading)
     facts = {"reads_otherwise": [*differing, remark] if remark else differing or None, "trimmed": trimmed}
-    if not flags.keep_pieces_of:  # the scores are of the whole vocabulary
+    if not flags.trim_vocab_to:  # the scores are of the whole vocabulary
         facts["scores"] = scores
     # The max_seq_len of a model with a head is the length of the windows that it was trained on.
     longest = (None if task else reading.max_seq_len) or checkpoint.shape.longest_input

@@ -49,11 +49,11 @@ def trim(
     if tokenizer.text_rules not in (ERNIE_M, NONE):
         raise UserError(
             f"{tokenizer.piece_model_path}: its pieces are cut further, as {tokenizer.text_rules} does; "
-            "--keep_pieces_of cannot trim them"
+            "--trim_vocab_to cannot trim them"
         )
     model = read_unigram(
         tokenizer,
-        "removing pieces of another one changes how words that stay are cut; --keep_pieces_of cannot trim it",
+        "removing pieces of another one changes how words that stay are cut; --trim_vocab_to cannot trim it",
     )
     counts: Counter[int] = Counter()  # number of a piece in the piece model -> how often it is in the texts
     for path in texts:
@@ -61,7 +61,7 @@ def trim(
             counts.update(chain(*tokenizer.piece_numbers([example.text_a for example in examples])))
     if not counts:
         names = ", ".join(map(str, texts))
-        raise UserError(f"{names}: all lines are blank; --keep_pieces_of needs the text whose pieces stay")
+        raise UserError(f"{names}: all lines are blank; --trim_vocab_to needs the text whose pieces stay")
     # The pieces that stay, by their numbers in the piece model, which are not the ids of the vocabulary.
     numbers = {number for number, count in counts.items() if count >= min_count}
     tokens = _needed_by_rule_5(tokenizer, model, numbers)  # adds to `numbers`

@@ -297,7 +297,7 @@ def test_the_form_of_a_pair(tmp_path, pieces):
 def test_the_card_says_what_was_trimmed(tmp_path, pieces):
     made = make_model(tmp_path / "made", pieces, XLM_R)
     text = write_lines(tmp_path / "some.txt", ["bada gan kofo"])
-    flags = ["--keep_pieces_of", text, "--min_count", "1"]
+    flags = ["--trim_vocab_to", text, "--min_count", "1"]
     smaller = run(made, tmp_path / "small", "xlm-roberta", *flags)
     assert smaller.reading == XLM_R
     # Without our key, tokenizer.json says the rules.
@@ -312,5 +312,5 @@ def test_added_tokens_stay_when_a_vocabulary_is_trimmed(tmp_path, pieces):
     size = Tokenizer(None, pieces).vocab_size
     made = make_model(tmp_path / "made", pieces, replace(XLM_R, added_tokens={"<e1>": size}), rows=1)
     text = write_lines(tmp_path / "some.txt", ["bada gan kofo"])
-    smaller = run(made, tmp_path / "small", "ernie-m", "--keep_pieces_of", text)
+    smaller = run(made, tmp_path / "small", "ernie-m", "--trim_vocab_to", text)
     assert smaller.reading.added_tokens == {"<e1>": smaller.config.vocab_size - 1}

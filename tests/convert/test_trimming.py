@@ -1,4 +1,4 @@
-"""--keep_pieces_of: on the text, a trimmed model computes what the whole model does."""
+"""--trim_vocab_to: on the text, a trimmed model computes what the whole model does."""
 
 import re
 import shutil
@@ -158,7 +158,7 @@ def assert_trimmed_model_computes_the_same(sample: Sample, folder) -> None:
     make_models(folder / "whole", sample.pieces)
     for kind in ("classify", "full"):
         source = folder / "whole" / kind
-        convert.main([str(source), str(folder / "trimmed" / kind), "--keep_pieces_of", str(sample.path)])
+        convert.main([str(source), str(folder / "trimmed" / kind), "--trim_vocab_to", str(sample.path)])
     assert_same_tokens(Tokenizer(None, sample.pieces), tokenizer_in(folder / "trimmed/full"), sample.text)
     assert_same_outputs(folder / "whole", folder / "trimmed", sample.text)
 
@@ -170,7 +170,7 @@ def test_every_format_is_trimmed(toy, tmp_path, target):
     for kind in ("classify", "full"):
         flags = ["--to", target, "--allow_differences"]
         convert.main([str(tmp_path / "made" / kind), str(tmp_path / "whole" / kind), *flags])
-        flags += ["--keep_pieces_of", str(toy.path)]
+        flags += ["--trim_vocab_to", str(toy.path)]
         convert.main([str(tmp_path / "whole" / kind), str(tmp_path / "trimmed" / kind), *flags])
     assert_same_tokens(Tokenizer(None, toy.pieces), tokenizer_in(tmp_path / "trimmed/full"), toy.text)
     rows = rows_of(tokenizer_in(tmp_path / "whole/classify"), toy.text)
@@ -194,7 +194,7 @@ def test_a_manifest_covers_what_was_written(toy, tmp_path, is_trimmed):
     source = tmp_path / "classify"
     shape = (toys.LAYERS + 1, toys.HIDDEN_SIZE)
     safetensors.write(source / LANGUAGE_MEANS, {"en": np.ones(shape, np.float32)})
-    flags = ["--keep_pieces_of", str(toy.path)] if is_trimmed else []
+    flags = ["--trim_vocab_to", str(toy.path)] if is_trimmed else []
     folder = tmp_path / "new"
     convert.main([str(source), str(folder), *flags])
     names = {path.name for path in folder.iterdir()} - {"README.md", "manifest.json"}
@@ -284,16 +284,16 @@ def test_bad_input(toy, tmp_path):
         (tmp_path / "bare" / name).unlink(missing_ok=True)
     bpe = train_pieces(tmp_path / "bpe.model", vocab_size=200, model_type="bpe")
     (tmp_path / "blank.txt").write_text("\n \n", encoding="utf-8")
-    keep = ["--keep_pieces_of", str(toy.path)]
-    blank = ["--keep_pieces_of", str(tmp_path / "blank.txt")]
+    keep = ["--trim_vocab_to", str(toy.path)]
+    blank = ["--trim_vocab_to", str(tmp_path / "blank.txt")]
     with_bpe = [*keep, "--piece_model_path", str(bpe)]
     cases = [  # model, flags, message
-        (source, ["--keep_pieces_of", "none.txt"], "none.txt: cannot be read"),
+        (source, ["--trim_vocab_to", "none.txt"], "none.txt: cannot be read"),
         (source, blank, "blank.txt: "),
         (source, [*keep, "--min_count", "-1"], "--min_count -1: "),
         (source, with_bpe, "bpe.model: not a unigram model, and removing pieces"),
         (tmp_path / "bare", keep, "bare: no piece.model, "),
-        (toy.pieces, keep, "piece.model: --keep_pieces_of trims a model; give the folder of its weights"),
+        (toy.pieces, keep, "piece.model: --trim_vocab_to trims a model; give the folder of its weights"),
     ]
     for model, flags, message in cases:
         assert message in error_of(convert.main, [str(model), str(tmp_path / "out"), *flags])
@@ -306,7 +306,7 @@ def test_the_card_of_a_trimmed_model_has_no_scores_of_the_whole_one(toy, tmp_pat
     facts = {"metadata": {"license": "mit"}, "scores": {"dev.%s.tsv": {"en": {"acc": 84.13}}}}
     (tmp_path / "classify" / CARD).write_text(model_card(facts, CONFIG, 1), encoding="utf-8")
     convert.main([str(tmp_path / "classify"), str(tmp_path / "whole")])
-    options = ["--keep_pieces_of", str(toy.path)]
+    options = ["--trim_vocab_to", str(toy.path)]
     convert.main([str(tmp_path / "classify"), str(tmp_path / "trimmed"), *options])
     metadata, scores = read_card(tmp_path / "whole")
     assert metadata["license"] == "mit" and "84.13" in scores

@@ -115,7 +115,7 @@ def test_after_trimming(tmp_path, lines):
     """A smaller vocabulary keeps the vectors of lines that it keeps whole."""
     texts = lines[:200]
     (tmp_path / "text.txt").write_text("\n".join(texts), encoding="utf-8")
-    trimming = ["--keep_pieces_of", str(tmp_path / "text.txt")]
+    trimming = ["--trim_vocab_to", str(tmp_path / "text.txt")]
     before = ernie_m.load(MODEL)
     after = ernie_m.load(converted(MODEL, tmp_path / "small", "ernie-m", *trimming))
     kept = []
