@@ -70,7 +70,7 @@ class ConvertFlags:
     drop_unknown: bool = False
     """Whether to drop unknown tensors and ignore an unknown problem_type instead of stopping."""
 
-    allow_differences: bool = False
+    allow_lossy: bool = False
     """Whether to convert even if the target library preprocesses text differently, and list the differences
     in README.md."""
 
@@ -154,7 +154,7 @@ def write(
         trimmed: what was left out of the vocabulary, for the model card; None: nothing.
 
     Raises:
-        UserError: the format cannot hold the model; its library reads otherwise, and --allow_differences is
+        UserError: the format cannot hold the model; its library reads otherwise, and --allow_lossy is
             not given.
     """
     metadata, scores = read_card(checkpoint.folder.path)  # the new model card will have them
@@ -163,9 +163,9 @@ def write(
     format = TARGETS[flags.to]
     reading = checkpoint.reading
     differing = write_foreign.differences(format, checkpoint, task, bool(tokenizer.digit_comma))
-    if differing and not flags.allow_differences:
+    if differing and not flags.allow_lossy:
         raise UserError(
-            f"{flags.source}: --to {flags.to}: {'; '.join(differing)}. --allow_differences writes it all the "
+            f"{flags.source}: --to {flags.to}: {'; '.join(differing)}. --allow_lossy writes it all the "
             "same, and the new README.md says so"
         )
     write_foreign.check_fits(flags.to, checkpoint, task)

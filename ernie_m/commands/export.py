@@ -84,7 +84,7 @@ def export_to(output: Path, flags: ExportFlags) -> None:
     if task == EMBEDDING and loaded.reading_faults:
         raise UserError(
             f"{'; '.join(loaded.reading_faults)}: this is not done here; ernie-m convert {flags.model} NEW "
-            "--allow_differences writes a model without it, which can be exported"
+            "--allow_lossy writes a model without it, which can be exported"
         )
     # Only an encoder can end below the top layer.
     layer_name = flags.layer  # a number, or a word

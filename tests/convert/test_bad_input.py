@@ -183,7 +183,7 @@ def test_a_classifier_of_unknown_task(tmp_path, refused):
             "huggingface",
             "--head",
             "token-classification",
-            "--allow_differences",
+            "--allow_lossy",
         ]
     )
     assert open_checkpoint(tmp_path / "hf").task == "token-classification"

@@ -192,7 +192,7 @@ def test_files_of_vectors_do_not_count_for_a_classifier(tmp_path, pieces):
 def test_ernie_m_stays_ernie_m(tmp_path, pieces, to, head):
     """In each form that a library reads in its own way."""
     made = make_model(tmp_path / "made", pieces, Reading(max_seq_len=30), head)
-    there = run(made, tmp_path / "there", to, "--allow_differences")
+    there = run(made, tmp_path / "there", to, "--allow_lossy")
     assert there.reading == Reading(max_seq_len=30)
 
 
@@ -234,9 +234,9 @@ def test_what_a_form_cannot_say(tmp_path, pieces, case):
     reading = replace(reading, added_tokens=dict.fromkeys(reading.added_tokens, size))
     made = make_model(tmp_path / "made", pieces, reading, head, rows=1)
     line = error_of(convert.main, [str(made), str(tmp_path / "there"), "--to", to])
-    assert line.startswith(f"{made}: --to {to}: ") and word in line and "--allow_differences" in line
+    assert line.startswith(f"{made}: --to {to}: ") and word in line and "--allow_lossy" in line
     assert not (tmp_path / "there").exists()
-    run(made, tmp_path / "there", to, "--allow_differences")
+    run(made, tmp_path / "there", to, "--allow_lossy")
     (said,) = [
         text for text in (tmp_path / "there" / CARD).read_text().split("\n") if "Reads otherwise" in text
     ]
@@ -274,8 +274,8 @@ def test_modules_that_are_not_known(tmp_path, pieces, module):
     (tmp_path / "x/1_Pooling/config.json").write_text(json.dumps({"pooling_mode_max_tokens": True}))
     for to in ("ernie-m", "xlm-roberta"):
         line = error_of(convert.main, [str(tmp_path / "x"), str(tmp_path / to), "--to", to])
-        assert f"the module {module}" in line and "the pooling max" in line and "--allow_differences" in line
-        run(tmp_path / "x", tmp_path / to, to, "--allow_differences")
+        assert f"the module {module}" in line and "the pooling max" in line and "--allow_lossy" in line
+        run(tmp_path / "x", tmp_path / to, to, "--allow_lossy")
         assert f"the module {module} is left out" in (tmp_path / to / CARD).read_text()
 
 

@@ -53,7 +53,7 @@ def without_lost(target: str, kind: str, weights: dict[str, np.ndarray]) -> dict
 
 def converted(target: str, source, folder, *flags: str):
     """Convert `source` to the format `target` in `folder`, however it is read there, and open the result."""
-    convert.main([str(source), str(folder), "--to", target, "--allow_differences", *flags])
+    convert.main([str(source), str(folder), "--to", target, "--allow_lossy", *flags])
     return open_checkpoint(folder)
 
 
