@@ -65,7 +65,7 @@ def build_optimizer(
     layerwise_lr_decay: float = 1.0,
     betas: tuple[float, float] = (0.9, 0.999),
     eps: float = 1e-6,
-    word_rate_ratio: float = 1.0,
+    embedding_lr_ratio: float = 1.0,
 ) -> "AdamW":
     """AdamW for the model's trainable parameters. It does not clip; `ernie_m.training.engine.Engine` does.
 
@@ -78,7 +78,7 @@ def build_optimizer(
         weight_decay: the coefficient. Layer norms and biases do not decay.
         layerwise_lr_decay: d of `learning_rate_ratios`; 1.0: the same rate in all layers.
         betas, eps: the hyperparameters of Adam.
-        word_rate_ratio: the share of their rate that embedding matrices learn at.
+        embedding_lr_ratio: the share of their rate that embedding matrices learn at.
     """
     parameters = {
         name: parameter for name, parameter in model.named_parameters() if not parameter.stop_gradient
@@ -95,7 +95,7 @@ def build_optimizer(
     for name, parameter in parameters.items():
         ratio = ratios[name]
         if parameter.name in embeddings:
-            ratio *= word_rate_ratio
+            ratio *= embedding_lr_ratio
         # The decay is that of the full rate; AdamW multiplies the coefficient by the parameter's own rate.
         decay = weight_decay / ratio if is_decayed(name) else 0.0
         if parameter.name in embeddings and kernel_selection.on_cpu(parameter):

@@ -240,7 +240,7 @@ class OptimizerConfig:
     learning_rate: PositiveFloat = 2e-4
     """Peak learning rate."""
 
-    word_rate_ratio: PositiveShare = 1.0
+    embedding_lr_ratio: PositiveShare = 1.0
     """Ratio of the word embeddings' learning rate to the learning rate; their weight decay stays
     learning_rate * weight_decay."""
 

@@ -124,7 +124,7 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
             weight_decay=optimizer.weight_decay,
             betas=(optimizer.beta1, optimizer.beta2),
             eps=optimizer.epsilon,
-            word_rate_ratio=optimizer.word_rate_ratio,
+            embedding_lr_ratio=optimizer.embedding_lr_ratio,
         )
         return Engine(
             model,

@@ -52,8 +52,8 @@ FILES = sorted((ROOT / "configs" / "pretrain").glob("*.yaml"))
         ({"init__lm_head": "encoder"}, "init.lm_head is 'encoder' but init.encoder is 'scratch'"),
         ({"init__word_table": "table", "init__encoder": "encoder"}, "init.word_table"),
         (
-            {"optimizer__word_rate_ratio": 1.5},
-            "optimizer.word_rate_ratio 1.5: ",
+            {"optimizer__embedding_lr_ratio": 1.5},
+            "optimizer.embedding_lr_ratio 1.5: ",
         ),
         ({"optimizer__batch_size": 0}, "optimizer.batch_size 0: "),
         ({"run__micro_batch_tokens": 31}, "run.micro_batch_tokens 31 is below 32"),

@@ -99,7 +99,7 @@ def test_three_steps_equal_a_hand_worked_adamw(model):
 
 def test_embeddings_that_learn_slowly(model):
     """In the first update Adam moves every weight by its rate. Decay keeps the full rate."""
-    optimizer = build_optimizer(model, PEAK, weight_decay=DECAY, eps=1e-30, word_rate_ratio=0.1)
+    optimizer = build_optimizer(model, PEAK, weight_decay=DECAY, eps=1e-30, embedding_lr_ratio=0.1)
     before = {name: parameter.numpy().copy() for name, parameter in model.named_parameters()}
     set_gradients(model, 0)
     optimizer.step()
