@@ -115,7 +115,7 @@ class ObjectiveConfig:
     """Objectives to train: mmlm, tlm, camlm, btmlm, or custom ones in pretrain/objectives/ (default: those of
     shares, otherwise these four)."""
 
-    fit_corpus: bool = False
+    skip_unsupported: bool = False
     """Whether to skip objectives for which the corpus has no text, instead of stopping."""
 
     shares: dict[str, float] = field(default_factory=dict)

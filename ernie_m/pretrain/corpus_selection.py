@@ -30,8 +30,8 @@ def open_corpus(config: DataConfig) -> tuple[Corpus, Tokenizer]:
 
 
 def fit_to_corpus(config: PretrainConfig, corpus: Corpus) -> PretrainConfig:
-    """With `objectives.fit_corpus`, leave out the objectives for which the corpus has no text."""
-    if not config.objectives.fit_corpus:
+    """With `objectives.skip_unsupported`, leave out the objectives for which the corpus has no text."""
+    if not config.objectives.skip_unsupported:
         return config
     languages = languages_of(config.data, corpus)
     monolingual = any(language in corpus.mono for language in languages)
@@ -122,7 +122,7 @@ class TrainingText:
             if of_kind and not text:
                 key = "shares" if config.objectives.shares else "active"
                 others = active - of_kind
-                advice = "; objectives.fit_corpus true trains the others alone" if others else ""
+                advice = "; objectives.skip_unsupported true trains the others alone" if others else ""
                 raise UserError(
                     f"objectives.{key} has {', '.join(sorted(of_kind))}, but {corpus.path} holds no "
                     f"{kind} text of {', '.join(languages)}{advice}"

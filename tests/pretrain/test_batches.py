@@ -338,9 +338,9 @@ def test_a_batch_too_small_for_an_objective(source):
 
 def test_the_languages_of_a_run_decide_its_objectives(source):
     """The corpus has pairs of English, but none of English with itself."""
-    config = source.config(objectives__fit_corpus=True, data__languages=["en"])
+    config = source.config(objectives__skip_unsupported=True, data__languages=["en"])
     assert fit_to_corpus(config, source.corpus).objectives.names == ["mmlm"]
-    config = source.config(objectives__fit_corpus=True, data__languages=["en", "xx"])
+    config = source.config(objectives__skip_unsupported=True, data__languages=["en", "xx"])
     assert "data.languages: xx not in " in error_of(fit_to_corpus, config, source.corpus)
 
 

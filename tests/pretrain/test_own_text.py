@@ -123,11 +123,11 @@ def test_what_is_left_of_the_objectives(options, kinds, expected):
 
 
 def test_without_any_text_the_corpus_is_refused(texts, tmp_path):
-    """objectives.fit_corpus, which OWN sets, cannot leave out all. Without it, all must have text."""
+    """objectives.skip_unsupported, which OWN sets, cannot leave out all. Without it, all must have text."""
     make_corpus(tmp_path / "corpus", texts / "piece.model", held_out=8, mono={"en": f"{texts}/en.txt"})
     only_camlm = {"objectives__shares": {"camlm": 1}, "objectives__later_shares": {"camlm": 1}}
     folders = (tmp_path / "corpus", tmp_path / "run")
     line = error_of(pretrain, *folders, config=OWN, **only_camlm)
     assert "camlm" in line and line.endswith("no parallel text of en")
     line = error_of(pretrain, *folders, objectives__active=["mmlm", "tlm"])
-    assert "no parallel text of en" in line and "objectives.fit_corpus true" in line
+    assert "no parallel text of en" in line and "objectives.skip_unsupported true" in line
