@@ -84,9 +84,9 @@ COMMANDS = {
     r".*ernie-m prepare mlqa .*": "reader/test_prepare.py::test_mlqa_from_all_releases",
     r".*ernie-m prepare conll .*": "reader/test_prepare.py::test_conll_the_shared_tasks",
     r".*build_corpus --output .*": HERE,
-    r".*python run_pretrain\.py (?!.*word_table)--config configs/pretrain/(small|own|continue|e5-small)"
+    r".*python run_pretrain\.py (?!.*word_embeddings)--config configs/pretrain/(small|own|continue|e5-small)"
     r"\.yaml.*": HERE,
-    r".*python run_pretrain\.py .* --init\.word_table .*":
+    r".*python run_pretrain\.py .* --init\.word_embeddings .*":
         "pretrain/test_initialise.py::test_word_vectors_of_a_table",
     r".*bin/fleetrun .*|.*launch\.py --node_ips .*":
         "pretrain/test_two_nodes.py::test_a_node_dies_and_the_same_commands_go_on",

@@ -210,7 +210,7 @@ class InitConfig:
     encoder: str = option(SCRATCH, free=True, needed=True)
     """Initial encoder: scratch for random weights, or a model in any supported format."""
 
-    word_table: str = option("", free=True)
+    word_embeddings: str = option("", free=True)
     """Static model whose principal components initialize the word embeddings of a new encoder."""
 
     lm_head: str = option(FRESH, free=True)
@@ -401,5 +401,5 @@ class PretrainConfig:
             raise UserError(
                 "init.lm_head is 'encoder' but init.encoder is 'scratch': there is no head to take"
             )
-        if self.init.word_table and self.init.encoder != SCRATCH:
-            raise UserError("init.word_table is for init.encoder scratch: other encoders have word vectors")
+        if self.init.word_embeddings and self.init.encoder != SCRATCH:
+            raise UserError("init.word_embeddings is for init.encoder scratch: other encoders have them")

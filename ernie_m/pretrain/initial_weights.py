@@ -77,9 +77,9 @@ def initialise(
         UserError: a folder is missing, has another shape or vocabulary, or lacks the head.
     """
     _check_text_rules(encoder, tokenizer, text_rules)
-    if config.word_table:
+    if config.word_embeddings:
         words = model.ernie_m.embeddings.word_embeddings.weight
-        _give_word_vectors(words, open_checkpoint(config.word_table), tokenizer, corpus_and_seed["seed"])
+        _give_word_vectors(words, open_checkpoint(config.word_embeddings), tokenizer, corpus_and_seed["seed"])
     if encoder is not None:
         load_from(model.ernie_m, encoder, ignore=(_HEAD, _LANGUAGES, _CLASSIFIER))
         _load_languages(model, encoder)
@@ -117,7 +117,7 @@ def _give_word_vectors(words: Tensor, table: Checkpoint, tokenizer: Tokenizer, s
     size, width = words.shape
     rows = table.tensors[WORDS][:size]  # [V, W]
     if rows.shape[1] < width:
-        raise UserError(f"init.word_table {table.path}: {rows.shape[1]} numbers a piece, below {width}")
+        raise UserError(f"init.word_embeddings {table.path}: {rows.shape[1]} numbers a piece, below {width}")
     directions, sizes, _ = np.linalg.svd(rows, full_matrices=False)
     turn, _ = np.linalg.qr(np.random.default_rng(seed).normal(size=(width, width)))
     vectors = (directions * sizes)[:, :width] @ turn  # [V, H]

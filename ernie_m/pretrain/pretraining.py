@@ -41,8 +41,9 @@ from ernie_m.utils.logging import logger
 _NOT_IN_ENCODER = ("lm_head.", "language_embeddings.")
 # What to change if MMLM has learned little after all steps, and after those of the head alone.
 _AFTER_TRAINING = (
-    "Train on more tokens (optimizer.tokens), take a smaller vocabulary, begin with the word vectors of a "
-    "table (init.word_table), or with mmlm alone (objectives.later_shares, as in configs/pretrain/own.yaml)"
+    "Train on more tokens (optimizer.tokens), take a smaller vocabulary, begin with the word vectors of "
+    "a table (init.word_embeddings), or with mmlm alone (objectives.later_shares, as in "
+    "configs/pretrain/own.yaml)"
 )
 _AFTER_HEAD_WARMUP = (
     "The encoder is trained from now on. Train the head longer (init.lm_head_warmup_steps) or faster "

@@ -50,7 +50,7 @@ FILES = sorted((ROOT / "configs" / "pretrain").glob("*.yaml"))
         ),
         ({"objectives__mask_rate": 0.0}, "objectives.mask_rate 0.0: "),
         ({"init__lm_head": "encoder"}, "init.lm_head is 'encoder' but init.encoder is 'scratch'"),
-        ({"init__word_table": "table", "init__encoder": "encoder"}, "init.word_table"),
+        ({"init__word_embeddings": "table", "init__encoder": "encoder"}, "init.word_embeddings"),
         (
             {"optimizer__embedding_lr_ratio": 1.5},
             "optimizer.embedding_lr_ratio 1.5: ",

@@ -283,7 +283,7 @@ def test_word_vectors_of_a_table(tokenizer, tmp_path):
     table.embeddings.word_embeddings.weight.set_value(rows.astype("float32"))
     save_model(tmp_path / "table", table, table.config, piece_model_path=tokenizer.piece_model_path)
     fresh = started(tokenizer)
-    weights = started(tokenizer, word_table=tmp_path / "table")
+    weights = started(tokenizer, word_embeddings=tmp_path / "table")
     assert [name for name in weights if not (weights[name] == fresh[name]).all()] == [WORDS]
     lengths = np.linalg.norm(fresh[WORDS], axis=1) / np.maximum(np.linalg.norm(rows, axis=1), 1e-9)
     expected = lengths[:, None] * (rows @ rows.T) * lengths
@@ -297,5 +297,5 @@ def test_tables_that_have_no_word_vectors_for_a_corpus(tokenizer, tmp_path):
     ):
         table = ErnieMModel(ErnieMConfig(size, hidden_size=width, num_hidden_layers=0, num_attention_heads=1))
         save_model(tmp_path / str(width), table, table.config)
-        message = error_of(started, tokenizer, word_table=tmp_path / str(width))
+        message = error_of(started, tokenizer, word_embeddings=tmp_path / str(width))
         assert str(tmp_path / str(width)) in message and fault in message
