@@ -71,7 +71,7 @@ def main() -> None:
         name = label.replace(", seed ", "-seed-")
         folders[label] = OUTPUT / f"start-{flags.start_steps}-{flags.steps}" / name
         training = pre_training(objectives, folders[label], flags.steps, objectives, 2)
-        from_start = ["--init.encoder", start / "full", "--init.lm_head", "encoder"]
+        from_start = ["--init.encoder", start / "full", "--init.lm_head", "same"]
         trainings.append(training._replace(words=[*training.words, *from_start]))
     carry_out(*trainings)
     searches = [search(folder) for folder in folders.values()]

@@ -22,10 +22,9 @@ from ernie_m.utils.args import (
 )
 from ernie_m.utils.errors import UserError
 
-SCRATCH = "scratch"
-START = "start"
-FRESH = "fresh"
-FROM_ENCODER = "encoder"
+RANDOM = "random"
+AUTO = "auto"
+SAME = "same"
 STEPS = 150_000  # unless they, or tokens, are given
 
 # The shape of a model from scratch, unless it is given.
@@ -95,8 +94,8 @@ class DataConfig:
     pair_alpha: UnitInterval = 0.7
     """Exponent alpha for sampling language pairs in proportion to pairs^alpha (InfoXLM: 0.7)."""
 
-    text_rules: Literal["start", TextRules] = option(START, free=True)  # the digest of the corpus counts
-    """Text preprocessing that the corpus must have been built with (start: that of init.encoder, or of the
+    text_rules: Literal["auto", TextRules] = option(AUTO, free=True)  # the digest of the corpus counts
+    """Text preprocessing that the corpus must have been built with (auto: that of init.encoder, or of the
     corpus for a new encoder)."""
 
     verify: bool = option(True, free=True)
@@ -203,18 +202,18 @@ def _check_shares(key: str, shares: dict[str, float]) -> None:
 class InitConfig:
     """The initial weights. A run with a checkpoint in its output folder continues from that instead.
 
-    Released ERNIE-M weights have no head, and a fresh head would disturb the encoder. So the head can first
+    Released ERNIE-M weights have no head, and a random head would disturb the encoder. So the head can first
     be trained alone, at its own learning rate. The schedule of `optimizer` begins after these steps.
     """
 
-    encoder: str = option(SCRATCH, free=True, needed=True)
-    """Initial encoder: scratch for random weights, or a model in any supported format."""
+    encoder: str = option(RANDOM, free=True, needed=True)
+    """Initial encoder: random weights (random), or a model in any supported format."""
 
     word_embeddings: str = option("", free=True)
     """Static model whose principal components initialize the word embeddings of a new encoder."""
 
-    lm_head: str = option(FRESH, free=True)
-    """Initial masked-LM head: fresh for random weights, encoder for the head of init.encoder, or a model
+    lm_head: str = option(RANDOM, free=True)
+    """Initial masked-LM head: random weights (random), the head of init.encoder (same), or a model
     directory."""
 
     lm_head_warmup_steps: NonNegativeInt = 0
@@ -376,7 +375,7 @@ class PretrainConfig:
     def __post_init__(self):
         if not self.data.corpus:
             raise UserError("data.corpus is empty: give the folder that ernie-m build_corpus wrote")
-        if self.init.encoder == SCRATCH:
+        if self.init.encoder == RANDOM:
             self.model = self.model.completed(BASE)
         max_seq_len = self.data.max_seq_len
         # Two rows of the table are reserved. Before an encoder is opened its length may not be known.
@@ -397,9 +396,7 @@ class PretrainConfig:
                 f"longest example (data.max_seq_len {max_seq_len}{of_masks}): raise it, or shorten "
                 "data.max_seq_len"
             )
-        if self.init.lm_head == FROM_ENCODER and self.init.encoder == SCRATCH:
-            raise UserError(
-                "init.lm_head is 'encoder' but init.encoder is 'scratch': there is no head to take"
-            )
-        if self.init.word_embeddings and self.init.encoder != SCRATCH:
-            raise UserError("init.word_embeddings is for init.encoder scratch: other encoders have them")
+        if self.init.lm_head == SAME and self.init.encoder == RANDOM:
+            raise UserError("init.lm_head is 'same' but init.encoder is 'random': there is no head to take")
+        if self.init.word_embeddings and self.init.encoder != RANDOM:
+            raise UserError("init.word_embeddings is for init.encoder random: other encoders have them")

@@ -12,7 +12,7 @@ from ernie_m.model.checkpoint.load import load_from
 from ernie_m.model.checkpoint.open import Checkpoint, open_checkpoint
 from ernie_m.model.checkpoint.weights import Weights, finite
 from ernie_m.model.lm_head import LMHead, PreTrainingModel
-from ernie_m.pretrain.config import FRESH, FROM_ENCODER, START, InitConfig
+from ernie_m.pretrain.config import AUTO, RANDOM, SAME, InitConfig
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.training import distributed
 from ernie_m.utils.errors import UserError
@@ -61,7 +61,7 @@ def initialise(
     encoder: Checkpoint | None,
     tokenizer: Tokenizer,
     corpus_and_seed: Mapping[str, Any],
-    text_rules: str = START,
+    text_rules: str = AUTO,
 ) -> None:
     """Load weights into a new model. Whatever `config` does not name keeps its initial value.
 
@@ -71,7 +71,7 @@ def initialise(
         corpus_and_seed: the digest of the corpus and the seed of this run. If the encoder was trained with
             the same, it has seen the items that the run begins with; a warning says so.
 
-        text_rules: the text rules that the corpus must have. START: those of the encoder.
+        text_rules: the text rules that the corpus must have. AUTO: those of the encoder.
 
     Raises:
         UserError: a folder is missing, has another shape or vocabulary, or lacks the head.
@@ -92,13 +92,13 @@ def initialise(
                 encoder.path,
                 corpus_and_seed["seed"],
             )
-    if encoder is not None and config.lm_head in (FROM_ENCODER, config.encoder):
+    if encoder is not None and config.lm_head in (SAME, config.encoder):
         _load_head(model, encoder)  # the same folder, which is open already
         return
-    if config.lm_head != FRESH:
+    if config.lm_head != RANDOM:
         _load_head(model, open_weights(config.lm_head, tokenizer))
     if encoder is not None and _has_head(encoder):
-        logger.info("%s has a masked-LM head, which is not read: init.lm_head encoder reads it", encoder.path)
+        logger.info("%s has a masked-LM head, which is not read: init.lm_head same reads it", encoder.path)
 
 
 def _give_word_vectors(words: Tensor, table: Checkpoint, tokenizer: Tokenizer, seed: int) -> None:
@@ -155,7 +155,7 @@ def _check_text_rules(encoder: Checkpoint | None, tokenizer: Tokenizer, text_rul
         UserError: the corpus has other rules.
     """
     reason = f"data.text_rules is {text_rules}"
-    if text_rules == START:  # those of the weights that the run starts from
+    if text_rules == AUTO:  # those of the weights that the run starts from
         if encoder is None:
             return  # new weights have none: they learn those of the corpus
         text_rules = encoder.reading.text_rules
@@ -181,7 +181,7 @@ def _load_head(model: PreTrainingModel, checkpoint: Checkpoint) -> None:
     if not _has_head(checkpoint):
         raise UserError(
             f"init.lm_head: {checkpoint.path} has no masked-LM head (released ERNIE-M weights have none); "
-            "use init.lm_head fresh with init.lm_head_warmup_steps"
+            "use init.lm_head random with init.lm_head_warmup_steps"
         )
     # Only the head is loaded, and none of its weights may be absent.
     load_from(model, checkpoint, optional=(), ignore=(*_ENCODER, _LANGUAGES, _CLASSIFIER))

@@ -19,7 +19,7 @@ from ernie_m.model.optimization import Schedule, build_optimizer, linear_warmup_
 from ernie_m.model.preprocessing import ERNIE_M_RULES, READING, Reading, stored_reading
 from ernie_m.pretrain.batches import StepBatches, read_steps
 from ernie_m.pretrain.btmlm_pseudo_tokens import PseudoTokenGenerator, make_pseudo_token_generator
-from ernie_m.pretrain.config import BASE, FRESH, SCRATCH, OptimizerConfig, PretrainConfig
+from ernie_m.pretrain.config import BASE, RANDOM, OptimizerConfig, PretrainConfig
 from ernie_m.pretrain.corpus_selection import TrainingText, fit_to_corpus, open_corpus
 from ernie_m.pretrain.evaluate import Evaluator
 from ernie_m.pretrain.initial_weights import give_frequencies, initialise, open_weights
@@ -91,7 +91,7 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
     def start(self) -> Checkpoint | None:
         """The weights of `init.encoder`, opened when they are first needed; None: from scratch."""
         encoder = self.config.init.encoder
-        return None if encoder == SCRATCH else open_weights(encoder, self.tokenizer)
+        return None if encoder == RANDOM else open_weights(encoder, self.tokenizer)
 
     def begin(self, seed: int, checkpoint: Path | None) -> Engine[PreTrainingModel]:
         """Make the model with its optimizer: with the weights of `init`, or of a checkpoint to go on from."""
@@ -149,7 +149,7 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
             length_before = start.settings.get(TRAINED_LENGTH)
             # Weights of which no length is known may have been trained on longer inputs.
             self.trained_length = max(length_before, self.trained_length) if length_before else None
-            if self.config.init.lm_head == FRESH:
+            if self.config.init.lm_head == RANDOM:
                 give_frequencies(model.lm_head, self.text.piece_counts().sum(axis=0))
 
     def batches(self, position: dict[str, Any] | None) -> Callable[[], Iterator[StepBatches]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from ernie_m.model.kernel_selection import use_kernels
-from ernie_m.pretrain.config import FRESH, FROM_ENCODER, SCRATCH, PretrainConfig
+from ernie_m.pretrain.config import RANDOM, SAME, PretrainConfig
 from ernie_m.pretrain.evaluate import language_means
 from ernie_m.pretrain.pretraining import Pretraining
 from ernie_m.training import distributed
@@ -58,7 +58,7 @@ def open_run_folder(config: PretrainConfig) -> RunFolder:
     rules = FolderRules(
         ways_out=(
             f"{_WAYS_OUT}. To train a finished model further, begin a new run: another run.output, "
-            f"--init.encoder {output / FULL} --init.lm_head encoder, and another run.seed, or it reads the "
+            f"--init.encoder {output / FULL} --init.lm_head same, and another run.seed, or it reads the "
             "same text again"
         ),
         # Not the settings, which `save_settings` replaces.
@@ -66,7 +66,7 @@ def open_run_folder(config: PretrainConfig) -> RunFolder:
         steps_folder=CHECKPOINTS,
     )
     # The folders of the initial weights, which overwriting must not remove; the other values name no folder.
-    sources = {config.init.encoder, config.init.lm_head} - {SCRATCH, FRESH, FROM_ENCODER}
+    sources = {config.init.encoder, config.init.lm_head} - {RANDOM, SAME}
     return RunFolder(
         output,
         rules,
@@ -145,7 +145,7 @@ def finish(task: Pretraining, trainer: Trainer, folder: RunFolder) -> None:
         write_checkpoint(encoder_path, encoder)
     logger.info(
         "for fine-tuning: --init_pretraining_params %s; to continue pre-training: --init.encoder %s "
-        "--init.lm_head encoder",
+        "--init.lm_head same",
         encoder_path,
         full_path,
     )

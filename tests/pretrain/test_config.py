@@ -49,7 +49,7 @@ FILES = sorted((ROOT / "configs" / "pretrain").glob("*.yaml"))
             "objectives.same_pairs",
         ),
         ({"objectives__mask_rate": 0.0}, "objectives.mask_rate 0.0: "),
-        ({"init__lm_head": "encoder"}, "init.lm_head is 'encoder' but init.encoder is 'scratch'"),
+        ({"init__lm_head": "same"}, "init.lm_head is 'same' but init.encoder is 'random'"),
         ({"init__word_embeddings": "table", "init__encoder": "encoder"}, "init.word_embeddings"),
         (
             {"optimizer__embedding_lr_ratio": 1.5},

@@ -50,11 +50,11 @@ def make_model(tokenizer, languages=("de", "en", "fr")) -> PreTrainingModel:
     return PreTrainingModel(ErnieMConfig(vocab_size=tokenizer.vocab_size, **SHAPE), list(languages))
 
 
-def started(tokenizer, languages=("de", "en", "fr"), text_rules="start", **init) -> dict[str, np.ndarray]:
+def started(tokenizer, languages=("de", "en", "fr"), text_rules="auto", **init) -> dict[str, np.ndarray]:
     """The weights of a model after `initialise`."""
     model = make_model(tokenizer, languages)
     config = InitConfig(**{name: str(value) for name, value in init.items()})
-    encoder = None if config.encoder == "scratch" else open_weights(config.encoder, tokenizer)
+    encoder = None if config.encoder == "random" else open_weights(config.encoder, tokenizer)
     initialise(model, config, encoder, tokenizer, {"corpus": "another", "seed": 1}, text_rules)
     return {name: value.copy() for name, value in model_weights(model).items()}
 
@@ -79,7 +79,7 @@ def test_the_encoder_alone_and_with_its_head(tokenizer, trained):
     assert same(encoder, fresh, "lm_head.")
     assert not same(encoder, full, "lm_head.")
     # Both: "" is the beginning of every name.
-    assert same(started(tokenizer, encoder=trained / "full", lm_head="encoder"), full, "")
+    assert same(started(tokenizer, encoder=trained / "full", lm_head="same"), full, "")
     # The head alone.
     head = started(tokenizer, lm_head=trained / "full")
     assert same(head, full, "lm_head.")
@@ -88,13 +88,13 @@ def test_the_encoder_alone_and_with_its_head(tokenizer, trained):
 
 @pytest.mark.parametrize(
     ("folder", "head", "lines"),
-    [("full", "fresh", 1), ("full", "{copy}", 1), ("full", "encoder", 0), ("encoder", "fresh", 0)],
+    [("full", "random", 1), ("full", "{copy}", 1), ("full", "same", 0), ("encoder", "random", 0)],
 )
 def test_a_head_that_is_not_read_is_said(tokenizer, trained, tmp_path, caplog, folder, head, lines):
     caplog.set_level("INFO")
     copy = shutil.copytree(trained / "full", tmp_path / "copy")
     started(tokenizer, encoder=trained / folder, lm_head=head.format(copy=copy))
-    said = f"{trained / folder} has a masked-LM head, which is not read: init.lm_head encoder reads it"
+    said = f"{trained / folder} has a masked-LM head, which is not read: init.lm_head same reads it"
     assert [line for line in caplog.messages if "not read" in line] == [said] * lines
 
 
@@ -135,7 +135,7 @@ def test_the_shape_is_that_of_the_start_without_rows_that_no_token_reads(tiny_co
     shape = {**SHAPE, "intermediate_size": 40, "layer_norm_eps": 5e-4, "max_position_embeddings": 130}
     xlm_r = make_xlm_r(tmp_path / "xlm-r", vocab_size=rows, **shape)
     (tmp_path / "xlm-r/sentencepiece.bpe.model").write_bytes(tokenizer.piece_model)
-    options = {"init__encoder": str(tmp_path / "xlm-r"), "init__lm_head": "encoder", **NO_SHAPE}
+    options = {"init__encoder": str(tmp_path / "xlm-r"), "init__lm_head": "same", **NO_SHAPE}
     options |= {"data__text_rules": "ernie-m", "init__lm_head_warmup_steps": 4, "optimizer__steps": 8}
     straight = pretrain(tiny_corpus, tmp_path / "straight", **options)
     frozen = checkpoint(straight, 4)
@@ -159,7 +159,7 @@ def test_the_text_rules_of_the_corpus_are_those_of_the_start(tmp_path, tiny_corp
     plain, of_ernie_m = (Tokenizer(None, pieces, rules).encode("ka\u200bni") for rules in ("none", "ernie-m"))
     assert last == plain != of_ernie_m
     make_xlm_r(tmp_path / "xlm-r", pieces, max_position_embeddings=514)
-    start = {"init__encoder": str(tmp_path / "xlm-r"), "init__lm_head": "encoder"}
+    start = {"init__encoder": str(tmp_path / "xlm-r"), "init__lm_head": "same"}
     text_alone = {"objectives__active": ["mmlm"], "optimizer__steps": 4}
 
     line = refused(**start)  # the corpus has ERNIE-M's rules
@@ -168,9 +168,9 @@ def test_the_text_rules_of_the_corpus_are_those_of_the_start(tmp_path, tiny_corp
     assert f"{tmp_path / 'plain'}: " in line and "--text_rules ernie-m" in line
 
     cases = {
-        "as xlm-r": (tmp_path / "plain", start, "start", Reading.of_xlm_r()),
+        "as xlm-r": (tmp_path / "plain", start, "auto", Reading.of_xlm_r()),
         "as asked": (tiny_corpus, start, "ernie-m", Reading()),
-        "from scratch": (tmp_path / "plain", {}, "start", Reading.of_xlm_r()),
+        "from scratch": (tmp_path / "plain", {}, "auto", Reading.of_xlm_r()),
     }
     for name, (corpus, init, text_rules, expected) in cases.items():
         out = pretrain(corpus, tmp_path / name, data__text_rules=text_rules, **init, **text_alone)
@@ -184,7 +184,7 @@ def test_the_text_rules_of_the_corpus_are_those_of_the_start(tmp_path, tiny_corp
 
 
 def test_a_head_that_is_not_there(refused, trained):
-    line = refused(init__encoder=str(trained / "encoder"), init__lm_head="encoder")
+    line = refused(init__encoder=str(trained / "encoder"), init__lm_head="same")
     assert f"init.lm_head: {trained / 'encoder'} has no masked-LM head" in line
     assert "init.lm_head_warmup_steps" in line
 
@@ -252,7 +252,7 @@ def test_continue_a_released_model_on_a_new_language(tmp_path, tokenizer, tiny_c
         tiny_corpus,
         tmp_path / "again",
         init__encoder=str(out / "full"),
-        init__lm_head="encoder",
+        init__lm_head="same",
         optimizer__steps=2,
     )
     assert open_checkpoint(again / "full").settings["languages"] == ["de", "en", "fr"]

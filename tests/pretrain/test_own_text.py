@@ -78,7 +78,7 @@ def test_longer_inputs_than_the_trained_ones_are_warned_of(texts, tmp_path, capl
 
     def continued(name: str, length: int = 16) -> Checkpoint:
         """The encoder of a run that goes on from scratch's weights with shorter inputs, or longer ones."""
-        start = {"init__encoder": str(scratch / "full"), "init__lm_head": "encoder"}
+        start = {"init__encoder": str(scratch / "full"), "init__lm_head": "same"}
         short = {"optimizer__steps": 2, "data__max_seq_len": length}
         folder = pretrain(tmp_path / "corpus", tmp_path / name, config=OWN, **start, **short)
         return open_checkpoint(folder / "encoder")

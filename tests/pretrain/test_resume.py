@@ -284,8 +284,8 @@ def test_a_longer_run_begins_from_the_finished_model_with_another_seed(out, pret
     """The message advises so; a new run with the same seed warns that it reads the same text again."""
     line = refused(optimizer__steps=20, **USUAL)
     assert "(optimizer.steps: 12 -> 20)" in line
-    assert f"--init.encoder {out / 'full'} --init.lm_head encoder, and another run.seed" in line
-    start = {"init__encoder": str(out / "full"), "init__lm_head": "encoder", "optimizer__steps": 1, **SHAPE}
+    assert f"--init.encoder {out / 'full'} --init.lm_head same, and another run.seed" in line
+    start = {"init__encoder": str(out / "full"), "init__lm_head": "same", "optimizer__steps": 1, **SHAPE}
     for seed in (1, 2):
         log = log_of(pretrain(f"further-{seed}", run__seed=seed, **start))
         is_seed_of_first_run = seed == 1
