@@ -58,7 +58,7 @@ def flags(corpus, pairs):
     return {
         "train_set": pairs,
         "ernie_config_path": corpus.parent / "without_dropout.json",
-        "loss": "softmax",
+        "loss": "in_batch_softmax",
     }
 
 
@@ -273,7 +273,7 @@ def test_held_out_pairs_with_the_same_positive(train, tmp_path):
         assert "in.tsv: for this vocabulary, of 8 pairs 8 have equal sides or a side in common" in log
 
 
-@pytest.mark.parametrize("flags_of_loss", [{}, {"symmetric": "true"}, {"loss": "hardest"}])
+@pytest.mark.parametrize("flags_of_loss", [{}, {"symmetric": "true"}, {"loss": "hardest_negative_bce"}])
 def test_it_learns_and_keeps_the_best(train, tmp_path, flags_of_loss):
     log = train("out", max_steps=40, validation_steps=20, skip_steps=10, **flags_of_loss)
     assert "pairs.tsv: of 60 rows 40 have negatives" in log
@@ -306,7 +306,7 @@ def test_texts_that_teach_nothing(train, tmp_path, capsys):
 
 def test_two_processes_are_one(corpus, flags, tmp_path):
     """The same losses and weights, with each loss."""
-    trainings = {"softmax": {"symmetric": "true"}, "hardest": {"loss": "hardest"}}
+    trainings = {"softmax": {"symmetric": "true"}, "hardest": {"loss": "hardest_negative_bce"}}
     # The batch is that of all processes: of 9 rows two processes encode 4 and 5.
     exact = {"dtype": "float64", "batch_size": 9, "max_steps": 3, "learning_rate": 1e-3}
     for processes in (1, 2):
@@ -342,8 +342,8 @@ def test_two_processes_are_one(corpus, flags, tmp_path):
         ("a\tb\n", {"train_set": "absent.tsv"}, "absent.tsv: "),
         (
             "a\tb\n",
-            {"loss": "hardest", "symmetric": "true"},
-            "--symmetric true belongs to --loss soft",
+            {"loss": "hardest_negative_bce", "symmetric": "true"},
+            "--symmetric true belongs to --loss in_batch",
         ),
         ("a\tb\n", {"loss": "mse"}, "--loss mse: "),
     ],

@@ -158,7 +158,7 @@ def test_the_engine_sums_what_the_processes_compute(monkeypatch):
     """Of two processes with two pairs each, the first has half the value, and the gradient of its vectors."""
     sources, translations = vectors(4)
     negative = paddle.to_tensor(~np.eye(4, dtype=bool))
-    flags = SimpleNamespace(loss="softmax", scale=SCALE, symmetric=True)
+    flags = SimpleNamespace(loss="in_batch_softmax", scale=SCALE, symmetric=True)
     task = SimpleNamespace(flags=flags, layer=1)
     task._total = lambda *arguments: retrieval.Retrieval._total(task, *arguments)
 

@@ -44,7 +44,7 @@ def train(train_on_pairs, pairs):
     flags = {
         "train_set": pairs,
         "ernie_config_path": pairs.parent / "table.json",
-        "loss": "softmax",
+        "loss": "in_batch_softmax",
         "learning_rate": 2e-2,
     }
     return lambda out, **changes: train_on_pairs(out, **(flags | changes))

@@ -121,7 +121,7 @@ def test_texts_that_begin_with_their_prompt_are_said(models, tmp_path, caplog, c
     flags = {
         "do_train": "true",
         "train_set": table,
-        "loss": "softmax",
+        "loss": "in_batch_softmax",
         "max_steps": 1,
         "batch_size": 4,
         "validation_pairs": 0,
@@ -205,7 +205,7 @@ def test_training_scoring_mining_and_search_read_a_sentence_alike(
 
     flags = {"train_set": f"train/{name}", "use_cuda": "false", "max_seq_len": 32, "checkpoints": "out"}
     start = {"init_pretraining_params": folder}
-    training = {"do_train": "true", "max_steps": 6, "batch_size": 9, "loss": "softmax"}
+    training = {"do_train": "true", "max_steps": 6, "batch_size": 9, "loss": "in_batch_softmax"}
     call_main(run_retrieval, as_flags({**flags, **start, **training}))  # holds 3 rows out
     assert seen() == read_as(slice(30))
     scoring = {"pairs": "scored", "use_cuda": "false", "untrained": "false"}

@@ -288,7 +288,7 @@ class Retrieval(TrainingOfSeeds):
         """
         flags = self.flags
         negative = batch.negative.astype("bool")  # [B, C]; `upload` sends bools as int64
-        if flags.loss == "softmax":
+        if flags.loss == "in_batch_softmax":
             return in_batch_softmax(sources, candidates, negative, flags.scale, flags.symmetric)
         return hardest_negative_bce(sources, candidates, negative, flags.scale, flags.offset)
 

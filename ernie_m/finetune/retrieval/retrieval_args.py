@@ -83,12 +83,12 @@ class RetrievalFlags(TableOptions, TrainingFlags):
     """Minimum relative margin: a negative's cosine is at most (1 - relative_margin) times that of the least
     similar positive."""
 
-    loss: Literal["hardest", "softmax"] = "hardest"
-    """Contrastive loss: binary cross-entropy of each pair and its hardest in-batch negatives (hardest), or
-    softmax cross-entropy over all in-batch texts (softmax)."""
+    loss: Literal["hardest_negative_bce", "in_batch_softmax"] = "hardest_negative_bce"
+    """Contrastive loss: binary cross-entropy of each pair and its hardest in-batch negatives, or softmax
+    cross-entropy over all in-batch texts."""
 
     symmetric: bool = False
-    """Whether to average the softmax loss over both directions, query to positive and positive to query."""
+    """Whether to average in_batch_softmax over both directions, query to positive and positive to query."""
 
     max_steps: PositiveInt = 200_000
     """Number of training steps."""
@@ -107,7 +107,7 @@ class RetrievalFlags(TableOptions, TrainingFlags):
     """Exponent alpha for sampling language pairs in proportion to size^alpha."""
 
     scale: PositiveFloat = 20.0
-    """Scale of the logits, scale * (cosine - offset), or scale * cosine with the softmax loss."""
+    """Scale of the logits, scale * (cosine - offset), or scale * cosine with in_batch_softmax."""
 
     offset: float = 0.5
     """Cosine at which a pair's probability of being a translation is 0.5."""
@@ -136,8 +136,8 @@ class RetrievalFlags(TableOptions, TrainingFlags):
             )
         if self.mine_hard_negatives:
             self._check_mining()
-        if self.symmetric and self.loss != "softmax":
-            raise UserError("--symmetric true belongs to --loss softmax")
+        if self.symmetric and self.loss != "in_batch_softmax":
+            raise UserError("--symmetric true belongs to --loss in_batch_softmax")
         if self.init_checkpoint and not self.do_train:
             raise UserError(
                 "--init_checkpoint resumes --do_train true; to search with it, name it with "

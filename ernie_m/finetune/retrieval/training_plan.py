@@ -100,7 +100,7 @@ def on_pairs(pairs: Path, batch_size: int, steps: int, rate: float, parts: int =
     return {
         "do_train": "true",
         "train_set": pairs / "train.tsv",
-        "loss": "softmax",
+        "loss": "in_batch_softmax",
         "symmetric": "true",
         "batch_size": batch_size,
         "learning_rate": rate,
