@@ -1,6 +1,6 @@
 """Train an embedding model on sentence pairs. See docs/retrieval.md.
 
-ernie-m train my --output model --start configs/e5-small
+ernie-m train my --output model --model configs/e5-small
 
 Pairs are found by file name and split into train and held-out pairs. A static model is trained first, as a
 baseline; then the base model is fine-tuned, if one is given. Each step is printed as a command of its own.
@@ -46,7 +46,7 @@ class TrainFlags(TableOptions):
     output: str
     """New output directory; the model is saved in best/."""
 
-    start: str | None = option(None, needed=True)
+    model: str | None = option(None, needed=True)
     """Base model: a checkpoint in any supported format, or a model name on the Hugging Face Hub (default:
     none, to train a static model)."""
 
@@ -63,21 +63,21 @@ def main() -> None:
     # Find the pairs first: how long they are and how many decides the steps.
     of_tables = {field.name: getattr(flags, field.name) for field in fields(TableOptions)}
     options = [f"--{name}={value}" for name, value in of_tables.items() if value not in (None, "stop")]
-    model = ["--model", flags.start] if flags.start else []
+    model = ["--model", flags.model] if flags.model else []
     words = ["prepare", "pairs", *flags.sources, "--output", pairs, *options, *model]
     if not (pairs / FOUND).exists():
         carry_out(Command("find the pairs, and hold some out for the scores", words, pairs / FOUND))
-    # The steps go on only with the same start, files and options.
+    # The steps go on only with the same model, files and options.
     paths = chain.from_iterable(pair_files(file.files)[0] for file in found)
     digests = {path: sha256_of(path) for path in paths}
-    identity = {"start": flags.start, "files": digests, "options": options}
+    identity = {"model": flags.model, "files": digests, "options": options}
     claim_file(output / _PLAN, identity, "name a new folder")
 
     # Say how long each step takes, then carry them out; those that are done are passed over.
     facts = read_json(pairs / FOUND)
-    table = output / "table" if flags.start else output
+    table = output / "table" if flags.model else output
     of_table = steps_of_table(pairs, table, facts["pairs"])
-    of_start = steps_on_pairs(pairs, output, flags.start, facts) if flags.start else []
+    of_start = steps_on_pairs(pairs, output, flags.model, facts) if flags.model else []
     cores = read_cpu().cores
     for number, step in enumerate([*of_table, *of_start], 1):
         minutes = max(1, round(step.minutes / cores))
@@ -85,7 +85,7 @@ def main() -> None:
     for step in of_table:
         carry_out(step)
     folders = {"static embeddings": table}
-    if flags.start:
+    if flags.model:
         say("", scores(folders, facts["pairs"]))
         folders |= {"before": output / "before", "after": output}
     for step in of_start:

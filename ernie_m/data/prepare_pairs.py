@@ -260,7 +260,7 @@ def tokens_of_pairs(rows_of: Mapping[PairFile, PairRows], tokenizer: Tokenizer, 
                 language = file.languages[side] if file.languages else f"column-{side + 1}"
                 raise UserError(
                     f"{file.paths}: {100 * unknown:.0f} % of its {language} tokens are unknown to {model}; "
-                    "name a model that has the language, or train a static model, without --start"
+                    "name a model that has the language, or train a static model, without --model"
                 )
             means.append(2 * len(tokens) / len(texts))
     return sum(means) / len(means)

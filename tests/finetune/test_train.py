@@ -70,7 +70,7 @@ def in_process(words):
 
 
 def run_train(output, start=None):
-    call_main(train, ["my", *as_flags({"output": output, "start": start})])
+    call_main(train, ["my", *as_flags({"output": output, "model": start})])
 
 
 def printed_commands(text):
@@ -157,7 +157,7 @@ def test_without_a_start(folder, monkeypatch, capsys):
     # It is finished: only the scores are printed again.
     run_train("model")
     assert not printed_commands(capsys.readouterr().out)
-    assert error_of(run_train, "further", "model/best").startswith("--start model/best: ")
+    assert error_of(run_train, "further", "model/best").startswith("--model model/best: ")
 
 
 @pytest.mark.parametrize(("width", "nearest"), [(200, 128), (256, 384), (500, 384), (600, 768)])
@@ -198,7 +198,7 @@ def refusal(capsys, *arguments, **flags):
 def test_what_is_refused(folder, random_encoder, tmp_path, capsys):
     start = random_encoder
     (tmp_path / "empty").mkdir()
-    assert refusal(capsys, "empty", output="new", start=start).startswith("empty: ")
+    assert refusal(capsys, "empty", output="new", model=start).startswith("empty: ")
     rows = [f"{a}\t{b}" for a, b in zip(LINES, sentences(len(LINES)))]
     write_lines(tmp_path / "pairs.tsv", ["query\tpositive", *rows])
     write_lines(tmp_path / "one.tsv", ["query\tpositive", "a dog\tein Hund"])
@@ -206,15 +206,15 @@ def test_what_is_refused(folder, random_encoder, tmp_path, capsys):
     # A language that the start does not have: its letters are not in the vocabulary.
     foreign = [line.translate({ord("a") + n: 0x10D0 + n for n in range(26)}) for line in LINES]
     write_lines(tmp_path / "my.en-ka.tsv", [f"{a}\t{b}" for a, b in zip(LINES, foreign)])
-    error = refusal(capsys, "my.en-ka.tsv", output="new", start=start)
+    error = refusal(capsys, "my.en-ka.tsv", output="new", model=start)
     assert error.startswith("my.en-ka.tsv: ") and " ka tokens are unknown to " in error
     # Nothing was begun, so the same output can be taken; one of another program, of other files, or of other
     # options cannot.
     run_train("new", start)
     capsys.readouterr()
     for source, options in (("pairs.tsv", {}), ("my", {"encoding": "utf-8"})):
-        error = error_of(call_main, train, [source, *as_flags({"output": "new", "start": start, **options})])
+        error = error_of(call_main, train, [source, *as_flags({"output": "new", "model": start, **options})])
         assert error.startswith("new was made with other") and not capsys.readouterr().out
-    assert refusal(capsys, "my", output=start, start=start).startswith(f"--output {start}: ")
-    assert refusal(capsys, "my", output="my", start=start).startswith("--output my: ")
-    assert refusal(capsys, "my", output="pairs.tsv", start=start).startswith("--output pairs.tsv: ")
+    assert refusal(capsys, "my", output=start, model=start).startswith(f"--output {start}: ")
+    assert refusal(capsys, "my", output="my", model=start).startswith("--output my: ")
+    assert refusal(capsys, "my", output="pairs.tsv", model=start).startswith("--output pairs.tsv: ")
