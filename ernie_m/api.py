@@ -206,7 +206,7 @@ class Model:
         texts: str | Iterable[str],
         labels: str | Sequence[str],
         template: str = "This example is {}.",
-        several: bool = False,
+        multi_label: bool = False,
     ) -> list[Choice]:
         """Classify texts by labels of one's own: {"label", "probabilities": {label: float}} of each.
 
@@ -215,9 +215,9 @@ class Model:
         Args:
             labels: a list, or a text with commas between them.
             template: a sentence in any language, with {} where a label goes.
-            several: whether several labels can be true of a text.
+            multi_label: whether several labels can be true of a text.
         """
-        shared = {"labels": labels, "template": template, "several": several}
+        shared = {"labels": labels, "template": template, "multi_label": multi_label}
         requests = [{"text": text, **shared} for text in as_list(texts, "texts")]
         return self._answer(ZERO_SHOT, requests)
 

@@ -54,7 +54,7 @@ class AskOptions:
     template: str = "This example is {}."
     """Hypothesis template for zero-shot, with {} in place of the label."""
 
-    several: bool = False
+    multi_label: bool = False
     """Whether multiple labels can be true in zero-shot."""
 
 

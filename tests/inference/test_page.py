@@ -148,7 +148,7 @@ def test_labels_of_ones_own(page):
     assert texts_of(page, "#panel-zero-shot .label") == [answer["label"]]
     assert sorted(texts_of(page, "#panel-zero-shot .bars bdi")) == ["bado", "lera"]
     one_is_true = texts_of(page, "#panel-zero-shot .number")
-    ask_page(page, "zero-shot", text=TEXTS[0], labels="bado, lera", several="true")
+    ask_page(page, "zero-shot", text=TEXTS[0], labels="bado, lera", multi_label="true")
     assert texts_of(page, "#panel-zero-shot .number") != one_is_true
 
 

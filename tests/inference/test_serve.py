@@ -125,19 +125,19 @@ def test_an_error_does_not_say_where_the_model_is(models):
 @pytest.fixture(scope="module")
 def server_with_options(models):
     """The address of a server on ::1 with a tagger and a classifier, and with labels of zero-shot."""
-    flags = ["--labels", "bado,lera", "--several", "true", "--host", "::1"]
+    flags = ["--labels", "bado,lera", "--multi_label", "true", "--host", "::1"]
     with serving("--model", f"{models / 'tag'},{models / 'classify'}", *flags) as (address, _):
         yield address
 
 
 def test_words_and_the_options_of_the_command_line(models, server_with_options):
-    """They count as on the command line: `words` to tag, and --labels and --several if a request has none."""
+    """They count as on the command line: `words` to tag; --labels and --multi_label if a request has none."""
     words = TEXTS[0].split()
     status, answer = ask(f"{server_with_options}/api/token-classification", {"words": words})
     assert (status, answer["words"]) == (200, words)
     assert ask(f"{server_with_options}/api/token-classification", {})[0] == 400
-    for request in ({}, {"several": False}, {"labels": ["kani"]}):
-        options = PredictionOptions(labels="bado,lera", several=True)
+    for request in ({}, {"multi_label": False}, {"labels": ["kani"]}):
+        options = PredictionOptions(labels="bado,lera", multi_label=True)
         answerer = make_answerer("zero-shot", load(models / "classify"), options)
         (expected,) = answerer.answer([answerer.parse({"text": TEXTS[0], **request})])
         assert ask(f"{server_with_options}/api/zero-shot", {"text": TEXTS[0], **request}) == (200, expected)

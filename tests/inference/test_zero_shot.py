@@ -40,10 +40,10 @@ def test_one_label_is_true(models):
         assert list(answer["probabilities"]) == in_order and answer["label"] == in_order[0]
 
 
-@pytest.mark.parametrize(("labels", "several"), [(LABELS, True), (LABELS[:1], False)])
-def test_each_label_for_itself(models, labels, several):
-    """With `several`, or one label, a probability is a softmax of entailment and contradiction."""
-    answers = ernie_m.load(models / "classify").zero_shot(TEXTS, labels, TEMPLATE, several=several)
+@pytest.mark.parametrize(("labels", "multi_label"), [(LABELS, True), (LABELS[:1], False)])
+def test_each_label_for_itself(models, labels, multi_label):
+    """With `multi_label`, or one label, a probability is a softmax of entailment and contradiction."""
+    answers = ernie_m.load(models / "classify").zero_shot(TEXTS, labels, TEMPLATE, multi_label=multi_label)
     for text, answer in zip(TEXTS, answers, strict=True):
         for label in labels:
             by_class = exponentials(models, text, label)
@@ -55,7 +55,7 @@ def test_on_the_command_line(models, exported, ask):
     requests = [
         {"id": 3, "text": TEXTS[0]},
         {"text": TEXTS[1], "labels": ["tan", "lera"], "template": "{}"},
-        {"text": TEXTS[0], "several": True},
+        {"text": TEXTS[0], "multi_label": True},
         {"text": "bado " * 90},  # too long, so it is cut
         {"text": TEXTS[0], "labels": None},  # as if it named none
     ]
@@ -66,14 +66,14 @@ def test_on_the_command_line(models, exported, ask):
     assert answers[0]["id"] == 3
     assert answers[0]["probabilities"] == pytest.approx(expected["probabilities"], abs=2e-6)
     assert set(answers[1]["probabilities"]) == {"tan", "lera"}
-    # With "several", each label has a probability of its own.
+    # With "multi_label", each label has a probability of its own.
     assert sum(answers[2]["probabilities"].values()) != pytest.approx(1, abs=1e-3)
     assert [answer.get("cut") for answer in answers] == [None, None, None, True, None]
     assert answers[4]["probabilities"] == pytest.approx(answers[0]["probabilities"], abs=2e-6)
     answers_of_export = ask(requests, model=exported / "classify", **flags)
     for answer, answer_of_export in zip(answers, answers_of_export, strict=True):
         assert answer["probabilities"] == pytest.approx(answer_of_export["probabilities"], abs=1e-4)
-    (answer_to_flag,) = ask(requests[:1], model=models / "classify", several="true", **flags)
+    (answer_to_flag,) = ask(requests[:1], model=models / "classify", multi_label="true", **flags)
     assert answer_to_flag["probabilities"] == pytest.approx(answers[2]["probabilities"], abs=2e-6)
 
 
@@ -92,7 +92,7 @@ def test_on_the_command_line(models, exported, ask):
         ("classify", {"text": "a", "labels": "x,y,x"}, "labels: one of x, y, x "),
         ("classify", {"text": "a", "labels": "x", "template": "x"}, "template 'x': "),
         ("classify", {"text": "a", "labels": "x", "template": "{} {}"}, "template '{} {}': "),
-        ("classify", {"text": "a", "labels": "x", "several": 1}, "'several' is 1"),
+        ("classify", {"text": "a", "labels": "x", "multi_label": 1}, "'multi_label' is 1"),
         ("classify", {"text": "", "labels": "x"}, "'text' is \"\""),
         (
             "tag",
@@ -121,7 +121,7 @@ def test_models_without_the_labels(models, tmp_path):
     model = ernie_m.load(tmp_path / "two")
     assert model.zero_shot("bado", LABELS)[0]["label"] in LABELS
     assert "need a model with a label named contradiction" in error_of(
-        model.zero_shot, "bado", LABELS, several=True
+        model.zero_shot, "bado", LABELS, multi_label=True
     )
 
 

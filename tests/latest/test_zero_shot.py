@@ -50,15 +50,15 @@ def models(tmp_path_factory):
     return ernie_m.load(folder / "ours"), peer
 
 
-@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize("multi_label", [False, True])
 @pytest.mark.parametrize("language", WORDS)
-def test_the_same_probabilities(models, language, several):
-    """`several`: whether more than one label may be right, so that each has a probability of its own."""
+def test_the_same_probabilities(models, language, multi_label):
+    """`multi_label`: whether more than one label may be right, so that each has a probability of its own."""
     model, peer = models
     texts = texts_of(language)
     template = TEMPLATES[language]
-    answers = model.zero_shot(texts, LABELS, template, several=several)
-    expected = peer(texts, candidate_labels=LABELS, hypothesis_template=template, multi_label=several)
+    answers = model.zero_shot(texts, LABELS, template, multi_label=multi_label)
+    expected = peer(texts, candidate_labels=LABELS, hypothesis_template=template, multi_label=multi_label)
     for answer, of_peer in zip(answers, expected, strict=True):
         for label, score in zip(of_peer["labels"], of_peer["scores"], strict=True):
             assert abs(answer["probabilities"][label] - score) < 1e-5

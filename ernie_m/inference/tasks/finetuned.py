@@ -297,17 +297,17 @@ class LabelRequest(NamedTuple):
 
     Attributes:
         template: a sentence with `PLACE` where a label goes.
-        several: whether several labels can be true.
+        multi_label: whether several labels can be true.
     """
 
     text: str
     labels: tuple[str, ...]
     template: str
-    several: bool
+    multi_label: bool
 
 
 class ClassifyByLabels(HeadPredictor):
-    """{"text", "labels", "template", "several"} -> {"label", "probabilities"}, the likeliest label first.
+    """{"text", "labels", "template", "multi_label"} -> {"label", "probabilities"}, the likeliest label first.
 
     If one label is true, the probabilities are a softmax over the entailment logits of all labels. If several
     can be true, the probability of a label is a softmax over its entailment and its contradiction. That is
@@ -321,7 +321,7 @@ class ClassifyByLabels(HeadPredictor):
         "text": REQUIRED_TEXT,
         "labels": (str | list[str] | None, None),
         "template": OPTIONAL_TEXT,
-        "several": (bool | None, None),
+        "multi_label": (bool | None, None),
     }
 
     def __init__(self, model: LoadedModel, options: PredictionOptions):
@@ -345,8 +345,8 @@ class ClassifyByLabels(HeadPredictor):
         template = text_of(request, "template", optional=True) or self.options.template
         if template.count(PLACE) != 1:
             raise UserError(f"template '{template}': it needs one {PLACE}, where the label goes")
-        several = flag_of(request, "several", self.options.several)
-        parsed = LabelRequest(text_of(request, "text"), parse_labels(labels), template, several)
+        multi_label = flag_of(request, "multi_label", self.options.multi_label)
+        parsed = LabelRequest(text_of(request, "text"), parse_labels(labels), template, multi_label)
         if _is_by_contradiction(parsed) and self.inference_labels.contradiction is None:
             raise UserError(
                 "a single label, or several that can be true, need a model with a label named contradiction"
@@ -402,7 +402,7 @@ def _is_by_contradiction(request: LabelRequest) -> bool:
 
     A softmax over a single label would always give 1.
     """
-    return request.several or len(request.labels) == 1
+    return request.multi_label or len(request.labels) == 1
 
 
 def parse_labels(labels: Any) -> tuple[str, ...]:
