@@ -205,7 +205,7 @@ class Model:
         self,
         texts: str | Iterable[str],
         labels: str | Sequence[str],
-        template: str = "This example is {}.",
+        hypothesis_template: str = "This example is {}.",
         multi_label: bool = False,
     ) -> list[Choice]:
         """Classify texts by labels of one's own: {"label", "probabilities": {label: float}} of each.
@@ -214,10 +214,10 @@ class Model:
 
         Args:
             labels: a list, or a text with commas between them.
-            template: a sentence in any language, with {} where a label goes.
+            hypothesis_template: a sentence in any language, with {} where a label goes.
             multi_label: whether several labels can be true of a text.
         """
-        shared = {"labels": labels, "template": template, "multi_label": multi_label}
+        shared = {"labels": labels, "hypothesis_template": hypothesis_template, "multi_label": multi_label}
         requests = [{"text": text, **shared} for text in as_list(texts, "texts")]
         return self._answer(ZERO_SHOT, requests)
 

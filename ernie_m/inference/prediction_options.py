@@ -51,7 +51,7 @@ class AskOptions:
     labels: Names | None = None
     """Candidate labels for zero-shot, unless a request has its own."""
 
-    template: str = "This example is {}."
+    hypothesis_template: str = "This example is {}."
     """Hypothesis template for zero-shot, with {} in place of the label."""
 
     multi_label: bool = False

@@ -143,7 +143,7 @@ def test_vectors_without_the_language(page):
 
 
 def test_labels_of_ones_own(page):
-    ask_page(page, "zero-shot", text=TEXTS[0], labels="bado, lera", template="")
+    ask_page(page, "zero-shot", text=TEXTS[0], labels="bado, lera", hypothesis_template="")
     answer = ask(f"{page.address}/api/zero-shot", {"text": TEXTS[0], "labels": ["bado", "lera"]})[1]
     assert texts_of(page, "#panel-zero-shot .label") == [answer["label"]]
     assert sorted(texts_of(page, "#panel-zero-shot .bars bdi")) == ["bado", "lera"]
@@ -212,7 +212,7 @@ def test_unknown_words_are_told(page):
     for task, fields in {
         "search": {"text": unknown}, "token-classification": {"text": unknown},
         "classification": {"text_a": unknown, "text_b": ""},
-        "zero-shot": {"text": unknown, "labels": "bado, lera", "template": ""},
+        "zero-shot": {"text": unknown, "labels": "bado, lera", "hypothesis_template": ""},
         "question-answering": {"question": unknown, "context": TEXTS[0]},
         "fill-mask": {"text": f"{unknown} [MASK]"},
     }.items():  # fmt: skip

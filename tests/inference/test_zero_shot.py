@@ -54,12 +54,12 @@ def test_each_label_for_itself(models, labels, multi_label):
 def test_on_the_command_line(models, exported, ask):
     requests = [
         {"id": 3, "text": TEXTS[0]},
-        {"text": TEXTS[1], "labels": ["tan", "lera"], "template": "{}"},
+        {"text": TEXTS[1], "labels": ["tan", "lera"], "hypothesis_template": "{}"},
         {"text": TEXTS[0], "multi_label": True},
         {"text": "bado " * 90},  # too long, so it is cut
         {"text": TEXTS[0], "labels": None},  # as if it named none
     ]
-    flags = {"task": "zero-shot", "labels": "bado, lera mo,kani", "template": TEMPLATE}
+    flags = {"task": "zero-shot", "labels": "bado, lera mo,kani", "hypothesis_template": TEMPLATE}
     answers = ask(requests, model=models / "classify", **flags)
     model = ernie_m.load(models / "classify")
     (expected,) = model.zero_shot(TEXTS[0], LABELS, TEMPLATE)
@@ -90,8 +90,12 @@ def test_on_the_command_line(models, exported, ask):
         ("classify", {"text": "a", "labels": "x,,y"}, "labels: ''"),
         ("classify", {"text": "a", "labels": ["x", 3]}, "labels: 3 "),
         ("classify", {"text": "a", "labels": "x,y,x"}, "labels: one of x, y, x "),
-        ("classify", {"text": "a", "labels": "x", "template": "x"}, "template 'x': "),
-        ("classify", {"text": "a", "labels": "x", "template": "{} {}"}, "template '{} {}': "),
+        ("classify", {"text": "a", "labels": "x", "hypothesis_template": "x"}, "hypothesis_template 'x': "),
+        (
+            "classify",
+            {"text": "a", "labels": "x", "hypothesis_template": "{} {}"},
+            "hypothesis_template '{} {}': ",
+        ),
         ("classify", {"text": "a", "labels": "x", "multi_label": 1}, "'multi_label' is 1"),
         ("classify", {"text": "", "labels": "x"}, "'text' is \"\""),
         (

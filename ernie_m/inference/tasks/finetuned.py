@@ -296,18 +296,20 @@ class LabelRequest(NamedTuple):
     """A request.
 
     Attributes:
-        template: a sentence with `PLACE` where a label goes.
+        hypothesis_template: a sentence with `PLACE` where a label goes.
         multi_label: whether several labels can be true.
     """
 
     text: str
     labels: tuple[str, ...]
-    template: str
+    hypothesis_template: str
     multi_label: bool
 
 
 class ClassifyByLabels(HeadPredictor):
-    """{"text", "labels", "template", "multi_label"} -> {"label", "probabilities"}, the likeliest label first.
+    """{"text", "labels", "hypothesis_template", "multi_label"} -> {"label", "probabilities"}.
+
+    The likeliest label is first.
 
     If one label is true, the probabilities are a softmax over the entailment logits of all labels. If several
     can be true, the probability of a label is a softmax over its entailment and its contradiction. That is
@@ -320,7 +322,7 @@ class ClassifyByLabels(HeadPredictor):
     fields: ClassVar[Fields] = {
         "text": REQUIRED_TEXT,
         "labels": (str | list[str] | None, None),
-        "template": OPTIONAL_TEXT,
+        "hypothesis_template": OPTIONAL_TEXT,
         "multi_label": (bool | None, None),
     }
 
@@ -342,9 +344,9 @@ class ClassifyByLabels(HeadPredictor):
             labels = self.options.labels
         if labels is None:
             raise UserError("there are no labels; give --labels, or 'labels' in the request")
-        template = text_of(request, "template", optional=True) or self.options.template
+        template = text_of(request, "hypothesis_template", optional=True) or self.options.hypothesis_template
         if template.count(PLACE) != 1:
-            raise UserError(f"template '{template}': it needs one {PLACE}, where the label goes")
+            raise UserError(f"hypothesis_template '{template}': it needs one {PLACE}, where the label goes")
         multi_label = flag_of(request, "multi_label", self.options.multi_label)
         parsed = LabelRequest(text_of(request, "text"), parse_labels(labels), template, multi_label)
         if _is_by_contradiction(parsed) and self.inference_labels.contradiction is None:
@@ -364,7 +366,7 @@ class ClassifyByLabels(HeadPredictor):
 
     def answer(self, requests: list[LabelRequest]) -> list[dict]:
         pairs = [
-            Example(request.text, request.template.replace(PLACE, label))
+            Example(request.text, request.hypothesis_template.replace(PLACE, label))
             for request in requests
             for label in request.labels
         ]  # a text with each of its labels, of all requests one after the other
