@@ -327,7 +327,7 @@ class Model:
     ) -> list[Hit]:
         """The `top_k` texts of the corpus nearest to a text, best first.
 
-        Each is {"line", "index", "text", "cosine"}: lines are counted from 1, indices from 0.
+        Each is {"line", "index", "text", "score"}: lines are counted from 1, indices from 0.
 
         Args:
             centre: whether vectors are without the mean of their language; None: if the model has the means.
@@ -440,7 +440,7 @@ class Model:
     def rank(self, query: str, texts: Iterable[str]) -> list[Ranked]:
         """Order texts by how well they answer a query: {"index", "text", "score"} of each, the best first.
 
-        An answer also has "cut" if the pair was too long, and the number of its "unknown_words".
+        An answer also has "truncated" if the pair was too long, and the number of its "unknown_words".
 
         The model gives a pair of texts a number, as a reranker does: one that `fit` made for regression, or
         one that others trained, such as BAAI/bge-reranker-v2-m3.

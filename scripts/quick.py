@@ -45,7 +45,7 @@ def main() -> None:
     print(f"\nThe nearest sentences to a question in German, {QUESTION}")
     for code, sentences in texts.items():
         (hit,) = model.search(QUESTION, sentences, top_k=1)
-        print(f"{code}  {hit['cosine']:.2f}  {hit['text']}")
+        print(f"{code}  {hit['score']:.2f}  {hit['text']}")
     found = translations_found({code: model.encode(sentences) for code, sentences in texts.items()})
     print("\nsentences whose translation is the nearest of the 50 English ones, per cent")
     print(in_columns([list(found), [f"{share:.0f}" for share in found.values()]]))

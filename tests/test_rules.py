@@ -261,7 +261,7 @@ CASES = [
         "predict",
         {"a.jsonl": requests(TEXTS[0], LONG, STRANGE[3])},
         {},
-        {"cut": '"cut": true', "unknown": '"unknown_words": 4'},
+        {"cut": '"truncated": true', "unknown": '"unknown_words": 4'},
     ),
     ("predict", {"a.jsonl": requests(TEXTS[0], " ")}, {}, {"empty": "a.jsonl, line 2: "}),
     (

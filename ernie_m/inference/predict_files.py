@@ -31,7 +31,7 @@ from ernie_m.utils.logging import logger, progress
 
 # What only some answers say: whether the text was cut, and how many of its words are unknown. Each has a
 # column in any case, so that the columns do not depend on the rows.
-_OF_SOME_ROWS = ("cut", "unknown_words")
+_OF_SOME_ROWS = ("truncated", "unknown_words")
 
 
 def name_of(path: str) -> str:
@@ -365,6 +365,6 @@ def _write_run(rows: Iterable[tuple[Request, dict]], file: IO[str]) -> None:
         if query in queries or len(query.split()) != 1:
             raise UserError(f"request {number}: its id, {query!r}, must be a single word that no other has")
         queries.add(query)
-        for rank, hit in enumerate(answer.get("found", ()), 1):
+        for rank, hit in enumerate(answer.get("hits", ()), 1):
             sentence = f"{hit['language']}:{hit['line']}" if "language" in hit else hit["line"]
-            file.write(f"{query} Q0 {sentence} {rank} {hit['cosine']} ernie-m\n")
+            file.write(f"{query} Q0 {sentence} {rank} {hit['score']} ernie-m\n")

@@ -90,7 +90,7 @@ def test_search_is_centred_where_there_are_means(folder, models, means):
         hits = model.search(TEXTS[0], TEXTS[1:], top_k=3, centre=centre)
         best = np.argsort(-cosines)[:3]
         assert [hit["text"] for hit in hits] == [TEXTS[1:][number] for number in best]
-        np.testing.assert_allclose([hit["cosine"] for hit in hits], cosines[best], atol=1e-5)
+        np.testing.assert_allclose([hit["score"] for hit in hits], cosines[best], atol=1e-5)
     assert model.search(TEXTS[0], TEXTS, top_k=2) != model.search(TEXTS[0], TEXTS, top_k=2, centre=False)
     # A model without means searches with plain vectors, which is no error.
     without = ernie_m.load(models / "encode")
@@ -126,7 +126,7 @@ def test_search_takes_the_means_of_the_corpus_if_the_model_has_none(models, tmp_
         request = {"text": TEXTS[number]} | ({"language": named} if named else {})
         (answer,) = search.answer([search.parse(request)])
         cosines = unit(centred) @ unit((queries[number] - mean[language])[None])[0]
-        np.testing.assert_allclose([hit["cosine"] for hit in answer["found"]], -np.sort(-cosines), atol=1e-5)
+        np.testing.assert_allclose([hit["score"] for hit in answer["hits"]], -np.sort(-cosines), atol=1e-5)
         assert (answer["centred"], answer["language"]) == (True, language)
     assert "must be one of de, fr" in error_of(search.parse, {"text": "a", "language": "xx"})
     (code,) = search.answer([search.parse({"text": "x[1] = (2 + 3) * 4;"})])
@@ -135,7 +135,7 @@ def test_search_takes_the_means_of_the_corpus_if_the_model_has_none(models, tmp_
     assert spaced["language"] == "de"
     assert "'language'" in error_of(search.parse, {"text": "a", "language": "de", "centre": False})
     (plain,) = search.answer([search.parse({"text": TEXTS[1], "centre": False})])
-    assert set(plain) == {"found"}
+    assert set(plain) == {"hits"}
 
 
 @pytest.mark.parametrize("lines", [{"de": TEXTS}, {"de": TEXTS[:4], "fr": TEXTS[4:]}])
@@ -172,10 +172,10 @@ def test_predict_centres_search_and_encode(folder, ask, tmp_path, means):
     vectors = plain - means[nearest(plain, means)]
     vectors[:6] = plain[:6] - means[LANGUAGES.index("de")]
     cosines = unit(vectors) @ unit(vectors[:1])[0]
-    cosine_of = {hit["text"]: hit["cosine"] for hit in answer["found"]}
+    cosine_of = {hit["text"]: hit["score"] for hit in answer["hits"]}
     np.testing.assert_allclose([cosine_of[text] for text in TEXTS], cosines, atol=1e-5)
     (answer,) = ask([{"text": TEXTS[0]}], centre="false", **flags)
-    assert "centred" not in answer and answer["found"][0]["cosine"] == pytest.approx(1, abs=1e-5)
+    assert "centred" not in answer and answer["hits"][0]["score"] == pytest.approx(1, abs=1e-5)
     (answer,) = ask([{"text": TEXTS[0]}], task="embedding", model=folder, centre="true")
     np.testing.assert_allclose(answer["vector"], plain[0] - means[nearest(plain[:1], means)][0], atol=1e-5)
 

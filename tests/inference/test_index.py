@@ -74,7 +74,7 @@ def test_from_python(models, tmp_path, encoded):
     model = ernie_m.load(models / "encode")
     folder = tmp_path / "index"
     expected = [
-        hit | {"cosine": pytest.approx(hit["cosine"], abs=1e-5)} for hit in model.search(TEXTS[4], TEXTS)
+        hit | {"score": pytest.approx(hit["score"], abs=1e-5)} for hit in model.search(TEXTS[4], TEXTS)
     ]
     for index in (
         model.index(TEXTS),
@@ -96,7 +96,7 @@ def test_the_server_takes_an_index_in_the_place_of_a_corpus(models, tmp_path):
     hits = model.index(TEXTS, tmp_path / "index").search(TEXTS[4])
     assert "search" not in answerers_of([model.loaded], PredictionOptions())
     search = answerers_of([model.loaded], PredictionOptions(index=str(tmp_path / "index")))["search"]
-    assert search.answer([search.parse({"text": TEXTS[4]})]) == [{"found": hits}]
+    assert search.answer([search.parse({"text": TEXTS[4]})]) == [{"hits": hits}]
 
 
 @pytest.mark.parametrize("engine", ["onnx", "paddle"])

@@ -140,7 +140,7 @@ def test_an_index_of_one_engine_is_searched_with_the_other(models, tmp_path):
         index = model.index(None if found else TEXTS, folder=tmp_path / "index")
         found.append(index.search(TEXTS[0], top_k=3))
     for ours, theirs in zip(*found, strict=True):
-        assert ours["line"] == theirs["line"] and ours["cosine"] == pytest.approx(theirs["cosine"], abs=1e-6)
+        assert ours["line"] == theirs["line"] and ours["score"] == pytest.approx(theirs["score"], abs=1e-6)
 
 
 def test_without_it_paddle_predicts(models, monkeypatch, caplog):

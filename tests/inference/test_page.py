@@ -117,8 +117,8 @@ def test_the_language_of_a_query(page, tmp_path):
         ask_page(page, "search", text=TEXTS[17], language="ar")
         assert page.value(chosen) == "Arabic"
         request = {"text": TEXTS[17], "each": True, "language": "ar"}
-        found = ask(f"{address}/api/search", request)[1]["found"]
-        assert texts_of(page, "#panel-search .number") == [f"{hit['cosine']:.3f}" for hit in found]
+        found = ask(f"{address}/api/search", request)[1]["hits"]
+        assert texts_of(page, "#panel-search .number") == [f"{hit['score']:.3f}" for hit in found]
         page.value("void delete document.querySelector('#panel-search .answer').dataset.done")
         page.click("#panel-search .examples button:nth-of-type(1)")
         answered(page, "search")
@@ -133,12 +133,12 @@ def test_vectors_without_the_language(page):
     ask_page(page, "search", text=TEXTS[17])
     centred = ask(f"{page.address}/api/search", request)[1]
     plain = ask(f"{page.address}/api/search", {**request, "centre": False})[1]
-    assert centred["centred"] is True and centred["found"] != plain["found"]
-    cosines = [f"{hit['cosine']:.3f}" for hit in centred["found"]]
+    assert centred["centred"] is True and centred["hits"] != plain["hits"]
+    cosines = [f"{hit['score']:.3f}" for hit in centred["hits"]]
     assert texts_of(page, "#panel-search .number") == cosines
     assert "without their language" in texts_of(page, "#panel-search .centred")[0]
     ask_page(page, "search", text=TEXTS[17], centre="false")
-    assert texts_of(page, "#panel-search .number") == [f"{hit['cosine']:.3f}" for hit in plain["found"]]
+    assert texts_of(page, "#panel-search .number") == [f"{hit['score']:.3f}" for hit in plain["hits"]]
     assert texts_of(page, "#panel-search .centred") == []
 
 

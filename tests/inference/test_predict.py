@@ -76,7 +76,7 @@ def test_classify(models, folder_of, ask, engine):
         assert list(answer["probabilities"]) == toys.LABELS
         np.testing.assert_allclose(list(answer["probabilities"].values()), probabilities, atol=2e-5)
     assert [answer.get("id") for answer in answers] == [7, None, None]
-    assert [answer.get("cut") for answer in answers] == [None, None, True]
+    assert [answer.get("truncated") for answer in answers] == [None, None, True]
 
 
 def test_a_classifier_with_one_output(models, tmp_path, ask):
@@ -102,7 +102,7 @@ def test_a_classifier_reads_as_much_as_in_its_training(models, tmp_path, ask):
     text = " ".join(TEXTS[:2])
     (cut,) = ask([{"text": text}], task="classification", model=weights)
     (whole,) = ask([{"text": text}], task="classification", model=weights, max_seq_len=60)
-    assert cut["cut"] and "cut" not in whole
+    assert cut["truncated"] and "truncated" not in whole
 
 
 @pytest.mark.parametrize(
@@ -189,7 +189,7 @@ def test_an_answer_says_that_a_text_was_cut(models, ask, tmp_path, task, request
     requests = [request_of("bado " * count) for count in (8, 90)]
     flags = {"corpus": tmp_path / "corpus"} if task == "search" else {}
     answers = ask(requests, task=task, model=models / model, **flags)
-    assert [answer.get("cut") for answer in answers] == [None, True]
+    assert [answer.get("truncated") for answer in answers] == [None, True]
 
 
 def test_a_context_of_nothing(models):
@@ -306,7 +306,7 @@ def test_texts_whose_vectors_are_those_of_a_part(models, ask, caplog):
     """ernie-m predict marks them, and in Python warnings count them."""
     texts = [*TEXTS, "bado " * 90]
     answers = ask([{"text": text} for text in texts], task="embedding", model=models / "encode")
-    assert [answer.get("cut") for answer in answers] == [None] * len(TEXTS) + [True]
+    assert [answer.get("truncated") for answer in answers] == [None] * len(TEXTS) + [True]
     model = ernie_m.load(models / "encode")
     caplog.clear()  # of the line that names the engine
     model.encode(TEXTS)
@@ -365,10 +365,10 @@ def test_search(models, folder_of, ask, tmp_path, engine):
     folder = folder_of("encode", engine)
     flags = {"task": "search", "model": folder, "corpus": corpus}
     assert [sentence.line for sentence in read_corpus(str(corpus))] == list(range(2, 51))  # line 1 is blank
-    hits = ask([{"text": TEXTS[2]}], top_k=4, **flags)[0]["found"]
+    hits = ask([{"text": TEXTS[2]}], top_k=4, **flags)[0]["hits"]
     assert (hits[0]["line"], hits[0]["text"]) == (44, TEXTS[2])  # behind a blank line, 40 lines and two texts
-    assert hits[0]["cosine"] == pytest.approx(1.0, abs=1e-4)
-    cosines = [hit["cosine"] for hit in hits]
+    assert hits[0]["score"] == pytest.approx(1.0, abs=1e-4)
+    cosines = [hit["score"] for hit in hits]
     assert len(hits) == 4 and cosines == sorted(cosines, reverse=True)
     model = make_answerer("embedding", load(models / "encode"))
     vectors = model.vectors([TEXTS[2], *corpus.read_text().splitlines()[1:]])
@@ -376,7 +376,7 @@ def test_search(models, folder_of, ask, tmp_path, engine):
     nearest = np.argsort(-(vectors[1:] @ vectors[0]))[:4]
     assert [hit["line"] for hit in hits] == (2 + nearest).tolist()
     # Not more than there are.
-    all_hits = ask([{"text": TEXTS[2]}], top_k=60, **flags)[0]["found"]
+    all_hits = ask([{"text": TEXTS[2]}], top_k=60, **flags)[0]["hits"]
     assert sorted(hit["line"] for hit in all_hits) == list(range(2, 51))
 
 
@@ -501,7 +501,7 @@ def test_the_columns_of_answers_do_not_depend_on_the_rows(models, tmp_path, ask,
         with open(output, newline="", encoding="utf-8") as file:
             header, *rows = csv.reader(file)
         assert "\\u" not in output.read_text(encoding="utf-8")
-        assert header == ["text", *(f"predicted_{key}" for key in [*added, "cut", "unknown_words"])]
+        assert header == ["text", *(f"predicted_{key}" for key in [*added, "truncated", "unknown_words"])]
         marks = {row[0]: row[-2:] for row in rows}
         cut = "" if kind == "tag" else "True"  # which reads windows
         assert [marks[text] for text in texts] == [["", ""], ["", "1"], [cut, "90"]]
@@ -761,9 +761,9 @@ def test_a_run_file_has_the_hits_of_each_query(models, ask, tmp_path, languages)
     requests = [{"text": TEXTS[0]}, {"text": TEXTS[1], "id": "q7"}]
     expected = []
     for query, answer in zip(["1", "q7"], ask(requests, **flags), strict=True):
-        for rank, hit in enumerate(answer["found"], 1):
+        for rank, hit in enumerate(answer["hits"], 1):
             sentence = f"{hit['language']}:{hit['line']}" if languages else str(hit["line"])
-            expected.append(f"{query} Q0 {sentence} {rank} {hit['cosine']} ernie-m")
+            expected.append(f"{query} Q0 {sentence} {rank} {hit['score']} ernie-m")
     ask(requests, output=tmp_path / "run.trec", **flags)
     assert (tmp_path / "run.trec").read_text().splitlines() == expected
     table = write_lines(tmp_path / "queries.csv", ["id,text,layer", f"1,{TEXTS[0]},2", f"q7,{TEXTS[1]},2"])

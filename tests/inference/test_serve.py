@@ -72,8 +72,8 @@ def test_a_line_finds_itself(server):
     # Texts 0 to 9 are lines 1 to 10 of "de", and text 10 is line 1 of "fr".
     for number, line, language in ((4, 5, "de"), (12, 3, "fr")):
         status, answer = ask(f"{server}/api/search", {"text": TEXTS[number]})
-        assert status == 200 and len(answer["found"]) == 5
-        nearest = answer["found"][0]
+        assert status == 200 and len(answer["hits"]) == 5
+        nearest = answer["hits"][0]
         assert (nearest["text"], nearest["line"], nearest["language"]) == (TEXTS[number], line, language)
 
 

@@ -68,7 +68,7 @@ def test_on_the_command_line(models, exported, ask):
     assert set(answers[1]["probabilities"]) == {"tan", "lera"}
     # With "multi_label", each label has a probability of its own.
     assert sum(answers[2]["probabilities"].values()) != pytest.approx(1, abs=1e-3)
-    assert [answer.get("cut") for answer in answers] == [None, None, None, True, None]
+    assert [answer.get("truncated") for answer in answers] == [None, None, None, True, None]
     assert answers[4]["probabilities"] == pytest.approx(answers[0]["probabilities"], abs=2e-6)
     answers_of_export = ask(requests, model=exported / "classify", **flags)
     for answer, answer_of_export in zip(answers, answers_of_export, strict=True):

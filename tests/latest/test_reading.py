@@ -189,7 +189,7 @@ def test_queries_and_documents(tmp_path, pieces):
     expected = (peer.encode_query([TEXTS[-1]]) @ passages.T)[0]
     assert abs(peer.encode_document(TEXTS) - passages).max() > 1e-3
     hits = ernie_m.load(saved).search(TEXTS[-1], TEXTS, top_k=len(TEXTS))
-    found = {hit["text"]: hit["cosine"] for hit in hits}
+    found = {hit["text"]: hit["score"] for hit in hits}
     np.testing.assert_allclose([found[text] for text in TEXTS], expected, atol=1e-5)
     convert.main([str(saved), str(tmp_path / "ours"), "--piece_model_path", str(pieces)])
     convert.main([str(tmp_path / "ours"), str(tmp_path / "back"), "--to", "xlm-roberta"])
@@ -278,5 +278,5 @@ def test_the_page_from_sentence_transformers(pieces, tmp_path, monkeypatch):
     for own_hits, hits in zip(ours["hits"], theirs["hits"], strict=True):
         assert [hit["text"] for hit in own_hits] == [ours["corpus"][hit["corpus_id"]] for hit in hits]
         np.testing.assert_allclose(
-            [hit["cosine"] for hit in own_hits], [hit["score"] for hit in hits], atol=1e-5
+            [hit["score"] for hit in own_hits], [hit["score"] for hit in hits], atol=1e-5
         )

@@ -144,21 +144,21 @@ def test_answers_in_the_cells_of_a_table():
     answers = [
         {"labels": ["so so", "bad"], "probabilities": {"so so": 0.9, "bad": 0.8}},
         {"label": "bad", "probabilities": {"so so": 0.25, "bad": 0.75}, "unknown_words": 2},
-        {"unknown_words": 1, "words": ["a", "b"], "entities": [{"type": "PER"}], "cut": True},
+        {"unknown_words": 1, "words": ["a", "b"], "entities": [{"type": "PER"}], "truncated": True},
     ]
     rows = []
     for answer in answers:
         file = io.StringIO()
         write_table(file, Form("\t", False, ""), ["text"], [(["a\tb"], answer)])
         header, cells = (line.split("\t") for line in file.getvalue().splitlines())
-        assert header[0] == "text" and header[-2:] == ["predicted_cut", "predicted_unknown_words"]
+        assert header[0] == "text" and header[-2:] == ["predicted_truncated", "predicted_unknown_words"]
         assert cells[0] == "a b"
         rows.append(dict(zip(header[1:], cells[1:], strict=True)))
     several, one, words = rows
     assert several["predicted_labels"] == "so so, bad"
     assert json.loads(several["predicted_probabilities"]) == answers[0]["probabilities"]
-    assert (several["predicted_cut"], several["predicted_unknown_words"]) == ("", "")
-    assert list(one) == [f"predicted_{key}" for key in ("label", "probability", "cut", "unknown_words")]
+    assert (several["predicted_truncated"], several["predicted_unknown_words"]) == ("", "")
+    assert list(one) == [f"predicted_{key}" for key in ("label", "probability", "truncated", "unknown_words")]
     assert list(one.values()) == ["bad", "0.75", "", "2"]
     assert list(words.values()) == ["a b", '[{"type": "PER"}]', "True", "1"]
 

@@ -158,9 +158,9 @@ def flag_of(request: dict, key: str, default: bool) -> bool:
 
 
 def remarks(tokenizer: Tokenizer, *texts: str, cut: int = False) -> dict[str, Any]:
-    """What an answer says of its texts: "cut" if they were cut to fit, and the number of "unknown_words"."""
+    """What an answer says of its texts: "truncated" if they were, and the number of "unknown_words"."""
     count = count_unknown_words(tokenizer, *texts)
-    return ({"cut": True} if cut else {}) | ({"unknown_words": count} if count else {})
+    return ({"truncated": True} if cut else {}) | ({"unknown_words": count} if count else {})
 
 
 def check_length(count: int, most: int) -> None:
@@ -179,7 +179,7 @@ def check_length(count: int, most: int) -> None:
 class Remarks(TypedDict, total=False):
     """What any answer may say of its texts: that they were cut to fit, and how many words are unknown."""
 
-    cut: bool
+    truncated: bool
     unknown_words: int
 
 
@@ -247,7 +247,7 @@ class Hit(TypedDict):
     line: int
     index: int
     text: str
-    cosine: float
+    score: float
     language: NotRequired[str]
 
 

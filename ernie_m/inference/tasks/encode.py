@@ -1,4 +1,4 @@
-"""Vectors of texts: {"text"} -> {"vector"}, "cut" if the text was too long, and "unknown_words"."""
+"""Vectors of texts: {"text"} -> {"vector"}, "truncated" if the text was too long, and "unknown_words"."""
 
 from collections.abc import Callable, Sequence
 from typing import ClassVar

@@ -75,8 +75,8 @@ class HeadPredictor:
 
 
 class ClassifyTexts(HeadPredictor):
-    """{"text_a", "text_b"} or {"text"} -> {"label", "probabilities"}, "cut" if the text was too long, and
-    the number of "unknown_words" if there are any.
+    """{"text_a", "text_b"} or {"text"} -> {"label", "probabilities"}, "truncated" if the text was too long,
+    and the number of "unknown_words" if there are any.
 
     A model with one output, such as a regression, answers {"score"} instead, and one for several labels a
     text {"labels", "probabilities"}.
@@ -156,7 +156,7 @@ class TagWords(HeadPredictor):
     """{"words"}, or {"text"} split as in the training data -> {"words", "tags", "entities", "unknown_words"}.
 
     Of JSON lines "tokens" are words, too.
-    Long sentences are read in overlapping windows of `max_seq_len` tokens; "cut" if one word is longer.
+    Long sentences are read in overlapping windows of `max_seq_len` tokens; "truncated": one word is longer.
     """
 
     fields: ClassVar[Fields] = {"text": OPTIONAL_TEXT, "words": (list[str] | None, None)}  # one of them
@@ -235,8 +235,8 @@ def _entities_as_json(sentence: Words, tags: list[str]) -> list[dict[str, Any]]:
 
 
 class AnswerQuestions(HeadPredictor):
-    """{"question", "context"} -> {"answer", "start", "probability", "candidates"}, "cut" if the question was
-    too long, and "unknown_words".
+    """{"question", "context"} -> {"answer", "start", "probability", "candidates"}, "truncated" if the
+    question was too long, and "unknown_words".
 
     Long contexts are read in overlapping windows of `max_seq_len` tokens.
     """

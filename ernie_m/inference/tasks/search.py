@@ -1,4 +1,4 @@
-"""Search in a corpus: {"text"} -> {"found"}."""
+"""Search in a corpus: {"text"} -> {"hits"}."""
 
 import json
 import os
@@ -103,8 +103,8 @@ class SearchInput(NamedTuple):
 
 
 class SearchCorpus:
-    """The sentences nearest to a text by cosine: {"text", "each", ...} -> {"found", "centred", "language"},
-    "cut" if the text was too long, and "unknown_words".
+    """The sentences nearest to a text by cosine: {"text", "each", ...} -> {"hits", "centred", "language"},
+    "truncated" if the text was too long, and "unknown_words".
 
     It finds the `top_k` best of all, or with "each" the best of each language of the corpus.
 
@@ -273,9 +273,9 @@ class SearchCorpus:
         PredictionOptions(top_k=top_k)  # checks its value
         requests = parsed(self, [{"text": one} for one in as_list(text, "text")])
         answers = self.answer(requests, top_k)
-        cut_count = sum(answer.get("cut", 0) for answer in answers)
+        cut_count = sum(answer.get("truncated", 0) for answer in answers)
         warn_if_cut("search", cut_count, len(answers), "texts", self.encode_query.max_seq_len)
-        found = [answer["found"] for answer in answers]
+        found = [answer["hits"] for answer in answers]
         return found[0] if isinstance(text, str) else found
 
     def check_length(self, request: SearchInput) -> None:
@@ -301,7 +301,7 @@ class SearchCorpus:
                 queries = unit(self.encode_query.vectors(texts))
             hits_of_rows = self._search(queries, vectors, top_k or self.top_k, each)
             for place, (row, hits) in enumerate(zip(rows, hits_of_rows)):
-                answers[row]["found"] = [self._as_json(*hit) for hit in hits]
+                answers[row]["hits"] = [self._as_json(*hit) for hit in hits]
                 if centre:
                     answers[row] |= {"centred": True, "language": languages[place]}
                 cut = self.encode_query.features([texts[place]])[0].cut
@@ -332,7 +332,7 @@ class SearchCorpus:
             "line": sentence.line,
             "index": number,
             "text": sentence.text,
-            "cosine": round(cosine, 6),
+            "score": round(cosine, 6),
         }
         if sentence.language:
             answer["language"] = sentence.language
