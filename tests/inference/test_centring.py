@@ -177,7 +177,7 @@ def test_predict_centres_search_and_encode(folder, ask, tmp_path, means):
     (answer,) = ask([{"text": TEXTS[0]}], centre="false", **flags)
     assert "centred" not in answer and answer["hits"][0]["score"] == pytest.approx(1, abs=1e-5)
     (answer,) = ask([{"text": TEXTS[0]}], task="embedding", model=folder, centre="true")
-    np.testing.assert_allclose(answer["vector"], plain[0] - means[nearest(plain[:1], means)][0], atol=1e-5)
+    np.testing.assert_allclose(answer["embedding"], plain[0] - means[nearest(plain[:1], means)][0], atol=1e-5)
 
 
 def test_an_export_keeps_the_means(folder, tmp_path):

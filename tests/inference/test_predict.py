@@ -290,7 +290,7 @@ def test_encode(models, ask, layer, pooling):
     inputs = [np.array(model.tokenizer.build(text)) for text in TEXTS]
     all_layers = PaddleEncoder(model.model.ernie_m, pooling).vectors(inputs)
     expected = all_layers[2 if layer == "top" else layer]
-    np.testing.assert_allclose([answer["vector"] for answer in answers], expected, atol=1e-5)
+    np.testing.assert_allclose([answer["embedding"] for answer in answers], expected, atol=1e-5)
 
 
 def test_vectors_of_a_classifier_are_of_longer_texts_than_it_was_trained_on(models, tmp_path):
@@ -492,7 +492,7 @@ def test_the_columns_of_answers_do_not_depend_on_the_rows(models, tmp_path, ask,
     texts = [TEXTS[0], "bado qqß", "bado xyx " * 90]
     for kind, task, added in (
         ("classify", "classification", ["label", "probability"]),
-        ("encode", "embedding", ["vector"]),
+        ("encode", "embedding", ["embedding"]),
         ("tag", "token-classification", ["words", "tags", "entities"]),
     ):
         path, output = tmp_path / "in.csv", tmp_path / f"{task}.csv"

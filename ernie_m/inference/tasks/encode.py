@@ -1,4 +1,4 @@
-"""Vectors of texts: {"text"} -> {"vector"}, "truncated" if the text was too long, and "unknown_words"."""
+"""Vectors of texts: {"text"} -> {"embedding"}, "truncated" if the text was too long, and "unknown_words"."""
 
 from collections.abc import Callable, Sequence
 from typing import ClassVar
@@ -104,7 +104,7 @@ class EncodeTexts:
         answers: list[dict] = []
         for text, feature, vector in zip(texts, features, self.vectors_of(features)):
             said = remarks(self.model.tokenizer, text, cut=feature.cut)
-            answers.append({"vector": [round(float(x), 6) for x in vector], **said})
+            answers.append({"embedding": [round(float(x), 6) for x in vector], **said})
         return answers
 
     def features(self, texts: Sequence[str], prompt: str | None = None) -> list[Feature]:
