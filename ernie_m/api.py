@@ -53,7 +53,7 @@ Engine = Literal["auto", "openvino", "dygraph", "paddle", "onnx"]
 Amp = Literal["none", "bf16", "fp16"]
 SupervisedTask = Literal["classification", "token-classification", "question-answering"]
 FitTask = Literal["classification", "multi-label", "regression"]
-Layer = int | Literal["middle", "top"]
+Layer = int | Literal["middle", "last"]
 
 
 class SearchOptions(TypedDict, total=False):
@@ -254,7 +254,7 @@ class Model:
         Args:
             pooling: an `ernie_m.model.preprocessing.Pooling`; by default as the files say, else
                 "mean_without_special".
-            layer: a number, "middle" or "top"; by default as the files say, else "top".
+            layer: a number, "middle" or "last"; by default as the files say, else "last".
             centre: whether vectors are without the mean of their language, which needs the means beside the
                 weights. True: a text has the language whose mean is nearest. Otherwise the language of all
                 texts, or a list with the language of each text.
@@ -395,7 +395,7 @@ class Model:
             labels: the label of each text, compared in their normal form (`ernie_m.reader.labels`); a
                 list of labels of each, which may be empty; or a number of each.
             folder: a new one, for the model; None: it is not saved. A whole model needs one.
-            layer: a number from 1, "middle" or "top"; by default that of the training, else "top".
+            layer: a number from 1, "middle" or "last"; by default that of the training, else "last".
             languages: the language of each text. With them, no text is scored by a model of its translations.
             groups: what texts that belong together share; "": nothing. No text is scored by a model of others
                 of its group.

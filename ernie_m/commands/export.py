@@ -31,8 +31,8 @@ class ExportFlags:
     """Task to export (default: the task of the model's head; embedding: the encoder alone)."""
 
     layer: str | None = None
-    """Last encoder layer of an embedding model: a number, middle or top (default: as trained for retrieval,
-    otherwise top)."""
+    """Encoder layer at which an embedding model ends: a number, middle or last (default: as trained for
+    retrieval, otherwise last)."""
 
     format: Literal["paddle", "onnx"] = option("paddle", needed=True)
     """Format of the exported graph, for Paddle Inference or ONNX Runtime."""
@@ -86,12 +86,12 @@ def export_to(output: Path, flags: ExportFlags) -> None:
             f"{'; '.join(loaded.reading_faults)}: this is not done here; ernie-m convert {flags.model} NEW "
             "--allow_lossy writes a model without it, which can be exported"
         )
-    # Only an encoder can end below the top layer.
+    # Only an encoder can end below the last layer.
     layer_name = flags.layer  # a number, or a word
     if layer_name is None:
         layer_name = loaded.layer_of_vectors if task == EMBEDDING else loaded.num_layers
     layer = layer_number(layer_name, loaded.num_layers)
     if task != EMBEDDING and layer != loaded.num_layers:
-        raise UserError(f"--layer {flags.layer}: only --task embedding can end below the top layer")
+        raise UserError(f"--layer {flags.layer}: only --task embedding can end below the last layer")
     export(loaded, output, task, layer, flags.format)
     logger.info("exported for %s: %s", task, flags.output)

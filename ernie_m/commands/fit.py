@@ -56,8 +56,8 @@ class FitFlags(LabelOptions):
     frozen embeddings."""
 
     layer: str | None = None
-    """Encoder layer of the embeddings for logistic regression: a number from 1, middle or top (default: the
-    model's settings, otherwise top)."""
+    """Encoder layer of the embeddings for logistic regression: a number from 1, middle or last (default: the
+    model's settings, otherwise last)."""
 
     amp: Literal["none", "bf16", "fp16"] = "none"
     """Mixed precision for training: bf16 requires an A100 or later GPU, or a CPU with AVX512-BF16 or AMX;

@@ -95,7 +95,7 @@ def open_encoder(flags: EncodeVectorFlags) -> tuple[EncodeTexts, SentenceEncoder
             distributed.init(flags.use_cuda)
         files = (flags.ernie_config_path, flags.vocab_path, flags.piece_model_path)
         opened = open_model(open_checkpoint(path), *files)
-        # The official pooled vectors are of the top layer, whatever layer the model's own vectors have.
+        # The official pooled vectors are of the last layer, whatever layer the model's own vectors have.
         flags = settle_vectors(flags, opened, recorded=() if pooling == "pooled" else ("layer",))
         layer: str | None = flags.layer
         loaded = load_opened(opened, path, amp=flags.amp, engine=engine, encoder_only=True)
@@ -103,7 +103,7 @@ def open_encoder(flags: EncodeVectorFlags) -> tuple[EncodeTexts, SentenceEncoder
         loaded = load(path, engine=flags.engine, amp=flags.amp)
         if "max_seq_len" not in flags.on_command_line:  # only the default is lowered
             flags = replace(flags, max_seq_len=min(flags.max_seq_len, loaded.longest_of_vectors))
-        # None: the layer of the export, unless the vectors are those of the top layer.
+        # None: the layer of the export, unless the vectors are those of the last layer.
         layer = flags.layer if pooling == "pooled" or "layer" in flags.on_command_line else None
     if pooling == "pooled" and not loaded.has_pooler:
         raise UserError(
@@ -180,7 +180,7 @@ def write_official(
 ) -> None:
     """Write cls_emb.npy and top_layer_emb.npy, as the official script does.
 
-    cls_emb.npy has the pooled first tokens, [N, H]. top_layer_emb.npy has the top layer's states of all
+    cls_emb.npy has the pooled first tokens, [N, H]. top_layer_emb.npy has the last layer's states of all
     tokens without pads, one text after the other, [sum of lengths, H].
 
     Args:

@@ -51,9 +51,9 @@ class EncodeVectorFlags(LabelOptions):
     """Name of the model's prompt to prepend to each text, or "" for none (default: the model's default
     prompt)."""
 
-    layer: str = "top"
-    """Encoder layer of the embeddings: a number (0: the input embeddings), middle or top; the default follows
-    the model's settings, if any."""
+    layer: str = "last"
+    """Encoder layer of the embeddings: a number (0: the input embeddings), middle or last; the default
+    follows the model's settings, if any."""
 
     dtype: Literal["float32", "float16"] = "float32"
     """Data type of the .npy files."""
@@ -80,9 +80,9 @@ class EncodeVectorFlags(LabelOptions):
         missing = [flag for flag, value in required.items() if value is None]
         if missing:
             raise UserError(f"{' and '.join(missing)} must be given (--help lists the flags)")
-        if self.vectors in ("official", "pooled") and self.layer != "top":
+        if self.vectors in ("official", "pooled") and self.layer != "last":
             raise UserError(
-                f"--layer {self.layer}: --vectors {self.vectors} is of the top layer; give mean or cls"
+                f"--layer {self.layer}: --vectors {self.vectors} is of the last layer; give mean or cls"
             )
         if self.centre_on and self.vectors == "official":
             raise UserError(

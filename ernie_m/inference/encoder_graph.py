@@ -4,7 +4,7 @@ The input is `input_ids`, int64 [B, T], padded on the right with the pad id; bot
 computes the mask and the positions.
 
     task                  outputs
-    encoding              sequence [B, T, H], pooled [B, H] (top layer only)
+    encoding              sequence [B, T, H], pooled [B, H] (last layer only)
     classification        logits [B, labels]
     tagging               logits [B, T, labels]
     question_answering    start_logits [B, T], end_logits [B, T]
@@ -205,7 +205,7 @@ class EncoderGraph:
         outputs = self.outputs
         if self.task.name == EMBEDDING:
             node("Gather", x, self.token_of_cell, axis=0, name=outputs[0])  # [B, T, H]
-            if len(outputs) > 1:  # the top layer also has the pooled output
+            if len(outputs) > 1:  # the last layer also has the pooled output
                 first_states = node("Gather", x, self.first_tokens, axis=0)  # [B, H]
                 node("Tanh", self._linear(first_states, "pooler.dense"), name=outputs[1])
             return

@@ -313,7 +313,7 @@ class HeadOnStates:
     do not depend on the others, as those of `@` do.
 
     Args:
-        encode: gives the outputs of the task embedding, at the top layer.
+        encode: gives the outputs of the task embedding, at the last layer.
         pooling: what a classifier reads, see `ernie_m.model.heads.SequenceClassifier`.
     """
 

@@ -64,7 +64,7 @@ def export(loaded: LoadedModel, output: Path, task: str, layer: int, form: str) 
         loaded: a checkpoint.
         output: a new folder, or one that is replaced.
         task: `EMBEDDING`, or the task of the model's head.
-        layer: the layer at which an encoder ends; for other tasks the top layer.
+        layer: the layer at which an encoder ends; for other tasks the last layer.
         form: a key of `FILES`.
 
     Raises:

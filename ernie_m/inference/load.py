@@ -142,7 +142,7 @@ class LoadedModel:
 
     @property
     def layer_of_vectors(self) -> int:
-        """The layer of an exported folder, else that of the training, else the top."""
+        """The layer of an exported folder, else that of the training, else the last."""
         for layer in (self.exported_layer, self.reading.layer):
             if layer is not None:
                 return layer
@@ -202,7 +202,7 @@ class LoadedModel:
         """The engine for a task.
 
         Args:
-            layer: the layer at which encoding ends; None: the layer of an exported folder, else the top one.
+            layer: the layer at which encoding ends; None: the layer of an exported folder, else the last one.
 
         Raises:
             UserError: the model is not for this task.

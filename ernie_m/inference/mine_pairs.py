@@ -60,8 +60,8 @@ class MiningOptions:
     or the pooled [CLS]. Default: as the model's files say, otherwise mean."""
 
     layer: str | None = None
-    """Encoder layer of the embeddings: a number, middle or top (default: the model's settings, otherwise
-    top)."""
+    """Encoder layer of the embeddings: a number, middle or last (default: the model's settings, otherwise
+    last)."""
 
     max_seq_len: PositiveInt | None = None
     """Maximum sentence length in tokens; longer sentences are truncated (default: the model's maximum)."""

@@ -33,8 +33,8 @@ class AskOptions:
     the kind of text, if any)."""
 
     layer: str | int | None = None
-    """Encoder layer for embedding and search: a number, middle or top (default: the model's settings,
-    otherwise top)."""
+    """Encoder layer for embedding and search: a number, middle or last (default: the model's settings,
+    otherwise last)."""
 
     centre: bool | None = None
     """Whether to subtract language means from embeddings (default: true for search if the means are known,

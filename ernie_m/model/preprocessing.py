@@ -24,7 +24,7 @@ TextRules = Literal["ernie-m", "none", "paddlenlp", "transformers"]
 ERNIE_M_RULES, NO_RULES, *_ = get_args(TextRules)
 # "mean": that of all tokens, as in sentence-transformers and in XTREME's Tatoeba script;
 # "mean_without_special": that of all but [CLS] and [SEP]; "cls": the state of [CLS] itself; "pooled":
-# tanh(dense([CLS])) of the top layer.
+# tanh(dense([CLS])) of the last layer.
 Pooling = Literal["mean", "mean_without_special", "cls", "pooled"]
 MEAN_OF_TOKENS, MEAN_WITHOUT_SPECIAL, *_ = get_args(Pooling)
 # The piece of a word that has its tag: the first that is no lone "▁"; the first, whatever it is; or each.

@@ -126,7 +126,7 @@ def outputs_of(task: str, has_pooled: bool) -> tuple[str, ...]:
     """The names of a task's outputs.
 
     Args:
-        has_pooled: whether an encoder has the pooled first token, as it has with a pooler and the top layer.
+        has_pooled: whether an encoder has the pooled first token, as it has with a pooler and the last layer.
     """
     return tuple(name for name in TASKS[task].outputs if has_pooled or name != "pooled")
 

@@ -158,6 +158,6 @@ def summary(scores: Mapping[str, Any]) -> list[str]:
         most = max(counts)
         span = f"{fewest}" if fewest == most else f"{fewest} to {most}"
         lines.append(
-            f"retrieval accuracy among {span} sentences from the embeddings to the top layer: {listed} %"
+            f"retrieval accuracy among {span} sentences from the embeddings to the last layer: {listed} %"
         )
     return [f"[held-out] {line}" for line in lines]

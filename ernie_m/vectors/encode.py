@@ -53,7 +53,7 @@ def sentence_vectors(model: ErnieMModel, sentences: SentenceBatch | PieceBatch, 
     """One vector per sentence, with gradients: [B, H]. Layers above `layer` are not computed.
 
     Args:
-        layer: 0 .. L; the pooled first token is always that of the top layer.
+        layer: 0 .. L; the pooled first token is always that of the last layer.
     """
     if isinstance(sentences, PieceBatch):
         return piece_means(model, sentences)
@@ -99,7 +99,7 @@ class PaddleEncoder(SentenceEncoder):
             sentences = upload(SentenceBatch.of(ids, self.config.pad_token_id, self.pooling))
             if self.layer is not None:
                 return to_array(sentence_vectors(self.model, sentences, self.layer))  # [B, H]
-            assert sentences.weights is not None  # "pooled" vectors exist of the top layer only
+            assert sentences.weights is not None  # "pooled" vectors exist of the last layer only
             output = self.model.encode(sentences.inputs, output_hidden_states=True)
             vectors_by_layer = [
                 to_array(sentences.inputs.sums(states, sentences.weights))  # [tokens, H] -> [B, H]

@@ -39,7 +39,7 @@ class SentenceEncoder:
     Args:
         config: the model's shape.
         pooling: an `ernie_m.model.preprocessing.Pooling`.
-        layer: 0 .. L; None: every layer. "pooled" vectors exist of the top layer only.
+        layer: 0 .. L; None: every layer. "pooled" vectors exist of the last layer only.
     """
 
     def __init__(self, config: ErnieMConfig, pooling: str, layer: int | None):
@@ -56,7 +56,7 @@ class SentenceEncoder:
         raise NotImplementedError
 
     def states(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The top layer's pooled first tokens, [B, H], and its states of all tokens, [B, T, H].
+        """The last layer's pooled first tokens, [B, H], and its states of all tokens, [B, T, H].
 
         Args:
             ids: [B, T], as `batch` takes them.
@@ -105,20 +105,20 @@ class SentenceEncoder:
 
 
 def layer_number(name: str | int, num_layers: int) -> int:
-    """The number of a layer: 0 is the embedding output, L the top layer; "middle" is L // 2, "top" is L.
+    """The number of a layer: 0 is the embedding output, L the last layer; "middle" is L // 2, "last" is L.
 
     Raises:
         UserError: there is no such layer.
     """
     if name == "middle":
         return num_layers // 2
-    if name == "top":
+    if name == "last":
         return num_layers
     if str(name).isdecimal() and int(name) <= num_layers:
         return int(name)
     raise UserError(
         f"layer {name}: no such layer; this model has 0 (the embeddings) to {num_layers}, or write middle "
-        "or top"
+        "or last"
     )
 
 

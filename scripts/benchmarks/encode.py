@@ -3,7 +3,7 @@
     .venv/bin/python scripts/benchmarks/encode.py WEIGHTS TEXT
 
 WEIGHTS is any model that sentence-transformers loads, too, and TEXT has a text in each line. Ours computes
-the mean over all tokens of the top layer, special ones included, and the peer what the folder says, from the
+the mean over all tokens of the last layer, special ones included, and the peer what the folder says, from the
 text on. The peer sorts the texts of a call by their lengths, as ours does.
 """
 

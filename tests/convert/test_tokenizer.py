@@ -265,7 +265,7 @@ def test_pooling_files_of_sentence_transformers(tmp_path, capsys, kind):
 def test_a_model_trained_for_other_vectors_is_not_for_sentence_transformers(
     tmp_path, capsys, layer, pooling, is_other
 ):
-    """Other than the mean of the top layer, 2, over all tokens, [CLS] and [SEP] included."""
+    """Other than the mean of the last layer, 2, over all tokens, [CLS] and [SEP] included."""
     make_ours(tmp_path / "in")
     change_config(tmp_path / "in", task="retrieval", reading=stored(layer=layer, pooling=pooling))
     convert.main([str(tmp_path / "in"), str(tmp_path / "out"), "--to", "xlm-roberta"])

@@ -70,7 +70,7 @@ def test_the_official_two_files(run_encode, random_encoder, toy_folder):
     pooled, states = zip(*expected(random_encoder, inputs))  # one of each for each row
     assert sorted(arrays) == ["cls_emb", "top_layer_emb"]
     np.testing.assert_allclose(arrays["cls_emb"], np.stack(pooled), atol=1e-5)
-    tokens = np.concatenate([layers[-1] for layers in states])  # of the top layer: [tokens of all rows, H]
+    tokens = np.concatenate([layers[-1] for layers in states])  # of the last layer: [tokens of all rows, H]
     assert tokens.shape == (sum(len(ids) for ids in inputs), 16)
     np.testing.assert_allclose(arrays["top_layer_emb"], tokens, atol=1e-5)
     assert {array.dtype.name for array in arrays.values()} == {"float32"}
@@ -177,14 +177,14 @@ def test_the_default_length_is_the_models_room(run_encode, random_encoder, tmp_p
 def test_a_model_trained_for_retrieval_is_read_at_the_layer_of_its_training(
     run_encode, random_encoder, tmp_path
 ):
-    """The official files stay those of the top layer."""
+    """The official files stay those of the last layer."""
     weights = changed_copy(random_encoder, tmp_path / "trained")
     change_config(weights, task="retrieval", reading=stored(layer=1, pooling="mean"))
     (tmp_path / "in.txt").write_text("the cat is here\nhere is a dog\n")
     options = {"data_format": "text", "init_pretraining_params": weights}
     by_default = run_encode(tmp_path / "in.txt", output="default", vectors="mean", **options)
     named = run_encode(tmp_path / "in.txt", output="named", vectors="mean", layer=1, **options)
-    top = run_encode(tmp_path / "in.txt", output="top", vectors="mean", layer="top", **options)
+    top = run_encode(tmp_path / "in.txt", output="top", vectors="mean", layer="last", **options)
     np.testing.assert_array_equal(by_default["vectors"], named["vectors"])
     assert not np.allclose(by_default["vectors"], top["vectors"])
     assert len(run_encode(tmp_path / "in.txt", output="official", **options)) == 2

@@ -253,7 +253,7 @@ def test_other_vectors_and_scores_give_other_results(retrieve, flags):
     assert report["pooling"] == flags.get("pooling", "mean_without_special")
     assert report["score"] == flags.get("score", "cosine")
     assert by_direction(report) != by_direction(default)
-    # The pooled [CLS] is of the top layer, whatever --layer says.
+    # The pooled [CLS] is of the last layer, whatever --layer says.
     layer_of_seed = {"1": LAYERS if report["pooling"] == "pooled" else MIDDLE}
     assert report["layers"] == layer_of_seed
 
@@ -264,7 +264,7 @@ def test_a_fine_tuned_model_is_searched_as_it_was_trained(retrieve, folder, tmp_
     weights = changed_copy(folder / "weights", tmp_path / "weights", reading=reading)
     as_trained = retrieve(init_pretraining_params=weights)
     assert as_trained["pooling"] == "mean" and as_trained["layers"] == {"1": LAYERS}
-    with_flags = retrieve(pooling="mean", layer="top")
+    with_flags = retrieve(pooling="mean", layer="last")
     assert by_direction(as_trained) == by_direction(with_flags)
     assert by_direction(as_trained) != by_direction(retrieve())
     with_layer = retrieve(init_pretraining_params=weights, layer="middle")

@@ -17,7 +17,7 @@ PAD = 1
 
 
 class PlainOutput(NamedTuple):
-    """States of the top layer [B, T, H], pooled first states [B, H], and the states of each layer [B, T, H].
+    """States of the last layer [B, T, H], pooled first states [B, H], and the states of each layer [B, T, H].
 
     The first of `hidden_states` are the embeddings. `in_plain_paddle` returns states [N, H], without pads.
     """

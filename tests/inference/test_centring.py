@@ -35,7 +35,7 @@ def folder(models, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def means(folder):
-    """The means of the top layer, [languages, H]."""
+    """The means of the last layer, [languages, H]."""
     return read_means(folder).at(toys.LAYERS).vectors
 
 

@@ -281,7 +281,7 @@ def start_by_training(models, request):
 
 
 @pytest.mark.parametrize(
-    ("layer", "pooling"), [("top", "mean_without_special"), (1, "mean_without_special"), ("top", "mean")]
+    ("layer", "pooling"), [("last", "mean_without_special"), (1, "mean_without_special"), ("last", "mean")]
 )
 def test_encode(models, ask, layer, pooling):
     requests = [{"text": text} for text in TEXTS]
@@ -289,7 +289,7 @@ def test_encode(models, ask, layer, pooling):
     model = load(models / "classify", engine="dygraph")
     inputs = [np.array(model.tokenizer.build(text)) for text in TEXTS]
     all_layers = PaddleEncoder(model.model.ernie_m, pooling).vectors(inputs)
-    expected = all_layers[2 if layer == "top" else layer]
+    expected = all_layers[2 if layer == "last" else layer]
     np.testing.assert_allclose([answer["embedding"] for answer in answers], expected, atol=1e-5)
 
 
@@ -333,7 +333,7 @@ def test_vectors_as_tuned_for_retrieval(models, tmp_path):
         vectors = make_answerer("embedding", load(tmp_path / folder)).vectors(TEXTS)
         np.testing.assert_allclose(vectors, plain, atol=1e-4)
     top = make_answerer(
-        "embedding", load(tmp_path / "tuned"), PredictionOptions(layer="top", pooling="mean_without_special")
+        "embedding", load(tmp_path / "tuned"), PredictionOptions(layer="last", pooling="mean_without_special")
     ).vectors(TEXTS)
     default = make_answerer("embedding", load(models / "encode")).vectors(TEXTS)
     np.testing.assert_array_equal(top, default)

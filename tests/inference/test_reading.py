@@ -28,7 +28,7 @@ def with_reading(models, kind, folder, **reading):
 
 
 def states_of_cls(models, texts):
-    """The states of [CLS] at the top layer, from the outputs of the encoder itself."""
+    """The states of [CLS] at the last layer, from the outputs of the encoder itself."""
     loaded = load(models / "encode")
     engine = loaded.engine("embedding")
     rows = [np.array([loaded.tokenizer.build(text)]) for text in texts]

@@ -164,7 +164,7 @@ def test_a_summary():
         "accuracy 25.00 %",
         "[held-out] btmlm: perplexity 4.00 (geometric mean; without the pseudo-tokens: 5.00), "
         "accuracy 30.00 %",
-        "[held-out] retrieval accuracy among 45 to 200 sentences from the embeddings to the top layer: "
+        "[held-out] retrieval accuracy among 45 to 200 sentences from the embeddings to the last layer: "
         "15.0 40.0 %",
     ]
     one_pair = {"retrieval": {"de-en": [0.1, 0.3]}, "candidates": {"de-en": 200}}

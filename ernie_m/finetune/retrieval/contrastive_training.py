@@ -415,7 +415,7 @@ def reading_of_vectors(opened: OpenedModel, rows: PairRows | None) -> Reading:
 
 
 def layer_of(flags: RetrievalFlags, num_layers: int) -> int:
-    """The number of the layer that is trained and searched. The pooled [CLS] is of the top layer."""
+    """The number of the layer that is trained and searched. The pooled [CLS] is of the last layer."""
     return num_layers if flags.pooling == "pooled" else layer_number(flags.layer, num_layers)
 
 

@@ -42,7 +42,7 @@ class RetrievalFlags(TableOptions, TrainingFlags):
     """Comma-separated XTREME language codes to evaluate (default: all languages in --pairs)."""
 
     layer: str = "middle"
-    """Encoder layer of the embeddings: a number, middle, top, or sweep to compare all layers; the default
+    """Encoder layer of the embeddings: a number, middle, last, or sweep to compare all layers; the default
     follows the model's settings, if any."""
 
     pooling: Pooling = MEAN_WITHOUT_SPECIAL

@@ -67,7 +67,7 @@ class EncodeTexts:
             )
         if self.pooling == "pooled" and self.layer != model.num_layers:
             raise UserError(
-                f"pooling pooled is that of the top layer, {model.num_layers}; layer {self.layer} has none"
+                f"pooling pooled is that of the last layer, {model.num_layers}; layer {self.layer} has none"
             )
         self.means = self.means_of_languages() if options.centre else None
         self.encoder = self._make_encoder()

@@ -93,7 +93,7 @@ def fields_of_vectors(folder: Folder, config: ErnieMConfig) -> tuple[dict[str, t
     """What the library's files in a folder say of vectors; without them nothing.
 
     Args:
-        config: the encoder's; the library takes the vectors of the top layer.
+        config: the encoder's; the library takes the vectors of the last layer.
 
     Returns:
         fields: the name of a field of `Reading` -> its value, and the file that says it.
@@ -260,7 +260,7 @@ def _prompts(path: Path, has_length_1: bool, faults: list[str]) -> dict[str, tup
 def as_written(reading: Reading, config: ErnieMConfig) -> Reading:
     """The reading that `fields_of_vectors` finds in what `write` writes for a reading.
 
-    A model that does not say how its vectors are made gets the mean over all tokens, of the top layer.
+    A model that does not say how its vectors are made gets the mean over all tokens, of the last layer.
     Without a prompt "document" the library puts nothing before a document, even if there is a prompt
     "passage".
     """
@@ -275,7 +275,7 @@ def as_written(reading: Reading, config: ErnieMConfig) -> Reading:
 def write(folder: Path, config: ErnieMConfig, reading: Reading) -> list[str]:
     """Write what says how a text gets its vector: pooling, length 1, the longest input, prompts.
 
-    The library has the top layer only, and no mean without the special tokens.
+    The library has the last layer only, and no mean without the special tokens.
 
     Args:
         folder: holds the encoder in the form of transformers.
