@@ -49,7 +49,7 @@ class MiningOptions:
     output: str = "mined"
     """Output directory for pairs.tsv and scores.tsv."""
 
-    neighbours: PositiveInt = NEIGHBOURS
+    num_neighbors: PositiveInt = NEIGHBOURS
     """Number of nearest neighbors per sentence."""
 
     threshold: float | None = None
@@ -142,8 +142,8 @@ def mine_pairs(options: MiningOptions) -> None:
 
         # The pairs.
         logger.info("searching %s and %s vectors", f"{len(sources):,}", f"{len(targets):,}")
-        forward = find_neighbours(sources, targets, options.neighbours)
-        backward = find_neighbours(targets, sources, options.neighbours)
+        forward = find_neighbours(sources, targets, options.num_neighbors)
+        backward = find_neighbours(targets, sources, options.num_neighbors)
         scores = margins(forward, backward)
         if not scores.are_ratios:
             reason = (
@@ -151,7 +151,7 @@ def mine_pairs(options: MiningOptions) -> None:
             )
             if options.threshold is not None:
                 raise UserError(
-                    f"--threshold {options.threshold}: {reason}; leave it out, or give fewer --neighbours"
+                    f"--threshold {options.threshold}: {reason}; leave it out, or give fewer --num_neighbors"
                 )
             logger.warning("%s; the scores are differences", reason)
         candidates = mine(forward, backward, scores)

@@ -128,7 +128,7 @@ def test_the_pairs_are_those_of_the_vectors(run_mining, texts, vectors):
     assert PAIRS / 2 < hidden < len(rows)
     above = [row for row in rows if row.score >= 1.05]
     assert run_mining(threshold=1.05) == above and 0 < len(above) < len(rows)
-    assert run_mining(neighbours=1) != rows
+    assert run_mining(num_neighbors=1) != rows
 
 
 def test_a_corpus_can_be_built_of_the_pairs(run_mining, models, tmp_path):
@@ -141,7 +141,7 @@ def test_a_corpus_can_be_built_of_the_pairs(run_mining, models, tmp_path):
 
 def test_ratios_that_say_nothing_are_differences(run_mining, texts, capsys):
     """If all lines are neighbours and vectors are centred, the mean cosines are about 0."""
-    centred = {"neighbours": 200, "centre_on": f"de<={texts}/de.txt,en<={texts}/en.txt"}
+    centred = {"num_neighbors": 200, "centre_on": f"de<={texts}/de.txt,en<={texts}/en.txt"}
     rows = run_mining(**centred)
     assert "the scores are differences" in capsys.readouterr().out
     assert max(row.score for row in rows) < 1  # no cosine minus its mean is above it
@@ -207,7 +207,7 @@ def test_without_faiss(run_mining, monkeypatch, tmp_path):
         (b"\n \n", {"source": "in.txt"}, "in.txt: "),
         (b"a\n", {"source": "de<=a.txt,en<=in.txt"}, "de<=a.txt,en<=in.txt: "),
         (b"a\n\xff\n", {"source": "in.txt"}, "in.txt, line 2: not UTF-8"),
-        (b"a\n", {"neighbours": 0}, "--neighbours 0: "),
+        (b"a\n", {"num_neighbors": 0}, "--num_neighbors 0: "),
         (b"a\n", {"centre_on": "in.txt"}, "--centre_on in.txt: "),
         (b"a\n", {"centre_on": "de<=in.txt,de<=in.txt"}, "--centre_on de<=in.txt,de<=in.txt: "),
         (b"a\n", {"centre_on": "de<=in.txt"}, "--centre_on has no en"),
