@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from ernie_m.reader.tokenization import Tokenizer
 
 
-Engine = Literal["auto", "openvino", "dygraph", "paddle", "onnx"]
+Engine = Literal["auto", "openvino", "paddle-eager", "paddle-inference", "onnx"]
 Amp = Literal["none", "bf16", "fp16"]
 SupervisedTask = Literal["classification", "token-classification", "question-answering"]
 FitTask = Literal["classification", "multi-label", "regression"]
@@ -92,12 +92,12 @@ def load(
 
     Args:
         folder: the folder of the weights.
-        engine: "auto"; of a checkpoint "openvino" or "dygraph", which is Paddle; of an exported folder
-            "paddle" or "onnx".
+        engine: "auto"; of a checkpoint "openvino" or "paddle-eager"; of an exported folder "paddle-inference"
+            or "onnx".
         task: the task of its classifier, if no file names it: "classification",
             "token-classification" or "question-answering".
         amp: "bf16": multiply in bfloat16, on a CPU with avx512_bf16 or AMX or on a GPU from A100 on; "fp16":
-            in float16, on a GPU. For checkpoints; "fp16" also for engine "paddle" on a GPU.
+            in float16, on a GPU. For checkpoints; "fp16" also for engine "paddle-inference" on a GPU.
 
     Raises:
         UserError: something is missing or does not fit together; the message says what to do.
@@ -129,7 +129,7 @@ def _loaded_again(scores: dict[str, Any] | None, versions: dict[Path, FileVersio
 def _unpacked(scores: dict[str, Any] | None, engine: str, parts: bytes) -> "Model":
     """The copy of a model that `fit` made. Its tokenizer comes from no file, as one that is pickled does."""
     be_a_guest()
-    if engine == "dygraph":
+    if engine == "paddle-eager":
         prepare(quiet=True)
     from ernie_m.reader.tokenization import Tokenizer
 
@@ -148,7 +148,8 @@ class Model:
     Attributes:
         tokenizer: `ernie_m.reader.tokenization.Tokenizer`.
         labels: the labels of its head, in the order of the ids; of a model that `fit` made, as given.
-        engine: what runs it, "openvino", "dygraph" (Paddle), or of an exported folder "onnx" or "paddle".
+        engine: what runs it, "openvino" or "paddle-eager", or of an exported folder "onnx" or
+            "paddle-inference".
         scores: the scores of a model that `fit` made, in per cent: "accuracy" and "macro_f1", or of numbers
             "pearson" and "spearman"; the "standard_error" of the first one; of "rows" that models of others
             answered; those of always saying the "most_frequent" label; "by_language" and "by_label". None:

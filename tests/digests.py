@@ -395,7 +395,7 @@ ITEMS: dict[str, Callable[[], Parts]] = {
         for form in ("fluid", "ernie-m", "xlm-roberta", "sentence-transformers")
         for name, flags in {
             "default": {"vectors": "model"},
-            "layer 1 in Paddle": {"vectors": "mean_without_special", "layer": "1", "engine": "dygraph"},
+            "layer 1 in Paddle": {"vectors": "mean_without_special", "layer": "1", "engine": "paddle-eager"},
         }.items()
     },
     "vectors, official": partial(vectors, "fluid"),

@@ -34,7 +34,7 @@ class ExportFlags:
     """Encoder layer at which an embedding model ends: a number, middle or last (default: as trained for
     retrieval, otherwise last)."""
 
-    format: Literal["paddle", "onnx"] = option("paddle", needed=True)
+    format: Literal["paddle-inference", "onnx"] = option("paddle-inference", needed=True)
     """Format of the exported graph, for Paddle Inference or ONNX Runtime."""
 
 
@@ -76,7 +76,7 @@ def export_to(output: Path, flags: ExportFlags) -> None:
             f"--model {flags.model}: what ernie-m export wrote; name the checkpoint that it was made of"
         )
     paddle.set_device("cpu")  # a GPU would compute the outputs to compare with in TF32
-    loaded = load(flags.model, engine="dygraph", task=flags.task)
+    loaded = load(flags.model, engine="paddle-eager", task=flags.task)
     task = flags.task or loaded.task or EMBEDDING
     if task == FILL_MASK:
         task = EMBEDDING

@@ -51,7 +51,7 @@ def write_vectors(flags: EncodeVectorFlags) -> None:
     if not flags.use_cuda:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # read by Paddle and by ONNX Runtime
     is_exported = exported_settings(Path(flags.init_pretraining_params)) is not None
-    if not is_exported and engine_of(flags.engine) == "dygraph":
+    if not is_exported and engine_of(flags.engine) == "paddle-eager":
         prepare()
     setup_console()
     with only_writer_of(flags.output_dir, "--output_dir"), atomic_dir(flags.output_dir) as folder:
@@ -89,7 +89,7 @@ def open_encoder(flags: EncodeVectorFlags) -> tuple[EncodeTexts, SentenceEncoder
     pooling = {"official": "pooled", "model": None}.get(flags.vectors, flags.vectors)
     if exported_settings(path) is None and flags.engine not in FILES:
         engine = engine_of(flags.engine)
-        if engine == "dygraph":
+        if engine == "paddle-eager":
             from ernie_m.training import distributed  # here, because it imports Paddle
 
             distributed.init(flags.use_cuda)

@@ -33,9 +33,9 @@ from ernie_m.utils.paddle_settings import has_gpu, prepare, read_cpu
 from ernie_m.vectors.pooling import weighted_sums
 
 # Engine -> the file of an exported folder that it runs. The first one that is there is the default.
-FILES = {"onnx": "model.onnx", "paddle": "inference.json"}
+FILES = {"onnx": "model.onnx", "paddle-inference": "inference.json"}
 # The files of their weights.
-WEIGHTS_FILES = {"onnx": "model.onnx.data", "paddle": "inference.pdiparams"}
+WEIGHTS_FILES = {"onnx": "model.onnx.data", "paddle-inference": "inference.pdiparams"}
 # ONNX Runtime's name of a device -> its options; the first one that is there is used.
 _GPU = "CUDAExecutionProvider"
 _PROVIDERS = {_GPU: {"use_tf32": 0}, "CPUExecutionProvider": {}}  # no TF32: full float32
@@ -62,7 +62,7 @@ class PaddleEngine:
         import paddle
         from paddle import inference
 
-        graph = folder / FILES["paddle"]
+        graph = folder / FILES["paddle-inference"]
         config = inference.Config(str(graph), str(graph.with_suffix(".pdiparams")))
         device, _, card = paddle.device.get_device().partition(":")
         if device == "gpu":  # not in ernie-m export, which has set the CPU

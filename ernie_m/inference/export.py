@@ -78,7 +78,7 @@ def export(loaded: LoadedModel, output: Path, task: str, layer: int, form: str) 
     expected = run_all(task, engine, rows, pad_id)
     graph = ExportedGraph(loaded.part(task), task, layer, loaded.has_pooler)
     with atomic_dir(output) as folder:
-        if form == "paddle":
+        if form == "paddle-inference":
             _save_paddle(graph, folder / FILES[form])
             exported: GraphRunner = PaddleEngine(folder, graph.outputs)
         else:

@@ -57,7 +57,7 @@ if TYPE_CHECKING:
 
     from ernie_m.training.precision import Autocast
 
-_OF_CHECKPOINTS = ("openvino", "dygraph")  # the engines that run a checkpoint
+_OF_CHECKPOINTS = ("openvino", "paddle-eager")  # the engines that run a checkpoint
 EXPORT_FIRST = "ernie-m export --model FOLDER --output EXPORTED"
 SHORTEST_LIMIT = 8  # the smallest max_seq_len, in tokens
 LM_HEAD = "lm_head.dense.weight"
@@ -73,14 +73,14 @@ class LoadedModel:
         task: what its head is for, a task of `ernie_m.model.tasks`; None: it is an encoder.
         labels: names in the order of the ids; [] if the head has none.
         given_labels: the same as a user of Python gave them to `fit`.
-        engine_name: a key of `FILES`; of a checkpoint "openvino", or "dygraph", which is Paddle.
+        engine_name: a key of `FILES`; of a checkpoint "openvino" or "paddle-eager".
         reading: how inputs are read, and how vectors are made.
         reading_faults: what the model's makers did in another way than this project can, in words.
         exported_layer: the layer at which an exported model ends; None for a checkpoint.
         has_pooler: False if the weights lack a pooler; the vectors of a random pooler would say nothing.
         amp: the half precision that it was loaded with, or "none".
         weights: those of a checkpoint, for the engine "openvino".
-        model: for "dygraph" the model: an encoder, or a model that has an encoder as `.ernie_m`.
+        model: for "paddle-eager" the model: an encoder, or a model that has an encoder as `.ernie_m`.
         autocast: makes the context for a forward pass of `model`.
         languages: the languages that the masked-LM head can be asked for.
         language_means_path: the file of the mean sentence vectors of languages; None: there is none.
@@ -221,7 +221,7 @@ class LoadedModel:
         """The threads that run it at a time, each on one core; an export's engine divides its work itself."""
         if self.engine_name == "openvino":
             return Workers(1 if STOP.get() else self._cores, most_tokens=openvino_engine.MOST_TOKENS)
-        if self.engine_name == "dygraph":
+        if self.engine_name == "paddle-eager":
             from ernie_m.model.cpu.workers import paddle_workers  # here, because it imports Paddle
 
             return paddle_workers()
@@ -289,14 +289,14 @@ class LoadedModel:
 
     def _start(self, task: str, layer: int) -> GraphRunner:
         """Make the engine of this model for a task and a layer."""
-        if self.engine_name == "dygraph":
+        if self.engine_name == "paddle-eager":
             from ernie_m.inference.paddle_engine import DygraphEngine
 
             return DygraphEngine(self.part(task), task, layer, self.autocast, self.has_pooler)
         if self.engine_name in FILES:  # a checkpoint's weights look themselves
             self.refuse_others(versions_of(self.versions))
         has_pooled = self.has_pooler and layer == self.num_layers
-        if self.engine_name == "paddle":
+        if self.engine_name == "paddle-inference":
             return PaddleEngine(self.folder, outputs_of(task, has_pooled), self.amp)
         if self.engine_name == "onnx":
             return run_onnx(self.folder / FILES[self.engine_name], self.config, task, has_pooled)
@@ -324,12 +324,12 @@ def load(
     Args:
         folder: a checkpoint of any supported format, or an exported folder.
         engine: "auto" is for a checkpoint "openvino" on a CPU, if it is installed and the task is another one
-            than fill-mask, otherwise "dygraph", which is Paddle; for an exported folder it is the first one
-            that it has of onnx and paddle.
+            than fill-mask, otherwise "paddle-eager"; for an exported folder it is the first one that it has
+            of "onnx" and "paddle-inference".
         task: what the model is for; that of a checkpoint's classifier, if its files do not name it.
         amp: "bf16": multiply in bfloat16, on a CPU with avx512_bf16 or AMX or on a GPU from A100 on; "fp16":
             in float16, on a GPU. An exported folder computes as it was exported, but in float16 with "fp16"
-            and engine "paddle" on a GPU.
+            and engine "paddle-inference" on a GPU.
 
     Raises:
         UserError: a missing folder or file, an engine that the folder does not have, or `amp` where it is not
@@ -342,13 +342,13 @@ def load(
     if engine in FILES:
         raise UserError(f"{folder}: engine {engine} needs an exported folder: {EXPORT_FIRST}")
     engine = engine_of(engine, task)
-    if engine == "dygraph":
+    if engine == "paddle-eager":
         prepare(quiet=True)
     return load_opened(open_model(open_checkpoint(folder)), folder, task, amp, engine=engine)
 
 
 def engine_of(engine: str, task: str | None = None) -> str:
-    """The engine of a checkpoint, "openvino" or "dygraph". `engine`, `task`: as `load` takes them.
+    """The engine of a checkpoint, "openvino" or "paddle-eager". `engine`, `task`: as `load` takes them.
 
     Raises:
         UserError: there is no such engine, or the task has no graph.
@@ -364,7 +364,7 @@ def engine_of(engine: str, task: str | None = None) -> str:
         return "openvino"
     if not (openvino_engine.is_installed() or has_gpu()):
         _recommend_openvino()
-    return "dygraph"
+    return "paddle-eager"
 
 
 @cache  # once in a process
@@ -397,7 +397,7 @@ def _load_export(folder: Path, config_json: dict[str, Any], engine: str, amp: st
             f"{folder}: engine {engine} is not in this folder, which has {names}; "
             f"ernie-m export --format writes {' or '.join(FILES)}"
         )
-    is_float16_in_paddle = engine == "paddle" and amp == "fp16"
+    is_float16_in_paddle = engine == "paddle-inference" and amp == "fp16"
     if amp != "none" and not is_float16_in_paddle:
         raise UserError(f"{folder}: amp {amp} is for checkpoints; this folder computes as it was exported")
     versions = versions_of(path for path in folder.iterdir() if path.name != CARD)
@@ -472,7 +472,7 @@ def load_opened(
     """`load` for a checkpoint that was opened; with `encoder_only` without its head, whatever that is for.
 
     Args:
-        engine: "openvino"; or "dygraph", after `prepare`.
+        engine: "openvino"; or "paddle-eager", after `prepare`.
     """
     checkpoint = opened.checkpoint
     task = None if encoder_only else task_of_head(checkpoint, task)

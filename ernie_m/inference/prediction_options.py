@@ -88,8 +88,8 @@ class ModelFlags(AskOptions):
     """Checkpoint in any supported format, or a directory of ernie-m export."""
 
     engine: str = "auto"
-    """Inference engine: openvino or dygraph (Paddle) for checkpoints, onnx or paddle for exported models, or
-    auto."""
+    """Inference engine: openvino or paddle-eager for checkpoints, onnx or paddle-inference for exported
+    models, or auto."""
 
     amp: Literal["none", "bf16", "fp16"] = "none"
     """Inference precision: bf16 requires an A100 or later GPU, or a CPU with AVX512-BF16 or AMX; fp16

@@ -90,7 +90,7 @@ def openvino_peer(given: dict[str, Any], precision: str) -> Callable[[list[str]]
 CONTENDERS = {
     OURS: Contender(ours),
     "ours, bfloat16": Contender(ours, bfloat16=True, options={"amp": "bf16"}),
-    "ours, Paddle": Contender(ours, options={"engine": "dygraph"}),
+    "ours, Paddle": Contender(ours, options={"engine": "paddle-eager"}),
     "sentence-transformers": Contender(torch_peer, LATEST),
     "sentence-transformers, bfloat16": Contender(
         torch_peer, LATEST, bfloat16=True, options={"bfloat16": True}

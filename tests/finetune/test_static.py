@@ -135,7 +135,7 @@ def test_every_form_has_the_same_vectors(table, tmp_path, pairs):
     np.testing.assert_allclose(vectors, expected, rtol=0, atol=1e-6)
     for text, vector in zip(texts, vectors):
         assert model.encode([text])[0].tobytes() == vector.tobytes()
-    for engine in ("onnx", "paddle"):
+    for engine in ("onnx", "paddle-inference"):
         call_main(export, as_flags({"model": table, "output": tmp_path / engine, "format": engine}))
         exported = ernie_m.load(tmp_path / engine, engine=engine)
         np.testing.assert_allclose(exported.encode(texts), vectors, rtol=0, atol=1e-6)

@@ -19,7 +19,7 @@ def test_export(check, tmp_path):
     exact = DygraphEngine(model, CLASSIFICATION, layers)(ids)
     graph = ExportedGraph(model, CLASSIFICATION, layers)
     spec = [paddle.static.InputSpec([None, None], "int64", "input_ids")]
-    paddle.jit.save(graph, str((tmp_path / FILES["paddle"]).with_suffix("")), input_spec=spec)
+    paddle.jit.save(graph, str((tmp_path / FILES["paddle-inference"]).with_suffix("")), input_spec=spec)
     outputs = PaddleEngine(tmp_path, graph.outputs)(ids)
     values = [outputs[name] for name in exact]  # in the order of the exact ones
     check(difference(values, list(exact.values())), BOUNDS["tf32" if has_card() else "float32"])

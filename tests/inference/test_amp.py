@@ -36,19 +36,21 @@ def test_precisions_that_are_refused(models, exported, folder_of, refused, monke
         return lambda: call_main(predict, as_flags(flags | {"model": model}))
 
     assert "encode: amp bf16" in refused(predicting(exported / "encode"))
-    assert "encode: amp fp16" in error_of(PaddleEngine, folder_of("encode", "paddle"), ["sequence"], "fp16")
+    assert "encode: amp fp16" in error_of(
+        PaddleEngine, folder_of("encode", "paddle-inference"), ["sequence"], "fp16"
+    )
     monkeypatch.setattr(engines, "read_cpu", lambda: Cpu("", frozenset({"avx2"}), 1, 0))
     assert "amp bf16 needs a CPU with bfloat16" in refused(predicting(models / "encode"))
     monkeypatch.setattr(onednn_check, "missing", lambda: "a CPU with bfloat16")
     assert "amp bf16 needs a CPU with bfloat16" in error_of(
-        ernie_m.load, models / "encode", engine="dygraph", amp="bf16"
+        ernie_m.load, models / "encode", engine="paddle-eager", amp="bf16"
     )
     assert "amp fp16: " in error_of(ernie_m.load, models / "encode", amp="fp16")
     assert "amp int8: " in error_of(ernie_m.load, models / "encode", amp="int8")
     monkeypatch.setattr(precision, "on_gpu", lambda: True)
     monkeypatch.setattr(precision, "has_bf16", lambda: False)
     assert "amp bf16 needs a GPU of compute capability 8.0" in error_of(
-        ernie_m.load, models / "encode", engine="dygraph", amp="bf16"
+        ernie_m.load, models / "encode", engine="paddle-eager", amp="bf16"
     )
 
 

@@ -69,7 +69,7 @@ def directly(models, kind, rows):
             yield [output.numpy()[0] for output in outputs]
 
 
-@pytest.mark.parametrize("engine", ["openvino", "dygraph", "paddle", "onnx"])
+@pytest.mark.parametrize("engine", ["openvino", "paddle-eager", "paddle-inference", "onnx"])
 @pytest.mark.parametrize("kind", TASK_OF)
 def test_every_engine_equals_the_model(models, folder_of, kind, engine):
     model = load(folder_of(kind, engine), engine=engine)
@@ -102,7 +102,7 @@ def test_a_graph_with_another_pad_id(models, tmp_path):
     assert largest_difference(*outputs) < 1e-6
 
 
-@pytest.mark.parametrize("engine", ["paddle", "onnx"])
+@pytest.mark.parametrize("engine", ["paddle-inference", "onnx"])
 @pytest.mark.parametrize("kind", ["official", "mean", "pooled"])
 def test_encode_vector_writes_the_same_files(models, folder_of, encode_texts, engine, kind):
     texts = sentences(40, seed=2)
@@ -157,7 +157,7 @@ def test_an_encoder_that_ends_at_a_layer(models, tmp_path):
         assert settings["export"]["outputs"] == ["sequence"]
     graph = onnx.load(str(tmp_path / "onnx/model.onnx"), load_external_data=False).graph
     assert not any("layers.1" in tensor.name for tensor in graph.initializer)
-    checkpoint = load(models / "classify", engine="dygraph")
+    checkpoint = load(models / "classify", engine="paddle-eager")
     ids = pad(rows_of(checkpoint)[:5], PAD)
     with paddle.no_grad():
         output = checkpoint.model.ernie_m.encode(padded_batch(ids), output_hidden_states=True)
@@ -217,7 +217,7 @@ def test_the_current_folder_cannot_be_replaced(models, tmp_path, refused, monkey
 def test_a_full_disk(models, tmp_path, refused):
     """Paddle writes only a part of its weights and reports no error, but ernie-m export notices it."""
     with disk_full_after(20_000):  # bytes, which are fewer than the weights have
-        line = refused(lambda: run_export(models / "encode", tmp_path / "out", format="paddle"))
+        line = refused(lambda: run_export(models / "encode", tmp_path / "out", format="paddle-inference"))
     assert f"{tmp_path / 'out'}: " in line
     assert list(tmp_path.iterdir()) == []
 
@@ -225,7 +225,7 @@ def test_a_full_disk(models, tmp_path, refused):
 def test_a_home_that_cannot_be_written(models, tmp_path, monkeypatch, refused):
     """Paddle writes the code that it traces there."""
     monkeypatch.setenv("HOME", "/dev/null")
-    line = refused(lambda: run_export(models / "encode", tmp_path / "out", format="paddle"))
+    line = refused(lambda: run_export(models / "encode", tmp_path / "out", format="paddle-inference"))
     assert "/dev/null/.cache/paddle: " in line and "HOME" in line
     assert list(tmp_path.iterdir()) == []
 
@@ -256,7 +256,7 @@ GRAPH_FILES = ["model.onnx", "model.onnx.data", "inference.pdiparams", "inferenc
 @pytest.mark.parametrize("name", [*GRAPH_FILES, "vocab.txt", "piece.model"])
 def test_a_damaged_file_is_named(folder_of, tmp_path, refused, name):
     """One bit is changed. Without the checksums it could go unnoticed, and change the predictions."""
-    engine = "paddle" if name.startswith("inference") else "onnx"
+    engine = "paddle-inference" if name.startswith("inference") else "onnx"
     folder = shutil.copytree(folder_of("classify", engine), tmp_path / "copy")
     contents = bytearray((folder / name).read_bytes())
     contents[len(contents) // 2] ^= 1
@@ -269,7 +269,7 @@ def test_a_damaged_file_is_named(folder_of, tmp_path, refused, name):
 @pytest.mark.parametrize("name", GRAPH_FILES)
 def test_damaged_files_without_a_manifest(folder_of, tmp_path, name):
     """Only the engine can notice it."""
-    engine = "onnx" if "onnx" in name else "paddle"
+    engine = "onnx" if "onnx" in name else "paddle-inference"
     folder = changed_copy(folder_of("classify", engine), tmp_path / "copy")
     data = (folder / name).read_bytes()
     (folder / name).write_bytes(data[: len(data) // 3])
@@ -322,10 +322,11 @@ def test_what_files_call_a_task(models, exported, tmp_path, kind, name):
 
 
 def test_engines_that_are_not_there(models, folder_of):
-    folder = folder_of("tag", "paddle")
-    for engine in ("onnx", "dygraph"):
-        assert f"engine {engine} is not in this folder, which has paddle; ernie-m export" in error_of(
-            load, folder, engine=engine
+    folder = folder_of("tag", "paddle-inference")
+    for engine in ("onnx", "paddle-eager"):
+        assert (
+            f"engine {engine} is not in this folder, which has paddle-inference; ernie-m export"
+            in error_of(load, folder, engine=engine)
         )
     assert "engine onnx " in error_of(load, models / "tag", engine="onnx")
     line = error_of(load(folder).engine, "classification")

@@ -99,7 +99,7 @@ def test_the_server_takes_an_index_in_the_place_of_a_corpus(models, tmp_path):
     assert search.answer([search.parse({"text": TEXTS[4]})]) == [{"hits": hits}]
 
 
-@pytest.mark.parametrize("engine", ["onnx", "paddle"])
+@pytest.mark.parametrize("engine", ["onnx", "paddle-inference"])
 def test_of_an_exported_folder(folder_of, tmp_path, engine):
     model = ernie_m.load(folder_of("encode", engine))
     hits = model.index(TEXTS, tmp_path / "index").search(TEXTS[4])

@@ -135,7 +135,7 @@ def test_heads_and_vectors_share_an_encoder(models):
 
 def test_an_index_of_one_engine_is_searched_with_the_other(models, tmp_path):
     found = []
-    for engine in ("openvino", "dygraph"):
+    for engine in ("openvino", "paddle-eager"):
         model = ernie_m.load(models / "encode", engine=engine)
         index = model.index(None if found else TEXTS, folder=tmp_path / "index")
         found.append(index.search(TEXTS[0], top_k=3))
@@ -150,7 +150,7 @@ def test_without_it_paddle_predicts(models, monkeypatch, caplog):
     loading._recommend_openvino.cache_clear()
     for _ in range(2):
         model = ernie_m.load(models / "encode")
-    assert model.engine == "dygraph"
+    assert model.engine == "paddle-eager"
     np.testing.assert_allclose(model.encode(TEXTS), expected, atol=1e-5)
     assert sum("setup.sh openvino" in message for message in caplog.messages) == 1
     line = error_of(load, models / "encode", engine="openvino")
@@ -163,7 +163,7 @@ def test_a_masked_word_is_a_task_of_paddle(models):
     )
     model = ernie_m.load(models / "full")
     assert model.engine == "openvino"
-    assert model.fill("mo [MASK]") == ernie_m.load(models / "full", engine="dygraph").fill("mo [MASK]")
+    assert model.fill("mo [MASK]") == ernie_m.load(models / "full", engine="paddle-eager").fill("mo [MASK]")
 
 
 def test_weights_that_are_cut(models, tmp_path):

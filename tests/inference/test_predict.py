@@ -47,7 +47,7 @@ from tests.inference.conftest import run_export
 from tests.launching import ROOT, as_flags, call_main, error_of, give_input
 from tests.toys import sentences, write_lines
 
-ENGINES = ("openvino", "dygraph", "paddle", "onnx")
+ENGINES = ("openvino", "paddle-eager", "paddle-inference", "onnx")
 TEXTS = sentences(9, seed=4)
 # The folder of a model follows.
 CLASSIFY = [sys.executable, "-m", "ernie_m", "predict", "--task", "classification", "--model"]
@@ -62,7 +62,7 @@ def test_classify(models, folder_of, ask, engine):
     ]
     folder = folder_of("classify", engine)
     answers = ask(requests, task="classification", model=folder, engine=engine)
-    model = load(models / "classify", engine="dygraph")
+    model = load(models / "classify", engine="paddle-eager")
     tokenizer = model.tokenizer
     rows = [
         tokenizer.build(TEXTS[0], TEXTS[1]),
@@ -266,7 +266,7 @@ def test_answer(models, folder_of, ask, engine):
 
 def start_by_training(models, request):
     """The character at which the best answer begins, by the trainer's own code, from a SQuAD file."""
-    model = load(models / "answer", engine="dygraph")
+    model = load(models / "answer", engine="paddle-eager")
     line = ["--max_seq_len", "62", "--max_query_length", "29", "--n_best_size", "3"]
     task = QuestionAnswering.from_flags(parse_options(FinetuneFlags, line), model.tokenizer)
     path = models / "one.json"
@@ -286,7 +286,7 @@ def start_by_training(models, request):
 def test_encode(models, ask, layer, pooling):
     requests = [{"text": text} for text in TEXTS]
     answers = ask(requests, task="embedding", model=models / "classify", layer=layer, pooling=pooling)
-    model = load(models / "classify", engine="dygraph")
+    model = load(models / "classify", engine="paddle-eager")
     inputs = [np.array(model.tokenizer.build(text)) for text in TEXTS]
     all_layers = PaddleEncoder(model.model.ernie_m, pooling).vectors(inputs)
     expected = all_layers[2 if layer == "last" else layer]
@@ -386,7 +386,7 @@ def test_fill(models, ask, language):
     if language:
         request["language"] = language
     (answer,) = ask([request], task="fill-mask", model=models / "full", top_k=3)
-    loaded = load(models / "full", engine="dygraph")
+    loaded = load(models / "full", engine="paddle-eager")
     tokenizer = loaded.tokenizer
     model = loaded.model
     ids = [tokenizer.cls_id, *tokenizer.encode(TEXTS[0]), tokenizer.mask_id]

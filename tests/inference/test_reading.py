@@ -39,9 +39,9 @@ def test_vectors_as_the_files_say(models, tmp_path):
     """The state of [CLS], of length 1, after the default prompt; also from each export."""
     folder = with_reading(models, "encode", tmp_path / "e5", **OF_E5)
     expected = unit(states_of_cls(models, [f"kofo: {text}" for text in TEXTS]))
-    for form in ("onnx", "paddle"):
+    for form in ("onnx", "paddle-inference"):
         run_export(folder, tmp_path / form, format=form)
-    for path in (folder, tmp_path / "onnx", tmp_path / "paddle"):
+    for path in (folder, tmp_path / "onnx", tmp_path / "paddle-inference"):
         model = ernie_m.load(path)
         np.testing.assert_allclose(model.encode(TEXTS), expected, atol=1e-5)
         other = unit(states_of_cls(models, [f"tan: {text}" for text in TEXTS]))

@@ -94,7 +94,7 @@ def encoder_of(width: int, engine: str, amp: str) -> SentenceEncoder:
     config = config_of(width)
     paddle.seed(0)
     model = ErnieMModel(config).eval()
-    if engine == "dygraph":
+    if engine == "paddle-eager":
         return PaddleEncoder(model, "mean_without_special", config.num_hidden_layers)
     return GraphEncoder(
         openvino_encoder(model, amp), config, "mean_without_special", config.num_hidden_layers
@@ -102,7 +102,7 @@ def encoder_of(width: int, engine: str, amp: str) -> SentenceEncoder:
 
 
 # In bfloat16 the bits of Paddle's path depend on the batch.
-ENGINES = [("openvino", "none"), ("openvino", "bf16"), ("dygraph", "none")]
+ENGINES = [("openvino", "none"), ("openvino", "bf16"), ("paddle-eager", "none")]
 
 
 @pytest.mark.parametrize(("engine", "amp"), ENGINES)
@@ -161,7 +161,7 @@ def test_outputs_of_heads(texts, name, engine, amp):
     head, task, options = HEADS[name]
     config = config_of(128)
     model = head(config, 3, **options).eval()
-    if engine == "dygraph":
+    if engine == "paddle-eager":
         run = DygraphEngine(model, task, config.num_hidden_layers)
     else:
         encode = openvino_encoder(model, amp)

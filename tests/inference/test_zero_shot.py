@@ -24,7 +24,7 @@ CONTRADICTION = toys.LABELS.index("contradiction")
 
 def exponentials(models, text, label):
     """exp(logits) of the model itself for a text and a label: [C], by class."""
-    model = load(models / "classify", engine="dygraph")
+    model = load(models / "classify", engine="paddle-eager")
     ids = model.tokenizer.build(text, TEMPLATE.replace("{}", label))
     return np.exp(model.model(padded_batch([ids]))[0].numpy().astype(np.float64))
 

@@ -74,7 +74,7 @@ class EncodeTexts:
 
     def _make_encoder(self) -> SentenceEncoder:
         model = self.model
-        if model.engine_name == "dygraph":
+        if model.engine_name == "paddle-eager":
             from ernie_m.vectors.encode import PaddleEncoder  # here, because Paddle takes a second to start
 
             return PaddleEncoder(model.part(EMBEDDING), self.pooling, self.layer, model.autocast)

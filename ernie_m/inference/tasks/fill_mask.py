@@ -66,8 +66,8 @@ class FillMasks:
                 f"{model.folder}: fill-mask needs a checkpoint with the masked-LM head, such as the folder "
                 "full that run_pretrain.py leaves"
             )
-        if model.engine_name != "dygraph":  # it has no graph
-            model = load(model.folder, engine="dygraph", amp=model.amp)
+        if model.engine_name != "paddle-eager":  # it has no graph
+            model = load(model.folder, engine="paddle-eager", amp=model.amp)
         self.name = model.name
         self.tokenizer = model.tokenizer
         self.languages = model.languages
