@@ -67,13 +67,13 @@ class SearchOptions(TypedDict, total=False):
 class IndexOptions(SearchOptions, total=False):
     """Options of `Model.index`."""
 
-    centre: bool | None
+    center_by_language: bool | None
 
 
 class EncodeOptions(SearchOptions, total=False):
     """Options of `Model.encode`, which `similarity` takes."""
 
-    centre: bool | str | Sequence[str]
+    center_by_language: bool | str | Sequence[str]
     on_empty: Literal["error", "skip"]
     batch_size: int | None
     normalize: bool | None
@@ -242,7 +242,7 @@ class Model:
         texts: str | Iterable[str | float | None],
         pooling: Pooling | None = None,
         layer: Layer | None = None,
-        centre: bool | str | Sequence[str] = False,
+        center_by_language: bool | str | Sequence[str] = False,
         on_empty: Literal["error", "skip"] = "error",
         batch_size: int | None = None,
         normalize: bool | None = None,
@@ -256,9 +256,9 @@ class Model:
             pooling: an `ernie_m.model.preprocessing.Pooling`; by default as the files say, else
                 "mean_without_special".
             layer: a number, "middle" or "last"; by default as the files say, else "last".
-            centre: whether vectors are without the mean of their language, which needs the means beside the
-                weights. True: a text has the language whose mean is nearest. Otherwise the language of all
-                texts, or a list with the language of each text.
+            center_by_language: whether vectors are without the mean of their language, which needs the means
+                beside the weights. True: a text has the language whose mean is nearest. Otherwise the
+                language of all texts, or a list with the language of each text.
             on_empty: what a text that is empty, white space, None or NaN does: "error", or "skip", with which
                 its row is NaN, so that row i always belongs to text i.
             batch_size: the number of texts of the greatest length in a batch, which holds more of shorter
@@ -278,10 +278,10 @@ class Model:
         if not accepts(PositiveInt | None, batch_size):
             raise UserError(f"batch_size {batch_size!r}: it must be a whole number, at least 1")
         sentences = as_list(texts, "texts")
-        languages = languages_of(centre, len(sentences))
-        centred = centre is not False  # languages ask for it, too
+        languages = languages_of(center_by_language, len(sentences))
+        centered = center_by_language is not False  # languages ask for it, too
         options = PredictionOptions(
-            pooling=pooling, layer=layer, centre=centred, normalize=normalize, prompt=prompt
+            pooling=pooling, layer=layer, center_by_language=centered, normalize=normalize, prompt=prompt
         )
         answerer = self._answerer(EMBEDDING, options)
         inputs = parsed(answerer, [{"text": text} for text in sentences], on_empty)
@@ -323,7 +323,7 @@ class Model:
         text: str,
         corpus: str | Iterable[str],
         top_k: int = 5,
-        centre: bool | None = None,
+        center_by_language: bool | None = None,
         **options: Unpack[SearchOptions],
     ) -> list[Hit]:
         """The `top_k` texts of the corpus nearest to a text, best first.
@@ -331,7 +331,8 @@ class Model:
         Each is {"line", "index", "text", "score"}: lines are counted from 1, indices from 0.
 
         Args:
-            centre: whether vectors are without the mean of their language; None: if the model has the means.
+            center_by_language: whether vectors are without the mean of their language; None: if the model has
+                the means.
             options: `pooling` and `layer` of `encode`, and `prompt`, that of the text.
         """
         if not isinstance(text, str):
@@ -339,7 +340,11 @@ class Model:
                 f"text is a {type(text).__name__}; search takes one text, and index(corpus).search several"
             )
         sentences = as_list(corpus, "corpus")
-        return self.index(sentences, centre=centre, **options).search(text, top_k) if sentences else []
+        return (
+            self.index(sentences, center_by_language=center_by_language, **options).search(text, top_k)
+            if sentences
+            else []
+        )
 
     def index(
         self,
@@ -354,7 +359,7 @@ class Model:
         Args:
             corpus: the texts; None: those of the folder.
             folder: keeps the texts and their vectors. It is made if it is not there, and otherwise read.
-            options: `pooling`, `layer`, `centre` and `prompt` as of `search`.
+            options: `pooling`, `layer`, `center_by_language` and `prompt` as of `search`.
 
         Raises:
             UserError: the folder is damaged, or has other texts or the vectors of another model or layer.

@@ -32,7 +32,7 @@ CONFIG = "configs/pretrain/own.yaml"
 # What is printed -> the objectives of a run: the first and the last row of the paper's Table 6.
 MIXES = {"exp1, seed 2": "mmlm", "exp5, seed 2": "mmlm,btmlm,camlm,tlm"}
 # What is printed -> the row of sweep.json. The even pairs choose the layer.
-SEARCHES = {"found": "chosen, odd pairs", "centred": "centred, chosen, odd pairs"}
+SEARCHES = {"found": "chosen, odd pairs", "centered": "centered, chosen, odd pairs"}
 SWEEP = "sweep.json"
 PIECES = "static embeddings"
 START = "start"

@@ -62,7 +62,9 @@ def fit_model(
         raise UserError(
             "a whole model is trained, in a folder and with all layers: give a folder, and no layer"
         )
-    options = PredictionOptions(pooling=MEAN_OF_TOKENS, layer=layer, normalize=False, centre=False)
+    options = PredictionOptions(
+        pooling=MEAN_OF_TOKENS, layer=layer, normalize=False, center_by_language=False
+    )
     encode = make_answerer(EMBEDDING, loaded, options)
     limit = min(_LONGEST, loaded.longest) if whole else encode.max_seq_len
     prompt = "" if whole else loaded.reading.prompt(NEITHER)

@@ -69,7 +69,7 @@ def write_vectors(flags: EncodeVectorFlags) -> None:
         if flags.vectors == "official":
             write_official(*given)
         else:
-            means = means_to_subtract(flags, encode, encoder) if flags.centre_on else None
+            means = means_to_subtract(flags, encode, encoder) if flags.center_on else None
             write_one_of_each(*given, means=means, normalize=encode.normalize)
         write_manifest(folder / MANIFEST)
     logger.info("%s texts: %s", f"{len(texts):,}", flags.output_dir)
@@ -120,16 +120,16 @@ def open_encoder(flags: EncodeVectorFlags) -> tuple[EncodeTexts, SentenceEncoder
 def means_to_subtract(
     flags: EncodeVectorFlags, encode: EncodeTexts, encoder: SentenceEncoder
 ) -> LanguageMeans:
-    """The mean vector of each language that --centre_on names, at the layer of the encoder.
+    """The mean vector of each language that --center_on names, at the layer of the encoder.
 
     Raises:
         UserError: there are no means beside the model, or a file cannot be read.
     """
-    if flags.centre_on == "model":
+    if flags.center_on == "model":
         return encode.means_of_languages()
     tokenizer = encode.model.tokenizer
     vectors = {}
-    for language, sentences in sentences_by_language(flags.centre_on).items():
+    for language, sentences in sentences_by_language(flags.center_on).items():
         ids = tokenizer.encode_batch(sentences)
         vectors[language] = encoder.vectors(tokenizer.sentences(ids, encode.max_seq_len))
     return LanguageMeans.of(vectors)
@@ -233,7 +233,7 @@ def write_one_of_each(
             vectors = grow(len(ids))
             for rows, batch in batches:
                 if means is not None:
-                    batch = means.centred(batch)
+                    batch = means.centered(batch)
                 vectors[rows] = unit(batch) if normalize else batch
 
 

@@ -69,7 +69,7 @@ class EncodeVectorFlags(LabelOptions):
     data_format: Literal["tsv", "text"] = "tsv"
     """Input format: a table with a header (tsv), or one sentence per line (text)."""
 
-    centre_on: str | None = None
+    center_on: str | None = None
     """Language means to subtract from the embeddings: model for the model's own, or text files to compute
     them from, as in de<=de.txt,en<=en.txt."""
 
@@ -84,8 +84,8 @@ class EncodeVectorFlags(LabelOptions):
             raise UserError(
                 f"--layer {self.layer}: --vectors {self.vectors} is of the last layer; give mean or cls"
             )
-        if self.centre_on and self.vectors == "official":
+        if self.center_on and self.vectors == "official":
             raise UserError(
-                "--centre_on needs one vector per text; give --vectors mean, mean_without_special, cls or "
+                "--center_on needs one vector per text; give --vectors mean, mean_without_special, cls or "
                 "pooled"
             )

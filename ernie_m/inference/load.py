@@ -157,7 +157,7 @@ class LoadedModel:
         """
         if self.language_means_path is None:
             raise UserError(
-                f"{self.name}: no {LANGUAGE_MEANS} is there, which centred vectors need; run_pretrain.py "
+                f"{self.name}: no {LANGUAGE_MEANS} is there, which centered vectors need; run_pretrain.py "
                 "leaves it beside a finished model"
             )
         shape = (self.num_layers + 1, self.config.hidden_size)

@@ -66,7 +66,7 @@ class MiningOptions:
     max_seq_len: PositiveInt | None = None
     """Maximum sentence length in tokens; longer sentences are truncated (default: the model's maximum)."""
 
-    centre_on: str | None = None
+    center_on: str | None = None
     """Text files whose mean embedding is subtracted per language, as in de<=de.txt,en<=en.txt (default: the
     model's language means, if known for both languages)."""
 
@@ -181,7 +181,7 @@ def mine_pairs(options: MiningOptions) -> None:
 
 
 def encode_side(encoder: EncodeTexts, side: DistinctLines, means: LanguageMeans | None) -> np.ndarray:
-    """The vectors of a text, float32 [lines, H], of length 1; with means, centred.
+    """The vectors of a text, float32 [lines, H], of length 1; with means, centered.
 
     It is said of a text if its vectors are nearer to the mean of the other language.
     """
@@ -210,14 +210,14 @@ def language_means(
         languages: of the source and of the target; "": not named.
 
     Raises:
-        UserError: --centre_on has no file of a language, or the languages of the texts were not named.
+        UserError: --center_on has no file of a language, or the languages of the texts were not named.
     """
-    if options.centre_on is not None:
+    if options.center_on is not None:
         if not all(languages):
             raise UserError(
-                "--centre_on needs the languages of the texts: --source 'de<=de.txt' --target 'en<=en.txt'"
+                "--center_on needs the languages of the texts: --source 'de<=de.txt' --target 'en<=en.txt'"
             )
-        sentences = sentences_by_language(options.centre_on, languages)
+        sentences = sentences_by_language(options.center_on, languages)
         means = {
             name: encode_in_parts(encoder.vectors, sentences[name], "encoding", PART_LINES).mean(axis=0)
             for name in languages
@@ -230,13 +230,13 @@ def language_means(
         if not {*languages} <= means.keys():
             logger.info(
                 "vectors: plain; with pooling %s the model has means of these languages: %s; the texts are "
-                "in: %s; --centre_on makes means",
+                "in: %s; --center_on makes means",
                 encoder.pooling,
                 ", ".join(means) or "none",
                 ", ".join(name or "not named" for name in languages),
             )
             return None
-    logger.info("vectors: centred")
+    logger.info("vectors: centered")
     return LanguageMeans([*languages], np.stack([means[name] for name in languages]))
 
 

@@ -36,7 +36,7 @@ class AskOptions:
     """Encoder layer for embedding and search: a number, middle or last (default: the model's settings,
     otherwise last)."""
 
-    centre: bool | None = None
+    center_by_language: bool | None = None
     """Whether to subtract language means from embeddings (default: true for search if the means are known,
     otherwise false)."""
 
@@ -146,20 +146,27 @@ def _is_empty(text: Any) -> bool:
     return text is None or (isinstance(text, float) and math.isnan(text))
 
 
-def languages_of(centre: Any, count: int) -> list[str] | None:
-    """The language of each text that `centre` names; None: it names none.
+def languages_of(center_by_language: Any, count: int) -> list[str] | None:
+    """The language of each text that `center_by_language` names; None: it names none.
 
     Raises:
         UserError: it is neither true, false, a language nor a list of one for each text.
     """
-    if isinstance(centre, bool):
+    if isinstance(center_by_language, bool):
         return None
-    if isinstance(centre, str):
-        return [centre] * count
-    is_list = isinstance(centre, list | tuple) and all(isinstance(language, str) for language in centre)
-    if not is_list or len(centre) != count:
-        raise UserError(f"centre {centre!r}: give True, a language, or a list with the language of each text")
-    return list(centre)
+    if isinstance(center_by_language, str):
+        return [center_by_language] * count
+    is_list = isinstance(center_by_language, list | tuple)
+    if (
+        not is_list
+        or len(center_by_language) != count
+        or not all(isinstance(one, str) for one in center_by_language)
+    ):
+        raise UserError(
+            f"center_by_language {center_by_language!r}: give True, a language, or a list with the language "
+            "of each text"
+        )
+    return list(center_by_language)
 
 
 def as_row(text: Any, number: int) -> list[str]:

@@ -1,4 +1,4 @@
-"""Centred sentence vectors: vectors without the mean of their language. No Paddle here.
+"""Centered sentence vectors: vectors without the mean of their language. No Paddle here.
 
 The vectors of a language share a direction that says which language it is and nothing of the sentence
 (Libovicky et al., 2020). Without this direction, translations are closer to each other than to other
@@ -69,7 +69,7 @@ class LanguageMeans:
         return LanguageMeans(self.languages, self.vectors[:, layer])  # [languages, H]
 
     def subtract(self, vectors: np.ndarray, language: str) -> np.ndarray:
-        """The centred vectors of sentences of one language, in the shape of `vectors`.
+        """The centered vectors of sentences of one language, in the shape of `vectors`.
 
         Args:
             vectors: [N, H], or at each layer [L + 1, N, H].
@@ -95,7 +95,7 @@ class LanguageMeans:
         is_clear = largest - second >= _CLEAR_LEAD * (largest - ascending.mean(axis=1))
         return cosines.argmax(axis=1), is_clear
 
-    def centred(self, vectors: np.ndarray, languages: Sequence[str] | None = None) -> np.ndarray:
+    def centered(self, vectors: np.ndarray, languages: Sequence[str] | None = None) -> np.ndarray:
         """Vectors of this layer without the means of their languages, float32 [N, H].
 
         Args:

@@ -57,7 +57,7 @@ def test_the_whole_way(output, monkeypatch, capfd):
     assert list(scores) == ["static embeddings", "start", "exp1, seed 2", "exp5, seed 2", "minutes"]
     assert list(scores["static embeddings"]) == ["found", "topics"]
     for label in ("start", "exp1, seed 2", "exp5, seed 2"):
-        assert list(scores[label]) == ["found", "centred", "topics", "mmlm perplexity", "camlm perplexity"]
+        assert list(scores[label]) == ["found", "centered", "topics", "mmlm perplexity", "camlm perplexity"]
         assert f"\n{label:>17}  " in printed
     call_main(pretrain_demo, words)
     again = capfd.readouterr().out

@@ -210,7 +210,7 @@ def test_the_rows_train(mine_rows, rows, lines, random_encoder, tmp_path):
         ({}, {"layer": "sweep"}, "--layer sweep "),
         ({}, {"do_train": "true"}, "--mine_hard_negatives "),
         ({}, {"pairs": "."}, "--mine_hard_negatives "),
-        ({}, {"centre_on": "en<=pairs.tsv"}, "--mine_hard_negatives "),
+        ({}, {"center_on": "en<=pairs.tsv"}, "--mine_hard_negatives "),
         ({}, {"random_seed": "1,2"}, "--mine_hard_negatives "),
     ],
 )

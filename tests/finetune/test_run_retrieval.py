@@ -295,7 +295,7 @@ def by_measure(report):
     return tables
 
 
-def centred_by_hand(folder, language, english_mean, foreign_mean, score="cosine"):
+def centered_by_hand(folder, language, english_mean, foreign_mean, score="cosine"):
     """Per cent found, the mean of both directions, by vectors of the middle layer less these means [H]."""
     english, foreign = (side[MIDDLE] for side in all_layers(folder, language))
     matches = search_both(english - english_mean, foreign - foreign_mean, score)
@@ -315,19 +315,19 @@ def test_the_predictions_are_those_of_the_score(retrieve, folder, tmp_path):
     assert predictions["cosine"] != predictions["margin"]
 
 
-def test_vectors_centred_on_files(retrieve, folder):
+def test_vectors_centered_on_files(retrieve, folder):
     files = ",".join(f"{language}<={folder}/pairs/de-en.{language}" for language in ("en", "de"))
-    report = by_measure(retrieve(centre_on=files, languages="de"))
-    assert list(report) == ["cosine", "margin", "centred", "centred margin"]
+    report = by_measure(retrieve(center_on=files, languages="de"))
+    assert list(report) == ["cosine", "margin", "centered", "centered margin"]
     english, german = (side[MIDDLE] for side in all_layers(folder, "de"))
-    for measure, score in (("centred", "cosine"), ("centred margin", "margin")):
-        expected = centred_by_hand(folder, "de", english.mean(axis=0), german.mean(axis=0), score)
+    for measure, score in (("centered", "cosine"), ("centered margin", "margin")):
+        expected = centered_by_hand(folder, "de", english.mean(axis=0), german.mean(axis=0), score)
         assert report[measure]["de"] == pytest.approx(expected)
-    assert report["centred"] != report["cosine"]
-    assert "--centre_on has no xx" in error_of(retrieve, centre_on=files)
+    assert report["centered"] != report["cosine"]
+    assert "--center_on has no xx" in error_of(retrieve, center_on=files)
 
 
-def test_vectors_centred_on_the_means_beside_the_weights(retrieve, folder, tmp_path, capsys):
+def test_vectors_centered_on_the_means_beside_the_weights(retrieve, folder, tmp_path, capsys):
     """They are those of the layer that is searched; without one of the languages there are no such rows."""
     weights = changed_copy(folder / "weights", tmp_path / "weights")
     rng = np.random.default_rng(0)
@@ -337,27 +337,27 @@ def test_vectors_centred_on_the_means_beside_the_weights(retrieve, folder, tmp_p
     safetensors.write(weights / LANGUAGE_MEANS, means)
     report = by_measure(retrieve(init_pretraining_params=weights))
     for language in ("de", "xx"):
-        expected = centred_by_hand(folder, language, means["en"][MIDDLE], means[language][MIDDLE])
-        assert report["centred"][language] == pytest.approx(expected)
+        expected = centered_by_hand(folder, language, means["en"][MIDDLE], means[language][MIDDLE])
+        assert report["centered"][language] == pytest.approx(expected)
     swept = retrieve(init_pretraining_params=weights, layer="sweep", languages="de")["rows"]
     english, german = all_layers(folder, "de")
     # The vectors are [L + 1, N, H], and the means [L + 1, H].
-    centred = english - means["en"][:, None], german - means["de"][:, None]
-    expected = 100 * choose_on_half(*centred, line_keys(english.shape[1]))[1]
-    assert swept[f"centred, {CHOSEN}"]["de"] == pytest.approx(expected)
-    assert "centred" not in by_measure(retrieve(init_pretraining_params=weights, pooling="mean"))
+    centered = english - means["en"][:, None], german - means["de"][:, None]
+    expected = 100 * choose_on_half(*centered, line_keys(english.shape[1]))[1]
+    assert swept[f"centered, {CHOSEN}"]["de"] == pytest.approx(expected)
+    assert "centered" not in by_measure(retrieve(init_pretraining_params=weights, pooling="mean"))
     means.pop("xx")
     safetensors.write(weights / LANGUAGE_MEANS, means)
-    assert "centred" not in by_measure(retrieve(init_pretraining_params=weights))
+    assert "centered" not in by_measure(retrieve(init_pretraining_params=weights))
     assert f"{weights / LANGUAGE_MEANS} has no xx" in capsys.readouterr().out
-    assert "centred" in by_measure(retrieve(init_pretraining_params=weights, languages="de"))
+    assert "centered" in by_measure(retrieve(init_pretraining_params=weights, languages="de"))
     without_top_layer = {language: mean[:LAYERS] for language, mean in means.items()}
     safetensors.write(weights / LANGUAGE_MEANS, without_top_layer)
     assert f"{LANGUAGE_MEANS}: " in error_of(retrieve, init_pretraining_params=weights, languages="de")
 
 
 def test_only_one_seed_has_language_means(retrieve, folder, tmp_path, capsys):
-    """There is no table of centred vectors then, whichever seed it is, and a line says why."""
+    """There is no table of centered vectors then, whichever seed it is, and a line says why."""
     for seed in (1, 2):
         changed_copy(folder / "weights", tmp_path / f"weights_{seed}")
     rng = np.random.default_rng(0)
@@ -366,7 +366,7 @@ def test_only_one_seed_has_language_means(retrieve, folder, tmp_path, capsys):
     for seeds in ("1,2", "2,1"):
         report = retrieve(init_pretraining_params=tmp_path / "weights_%d", random_seed=seeds, languages="de")
         assert list(by_measure(report)) == ["cosine", "margin"]
-        assert "no table for centred margin: seed 1 has no language means" in capsys.readouterr().out
+        assert "no table for centered margin: seed 1 has no language means" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -378,8 +378,8 @@ def test_only_one_seed_has_language_means(retrieve, folder, tmp_path, capsys):
         ({"layer": "sweep", "random_seed": "1,2"}, "--layer sweep "),
         ({"layer": "sweep", "score": "margin"}, "--layer sweep "),
         ({"languages": "sw"}, "no sw there"),
-        ({"centre_on": "de.txt"}, "--centre_on de.txt: "),
-        ({"centre_on": "de<=pairs/de-en.de"}, "pairs/de-en.de: "),
+        ({"center_on": "de.txt"}, "--center_on de.txt: "),
+        ({"center_on": "de<=pairs/de-en.de"}, "pairs/de-en.de: "),
         ({"paper": "tatoeba"}, "--paper tatoeba: "),
         ({"init_checkpoint": "x"}, "--init_checkpoint resumes --do_train true"),
     ],

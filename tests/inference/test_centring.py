@@ -1,4 +1,4 @@
-"""Centred vectors from Python, on the command line, in an export and on the server."""
+"""Centered vectors from Python, on the command line, in an export and on the server."""
 
 import json
 import shutil
@@ -27,7 +27,7 @@ LANGUAGES = toys.MODEL_LANGUAGES
 @pytest.fixture(scope="module")
 def folder(models, tmp_path_factory):
     """An encoder with made-up means of three languages, which change which texts are near each other."""
-    folder = tmp_path_factory.mktemp("centred") / "model"
+    folder = tmp_path_factory.mktemp("centered") / "model"
     shutil.copytree(models / "encode", folder)
     write_means(folder, LANGUAGES)
     return folder
@@ -53,18 +53,22 @@ def test_encode_takes_off_the_means_of_the_languages(folder, means):
     """One language for all texts, one for each, the nearest mean (True), and the means of another layer."""
     model = ernie_m.load(folder)
     plain = model.encode(TEXTS)
-    np.testing.assert_array_equal(plain, ernie_m.load(folder).encode(TEXTS, centre=False))
+    np.testing.assert_array_equal(plain, ernie_m.load(folder).encode(TEXTS, center_by_language=False))
     english_mean = means[LANGUAGES.index("en")]
-    np.testing.assert_allclose(model.encode(TEXTS, centre="en"), plain - english_mean, atol=1e-5)
+    np.testing.assert_allclose(model.encode(TEXTS, center_by_language="en"), plain - english_mean, atol=1e-5)
     languages = [LANGUAGES[number % 3] for number in range(len(TEXTS))]  # de, en, fr, de, ...
     expected = plain - means[np.arange(len(TEXTS)) % 3]
-    np.testing.assert_allclose(model.encode(TEXTS, centre=languages), expected, atol=1e-5)
+    np.testing.assert_allclose(model.encode(TEXTS, center_by_language=languages), expected, atol=1e-5)
     nearest_means = nearest(plain, means)
     assert len(set(nearest_means)) > 1
-    np.testing.assert_allclose(model.encode(TEXTS, centre=True), plain - means[nearest_means], atol=1e-5)
+    np.testing.assert_allclose(
+        model.encode(TEXTS, center_by_language=True), plain - means[nearest_means], atol=1e-5
+    )
     french_mean = read_means(folder).at(layer=1).vectors[LANGUAGES.index("fr")]  # [H]
     np.testing.assert_allclose(
-        model.encode(TEXTS, layer=1, centre="fr"), model.encode(TEXTS, layer=1) - french_mean, atol=1e-5
+        model.encode(TEXTS, layer=1, center_by_language="fr"),
+        model.encode(TEXTS, layer=1) - french_mean,
+        atol=1e-5,
     )
 
 
@@ -72,33 +76,37 @@ def test_languages_of_many_texts(folder, monkeypatch):
     """Each text keeps its own language where texts are encoded five at a time, and behind a skipped one."""
     model = ernie_m.load(folder)
     languages = [LANGUAGES[number % 3] for number in range(len(TEXTS))]
-    expected = model.encode(TEXTS, centre=languages)
+    expected = model.encode(TEXTS, center_by_language=languages)
     monkeypatch.setattr(arguments, "_AT_ONCE", 5)
-    np.testing.assert_allclose(model.encode(TEXTS, centre=languages), expected, atol=1e-6)
+    np.testing.assert_allclose(model.encode(TEXTS, center_by_language=languages), expected, atol=1e-6)
     texts = [TEXTS[0], " ", *TEXTS[1:]]
-    vectors = model.encode(texts, centre=["de", "fr", *languages[1:]], on_empty="skip")
+    vectors = model.encode(texts, center_by_language=["de", "fr", *languages[1:]], on_empty="skip")
     np.testing.assert_allclose(np.delete(vectors, 1, axis=0), expected, atol=1e-6)
 
 
-def test_search_is_centred_where_there_are_means(folder, models, means):
+def test_search_is_centered_where_there_are_means(folder, models, means):
     model = ernie_m.load(folder)
     plain = model.encode(TEXTS)
-    centred = plain - means[nearest(plain, means)]
-    for centre, vectors in ((None, centred), (True, centred), (False, plain)):
+    centered = plain - means[nearest(plain, means)]
+    for center_by_language, vectors in ((None, centered), (True, centered), (False, plain)):
         unit_vectors = unit(vectors)
         cosines = unit_vectors[1:] @ unit_vectors[0]  # of the first text with all others
-        hits = model.search(TEXTS[0], TEXTS[1:], top_k=3, centre=centre)
+        hits = model.search(TEXTS[0], TEXTS[1:], top_k=3, center_by_language=center_by_language)
         best = np.argsort(-cosines)[:3]
         assert [hit["text"] for hit in hits] == [TEXTS[1:][number] for number in best]
         np.testing.assert_allclose([hit["score"] for hit in hits], cosines[best], atol=1e-5)
-    assert model.search(TEXTS[0], TEXTS, top_k=2) != model.search(TEXTS[0], TEXTS, top_k=2, centre=False)
+    assert model.search(TEXTS[0], TEXTS, top_k=2) != model.search(
+        TEXTS[0], TEXTS, top_k=2, center_by_language=False
+    )
     # A model without means searches with plain vectors, which is no error.
     without = ernie_m.load(models / "encode")
-    assert without.search(TEXTS[0], TEXTS, top_k=2) == without.search(TEXTS[0], TEXTS, top_k=2, centre=False)
+    assert without.search(TEXTS[0], TEXTS, top_k=2) == without.search(
+        TEXTS[0], TEXTS, top_k=2, center_by_language=False
+    )
 
 
 def test_search_is_plain_with_a_pooling_that_the_means_do_not_fit(folder, models):
-    """It is no error, because nobody asked for centred vectors."""
+    """It is no error, because nobody asked for centered vectors."""
     expected = ernie_m.load(models / "encode").search(TEXTS[0], TEXTS, pooling="mean")
     assert ernie_m.load(folder).search(TEXTS[0], TEXTS, pooling="mean") == expected
 
@@ -116,47 +124,49 @@ def test_search_takes_the_means_of_the_corpus_if_the_model_has_none(models, tmp_
     model = ernie_m.load(folder)
     lines, queries = (model.encode(TEXTS, prompt=name) for name in ("passage", "query"))
     is_french = np.arange(len(TEXTS)) >= 5
-    centred = lines.copy()
+    centered = lines.copy()
     mean = {}  # of queries
     for language, chosen in (("de", ~is_french), ("fr", is_french)):
-        centred[chosen] -= lines[chosen].mean(axis=0)
+        centered[chosen] -= lines[chosen].mean(axis=0)
         mean[language] = queries[chosen].mean(axis=0)
     search = make_answerer("search", load(folder), PredictionOptions(corpus=corpus, top_k=12))
     for number, named, language in ((1, None, "de"), (6, None, "fr"), (6, "de", "de")):
         request = {"text": TEXTS[number]} | ({"language": named} if named else {})
         (answer,) = search.answer([search.parse(request)])
-        cosines = unit(centred) @ unit((queries[number] - mean[language])[None])[0]
+        cosines = unit(centered) @ unit((queries[number] - mean[language])[None])[0]
         np.testing.assert_allclose([hit["score"] for hit in answer["hits"]], -np.sort(-cosines), atol=1e-5)
-        assert (answer["centred"], answer["language"]) == (True, language)
+        assert (answer["centered"], answer["language"]) == (True, language)
     assert "must be one of de, fr" in error_of(search.parse, {"text": "a", "language": "xx"})
     (code,) = search.answer([search.parse({"text": "x[1] = (2 + 3) * 4;"})])
-    assert (code["centred"], code["language"]) == (True, None)
+    assert (code["centered"], code["language"]) == (True, None)
     (spaced,) = search.answer([search.parse({"text": TEXTS[1].replace(" ", " " * 9)})])
     assert spaced["language"] == "de"
-    assert "'language'" in error_of(search.parse, {"text": "a", "language": "de", "centre": False})
-    (plain,) = search.answer([search.parse({"text": TEXTS[1], "centre": False})])
+    assert "'language'" in error_of(
+        search.parse, {"text": "a", "language": "de", "center_by_language": False}
+    )
+    (plain,) = search.answer([search.parse({"text": TEXTS[1], "center_by_language": False})])
     assert set(plain) == {"hits"}
 
 
 @pytest.mark.parametrize("lines", [{"de": TEXTS}, {"de": TEXTS[:4], "fr": TEXTS[4:]}])
-def test_too_few_languages_or_lines_are_not_centred(models, tmp_path, lines):
+def test_too_few_languages_or_lines_are_not_centered(models, tmp_path, lines):
     options = PredictionOptions(corpus=write_languages(tmp_path, **lines))
-    assert make_answerer("search", load(models / "encode"), options).centre is False
+    assert make_answerer("search", load(models / "encode"), options).center_by_language is False
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"centre": "xx"}, "there is no mean of xx"),
-        ({"centre": ["de"]}, "give True, a language, or a list with the language of each text"),
-        ({"centre": 3}, "give True, a language, or a list with the language of each text"),
+        ({"center_by_language": "xx"}, "there is no mean of xx"),
+        ({"center_by_language": ["de"]}, "give True, a language, or a list with the language of each text"),
+        ({"center_by_language": 3}, "give True, a language, or a list with the language of each text"),
         (
-            {"centre": True, "pooling": "mean"},
-            "pooling mean: centred vectors need pooling mean_without_special",
+            {"center_by_language": True, "pooling": "mean"},
+            "pooling mean: centered vectors need pooling mean_without_special",
         ),
     ],
 )
-def test_what_cannot_be_centred(folder, options, message):
+def test_what_cannot_be_centered(folder, options, message):
     assert message in error_of(ernie_m.load(folder).encode, TEXTS, **options)
 
 
@@ -165,7 +175,7 @@ def test_predict_centres_search_and_encode(folder, ask, tmp_path, means):
     corpus = write_languages(tmp_path, de=TEXTS[:6], xx=TEXTS[6:])
     flags = {"task": "search", "model": folder, "corpus": corpus, "top_k": 12}
     (answer,) = ask([{"text": TEXTS[0]}], **flags)
-    assert answer["centred"] is True
+    assert answer["centered"] is True
     # By hand: the texts of "de" lose its mean, and so does the query, which is one of them. "xx" has none, so
     # its texts lose the nearest mean.
     plain = ernie_m.load(folder).encode(TEXTS)
@@ -174,9 +184,9 @@ def test_predict_centres_search_and_encode(folder, ask, tmp_path, means):
     cosines = unit(vectors) @ unit(vectors[:1])[0]
     cosine_of = {hit["text"]: hit["score"] for hit in answer["hits"]}
     np.testing.assert_allclose([cosine_of[text] for text in TEXTS], cosines, atol=1e-5)
-    (answer,) = ask([{"text": TEXTS[0]}], centre="false", **flags)
-    assert "centred" not in answer and answer["hits"][0]["score"] == pytest.approx(1, abs=1e-5)
-    (answer,) = ask([{"text": TEXTS[0]}], task="embedding", model=folder, centre="true")
+    (answer,) = ask([{"text": TEXTS[0]}], center_by_language="false", **flags)
+    assert "centered" not in answer and answer["hits"][0]["score"] == pytest.approx(1, abs=1e-5)
+    (answer,) = ask([{"text": TEXTS[0]}], task="embedding", model=folder, center_by_language="true")
     np.testing.assert_allclose(answer["embedding"], plain[0] - means[nearest(plain[:1], means)][0], atol=1e-5)
 
 
@@ -184,35 +194,37 @@ def test_an_export_keeps_the_means(folder, tmp_path):
     run_export(folder, tmp_path / "out")
     names = json.loads((tmp_path / "out/manifest.json").read_text())["files"]
     assert LANGUAGE_MEANS in names
-    expected = ernie_m.load(folder).encode(TEXTS, centre=True)
-    np.testing.assert_allclose(ernie_m.load(tmp_path / "out").encode(TEXTS, centre=True), expected, atol=1e-4)
+    expected = ernie_m.load(folder).encode(TEXTS, center_by_language=True)
+    np.testing.assert_allclose(
+        ernie_m.load(tmp_path / "out").encode(TEXTS, center_by_language=True), expected, atol=1e-4
+    )
 
 
 def test_encode_vector_centres_on_the_model_or_on_files(folder, models, encode_texts, tmp_path, means):
     plain = ernie_m.load(folder).encode(TEXTS)
     for weights, out in ((folder, "of_model"), (folder / "model.safetensors", "of_file")):
-        vectors = encode_texts(TEXTS, weights, out, centre_on="model")["vectors"]
+        vectors = encode_texts(TEXTS, weights, out, center_on="model")["vectors"]
         np.testing.assert_allclose(vectors, plain - means[nearest(plain, means)], atol=1e-5)
     files = write_languages(tmp_path, de=TEXTS[:5], en=TEXTS[5:])
-    vectors = encode_texts(TEXTS, models / "encode", "of_files", centre_on=files)["vectors"]
+    vectors = encode_texts(TEXTS, models / "encode", "of_files", center_on=files)["vectors"]
     file_means = np.stack([plain[:5].mean(axis=0), plain[5:].mean(axis=0)])  # of de and en: [2, H]
     np.testing.assert_allclose(vectors, plain - file_means[nearest(plain, file_means)], atol=1e-5)
     other_shape = shutil.copytree(models / "encode", tmp_path / "other")
     # Means of 8 numbers; this model has vectors of 32.
     safetensors.write(other_shape / LANGUAGE_MEANS, {"de": np.ones((3, 8), np.float32)})
     mistakes = [
-        (folder, {"vectors": "official"}, "--centre_on needs one vector per text"),
-        (folder, {"vectors": "mean"}, "centred vectors need pooling mean_without_special"),
-        (folder, {"centre_on": "de.txt"}, "--centre_on de.txt: give language<=file,language<=file"),
-        (models / "encode", {}, f"no {LANGUAGE_MEANS} is there, which centred vectors need"),
+        (folder, {"vectors": "official"}, "--center_on needs one vector per text"),
+        (folder, {"vectors": "mean"}, "centered vectors need pooling mean_without_special"),
+        (folder, {"center_on": "de.txt"}, "--center_on de.txt: give language<=file,language<=file"),
+        (models / "encode", {}, f"no {LANGUAGE_MEANS} is there, which centered vectors need"),
         (other_shape, {}, f"{LANGUAGE_MEANS}: it belongs to a model of another shape"),
     ]
     for model, flags, message in mistakes:
-        assert message in error_of(encode_texts, TEXTS, model, **{"centre_on": "model", **flags})
+        assert message in error_of(encode_texts, TEXTS, model, **{"center_on": "model", **flags})
 
 
-def test_a_model_without_means_is_not_asked_for_centred_vectors(models, tmp_path):
+def test_a_model_without_means_is_not_asked_for_centered_vectors(models, tmp_path):
     options = PredictionOptions(corpus=write_languages(tmp_path, de=TEXTS))
     search = make_answerer("search", load(models / "encode"), options)
-    request = {"text": "a", "centre": True}
-    assert "which centred vectors need" in error_of(search.parse, request)
+    request = {"text": "a", "center_by_language": True}
+    assert "which centered vectors need" in error_of(search.parse, request)

@@ -35,14 +35,23 @@ def encoded(monkeypatch):
     return counts
 
 
-@pytest.mark.parametrize("centre", ["true", "false"])
-def test_the_command_finds_the_same_and_encodes_the_corpus_once(models, ask, tmp_path, encoded, centre):
+@pytest.mark.parametrize("center_by_language", ["true", "false"])
+def test_the_command_finds_the_same_and_encodes_the_corpus_once(
+    models, ask, tmp_path, encoded, center_by_language
+):
     model = shutil.copytree(models / "encode", tmp_path / "model")
     write_means(model, ["de", "fr"])
-    flags = {"task": "search", "model": model, "index": tmp_path / "index", "centre": centre}
+    flags = {
+        "task": "search",
+        "model": model,
+        "index": tmp_path / "index",
+        "center_by_language": center_by_language,
+    }
     corpus = write_languages(tmp_path, de=TEXTS[:10], fr=TEXTS[10:])
     requests = [{"text": TEXTS[3]}, {"text": TEXTS[12], "each": True}]
-    without_index = ask(requests, task="search", model=model, corpus=corpus, centre=centre)
+    without_index = ask(
+        requests, task="search", model=model, corpus=corpus, center_by_language=center_by_language
+    )
     assert ask(requests, corpus=corpus, **flags) == without_index
     for options in ({"corpus": corpus}, {}):
         encoded.clear()
@@ -134,7 +143,7 @@ def test_what_is_refused(models, ask, refused, tmp_path):
     assert "the corpus has no texts" in error_of(model.index, [])
     assert "text 2 of 2 (index 1): " in error_of(model.index, ["mo", ""])
     assert "a corpus" in error_of(model.index)
-    assert "centre 'de': " in error_of(model.index, TEXTS, centre="de")
+    assert "center_by_language 'de': " in error_of(model.index, TEXTS, center_by_language="de")
     assert "top_k 0: " in error_of(model.index(TEXTS).search, "mo", top_k=0)
 
 

@@ -1,4 +1,4 @@
-"""ernie-m mine_pairs: hidden pairs are found, thresholds, centring, bad input."""
+"""ernie-m mine_pairs: hidden pairs are found, thresholds, centering, bad input."""
 
 import random
 import sys
@@ -140,12 +140,12 @@ def test_a_corpus_can_be_built_of_the_pairs(run_mining, models, tmp_path):
 
 
 def test_ratios_that_say_nothing_are_differences(run_mining, texts, capsys):
-    """If all lines are neighbours and vectors are centred, the mean cosines are about 0."""
-    centred = {"num_neighbors": 200, "centre_on": f"de<={texts}/de.txt,en<={texts}/en.txt"}
-    rows = run_mining(**centred)
+    """If all lines are neighbours and vectors are centered, the mean cosines are about 0."""
+    centered = {"num_neighbors": 200, "center_on": f"de<={texts}/de.txt,en<={texts}/en.txt"}
+    rows = run_mining(**centered)
     assert "the scores are differences" in capsys.readouterr().out
     assert max(row.score for row in rows) < 1  # no cosine minus its mean is above it
-    assert error_of(run_mining, threshold=1.05, **centred).startswith("--threshold 1.05: ")
+    assert error_of(run_mining, threshold=1.05, **centered).startswith("--threshold 1.05: ")
 
 
 def test_pairs_of_the_same_text_are_counted(run_mining, texts, tmp_path, capsys):
@@ -157,7 +157,7 @@ def test_pairs_of_the_same_text_are_counted(run_mining, texts, tmp_path, capsys)
     assert f" pairs, {same} with the same text on both sides" in capsys.readouterr().out
 
 
-def test_centred_vectors(run_mining, models, texts, vectors, tmp_path, capsys):
+def test_centered_vectors(run_mining, models, texts, vectors, tmp_path, capsys):
     """By the means beside the weights if they are of the pooling and of both languages, or by files."""
     weights = changed_copy(models / "encode", tmp_path / "weights")
     own = [side.mean(axis=0) for side in vectors]
@@ -178,10 +178,10 @@ def test_centred_vectors(run_mining, models, texts, vectors, tmp_path, capsys):
     np.testing.assert_allclose([row.score for row in rows], expected.scores, atol=1e-6)
     assert "nearer" not in capsys.readouterr().out
     for model in (models / "encode", weights):
-        rows = run_mining(model=model, centre_on="de<=de.txt,en<=en.txt")
+        rows = run_mining(model=model, center_on="de<=de.txt,en<=en.txt")
         expected = mined_from(*(side - mean for side, mean in zip(vectors, own)))
         np.testing.assert_allclose([row.score for row in rows], expected.scores, atol=1e-6)
-    # Texts in the wrong language are named, and centred by the mean of the one that was given.
+    # Texts in the wrong language are named, and centered by the mean of the one that was given.
     capsys.readouterr()
     rows = run_mining(model=weights, source=f"en<={texts / 'de.txt'}", target=f"de<={texts / 'en.txt'}")
     expected = mined_from(*(side - mean[toys.LAYERS] for side, mean in zip(vectors, means[::-1])))
@@ -208,13 +208,13 @@ def test_without_faiss(run_mining, monkeypatch, tmp_path):
         (b"a\n", {"source": "de<=a.txt,en<=in.txt"}, "de<=a.txt,en<=in.txt: "),
         (b"a\n\xff\n", {"source": "in.txt"}, "in.txt, line 2: not UTF-8"),
         (b"a\n", {"num_neighbors": 0}, "--num_neighbors 0: "),
-        (b"a\n", {"centre_on": "in.txt"}, "--centre_on in.txt: "),
-        (b"a\n", {"centre_on": "de<=in.txt,de<=in.txt"}, "--centre_on de<=in.txt,de<=in.txt: "),
-        (b"a\n", {"centre_on": "de<=in.txt"}, "--centre_on has no en"),
+        (b"a\n", {"center_on": "in.txt"}, "--center_on in.txt: "),
+        (b"a\n", {"center_on": "de<=in.txt,de<=in.txt"}, "--center_on de<=in.txt,de<=in.txt: "),
+        (b"a\n", {"center_on": "de<=in.txt"}, "--center_on has no en"),
         (
             b"a\n",
-            {"centre_on": "de<=in.txt", "source": "in.txt"},
-            "--centre_on ",
+            {"center_on": "de<=in.txt", "source": "in.txt"},
+            "--center_on ",
         ),
         (b"a\n", {"layer": 3}, "layer 3: "),
         (b"a\n", {"source": None}, "--source "),

@@ -23,10 +23,10 @@ TABS = ["search", "classification", "zero-shot", "token-classification", "questi
 def page(models, tmp_path_factory):
     """A page with every tab, and the address of its server."""
     folder = tmp_path_factory.mktemp("page")
-    centred = folder / "full"
-    shutil.copytree(models / "full", centred)
-    write_means(centred, ["de", "en"])  # not of the corpus, so that each text is nearest to itself
-    folders = ",".join(map(str, (centred, models / "classify", models / "tag", models / "answer")))
+    centered = folder / "full"
+    shutil.copytree(models / "full", centered)
+    write_means(centered, ["de", "en"])  # not of the corpus, so that each text is nearest to itself
+    folders = ",".join(map(str, (centered, models / "classify", models / "tag", models / "answer")))
     corpus = write_languages(folder, ar=[*TEXTS[:15], ARABIC], fr=TEXTS[15:])
     with (
         serving("--model", folders, "--corpus", corpus) as (address, _),
@@ -128,18 +128,18 @@ def test_the_language_of_a_query(page, tmp_path):
 
 
 def test_vectors_without_the_language(page):
-    """The form has the choice "centre", because the model has means."""
+    """The form has the choice "center_by_language", because the model has means."""
     request = {"text": TEXTS[17], "each": True}
     ask_page(page, "search", text=TEXTS[17])
-    centred = ask(f"{page.address}/api/search", request)[1]
-    plain = ask(f"{page.address}/api/search", {**request, "centre": False})[1]
-    assert centred["centred"] is True and centred["hits"] != plain["hits"]
-    cosines = [f"{hit['score']:.3f}" for hit in centred["hits"]]
+    centered = ask(f"{page.address}/api/search", request)[1]
+    plain = ask(f"{page.address}/api/search", {**request, "center_by_language": False})[1]
+    assert centered["centered"] is True and centered["hits"] != plain["hits"]
+    cosines = [f"{hit['score']:.3f}" for hit in centered["hits"]]
     assert texts_of(page, "#panel-search .number") == cosines
-    assert "without their language" in texts_of(page, "#panel-search .centred")[0]
-    ask_page(page, "search", text=TEXTS[17], centre="false")
+    assert "without their language" in texts_of(page, "#panel-search .centered")[0]
+    ask_page(page, "search", text=TEXTS[17], center_by_language="false")
     assert texts_of(page, "#panel-search .number") == [f"{hit['score']:.3f}" for hit in plain["hits"]]
-    assert texts_of(page, "#panel-search .centred") == []
+    assert texts_of(page, "#panel-search .centered") == []
 
 
 def test_labels_of_ones_own(page):

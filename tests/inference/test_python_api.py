@@ -269,7 +269,7 @@ def rewritten(path):
     ("folder", "file", "ask"),
     [
         ("encode", "model.safetensors", lambda model: model.encode("bado")),
-        ("full", "language_means.safetensors", lambda model: model.encode("bado", centre=True)),
+        ("full", "language_means.safetensors", lambda model: model.encode("bado", center_by_language=True)),
         ("encode", "model.safetensors", lambda model: model.fit(["bado", "lera"], ["a", "b"])),
         ("exported", "model.onnx", lambda model: model.classify("bado")),
         ("exported", "model.onnx.data", lambda model: model.classify("bado")),

@@ -66,12 +66,12 @@ def test_near_duplicates(recipes, capsys):
 
 
 def test_clusters(recipes, capsys):
-    """Each text is printed once, in the cluster whose centre is nearest to it."""
+    """Each text is printed once, in the cluster whose center is nearest to it."""
     names = recipes("Clusters")
     lines = capsys.readouterr().out.splitlines()
     assert sorted(text for line in lines for text in eval(line)) == sorted(names["texts"])
-    centres = names["kmeans"].centroids
-    np.testing.assert_array_equal(names["cluster"][:, 0], (names["vectors"] @ centres.T).argmax(axis=1))
+    centers = names["kmeans"].centroids
+    np.testing.assert_array_equal(names["cluster"][:, 0], (names["vectors"] @ centers.T).argmax(axis=1))
 
 
 def test_reranking(recipes):

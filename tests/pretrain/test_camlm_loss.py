@@ -56,8 +56,8 @@ def linear(x, weights, name):
 
 
 def layer_norm(x, weights, name):
-    centred = x - x.mean(-1, keepdims=True)
-    scaled = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + EPSILON)
+    centered = x - x.mean(-1, keepdims=True)
+    scaled = centered / np.sqrt((centered**2).mean(-1, keepdims=True) + EPSILON)
     return scaled * weights[f"{name}.weight"] + weights[f"{name}.bias"]
 
 

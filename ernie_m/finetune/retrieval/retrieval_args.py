@@ -53,7 +53,7 @@ class RetrievalFlags(TableOptions, TrainingFlags):
     """Similarity score: cosine, or margin, the ratio of the cosine to the mean cosine of the 4 nearest
     neighbors."""
 
-    centre_on: str | None = option(None, free=True)
+    center_on: str | None = option(None, free=True)
     """Text files whose mean embedding is subtracted per language, as in de<=de.txt,en<=en.txt, for additional
     scores (default: the model's language means, if any)."""
 
@@ -148,10 +148,10 @@ class RetrievalFlags(TableOptions, TrainingFlags):
         """Refuse flags that do not go together with --mine_hard_negatives."""
         if not self.train_set:
             raise UserError("--train_set is needed with --mine_hard_negatives: a file of pairs")
-        if self.do_train or self.pairs or self.centre_on or len(self.seeds) > 1:
+        if self.do_train or self.pairs or self.center_on or len(self.seeds) > 1:
             raise UserError(
                 "--mine_hard_negatives only writes rows: give it without --do_train, --pairs and "
-                "--centre_on, and with one seed; train on the rows with a second command"
+                "--center_on, and with one seed; train on the rows with a second command"
             )
         if self.range_max - self.range_min < self.num_negatives:
             raise UserError(

@@ -53,7 +53,7 @@ class Inputs(NamedTuple):
     Attributes:
         flags: settled, as the weights say.
         bitexts: the read files of --pairs.
-        sentences: language -> its sentences of --centre_on; empty: the means beside the weights are taken.
+        sentences: language -> its sentences of --center_on; empty: the means beside the weights are taken.
         starts: seed -> the weights that it starts from; None: random ones.
         opened: the model of the first seed.
     """
@@ -132,8 +132,8 @@ def read_inputs(flags: RetrievalFlags) -> Inputs:
     if flags.layer == "sweep" and short:
         raise UserError(f"--layer sweep: {', '.join(short)} has one pair alone; name a layer")
     sentences = {}
-    if flags.centre_on:
-        sentences = sentences_by_language(flags.centre_on, languages_of(bitexts))
+    if flags.center_on:
+        sentences = sentences_by_language(flags.center_on, languages_of(bitexts))
     open_once = cache(open_checkpoint)  # seeds may share a folder
     starts: dict[int, Checkpoint | None] = {}
     for seed in flags.seeds:
@@ -288,7 +288,7 @@ def means_of_checkpoint(
     missing = [language for language in languages if language not in means.languages]
     if missing:
         logger.info(
-            "%s has no %s: no search has centred vectors; --centre_on takes the means of your own text",
+            "%s has no %s: no search has centered vectors; --center_on takes the means of your own text",
             checkpoint.language_means_path,
             ", ".join(missing),
         )

@@ -38,7 +38,7 @@ class SearchResult(NamedTuple):
     Attributes:
         layer: its number.
         trained: what the model of a seed finds: measure -> language -> matches. The measures are "cosine"
-            and "margin" and, with language means, "centred" and "centred margin".
+            and "margin" and, with language means, "centered" and "centered margin".
         untrained: the same of a model with random weights; empty if that was not searched.
     """
 
@@ -71,7 +71,7 @@ def search_layer(
     """Search bitexts in both directions with the vectors of one layer: measure -> language -> matches.
 
     Args:
-        means: the language means of this layer; None: no search has centred vectors.
+        means: the language means of this layer; None: no search has centered vectors.
     """
 
     def search_one(bitext: Bitext) -> dict[str, Matches]:
@@ -81,8 +81,8 @@ def search_layer(
         if means is not None:
             english = means.subtract(english, "en")
             foreign = means.subtract(foreign, bitext.language)
-            results["centred"] = search_both(english, foreign, "cosine")
-            results["centred margin"] = search_both(english, foreign, "margin")
+            results["centered"] = search_both(english, foreign, "cosine")
+            results["centered margin"] = search_both(english, foreign, "margin")
         return results
 
     return _search_all(bitexts, search_one)
@@ -94,7 +94,7 @@ def search_layers(encode: Encode, bitexts: list[Bitext], means: LanguageMeans | 
     The rows are "layer 0" to "layer L", and `CHOSEN`, which `choose_on_half` computes.
 
     Args:
-        means: the language means of each layer. With them there are two more rows, which have centred
+        means: the language means of each layer. With them there are two more rows, which have centered
             vectors, by cosine and by margin, each at its own layer.
     """
 
@@ -106,10 +106,10 @@ def search_layers(encode: Encode, bitexts: list[Bitext], means: LanguageMeans | 
         results = {f"layer {layer}": (None, accuracy) for layer, accuracy in means_of_layers}
         results[CHOSEN] = choose_on_half(english, foreign, bitext.keys)
         if means is not None:
-            centred = means.subtract(english, "en"), means.subtract(foreign, bitext.language)
-            results[f"centred, {CHOSEN}"] = choose_on_half(*centred, bitext.keys)
-            by_margin = choose_on_half(*centred, bitext.keys, find=found_by_margin)
-            results[f"centred margin, {CHOSEN}"] = by_margin
+            centered = means.subtract(english, "en"), means.subtract(foreign, bitext.language)
+            results[f"centered, {CHOSEN}"] = choose_on_half(*centered, bitext.keys)
+            by_margin = choose_on_half(*centered, bitext.keys, find=found_by_margin)
+            results[f"centered margin, {CHOSEN}"] = by_margin
         return results
 
     sweep = Sweep(rows={}, layers={})

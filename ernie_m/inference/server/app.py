@@ -212,7 +212,7 @@ def describe(models: list[LoadedModel], answerers: dict[str, Answerer]) -> dict[
     search = answerers.get(SEARCH)
     classifiers = [answerers[task] for task in (CLASSIFICATION, MULTI_LABEL, REGRESSION) if task in answerers]
     languages = {word: each.languages for word, each in answerers.items() if hasattr(each, "languages")}
-    if search and search.centre:  # a query's language must have a mean, which is subtracted
+    if search and search.center_by_language:  # a query's language must have a mean, which is subtracted
         languages[SEARCH] = search.means.languages
     labels = classifiers[0].task.labels if classifiers else []
     return {
@@ -233,7 +233,7 @@ def describe(models: list[LoadedModel], answerers: dict[str, Answerer]) -> dict[
         "infers": InferenceLabels.of(labels).entailment is not None,  # natural language inference
         # Whether the classifier reads pairs of texts; None: it is not known.
         "pairs": classifiers[0].model.reading.pairs if classifiers else None,
-        "centred": [SEARCH] if search and search.centre else [],
+        "centered": [SEARCH] if search and search.center_by_language else [],
     }
 
 

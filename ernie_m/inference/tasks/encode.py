@@ -26,7 +26,7 @@ class EncodeTexts:
     """Makes one vector of each text.
 
     Args:
-        options: `max_seq_len`, `pooling`, `layer`, `centre`, `normalize`, `kind` and `prompt` of these are
+        options: `max_seq_len`, `pooling`, `layer`, `center_by_language`, `normalize`, `kind` and `prompt` are
             used.
 
     Attributes:
@@ -37,8 +37,8 @@ class EncodeTexts:
 
     Raises:
         UserError: the model has no such layer or prompt, the pooling is that of another layer or needs a
-            pooler that is not there, there are no means although `centre` is true, or the model's makers make
-            its vectors in a way that is not done here, and no pooling is given.
+            pooler that is not there, there are no means although `center_by_language` is true, or the
+            model's makers make its vectors in a way that is not done here, and no pooling is given.
     """
 
     fields: ClassVar[Fields | None] = None
@@ -69,7 +69,7 @@ class EncodeTexts:
             raise UserError(
                 f"pooling pooled is that of the last layer, {model.num_layers}; layer {self.layer} has none"
             )
-        self.means = self.means_of_languages() if options.centre else None
+        self.means = self.means_of_languages() if options.center_by_language else None
         self.encoder = self._make_encoder()
 
     def _make_encoder(self) -> SentenceEncoder:
@@ -91,8 +91,8 @@ class EncodeTexts:
         """
         if self.pooling != MEANS_POOLING:
             raise UserError(
-                f"pooling {self.pooling}: centred vectors need pooling {MEANS_POOLING}, with which the means "
-                "of the languages were made"
+                f"pooling {self.pooling}: centered vectors need pooling {MEANS_POOLING}, with which the "
+                "means of the languages were made"
             )
         return self.model.language_means.at(self.layer)
 
@@ -131,13 +131,13 @@ class EncodeTexts:
         """The vectors of `features`, float32 [N, H].
 
         Args:
-            languages: the language of each text, if vectors are centred; None: a text has the language whose
+            languages: the language of each text, if vectors are centered; None: a text has the language whose
                 mean is nearest.
             batch_tokens: padded tokens in one forward pass.
         """
         vectors = self.encoder.vectors([feature.ids for feature in features], batch_tokens)
         if self.means is not None:
-            vectors = self.means.centred(vectors, languages)
+            vectors = self.means.centered(vectors, languages)
         return unit(vectors) if self.normalize else vectors
 
 

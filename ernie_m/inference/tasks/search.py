@@ -40,7 +40,7 @@ from ernie_m.vectors.nearest import load_faiss, nearest
 from ernie_m.vectors.pooling import lengths_of, unit
 
 EXAMPLES = 5  # sentences of the corpus that the page offers
-_PART_ROWS = 65_536  # vectors of the corpus that are centred at a time
+_PART_ROWS = 65_536  # vectors of the corpus that are centered at a time
 _AS_QUERIES = 64  # how many sentences of a language are encoded as queries, for the mean of its queries
 # The share of letters in a text of a language. Of 2,000 sentences of news in ten languages 99 % have more.
 _FEWEST_LETTERS = 0.75
@@ -92,18 +92,18 @@ class SearchInput(NamedTuple):
 
     Attributes:
         each: whether to find the best sentence of each language.
-        centre: whether to compare centred vectors.
-        language: the language of the text, if vectors are centred; None: the language of the nearest mean.
+        center_by_language: whether to compare centered vectors.
+        language: the language of the text, if vectors are centered; None: the language of the nearest mean.
     """
 
     text: str
     each: bool
-    centre: bool
+    center_by_language: bool
     language: str | None
 
 
 class SearchCorpus:
-    """The sentences nearest to a text by cosine: {"text", "each", ...} -> {"hits", "centred", "language"},
+    """The sentences nearest to a text by cosine: {"text", "each", ...} -> {"hits", "centered", "language"},
     "truncated" if the text was too long, and "unknown_words".
 
     It finds the `top_k` best of all, or with "each" the best of each language of the corpus.
@@ -112,10 +112,11 @@ class SearchCorpus:
         unit_vectors: the vectors of the corpus with length 1, [N, H]; those of an index are read.
         lengths: those that they had, [N, 1].
 
-    With "centre" vectors lose the mean of their language. The means are the model's, or else those of the
-    corpus if it names at least two languages and has FEWEST_SENTENCES of each. The "language" of a text is
-    the one in the request, else that of its line in the corpus, else that of the nearest mean. It is None in
-    the answer if no mean is clearly the nearest, or the text is of figures and signs, as program code is.
+    With "center_by_language" vectors lose the mean of their language. The means are the model's, or else
+    those of the corpus if it names at least two languages and has FEWEST_SENTENCES of each. The "language" of
+    a text is the one in the request, else that of its line in the corpus, else that of the nearest mean. It
+    is None in the answer if no mean is clearly the nearest, or the text is of figures and signs, as program
+    code is.
 
     Raises:
         UserError: there is neither a corpus nor an index, one of them cannot be read, or the index is of
@@ -125,7 +126,7 @@ class SearchCorpus:
     fields: ClassVar[Fields] = {
         "text": REQUIRED_TEXT,
         "each": (bool, False),
-        "centre": (bool | None, None),
+        "center_by_language": (bool | None, None),
         "language": OPTIONAL_TEXT,
     }
 
@@ -135,7 +136,7 @@ class SearchCorpus:
                 "--task search needs --corpus, a text file with a sentence on each line, or an --index of one"
             )
         load_faiss()
-        plain = replace(options, centre=False, normalize=False)
+        plain = replace(options, center_by_language=False, normalize=False)
         self.encode = EncodeTexts(model, replace(plain, kind=DOCUMENT, prompt=None))
         self.encode_query = EncodeTexts(model, replace(plain, kind=QUERY))
         self.sentences, vectors = self._read(options)
@@ -151,9 +152,9 @@ class SearchCorpus:
         is_pooled_so = self.encode.pooling == MEANS_POOLING
         self.has_means_of_model = model.language_means_path is not None and is_pooled_so
         self.takes_own_means = has_own_means and not self.has_means_of_model
-        self.centre = options.centre
-        if self.centre is None:
-            self.centre = self.has_means_of_model or has_own_means
+        self.center_by_language = options.center_by_language
+        if self.center_by_language is None:
+            self.center_by_language = self.has_means_of_model or has_own_means
         makes_index = options.index is not None and vectors is None
         with only_writer_of(options.index) if makes_index else nullcontext():
             if vectors is None:
@@ -163,8 +164,8 @@ class SearchCorpus:
         # A corpus may be larger than half the memory: so there is no other copy of its vectors.
         self.lengths = lengths_of(vectors)
         self.unit_vectors = np.divide(vectors, self.lengths, out=vectors)
-        if self.centre:  # before any request
-            _ = self.centred_vectors, self.query_means
+        if self.center_by_language:  # before any request
+            _ = self.centered_vectors, self.query_means
 
     def _read(self, options: PredictionOptions) -> tuple[list[CorpusSentence], np.ndarray | None]:
         """The sentences, and their vectors if there is an index; see the class."""
@@ -198,14 +199,14 @@ class SearchCorpus:
         return self.unit_vectors[numbers] * self.lengths[numbers]
 
     @cached_property
-    def centred_vectors(self) -> np.ndarray:
+    def centered_vectors(self) -> np.ndarray:
         """The vectors of the corpus, each without the mean of its language, with length 1, [N, H]."""
         vectors = np.empty_like(self.unit_vectors)
         for language, numbers in self.numbers_of_language.items():
             for part in np.split(numbers, range(_PART_ROWS, len(numbers), _PART_ROWS)):
                 # None: the nearest mean is subtracted from each vector.
                 languages = [language] * len(part) if language in self.means.languages else None
-                vectors[part] = unit(self.means.centred(self._plain(part), languages))
+                vectors[part] = unit(self.means.centered(self._plain(part), languages))
         return vectors
 
     @cached_property
@@ -234,7 +235,7 @@ class SearchCorpus:
     def _unit_queries(
         self, texts: Sequence[str], languages: Sequence[str | None]
     ) -> tuple[np.ndarray, list[str | None]]:
-        """The centred vectors of texts, with length 1, [N, H], and the language of each or None."""
+        """The centered vectors of texts, with length 1, [N, H], and the language of each or None."""
         means = self.query_means
         vectors = self.encode_query.vectors(texts)
         subtracted: list[str] = []  # the language whose mean is subtracted from each vector
@@ -245,19 +246,21 @@ class SearchCorpus:
             taken = known if is_known else means.languages[place]
             subtracted.append(taken)
             named.append(taken if is_known or (is_clear and _is_prose(text)) else None)
-        return unit(means.centred(vectors, subtracted)), named
+        return unit(means.centered(vectors, subtracted)), named
 
     def parse(self, request: dict) -> SearchInput:
         each = flag_of(request, "each", default=False)
         if each and not self.corpus_languages:
             raise UserError("'each' needs a corpus that names languages, as in de<=de.txt,fr<=fr.txt")
-        centre = flag_of(request, "centre", self.centre)
+        is_centered = flag_of(request, "center_by_language", self.center_by_language)
         language = None
-        if request.get("language") and not centre:
-            raise UserError("'language' is for centred vectors; leave it out, or give \"centre\": true")
-        if centre:
+        if request.get("language") and not is_centered:
+            raise UserError(
+                "'language' is for centered vectors; leave it out, or give \"center_by_language\": true"
+            )
+        if is_centered:
             language = text_of(request, "language", optional=True, choices=self.means.languages)
-        return SearchInput(self.encode.parse(request), each, centre, language)
+        return SearchInput(self.encode.parse(request), each, is_centered, language)
 
     @overload
     def search(self, text: str, top_k: int = 5) -> list[Hit]: ...  # type: ignore[overload-overlap]  # one text
@@ -291,19 +294,23 @@ class SearchCorpus:
     def answer(self, requests: list[SearchInput], top_k: int | None = None) -> list[dict]:
         """Return an answer for each request; `top_k` is that of the options unless it is given."""
         answers: list[dict] = [{} for _ in requests]
-        for each, centre in sorted({(request.each, request.centre) for request in requests}):
-            rows = [row for row, asked in enumerate(requests) if (asked.each, asked.centre) == (each, centre)]
+        for each, is_centered in sorted({(request.each, request.center_by_language) for request in requests}):
+            rows = [
+                row
+                for row, asked in enumerate(requests)
+                if (asked.each, asked.center_by_language) == (each, is_centered)
+            ]
             texts = [requests[row].text for row in rows]
-            vectors = self.centred_vectors if centre else self.unit_vectors
-            if centre:
+            vectors = self.centered_vectors if is_centered else self.unit_vectors
+            if is_centered:
                 queries, languages = self._unit_queries(texts, [requests[row].language for row in rows])
             else:
                 queries = unit(self.encode_query.vectors(texts))
             hits_of_rows = self._search(queries, vectors, top_k or self.top_k, each)
             for place, (row, hits) in enumerate(zip(rows, hits_of_rows)):
                 answers[row]["hits"] = [self._as_json(*hit) for hit in hits]
-                if centre:
-                    answers[row] |= {"centred": True, "language": languages[place]}
+                if is_centered:
+                    answers[row] |= {"centered": True, "language": languages[place]}
                 cut = self.encode_query.features([texts[place]])[0].cut
                 answers[row] |= remarks(self.encode.model.tokenizer, texts[place], cut=cut)
         return answers

@@ -82,7 +82,7 @@ def sentences_by_language(files: str, languages: Sequence[str] = ()) -> dict[str
     """Language -> the lines of its file that are not blank.
 
     Args:
-        files: the value of --centre_on, "de<=de.txt,en<=en.txt".
+        files: the value of --center_on, "de<=de.txt,en<=en.txt".
         languages: those that must be there.
 
     Raises:
@@ -92,13 +92,13 @@ def sentences_by_language(files: str, languages: Sequence[str] = ()) -> dict[str
     sentences = {}
     for language, path in named_files(files):
         if not language or not path or language in sentences:
-            raise UserError(f"--centre_on {files}: give language<=file,language<=file, each language once")
+            raise UserError(f"--center_on {files}: give language<=file,language<=file, each language once")
         sentences[language] = [text for text in Sentences(path).texts() if text.strip()]
         if not sentences[language]:
             raise UserError(f"{path}: all of its lines are blank; give a sentence on each line")
     missing = [language for language in languages if language not in sentences]
     if missing:
-        raise UserError(f"--centre_on has no {', '.join(missing)}; give language<=file for every language")
+        raise UserError(f"--center_on has no {', '.join(missing)}; give language<=file for every language")
     return sentences
 
 
