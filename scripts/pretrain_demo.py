@@ -43,10 +43,10 @@ class PretrainDemoFlags:
     """How much is trained."""
 
     start_steps: PositiveInt = 700
-    """The steps of the start, of some 2,000 tokens each."""
+    """Number of steps of the initial MMLM training, of about 2,000 tokens each."""
 
     steps: PositiveInt = option(1500, needed=True)
-    """The steps of each mix, which follow."""
+    """Number of further steps for each mix of objectives."""
 
 
 def main() -> None:

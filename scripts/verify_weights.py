@@ -35,7 +35,7 @@ class VerifyFlags:
     """What is compared."""
 
     path: str = option(positional=True)
-    """An official params directory, or a checkpoint folder of ours."""
+    """Official params directory, or a checkpoint of this project."""
 
 
 def main() -> None:

@@ -29,19 +29,19 @@ class EncodeBenchmark:
     """What is timed."""
 
     weights: str = option(positional=True)
-    """A folder of weights, with its tokenizer."""
+    """Model directory, including the tokenizer."""
 
     text: str = option(positional=True)
-    """A file with a text in each line."""
+    """Text file, one text per line."""
 
     batch_size: PositiveInt = 200
-    """Texts of a call, which each contender divides as it likes."""
+    """Number of texts per call, which each library batches in its own way."""
 
     calls: PositiveInt = 10
-    """The number of calls that are timed."""
+    """Number of timed calls."""
 
     threads: PositiveInt | None = None
-    """The number of threads. Default: what suits this machine."""
+    """Number of threads (default: chosen for this machine)."""
 
 
 def main() -> None:

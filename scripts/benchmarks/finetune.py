@@ -44,25 +44,25 @@ class FinetuneBenchmark:
     """What is timed."""
 
     weights: str = option(positional=True)
-    """A folder of weights in the form of XLM-R, with its tokenizer."""
+    """Model directory in XLM-R format, including the tokenizer."""
 
     pairs: str = option(positional=True)
-    """A file of lines premise<TAB>hypothesis<TAB>label."""
+    """Text file with lines of premise<TAB>hypothesis<TAB>label."""
 
     batch_size: PositiveInt = 32
-    """Pairs of a step."""
+    """Number of pairs per step."""
 
     steps: PositiveInt = 20
-    """The number of steps that are timed."""
+    """Number of timed steps."""
 
     max_seq_len: PositiveInt = 256
-    """The longest pair in tokens."""
+    """Maximum length of a pair in tokens."""
 
     joined: bool = False
-    """Whether each input is max_seq_len tokens of pairs, one after the other, so that none is padded."""
+    """Whether to concatenate pairs into inputs of max_seq_len tokens, without padding."""
 
     threads: PositiveInt | None = None
-    """The number of threads. Default: what suits this machine."""
+    """Number of threads (default: chosen for this machine)."""
 
 
 def main() -> None:

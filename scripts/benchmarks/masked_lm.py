@@ -37,22 +37,22 @@ class MaskedLMBenchmark:
     """What is timed."""
 
     weights: str = option(positional=True)
-    """A folder of weights in the form of XLM-R, with its tokenizer."""
+    """Model directory in XLM-R format, including the tokenizer."""
 
     text: str = option(positional=True)
-    """A file with a text in each line."""
+    """Text file, one text per line."""
 
     batch_size: PositiveInt = 8
-    """Sequences of a step."""
+    """Number of sequences per step."""
 
     length: PositiveInt = 128
-    """Tokens of a sequence."""
+    """Number of tokens per sequence."""
 
     steps: PositiveInt = 10
-    """The number of steps that are timed."""
+    """Number of timed steps."""
 
     threads: PositiveInt | None = None
-    """The number of threads. Default: what suits this machine."""
+    """Number of threads (default: chosen for this machine)."""
 
 
 def main() -> None:
