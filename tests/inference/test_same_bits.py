@@ -18,7 +18,8 @@ from ernie_m.model.checkpoint.write import model_weights
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.ernie import ErnieMModel
 from ernie_m.model.heads import SequenceClassifier, TokenClassifier
-from ernie_m.model.tasks import CLASSIFICATION, MEAN_OF_TOKENS, POOLED, TOKEN_CLASSIFICATION
+from ernie_m.model.preprocessing import MEAN_OF_TOKENS
+from ernie_m.model.tasks import CLASSIFICATION, POOLED, TOKEN_CLASSIFICATION
 from ernie_m.model.threads import Workers
 from ernie_m.reader.batching import batches_by_length, pad
 from ernie_m.utils.paddle_settings import read_cpu
