@@ -43,9 +43,9 @@ class EncodeVectorFlags(LabelOptions):
     """Whether to use a GPU if available."""
 
     vectors: Literal["official", "model", Pooling] = "official"
-    """official: cls_emb.npy and top_layer_emb.npy. Others: vectors.npy with one vector per text, which is the
-    mean over all tokens, the mean without [CLS] and [SEP], the state of [CLS] (cls), or the pooled [CLS];
-    model: what the model's files say."""
+    """Embeddings to write: cls_emb.npy and top_layer_emb.npy (official), or vectors.npy with one embedding
+    per text, pooled as the model's settings say (model), by the mean over all tokens (mean), the mean without
+    [CLS] and [SEP] (mean_without_special), the state of [CLS] (cls), or the pooler output (pooled)."""
 
     prompt: str | None = None
     """Name of the model's prompt to prepend to each text, or "" for none (default: the model's default

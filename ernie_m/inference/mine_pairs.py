@@ -56,8 +56,9 @@ class MiningOptions:
     """Minimum margin score of a pair to write (default: none)."""
 
     pooling: Pooling | None = None
-    """A vector is the mean of all tokens, the mean without [CLS] and [SEP], the state of [CLS] (cls),
-    or the pooled [CLS]. Default: as the model's files say, otherwise mean."""
+    """Pooling of token states into an embedding: the mean over all tokens (mean), the mean without [CLS] and
+    [SEP] (mean_without_special), the state of [CLS] (cls), or the pooler output (pooled) (default: the
+    model's settings, otherwise mean_without_special)."""
 
     layer: str | None = None
     """Encoder layer of the embeddings: a number, middle or last (default: the model's settings, otherwise
@@ -71,7 +72,7 @@ class MiningOptions:
     model's language means, if known for both languages)."""
 
     text_as_it_stands: bool = option(False, free=True)
-    """Whether numbers, ids or tags before most lines, and HTML are text."""
+    """Whether to skip the checks that find line numbers, ids, tags and HTML in text."""
 
 
 class DistinctLines:

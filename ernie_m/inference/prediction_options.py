@@ -22,8 +22,9 @@ class AskOptions:
     """Number of results for question-answering, fill-mask and search."""
 
     pooling: Pooling | None = None
-    """For embedding and search: the mean of all tokens, the mean without [CLS] and [SEP], the state of [CLS]
-    (cls), or the pooled [CLS]. Default: as the model's files say, otherwise mean_without_special."""
+    """Pooling of token states into an embedding: the mean over all tokens (mean), the mean without [CLS] and
+    [SEP] (mean_without_special), the state of [CLS] (cls), or the pooler output (pooled) (default: the
+    model's settings, otherwise mean_without_special)."""
 
     normalize: bool | None = None
     """Whether to normalize embeddings to unit length (default: the model's settings, otherwise false)."""

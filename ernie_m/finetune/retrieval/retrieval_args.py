@@ -46,8 +46,9 @@ class RetrievalFlags(TableOptions, TrainingFlags):
     follows the model's settings, if any."""
 
     pooling: Pooling = MEAN_WITHOUT_SPECIAL
-    """A vector is the mean of all tokens, the mean without [CLS] and [SEP], the state of [CLS] (cls),
-    or the pooled [CLS]. Default with a model that says how its vectors are made: as it says."""
+    """Pooling of token states into an embedding: the mean over all tokens (mean), the mean without [CLS] and
+    [SEP] (mean_without_special), the state of [CLS] (cls), or the pooler output (pooled); the default follows
+    the model's settings, if any."""
 
     score: Literal["cosine", "margin"] = option("cosine", free=True)
     """Similarity score: cosine, or margin, the ratio of the cosine to the mean cosine of the 4 nearest

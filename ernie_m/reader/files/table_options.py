@@ -6,6 +6,7 @@ from typing import Literal
 from ernie_m.utils.args import option
 from ernie_m.utils.errors import UserError
 
+_OF_PAIRS = ("train", "prepare", "run_retrieval", "build_corpus", "train_vocab")  # commands that read pairs
 # What every table is read with, beside its columns.
 OF_TABLES = ("delimiter", "quotes", "encoding", "only", "on_error")
 
@@ -14,26 +15,27 @@ OF_TABLES = ("delimiter", "quotes", "encoding", "only", "on_error")
 class TableOptions:
     """How to read tables: what their header, their ending and their first line do not say."""
 
-    columns: str | None = None
-    """For pairs, tagged words and questions: their columns by name, or by number if there is no header."""
+    columns: str | None = option(None, only=(*_OF_PAIRS, "fit", "predict"))
+    """Comma-separated columns of pairs, tagged words or questions, by name, or by number if there is no
+    header."""
 
     delimiter: str | None = None
-    """For a table: what separates its cells: a character, or tab."""
+    """Column delimiter of tables, a character or tab (default: inferred)."""
 
     quotes: bool | None = None
-    """For a table with tabs: whether quotation marks enclose cells, as pandas and Excel write them."""
+    """Whether quotation marks enclose cells in tab-separated tables, as pandas and Excel write them."""
 
     encoding: str | None = None
-    """For a table: its encoding, as in cp1252, if it is neither UTF-8 nor UTF-16 with its mark."""
+    """Encoding of the input files, such as cp1252 (default: UTF-8, or UTF-16 with a byte order mark)."""
 
     only: str | None = None
-    """For a table: which rows to read, as in label=1, label!=0 or score>=0.8; all: every one."""
+    """Rows of a table to use, as in label=1, label!=0 or score>=0.8, or all."""
 
-    text_as_it_stands: bool = option(False, free=True)
-    """For text and pairs: whether numbers, ids or tags before most lines, and HTML are text."""
+    text_as_it_stands: bool = option(False, free=True, only=_OF_PAIRS)
+    """Whether to skip the checks that find line numbers, ids, tags and HTML in text."""
 
     on_error: Literal["stop", "skip"] = "stop"
-    """Whether faulty rows end the command before anything is done, or are left out."""
+    """Whether to stop at invalid rows before any work is done (stop), or to leave them out (skip)."""
 
     def refuse_others(self, name: object, form: str, *read: str) -> None:
         """Refuse options that are given, and that a file is not read with.
@@ -63,19 +65,19 @@ class LabelOptions(TableOptions):
     """
 
     text: str | None = None
-    """For a table: the column of the text. Subject+Body: several, which make one text."""
+    """Column of the text, or several that are joined into one text, as in Subject+Body."""
 
     text_b: str | None = None
-    """For a table of pairs: the column of the second text."""
+    """Column of the second text of a pair."""
 
-    label: str | None = None
-    """For a table: the column of the label; A,B,C: a column for each of several labels, with 0 and 1."""
+    label: str | None = option(None, only=("fit", "predict"))
+    """Column of the label, or a column of 0 and 1 for each of several labels, as in A,B,C."""
 
-    language: str | None = None
-    """For a table: the column of the language of each row."""
+    language: str | None = option(None, only=("fit", "predict"))
+    """Column of the language."""
 
-    group: str | None = None
-    """For a table: the column that tells which rows belong together, and are held out together."""
+    group: str | None = option(None, only=("fit",))
+    """Column of the group; rows of one group are never split between training and evaluation."""
 
-    split: str | None = None
-    """For a table: the column that says train, dev or test."""
+    split: str | None = option(None, only=("fit",))
+    """Column of the split (train, dev or test)."""
