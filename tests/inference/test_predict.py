@@ -730,7 +730,7 @@ def test_files_that_are_not_beside_the_weights(models, tmp_path, name):
         ({"task": "classification", "output": "."}, "--output .: "),
         ({"task": "classification", "output": "run.trec"}, "--output run.trec: "),
         ({"task": "classification", "columns": "text"}, "--columns"),
-        ({"task": "classification", "only": "label=x"}, "--only"),
+        ({"task": "classification", "filter": "label=x"}, "--filter"),
         ({"task": "classification", "top_k": 0}, "--top_k 0: "),
         ({"task": "classification", "max_seq_len": 63}, "max_seq_len 63: "),
         ({"task": "embedding", "layer": 3}, "layer 3: "),

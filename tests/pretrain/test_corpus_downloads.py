@@ -41,7 +41,7 @@ def test_the_list_is_what_a_build_takes(tmp_path, monkeypatch, pieces):
     flags = re.search(r"--documents blank --columns[^`]*", (ROOT / "docs/data.md").read_text())[0]
     flags = flags.replace("\\\n", " ")  # the command goes on in the next lines
     options = parse_options(BuildOptions, [*words, *shlex.split(flags)])
-    assert (options.columns, options.only) == ("2,3", "1>=1.04")
+    assert (options.columns, options.filter) == ("2,3", "1>=1.04")
     assert "cc/af.txt.xz: no such file" in error_of(resolve, options.mono, options.parallel)
     for paths in [*options.mono.values(), *options.parallel.values()]:
         for path in map(os.path.expandvars, as_list(paths)):

@@ -349,11 +349,11 @@ def test_scores(tmp_path):
     """As in WikiMatrix: the score comes first. Pairs below the limit or with NaN are left out."""
     rows = ["1.2\tgood\tgut", "1.03\tbad\tschlecht", "1.04\tnew\tneu", "nan\ta\tb"]
     parallel = {"en-de": write_lines(tmp_path / "x.tsv", rows)}
-    text = lines_of(parallel=parallel, columns="3,2", only="1>=1.04")
+    text = lines_of(parallel=parallel, columns="3,2", filter="1>=1.04")
     # Named columns are taken as they are.
     assert text == Lines([("good", "gut"), ("new", "neu")], [1, 1], not_wanted_count=2)
-    for column, place in (("2", "'2'"), ("4", "--only 4")):
-        line = error_of(lines_of, parallel=parallel, columns="2,3", only=f"{column}>=1.04")
+    for column, place in (("2", "'2'"), ("4", "--filter 4")):
+        line = error_of(lines_of, parallel=parallel, columns="2,3", filter=f"{column}>=1.04")
         assert "x.tsv, line 1: " in line and place in line
 
 

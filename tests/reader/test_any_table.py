@@ -52,7 +52,7 @@ def rows_of(path, kind, several=False, **flags):
 
 def flags_of(kind, names):
     """The flags that name the columns of the parts of a row."""
-    return {"columns": ",".join(names), "only": "all"} if "query" in kind else dict(zip(kind, names))
+    return {"columns": ",".join(names), "filter": "all"} if "query" in kind else dict(zip(kind, names))
 
 
 def as_text(rows, mark, quoting, line_end):

@@ -51,7 +51,7 @@ READ = {  # name of a file -> its content, the flags that it needs, and other ro
     "lines.csv": ('"Body\n(all)",Team\n"Hello, you",a\nBye,b\n', {"text": "Body (all)", "label": "Team"}),
     "numbers.csv": ('1,"Hello, you",a\n2,Bye,b\n', {"text": "2", "label": "3"}),
     "names.csv": ('Body,Team\n"Hello, you",a\nBye,b\n', {"text": "Body", "label": "Team"}),
-    "only.csv": ('text,label,n\n"Hello, you",a,2\nno,c,1\nBye,b,3\n', {"only": "n>=2"}),
+    "only.csv": ('text,label,n\n"Hello, you",a,2\nno,c,1\nBye,b,3\n', {"filter": "n>=2"}),
     "mail.csv": (
         "Subject,Body,label\nHello,you,a\n,Bye,b\n",
         {"text": "Subject+Body"},
@@ -130,7 +130,7 @@ REFUSED = {  # name of a file -> its content, flags, and what the message says: 
     "absent.csv": ("text,label\na,b\n", {"text": "Body"}, ("line 1: --text Body",)),
     "label.jsonl": ('{"text": "a", "label": ["b", "c"]}\n', {}, ("line 1", "--task multi-label")),
     "unread.csv": ("text,label\na,b\n", {"columns": "text,label"}, ("unread.csv", "--columns")),
-    "only.csv": ("text,label,n\na,b,x\nc,d,2\n", {"only": "n>=2"}, ("line 2: 'x' in 'n'",)),
+    "only.csv": ("text,label,n\na,b,x\nc,d,2\n", {"filter": "n>=2"}, ("line 2: 'x' in 'n'",)),
     "hex.csv": ("text,label\na,b\n", {"encoding": "hex"}, ("--encoding hex",)),
 }
 

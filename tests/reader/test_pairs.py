@@ -132,10 +132,10 @@ def test_pairs_that_another_column_judges_are_asked_about(tmp_path):
     for header, columns in ((rows[0], "premise,hypothesis"), (["source", "target", "score"], None)):
         path = write(tmp_path / "a.tsv", [header, *rows[1:]])
         message = error_of(PairRows, path, TableOptions(columns=columns))
-        assert message.startswith(f"{path}, line 1: ") and "--only" in message and header[2] in message
-        taken = PairRows(path, TableOptions(columns=columns, only=f"{header[2]}=1"))
+        assert message.startswith(f"{path}, line 1: ") and "--filter" in message and header[2] in message
+        taken = PairRows(path, TableOptions(columns=columns, filter=f"{header[2]}=1"))
         assert list(taken) == PAIRS[1::2]
-        assert list(PairRows(path, TableOptions(columns=columns, only="all"))) == PAIRS
+        assert list(PairRows(path, TableOptions(columns=columns, filter="all"))) == PAIRS
 
 
 def test_rows_of_another_split_are_left_out(tmp_path, caplog):

@@ -128,7 +128,7 @@ def test_long_lines_and_columns_count(tmp_path):
         },
         "parallel": {"en-de": write_lines(tmp_path / "x.tsv", pairs)},
     }
-    columns = {"columns": "2,3", "only": "1>=1", "character_coverage": 1.0}
+    columns = {"columns": "2,3", "filter": "1>=1", "character_coverage": 1.0}
     tokenizer = train_vocab(options(tmp_path / "out", text, **columns))
     assert tokenizer.unk_id not in tokenizer.encode("дом")
     assert tokenizer.unk_id not in tokenizer.encode("guten Tag")

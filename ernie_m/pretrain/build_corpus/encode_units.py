@@ -201,7 +201,7 @@ def _write_unit(
     It has `ids` [tokens]; `lengths` uint32 [lines, sides], the tokens of each line; `documents` uint32, the
     lines of each document; `hashes` uint64 [lines], of the document of each line; `keys` uint64
     [lines, sides], of the texts, if any are compared; and `counts`, of lines, documents, lines without text
-    and lines that --only leaves out.
+    and lines that --filter leaves out.
     """
     texts = list(itertools.chain.from_iterable(lines.rows))  # both sides of a pair, then of the next one
     ids = [np.zeros(0, id_dtype(tokenizer.vocab_size))]  # `concatenate` takes no empty list

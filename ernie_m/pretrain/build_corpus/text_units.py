@@ -72,7 +72,7 @@ class Lines(NamedTuple):
         rows: the text of each line, or both texts of each pair in the order of the stream's languages.
         documents: the number of lines of each document; each pair is a document.
         empty_count: number of blank lines, or of pairs with an empty side.
-        not_wanted_count: number of pairs that --only left out.
+        not_wanted_count: number of pairs that --filter left out.
     """
 
     rows: list[tuple[str, ...]]
@@ -259,7 +259,7 @@ def _table_of(
 def _rows(
     lines: list[str], pairs: PairTable, first_line: int, path: str, options: TextOptions
 ) -> tuple[list[list[str]], int]:
-    """The two texts of each row, and the number of rows that --only, or their split, leaves out.
+    """The two texts of each row, and the number of rows that --filter, or their split, leaves out.
 
     Raises:
         UserError: rows have another number of columns.
@@ -270,7 +270,7 @@ def _rows(
     below = (row for row in every if row[0] >= pairs.first_row)
     rows = list(of_width(below, len(pairs.names), pairs.line, faults, ragged=False))
     table = Table(Path(path), pairs.names, pairs.line, pairs.form, [], iter(rows))
-    taken = wanted(table, options.only, faults)
+    taken = wanted(table, options.filter, faults)
     columns = pairs.columns
     texts = [[cells[place] for place in columns.texts] for _, cells in taken if columns.is_trained(cells)]
     faults.end(logger.warning)

@@ -106,7 +106,7 @@ class LabelledTable(NamedTuple):
         Raises:
             UserError: as `Faults.end`, or no row is left.
         """
-        mend = "leave it out (--only 'COLUMN!=LABEL'), or, if it is a label, write another word"
+        mend = "leave it out (--filter 'COLUMN!=LABEL'), or, if it is a label, write another word"
         none = labels_for_none(Counter(row.label for row in self.rows))
         return self._without(none, "may stand for none", mend, faults)
 
@@ -201,7 +201,7 @@ def read_labelled(path: Path, options: LabelOptions, several: bool = False) -> L
     for line, cells in table.rows:
         with faults.of_line(line):
             rows.append(_labelled_row(table, found, line, cells, several))
-    faults.end(logger.warning, rows, options.only)
+    faults.end(logger.warning, rows, options.filter)
     if len(names) == 1 and several:
         rows = _with_lists(path, rows)
     _say_what_is_read(table, found, rows)

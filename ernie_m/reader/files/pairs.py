@@ -127,7 +127,7 @@ def columns_of_pairs(table: Table, options: TableOptions, languages: Sequence[st
         languages: names of columns, in the order of the texts.
 
     Raises:
-        UserError: it is not known which columns are meant, or another one judges the pairs, and no --only
+        UserError: it is not known which columns are meant, or another one judges the pairs, and no --filter
             says which of them are.
     """
     folded = [name.lower() for name in table.names]
@@ -143,17 +143,17 @@ def columns_of_pairs(table: Table, options: TableOptions, languages: Sequence[st
         texts += [place for place, name in enumerate(folded) if texts and _NEGATIVE.fullmatch(name)]
     if len(texts) < 2 or len({*texts}) < len(texts):
         raise table.question(
-            "which columns are query and positive? (If another judges them: --only COLUMN=VALUE. If there "
+            "which columns are query and positive? (If another judges them: --filter COLUMN=VALUE. If there "
             "are none: name the files of pairs, and not their folder.)",
             ["--columns QUERY,POSITIVE"],
         )
     judges = [place for place in table.named(PAIRS["label"]) if place not in texts]
-    if judges and not options.only:
+    if judges and not options.filter:
         name = table.names[judges[0]]
         raise UserError(
             f"{table.path}, line {table.line}: the column '{name}' may judge the pairs, and all would be "
-            f"trained on as equals; say which are, as in --only '{name}=1' or --only '{name}>=0.8', or "
-            "--only all"
+            f"trained on as equals; say which are, as in --filter '{name}=1' or --filter '{name}>=0.8', or "
+            "--filter all"
         )
     names = [table.names[place] for place in texts]
     others = [name for place, name in enumerate(table.names) if place not in texts]
@@ -222,7 +222,7 @@ class PairRows(Sequence[list[str]]):
             of_files = ("encoding", "text_as_it_stands", "on_error")
             options.refuse_others(self.name, "aligned lines and .tmx", *of_files)
             rows = _rows_of_files(self.paths, languages, options.encoding, faults)
-        self._lines = self._written(rows, faults, options.only)
+        self._lines = self._written(rows, faults, options.filter)
         sides = zip(*(row[:2] for row in islice(self, _ROWS_SHOWN)))
         for side, language in zip(sides, languages or ("", "")):
             look_at_text(self.name, side, language, options.text_as_it_stands)

@@ -50,7 +50,7 @@ class Faults:
 
         Args:
             kept: the rows without faults, of which there must be one; None: there may be none.
-            only: the value of --only, if it was given.
+            only: the value of --filter, if it was given.
 
         Raises:
             UserError: there are faults, and lines with faults are not left out; or no row is left.
@@ -68,4 +68,4 @@ class Faults:
         self._kinds.clear()  # what was said is not said again
         self._more.clear()
         if kept is not None and not len(kept):
-            raise UserError(f"{self.name}: no rows are left" + (f" by --only {only}" if only else ""))
+            raise UserError(f"{self.name}: no rows are left" + (f" by --filter {only}" if only else ""))

@@ -8,7 +8,7 @@ from ernie_m.utils.errors import UserError
 
 _OF_PAIRS = ("train", "prepare", "run_retrieval", "build_corpus", "train_vocab")  # commands that read pairs
 # What every table is read with, beside its columns.
-OF_TABLES = ("delimiter", "quotes", "encoding", "only", "on_error")
+OF_TABLES = ("delimiter", "quotes", "encoding", "filter", "on_error")
 
 
 @dataclass(kw_only=True)
@@ -28,7 +28,7 @@ class TableOptions:
     encoding: str | None = None
     """Encoding of the input files, such as cp1252 (default: UTF-8, or UTF-16 with a byte order mark)."""
 
-    only: str | None = None
+    filter: str | None = None
     """Rows of a table to use, as in label=1, label!=0 or score>=0.8, or all."""
 
     text_as_it_stands: bool = option(False, free=True, only=_OF_PAIRS)

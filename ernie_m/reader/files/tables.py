@@ -240,10 +240,10 @@ def table_of(
     if not has_names:
         _refuse_names(path, line, first, by_number=_are_numbers(options))
         rows = chain([(line, first)], rows)
-    elif "_task_hash" in names and not options.only:
+    elif "_task_hash" in names and not options.filter:
         raise UserError(
             f"{path}, line {line}: it is of Prodigy, where answers may be rejected or ignored; say which "
-            "rows are meant: --only answer=accept"
+            "rows are meant: --filter answer=accept"
         )
     rows = of_width(rows, len(names), line, faults, ragged)
     head = list(islice(rows, 3))
@@ -251,7 +251,7 @@ def table_of(
         faults.end(logger.warning)
         raise UserError(f"{path}: no rows in it")
     table = Table(path, names, line, form, [cells for _, cells in head], chain(head, rows))
-    return table._replace(rows=wanted(table, options.only, faults))
+    return table._replace(rows=wanted(table, options.filter, faults))
 
 
 def _numbers(width: int) -> list[str]:
@@ -301,30 +301,30 @@ def of_width(rows: Iterator[Row], width: int, header: int, faults: Faults, ragge
 
 
 def wanted(table: Table, only: str | None, faults: Faults) -> Iterator[Row]:
-    """The rows that --only takes, by a comparison such as label=1 or score>=0.8.
+    """The rows that --filter takes, by a comparison such as label=1 or score>=0.8.
 
     Raises:
         UserError: it is no comparison, or names no column.
     """
     match = re.fullmatch(r"(.+?)(!=|>=|<=|=|>|<)(.*)", only or "all")
     if match is None and only not in (None, "all"):
-        raise UserError(f"--only {only}: give a column and a value, as in label=1 or score>=0.8; or all")
+        raise UserError(f"--filter {only}: give a column and a value, as in label=1 or score>=0.8; or all")
     if match is None:
         yield from table.rows
         return
     name, sign, value = match.groups()
-    place = table.place(name, "--only")
+    place = table.place(name, "--filter")
     key_of = normal_label if sign in ("=", "!=") else float
     try:
         key = key_of(value)
     except ValueError as error:
-        raise UserError(f"--only {only}: {sign} compares with a number, as in score>=0.8") from error
+        raise UserError(f"--filter {only}: {sign} compares with a number, as in score>=0.8") from error
     for line, cells in table.rows:
         try:
             if _COMPARED[sign](key_of(str(cells[place])), key):
                 yield line, cells
         except ValueError:
-            faults.add(line, f"'{shown(cells[place])}' in '{name}' is no number", "--only needs one")
+            faults.add(line, f"'{shown(cells[place])}' in '{name}' is no number", "--filter needs one")
 
 
 def form_of(file: TextFile, options: TableOptions) -> Form:
