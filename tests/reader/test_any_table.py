@@ -99,7 +99,7 @@ def tables(draw):
     else:
         flags = flags_of(kind, [str(order.index(part) + 1) for part in range(len(kind))])
     if form == "cells":
-        flags |= {"delimiter": "tab" if mark == "\t" else mark, "quotes": quoting is not None}
+        flags |= {"delimiter": "tab" if mark == "\t" else mark, "quoting": quoting is not None}
         flags["encoding"] = "cp1252" if encoding == "cp1252" else None
         blank = [[]] * draw(st.integers(0, 2))
         content = as_text([*[header] * has_names, grid[0], *blank, *grid[1:]], mark, quoting, line_end)
@@ -177,7 +177,7 @@ def damaged(path, shape, *damages):
     for damage, place in zip(damages, places):
         lines[place] = DAMAGES[damage](rows[place - bool(mark)], lines[place], write)
     path.write_bytes("\n".join(lines).encode(errors="surrogateescape"))
-    flags = {"delimiter": "tab" if mark == "\t" else mark, "quotes": quoting is not None} if mark else {}
+    flags = {"delimiter": "tab" if mark == "\t" else mark, "quoting": quoting is not None} if mark else {}
     return kind, flags | flags_of(kind, kind), rows, [place + 1 for place in places]
 
 

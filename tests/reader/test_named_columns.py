@@ -45,7 +45,7 @@ READ = {  # name of a file -> its content, the flags that it needs, and other ro
     "bars.csv": ("text|label\nHello, you|a\nBye|b\n", {"delimiter": "|"}),
     "excel.csv": ("sep=;\ntext;label\nHello, you;a\nBye;b\n", {}),
     "index.csv": (',text,label\n0,"Hello, you",a\n1,Bye,b\n', {}),
-    "quotes.tsv": ('text\tlabel\n"Hello, you"\ta\nBye\tb\n', {"quotes": True}),
+    "quotes.tsv": ('text\tlabel\n"Hello, you"\ta\nBye\tb\n', {"quoting": True}),
     "lines.jsonl": ('{"text": "Hello, you", "label": "a"}\n{"text": "Bye", "label": "b", "x": [1]}\n', {}),
     "list.json": ('[{"text": "Hello, you", "label": "a"},\n {"text": "Bye", "label": "b"}]', {}),
     "lines.csv": ('"Body\n(all)",Team\n"Hello, you",a\nBye,b\n', {"text": "Body (all)", "label": "Team"}),
@@ -108,7 +108,7 @@ REFUSED = {  # name of a file -> its content, flags, and what the message says: 
     "width.csv": ("text,label\na,b\nc\nd,e,f\n", {}, ("line 3: 1 column", "line 4: 3 columns")),
     "quote.csv": ('text,label\na,b\n"c" d,e\n', {}, ("line 3",)),
     "open.csv": ('text,label\na,b\n"c,d\ne,f\n', {}, ("line 3", "to line 4")),
-    "tabs.tsv": ('text\tlabel\na\tb\n"c"\td\n', {}, ("line 3", "--quotes")),
+    "tabs.tsv": ('text\tlabel\na\tb\n"c"\td\n', {}, ("line 3", "--quoting")),
     "cp1252.csv": ('text;label\na;b\n"Größe\r\nx\n'.encode("cp1252"), {}, ("line 3: not UTF-8: '\"Größe'",)),
     "header_cp1252.csv": ("text;label;Größe\na;b;1\n".encode("cp1252"), {}, ("line 1: not UTF-8",)),
     "header_skipped.csv": (

@@ -153,7 +153,7 @@ def test_quotation_marks_between_tabs(tmp_path):
         assert list(PairRows(write(tmp_path / name, [*header, *pairs]))) == pairs
     path = write(tmp_path / "c.tsv", [["anchor", "pos"], *pairs])
     assert f"{path}, line 2: " in error_of(PairRows, path)
-    assert list(PairRows(path, TableOptions(quotes=False))) == pairs
+    assert list(PairRows(path, TableOptions(quoting=False))) == pairs
 
 
 def test_query_equal_to_positive(tmp_path, caplog):

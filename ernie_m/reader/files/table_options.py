@@ -8,7 +8,7 @@ from ernie_m.utils.errors import UserError
 
 _OF_PAIRS = ("train", "prepare", "run_retrieval", "build_corpus", "train_vocab")  # commands that read pairs
 # What every table is read with, beside its columns.
-OF_TABLES = ("delimiter", "quotes", "encoding", "filter", "on_error")
+OF_TABLES = ("delimiter", "quoting", "encoding", "filter", "on_error")
 
 
 @dataclass(kw_only=True)
@@ -22,7 +22,7 @@ class TableOptions:
     delimiter: str | None = None
     """Column delimiter of tables, a character or tab (default: inferred)."""
 
-    quotes: bool | None = None
+    quoting: bool | None = None
     """Whether quotation marks enclose cells in tab-separated tables, as pandas and Excel write them."""
 
     encoding: str | None = None

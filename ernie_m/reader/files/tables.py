@@ -78,7 +78,7 @@ _COMPARED = {
     "=": operator.eq, "!=": operator.ne,
     ">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt,
 }  # fmt: skip
-_ROWS = "a cell has what seems to be rows (if it is a text: --quotes true)"
+_ROWS = "a cell has what seems to be rows (if it is a text: --quoting true)"
 _HEAD = 1 << 18  # bytes that tell what separates the cells
 _HEAD_OBJECTS = 1000  # whose keys are the columns
 _LARGEST = 1 << 28  # bytes of a workbook, which is read as a whole
@@ -349,8 +349,8 @@ def form_of(file: TextFile, options: TableOptions) -> Form:
     faults.end(logger.warning)
 
     def quoted(mark: str) -> bool | None:
-        if options.quotes is not None or mark != "\t":
-            return options.quotes is not False
+        if options.quoting is not None or mark != "\t":
+            return options.quoting is not False
         return False if has_official_names(first, ("text_a",)) else None
 
     def agrees(mark: str) -> bool:
@@ -370,7 +370,7 @@ def form_of(file: TextFile, options: TableOptions) -> Form:
             f"{file.path}, line {skipped + 1}: what separates its cells? say it: --delimiter {marks}"
         )
     mark = found[0] if len(found) == 1 else usual
-    return Form(mark, quoted(mark), file.begin, skipped, options.quotes is not None)
+    return Form(mark, quoted(mark), file.begin, skipped, options.quoting is not None)
 
 
 def records(lines: Iterator[str], form: Form, faults: Faults, first_line: int = 1) -> Iterator[Row]:
@@ -394,7 +394,7 @@ def _plain_rows(lines: Iterator[str], form: Form, faults: Faults, first_line: in
         if form.quoted is None and any(cell.startswith('"') for cell in cells):
             raise UserError(
                 f"{faults.name}, line {number}: a cell begins with a quotation mark; do these enclose "
-                "cells (--quotes true), or are they text (--quotes false)?"
+                "cells (--quoting true), or are they text (--quoting false)?"
             )
         yield number, cells
 
