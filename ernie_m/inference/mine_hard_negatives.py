@@ -42,7 +42,7 @@ def mine_hard_negatives(flags: RetrievalFlags) -> None:
         refuse_to_write_over(
             [*rows.paths, flags.mine_hard_negatives], f"--checkpoints {flags.checkpoints}", [output]
         )
-        corpus = DistinctLines(flags.mine_hard_negatives, flags.text_as_it_stands)
+        corpus = DistinctLines(flags.mine_hard_negatives, flags.skip_text_checks)
         (seed,) = flags.seeds
         opened, model = model_of_seed(inputs, seed)
         encode = encoder_of(flags, model, opened.tokenizer, opened.reading)

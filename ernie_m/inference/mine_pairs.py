@@ -71,7 +71,7 @@ class MiningOptions:
     """Text files whose mean embedding is subtracted per language, as in de<=de.txt,en<=en.txt (default: the
     model's language means, if known for both languages)."""
 
-    text_as_it_stands: bool = option(False, free=True)
+    skip_text_checks: bool = option(False, free=True)
     """Whether to skip the checks that find line numbers, ids, tags and HTML in text."""
 
 
@@ -120,8 +120,8 @@ def mine_pairs(options: MiningOptions) -> None:
     load_faiss()
     output = Path(options.output)
     with only_writer_of(output):
-        source = DistinctLines(options.source, options.text_as_it_stands)
-        target = DistinctLines(options.target, options.text_as_it_stands)
+        source = DistinctLines(options.source, options.skip_text_checks)
+        target = DistinctLines(options.target, options.skip_text_checks)
         refuse_to_write_over(
             [source.path, target.path], f"--output {output}", [output / "pairs.tsv", output / "scores.tsv"]
         )

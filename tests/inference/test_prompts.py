@@ -127,7 +127,7 @@ def test_texts_that_begin_with_their_prompt_are_said(models, tmp_path, caplog, c
         "validation_pairs": 0,
         "init_pretraining_params": folder,
         "checkpoints": tmp_path / "out",
-        "text_as_it_stands": "true",
+        "skip_text_checks": "true",
         "use_cuda": "false",
     }
     call_main(run_retrieval, as_flags(flags))

@@ -92,8 +92,8 @@ def test_odd_text_is_refused_for_corpora_and_said_elsewhere(tmp_path, caplog, na
     lines, number = ODD[name]
     path = write(tmp_path / "a.txt", lines)
     message = error_of(look_at, {"en": str(path)})
-    assert message.startswith(f"{path}, line {number}: ") and "--text_as_it_stands true" in message
-    look_at({"en": str(path)}, text_as_it_stands=True)
+    assert message.startswith(f"{path}, line {number}: ") and "--skip_text_checks true" in message
+    look_at({"en": str(path)}, skip_text_checks=True)
     caplog.clear()
     assert len(Sentences(path)) == path.read_text().count("\n")
     (said,) = caplog.messages
@@ -128,9 +128,9 @@ def test_odd_text_behind_the_beginning(tmp_path, name):
         (path, {"parallel": {"de-en": f"{other},{path}"}}),
     ):
         assert error_of(read, **of).startswith(f"{start}, line ")
-        read(**of, text_as_it_stands=True)
+        read(**of, skip_text_checks=True)
     assert error_of(PairRows, str(table)).startswith(f"{table}, line ")
-    PairRows(str(table), TableOptions(text_as_it_stands=True))
+    PairRows(str(table), TableOptions(skip_text_checks=True))
 
 
 def test_few_odd_lines_behind_the_beginning(tmp_path):
@@ -198,12 +198,12 @@ def test_the_sides_of_pairs(tmp_path, caplog):
     files = [str(write(tmp_path / name, lines)) for name, lines in (("x.en", TEXTS), ("x.de", tags))]
     for notation in (str(table), f"en-de<={','.join(files)}"):
         assert ", line 1: " in error_of(PairRows, notation)
-        rows = PairRows(notation, TableOptions(text_as_it_stands=True))
+        rows = PairRows(notation, TableOptions(skip_text_checks=True))
         assert list(rows) == [list(pair) for pair in zip(TEXTS, tags)]
         assert f"{notation}: de: {tags[2]}" in caplog.messages
     for source in (str(table), ",".join(files)):
         assert ", line 1: " in error_of(look_at, None, {"en-de": source})
-        look_at(None, {"en-de": source}, text_as_it_stands=True)
+        look_at(None, {"en-de": source}, skip_text_checks=True)
 
 
 def test_swapped_sides_and_other_languages_are_said(tmp_path, caplog):
@@ -254,7 +254,7 @@ def test_ids_before_lines_to_mine_are_asked_about(tmp_path):
     files = {"source": str(paths[0]), "target": str(paths[1])}
     options = MiningOptions(model=str(tmp_path / "absent"), output=str(tmp_path / "out"), **files)
     assert error_of(mine_pairs, options).startswith(f"{paths[1]}, line 1: ")
-    assert "absent: " in error_of(mine_pairs, replace(options, text_as_it_stands=True))
+    assert "absent: " in error_of(mine_pairs, replace(options, skip_text_checks=True))
 
 
 @pytest.mark.parametrize("is_same", [True, False])
@@ -271,4 +271,4 @@ def test_a_file_that_is_mined_against_itself_is_said(tmp_path, caplog, is_same):
 def test_the_option_decides_no_bytes():
     """So a corpus that was built without it is the same with it."""
     given = {"mono": {}, "parallel": {}, "output": "x"}
-    assert "text_as_it_stands" not in deciding_options(VocabOptions(**given))
+    assert "skip_text_checks" not in deciding_options(VocabOptions(**given))

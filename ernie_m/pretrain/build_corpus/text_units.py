@@ -139,7 +139,7 @@ def read_lines(unit: Unit, source: TextSource, languages: tuple[str, ...], optio
         rows = list(zip(*decoded))
     # White space at both ends of a cell is removed, and then rows with an empty cell are.
     stripped = [tuple(map(str.strip, row)) for row in rows]
-    for path, side in () if options.text_as_it_stands else zip(source.paths * 2, zip(*stripped)):
+    for path, side in () if options.skip_text_checks else zip(source.paths * 2, zip(*stripped)):
         refuse_odd_part(path, enumerate(side, unit.first_line))
     full = [row for row in stripped if all(row)]
     if source.languages != languages:  # the source has the pair the other way round
@@ -225,7 +225,7 @@ def look_at_sources(streams: Sequence[Stream], options: TextOptions) -> None:
                     lines = file.head(_HEAD).decode(errors="replace").split("\n")
                     sides = {source.languages[number]: lines}
             for language, texts in sides.items():
-                script = look_at_text(path, texts, language, options.text_as_it_stands)
+                script = look_at_text(path, texts, language, options.skip_text_checks)
                 first = scripts.setdefault(language, script)
                 if script != first and "" not in (script, first) and language_tag(language) in SEVERAL:
                     line = "%s: most letters of '%s' are %s here, and %s in another file"

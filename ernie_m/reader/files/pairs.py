@@ -219,14 +219,14 @@ class PairRows(Sequence[list[str]]):
         if len(self.paths) == 1 and named_form(path) != UNITS:
             rows = self._rows_of_table(path, options, languages, all_splits, faults)
         else:
-            of_files = ("encoding", "text_as_it_stands", "on_error")
+            of_files = ("encoding", "skip_text_checks", "on_error")
             options.refuse_others(self.name, "aligned lines and .tmx", *of_files)
             rows = _rows_of_files(self.paths, languages, options.encoding, faults)
         self._lines = self._written(rows, faults, options.filter)
         sides = zip(*(row[:2] for row in islice(self, _ROWS_SHOWN)))
         for side, language in zip(sides, languages or ("", "")):
-            look_at_text(self.name, side, language, options.text_as_it_stands)
-        for start in () if options.text_as_it_stands else range(0, len(self), len(self) // _PLACES + 1):
+            look_at_text(self.name, side, language, options.skip_text_checks)
+        for start in () if options.skip_text_checks else range(0, len(self), len(self) // _PLACES + 1):
             rows_of_place = map(self.__getitem__, range(len(self))[start : start + _ROWS_OF_A_PLACE])
             for side in zip(*(row[:2] for row in rows_of_place)):
                 refuse_odd_part(self.name, enumerate(side, start + 1))

@@ -31,7 +31,7 @@ class TableOptions:
     filter: str | None = None
     """Rows of a table to use, as in label=1, label!=0 or score>=0.8, or all."""
 
-    text_as_it_stands: bool = option(False, free=True, only=_OF_PAIRS)
+    skip_text_checks: bool = option(False, free=True, only=_OF_PAIRS)
     """Whether to skip the checks that find line numbers, ids, tags and HTML in text."""
 
     on_error: Literal["stop", "skip"] = "stop"

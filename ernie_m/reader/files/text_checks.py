@@ -29,7 +29,7 @@ _SIGNS = ("Pc", "Sc", "Sk", "Sm", "So")  # connectors and symbols, by Unicode's 
 # Before each text for E5 and nomic-embed.
 _PROMPTS = ("query: ", "passage: ", "search_query: ", "search_document: ")
 _LONGEST_NUMBER = 19  # digits
-_MEND = "take it out, or, if it is text: --text_as_it_stands true"
+_MEND = "take it out, or, if it is text: --skip_text_checks true"
 _OTHER_SCRIPT = 0.1  # the share of lines of a second script that is said
 _TIMES = re.compile(r"\d+:\d\d:\d\d[.,]\d+ --> ")
 
