@@ -126,16 +126,22 @@ def test_what_is_no_text_is_refused_by_line_and_key(tmp_path, value, key):
 
 
 def test_pairs_that_another_column_judges_are_asked_about(tmp_path):
-    """All would be trained on as equals, also those of named columns."""
+    """All would be trained on as equals, also those of named columns. By its name, or by its few numbers."""
     rows = [["premise", "hypothesis", "Label"], *numbered(lambda n, a, b: [a, b, n % 2])]
-    path = write(tmp_path / "a.tsv", rows)
-    for header, columns in ((rows[0], "premise,hypothesis"), (["source", "target", "score"], None)):
+    names = ("score", "gold_label", "is_duplicate", "Similarity", "relevance_score", "x")
+    headers = [(rows[0], "premise,hypothesis"), *((["source", "target", name], None) for name in names)]
+    for header, columns in headers:
         path = write(tmp_path / "a.tsv", [header, *rows[1:]])
         message = error_of(PairRows, path, TableOptions(columns=columns))
         assert message.startswith(f"{path}, line 1: ") and "--filter" in message and header[2] in message
         taken = PairRows(path, TableOptions(columns=columns, filter=f"{header[2]}=1"))
         assert list(taken) == PAIRS[1::2]
         assert list(PairRows(path, TableOptions(columns=columns, filter="all"))) == PAIRS
+    words = numbered(lambda n, a, b: [a, b, ("good", "bad")[n % 2]])
+    assert "'gold_label'" in error_of(PairRows, write(path, [[*HEADER, "gold_label"], *words]))
+    for name, cell in (("id", "{0}"), ("n", "{0}"), ("year", "{1}"), ("y", "20{1}"), ("domain", "d{1}")):
+        others = numbered(lambda n, a, b, cell=cell: [a, b, cell.format(n, 20 + n % 3)])
+        assert list(PairRows(write(path, [[*HEADER, name], *others]))) == PAIRS
 
 
 def test_rows_of_another_split_are_left_out(tmp_path, caplog):

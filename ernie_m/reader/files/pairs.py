@@ -40,12 +40,24 @@ from ernie_m.reader.files.tables import (
     records,
 )
 from ernie_m.reader.files.text_checks import look_at_text, refuse_odd_part
+from ernie_m.reader.labels import is_marked, number_in
 from ernie_m.utils.errors import UserError, listed
 from ernie_m.utils.files import unwritable_is_a_user_error
 from ernie_m.utils.logging import logger
 
 _NEGATIVE = re.compile("(negatives?|neg)(_?[0-9]+)?")
 _OF_TRANSLATIONS = {"source", "target", "translation"}
+# Names of columns that say whether, or how well, the texts of a pair go together; of those that do not,
+# although they may have few numbers; and how many different numbers, up to which one, a verdict has at most.
+_VERDICT = re.compile(
+    "(.*[_ ]|is|gold)?"
+    "(labels?|score|gold|relevan(t|ce|cy)|related(ness)?|similar(ity)?|duplicates?|paraphrases?|match(es)?"
+    "|entail(s|ed|ment)|judge?ments?|verdict|grades?|ratings?|correct(ness)?|quality|confidence|probability)"
+)
+_NO_VERDICT = re.compile(
+    "(.*[_ ])?(id|no|nr|number|index|year|month|day|domain|topic|group|fold|page|length)"
+)
+_MOST_VERDICTS, _LARGEST_VERDICT = 10, 100
 _HEAD = 1 << 18  # bytes of which the first line is one
 _ROWS_SHOWN = 1000  # that tell whether the sides are text
 _PLACES, _ROWS_OF_A_PLACE = 16, 100  # of rows that tell it behind these
@@ -147,7 +159,7 @@ def columns_of_pairs(table: Table, options: TableOptions, languages: Sequence[st
             "are none: name the files of pairs, and not their folder.)",
             ["--columns QUERY,POSITIVE"],
         )
-    judges = [place for place in table.named(PAIRS["label"]) if place not in texts]
+    judges = [place for place in range(len(folded)) if place not in texts and _may_judge(table, place)]
     if judges and not options.filter:
         name = table.names[judges[0]]
         raise UserError(
@@ -160,6 +172,16 @@ def columns_of_pairs(table: Table, options: TableOptions, languages: Sequence[st
     if others:
         logger.info("%s: the pair is %s; not read: %s", table.path, " and ".join(names[:2]), listed(others))
     return Columns(names, texts, [place for place in table.named(["split"]) if place not in texts])
+
+
+def _may_judge(table: Table, place: int) -> bool:
+    """Whether a column may say which pairs are right: by its name, or by few numbers that occur again."""
+    name = table.names[place].lower()
+    cells = [row[place] for row in table.sample if row[place]]
+    numbers = {number_in(str(cell)) if is_marked(cell) is None else is_marked(cell) for cell in cells}
+    are_few = 1 < len(numbers) <= min(_MOST_VERDICTS, len(cells) - 1)
+    are_verdicts = are_few and all(n is not None and abs(n) <= _LARGEST_VERDICT for n in numbers)
+    return bool(_VERDICT.fullmatch(name)) or (are_verdicts and not _NO_VERDICT.fullmatch(name))
 
 
 def pair_files(notation: str) -> tuple[tuple[str, ...], tuple[str, ...]]:

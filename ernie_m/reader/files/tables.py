@@ -62,7 +62,6 @@ PAIRS = {
     "query": ("query", "anchor", "source"),
     "positive": ("positive", "positives", "pos", "target", "translation", "passage"),
     "negative": ("negative", "negatives", "neg"),  # also negative_1, negative_2, ...
-    "label": ("label", "score"),  # which judges the pair
 }
 WORDS = {"words": ("tokens", "words"), "tags": ("tags", "ner_tags", "ner")}
 QUESTIONS = {"question": ("question",), "context": ("context",)}
@@ -81,6 +80,7 @@ _COMPARED = {
 _ROWS = "a cell has what seems to be rows (if it is a text: --quoting true)"
 _HEAD = 1 << 18  # bytes that tell what separates the cells
 _HEAD_OBJECTS = 1000  # whose keys are the columns
+_SAMPLE = 1000  # rows by which columns are judged
 _LARGEST = 1 << 28  # bytes of a workbook, which is read as a whole
 Row = tuple[int, list[Any]]  # the line at which it begins, and its cells
 
@@ -117,7 +117,7 @@ class Table(NamedTuple):
         names: of the columns, "" where the header has none; without a header "1", "2", ...
         line: that of the header, or of the first row.
         form: that in which a table of these rows is written.
-        sample: the first three rows.
+        sample: the first rows, by which columns are judged.
         rows: the line at which each row begins, and a cell for each column.
     """
 
@@ -175,7 +175,7 @@ class Table(NamedTuple):
             flags: those that say it, as "--text COLUMN"; they replace those of the command line.
         """
         lines = [
-            f"{name or '(no name)'}: {' | '.join(shown(cells[place])[:40] for cells in self.sample)}"
+            f"{name or '(no name)'}: {' | '.join(shown(cells[place])[:40] for cells in self.sample[:3])}"
             for place, name in enumerate(self.names)
         ]
         words = command_words()
@@ -246,7 +246,7 @@ def table_of(
             "rows are meant: --filter answer=accept"
         )
     rows = of_width(rows, len(names), line, faults, ragged)
-    head = list(islice(rows, 3))
+    head = list(islice(rows, _SAMPLE))
     if not head:
         faults.end(logger.warning)
         raise UserError(f"{path}: no rows in it")
