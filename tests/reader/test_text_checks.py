@@ -62,6 +62,7 @@ ODD = {
         [TEXTS[0], *(f"1 {n} 96 2;0 0 0 0;0 1 2 3;-1 0 1 -1;{n % 2}" for n in range(7, 37))],
         2,
     ),
+    "printed lists": ([f"['{text.replace(' ', '')}']" for text in TEXTS], 1),
     "subtitles": (
         [f"00:00:0{n},000 --> 00:00:0{n},900" if n < 9 and n % 3 else TEXTS[n] for n in range(30)],
         2,

@@ -31,6 +31,7 @@ _PROMPTS = ("query: ", "passage: ", "search_query: ", "search_document: ")
 _LONGEST_NUMBER = 19  # digits
 _MEND = "take it out, or, if it is text: --skip_text_checks true"
 _OTHER_SCRIPT = 0.1  # the share of lines of a second script that is said
+_PRINTED = re.compile(r"\[\s*['\"].*['\"]\s*\]")  # a list of texts
 _TIMES = re.compile(r"\d+:\d\d:\d\d[.,]\d+ --> ")
 
 
@@ -51,7 +52,7 @@ def look_at_text(
         `script_of` the lines.
 
     Raises:
-        UserError: most lines have no letters, begin with a number, an id or a tag, or have HTML.
+        UserError: most lines have no letters or are lists, begin with a number, an id or a tag, or have HTML.
     """
     texts = [(number, line) for number, line in enumerate(lines[:MOST_LINES], 1) if line.strip()]
     name = f"{path}: {language}" if language else path
@@ -138,6 +139,7 @@ def _what_is_odd(texts: Sequence[tuple[int, str]], step: int = 1) -> tuple[int, 
         (0, _TIMES.match, "it has the times of subtitles"),
         (0, _TAG_ALONE.fullmatch, "lines are tags"),
         (0.5, _has_no_letter, "{:.0%} of the lines have no letters"),
+        (0.5, _PRINTED.fullmatch, "{:.0%} of the lines are lists that were printed"),
         (0.01, _ENCLOSED.fullmatch, "quotation marks enclose {:.0%} of the lines, and are doubled there"),
         (0.1, _HTML.search, "{:.0%} of the lines have HTML"),
     ):
