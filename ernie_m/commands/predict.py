@@ -7,6 +7,7 @@ ernie-m predict --input new.csv --model checkpoints/kinds --output labeled.csv -
 
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -86,7 +87,6 @@ def main() -> None:
         JsonLines,
         LabelledRows,
         has_objects,
-        name_of,
         read_requests,
         write_answers,
     )
@@ -96,39 +96,39 @@ def main() -> None:
     options = flags.options()
     settings = settings_of(flags.model)
     columns = columns_of(flags.model, settings)
-    faults = Faults(name_of(flags.input), flags.on_error == "skip")
+    faults = Faults("standard input" if flags.input == "-" else flags.input, flags.on_error == "skip")
     path = Path(flags.input)
 
     # Before a model is loaded, as far as a file can be read without one.
-    with_objects = has_objects(flags.input)
+    ask = partial(open_asked, path, flags, faults, columns, are_requests=has_objects(flags.input))
     file: InputFile | None = None
     table = None
     task = flags.task or task_named(str(settings.get("task")))
-    if flags.input == "-" or split_name(path)[0] == ".jsonl":
-        file = JsonLines(flags.input, flags, columns)
-    elif not with_objects and task in TASKS and not TASKS[task].training_file:
-        table = open_asked(path, flags, faults, columns)
+    if task in TASKS and not TASKS[task].training_file:
+        table = ask()
         table.check(own_reading(settings, None).pairs if task in _CLASSIFIERS else False)
+        faults.end(partial(say, file=sys.stderr))
     model = load(flags.model, engine=flags.engine, task=flags.task, amp=flags.amp)
     task = task_of(flags, model)
     answerer = make_answerer(task, model, options)
 
-    # A tagger or a reader first looks for an official file; JSON lines, otherwise a table.
+    # A tagger or a reader first looks for an official file.
     if flags.input != "-":
-        file = training_file(task, path, flags, answerer) or file
-    if file is None and with_objects:
-        file = JsonLines(flags.input, flags, columns)
-    is_table = file is None
-    sorts = flags.sort != "table"
-    if sorts and not (is_table and task in (CLASSIFICATION, MULTI_LABEL, QUESTION_ANSWERING)):
+        file = training_file(task, path, flags, answerer)
+    if file is None:
+        is_question = task == QUESTION_ANSWERING
+        table = table or ask(questions=is_question)
+        table.check(model.reading.pairs if task in _CLASSIFIERS else is_question)
+        file = (
+            JsonLines(table)
+            if table.are_requests
+            else LabelledRows(table, flags.sort != "table", flags.output)
+        )
+    may_sort = isinstance(file, LabelledRows) and task in (CLASSIFICATION, MULTI_LABEL, QUESTION_ANSWERING)
+    if flags.sort != "table" and not may_sort:
         raise UserError(
             f"--sort {flags.sort}: it sorts the rows of a table by the probability of their answers"
         )
-    if is_table:
-        is_question = task == QUESTION_ANSWERING
-        table = table or open_asked(path, flags, faults, columns, questions=is_question)
-        table.check(model.reading.pairs if task in _CLASSIFIERS else is_question)
-        file = LabelledRows(table, sorts, flags.output)
 
     requests = read_requests(file, answerer.parse, faults)
     if all(request.content is None for request in requests):

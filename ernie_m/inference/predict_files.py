@@ -18,12 +18,11 @@ from typing import IO, Any
 
 from ernie_m.finetune.metrics import pearson, spearman
 from ernie_m.inference.tasks import Answerer, InputFile, Request
-from ernie_m.reader.files.labelled_tables import AskedTable, joined
-from ernie_m.reader.files.official_tsv import in_one_line, refuse_compressed
+from ernie_m.reader.files.labelled_tables import AskedTable
+from ernie_m.reader.files.official_tsv import in_one_line
 from ernie_m.reader.files.plain_text import CELLS, LINES, OBJECTS, PACKINGS, TextFile, named_form, split_name
 from ernie_m.reader.files.row_errors import Faults
-from ernie_m.reader.files.table_options import LabelOptions
-from ernie_m.reader.files.tables import Form, is_object, values_of_lines
+from ernie_m.reader.files.tables import Form
 from ernie_m.reader.labels import is_marked, is_no_label, normal_label, number_in, split_labels
 from ernie_m.utils.errors import FULL, UserError, listed, printable, reader_may_leave, say
 from ernie_m.utils.files import only_writer_of, unwritable_is_a_user_error
@@ -34,62 +33,15 @@ from ernie_m.utils.logging import logger, progress
 _OF_SOME_ROWS = ("truncated", "unknown_words")
 
 
-def name_of(path: str) -> str:
-    """A file in messages."""
-    return "standard input" if path == "-" else path
-
-
 class JsonLines(InputFile):
-    """A file with a request on each line that is not blank; the answers are JSON lines.
+    """A table of JSON objects, each of them a request, "-": standard input; the answers are JSON lines."""
 
-    Args:
-        path: "-": standard input.
-        columns: the columns that the model learned from; see `find_columns` of
-            `ernie_m.reader.files.labelled_tables`.
-
-    Raises:
-        UserError: the file cannot be read, or lines hold no object; names them.
-    """
-
-    def __init__(self, path: str, options: LabelOptions, columns: Mapping[str, str]):
-        self._name = name_of(path)
-        self._options = options
-        self._columns = columns
-        faults = Faults(self._name, options.on_error == "skip")
-        if path != "-":
-            lines = TextFile(path, any_form=True).texts(faults)
-        else:
-            lines = sys.stdin.buffer.read().splitlines()
-            refuse_compressed(lines[0] if lines else b"", self._name)
-        values = values_of_lines(lines, self._name, faults)
-        self._objects = [(line, value) for line, value in values if is_object(value, line, faults)]
-        faults.end(partial(say, file=sys.stderr))
+    def __init__(self, table: AskedTable) -> None:
+        self._table = table
 
     def requests(self, faults: Faults) -> Iterator[tuple[int, dict, dict]]:
-        form = "JSON lines, whose keys --text and --text_b name,"
-        self._options.refuse_others(self._name, form, "text", "text_b", "on_error")
-        for number, values in self._objects:
-            with faults.of_line(number):
-                entry = {key: values[key] for key in values if key == "id"}
-                yield number, entry, {**values, **self._texts(values)}
-
-    def _texts(self, values: dict) -> dict[str, Any]:
-        """The texts of a request at the keys that --text and --text_b name, or that the model learned from.
-
-        Raises:
-            UserError: it lacks a key that a flag names.
-        """
-        texts = {}
-        for part in ("text", "text_b"):
-            flag = getattr(self._options, part)
-            given = flag or self._columns.get(part, "")
-            names = [given] if given in values else given.split("+")
-            if flag and not {*names} <= values.keys():
-                keys = ", ".join(values)
-                raise UserError(f"there is no '{flag}' in it, which --{part} names; it has {keys}")
-            if {*names} <= values.keys() and (flag or values.keys().isdisjoint((part, "text_a"))):
-                texts[part] = joined([values[name] for name in names])
-        return texts
+        for line, _, request in self._table.rows():
+            yield line, {key: request[key] for key in request if key == "id"}, request
 
     def write(self, rows: Iterable[tuple[Any, dict]], file: IO[str]) -> None:
         for request, answer in rows:
@@ -259,8 +211,8 @@ def unfinished(output: Path) -> Path:
 
 
 def has_objects(path: str) -> bool:
-    """Whether a file has a JSON object on each line, as its name or its first byte says; "-" has."""
-    if path == "-" or split_name(path)[0] in (".jsonl", ".json"):
+    """Whether a file has JSON objects, as its name or its first byte says; "-" has."""
+    if path == "-" or named_form(path) == OBJECTS:
         return True
     with closing(TextFile(path, any_form=True)) as file:
         return file.buffer.lstrip()[:1] == b"{"

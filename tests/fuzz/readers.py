@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ernie_m.data.download import unpack
-from ernie_m.inference.predict_files import JsonLines
 from ernie_m.model.checkpoint import lod_tensors
 from ernie_m.model.checkpoint import safetensors as safe
 from ernie_m.model.checkpoint.foreign import base, restricted_pickle, sentence_transformers
@@ -29,9 +28,10 @@ from ernie_m.pretrain.build_corpus.source_files import TextSource
 from ernie_m.pretrain.build_corpus.text_units import read_lines, read_units
 from ernie_m.pretrain.config import PretrainConfig
 from ernie_m.reader.files.conll import read_words
-from ernie_m.reader.files.labelled_tables import read_labelled
+from ernie_m.reader.files.labelled_tables import open_asked, read_labelled
 from ernie_m.reader.files.official_tags import read_tagged
 from ernie_m.reader.files.pairs import PairRows
+from ernie_m.reader.files.row_errors import Faults
 from ernie_m.reader.files.squad import read_squad
 from ernie_m.reader.files.table_options import LabelOptions
 from ernie_m.reader.labels import read_label_map, read_languages
@@ -230,6 +230,12 @@ def read_training_state(path: Path) -> None:
         manifest["files"]["state.json"] = describe(path)
         path.with_name("manifest.json").write_text(json.dumps(manifest))
     read_state(path.parents[1])
+
+
+def read_json_requests(path: Path) -> None:
+    faults = Faults(path)
+    list(open_asked(path, LabelOptions(), faults, are_requests=True).rows())
+    faults.end(print)
 
 
 def read_text(documents: str, languages: tuple[str, ...], path: Path) -> None:
@@ -446,8 +452,8 @@ READERS = {
     ),
     "requests": Reader(
         "x.jsonl",
-        files=['{"text": "A [MASK].", "id": 1}\n\n{"text_a": null}'],
-        reads=(lambda path: JsonLines(str(path), LabelOptions(), {}),),
+        files=['{"text": "A [MASK].", "id": 1}\n\n{"text": null}'],
+        reads=(read_json_requests,),
         edit=edit_json_line,
         words=(b"\\ud83d",),
     ),

@@ -57,7 +57,7 @@ CLASSIFY = [sys.executable, "-m", "ernie_m", "predict", "--task", "classificatio
 def test_classify(models, folder_of, ask, engine):
     requests = [
         {"id": 7, "text_a": TEXTS[0], "text_b": TEXTS[1]},
-        {"text": TEXTS[2]},
+        {"text_a": TEXTS[2]},
         {"text_a": "bado " * 90},  # too long, so it is cut
     ]
     folder = folder_of("classify", engine)
@@ -641,7 +641,8 @@ def test_an_output_that_is_a_link_or_a_device(models, tmp_path, ask):
             "standard input, line 3: ",
         ),
         (b'{"text": 3}', "standard input, line 1: 'text' is 3"),
-        (b'{"sentence": "a"}', "standard input, line 1: there is no 'text_a' in it"),
+        (b'{"Satz": "a"}', "standard input, line 1: which column is the text?"),
+        (b'{"text": "a"}\n{"id": 7}', "standard input, line 2: there is no 'text_a' in it"),
         (b'{"text": "a", "id": "\\ud800"}', "surrogates not allowed"),
     ],
 )
@@ -664,7 +665,8 @@ def test_requests_are_read_before_a_model_is_opened(ask, tmp_path, monkeypatch, 
     monkeypatch.chdir(tmp_path)
     if name != "-" and content:
         Path(name).write_bytes(content)
-    assert error_of(ask, content, model=tmp_path / "no model", input=name).startswith(place)
+    flags = {"task": "classification", "model": tmp_path / "no model", "input": name}
+    assert error_of(ask, content, **flags).startswith(place)
 
 
 @pytest.mark.parametrize(
@@ -743,7 +745,7 @@ def test_files_that_are_not_beside_the_weights(models, tmp_path, name):
     ],
 )
 def test_bad_flags(models, ask, refused, flags, message):
-    assert message in refused(lambda: ask([], model=models / "classify", **flags))
+    assert message in refused(lambda: ask([{"text": "a"}], model=models / "classify", **flags))
 
 
 def test_a_model_is_asked_for_what_its_head_is_for(models, ask, refused):

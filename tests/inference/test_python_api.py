@@ -108,7 +108,7 @@ def test_the_command_lines_of_the_pages(places, ask):
 def test_answers_are_those_of_predict(places, ask):
     model = ernie_m.load("checkpoints/best")
     pairs = [("bado kani", "lera"), "mo"]
-    requests = [{"text_a": "bado kani", "text_b": "lera"}, {"text": "mo"}]
+    requests = [{"text_a": "bado kani", "text_b": "lera"}, {"text_a": "mo"}]
     expected = ask(requests, task="classification", model="checkpoints/best")
     for answer, expected_answer in zip(model.classify(pairs), expected, strict=True):
         assert answer["probabilities"] == expected_answer["probabilities"]

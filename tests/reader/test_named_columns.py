@@ -179,16 +179,45 @@ ASKED = {
     "questions.csv": ("context,question\na,b\n", True, ([{"question": "b", "context": "a"}], [])),
     "columns.txt": ("c\tq\na\tb\n", True, ([{"question": "b", "context": "a"}], []), {"columns": "q,c"}),
     "no_question.csv": ("context,text\na,b\n", True, "which columns are the question and its context?"),
+    "learned.csv": ("text,Body\na,b\n", False, ([{"text_a": "b", "text": "b"}], [])),
+    "other_case.csv": ("text,body\na,b\n", False, "which column is the text, the model learned from 'Body'?"),
+    "flag.csv": ("text,body\na,b\n", False, ([{"text_a": "a", "text": "a"}], []), {"text": "text"}),
+    "list.json": (
+        '[{"text": "a", "Body": "b", "n": 1}]',
+        False,
+        ([{"Body": "b", "n": 1, "text_a": "b", "text": "b"}], []),
+    ),
+    "learned.jsonl": (
+        '{"id": 7, "BODY": "a", "Body": "b", "several": true}\n{"Body": "c"}\n',
+        False,
+        (
+            [
+                {"id": 7, "BODY": "a", "Body": "b", "several": True, "text_a": "b", "text": "b"},
+                {"Body": "c", "text_a": "c", "text": "c"},
+            ],
+            [],
+        ),
+    ),
+    "other_key.jsonl": ('{"text": "a"}\n', False, "which column is the text, the model learned from 'Body'?"),
+    "words.jsonl": ('{"words": ["a"]}\n', False, ([{"words": ["a"]}], [])),
+    "encoding.jsonl": (
+        '{"text": "Schön"}\n'.encode("cp1252"),
+        False,
+        ([{"text_a": "Schön", "text": "Schön"}], []),
+        {"encoding": "cp1252"},
+    ),
 }
+LEARNED = ("learned", "other", "flag", "list")  # files of which the model knows the column Body
 
 
 @pytest.mark.parametrize("name", ASKED)
 def test_what_a_model_is_asked_about(tmp_path, name):
     content, questions, expected, *flags = ASKED[name]
     path = tmp_path / name
-    path.write_text(content)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
     options = LabelOptions(**dict(*flags))
-    ask = partial(open_asked, path, options, Faults(path), questions=questions)
+    of_model = {"text": "Body"} if name.startswith(LEARNED) else {}
+    ask = partial(open_asked, path, options, Faults(path), of_model, questions, are_requests="json" in name)
     if isinstance(expected, str):
         assert error_of(ask).startswith(f"{path}, line 1: {expected}")
     else:

@@ -37,6 +37,8 @@ from ernie_m.utils.logging import logger
 
 _IN_WORDS = {"text": "the text", "text_b": "the second text", "label": "the label"}
 _BETWEEN = {"text": "+", "text_b": "+", "label": ","}  # the columns that a flag names
+_TEXTS = {"text", "text_b"}
+_TEXT_KEYS = {*_TEXTS, "text_a"}  # what a request calls them
 _ONE_HOT = re.compile(r"\s*\[[01](,?\s+[01]|,[01])*\.?\]\s*")  # also as numpy writes it
 # A number with three decimals may be a thousand, beside a plain number of 100 or more.
 _MAY_BE_THOUSAND, _HUNDREDS = re.compile(r"[+-]?[1-9]\d{0,2}\.\d{3}"), 100
@@ -142,33 +144,34 @@ def find_columns(
 
     Args:
         needed: the parts that must be there.
-        remembered: values of flags that hold if the table has these columns, and no flag is given.
+        remembered: values of flags, of the table that a model learned from. They hold where no flag is given;
+            a text must have its column.
 
     Raises:
         UserError: the question for all that is not known.
     """
     options.refuse_others(table.path, "tables of texts", *OF_TABLES, *LABELS)
-    flags = {
-        part: flag
-        for part, flag in remembered.items()
-        if {*_columns_in(part, flag, table)} <= {*table.names} and not (part == "text_b" and options.text)
-    }
-    flags |= {part: flag for part in LABELS if (flag := getattr(options, part, None))}
+    given = {part: flag for part in LABELS if (flag := getattr(options, part, None))}
+    learned = {part: flag for part, flag in remembered.items() if not (part == "text_b" and options.text)}
+    flags = learned | given
     found: Columns = {}
     for part, names in LABELS.items():
-        if part in flags:
-            found[part] = [table.place(name, f"--{part}") for name in _columns_in(part, flags[part], table)]
+        columns = _columns_in(part, flags[part], table) if part in flags else []
+        if part in given or (columns and {*columns} <= {*table.names}):
+            found[part] = [table.place(name, f"--{part}") for name in columns]
         else:
-            found[part] = [] if part == "text_b" and "text" in flags else table.named(names)
+            found[part] = [] if columns or (part == "text_b" and "text" in flags) else table.named(names)
     several = [part for part, places in found.items() if part not in flags and len(places) > 1]
     if "label" in several and "label" not in needed:
         several.remove("label")
         found["label"] = []
-    unclear = several + [part for part in needed if not found[part]]
+    needed = {*needed, *_TEXTS.intersection(learned)}
+    unclear = several + [part for part in LABELS if part in needed and not found[part]]
     if unclear:
         questions = []
         for part in unclear:
             names = " or ".join(f"'{table.names[place]}'" for place in found[part])
+            names = names or f"the model learned from '{learned.get(part)}'" * (part in learned)
             questions.append(
                 f"which column is {_IN_WORDS.get(part, f'the {part}')}{', ' * bool(names)}{names}?"
             )
@@ -339,15 +342,18 @@ class AskedTable(NamedTuple):
     """A table of texts that a model is asked about, whose columns are known.
 
     Attributes:
-        texts: what a request calls its text, and a second one -> the places of its columns.
+        texts: what a request calls its text, and a second one -> the places of its columns; none: words of
+            JSON stand for them.
         labels: the places of the columns of labels; none: the table has no labels.
         language: the place of the column of languages; none: there is none.
+        are_requests: whether all keys of its objects are those of a request.
     """
 
     table: Table
     texts: dict[str, list[int]]
     labels: list[int]
     language: list[int]
+    are_requests: bool = False
 
     def check(self, pairs: bool | None) -> None:
         """Refuse a table that has not the texts that a model reads. `pairs`: whether two; None: either.
@@ -355,7 +361,7 @@ class AskedTable(NamedTuple):
         Raises:
             UserError: the question which columns they are.
         """
-        if pairs is not None and len(self.texts) != 1 + pairs:
+        if pairs is not None and len(self.texts) not in (0, 1 + pairs):
             reads, flags = ("pairs of texts", "text_b") if pairs else ("single texts", "text")
             names = [f"'{self.table.names[place]}'" for places in self.texts.values() for place in places]
             what = f"the model reads {reads}, and not {' and '.join(names)}."
@@ -364,18 +370,23 @@ class AskedTable(NamedTuple):
     def rows(self) -> Iterator[tuple[int, list[Any], dict[str, Any]]]:
         """Each row with its line: its cells, and as a request with its texts, its language and its id.
 
-        No other column is a key of a request: `labels` would be what zero-shot chooses from.
+        No other column of a table of cells is a key of a request: `labels` would be what zero-shot chooses
+        from.
         """
-        ids = [place for place, name in enumerate(self.table.names) if name.lower() == "id"]
+        kept = {
+            place: name if self.are_requests else "id"
+            for place, name in enumerate(self.table.names)
+            if name.lower() == "id" or (self.are_requests and name not in _TEXT_KEYS)
+        }
         for line, cells in self.table.rows:
-            request = {self.table.names[place].lower(): cells[place] for place in ids}
+            request = {key: cells[place] for place, key in kept.items()}
             for place in self.language:  # one at most
                 request["language"] = cells[place]
             for key, places in self.texts.items():
                 request[key] = joined([cells[place] for place in places])
             if "text_a" in request:
                 request["text"] = request["text_a"]  # what most tasks call it
-            yield line, cells, request
+            yield line, cells, {key: value for key, value in request.items() if value is not None}
 
 
 def joined(parts: Sequence[Any]) -> Any:
@@ -391,32 +402,39 @@ def open_asked(
     remembered: Mapping[str, str] = MappingProxyType({}),
     questions: bool = False,
     parts: Collection[str] = ("text", "text_b", "label", "language"),
+    are_requests: bool = False,
 ) -> AskedTable:
     """Open a table of texts, or a .txt file with a text on each line.
 
     Args:
+        path: "-": standard input, of JSON.
         faults: receives rows that cannot be read.
         remembered: see `find_columns`.
         questions: whether its texts are questions with contexts, which --columns names.
         parts: those of `LABELS` that are read.
+        are_requests: whether it has objects of JSON, which may have the other keys of requests, too.
 
     Raises:
         UserError: the table cannot be read, a flag names another part, or it is not known which columns have
             the texts.
     """
-    if split_name(path)[0] == ".txt" and not (options.text or options.columns):
+    if split_name(path)[0] == ".txt" and not (options.text or options.columns or are_requests):
         options.refuse_others(path, "lines of text", "encoding", "on_error")
         return AskedTable(_lines_of_text(path, options, faults), {"text_a": [0]}, [], [])
-    table = open_table(path, options, faults)
+    table = open_table(path, options, faults, as_they_stand=are_requests)
+    if not table.names:
+        return AskedTable(table, {}, [], [], are_requests=True)
     if questions:
         options.refuse_others(path, "tables of questions", "columns", *OF_TABLES)
         what = "which columns are the question and its context?"
         question, context = table.two_columns(options.columns, QUESTIONS.values(), what)
-        return AskedTable(table, {"question": [question], "context": [context]}, [], [])
+        texts = {"question": [question], "context": [context]}
+        return AskedTable(table, texts, [], [], are_requests=are_requests)
     options.refuse_others(path, "tables without labels to learn", *OF_TABLES, *parts)
-    found = find_columns(table, options, ("text",), remembered)
+    needed = () if are_requests and table.named(WORDS["words"]) else ("text",)
+    found = find_columns(table, options, needed, remembered)
     texts = {key: found[part] for key, part in (("text_a", "text"), ("text_b", "text_b")) if found[part]}
-    return AskedTable(table, texts, found["label"], found["language"])
+    return AskedTable(table, texts, found["label"], found["language"], are_requests)
 
 
 def read_texts(path: Path, options: LabelOptions) -> list[list[str]]:

@@ -9,6 +9,7 @@ import json
 import lzma
 import os
 import re
+import sys
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -77,6 +78,7 @@ class TextFile:
     What the file is packed with, and a mark of UTF-16, is seen by its first bytes.
 
     Args:
+        path: "-": standard input, which is read to its end.
         languages: of the pairs of a .tmx file, which reads as lines of two cells in this order; () takes the
             first two languages of the file. None: the file must be plain text.
         encoding: of the text; None: UTF-8, or UTF-16 with its mark.
@@ -99,11 +101,13 @@ class TextFile:
         encoding: str | None = None,
         any_form: bool = False,
     ):
-        self.path = path
+        is_input = path == "-"
+        self.path = path = "standard input" if is_input else path
         self.line = 1
         refuse_pointer(path)
         with _faults_named(path):
-            self.raw = open(path, "rb", buffering=0)  # noqa: SIM115 - closed by `close`
+            # It is closed by `close`.
+            self.raw = io.BytesIO(sys.stdin.buffer.read()) if is_input else open(path, "rb", buffering=0)  # noqa: SIM115
             self._packed = io.BufferedReader(self.raw)
             self._file = self._packed
             start = self._packed.peek(6)

@@ -198,14 +198,18 @@ def open_table(
     faults: Faults,
     ragged: bool = False,
     start_of: Callable[[TextFile], tuple[Form, bool]] | None = None,
+    as_they_stand: bool = False,
 ) -> Table:
     """Open a table and read its header.
 
     Args:
+        path: "-": standard input.
         faults: receives lines that cannot be read, when `Table.rows` comes to them.
         ragged: whether cells at the end of a row may be missing; they are then None.
         start_of: tells how the cells of a text are written, and whether its first line names the columns;
             None: `form_of` and the options tell it.
+        as_they_stand: whether it is JSON, whatever its name, and its values are cells as they stand, None
+            where an object has none; without rows it has no columns.
 
     Raises:
         UserError: the file cannot be read, is no table, or it has to be asked how it is written.
@@ -215,14 +219,17 @@ def open_table(
     if named == SHEET:
         rows = _rows_of_sheet(path)
     else:
-        file = TextFile(str(path), encoding=options.encoding, any_form=named == OBJECTS)
-        if named == OBJECTS:
-            rows, has_names = _rows_of_objects(file, faults), True
+        is_json = as_they_stand or named == OBJECTS
+        file = TextFile(str(path), encoding=options.encoding, any_form=is_json)
+        path = Path(file.path)
+        if is_json:
+            cell_of = (lambda value: value) if as_they_stand else as_cell
+            rows, has_names = _rows_of_objects(file, faults, cell_of), True
         else:
             form, has_names = start_of(file) if start_of else (form_of(file, options), has_names)
             lines = islice(file.texts(faults), form.skipped, None)
             rows = records(lines, form, faults, form.skipped + 1)
-    return table_of(path, form, has_names, rows, options, faults, ragged)
+    return table_of(path, form, has_names, rows, options, faults, ragged, may_be_empty=as_they_stand)
 
 
 def table_of(
@@ -233,6 +240,7 @@ def table_of(
     options: TableOptions,
     faults: Faults,
     ragged: bool = False,
+    may_be_empty: bool = False,
 ) -> Table:
     """A table by its rows, of which the first may have the names; arguments and errors as in `open_table`."""
     line, first = next(rows, (1, []))
@@ -249,7 +257,8 @@ def table_of(
     head = list(islice(rows, _SAMPLE))
     if not head:
         faults.end(logger.warning)
-        raise UserError(f"{path}: no rows in it")
+        if not may_be_empty:
+            raise UserError(f"{path}: no rows in it")
     table = Table(path, names, line, form, [cells for _, cells in head], chain(head, rows))
     return table._replace(rows=wanted(table, options.filter, faults))
 
@@ -321,7 +330,7 @@ def wanted(table: Table, only: str | None, faults: Faults) -> Iterator[Row]:
         raise UserError(f"--filter {only}: {sign} compares with a number, as in score>=0.8") from error
     for line, cells in table.rows:
         try:
-            if _COMPARED[sign](key_of(str(cells[place])), key):
+            if _COMPARED[sign](key_of(str(as_cell(cells[place]))), key):
                 yield line, cells
         except ValueError:
             faults.add(line, f"'{shown(cells[place])}' in '{name}' is no number", "--filter needs one")
@@ -433,8 +442,11 @@ def _has_rows(cells: Sequence[str], mark: str) -> bool:
     return False
 
 
-def _rows_of_objects(file: TextFile, faults: Faults) -> Iterator[Row]:
+def _rows_of_objects(file: TextFile, faults: Faults, cell_of: Callable[[Any], Any]) -> Iterator[Row]:
     """The keys of the objects in a file, and then a row for each.
+
+    Args:
+        cell_of: makes a cell of a value, and of None.
 
     Raises:
         UserError: it is too large or not JSON throughout, or LlamaIndex wrote it.
@@ -457,7 +469,7 @@ def _rows_of_objects(file: TextFile, faults: Faults) -> Iterator[Row]:
             what = f"the key '{shown(min(new))}' is new"
             faults.add(line, what, f"one of the first {_HEAD_OBJECTS:,} objects must have each key")
         else:
-            yield line, [as_cell(value.get(name)) for name in names]
+            yield line, [cell_of(value.get(name)) for name in names]
 
 
 def is_object(value: Any, line: int, faults: Faults) -> bool:
