@@ -1,5 +1,6 @@
 """Rows with labels of one's own, from tables (`read_rows`) or from Python (`rows_of`)."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
@@ -19,12 +20,14 @@ from ernie_m.reader.files.row_errors import MOST_FAULTS, Faults
 from ernie_m.reader.files.table_options import LabelOptions
 from ernie_m.reader.labels import (
     ALL_LANGUAGES,
-    NO_LABEL,
     check_labels,
     input_hash,
+    is_mark,
+    is_no_label,
+    is_printed,
+    labels_for_none,
     normal_label,
     number_in,
-    split_labels,
 )
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.utils.errors import UserError, listed
@@ -33,6 +36,9 @@ from ernie_m.utils.languages import language_group
 KINDS = (CLASSIFICATION, MULTI_LABEL, REGRESSION)
 _MOST_STEPS = 10  # with more whole numbers it is asked whether they are classes
 _MOST_CELLS = 1 << 28  # of rows by labels; a head takes 8 bytes for each
+_BETWEEN_LABELS = re.compile(r"[,;|]|(?<=\w)#(?=\w)")  # it is asked whether it is
+# A number with three decimals may be a thousand, beside a plain number of 100 or more.
+_MAY_BE_THOUSAND, _HUNDREDS = re.compile(r"[+-]?[1-9]\d{0,2}\.\d{3}"), 100
 
 
 class Rows(NamedTuple):
@@ -131,14 +137,16 @@ def read_rows(
     """Read tables of texts, or of pairs, with labels.
 
     Args:
-        kind: None: several labels if --label names several columns, numbers if the column is called score,
-            and otherwise one label, if it looks like one.
+        kind: None: several labels if --label names several columns, or there is a --label_separator, numbers
+            if the column is called score, and otherwise one label, if it looks like one.
         like: rows whose labels these must have, to be scored.
 
     Raises:
         UserError: a table cannot be read, or as `rows_of`; names the files and the lines.
     """
-    several = kind == MULTI_LABEL or (kind is None and "," in (options.label or ""))
+    several = kind == MULTI_LABEL or (
+        kind is None and bool(options.label_separator or "," in (options.label or ""))
+    )
     purpose = "dev" if like else "train"
     tables = [read_labelled(file.path, options, several).meant_for(purpose) for file in files]
     columns = tables[0].columns
@@ -171,17 +179,17 @@ def read_rows(
             "leave it out of --label"
         )
     if (kind, found, like) == (None, CLASSIFICATION, None):
-        _ask_for_kind(rows)
+        ask_for_kind(rows)
     return rows
 
 
-def _ask_for_kind(rows: Rows) -> None:
+def ask_for_kind(rows: Rows) -> None:
     """Ask for the kind of labels that may be several, or numbers.
 
     Raises:
         UserError: the question, with the place of such a label.
     """
-    parts_of = [split_labels(name) for name in rows.names]
+    parts_of = [{*filter(None, map(normal_label, _BETWEEN_LABELS.split(name)))} for name in rows.names]
     counts = Counter(chain.from_iterable(parts_of))
     numbers = [number_in(name) for name in rows.names]
     are_whole = all(number is not None and number.is_integer() for number in numbers)
@@ -192,8 +200,27 @@ def _ask_for_kind(rows: Rows) -> None:
             place = rows.places[rows.targets.tolist().index(id_)]
             raise UserError(
                 f"{place}: is '{name}' one label, several labels, or a number of which one may be more than "
-                f"another? Give --task {CLASSIFICATION}, {MULTI_LABEL} or {REGRESSION}"
+                f"another? Give --task {CLASSIFICATION}, {REGRESSION}, or {MULTI_LABEL} (and with it "
+                "--label_separator)"
             )
+
+
+def _refuse_thousands(labels: Sequence[Any], places: Sequence[str]) -> None:
+    """Refuse written numbers where "1.000" may be a thousand.
+
+    Raises:
+        UserError: the first of them, with its place.
+    """
+    written = [(label, place) for label, place in zip(labels, places) if isinstance(label, str)]
+    largest = max((int(label) for label, _ in written if re.fullmatch(r"\d{1,99}", label)), default=0)
+    marked = [(label, place) for label, place in written if "." in label and number_in(label) is not None]
+    if marked and largest >= _HUNDREDS and all(_MAY_BE_THOUSAND.fullmatch(label) for label, _ in marked):
+        (cell, place), *_ = marked
+        digits = cell.replace(".", "")
+        raise UserError(
+            f"{place}: '{cell}' may be {int(digits):,} or {float(cell):g}; write {digits} or "
+            f"{float(cell):g}, and the other labels alike"
+        )
 
 
 def rows_of(
@@ -230,6 +257,7 @@ def rows_of(
         if len(row) != width
     ]
     if kind == REGRESSION:
+        _refuse_thousands(labels, places)
         values = [number_in(str(label)) for label in labels]
         faults += [
             f"{place}: {label!r} is no number; give one, or leave the row out"
@@ -240,11 +268,13 @@ def rows_of(
         of_rows = [list(map(_named, some if kind == MULTI_LABEL else [some])) for some in labels]
         for some in reversed(of_rows):
             given.update(reversed(some))
-        names = like.names if like else sorted(given)
+        counts = Counter(name for some in of_rows for name, _ in some)
+        none = labels_for_none(counts) if kind == CLASSIFICATION else set(filter(is_no_label, counts))
+        names = like.names if like else sorted(given.keys() - none)
         ids = {name: id_ for id_, name in enumerate(names)}
         for some, place in zip(of_rows, places):
             for name, label in some:
-                if not name:
+                if name in none - ids.keys() or is_printed(name):
                     faults.append(f"{place}: {label!r} is no label; give a text, or leave the row out")
                 elif name not in ids:
                     faults.append(f"{place}: the label '{name}' was not learned; learned: {listed(names)}")
@@ -254,6 +284,11 @@ def rows_of(
         else:
             values = [tuple(int(id_ in row) for id_ in ids.values()) for row in has]
     refuse(faults)
+    if kind == MULTI_LABEL and names and all(map(is_mark, names)):
+        raise UserError(
+            f"{places[0]}: {labels[0]!r} has zeros and ones, or shares, of labels without names; give a list "
+            "of names, or in a table a column for each label, and name these: --label A,B,C"
+        )
     if kind != REGRESSION and len(names) * len(values) > _MOST_CELLS:
         raise UserError(
             f"{places[0]}: {len(values):,} rows with {len(names):,} labels are too many for a head; with so "
@@ -280,6 +315,6 @@ def refuse(faults: Sequence[str], mend: str = "") -> None:
 
 
 def _named(label: Any) -> tuple[str, Any]:
-    """The name of a label, "" if it is none, and the label without numpy's type."""
+    """The name of a label, "" if it is of no such type, and the label without numpy's type."""
     name = normal_label(str(label)) if isinstance(label, str | Real | np.bool_) else ""
-    return ("" if name.lower() in NO_LABEL else name), label.item() if hasattr(label, "item") else label
+    return name, label.item() if hasattr(label, "item") else label

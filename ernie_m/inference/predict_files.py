@@ -23,7 +23,7 @@ from ernie_m.reader.files.official_tsv import in_one_line
 from ernie_m.reader.files.plain_text import CELLS, LINES, OBJECTS, PACKINGS, TextFile, named_form, split_name
 from ernie_m.reader.files.row_errors import Faults
 from ernie_m.reader.files.tables import Form
-from ernie_m.reader.labels import is_marked, is_no_label, normal_label, number_in, split_labels
+from ernie_m.reader.labels import is_marked, is_no_label, labels_between, normal_label, number_in
 from ernie_m.utils.errors import FULL, UserError, listed, printable, reader_may_leave, say
 from ernie_m.utils.files import only_writer_of, unwritable_is_a_user_error
 from ernie_m.utils.logging import logger, progress
@@ -102,8 +102,8 @@ class LabelledRows(InputFile):
             return None if None in marks.values() else {name for name, is_there in marks.items() if is_there}
         cell = row[places[0]] if places else ""
         if self._has_several:
-            return set(map(normal_label, map(str, cell)) if isinstance(cell, list) else split_labels(cell))
-        return None if is_no_label(normal_label(str(cell))) else {normal_label(str(cell))}
+            return set(labels_between(cell, self._table.separator))
+        return None if is_no_label(normal_label(cell)) else {normal_label(cell)}
 
     def summary(self) -> list[str]:
         """Lines: the number of rows and of each label, and if the table has labels how right they are."""

@@ -163,6 +163,13 @@ _HIDDEN = "-1"  # that a row has no label, in Hugging Face's data sets; but a se
 _RARE = 10  # it is no label if it is so many times rarer than the others are on average
 # Cells by which a row has the label of their column, or has it not.
 _YES_OR_NO = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "false": False, "": False}
+# In brackets: what begins with a quotation mark or a bracket, has a comma, or is of numbers and the like. The
+# name of a class may stand before them.
+_PRINTED = re.compile(
+    r"([\w.]+(?=\([\[({'\")]))?"
+    r"[\[({]\s*(['\"\[({].*|.*,.*|([\d\s.]|e[+-]|-(?=\d)|true|false|none|null|nan)*)[\])}]",
+    re.IGNORECASE | re.DOTALL,
+)
 
 
 @lru_cache(maxsize=1 << 16)
@@ -201,22 +208,25 @@ def is_marked(cell: object) -> bool | None:
     return _YES_OR_NO.get(str(cell).strip().lower())
 
 
-def split_labels(cell: str) -> list[str]:
-    """The labels in a cell such as "a,b", "a;b", "['a', 'b']" or "[1 2]", each once, in their normal form.
+def labels_between(cell: str, separator: str | None) -> list[str]:
+    """The labels in a cell, in their normal form; a blank one has none.
 
-    An empty cell has none.
+    Args:
+        separator: what separates them; None: nothing.
     """
-    labels = re.split(r"[,;|]|(?<=\w)#(?=\w)", cell)
-    if is_list(cell):
-        inside = cell[cell.index("[") + 1 : cell.rindex("]")]
-        quoted = [single or double for single, double in re.findall(r"'([^']*)'|\"([^\"]*)\"", inside)]
-        labels = quoted or re.split("," if "," in inside else r"\s+", inside)
-    return list(dict.fromkeys(filter(None, map(normal_label, labels))))
+    return list(filter(None, map(normal_label, cell.split(separator) if separator else [cell])))
 
 
-def is_list(cell: str) -> bool:
-    """Whether a cell is a list, as Python, numpy and Label Studio print it: "['a']", "[]", and not "[a]"."""
-    return re.fullmatch(r"\[(|\d+|.*['\",\s].*)\]|\{\"choices\":\s*\[.*\]\}", cell.strip()) is not None
+def is_printed(cell: str) -> bool:
+    """Whether a whole cell is a list, tuple, set, object or array, as a program prints it: "['a']", "{a,b}",
+    "array([1])", "[]", and not "[a]" or "(don't know)".
+    """
+    return _PRINTED.fullmatch(cell.strip()) is not None
+
+
+def is_mark(label: str) -> bool:
+    """Whether a label is a number from 0 to 1, or true or false: whether, or how much, another one holds."""
+    return is_marked(label) is not None or 0 < (number_in(label) or 0) < 1
 
 
 def labels_for_none(counts: Mapping[str, int]) -> set[str]:

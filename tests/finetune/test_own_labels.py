@@ -54,7 +54,8 @@ def table(header, *cells, count=12):
             [1.5, -2],
         ),
         (table(("text", "a", "b"), (1, 0), (1, 1)), {"label": "a,b"}, MULTI_LABEL, [(1, 0), (1, 1)]),
-        (table(("text", "labels"), ("b,a",), ("",)), {"kind": MULTI_LABEL}, MULTI_LABEL, [(1, 1), (0, 0)]),
+        (table(("text", "labels"), ("b,a",), ("",)), {"label_separator": ","}, MULTI_LABEL, [(1, 1), (0, 0)]),
+        (table(("text", "label"), (1,), (0,)), {}, CLASSIFICATION, [1, 0]),
         (table(("text", "label"), ("a,b",), ("a",)), {"kind": CLASSIFICATION}, CLASSIFICATION, [1, 0]),
     ],
 )
@@ -106,10 +107,27 @@ def test_a_test_must_have_what_was_learned(read, lines, options, place):
 
 def test_every_file_has_the_columns_of_all_labels(read, tmp_path):
     """The first file has one column with the labels, the second a column for each."""
-    read(*table(("text", "a,b"), ("a",), ("b",)), name="first.csv", label="a,b")
+    (tmp_path / "first.jsonl").write_text('{"text": "x", "a,b": ["a"]}\n{"text": "y", "a,b": ["b"]}\n')
     read(*table(("text", "a", "b"), (1, 0), (0, 1)), name="second.csv", label="a,b")
-    both = [NamedFile(tmp_path / name, "train", "all") for name in ("first.csv", "second.csv")]
-    assert "first.csv, line 1: no column " in error_of(read_rows, both, LabelOptions(label="a,b"))
+    both = [NamedFile(tmp_path / name, "train", "all") for name in ("first.jsonl", "second.csv")]
+    assert "first.jsonl, line 1: no column " in error_of(read_rows, both, LabelOptions(label="a,b"))
+
+
+@pytest.mark.parametrize(
+    ("labels", "kind", "said"),
+    [
+        ([[1, 0], [0, 1]], MULTI_LABEL, "line 1: [1, 0] has zeros and ones"),
+        ([[True, False], [False]], MULTI_LABEL, "line 1: [True, False] has zeros and ones"),
+        ([["0.0", "1.0"], []], MULTI_LABEL, "line 1: ['0.0', '1.0'] has zeros and ones"),
+        ([[0.7, 0.3], [0.2, 0.8]], MULTI_LABEL, "line 1: [0.7, 0.3] has zeros and ones"),
+        (["a", "['a']"], CLASSIFICATION, "line 2: \"['a']\" is no label"),
+        ([*range(11), -1] * 11 + [*range(11)] * 100, CLASSIFICATION, "line 12: -1 is no label"),
+        (["500", "1.000"], REGRESSION, "line 2: '1.000' may be 1,000 or 1"),
+    ],
+)
+def test_what_names_no_label(labels, kind, said):
+    """From Python as in tables."""
+    assert error_of(rows, labels, kind, texts=[f"t {n}" for n in range(len(labels))]).startswith(said)
 
 
 def test_splits_and_languages(read, tmp_path):

@@ -17,12 +17,12 @@ from tests.helpers.checkpoints import stored
 from tests.launching import as_flags, call_main
 
 
-def summary(rows, answers, labels=()):
+def summary(rows, answers, labels=(), separator=","):
     """The lines for rows with some columns, of which some have labels, and what was predicted of them."""
     names = [*rows[0]]
     table = Table(Path("rows.csv"), names, 1, Form(), [], iter(()))
     places = [names.index(name) for name in labels]
-    labelled = LabelledRows(AskedTable(table, {}, places, None), sorts=False)
+    labelled = LabelledRows(AskedTable(table, {}, places, [], separator), sorts=False)
     for row, answer in zip(rows, answers, strict=True):
         labelled.add([*row.values()], answer)
     return labelled.summary()
@@ -48,11 +48,13 @@ def test_counts_and_accuracy():
 
 def test_several_labels_must_all_be_right():
     """A row without a label is right if none was predicted; one without an answer does not count."""
-    rows = [{"tags": cell} for cell in ("a, b", "b", ["b", "a"], "", "", "a")]
+    rows = [{"tags": cell} for cell in ("a, b", "b", "b,a", "", "", "a")]
     answers = [*several_of(["b", "a"], ["a", "b"], ["a", "b"], [], ["1"]), {}]
     counts, accuracy = summary(rows, answers, labels=["tags"])
     assert counts == "5 rows: b 3, a 3, 1 1, no label 1"
     assert accuracy == "accuracy 60.0 %: 3 of 5 rows, by the labels in 'tags'"
+    *_, reason = summary(rows, answers, labels=["tags"], separator=None)
+    assert reason == "no accuracy: 'a, b' in 'tags' was not learned"
 
 
 def test_several_labels_are_as_sure_as_all_decisions_together():

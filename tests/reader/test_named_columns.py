@@ -63,6 +63,12 @@ READ = {  # name of a file -> its content, the flags that it needs, and other ro
         SEVERAL,
     ),
     "columns.csv": ("text,a,b\nx,1,1\ny,0,0\n", {"several": True, "label": "a,b"}, SEVERAL),
+    "marks.csv": ("text,labels\nx,a;b; a\ny,\n", {"several": True, "label_separator": ";"}, SEVERAL),
+    "names.jsonl": (
+        '{"text": "[x]", "labels": "a, b|c"}\n{"text": "{y}", "labels": ["a, b"]}',
+        {"several": True, "label_separator": "|"},
+        [(["[x]"], ["a, b", "c"]), (["{y}"], ["a, b"])],
+    ),
     "utf-16.csv": ('text,label\n"Hello, you",a\nBye,b\n'.encode("utf-16"), {}),
 }
 
@@ -128,6 +134,15 @@ REFUSED = {  # name of a file -> its content, flags, and what the message says: 
     "split.csv": ("text,label,split\na,b,train\nc,d,tran\n", {}, ("line 3", "'tran'")),
     "header.csv": ("text,label\na,b\n", {"text": "1", "label": "2"}, ("line 1", "text, label")),
     "absent.csv": ("text,label\na,b\n", {"text": "Body"}, ("line 1: --text Body",)),
+    "printed.csv": ("text,label\na,b\nc,['d']\n", {}, ("line 3", "'label'", "JSON lines")),
+    "printed_several.csv": (
+        "text,label\na,{b}\nc,{'d'}\n",
+        {"several": True, "label_separator": ","},
+        ("line 3", "'label'", "JSON lines"),
+    ),
+    "objects.jsonl": ('{"text": "a", "label": [{"b": 1}]}\n', {"several": True}, ("line 1", "'label'")),
+    "undivided.csv": ('text,label\na,b\nc,"d, e"\n', {"several": True}, ("line 3", "--label_separator")),
+    "one_label.csv": ("text,label\na,b\n", {"label_separator": ";"}, ("--label_separator ;",)),
     "label.jsonl": ('{"text": "a", "label": ["b", "c"]}\n', {}, ("line 1", "--task multi-label")),
     "unread.csv": ("text,label\na,b\n", {"columns": "text,label"}, ("unread.csv", "--columns")),
     "only.csv": ("text,label,n\na,b,x\nc,d,2\n", {"filter": "n>=2"}, ("line 2: 'x' in 'n'",)),
@@ -223,13 +238,6 @@ def test_what_a_model_is_asked_about(tmp_path, name):
     else:
         asked = ask()
         assert ([request for *_, request in asked.rows()], asked.labels) == expected
-
-
-def test_zeros_and_ones_in_lists_name_no_labels(read):
-    for values in ([1, 0], [0, 0]), ("[1 0]", "[0 1]"):
-        content = "".join(json.dumps({"text": "a", "label": value}) + "\n" for value in values)
-        with pytest.raises(UserError, match="line 1.*--label A,B,C"):
-            read("onehot.jsonl", content, several=True)
 
 
 @pytest.mark.parametrize("header", ["Nr;Body;Team", "text;sentence;label", "7;Hello;x"])

@@ -16,7 +16,7 @@ from ernie_m.reader.files.labelled_tables import read_labelled
 from ernie_m.reader.files.row_errors import Faults
 from ernie_m.reader.files.table_options import LabelOptions
 from ernie_m.reader.files.tables import Form
-from ernie_m.reader.labels import check_labels, labels_for_none, normal_label, split_labels
+from ernie_m.reader.labels import check_labels, is_printed, labels_for_none, normal_label
 from ernie_m.reader.task_reader import read_classification
 from tests.launching import error_of
 
@@ -60,23 +60,36 @@ def test_the_normal_form_of_a_label(label, normal):
     assert normal_label(label) == normal
 
 
-@pytest.mark.parametrize(
-    ("cell", "labels"),
-    [
-        ("a,b", ["a", "b"]),
-        ("a; b;a", ["a", "b"]),
-        ("a | b|c", ["a", "b", "c"]),
-        ("C# and F#", ["C# and F#"]),
-        ("['joy', 'love']", ["joy", "love"]),
-        ("['joy' 'fun, too']", ["joy", "fun, too"]),
-        ("[1, 27]", ["1", "27"]),
-        ("[1 27]", ["1", "27"]),
-        ("[]", []),
-        ("", []),
-    ],
-)
-def test_several_labels_in_a_cell(cell, labels):
-    assert split_labels(cell) == labels
+PRINTED = [
+    "['joy', 'love']",
+    "['joy' 'fun, too']",
+    '["a"]',
+    "[1, 27]",
+    "[1. 0.]",
+    "[ True False]",
+    "[]",
+    "{}",
+]
+PRINTED += ["{'a'}", "{a,b}", "set()", "('a',)", "(1, 2)", "array([1, 0])", "[{'label': 'a', 'score': 1.0}]"]
+PRINTED += ['{"choices": ["a"]}', " [1e-05 -0.5] ", "[nan]", "frozenset({'a'})", "['a',\n 'b']"]
+WRITTEN = [
+    "",
+    "[a]",
+    "(don't know)",
+    "{unk}",
+    "a, b",
+    "[a]|[b]",
+    "Art(2)",
+    ":)",
+    "C#",
+    "it's [so] (far)",
+    "a [1]",
+]
+
+
+@pytest.mark.parametrize(("cells", "expected"), [(PRINTED, True), (WRITTEN, False)])
+def test_cells_that_were_printed(cells, expected):
+    assert {cell for cell in cells if is_printed(cell) is not expected} == set()
 
 
 def test_every_way_in_compares_normal_forms(write):

@@ -30,7 +30,14 @@ from ernie_m.reader.files.tables import (
     open_table,
 )
 from ernie_m.reader.files.text_checks import look_at_text
-from ernie_m.reader.labels import is_list, is_marked, labels_for_none, normal_label, number_in, split_labels
+from ernie_m.reader.labels import (
+    is_marked,
+    is_printed,
+    labels_between,
+    labels_for_none,
+    normal_label,
+    number_in,
+)
 from ernie_m.reader.tag_schemes import JOINT
 from ernie_m.utils.errors import UserError, listed, printable, shown
 from ernie_m.utils.logging import logger
@@ -39,9 +46,6 @@ _IN_WORDS = {"text": "the text", "text_b": "the second text", "label": "the labe
 _BETWEEN = {"text": "+", "text_b": "+", "label": ","}  # the columns that a flag names
 _TEXTS = {"text", "text_b"}
 _TEXT_KEYS = {*_TEXTS, "text_a"}  # what a request calls them
-_ONE_HOT = re.compile(r"\s*\[[01](,?\s+[01]|,[01])*\.?\]\s*")  # also as numpy writes it
-# A number with three decimals may be a thousand, beside a plain number of 100 or more.
-_MAY_BE_THOUSAND, _HUNDREDS = re.compile(r"[+-]?[1-9]\d{0,2}\.\d{3}"), 100
 _HEAD = 1 << 16  # bytes by which the kind of a file is known
 TAG_ENDINGS = ("", ".conll", ".conllu", ".bio", ".iob")
 Columns = dict[str, list[int]]  # part of `LABELS` -> the places of its columns, or none
@@ -85,19 +89,8 @@ class LabelledTable(NamedTuple):
             faults: receives the other rows.
 
         Raises:
-            UserError: as `Faults.end`, no row is left, or "1.000" may be a thousand.
+            UserError: as `Faults.end`, or no row is left.
         """
-        largest = max(
-            (int(row.label) for row in self.rows if re.fullmatch(r"\d{1,99}", row.label)), default=0
-        )
-        marked = [row for row in self.rows if "." in row.label and number_in(row.label) is not None]
-        if marked and largest >= _HUNDREDS and all(_MAY_BE_THOUSAND.fullmatch(row.label) for row in marked):
-            cell = marked[0].label
-            digits = cell.replace(".", "")
-            raise UserError(
-                f"{self.path}, line {marked[0].line}: '{cell}' may be {int(digits):,} or {float(cell):g}; "
-                f"write {digits} or {float(cell):g}, and the other labels alike"
-            )
         wrong = {row.label for row in self.rows if number_in(row.label) is None}
         mend = "a score has a decimal point and no other mark, as in 0.5 or 1250.5"
         return self._without(wrong, "is no number", mend, faults)
@@ -150,7 +143,7 @@ def find_columns(
     Raises:
         UserError: the question for all that is not known.
     """
-    options.refuse_others(table.path, "tables of texts", *OF_TABLES, *LABELS)
+    options.refuse_others(table.path, "tables of texts", *OF_TABLES, *LABELS, "label_separator")
     given = {part: flag for part in LABELS if (flag := getattr(options, part, None))}
     learned = {part: flag for part, flag in remembered.items() if not (part == "text_b" and options.text)}
     flags = learned | given
@@ -188,11 +181,12 @@ def read_labelled(path: Path, options: LabelOptions, several: bool = False) -> L
     """Read texts, or pairs of texts, with labels.
 
     Args:
-        several: whether a row may have several, or none: a list of them, or a column for each with 0 and 1.
+        several: whether a row may have several, or none: in JSON a list of them, in a cell with the mark of
+            --label_separator between them, or a column for each with 0 and 1.
 
     Raises:
-        UserError: the file cannot be read, it is not known which columns are meant, or rows have faults;
-            names the lines.
+        UserError: the file cannot be read, it is not known which columns are meant, or what separates labels,
+            or rows have faults; names the lines.
     """
     faults = Faults(path, options.on_error == "skip")
     table = open_table(path, options, faults)
@@ -200,19 +194,26 @@ def read_labelled(path: Path, options: LabelOptions, several: bool = False) -> L
     names = [table.names[place] for place in found["label"]]
     if len(names) > 1 and not several:
         raise UserError(f"--label {options.label}: a column for each label is for --task multi-label")
+    separator = options.label_separator or None
+    if separator and (len(names) > 1 or not several):
+        raise UserError(
+            f"--label_separator {separator}: it is for --task multi-label with all labels of a text in one "
+            "column; leave it out"
+        )
     rows = []
     for line, cells in table.rows:
         with faults.of_line(line):
             rows.append(_labelled_row(table, found, line, cells, several))
     faults.end(logger.warning, rows, options.filter)
     if len(names) == 1 and several:
-        rows = _with_lists(path, rows)
+        rows = _with_lists(path, rows, separator)
     _say_what_is_read(table, found, rows)
     columns = {
         part: _BETWEEN.get(part, ",").join(table.names[place] for place in places)
         for part, places in found.items()
         if places and part != "qid" and table.has_header
     }
+    columns |= {"label_separator": separator} if separator else {}
     return LabelledTable(path, rows, columns, [normal_label(name) for name in names if names[1:]])
 
 
@@ -266,30 +267,36 @@ def _label_in(table: Table, places: Sequence[int], cells: Sequence[Any]) -> str:
     Raises:
         UserError: it has none, or several.
     """
-    cell = cells[places[0]]
-    if isinstance(cell, dict):
-        raise UserError(f"{fault_of_text(table.names[places[0]], cell)}; write the label there")
-    if isinstance(cell, list) or is_list(cell):
-        raise UserError(
-            f"the label {str(cell)[:50]} is a list; --task multi-label takes several labels of a text"
-        )
-    if not normal_label(cell):
+    label = normal_label(_label_text(table, places, cells[places[0]]))
+    if not label:
         raise UserError("the label is empty; fill it in, or remove the line")
-    return normal_label(cell)
+    return label
 
 
-def _labels_in(table: Table, places: Sequence[int], cells: Sequence[Any]) -> list[str]:
-    """All labels in a cell, none of them left out yet.
+def _labels_in(table: Table, places: Sequence[int], cells: Sequence[Any]) -> str | list[str]:
+    """The cell of several labels; of JSON a list of them, each in its normal form.
 
     Raises:
         UserError: it has objects.
     """
     cell = cells[places[0]]
-    if isinstance(cell, str):
-        return re.findall("[01]", cell) if _ONE_HOT.fullmatch(cell) else split_labels(cell)
-    if isinstance(cell, dict) or any(isinstance(item, list | dict) for item in cell):
-        raise UserError(f"the value of '{table.names[places[0]]}' has objects in it, and no label")
-    return [normal_label(str(as_cell(item))) for item in cell]
+    if isinstance(cell, list):
+        return [normal_label(_label_text(table, places, as_cell(item))) for item in cell]
+    return _label_text(table, places, cell)
+
+
+def _label_text(table: Table, places: Sequence[int], cell: Any) -> str:
+    """A cell for labels.
+
+    Raises:
+        UserError: it has a list or an object, or one that was printed.
+    """
+    if not isinstance(cell, str) or is_printed(cell):
+        raise UserError(
+            f"'{table.names[places[0]]}' has {shown(cell)[:50]}, which is no label; write one there, or for "
+            "--task multi-label JSON lines with lists of labels, or a column of 0 and 1 for each label"
+        )
+    return cell
 
 
 def _marked(table: Table, places: Sequence[int], cells: Sequence[Any]) -> list[str]:
@@ -307,19 +314,21 @@ def _marked(table: Table, places: Sequence[int], cells: Sequence[Any]) -> list[s
     return [normal_label(table.names[place]) for place in places if is_marked(cells[place])]
 
 
-def _with_lists(path: Path, rows: Sequence[LabelledRow]) -> list[LabelledRow]:
+def _with_lists(path: Path, rows: Sequence[LabelledRow], separator: str | None) -> list[LabelledRow]:
     """The rows, each label of a row once.
 
     Raises:
-        UserError: in every row there are equally many 0 and 1, for labels that have no names here.
+        UserError: a cell has labels, and it is not known what separates them.
     """
-    marks = set().union(*(row.label for row in rows))
-    if len({len(row.label) for row in rows}) == 1 and marks <= {"0", "1"}:
+    undivided = [row for row in rows if isinstance(row.label, str) and row.label.strip()]
+    if undivided and not separator:
+        row = next((row for row in undivided if re.search(r"[^\w\s]", row.label)), undivided[0])
         raise UserError(
-            f"{path}, line {rows[0].line}: the labels of every row are {len(rows[0].label)} times 0 or 1, "
-            "and do not name labels; write a column for each label, and name these: --label A,B,C"
+            f"{path}, line {row.line}: what separates the labels in '{shown(row.label)}'? Say it, as in "
+            "--label_separator ';'; if each cell has one label, give a mark that none has"
         )
-    return [row._replace(label=list(dict.fromkeys(filter(None, row.label)))) for row in rows]
+    some = (labels_between(row.label, separator) if isinstance(row.label, str) else row.label for row in rows)
+    return [row._replace(label=[*dict.fromkeys(filter(None, labels))]) for row, labels in zip(rows, some)]
 
 
 def _say_what_is_read(table: Table, found: Columns, rows: Sequence[LabelledRow]) -> None:
@@ -346,6 +355,7 @@ class AskedTable(NamedTuple):
             JSON stand for them.
         labels: the places of the columns of labels; none: the table has no labels.
         language: the place of the column of languages; none: there is none.
+        separator: what separates several labels in a cell; None: nothing.
         are_requests: whether all keys of its objects are those of a request.
     """
 
@@ -353,6 +363,7 @@ class AskedTable(NamedTuple):
     texts: dict[str, list[int]]
     labels: list[int]
     language: list[int]
+    separator: str | None = None
     are_requests: bool = False
 
     def check(self, pairs: bool | None) -> None:
@@ -401,7 +412,7 @@ def open_asked(
     faults: Faults,
     remembered: Mapping[str, str] = MappingProxyType({}),
     questions: bool = False,
-    parts: Collection[str] = ("text", "text_b", "label", "language"),
+    parts: Collection[str] = ("text", "text_b", "label", "label_separator", "language"),
     are_requests: bool = False,
 ) -> AskedTable:
     """Open a table of texts, or a .txt file with a text on each line.
@@ -411,7 +422,7 @@ def open_asked(
         faults: receives rows that cannot be read.
         remembered: see `find_columns`.
         questions: whether its texts are questions with contexts, which --columns names.
-        parts: those of `LABELS` that are read.
+        parts: the flags of columns that are read.
         are_requests: whether it has objects of JSON, which may have the other keys of requests, too.
 
     Raises:
@@ -434,7 +445,8 @@ def open_asked(
     needed = () if are_requests and table.named(WORDS["words"]) else ("text",)
     found = find_columns(table, options, needed, remembered)
     texts = {key: found[part] for key, part in (("text_a", "text"), ("text_b", "text_b")) if found[part]}
-    return AskedTable(table, texts, found["label"], found["language"], are_requests)
+    separator = options.label_separator or remembered.get("label_separator")
+    return AskedTable(table, texts, found["label"], found["language"], separator, are_requests)
 
 
 def read_texts(path: Path, options: LabelOptions) -> list[list[str]]:

@@ -73,6 +73,9 @@ class LabelOptions(TableOptions):
     label: str | None = option(None, only=("fit", "predict"))
     """Column of the label, or a column of 0 and 1 for each of several labels, as in A,B,C."""
 
+    label_separator: str | None = option(None, only=("fit", "predict"))
+    """Separator of several labels in a cell, such as ;"""
+
     language: str | None = option(None, only=("fit", "predict"))
     """Column of the language."""
 
