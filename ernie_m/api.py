@@ -399,14 +399,15 @@ class Model:
         Args:
             texts: texts, or pairs of texts.
             labels: the label of each text, compared in their normal form (`ernie_m.reader.labels`); a
-                list of labels of each, which may be empty; or a number of each.
+                list of labels of each, by their names, which may be empty; or a number of each.
             folder: a new one, for the model; None: it is not saved. A whole model needs one.
             layer: a number from 1, "middle" or "last"; by default that of the training, else "last".
             languages: the language of each text. With them, no text is scored by a model of its translations.
             groups: what texts that belong together share; "": nothing. No text is scored by a model of others
                 of its group.
             task: "classification", "multi-label" or "regression"; by default multi-label if the labels are
-                lists, regression if they are decimals, and otherwise classification.
+                lists, regression if they are decimals, and otherwise classification. It is asked for if
+                labels may be several in one text, or numbers.
 
         Raises:
             UserError: there are fewer than two labels, or not one label, language or group for each text; a
@@ -414,14 +415,16 @@ class Model:
                 scikit-learn is not installed; or the model is an exported one.
         """
         from ernie_m.fit.fit_model import fit_model
-        from ernie_m.fit.labelled_rows import KINDS, rows_of
+        from ernie_m.fit.labelled_rows import KINDS, ask_for_kind, rows_of
+        from ernie_m.utils.logging import logger
 
         if folder is not None and os.path.exists(folder):
             raise UserError(f"{folder}: it exists already; name a new folder")
         if task not in (None, *KINDS):
             raise UserError(f"task {task!r}: it must be {in_words(Literal[KINDS])}")
         rows = [as_row(text, number) for number, text in enumerate(as_list(texts, "texts"))]
-        given = as_list(labels, "labels")
+        # A row of numpy is a list, too.
+        given = [label.tolist() if hasattr(label, "tolist") else label for label in as_list(labels, "labels")]
         if not rows:
             raise UserError("there are no texts")
         are_lists = all(isinstance(label, list | tuple | set) for label in given)
@@ -437,6 +440,10 @@ class Model:
             list(map(str, one_for_each(languages, "languages", rows))),
             one_for_each(groups, "groups", rows),
         )
+        if (kind, task) == (CLASSIFICATION, None):
+            ask_for_kind(of_rows)
+        for oddity in of_rows.oddities():
+            logger.warning("%s", oddity)
         path = None if folder is None else Path(folder)
         fitted = fit_model(self.loaded, of_rows, path, finetune, layer)
         assert fitted is not None  # nobody asks it to stop

@@ -68,12 +68,13 @@ def test_without_scikit_learn(models, monkeypatch):
     assert "scikit-learn" in line and "fit" in line
 
 
-def test_unknown_words_are_warned_of(models, caplog):
+def test_unknown_words_and_nearly_equal_labels_are_warned_of(models, caplog):
     """All texts are the same for a vocabulary that knows none of their words."""
     model = ernie_m.load(models / "encode")
     model.fit(TEXTS[:4], ["a", "b"] * 2)
-    assert "unknown" not in caplog.text
-    model.fit(["ᚠᚢ", "ᚦᚨ", "ᚱᚲ", "ᚷᚹ"], ["a", "b"] * 2)
+    assert "unknown" not in caplog.text and "differ only in case" not in caplog.text
+    model.fit(["ᚠᚢ", "ᚦᚨ", "ᚱᚲ", "ᚷᚹ"], ["a", "A"] * 2)
+    assert "'A', 'a' differ only in case" in caplog.text
     (message,) = [message for message in caplog.messages if "unknown" in message]
     assert message.startswith("fit: 50 % of its tokens are unknown")
 
@@ -187,7 +188,7 @@ def test_labels_in_their_normal_form(models):
         ([10, 9, 8], [10, 8, 9]),  # in the order of their texts
         (np.array([True, False, True]), [False, True]),
         (["a\u200b", " a", "1.0"], ["1.0", "a\u200b"]),
-        ([1.0, 0.5, 1], [0.5, 1.0]),  # not all of them are decimals
+        ([1.0, 2.0, 1], [1.0, 2.0]),  # not all of them are decimals
         ([[1, 2], [], (2, "x")], [1, 2, "x"]),
     ],
 )
@@ -225,6 +226,8 @@ def test_damaged_labels(fitted, tmp_path, wrong):
         (TEXTS[:2], ["a", ["a"]], {}, "label 2 (index 1)"),
         (TEXTS[:2], [["a"], ["a", None]], {}, "label 2 (index 1)"),
         (TEXTS[:2], [1, True], {}, "1 and True"),
+        (TEXTS[:2], [*np.eye(2)], {}, "label 1 (index 0): [1.0, 0.0] has zeros and ones"),
+        (TEXTS[:2], [0.5, 1], {}, "label 1 (index 0): is '0.5' one label"),
         (TEXTS[:2], [0.5, float("nan")], {"folder": "new"}, "label 2 (index 1)"),
         (TEXTS[:2], ["a", "b"], {"task": "multi-label"}, "task multi-label"),
         (TEXTS[:2], ["a", "b"], {"task": "token-classification"}, "task 'token-classification'"),
