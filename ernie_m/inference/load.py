@@ -475,6 +475,7 @@ def load_opened(
         engine: "openvino"; or "paddle-eager", after `prepare`.
     """
     checkpoint = opened.checkpoint
+    assert checkpoint is not None  # random weights predict nothing
     task = None if encoder_only else task_of_head(checkpoint, task)
     if engine == "openvino":
         openvino_engine.check(amp)

@@ -105,7 +105,7 @@ class LabelledTable(NamedTuple):
         none = labels_for_none(Counter(row.label for row in self.rows))
         return self._without(none, "may stand for none", mend, faults)
 
-    def _without(self, labels: Collection[str], what: str, mend: str, faults: Faults) -> "LabelledTable":
+    def _without(self, labels: Collection[Any], what: str, mend: str, faults: Faults) -> "LabelledTable":
         """The rows with other labels; those with these are faults."""
         for row in self.rows:
             if row.label in labels:

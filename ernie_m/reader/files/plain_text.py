@@ -12,9 +12,9 @@ import re
 import sys
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import IO, BinaryIO
+from typing import IO, Any, BinaryIO
 from xml.etree.ElementTree import Element, ParseError, iterparse
 
 from ernie_m.reader.files.official_tsv import refuse_compressed
@@ -24,7 +24,7 @@ from ernie_m.utils.files import refuse_pointer
 from ernie_m.utils.logging import logger
 
 # What may follow the name of a file of text -> what opens it.
-PACKINGS = {"": open, ".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+PACKINGS: dict[str, Callable[..., Any]] = {"": open, ".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 # The forms of files, in words; a name without an ending of `_FORMS` says nothing: text, or what is in it.
 LINES, CELLS, OBJECTS = "lines (.txt)", "a table (.csv, .tsv)", "JSON lines (.jsonl)"
 SHEET, UNITS, OTHER = "a workbook (.xlsx)", "TMX", "another form"
