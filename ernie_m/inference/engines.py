@@ -245,6 +245,8 @@ class OpenVinoEngine:
         padded[:, :length] = ids
         with _in_one_line(self.source):
             arrays = self._of_thread.request.infer([padded]).values()
+        if any(len(array) != count for array in arrays):
+            raise UserError(f"{self.source}: OpenVINO needs a CPU with AVX; take --engine paddle-eager")
         return {
             name: array[:, :length] if has_tokens else array
             for (name, has_tokens), array in zip(self.outputs.items(), arrays)

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -120,6 +121,13 @@ def test_a_signal_after_a_model_was_freed_in_a_thread(models, tmp_path):
         os.kill(os.getpid(), signal.SIGINT)
     """
     assert run_alone(models, tmp_path, code) == "interrupted\n"
+
+
+def test_a_cpu_without_avx(models):
+    """There the library answers with no rows."""
+    engine = ernie_m.load(models / "encode", engine="openvino").loaded.engine("embedding")
+    engine._of_thread.request = SimpleNamespace(infer=lambda inputs: {"sequence": np.zeros((0, 0, 32))})
+    assert "--engine paddle-eager" in error_of(engine, np.array([[0, 5, 2]]))
 
 
 def test_heads_and_vectors_share_an_encoder(models):

@@ -114,6 +114,7 @@ REFUSED = {  # name of a file -> its content, flags, and what the message says: 
     "width.csv": ("text,label\na,b\nc\nd,e,f\n", {}, ("line 3: 1 column", "line 4: 3 columns")),
     "quote.csv": ('text,label\na,b\n"c" d,e\n', {}, ("line 3",)),
     "open.csv": ('text,label\na,b\n"c,d\ne,f\n', {}, ("line 3", "to line 4")),
+    "return.csv": ("text,label\na\rb,c\n", {}, ("line 2: a carriage return",)),
     "tabs.tsv": ('text\tlabel\na\tb\n"c"\td\n', {}, ("line 3", "--quoting")),
     "cp1252.csv": ('text;label\na;b\n"Größe\r\nx\n'.encode("cp1252"), {}, ("line 3: not UTF-8: '\"Größe'",)),
     "header_cp1252.csv": ("text;label;Größe\na;b;1\n".encode("cp1252"), {}, ("line 1: not UTF-8",)),

@@ -78,6 +78,13 @@ _COMPARED = {
     ">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt,
 }  # fmt: skip
 _ROWS = "a cell has what seems to be rows (if it is a text: --quoting true)"
+_NOT_CLOSED = "nothing closes a quotation mark"
+# A part of what csv says -> what it means; anything else: _NOT_CLOSED.
+_FAULTS = {
+    _ROWS: _ROWS,
+    "expected after": "text follows a quotation mark",
+    "new-line": "a carriage return stands in a cell; remove it, or put the cell in quotation marks",
+}
 _HEAD = 1 << 18  # bytes that tell what separates the cells
 _HEAD_OBJECTS = 1000  # whose keys are the columns
 _SAMPLE = 1000  # rows by which columns are judged
@@ -421,11 +428,13 @@ def _quoted_rows(lines: Iterator[str], form: Form, faults: Faults, first_line: i
         except StopIteration:
             return
         except csv.Error as error:  # the next row is looked for on the next line
-            of_others = "text follows" if "expected after" in str(error) else "nothing closes"
-            what = str(error) if _ROWS in str(error) else f"{of_others} a quotation mark"
+            fault = next((fault for sign, fault in _FAULTS.items() if sign in str(error)), _NOT_CLOSED)
+            what, _, mend = fault.partition("; ")
             last = reader.line_num + first_line - 1
             span = f"to line {last}: " if last > first else ""
-            faults.add(first, span + what, "within a cell in quotation marks, write each of them twice")
+            faults.add(
+                first, span + what, mend or "within a cell in quotation marks, write each of them twice"
+            )
 
 
 def _has_rows(cells: Sequence[str], mark: str) -> bool:
