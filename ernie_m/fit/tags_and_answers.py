@@ -17,6 +17,7 @@ from ernie_m.reader.files.table_options import LabelOptions
 from ernie_m.reader.labels import write_places
 from ernie_m.reader.tag_schemes import JOINT, OUTSIDE, tag_names, to_iob2
 from ernie_m.training.stop_requests import StopSignal
+from ernie_m.utils.errors import UserError, listed
 from ernie_m.utils.files import atomic_dir, atomic_file, remove
 
 
@@ -100,6 +101,9 @@ def write_official_tags(
             new.write("text_a\tlabel\n")
             for sentence in sentences:
                 written = to_iob2(sentence.tags) if mark_entities else sentence.tags
+                if unknown := sorted({*written} - {*names}):
+                    place = f"{file.path}, line {sentence.lines[0]}: in this sentence"
+                    raise UserError(f"{place} are tags that were not learned: {listed(unknown)}")
                 new.write(f"{JOINT.join(sentence.words)}\t{JOINT.join(written)}\n")
     label_map = str(folder / "label_map.json")
     write_places(label_map, names)

@@ -18,14 +18,17 @@ from ernie_m.commands import fit, predict, run_mrc, run_sequence_labeling
 from ernie_m.finetune import mrc
 from ernie_m.finetune import run_setup as rates
 from ernie_m.fit import fit_model
+from ernie_m.fit.tags_and_answers import write_official_tags
 from ernie_m.inference.tasks.encode import EncodeTexts
 from ernie_m.model.checkpoint import safetensors
 from ernie_m.model.ernie import ErnieMConfig, ErnieMModel
-from ernie_m.reader.labels import write_places
+from ernie_m.reader.files.find_files import NamedFile
+from ernie_m.reader.files.table_options import LabelOptions
+from ernie_m.reader.labels import read_label_map, write_places
 from ernie_m.reader.tag_schemes import JOINT
 from tests import toys
 from tests.helpers.checkpoints import save_model
-from tests.launching import as_flags, call_main
+from tests.launching import as_flags, call_main, error_of
 from tests.toys import HIDDEN_SIZE, sentences, write_lines
 
 TEXTS = sentences(60, seed=6)
@@ -207,6 +210,20 @@ def test_tags_and_answers_are_learned_as_by_their_programs(words, capsys, progra
     call_main(program, as_flags(flags))
     one, other = (safetensors.read(f"{folder}/model.safetensors") for folder in ("out", "run/best"))
     assert one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)
+
+
+def test_tags_that_were_not_learned(tmp_path):
+    """Of a test, by its line; as parts of speech, tags are what they are."""
+    names = ("B-PER", "B-LOC")
+    paths = [write_lines(tmp_path / f"{name}.conll", ["a O", "", f"b {name}"]) for name in names]
+    files = [NamedFile(Path(path), "train", "en") for path in paths]
+    given = LabelOptions(), tmp_path / "new"
+    for is_of_entities in (True, False):
+        line = error_of(write_official_tags, files, *given, is_of_entities)
+        assert line.startswith(f"{paths[1]}, line 3: ") and "B-LOC" in line
+        _, flags = write_official_tags(files[:1], *given, is_of_entities)
+        found = read_label_map(flags["label_map_config"])
+        assert [*found] == (["B-PER", "I-PER", "O"] if is_of_entities else ["B-PER", "O"])
 
 
 def test_without_a_test_there_is_no_score(words, capsys):
