@@ -30,9 +30,18 @@ def clean_environment(**more: str) -> dict[str, str]:
     return {**environment, **fixed, **more}
 
 
-def start_python(code: str, *arguments: object) -> subprocess.Popen:
+class Started(subprocess.Popen):
+    """A process that does not outlive a test that fails within its `with` statement."""
+
+    def __exit__(self, kind: type[BaseException] | None, *exception) -> None:
+        if kind:
+            self.kill()
+        super().__exit__(kind, *exception)
+
+
+def start_python(code: str, *arguments: object) -> Started:
     """`python -c code` in a process of its own, with pipes."""
-    return subprocess.Popen(
+    return Started(
         [sys.executable, "-c", code, *map(str, arguments)],
         cwd=ROOT,
         env=clean_environment(),
