@@ -86,7 +86,7 @@ def open_encoder(flags: EncodeVectorFlags) -> tuple[EncodeTexts, SentenceEncoder
     """
     path = Path(flags.init_pretraining_params)
     # cls_emb.npy has pooled vectors; None: as the model's files say.
-    pooling = {"official": "pooled", "model": None}.get(flags.vectors, flags.vectors)
+    pooling = {"official": "pooler", "model": None}.get(flags.vectors, flags.vectors)
     if exported_settings(path) is None and flags.engine not in FILES:
         engine = engine_of(flags.engine)
         if engine == "paddle-eager":
@@ -96,7 +96,7 @@ def open_encoder(flags: EncodeVectorFlags) -> tuple[EncodeTexts, SentenceEncoder
         files = (flags.ernie_config_path, flags.vocab_path, flags.piece_model_path)
         opened = open_model(open_checkpoint(path), *files)
         # The official pooled vectors are of the last layer, whatever layer the model's own vectors have.
-        flags = settle_vectors(flags, opened, recorded=() if pooling == "pooled" else ("layer",))
+        flags = settle_vectors(flags, opened, recorded=() if pooling == "pooler" else ("layer",))
         layer: str | None = flags.layer
         loaded = load_opened(opened, path, amp=flags.amp, engine=engine, encoder_only=True)
     else:
@@ -104,8 +104,8 @@ def open_encoder(flags: EncodeVectorFlags) -> tuple[EncodeTexts, SentenceEncoder
         if "max_seq_len" not in flags.on_command_line:  # only the default is lowered
             flags = replace(flags, max_seq_len=min(flags.max_seq_len, loaded.longest_of_vectors))
         # None: the layer of the export, unless the vectors are those of the last layer.
-        layer = flags.layer if pooling == "pooled" or "layer" in flags.on_command_line else None
-    if pooling == "pooled" and not loaded.has_pooler:
+        layer = flags.layer if pooling == "pooler" or "layer" in flags.on_command_line else None
+    if pooling == "pooler" and not loaded.has_pooler:
         raise UserError(
             f"{loaded.folder}: the weights have no pooler, which --vectors {flags.vectors} needs; give "
             "--vectors mean, mean_without_special or cls"

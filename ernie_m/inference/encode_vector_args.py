@@ -45,7 +45,7 @@ class EncodeVectorFlags(LabelOptions):
     vectors: Literal["official", "model", Pooling] = "official"
     """Embeddings to write: cls_emb.npy and top_layer_emb.npy (official), or vectors.npy with one embedding
     per text, pooled as the model's settings say (model), by the mean over all tokens (mean), the mean without
-    [CLS] and [SEP] (mean_without_special), the state of [CLS] (cls), or the pooler output (pooled)."""
+    [CLS] and [SEP] (mean_without_special), the state of [CLS] (cls), or the pooler output (pooler)."""
 
     prompt: str | None = None
     """Name of the model's prompt to prepend to each text, or "" for none (default: the model's default
@@ -80,12 +80,12 @@ class EncodeVectorFlags(LabelOptions):
         missing = [flag for flag, value in required.items() if value is None]
         if missing:
             raise UserError(f"{' and '.join(missing)} must be given (--help lists the flags)")
-        if self.vectors in ("official", "pooled") and self.layer != "last":
+        if self.vectors in ("official", "pooler") and self.layer != "last":
             raise UserError(
                 f"--layer {self.layer}: --vectors {self.vectors} is of the last layer; give mean or cls"
             )
         if self.center_on and self.vectors == "official":
             raise UserError(
                 "--center_on needs one vector per text; give --vectors mean, mean_without_special, cls or "
-                "pooled"
+                "pooler"
             )

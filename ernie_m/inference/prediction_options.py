@@ -23,7 +23,7 @@ class AskOptions:
 
     pooling: Pooling | None = None
     """Pooling of token states into an embedding: the mean over all tokens (mean), the mean without [CLS] and
-    [SEP] (mean_without_special), the state of [CLS] (cls), or the pooler output (pooled) (default: the
+    [SEP] (mean_without_special), the state of [CLS] (cls), or the pooler output (pooler) (default: the
     model's settings, otherwise mean_without_special)."""
 
     normalize: bool | None = None

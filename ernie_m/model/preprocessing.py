@@ -23,9 +23,9 @@ GIVEN = "labels_as_given"  # and what a user of Python called the labels: number
 TextRules = Literal["ernie-m", "none", "paddlenlp", "transformers"]
 ERNIE_M_RULES, NO_RULES, *_ = get_args(TextRules)
 # "mean": that of all tokens, as in sentence-transformers and in XTREME's Tatoeba script;
-# "mean_without_special": that of all but [CLS] and [SEP]; "cls": the state of [CLS] itself; "pooled":
+# "mean_without_special": that of all but [CLS] and [SEP]; "cls": the state of [CLS] itself; "pooler":
 # tanh(dense([CLS])) of the last layer.
-Pooling = Literal["mean", "mean_without_special", "cls", "pooled"]
+Pooling = Literal["mean", "mean_without_special", "cls", "pooler"]
 MEAN_OF_TOKENS, MEAN_WITHOUT_SPECIAL, *_ = get_args(Pooling)
 # The piece of a word that has its tag: the first that is no lone "▁"; the first, whatever it is; or each.
 LabelPieces = Literal["first", "leading", "all"]

@@ -45,7 +45,7 @@ class SentenceBatch:
             ids: int64 [B, T]; each row is [CLS] ... [SEP], padded on the right.
             pooling: an `ernie_m.model.preprocessing.Pooling`.
         """
-        weights = None if pooling == "pooled" else token_weights(ids, pad_token_id, pooling)
+        weights = None if pooling == "pooler" else token_weights(ids, pad_token_id, pooling)
         return cls(TokenBatch.from_padded(ids, pad_token_id), weights)
 
 
@@ -59,7 +59,7 @@ def sentence_vectors(model: ErnieMModel, sentences: SentenceBatch | PieceBatch, 
         return piece_means(model, sentences)
     inputs = sentences.inputs
     if sentences.weights is None:
-        assert model.pooler is not None  # a static model makes no "pooled" vectors
+        assert model.pooler is not None  # a static model makes no "pooler" vectors
         first = model.encode(inputs, positions=inputs.first_tokens).sequence  # [B, H], of [CLS] only
         return model.pooler(first)
     states = model.encode(inputs, layers=layer).sequence  # [tokens, H]
@@ -99,7 +99,7 @@ class PaddleEncoder(SentenceEncoder):
             sentences = upload(SentenceBatch.of(ids, self.config.pad_token_id, self.pooling))
             if self.layer is not None:
                 return to_array(sentence_vectors(self.model, sentences, self.layer))  # [B, H]
-            assert sentences.weights is not None  # "pooled" vectors exist of the last layer only
+            assert sentences.weights is not None  # "pooler" vectors exist of the last layer only
             output = self.model.encode(sentences.inputs, output_hidden_states=True)
             vectors_by_layer = [
                 to_array(sentences.inputs.sums(states, sentences.weights))  # [tokens, H] -> [B, H]

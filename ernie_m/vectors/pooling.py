@@ -39,7 +39,7 @@ class SentenceEncoder:
     Args:
         config: the model's shape.
         pooling: an `ernie_m.model.preprocessing.Pooling`.
-        layer: 0 .. L; None: every layer. "pooled" vectors exist of the last layer only.
+        layer: 0 .. L; None: every layer. "pooler" vectors exist of the last layer only.
     """
 
     def __init__(self, config: ErnieMConfig, pooling: str, layer: int | None):
@@ -127,7 +127,7 @@ def token_weights(ids: np.ndarray, pad_id: int, pooling: str) -> np.ndarray:
 
     Args:
         ids: int64 [B, T], padded on the right. [CLS] is the first token of a row, [SEP] its last one.
-        pooling: any but "pooled". With "mean_without_special", [CLS] and [SEP] have weight in a sentence
+        pooling: any but "pooler". With "mean_without_special", [CLS] and [SEP] have weight in a sentence
             without words only.
     """
     is_real = ids != pad_id  # [B, T]

@@ -59,12 +59,12 @@ def test_labels(start, tmp_path, request, command, line, folder, reads_pooler, l
 
 
 @pytest.mark.parametrize("leave_out", [WITHOUT_POOLER, ()], ids=["without", "with"])
-@pytest.mark.parametrize("pooling", ["mean", "pooled"])
+@pytest.mark.parametrize("pooling", ["mean", "pooler"])
 def test_vectors(start, tmp_path, corpus, pooling, leave_out):
     weights = start(corpus.parent / "config.json", leave_out)
     flags = {"init_pretraining_params": weights, "pooling": pooling}
     call_main(run_retrieval, command_lines.retrieval(corpus, tmp_path / "out", **flags))
     log = read_log(tmp_path)
-    assert ("pooler starts fresh" in log) == (pooling == "pooled" and bool(leave_out))
+    assert ("pooler starts fresh" in log) == (pooling == "pooler" and bool(leave_out))
     written = load_file(tmp_path / "out" / "best" / "model.safetensors")
-    assert ("pooler.dense.weight" in written) == (pooling == "pooled" or not leave_out)
+    assert ("pooler.dense.weight" in written) == (pooling == "pooler" or not leave_out)

@@ -246,7 +246,7 @@ def test_the_sweep_and_the_untrained_model(retrieve, folder):
     assert all("untrained" not in table for table in retrieve(untrained="false")["tables"])
 
 
-@pytest.mark.parametrize("flags", [{"pooling": "pooled"}, {"pooling": "mean"}, {"score": "margin"}])
+@pytest.mark.parametrize("flags", [{"pooling": "pooler"}, {"pooling": "mean"}, {"score": "margin"}])
 def test_other_vectors_and_scores_give_other_results(retrieve, flags):
     default = retrieve()
     report = retrieve(**flags)
@@ -254,7 +254,7 @@ def test_other_vectors_and_scores_give_other_results(retrieve, flags):
     assert report["score"] == flags.get("score", "cosine")
     assert by_direction(report) != by_direction(default)
     # The pooled [CLS] is of the last layer, whatever --layer says.
-    layer_of_seed = {"1": LAYERS if report["pooling"] == "pooled" else MIDDLE}
+    layer_of_seed = {"1": LAYERS if report["pooling"] == "pooler" else MIDDLE}
     assert report["layers"] == layer_of_seed
 
 

@@ -155,7 +155,7 @@ def test_what_has_no_place_in_a_table(table, train, tmp_path):
     line = error_of(convert.main, [str(other), str(tmp_path / "x"), "--to", "sentence-transformers"])
     assert line.startswith(f"{other}: --to sentence-transformers: ") and "pooling" in line
     assert "layer 1" in error_of(ernie_m.load(table).encode, ["bado"], layer=1)
-    assert "pooling pooled" in error_of(ernie_m.load(table).encode, ["bado"], pooling="pooled")
+    assert "pooling pooler" in error_of(ernie_m.load(table).encode, ["bado"], pooling="pooler")
     assert "layer 3" in error_of(train, "deep", layer=3)
 
 

@@ -103,7 +103,7 @@ def test_a_graph_with_another_pad_id(models, tmp_path):
 
 
 @pytest.mark.parametrize("engine", ["paddle-inference", "onnx"])
-@pytest.mark.parametrize("kind", ["official", "mean", "pooled"])
+@pytest.mark.parametrize("kind", ["official", "mean", "pooler"])
 def test_encode_vector_writes_the_same_files(models, folder_of, encode_texts, engine, kind):
     texts = sentences(40, seed=2)
     expected = encode_texts(texts, models / "encode", "model", vectors=kind)
@@ -415,7 +415,7 @@ def test_an_older_onnxruntime_preloads_nothing(monkeypatch):
     OnnxEngine(Path("model.onnx"))
 
 
-@pytest.mark.parametrize("kind", ["official", "pooled"])
+@pytest.mark.parametrize("kind", ["official", "pooler"])
 def test_encode_vector_needs_the_pooler_for_its_vectors(exported, encode_texts, tmp_path, refused, kind):
     settings = json.loads((exported / "encode/config.json").read_text(encoding="utf-8"))
     export = settings["export"] | {"has_pooler": False}

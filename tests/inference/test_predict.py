@@ -349,13 +349,13 @@ def test_weights_without_a_pooler_have_no_pooled_vectors(models, tmp_path):
     assert run_export(folder, tmp_path / "exported")["export"]["outputs"] == ["sequence"]
     for path in (folder, tmp_path / "exported"):
         assert f"{path}: " in error_of(
-            make_answerer, "embedding", load(path), PredictionOptions(pooling="pooled")
+            make_answerer, "embedding", load(path), PredictionOptions(pooling="pooler")
         )
     flags = {"init_pretraining_params": folder, "checkpoints": tmp_path / "out", "pairs": tmp_path / "pairs"}
     (tmp_path / "pairs").mkdir()
     for name in ("de-en.de", "de-en.en"):
         write_lines(tmp_path / "pairs" / name, TEXTS)
-    assert "pooler" in error_of(call_main, run_retrieval, as_flags(flags | {"pooling": "pooled"}))
+    assert "pooler" in error_of(call_main, run_retrieval, as_flags(flags | {"pooling": "pooler"}))
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -736,7 +736,7 @@ def test_files_that_are_not_beside_the_weights(models, tmp_path, name):
         ({"task": "classification", "top_k": 0}, "--top_k 0: "),
         ({"task": "classification", "max_seq_len": 63}, "max_seq_len 63: "),
         ({"task": "embedding", "layer": 3}, "layer 3: "),
-        ({"task": "embedding", "layer": 1, "pooling": "pooled"}, "pooling pooled "),
+        ({"task": "embedding", "layer": 1, "pooling": "pooler"}, "pooling pooler "),
         ({"task": "classification", "input": "nowhere.jsonl"}, "nowhere.jsonl: "),
         ({"task": "classification", "pooling": "cls"}, "--pooling "),
         ({"task": "embedding", "corpus": "a.txt"}, "--corpus "),

@@ -351,7 +351,7 @@ class Retrieval(TrainingOfSeeds):
             "languages": self.languages,
             "initialised_from": flags.start_of(self.seed),
         }
-        left_out = unread(self.start_of_seed[self.seed], flags.pooling == "pooled")
+        left_out = unread(self.start_of_seed[self.seed], flags.pooling == "pooler")
         return self.files_with(engine, masters, evaluation, settings, facts, left_out)
 
 
@@ -367,7 +367,7 @@ def make_encoder(
 
     Args:
         checkpoint: the weights; None: they stay random.
-        pooling: how vectors are made. "pooled" needs the pooler, which others neither need nor warn of.
+        pooling: how vectors are made. "pooler" needs the pooler, which others neither need nor warn of.
         is_trained: whether a pooler that is not there may begin at random.
     """
     paddle.seed(seed)
@@ -376,7 +376,7 @@ def make_encoder(
     if checkpoint is None:
         logger.warning("no --init_pretraining_params: the weights are random")
     else:
-        ignored = (*HEADS, *unread(checkpoint, pooling == "pooled"))
+        ignored = (*HEADS, *unread(checkpoint, pooling == "pooler"))
         load_from(model, checkpoint, optional=("pooler.",) if is_trained else (), ignore=ignored)
     return model
 
@@ -416,7 +416,7 @@ def reading_of_vectors(opened: OpenedModel, rows: PairRows | None) -> Reading:
 
 def layer_of(flags: RetrievalFlags, num_layers: int) -> int:
     """The number of the layer that is trained and searched. The pooled [CLS] is of the last layer."""
-    return num_layers if flags.pooling == "pooled" else layer_number(flags.layer, num_layers)
+    return num_layers if flags.pooling == "pooler" else layer_number(flags.layer, num_layers)
 
 
 def split_pairs(vectors: Tensor, pair_count: int) -> tuple[Tensor, Tensor, Tensor]:

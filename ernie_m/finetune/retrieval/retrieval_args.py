@@ -47,7 +47,7 @@ class RetrievalFlags(TableOptions, TrainingFlags):
 
     pooling: Pooling = MEAN_WITHOUT_SPECIAL
     """Pooling of token states into an embedding: the mean over all tokens (mean), the mean without [CLS] and
-    [SEP] (mean_without_special), the state of [CLS] (cls), or the pooler output (pooled); the default follows
+    [SEP] (mean_without_special), the state of [CLS] (cls), or the pooler output (pooler); the default follows
     the model's settings, if any."""
 
     score: Literal["cosine", "margin"] = option("cosine", free=True)
@@ -121,7 +121,7 @@ class RetrievalFlags(TableOptions, TrainingFlags):
         can_sweep = (
             not (self.do_train or self.mine_hard_negatives)
             and len(self.seeds) == 1
-            and self.pooling != "pooled"
+            and self.pooling != "pooler"
             and self.score == "cosine"
         )
         if self.layer == "sweep" and not can_sweep:

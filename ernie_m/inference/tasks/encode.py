@@ -60,14 +60,14 @@ class EncodeTexts:
         self.pooling = pooling_of(model, options)
         layer = model.layer_of_vectors if options.layer is None else options.layer
         self.layer = layer_number(layer, model.num_layers)
-        if self.pooling == "pooled" and not model.has_pooler:
+        if self.pooling == "pooler" and not model.has_pooler:
             raise UserError(
-                f"{model.folder}: pooling pooled: the weights have no pooler; take mean, "
+                f"{model.folder}: pooling pooler: the weights have no pooler; take mean, "
                 "mean_without_special or cls"
             )
-        if self.pooling == "pooled" and self.layer != model.num_layers:
+        if self.pooling == "pooler" and self.layer != model.num_layers:
             raise UserError(
-                f"pooling pooled is that of the last layer, {model.num_layers}; layer {self.layer} has none"
+                f"pooling pooler is that of the last layer, {model.num_layers}; layer {self.layer} has none"
             )
         self.means = self.means_of_languages() if options.center_by_language else None
         self.encoder = self._make_encoder()
@@ -192,7 +192,7 @@ class GraphEncoder(SentenceEncoder):
 
     def batch(self, ids: np.ndarray) -> np.ndarray:
         outputs = self.outputs(ids)
-        if self.pooling == "pooled":
+        if self.pooling == "pooler":
             return outputs["pooled"]
         return weighted_sums(ids, self.config.pad_token_id, self.pooling, outputs["sequence"])
 
