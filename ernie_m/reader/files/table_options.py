@@ -74,7 +74,7 @@ class LabelOptions(TableOptions):
     """Column of the label, or a column of 0 and 1 for each of several labels, as in A,B,C."""
 
     label_separator: str | None = option(None, only=("fit", "predict"))
-    """Separator of several labels in a cell, such as ;"""
+    """Separator of several labels in one cell, such as a semicolon."""
 
     language: str | None = option(None, only=("fit", "predict"))
     """Column of the language."""
