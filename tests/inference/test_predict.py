@@ -632,6 +632,15 @@ def test_an_output_that_is_a_link_or_a_device(models, tmp_path, ask):
     assert pipe.is_fifo()
 
 
+def test_a_workbook_is_not_read_as_text(tmp_path):
+    """By its name, or its first byte, a file has objects."""
+    contents = {"a.xlsx": b"PK\x03\x04\x8b", "b.ndjson": b"", "c.txt": b'{"text": "a"}', "d.txt": b"a"}
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    found = [name for name in contents if answering.has_objects(str(tmp_path / name))]
+    assert found == ["b.ndjson", "c.txt"]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
