@@ -271,10 +271,15 @@ def rows_of(
         counts = Counter(name for some in of_rows for name, _ in some)
         none = labels_for_none(counts) if kind == CLASSIFICATION else set(filter(is_no_label, counts))
         names = like.names if like else sorted(given.keys() - none)
+        if len(names) * len(labels) > _MOST_CELLS:
+            raise UserError(
+                f"{places[0]}: {len(labels):,} rows with {len(names):,} labels are too many for a head; "
+                "with so many labels, search: ernie-m train learns pairs of a text and its label"
+            )
         ids = {name: id_ for id_, name in enumerate(names)}
         for some, place in zip(of_rows, places):
             for name, label in some:
-                if name in none - ids.keys() or is_printed(name):
+                if (name in none and name not in ids) or is_printed(name):
                     faults.append(f"{place}: {label!r} is no label; give a text, or leave the row out")
                 elif name not in ids:
                     faults.append(f"{place}: the label '{name}' was not learned; learned: {listed(names)}")
@@ -288,11 +293,6 @@ def rows_of(
         raise UserError(
             f"{places[0]}: {labels[0]!r} has zeros and ones, or shares, of labels without names; give a list "
             "of names, or in a table a column for each label, and name these: --label A,B,C"
-        )
-    if kind != REGRESSION and len(names) * len(values) > _MOST_CELLS:
-        raise UserError(
-            f"{places[0]}: {len(values):,} rows with {len(names):,} labels are too many for a head; with so "
-            "many labels, search: ernie-m train learns pairs of a text and its label"
         )
     if like is None and len({*values}) < 2:
         only = f"the label '{names[0]}'" if kind == CLASSIFICATION else "equal labels"
