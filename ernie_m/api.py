@@ -39,7 +39,7 @@ from ernie_m.model.tasks import (
 from ernie_m.utils.args import PositiveInt, accepts, in_words
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import FileVersion
-from ernie_m.utils.paddle_settings import be_a_guest, prepare
+from ernie_m.utils.paddle_settings import configure_as_library, prepare
 
 if TYPE_CHECKING:
     import numpy as np
@@ -108,7 +108,7 @@ def load(
         raise UserError(f"load({folder!r}): the folder must be a path")
     if task is not None and task not in SUPERVISED_TASKS:
         raise UserError(f"task {task!r}: it must be {in_words(Literal[SUPERVISED_TASKS])}")
-    be_a_guest()
+    configure_as_library()
     loaded = load_model(Path(folder), engine=engine, task=task, amp=amp)
     if task is not None and loaded.task != task:
         raise UserError(f"{folder}: task {task!r}: {loaded.description_of_head()}")
@@ -128,7 +128,7 @@ def _loaded_again(scores: dict[str, Any] | None, versions: dict[Path, FileVersio
 
 def _unpacked(scores: dict[str, Any] | None, engine: str, parts: bytes) -> "Model":
     """The copy of a model that `fit` made. Its tokenizer comes from no file, as one that is pickled does."""
-    be_a_guest()
+    configure_as_library()
     if engine == "paddle-eager":
         prepare(quiet=True)
     from ernie_m.reader.tokenization import Tokenizer

@@ -29,7 +29,7 @@ xnli() { with_labels run_classifier.py xnli 3 "$@"; }
 pawsx() { with_labels run_classifier.py pawsx 2 "$@"; }
 conll() { with_labels run_sequence_labeling.py conll 9 "$@"; }
 panx() { with_labels run_sequence_labeling.py panx 7 "$@"; }
-mlqa() { fine_tune run_mrc.py mlqa json "$@"; }
+mlqa() { run_finetuning run_mrc.py mlqa json "$@"; }
 
 with_labels() {
     script=$1
@@ -38,12 +38,12 @@ with_labels() {
     size=$4
     devices=$5
     shift 5
-    fine_tune "$script" "$task" tsv "$size" "$devices" \
+    run_finetuning "$script" "$task" tsv "$size" "$devices" \
         --label_map_config "./data/$task/label_map.json" --num_labels "$num_labels" "$@"
 }
 
-# fine_tune SCRIPT TASK ENDING SIZE DEVICES FLAGS...: on ./data/TASK, whose files are named *.ENDING.
-fine_tune() {
+# run_finetuning SCRIPT TASK ENDING SIZE DEVICES FLAGS...: on ./data/TASK, whose files are named *.ENDING.
+run_finetuning() {
     script=$1
     task=$2
     ending=$3

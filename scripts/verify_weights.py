@@ -14,7 +14,7 @@ import numpy as np
 
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.config import FIRST_POSITION, ErnieMConfig
-from ernie_m.model.packed_layout import Layout
+from ernie_m.model.packed_layout import PackedLayout
 from ernie_m.utils.args import option, parse_options
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.paddle_settings import prepare
@@ -91,14 +91,14 @@ def hidden_states(model, ids: list[int], masked: int = 0) -> np.ndarray:
     import paddle
 
     from ernie_m.model.device import upload
-    from ernie_m.model.packed_batch import TokenBatch
+    from ernie_m.model.packed_batch import PackedBatch
 
     # A masked position is a placeholder, which nothing else sees. Placeholders come last, so the first
     # positions move to the end.
     order = np.roll(np.arange(len(ids)), -masked)
-    layout = Layout([len(ids)], context_lengths=[len(ids) - masked])
+    layout = PackedLayout([len(ids)], context_lengths=[len(ids) - masked])
     position_ids = FIRST_POSITION + order
-    batch = upload(TokenBatch.from_packed(np.asarray(ids)[order], layout, position_ids))
+    batch = upload(PackedBatch.from_packed(np.asarray(ids)[order], layout, position_ids))
     with paddle.no_grad():
         states = model.encode(batch).sequence
     return states.numpy()[np.argsort(order)]  # back in the order of `ids`

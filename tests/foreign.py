@@ -61,7 +61,7 @@ def write_as_official(
     folder: Path, weights: Mapping[str, np.ndarray], config: ErnieMConfig, head: str | None = None
 ) -> list[str]:
     """Write weights under our names as a conversion does, and return the names that have no place there."""
-    translated = official.Official().from_ours(Weights.of(weights), head)
+    translated = official.Official().from_native(Weights.of(weights), head)
     official.write_official(folder, translated.weights, config)
     return translated.unknown
 
@@ -86,8 +86,8 @@ def make_paddlenlp(folder: Path, head: str | None = None, old_names: bool = Fals
     state = {}
     for name, array in arrays.items():
         # In a class with a head, the encoder is its attribute `ernie_m`.
-        is_of_encoder = not name.startswith("classifier")
-        prefix = "ernie_m." if head is not None and is_of_encoder else ""
+        is_encoder_weight = not name.startswith("classifier")
+        prefix = "ernie_m." if head is not None and is_encoder_weight else ""
         state[f"{prefix}{name}"] = array
     # Paddle saves its own names of the parameters, too.
     state["StructuredToParameterName@@"] = {name: f"p_{i}" for i, name in enumerate(state)}

@@ -21,7 +21,7 @@ from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
 from ernie_m.finetune import run_setup as rates
 from ernie_m.model.checkpoint import safetensors
-from ernie_m.model.checkpoint.native import Ours
+from ernie_m.model.checkpoint.native import NativeFormat
 from ernie_m.model.ernie import ErnieMConfig, ErnieMModel
 from ernie_m.model.heads import SequenceClassifier, SpanClassifier, TokenClassifier
 from ernie_m.model.lm_head import PreTrainingModel
@@ -179,7 +179,7 @@ def weights(
     if lm_head:
         parts.append("lm_head")
     shapes = {}
-    for row in Ours().rows(config["num_hidden_layers"]):
+    for row in NativeFormat().rows(config["num_hidden_layers"]):
         if row.canonical.split(".")[0] in parts:
             shapes[row.canonical] = tuple(sizes[axis] for axis in row.axes)
     if languages:

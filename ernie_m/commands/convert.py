@@ -18,7 +18,7 @@ from ernie_m.data.trim_vocabulary import trim
 from ernie_m.model.checkpoint import write_foreign
 from ernie_m.model.checkpoint.key_mapping import Translated
 from ernie_m.model.checkpoint.model_card import read_card
-from ernie_m.model.checkpoint.native import Ours
+from ernie_m.model.checkpoint.native import NativeFormat
 from ernie_m.model.checkpoint.open import Checkpoint, open_checkpoint
 from ernie_m.model.checkpoint.write_foreign import CLASSIFIER_TASKS, TARGETS, WRITERS
 from ernie_m.model.preprocessing import MEAN_OF_TOKENS, READING, Reading
@@ -179,7 +179,7 @@ def write(
     with atomic_dir(flags.target) as folder:
         written, pooling_files = write_foreign.write(format, folder, checkpoint, task, metadata, facts)
         files = WRITERS[format.tokenizer_form](folder, tokenizer, longest, separators)
-        if format.name == Ours.name:
+        if format.name == NativeFormat.name:
             write_manifest(folder / MANIFEST)
     say(*lines_of(written, checkpoint, flags))
     if pooling_files:

@@ -20,7 +20,7 @@ from ernie_m.reader.files.find_files import NamedFile, find_tables
 from ernie_m.reader.files.labelled_tables import holds_questions, holds_tags
 from ernie_m.reader.files.table_options import LabelOptions
 from ernie_m.reader.tag_schemes import PARTS_OF_SPEECH
-from ernie_m.training.stop_requests import StopSignal
+from ernie_m.training.stop_requests import ShutdownHandler
 from ernie_m.utils.args import Names, option, parse_options
 from ernie_m.utils.errors import UserError, command_name, say
 from ernie_m.utils.files import only_writer_of
@@ -125,7 +125,7 @@ def fit_labels(
 
     loaded = load(flags.model, amp=flags.amp)
 
-    with StopSignal(active=flags.finetune or rows.needs_whole_model) as stop:
+    with ShutdownHandler(active=flags.finetune or rows.needs_whole_model) as stop:
         fitted = fit_model(loaded, rows, Path(flags.output), flags.finetune, flags.layer, flags.table, stop)
     if fitted is None:
         return False

@@ -25,10 +25,10 @@ from itertools import dropwhile
 from pathlib import Path
 
 from ernie_m.finetune.finetune_args import log_ineffective_flags
-from ernie_m.utils.args import NonNegativeInt, PositiveInt, option, options_of, parse_options
+from ernie_m.utils.args import NonNegativeInt, PositiveInt, list_options, option, parse_options
 from ernie_m.utils.child_processes import end_with_parent, stop_signals_handled_by
 from ernie_m.utils.errors import UserError, say
-from ernie_m.utils.files import unwritable_is_a_user_error
+from ernie_m.utils.files import translate_write_errors
 from ernie_m.utils.logging import LOG_DIR, LOG_PREFIX, setup_console
 from ernie_m.utils.paddle_settings import check_paddle, has_gpu
 
@@ -163,7 +163,7 @@ def run_processes(commands: Sequence[Sequence[str]], places: list[dict[str, str]
     Returns:
         The exit code: 0, or that of the first process that failed.
     """
-    with unwritable_is_a_user_error(logs):
+    with translate_write_errors(logs):
         logs.mkdir(parents=True, exist_ok=True)
     processes: list[subprocess.Popen] = []
 
@@ -226,7 +226,7 @@ def main() -> None:
     setup_console()
     log_ineffective_flags(flags)
     if flags.print_config:
-        lines = [f"launch: --{name} {getattr(flags, name)}" for name in options_of(LaunchFlags)]
+        lines = [f"launch: --{name} {getattr(flags, name)}" for name in list_options(LaunchFlags)]
         say(*lines, f"launch: script {shlex.join(script)}")
     gpus = gpus_to_use(flags, visible_gpus())
     processes = flags.nproc_per_node or len(gpus) or 1  # those on this machine

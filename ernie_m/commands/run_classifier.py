@@ -5,17 +5,17 @@ fleetrun --nproc_per_node 2 run_classifier.py ...
 """
 
 from ernie_m.finetune.finetune_args import FinetuneFlags
-from ernie_m.training.stop_requests import StopSignal
+from ernie_m.training.stop_requests import ShutdownHandler
 from ernie_m.utils.args import parse_options
 from ernie_m.utils.paddle_settings import prepare
 
 
 def main() -> None:
     flags = parse_options(FinetuneFlags, None, __name__)
-    with StopSignal(active=flags.do_train) as stop:
+    with ShutdownHandler(active=flags.do_train) as stop:
         prepare()
         # Not at the top, because Paddle reads its CPU settings when it is imported.
         from ernie_m.finetune.classifier import Classification, Regression
-        from ernie_m.finetune.run_seeds import fine_tune
+        from ernie_m.finetune.run_seeds import run_finetuning
 
-        fine_tune(Regression if flags.is_regression else Classification, flags, stop)
+        run_finetuning(Regression if flags.is_regression else Classification, flags, stop)

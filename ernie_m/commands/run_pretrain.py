@@ -7,13 +7,13 @@ The same command resumes an interrupted run.
 """
 
 from ernie_m.pretrain.config import PretrainConfig
-from ernie_m.training.stop_requests import StopSignal
+from ernie_m.training.stop_requests import ShutdownHandler
 from ernie_m.utils.args import parse_options
 from ernie_m.utils.paddle_settings import prepare
 
 
 def main() -> None:
-    with StopSignal() as stop:
+    with ShutdownHandler() as stop:
         config = parse_options(PretrainConfig, None, __name__)
         prepare()
         # Not at the top, because Paddle reads its CPU settings when it is imported.

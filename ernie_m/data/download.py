@@ -17,7 +17,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ernie_m.utils.errors import UserError, say
-from ernie_m.utils.files import atomic_dir, only_writer_of, unwritable_is_a_user_error
+from ernie_m.utils.files import atomic_dir, only_writer_of, translate_write_errors
 
 LARGEST_ARCHIVE = 16 << 30  # bytes, unpacked; the weights of large have 2.2 GB
 # What the libraries raise on damaged archives. RuntimeError: an encrypted one, or folders of folders.
@@ -85,7 +85,7 @@ def _download(url: str, path: Path) -> str:
             mode = "ab" if size > 0 else "wb"
             bar = {"total": total, "initial": size, "desc": path.name, "mininterval": 10}
             with (
-                unwritable_is_a_user_error(part),
+                translate_write_errors(part),
                 open(part, mode) as file,
                 tqdm.wrapattr(file, "write", **bar) as file_with_bar,
             ):
@@ -130,7 +130,7 @@ def unpack(archive: Path, target: Path) -> None:
     """
     say(f"unpacking {archive}")
     try:
-        with unwritable_is_a_user_error(target), atomic_dir(target) as folder:
+        with translate_write_errors(target), atomic_dir(target) as folder:
             if archive.suffix == ".zip":
                 with zipfile.ZipFile(archive) as file:
                     _check_sizes((member.file_size for member in file.infolist()), LARGEST_ARCHIVE)

@@ -28,7 +28,7 @@ from ernie_m.reader.files.pairs import header_of
 from ernie_m.utils.args import option, parse_options
 from ernie_m.utils.errors import UserError, command_name, say
 from ernie_m.utils.files import atomic_dir, atomic_file, sha256_of, write_json
-from ernie_m.utils.languages import common_language, script_of_language
+from ernie_m.utils.languages import common_language, expected_script
 from ernie_m.utils.logging import in_columns
 from ernie_m.utils.output_lock import claim_file, only_run_in
 
@@ -318,7 +318,7 @@ def _are_translations(language: str, english: str, translation: str) -> bool:
 def _is_of(language: str, words: Sequence[str], english: set[str]) -> bool:
     """Whether the words are in the script of a language, and not mostly those of the English sentence."""
     letters = "".join(words)
-    script = script_of_language(language)
+    script = expected_script(language)
     in_script = sum(unicodedata.name(letter, "").startswith(script) for letter in letters)
     left = sum(word.lower() in english for word in words)
     return in_script > 0.6 * len(letters) and left <= 0.5 * len(words)

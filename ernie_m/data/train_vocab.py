@@ -27,7 +27,7 @@ from ernie_m.reader.sampling import temperature
 from ernie_m.reader.tokenization import Tokenizer, normalize
 from ernie_m.utils.args import PositiveInt, Range, UnitInterval, option, parse_options
 from ernie_m.utils.errors import UserError
-from ernie_m.utils.files import atomic_file, only_writer_of, unwritable_is_a_user_error
+from ernie_m.utils.files import atomic_file, only_writer_of, translate_write_errors
 from ernie_m.utils.logging import Progress, logger, setup_console
 
 _UNIT_BYTES = 4 << 20  # so much text is read at a time
@@ -86,7 +86,7 @@ def train_vocab(options: VocabOptions) -> Tokenizer:
     model_path = Path(options.output, "piece.model")
     if model_path.exists():
         raise UserError(f"{model_path}: exists; a corpus may have been made with it. Give another --output")
-    with unwritable_is_a_user_error(model_path):  # before the text is read, which takes long
+    with translate_write_errors(model_path):  # before the text is read, which takes long
         model_path.parent.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=model_path.parent).close()
     look_at_sources(resolve(options.mono, options.parallel), options)

@@ -12,7 +12,7 @@ from ernie_m.finetune.head import Head
 from ernie_m.finetune.metrics import accuracy, pearson, spearman
 from ernie_m.model.checkpoint.open import Checkpoint
 from ernie_m.model.preprocessing import NEITHER, Reading
-from ernie_m.model.tasks import CLASSIFICATION, names_of_ids
+from ernie_m.model.tasks import CLASSIFICATION, default_label_names
 from ernie_m.reader.batching import EncodePairs, Example, ExampleBatch
 from ernie_m.reader.labels import read_label_map
 from ernie_m.reader.task_reader import Examples, read_classification
@@ -166,12 +166,12 @@ def labels_of(flags: FinetuneFlags, start: Checkpoint | None) -> tuple[list[str]
                 f"({', '.join(start.labels)}); leave the flag out"
             )
         # A model that was trained without a label map has the ids in place of names.
-        return start.labels, start.labels != names_of_ids(count)
+        return start.labels, start.labels != default_label_names(count)
     if flags.num_labels == 1:
         raise UserError(
             "--num_labels 1: there is nothing to tell apart; give --is_regression true to predict numbers"
         )
-    return names_of_ids(flags.num_labels), False
+    return default_label_names(flags.num_labels), False
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

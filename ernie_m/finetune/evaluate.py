@@ -14,7 +14,7 @@ from ernie_m.reader.batching import Batches, stream_all
 from ernie_m.training import distributed
 from ernie_m.training.engine import Engine
 from ernie_m.training.prefetch import prefetch
-from ernie_m.training.stop_requests import StallWatch, StopSignal
+from ernie_m.training.stop_requests import ShutdownHandler, StallWatchdog
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.logging import Progress, logger
 
@@ -51,7 +51,7 @@ def predict_files(
     files: Sequence[LanguageFile],
     flags: PredictionFlags,
     labelled: bool,
-    stop: StopSignal,
+    stop: ShutdownHandler,
 ) -> list[FilePredictions] | None:
     """Predict every file. The processes divide each batch, and every one gets all predictions.
 
@@ -115,7 +115,7 @@ def evaluate_files(
     files: Sequence[LanguageFile],
     flags: PredictionFlags,
     epoch: int,
-    stop: StopSignal,
+    stop: ShutdownHandler,
 ) -> Scores | None:
     """Score labelled files, and log a line for each. None: a process was asked to stop."""
     predicted = predict_files(task, engine, files, flags, labelled=True, stop=stop)
@@ -164,7 +164,7 @@ def predict_tests(
     flags: PredictionFlags,
     epoch: int,
     step: int,
-    stop: StopSignal,
+    stop: ShutdownHandler,
 ) -> bool:
     """Write the predictions of the test files. False: a process was asked to stop.
 
@@ -174,7 +174,7 @@ def predict_tests(
     """
     if not tests:
         return True
-    with StallWatch(flags.stall_ends_seconds) as watch, watch.during("the prediction of --test_set"):
+    with StallWatchdog(flags.stall_ends_seconds) as watch, watch.during("the prediction of --test_set"):
         files = list(tests.values())
         predictions_of_files = predict_files(task, engine, files, flags, labelled=False, stop=stop)
     if predictions_of_files is None:

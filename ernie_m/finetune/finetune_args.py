@@ -9,7 +9,15 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from ernie_m.finetune.score_tables import recipes
 from ernie_m.model.tasks import CLASSIFICATION, QUESTION_ANSWERING, SEARCH, TOKEN_CLASSIFICATION
-from ernie_m.utils.args import NonNegativeFloat, PositiveInt, Range, UnitInterval, is_read, option, options_of
+from ernie_m.utils.args import (
+    NonNegativeFloat,
+    PositiveInt,
+    Range,
+    UnitInterval,
+    is_read,
+    list_options,
+    option,
+)
 from ernie_m.utils.errors import UserError, command_name
 from ernie_m.utils.logging import logger
 
@@ -382,7 +390,7 @@ class FinetuneFlags(TrainingFlags):
 
 def log_ineffective_flags(options: Any) -> None:
     """Log one line for each flag on the command line that has no effect."""
-    options_by_name = options_of(type(options))
+    options_by_name = list_options(type(options))
     for name in options.on_command_line:
         marks = options_by_name[name].metadata
         if not is_read(options_by_name[name]):

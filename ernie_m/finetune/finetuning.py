@@ -17,10 +17,10 @@ from ernie_m.finetune.evaluate import LanguageFile, evaluate_files
 from ernie_m.finetune.finetune_args import LAST, MEAN, FinetuneFlags
 from ernie_m.finetune.head import Head
 from ernie_m.finetune.run_setup import (
-    TrainingOfSeeds,
-    digest_of_files,
-    identity_of,
+    MultiSeedTraining,
+    digest_files,
     make_engine,
+    make_fingerprint,
     official_line,
     open_step,
 )
@@ -43,7 +43,7 @@ from ernie_m.model.tasks import (
     QUESTION_ANSWERING,
     TASKS,
     TOKEN_CLASSIFICATION,
-    names_of_ids,
+    default_label_names,
     stored_name,
 )
 from ernie_m.reader.batching import Batches, GlobalBatch
@@ -52,7 +52,7 @@ from ernie_m.training import distributed
 from ernie_m.training.engine import Engine
 from ernie_m.training.log import Evaluation, Interval
 from ernie_m.training.precision import LOSS_SCALING
-from ernie_m.training.stop_requests import StopSignal
+from ernie_m.training.stop_requests import ShutdownHandler
 from ernie_m.utils.errors import UserError, listed
 from ernie_m.utils.logging import logger
 
@@ -83,7 +83,7 @@ def make_task(
     """Make the task that the flags name.
 
     Args:
-        official_class: see `fine_tune`.
+        official_class: see `run_finetuning`.
         flags: as `settle` returns them.
 
     Raises:
@@ -150,7 +150,7 @@ def fault_of_head(task: Head, checkpoint: Checkpoint) -> str:
 
 def _are_named(labels: Sequence[str]) -> bool:
     """Whether a checkpoint has names of labels. If it was trained without a label map, they are numbers."""
-    return labels not in ([], names_of_ids(len(labels)))
+    return labels not in ([], default_label_names(len(labels)))
 
 
 def with_head(task: Head, start: Checkpoint | None) -> Checkpoint | None:
@@ -230,7 +230,7 @@ def check_rows(
         trained = inputs if data is train_set else trained
 
 
-class FineTuning(TrainingOfSeeds):
+class FinetuningRun(MultiSeedTraining):
     """The training of a task on labelled files; see `ernie_m.training.trainer.Trainable` for its methods.
 
     Args:
@@ -269,7 +269,7 @@ class FineTuning(TrainingOfSeeds):
         self.tokenizer = opened.tokenizer
         self.config = opened.config
         self.shuffle = flags.shuffle and task.shuffles
-        self.global_batch = batch_of_step(flags, distributed.world_size())
+        self.global_batch = effective_batch_size(flags, distributed.world_size())
         self.train_set = train_set
         self._train_paths = train_paths
         self.dev_files = dev_files
@@ -286,7 +286,7 @@ class FineTuning(TrainingOfSeeds):
 
     @cached_property
     def identity(self) -> dict[str, Any]:  # type: ignore[override]  # `Trainer` asks once; `fit` does not
-        return identity_of(
+        return make_fingerprint(
             self.flags,
             stored_name(self.task.name),
             [self.start],
@@ -297,8 +297,8 @@ class FineTuning(TrainingOfSeeds):
             official_compat=self.task.official,
             global_batch=self.global_batch,
             labels=self.task.labels,
-            train_set=digest_of_files(self._train_paths),
-            dev_set=digest_of_files(file.path for file in self.dev_files),
+            train_set=digest_files(self._train_paths),
+            dev_set=digest_files(file.path for file in self.dev_files),
         )
 
     def begin(self, seed: int, checkpoint: Path | None) -> Engine:
@@ -348,9 +348,9 @@ class FineTuning(TrainingOfSeeds):
             processes,
         )
         fine_tuned = checkpoint is not None or self._has_head
-        return self.engine_of(open_step(checkpoint, self.start), fine_tuned, schedule_steps, seed)
+        return self.make_engine(open_step(checkpoint, self.start), fine_tuned, schedule_steps, seed)
 
-    def engine_of(
+    def make_engine(
         self, weights: Checkpoint | None, fine_tuned: bool = True, schedule_steps: int = 1, seed: int = 0
     ) -> Engine:
         """Make a model in --dtype, identical on every process, and its engine.
@@ -394,9 +394,9 @@ class FineTuning(TrainingOfSeeds):
     ) -> tuple[Tensor, dict[str, Tensor | float]]:
         return self.task.loss(model, micro_batch)
 
-    def evaluate(self, engine: Engine, stop: StopSignal) -> Evaluation | None:
+    def evaluate(self, engine: Engine, stop: ShutdownHandler) -> Evaluation | None:
         """Score the dev files of all languages; those of the first pattern select the best step."""
-        epoch = self.epoch_of(engine.steps)
+        epoch = self.epoch_at(engine.steps)
         scores = evaluate_files(self.task, engine, self.dev_files, self.flags.prediction, epoch, stop)
         if scores is None:
             return None
@@ -408,7 +408,7 @@ class FineTuning(TrainingOfSeeds):
             selected_by = by_language[self.flags.select_on]
         return Evaluation(engine.steps, epoch, selected_by, scores)
 
-    def epoch_of(self, step: int) -> int:
+    def epoch_at(self, step: int) -> int:
         """The epoch, from 0, of an optimizer step, from 1."""
         return bisect_left(self._epoch_ends, step)  # the first epoch that ends with this step or later
 
@@ -444,7 +444,7 @@ class FineTuning(TrainingOfSeeds):
         return self.files_with(engine, masters, evaluation, settings, facts, self._unread)
 
 
-def batch_of_step(flags: FinetuneFlags, processes: int) -> int:
+def effective_batch_size(flags: FinetuneFlags, processes: int) -> int:
     """The examples of an optimizer step over all processes; with --in_tokens its padded tokens.
 
     A warning says if the processes cannot have equal shares of it.

@@ -107,11 +107,11 @@ class Head(Generic[Data]):
     def send_batches(self, model: "nn.Layer", batches: Sequence[Any]) -> list[tuple[Any, "LabelledBatch"]]:
         """Send batches to the device in one copy. Return (batch, batch on the device) for each."""
         from ernie_m.model.device import upload
-        from ernie_m.model.packed_batch import LabelledBatch, TokenBatch
+        from ernie_m.model.packed_batch import LabelledBatch, PackedBatch
 
         pad_id = model.ernie_m.config.pad_token_id
         labelled = [
-            LabelledBatch(TokenBatch.from_padded(batch.input_ids, pad_id), self.targets(batch))
+            LabelledBatch(PackedBatch.from_padded(batch.input_ids, pad_id), self.targets(batch))
             for batch in batches
         ]
         return list(zip(batches, upload(labelled), strict=True))
@@ -145,7 +145,7 @@ class Head(Generic[Data]):
 
     def measure(self, sums: Mapping[str, float]) -> str:
         """What a line of the log says beside the loss, from the sums over some steps."""
-        return f"ave acc: {accuracy_of(sums):f}"
+        return f"ave acc: {compute_accuracy(sums):f}"
 
     def predict(self, model: "nn.Layer", batch: Any, labelled: bool) -> tuple[list[Any], float]:
         """Return the predictions for a batch, and its `evaluation_loss` (0 without labels)."""
@@ -155,7 +155,7 @@ class Head(Generic[Data]):
         return self.decode(batch, {name: tensor.numpy() for name, tensor in outputs.items()}), loss
 
 
-def accuracy_of(sums: Mapping[str, float]) -> float:
+def compute_accuracy(sums: Mapping[str, float]) -> float:
     """The share of correct decisions, from the sums over some steps; nan if all steps were skipped.
 
     It is 0 if there was nothing to decide.

@@ -113,7 +113,7 @@ def best_spans(scores: SpanScores, max_length: int, count: int) -> Spans:
     )
 
 
-def best_of(spans_of_windows: Sequence[Spans], count: int) -> Spans:
+def select_best(spans_of_windows: Sequence[Spans], count: int) -> Spans:
     """The `count` best spans of all windows, of equal ones the first; fewer if they have no more."""
     # For each field of `Spans` the arrays of all windows, as one.
     first, last, start_logits, end_logits = map(np.concatenate, zip(*spans_of_windows))
@@ -295,7 +295,7 @@ class QuestionAnswering(Head[AnswerWindows]):
             spans_of_windows = [
                 best_spans(scores, self.max_answer_length, count) for scores in scores_of_windows
             ]
-            spans = best_of(spans_of_windows, count)
+            spans = select_best(spans_of_windows, count)
             answers = self._different_answers(data, question, spans)
             if len(answers) == self.n_best or len(spans.first) < count:
                 break
@@ -422,7 +422,7 @@ class OfficialAnswering(QuestionAnswering):
         spans = [scores.spans for scores in scores_of_windows]
         if not any(len(spans_of_window.first) for spans_of_window in spans):
             return [Answer("empty", start=0, probability=1.0, start_logit=0.0, end_logit=0.0)]
-        best = best_of(spans, self.n_best)
+        best = select_best(spans, self.n_best)
         probabilities = softmax(best.start_logits + best.end_logits)
         answers = []
         columns = [array.tolist() for array in (*best, probabilities)]  # `Spans` has the first four

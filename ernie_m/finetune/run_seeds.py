@@ -11,7 +11,7 @@ from ernie_m.finetune.finetune_args import FinetuneFlags
 from ernie_m.finetune.finetuning import (
     KEPT,
     RECORDED,
-    FineTuning,
+    FinetuningRun,
     check_rows,
     checked_head,
     make_task,
@@ -19,23 +19,23 @@ from ernie_m.finetune.finetuning import (
     with_head,
 )
 from ernie_m.finetune.head import Head
-from ernie_m.finetune.run_setup import log_and_write_report, pace_of, run_folder, set_up, with_rates
+from ernie_m.finetune.run_setup import log_and_write_report, make_loop_config, output_dir, set_up, with_rates
 from ernie_m.finetune.score_tables import figures
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.open_model import open_model, settle
 from ernie_m.model.tasks import stored_name
-from ernie_m.training.checkpoint import BEST, SELECTED, RunFolder
+from ernie_m.training.checkpoint import BEST, SELECTED, OutputDir
 from ernie_m.training.engine import Engine
 from ernie_m.training.log import Evaluation, as_json_values
-from ernie_m.training.stop_requests import StopSignal
+from ernie_m.training.stop_requests import ShutdownHandler
 from ernie_m.training.trainer import Trainer
 from ernie_m.utils.logging import logger
 
 
-def fine_tune(
+def run_finetuning(
     task_class: type[Head],
     flags: FinetuneFlags,
-    stop: StopSignal,
+    stop: ShutdownHandler,
     official_class: type[Head] | None = None,
 ) -> None:
     """Run the command. It returns early if it is asked to stop; the same command then goes on.
@@ -77,7 +77,7 @@ def fine_tune(
         flags = with_rates(flags, opened.config, len(train_set), task.name)
     train_paths = [train_path] if train_path else []
     check_rows(task, train_paths, train_set, [*dev_files, *test_files])
-    fine_tuning = FineTuning(task, flags, opened, train_set, train_paths, dev_files, head)
+    fine_tuning = FinetuningRun(task, flags, opened, train_set, train_paths, dev_files, head)
     tests = with_paths(test_files, test_set, flags.test_save) if test_set else {}
 
     # Train each seed, or take the model of --init_checkpoint. Both evaluate, predict, and write the report.
@@ -87,14 +87,14 @@ def fine_tune(
         evaluate_and_predict(fine_tuning, tests, stop)
 
 
-def train_seeds(fine_tuning: FineTuning, tests: Mapping[str, LanguageFile], stop: StopSignal) -> None:
+def train_seeds(fine_tuning: FinetuningRun, tests: Mapping[str, LanguageFile], stop: ShutdownHandler) -> None:
     """Train and evaluate each seed, predict the test files with its best model, and write the report."""
     flags = fine_tuning.flags
     evaluations: dict[int, Evaluation] = {}
-    with run_folder(flags, fine_tuning.identity) as folder:
+    with output_dir(flags, fine_tuning.identity) as folder:
         several = len(flags.seeds) > 1
         for seed in flags.seeds:
-            seed_folder = folder.of_seed(seed) if several else folder
+            seed_folder = folder.for_seed(seed) if several else folder
             ending = f".seed_{seed}" if several else ""
             tests_of_seed = {path + ending: file for path, file in tests.items()}
             if not run_seed(fine_tuning, seed, seed_folder, tests_of_seed, stop):
@@ -106,7 +106,11 @@ def train_seeds(fine_tuning: FineTuning, tests: Mapping[str, LanguageFile], stop
 
 
 def run_seed(
-    fine_tuning: FineTuning, seed: int, folder: RunFolder, tests: Mapping[str, LanguageFile], stop: StopSignal
+    fine_tuning: FinetuningRun,
+    seed: int,
+    folder: OutputDir,
+    tests: Mapping[str, LanguageFile],
+    stop: ShutdownHandler,
 ) -> bool:
     """Train a seed unless it is finished, and predict the test files with its best model.
 
@@ -124,13 +128,13 @@ def run_seed(
     if folder.is_finished():
         logger.info("seed %d is finished: %s", seed, folder.path / SELECTED)
     else:
-        trainer = Trainer(fine_tuning, folder, seed, pace_of(flags))
+        trainer = Trainer(fine_tuning, folder, seed, make_loop_config(flags))
         if not trainer.run(stop):
             return False
         best = trainer.best
         if best is None:  # without dev files nothing selects a step: the last one predicts
             step = trainer.engine.steps
-            return predict(trainer.engine, epoch=fine_tuning.epoch_of(step), step=step)
+            return predict(trainer.engine, epoch=fine_tuning.epoch_at(step), step=step)
         logger.info("seed %d: best step %d, epoch %d: %.2f", seed, best.step, best.epoch, best.selected_by)
         # Free the model and its moments before the next model is made.
         del trainer
@@ -138,23 +142,23 @@ def run_seed(
     if not tests:
         return True
     selected = folder.selected()
-    engine = fine_tuning.engine_of(open_checkpoint(folder.path / BEST))
+    engine = fine_tuning.make_engine(open_checkpoint(folder.path / BEST))
     return predict(engine, epoch=selected.epoch, step=selected.step)
 
 
 def evaluate_and_predict(
-    fine_tuning: FineTuning, tests: Mapping[str, LanguageFile], stop: StopSignal
+    fine_tuning: FinetuningRun, tests: Mapping[str, LanguageFile], stop: ShutdownHandler
 ) -> None:
     """Predict the test files and score the dev files with the model of --init_checkpoint."""
-    engine = fine_tuning.engine_of(fine_tuning.start)
+    engine = fine_tuning.make_engine(fine_tuning.start)
     predict_tests(fine_tuning.task, engine, tests, fine_tuning.flags.prediction, 0, 0, stop)
     evaluation = fine_tuning.evaluate(engine, stop) if fine_tuning.dev_files else None
     if evaluation is not None:
         report_seeds(fine_tuning, {0: evaluation})  # the seed of the training is not known
 
 
-def report_seeds(fine_tuning: FineTuning, evaluations: dict[int, Evaluation]) -> None:
-    """Write the tables of `tables_of_seeds`, and after a training the selected step of each seed.
+def report_seeds(fine_tuning: FinetuningRun, evaluations: dict[int, Evaluation]) -> None:
+    """Write the tables of `make_seed_tables`, and after a training the selected step of each seed.
 
     Args:
         evaluations: seed -> the evaluation of its selected step.
@@ -166,7 +170,7 @@ def report_seeds(fine_tuning: FineTuning, evaluations: dict[int, Evaluation]) ->
         baselines.setdefault(file.pattern, {})[file.language] = as_json_values(task.baseline(file.data))
     # The questions of a file are not counted in windows.
     examples = len(task.inputs(fine_tuning.train_set)) if flags.paper and flags.do_train else 0
-    tables = score_tables.tables_of_seeds(
+    tables = score_tables.make_seed_tables(
         evaluations, list(baselines.values()), partial(figures, flags.paper, fine_tuning.config, examples)
     )
     for table in tables:

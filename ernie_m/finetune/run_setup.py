@@ -24,11 +24,11 @@ from ernie_m.model.optimization import Schedule, build_optimizer, linear_warmup_
 from ernie_m.model.tasks import CLASSIFICATION, QUESTION_ANSWERING, TOKEN_CLASSIFICATION
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.training import distributed
-from ernie_m.training.checkpoint import RUN, TRAINED, FolderRules, RunFolder, has_state, read_state
+from ernie_m.training.checkpoint import RUN, TRAINED, FolderRules, OutputDir, has_state, read_state
 from ernie_m.training.engine import Engine
 from ernie_m.training.log import METRICS, Evaluation, Interval
 from ernie_m.training.precision import Precision
-from ernie_m.training.trainer import Pace, Trainable
+from ernie_m.training.trainer import LoopConfig, Trainable
 from ernie_m.utils import logging
 from ernie_m.utils.args import deciding_options
 from ernie_m.utils.errors import UserError, command_words
@@ -54,7 +54,7 @@ def set_up(flags: TrainingFlags) -> None:
     """Start a command: join the other processes, open the log, and log the command line."""
     device = distributed.init(flags.use_cuda)
     use_kernels(flags.kernels)
-    logging.setup(rank=distributed.rank(), is_copied=True)  # `run_folder` copies the log
+    logging.setup(rank=distributed.rank(), is_copied=True)  # `output_dir` copies the log
     logger.info("command: %s (paddle %s)", shlex.join(command_words()), paddle.__version__)
     if device == "cpu" and flags.use_cuda and "use_cuda" in flags.on_command_line:
         logger.warning("--use_cuda true: Paddle sees no GPU, so the CPU is used")
@@ -62,7 +62,7 @@ def set_up(flags: TrainingFlags) -> None:
 
 
 @contextmanager
-def run_folder(flags: TrainingFlags, identity: dict[str, Any]) -> Iterator[RunFolder]:
+def output_dir(flags: TrainingFlags, identity: dict[str, Any]) -> Iterator[OutputDir]:
     """Lock --checkpoints for a run.
 
     Raises:
@@ -79,7 +79,7 @@ def run_folder(flags: TrainingFlags, identity: dict[str, Any]) -> Iterator[RunFo
         # run.json first: if the removal is interrupted, what remains belongs to no run.
         contents=(*map(re.escape, (RUN, METRICS)), *TRAINED, *flags.beside_run),
     )
-    folder = RunFolder(
+    folder = OutputDir(
         Path(flags.checkpoints),
         rules,
         keep_checkpoints=flags.keep_checkpoints,
@@ -101,7 +101,7 @@ def resumed_step(flags: TrainingFlags) -> Path | None:
     return Path(path) if path and has_state(Path(path)) else None
 
 
-def identity_of(
+def make_fingerprint(
     flags: TrainingFlags,
     task: str,
     starts: Iterable[Checkpoint | None],
@@ -144,10 +144,10 @@ def _weights_of(flags: TrainingFlags, starts: Iterable[Checkpoint | None]) -> st
             )
         return saved["identity"].get("start", "of a pre-training")
     by_path = {start.path: start for start in starts if start is not None}  # seeds may share a folder
-    return ", ".join(_digest_of_weights(start) for start in by_path.values()) or "random"
+    return ", ".join(_digest_weights(start) for start in by_path.values()) or "random"
 
 
-def _digest_of_weights(checkpoint: Checkpoint) -> str:
+def _digest_weights(checkpoint: Checkpoint) -> str:
     """SHA-256 of the tensors, the same in every file format."""
     digest = hashlib.sha256()
     for name in sorted(checkpoint.tensors):
@@ -157,7 +157,7 @@ def _digest_of_weights(checkpoint: Checkpoint) -> str:
     return digest.hexdigest()
 
 
-def digest_of_files(paths: Iterable[str | Path]) -> str | None:
+def digest_files(paths: Iterable[str | Path]) -> str | None:
     """SHA-256 of the digests of the files, in the given order; None without files."""
     digests = "".join(sha256_of(path) for path in paths)
     return hashlib.sha256(digests.encode()).hexdigest() if digests else None
@@ -203,9 +203,9 @@ def make_engine(
     return Engine(model, optimizer, seed, precision=Precision(flags.amp, "O1", loss_scaling), sums=SUMS)
 
 
-def pace_of(flags: TrainingFlags) -> Pace:
+def make_loop_config(flags: TrainingFlags) -> LoopConfig:
     """How often a run logs and saves, and when a stalled process is ended, as the flags say."""
-    return Pace(
+    return LoopConfig(
         log_steps=flags.skip_steps,  # the official name of this flag
         save_steps=flags.save_steps,
         stall_ends_seconds=flags.stall_ends_seconds,
@@ -223,7 +223,7 @@ def official_line(interval: Interval, total_steps: int, measure: str) -> str:
     )
 
 
-class TrainingOfSeeds(Trainable):
+class MultiSeedTraining(Trainable):
     """The base of the tasks of fine-tuning, which train one seed after the other.
 
     Attributes:

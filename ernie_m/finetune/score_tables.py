@@ -111,7 +111,7 @@ class Table:
         return values
 
 
-def tables_of_seeds(
+def make_seed_tables(
     evaluations: Mapping[int, Evaluation],
     baselines: Sequence[Mapping[str, Mapping[str, float]]],
     paper: Callable[[str, Sequence[str]], Mapping[str, Mapping[str, float]]],

@@ -20,8 +20,8 @@ from ernie_m.model.checkpoint.write import files_of
 from ernie_m.model.open_model import OpenedModel
 from ernie_m.model.preprocessing import MEAN_OF_TOKENS, NEITHER, READING, stored_reading
 from ernie_m.model.tasks import CLASSIFICATION, EMBEDDING, MULTI_LABEL, TASKS
-from ernie_m.reader.write_tokenizer import write_ours
-from ernie_m.training.stop_requests import StopSignal
+from ernie_m.reader.write_tokenizer import write_native
+from ernie_m.training.stop_requests import ShutdownHandler
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import atomic_dir
 from ernie_m.utils.logging import logger
@@ -38,7 +38,7 @@ def fit_model(
     whole: bool = False,
     layer: str | int | None = None,
     name: str = "fit",
-    stop: StopSignal | None = None,
+    stop: ShutdownHandler | None = None,
 ) -> tuple[LoadedModel, Scored | None] | None:
     """Learn from rows, and write the model to a new folder; None: it is not written.
 
@@ -83,7 +83,7 @@ def fit_model(
         prepare()
         from ernie_m.fit.whole_model import fit_whole  # here, because it imports Paddle
 
-        stop = StopSignal(active=False) if stop is None else stop
+        stop = ShutdownHandler(active=False) if stop is None else stop
         return fit_whole(loaded, rows, output, limit, name, stop)
     scored = None if rows.faults() else Scored(rows, _held_out_answers(vectors, rows))
     fitted = _fitted(loaded, rows, *_head(vectors, rows), encode.layer)
@@ -196,5 +196,5 @@ def _save(fitted: OpenedModel, rows: Rows, output: Path) -> None:
     architecture = TASKS[CLASSIFICATION].model_class
     files = files_of(weights, fitted.config, architecture, settings | rows.kept(), facts)
     with atomic_dir(output) as new:
-        write_ours(new, fitted.tokenizer)
+        write_native(new, fitted.tokenizer)
         files.write(new)

@@ -8,7 +8,7 @@ from typing import Any
 
 from ernie_m.finetune.finetune_args import LAST, FinetuneFlags
 from ernie_m.finetune.mrc import QuestionAnswering
-from ernie_m.finetune.run_seeds import fine_tune
+from ernie_m.finetune.run_seeds import run_finetuning
 from ernie_m.finetune.sequence_label import Tagging
 from ernie_m.model.tasks import QUESTION_ANSWERING, TOKEN_CLASSIFICATION
 from ernie_m.reader.files.conll import read_words
@@ -16,7 +16,7 @@ from ernie_m.reader.files.find_files import NamedFile
 from ernie_m.reader.files.table_options import LabelOptions
 from ernie_m.reader.labels import write_places
 from ernie_m.reader.tag_schemes import JOINT, OUTSIDE, tag_names, to_iob2
-from ernie_m.training.stop_requests import StopSignal
+from ernie_m.training.stop_requests import ShutdownHandler
 from ernie_m.utils.errors import UserError, listed
 from ernie_m.utils.files import atomic_dir, atomic_file, remove
 
@@ -40,7 +40,7 @@ def fit_words(
         False after SIGTERM.
 
     Raises:
-        UserError: a file cannot be read, or as `fine_tune`.
+        UserError: a file cannot be read, or as `run_finetuning`.
     """
     folder = output.with_name(f"{output.name}.training")
     paths = [str(file.path) for file in (training, *tests)]
@@ -64,8 +64,8 @@ def fit_words(
         keep_checkpoints=1,
         **given,
     )
-    with StopSignal() as stop:
-        fine_tune(QuestionAnswering if kind == QUESTION_ANSWERING else Tagging, flags, stop)
+    with ShutdownHandler() as stop:
+        run_finetuning(QuestionAnswering if kind == QUESTION_ANSWERING else Tagging, flags, stop)
     if stop:
         return False
     (model,) = [folder / "best"] if tests else folder.glob("step_*")

@@ -14,16 +14,16 @@ import numpy as np
 
 from ernie_m.finetune.evaluate import LanguageFile, predict_files
 from ernie_m.finetune.finetune_args import FinetuneFlags
-from ernie_m.finetune.finetuning import FineTuning
-from ernie_m.finetune.run_setup import pace_of, with_rates
+from ernie_m.finetune.finetuning import FinetuningRun
+from ernie_m.finetune.run_setup import make_loop_config, with_rates
 from ernie_m.fit.labelled_rows import Rows
 from ernie_m.fit.scores import Scored
 from ernie_m.fit.split_rows import split_rows
 from ernie_m.inference.load import LoadedModel, load
 from ernie_m.model.open_model import OpenedModel, open_model, settle
 from ernie_m.training import distributed
-from ernie_m.training.checkpoint import FolderRules, RunFolder
-from ernie_m.training.stop_requests import StopSignal
+from ernie_m.training.checkpoint import FolderRules, OutputDir
+from ernie_m.training.stop_requests import ShutdownHandler
 from ernie_m.training.trainer import Trainer
 from ernie_m.utils.files import atomic_dir, remove
 from ernie_m.utils.logging import logger
@@ -31,14 +31,14 @@ from ernie_m.utils.logging import logger
 _SEED = 1
 
 
-class _Training(FineTuning):
+class _Training(FinetuningRun):
     """A training on rows. Its head is new: that of the start may have learned from what is scored."""
 
     record = None  # nobody looks at its curves
 
 
 def fit_whole(
-    loaded: LoadedModel, rows: Rows, output: Path, limit: int, name: str, stop: StopSignal
+    loaded: LoadedModel, rows: Rows, output: Path, limit: int, name: str, stop: ShutdownHandler
 ) -> tuple[LoadedModel, Scored | None] | None:
     """Train the whole model without the first part of the rows, which it then answers, and with all.
 
@@ -92,15 +92,15 @@ def fit_whole(
 
 
 def _train(
-    folder: Path, flags: FinetuneFlags, opened: OpenedModel, rows: Rows, stop: StopSignal
+    folder: Path, flags: FinetuneFlags, opened: OpenedModel, rows: Rows, stop: ShutdownHandler
 ) -> Trainer | None:
     """Train on rows by the loop of run_classifier, in a folder where it goes on. None: it shall stop."""
     rules = FolderRules(ways_out=f"delete {folder.parent}", contents=())
-    run = RunFolder(folder, rules, flags.keep_checkpoints)
+    run = OutputDir(folder, rules, flags.keep_checkpoints)
     with run.locked():
         task = rows.task(opened.tokenizer, flags.max_seq_len)
         training = _Training(task, flags, opened, rows.examples)
         content = repr((rows.kind, rows.examples)).encode("utf-8", "surrogatepass")
         training.identity = {**training.identity, "rows": hashlib.sha256(content).hexdigest()}
-        trainer = Trainer(training, run, _SEED, pace_of(flags))
+        trainer = Trainer(training, run, _SEED, make_loop_config(flags))
         return trainer if trainer.run(stop) else None

@@ -35,7 +35,7 @@ from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import atomic_dir, only_writer_of
 from ernie_m.utils.logging import Progress, logger, setup_console
 from ernie_m.utils.paddle_settings import prepare
-from ernie_m.vectors.language_centring import LanguageMeans
+from ernie_m.vectors.language_centring import LanguageCentering
 from ernie_m.vectors.pooling import SentenceEncoder, unit
 
 R = TypeVar("R")
@@ -119,7 +119,7 @@ def open_encoder(flags: EncodeVectorFlags) -> tuple[EncodeTexts, SentenceEncoder
 
 def means_to_subtract(
     flags: EncodeVectorFlags, encode: EncodeTexts, encoder: SentenceEncoder
-) -> LanguageMeans:
+) -> LanguageCentering:
     """The mean vector of each language that --center_on names, at the layer of the encoder.
 
     Raises:
@@ -132,7 +132,7 @@ def means_to_subtract(
     for language, sentences in sentences_by_language(flags.center_on).items():
         ids = tokenizer.encode_batch(sentences)
         vectors[language] = encoder.vectors(tokenizer.sentences(ids, encode.max_seq_len))
-    return LanguageMeans.of(vectors)
+    return LanguageCentering.of(vectors)
 
 
 # Files of any number of vectors, in bounded memory
@@ -217,7 +217,7 @@ def write_one_of_each(
     dtype: str = "float32",
     batch_tokens: int = BATCH_TOKENS,
     window: int = WINDOW_TEXTS,
-    means: LanguageMeans | None = None,
+    means: LanguageCentering | None = None,
     normalize: bool = False,
 ) -> None:
     """Write vectors.npy, [N, H]: a vector of each text.

@@ -22,7 +22,7 @@ import numpy as np
 
 from ernie_m.model.config import FIRST_POSITION, ErnieMConfig
 from ernie_m.model.preprocessing import MEAN_OF_TOKENS
-from ernie_m.model.tasks import EMBEDDING, POOLED, TASKS, outputs_of
+from ernie_m.model.tasks import EMBEDDING, POOLED, TASKS, graph_outputs
 
 MASKED_SCORE = -1e4  # added to the score of a pad, as in ernie_m/model/attention.py
 
@@ -39,7 +39,7 @@ class EncoderGraph:
     The attributes are names of arrays in the graph, which `_tokens` writes. The n tokens count from 0.
 
     Attributes:
-        token_of_cell: [B, T], the number of the token in each cell of the padded rows.
+        cell_to_token: [B, T], the number of the token in each cell of the padded rows.
         first_tokens: [B], the number of the first token of each row.
         cell_of_token: [n], the cell of each token, of the B * T.
         is_real: [B, T], 1 at tokens, 0 at pads.
@@ -60,7 +60,7 @@ class EncoderGraph:
         self.layers = layers
         self.reads_mean = pooling == MEAN_OF_TOKENS
         has_pooler = "pooler.dense.weight" in weights
-        self.outputs = outputs_of(task, has_pooler and layers == config.num_hidden_layers)
+        self.outputs = graph_outputs(task, has_pooler and layers == config.num_hidden_layers)
         self._count_of_op: Counter[str] = Counter()
 
     # What a library defines
@@ -133,9 +133,9 @@ class EncoderGraph:
         positions = node("Gather", flat_positions, self.cell_of_token, name="position_ids")  # [n]
         tokens_so_far = node("CumSum", is_real_flat, "zero")  # [B * T]; the input "zero" is the axis
         # A cell with a pad has the number of the token before it.
-        token_of_cell = node("Sub", tokens_so_far, "one")  # [B * T]
-        self.token_of_cell = node("Reshape", token_of_cell, node("Shape", "input_ids"))  # [B, T]
-        self.first_tokens = node("Gather", self.token_of_cell, "zero", axis=1)  # [B]
+        cell_to_token = node("Sub", tokens_so_far, "one")  # [B * T]
+        self.cell_to_token = node("Reshape", cell_to_token, node("Shape", "input_ids"))  # [B, T]
+        self.first_tokens = node("Gather", self.cell_to_token, "zero", axis=1)  # [B]
         inner_axes = constant("inner_axes", [1, 2], np.int64)
         is_key = node("Cast", node("Unsqueeze", is_real, inner_axes), to=np.float32)  # [B, 1, 1, T]
         is_pad = node("Sub", constant("float_one", 1.0), is_key)
@@ -181,7 +181,7 @@ class EncoderGraph:
 
     def _heads(self, x: str) -> str:
         """[n, H] -> [B, N, T, D]."""
-        cells = self.node("Gather", x, self.token_of_cell, axis=0)  # [B, T, H]
+        cells = self.node("Gather", x, self.cell_to_token, axis=0)  # [B, T, H]
         return self.node("Transpose", self.node("Reshape", cells, "by_head"), perm=[0, 2, 1, 3])
 
     def _linear(self, x: str, name: str) -> str:
@@ -204,7 +204,7 @@ class EncoderGraph:
         node = self.node
         outputs = self.outputs
         if self.task.name == EMBEDDING:
-            node("Gather", x, self.token_of_cell, axis=0, name=outputs[0])  # [B, T, H]
+            node("Gather", x, self.cell_to_token, axis=0, name=outputs[0])  # [B, T, H]
             if len(outputs) > 1:  # the last layer also has the pooled output
                 first_states = node("Gather", x, self.first_tokens, axis=0)  # [B, H]
                 node("Tanh", self._linear(first_states, "pooler.dense"), name=outputs[1])
@@ -213,7 +213,7 @@ class EncoderGraph:
             is_real = node("Cast", node("Unsqueeze", self.is_real, "one"), to=np.float32)  # [B, 1, T]
             token_axis = self.constant("token_axis", [2], np.int64)
             weights = node("Div", is_real, node("ReduceSum", is_real, token_axis))  # [B, 1, T]
-            mean = node("MatMul", weights, node("Gather", x, self.token_of_cell, axis=0))  # [B, 1, H]
+            mean = node("MatMul", weights, node("Gather", x, self.cell_to_token, axis=0))  # [B, 1, H]
             mean = node("Reshape", mean, "by_size")
             node("Identity", self._linear(mean, "classifier"), name=outputs[0])
             return
@@ -223,9 +223,9 @@ class EncoderGraph:
             return
         logits = self._linear(x, "classifier")  # [n, labels]
         if len(outputs) == 1:
-            node("Gather", logits, self.token_of_cell, axis=0, name=outputs[0])  # [B, T, labels]
+            node("Gather", logits, self.cell_to_token, axis=0, name=outputs[0])  # [B, T, labels]
             return
-        logits = node("Gather", logits, self.token_of_cell, axis=0)  # [B, T, 2]
+        logits = node("Gather", logits, self.cell_to_token, axis=0)  # [B, T, 2]
         start_logits, end_logits = outputs
         node("Gather", logits, "zero", axis=2, name=start_logits)  # the first column, [B, T]
         node("Gather", logits, "one", axis=2, name=end_logits)  # the second

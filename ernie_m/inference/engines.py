@@ -25,7 +25,7 @@ from ernie_m.inference.encoder_graph import EncoderGraph
 from ernie_m.model.checkpoint.weights import Weights, finite
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.preprocessing import MEAN_OF_TOKENS
-from ernie_m.model.tasks import EMBEDDING, POOLED, TASKS, outputs_of
+from ernie_m.model.tasks import EMBEDDING, POOLED, TASKS, graph_outputs
 from ernie_m.model.threads import core_count
 from ernie_m.utils.errors import UserError, install_command
 from ernie_m.utils.logging import logger
@@ -216,7 +216,7 @@ class OpenVinoEngine:
         self.source = source
         self.pad_id = config.pad_token_id
         axes = TASKS[task].outputs
-        self.outputs = {name: "length" in axes[name] for name in outputs_of(task, has_pooled)}
+        self.outputs = {name: "length" in axes[name] for name in graph_outputs(task, has_pooled)}
         self._graph = graph
         cores = core_count()
         self._settings = {
@@ -308,7 +308,7 @@ def onnx_engine(path: Path, config: ErnieMConfig, task: str, has_pooled: bool) -
     return OpenVinoEngine(graph, path, config, task, has_pooled)
 
 
-class HeadOnStates:
+class HeadOnHiddenStates:
     """The head of a task on the outputs of an encoder, as a `GraphRunner`.
 
     Heads and vectors of a model thus share its encoder. `np.einsum` computes each row by itself, so its bits

@@ -32,7 +32,7 @@ from ernie_m.model.checkpoint.write import model_weights
 from ernie_m.model.preprocessing import COLUMNS, GIVEN, READING, stored_reading
 from ernie_m.model.tasks import EMBEDDING, TASKS, stored_name
 from ernie_m.reader.batching import padded_batches
-from ernie_m.reader.write_tokenizer import write_ours
+from ernie_m.reader.write_tokenizer import write_native
 from ernie_m.utils.checksums import MANIFEST, write_manifest
 from ernie_m.utils.errors import UserError, install_command
 from ernie_m.utils.files import as_json, atomic_dir
@@ -153,7 +153,7 @@ def _is_json(path: Path) -> bool:
 
 def _write_rest(folder: Path, loaded: LoadedModel, report: dict[str, Any]) -> None:
     """Write the tokenizer, the language means of an encoder, config.json, the manifest and the model card."""
-    write_ours(folder, loaded.tokenizer)
+    write_native(folder, loaded.tokenizer)
     if report["task"] == stored_name(EMBEDDING) and loaded.language_means_path is not None:
         shutil.copyfile(loaded.language_means_path, folder / LANGUAGE_MEANS)
     settings: dict[str, Any] = {

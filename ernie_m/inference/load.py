@@ -14,7 +14,7 @@ from ernie_m.inference import engines as openvino_engine
 from ernie_m.inference.engines import (
     FILES,
     GraphRunner,
-    HeadOnStates,
+    HeadOnHiddenStates,
     OnnxEngine,
     PaddleEngine,
     encoder_engine,
@@ -39,8 +39,8 @@ from ernie_m.model.tasks import (
     REGRESSION,
     SUPERVISED_TASKS,
     TASKS,
-    names_of_ids,
-    outputs_of,
+    default_label_names,
+    graph_outputs,
     task_named,
 )
 from ernie_m.model.threads import STOP, Workers, core_count
@@ -50,7 +50,7 @@ from ernie_m.utils.errors import UserError, install_command, listed
 from ernie_m.utils.files import FileVersion, changed, read_object, version_of
 from ernie_m.utils.logging import logger
 from ernie_m.utils.paddle_settings import has_gpu, prepare
-from ernie_m.vectors.language_centring import LanguageMeans
+from ernie_m.vectors.language_centring import LanguageCentering
 
 if TYPE_CHECKING:
     from paddle import nn
@@ -149,7 +149,7 @@ class LoadedModel:
         return self.num_layers
 
     @cached_property
-    def language_means(self) -> LanguageMeans:
+    def language_means(self) -> LanguageCentering:
         """The mean sentence vectors of languages, of pooling `MEANS_POOLING`.
 
         Raises:
@@ -162,7 +162,7 @@ class LoadedModel:
             )
         shape = (self.num_layers + 1, self.config.hidden_size)
         self.refuse_others(versions_of(self.versions))
-        return LanguageMeans.read(self.language_means_path, shape)
+        return LanguageCentering.read(self.language_means_path, shape)
 
     def refuse_others(self, versions: Mapping[Path, FileVersion]) -> None:
         """Refuse files, by their versions now, that are not those which this model was read from.
@@ -297,12 +297,12 @@ class LoadedModel:
             self.refuse_others(versions_of(self.versions))
         has_pooled = self.has_pooler and layer == self.num_layers
         if self.engine_name == "paddle-inference":
-            return PaddleEngine(self.folder, outputs_of(task, has_pooled), self.amp)
+            return PaddleEngine(self.folder, graph_outputs(task, has_pooled), self.amp)
         if self.engine_name == "onnx":
             return run_onnx(self.folder / FILES[self.engine_name], self.config, task, has_pooled)
         if task == EMBEDDING:
             return encoder_engine(self.weights, self.config, layer, self.amp)
-        return HeadOnStates(
+        return HeadOnHiddenStates(
             self.engine(EMBEDDING, layer), self.weights, self.config, task, self.reading.pooling
         )
 
@@ -494,7 +494,7 @@ def load_opened(
     labels: list[str] = []
     if task is not None and TASKS[task].has_labels:
         count = checkpoint.tensors.shape("classifier.weight")[1]  # [H, labels]
-        labels = checkpoint.labels or names_of_ids(count)
+        labels = checkpoint.labels or default_label_names(count)
         if count > 1 and not checkpoint.labels:
             logger.warning(
                 "%s has no names of its labels (as in LABEL_0): they are called %s by their numbers",

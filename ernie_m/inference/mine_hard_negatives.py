@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from ernie_m.finetune.retrieval.retrieval_args import RetrievalFlags
-from ernie_m.finetune.retrieval.run import encoder_of, model_of_seed, read_inputs
+from ernie_m.finetune.retrieval.run import encoder_of, load_model_for_seed, read_inputs
 from ernie_m.finetune.retrieval.split_pairs import KeyedRows, keys_by
 from ernie_m.inference.mine_pairs import PART_LINES, DistinctLines
 from ernie_m.inference.tasks.encode import encode_in_parts
-from ernie_m.model.preprocessing import kinds_of_pair
+from ernie_m.model.preprocessing import pair_text_kinds
 from ernie_m.reader.files.pairs import PairRows
 from ernie_m.utils.files import atomic_file, only_writer_of, refuse_to_write_over
 from ernie_m.utils.logging import Progress, logger
@@ -44,13 +44,13 @@ def mine_hard_negatives(flags: RetrievalFlags) -> None:
         )
         corpus = DistinctLines(flags.mine_hard_negatives, flags.skip_text_checks)
         (seed,) = flags.seeds
-        opened, model = model_of_seed(inputs, seed)
+        opened, model = load_model_for_seed(inputs, seed)
         encode = encoder_of(flags, model, opened.tokenizer, opened.reading)
         keys_of = keys_by(opened, flags.max_seq_len)
         keyed_rows = KeyedRows.of(rows, keys_of)
         keys_of_lines = keys_of(corpus.texts)
 
-        kinds = kinds_of_pair(rows.are_translations)
+        kinds = pair_text_kinds(rows.are_translations)
         texts = ([row[0] for row in rows], [row[1] for row in rows], corpus.texts)
         # A line of the corpus is what a positive is.
         queries, positives, lines = (

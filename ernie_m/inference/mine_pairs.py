@@ -25,7 +25,7 @@ from ernie_m.utils.args import PositiveInt, option
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import atomic_file, only_writer_of, refuse_to_write_over
 from ernie_m.utils.logging import logger
-from ernie_m.vectors.language_centring import MEANS_POOLING, LanguageMeans
+from ernie_m.vectors.language_centring import MEANS_POOLING, LanguageCentering
 from ernie_m.vectors.nearest import NEIGHBOURS, Neighbours, index_of, load_faiss, margins, mine
 from ernie_m.vectors.pooling import unit
 
@@ -181,7 +181,7 @@ def mine_pairs(options: MiningOptions) -> None:
     logger.info("%s", counts)
 
 
-def encode_side(encoder: EncodeTexts, side: DistinctLines, means: LanguageMeans | None) -> np.ndarray:
+def encode_side(encoder: EncodeTexts, side: DistinctLines, means: LanguageCentering | None) -> np.ndarray:
     """The vectors of a text, float32 [lines, H], of length 1; with means, centered.
 
     It is said of a text if its vectors are nearer to the mean of the other language.
@@ -204,7 +204,7 @@ def encode_side(encoder: EncodeTexts, side: DistinctLines, means: LanguageMeans 
 
 def language_means(
     options: MiningOptions, encoder: EncodeTexts, languages: Sequence[str]
-) -> LanguageMeans | None:
+) -> LanguageCentering | None:
     """The means of the languages of the two texts; None: the vectors stay plain.
 
     Args:
@@ -238,7 +238,7 @@ def language_means(
             )
             return None
     logger.info("vectors: centered")
-    return LanguageMeans([*languages], np.stack([means[name] for name in languages]))
+    return LanguageCentering([*languages], np.stack([means[name] for name in languages]))
 
 
 def find_neighbours(queries: np.ndarray, targets: np.ndarray, neighbours: int) -> Neighbours:

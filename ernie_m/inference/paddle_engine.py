@@ -14,12 +14,12 @@ from ernie_m.model.device import to_array, upload
 from ernie_m.model.ernie import ErnieMModel
 from ernie_m.model.heads import model_with_head
 from ernie_m.model.lm_head import PreTrainingModel
-from ernie_m.model.packed_batch import TokenBatch
+from ernie_m.model.packed_batch import PackedBatch
 from ernie_m.model.tasks import (
     EMBEDDING,
     FILL_MASK,
     POOLED,
-    outputs_of,
+    graph_outputs,
 )
 from ernie_m.training.precision import Autocast
 
@@ -50,19 +50,19 @@ class DygraphEngine:
         self.layer = layer
         self.autocast = autocast
         self.config = getattr(model, "ernie_m", model).config
-        self.outputs = outputs_of(task, has_pooler and layer == self.config.num_hidden_layers)
+        self.outputs = graph_outputs(task, has_pooler and layer == self.config.num_hidden_layers)
 
     @paddle.no_grad()
     def __call__(self, ids: np.ndarray) -> dict[str, np.ndarray]:
         """Ids, int64 [B, T], padded on the right -> the name of each output and its values."""
         with self.autocast():
-            inputs = upload(TokenBatch.from_padded(ids, self.config.pad_token_id))
+            inputs = upload(PackedBatch.from_padded(ids, self.config.pad_token_id))
             results = self._encode(inputs) if self.task == EMBEDDING else self.model(inputs)
         if isinstance(results, Tensor):
             results = (results,)
         return dict(zip(self.outputs, [to_array(result) for result in results], strict=True))
 
-    def _encode(self, inputs: TokenBatch) -> tuple[Tensor, ...]:
+    def _encode(self, inputs: PackedBatch) -> tuple[Tensor, ...]:
         states = self.model.encode(inputs, layers=self.layer).sequence  # [N, H]
         sequence = inputs.padded(states)  # [B, T, H]
         if len(self.outputs) == 1:

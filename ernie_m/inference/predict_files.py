@@ -25,7 +25,7 @@ from ernie_m.reader.files.row_errors import Faults
 from ernie_m.reader.files.tables import Form
 from ernie_m.reader.labels import is_marked, is_no_label, labels_between, normal_label, number_in
 from ernie_m.utils.errors import FULL, UserError, listed, printable, reader_may_leave, say
-from ernie_m.utils.files import only_writer_of, unwritable_is_a_user_error
+from ernie_m.utils.files import only_writer_of, translate_write_errors
 from ernie_m.utils.logging import logger, progress
 
 # What only some answers say: whether the text was cut, and how many of its words are unknown. Each has a
@@ -259,7 +259,7 @@ def write_answers(answerer: Answerer, requests: list[Request], file: InputFile, 
         return
     path = Path(output).resolve()  # because a link stays: what it leads to is replaced
     parts = progress(parts, "predicting", "requests", size=len)
-    with only_writer_of(path, "--output"), unwritable_is_a_user_error(unfinished(path)):
+    with only_writer_of(path, "--output"), translate_write_errors(unfinished(path)):
         with PACKINGS[packing](unfinished(path), "wt", encoding="utf-8") as text:
             write(_answered(answerer, parts, text), text)
         unfinished(path).replace(path)

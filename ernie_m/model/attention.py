@@ -21,7 +21,7 @@ from ernie_m.model import device
 from ernie_m.model.cpu.attention import attend
 from ernie_m.model.device import Array
 from ernie_m.model.layers import Linear, at_positions, dropout, linear_layers
-from ernie_m.model.packed_layout import Group, Layout
+from ernie_m.model.packed_layout import Group, PackedLayout
 
 # Added to the scores that a row must not see. exp(-1e4) is exactly 0 in float32 and float64, and -1e4 is
 # finite in float16.
@@ -46,7 +46,7 @@ class AttentionMask:
         return "float32"
 
     @classmethod
-    def of(cls, layout: Layout) -> Self:
+    def of(cls, layout: PackedLayout) -> Self:
         """The mask of a layout, as arrays that are still to be uploaded."""
         raise NotImplementedError
 
@@ -65,7 +65,7 @@ class AttentionMask:
 class CpuMask(AttentionMask):
     """The mask as the layout itself, on the host."""
 
-    layout: Layout
+    layout: PackedLayout
 
     @property
     def dtype(self) -> str:
@@ -73,7 +73,7 @@ class CpuMask(AttentionMask):
         return "bfloat16" if self.layout.tokens >= _LONG * len(self.layout.lengths) else "float32"
 
     @classmethod
-    def of(cls, layout: Layout) -> Self:
+    def of(cls, layout: PackedLayout) -> Self:
         return cls(layout)
 
     def attend(
@@ -84,7 +84,7 @@ class CpuMask(AttentionMask):
 
 @dataclass(frozen=True)
 class FlashMask(AttentionMask):
-    """The mask as `paddle.nn.functional.flashmask_attention` takes it: `Layout.row_indices`."""
+    """The mask as `paddle.nn.functional.flashmask_attention` takes it: `PackedLayout.row_indices`."""
 
     row_indices: Array  # int64 [1, 1, N, 2]
     # The kernel computes blocks of 128 rows. Versions before PaddlePaddle/flash-attention 77c311d read beyond
@@ -92,7 +92,7 @@ class FlashMask(AttentionMask):
     multiple: ClassVar[int] = 128
 
     @classmethod
-    def of(cls, layout: Layout) -> Self:
+    def of(cls, layout: PackedLayout) -> Self:
         return cls(layout.row_indices()[None, None])  # [1, 1, N, 2]
 
     @cached_property
@@ -119,12 +119,12 @@ class PaddedGroup:
     """b sequences of similar length as an array [b, T] with pads; see `Group`."""
 
     shape: tuple[int, int]  # b, T
-    token_of_cell: Array  # int64 [b x T], the index of the token in each cell
+    cell_to_token: Array  # int64 [b x T], the index of the token in each cell
     context_lengths: Array  # int64 [b], the number of context tokens of each sequence
 
     @classmethod
     def of(cls, group: Group) -> Self:
-        return cls(group.shape, group.token_of_cell().ravel(), group.context_lengths)
+        return cls(group.shape, group.cell_to_token().ravel(), group.context_lengths)
 
     @cached_property
     def _biases(self) -> dict[paddle.dtype, Tensor]:
@@ -153,7 +153,7 @@ class PaddedMask(AttentionMask):
     cell_of_token: Array  # int64 [N], the index of each token's cell among the cells of all groups
 
     @classmethod
-    def of(cls, layout: Layout) -> Self:
+    def of(cls, layout: PackedLayout) -> Self:
         cell_of_token = np.empty(layout.tokens, np.int64)
         cells_before = 0  # the number of cells of the groups before this one
         for group in layout.groups:
@@ -170,9 +170,9 @@ class PaddedMask(AttentionMask):
         for group in self.groups:
             shape = [*group.shape, hidden_size]  # b, T, H
             output = padded_attention(
-                paddle.gather(query, group.token_of_cell).reshape(shape),
-                paddle.gather(key, group.token_of_cell).reshape(shape),
-                paddle.gather(value, group.token_of_cell).reshape(shape),
+                paddle.gather(query, group.cell_to_token).reshape(shape),
+                paddle.gather(key, group.cell_to_token).reshape(shape),
+                paddle.gather(value, group.cell_to_token).reshape(shape),
                 group.bias(query.dtype),
                 num_heads,
                 dropout_rate,

@@ -68,7 +68,7 @@ def flash_works() -> bool:
     try:
         paddle.set_flags({FLASH_VERSION: 2})
         with paddle.enable_grad(), paddle.amp.auto_cast(False):
-            error = _error_of_flash()
+            error = _measure_flash_error()
     except (RuntimeError, OSError, ValueError, AssertionError) as problem:  # what Paddle raises, CUDA's too
         reason = str(problem).strip().rpartition("\n")[2]  # the last line; Paddle's stack is above
     else:
@@ -79,7 +79,7 @@ def flash_works() -> bool:
     return False
 
 
-def _error_of_flash() -> float:
+def _measure_flash_error() -> float:
     """The greatest error of FlashMask's output and of its gradient for two sequences of 64 tokens.
 
     All values of the first sequence are 1, those of the second 2. So the output is the values, if no token

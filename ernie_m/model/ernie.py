@@ -26,7 +26,7 @@ from ernie_m.model.config import FIRST_POSITION, PAD_POSITION, ErnieMConfig
 from ernie_m.model.cpu.layers import with_same_dropout
 from ernie_m.model.device import upload
 from ernie_m.model.layers import LayerNorm, Linear, at_positions, dropout
-from ernie_m.model.packed_batch import TokenBatch
+from ernie_m.model.packed_batch import PackedBatch
 from ernie_m.model.transformer_encoder import Encoder, initial_weights
 from ernie_m.model.word_embeddings import WordEmbeddings
 from ernie_m.utils.errors import UserError
@@ -152,7 +152,7 @@ class ErnieMModel(nn.Layer):
         empty_rows = np.flatnonzero(~is_real.any(axis=1))
         if len(empty_rows):
             raise UserError(f"input_ids: row {empty_rows[0]} has no token, only pads")
-        batch = upload(TokenBatch.from_masked(ids, is_real))
+        batch = upload(PackedBatch.from_masked(ids, is_real))
         return batch.padded(self.encode(batch).sequence)
 
     def use_recompute(self, enabled: bool) -> None:
@@ -161,7 +161,7 @@ class ErnieMModel(nn.Layer):
 
     def encode(
         self,
-        batch: TokenBatch,
+        batch: PackedBatch,
         positions: Tensor | None = None,
         layers: int | None = None,
         input_bias: Tensor | None = None,

@@ -8,7 +8,7 @@ from paddle import Tensor, nn
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.ernie import ErnieMModel
 from ernie_m.model.layers import Linear, dropout
-from ernie_m.model.packed_batch import TokenBatch
+from ernie_m.model.packed_batch import PackedBatch
 from ernie_m.model.preprocessing import MEAN_OF_TOKENS
 from ernie_m.model.tasks import CLASSIFICATION, POOLED, TOKEN_CLASSIFICATION
 from ernie_m.model.transformer_encoder import initial_weights
@@ -40,7 +40,7 @@ class SequenceClassifier(ModelWithHead):
         super().__init__(config, num_labels)
         self.pooling = pooling
 
-    def forward(self, batch: TokenBatch) -> Tensor:
+    def forward(self, batch: PackedBatch) -> Tensor:
         """S sequences -> logits [S, num_labels]."""
         if self.pooling == MEAN_OF_TOKENS or self.ernie_m.pooler is None:
             is_real = (~batch.is_pad()).astype("float64")  # [S, T]
@@ -55,7 +55,7 @@ class SequenceClassifier(ModelWithHead):
 class TokenClassifier(ModelWithHead):
     """A linear layer on every token. No dropout here, as in the official code."""
 
-    def forward(self, batch: TokenBatch) -> Tensor:
+    def forward(self, batch: PackedBatch) -> Tensor:
         """A batch that was an array [B, T] -> logits [B, T, num_labels]."""
         sequence = batch.padded(self.ernie_m.encode(batch).sequence)  # [B, T, H]
         return self.classifier(sequence)
@@ -67,7 +67,7 @@ class SpanClassifier(ModelWithHead):
     def __init__(self, config: ErnieMConfig):
         super().__init__(config, num_labels=2)  # the start and the end of a span
 
-    def forward(self, batch: TokenBatch) -> tuple[Tensor, Tensor]:
+    def forward(self, batch: PackedBatch) -> tuple[Tensor, Tensor]:
         """A batch that was an array [B, T] -> start and end logits, each [B, T]."""
         sequence = batch.padded(self.ernie_m.encode(batch).sequence)  # [B, T, H]
         start, end = self.classify(sequence).unbind(-1)

@@ -20,7 +20,7 @@ from ernie_m.model.cpu.masked_lm_loss import CrossEntropyOnCpu, LossOnCpu
 from ernie_m.model.cpu.numpy_views import needs_gradient
 from ernie_m.model.ernie import ErnieMModel
 from ernie_m.model.layers import LayerNorm, Linear, gelu
-from ernie_m.model.packed_batch import TokenBatch
+from ernie_m.model.packed_batch import PackedBatch
 from ernie_m.model.transformer_encoder import initial_weights
 from ernie_m.model.word_embeddings import WordEmbeddings
 
@@ -55,7 +55,7 @@ class PreTrainingModel(nn.Layer):
             len(self.languages), config.hidden_size, weight_attr=nn.initializer.Constant(0.0)
         )
 
-    def encode(self, batch: TokenBatch, positions: Tensor | None = None) -> Tensor:
+    def encode(self, batch: PackedBatch, positions: Tensor | None = None) -> Tensor:
         """The last layer: [N, H], or [M, H] at `positions`, int64 [M]."""
         input_bias = None  # [N, H]
         if batch.language_ids is not None:
@@ -153,16 +153,18 @@ def cross_entropy(
             results.append(loss_on_cpu.losses(*inputs))
         elif has_backward:
             # Nothing here is random, so no random state has to be kept.
-            results.append(recompute(_losses_of_chunk, *inputs, table.weight, bias, preserve_rng_state=False))
+            results.append(
+                recompute(_compute_chunk_losses, *inputs, table.weight, bias, preserve_rng_state=False)
+            )
         else:
-            results.append(_losses_of_chunk(*inputs, table.weight, bias))
+            results.append(_compute_chunk_losses(*inputs, table.weight, bias))
     losses_of_chunks, correct_of_chunks = zip(*results)
     losses = paddle.concat(losses_of_chunks)  # [M]
     correct = paddle.concat(correct_of_chunks).detach()
     return MaskedLoss((losses * loss_weights).sum(), losses.detach(), correct)
 
 
-def _losses_of_chunk(x: Tensor, labels: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+def _compute_chunk_losses(x: Tensor, labels: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     """The losses of x [m, H], [m], and whether no logit is above the label's, bool [m].
 
     Within autocast the product is in half precision; the softmax is not.

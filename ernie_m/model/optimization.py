@@ -15,7 +15,7 @@ from paddle import Tensor, nn
 from paddle.optimizer.lr import LambdaDecay
 
 from ernie_m.model import kernel_selection
-from ernie_m.model.cpu.lazy_adamw import RowAdam
+from ernie_m.model.cpu.lazy_adamw import LazyAdamW
 from ernie_m.model.word_embeddings import WordEmbeddings
 from ernie_m.utils.errors import UserError
 
@@ -100,7 +100,7 @@ def build_optimizer(
         decay = weight_decay / ratio if is_decayed(name) else 0.0
         if parameter.name in embeddings and kernel_selection.on_cpu(parameter):
             gradient = embeddings[parameter.name].take_over()
-            tables[parameter.name] = RowAdam(gradient, ratio, decay, betas, eps)
+            tables[parameter.name] = LazyAdamW(gradient, ratio, decay, betas, eps)
         else:
             groups[ratio, decay].append(parameter)
     paddle_groups = [
@@ -118,9 +118,9 @@ def _layer_of(name: str) -> int | None:
 
 
 class AdamW(paddle.optimizer.AdamW):
-    """Paddle's AdamW for groups of parameters, and `RowAdam` for embedding matrices on a CPU.
+    """Paddle's AdamW for groups of parameters, and `LazyAdamW` for embedding matrices on a CPU.
 
-    Paddle saves the state under names of its own. `state_of` has the model's: its keys are
+    Paddle saves the state under names of its own. `get_state` has the model's: its keys are
     "<parameter>/<accumulator>", such as "pooler.dense.bias/moment1".
 
     Args:
@@ -134,7 +134,7 @@ class AdamW(paddle.optimizer.AdamW):
         self,
         lr_scheduler: LambdaDecay,
         groups: Sequence[dict[str, Any]],
-        tables: Mapping[str, RowAdam],
+        tables: Mapping[str, LazyAdamW],
         betas: tuple[float, float],
         epsilon: float,
     ):
@@ -161,7 +161,7 @@ class AdamW(paddle.optimizer.AdamW):
         for table in self.tables.values():
             table.weight.grad = None
 
-    def state_of(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def get_state(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The state of every parameter that this process has updated: key -> tensor.
 
         With sharding this is the part of this process; the parts together are the state. The tensors are the
@@ -181,7 +181,7 @@ class AdamW(paddle.optimizer.AdamW):
         state: Mapping[str, np.ndarray | Tensor],
         is_own: Callable[[Tensor], bool] = lambda parameter: True,
     ) -> None:
-        """Load the `state_of` all processes.
+        """Load the `get_state` all processes.
 
         Args:
             parameters: all parameters of the model, by name.

@@ -11,13 +11,13 @@ from paddle import Tensor
 from ernie_m.model import attention
 from ernie_m.model.attention import AttentionMask, CpuMask
 from ernie_m.model.config import FIRST_POSITION, NO_LANGUAGE
-from ernie_m.model.cpu.layers import sums_of_sequences
+from ernie_m.model.cpu.layers import sum_sequences
 from ernie_m.model.device import Array
-from ernie_m.model.packed_layout import Layout
+from ernie_m.model.packed_layout import PackedLayout
 
 
 @dataclass(frozen=True)
-class TokenBatch:
+class PackedBatch:
     """S sequences, N tokens one after the other, on the device.
 
     `from_packed` and `from_padded` make it of NumPy arrays. `ernie_m.model.device.upload` copies it to the
@@ -31,7 +31,7 @@ class TokenBatch:
         position_ids: int64 [N]; absolute, a sequence's first token has 2.
         language_ids: int64 [N], NO_LANGUAGE for a token without one; None: no token has one.
         first_tokens: int64 [S], the index of each sequence's first token.
-        token_of_cell: int64 [B, T], only of a batch that was an array with pads: the index of the token in
+        cell_to_token: int64 [B, T], only of a batch that was an array with pads: the index of the token in
             each cell. A pad's cell has `tokens`, which is the index of no token.
         mask: who attends to whom.
         tokens: the number of tokens that the caller gave.
@@ -42,7 +42,7 @@ class TokenBatch:
     position_ids: Array
     language_ids: Array | None
     first_tokens: Array
-    token_of_cell: Array | None
+    cell_to_token: Array | None
     mask: AttentionMask
     tokens: int
     last_position: int
@@ -51,10 +51,10 @@ class TokenBatch:
     def from_packed(
         cls,
         input_ids: np.ndarray,
-        layout: Layout,
+        layout: PackedLayout,
         position_ids: np.ndarray | None = None,
         language_ids: np.ndarray | None = None,
-        token_of_cell: np.ndarray | None = None,
+        cell_to_token: np.ndarray | None = None,
     ) -> Self:
         """A batch of sequences that are one after the other already. The attributes describe the arrays.
 
@@ -78,7 +78,7 @@ class TokenBatch:
             position_ids=position_ids,
             language_ids=language_ids,
             first_tokens=layout.starts,
-            token_of_cell=token_of_cell,
+            cell_to_token=cell_to_token,
             mask=mask_class.of(with_filler),
             tokens=layout.tokens,
             last_position=last_position,
@@ -92,10 +92,10 @@ class TokenBatch:
     @classmethod
     def from_masked(cls, input_ids: np.ndarray, is_real: np.ndarray) -> Self:
         """A batch of an array of ids, int64 [B, T]. Its tokens are where `is_real`, bool [B, T], is true."""
-        layout = Layout(is_real.sum(axis=1))
+        layout = PackedLayout(is_real.sum(axis=1))
         tokens_up_to = np.cumsum(is_real).reshape(input_ids.shape)  # [B, T], counted row by row
-        token_of_cell = np.where(is_real, tokens_up_to - 1, layout.tokens)
-        return cls.from_packed(input_ids[is_real], layout, token_of_cell=token_of_cell)
+        cell_to_token = np.where(is_real, tokens_up_to - 1, layout.tokens)
+        return cls.from_packed(input_ids[is_real], layout, cell_to_token=cell_to_token)
 
     def without_filler(self, states: Tensor) -> Tensor:
         """The states of the tokens that the caller gave: [N, H] -> [tokens, H]."""
@@ -103,12 +103,12 @@ class TokenBatch:
 
     def padded(self, states: Tensor) -> Tensor:
         """Put the states of the tokens back into the padded array: [tokens, H] -> [B, T, H], 0 at pads."""
-        assert self.token_of_cell is not None  # the batch was an array with pads
+        assert self.cell_to_token is not None  # the batch was an array with pads
         # Nothing before and one row after the first axis, nothing around the second: [tokens + 1, H]. The row
         # of zeros at the end goes to the pads.
         with_zeros = F.pad(states, [0, 1, 0, 0])
-        flat = paddle.gather(with_zeros, self.token_of_cell.flatten())  # [B x T, H]
-        return flat.reshape([*self.token_of_cell.shape, -1])
+        flat = paddle.gather(with_zeros, self.cell_to_token.flatten())  # [B x T, H]
+        return flat.reshape([*self.cell_to_token.shape, -1])
 
     def sums(self, states: Tensor, weights: Tensor) -> Tensor:
         """The sum of weight times state over the tokens of each row: states [tokens, H] -> [B, H].
@@ -117,14 +117,14 @@ class TokenBatch:
             weights: [B, T], 0 at pads; they get no gradient.
         """
         if isinstance(self.mask, CpuMask):
-            return sums_of_sequences(states, weights, ~self.is_pad(), self.mask.layout)
+            return sum_sequences(states, weights, ~self.is_pad(), self.mask.layout)
         row_weights = weights.astype(states.dtype).unsqueeze(1)  # [B, 1, T]
         return paddle.matmul(row_weights, self.padded(states)).squeeze(1)  # [B, 1, H] -> [B, H]
 
     def is_pad(self) -> Tensor:
         """Which cells of the array that the batch was are pads: bool [B, T]."""
-        assert self.token_of_cell is not None  # the batch was an array with pads
-        return self.token_of_cell == self.tokens  # the index that stands for a pad
+        assert self.cell_to_token is not None  # the batch was an array with pads
+        return self.cell_to_token == self.tokens  # the index that stands for a pad
 
 
 @dataclass(frozen=True)
@@ -136,5 +136,5 @@ class LabelledBatch:
         targets: what is to be predicted; the task says in which shape.
     """
 
-    inputs: TokenBatch
+    inputs: PackedBatch
     targets: Array

@@ -12,7 +12,7 @@ import numpy as np
 SIMILAR = 0.7
 
 
-class Layout:
+class PackedLayout:
     """Where each of S sequences lies among N tokens, and who attends to whom.
 
     A sequence is some context tokens, then placeholders. All of its tokens attend to its context; a
@@ -48,12 +48,12 @@ class Layout:
         self.starts = np.cumsum(self.lengths) - self.lengths
         self.tokens = int(self.lengths.sum())
 
-    def padded_to(self, multiple: int) -> "Layout":
+    def padded_to(self, multiple: int) -> "PackedLayout":
         """The layout with a further sequence at the end, if one is needed to make N a multiple of this."""
         missing = -self.tokens % multiple  # up to the next multiple
         if missing == 0:
             return self
-        return Layout(np.append(self.lengths, missing), np.append(self.context_lengths, missing))
+        return PackedLayout(np.append(self.lengths, missing), np.append(self.context_lengths, missing))
 
     def places_in_sequence(self) -> np.ndarray:
         """The place of each token in its own sequence, from 0: int64 [N]."""
@@ -111,7 +111,7 @@ class Group:
     """b sequences, which can be padded to an array [b, T].
 
     Attributes:
-        starts, lengths, context_lengths: int64 [b], as in `Layout`; the longest sequence comes first.
+        starts, lengths, context_lengths: int64 [b], as in `PackedLayout`; the longest sequence comes first.
         longest: T, the greatest length.
         shape: b, T.
     """
@@ -133,7 +133,7 @@ class Group:
         """The indices of the group's tokens among the N tokens, row by row: int64 [sum of lengths]."""
         return (self.starts[:, None] + np.arange(self.longest))[self.is_real]
 
-    def token_of_cell(self) -> np.ndarray:
+    def cell_to_token(self) -> np.ndarray:
         """The index of the token in each cell, among the N tokens: int64 [b, T].
 
         A pad's cell has the index of the first token of its sequence.

@@ -39,7 +39,7 @@ _DEFAULT = "default"  # the name of a recorded prompt
 _SHARED_BY_TASKS = ("text_rules", "added_tokens", "separators", "split_han", "label_pieces")
 
 
-def kinds_of_pair(are_translations: bool) -> tuple[TextKind, TextKind]:
+def pair_text_kinds(are_translations: bool) -> tuple[TextKind, TextKind]:
     """What the two texts of a pair are: translations of each other, or a query and what it should find."""
     return (NEITHER, NEITHER) if are_translations else (QUERY, DOCUMENT)
 

@@ -122,7 +122,7 @@ def stored_name(task: str) -> str:
     return TASKS[task].stored if task in TASKS else task
 
 
-def outputs_of(task: str, has_pooled: bool) -> tuple[str, ...]:
+def graph_outputs(task: str, has_pooled: bool) -> tuple[str, ...]:
     """The names of a task's outputs.
 
     Args:
@@ -131,6 +131,6 @@ def outputs_of(task: str, has_pooled: bool) -> tuple[str, ...]:
     return tuple(name for name in TASKS[task].outputs if has_pooled or name != "pooled")
 
 
-def names_of_ids(count: int) -> list[str]:
+def default_label_names(count: int) -> list[str]:
     """The labels of a model without a label map: "0", "1", ..."""
     return [str(id_) for id_ in range(count)]

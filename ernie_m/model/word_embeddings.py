@@ -162,7 +162,7 @@ def squared_norm(gradient: Tensor) -> Tensor:
     return gradient.square().sum().astype("float64")
 
 
-class LookUpOnCpu(PyLayer):
+class EmbeddingLookup(PyLayer):
     """Rows of a table [V, H]: ids [N] -> [N, H]. The gradient is added to the table's own in place."""
 
     @staticmethod
@@ -206,7 +206,7 @@ class WordEmbeddings(nn.Embedding):
         if is_traced or self.weight.stop_gradient or not paddle.is_grad_enabled():
             return super().forward(ids)
         if self.gradient is not None and kernel_selection.on_cpu(self.weight):
-            return LookUpOnCpu.apply(self.weight, ids, self.gradient)
+            return EmbeddingLookup.apply(self.weight, ids, self.gradient)
         return super().forward(ids)
 
 
@@ -217,6 +217,8 @@ def add_paddles_gradient(table: "weakref.ref[EmbeddingGradient]", gradient: Tens
     overwrites what was added in place since.
     """
     owner = table()
-    if gradient is None or owner is None:  # None comes from `LookUpOnCpu`, which has added its rows itself
+    if (
+        gradient is None or owner is None
+    ):  # None comes from `EmbeddingLookup`, which has added its rows itself
         return gradient
     return owner.join(gradient)

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from ernie_m.pretrain.config import PretrainConfig
-from ernie_m.pretrain.corpus_selection import TrainingText
-from ernie_m.pretrain.masking import Pair, Text, Vocabulary, rng_of
+from ernie_m.pretrain.corpus_selection import TrainingData
+from ernie_m.pretrain.masking import Pair, Text, Vocabulary, make_rng
 from ernie_m.pretrain.objective import names_that_read
 from ernie_m.pretrain.objective_mix import Phase, allocate, shares_at
 from ernie_m.pretrain.packing import HostBatch, pack
@@ -54,7 +54,7 @@ class StepReader:
 
     def __init__(
         self,
-        text: TrainingText,
+        text: TrainingData,
         phases: Sequence[Phase],
         batch_size: int,
         micro_batch_tokens: int,
@@ -186,7 +186,7 @@ class StepReader:
         for place, group in enumerate(groups):
             for number in group:
                 name, example = examples[number]
-                rng = rng_of(self.seed, self.step, number)
+                rng = make_rng(self.seed, self.step, number)
                 masked.append(self.objectives[name].mask(example, rng)._replace(group=place))
         return pack(masked)
 
@@ -247,7 +247,7 @@ def read_steps(
         phases: those of the run's plan.
         arguments: the further keyword arguments of `StepReader`: rank, world_size, position.
     """
-    text = TrainingText.of(Corpus(config.data.corpus), vocabulary, config)
+    text = TrainingData.of(Corpus(config.data.corpus), vocabulary, config)
     run = config.run
     return iter(
         StepReader(text, phases, config.optimizer.batch_size, run.micro_batch_tokens, run.seed, **arguments)

@@ -10,8 +10,8 @@ import paddle.nn.functional as F
 from paddle import Tensor
 
 from ernie_m.model.lm_head import PreTrainingModel, logit_chunks, logits
-from ernie_m.model.packed_batch import TokenBatch
-from ernie_m.pretrain.corpus_selection import TrainingText
+from ernie_m.model.packed_batch import PackedBatch
+from ernie_m.pretrain.corpus_selection import TrainingData
 from ernie_m.pretrain.loss import DeviceBatch
 from ernie_m.pretrain.masking import Vocabulary
 from ernie_m.pretrain.objectives.btmlm import Btmlm
@@ -66,7 +66,7 @@ class PseudoTokenGenerator:
         }
         return filled_batch, counts
 
-    def _pseudo_ids(self, model: PreTrainingModel, stage1: Stage1[TokenBatch, Tensor]) -> Tensor:
+    def _pseudo_ids(self, model: PreTrainingModel, stage1: Stage1[PackedBatch, Tensor]) -> Tensor:
         """The id of each slot, int64 [P]."""
         was_training = model.training
         model.eval()
@@ -116,7 +116,7 @@ class PseudoTokenGenerator:
         return paddle.concat(chosen)
 
 
-def make_pseudo_token_generator(text: TrainingText) -> PseudoTokenGenerator:
+def make_pseudo_token_generator(text: TrainingData) -> PseudoTokenGenerator:
     """BTMLM's stage 1 as the configuration asks for it; it has no language if no kind of BTMLM is active."""
     if not any(isinstance(objective, Btmlm) for objective in text.objectives.values()):
         return PseudoTokenGenerator([])

@@ -8,11 +8,11 @@ from functools import cached_property
 import numpy as np
 
 from ernie_m.pretrain.config import DataConfig, PretrainConfig
-from ernie_m.pretrain.masking import Pair, Setting, Text, Vocabulary
+from ernie_m.pretrain.masking import ObjectiveContext, Pair, Text, Vocabulary
 from ernie_m.pretrain.objective import Objective, names_that_read
 from ernie_m.pretrain.objective_mix import with_text
-from ernie_m.pretrain.objectives import OBJECTIVES, class_of
-from ernie_m.reader.corpus import Blocks, Corpus, CorpusPairs, CorpusText, tokenizer_of_corpus
+from ernie_m.pretrain.objectives import OBJECTIVES, get_class
+from ernie_m.reader.corpus import Blocks, Corpus, CorpusPairs, CorpusText, open_corpus_tokenizer
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.logging import logger
@@ -25,7 +25,7 @@ def open_corpus(config: DataConfig) -> tuple[Corpus, Tokenizer]:
         UserError: the corpus is unfinished, a file is missing or cut short, or its shards were made with
             another vocabulary.
     """
-    tokenizer = tokenizer_of_corpus(config.corpus)
+    tokenizer = open_corpus_tokenizer(config.corpus)
     return Corpus(config.corpus, tokenizer), tokenizer
 
 
@@ -61,7 +61,7 @@ def languages_of(config: DataConfig, corpus: Corpus) -> list[str]:
 
 
 @dataclass(frozen=True)
-class TrainingText:
+class TrainingData:
     """The part of a corpus that a run trains on.
 
     Args:
@@ -75,7 +75,7 @@ class TrainingText:
 
     corpus: Corpus
     data: DataConfig
-    setting: Setting
+    setting: ObjectiveContext
     mono: dict[str, int]
     pairs: dict[tuple[str, str], CorpusPairs]
 
@@ -107,7 +107,7 @@ class TrainingText:
         return np.stack([self.corpus.piece_counts(language) for language in self.languages])
 
     @classmethod
-    def of(cls, corpus: Corpus, vocabulary: Vocabulary, config: PretrainConfig) -> "TrainingText":
+    def of(cls, corpus: Corpus, vocabulary: Vocabulary, config: PretrainConfig) -> "TrainingData":
         """Select `data.languages`, or every language.
 
         Raises:
@@ -127,7 +127,7 @@ class TrainingText:
                     f"objectives.{key} has {', '.join(sorted(of_kind))}, but {corpus.path} holds no "
                     f"{kind} text of {', '.join(languages)}{advice}"
                 )
-        setting = Setting(
+        setting = ObjectiveContext(
             config.objectives,
             vocabulary,
             config.data.max_seq_len,
@@ -138,6 +138,6 @@ class TrainingText:
         return cls(corpus, config.data, setting, mono, pairs)
 
 
-def make_objectives(setting: Setting, names: Iterable[str]) -> dict[str, Objective]:
+def make_objectives(setting: ObjectiveContext, names: Iterable[str]) -> dict[str, Objective]:
     """The objectives with these names, in the order of `OBJECTIVES`."""
-    return {name: class_of(name)(setting) for name in sorted(names, key=OBJECTIVES.index)}
+    return {name: get_class(name)(setting) for name in sorted(names, key=OBJECTIVES.index)}

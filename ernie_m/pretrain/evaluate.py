@@ -14,21 +14,21 @@ from ernie_m.model.ernie import ErnieMModel
 from ernie_m.model.lm_head import PreTrainingModel
 from ernie_m.pretrain.btmlm_pseudo_tokens import PseudoTokenGenerator
 from ernie_m.pretrain.config import RunConfig
-from ernie_m.pretrain.corpus_selection import TrainingText, make_objectives
+from ernie_m.pretrain.corpus_selection import TrainingData, make_objectives
 from ernie_m.pretrain.loss import batch_loss, to_device
-from ernie_m.pretrain.masking import Pair, Text, rng_of
+from ernie_m.pretrain.masking import Pair, Text, make_rng
 from ernie_m.pretrain.objective import Objective, perplexity
 from ernie_m.pretrain.packing import HostBatch, MaskedExample, pack
 from ernie_m.reader.corpus import Blocks, Corpus, CorpusPairs
-from ernie_m.reader.equal_texts import keys_of_ids
+from ernie_m.reader.equal_texts import hash_ids
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.training import distributed
 from ernie_m.training.engine import Engine
-from ernie_m.training.stop_requests import StopSignal
+from ernie_m.training.stop_requests import ShutdownHandler
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.logging import progress
 from ernie_m.vectors.encode import PaddleEncoder
-from ernie_m.vectors.language_centring import LanguageMeans
+from ernie_m.vectors.language_centring import LanguageCentering
 from ernie_m.vectors.retrieval_accuracy import accuracy_by_layer, say_repeats
 
 # The masks of held-out text are drawn for this seed and step, in all runs alike. No run reaches this step, so
@@ -57,7 +57,7 @@ class Evaluator:
 
     def __init__(
         self,
-        text: TrainingText,
+        text: TrainingData,
         tokenizer: Tokenizer,
         pseudo_token_generator: PseudoTokenGenerator,
         run: RunConfig,
@@ -66,7 +66,7 @@ class Evaluator:
         self.text = text
         self.tokenizer = tokenizer
         self.pseudo_token_generator = pseudo_token_generator
-        self.stop: StopSignal | None = None  # for the evaluation in progress
+        self.stop: ShutdownHandler | None = None  # for the evaluation in progress
         self.objectives = make_objectives(text.setting, {*text.objectives, *_ALWAYS})
         languages = set(text.languages)
         self.mono = {name: stream for name, stream in text.corpus.held_out_mono.items() if name in languages}
@@ -97,7 +97,7 @@ class Evaluator:
             due.add(head_steps)
         return sorted(due)
 
-    def run(self, engine: Engine[PreTrainingModel], stop: StopSignal) -> dict[str, Any] | None:
+    def run(self, engine: Engine[PreTrainingModel], stop: ShutdownHandler) -> dict[str, Any] | None:
         """Evaluate. The processes share the parts, and the result is the same on all.
 
         Args:
@@ -186,7 +186,7 @@ class Evaluator:
         """The inputs of retrieval, of each side of the pairs, and their keys, uint64 [2, N]."""
         longest = self.text.data.max_seq_len
         sides = [self.tokenizer.sentences(side, longest) for side in zip(*self._first(self.pairs[pair]))]
-        return sides, np.stack([keys_of_ids(side) for side in sides])
+        return sides, np.stack([hash_ids(side) for side in sides])
 
     def _texts(self, language: str) -> list[Text]:
         """Held-out blocks of text, as in training."""
@@ -219,7 +219,7 @@ class Evaluator:
         count = 0
         # As each example is masked, with its own generator.
         mask = mask or objective.mask
-        masked = [mask(example, rng_of(_SEED, _STEP, place)) for place, example in enumerate(examples)]
+        masked = [mask(example, make_rng(_SEED, _STEP, place)) for place, example in enumerate(examples)]
         for batch in self._batches(masked, objective.group):
             (device_batch,) = to_device([batch])
             device_batch, _ = self.pseudo_token_generator.fill(model, device_batch)
@@ -256,7 +256,7 @@ SENTENCES = 300  # taken in each language; more of them change the means, and so
 
 
 def language_means(
-    model: ErnieMModel, text: TrainingText, tokenizer: Tokenizer, max_seq_len: int
+    model: ErnieMModel, text: TrainingData, tokenizer: Tokenizer, max_seq_len: int
 ) -> dict[str, np.ndarray]:
     """Language -> the mean vector of about `SENTENCES` held-out sentences, at every layer: [L + 1, H].
 
@@ -272,7 +272,7 @@ def language_means(
         sentences = held_out_sentences(text.corpus, language)
         if sentences:
             vectors[language] = encoder.vectors(tokenizer.sentences(sentences, max_seq_len))
-    means = LanguageMeans.of(vectors)
+    means = LanguageCentering.of(vectors)
     return dict(zip(means.languages, means.vectors))
 
 

@@ -128,7 +128,7 @@ def _give_word_vectors(words: Tensor, table: Checkpoint, tokenizer: Tokenizer, s
     distributed.broadcast_([words])  # another machine may round otherwise
 
 
-def give_frequencies(head: LMHead, piece_counts: np.ndarray) -> None:
+def set_token_frequencies(head: LMHead, piece_counts: np.ndarray) -> None:
     """Let a new head on a trained encoder begin with how often each piece occurs.
 
     A bias changes by no more than the learning rate in a step, and the most frequent pieces are e^10 times as

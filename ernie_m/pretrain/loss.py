@@ -11,17 +11,17 @@ from paddle import Tensor
 from ernie_m.model.config import NO_LANGUAGE
 from ernie_m.model.device import upload
 from ernie_m.model.lm_head import MaskedLoss, PreTrainingModel
-from ernie_m.model.packed_batch import TokenBatch
-from ernie_m.pretrain.objectives import OBJECTIVES, class_of
+from ernie_m.model.packed_batch import PackedBatch
+from ernie_m.pretrain.objectives import OBJECTIVES, get_class
 from ernie_m.pretrain.packing import HostBatch, MicroBatch, Packed, Stage1
 from ernie_m.training.log import Interval
 
 # What a step adds up over micro-batches and processes, per objective and in all.
 _OF_OBJECTIVE = ("loss", "count", "correct")
 SUMS = [f"{name}.{what}" for name in OBJECTIVES for what in _OF_OBJECTIVE]
-SUMS += ["tokens", *(what for name in OBJECTIVES for what in class_of(name).further_sums)]
+SUMS += ["tokens", *(what for name in OBJECTIVES for what in get_class(name).further_sums)]
 
-DeviceBatch = MicroBatch[TokenBatch, Tensor]
+DeviceBatch = MicroBatch[PackedBatch, Tensor]
 
 
 def to_device(batches: Sequence[HostBatch], weights: Mapping[str, float] | None = None) -> list[DeviceBatch]:
@@ -49,11 +49,11 @@ def to_device(batches: Sequence[HostBatch], weights: Mapping[str, float] | None 
     return upload(for_device)
 
 
-def _inputs(packed: Packed) -> TokenBatch:
+def _inputs(packed: Packed) -> PackedBatch:
     """The tokens, still on the host; `upload` copies them."""
     has_languages = (packed.language_ids != NO_LANGUAGE).any()
     language_ids = packed.language_ids if has_languages else None
-    return TokenBatch.from_packed(packed.input_ids, packed.layout, packed.position_ids, language_ids)
+    return PackedBatch.from_packed(packed.input_ids, packed.layout, packed.position_ids, language_ids)
 
 
 def batch_loss(model: PreTrainingModel, batch: DeviceBatch) -> tuple[Tensor, dict[str, Tensor | int]]:
@@ -64,14 +64,14 @@ def batch_loss(model: PreTrainingModel, batch: DeviceBatch) -> tuple[Tensor, dic
         number of those that are solved, and their number: "camlm.loss", "camlm.correct", "camlm.count".
     """
     states = model.encode(batch.inputs, batch.targets)  # [M, H]
-    total, losses, correct = loss_of_words(model, batch, states)  # scalar, [W], bool [W]
+    total, losses, correct = compute_word_loss(model, batch, states)  # scalar, [W], bool [W]
     losses = losses.astype("float64")
     correct = correct.astype("float64")
     sums: dict[str, Tensor | int] = {}
     for objective, rows in batch.rows.items():
         if objective in batch.groups:
             own_states = paddle.gather(states, rows)
-            own_loss = class_of(objective).loss
+            own_loss = get_class(objective).loss
             own_losses, own_correct = own_loss(model, own_states, batch.groups[objective])  # [n] each
             total = total + batch.weights.get(objective, 1.0) * own_losses.sum()
             losses_of_part = own_losses.detach().astype("float64")
@@ -85,7 +85,7 @@ def batch_loss(model: PreTrainingModel, batch: DeviceBatch) -> tuple[Tensor, dic
     return total, sums
 
 
-def loss_of_words(model: PreTrainingModel, batch: DeviceBatch, states: Tensor) -> MaskedLoss:
+def compute_word_loss(model: PreTrainingModel, batch: DeviceBatch, states: Tensor) -> MaskedLoss:
     """The loss of the masked words, in their order, given the states at `batch.targets`, [M, H]."""
     # Other targets follow. A batch without any target has one state, which is not read.
     words = batch.target_ids.shape[0]
@@ -94,7 +94,7 @@ def loss_of_words(model: PreTrainingModel, batch: DeviceBatch, states: Tensor) -
     return model.lm_head.loss(states, batch.target_ids, batch.word_weights)
 
 
-def record_of(interval: Interval) -> dict[str, Any]:
+def make_record(interval: Interval) -> dict[str, Any]:
     """The record of some steps, JSON values.
 
     It holds step, lr (of the last step), loss and grad_norm (means over the steps; None if all were skipped),
@@ -113,27 +113,27 @@ def record_of(interval: Interval) -> dict[str, Any]:
         "skipped": float(sums["skipped"]),
     }
     for name in OBJECTIVES:
-        values = class_of(name).record(sums)
+        values = get_class(name).record(sums)
         if values:
             record[name] = values
     return record
 
 
-def line_of(record: Mapping[str, Any], total_steps: int, remaining: str, tokens_of_pass: int) -> str:
+def format_record(record: Mapping[str, Any], total_steps: int, remaining: str, tokens_per_epoch: int) -> str:
     """A record as one line of the log.
 
     Args:
-        tokens_of_pass: the number of tokens of the text that the run reads. The tokens trained so far,
+        tokens_per_epoch: the number of tokens of the text that the run reads. The tokens trained so far,
             divided by it, are the mean number of passes over the text; a language that is sampled more is
             read more often.
     """
     parts = [f"step {record['step']:,} of {total_steps:,}"]
-    parts += [class_of(name).line(record[name]) for name in OBJECTIVES if name in record]
+    parts += [get_class(name).line(record[name]) for name in OBJECTIVES if name in record]
     norm = "-" if record["grad_norm"] is None else f"{record['grad_norm']:.2f}"
     parts += [
         f"grad {norm}, lr {record['lr']:.3g}",
         f"{record['tokens_per_second']:,.0f} tokens/s, {remaining} left",
-        f"{record['tokens'] / tokens_of_pass:.2f} passes over the corpus",
+        f"{record['tokens'] / tokens_per_epoch:.2f} passes over the corpus",
     ]
     if record["skipped"]:
         parts.append(f"{record['skipped']:.0f} steps skipped")
@@ -149,7 +149,7 @@ def summary(scores: Mapping[str, Any]) -> list[str]:
     lines = []
     for name in OBJECTIVES:
         if scores.get(name):
-            lines += class_of(name).summary(list(scores[name].values()))  # one for each language or pair
+            lines += get_class(name).summary(list(scores[name].values()))  # one for each language or pair
     if "retrieval" in scores:
         layers = 100 * np.mean(list(scores["retrieval"].values()), axis=0)  # [L + 1]
         listed = " ".join(f"{accuracy:.1f}" for accuracy in layers)

@@ -69,7 +69,7 @@ class Vocabulary:
 
 
 @dataclass(frozen=True)
-class Setting:
+class ObjectiveContext:
     """What the objectives of a run have in common.
 
     Attributes:
@@ -91,7 +91,7 @@ class Setting:
     pairs: Mapping[tuple[int, int], int] = field(default_factory=dict)
 
 
-def rng_of(seed: int, step: int, index: int) -> np.random.Generator:
+def make_rng(seed: int, step: int, index: int) -> np.random.Generator:
     """The random generator of one example: `index` is its number within the optimizer step's whole batch.
 
     Streams of different (seed, step, index) never overlap, so masks do not depend on how a step is divided
@@ -114,7 +114,7 @@ Example = TypeVar("Example", bound=Text | Pair)
 class Masking(Generic[Example]):
     """What all objectives draw masks by: `mask_rate` of the tokens of each side."""
 
-    def __init__(self, setting: Setting):
+    def __init__(self, setting: ObjectiveContext):
         self.config = setting.config
         self.vocabulary = setting.vocabulary
         self.max_seq_len = setting.max_seq_len

@@ -2,7 +2,7 @@
 
 Each file of `pretrain/objectives/` has one. A pair is `[CLS] S [SEP] [SEP] Y [SEP]`, a single text
 `[CLS] S [SEP]`. Positions are absolute, [CLS] has 2. Everything drawn comes from the generator of its
-example (`rng_of`), so a batch's content does not depend on how a step is divided.
+example (`make_rng`), so a batch's content does not depend on how a step is divided.
 
 The process that reads makes the sequences, so Paddle is imported in `loss` alone.
 """
@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ernie_m.pretrain.masking import Example, Masking, Pair, number_chosen
-from ernie_m.pretrain.objectives import OBJECTIVES, class_of
+from ernie_m.pretrain.objectives import OBJECTIVES, get_class
 from ernie_m.pretrain.packing import HostBatch, MaskedExample, pack
 
 _LARGEST_LOSS = 50.0  # a perplexity is cut here: the exponential of a diverged run's loss would overflow
@@ -57,7 +57,7 @@ class Objective(Masking[Example]):
 
         Args:
             example: what it `reads`; if a pair, one that it `serves`.
-            rng: the generator of this example (`rng_of`).
+            rng: the generator of this example (`make_rng`).
         """
         raise NotImplementedError
 
@@ -147,7 +147,7 @@ class Objective(Masking[Example]):
 
 def names_that_read(kind: type) -> list[str]:
     """The objectives that read `Text`, or `Pair`."""
-    return [name for name in OBJECTIVES if class_of(name).reads is kind]
+    return [name for name in OBJECTIVES if get_class(name).reads is kind]
 
 
 def perplexity(loss: float) -> float:

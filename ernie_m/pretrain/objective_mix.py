@@ -30,7 +30,7 @@ class Phase:
     shares: dict[str, float]
 
 
-def phases_of(config: ObjectiveConfig, total_steps: int) -> tuple[Phase, ...]:
+def make_phases(config: ObjectiveConfig, total_steps: int) -> tuple[Phase, ...]:
     """The phases of a run, one after the other.
 
     The shares are `config.shares` and, from `later_start` of all steps on, `later_shares`; without these,

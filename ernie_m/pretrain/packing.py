@@ -1,7 +1,7 @@
 """Masked sequences, packed into the micro-batches that the training sees. No Paddle here.
 
 A micro-batch is made of arrays: `HostBatch`. `ernie_m.pretrain.loss.to_device` returns the same record with
-tensors in their places, and with a `TokenBatch`, which the encoder takes, for each `Packed`: `DeviceBatch`.
+tensors in their places, and with a `PackedBatch`, which the encoder takes, for each `Packed`: `DeviceBatch`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,8 +10,8 @@ from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 
-from ernie_m.model.packed_layout import Layout
-from ernie_m.pretrain.objectives import OBJECTIVES, class_of
+from ernie_m.model.packed_layout import PackedLayout
+from ernie_m.pretrain.objectives import OBJECTIVES, get_class
 
 
 class MaskedSequence(NamedTuple):
@@ -74,9 +74,9 @@ class Packed:
         return len(self.input_ids)
 
     @property
-    def layout(self) -> Layout:
+    def layout(self) -> PackedLayout:
         """Where each sequence lies, and who attends to whom."""
-        return Layout(self.lengths, self.context_lengths)
+        return PackedLayout(self.lengths, self.context_lengths)
 
 
 Inputs = TypeVar("Inputs")
@@ -160,7 +160,7 @@ def pack(examples: Sequence[MaskedExample]) -> HostBatch:
     targets = _targets(starts, sequences)  # [M]
     target_counts = [len(sequence.targets) for sequence in sequences]
     numbers = np.repeat(objectives, target_counts)  # [M]
-    has_own_loss = np.array([class_of(name).loss is not None for name in OBJECTIVES])
+    has_own_loss = np.array([get_class(name).loss is not None for name in OBJECTIVES])
     order = np.lexsort([targets, has_own_loss[numbers]])  # the targets of a sequence need not come in order
     numbers = numbers[order]
     rows = {OBJECTIVES[number]: np.flatnonzero(numbers == number) for number in np.unique(numbers)}
@@ -171,7 +171,7 @@ def pack(examples: Sequence[MaskedExample]) -> HostBatch:
         targets=targets[order],
         target_ids=target_ids[~has_own_loss[numbers]],
         rows=rows,
-        groups={name: target_groups[rows[name]] for name in rows if class_of(name).loss is not None},
+        groups={name: target_groups[rows[name]] for name in rows if get_class(name).loss is not None},
         stage1=stage1,
     )
 

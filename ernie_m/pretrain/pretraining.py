@@ -20,19 +20,27 @@ from ernie_m.model.preprocessing import ERNIE_M_RULES, READING, Reading, stored_
 from ernie_m.pretrain.batches import StepBatches, read_steps
 from ernie_m.pretrain.btmlm_pseudo_tokens import PseudoTokenGenerator, make_pseudo_token_generator
 from ernie_m.pretrain.config import BASE, RANDOM, OptimizerConfig, PretrainConfig
-from ernie_m.pretrain.corpus_selection import TrainingText, fit_to_corpus, open_corpus
+from ernie_m.pretrain.corpus_selection import TrainingData, fit_to_corpus, open_corpus
 from ernie_m.pretrain.evaluate import Evaluator
-from ernie_m.pretrain.initial_weights import give_frequencies, initialise, open_weights
-from ernie_m.pretrain.loss import SUMS, DeviceBatch, batch_loss, line_of, record_of, summary, to_device
+from ernie_m.pretrain.initial_weights import initialise, open_weights, set_token_frequencies
+from ernie_m.pretrain.loss import (
+    SUMS,
+    DeviceBatch,
+    batch_loss,
+    format_record,
+    make_record,
+    summary,
+    to_device,
+)
 from ernie_m.pretrain.masking import Vocabulary
-from ernie_m.pretrain.objectives import class_of
+from ernie_m.pretrain.objectives import get_class
 from ernie_m.pretrain.run_length import RunPlan, plan_run
 from ernie_m.reader.corpus import verify_corpus
 from ernie_m.training import distributed
 from ernie_m.training.engine import Engine
 from ernie_m.training.log import Evaluation, Interval
 from ernie_m.training.precision import Precision
-from ernie_m.training.stop_requests import StopSignal
+from ernie_m.training.stop_requests import ShutdownHandler
 from ernie_m.training.trainer import Trainable
 from ernie_m.utils.args import deciding_options
 from ernie_m.utils.errors import command_words
@@ -74,7 +82,7 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
             self.config = dataclasses.replace(self.config, model=self.config.model.completed(shape))
 
         # What is trained on, for how long, and on what the model is evaluated.
-        self.text = TrainingText.of(corpus, Vocabulary.of(self.tokenizer), self.config)
+        self.text = TrainingData.of(corpus, Vocabulary.of(self.tokenizer), self.config)
         self.plan = plan_run(self.config, self.text)
         self.total_steps = self.plan.steps
         self.pseudo_token_generator = make_pseudo_token_generator(self.text)
@@ -150,7 +158,7 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
             # Weights of which no length is known may have been trained on longer inputs.
             self.trained_length = max(length_before, self.trained_length) if length_before else None
             if self.config.init.lm_head == RANDOM:
-                give_frequencies(model.lm_head, self.text.piece_counts().sum(axis=0))
+                set_token_frequencies(model.lm_head, self.text.piece_counts().sum(axis=0))
 
     def batches(self, position: dict[str, Any] | None) -> Callable[[], Iterator[StepBatches]]:
         """`read_steps` with this process's arguments, for the reader process."""
@@ -178,7 +186,7 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
     ) -> tuple[Tensor, dict[str, Tensor | float]]:
         return objectives_loss(model, self.pseudo_token_generator, micro_batch)
 
-    def evaluate(self, engine: Engine[PreTrainingModel], stop: StopSignal) -> Evaluation | None:
+    def evaluate(self, engine: Engine[PreTrainingModel], stop: ShutdownHandler) -> Evaluation | None:
         """Evaluate on the held-out text, and log a summary; None if it was broken off."""
         scores = self.evaluator.run(engine, stop)
         if scores is None:
@@ -191,17 +199,19 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
         elif engine.steps == self.plan.head_steps:
             advice = _AFTER_HEAD_WARMUP
         for name in self.config.objectives.names if advice else ():
-            warning = class_of(name).plateau(list(scores.get(name, {}).values()), advice)
+            warning = get_class(name).plateau(list(scores.get(name, {}).values()), advice)
             if warning is not None:
                 logger.warning("%s", warning)
         # Pre-training counts no epochs, and its last step is its result.
         return Evaluation(engine.steps, epoch=0, selected_by=None, scores=scores)
 
     def record(self, interval: Interval) -> dict[str, Any]:
-        return record_of(interval)
+        return make_record(interval)
 
     def line(self, interval: Interval) -> str:
-        return line_of(record_of(interval), self.plan.steps, interval.remaining, self.plan.tokens_of_pass)
+        return format_record(
+            make_record(interval), self.plan.steps, interval.remaining, self.plan.tokens_per_epoch
+        )
 
     def files(
         self,

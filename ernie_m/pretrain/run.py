@@ -12,10 +12,10 @@ from ernie_m.pretrain.config import RANDOM, SAME, PretrainConfig
 from ernie_m.pretrain.evaluate import language_means
 from ernie_m.pretrain.pretraining import Pretraining
 from ernie_m.training import distributed
-from ernie_m.training.checkpoint import FolderRules, RunFolder, step_folders, write_checkpoint
+from ernie_m.training.checkpoint import FolderRules, OutputDir, step_folders, write_checkpoint
 from ernie_m.training.log import METRICS
-from ernie_m.training.stop_requests import StallWatch, StopSignal
-from ernie_m.training.trainer import Pace, Trainer
+from ernie_m.training.stop_requests import ShutdownHandler, StallWatchdog
+from ernie_m.training.trainer import LoopConfig, Trainer
 from ernie_m.utils import logging
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import atomic_file
@@ -29,30 +29,30 @@ _OURS = "# All options of this run, written by run_pretrain.py.\n"  # the first 
 _WAYS_OUT = "choose another run.output, or begin anew with --run.overwrite true"
 
 
-def train(config: PretrainConfig, stop: StopSignal) -> None:
+def train(config: PretrainConfig, stop: ShutdownHandler) -> None:
     """Train from the newest checkpoint to the end of the run, or until it is asked to stop."""
     run = config.run
     distributed.init()
     use_kernels(run.kernels)
-    with open_run_folder(config).locked() as folder:
+    with open_output_dir(config).locked() as folder:
         # The log is in the folder of the run, unless a launcher names another one in the environment.
         log_dir = None if logging.LOG_DIR in os.environ else str(folder.path / "log")
         logging.setup(log_dir, distributed.rank())
         check_checkpoints(folder)
         task = Pretraining(config)
-        pace = Pace(
+        loop_config = LoopConfig(
             log_steps=run.log_steps,
             save_steps=run.save_steps,
             last_step=run.stop_after_steps or None,  # 0: run to the end
             stall_ends_seconds=run.stall_ends_seconds,
         )
-        trainer = Trainer(task, folder, run.seed, pace)
+        trainer = Trainer(task, folder, run.seed, loop_config)
         save_settings(task.config, folder)  # without the objectives for which the corpus has no text
         if trainer.run(stop):  # the run is finished
             finish(task, trainer, folder)
 
 
-def open_run_folder(config: PretrainConfig) -> RunFolder:
+def open_output_dir(config: PretrainConfig) -> OutputDir:
     """The folder `run.output`, with the rules of pre-training."""
     output = Path(config.run.output)
     rules = FolderRules(
@@ -67,7 +67,7 @@ def open_run_folder(config: PretrainConfig) -> RunFolder:
     )
     # The folders of the initial weights, which overwriting must not remove; the other values name no folder.
     sources = {config.init.encoder, config.init.lm_head} - {RANDOM, SAME}
-    return RunFolder(
+    return OutputDir(
         output,
         rules,
         keep_checkpoints=config.run.keep_checkpoints,
@@ -76,7 +76,7 @@ def open_run_folder(config: PretrainConfig) -> RunFolder:
     )
 
 
-def check_checkpoints(folder: RunFolder) -> None:
+def check_checkpoints(folder: OutputDir) -> None:
     """Refuse a folder with a finished model alone. Call it when the folder is locked.
 
     Raises:
@@ -91,7 +91,7 @@ def check_checkpoints(folder: RunFolder) -> None:
         )
 
 
-def save_settings(config: PretrainConfig, folder: RunFolder) -> None:
+def save_settings(config: PretrainConfig, folder: OutputDir) -> None:
     """Write the configuration to config.yaml, and log what differs from the defaults.
 
     A config.yaml that a user has put there stays.
@@ -115,7 +115,7 @@ def save_settings(config: PretrainConfig, folder: RunFolder) -> None:
         logger.info("all options are in %s", path)
 
 
-def finish(task: Pretraining, trainer: Trainer, folder: RunFolder) -> None:
+def finish(task: Pretraining, trainer: Trainer, folder: OutputDir) -> None:
     """Write the finished models, with the mean vector of each language. Call it on every process.
 
     Nothing is done if an earlier command wrote them.
@@ -130,7 +130,7 @@ def finish(task: Pretraining, trainer: Trainer, folder: RunFolder) -> None:
             "the run is finished: all %d steps are done, and its models are exported", task.total_steps
         )
         return
-    stall_watch = StallWatch(trainer.pace.stall_ends_seconds)
+    stall_watch = StallWatchdog(trainer.loop_config.stall_ends_seconds)
     with stall_watch, stall_watch.during("the export of the finished model"):
         engine = trainer.engine
         masters = engine.masters()  # float32 weights of the parameters that are trained in lower precision

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from ernie_m.pretrain.batches import StepReader
 from ernie_m.pretrain.config import PretrainConfig
-from ernie_m.pretrain.corpus_selection import TrainingText
-from ernie_m.pretrain.masking import Pair, Text, rng_of
-from ernie_m.pretrain.objective_mix import Phase, check_batch_size, log_phases, phases_of
+from ernie_m.pretrain.corpus_selection import TrainingData
+from ernie_m.pretrain.masking import Pair, Text, make_rng
+from ernie_m.pretrain.objective_mix import Phase, check_batch_size, log_phases, make_phases
 from ernie_m.reader.corpus import long_pairs
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.logging import logger
@@ -28,17 +28,17 @@ class RunPlan:
         head_steps: the first of them, which train the head and the language embeddings alone.
         warmup_steps: those in which the rate rises, after `head_steps`.
         phases: the shares of the objectives, in one part of the run after the other.
-        tokens_of_pass: how many tokens one pass over the text reads, without special tokens.
+        tokens_per_epoch: how many tokens one pass over the text reads, without special tokens.
     """
 
     steps: int
     head_steps: int
     warmup_steps: int
     phases: tuple[Phase, ...]
-    tokens_of_pass: int
+    tokens_per_epoch: int
 
 
-def plan_run(config: PretrainConfig, text: TrainingText) -> RunPlan:
+def plan_run(config: PretrainConfig, text: TrainingData) -> RunPlan:
     """Plan a run, and log its phases.
 
     With `optimizer.tokens`, the steps are that number divided by the mean number of tokens per step. The
@@ -63,7 +63,7 @@ def plan_run(config: PretrainConfig, text: TrainingText) -> RunPlan:
             f"init.lm_head_warmup_steps {head_steps} leaves nothing of the {steps} steps in all: the "
             "encoder would never be trained"
         )
-    phases = phases_of(config.objectives, steps)
+    phases = make_phases(config.objectives, steps)
     check_batch_size(config.objectives, phases, optimizer.batch_size)
     # A run of one step is no training: with a warm-up its rate is 0, and it writes the initial weights.
     if optimizer.warmup_steps >= steps - head_steps and steps > 1:
@@ -76,10 +76,10 @@ def plan_run(config: PretrainConfig, text: TrainingText) -> RunPlan:
     log_phases(config.objectives, phases)
     if head_steps:
         logger.info("steps 1 to %s train the new head and the language embeddings alone", f"{head_steps:,}")
-    return RunPlan(steps, head_steps, optimizer.warmup_steps, phases, tokens_of_pass(text))
+    return RunPlan(steps, head_steps, optimizer.warmup_steps, phases, tokens_per_epoch(text))
 
 
-def check_groups(text: TrainingText, micro_batch_tokens: int) -> None:
+def check_groups(text: TrainingData, micro_batch_tokens: int) -> None:
     """Refuse micro-batches that are shorter than a group of an objective may be."""
     for name, objective in text.objectives.items():
         longest = objective.group * text.data.max_seq_len
@@ -90,12 +90,12 @@ def check_groups(text: TrainingText, micro_batch_tokens: int) -> None:
             )
 
 
-def check_pairs(text: TrainingText) -> None:
+def check_pairs(text: TrainingData) -> None:
     """Warn if many pairs do not serve an objective (`Objective.serves`), and refuse it if none does.
 
     Some pairs of each two languages, drawn at random, are looked at.
     """
-    rng = rng_of(seed=0, step=0, index=0)  # any fixed one
+    rng = make_rng(seed=0, step=0, index=0)  # any fixed one
     pairs = []
     for languages, stream in text.pairs.items():
         count = min(_CHECKED_PAIRS, len(stream))
@@ -117,7 +117,7 @@ def check_pairs(text: TrainingText) -> None:
             logger.warning("%.0f %% of the pairs are too short for %s and %s", 100 * share, name, use)
 
 
-def tokens_of_pass(text: TrainingText) -> int:
+def tokens_per_epoch(text: TrainingData) -> int:
     """How many tokens one pass reads, without special tokens. It logs how many pairs are read in part."""
     kinds = {objective.reads for objective in text.objectives.values()}
     max_seq_len = text.data.max_seq_len
@@ -127,10 +127,10 @@ def tokens_of_pass(text: TrainingText) -> int:
     return (Text in kinds) * sum(text.mono.values()) + (Pair in kinds) * in_pairs
 
 
-def mean_tokens(text: TrainingText, batch_size: int, micro_batch_tokens: int, seed: int) -> float:
+def mean_tokens(text: TrainingData, batch_size: int, micro_batch_tokens: int, seed: int) -> float:
     """The mean number of trained tokens per step of the run, measured in each phase with its own shares."""
     steps_to_read = max(1, _PROBE_SEQUENCES // batch_size)  # steps of each phase
-    phases = phases_of(text.setting.config, _ASSUMED_STEPS + steps_to_read)
+    phases = make_phases(text.setting.config, _ASSUMED_STEPS + steps_to_read)
     mean = 0.0
     for number, phase in enumerate(phases):
         if not phase.part:

@@ -16,9 +16,9 @@ import numpy as np
 
 from ernie_m.model.config import NO_LANGUAGE
 from ernie_m.pretrain.config import ObjectiveConfig
-from ernie_m.pretrain.masking import Pair, Setting, Text, Vocabulary, rng_of
+from ernie_m.pretrain.masking import ObjectiveContext, Pair, Text, Vocabulary, make_rng
 from ernie_m.pretrain.objective import Objective
-from ernie_m.pretrain.objectives import OBJECTIVES, class_of
+from ernie_m.pretrain.objectives import OBJECTIVES, get_class
 from ernie_m.pretrain.objectives.camlm import Camlm
 from ernie_m.pretrain.packing import Packed
 from ernie_m.utils.args import option, parse_options
@@ -58,10 +58,10 @@ class ShowFlags:
 def main() -> None:
     """Print the masks of the command line."""
     explanation = "A row is a token that looks, a column a token that is seen: 1 = may attend."
-    say(*masks_of(sys.argv[1:]), explanation, sep="\n\n")
+    say(*draw_masks(sys.argv[1:]), explanation, sep="\n\n")
 
 
-def masks_of(arguments: Sequence[str]) -> list[str]:
+def draw_masks(arguments: Sequence[str]) -> list[str]:
     """The masks of a command line: one, or two for the stages of BTMLM.
 
     Raises:
@@ -79,8 +79,8 @@ def masks_of(arguments: Sequence[str]) -> list[str]:
     languages = flags.languages.split(",")
     vocabulary = Vocabulary.of(tokenizer)
     config = ObjectiveConfig(camlm_context=flags.camlm_context)
-    setting = Setting(config, vocabulary, _MAX_SEQ_LEN, languages=languages)
-    objective: Objective = class_of(flags.objective)(setting)
+    setting = ObjectiveContext(config, vocabulary, _MAX_SEQ_LEN, languages=languages)
+    objective: Objective = get_class(flags.objective)(setting)
     example: Text | Pair = texts[0]
     if objective.reads is Pair:
         if len(texts) < 2:
@@ -89,7 +89,7 @@ def masks_of(arguments: Sequence[str]) -> list[str]:
         if not objective.serves(example):
             raise UserError(f"{objective.name} needs {objective.needs}; such a pair serves tlm")
     # The seed's remainder, because a generator takes no negative one.
-    batch = objective.batch([example], [rng_of(flags.seed % (1 << 64), step=0, index=0)])
+    batch = objective.batch([example], [make_rng(flags.seed % (1 << 64), step=0, index=0)])
 
     predicted = {}  # index of a token -> the token to predict there
     if objective.loss is None:
@@ -115,7 +115,7 @@ def masks_of(arguments: Sequence[str]) -> list[str]:
 
 def _as_text(
     title: str,
-    setting: Setting,
+    setting: ObjectiveContext,
     packed: Packed,
     order: np.ndarray,
     predicted: Mapping[int, str],

@@ -5,7 +5,7 @@
     mono/<language>/<split>-00000.*.npy    split: train or held_out
     parallel/<a>-<b>/<split>-00000.*.npy   a < b in alphabetical order
     pieces/<language>.npy                  int64 [V], how often each piece occurs in the language's train text
-    piece.model, vocab.txt                 the vocabulary: `tokenizer_of_corpus`
+    piece.model, vocab.txt                 the vocabulary: `open_corpus_tokenizer`
 
 A shard has these files: `ids` (uint16 or uint32 [tokens], no special tokens), `lines` (uint32 [lines + 1],
 where each line begins in `ids`) and, for monolingual text, `documents` (uint32 [documents + 1], where each
@@ -351,7 +351,7 @@ class Blocks:
         return self.text.read_ids(shard, start, end)
 
 
-def tokenizer_of_corpus(path: str | os.PathLike) -> Tokenizer:
+def open_corpus_tokenizer(path: str | os.PathLike) -> Tokenizer:
     """The tokenizer that the text of a corpus was cut with.
 
     Raises:
@@ -435,12 +435,12 @@ def read_manifest(path: Path) -> dict[str, Any]:
         )
     manifest = read_object(file, "build the corpus again")
     check_format(file, manifest.get("format"), FORMAT, "build the corpus again")
-    if manifest.get("sha256") != checksum_of(manifest):
+    if manifest.get("sha256") != compute_checksum(manifest):
         raise UserError(f"{file}: damaged, its checksum differs from the one in it; {_REPAIR}")
     return manifest
 
 
-def checksum_of(manifest: Mapping[str, Any]) -> str:
+def compute_checksum(manifest: Mapping[str, Any]) -> str:
     """The SHA-256 of all keys of a manifest but "sha256", which holds it."""
     rest = {key: value for key, value in manifest.items() if key != "sha256"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()

@@ -34,15 +34,17 @@ def text_keys(
             are.
     """
     if tokenizer is None:
-        return hashes_of(normal_form(text).encode() for text in texts)
+        return hash_contents(normal_form(text).encode() for text in texts)
     if length is None:
-        return hashes_of(tokenizer.processor.Normalize(tokenizer.normalize(text)).encode() for text in texts)
-    return keys_of_ids(ids[:length] for ids in _encode(texts, tokenizer))
+        return hash_contents(
+            tokenizer.processor.Normalize(tokenizer.normalize(text)).encode() for text in texts
+        )
+    return hash_ids(ids[:length] for ids in _encode(texts, tokenizer))
 
 
-def keys_of_ids(sentences: Iterable[Collection[int]]) -> np.ndarray:
+def hash_ids(sentences: Iterable[Collection[int]]) -> np.ndarray:
     """A key of the ids of each sentence, uint64 [N]."""
-    return hashes_of(np.asarray(ids, np.int64).tobytes() for ids in sentences)
+    return hash_contents(np.asarray(ids, np.int64).tobytes() for ids in sentences)
 
 
 def _encode(texts: Iterable[str], tokenizer: Tokenizer) -> Iterator[list[int]]:
@@ -52,6 +54,6 @@ def _encode(texts: Iterable[str], tokenizer: Tokenizer) -> Iterator[list[int]]:
         yield from tokenizer.encode_batch(batch)
 
 
-def hashes_of(contents: Iterable[bytes]) -> np.ndarray:
+def hash_contents(contents: Iterable[bytes]) -> np.ndarray:
     """64-bit hashes, uint64 [N]. Of n different contents about n^2 / 2^65 share one by chance."""
     return np.frombuffer(b"".join(blake2b(content, digest_size=8).digest() for content in contents), "<u8")

@@ -27,7 +27,7 @@ from ernie_m.utils.errors import UserError, command_name
 from ernie_m.utils.files import as_json
 
 
-def write_ours(folder: Path, tokenizer: Tokenizer) -> list[str]:
+def write_native(folder: Path, tokenizer: Tokenizer) -> list[str]:
     """Write vocab.txt (token<TAB>id) and piece.model, the official layout; return their names."""
     tokenizer.write_vocab(folder / "vocab.txt")
     (folder / "piece.model").write_bytes(tokenizer.piece_model)

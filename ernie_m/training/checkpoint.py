@@ -56,11 +56,11 @@ from ernie_m.utils.files import (
     remove,
     sync_file,
     temporary_name,
-    unwritable_is_a_user_error,
+    translate_write_errors,
     write_json,
 )
 from ernie_m.utils.logging import logger
-from ernie_m.utils.output_lock import check_identity, claim_file, only_run_in
+from ernie_m.utils.output_lock import check_fingerprint, claim_file, only_run_in
 
 STATE = "training_state"
 _ARRAYS = "arrays"  # the name of a file of arrays begins with it
@@ -92,7 +92,7 @@ def write_checkpoint(
     """
     with contextlib.ExitStack() as staged:
 
-        @unwritable_is_a_user_error(folder)
+        @translate_write_errors(folder)
         def stage() -> Path:
             """Make the folder with a temporary name."""
             place = staged.enter_context(atomic_dir(folder))
@@ -100,7 +100,7 @@ def write_checkpoint(
                 (place / STATE).mkdir()
             return place
 
-        @unwritable_is_a_user_error(folder)
+        @translate_write_errors(folder)
         def write() -> dict[str, Any]:
             """Write what this process has into that folder. Return what the manifest says of its arrays."""
             if files is not None:
@@ -118,7 +118,7 @@ def write_checkpoint(
             sync_file(path)
             return {path.name: describe(path)}
 
-        @unwritable_is_a_user_error(folder)
+        @translate_write_errors(folder)
         def finish() -> None:
             """Complete the folder and rename it."""
             if values is not None:
@@ -215,7 +215,7 @@ def newest_step(folder: Path) -> SavedRun | None:
         )
     # Every process has read the folder, because `gather` has waited for them.
     if distributed.is_main():
-        with unwritable_is_a_user_error(folder):
+        with translate_write_errors(folder):
             for path in damaged:
                 aside = path.with_name(f"{path.name}.damaged")
                 shutil.rmtree(aside, ignore_errors=True)  # the one of an earlier damage
@@ -257,7 +257,7 @@ class FolderRules:
     steps_folder: str = ""
 
 
-class RunFolder:
+class OutputDir:
     """The output folder of a run, or of one of its seeds.
 
     Args:
@@ -287,16 +287,16 @@ class RunFolder:
         self.resume_from = resume_from
         self.steps_folder = path / rules.steps_folder
 
-    def of_seed(self, seed: int) -> "RunFolder":
+    def for_seed(self, seed: int) -> "OutputDir":
         """The folder of one of several seeds. `overwrite` removes it together with the whole folder."""
         path = self.path / f"seed_{seed}"
         path.mkdir(parents=True, exist_ok=True)
-        return RunFolder(path, self.rules, self.keep_checkpoints, resume_from=self.resume_from)
+        return OutputDir(path, self.rules, self.keep_checkpoints, resume_from=self.resume_from)
 
     # Who writes here, and which run the folder holds
 
     @contextmanager
-    def locked(self) -> Iterator["RunFolder"]:
+    def locked(self) -> Iterator["OutputDir"]:
         """Keep other commands out, and clear what killed processes left. Call it on every process.
 
         Raises:
@@ -309,7 +309,7 @@ class RunFolder:
                 for folder in {self.path, self.steps_folder, *self.path.glob("seed_*")}:
                     clear_leftovers(folder)
 
-            distributed.on_main(unwritable_is_a_user_error(self.path)(take))
+            distributed.on_main(translate_write_errors(self.path)(take))
             yield self
 
     def claim(self, identity: Mapping[str, Any]) -> None:
@@ -344,7 +344,7 @@ class RunFolder:
             UserError: one of `sources` would be removed, or a file cannot be removed.
         """
 
-        @unwritable_is_a_user_error(self.path)
+        @translate_write_errors(self.path)
         def remove_contents() -> None:
             contents = self._named(self.rules.contents)
             for source in self.sources:
@@ -389,7 +389,7 @@ class RunFolder:
             saved = SavedRun(self.resume_from, *read_state(self.resume_from))
         elif self.resume_from is not None and self.resume_from.resolve() != saved.folder.resolve():
             logger.info("%s is not used: the run goes on from %s", self.resume_from, saved.folder)
-        check_identity(saved.folder, saved.values["identity"], identity, self.rules.ways_out)
+        check_fingerprint(saved.folder, saved.values["identity"], identity, self.rules.ways_out)
         self._take_best(saved)
         return saved
 
@@ -406,7 +406,7 @@ class RunFolder:
         if trainer["best"] is None:
             return
         best = saved.folder.parent / BEST
-        step = distributed.on_main(lambda: _step_of(best))
+        step = distributed.on_main(lambda: _parse_step(best))
         if step is not None and step > trainer["evaluated"]:
             logger.info("%s is of step %d: the run goes on from before it", best, step)
             # -1, no evaluation: the step of the folder is evaluated again, too.
@@ -467,7 +467,7 @@ class RunFolder:
         check_format(path, values.pop("format", None), _FORMAT, "begin a new run, from the weights in best/")
         selected = Evaluation(**values)
         best = self.path / BEST
-        step = distributed.on_main(lambda: _step_of(best))
+        step = distributed.on_main(lambda: _parse_step(best))
         ways_out = f"remove {path}, and the same command goes on from the newest checkpoint"
         _check_best(best, step, selected.step, f": put that model back, or {ways_out}")
         return selected
@@ -485,7 +485,7 @@ def _check_best(best: Path, step: int | None, selected_step: int, ways_out: str)
         raise UserError(f"{best} {fault}, but the run selected step {selected_step}{ways_out}")
 
 
-def _step_of(model: Path) -> int | None:
+def _parse_step(model: Path) -> int | None:
     """The step of a model that a run wrote; None if there is no folder."""
     return open_checkpoint(model).settings.get("step") if model.is_dir() else None
 

@@ -84,7 +84,7 @@ def init(use_gpu: bool = True) -> str:
 
 
 @contextlib.contextmanager
-def lost_process_is_a_user_error() -> Iterator[None]:
+def translate_connection_errors() -> Iterator[None]:
     """Turn the error of a sum over processes, one of which has ended, into a one-line `UserError`."""
     try:
         yield
@@ -103,7 +103,7 @@ def barrier() -> None:
         all_sum([0.0])  # unlike dist.barrier(), it needs no device id with NCCL
 
 
-@lost_process_is_a_user_error()
+@translate_connection_errors()
 def all_sum(values: Sequence[float]) -> list[float]:
     """The sum of `values` over all processes, element by element, in float64."""
     if world_size() == 1 or not values:
@@ -113,7 +113,7 @@ def all_sum(values: Sequence[float]) -> list[float]:
     return total.numpy().tolist()
 
 
-@lost_process_is_a_user_error()
+@translate_connection_errors()
 def gather(item: Any) -> list[Any]:
     """The `item` of each process, in order of rank, on every process. An item must pickle."""
     if world_size() == 1:
@@ -123,7 +123,7 @@ def gather(item: Any) -> list[Any]:
     return items
 
 
-@lost_process_is_a_user_error()
+@translate_connection_errors()
 def gather_rows(rows: Tensor, number: int) -> list[tuple[Tensor, int]]:
     """The `rows` and the `number` of each process, in order of rank, on every process.
 
@@ -197,7 +197,7 @@ class Totals:
         else:
             self._numbers[name] += float(value)
 
-    @lost_process_is_a_user_error()
+    @translate_connection_errors()
     def read(self, numbers: Sequence[float]) -> tuple[dict[str, float], list[float]]:
         """Sum everything over the processes; each of them gets the sums.
 
@@ -225,7 +225,7 @@ class Totals:
         return dict(zip(self._tensors, totals)), sums[2 * count :]
 
 
-@lost_process_is_a_user_error()
+@translate_connection_errors()
 def broadcast_(tensors: Iterable[Tensor], source: int = 0) -> None:
     """Overwrite the tensors with those of process `source`, in place."""
     if world_size() == 1:
@@ -235,13 +235,13 @@ def broadcast_(tensors: Iterable[Tensor], source: int = 0) -> None:
             dist.broadcast(tensor, src=source)
 
 
-def gradient_of(parameter: Tensor) -> Tensor:
+def get_gradient(parameter: Tensor) -> Tensor:
     """The gradient of a parameter that has one."""
     assert parameter.grad is not None, parameter.name
     return parameter.grad
 
 
-@lost_process_is_a_user_error()
+@translate_connection_errors()
 def sum_gradients(parameters: Sequence[Tensor]) -> None:
     """Replace each parameter's gradient with its sum over the processes.
 
@@ -253,7 +253,7 @@ def sum_gradients(parameters: Sequence[Tensor]) -> None:
         if parameter.size * parameter.element_size() < FUSED_BYTES:
             small.append(parameter)
         else:  # such as the embedding matrix: in place, without a copy
-            dist.all_reduce(gradient_of(parameter))
+            dist.all_reduce(get_gradient(parameter))
     # Fleet copies all that it is given before the first sum, so it gets as many as an encoder layer has. It
     # divides by the number of processes, unless it is given a scale.
     for start in range(0, len(small), LAYER):
@@ -263,7 +263,7 @@ def sum_gradients(parameters: Sequence[Tensor]) -> None:
 # Sharding stage 1 (ZeRO, https://arxiv.org/abs/1910.02054): each parameter has an owner, which updates it
 
 
-def owners_of(parameters: Iterable[Tensor]) -> dict[str, int]:
+def assign_owners(parameters: Iterable[Tensor]) -> dict[str, int]:
     """The process that owns each parameter, by Paddle's name of the parameter.
 
     The largest come first, and each goes to the process that has the fewest numbers so far.
@@ -277,7 +277,7 @@ def owners_of(parameters: Iterable[Tensor]) -> dict[str, int]:
     return owners
 
 
-@lost_process_is_a_user_error()
+@translate_connection_errors()
 def send_gradients(parameters: Sequence[Tensor], owners: Mapping[str, int]) -> None:
     """Sum each parameter's gradient over the processes on the process that owns it.
 
@@ -285,10 +285,10 @@ def send_gradients(parameters: Sequence[Tensor], owners: Mapping[str, int]) -> N
     afterwards.
     """
     for parameter in parameters:
-        dist.reduce(gradient_of(parameter), dst=owners[parameter.name])
+        dist.reduce(get_gradient(parameter), dst=owners[parameter.name])
 
 
-@lost_process_is_a_user_error()
+@translate_connection_errors()
 def send_weights(parameters: Sequence[Tensor], owners: Mapping[str, int]) -> None:
     """Replace each parameter with that of the process that owns it."""
     for parameter in parameters:

@@ -106,7 +106,7 @@ class Engine(Generic[Model]):
         self.scaler = self.precision.scaler
         self._is_decorated = False
         self.is_sharded = sharding_stage == 1 and distributed.world_size() > 1
-        self._owners = distributed.owners_of(self.parameters.values())  # for stage 1
+        self._owners = distributed.assign_owners(self.parameters.values())  # for stage 1
         distributed.broadcast_(model.state_dict().values())
 
     def masters(self) -> dict[str, Tensor]:
@@ -258,7 +258,7 @@ class Engine(Generic[Model]):
         squares = [
             tables[parameter.name].gradient.squared_norm()
             if parameter.name in tables
-            else squared_norm(distributed.gradient_of(parameter))
+            else squared_norm(distributed.get_gradient(parameter))
             for parameter in parameters
         ]
         return paddle.add_n([paddle.zeros([], "float64"), *squares])
@@ -284,7 +284,7 @@ class Engine(Generic[Model]):
         if not finite:
             # The scaler looks at the gradients of this process; another one may have overflowed.
             for parameter in trained:
-                distributed.gradient_of(parameter).fill_(math.inf)
+                distributed.get_gradient(parameter).fill_(math.inf)
         # Before the gradients of other owners are dropped: one that owns none must see an overflow, too.
         self.scaler.unscale_(self.optimizer)
         if finite and self.clip_norm is not None and norm > self.clip_norm:
@@ -302,7 +302,7 @@ class Engine(Generic[Model]):
         for parameter in self._own_with_gradient():
             # An embedding matrix's `EmbeddingGradient` leaves rows alone that have no gradient.
             table = self.optimizer.tables.get(parameter.name)
-            gradient = distributed.gradient_of(parameter) if table is None else table.gradient
+            gradient = distributed.get_gradient(parameter) if table is None else table.gradient
             gradient.scale_(factor)
 
     def _count_bad_step(self, finite: bool, loss: float, norm: float) -> None:
@@ -340,7 +340,7 @@ class Engine(Generic[Model]):
             "steps": self.steps,
             "bad_in_a_row": self.bad_in_a_row,
             "loss_scale": loss_scale,
-            "optimizer": self.optimizer.state_of(self.parameters),
+            "optimizer": self.optimizer.get_state(self.parameters),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ernie_m.utils.files import atomic_file, sync_file, unwritable_is_a_user_error
+from ernie_m.utils.files import atomic_file, sync_file, translate_write_errors
 from ernie_m.utils.logging import logger
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ class Records:
             UserError: the disk is full or read-only.
         """
         line = json.dumps(as_json_values(record)) + "\n"
-        with unwritable_is_a_user_error(self.path), open(self.path, "a", encoding="utf-8") as file:
+        with translate_write_errors(self.path), open(self.path, "a", encoding="utf-8") as file:
             file.write(line)
 
     def sync(self) -> None:

@@ -16,10 +16,10 @@ from ernie_m.utils.child_processes import stop_signals
 from ernie_m.utils.logging import logger
 from ernie_m.utils.paddle_settings import world_size
 
-_END = 0  # what the end of a `StopSignal` writes to its own pipe, instead of a signal number
+_END = 0  # what the end of a `ShutdownHandler` writes to its own pipe, instead of a signal number
 
 
-class StopSignal:
+class ShutdownHandler:
     """Turns SIGTERM, SIGHUP and Ctrl-C into requests: in its `with` statement they set `received`.
 
     The run then saves its state and stops. After Ctrl-C the end of the statement exits with 130, as shells
@@ -45,7 +45,7 @@ class StopSignal:
         # The handlers that `__exit__` puts back.
         self._before: dict[signal.Signals, Callable[[int, FrameType | None], Any] | int | None] = {}
 
-    def __enter__(self) -> "StopSignal":
+    def __enter__(self) -> "ShutdownHandler":
         """Handle the signals, and start the thread that listens to them."""
         if not self.active:
             return self
@@ -85,7 +85,7 @@ class StopSignal:
 
     def anywhere(self) -> bool:
         """Whether any process of the run was asked to stop. Call it on every process."""
-        # A command enters `StopSignal` before it imports Paddle.
+        # A command enters `ShutdownHandler` before it imports Paddle.
         from ernie_m.training import distributed
 
         (requests,) = distributed.all_sum([float(bool(self))])  # how many processes were asked
@@ -130,7 +130,7 @@ def _acknowledge(number: int) -> None:
             os.write(2, f"{line}\n".encode())
 
 
-class StallWatch:
+class StallWatchdog:
     """Ends this process, of several, when a piece of work takes longer than `seconds`.
 
     It would otherwise wait for a dead process on another machine for ever: exit code 1, one line.
@@ -144,7 +144,7 @@ class StallWatch:
         self._work = ("", math.inf)  # what goes on, and when it began, a time of time.monotonic()
         self._end = threading.Event()
 
-    def __enter__(self) -> "StallWatch":
+    def __enter__(self) -> "StallWatchdog":
         threading.Thread(target=self._look, name="stall-watch", daemon=True).start()
         return self
 

@@ -17,11 +17,11 @@ from paddle import Tensor
 
 from ernie_m.model.checkpoint.write import ModelFiles
 from ernie_m.training import distributed
-from ernie_m.training.checkpoint import BEST, RunFolder
+from ernie_m.training.checkpoint import BEST, OutputDir
 from ernie_m.training.engine import Engine, Model, Step
 from ernie_m.training.log import HELD_OUT, METRICS, Evaluation, Interval, Meter, Records
 from ernie_m.training.prefetch import prefetch
-from ernie_m.training.stop_requests import StallWatch, StopSignal
+from ernie_m.training.stop_requests import ShutdownHandler, StallWatchdog
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.logging import Progress, logger
 
@@ -89,7 +89,7 @@ class Trainable(Protocol[Model, Data]):
         The loss is divided by the count of the whole step, over all processes and micro-batches.
         """
 
-    def evaluate(self, engine: Engine[Model], stop: StopSignal) -> Evaluation | None:
+    def evaluate(self, engine: Engine[Model], stop: ShutdownHandler) -> Evaluation | None:
         """Evaluate the model on held-out data, and log the scores.
 
         Returns:
@@ -111,7 +111,7 @@ class Trainable(Protocol[Model, Data]):
 
 
 @dataclass(frozen=True)
-class Pace:
+class LoopConfig:
     """When a run logs, saves and stops, and what it draws.
 
     Attributes:
@@ -143,15 +143,15 @@ class Trainer(Generic[Model, Data]):
         records: metrics.jsonl, on the main process; None if the task makes no records.
 
     Raises:
-        UserError: the run cannot go on (`RunFolder.resume`), or it cannot begin (`Trainable.begin`).
+        UserError: the run cannot go on (`OutputDir.resume`), or it cannot begin (`Trainable.begin`).
     """
 
-    def __init__(self, task: Trainable[Model, Data], folder: RunFolder, seed: int, pace: Pace):
+    def __init__(self, task: Trainable[Model, Data], folder: OutputDir, seed: int, loop_config: LoopConfig):
         self.task = task
         self.folder = folder
         self.seed = seed
-        self.pace = pace
-        self.stalls = StallWatch(pace.stall_ends_seconds)
+        self.loop_config = loop_config
+        self.stalls = StallWatchdog(loop_config.stall_ends_seconds)
         saved = folder.resume(task.identity)
         self.engine = task.begin(seed, saved and saved.folder)
         # Not earlier, because a run that cannot begin must leave the old one alone.
@@ -177,7 +177,7 @@ class Trainer(Generic[Model, Data]):
                 line = "%s: no checkpoint: the run begins at step 0, and the %d records of %s are dropped"
                 logger.warning(line, folder.path, dropped, self.records.path.name)
 
-    def run(self, stop: StopSignal) -> bool:
+    def run(self, stop: ShutdownHandler) -> bool:
         """Train to the last step, or until a process of the run is asked to stop. The state is saved.
 
         Returns:
@@ -185,8 +185,8 @@ class Trainer(Generic[Model, Data]):
         """
         engine = self.engine
         task = self.task
-        pace = self.pace
-        last_step = min(task.total_steps, pace.last_step or task.total_steps)
+        loop_config = self.loop_config
+        last_step = min(task.total_steps, loop_config.last_step or task.total_steps)
         stopped = False
         self.progress = Progress(
             task.total_steps, "training", initial=self.first_step, unit="steps", lines=False
@@ -195,7 +195,7 @@ class Trainer(Generic[Model, Data]):
             closing(self.progress),
             self.stalls as stalls,
             prefetch(task.batches(self.position)) as batches,
-            out_of_memory_is_a_user_error(task.memory_advice),
+            translate_oom(task.memory_advice),
         ):
             while True:
                 # Evaluate before the next step, so that a run whose evaluation was interrupted repeats it.
@@ -215,7 +215,7 @@ class Trainer(Generic[Model, Data]):
                 ends_now = stopped or engine.steps >= last_step
 
                 # Save after the evaluation, too, so that the checkpoint knows its result.
-                if ends_now or engine.steps % pace.save_steps == 0:
+                if ends_now or engine.steps % loop_config.save_steps == 0:
                     self._save()
                 if ends_now:
                     break
@@ -237,8 +237,8 @@ class Trainer(Generic[Model, Data]):
                     self.position = data.position
                     self._log(step, data)
         if stopped or engine.steps < task.total_steps:
-            # If nobody asked, the run ended at `pace.last_step`, which is run.stop_after_steps. With that
-            # option the same command would stop here again.
+            # If nobody asked, the run ended at `loop_config.last_step`, which is run.stop_after_steps. With
+            # that option the same command would stop here again.
             condition = "" if stopped else "without run.stop_after_steps "
             logger.info(
                 "stopped at step %d of %d; %sthe same command goes on from there",
@@ -253,7 +253,7 @@ class Trainer(Generic[Model, Data]):
             self.folder.finish(self.best)
         return True
 
-    def _evaluate(self, stop: StopSignal) -> bool:
+    def _evaluate(self, stop: ShutdownHandler) -> bool:
         """Evaluate, and save the model if it is the best so far. False: a process was asked to stop."""
         with self.progress.evaluation():
             evaluation = self.task.evaluate(self.engine, stop)
@@ -310,7 +310,7 @@ class Trainer(Generic[Model, Data]):
             evaluation = None  # it is of an earlier step
         return self.task.files(self.engine, masters, evaluation)
 
-    def _step(self, data: Data | None, stop: StopSignal) -> Step | None:
+    def _step(self, data: Data | None, stop: ShutdownHandler) -> Step | None:
         """Send the data to the device, and do a step. None: a process was asked to stop, and nothing changed.
 
         Args:
@@ -333,7 +333,7 @@ class Trainer(Generic[Model, Data]):
         steps = self.engine.steps
         self.meter.add(step)
         self.progress.update(1, loss=f"{step.loss:.4f}")
-        interval_ends = steps % self.pace.log_steps == 0 or steps == self.task.total_steps
+        interval_ends = steps % self.loop_config.log_steps == 0 or steps == self.task.total_steps
         if not interval_ends:
             return
         to_come = [number for number in self.task.evaluation_steps if number >= steps]  # one may be due now
@@ -351,7 +351,7 @@ class Trainer(Generic[Model, Data]):
 
 
 @contextmanager
-def out_of_memory_is_a_user_error(advice: str) -> Iterator[None]:
+def translate_oom(advice: str) -> Iterator[None]:
     """Turn the error of a card whose memory is full into a one-line `UserError`.
 
     Args:

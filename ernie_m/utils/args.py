@@ -159,7 +159,7 @@ def option(default: Any = MISSING, *, default_factory: Any = MISSING, **marks: A
 CONFIG = option()  # --config is a flag, but no field of a dataclass
 
 
-def sections_of(cls: type) -> dict[str, type]:
+def list_sections(cls: type) -> dict[str, type]:
     """A dataclass and its sections, by what stands before their keys: "" and "section."."""
     return {"": cls} | {
         f"{field.name}.": field.type
@@ -168,11 +168,11 @@ def sections_of(cls: type) -> dict[str, type]:
     }
 
 
-def options_of(cls: type) -> dict[str, Field]:
+def list_options(cls: type) -> dict[str, Field]:
     """The fields of a dataclass and of its sections that are options, by their keys."""
     return {
         f"{prefix}{field.name}": field
-        for prefix, section in sections_of(cls).items()
+        for prefix, section in list_sections(cls).items()
         for field in dataclasses.fields(section)
         if not dataclasses.is_dataclass(field.type) and field.name != "on_command_line"
     }
@@ -182,7 +182,7 @@ def deciding_options(options: Any) -> dict[str, Any]:
     """The options that decide the result, by their keys."""
     return {
         key: attrgetter(key)(options)
-        for key, field in options_of(type(options)).items()
+        for key, field in list_options(type(options)).items()
         if not (field.metadata.get("free") or field.metadata.get("no_effect"))
     }
 
@@ -228,7 +228,7 @@ def convert(kind: Any, value: Any) -> Any:
     """
     kinds = get_args(kind)  # of the items; of a Literal its values
     if isinstance(value, str) and get_origin(kind) in (list, tuple, dict):
-        value = yaml_of(value if get_origin(kind) is dict or value.startswith("[") else f"[{value}]")
+        value = parse_yaml(value if get_origin(kind) is dict or value.startswith("[") else f"[{value}]")
     match get_origin(kind) or kind:
         case types.UnionType | typing.Union:
             value = None if value in NULLS else convert(kinds[0], value)
@@ -264,7 +264,7 @@ class _Loader(yaml.BaseLoader):
         return super().construct_mapping(node, deep)
 
 
-def yaml_of(text: str) -> Any:
+def parse_yaml(text: str) -> Any:
     """The texts, lists and dicts that a text in YAML stands for; a text that is empty stands for None.
 
     Raises:
@@ -283,7 +283,7 @@ def read_yaml(path: str, known: Collection[str]) -> dict[str, Any]:
         UserError: it cannot be read, is larger than 256 KiB, has duplicate keys, or is no mapping.
     """
     try:
-        tree = yaml_of(read_text(shipped(path), largest=256 << 10)) or {}  # None: the file is empty
+        tree = parse_yaml(read_text(shipped(path), largest=256 << 10)) or {}  # None: the file is empty
     except (yaml.YAMLError, RecursionError) as error:
         raise UserError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
     if not isinstance(tree, dict):
@@ -353,7 +353,7 @@ def parse_options(cls: type[T], arguments: Sequence[str] | None = None, program:
         UserError: a file is missing or is no YAML, a key is unknown, or a value is not accepted. The message
             has all faults, with the file or the flag. `__post_init__` of the dataclass may raise others.
     """
-    options = options_of(cls)
+    options = list_options(cls)
     is_official = hasattr(cls, "on_command_line")
     words = [*(sys.argv[1:] if arguments is None else arguments)]
     if {"-h", "--help", "--version"} & {*words}:
@@ -381,7 +381,7 @@ def parse_options(cls: type[T], arguments: Sequence[str] | None = None, program:
             check_override(place, later, values)
         values |= later
     faults += [
-        f"{_flag_of(key, field)} must be given (--help says more)"
+        f"{_format_flag(key, field)} must be given (--help says more)"
         for key, field in options.items()
         # What a wrong name was meant for is said already.
         if _is_required(field)
@@ -393,7 +393,7 @@ def parse_options(cls: type[T], arguments: Sequence[str] | None = None, program:
     return _build(cls, values | {"on_command_line": tuple(texts)})
 
 
-def _flag_of(key: str, field: Field) -> str:
+def _format_flag(key: str, field: Field) -> str:
     """What a command line shows of an option: "--key", or "KEY" if it is positional."""
     return key.upper() if field.metadata.get("positional") else f"--{key}"
 
@@ -405,7 +405,7 @@ def _is_required(field: Field) -> bool:
 
 def _build(cls: type[T], values: Mapping[str, Any]) -> T:
     """Make a dataclass from the values of its keys. The sections come first, and are values, too."""
-    for prefix, section in reversed(sections_of(cls).items()):
+    for prefix, section in reversed(list_sections(cls).items()):
         names = {field.name: prefix + field.name for field in dataclasses.fields(section)}
         made = section(**{name: values[key] for name, key in names.items() if key in values})
         values = {**values, prefix.removesuffix("."): made}
@@ -418,7 +418,7 @@ def explanations(cls: type) -> dict[str, str]:
     It is read from the source, because `python -OO` has no docstrings.
     """
     texts: dict[str, str] = {}
-    for prefix, section in sections_of(cls).items():
+    for prefix, section in list_sections(cls).items():
         for base in filter(dataclasses.is_dataclass, reversed(section.__mro__)):
             source = textwrap.dedent(inspect.getsource(base))
             texts |= {
@@ -441,9 +441,9 @@ def help_text(cls: type, program: str) -> str:
     """
     path = Path(sys.argv[0])  # run_mrc.py, or run_mrc of `ernie-m run_mrc`
     options = sorted(
-        ((key, field) for key, field in options_of(cls).items() if is_read(field)),
+        ((key, field) for key, field in list_options(cls).items() if is_read(field)),
         key=lambda item: (
-            _flag_of(*item)[0] == "-",
+            _format_flag(*item)[0] == "-",
             not (_is_required(item[1]) or item[1].metadata.get("needed")),
             "." in item[0],
         ),
@@ -464,7 +464,7 @@ def help_text(cls: type, program: str) -> str:
             kind += f"; default: {json.dumps(default)}"
         meaning = textwrap.fill(meanings.get(key, ""), 102)
         kind = re.sub(r"\ban? ", "", kind)
-        lines += [f"  {_flag_of(key, field)}  ({kind})", textwrap.indent(meaning, " " * 8)]
+        lines += [f"  {_format_flag(key, field)}  ({kind})", textwrap.indent(meaning, " " * 8)]
     return "\n".join(lines)
 
 

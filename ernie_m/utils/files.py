@@ -177,7 +177,7 @@ def sha256_of(path: str | os.PathLike) -> str:
 
 
 @contextmanager
-def unwritable_is_a_user_error(path: str | os.PathLike) -> Iterator[None]:
+def translate_write_errors(path: str | os.PathLike) -> Iterator[None]:
     """Turn "no space left" and "permission denied" into a one-line `UserError` about `path`."""
     try:
         yield
@@ -245,7 +245,7 @@ def lock(path: Path, place: Path) -> Iterator[None]:
         UserError: another process holds the lock (the line names it and its host), or the file cannot be
             written.
     """
-    with unwritable_is_a_user_error(place):
+    with translate_write_errors(place):
         path.parent.mkdir(parents=True, exist_ok=True)
         file = open(path, "a+b", buffering=0)  # noqa: SIM115 - not inherited by the reader process
     with file:
@@ -255,7 +255,7 @@ def lock(path: Path, place: Path) -> Iterator[None]:
                 f"{place}: another command is at work there ({file.read(1000).decode()}); wait until it has "
                 "ended, end it, or choose another output"
             )
-        with unwritable_is_a_user_error(place):
+        with translate_write_errors(place):
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
         yield
@@ -362,7 +362,7 @@ def _in_place_of(path: Path) -> Iterator[Path]:
     """
     temporary = temporary_name(path)
     old = temporary_name(path, "old")
-    with unwritable_is_a_user_error(path):
+    with translate_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         clear_leftovers(path.parent, path.name)
         try:

@@ -44,7 +44,7 @@ def language_group(name: str) -> str:
     return "-".join([language or name, *(part for part in parts if len(part) == 4)])  # a script
 
 
-def script_of_language(name: str) -> str:
+def expected_script(name: str) -> str:
     """How the names of a language's letters begin in Unicode, such as "CYRILLIC"; "" if it is not known."""
     tag = common_language(name)
     script = (re.findall(r"[-_]([A-Za-z]{4})\b", name) or [_SCRIPTS.get(tag, "")])[0]

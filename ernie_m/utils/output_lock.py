@@ -38,12 +38,12 @@ def claim_file(file: Path, identity: Mapping[str, Any], ways_out: str) -> None:
         UserError: the folder holds other work, or the file is damaged or cannot be written.
     """
     if file.is_file():
-        check_identity(file.parent, read_object(file, ways_out), identity, ways_out)
+        check_fingerprint(file.parent, read_object(file, ways_out), identity, ways_out)
     else:
         write_json(file, identity)
 
 
-def check_identity(
+def check_fingerprint(
     folder: Path, stored: Mapping[str, Any], identity: Mapping[str, Any], ways_out: str
 ) -> None:
     """Compare the identity that was stored with the work in a folder with that of this command.

@@ -172,8 +172,8 @@ def check_paddle() -> None:
 def prepare(quiet: bool = False) -> str:
     """Apply the settings, except where the user has set a value, then import Paddle; once in a process.
 
-    Call it before anything else imports Paddle; otherwise it warns that it is too late. If `be_a_guest` was
-    called before, the environment is left as it was, and malloc is not touched.
+    Call it before anything else imports Paddle; otherwise it warns that it is too late. If
+    `configure_as_library` was called before, the environment is left as it was, and malloc is not touched.
 
     Returns:
         The settings in force, in one line. Rank 0 also prints it, unless `quiet`.
@@ -193,7 +193,7 @@ def _prepare_once() -> str:
     return _apply_settings()
 
 
-def be_a_guest() -> None:
+def configure_as_library() -> None:
     """Say that the program of this process is not one of this project's, before `prepare` is called."""
     global _is_guest
     _is_guest = True
@@ -282,7 +282,7 @@ def _import_paddle() -> None:
                 say(line, file=sys.stderr)
     for number in received:
         action = signal.getsignal(number)
-        if callable(action):  # a `StopSignal` has heard of it already, and need not be told again
+        if callable(action):  # a `ShutdownHandler` has heard of it already, and need not be told again
             action(number, None)
         else:
             signal.raise_signal(number)

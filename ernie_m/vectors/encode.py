@@ -12,7 +12,7 @@ from paddle import Tensor
 from ernie_m.model.cpu.workers import paddle_workers
 from ernie_m.model.device import Array, to_array, upload
 from ernie_m.model.ernie import ErnieMModel
-from ernie_m.model.packed_batch import TokenBatch
+from ernie_m.model.packed_batch import PackedBatch
 from ernie_m.model.preprocessing import MEAN_WITHOUT_SPECIAL
 from ernie_m.model.threads import Workers
 from ernie_m.reader.batching import BATCH_TOKENS
@@ -34,7 +34,7 @@ class SentenceBatch:
             vector is the pooled first token.
     """
 
-    inputs: TokenBatch
+    inputs: PackedBatch
     weights: Array | None
 
     @classmethod
@@ -46,7 +46,7 @@ class SentenceBatch:
             pooling: an `ernie_m.model.preprocessing.Pooling`.
         """
         weights = None if pooling == "pooler" else token_weights(ids, pad_token_id, pooling)
-        return cls(TokenBatch.from_padded(ids, pad_token_id), weights)
+        return cls(PackedBatch.from_padded(ids, pad_token_id), weights)
 
 
 def sentence_vectors(model: ErnieMModel, sentences: SentenceBatch | PieceBatch, layer: int) -> Tensor:
@@ -109,7 +109,7 @@ class PaddleEncoder(SentenceEncoder):
 
     def states(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         with paddle.no_grad(), self.autocast():
-            inputs = upload(TokenBatch.from_padded(ids, self.config.pad_token_id))
+            inputs = upload(PackedBatch.from_padded(ids, self.config.pad_token_id))
             assert self.model.pooler is not None  # nobody asks a static model
             states = self.model.encode(inputs).sequence  # [tokens, H]
             pooled = self.model.pooler(paddle.gather(states, inputs.first_tokens))  # [B, H]

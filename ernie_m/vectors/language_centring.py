@@ -18,12 +18,12 @@ from ernie_m.vectors.pooling import unit
 
 # The fewest sentences of a language whose mean is made. A single sentence minus its own mean would be 0.
 FEWEST_SENTENCES = 5
-_CLEAR_LEAD = 0.2  # see `LanguageMeans.nearest`
+_CLEAR_LEAD = 0.2  # see `LanguageCentering.nearest`
 MEANS_POOLING = MEAN_WITHOUT_SPECIAL  # the pooling of the sentence vectors whose means are beside the weights
 
 
 @dataclass(frozen=True)
-class LanguageMeans:
+class LanguageCentering:
     """The mean sentence vector of each language, at one layer or at each. No language is there twice.
 
     Attributes:
@@ -35,7 +35,7 @@ class LanguageMeans:
     vectors: np.ndarray
 
     @classmethod
-    def of(cls, sentences: Mapping[str, np.ndarray]) -> "LanguageMeans":
+    def of(cls, sentences: Mapping[str, np.ndarray]) -> "LanguageCentering":
         """The means of sentence vectors, float32, in alphabetical order of the languages.
 
         Args:
@@ -47,7 +47,7 @@ class LanguageMeans:
         return cls(languages, np.array(means, np.float32))
 
     @classmethod
-    def read(cls, path: str | os.PathLike, shape: tuple[int, int]) -> "LanguageMeans":
+    def read(cls, path: str | os.PathLike, shape: tuple[int, int]) -> "LanguageCentering":
         """Read the file language_means.safetensors of a checkpoint folder: the means at each layer, float32.
 
         They are of vectors with `MEANS_POOLING`, and in alphabetical order of the languages.
@@ -64,9 +64,9 @@ class LanguageMeans:
             raise UserError(f"{path}: it belongs to a model of another shape, or is damaged")
         return cls(languages, np.stack([tensors[language] for language in languages]).astype(np.float32))
 
-    def at(self, layer: int) -> "LanguageMeans":
+    def at(self, layer: int) -> "LanguageCentering":
         """The means at one layer, out of those at each."""
-        return LanguageMeans(self.languages, self.vectors[:, layer])  # [languages, H]
+        return LanguageCentering(self.languages, self.vectors[:, layer])  # [languages, H]
 
     def subtract(self, vectors: np.ndarray, language: str) -> np.ndarray:
         """The centered vectors of sentences of one language, in the shape of `vectors`.

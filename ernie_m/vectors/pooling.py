@@ -158,9 +158,9 @@ def weighted_sums(ids: np.ndarray, pad_id: int, pooling: str, sequence: np.ndarr
 def unit(vectors: np.ndarray) -> np.ndarray:
     """[N, H] of any float dtype -> float32 of length 1, in C order. A zero vector stays zero."""
     vectors = np.ascontiguousarray(vectors, np.float32)
-    return vectors / lengths_of(vectors)
+    return vectors / compute_norms(vectors)
 
 
-def lengths_of(vectors: np.ndarray) -> np.ndarray:
+def compute_norms(vectors: np.ndarray) -> np.ndarray:
     """The lengths of vectors [N, H], to divide by: [N, 1], never 0. It takes no memory of their size."""
     return np.maximum(np.sqrt(np.einsum("nh,nh->n", vectors, vectors))[:, None], 1e-12)

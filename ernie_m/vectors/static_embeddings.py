@@ -32,7 +32,7 @@ def pieces_of(sentences: Sequence[Collection[int]]) -> tuple[np.ndarray, np.ndar
     return ids[is_piece], lengths - 2
 
 
-def means_of_rows(table: np.ndarray, ids: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+def compute_row_means(table: np.ndarray, ids: np.ndarray, lengths: np.ndarray) -> np.ndarray:
     """The mean of the rows of each text: table [V, H], ids and lengths of `pieces_of` -> [S, H]."""
     by_length = np.argsort(-lengths, kind="stable")  # the texts, the longest first
     lengths_in_order = lengths[by_length]
@@ -64,5 +64,5 @@ class StaticEncoder(SentenceEncoder):
         self.table = table
 
     def vectors(self, sentences: Sequence[Collection[int]], batch_tokens: int | None = None) -> np.ndarray:
-        means = means_of_rows(self.table, *pieces_of(sentences)).astype(np.float32, copy=False)
+        means = compute_row_means(self.table, *pieces_of(sentences)).astype(np.float32, copy=False)
         return means if self.layer is not None else means[None]

@@ -14,7 +14,7 @@ from ernie_m.model.cpu.numpy_views import as_array, as_tensor
 from ernie_m.model.device import Array
 from ernie_m.model.ernie import ErnieMModel
 from ernie_m.model.word_embeddings import EmbeddingGradient
-from ernie_m.vectors.static_embeddings import means_of_rows, pieces_of
+from ernie_m.vectors.static_embeddings import compute_row_means, pieces_of
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def piece_means(model: ErnieMModel, batch: PieceBatch) -> Tensor:
 
 
 class _MeansOnCpu(PyLayer):
-    """`means_of_rows` of a table [V, H], whose gradient is added to the table's own in place."""
+    """`compute_row_means` of a table [V, H], whose gradient is added to the table's own in place."""
 
     @staticmethod
     def forward(
@@ -60,7 +60,7 @@ class _MeansOnCpu(PyLayer):
         ctx.ids = ids.numpy()
         ctx.lengths = lengths.numpy()
         ctx.embedding_gradient = embedding_gradient
-        return as_tensor(means_of_rows(as_array(weight), ctx.ids, ctx.lengths))
+        return as_tensor(compute_row_means(as_array(weight), ctx.ids, ctx.lengths))
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> None:  # type: ignore[override]  # Paddle's type has no None

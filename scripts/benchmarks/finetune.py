@@ -128,7 +128,7 @@ def ours(given: dict[str, Any], amp: str = "none") -> Callable[[Sequence], None]
     from ernie_m.model.checkpoint.load import load_from
     from ernie_m.model.device import share_tokens, upload
     from ernie_m.model.heads import SequenceClassifier
-    from ernie_m.model.packed_batch import TokenBatch
+    from ernie_m.model.packed_batch import PackedBatch
 
     checkpoint = open_checkpoint(given["weights"])
     pad_token_id = checkpoint.config.pad_token_id
@@ -139,7 +139,7 @@ def ours(given: dict[str, Any], amp: str = "none") -> Callable[[Sequence], None]
 
     def loss_of(model: SequenceClassifier, share: Sequence) -> paddle.Tensor:
         ids, labels = arrays_of(share, pad_token_id)
-        logits = model(upload(TokenBatch.from_padded(ids, pad_token_id)))
+        logits = model(upload(PackedBatch.from_padded(ids, pad_token_id)))
         return F.cross_entropy(logits, paddle.to_tensor(labels), reduction="sum") / size
 
     def shares_of(batch: Sequence) -> list[Sequence]:

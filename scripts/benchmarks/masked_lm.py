@@ -19,7 +19,7 @@ import numpy as np
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.open_model import open_model
 from ernie_m.pretrain.config import ObjectiveConfig
-from ernie_m.pretrain.masking import Setting, Text, Vocabulary, rng_of
+from ernie_m.pretrain.masking import ObjectiveContext, Text, Vocabulary, make_rng
 from ernie_m.pretrain.objectives.mmlm import Mmlm
 from ernie_m.pretrain.packing import MicroBatch
 from ernie_m.utils.args import PositiveInt, option, parse_options
@@ -84,9 +84,9 @@ def draw(flags: MaskedLMBenchmark) -> dict[str, Any]:
 
 def mask(given: dict[str, Any], texts: list) -> MicroBatch:
     """A batch of MMLM, the same for all contenders."""
-    mmlm = Mmlm(Setting(ObjectiveConfig(), Vocabulary(**given["vocabulary"]), given["length"]))
+    mmlm = Mmlm(ObjectiveContext(ObjectiveConfig(), Vocabulary(**given["vocabulary"]), given["length"]))
     examples = [Text(np.array(ids), language=0) for ids in texts]
-    rngs = [rng_of(seed=0, step=0, index=i) for i in range(len(texts))]
+    rngs = [make_rng(seed=0, step=0, index=i) for i in range(len(texts))]
     return mmlm.batch(examples, rngs)
 
 

@@ -220,7 +220,7 @@ def test_official_compat_does_not_shuffle(monkeypatch, folder, tmp_path):
         raise UserError("enough")
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(run_seeds, "FineTuning", fine_tuning)
+    monkeypatch.setattr(run_seeds, "FinetuningRun", fine_tuning)
     for value in (None, "true", "false"):
         assert "enough" in error_of(
             call_main, run_mrc, command_lines.answering(folder, tmp_path, official_compat=value)

@@ -11,11 +11,11 @@ import pytest
 
 from ernie_m.commands import encode_vector, launch
 from ernie_m.finetune.finetune_args import FinetuneFlags, log_ineffective_flags
-from ernie_m.utils.args import options_of, parse_options
+from ernie_m.utils.args import list_options, parse_options
 from tests.launching import ROOT, as_flags, call_main, error_of, run_script
 
 parse = partial(parse_options, FinetuneFlags)
-FLAGS = options_of(FinetuneFlags)
+FLAGS = list_options(FinetuneFlags)
 # The official parser, flag by flag.
 OFFICIAL = {
     "ernie_config_path": None, "init_checkpoint": None, "init_pretraining_params": None, "checkpoints":
@@ -78,13 +78,13 @@ def test_the_whole_official_command_line_is_taken(program, monkeypatch, tmp_path
         sys.exit(0)
 
     def record_flags(task_class, flags, stop, official_class=None):
-        log_ineffective_flags(flags)  # the first work of `fine_tune`
+        log_ineffective_flags(flags)  # the first work of `run_finetuning`
         taken.append(flags)
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(os, "environ", dict(os.environ))  # a copy, which launch.py may change
     monkeypatch.setattr(os, "execve", record_command)
-    monkeypatch.setattr("ernie_m.finetune.run_seeds.fine_tune", record_flags)
+    monkeypatch.setattr("ernie_m.finetune.run_seeds.run_finetuning", record_flags)
     values = OFFICIAL | GIVEN
     line = [*as_flags(OFFICIAL_LAUNCHER), str(ROOT / f"{program}.py"), *as_flags(values)]
     with pytest.raises(SystemExit):

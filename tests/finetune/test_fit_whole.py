@@ -14,7 +14,7 @@ from ernie_m.finetune import run_setup as rates
 from ernie_m.fit import whole_model as fit_whole
 from ernie_m.model.tasks import CLASSIFICATION
 from ernie_m.reader.labels import write_places
-from ernie_m.training.stop_requests import StopSignal
+from ernie_m.training.stop_requests import ShutdownHandler
 from tests import toys
 from tests.helpers.checkpoints import assert_same_weights
 from tests.launching import as_flags, call_main, error_of
@@ -71,7 +71,7 @@ def test_a_training_begins_with_a_new_head(random_encoder, tmp_path, caplog):
     assert "its classifier is" not in caplog.text
 
 
-class StopIn(StopSignal):
+class StopIn(ShutdownHandler):
     """A stop request that comes in the training that has this folder."""
 
     def __init__(self, folder: Path):
@@ -91,7 +91,7 @@ def test_an_interrupted_training_ends_with_the_same_bits(random_encoder, tmp_pat
 
     def run(output, stop_in="nowhere"):
         folder = tmp_path / f"{output}.training" / stop_in
-        monkeypatch.setattr(fit, "StopSignal", lambda **_: StopIn(folder))
+        monkeypatch.setattr(fit, "ShutdownHandler", lambda **_: StopIn(folder))
         flags = {"model": random_encoder, "output": tmp_path / output}
         call_main(fit, [str(table), "--finetune", *as_flags(flags)])
 

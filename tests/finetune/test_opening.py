@@ -8,7 +8,7 @@ import pytest
 
 from ernie_m.finetune.classifier import Classification
 from ernie_m.finetune.finetune_args import FinetuneFlags
-from ernie_m.finetune.finetuning import FineTuning, check_rows, read_files
+from ernie_m.finetune.finetuning import FinetuningRun, check_rows, read_files
 from ernie_m.finetune.retrieval.retrieval_args import RetrievalFlags
 from ernie_m.model.checkpoint.open import TRAINED_LENGTH, open_checkpoint
 from ernie_m.model.open_model import open_model, settle, settle_vectors
@@ -76,7 +76,7 @@ def test_the_labels_belong_to_the_identity_of_a_run(opened, toy_folder, tmp_path
     identities = []
     for labels in (["animal", "drink", "tool"], ["tool", "drink", "animal"]):
         task = Classification(opened.tokenizer, labels, flags.max_seq_len)
-        identities.append(FineTuning(task, flags, opened, train_set=[]).identity)
+        identities.append(FinetuningRun(task, flags, opened, train_set=[]).identity)
     first, second = identities
     assert {key for key in first if first[key] != second[key]} == {"labels"}
 

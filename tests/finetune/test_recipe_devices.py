@@ -6,7 +6,7 @@ import logging
 import pytest
 
 from ernie_m.finetune.finetune_args import FinetuneFlags
-from ernie_m.finetune.finetuning import batch_of_step
+from ernie_m.finetune.finetuning import effective_batch_size
 from ernie_m.utils.args import parse_options
 from tests import command_lines, toys
 from tests.finetune.processes import assert_close, losses, start
@@ -26,7 +26,7 @@ from tests.launching import read_log
     ],
 )
 def test_the_batch_of_a_step(line, processes, total, caplog):
-    assert batch_of_step(parse_options(FinetuneFlags, line.split()), processes) == total
+    assert effective_batch_size(parse_options(FinetuneFlags, line.split()), processes) == total
     assert caplog.messages == []
 
 
@@ -34,7 +34,7 @@ def test_the_batch_of_a_step(line, processes, total, caplog):
 def test_unequal_shares_are_said(devices, processes, even, caplog):
     flags = FinetuneFlags(batch_size=16, recipe_devices=devices)
     with caplog.at_level(logging.WARNING, logger="ernie_m"):
-        assert batch_of_step(flags, processes) == 16 * devices
+        assert effective_batch_size(flags, processes) == 16 * devices
     line = f"{processes} processes have unequal shares of the {16 * devices} examples of a step; {even} "
     assert caplog.text.count(line) == 1
 

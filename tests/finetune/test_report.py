@@ -5,7 +5,7 @@ import json
 import pytest
 
 from ernie_m.finetune.classifier import Classification, Regression
-from ernie_m.finetune.score_tables import Table, figures, recipes, tables_of_seeds, to_text, write_report
+from ernie_m.finetune.score_tables import Table, figures, make_seed_tables, recipes, to_text, write_report
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.reader.batching import Example
 from ernie_m.training.log import Evaluation
@@ -98,7 +98,7 @@ def test_the_tables_of_a_run():
     evaluation = Evaluation(step=1, epoch=0, selected_by=90.0, scores=scores)
     baselines = [{"en": {"acc": 60.0 + place}} for place in range(3)]
     paper = {("acc", ("en",)): {"paper, base": {"en": 85.5}}}
-    tables = tables_of_seeds(
+    tables = make_seed_tables(
         {1: evaluation}, baselines, lambda metric, languages: paper.get((metric, (*languages,)), {})
     )
     assert [table.title for table in tables if table.paper] == ["acc, c.%s.tsv"]

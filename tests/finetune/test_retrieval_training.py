@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 
 from ernie_m.finetune.retrieval.pair_batches import StepPairs
 from ernie_m.finetune.retrieval.retrieval_args import RetrievalFlags
-from ernie_m.finetune.run_setup import identity_of
+from ernie_m.finetune.run_setup import make_fingerprint
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.reader.corpus import Corpus
 from ernie_m.reader.tokenization import Tokenizer
@@ -124,7 +124,7 @@ def test_the_identity_of_a_run_has_the_weights_of_every_seed(corpus):
             for seed, number in enumerate(numbers)
         ]
         flags = RetrievalFlags(pairs="pairs", random_seed=(1, 2))
-        return identity_of(flags, "retrieval", starts, config, tokenizer)["start"]
+        return make_fingerprint(flags, "retrieval", starts, config, tokenizer)["start"]
 
     assert weights(1.0, 2.0) == weights(1.0, 2.0)
     assert weights(1.0, 2.0) not in (weights(1.0, 3.0), weights(3.0, 2.0))

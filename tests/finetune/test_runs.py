@@ -20,7 +20,7 @@ from ernie_m.finetune.run_setup import with_rates
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.tasks import CLASSIFICATION, SUPERVISED_TASKS
 from ernie_m.training.engine import Engine
-from ernie_m.training.stop_requests import StopSignal
+from ernie_m.training.stop_requests import ShutdownHandler
 from ernie_m.utils.checksums import MANIFEST
 from tests import command_lines
 from tests.launching import another_process_writes, call_main, error_of, read_log
@@ -103,7 +103,7 @@ def test_ctrl_c_in_an_evaluation_of_the_second_seed(classify, stopped, tmp_path)
 
 def test_a_request_to_another_process_ends_an_evaluation(classify, tmp_path, monkeypatch):
     """All processes stop if one of them gets a signal, or they would wait for each other."""
-    monkeypatch.setattr(StopSignal, "anywhere", lambda self: True)
+    monkeypatch.setattr(ShutdownHandler, "anywhere", lambda self: True)
     assert classify(**FAST) is None
     log = read_log(tmp_path)
     assert "stopped at step 3 of 6" in log and "[dev evaluation]" not in log

@@ -17,7 +17,7 @@ from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.ernie import ErnieMModel
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.vectors.encode import PaddleEncoder
-from ernie_m.vectors.static_embeddings_in_paddle import PieceBatch, means_of_rows, piece_means
+from ernie_m.vectors.static_embeddings_in_paddle import PieceBatch, compute_row_means, piece_means
 from tests.helpers.checkpoints import assert_same_weights, changed_copy, save_model, stored
 from tests.launching import as_flags, call_main, error_of
 from tests.toys import sentences
@@ -66,11 +66,11 @@ def by_hand(rows):
 def test_a_text_is_the_mean_of_its_pieces_alone_and_in_any_batch():
     rows = np.random.default_rng(0).normal(size=(12, 8)).astype(np.float32)
     batch = PieceBatch.of(SENTENCES)
-    vectors = means_of_rows(rows, batch.ids, batch.lengths)
+    vectors = compute_row_means(rows, batch.ids, batch.lengths)
     np.testing.assert_allclose(vectors, by_hand(rows), rtol=0, atol=1e-6)
     for sentence, vector in zip(SENTENCES, vectors):
         alone = PieceBatch.of([sentence])
-        assert means_of_rows(rows, alone.ids, alone.lengths)[0].tobytes() == vector.tobytes()
+        assert compute_row_means(rows, alone.ids, alone.lengths)[0].tobytes() == vector.tobytes()
 
 
 @pytest.mark.parametrize("chosen", [kernel_selection.FAST, kernel_selection.PLAIN])

@@ -32,7 +32,7 @@ class ModelOfLogits:
         self.ernie_m = ErnieMModel(config)
 
     def __call__(self, batch):
-        assert batch.token_of_cell.shape == self.logits.shape[:2]
+        assert batch.cell_to_token.shape == self.logits.shape[:2]
         return self.logits
 
 

@@ -44,7 +44,7 @@ from ernie_m.training.checkpoint import read_state, write_checkpoint
 from ernie_m.utils.args import parse_options, read_yaml
 from ernie_m.utils.checksums import describe
 from ernie_m.utils.files import Folder, read_object
-from ernie_m.vectors.language_centring import LanguageMeans
+from ernie_m.vectors.language_centring import LanguageCentering
 from tests.foreign import fairseq_args, tokenizer_json
 from tests.fuzz.damage import WORDS, Edit, edit_json, edit_json_line, edit_pickle, edit_safetensors
 from tests.helpers.conll import read_conll
@@ -513,7 +513,7 @@ READERS = {
     "language_means": Reader(
         "language_means.safetensors",
         files=means_files,
-        reads=(functools.partial(LanguageMeans.read, shape=ARRAYS["a.weight"].shape),),
+        reads=(functools.partial(LanguageCentering.read, shape=ARRAYS["a.weight"].shape),),
         edit=edit_safetensors,
         words=NAMES,
     ),

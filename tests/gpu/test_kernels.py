@@ -15,7 +15,7 @@ from ernie_m.model import device as model_device
 from ernie_m.model import lm_head
 from ernie_m.model.attention import FlashMask, mask_class
 from ernie_m.model.device import upload
-from ernie_m.model.packed_layout import Layout
+from ernie_m.model.packed_layout import PackedLayout
 from ernie_m.model.word_embeddings import EmbeddingGradient
 from tests.gpu import toys
 from tests.gpu.conftest import difference
@@ -49,7 +49,7 @@ def error_of(function: Callable, exact: Callable, arrays: Sequence[np.ndarray], 
     return difference(values, exact_values)
 
 
-def dense_attention(layout: Layout, heads: int, x: Tensor) -> Tensor:
+def dense_attention(layout: PackedLayout, heads: int, x: Tensor) -> Tensor:
     """Exact attention. x, [N, 3 hidden], has queries, keys and values side by side."""
     query, key, value = x.reshape([len(x), 3, heads, -1]).transpose([1, 2, 0, 3])  # [heads, N, D] each
     mask = paddle.to_tensor(np.where(layout.dense(), 0.0, -np.inf))  # [N, N]
@@ -57,7 +57,7 @@ def dense_attention(layout: Layout, heads: int, x: Tensor) -> Tensor:
     return paddle.matmul(F.softmax(scores, -1), value).transpose([1, 0, 2]).reshape([len(x), -1])
 
 
-def attention(layout: Layout, heads: int, x: Tensor) -> Tensor:
+def attention(layout: PackedLayout, heads: int, x: Tensor) -> Tensor:
     """The attention of models; x as for `dense_attention`."""
     is_half = x.dtype in (paddle.float16, paddle.bfloat16)
     kind = FlashMask if model_device.attention_kind(is_half) == "FlashMask" else mask_class()
@@ -73,7 +73,11 @@ def test_attention(place, bound, check, dtype):
     context_lengths = [max(1, 3 * length // 4) for length in lengths]  # the other tokens are placeholders
     errors = []
     limit = bound(dtype)
-    for layout in (Layout([longest, longest]), Layout(lengths), Layout(lengths, context_lengths)):
+    for layout in (
+        PackedLayout([longest, longest]),
+        PackedLayout(lengths),
+        PackedLayout(lengths, context_lengths),
+    ):
         padded = layout.padded_to(FlashMask.multiple)
         x = np.random.default_rng([toys.SEED, 4]).normal(size=[padded.tokens, 3 * heads * size])
         functions = (partial(attention, padded, heads), partial(dense_attention, padded, heads))
@@ -88,7 +92,7 @@ def test_dropout_of_flash_mask(bound, check, dtype):
     if model_device.attention_kind(half=True) != "FlashMask":
         pytest.skip("no FlashMask on this device")
     heads = 2
-    layout = Layout([200, 56])
+    layout = PackedLayout([200, 56])
     mask = upload(FlashMask.of(layout))
     arrays = np.random.default_rng([toys.SEED, 8]).normal(size=[3, layout.tokens, heads * 64])
     query, key, value = [paddle.to_tensor(array).astype(dtype) for array in arrays]

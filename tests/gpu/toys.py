@@ -26,7 +26,7 @@ from ernie_m.pretrain.batches import StepBatches
 from ernie_m.pretrain.btmlm_pseudo_tokens import PseudoTokenGenerator
 from ernie_m.pretrain.loss import SUMS
 from ernie_m.pretrain.masking import Pair, Text
-from ernie_m.pretrain.objectives import OF_THE_PAPER, class_of
+from ernie_m.pretrain.objectives import OF_THE_PAPER, get_class
 from ernie_m.pretrain.packing import MicroBatch
 from ernie_m.pretrain.pretraining import objectives_loss, send_step
 from ernie_m.reader.batching import ExampleBatch
@@ -230,7 +230,7 @@ def batch_of(objective: str, step: int, count: int = 4, length_limit: int = 20) 
         length = rng.integers(length_limit // 2, length_limit)
         return Text(rng.integers(FIRST_ORDINARY_ID, VOCABULARY.mask_id, length), language)
 
-    if class_of(objective).reads is Text:
+    if get_class(objective).reads is Text:
         examples: list[Text | Pair] = [text(language=0) for _ in range(count)]
     else:
         examples = [Pair(text(language=0), text(language=1)) for _ in range(count)]

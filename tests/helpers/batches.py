@@ -5,25 +5,25 @@ import numpy as np
 from ernie_m.model import attention, kernel_selection
 from ernie_m.model.attention import AttentionMask, PaddedMask
 from ernie_m.model.device import upload
-from ernie_m.model.packed_batch import TokenBatch
-from ernie_m.model.packed_layout import Layout
+from ernie_m.model.packed_batch import PackedBatch
+from ernie_m.model.packed_layout import PackedLayout
 
 PAD = 1
 
 
-def padded_batch(ids) -> TokenBatch:
+def padded_batch(ids) -> PackedBatch:
     """The only batch of a step, from an array of ids with pads, [B, T], on the device."""
     ids = np.asarray(ids)
-    return upload(TokenBatch.from_padded(ids, PAD))
+    return upload(PackedBatch.from_padded(ids, PAD))
 
 
-def packed_batch(ids, layout: Layout, **arrays: np.ndarray) -> TokenBatch:
+def packed_batch(ids, layout: PackedLayout, **arrays: np.ndarray) -> PackedBatch:
     """The only batch of a step, from sequences whose ids are one after the other already, [N], on the device.
 
-    `arrays`: further arguments of `TokenBatch.from_packed`, such as `position_ids`.
+    `arrays`: further arguments of `PackedBatch.from_packed`, such as `position_ids`.
     """
     ids = np.asarray(ids)
-    return upload(TokenBatch.from_packed(ids, layout, **arrays))
+    return upload(PackedBatch.from_packed(ids, layout, **arrays))
 
 
 def compute_as_on_a_gpu(monkeypatch, mask: type[AttentionMask] = PaddedMask) -> None:

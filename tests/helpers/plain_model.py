@@ -11,7 +11,7 @@ import paddle.nn.functional as F
 from paddle import nn
 
 from ernie_m.inference.export_paddle import absolute_positions
-from ernie_m.model.packed_layout import Layout
+from ernie_m.model.packed_layout import PackedLayout
 
 PAD = 1
 
@@ -119,7 +119,7 @@ def real_cells(lengths: np.ndarray) -> np.ndarray:
     return np.flatnonzero(padded(np.ones(sum(lengths), int), lengths, 0))
 
 
-def in_plain_paddle(model, ids, layout: Layout, input_bias) -> PlainOutput:
+def in_plain_paddle(model, ids, layout: PackedLayout, input_bias) -> PlainOutput:
     """Run the plain model on packed sequences.
 
     Args:

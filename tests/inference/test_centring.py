@@ -12,7 +12,7 @@ from ernie_m.inference.load import load
 from ernie_m.inference.tasks import PredictionOptions, make_answerer
 from ernie_m.model.checkpoint import safetensors
 from ernie_m.model.checkpoint.weights import LANGUAGE_MEANS
-from ernie_m.vectors.language_centring import LanguageMeans
+from ernie_m.vectors.language_centring import LanguageCentering
 from ernie_m.vectors.pooling import unit
 from tests import toys
 from tests.helpers.checkpoints import changed_copy, stored
@@ -41,7 +41,7 @@ def means(folder):
 
 def read_means(folder):
     """The means of all layers."""
-    return LanguageMeans.read(folder / LANGUAGE_MEANS, (toys.LAYERS + 1, toys.HIDDEN_SIZE))
+    return LanguageCentering.read(folder / LANGUAGE_MEANS, (toys.LAYERS + 1, toys.HIDDEN_SIZE))
 
 
 def nearest(vectors, means):

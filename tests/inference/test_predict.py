@@ -33,7 +33,7 @@ from ernie_m.inference.predict_files import JsonLines
 from ernie_m.inference.tasks import PredictionOptions, Request, finetuned, make_answerer
 from ernie_m.inference.tasks.fill_mask import masked_ids
 from ernie_m.inference.tasks.search import read_corpus
-from ernie_m.model.packed_layout import Layout
+from ernie_m.model.packed_layout import PackedLayout
 from ernie_m.model.preprocessing import Reading
 from ernie_m.reader.files.official_tags import JOINT, Sentence
 from ernie_m.reader.mrc_reader import Cut
@@ -397,7 +397,7 @@ def test_fill(models, ask, language):
     if language:
         bias[masks] = model.language_embeddings.weight.numpy()[toys.MODEL_LANGUAGES.index(language)]
     with paddle.no_grad():
-        inputs = packed_batch(ids, Layout([len(ids)]))
+        inputs = packed_batch(ids, PackedLayout([len(ids)]))
         hidden = model.ernie_m.encode(inputs, input_bias=paddle.to_tensor(bias)).sequence
         check_likeliest(loaded, hidden.numpy()[masks], answer["masks"], 3)
 

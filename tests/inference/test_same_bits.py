@@ -10,7 +10,7 @@ import pytest
 from paddle import nn
 
 import ernie_m
-from ernie_m.inference.engines import HeadOnStates, OpenVinoEngine, encoder_engine
+from ernie_m.inference.engines import HeadOnHiddenStates, OpenVinoEngine, encoder_engine
 from ernie_m.inference.paddle_engine import DygraphEngine
 from ernie_m.inference.tasks.encode import GraphEncoder
 from ernie_m.model.checkpoint.weights import Weights
@@ -166,5 +166,7 @@ def test_outputs_of_heads(texts, name, engine, amp):
         run = DygraphEngine(model, task, config.num_hidden_layers)
     else:
         encode = openvino_encoder(model, amp)
-        run = HeadOnStates(encode, Weights.of(model_weights(model)), config, task, options.get("pooling"))
+        run = HeadOnHiddenStates(
+            encode, Weights.of(model_weights(model)), config, task, options.get("pooling")
+        )
     assert texts_with_other_bits(lambda ids: run(ids)["logits"], texts[:60]) == set()

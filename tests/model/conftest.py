@@ -5,7 +5,7 @@ import paddle
 import pytest
 
 from ernie_m.model.device import upload
-from ernie_m.model.packed_batch import TokenBatch
+from ernie_m.model.packed_batch import PackedBatch
 
 
 @pytest.fixture
@@ -18,9 +18,9 @@ def float64():
 
 
 @pytest.fixture
-def batch() -> TokenBatch:
+def batch() -> PackedBatch:
     """Four sequences of 12, 7, 12 and 3 tokens; a pad is 1."""
     ids = np.random.default_rng(0).integers(4, 300, [4, 12])
     ids[1, 7:] = 1
     ids[3, 3:] = 1
-    return upload(TokenBatch.from_padded(ids, 1))
+    return upload(PackedBatch.from_padded(ids, 1))

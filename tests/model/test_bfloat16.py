@@ -10,8 +10,8 @@ from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.cpu import bfloat16, onednn
 from ernie_m.model.device import upload
 from ernie_m.model.lm_head import PreTrainingModel
-from ernie_m.model.packed_batch import TokenBatch
-from ernie_m.model.packed_layout import Layout
+from ernie_m.model.packed_batch import PackedBatch
+from ernie_m.model.packed_layout import PackedLayout
 from tests.helpers.bfloat16 import distance, skip_module_without_onednn, widen
 from tests.helpers.gradients import gradients_of
 
@@ -90,7 +90,7 @@ def test_what_is_frozen_gets_no_gradient():
 @pytest.mark.parametrize("context_lengths", [None, [66, 150, 3, 1]])
 def test_attention(context_lengths):
     """Within 1 % of the padded form in float32. Of the 12 heads of 170 tokens nine are computed at a time."""
-    layout = Layout([128, 170, 7, 1], context_lengths)
+    layout = PackedLayout([128, 170, 7, 1], context_lengths)
     weight = paddle.randn([layout.tokens, 96])
     results = []
     inputs = [random(layout.tokens, 96) for _ in range(3)]
@@ -158,7 +158,7 @@ def test_weights_are_rounded_once_while_they_stay():
 class Pretraining:
     """A small model, and a batch of which some positions are predicted."""
 
-    def __init__(self, batch: TokenBatch):
+    def __init__(self, batch: PackedBatch):
         paddle.seed(0)
         self.model = PreTrainingModel(CONFIG, ["en"])
         self.batch = batch

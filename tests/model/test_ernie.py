@@ -8,7 +8,7 @@ import pytest
 
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.ernie import ErnieMModel
-from ernie_m.model.packed_layout import Layout
+from ernie_m.model.packed_layout import PackedLayout
 from ernie_m.utils.errors import UserError
 from tests.helpers.batches import compute_as_on_a_gpu, packed_batch, padded_batch
 from tests.launching import error_of
@@ -68,7 +68,7 @@ def test_a_position_past_the_table(monkeypatch, position, on_gpu):
     if on_gpu:
         compute_as_on_a_gpu(monkeypatch)
     model = ErnieMModel(CONFIG)
-    layout = Layout([3])
+    layout = PackedLayout([3])
     batch = packed_batch([0, 5, 2], layout, position_ids=np.array([2, 3, position]))
     line = error_of(model.encode, batch)
     assert f"position {position} is past" in line and "at most 10 tokens" in line and "max_seq_len" in line
@@ -89,7 +89,7 @@ def test_where_dropout_is(monkeypatch):
     monkeypatch.setattr("ernie_m.model.attention.dropout", record)
     compute_as_on_a_gpu(monkeypatch)
     model = ErnieMModel(ErnieMConfig(**SIZES, hidden_dropout_prob=0.2, attention_probs_dropout_prob=0.3))
-    batch = packed_batch(np.full(64, 5), Layout([60, 4]))
+    batch = packed_batch(np.full(64, 5), PackedLayout([60, 4]))
     model.encode(batch)
     hidden = ([64, 12], 0.2, True)  # [N, H]
     longer = ([1, 3, 60, 60], 0.3, True)  # [sequences of a group, heads, T, T]

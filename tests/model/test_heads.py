@@ -10,7 +10,7 @@ import pytest
 from ernie_m.model import kernel_selection
 from ernie_m.model.heads import SequenceClassifier, SpanClassifier, TokenClassifier
 from ernie_m.model.lm_head import LMHead, PreTrainingModel
-from ernie_m.model.packed_layout import Layout
+from ernie_m.model.packed_layout import PackedLayout
 from tests.helpers.batches import packed_batch, padded_batch
 from tests.helpers.gradients import gradients_of
 from tests.toys import small_config
@@ -20,7 +20,7 @@ CONFIG = small_config(max_position_embeddings=12)
 IDS = np.array([[0, 7, 8, 9, 2, 2, 11, 2], [0, 30, 2, 1, 1, 1, 1, 1]])
 # The same without pads, one sequence after the other.
 TOKENS = np.concatenate([IDS[0], IDS[1, :3]])
-LAYOUT = Layout([8, 3])
+LAYOUT = PackedLayout([8, 3])
 
 
 pytestmark = pytest.mark.usefixtures("float64")

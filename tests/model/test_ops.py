@@ -14,7 +14,7 @@ from ernie_m.model import layers
 from ernie_m.model.attention import CpuMask
 from ernie_m.model.cpu import numpy_views
 from ernie_m.model.cpu.layers import SequenceSums, draw_dropout_mask
-from ernie_m.model.packed_layout import Layout
+from ernie_m.model.packed_layout import PackedLayout
 from tests.helpers.kernels import needs_mkl
 
 TOLERANCE = 1e-9
@@ -177,7 +177,7 @@ def test_dropout_follows_paddles_generator():
 HEADS = 3
 HEAD_SIZE = 4
 # Two sequences of the same length, of which one has placeholders, and others.
-LAYOUT = Layout([9, 7, 8, 7, 1], [9, 4, 8, 7, 1])
+LAYOUT = PackedLayout([9, 7, 8, 7, 1], [9, 4, 8, 7, 1])
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from ernie_m.model.cpu import mkl
 from ernie_m.model.ernie import ErnieMModel
 from ernie_m.model.heads import SequenceClassifier, SpanClassifier, TokenClassifier
 from ernie_m.model.lm_head import PreTrainingModel
-from ernie_m.model.packed_layout import Layout
+from ernie_m.model.packed_layout import PackedLayout
 from tests.helpers.batches import compute_as_on_a_gpu, packed_batch, padded_batch
 from tests.helpers.flash import flashmask, visible
 from tests.helpers.gradients import gradients_of
@@ -51,10 +51,10 @@ def mask(request, monkeypatch):
     return request.param
 
 
-def layout_and_ids(name: str) -> tuple[Layout, np.ndarray]:
+def layout_and_ids(name: str) -> tuple[PackedLayout, np.ndarray]:
     """One of LAYOUTS, and random ids for it, [N]."""
     lengths, context_lengths = LAYOUTS[name]
-    return Layout(lengths, context_lengths), np.random.default_rng(1).integers(4, 40, sum(lengths))
+    return PackedLayout(lengths, context_lengths), np.random.default_rng(1).integers(4, 40, sum(lengths))
 
 
 def assert_equal_gradients(arrays: dict, expected: dict) -> None:
@@ -95,12 +95,12 @@ def test_a_training_step_without_mkl_has_the_gradients_of_one_with_it(monkeypatc
     """Padded groups beside the other kernels of a CPU: of the layers, of the masked-LM loss, and of sums."""
     model = PreTrainingModel(CONFIG, ["en"])
     layout, ids = layout_and_ids(name)
-    token_of_cell = padded(np.arange(layout.tokens), layout.lengths, layout.tokens)
+    cell_to_token = padded(np.arange(layout.tokens), layout.lengths, layout.tokens)
     positions = paddle.to_tensor([0, 4, 5, 80, layout.tokens - 1])
     labels = paddle.to_tensor([7, 0, 39, 7, 20])
 
     def step() -> tuple[type[AttentionMask], float, dict[str, np.ndarray]]:
-        batch = packed_batch(ids, layout, token_of_cell=token_of_cell)
+        batch = packed_batch(ids, layout, cell_to_token=cell_to_token)
         states = model.encode(batch)
         loss = model.lm_head.loss(paddle.gather(states, positions), labels).total
         sums = batch.sums(states, (~batch.is_pad()).astype("float64"))
@@ -160,7 +160,7 @@ def test_nothing_crosses_between_sequences(mask):
     model = ErnieMModel(CONFIG)
     for parameter in model.parameters():
         parameter.stop_gradient = True
-    layout = Layout([3, 6, 1, 5], [3, 4, 1, 2])
+    layout = PackedLayout([3, 6, 1, 5], [3, 4, 1, 2])
     batch = packed_batch(np.arange(4, 19), layout)
     bias = paddle.zeros([len(batch.input_ids), 12])
     bias.stop_gradient = False
@@ -176,9 +176,9 @@ def test_nothing_crosses_between_sequences(mask):
 def test_the_mask_means_the_drawing_of_its_docstring():
     """Its rows begin with a token, such as M2; "1" is visible, "." is not."""
     drawing = []
-    for row in re.findall(r"^ +[xMy]\d  +((?:[1.|] *)+)$", Layout.__doc__, re.M):
+    for row in re.findall(r"^ +[xMy]\d  +((?:[1.|] *)+)$", PackedLayout.__doc__, re.M):
         drawing.append([cell == "1" for cell in row if cell in "1."])
-    assert np.array_equal(Layout([5, 3], [3, 3]).dense(), drawing)
+    assert np.array_equal(PackedLayout([5, 3], [3, 3]).dense(), drawing)
 
 
 @pytest.mark.parametrize("name", LAYOUTS)

@@ -5,8 +5,8 @@ import paddle
 
 from ernie_m.model.attention import FlashMask
 from ernie_m.model.device import upload
-from ernie_m.model.packed_batch import TokenBatch
-from ernie_m.model.packed_layout import Layout
+from ernie_m.model.packed_batch import PackedBatch
+from ernie_m.model.packed_layout import PackedLayout
 from tests.helpers.batches import compute_as_on_a_gpu, padded_batch
 
 
@@ -16,7 +16,7 @@ def test_an_array_with_pads_becomes_a_row_of_tokens():
     assert batch.input_ids.tolist() == [0, 7, 8, 2, 0, 2, 0, 9, 2]
     assert batch.position_ids.tolist() == [2, 3, 4, 5, 2, 3, 2, 3, 4]
     assert batch.first_tokens.tolist() == [0, 4, 6]
-    assert batch.token_of_cell.tolist() == [[0, 1, 2, 3], [4, 5, 9, 9], [6, 7, 8, 9]]  # 9: a pad
+    assert batch.cell_to_token.tolist() == [[0, 1, 2, 3], [4, 5, 9, 9], [6, 7, 8, 9]]  # 9: a pad
     assert (batch.tokens, batch.last_position, batch.language_ids) == (9, 5, None)
     assert batch.is_pad().tolist() == [[False] * 4, [False, False, True, True], [False] * 3 + [True]]
     states = paddle.arange(18.0).reshape([9, 2])
@@ -30,7 +30,7 @@ def test_flash_mask_gets_a_multiple_of_128_tokens(monkeypatch):
     multiple = 128
     compute_as_on_a_gpu(monkeypatch, FlashMask)
     languages = np.array([3, 4, 5])
-    batch = upload(TokenBatch.from_packed(np.array([7, 8, 9]), Layout([2, 1]), language_ids=languages))
+    batch = upload(PackedBatch.from_packed(np.array([7, 8, 9]), PackedLayout([2, 1]), language_ids=languages))
     assert batch.input_ids.shape == batch.position_ids.shape == [multiple]
     no_language = -1
     assert batch.language_ids.tolist() == [3, 4, 5] + [no_language] * (multiple - 3)

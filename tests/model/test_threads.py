@@ -17,14 +17,14 @@ from ernie_m.model.cpu.attention import ScoreBlocks
 from ernie_m.model.cpu.numpy_views import thread_count
 from ernie_m.model.cpu.workers import become_worker, in_workers, paddle_workers, worker_count
 from ernie_m.model.ernie import ErnieMModel
-from ernie_m.model.packed_layout import Layout
+from ernie_m.model.packed_layout import PackedLayout
 from ernie_m.reader.batching import batches_by_length
 from ernie_m.vectors.encode import PaddleEncoder
 from tests.helpers.kernels import needs_mkl
 
 pytestmark = needs_mkl
 WORKERS = 3
-BLOCKS = ScoreBlocks(Layout([3, 4]), 2)
+BLOCKS = ScoreBlocks(PackedLayout([3, 4]), 2)
 
 
 @pytest.fixture(autouse=True)

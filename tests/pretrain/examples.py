@@ -10,9 +10,9 @@ from ernie_m.model.lm_head import PreTrainingModel
 from ernie_m.pretrain.btmlm_pseudo_tokens import PseudoTokenGenerator
 from ernie_m.pretrain.config import ObjectiveConfig
 from ernie_m.pretrain.loss import to_device
-from ernie_m.pretrain.masking import Pair, Setting, Text, Vocabulary, rng_of
+from ernie_m.pretrain.masking import ObjectiveContext, Pair, Text, Vocabulary, make_rng
 from ernie_m.pretrain.objective import Objective
-from ernie_m.pretrain.objectives import OBJECTIVES, OF_THE_PAPER, class_of
+from ernie_m.pretrain.objectives import OBJECTIVES, OF_THE_PAPER, get_class
 from ernie_m.pretrain.objectives.btmlm import Btmlm
 from ernie_m.pretrain.packing import MicroBatch, pack
 from tests.toys import small_config
@@ -44,8 +44,8 @@ def objectives(max_seq_len: int = 64, language_embedding: str = "masks", **choic
     """The paper's objectives for three languages, with these choices of `ObjectiveConfig`."""
     pairs = {(0, 1): 8, (0, 2): 1}  # 8 pairs en-de, 1 pair en-fr
     config = ObjectiveConfig(**choices)
-    setting = Setting(config, VOCABULARY, max_seq_len, language_embedding, LANGUAGES, pairs)
-    return {name: class_of(name)(setting) for name in OF_THE_PAPER}
+    setting = ObjectiveContext(config, VOCABULARY, max_seq_len, language_embedding, LANGUAGES, pairs)
+    return {name: get_class(name)(setting) for name in OF_THE_PAPER}
 
 
 def _text(length: int, language: int, rng: np.random.Generator) -> Text:
@@ -67,7 +67,7 @@ def pairs(lengths, seed: int = 0) -> list[Pair]:
 
 def rngs(count: int, seed: int = 1, step: int = 0) -> list[np.random.Generator]:
     """The generators of the first `count` examples of a step."""
-    return [rng_of(seed, step, index) for index in range(count)]
+    return [make_rng(seed, step, index) for index in range(count)]
 
 
 def of_all_four(maker: dict[str, Objective], seed: int = 1) -> MicroBatch:
@@ -81,7 +81,7 @@ def of_all_four(maker: dict[str, Objective], seed: int = 1) -> MicroBatch:
     masked = []
     for objective, of_objective in examples.items():
         for example in of_objective:
-            rng = rng_of(seed, step=0, index=len(masked))
+            rng = make_rng(seed, step=0, index=len(masked))
             masked.append(maker[objective].mask(example, rng))
     return pack(masked)
 

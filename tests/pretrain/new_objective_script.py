@@ -14,9 +14,9 @@ from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.lm_head import PreTrainingModel
 from ernie_m.pretrain.btmlm_pseudo_tokens import PseudoTokenGenerator
 from ernie_m.pretrain.config import PretrainConfig
-from ernie_m.pretrain.corpus_selection import TrainingText, open_corpus
-from ernie_m.pretrain.masking import Text, Vocabulary, rng_of
-from ernie_m.pretrain.objective_mix import phases_of
+from ernie_m.pretrain.corpus_selection import TrainingData, open_corpus
+from ernie_m.pretrain.masking import Text, Vocabulary, make_rng
+from ernie_m.pretrain.objective_mix import make_phases
 from ernie_m.pretrain.pretraining import Pretraining, objectives_loss, send_step
 from ernie_m.pretrain.show_masks import masks_of
 from tests.helpers.gradients import take_gradients
@@ -54,12 +54,12 @@ def main() -> None:
 def masked_words(settings: PretrainConfig) -> list[tuple[list[list[bool]], int]]:
     """Of some texts, for each word whether each of its pieces is masked; and the number of masked pieces."""
     corpus, tokenizer = open_corpus(settings.data)
-    text = TrainingText.of(corpus, Vocabulary.of(tokenizer), settings)
+    text = TrainingData.of(corpus, Vocabulary.of(tokenizer), settings)
     objective = text.objectives["whole_words"]
     texts = []
     for number in range(10):
         line = Text(corpus.held_out_mono["de"].line(number % 8), 0)
-        (sequence,) = objective.mask(line, rng_of(1, 0, number)).sequences
+        (sequence,) = objective.mask(line, make_rng(1, 0, number)).sequences
         words: list[list[bool]] = []
         for place, piece in enumerate(tokenizer.convert_ids_to_tokens(objective.sides(line)[0]), 1):
             if piece.startswith("▁"):
@@ -72,7 +72,7 @@ def masked_words(settings: PretrainConfig) -> list[tuple[list[list[bool]], int]]
 def step_of(settings: PretrainConfig, processes: int) -> list[float]:
     """The loss of a step and the norm of its gradient, in float64, added up over all processes."""
     corpus, tokenizer = open_corpus(settings.data)
-    text = TrainingText.of(corpus, Vocabulary.of(tokenizer), settings)
+    text = TrainingData.of(corpus, Vocabulary.of(tokenizer), settings)
     paddle.set_default_dtype("float64")
     paddle.seed(1)
     shape = ErnieMConfig(tokenizer.vocab_size, hidden_size=16, num_hidden_layers=2, num_attention_heads=2)
@@ -80,7 +80,7 @@ def step_of(settings: PretrainConfig, processes: int) -> list[float]:
     model.eval()
     loss = 0.0
     for rank in range(processes):
-        step = reader_of(settings, text, phases_of(settings.objectives, 10), rank, processes).next()
+        step = reader_of(settings, text, make_phases(settings.objectives, 10), rank, processes).next()
         for batch in send_step(step):
             of_batch, _ = objectives_loss(model, PseudoTokenGenerator([]), batch)
             of_batch.backward()

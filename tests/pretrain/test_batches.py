@@ -9,12 +9,12 @@ import pytest
 from ernie_m.pretrain.batches import StepBatches, cut_by_tokens
 from ernie_m.pretrain.btmlm_pseudo_tokens import make_pseudo_token_generator
 from ernie_m.pretrain.config import ObjectiveConfig
-from ernie_m.pretrain.corpus_selection import TrainingText, fit_to_corpus
+from ernie_m.pretrain.corpus_selection import TrainingData, fit_to_corpus
 from ernie_m.pretrain.masking import Vocabulary
-from ernie_m.pretrain.objective_mix import allocate, log_phases, phases_of, shares_at
+from ernie_m.pretrain.objective_mix import allocate, log_phases, make_phases, shares_at
 from ernie_m.pretrain.objectives import OF_THE_PAPER
 from ernie_m.pretrain.pretraining import Pretraining
-from ernie_m.pretrain.run_length import plan_run, tokens_of_pass
+from ernie_m.pretrain.run_length import plan_run, tokens_per_epoch
 from ernie_m.reader.corpus import Corpus
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.utils.errors import UserError
@@ -40,11 +40,11 @@ class Source:
 
     def reader(self, rank=0, world_size=1, position=None, **changes):
         settings = self.config(**changes)
-        phases = phases_of(settings.objectives, settings.optimizer.steps)
+        phases = make_phases(settings.objectives, settings.optimizer.steps)
         return reader_of(settings, self.text(settings), phases, rank, world_size, position)
 
     def text(self, settings):
-        return TrainingText.of(self.corpus, self.vocabulary, settings)
+        return TrainingData.of(self.corpus, self.vocabulary, settings)
 
     def steps(self, **changes):
         """The number of steps of a run."""
@@ -220,7 +220,7 @@ def test_a_pass_counts_what_is_read(source, caplog):
         in_pairs += sum(min(sum(map(len, pairs[number])), 32 - 4) for number in range(len(pairs)))
     for active, tokens in ((["mmlm"], in_text), (["tlm"], in_pairs), (["tlm", "mmlm"], in_text + in_pairs)):
         settings = source.config(objectives__active=active)
-        assert tokens_of_pass(source.text(settings)) == tokens
+        assert tokens_per_epoch(source.text(settings)) == tokens
     assert [line.split(":")[0] for line in caplog.messages] == [
         "60 of 171 pairs are longer than data.max_seq_len 32"
     ] * 2
@@ -234,7 +234,7 @@ def test_shares_are_divided_by_their_sum_and_change_once():
         later_start=0.2,
     )
     assert config.names == ["mmlm", "tlm", "camlm", "btmlm"]
-    phases = phases_of(config, 100)
+    phases = make_phases(config, 100)
     assert shares_at(phases, 19) == {"mmlm": 0.3, "tlm": 0.7}
     assert shares_at(phases, 20) == shares_at(phases, 29) == {"mmlm": 0.3, "camlm": 0.7}
     assert shares_at(phases, 30) == {"mmlm": 0.15, "camlm": 0.7, "btmlm": 0.15}
@@ -249,7 +249,7 @@ def test_the_phases_of_a_run():
         btmlm_start=0.5,
     )
     for total in (1, 2, 3, 7, 50, 1000):
-        phases = phases_of(config, total)
+        phases = make_phases(config, total)
         assert sum(phase.part for phase in phases) == pytest.approx(1)
         assert [*itertools.chain(*[phase.steps for phase in phases])] == [*range(total)]
         for step in range(total):
@@ -262,7 +262,7 @@ def test_phases_of_equal_shares_are_one_line(caplog):
         shares={"mmlm": 2}, later_shares={"mmlm": 1, "btmlm": 1}, later_start=0.5, btmlm_start=0.2
     )
     with caplog.at_level("INFO", logger="ernie_m"):
-        log_phases(config, phases_of(config, 10))
+        log_phases(config, make_phases(config, 10))
     assert caplog.messages == ["steps 1 to 5: mmlm 100 %", "steps 6 to 10: mmlm 50 %, btmlm 50 %"]
 
 
@@ -280,7 +280,7 @@ def test_an_objective_that_is_never_trained_is_warned_of(source, caplog, start, 
 
 def last_shares(**options):
     """The shares of the last phase of a run with these objectives."""
-    return phases_of(ObjectiveConfig(**options), 10)[-1].shares
+    return make_phases(ObjectiveConfig(**options), 10)[-1].shares
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 4, 7, 64, 2047, 2048])

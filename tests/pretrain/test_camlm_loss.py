@@ -12,7 +12,7 @@ import paddle
 import pytest
 
 from ernie_m.model.attention import FlashMask, PaddedMask
-from ernie_m.pretrain.loss import loss_of_words, to_device
+from ernie_m.pretrain.loss import compute_word_loss, to_device
 from ernie_m.pretrain.masking import Pair
 from tests.helpers.batches import compute_as_on_a_gpu
 from tests.helpers.flash import flashmask
@@ -125,7 +125,7 @@ def test_the_losses_are_those_of_the_oracle(model, monkeypatch, camlm_context, d
     batch = maker.batch(examples, rngs(len(examples)))
     (on_device,) = to_device([batch])
     states = model.encode(on_device.inputs, on_device.targets)
-    losses = loss_of_words(model, on_device, states).losses.numpy()  # [M]
+    losses = compute_word_loss(model, on_device, states).losses.numpy()  # [M]
 
     weights = {name: parameter.numpy() for name, parameter in model.named_parameters()}
     pair_of_token = batch.inputs.layout.sequence_numbers() // 2  # a pair is two sequences

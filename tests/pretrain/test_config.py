@@ -146,7 +146,7 @@ def test_the_papers_table_11():
         assert (optimizer.steps, optimizer.batch_size, optimizer.learning_rate) == runs[size]
         assert (optimizer.warmup_steps, optimizer.beta1, optimizer.beta2) == (10_000, 0.98, 0.999)
         assert (optimizer.epsilon, optimizer.weight_decay) == (1e-6, 0.01)
-        plan = RunPlan(optimizer.steps, 0, optimizer.warmup_steps, phases=(), tokens_of_pass=0)
+        plan = RunPlan(optimizer.steps, 0, optimizer.warmup_steps, phases=(), tokens_per_epoch=0)
         rate = learning_rate(plan, loaded.init.lm_head_learning_rate, optimizer)
         half_way = (10_000 + optimizer.steps) // 2  # of the fall, which is linear from the peak to 0
         assert rate(10_000) == 1.0

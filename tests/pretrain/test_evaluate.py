@@ -9,15 +9,15 @@ import pytest
 
 from ernie_m.pretrain import evaluate
 from ernie_m.pretrain.config import OptimizerConfig
-from ernie_m.pretrain.corpus_selection import TrainingText
+from ernie_m.pretrain.corpus_selection import TrainingData
 from ernie_m.pretrain.evaluate import Evaluator
 from ernie_m.pretrain.loss import batch_loss
-from ernie_m.pretrain.masking import Vocabulary, rng_of
+from ernie_m.pretrain.masking import Vocabulary, make_rng
 from ernie_m.pretrain.objective import Objective
 from ernie_m.pretrain.pretraining import Pretraining
 from ernie_m.reader.corpus import Blocks, Corpus
 from ernie_m.reader.tokenization import Tokenizer
-from ernie_m.training.stop_requests import StopSignal
+from ernie_m.training.stop_requests import ShutdownHandler
 from ernie_m.vectors.encode import PaddleEncoder
 from ernie_m.vectors.retrieval_accuracy import hits
 from tests.pretrain.tiny_run import checkpoint, config, losses, records
@@ -31,7 +31,7 @@ class HeldOutRun:
         settings = config(folder, **changes)
         self.tokenizer = Tokenizer.from_folder(folder)
         self.corpus = Corpus(folder, self.tokenizer)
-        text = TrainingText.of(self.corpus, Vocabulary.of(self.tokenizer), settings)
+        text = TrainingData.of(self.corpus, Vocabulary.of(self.tokenizer), settings)
         task = Pretraining(settings)
         self.engine = task.begin(settings.run.seed, None)
         self.model = self.engine.model
@@ -39,7 +39,7 @@ class HeldOutRun:
 
     def run(self):
         """The scores of an evaluation."""
-        return self.evaluator.run(self.engine, StopSignal())
+        return self.evaluator.run(self.engine, ShutdownHandler())
 
     def predict_always(self, token: int) -> None:
         """Let the model predict this token everywhere with probability 1/2, all others equally likely."""
@@ -178,7 +178,7 @@ def test_every_second_pair_has_its_sides_exchanged(held_out, monkeypatch):
 def test_no_training_reaches_the_step_of_the_masks(held_out, monkeypatch):
     """The training of the paper has fewer steps, so that none of its masks is one of these."""
     steps = []
-    monkeypatch.setattr(evaluate, "rng_of", lambda *place: steps.append(place[1]) or rng_of(*place))
+    monkeypatch.setattr(evaluate, "make_rng", lambda *place: steps.append(place[1]) or make_rng(*place))
     held_out.run()
     assert min(steps) > OptimizerConfig().steps
 

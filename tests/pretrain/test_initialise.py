@@ -15,7 +15,7 @@ from ernie_m.model.ernie import ErnieMConfig, ErnieMModel
 from ernie_m.model.lm_head import PreTrainingModel
 from ernie_m.model.preprocessing import Reading
 from ernie_m.pretrain.config import InitConfig
-from ernie_m.pretrain.initial_weights import give_frequencies, initialise, open_weights
+from ernie_m.pretrain.initial_weights import initialise, open_weights, set_token_frequencies
 from ernie_m.reader.corpus import Corpus
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.reader.vocabulary import write_vocab
@@ -263,7 +263,7 @@ def test_a_new_head_begins_with_the_frequencies(tokenizer):
     rng = np.random.default_rng(0)
     counts = rng.integers(1000, size=tokenizer.vocab_size)
     head = make_model(tokenizer).lm_head
-    give_frequencies(head, counts)
+    set_token_frequencies(head, counts)
     rows = rng.normal(size=head.word_embeddings.weight.shape).astype("float32")
     head.word_embeddings.weight.set_value(rows / np.linalg.norm(rows, axis=1, keepdims=True))
     states = paddle.to_tensor(rng.normal(size=(100, rows.shape[1])).astype("float32"))

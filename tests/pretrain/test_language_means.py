@@ -16,7 +16,7 @@ from ernie_m.reader.corpus import Corpus
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.utils.errors import UserError
 from ernie_m.vectors.encode import PaddleEncoder
-from ernie_m.vectors.language_centring import LanguageMeans
+from ernie_m.vectors.language_centring import LanguageCentering
 from tests.launching import error_of
 from tests.toys import make_small_corpus
 
@@ -34,7 +34,7 @@ def test_the_means_of_an_export(pretrained, corpus, tmp_path):
         assert LANGUAGE_MEANS in manifest["files"]
     checkpoint = open_checkpoint(out / "encoder")
     shape = (checkpoint.config.num_hidden_layers + 1, checkpoint.config.hidden_size)
-    means = LanguageMeans.read(checkpoint.language_means_path, shape)
+    means = LanguageCentering.read(checkpoint.language_means_path, shape)
     assert means.languages == ["de", "en", "fr"]
 
     model = ErnieMModel(checkpoint.config)
@@ -82,6 +82,6 @@ def test_damaged_means_are_one_line(pretrained, tmp_path):
     path = shutil.copytree(pretrained / "full", tmp_path / "full") / LANGUAGE_MEANS
     content = path.read_bytes()
     path.write_bytes(content[:-4])  # the last number is gone
-    assert "language_means.safetensors: damaged" in error_of(LanguageMeans.read, path, (3, 32))
+    assert "language_means.safetensors: damaged" in error_of(LanguageCentering.read, path, (3, 32))
     with pytest.raises(UserError, match="language_means.safetensors: damaged, .* bytes instead of"):
         open_checkpoint(path.parent)

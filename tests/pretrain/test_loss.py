@@ -13,7 +13,7 @@ import paddle.nn.functional as F
 import pytest
 
 from ernie_m.model.config import NO_LANGUAGE, PAD_POSITION
-from ernie_m.pretrain.loss import batch_loss, loss_of_words, to_device
+from ernie_m.pretrain.loss import batch_loss, compute_word_loss, to_device
 from ernie_m.pretrain.masking import Text
 from ernie_m.pretrain.objectives import OF_THE_PAPER
 from ernie_m.pretrain.packing import MicroBatch, Stage1
@@ -162,7 +162,7 @@ def batch_of(model, objective: str, **choices) -> MicroBatch:
 
 def words_of(model, batch):
     """The loss of each masked word of a batch."""
-    return loss_of_words(model, batch, model.encode(batch.inputs, batch.targets))
+    return compute_word_loss(model, batch, model.encode(batch.inputs, batch.targets))
 
 
 @pytest.mark.parametrize(

@@ -6,19 +6,19 @@ import numpy as np
 import pytest
 
 from ernie_m.pretrain.config import ObjectiveConfig
-from ernie_m.pretrain.masking import Setting, Vocabulary, number_chosen, rng_of
-from ernie_m.pretrain.objectives import class_of
+from ernie_m.pretrain.masking import ObjectiveContext, Vocabulary, make_rng, number_chosen
+from ernie_m.pretrain.objectives import get_class
 
 VOCABULARY = Vocabulary(cls_id=0, pad_id=1, sep_id=2, unk_id=3, mask_id=49, size=50)
 LONGEST = 200_000
-OBJECTIVE = class_of("mmlm")(Setting(ObjectiveConfig(), VOCABULARY, LONGEST))
+OBJECTIVE = get_class("mmlm")(ObjectiveContext(ObjectiveConfig(), VOCABULARY, LONGEST))
 
 
 @pytest.mark.parametrize("n, count", [(0, 0), (1, 1), (3, 1), (9, 1), (10, 2), (20, 3), (100, 15), (510, 76)])
 def test_fifteen_per_cent_and_at_least_one(n, count):
     """Of n tokens, `count` different ones are chosen, in ascending order."""
     assert number_chosen(n, 0.15) == count
-    chosen = OBJECTIVE.choose(np.full(n, 7), rng_of(0, 0, 0))
+    chosen = OBJECTIVE.choose(np.full(n, 7), make_rng(0, 0, 0))
     assert len(chosen) == count
     assert (np.diff(chosen) > 0).all()
     assert (chosen >= 0).all() and (chosen < n).all()
@@ -27,7 +27,7 @@ def test_fifteen_per_cent_and_at_least_one(n, count):
 def test_eighty_ten_ten():
     """200,000 times token 7: the shares are right within 0.005, more than five standard deviations."""
     tokens = np.full(LONGEST, 7)
-    sequence = OBJECTIVE.replaced(tokens, np.zeros_like(tokens), np.arange(LONGEST), rng_of(1, 0, 0))
+    sequence = OBJECTIVE.replaced(tokens, np.zeros_like(tokens), np.arange(LONGEST), make_rng(1, 0, 0))
     inputs = sequence.input_ids
     is_random = (inputs != 7) & (inputs != VOCABULARY.mask_id)
     assert (inputs == VOCABULARY.mask_id).mean() == pytest.approx(0.8, abs=0.005)
@@ -45,6 +45,6 @@ def test_a_sequence_has_its_own_numbers():
     """Each seed, step and index gives other draws, and always the same."""
     draws = set()
     for seed, step, index in itertools.product((0, 1, 2**40), (0, 1, 150_000), (0, 1, 2047)):
-        draws.add(rng_of(seed, step, index).random(4).tobytes())
+        draws.add(make_rng(seed, step, index).random(4).tobytes())
     assert len(draws) == 3 * 3 * 3
-    assert rng_of(1, 2, 3).random(4).tobytes() == rng_of(1, 2, 3).random(4).tobytes()
+    assert make_rng(1, 2, 3).random(4).tobytes() == make_rng(1, 2, 3).random(4).tobytes()

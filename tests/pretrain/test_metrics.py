@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from ernie_m.pretrain.loss import SUMS, line_of, record_of, summary
-from ernie_m.pretrain.objectives import OF_THE_PAPER, class_of
+from ernie_m.pretrain.loss import SUMS, format_record, make_record, summary
+from ernie_m.pretrain.objectives import OF_THE_PAPER, get_class
 from ernie_m.pretrain.objectives.mmlm import Mmlm
 from ernie_m.training.engine import Step
 from ernie_m.training.log import Meter, Records
@@ -75,9 +75,9 @@ def test_records_by_hand_and_in_words():
         "steps_per_second": 1.0,
         "remaining": "1:02:03",
     }
-    record = record_of(meter.end_interval(steps=1500, **of_interval))
-    record_without_steps = record_of(meter.end_interval(steps=1501, **of_interval))
-    line = line_of(record, total_steps=20_000, remaining="1:02:03", tokens_of_pass=64)
+    record = make_record(meter.end_interval(steps=1500, **of_interval))
+    record_without_steps = make_record(meter.end_interval(steps=1501, **of_interval))
+    line = format_record(record, total_steps=20_000, remaining="1:02:03", tokens_per_epoch=64)
     assert line.startswith(
         "step 1,500 of 20,000 | mmlm 1.0000 (ppl 2.7, acc 20.0) | tlm 1.0000 (ppl 2.7, acc 0.0) | "
     )
@@ -104,7 +104,7 @@ def test_records_by_hand_and_in_words():
             "repeat_rate": 0.5,
         },
     }
-    assert class_of("btmlm").record(defaultdict(float, pseudo=2.0)) == {}  # of [UNK] alone
+    assert get_class("btmlm").record(defaultdict(float, pseudo=2.0)) == {}  # of [UNK] alone
     # The next interval begins with sums of 0.
     assert record_without_steps["tokens"] == 160.0
     assert record_without_steps["loss"] is None

@@ -12,9 +12,9 @@ import pytest
 from ernie_m.model.checkpoint.open import TRAINED_LENGTH, open_checkpoint
 from ernie_m.pretrain import evaluate
 from ernie_m.pretrain.evaluate import Evaluator
-from ernie_m.pretrain.run import check_checkpoints, open_run_folder
+from ernie_m.pretrain.run import check_checkpoints, open_output_dir
 from ernie_m.training import log as run_log
-from ernie_m.training.checkpoint import RunFolder
+from ernie_m.training.checkpoint import OutputDir
 from ernie_m.training.engine import Engine
 from ernie_m.training.log import METRICS
 from ernie_m.utils.errors import run
@@ -115,13 +115,13 @@ def test_records_are_on_the_disk_before_a_checkpoint(pretrain, tmp_path, monkeyp
     path = tmp_path / "out" / METRICS
     synced = [b""]
     monkeypatch.setattr(run_log, "sync_file", lambda path: synced.append(path.read_bytes()))
-    save_step = RunFolder.save_step
+    save_step = OutputDir.save_step
 
     def save(*arguments) -> Path:
         assert synced[-1] == path.read_bytes() and len(synced[-1]) > len(synced[-2])
         return save_step(*arguments)
 
-    monkeypatch.setattr(RunFolder, "save_step", save)
+    monkeypatch.setattr(OutputDir, "save_step", save)
     pretrain(optimizer__steps=6, run__log_steps=1, run__save_steps=2, **SHAPE)
     assert len(synced) == 5  # before steps 2, 4 and 6, and before the result of the evaluation
 
@@ -170,7 +170,7 @@ def test_a_full_disk(straight, tiny_corpus, tmp_path, monkeypatch, capsys):
     "stop_signal, owner, name, exit_code, saved_step",
     [
         (signal.SIGTERM, Engine, "step", 0, 1),  # step 2 is given up
-        (signal.SIGTERM, RunFolder, "save_step", 0, 8),  # checkpoints come after 4 and 8 steps
+        (signal.SIGTERM, OutputDir, "save_step", 0, 8),  # checkpoints come after 4 and 8 steps
         (signal.SIGINT, evaluate, "accuracy_by_layer", 130, 5),  # the first evaluation, of the second pair
     ],
 )
@@ -306,10 +306,10 @@ def test_a_model_without_checkpoints_is_not_replaced(tiny_corpus, tmp_path, name
     out = tmp_path / "out"
     (out / name).mkdir(parents=True)
     (out / "checkpoints").mkdir()
-    folder = open_run_folder(config(tiny_corpus, out))
+    folder = open_output_dir(config(tiny_corpus, out))
     line = error_of(check_checkpoints, folder)
     assert line.startswith(f"{out} holds {name}, ")
-    check_checkpoints(open_run_folder(config(tiny_corpus, out, run__overwrite=True)))
+    check_checkpoints(open_output_dir(config(tiny_corpus, out, run__overwrite=True)))
     (out / "checkpoints/step_8").mkdir()  # of its own run
     check_checkpoints(folder)
 

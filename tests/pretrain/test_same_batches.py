@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from ernie_m.pretrain.config import PretrainConfig
-from ernie_m.pretrain.corpus_selection import TrainingText
+from ernie_m.pretrain.corpus_selection import TrainingData
 from ernie_m.pretrain.masking import Vocabulary
-from ernie_m.pretrain.objective_mix import phases_of
+from ernie_m.pretrain.objective_mix import make_phases
 from ernie_m.pretrain.objectives import OF_THE_PAPER
 from ernie_m.pretrain.run_length import plan_run
-from ernie_m.reader.corpus import FORMAT, Corpus, checksum_of
+from ernie_m.reader.corpus import FORMAT, Corpus, compute_checksum
 from ernie_m.utils.args import parse_options
 from ernie_m.utils.checksums import MANIFEST
 from tests.launching import ROOT
@@ -73,7 +73,7 @@ def corpus(tmp_path_factory):
             pair = "-".join(sorted([language, "en"]))
             line_lengths = 1 + (np.arange(200 + 20 * number) * 11) % 40  # from 1 to 40
             manifest["parallel"][pair] = write_stream(folder, f"parallel/{pair}", line_lengths, 0)
-    (folder / MANIFEST).write_text(json.dumps(manifest | {"sha256": checksum_of(manifest)}))
+    (folder / MANIFEST).write_text(json.dumps(manifest | {"sha256": compute_checksum(manifest)}))
     return Corpus(folder)
 
 
@@ -88,8 +88,8 @@ def digest_of_run(corpus, name, *flags):
     path = ROOT / "configs" / "pretrain" / f"{name}.yaml"
     config = parse_options(PretrainConfig, ["--config", str(path), *flags])
     config.optimizer.batch_size = min(config.optimizer.batch_size, 96)
-    text = TrainingText.of(corpus, VOCABULARY, config)
-    reader = reader_of(config, text, phases_of(config.objectives, TOTAL_STEPS))
+    text = TrainingData.of(corpus, VOCABULARY, config)
+    reader = reader_of(config, text, make_phases(config.objectives, TOTAL_STEPS))
     digest = hashlib.sha256()
     for _ in range(STEPS):
         step = reader.next()

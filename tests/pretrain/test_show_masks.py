@@ -4,7 +4,7 @@ import shlex
 
 import pytest
 
-from ernie_m.pretrain.show_masks import masks_of
+from ernie_m.pretrain.show_masks import draw_masks
 from tests.launching import error_of
 
 MMLM = """\
@@ -77,12 +77,15 @@ btmlm, stage 2
     ],
 )
 def test_the_masks(arguments, masks):
-    assert "\n\n".join(masks_of(shlex.split(arguments))) == masks
+    assert "\n\n".join(draw_masks(shlex.split(arguments))) == masks
 
 
 def test_another_seed_masks_other_words():
     pair = ["the small red house stands on the hill", "das kleine rote Haus steht auf dem Berg"]
-    assert len({*masks_of(pair), *masks_of([*pair, "--seed", "4"]), *masks_of([*pair, "--seed", "-1"])}) == 3
+    assert (
+        len({*draw_masks(pair), *draw_masks([*pair, "--seed", "4"]), *draw_masks([*pair, "--seed", "-1"])})
+        == 3
+    )
 
 
 @pytest.mark.parametrize(
@@ -96,4 +99,4 @@ def test_another_seed_masks_other_words():
     ],
 )
 def test_bad_input_is_one_line(arguments, message):
-    assert message in error_of(masks_of, arguments)
+    assert message in error_of(draw_masks, arguments)

@@ -9,7 +9,7 @@ from safetensors.numpy import load_file
 from ernie_m.commands import run_pretrain
 from ernie_m.pretrain.batches import StepReader
 from ernie_m.pretrain.config import PretrainConfig
-from ernie_m.pretrain.corpus_selection import TrainingText
+from ernie_m.pretrain.corpus_selection import TrainingData
 from ernie_m.utils.args import parse_options
 from tests import command_lines
 from tests.command_lines import STEPS
@@ -21,7 +21,7 @@ def config(corpus: Path, output: Path = Path("unused"), **changes) -> PretrainCo
     return parse_options(PretrainConfig, command_lines.pretraining(corpus, output, **changes))
 
 
-def reader_of(settings: PretrainConfig, text: TrainingText, phases, *of_process) -> StepReader:
+def reader_of(settings: PretrainConfig, text: TrainingData, phases, *of_process) -> StepReader:
     """A reader of batches with this configuration. `of_process`: rank, world_size, position."""
     run = settings.run
     batch_size = settings.optimizer.batch_size

@@ -15,9 +15,9 @@ from ernie_m.reader.corpus import (
     Corpus,
     long_pairs,
     map_array,
+    open_corpus_tokenizer,
     pack_lines,
     read_manifest,
-    tokenizer_of_corpus,
     verify_corpus,
 )
 from ernie_m.reader.tokenization import Tokenizer
@@ -178,7 +178,7 @@ def test_a_manifest_of_a_stranger(copy, change):
     """Its checksum fits. No file elsewhere is read, and each that is read has a checksum."""
     manifest = read_manifest(copy)
     change(manifest)
-    manifest["sha256"] = corpus.checksum_of(manifest)
+    manifest["sha256"] = corpus.compute_checksum(manifest)
     (copy / MANIFEST).write_text(json.dumps(manifest))
     assert error_of(Corpus, copy).startswith(f"{copy / MANIFEST}: ")
 
@@ -327,7 +327,7 @@ def test_a_corpus_of_other_text_rules(tmp_path):
     for rules in ("ernie-m", "none"):
         manifest = make_corpus(tmp_path / rules, pieces, mono={"en": text}, text_rules=rules)
         assert manifest["vocabulary"].get("text_rules", "ernie-m") == rules
-        tokenizer = tokenizer_of_corpus(tmp_path / rules)
+        tokenizer = open_corpus_tokenizer(tmp_path / rules)
         assert tokenizer.text_rules == rules
         assert Corpus(tmp_path / rules, tokenizer).text_rules == rules
         other = {"ernie-m": "none", "none": "ernie-m"}[rules]

@@ -21,7 +21,7 @@ WINDOW = 384  # tokens
 TAGS = ["B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC", "O"]
 
 
-def fine_tune(program, output, *flags):
+def run_finetuning(program, output, *flags):
     """Train for some steps from the real model, and return the folder of the last one in both forms."""
     command = [sys.executable, str(ROOT / program), "--init_pretraining_params", str(MODEL), *flags]
     command += ["--do_val", "false", "--do_test", "false", "--use_cuda", "false", "--learning_rate", "2e-4"]
@@ -35,7 +35,7 @@ def fine_tune(program, output, *flags):
 @pytest.fixture(scope="module")
 def answering(tmp_path_factory, data_dir):
     flags = ["--train_set", str(data_dir / "qa/train-en.tydiqa-goldp.json"), "--max_seq_len", str(WINDOW)]
-    return fine_tune("run_mrc.py", tmp_path_factory.mktemp("qa"), *flags, "--batch_size", "6")
+    return run_finetuning("run_mrc.py", tmp_path_factory.mktemp("qa"), *flags, "--batch_size", "6")
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def tagging(tmp_path_factory, data_dir):
     (folder / "map.json").write_text(json.dumps({tag: number for number, tag in enumerate(TAGS)}))
     flags = ["--label_map_config", str(folder / "map.json"), "--num_labels", str(len(TAGS))]
     flags += ["--train_set", str(folder / "train.tsv"), "--max_seq_len", "128"]
-    return fine_tune("run_sequence_labeling.py", folder, *flags, "--batch_size", "16")
+    return run_finetuning("run_sequence_labeling.py", folder, *flags, "--batch_size", "16")
 
 
 def asked_here(model, task, requests, folder):

@@ -13,7 +13,7 @@ from paddle.amp.auto_cast import amp_global_state
 from ernie_m.training import precision
 from ernie_m.training.engine import Step
 from tests.model.conftest import float64  # noqa: F401  a fixture
-from tests.training.toy_training import STEPS, make, run, state_of, weights
+from tests.training.toy_training import STEPS, get_state, make, run, weights
 
 
 class ToyRun(NamedTuple):
@@ -28,7 +28,7 @@ class ToyRun(NamedTuple):
 def straight_run():
     """20 steps in one process in float64, with two micro-batches each."""
     engine = make()
-    return ToyRun(run(engine, STEPS), weights(engine), state_of(engine))
+    return ToyRun(run(engine, STEPS), weights(engine), get_state(engine))
 
 
 @pytest.fixture

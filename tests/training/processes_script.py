@@ -18,7 +18,7 @@ from ernie_m.model.checkpoint.write import model_weights
 from ernie_m.training import distributed
 from ernie_m.utils.errors import UserError
 from tests.training.own_loop import LOOPS, OPTIMIZERS, gradients
-from tests.training.toy_training import STEPS, make, read_step, run, state_of, weights, write_step
+from tests.training.toy_training import STEPS, get_state, make, read_step, run, weights, write_step
 
 FOLDER = Path(sys.argv[1])
 PROOFS = sys.argv[2:]
@@ -108,11 +108,11 @@ def train(name: str, steps: int) -> None:
     if stage:
         write_step(engine, FOLDER / f"{name}.loaded")
     results = [vars(step) for step in run(engine, steps)]
-    accumulators = len(engine.optimizer.state_of(engine.parameters))
+    accumulators = len(engine.optimizer.get_state(engine.parameters))
     end = {
         "steps": results,
         "weights": weights(engine),
-        "state": state_of(engine),
+        "state": get_state(engine),
         "accumulators": distributed.gather(accumulators),  # how many each process has
     }
     if distributed.is_main():

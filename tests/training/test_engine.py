@@ -14,12 +14,12 @@ from tests.training import toy_training
 from tests.training.toy_training import (
     BATCH,
     STEPS,
+    get_state,
     loss_of,
     make,
     micro_batches_of,
     read_step,
     run,
-    state_of,
     weights,
     write_step,
 )
@@ -132,7 +132,7 @@ def test_a_resumed_run_counts_bad_steps_on():
     for step in range(5):
         first.step(micro_batches_of(step, 2), loss_that_fails(first, {1, 3, 4}))
     second = make(max_bad_steps=3)
-    toy_training.load(second, weights(first), state_of(first))
+    toy_training.load(second, weights(first), get_state(first))
     assert second.steps == 5
     assert second.bad_in_a_row == 2
     assert "3 steps in a row" in error_of(second.step, micro_batches_of(5, 2), loss_that_fails(second, {5}))

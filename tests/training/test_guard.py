@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from ernie_m.training.stop_requests import StopSignal
+from ernie_m.training.stop_requests import ShutdownHandler
 from tests.launching import clean_environment, start_python
 
 pytestmark = pytest.mark.usefixtures("signals_of_a_terminal")
@@ -36,25 +36,25 @@ def interrupt(stop):
 def test_stop_requests(handlers_put_back):
     """The first signal counts. Afterwards the old handler of Ctrl-C is back."""
     interrupt_handler = signal.getsignal(signal.SIGINT)
-    with StopSignal() as stop:
+    with ShutdownHandler() as stop:
         assert not stop and not stop.anywhere()
         for _ in range(3):  # SIGTERM may come any number of times
             send(signal.SIGTERM)
         assert stop and stop.anywhere() and stop.received == signal.SIGTERM
-    with pytest.raises(SystemExit, match="130"), StopSignal() as stop:
+    with pytest.raises(SystemExit, match="130"), ShutdownHandler() as stop:
         interrupt(stop)
-    with StopSignal():
+    with ShutdownHandler():
         pass  # without a signal, too, the old handler comes back
     assert signal.getsignal(signal.SIGINT) == interrupt_handler
 
 
 def test_sighup_is_a_request_unless_it_is_ignored(handlers_put_back):
     """nohup ignores it, so that a run goes on when the terminal is closed."""
-    with StopSignal() as stop:
+    with ShutdownHandler() as stop:
         send(signal.SIGHUP)
         assert stop.received == signal.SIGHUP
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    with StopSignal() as stop:
+    with ShutdownHandler() as stop:
         send(signal.SIGHUP)
         assert not stop
         send(signal.SIGTERM)
@@ -67,10 +67,10 @@ def test_sighup_is_a_request_unless_it_is_ignored(handlers_put_back):
 IN_A_TERMINAL = """
 import fcntl, pathlib, termios, time
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-from ernie_m.training.stop_requests import StopSignal
+from ernie_m.training.stop_requests import ShutdownHandler
 from ernie_m.utils import logging
 logging.setup()
-with StopSignal() as stop:
+with ShutdownHandler() as stop:
     logging.logger.info("ready")
     while not stop:
         time.sleep(0.01)
@@ -104,13 +104,13 @@ def test_a_closed_terminal(tmp_path):
 # the process; a child can still be ended.
 LATE = """
 import os, signal, subprocess, sys
-from ernie_m.training.stop_requests import StopSignal
+from ernie_m.training.stop_requests import ShutdownHandler
 number = int(sys.argv[1])
 class AtTheEnd:
     def __del__(self, kill=os.kill, arguments=(os.getpid(), number)):
         kill(*arguments)
 at_the_end = AtTheEnd()
-with StopSignal() as stop:
+with ShutdownHandler() as stop:
     os.kill(os.getpid(), number)
 os.kill(os.getpid(), number)
 child = subprocess.Popen(["sleep", "60"])
@@ -129,8 +129,8 @@ def test_a_late_signal_does_not_end_a_run_that_is_ending(number):
 # Locking a mutex for the second time waits for ever.
 TWICE = """
 import ctypes
-from ernie_m.training.stop_requests import StopSignal
-with StopSignal():
+from ernie_m.training.stop_requests import ShutdownHandler
+with ShutdownHandler():
     print("ready", flush=True)
     lock = ctypes.create_string_buffer(64)
     for _ in range(2):
@@ -150,9 +150,9 @@ def test_a_second_ctrl_c_ends_the_process():
 
 # A run that imports Paddle while it may already be asked to stop.
 WITH_PADDLE = """
-from ernie_m.training.stop_requests import StopSignal
+from ernie_m.training.stop_requests import ShutdownHandler
 from ernie_m.utils.paddle_settings import prepare
-with StopSignal() as stop:
+with ShutdownHandler() as stop:
     print("ready", flush=True)
     prepare(quiet=True)
     import paddle; paddle.ones([2])
@@ -210,7 +210,7 @@ def test_ctrl_c_while_paddle_is_imported_by_a_command_that_saves_nothing(tmp_pat
 
 def test_a_stop_signal_that_is_not_active():
     """Work after which there is nothing to save is interrupted at once."""
-    with pytest.raises(KeyboardInterrupt), StopSignal(active=False) as stop:
+    with pytest.raises(KeyboardInterrupt), ShutdownHandler(active=False) as stop:
         send(signal.SIGINT)
     assert not stop and not stop.anywhere()
 
@@ -219,8 +219,8 @@ def test_a_stop_signal_that_is_not_active():
 STALLED = """
 import os, time
 os.environ["PADDLE_TRAINERS_NUM"] = "2"
-from ernie_m.training.stop_requests import StallWatch
-with StallWatch(0.2) as watch:
+from ernie_m.training.stop_requests import StallWatchdog
+with StallWatchdog(0.2) as watch:
     with watch.during("step 6"):
         pass
     time.sleep(0.5)  # no work goes on

@@ -15,8 +15,8 @@ LARGE = 0.3  # the standard deviation of weights, instead of 0.02, so that atten
 FAST = (
     "ernie_m.model.layers.GeluOnCpu",
     "ernie_m.model.layers.LinearOnCpu",
-    "ernie_m.model.word_embeddings.LookUpOnCpu",
-    "ernie_m.model.optimization.RowAdam",
+    "ernie_m.model.word_embeddings.EmbeddingLookup",
+    "ernie_m.model.optimization.LazyAdamW",
 )
 
 

@@ -189,7 +189,7 @@ def test_master_weights_are_part_of_the_state(monkeypatch):
     keys = {*state, "weight/moment2", "weight/beta1_pow_acc", "weight/beta2_pow_acc"}
     for optimizer, parameters in optimizers:
         optimizer.load_state(parameters, state)
-        loaded = {key: tensor.numpy() for key, tensor in optimizer.state_of(parameters).items()}
+        loaded = {key: tensor.numpy() for key, tensor in optimizer.get_state(parameters).items()}
         assert loaded.keys() >= keys
         for key, value in state.items():
             np.testing.assert_array_equal(loaded[key], value, err_msg=key)

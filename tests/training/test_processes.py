@@ -15,7 +15,7 @@ from ernie_m.utils.errors import UserError
 from tests.launching import ROOT, error_of, launch, run_script
 from tests.training.own_loop import LOOPS, OPTIMIZERS, assert_same_gradients, gradients
 from tests.training.test_engine import assert_close
-from tests.training.toy_training import make, read_step, state_of, weights
+from tests.training.toy_training import get_state, make, read_step, weights
 
 SCRIPT = Path(__file__).with_name("processes_script.py")
 
@@ -196,4 +196,4 @@ def test_the_parts_of_three_are_read_by_two_and_by_one(sharded):
     assert_same_bits(read_step(sharded / "three.loaded"), saved)
     engine = make()
     engine.load_state_dict(saved)
-    assert_same_bits(state_of(engine), saved)
+    assert_same_bits(get_state(engine), saved)

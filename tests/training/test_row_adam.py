@@ -10,14 +10,14 @@ import paddle.nn.functional as F
 from ernie_m.model import lm_head, word_embeddings
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.cpu import lazy_adamw
-from ernie_m.model.cpu.lazy_adamw import RowAdam
+from ernie_m.model.cpu.lazy_adamw import LazyAdamW
 from ernie_m.model.cpu.numpy_views import as_array
 from ernie_m.model.heads import SequenceClassifier
 from ernie_m.model.optimization import build_optimizer
 from ernie_m.training import distributed
 from ernie_m.training.engine import Engine
 from tests.helpers.batches import padded_batch
-from tests.training.toy_training import state_of
+from tests.training.toy_training import get_state
 
 WORDS = 60
 STEPS = 6
@@ -95,7 +95,7 @@ def test_resume_from_a_saved_state():
     after_other_words.train(10, 11)  # other rows have moments, until the state is loaded
     for resumed in (ToyRun(), after_other_words):
         resumed.model.set_state_dict(first.model.state_dict())
-        resumed.engine.load_state_dict(state_of(first.engine))
+        resumed.engine.load_state_dict(get_state(first.engine))
         resumed.train(3, STEPS)
         assert_same_bits(straight.state(), resumed.state())
 
@@ -148,7 +148,7 @@ def test_rows_have_the_bits_of_paddles_adamw():
     table = word_embeddings.WordEmbeddings(WORDS, 8)
     parameter = paddle.create_parameter(table.weight.shape, "float32")
     parameter.set_value(table.weight)
-    by_rows = RowAdam(table.take_over(), rate_ratio=0.5, decay=0.0, betas=(0.9, 0.999), epsilon=1e-6)
+    by_rows = LazyAdamW(table.take_over(), rate_ratio=0.5, decay=0.0, betas=(0.9, 0.999), epsilon=1e-6)
     group = {"params": [parameter], "learning_rate": 0.5}
     whole = paddle.optimizer.AdamW(1e-2, epsilon=1e-6, weight_decay=0.0, parameters=[group])
     for number in range(STEPS):

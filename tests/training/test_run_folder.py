@@ -14,7 +14,7 @@ from ernie_m.model.checkpoint.write import ModelFiles, model_files
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.ernie import ErnieMModel
 from ernie_m.training import distributed
-from ernie_m.training.checkpoint import FolderRules, RunFolder
+from ernie_m.training.checkpoint import FolderRules, OutputDir
 from ernie_m.training.log import Evaluation
 from ernie_m.utils.checksums import write_digest
 from ernie_m.utils.errors import UserError
@@ -43,7 +43,7 @@ def save(model):
     any; the identity of the run.
     """
 
-    def write(folder: RunFolder, step: int, best: int | None = None, evaluated: int = -1, identity=IDENTITY):
+    def write(folder: OutputDir, step: int, best: int | None = None, evaluated: int = -1, identity=IDENTITY):
         evaluation = None
         if best is not None:
             evaluation = {"step": best, "epoch": 0, "selected_by": 1.0, "scores": {}}
@@ -62,7 +62,7 @@ def files_of(model: ErnieMModel, step: int) -> ModelFiles:
 @pytest.fixture
 def folder(tmp_path):
     """A run folder that is not there yet, and will keep two steps."""
-    return RunFolder(tmp_path / "out", RULES, keep_checkpoints=2)
+    return OutputDir(tmp_path / "out", RULES, keep_checkpoints=2)
 
 
 @pytest.mark.parametrize("number", [2, None])
@@ -79,12 +79,12 @@ def test_a_step_of_another_folder_serves_until_there_is_one(folder, save, tmp_pa
     """`resume_from` names it. A run goes on from it only if its own folder has no step."""
     save(folder, 2)
     save(folder, 4)
-    second = RunFolder(tmp_path / "second", RULES, keep_checkpoints=1, resume_from=folder.path / "step_2")
+    second = OutputDir(tmp_path / "second", RULES, keep_checkpoints=1, resume_from=folder.path / "step_2")
     assert second.resume(IDENTITY).folder == folder.path / "step_2"
     save(second, 6)
     assert second.resume(IDENTITY).folder == second.path / "step_6"
     # If it is in the run's own folder, it is kept beside the newest one.
-    same_folder = RunFolder(folder.path, RULES, keep_checkpoints=1, resume_from=folder.path / "step_2")
+    same_folder = OutputDir(folder.path, RULES, keep_checkpoints=1, resume_from=folder.path / "step_2")
     save(same_folder, 8)
     assert names_in(folder.path) == ["step_2", "step_8"]
 
@@ -93,7 +93,7 @@ def test_the_best_model_comes_along_whole_or_not_at_all(folder, save, model, tmp
     """A run that goes on from a step of another folder copies that folder's best/."""
     save(folder, 4, best=2, evaluated=4)
     folder.save_best(files_of(model, 2))
-    second = RunFolder(tmp_path / "second", RULES, keep_checkpoints=2, resume_from=folder.path / "step_4")
+    second = OutputDir(tmp_path / "second", RULES, keep_checkpoints=2, resume_from=folder.path / "step_4")
     copytree = shutil.copytree
 
     def fail(source, target, **options):
@@ -155,7 +155,7 @@ def test_overwriting(folder, save):
     ended = subprocess.Popen(["true"])
     ended.wait()
     (folder.path / f".best.tmp-{ended.pid}-{host_name()}-0123abcd").mkdir()
-    again = RunFolder(folder.path, RULES, keep_checkpoints=2, overwrite=True)
+    again = OutputDir(folder.path, RULES, keep_checkpoints=2, overwrite=True)
     with again.locked():
         assert again.resume(IDENTITY) is None
         again.claim({**IDENTITY, "rate": 2})
@@ -174,13 +174,13 @@ def test_overwriting_does_not_remove_what_the_run_reads(folder, save, source):
         save(folder, step)
     (folder.path / "best/of/mine").mkdir(parents=True)
     path = str(folder.path / source)
-    again = RunFolder(folder.path, RULES, keep_checkpoints=2, overwrite=True, sources=[path])
+    again = OutputDir(folder.path, RULES, keep_checkpoints=2, overwrite=True, sources=[path])
     assert error_of(again.claim, IDENTITY).startswith(f"overwrite would remove {path}, ")
     assert names_in(folder.path) == ["best", "step_2", "step_4"]
 
 
 def test_seeds_have_folders_of_their_own(folder, save, model):
-    seed = folder.of_seed(3)
+    seed = folder.for_seed(3)
     save(seed, 2)
     assert (folder.path / "seed_3" / "step_2").is_dir()
     assert folder.resume(IDENTITY) is None

@@ -91,7 +91,7 @@ def weights(engine: Engine) -> dict[str, np.ndarray]:
     return {name: parameter.numpy() for name, parameter in engine.parameters.items()}
 
 
-def state_of(engine: Engine) -> dict:
+def get_state(engine: Engine) -> dict:
     """The `engine.state_dict()` of all processes, with copies, which later steps do not change."""
     state = engine.state_dict()
     arrays = {key: tensor.numpy() for key, tensor in state["optimizer"].items()}
@@ -102,7 +102,7 @@ def state_of(engine: Engine) -> dict:
 
 
 def load(engine: Engine, saved_weights: dict, state: dict) -> None:
-    """Load what `weights` and `state_of` returned."""
+    """Load what `weights` and `get_state` returned."""
     for name, parameter in engine.parameters.items():
         parameter.set_value(saved_weights[name])
     engine.load_state_dict(state)

@@ -11,8 +11,8 @@ from ernie_m.utils.args import (
     UnitInterval,
     deciding_options,
     explanations,
+    list_options,
     option,
-    options_of,
 )
 
 OPTIONS = (
@@ -72,7 +72,7 @@ def test_every_option_is_explained(module, name):
     """The string below the field is one sentence, except below a flag without effect."""
     cls = getattr(importlib.import_module(module), name)
     explained = explanations(cls)
-    for key, described in options_of(cls).items():
+    for key, described in list_options(cls).items():
         text = explained.get(key, "")
         assert described.metadata.get("no_effect") or (text.endswith(".") and ". " not in text), key
 
@@ -80,7 +80,7 @@ def test_every_option_is_explained(module, name):
 @pytest.mark.parametrize("module, name", OPTIONS)
 def test_help_begins_with_what_one_needs(module, name):
     """Beside what is positional, at most three options."""
-    options = options_of(getattr(importlib.import_module(module), name)).values()
+    options = list_options(getattr(importlib.import_module(module), name)).values()
     positional = [option for option in options if option.metadata.get("positional")]
     needed = [
         option

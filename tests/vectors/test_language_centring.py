@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from ernie_m.vectors.language_centring import LanguageMeans
+from ernie_m.vectors.language_centring import LanguageCentering
 
 
 def test_the_mean_by_hand():
     vectors = np.array([[[1.0, 0.0], [3.0, 4.0]], [[0.0, 2.0], [0.0, 4.0]]])  # two layers, two sentences
-    means = LanguageMeans.of({"en": vectors, "de": 10 * vectors})
+    means = LanguageCentering.of({"en": vectors, "de": 10 * vectors})
     assert means.languages == ["de", "en"]
     assert means.vectors[1].tolist() == [[2.0, 2.0], [0.0, 3.0]]
     assert means.subtract(vectors, "en").tolist() == [[[-1, -2], [1, 2]], [[0, -1], [0, 1]]]
@@ -17,7 +17,7 @@ def test_the_nearest_mean_names_the_language_of_each_layer():
     """The two languages have exchanged means at the two layers. The longer mean is not preferred."""
     x_axis = [9, 0]
     y_axis = [0, 1]
-    means = LanguageMeans(["de", "en"], np.array([[x_axis, y_axis], [y_axis, x_axis]], np.float32))
+    means = LanguageCentering(["de", "en"], np.array([[x_axis, y_axis], [y_axis, x_axis]], np.float32))
     near_x_near_y = [[3.0, 1.0], [0.1, 0.2]]
     vectors = np.array(near_x_near_y)  # [N, H]
     assert means.at(0).nearest(vectors)[0].tolist() == [0, 1]  # the number of a language
@@ -26,10 +26,10 @@ def test_the_nearest_mean_names_the_language_of_each_layer():
 
 def test_the_nearest_mean_says_a_language_if_it_is_clearly_the_nearest():
     """By hand: cosines with the means of 1, 0 and 0; of 0.7, 0.7 and 0; and of 0.8, 0.6 and 0."""
-    means = LanguageMeans(["de", "en", "fr"], np.eye(3, dtype=np.float32))
+    means = LanguageCentering(["de", "en", "fr"], np.eye(3, dtype=np.float32))
     vectors = np.array([[2, 0, 0], [1, 1, 0], [4, 3, 0]], np.float32)
     # The leads over the second are 1, 0 and 0.2; those over the average 0.67, 0.24 and 0.33.
     assert means.nearest(vectors)[1].tolist() == [True, False, True]
     assert means.nearest(np.array([[4, 3.8, 0]], np.float32))[1].tolist() == [False]
-    alone = LanguageMeans(["de"], np.eye(1, 3, dtype=np.float32))
+    alone = LanguageCentering(["de"], np.eye(1, 3, dtype=np.float32))
     assert alone.nearest(vectors)[1].tolist() == [True] * 3

@@ -5,7 +5,7 @@ import paddle
 import pytest
 
 from ernie_m.model.ernie import ErnieMConfig, ErnieMModel
-from ernie_m.model.packed_batch import TokenBatch
+from ernie_m.model.packed_batch import PackedBatch
 from ernie_m.vectors import retrieval_accuracy
 from ernie_m.vectors.encode import PaddleEncoder
 from ernie_m.vectors.nearest import search_both
@@ -106,7 +106,7 @@ def test_vectors_in_bfloat16_are_read_as_numbers(monkeypatch):
     model = tiny_model()
     sentences = [np.array([0, 7, 8, 2])]
     exact = PaddleEncoder(model).vectors(sentences)
-    sums = TokenBatch.sums
-    monkeypatch.setattr(TokenBatch, "sums", lambda *arguments: sums(*arguments).astype("bfloat16"))
+    sums = PackedBatch.sums
+    monkeypatch.setattr(PackedBatch, "sums", lambda *arguments: sums(*arguments).astype("bfloat16"))
     assert np.abs(PaddleEncoder(model).vectors(sentences) - exact).max() < 0.02
     assert np.abs(PaddleEncoder(model, layer=2).vectors(sentences) - exact[2]).max() < 0.02

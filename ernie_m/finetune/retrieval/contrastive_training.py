@@ -11,15 +11,15 @@ import paddle.nn.functional as F
 from paddle import Tensor
 from paddle.autograd import PyLayer
 
-from ernie_m.finetune.head import accuracy_of
+from ernie_m.finetune.head import compute_accuracy
 from ernie_m.finetune.retrieval.pair_batches import PairStep, StepPairs, StepRows
 from ernie_m.finetune.retrieval.retrieval_args import RetrievalFlags
 from ernie_m.finetune.retrieval.split_pairs import KeyedRows, divide, hold_out, keys_by
 from ernie_m.finetune.run_setup import (
-    TrainingOfSeeds,
-    digest_of_files,
-    identity_of,
+    MultiSeedTraining,
+    digest_files,
     make_engine,
+    make_fingerprint,
     official_line,
     open_step,
     resumed_step,
@@ -52,13 +52,13 @@ from ernie_m.reader.batching import (
     warn_of_texts,
 )
 from ernie_m.reader.corpus import Corpus, verify_corpus
-from ernie_m.reader.equal_texts import keys_of_ids
+from ernie_m.reader.equal_texts import hash_ids
 from ernie_m.reader.files.pairs import PairRows, is_notation
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.training import distributed
 from ernie_m.training.engine import Engine
 from ernie_m.training.log import Evaluation, Interval
-from ernie_m.training.stop_requests import StopSignal
+from ernie_m.training.stop_requests import ShutdownHandler
 from ernie_m.utils.checksums import MANIFEST
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.logging import logger
@@ -89,7 +89,7 @@ class PairBatch:
     pair_count: int
 
 
-class Retrieval(TrainingOfSeeds):
+class Retrieval(MultiSeedTraining):
     """Training of sentence vectors on pairs; held-out pairs select the best step.
 
     The pairs are the parallel text of a corpus, or the rows of a file.
@@ -119,13 +119,13 @@ class Retrieval(TrainingOfSeeds):
         if is_notation(flags.train_set):  # own pairs; a corpus is a folder
             self.rows = PairRows(flags.train_set, flags)
             self.languages: list[str] = []
-            digests["train_set"] = digest_of_files(self.rows.paths)
+            digests["train_set"] = digest_files(self.rows.paths)
         else:
             self.rows = None
             corpus = Corpus(flags.train_set, self.tokenizer)
             distributed.on_main(lambda: verify_corpus(flags.train_set))
             self.languages = corpus.languages
-            digests["train_set"] = digest_of_files([corpus.path / MANIFEST])
+            digests["train_set"] = digest_files([corpus.path / MANIFEST])
         # What is put before queries, and before positives and negatives; the model then searches with it.
         self.reading = reading_of_vectors(opened, self.rows)
         self.prompts = (self.reading.prompt(QUERY), self.reading.prompt(DOCUMENT))
@@ -154,7 +154,7 @@ class Retrieval(TrainingOfSeeds):
         if opened.reading.prompts:  # equal ones for translations, whose file is named as in en-de.tsv
             line = "%s: %r stands before queries, %r before other texts, here and in a search"
             logger.info(line, flags.train_set, *self.prompts)
-        self.identity = identity_of(
+        self.identity = make_fingerprint(
             flags,
             stored_name(SEARCH),
             start_of_seed.values(),
@@ -292,7 +292,7 @@ class Retrieval(TrainingOfSeeds):
             return in_batch_softmax(sources, candidates, negative, flags.scale, flags.symmetric)
         return hardest_negative_bce(sources, candidates, negative, flags.scale, flags.offset)
 
-    def evaluate(self, engine: Engine, stop: StopSignal) -> Evaluation | None:
+    def evaluate(self, engine: Engine, stop: ShutdownHandler) -> Evaluation | None:
         """Search the held-out pairs in both directions; the processes share the language pairs."""
         names = sorted(self.held_out)
         world_size = distributed.world_size()
@@ -331,10 +331,10 @@ class Retrieval(TrainingOfSeeds):
         count = min(self.flags.validation_pairs, len(pairs))
         ids_of_sides = zip(*(pairs[number] for number in range(count)))
         sides = [self.tokenizer.sentences(ids, self.flags.max_seq_len) for ids in ids_of_sides]
-        return sides, np.stack([keys_of_ids(side) for side in sides])
+        return sides, np.stack([hash_ids(side) for side in sides])
 
     def line(self, interval: Interval) -> str:
-        per_cent = accuracy_of(interval.sums)  # `loss` counts each such pair as 100
+        per_cent = compute_accuracy(interval.sums)  # `loss` counts each such pair as 100
         measure = f"pairs that beat their negatives: {per_cent:.1f} %"
         return official_line(interval, self.total_steps, measure)
 
@@ -349,7 +349,7 @@ class Retrieval(TrainingOfSeeds):
             "task": stored_name(SEARCH),
             "data": flags.train_set,
             "languages": self.languages,
-            "initialised_from": flags.start_of(self.seed),
+            "initialised_from": flags.initial_checkpoint(self.seed),
         }
         left_out = unread(self.start_of_seed[self.seed], flags.pooling == "pooler")
         return self.files_with(engine, masters, evaluation, settings, facts, left_out)

@@ -10,7 +10,7 @@ import numpy as np
 
 from ernie_m.finetune.retrieval.split_pairs import KeyedRows
 from ernie_m.reader.corpus import Corpus
-from ernie_m.reader.equal_texts import keys_of_ids
+from ernie_m.reader.equal_texts import hash_ids
 from ernie_m.reader.sampling import Sampler
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.utils.errors import UserError
@@ -220,7 +220,7 @@ def negatives(sources: list[np.ndarray], translations: list[np.ndarray]) -> np.n
 
     Pairs are read in both directions, so the source of one can be the translation of another.
     """
-    source, translation = keys_of_ids(sources), keys_of_ids(translations)  # [B] each
+    source, translation = hash_ids(sources), hash_ids(translations)  # [B] each
     share_a_sentence = (
         (source[:, None] == source)
         | (source[:, None] == translation)

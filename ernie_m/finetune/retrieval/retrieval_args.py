@@ -160,7 +160,7 @@ class RetrievalFlags(TableOptions, TrainingFlags):
                 f"{self.num_negatives} lines are between them"
             )
 
-    def start_of(self, seed: int) -> str | None:
+    def initial_checkpoint(self, seed: int) -> str | None:
         """The weights that a seed begins with; None: random ones."""
         weights = self.init_pretraining_params
         return self.init_checkpoint or (weights and weights.replace("%d", str(seed)))

@@ -22,27 +22,27 @@ from ernie_m.finetune.retrieval.search_bitexts import (
     write_sweep,
 )
 from ernie_m.finetune.retrieval.split_pairs import keys_by
-from ernie_m.finetune.run_setup import pace_of, run_folder, set_up
+from ernie_m.finetune.run_setup import make_loop_config, output_dir, set_up
 from ernie_m.model.checkpoint.open import Checkpoint, open_checkpoint
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.device import summary
 from ernie_m.model.ernie import ErnieMModel
 from ernie_m.model.layers import use_bfloat16
 from ernie_m.model.open_model import OpenedModel, open_model, settle, settle_vectors
-from ernie_m.model.preprocessing import NEITHER, Reading, TextKind, kinds_of_pair
+from ernie_m.model.preprocessing import NEITHER, Reading, TextKind, pair_text_kinds
 from ernie_m.reader.batching import EncodePairs, Example, warn_if_prompted, warn_of_texts
 from ernie_m.reader.files.aligned_lines import Bitext, read_bitexts, sentences_by_language
 from ernie_m.reader.labels import check_labels
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.training import distributed
-from ernie_m.training.checkpoint import BEST, RunFolder
+from ernie_m.training.checkpoint import BEST, OutputDir
 from ernie_m.training.precision import in_words, is_bf16_on_cpu
-from ernie_m.training.stop_requests import StopSignal
+from ernie_m.training.stop_requests import ShutdownHandler
 from ernie_m.training.trainer import Trainer
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.logging import logger
 from ernie_m.vectors.encode import PaddleEncoder
-from ernie_m.vectors.language_centring import MEANS_POOLING, LanguageMeans
+from ernie_m.vectors.language_centring import MEANS_POOLING, LanguageCentering
 from ernie_m.vectors.nearest import load_faiss
 from ernie_m.vectors.retrieval_accuracy import say_repeats
 
@@ -78,14 +78,14 @@ def search(flags: RetrievalFlags) -> None:
         logger.warning("--amp %s has no effect: a search computes in %s here", flags.amp, flags.dtype)
     results = {}
     for seed in flags.seeds:
-        opened, model = model_of_seed(inputs, seed)
+        opened, model = load_model_for_seed(inputs, seed)
         logger.info("%s", summary(in_words(flags.dtype, cpu_bf16), distributed.world_size()))
         results[seed] = search_seed(inputs, seed, model, opened.tokenizer, opened.reading, opened.checkpoint)
         del model  # before the next one is made
     report_seeds(flags, inputs.opened.config, results, inputs.bitexts)
 
 
-def train_then_search(flags: RetrievalFlags, stop: StopSignal) -> None:
+def train_then_search(flags: RetrievalFlags, stop: ShutdownHandler) -> None:
     """Train each seed, and search with its best model.
 
     It returns early if the training is asked to stop; the same command then goes on.
@@ -101,9 +101,9 @@ def train_then_search(flags: RetrievalFlags, stop: StopSignal) -> None:
         for fault in check_labels(bitext.keys.ravel(), (), str, trained_inputs=trained, noun="sentences"):
             logger.warning("%s: %s", bitext.name, fault)
     results = {}
-    with run_folder(flags, task.identity) as folder:
+    with output_dir(flags, task.identity) as folder:
         for seed in flags.seeds:
-            seed_folder = folder.of_seed(seed) if len(flags.seeds) > 1 else folder
+            seed_folder = folder.for_seed(seed) if len(flags.seeds) > 1 else folder
             model = train_seed(task, seed, seed_folder, stop)
             if model is None:
                 return
@@ -137,7 +137,7 @@ def read_inputs(flags: RetrievalFlags) -> Inputs:
     open_once = cache(open_checkpoint)  # seeds may share a folder
     starts: dict[int, Checkpoint | None] = {}
     for seed in flags.seeds:
-        path = flags.start_of(seed)
+        path = flags.initial_checkpoint(seed)
         starts[seed] = open_once(path) if path else None
     opened = open_model(starts[flags.seeds[0]], *flags.named_files)
     is_resumed = flags.do_train and flags.init_checkpoint  # then the flags are those of its beginning
@@ -156,7 +156,7 @@ def read_inputs(flags: RetrievalFlags) -> Inputs:
         sides = (bitext.sentences, bitext.translations)
         examples = [
             Example(opened.reading.prompt(kind) + text)
-            for kind, texts in zip(kinds_of_pair(bitext.are_translations), sides)
+            for kind, texts in zip(pair_text_kinds(bitext.are_translations), sides)
             for text in texts
         ]
         warn_of_texts(bitext.name, examples, EncodePairs(opened.tokenizer, flags.max_seq_len))
@@ -166,7 +166,7 @@ def read_inputs(flags: RetrievalFlags) -> Inputs:
     return Inputs(flags, bitexts, sentences, starts, opened)
 
 
-def model_of_seed(inputs: Inputs, seed: int) -> tuple[OpenedModel, ErnieMModel]:
+def load_model_for_seed(inputs: Inputs, seed: int) -> tuple[OpenedModel, ErnieMModel]:
     """The files of the weights that a seed starts from, and the encoder with them.
 
     Raises:
@@ -182,12 +182,12 @@ def model_of_seed(inputs: Inputs, seed: int) -> tuple[OpenedModel, ErnieMModel]:
     return opened, make_encoder(opened.config, start, flags.dtype, seed, flags.pooling)
 
 
-def train_seed(task: Retrieval, seed: int, folder: RunFolder, stop: StopSignal) -> ErnieMModel | None:
+def train_seed(task: Retrieval, seed: int, folder: OutputDir, stop: ShutdownHandler) -> ErnieMModel | None:
     """Train a seed unless it is finished, and return its best model. None: a process was asked to stop."""
     if folder.is_finished():
         folder.selected()  # refuses a best/ that is not the one that was selected
     else:
-        trainer = Trainer(task, folder, seed, pace_of(task.flags))
+        trainer = Trainer(task, folder, seed, make_loop_config(task.flags))
         if not trainer.run(stop):
             return None
         if trainer.best is None:  # without held-out pairs nothing selects a step
@@ -228,9 +228,9 @@ def search_seed(
         mean_of = {}  # language -> [H], or [L + 1, H]
         for language, texts in inputs.sentences.items():
             mean_of[language] = encode(texts, NEITHER).mean(axis=-2, dtype=np.float64)  # over the texts
-        means = LanguageMeans(list(mean_of), np.stack(list(mean_of.values())))
+        means = LanguageCentering(list(mean_of), np.stack(list(mean_of.values())))
     else:
-        means = means_of_checkpoint(start, flags, model.config, languages_of(bitexts))
+        means = load_language_means(start, flags, model.config, languages_of(bitexts))
     # A model with random weights is searched, too: once, with the first seed, and not if the weights of the
     # seeds are random themselves.
     has_weights = flags.do_train or flags.init_pretraining_params
@@ -274,9 +274,9 @@ def encoder_of(flags: RetrievalFlags, model: ErnieMModel, tokenizer: Tokenizer, 
     return encode
 
 
-def means_of_checkpoint(
+def load_language_means(
     checkpoint: Checkpoint | None, flags: RetrievalFlags, config: ErnieMConfig, languages: list[str]
-) -> LanguageMeans | None:
+) -> LanguageCentering | None:
     """The means in the checkpoint's folder at the layer that is searched, with --layer sweep at each layer.
 
     None if there are none, if they are of another pooling, or if one of the languages is missing.
@@ -284,7 +284,7 @@ def means_of_checkpoint(
     if checkpoint is None or checkpoint.language_means_path is None or flags.pooling != MEANS_POOLING:
         return None
     shape = (config.num_hidden_layers + 1, config.hidden_size)
-    means = LanguageMeans.read(checkpoint.language_means_path, shape)
+    means = LanguageCentering.read(checkpoint.language_means_path, shape)
     missing = [language for language in languages if language not in means.languages]
     if missing:
         logger.info(

@@ -12,13 +12,13 @@ from ernie_m.finetune.retrieval.retrieval_args import RetrievalFlags
 from ernie_m.finetune.run_setup import log_and_write_report
 from ernie_m.finetune.score_tables import AVERAGE, average, figures
 from ernie_m.model.config import ErnieMConfig
-from ernie_m.model.preprocessing import TextKind, kinds_of_pair
+from ernie_m.model.preprocessing import TextKind, pair_text_kinds
 from ernie_m.model.tasks import SEARCH, stored_name
 from ernie_m.reader.files.aligned_lines import Bitext
 from ernie_m.training import distributed
 from ernie_m.utils.files import atomic_file, write_json
 from ernie_m.utils.logging import Progress, in_columns, logger
-from ernie_m.vectors.language_centring import LanguageMeans
+from ernie_m.vectors.language_centring import LanguageCentering
 from ernie_m.vectors.nearest import Matches, search_both
 from ernie_m.vectors.retrieval_accuracy import accuracy_by_layer, choose_on_half, found_by_margin
 
@@ -62,11 +62,11 @@ class Sweep(NamedTuple):
 def encode_sides(encode: Encode, bitext: Bitext) -> list[np.ndarray]:
     """The vectors of the sentences of a bitext, and of their translations."""
     sides = (bitext.sentences, bitext.translations)
-    return [encode(texts, kind) for texts, kind in zip(sides, kinds_of_pair(bitext.are_translations))]
+    return [encode(texts, kind) for texts, kind in zip(sides, pair_text_kinds(bitext.are_translations))]
 
 
 def search_layer(
-    encode: Encode, bitexts: list[Bitext], means: LanguageMeans | None = None
+    encode: Encode, bitexts: list[Bitext], means: LanguageCentering | None = None
 ) -> dict[str, dict[str, Matches]]:
     """Search bitexts in both directions with the vectors of one layer: measure -> language -> matches.
 
@@ -88,7 +88,7 @@ def search_layer(
     return _search_all(bitexts, search_one)
 
 
-def search_layers(encode: Encode, bitexts: list[Bitext], means: LanguageMeans | None = None) -> Sweep:
+def search_layers(encode: Encode, bitexts: list[Bitext], means: LanguageCentering | None = None) -> Sweep:
     """Search with the vectors of every layer.
 
     The rows are "layer 0" to "layer L", and `CHOSEN`, which `choose_on_half` computes.

@@ -9,7 +9,7 @@ from itertools import chain
 import numpy as np
 
 from ernie_m.model.open_model import OpenedModel
-from ernie_m.reader.equal_texts import hashes_of, text_keys
+from ernie_m.reader.equal_texts import hash_contents, text_keys
 from ernie_m.reader.files.pairs import PairRows
 from ernie_m.utils.errors import UserError
 
@@ -89,7 +89,7 @@ def hold_out(rows: KeyedRows, most: int, seed: int | None = None, side: int = 0)
     if seed is not None:
         random = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, _HELD_OUT])))
         return np.sort(random.choice(len(rows.keys), count, replace=False)).tolist()
-    hashes = hashes_of(row[side].encode() for row in rows.rows).byteswap()  # in the order of their bytes
+    hashes = hash_contents(row[side].encode() for row in rows.rows).byteswap()  # in the order of their bytes
     chosen: list[int] = []
     taken: set[int] = set()  # the keys of their texts
     for number in np.argsort(hashes, kind="stable").tolist():

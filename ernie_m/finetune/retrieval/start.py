@@ -1,13 +1,13 @@
 """What run_retrieval.py and `ernie-m train` do. Paddle is imported after its settings are made."""
 
 from ernie_m.finetune.retrieval.retrieval_args import RetrievalFlags
-from ernie_m.training.stop_requests import StopSignal
+from ernie_m.training.stop_requests import ShutdownHandler
 from ernie_m.utils.paddle_settings import prepare
 
 
 def run(flags: RetrievalFlags) -> None:
     """Search bitexts, perhaps after a training, as the flags say."""
-    with StopSignal(active=flags.do_train) as stop:
+    with ShutdownHandler(active=flags.do_train) as stop:
         prepare()
         from ernie_m.finetune.retrieval.run import search, train_then_search
 

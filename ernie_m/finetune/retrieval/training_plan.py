@@ -49,7 +49,7 @@ class Command(NamedTuple):
         return shlex.join([command_name(), *map(str, self.words)])
 
 
-def steps_of_table(pairs: Path, folder: Path, counts: Mapping[str, Any]) -> list[Command]:
+def plan_steps(pairs: Path, folder: Path, counts: Mapping[str, Any]) -> list[Command]:
     """The commands that train a vocabulary on the pairs, and static embeddings of its pieces.
 
     Args:
@@ -159,7 +159,7 @@ def scores(folders: Mapping[str, Path], counts: Mapping[str, Any]) -> str:
 
     Args:
         folders: a name for the table -> the folder of a search.
-        counts: as of `steps_of_table`.
+        counts: as of `plan_steps`.
     """
     rows = []
     for measure in ("cosine", "margin"):

@@ -26,8 +26,8 @@ from ernie_m.model.config import NO_LANGUAGE
 from ernie_m.model.cpu import workers
 from ernie_m.model.device import upload
 from ernie_m.model.lm_head import PreTrainingModel
-from ernie_m.model.packed_batch import TokenBatch
-from ernie_m.model.packed_layout import Layout
+from ernie_m.model.packed_batch import PackedBatch
+from ernie_m.model.packed_layout import PackedLayout
 from ernie_m.model.tasks import FILL_MASK
 from ernie_m.pretrain.masking import Vocabulary
 from ernie_m.reader.tokenization import Tokenizer
@@ -121,7 +121,7 @@ class FillMasks:
         if request.language is not None:
             languages = np.where(is_mask, request.language, NO_LANGUAGE)
         with self.autocast():
-            inputs = upload(TokenBatch.from_packed(ids, Layout([len(ids)]), language_ids=languages))
+            inputs = upload(PackedBatch.from_packed(ids, PackedLayout([len(ids)]), language_ids=languages))
             states = self.model.encode(inputs, positions=paddle.to_tensor(np.flatnonzero(is_mask)))
         return states.astype("float32")
 

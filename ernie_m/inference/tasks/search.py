@@ -35,9 +35,9 @@ from ernie_m.utils.checksums import MANIFEST, AnotherRevision, check_manifest, w
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import atomic_dir, is_whole_text, only_writer_of, read_json
 from ernie_m.utils.logging import progress
-from ernie_m.vectors.language_centring import FEWEST_SENTENCES, MEANS_POOLING, LanguageMeans
+from ernie_m.vectors.language_centring import FEWEST_SENTENCES, MEANS_POOLING, LanguageCentering
 from ernie_m.vectors.nearest import load_faiss, nearest
-from ernie_m.vectors.pooling import lengths_of, unit
+from ernie_m.vectors.pooling import compute_norms, unit
 
 EXAMPLES = 5  # sentences of the corpus that the page offers
 _PART_ROWS = 65_536  # vectors of the corpus that are centered at a time
@@ -162,7 +162,7 @@ class SearchCorpus:
             if makes_index:
                 write_index(options.index, self.encode, self.sentences, vectors)
         # A corpus may be larger than half the memory: so there is no other copy of its vectors.
-        self.lengths = lengths_of(vectors)
+        self.lengths = compute_norms(vectors)
         self.unit_vectors = np.divide(vectors, self.lengths, out=vectors)
         if self.center_by_language:  # before any request
             _ = self.centered_vectors, self.query_means
@@ -210,7 +210,7 @@ class SearchCorpus:
         return vectors
 
     @cached_property
-    def means(self) -> LanguageMeans:
+    def means(self) -> LanguageCentering:
         """The means of the model, or else of the corpus.
 
         Raises:
@@ -218,10 +218,12 @@ class SearchCorpus:
         """
         if not self.takes_own_means:
             return self.encode.means_of_languages()
-        return LanguageMeans.of({code: self._plain(rows) for code, rows in self.numbers_of_language.items()})
+        return LanguageCentering.of(
+            {code: self._plain(rows) for code, rows in self.numbers_of_language.items()}
+        )
 
     @cached_property
-    def query_means(self) -> LanguageMeans:
+    def query_means(self) -> LanguageCentering:
         """The means to take from queries: with a prompt of their own, they lie apart from the corpus."""
         if self.has_means_of_model or self.encode_query.prompt == self.encode.prompt:
             return self.means
@@ -230,7 +232,7 @@ class SearchCorpus:
         for language, numbers in progress(numbers_of_languages, "encoding lines as queries", "languages"):
             texts = [self.sentences[number].text for number in numbers[:_AS_QUERIES]]
             vectors[language] = self.encode_query.vectors(texts)
-        return LanguageMeans.of(vectors)
+        return LanguageCentering.of(vectors)
 
     def _unit_queries(
         self, texts: Sequence[str], languages: Sequence[str | None]
@@ -423,7 +425,7 @@ def _check_index(sentences: list[CorpusSentence], vectors: np.ndarray) -> None:
     ):
         raise UserError(f"{_SENTENCES}: a line is a text, its number and its language")
     is_one_of_each = vectors.dtype == np.float32 and vectors.ndim == 2 and len(vectors) == len(sentences)
-    if not is_one_of_each or not np.isfinite(lengths_of(vectors)).all():
+    if not is_one_of_each or not np.isfinite(compute_norms(vectors)).all():
         raise UserError(f"{_VECTORS}: it must have a vector of finite numbers in float32 for each sentence")
 
 

@@ -89,7 +89,7 @@ def _check_shapes(shapes: Mapping[str, tuple[int, ...]], tensors: Weights) -> No
     # Config key -> how it differs. The first tensor that shows a key decides.
     differences: dict[str, str] = {}
     for name in wrong:
-        for key, in_model, in_weights in zip(key_mapping.axes_of(name), shapes[name], tensors.shape(name)):
+        for key, in_model, in_weights in zip(key_mapping.find_axes(name), shapes[name], tensors.shape(name)):
             if in_model != in_weights:
                 text = f"{key} is {in_model} in the config and {in_weights} in the weights"
                 differences.setdefault(key, text)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ernie_m.model.checkpoint.key_mapping import LM, POSITIONS, WORDS, Names, axes_of, count_layers
+from ernie_m.model.checkpoint.key_mapping import LM, POSITIONS, WORDS, Names, count_layers, find_axes
 from ernie_m.model.checkpoint.weights import Weights
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.preprocessing import Reading, TextRules, own_reading
@@ -210,7 +210,7 @@ class Format(Names):
                     f"{place}: {key} is {raw_config[key]!r}; only models with {value!r} can be read"
                 )
         given = {key: value for key, value in raw_config.items() if value is not None}
-        sizes = _sizes_of(weights)
+        sizes = _infer_sizes(weights)
         for key, size in sizes.items():
             if given.get(key, size) != size and key != self.ignored:
                 logger.warning(
@@ -263,14 +263,14 @@ class Format(Names):
         raise NotImplementedError
 
 
-def _sizes_of(weights: Weights) -> dict[str, int]:
+def _infer_sizes(weights: Weights) -> dict[str, int]:
     """The config keys that the shapes show."""
     sizes = {}
     layers = count_layers(weights)
     if layers:  # otherwise it is a static model, or incomplete
         sizes["num_hidden_layers"] = layers
     for name in (WORDS, POSITIONS, "encoder.layers.0.linear1.weight"):
-        axes = axes_of(name)  # the config's keys for the sizes
+        axes = find_axes(name)  # the config's keys for the sizes
         if name in weights and len(weights.shape(name)) == len(axes):
             sizes |= dict(zip(axes, weights.shape(name)))
     return sizes

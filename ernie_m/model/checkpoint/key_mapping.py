@@ -88,7 +88,7 @@ def count_layers(names: Iterable[str], queries: str = QUERIES) -> int:
     return max((int(match[1]) for match in map(number.match, names) if match), default=-1) + 1
 
 
-def axes_of(name: str) -> tuple[str, ...]:
+def find_axes(name: str) -> tuple[str, ...]:
     """The axes of one of our tensors; () for a name that is none of ours."""
     module, _, ending = re.sub(r"^encoder\.layers\.\d+\.", f"{_LAYER}.", name).rpartition(".")
     _kind, axes = MODULES.get(module, (None, ()))
@@ -142,7 +142,7 @@ class Row(NamedTuple):
     transposed: bool
 
 
-class Recipe(NamedTuple):
+class TensorMapping(NamedTuple):
     """How one of our tensors is made of tensors in a file.
 
     Attributes:
@@ -188,9 +188,9 @@ def floats(file: Weights, name: str) -> np.ndarray:
     return array
 
 
-def as_it_is(file: Weights, name: str, transposed: bool = False) -> Recipe:
+def as_it_is(file: Weights, name: str, transposed: bool = False) -> TensorMapping:
     """The recipe of a tensor that only gets another name."""
-    return Recipe((name,), file.shape(name), lambda: floats(file, name), transposed)
+    return TensorMapping((name,), file.shape(name), lambda: floats(file, name), transposed)
 
 
 class Names:
@@ -242,7 +242,7 @@ class Names:
         """A name in a file without the prefix of a model with a head."""
         return re.sub(f"^(?:{self.any_prefix})", "", name)
 
-    def is_of_encoder(self, name: str) -> bool:
+    def is_encoder_weight(self, name: str) -> bool:
         """Whether a tensor of a file is inside the encoder, where no layer can do without it, and no copy."""
         bare = self.bare(name)
         is_inside = bare != name or bare.startswith(("embeddings.", "encoder."))
@@ -263,7 +263,7 @@ class Names:
             return LM
         return task if task in self.classes else None
 
-    def tasks_of(self, tensors: Iterable[str], class_name: str | None) -> list[str]:
+    def find_tasks(self, tensors: Iterable[str], class_name: str | None) -> list[str]:
         """The tasks that a model may be for, by the name of its class, or else by the names of its head.
 
         Args:
@@ -316,11 +316,13 @@ class Names:
             rows.append(Row(f"{ours}.bias", theirs + bias_ending, axes[-1:], transposed=False))
         return rows
 
-    def adapt(self, recipes: dict[str, Recipe], file: Weights, in_file: Mapping[str, str]) -> dict[str, str]:
+    def adapt(
+        self, mappings: dict[str, TensorMapping], file: Weights, in_file: Mapping[str, str]
+    ) -> dict[str, str]:
         """Change what our tensors are made of, where another name alone is not enough.
 
         Args:
-            recipes: our name -> how it is made.
+            mappings: our name -> how it is made.
             in_file: name without prefix -> the name in the file.
 
         Returns:
@@ -331,7 +333,7 @@ class Names:
         """
         return {}
 
-    def to_ours(self, file: Weights, task: str | None) -> Translated:
+    def to_native(self, file: Weights, task: str | None) -> Translated:
         """Translate the weights of a file to our names.
 
         Args:
@@ -344,23 +346,23 @@ class Names:
         rows = self.rows(count_layers(in_file, self.queries), task)
         if not any(row.canonical.startswith(POOLER) for row in rows):  # a file may have one all the same
             rows += self._rows_of(POOLER, POOLER)
-        recipes: dict[str, Recipe] = {}
+        mappings: dict[str, TensorMapping] = {}
         for row in rows:
             # If a tensor is there under several names, the first name of the table counts.
-            if row.in_format in in_file and row.canonical not in recipes:
-                recipes[row.canonical] = as_it_is(file, in_file[row.in_format], row.transposed)
-        dropped = self.adapt(recipes, file, in_file)
+            if row.in_format in in_file and row.canonical not in mappings:
+                mappings[row.canonical] = as_it_is(file, in_file[row.in_format], row.transposed)
+        dropped = self.adapt(mappings, file, in_file)
 
         def read(name: str) -> np.ndarray:
-            array = recipes[name].read()
-            return np.ascontiguousarray(array.T if recipes[name].transposed else array)
+            array = mappings[name].read()
+            return np.ascontiguousarray(array.T if mappings[name].transposed else array)
 
         shapes = {
             name: recipe.shape[::-1] if recipe.transposed else recipe.shape
-            for name, recipe in recipes.items()
+            for name, recipe in mappings.items()
         }
         # Every other tensor of the file is dropped, if there is a known reason, or unknown.
-        used = {name for recipe in recipes.values() for name in recipe.names} | dropped.keys()
+        used = {name for recipe in mappings.values() for name in recipe.names} | dropped.keys()
         ours_of = {row.in_format: row.canonical for row in rows}
         unknown = [name for name in file.other_names if name not in dropped]
         for name in file:
@@ -370,7 +372,7 @@ class Names:
             reason = next((why for start, why in self.dropped.items() if bare.startswith(start)), "")
             if bare in ours_of:
                 reason = "a second name of a tensor that is taken"
-            original = recipes.get(WORDS if reason == _WORDS_AGAIN else ours_of.get(bare, ""))
+            original = mappings.get(WORDS if reason == _WORDS_AGAIN else ours_of.get(bare, ""))
             if reason in _VALUES:
                 is_same = np.array_equal(file[name].ravel(), _VALUES[reason](file[name].size))
             else:
@@ -381,7 +383,7 @@ class Names:
                 unknown.append(name)
         return Translated(Weights(file.source, shapes, read), dropped, sorted(unknown), [])
 
-    def from_ours(self, weights: Weights, task: str | None) -> Translated:
+    def from_native(self, weights: Weights, task: str | None) -> Translated:
         """Translate weights under our names to those of the format.
 
         Args:

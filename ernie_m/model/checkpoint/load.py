@@ -12,7 +12,7 @@ STORED_DTYPES = (paddle.float32, paddle.float64)  # the types that weights have 
 _ENCODER_PREFIX = "ernie_m."  # begins the names of the encoder's parameters in a task model
 
 
-def parameters_of(model: paddle.nn.Layer) -> dict[str, paddle.Tensor]:
+def get_parameters(model: paddle.nn.Layer) -> dict[str, paddle.Tensor]:
     """Our name -> parameter. A tied parameter appears once."""
     return {name.removeprefix(_ENCODER_PREFIX): parameter for name, parameter in model.named_parameters()}
 
@@ -40,7 +40,7 @@ def load_from(
             attention heads than the model has, or missing names, listed.
     """
     tensors = checkpoint.tensors
-    parameters = parameters_of(model)
+    parameters = get_parameters(model)
     to_fill = {name: parameter for name, parameter in parameters.items() if not name.startswith(ignore)}
     shapes = {name: tuple(parameter.shape) for name, parameter in to_fill.items()}
     check(shapes, getattr(model, "ernie_m", model).config, checkpoint, optional)

@@ -13,7 +13,7 @@ import yaml
 
 from ernie_m.model.checkpoint.weights import CARD
 from ernie_m.model.tasks import EMBEDDING, TASKS, task_named
-from ernie_m.utils.args import NULLS, yaml_of
+from ernie_m.utils.args import NULLS, parse_yaml
 from ernie_m.utils.errors import UserError, printable
 from ernie_m.utils.files import read_text
 from ernie_m.utils.languages import common_language
@@ -88,7 +88,7 @@ def read_card(folder: Path) -> tuple[dict[str, Any], str | None]:
     try:
         # A line of --- is before the block, and another one behind it.
         _, block, text = read_text(folder / CARD, _LARGEST_CARD).split("---\n", 2)
-        values = yaml_of(block)
+        values = parse_yaml(block)
         return {key: values[key] for key in KEPT if values.get(key, "") not in ("", "unknown", *NULLS)}, (
             text.partition(_SCORES)[2] or None
         )

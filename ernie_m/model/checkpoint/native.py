@@ -13,7 +13,7 @@ import numpy as np
 from ernie_m.model.checkpoint import safetensors
 from ernie_m.model.checkpoint.format import Checkpoint, Format, Source
 from ernie_m.model.checkpoint.key_mapping import CHOICE, HEADS, TASKS, WORDS, ModelClass
-from ernie_m.model.checkpoint.weights import CONFIG, WEIGHTS, Weights, weights_of
+from ernie_m.model.checkpoint.weights import CONFIG, WEIGHTS, Weights, open_weights
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.preprocessing import READING, stored_reading
 from ernie_m.model.tasks import CLASSIFICATION, stored_name, task_named
@@ -27,7 +27,7 @@ MODEL_TYPE = "ernie_m"
 _OF_OTHERS = re.compile(r"^ernie_m\.|^encoder\.layer\.|self_attn\.self_attn\.")
 
 
-class Ours(Format):
+class NativeFormat(Format):
     """Our own folder, or its file of weights."""
 
     name = "ernie-m"
@@ -44,7 +44,7 @@ class Ours(Format):
 
         PaddleNLP's encoder has the same names, but its config has the version of PaddleNLP.
         """
-        weights = weights_of(folder, {".safetensors": safetensors.read})
+        weights = open_weights(folder, {".safetensors": safetensors.read})
         if weights is None or WORDS not in weights or any(_OF_OTHERS.search(name) for name in weights):
             return None
         raw_config = folder.json(CONFIG)
@@ -58,7 +58,7 @@ class Ours(Format):
             raw_config=raw_config,
             config_path=config_path,
             tokenizer_folders=(folder,),
-            tasks=_tasks_of(raw_config, config_path),
+            tasks=_read_tasks(raw_config, config_path),
             root=folder,
         )
 
@@ -89,7 +89,7 @@ class Ours(Format):
         return []
 
 
-def _tasks_of(raw_config: dict[str, Any], config_path: Path | None) -> list[str]:
+def _read_tasks(raw_config: dict[str, Any], config_path: Path | None) -> list[str]:
     """What the model was fine-tuned for, by config.json; [] if that does not say it."""
     # ernie-m convert writes "head", fine-tuning "task"; the name of a model class tells its task, too.
     for key in ("head", "task", "architecture"):

@@ -17,7 +17,7 @@ from ernie_m.model.checkpoint.key_mapping import (
     OUTPUT,
     TABLE,
     ModelClass,
-    Recipe,
+    TensorMapping,
     count_layers,
 )
 from ernie_m.model.checkpoint.weights import PIECE_MODELS, PIECES, VOCAB, VOCABS, Weights, weights_name
@@ -102,7 +102,7 @@ class Official(Format):
         has_tokenizer = VOCAB in shared and PIECES in shared
         config_folder = params if CONFIG in params else above
         weights = self._read(params)
-        tasks = self.tasks_of(weights, None)
+        tasks = self.find_tasks(weights, None)
         if len(tasks) > 1:
             raise UserError(
                 f"{params.path}: heads of {len(tasks)} tasks ({', '.join(tasks)}); move the files of all but "
@@ -133,9 +133,11 @@ class Official(Format):
         others = params.names.difference(names, (CONFIG, *VOCABS, *PIECE_MODELS))
         return Weights(params.path, shapes, lambda name: headers[name].data(), other_names=sorted(others))
 
-    def adapt(self, recipes: dict[str, Recipe], file: Weights, in_file: Mapping[str, str]) -> dict[str, str]:
+    def adapt(
+        self, mappings: dict[str, TensorMapping], file: Weights, in_file: Mapping[str, str]
+    ) -> dict[str, str]:
         """No other file of the directory is a part of the model."""
-        taken = {recipe.names[0] for recipe in recipes.values()}
+        taken = {recipe.names[0] for recipe in mappings.values()}
         others = [name for name in (*file, *file.other_names) if name not in taken]
         return dict.fromkeys(others, "not a variable of the model")
 

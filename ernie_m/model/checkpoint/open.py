@@ -15,7 +15,7 @@ from ernie_m.model.checkpoint.foreign.sentence_transformers import encoder_folde
 from ernie_m.model.checkpoint.foreign.xlm_roberta import Bert, PaddleXlmR, XlmR
 from ernie_m.model.checkpoint.format import Checkpoint, Format, Source, labels_of
 from ernie_m.model.checkpoint.hub import local_folder
-from ernie_m.model.checkpoint.native import Ours
+from ernie_m.model.checkpoint.native import NativeFormat
 from ernie_m.model.checkpoint.official import Official
 from ernie_m.model.checkpoint.weights import (
     CONFIG,
@@ -25,7 +25,7 @@ from ernie_m.model.checkpoint.weights import (
     WEIGHTS_FILES,
     WITHOUT_UNKNOWN,
     Weights,
-    weights_of,
+    open_weights,
 )
 from ernie_m.utils.checksums import MANIFEST, check_folder
 from ernie_m.utils.errors import UserError, command_name, listed
@@ -79,7 +79,7 @@ def _description(path: Path) -> str:
 
 # In the order in which they are asked. A new format is one file and one entry here.
 FORMATS = (
-    Ours(),
+    NativeFormat(),
     Official(),
     PaddleNLP(),
     HuggingFace(),
@@ -113,7 +113,7 @@ def open_checkpoint(path: str | os.PathLike, drop_unknown: bool = False) -> Chec
         source = format.find(folder)
         if source:
             return _translated(path, format, replace(source, root=root), drop_unknown)
-    weights = weights_of(folder, READERS)
+    weights = open_weights(folder, READERS)
     if weights is not None:
         raise another_family(folder, weights)
     raise no_weights(path if folder is root else folder.path)
@@ -121,9 +121,9 @@ def open_checkpoint(path: str | os.PathLike, drop_unknown: bool = False) -> Chec
 
 def _translated(path: Path, format: Format, source: Source, drop_unknown: bool) -> Checkpoint:
     """The checkpoint that a format has found: its weights under our names, its shape, its reading."""
-    translated = format.to_ours(source.weights, source.tasks[0] if source.tasks else None)
+    translated = format.to_native(source.weights, source.tasks[0] if source.tasks else None)
     unknown = translated.unknown
-    inner = [name for name in unknown if format.is_of_encoder(name)]
+    inner = [name for name in unknown if format.is_encoder_weight(name)]
     if inner:
         raise UserError(
             f"{path}: {len(inner)} tensors unknown inside the encoder: {listed(inner)}; without them every "

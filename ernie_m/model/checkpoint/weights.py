@@ -216,7 +216,7 @@ def weights_name(folder: Folder) -> str | None:
     return next(names, None)
 
 
-def weights_of(folder: Folder, readers: Mapping[str, Callable[[Path], Weights]]) -> Weights | None:
+def open_weights(folder: Folder, readers: Mapping[str, Callable[[Path], Weights]]) -> Weights | None:
     """The weights of a folder under their names in the file; None: it has none that these readers read.
 
     Args:

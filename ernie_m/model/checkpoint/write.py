@@ -147,10 +147,10 @@ def model_weights(
     Args:
         masters: `parameter.name` -> the float32 tensor that is written instead of that parameter.
     """
-    from ernie_m.model.checkpoint.load import STORED_DTYPES, parameters_of
+    from ernie_m.model.checkpoint.load import STORED_DTYPES, get_parameters
 
     weights = {}
-    for name, parameter in parameters_of(model).items():
+    for name, parameter in get_parameters(model).items():
         tensor = masters.get(parameter.name, parameter)
         if tensor.dtype not in STORED_DTYPES:
             tensor = tensor.detach().astype("float32")

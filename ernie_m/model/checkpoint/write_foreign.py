@@ -16,7 +16,7 @@ from ernie_m.model.checkpoint.foreign.xlm_roberta import XlmR
 from ernie_m.model.checkpoint.format import Checkpoint, Format
 from ernie_m.model.checkpoint.key_mapping import CHOICE, Translated
 from ernie_m.model.checkpoint.model_card import model_card
-from ernie_m.model.checkpoint.native import Ours
+from ernie_m.model.checkpoint.native import NativeFormat
 from ernie_m.model.checkpoint.official import Official
 from ernie_m.model.checkpoint.weights import CARD, LANGUAGE_MEANS, Weights, finite
 from ernie_m.model.preprocessing import (
@@ -40,7 +40,7 @@ from ernie_m.utils.errors import UserError, listed
 
 # The word on the command line -> the format; static models are written in another one, too.
 ENCODER_TARGETS = {
-    "ernie-m": Ours(),
+    "ernie-m": NativeFormat(),
     "fluid": Official(),
     "paddlenlp": PaddleNLP(),
     "huggingface": HuggingFace(),
@@ -50,7 +50,7 @@ TARGETS = {**ENCODER_TARGETS, "sentence-transformers": Static()}
 # `Format.tokenizer_form` -> what writes the files of a tokenizer into a folder, and returns their names. The
 # last two arguments: the longest input in tokens, and the number of [SEP] between two texts.
 WRITERS = {
-    "ernie-m": lambda folder, tokenizer, *_: write_tokenizer.write_ours(folder, tokenizer),
+    "ernie-m": lambda folder, tokenizer, *_: write_tokenizer.write_native(folder, tokenizer),
     "paddlenlp": lambda folder, tokenizer, *_: write_tokenizer.write_ernie_m(folder, tokenizer),
     "xlm-roberta": write_tokenizer.write_xlm_r,
     "static": lambda folder, tokenizer, longest, _: write_tokenizer.write_static(folder, tokenizer, longest),
@@ -111,7 +111,7 @@ def with_tokens(
     """
     tensors = checkpoint.tensors
     # The tensors with a row for each token: the embeddings [V, H] and the bias of the masked-LM head [V].
-    with_token_rows = {name for name in tensors if key_mapping.VOCAB in key_mapping.axes_of(name)}
+    with_token_rows = {name for name in tensors if key_mapping.VOCAB in key_mapping.find_axes(name)}
     shapes = dict(tensors.shapes)
     for name in with_token_rows:
         shapes[name] = (len(ids), *tensors.shape(name)[1:])
@@ -165,7 +165,7 @@ def differences(
         cuts_digit_comma: whether rule 5 of `ernie_m.reader.tokenization` changes any piece of the vocabulary.
     """
     left_out = [f"{fault} is left out" for fault in checkpoint.reading_faults]
-    if format.name == Ours.name:
+    if format.name == NativeFormat.name:
         return left_out
     reading = checkpoint.reading
     rules = reading.text_rules
@@ -240,7 +240,7 @@ def check_fits(target: str, checkpoint: Checkpoint, task: str | None) -> None:
             "keeps it",
         ),
         (
-            task == CLASSIFICATION and reading.pooling == MEAN_OF_TOKENS and format.name != Ours.name,
+            task == CLASSIFICATION and reading.pooling == MEAN_OF_TOKENS and format.name != NativeFormat.name,
             f"its classifier reads the mean of all tokens, and that of --to {target} the first one; --to "
             "ernie-m keeps it, and ernie-m fit --finetune trains one that reads the first one",
         ),
@@ -276,7 +276,7 @@ def write(
     tensors = checkpoint.tensors
     sound = Weights(tensors.source, tensors.shapes, lambda name: finite(name, tensors[name], tensors.source))
     kind = format.kind(task, tensors)
-    translated = format.from_ours(sound, kind)
+    translated = format.from_native(sound, kind)
     pooling_files = format.write(folder, checkpoint, translated.weights, kind)
     if checkpoint.language_means_path is not None:
         shutil.copyfile(checkpoint.language_means_path, folder / LANGUAGE_MEANS)
@@ -284,7 +284,7 @@ def write(
     library = "sentence-transformers" if pooling_files else format.library
     pipeline = {"pipeline_tag": TASKS[SEARCH].pipeline} if pooling_files else {}
     facts = {
-        "name": "ERNIE-M" if format.name == Ours.name else f"ERNIE-M for {library}",
+        "name": "ERNIE-M" if format.name == NativeFormat.name else f"ERNIE-M for {library}",
         "task": task and stored_name(task),
         "labels": checkpoint.labels or None,
         "languages": checkpoint.settings.get("languages"),

@@ -23,7 +23,7 @@ from ernie_m.model.cpu.attention_bfloat16 import AttentionInBfloat16
 from ernie_m.model.cpu.layers import DropoutMask, draw_dropout_mask
 from ernie_m.model.cpu.mkl import Matrices, Shapes
 from ernie_m.model.cpu.numpy_views import as_array, over_rows
-from ernie_m.model.packed_layout import Layout
+from ernie_m.model.packed_layout import PackedLayout
 from ernie_m.model.threads import end_if_stopped
 
 PIECE = 1 << 17  # scores that a thread works on at a time; at least a block
@@ -65,7 +65,7 @@ class ScoreBlocks:
             an array [N, heads].
     """
 
-    def __init__(self, layout: Layout, num_heads: int):
+    def __init__(self, layout: PackedLayout, num_heads: int):
         self.num_heads = num_heads
         self._heads = np.arange(num_heads)
         self._pieces: list[Piece] = []
@@ -182,7 +182,7 @@ _blocks = lru_cache(16)(ScoreBlocks)  # of the batches that are being computed: 
 
 
 def attend(
-    query: Tensor, key: Tensor, value: Tensor, layout: Layout, num_heads: int, dropout_rate: float
+    query: Tensor, key: Tensor, value: Tensor, layout: PackedLayout, num_heads: int, dropout_rate: float
 ) -> Tensor:
     """`AttentionOnCpu`, or that in bfloat16."""
     if query.dtype == paddle.bfloat16:

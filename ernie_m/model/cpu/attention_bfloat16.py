@@ -15,7 +15,7 @@ from paddle.autograd import PyLayer
 from ernie_m.model.cpu import onednn
 from ernie_m.model.cpu.layers import DropoutMask, draw_dropout_mask
 from ernie_m.model.cpu.numpy_views import as_array
-from ernie_m.model.packed_layout import Layout
+from ernie_m.model.packed_layout import PackedLayout
 from ernie_m.model.threads import end_if_stopped
 
 _AT_ONCE = 1 << 18  # scores that are worked on at a time, so that they stay in the cache; at least a head's
@@ -45,7 +45,13 @@ class AttentionInBfloat16(PyLayer):
 
     @staticmethod
     def forward(
-        ctx, query: Tensor, key: Tensor, value: Tensor, layout: Layout, num_heads: int, dropout_rate: float
+        ctx,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        layout: PackedLayout,
+        num_heads: int,
+        dropout_rate: float,
     ) -> Tensor:
         end_if_stopped()
         result = paddle.empty_like(query)
@@ -93,7 +99,7 @@ class AttentionInBfloat16(PyLayer):
         return gradients
 
 
-def _pieces(layout: Layout, num_heads: int) -> Iterator[_Piece]:
+def _pieces(layout: PackedLayout, num_heads: int) -> Iterator[_Piece]:
     """The pieces of a batch, in order."""
     first_score = 0
     for start, length, context_length in zip(layout.starts, layout.lengths, layout.context_lengths):

@@ -16,7 +16,7 @@ from paddle.autograd import PyLayer
 
 from ernie_m.model.cpu import onednn
 from ernie_m.model.cpu.numpy_views import add, as_array, as_rows, as_tensor, needs_gradient, over_rows
-from ernie_m.model.packed_layout import Layout
+from ernie_m.model.packed_layout import PackedLayout
 
 T = TypeVar("T")
 PART_SIZE = 1 << 18  # elements of a dropout mask that share one stream of random bits
@@ -224,7 +224,7 @@ def _masked(mask: DropoutMask, x: Tensor, residual: Tensor | None = None) -> Ten
     return y
 
 
-def sums_of_sequences(states: Tensor, weights: Tensor, is_real: Tensor, layout: Layout) -> Tensor:
+def sum_sequences(states: Tensor, weights: Tensor, is_real: Tensor, layout: PackedLayout) -> Tensor:
     """The sum of weight times state over the tokens of each sequence: states [N, H] -> [S, H].
 
     Args:
@@ -242,7 +242,7 @@ class SequenceSums(PyLayer):
     """
 
     @staticmethod
-    def forward(ctx, states: Tensor, weights: np.ndarray, layout: Layout) -> Tensor:
+    def forward(ctx, states: Tensor, weights: np.ndarray, layout: PackedLayout) -> Tensor:
         ctx.weights = weights
         ctx.layout = layout
         return as_tensor(np.add.reduceat(as_array(states) * weights[:, None], layout.starts))

@@ -19,7 +19,7 @@ from ernie_m.model.word_embeddings import EmbeddingGradient
 LARGEST_SHARE = 0.4  # the share of rows with moments above which the whole embedding matrix is updated
 
 
-class RowAdam:
+class LazyAdamW:
     """AdamW of one embedding matrix [V, H].
 
     Args:

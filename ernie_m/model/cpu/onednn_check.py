@@ -16,7 +16,7 @@ from ernie_m.model.cpu import onednn
 from ernie_m.model.cpu.attention_bfloat16 import AttentionInBfloat16
 from ernie_m.model.cpu.bfloat16 import LinearInBfloat16
 from ernie_m.model.cpu.layers import GeluOnCpu, LayerNormOnCpu
-from ernie_m.model.packed_layout import Layout
+from ernie_m.model.packed_layout import PackedLayout
 from ernie_m.utils.logging import logger
 
 _MAJOR = 3  # the version of oneDNN whose functions and constants `ernie_m/model/cpu/onednn.py` has
@@ -51,7 +51,7 @@ _IN_BFLOAT16 = {
     ),
     "attention": _Kind(
         lambda *inputs: AttentionInBfloat16.apply(
-            *(x.astype("bfloat16") for x in inputs), Layout([_SIZE], [_SIZE]), 1, 0.0
+            *(x.astype("bfloat16") for x in inputs), PackedLayout([_SIZE], [_SIZE]), 1, 0.0
         ).astype("float32"),
         lambda q, k, v: paddle.matmul(F.softmax(paddle.matmul(q, k, transpose_y=True) * _SIZE**-0.5), v),
         [_MATRIX] * 3,

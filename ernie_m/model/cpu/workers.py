@@ -115,7 +115,7 @@ def _copy(model: nn.Layer) -> nn.Layer:
         parameter._share_buffer_to(copied)
         copies[id(parameter)] = copied
     for table in _word_embeddings(model):
-        gradient = copies[id(table.gradient)] = LaterGradient(copies[id(table.weight)])
+        gradient = copies[id(table.gradient)] = LazyGradient(copies[id(table.weight)])
         copies[id(table.weight)].register_hook(partial(add_paddles_gradient, weakref.ref(gradient)))
     return copy.deepcopy(model, copies)
 
@@ -124,7 +124,7 @@ class Gradients:
     """The gradients of a replica, taken out of it."""
 
     def __init__(self, replica: nn.Layer):
-        self._gradients = [_gradient_of(parameter) for parameter in replica.parameters()]
+        self._gradients = [_take_gradient(parameter) for parameter in replica.parameters()]
         self._of_tables = [table.gradient.take() for table in _word_embeddings(replica)]
 
     def add_to(self, model: nn.Layer) -> None:
@@ -141,7 +141,7 @@ class Gradients:
                 add(table.gradient)
 
 
-class LaterGradient:
+class LazyGradient:
     """The gradient of a replica's embedding matrix [V, H]: what is to be added to that of the model.
 
     It stands for a `EmbeddingGradient`. What it is given must not change any more.
@@ -171,7 +171,7 @@ class LaterGradient:
         return gradient
 
 
-def _gradient_of(parameter: Tensor) -> Tensor | None:
+def _take_gradient(parameter: Tensor) -> Tensor | None:
     """The gradient of a parameter, in a tensor that outlives `parameter.grad = None`."""
     if parameter.grad is None:
         return None

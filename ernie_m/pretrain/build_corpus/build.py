@@ -34,7 +34,7 @@ from ernie_m.pretrain.build_corpus.shards import group_units, write_shard
 from ernie_m.pretrain.build_corpus.source_files import Stream, TextSource
 from ernie_m.pretrain.build_corpus.text_units import read_units
 from ernie_m.pretrain.build_corpus.workers import LocalWorkers
-from ernie_m.reader.corpus import FORMAT, SPLITS, checksum_of
+from ernie_m.reader.corpus import FORMAT, SPLITS, compute_checksum
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.utils.checksums import MANIFEST, describe
 from ernie_m.utils.errors import UserError
@@ -225,7 +225,7 @@ class CorpusBuild:
 
     def finish(self, manifest: dict[str, Any]) -> dict[str, Any]:
         """Write the manifest, remove the work folder, and return the manifest."""
-        manifest["sha256"] = checksum_of(manifest)
+        manifest["sha256"] = compute_checksum(manifest)
         write_json(self.output / MANIFEST, manifest)
         shutil.rmtree(self.output / WORK, ignore_errors=True)
         return manifest

@@ -19,14 +19,14 @@ from ernie_m.pretrain.build_corpus.report import pair_report, summary
 from ernie_m.pretrain.build_corpus.source_files import gather_notation, resolve
 from ernie_m.pretrain.build_corpus.text_units import look_at_sources
 from ernie_m.pretrain.build_corpus.workers import LocalWorkers, RayWorkers
-from ernie_m.reader.corpus import Corpus, read_manifest, tokenizer_of_corpus
+from ernie_m.reader.corpus import Corpus, open_corpus_tokenizer, read_manifest
 from ernie_m.reader.files.find_files import expand
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.utils.args import parse_options
 from ernie_m.utils.checksums import MANIFEST
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.logging import logger, setup_console
-from ernie_m.utils.output_lock import check_identity, only_run_in
+from ernie_m.utils.output_lock import check_fingerprint, only_run_in
 
 
 def build_corpus(options: BuildOptions) -> dict:
@@ -53,7 +53,7 @@ def build_corpus(options: BuildOptions) -> dict:
         # A finished corpus is checked and left as it is.
         manifest = read_manifest(output)
         made_with = {key: manifest[key] for key in plan}
-        check_identity(output, made_with, plan, "give another --output, or --overwrite true")
+        check_fingerprint(output, made_with, plan, "give another --output, or --overwrite true")
         logger.info("%s: built already; comparing its checksums", output)
         finished = manifest_file.stat().st_mtime_ns
         newer = ", ".join(path for path, time in modified.items() if time > finished)
@@ -93,5 +93,5 @@ def main() -> None:
     options = parse_options(BuildOptions, gather_notation(sys.argv[1:]), __name__)
     table = summary(build_corpus(options))
     corpus = Corpus(expand(options.output))
-    for line in table + pair_report(corpus, tokenizer_of_corpus(corpus.path)):
+    for line in table + pair_report(corpus, open_corpus_tokenizer(corpus.path)):
         logger.info("%s", line)

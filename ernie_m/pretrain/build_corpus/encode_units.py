@@ -39,7 +39,7 @@ from ernie_m.pretrain.build_corpus.build_args import BuildOptions
 from ernie_m.pretrain.build_corpus.source_files import TextSource
 from ernie_m.pretrain.build_corpus.text_units import Lines, Unit, read_lines
 from ernie_m.reader.corpus import SPLITS
-from ernie_m.reader.equal_texts import hashes_of, text_keys
+from ernie_m.reader.equal_texts import hash_contents, text_keys
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import atomic_file
@@ -126,7 +126,7 @@ def sort_keys(work: StreamWork, number: int, unit: Path) -> None:
         unit: its file.
     """
     (keys_of_texts,) = read_unit(unit, "keys")
-    keys = hashes_of(line.tobytes() for line in keys_of_texts)
+    keys = hash_contents(line.tobytes() for line in keys_of_texts)
     order = np.argsort(keys, kind="stable")
     save(work.file("keys", number), np.stack([keys[order], number * _UNIT + order.astype("<u8")]))
 
@@ -217,7 +217,7 @@ def _write_unit(
     documents = np.array(lines.documents, np.uint32)
     # Of a pair, the text of one side decides whether it is held out.
     deciding = iter([row[work.held_out_side] for row in lines.rows])
-    hashes = hashes_of("\n".join(itertools.islice(deciding, count)).encode() for count in lines.documents)
+    hashes = hash_contents("\n".join(itertools.islice(deciding, count)).encode() for count in lines.documents)
     with atomic_file(path) as file:
         np.savez(
             file,

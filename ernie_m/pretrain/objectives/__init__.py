@@ -13,7 +13,7 @@ _FILES = {module.name for module in pkgutil.iter_modules(__path__)}
 OBJECTIVES = (*OF_THE_PAPER, *sorted(_FILES.difference(OF_THE_PAPER)))
 
 
-def class_of(name: str) -> Any:
+def get_class(name: str) -> Any:
     """The class of an objective, a subclass of `Objective`: `Camlm` in camlm.py."""
     class_name = "".join(part.capitalize() for part in name.split("_"))
     return getattr(import_module(f"{__name__}.{name}"), class_name)

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from ernie_m.model.config import FIRST_POSITION, NO_LANGUAGE
-from ernie_m.pretrain.masking import Pair, Setting, Text
+from ernie_m.pretrain.masking import ObjectiveContext, Pair, Text
 from ernie_m.pretrain.objective import Objective, geometric_mean
 from ernie_m.pretrain.packing import MaskedExample, Stage1Sequence
 from ernie_m.utils.errors import UserError
@@ -38,7 +38,7 @@ class Btmlm(Objective[Text]):
     evaluated_on = Pair  # of which the source is read; the pseudo-tokens have the target's language
     further_sums = ("pseudo", "copied", "repeated")
 
-    def __init__(self, setting: Setting):
+    def __init__(self, setting: ObjectiveContext):
         super().__init__(setting)
         self.second_language = SecondLanguage(setting.languages, setting.pairs, self.config.second_language)
 

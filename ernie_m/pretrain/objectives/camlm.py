@@ -14,7 +14,7 @@ neighbours into its view one layer later.
         y7    .  .  . |  1  .  .  1
 
 Training computes this as two sequences of context and placeholders, with equal states: the unmasked tokens of
-one side, then the masks of the other, each seen by itself alone (`ernie_m.model.packed_layout.Layout`).
+one side, then the masks of the other, each seen by itself alone (`ernie_m.model.packed_layout.PackedLayout`).
 
              x1 x3 | M5 M6
         x1    1  1 |  .  .
@@ -50,7 +50,7 @@ Its two sequences are x1 m2 x3 | M5 M6 and y4 m5 m6 y7 | M2.
 
 import numpy as np
 
-from ernie_m.pretrain.masking import Pair, Setting, number_chosen
+from ernie_m.pretrain.masking import ObjectiveContext, Pair, number_chosen
 from ernie_m.pretrain.objective import Objective
 from ernie_m.pretrain.packing import MaskedExample, MaskedSequence
 
@@ -61,7 +61,7 @@ class Camlm(Objective[Pair]):
     reads = Pair
     needs = "an unmasked token on each side (objectives.mask_rate)"
 
-    def __init__(self, setting: Setting):
+    def __init__(self, setting: ObjectiveContext):
         super().__init__(setting)
         self.with_masks = self.config.camlm_context == "with_masks"
 

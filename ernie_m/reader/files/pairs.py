@@ -42,7 +42,7 @@ from ernie_m.reader.files.tables import (
 from ernie_m.reader.files.text_checks import look_at_text, refuse_odd_part
 from ernie_m.reader.labels import is_marked, number_in
 from ernie_m.utils.errors import UserError, listed
-from ernie_m.utils.files import unwritable_is_a_user_error
+from ernie_m.utils.files import translate_write_errors
 from ernie_m.utils.logging import logger
 
 _NEGATIVE = re.compile("(negatives?|neg)(_?[0-9]+)?")
@@ -295,7 +295,7 @@ class PairRows(Sequence[list[str]]):
         self.most_texts = self.with_negatives = self.equal = 0
         descriptor, name = tempfile.mkstemp(prefix="pairs.", suffix=".tsv")
         self._removal = weakref.finalize(self, Path(name).unlink, missing_ok=True)
-        with unwritable_is_a_user_error(name), os.fdopen(descriptor, "wb") as output:
+        with translate_write_errors(name), os.fdopen(descriptor, "wb") as output:
             for texts in rows:
                 self.most_texts = max(self.most_texts, len(texts))
                 self.with_negatives += len(texts) > 2

@@ -13,7 +13,7 @@ from itertools import chain
 from pathlib import Path
 
 from ernie_m.utils.errors import UserError, shown
-from ernie_m.utils.languages import SEVERAL, language_tag, script_of_language
+from ernie_m.utils.languages import SEVERAL, expected_script, language_tag
 from ernie_m.utils.logging import logger
 
 MOST_LINES = 1000  # lines that are looked at
@@ -68,7 +68,7 @@ def look_at_text(
         elif not as_it_stands:
             raise UserError(f"{message}; {_MEND}")
     script = script_of([line for _, line in texts])
-    expected = script_of_language(language)
+    expected = expected_script(language)
     if script and expected and script != expected:
         logger.warning(
             "%s: most letters are %s, and those of '%s' are %s; is it another language, or are the sides "

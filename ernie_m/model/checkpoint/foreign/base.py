@@ -16,7 +16,7 @@ from ernie_m.model.checkpoint import safetensors
 from ernie_m.model.checkpoint.foreign import restricted_pickle, sentence_transformers, torch_files
 from ernie_m.model.checkpoint.format import Checkpoint, Format, Source, numbered
 from ernie_m.model.checkpoint.key_mapping import LM, WORDS
-from ernie_m.model.checkpoint.weights import CONFIG, WEIGHTS, WITHOUT_UNKNOWN, Weights, weights_of
+from ernie_m.model.checkpoint.weights import CONFIG, WEIGHTS, WITHOUT_UNKNOWN, Weights, open_weights
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.preprocessing import ERNIE_M_RULES, NO_RULES, READING, Reading, own_reading, stored_reading
 from ernie_m.model.tasks import TOKEN_CLASSIFICATION
@@ -88,7 +88,7 @@ class Library(Format):
         Raises:
             UserError: it is beside a tokenizer of another kind.
         """
-        weights = weights_of(folder, READERS)
+        weights = open_weights(folder, READERS)
         if weights is None:
             return None
         config_path = folder.first(_CONFIGS)
@@ -125,7 +125,7 @@ class Library(Format):
         names = raw_config.get("architectures")
         first = names[0] if isinstance(names, list) and names else names
         class_name = str(first) if first else None
-        tasks = self.tasks_of(weights, class_name)
+        tasks = self.find_tasks(weights, class_name)
         if class_name and class_name not in {known.name for known in self.classes.values()}:
             logger.warning(
                 "%s: architectures %s is not known; by its tensors the model is for %s",

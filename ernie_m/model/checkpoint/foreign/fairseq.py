@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ernie_m.model.checkpoint.foreign.base import Library
-from ernie_m.model.checkpoint.key_mapping import LM_HEAD, ModelClass, Recipe, as_it_is, floats
+from ernie_m.model.checkpoint.key_mapping import LM_HEAD, ModelClass, TensorMapping, as_it_is, floats
 from ernie_m.model.checkpoint.weights import Weights
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import Folder
@@ -54,20 +54,22 @@ class Fairseq(Library):
         """What the flags of the training say."""
         return {key: weights.metadata[flag] for flag, key in _FLAGS.items() if flag in weights.metadata}
 
-    def adapt(self, recipes: dict[str, Recipe], file: Weights, in_file: Mapping[str, str]) -> dict[str, str]:
+    def adapt(
+        self, mappings: dict[str, TensorMapping], file: Weights, in_file: Mapping[str, str]
+    ) -> dict[str, str]:
         """Take what old files have in another form."""
         for bare, name in in_file.items():
             if match := _NORM.fullmatch(bare):
-                recipes.setdefault(f"embeddings.layer_norm.{match[1]}", as_it_is(file, name))
+                mappings.setdefault(f"embeddings.layer_norm.{match[1]}", as_it_is(file, name))
             elif match := _FUSED.fullmatch(bare):
                 attention, ending = match.groups()
                 for part, letter in enumerate("qkv"):
                     recipe = _third(file, name, part)._replace(transposed=ending == "weight")
-                    recipes.setdefault(f"encoder.{attention}.{letter}_proj.{ending}", recipe)
+                    mappings.setdefault(f"encoder.{attention}.{letter}_proj.{ending}", recipe)
         return {}
 
 
-def _third(file: Weights, name: str, part: int) -> Recipe:
+def _third(file: Weights, name: str, part: int) -> TensorMapping:
     """The recipe of one of the three parts of a tensor, which lie below each other.
 
     Raises:
@@ -76,4 +78,4 @@ def _third(file: Weights, name: str, part: int) -> Recipe:
     shape = file.shape(name)
     if not shape or shape[0] % 3:
         raise UserError(f"{file.source}: {name} has shape {list(shape)}, not q, k and v in one")
-    return Recipe((name,), (shape[0] // 3, *shape[1:]), lambda: np.split(floats(file, name), 3)[part])
+    return TensorMapping((name,), (shape[0] // 3, *shape[1:]), lambda: np.split(floats(file, name), 3)[part])

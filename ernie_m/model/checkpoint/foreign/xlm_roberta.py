@@ -24,7 +24,7 @@ from ernie_m.model.checkpoint.key_mapping import (
     QA_OUTPUTS,
     WORDS,
     ModelClass,
-    Recipe,
+    TensorMapping,
     floats,
 )
 from ernie_m.model.checkpoint.weights import PIECE_MODELS, TOKENIZER_JSON, Weights
@@ -96,14 +96,18 @@ class XlmR(Library):
         "use_cache": True,
     }
 
-    def adapt(self, recipes: dict[str, Recipe], file: Weights, in_file: Mapping[str, str]) -> dict[str, str]:
+    def adapt(
+        self, mappings: dict[str, TensorMapping], file: Weights, in_file: Mapping[str, str]
+    ) -> dict[str, str]:
         """Add the token types; and the pooler of a masked-LM model is not taken."""
-        self.add_token_types(recipes, file, in_file.get(TOKEN_TYPES))
-        poolers = [name for name in recipes if name.startswith("pooler.")] if LM_BIAS in recipes else []
-        untrained = [recipes.pop(name).names[0] for name in poolers]
+        self.add_token_types(mappings, file, in_file.get(TOKEN_TYPES))
+        poolers = [name for name in mappings if name.startswith("pooler.")] if LM_BIAS in mappings else []
+        untrained = [mappings.pop(name).names[0] for name in poolers]
         return dict.fromkeys(untrained, "beside a masked-LM head: it was never trained")
 
-    def add_token_types(self, recipes: dict[str, Recipe], file: Weights, token_types: str | None) -> None:
+    def add_token_types(
+        self, mappings: dict[str, TensorMapping], file: Weights, token_types: str | None
+    ) -> None:
         """Let the positions take up row 0 of the token types, which every token of a text gets.
 
         Args:
@@ -112,7 +116,7 @@ class XlmR(Library):
         Raises:
             UserError: the two tables have rows of different lengths.
         """
-        recipe = recipes.get(POSITIONS)
+        recipe = mappings.get(POSITIONS)
         if recipe is None or len(recipe.shape) != 2:
             return
         rows, width = recipe.shape
@@ -131,7 +135,7 @@ class XlmR(Library):
             return np.concatenate([np.zeros((self.rows_before, width), array.dtype), array])
 
         names = (*recipe.names, token_types) if token_types else recipe.names
-        recipes[POSITIONS] = Recipe(names, (self.rows_before + rows, width), read)
+        mappings[POSITIONS] = TensorMapping(names, (self.rows_before + rows, width), read)
 
     def check(self, config: ErnieMConfig) -> None:
         """Refuse what XLM-R cannot have: its positions begin behind pad_token_id, ours always at 2."""
@@ -205,9 +209,11 @@ class Bert(XlmR):
             )
         return source
 
-    def adapt(self, recipes: dict[str, Recipe], file: Weights, in_file: Mapping[str, str]) -> dict[str, str]:
+    def adapt(
+        self, mappings: dict[str, TensorMapping], file: Weights, in_file: Mapping[str, str]
+    ) -> dict[str, str]:
         """Add the token types alone: a pooler was trained with the head of next sentence prediction."""
-        self.add_token_types(recipes, file, in_file.get(TOKEN_TYPES))
+        self.add_token_types(mappings, file, in_file.get(TOKEN_TYPES))
         return {}
 
     def config(self, source: Source, weights: Weights) -> ErnieMConfig:
