@@ -29,10 +29,10 @@ from ernie_m.model.open_model import open_model
 from ernie_m.reader.equal_texts import text_keys
 from ernie_m.reader.files.find_files import (
     WITH_BOTH_SIDES,
+    check_languages,
     find_files,
     languages_in_name,
     languages_of,
-    refuse_two_names,
     says_held_out,
     split_label,
     stem_of,
@@ -164,7 +164,7 @@ def _refuse(sources: Iterable[str], pairs: Sequence[PairFile], text: Mapping[str
             f"{', '.join(sources)}: no file of pairs to train on, such as en-de.tsv, en-de.tmx, or train.en "
             f'beside train.de{held_out}{only_text}; name others as in "en-de<=en.txt,de.txt"'
         )
-    refuse_two_names(chain(text, *(file.languages for file in pairs)))
+    check_languages(chain(text, *(file.languages for file in pairs)))
     first_of: dict[tuple[str, ...] | str, PairFile] = {}
     for file in pairs:
         languages = tuple(sorted(file.languages))  # de-fr is the same as fr-de

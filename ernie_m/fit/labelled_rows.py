@@ -31,7 +31,7 @@ from ernie_m.reader.labels import (
 )
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.utils.errors import UserError, listed
-from ernie_m.utils.languages import language_group
+from ernie_m.utils.languages import language_group, language_tag
 
 KINDS = (CLASSIFICATION, MULTI_LABEL, REGRESSION)
 _MOST_STEPS = 10  # with more whole numbers it is asked whether they are classes
@@ -123,6 +123,9 @@ class Rows(NamedTuple):
         labels = () if self.kind == REGRESSION else ids
         trained = None if learned is None else learned.inputs
         yield from check_labels(self.inputs, labels, self.places.__getitem__, trained)
+        languages = np.unique(self.languages).tolist()
+        if unknown := [name for name in languages if name and not language_tag(name)]:
+            yield f"no languages that are known, and each is one of its own: {listed(unknown)}"
         same: dict[str, list[str]] = {}
         for name in self.names if learned is None else ():
             same.setdefault("".join(name.casefold().split()), []).append(f"'{name}'")

@@ -2,7 +2,8 @@
 
 languages.tsv has the languages with two letters, and those of FLORES-200, XLM-R, Tatoeba and WikiANN: the
 shortest code, the other codes and English names, and the script by ISO 15924. The codes were made of the
-registry of BCP 47, but what FLORES-200 tells apart is apart (pes and prs); the names are those of CLDR.
+registry of BCP 47, but what FLORES-200 tells apart is apart (pes and prs); the names are those of CLDR. Text
+that is called no is nearly all nb, so they are one.
 """
 
 import re
@@ -22,15 +23,17 @@ SEVERAL = ("az", "bs", "ha", "kk", "ks", "ku", "ky", "mn", "sd", "sh", "sr", "tg
 _ROWS = [line.split("\t") for line in Path(__file__).with_suffix(".tsv").read_text().splitlines()]
 _SHORTEST = {code: tag for tag, codes, _ in _ROWS for code in (tag, *codes.split())}
 _SCRIPTS = {tag: script for tag, _, script in _ROWS}
+_SCRIPT_BY_REGION = {"zh-cn": "zh", "zh-tw": "zh-hant", "zh-hant-tw": "zh-hant"}  # CLDR's likely subtags
 
 
 def language_tag(name: str) -> str:
-    """The one tag of a language: "en" for eng, "zh-hant" for cmn_Hant, "he" for iw; "" if it is not known."""
+    """The one tag of a language: "en" for eng, "zh-hant" for cmn_Hant and zh_TW; "" if it is not known."""
     code, *rest = re.split("[-_]", name.lower())
     language = _SHORTEST.get(code, "")
     if rest[:1] == [_SCRIPTS.get(language, "").lower()]:  # the script that it has anyway
         del rest[0]
-    return "-".join([language, *rest]) if language else ""
+    tag = "-".join([language, *rest]) if language else ""
+    return _SCRIPT_BY_REGION.get(tag, tag)
 
 
 def common_language(name: str) -> str:

@@ -118,6 +118,8 @@ def test_a_file_of_dev_or_test_is_read_only_if_it_is_named_itself(tmp_path, capl
         ({"en": "one.txt"}, {"de-eng": "x.tsv"}, "^en and eng are one language"),
         ({"zho_Hans": "one.txt", "zh_hans": "x.tsv"}, {}, "^zh_hans and zho_Hans are one"),
         ({"cmn_Hans": "one.txt", "zh": "x.tsv"}, {}, "^cmn_Hans and zh are one"),
+        ({"zh_CN": "one.txt"}, {"en-zh": "x.tsv"}, "^zh and zh_CN are one"),
+        ({"no": "one.txt", "nb": "x.tsv"}, {}, "^nb and no are one"),
         ({"en": "one.txt", "English": "x.tsv"}, {}, "^English and en are one"),
         ({}, {"en-de": [["a.tsv"]]}, "not two aligned files"),
         ({}, {"en-de": "x.tsv,pairs.csv"}, "en-de<=PATH"),
@@ -132,9 +134,12 @@ def test_what_the_notation_refuses(tmp_path, monkeypatch, mono, parallel, messag
         resolve(mono, parallel)
 
 
-def test_scripts_and_regions_are_languages_of_their_own(tmp_path):
-    names = ("pt", "pt_BR", "zh", "zh_Hant", "pes", "prs", "aka", "twi", "sr_Cyrl", "sr_Latn")
+def test_scripts_and_regions_are_languages_of_their_own(tmp_path, caplog):
+    """Codes of countries are no languages, and stay what they are."""
+    known = ("pt", "pt_BR", "zh", "zh_Hant", "pes", "prs", "aka", "twi", "sr_Cyrl", "sr_Latn", "ja", "nn")
+    names = (*known, "cz", "jp")
     assert len(resolve({name: write_lines(tmp_path / name, ["a"]) for name in names}, {})) == len(names)
+    assert [line.split()[0] for line in caplog.messages] == ["'cz'", "'jp'"]
 
 
 @pytest.mark.parametrize("unit_bytes", [1, 300, 5000, 1 << 20])

@@ -26,7 +26,9 @@ def test_no_two_languages_of_flores_are_one():
     "names",
     [
         "en eng EN En English eng_Latn",
-        "zh zho cmn chi zh_Hans cmn_Hans Chinese",
+        "zh zho cmn chi zh_Hans cmn_Hans Chinese zh_CN zh-Hans-CN",
+        "zh-hant cmn_Hant zh_TW zh-Hant-TW",
+        "no nor nb nob Norwegian",
         "fa pes fas per Persian pes_Arab",
         "he iw heb Hebrew",
         "sr srp scc Serbian srp_Cyrl",

@@ -19,10 +19,10 @@ from typing import Any
 
 from ernie_m.reader.files.find_files import (
     NOTATION,
+    check_languages,
     find_pairs,
     find_texts,
     languages_of,
-    refuse_two_names,
     split_label,
 )
 from ernie_m.reader.files.plain_text import PACKINGS
@@ -148,7 +148,7 @@ def resolve(mono: Mapping[str, Any], parallel: Mapping[str, Any]) -> list[Stream
                 sources[tuple(sorted(languages))] += [TextSource(names, languages) for names in files]
     if not sources:
         raise UserError(f"no text given: --mono or --parallel; {NOTATION}")
-    refuse_two_names(chain.from_iterable(sources))
+    check_languages(chain.from_iterable(sources))
     streams = []
     given: dict[tuple[str, ...], str] = {}  # `TextSource.unpacked` -> its languages and its paths
     for languages, sources_of_stream in sources.items():

@@ -256,14 +256,17 @@ def languages_of(label: Any, count: int) -> tuple[str, ...]:
     return languages
 
 
-def refuse_two_names(languages: Iterable[str]) -> None:
-    """Refuse a language that has two names.
+def check_languages(languages: Iterable[str]) -> None:
+    """Refuse a language that has two names, and say which names are of no language that is known.
 
     Raises:
         UserError: two of the names are of one language, with the same script or region.
     """
     names: dict[str, str] = {}  # the tag of a language, with its script or region -> its name
     for name in sorted(set(languages)):
-        other = names.setdefault(language_tag(name) or name.lower(), name)
+        tag = language_tag(name)
+        if not tag:
+            logger.warning("'%s' is no language that is known (Japanese is ja); it is one of its own", name)
+        other = names.setdefault(tag or name.lower(), name)
         if other != name:
             raise UserError(f"{other} and {name} are one language; give all of its text under one name")
