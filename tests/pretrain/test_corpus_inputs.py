@@ -71,6 +71,8 @@ def test_files_globs_folders_and_variables(tmp_path, monkeypatch):
 
 def test_a_file_of_dev_or_test_is_read_only_if_it_is_named_itself(tmp_path, caplog):
     names = ["a.txt", "attest.txt", "dev.en", "dev.de", "newstest2020.txt", "test/c.txt"]
+    for split in ("devel", "devset", "hold-out", "validate", "tune", "tuning_1", "blind", "gold"):
+        names.append(f"x.{split}.txt")
     (tmp_path / "test").mkdir()
     for name in names:
         write_lines(tmp_path / name, ["x"])
@@ -80,7 +82,7 @@ def test_a_file_of_dev_or_test_is_read_only_if_it_is_named_itself(tmp_path, capl
         (stream,) = resolve(*by_count)
         return [[path.removeprefix(f"{tmp_path}/") for path in source.paths] for source in stream.sources]
 
-    for several, left_out in ((tmp_path, names[2:5]), (tmp_path / "**/*", names[2:])):
+    for several, left_out in ((tmp_path, names[2:5]), (tmp_path / "**/*", names[2:6])):
         caplog.clear()
         assert read(str(several)) == [["a.txt"], ["attest.txt"]]
         (line,) = caplog.messages

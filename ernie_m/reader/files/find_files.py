@@ -39,10 +39,15 @@ _OF_TABLE = rf"\.(?:{'|'.join(_TABLE_ENDINGS)})"
 WITH_BOTH_SIDES = (CELLS, OBJECTS, SHEET, UNITS)  # the forms of files that have both sides of pairs
 _ONE_OF_TWO = "[a-z]{2,3}(?:_[A-Za-z]+)?"  # a language; also zh_Hans
 _TWO_LANGUAGES = re.compile(rf"(?:.*[._-])?({_ONE_OF_TWO})-({_ONE_OF_TWO})")
-_HELD_OUT_WORDS = {
-    "dev", "development", "devtest", "eval", "evaluation", "held", "heldout", "holdout", "newsdev",
-    "newstest", "test", "testa", "testb", "testing", "tests", "testset", "tst", "val", "valid", "validation",
-}  # fmt: skip
+# What a word in a cell or a name says of a row or a file -> its split.
+SPLIT_OF = {
+    **dict.fromkeys(("", "train", "training"), "train"),
+    **dict.fromkeys(("dev", "devel", "development", "devset", "newsdev"), "dev"),
+    **dict.fromkeys(("val", "valid", "validate", "validation", "tune", "tuning"), "dev"),
+    **dict.fromkeys(("devtest", "newstest", "test", "testa", "testb", "testing", "tests", "testset"), "test"),
+    **dict.fromkeys(("blind", "eval", "evaluation", "gold", "held", "heldout", "hold", "holdout"), "test"),
+    "tst": "test",
+}
 NOTATION = 'write language<=path in quotes, such as "en<=news.txt.gz" or "en-de<=pairs.tsv.gz"'
 _LANGUAGE_NAME = re.compile(r"[A-Za-z0-9_]+")
 
@@ -205,7 +210,7 @@ def languages_in_name(path: str | os.PathLike) -> tuple[str, ...]:
 def says_held_out(path: str) -> bool:
     """Whether a path below what a user named says that the file is for development or testing."""
     words = re.split(r"[\W\d_]+", path.lower())
-    return not _HELD_OUT_WORDS.isdisjoint(words)
+    return any(SPLIT_OF.get(word, "train") != "train" for word in words)
 
 
 def expand(path: Any) -> str:

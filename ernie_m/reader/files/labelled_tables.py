@@ -13,6 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from ernie_m.reader.files.find_files import SPLIT_OF
 from ernie_m.reader.files.official_tsv import has_quotes, in_one_line, say_quoted
 from ernie_m.reader.files.plain_text import TextFile, split_name
 from ernie_m.reader.files.row_errors import Faults
@@ -20,7 +21,6 @@ from ernie_m.reader.files.table_options import OF_TABLES, LabelOptions, TableOpt
 from ernie_m.reader.files.tables import (
     LABELS,
     QUESTIONS,
-    SPLITS,
     WORDS,
     Form,
     Row,
@@ -252,12 +252,12 @@ def _labelled_row(
             words[part] = in_one_line(cells[place]).strip()
     if found["split"]:
         split = words["split"]
-        if split.lower() not in SPLITS:
+        if split.lower() not in SPLIT_OF:
             raise UserError(
                 f"the split '{shown(split)}' is none of train, dev and test; mend it, or rename the column "
                 "if it says something else"
             )
-        words["split"] = SPLITS[split.lower()]
+        words["split"] = SPLIT_OF[split.lower()]
     return LabelledRow(texts, label, **words, line=line)
 
 

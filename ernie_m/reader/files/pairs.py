@@ -24,14 +24,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ernie_m.reader.equal_texts import normal_form
-from ernie_m.reader.files.find_files import find_pairs, languages_in_name, languages_of, split_label
+from ernie_m.reader.files.find_files import SPLIT_OF, find_pairs, languages_in_name, languages_of, split_label
 from ernie_m.reader.files.official_tsv import FileLines, in_one_line, open_lines, split_cells
 from ernie_m.reader.files.plain_text import UNITS, TextFile, named_form
 from ernie_m.reader.files.row_errors import Faults
 from ernie_m.reader.files.table_options import TableOptions
 from ernie_m.reader.files.tables import (
     PAIRS,
-    SPLITS,
     Form,
     Table,
     fault_of_text,
@@ -107,7 +106,7 @@ class Columns(NamedTuple):
 
     def is_trained(self, cells: Sequence[Any]) -> bool:
         """Whether a row is one to train on."""
-        return all(SPLITS.get(str(cells[place]).strip().lower()) == "train" for place in self.split)
+        return all(SPLIT_OF.get(str(cells[place]).strip().lower()) == "train" for place in self.split)
 
     def rows_of(self, cells: Sequence[Any]) -> list[list[str]]:
         """The rows that a row stands for, one for each positive.

@@ -66,11 +66,6 @@ PAIRS = {
 WORDS = {"words": ("tokens", "words"), "tags": ("tags", "ner_tags", "ner")}
 QUESTIONS = {"question": ("question",), "context": ("context",)}
 _KNOWN = {name for parts in (LABELS, PAIRS, WORDS, QUESTIONS) for names in parts.values() for name in names}
-SPLITS = {
-    **dict.fromkeys(("", "train", "training"), "train"),
-    **dict.fromkeys(("dev", "development", "val", "valid", "validation"), "dev"),
-    **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
-}
 _MARKS = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";"}
 _OF_ENDING = {".csv": ",", ".tsv": "\t"}
 _COMPARED = {
