@@ -67,7 +67,7 @@ def refuse_name(kind: str, name: str, known: list[str]) -> NoReturn:
     """End with a line that gives the known name of this kind that is most like one."""
     from ernie_m.utils.args import advice_on
 
-    raise UserError(f"'{name}' is no {kind}; {advice_on(name, known)}")
+    raise UserError(f"unknown {kind} '{name}'; {advice_on(name, known)}")
 
 
 def usage() -> str:

@@ -105,9 +105,9 @@ def load(
     from ernie_m.inference.load import load as load_model
 
     if not isinstance(folder, str | os.PathLike):
-        raise UserError(f"load({folder!r}): the folder must be a path")
+        raise UserError(f"load: folder must be a path, got {folder!r}")
     if task is not None and task not in SUPERVISED_TASKS:
-        raise UserError(f"task {task!r}: it must be {in_words(Literal[SUPERVISED_TASKS])}")
+        raise UserError(f"invalid task {task!r} (expected {in_words(Literal[SUPERVISED_TASKS])})")
     configure_as_library()
     loaded = load_model(Path(folder), engine=engine, task=task, amp=amp)
     if task is not None and loaded.task != task:
@@ -198,7 +198,7 @@ class Model:
         for text in as_list([texts] if is_pair else texts, "texts"):
             pair = text if isinstance(text, list | tuple) else [text]
             if not 1 <= len(pair) <= 2 or (len(pair) == 2 and pair[1] is None):
-                raise UserError(f"{text!r}: it is neither a text nor a pair of texts")
+                raise UserError(f"{text!r} is neither a text nor a pair of texts")
             requests.append(dict(zip(("text_a", "text_b"), pair)))  # "text_b" of a pair only
         return self._answer(CLASSIFICATION, requests, PredictionOptions(given_labels=True))
 
@@ -274,9 +274,9 @@ class Model:
         from ernie_m.utils.logging import logger
 
         if on_empty not in ("error", "skip"):
-            raise UserError(f"on_empty {on_empty!r}: it must be error or skip")
+            raise UserError(f"invalid on_empty {on_empty!r} (choose from error, skip)")
         if not accepts(PositiveInt | None, batch_size):
-            raise UserError(f"batch_size {batch_size!r}: it must be a whole number, at least 1")
+            raise UserError(f"invalid batch_size {batch_size!r} (expected an integer, at least 1)")
         sentences = as_list(texts, "texts")
         languages = languages_of(center_by_language, len(sentences))
         centered = center_by_language is not False  # languages ask for it, too
@@ -337,7 +337,7 @@ class Model:
         """
         if not isinstance(text, str):
             raise UserError(
-                f"text is a {type(text).__name__}; search takes one text, and index(corpus).search several"
+                f"text must be a str, got {type(text).__name__}. For several texts use index(corpus).search"
             )
         sentences = as_list(corpus, "corpus")
         return (
@@ -368,11 +368,11 @@ class Model:
 
         task_options = PredictionOptions(index=None if folder is None else os.fspath(folder), **options)
         if corpus is None and folder is None:
-            raise UserError("index needs a corpus, or the folder of one")
+            raise UserError("index requires a corpus, or the folder of an index")
         if corpus is not None:
             texts = as_list(corpus, "corpus")
             if not texts:
-                raise UserError("the corpus has no texts")
+                raise UserError("the corpus is empty")
             of_vectors = PredictionOptions(pooling=task_options.pooling, layer=task_options.layer)
             inputs = parsed(self._answerer(EMBEDDING, of_vectors), [{"text": text} for text in texts])
             task_options = replace(task_options, corpus=tuple(inputs))  # type: ignore[arg-type]  # of a flag
@@ -419,19 +419,19 @@ class Model:
         from ernie_m.utils.logging import logger
 
         if folder is not None and os.path.exists(folder):
-            raise UserError(f"{folder}: it exists already; name a new folder")
+            raise UserError(f"{folder} already exists. Choose another folder")
         if task not in (None, *KINDS):
-            raise UserError(f"task {task!r}: it must be {in_words(Literal[KINDS])}")
+            raise UserError(f"invalid task {task!r} (expected {in_words(Literal[KINDS])})")
         rows = [as_row(text, number) for number, text in enumerate(as_list(texts, "texts"))]
         # A row of numpy is a list, too.
         given = [label.tolist() if hasattr(label, "tolist") else label for label in as_list(labels, "labels")]
         if not rows:
-            raise UserError("there are no texts")
+            raise UserError("texts is empty")
         are_lists = all(isinstance(label, list | tuple | set) for label in given)
         are_decimals = all(isinstance(label, Real) and not isinstance(label, Integral) for label in given)
         kind = task or (MULTI_LABEL if are_lists else REGRESSION if are_decimals else CLASSIFICATION)
         if kind == MULTI_LABEL and not are_lists:
-            raise UserError(f"task {kind}: give a list of labels for each text, which may be empty")
+            raise UserError(f"task {kind} requires a list of labels for each text (it may be empty)")
         of_rows = rows_of(
             kind,
             rows,
@@ -460,7 +460,7 @@ class Model:
         """
         sentences = as_list(texts, "texts")
         if not self.loaded.ranks:
-            raise UserError(f"{self.loaded.folder}: rank needs a model that gives pairs of texts a number")
+            raise UserError(f"{self.loaded.folder}: rank requires a cross-encoder")
         # None would be the query alone.
         requests = [{"text_a": query, "text_b": text or ""} for text in sentences]
         answers = self._answer(CLASSIFICATION, requests)

@@ -101,7 +101,7 @@ def carry_out(*steps: Command) -> None:
     code = run_processes(commands, [{}] * len(commands), OUTPUT / "log")
     if code or not all(step.result.exists() for step in unfinished):
         if code in (0, 130):  # SIGTERM or Ctrl-C; an error has its own line
-            say("stopped here; the same command goes on", file=sys.stderr)
+            say("interrupted; run the same command to resume", file=sys.stderr)
         sys.exit(code)
 
 

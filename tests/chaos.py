@@ -151,7 +151,7 @@ def strike(command: list[str], folder: Path, moment: float, reference: Path, dur
     log = folder / "log" / "job.log.0"
     said = len(log.read_text()) if log.exists() else 0
     finish(command, folder)
-    resumed = re.search(r"going on from .*step_(\d+)", log.read_text()[said:]) if log.exists() else None
+    resumed = re.search(r"resuming from .*step_(\d+)", log.read_text()[said:]) if log.exists() else None
     if newest < last and int(resumed[1] if resumed else 0) != newest:
         raise Failed(f"the newest checkpoint was of step {newest}, it went on from {resumed and resumed[1]}")
     return newest

@@ -114,8 +114,8 @@ CASES = [
         },
         {},
         {
-            "cut of dev": "dev.tsv: 1 of 2 rows .* cut at 62 ",
-            "cut": "train.tsv: 1 of 16 rows .* cut at 62 ",
+            "cut of dev": "dev.tsv: 1 of 2 rows .* truncated to 62 ",
+            "cut": "train.tsv: 1 of 16 rows .* truncated to 62 ",
             "empty": "train.tsv: 1 of 16 rows .* empty",
             "equal": "train.tsv: 1 text has two labels, as in line 2 and line 17",
             "unknown": "train.tsv: .* unknown",
@@ -128,7 +128,7 @@ CASES = [
         {"train.tsv": tagged(*TEXTS[:4], LONG, *STRANGE), "dev.tsv": tagged(TWIN, TEXTS[9])},
         {},
         {
-            "cut": "train.tsv: 1 of 14 rows .* cut at 62 ",
+            "cut": "train.tsv: 1 of 14 rows .* truncated to 62 ",
             "unknown": "train.tsv: .* unknown",
             "learned": "dev.tsv: 1 of 2 rows .* trained on",
         },
@@ -143,10 +143,10 @@ CASES = [
         },
         {},
         {
-            "cut of dev": "dev.json: 1 of 2 questions are cut at 16 ",
-            "cut": "train.json: 2 of 11 questions are cut at 16 ",
+            "cut of dev": "dev.json: 1 of 2 questions are truncated to 16 ",
+            "cut": "train.json: 2 of 11 questions are truncated to 16 ",
             "unknown": "train.json: .* unknown",
-            "languages": "dev.json: the language of its answers",
+            "languages": "dev.json: MLQA has rules",
             "learned": "dev.json: 1 of 2 rows .* trained on",
         },
         marks=slow,
@@ -163,7 +163,7 @@ CASES = [
         {"d/de-en.tsv": [*MANY_PAIRS, f"{TWIN}\tx", f"{LONG}\ty", *pairs(*zip(STRANGE, STRANGE))]},
         {},
         {
-            "cut": "de-en: 1 of 82 texts .* cut at 62 ",
+            "cut": "de-en: 1 of 82 texts .* truncated to 62 ",
             "equal": "de-en: .* of 41 pairs ",
             "unknown": "de-en: .* tokens are unknown",
         },
@@ -189,10 +189,10 @@ CASES = [
             "model.num_hidden_layers": 1,
             "model.num_attention_heads": 2,
         },
-        {"cut": "pairs are longer than data.max_seq_len 16"},
+        {"cut": "pairs exceed data.max_seq_len 16"},
         marks=slow,
     ),
-    ("run_pretrain", {}, {"data.languages": "en,xx"}, {"languages": "data.languages: xx"}),
+    ("run_pretrain", {}, {"data.languages": "en,xx"}, {"languages": "data.languages: unknown xx"}),
     (
         "build_corpus",
         {
@@ -201,7 +201,7 @@ CASES = [
         },
         {"mono": "en<=en.txt", "parallel": "en-de<=en-de.tsv", "deduplicate": "true"},
         {
-            "cut": "1 of 2. pairs are longer than ",
+            "cut": "1 of 2. pairs exceed ",
             "empty": " 1 empty",
             "equal": " 2 duplicate",
             "unknown": "en +36 .* 8.57% ",
@@ -236,8 +236,8 @@ CASES = [
         },
         {"test": "test.tsv"},
         {
-            "cut of a test": "test.tsv: 1 of 2 rows .* cut at 62 ",
-            "cut": "table.tsv: 1 of 20 rows .* cut at 62 ",
+            "cut of a test": "test.tsv: 1 of 2 rows .* truncated to 62 ",
+            "cut": "table.tsv: 1 of 20 rows .* truncated to 62 ",
             "equal": "table.tsv: 1 text has two labels, as in table.tsv, line 2 and table.tsv, line 12",
             "unknown": "table.tsv: .* unknown",
             "learned": "test.tsv: 1 of 2 rows .* trained on",
@@ -255,7 +255,7 @@ CASES = [
         "label",
         {"questions.json": asked((TEXTS[0], TEXTS[1]))},
         {"input": "questions.json", "model": "{models}/answer"},
-        {"languages": "questions.json: the language of its answers"},
+        {"languages": "questions.json: MLQA has rules"},
     ),
     (
         "predict",
@@ -275,7 +275,7 @@ CASES = [
         {"table.tsv": ["text_a", TEXTS[0], LONG, "", *STRANGE]},
         {},
         {
-            "cut": "table.tsv: 1 of 12 texts .* cut at 62 ",
+            "cut": "table.tsv: 1 of 12 texts .* truncated to 62 ",
             "empty": "table.tsv: 1 of 12 texts .* empty",
             "unknown": "table.tsv: .* unknown",
         },
@@ -285,7 +285,7 @@ CASES = [
         {"de.txt": [*TEXTS, LONG, TWIN, " "], "en.txt": [TWIN, *STRANGE]},
         {},
         {
-            "cut": "de.txt, en.txt: 1 of .* cut at 62 ",
+            "cut": "de.txt, en.txt: 1 of .* truncated to 62 ",
             "empty": "de.txt: 33 lines, 31 distinct",
             "equal": "1 with the same text on both sides",
             "unknown": "de.txt, en.txt: .* unknown",

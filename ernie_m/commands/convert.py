@@ -92,7 +92,7 @@ def convert(flags: ConvertFlags) -> None:
         raise UserError(f"--min_count {flags.min_count}: it is for --trim_vocab_to, which names the text")
     if Path(flags.source).suffix == ".model":
         if flags.trim_vocab_to:
-            raise UserError(f"{flags.source}: --trim_vocab_to trims a model; give the folder of its weights")
+            raise UserError(f"{flags.source}: --trim_vocab_to requires the folder of a model's weights")
         convert_vocabulary(flags)
         return
 
@@ -192,9 +192,9 @@ def write(
         )
     say_tokenizer(files, remark, flags)
     for difference in differing:
-        say(f"read otherwise: {difference}")
+        say(f"preprocessed differently: {difference}")
     if "license" not in metadata:
-        say(f"{flags.target}/README.md has no license; to publish it, add --license, as in apache-2.0")
+        say(f"{flags.target}/README.md has no license. To publish it, add --license, such as apache-2.0")
 
 
 def lines_of(written: Translated, checkpoint: Checkpoint, flags: ConvertFlags) -> list[str]:

@@ -46,7 +46,10 @@ def main() -> None:
     setup_console()
     output = Path(flags.output)
     if output.resolve() == Path.cwd() or os.path.ismount(output):
-        raise UserError(f"--output {output}: name a new folder in it, which appears when it is complete")
+        raise UserError(
+            f"--output {output}: the current folder or a mount point. Choose a new folder inside it, "
+            "which appears when it is complete"
+        )
     with only_writer_of(output):
         export_to(output, flags)
 
@@ -64,17 +67,15 @@ def export_to(output: Path, flags: ExportFlags) -> None:
     names = {path.name for path in output.iterdir()} if output.is_dir() else set()
     holds_something = bool(names) or (output.exists() and not output.is_dir())
     if holds_something and exported_settings(output) is None:
-        raise UserError(f"--output {output}: it exists and is no exported folder; name a new one")
+        raise UserError(f"--output {output} exists and is not an exported folder. Choose another one")
     not_ours = sorted(names - NAMES)
     if not_ours:
         raise UserError(
             f"--output {output}: a new export would delete {', '.join(not_ours)}, which ernie-m "
-            "export did not write; move it, or name a new folder"
+            "export did not write. Move it, or choose another folder"
         )
     if exported_settings(Path(flags.model)) is not None:
-        raise UserError(
-            f"--model {flags.model}: what ernie-m export wrote; name the checkpoint that it was made of"
-        )
+        raise UserError(f"--model {flags.model} is itself an export. Use the checkpoint it was made from")
     paddle.set_device("cpu")  # a GPU would compute the outputs to compare with in TF32
     loaded = load(flags.model, engine="paddle-eager", task=flags.task)
     task = flags.task or loaded.task or EMBEDDING

@@ -83,7 +83,7 @@ def main() -> None:
         if kind not in _OF_WORDS:
             is_done = fit_labels(flags, kind, training, tests)
         elif len(training) > 1:
-            raise UserError(f"{flags.table}: {len(training)} training files of {kind}; join them in one")
+            raise UserError(f"{flags.table}: {len(training)} training files of {kind}. Merge them into one")
         else:
             prepare()
             from ernie_m.fit.tags_and_answers import fit_words
@@ -92,7 +92,7 @@ def main() -> None:
                 kind, training[0], tests, flags, output, init_pretraining_params=flags.model, amp=flags.amp
             )
             if is_done and not tests:
-                say("there is no score without --test")
+                say("no scores: pass --test FILE")
     if is_done:
         line = f"{command_name()} predict --input TABLE --model {shlex.quote(flags.output)} --output NEW"
         say(f"\n{flags.output}: a model of all rows; next: {line}")
@@ -117,7 +117,7 @@ def fit_labels(
         for oddity in part.oddities(None if part is rows else rows):
             logger.warning("%s: %s", name, oddity)
     refuse(
-        rows.faults(), "a score needs two: add texts, leave the label out, or name another column: --label"
+        rows.faults(), "scores require two: add texts, remove the label, or set another column with --label"
     )
     say(f"{len(rows.examples):,} rows" + (f", {len(rows.names)} labels" if rows.names else ""))
     from ernie_m.fit.fit_model import fit_model, scored_by

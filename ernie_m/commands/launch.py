@@ -111,7 +111,7 @@ def gpus_to_use(flags: LaunchFlags, visible: list[str]) -> list[str]:
     if selected and (not {*selected} <= {*visible} or (flags.nproc_per_node or 1) > len(selected)):
         raise UserError(
             f"--nproc_per_node (NPROC) {flags.nproc_per_node or len(selected)} on --selected_gpus "
-            f"{','.join(selected)}: there are the GPUs {','.join(visible)}"
+            f"{','.join(selected)}: not enough GPUs, or unknown ones (found: {','.join(visible)})"
         )
     return selected
 
@@ -220,9 +220,7 @@ def main() -> None:
     flags = parse_options(LaunchFlags, words[: len(words) - len(script)], __name__)
     # A file, or a program of the package, which lies beside this file.
     if not script or not (Path(script[0]).is_file() or Path(__file__).with_name(script[0]).is_file()):
-        raise UserError(
-            f"{''.join(script[:1]) or 'SCRIPT'}: no such file to start; give one that ends in .py"
-        )
+        raise UserError(f"{''.join(script[:1]) or 'SCRIPT'}: no such script (expected a .py file)")
     setup_console()
     log_ineffective_flags(flags)
     if flags.print_config:

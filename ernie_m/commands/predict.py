@@ -69,11 +69,11 @@ class PredictFlags(ModelFlags, LabelOptions):
     def __post_init__(self) -> None:
         corpus = [path for _, path in named_files(self.corpus)] if self.corpus else []
         if folders := [path for path in corpus if Path(path).is_dir()]:
-            raise UserError(f"--corpus {folders[0]}: it is a folder; name files, separated by commas")
+            raise UserError(f"--corpus {folders[0]} is a folder (expected files, separated by commas)")
         # Neither what is there, nor what the command reads, is written over.
         output = Path(self.output).resolve()
         if self.output != "-" and output.exists():
-            raise UserError(f"--output {self.output}: it exists already; name a new file")
+            raise UserError(f"--output {self.output} already exists. Choose another file")
         refuse_to_write_over(
             [self.input, *corpus], f"--output {self.output}", [output.with_name(f"{output.name}.part")]
         )
@@ -127,12 +127,12 @@ def main() -> None:
     may_sort = isinstance(file, LabelledRows) and task in (CLASSIFICATION, MULTI_LABEL, QUESTION_ANSWERING)
     if flags.sort != "table" and not may_sort:
         raise UserError(
-            f"--sort {flags.sort}: it sorts the rows of a table by the probability of their answers"
+            f"--sort {flags.sort} requires a table and predictions with a probability. Remove --sort"
         )
 
     requests = read_requests(file, answerer.parse, faults)
     if all(request.content is None for request in requests):
-        say(f"--input {flags.input}: no requests in it, so there are no answers", file=sys.stderr)
+        say(f"--input {flags.input}: empty input, no predictions", file=sys.stderr)
     write_answers(answerer, requests, file, flags.output)
     if requests and split_name(flags.output)[0] != ".trec":
         for line in file.summary():
@@ -147,14 +147,14 @@ def task_of(flags: PredictFlags, model: "LoadedModel") -> str:
     """
     task = flags.task or model.own_task
     if task is None:
-        raise UserError(f"--model {flags.model}: it has no head, so say what to predict with --task")
+        raise UserError(f"--model {flags.model} has no head. Set --task")
     if task in _CLASSIFIERS and model.own_task in _CLASSIFIERS and task != model.own_task:
-        raise UserError(f"--task {task}: {flags.model} is for {model.own_task}; leave --task out")
+        raise UserError(f"--task {task}: the task of {flags.model} is {model.own_task}. Remove --task")
     given = [name for name, tasks in _FOR_TASKS.items() if getattr(flags, name) and task not in tasks]
     if given:
-        raise UserError(f"--{given[0]} is for {' and '.join(_FOR_TASKS[given[0]])}, and not for {task}")
+        raise UserError(f"--{given[0]} is an option of {' and '.join(_FOR_TASKS[given[0]])}, not of {task}")
     if split_name(flags.output)[0] == ".trec" and task != SEARCH:
-        raise UserError(f"--output {flags.output}: a run file (.trec) is of search, and not of {task}")
+        raise UserError(f"--output {flags.output}: a run file (.trec) requires task search, not {task}")
     return task
 
 
@@ -173,5 +173,7 @@ def columns_of(model: str, settings: dict[str, Any]) -> dict[str, str]:
     """
     columns = settings.get(COLUMNS, {})
     if not (isinstance(columns, dict) and all(isinstance(name, str) for name in columns.values())):
-        raise UserError(f"{model}: config.json: '{COLUMNS}' must have the name of a column for each part")
+        raise UserError(
+            f"{model}: config.json: invalid '{COLUMNS}' (expected the name of a column for each part)"
+        )
     return columns

@@ -52,7 +52,7 @@ def main() -> None:
     try:
         from ernie_m.inference.server.app import serve, token_of
     except ImportError as error:
-        raise UserError(f"ernie-m serve needs {error.name}: {install_command('serve')}") from error
+        raise UserError(f"ernie-m serve requires {error.name}: {install_command('serve')}") from error
     from ernie_m.inference.load import load
 
     options = flags.options()

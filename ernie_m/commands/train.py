@@ -57,7 +57,7 @@ def main() -> None:
     pairs = output / "pairs"
     is_new = not output.exists() or (output.is_dir() and not any(output.iterdir()))
     if not is_new and not (pairs / FOUND).is_file():
-        raise UserError(f"--output {output}: it exists, and ernie-m train did not make it; name a new folder")
+        raise UserError(f"--output {output} exists and was not made by ernie-m train. Choose another folder")
     found = find(flags.sources, output).pairs
 
     # Find the pairs first: how long they are and how many decides the steps.
@@ -113,5 +113,5 @@ def carry_out(step: Command) -> None:
     except (KeyboardInterrupt, SystemExit):
         code = 130
     if code or not step.result.exists():
-        say("stopped here; the same command goes on", file=sys.stderr)
+        say("interrupted; run the same command to resume", file=sys.stderr)
         sys.exit(code)

@@ -107,8 +107,8 @@ def read_table(path: Path) -> tuple[dict[str, int], int, list[list[str]]]:
         return places, len(first_row), rows[1:]
     if len(first_row) != len(COLUMNS):
         raise UserError(
-            f"{path}, line 1: {len(first_row)} columns, which neither name two texts and a label nor are "
-            "just these three"
+            f"{path}, line 1: {len(first_row)} columns (expected two texts and a label by name, or "
+            "exactly these three)"
         )
     return {name: place for place, name in enumerate(COLUMNS)}, len(COLUMNS), rows
 

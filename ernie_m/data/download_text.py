@@ -67,7 +67,9 @@ class PublicTextFlags:
     def __post_init__(self) -> None:
         for language in self.languages:
             if common_language(language) in ("", ENGLISH):
-                raise UserError(f"LANGUAGES: {language} is no code of a language beside English, such as de")
+                raise UserError(
+                    f"LANGUAGES: invalid {language} (expected a language code other than English, such as de)"
+                )
 
 
 class Package(NamedTuple):
@@ -99,22 +101,22 @@ def main() -> None:
     folder = Path(flags.folder)
     downloads = folder / "downloads"
     if folder.is_dir() and any(folder.iterdir()) and not downloads.is_dir():
-        raise UserError(f"{folder}: it exists, and this command did not make it; name a new folder")
+        raise UserError(f"{folder} exists and was not made by this command. Choose another folder")
     languages = sorted({*map(common_language, flags.languages)})
     asked = {"languages": languages}
     with only_run_in(folder):
         if (folder / TABLE).exists():
             claim_file(folder / ASKED, asked, "name a new folder")
-            say(f"text: {folder} is there already")
+            say(f"text: {folder} already exists")
             return
         sources = fetch(downloads)
         collected = collect(sources, languages or LANGUAGES)
         for language, of_language in list(collected.items()):  # a list, because languages are deleted
             found = len(of_language.pairs) + len(of_language.text)
             if flags.languages and not found:
-                raise UserError(f"LANGUAGES: these packages have no pairs in {language}; leave it out")
+                raise UserError(f"LANGUAGES: these packages have no pairs in {language}. Remove it")
             if not flags.languages and found < FEWEST_PAIRS:
-                say(f"left out: {language}, which has {found:,} pairs; name it to have it all the same")
+                say(f"skipped {language} ({found:,} pairs); pass it explicitly to include it")
                 del collected[language]
         write_json(folder / ASKED, asked)
         write(folder, sources, collected)
@@ -143,7 +145,7 @@ def fetch(downloads: Path) -> dict[Package, Path]:
         if package.sha256 not in files:
             raise UserError(
                 f"{folder}: {package.package} {package.version} has the SHA-256 {package.sha256}, and what "
-                f"is there has {', '.join(files) or 'none'}; delete the folder and run the same command again"
+                f"is there has {', '.join(files) or 'none'}. Delete the folder and run the same command again"
             )
         sources[package] = files[package.sha256]
     return sources

@@ -46,8 +46,8 @@ class WeightsFlags:
         for part in self.parts:
             if part not in RELEASED and "/" not in part:
                 raise UserError(
-                    f"unknown part '{part}'; it is one of {', '.join(RELEASED)}, or the name of a model on "
-                    "Hugging Face's hub, which is ORGANISATION/MODEL"
+                    f"unknown part '{part}' (choose from {', '.join(RELEASED)}, or a model on the Hugging "
+                    "Face Hub: ORGANIZATION/MODEL)"
                 )
 
 
@@ -101,7 +101,7 @@ def get_parameters(configs: Path, size: str) -> list[str]:
     target = configs / size / "params"
     if target.is_dir():
         check_parameters(target, size)
-        say(f"{size}: {target} is there already")
+        say(f"{size}: {target} already exists")
         return []
     url = WEIGHTS_URL.format(size=size)
     archive = configs / Path(url).name
@@ -139,11 +139,11 @@ def check_parameters(folder: Path, size: str) -> None:
     """
     table = folder / "word_embedding"
     if not table.is_file():
-        raise UserError(f"{folder}: no word_embedding in it, so these are not the weights of ERNIE-M")
+        raise UserError(f"{folder}: not ERNIE-M weights (missing word_embedding)")
     for file in folder.iterdir():
         if file.name.startswith(ENCODER_FILES):
             lod_tensors.read_header(file)  # only for its errors
     shape = lod_tensors.read_header(table).shape
     expected = (VOCAB_SIZE, HIDDEN_SIZE[size])
     if shape != expected:
-        raise UserError(f"{table}: its shape is {shape}, but that of {size} is {expected}")
+        raise UserError(f"{table}: wrong shape {shape} (expected {expected} for {size})")

@@ -67,7 +67,7 @@ def write_data(flags: PrepareFlags, output: Path) -> None:
         for prepared in data_set.read(file, flags):
             key = (file.split, prepared.language)
             if key in counts:
-                say(f"not used: {file.split} {prepared.language} is there already")
+                say(f"skipped: {file.split} {prepared.language} already exists")
                 continue
             with atomic_file(output / file.split / f"{'.'.join(key)}.{data_set.ending}") as target:
                 target.write(prepared.content)
@@ -100,11 +100,9 @@ def find_releases(data_set: DataSet, sources: Iterable[Path], output: Path) -> l
         files_of_source = [file for file in known.values() if file is not None]
         unread = [path for path, file in known.items() if file is None]
         if unread:
-            say(f"not read, as their names are not known: {listed(unread, 10)}")
+            say(f"skipped files with unknown names: {listed(unread, 10)}")
         if not files_of_source:
-            raise UserError(
-                f"{source}: no file there has a known name; docs/data.md and docs/tasks.md list them"
-            )
+            raise UserError(f"{source}: no file with a known name (see docs/data.md and docs/tasks.md)")
         files += files_of_source
     return files
 

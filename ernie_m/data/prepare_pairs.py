@@ -158,11 +158,11 @@ def _refuse(sources: Iterable[str], pairs: Sequence[PairFile], text: Mapping[str
         text: language -> files of text, which the error names.
     """
     if all(file.is_held_out for file in pairs):
-        held_out = f"; held out by their names: {listed([file.paths for file in pairs], 10)}" if pairs else ""
-        only_text = f"; text alone: {', '.join(chain.from_iterable(text.values()))}" if text else ""
+        held_out = f"; held out by name: {listed([file.paths for file in pairs], 10)}" if pairs else ""
+        only_text = f"; monolingual text: {', '.join(chain.from_iterable(text.values()))}" if text else ""
         raise UserError(
-            f"{', '.join(sources)}: no file of pairs to train on, such as en-de.tsv, en-de.tmx, or train.en "
-            f'beside train.de{held_out}{only_text}; name others as in "en-de<=en.txt,de.txt"'
+            f"{', '.join(sources)}: no file of pairs to train on (expected en-de.tsv, en-de.tmx, or train.en "
+            f'next to train.de{held_out}{only_text}). Pass others as "en-de<=en.txt,de.txt"'
         )
     check_languages(chain(text, *(file.languages for file in pairs)))
     first_of: dict[tuple[str, ...] | str, PairFile] = {}
@@ -173,8 +173,8 @@ def _refuse(sources: Iterable[str], pairs: Sequence[PairFile], text: Mapping[str
         if first is not file:
             advice = "" if file.is_held_out else "; or name one that is to be held out as in test.en-de.tsv"
             raise UserError(
-                f"{first.paths} and {file.paths}: two files for {first.name}; give one of them, or put their "
-                f"rows into one file{advice}"
+                f"{first.paths} and {file.paths}: two files for {first.name}. Pass one of them, or merge "
+                f"their rows into one file{advice}"
             )
 
 
@@ -192,7 +192,7 @@ def prepare_pairs(
             model lacks a language.
     """
     if output.exists():
-        raise UserError(f"--output {output}: it exists already; name a new folder")
+        raise UserError(f"--output {output} already exists. Choose another folder")
     found = find(sources, output)
     rows_of = {file: PairRows(file.files, options, all_splits=file.is_held_out) for file in found.pairs}
     tokens = None
@@ -213,7 +213,7 @@ def prepare_pairs(
             held_out.append(hold_out(of_file, _HELD_OUT, side=int(second > first)))
     if not any(held_out):
         raise UserError(
-            f"{', '.join(sources)}: too few pairs to hold any out for a score; give at least ten, or train "
+            f"{', '.join(sources)}: too few pairs for a test set. Provide at least ten, or train "
             "with run_retrieval.py --validation_pairs 0"
         )
     # A row that shares a text with a held-out pair is in neither part.
@@ -239,9 +239,9 @@ def prepare_pairs(
         write_json(folder / FOUND, {"pairs": facts, "text": found.text, "tokens_of_a_pair": tokens})
     say("", in_columns(lines), "")
     for language, files in found.text.items():
-        say(f"text of {language}, which only a pre-training reads: {listed(files, 10)}")
+        say(f"text of {language}, used by pre-training only: {listed(files, 10)}")
     if found.unread:
-        say(f"not read: {listed(found.unread, 10)}")
+        say(f"skipped: {listed(found.unread, 10)}")
 
 
 def tokens_of_pairs(rows_of: Mapping[PairFile, PairRows], tokenizer: Tokenizer, model: str) -> float:

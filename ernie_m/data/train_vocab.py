@@ -35,10 +35,10 @@ _SEED = 1
 # What sentencepiece says of a vocabulary size that does not fit -> what to do, with the number that it names.
 _SIZE_FAULTS = {
     r"Vocabulary size too high .* <= (\d+)": (
-        "the text has too few words for it; give --vocab_size {} or less, or more text"
+        "the text has too few words for it. Set --vocab_size {} or less, or provide more text"
     ),
     r"smaller than required_chars\. \d+ vs (\d+)": (
-        "the text has more characters; give --vocab_size {} or more, or a lower --character_coverage"
+        "the text has more characters. Set --vocab_size {} or more, or a lower --character_coverage"
     ),
 }
 
@@ -85,7 +85,9 @@ def train_vocab(options: VocabOptions) -> Tokenizer:
     """
     model_path = Path(options.output, "piece.model")
     if model_path.exists():
-        raise UserError(f"{model_path}: exists; a corpus may have been made with it. Give another --output")
+        raise UserError(
+            f"{model_path} exists and a corpus may have been built with it. Choose another --output"
+        )
     with translate_write_errors(model_path):  # before the text is read, which takes long
         model_path.parent.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=model_path.parent).close()
@@ -95,13 +97,13 @@ def train_vocab(options: VocabOptions) -> Tokenizer:
         lines[side.language] += len(side.lines)
     empty = [language for language, count in lines.items() if count == 0]
     if empty:
-        raise UserError(f"no text in {', '.join(empty)}; leave it out")
+        raise UserError(f"no text in {', '.join(empty)}. Remove it")
     total = min(options.sentences, lines.total())  # lines to train on
     probabilities = temperature(lines, options.alpha)
     # Language -> how often each of its lines is sampled, on average.
     rates = {language: probabilities[language] * total / lines[language] for language in probabilities}
     logger.info(", ".join(f"{language}: {count:,} lines" for language, count in lines.items()))
-    logger.info("sentencepiece trains on about %s lines and is silent until it has finished", f"{total:,}")
+    logger.info("training SentencePiece on ~%s lines (no progress output)", f"{total:,}")
     model = io.BytesIO()
     # sentencepiece returns to Python only at its end, so Ctrl-C must end the process. Nothing is written yet.
     at_interrupt = signal.getsignal(signal.SIGINT)

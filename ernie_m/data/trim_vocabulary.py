@@ -61,7 +61,7 @@ def trim(
             counts.update(chain(*tokenizer.piece_numbers([example.text_a for example in examples])))
     if not counts:
         names = ", ".join(map(str, texts))
-        raise UserError(f"{names}: all lines are blank; --trim_vocab_to needs the text whose pieces stay")
+        raise UserError(f"{names}: no text. --trim_vocab_to requires the text whose subwords are kept")
     # The pieces that stay, by their numbers in the piece model, which are not the ids of the vocabulary.
     numbers = {number for number, count in counts.items() if count >= min_count}
     tokens = _needed_by_rule_5(tokenizer, model, numbers)  # adds to `numbers`

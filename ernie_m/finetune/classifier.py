@@ -81,7 +81,7 @@ class Classification(Head[Examples]):
             learned = {*examples.targets.tolist()}
             absent = [label for id_, label in enumerate(self.labels) if id_ not in learned]
             if absent:
-                logger.warning("%s: no row has the label %s, so it is not learned", path, ", ".join(absent))
+                logger.warning("%s: no row has the label %s; it will not be trained", path, ", ".join(absent))
         return examples
 
     def look_at(self, examples: Sequence[Example], path: str | os.PathLike) -> None:
@@ -95,8 +95,8 @@ class Classification(Head[Examples]):
             kinds = ("pairs of texts", "single texts")
             has, others = kinds if are_pairs else reversed(kinds)
             raise UserError(
-                f"{path}: it has {has}, but the files before it, or --init_checkpoint, have {others}; give "
-                "files of one kind, or begin with --init_pretraining_params"
+                f"{path}: {has}, but the previous files, or --init_checkpoint, have {others}. Use "
+                "files of one kind, or start with --init_pretraining_params"
             )
         self.pairs = are_pairs
 
@@ -156,20 +156,20 @@ def labels_of(flags: FinetuneFlags, start: Checkpoint | None) -> tuple[list[str]
     if flags.label_map_config is not None:
         ids = read_label_map(flags.label_map_config, flags.num_labels)
         if len(ids) == 1:
-            raise UserError(f"{flags.label_map_config}: one label alone; there is nothing to tell apart")
+            raise UserError(f"{flags.label_map_config}: only one label (a classifier requires two)")
         return sorted(ids, key=ids.__getitem__), True
     if flags.init_checkpoint and start and start.labels:
         count = len(start.labels)
         if "num_labels" in flags.on_command_line and flags.num_labels != count:
             raise UserError(
                 f"--num_labels {flags.num_labels}: {start.path} has {count} labels "
-                f"({', '.join(start.labels)}); leave the flag out"
+                f"({', '.join(start.labels)}). Remove --num_labels"
             )
         # A model that was trained without a label map has the ids in place of names.
         return start.labels, start.labels != default_label_names(count)
     if flags.num_labels == 1:
         raise UserError(
-            "--num_labels 1: there is nothing to tell apart; give --is_regression true to predict numbers"
+            "--num_labels 1: a classifier requires two labels. To predict numbers, set --is_regression true"
         )
     return default_label_names(flags.num_labels), False
 
@@ -237,7 +237,9 @@ class Regression(Classification):
     @classmethod
     def from_flags(cls, flags: FinetuneFlags, tokenizer: Tokenizer, start: Checkpoint | None = None) -> Self:
         if flags.label_map_config is not None:
-            raise UserError("--label_map_config names labels, but with --is_regression true they are numbers")
+            raise UserError(
+                "--label_map_config cannot be used with --is_regression true, whose labels are numbers"
+            )
         fine_tuned = start.reading if start and flags.init_checkpoint else Reading()
         return cls(tokenizer, flags.max_seq_len, fine_tuned.pairs)
 

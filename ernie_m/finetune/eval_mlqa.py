@@ -63,11 +63,10 @@ def rules_language(name: str) -> str:
     language = named_language(name)
     if language not in _LANGUAGES:
         logger.warning(
-            "%s: the language of its answers is %s; MLQA has rules for %s; so they are compared %s "
-            "(answer_rules mlqa)",
+            "%s: MLQA has rules for %s, not for %s; answers are compared %s (answer_rules mlqa)",
             name,
-            language or "unknown (name it as in dev.de.json)",
             ", ".join(_LANGUAGES),
+            language or "an unknown language (name it as in dev.de.json)",
             "with their articles" if language else "as English",
         )
     return language or "en"

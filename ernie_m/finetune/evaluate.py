@@ -152,7 +152,7 @@ def with_paths(test_files: Sequence[LanguageFile], test_set: str, test_save: str
     paths = [save_pattern_of[file.pattern].strip().replace("%s", file.language) for file in test_files]
     if len(set(paths)) < len(paths):
         raise UserError(
-            f"--test_save {test_save}: several test files would get the same name; %s stands for the language"
+            f"--test_save {test_save}: several test files would get the same name. Add %s for the language"
         )
     return dict(zip(paths, test_files))
 

@@ -168,13 +168,13 @@ class TrainingFlags:
 
     def __post_init__(self) -> None:
         if self.paper is not None and self.paper not in recipes():
-            raise UserError(
-                f"--paper {self.paper}: the paper has no such recipe; it has {', '.join(recipes())}"
-            )
+            raise UserError(f"--paper {self.paper}: unknown recipe (choose from {', '.join(recipes())})")
         have_equal = len(set(self.seeds)) < len(self.seeds)
         if have_equal or min(self.seeds) < 0 or max(self.seeds) >= 2**63:
             seeds = ",".join(map(str, self.seeds))
-            raise UserError(f"--random_seed {seeds}: seeds must be from 0 to 2^63 - 1 and differ")
+            raise UserError(
+                f"--random_seed {seeds}: invalid seeds (expected distinct integers from 0 to 2^63 - 1)"
+            )
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -348,9 +348,7 @@ class FinetuneFlags(TrainingFlags):
 
     def __post_init__(self) -> None:
         if self.use_fp16 and "amp" in self.on_command_line and self.amp != "fp16":
-            raise UserError(
-                f"--use_fp16 true is --amp fp16, and --amp {self.amp} is there, too; leave one out"
-            )
+            raise UserError(f"--use_fp16 true (--amp fp16) contradicts --amp {self.amp}. Remove one")
         if self.use_fp16:
             self.amp = "fp16"
         super().__post_init__()
@@ -364,28 +362,28 @@ class FinetuneFlags(TrainingFlags):
     def check(self) -> None:
         """Refuse flags that are missing or do not go together, before any file is read."""
         if not (self.do_train or self.do_val or self.do_test):
-            raise UserError("--do_train, --do_val and --do_test are all false: there is nothing to do")
+            raise UserError("nothing to do: --do_train, --do_val and --do_test are all false")
         missing = []
         if not (self.do_train or self.init_checkpoint):
-            missing.append("--init_checkpoint is needed with --do_train false: the fine-tuned model")
+            missing.append("missing --init_checkpoint with --do_train false: the fine-tuned model")
         needed = [("do_train", "train_set"), ("do_val", "dev_set"), ("do_test", "test_set")]
         for phase, data in needed:
             if getattr(self, phase) and not getattr(self, data):
-                missing.append(f"--{data} is needed with --{phase} true")
+                missing.append(f"missing --{data} with --{phase} true")
         if not self.start and not self.piece_model_path:
-            missing.append("--piece_model_path is needed: the sentencepiece model (./configs/piece.model)")
+            missing.append("missing --piece_model_path: the SentencePiece model (./configs/piece.model)")
         if not self.start and not self.ernie_config_path:
-            missing.append("--ernie_config_path is needed: its shape (configs/base/ernie_config.json)")
+            missing.append("missing --ernie_config_path: the model config (configs/base/ernie_config.json)")
         if missing:
             raise UserError("; ".join(missing))
         if self.do_train and self.train_set:
             _check_recipe_data(Path(self.train_set))
         test_set = self.test_set or ""
         if self.do_test and test_set.count(",") != self.test_save.count(","):
-            raise UserError("--test_set and --test_save must name the same number of patterns")
+            raise UserError("--test_set and --test_save require the same number of patterns")
         patterns = zip(test_set.split(","), self.test_save.split(","))
         if self.do_test and any(test.strip() and not save.strip() for test, save in patterns):
-            raise UserError(f"--test_save {self.test_save}: one of its names is empty")
+            raise UserError(f"--test_save {self.test_save}: empty name")
 
 
 def log_ineffective_flags(options: Any) -> None:

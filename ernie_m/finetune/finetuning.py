@@ -94,10 +94,11 @@ def make_task(
         if flags.official_compat:
             task_class = official_class
         elif flags.paper:
-            logger.warning("--paper %s: not shown, its scores are those of the official code", flags.paper)
+            logger.warning("--paper %s is ignored: its scores are those of the official code", flags.paper)
     if flags.in_tokens and flags.batch_size < flags.max_seq_len:
         raise UserError(
-            f"--batch_size {flags.batch_size}: with --in_tokens at least --max_seq_len {flags.max_seq_len}"
+            f"--batch_size {flags.batch_size}: with --in_tokens true it must be at least --max_seq_len "
+            f"{flags.max_seq_len}"
         )
     return task_class.from_flags(flags, opened.tokenizer, opened.checkpoint)
 
@@ -113,17 +114,17 @@ def checked_head(task: Head, checkpoint: Checkpoint, label_map: str | None) -> C
     """
     if fault := fault_of_head(task, checkpoint):
         raise UserError(
-            f"{checkpoint.path}: {fault}; to train from its encoder, name it with --init_pretraining_params"
+            f"{checkpoint.path}: {fault}. To train from its encoder, pass it as --init_pretraining_params"
         )
     labels = task.labels or []
     if label_map and _are_named(checkpoint.labels) and checkpoint.labels != labels:
         raise UserError(
-            f"{label_map}: the labels are {', '.join(labels)}, but those of {checkpoint.path} are "
-            f"{', '.join(checkpoint.labels)}; give the label map of its training"
+            f"{label_map}: labels {', '.join(labels)} do not match those of {checkpoint.path}: "
+            f"{', '.join(checkpoint.labels)}. Use the label map it was trained with"
         )
     if label_map and not _are_named(checkpoint.labels):
         names = ", ".join(f"{number} is {label}" for number, label in enumerate(labels))
-        logger.warning("%s has no names of its labels; by %s %s", checkpoint.path, label_map, names)
+        logger.warning("%s has no label names; by %s %s", checkpoint.path, label_map, names)
     return checkpoint
 
 
@@ -140,7 +141,7 @@ def fault_of_head(task: Head, checkpoint: Checkpoint) -> str:
     if checkpoint.reading.regression and not task.reading().get("regression"):
         return "it predicts numbers: --is_regression true"
     if "classifier.weight" not in checkpoint.tensors:
-        return "not fine-tuned, there is no classifier in it"
+        return "not fine-tuned (it has no classifier)"
     several = checkpoint.reading.multi_label
     if several != task.reading().get("multi_label", False):
         kind = "several labels a text" if several else "one label a text"
@@ -176,12 +177,12 @@ def with_head(task: Head, start: Checkpoint | None) -> Checkpoint | None:
     if not fault and start.reading.prompt(NEITHER) != task.prompt:
         fault = "its texts begin with a prompt, which --init_checkpoint keeps"
     if fault:
-        logger.warning("%s: its classifier is not read, a new one is trained: %s", start.path, fault)
+        logger.warning("%s: ignoring its classifier, a new one is trained: %s", start.path, fault)
         return None
     by_number = (
         " (by number: it has no names of labels)" if task.labels and not _are_named(start.labels) else ""
     )
-    logger.info("%s: its classifier is read, too%s: %s", start.path, by_number, listed(labels))
+    logger.info("%s: loading its classifier as well%s: %s", start.path, by_number, listed(labels))
     order = [names.index(label) for label in labels]
     head = {name: tensors[name][..., order] for name in tensors if name.startswith("classifier.")}
 
@@ -209,7 +210,7 @@ def read_files(task: Head, patterns: str, purpose: str, language_map: str | None
             if languages and not path.exists():  # without a map the reader says that it is missing
                 if any(other.exists() for other in path_of_language.values()):
                     advice = f"take {language} out of {language_map}"
-                raise UserError(f"{path}: no such file; add it, or {advice}")
+                raise UserError(f"{path}: no such file. Add it, or {advice}")
             files.append(LanguageFile(pattern, language, path, task.read(path, purpose)))
     return files
 
@@ -282,7 +283,10 @@ class FinetuningRun(MultiSeedTraining):
             self.pooling = MEAN_OF_TOKENS
         languages = [file.language for file in self.dev_files]
         if flags.select_on not in (MEAN, LAST, *languages):
-            raise UserError(f"--select_on {flags.select_on}: there are {', '.join([MEAN, LAST, *languages])}")
+            raise UserError(
+                f"--select_on {flags.select_on}: invalid choice (choose from "
+                f"{', '.join([MEAN, LAST, *languages])})"
+            )
 
     @cached_property
     def identity(self) -> dict[str, Any]:  # type: ignore[override]  # `Trainer` asks once; `fit` does not
@@ -453,7 +457,8 @@ def effective_batch_size(flags: FinetuneFlags, processes: int) -> int:
     if total % processes and not flags.in_tokens:
         even = max(number for number in range(1, processes) if total % number == 0)
         logger.warning(
-            "%d processes have unequal shares of the %d examples of a step; %d would have equal ones",
+            "the %d processes get unequal parts of the %d examples of a step; %d processes would get equal "
+            "ones",
             processes,
             total,
             even,

@@ -57,7 +57,7 @@ def set_up(flags: TrainingFlags) -> None:
     logging.setup(rank=distributed.rank(), is_copied=True)  # `output_dir` copies the log
     logger.info("command: %s (paddle %s)", shlex.join(command_words()), paddle.__version__)
     if device == "cpu" and flags.use_cuda and "use_cuda" in flags.on_command_line:
-        logger.warning("--use_cuda true: Paddle sees no GPU, so the CPU is used")
+        logger.warning("--use_cuda true: Paddle finds no GPU, using the CPU")
     log_ineffective_flags(flags)
 
 
@@ -140,7 +140,7 @@ def _weights_of(flags: TrainingFlags, starts: Iterable[Checkpoint | None]) -> st
         _, saved = read_state(step)
         if flags.seeds != (saved["seed"],):
             raise UserError(
-                f"{flags.init_checkpoint} is of --random_seed {saved['seed']}; give that one alone"
+                f"{flags.init_checkpoint} was trained with --random_seed {saved['seed']}. Pass only that seed"
             )
         return saved["identity"].get("start", "of a pre-training")
     by_path = {start.path: start for start in starts if start is not None}  # seeds may share a folder
@@ -187,7 +187,7 @@ def make_engine(
     warmup_steps = int(total_steps * flags.warmup_proportion)
     if flags.warmup_proportion and not warmup_steps and total_steps > 1:
         logger.warning(
-            "--warmup_proportion %g of %d steps is less than one: the rate is constant, without a warm-up",
+            "--warmup_proportion %g of %d steps rounds to 0 steps: constant learning rate",
             flags.warmup_proportion,
             total_steps,
         )
@@ -337,6 +337,6 @@ def with_rates(flags: FinetuneFlags, config: ErnieMConfig, rows: int, task: str)
         name: value for name, value in rates.items() if name not in flags.on_command_line
     }
     shape = f"{config.num_hidden_layers} layers of {config.hidden_size}"
-    in_words = ", ".join(f"--{name} {value}" for name, value in suited.items()) or "all rates are given"
-    logger.info("for a start of %s and %d rows: %s", shape, rows, in_words)
+    in_words = ", ".join(f"--{name} {value}" for name, value in suited.items()) or "as given"
+    logger.info("hyperparameters for a %s model and %d examples: %s", shape, rows, in_words)
     return replace(flags, **suited)

@@ -79,9 +79,7 @@ class Tagging(Head[Sequence[Sentence]]):
     def from_flags(cls, flags: FinetuneFlags, tokenizer: Tokenizer, start: Checkpoint | None = None) -> Self:
         """Make the task with the tags of the label map, or else of the weights."""
         if cls.official and flags.chunk_scheme == "NONE":
-            raise UserError(
-                "--chunk_scheme NONE: the official code has no such tags; add --official_compat false"
-            )
+            raise UserError("--chunk_scheme NONE is not in the official code. Add --official_compat false")
         if flags.label_map_config is not None:
             ids = read_label_map(flags.label_map_config, flags.num_labels)
             if flags.chunk_scheme != "NONE":
@@ -90,7 +88,7 @@ class Tagging(Head[Sequence[Sentence]]):
         elif flags.init_checkpoint and start and start.labels:
             labels = start.labels
         else:
-            raise UserError("--label_map_config is needed: the tags and their ids, O last (label_map.json)")
+            raise UserError("missing --label_map_config: the tags and their ids, O last (label_map.json)")
         return cls(tokenizer, labels, flags.max_seq_len, flags.label_pieces, flags.chunk_scheme)
 
     @classmethod

@@ -57,10 +57,10 @@ def fit_model(
     """
     whole = whole or rows.needs_whole_model
     if loaded.exported_layer is not None:
-        raise UserError(f"{loaded.folder}: it was exported; fit learns from the checkpoint")
+        raise UserError(f"{loaded.folder} is an export. Use the checkpoint it was made from")
     if whole and (output is None or layer is not None):
         raise UserError(
-            "a whole model is trained, in a folder and with all layers: give a folder, and no layer"
+            "full fine-tuning requires an output folder and all layers. Set a folder, and no layer"
         )
     options = PredictionOptions(
         pooling=MEAN_OF_TOKENS, layer=layer, normalize=False, center_by_language=False
@@ -74,8 +74,8 @@ def fit_model(
         rows = rows._replace(groups=join_translations(rows.groups, rows.languages, vectors))
     elif not rows.are_pairs and (share := share_of_twins(rows.groups, vectors)) > MANY_TWINS:
         logger.warning(
-            "%s: %.0f %% of the texts are near another one; if they are translations or copies, the score is "
-            "too high: give --language or --group",
+            "%s: %.0f %% of the texts are near-duplicates; scores may be inflated by leakage. "
+            "Set --group or --language",
             name,
             100 * share,
         )
@@ -146,7 +146,7 @@ def _fitted(loaded: LoadedModel, rows: Rows, weight: np.ndarray, bias: np.ndarra
         UserError: the layer is 0.
     """
     if layer == 0 and not loaded.config.is_static:
-        raise UserError("layer 0: a classifier needs a layer of the encoder, at least 1")
+        raise UserError("invalid layer 0 (expected an encoder layer, at least 1)")
     config = replace(loaded.config, num_hidden_layers=layer)
     checkpoint = loaded.reopened()  # it may have more layers than a classifier that was fitted
     tensors = checkpoint.tensors

@@ -108,13 +108,13 @@ class Rows(NamedTuple):
     def faults(self) -> list[str]:
         """Why they cannot be scored, in words; none: they can."""
         if len(np.unique(self.groups)) < 2:
-            return [f"{self.places[0]}: all rows have one text, or are of one group"]
+            return [f"{self.places[0]}: all rows have the same text or group"]
         faults = []
         targets = self.targets
         for number, name in enumerate(self.names if self.kind == CLASSIFICATION else ()):
             rows = np.flatnonzero(targets == number)
             if len(np.unique(self.groups[rows])) < 2:
-                faults.append(f"{self.places[rows[0]]}: the label '{name}' has one text, or one group, alone")
+                faults.append(f"{self.places[rows[0]]}: the label '{name}' has only one text or group")
         return faults
 
     def oddities(self, learned: "Rows | None" = None) -> Iterator[str]:
@@ -164,7 +164,7 @@ def read_rows(
     for file, table in zip(files, tables):
         if missing := {*expected}.difference(table.label_columns):
             raise UserError(
-                f"{file.path}, line 1: no column for the label {listed(sorted(missing))}; add it, with 1 "
+                f"{file.path}, line 1: missing column of label {listed(sorted(missing))}. Add it, with 1 "
                 "where a text has it, and 0 elsewhere"
             )
         language = "" if file.language == ALL_LANGUAGES else file.language
@@ -178,8 +178,8 @@ def read_rows(
     unused = () if like else label_columns.difference(rows.names)
     if unused:
         raise UserError(
-            f"{files[0].path}, line 1: no row has the label {listed(sorted(unused))}; add rows with it, or "
-            "leave it out of --label"
+            f"{files[0].path}, line 1: no row has the label {listed(sorted(unused))}. Add rows with it, or "
+            "remove it from --label"
         )
     if (kind, found, like) == (None, CLASSIFICATION, None):
         ask_for_kind(rows)
@@ -250,12 +250,12 @@ def rows_of(
     try:
         import sklearn  # noqa: F401 - it brings scipy, too, and all that follows needs both
     except ImportError as error:
-        raise UserError(f"fit needs scikit-learn ({error}): pip install scikit-learn") from error
+        raise UserError(f"fit requires scikit-learn ({error}): pip install scikit-learn") from error
     names: list[str] = []
     given: dict[str, Any] = {}  # name of a label -> what it was given as first
     width = len(texts[0]) if like is None else 1 + like.are_pairs
     faults = [
-        f"{place}: {len(row)} texts, and other rows have {width}"
+        f"{place}: {len(row)} texts, but other rows have {width}"
         for row, place in zip(texts, places)
         if len(row) != width
     ]
@@ -263,7 +263,7 @@ def rows_of(
         _refuse_thousands(labels, places)
         values = [number_in(str(label)) for label in labels]
         faults += [
-            f"{place}: {label!r} is no number; give one, or leave the row out"
+            f"{place}: invalid label {label!r} (expected a number). Fix or remove the row"
             for label, value, place in zip(labels, values, places)
             if value is None
         ]
@@ -276,16 +276,19 @@ def rows_of(
         names = like.names if like else sorted(given.keys() - none)
         if len(names) * len(labels) > _MOST_CELLS:
             raise UserError(
-                f"{places[0]}: {len(labels):,} rows with {len(names):,} labels are too many for a head; "
-                "with so many labels, search: ernie-m train learns pairs of a text and its label"
+                f"{places[0]}: {len(labels):,} rows with {len(names):,} labels are too many for a "
+                "classifier. For so many labels use retrieval: ernie-m train trains on pairs of a text and "
+                "its label"
             )
         ids = {name: id_ for id_, name in enumerate(names)}
         for some, place in zip(of_rows, places):
             for name, label in some:
                 if (name in none and name not in ids) or is_printed(name):
-                    faults.append(f"{place}: {label!r} is no label; give a text, or leave the row out")
+                    faults.append(
+                        f"{place}: invalid label {label!r} (expected a text). Fix or remove the row"
+                    )
                 elif name not in ids:
-                    faults.append(f"{place}: the label '{name}' was not learned; learned: {listed(names)}")
+                    faults.append(f"{place}: unknown label '{name}' (trained on: {listed(names)})")
         has = [{ids.get(name) for name, _ in some} for some in of_rows]
         if kind == CLASSIFICATION:
             values = [row.pop() for row in has]
@@ -294,14 +297,14 @@ def rows_of(
     refuse(faults)
     if kind == MULTI_LABEL and names and all(map(is_mark, names)):
         raise UserError(
-            f"{places[0]}: {labels[0]!r} has zeros and ones, or shares, of labels without names; give a list "
-            "of names, or in a table a column for each label, and name these: --label A,B,C"
+            f"{places[0]}: {labels[0]!r} has zeros and ones, or numbers, of labels without names. Give a "
+            "list of names, or in a table a column for each label, and set --label A,B,C"
         )
     if like is None and len({*values}) < 2:
         only = f"the label '{names[0]}'" if kind == CLASSIFICATION else "equal labels"
-        raise UserError(f"{places[0]}: all {len(values):,} rows have {only}; add rows with another one")
+        raise UserError(f"{places[0]}: all {len(values):,} rows have {only}. Add rows with another one")
     if len({*given.values()}) < len(given):
-        raise UserError("two labels are equal for Python, as 1 and True are; give texts")
+        raise UserError("two labels are equal in Python, such as 1 and True. Use strings")
     examples = [Example(*row, label=value) for row, value in zip(texts, values)]
     keys = [(row, ("text", input_hash(*example[:2]))) for row, example in enumerate(examples)]
     keys += [(row, ("group", group)) for row, group in enumerate(groups) if group not in ("", None)]

@@ -109,7 +109,7 @@ def _translations(vectors: np.ndarray, languages: np.ndarray) -> Iterator[tuple[
         if len(rows) >= FEWEST_SENTENCES:
             parts.append((rows, unit(vectors[rows] - vectors[rows].mean(axis=0))))
     if left_out := len(languages) - sum(len(rows) for rows, _ in parts):
-        logger.warning("%d rows are of languages with too few to find their translations", left_out)
+        logger.warning("%d rows are in languages with too few rows to find their translations", left_out)
     nearest: dict[int, tuple[float, int]] = {}  # row -> cosine and number of the nearest
     paired: set[int] = set()
     for (rows, ours), (other_rows, theirs) in combinations(parts, 2):

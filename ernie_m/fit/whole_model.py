@@ -69,7 +69,7 @@ def fit_whole(
     if not rows.faults():
         held_out = split_rows(rows.kind, rows.targets, rows.groups)[0]
         learned = rows.some(np.setdiff1d(np.arange(len(rows.examples)), held_out))
-        logger.info("a training without %d rows, which are scored, and one with all", len(held_out))
+        logger.info("training twice: without %d rows, for scores, and with all rows", len(held_out))
         trainer = _train(folder / "scores", flags, opened, learned, stop)
         if trainer is None:
             return None

@@ -48,23 +48,26 @@ class ErnieMConfig:
         for field in fields(self):
             value = getattr(self, field.name)
             if not accepts(field.type, value):
-                raise UserError(f"{field.name} is {value!r}; it must be {in_words(field.type)}")
+                raise UserError(f"invalid {field.name} {value!r} (expected {in_words(field.type)})")
         if self.intermediate_size is None:
             self.intermediate_size = 4 * self.hidden_size
         most_rows = max(self.vocab_size, self.intermediate_size, self.max_position_embeddings)
         numbers_of_matrix = most_rows * self.hidden_size  # of the largest one
         if numbers_of_matrix > _MOST_NUMBERS:
             raise UserError(
-                f"hidden_size {self.hidden_size}: with it a matrix has {numbers_of_matrix:,} numbers, "
-                "more than any memory holds"
+                f"hidden_size {self.hidden_size} is too large: a matrix would have {numbers_of_matrix:,} "
+                "elements, more than fit in memory"
             )
         if self.hidden_size % self.num_attention_heads:
             raise UserError(
-                f"hidden_size {self.hidden_size} is no multiple of "
+                f"hidden_size {self.hidden_size} is not a multiple of "
                 f"num_attention_heads {self.num_attention_heads}"
             )
         if self.pad_token_id >= self.vocab_size:
-            raise UserError(f"pad_token_id {self.pad_token_id} is no id below vocab_size {self.vocab_size}")
+            raise UserError(
+                f"invalid pad_token_id {self.pad_token_id} (expected an id below vocab_size "
+                f"{self.vocab_size})"
+            )
         if self.max_position_embeddings <= FIRST_POSITION:
             raise UserError(
                 f"max_position_embeddings {self.max_position_embeddings}: the first token has position "
@@ -93,7 +96,7 @@ class ErnieMConfig:
         required_keys = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads")
         missing = [key for key in required_keys if key not in arguments]
         if missing:
-            raise UserError(f"the model config lacks {', '.join(missing)}")
+            raise UserError(f"missing keys in the model config: {', '.join(missing)}")
         return cls(**arguments)
 
     @classmethod

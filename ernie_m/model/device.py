@@ -75,7 +75,7 @@ def flash_works() -> bool:
         if error < 0.02:  # rounding a number near 2 to bfloat16 is off by up to 0.008
             return True
         reason = f"its result is off by {error:.2g}"
-    logger.warning("FlashMask does not work here; attention uses padded groups, which is slower: %s", reason)
+    logger.warning("FlashMask is unavailable; attention uses padded groups, which is slower: %s", reason)
     return False
 
 

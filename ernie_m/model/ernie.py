@@ -138,15 +138,15 @@ class ErnieMModel(nn.Layer):
         """
         if not paddle.in_dynamic_mode():
             raise UserError(
-                "ErnieMModel.forward packs tokens by the values of the mask, which a traced graph does not "
-                "have; call it as it is, or write a graph of the whole model with ernie-m export"
+                "ErnieMModel.forward cannot be traced: it packs tokens by the values of the mask, which a "
+                "traced graph does not have. Call it directly, or write a graph with ernie-m export"
             )
         ids = np.asarray(input_ids)
         mask = (ids != self.config.pad_token_id) if attention_mask is None else np.asarray(attention_mask)
         if mask.shape != ids.shape or ids.ndim != 2 or not np.isin(mask, (0, 1)).all():
             raise UserError(
-                f"input_ids {list(ids.shape)}, attention_mask {list(mask.shape)}: both must be [B, T], "
-                "and the mask has 1 for a token and 0 for a pad"
+                f"input_ids {list(ids.shape)}, attention_mask {list(mask.shape)} (expected [B, T] for both, "
+                "the mask with 1 for a token and 0 for a pad)"
             )
         is_real = mask.astype(bool)
         empty_rows = np.flatnonzero(~is_real.any(axis=1))
@@ -183,8 +183,8 @@ class ErnieMModel(nn.Layer):
         rows = self.config.max_position_embeddings
         if batch.last_position >= rows:
             raise UserError(
-                f"position {batch.last_position} is past the model's table: at most {rows - FIRST_POSITION} "
-                "tokens fit; shorten max_seq_len"
+                f"position {batch.last_position} exceeds the maximum length of {rows - FIRST_POSITION} "
+                "tokens. Reduce max_seq_len"
             )
         x = self.embeddings(batch.input_ids, batch.position_ids, input_bias)  # [N, H]
         hidden_states = [x]

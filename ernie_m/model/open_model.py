@@ -61,15 +61,15 @@ class OpenedModel:
         """
         if max_seq_len > self.longest:
             raise UserError(
-                f"--max_seq_len {max_seq_len}: {self.source} has room for {self.longest} tokens; give "
-                f"--max_seq_len {self.longest} or less"
+                f"--max_seq_len {max_seq_len}: the maximum length of {self.source} is {self.longest} tokens. "
+                f"Set --max_seq_len {self.longest} or less"
             )
         if self.checkpoint is None:
             return
         trained_length = self.checkpoint.settings.get(TRAINED_LENGTH)
         if isinstance(trained_length, int) and max_seq_len > trained_length:
             logger.warning(
-                "--max_seq_len %d: the positions above %d of %s were never trained in its pre-training",
+                "--max_seq_len %d: positions above %d of %s were not trained in pre-training",
                 max_seq_len,
                 trained_length,
                 self.checkpoint.path,
@@ -96,7 +96,7 @@ def open_model(
     if checkpoint:
         tokenizer = checkpoint.tokenizer(vocab_path, piece_model_path)
     elif piece_model_path is None:
-        raise UserError("--piece_model_path is needed: the sentencepiece model (./configs/piece.model)")
+        raise UserError("missing --piece_model_path: the SentencePiece model (./configs/piece.model)")
     else:
         tokenizer = Tokenizer(vocab_path, piece_model_path)
 
@@ -109,12 +109,12 @@ def open_model(
                 expected = getattr(config, key)
                 if size != expected:
                     raise UserError(
-                        f"{checkpoint.path}: a model of another size ({key} {size}) "
-                        f"than --ernie_config_path {config_path} ({key} {expected}); of a model that "
-                        'has its shape beside it, add --ernie_config_path ""'
+                        f"{checkpoint.path}: the model size ({key} {size}) does not match "
+                        f"--ernie_config_path {config_path} ({key} {expected}). For a model that "
+                        'has its own config, add --ernie_config_path ""'
                     )
     elif checkpoint is None:
-        raise UserError("--ernie_config_path is needed: the model's shape (configs/base/ernie_config.json)")
+        raise UserError("missing --ernie_config_path: the model config (configs/base/ernie_config.json)")
     else:
         source = checkpoint.path
         config = checkpoint.shape
@@ -137,7 +137,7 @@ def settle_vectors(
     takes_pooling = "pooling" in recorded and "pooling" not in flags.on_command_line
     if takes_pooling and checkpoint and checkpoint.reading_faults:
         faults = "; ".join(checkpoint.reading_faults)
-        raise UserError(f"{faults}: this is not done here; give --pooling to make other vectors")
+        raise UserError(f"{faults} (not supported). Set --pooling to compute other embeddings")
     if checkpoint and checkpoint.task in (None, SEARCH):
         recorded = [*recorded, "max_seq_len"]
     return settle(flags, opened, recorded)
@@ -163,7 +163,7 @@ def settle(flags: Flags, opened: OpenedModel, recorded: Sequence[str] = ()) -> F
     changed_values = {name: value for name, value in values.items() if value != getattr(flags, name)}
     if changed_values and opened.checkpoint:
         in_words = ", ".join(f"--{name} {value}" for name, value in changed_values.items())
-        logger.info("as in the training of %s: %s", opened.checkpoint.path, in_words)
+        logger.info("preprocessing options stored in %s: %s", opened.checkpoint.path, in_words)
     if "max_seq_len" not in flags.on_command_line:
         values["max_seq_len"] = min(values.get("max_seq_len", flags.max_seq_len), opened.longest)
     flags = replace(flags, **values)

@@ -114,17 +114,17 @@ class Reading:
             UserError: it is no JSON object, or the value of a key, which the error names, is wrong.
         """
         if not isinstance(values, dict):
-            raise UserError("no JSON object")
+            raise UserError("not a JSON object")
         type_of = {field.name: field.type for field in fields(cls)}
         for name, value in values.items():
             if name not in type_of:
                 raise UserError(f"unknown key '{shown(name)}'")
             if not accepts(type_of[name], value):
-                raise UserError(f"'{name}' is {shown(value)}; it must be {in_words(type_of[name])}")
+                raise UserError(f"invalid '{name}' {shown(value)} (expected {in_words(type_of[name])})")
         reading = cls(**values)
         if reading.default_prompt is not None and reading.default_prompt not in reading.prompts:
             name = shown(reading.default_prompt)
-            raise UserError(f"'default_prompt' is {name}, which 'prompts' does not have")
+            raise UserError(f"'default_prompt' {name} is not in 'prompts'")
         return reading
 
     def to_json(self) -> dict[str, Any]:
@@ -202,6 +202,6 @@ def own_reading(raw_config: Mapping[str, Any], path: Path | None) -> Reading:
         return Reading() if values is None else Reading.from_json(values)
     except UserError as error:
         raise UserError(
-            f"{path}: '{READING}' does not say how inputs were read in training ({error}); put back a good "
-            "copy of the file, or leave this key out"
+            f"{path}: '{READING}' is invalid ({error}). Restore or download the file again, or remove "
+            "this key"
         ) from error

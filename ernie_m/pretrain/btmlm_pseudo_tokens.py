@@ -122,8 +122,8 @@ def make_pseudo_token_generator(text: TrainingData) -> PseudoTokenGenerator:
         return PseudoTokenGenerator([])
     if "camlm" not in text.objectives:
         logger.warning(
-            "objectives.active has btmlm without camlm: camlm is what teaches the model to produce "
-            "pseudo-tokens, so they will be of little use; add camlm"
+            "objectives.active has btmlm without camlm, which teaches the model to generate "
+            "pseudo-tokens. Add camlm"
         )
     choices = text.setting.config
     allowed = allowed_pieces(text.piece_counts(), choices.min_piece_count, text.setting.vocabulary)

@@ -161,18 +161,17 @@ class ObjectiveConfig:
             raise UserError("objectives.later_shares is given without objectives.shares: give these, too")
         unknown = set(self.names) - set(OBJECTIVES)
         if unknown or not self.names:
-            raise UserError(
-                f"objectives.active is {self.active}: name one or more of {', '.join(OBJECTIVES)}"
-            )
+            raise UserError(f"invalid objectives.active {self.active} (choose from {', '.join(OBJECTIVES)})")
         if self.active is not None and self.shares and set(self.active) != set(self._with_share):
             raise UserError(
                 f"objectives.active has {', '.join(self.active)}, but objectives.shares has "
-                f"{', '.join(self._with_share)}: leave objectives.active out"
+                f"{', '.join(self._with_share)}. Remove objectives.active"
             )
         if "btmlm" in self.names and "mmlm" not in self.names:
             key = "shares" if self.shares else "active"
             raise UserError(
-                f"objectives.{key} has btmlm without mmlm; add mmlm, to which its share goes at first"
+                f"objectives.{key} has btmlm without mmlm. Add mmlm, which gets the ratio of btmlm until "
+                "btmlm_start"
             )
 
     @property
@@ -191,7 +190,9 @@ def _check_shares(key: str, shares: dict[str, float]) -> None:
     """Raise a UserError that names the key, unless these are shares of objectives, or empty."""
     unknown = [name for name in shares if name not in OBJECTIVES]
     if unknown:
-        raise UserError(f"{key} has {', '.join(unknown)}: name one or more of {', '.join(OBJECTIVES)}")
+        raise UserError(
+            f"{key}: unknown objectives {', '.join(unknown)} (choose from {', '.join(OBJECTIVES)})"
+        )
     if any(share < 0 for share in shares.values()):
         raise UserError(f"{key} is {shares}: a share must be at least 0")
     if shares and not 0 < sum(shares.values()) < math.inf:
@@ -368,13 +369,13 @@ class PretrainConfig:
         is_saved = "optimizer.tokens" in later and later.get("optimizer.steps") == STEPS
         if "optimizer.steps" in later and not is_saved and {**earlier, **later}.get("optimizer.tokens"):
             raise UserError(
-                f"{place}optimizer.steps does not count beside optimizer.tokens: leave it out, or give "
+                f"{place}optimizer.steps has no effect with optimizer.tokens. Remove it, or set "
                 "--optimizer.tokens 0, too"
             )
 
     def __post_init__(self):
         if not self.data.corpus:
-            raise UserError("data.corpus is empty: give the folder that ernie-m build_corpus wrote")
+            raise UserError("missing data.corpus: the folder written by ernie-m build_corpus")
         if self.init.encoder == RANDOM:
             self.model = self.model.completed(BASE)
         max_seq_len = self.data.max_seq_len
@@ -382,7 +383,8 @@ class PretrainConfig:
         longest = (self.model.max_position_embeddings or math.inf) - 2
         if not 8 <= max_seq_len <= longest:  # in 8 tokens, a pair has 4 besides the special ones
             raise UserError(
-                f"data.max_seq_len {max_seq_len} is outside 8 to {longest}, model.max_position_embeddings - 2"
+                f"invalid data.max_seq_len {max_seq_len} (expected 8 to {longest}, "
+                "model.max_position_embeddings - 2)"
             )
         longest_example = max_seq_len
         of_masks = ""
@@ -393,10 +395,12 @@ class PretrainConfig:
         if self.run.micro_batch_tokens < longest_example:
             raise UserError(
                 f"run.micro_batch_tokens {self.run.micro_batch_tokens} is below {longest_example}, the "
-                f"longest example (data.max_seq_len {max_seq_len}{of_masks}): raise it, or shorten "
+                f"longest example (data.max_seq_len {max_seq_len}{of_masks}). Increase it, or reduce "
                 "data.max_seq_len"
             )
         if self.init.lm_head == SAME and self.init.encoder == RANDOM:
-            raise UserError("init.lm_head is 'same' but init.encoder is 'random': there is no head to take")
+            raise UserError("init.lm_head 'same' requires a checkpoint in init.encoder (got 'random')")
         if self.init.word_embeddings and self.init.encoder != RANDOM:
-            raise UserError("init.word_embeddings is for init.encoder random: other encoders have them")
+            raise UserError(
+                "init.word_embeddings requires init.encoder random: other encoders have their own"
+            )

@@ -40,7 +40,7 @@ def fit_to_corpus(config: PretrainConfig, corpus: Corpus) -> PretrainConfig:
     left_out = [name for name in config.objectives.names if name not in objectives.names]
     if left_out:
         trained = ", ".join(objectives.names)
-        logger.info("%s has no text for %s: training %s", corpus.path, ", ".join(left_out), trained)
+        logger.info("%s has no text for %s; training %s", corpus.path, ", ".join(left_out), trained)
     return dataclasses.replace(config, objectives=objectives)
 
 
@@ -54,8 +54,8 @@ def languages_of(config: DataConfig, corpus: Corpus) -> list[str]:
     unknown = [language for language in languages if language not in corpus.languages]
     if unknown:
         raise UserError(
-            f"data.languages: {', '.join(unknown)} not in {corpus.path}, which has "
-            f"{', '.join(corpus.languages)}"
+            f"data.languages: unknown {', '.join(unknown)} (found in {corpus.path}: "
+            f"{', '.join(corpus.languages)})"
         )
     return languages
 

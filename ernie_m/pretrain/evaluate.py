@@ -76,7 +76,7 @@ class Evaluator:
         is_asked_for = run.eval_steps and run.eval_sequences
         if is_asked_for and not self.mono and not self.pairs:
             raise UserError(
-                f"{text.corpus.path} has no held-out part; build it with one, or set run.eval_steps 0"
+                f"{text.corpus.path} has no held-out part. Build it with one, or set run.eval_steps 0"
             )
         if run.eval_sequences:
             for pair in self.pairs:

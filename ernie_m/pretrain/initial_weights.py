@@ -41,7 +41,7 @@ def open_weights(folder: str, tokenizer: Tokenizer) -> Checkpoint:
     checkpoint = open_checkpoint(folder)
     _check_vocabulary(checkpoint, tokenizer)
     if checkpoint.config and checkpoint.config.is_static:
-        raise UserError(f"{checkpoint.path}: a static model, which has no layers to pre-train")
+        raise UserError(f"{checkpoint.path}: a static model cannot be pre-trained (it has no layers)")
     tensors = checkpoint.tensors
     size = tokenizer.vocab_size
     shapes = {name: tensors.shape(name) for name in tensors}
@@ -87,8 +87,8 @@ def initialise(
         # `Pretraining.files` writes the setting "drawn".
         if encoder.settings.get("drawn") == corpus_and_seed:
             logger.warning(
-                "%s was trained on this corpus with run.seed %d, so this run draws the same items again: "
-                "change run.seed",
+                "%s was trained on this corpus with run.seed %d, so this run samples the same examples "
+                "again. Change run.seed",
                 encoder.path,
                 corpus_and_seed["seed"],
             )

@@ -152,6 +152,6 @@ def check_batch_size(config: ObjectiveConfig, phases: Sequence[Phase], batch_siz
             if phase.steps and not any(counts[name] for counts in counts_of_steps):
                 key = "objectives.shares" if config.shares else "objectives.active"
                 raise UserError(
-                    f"optimizer.batch_size {batch_size} is too small: {name} (share {share:.3f}) would never "
-                    f"get a sequence; raise it, or take the objective out of {key}"
+                    f"optimizer.batch_size {batch_size} is too small: {name} (ratio {share:.3f}) would never "
+                    f"get a sequence. Increase it, or remove the objective from {key}"
                 )

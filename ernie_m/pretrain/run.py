@@ -86,8 +86,8 @@ def check_checkpoints(folder: OutputDir) -> None:
     models = [name for name in (FULL, ENCODER) if (folder.path / name).exists()]
     if models and not step_folders(folder.steps_folder) and not folder.overwrite:
         raise UserError(
-            f"{folder.path} holds {' and '.join(models)}, which the run would replace, but no checkpoint "
-            f"that it could go on from: put back {CHECKPOINTS}, {_WAYS_OUT}"
+            f"{folder.path} holds {' and '.join(models)}, which the run would overwrite, but no checkpoint "
+            f"to resume from. Restore {CHECKPOINTS}, {_WAYS_OUT}"
         )
 
 
@@ -101,7 +101,7 @@ def save_settings(config: PretrainConfig, folder: OutputDir) -> None:
     if distributed.is_main():
         path = folder.path / SETTINGS
         if path.exists() and not path.read_text(encoding="utf-8", errors="replace").startswith(_OURS):
-            logger.info("%s is not of this command, and stays as it is", path)
+            logger.info("%s was not written by this command; left unchanged", path)
         else:
             options = yaml.safe_dump(
                 dataclasses.asdict(saved), sort_keys=False, allow_unicode=True, width=110
@@ -112,7 +112,7 @@ def save_settings(config: PretrainConfig, folder: OutputDir) -> None:
             defaults = vars(type(values)())
             changed = [f"{key} {value}" for key, value in vars(values).items() if value != defaults[key]]
             logger.info("%s: %s", section, ", ".join(changed) or "the defaults")
-        logger.info("all options are in %s", path)
+        logger.info("options: %s", path)
 
 
 def finish(task: Pretraining, trainer: Trainer, folder: OutputDir) -> None:
@@ -126,9 +126,7 @@ def finish(task: Pretraining, trainer: Trainer, folder: OutputDir) -> None:
     # An earlier command did all steps.
     are_there = distributed.on_main(lambda: full_path.is_dir() and encoder_path.is_dir())
     if trainer.first_step == task.total_steps and are_there:
-        logger.info(
-            "the run is finished: all %d steps are done, and its models are exported", task.total_steps
-        )
+        logger.info("the run is finished: %d steps, models exported", task.total_steps)
         return
     stall_watch = StallWatchdog(trainer.loop_config.stall_ends_seconds)
     with stall_watch, stall_watch.during("the export of the finished model"):

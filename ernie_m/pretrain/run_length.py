@@ -60,7 +60,7 @@ def plan_run(config: PretrainConfig, text: TrainingData) -> RunPlan:
     head_steps = config.init.lm_head_warmup_steps
     if head_steps >= steps:
         raise UserError(
-            f"init.lm_head_warmup_steps {head_steps} leaves nothing of the {steps} steps in all: the "
+            f"init.lm_head_warmup_steps {head_steps} leaves no step of {steps}: the "
             "encoder would never be trained"
         )
     phases = make_phases(config.objectives, steps)
@@ -68,14 +68,14 @@ def plan_run(config: PretrainConfig, text: TrainingData) -> RunPlan:
     # A run of one step is no training: with a warm-up its rate is 0, and it writes the initial weights.
     if optimizer.warmup_steps >= steps - head_steps and steps > 1:
         logger.warning(
-            "optimizer.warmup_steps %d: the run ends, after %d steps, before the rate is at its peak; "
-            "give --optimizer.warmup_steps a lower number",
+            "optimizer.warmup_steps %d: the run ends, after %d steps, before the learning rate reaches its "
+            "peak. Reduce --optimizer.warmup_steps",
             optimizer.warmup_steps,
             steps,
         )
     log_phases(config.objectives, phases)
     if head_steps:
-        logger.info("steps 1 to %s train the new head and the language embeddings alone", f"{head_steps:,}")
+        logger.info("steps 1 to %s train only the new head and the language embeddings", f"{head_steps:,}")
     return RunPlan(steps, head_steps, optimizer.warmup_steps, phases, tokens_per_epoch(text))
 
 
@@ -86,7 +86,7 @@ def check_groups(text: TrainingData, micro_batch_tokens: int) -> None:
         if longest > micro_batch_tokens:
             raise UserError(
                 f"run.micro_batch_tokens {micro_batch_tokens}: {name} keeps {objective.group} examples "
-                f"together, of up to {longest} tokens; raise it, or shorten data.max_seq_len"
+                f"together, of up to {longest} tokens. Increase it, or reduce data.max_seq_len"
             )
 
 
@@ -108,8 +108,9 @@ def check_pairs(text: TrainingData) -> None:
         if not served:
             key = "shares" if text.setting.config.shares else "active"
             raise UserError(
-                f"{text.data.corpus}: {name} has no pair to train on: it needs {objective.needs}, and none "
-                f"of {len(pairs)} pairs has that; give longer pairs, or take {name} out of objectives.{key}"
+                f"{text.data.corpus}: {name} has no pair to train on: it requires {objective.needs}, but "
+                f"none of {len(pairs)} pairs has it. Provide longer pairs, or remove {name} from "
+                f"objectives.{key}"
             )
         share = 1 - served / len(pairs)
         if share > _MANY_SHORT_PAIRS:

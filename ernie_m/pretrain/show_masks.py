@@ -52,7 +52,7 @@ class ShowFlags:
 
     def __post_init__(self) -> None:
         if len(self.languages.split(",")) != 2:
-            raise UserError(f"--languages '{self.languages}': give two names, as in --languages en,de")
+            raise UserError(f"--languages '{self.languages}': expected two names, such as --languages en,de")
 
 
 def main() -> None:
@@ -84,10 +84,10 @@ def draw_masks(arguments: Sequence[str]) -> list[str]:
     example: Text | Pair = texts[0]
     if objective.reads is Pair:
         if len(texts) < 2:
-            raise UserError(f"{objective.name} needs a pair: give the sentence and its translation")
+            raise UserError(f"{objective.name} requires a pair: the sentence and its translation")
         example = Pair(*texts)
         if not objective.serves(example):
-            raise UserError(f"{objective.name} needs {objective.needs}; such a pair serves tlm")
+            raise UserError(f"{objective.name} requires {objective.needs}; this pair is used for tlm only")
     # The seed's remainder, because a generator takes no negative one.
     batch = objective.batch([example], [make_rng(flags.seed % (1 << 64), step=0, index=0)])
 

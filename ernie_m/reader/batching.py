@@ -137,8 +137,8 @@ def warn_if_prompted(prompt: str, texts: Sequence[str], name: str | os.PathLike 
 @cache
 def _warn_of_prompt(prompt: str, place: str) -> None:
     logger.warning(
-        "%smost texts begin with %r already, which the model reads before each of them: it is there twice; "
-        "take it out of the texts",
+        "%smost texts already begin with the prompt %r, which is prepended to each text, so it occurs twice. "
+        "Remove it from the texts",
         place,
         prompt,
     )
@@ -200,7 +200,9 @@ def warn_if_cut(
         most: the tokens that fit, which the `option` sets.
     """
     if count:
-        logger.warning("%s: %d of %d %s are cut at %d tokens (%s)", name, count, total, noun, most, option)
+        logger.warning(
+            "%s: %d of %d %s are truncated to %d tokens (%s)", name, count, total, noun, most, option
+        )
 
 
 def warn_of_texts(name: object, items: Sequence[Any], encode: Any, noun: str = "texts") -> None:
@@ -215,7 +217,7 @@ def warn_of_texts(name: object, items: Sequence[Any], encode: Any, noun: str = "
     warn_if_cut(name, cut, len(items), f"{noun} looked at", encode.max_seq_len)
     empty = sum(isinstance(item, Example) and item.lacks_text for item in items)
     if empty:
-        logger.warning("%s: %d of %d %s looked at have an empty text", name, empty, len(items), noun)
+        logger.warning("%s: %d of %d %s have an empty text", name, empty, len(items), noun)
     warn_if_unsuited(name, encode.tokenizer, [feature.ids for feature in features])
 
 

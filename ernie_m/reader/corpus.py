@@ -32,7 +32,7 @@ from ernie_m.utils.logging import logger
 FORMAT = 1
 SPLITS = ("train", "held_out")
 VERIFIED = ".verified.json"  # the files' times when their bytes were compared with the manifest
-_REPAIR = "put back a good copy, or delete the corpus and build it again"
+_REPAIR = "Restore it from a backup, or delete the corpus and build it again"
 
 
 class Corpus:
@@ -68,7 +68,7 @@ class Corpus:
         try:
             self._open()
         except (TypeError, KeyError, AttributeError, ValueError) as error:
-            raise UserError(f"{self.path / MANIFEST}: damaged ({error}); {_REPAIR}") from error
+            raise UserError(f"{self.path / MANIFEST}: corrupt ({error}). {_REPAIR}") from error
         if tokenizer is not None:
             self._check_tokenizer(tokenizer)
         check_files(self.path, self.manifest["files"], checksums=verify)
@@ -78,14 +78,14 @@ class Corpus:
         rules = tokenizer.text_rules
         if rules != self.text_rules:
             raise UserError(
-                f"{self.path}: its text was cut with the text rules {self.text_rules}, and the model reads "
-                f"with {rules}; build a corpus with --text_rules {rules}"
+                f"{self.path}: tokenized with text_rules {self.text_rules}, but the model uses "
+                f"{rules}. Build a corpus with --text_rules {rules}"
             )
         digest = self.manifest["vocabulary"]["digest"]
         if digest != tokenizer.digest:
             raise UserError(
-                f"{self.path}: its shards were made with another vocabulary ({digest[:12]}, this one is "
-                f"{tokenizer.digest[:12]}); use the vocabulary of the corpus, or build a corpus with this one"
+                f"{self.path}: built with another vocabulary ({digest[:12]}, this one is "
+                f"{tokenizer.digest[:12]}). Use the vocabulary of the corpus, or build a corpus with this one"
             )
 
     def _open(self) -> None:
@@ -126,7 +126,9 @@ class Corpus:
             UserError: the corpus has no such language, or the file was altered.
         """
         if language not in self.languages:
-            raise UserError(f"{self.path}: no language '{language}'; it has {', '.join(self.languages)}")
+            raise UserError(
+                f"{self.path}: unknown language '{language}' (found: {', '.join(self.languages)})"
+            )
         name = self.manifest["pieces"][language]
         check_files(self.path, {name: self.manifest["files"][name]}, checksums=True)
         return np.asarray(map_array(self.path / name))
@@ -227,7 +229,7 @@ class _Shards:
 
     def _damaged(self, shard: int, kind: str) -> UserError:
         """The error for a file of a shard that has the right size, but wrong numbers."""
-        return UserError(f"{self._file(shard, kind)}: damaged: its numbers are wrong; {_REPAIR}")
+        return UserError(f"{self._file(shard, kind)}: corrupt: invalid offsets. {_REPAIR}")
 
 
 class CorpusText(_Shards):
@@ -278,8 +280,8 @@ def long_pairs(streams: Mapping[tuple[str, str], CorpusPairs], max_seq_len: int)
         if unread > 0.1 * tokens
     ]
     return (
-        f"{longer:,} of {number:,} pairs are longer than data.max_seq_len {max_seq_len}: not read are "
-        f"{unread / tokens:.1%} of all tokens{''.join(named)}"
+        f"{longer:,} of {number:,} pairs exceed data.max_seq_len {max_seq_len}; "
+        f"{unread / tokens:.1%} of all tokens are truncated{''.join(named)}"
     )
 
 
@@ -370,11 +372,11 @@ def map_array(path: Path) -> np.memmap:
     try:
         mapped = np.lib.format.open_memmap(path, mode="r")
     except OSError as error:
-        raise UserError(f"{path}: missing ({error.strerror}); {_REPAIR}") from error
+        raise UserError(f"{path}: missing ({error.strerror}). {_REPAIR}") from error
     except Exception as error:  # numpy reads the header, Python text; if it is damaged, anything is raised
-        raise UserError(f"{path}: damaged, no array ({error}); {_REPAIR}") from error
+        raise UserError(f"{path}: corrupt, not an array ({error}). {_REPAIR}") from error
     if mapped.ndim != 1 or mapped.dtype.kind not in "ui":
-        raise UserError(f"{path}: damaged, not a list of numbers; {_REPAIR}")
+        raise UserError(f"{path}: corrupt, not a list of numbers. {_REPAIR}")
     return mapped
 
 
@@ -430,13 +432,13 @@ def read_manifest(path: Path) -> dict[str, Any]:
     file = path / MANIFEST
     if not file.is_file():
         raise UserError(
-            f"{path}: no finished corpus there (no {MANIFEST}); build it with "
+            f"{path}: no finished corpus (missing {MANIFEST}). Build it with "
             "ernie-m build_corpus, or run that again if it was stopped"
         )
     manifest = read_object(file, "build the corpus again")
     check_format(file, manifest.get("format"), FORMAT, "build the corpus again")
     if manifest.get("sha256") != compute_checksum(manifest):
-        raise UserError(f"{file}: damaged, its checksum differs from the one in it; {_REPAIR}")
+        raise UserError(f"{file}: corrupt (its checksum does not match). {_REPAIR}")
     return manifest
 
 

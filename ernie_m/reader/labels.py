@@ -38,13 +38,13 @@ def read_label_map(path: str | os.PathLike, num_labels: int | None = None) -> di
     ids = list(labels.values())
     are_whole_numbers = all(type(id_) is int for id_ in ids)  # not bool
     if not are_whole_numbers or sorted(ids) != list(range(len(ids))):
-        raise UserError(f"{path}: the ids must be 0 to {len(ids) - 1}, one each, but are {ids}")
+        raise UserError(f"{path}: invalid ids {ids} (expected 0 to {len(ids) - 1}, one each)")
     if "" in labels:  # an empty cell has no label
-        raise UserError(f'{path}: the label "" has no name; give it one')
+        raise UserError(f"{path}: empty label name")
     if num_labels is not None and len(labels) != num_labels:
         raise UserError(
-            f"{path}: {len(labels)} labels ({', '.join(labels)}), but --num_labels is {num_labels}; "
-            f"give --num_labels {len(labels)}"
+            f"{path}: {len(labels)} labels ({', '.join(labels)}) do not match --num_labels {num_labels}. "
+            f"Set --num_labels {len(labels)}"
         )
     return labels
 
@@ -90,17 +90,17 @@ def expand(patterns: str, languages: Sequence[str] | None, flag: str) -> dict[st
         if not pattern:
             continue
         if pattern in files:
-            raise UserError(f"{flag} {patterns}: {pattern} is there twice; name it once")
+            raise UserError(f"{flag} {patterns}: duplicate {pattern}")
         if "%s" in pattern and languages is None:
-            raise UserError(f"{flag} {pattern}: %s stands for languages; name them with --lang_map_config")
+            raise UserError(f"{flag} {pattern}: %s stands for a language and requires --lang_map_config")
         if "%s" not in pattern and len(keys) > 1:
             raise UserError(
-                f"{flag} {pattern}: no %s in it, but the language map has {len(keys)} languages; "
-                "put %s where the file names have the language code, as in dev.%s.tsv"
+                f"{flag} {pattern}: missing %s, but the language map has {len(keys)} languages. "
+                "Write %s in place of the language code, as in dev.%s.tsv"
             )
         files[pattern] = {language: Path(pattern.replace("%s", language)) for language in keys}
     if not files:
-        raise UserError(f"{flag}: no file named")
+        raise UserError(f"{flag}: missing file name")
     return files
 
 
@@ -115,7 +115,7 @@ def _read_json_object(path: str | os.PathLike, form: str) -> dict:
     """
     value = read_object(path, f"it holds {form}")
     if not value:
-        raise UserError(f"{path}: must hold {form}")
+        raise UserError(f"{path}: invalid contents (expected {form})")
     return value
 
 

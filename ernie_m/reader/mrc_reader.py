@@ -134,7 +134,7 @@ class Cut:
         special_count = special_tokens(self.separators)
         if self.max_seq_len <= self.max_query_length + special_count:
             raise UserError(
-                f"--max_seq_len {self.max_seq_len} leaves no room for a context beside --max_query_length "
+                f"--max_seq_len {self.max_seq_len} leaves no room for a context next to --max_query_length "
                 f"{self.max_query_length} and {special_count} special tokens"
             )
 
@@ -227,9 +227,9 @@ def read_windows(
     windows = (make or make_windows)(file, tokenizer, cut, keep_all=purpose != "train")
     with_answer = sum(window.answer[0] != NO_ANSWER for window in windows)
     if purpose == "train" and with_answer == 0:
-        raise UserError(f"{path}: no text has an answer at its offset, so there is nothing to do with it")
+        raise UserError(f"{path}: no context has an answer at its offset")
     if not windows:
-        raise UserError(f"{path}: every question has an empty text, so there is nothing to do with it")
+        raise UserError(f"{path}: every question has an empty context")
     counts = f"{len(file.questions)} questions on {len(file.contexts)} texts, {len(windows)} windows"
     if purpose != "test":
         counts += f", {with_answer} of them with the answer"

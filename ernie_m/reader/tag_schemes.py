@@ -96,11 +96,11 @@ def check_tag_map(label_map: Mapping[str, int], path: str | os.PathLike) -> None
         partner = f"I-{type_}" if tag.startswith("B") else f"B-{type_}"
         if not is_tag(tag) or partner not in label_map:
             raise UserError(
-                f"{path}: the label '{tag}': there must be B-<type> and I-<type> of each type; for tags that "
-                "mark no entities give --chunk_scheme NONE"
+                f"{path}: invalid label '{tag}' (expected B-<type> and I-<type> of each type). For tags that "
+                "mark no entities set --chunk_scheme NONE"
             )
     if label_map.get(OUTSIDE) != len(label_map) - 1:
-        raise UserError(f"{path}: O must have the last id, {len(label_map) - 1}")
+        raise UserError(f"{path}: invalid id of O (expected the last one, {len(label_map) - 1})")
 
 
 # The letters that say where a word is in its entity -> those of IOBES. L and U are BILOU's, M is BMES's, W is

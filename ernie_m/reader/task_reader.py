@@ -144,7 +144,7 @@ def _numbers() -> Callable[[str], float]:
     def number(cell: str) -> float:
         value = number_in(cell)
         if value is None:
-            raise UserError(f"the label '{cell}' is no number; --is_regression true needs numbers")
+            raise UserError(f"invalid label '{cell}' (--is_regression true requires numbers)")
         return value
 
     return number
@@ -172,7 +172,7 @@ def _ids(label_map: Mapping[str, int] | None, num_labels: int | None) -> Callabl
         if not is_id or (num_labels is not None and int(label) >= num_labels):
             most = "or more" if num_labels is None else f"to {num_labels - 1} (--num_labels {num_labels})"
             raise UserError(
-                f"the label is '{label}'; without --label_map_config it must be a number, 0 {most}; "
+                f"invalid label '{label}' (expected a number, 0 {most}, without --label_map_config). "
                 "ernie-m fit takes labels of any name"
             )
         return int(label)

@@ -129,9 +129,9 @@ class Tokenizer:
         added_tokens: Mapping[str, int] | None = None,
     ):
         if text_rules not in TEXT_RULES:
-            raise UserError(f"text_rules {text_rules!r}: one of {', '.join(TEXT_RULES)}")
+            raise UserError(f"invalid text_rules {text_rules!r} (choose from {', '.join(TEXT_RULES)})")
         if piece_model_path is None:
-            raise UserError("no piece model given; pass --piece_model_path")
+            raise UserError("missing --piece_model_path: the SentencePiece model")
         self.vocab_path = None if vocab_path is None else Path(vocab_path).absolute()
         self.piece_model_path = Path(piece_model_path).absolute()
         self.piece_model = _read_piece_model(piece_model_path)
@@ -210,12 +210,14 @@ class Tokenizer:
         if not 0 <= vocab_size - self.vocab_size <= self._most_unread_rows:
             path = self.vocab_path or self.piece_model_path
             raise UserError(
-                f"{source}: vocab_size is {vocab_size}, but {path} has ids up to {self.vocab_size - 1}, "
-                f"added tokens included{self._lacks}; put the tokenizer of the model there, whole: behind a "
-                "lost line all ids are other ones"
+                f"{source}: vocab_size {vocab_size} does not match {path}, which has ids up to "
+                f"{self.vocab_size - 1}, including added tokens{self._lacks}. Restore the complete tokenizer "
+                "of the model: after a lost line all ids are wrong"
             )
         if self.pad_id != pad_token_id:
-            raise UserError(f"{source}: pad_token_id is {pad_token_id}, but [PAD] is {self.pad_id}")
+            raise UserError(
+                f"{source}: invalid pad_token_id {pad_token_id} (expected {self.pad_id}, the id of [PAD])"
+            )
 
     def write_vocab(self, path: str | os.PathLike) -> None:
         """Write vocab.txt as `token<TAB>id` lines, atomically."""
@@ -308,7 +310,7 @@ class Tokenizer:
         special_tokens = 4 if ids_b else 2
         if max_seq_len <= special_tokens:
             raise UserError(
-                f"--max_seq_len {max_seq_len} leaves no room beside {special_tokens} special tokens"
+                f"--max_seq_len {max_seq_len} leaves no room next to {special_tokens} special tokens"
             )
         room = max_seq_len - special_tokens
         if not ids_b:
@@ -336,8 +338,8 @@ class Tokenizer:
         for token, id_ in self.added_tokens.items():
             if self.vocab.get(token, id_) != id_ or self._token_of.get(id_, token) != token:
                 raise UserError(
-                    f"{self.piece_model_path}: the added token '{token}' has the id {id_}, which does not "
-                    "fit the vocabulary; put the tokenizer's files of the model beside its weights"
+                    f"{self.piece_model_path}: added token '{token}' with id {id_} does not match the "
+                    "vocabulary. Put the tokenizer files of the model next to its weights"
                 )
             self.vocab[token] = id_
             self._token_of[id_] = token
@@ -464,8 +466,8 @@ def _read_piece_model(path: str | os.PathLike) -> bytes:
     """
     if not os.path.isfile(path):
         raise UserError(
-            f"{path}: no such piece model; --piece_model_path names another, and "
-            f"{command_name()} download weights vocab fetches the released one (train_vocab makes your own)"
+            f"{path}: no such SentencePiece model. Set --piece_model_path, or "
+            f"{command_name()} download weights vocab for the released one (train_vocab trains your own)"
         )
     return piece_model_of_json(path) if Path(path).suffix == ".json" else read_bytes(path)
 
@@ -483,7 +485,9 @@ def _load_piece_model(
         model.LoadFromSerializedProto(content)
         return model, model.IdToPiece(list(range(model.GetPieceSize())))
     except (RuntimeError, OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not a sentencepiece model, or damaged; fetch or copy it again") from error
+        raise UserError(
+            f"{path}: corrupt or not a SentencePiece model. Restore or download it again"
+        ) from error
 
 
 def rules_of_folder(path: Path) -> tuple[str, Mapping[str, int]]:
@@ -510,11 +514,13 @@ def rules_of_folder(path: Path) -> tuple[str, Mapping[str, int]]:
             )
         settings = {} if config.get("reading") is None else config["reading"]
     if not isinstance(settings, dict):
-        raise UserError(f"{place}: {shown(settings)} does not say how texts were read; put back a good copy")
+        raise UserError(
+            f"{place}: invalid tokenizer settings {shown(settings)}. Restore or download it again"
+        )
     rules = settings.get("text_rules", ERNIE_M)
     added_tokens = settings.get("added_tokens", {})
     if rules not in TEXT_RULES:
-        raise UserError(f"{place}: 'text_rules' is {shown(rules)}; it is one of {', '.join(TEXT_RULES)}")
+        raise UserError(f"{place}: invalid 'text_rules' {shown(rules)} (choose from {', '.join(TEXT_RULES)})")
     if not isinstance(added_tokens, dict) or not all(type(id_) is int for id_ in added_tokens.values()):
-        raise UserError(f"{place}: 'added_tokens' must give each token its id")
+        raise UserError(f"{place}: invalid 'added_tokens' (expected an object of token: id)")
     return rules, added_tokens

@@ -63,7 +63,7 @@ def check_kind(folder: Folder, model_config: Mapping[str, Any], model_config_pat
             first_pieces = list(scored)[: len(_FIRST_PIECES)]
             unknown = unknown_steps(contents)
         except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
-            raise UserError(f"{json_path}: damaged ({error!r}); put back a good copy") from error
+            raise UserError(f"{json_path}: corrupt ({error!r}). Restore or download it again") from error
         if first_pieces != _FIRST_PIECES:
             fault = f"model is {shown(kind)}, and its vocab begins with {shown(first_pieces)}"
             raise UserError(f"{json_path}: its {fault}: {_OTHER_KIND}")
@@ -76,10 +76,10 @@ def check_kind(folder: Folder, model_config: Mapping[str, Any], model_config_pat
     ):
         class_name = settings.get("tokenizer_class")
         if class_name not in (None, "", *_CLASSES):
-            raise UserError(f"{path}: tokenizer_class is {shown(class_name)}: {_OTHER_KIND}")
+            raise UserError(f"{path}: unsupported tokenizer_class {shown(class_name)}: {_OTHER_KIND}")
     # In every sentencepiece vocabulary some tokens begin with the mark of a space.
     if _VOCAB in folder and "▁".encode() not in folder.read(_VOCAB, read_bytes):
-        raise UserError(f"{folder.path / _VOCAB}: its tokens are no pieces of sentencepiece: {_OTHER_KIND}")
+        raise UserError(f"{folder.path / _VOCAB}: not a SentencePiece vocabulary: {_OTHER_KIND}")
 
 
 def has_official_rules(folder: Folder) -> bool:
@@ -116,8 +116,8 @@ def added_tokens(folder: Folder) -> tuple[dict[str, int], Path | None]:
                 text = token.get("content") if isinstance(token, dict) else token
                 if text not in (*ids, *_SPECIAL):
                     raise UserError(
-                        f"{folder.path / name}: no file gives the id of the added token {shown(text)}; put "
-                        "added_tokens.json or tokenizer.json of the model there"
+                        f"{folder.path / name}: missing id of the added token {shown(text)}. Add "
+                        "added_tokens.json or tokenizer.json of the model"
                     )
     in_order = dict(sorted(ids.items(), key=itemgetter(1)))
     return in_order, entries[0][0] if entries else None
@@ -181,5 +181,5 @@ def _entries(folder: Folder) -> Iterator[tuple[Path, str, int]]:
                 yield path, token, id_
         except (TypeError, KeyError, AttributeError, ValueError) as error:
             raise UserError(
-                f"{path}: its added_tokens are damaged ({shown(repr(error))}); put back a good copy"
+                f"{path}: corrupt added_tokens ({shown(repr(error))}). Restore or download it again"
             ) from error

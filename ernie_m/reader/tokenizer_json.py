@@ -22,8 +22,8 @@ UNIGRAM = 1  # sentencepiece's number for the model type of XLM-R
 def _where_pieces_are() -> str:
     """What to do without a piece model, for the end of an error."""
     return (
-        f"XLM-R has {BPE_MODEL} where it is published, and {command_name()} download weights vocab fetches "
-        "ERNIE-M's, which gives the same ids; put it beside the weights, or name it with --piece_model_path"
+        f"Download XLM-R's {BPE_MODEL}, or ERNIE-M's, which gives the same ids ({command_name()} download "
+        "weights vocab), and put it next to the weights or set --piece_model_path"
     )
 
 
@@ -59,7 +59,7 @@ def piece_model_of_json(path: str | os.PathLike) -> bytes:
         for piece, score in contents["model"]["vocab"][4:-1]:
             model.pieces.add(piece=piece, score=score)
     except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
-        raise UserError(f"{path}: damaged, or not XLM-R's ({error!r}); {_where_pieces_are()}") from error
+        raise UserError(f"{path}: corrupt, or not XLM-R's ({error!r}). {_where_pieces_are()}") from error
     return model.SerializeToString(deterministic=True)
 
 

@@ -52,9 +52,7 @@ def read_vocab(path: str | os.PathLike) -> dict[str, int]:
         id_text = id_text.strip()
         is_number = id_text.isdecimal() and len(id_text) < 10  # int() refuses thousands of digits
         if not is_number or int(id_text) >= _MAX_IDS:
-            raise UserError(
-                f"{place}: the id is '{id_text}', but must be from 0 to {_MAX_IDS - 1:,} (token<TAB>id)"
-            )
+            raise UserError(f"{place}: invalid id '{id_text}' (expected 0 to {_MAX_IDS - 1:,}; token<TAB>id)")
         id_ = int(id_text)
         if token in vocab or id_ in ids:
             repeated.append(f"{number + 1} ('{token}', {id_})")
@@ -67,7 +65,9 @@ def read_vocab(path: str | os.PathLike) -> dict[str, int]:
             "the official vocab.txt, or --piece_model_path alone, from which the vocabulary is derived"
         )
     if len({vocab[token] for token in SPECIAL_TOKENS}) < len(SPECIAL_TOKENS):
-        raise UserError(f"{path}: two of {' '.join(SPECIAL_TOKENS)} have one id; use the official vocab.txt")
+        raise UserError(
+            f"{path}: two of {' '.join(SPECIAL_TOKENS)} have the same id. Use the official vocab.txt"
+        )
     if repeated:
         logger.warning(
             "%s: %d lines have a token or an id that occurs before, and the last one counts, as in the "
@@ -92,8 +92,8 @@ def _read_dict(path: str | os.PathLike) -> dict[str, int]:
         token, _, count = line.rstrip().rpartition(" ")
         if not (token and count.isdecimal()) or token in vocab:
             raise UserError(
-                f"{path}, line {number}: {shown(line)} is no token with its count, or is there twice; put "
-                "back the dict.txt of the training, as fairseq-preprocess wrote it"
+                f"{path}, line {number}: invalid or duplicate {shown(line)} (expected a token and its "
+                "count). Restore the dict.txt of the training, as fairseq-preprocess wrote it"
             )
         vocab[token] = number + 3
     vocab[MASK] = vocab.pop("<mask>", number + 4)
@@ -140,8 +140,8 @@ def tokens_by_id(vocab: Mapping[str, int]) -> list[str]:
     for token, id_ in vocab.items():
         if id_ in token_of:
             raise UserError(
-                f"the vocabulary has the id {id_} twice, for '{token_of[id_]}' and '{token}', which no other "
-                "form can hold; leave one of them out of vocab.txt"
+                f"duplicate id {id_} in the vocabulary, of '{token_of[id_]}' and '{token}', which no other "
+                "format can hold. Remove one of them from vocab.txt"
             )
         token_of[id_] = token
     return [token_of.get(id_, f"<no token {id_}>") for id_ in range(max(token_of) + 1)]

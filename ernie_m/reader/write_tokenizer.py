@@ -107,7 +107,7 @@ def _xlm_r_json(tokenizer: Tokenizer, separators: int) -> dict[str, Any]:
     model = read_unigram(
         tokenizer,
         # In the error this follows "not a unigram model, and".
-        reason_and_advice="XLM-R's tokenizer needs one. A model keeps the vocabulary that it was trained "
+        reason_and_advice="XLM-R's tokenizer requires one. A model keeps the vocabulary that it was trained "
         "with: --to huggingface takes this one, or train a new model with a unigram vocabulary "
         f"({command_name()} train_vocab)",
     )
@@ -230,7 +230,9 @@ def read_unigram(tokenizer: Tokenizer, reason_and_advice: str) -> ModelProto:
     try:
         model.ParseFromString(tokenizer.piece_model)
     except DecodeError as error:  # sentencepiece itself is less strict
-        raise UserError(f"{tokenizer.piece_model_path}: damaged ({error}); fetch or copy it again") from error
+        raise UserError(
+            f"{tokenizer.piece_model_path}: corrupt ({error}). Restore or download it again"
+        ) from error
     if model.trainer_spec.model_type != UNIGRAM:
         raise UserError(f"{tokenizer.piece_model_path}: not a unigram model, and {reason_and_advice}")
     return model

@@ -111,8 +111,8 @@ def write_checkpoint(
             path = place / STATE / (f"{_ARRAYS}-{rank}.safetensors" if rank else f"{_ARRAYS}.safetensors")
             if not path.parent.is_dir():
                 raise UserError(
-                    f"{path.parent}: process 0 made this folder, but process {rank} does not find it; give a "
-                    "folder that all machines share"
+                    f"{path.parent}: process 0 made this folder, but process {rank} does not find it. Choose "
+                    "a folder that all machines share"
                 )
             safetensors.write(path, {key: as_numpy(array) for key, array in arrays.items()})
             sync_file(path)
@@ -152,7 +152,7 @@ def read_state(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     files = check_manifest(state / MANIFEST)["files"]
     # The state names its model's manifest, so that a state cannot be read beside the model of another step.
     if not {_VALUES, _MODEL_MANIFEST} <= files.keys():
-        raise UserError(f"{state / MANIFEST}: damaged")
+        raise UserError(f"{state / MANIFEST}: corrupt")
     check_manifest(folder / MANIFEST)
     parts = [safetensors.read(state / name) for name in files if name.startswith(_ARRAYS)]
     values = read_object(state / _VALUES)
@@ -199,19 +199,19 @@ def newest_step(folder: Path) -> SavedRun | None:
         except AnotherRevision:
             raise
         except UserError as error:
-            logger.warning("%s; %s is passed over", error, path.name)
+            logger.warning("%s; skipping %s", error, path.name)
             damaged.append(path)
             fault = error
     paths = sorted(set(distributed.gather(str(newest and newest.folder))))
     if len(paths) > 1:
         raise UserError(
-            f"{folder}: the processes find different checkpoints there ({', '.join(paths)}); "
-            "give a folder that all machines share"
+            f"{folder}: the processes find different checkpoints ({', '.join(paths)}). "
+            "Choose a folder that all machines share"
         )
     if newest is None and damaged:
         raise UserError(
-            f"{folder}: none of its {len(damaged)} checkpoints is whole ({fault}): put back a good copy, or "
-            "choose another output folder to begin anew"
+            f"{folder}: all of its {len(damaged)} checkpoints are corrupt ({fault}). Restore one from a "
+            "backup, or choose another output folder to start over"
         )
     # Every process has read the folder, because `gather` has waited for them.
     if distributed.is_main():
@@ -220,7 +220,7 @@ def newest_step(folder: Path) -> SavedRun | None:
                 aside = path.with_name(f"{path.name}.damaged")
                 shutil.rmtree(aside, ignore_errors=True)  # the one of an earlier damage
                 os.replace(path, aside)
-                logger.warning("%s is now %s; delete it when you have looked at it", path, aside.name)
+                logger.warning("moved %s to %s; delete it after a look", path, aside.name)
     return newest
 
 
@@ -350,14 +350,14 @@ class OutputDir:
             for source in self.sources:
                 if any(Path(source).resolve().is_relative_to(path.resolve()) for path in contents):
                     raise UserError(
-                        f"overwrite would remove {source}, which the run reads; choose another folder for "
+                        f"overwrite would remove {source}, which the run reads. Choose another folder for "
                         "the run"
                     )
             for path in contents:
                 remove(path)
             if contents:
                 names = ", ".join(path.name for path in contents)
-                logger.warning("overwrite: removed the run that was in %s (%s)", self.path, names)
+                logger.warning("overwrite: removed the run in %s (%s)", self.path, names)
 
         if self.overwrite:
             distributed.on_main(remove_contents)
@@ -388,7 +388,7 @@ class OutputDir:
                 return None
             saved = SavedRun(self.resume_from, *read_state(self.resume_from))
         elif self.resume_from is not None and self.resume_from.resolve() != saved.folder.resolve():
-            logger.info("%s is not used: the run goes on from %s", self.resume_from, saved.folder)
+            logger.info("%s is ignored: resuming from %s", self.resume_from, saved.folder)
         check_fingerprint(saved.folder, saved.values["identity"], identity, self.rules.ways_out)
         self._take_best(saved)
         return saved
@@ -408,7 +408,7 @@ class OutputDir:
         best = saved.folder.parent / BEST
         step = distributed.on_main(lambda: _parse_step(best))
         if step is not None and step > trainer["evaluated"]:
-            logger.info("%s is of step %d: the run goes on from before it", best, step)
+            logger.info("%s is of step %d; resuming from before it", best, step)
             # -1, no evaluation: the step of the folder is evaluated again, too.
             trainer.update(best=None, evaluated=-1)
             return
@@ -460,8 +460,7 @@ class OutputDir:
         path = self.path / SELECTED
         if not is_whole(path):
             raise UserError(
-                f"{path}: damaged, or the checksum beside it is; remove it, and the same command makes it "
-                "again"
+                f"{path}: the file or its checksum is corrupt. Remove it and run the same command again"
             )
         values = read_json(path)
         check_format(path, values.pop("format", None), _FORMAT, "begin a new run, from the weights in best/")

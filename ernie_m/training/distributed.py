@@ -56,8 +56,8 @@ def init(use_gpu: bool = True) -> str:
         left = [name for name, value in places.items() if value]
         in_words = ", ".join(f"{name} is {value or 'not set'}" for name, value in places.items())
         raise UserError(
-            f"{in_words}: no launcher sets them so; unset {' '.join(left)}, or start several processes with "
-            "launch.py or fleetrun"
+            f"{in_words}: inconsistent launcher variables. Unset {' '.join(left)}, or start several "
+            "processes with launch.py or fleetrun"
         )
     takes_gpu = use_gpu and paddle.device.is_compiled_with_cuda() and paddle.device.cuda.device_count() > 0
     if world_size() == 1:
@@ -67,8 +67,8 @@ def init(use_gpu: bool = True) -> str:
         backend = os.environ.get("PADDLE_DISTRI_BACKEND", "auto")
         if backend not in ("auto", "", "gloo"):
             raise UserError(
-                f"--backend {backend} (PADDLE_DISTRI_BACKEND) needs GPUs that Paddle can use; "
-                "on the CPU use gloo"
+                f"--backend {backend} (PADDLE_DISTRI_BACKEND) requires GPUs that Paddle can use. "
+                "On a CPU use gloo"
             )
         os.environ["PADDLE_DISTRI_BACKEND"] = "gloo"
     if not dist.is_initialized():
@@ -92,8 +92,7 @@ def translate_connection_errors() -> Iterator[None]:
         if not any(sign in str(error) for sign in _CONNECTION_LOST):
             raise
         raise UserError(
-            "another process of the run has ended, and its log or the launcher's says why; start the same "
-            "command again"
+            "another process of the run has ended (see its log or the launcher's). Run the same command again"
         ) from error
 
 

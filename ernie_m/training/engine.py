@@ -322,8 +322,8 @@ class Engine(Generic[Model]):
         )
         if self.bad_in_a_row >= self.max_bad_steps:
             raise UserError(
-                f"step {self.steps}: the loss or its gradient was not a finite number for "
-                f"{self.bad_in_a_row} steps in a row; lower the learning rate, or look at the data"
+                f"step {self.steps}: loss or gradient not finite for "
+                f"{self.bad_in_a_row} steps in a row. Reduce the learning rate, or check the data"
             )
 
     def state_dict(self) -> dict[str, Any]:

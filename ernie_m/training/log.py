@@ -149,7 +149,7 @@ class Records:
         remaining = []
         for number, record in enumerate(records, 1):
             if record is None and number < len(records):
-                logger.warning("%s, line %d: damaged; the record is lost", self.path, number)
+                logger.warning("%s, line %d: corrupt; the record is lost", self.path, number)
             elif record and record["step"] <= (evaluated_step if HELD_OUT in record else step):
                 remaining.append(json.dumps(record) + "\n")
         if records:

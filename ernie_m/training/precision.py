@@ -60,12 +60,12 @@ class Precision:
 
     def __init__(self, amp: str = NONE, level: Level = "O1", loss_scaling: Mapping[str, Any] | None = None):
         if level == "O2" and (amp == NONE or not on_gpu()):
-            raise UserError("amp_level O2 needs a GPU and amp bf16 or fp16: set them, or take amp_level O1")
+            raise UserError("amp_level O2 requires a GPU and amp bf16 or fp16. Set them, or use amp_level O1")
         dtype = str(paddle.get_default_dtype())
         self.cpu_bf16 = is_bf16_on_cpu(amp)
         if amp != NONE and not on_gpu() and not self.cpu_bf16:
             missing = "a GPU" if amp == "fp16" else _missing_for_bf16()
-            logger.warning("amp %s needs %s: everything is computed in full precision here", amp, missing)
+            logger.warning("amp %s requires %s; using float32", amp, missing)
         self.amp = amp if on_gpu() else NONE
         self.level = level
         _check_gpu(self.amp)
@@ -144,15 +144,15 @@ def prepare_for_prediction(model: nn.Layer, amp: str) -> Autocast:
     if amp == NONE:
         return contextlib.nullcontext
     if amp not in DTYPES:
-        raise UserError(f"amp {amp}: it must be one of none, {', '.join(DTYPES)}")
+        raise UserError(f"invalid amp '{amp}' (choose from none, {', '.join(DTYPES)})")
     if on_gpu():
         _check_gpu(amp)
         return functools.partial(autocast, amp)
     if amp != "bf16":
-        raise UserError(f"amp {amp} needs a GPU: on a CPU predictions are made in bf16 or none")
+        raise UserError(f"amp {amp} requires a GPU (on a CPU: bf16 or none)")
     missing = _missing_for_bf16()
     if missing is not None:
-        raise UserError(f"amp bf16 needs {missing}: leave it out")
+        raise UserError(f"amp bf16 requires {missing}. Remove it")
     use_bfloat16(model)
     return contextlib.nullcontext
 
@@ -160,7 +160,7 @@ def prepare_for_prediction(model: nn.Layer, amp: str) -> Autocast:
 def _check_gpu(amp: str) -> None:
     """Raise a UserError unless the GPU in use computes in this type, if it is one of a GPU."""
     if amp == "bf16" and not has_bf16():
-        raise UserError("amp bf16 needs a GPU of compute capability 8.0 (A100 or newer); take fp16 or none")
+        raise UserError("amp bf16 requires a GPU of compute capability 8.0 (A100 or newer). Use fp16 or none")
 
 
 def _missing_for_bf16() -> str | None:
@@ -174,4 +174,4 @@ def _missing_for_bf16() -> str | None:
 def _recommend_bfloat16() -> None:
     """Log that this CPU may be faster in bfloat16, if so."""
     if onednn_check.missing() is None:
-        logger.info("this CPU can multiply in bfloat16, which many CPUs do faster: amp bf16 (docs/cpu.md)")
+        logger.info("bfloat16 available (--amp bf16); may be faster on this CPU (docs/cpu.md)")

@@ -105,7 +105,7 @@ class prefetch(Generic[T]):
         if exit_code is not None and exit_code < 0:
             end = f"was killed by signal {-exit_code}{_CAUSES.get(-exit_code, '')}"
         return UserError(
-            f"the reader process {end} before its work was done; resume from the last checkpoint"
+            f"the reader process {end} before its work was done. Resume from the last checkpoint"
         )
 
     def close(self) -> None:

@@ -160,7 +160,7 @@ class Trainer(Generic[Model, Data]):
         if saved is not None:
             self.engine.load_state_dict({**saved.values["engine"], "optimizer": saved.arrays})
             state = saved.values["trainer"]  # as `_save` wrote it
-            logger.info("going on from %s: step %d of %d", saved.folder, self.engine.steps, task.total_steps)
+            logger.info("resuming from %s (step %d/%d)", saved.folder, self.engine.steps, task.total_steps)
         self.position: Any = state["position"]
         self.evaluated_step: int = state["evaluated"]
         self.best = None if state["best"] is None else Evaluation(**state["best"])
@@ -239,9 +239,9 @@ class Trainer(Generic[Model, Data]):
         if stopped or engine.steps < task.total_steps:
             # If nobody asked, the run ended at `loop_config.last_step`, which is run.stop_after_steps. With
             # that option the same command would stop here again.
-            condition = "" if stopped else "without run.stop_after_steps "
+            condition = "" if stopped else " without run.stop_after_steps"
             logger.info(
-                "stopped at step %d of %d; %sthe same command goes on from there",
+                "interrupted at step %d/%d; run the same command%s to resume",
                 engine.steps,
                 task.total_steps,
                 condition,
@@ -249,7 +249,10 @@ class Trainer(Generic[Model, Data]):
             return False
         if self.best is not None:
             if self.best.step == 0:
-                logger.warning("no step is better than the start, which %s holds", self.folder.path / BEST)
+                logger.warning(
+                    "no step was better than the initial checkpoint: %s is a copy of it",
+                    self.folder.path / BEST,
+                )
             self.folder.finish(self.best)
         return True
 
@@ -269,7 +272,7 @@ class Trainer(Generic[Model, Data]):
             or evaluation.selected_by > self.best.selected_by
         ):
             self.best = evaluation
-            logger.info("best so far: %.2f at step %d", evaluation.selected_by, evaluation.step)
+            logger.info("new best: %.2f (step %d)", evaluation.selected_by, evaluation.step)
             self.folder.save_best(self._files())
         return True
 
@@ -298,7 +301,7 @@ class Trainer(Generic[Model, Data]):
         logger.info("saved %s", folder)
         if paddle.device.get_device().startswith("gpu"):
             peak = paddle.device.cuda.max_memory_allocated() / 2**30
-            logger.info("the most memory of the card that was used so far: %.2f GiB", peak)
+            logger.info("peak GPU memory: %.2f GiB", peak)
 
     def _files(self) -> ModelFiles | None:
         """The files of the model, on the main process. Call it on every process."""
@@ -363,6 +366,6 @@ def translate_oom(advice: str) -> Iterator[None]:
         if "out of memory" not in str(error).lower():
             raise
         raise UserError(
-            f"the memory of {paddle.device.get_device()} is full: {advice}; or another program uses the card "
+            f"out of memory on {paddle.device.get_device()}: {advice}. Or another program uses the GPU "
             "(nvidia-smi shows it)"
         ) from error

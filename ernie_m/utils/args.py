@@ -74,11 +74,11 @@ def advice_on(name: str, known: Collection[str], dashes: str = "") -> str:
 
     keys = [key for key in known if key.startswith(f"{name}.")]
     if keys:
-        return f"it is a section; give its keys, such as {keys[0]}, and in YAML a space behind each colon"
+        return f"it is a section. Set its keys, such as {keys[0]}, and in YAML put a space after each colon"
     # As seed for random_seed, a section for a key in it, max_limit for limit, and slips.
     near = [key for key in known if meant in key or key in meant.split("_") or likeness(key) >= 0.75]
     if not near:
-        return "--help lists what there is"
+        return "see --help for all names"
     return f"did you mean {dashes}{max(near, key=lambda key: (meant in key, likeness(key)))}?"
 
 
@@ -259,7 +259,7 @@ class _Loader(yaml.BaseLoader):
         for (first, _), (second, _) in pairwise(sorted(node.value, key=lambda item: str(item[0].value))):
             if first.value == second.value:
                 raise yaml.MarkedYAMLError(
-                    problem=f"the key '{first.value}' is there twice", problem_mark=second.start_mark
+                    problem=f"duplicate key '{first.value}'", problem_mark=second.start_mark
                 )
         return super().construct_mapping(node, deep)
 
@@ -298,7 +298,7 @@ def read_yaml(path: str, known: Collection[str]) -> dict[str, Any]:
         )
         items = {f"{name}.{key}": item for key, item in value.items()} if is_section else {name: value}
         if twice := values.keys() & items:  # as "a.b: 1" and as "a: {b: 1}"
-            raise UserError(f"{path}: the key '{twice.pop()}' is there twice")
+            raise UserError(f"{path}: duplicate key '{twice.pop()}'")
         values |= items
     return values
 
@@ -322,7 +322,7 @@ def _read_line(words: list[str], options: Mapping[str, Field]) -> dict[str, Any]
         key, equals_sign, text = word.removeprefix("--").partition("=")
         if not word.startswith("--"):
             if not positional:
-                raise UserError(f"'{word}' is where a flag was expected; a flag is written --name value")
+                raise UserError(f"unexpected argument '{word}'; options are written --name value")
             key, text = positional[0], word
         elif not equals_sign:
             is_bool = key in options and options[key].type is bool
@@ -331,7 +331,7 @@ def _read_line(words: list[str], options: Mapping[str, Field]) -> dict[str, Any]
                 is_bool and positional and words[0].lower() not in BOOLEANS
             )
             if is_alone and not is_bool and key in options:
-                raise UserError(f"--{key} has no value; a flag is written --name value")
+                raise UserError(f"missing value of --{key}; options are written --name value")
             text = "true" if is_alone else words.pop(0)
         takes_many = key in options and _takes_many_words(options[key])
         texts[key] = [*texts.get(key, []), text] if takes_many else text
@@ -373,7 +373,9 @@ def parse_options(cls: type[T], arguments: Sequence[str] | None = None, program:
                 try:
                     later[key] = convert(options[key].type, value)
                 except (AttributeError, KeyError, RecursionError, TypeError, ValueError, yaml.YAMLError):
-                    faults.append(f"{place}{key} {value}: it must be {in_words(options[key].type)}")
+                    faults.append(
+                        f"{place}{key} {value}: invalid value (expected {in_words(options[key].type)})"
+                    )
             else:
                 faults.append(f"{place}{key} is unknown; {advice_on(key, options, '--')}")
         check_override = getattr(cls, "check_override", None)
@@ -381,7 +383,7 @@ def parse_options(cls: type[T], arguments: Sequence[str] | None = None, program:
             check_override(place, later, values)
         values |= later
     faults += [
-        f"{_format_flag(key, field)} must be given (--help says more)"
+        f"missing required option {_format_flag(key, field)} (see --help)"
         for key, field in options.items()
         # What a wrong name was meant for is said already.
         if _is_required(field)

@@ -57,9 +57,9 @@ def check_file(file: Path, entry: Mapping[str, Any], checksum: bool = True) -> N
     size = file.stat().st_size
     if size != entry["bytes"]:
         refuse_pointer(file)
-        raise UserError(f"{file}: damaged, {size} bytes instead of {entry['bytes']}")
+        raise UserError(f"{file}: corrupt (expected {entry['bytes']} bytes, got {size})")
     if checksum and sha256_of(file) != entry["sha256"]:
-        raise UserError(f"{file}: damaged, its checksum differs from the one written with it")
+        raise UserError(f"{file}: corrupt (its checksum does not match the manifest)")
 
 
 def write_manifest(path: Path) -> None:
@@ -97,9 +97,9 @@ def entries_of(manifest: Mapping[str, Any], path: Path, above: str = "..") -> di
         files = manifest["files"]
         is_damaged = any(not {"bytes", "sha256"} <= entry.keys() for entry in files.values())
     except (TypeError, KeyError, AttributeError) as error:
-        raise UserError(f"{path}: damaged") from error
+        raise UserError(f"{path}: corrupt") from error
     if is_damaged or any(os.path.isabs(name) or os.path.normpath(name).startswith(above) for name in files):
-        raise UserError(f"{path}: damaged")
+        raise UserError(f"{path}: corrupt")
     return files
 
 
@@ -123,7 +123,7 @@ def check_folder(folder: Path) -> None:
         raise
     except UserError as error:
         raise UserError(
-            f"{error}; put back a good copy, or, if the change is yours, delete {path}"
+            f"{error}. Restore it from a backup, or, if you changed it on purpose, delete {path}"
         ) from error
 
 

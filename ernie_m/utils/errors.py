@@ -126,10 +126,10 @@ def run(main: Callable[[], None]) -> None:
             main()
         except OSError as error:
             if "temporary directory" in str(error.strerror):  # as Python's tempfile has it
-                raise UserError(f"{error.strerror}; name a folder: TMPDIR=FOLDER ernie-m ...") from error
+                raise UserError(f"{error.strerror}. Set a folder: TMPDIR=FOLDER ernie-m ...") from error
             if error.errno != errno.ENAMETOOLONG:  # also where one asks whether the file is there
                 raise
-            raise UserError(f"{error.filename}: {error.strerror}; name another one") from error
+            raise UserError(f"{error.filename}: {error.strerror}. Choose another one") from error
     except UserError as error:
         with lines_may_be_lost(sys.stderr):
             say(f"error: {error}", file=sys.stderr)

@@ -165,8 +165,7 @@ def _refuse_pointer_of(content: bytes | bytearray, path: str | os.PathLike) -> N
     """`refuse_pointer` for a file whose first bytes, or all, were read."""
     if content.startswith(_POINTER):
         raise UserError(
-            f"{path}: not the file itself, but the pointer that Git LFS has put in its place; fetch the file "
-            "in its repository: git lfs pull"
+            f"{path}: a Git LFS pointer, not the file. Fetch the file in its repository with git lfs pull"
         )
 
 
@@ -189,14 +188,14 @@ def translate_write_errors(path: str | os.PathLike) -> Iterator[None]:
         if place.name.startswith(f".{Path(path).name}."):  # the lock, or what is unfinished
             place = Path(path)
         if error.errno in _REFUSED or has_no_folder:
-            raise UserError(f"{place}: {error.strerror}; choose another place") from error
+            raise UserError(f"{place}: {error.strerror}. Choose another path") from error
         # numpy's error of an array that it could not write whole has no number.
         is_of_numpy = error.errno is None and str(error).endswith(" written")
         if error.errno not in FULL and not is_of_numpy:
             raise
         raise UserError(
-            f"{path}: no space left to write it ({error.strerror or error}); what was there before is "
-            "untouched. Free some space and run the same command again"
+            f"{path}: no space left ({error.strerror or error}); the previous file is "
+            "unchanged. Free some space and run the same command again"
         ) from error
 
 
@@ -215,7 +214,9 @@ def take_lock(file: IO) -> bool:
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise
-        logger.warning("%s: this file system has no locks: let no second process write there", file.name)
+        logger.warning(
+            "%s: the file system has no locks; do not run a second process with this output", file.name
+        )
     return os.path.exists(file.name) and os.path.samestat(os.fstat(file.fileno()), os.stat(file.name))
 
 
@@ -232,7 +233,7 @@ def refuse_to_write_over(
     """
     for path in outputs:
         if os.path.realpath(path) in map(os.path.realpath, inputs):
-            raise UserError(f"{flag}: {path} is read, and would be written over; choose another output")
+            raise UserError(f"{flag}: would overwrite the input {path}. Choose another output")
 
 
 @contextmanager
@@ -252,8 +253,8 @@ def lock(path: Path, place: Path) -> Iterator[None]:
         if not take_lock(file):
             file.seek(0)
             raise UserError(
-                f"{place}: another command is at work there ({file.read(1000).decode()}); wait until it has "
-                "ended, end it, or choose another output"
+                f"{place}: locked by another command ({file.read(1000).decode()}). Wait until it has "
+                "ended, stop it, or choose another output"
             )
         with translate_write_errors(place):
             file.truncate(0)
@@ -280,7 +281,7 @@ def only_writer_of(path: str | os.PathLike, new: str = "") -> Iterator[None]:
     with lock(lock_file, target), exits_at_sigterm():
         try:
             if new and target.exists():
-                raise UserError(f"{new} {path}: it exists already; name a new one")
+                raise UserError(f"{new} {path} already exists. Choose another one")
             yield
         finally:
             lock_file.unlink(missing_ok=True)
@@ -337,7 +338,7 @@ def _clear(path: Path, original: Path, kind: str) -> None:
     """Remove what has a temporary name, or put it back; `kind` as of `temporary_name`."""
     if kind == "old" and path.exists() and not original.exists():
         os.replace(path, original)
-        logger.warning("%s: put back, its replacement was never finished", original)
+        logger.warning("%s: restored; its replacement was never finished", original)
     elif path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:

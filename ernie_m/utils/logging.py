@@ -74,9 +74,7 @@ class _LogFile(logging.FileHandler):
         if not self.complained:
             self.complained = True
             with lines_may_be_lost(sys.stderr):
-                say(
-                    f"{self.baseFilename}: lines of the log are missing: {sys.exc_info()[1]}", file=sys.stderr
-                )
+                say(f"{self.baseFilename}: log lines were lost: {sys.exc_info()[1]}", file=sys.stderr)
 
 
 def setup(log_dir: str | None = None, rank: int = 0, is_copied: bool = False) -> Path:
@@ -131,7 +129,7 @@ def _log_file(path: Path) -> _LogFile:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = _LogFile(path, encoding="utf-8")
     except OSError as error:
-        raise UserError(f"{path}: the log cannot be written: {error.strerror}") from error
+        raise UserError(f"{path}: cannot write the log: {error.strerror}") from error
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     return file
 

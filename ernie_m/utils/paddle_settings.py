@@ -46,7 +46,7 @@ def number_in(variable: str, least: int = 1) -> int:
     """
     text = os.environ.get(variable) or str(least)
     if not text.isdecimal() or int(text) < least:
-        raise UserError(f"{variable}={text}: it must be a whole number, at least {least}; set or unset it")
+        raise UserError(f"invalid {variable}={text} (expected an integer, at least {least}). Set or unset it")
     return int(text)
 
 
@@ -161,12 +161,14 @@ def check_paddle() -> None:
     versions = {package.replace("_", "-"): version for package, _, version in packages}
     if len(versions) > 1:
         raise UserError(
-            f"{site_packages}: {' and '.join(sorted(versions))} overwrite each other; pip uninstall both, "
-            f"then {install}"
+            f"{site_packages}: {' and '.join(sorted(versions))} overwrite each other. Run pip uninstall for "
+            f"both, then {install}"
         )
     for package, version in versions.items():
         if not version.startswith(f"{PADDLE}."):
-            raise UserError(f"{site_packages}: {package} {version}, but {PADDLE} is needed; {install}")
+            raise UserError(
+                f"{site_packages}: found {package} {version}, but {PADDLE} is required. {install}"
+            )
 
 
 def prepare(quiet: bool = False) -> str:
@@ -214,7 +216,7 @@ def _apply_settings() -> str:
     in_force.append("malloc as it is" if _is_guest else _keep_freed_memory(cpu.memory // processes))
     if "paddle" in sys.modules:
         warnings.warn(
-            "paddle was imported before the model was loaded, and may run on one thread; load the model "
+            "paddle was imported before the model was loaded and may run on one thread. Load the model "
             "first, or set OMP_NUM_THREADS",
             stacklevel=4,
         )

@@ -61,7 +61,7 @@ class LanguageCentering:
         tensors = safetensors.read(path)  # language -> [L + 1, H]
         languages = sorted(tensors)
         if {*tensors.shapes.values()} != {shape}:
-            raise UserError(f"{path}: it belongs to a model of another shape, or is damaged")
+            raise UserError(f"{path}: corrupt, or of a model with another shape")
         return cls(languages, np.stack([tensors[language] for language in languages]).astype(np.float32))
 
     def at(self, layer: int) -> "LanguageCentering":
@@ -112,6 +112,6 @@ class LanguageCentering:
             unknown = sorted(set(languages).difference(self.languages))
             if unknown:
                 there = ", ".join(self.languages)
-                raise UserError(f"there is no mean of {', '.join(unknown)}; there are means of {there}")
+                raise UserError(f"unknown language {', '.join(unknown)} (languages with a mean: {there})")
             indices = [self.languages.index(language) for language in languages]
         return vectors - self.vectors[indices]

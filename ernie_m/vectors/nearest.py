@@ -149,7 +149,7 @@ def load_faiss() -> ModuleType:
     try:
         import faiss  # here, because only a search needs its libraries
     except ImportError as error:
-        raise UserError(f"a search needs faiss ({error}): pip install faiss-cpu") from error
+        raise UserError(f"search requires faiss ({error}): pip install faiss-cpu") from error
     return faiss
 
 

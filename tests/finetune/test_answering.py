@@ -261,7 +261,7 @@ def test_without_a_language_map_the_name_of_the_file_says_the_language(answer, f
     shutil.copy(folder / "dev.en.json", tmp_path / "dev.json")
     for path in (folder / "dev.en.json", tmp_path / "dev.json"):
         answer(path.stem, max_steps=1, lang_map_config="", dev_set=path)
-    (line,) = [line for line in read_log(tmp_path).splitlines() if "the language of its answers" in line]
+    (line,) = [line for line in read_log(tmp_path).splitlines() if "MLQA has rules" in line]
     assert " dev.json: " in line
 
 

@@ -22,7 +22,7 @@ MISTAKES = [
     ({}, {"train_set": None}, "--train_set "),
     ({}, {"train_set": "absent.tsv"}, "absent.tsv"),
     ({}, {"dev_set": None}, "--dev_set "),
-    ({}, {"dev_set": "dev.en.tsv"}, "no %s in it"),
+    ({}, {"dev_set": "dev.en.tsv"}, "--dev_set dev.en.tsv: "),
     ({}, {"dev_set": "dev.%s.tsv"}, f"dev.{HERE}.tsv: "),
     (
         {f"dev.{HERE}.tsv": "text_a\ttext_b\tlabel\nred\tblue\ttool\n"},
@@ -47,17 +47,17 @@ MISTAKES = [
     ({}, {"do_test": "true", "test_set": "a.%s,b.%s", "test_save": "c.%s"}, "the same number"),
     ({}, {"do_train": "false"}, "--init_checkpoint "),
     ({}, {"do_train": "false", "do_val": "false"}, "nothing to do"),
-    ({}, {"piece_model_path": None}, "--piece_model_path "),
-    ({}, {"ernie_config_path": None}, "--ernie_config_path "),
+    ({}, {"piece_model_path": None}, "--piece_model_path"),
+    ({}, {"ernie_config_path": None}, "--ernie_config_path"),
     ({}, {"ernie_config_path": "absent.json"}, "absent.json"),
-    (config(vocab_size=20), {"ernie_config_path": "config.json"}, "vocab_size is 20"),
+    (config(vocab_size=20), {"ernie_config_path": "config.json"}, "vocab_size 20"),
     (config(hidden_size=15), {"ernie_config_path": "config.json"}, "hidden_size 15"),
     (
         config(max_position_embeddings=34),
         {"ernie_config_path": "config.json"},
-        "room for 32 tokens; give --max_seq_len 32 or less",
+        "is 32 tokens. Set --max_seq_len 32 or less",
     ),
-    (config(pad_token_id=0), {"ernie_config_path": "config.json"}, "pad_token_id is 0"),
+    (config(pad_token_id=0), {"ernie_config_path": "config.json"}, "pad_token_id 0"),
     ({}, {"init_pretraining_params": "absent"}, "absent: "),
     ({"vocab.txt": "[CLS]\n"}, {"vocab_path": "vocab.txt"}, "vocab.txt: no [PAD]"),
     ({}, {"select_on": "sw"}, "--select_on sw"),
@@ -77,7 +77,7 @@ def test_a_mistake_is_named(refused, tmp_path, files, flags, place):
 def test_all_missing_flags_are_named_at_once(refused):
     missing = ("train_set", "dev_set", "piece_model_path", "ernie_config_path")
     line = refused(**dict.fromkeys(missing))
-    assert [name for name in missing if f"--{name} is needed" in line] == list(missing)
+    assert [name for name in missing if f"missing --{name}" in line] == list(missing)
 
 
 def test_bad_official_parameters_are_refused(refused, tmp_path):
@@ -88,7 +88,7 @@ def test_bad_official_parameters_are_refused(refused, tmp_path):
     options = {"ernie_config_path": tmp_path / "ernie_config.json", "init_pretraining_params": params}
     as_fine_tuned = {"init_pretraining_params": None, "init_checkpoint": params}
     line = refused(**(options | as_fine_tuned))
-    assert "not fine-tuned, there is no classifier in it" in line
+    assert "not fine-tuned (it has no classifier)" in line
     (params / "encoder_layer_1_ffn_fc_0.b_0").unlink()
     assert "1 tensor missing: encoder.layers.1.linear1.bias" in refused(**options)
 
@@ -112,10 +112,10 @@ def test_bad_checkpoints_are_refused(classify, refused, tmp_path):
     assert "learning_rate: 0.005 -> 0.001" in line and "global_batch: 8 -> 4" in line
     assert f"--init_pretraining_params {step}" in line
     line = refused(epoch=1, init_checkpoint=step, random_seed="2,3")
-    assert "is of --random_seed 1" in line
+    assert "was trained with --random_seed 1" in line
     (tmp_path / "config.json").write_text(json.dumps({**toys.TASK_CONFIG, "hidden_size": 32}))
     line = refused(out="new", ernie_config_path=tmp_path / "config.json", init_pretraining_params=step)
-    assert "step_6: a model of another size (hidden_size 16) than --ernie_config_path " in line
+    assert "step_6: the model size (hidden_size 16) does not match --ernie_config_path " in line
     assert "config.json (hidden_size 32)" in line
     weights = step / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])

@@ -139,9 +139,9 @@ def test_means_of_any_layer_of_plain_text(run_encode, random_encoder, tmp_path, 
 @pytest.mark.parametrize(
     ("content", "flags", "message"),
     [
-        (b"text_a\na\n", {"vectors": "mean_without_special", "layer": 3}, "layer 3: "),
+        (b"text_a\na\n", {"vectors": "mean_without_special", "layer": 3}, "layer 3 "),
         (b"text_a\nthe cat\n", {"layer": 1}, "--layer 1: --vectors official"),
-        (b"text_a\nthe cat\n", {"output_dir": "."}, "--output_dir .: "),
+        (b"text_a\nthe cat\n", {"output_dir": "."}, "--output_dir . "),
         (b"text_a\nthe cat\n", {"batch_size": 0}, "--batch_size 0: "),
         (b"text_a\nthe cat\n", {"init_pretraining_params": "absent"}, "absent: "),
         (b"text_a\nthe cat\n", {"init_pretraining_params": ""}, "--init_pretraining_params "),
@@ -168,10 +168,10 @@ def test_the_default_length_is_the_models_room(run_encode, random_encoder, tmp_p
     by_default = run_encode(tmp_path / "in.txt", max_seq_len="", **options)  # "" counts as not given
     cut = run_encode(tmp_path / "in.txt", max_seq_len=8, output="cut", **options)
     np.testing.assert_array_equal(by_default["vectors"], cut["vectors"])
-    said = f"{tmp_path / 'in.txt'}: 1 of 1 texts looked at are cut at 8 tokens (max_seq_len)\n"
+    said = f"{tmp_path / 'in.txt'}: 1 of 1 texts looked at are truncated to 8 tokens (max_seq_len)\n"
     assert capsys.readouterr().out.count(said) == 2
     line = error_of(run_encode, tmp_path / "in.txt", max_seq_len=9, output="refused", **options)
-    assert line.startswith("--max_seq_len 9: ") and f"{weights} has room for 8 tokens" in line
+    assert line.startswith("--max_seq_len 9: ") and f"{weights} is 8 tokens" in line
 
 
 def test_a_model_trained_for_retrieval_is_read_at_the_layer_of_its_training(

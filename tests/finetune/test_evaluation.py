@@ -151,7 +151,7 @@ def test_labels_without_names_are_taken_in_the_order_of_the_label_map_and_this_i
     """As a model of transformers has LABEL_0, LABEL_1 and LABEL_2. Alone it gives their numbers."""
     best = changed_copy(trained / "best", tmp_path / "unnamed", labels=None)
     classify(out="out", init_checkpoint=best, **command_lines.FOLDER_ALONE)
-    said = f"{best} has no names of its labels; by {toy_folder}/label_map.json 0 is animal, 1 is drink"
+    said = f"{best} has no label names; by {toy_folder}/label_map.json 0 is animal, 1 is drink"
     assert said in read_log(tmp_path)
 
 
@@ -160,7 +160,7 @@ def test_a_label_map_in_another_order_is_refused(refused, trained, tmp_path):
     path.write_text('{"tool": 0, "drink": 1, "animal": 2}')
     best = trained / "best"
     line = refused(do_train="false", init_checkpoint=best, label_map_config=path)
-    assert f"{path}: the labels are tool, drink, animal, but those of {best} are animal, drink, tool" in line
+    assert f"{path}: labels tool, drink, animal do not match those of {best}: animal, drink, tool" in line
 
 
 def test_batch_size_changes_no_score(classify, trained):
@@ -220,7 +220,7 @@ def test_the_head_of_pretrained_weights(classify, trained, tmp_path, case):
         is_of_head = name.startswith("classifier.")
         expected = before[name][..., order] if is_of_head else before[name]
         assert np.array_equal(expected, after[name]) == (is_read or not is_of_head), name
-    said = "its classifier is read, too" if is_read else "its classifier is not read"
+    said = "loading its classifier as well" if is_read else "ignoring its classifier"
     log = read_log(tmp_path)
     assert f"{start}: {said}" in log and ("by number" in log) == (case == "no names of labels")
 
@@ -238,4 +238,4 @@ def test_a_head_of_another_shape_is_not_read(classify, trained, toy_folder, tmp_
         max_steps=1,
         do_val="false",
     )
-    assert f"{trained / 'best'}: its classifier is not read" in read_log(tmp_path)
+    assert f"{trained / 'best'}: ignoring its classifier" in read_log(tmp_path)

@@ -43,7 +43,7 @@ def test_positions_that_were_never_trained(opened, caplog):
         assert not caplog.messages
         of_64.check_length(65)
     (message,) = caplog.messages
-    assert message.startswith("--max_seq_len 65: the positions above 64 ")
+    assert message.startswith("--max_seq_len 65: positions above 64 ")
 
 
 @pytest.mark.parametrize(("given", "expected"), [((), 32), (("max_seq_len",), 100)])

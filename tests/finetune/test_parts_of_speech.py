@@ -71,5 +71,5 @@ def test_no_part_of_speech_is_the_inside_of_another(tmp_path):
 
 def test_tags_without_b_and_i_need_chunk_scheme_none(folder, tmp_path, refusal):
     line = refusal(lambda: call_main(run_sequence_labeling, command_lines.tagging(folder, tmp_path / "out")))
-    assert "label_map.json: the label 'PROPN': " in line
+    assert "label_map.json: invalid label 'PROPN'" in line
     assert "--chunk_scheme NONE" in line

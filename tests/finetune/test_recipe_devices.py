@@ -35,7 +35,7 @@ def test_unequal_shares_are_said(devices, processes, even, caplog):
     flags = FinetuneFlags(batch_size=16, recipe_devices=devices)
     with caplog.at_level(logging.WARNING, logger="ernie_m"):
         assert effective_batch_size(flags, processes) == 16 * devices
-    line = f"{processes} processes have unequal shares of the {16 * devices} examples of a step; {even} "
+    line = f"{processes} processes get unequal parts of the {16 * devices} examples of a step; {even} "
     assert caplog.text.count(line) == 1
 
 
@@ -60,4 +60,4 @@ def test_unequal_shares_are_the_same_step(toy_folder, tmp_path):
     assert losses(tmp_path / "1") == pytest.approx(losses(tmp_path / "2"), abs=1e-9, rel=0)
     weights = "out/step_4/model.safetensors"
     assert_close(tmp_path / "1" / weights, tmp_path / "2" / weights)
-    assert "2 processes have unequal shares of the 9 examples" in read_log(tmp_path / "2")
+    assert "2 processes get unequal parts of the 9 examples" in read_log(tmp_path / "2")

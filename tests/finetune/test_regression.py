@@ -108,7 +108,7 @@ def test_labels_must_be_numbers(regress, refusal, tmp_path, number):
     rows[1] = rows[1]._replace(label=number)
     toys.write_labelled_texts(tmp_path / "bad.tsv", rows)
     line = refusal(regress, train_set=tmp_path / "bad.tsv")
-    assert f"bad.tsv, line 3: the label '{number}' is no number" in line
+    assert f"bad.tsv, line 3: invalid label '{number}' " in line
 
 
 def test_a_label_map_is_refused(regress, refusal):

@@ -94,8 +94,8 @@ def test_it_learns_and_keeps_the_best(train_on_pairs, tmp_path):
     losses = [float(loss) for loss in re.findall(r"ave loss: ([\d.]+)", log)]
     assert len(per_cents) == 3 and per_cents[-1] > 1.5 * per_cents[0]
     assert losses[-1] < 0.8 * losses[0]
-    evaluations = re.findall(r"found at step (\d+): mean ([\d.]+)", log)
-    means = {int(step): float(mean) for step, mean in evaluations}  # step -> per cent found
+    evaluations = re.findall(r"validation accuracy@1: ([\d.]+) \(step (\d+)\)", log)
+    means = {int(step): float(mean) for mean, step in evaluations}  # step -> per cent found
     assert list(means) == [0, 20, 40, 60]
     config = json.loads((tmp_path / "out" / "best" / "config.json").read_text())
     best = max(means, key=means.get)  # the first of equal means
@@ -133,9 +133,9 @@ def test_the_identity_of_a_run_has_the_weights_of_every_seed(corpus):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"train_set": ""}, "--train_set "),
+        ({"train_set": ""}, "--train_set"),
         ({"train_set": "absent"}, "absent: "),
-        ({"layer": 3}, "layer 3: "),
+        ({"layer": 3}, "layer 3 "),
         ({"init_checkpoint": "absent"}, "absent: "),
         ({"scale": 0}, "--scale 0: "),
         ({"pair_alpha": 200}, "--pair_alpha 200"),
@@ -149,12 +149,12 @@ def test_a_damaged_corpus_is_refused(train_on_pairs, corpus, tmp_path):
     copy = shutil.copytree(corpus, tmp_path / "corpus")
     damaged = max(copy.glob("parallel/*/train-*.ids.npy"))
     flip_last_bit(damaged)
-    assert f"{damaged}: damaged" in error_of(train_on_pairs, "out", train_set=copy)
+    assert f"{damaged}: corrupt" in error_of(train_on_pairs, "out", train_set=copy)
 
 
 def test_that_no_step_is_better_than_the_start_is_said(train_on_pairs, tmp_path):
     log = train_on_pairs("out", max_steps=2, learning_rate=0)
-    assert f"which {tmp_path}/out/best holds" in log
+    assert f"initial checkpoint: {tmp_path}/out/best" in log
 
 
 def test_another_corpus_is_another_run(train_on_pairs, corpus, tmp_path):
@@ -171,6 +171,6 @@ def test_another_corpus_is_another_run(train_on_pairs, corpus, tmp_path):
     state = json.loads((tmp_path / "further/step_1/training_state/state.json").read_text())["trainer"]
     drawn = [next(steps_of(corpus, alpha=alpha)()).position for alpha in (0.0, 0.7)]
     assert state["position"] == drawn[0] != drawn[1]
-    assert "best: no training_state there" in error_of(
+    assert "best: no training_state" in error_of(
         train_on_pairs, "out", init_checkpoint=tmp_path / "out" / "best"
     )

@@ -93,7 +93,7 @@ def test_ctrl_c_in_an_evaluation_of_the_second_seed(classify, stopped, tmp_path)
     assert steps == ["step_2", "step_4", "step_6"]
     assert not (tmp_path / "broken" / "results.json").exists()
     log = read_log(tmp_path)
-    assert "Ctrl-C received" in log and "the same command goes on from there" in log
+    assert "Ctrl-C received" in log and "run the same command to resume" in log
     seed_1 = contents(tmp_path / "broken" / "seed_1")
     again = classify(out="broken", **flags)
     assert contents(tmp_path / "broken" / "seed_1") == seed_1
@@ -106,7 +106,7 @@ def test_a_request_to_another_process_ends_an_evaluation(classify, tmp_path, mon
     monkeypatch.setattr(ShutdownHandler, "anywhere", lambda self: True)
     assert classify(**FAST) is None
     log = read_log(tmp_path)
-    assert "stopped at step 3 of 6" in log and "[dev evaluation]" not in log
+    assert "interrupted at step 3/6" in log and "[dev evaluation]" not in log
     assert "--warmup_proportion 0.1 of 6 steps" in log
     assert (tmp_path / "out" / "log" / "job.log.0").read_text() == log
 
@@ -189,7 +189,7 @@ def test_a_second_training_is_refused(refused, train_on_pairs, tmp_path):
     with another_process_writes(f"run:{out}"):
         before = [*tmp_path.rglob("*")]
         assert f"{out}: " in refused(**FAST)
-        assert error_of(train_on_pairs, "out").startswith(f"{out}: another command is at work there")
+        assert error_of(train_on_pairs, "out").startswith(f"{out}: locked by another command")
         assert [path for path in tmp_path.rglob("*") if "log" not in path.parts] == before
 
 
@@ -266,7 +266,7 @@ def test_how_often_a_row_is_seen(caplog):
     given = replace(flags, on_command_line=("learning_rate", "layerwise_lr_decay", "epoch"))
     with caplog.at_level("INFO", logger="ernie_m"):
         assert with_rates(given, config, 16, CLASSIFICATION) == given
-    assert caplog.messages[0].endswith(" rows: all rates are given")
+    assert caplog.messages[0].endswith(" examples: as given")
     few, many = (with_rates(flags, config, rows, CLASSIFICATION).epoch for rows in (16, 39_302))
     assert (few * 16, many) == (40 * flags.batch_size, 1)
     texts, tags, answers = (with_rates(flags, config, 200, task).epoch for task in SUPERVISED_TASKS)

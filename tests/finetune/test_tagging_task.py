@@ -202,7 +202,7 @@ def test_official_scores_are_those_of_pieces_of_cut_text(make, tmp_path, caplog)
     task.write(tmp_path / "x.txt", data, predictions)
     lines = (tmp_path / "x.txt").read_text().splitlines()
     assert lines == ["ab B-A B-A", "- O O", "cdef B-B B-B", "ij I-B O", "kl B-A O", ""]
-    assert caplog.messages == [f"{tmp_path / 'x.txt'}: 2 of 5 words are cut at 8 tokens (max_seq_len)"]
+    assert caplog.messages == [f"{tmp_path / 'x.txt'}: 2 of 5 words are truncated to 8 tokens (max_seq_len)"]
     # [CLS] is taken for an entity, and the second of the two gold entities is too short. So 1 of 3 predicted
     # entities is correct, and 1 of 2 gold ones is found.
     wrong_tags = ["I-A", "B-A", "I-A", "B-B", "I-B", "I-B", "O", "O"]

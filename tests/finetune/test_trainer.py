@@ -50,7 +50,7 @@ def test_flags_of_other_tasks_are_not_taken_from_the_start(classify, random_enco
         random_encoder, tmp_path / "start", reading=stored(label_pieces="all", split_han=False)
     )
     classify(max_steps=1, do_val="false", init_pretraining_params=start)
-    assert "as in the training of" not in read_log(tmp_path)
+    assert "preprocessing options stored in" not in read_log(tmp_path)
 
 
 def test_plain_kernels_are_chosen_by_the_flag(classify, monkeypatch):
@@ -65,7 +65,7 @@ def test_a_label_without_training_rows_is_warned_of(classify, toy_folder, tmp_pa
     path.write_text("".join(line for line in lines if not line.endswith("\ttool\n")))
     classify(train_set=path, max_steps=1, epoch=1)
     (line,) = [line for line in read_log(tmp_path).splitlines() if "no row has the label" in line]
-    assert f"{path}: " in line and "label tool," in line
+    assert f"{path}: " in line and "label tool;" in line
 
 
 def test_it_learns_the_toy_task_and_reports(classify, toy_folder, tmp_path):

@@ -215,7 +215,7 @@ def test_damaged_labels(fitted, tmp_path, wrong):
     ("texts", "labels", "options", "place"),
     [
         (TEXTS, ["a"] * 24, {}, "label 1 (index 0): all 24 rows"),
-        ([], [], {}, "no texts"),
+        ([], [], {}, "texts is empty"),
         (TEXTS, LABELS[:-1], {}, "24 texts have 23 labels"),
         (TEXTS[:3], ["a", "b", "a"], {"languages": ["en"]}, "3 texts have 1 languages"),
         (TEXTS[:3], ["a", "b", "a"], {"groups": [1]}, "3 texts have 1 groups"),
@@ -237,10 +237,10 @@ def test_damaged_labels(fitted, tmp_path, wrong):
         (TEXTS[:2], [[], []], {}, "label 1 (index 0): all 2 rows"),
         (np.zeros((2, 2)), ["a", "b"], {}, "of a table, one column"),
         (TEXTS, LABELS, {"layer": 3}, "layer 3"),
-        (TEXTS, LABELS, {"layer": 0}, "layer 0: "),
-        (TEXTS, LABELS, {"folder": "."}, ".: "),
-        (TEXTS, LABELS, {"finetune": True}, "give a folder"),
-        ([("mo", "no"), ("no", "mo")], ["a", "b"], {}, "give a folder"),
+        (TEXTS, LABELS, {"layer": 0}, "layer 0 "),
+        (TEXTS, LABELS, {"folder": "."}, ". already"),
+        (TEXTS, LABELS, {"finetune": True}, "Set a folder"),
+        ([("mo", "no"), ("no", "mo")], ["a", "b"], {}, "Set a folder"),
     ],
 )
 def test_what_is_refused(models, texts, labels, options, place):
@@ -264,7 +264,7 @@ def test_what_cannot_be_scored_is_learned(models):
 
 
 def test_an_exported_model_is_not_fitted(exported):
-    assert "it was exported" in error_of(ernie_m.load(exported / "encode").fit, TEXTS, LABELS)
+    assert "is an export" in error_of(ernie_m.load(exported / "encode").fit, TEXTS, LABELS)
 
 
 @pytest.mark.parametrize(("languages", "is_warned_of"), [(None, True), (["en", "de"] * 12, False)])
@@ -272,4 +272,4 @@ def test_near_texts_without_a_language_are_warned_of(models, caplog, languages, 
     """Each text stands beside one that differs in its end alone."""
     texts = [f"{text}{end}" for text in TEXTS[:12] for end in (" ka", " ka lo")]
     ernie_m.load(models / "encode").fit(texts, ["x", "y"] * 12, languages=languages)
-    assert ("give --language or --group" in caplog.text) == is_warned_of
+    assert ("Set --group or --language" in caplog.text) == is_warned_of

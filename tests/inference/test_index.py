@@ -140,7 +140,7 @@ def test_what_is_refused(models, ask, refused, tmp_path):
     model = ernie_m.load(models / "encode")
     assert f"{folder}: " in error_of(model.index, folder=folder, layer=1)
     assert f"{folder}: " in error_of(model.index, TEXTS[:3], folder)
-    assert "the corpus has no texts" in error_of(model.index, [])
+    assert "the corpus is empty" in error_of(model.index, [])
     assert "text 2 of 2 (index 1): " in error_of(model.index, ["mo", ""])
     assert "a corpus" in error_of(model.index)
     assert "center_by_language 'de': " in error_of(model.index, TEXTS, center_by_language="de")

@@ -131,7 +131,7 @@ def test_texts_that_begin_with_their_prompt_are_said(models, tmp_path, caplog, c
         "use_cuda": "false",
     }
     call_main(run_retrieval, as_flags(flags))
-    assert capsys.readouterr().out.count(f"{table}: most texts begin with 'gaga: '") == 1
+    assert capsys.readouterr().out.count(f"{table}: most texts already begin with the prompt 'gaga: '") == 1
 
 
 def test_a_classifier_reads_texts_as_fit_did(models, tmp_path, seen, ask):

@@ -128,9 +128,9 @@ def test_a_string_is_one_text(models):
     [
         ("classify", "classify", [[None]], {}, "'text_a' is null"),
         ("classify", "classify", [None], {}, "texts is a NoneType"),
-        ("classify", "classify", [[("a", "b", "c")]], {}, "it is neither a text nor a pair of texts"),
-        ("classify", "classify", [[()]], {}, "it is neither a text nor a pair of texts"),
-        ("classify", "classify", [[("a", None)]], {}, "it is neither a text nor a pair of texts"),
+        ("classify", "classify", [[("a", "b", "c")]], {}, "is neither a text nor a pair of texts"),
+        ("classify", "classify", [[()]], {}, "is neither a text nor a pair of texts"),
+        ("classify", "classify", [[("a", None)]], {}, "is neither a text nor a pair of texts"),
         ("tag", "tag", [[None]], {}, "'text' is null"),
         ("encode", "encode", [[""]], {}, "'text' is \"\""),
         ("encode", "encode", [3], {}, "texts is a int"),
@@ -148,7 +148,7 @@ def test_a_string_is_one_text(models):
         ("encode", "encode", ["a"], {"layer": 3}, "layer 3: "),
         ("encode", "encode", ["a"], {"layer": True}, "layer True: "),
         ("encode", "similarity", ["a", None], {}, "texts is a NoneType"),
-        ("encode", "search", [["a"], ["b"]], {}, "search takes one text"),
+        ("encode", "search", [["a"], ["b"]], {}, "text must be a str"),
         ("encode", "search", ["a", 3], {}, "corpus is a int"),
         ("encode", "search", ["a", ["b"]], {"top_k": -1}, "top_k -1: "),
         ("full", "fill", ["a [MASK]"], {"top_k": 0}, "top_k 0: "),
@@ -166,10 +166,10 @@ def test_wrong_inputs_and_options(models, kind, method, arguments, options, mess
         (
             "classify",
             {"task": "multi-label"},
-            "task 'multi-label': it must be one of classification, ",
+            "invalid task 'multi-label' (expected one of classification, ",
         ),
         ("classify", {"task": "token-classification"}, "task 'token-classification': "),
-        ("encode", {"task": "tag"}, "task 'tag': it must be one of classification, "),
+        ("encode", {"task": "tag"}, "invalid task 'tag' (expected one of classification, "),
         (
             "encode",
             {"engine": "torch"},
@@ -347,7 +347,7 @@ def test_a_program_stays_as_it_is(models, tmp_path, monkeypatch):
     same_environment, faults = process.stdout.splitlines()
     assert same_environment == "True" and int(faults) > 40
     cut, of_paddle, of_user = process.stderr.splitlines()
-    assert cut.startswith("encode: 1 of 1 texts are cut at")
+    assert cut.startswith("encode: 1 of 1 texts are truncated to")
     assert "a warning of Paddle" in of_paddle
     assert of_user == "of the user: a line"
 

@@ -148,6 +148,6 @@ def test_the_advice_for_labels_without_names(models, tmp_path, caplog):
         assert str(folder) in advice and key in advice
         assert (f"{folder} has no names of its labels" in caplog.text) == (folder == theirs)
         same = changed_copy(folder, tmp_path / f"same {key}", **{key: twice[key]})
-        assert error_of(load, same).startswith(f"{same / 'config.json'}: 2 labels are called 'yes'")
+        assert error_of(load, same).startswith(f"{same / 'config.json'}: duplicate label 'yes'")
         change_config(folder, **{key: names[key]})
         assert ernie_m.load(folder).zero_shot("bado", LABELS)[0]["label"] in LABELS

@@ -26,12 +26,12 @@ def outputs(tmp_path_factory):
     "path, what, instead",
     [
         ("run/bset", "folder", "step_N"),
-        ("run", "no model", "step_N"),
+        ("run", "not a model", "step_N"),
         ("configs/bas", "folder", "download weights"),
         ("corpus", "corpus", "step_N"),
         ("exported", "ernie-m export", "step_N"),
         ("en.txt", "file", "step_N"),
-        ("xlm-roberta-base", "hub", "step_N"),  # it may also be a published model
+        ("xlm-roberta-base", "Hub", "step_N"),  # it may also be a published model
     ],
 )
 def test_what_is_there_and_what_to_name_instead(outputs, monkeypatch, path, what, instead):

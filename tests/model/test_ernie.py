@@ -71,9 +71,9 @@ def test_a_position_past_the_table(monkeypatch, position, on_gpu):
     layout = PackedLayout([3])
     batch = packed_batch([0, 5, 2], layout, position_ids=np.array([2, 3, position]))
     line = error_of(model.encode, batch)
-    assert f"position {position} is past" in line and "at most 10 tokens" in line and "max_seq_len" in line
+    assert f"position {position} " in line and "10 tokens" in line and "max_seq_len" in line
     eleven_tokens = padded_batch(np.full([1, 11], 5))
-    assert "position 12 is past" in error_of(model.encode, eleven_tokens)
+    assert "position 12 " in error_of(model.encode, eleven_tokens)
 
 
 def test_where_dropout_is(monkeypatch):
@@ -112,16 +112,16 @@ def test_config_from_json(tmp_path):
         (None, r"config.json: cannot be read \(No such file"),
         ("{", "config.json, line 1, column 2: not JSON"),
         ("[1]", "config.json: not a JSON object"),
-        (json.dumps({"vocab_size": 4, "hidden_size": 8}), "lacks num_hidden_layers, num_attention_heads"),
-        (json.dumps(SIZES | {"hidden_size": 768_000_000}), "config.json: hidden_size 768000000: "),
-        (json.dumps(SIZES | {"hidden_size": 13}), "config.json: hidden_size 13 is no multiple of"),
-        (json.dumps(SIZES | {"hidden_act": "swish"}), "config.json: hidden_act is .swish"),
-        (json.dumps(SIZES | {"pad_token_id": SIZES["vocab_size"]}), "config.json: pad_token_id"),
+        (json.dumps({"vocab_size": 4, "hidden_size": 8}), "num_hidden_layers, num_attention_heads"),
+        (json.dumps(SIZES | {"hidden_size": 768_000_000}), "config.json: hidden_size 768000000 "),
+        (json.dumps(SIZES | {"hidden_size": 13}), "config.json: hidden_size 13 is not a multiple of"),
+        (json.dumps(SIZES | {"hidden_act": "swish"}), "config.json: invalid hidden_act .swish"),
+        (json.dumps(SIZES | {"pad_token_id": SIZES["vocab_size"]}), "config.json: invalid pad_token_id"),
         (json.dumps(SIZES | {"max_position_embeddings": 2}), "config.json: max_position_embeddings"),
-        (json.dumps(SIZES | {"hidden_size": {}}), "json: hidden_size is {}; it must be an integer"),
-        (json.dumps(SIZES | {"hidden_dropout_prob": math.nan}), "hidden_dropout_prob is nan; it must be"),
-        (json.dumps(SIZES | {"initializer_range": math.inf}), "initializer_range is inf; it must be"),
-        (json.dumps(SIZES | {"layer_norm_eps": 10**400}), "layer_norm_eps is 10+; it must be"),
+        (json.dumps(SIZES | {"hidden_size": {}}), "json: invalid hidden_size {}"),
+        (json.dumps(SIZES | {"hidden_dropout_prob": math.nan}), "invalid hidden_dropout_prob nan"),
+        (json.dumps(SIZES | {"initializer_range": math.inf}), "invalid initializer_range inf"),
+        (json.dumps(SIZES | {"layer_norm_eps": 10**400}), "invalid layer_norm_eps 10+"),
     ],
 )
 def test_bad_config(tmp_path, text, message):

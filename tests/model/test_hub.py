@@ -122,7 +122,7 @@ def test_a_name_that_leads_nowhere(hub, monkeypatch, case):
         monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     message = error_of(open_checkpoint, name)
     assert message.startswith(f"{name}: ")
-    assert "hub" in message
+    assert "Hub" in message
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_a_hub_is_https_or_this_machine(hub, monkeypatch, endpoint, is_asked):
     assert huggingface_hub.snapshot_download  # is imported here, because its import reads the endpoint
     monkeypatch.setattr(constants, "ENDPOINT", endpoint)
     message = error_of(open_checkpoint, NAME)
-    assert message.startswith(f"{NAME}: " if is_asked else f"HF_ENDPOINT is {endpoint}")
+    assert message.startswith(f"{NAME}: ") if is_asked else f" HF_ENDPOINT {endpoint}" in message
 
 
 def test_an_address_that_the_library_cannot_read(tmp_path):
@@ -192,5 +192,5 @@ def test_an_address_that_the_library_cannot_read(tmp_path):
     program = "from ernie_m.model.checkpoint.hub import local_folder; local_folder('someone/model')"
     failed = run_script(["-c", program], tmp_path, HF_ENDPOINT="http://[")
     assert failed.stderr.splitlines()[-1].startswith(
-        "ernie_m.utils.errors.UserError: HF_ENDPOINT is http://["
+        "ernie_m.utils.errors.UserError: invalid HF_ENDPOINT http://["
     )

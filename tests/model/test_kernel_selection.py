@@ -76,13 +76,13 @@ def test_a_kernel_that_does_not_work_is_not_used(monkeypatch, warnings, flags, k
     with paddle.no_grad():  # as in an evaluation
         assert not device.flash_works() and not device.flash_works()
     (line,) = warnings()
-    assert "FlashMask does not work here; attention uses padded groups" in line and reason in line
+    assert "FlashMask is unavailable; attention uses padded groups" in line and reason in line
 
 
 def test_plain_kernels_have_no_bfloat16_on_a_cpu(monkeypatch):
     monkeypatch.setattr(kernel_selection, "_kernels", kernel_selection.PLAIN)
     monkeypatch.setattr("ernie_m.model.cpu.onednn_check.missing", lambda: None)
     assert not Precision("bf16").cpu_bf16
-    assert "amp bf16 needs kernels that are not plain" in error_of(
+    assert "amp bf16 requires kernels that are not plain" in error_of(
         prepare_for_prediction, ErnieMModel(CONFIG), "bf16"
     )

@@ -64,12 +64,12 @@ def test_bfloat16_is_read_as_float32(tmp_path):
 # dimensions.
 FOREIGN = [
     (GOOD + b"x", "25 data bytes instead of 24"),
-    (file_bytes(FLOAT_3_2, version=1), "version 1 with .*, only 0 is known"),
+    (file_bytes(FLOAT_3_2, version=1), "unknown version 1"),
     (file_bytes(FLOAT_3_2, levels=2), "2 levels of sequences"),
     # The axes as one packed field of two bytes.
-    (file_bytes(bytes.fromhex("0805 1202 0302")), "a broken tensor description"),
+    (file_bytes(bytes.fromhex("0805 1202 0302")), "a corrupt tensor description"),
     # A third field.
-    (file_bytes(FLOAT_3_2 + bytes.fromhex("1801")), "a broken tensor description"),
+    (file_bytes(FLOAT_3_2 + bytes.fromhex("1801")), "a corrupt tensor description"),
     (file_bytes(FLOAT_3_2, length=-1), "a tensor description of -1 bytes"),
     (file_bytes(bytes.fromhex("0807 1003")), "dtype 7"),
     # An axis whose number goes on after the end: in each byte but the last one, the highest bit is set.
@@ -79,9 +79,9 @@ FOREIGN = [
     # 400 axes of 1.
     (file_bytes(b"\x08\x05" + b"\x10\x01" * 400, bytes(4)), "maximum supported dimension"),
     # A text.
-    (b"word\tid\n" * 20, "version [0-9]+ with .*, only 0"),
+    (b"word\tid\n" * 20, "version [0-9]+ with "),
     # The beginnings of a file.
-    *((GOOD[:length], "requires a buffer|a broken|data bytes instead of") for length in range(len(GOOD))),
+    *((GOOD[:length], "requires a buffer|a corrupt|data bytes instead of") for length in range(len(GOOD))),
 ]
 
 
@@ -89,5 +89,5 @@ FOREIGN = [
 def test_a_cut_or_foreign_file_is_one_line(tmp_path, content, message):
     (tmp_path / "v").write_bytes(content)
     line = error_of(lod_tensors.read, tmp_path / "v")
-    assert line.startswith((f"{tmp_path / 'v'}: cannot be read", f"{tmp_path / 'v'}: damaged, cut short"))
+    assert line.startswith((f"{tmp_path / 'v'}: cannot be read", f"{tmp_path / 'v'}: corrupt, truncated"))
     assert re.search(message, line)

@@ -235,7 +235,7 @@ def test_a_library_that_lies_is_not_used(monkeypatch, caplog, tmp_path, fault, r
     finally:
         for function in caches:
             function.cache_clear()
-    assert "oneDNN is not used" in line and reason in line
+    assert "oneDNN is disabled" in line and reason in line
 
 
 # Prints whether oneDNN agrees with Paddle, how many threads it has started, and what is missing.

@@ -412,10 +412,10 @@ def test_added_tokens_that_cannot_be_read(tmp_path, name, contents):
     "changes, faults",
     [
         ({"architectures": ["XLMRobertaForMaskedLM"]}, []),
-        ({"architectures": ["XLMRobertaForRanking"]}, ["architectures XLMRobertaForRanking is not known"]),
-        ({"architectures": "XLMRobertaForRanking"}, ["architectures XLMRobertaForRanking is not known"]),
+        ({"architectures": ["XLMRobertaForRanking"]}, ["unknown architectures XLMRobertaForRanking"]),
+        ({"architectures": "XLMRobertaForRanking"}, ["unknown architectures XLMRobertaForRanking"]),
         ({"problem_type": ["regression"]}, []),
-        ({"id2label": {"first": "a"}}, ["id2label is {'first': 'a'}"]),
+        ({"id2label": {"first": "a"}}, ["invalid id2label {'first': 'a'}"]),
     ],
 )
 def test_names_in_a_config_that_are_not_known(tmp_path, caplog, changes, faults):

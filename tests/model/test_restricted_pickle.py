@@ -113,7 +113,7 @@ def test_code_is_refused_by_name(refused, name):
     """In protocol 2 some objects are made by a call of another function, which is then refused first."""
     for protocol in (2, 4):
         message = refused(pickle.dumps({"b": [CALLS[name]]}, protocol))
-        before, _, _ = message.partition(", and only arrays and plain containers are read here")
+        before, _, _ = message.partition("; only arrays and plain containers are allowed")
         refused_name = before.split(".")[-1]
         assert refused_name in (name.split(".")[-1], "_reconstructor", "__newobj__")
 
@@ -121,7 +121,7 @@ def test_code_is_refused_by_name(refused, name):
 @pytest.mark.parametrize("case", RAW)
 def test_pickles_written_by_hand_are_refused(refused, case):
     message = refused(RAW[case])
-    assert "only arrays and plain containers" in message or "damaged, cut short or not a file of" in message
+    assert "only arrays and plain containers" in message or "corrupt, truncated or not a file of" in message
 
 
 def test_nothing_of_torch_or_paddle_is_imported():
@@ -172,7 +172,7 @@ def test_a_pdparams_cut_short_and_one_that_lies(tmp_path):
     file = tmp_path / "model_state.pdparams"
     for length in (0, len(content) // 4, len(content) - 9):
         file.write_bytes(content[:length])
-        assert "model_state.pdparams: damaged, cut short or not a file of pad" in error_of(
+        assert "model_state.pdparams: corrupt, truncated or not a file of pad" in error_of(
             open_checkpoint, tmp_path
         )
     file.write_bytes(content.replace(b"K2K<\x86", b"K2K=\x86"))  # the pair of "2", 50, and "<", 60

@@ -60,7 +60,7 @@ def test_one_number_off_is_enough(off, monkeypatch, capsys):
 
 def test_no_weights_and_other_sizes_are_one_line(tmp_path, monkeypatch):
     for arguments, message in (
-        ([], "PATH must be given"),
+        ([], "missing required option PATH"),
         ([str(tmp_path / "absent")], "absent: no such folder"),
     ):
         monkeypatch.setattr(sys, "argv", ["verify_weights", *arguments])

@@ -77,7 +77,7 @@ def test_a_tensor_under_a_second_name_must_be_the_same(tmp_path, name, original)
         state[name] = (state[original] if isinstance(original, str) else original) + more
         save_file(state, tmp_path / "model.safetensors")
         if more:
-            assert f"1 tensors unknown: {name}" in error_of(open_checkpoint, tmp_path)
+            assert f"1 unknown tensors: {name}" in error_of(open_checkpoint, tmp_path)
         else:
             assert [*open_checkpoint(tmp_path).dropped] == [name]
 

@@ -207,7 +207,7 @@ def test_pairs_that_are_too_short_for_camlm_are_noticed(source, caplog, active, 
     assert "too short" not in caplog.text
     source.steps(**changes)
     assert f"% of the pairs are too short for camlm and {use}" in caplog.text
-    with pytest.raises(UserError, match="camlm has no pair to train on: it needs .*objectives.mask_rate"):
+    with pytest.raises(UserError, match="camlm has no pair to train on: it requires .*objectives.mask_rate"):
         source.steps(**changes, data__max_seq_len=8)
 
 
@@ -222,7 +222,7 @@ def test_a_pass_counts_what_is_read(source, caplog):
         settings = source.config(objectives__active=active)
         assert tokens_per_epoch(source.text(settings)) == tokens
     assert [line.split(":")[0] for line in caplog.messages] == [
-        "60 of 171 pairs are longer than data.max_seq_len 32"
+        "60 of 171 pairs exceed data.max_seq_len 32"
     ] * 2
 
 
@@ -312,10 +312,10 @@ def test_remainders_that_are_equal_but_for_rounding_take_turns():
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"data__languages": ["en", "xx"]}, "data.languages: xx not in .*corpus, which has de, en, fr"),
+        ({"data__languages": ["en", "xx"]}, "data.languages: unknown xx .*corpus: de, en, fr"),
         ({"data__languages": ["de", "fr"]}, "has camlm, tlm, but .* holds no parallel text of de, fr"),
         ({"objectives__active": ["tlm"], "data__languages": ["en"]}, "has tlm, but .* no parallel text"),
-        ({"objectives__active": ["mmlm", "btmlm"], "data__languages": ["en"]}, "needs a second language"),
+        ({"objectives__active": ["mmlm", "btmlm"], "data__languages": ["en"]}, "requires two languages"),
     ],
 )
 def test_text_that_is_not_there(source, changes, message):
@@ -341,7 +341,7 @@ def test_the_languages_of_a_run_decide_its_objectives(source):
     config = source.config(objectives__skip_unsupported=True, data__languages=["en"])
     assert fit_to_corpus(config, source.corpus).objectives.names == ["mmlm"]
     config = source.config(objectives__skip_unsupported=True, data__languages=["en", "xx"])
-    assert "data.languages: xx not in " in error_of(fit_to_corpus, config, source.corpus)
+    assert "data.languages: unknown xx " in error_of(fit_to_corpus, config, source.corpus)
 
 
 def test_btmlm_without_camlm_is_warned_of(source, caplog):
@@ -394,6 +394,6 @@ def test_a_run_that_ends_in_its_warm_up_is_warned_of(source, caplog):
 
 
 def test_a_warm_up_of_the_head_leaves_steps_for_the_rest(source):
-    assert "init.lm_head_warmup_steps 12 leaves nothing of the 12 steps" in error_of(
+    assert "init.lm_head_warmup_steps 12 leaves no step of 12" in error_of(
         source.steps, init__lm_head_warmup_steps=12
     )

@@ -99,23 +99,23 @@ def test_a_file_of_dev_or_test_is_read_only_if_it_is_named_itself(tmp_path, capl
 @pytest.mark.parametrize(
     "mono, parallel, message",
     [
-        ({}, {}, "no text given"),
+        ({}, {}, "missing --mono or --parallel"),
         ({"en-de": "x"}, {}, "'en-de' is not a language"),
         ({}, {"en": "x"}, "'en' is not two languages"),
         ({"zh-Hans": "x"}, {}, "zh_Hans"),
         ({False: "x"}, {}, "False is not a language; put it in quotes"),
         ({}, {"en-en": "x"}, "'en-en' is not two languages"),
-        ({"en": []}, {}, "no text given"),
+        ({"en": []}, {}, "missing --mono or --parallel"),
         ({"en": 5}, {}, "'5' is not a path"),
         ({"en": "$NOWHERE/x"}, {}, "no such variable"),
         ({"en": "x.txt"}, {}, "no such file"),
         ({"en": "*.q"}, {}, "no file matches"),
-        ({"en": ["pairs.csv", "."]}, {}, "pairs.csv: given for en"),
-        ({"en": "pairs.csv", "de": "pairs.csv"}, {}, "pairs.csv: given for en"),
-        ({}, {"en-de": "x.tsv", "en-fr": "x.tsv"}, "x.tsv: given for de-en"),
-        ({"en": ["x.tsv", "./x.tsv"]}, {}, "./x.tsv: given for en"),
-        ({}, {"en-de": "x*"}, "x.tsv.gz: given for de-en"),
-        ({}, {"en-de": "one.txt,one.txt"}, "one.txt: one file"),
+        ({"en": ["pairs.csv", "."]}, {}, "pairs.csv: given twice, for en"),
+        ({"en": "pairs.csv", "de": "pairs.csv"}, {}, "pairs.csv: given twice, for en"),
+        ({}, {"en-de": "x.tsv", "en-fr": "x.tsv"}, "x.tsv: given twice, for de-en"),
+        ({"en": ["x.tsv", "./x.tsv"]}, {}, "./x.tsv: given twice, for en"),
+        ({}, {"en-de": "x*"}, "x.tsv.gz: given twice, for de-en"),
+        ({}, {"en-de": "one.txt,one.txt"}, "one.txt: the same file"),
         ({"en": "one.txt", "EN": "x.tsv"}, {}, "^EN and en are one language"),
         ({"en": "one.txt"}, {"de-eng": "x.tsv"}, "^en and eng are one language"),
         ({"zho_Hans": "one.txt", "zh_hans": "x.tsv"}, {}, "^zh_hans and zho_Hans are one"),
@@ -229,7 +229,7 @@ def test_archives_cut_short_or_damaged(tmp_path, end):
 
 @pytest.mark.parametrize(
     "data, message",
-    [(b"", "text: empty: no text in it"), ("one\ntwo\n".encode("utf-16-le"), "text: .*NUL bytes")],
+    [(b"", "text: empty"), ("one\ntwo\n".encode("utf-16-le"), "text: .*NUL bytes")],
 )
 def test_files_that_are_no_text(tmp_path, data, message):
     (tmp_path / "text").write_bytes(data)

@@ -73,7 +73,7 @@ def test_what_comes_back_from_a_worker(workers, tmp_path, monkeypatch):
         list(workers.run(file_status, [(str(tmp_path / "nowhere"),)]))
     assert list(workers.run(die_once, [(tmp_path / "died",)])) == ["done"]
     monkeypatch.setattr(workers_module, "_RETRIES", 1)
-    with pytest.raises(UserError, match="a worker process died .*run the same command again"):
+    with pytest.raises(UserError, match="a worker process died .*the same command"):
         list(workers.run(lambda code: os._exit(code), [(1,)]))
 
 

@@ -155,7 +155,7 @@ def test_one_process_goes_on_from_two_that_were_asked_to_stop(
         os.killpg(process.pid, stop_signal)
         assert process.wait(120) == exit_code
     for rank in range(2):
-        assert "; the same command goes on from there" in (tmp_path / f"log/job.log.{rank}").read_text()
+        assert "; run the same command to resume" in (tmp_path / f"log/job.log.{rank}").read_text()
     (saved_step,) = (int(path.name.removeprefix("step_")) for path in (out / "checkpoints").iterdir())
     assert 8 <= saved_step <= 11
     pretrain(tiny_corpus, out, **EXACT)

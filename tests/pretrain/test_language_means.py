@@ -82,6 +82,6 @@ def test_damaged_means_are_one_line(pretrained, tmp_path):
     path = shutil.copytree(pretrained / "full", tmp_path / "full") / LANGUAGE_MEANS
     content = path.read_bytes()
     path.write_bytes(content[:-4])  # the last number is gone
-    assert "language_means.safetensors: damaged" in error_of(LanguageCentering.read, path, (3, 32))
-    with pytest.raises(UserError, match="language_means.safetensors: damaged, .* bytes instead of"):
+    assert "language_means.safetensors: corrupt" in error_of(LanguageCentering.read, path, (3, 32))
+    with pytest.raises(UserError, match="language_means.safetensors: corrupt .* bytes"):
         open_checkpoint(path.parent)

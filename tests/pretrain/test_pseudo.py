@@ -119,7 +119,7 @@ def test_second_language_by_pairs():
 def test_second_language_uniform_or_without_any_pairs():
     for choice in (SecondLanguage(LANGUAGES, {(0, 1): 9}, "uniform"), SecondLanguage(LANGUAGES, {})):
         assert choice.probabilities == pytest.approx((1 - np.eye(3)) / 2)
-    assert "only language" in error_of(SecondLanguage, ["en"], {})
+    assert "two languages" in error_of(SecondLanguage, ["en"], {})
 
 
 def test_allowed_pieces():

@@ -63,7 +63,7 @@ def test_what_a_run_writes(straight):
 def test_stopped_after_a_step(straight, tiny_corpus, tmp_path, step):
     """The same command goes on after that step. The corpus may move in the meantime."""
     out = pretrain(tiny_corpus, tmp_path / "out", run__stop_after_steps=step, **USUAL)
-    assert f"stopped at step {step} of 12; without run.stop_after_steps the same command" in log_of(out)
+    assert f"interrupted at step {step}/12; run the same command without run.stop_after_steps" in log_of(out)
     assert (out / "checkpoints" / f"step_{step}").is_dir()
     assert not (out / "full").exists()
     pretrain(shutil.copytree(tiny_corpus, tmp_path / "moved"), out, **USUAL)
@@ -160,7 +160,7 @@ def test_a_full_disk(straight, tiny_corpus, tmp_path, monkeypatch, capsys):
             run(lambda: pretrain(tiny_corpus, tmp_path / "out", **USUAL))
     assert ended.value.code == 2
     errors = capsys.readouterr().err.splitlines()
-    assert "no space left to write it" in errors[-1] and errors[-1].startswith("error: ")
+    assert "no space left" in errors[-1] and errors[-1].startswith("error: ")
     assert not any("Traceback" in line for line in errors)
     pretrain(tiny_corpus, tmp_path / "out", **USUAL)
     assert_equal_runs(straight, tmp_path / "out")
@@ -196,7 +196,7 @@ def test_a_signal_saves_and_ends(
             code = ended.code
     assert code == exit_code
     assert checkpoint(out, saved_step)
-    assert f"stopped at step {saved_step} of 12; the same command goes on" in log_of(out)
+    assert f"interrupted at step {saved_step}/12" in log_of(out)
     pretrain(tiny_corpus, out, **USUAL)
     assert_equal_runs(straight, out)
 
@@ -227,8 +227,8 @@ def test_a_flipped_bit_in_the_newest_checkpoint(straight, tiny_corpus, out, file
     pretrain(tiny_corpus, out, **USUAL)
     assert_equal_runs(straight, out)
     assert not (out / "full/old").exists()  # what was trained again is exported again
-    assert f"step_12/{file}: damaged, its checksum differs" in log_of(out)
-    assert f"going on from {out}/checkpoints/step_8" in log_of(out)
+    assert f"step_12/{file}: corrupt" in log_of(out)
+    assert f"resuming from {out}/checkpoints/step_8" in log_of(out)
     checkpoints = sorted(path.name for path in (out / "checkpoints").iterdir())
     assert checkpoints == ["step_12", "step_12.damaged", "step_8"]
 
@@ -238,7 +238,7 @@ def test_a_checkpoint_that_was_being_replaced_is_put_back(straight, tiny_corpus,
     shutil.rmtree(out / "checkpoints/step_8")
     (out / "checkpoints/step_12").rename(out / "checkpoints/.step_12.old-1-elsewhere-0123abcd")
     pretrain(tiny_corpus, out, **USUAL)
-    assert f"going on from {out}/checkpoints/step_12" in log_of(out)
+    assert f"resuming from {out}/checkpoints/step_12" in log_of(out)
     assert records(out) == records(straight)
 
 
@@ -269,7 +269,7 @@ def test_a_finished_run_says_so(straight, tiny_corpus, out):
     changed = {name for name, changed_at in change_times_of(out).items() if changed_at != before.get(name)}
     assert changed <= {"config.yaml", "metrics.jsonl"}  # these two are written again
     assert records(out) == records(straight)
-    assert "the run is finished: all 12 steps are done" in log_of(out)
+    assert "the run is finished: 12 steps" in log_of(out)
 
 
 def test_another_configuration_is_named(straight, out, refused):
@@ -289,8 +289,8 @@ def test_a_longer_run_begins_from_the_finished_model_with_another_seed(out, pret
     for seed in (1, 2):
         log = log_of(pretrain(f"further-{seed}", run__seed=seed, **start))
         is_seed_of_first_run = seed == 1
-        assert ("draws the same items again: change run.seed" in log) == is_seed_of_first_run
-        assert "not used" not in log  # the head and the language embeddings are used, too
+        assert ("samples the same examples again. Change run.seed" in log) == is_seed_of_first_run
+        assert "ignored" not in log  # the head and the language embeddings are used, too
 
 
 def test_another_corpus_is_refused(straight, tmp_path, out, refused):
@@ -319,7 +319,7 @@ def test_overwrite_begins_anew_once(straight, tiny_corpus, out, refused):
     (out / "mine.txt").write_text("a note")
     before = change_times_of(out)
     for key, value, message in (
-        ("corpus", "nowhere", "nowhere: no finished corpus there (no manifest.json); build it with"),
+        ("corpus", "nowhere", "nowhere: no finished corpus (missing manifest.json). Build it with"),
         ("init__encoder", "nowhere", "nowhere: no such folder"),
         ("init__encoder", out / "full", f"overwrite would remove {out}/full, "),
     ):
@@ -328,7 +328,7 @@ def test_overwrite_begins_anew_once(straight, tiny_corpus, out, refused):
     pretrain(tiny_corpus, out, **USUAL, run__overwrite=True, run__stop_after_steps=5)
     assert not (out / "full").exists() and (out / "mine.txt").exists()
     (notice,) = (line for line in log_of(out).splitlines() if "overwrite: " in line)
-    assert f"removed the run that was in {out} (checkpoints, metrics.jsonl, full, encoder)" in notice
+    assert f"removed the run in {out} (checkpoints, metrics.jsonl, full, encoder)" in notice
     assert "overwrite: false" in (out / "config.yaml").read_text()
     pretrain(tiny_corpus, out, **USUAL)
     assert_equal_runs(straight, out)

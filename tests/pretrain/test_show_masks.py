@@ -91,11 +91,11 @@ def test_another_seed_masks_other_words():
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["one sentence"], "camlm needs a pair"),
+        (["one sentence"], "camlm requires a pair"),
         (["a b c", "d"], "unmasked token on each side"),
         (["  ", "--objective", "mmlm"], "a sentence has no tokens"),
         (["a b c", " "], "a sentence has no tokens"),
-        (["a b", "c d", "--languages", "en"], "give two names"),
+        (["a b", "c d", "--languages", "en"], "expected two names"),
     ],
 )
 def test_bad_input_is_one_line(arguments, message):

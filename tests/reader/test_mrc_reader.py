@@ -277,9 +277,8 @@ def test_training_windows_without_the_answer_are_left_out(write, tokenizer, capl
     everything = make_windows(read_squad(path, "train"), tokenizer, SMALL)
     assert len(everything) == len(read_windows(path, "dev", tokenizer, SMALL)) > 10
     assert len(everything.of_question(2)) == 0  # an empty context
-    assert "so there is nothing to do with it" in error_of(
-        read_windows, write({context: [("1", "Who?", "absent")]}), "train", tokenizer, SMALL
-    )
+    path = write({context: [("1", "Who?", "absent")]})
+    assert f"{path}: " in error_of(read_windows, path, "train", tokenizer, SMALL)
     path = write({"": [("1", "Who?", "")]})
     assert f"{path}: " in error_of(read_windows, path, "test", tokenizer, SMALL)
 

@@ -94,8 +94,8 @@ def test_the_first_source_counts_and_bad_rows_are_left_out(tmp_path, capsys):
     write(tmp_path, **{"b/dev-en.tsv": rows, "b/test-en.tsv": rows, "b/validation-en.tsv": rows})
     prepare("xnli", tmp_path / "a", tmp_path / "b", "--output", tmp_path / "out")
     printed = capsys.readouterr().out
-    assert "not used: train en is there already" in printed
-    assert f"not read, as their names are not known: {tmp_path}/b/validation-en.tsv\n" in printed
+    assert "skipped: train en already exists" in printed
+    assert f"skipped files with unknown names: {tmp_path}/b/validation-en.tsv\n" in printed
     assert "left out: 1 with the label '-'; 1 without a text; 1 malformed" in printed
     assert (tmp_path / "out/train/train.en.tsv").read_text() == "text_a\ttext_b\tlabel\na\tb\tentailment\n"
     assert read_languages(tmp_path / "out/lang_map.json") == ["en"]  # de has no test file
@@ -317,7 +317,7 @@ def test_mlqa_from_all_releases(tmp_path, capsys):
 @pytest.mark.parametrize(
     "task, name, content, message",
     [
-        ("xnli", "notes.tsv", "a\tb\tneutral\n", "no file there has a known name"),
+        ("xnli", "notes.tsv", "a\tb\tneutral\n", "no file with a known name"),
         ("xnli", "train-en.tsv", "", "train-en.tsv, line 1: 0 columns"),
         ("xnli", "train-en.tsv", "a\tb\n", "train-en.tsv, line 1: 2 columns"),
         ("xnli", "train-en.tsv", "a\tb\tneutral\tc\n", "train-en.tsv, line 1: 4 columns"),

@@ -157,7 +157,7 @@ def test_which_pairs_are_translations(folder, tmp_path):
 @pytest.mark.parametrize(
     ("files", "place"),
     [
-        ({"en.txt": LINES, "notes.md": ["x"]}, "text alone: "),
+        ({"en.txt": LINES, "notes.md": ["x"]}, "monolingual text: "),
         ({"train.en": LINES}, ": no file of pairs to train on"),
         ({"en-de.tsv": ["a\tb"] * 30, "old.de-en.csv": ["b,a"] * 30}, "old.de-en.csv: "),
         ({"en-de.tsv": [f"a {n}\tb {n}" for n in range(9)]}, ": too few pairs"),

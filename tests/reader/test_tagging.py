@@ -60,8 +60,8 @@ def test_tags_of_every_scheme_become_iob2(write, scheme, tags, iob2):
     ("labels", "message"),
     [
         ({"O": 0, "B-PER": 1, "I-PER": 2}, "m.json: "),
-        ({"B-PER": 0, "O": 1}, "m.json: the label 'B-PER': "),
-        ({"PER": 0, "O": 1}, "m.json: the label 'PER': "),
+        ({"B-PER": 0, "O": 1}, "m.json: invalid label 'B-PER'"),
+        ({"PER": 0, "O": 1}, "m.json: invalid label 'PER'"),
     ],
 )
 def test_label_maps_that_are_refused(labels, message):

@@ -253,12 +253,12 @@ def test_ids_are_read_not_assumed(tokenizer, piece_model, tmp_path):
     "content, message",
     [
         (b"[CLS]\n[PAD]\n[SEP]\n[UNK]\na\n", "vocab.txt: no [MASK] among its 5 tokens"),
-        (b"[CLS]\t0\na\tx1\n", "vocab.txt, line 2: the id is 'x1'"),
+        (b"[CLS]\t0\na\tx1\n", "vocab.txt, line 2: invalid id 'x1'"),
         (b"[CLS]\t0\n[PAD]\t0\n[SEP]\t2\n[UNK]\t3\n[MASK]\t4\n", "vocab.txt: two of [CLS] [PAD]"),
         (b"[CLS]\nab\xff\n", "vocab.txt, line 2: not UTF-8 (byte 3 of the line)"),
         (b"[CLS]\n[PAD]\n[SEP]\n[UNK]\n[MASK]\nword\n", "do not belong together"),
-        (b"a 7\nb", "dict.txt, line 2: b "),
-        (b"a 7\na 8", "dict.txt, line 2: a 8 "),
+        (b"a 7\nb", "dict.txt, line 2: "),
+        (b"a 7\na 8", "dict.txt, line 2: "),
         (b"".join(b"no-piece-%d 7\n" % n for n in range(11)), "dict.txt do not belong together: 11 pieces"),
     ],
 )
@@ -311,23 +311,25 @@ def test_of_a_token_or_an_id_that_occurs_twice_the_last_one_wins(tmp_path, piece
     again = Tokenizer(tmp_path / "again.txt", piece_model)
     assert (again.vocab, again.convert_ids_to_tokens(ids)) == (repeated.vocab, [first, "more"])
     # Other forms have one token for each id.
-    assert f"the id {ids[1]} twice, for '{second}' and 'more'" in error_of(write_ernie_m, tmp_path, repeated)
+    assert f"duplicate id {ids[1]} in the vocabulary, of '{second}' and 'more'" in error_of(
+        write_ernie_m, tmp_path, repeated
+    )
 
 
 def test_bad_piece_models_are_refused(tmp_path, piece_model, tokenizer):
-    assert "no such piece model" in error_of(Tokenizer, None, tmp_path / "none.model")
+    assert "no such SentencePiece model" in error_of(Tokenizer, None, tmp_path / "none.model")
     (tmp_path / "bad.model").write_bytes(b"this is text")
     assert "bad.model: " in error_of(Tokenizer, None, tmp_path / "bad.model")
     # A piece of 5 bytes is replaced by 5 bytes that are no UTF-8, and by the name of a special token.
     piece = next(piece.encode() for piece in tokenizer.ordinary_pieces() if len(piece.encode()) == 5)
     for replacement, message in (
-        (b"\xe2\x28\xa1xx", "not a sentencepiece model, or damaged"),
+        (b"\xe2\x28\xa1xx", "corrupt or not a SentencePiece model"),
         (b"[CLS]", "a piece twice, or one named like"),
     ):
         (tmp_path / "bad.model").write_bytes(piece_model.read_bytes().replace(piece, replacement))
         line = error_of(Tokenizer, None, tmp_path / "bad.model")
         assert "bad.model: " in line and message in line
-    assert "pass --piece_model_path" in error_of(Tokenizer)
+    assert "missing --piece_model_path" in error_of(Tokenizer)
     assert "no piece.model" in error_of(Tokenizer.from_folder, tmp_path)
 
 

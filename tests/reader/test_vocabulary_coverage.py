@@ -60,12 +60,12 @@ def test_rows_that_are_cut_are_counted(tmp_path, caplog, monkeypatch, length, fo
     tokenizer = Tokenizer(None, train_pieces(tmp_path / "piece.model"))
     rows = [Example("a", "a")] * (length - 1) + [Example("a", "a " * 20)] * bool(length)
     warn_of_texts("train.en.tsv", rows, EncodePairs(tokenizer, max_seq_len=16), "rows")
-    message = f"train.en.tsv: {found} rows looked at are cut at 16 tokens (max_seq_len)"
-    assert [line for line in caplog.messages if " cut " in line] == ([message] if found else [])
+    message = f"train.en.tsv: {found} rows looked at are truncated to 16 tokens (max_seq_len)"
+    assert [line for line in caplog.messages if " truncated " in line] == ([message] if found else [])
 
 
 def test_rows_with_an_empty_text_are_counted(tmp_path, caplog):
     tokenizer = Tokenizer(None, train_pieces(tmp_path / "piece.model"))
     rows = [Example(" "), Example("a", " "), Example("a", "a"), Example("a")]
     warn_of_texts("train.en.tsv", rows, EncodePairs(tokenizer, max_seq_len=16), "rows")
-    assert "train.en.tsv: 2 of 4 rows looked at have an empty text" in caplog.messages
+    assert "train.en.tsv: 2 of 4 rows have an empty text" in caplog.messages

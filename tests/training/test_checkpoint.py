@@ -124,7 +124,7 @@ def test_a_state_or_a_model_of_another_step(tmp_path):
     first = make_step(tmp_path, 1)
     second = make_step(tmp_path, 2)
     shutil.copytree(first / "training_state", second / "training_state", dirs_exist_ok=True)
-    assert "step_2/manifest.json: damaged" in error_of(read_state, second)
+    assert "step_2/manifest.json: corrupt" in error_of(read_state, second)
     assert read_state(first)[1] == {"step": 1}
 
 
@@ -159,7 +159,7 @@ def test_a_part_that_cannot_be_written(tmp_path, monkeypatch):
         line = error_of(make_step, tmp_path, 1)
     assert line.startswith("/disk/file: Stale file handle") and "share" not in line
     monkeypatch.setattr(ModelFiles, "write", lambda files, place: (place / "training_state").rmdir())
-    assert "give a folder that all machines share" in error_of(make_step, tmp_path, 1)
+    assert "all machines share" in error_of(make_step, tmp_path, 1)
     assert names_in(tmp_path) == []
 
 
@@ -196,13 +196,13 @@ def test_a_damaged_step_is_named_passed_over_and_set_aside(tmp_path, caplog, dam
     step = make_step(tmp_path, 2)
     damage(step)
     files = sorted(file.relative_to(step) for file in step.rglob("*"))
-    with pytest.raises(UserError, match="none of its 1 checkpoints is whole .*step_2"):
+    with pytest.raises(UserError, match="all of its 1 checkpoints are corrupt .*step_2"):
         newest_step(tmp_path)
     make_step(tmp_path, 1)
     with caplog.at_level(logging.WARNING):
         path, _, values = newest_step(tmp_path)
     assert (path.name, values) == ("step_1", {"step": 1})
-    assert f"{step}" in caplog.text and "step_2 is passed over" in caplog.text
+    assert f"{step}" in caplog.text and "skipping step_2" in caplog.text
     aside = tmp_path / "step_2.damaged"
     assert sorted(file.relative_to(aside) for file in aside.rglob("*")) == files
     # The next damaged one takes its place.
@@ -214,7 +214,7 @@ def test_a_damaged_step_is_named_passed_over_and_set_aside(tmp_path, caplog, dam
 def test_processes_that_see_different_folders(tmp_path, monkeypatch):
     make_step(tmp_path, 1)
     monkeypatch.setattr(distributed, "gather", lambda found: [found, str(tmp_path / "step_2")])
-    assert "give a folder that all machines share" in error_of(newest_step, tmp_path)
+    assert "Choose a folder that all machines share" in error_of(newest_step, tmp_path)
 
 
 def save_in_a_child(folder, allowed_syncs):
@@ -267,4 +267,4 @@ def test_a_manifest_that_names_no_model(tmp_path):
     manifest = json.loads(path.read_text())
     del manifest["files"]["../manifest.json"]
     path.write_text(json.dumps(manifest))
-    assert "training_state/manifest.json: damaged" in error_of(read_state, step)
+    assert "training_state/manifest.json: corrupt" in error_of(read_state, step)

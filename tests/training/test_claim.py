@@ -36,7 +36,7 @@ def test_the_second_run_is_refused_and_a_killed_one_does_not_block(tmp_path):
         with pytest.raises(UserError) as refused, only_run_in(folder):
             raise AssertionError("both hold the lock")
         process = f"(process {holder.pid} on {socket.gethostname()})"
-        assert str(refused.value).startswith(f"{folder}: another command is at work there {process}")
+        assert str(refused.value).startswith(f"{folder}: locked by another command {process}")
         holder.kill()
     with only_run_in(folder):  # the lock names this process in place of the other
         assert (folder / LOCK).read_text() == f"process {os.getpid()} on {socket.gethostname()}"
@@ -64,12 +64,12 @@ def test_a_file_system_without_locks(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(fcntl, "flock", refuse)
     with only_run_in(tmp_path):
         pass
-    assert f"{tmp_path / LOCK}: this file system has no locks" in caplog.text
+    assert f"{tmp_path / LOCK}: the file system has no locks" in caplog.text
 
 
 def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="choose another place"), only_run_in(tmp_path / "file" / "out"):
+    with pytest.raises(UserError, match="Choose another path"), only_run_in(tmp_path / "file" / "out"):
         pass
 
 

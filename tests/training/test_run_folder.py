@@ -216,7 +216,7 @@ def test_a_second_command_is_refused_on_all_processes(folder, monkeypatch):
     @contextmanager
     def locked_by_another_command():
         """Hold the lock; the block must be refused."""
-        with only_run_in(folder.path), pytest.raises(UserError, match="another command is at work there"):
+        with only_run_in(folder.path), pytest.raises(UserError, match="locked by another command"):
             yield
 
     with locked_by_another_command(), folder.locked():
@@ -231,4 +231,4 @@ def test_a_second_command_is_refused_on_all_processes(folder, monkeypatch):
     with locked_by_another_command(), folder.locked():
         raise AssertionError("both hold the lock")
     ((_, fault),) = gathered
-    assert "another command is at work there" in str(fault)
+    assert "locked by another command" in str(fault)

@@ -55,11 +55,11 @@ def test_a_place_that_cannot_be_written_is_one_line(tmp_path, path):
     """No folder and no file can be made under /proc or below a file; nor a file in the place of a folder."""
     (tmp_path / "file").write_text("")
     for write in (atomic_file, atomic_dir):
-        with pytest.raises(UserError, match="choose another place"), write(tmp_path / path):
+        with pytest.raises(UserError, match="Choose another path"), write(tmp_path / path):
             pass
-    with pytest.raises(UserError, match="^/proc/x: .*; choose"), only_writer_of("/proc/x"):
+    with pytest.raises(UserError, match="^/proc/x: "), only_writer_of("/proc/x"):
         pass
-    with pytest.raises(UserError, match=f"^{tmp_path}: Is a directory; choose"), atomic_file(tmp_path):
+    with pytest.raises(UserError, match=f"^{tmp_path}: Is a directory"), atomic_file(tmp_path):
         pass
 
 
@@ -81,7 +81,7 @@ def test_a_command_outside_the_environment_is_one_line(command):
     process = subprocess.run(line, env=clean_environment(), capture_output=True, text=True, check=False)
     assert (process.returncode, process.stdout) == (2, "")
     (error,) = process.stderr.splitlines()
-    assert " has no numpy, " in error and "run sh scripts/setup.sh once" in error
+    assert " numpy, " in error and "sh scripts/setup.sh" in error
 
 
 @pytest.mark.parametrize(

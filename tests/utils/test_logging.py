@@ -84,7 +84,7 @@ def test_a_log_on_a_full_disk_does_not_end_a_run(tmp_path, capsys):
     printed = capsys.readouterr()
     assert printed.out.splitlines() == ["lost", "lost", "lost", "there is room again"]
     (line,) = printed.err.splitlines()
-    assert line.startswith(f"{path}: lines of the log are missing: ")
+    assert line.startswith(f"{path}: log lines were lost: ")
     assert path.read_text().endswith("there is room again\n")
 
 
@@ -111,9 +111,9 @@ def test_why_a_run_ended_is_in_its_log_and_once_on_the_console(tmp_path, capsys)
 
 def test_a_log_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "log").write_text("a file where the folder should be")
-    assert "log cannot be written" in error_of(run_log.setup, str(tmp_path / "log"))
+    assert "cannot write the log" in error_of(run_log.setup, str(tmp_path / "log"))
     run_log.setup(str(tmp_path), is_copied=True)
-    assert "log cannot be written" in error_of(run_log.copy_log, tmp_path / "log" / "job.log.0")
+    assert "cannot write the log" in error_of(run_log.copy_log, tmp_path / "log" / "job.log.0")
 
 
 def test_eta_is_the_rest_at_the_mean_speed_of_this_process(now):

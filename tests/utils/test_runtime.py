@@ -114,7 +114,7 @@ def test_a_variable_that_is_no_number(monkeypatch, variable, value):
     if (variable, value) == ("PADDLE_TRAINER_ID", "0"):
         assert rank() == 0
     else:  # before Paddle is imported, which reads it
-        assert error_of(_apply_settings).startswith(f"{variable}={value}: ")
+        assert error_of(_apply_settings).startswith(f"invalid {variable}={value} ")
 
 
 @pytest.mark.usefixtures("proc")

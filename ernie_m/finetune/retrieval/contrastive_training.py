@@ -109,7 +109,7 @@ class Retrieval(MultiSeedTraining):
         self, flags: RetrievalFlags, opened: OpenedModel, start_of_seed: Mapping[int, Checkpoint | None]
     ):
         if flags.init_checkpoint and not resumed_step(flags):
-            raise UserError(f"{flags.init_checkpoint}: no training_state there to resume from")
+            raise UserError(f"{flags.init_checkpoint}: no training_state to resume from")
         self.flags = flags
         self.start_of_seed = start_of_seed
         self.tokenizer = opened.tokenizer
@@ -179,7 +179,7 @@ class Retrieval(MultiSeedTraining):
             self.evaluation_steps = [*range(0, flags.max_steps, flags.validation_steps), flags.max_steps]
         elif flags.validation_pairs:
             logger.warning(
-                "%s: too few pairs for a selection: none is held out, so the last step is the result. Give "
+                "%s: too few pairs for validation: the last checkpoint is the result. Provide "
                 "ten or more, or --validation_pairs 0",
                 flags.train_set,
             )
@@ -212,7 +212,8 @@ class Retrieval(MultiSeedTraining):
         held_out = hold_out(self.keyed_rows, flags.validation_pairs, seed)
         keys, (trained,) = divide([self.keyed_rows], [held_out])
         logger.info(
-            "%s: %d rows are trained on and %d held out; %d more have a query or a positive of these",
+            "%s: %d rows for training, %d for validation; dropped %d that share a query or positive with "
+            "these",
             self.rows.name,
             len(trained),
             len(held_out),
@@ -311,7 +312,7 @@ class Retrieval(MultiSeedTraining):
             scores |= part
         mean = sum(scores.values()) / len(scores)
         listed = ", ".join(f"{name} {score:.1f}" for name, score in sorted(scores.items()))
-        logger.info("held-out pairs found at step %d: mean %.2f; %s", engine.steps, mean, listed)
+        logger.info("validation accuracy@1: %.2f (step %d); %s", mean, engine.steps, listed)
         by_name = {name: {"accuracy": score} for name, score in scores.items()}
         return Evaluation(engine.steps, epoch=0, selected_by=mean, scores={"held-out pairs": by_name})
 
@@ -374,7 +375,7 @@ def make_encoder(
     paddle.set_default_dtype(dtype)
     model = ErnieMModel(config)
     if checkpoint is None:
-        logger.warning("no --init_pretraining_params: the weights are random")
+        logger.warning("no --init_pretraining_params: training starts from random weights")
     else:
         ignored = (*HEADS, *unread(checkpoint, pooling == "pooler"))
         load_from(model, checkpoint, optional=("pooler.",) if is_trained else (), ignore=ignored)

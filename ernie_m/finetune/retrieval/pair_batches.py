@@ -154,8 +154,8 @@ class StepRows(Steps):
             return rows
         text, _ = shared.most_common(1)[0]
         raise UserError(
-            f"{self.rows.rows.name}: too few rows without a text in common for --batch_size "
-            f"{self.batch_size}, as many have '{text}'; lower it, or name the columns in a first line: "
+            f"{self.rows.rows.name}: too few rows without a common text for --batch_size "
+            f"{self.batch_size}, as many have '{text}'. Reduce it, or add a header: "
             "query, positive, negative"
         )
 
@@ -185,7 +185,7 @@ class StepPairs(Steps):
         """
         corpus = Corpus(self.path, self.tokenizer)
         if not corpus.parallel:
-            raise UserError(f"{self.path}: no parallel text in this corpus; build one with --parallel")
+            raise UserError(f"{self.path}: no parallel text in this corpus. Build one with --parallel")
         return corpus
 
     def __call__(self) -> Iterator[PairStep]:

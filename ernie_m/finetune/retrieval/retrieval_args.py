@@ -130,25 +130,25 @@ class RetrievalFlags(TableOptions, TrainingFlags):
                 "layer"
             )
         if not (self.do_train or self.pairs or self.mine_hard_negatives):
-            raise UserError("nothing to do: give --pairs, or --do_train true, or --mine_hard_negatives")
+            raise UserError("nothing to do: set --pairs, --do_train true or --mine_hard_negatives")
         if self.do_train and not self.train_set:
             raise UserError(
-                "--train_set is needed with --do_train true: a corpus of build_corpus or a file of pairs"
+                "missing --train_set with --do_train true: a corpus of build_corpus or a file of pairs"
             )
         if self.mine_hard_negatives:
             self._check_mining()
         if self.symmetric and self.loss != "in_batch_softmax":
-            raise UserError("--symmetric true belongs to --loss in_batch_softmax")
+            raise UserError("--symmetric true requires --loss in_batch_softmax")
         if self.init_checkpoint and not self.do_train:
             raise UserError(
-                "--init_checkpoint resumes --do_train true; to search with it, name it with "
+                "--init_checkpoint resumes --do_train true. To search with it, pass it as "
                 "--init_pretraining_params"
             )
 
     def _check_mining(self) -> None:
         """Refuse flags that do not go together with --mine_hard_negatives."""
         if not self.train_set:
-            raise UserError("--train_set is needed with --mine_hard_negatives: a file of pairs")
+            raise UserError("missing --train_set with --mine_hard_negatives: a file of pairs")
         if self.do_train or self.pairs or self.center_on or len(self.seeds) > 1:
             raise UserError(
                 "--mine_hard_negatives only writes rows: give it without --do_train, --pairs and "

@@ -75,7 +75,7 @@ def search(flags: RetrievalFlags) -> None:
     flags = inputs.flags
     cpu_bf16 = is_bf16_on_cpu(flags.amp)
     if flags.amp != "none" and not cpu_bf16:
-        logger.warning("--amp %s has no effect: a search computes in %s here", flags.amp, flags.dtype)
+        logger.warning("--amp %s has no effect: retrieval computes in %s", flags.amp, flags.dtype)
     results = {}
     for seed in flags.seeds:
         opened, model = load_model_for_seed(inputs, seed)
@@ -122,7 +122,9 @@ def read_inputs(flags: RetrievalFlags) -> Inputs:
     set_up(flags)
     world_size = distributed.world_size()
     if flags.do_train and flags.batch_size < world_size:
-        raise UserError(f"--batch_size {flags.batch_size} is below the {world_size} processes; raise it")
+        raise UserError(
+            f"--batch_size {flags.batch_size} is below the number of processes, {world_size}. Increase it"
+        )
     load_faiss()
     bitexts = []
     if flags.pairs:
@@ -130,7 +132,7 @@ def read_inputs(flags: RetrievalFlags) -> Inputs:
         bitexts = read_bitexts(flags.pairs, languages, flags)
     short = [bitext.language for bitext in bitexts if len(bitext.sentences) < 2]
     if flags.layer == "sweep" and short:
-        raise UserError(f"--layer sweep: {', '.join(short)} has one pair alone; name a layer")
+        raise UserError(f"--layer sweep: {', '.join(short)} has only one pair. Set a layer")
     sentences = {}
     if flags.center_on:
         sentences = sentences_by_language(flags.center_on, languages_of(bitexts))

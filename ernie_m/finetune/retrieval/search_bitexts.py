@@ -168,10 +168,12 @@ def write_sweep(folder: Path, title: str, sweep: Sweep) -> None:
     layer_lines = [["", *first_row]]
     for name, layer_of_language in sweep.layers.items():
         layer_lines.append([name, *map(str, layer_of_language.values())])
-    logger.info(f"layers that the even pairs chose\n{in_columns(layer_lines)}")
+    logger.info(f"layers selected on the even pairs\n{in_columns(layer_lines)}")
     path = folder / "sweep.json"
     write_json(path, {"title": title, "rows": sweep.rows, "layers": sweep.layers})
-    logger.info("%s; rows of odd pairs search half of the pairs, so they are higher than the others", path)
+    logger.info(
+        "%s; rows of odd pairs search among half of the pairs, so they are higher than the others", path
+    )
 
 
 def report_seeds(
@@ -229,7 +231,7 @@ def report_seeds(
         seeds_without = [str(seed) for seed, result in results_found.items() if measure not in result.trained]
         if seeds_without:
             seeds = ", ".join(seeds_without)
-            logger.warning("no table for %s: seed %s has no language means", measure, seeds)
+            logger.warning("skipping the table of %s: seed %s has no language means", measure, seeds)
             continue
         add_table("mean of both directions", measure, [0, 1])
     facts: dict[str, Any] = {

@@ -119,5 +119,5 @@ def divide(
     trained = [np.flatnonzero(~np.isin(rows.keys[:, :2], keys).any(axis=1)) for rows in files]
     if not any(map(len, trained)):
         names = ", ".join(rows.rows.name for rows in files)
-        raise UserError(f"{names}: every row shares a text with one that is held out; give more pairs")
+        raise UserError(f"{names}: every row shares a text with a validation row. Provide more pairs")
     return frozenset(keys.tolist()), trained

@@ -123,7 +123,7 @@ def steps_on_pairs(pairs: Path, output: Path, start: str, facts: Mapping[str, An
     """
     config = open_checkpoint(start).config
     if config.is_static:
-        raise UserError(f"--model {start}: it is a static model; leave --model out, and one is trained anew")
+        raise UserError(f"--model {start} is a static model. Remove --model to train a new one")
     # The nearest by ratio: 256 is nearer to 384 than to 128.
     nearest = min(_RATE_AND_STEPS, key=lambda width: abs(math.log(width / config.hidden_size)))
     rate, most_steps = _RATE_AND_STEPS[nearest]

@@ -36,8 +36,8 @@ def check(
     layers_of_weights = key_mapping.count_layers(tensors)
     if layers_of_model and layers_of_weights and layers_of_model != layers_of_weights:
         raise UserError(
-            f"{tensors.source}: num_hidden_layers is {layers_of_model} in the config, the weights have "
-            f"{layers_of_weights} layers"
+            f"{tensors.source}: invalid num_hidden_layers (config: {layers_of_model}, weights: "
+            f"{layers_of_weights})"
         )
     missing = [name for name in shapes if name not in tensors and not name.startswith(optional)]
     if missing:
@@ -69,8 +69,8 @@ def _check_attention_heads(
     heads_of_weights = checkpoint.config.num_attention_heads
     if heads_of_weights != heads_of_model:
         raise UserError(
-            f"{checkpoint.config_path or checkpoint.path}: num_attention_heads is {heads_of_weights}, "
-            f"the model was built with {heads_of_model}; use the config that belongs to the weights"
+            f"{checkpoint.config_path or checkpoint.path}: num_attention_heads {heads_of_weights} "
+            f"does not match the model's {heads_of_model}. Use the config of these weights"
         )
 
 

@@ -118,7 +118,7 @@ class Checkpoint:
         """
         if self.config is None:
             raise UserError(
-                f"{self.path}: no config.json or ernie_config.json there; put it beside the weights (a "
+                f"{self.path}: missing config.json or ernie_config.json. Put it next to the weights (a "
                 "command with --ernie_config_path can also read it elsewhere)"
             )
         return self.config
@@ -206,15 +206,17 @@ class Format(Names):
         place = source.config_path or source.path
         for key, value in _ONLY.items():
             if raw_config.get(key, value) != value:
-                raise UserError(
-                    f"{place}: {key} is {raw_config[key]!r}; only models with {value!r} can be read"
-                )
+                raise UserError(f"{place}: unsupported {key} {raw_config[key]!r} (expected {value!r})")
         given = {key: value for key, value in raw_config.items() if value is not None}
         sizes = _infer_sizes(weights)
         for key, size in sizes.items():
             if given.get(key, size) != size and key != self.ignored:
                 logger.warning(
-                    "%s: %s is %s, but %s in the weights; the weights win", place, key, given[key], size
+                    "%s: %s is %s, but the weights have %s; using the weights' value",
+                    place,
+                    key,
+                    given[key],
+                    size,
                 )
         try:
             config = ErnieMConfig.from_dict({**self.defaults, **given, **sizes})
@@ -291,13 +293,15 @@ def labels_of(raw_config: Mapping[str, Any], key: str, path: Path | None) -> lis
         names = [str(names[id_]) for id_ in sorted(names, key=int)]
         names = [] if names == numbered(len(names)) else names
     if not isinstance(names, list) or not all(isinstance(name, str | int | float) for name in names):
-        raise UserError(f"{path}: {key} is {shown(names)}; it must be a list of names, or a name for each id")
+        raise UserError(
+            f"{path}: invalid {key} {shown(names)} (expected a list of names, or a name for each id)"
+        )
     labels = [str(name) for name in names]
     same = [label for label, count in Counter(labels).items() if count > 1]
     if same:
         raise UserError(
-            f"{path}: {labels.count(same[0])} labels are called '{same[0]}', whose probabilities "
-            "could not be told apart; give each label a name of its own there"
+            f"{path}: duplicate label '{same[0]}' ({labels.count(same[0])} times): its probabilities "
+            "would be ambiguous. Give each label its own name"
         )
     return labels
 

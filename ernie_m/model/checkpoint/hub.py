@@ -35,21 +35,23 @@ def local_folder(path: str | os.PathLike) -> Path:
     organisation = Path(path).parent
     if not _NAME.fullmatch(name) or organisation.exists() or str(organisation) in _OWN:
         return Path(path)
-    no_folder = f"{name}: there is no such folder"
+    no_folder = f"{name}: no such folder"
     try:
         from huggingface_hub import constants, errors, snapshot_download
     except ImportError as error:
         raise UserError(
-            f"{no_folder}; as the name of a model on Hugging Face's hub it needs huggingface_hub: "
+            f"{no_folder}. To download it from the Hugging Face Hub, install huggingface_hub: "
             f"{install_command('hub')}"
         ) from error
     except ValueError as error:  # the library looks at the address when it is imported
-        raise UserError(f"HF_ENDPOINT is {os.environ.get('HF_ENDPOINT')}, and no address: {error}") from error
+        raise UserError(
+            f"invalid HF_ENDPOINT {os.environ.get('HF_ENDPOINT')} (expected a URL): {error}"
+        ) from error
     hub = constants.ENDPOINT
     if not (constants.HF_HUB_OFFLINE or _is_trusted(hub)):
         raise UserError(
-            f"HF_ENDPOINT is {hub}, and who can change its answers could write any file here; a hub on "
-            "another machine must begin with https://"
+            f"insecure HF_ENDPOINT {hub}: its responses could be tampered with. A hub on "
+            "another machine must use https://"
         )
     try:
         for weights in _WEIGHTS:
@@ -58,12 +60,12 @@ def local_folder(path: str | os.PathLike) -> Path:
                 break
     except errors.GatedRepoError as error:  # it is a RepositoryNotFoundError, too
         raise UserError(
-            f"{no_folder}, and the model of this name is gated: accept its terms at {hub}/{name}, then run "
-            "hf auth login, or set HF_TOKEN, and run the same command again"
+            f"{no_folder}, and the model of this name is gated. Accept its terms at {hub}/{name}, run "
+            "hf auth login or set HF_TOKEN, and run the same command again"
         ) from error
     except errors.RepositoryNotFoundError as error:
         raise UserError(
-            f"{no_folder}, and Hugging Face's hub has no model of this name, or a private one that needs "
+            f"{no_folder}, and the Hugging Face Hub has no model of this name, or it is private and requires "
             "your HF_TOKEN"
         ) from error
     # A server may answer anything, and a connection break anywhere. What the library then raises depends on
@@ -72,8 +74,8 @@ def local_folder(path: str | os.PathLike) -> Path:
         first_line = str(error).strip().partition("\n")[0]
         reason = f"{type(error).__name__}: {first_line}"
         raise UserError(
-            f"{no_folder}, and as the name of a model on Hugging Face's hub it cannot be fetched ({reason}); "
-            "run the same command again when the hub can be reached, or name a folder"
+            f"{no_folder}, and it cannot be downloaded from the Hugging Face Hub ({reason}). "
+            "Run the same command again when the hub is reachable, or give a folder"
         ) from error
     return folder
 

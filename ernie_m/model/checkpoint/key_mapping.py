@@ -184,7 +184,7 @@ def floats(file: Weights, name: str) -> np.ndarray:
     if array.dtype == np.uint16:
         return widen_bfloat16(array)
     if array.dtype.kind != "f":
-        raise UserError(f"{file.source}: {name} has dtype {array.dtype.name}; weights have float types")
+        raise UserError(f"{file.source}: {name} has dtype {array.dtype.name} (expected a float dtype)")
     return array
 
 

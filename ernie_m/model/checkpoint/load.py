@@ -48,7 +48,7 @@ def load_from(
     for part in dict.fromkeys(name.split(".")[0] for name in absent):  # "pooler", "classifier", ...
         # Users search for the official name of the pooler.
         label = "pooled_fc" if part == "pooler" else part
-        logger.warning("%s is not in %s, %s starts fresh", label, tensors.source, part)
+        logger.warning("%s is not in %s; %s is initialized randomly", label, tensors.source, part)
     filled = [name for name in to_fill if name in tensors]
     for name in filled:
         _set(to_fill[name], finite(name, tensors[name], tensors.source))

@@ -89,7 +89,7 @@ def _parse_header(file: IO[bytes]) -> tuple[int, tuple[int, ...], int]:
 
     version, levels, tensor_version, length = take("<IQIi")
     if version != 0 or tensor_version != 0:
-        raise ValueError(f"version {version} with tensors of version {tensor_version}, only 0 is known")
+        raise ValueError(f"unknown version {version} with tensors of version {tensor_version} (expected 0)")
     if levels:  # offsets of sequences
         raise ValueError(f"{levels} levels of sequences, which weights do not have")
     if length <= 0 or length >= _LONGEST_DESCRIPTION:
@@ -98,9 +98,9 @@ def _parse_header(file: IO[bytes]) -> tuple[int, tuple[int, ...], int]:
     message = _tensor_desc().FromString(description)
     message.DiscardUnknownFields()
     if message.SerializeToString() != description:
-        raise ValueError("a broken tensor description")
+        raise ValueError("a corrupt tensor description")
     if message.dtype not in DTYPES:
-        raise ValueError(f"a tensor description with dtype {message.dtype} that is not known")
+        raise ValueError(f"a tensor description with unknown dtype {message.dtype}")
     return message.dtype, tuple(message.dims), file.tell()
 
 

@@ -97,5 +97,5 @@ def _read_tasks(raw_config: dict[str, Any], config_path: Path | None) -> list[st
         if task in TASKS:
             return [task]
         if task == raw_config.get(key) != "ErnieMModel":
-            logger.warning("%s: %s %s is not known, and not read", config_path, key, shown(task))
+            logger.warning("%s: unknown %s %s, ignored", config_path, key, shown(task))
     return []

@@ -105,8 +105,8 @@ class Official(Format):
         tasks = self.find_tasks(weights, None)
         if len(tasks) > 1:
             raise UserError(
-                f"{params.path}: heads of {len(tasks)} tasks ({', '.join(tasks)}); move the files of all but "
-                "one elsewhere"
+                f"{params.path}: found heads of {len(tasks)} tasks ({', '.join(tasks)}). Keep the files of "
+                "one and move the others elsewhere"
             )
         return Source(
             folder=places[-1],
@@ -177,4 +177,4 @@ def check_fixed_sizes(config: ErnieMConfig, library: str) -> None:
     """
     for key, value in {"intermediate_size": 4 * config.hidden_size, "layer_norm_eps": 1e-5}.items():
         if getattr(config, key) != value:
-            raise UserError(f"{key} is {getattr(config, key)}; {library} always has {value}")
+            raise UserError(f"invalid {key} {getattr(config, key)} ({library} always has {value})")

@@ -41,22 +41,22 @@ def another_family(folder: Folder, weights: Weights) -> UserError:
     """The error for a folder whose weights no format takes."""
     config = f"config.json says model_type {folder.json(CONFIG).get('model_type')}"
     if CONFIG not in folder:
-        config = "there is no config.json that says so"
+        config = "config.json is missing"
     some = ", ".join(list(weights)[:3]) or "none"
     return UserError(
-        f"{weights.source}: a model of another family: its tensors are {some}, and {config}; {_FAMILIES}. If "
-        "it is one of these, put the config.json that belongs to it, with that model_type, beside it"
+        f"{weights.source}: unsupported model family: its tensors are {some}, and {config}. {_FAMILIES}. If "
+        "it is one of these, put its config.json, with that model_type, next to it"
     )
 
 
 def no_weights(path: Path) -> UserError:
     """The error for a path without weights: what is there, and what to do."""
-    advice = "name the folder of a checkpoint, such as best or step_N of a run"
+    advice = "Use the folder of a checkpoint, such as best or step_N of a run"
     if "configs" in path.parts:  # where the released weights would be
         is_e5 = "e5-small" in path.parts
-        fetches = "e5-small fetches it" if is_e5 else "weights fetches the released weights into configs/"
-        advice = f"{command_name()} download {fetches}"
-    return UserError(f"{path}: {_description(path)}; {advice}")
+        what = "e5-small" if is_e5 else "weights, which writes the released weights to configs/"
+        advice = f"Run {command_name()} download {what}"
+    return UserError(f"{path}: {_description(path)}. {advice}")
 
 
 def _description(path: Path) -> str:
@@ -65,16 +65,16 @@ def _description(path: Path) -> str:
     if path.suffix == ".pth" or (path.is_dir() and any(path.glob("*.pth"))):
         return "a .pth of Facebook's XLM is of another family; one of XLM-R is read as pytorch_model.bin"
     if not path.exists():
-        no_name = ", and no name of a model on Hugging Face's hub, which is ORGANISATION/MODEL"
+        no_name = " (a model on the Hugging Face Hub is ORGANIZATION/MODEL)"
         return f"no such folder{no_name if len(path.parts) == 1 else ''}"
     if path.is_file():
-        return f"no file of weights; these are {files}"
+        return f"not a weights file (expected {files})"
     folder = Folder(path)
     if {"pieces", "vocabulary", "files"} <= folder.json(MANIFEST).keys():
-        return "a corpus for pre-training, no model"
+        return "a pre-training corpus, not a model"
     if "export" in folder.json(CONFIG):
-        return "what ernie-m export wrote, only for prediction; name the checkpoint that it was made of"
-    return f"holds no model: neither {files} nor the official params with word_embedding"
+        return "an output of ernie-m export, for prediction only"
+    return f"not a model (expected {files}, or the official params with word_embedding)"
 
 
 # In the order in which they are asked. A new format is one file and one entry here.
@@ -126,12 +126,12 @@ def _translated(path: Path, format: Format, source: Source, drop_unknown: bool) 
     inner = [name for name in unknown if format.is_encoder_weight(name)]
     if inner:
         raise UserError(
-            f"{path}: {len(inner)} tensors unknown inside the encoder: {listed(inner)}; without them every "
-            "output would be another one. Read it with the library that wrote it"
+            f"{path}: {len(inner)} unknown tensors inside the encoder: {listed(inner)}. Without them every "
+            "output would be different. Load it with the library that wrote it"
         )
     if unknown and not drop_unknown:
         raise UserError(
-            f"{path}: {len(unknown)} tensors unknown: {listed(unknown)}; they may be parts of the model. "
+            f"{path}: {len(unknown)} unknown tensors: {listed(unknown)}; they may be part of the model. "
             f"{WITHOUT_UNKNOWN}"
         )
     has_config = source.raw_config or format.needs_config

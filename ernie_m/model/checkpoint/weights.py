@@ -111,7 +111,7 @@ def refusing_damage(path: str | os.PathLike, form: str) -> Iterator[None]:
     except BROKEN as error:
         refuse_pointer(path)
         raise UserError(
-            f"{path}: damaged, cut short or not {form} ({type(error).__name__}: {error}); copy or download "
+            f"{path}: corrupt, truncated or not {form} ({type(error).__name__}: {error}). Copy or download "
             "the file again"
         ) from error
     except OSError as error:
@@ -162,7 +162,7 @@ def finite(name: str, array: np.ndarray, source: str | os.PathLike) -> np.ndarra
         return array
     # A NaN makes the minimum and the maximum NaN. Neither needs a copy, as `np.isfinite(array)` would.
     if not np.isfinite([array.min(), array.max()]).all():
-        raise UserError(f"{source}: {name} holds values that are not finite (NaN or infinity); use others")
+        raise UserError(f"{source}: {name} contains NaN or infinity. Use other weights")
     return array
 
 
@@ -269,5 +269,5 @@ def _read_parts(index: Path, read: Callable[[Path], Weights]) -> Weights:
         parts = {file: read(index.parent / file) for file in files}
         shapes = {name: parts[file].shape(name) for name, file in file_of.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{index}: damaged, or not of the files beside it ({error!r})") from error
+        raise UserError(f"{index}: corrupt, or does not match the files next to it ({error!r})") from error
     return Weights(index, shapes, lambda name: parts[file_of[name]][name])

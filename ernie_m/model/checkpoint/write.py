@@ -72,7 +72,7 @@ class ModelFiles:
         (folder / CONFIG).write_text(as_json(self.config_json), encoding="utf-8")
         for name, source in self.copies.items():
             if not source.is_file():
-                raise UserError(f"{source}: no such file; it is to be copied into the checkpoint")
+                raise UserError(f"{source}: no such file to copy into the checkpoint")
             shutil.copyfile(source, folder / name)
         if self.language_means:
             safetensors.write(folder / LANGUAGE_MEANS, self.language_means)

@@ -95,7 +95,8 @@ def check_tensors(checkpoint: Checkpoint) -> None:
         expected = [sizes.get(axis, size) for axis, size in zip(axes, shape)]
         if len(shape) != len(axes) or expected != list(shape):
             raise UserError(
-                f"{checkpoint.path}: {name} has shape {list(shape)}, {expected} is expected by the others"
+                f"{checkpoint.path}: {name} has shape {list(shape)} (expected {expected} from the other "
+                "tensors)"
             )
 
 
@@ -143,12 +144,14 @@ def task_to_convert(checkpoint: Checkpoint, head_flag: str | None) -> str | None
         task = head_flag or checkpoint.task
         if task not in CLASSIFIER_TASKS:
             raise UserError(
-                f"{checkpoint.path}: nothing says what its classifier is for; give --head "
+                f"{checkpoint.path}: cannot tell the task of its classifier. Set --head "
                 f"{'|'.join(CLASSIFIER_TASKS)}"
             )
         return task
     if head_flag:
-        raise UserError(f"{checkpoint.path}: --head {head_flag}: there is no classifier in it; leave it out")
+        raise UserError(
+            f"{checkpoint.path}: --head {head_flag}: the checkpoint has no classifier. Remove --head"
+        )
     return None
 
 

@@ -111,5 +111,5 @@ def _functions() -> dict[str, Callable[..., None]]:
         library, _ = _libraries()
         return {dtype: signature((name, library)) for dtype, name in _NAMES.items()}
     except (OSError, AttributeError) as error:  # no such file, no such symbol
-        logger.info("attention is slower here, and on one core: the installed Paddle has no MKL (%s)", error)
+        logger.info("attention is slower and runs on one core: the installed Paddle has no MKL (%s)", error)
         return {}

@@ -87,7 +87,9 @@ def _agree(kinds: dict[str, _Kind], tolerance: float) -> bool:
             if not error < tolerance:  # or it is NaN
                 raise RuntimeError(f"its {name} is off by {error:.2g}")
     except (OSError, AttributeError, RuntimeError, ValueError) as problem:
-        logger.warning("oneDNN is not used, so this is slower: %s", str(problem).strip().rpartition("\n")[2])
+        logger.warning(
+            "oneDNN is disabled, computation is slower: %s", str(problem).strip().rpartition("\n")[2]
+        )
         return False
     return True
 

@@ -96,7 +96,7 @@ class CorpusBuild:
             for source in stream.sources:
                 if not counts[source][0]:
                     raise UserError(
-                        f"{source}: no text in {' and '.join(source.languages)} in it; leave it out"
+                        f"{source}: no text in {' and '.join(source.languages)}. Remove it from the command"
                     )
             lines, documents, *_ = sum(counts[source] for source in stream.sources).tolist()
             work.ranges = number_of_ranges(lines) if self.options.deduplicate else 0
@@ -152,8 +152,8 @@ class CorpusBuild:
             work.keeps_all = shared > trained / 2
             if work.keeps_all:
                 logger.warning(
-                    "%s: %s of %s lines have a text that is held out elsewhere. They are more than half, so "
-                    "they are trained on, and scores on held-out text say little",
+                    "%s: %s of %s lines are in the held-out part of another file. Because they are more "
+                    "than half, they stay in training, so held-out scores are too optimistic",
                     "-".join(stream.languages),
                     f"{shared:,}",
                     f"{trained:,}",
@@ -250,10 +250,10 @@ class CorpusBuild:
 
 def nothing_left(stream: Stream, lines: Mapping[str, int]) -> UserError:
     """The error for text of which no line is for training."""
-    fault = f"(left out: {left_out(lines)}); loosen the filters or leave it out"
+    fault = f"(left out: {left_out(lines)}). Relax the filters or remove it from the command"
     if lines["held_out"]:
-        fault = "because all of it is held out; give more text, or --held_out 0"
-    return UserError(f"{'-'.join(stream.languages)}: nothing is left of its text {fault}")
+        fault = "because all of it is held out. Provide more text, or set --held_out 0"
+    return UserError(f"{'-'.join(stream.languages)}: no text is left {fault}")
 
 
 def left_out(lines: Mapping[str, int]) -> str:

@@ -74,11 +74,13 @@ class BuildOptions(TextOptions):
 
     def __post_init__(self):
         if not self.output:
-            raise UserError("no folder for the corpus; give --output")
+            raise UserError("missing --output: the corpus folder")
         if not self.piece_model_path:
-            raise UserError(f"no --piece_model_path; {command_name()} train_vocab makes a piece model")
+            raise UserError(
+                f"missing --piece_model_path ({command_name()} train_vocab trains a SentencePiece model)"
+            )
         if self.ray_address and self.engine != "ray":
-            raise UserError("ray_address: given without --engine ray")
+            raise UserError("ray_address requires --engine ray")
 
 
 def plan_of(options: BuildOptions, streams: list[Stream], tokenizer: Tokenizer) -> dict[str, Any]:

@@ -54,12 +54,12 @@ def build_corpus(options: BuildOptions) -> dict:
         manifest = read_manifest(output)
         made_with = {key: manifest[key] for key in plan}
         check_fingerprint(output, made_with, plan, "give another --output, or --overwrite true")
-        logger.info("%s: built already; comparing its checksums", output)
+        logger.info("%s: already built; verifying its checksums", output)
         finished = manifest_file.stat().st_mtime_ns
         newer = ", ".join(path for path, time in modified.items() if time > finished)
         if newer:
             logger.warning(
-                "%s: written after the corpus was built; if the text changed, add --overwrite true", newer
+                "%s: modified after the corpus was built. If the text changed, add --overwrite true", newer
             )
         shutil.rmtree(output / WORK, ignore_errors=True)  # still there if the build was killed at its end
         Corpus(output, verify=True)  # raises an error if a file is not as it was written
@@ -70,7 +70,9 @@ def build_corpus(options: BuildOptions) -> dict:
     is_corpus = manifest_file.is_file() and b'"pieces"' in manifest_file.read_bytes()
     is_free = not output.exists() or (output.is_dir() and not any(output.iterdir()))
     if not (is_corpus or is_free or (output / WORK).exists()):
-        raise UserError(f"{output}: neither empty nor a corpus or an unfinished build; give another --output")
+        raise UserError(
+            f"{output}: neither empty nor a corpus nor an unfinished build. Choose another --output"
+        )
     look_at_sources(streams, options)
     workers = LocalWorkers(options.workers)
     if options.engine == "ray":
@@ -81,7 +83,7 @@ def build_corpus(options: BuildOptions) -> dict:
         corpus_build.encode()
         changed = ", ".join(dict(modification_times(streams).items() - modified.items()))
         if changed:
-            raise UserError(f"{changed}: changed while it was read; run the same command again")
+            raise UserError(f"{changed}: changed while being read. Run the same command again")
         corpus_build.find_duplicates()
         counts = corpus_build.decide()
         return corpus_build.finish(corpus_build.write_shards(counts))

@@ -106,7 +106,7 @@ def read_unit(path: Path, *names: str) -> list[np.ndarray]:
         return [np.lib.format.read_array(member) for member in members]
     except _OF_DAMAGE as error:
         path.unlink(missing_ok=True)
-        raise UserError(f"{path}: damaged or gone ({error}); the same command makes it again") from error
+        raise UserError(f"{path}: corrupt or missing ({error}). Run the same command again") from error
 
 
 KEYS_IN_MEMORY = 1 << 21  # the keys of one range, each of which takes about 80 bytes while it is processed
@@ -185,7 +185,7 @@ def encode_unit(
         UserError: as `read_lines`; the worker does not see the output folder; an earlier file is damaged.
     """
     if not path.parent.is_dir():
-        raise UserError(f"{path.parent}: a worker does not see it; all machines must share the output folder")
+        raise UserError(f"{path.parent}: not found by a worker. All machines must share the output folder")
     if not path.exists():
         lines = read_lines(unit, source, work.languages, options)
         _write_unit(path, lines, work, options, tokenizer_of(options.output, options.text_rules, digest))

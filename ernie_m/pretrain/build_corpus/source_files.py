@@ -117,7 +117,7 @@ def gather_notation(arguments: list[str]) -> list[str]:
             continue
         label, path = split_label(value)
         if not (label and path):
-            raise UserError(f"'{value}': no 'language<=path'; {NOTATION}")
+            raise UserError(f"invalid '{value}' (expected language<=path). {NOTATION}")
         # A comma separates several files of one language. In a pair it separates the two aligned files, which
         # belong together; `find_pairs` splits these.
         paths = [path] if "-" in label else path.split(",")
@@ -147,7 +147,7 @@ def resolve(mono: Mapping[str, Any], parallel: Mapping[str, Any]) -> list[Stream
                 # en-de and de-en are one stream; each source keeps the order of its own label.
                 sources[tuple(sorted(languages))] += [TextSource(names, languages) for names in files]
     if not sources:
-        raise UserError(f"no text given: --mono or --parallel; {NOTATION}")
+        raise UserError(f"missing --mono or --parallel. {NOTATION}")
     check_languages(chain.from_iterable(sources))
     streams = []
     given: dict[tuple[str, ...], str] = {}  # `TextSource.unpacked` -> its languages and its paths
@@ -156,10 +156,10 @@ def resolve(mono: Mapping[str, Any], parallel: Mapping[str, Any]) -> list[Stream
         for source in sources_of_stream:
             unpacked = source.unpacked
             if unpacked in given:
-                raise UserError(f"{source}: given for {given[unpacked]}, and again for {name}; give it once")
+                raise UserError(f"{source}: given twice, for {given[unpacked]} and for {name}")
             if len(set(unpacked)) < len(unpacked):
                 raise UserError(
-                    f"{source}: one file for both sides of {name}; name the file of each language"
+                    f"{source}: the same file for both languages of {name}. Give one file per language"
                 )
             given[unpacked] = f"{name} as {source}"
         streams.append(Stream(languages, tuple(sources_of_stream)))
@@ -175,4 +175,4 @@ def file_status(path: str) -> os.stat_result:
     try:
         return os.stat(path)
     except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+        raise UserError(f"{path}: cannot read: {error.strerror}") from error

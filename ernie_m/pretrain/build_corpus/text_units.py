@@ -97,7 +97,7 @@ def read_units(source: TextSource, unit_bytes: int, options: TextOptions) -> Ite
     with contextlib.ExitStack() as opened:
         files = [opened.enter_context(_opened(source, path, options)) for path in source.paths]
         if not any(file.buffer for file in files):
-            raise UserError(f"{source}: empty: no text in it; leave it out")
+            raise UserError(f"{source}: empty. Remove it from the command")
         table = _table_of(files[0], source, options)[0] if source.has_columns else None
         while True:
             first_line = files[0].line
@@ -180,7 +180,7 @@ def _cut_aligned(files: list[TextFile], size: int) -> tuple[bytes, ...]:
         shorter = next(file for file in files if not file.buffer)
         raise UserError(
             f"{' and '.join(file.path for file in files)}: {shorter.path} has {shorter.line - 1:,} lines, "
-            "the other more: not aligned; line i of one must translate line i of the other"
+            "the other more. Aligned files require line i of one to translate line i of the other"
         )
     return tuple(b"" for _ in files)
 
@@ -200,7 +200,7 @@ def _decode(text: bytes, path: str, first_line: int) -> list[str]:
     except UnicodeDecodeError as error:
         number = first_line + text.count(b"\n", 0, error.start)
         raise UserError(
-            f"{path}: line {number}: not UTF-8 (byte 0x{text[error.start]:02x}); convert the file, or drop "
+            f"{path}: line {number}: not UTF-8 (byte 0x{text[error.start]:02x}). Convert the file, or drop "
             "such bytes with iconv -c -f utf-8 -t utf-8"
         ) from error
 

@@ -78,8 +78,8 @@ class LocalWorkers:
             if hasattr(error, "cause"):  # Ray puts what a task raised into an error of its own
                 raise error.cause from error
             raise UserError(
-                f"a worker process died (killed, or out of memory?): {_last_line(error)}; run the same "
-                "command again to go on from where it was, with fewer --workers if memory was short"
+                f"a worker process died (killed, or out of memory?): {_last_line(error)}. Run the same "
+                "command to resume, with fewer --workers if it ran out of memory"
             ) from error
 
 

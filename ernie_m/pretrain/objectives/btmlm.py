@@ -161,7 +161,7 @@ class SecondLanguage:
         self, languages: Sequence[str], pairs: Mapping[tuple[int, int], int], mode: str = "parallel"
     ):
         if len(languages) == 1:
-            raise UserError(f"btmlm needs a second language, but the only language is {list(languages)}")
+            raise UserError(f"btmlm requires two languages (found {list(languages)})")
         counts = np.zeros((len(languages), len(languages)))
         for (a, b), count in pairs.items():
             counts[a, b] += count

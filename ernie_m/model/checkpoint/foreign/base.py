@@ -128,7 +128,7 @@ class Library(Format):
         tasks = self.find_tasks(weights, class_name)
         if class_name and class_name not in {known.name for known in self.classes.values()}:
             logger.warning(
-                "%s: architectures %s is not known; by its tensors the model is for %s",
+                "%s: unknown architectures %s. Inferred from the tensors: %s",
                 config_path,
                 shown(class_name),
                 " or ".join(tasks) or "vectors",
@@ -176,7 +176,7 @@ class Library(Format):
         if source.folder.json(TOKENIZER_CONFIG).get("truncation_side") == "left":
             faults.append(f"{source.folder.path / TOKENIZER_CONFIG}: truncation_side left")
         for fault in faults if has_head else ():  # those of vectors are for whoever makes vectors
-            logger.warning("%s: this is not done here, long texts lose their ends", fault)
+            logger.warning("%s is not supported; long texts are truncated at the end", fault)
         if "max_seq_len" in fields:
             length, path = fields["max_seq_len"]
             fields["max_seq_len"] = (_limiting(length, config), path)
@@ -187,9 +187,9 @@ class Library(Format):
         others = [label for label in labels if tags and label not in tags]
         if others and not drop_unknown:
             raise UserError(
-                f"{source.config_path}: id2label: the labels {listed(others)} are beside tags with B- or I-, "
-                "which is no scheme of tags that is known; ernie-m convert FOLDER NEW --drop_unknown writes "
-                "a model whose tags mark no entities"
+                f"{source.config_path}: id2label: unknown tag scheme (labels {listed(others)} next to tags "
+                "with B- or I-). Run ernie-m convert FOLDER NEW --drop_unknown for a model whose tags mark "
+                "no entities"
             )
         if others:
             reading = replace(reading, chunk_scheme=NO_ENTITIES)
@@ -298,10 +298,10 @@ def _check_problem_type(source: Source, weights: Weights) -> None:
         return
     place = f"{source.config_path}: problem_type {problem_type!r}"
     if problem_type not in tuple(_KINDS):
-        raise UserError(f"{place} is not known, only {', '.join(_KINDS)}; {WITHOUT_UNKNOWN}")
+        raise UserError(f"{place} is unknown (expected {', '.join(_KINDS)}). {WITHOUT_UNKNOWN}")
     (outputs,) = weights.shape("classifier.bias")
     if problem_type == _REGRESSION and outputs > 1:
-        raise UserError(f"{place} with {outputs} outputs, but a regression has one; {WITHOUT_UNKNOWN}")
+        raise UserError(f"{place} has {outputs} outputs, but a regression has one. {WITHOUT_UNKNOWN}")
 
 
 def _limiting(length: int | None, config: ErnieMConfig) -> int | None:

@@ -69,7 +69,7 @@ class _Dtype:
             ValueError: another dtype than of numbers.
         """
         if not isinstance(code, str) or not _DTYPE.fullmatch(code):
-            raise ValueError("an array of something else than numbers")
+            raise ValueError("an array with a non-numeric dtype")
         self.numpy_dtype = np.dtype(code.lstrip("<>|="))
 
     def set_state(self, state: Any) -> None:
@@ -188,8 +188,8 @@ class _WeightsUnpickler(pickle._Unpickler):
         dotted = f"{module}.{name}"
         if dotted not in self.stand_ins:
             raise UserError(
-                f"{self.path}: holds {dotted[:100]}, and only arrays and plain containers are read here; "
-                "save the weights alone, best as model.safetensors"
+                f"{self.path}: contains {dotted[:100]}; only arrays and plain containers are allowed. "
+                "Save the weights only, preferably as model.safetensors"
             )
         return self.stand_ins[dotted]
 
@@ -212,7 +212,7 @@ class _WeightsUnpickler(pickle._Unpickler):
         arguments = self.stack.pop()
         function = self.stack[-1]
         if not callable(function) or not isinstance(arguments, tuple):
-            raise ValueError("a call of something that is not an allowed function")
+            raise ValueError("a call of a function that is not allowed")
         self.stack[-1] = function(*arguments)
 
     def _build(self) -> None:
@@ -234,7 +234,7 @@ class _WeightsUnpickler(pickle._Unpickler):
             if type(key) not in _KEY_TYPES:  # the hash of a deeply nested tuple would crash Python
                 raise ValueError(f"a key of type {type(key).__name__}")
         if not isinstance(self.stack[-1], dict):
-            raise ValueError("items for something that is not a dict")
+            raise ValueError("items set on an object that is not a dict")
         self.stack[-1].update(zip(keys, values, strict=True))
 
     def _set_item(self) -> None:
@@ -287,7 +287,7 @@ def read_pdparams(path: Path) -> Weights:
         state = load(pickled, path)
         is_state_dict = isinstance(state, dict) and all(isinstance(name, str) for name in state)
         if not is_state_dict:
-            raise ValueError("no dict of names")
+            raise ValueError("not a state dict")
     state.pop("StructuredToParameterName@@", None)  # Paddle's internal names
     # A tensor within containers is a pair: its name and its array.
     values = {

@@ -156,7 +156,7 @@ def _modules(folder: Folder) -> list[tuple[str, Path]]:
             raise ValueError("no module")
     except (TypeError, KeyError, AttributeError, ValueError, OSError) as error:
         raise UserError(
-            f"{path}: it does not list the modules of a model ({shown(repr(error))}); put back a good copy"
+            f"{path}: not a list of modules ({shown(repr(error))}). Restore or download it again"
         ) from error
     return modules
 
@@ -188,8 +188,8 @@ def _pooling(path: Path, hidden_size: int, faults: list[str]) -> str | None:
     for key in ("word_embedding_dimension", "embedding_dimension"):
         if settings.get(key) not in (None, hidden_size):
             raise UserError(
-                f"{path}: {key} is {shown(settings[key])}, but hidden_size in the encoder's config.json is "
-                f"{hidden_size}; put the files of one model there"
+                f"{path}: {key} {shown(settings[key])} does not match the encoder's hidden_size "
+                f"{hidden_size} in config.json. Restore the files of one model"
             )
     by_flags = [name for flag, name in _FLAGS.items() if settings.get(flag)]
     names = settings.get("pooling_mode")
@@ -198,11 +198,11 @@ def _pooling(path: Path, hidden_size: int, faults: list[str]) -> str | None:
     elif isinstance(names, str):
         names = [names]
     if not isinstance(names, list):
-        raise UserError(f"{path}: pooling_mode is {shown(names)}; it must be the name of a pooling")
+        raise UserError(f"{path}: invalid pooling_mode {shown(names)} (expected a string)")
     if by_flags and sorted(map(str, names)) != sorted(by_flags):
         raise UserError(
-            f"{path}: pooling_mode is {shown(settings['pooling_mode'])}, but {' and '.join(by_flags)} by the "
-            "keys pooling_mode_...; take out what is wrong"
+            f"{path}: pooling_mode {shown(settings['pooling_mode'])} contradicts {' and '.join(by_flags)} of "
+            "the keys pooling_mode_... Remove the wrong one"
         )
     if not settings.get("include_prompt", True):
         names = [*names, "without the prompt"]
@@ -225,7 +225,7 @@ def _length(path: Path, faults: list[str]) -> dict[str, tuple[Any, Path]]:
     if length is None:
         return {}
     if type(length) is not int or length < 1:
-        raise UserError(f"{path}: max_seq_length is {shown(length)}; it must be a number of tokens")
+        raise UserError(f"{path}: invalid max_seq_length {shown(length)} (expected a number of tokens)")
     return {"max_seq_len": (length, path)}
 
 
@@ -245,7 +245,7 @@ def _prompts(path: Path, has_length_1: bool, faults: list[str]) -> dict[str, tup
         faults.append(f"{path}: similarity_fn_name {shown(similarity)}")
     text_of = settings.get("prompts") or {}
     if not isinstance(text_of, dict) or not all(isinstance(text, str | None) for text in text_of.values()):
-        raise UserError(f"{path}: 'prompts' must give each name a text")
+        raise UserError(f"{path}: invalid 'prompts' (expected an object of name: text)")
     prompts = {name: text for name, text in text_of.items() if text}  # "" and null: nothing is put before
     default = settings.get("default_prompt_name")
     is_there = isinstance(default, str) and default in text_of

@@ -81,7 +81,7 @@ def _referenced_storage(reference: Any) -> _Storage:
     is_storage = kind == "storage" and isinstance(dtype, np.dtype) and isinstance(key, str)
     is_part = any(part)  # files before torch 1.6 have a last element, which is None for a whole storage
     if not is_storage or is_part:
-        raise ValueError("a reference to something that is no storage")
+        raise ValueError("a reference to an object that is not a storage")
     return _Storage(dtype, key, int(count))
 
 
@@ -127,7 +127,7 @@ def read(path: Path) -> Weights:
         if isinstance(contents.get("model"), dict):
             contents = contents["model"]
         if not all(isinstance(name, str) for name in contents):
-            raise ValueError("no dict of names")
+            raise ValueError("not a state dict")
         views = {name: value for name, value in contents.items() if isinstance(value, _View)}
         file_bytes = path.stat().st_size
         for view in views.values():
@@ -197,7 +197,7 @@ def _read_legacy(path: Path) -> tuple[dict, Mapping[str, _Place]]:
     with open(path, "rb") as file:
         # Each call reads the next pickle of the file.
         if restricted_pickle.load(file, path) != _MAGIC or restricted_pickle.load(file, path) != _VERSION:
-            raise ValueError("another format")
+            raise ValueError("not a PyTorch archive")
         restricted_pickle.load(file, path)  # the system, which is not needed
         contents = _load_dict(file, path, remember)
         places = {}
@@ -224,7 +224,7 @@ def _load_dict(file: IO[bytes], path: Path, persistent_load: Callable[[Any], _St
     """
     contents = restricted_pickle.load(file, path, _STAND_INS, persistent_load)
     if not isinstance(contents, dict):
-        raise ValueError("no dict of names")
+        raise ValueError("not a state dict")
     return contents
 
 

@@ -123,7 +123,7 @@ class XlmR(Library):
         types_shape = file.shape(token_types) if token_types else (1, width)
         if len(types_shape) != 2 or types_shape[0] < 1 or types_shape[1] != width:
             raise UserError(
-                f"{file.source}: {token_types} has shape {list(types_shape)}, which does not go with "
+                f"{file.source}: {token_types} has shape {list(types_shape)}, which does not match "
                 f"{[rows, width]} of the positions"
             )
 
@@ -141,7 +141,7 @@ class XlmR(Library):
         """Refuse what XLM-R cannot have: its positions begin behind pad_token_id, ours always at 2."""
         if config.pad_token_id != PAD:
             raise UserError(
-                f"pad_token_id is {config.pad_token_id}; XLM-R needs 1: its positions begin after it"
+                f"invalid pad_token_id {config.pad_token_id} (expected 1: XLM-R's positions begin after it)"
             )
 
     def write(self, folder: Path, checkpoint: Checkpoint, weights: Weights, task: str | None) -> list[str]:
