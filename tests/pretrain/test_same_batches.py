@@ -59,7 +59,7 @@ def corpus(tmp_path_factory):
         "format": FORMAT,
         "vocabulary": {"digest": "0" * 16, "size": VOCABULARY.size},
         "files": {},
-        "pieces": dict.fromkeys(LANGUAGES, ""),
+        "pieces": dict.fromkeys(LANGUAGES, "pieces.npy"),  # which nothing reads
         "mono": {},
         "parallel": {},
     }
@@ -73,6 +73,11 @@ def corpus(tmp_path_factory):
             pair = "-".join(sorted([language, "en"]))
             line_lengths = 1 + (np.arange(200 + 20 * number) * 11) % 40  # from 1 to 40
             manifest["parallel"][pair] = write_stream(folder, f"parallel/{pair}", line_lengths, 0)
+    (folder / "pieces.npy").touch()
+    paths = [path for path in folder.rglob("*") if path.is_file()]
+    manifest["files"] = {
+        str(path.relative_to(folder)): {"bytes": path.stat().st_size, "sha256": ""} for path in paths
+    }
     (folder / MANIFEST).write_text(json.dumps(manifest | {"sha256": compute_checksum(manifest)}))
     return Corpus(folder)
 
