@@ -57,6 +57,26 @@ ODD = {
     "HTML": ([text if n % 3 == 0 else f"{text}<br/>" for n, text in enumerate(TEXTS)], 2),
     "cells in quotation marks": ([f'"{text} ""{text}"""' for text in TEXTS], 1),
     "entities": ([f"{text} &amp; {text}" for text in TEXTS], 1),
+    "entities of Moses": ([text if n % 5 < 3 else f"{text} &apos;s" for n, text in enumerate(TEXTS)], 4),
+    "joiners of Moses": ([text if n % 5 else text.replace(" ", " @-@ ") for n, text in enumerate(TEXTS)], 1),
+    "joiners of WikiText": ([text if n % 5 else f"2 @,@ 000 {text}" for n, text in enumerate(TEXTS)], 1),
+    "subword-nmt in a third": (
+        [text if n % 3 else text[:2] + "@@ " + text[2:] for n, text in enumerate(TEXTS)],
+        1,
+    ),
+    "joiners and some HTML": (
+        [text + ("<br>", " @-@ b", "", "", "")[n % 5] for n, text in enumerate(TEXTS)],
+        2,
+    ),
+    "WordPiece": ([text[:2] + " ##" + text[2:] for text in TEXTS], 1),
+    "UTF-8 read as cp1252": (
+        [
+            text if n % 3 else f"{text} für „x“".encode().decode("cp1252", "replace")
+            for n, text in enumerate(TEXTS)
+        ],
+        1,
+    ),
+    "UTF-8 read as ISO-8859-1": ([f"{text} naïve".encode().decode("iso-8859-1") for text in TEXTS], 1),
     "WikiExtractor": ([TEXTS[0], '<doc id="1" url="x" title="y">', *TEXTS, "</doc>", '<doc id="2">'], 2),
     "ids of pieces": (
         [TEXTS[0], *(f"1 {n} 96 2;0 0 0 0;0 1 2 3;-1 0 1 -1;{n % 2}" for n in range(7, 37))],

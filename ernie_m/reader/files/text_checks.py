@@ -8,6 +8,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from functools import cache
 from itertools import chain
 from pathlib import Path
@@ -21,7 +22,8 @@ _FEWEST = 5  # fewer tell nothing
 _FEWEST_OF_A_PART, _MOST_OF_A_PART = 30, 250  # of a file
 _SHOWN = 3
 _LEAST = 0.5  # the share of lines that text never has: of clean text in 15 languages 0.26 is the greatest
-_HTML = re.compile(r"</?[a-z][a-z0-9]*(\s[^<>]*)?/?>|&(amp|lt|gt|quot|nbsp|#\d+);", re.IGNORECASE)
+_HTML = re.compile(r"</?[a-z][a-z0-9]*(\s[^<>]*)?/?>|&(amp|apos|lt|gt|quot|nbsp|#\d+);", re.IGNORECASE)
+_IN_PIECES = re.compile(r"(?<=[^\s@])@@(?: |$)| ##\w| @[-,.:/]@ ")  # of subword-nmt, WordPiece, Moses
 _TAG_ALONE = re.compile(r"</?[a-z!][^<>]*>", re.IGNORECASE)
 _ENCLOSED = re.compile('".*"".*"')  # as pandas writes a text with quotation marks, also between tabs
 _EDGES = "-–—,.!?…;'\"`«»‹›„“”‚‘’¡¿،؛؟。、，！？；।()"  # of a word, in writing
@@ -134,20 +136,23 @@ def _what_is_odd(texts: Sequence[tuple[int, str]], step: int = 1) -> tuple[int, 
             )
         off = " (cut -f takes a column off)" if feature == "\t" else ""
         return number, f"{feature!r} is in {share:.0%} of the lines{off}", True
-    # A share, a test of a line, and what is said of a file if more than this share of its lines pass it.
-    for least, tells, what in (
-        (0, _TIMES.match, "it has the times of subtitles"),
-        (0, _TAG_ALONE.fullmatch, "lines are tags"),
-        (0.5, _has_no_letter, "{:.0%} of the lines have no letters"),
-        (0.5, _PRINTED.fullmatch, "{:.0%} of the lines are lists that were printed"),
-        (0.01, _ENCLOSED.fullmatch, "quotation marks enclose {:.0%} of the lines, and are doubled there"),
-        (0.1, _HTML.search, "{:.0%} of the lines have HTML"),
+    found = []
+    # The shares of lines from which on they are said and asked about, a test of a line, and what is said.
+    for least, asked, tells, what in (
+        (0, 0, _TIMES.match, "it has the times of subtitles"),
+        (0, 0, _TAG_ALONE.fullmatch, "lines are tags"),
+        (0.5, 0.5, _has_no_letter, "{:.0%} of the lines have no letters"),
+        (0.5, 0.5, _PRINTED.fullmatch, "{:.0%} of the lines are lists that were printed"),
+        (0.1, 0.1, _IN_PIECES.search, "{:.0%} of the lines have words in pieces, as by @@, ## or @-@"),
+        (0.1, 0.1, _is_misread, "{:.0%} of the lines are UTF-8 that was read as cp1252 or ISO-8859-1"),
+        (0.01, 0.5, _ENCLOSED.fullmatch, "quotation marks enclose {:.0%} of the lines, doubled in them"),
+        (0.1, 0.25, _HTML.search, "{:.0%} of the lines have HTML"),
     ):
         lines = [number for number, line in texts if tells(line.strip())]
         share = len(lines) / len(texts)
         if len(lines) > 1 and share > least:
-            return lines[0], what.format(share), least == 0 or share > 0.5
-    return None
+            found.append((lines[0], what.format(share), share > asked))
+    return max(found, key=lambda odd: odd[2], default=None)  # the first that is asked about
 
 
 def _features(line: str, place: int) -> set[str]:
@@ -160,7 +165,6 @@ def _features(line: str, place: int) -> set[str]:
         line = line.partition(" ")[2]
     first, *rest = line.split(maxsplit=1) or [""]
     signs = {sign for sign in line if sign == "\t" or unicodedata.category(sign) in _SIGNS}
-    signs |= {sign for sign in ("@@", "##") if sign in line}  # of pieces
     if not rest:  # of a language without spaces it is no word
         return signs
     word = first.strip(_EDGES)
@@ -169,6 +173,14 @@ def _features(line: str, place: int) -> set[str]:
         return signs | {f"{int(number) - place} "}
     form = re.sub(r"a+", "a", re.sub(r"0+", "0", "".join(map(_kind, word))))
     return signs | ({f"{form} "} - {" ", "a ", "0 "})
+
+
+def _is_misread(line: str) -> bool:
+    """Whether it becomes shorter where its characters are taken for the bytes of UTF-8."""
+    for encoding in ("cp1252", "iso-8859-1"):
+        with suppress(UnicodeError):
+            return len(line.encode(encoding).decode()) < len(line)
+    return False
 
 
 def _has_no_letter(line: str) -> bool:
