@@ -106,8 +106,9 @@ def check_tag_map(label_map: Mapping[str, int], path: str | os.PathLike) -> None
 # The letters that say where a word is in its entity -> those of IOBES. L and U are BILOU's, M is BMES's, W is
 # BMEWO's.
 _PLACES = {"B": "B", "I": "I", "M": "I", "E": "E", "L": "E", "S": "S", "U": "S", "W": "S"}
-_BEFORE = re.compile("(?P<place>[BIMELSUW])[-_](?P<type>.+)", re.IGNORECASE)
+_BEFORE = re.compile("(?P<place>[BIMELSUW])[-_](?P<type>(?!o$).+)", re.IGNORECASE)
 _BEHIND = re.compile("(?P<type>.+)[-_](?P<place>[BIMELSUW])", re.IGNORECASE)
+_OUTSIDE = re.compile("[BI][-_]O", re.IGNORECASE)
 NO_ENTITIES: Final = "NONE"  # a chunk_scheme
 PARTS_OF_SPEECH: Final = "parts-of-speech"  # --task of `fit`: every tag stands for itself
 
@@ -118,9 +119,10 @@ def entity_tags(labels: Collection[str]) -> dict[str, str]:
     The schemes that are known are IOB, IOE, IOBES, BILOU, BMES and BMEWO, in capital or small letters before
     the type or behind it, and IO, in which a label is the name of a type. Labels without "O", of which some
     have no letter, mark no entities, such as parts of speech. Beside "O" and letters, others are left out; so
-    is a type beside the same with a letter.
+    is a type beside the same with a letter. Without "O" it is "I-O" that stands for it, or "B-O".
     """
     outside = {label: "O" for label in labels if label in ("O", "o")}
+    outside = outside or {label: "O" for label in labels if _OUTSIDE.fullmatch(label)}
     others = [label for label in labels if label not in outside]
     for pattern in (_BEFORE, _BEHIND):
         matches = {label: match for label in others if (match := pattern.fullmatch(label))}

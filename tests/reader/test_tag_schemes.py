@@ -16,6 +16,7 @@ from ernie_m.reader.tag_schemes import entity_tags
         (["O", "PER", "ORG"], ["O", "I-PER", "I-ORG"]),  # IO
         (["PER-B", "PER-I", "ORG_B", "O"], ["B-PER", "I-PER", "B-ORG", "O"]),
         (["B-PER", "I-PER"], ["B-PER", "I-PER"]),
+        (["I-O", "B_O", "I-PER"], ["O", "O", "I-PER"]),  # of programs that give each word a letter
     ],
 )
 def test_known_schemes(labels, tags):
@@ -28,7 +29,12 @@ def test_labels_that_mark_no_entities(labels):
 
 
 @pytest.mark.parametrize(
-    "labels, others", [(["O", "B-PER", "I-PER", "X", "[CLS]"], {"X", "[CLS]"}), (["B-PER", "PER"], {"PER"})]
+    "labels, others",
+    [
+        (["O", "B-PER", "I-PER", "X", "[CLS]"], {"X", "[CLS]"}),
+        (["B-PER", "PER"], {"PER"}),
+        (["O", "B-PER", "I-O"], {"I-O"}),
+    ],
 )
 def test_labels_of_no_scheme_are_named(labels, others):
     """By those who ask: they are left out."""
