@@ -497,7 +497,8 @@ def load_opened(
         labels = checkpoint.labels or default_label_names(count)
         if count > 1 and not checkpoint.labels:
             logger.warning(
-                "%s has no names of its labels (as in LABEL_0): they are called %s by their numbers",
+                "%s has no names of its labels (as in LABEL_0): they are called %s by their numbers; write "
+                "names into config.json, under id2label (in a folder that this project wrote: labels)",
                 checkpoint.path,
                 listed(labels),
             )

@@ -21,7 +21,7 @@ from ernie_m.reader.files.row_errors import Faults
 from ernie_m.reader.files.squad import read_squad
 from ernie_m.reader.files.table_options import TableOptions
 from ernie_m.reader.tag_schemes import JOINT, OUTSIDE, entities
-from ernie_m.utils.errors import UserError
+from ernie_m.utils.errors import UserError, listed
 from ernie_m.utils.files import read_bytes
 
 _TAGS = "predicted_tags"  # the key, or the column, of what is added to a line of tagged words
@@ -106,6 +106,9 @@ class TaggedFile(InputFile):
             return [f"{count}: F1 of {scores.gold:,} entities {scores.f1:.1f} %, {more}"]
         pairs = zip(chain.from_iterable(self._tags), chain.from_iterable(self._gold), strict=True)
         are_right = [tag == gold for tag, gold in pairs]
+        if are_right and not any(are_right):
+            given = listed(sorted({*chain.from_iterable(self._tags)}))
+            return [f"{count}: no word has its tag of the file; predicted are {given}"]
         return [f"{count}: accuracy {100 * sum(are_right) / max(len(are_right), 1):.1f} % of their words"]
 
 
