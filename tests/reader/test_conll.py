@@ -134,6 +134,9 @@ def test_conll_u(tmp_path):
     other = read(path, columns="LEMMA,XPOS")
     assert other == [[("in", "APPR"), ("der", "ART"), ("Haus", "NN")]] * 3
     assert "dev.conllu, line 2: " in error_of(read, path, columns="WORD,XPOS")
+    for cell, tag in (("name=B-LOC", "B-LOC"), ("SpaceAfter=No|NER=O", "O"), ("name=I-LOC|Gloss=x", "I-LOC")):
+        other = write(tmp_path / "misc.conllu", lines[2].removesuffix("_") + cell)
+        assert read(other, columns="FORM,MISC") == [[("In", tag)]]
     assert "'ADP'" in error_of(read_words, path, {"O", "B-PER"})  # those of a model
     # Of a model whose tags mark no entities, O is a tag as the others are.
     path = write(tmp_path / "dev.conllu", "\n".join(lines).replace("DET", "O"))

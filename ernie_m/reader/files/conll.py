@@ -36,6 +36,7 @@ _HEADER = [
 _OF_THEMSELVES = re.compile(r"[ux]?pos([_:]?tags?)?|feats|deprel", re.IGNORECASE)
 # The name of a type of entities, which no further tag follows.
 _TYPE = re.compile(r"(?!.*[ /+&][BIMELSUW]-)[^\W\d][\w.:/+&#%' -]*")
+_IN_MISC = re.compile(r"(?:.*\|)?(?:name|NER)=([^|]*).*")  # of entities in CoNLL-U, as in NorNE
 _CHUNKS = re.compile("[BI]-(ADJP|ADVP|CONJP|INTJ|LST|NC|NP|PC|PP|PRT|SBAR|UCP|VC|VP)")  # those of CoNLL-2003
 # What other tools write, by the first line -> how it becomes tagged words.
 _OF_TOOLS = {
@@ -212,7 +213,8 @@ def _of_columns(
             # U+0002 joins words and a tab separates columns. The tokenizer drops the first and reads the
             # other as a space.
             if text := cells[word].removeprefix(prefix).replace(JOINT, "").replace("\t", " "):
-                kept.append((text, cells[tag], line))
+                cell = _IN_MISC.sub(r"\1", cells[tag]) if name == "MISC" else cells[tag]
+                kept.append((text, cell, line))
         sentences += [TaggedWords(*map(list, zip(*kept)))] if kept else []
     return sentences, name
 
