@@ -276,16 +276,27 @@ def test_tags_are_not_added_to_the_lines_of_a_list(tmp_path):
         "I-PER I-PER O I-LOC O I-LOC",
         "B-PER L-PER O U-LOC O U-LOC",
         "PER-B PER-I o LOC-B o LOC-B",
+        "b-per i-per o b-loc o b-loc",
+        "I-Per I-Per I-O I-Loc I-O I-Loc",
     ],
 )
 def test_predictions_are_written_in_the_scheme_of_the_file(tmp_path, gold):
-    """A type that the file does not have stays as the model has it."""
+    """And in its case, with a score of 80 %. A type that the file does not have stays as the model has it."""
     rows = [f"w {tag}" for tag in gold.split()]
     predicted = TaggedFile(write(tmp_path / "a.conll", "\n".join(rows)), IOB2, TableOptions())
     file = io.StringIO()
     predicted.write([(None, {"tags": ["B-PER", "I-PER", "O", "B-LOC", "B-ORG", "I-LOC"]})], file)
     tags = [*gold.split()[:4], "B-ORG", gold.split()[5]]
     assert file.getvalue().splitlines() == [f"{row} {tag}" for row, tag in zip(rows, tags)]
+    assert " F1 of 3 entities 85.7 %" in predicted.summary()[0]
+
+
+def test_numbers_for_tags_have_no_score(tmp_path):
+    """Those of a model without names of its labels."""
+    predicted = TaggedFile(write(tmp_path / "a.conll", "a B-PER\nb O"), {}, TableOptions())
+    predicted.write([(None, {"tags": ["0", "1"]})], io.StringIO())
+    (said,) = predicted.summary()
+    assert said.endswith(" 0, 1") and "%" not in said
 
 
 def test_a_comment_stands_before_a_sentence(tmp_path):

@@ -77,8 +77,8 @@ def read_words(
     CoNLL-2002 is, with a warning: text with accents in ISO-8859-1 is practically never valid UTF-8.
 
     Args:
-        labels: tags of entities, of a model or of other files, which show the scheme if the file does not;
-            the tags must be of entities, too. None: each tag stands for itself.
+        labels: tags of entities, of a model or of other files, which show the scheme if the file does not,
+            and the case of types; the tags must be of entities, too. None: each tag stands for itself.
 
     Raises:
         UserError: the file has another form, it is not known which columns are meant, or a tag is none of an
@@ -320,7 +320,13 @@ def _with_tags_checked(
     cells = [[normal_label(cell) for cell in sentence.tags] for sentence in sentences]
     own = {*chain.from_iterable(cells)}
     found = entity_tags(own) or entity_tags({*own, *labels})
-    tag_of = {cell: tag for cell, tag in found.items() if tag == OUTSIDE or _TYPE.fullmatch(tag[2:])}
+    types = [tag[2:] for tag in entity_tags(labels).values()]
+    of_other_case = {type_.casefold(): type_ for type_ in types} | {type_: type_ for type_ in types}
+    tag_of = {
+        cell: tag[:2] + of_other_case.get(tag[2:], of_other_case.get(tag[2:].casefold(), tag[2:]))
+        for cell, tag in found.items()
+        if tag == OUTSIDE or _TYPE.fullmatch(tag[2:])
+    }
     kept = []
     for sentence, tags in zip(sentences, cells):
         for line, cell in zip(sentence.lines, tags):
