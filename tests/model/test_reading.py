@@ -172,7 +172,11 @@ def test_the_encoder_may_lie_in_a_folder_of_its_own(tmp_path):
         [{"path": path, "type": f"sentence_transformers.models.{kind}"} for path, kind in kinds.items()],
     )
     write(tmp_path / "1_Pooling/config.json", {"pooling_mode_cls_token": True})
-    write(tmp_path / "0_Transformer/sentence_bert_config.json", {"max_seq_length": 12})
+    write(tmp_path / "0_Transformer/sentence_xlnet_config.json", {"max_seq_length": 14})
+    length = {"max_seq_length": 12, "do_lower_case": True}  # XLNet's name is looked for after this one
+    write(tmp_path / "0_Transformer/sentence_xlm-roberta_config.json", length)
+    (fault,) = open_checkpoint(tmp_path).reading_faults
+    assert fault.startswith(f"{tmp_path}/0_Transformer/sentence_xlm-roberta_config.json: do_lower_case")
     reading = reading_of(tmp_path)
     assert (reading.pooling, reading.max_seq_len, reading.normalize) == ("cls", 12, False)
 

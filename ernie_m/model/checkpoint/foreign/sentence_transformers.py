@@ -3,7 +3,7 @@
 modules.json                        the parts of the model, in order
 1_Pooling/config.json               how the states of the tokens become one vector
 2_Normalize/                        vectors have length 1
-sentence_bert_config.json           the longest input
+sentence_bert_config.json           the longest input; old versions name it after other encoders
 config_sentence_transformers.json   prompts
 """
 
@@ -26,7 +26,12 @@ from ernie_m.utils.files import Folder, as_json, read_json, read_object
 
 MODULES = "modules.json"
 _CONFIG = "config.json"
-_LENGTH = "sentence_bert_config.json"
+# All names of this file, in the order in which the library looks for them.
+_LENGTHS = [
+    f"sentence_{encoder}_config.json"
+    for encoder in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+]
+_LENGTH = _LENGTHS[0]  # the one that is written
 _PROMPTS = "config_sentence_transformers.json"
 _POOLING = "1_Pooling"
 _NORMALIZE = "2_Normalize"
@@ -114,7 +119,7 @@ def fields_of_vectors(folder: Folder, config: ErnieMConfig) -> tuple[dict[str, t
     }
     for number, (kind, module_folder) in enumerate(modules):
         if kind == "Transformer" and number == 0:
-            fields |= _length(module_folder / _LENGTH, faults)
+            fields |= _length(Folder(module_folder).first(_LENGTHS), faults)
         elif kind == "Pooling" and number == 1:
             pooling_path = module_folder / _CONFIG
             fields["pooling"] = (_pooling(pooling_path, config.hidden_size, faults), pooling_path)
@@ -212,13 +217,13 @@ def _pooling(path: Path, hidden_size: int, faults: list[str]) -> str | None:
     return None
 
 
-def _length(path: Path, faults: list[str]) -> dict[str, tuple[Any, Path]]:
-    """The longest input, if sentence_bert_config.json says it.
+def _length(path: Path | None, faults: list[str]) -> dict[str, tuple[Any, Path]]:
+    """The longest input, if a file of `_LENGTHS` says it.
 
     Raises:
         UserError: the file is damaged, or the length is no whole number.
     """
-    if not path.is_file():
+    if path is None:
         return {}
     settings = _settings(_LENGTH, path, faults)
     length = settings.get("max_seq_length")
