@@ -404,9 +404,10 @@ def test_a_piece_has_its_number_in_the_piece_model_plus_one(tmp_path, special_id
         ),
         ("special_tokens_map.json", {"additional_special_tokens": ["<e>"]}),
         ("tokenizer_config.json", {"extra_special_tokens": ["<e>"]}),
+        ("adapter_config.json", {"peft_type": "LORA"}),
     ],
 )
-def test_added_tokens_that_cannot_be_read(tmp_path, name, contents):
+def test_added_tokens_and_weights_that_cannot_be_read(tmp_path, name, contents):
     make_xlm_r(tmp_path)
     write(tmp_path / name, contents)
     assert error_of(open_checkpoint, tmp_path).startswith(f"{tmp_path}/{name}: ")

@@ -18,6 +18,7 @@ from ernie_m.model.checkpoint.hub import local_folder
 from ernie_m.model.checkpoint.native import NativeFormat
 from ernie_m.model.checkpoint.official import Official
 from ernie_m.model.checkpoint.weights import (
+    ADAPTER,
     CONFIG,
     LANGUAGE_MEANS,
     PIECE_MODELS,
@@ -109,6 +110,11 @@ def open_checkpoint(path: str | os.PathLike, drop_unknown: bool = False) -> Chec
     # First of all, because a damaged file may fail in any way later, or not at all.
     check_folder(root.path)
     folder = encoder_folder(root)
+    if ADAPTER in folder:
+        raise UserError(
+            f"{folder.path / ADAPTER}: an adapter of PEFT, which is not read; merge it first "
+            "(merge_and_unload) and save the model into a folder without it"
+        )
     for format in FORMATS:
         source = format.find(folder)
         if source:

@@ -186,6 +186,7 @@ def check_shape(shape: Iterable[int], dtype: np.dtype) -> None:
     np.broadcast_to(np.zeros((), dtype), tuple(shape))  # a view, which takes no memory
 
 
+ADAPTER = "adapter_config.json"  # of PEFT; libraries add its weights to those beside it
 CARD = "README.md"
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
