@@ -504,7 +504,8 @@ def load_opened(
             )
         if len(labels) != count:
             raise UserError(
-                f"{checkpoint.path}: {count} labels, but {len(labels)} names of labels in config.json"
+                f"{checkpoint.path}: {count} labels, but {len(labels)} names of labels in config.json; give "
+                "each of the outputs of the head a name there, in their order"
             )
     return LoadedModel(
         folder=folder,

@@ -140,6 +140,8 @@ def test_the_advice_for_labels_without_names(models, tmp_path, caplog):
     convert.main([str(ours), str(theirs), "--to", "huggingface", "--allow_lossy"])
     (ours / "manifest.json").unlink()
     numbered = {str(number): f"LABEL_{number}" for number in range(3)}
+    change_config(theirs, id2label={"0": "LABEL_0", "1": "LABEL_1"})
+    assert error_of(load, theirs).startswith(f"{theirs}: 3 labels, but 2 names")
     change_config(theirs, id2label=numbered)
     twice = {"labels": ["yes", "no", "yes"], "id2label": {"0": "yes", "1": "no", "2": "yes"}}
     names = {"labels": toys.LABELS, "id2label": dict(zip(numbered, toys.LABELS))}

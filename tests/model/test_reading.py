@@ -421,6 +421,10 @@ def test_added_tokens_and_weights_that_cannot_be_read(tmp_path, name, contents):
         ({"architectures": "XLMRobertaForRanking"}, ["unknown architectures XLMRobertaForRanking"]),
         ({"problem_type": ["regression"]}, []),
         ({"id2label": {"first": "a"}}, ["invalid id2label {'first': 'a'}"]),
+        (
+            {"id2label": {"0": "a", "1": "b"}, "label2id": {"a": 1, "b": 0}},
+            ["id2label calls 0 'a', and label2id gives that name 1"],
+        ),
     ],
 )
 def test_names_in_a_config_that_are_not_known(tmp_path, caplog, changes, faults):

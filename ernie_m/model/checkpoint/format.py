@@ -278,20 +278,30 @@ def _infer_sizes(weights: Weights) -> dict[str, int]:
     return sizes
 
 
-def labels_of(raw_config: Mapping[str, Any], key: str, path: Path | None) -> list[str]:
+def labels_of(raw_config: Mapping[str, Any], key: str, path: Path | None, outputs: int = 0) -> list[str]:
     """The names of the labels, in the order of their ids; [] if a config has none, or LABEL_0, ...
 
     Args:
         key: of a list of the names, or of id -> name.
         path: of the config.
+        outputs: how many a classifier has; where it has several, other numbers of LABEL_0, ... are names.
 
     Raises:
-        UserError: it has something else at the key, or two labels have one name.
+        UserError: it has something else at the key, label2id gives a name another id, or two labels have one
+            name.
     """
     names = raw_config.get(key) or []
     if isinstance(names, dict) and all(re.fullmatch("[0-9]{1,9}", id_) for id_ in names):
+        id_of = raw_config.get("label2id") or {}
+        for id_, name in names.items():
+            if isinstance(id_of, dict) and str(id_of.get(str(name), int(id_))) != str(int(id_)):
+                raise UserError(
+                    f"{path}: {key} calls {id_} '{shown(name)}', and label2id gives that name "
+                    f"{shown(id_of[str(name)])}; correct the one that is not of the training"
+                )
         names = [str(names[id_]) for id_ in sorted(names, key=int)]
-        names = [] if names == numbered(len(names)) else names
+        if names == numbered(len(names)) and (outputs < 2 or len(names) == outputs):
+            names = []
     if not isinstance(names, list) or not all(isinstance(name, str | int | float) for name in names):
         raise UserError(
             f"{path}: invalid {key} {shown(names)} (expected a list of names, or a name for each id)"

@@ -142,7 +142,8 @@ def _translated(path: Path, format: Format, source: Source, drop_unknown: bool) 
         )
     has_config = source.raw_config or format.needs_config
     config = format.config(source, translated.weights) if has_config else None
-    labels = labels_of(source.raw_config, format.labels_key, source.config_path)
+    outputs = sum(translated.weights.shapes.get("classifier.bias", ())[:1])
+    labels = labels_of(source.raw_config, format.labels_key, source.config_path, outputs)
     reading, faults = format.reading(source, translated.weights, config, labels, drop_unknown)
     return Checkpoint(
         path=path,
