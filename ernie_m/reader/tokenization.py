@@ -197,7 +197,7 @@ class Tokenizer:
         return digest.hexdigest()
 
     def check_model(self, vocab_size: int, pad_token_id: int, source: str | os.PathLike) -> None:
-        """Check that a model's config goes with the tokenizer; rows behind its tokens are never read.
+        """Check that a model's config goes with the tokenizer; the log says how many rows are never read.
 
         Args:
             vocab_size, pad_token_id: of the config.
@@ -218,6 +218,8 @@ class Tokenizer:
             raise UserError(
                 f"{source}: invalid pad_token_id {pad_token_id} (expected {self.pad_id}, the id of [PAD])"
             )
+        if vocab_size > self.vocab_size:
+            logger.info("%s: %d rows behind its tokens are not read", source, vocab_size - self.vocab_size)
 
     def write_vocab(self, path: str | os.PathLike) -> None:
         """Write vocab.txt as `token<TAB>id` lines, atomically."""

@@ -197,7 +197,7 @@ def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(tmp_path):
     assert line.startswith(f"{tmp_path / 'in'}: vocab_size 60") and str(pieces) in line
 
 
-def test_a_tokenizer_that_explains_too_few_rows_is_refused(tmp_path):
+def test_a_tokenizer_that_explains_too_few_rows_is_refused(tmp_path, caplog):
     """An embedding matrix may be longer by what tables are rounded up to."""
     size = Tokenizer(None, train_pieces(tmp_path / "piece.model")).vocab_size
     for rows, is_refused in ((128, False), (129, True)):
@@ -210,6 +210,7 @@ def test_a_tokenizer_that_explains_too_few_rows_is_refused(tmp_path):
             assert line.startswith(f"{folder}: vocab_size {size + rows}") and "piece.model" in line
         else:
             convert.main(arguments)
+            assert f"{folder}: {rows} rows " in caplog.text
 
 
 def test_tokens_without_a_piece_and_the_mask(tmp_path):
