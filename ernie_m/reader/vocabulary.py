@@ -71,7 +71,7 @@ def read_vocab(path: str | os.PathLike) -> dict[str, int]:
     if repeated:
         logger.warning(
             "%s: %d lines have a token or an id that occurs before, and the last one counts, as in the "
-            "official code: line %s",
+            "official code; if the vocab.txt of the training has no such line, put that back: line %s",
             path,
             len(repeated),
             ", ".join(repeated[:_MOST_REPEATED]),
