@@ -256,17 +256,30 @@ def make_bert(folder: Path, arrays=(), **changes) -> dict[str, np.ndarray]:
 def tokenizer_json(pieces: Path) -> dict:
     """The tokenizer.json that transformers 5 writes for XLM-R with a piece model."""
     model = ModelProto.FromString(pieces.read_bytes())
-    special_tokens = ["<s>", "<pad>", "</s>", "<unk>"]
-    vocab = [[name, 0.0] for name in special_tokens]
-    vocab += [[piece.piece, piece.score] for piece in model.pieces[3:]]
-    vocab.append(["<mask>", 0.0])
-    added = [*enumerate(special_tokens), (len(vocab) - 1, "<mask>")]
     charsmap = base64.b64encode(model.normalizer_spec.precompiled_charsmap).decode()
+    return xlm_r_json([[piece.piece, piece.score] for piece in model.pieces[3:]], charsmap)
+
+
+def xlm_r_json(pieces: list, charsmap: str = "") -> dict:
+    """XLM-R's tokenizer.json with these pieces, [text, score], and its table of characters, base64."""
+    special_tokens = ["<s>", "<pad>", "</s>", "<unk>"]
+    vocab = [*([name, 0.0] for name in special_tokens), *pieces, ["<mask>", 0.0]]
+    added = [*enumerate(special_tokens), (len(vocab) - 1, "<mask>")]
+    begin, end = ({"SpecialToken": {"id": name, "type_id": 0}} for name in ("<s>", "</s>"))
+    first, second = ({"Sequence": {"id": name, "type_id": 0}} for name in "AB")
     metaspace = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "split": True}
     return {
         "version": "1.0",
         "added_tokens": [{"id": id_, "content": name, "special": True} for id_, name in added],
         "normalizer": {"type": "Precompiled", "precompiled_charsmap": charsmap},
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "WhitespaceSplit"}, metaspace]},
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": [begin, first, end],
+            "pair": [begin, first, end, end, second, end],
+            "special_tokens": {
+                name: {"id": name, "ids": [id_], "tokens": [name]} for name, id_ in (("<s>", 0), ("</s>", 2))
+            },
+        },
         "model": {"type": "Unigram", "unk_id": 3, "vocab": vocab, "byte_fallback": False},
     }

@@ -5,18 +5,25 @@ without the piece model: it has all pieces with their scores, so a piece model c
 """
 
 import base64
+import math
 import os
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ernie_m.reader.tokenizer_rules import QUOTES
 from ernie_m.reader.vocabulary import CLS, MASK, PAD, SEP, UNK
-from ernie_m.utils.errors import UserError, command_name
+from ernie_m.utils.errors import UserError, command_name, shown
 from ernie_m.utils.files import read_json
 
 TOKENIZER_JSON = "tokenizer.json"
 BPE_MODEL = "sentencepiece.bpe.model"  # the name that PaddleNLP and Hugging Face give the piece model
 XLM_R_NAMES = {CLS: "<s>", PAD: "<pad>", SEP: "</s>", UNK: "<unk>", MASK: "<mask>"}
 UNIGRAM = 1  # sentencepiece's number for the model type of XLM-R
+OTHER_KIND = (
+    "a tokenizer of another kind, which has other ids than XLM-R's pieces; only models with the vocabulary "
+    "of XLM-R or ERNIE-M can be read, such as multilingual E5 and BGE-M3"
+)
+_FIRST_PIECES = ["<s>", "<pad>", "</s>", "<unk>"]
 
 
 def _where_pieces_are() -> str:
@@ -40,78 +47,139 @@ def piece_model_of_json(path: str | os.PathLike) -> bytes:
     Raises:
         UserError: the file is damaged, or its rules are not those of XLM-R.
     """
-    # Imported here, because the process that reads ahead for a training has no use for it.
-    from sentencepiece.sentencepiece_model_pb2 import ModelProto
-
     contents = read_json(path, _where_pieces_are())
+    check_parts(path, contents)
+    model = _parsed(b"")
     try:
-        foreign_key = _key_not_of_xlm_r(contents)
-        if foreign_key:
-            raise UserError(f"{path}: its {foreign_key} is not that of XLM-R; {_where_pieces_are()}")
-        (charsmap,) = _charsmaps(contents["normalizer"])
-        model = ModelProto(
-            trainer_spec={"model_type": UNIGRAM},
-            normalizer_spec={"precompiled_charsmap": base64.b64decode(charsmap, validate=True)},
-        )
+        *pieces, (last, _score) = contents["model"]["vocab"][len(_FIRST_PIECES) :]
+        if last != XLM_R_NAMES[MASK]:
+            raise ValueError(f"its vocab ends with {shown(last)}")
+        model.trainer_spec.model_type = UNIGRAM
+        model.normalizer_spec.precompiled_charsmap = _charsmap(contents)
         # sentencepiece's own special pieces come first. In the JSON four are first and <mask> last.
         for name, kind in (("<unk>", "UNKNOWN"), ("<s>", "CONTROL"), ("</s>", "CONTROL")):
             model.pieces.add(piece=name, score=0.0, type=kind)
-        for piece, score in contents["model"]["vocab"][4:-1]:
+        for piece, score in pieces:
             model.pieces.add(piece=piece, score=score)
-    except (AttributeError, KeyError, IndexError, TypeError, ValueError) as error:
+    except (TypeError, ValueError) as error:
         raise UserError(f"{path}: corrupt, or not XLM-R's ({error!r}). {_where_pieces_are()}") from error
-    return model.SerializeToString(deterministic=True)
+    content = model.SerializeToString(deterministic=True)
+    check_parts(path, contents, content)
+    return content
 
 
-def _key_not_of_xlm_r(contents: dict[str, Any]) -> str | None:
-    """The key of tokenizer.json whose value is not that of XLM-R; None: there is none."""
-    names = list(XLM_R_NAMES.values())  # in the order of the ids: the first four, and the last one
-    unigram = contents["model"]
-    if unigram["type"] != "Unigram" or unigram.get("byte_fallback"):
-        return "model"
-    vocab = unigram["vocab"]
-    special_pieces = [piece for piece, _score in (*vocab[:4], vocab[-1])]
-    if unigram["unk_id"] != names.index("<unk>") or special_pieces != names:
-        return "vocab"
-    for key, _step in unknown_steps(contents):
-        return key
-    if len(_charsmaps(contents["normalizer"])) != 1:
-        return "normalizer"
+def check_parts(
+    path: str | os.PathLike,
+    contents: dict[str, Any],
+    piece_model: bytes | None = None,
+    separators: Sequence[int] = (1, 2),
+) -> None:
+    """Compare the parts of a tokenizer.json with XLM-R's, and with ERNIE-M's, which is written here.
 
-    metaspace = _steps(contents["pre_tokenizer"], "pretokenizers")[-1]
-    if metaspace["type"] != "Metaspace" or metaspace["replacement"] != "▁":
-        return "pre_tokenizer"
-    # Whether a text begins with "▁"; older files call it add_prefix_space.
-    if metaspace.get("prepend_scheme", "always") != "always" or not metaspace.get("add_prefix_space", True):
-        return "pre_tokenizer"
-    return None
+    Args:
+        path: of the file, which has these contents.
+        piece_model: whose settings it must have; None: those of any.
+        separators: how many </s> it may have between two texts.
 
-
-def unknown_steps(contents: dict[str, Any]) -> list[tuple[str, Any]]:
-    """The steps that neither XLM-R's tokenizer.json has nor that of ERNIE-M, written here, with their key."""
-    rules = [*rules_1_to_3(), one_space(" "), one_space("▁")]
-    return [
-        (key, step)
-        for key, below, kinds in (
-            ("normalizer", "normalizers", ("Precompiled", "Strip", "NFC")),
-            ("pre_tokenizer", "pretokenizers", ("WhitespaceSplit", "Metaspace")),
-        )
-        for step in (_steps(contents[key], below) if contents.get(key) else ())
-        if step["type"] not in kinds and step not in rules
-    ]
+    Raises:
+        UserError: libraries make other ids by one of its parts, or it is damaged.
+    """
+    try:
+        for fault in _other_parts(contents, separators, piece_model):
+            raise UserError(
+                f"{path}: its {fault}: {OTHER_KIND}. If the model was trained with XLM-R's own pieces, put "
+                f"{BPE_MODEL} in place of {TOKENIZER_JSON}"
+            )
+    except (AttributeError, LookupError, OverflowError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: corrupt ({error!r}). Restore or download it again") from error
 
 
-def _charsmaps(normalizer: dict[str, Any]) -> list[str]:
-    """The tables of characters in a normalizer, base64."""
-    return [
-        step["precompiled_charsmap"]
-        for step in _steps(normalizer, "normalizers")
-        if step["type"] == "Precompiled"
-    ]
+def _other_parts(
+    contents: dict[str, Any], separators: Sequence[int], piece_model: bytes | None
+) -> Iterator[str]:
+    """The parts that `check_parts` refuses, with what they are."""
+    model = contents["model"]
+    vocab = model["vocab"] if model.get("type") == "Unigram" else []
+    first_pieces = [piece for piece, score in vocab if math.isfinite(score)][: len(_FIRST_PIECES)]
+    if first_pieces != _FIRST_PIECES or model["unk_id"] != _FIRST_PIECES.index("<unk>"):
+        yield f"model is {shown(model.get('type'))}, and its vocab begins with {shown(first_pieces)}"
+
+    steps = list_steps(contents["normalizer"], "normalizers")
+    about_spaces = (one_space(" "), one_space("▁"))  # as Strip
+    rules = [step for step in steps if step["type"] != "Strip" and step not in about_spaces]
+    tables = [step for step in rules if step["type"] == "Precompiled"]
+    endings: tuple[list[Any], ...] = ([], tables[:1], [{"type": "NFC"}, *tables[:1]] if tables else [])
+    if rules not in [[*first, *ending] for first in ([], rules_1_to_3()) for ending in endings]:
+        yield f"normalizer is {shown([step['type'] for step in steps])}"
+
+    *splits, metaspace = list_steps(contents["pre_tokenizer"], "pretokenizers")
+    scheme = metaspace.get("prepend_scheme", "always")  # whether a text begins with "▁"
+    if (
+        (metaspace["type"], metaspace.get("replacement")) != ("Metaspace", "▁")
+        or scheme not in ("always", "never")
+        or metaspace.get("add_prefix_space", scheme == "always") != (scheme == "always")  # in older files
+        or (splits and (splits, scheme) != ([{"type": "WhitespaceSplit"}], "always"))
+    ):
+        yield f"pre_tokenizer is {shown(contents['pre_tokenizer'])}"
+
+    inputs = contents["post_processor"] or {}
+    templates = (inputs.get("single", []), inputs.get("pair", []))
+    forms = [" ".join(part["id"] for step in steps for part in step.values()) for steps in templates]
+    pairs = [f"<s> A{' </s>' * count} B </s>" for count in separators]
+    ids = {name: inputs.get("special_tokens", {}).get(name, {}).get("ids") for name in ("<s>", "</s>")}
+    if forms[0] != "<s> A </s>" or forms[1] not in pairs or ids != {"<s>": [0], "</s>": [2]}:
+        yield f"post_processor makes {shown(forms)}, with {ids}"
+
+    if piece_model is None:
+        return
+    pieces = _parsed(piece_model)
+    if _charsmap(contents) != pieces.normalizer_spec.precompiled_charsmap:
+        yield f"normalizer has another table of characters than {BPE_MODEL}"
+    if (scheme == "always") != pieces.normalizer_spec.add_dummy_prefix:
+        yield f"pre_tokenizer has prepend_scheme {scheme}, unlike {BPE_MODEL}"
+    if bool(model.get("byte_fallback")) != pieces.trainer_spec.byte_fallback:
+        yield f"model has another byte_fallback than {BPE_MODEL}"
 
 
-def _steps(part: dict[str, Any], key: str) -> list[dict[str, Any]]:
+def keeps_space(contents: dict[str, Any], is_normalized: bool) -> bool:
+    """Whether a space at the end of a text is a piece of its own, which sentencepiece never makes.
+
+    Args:
+        is_normalized: whether the text is a part, cut off where an added token was found after the
+            normalizer; then only the pre-tokenizer could take its space away.
+    """
+    steps = list_steps(contents["normalizer"], "normalizers")
+    is_stripped = not is_normalized and any(step.get("strip_right") for step in steps)
+    return len(list_steps(contents["pre_tokenizer"], "pretokenizers")) == 1 and not is_stripped
+
+
+def _parsed(piece_model: bytes) -> Any:
+    """A sentencepiece model.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    # Imported here, because the process that reads ahead for a training has no use for it.
+    from google.protobuf.message import DecodeError
+    from sentencepiece.sentencepiece_model_pb2 import ModelProto
+
+    try:
+        return ModelProto.FromString(piece_model)
+    except DecodeError as error:  # sentencepiece itself is less strict
+        raise ValueError(f"the piece model: {error}") from error
+
+
+def _charsmap(contents: dict[str, Any]) -> bytes:
+    """The table of characters in a normalizer."""
+    steps = list_steps(contents["normalizer"], "normalizers")
+    tables = [step["precompiled_charsmap"] for step in steps if step["type"] == "Precompiled"]
+    return b"".join(base64.b64decode(table, validate=True) for table in tables)
+
+
+def list_steps(part: dict[str, Any] | None, key: str) -> list[dict[str, Any]]:
     """The steps of a part of tokenizer.json, which are below `key` if they are several."""
+    if part is None:
+        return []
     return part[key] if part["type"] == "Sequence" else [part]
 
 

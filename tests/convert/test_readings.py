@@ -10,6 +10,7 @@ from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.checkpoint.weights import CARD
 from ernie_m.model.preprocessing import Reading
 from ernie_m.reader.tokenization import Tokenizer
+from ernie_m.reader.tokenizer_json import rules_1_to_3
 from tests.foreign import make_xlm_r
 from tests.helpers.checkpoints import change_config, stored
 from tests.launching import error_of
@@ -69,7 +70,7 @@ def change(path, **changes):
 POOLING = "1_Pooling/config.json"
 LENGTH = "sentence_bert_config.json"
 PROMPTS = "config_sentence_transformers.json"
-QUOTES = {"type": "Replace", "pattern": {"String": "“"}, "content": '"'}
+RULES = {"type": "Sequence", "normalizers": rules_1_to_3()}
 # The field of "reading", a file of the folder, and keys that another library may have written there.
 CHANGES = [
     ("pooling", POOLING, {"pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True}),
@@ -81,7 +82,7 @@ CHANGES = [
     ("prompts", PROMPTS, {"prompts": None, "default_prompt_name": None}),
     ("default_prompt", PROMPTS, {"default_prompt_name": None}),
     ("default_prompt", PROMPTS, {"default_prompt_name": "query"}),  # where our key has none
-    ("text_rules", "tokenizer.json", {"normalizer": QUOTES}),
+    ("text_rules", "tokenizer.json", {"normalizer": RULES}),
     ("added_tokens", "tokenizer.json", {"added_tokens": [{"id": 0, "content": "<s>"}]}),
 ]
 

@@ -115,8 +115,14 @@ def as_transformers_4(contents):
     del contents["model"]["byte_fallback"]
 
 
-@pytest.mark.parametrize("change", [lambda contents: None, as_transformers_4])
-def test_tokenizer_json_alone_gives_the_ids_of_the_piece_model(tmp_path, saved, change):
+def as_transformers_4_first(contents):
+    """The same rules before they had Strip."""
+    as_transformers_4(contents)
+    del contents["normalizer"]["normalizers"][1]
+
+
+@pytest.mark.parametrize("change", [lambda contents: None, as_transformers_4, as_transformers_4_first])
+def test_tokenizer_json_alone_gives_the_ids_of_the_piece_model(tmp_path, saved, change, caplog):
     """Here, and after a conversion in each of our two forms; a conversion to XLM-R can be read again, too."""
     change(saved)
     (tmp_path / "saved/tokenizer.json").write_text(json.dumps(saved))
@@ -130,6 +136,7 @@ def test_tokenizer_json_alone_gives_the_ids_of_the_piece_model(tmp_path, saved, 
         for text in ("bada gan  kofo ", "ｂａda ½ 10, nor", "\u200b", ""):
             assert encode_with_offsets(tokenizer, text) == encode_with_offsets(expected, text)
     assert open_checkpoint(tmp_path / "saved").piece_model_path.name == "tokenizer.json"
+    assert ("a space at the end" in caplog.text) == (change is as_transformers_4_first)
 
 
 def test_a_model_that_is_trained_further_keeps_its_tokenizer_json(tmp_path, saved):
@@ -159,23 +166,27 @@ def metaspace(contents: dict) -> dict:
         ("model", lambda contents: contents["model"].update(byte_fallback=True)),
         ("vocab", lambda contents: contents["model"]["vocab"].insert(0, ["x", 0.0])),
         ("normalizer", lambda contents: contents.update(normalizer={"type": "NFC"})),
-        ("normalizer", lambda contents: contents.update(normalizer={"type": "Sequence", "normalizers": []})),
         ("pre_tokenizer", lambda contents: contents["pre_tokenizer"]["pretokenizers"].pop()),
         ("pre_tokenizer", lambda contents: metaspace(contents).update(prepend_scheme="never")),
         ("pre_tokenizer", lambda contents: metaspace(contents).update(add_prefix_space=False)),
+        ("post_processor", lambda contents: contents["post_processor"]["single"].pop()),
+        ("post_processor", lambda contents: contents["post_processor"]["pair"].pop(2)),
         ("KeyError", lambda contents: contents.pop("model")),
         ("TypeError", lambda contents: contents["model"]["vocab"][9].__setitem__(1, "x")),
     ],
 )
-def test_a_tokenizer_json_that_is_not_of_xlm_r_is_refused(tmp_path, saved, key, change):
+@pytest.mark.parametrize("has_pieces", [True, False])
+def test_a_tokenizer_json_that_is_not_of_xlm_r_is_refused(tmp_path, saved, key, change, has_pieces):
+    """Whether or not the piece model lies beside it."""
+    if has_pieces:
+        shutil.copy(tmp_path / "own.model", tmp_path / "saved/sentencepiece.bpe.model")
     change(saved)
     path = tmp_path / "saved/tokenizer.json"
     path.write_text(json.dumps(saved))
     line = error_of(convert.main, [str(tmp_path / "saved"), str(tmp_path / "out")])
     assert line.startswith(f"{path}: ")
     assert key in line
-    # A tokenizer of another kind is of no use with other pieces, nor is a damaged file.
-    assert ("sentencepiece.bpe.model" in line) != ("of another kind" in line or "corrupt" in line)
+    assert "in place of tokenizer.json" in line or "corrupt" in line
     assert not (tmp_path / "out").exists()
 
 

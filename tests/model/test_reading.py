@@ -9,17 +9,20 @@ import pytest
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.preprocessing import Reading, TextKind, TextRules
 from ernie_m.reader.tokenization import TEXT_RULES, Tokenizer
+from ernie_m.reader.tokenizer_json import rules_1_to_3
 from ernie_m.utils.checksums import VERSION, AnotherRevision
-from tests.foreign import make_bert, make_paddlenlp, make_xlm_r, tokenizer_json
+from tests.foreign import make_bert, make_paddlenlp, make_xlm_r, tokenizer_json, xlm_r_json
 from tests.helpers.checkpoints import change_config, stored
 from tests.launching import error_of
 from tests.toys import make_ours, train_pieces
 
 KINDS = get_args(TextKind)  # query, document, neither
 MODULES = ("Transformer", "Pooling", "Normalize")
-FIRST_PIECES = ("<s>", "<pad>", "</s>", "<unk>")
 SPECIAL = {"content": "<s>", "id": 0, "single_word": True}
-XLM_R_JSON = {"model": {"type": "Unigram", "vocab": [[piece, 0.0] for piece in FIRST_PIECES]}}
+XLM_R_JSON = xlm_r_json([["▁a", 0.0]])
+XLM_R_VOCAB = XLM_R_JSON["model"]["vocab"]
+METASPACE = XLM_R_JSON["pre_tokenizer"]["pretokenizers"][-1]
+INPUTS = XLM_R_JSON["post_processor"]
 
 
 def write(path, contents):
@@ -131,8 +134,7 @@ def test_xlm_r_reads_as_xlm_r(tmp_path):
     normal = {"type": "Precompiled", "precompiled_charsmap": ""}
     write(tmp_path / "tokenizer.json", {**XLM_R_JSON, "normalizer": normal})
     assert reading_of(tmp_path) == Reading.of_xlm_r()
-    quotes = {"type": "Replace", "pattern": {"String": "“"}, "content": '"'}
-    normalizers = {"type": "Sequence", "normalizers": [quotes, normal]}
+    normalizers = {"type": "Sequence", "normalizers": [*rules_1_to_3(), normal]}
     write(tmp_path / "tokenizer.json", {**XLM_R_JSON, "normalizer": normalizers})
     assert reading_of(tmp_path).text_rules == "ernie-m"
 
@@ -347,18 +349,22 @@ def test_added_tokens_of_each_file(tmp_path):
 @pytest.mark.parametrize(
     ("token", "change"),
     [
-        ("<e>", lambda contents: contents["added_tokens"].append({"content": "<e>", "id": 301})),
-        ("<mask>", lambda contents: contents["added_tokens"].append({"content": "<mask>", "id": 200})),
-        ("▁x", lambda contents: contents["model"]["vocab"].insert(9, ["▁x", 0.0])),
+        ("'<e>'", lambda contents: contents["added_tokens"].append({"content": "<e>", "id": 301})),
+        ("'<mask>'", lambda contents: contents["added_tokens"].append({"content": "<mask>", "id": 200})),
+        ("'▁x'", lambda contents: contents["model"]["vocab"].insert(9, ["▁x", 0.0])),
         (
-            "ba",
+            "'ba'",
             lambda contents: [
                 pair.__setitem__(1, 0) for pair in contents["model"]["vocab"] if pair[0] == "ba"
             ],
         ),
+        ("normalizer", lambda contents: contents["normalizer"].update(precompiled_charsmap="AAAA")),
+        ("never", lambda contents: contents.update(pre_tokenizer=METASPACE | {"prepend_scheme": "never"})),
+        ("byte_fallback", lambda contents: contents["model"].update(byte_fallback=True)),
     ],
 )
 def test_two_files_disagree_about_a_token(tmp_path, token, change):
+    """Or about the rules by which a text is cut."""
     pieces = train_pieces(tmp_path / "sentencepiece.bpe.model")
     make_xlm_r(tmp_path, vocab_size=Tokenizer(None, pieces).vocab_size + 120)
     contents = tokenizer_json(pieces)
@@ -369,7 +375,7 @@ def test_two_files_disagree_about_a_token(tmp_path, token, change):
     write(tmp_path / "tokenizer.json", contents)
     line = error_of(open_checkpoint(tmp_path).tokenizer)
     assert line.startswith(f"{tmp_path}/tokenizer.json: ")
-    assert f"{pieces}" in line and f"'{token}'" in line
+    assert pieces.name in line and token in line
 
 
 @pytest.mark.parametrize("key, id_", [("bos_token_id", 0), ("eos_token_id", 2)])
@@ -396,11 +402,19 @@ def test_a_piece_has_its_number_in_the_piece_model_plus_one(tmp_path, special_id
         ("added_tokens.json", {"<e>": "60"}),
         ("tokenizer_config.json", {"added_tokens_decoder": {"x": {"content": "<e>"}}}),
         ("tokenizer.json", {**XLM_R_JSON, "added_tokens": [{"content": "<e>"}]}),
-        ("tokenizer.json", {"model": {"type": "Unigram", "vocab": [*XLM_R_JSON["model"]["vocab"], "piece"]}}),
+        ("tokenizer.json", {"model": {"type": "Unigram", "vocab": [*XLM_R_VOCAB, "piece"]}}),
         ("tokenizer.json", {"model": {"type": "Unigram", "vocab": [["<s>", 10**400]]}}),
         (
             "tokenizer.json",
             {**XLM_R_JSON, "added_tokens": [{"content": "<e>", "id": 60, "single_word": True}]},
+        ),
+        (
+            "tokenizer.json",
+            {
+                **XLM_R_JSON,
+                "pre_tokenizer": METASPACE,
+                "added_tokens": [{"content": "<e>", "id": 60, "normalized": True}],
+            },
         ),
         ("special_tokens_map.json", {"additional_special_tokens": ["<e>"]}),
         ("tokenizer_config.json", {"extra_special_tokens": ["<e>"]}),
@@ -442,8 +456,6 @@ def test_names_in_a_config_that_are_not_known(tmp_path, caplog, changes, faults)
 
 # A tokenizer of another kind
 
-XLM_R_PIECES = ("<s>", "<pad>", "</s>", "<unk>", "▁a", "<mask>")
-XLM_R_MODEL = {"type": "Unigram", "unk_id": 3, "vocab": [[name, 0] for name in XLM_R_PIECES]}
 WORD_PIECE = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nword\n##s\n"
 
 
@@ -456,8 +468,19 @@ WORD_PIECE = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nword\n##s\n"
         ("tokenizer.json", {"model": {"type": "WordPiece", "vocab": {"[PAD]": 0}}}),
         ("tokenizer.json", {"model": {"type": "BPE", "vocab": {"<s>": 0}}}),
         ("tokenizer.json", {"model": {"type": "Unigram", "vocab": [["<pad>", 0.0], ["</s>", 0.0]]}}),
-        ("tokenizer.json", {"model": XLM_R_MODEL, "normalizer": {"type": "Lowercase"}}),
-        ("tokenizer.json", {"model": XLM_R_MODEL, "pre_tokenizer": {"type": "Digits"}}),
+        ("tokenizer.json", {**XLM_R_JSON, "normalizer": {"type": "Lowercase"}}),
+        (
+            "tokenizer.json",
+            {**XLM_R_JSON, "normalizer": {"type": "Sequence", "normalizers": rules_1_to_3()[1:]}},
+        ),
+        ("tokenizer.json", {**XLM_R_JSON, "pre_tokenizer": {"type": "Digits"}}),
+        ("tokenizer.json", {**XLM_R_JSON, "pre_tokenizer": {**METASPACE, "prepend_scheme": "first"}}),
+        ("tokenizer.json", {**XLM_R_JSON, "post_processor": None}),
+        ("tokenizer.json", {**XLM_R_JSON, "post_processor": {**INPUTS, "single": INPUTS["single"][:2]}}),
+        (
+            "tokenizer.json",
+            {**XLM_R_JSON, "post_processor": {**INPUTS, "pair": [*INPUTS["single"], *INPUTS["pair"][4:]]}},
+        ),
         ("tokenizer_config.json", {"tokenizer_class": "BertTokenizer"}),
         ("config.json", {"tokenizer_class": "BertTokenizer"}),
     ],
