@@ -95,7 +95,7 @@ def main() -> None:
                 say("no scores: pass --test FILE")
     if is_done:
         line = f"{command_name()} predict --input TABLE --model {shlex.quote(flags.output)} --output NEW"
-        say(f"\n{flags.output}: a model of all rows; next: {line}")
+        say(f"\nSaved {flags.output} (trained on all rows of {flags.table}).", f"Next: {line}")
 
 
 def fit_labels(
@@ -119,7 +119,6 @@ def fit_labels(
     refuse(
         rows.faults(), "scores require two: add texts, remove the label, or set another column with --label"
     )
-    say(f"{len(rows.examples):,} rows" + (f", {len(rows.names)} labels" if rows.names else ""))
     from ernie_m.fit.fit_model import fit_model, scored_by
     from ernie_m.inference.load import load
 
@@ -130,7 +129,7 @@ def fit_labels(
     if fitted is None:
         return False
     learned, scored = fitted
-    say(f"\nof rows that it had not learned:\n{scored.text()}")
+    say(f"\n{scored.text(flags.table)}")
     for name, part in parts.items():
-        say(f"\n{name}:\n{scored_by(learned, part, name).text()}")
+        say(f"\n{scored_by(learned, part, name).text(name)}")
     return True

@@ -85,7 +85,7 @@ def fit_model(
 
         stop = ShutdownHandler(active=False) if stop is None else stop
         return fit_whole(loaded, rows, output, limit, name, stop)
-    scored = None if rows.faults() else Scored(rows, _held_out_answers(vectors, rows))
+    scored = None if rows.faults() else _cross_validate(vectors, rows)
     fitted = _fitted(loaded, rows, *_head(vectors, rows), encode.layer)
     if output is None:
         return _in_memory(fitted, loaded), scored
@@ -100,14 +100,15 @@ def scored_by(loaded: LoadedModel, rows: Rows, name: str) -> Scored:
     return Scored(rows, np.array(answerer.predictions(answerer.task.encode(rows.examples))))
 
 
-def _held_out_answers(vectors: np.ndarray, rows: Rows) -> np.ndarray:
-    """The probabilities of each row by a head that learned the other parts, [N, C]."""
+def _cross_validate(vectors: np.ndarray, rows: Rows) -> Scored:
+    """The probabilities of each row by a head that was trained on the other parts."""
     outcomes = np.zeros((len(vectors), len(rows.names)))
-    for part in split_rows(rows.kind, rows.targets, rows.groups):
+    parts = split_rows(rows.kind, rows.targets, rows.groups)
+    for part in parts:
         others = np.setdiff1d(np.arange(len(vectors)), part)
         weight, bias = _head(vectors[others], rows.some(others))
         outcomes[part] = (sigmoid if rows.kind == MULTI_LABEL else softmax)(vectors[part] @ weight + bias)
-    return outcomes
+    return Scored(rows, outcomes, f"{len(parts)}-fold cross-validation")
 
 
 def _head(vectors: np.ndarray, rows: Rows) -> tuple[np.ndarray, np.ndarray]:

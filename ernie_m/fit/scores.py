@@ -1,4 +1,4 @@
-"""How right the answers to `Rows` are: of all, by label and by language, beside the most frequent label."""
+"""Accuracy, macro F1 or correlation on labeled rows: overall, per language and label, and of a baseline."""
 
 from typing import Any, NamedTuple
 
@@ -13,10 +13,16 @@ _NAMES = {"accuracy": "accuracy", "macro_f1": "macro F1", "pearson": "Pearson", 
 
 
 class Scored(NamedTuple):
-    """Rows, and what a model that has not learned them answers: probabilities [N, C], or numbers [N]."""
+    """Rows, and the predictions of a model that was not trained on them.
+
+    Attributes:
+        outcomes: probabilities [N, C], or numbers [N].
+        title: how they were predicted.
+    """
 
     rows: Rows
     outcomes: np.ndarray
+    title: str = "Test set"
 
     @property
     def predicted(self) -> np.ndarray:
@@ -96,39 +102,26 @@ class Scored(NamedTuple):
             return summary
         return summary | {"most_frequent": self.most_frequent().measures(), "by_label": self.by_label()}
 
-    def text(self) -> str:
-        """The same in words."""
+    def text(self, name: str) -> str:
+        """The same as tables, in per cent, below the title. `name`: what has the rows."""
         has_labels = self.rows.kind != REGRESSION
-        (main, value), (other, other_value) = self.measures().items()
-        text = (
-            f"{_NAMES[main]} {value:.1f} % (standard error {self.standard_error():.1f}), {_NAMES[other]} "
-            f"{other_value:.1f} %, of {len(self.outcomes):,} rows"
+        names = [_NAMES[measure] for measure in self.measures()]
+        main, other = self._cells()
+        of_all = [["", *names]]
+        of_all.append(
+            [f"{name} ({len(self.outcomes):,} rows)", f"{main} ± {self.standard_error():.1f}", other]
         )
+        of_languages = [["language", "rows", *names, *(["majority baseline"] * has_labels)]]
+        for language, part in self.by_language().items():
+            baseline = part.most_frequent()._cells()[:1] if has_labels else []
+            of_languages.append([language or "(none)", f"{len(part.outcomes):,}", *part._cells(), *baseline])
+        of_labels = [["label", "rows", "precision", "recall", "F1"]]
         if has_labels:
-            text += "; with the most frequent label always {:.1f} and {:.1f} %".format(
-                *self.most_frequent().measures().values()
-            )
-        names = [*map(_NAMES.get, (main, other)), *(["always the most frequent"] * has_labels)]
-        lines = [["language", "rows", *names]]
-        for name, part in self.by_language().items():
-            values = [
-                *part.measures().values(),
-                *([part.most_frequent().measures()[main]] if has_labels else ()),
-            ]
-            lines.append([name or "(none)", f"{len(part.outcomes):,}", *(f"{value:.1f}" for value in values)])
-        tables = [in_columns(lines)] if lines[1:] else []
-        return "\n\n".join([text, *tables, *([self._table_by_label()] if has_labels else ())])
+            of_all.append(["majority baseline", *self.most_frequent()._cells()])
+            for label, (rows, *scores) in ((label, row.values()) for label, row in self.by_label().items()):
+                of_labels.append([str(label), f"{rows:,}", *(f"{score:.1f}" for score in scores)])
+        tables = [in_columns(lines) for lines in (of_all, of_languages, of_labels) if lines[1:]]
+        return f"{self.title}\n" + "\n\n".join(tables)
 
-    def _table_by_label(self) -> str:
-        """scikit-learn's table."""
-        from sklearn.metrics import classification_report
-
-        names = self.rows.names
-        return classification_report(
-            self.rows.targets,
-            self.predicted,
-            labels=range(len(names)),
-            target_names=names,
-            digits=3,
-            zero_division=0,
-        ).rstrip()
+    def _cells(self) -> list[str]:
+        return [f"{value:.1f}" for value in self.measures().values()]

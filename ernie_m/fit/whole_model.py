@@ -78,7 +78,9 @@ def fit_whole(
         predicted = predict_files(task, trainer.engine, [file], flags.prediction, labelled=False, stop=stop)
         if predicted is None:
             return None
-        scored = Scored(scored_rows, np.array(predicted[0].predictions))
+        scored = Scored(
+            scored_rows, np.array(predicted[0].predictions), "Held-out rows, by the first training"
+        )
         del trainer
         gc.collect()  # the model and its optimizer
     trainer = _train(folder / "all", flags, opened, rows, stop)

@@ -368,6 +368,11 @@ def engine_of(engine: str, task: str | None = None) -> str:
 
 
 @cache  # once in a process
+def _say_engine(engine: str) -> None:
+    logger.info("engine: %s", engine)
+
+
+@cache  # once in a process
 def _recommend_openvino() -> None:
     logger.warning("on a CPU predictions are faster with OpenVINO: %s", install_command("openvino"))
 
@@ -481,7 +486,7 @@ def load_opened(
         openvino_engine.check(amp)
         _check_weights(checkpoint, opened.config, task)
         of_engine: dict[str, Any] = {"weights": checkpoint.tensors}
-        logger.info("engine: OpenVINO, threads: %d", core_count())
+        _say_engine(f"OpenVINO, {core_count()} thread{'s' * (core_count() > 1)}")
     else:
         # Imported here, because Paddle takes a second to start.
         from ernie_m.inference.paddle_engine import build_model
@@ -490,7 +495,7 @@ def load_opened(
         model, languages = build_model(checkpoint, opened.config, task)
         autocast = prepare_for_prediction(model, amp)
         of_engine = {"model": model, "languages": languages, "autocast": autocast}
-        logger.info("engine: Paddle")
+        _say_engine("Paddle")
     labels: list[str] = []
     if task is not None and TASKS[task].has_labels:
         count = checkpoint.tensors.shape("classifier.weight")[1]  # [H, labels]

@@ -121,7 +121,7 @@ def test_the_command_and_the_next_ones(random_encoder, tmp_path, capsys, monkeyp
     with open("new.csv", newline="", encoding="utf-8") as file:
         correct = [row["label"] == row["predicted_label"] for row in csv.DictReader(file)]
     accuracy = 100 * np.mean(correct)
-    assert f"rows.csv:\naccuracy {accuracy:.1f} %" in printed
+    assert f"rows.csv (30 rows)  {accuracy:.1f} ± " in printed
     assert evaluated("out", "rows.tsv") == pytest.approx(accuracy)
     for target in ("xlm-roberta", "huggingface", "paddlenlp", "fluid"):
         call_main(convert, ["out", target, "--to", target])

@@ -255,8 +255,9 @@ def test_scores_by_hand():
     assert found.by_label()["b"] == pytest.approx({"rows": 1, "precision": 50, "recall": 100, "f1": 200 / 3})
     summary = found.summary()
     assert summary["rows"] == 4 and summary["most_frequent"] == pytest.approx(most_frequent)
-    assert "75.0 % (standard error 25.0), macro F1 73.3 %, of 4 rows" in found.text()
-    assert "always 75.0 and 42.9 %" in found.text()
+    lines = [line.split() for line in found.text("t").splitlines()]
+    assert ["t", "(4", "rows)", "75.0", "±", "25.0", "73.3"] in lines
+    assert ["majority", "baseline", "75.0", "42.9"] in lines
     assert "by_language" not in summary
 
 
@@ -269,7 +270,7 @@ def test_several_labels_are_right_if_all_are():
 def test_numbers_are_scored_by_correlations():
     found = scored([1.0, 2.0, 3.0, 4.0], [1, 3, 2, 4], REGRESSION)
     assert found.measures() == pytest.approx({"pearson": 80, "spearman": 80})
-    assert "by_label" not in found.summary() and "Pearson 80.0 %" in found.text()
+    assert "by_label" not in found.summary() and "80.0 ± " in found.text("t")
 
 
 @pytest.mark.parametrize("languages", [["de", "en"] * 2, ["deu", "en_US", "German", "EN"]])
@@ -277,7 +278,7 @@ def test_scores_by_language(languages):
     found = scored(["a", "a", "b", "b"], [[1, 0], [0, 1], [0, 1], [1, 0]], languages=languages)
     accuracies = {name: measures["accuracy"] for name, measures in found.summary()["by_language"].items()}
     assert accuracies == {"de": 100, "en": 0}
-    lines = [line.split()[:3] for line in found.text().splitlines()]
+    lines = [line.split()[:3] for line in found.text("t").splitlines()]
     assert ["de", "2", "100.0"] in lines and ["en", "2", "0.0"] in lines
 
 

@@ -63,14 +63,15 @@ def test_a_table_goes_in_and_comes_out(models, tmp_path, capsys, refused, name, 
     second = write(tmp_path / "second.csv", ROWS[:7])
     run_fit(table, models, tmp_path / "classifier", test=f"{table},{second}")
     printed = capsys.readouterr().out
-    next_command = shlex.split(printed.splitlines()[-1].rpartition("next: ")[2])
+    next_command = shlex.split(printed.splitlines()[-1].rpartition("Next: ")[2])
     assert shutil.which(next_command[0])  # also in a checkout whose .venv is not on the PATH
     texts = [" ".join(row[3].split()) for row in ROWS[1:]]
     languages = [row[1] for row in ROWS[1:]]
     expected = ernie_m.load(models / "encode").fit(texts, LABELS, languages=languages)
     lines = [line.split() for line in printed.splitlines()]
-    accuracy = f"accuracy {expected.scores['accuracy']:.1f} %"
-    assert accuracy in printed and {"3", "news", "question"} <= {line[0] for line in lines if line}
+    of_table = [line[3] for line in lines if line[1:3] == ["(60", "rows)"]]  # cross-validation, and the test
+    assert of_table[0] == f"{expected.scores['accuracy']:.1f}" and "5-fold cross-validation" in printed
+    assert {"3", "news", "question"} <= {line[0] for line in lines if line}
     assert ["de", "30"] in [line[:2] for line in lines] and ["en", "30"] in [line[:2] for line in lines]
     output = tmp_path / "labelled.csv"
     flags = {"task": "classification", "input": table, "model": tmp_path / "classifier", "output": output}
@@ -88,9 +89,9 @@ def test_a_table_goes_in_and_comes_out(models, tmp_path, capsys, refused, name, 
         assert f"{label} {predicted.count(label)}" in counts
     right = sum(label == other for label, other in zip(predicted, LABELS))
     assert accuracy == f"accuracy {100 * right / 60:.1f} %: {right} of 60 rows with a label in 'label'"
-    assert f"{table}:\naccuracy {100 * right / 60:.1f} %" in printed
+    assert of_table[1] == f"{100 * right / 60:.1f}"
     right_of_six = sum(label == other for label, other in zip(predicted[:6], LABELS))
-    assert f"{second}:\naccuracy {100 * right_of_six / 6:.1f} %" in printed
+    assert f"{second} (6 rows)  {100 * right_of_six / 6:.1f} ± " in printed
     written = output.read_bytes()
     assert f"--output {output} already" in refused(lambda: call_main(predict, as_flags(flags)))
     assert output.read_bytes() == written
@@ -130,7 +131,7 @@ def test_translations_are_scored_together(models, tmp_path, capsys, monkeypatch)
     as_chosen = lambda self, texts: np.array([vectors[text] for text in texts], np.float32)  # noqa: E731
     monkeypatch.setattr(EncodeTexts, "vectors", as_chosen)
     run_fit(write(tmp_path / "rows.csv", table), models, tmp_path / "classifier")
-    accuracy = float(capsys.readouterr().out.partition("accuracy ")[2].split()[0])
+    accuracy = float(capsys.readouterr().out.partition("(48 rows)")[2].split()[0])
     assert 25 < accuracy < 75  # within two and a half standard errors of 24 sentences
 
 
@@ -198,7 +199,7 @@ def words(models, tmp_path, monkeypatch):
 def test_tags_and_answers_are_learned_as_by_their_programs(words, capsys, program, ending, official):
     """The same weights and scores; the model is the output."""
     call_main(fit, [f"train.{ending}", "--test", f"test.{ending}", *as_flags(words)])
-    assert not Path("out.training").exists() and "next: " in capsys.readouterr().out
+    assert not Path("out.training").exists() and "Next: " in capsys.readouterr().out
     flags = {"train_set": f"train.{official}", "dev_set": f"test.{official}", "do_test": "false"}
     flags |= {
         "init_pretraining_params": words["model"],

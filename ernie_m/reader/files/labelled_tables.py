@@ -334,14 +334,14 @@ def _with_lists(path: Path, rows: Sequence[LabelledRow], separator: str | None) 
 def _say_what_is_read(table: Table, found: Columns, rows: Sequence[LabelledRow]) -> None:
     """Say which columns are read and which not, and what in the texts is odd."""
     parts = [
-        f"{_IN_WORDS.get(part, part)} is {printable(' and '.join(table.names[place] for place in places))}"
+        f"{part}: {printable(' + '.join(table.names[place] for place in places))}"
         for part, places in found.items()
         if places
     ]
     read = {place for places in found.values() for place in places}
     others = [printable(name) for place, name in enumerate(table.names) if place not in read and name]
-    parts += [f"not read: {listed(others)}"] if others else []
-    logger.info("%s: %s", table.path, "; ".join(parts))
+    ignored = f"; ignored: {listed(others)}" if others else ""
+    logger.info("%s: %s rows (%s%s)", table.path, f"{len(rows):,}", ", ".join(parts), ignored)
     look_at_text(table.path, [text for row in rows[:1000] for text in row.texts], "", None)
     if not table.form.quoted:
         say_quoted(table.path, sum(has_quotes(row.texts) for row in rows), len(rows), logger.warning)
