@@ -121,8 +121,7 @@ def entity_tags(labels: Collection[str]) -> dict[str, str]:
     have no letter, mark no entities, such as parts of speech. Beside "O" and letters, others are left out; so
     is a type beside the same with a letter. Without "O" it is "I-O" that stands for it, or "B-O".
     """
-    outside = {label: "O" for label in labels if label in ("O", "o")}
-    outside = outside or {label: "O" for label in labels if _OUTSIDE.fullmatch(label)}
+    outside = dict.fromkeys({"O", "o"} & {*labels} or filter(_OUTSIDE.fullmatch, labels), "O")
     others = [label for label in labels if label not in outside]
     for pattern in (_BEFORE, _BEHIND):
         matches = {label: match for label in others if (match := pattern.fullmatch(label))}
