@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from ernie_m.data.trim_vocabulary import trim
+from ernie_m.finetune.finetune_args import VocabularyFlags
 from ernie_m.model.checkpoint import write_foreign
 from ernie_m.model.checkpoint.key_mapping import Translated
 from ernie_m.model.checkpoint.model_card import read_card
@@ -33,8 +34,8 @@ from ernie_m.utils.logging import in_columns
 LONGEST_INPUT = 512  # tokens, of the released models; a vocabulary alone has no limit of its own
 
 
-@dataclass
-class ConvertFlags:
+@dataclass(kw_only=True)
+class ConvertFlags(VocabularyFlags):
     """What to convert, and how."""
 
     source: str = option(positional=True)
@@ -54,12 +55,6 @@ class ConvertFlags:
 
     head: Literal[CLASSIFIER_TASKS] | None = None
     """Task of the classifier, if the files do not specify it."""
-
-    vocab_path: str | None = None
-    """Path to vocab.txt (default: the one next to the weights)."""
-
-    piece_model_path: str | None = None
-    """Path to the SentencePiece model (default: the one next to the weights)."""
 
     license: str | None = None
     """License of the model for its README.md, such as apache-2.0."""

@@ -21,6 +21,7 @@ from ernie_m.reader.files.labelled_tables import holds_questions, holds_tags
 from ernie_m.reader.files.table_options import LabelOptions
 from ernie_m.reader.tag_schemes import PARTS_OF_SPEECH
 from ernie_m.training.stop_requests import ShutdownHandler
+from ernie_m.training.training_flags import PrecisionFlags
 from ernie_m.utils.args import Names, option, parse_options
 from ernie_m.utils.errors import UserError, command_name, say
 from ernie_m.utils.files import only_writer_of
@@ -32,7 +33,7 @@ _TASKS = (CLASSIFICATION, MULTI_LABEL, REGRESSION, *_OF_WORDS)
 
 
 @dataclass
-class FitFlags(LabelOptions):
+class FitFlags(LabelOptions, PrecisionFlags):
     """What to learn from."""
 
     table: str = option(positional=True)
@@ -58,10 +59,6 @@ class FitFlags(LabelOptions):
     layer: str | None = None
     """Encoder layer of the embeddings for logistic regression: a number from 1, middle or last (default: the
     model's settings, otherwise last)."""
-
-    amp: Literal["none", "bf16", "fp16"] = "none"
-    """Mixed precision for training: bf16 requires an A100 or later GPU, or a CPU with AVX512-BF16 or AMX;
-    fp16 requires a GPU."""
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from ernie_m.finetune.score_tables import recipes
 from ernie_m.model.tasks import CLASSIFICATION, QUESTION_ANSWERING, SEARCH, TOKEN_CLASSIFICATION
+from ernie_m.training.training_flags import ComputeFlags
 from ernie_m.utils.args import (
     NonNegativeFloat,
     PositiveInt,
@@ -60,7 +61,18 @@ def _check_recipe_data(train_set: Path) -> None:
 
 
 @dataclass
-class TrainingFlags:
+class VocabularyFlags:
+    """The files of a vocabulary."""
+
+    vocab_path: str | None = option(None, free=True)
+    """Path to vocab.txt (default: built from --piece_model_path, or the one next to the weights)."""
+
+    piece_model_path: str | None = option(None, free=True)
+    """Path to the SentencePiece model (default: the one next to the weights)."""
+
+
+@dataclass
+class TrainingFlags(VocabularyFlags, ComputeFlags):
     """The flags that all commands share.
 
     Attributes:
@@ -106,12 +118,6 @@ class TrainingFlags:
     train_set: str | None = option(None, free=True, needed=True)
     """Training file."""
 
-    vocab_path: str | None = option(None, free=True)
-    """Path to vocab.txt (default: built from --piece_model_path, or the one next to the weights)."""
-
-    piece_model_path: str | None = option(None, free=True)
-    """Path to the SentencePiece model (default: the one next to the weights)."""
-
     max_seq_len: SequenceLength = 512
     """Maximum sequence length in tokens, including special tokens; the default is lowered to the model's
     maximum."""
@@ -133,20 +139,9 @@ class TrainingFlags:
     max_steps: PositiveInt | None = None
     """Maximum number of optimizer steps."""
 
-    amp: Literal["none", "bf16", "fp16"] = "none"
-    """Mixed precision for training: bf16 requires an A100 or later GPU, or a CPU with AVX512-BF16 or AMX;
-    fp16 requires a GPU."""
-
-    kernels: Literal["fast", "plain"] = option("fast", free=True)
-    """Kernels: optimized ones (fast), or Paddle's own operations only, for debugging (plain)."""
-
     lr_schedule_style: Literal["official", "paddlenlp"] = "official"
     """Shape of the linear decay after warm-up: 1 - t/T of the peak at step t of T (official), or a straight
     line from the peak to 0 (paddlenlp)."""
-
-    recompute: bool = option(False, free=True)
-    """Whether to recompute activations in the backward pass (activation checkpointing), which saves
-    memory."""
 
     paper: str | None = option(None, free=True)
     """Recipe whose published scores the report shows, such as xnli_cross_lingual_transfer."""
@@ -156,13 +151,6 @@ class TrainingFlags:
 
     overwrite: bool = option(False, free=True)
     """Whether to delete the previous run in --checkpoints and start over."""
-
-    stall_ends_seconds: NonNegativeFloat = option(3600.0, free=True)
-    """In multi-process training, number of seconds without progress after which a process exits (0:
-    never)."""
-
-    dtype: Literal["float32", "float64"] = "float32"
-    """Data type of the weights; float64 is for numerical checks."""
 
     on_command_line: tuple[str, ...] = ()
 

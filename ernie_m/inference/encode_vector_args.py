@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from ernie_m.finetune.finetune_args import VocabularyFlags
+from ernie_m.inference.prediction_options import EngineFlags
 from ernie_m.model.preprocessing import Pooling
 from ernie_m.reader.files.table_options import LabelOptions
 from ernie_m.utils.args import PositiveInt, option
@@ -10,7 +12,7 @@ from ernie_m.utils.errors import UserError
 
 
 @dataclass
-class EncodeVectorFlags(LabelOptions):
+class EncodeVectorFlags(LabelOptions, VocabularyFlags, EngineFlags):
     """The official flags; those from `vectors` on belong to this project."""
 
     data_set: str | None = option(None, needed=True)
@@ -25,12 +27,6 @@ class EncodeVectorFlags(LabelOptions):
 
     ernie_config_path: str | None = None
     """Path to ernie_config.json, the model configuration (default: the one next to the weights)."""
-
-    vocab_path: str | None = None
-    """Path to vocab.txt (default: built from --piece_model_path, or the one next to the weights)."""
-
-    piece_model_path: str | None = None
-    """Path to the SentencePiece model (default: the one next to the weights)."""
 
     max_seq_len: int = 512
     """Maximum sequence length in tokens, including special tokens; longer texts are truncated, and the
@@ -57,14 +53,6 @@ class EncodeVectorFlags(LabelOptions):
 
     dtype: Literal["float32", "float16"] = "float32"
     """Data type of the .npy files."""
-
-    engine: str = "auto"
-    """Inference engine: openvino or paddle-eager for checkpoints, onnx or paddle-inference for exported
-    models, or auto."""
-
-    amp: Literal["none", "bf16", "fp16"] = "none"
-    """Inference precision: bf16 requires an A100 or later GPU, or a CPU with AVX512-BF16 or AMX; fp16
-    requires a GPU."""
 
     data_format: Literal["tsv", "text"] = "tsv"
     """Input format: a table with a header (tsv), or one sentence per line (text)."""

@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from ernie_m.inference.load import load
+from ernie_m.inference.prediction_options import VectorOptions
 from ernie_m.inference.tasks import PredictionOptions, make_answerer
 from ernie_m.inference.tasks.encode import EncodeTexts, encode_in_parts
-from ernie_m.model.preprocessing import Pooling
 from ernie_m.model.tasks import EMBEDDING
 from ernie_m.reader.batching import Example, spread, warn_of_texts
 from ernie_m.reader.equal_texts import normal_form
@@ -32,8 +32,8 @@ from ernie_m.vectors.pooling import unit
 PART_LINES = 16_384  # lines that are encoded between two lines of progress
 
 
-@dataclass
-class MiningOptions:
+@dataclass(kw_only=True)
+class MiningOptions(VectorOptions):
     """What to mine, with which model, and which pairs to write."""
 
     source: str
@@ -54,15 +54,6 @@ class MiningOptions:
 
     threshold: float | None = None
     """Minimum margin score of a pair to write (default: none)."""
-
-    pooling: Pooling | None = None
-    """Pooling of token states into an embedding: the mean over all tokens (mean), the mean without [CLS] and
-    [SEP] (mean_without_special), the state of [CLS] (cls), or the pooler output (pooler) (default: the
-    model's settings, otherwise mean_without_special)."""
-
-    layer: str | None = None
-    """Encoder layer of the embeddings: a number, middle or last (default: the model's settings, otherwise
-    last)."""
 
     max_seq_len: PositiveInt | None = None
     """Maximum sentence length in tokens; longer sentences are truncated (default: the model's maximum)."""

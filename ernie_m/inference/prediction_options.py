@@ -10,8 +10,35 @@ from ernie_m.utils.args import Names, PositiveInt, accepts, in_words
 from ernie_m.utils.errors import UserError
 
 
+@dataclass
+class EngineFlags:
+    """What runs a model."""
+
+    engine: str = "auto"
+    """Inference engine: openvino or paddle-eager for checkpoints, onnx or paddle-inference for exported
+    models, or auto."""
+
+    amp: Literal["none", "bf16", "fp16"] = "none"
+    """Inference precision: bf16 requires an A100 or later GPU, or a CPU with AVX512-BF16 or AMX; fp16
+    requires a GPU."""
+
+
 @dataclass(kw_only=True)
-class AskOptions:
+class VectorOptions:
+    """How vectors are made of the states of tokens."""
+
+    pooling: Pooling | None = None
+    """Pooling of token states into an embedding: the mean over all tokens (mean), the mean without [CLS] and
+    [SEP] (mean_without_special), the state of [CLS] (cls), or the pooler output (pooler) (default: the
+    model's settings, otherwise mean_without_special)."""
+
+    layer: str | int | None = None
+    """Encoder layer of the embeddings: a number, middle or last (default: the model's settings, otherwise
+    last)."""
+
+
+@dataclass(kw_only=True)
+class AskOptions(VectorOptions):
     """How a model is asked."""
 
     max_seq_len: int | None = None
@@ -21,21 +48,12 @@ class AskOptions:
     top_k: PositiveInt = 5
     """Number of results for question-answering, fill-mask and search."""
 
-    pooling: Pooling | None = None
-    """Pooling of token states into an embedding: the mean over all tokens (mean), the mean without [CLS] and
-    [SEP] (mean_without_special), the state of [CLS] (cls), or the pooler output (pooler) (default: the
-    model's settings, otherwise mean_without_special)."""
-
     normalize: bool | None = None
     """Whether to normalize embeddings to unit length (default: the model's settings, otherwise false)."""
 
     prompt: str | None = None
     """Name of the model's prompt for embedding and search, or "" for none (default: the model's prompt for
     the kind of text, if any)."""
-
-    layer: str | int | None = None
-    """Encoder layer for embedding and search: a number, middle or last (default: the model's settings,
-    otherwise last)."""
 
     center_by_language: bool | None = None
     """Whether to subtract language means from embeddings (default: true for search if the means are known,
@@ -82,19 +100,11 @@ class PredictionOptions(AskOptions):
 
 
 @dataclass(kw_only=True)
-class ModelFlags(AskOptions):
+class ModelFlags(AskOptions, EngineFlags):
     """A model, and how it is asked."""
 
     model: str
     """Checkpoint in any supported format, or a directory of ernie-m export."""
-
-    engine: str = "auto"
-    """Inference engine: openvino or paddle-eager for checkpoints, onnx or paddle-inference for exported
-    models, or auto."""
-
-    amp: Literal["none", "bf16", "fp16"] = "none"
-    """Inference precision: bf16 requires an A100 or later GPU, or a CPU with AVX512-BF16 or AMX; fp16
-    requires a GPU."""
 
     def options(self) -> PredictionOptions:
         """How the model is asked."""

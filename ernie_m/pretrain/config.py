@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from ernie_m.model.preprocessing import TextRules
 from ernie_m.pretrain.objectives import OBJECTIVES, OF_THE_PAPER
+from ernie_m.training.training_flags import ComputeFlags
 from ernie_m.utils.args import (
     NonNegativeFloat,
     NonNegativeInt,
@@ -268,7 +269,7 @@ class OptimizerConfig:
 
 
 @dataclass
-class RunConfig:
+class RunConfig(ComputeFlags):
     """How the run is executed."""
 
     output: str = option("output/pretrain", free=True, needed=True)
@@ -284,23 +285,9 @@ class RunConfig:
     """Maximum number of tokens per forward pass and device, at least data.max_seq_len; larger batches use
     gradient accumulation."""
 
-    amp: Literal["none", "bf16", "fp16"] = "none"
-    """Mixed precision for training: bf16 requires an A100 or later GPU, or a CPU with AVX512-BF16 or AMX;
-    fp16 requires a GPU."""
-
     amp_level: Literal["O1", "O2"] = "O1"
     """Mixed-precision level: float32 weights (O1), or half-precision weights with float32 master weights, on
     GPUs only (O2)."""
-
-    kernels: Literal["fast", "plain"] = option("fast", free=True)
-    """Kernels: optimized ones (fast), or Paddle's own operations only, for debugging (plain)."""
-
-    dtype: Literal["float32", "float64"] = "float32"
-    """Data type of the weights; float64 is for numerical checks."""
-
-    recompute: bool = option(False, free=True)
-    """Whether to recompute activations in the backward pass (activation checkpointing), which saves
-    memory."""
 
     sharding_stage: Annotated[int, Range(at_least=0, at_most=1)] = option(0, free=True)
     """Optimizer state: replicated on every device (0), or sharded across devices (1)."""
@@ -325,10 +312,6 @@ class RunConfig:
 
     stop_after_steps: NonNegativeInt = option(0, free=True)
     """Step at which to save and stop without changing the learning-rate schedule (0: run to the end)."""
-
-    stall_ends_seconds: NonNegativeFloat = option(3600.0, free=True)
-    """In multi-process training, number of seconds without progress after which a process exits (0:
-    never)."""
 
     compute_ratio: PositiveFloat = 1.0
     """Divisor of the number of steps, for comparisons at equal compute (paper Table 8)."""
