@@ -24,7 +24,7 @@ from ernie_m.model.checkpoint.foreign import sentence_transformers
 from ernie_m.model.checkpoint.weights import CARD, CONFIG, WEIGHTS
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.preprocessing import MEAN_OF_TOKENS, Reading
-from ernie_m.reader.tokenizer_json import BPE_MODEL
+from ernie_m.reader.tokenizer_json import BPE_MODEL, add_pieces
 from ernie_m.utils.args import option, parse_options
 from ernie_m.utils.errors import UserError, say
 from ernie_m.utils.files import as_json, atomic_dir, only_writer_of
@@ -231,9 +231,6 @@ def _piece_model(pieces: list[str], scores: np.ndarray) -> bytes:
     """XLM-R's piece model: its pieces with their scores, and sentencepiece's normalisation nmt_nfkc."""
     normalizer = sentencepiece.SentencePieceNormalizer(rule_name="nmt_nfkc")
     model = ModelProto.FromString(normalizer.serialized_model_proto())
-    for name, kind in (("<unk>", "UNKNOWN"), ("<s>", "CONTROL"), ("</s>", "CONTROL")):
-        model.pieces.add(piece=name, score=0.0, type=kind)
-    for piece, score in zip(pieces[_SPECIALS:-1], scores[_SPECIALS:-1].tolist()):
-        model.pieces.add(piece=piece, score=score)
+    add_pieces(model, zip(pieces[_SPECIALS:-1], scores[_SPECIALS:-1].tolist()))
     model.MergeFrom(ModelProto(trainer_spec={"vocab_size": len(model.pieces)}))
     return model.SerializeToString(deterministic=True)

@@ -7,7 +7,7 @@ without the piece model: it has all pieces with their scores, so a piece model c
 import base64
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from ernie_m.reader.tokenizer_rules import QUOTES
@@ -56,16 +56,21 @@ def piece_model_of_json(path: str | os.PathLike) -> bytes:
             raise ValueError(f"its vocab ends with {shown(last)}")
         model.trainer_spec.model_type = UNIGRAM
         model.normalizer_spec.precompiled_charsmap = _charsmap(contents)
-        # sentencepiece's own special pieces come first. In the JSON four are first and <mask> last.
-        for name, kind in (("<unk>", "UNKNOWN"), ("<s>", "CONTROL"), ("</s>", "CONTROL")):
-            model.pieces.add(piece=name, score=0.0, type=kind)
-        for piece, score in pieces:
-            model.pieces.add(piece=piece, score=score)
+        # In the JSON four special pieces are first and <mask> is last.
+        add_pieces(model, pieces)
     except (TypeError, ValueError) as error:
         raise UserError(f"{path}: corrupt, or not XLM-R's ({error!r}). {_where_pieces_are()}") from error
     content = model.SerializeToString(deterministic=True)
     check_parts(path, contents, content)
     return content
+
+
+def add_pieces(model: Any, scored: Iterable[tuple[str, float]]) -> None:
+    """Add sentencepiece's own special pieces to a `ModelProto`, and then pieces with their scores."""
+    for name, kind in (("<unk>", "UNKNOWN"), ("<s>", "CONTROL"), ("</s>", "CONTROL")):
+        model.pieces.add(piece=name, score=0.0, type=kind)
+    for piece, score in scored:
+        model.pieces.add(piece=piece, score=score)
 
 
 def check_parts(
