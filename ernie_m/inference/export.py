@@ -12,7 +12,6 @@ paddle2onnx 2.1.0 aborts on the graphs of Paddle 3.3.1, so export_onnx.py writes
 """
 
 import errno
-import json
 import math
 import os
 import shutil
@@ -35,7 +34,7 @@ from ernie_m.reader.batching import padded_batches
 from ernie_m.reader.write_tokenizer import write_native
 from ernie_m.utils.checksums import MANIFEST, write_manifest
 from ernie_m.utils.errors import UserError, install_command
-from ernie_m.utils.files import as_json, atomic_dir
+from ernie_m.utils.files import as_json, atomic_dir, json_of
 from ernie_m.utils.logging import logger
 
 TOLERANCE = 1e-4  # the largest difference between a graph and the checkpoint
@@ -139,16 +138,8 @@ def _save_paddle(graph: ExportedGraph, path: Path) -> None:
     for layer in graph.layers:
         parameters += layer.parameters()
     smallest = sum(parameter.numel().item() * parameter.element_size() for parameter in parameters)  # bytes
-    if path.with_suffix(".pdiparams").stat().st_size < smallest or not _is_json(path):
+    if path.with_suffix(".pdiparams").stat().st_size < smallest or json_of(path.read_bytes()) is None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-
-
-def _is_json(path: Path) -> bool:
-    try:
-        json.loads(path.read_bytes())
-    except ValueError:
-        return False
-    return True
 
 
 def _write_rest(folder: Path, loaded: LoadedModel, report: dict[str, Any]) -> None:

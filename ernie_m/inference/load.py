@@ -47,7 +47,7 @@ from ernie_m.model.threads import STOP, Workers, core_count
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.utils.checksums import check_folder
 from ernie_m.utils.errors import UserError, install_command, listed
-from ernie_m.utils.files import FileVersion, changed, read_object, version_of
+from ernie_m.utils.files import FileVersion, read_object, refuse_changed, version_of
 from ernie_m.utils.logging import logger
 from ernie_m.utils.paddle_settings import has_gpu, prepare
 from ernie_m.vectors.language_centring import LanguageCentering
@@ -170,9 +170,8 @@ class LoadedModel:
         Raises:
             UserError: they are not.
         """
-        others = {*versions.items()} ^ {*self.versions.items()}
-        if others:
-            raise changed(min(others)[0])
+        for path in sorted(versions.keys() | self.versions.keys()):
+            refuse_changed(path, versions.get(path), self.versions.get(path))
 
     def reopened(self) -> Checkpoint:
         """The checkpoint that it was loaded from.

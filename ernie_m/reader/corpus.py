@@ -136,9 +136,8 @@ class Corpus:
 
 def _check_names(files: Iterable[Path], known: Collection[Path]) -> None:
     """Check that files are among those of the manifest, which are compared with it."""
-    for file in files:
-        if file not in known:
-            raise ValueError(f"{file} is not among its files")
+    if others := sorted({*files}.difference(known)):
+        raise ValueError(f"{others[0]} is not among its files")
 
 
 class _Shards:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ernie_m.utils.files import atomic_file, sync_file, translate_write_errors
+from ernie_m.utils.files import atomic_file, json_of, sync_file, translate_write_errors
 from ernie_m.utils.logging import logger
 
 if TYPE_CHECKING:
@@ -160,8 +160,5 @@ class Records:
 
 def _record_in(line: bytes) -> dict[str, Any] | None:
     """The record in a line; None if the line is damaged."""
-    try:
-        record = json.loads(line)
-        return record if isinstance(record["step"], int) else None
-    except (ValueError, TypeError, LookupError, RecursionError):
-        return None
+    record = json_of(line)
+    return record if isinstance(record, dict) and isinstance(record.get("step"), int) else None

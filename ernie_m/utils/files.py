@@ -76,6 +76,14 @@ def read_json(path: str | os.PathLike, advice: str = "") -> Any:
         raise UserError(f"{path}: not JSON ({reason}){ending}") from error
 
 
+def json_of(text: str | bytes) -> Any:
+    """The value of a text; None: it is null, or not JSON."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
 def read_object(path: str | os.PathLike, advice: str = "") -> dict[str, Any]:
     """The object in a JSON file; `read_json` describes the rest.
 
@@ -118,36 +126,45 @@ def read_bytes(path: str | os.PathLike, ending: str = "", largest: float = math.
         UserError: the file cannot be read.
     """
     data = bytearray()
-    try:
-        with open(path, "rb") as file:
-            # file.read(largest) would take that much memory at once.
-            while len(data) <= largest and (block := file.read(1 << 20)):
-                data += block
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}){ending}") from error
+    with translate_read_errors(path, ending), open(path, "rb") as file:
+        # file.read(largest) would take that much memory at once.
+        while len(data) <= largest and (block := file.read(1 << 20)):
+            data += block
     _refuse_pointer_of(data, path)
     return bytes(data)
 
 
+@contextmanager
+def translate_read_errors(path: str | os.PathLike | int, ending: str = "") -> Iterator[None]:
+    """Turn the error of a file that cannot be read into a one-line `UserError` with this ending."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error}){ending}") from error
+
+
 def version_of(file: str | os.PathLike | int) -> FileVersion:
-    """What tells whether a file, by its path or its descriptor, is still the one that was opened."""
-    status = os.stat(file)
+    """What tells whether a file, by its path or its descriptor, is still the one that was opened.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    with translate_read_errors(file):
+        status = os.stat(file)
     return status.st_size, status.st_mtime_ns
 
 
-def refuse_changed(path: str | os.PathLike, descriptor: int, version: FileVersion) -> None:
-    """Refuse an open file that is no longer the one that was opened first.
+def refuse_changed(path: str | os.PathLike, now: FileVersion | None, version: FileVersion | None) -> None:
+    """Refuse a file that is no longer the one that was opened.
+
+    Args:
+        now, version: what it is and was; None: there is or was none.
 
     Raises:
         UserError: it was written or replaced.
     """
-    if version_of(descriptor) != version:
-        raise changed(path)
-
-
-def changed(path: str | os.PathLike) -> UserError:
-    """The error for a file that is no longer the one that was opened."""
-    return UserError(f"{path}: changed since it was opened; start again with what is there now")
+    if now != version:
+        raise UserError(f"{path}: changed since it was opened; start again with what is there now")
 
 
 def refuse_pointer(path: str | os.PathLike) -> None:
@@ -465,16 +482,13 @@ class Folder:
         self.names: set[str] = set()
         self._contents: dict[str, Any] = {}
         if self.path.is_dir():
-            try:
-                with os.scandir(self.path) as entries:
-                    # `DirEntry.is_file` fails at a link that leads to itself.
-                    self.names = {
-                        entry.name
-                        for entry in entries
-                        if entry.is_file(follow_symlinks=False) or os.path.isfile(entry)
-                    }
-            except OSError as error:
-                raise UserError(f"{self.path}: cannot be read ({error.strerror})") from error
+            with translate_read_errors(self.path), os.scandir(self.path) as entries:
+                # `DirEntry.is_file` fails at a link that leads to itself.
+                self.names = {
+                    entry.name
+                    for entry in entries
+                    if entry.is_file(follow_symlinks=False) or os.path.isfile(entry)
+                }
 
     def __contains__(self, name: str) -> bool:
         return name in self.names

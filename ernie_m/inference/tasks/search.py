@@ -388,7 +388,7 @@ def read_index(folder: str | os.PathLike, encode: EncodeTexts) -> tuple[list[Cor
             sentences = [CorpusSentence(*json.loads(line)) for line in file]
         facts = read_json(folder / _INDEX)
         # Which vector a text has: these options, and the model, which is known again by the first sentence.
-        of_index = facts["options"]
+        of_index = dict(facts["options"])
         first_vector = np.array(facts["first_vector"], np.float32)
         vectors = np.load(folder / _VECTORS)
         _check_index(sentences, vectors)

@@ -16,7 +16,14 @@ from safetensors import SafetensorError
 
 from ernie_m.reader.vocabulary import DICT
 from ernie_m.utils.errors import UserError
-from ernie_m.utils.files import Folder, read_json, refuse_changed, refuse_pointer, version_of
+from ernie_m.utils.files import (
+    Folder,
+    read_json,
+    refuse_changed,
+    refuse_pointer,
+    translate_read_errors,
+    version_of,
+)
 
 
 class Weights(Mapping[str, np.ndarray]):
@@ -107,15 +114,14 @@ BROKEN = (
 def refusing_damage(path: str | os.PathLike, form: str) -> Iterator[None]:
     """Turn what a damaged or unreadable file of weights of this form raises into a `UserError`."""
     try:
-        yield
+        with translate_read_errors(path):
+            yield
     except BROKEN as error:
         refuse_pointer(path)
         raise UserError(
             f"{path}: corrupt, truncated or not {form} ({type(error).__name__}: {error}). Copy or download "
             "the file again"
         ) from error
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
 class WeightsFile:
@@ -131,16 +137,15 @@ class WeightsFile:
     def __init__(self, path: str | os.PathLike, form: str):
         self.path = path
         self._form = form
-        with refusing_damage(path, form):
-            self._version = version_of(path)
+        self._version = version_of(path)
 
     @contextmanager
     def reading(self) -> Iterator[IO[bytes]]:
         """Open it, for a `with` statement; see `refusing_damage` and `refuse_changed`."""
         with refusing_damage(self.path, self._form), open(self.path, "rb") as file:
-            refuse_changed(self.path, file.fileno(), self._version)
+            refuse_changed(self.path, version_of(file.fileno()), self._version)
             yield file
-            refuse_changed(self.path, file.fileno(), self._version)
+            refuse_changed(self.path, version_of(file.fileno()), self._version)
 
 
 def read_numbers(file: IO[bytes], dtype: np.dtype, count: int, offset: int) -> np.ndarray:
@@ -152,8 +157,11 @@ def read_numbers(file: IO[bytes], dtype: np.dtype, count: int, offset: int) -> n
     return numbers
 
 
-def finite(name: str, array: np.ndarray, source: str | os.PathLike) -> np.ndarray:
+def finite(name: str, array: np.ndarray, source: object, way: str = "Use other weights") -> np.ndarray:
     """Return the array itself, after a check that all of its values are finite.
+
+    Args:
+        way: what to do about others, for the error.
 
     Raises:
         UserError: it holds a NaN or an infinity, as after a run that diverged.
@@ -162,7 +170,7 @@ def finite(name: str, array: np.ndarray, source: str | os.PathLike) -> np.ndarra
         return array
     # A NaN makes the minimum and the maximum NaN. Neither needs a copy, as `np.isfinite(array)` would.
     if not np.isfinite([array.min(), array.max()]).all():
-        raise UserError(f"{source}: {name} contains NaN or infinity. Use other weights")
+        raise UserError(f"{source}: {name} contains NaN or infinity. {way}")
     return array
 
 

@@ -4,12 +4,13 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from ernie_m.model.preprocessing import TextRules
-from ernie_m.pretrain.build_corpus.source_files import Stream, file_status
+from ernie_m.pretrain.build_corpus.source_files import Stream
 from ernie_m.reader.files.table_options import TableOptions
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.reader.tokenizer_rules import ERNIE_M
 from ernie_m.utils.args import NonNegativeFloat, NonNegativeInt, Range, deciding_options, option
 from ernie_m.utils.errors import UserError, command_name
+from ernie_m.utils.files import version_of
 
 
 @dataclass(kw_only=True)
@@ -96,4 +97,4 @@ def plan_of(options: BuildOptions, streams: list[Stream], tokenizer: Tokenizer) 
 def modification_times(streams: list[Stream]) -> dict[str, int]:
     """When each file was last written, in ns."""
     sources = [source for stream in streams for source in stream.sources]
-    return {path: file_status(path).st_mtime_ns for source in sources for path in source.paths}
+    return {path: version_of(path)[1] for source in sources for path in source.paths}

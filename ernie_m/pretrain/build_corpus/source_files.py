@@ -27,6 +27,7 @@ from ernie_m.reader.files.find_files import (
 )
 from ernie_m.reader.files.plain_text import PACKINGS
 from ernie_m.utils.errors import UserError
+from ernie_m.utils.files import version_of
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class TextSource:
         Raises:
             UserError: a file cannot be read.
         """
-        return sum(file_status(path).st_size for path in self.paths)
+        return sum(version_of(path)[0] for path in self.paths)
 
 
 @dataclass(frozen=True)
@@ -164,15 +165,3 @@ def resolve(mono: Mapping[str, Any], parallel: Mapping[str, Any]) -> list[Stream
             given[unpacked] = f"{name} as {source}"
         streams.append(Stream(languages, tuple(sources_of_stream)))
     return sorted(streams, key=lambda stream: (stream.is_parallel, stream.languages))
-
-
-def file_status(path: str) -> os.stat_result:
-    """`os.stat`.
-
-    Raises:
-        UserError: the file is missing or may not be read.
-    """
-    try:
-        return os.stat(path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot read: {error.strerror}") from error

@@ -11,7 +11,7 @@ from typing import BinaryIO
 import numpy as np
 
 from ernie_m.utils.errors import UserError
-from ernie_m.utils.files import FileVersion, refuse_changed, refuse_pointer, version_of
+from ernie_m.utils.files import FileVersion, refuse_changed, refuse_pointer, translate_read_errors, version_of
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 OFFICIAL = ("text_a", "text_b", "label", "qid")  # the columns of the official files
@@ -71,7 +71,7 @@ class FileLines:
         # Read first, then compare: so a change during the read is seen, too. A memory map would kill the
         # process if the file became shorter.
         line = os.pread(self._file.fileno(), length, start)
-        refuse_changed(self.path, self._file.fileno(), self._version)
+        refuse_changed(self.path, version_of(self._file.fileno()), self._version)
         return line
 
     def __getstate__(self) -> dict:  # an open file cannot be pickled
@@ -217,7 +217,5 @@ def _open(path: Path) -> BinaryIO:
     Raises:
         UserError: it cannot be read.
     """
-    try:
+    with translate_read_errors(path):
         return open(path, "rb")
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error

@@ -3,7 +3,6 @@
 A file may also have a row of Hugging Face's data sets on each line.
 """
 
-import json
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -11,9 +10,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ernie_m.reader.files.plain_text import split_name
+from ernie_m.reader.files.row_errors import Faults
+from ernie_m.reader.files.tables import values_of_lines
 from ernie_m.reader.token_offsets import Span
 from ernie_m.utils.errors import UserError, listed
-from ernie_m.utils.files import is_whole_text, read_bytes, read_json
+from ernie_m.utils.files import is_whole_text, json_of, read_bytes, read_json
 from ernie_m.utils.logging import logger
 
 _FORM = '{"data": [{"paragraphs": [{"context": "...", "qas": [{"id", "question", "answers"}]}]}]}'
@@ -121,22 +122,13 @@ def _content(path: Path) -> Any:
     if split_name(path)[1]:
         raise UserError(f"{path}: questions are not read from a packed file; unpack it, as gunzip does")
     lines = read_bytes(path).splitlines()
-    first = _json_of(lines[0]) if lines else None
+    first = json_of(lines[0]) if lines else None
     if not isinstance(first, dict) or "question" not in first:
         return read_json(path, f"the form is {_FORM}")
-    rows = [(number, _json_of(line)) for number, line in enumerate(lines, 1) if line.strip()]
-    for number, row in rows:
-        if row is None:
-            raise UserError(f"{path}, line {number}: not JSON; line 1 is a question, and so must be all")
-    return {"data": [row for _, row in rows]}
-
-
-def _json_of(line: bytes) -> Any:
-    """The value of a line; None: it is not JSON."""
-    try:
-        return json.loads(line)
-    except (ValueError, RecursionError):
-        return None
+    faults = Faults(path, may_skip=False)
+    rows = [row for _, row in values_of_lines(lines, str(path), faults)]
+    faults.end(logger.warning)
+    return {"data": rows}
 
 
 def _is_unanswerable(qa: "_JsonValue") -> bool:
