@@ -15,8 +15,8 @@ from ernie_m.model.preprocessing import COLUMNS, GIVEN
 from ernie_m.model.tasks import CLASSIFICATION, MULTI_LABEL, REGRESSION
 from ernie_m.reader.batching import Example
 from ernie_m.reader.files.find_files import NamedFile
-from ernie_m.reader.files.labelled_tables import LabelledTable, read_labelled
-from ernie_m.reader.files.row_errors import MOST_FAULTS, Faults
+from ernie_m.reader.files.labelled_tables import read_labelled
+from ernie_m.reader.files.row_errors import MOST_FAULTS
 from ernie_m.reader.files.table_options import LabelOptions
 from ernie_m.reader.labels import (
     ALL_LANGUAGES,
@@ -30,8 +30,9 @@ from ernie_m.reader.labels import (
     number_in,
 )
 from ernie_m.reader.tokenization import Tokenizer
-from ernie_m.utils.errors import UserError, listed
+from ernie_m.utils.errors import UserError, listed, shown
 from ernie_m.utils.languages import language_group, language_tag
+from ernie_m.utils.logging import logger
 
 KINDS = (CLASSIFICATION, MULTI_LABEL, REGRESSION)
 _MOST_STEPS = 10  # with more whole numbers it is asked whether they are classes
@@ -155,9 +156,6 @@ def read_rows(
     columns = tables[0].columns
     is_score = columns.get("label", "").lower() == "score"
     found = kind or (MULTI_LABEL if several else REGRESSION if is_score else CLASSIFICATION)
-    if found != MULTI_LABEL:
-        check = LabelledTable.with_numbers if found == REGRESSION else LabelledTable.with_names
-        tables = [check(table, Faults(table.path, options.on_error == "skip")) for table in tables]
     texts, labels, languages, groups, places = [], [], [], [], []
     label_columns = {name for table in tables for name in table.label_columns}
     expected = like.names if like and label_columns else label_columns
@@ -174,7 +172,8 @@ def read_rows(
             languages.append(row.language or language)
             groups.append(row.group)
             places.append(f"{file.path}, line {row.line}")
-    rows = rows_of(found, texts, labels, places, languages, groups, like)._replace(columns=columns)
+    rows = rows_of(found, texts, labels, places, languages, groups, like, options.on_error)
+    rows = rows._replace(columns=columns)
     unused = () if like else label_columns.difference(rows.names)
     if unused:
         raise UserError(
@@ -234,6 +233,7 @@ def rows_of(
     languages: Sequence[str],
     groups: Sequence[Any],
     like: Rows | None = None,
+    on_error: str | None = None,
 ) -> Rows:
     """Rows of texts, or pairs, with their labels.
 
@@ -242,6 +242,7 @@ def rows_of(
         languages: of each row; "": not known.
         groups: what rows that belong together share; "": nothing.
         like: see `read_rows`.
+        on_error: that of a table: "skip" leaves rows with a fault out, unless all have one.
 
     Raises:
         UserError: rows have no such label, or others than `like`, single texts stand beside pairs, or all
@@ -254,17 +255,19 @@ def rows_of(
     names: list[str] = []
     given: dict[str, Any] = {}  # name of a label -> what it was given as first
     width = len(texts[0]) if like is None else 1 + like.are_pairs
+    # The number of a row, and what is wrong with it.
     faults = [
-        f"{place}: {len(row)} texts, but other rows have {width}"
-        for row, place in zip(texts, places)
+        (number, f"{len(row)} texts, but other rows have {width}")
+        for number, row in enumerate(texts)
         if len(row) != width
     ]
     if kind == REGRESSION:
         _refuse_thousands(labels, places)
         values = [number_in(str(label)) for label in labels]
+        mend = "Write a score with a decimal point and no other mark, as in 0.5 or 1250.5, or remove the row"
         faults += [
-            f"{place}: invalid label {label!r} (expected a number). Fix or remove the row"
-            for label, value, place in zip(labels, values, places)
+            (number, f"the label {shown(repr(label))} is no number. {mend}")
+            for number, (label, value) in enumerate(zip(labels, values))
             if value is None
         ]
     else:
@@ -281,20 +284,24 @@ def rows_of(
                 "its label"
             )
         ids = {name: id_ for id_, name in enumerate(names)}
-        for some, place in zip(of_rows, places):
+        mend = "Write another text, or remove the row (of a table by --filter 'COLUMN!=LABEL')"
+        for number, some in enumerate(of_rows):
             for name, label in some:
                 if (name in none and name not in ids) or is_printed(name):
-                    faults.append(
-                        f"{place}: invalid label {label!r} (expected a text). Fix or remove the row"
-                    )
+                    faults.append((number, f"{label!r} is no label, or may stand for none. {mend}"))
                 elif name not in ids:
-                    faults.append(f"{place}: unknown label '{name}' (trained on: {listed(names)})")
+                    faults.append((number, f"unknown label '{name}' (trained on: {listed(names)})"))
         has = [{ids.get(name) for name, _ in some} for some in of_rows]
         if kind == CLASSIFICATION:
             values = [row.pop() for row in has]
         else:
             values = [tuple(int(id_ in row) for id_ in ids.values()) for row in has]
-    refuse(faults)
+    kept = sorted({*range(len(labels))}.difference(number for number, _ in faults))
+    mend = "" if on_error is None else "--on_error skip leaves such rows out"
+    refuse([f"{places[number]}: {what}" for number, what in faults], mend, bool(kept) and on_error == "skip")
+    if faults:
+        columns = (texts, labels, places, languages, groups)
+        return rows_of(kind, *([column[number] for number in kept] for column in columns), like)
     if kind == MULTI_LABEL and names and all(map(is_mark, names)):
         raise UserError(
             f"{places[0]}: {labels[0]!r} has zeros and ones, or numbers, of labels without names. Give a "
@@ -313,11 +320,18 @@ def rows_of(
     return Rows(kind, examples, names, tags, in_groups, list(places), given, {})
 
 
-def refuse(faults: Sequence[str], mend: str = "") -> None:
-    """Raise a UserError of the first of some faults, the number of the others, and what mends them."""
+def refuse(faults: Sequence[str], mend: str = "", skip: bool = False) -> None:
+    """Raise a UserError of the first of some faults, the number of the others, and what mends them.
+
+    Args:
+        skip: whether it is a warning, because what has the faults is left out.
+    """
     more = [f"and {len(faults) - MOST_FAULTS:,} more"] if len(faults) > MOST_FAULTS else []
-    if faults:
-        raise UserError(*faults[:MOST_FAULTS], *more, *([mend] if mend else []))
+    lines = [*faults[:MOST_FAULTS], *more]
+    if lines and not skip:
+        raise UserError(*lines, *([mend] if mend else []))
+    for line in lines:
+        logger.warning("left out: %s", line)
 
 
 def _named(label: Any) -> tuple[str, Any]:

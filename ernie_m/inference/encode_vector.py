@@ -31,7 +31,6 @@ from ernie_m.reader.files.official_tsv import is_official
 from ernie_m.reader.task_reader import read_classification
 from ernie_m.training.prefetch import prefetch
 from ernie_m.utils.checksums import MANIFEST, write_manifest
-from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import atomic_dir, only_writer_of
 from ernie_m.utils.logging import Progress, logger, setup_console
 from ernie_m.utils.paddle_settings import prepare
@@ -105,11 +104,6 @@ def open_encoder(flags: EncodeVectorFlags) -> tuple[EncodeTexts, SentenceEncoder
             flags = replace(flags, max_seq_len=min(flags.max_seq_len, loaded.longest_of_vectors))
         # None: the layer of the export, unless the vectors are those of the last layer.
         layer = flags.layer if pooling == "pooler" or "layer" in flags.on_command_line else None
-    if pooling == "pooler" and not loaded.has_pooler:
-        raise UserError(
-            f"{loaded.folder}: the weights have no pooler, which --vectors {flags.vectors} needs; give "
-            "--vectors mean, mean_without_special or cls"
-        )
     options = PredictionOptions(
         max_seq_len=flags.max_seq_len, pooling=pooling, layer=layer, prompt=flags.prompt
     )

@@ -24,7 +24,7 @@ from ernie_m.reader.files.plain_text import CELLS, LINES, OBJECTS, PACKINGS, Tex
 from ernie_m.reader.files.row_errors import Faults
 from ernie_m.reader.files.tables import Form
 from ernie_m.reader.labels import is_marked, is_no_label, labels_between, normal_label, number_in
-from ernie_m.utils.errors import FULL, UserError, listed, printable, reader_may_leave, say
+from ernie_m.utils.errors import UserError, listed, printable, reader_may_leave, say
 from ernie_m.utils.files import only_writer_of, translate_write_errors
 from ernie_m.utils.logging import logger, progress
 
@@ -164,7 +164,6 @@ def write_table(
     table = ((cells, _cells_of_answer(answer) if answer else {}) for cells, answer in chain(begin, rows))
     for cells, added in chain([(names, dict(zip(columns, columns)))], table):
         line = [*(cells[place] for place in kept), *(added.get(column, "") for column in columns)]
-        line = [cell if isinstance(cell, str) else json.dumps(cell, ensure_ascii=False) for cell in line]
         if form.quoted:
             quoted.writerow(line)
         else:
@@ -212,7 +211,7 @@ def unfinished(output: Path) -> Path:
 
 def has_objects(path: str) -> bool:
     """Whether a file has JSON objects, as its name or its first byte says; "-" has."""
-    if path == "-" or named_form(path) != LINES:
+    if path == "-" or named_form(path):
         return path == "-" or named_form(path) == OBJECTS
     with closing(TextFile(path, any_form=True)) as file:
         return file.buffer.lstrip()[:1] == b"{"
@@ -248,7 +247,7 @@ def write_answers(answerer: Answerer, requests: list[Request], file: InputFile, 
             it; standard output is a file on a full disk.
     """
     ending, packing = split_name(output)
-    if named_form(output) not in (LINES, *file.forms) or ending == ".json":
+    if named_form(output) not in ("", LINES, *file.forms) or ending == ".json":
         raise UserError(
             f"--output {output}: these answers cannot be written as {ending}, but as {listed(file.forms)}"
         )
@@ -273,17 +272,9 @@ _TERMINAL: Any = SimpleNamespace(
 
 def _write_to_stdout(write: Callable[[IO[str]], None]) -> None:
     sys.stdout.reconfigure(encoding="utf-8")  # whatever the locale
-    try:
-        with reader_may_leave(sys.stdout):
-            write(_TERMINAL if sys.stdout.isatty() else sys.stdout)
-            sys.stdout.flush()
-    except OSError as error:
-        if error.errno not in FULL:
-            raise
-        raise UserError(
-            f"standard output: no space left to write it ({error.strerror}). Free some space, and run "
-            "the same command again"
-        ) from error
+    with translate_write_errors("standard output"), reader_may_leave(sys.stdout):
+        write(_TERMINAL if sys.stdout.isatty() else sys.stdout)
+        sys.stdout.flush()
 
 
 def _answered(

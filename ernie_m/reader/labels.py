@@ -167,7 +167,7 @@ _YES_OR_NO = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "f
 # name of a class may stand before them.
 _PRINTED = re.compile(
     r"([\w.]+(?=\([\[({'\")]))?"
-    r"[\[({]\s*(['\"\[({].*|.*,.*|([\d\s.]|e[+-]|-(?=\d)|true|false|none|null|nan)*)[\])}]",
+    r"[\[({]\s*(['\"\[({].*|[^,]*,.*|([\d\s.]|e[+-]|-(?=\d)|true|false|none|null|nan)*)[\])}]",
     re.IGNORECASE | re.DOTALL,
 )
 

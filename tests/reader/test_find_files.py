@@ -54,7 +54,8 @@ FOLDERS = {
         "out/train.fr.tsv .x/test.sw.txt dev.zh-CN.tsv train.all.tsv Train.it.tsv test.es.tsv.xz",
         {
             "tables": "train en a/train.en.tsv | train de train-de.csv | dev en dev.en.csv.gz | dev fr "
-            "dev-fr.tsv | test de test.de.jsonl | test fr test.fr.xlsx | test sw .x/test.sw.txt",
+            "dev-fr.tsv | test de test.de.jsonl | test es test.es.tsv.xz | "
+            "test fr test.fr.xlsx | test sw .x/test.sw.txt",
             "own pairs": "refused: my/a/train.en.tsv and my/train.en.tsv",
             "bitexts": "Train.it Train.it.tsv | dev-fr dev-fr.tsv | dev.en dev.en.csv.gz | "
             "dev.zh-CN dev.zh-CN.tsv | test.de test.de.jsonl | test.es test.es.tsv.xz | "
@@ -184,7 +185,7 @@ def test_tables_that_are_not_read_have_a_reason(tmp_path, monkeypatch, caplog):
     """Ten of a kind are named."""
     monkeypatch.chdir(tmp_path)
     reasons = dict.fromkeys(("train.engl.tsv", "train.old.tsv"), "ernie_m/utils/languages.tsv")
-    reasons["all.pdf"] = "a name ends in .tsv, .csv"
+    reasons["all.pdf"] = "a name ends in .txt, .csv"
     reasons |= dict.fromkeys((f"{i}.txt" for i in range(10, 22)), "a name is train, dev or test with a lang")
     make(["train.en.tsv", *reasons, "a/train.en.tsv"])
     find_tables(Path("my"), OUT)

@@ -10,12 +10,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ernie_m.fit.labelled_rows import read_rows
 from ernie_m.inference.tasks.training_files import QuestionsFile
 from ernie_m.reader.files.conll import read_words
+from ernie_m.reader.files.find_files import NamedFile
 from ernie_m.reader.files.labelled_tables import open_asked, read_labelled, read_texts
 from ernie_m.reader.files.pairs import PairRows
 from ernie_m.reader.files.row_errors import Faults
 from ernie_m.reader.files.table_options import LabelOptions
+from ernie_m.reader.labels import ALL_LANGUAGES
 from ernie_m.utils.args import parse_options
 from ernie_m.utils.errors import UserError
 from tests.launching import error_of
@@ -95,10 +98,11 @@ def test_language_split_and_group_are_read_where_they_are_named(tmp_path):
 def test_labels_that_stand_for_none_are_left_out_with_other_faults(tmp_path):
     path = tmp_path / "none.csv"
     path.write_text("text,label\nx,a\nno label,-\nof a database,\\N\ny,b\n")
-    table = read_labelled(path, LabelOptions())
-    assert [row.line for row in table.with_names(Faults(path, skip=True)).rows] == [2, 5]
+    file = NamedFile(path, "train", ALL_LANGUAGES)
+    rows = read_rows([file], LabelOptions(on_error="skip"))
+    assert rows.places == [f"{path}, line 2", f"{path}, line 5"]
     with pytest.raises(UserError, match="line 3: .*\n.*line 4: "):
-        table.with_names(Faults(path))
+        read_rows([file], LabelOptions())
 
 
 def test_label_columns_are_named_as_the_labels_of_rows(tmp_path):

@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ernie_m.fit.labelled_rows import read_rows
 from ernie_m.inference.predict_files import write_table
+from ernie_m.reader.files.find_files import NamedFile
 from ernie_m.reader.files.labelled_tables import read_labelled
-from ernie_m.reader.files.row_errors import Faults
 from ernie_m.reader.files.table_options import LabelOptions
 from ernie_m.reader.files.tables import Form
-from ernie_m.reader.labels import check_labels, is_printed, labels_for_none, normal_label
+from ernie_m.reader.labels import ALL_LANGUAGES, check_labels, is_printed, labels_for_none, normal_label
 from ernie_m.reader.task_reader import read_classification
 from tests.launching import error_of
 
@@ -132,8 +133,8 @@ def test_utf_8_that_is_read_with_another_encoding_is_warned_of(
 
 def test_a_number_of_any_length_is_read(write):
     path = write("my.csv", f"text,score\na,{'9' * 5000}\nb,0.5\n")
-    table = read_labelled(path, LabelOptions())
-    assert "my.csv, line 2: " in error_of(table.with_numbers, Faults(path))
+    file = NamedFile(path, "train", ALL_LANGUAGES)
+    assert "my.csv, line 2: " in error_of(read_rows, [file], LabelOptions())
 
 
 def test_oddities_by_hand():

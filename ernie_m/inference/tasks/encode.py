@@ -62,8 +62,8 @@ class EncodeTexts:
         self.layer = layer_number(layer, model.num_layers)
         if self.pooling == "pooler" and not model.has_pooler:
             raise UserError(
-                f"{model.folder}: pooling pooler: the weights have no pooler; take mean, "
-                "mean_without_special or cls"
+                f"{model.folder}: the weights have no pooler, which the pooling pooler (--vectors official) "
+                "needs; take mean, mean_without_special or cls"
             )
         if self.pooling == "pooler" and self.layer != model.num_layers:
             raise UserError(

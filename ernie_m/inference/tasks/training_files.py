@@ -16,7 +16,7 @@ from ernie_m.inference.tasks import Answerer, InputFile
 from ernie_m.inference.tasks.finetuned import TagWords
 from ernie_m.reader.files.conll import lines_of, read_words
 from ernie_m.reader.files.labelled_tables import holds_questions, holds_tags
-from ernie_m.reader.files.plain_text import named_form
+from ernie_m.reader.files.plain_text import OBJECTS, TAGS, named_form
 from ernie_m.reader.files.row_errors import Faults
 from ernie_m.reader.files.squad import read_squad
 from ernie_m.reader.files.table_options import TableOptions
@@ -49,7 +49,7 @@ class TaggedFile(InputFile):
                 "jq -c '.[]' does"
             )
         self._iobes = iobes
-        self.forms = (named_form(path),)
+        self.forms = (OBJECTS,) if named_form(path) == OBJECTS else (TAGS, named_form(path))
         self._written: dict[str, str] = {}  # a tag in the scheme IOBES -> as the file has it
         for sentence in self._sentences:
             self._written |= zip(sentence.tags, sentence.written)

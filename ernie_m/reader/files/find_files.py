@@ -18,9 +18,12 @@ from typing import Any, NamedTuple
 
 from ernie_m.reader.files.plain_text import (
     CELLS,
+    FORMS,
+    LINES,
     OBJECTS,
     PACKINGS,
     SHEET,
+    TAGS,
     UNITS,
     named_form,
     split_name,
@@ -34,8 +37,7 @@ SPLITS = ("train", "dev", "test")
 # Parts of the patterns of names.
 SPLIT = f"(?P<split>{'|'.join(SPLITS)})"
 LANGUAGE = "(?P<language>[a-z]{2,3})"
-_TABLE_ENDINGS = ("tsv", "csv", "json", "jsonl", "conll", "txt", "xlsx", "tsv.gz", "csv.gz")
-_OF_TABLE = rf"\.(?:{'|'.join(_TABLE_ENDINGS)})"
+_OF_TABLES = (CELLS, OBJECTS, SHEET, TAGS, LINES)  # the forms of files that `fit` learns from
 WITH_BOTH_SIDES = (CELLS, OBJECTS, SHEET, UNITS)  # the forms of files that have both sides of pairs
 _ONE_OF_TWO = "[a-z]{2,3}(?:_[A-Za-z]+)?"  # a language; also zh_Hans
 _TWO_LANGUAGES = re.compile(rf"(?:.*[._-])?({_ONE_OF_TWO})-({_ONE_OF_TWO})")
@@ -151,11 +153,13 @@ def find_tables(source: Path, output: Path) -> list[NamedFile]:
     files: dict[tuple[str, str | None], NamedFile] = {}  # (split, language) -> file
     unread: dict[str, list[str]] = {}  # why -> files
     for path in map(Path, find_files(source, below=True, output=output)):
-        file = recognise(path, [rf"{SPLIT}[.-]{LANGUAGE}{_OF_TABLE}"], {})
+        ending = re.escape(path.name.removeprefix(stem_of(path)))
+        is_table = named_form(path) in _OF_TABLES
+        file = recognise(path, [rf"{SPLIT}[.-]{LANGUAGE}{ending}"], {}) if is_table else None
         if path == source:
             return [NamedFile(path, "train", file.language if file else ALL_LANGUAGES)]
         if file is None:
-            unread.setdefault(_fault_of_name(path.name), []).append(str(path))
+            unread.setdefault(_fault_of_name(path), []).append(str(path))
         elif (used := files.setdefault(file[1:], file)) != file:  # the first of several is used
             logger.warning("not used: %s; %s %s is %s", *file, used.path)
     for fault, paths in unread.items():
@@ -168,11 +172,11 @@ def find_tables(source: Path, output: Path) -> list[NamedFile]:
     return sorted(files.values(), key=lambda file: (SPLITS.index(file[1]), file[2] != "en", file[2]))
 
 
-def _fault_of_name(name: str) -> str:
+def _fault_of_name(path: Path) -> str:
     """Why the name of a file does not say that it is a table."""
-    if not name.lower().endswith(_TABLE_ENDINGS):
-        return f"a name ends in .{', .'.join(_TABLE_ENDINGS)}"
-    if not re.fullmatch(rf"{SPLIT}[.-][^.]+{_OF_TABLE}", name):
+    if named_form(path) not in _OF_TABLES:
+        return f"a name ends in {', '.join(ending for ending in FORMS if FORMS[ending] in _OF_TABLES)}"
+    if not re.fullmatch(rf"{SPLIT}[.-][^.]+", stem_of(path)):
         return "a name is train, dev or test with a language, as in train.en.tsv"
     return "its language is no code of ernie_m/utils/languages.tsv in two or three small letters"
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from ernie_m.reader.files.find_files import SPLIT_OF
 from ernie_m.reader.files.official_tsv import has_quotes, in_one_line, say_quoted
-from ernie_m.reader.files.plain_text import TextFile, split_name
+from ernie_m.reader.files.plain_text import LINES, TAGS, TextFile, named_form, split_name
 from ernie_m.reader.files.row_errors import Faults
 from ernie_m.reader.files.table_options import OF_TABLES, LabelOptions, TableOptions
 from ernie_m.reader.files.tables import (
@@ -34,9 +34,7 @@ from ernie_m.reader.labels import (
     is_marked,
     is_printed,
     labels_between,
-    labels_for_none,
     normal_label,
-    number_in,
 )
 from ernie_m.reader.tag_schemes import JOINT
 from ernie_m.utils.errors import UserError, listed, printable, shown
@@ -47,7 +45,6 @@ _BETWEEN = {"text": "+", "text_b": "+", "label": ","}  # the columns that a flag
 _TEXTS = {"text", "text_b"}
 _TEXT_KEYS = {*_TEXTS, "text_a"}  # what a request calls them
 _HEAD = 1 << 16  # bytes by which the kind of a file is known
-TAG_ENDINGS = ("", ".conll", ".conllu", ".bio", ".iob")
 Columns = dict[str, list[int]]  # part of `LABELS` -> the places of its columns, or none
 
 
@@ -81,38 +78,6 @@ class LabelledTable(NamedTuple):
     rows: list[LabelledRow]
     columns: dict[str, str]
     label_columns: list[str]
-
-    def with_numbers(self, faults: Faults) -> "LabelledTable":
-        """The rows whose label is a finite number.
-
-        Args:
-            faults: receives the other rows.
-
-        Raises:
-            UserError: as `Faults.end`, or no row is left.
-        """
-        wrong = {row.label for row in self.rows if number_in(row.label) is None}
-        mend = "a score has a decimal point and no other mark, as in 0.5 or 1250.5"
-        return self._without(wrong, "is no number", mend, faults)
-
-    def with_names(self, faults: Faults) -> "LabelledTable":
-        """The rows whose label does not stand for none, by `labels_for_none`; arguments as of `with_numbers`.
-
-        Raises:
-            UserError: as `Faults.end`, or no row is left.
-        """
-        mend = "leave it out (--filter 'COLUMN!=LABEL'), or, if it is a label, write another word"
-        none = labels_for_none(Counter(row.label for row in self.rows))
-        return self._without(none, "may stand for none", mend, faults)
-
-    def _without(self, labels: Collection[Any], what: str, mend: str, faults: Faults) -> "LabelledTable":
-        """The rows with other labels; those with these are faults."""
-        for row in self.rows:
-            if row.label in labels:
-                faults.add(row.line, f"the label '{shown(row.label)}' {what}", mend)
-        kept = [row for row in self.rows if row.label not in labels]
-        faults.end(logger.warning, kept)
-        return self._replace(rows=kept)
 
     def meant_for(self, purpose: str) -> "LabelledTable":
         """The rows for "train", or those for anything else, if the column split has both."""
@@ -429,7 +394,7 @@ def open_asked(
         UserError: the table cannot be read, a flag names another part, or it is not known which columns have
             the texts.
     """
-    if split_name(path)[0] == ".txt" and not (options.text or options.columns or are_requests):
+    if named_form(path) == LINES and not (options.text or options.columns or are_requests):
         options.refuse_others(path, "lines of text", "encoding", "on_error")
         return AskedTable(_lines_of_text(path, options, faults), {"text_a": [0]}, [], [])
     table = open_table(path, options, faults, as_they_stand=are_requests)
@@ -489,7 +454,7 @@ def _without_blank(file: TextFile, faults: Faults) -> Iterator[Row]:
 
 def holds_tags(path: Path) -> bool:
     """Whether a file has tagged words, by its name, or because it has the official form or lists of JSON."""
-    if split_name(path)[0] in TAG_ENDINGS:
+    if named_form(path) == TAGS or not split_name(path)[0]:
         return True
     head = _head_of(path)
     if head.lstrip()[:1] in ("{", "["):

@@ -199,9 +199,8 @@ def pair_files(notation: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 def is_notation(text: str) -> bool:
     """Whether a text names files of pairs, which may be missing, and not a folder."""
-    if os.path.isdir(text):
-        return False
-    return "<=" in text or "," in text or "." in text or os.path.isfile(text)
+    is_like_one = "<=" in text or "," in text or "." in text or os.path.isfile(text)
+    return is_like_one and not os.path.isdir(text)
 
 
 class PairRows(Sequence[list[str]]):

@@ -5,7 +5,6 @@ import codecs
 import contextlib
 import gzip
 import io
-import json
 import lzma
 import os
 import re
@@ -20,16 +19,18 @@ from xml.etree.ElementTree import Element, ParseError, iterparse
 from ernie_m.reader.files.official_tsv import refuse_compressed
 from ernie_m.reader.files.row_errors import Faults
 from ernie_m.utils.errors import UserError
-from ernie_m.utils.files import refuse_pointer
+from ernie_m.utils.files import json_of, refuse_pointer
 from ernie_m.utils.logging import logger
 
 # What may follow the name of a file of text -> what opens it.
 PACKINGS: dict[str, Callable[..., Any]] = {"": open, ".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
-# The forms of files, in words; a name without an ending of `_FORMS` says nothing: text, or what is in it.
+# The forms of files, in words; a name without an ending of `FORMS` says nothing: text, or what is in it.
 LINES, CELLS, OBJECTS = "lines (.txt)", "a table (.csv, .tsv)", "JSON lines (.jsonl)"
-SHEET, UNITS, OTHER = "a workbook (.xlsx)", "TMX", "another form"
-_FORMS = {
+SHEET, UNITS, TAGS, OTHER = "a workbook (.xlsx)", "TMX", "tagged words (.conll)", "another form"
+FORMS = {
+    ".txt": LINES,
     **dict.fromkeys((".csv", ".tsv"), CELLS),
+    **dict.fromkeys((".conll", ".conllu", ".bio", ".iob"), TAGS),
     **dict.fromkeys((".json", ".jsonl", ".ndjson"), OBJECTS),
     **dict.fromkeys((".xlsx", ".xlsm", ".xlsb"), SHEET),
     ".tmx": UNITS,
@@ -54,19 +55,20 @@ def split_name(path: str | os.PathLike) -> tuple[str, str]:
 
 
 def named_form(path: str | os.PathLike) -> str:
-    """The form that the name of a file says it has, to be read or written."""
-    return _FORMS.get(split_name(path)[0], LINES)
+    """The form that the name of a file says it has, to be read or written; "": it says none."""
+    return FORMS.get(split_name(path)[0], "")
 
 
 def refuse_tables(path: str | os.PathLike) -> None:
-    """Refuse a file of texts, one on each line, whose name says that it is a table.
+    """Refuse a file of texts, one on each line, whose name says that it has another form.
 
     Raises:
         UserError: it does.
     """
-    if named_form(path) != LINES:
+    form = named_form(path)
+    if form not in ("", LINES):
         raise UserError(
-            f"{path}: by its name it is {named_form(path)}, but here each line is a text; write its texts "
+            f"{path}: by its name it is {form}, but here each line is a text; write its texts "
             "to a file, for a .csv by python -c \"import csv, sys; print(*(' '.join(row['text'].split()) "
             "for row in csv.DictReader(sys.stdin)), sep='\\n')\" < a.csv > a.txt"
         )
@@ -119,7 +121,7 @@ class TextFile:
                 encoding = encoding or "utf-16"
             ends_with_cr = b"\r" in start and b"\n" not in start
             parts = None
-            if split_name(path)[0] == ".tmx" and languages is not None:
+            if named_form(path) == UNITS and languages is not None:
                 parts = rows_of_tmx(self._file, path, languages)
             elif encoding or ends_with_cr:
                 parts = _in_utf8(self._file, path, encoding or "utf-8")
@@ -302,19 +304,12 @@ def refuse_other_forms(head: bytes, path: str | os.PathLike, but_json: bool = Fa
             "one text on each line"
         )
     first, line_end, _ = head.partition(b"\n")
-    begins_object = first.startswith(b'{"') and (not line_end or _is_json(first))
+    begins_object = first.startswith(b'{"') and (not line_end or json_of(first))
     if (begins_object or first.strip() in (b"{", b"[")) and not but_json:
         raise UserError(
             f"{path}, line 1: JSON, not plain text; write one text on each line, by its key, as in "
             "jq -r .text a.jsonl > a.txt, or for pairs jq -r '[.query, .positive] | @tsv' a.jsonl > a.tsv"
         )
-
-
-def _is_json(line: bytes) -> bool:
-    try:
-        return bool(json.loads(line))
-    except (ValueError, RecursionError):
-        return False
 
 
 @contextlib.contextmanager
