@@ -224,12 +224,10 @@ class Model:
 
     def tag(self, texts: str | Iterable[str | Sequence[str]]) -> list[Tagged]:
         """Tag texts, or lists of words: {"words", "tags", "entities"} of each."""
-        requests = []
-        for text in as_list(texts, "texts"):
-            if isinstance(text, list | tuple):
-                requests.append({"words": [*text]})
-            else:
-                requests.append({"text": text})
+        requests = [
+            {"words": [*text]} if isinstance(text, list | tuple) else {"text": text}
+            for text in as_list(texts, "texts")
+        ]
         return self._answer(TOKEN_CLASSIFICATION, requests)
 
     def answer(self, question: str, context: str) -> Answer:

@@ -34,7 +34,6 @@ from ernie_m.utils.files import read_json, refuse_to_write_over
 
 if TYPE_CHECKING:
     from ernie_m.inference.load import LoadedModel
-    from ernie_m.inference.tasks import InputFile
 
 _CLASSIFIERS = (CLASSIFICATION, MULTI_LABEL, REGRESSION)  # which have the same kind of head
 # Flags that are ineffective in other tasks.
@@ -101,7 +100,6 @@ def main() -> None:
 
     # Before a model is loaded, as far as a file can be read without one.
     ask = partial(open_asked, path, flags, faults, columns, are_requests=has_objects(flags.input))
-    file: InputFile | None = None
     table = None
     task = flags.task or task_named(str(settings.get("task")))
     if task in TASKS and not TASKS[task].training_file:
@@ -113,8 +111,7 @@ def main() -> None:
     answerer = make_answerer(task, model, options)
 
     # A tagger or a reader first looks for an official file.
-    if flags.input != "-":
-        file = training_file(task, path, flags, answerer)
+    file = None if flags.input == "-" else training_file(task, path, flags, answerer)
     if file is None:
         is_question = task == QUESTION_ANSWERING
         table = table or ask(questions=is_question)

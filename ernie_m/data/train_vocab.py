@@ -12,9 +12,9 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import sentencepiece
@@ -49,12 +49,6 @@ class VocabOptions(TextOptions):
 
     output: str
     """Output directory for piece.model and vocab.txt."""
-
-    mono: dict[str, Any] = option(default_factory=dict, needed=True)
-    """Monolingual text as language<=path, repeatable; replaces the mapping of --config."""
-
-    parallel: dict[str, Any] = field(default_factory=dict)
-    """Parallel text as a-b<=path, repeatable; replaces the mapping of --config."""
 
     vocab_size: PositiveInt = option(250_000, needed=True)
     """SentencePiece vocabulary size, including the unknown, begin and end tokens, but not [PAD] and

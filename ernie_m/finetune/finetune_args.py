@@ -72,7 +72,20 @@ class VocabularyFlags:
 
 
 @dataclass
-class TrainingFlags(VocabularyFlags, ComputeFlags):
+class ModelFileFlags(VocabularyFlags):
+    """The files beside weights."""
+
+    ernie_config_path: str | None = option(None, free=True)
+    """Path to ernie_config.json, the model configuration (default: the one next to the weights)."""
+
+    @property
+    def named_files(self) -> tuple[str | None, str | None, str | None]:
+        """Shape, vocabulary and sentencepiece model of `open_model`; None: the file beside the weights."""
+        return self.ernie_config_path, self.vocab_path, self.piece_model_path
+
+
+@dataclass
+class TrainingFlags(ModelFileFlags, ComputeFlags):
     """The flags that all commands share.
 
     Attributes:
@@ -80,9 +93,6 @@ class TrainingFlags(VocabularyFlags, ComputeFlags):
     """
 
     beside_run: ClassVar[tuple[str, ...]]
-
-    ernie_config_path: str | None = option(None, free=True)
-    """Path to ernie_config.json, the model configuration (default: the one next to the weights)."""
 
     init_checkpoint: str | None = option(None, free=True)
     """Fine-tuned checkpoint to load with its head; training resumes if it has a training state (step_N)."""
@@ -173,11 +183,6 @@ class TrainingFlags(VocabularyFlags, ComputeFlags):
     def start(self) -> str | None:
         """The weights that the run begins with; None: random ones."""
         return self.init_checkpoint or self.init_pretraining_params
-
-    @property
-    def named_files(self) -> tuple[str | None, str | None, str | None]:
-        """Shape, vocabulary and sentencepiece model of `open_model`; None: the file beside the weights."""
-        return self.ernie_config_path, self.vocab_path, self.piece_model_path
 
 
 class PredictionFlags(NamedTuple):

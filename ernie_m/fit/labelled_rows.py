@@ -288,7 +288,9 @@ def rows_of(
         for number, some in enumerate(of_rows):
             for name, label in some:
                 if (name in none and name not in ids) or is_printed(name):
-                    faults.append((number, f"{label!r} is no label, or may stand for none. {mend}"))
+                    faults.append(
+                        (number, f"invalid label {label!r} (expected a text, and no word for none). {mend}")
+                    )
                 elif name not in ids:
                     faults.append((number, f"unknown label '{name}' (trained on: {listed(names)})"))
         has = [{ids.get(name) for name, _ in some} for some in of_rows]
@@ -300,8 +302,12 @@ def rows_of(
     mend = "" if on_error is None else "--on_error skip leaves such rows out"
     refuse([f"{places[number]}: {what}" for number, what in faults], mend, bool(kept) and on_error == "skip")
     if faults:
-        columns = (texts, labels, places, languages, groups)
-        return rows_of(kind, *([column[number] for number in kept] for column in columns), like)
+
+        def rest(column: Sequence[Any]) -> list[Any]:
+            return [column[number] for number in kept]
+
+        columns = (rest(labels), rest(places), rest(languages), rest(groups))
+        return rows_of(kind, rest(texts), *columns, like)
     if kind == MULTI_LABEL and names and all(map(is_mark, names)):
         raise UserError(
             f"{places[0]}: {labels[0]!r} has zeros and ones, or numbers, of labels without names. Give a "

@@ -92,8 +92,7 @@ def open_encoder(flags: EncodeVectorFlags) -> tuple[EncodeTexts, SentenceEncoder
             from ernie_m.training import distributed  # here, because it imports Paddle
 
             distributed.init(flags.use_cuda)
-        files = (flags.ernie_config_path, flags.vocab_path, flags.piece_model_path)
-        opened = open_model(open_checkpoint(path), *files)
+        opened = open_model(open_checkpoint(path), *flags.named_files)
         # The official pooled vectors are of the last layer, whatever layer the model's own vectors have.
         flags = settle_vectors(flags, opened, recorded=() if pooling == "pooler" else ("layer",))
         layer: str | None = flags.layer

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from ernie_m.finetune.finetune_args import VocabularyFlags
+from ernie_m.finetune.finetune_args import ModelFileFlags
 from ernie_m.inference.prediction_options import EngineFlags
 from ernie_m.model.preprocessing import Pooling
 from ernie_m.reader.files.table_options import LabelOptions
@@ -12,7 +12,7 @@ from ernie_m.utils.errors import UserError
 
 
 @dataclass
-class EncodeVectorFlags(LabelOptions, VocabularyFlags, EngineFlags):
+class EncodeVectorFlags(LabelOptions, ModelFileFlags, EngineFlags):
     """The official flags; those from `vectors` on belong to this project."""
 
     data_set: str | None = option(None, needed=True)
@@ -24,9 +24,6 @@ class EncodeVectorFlags(LabelOptions, VocabularyFlags, EngineFlags):
 
     init_pretraining_params: str | None = option(None, needed=True)
     """Checkpoint in any supported format, or a directory of ernie-m export."""
-
-    ernie_config_path: str | None = None
-    """Path to ernie_config.json, the model configuration (default: the one next to the weights)."""
 
     max_seq_len: int = 512
     """Maximum sequence length in tokens, including special tokens; longer texts are truncated, and the

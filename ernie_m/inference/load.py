@@ -143,10 +143,8 @@ class LoadedModel:
     @property
     def layer_of_vectors(self) -> int:
         """The layer of an exported folder, else that of the training, else the last."""
-        for layer in (self.exported_layer, self.reading.layer):
-            if layer is not None:
-                return layer
-        return self.num_layers
+        layers = (self.exported_layer, self.reading.layer, self.num_layers)
+        return next(layer for layer in layers if layer is not None)
 
     @cached_property
     def language_means(self) -> LanguageCentering:
@@ -232,9 +230,7 @@ class LoadedModel:
 
     def part(self, task: str) -> "nn.Layer":
         """The part of a checkpoint's model that runs for a task."""
-        if task == EMBEDDING and hasattr(self.model, "ernie_m"):
-            return self.model.ernie_m
-        return self.model
+        return getattr(self.model, "ernie_m", self.model) if task == EMBEDDING else self.model
 
     def check_task(self, task: str, layer: int | None = None) -> None:
         """Check that the model is for a task, and that an exported encoder ends at the layer.
@@ -257,7 +253,7 @@ class LoadedModel:
     @property
     def predicts_numbers(self) -> bool:
         """Whether the head has one output, as those of a regression and of multiple choice."""
-        return self.task == CLASSIFICATION and len(self.labels) == 1 and not self.multi_label
+        return self.task == CLASSIFICATION and len(self.labels) == 1 and not self.reading.multi_label
 
     @property
     def ranks(self) -> bool:
@@ -267,14 +263,9 @@ class LoadedModel:
     @property
     def own_task(self) -> str | None:
         """What the model is asked for if nobody says it: what its head is for; None: it has none."""
-        if self.multi_label and self.task == CLASSIFICATION:
+        if self.reading.multi_label and self.task == CLASSIFICATION:
             return MULTI_LABEL
         return REGRESSION if self.predicts_numbers else self.task
-
-    @property
-    def multi_label(self) -> bool:
-        """Whether a text has several labels, or none."""
-        return self.reading.multi_label
 
     def description_of_head(self) -> str:
         """What the model is for, for a message to someone who expects something else."""

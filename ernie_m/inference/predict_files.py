@@ -211,7 +211,7 @@ def unfinished(output: Path) -> Path:
 
 def has_objects(path: str) -> bool:
     """Whether a file has JSON objects, as its name or its first byte says; "-" has."""
-    if path == "-" or named_form(path):
+    if path == "-" or named_form(path) not in ("", LINES):
         return path == "-" or named_form(path) == OBJECTS
     with closing(TextFile(path, any_form=True)) as file:
         return file.buffer.lstrip()[:1] == b"{"

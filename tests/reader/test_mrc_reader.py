@@ -143,7 +143,7 @@ def test_answers_of_hugging_face(write):
         assert [question.id for question in file.questions] == ["7"]
         assert file.contexts[file.questions[0].context] == TEXT and file.questions[0].span == (14, 18)
     path = write("\n".join([json.dumps(row), "{"]))
-    assert error_of(read_squad, path).startswith(f"{path}, line 2: not JSON")
+    assert error_of(read_squad, path).startswith(f"{path}, line 2: ")
     without = {"text": ["Rome"], "answer_start": None}
     assert read_squad(write([row | {"answers": without}])).questions[0].span == (14, 18)
     uneven = qa("1") | {"answers": {"text": ["Rome"], "answer_start": []}}

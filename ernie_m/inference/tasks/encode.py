@@ -57,7 +57,7 @@ class EncodeTexts:
         except UserError as error:
             raise UserError(f"{model.folder}: {error}") from error
         self.encode = EncodePairs(model.tokenizer, self.max_seq_len, prompt=self.prompt)
-        self.pooling = pooling_of(model, options)
+        self.pooling = options.pooling or reading.pooling or MEAN_WITHOUT_SPECIAL
         layer = model.layer_of_vectors if options.layer is None else options.layer
         self.layer = layer_number(layer, model.num_layers)
         if self.pooling == "pooler" and not model.has_pooler:
@@ -160,13 +160,6 @@ def encode_in_parts(
             vectors = np.empty((len(texts), new.shape[1]), np.float32)
         vectors[rows.start : rows.stop] = new
     return vectors
-
-
-def pooling_of(model: LoadedModel, options: PredictionOptions) -> str:
-    """The pooling that the options name; otherwise that of the model's own vectors, or
-    `MEAN_WITHOUT_SPECIAL`.
-    """
-    return options.pooling or model.reading.pooling or MEAN_WITHOUT_SPECIAL
 
 
 class GraphEncoder(SentenceEncoder):

@@ -90,7 +90,7 @@ class ClassifyTexts(HeadPredictor):
         if model.predicts_numbers:
             task = Regression(model.tokenizer, limit)
         else:
-            task_class = MultiLabelClassification if model.multi_label else Classification
+            task_class = MultiLabelClassification if model.reading.multi_label else Classification
             prompt = model.reading.prompt(NEITHER)
             labels = model.given_labels if options.given_labels else model.labels
             task = task_class(model.tokenizer, labels, limit, prompt=prompt)

@@ -336,16 +336,9 @@ class SearchCorpus:
         return [sorted(hits_of_query, key=lambda hit: -hit[1]) for hits_of_query in hits]
 
     def _as_json(self, number: int, cosine: float) -> dict:
-        sentence = self.sentences[number]
-        answer = {
-            "line": sentence.line,
-            "index": number,
-            "text": sentence.text,
-            "score": round(cosine, 6),
-        }
-        if sentence.language:
-            answer["language"] = sentence.language
-        return answer
+        text, line, language = self.sentences[number]
+        hit = {"line": line, "index": number, "text": text, "score": round(cosine, 6)}
+        return hit | ({"language": language} if language else {})
 
 
 # The greatest distance between two unit vectors of one text and one model.
@@ -434,8 +427,7 @@ def _options(encode: EncodeTexts) -> dict[str, Any]:
 
 
 def _first_vector(encode: EncodeTexts, sentences: Sequence[CorpusSentence]) -> np.ndarray:
-    (vector,) = encode.vectors([sentences[0].text])
-    return vector
+    return encode.vectors([sentences[0].text])[0]
 
 
 def _in_words(options: dict[str, Any]) -> str:

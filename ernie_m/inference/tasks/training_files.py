@@ -16,7 +16,7 @@ from ernie_m.inference.tasks import Answerer, InputFile
 from ernie_m.inference.tasks.finetuned import TagWords
 from ernie_m.reader.files.conll import lines_of, read_words
 from ernie_m.reader.files.labelled_tables import holds_questions, holds_tags
-from ernie_m.reader.files.plain_text import OBJECTS, TAGS, named_form
+from ernie_m.reader.files.plain_text import LINES, OBJECTS, TAGS, named_form
 from ernie_m.reader.files.row_errors import Faults
 from ernie_m.reader.files.squad import read_squad
 from ernie_m.reader.files.table_options import TableOptions
@@ -49,7 +49,7 @@ class TaggedFile(InputFile):
                 "jq -c '.[]' does"
             )
         self._iobes = iobes
-        self.forms = (OBJECTS,) if named_form(path) == OBJECTS else (TAGS, named_form(path))
+        self.forms = (OBJECTS,) if named_form(path) == OBJECTS else (TAGS, named_form(path) or LINES)
         self._written: dict[str, str] = {}  # a tag in the scheme IOBES -> as the file has it
         for sentence in self._sentences:
             self._written |= zip(sentence.tags, sentence.written)
@@ -87,9 +87,7 @@ class TaggedFile(InputFile):
         iobes = [self._iobes.get(tag, OUTSIDE) for tag in tags]
         written = [self._written.get(in_iobes, tag) for in_iobes, tag in zip(iobes, tags)]
         for type_, first, last in entities(iobes):
-            letters = (
-                ["SBEI"] if first == last else ["BI", *["I"] * (last - first - 1), "EI"]
-            )  # the best first
+            letters = ["SBEI"] if first == last else ["BI", *["I"] * (last - first - 1), "EI"]
             for place, choices in enumerate(letters, first):  # the best first
                 cells = [self._written.get(f"{letter}-{type_}") for letter in choices]
                 written[place] = next(filter(None, cells), tags[place])

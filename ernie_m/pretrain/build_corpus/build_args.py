@@ -20,6 +20,12 @@ class TextOptions(TableOptions):
     documents: Literal["line", "blank"] = "line"
     """Document boundaries: each line is a document (line), or blank lines separate documents (blank)."""
 
+    mono: dict[str, Any] = option(default_factory=dict, free=True, needed=True)
+    """Monolingual text as language<=path, repeatable; replaces the mapping of --config."""
+
+    parallel: dict[str, Any] = option(default_factory=dict, free=True)
+    """Parallel text as a-b<=path, repeatable; replaces the mapping of --config."""
+
 
 @dataclass
 class BuildOptions(TextOptions):
@@ -27,12 +33,6 @@ class BuildOptions(TextOptions):
 
     output: str = option("", free=True, needed=True)
     """Output directory; an interrupted build resumes there."""
-
-    mono: dict[str, Any] = option(default_factory=dict, free=True, needed=True)
-    """Monolingual text as language<=path, repeatable; replaces the mapping of --config."""
-
-    parallel: dict[str, Any] = option(default_factory=dict, free=True)
-    """Parallel text as a-b<=path, repeatable; replaces the mapping of --config."""
 
     piece_model_path: str = option("", free=True, needed=True)
     """Path to the SentencePiece model."""
