@@ -130,7 +130,7 @@ def _unpacked(scores: dict[str, Any] | None, engine: str, parts: bytes) -> "Mode
     """The copy of a model that `fit` made. Its tokenizer comes from no file, as one that is pickled does."""
     configure_as_library()
     if engine == "paddle-eager":
-        prepare(quiet=True)
+        prepare()
     from ernie_m.reader.tokenization import Tokenizer
 
     loaded, state = pickle.loads(parts)

@@ -35,7 +35,7 @@ class CheckFlags:
 def main() -> None:
     parse_options(CheckFlags, None, __name__)
     os.environ.setdefault("GLOG_minloglevel", "2")  # Paddle's warnings are about its own code
-    settings = prepare(quiet=True)
+    settings = prepare()
     try:
         import pytest
     except ImportError as error:

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from ernie_m.utils.paddle_settings import prepare
 
-prepare(quiet=True)  # before the toys import Paddle
+prepare()  # before the toys import Paddle
 
 from tests import command_lines, toys
 from tests.helpers.processes import MARK, marked

@@ -15,7 +15,7 @@ from ernie_m.utils import logging as run_log
 from ernie_m.utils.paddle_settings import prepare
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test waits for a download
-prepare(quiet=True)  # before any test module imports paddle
+prepare()  # before any test module imports paddle
 
 # Tests against other libraries run in environments of their own. The folder of such tests, whose name is also
 # their mark -> a package that the usual environment does not have, and theirs has.

@@ -3,7 +3,7 @@
 ernie-m train my --output model --model configs/e5-small
 
 Pairs are found by file name and split into train and held-out pairs. A static model is trained first, as a
-baseline; then the base model is fine-tuned, if one is given. Each step is printed as a command of its own.
+baseline; then the base model is fine-tuned, if one is given. log/commands.sh has each step as a command.
 The same command resumes an interrupted training.
 """
 
@@ -22,7 +22,8 @@ from ernie_m.reader.files.pairs import pair_files
 from ernie_m.reader.files.table_options import TableOptions
 from ernie_m.utils.args import option, parse_options
 from ernie_m.utils.errors import UserError, command_name, say
-from ernie_m.utils.files import read_json, sha256_of
+from ernie_m.utils.files import atomic_file, read_json, sha256_of
+from ernie_m.utils.logging import only_warnings
 from ernie_m.utils.output_lock import claim_file
 from ernie_m.utils.paddle_settings import read_cpu
 
@@ -65,47 +66,48 @@ def main() -> None:
     options = [f"--{name}={value}" for name, value in of_tables.items() if value not in (None, "stop")]
     model = ["--model", flags.model] if flags.model else []
     words = ["prepare", "pairs", *flags.sources, "--output", pairs, *options, *model]
-    if not (pairs / FOUND).exists():
-        carry_out(Command("find the pairs, and hold some out for the scores", words, pairs / FOUND))
+    split = Command("held-out pairs", words, pairs / FOUND)
+    if not split.result.exists():
+        carry_out(split)
     # The steps go on only with the same model, files and options.
     paths = chain.from_iterable(pair_files(file.files)[0] for file in found)
     digests = {path: sha256_of(path) for path in paths}
     identity = {"model": flags.model, "files": digests, "options": options}
     claim_file(output / _PLAN, identity, "name a new folder")
 
-    # Say how long each step takes, then carry them out; those that are done are passed over.
+    # Say how long each step takes, then carry them out; those that are done are skipped.
     facts = read_json(pairs / FOUND)
     table = output / "table" if flags.model else output
     of_table = plan_steps(pairs, table, facts["pairs"])
     of_start = steps_on_pairs(pairs, output, flags.model, facts) if flags.model else []
     cores = read_cpu().cores
-    for number, step in enumerate([*of_table, *of_start], 1):
-        minutes = max(1, round(step.minutes / cores))
-        say(f"\nstep {number} of {len(of_table + of_start)}, about {minutes} min: {step.purpose}\n  {step}")
-    for step in of_table:
-        carry_out(step)
-    folders = {"static embeddings": table}
+    steps = [*of_table, *of_start]
+    for number, step in enumerate(steps, 1):
+        say(f"{number}/{len(steps)}, about {max(1, round(step.minutes / cores))} min: {step.purpose}")
+    commands = output / "log" / "commands.sh"
+    commands.parent.mkdir(exist_ok=True)
+    with atomic_file(commands, "w") as file:
+        file.writelines(f"{step}\n" for step in [split, *steps])
+    say(f"commands: {commands}\n")
+    for number, step in enumerate(steps, 1):
+        with only_warnings():
+            carry_out(step, f"[{number}/{len(steps)}] ")
+    folders = {"static baseline": table}
     if flags.model:
-        say("", scores(folders, facts["pairs"]))
-        folders |= {"before": output / "before", "after": output}
-    for step in of_start:
-        carry_out(step)
-    best = output / "best"
+        folders |= {"base model": output / "before", "fine-tuned": output}
     say(
         f"\n{scores(folders, facts['pairs'])}\n",
-        "Texts of another kind than these pairs are found less often: docs/retrieval.md has figures.",
-        f"{best}: the model",
-        "next, a page that searches the lines of a file:",
-        f"  {command_name()} serve --model {best} --corpus FILE",
+        f"Saved {output / 'best'}.",
+        f"Next: {command_name()} serve --model {output / 'best'} --corpus FILE",
     )
 
 
-def carry_out(step: Command) -> None:
+def carry_out(step: Command, place: str = "") -> None:
     """Run a step in this process, unless it is finished; after a request to stop, this command ends."""
     if step.result.exists():
-        say(f"\ndone: {step.purpose}")
+        say(f"{place}{step.purpose}: done")
         return
-    say(f"\nnow: {step.purpose}\n  {step}")
+    say(f"{place}{step.purpose}")
     program, *words = map(str, step.words)
     code = 0
     try:

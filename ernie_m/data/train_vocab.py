@@ -28,7 +28,7 @@ from ernie_m.reader.tokenization import Tokenizer, normalize
 from ernie_m.utils.args import PositiveInt, Range, UnitInterval, option, parse_options
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import atomic_file, only_writer_of, translate_write_errors
-from ernie_m.utils.logging import Progress, logger, setup_console
+from ernie_m.utils.logging import ON_CONSOLE, Progress, logger, setup_console
 
 _UNIT_BYTES = 4 << 20  # so much text is read at a time
 _SEED = 1
@@ -189,4 +189,5 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parse_options(VocabOptions, gather_notation(arguments or sys.argv[1:]), __name__)
     with only_writer_of(Path(options.output, "piece.model")):
         tokenizer = train_vocab(options)
-    logger.info("%s and vocab.txt: %s ids", tokenizer.piece_model_path, f"{tokenizer.vocab_size:,}")
+    line = "%s and vocab.txt: %s ids"
+    logger.info(line, tokenizer.piece_model_path, f"{tokenizer.vocab_size:,}", extra=ON_CONSOLE)

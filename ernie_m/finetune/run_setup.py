@@ -33,7 +33,8 @@ from ernie_m.utils import logging
 from ernie_m.utils.args import deciding_options
 from ernie_m.utils.errors import UserError, command_words
 from ernie_m.utils.files import sha256_of
-from ernie_m.utils.logging import copy_log, logger
+from ernie_m.utils.logging import IN_FILE, copy_log, logger
+from ernie_m.utils.paddle_settings import prepare
 
 SUMS = ("correct", "count")  # the values that a task's `loss` returns beside the loss, summed over a step
 # Flags that name what a run reads, where a command has them.
@@ -55,7 +56,9 @@ def set_up(flags: TrainingFlags) -> None:
     device = distributed.init(flags.use_cuda)
     use_kernels(flags.kernels)
     logging.setup(rank=distributed.rank(), is_copied=True)  # `output_dir` copies the log
-    logger.info("command: %s (paddle %s)", shlex.join(command_words()), paddle.__version__)
+    command = f"command: {shlex.join(command_words())} (paddle {paddle.__version__})"
+    for line in (prepare(), command):
+        logger.info("%s", line, extra=IN_FILE)
     if device == "cpu" and flags.use_cuda and "use_cuda" in flags.on_command_line:
         logger.warning("--use_cuda true: Paddle finds no GPU, using the CPU")
     log_ineffective_flags(flags)

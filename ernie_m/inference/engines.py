@@ -58,7 +58,7 @@ class PaddleEngine:
     """
 
     def __init__(self, folder: Path, outputs: Sequence[str], amp: str = "none"):
-        prepare(quiet=True)
+        prepare()
         import paddle
         from paddle import inference
 

@@ -333,7 +333,7 @@ def load(
         raise UserError(f"{folder}: engine {engine} needs an exported folder: {EXPORT_FIRST}")
     engine = engine_of(engine, task)
     if engine == "paddle-eager":
-        prepare(quiet=True)
+        prepare()
     return load_opened(open_model(open_checkpoint(folder)), folder, task, amp, engine=engine)
 
 

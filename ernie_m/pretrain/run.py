@@ -19,7 +19,8 @@ from ernie_m.training.trainer import LoopConfig, Trainer
 from ernie_m.utils import logging
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import atomic_file
-from ernie_m.utils.logging import logger
+from ernie_m.utils.logging import IN_FILE, logger
+from ernie_m.utils.paddle_settings import prepare
 
 CHECKPOINTS = "checkpoints"
 FULL = "full"  # the finished model with its head, to continue from
@@ -38,6 +39,7 @@ def train(config: PretrainConfig, stop: ShutdownHandler) -> None:
         # The log is in the folder of the run, unless a launcher names another one in the environment.
         log_dir = None if logging.LOG_DIR in os.environ else str(folder.path / "log")
         logging.setup(log_dir, distributed.rank())
+        logger.info("%s", prepare(), extra=IN_FILE)
         check_checkpoints(folder)
         task = Pretraining(config)
         loop_config = LoopConfig(

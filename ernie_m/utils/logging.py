@@ -44,12 +44,17 @@ def _escape(record: logging.LogRecord) -> bool:
 logger.addFilter(_escape)
 
 
+# As `extra` of a line of the log: it is printed whatever `only_warnings` says, or is in the file alone.
+ON_CONSOLE, IN_FILE = {"console": True}, {"console": False}
+
+
 class _Console(logging.Handler):
-    """Prints above a progress bar."""
+    """Prints above a progress bar. `shown`: the lowest level of a line that does not say where it belongs."""
+
+    shown = logging.INFO
 
     def emit(self, record: logging.LogRecord) -> None:
-        # `ernie_m.utils.errors.run` sets console=False, as `extra`, for an error that stderr already shows.
-        if getattr(record, "console", True):
+        if getattr(record, "console", record.levelno >= self.shown):
             with lines_may_be_lost(sys.stdout):
                 tqdm.write(self.format(record), file=sys.stdout)
                 sys.stdout.flush()
@@ -132,6 +137,16 @@ def _log_file(path: Path) -> _LogFile:
         raise UserError(f"{path}: cannot write the log: {error.strerror}") from error
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
     return file
+
+
+@contextmanager
+def only_warnings() -> Iterator[None]:
+    """Within it the console shows warnings, errors, and lines that are `ON_CONSOLE`."""
+    _Console.shown = logging.WARNING
+    try:
+        yield
+    finally:
+        _Console.shown = logging.INFO
 
 
 def setup_console() -> None:

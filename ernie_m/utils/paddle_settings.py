@@ -171,26 +171,19 @@ def check_paddle() -> None:
             )
 
 
-def prepare(quiet: bool = False) -> str:
+@cache
+def prepare() -> str:
     """Apply the settings, except where the user has set a value, then import Paddle; once in a process.
 
     Call it before anything else imports Paddle; otherwise it warns that it is too late. If
     `configure_as_library` was called before, the environment is left as it was, and malloc is not touched.
 
     Returns:
-        The settings in force, in one line. Rank 0 also prints it, unless `quiet`.
+        The settings in force, in one line.
 
     Raises:
         UserError: as `check_paddle`.
     """
-    in_force = _prepare_once()
-    if not quiet and is_main():
-        say(in_force)
-    return in_force
-
-
-@cache
-def _prepare_once() -> str:
     check_paddle()
     return _apply_settings()
 

@@ -101,7 +101,7 @@ def ids_and_labels(given: dict[str, Any], texts: list) -> tuple[np.ndarray, np.n
 
 def ours(given: dict[str, Any], amp: str = "none") -> Callable[[list], None]:
     """MMLM of this project."""
-    prepare(quiet=True)
+    prepare()
     import paddle
 
     from ernie_m.model.checkpoint.load import load_from

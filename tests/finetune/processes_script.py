@@ -16,7 +16,7 @@ from ernie_m.utils.paddle_settings import prepare
 
 
 def main() -> None:
-    prepare(quiet=True)
+    prepare()
     from ernie_m.training.engine import Engine
     from tests.launching import call_main
 

@@ -90,7 +90,7 @@ def test_it_learns_and_keeps_the_best(train_on_pairs, tmp_path):
         "validation_pairs": 8,
     }
     log = train_on_pairs("out", **flags)
-    per_cents = [float(number) for number in re.findall(r"beat their negatives: ([\d.]+) %", log)]
+    per_cents = [float(number) for number in re.findall(r"in-batch accuracy: ([\d.]+) %", log)]
     losses = [float(loss) for loss in re.findall(r"ave loss: ([\d.]+)", log)]
     assert len(per_cents) == 3 and per_cents[-1] > 1.5 * per_cents[0]
     assert losses[-1] < 0.8 * losses[0]

@@ -7,7 +7,7 @@ import re
 import shlex
 import signal
 from functools import partial
-from itertools import count, pairwise
+from itertools import chain, count
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -47,6 +47,7 @@ def shortened(main, more_words, words):
     main(words + more_words)
 
 
+MEASURES = ("cosine", "margin")
 # Flags that make each program short.
 SHORTER = {
     "train_vocab": {"threads": 1, "vocab_size": 200},
@@ -73,10 +74,9 @@ def run_train(output, start=None):
     call_main(train, ["my", *as_flags({"output": output, "model": start})])
 
 
-def printed_commands(text):
-    """The commands of the steps, which are printed when they begin."""
-    lines = [line.strip() for line in text.splitlines()]
-    return [shlex.split(line)[1:] for before, line in pairwise(lines) if before.startswith("now: ")]
+def commands_of(output):
+    """The commands of the steps."""
+    return [shlex.split(line)[1:] for line in Path(output, "log/commands.sh").read_text().splitlines()]
 
 
 def report_of(output, part=""):
@@ -92,17 +92,23 @@ def test_from_a_start(folder, random_encoder, capsys):
     """The scores beside a static model; the printed commands, given alone, make the same bits."""
     run_train("model", random_encoder)
     text = capsys.readouterr().out
-    commands = printed_commands(text)
+    commands = commands_of("model")
     assert [words[0] for words in commands] == ["prepare", "train_vocab", *["run_retrieval"] * 3]
-    assert "step 4 of 4, about 1 min" in text and "--model model/best" in text.splitlines()[-1]
-    early, late = (part.splitlines() for part in text.split("held-out pairs whose other side is found")[1:])
-    assert early[2].split()[:2] == ["static", "embeddings,"] and early[4:6] != late[4:6]
-    lines = late[1:8]
-    assert lines[0].split() == ["de", "tr", "avg"]
-    assert [line.split(",")[0].strip() for line in lines[1:]] == 2 * ["static embeddings", "before", "after"]
-    for line, part in zip(lines[1:], ("table", "before", "")):
-        found = next(iter(report_of("model", part)[2].values()))
-        assert line.split()[-3:] == [f"{value:.1f}" for value in found.values()]
+    assert "4/4, about 1 min: " in text and "--model model/best" in text.splitlines()[-1]
+    header, *lines = text.partition("accuracy@1 on ")[2].splitlines()[1:5]
+    assert header.split() == [
+        word for measure in MEASURES for key in ("de", "tr", "avg") for word in (key, measure)
+    ]
+    assert [line.split("  ")[0] for line in map(str.strip, lines)] == [
+        "static baseline",
+        "base model",
+        "fine-tuned",
+    ]
+    for line, part in zip(lines, ("table", "before", "")):
+        cells = chain.from_iterable(
+            next(iter(seeds.values())).values() for seeds in report_of("model", part)[2:]
+        )
+        assert line.split()[-6:] == [f"{value:.1f}" for value in cells]
     trained = texts_below_the_header(Path("model/pairs/train.tsv"))
     for words in commands[2:]:
         searched = list(Path(words[words.index("--pairs") + 1]).iterdir())
@@ -145,18 +151,16 @@ def test_without_a_start(folder, monkeypatch, capsys):
     run_train("whole")
     interrupt_at_five_moments(monkeypatch)
     run_train("model")
-    text, said = capsys.readouterr()
-    assert said.count("run the same command") == 5
+    assert capsys.readouterr().err.count("run the same command") == 5
     assert open_checkpoint("model/best").config.is_static
     assert_same_weights(Path("model/best"), Path("whole/best"))
-    commands = list(dict.fromkeys(map(tuple, printed_commands(text))))  # some were begun several times
-    for words in (words for words in commands if "whole" not in " ".join(words)):
+    for words in commands_of("model"):
         assert in_process([re.sub("(^|<=)model(?=/|$)", r"\1alone", word) for word in words]) == 0
     assert_same_weights(Path("alone/best"), Path("model/best"))
     assert report_of("alone") == report_of("model") == report_of("whole")
     # It is finished: only the scores are printed again.
     run_train("model")
-    assert not printed_commands(capsys.readouterr().out)
+    assert capsys.readouterr().out.count(": done\n") == 2
     assert error_of(run_train, "further", "model/best").startswith("--model model/best ")
 
 
@@ -187,7 +191,7 @@ def test_pairs_of_unknown_languages(folder, capsys):
     assert titles[:2] == ["second side -> first side", "first side -> second side"]
     assert not re.search(r"-en\b|\ben:|\bxx\b", text)
     held_out = len(Path("answers/pairs/held-out/question_answer.tsv").read_text("utf-8").splitlines()) - 1
-    assert f"\none held-out pair of question_answer is {100 / held_out:.1f} per cent\n" in text
+    assert f"; one pair of question_answer is {100 / held_out:.1f}\n" in text
 
 
 def refusal(capsys, *arguments, **flags):

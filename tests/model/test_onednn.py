@@ -242,7 +242,7 @@ def test_a_library_that_lies_is_not_used(monkeypatch, caplog, tmp_path, fault, r
 OTHER_CPU = """
 import os
 from ernie_m.utils.paddle_settings import prepare
-prepare(quiet=True)
+prepare()
 import paddle
 from ernie_m.model.cpu import onednn_check
 

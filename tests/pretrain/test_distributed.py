@@ -32,7 +32,7 @@ BFLOAT16 = {"run__amp": "bf16", "run__log_steps": 1, "optimizer__steps": 6, **NO
 SCRIPT = """
 import json, sys
 from ernie_m.utils.paddle_settings import prepare
-prepare(quiet=True)
+prepare()
 from ernie_m.commands import run_pretrain
 from tests.launching import call_main
 for line in json.loads(sys.argv[1]):
@@ -112,7 +112,7 @@ from ernie_m.commands import run_pretrain
 from ernie_m.utils.paddle_settings import prepare
 
 def main():
-    prepare(quiet=True)
+    prepare()
     from ernie_m.training import distributed
     from ernie_m.training.trainer import Trainer
     do_step = Trainer._step

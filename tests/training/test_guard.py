@@ -154,7 +154,7 @@ from ernie_m.training.stop_requests import ShutdownHandler
 from ernie_m.utils.paddle_settings import prepare
 with ShutdownHandler() as stop:
     print("ready", flush=True)
-    prepare(quiet=True)
+    prepare()
     import paddle; paddle.ones([2])
     print("imported", flush=True)
     input()
@@ -196,7 +196,7 @@ from ernie_m.utils.errors import run
 from ernie_m.utils.paddle_settings import prepare
 sys.path.insert(0, sys.argv[1])
 threading.Thread(target=time.sleep, args=[2], daemon=True).start()  # as numpy has some
-run(lambda: prepare(quiet=True))
+run(lambda: prepare())
 """
 
 

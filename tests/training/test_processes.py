@@ -103,7 +103,7 @@ JOIN = f"""
 import sys
 sys.path.insert(0, {str(ROOT)!r})
 from ernie_m.utils.paddle_settings import prepare
-prepare(quiet=True)
+prepare()
 from ernie_m.training import distributed
 distributed.init()
 print("sum", distributed.all_sum([distributed.rank() + 1]))

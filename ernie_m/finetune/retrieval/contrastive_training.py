@@ -61,7 +61,7 @@ from ernie_m.training.log import Evaluation, Interval
 from ernie_m.training.stop_requests import ShutdownHandler
 from ernie_m.utils.checksums import MANIFEST
 from ernie_m.utils.errors import UserError
-from ernie_m.utils.logging import logger
+from ernie_m.utils.logging import ON_CONSOLE, logger
 from ernie_m.vectors.encode import PaddleEncoder, SentenceBatch, sentence_vectors
 from ernie_m.vectors.pooling import layer_number, takes_piece_means
 from ernie_m.vectors.retrieval_accuracy import hits, say_repeats
@@ -103,6 +103,7 @@ class Retrieval(MultiSeedTraining):
     """
 
     divisible = False  # the loss needs the vectors of every process
+    _progress = ""  # the loss and the remaining time in the last `line`
     memory_advice = "lower --batch_size or --max_seq_len, or add --recompute true"
 
     def __init__(
@@ -311,8 +312,9 @@ class Retrieval(MultiSeedTraining):
         for part in distributed.gather(own_scores):
             scores |= part
         mean = sum(scores.values()) / len(scores)
-        listed = ", ".join(f"{name} {score:.1f}" for name, score in sorted(scores.items()))
-        logger.info("validation accuracy@1: %.2f (step %d); %s", mean, engine.steps, listed)
+        each = "".join(f", {name} {score:.2f}" for name, score in sorted(scores.items()) if len(scores) > 1)
+        line = "validation accuracy@1: %.2f (step %d)%s%s"
+        logger.info(line, mean, engine.steps, each, self._progress, extra=ON_CONSOLE)
         by_name = {name: {"accuracy": score} for name, score in scores.items()}
         return Evaluation(engine.steps, epoch=0, selected_by=mean, scores={"held-out pairs": by_name})
 
@@ -336,8 +338,9 @@ class Retrieval(MultiSeedTraining):
 
     def line(self, interval: Interval) -> str:
         per_cent = compute_accuracy(interval.sums)  # `loss` counts each such pair as 100
-        measure = f"pairs that beat their negatives: {per_cent:.1f} %"
-        return official_line(interval, self.total_steps, measure)
+        line = official_line(interval, self.total_steps, f"in-batch accuracy: {per_cent:.1f} %")
+        self._progress = f", {line.split(', ')[1]}, {interval.remaining} left"
+        return line
 
     def files(
         self, engine: Engine, masters: Mapping[str, Tensor], evaluation: Evaluation | None

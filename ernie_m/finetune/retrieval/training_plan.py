@@ -10,6 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ernie_m.finetune.score_tables import AVERAGE
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.reader.files.find_files import split_label
 from ernie_m.utils.errors import UserError, command_name
@@ -63,7 +64,7 @@ def plan_steps(pairs: Path, folder: Path, counts: Mapping[str, Any]) -> list[Com
         if count["trained"]:
             label = "query-positive" if split_label(count["files"])[0] is None else name
             words += ["--parallel", f"{label}<={pairs / 'train' / name}.tsv"]
-    trained, held_out = totals(counts)
+    trained, _ = totals(counts)
     batch_size = max(2, min(_TABLE_BATCH, trained // 10))
     epochs = max(3.0, 16.0 * (4000 / max(trained, 4000)) ** 0.5)
     flags = {
@@ -73,9 +74,9 @@ def plan_steps(pairs: Path, folder: Path, counts: Mapping[str, Any]) -> list[Com
         # More pairs bear a sharper softmax and fewer epochs; these fit the study in docs/results.md.
         "scale": round(max(3.0, 3.5 * math.log10(trained) - 5.5), 1),
     }
-    purpose = f"train a static model on {trained:,} pairs, and search the {held_out:,} held-out pairs"
+    purpose = f"static baseline: mean of subword embeddings, trained on {trained:,} pairs"
     return [
-        Command("train a vocabulary", words, vocab / "piece.model"),
+        Command("vocabulary", words, vocab / "piece.model"),
         search(purpose, pairs, folder, flags),
     ]
 
@@ -138,14 +139,14 @@ def steps_on_pairs(pairs: Path, output: Path, start: str, facts: Mapping[str, An
     model = {"init_pretraining_params": start}
     return [
         search(
-            f"search the {held_out:,} held-out pairs before the training",
+            f"base model: {start} on {held_out:,} held-out pairs",
             pairs,
             output / "before",
             model,
             searched,
         ),
         search(
-            f"train on {trained:,} pairs, and search again",
+            f"fine-tuning: {steps} steps of {batch_size} pairs, learning rate {rate:g}",
             pairs,
             output,
             {**on_pairs(pairs, batch_size, steps, rate), **model},
@@ -155,25 +156,25 @@ def steps_on_pairs(pairs: Path, output: Path, start: str, facts: Mapping[str, An
 
 
 def scores(folders: Mapping[str, Path], counts: Mapping[str, Any]) -> str:
-    """The share of held-out pairs that are found, as a table, and what one of few pairs is in it.
+    """The accuracy@1 on the held-out pairs, as a table, and what one of few pairs is in it.
 
     Args:
         folders: a name for the table -> the folder of a search.
         counts: as of `plan_steps`.
     """
     rows = []
-    for measure in ("cosine", "margin"):
-        for name, folder in folders.items():
-            for report in read_json(folder / _REPORT)["tables"]:
-                if report["title"].startswith(f"mean of both directions, {measure},"):
-                    (row,) = report["seeds"].values()
-                    header = ["", *row]  # all reports have the same columns
-                    rows.append([f"{name}, by {measure}", *(f"{value:.1f}" for value in row.values())])
-    lines = [
-        "held-out pairs whose other side is found, per cent, mean of both directions",
-        in_columns([header, *rows]),
-    ]
-    for name, count in counts.items():
-        if 0 < count["held_out"] < _FEW_PAIRS:
-            lines.append(f"one held-out pair of {name} is {100 / count['held_out']:.1f} per cent")
-    return "\n".join(lines)
+    for name, folder in folders.items():
+        cells = {}
+        for report in read_json(folder / _REPORT)["tables"]:
+            title, measure, *_ = report["title"].split(", ")
+            if title == "mean of both directions":
+                (row,) = report["seeds"].values()
+                # The mean of one language is its score.
+                cells |= {
+                    f"{key} {measure}": value for key, value in row.items() if key != AVERAGE or len(row) > 2
+                }
+        rows.append([name, *(f"{value:.1f}" for value in cells.values())])
+    held_out = {name: count["held_out"] for name, count in counts.items()}
+    few = [f"; one pair of {name} is {100 / n:.1f}" for name, n in held_out.items() if 0 < n < _FEW_PAIRS]
+    title = f"accuracy@1 on {sum(held_out.values()):,} held-out pairs, in per cent, mean of both directions"
+    return f"{title}{''.join(few)}\n{in_columns([['', *cells], *rows])}"
