@@ -166,7 +166,7 @@ def test_a_model_of_single_texts_reads_one_column(models, pair_table, tmp_path, 
     assert "'Frage' and 'Absatz'" in refused(lambda: label(model, **PAIR))
     with pytest.raises(UserError, match="text_b"):
         ernie_m.load(model).classify([("Wie?", "So.")])
-    with pytest.raises(UserError, match="pairs"):
+    with pytest.raises(UserError, match="rank"):
         ernie_m.load(model).rank("Wie?", ["So."])
 
 

@@ -216,7 +216,7 @@ def test_without_faiss(run_mining, monkeypatch, tmp_path):
             {"center_on": "de<=in.txt", "source": "in.txt"},
             "--center_on ",
         ),
-        (b"a\n", {"layer": 3}, "layer 3: "),
+        (b"a\n", {"layer": 3}, "layer 3 "),
         (b"a\n", {"source": None}, "--source "),
         (b"a\n", {"source": "link.txt", "output": "."}, "--output "),
     ],
