@@ -23,6 +23,7 @@ from ernie_m.reader.labels import (
     check_labels,
     input_hash,
     is_mark,
+    is_mixed,
     is_no_label,
     is_printed,
     labels_for_none,
@@ -35,6 +36,7 @@ from ernie_m.utils.languages import language_group, language_tag
 from ernie_m.utils.logging import logger
 
 KINDS = (CLASSIFICATION, MULTI_LABEL, REGRESSION)
+_NUMBER = "Write a score with a decimal point and no other mark, as in 0.5 or 1250.5, or remove the row"
 _MOST_STEPS = 10  # with more whole numbers it is asked whether they are classes
 _MOST_CELLS = 1 << 28  # of rows by labels; a head takes 8 bytes for each
 _BETWEEN_LABELS = re.compile(r"[,;|]|(?<=\w)#(?=\w)")  # it is asked whether it is
@@ -264,13 +266,19 @@ def rows_of(
     if kind == REGRESSION:
         _refuse_thousands(labels, places)
         values = [number_in(str(label)) for label in labels]
-        mend = "Write a score with a decimal point and no other mark, as in 0.5 or 1250.5, or remove the row"
         faults += [
-            (number, f"the label {shown(repr(label))} is no number. {mend}")
+            (number, f"the label {shown(repr(label))} is no number. {_NUMBER}")
             for number, (label, value) in enumerate(zip(labels, values))
             if value is None
         ]
     else:
+        decimals = any(isinstance(label, Real) and (number_in(str(label)) or 0) % 1 for label in labels)
+        for number, some in enumerate(labels):
+            if decimals and isinstance(some, str) and number_in(some) is None:
+                faults.append((number, f"'{some}' is not a number, but other labels are decimals. {_NUMBER}"))
+            if kind == MULTI_LABEL and is_mixed(some):
+                what = "mixes names with numbers or true and false. Give a list of names"
+                faults.append((number, f"{shown(some)} {what}"))
         of_rows = [list(map(_named, some if kind == MULTI_LABEL else [some])) for some in labels]
         for some in reversed(of_rows):
             given.update(reversed(some))

@@ -9,6 +9,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
+from numbers import Real
 from pathlib import Path
 
 import numpy as np
@@ -227,6 +228,12 @@ def is_printed(cell: str) -> bool:
 def is_mark(label: str) -> bool:
     """Whether a label is a number from 0 to 1, or true or false: whether, or how much, another one holds."""
     return is_marked(label) is not None or 0 < (number_in(label) or 0) < 1
+
+
+def is_mixed(labels: Iterable[object]) -> bool:
+    """Whether some labels of a row are texts, and others numbers, or true or false, which may be of those."""
+    known = (label for label in labels if isinstance(label, str | Real | np.bool_))
+    return len({isinstance(label, str) for label in known}) > 1
 
 
 def labels_for_none(counts: Mapping[str, int]) -> set[str]:

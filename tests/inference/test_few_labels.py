@@ -189,7 +189,7 @@ def test_labels_in_their_normal_form(models):
         (np.array([True, False, True]), [False, True]),
         (["a\u200b", " a", "1.0"], ["1.0", "a\u200b"]),
         ([1.0, 2.0, 1], [1.0, 2.0]),  # not all of them are decimals
-        ([[1, 2], [], (2, "x")], [1, 2, "x"]),
+        ([[1, 2], [], ("x",)], [1, 2, "x"]),
     ],
 )
 def test_labels_come_back_as_they_were_given(models, tmp_path, labels, given):

@@ -146,6 +146,7 @@ REFUSED = {  # name of a file -> its content, flags, and what the message says: 
         ("line 3", "'label'", "JSON lines"),
     ),
     "objects.jsonl": ('{"text": "a", "label": [{"b": 1}]}\n', {"several": True}, ("line 1", "'label'")),
+    "mixed.jsonl": ('{"text": "a", "label": ["b", true]}\n', {"several": True}, ("line 1", "true")),
     "undivided.csv": ('text,label\na,b\nc,"d, e"\n', {"several": True}, ("line 3", "--label_separator")),
     "one_label.csv": ("text,label\na,b\n", {"label_separator": ";"}, ("--label_separator ;",)),
     "label.jsonl": ('{"text": "a", "label": ["b", "c"]}\n', {}, ("line 1", "--task multi-label")),

@@ -32,6 +32,7 @@ from ernie_m.reader.files.tables import (
 from ernie_m.reader.files.text_checks import look_at_text
 from ernie_m.reader.labels import (
     is_marked,
+    is_mixed,
     is_printed,
     labels_between,
     normal_label,
@@ -242,9 +243,14 @@ def _labels_in(table: Table, places: Sequence[int], cells: Sequence[Any]) -> str
     """The cell of several labels; of JSON a list of them, each in its normal form.
 
     Raises:
-        UserError: it has objects.
+        UserError: it has objects, or is mixed.
     """
     cell = cells[places[0]]
+    if isinstance(cell, list) and is_mixed(cell):
+        raise UserError(
+            f"'{table.names[places[0]]}' has {shown(cell)[:50]}, names mixed with numbers or true and false; "
+            "write a list of the names that the text has"
+        )
     if isinstance(cell, list):
         return [normal_label(_label_text(table, places, as_cell(item))) for item in cell]
     return _label_text(table, places, cell)
