@@ -151,6 +151,8 @@ REFUSED = {  # name of a file -> its content, flags, and what the message says: 
     "one_label.csv": ("text,label\na,b\n", {"label_separator": ";"}, ("--label_separator ;",)),
     "label.jsonl": ('{"text": "a", "label": ["b", "c"]}\n', {}, ("line 1", "--task multi-label")),
     "unread.csv": ("text,label\na,b\n", {"columns": "text,label"}, ("unread.csv", "--columns")),
+    "tags.tsv": ("Mira\tB-PER\nmoved\tO\n", {}, ("line 1", "--text", "--task token-classification")),
+    "tags.txt": ("1\tMira\tB-PER\n", {"columns": "2,3"}, ("--columns", "--task token-classification")),
     "only.csv": ("text,label,n\na,b,x\nc,d,2\n", {"filter": "n>=2"}, ("line 2: 'x' in 'n'",)),
     "hex.csv": ("text,label\na,b\n", {"encoding": "hex"}, ("--encoding hex",)),
 }

@@ -46,6 +46,7 @@ _BETWEEN = {"text": "+", "text_b": "+", "label": ","}  # the columns that a flag
 _TEXTS = {"text", "text_b"}
 _TEXT_KEYS = {*_TEXTS, "text_a"}  # what a request calls them
 _HEAD = 1 << 16  # bytes by which the kind of a file is known
+_TAGGED = "if each line is a word with its tag: --task token-classification"
 Columns = dict[str, list[int]]  # part of `LABELS` -> the places of its columns, or none
 
 
@@ -109,7 +110,9 @@ def find_columns(
     Raises:
         UserError: the question for all that is not known.
     """
-    options.refuse_others(table.path, "tables of texts", *OF_TABLES, *LABELS, "label_separator")
+    ways = [_TAGGED] if "label" in needed else []  # a label is learned
+    form = " ".join(["tables of texts", *map("({})".format, ways)])
+    options.refuse_others(table.path, form, *OF_TABLES, *LABELS, "label_separator")
     given = {part: flag for part in LABELS if (flag := getattr(options, part, None))}
     learned = {part: flag for part, flag in remembered.items() if not (part == "text_b" and options.text)}
     flags = learned | given
@@ -134,7 +137,7 @@ def find_columns(
             questions.append(
                 f"which column is {_IN_WORDS.get(part, f'the {part}')}{', ' * bool(names)}{names}?"
             )
-        raise table.question(" ".join(questions), [f"--{part} COLUMN" for part in unclear])
+        raise table.question(" ".join(questions), [f"--{part} COLUMN" for part in unclear], *ways)
     return found
 
 

@@ -169,12 +169,13 @@ class Table(NamedTuple):
             raise self.question(what, ["--columns COLUMN,COLUMN"])
         return list(chain(*found))
 
-    def question(self, what: str, flags: Sequence[str]) -> UserError:
+    def question(self, what: str, flags: Sequence[str], *more: str) -> UserError:
         """The question which columns are meant, with all that is needed to answer it.
 
         Args:
             what: what is not known.
             flags: those that say it, as "--text COLUMN"; they replace those of the command line.
+            more: further lines, of other ways.
         """
         lines = [
             f"{name or '(no name)'}: {' | '.join(shown(cells[place])[:40] for cells in self.sample[:3])}"
@@ -191,6 +192,7 @@ class Table(NamedTuple):
             *lines,
             f"name them: {shlex.join(words)} {' '.join(flags)}",
             f"or give their numbers, as in {in_numbers}, if there is no header",
+            *more,
         )
 
 
