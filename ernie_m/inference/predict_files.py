@@ -103,7 +103,8 @@ class LabelledRows(InputFile):
         cell = row[places[0]] if places else ""
         if self._has_several:
             return set(labels_between(cell, self._table.separator))
-        return None if is_no_label(normal_label(cell)) else {normal_label(cell)}
+        label = normal_label(cell)
+        return None if is_no_label(label) and label not in self._known else {label}
 
     def summary(self) -> list[str]:
         """Lines: the number of rows and of each label, and if the table has labels how right they are."""

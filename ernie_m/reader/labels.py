@@ -157,11 +157,13 @@ def check_labels(
     return found
 
 
-# How tables write that a row has no label: pandas, and SNLI where its annotators did not agree.
-NO_LABEL = ("nan", "<na>", "-", "\\n")  # the last as databases write it, \\N
+# How tables write that a row has no label, in small letters: pandas, Excel, R and databases (\\N), and SNLI
+# where its annotators did not agree. Some may be names of classes, so that they are asked about.
+NO_LABEL = ("nan", "<na>", "-", "\\n", "n/a", "#n/a", "na", "null", "none", "?")
 _JOINERS = "\u200c\u200d"  # zero width, but letters look different without them
-_HIDDEN = "-1"  # that a row has no label, in Hugging Face's data sets; but a sentiment may be -1, 0 or 1
-_RARE = 10  # it is no label if it is so many times rarer than the others are on average
+# That a row has no label, in Hugging Face's data sets; but a sentiment may be -1, 0 or 1, or -2 to 2. Then it
+# is none if it is so many times rarer than the others are on average.
+_HIDDEN, _RARE = "-1", 10
 # Cells by which a row has the label of their column, or has it not.
 _YES_OR_NO = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "false": False, "": False}
 # In brackets: what begins with a quotation mark or a bracket, has a comma, or is of numbers and the like. The
@@ -245,7 +247,8 @@ def labels_for_none(counts: Mapping[str, int]) -> set[str]:
     none = set(filter(is_no_label, counts))
     others = [count for label, count in counts.items() if label not in none | {_HIDDEN}]
     is_rare = counts.get(_HIDDEN, 0) * len(others) * _RARE < sum(others)
-    return none | {_HIDDEN} if _HIDDEN in counts and is_rare else none
+    may_be_one = "-2" in counts or {"0", "1", _HIDDEN}.issuperset(counts.keys() - none)
+    return none | {_HIDDEN} if _HIDDEN in counts and (is_rare or not may_be_one) else none
 
 
 def input_hash(text_a: str, text_b: str | None = None) -> int:

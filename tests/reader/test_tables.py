@@ -104,8 +104,19 @@ def test_every_way_in_compares_normal_forms(write):
     assert [example.label for example in examples] == [1, 0, 0] * 4
 
 
-def test_a_sentiment_may_be_minus_one():
-    assert labels_for_none({"-1": 30, "0": 40, "1": 30}) == set()
+@pytest.mark.parametrize(
+    ("counts", "none"),
+    [
+        ({"-1": 30, "0": 40, "1": 30}, set()),
+        ({"-1": 20, "-2": 5, "0": 40, "1": 30, "2": 5}, set()),
+        ({"-1": 3, "a": 7, "b": 7}, {"-1"}),
+        ({"-1": 3, "0": 7, "1": 7, "2": 7}, {"-1"}),
+        *(({mark: 2, "a": 7, "b": 7}, {mark}) for mark in ("n/a", "N/A", "NA", "NULL", "None", "none", "?")),
+    ],
+)
+def test_which_labels_stand_for_none(counts, none):
+    """A sentiment may be minus one."""
+    assert labels_for_none(counts) == none
 
 
 @pytest.mark.parametrize(
