@@ -221,7 +221,7 @@ def look_at_sources(streams: Sequence[Stream], options: TextOptions) -> None:
                     rows = [[cells[place] for place in table.columns.texts] for _, cells in sample]
                     sides = dict(zip(source.languages, zip(*rows)))
                 else:
-                    refuse_tables(path)
+                    refuse_tables(path, file.buffer)
                     lines = file.head(_HEAD).decode(errors="replace").split("\n")
                     sides = {source.languages[number]: lines}
             for language, texts in sides.items():

@@ -63,7 +63,7 @@ class Sentences(FileLines, Sequence[Example]):
         with open_lines(Path(path)) as (file, version):
             head = file.peek()
             refuse_other_forms(head, path)
-            refuse_tables(path)
+            refuse_tables(path, head)
             look_at_text(path, head.decode(errors="replace").split("\n")[:-1], "", as_it_stands)
             for line in file:
                 starts.append(starts[-1] + len(line))

@@ -18,7 +18,7 @@ from xml.etree.ElementTree import Element, ParseError, iterparse
 
 from ernie_m.reader.files.official_tsv import refuse_compressed
 from ernie_m.reader.files.row_errors import Faults
-from ernie_m.utils.errors import UserError
+from ernie_m.utils.errors import UserError, shown
 from ernie_m.utils.files import json_of, refuse_pointer
 from ernie_m.utils.logging import logger
 
@@ -59,18 +59,21 @@ def named_form(path: str | os.PathLike) -> str:
     return FORMS.get(split_name(path)[0], "")
 
 
-def refuse_tables(path: str | os.PathLike) -> None:
+def refuse_tables(path: str | os.PathLike, head: bytes) -> None:
     """Refuse a file of texts, one on each line, whose name says that it has another form.
+
+    Args:
+        head: its beginning, whose first line may name its columns.
 
     Raises:
         UserError: it does.
     """
     form = named_form(path)
     if form not in ("", LINES):
+        first = head.partition(b"\n")[0].decode("utf-8-sig", errors="replace").strip()
         raise UserError(
-            f"{path}: by its name it is {form}, but here each line is a text; write its texts "
-            "to a file, for a .csv by python -c \"import csv, sys; print(*(' '.join(row['text'].split()) "
-            "for row in csv.DictReader(sys.stdin)), sep='\\n')\" < a.csv > a.txt"
+            f"{path}: by its name it is {form}, but here each line is a text; write its texts to a .txt "
+            f"file, one on each line. Its first line: {shown(first)}"
         )
 
 
