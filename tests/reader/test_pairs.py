@@ -5,6 +5,7 @@ import gzip
 import json
 import os
 import pickle
+import shlex
 import tempfile
 from pathlib import Path
 
@@ -137,8 +138,14 @@ def test_pairs_that_another_column_judges_are_asked_about(tmp_path):
         taken = PairRows(path, TableOptions(columns=columns, filter=f"{header[2]}=1"))
         assert list(taken) == PAIRS[1::2]
         assert list(PairRows(path, TableOptions(columns=columns, filter="all"))) == PAIRS
-    words = numbered(lambda n, a, b: [a, b, ("good", "bad")[n % 2]])
-    assert "'gold_label'" in error_of(PairRows, write(path, [[*HEADER, "gold_label"], *words]))
+    for cells, way in (
+        (("good", "bad"), "gold_label=good"),
+        (("false", "true"), "gold_label=true"),
+        (("0.2", "0.7"), "gold_label>=0.7"),
+    ):
+        judged = numbered(lambda n, a, b, cells=cells: [a, b, cells[n % 2]])
+        message = error_of(PairRows, write(path, [[*HEADER, "gold_label"], *judged]))
+        assert "'gold_label'" in message and f"--filter {shlex.quote(way)}," in message
     for name, cell in (("id", "{0}"), ("n", "{0}"), ("year", "{1}"), ("y", "20{1}"), ("domain", "d{1}")):
         others = numbered(lambda n, a, b, cell=cell: [a, b, cell.format(n, 20 + n % 3)])
         assert list(PairRows(write(path, [[*HEADER, name], *others]))) == PAIRS

@@ -11,6 +11,7 @@ Each file may be packed: .gz, .bz2 or .xz. Before a name, en-de<= names the lang
 import io
 import os
 import re
+import shlex
 import tempfile
 import weakref
 from array import array
@@ -33,6 +34,7 @@ from ernie_m.reader.files.tables import (
     PAIRS,
     Form,
     Table,
+    as_cell,
     fault_of_text,
     form_of,
     open_table,
@@ -161,9 +163,12 @@ def columns_of_pairs(table: Table, options: TableOptions, languages: Sequence[st
     judges = [place for place in range(len(folded)) if place not in texts and _may_judge(table, place)]
     if judges and not options.filter:
         name = table.names[judges[0]]
+        cells = [str(as_cell(row[judges[0]])) for row in table.sample]
+        best = max(filter(None, cells), key=lambda cell: _verdict(cell) or 0, default="1")
+        sign = ">=" if is_marked(best) is None and _verdict(best) is not None else "="
         raise UserError(
             f"{table.path}, line {table.line}: the column '{name}' may judge the pairs, and all would be "
-            f"trained on as equals; say which are, as in --filter '{name}=1' or --filter '{name}>=0.8', or "
+            f"trained on as equals; say which are, as in --filter {shlex.quote(name + sign + best)}, or "
             "--filter all"
         )
     names = [table.names[place] for place in texts]
@@ -173,11 +178,17 @@ def columns_of_pairs(table: Table, options: TableOptions, languages: Sequence[st
     return Columns(names, texts, [place for place in table.named(["split"]) if place not in texts])
 
 
+def _verdict(cell: object) -> float | None:
+    """The number in a cell, or 1 or 0 for true or false; None: it has none."""
+    mark = is_marked(cell)
+    return number_in(str(cell)) if mark is None else mark
+
+
 def _may_judge(table: Table, place: int) -> bool:
     """Whether a column may say which pairs are right: by its name, or by few numbers that occur again."""
     name = table.names[place].lower()
     cells = [row[place] for row in table.sample if row[place]]
-    numbers = {number_in(str(cell)) if is_marked(cell) is None else is_marked(cell) for cell in cells}
+    numbers = set(map(_verdict, cells))
     are_few = 1 < len(numbers) <= min(_MOST_VERDICTS, len(cells) - 1)
     are_verdicts = are_few and all(n is not None and abs(n) <= _LARGEST_VERDICT for n in numbers)
     return bool(_VERDICT.fullmatch(name)) or (are_verdicts and not _NO_VERDICT.fullmatch(name))
