@@ -160,7 +160,7 @@ def check(amp: str) -> None:
         raise UserError(f"amp {amp}: on a CPU predictions are made in bf16 or none")
     # Other CPUs would refuse it, or take many times as long.
     if amp == "bf16" and read_cpu().flags.isdisjoint({"avx512_bf16", "amx_bf16"}):
-        raise UserError("amp bf16 needs a CPU with bfloat16 instructions (avx512_bf16 or AMX): leave it out")
+        raise UserError("amp bf16 requires a CPU with bfloat16 instructions (avx512_bf16 or AMX). Remove it")
 
 
 def library() -> ModuleType:

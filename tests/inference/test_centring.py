@@ -157,7 +157,7 @@ def test_too_few_languages_or_lines_are_not_centered(models, tmp_path, lines):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"center_by_language": "xx"}, "there is no mean of xx"),
+        ({"center_by_language": "xx"}, "unknown language xx"),
         ({"center_by_language": ["de"]}, "give True, a language, or a list with the language of each text"),
         ({"center_by_language": 3}, "give True, a language, or a list with the language of each text"),
         (
