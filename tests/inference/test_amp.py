@@ -45,8 +45,8 @@ def test_precisions_that_are_refused(models, exported, folder_of, refused, monke
     assert "amp bf16 requires a CPU with bfloat16" in error_of(
         ernie_m.load, models / "encode", engine="paddle-eager", amp="bf16"
     )
-    assert "amp fp16 " in error_of(ernie_m.load, models / "encode", amp="fp16")
-    assert "amp 'int8' " in error_of(ernie_m.load, models / "encode", amp="int8")
+    assert "amp fp16" in error_of(ernie_m.load, models / "encode", amp="fp16")
+    assert "int8" in error_of(ernie_m.load, models / "encode", amp="int8")
     monkeypatch.setattr(precision, "on_gpu", lambda: True)
     monkeypatch.setattr(precision, "has_bf16", lambda: False)
     assert "amp bf16 requires a GPU of compute capability 8.0" in error_of(

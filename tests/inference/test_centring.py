@@ -217,7 +217,7 @@ def test_encode_vector_centres_on_the_model_or_on_files(folder, models, encode_t
         (folder, {"vectors": "mean"}, "centered vectors need pooling mean_without_special"),
         (folder, {"center_on": "de.txt"}, "--center_on de.txt: give language<=file,language<=file"),
         (models / "encode", {}, f"no {LANGUAGE_MEANS} is there, which centered vectors need"),
-        (other_shape, {}, f"{LANGUAGE_MEANS}: it belongs to a model of another shape"),
+        (other_shape, {}, f"{LANGUAGE_MEANS}: corrupt"),
     ]
     for model, flags, message in mistakes:
         assert message in error_of(encode_texts, TEXTS, model, **{"center_on": "model", **flags})
