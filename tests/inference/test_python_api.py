@@ -182,7 +182,7 @@ def test_what_cannot_be_loaded(models, kind, options, message):
 
 
 def test_a_folder_is_a_path():
-    assert "load(None): " in error_of(ernie_m.load, None)
+    assert "load: folder must be a path" in error_of(ernie_m.load, None)
 
 
 class Table:
@@ -231,11 +231,9 @@ def test_what_is_no_text(models, tmp_path, method):
         model = ernie_m.load(tmp_path / "reranker")
     for one in (Table(), np.array("bado"), np.array([["bado", "lera"]]), {"text": "bado"}, b"bado", 3):
         line = error_of(CALLS[method], model, one)
-        assert re.search(r"^(texts|text|corpus|labels) is a \w+; |^'text_a' is ", line), line
+        assert re.search(r"^(texts|text|corpus|labels) (is|must be) a \w+|^'text_a' is ", line), line
     for one in ([b"bado"], [{"text": "bado"}], [[["bado"]]], [NAType()], [None]):
-        assert re.search(
-            "must be a text|one text|neither a text|1 labels", error_of(CALLS[method], model, one)
-        )
+        assert re.search("must be a|neither a text|1 labels", error_of(CALLS[method], model, one))
 
 
 @pytest.mark.parametrize("again", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
