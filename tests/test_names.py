@@ -26,7 +26,7 @@ ELSEWHERE = {
     r"all|encoder|fold_1|full|seed_\*|((checkpoints|\*)/)?(step_N|best)|(step_N/)?training_state": "of a run",
     r"(evaluation|(output/xnli-large/)?results)\.md": "the report of a run",
     r"checkpoints|target|test|texts|topics|train|held-out": "of the output of a command",
-    r"config\.yaml": "of the output of a command",
+    r"config\.yaml|(sentences/)?log/commands\.sh": "of the output of a command",
     r"(folder/)?params|1_Pooling|2_Normalize": "of a model in another form",
     r"a|books|dev|folder|xquad|(NAME|script|training|utils)\.py|file\.yaml": "of the user",
     r"(pretrain/objectives/)?(contrastive|whole_words)\.py": "the examples of docs/new_objective.md",

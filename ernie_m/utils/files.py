@@ -211,8 +211,8 @@ def translate_write_errors(path: str | os.PathLike) -> Iterator[None]:
         if error.errno not in FULL and not is_of_numpy:
             raise
         raise UserError(
-            f"{path}: no space left ({error.strerror or error}); the previous file is "
-            "unchanged. Free some space and run the same command again"
+            f"{path}: no space left ({error.strerror or error}). Free some space and run the same command "
+            "again; a previous file is unchanged"
         ) from error
 
 

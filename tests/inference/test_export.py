@@ -421,7 +421,7 @@ def test_encode_vector_needs_the_pooler_for_its_vectors(exported, encode_texts, 
     export = settings["export"] | {"has_pooler": False}
     folder = changed_copy(exported / "encode", tmp_path / "copy", export=export)
     line = refused(lambda: encode_texts(["mo"], folder, vectors=kind))
-    assert f"{folder}: " in line and f"--vectors {kind}" in line
+    assert f"{folder}: " in line and "pooler" in line
     assert len(encode_texts(["mo"], folder, "mean", vectors="mean")["vectors"]) == 1
 
 
