@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from ernie_m.finetune.score_tables import recipes
-from ernie_m.model.tasks import CLASSIFICATION, QUESTION_ANSWERING, SEARCH, TOKEN_CLASSIFICATION
 from ernie_m.training.training_flags import ComputeFlags
 from ernie_m.utils.args import (
     NonNegativeFloat,
@@ -22,7 +21,8 @@ from ernie_m.utils.args import (
 from ernie_m.utils.errors import UserError, command_name
 from ernie_m.utils.logging import logger
 
-FINE_TUNED_TASKS = (CLASSIFICATION, TOKEN_CLASSIFICATION, QUESTION_ANSWERING, SEARCH)
+# The tasks that a run of this project trains.
+FineTunedTask = Literal["classification", "token-classification", "question-answering", "search"]
 # Values of --select_on beside the languages. LAST: the dev files are scored only at the end.
 MEAN = "mean"
 LAST = "last"

@@ -249,9 +249,8 @@ def write_answers(answerer: Answerer, requests: list[Request], file: InputFile, 
     """
     ending, packing = split_name(output)
     if named_form(output) not in ("", LINES, *file.forms) or ending == ".json":
-        raise UserError(
-            f"--output {output}: these answers cannot be written as {ending}, but as {listed(file.forms)}"
-        )
+        forms = listed([*dict.fromkeys((*file.forms, LINES))])
+        raise UserError(f"--output {output}: these answers cannot be written as {ending}, but as {forms}")
     write = _write_run if ending == ".trec" else file.write
     parts = [requests[first : first + AT_ONCE] for first in range(0, len(requests), AT_ONCE)]
     if output == "-":

@@ -180,7 +180,8 @@ def test_the_rows_train(mine_rows, rows, lines, random_encoder, tmp_path):
         "use_cuda": "false",
     }
     call_main(run_retrieval, as_flags(training))
-    assert (tmp_path / "log/job.log.0").read_text().count("ave loss") == 3
+    log = (tmp_path / "log/job.log.0").read_text()
+    assert log.count(" INFO step: ") == 3
     again = {"init_pretraining_params": "trained/step_3", "checkpoints": "again", "written": "again"}
     rows_of_training = mine_rows(**again)
     assert rows_of_training == mine_rows(layer=2, pooling="mean", **again)

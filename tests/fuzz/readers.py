@@ -39,6 +39,7 @@ from ernie_m.reader.task_reader import read_classification
 from ernie_m.reader.token_offsets import encode_with_offsets
 from ernie_m.reader.tokenization import Tokenizer, rules_of_folder
 from ernie_m.reader.tokenizer_config import added_tokens, check_kind, has_official_rules, longest_input
+from ernie_m.reader.tokenizer_json import TOKENIZER_JSON
 from ernie_m.reader.write_tokenizer import write_xlm_r
 from ernie_m.training.checkpoint import read_state, write_checkpoint
 from ernie_m.utils.args import parse_options, read_yaml
@@ -301,7 +302,8 @@ def of_added_tokens(file: str, contents: Any) -> Reader:
     def read(path: Path) -> Any:
         folder = Folder(path.parent)
         check_kind(folder, {}, None)
-        return added_tokens(folder), longest_input(folder), has_official_rules(folder)
+        rules = TOKENIZER_JSON in folder and has_official_rules(folder)
+        return added_tokens(folder), longest_input(folder), rules
 
     return Reader(file, [json.dumps(contents)], (read,), edit=edit_json)
 

@@ -205,7 +205,7 @@ def test_bad_flags(models, tmp_path, refused, changes, message):
 
 def test_an_export_is_not_exported(exported, tmp_path, refused):
     line = refused(lambda: run_export(exported / "tag", tmp_path / "out"))
-    assert f"--model {exported / 'tag'}: " in line and "checkpoint" in line
+    assert f"--model {exported / 'tag'} " in line and "checkpoint" in line
 
 
 def test_the_current_folder_cannot_be_replaced(models, tmp_path, refused, monkeypatch):

@@ -93,7 +93,7 @@ def test_a_classifier_with_one_output(models, tmp_path, ask):
     (answer,) = ask([{"text": TEXTS[0]}], task="multi-label", model=tmp_path / "several")
     assert answer.keys() >= {"labels", "probabilities"}
     line = error_of(ask, [], task="classification", model=tmp_path / "several")
-    assert "several is for multi-label" in line
+    assert "several is multi-label" in line
 
 
 def test_a_classifier_reads_as_much_as_in_its_training(models, tmp_path, ask):
@@ -628,7 +628,7 @@ def test_an_output_that_is_a_link_or_a_device(models, tmp_path, ask):
     assert link.is_symlink() and (tmp_path / "out.jsonl").is_file()
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    assert error_of(ask, [{"text": TEXTS[0]}], output=pipe, **flags).startswith(f"--output {pipe}: ")
+    assert error_of(ask, [{"text": TEXTS[0]}], output=pipe, **flags).startswith(f"--output {pipe} ")
     assert pipe.is_fifo()
 
 
@@ -730,7 +730,8 @@ def test_a_config_that_does_not_go_with_the_other_files(models, tmp_path, kind, 
 def test_files_that_are_not_beside_the_weights(models, tmp_path, name):
     without_file = shutil.ignore_patterns(name, "manifest.json")
     folder = shutil.copytree(models / "encode", tmp_path / "copy", ignore=without_file)
-    assert f"{folder}: no {name}" in error_of(load, folder)
+    line = error_of(load, folder)
+    assert f"{folder}: " in line and name in line
 
 
 @pytest.mark.parametrize(
@@ -760,7 +761,7 @@ def test_bad_flags(models, ask, refused, flags, message):
 def test_a_model_is_asked_for_what_its_head_is_for(models, ask, refused):
     answers = ask([{"text_a": TEXTS[0]}], model=models / "classify", task="classification")
     assert ask([{"text_a": TEXTS[0]}], model=models / "classify") == answers
-    assert "encode: has no head" in refused(lambda: ask([], model=models / "encode"))
+    assert "encode has no head" in refused(lambda: ask([], model=models / "encode"))
 
 
 @pytest.mark.parametrize("languages", [False, True])

@@ -18,7 +18,7 @@ from ernie_m.pretrain.corpus_selection import TrainingData, open_corpus
 from ernie_m.pretrain.masking import Text, Vocabulary, make_rng
 from ernie_m.pretrain.objective_mix import make_phases
 from ernie_m.pretrain.pretraining import Pretraining, objectives_loss, send_step
-from ernie_m.pretrain.show_masks import masks_of
+from ernie_m.pretrain.show_masks import draw_masks
 from tests.helpers.gradients import take_gradients
 from tests.launching import error_of
 from tests.pretrain.tiny_run import assert_equal_runs, config, pretrain, reader_of, records
@@ -45,7 +45,7 @@ def main() -> None:
         "of_kinds": records(straight),
         "words": masked_words(config(corpus, **KINDS)),
         "records": records(output),
-        "masks": masks_of(["a b c", "d e", "--objective", "contrastive"]),
+        "masks": draw_masks(["a b c", "d e", "--objective", "contrastive"]),
         "refused": error_of(Pretraining, too_small),
     }
     (output / "results.json").write_text(json.dumps(results))

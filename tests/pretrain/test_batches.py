@@ -221,7 +221,7 @@ def test_a_pass_counts_what_is_read(source, caplog):
     for active, tokens in ((["mmlm"], in_text), (["tlm"], in_pairs), (["tlm", "mmlm"], in_text + in_pairs)):
         settings = source.config(objectives__active=active)
         assert tokens_per_epoch(source.text(settings)) == tokens
-    assert [line.split(":")[0] for line in caplog.messages] == [
+    assert [line.split(";")[0] for line in caplog.messages] == [
         "60 of 171 pairs exceed data.max_seq_len 32"
     ] * 2
 

@@ -101,7 +101,7 @@ def test_pairs_that_are_too_long(path, longest):
     share = f"{too_many.sum() / lengths.sum():.1%}"
     named = f", {share} of de-en" if too_many.sum() > 0.1 * lengths.sum() else ""
     line = long_pairs(streams, longest)
-    assert line.startswith(f"{np.count_nonzero(too_many)} of 300 pairs are longer ")
+    assert line.startswith(f"{np.count_nonzero(too_many)} of 300 pairs exceed ")
     assert line.endswith(f" {longest}; {share} of all tokens are truncated{named}")
 
 

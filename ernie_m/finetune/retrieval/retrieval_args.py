@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from ernie_m.finetune.finetune_args import FINE_TUNED_TASKS, Decay, TrainingFlags
+from ernie_m.finetune.finetune_args import Decay, FineTunedTask, TrainingFlags
 from ernie_m.model.preprocessing import MEAN_WITHOUT_SPECIAL, Pooling
 from ernie_m.reader.files.table_options import TableOptions
 from ernie_m.utils.args import (
@@ -28,7 +28,7 @@ class RetrievalFlags(TableOptions, TrainingFlags):
     """Pretrained weights in any supported format, in which %d stands for the seed, as in
     checkpoints/seed_%d/best (default: random initialization)."""
 
-    init_task: Literal[FINE_TUNED_TASKS] | None = option(None, free=True)
+    init_task: FineTunedTask | None = option(None, free=True)
     """Task that the weights must have been fine-tuned for."""
 
     init_checkpoint: str | None = option(None, free=True)

@@ -164,7 +164,7 @@ def scores(folders: Mapping[str, Path], counts: Mapping[str, Any]) -> str:
     """
     rows = []
     for name, folder in folders.items():
-        cells = {}
+        cells: dict[str, float] = {}
         for report in read_json(folder / _REPORT)["tables"]:
             title, measure, *_ = report["title"].split(", ")
             if title == "mean of both directions":
