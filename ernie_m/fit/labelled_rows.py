@@ -2,10 +2,10 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import chain
 from numbers import Real
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -35,7 +35,9 @@ from ernie_m.utils.errors import UserError, listed, shown
 from ernie_m.utils.languages import language_group, language_tag
 from ernie_m.utils.logging import logger
 
+T = TypeVar("T")
 KINDS = (CLASSIFICATION, MULTI_LABEL, REGRESSION)
+_Faults = list[tuple[int, str]]  # the number of a row, and what is wrong with it
 _NUMBER = "Write a score with a decimal point and no other mark, as in 0.5 or 1250.5, or remove the row"
 _MOST_STEPS = 10  # with more whole numbers it is asked whether they are classes
 _MOST_CELLS = 1 << 28  # of rows by labels; a head takes 8 bytes for each
@@ -96,10 +98,10 @@ class Rows(NamedTuple):
     def some(self, numbers: Sequence[int]) -> "Rows":
         """The rows with these numbers."""
         return self._replace(
-            examples=[self.examples[number] for number in numbers],
+            examples=_at(numbers, self.examples),
             languages=self.languages[numbers],
             groups=self.groups[numbers],
-            places=[self.places[number] for number in numbers],
+            places=_at(numbers, self.places),
         )
 
     def task(self, tokenizer: Tokenizer, max_seq_len: int, prompt: str = "") -> Classification:
@@ -254,36 +256,23 @@ def rows_of(
         import sklearn  # noqa: F401 - it brings scipy, too, and all that follows needs both
     except ImportError as error:
         raise UserError(f"fit requires scikit-learn ({error}): pip install scikit-learn") from error
-    names: list[str] = []
-    given: dict[str, Any] = {}  # name of a label -> what it was given as first
     width = len(texts[0]) if like is None else 1 + like.are_pairs
-    # The number of a row, and what is wrong with it.
-    faults = [
+    faults: _Faults = [
         (number, f"{len(row)} texts, but other rows have {width}")
         for number, row in enumerate(texts)
         if len(row) != width
     ]
+    names: list[str] = []
+    given: dict[str, Any] = {}
+    values: list[Any]
     if kind == REGRESSION:
         _refuse_thousands(labels, places)
-        values = [number_in(str(label)) for label in labels]
-        faults += [
-            (number, f"the label {shown(repr(label))} is no number. {_NUMBER}")
-            for number, (label, value) in enumerate(zip(labels, values))
-            if value is None
-        ]
+        values, others = _numbers(labels)
     else:
-        decimals = any(isinstance(label, Real) and (number_in(str(label)) or 0) % 1 for label in labels)
-        for number, some in enumerate(labels):
-            if decimals and isinstance(some, str) and number_in(some) is None:
-                faults.append((number, f"'{some}' is not a number, but other labels are decimals. {_NUMBER}"))
-            if kind == MULTI_LABEL and is_mixed(some):
-                what = "mixes names with numbers or true and false. Give a list of names"
-                faults.append((number, f"{shown(some)} {what}"))
         of_rows = [list(map(_named, some if kind == MULTI_LABEL else [some])) for some in labels]
         for some in reversed(of_rows):
             given.update(reversed(some))
-        counts = Counter(name for some in of_rows for name, _ in some)
-        none = labels_for_none(counts) if kind == CLASSIFICATION else set(filter(is_no_label, counts))
+        none = _labels_for_none(kind, of_rows)
         names = like.names if like else sorted(given.keys() - none)
         if len(names) * len(labels) > _MOST_CELLS:
             raise UserError(
@@ -291,31 +280,16 @@ def rows_of(
                 "classifier. For so many labels use retrieval: ernie-m train trains on pairs of a text and "
                 "its label"
             )
-        ids = {name: id_ for id_, name in enumerate(names)}
-        mend = "Write another text, or remove the row (of a table by --filter 'COLUMN!=LABEL')"
-        for number, some in enumerate(of_rows):
-            for name, label in some:
-                if (name in none and name not in ids) or is_printed(name):
-                    faults.append(
-                        (number, f"invalid label {label!r} (expected a text, and no word for none). {mend}")
-                    )
-                elif name not in ids:
-                    faults.append((number, f"unknown label '{name}' (trained on: {listed(names)})"))
-        has = [{ids.get(name) for name, _ in some} for some in of_rows]
-        if kind == CLASSIFICATION:
-            values = [row.pop() for row in has]
-        else:
-            values = [tuple(int(id_ in row) for id_ in ids.values()) for row in has]
-    kept = sorted({*range(len(labels))}.difference(number for number, _ in faults))
-    mend = "" if on_error is None else "--on_error skip leaves such rows out"
-    refuse([f"{places[number]}: {what}" for number, what in faults], mend, bool(kept) and on_error == "skip")
+        faults += _faults_of_types(kind, labels)
+        values, others = _ids(kind, of_rows, names, none)
+    faults += others
     if faults:
-
-        def rest(column: Sequence[Any]) -> list[Any]:
-            return [column[number] for number in kept]
-
-        columns = (rest(labels), rest(places), rest(languages), rest(groups))
-        return rows_of(kind, rest(texts), *columns, like)
+        kept = sorted({*range(len(labels))}.difference(number for number, _ in faults))
+        mend = "" if on_error is None else "--on_error skip leaves such rows out"
+        skip = bool(kept) and on_error == "skip"
+        refuse([f"{places[number]}: {what}" for number, what in faults], mend, skip)
+        columns = _at(kept, labels), _at(kept, places), _at(kept, languages), _at(kept, groups)
+        return rows_of(kind, _at(kept, texts), *columns, like)
     if kind == MULTI_LABEL and names and all(map(is_mark, names)):
         raise UserError(
             f"{places[0]}: {labels[0]!r} has zeros and ones, or numbers, of labels without names. Give a "
@@ -334,6 +308,55 @@ def rows_of(
     return Rows(kind, examples, names, tags, in_groups, list(places), given, {})
 
 
+def _numbers(labels: Sequence[Any]) -> tuple[list[float | None], _Faults]:
+    """The number of each label, None if it has none, and the faults of these."""
+    values = [number_in(str(label)) for label in labels]
+    return values, [
+        (number, f"the label {shown(repr(label))} is no number. {_NUMBER}")
+        for number, (label, value) in enumerate(zip(labels, values))
+        if value is None
+    ]
+
+
+def _faults_of_types(kind: str, labels: Sequence[Any]) -> _Faults:
+    """The labels of another type than the others: a text among decimals, names among numbers in a list."""
+    faults = []
+    decimals = any(isinstance(label, Real) and (number_in(str(label)) or 0) % 1 for label in labels)
+    for number, some in enumerate(labels):
+        if decimals and isinstance(some, str) and number_in(some) is None:
+            faults.append((number, f"'{some}' is not a number, but other labels are decimals. {_NUMBER}"))
+        if kind == MULTI_LABEL and is_mixed(some):
+            what = "mixes names with numbers or true and false. Give a list of names"
+            faults.append((number, f"{shown(some)} {what}"))
+    return faults
+
+
+def _labels_for_none(kind: str, of_rows: Sequence[Sequence[tuple[str, Any]]]) -> set[str]:
+    """The names of labels that say that there is none."""
+    counts = Counter(name for some in of_rows for name, _ in some)
+    return labels_for_none(counts) if kind == CLASSIFICATION else set(filter(is_no_label, counts))
+
+
+def _ids(
+    kind: str, of_rows: Sequence[Sequence[tuple[str, Any]]], names: Sequence[str], none: Collection[str]
+) -> tuple[list[Any], _Faults]:
+    """The label of each row, an id or whether it has each label, and the faults of labels that have no id."""
+    ids = {name: id_ for id_, name in enumerate(names)}
+    mend = "Write another text, or remove the row (of a table by --filter 'COLUMN!=LABEL')"
+    faults = []
+    for number, some in enumerate(of_rows):
+        for name, label in some:
+            if (name in none and name not in ids) or is_printed(name):
+                what = f"invalid label {label!r} (expected a text, and no word for none). {mend}"
+                faults.append((number, what))
+            elif name not in ids:
+                faults.append((number, f"unknown label '{name}' (trained on: {listed(names)})"))
+    has = [{ids.get(name) for name, _ in some} for some in of_rows]
+    if kind == CLASSIFICATION:
+        return [row.pop() for row in has], faults
+    return [tuple(int(id_ in row) for id_ in ids.values()) for row in has], faults
+
+
 def refuse(faults: Sequence[str], mend: str = "", skip: bool = False) -> None:
     """Raise a UserError of the first of some faults, the number of the others, and what mends them.
 
@@ -346,6 +369,11 @@ def refuse(faults: Sequence[str], mend: str = "", skip: bool = False) -> None:
         raise UserError(*lines, *([mend] if mend else []))
     for line in lines:
         logger.warning("left out: %s", line)
+
+
+def _at(numbers: Sequence[int], column: Sequence[T]) -> list[T]:
+    """The entries of a column in the rows with these numbers."""
+    return [column[number] for number in numbers]
 
 
 def _named(label: Any) -> tuple[str, Any]:
