@@ -358,11 +358,11 @@ class Names:
             return np.ascontiguousarray(array.T if mappings[name].transposed else array)
 
         shapes = {
-            name: recipe.shape[::-1] if recipe.transposed else recipe.shape
-            for name, recipe in mappings.items()
+            name: mapping.shape[::-1] if mapping.transposed else mapping.shape
+            for name, mapping in mappings.items()
         }
         # Every other tensor of the file is dropped, if there is a known reason, or unknown.
-        used = {name for recipe in mappings.values() for name in recipe.names} | dropped.keys()
+        used = {name for mapping in mappings.values() for name in mapping.names} | dropped.keys()
         ours_of = {row.in_format: row.canonical for row in rows}
         unknown = [name for name in file.other_names if name not in dropped]
         for name in file:

@@ -137,7 +137,7 @@ class Official(Format):
         self, mappings: dict[str, TensorMapping], file: Weights, in_file: Mapping[str, str]
     ) -> dict[str, str]:
         """No other file of the directory is a part of the model."""
-        taken = {recipe.names[0] for recipe in mappings.values()}
+        taken = {mapping.names[0] for mapping in mappings.values()}
         others = [name for name in (*file, *file.other_names) if name not in taken]
         return dict.fromkeys(others, "not a variable of the model")
 

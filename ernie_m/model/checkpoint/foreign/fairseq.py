@@ -64,8 +64,8 @@ class Fairseq(Library):
             elif match := _FUSED.fullmatch(bare):
                 attention, ending = match.groups()
                 for part, letter in enumerate("qkv"):
-                    recipe = _third(file, name, part)._replace(transposed=ending == "weight")
-                    mappings.setdefault(f"encoder.{attention}.{letter}_proj.{ending}", recipe)
+                    mapping = _third(file, name, part)._replace(transposed=ending == "weight")
+                    mappings.setdefault(f"encoder.{attention}.{letter}_proj.{ending}", mapping)
         return {}
 
 

@@ -116,10 +116,10 @@ class XlmR(Library):
         Raises:
             UserError: the two tables have rows of different lengths.
         """
-        recipe = mappings.get(POSITIONS)
-        if recipe is None or len(recipe.shape) != 2:
+        mapping = mappings.get(POSITIONS)
+        if mapping is None or len(mapping.shape) != 2:
             return
-        rows, width = recipe.shape
+        rows, width = mapping.shape
         types_shape = file.shape(token_types) if token_types else (1, width)
         if len(types_shape) != 2 or types_shape[0] < 1 or types_shape[1] != width:
             raise UserError(
@@ -128,13 +128,13 @@ class XlmR(Library):
             )
 
         def read() -> np.ndarray:
-            array = recipe.read()
+            array = mapping.read()
             row = floats(file, token_types)[0] if token_types else np.zeros(0)
             if row.any():  # adding zeros would make 0.0 of -0.0
                 array = array + row
             return np.concatenate([np.zeros((self.rows_before, width), array.dtype), array])
 
-        names = (*recipe.names, token_types) if token_types else recipe.names
+        names = (*mapping.names, token_types) if token_types else mapping.names
         mappings[POSITIONS] = TensorMapping(names, (self.rows_before + rows, width), read)
 
     def check(self, config: ErnieMConfig) -> None:
