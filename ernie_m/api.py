@@ -338,11 +338,9 @@ class Model:
                 f"text must be a str, got {type(text).__name__}. For several texts use index(corpus).search"
             )
         sentences = as_list(corpus, "corpus")
-        return (
-            self.index(sentences, center_by_language=center_by_language, **options).search(text, top_k)
-            if sentences
-            else []
-        )
+        if not sentences:
+            return []
+        return self.index(sentences, center_by_language=center_by_language, **options).search(text, top_k)
 
     def index(
         self,
