@@ -117,7 +117,7 @@ def find(sources: Iterable[str], output: Path) -> FoundFiles:
     """
     pairs = []
     text: dict[str, list[str]] = {}
-    # The beginning of a name, and the folder that is named -> language -> file.
+    # Files of one language each: (path without its language, the folder given) -> language -> file.
     aligned: dict[tuple[Path, str], dict[str, Path]] = {}
     unread = []
     for source in sources:

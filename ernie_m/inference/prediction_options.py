@@ -25,7 +25,7 @@ class EngineFlags:
 
 @dataclass(kw_only=True)
 class VectorOptions:
-    """How vectors are made of the states of tokens."""
+    """How an embedding is made from the token states."""
 
     pooling: Pooling | None = None
     """Pooling of token states into an embedding: the mean over all tokens (mean), the mean without [CLS] and

@@ -160,9 +160,9 @@ def test_rows_of_one_group(texts, groups, expected):
 
 
 def test_translations_are_of_one_group_and_others_are_not():
-    """Vectors of 40 sentences, and of their translations, far away by the mean of the language.
+    """The vectors of 40 sentences and of their translations differ by the means of the languages.
 
-    Ten translations are free, so that their cosine is low.
+    Ten of the translations are free: their cosine is low.
     """
     random = np.random.default_rng(1)
     sentences = random.normal(size=(40, 256))

@@ -49,7 +49,7 @@ class Answerer(Protocol):
 
 
 class InputFile:
-    """A file of requests that comes back with their answers: a table, or one in the form of training data.
+    """A file of requests, which is written again with their answers: a table, or a file of training data.
 
     Attributes:
         forms: those in which the answers are written, if the name of their file says one; see `named_form`.

@@ -38,7 +38,7 @@ class EncodeTexts:
     Raises:
         UserError: the model has no such layer or prompt, the pooling is that of another layer or needs a
             pooler that is not there, there are no means although `center_by_language` is true, or the
-            model's makers make its vectors in a way that is not done here, and no pooling is given.
+            files ask for vectors that cannot be made here, and no pooling is given.
     """
 
     fields: ClassVar[Fields | None] = None
