@@ -1,4 +1,4 @@
-"""Mine sentence pairs from two texts that are not aligned. See docs/mining.md.
+"""Mine sentence pairs from two texts that are not aligned. See docs/retrieval.md.
 
 ernie-m mine_pairs --source "de<=de.txt" --target "en<=en.txt" --model checkpoints/best --output mined
 """

@@ -36,6 +36,6 @@ def test_ndcg_and_mrr_are_those_of_the_ranks(tmp_path, monkeypatch):
         mrr.append(1 / first)
     write_lines(tmp_path / "qrels.txt", lines)
     names: dict = {}
-    exec(python_of("retrieval.md", "Queries with several right passages"), names)
+    exec(python_of("retrieval.md"), names)
     found = {str(measure): value for measure, value in names["scores"].items()}
     assert found == pytest.approx({"nDCG@10": np.mean(ndcg), "RR@10": np.mean(mrr)}, abs=1e-6)
