@@ -65,6 +65,8 @@ COMMANDS = {
         DOWNLOADS + "reader/test_download_weights.py::test_all_are_laid_out",
     r"sh scripts/data/get_data\.sh.*":
         DOWNLOADS + "reader/test_download_data_sets.py::test_every_task_ends_in_files_that_its_recipe_reads",
+    r"\.venv/bin/ernie-m download e5-small":
+        DOWNLOADS + "reader/test_e5_small.py::test_every_tensor_and_piece",
     r"\.venv/bin/ernie-m download text .*": DOWNLOADS + "reader/test_download_text.py::test_the_folder",
     r"sh scripts/verify_weights\.sh .*":
         "needs released weights; model/test_verify_weights.py::test_one_number_off_is_enough",

@@ -19,7 +19,8 @@ from tests.inference.conftest import write_means
 from tests.launching import ROOT, error_of, run_script
 from tests.toys import sentences
 
-PAGES = "".join((ROOT / page).read_text(encoding="utf-8") for page in ("docs/predict.md", "docs/finetune.md"))
+NAMES = ("quickstart", "predict", "finetune")
+PAGES = "".join((ROOT / f"docs/{name}.md").read_text(encoding="utf-8") for name in NAMES)
 # The pages' blocks of Python, and their command lines: (text for standard input, flags).
 # The block of OpenAI's client is like the test in tests/clients/test_clients.py.
 PYTHON = re.findall(r"^```python\n(?!from openai)(.*?)^```", PAGES, re.DOTALL | re.MULTILINE)
@@ -62,13 +63,13 @@ def places(models, exported, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_the_python_of_the_pages(places, capsys):
-    assert len(PYTHON) == 4  # blocks on the pages
+    assert len(PYTHON) == 5  # blocks on the pages
     names: dict = {}
     for block in PYTHON:
         exec(compile(block, "docs/", "exec"), names)
     assert names["vectors"].shape == (2, 32) and names["vectors"].dtype == np.float32
     assert names["answer"]["label"] in names["model"].labels
-    assert len(capsys.readouterr().out.splitlines()) == 1  # of the one mask
+    assert len(capsys.readouterr().out.splitlines()) == 4  # of the quickstart, and of the one mask
 
 
 def test_the_readme(places):

@@ -8,7 +8,7 @@ import unicodedata
 import numpy as np
 import pytest
 import transformers
-from sentence_transformers import SentenceTransformer
+from sentence_transformers import SentenceTransformer, util
 
 import ernie_m
 from ernie_m.commands import convert
@@ -260,23 +260,25 @@ def test_the_settings_of_a_piece_model(tmp_path, options, is_written):
         assert peer(text)["input_ids"] == tokenizer.build(text), text
 
 
-def test_the_page_from_sentence_transformers(pieces, tmp_path, monkeypatch):
-    """Both blocks of the page, in the folder of one model: equal vectors, cosines and hits."""
+def test_the_table_of_calls_of_sentence_transformers(pieces, tmp_path, monkeypatch):
+    """The assignments of both columns, in the folder of one model: equal embeddings, cosines and hits."""
     prompts = {"query": "plain: ", "passage": "words: "}
     make_sentence_transformer(tmp_path, pieces, "mean", normalize=False, prompts=prompts)
     monkeypatch.chdir(tmp_path)
     # As E5 is on the hub: what the library saves has an empty prompt "document", too.
     (tmp_path / "model.folder").symlink_to(tmp_path / "plain")
-    page = (ROOT / "docs/from_sentence_transformers.md").read_text(encoding="utf-8")
-    theirs, ours = ({}, {})
-    blocks = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
-    for names, block in zip((theirs, ours), blocks, strict=True):
-        exec(compile(block, "docs/from_sentence_transformers.md", "exec"), names)
+    page = (ROOT / "docs/quickstart.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+ = .*)` \| `(\w+ = .*)` \|$", page, re.MULTILINE)
+    corpus = ["It is warm today.", "La gare est au centre.", "The cat sleeps."]
+    given = {"queries": ["How warm is it?", "Wo ist der Bahnhof?"], "corpus": corpus}
+    theirs: dict = {**given, "SentenceTransformer": SentenceTransformer, "util": util}
+    ours: dict = {**given, "ernie_m": ernie_m}
+    for names, lines in zip((theirs, ours), zip(*rows), strict=True):
+        exec(compile("\n".join(lines), "docs/quickstart.md", "exec"), names)
     for name in ("query_vectors", "vectors", "similarity"):
         np.testing.assert_allclose(ours[name], np.asarray(theirs[name]), atol=1e-5)
-    assert ours["best"] == theirs["best"]
     for own_hits, hits in zip(ours["hits"], theirs["hits"], strict=True):
-        assert [hit["text"] for hit in own_hits] == [ours["corpus"][hit["corpus_id"]] for hit in hits]
+        assert [hit["text"] for hit in own_hits] == [corpus[hit["corpus_id"]] for hit in hits]
         np.testing.assert_allclose(
             [hit["score"] for hit in own_hits], [hit["score"] for hit in hits], atol=1e-5
         )
