@@ -29,7 +29,7 @@ ELSEWHERE = {
     r"config\.yaml|(sentences/)?log/commands\.sh": "of the output of a command",
     r"(folder/)?params|1_Pooling|2_Normalize": "of a model in another form",
     r"a|books|dev|folder|xquad|(NAME|script|training|utils)\.py|file\.yaml": "of the user",
-    r"(pretrain/objectives/)?(contrastive|whole_words)\.py": "the examples of docs/new_objective.md",
+    r"(pretrain/objectives/)?whole_words\.py": "the example of docs/pretraining.md",
     r"ernie_m/__main__\.py": "of the wheel",
     r"utils/(finetune_args|eval_mlqa|fp16|init)\.py": "of the official code",
     r"(mine_bitexts|evaluate)\.py": "of LASER, XTREME",

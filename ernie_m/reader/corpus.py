@@ -1,4 +1,4 @@
-"""A corpus on disk, as `ernie-m build_corpus` writes it, read through memory maps (docs/data.md).
+"""A corpus on disk, as `ernie-m build_corpus` writes it, read through memory maps (docs/pretraining.md).
 
     manifest.json                          languages, pairs, counts, vocabulary digest; SHA-256 of each file
                                            and of the rest of the manifest

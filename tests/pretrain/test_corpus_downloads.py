@@ -1,4 +1,4 @@
-"""The paper's lists of text, and that a build takes them with the options of docs/data.md."""
+"""The paper's lists of text, and that a build takes them with the options of docs/pretraining.md."""
 
 import os
 import re
@@ -34,11 +34,11 @@ def as_list(paths) -> list[str]:
 
 
 def test_the_list_is_what_a_build_takes(tmp_path, monkeypatch, pieces):
-    """With the flags that docs/data.md names, and an empty file in the place of each download."""
+    """With the flags that docs/pretraining.md names, and an empty file in the place of each download."""
     monkeypatch.setenv("CC100", str(tmp_path / "cc"))
     monkeypatch.setenv("PAIRS", str(tmp_path / "pairs"))
     words = ["--config", str(PAPER), "--output", str(tmp_path / "corpus"), "--piece_model_path", str(pieces)]
-    flags = re.search(r"--documents blank --columns[^`]*", (ROOT / "docs/data.md").read_text())[0]
+    flags = re.search(r"--documents blank --columns[^`]*", (ROOT / "docs/pretraining.md").read_text())[0]
     flags = flags.replace("\\\n", " ")  # the command goes on in the next lines
     options = parse_options(BuildOptions, [*words, *shlex.split(flags)])
     assert (options.columns, options.filter) == ("2,3", "1>=1.04")

@@ -1,4 +1,4 @@
-"""The objectives, one file each, found by the name of the file; docs/new_objective.md adds one.
+"""The objectives, one file each, found by the name of the file; docs/pretraining.md adds one.
 
 `ernie_m/pretrain/objective.py` has their base class.
 """
