@@ -107,11 +107,11 @@ class TrainingFlags(ModelFileFlags, ComputeFlags):
     """Peak learning rate."""
 
     weight_decay: NonNegativeFloat = 0.01
-    """Decoupled weight decay, not applied to biases and layer norms."""
+    """Decoupled weight decay, not applied to biases and layer norms, and not scaled by layer-wise decay."""
 
     layerwise_lr_decay: Decay = 0.9
-    """Layer-wise learning-rate decay d: layer i of L is trained at learning_rate * d^(L-i), the word and
-    position embeddings at learning_rate * d^(L+1)."""
+    """Layer-wise learning-rate decay d: layer i of L (from 0) is trained at learning_rate * d^(L-i), the word
+    and position embeddings at learning_rate * d^(L+1), and all other weights at learning_rate."""
 
     warmup_proportion: UnitInterval = 0.1
     """Fraction of training steps with linear warm-up (0: constant learning rate)."""

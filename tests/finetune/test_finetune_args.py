@@ -3,6 +3,7 @@
 import importlib
 import logging
 import os
+import re
 import shlex
 import sys
 from functools import partial
@@ -60,11 +61,8 @@ OF_SOME_PROGRAMS = {
     "run_sequence_labeling": {"chunk_scheme", "num_labels", "label_map_config"},
     "run_mrc": {"max_query_length", "max_answer_length", "doc_stride", "n_best_size"},
 }
-WITHOUT_MEANING = {
-    "is_classify", "task_id", "metric", "verbose", "tokenizer", "do_lower_case", "diagnostic",
-    "diagnostic_save", "is_distributed", "use_fast_executor", "num_iteration_per_drop_scope",
-    "use_multi_gpu_test", "use_gpu_num_in_test", "metrics", "for_cn", "enable_ce",
-}  # fmt: skip
+PAGE = (ROOT / "docs/finetune.md").read_text(encoding="utf-8")
+WITHOUT_MEANING = set(re.findall(r"`--(\w+)`", PAGE.partition("do nothing: ")[2].partition(" The log")[0]))
 
 
 @pytest.mark.parametrize("program", OF_SOME_PROGRAMS)
