@@ -112,6 +112,12 @@ def test_the_official_command_line_of_encode_vector_is_taken(monkeypatch, tmp_pa
     assert {name: getattr(flags, name) for name in OFFICIAL_ENCODER} == OFFICIAL_ENCODER
 
 
+def test_the_page_lists_the_flags_without_effect():
+    page = (ROOT / "docs" / "tasks.md").read_text(encoding="utf-8")
+    listed = page.partition("**Official flags without effect**")[2]
+    assert sorted(re.findall(r"`(\w+)`", listed)) == sorted(WITHOUT_MEANING)
+
+
 def test_defaults_are_the_official_ones():
     args = parse([])
     assert {name: getattr(args, name) for name in OFFICIAL} == OFFICIAL
