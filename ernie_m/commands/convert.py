@@ -1,4 +1,4 @@
-"""Convert a model between the formats of ERNIE-M and XLM-R, or trim its vocabulary. See docs/convert.md.
+"""Convert a model between the formats of ERNIE-M and XLM-R, or trim its vocabulary. See docs/models.md.
 
 ernie-m convert configs/base ernie-m-base --to huggingface
 ernie-m convert checkpoints/best for-transformers --to xlm-roberta

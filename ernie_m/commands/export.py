@@ -1,4 +1,4 @@
-"""Export a checkpoint for Paddle Inference or ONNX Runtime. See docs/export.md.
+"""Export a checkpoint for Paddle Inference or ONNX Runtime. See docs/models.md.
 
 ernie-m export --model checkpoints/best --output exported --format onnx
 ernie-m export --model checkpoints/best --output exported --task embedding --layer middle

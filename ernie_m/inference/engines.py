@@ -129,7 +129,7 @@ class OnnxEngine:
 @cache  # once in a process
 def _say_that_it_runs_on_the_cpu(has_gpu_package: bool) -> None:
     reason = "it cannot load CUDA and cuDNN" if has_gpu_package else "onnxruntime-gpu is not installed"
-    logger.warning("ONNX Runtime runs on the CPU, not on this GPU: %s; see docs/export.md, On a GPU", reason)
+    logger.warning("ONNX Runtime runs on the CPU, not on this GPU: %s; see docs/models.md", reason)
 
 
 MOST_TOKENS = 1024  # of a batch; a larger one is no faster

@@ -1,4 +1,4 @@
-"""The Python of docs/export.md and docs/architecture.md gives the ids and vectors of `ernie_m.load`."""
+"""The Python of docs/models.md and docs/architecture.md gives the ids and vectors of `ernie_m.load`."""
 
 import shutil
 
@@ -47,7 +47,7 @@ def test_the_block_of_the_export_page(read_otherwise, tmp_path, monkeypatch, nam
     run_export(read_otherwise / name, tmp_path / "exported")
     monkeypatch.chdir(tmp_path)
     names: dict = {}
-    exec(python_of("export.md"), names)
+    exec(python_of("models.md", "ONNX Runtime alone"), names)
     model = ernie_m.load("exported")
     ids = [names["tokenizer"].encode(text) for text in TEXTS]
     assert ids == [model.tokenizer.encode(text) for text in TEXTS]

@@ -8,7 +8,7 @@ import ernie_m
 from ernie_m.commands import convert
 from tests.toys import CONFIG, make_ours, train_pieces
 
-# Words of five languages, of which texts and labels are made; without digits before commas (docs/convert.md).
+# Words of five languages, of which texts and labels are made; without digits before commas (docs/models.md).
 WORDS = {
     "en": "the man buys a book at the market and reads it to his friend in the old house",
     "de": "der Mann kauft ein Buch auf dem Markt und liest es seinem Freund im alten Haus vor",

@@ -34,7 +34,7 @@ def test_the_blocks_of_both_pages(tmp_path, data_dir, monkeypatch):
     monkeypatch.chdir(tmp_path)
     of_export: dict = {}
     of_tokenizer: dict = {}
-    exec(python_of("export.md"), of_export)
+    exec(python_of("models.md", "ONNX Runtime alone"), of_export)
     exec(python_of("architecture.md", "Tokenizer"), of_tokenizer)
 
     model = ernie_m.load(MODEL)

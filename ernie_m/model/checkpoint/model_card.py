@@ -25,7 +25,7 @@ _TEMPLATE = """---
 
 # {name}
 
-An ERNIE-M model: {sizes}. docs/predict.md and docs/convert.md of that project say how to use it.
+An ERNIE-M model: {sizes}. docs/predict.md and docs/models.md of that project say how to use it.
 
 {facts}
 """
