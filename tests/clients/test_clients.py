@@ -6,6 +6,7 @@
 import base64
 import json
 import os
+import re
 import socket
 import subprocess
 import time
@@ -70,7 +71,10 @@ def expected(server):
 def test_openai(server, expected):
     import openai
 
-    client = openai.OpenAI(base_url=f"{server}/v1", api_key="secret")
+    (block,) = re.findall("```python\n(.*?)```", (ROOT / "docs/serving.md").read_text(), re.DOTALL)
+    names: dict = {}
+    exec(block.replace("http://127.0.0.1:8000", server), names)
+    client = names["client"]
     for encoding_format in (openai.NOT_GIVEN, "float"):  # not given: it asks for base64
         answer = client.embeddings.create(model="any", input=TEXTS, encoding_format=encoding_format)
         np.testing.assert_allclose([entry.embedding for entry in answer.data], expected, atol=1e-6)
