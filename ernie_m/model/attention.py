@@ -191,15 +191,27 @@ def padded_attention(
         bias: broadcasts to the scores, [B, heads, T, T].
         dropout_rate: the probability with which a weight is dropped; 0 outside of training.
     """
-    head_size = query.shape[-1] // num_heads
-    # In `reshape`, 0 keeps the size of an axis.
-    query = query.reshape([0, 0, num_heads, head_size]).transpose([0, 2, 1, 3])  # [B, heads, T, D]
-    key = key.reshape([0, 0, num_heads, head_size]).transpose([0, 2, 1, 3])
-    value = value.reshape([0, 0, num_heads, head_size]).transpose([0, 2, 1, 3])
-    scores = paddle.matmul(query * head_size**-0.5, key, transpose_y=True) + bias
+    weights = attention_weights(query, key, bias, num_heads)
     # The caller's rate is 0 outside of training.
-    weights = dropout(F.softmax(scores, axis=-1), dropout_rate, training=True)
-    return paddle.matmul(weights, value).transpose([0, 2, 1, 3]).flatten(2)  # [B, T, H]
+    weights = dropout(weights, dropout_rate, training=True)
+    return paddle.matmul(weights, _split_heads(value, num_heads)).transpose([0, 2, 1, 3]).flatten(2)
+
+
+def attention_weights(query: Tensor, key: Tensor, bias: Tensor, num_heads: int) -> Tensor:
+    """softmax(q k^T / sqrt(D) + bias): [B, T, H] both -> [B, heads, T, T], a row for each query.
+
+    Args:
+        bias: broadcasts to the result.
+    """
+    query = _split_heads(query, num_heads)
+    scores = paddle.matmul(query * query.shape[-1] ** -0.5, _split_heads(key, num_heads), transpose_y=True)
+    return F.softmax(scores + bias, axis=-1)
+
+
+def _split_heads(x: Tensor, num_heads: int) -> Tensor:
+    """[B, T, H] -> [B, heads, T, D]."""
+    # In `reshape`, 0 keeps the size of an axis.
+    return x.reshape([0, 0, num_heads, x.shape[-1] // num_heads]).transpose([0, 2, 1, 3])
 
 
 _MASKS = {"FlashMask": FlashMask, "padded groups": PaddedMask, "in own lengths": CpuMask}
@@ -228,3 +240,17 @@ class SelfAttention(nn.Layer):
         dropout_rate = self.dropout_rate if self.training else 0.0
         output = mask.attend(query, key, value, self.num_heads, dropout_rate)  # [N, H]
         return self.out_proj(at_positions(output, positions))
+
+    def weights(self, x: Tensor, is_pad: Tensor) -> Tensor:
+        """What each token attends to in an array with pads, before dropout.
+
+        Args:
+            x: the states of the tokens, [B, T, H].
+            is_pad: bool [B, T].
+
+        Returns:
+            [B, heads, T, T]: a row for each token, whose sum is 1; pads weigh nothing. The rows of pads mean
+            nothing.
+        """
+        bias = is_pad.unsqueeze([1, 2]).astype(x.dtype) * MASK_VALUE  # [B, 1, 1, T]
+        return attention_weights(self.q_proj(x), self.k_proj(x), bias, self.num_heads)

@@ -38,6 +38,7 @@ class EncoderOutput(NamedTuple):
     sequence: Tensor  # [N, H], or [M, H] at the positions asked for
     # Of the embeddings, then of each layer, the last as `sequence`, [N, H] each; empty unless asked for.
     hidden_states: list[Tensor]
+    attentions: list[Tensor]  # of each layer, [B, heads, T, T]; empty unless asked for
 
 
 class StaticEmbeddings(nn.Layer):
@@ -166,6 +167,7 @@ class ErnieMModel(nn.Layer):
         layers: int | None = None,
         input_bias: Tensor | None = None,
         output_hidden_states: bool = False,
+        output_attentions: bool = False,
     ) -> EncoderOutput:
         """Encode the sequences of a batch.
 
@@ -176,6 +178,8 @@ class ErnieMModel(nn.Layer):
             layers: stop after so many layers, 0 .. L, and take that output as `sequence`; None: all.
             input_bias: [N, H], added to word + position before the layer norm.
             output_hidden_states: also return the embeddings and every layer's output; not with `positions`.
+            output_attentions: also return what `SelfAttention.weights` of each layer returns; only of a batch
+                that was an array with pads.
 
         Raises:
             UserError: a position is past the table of position embeddings.
@@ -188,8 +192,12 @@ class ErnieMModel(nn.Layer):
             )
         x = self.embeddings(batch.input_ids, batch.position_ids, input_bias)  # [N, H]
         hidden_states = [x]
+        attentions = []
         stack = list(self.encoder.layers)[:layers]
         for layer in stack:
+            if output_attentions:
+                states = batch.padded(batch.without_filler(x))  # [B, T, H]
+                attentions.append(layer.self_attn.weights(states, batch.is_pad()))
             # The last layer is computed only where it is read.
             only_at = positions if layer is stack[-1] else None
             if self.recompute and self.training:
@@ -203,8 +211,8 @@ class ErnieMModel(nn.Layer):
         if positions is None:
             x = batch.without_filler(x)
         if not output_hidden_states:
-            return EncoderOutput(x, [])
-        return EncoderOutput(x, [batch.without_filler(state) for state in hidden_states])
+            return EncoderOutput(x, [], attentions)
+        return EncoderOutput(x, [batch.without_filler(state) for state in hidden_states], attentions)
 
 
 # `forward` reads values of tensors, which a graph does not have. Not a decorator: checkers lose the class.

@@ -89,6 +89,21 @@ def test_all_hidden_states_and_gradients(mask, name):
     assert_equal_gradients(gradients, gradients_of(plain, value))
 
 
+def test_attentions_are_the_weights_of_the_values():
+    """Attention adds up the values of each head by them; pads weigh nothing."""
+    model = ErnieMModel(CONFIG)
+    batch = padded_batch([[0, 5, 6, 7, 2], [0, 8, 2, 1, 1]])
+    output = model.encode(batch, output_hidden_states=True, output_attentions=True)
+    assert len(output.attentions) == CONFIG.num_hidden_layers
+    for layer, x, weights in zip(model.encoder.layers, output.hidden_states, output.attentions):
+        assert weights[1, :, :, 3:].max() < 1e-20
+        values = layer.self_attn.v_proj(batch.padded(x)).reshape([2, 5, CONFIG.num_attention_heads, -1])
+        added_up = paddle.matmul(weights, values.transpose([0, 2, 1, 3])).transpose([0, 2, 1, 3]).flatten(2)
+        expected = batch.padded(layer.self_attn(x, batch.mask))
+        difference = (layer.self_attn.out_proj(added_up) - expected).numpy()
+        assert np.abs(difference[~batch.is_pad().numpy()]).max() < 1e-12
+
+
 @needs_mkl
 @pytest.mark.parametrize("name", ["1 to 512", "placeholders in some"])
 def test_a_training_step_without_mkl_has_the_gradients_of_one_with_it(monkeypatch, name):

@@ -77,15 +77,15 @@ def our_model():
 
 @pytest.fixture(scope="module")
 def our_results(our_model, batch):
-    """The states of all layers [B, T, H], the pooled states [B, H], and the gradients of all parameters."""
+    """The states of all layers [B, T, H], the pooled ones [B, H], all gradients, and the attentions."""
     input_ids, labels = batch
     inputs = padded_batch(input_ids)
-    output = our_model.ernie_m.encode(inputs, output_hidden_states=True)
+    output = our_model.ernie_m.encode(inputs, output_hidden_states=True, output_attentions=True)
     pooled = our_model.ernie_m.pooler(paddle.gather(output.sequence, inputs.first_tokens))
     F.cross_entropy(our_model.classifier(pooled), paddle.to_tensor(labels)).backward()
     gradients = {name: p.grad.numpy() for name, p in our_model.named_parameters()}
     states = [inputs.padded(layer).numpy() for layer in output.hidden_states]
-    return states, pooled.numpy(), gradients
+    return states, pooled.numpy(), gradients, [weights.numpy() for weights in output.attentions]
 
 
 def is_transposed(name: str, array: np.ndarray) -> bool:
@@ -131,7 +131,7 @@ def assert_gradients_agree(gradients: dict[str, np.ndarray], peer_gradients: dic
 
 
 def test_paddlenlp_computes_the_same(our_model, our_results, batch):
-    states, pooled, gradients = our_results
+    states, pooled, gradients, _ = our_results
     peer = paddlenlp.ErnieMForSequenceClassification(paddlenlp.ErnieMConfig(**SHAPE, num_labels=LABELS))
     names = {name for name, _ in our_model.named_parameters()}
     assert {name for name, _ in peer.named_parameters()} == names
@@ -146,10 +146,12 @@ def test_paddlenlp_computes_the_same(our_model, our_results, batch):
 
 
 def test_xlm_r_of_transformers_computes_the_same(our_model, our_results, batch):
-    states, pooled, gradients = our_results
+    states, pooled, gradients, attentions = our_results
     shape = SHAPE | {"type_vocab_size": 1, "layer_norm_eps": 1e-5, "pad_token_id": PAD_ID}
     peer = transformers.XLMRobertaForSequenceClassification(
-        transformers.XLMRobertaConfig(**shape, num_labels=LABELS, classifier_dropout=0.0)
+        transformers.XLMRobertaConfig(
+            **shape, num_labels=LABELS, classifier_dropout=0.0, attn_implementation="eager"
+        )
     )
     mapped = to_torch(our_model, XLM_R)
     state = dict(mapped.values())
@@ -162,7 +164,12 @@ def test_xlm_r_of_transformers_computes_the_same(our_model, our_results, batch):
     load_torch(peer, state)
     input_ids, labels = (torch.from_numpy(array) for array in batch)
     mask = (input_ids != PAD_ID).long()
-    output = peer(input_ids, attention_mask=mask, labels=labels, output_hidden_states=True)
+    output = peer(
+        input_ids, attention_mask=mask, labels=labels, output_hidden_states=True, output_attentions=True
+    )
+    for weights, peer_weights in zip(attentions, output.attentions, strict=True):
+        difference = np.abs(weights - peer_weights.detach().numpy())  # [B, heads, T, T]
+        assert difference.max(axis=(1, 3))[batch[0] != PAD_ID].max() < 1e-6
     assert_states_agree(states, [h.detach().numpy() for h in output.hidden_states], batch[0] != PAD_ID)
     peer_pooled = torch.tanh(peer.classifier.dense(output.hidden_states[-1][:, 0])).detach().numpy()
     assert np.abs(peer_pooled - pooled).max() < 1e-4
@@ -173,7 +180,7 @@ def test_xlm_r_of_transformers_computes_the_same(our_model, our_results, batch):
 def test_position_ids_of_the_peers_start_at_0(our_model, our_results, batch):
     """Ours begin at 2. transformers adds 2 to those that it is given, in the caller's own tensor."""
     input_ids, _ = batch
-    states, _, _ = our_results
+    states, *_ = our_results
     positions = absolute_positions(paddle.to_tensor(input_ids), PAD_ID).numpy()
     peer_positions = torch.from_numpy(np.maximum(positions - 2, 0))
     peer = transformers.ErnieMModel(transformers.ErnieMConfig(**SHAPE))
