@@ -1,0 +1,44 @@
+"""examples/train_classifier.py has the losses of run_classifier.py."""
+
+import json
+import re
+import runpy
+
+import paddle
+import pytest
+
+from ernie_m.commands import run_classifier
+from ernie_m.model.ernie import ErnieMConfig, ErnieMModel
+from tests import command_lines, toys
+from tests.helpers.checkpoints import save_model
+from tests.launching import ROOT, call_main, launch
+
+EXAMPLE = ROOT / "examples" / "train_classifier.py"
+RATE = 2e-3
+FLAGS = {"learning_rate": RATE, "weight_decay": 0.01, "warmup_proportion": 0, "batch_size": 32, "epoch": 3}
+WITHOUT_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+
+
+@pytest.mark.parametrize("processes", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_both_optimizers(toy_folder, tmp_path, monkeypatch, processes):
+    monkeypatch.chdir(tmp_path)
+    config = ErnieMConfig.from_dict({**toys.TASK_CONFIG, **WITHOUT_DROPOUT})
+    paddle.seed(5)
+    save_model(tmp_path / "start", ErnieMModel(config), config, piece_model_path=toy_folder / "piece.model")
+    of_the_start = {"ernie_config_path": None, "piece_model_path": None, "init_pretraining_params": "start"}
+    call_main(
+        run_classifier,
+        command_lines.classification(toy_folder, tmp_path / "out", **FLAGS, **of_the_start, skip_steps=1),
+    )
+    records = map(json.loads, (tmp_path / "out" / "metrics.jsonl").read_text().splitlines())
+    expected = [record["loss"] for record in records if "loss" in record]
+    assert len(expected) == 9
+    for kind in ("paddle", "ours"):
+        words = ["start", toy_folder / "train.tsv", toy_folder / "label_map.json", kind]
+        if processes == 1:
+            losses = [*runpy.run_path(str(EXAMPLE))["train"](*words, rate=RATE)]
+        else:
+            ended = launch([EXAMPLE, *words, RATE], tmp_path, processes)
+            assert ended.returncode == 0, ended.stderr
+            losses = [float(loss) for loss in re.findall(r"loss (.*)", ended.stdout)]
+        assert losses == pytest.approx(expected, abs=5e-6)
