@@ -106,7 +106,10 @@ COMMANDS = {
     r".*ernie-m (fit|predict --input) (?!.*--finetune).*":
         "inference/test_fit.py::test_a_table_goes_in_and_comes_out",
     r".*ernie-m train .*": "finetune/test_train.py::test_from_a_start",
-    r"jq .*": "reader/test_conll.py::test_what_other_tools_write_by_the_lines_of_the_page",
+    r"sh examples/to_jsonl\.sh .*": "reader/test_conll.py::test_what_other_tools_write_by_the_example",
+    r".*examples/spans_to_words\.py .*": "reader/test_conll.py::test_spans_become_words_by_the_example",
+    r".*examples/official_format\.py .*":
+        "reader/test_task_reader.py::test_the_example_writes_the_official_form",
     r"curl .*": "the request of inference/test_embeddings.py::test_the_vectors",
     r".*ernie-m show_masks .*": HERE,
     r".*benchmarks/finetune\.py .*": HOURS + "benchmarks/test_benchmarks.py::test_fine_tuning",

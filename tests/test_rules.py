@@ -1,4 +1,4 @@
-"""Each rule of docs/data.md, "What is said of texts", holds in each program that needs it."""
+"""Each rule of docs/data.md, "Text checks", holds in each program that needs it."""
 
 import contextlib
 import json

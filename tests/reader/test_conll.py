@@ -15,7 +15,7 @@ from ernie_m.reader.files.conll import lines_of, read_words
 from ernie_m.reader.files.labelled_tables import holds_tags, read_labelled
 from ernie_m.reader.files.pairs import PairRows
 from ernie_m.reader.files.table_options import LabelOptions, TableOptions
-from tests.launching import ROOT, error_of
+from tests.launching import ROOT, error_of, run_script
 
 # Three sentences, word/tag.
 SENTENCES = [
@@ -198,11 +198,8 @@ def test_which_column_has_the_words_is_asked(tmp_path, name):
     assert read(path, columns="2,3") == ROWS
 
 
-def test_spans_become_words_by_the_lines_of_the_page(tmp_path, monkeypatch, capsys):
+def test_spans_become_words_by_the_example(tmp_path):
     """Those of doccano, in scripts without blanks, with marks in words, and within words; it counts these."""
-    monkeypatch.chdir(tmp_path)
-    programs = re.findall(r"```python\n(.*?)```", (ROOT / "docs/data.md").read_text(), re.DOTALL)
-    (program,) = [program for program in programs if "doccano" in program]
     rows = {
         "Maria Peck fuhr zu Köln-Süd.": [[0, 10, "PER"], [19, 24, "LOC"], [0, 5, "X"]],
         "安娜住在罗马。": [[0, 2, "PER"], [4, 6, "LOC"]],
@@ -216,12 +213,13 @@ def test_spans_become_words_by_the_lines_of_the_page(tmp_path, monkeypatch, caps
     ]
     read_as += ["नई/B-LOC दिल्ली/I-LOC में/O", "pre/O COVID/B-DIS -/I-DIS 19/I-DIS", "\U0001f600/O Anna/B-PER"]
     objects = [{"id": 1, "text": text, "label": spans, "Comments": []} for text, spans in rows.items()]
-    write(Path("doccano.jsonl"), "\n".join(map(json.dumps, objects)))
-    for is_in_utf_16, counts in ((False, (4, 1)), (True, (3, 1))):
-        exec(program.replace("IN_UTF_16 = False", f"IN_UTF_16 = {is_in_utf_16}"), {})
-        printed = capsys.readouterr()
-        assert tuple(map(int, re.findall(r"\d+", printed.err))) == counts
-    path = write(tmp_path / "words.jsonl", printed.out)
+    spans = [{"start": 0, "end": 2, "label": "PER"}, {"start": 4, "end": 6, "label": "LOC"}]
+    objects[1] = {"text": objects[1]["text"], "spans": spans, "answer": "accept"}  # of Prodigy
+    write(tmp_path / "spans.jsonl", "\n".join(map(json.dumps, objects)))
+    for options, counts in (([], (4, 1)), (["--utf_16"], (3, 1))):
+        process = run_script([ROOT / "examples/spans_to_words.py", "spans.jsonl", *options], tmp_path)
+        assert tuple(map(int, re.findall(r"\d+", process.stderr))) == counts
+    path = write(tmp_path / "words.jsonl", process.stdout)
     assert read(path) == [[tuple(word.rsplit("/", 1)) for word in row.split()] for row in read_as]
 
 
@@ -249,16 +247,17 @@ EXPORTS = {
 
 @pytest.mark.skipif(shutil.which("jq") is None, reason="jq is not installed")
 @pytest.mark.parametrize("name", EXPORTS)
-def test_what_other_tools_write_by_the_lines_of_the_page(tmp_path, name):
+def test_what_other_tools_write_by_the_example(tmp_path, name):
     export = EXPORTS[name]
     write(tmp_path / name, "\n".join(map(json.dumps, export if name.endswith(".jsonl") else [export])))
-    (line,) = re.findall(rf"^jq .*{re.escape(name)} .*$", (ROOT / "docs/data.md").read_text(), re.MULTILINE)
-    process = subprocess.run(["sh", "-c", line], cwd=tmp_path, check=True, capture_output=True, text=True)
+    line = ["sh", ROOT / "examples/to_jsonl.sh", name.split(".")[0], name]
+    process = subprocess.run(line, cwd=tmp_path, check=True, capture_output=True, text=True)
+    output = write(tmp_path / "output.jsonl", process.stdout)
     if name == "llama-index.json":
         assert error_of(PairRows, tmp_path / name).startswith(f"{tmp_path / name}, line 1: LlamaIndex")
-        assert list(PairRows(tmp_path / "pairs.jsonl")) == [["a b", "c"], ["a b", "d"]]
+        assert list(PairRows(output)) == [["a b", "c"], ["a b", "d"]]
     else:
-        (row,) = read_labelled(tmp_path / "labels.jsonl", LabelOptions()).rows
+        (row,) = read_labelled(output, LabelOptions()).rows
         assert (row.texts, row.label) == (["a b"], "good")
         assert f"{len(export) - 1} left out" in process.stderr
 

@@ -11,7 +11,7 @@ import pytest
 from ernie_m.reader.batching import EncodePairs, Example
 from ernie_m.reader.labels import expand, read_label_map, read_languages
 from ernie_m.reader.task_reader import read_classification
-from tests.launching import ROOT, error_of
+from tests.launching import ROOT, error_of, run_script
 
 LABELS = {"contradiction": 0, "entailment": 1, "neutral": 2}
 
@@ -127,18 +127,14 @@ def test_labels_of_ones_own_are_for_fit_or_a_label_map(write):
     assert "x.tsv, line 2: " in line and "--label_map_config" in line and "ernie-m fit" in line
 
 
-def test_the_lines_of_the_manual_write_the_official_form(tmp_path, monkeypatch):
+def test_the_example_writes_the_official_form(tmp_path):
     """Of a CSV with quotation marks, separators, tabs and line ends in its cells."""
-    text = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
-    (code,) = (block for block in re.findall("```python\n(.*?)```", text, re.DOTALL) if "DictReader" in block)
-    monkeypatch.chdir(tmp_path)
-    Path("my").mkdir()
     content = '\ufeffid,text,label\r\n1,"So, ""good"".\r\n\tIndeed.",nice\r\n2,Bad.,"so, so"\r\n'
-    Path("my/reviews.csv").write_bytes(content.encode())
-    exec(code, {})
-    labels = read_label_map("my/label_map.json")
+    (tmp_path / "reviews.csv").write_bytes(content.encode())
+    run_script([ROOT / "examples/official_format.py", "reviews.csv", "."], tmp_path)
+    labels = read_label_map(tmp_path / "label_map.json")
     assert [*labels] == ["nice", "so, so"]
-    rows = [(row.text_a, row.label) for row in read_classification("my/train.tsv", labels)]
+    rows = [(row.text_a, row.label) for row in read_classification(tmp_path / "train.tsv", labels)]
     assert rows == [('So, "good". Indeed.', 0), ("Bad.", 1)]
 
 

@@ -167,7 +167,7 @@ def find_tables(source: Path, output: Path) -> list[NamedFile]:
     if not any(file.split == "train" for file in files.values()):
         raise UserError(
             f"{source}: no training file there, such as train.en.tsv; docs/data.md lists the names under "
-            "Your own labels"
+            "Directories"
         )
     return sorted(files.values(), key=lambda file: (SPLITS.index(file[1]), file[2] != "en", file[2]))
 

@@ -460,8 +460,8 @@ def _rows_of_objects(file: TextFile, faults: Faults, cell_of: Callable[[Any], An
     start = file.buffer.lstrip()
     if re.match(rb'\{\s*"queries"\s*:\s*\{', start):
         raise UserError(
-            f"{file.path}, line 1: LlamaIndex' form of queries, corpus and relevant_docs, and no table; in "
-            "docs/data.md a line of jq makes pairs of it"
+            f"{file.path}, line 1: LlamaIndex format (queries, corpus, relevant_docs), not a table. "
+            "Convert it with examples/to_jsonl.sh llama-index"
         )
     is_list = start.startswith(b"[")
     values = _values_of_list(file) if is_list else values_of_lines(file.texts(faults), file.path, faults)
