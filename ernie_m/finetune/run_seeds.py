@@ -168,8 +168,9 @@ def report_seeds(fine_tuning: FinetuningRun, evaluations: dict[int, Evaluation])
     baselines: dict[str, dict[str, dict[str, float]]] = {}  # pattern -> language -> metric -> per cent
     for file in fine_tuning.dev_files:
         baselines.setdefault(file.pattern, {})[file.language] = as_json_values(task.baseline(file.data))
-    # The questions of a file are not counted in windows.
-    examples = len(task.inputs(fine_tuning.train_set)) if flags.paper and flags.do_train else 0
+    # The questions of a file are not counted in windows. Without a start no data makes the run the paper's.
+    is_counted = flags.paper and flags.do_train and flags.start
+    examples = len(task.inputs(fine_tuning.train_set)) if is_counted else 0
     tables = score_tables.make_seed_tables(
         evaluations, list(baselines.values()), partial(figures, flags.paper, fine_tuning.config, examples)
     )

@@ -1,17 +1,18 @@
 """Score tables: a row per seed and a column per language, then the average and the transfer gap.
 
-Below the seeds are their mean and deviation, and the figures of the paper if the run names its recipe. All
-scores are per cent.
+Below the seeds are their mean and deviation, and the figures of the paper if the run names its recipe; where
+start, data and languages are the paper's, also what the mean is above these. All scores are per cent.
 """
 
 import json
+import math
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any
+from typing import Any, NamedTuple
 
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.training.log import Evaluation
@@ -22,6 +23,10 @@ from ernie_m.utils.logging import in_columns, in_markdown, logger
 SOURCE = "en"  # the source language of cross-lingual transfer
 GAP = "gap"  # the last column
 MOST_FREQUENT = "most frequent label"  # the row of what always says that label
+# An average agrees with the paper's within so many points, whose standard error is at most so many.
+_MOST_POINTS = 0.5
+_MOST_ERROR = 0.3
+_NOTE = "; "  # stands before what the name of a row of the paper says against comparing it with the run
 
 
 def transfer_gap(scores: Mapping[str, float]) -> dict[str, float]:
@@ -30,6 +35,20 @@ def transfer_gap(scores: Mapping[str, float]) -> dict[str, float]:
     if SOURCE not in scores or not targets:
         return {}
     return {GAP: scores[SOURCE] - sum(targets) / len(targets)}
+
+
+class Difference(NamedTuple):
+    """A mean over seeds less a figure of the paper, and its standard error over seeds; None: one seed."""
+
+    points: float
+    error: float | None
+
+    def agrees(self) -> bool:
+        """Whether it is small, and known well enough to say so."""
+        return self.error is not None and self.error <= _MOST_ERROR and abs(self.points) <= _MOST_POINTS
+
+    def __str__(self) -> str:
+        return f"{self.points:+.2f}" + ("" if self.error is None else f" ± {self.error:.2f}")
 
 
 @dataclass(frozen=True)
@@ -72,11 +91,24 @@ class Table:
             summary[column] = (fmean(scores), deviation)
         return summary
 
+    def differences(self) -> dict[str, dict[str, Difference]]:
+        """The mean over the seeds less the paper's rows, where `figures` gives their names no note."""
+        seeds = len(self.rows)
+        return {
+            name: {
+                column: Difference(mean - row[column], deviation / math.sqrt(seeds) if seeds > 1 else None)
+                for column, (mean, deviation) in self.summary().items()
+                if column in row
+            }
+            for name, row in self.paper_rows().items()
+            if _NOTE not in name
+        }
+
     def cells(self) -> list[list[str]]:
         """The lines of the table, with two decimals.
 
         They are the header, the seeds, the mean and the deviation of several seeds, the rows beside them, and
-        the paper's rows.
+        the paper's rows, each with its `differences` below it.
         """
         summary = self.summary()
 
@@ -93,7 +125,12 @@ class Table:
         for name, row in self.beside.items():
             if row:
                 lines.append(line(name, {**row, AVERAGE: average(row)}))
-        lines += [line(name, row) for name, row in self.paper_rows().items()]
+        differences = self.differences()
+        for name, row in self.paper_rows().items():
+            lines.append(line(name, row))
+            if of_columns := differences.get(name):
+                verdict = "difference: agrees" if of_columns[AVERAGE].agrees() else "difference"
+                lines.append([verdict, *(str(of_columns.get(column, "")) for column in summary)])
         return lines
 
     def to_json(self) -> dict[str, Any]:
@@ -108,6 +145,7 @@ class Table:
         values |= {name: dict(row) for name, row in self.beside.items() if row}
         if self.paper:
             values["paper"] = self.paper_rows()
+            values["difference"] = self.differences()  # column -> [points, error]
         return values
 
 
@@ -169,8 +207,8 @@ def write_report(
 
 
 AVERAGE = "avg"  # the column behind those of the languages
-# Size -> layers and width of configs/<size>/ernie_config.json.
-_SHAPES = {"small": (6, 768), "base": (12, 768), "large": (24, 1024)}
+# Size -> vocabulary, layers and width of the released weights. The paper's small ones are not released.
+_RELEASED = {"base": (250_002, 12, 768), "large": (250_002, 24, 1024)}
 _LEFT_OUT = 0.01  # the share of a recipe's examples that a reader may leave out, as rows without a text
 
 
@@ -208,8 +246,8 @@ def figures(
     Returns:
         row -> language and "avg" -> per cent. If the run has exactly the languages of the paper's table,
         "avg" is the printed average; otherwise it is the mean over the common languages. Rows that only have
-        an average are left out in the second case. The name of a row says if the run has more languages, and
-        if it is not of the row's size, or learned from other data.
+        an average are left out in the second case. The name of a row says what keeps the run from being
+        compared with it: other languages, a start that has not the sizes of the released one, other data.
     """
     if recipe is None:
         return {}
@@ -217,6 +255,7 @@ def figures(
     has_its_data = abs(examples / recipe_figures["examples"] - 1) <= _LEFT_OUT
     columns = recipe_figures["columns"].split()
     same_languages = set(languages) == set(columns) - {AVERAGE}
+    shape = (config.vocab_size, config.num_hidden_layers, config.hidden_size)
     rows = {}
     for size, row_of_paper in recipe_figures["figures"].get(metric, {}).items():
         if isinstance(row_of_paper, str):  # a whole row of the recipe's table
@@ -231,11 +270,11 @@ def figures(
             row[AVERAGE] = average(row)
         else:
             continue  # this row has an average alone, of other languages
-        source = cells["table"]
+        notes = [cells["table"]]
         languages_in_paper = [language for language in languages if language in row]
-        if languages_in_paper and len(languages_in_paper) < len(languages):
-            source += f"; avg of {len(languages_in_paper)}"
-        if not has_its_data or (config.num_hidden_layers, config.hidden_size) != _SHAPES[size]:
-            source += "; other data or size"
-        rows[f"paper, {size} ({source})"] = row
+        if languages_in_paper and not same_languages:
+            notes.append(f"avg of {len(languages_in_paper)}")
+        if not has_its_data or shape != _RELEASED.get(size):
+            notes.append("other start or data")
+        rows[f"paper, {size} ({_NOTE.join(notes)})"] = row
     return rows

@@ -137,7 +137,7 @@ def test_the_default_is_the_papers_recipe(retrieve, folder, tmp_path, capsys):
         assert 100 * np.mean(is_correct) == pytest.approx(accuracy)
         assert predictions == nearest(english, foreign)[labels].tolist()
     assert accuracies["avg"] == pytest.approx((accuracies["de"] + accuracies["xx"]) / 2)
-    name = "paper, large (Tables 5 and 16; avg of 1; other data or size)"
+    name = "paper, large (Tables 5 and 16; avg of 1; other start or data)"
     assert report["tables"][0]["paper"] == {name: {"de": 98.8, "avg": 98.8}}  # xx is not in the paper
     assert "paper" not in report["tables"][1]
     markdown = (tmp_path / "out" / "retrieval.md").read_text()
