@@ -87,8 +87,8 @@ def load(
 ) -> "Model":
     """Load a checkpoint of any supported format, or a folder that ernie-m export wrote.
 
-    The first call that needs Paddle gives it its settings (docs/cpu.md); the environment and malloc stay as
-    they are.
+    The first call that needs Paddle gives it its settings (docs/hardware.md); the environment and malloc stay
+    as they are.
 
     Args:
         folder: the folder of the weights.

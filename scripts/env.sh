@@ -1,5 +1,5 @@
 # Environment variables that must be set before Python starts. The scripts that run the model source this. POSIX sh.
-# The rest, which Python can set itself, is in ernie_m/utils/paddle_settings.py; docs/cpu.md says why.
+# The rest, which Python can set itself, is in ernie_m/utils/paddle_settings.py; docs/hardware.md says why.
 
 case ${NPROC:-1} in
     0* | *[!0-9]*)

@@ -1,7 +1,7 @@
 """Check that this device computes what a CPU computes in float64: `sh scripts/gpu_check.sh`.
 
 One line for each check: its largest difference and the bound, and then ok, skipped or failed. The exit code
-is 1 if a check failed. A bug report needs the whole output (docs/gpu.md).
+is 1 if a check failed. A bug report needs the whole output (docs/hardware.md).
 
 The checks are tests of tests/gpu/.
 """

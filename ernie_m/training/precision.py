@@ -174,4 +174,4 @@ def _missing_for_bf16() -> str | None:
 def _recommend_bfloat16() -> None:
     """Log that this CPU may be faster in bfloat16, if so."""
     if onednn_check.missing() is None:
-        logger.info("bfloat16 available (--amp bf16); may be faster on this CPU (docs/cpu.md)")
+        logger.info("bfloat16 available (--amp bf16); may be faster on this CPU (docs/hardware.md)")

@@ -1,4 +1,4 @@
-"""CPU settings that make Paddle fast, and which process of a run this is. See docs/cpu.md.
+"""CPU settings that make Paddle fast, and which process of a run this is. See docs/hardware.md.
 
 The settings must be in the environment before Paddle is imported: it reads them once, at import.
 """
