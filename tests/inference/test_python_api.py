@@ -57,7 +57,12 @@ def places(models, exported, tmp_path, monkeypatch):
     }.items():  # fmt: skip
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).symlink_to(folder)
-    (tmp_path / "corpus.txt").write_text("A man eats.\nEin Mann isst.\n" * 4)
+    settings = {"task": "classification", "labels": ["score"], "reading": stored(regression=True)}
+    toys.make_model(tmp_path / "reranker", "score", models / "piece.model", settings)
+    header = "label,predicted_label,predicted_probability\n"
+    right, wrong = "a,a,0.{}\n", "b,a,0.{}\n"
+    rows = [*(right.format(90 - number) for number in range(20)), wrong.format(7), wrong.format(6)]
+    (tmp_path / "labeled.csv").write_text(header + "".join(reversed(rows)))
     monkeypatch.chdir(tmp_path)
 
 
@@ -68,8 +73,9 @@ def test_the_python_of_the_pages(places, capsys):
     for block in PYTHON:
         exec(compile(block, "docs/", "exec"), names)
     assert names["vectors"].shape == (2, 32) and names["vectors"].dtype == np.float32
-    assert names["answer"]["label"] in names["model"].labels
-    assert len(capsys.readouterr().out.splitlines()) == 4  # of the quickstart, and of the one mask
+    assert names["prediction"]["label"] in names["model"].labels
+    assert names["threshold"] == 0.7  # 20 of 21 are right
+    assert len(capsys.readouterr().out.splitlines()) == 3  # of the quickstart
 
 
 def test_the_readme(places):
@@ -96,7 +102,7 @@ def test_similarity(models):
 
 @pytest.mark.slow
 def test_the_command_lines_of_the_pages(places, ask):
-    assert len(LINES) == 8  # on the pages
+    assert len(LINES) == 4  # on the pages
     for text, flags in LINES:
         words = shlex.split(flags)
         names = [word.removeprefix("--") for word in words[::2]]

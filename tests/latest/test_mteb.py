@@ -1,4 +1,4 @@
-"""The wrapper of docs/recipes.md in mteb: its scores are those of the vectors themselves."""
+"""The encoder of examples/mteb_encoder.py in mteb: its scores are those of the vectors themselves."""
 
 import numpy as np
 import pytest
@@ -6,14 +6,16 @@ from scipy.stats import spearmanr
 
 import ernie_m
 from tests import toys
-from tests.helpers.pages import python_of
 from tests.toys import sentences
 
 
 def test_a_task_of_sentence_similarity(tmp_path, monkeypatch):
+    import mteb
     from datasets import Dataset, DatasetDict
     from mteb.abstasks.sts import AbsTaskSTS
     from mteb.abstasks.task_metadata import TaskMetadata
+
+    from examples.mteb_encoder import ErnieM
 
     texts = sentences(40, seed=1)
     first, second = texts[:20], texts[20:]
@@ -35,9 +37,7 @@ def test_a_task_of_sentence_similarity(tmp_path, monkeypatch):
 
     toys.make_models(tmp_path)
     monkeypatch.chdir(tmp_path)
-    names: dict = {"ernie_m": ernie_m}
-    exec(python_of("recipes.md", "In mteb"), names)
-    results = names["mteb"].evaluate(names["ErnieM"]("encode"), [Own()], cache=None)
+    results = mteb.evaluate(ErnieM("encode"), [Own()], cache=None)
     (found,) = results.task_results[0].scores["test"]
     model = ernie_m.load("encode")
     cosines = np.diag(model.similarity(first, second))

@@ -1,0 +1,79 @@
+"""The files of examples/, with a tiny model; those that convert files are tested in tests/reader."""
+
+import numpy as np
+import pytest
+from sklearn.base import clone
+from sklearn.compose import ColumnTransformer
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
+
+import ernie_m
+from examples.clusters import cluster
+from examples.hybrid_search import HybridIndex
+from examples.near_duplicates import near_duplicates
+from examples.sklearn_classifier import ErnieMClassifier
+from tests.toys import sentences
+
+pytestmark = pytest.mark.slow
+TEXTS = sentences(12, seed=5)
+
+
+@pytest.fixture
+def model(models):
+    return ernie_m.load(models / "encode")
+
+
+def test_near_duplicates(model):
+    vectors = model.encode(TEXTS, normalize=True)
+    cosines = vectors @ vectors.T
+    threshold = float(np.median(cosines))
+    found = near_duplicates(model, TEXTS, threshold)
+    pairs = {(first, second) for _, first, second in found}
+    places = [(a, b) for b in range(len(TEXTS)) for a in range(b) if cosines[a, b] > threshold]
+    assert len(found) == len(pairs) > 3 and pairs == {(TEXTS[a], TEXTS[b]) for a, b in places}
+    assert found == sorted(found, reverse=True)
+
+
+def test_clusters(model):
+    """The cluster of a text is that whose center is nearest to it."""
+    numbers, kmeans = cluster(model, TEXTS, 3)
+    centers = model.encode(TEXTS, normalize=True) @ kmeans.centroids.T
+    np.testing.assert_array_equal(numbers, centers.argmax(axis=1))
+
+
+def test_hybrid_search(model):
+    """A text is nearest to itself by its words, and by its vector."""
+    index = HybridIndex(model, TEXTS)
+    for text in TEXTS:
+        assert index.search(text)[0] == text
+
+
+def test_the_estimator(models):
+    classifier = ErnieMClassifier(models / "encode")
+    texts = np.array(sentences(24, seed=4))
+    labels = ["a", "b", "c"] * 8
+    fitted = clone(classifier).fit(texts, labels)
+    assert fitted is not classifier and fitted.layer is None
+    answers = ernie_m.load(models / "encode").fit(texts, labels).classify(texts)
+    probabilities = fitted.predict_proba(texts)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-5)
+    assert fitted.predict(texts).tolist() == [answer["label"] for answer in answers]
+    search = GridSearchCV(classifier, {"layer": [1, 2]}, cv=2).fit(texts, labels)
+    assert search.best_params_["layer"] in (1, 2)
+
+
+@pytest.mark.parametrize("names", [[10, 9], [True, False], ["no label\u200b", "1.0 "]])
+def test_estimators_with_labels_of_any_type(model, models, names):
+    """The labels are those of the first word of a text, so each score is far above chance."""
+    texts = [f"{'bado' if row % 2 else 'lera'} {text}" for row, text in enumerate(sentences(24, seed=4))]
+    table = np.array([[text, row] for row, text in enumerate(texts)], object)
+    labels = np.array(names * 12)
+    classifier = ErnieMClassifier(models / "encode")
+    one_column = ColumnTransformer([("text", "passthrough", [0])])
+    vectors = ColumnTransformer([("text", FunctionTransformer(model.encode), 0)], remainder="passthrough")
+    search = GridSearchCV(classifier, {"layer": [1]}, cv=2, refit=False).fit(texts, labels)
+    assert search.best_score_ > 0.8
+    for steps in ((one_column, classifier), (vectors, StandardScaler(), LogisticRegression())):
+        assert cross_val_score(make_pipeline(*steps), table, labels, cv=2).min() > 0.8
