@@ -83,7 +83,7 @@ COMMANDS = {
     r".*ernie-m prepare mlqa .*": "reader/test_prepare.py::test_mlqa_from_all_releases",
     r".*ernie-m prepare conll .*": "reader/test_prepare.py::test_conll_the_shared_tasks",
     r".*build_corpus --output .*": HERE,
-    r".*python run_pretrain\.py (?!.*word_embeddings)--config configs/pretrain/(small|own|continue|e5-small)"
+    r".*python run_pretrain\.py (?!.*word_embeddings)--config configs/pretrain/(small|own|continue)"
     r"\.yaml.*": HERE,
     r".*python run_pretrain\.py .* --init\.word_embeddings .*":
         "pretrain/test_initialise.py::test_word_vectors_of_a_table",
@@ -207,9 +207,6 @@ def put_models(folder: Path, tokenizer: Tokenizer) -> None:
         (models / "encode", "checkpoints/sentences/best"),
         (models / "classify", "output/pretrain-own/encoder"),
         (models / "encode", "configs/e5-small"),
-        (models / "encode", "output/e5-trimmed"),
-        (models / "full", "output/e5-words/full"),
-        (models / "encode", "output/e5-mix/encoder"),
     ):
         shutil.copytree(source, folder / target)
         tokenizer.write_vocab(folder / target / "vocab.txt")

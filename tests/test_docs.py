@@ -70,6 +70,22 @@ def test_each_official_file_has_its_place():
     assert sorted(named) == OFFICIAL_FILES.split()
 
 
+def test_figures_of_results_are_in_their_files():
+    """Each file begins with what proves it, is a table, and is on a page; a page shows no other decimals."""
+    text = "".join(
+        (ROOT / f"docs/{page}.md").read_text(encoding="utf-8") for page in ("results", "performance")
+    )
+    files = sorted((ROOT / "docs/results").iterdir())
+    assert sorted(set(re.findall(r"\(results/(\w+\.tsv)\)", text))) == [path.name for path in files]
+    known = set()
+    for path in files:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        known |= set(re.findall(r"\d[\d,.]*\d", "\n".join(lines)))
+        rows = [line.split("\t") for line in lines if not line.startswith("# ")]
+        assert lines[0].startswith("# ") and len({len(row) for row in rows}) == 1, path.name
+    assert set(re.findall(r"\d+\.\d+", text)) <= known
+
+
 def test_both_readmes_show_the_same_commands():
     english = commands_on(ROOT / "README.md")
     assert "sh scripts/demo.sh --quick" in english and "sh scripts/test.sh" in english

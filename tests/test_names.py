@@ -38,8 +38,8 @@ ELSEWHERE = {
 # Folders that are also names of variables and sections of a configuration: model.fit, data.corpus. Only names
 # in their modules and sub-folders are checked.
 AMBIGUOUS = ("model", "data", "tokenizer", "vectors")
-# What else `python -m` starts: programs of other packages, and one of the commit that the page names.
-OTHER_PROGRAMS = ("pip", "pytest", "venv", "paddle.distributed.launch", "experiments.tables")
+# What else `python -m` starts: programs of other packages.
+OTHER_PROGRAMS = ("pip", "pytest", "venv", "paddle.distributed.launch")
 
 _PART = r"[\w.*{},<>-]++"
 PATH = re.compile(rf"(?<![\w./<>{{}}%$~@:\\-])(?:\.{{1,2}}/)*+{_PART}(?:/{_PART})*+/?+(?![\w%$\\])")

@@ -22,7 +22,7 @@ _STEP_TOKENS = 8192
 # The learning rate and the most steps, by the width of the start: the small encoder of
 # configs/pretrain/own.yaml, E5-small, released weights. Other widths take those of the nearest.
 _RATE_AND_STEPS = {128: (1e-3, 9000), 384: (5e-5, 100), 768: (2e-5, 2000)}
-# Static embeddings: docs/results.md has the study of these.
+# Static embeddings: docs/results/static.tsv has the study of these.
 _TABLE = "configs/table/ernie_config.json"
 _PIECES = 8000
 _TABLE_BATCH = 512
@@ -71,7 +71,7 @@ def plan_steps(pairs: Path, folder: Path, counts: Mapping[str, Any]) -> list[Com
         **on_pairs(pairs, batch_size, math.ceil(epochs * trained / batch_size), _TABLE_RATE, parts=2),
         "ernie_config_path": _TABLE,
         "piece_model_path": vocab / "piece.model",
-        # More pairs bear a sharper softmax and fewer epochs; these fit the study in docs/results.md.
+        # More pairs bear a sharper softmax and fewer epochs; as in docs/results/static.tsv.
         "scale": round(max(3.0, 3.5 * math.log10(trained) - 5.5), 1),
     }
     purpose = f"static baseline: mean of subword embeddings, trained on {trained:,} pairs"

@@ -3,7 +3,7 @@
 The embedding matrix has 192 million numbers at base size, and a fine-tuning batch contains some thousand of
 its 250,002 words. If a row has no gradient and its moments are 0, AdamW changes it by weight decay only. The
 other rows have moments, from this step or an earlier one, and only they are updated here. The result equals
-AdamW on the whole table, and docs/performance.md has the share of a step that this saves. If more than
+AdamW on the whole table, and docs/results/cpu_paths.tsv has the share of a step that this saves. If more than
 LARGEST_SHARE of the rows have moments, updating all rows is faster.
 """
 
