@@ -12,7 +12,7 @@ variable NVIDIA_TF32_OVERRIDE=0, set before the start, turns it off.
 
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, Literal, TypeVar
 
@@ -24,7 +24,6 @@ from paddle import Tensor
 from ernie_m.model import kernel_selection
 from ernie_m.model.cpu import mkl
 from ernie_m.model.cpu.workers import SHARE_TOKENS
-from ernie_m.utils.logging import logger
 
 T = TypeVar("T")
 # What `upload` makes a tensor of: an np.ndarray before, a Tensor after. A checker cannot follow it there.
@@ -53,7 +52,7 @@ def attention_kind(half: bool) -> Literal["FlashMask", "padded groups", "in own 
     if kernel_selection.has_plain_kernels():
         return "padded groups"
     if not kernel_selection.on_gpu():
-        return "in own lengths" if mkl.is_there() else "padded groups"
+        return "in own lengths" if mkl.works() else "padded groups"
     return "FlashMask" if half and has_bf16() and flash_works() else "padded groups"
 
 
@@ -65,26 +64,21 @@ def flash_works() -> bool:
     version 3 refuses dropout and `training=False` (`flashmask_attention` in
     paddle/nn/functional/flash_attention.py).
     """
-    try:
-        paddle.set_flags({FLASH_VERSION: 2})
-        with paddle.enable_grad(), paddle.amp.auto_cast(False):
-            error = _measure_flash_error()
-    except (RuntimeError, OSError, ValueError, AssertionError) as problem:  # what Paddle raises, CUDA's too
-        reason = str(problem).strip().rpartition("\n")[2]  # the last line; Paddle's stack is above
-    else:
-        if error < 0.02:  # rounding a number near 2 to bfloat16 is off by up to 0.008
-            return True
-        reason = f"its result is off by {error:.2g}"
-    logger.warning("FlashMask is unavailable; attention uses padded groups, which is slower: %s", reason)
-    return False
+    with paddle.enable_grad(), paddle.amp.auto_cast(False):
+        return kernel_selection.agrees(
+            _flash_errors,
+            0.02,  # rounding a number near 2 to bfloat16 is off by up to 0.008
+            "FlashMask is unavailable; attention uses padded groups, which is slower",
+        )
 
 
-def _measure_flash_error() -> float:
-    """The greatest error of FlashMask's output and of its gradient for two sequences of 64 tokens.
+def _flash_errors() -> Iterator[tuple[str, float]]:
+    """The greatest errors of FlashMask's output and of its gradient for two sequences of 64 tokens.
 
     All values of the first sequence are 1, those of the second 2. So the output is the values, if no token
     attends to the other sequence. All scores are equal, so the gradient of each value is 1.
     """
+    paddle.set_flags({FLASH_VERSION: 2})
     value = paddle.repeat_interleave(paddle.to_tensor([1.0, 2.0]), 64).reshape([1, 128, 1, 1])
     value = value.expand([1, 128, 2, 64]).astype("bfloat16")  # 1, N, heads, D
     value.stop_gradient = False
@@ -95,8 +89,8 @@ def _measure_flash_error() -> float:
     output = F.flashmask_attention(query, query, value, bounds)
     output.sum().backward()
     assert value.grad is not None  # the call above has made it
-    errors = [output - value, value.grad - 1.0]
-    return max(error.astype("float32").abs().max().item() for error in errors)
+    for name, error in (("result", output - value), ("gradient", value.grad - 1.0)):
+        yield name, float(error.astype("float32").abs().max())
 
 
 def share_tokens() -> int | None:

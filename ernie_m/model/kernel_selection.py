@@ -5,8 +5,12 @@ computes is what a GPU computes, FlashMask and autocast aside. Numbers that diff
 kernels by more than rounding point to a faulty kernel.
 """
 
+from collections.abc import Callable, Iterable
+
 import paddle
 from paddle import Tensor
+
+from ernie_m.utils.logging import logger
 
 FAST = "fast"
 PLAIN = "plain"
@@ -25,6 +29,25 @@ def use_kernels(kind: str) -> None:
 def has_plain_kernels() -> bool:
     """Whether this process takes Paddle's public operations alone."""
     return _kernels == PLAIN
+
+
+def agrees(measure: Callable[[], Iterable[tuple[str, float]]], tolerance: float, otherwise: str) -> bool:
+    """Whether a kernel that no release of Paddle promises gives what Paddle's public operations give.
+
+    Args:
+        measure: tries it, and yields what it has computed and by how much that is off.
+        tolerance: by how much it must not be off.
+        otherwise: what the log says, and why, if it does not agree, or does not run.
+    """
+    try:
+        for result, error in measure():
+            if not error < tolerance:  # or it is NaN
+                raise RuntimeError(f"its {result} is off by {error:.2g}")
+    except (OSError, AttributeError, AssertionError, TypeError, ValueError, RuntimeError) as problem:
+        # Of an error of Paddle the last line; its stack is above.
+        logger.warning("%s: %s", otherwise, str(problem).strip().rpartition("\n")[2])
+        return False
+    return True
 
 
 def on_gpu() -> bool:

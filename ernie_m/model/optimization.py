@@ -15,6 +15,7 @@ from paddle import Tensor, nn
 from paddle.optimizer.lr import LambdaDecay
 
 from ernie_m.model import kernel_selection
+from ernie_m.model.cpu import lazy_adamw
 from ernie_m.model.cpu.lazy_adamw import LazyAdamW
 from ernie_m.model.word_embeddings import WordEmbeddings
 from ernie_m.utils.errors import UserError
@@ -98,7 +99,7 @@ def build_optimizer(
             ratio *= embedding_lr_ratio
         # The decay is that of the full rate; AdamW multiplies the coefficient by the parameter's own rate.
         decay = weight_decay / ratio if is_decayed(name) else 0.0
-        if parameter.name in embeddings and kernel_selection.on_cpu(parameter):
+        if parameter.name in embeddings and kernel_selection.on_cpu(parameter) and lazy_adamw.works():
             gradient = embeddings[parameter.name].take_over()
             tables[parameter.name] = LazyAdamW(gradient, ratio, decay, betas, eps)
         else:

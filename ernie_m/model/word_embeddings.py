@@ -202,12 +202,9 @@ class WordEmbeddings(nn.Embedding):
 
     def forward(self, ids: Tensor) -> Tensor:
         """[N] int64 -> [N, H]."""
-        is_traced = not paddle.in_dynamic_mode()  # for an exported graph, which is not trained
-        if is_traced or self.weight.stop_gradient or not paddle.is_grad_enabled():
+        if self.gradient is None or not kernel_selection.training_on_cpu(self.weight):
             return super().forward(ids)
-        if self.gradient is not None and kernel_selection.on_cpu(self.weight):
-            return EmbeddingLookup.apply(self.weight, ids, self.gradient)
-        return super().forward(ids)
+        return EmbeddingLookup.apply(self.weight, ids, self.gradient)
 
 
 def add_paddles_gradient(table: "weakref.ref[EmbeddingGradient]", gradient: Tensor | None) -> Tensor | None:

@@ -1,13 +1,15 @@
-"""The choice of kernels: FlashMask is tried before it is used, and `plain` takes Paddle's own operations."""
+"""The choice of kernels: FlashMask and MKL are tried before they are used, and `plain` is Paddle's own."""
 
 import paddle
 import pytest
 
 from ernie_m.model import device, kernel_selection
+from ernie_m.model.cpu import mkl, workers
 from ernie_m.model.ernie import ErnieMModel
 from ernie_m.training.precision import Precision, prepare_for_prediction
 from ernie_m.utils.logging import logger
 from tests.helpers.flash import flashmask
+from tests.helpers.kernels import needs_mkl
 from tests.launching import error_of
 from tests.toys import small_config
 
@@ -16,12 +18,15 @@ CONFIG = small_config(initializer_range=0.02)
 
 @pytest.fixture
 def warnings(monkeypatch, caplog):
-    """warnings(): the warnings in the log. FlashMask has not been tried yet in this process."""
+    """warnings(): the warnings in the log. Nothing has been tried yet in this process."""
     monkeypatch.setattr(logger, "propagate", True)
     caplog.set_level("WARNING")
-    device.flash_works.cache_clear()
+    caches = (device.flash_works, mkl.works, mkl._functions)
+    for function in caches:
+        function.cache_clear()
     yield lambda: [record.message for record in caplog.records]
-    device.flash_works.cache_clear()
+    for function in caches:
+        function.cache_clear()
 
 
 @pytest.fixture
@@ -69,7 +74,7 @@ def off_by_one_row(query, key, value, bounds, *options):
 
 
 @pytest.mark.parametrize(
-    ("kernel", "reason"), [(missing, "is not registered"), (off_by_one_row, "its result is off by 1")]
+    ("kernel", "reason"), [(missing, "is not registered"), (off_by_one_row, "its result is off by")]
 )
 def test_a_kernel_that_does_not_work_is_not_used(monkeypatch, warnings, flags, kernel, reason):
     monkeypatch.setattr(paddle._C_ops, "flashmask_attention", kernel)
@@ -77,6 +82,18 @@ def test_a_kernel_that_does_not_work_is_not_used(monkeypatch, warnings, flags, k
         assert not device.flash_works() and not device.flash_works()
     (line,) = warnings()
     assert "FlashMask is unavailable; attention uses padded groups" in line and reason in line
+
+
+@needs_mkl
+@pytest.mark.parametrize(
+    ("function", "reason"),
+    [("cblas_none", "cblas_none"), ("cblas_sgemm_batch", "its product in float64")],
+)
+def test_mkl_that_multiplies_otherwise_is_not_used(monkeypatch, warnings, function, reason):
+    monkeypatch.setitem(mkl._NAMES, "float64", function)
+    assert device.attention_kind(half=False) == "padded groups" and workers.worker_count() == 1
+    (line,) = warnings()
+    assert "MKL is disabled" in line and reason in line
 
 
 def test_plain_kernels_have_no_bfloat16_on_a_cpu(monkeypatch):

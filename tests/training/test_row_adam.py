@@ -1,11 +1,14 @@
 """Updating some rows of the embedding matrix equals Paddle's AdamW on the whole table."""
 
 import gc
+import sys
 import weakref
+from types import SimpleNamespace
 
 import numpy as np
 import paddle
 import paddle.nn.functional as F
+import pytest
 
 from ernie_m.model import lm_head, word_embeddings
 from ernie_m.model.config import ErnieMConfig
@@ -16,6 +19,7 @@ from ernie_m.model.heads import SequenceClassifier
 from ernie_m.model.optimization import build_optimizer
 from ernie_m.training import distributed
 from ernie_m.training.engine import Engine
+from ernie_m.utils.logging import logger
 from tests.helpers.batches import padded_batch
 from tests.training.toy_training import get_state
 
@@ -161,6 +165,32 @@ def test_rows_have_the_bits_of_paddles_adamw():
     moments = by_rows.state["moment1"].numpy()
     assert 3 < moments.any(1).sum() < lazy_adamw.LARGEST_SHARE * WORDS, "some rows should be left alone"
     assert table.weight.numpy().tobytes() == parameter.numpy().tobytes()
+
+
+@pytest.mark.parametrize("fault", ["is gone", "another order"])
+def test_a_private_function_that_has_changed_is_not_called(float64, monkeypatch, caplog, fault):
+    """Paddle's AdamW, which knows it, updates the whole table to the same numbers; one line says so."""
+    monkeypatch.setattr(logger, "propagate", True)
+    caplog.set_level("WARNING")
+    honest = paddle._C_ops.adamw_
+
+    def another_order(table, gradient, rate, second, first, *others):
+        honest(table, gradient, rate, first, second, *others)
+
+    by_rows = ToyRun()
+    by_rows.train(0, STEPS)
+    monkeypatch.setattr(sys.modules["paddle.optimizer.adamw"], "_C_ops", SimpleNamespace(adamw_=honest))
+    monkeypatch.setattr(paddle._C_ops, "adamw_", another_order)
+    if fault == "is gone":
+        monkeypatch.delattr(paddle._C_ops, "adamw_")
+    lazy_adamw.works.cache_clear()
+    whole, _ = ToyRun(), ToyRun()
+    lazy_adamw.works.cache_clear()
+    whole.train(0, STEPS)
+    for name, value in by_rows.state().items():
+        np.testing.assert_allclose(whole.state()[name], value, rtol=1e-9, atol=1e-12, err_msg=name)
+    (line,) = [record.message for record in caplog.records]
+    assert "by Paddle's AdamW" in line and {"is gone": "adamw_", "another order": "moment1"}[fault] in line
 
 
 def test_a_training_that_has_ended_keeps_nothing():

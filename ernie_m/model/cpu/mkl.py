@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 import paddle
 
-from ernie_m.utils.logging import logger
+from ernie_m.model import kernel_selection
 
 # Constants of mkl_cblas.h
 _ROW_MAJOR = 101
@@ -42,15 +42,36 @@ class Shapes(NamedTuple):
     counts: np.ndarray  # the number of products of each group
 
 
-def is_there() -> bool:
-    """Whether Paddle's wheel has MKL. Without it attention is computed in padded groups."""
-    return bool(_functions())
+@cache
+def works() -> bool:
+    """Whether MKL in Paddle's wheel multiplies as NumPy does. If not, the log says so, once.
+
+    Without it attention is computed in padded groups.
+    """
+    return kernel_selection.agrees(_errors, 1e-5, "MKL is disabled, attention is slower and on one core")
+
+
+def _errors() -> Iterator[tuple[str, float]]:
+    """Of two products in each type, by transposed matrices."""
+    random = np.random.default_rng(0)
+    strides = np.array([7], np.int32)
+    shapes = Shapes(*np.array([[5], [7], [9], [2]], np.int32))
+    for dtype in _NAMES:
+        x, y, out = (random.standard_normal([2, *shape]).astype(dtype) for shape in ([5, 7], [9, 7], [5, 9]))
+        multiply(
+            Matrices(x, np.array([0, 35]), strides),
+            Matrices(y, np.array([0, 63]), strides, transposed=True),
+            Matrices(out, np.array([0, 45]), strides + 2),
+            shapes,
+            0.5,
+        )
+        yield f"product in {dtype}", np.abs(out - 0.5 * x @ y.swapaxes(1, 2)).max()
 
 
 def multiply(x: Matrices, y: Matrices, out: Matrices, shapes: Shapes, factor: float = 1.0) -> None:
     """Write `factor` times the product of each matrix of x and the same one of y to the same one of `out`.
 
-    All arrays are float32, or all are float64. Call it only if MKL `is_there`.
+    All arrays are float32, or all are float64. Call it only if MKL `works`.
     """
     multiply_batch = _functions()[out.array.dtype.name]
     groups = len(shapes.counts)
@@ -105,11 +126,7 @@ def _libraries() -> tuple[ctypes.CDLL, ctypes.PyDLL]:
 
 @cache
 def _functions() -> dict[str, Callable[..., None]]:
-    """The function for each type of numbers; empty if there are none. It releases the interpreter lock."""
+    """The function for each type of numbers. It releases the interpreter lock."""
     signature = CFUNCTYPE(None, c_int, *[c_void_p] * 13, c_int, c_void_p)
-    try:
-        library, _ = _libraries()
-        return {dtype: signature((name, library)) for dtype, name in _NAMES.items()}
-    except (OSError, AttributeError) as error:  # no such file, no such symbol
-        logger.info("attention is slower and runs on one core: the installed Paddle has no MKL (%s)", error)
-        return {}
+    library, _ = _libraries()
+    return {dtype: signature((name, library)) for dtype, name in _NAMES.items()}

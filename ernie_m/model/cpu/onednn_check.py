@@ -3,8 +3,8 @@
 The library in Paddle's wheel has no promise that it stays as it is, and is called by addresses of memory.
 """
 
-from collections.abc import Callable, Sequence
-from functools import cache
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -12,12 +12,12 @@ import paddle
 import paddle.nn.functional as F
 from paddle import Tensor
 
+from ernie_m.model import kernel_selection
 from ernie_m.model.cpu import onednn
 from ernie_m.model.cpu.attention_bfloat16 import AttentionInBfloat16
 from ernie_m.model.cpu.bfloat16 import LinearInBfloat16
 from ernie_m.model.cpu.layers import GeluOnCpu, LayerNormOnCpu
 from ernie_m.model.packed_layout import PackedLayout
-from ernie_m.utils.logging import logger
 
 _MAJOR = 3  # the version of oneDNN whose functions and constants `ernie_m/model/cpu/onednn.py` has
 _SIZE = 64  # tokens, and the numbers of each
@@ -79,19 +79,16 @@ def missing() -> str | None:
 
 def _agree(kinds: dict[str, _Kind], tolerance: float) -> bool:
     """Whether values and gradients of all kinds differ from Paddle's by less than the tolerance."""
-    try:
-        if onednn.version()[0] != _MAJOR:
-            raise RuntimeError(f"its version is {onednn.version()}, not {_MAJOR}")
-        for name, kind in kinds.items():
-            error = _error(kind)
-            if not error < tolerance:  # or it is NaN
-                raise RuntimeError(f"its {name} is off by {error:.2g}")
-    except (OSError, AttributeError, RuntimeError, ValueError) as problem:
-        logger.warning(
-            "oneDNN is disabled, computation is slower: %s", str(problem).strip().rpartition("\n")[2]
-        )
-        return False
-    return True
+    return kernel_selection.agrees(
+        partial(_errors, kinds), tolerance, "oneDNN is disabled, computation is slower"
+    )
+
+
+def _errors(kinds: dict[str, _Kind]) -> Iterator[tuple[str, float]]:
+    if onednn.version()[0] != _MAJOR:
+        raise RuntimeError(f"its version is {onednn.version()}, not {_MAJOR}")
+    for name, kind in kinds.items():
+        yield name, _error(kind)
 
 
 def _error(kind: _Kind) -> float:

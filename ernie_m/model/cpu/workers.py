@@ -32,7 +32,7 @@ _MOST = 2048  # tokens of a batch
 
 def worker_count() -> int:
     """How many workers this thread has: 1 in a worker, on a GPU, and where none can be kept to one core."""
-    if kernel_selection.on_gpu() or kernel_selection.has_plain_kernels() or not mkl.is_there():
+    if kernel_selection.on_gpu() or kernel_selection.has_plain_kernels() or not mkl.works():
         return 1
     return thread_count()
 
