@@ -56,14 +56,14 @@ def start_program() -> None:
     elif program == "recipe":
         run_recipe(words)
     elif program not in PROGRAMS:
-        refuse_name("command", program, ["recipe", *PROGRAMS])
+        reject_name("command", program, ["recipe", *PROGRAMS])
     else:
         module, _ = PROGRAMS[program]
         sys.argv[:] = [program, *words]
         import_module(f"ernie_m.{module}").main()
 
 
-def refuse_name(kind: str, name: str, known: list[str]) -> NoReturn:
+def reject_name(kind: str, name: str, known: list[str]) -> NoReturn:
     """End with a line that gives the known name of this kind that is most like one."""
     from ernie_m.utils.args import advice_on
 
@@ -117,7 +117,7 @@ def run_recipe(words: list[str]) -> None:
         say(recipe_usage())
         return
     if name not in recipes():
-        refuse_name("recipe", name, recipes())
+        reject_name("recipe", name, recipes())
     folder = scripts_folder()
     if folder.parent == PACKAGE:  # an installed package: scripts/launch.sh starts `python -m ernie_m` with it
         os.environ["ERNIE_M_PYTHON"] = sys.executable

@@ -111,7 +111,7 @@ def load(
     configure_as_library()
     loaded = load_model(Path(folder), engine=engine, task=task, amp=amp)
     if task is not None and loaded.task != task:
-        raise UserError(f"{folder}: task {task!r}: {loaded.description_of_head()}")
+        raise UserError(f"{folder}: task {task!r}: {loaded.describe_head()}")
     return Model(loaded)
 
 
@@ -122,7 +122,7 @@ def _loaded_again(scores: dict[str, Any] | None, versions: dict[Path, FileVersio
         UserError: as `load`, or the files have other versions than those that the model was loaded from.
     """
     loaded = load(*how).loaded
-    loaded.refuse_others(versions)
+    loaded.reject_others(versions)
     return Model(loaded, scores)
 
 
@@ -164,7 +164,7 @@ class Model:
         self.engine: str = loaded.engine_name
         # Wherever the program goes; a name on the hub is no path.
         self._folder = loaded.folder.absolute() if loaded.folder.exists() else loaded.folder
-        self._answerers: dict[tuple, Any] = {}  # (task, PredictionOptions) -> answerer
+        self._predictors: dict[tuple, Any] = {}  # (task, PredictionOptions) -> predictor
 
     def __repr__(self) -> str:
         loaded = self.loaded
@@ -268,7 +268,7 @@ class Model:
         import numpy as np
 
         from ernie_m.reader.batching import BATCH_TOKENS, warn_if_cut
-        from ernie_m.reader.vocabulary_coverage import unknown_words_of
+        from ernie_m.reader.vocabulary_coverage import find_unknown_words
         from ernie_m.utils.logging import logger
 
         if on_empty not in ("error", "skip"):
@@ -281,21 +281,21 @@ class Model:
         options = PredictionOptions(
             pooling=pooling, layer=layer, center_by_language=centered, normalize=normalize, prompt=prompt
         )
-        answerer = self._answerer(EMBEDDING, options)
-        inputs = parsed(answerer, [{"text": text} for text in sentences], on_empty)
-        batch_tokens = BATCH_TOKENS if batch_size is None else batch_size * answerer.max_seq_len
+        predictor = self._predictor(EMBEDDING, options)
+        inputs = parsed(predictor, [{"text": text} for text in sentences], on_empty)
+        batch_tokens = BATCH_TOKENS if batch_size is None else batch_size * predictor.max_seq_len
         vectors = np.full((len(inputs), self.loaded.config.hidden_size), np.nan, np.float32)
         numbers_of_texts = [number for number, text in enumerate(inputs) if text is not None]
         cut_count = 0
         unknown = []  # numbers of texts
         for numbers in in_parts(numbers_of_texts, "encoding"):
-            features = answerer.features([inputs[number] for number in numbers])
+            features = predictor.features([inputs[number] for number in numbers])
             part_languages = None if languages is None else [languages[number] for number in numbers]
-            vectors[numbers] = answerer.vectors_of(features, part_languages, batch_tokens)
+            vectors[numbers] = predictor.vectors_of(features, part_languages, batch_tokens)
             cut_count += sum(feature.cut for feature in features)
-            unknown_words = unknown_words_of(self.tokenizer, [feature.ids for feature in features])
+            unknown_words = find_unknown_words(self.tokenizer, [feature.ids for feature in features])
             unknown += [numbers[place] for place in unknown_words.nonzero()[0]]
-        warn_if_cut("encode", cut_count, len(inputs), "texts", answerer.max_seq_len)
+        warn_if_cut("encode", cut_count, len(inputs), "texts", predictor.max_seq_len)
         if unknown:
             logger.warning(
                 "%d of %d texts have words that are unknown to the model's vocabulary (the first: index %d); "
@@ -370,7 +370,7 @@ class Model:
             if not texts:
                 raise UserError("the corpus is empty")
             of_vectors = PredictionOptions(pooling=task_options.pooling, layer=task_options.layer)
-            inputs = parsed(self._answerer(EMBEDDING, of_vectors), [{"text": text} for text in texts])
+            inputs = parsed(self._predictor(EMBEDDING, of_vectors), [{"text": text} for text in texts])
             task_options = replace(task_options, corpus=tuple(inputs))  # type: ignore[arg-type]  # of a flag
         return SearchCorpus(self.loaded, task_options)
 
@@ -438,8 +438,8 @@ class Model:
         )
         if (kind, task) == (CLASSIFICATION, None):
             ask_for_kind(of_rows)
-        for oddity in of_rows.oddities():
-            logger.warning("%s", oddity)
+        for issue in of_rows.issues():
+            logger.warning("%s", issue)
         path = None if folder is None else Path(folder)
         fitted = fit_model(self.loaded, of_rows, path, finetune, layer)
         assert fitted is not None  # nobody asks it to stop
@@ -478,18 +478,18 @@ class Model:
         Args:
             task: a value of --task of `ernie-m predict`.
         """
-        answerer = self._answerer(task, options)
-        inputs = parsed(answerer, requests)
+        predictor = self._predictor(task, options)
+        inputs = parsed(predictor, requests)
         answers: list[Any] = []
         for part in in_parts(inputs, "predicting"):
-            answers += answerer.answer(part)
+            answers += predictor.answer(part)
         return answers
 
-    def _answerer(self, task: str, options: PredictionOptions) -> Any:
-        """The answerer of a prediction with these options; it is made once."""
-        from ernie_m.inference.tasks import make_answerer
+    def _predictor(self, task: str, options: PredictionOptions) -> Any:
+        """The predictor of a prediction with these options; it is made once."""
+        from ernie_m.inference.tasks import make_predictor
 
         key = (task, options)
-        if key not in self._answerers:
-            self._answerers[key] = make_answerer(task, self.loaded, options)
-        return self._answerers[key]
+        if key not in self._predictors:
+            self._predictors[key] = make_predictor(task, self.loaded, options)
+        return self._predictors[key]

@@ -56,12 +56,12 @@ def start_python(code: str, *arguments: object) -> Started:
 HOLDER = """
 import sys
 from contextlib import ExitStack
-from ernie_m.utils.output_lock import only_run_in
-from ernie_m.utils.files import only_writer_of
+from ernie_m.utils.output_lock import lock_output
+from ernie_m.utils.files import lock_writer
 with ExitStack() as locks:
     for argument in sys.argv[1:]:
         kind, path = argument.split(":", 1)
-        locks.enter_context({"run": only_run_in, "writer": only_writer_of}[kind](path))
+        locks.enter_context({"run": lock_output, "writer": lock_writer}[kind](path))
     print("held", flush=True)
     sys.stdin.read()
 """

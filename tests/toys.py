@@ -366,7 +366,8 @@ def text_with(rng: np.random.Generator, noun: str) -> str:
 
 
 def labelled_texts(count: int, seed: int) -> list[LabelledTexts]:
-    """Rows with the qids 100, 101, ... The second text has no noun, so it says nothing of the label."""
+    """Rows with the qids 100, 101, ... The second text has no noun, so it says nothing of the "
+    "label."""
     rng = np.random.default_rng(seed)
     kinds = list(KINDS)
     drawn = []

@@ -22,13 +22,13 @@ from ernie_m.model.checkpoint.model_card import read_card
 from ernie_m.model.checkpoint.native import NativeFormat
 from ernie_m.model.checkpoint.open import Checkpoint, open_checkpoint
 from ernie_m.model.checkpoint.write_foreign import CLASSIFIER_TASKS, TARGETS, WRITERS
-from ernie_m.model.preprocessing import MEAN_OF_TOKENS, READING, Reading
+from ernie_m.model.preprocessing import MEAN_OF_TOKENS, READING, PreprocessingConfig
 from ernie_m.model.tasks import QUESTION_ANSWERING, SEARCH
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.utils.args import Names, PositiveInt, option, parse_options
 from ernie_m.utils.checksums import MANIFEST, write_manifest
 from ernie_m.utils.errors import UserError, say
-from ernie_m.utils.files import atomic_dir, only_writer_of
+from ernie_m.utils.files import atomic_dir, lock_writer
 from ernie_m.utils.logging import in_columns
 
 LONGEST_INPUT = 512  # tokens, of the released models; a vocabulary alone has no limit of its own
@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: the command line; None: that of this process.
     """
     flags = parse_options(ConvertFlags, arguments, __name__)
-    with only_writer_of(flags.target, "--target"):
+    with lock_writer(flags.target, "--target"):
         convert(flags)
 
 
@@ -94,7 +94,7 @@ def convert(flags: ConvertFlags) -> None:
     checkpoint = open_checkpoint(flags.source, flags.drop_unknown)
     write_foreign.check_tensors(checkpoint)
     task = write_foreign.task_to_convert(checkpoint, flags.head)
-    tokenizer = tokenizer_of(checkpoint, flags)
+    tokenizer = open_tokenizer(checkpoint, flags)
     if not flags.trim_vocab_to:
         write(flags, checkpoint, task, tokenizer)
         return
@@ -121,10 +121,10 @@ def convert_vocabulary(flags: ConvertFlags) -> None:
     tokenizer = Tokenizer(flags.vocab_path, flags.source)
     with atomic_dir(flags.target) as folder:
         files = WRITERS[format.tokenizer_form](folder, tokenizer, LONGEST_INPUT, 2)
-    say_tokenizer(files, write_foreign.note(format, Reading()), flags)
+    say_tokenizer(files, write_foreign.note(format, PreprocessingConfig()), flags)
 
 
-def tokenizer_of(checkpoint: Checkpoint, flags: ConvertFlags) -> Tokenizer:
+def open_tokenizer(checkpoint: Checkpoint, flags: ConvertFlags) -> Tokenizer:
     """The tokenizer: of each file the one that the flags name, or else that of the checkpoint.
 
     Raises:
@@ -156,7 +156,7 @@ def write(
     given = {"license": flags.license, "base_model": flags.base_model}
     metadata |= {key: value for key, value in given.items() if value}
     format = TARGETS[flags.to]
-    reading = checkpoint.reading
+    preprocessing = checkpoint.preprocessing
     differing = write_foreign.differences(format, checkpoint, task, bool(tokenizer.digit_comma))
     if differing and not flags.allow_lossy:
         raise UserError(
@@ -164,13 +164,13 @@ def write(
             "same, and the new README.md says so"
         )
     write_foreign.check_fits(flags.to, checkpoint, task)
-    remark = write_foreign.note(format, reading)
+    remark = write_foreign.note(format, preprocessing)
     facts = {"reads_otherwise": [*differing, remark] if remark else differing or None, "trimmed": trimmed}
     if not flags.trim_vocab_to:  # the scores are of the whole vocabulary
         facts["scores"] = scores
     # The max_seq_len of a model with a head is the length of the windows that it was trained on.
-    longest = (None if task else reading.max_seq_len) or checkpoint.shape.longest_input
-    separators = reading.separators if task == QUESTION_ANSWERING else 2
+    longest = (None if task else preprocessing.max_seq_len) or checkpoint.shape.longest_input
+    separators = preprocessing.separators if task == QUESTION_ANSWERING else 2
     with atomic_dir(flags.target) as folder:
         written, pooling_files = write_foreign.write(format, folder, checkpoint, task, metadata, facts)
         files = WRITERS[format.tokenizer_form](folder, tokenizer, longest, separators)
@@ -179,11 +179,11 @@ def write(
     say(*lines_of(written, checkpoint, flags))
     if pooling_files:
         names = ", ".join(pooling_files)
-        say(f"for sentence-transformers: {names}; pooling: {reading.pooling or MEAN_OF_TOKENS}")
+        say(f"for sentence-transformers: {names}; pooling: {preprocessing.pooling or MEAN_OF_TOKENS}")
     elif flags.to == "xlm-roberta" and checkpoint.task == SEARCH:
         say(
-            f"note: the model was trained for vectors of layer {reading.layer} with --pooling "
-            f"{reading.pooling}, which sentence-transformers does not make"
+            f"note: the model was trained for vectors of layer {preprocessing.layer} with --pooling "
+            f"{preprocessing.pooling}, which sentence-transformers does not make"
         )
     say_tokenizer(files, remark, flags)
     for difference in differing:
@@ -197,7 +197,7 @@ def lines_of(written: Translated, checkpoint: Checkpoint, flags: ConvertFlags) -
     is_official = flags.to == "fluid"
     place = "params/" if is_official else ""
     lines = [f"{place}{name}  {list(shape)}" for name, shape in written.weights.shapes.items()]
-    without_place = {"labels": checkpoint.labels, READING: checkpoint.reading.to_json()}
+    without_place = {"labels": checkpoint.labels, READING: checkpoint.preprocessing.to_json()}
     unsaid = [f"{key} of config.json" for key, value in without_place.items() if value and is_official]
     afresh = f"the library that loads {flags.to} starts it afresh"
     return [

@@ -12,7 +12,7 @@ from typing import Literal
 from ernie_m.model.tasks import EMBEDDING, EXPORTED_TASKS, FILL_MASK
 from ernie_m.utils.args import option, parse_options
 from ernie_m.utils.errors import UserError
-from ernie_m.utils.files import only_writer_of
+from ernie_m.utils.files import lock_writer
 from ernie_m.utils.logging import logger, setup_console
 from ernie_m.utils.paddle_settings import prepare
 
@@ -50,7 +50,7 @@ def main() -> None:
             f"--output {output}: the current folder or a mount point. Choose a new folder inside it, "
             "which appears when it is complete"
         )
-    with only_writer_of(output):
+    with lock_writer(output):
         export_to(output, flags)
 
 
@@ -82,15 +82,16 @@ def export_to(output: Path, flags: ExportFlags) -> None:
     if task == FILL_MASK:
         task = EMBEDDING
         logger.info("the encoder is exported, without the masked-LM head and the language table")
-    if task == EMBEDDING and loaded.reading_faults:
+    if task == EMBEDDING and loaded.preprocessing_errors:
         raise UserError(
-            f"{'; '.join(loaded.reading_faults)}: this is not done here; ernie-m convert {flags.model} NEW "
+            f"{'; '.join(loaded.preprocessing_errors)}: this is not done here; ernie-m convert "
+            f"{flags.model} NEW "
             "--allow_lossy writes a model without it, which can be exported"
         )
     # Only an encoder can end below the last layer.
     layer_name = flags.layer  # a number, or a word
     if layer_name is None:
-        layer_name = loaded.layer_of_vectors if task == EMBEDDING else loaded.num_layers
+        layer_name = loaded.embedding_layer if task == EMBEDDING else loaded.num_layers
     layer = layer_number(layer_name, loaded.num_layers)
     if task != EMBEDDING and layer != loaded.num_layers:
         raise UserError(f"--layer {flags.layer}: only --task embedding can end below the last layer")

@@ -24,7 +24,7 @@ from ernie_m.training.stop_requests import ShutdownHandler
 from ernie_m.training.training_flags import PrecisionFlags
 from ernie_m.utils.args import Names, option, parse_options
 from ernie_m.utils.errors import UserError, command_name, say
-from ernie_m.utils.files import only_writer_of
+from ernie_m.utils.files import lock_writer
 from ernie_m.utils.logging import logger, setup_console
 from ernie_m.utils.paddle_settings import prepare
 
@@ -65,7 +65,7 @@ def main() -> None:
     flags = parse_options(FitFlags, None, __name__)
     setup_console()
     output = Path(flags.output)
-    with only_writer_of(output, "--output"):
+    with lock_writer(output, "--output"):
         files = find_tables(Path(flags.table), output)
         training = [file for file in files if file.split == "train"]
         tests = [file for file in files if file.split != "train"]
@@ -106,27 +106,27 @@ def fit_labels(
     Raises:
         UserError: a file cannot be read, or its rows cannot be learned, or scored; names the lines.
     """
-    from ernie_m.fit.labelled_rows import read_rows, refuse
+    from ernie_m.fit.labelled_rows import load_dataset, refuse
 
-    rows = read_rows(training, flags, kind)
-    parts = {str(file.path): read_rows([file], flags, rows.kind, rows) for file in tests}
+    rows = load_dataset(training, flags, kind)
+    parts = {str(file.path): load_dataset([file], flags, rows.kind, rows) for file in tests}
     for name, part in ((flags.table, rows), *parts.items()):
-        for oddity in part.oddities(None if part is rows else rows):
-            logger.warning("%s: %s", name, oddity)
+        for issue in part.issues(None if part is rows else rows):
+            logger.warning("%s: %s", name, issue)
     refuse(
-        rows.faults(), "scores require two: add texts, remove the label, or set another column with --label"
+        rows.errors(), "scores require two: add texts, remove the label, or set another column with --label"
     )
-    from ernie_m.fit.fit_model import fit_model, scored_by
+    from ernie_m.fit.fit_model import evaluate_labels, fit_model
     from ernie_m.inference.load import load
 
     loaded = load(flags.model, amp=flags.amp)
 
-    with ShutdownHandler(active=flags.finetune or rows.needs_whole_model) as stop:
+    with ShutdownHandler(active=flags.finetune or rows.needs_finetuning) as stop:
         fitted = fit_model(loaded, rows, Path(flags.output), flags.finetune, flags.layer, flags.table, stop)
     if fitted is None:
         return False
     learned, scored = fitted
     say(f"\n{scored.text(flags.table)}")
     for name, part in parts.items():
-        say(f"\n{scored_by(learned, part, name).text(name)}")
+        say(f"\n{evaluate_labels(learned, part, name).text(name)}")
     return True

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ernie_m.inference.prediction_options import ModelFlags
-from ernie_m.model.preprocessing import COLUMNS, own_reading
+from ernie_m.model.preprocessing import COLUMNS, read_preprocessing
 from ernie_m.model.tasks import (
     CLASSIFICATION,
     EMBEDDING,
@@ -26,11 +26,11 @@ from ernie_m.model.tasks import (
 )
 from ernie_m.reader.files.find_files import named_files
 from ernie_m.reader.files.plain_text import split_name
-from ernie_m.reader.files.row_errors import Faults
+from ernie_m.reader.files.row_errors import RowErrors
 from ernie_m.reader.files.table_options import LabelOptions
 from ernie_m.utils.args import option, parse_options
 from ernie_m.utils.errors import UserError, printable, say
-from ernie_m.utils.files import read_json, refuse_to_write_over
+from ernie_m.utils.files import read_json, reject_overwrite
 
 if TYPE_CHECKING:
     from ernie_m.inference.load import LoadedModel
@@ -73,7 +73,7 @@ class PredictFlags(ModelFlags, LabelOptions):
         output = Path(self.output).resolve()
         if self.output != "-" and output.exists():
             raise UserError(f"--output {self.output} already exists. Choose another file")
-        refuse_to_write_over(
+        reject_overwrite(
             [self.input, *corpus], f"--output {self.output}", [output.with_name(f"{output.name}.part")]
         )
 
@@ -89,33 +89,33 @@ def main() -> None:
         read_requests,
         write_answers,
     )
-    from ernie_m.inference.tasks import make_answerer, training_file
-    from ernie_m.reader.files.labelled_tables import open_asked
+    from ernie_m.inference.tasks import make_predictor, training_file
+    from ernie_m.reader.files.labelled_tables import open_unlabeled
 
     options = flags.options()
-    settings = settings_of(flags.model)
-    columns = columns_of(flags.model, settings)
-    faults = Faults("standard input" if flags.input == "-" else flags.input, flags.on_error == "skip")
+    settings = read_settings(flags.model)
+    columns = learned_columns(flags.model, settings)
+    errors = RowErrors("standard input" if flags.input == "-" else flags.input, flags.on_error == "skip")
     path = Path(flags.input)
 
     # Before a model is loaded, as far as a file can be read without one.
-    ask = partial(open_asked, path, flags, faults, columns, are_requests=has_objects(flags.input))
+    ask = partial(open_unlabeled, path, flags, errors, columns, are_requests=has_objects(flags.input))
     table = None
     task = flags.task or task_named(str(settings.get("task")))
     if task in TASKS and not TASKS[task].training_file:
         table = ask()
-        table.check(own_reading(settings, None).pairs if task in _CLASSIFIERS else False)
-        faults.end(partial(say, file=sys.stderr))
+        table.check(read_preprocessing(settings, None).pairs if task in _CLASSIFIERS else False)
+        errors.end(partial(say, file=sys.stderr))
     model = load(flags.model, engine=flags.engine, task=flags.task, amp=flags.amp)
-    task = task_of(flags, model)
-    answerer = make_answerer(task, model, options)
+    task = choose_task(flags, model)
+    predictor = make_predictor(task, model, options)
 
     # A tagger or a reader first looks for an official file.
-    file = None if flags.input == "-" else training_file(task, path, flags, answerer)
+    file = None if flags.input == "-" else training_file(task, path, flags, predictor)
     if file is None:
         is_question = task == QUESTION_ANSWERING
         table = table or ask(questions=is_question)
-        table.check(model.reading.pairs if task in _CLASSIFIERS else is_question)
+        table.check(model.preprocessing.pairs if task in _CLASSIFIERS else is_question)
         file = (
             JsonLines(table)
             if table.are_requests
@@ -127,16 +127,16 @@ def main() -> None:
             f"--sort {flags.sort} requires a table and predictions with a probability. Remove --sort"
         )
 
-    requests = read_requests(file, answerer.parse, faults)
+    requests = read_requests(file, predictor.parse, errors)
     if all(request.content is None for request in requests):
         say(f"--input {flags.input}: empty input, no predictions", file=sys.stderr)
-    write_answers(answerer, requests, file, flags.output)
+    write_answers(predictor, requests, file, flags.output)
     if requests and split_name(flags.output)[0] != ".trec":
         for line in file.summary():
             say(printable(line), file=sys.stderr)
 
 
-def task_of(flags: PredictFlags, model: "LoadedModel") -> str:
+def choose_task(flags: PredictFlags, model: "LoadedModel") -> str:
     """What is predicted.
 
     Raises:
@@ -155,14 +155,14 @@ def task_of(flags: PredictFlags, model: "LoadedModel") -> str:
     return task
 
 
-def settings_of(model: str) -> dict[str, Any]:
+def read_settings(model: str) -> dict[str, Any]:
     """What config.json in the folder of a model says; {}: there is none."""
     path = Path(model) / "config.json"
     settings = read_json(path) if path.is_file() else {}
     return settings if isinstance(settings, dict) else {}
 
 
-def columns_of(model: str, settings: dict[str, Any]) -> dict[str, str]:
+def learned_columns(model: str, settings: dict[str, Any]) -> dict[str, str]:
     """The columns that a model learned from, by the part that each is.
 
     Raises:

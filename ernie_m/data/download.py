@@ -17,7 +17,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ernie_m.utils.errors import UserError, say
-from ernie_m.utils.files import atomic_dir, only_writer_of, translate_write_errors
+from ernie_m.utils.files import atomic_dir, lock_writer, translate_write_errors
 
 LARGEST_ARCHIVE = 16 << 30  # bytes, unpacked; the weights of large have 2.2 GB
 # What the libraries raise on damaged archives. RuntimeError: an encrypted one, or folders of folders.
@@ -57,7 +57,7 @@ def download(url: str, path: Path) -> str:
     Raises:
         UserError: the disk is full, or another command is fetching the file.
     """
-    with only_writer_of(path):
+    with lock_writer(path):
         say(f"downloading {url}")
         return _download(url, path)
 
@@ -113,13 +113,13 @@ def fetch_missing(urls: Mapping[Path, str]) -> list[str]:
     Returns:
         A line for each that could not be fetched.
     """
-    faults = []
+    errors = []
     for path, url in urls.items():
         if not path.is_file():
             fault = download(url, path)
             if fault:
-                faults.append(f"{url} -> {path}: {fault}")
-    return faults
+                errors.append(f"{url} -> {path}: {fault}")
+    return errors
 
 
 def unpack(archive: Path, target: Path) -> None:
@@ -159,14 +159,14 @@ def _check_sizes(sizes: Iterable[int], largest: int) -> None:
             raise ValueError(f"it says {total:,} bytes, and 0 to {largest:,} may be unpacked")
 
 
-def refuse_faults(faults: list[str]) -> None:
+def raise_errors(errors: list[str]) -> None:
     """List what could not be downloaded.
 
     Raises:
         UserError: there is a fault.
     """
-    if faults:
-        say("download by hand, and put where the arrow points:", *faults, sep="\n  ")
+    if errors:
+        say("download by hand, and put where the arrow points:", *errors, sep="\n  ")
         raise UserError(
             "some files could not be downloaded. Download the files above by hand and run the same command "
             "again, which verifies and unpacks them"

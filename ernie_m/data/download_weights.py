@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ernie_m.data.download import fetch_missing, refuse_faults, unpack
+from ernie_m.data.download import fetch_missing, raise_errors, unpack
 from ernie_m.model.checkpoint import lod_tensors
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.reader.tokenization import Tokenizer
@@ -59,15 +59,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     flags = parse_options(WeightsFlags, arguments, __name__)
     configs = Path(flags.configs)
-    faults = []
+    errors = []
     for part in flags.parts or RELEASED:
         if "/" in part:
             say(f"{part}: {open_checkpoint(part).folder}; commands take this name in place of a folder")
         elif part == "vocab":
-            faults += get_vocabulary(configs)
+            errors += get_vocabulary(configs)
         else:
-            faults += get_parameters(configs, part)
-    refuse_faults(faults)
+            errors += get_parameters(configs, part)
+    raise_errors(errors)
 
 
 def get_vocabulary(configs: Path) -> list[str]:
@@ -81,9 +81,9 @@ def get_vocabulary(configs: Path) -> list[str]:
     """
     vocab = configs / "vocab.txt"
     pieces = configs / "piece.model"
-    faults = fetch_missing({path: VOCAB_URL.format(name=path.name) for path in (vocab, pieces)})
-    if faults:
-        return faults
+    errors = fetch_missing({path: VOCAB_URL.format(name=path.name) for path in (vocab, pieces)})
+    if errors:
+        return errors
     size = Tokenizer(vocab, pieces).vocab_size
     if size != VOCAB_SIZE:
         fault = f"{size:,} ids, but the released weights have {VOCAB_SIZE:,}"
@@ -105,10 +105,10 @@ def get_parameters(configs: Path, size: str) -> list[str]:
         return []
     url = WEIGHTS_URL.format(size=size)
     archive = configs / Path(url).name
-    faults = fetch_missing({archive: url})
-    if not faults:
+    errors = fetch_missing({archive: url})
+    if not errors:
         place_parameters(archive, target, size)
-    return faults
+    return errors
 
 
 def place_parameters(archive: Path, target: Path, size: str) -> None:

@@ -20,7 +20,7 @@ from ernie_m.reader.files.table_options import TableOptions
 from ernie_m.reader.labels import write_places
 from ernie_m.utils.args import option, parse_options
 from ernie_m.utils.errors import UserError, listed, say
-from ernie_m.utils.files import atomic_file, only_writer_of
+from ernie_m.utils.files import atomic_file, lock_writer
 from ernie_m.utils.logging import in_columns, setup_console
 
 # Split and language of a file -> column of the table that is printed, such as "rows" -> its number.
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     flags = parse_options(PrepareFlags, words, __name__)
     setup_console()
     output = Path(flags.output or f"data/{flags.task}")
-    with only_writer_of(output):
+    with lock_writer(output):
         write_data(flags, output)
 
 

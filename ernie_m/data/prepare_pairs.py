@@ -23,21 +23,21 @@ from itertools import chain, islice
 from pathlib import Path
 
 from ernie_m.finetune.retrieval.retrieval_args import RetrievalFlags
-from ernie_m.finetune.retrieval.split_pairs import KeyedRows, divide, hold_out, keys_by
+from ernie_m.finetune.retrieval.split_pairs import DedupedPairs, divide, hold_out, keys_by
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.open_model import open_model
-from ernie_m.reader.equal_texts import text_keys
+from ernie_m.reader.equal_texts import text_ids
 from ernie_m.reader.files.find_files import (
     WITH_BOTH_SIDES,
     check_languages,
     find_files,
+    get_stem,
     languages_in_name,
     languages_of,
     says_held_out,
     split_label,
-    stem_of,
 )
-from ernie_m.reader.files.pairs import PairRows, header_of
+from ernie_m.reader.files.pairs import PairRows, make_header
 from ernie_m.reader.files.plain_text import LINES, named_form, split_name
 from ernie_m.reader.files.table_options import TableOptions
 from ernie_m.reader.tokenization import Tokenizer
@@ -129,7 +129,7 @@ def find(sources: Iterable[str], output: Path) -> FoundFiles:
             continue
         folder = source if os.path.isdir(source) else os.path.dirname(source)
         for path in map(Path, find_files(Path(source), below=True, output=output)):
-            ending, stem = split_name(path)[0], stem_of(path)
+            ending, stem = split_name(path)[0], get_stem(path)
             last_word = stem.rpartition(".")[2]
             side = ending.removeprefix(".")  # "de" of news.de-en.de, one of two aligned files
             if named_form(path) in WITH_BOTH_SIDES:
@@ -147,11 +147,11 @@ def find(sources: Iterable[str], output: Path) -> FoundFiles:
             pairs.append(PairFile.of(files, (first, other), stem_path.name, folder))
         if not others:
             unread.append(str(file_of_language[first]))
-    _refuse(sources, pairs, text)
+    _reject(sources, pairs, text)
     return FoundFiles(sorted(pairs, key=lambda file: file.name), text, unread)
 
 
-def _refuse(sources: Iterable[str], pairs: Sequence[PairFile], text: Mapping[str, Sequence[str]]) -> None:
+def _reject(sources: Iterable[str], pairs: Sequence[PairFile], text: Mapping[str, Sequence[str]]) -> None:
     """Raise a UserError if no file is to be trained on, or two have the same languages or the same name.
 
     Args:
@@ -196,15 +196,15 @@ def prepare_pairs(
     found = find(sources, output)
     rows_of = {file: PairRows(file.files, options, all_splits=file.is_held_out) for file in found.pairs}
     tokens = None
-    keys_of = text_keys
+    keys_of = text_ids
     if model:
         opened = open_model(open_checkpoint(model))
-        tokens = tokens_of_pairs(rows_of, opened.tokenizer, model)
+        tokens = mean_pair_tokens(rows_of, opened.tokenizer, model)
         keys_of = keys_by(opened, min(RetrievalFlags.max_seq_len, opened.longest))
-    keyed_rows = [KeyedRows.of(rows, keys_of) for rows in rows_of.values()]
+    deduplicate_pairs = [DedupedPairs.of(rows, keys_of) for rows in rows_of.values()]
     files_with = Counter(chain.from_iterable(file.languages for file in found.pairs))  # language -> number
     held_out: list[Sequence[int]] = []
-    for file, of_file in zip(rows_of, keyed_rows):
+    for file, of_file in zip(rows_of, deduplicate_pairs):
         # Files that translate the same texts into several languages hold out the same of these.
         first, second = (files_with[language] for language in file.languages or ("", ""))
         if file.is_held_out:
@@ -217,15 +217,17 @@ def prepare_pairs(
             "with run_retrieval.py --validation_pairs 0"
         )
     # A row that shares a text with a held-out pair is in neither part.
-    held_out_keys, trained = divide(keyed_rows, held_out)
+    held_out_keys, trained = divide(deduplicate_pairs, held_out)
     lines = [["pairs", "rows", "trained", "held out", "shares a text with these", ""]]  # is printed
     facts = {}
     with atomic_dir(output) as folder, open(folder / "train.tsv", "w", encoding="utf-8") as joint:
         most_texts = max(rows.most_texts for rows in rows_of.values())  # in a row
         # All of a training are read in one way; see docs/retrieval.md.
         are_translations = any(rows.are_translations for rows in rows_of.values())
-        joint.write(_line(header_of(are_translations, negatives=most_texts - 2)))
-        for (file, rows), of_file, learned, scored in zip(rows_of.items(), keyed_rows, trained, held_out):
+        joint.write(_line(make_header(are_translations, negatives=most_texts - 2)))
+        for (file, rows), of_file, learned, scored in zip(
+            rows_of.items(), deduplicate_pairs, trained, held_out
+        ):
             for part, numbers in (("train", learned), ("held-out", scored)):
                 if len(numbers):
                     pairs = (file.sides(rows[number]) for number in numbers)
@@ -244,7 +246,7 @@ def prepare_pairs(
         say(f"skipped: {listed(found.unread, 10)}")
 
 
-def tokens_of_pairs(rows_of: Mapping[PairFile, PairRows], tokenizer: Tokenizer, model: str) -> float:
+def mean_pair_tokens(rows_of: Mapping[PairFile, PairRows], tokenizer: Tokenizer, model: str) -> float:
     """The mean number of tokens of a pair, by the first rows of each file.
 
     Raises:
@@ -274,7 +276,7 @@ def _write(path: Path, pairs: Iterable[Sequence[str]], are_translations: bool) -
     """Write pairs below a header."""
     path.parent.mkdir(exist_ok=True)
     with open(path, "w", encoding="utf-8") as file:
-        file.write(_line(header_of(are_translations)))
+        file.write(_line(make_header(are_translations)))
         file.writelines(map(_line, pairs))
 
 

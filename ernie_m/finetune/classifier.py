@@ -11,7 +11,7 @@ from ernie_m.finetune.finetune_args import FinetuneFlags
 from ernie_m.finetune.head import Head
 from ernie_m.finetune.metrics import accuracy, pearson, spearman
 from ernie_m.model.checkpoint.open import Checkpoint
-from ernie_m.model.preprocessing import NEITHER, Reading
+from ernie_m.model.preprocessing import NEITHER, PreprocessingConfig
 from ernie_m.model.tasks import CLASSIFICATION, default_label_names
 from ernie_m.reader.batching import EncodePairs, Example, ExampleBatch
 from ernie_m.reader.labels import read_label_map
@@ -64,11 +64,11 @@ class Classification(Head[Examples]):
     def from_flags(cls, flags: FinetuneFlags, tokenizer: Tokenizer, start: Checkpoint | None = None) -> Self:
         labels, named = labels_of(flags, start)
         # A head that `fit` trained goes on with the prompt of its texts; a new one has none.
-        fine_tuned = start.reading if start and flags.init_checkpoint else Reading()
+        fine_tuned = start.preprocessing if start and flags.init_checkpoint else PreprocessingConfig()
         prompt = fine_tuned.prompt(NEITHER)
         return cls(tokenizer, labels, flags.max_seq_len, named, prompt, fine_tuned.pairs)
 
-    def reading(self) -> dict[str, Any]:
+    def preprocessing(self) -> dict[str, Any]:
         return {"pairs": self.pairs, "multi_label": self.multi_label}
 
     def read(self, path: str | os.PathLike, purpose: str) -> Examples:
@@ -240,10 +240,10 @@ class Regression(Classification):
             raise UserError(
                 "--label_map_config cannot be used with --is_regression true, whose labels are numbers"
             )
-        fine_tuned = start.reading if start and flags.init_checkpoint else Reading()
+        fine_tuned = start.preprocessing if start and flags.init_checkpoint else PreprocessingConfig()
         return cls(tokenizer, flags.max_seq_len, fine_tuned.pairs)
 
-    def reading(self) -> dict[str, Any]:
+    def preprocessing(self) -> dict[str, Any]:
         return {"pairs": self.pairs, "regression": True}
 
     def read(self, path: str | os.PathLike, purpose: str) -> Examples:

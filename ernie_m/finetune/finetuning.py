@@ -36,7 +36,7 @@ from ernie_m.model.heads import model_with_head
 from ernie_m.model.open_model import OpenedModel
 from ernie_m.model.optimization import noam_decay
 from ernie_m.model.packed_batch import LabelledBatch
-from ernie_m.model.preprocessing import MEAN_OF_TOKENS, NEITHER, READING, stored_reading
+from ernie_m.model.preprocessing import MEAN_OF_TOKENS, NEITHER, READING, stored_preprocessing
 from ernie_m.model.tasks import (
     CLASSIFICATION,
     POOLED,
@@ -56,7 +56,7 @@ from ernie_m.training.stop_requests import ShutdownHandler
 from ernie_m.utils.errors import UserError, listed
 from ernie_m.utils.logging import logger
 
-# The flags that the method `reading` of the tasks records in config.json.
+# The flags that the method `preprocessing` of the tasks records in config.json.
 RECORDED = (
     "max_seq_len",
     "label_pieces",
@@ -84,7 +84,7 @@ def make_task(
 
     Args:
         official_class: see `run_finetuning`.
-        flags: as `settle` returns them.
+        flags: as `apply_model_defaults` returns them.
 
     Raises:
         UserError: flags do not fit the model, or each other.
@@ -110,9 +110,9 @@ def checked_head(task: Head, checkpoint: Checkpoint, label_map: str | None) -> C
         label_map: --label_map_config; None: the labels of the task are those of the weights.
 
     Raises:
-        UserError: as `fault_of_head`, or they have other labels.
+        UserError: as `head_error`, or they have other labels.
     """
-    if fault := fault_of_head(task, checkpoint):
+    if fault := head_error(task, checkpoint):
         raise UserError(
             f"{checkpoint.path}: {fault}. To train from its encoder, pass it as --init_pretraining_params"
         )
@@ -128,7 +128,7 @@ def checked_head(task: Head, checkpoint: Checkpoint, label_map: str | None) -> C
     return checkpoint
 
 
-def fault_of_head(task: Head, checkpoint: Checkpoint) -> str:
+def head_error(task: Head, checkpoint: Checkpoint) -> str:
     """Why some weights have no classifier of a task; "": they have.
 
     There may be none, or it is of another task, predicts numbers, or gives a text several labels where the
@@ -138,12 +138,12 @@ def fault_of_head(task: Head, checkpoint: Checkpoint) -> str:
     head_task = CLASSIFICATION if checkpoint.task == CHOICE else checkpoint.task
     if head_task not in (None, task.name):
         return f"its head is for {head_task}, not {task.name}"
-    if checkpoint.reading.regression and not task.reading().get("regression"):
+    if checkpoint.preprocessing.regression and not task.preprocessing().get("regression"):
         return "it predicts numbers: --is_regression true"
     if "classifier.weight" not in checkpoint.tensors:
         return "not fine-tuned (it has no classifier)"
-    several = checkpoint.reading.multi_label
-    if several != task.reading().get("multi_label", False):
+    several = checkpoint.preprocessing.multi_label
+    if several != task.preprocessing().get("multi_label", False):
         kind = "several labels a text" if several else "one label a text"
         return f"it predicts {kind}, which ernie-m fit learns"
     return ""
@@ -169,12 +169,12 @@ def with_head(task: Head, start: Checkpoint | None) -> Checkpoint | None:
     tensors = start.tensors
     labels = task.labels or ["start", "end"]
     names = start.labels if _are_named(start.labels) and _are_named(labels) else labels
-    fault = fault_of_head(task, start)
+    fault = head_error(task, start)
     if not fault and (
         len(labels) != tensors.shape("classifier.weight")[-1] or sorted(names) != sorted(labels)
     ):
         fault = f"it has other labels than {listed(labels)}"
-    if not fault and start.reading.prompt(NEITHER) != task.prompt:
+    if not fault and start.preprocessing.prompt(NEITHER) != task.prompt:
         fault = "its texts begin with a prompt, which --init_checkpoint keeps"
     if fault:
         logger.warning("%s: ignoring its classifier, a new one is trained: %s", start.path, fault)
@@ -219,11 +219,11 @@ def check_rows(
     task: Head, train_paths: Sequence[str], train_set: Sequence[Any], files: Sequence[LanguageFile]
 ) -> None:
     """Warn of rows that are cut, whose equal texts have two labels, or that are scored and trained on."""
-    has_ids = task.name == CLASSIFICATION and not task.reading().get("regression")
+    has_ids = task.name == CLASSIFICATION and not task.preprocessing().get("regression")
     named: list[tuple[str | Path, Any]] = [(path, train_set) for path in train_paths]  # one, or none
     trained = None  # `input_hash` of the rows that are trained on
     for name, data in [*named, *((file.path, file.data) for file in files)]:
-        task.warn_of_texts(name, data)
+        task.warn_truncated(name, data)
         inputs = task.inputs(data)
         targets, place = (data.targets, data.place) if has_ids else (np.zeros(0), str)
         for fault in check_labels(inputs, targets, place, trained_inputs=trained):
@@ -266,7 +266,7 @@ class FinetuningRun(MultiSeedTraining):
         self.task = task
         self.flags = flags
         self.start = head or opened.checkpoint
-        self.start_reading = opened.reading
+        self.start_preprocessing = opened.preprocessing
         self.tokenizer = opened.tokenizer
         self.config = opened.config
         self.shuffle = flags.shuffle and task.shuffles
@@ -278,7 +278,9 @@ class FinetuningRun(MultiSeedTraining):
         self._has_head = head is not None
         # What the classifier of the start reads. A new one reads the pooled first token, if there is one: a
         # static model has none.
-        self.pooling: str | None = head.reading.pooling if head and task.name == CLASSIFICATION else None
+        self.pooling: str | None = (
+            head.preprocessing.pooling if head and task.name == CLASSIFICATION else None
+        )
         if opened.config.is_static and task.name == CLASSIFICATION:
             self.pooling = MEAN_OF_TOKENS
         languages = [file.language for file in self.dev_files]
@@ -289,7 +291,7 @@ class FinetuningRun(MultiSeedTraining):
             )
 
     @cached_property
-    def identity(self) -> dict[str, Any]:  # type: ignore[override]  # `Trainer` asks once; `fit` does not
+    def fingerprint(self) -> dict[str, Any]:  # type: ignore[override]  # `Trainer` asks once; `fit` does not
         return make_fingerprint(
             self.flags,
             stored_name(self.task.name),
@@ -430,10 +432,10 @@ class FinetuningRun(MultiSeedTraining):
         """The files of the model, with how it reads and what it was trained on."""
         flags = self.flags
         task = self.task
-        fields = {"max_seq_len": flags.max_seq_len, "pooling": self.pooling, **task.reading()}
-        reading = self.start_reading.for_task(task.prompt, **fields)
+        fields = {"max_seq_len": flags.max_seq_len, "pooling": self.pooling, **task.preprocessing()}
+        preprocessing = self.start_preprocessing.for_task(task.prompt, **fields)
         name = stored_name(task.name)
-        settings = {"task": name, "labels": task.labels, READING: stored_reading(reading)}
+        settings = {"task": name, "labels": task.labels, READING: stored_preprocessing(preprocessing)}
         facts = {
             "name": f"ERNIE-M, {name}",
             "task": name,

@@ -15,7 +15,7 @@ import numpy as np
 from ernie_m.finetune.finetune_args import FinetuneFlags
 from ernie_m.model.checkpoint.open import Checkpoint
 from ernie_m.model.tasks import TASKS
-from ernie_m.reader.batching import EncodeExamples, warn_of_texts
+from ernie_m.reader.batching import EncodeExamples, warn_truncated
 from ernie_m.reader.tokenization import Tokenizer
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class Head(Generic[Data]):
         """Make the task from the command line. `start`: the weights that the flags name."""
         raise NotImplementedError
 
-    def reading(self) -> dict[str, Any]:
+    def preprocessing(self) -> dict[str, Any]:
         """How the inputs were read, beside `max_seq_len`, for prediction: "reading" in config.json."""
         return {}
 
@@ -63,9 +63,9 @@ class Head(Generic[Data]):
         """Read and check a data file. `purpose`: "train", "dev" or "test" (labels are not needed)."""
         raise NotImplementedError
 
-    def warn_of_texts(self, name: str | os.PathLike, data: Data) -> None:
+    def warn_truncated(self, name: str | os.PathLike, data: Data) -> None:
         """Warn if items of a file that was read are cut, or unknown to the vocabulary."""
-        warn_of_texts(name, data, self.encode, "rows")
+        warn_truncated(name, data, self.encode, "rows")
 
     def baseline(self, data: Data) -> dict[str, float]:
         """The scores of a model that always says the most frequent label; {}: there are no labels."""

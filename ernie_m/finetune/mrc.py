@@ -13,7 +13,7 @@ from ernie_m.finetune.eval_mlqa import answer_scores
 from ernie_m.finetune.finetune_args import FinetuneFlags
 from ernie_m.finetune.head import Head
 from ernie_m.model.checkpoint.open import Checkpoint
-from ernie_m.model.preprocessing import Reading
+from ernie_m.model.preprocessing import PreprocessingConfig
 from ernie_m.model.tasks import QUESTION_ANSWERING
 from ernie_m.reader import mrc_reader as windows
 from ernie_m.reader.batching import spread, warn_if_cut
@@ -25,8 +25,8 @@ from ernie_m.reader.mrc_reader import (
     EncodeInOrder,
     EncodeWindows,
     make_official_windows,
-    pieces_of_words,
     split_words,
+    tokenize_words,
 )
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.reader.vocabulary_coverage import warn_if_unsuited
@@ -155,25 +155,29 @@ class QuestionAnswering(Head[AnswerWindows]):
     @classmethod
     def from_flags(cls, flags: FinetuneFlags, tokenizer: Tokenizer, start: Checkpoint | None = None) -> Self:
         split_han = flags.split_han and not cls.official  # the official code never does
-        separators = (start.reading if start else Reading()).separators
+        separators = (start.preprocessing if start else PreprocessingConfig()).separators
         cut = Cut(flags.max_seq_len, flags.max_query_length, flags.doc_stride, split_han, separators)
         return cls(tokenizer, cut, flags.max_answer_length, flags.n_best_size, flags.answer_rules)
 
     @classmethod
-    def from_reading(cls, reading: Reading, tokenizer: Tokenizer, max_seq_len: int, n_best: int) -> Self:
+    def from_preprocessing(
+        cls, preprocessing: PreprocessingConfig, tokenizer: Tokenizer, max_seq_len: int, n_best: int
+    ) -> Self:
         """Make the task for prediction, with windows of at most `max_seq_len` tokens.
 
         Args:
-            reading: how the model reads. What it does not say has the default of the official recipe.
+            preprocessing: how the model reads. What it does not say has the default of the official recipe.
         """
         # A question takes at most half of a window.
-        half_window = (max_seq_len - windows.special_tokens(reading.separators)) // 2
-        max_query_length = min(reading.max_query_length or _MAX_QUERY_LENGTH, half_window)
-        doc_stride = reading.doc_stride or _DOC_STRIDE
-        cut = Cut(max_seq_len, max_query_length, doc_stride, reading.split_han, reading.separators)
-        return cls(tokenizer, cut, reading.max_answer_length or _MAX_ANSWER_LENGTH, n_best)
+        half_window = (max_seq_len - windows.special_tokens(preprocessing.separators)) // 2
+        max_query_length = min(preprocessing.max_query_length or _MAX_QUERY_LENGTH, half_window)
+        doc_stride = preprocessing.doc_stride or _DOC_STRIDE
+        cut = Cut(
+            max_seq_len, max_query_length, doc_stride, preprocessing.split_han, preprocessing.separators
+        )
+        return cls(tokenizer, cut, preprocessing.max_answer_length or _MAX_ANSWER_LENGTH, n_best)
 
-    def reading(self) -> dict[str, Any]:
+    def preprocessing(self) -> dict[str, Any]:
         return {
             **vars(self.cut),
             "max_answer_length": self.max_answer_length,
@@ -183,7 +187,7 @@ class QuestionAnswering(Head[AnswerWindows]):
     def read(self, path: str | os.PathLike, purpose: str) -> AnswerWindows:
         return windows.read_windows(path, purpose, self.tokenizer, self.cut, self.make_windows)
 
-    def warn_of_texts(self, name: str | os.PathLike, data: AnswerWindows) -> None:
+    def warn_truncated(self, name: str | os.PathLike, data: AnswerWindows) -> None:
         """Warn if questions are cut, or contexts unknown to the vocabulary; these are read in windows."""
         warn_if_unsuited(name, self.tokenizer, [window.context_ids for window in spread(data)])
         most = self.cut.max_query_length
@@ -369,7 +373,7 @@ class OfficialAnswering(QuestionAnswering):
 
         @lru_cache(maxsize=1)
         def tokenize(context: str) -> list[str]:
-            return pieces_of_words(self.tokenizer, split_words(context))
+            return tokenize_words(self.tokenizer, split_words(context))
 
         return tokenize
 

@@ -22,7 +22,7 @@ from ernie_m.finetune.head import Head
 from ernie_m.finetune.run_setup import log_and_write_report, make_loop_config, output_dir, set_up, with_rates
 from ernie_m.finetune.score_tables import figures
 from ernie_m.model.checkpoint.open import open_checkpoint
-from ernie_m.model.open_model import open_model, settle
+from ernie_m.model.open_model import apply_model_defaults, open_model
 from ernie_m.model.tasks import stored_name
 from ernie_m.training.checkpoint import BEST, SELECTED, OutputDir
 from ernie_m.training.engine import Engine
@@ -56,7 +56,7 @@ def run_finetuning(
     recorded = KEPT[task_class.name] if flags.do_train else RECORDED
     if official_class and not flags.do_train:
         recorded = (*recorded, "official_compat")
-    flags = settle(flags, opened, recorded)
+    flags = apply_model_defaults(flags, opened, recorded)
     task = make_task(task_class, official_class, flags, opened)
     head = (
         checked_head(task, start, flags.label_map_config)
@@ -91,7 +91,7 @@ def train_seeds(fine_tuning: FinetuningRun, tests: Mapping[str, LanguageFile], s
     """Train and evaluate each seed, predict the test files with its best model, and write the report."""
     flags = fine_tuning.flags
     evaluations: dict[int, Evaluation] = {}
-    with output_dir(flags, fine_tuning.identity) as folder:
+    with output_dir(flags, fine_tuning.fingerprint) as folder:
         several = len(flags.seeds) > 1
         for seed in flags.seeds:
             seed_folder = folder.for_seed(seed) if several else folder

@@ -65,7 +65,7 @@ def set_up(flags: TrainingFlags) -> None:
 
 
 @contextmanager
-def output_dir(flags: TrainingFlags, identity: dict[str, Any]) -> Iterator[OutputDir]:
+def output_dir(flags: TrainingFlags, fingerprint: dict[str, Any]) -> Iterator[OutputDir]:
     """Lock --checkpoints for a run.
 
     Raises:
@@ -92,7 +92,7 @@ def output_dir(flags: TrainingFlags, identity: dict[str, Any]) -> Iterator[Outpu
     )
     with folder.locked():
         # A step folder belongs to one seed, and other seeds may be run beside it.
-        folder.claim({**identity, "random_seed": list(flags.seeds)})
+        folder.claim({**fingerprint, "random_seed": list(flags.seeds)})
         # ./log/job.log.0, the official place, has the lines of all runs; this copy has those of this one.
         distributed.on_main(lambda: copy_log(folder.path / "log" / "job.log.0"))
         yield folder
@@ -125,13 +125,13 @@ def make_fingerprint(
         "task": task,
         **flags_that_decide,
         **more,
-        "start": _weights_of(flags, starts),
+        "start": _digest_initial_weights(flags, starts),
         "model": config.to_dict(),
         "vocabulary": tokenizer.digest,
     }
 
 
-def _weights_of(flags: TrainingFlags, starts: Iterable[Checkpoint | None]) -> str:
+def _digest_initial_weights(flags: TrainingFlags, starts: Iterable[Checkpoint | None]) -> str:
     """The digests of the weights that the seeds start from, or "random".
 
     If --init_checkpoint is a step folder, these are the weights that its run started from.

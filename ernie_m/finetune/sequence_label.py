@@ -11,7 +11,7 @@ from ernie_m.finetune.finetune_args import FinetuneFlags
 from ernie_m.finetune.head import Head
 from ernie_m.finetune.metrics import accuracy, entity_scores, seqeval_chunks
 from ernie_m.model.checkpoint.open import Checkpoint
-from ernie_m.model.preprocessing import Reading
+from ernie_m.model.preprocessing import PreprocessingConfig
 from ernie_m.model.tasks import TOKEN_CLASSIFICATION
 from ernie_m.reader.batching import WINDOW_EXAMPLES, warn_if_cut, windows
 from ernie_m.reader.files.official_tags import Sentence, entities_on_marks, has_marks_apart, read_tagged
@@ -92,15 +92,15 @@ class Tagging(Head[Sequence[Sentence]]):
         return cls(tokenizer, labels, flags.max_seq_len, flags.label_pieces, flags.chunk_scheme)
 
     @classmethod
-    def from_reading(
-        cls, reading: Reading, tokenizer: Tokenizer, labels: Sequence[str], max_seq_len: int
+    def from_preprocessing(
+        cls, preprocessing: PreprocessingConfig, tokenizer: Tokenizer, labels: Sequence[str], max_seq_len: int
     ) -> Self:
         """Make the task for prediction. Text is never cut off, even after training with --official_compat."""
         # `OfficialTagging.decode` reads the tag of a word at its leading piece.
-        label_pieces = "leading" if reading.official_compat else reading.label_pieces
-        return cls(tokenizer, labels, max_seq_len, label_pieces, reading.chunk_scheme or "IOB")
+        label_pieces = "leading" if preprocessing.official_compat else preprocessing.label_pieces
+        return cls(tokenizer, labels, max_seq_len, label_pieces, preprocessing.chunk_scheme or "IOB")
 
-    def reading(self) -> dict[str, Any]:
+    def preprocessing(self) -> dict[str, Any]:
         # The tags of a model are IOB2, whatever scheme its files had, or mark no entities.
         scheme = self.scheme if self.scheme == "NONE" else None
         return {

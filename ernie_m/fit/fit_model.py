@@ -9,16 +9,16 @@ from pathlib import Path
 import numpy as np
 
 from ernie_m.finetune.classifier import sigmoid, softmax
-from ernie_m.fit.labelled_rows import Rows
-from ernie_m.fit.scores import Scored
-from ernie_m.fit.split_rows import MANY_TWINS, join_translations, share_of_twins, split_rows
+from ernie_m.fit.labelled_rows import LabeledDataset
+from ernie_m.fit.scores import EvaluationResult
+from ernie_m.fit.split_rows import MANY_NEAR_DUPLICATES, join_translations, near_duplicate_share, split_rows
 from ernie_m.inference.load import LoadedModel, load, load_opened
-from ernie_m.inference.tasks import PredictionOptions, make_answerer
+from ernie_m.inference.tasks import PredictionOptions, make_predictor
 from ernie_m.model.checkpoint.key_mapping import encoder_shapes
 from ernie_m.model.checkpoint.weights import Weights
 from ernie_m.model.checkpoint.write import files_of
 from ernie_m.model.open_model import OpenedModel
-from ernie_m.model.preprocessing import MEAN_OF_TOKENS, NEITHER, READING, stored_reading
+from ernie_m.model.preprocessing import MEAN_OF_TOKENS, NEITHER, READING, stored_preprocessing
 from ernie_m.model.tasks import CLASSIFICATION, EMBEDDING, MULTI_LABEL, TASKS
 from ernie_m.reader.write_tokenizer import write_native
 from ernie_m.training.stop_requests import ShutdownHandler
@@ -33,13 +33,13 @@ _SURE = 20.0  # the logit of a label that every row has; less, that of one that 
 
 def fit_model(
     loaded: LoadedModel,
-    rows: Rows,
+    rows: LabeledDataset,
     output: Path | None,
     whole: bool = False,
     layer: str | int | None = None,
     name: str = "fit",
     stop: ShutdownHandler | None = None,
-) -> tuple[LoadedModel, Scored | None] | None:
+) -> tuple[LoadedModel, EvaluationResult | None] | None:
     """Learn from rows, and write the model to a new folder; None: it is not written.
 
     Args:
@@ -50,12 +50,12 @@ def fit_model(
 
     Returns:
         the model, and what models that had not learned a row answer to it, None if that cannot be scored
-        (`Rows.faults`); None alone: the process shall stop.
+        (`LabeledDataset.errors`); None alone: the process shall stop.
 
     Raises:
         UserError: the model was exported, or there is no folder for a whole model.
     """
-    whole = whole or rows.needs_whole_model
+    whole = whole or rows.needs_finetuning
     if loaded.exported_layer is not None:
         raise UserError(f"{loaded.folder} is an export. Use the checkpoint it was made from")
     if whole and (output is None or layer is not None):
@@ -65,14 +65,14 @@ def fit_model(
     options = PredictionOptions(
         pooling=MEAN_OF_TOKENS, layer=layer, normalize=False, center_by_language=False
     )
-    encode = make_answerer(EMBEDDING, loaded, options)
+    encode = make_predictor(EMBEDDING, loaded, options)
     limit = min(_LONGEST, loaded.longest) if whole else encode.max_seq_len
-    prompt = "" if whole else loaded.reading.prompt(NEITHER)
-    rows.task(loaded.tokenizer, limit, prompt).warn_of_texts(name, rows.examples)
+    prompt = "" if whole else loaded.preprocessing.prompt(NEITHER)
+    rows.task(loaded.tokenizer, limit, prompt).warn_truncated(name, rows.examples)
     vectors = encode.vectors([" ".join(filter(None, example[:2])) for example in rows.examples])
     if len(np.unique(rows.languages)) > 1:
         rows = rows._replace(groups=join_translations(rows.groups, rows.languages, vectors))
-    elif not rows.are_pairs and (share := share_of_twins(rows.groups, vectors)) > MANY_TWINS:
+    elif not rows.are_pairs and (share := near_duplicate_share(rows.groups, vectors)) > MANY_NEAR_DUPLICATES:
         logger.warning(
             "%s: %.0f %% of the texts are near-duplicates; scores may be inflated by leakage. "
             "Set --group or --language",
@@ -81,11 +81,11 @@ def fit_model(
         )
     if whole:
         prepare()
-        from ernie_m.fit.whole_model import fit_whole  # here, because it imports Paddle
+        from ernie_m.fit.whole_model import finetune_model  # here, because it imports Paddle
 
         stop = ShutdownHandler(active=False) if stop is None else stop
-        return fit_whole(loaded, rows, output, limit, name, stop)
-    scored = None if rows.faults() else _cross_validate(vectors, rows)
+        return finetune_model(loaded, rows, output, limit, name, stop)
+    scored = None if rows.errors() else _cross_validate(vectors, rows)
     fitted = _fitted(loaded, rows, *_head(vectors, rows), encode.layer)
     if output is None:
         return _in_memory(fitted, loaded), scored
@@ -93,14 +93,14 @@ def fit_model(
     return load(output, engine=loaded.engine_name), scored
 
 
-def scored_by(loaded: LoadedModel, rows: Rows, name: str) -> Scored:
+def evaluate_labels(loaded: LoadedModel, rows: LabeledDataset, name: str) -> EvaluationResult:
     """What a model answers to rows. `name`: what has them."""
-    answerer = make_answerer(CLASSIFICATION, loaded)
-    answerer.task.warn_of_texts(name, rows.examples)
-    return Scored(rows, np.array(answerer.predictions(answerer.task.encode(rows.examples))))
+    predictor = make_predictor(CLASSIFICATION, loaded)
+    predictor.task.warn_truncated(name, rows.examples)
+    return EvaluationResult(rows, np.array(predictor.predictions(predictor.task.encode(rows.examples))))
 
 
-def _cross_validate(vectors: np.ndarray, rows: Rows) -> Scored:
+def _cross_validate(vectors: np.ndarray, rows: LabeledDataset) -> EvaluationResult:
     """The probabilities of each row by a head that was trained on the other parts."""
     outcomes = np.zeros((len(vectors), len(rows.names)))
     parts = split_rows(rows.kind, rows.targets, rows.groups)
@@ -108,10 +108,10 @@ def _cross_validate(vectors: np.ndarray, rows: Rows) -> Scored:
         others = np.setdiff1d(np.arange(len(vectors)), part)
         weight, bias = _head(vectors[others], rows.some(others))
         outcomes[part] = (sigmoid if rows.kind == MULTI_LABEL else softmax)(vectors[part] @ weight + bias)
-    return Scored(rows, outcomes, f"{len(parts)}-fold cross-validation")
+    return EvaluationResult(rows, outcomes, f"{len(parts)}-fold cross-validation")
 
 
-def _head(vectors: np.ndarray, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
+def _head(vectors: np.ndarray, rows: LabeledDataset) -> tuple[np.ndarray, np.ndarray]:
     """Weight [H, C] and bias [C], float32, of a logistic regression on vectors [N, H].
 
     A label that every row has, or none, is predicted always, or never.
@@ -140,7 +140,9 @@ def _head(vectors: np.ndarray, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
     return weight, bias
 
 
-def _fitted(loaded: LoadedModel, rows: Rows, weight: np.ndarray, bias: np.ndarray, layer: int) -> OpenedModel:
+def _fitted(
+    loaded: LoadedModel, rows: LabeledDataset, weight: np.ndarray, bias: np.ndarray, layer: int
+) -> OpenedModel:
     """A classifier with the encoder of a checkpoint up to a layer, and a head.
 
     Raises:
@@ -158,7 +160,7 @@ def _fitted(loaded: LoadedModel, rows: Rows, weight: np.ndarray, bias: np.ndarra
     def fetch(name: str) -> np.ndarray:
         return head[name] if name in head else tensors[name]
 
-    prompt = loaded.reading.prompt(NEITHER)
+    prompt = loaded.preprocessing.prompt(NEITHER)
     several = rows.kind == MULTI_LABEL
     fitted = replace(
         checkpoint,
@@ -167,7 +169,9 @@ def _fitted(loaded: LoadedModel, rows: Rows, weight: np.ndarray, bias: np.ndarra
         task=CLASSIFICATION,
         labels=rows.names,
         settings=rows.kept(),
-        reading=loaded.reading.for_task(prompt, pooling=MEAN_OF_TOKENS, multi_label=several, pairs=False),
+        preprocessing=loaded.preprocessing.for_task(
+            prompt, pooling=MEAN_OF_TOKENS, multi_label=several, pairs=False
+        ),
     )
     return OpenedModel(fitted, config, loaded.tokenizer, loaded.folder)
 
@@ -184,9 +188,13 @@ def _in_memory(fitted: OpenedModel, loaded: LoadedModel) -> LoadedModel:
     return classifier
 
 
-def _save(fitted: OpenedModel, rows: Rows, output: Path) -> None:
+def _save(fitted: OpenedModel, rows: LabeledDataset, output: Path) -> None:
     """Write a classifier to a new folder."""
-    settings = {"task": CLASSIFICATION, "labels": rows.names, READING: stored_reading(fitted.reading)}
+    settings = {
+        "task": CLASSIFICATION,
+        "labels": rows.names,
+        READING: stored_preprocessing(fitted.preprocessing),
+    }
     facts = {
         "name": f"ERNIE-M, {CLASSIFICATION}",
         "task": CLASSIFICATION,

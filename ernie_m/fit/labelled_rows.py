@@ -1,4 +1,4 @@
-"""Rows with labels of one's own, from tables (`read_rows`) or from Python (`rows_of`)."""
+"""Rows with labels of one's own, from tables (`load_dataset`) or from Python (`rows_of`)."""
 
 import re
 from collections import Counter
@@ -37,7 +37,7 @@ from ernie_m.utils.logging import logger
 
 T = TypeVar("T")
 KINDS = (CLASSIFICATION, MULTI_LABEL, REGRESSION)
-_Faults = list[tuple[int, str]]  # the number of a row, and what is wrong with it
+_NumberedErrors = list[tuple[int, str]]  # the number of a row, and what is wrong with it
 _NUMBER = "Write a score with a decimal point and no other mark, as in 0.5 or 1250.5, or remove the row"
 _MOST_STEPS = 10  # with more whole numbers it is asked whether they are classes
 _MOST_CELLS = 1 << 28  # of rows by labels; a head takes 8 bytes for each
@@ -46,7 +46,7 @@ _BETWEEN_LABELS = re.compile(r"[,;|]|(?<=\w)#(?=\w)")  # it is asked whether it 
 _MAY_BE_THOUSAND, _HUNDREDS = re.compile(r"[+-]?[1-9]\d{0,2}\.\d{3}"), 100
 
 
-class Rows(NamedTuple):
+class LabeledDataset(NamedTuple):
     """Texts with labels.
 
     Attributes:
@@ -79,7 +79,7 @@ class Rows(NamedTuple):
         return self.examples[0].text_b is not None
 
     @property
-    def needs_whole_model(self) -> bool:
+    def needs_finetuning(self) -> bool:
         """Whether a head on vectors cannot learn them."""
         return self.are_pairs or self.kind == REGRESSION
 
@@ -95,7 +95,7 @@ class Rows(NamedTuple):
             {COLUMNS: self.columns} if self.columns else {}
         )
 
-    def some(self, numbers: Sequence[int]) -> "Rows":
+    def some(self, numbers: Sequence[int]) -> "LabeledDataset":
         """The rows with these numbers."""
         return self._replace(
             examples=_at(numbers, self.examples),
@@ -110,19 +110,19 @@ class Rows(NamedTuple):
         task_class = MultiLabelClassification if self.kind == MULTI_LABEL else Classification
         return task_class(tokenizer, self.names, max_seq_len, prompt=prompt, pairs=self.are_pairs)
 
-    def faults(self) -> list[str]:
+    def errors(self) -> list[str]:
         """Why they cannot be scored, in words; none: they can."""
         if len(np.unique(self.groups)) < 2:
             return [f"{self.places[0]}: all rows have the same text or group"]
-        faults = []
+        errors = []
         targets = self.targets
         for number, name in enumerate(self.names if self.kind == CLASSIFICATION else ()):
             rows = np.flatnonzero(targets == number)
             if len(np.unique(self.groups[rows])) < 2:
-                faults.append(f"{self.places[rows[0]]}: the label '{name}' has only one text or group")
-        return faults
+                errors.append(f"{self.places[rows[0]]}: the label '{name}' has only one text or group")
+        return errors
 
-    def oddities(self, learned: "Rows | None" = None) -> Iterator[str]:
+    def issues(self, learned: "LabeledDataset | None" = None) -> Iterator[str]:
         """What is odd about them, in words. `learned`: those that are learned from, if these are a test."""
         ids = np.unique(self.targets, axis=0, return_inverse=True)[1].reshape(-1)
         labels = () if self.kind == REGRESSION else ids
@@ -139,9 +139,9 @@ class Rows(NamedTuple):
                 yield f"the labels {listed(names)} differ only in case or white space"
 
 
-def read_rows(
-    files: Sequence[NamedFile], options: LabelOptions, kind: str | None = None, like: Rows | None = None
-) -> Rows:
+def load_dataset(
+    files: Sequence[NamedFile], options: LabelOptions, kind: str | None = None, like: LabeledDataset | None = None
+) -> LabeledDataset:
     """Read tables of texts, or of pairs, with labels.
 
     Args:
@@ -189,7 +189,7 @@ def read_rows(
     return rows
 
 
-def ask_for_kind(rows: Rows) -> None:
+def ask_for_kind(rows: LabeledDataset) -> None:
     """Ask for the kind of labels that may be several, or numbers.
 
     Raises:
@@ -236,16 +236,16 @@ def rows_of(
     places: Sequence[str],
     languages: Sequence[str],
     groups: Sequence[Any],
-    like: Rows | None = None,
+    like: LabeledDataset | None = None,
     on_error: str | None = None,
-) -> Rows:
-    """Rows of texts, or pairs, with their labels.
+) -> LabeledDataset:
+    """Read texts, or pairs, with their labels.
 
     Args:
         labels: a text or a number of each row; of several labels a list of them.
         languages: of each row; "": not known.
         groups: what rows that belong together share; "": nothing.
-        like: see `read_rows`.
+        like: see `load_dataset`.
         on_error: that of a table: "skip" leaves rows with a fault out, unless all have one.
 
     Raises:
@@ -257,7 +257,7 @@ def rows_of(
     except ImportError as error:
         raise UserError(f"fit requires scikit-learn ({error}): pip install scikit-learn") from error
     width = len(texts[0]) if like is None else 1 + like.are_pairs
-    faults: _Faults = [
+    errors: _NumberedErrors = [
         (number, f"{len(row)} texts, but other rows have {width}")
         for number, row in enumerate(texts)
         if len(row) != width
@@ -280,14 +280,14 @@ def rows_of(
                 "classifier. For so many labels use retrieval: ernie-m train trains on pairs of a text and "
                 "its label"
             )
-        faults += _faults_of_types(kind, labels)
+        errors += _type_errors(kind, labels)
         values, others = _ids(kind, of_rows, names, none)
-    faults += others
-    if faults:
-        kept = sorted({*range(len(labels))}.difference(number for number, _ in faults))
+    errors += others
+    if errors:
+        kept = sorted({*range(len(labels))}.difference(number for number, _ in errors))
         mend = "" if on_error is None else "--on_error skip leaves such rows out"
         skip = bool(kept) and on_error == "skip"
-        refuse([f"{places[number]}: {what}" for number, what in faults], mend, skip)
+        refuse([f"{places[number]}: {what}" for number, what in errors], mend, skip)
         columns = _at(kept, labels), _at(kept, places), _at(kept, languages), _at(kept, groups)
         return rows_of(kind, _at(kept, texts), *columns, like)
     if kind == MULTI_LABEL and names and all(map(is_mark, names)):
@@ -305,10 +305,10 @@ def rows_of(
     keys += [(row, ("group", group)) for row, group in enumerate(groups) if group not in ("", None)]
     in_groups = join_rows(keys, (), len(examples))
     tags = np.array([*map(language_group, languages)])
-    return Rows(kind, examples, names, tags, in_groups, list(places), given, {})
+    return LabeledDataset(kind, examples, names, tags, in_groups, list(places), given, {})
 
 
-def _numbers(labels: Sequence[Any]) -> tuple[list[float | None], _Faults]:
+def _numbers(labels: Sequence[Any]) -> tuple[list[float | None], _NumberedErrors]:
     """The number of each label, None if it has none, and the faults of these."""
     values = [number_in(str(label)) for label in labels]
     return values, [
@@ -318,17 +318,17 @@ def _numbers(labels: Sequence[Any]) -> tuple[list[float | None], _Faults]:
     ]
 
 
-def _faults_of_types(kind: str, labels: Sequence[Any]) -> _Faults:
+def _type_errors(kind: str, labels: Sequence[Any]) -> _NumberedErrors:
     """The labels of another type than the others: a text among decimals, names among numbers in a list."""
-    faults = []
+    errors = []
     decimals = any(isinstance(label, Real) and (number_in(str(label)) or 0) % 1 for label in labels)
     for number, some in enumerate(labels):
         if decimals and isinstance(some, str) and number_in(some) is None:
-            faults.append((number, f"'{some}' is not a number, but other labels are decimals. {_NUMBER}"))
+            errors.append((number, f"'{some}' is not a number, but other labels are decimals. {_NUMBER}"))
         if kind == MULTI_LABEL and is_mixed(some):
             what = "mixes names with numbers or true and false. Give a list of names"
-            faults.append((number, f"{shown(some)} {what}"))
-    return faults
+            errors.append((number, f"{shown(some)} {what}"))
+    return errors
 
 
 def _labels_for_none(kind: str, of_rows: Sequence[Sequence[tuple[str, Any]]]) -> set[str]:
@@ -339,32 +339,32 @@ def _labels_for_none(kind: str, of_rows: Sequence[Sequence[tuple[str, Any]]]) ->
 
 def _ids(
     kind: str, of_rows: Sequence[Sequence[tuple[str, Any]]], names: Sequence[str], none: Collection[str]
-) -> tuple[list[Any], _Faults]:
+) -> tuple[list[Any], _NumberedErrors]:
     """The label of each row, an id or whether it has each label, and the faults of labels that have no id."""
     ids = {name: id_ for id_, name in enumerate(names)}
     mend = "Write another text, or remove the row (of a table by --filter 'COLUMN!=LABEL')"
-    faults = []
+    errors = []
     for number, some in enumerate(of_rows):
         for name, label in some:
             if (name in none and name not in ids) or is_printed(name):
                 what = f"invalid label {label!r} (expected a text, and no word for none). {mend}"
-                faults.append((number, what))
+                errors.append((number, what))
             elif name not in ids:
-                faults.append((number, f"unknown label '{name}' (trained on: {listed(names)})"))
+                errors.append((number, f"unknown label '{name}' (trained on: {listed(names)})"))
     has = [{ids.get(name) for name, _ in some} for some in of_rows]
     if kind == CLASSIFICATION:
-        return [row.pop() for row in has], faults
-    return [tuple(int(id_ in row) for id_ in ids.values()) for row in has], faults
+        return [row.pop() for row in has], errors
+    return [tuple(int(id_ in row) for id_ in ids.values()) for row in has], errors
 
 
-def refuse(faults: Sequence[str], mend: str = "", skip: bool = False) -> None:
+def refuse(errors: Sequence[str], mend: str = "", skip: bool = False) -> None:
     """Raise a UserError of the first of some faults, the number of the others, and what mends them.
 
     Args:
         skip: whether it is a warning, because what has the faults is left out.
     """
-    more = [f"and {len(faults) - MOST_FAULTS:,} more"] if len(faults) > MOST_FAULTS else []
-    lines = [*faults[:MOST_FAULTS], *more]
+    more = [f"and {len(errors) - MOST_FAULTS:,} more"] if len(errors) > MOST_FAULTS else []
+    lines = [*errors[:MOST_FAULTS], *more]
     if lines and not skip:
         raise UserError(*lines, *([mend] if mend else []))
     for line in lines:

@@ -5,33 +5,33 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ernie_m.finetune.metrics import pearson, spearman
-from ernie_m.fit.labelled_rows import Rows
+from ernie_m.fit.labelled_rows import LabeledDataset
 from ernie_m.model.tasks import CLASSIFICATION, REGRESSION
 from ernie_m.utils.logging import in_columns
 
 _NAMES = {"accuracy": "accuracy", "macro_f1": "macro F1", "pearson": "Pearson", "spearman": "Spearman"}
 
 
-class Scored(NamedTuple):
-    """Rows, and the predictions of a model that was not trained on them.
+class EvaluationResult(NamedTuple):
+    """LabeledDataset, and the predictions of a model that was not trained on them.
 
     Attributes:
         outcomes: probabilities [N, C], or numbers [N].
         title: how they were predicted.
     """
 
-    rows: Rows
+    rows: LabeledDataset
     outcomes: np.ndarray
     title: str = "Test set"
 
     @property
     def predicted(self) -> np.ndarray:
-        """As `Rows.targets`."""
+        """As `LabeledDataset.targets`."""
         if self.rows.kind == REGRESSION:
             return self.outcomes
         return self.outcomes.argmax(axis=1) if self.rows.kind == CLASSIFICATION else self.outcomes > 0.5
 
-    def most_frequent(self) -> "Scored":
+    def most_frequent(self) -> "EvaluationResult":
         """The answers of who says the most frequent label of these rows to each."""
         targets = self.rows.targets
         counts = (
@@ -68,11 +68,14 @@ class Scored(NamedTuple):
             return float("nan")
         return 100 * float(np.sqrt(count / (count - 1) * (of_groups**2).sum())) / len(added)
 
-    def by_language(self) -> dict[str, "Scored"]:
+    def by_language(self) -> dict[str, "EvaluationResult"]:
         """Of each language, if there are several."""
         names = np.unique(self.rows.languages).tolist()
         numbers = {name: np.flatnonzero(self.rows.languages == name) for name in names}
-        parts = {name: Scored(self.rows.some(rows), self.outcomes[rows]) for name, rows in numbers.items()}
+        parts = {
+            name: EvaluationResult(self.rows.some(rows), self.outcomes[rows])
+            for name, rows in numbers.items()
+        }
         return parts if len(parts) > 1 else {}
 
     def by_label(self) -> dict[Any, dict[str, float]]:

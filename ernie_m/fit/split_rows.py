@@ -22,7 +22,7 @@ _PARTS = 5
 _SURE_COSINE = 0.5
 # In tables of translations 44 to 80 % of the texts have a neighbour so near, in news of one language up to
 # 24 %.
-_TWIN, MANY_TWINS = 0.6, 0.25
+_NEAR_DUPLICATE, MANY_NEAR_DUPLICATES = 0.6, 0.25
 _SAMPLE = 1000  # so many rows are compared with all others to know this share
 
 
@@ -31,7 +31,7 @@ def split_rows(kind: str, targets: np.ndarray, groups: np.ndarray) -> list[np.nd
 
     Args:
         kind: one of `ernie_m.fit.labelled_rows.KINDS`.
-        targets: the labels of each row, as `Rows` of that file has them.
+        targets: the labels of each row, as `LabeledDataset` of that file has them.
         groups: int64 [N], from `join_rows`.
     """
     from sklearn.model_selection import StratifiedGroupKFold  # here, because it takes a second
@@ -77,12 +77,14 @@ def join_translations(groups: np.ndarray, languages: np.ndarray, vectors: np.nda
     return join_rows(enumerate(groups.tolist()), _translations(vectors, languages), len(groups))
 
 
-def share_of_twins(groups: np.ndarray, vectors: np.ndarray) -> float:
+def near_duplicate_share(groups: np.ndarray, vectors: np.ndarray) -> float:
     """The share of the texts to which another one is near. Arguments: see `join_translations`."""
     _, rows = np.unique(groups, return_index=True)  # of equal texts one
     near = unit(vectors[rows] - vectors[rows].mean(axis=0))
     sample = near[:: math.ceil(len(near) / _SAMPLE)]
-    counts = [((part @ near.T >= _TWIN).sum(axis=1) > 1).sum() for part in _few(sample)]  # not itself alone
+    counts = [
+        ((part @ near.T >= _NEAR_DUPLICATE).sum(axis=1) > 1).sum() for part in _few(sample)
+    ]  # not itself alone
     return sum(counts) / len(sample)
 
 

@@ -50,7 +50,7 @@ def fit_words(
         paths, of_tags = write_official_tags([training, *tests], options, folder, are_entities)
         given |= of_tags
     else:
-        options.refuse_others(training.path, "questions in the form of SQuAD")
+        options.reject_others(training.path, "questions in the form of SQuAD")
     flags = FinetuneFlags(
         train_set=paths[0],
         dev_set=",".join(paths[1:]) or None,

@@ -16,11 +16,11 @@ from ernie_m.finetune.evaluate import LanguageFile, predict_files
 from ernie_m.finetune.finetune_args import FinetuneFlags
 from ernie_m.finetune.finetuning import FinetuningRun
 from ernie_m.finetune.run_setup import make_loop_config, with_rates
-from ernie_m.fit.labelled_rows import Rows
-from ernie_m.fit.scores import Scored
+from ernie_m.fit.labelled_rows import LabeledDataset
+from ernie_m.fit.scores import EvaluationResult
 from ernie_m.fit.split_rows import split_rows
 from ernie_m.inference.load import LoadedModel, load
-from ernie_m.model.open_model import OpenedModel, open_model, settle
+from ernie_m.model.open_model import OpenedModel, apply_model_defaults, open_model
 from ernie_m.training import distributed
 from ernie_m.training.checkpoint import FolderRules, OutputDir
 from ernie_m.training.stop_requests import ShutdownHandler
@@ -37,9 +37,9 @@ class _Training(FinetuningRun):
     record = None  # nobody looks at its curves
 
 
-def fit_whole(
-    loaded: LoadedModel, rows: Rows, output: Path, limit: int, name: str, stop: ShutdownHandler
-) -> tuple[LoadedModel, Scored | None] | None:
+def finetune_model(
+    loaded: LoadedModel, rows: LabeledDataset, output: Path, limit: int, name: str, stop: ShutdownHandler
+) -> tuple[LoadedModel, EvaluationResult | None] | None:
     """Train the whole model without the first part of the rows, which it then answers, and with all.
 
     Args:
@@ -60,13 +60,13 @@ def fit_whole(
         skip_steps=25,
         keep_checkpoints=1,
     )
-    flags = settle(flags, opened)
+    flags = apply_model_defaults(flags, opened)
     # Both trainings have the rate, the decay and the epochs of the one on all rows.
     task = rows.task(opened.tokenizer, flags.max_seq_len)
     flags = with_rates(flags, opened.config, len(rows.examples), task.name)
     folder = output.with_name(f"{output.name}.training")
     scored = None
-    if not rows.faults():
+    if not rows.errors():
         held_out = split_rows(rows.kind, rows.targets, rows.groups)[0]
         learned = rows.some(np.setdiff1d(np.arange(len(rows.examples)), held_out))
         logger.info("training twice: without %d rows, for scores, and with all rows", len(held_out))
@@ -78,7 +78,7 @@ def fit_whole(
         predicted = predict_files(task, trainer.engine, [file], flags.prediction, labelled=False, stop=stop)
         if predicted is None:
             return None
-        scored = Scored(
+        scored = EvaluationResult(
             scored_rows, np.array(predicted[0].predictions), "Held-out rows, by the first training"
         )
         del trainer
@@ -94,7 +94,7 @@ def fit_whole(
 
 
 def _train(
-    folder: Path, flags: FinetuneFlags, opened: OpenedModel, rows: Rows, stop: ShutdownHandler
+    folder: Path, flags: FinetuneFlags, opened: OpenedModel, rows: LabeledDataset, stop: ShutdownHandler
 ) -> Trainer | None:
     """Train on rows by the loop of run_classifier, in a folder where it goes on. None: it shall stop."""
     rules = FolderRules(ways_out=f"delete {folder.parent}", contents=())
@@ -103,6 +103,6 @@ def _train(
         task = rows.task(opened.tokenizer, flags.max_seq_len)
         training = _Training(task, flags, opened, rows.examples)
         content = repr((rows.kind, rows.examples)).encode("utf-8", "surrogatepass")
-        training.identity = {**training.identity, "rows": hashlib.sha256(content).hexdigest()}
+        training.fingerprint = {**training.fingerprint, "rows": hashlib.sha256(content).hexdigest()}
         trainer = Trainer(training, run, _SEED, make_loop_config(flags))
         return trainer if trainer.run(stop) else None

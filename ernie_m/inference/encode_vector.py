@@ -23,7 +23,7 @@ from ernie_m.reader.batching import (
     EncodeExamples,
     Example,
     encode_in_windows,
-    warn_of_texts,
+    warn_truncated,
 )
 from ernie_m.reader.files.aligned_lines import Sentences, sentences_by_language
 from ernie_m.reader.files.labelled_tables import read_texts
@@ -31,7 +31,7 @@ from ernie_m.reader.files.official_tsv import is_official
 from ernie_m.reader.task_reader import read_classification
 from ernie_m.training.prefetch import prefetch
 from ernie_m.utils.checksums import MANIFEST, write_manifest
-from ernie_m.utils.files import atomic_dir, only_writer_of
+from ernie_m.utils.files import atomic_dir, lock_writer
 from ernie_m.utils.logging import Progress, logger, setup_console
 from ernie_m.utils.paddle_settings import prepare
 from ernie_m.vectors.language_centring import LanguageCentering
@@ -53,17 +53,17 @@ def write_vectors(flags: EncodeVectorFlags) -> None:
     if not is_exported and engine_of(flags.engine) == "paddle-eager":
         prepare()
     setup_console()
-    with only_writer_of(flags.output_dir, "--output_dir"), atomic_dir(flags.output_dir) as folder:
+    with lock_writer(flags.output_dir, "--output_dir"), atomic_dir(flags.output_dir) as folder:
         if flags.data_format == "text":
-            flags.refuse_others(flags.data_set, "lines of text")
+            flags.reject_others(flags.data_set, "lines of text")
             texts = Sentences(flags.data_set)
         elif is_official(Path(flags.data_set)):  # it stays on disk
-            flags.refuse_others(flags.data_set, "tables in the official form")
+            flags.reject_others(flags.data_set, "tables in the official form")
             texts = read_classification(flags.data_set, labels=False)
         else:
             texts = [Example(*row) for row in read_texts(Path(flags.data_set), flags)]
         encode, encoder = open_encoder(flags)
-        warn_of_texts(flags.data_set, texts, encode.encode)
+        warn_truncated(flags.data_set, texts, encode.encode)
         given = (folder, encoder, texts, encode.encode, flags.dtype, flags.batch_size * encode.max_seq_len)
         if flags.vectors == "official":
             write_official(*given)
@@ -100,7 +100,7 @@ def open_encoder(flags: EncodeVectorFlags) -> tuple[EncodeTexts, SentenceEncoder
     else:
         loaded = load(path, engine=flags.engine, amp=flags.amp)
         if "max_seq_len" not in flags.on_command_line:  # only the default is lowered
-            flags = replace(flags, max_seq_len=min(flags.max_seq_len, loaded.longest_of_vectors))
+            flags = replace(flags, max_seq_len=min(flags.max_seq_len, loaded.embedding_max_length))
         # None: the layer of the export, unless the vectors are those of the last layer.
         layer = flags.layer if pooling == "pooler" or "layer" in flags.on_command_line else None
     options = PredictionOptions(
@@ -119,7 +119,7 @@ def means_to_subtract(
         UserError: there are no means beside the model, or a file cannot be read.
     """
     if flags.center_on == "model":
-        return encode.means_of_languages()
+        return encode.get_language_means()
     tokenizer = encode.model.tokenizer
     vectors = {}
     for language, sentences in sentences_by_language(flags.center_on).items():

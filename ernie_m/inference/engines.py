@@ -358,7 +358,7 @@ class OpenVinoGraph(EncoderGraph):
             "Equal": ops.equal,
             "Gather": lambda x, indices, axis=0: ops.gather(x, indices, np.int64(axis)),
             "Gelu": lambda x: ops.gelu(x, "erf"),
-            "LayerNormalization": self._norm_of,
+            "LayerNormalization": self._apply_norm,
             "MatMul": lambda x, y: ops.matmul(x, y, False, False),
             "Mul": ops.multiply,
             "NonZero": lambda x: ops.non_zero(x, "i64"),
@@ -386,6 +386,6 @@ class OpenVinoGraph(EncoderGraph):
     def add_node(self, op: str, inputs: Sequence[str], output: str, **attributes: Any) -> None:
         self.node_of[output] = self.makers[op](*(self.node_of[name] for name in inputs), **attributes)
 
-    def _norm_of(self, x: Any, scale: Any, bias: Any, axis: int, epsilon: float) -> Any:
+    def _apply_norm(self, x: Any, scale: Any, bias: Any, axis: int, epsilon: float) -> Any:
         normal = self.ops.mvn(x, np.array([axis], np.int64), True, epsilon, "INSIDE_SQRT")
         return self.ops.add(self.ops.multiply(normal, scale), bias)

@@ -28,7 +28,7 @@ from ernie_m.inference.load import LoadedModel, run_onnx
 from ernie_m.model.checkpoint.model_card import model_card
 from ernie_m.model.checkpoint.weights import CARD, CONFIG, LANGUAGE_MEANS, PIECES, VOCAB
 from ernie_m.model.checkpoint.write import model_weights
-from ernie_m.model.preprocessing import COLUMNS, GIVEN, READING, stored_reading
+from ernie_m.model.preprocessing import COLUMNS, GIVEN, READING, stored_preprocessing
 from ernie_m.model.tasks import EMBEDDING, TASKS, stored_name
 from ernie_m.reader.batching import padded_batches
 from ernie_m.reader.write_tokenizer import write_native
@@ -151,7 +151,7 @@ def _write_rest(folder: Path, loaded: LoadedModel, report: dict[str, Any]) -> No
         **loaded.config.to_dict(),
         "model_type": "ernie_m",
         "task": report["task"],
-        READING: stored_reading(loaded.reading),
+        READING: stored_preprocessing(loaded.preprocessing),
     }
     if loaded.labels:
         settings["labels"] = loaded.labels

@@ -28,7 +28,13 @@ from ernie_m.model.checkpoint.open import Checkpoint, open_checkpoint
 from ernie_m.model.checkpoint.weights import CARD, CONFIG, LANGUAGE_MEANS, Weights
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.open_model import OpenedModel, open_model
-from ernie_m.model.preprocessing import COLUMNS, GIVEN, MEAN_OF_TOKENS, Reading, own_reading
+from ernie_m.model.preprocessing import (
+    COLUMNS,
+    GIVEN,
+    MEAN_OF_TOKENS,
+    PreprocessingConfig,
+    read_preprocessing,
+)
 from ernie_m.model.tasks import (
     CLASSIFICATION,
     EMBEDDING,
@@ -74,8 +80,8 @@ class LoadedModel:
         labels: names in the order of the ids; [] if the head has none.
         given_labels: the same as a user of Python gave them to `fit`.
         engine_name: a key of `FILES`; of a checkpoint "openvino" or "paddle-eager".
-        reading: how inputs are read, and how vectors are made.
-        reading_faults: what the model's makers did in another way than this project can, in words.
+        preprocessing: how inputs are read, and how vectors are made.
+        preprocessing_errors: what the model's makers did in another way than this project can, in words.
         exported_layer: the layer at which an exported model ends; None for a checkpoint.
         has_pooler: False if the weights lack a pooler; the vectors of a random pooler would say nothing.
         amp: the half precision that it was loaded with, or "none".
@@ -97,7 +103,7 @@ class LoadedModel:
     labels: list[str]
     given_labels: list[Any]
     engine_name: str
-    reading: Reading
+    preprocessing: PreprocessingConfig
     exported_layer: int | None = None
     has_pooler: bool = True
     amp: str = "none"
@@ -106,7 +112,7 @@ class LoadedModel:
     autocast: "Autocast" = nullcontext
     languages: list[str] = field(default_factory=list)
     language_means_path: Path | None = None
-    reading_faults: list[str] = field(default_factory=list)
+    preprocessing_errors: list[str] = field(default_factory=list)
     columns: Mapping[str, Any] = field(default_factory=dict)
     is_saved: bool = True
     versions: Mapping[Path, FileVersion] = field(default_factory=dict)
@@ -125,10 +131,10 @@ class LoadedModel:
     @property
     def longest_in_training(self) -> int:
         """The longest input of the fine-tuning if the files say it, otherwise `longest`."""
-        return self.reading.max_seq_len or self.longest
+        return self.preprocessing.max_seq_len or self.longest
 
     @property
-    def longest_of_vectors(self) -> int:
+    def embedding_max_length(self) -> int:
         """The longest input of which vectors are made.
 
         It is what the model's files say. If the model has a head, they say it of the inputs of that head, and
@@ -141,9 +147,9 @@ class LoadedModel:
         return self.config.num_hidden_layers
 
     @property
-    def layer_of_vectors(self) -> int:
+    def embedding_layer(self) -> int:
         """The layer of an exported folder, else that of the training, else the last."""
-        layers = (self.exported_layer, self.reading.layer, self.num_layers)
+        layers = (self.exported_layer, self.preprocessing.layer, self.num_layers)
         return next(layer for layer in layers if layer is not None)
 
     @cached_property
@@ -159,10 +165,10 @@ class LoadedModel:
                 "leaves it beside a finished model"
             )
         shape = (self.num_layers + 1, self.config.hidden_size)
-        self.refuse_others(versions_of(self.versions))
+        self.reject_others(versions_of(self.versions))
         return LanguageCentering.read(self.language_means_path, shape)
 
-    def refuse_others(self, versions: Mapping[Path, FileVersion]) -> None:
+    def reject_others(self, versions: Mapping[Path, FileVersion]) -> None:
         """Refuse files, by their versions now, that are not those which this model was read from.
 
         Raises:
@@ -178,7 +184,7 @@ class LoadedModel:
             UserError: as `open_checkpoint`, or the files are others now.
         """
         checkpoint = open_checkpoint(self.folder)
-        self.refuse_others(versions_of(checkpoint.files))
+        self.reject_others(versions_of(checkpoint.files))
         return checkpoint
 
     def limit(self, max_seq_len: int | None, default: int) -> int:
@@ -240,7 +246,7 @@ class LoadedModel:
         """
         if self.exported_layer is None:
             if task not in (EMBEDDING, self.task):  # every model has an encoder
-                raise UserError(f"{self.folder}: this model is not for {task}: {self.description_of_head()}")
+                raise UserError(f"{self.folder}: this model is not for {task}: {self.describe_head()}")
             return
         exported_task = self.task or EMBEDDING
         if task != exported_task or layer not in (None, self.exported_layer):
@@ -253,21 +259,21 @@ class LoadedModel:
     @property
     def predicts_numbers(self) -> bool:
         """Whether the head has one output, as those of a regression and of multiple choice."""
-        return self.task == CLASSIFICATION and len(self.labels) == 1 and not self.reading.multi_label
+        return self.task == CLASSIFICATION and len(self.labels) == 1 and not self.preprocessing.multi_label
 
     @property
     def ranks(self) -> bool:
         """Whether it gives pairs of texts a number, as a reranker does."""
-        return self.predicts_numbers and self.reading.pairs is not False
+        return self.predicts_numbers and self.preprocessing.pairs is not False
 
     @property
     def own_task(self) -> str | None:
         """What the model is asked for if nobody says it: what its head is for; None: it has none."""
-        if self.reading.multi_label and self.task == CLASSIFICATION:
+        if self.preprocessing.multi_label and self.task == CLASSIFICATION:
             return MULTI_LABEL
         return REGRESSION if self.predicts_numbers else self.task
 
-    def description_of_head(self) -> str:
+    def describe_head(self) -> str:
         """What the model is for, for a message to someone who expects something else."""
         if (self.folder / "model_head.pkl").is_file():
             return "its head is a pickle of SetFit, which is not read; learn the labels again: ernie-m fit"
@@ -284,7 +290,7 @@ class LoadedModel:
 
             return DygraphEngine(self.part(task), task, layer, self.autocast, self.has_pooler)
         if self.engine_name in FILES:  # a checkpoint's weights look themselves
-            self.refuse_others(versions_of(self.versions))
+            self.reject_others(versions_of(self.versions))
         has_pooled = self.has_pooler and layer == self.num_layers
         if self.engine_name == "paddle-inference":
             return PaddleEngine(self.folder, graph_outputs(task, has_pooled), self.amp)
@@ -293,7 +299,7 @@ class LoadedModel:
         if task == EMBEDDING:
             return encoder_engine(self.weights, self.config, layer, self.amp)
         return HeadOnHiddenStates(
-            self.engine(EMBEDDING, layer), self.weights, self.config, task, self.reading.pooling
+            self.engine(EMBEDDING, layer), self.weights, self.config, task, self.preprocessing.pooling
         )
 
 
@@ -397,22 +403,22 @@ def _load_export(folder: Path, config_json: dict[str, Any], engine: str, amp: st
         raise UserError(f"{folder}: amp {amp} is for checkpoints; this folder computes as it was exported")
     versions = versions_of(path for path in folder.iterdir() if path.name != CARD)
     check_folder(folder)
-    config = _config_of_export(folder / CONFIG, config_json)
+    config = _read_export_config(folder / CONFIG, config_json)
     export = config_json["export"]
     task = task_named(export["task"])
-    reading = own_reading(config_json, folder / CONFIG)
+    preprocessing = read_preprocessing(config_json, folder / CONFIG)
     means_path = folder / LANGUAGE_MEANS
     labels = labels_of(config_json, "labels", folder / CONFIG)
     return LoadedModel(
         folder=folder,
         task=None if task == EMBEDDING else task,
         config=config,
-        tokenizer=Tokenizer.from_folder(folder, reading.text_rules, reading.added_tokens),
+        tokenizer=Tokenizer.from_folder(folder, preprocessing.text_rules, preprocessing.added_tokens),
         labels=labels,
         given_labels=_given_labels(config_json, labels, folder),
         engine_name=engine,
         amp=amp,
-        reading=reading,
+        preprocessing=preprocessing,
         exported_layer=export["layer"],
         has_pooler=export["has_pooler"],
         language_means_path=means_path if means_path.is_file() else None,
@@ -421,7 +427,7 @@ def _load_export(folder: Path, config_json: dict[str, Any], engine: str, amp: st
     )
 
 
-def _config_of_export(path: Path, config_json: dict[str, Any]) -> ErnieMConfig:
+def _read_export_config(path: Path, config_json: dict[str, Any]) -> ErnieMConfig:
     """The model's shape from the config.json of an exported folder, which others may have changed.
 
     Raises:
@@ -471,7 +477,7 @@ def load_opened(
     """
     checkpoint = opened.checkpoint
     assert checkpoint is not None  # random weights predict nothing
-    task = None if encoder_only else task_of_head(checkpoint, task)
+    task = None if encoder_only else find_head_task(checkpoint, task)
     if engine == "openvino":
         openvino_engine.check(amp)
         _check_weights(checkpoint, opened.config, task)
@@ -511,17 +517,17 @@ def load_opened(
         given_labels=_given_labels(checkpoint.settings, labels, checkpoint.path),
         engine_name=engine,
         amp=amp,
-        reading=opened.reading,
+        preprocessing=opened.preprocessing,
         has_pooler=checkpoint.has_pooler,
         **of_engine,
         language_means_path=checkpoint.language_means_path,
-        reading_faults=checkpoint.reading_faults,
+        preprocessing_errors=checkpoint.preprocessing_errors,
         columns=checkpoint.settings.get(COLUMNS, {}),
         versions=versions_of(checkpoint.files),
     )
 
 
-def task_of_head(checkpoint: Checkpoint, requested_task: str | None) -> str | None:
+def find_head_task(checkpoint: Checkpoint, requested_task: str | None) -> str | None:
     """The task of a checkpoint's head: one of `SUPERVISED_TASKS`, `FILL_MASK` or None.
 
     Args:
@@ -552,7 +558,7 @@ def _check_weights(checkpoint: Checkpoint, config: ErnieMConfig, task: str | Non
     """
     shapes = encoder_shapes(config)
     is_pooled = task is not None and TASKS[task].head_reads == POOLED
-    reads_pooler = is_pooled and checkpoint.reading.pooling != MEAN_OF_TOKENS and not config.is_static
+    reads_pooler = is_pooled and checkpoint.preprocessing.pooling != MEAN_OF_TOKENS and not config.is_static
     if task in SUPERVISED_TASKS:
         labels = checkpoint.tensors.shape(CLASSIFIER)[1]
         shapes |= {CLASSIFIER: (config.hidden_size, labels), "classifier.bias": (labels,)}

@@ -12,12 +12,12 @@ import numpy as np
 
 from ernie_m.finetune.retrieval.retrieval_args import RetrievalFlags
 from ernie_m.finetune.retrieval.run import encoder_of, load_model_for_seed, read_inputs
-from ernie_m.finetune.retrieval.split_pairs import KeyedRows, keys_by
+from ernie_m.finetune.retrieval.split_pairs import DedupedPairs, keys_by
 from ernie_m.inference.mine_pairs import PART_LINES, DistinctLines
 from ernie_m.inference.tasks.encode import encode_in_parts
 from ernie_m.model.preprocessing import pair_text_kinds
 from ernie_m.reader.files.pairs import PairRows
-from ernie_m.utils.files import atomic_file, only_writer_of, refuse_to_write_over
+from ernie_m.utils.files import atomic_file, lock_writer, reject_overwrite
 from ernie_m.utils.logging import Progress, logger
 from ernie_m.vectors.nearest import nearest
 from ernie_m.vectors.pooling import unit
@@ -35,19 +35,19 @@ def mine_hard_negatives(flags: RetrievalFlags) -> None:
         UserError: a file is missing or damaged, or another command writes there.
     """
     output = Path(flags.checkpoints, "negatives.tsv")
-    with only_writer_of(output):
+    with lock_writer(output):
         inputs = read_inputs(flags)
         flags = inputs.flags
         rows = PairRows(flags.train_set, flags)
-        refuse_to_write_over(
+        reject_overwrite(
             [*rows.paths, flags.mine_hard_negatives], f"--checkpoints {flags.checkpoints}", [output]
         )
         corpus = DistinctLines(flags.mine_hard_negatives, flags.skip_text_checks)
         (seed,) = flags.seeds
         opened, model = load_model_for_seed(inputs, seed)
-        encode = encoder_of(flags, model, opened.tokenizer, opened.reading)
+        encode = encoder_of(flags, model, opened.tokenizer, opened.preprocessing)
         keys_of = keys_by(opened, flags.max_seq_len)
-        keyed_rows = KeyedRows.of(rows, keys_of)
+        deduped = DedupedPairs.of(rows, keys_of)
         keys_of_lines = keys_of(corpus.texts)
 
         kinds = pair_text_kinds(rows.are_translations)
@@ -60,10 +60,10 @@ def mine_hard_negatives(flags: RetrievalFlags) -> None:
 
         lowest: dict[int, float] = {}  # the key of a query -> the lowest of its cosines with its positives
         cosines_of_rows = (queries * positives).sum(axis=1).tolist()
-        for query, cosine in zip(keyed_rows.keys[:, 0].tolist(), cosines_of_rows, strict=True):
+        for query, cosine in zip(deduped.keys[:, 0].tolist(), cosines_of_rows, strict=True):
             lowest[query] = min(cosine, lowest.get(query, cosine))
         # The nearest lines of a query may be its positives, which are no negatives.
-        most_positives = max(map(len, keyed_rows.positives.values()), default=1)  # beside range_max
+        most_positives = max(map(len, deduped.positives.values()), default=1)  # beside range_max
         count = min(flags.range_max + most_positives, len(corpus.texts))
         counts = []  # the number of negatives of each row so far
         progress = Progress(len(rows), "searching", unit="rows")
@@ -72,8 +72,8 @@ def mine_hard_negatives(flags: RetrievalFlags) -> None:
             for first in range(0, len(rows), PART_ROWS):
                 neighbours = nearest(queries[first : first + PART_ROWS], lines, count)  # [rows, count] both
                 for cosines, numbers in zip(*neighbours):
-                    keys, row = keyed_rows.read(len(counts))
-                    own = np.array([*keys, *keyed_rows.positives.get(keys[0], ())], np.uint64)
+                    keys, row = deduped.read(len(counts))
+                    own = np.array([*keys, *deduped.positives.get(keys[0], ())], np.uint64)
                     # abs: the limit lies below the positive's cosine even where that is negative.
                     limit = lowest[keys[0]] - flags.relative_margin * abs(lowest[keys[0]])
                     candidates = numbers[(cosines <= limit) & ~np.isin(keys_of_lines[numbers], own)]

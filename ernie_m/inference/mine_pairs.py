@@ -14,19 +14,19 @@ import numpy as np
 
 from ernie_m.inference.load import load
 from ernie_m.inference.prediction_options import VectorOptions
-from ernie_m.inference.tasks import PredictionOptions, make_answerer
+from ernie_m.inference.tasks import PredictionOptions, make_predictor
 from ernie_m.inference.tasks.encode import EncodeTexts, encode_in_parts
 from ernie_m.model.tasks import EMBEDDING
-from ernie_m.reader.batching import Example, spread, warn_of_texts
+from ernie_m.reader.batching import Example, spread, warn_truncated
 from ernie_m.reader.equal_texts import normal_form
 from ernie_m.reader.files.aligned_lines import Sentences, sentences_by_language
 from ernie_m.reader.files.find_files import split_label
 from ernie_m.utils.args import PositiveInt, option
 from ernie_m.utils.errors import UserError
-from ernie_m.utils.files import atomic_file, only_writer_of, refuse_to_write_over
+from ernie_m.utils.files import atomic_file, lock_writer, reject_overwrite
 from ernie_m.utils.logging import logger
 from ernie_m.vectors.language_centring import MEANS_POOLING, LanguageCentering
-from ernie_m.vectors.nearest import NEIGHBOURS, Neighbours, index_of, load_faiss, margins, mine
+from ernie_m.vectors.nearest import NEIGHBOURS, Neighbours, build_index, load_faiss, margins, mine
 from ernie_m.vectors.pooling import unit
 
 PART_LINES = 16_384  # lines that are encoded between two lines of progress
@@ -110,10 +110,10 @@ def mine_pairs(options: MiningOptions) -> None:
     """
     load_faiss()
     output = Path(options.output)
-    with only_writer_of(output):
+    with lock_writer(output):
         source = DistinctLines(options.source, options.skip_text_checks)
         target = DistinctLines(options.target, options.skip_text_checks)
-        refuse_to_write_over(
+        reject_overwrite(
             [source.path, target.path], f"--output {output}", [output / "pairs.tsv", output / "scores.tsv"]
         )
         both = len(source.numbers.keys() & target.numbers.keys())
@@ -126,9 +126,9 @@ def mine_pairs(options: MiningOptions) -> None:
         task_options = PredictionOptions(
             pooling=options.pooling, layer=options.layer, max_seq_len=options.max_seq_len, normalize=False
         )
-        encoder = make_answerer(EMBEDDING, load(options.model), task_options)
+        encoder = make_predictor(EMBEDDING, load(options.model), task_options)
         lines = [Example(text) for side in (source, target) for text in spread(side.texts)]
-        warn_of_texts(f"{source.path}, {target.path}", lines, encoder.encode, "lines")
+        warn_truncated(f"{source.path}, {target.path}", lines, encoder.encode, "lines")
         means = language_means(options, encoder, [source.language, target.language])
         sources, targets = (encode_side(encoder, side, means) for side in (source, target))
 
@@ -234,4 +234,4 @@ def language_means(
 
 def find_neighbours(queries: np.ndarray, targets: np.ndarray, neighbours: int) -> Neighbours:
     """The nearest targets of each query. All are unit vectors, float32 [N, H]."""
-    return Neighbours(*index_of(targets).search(queries, min(neighbours, len(targets))))
+    return Neighbours(*build_index(targets).search(queries, min(neighbours, len(targets))))

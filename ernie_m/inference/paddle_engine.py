@@ -74,7 +74,7 @@ def build_model(checkpoint: Checkpoint, config: ErnieMConfig, task: str | None) 
     """The model of a checkpoint with its weights, and the languages that its masks can be filled in.
 
     Args:
-        task: the task of the head, from `task_of_head`.
+        task: the task of the head, from `find_head_task`.
 
     Raises:
         UserError: weights and config do not fit together.
@@ -85,7 +85,7 @@ def build_model(checkpoint: Checkpoint, config: ErnieMConfig, task: str | None) 
         model: nn.Layer = ErnieMModel(config)
     else:
         num_labels = checkpoint.tensors.shape("classifier.weight")[1]  # [H, labels]
-        model = model_with_head(task, config, num_labels, checkpoint.reading.pooling)
+        model = model_with_head(task, config, num_labels, checkpoint.preprocessing.pooling)
     ignored = HEADS if task is None else ()
     # A head that reads the pooler needs its weights: random ones would give random classes.
     without = unread(checkpoint, reads_pooler=getattr(model, "pooling", None) == POOLED)
@@ -99,7 +99,7 @@ def _build_masked_lm(checkpoint: Checkpoint, config: ErnieMConfig) -> tuple[nn.L
     languages: list[str] = []
     # Only in a pre-training with language_embedding "masks" does the table say in which language to predict.
     # None: the model does not say it, and "masks" is the default.
-    gives_language_to_masks = checkpoint.reading.language_embedding in (None, "masks")
+    gives_language_to_masks = checkpoint.preprocessing.language_embedding in (None, "masks")
     if gives_language_to_masks and LANGUAGE_TABLE in checkpoint.tensors:
         languages = list(settings.get("languages") or [])
     ignored = () if languages else (LANGUAGE_TABLE,)

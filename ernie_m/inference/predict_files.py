@@ -17,15 +17,15 @@ from types import SimpleNamespace
 from typing import IO, Any
 
 from ernie_m.finetune.metrics import pearson, spearman
-from ernie_m.inference.tasks import Answerer, InputFile, Request
-from ernie_m.reader.files.labelled_tables import AskedTable
+from ernie_m.inference.tasks import InputFile, Predictor, Request
+from ernie_m.reader.files.labelled_tables import UnlabeledTable
 from ernie_m.reader.files.official_tsv import in_one_line
 from ernie_m.reader.files.plain_text import CELLS, LINES, OBJECTS, PACKINGS, TextFile, named_form, split_name
-from ernie_m.reader.files.row_errors import Faults
-from ernie_m.reader.files.tables import Form
+from ernie_m.reader.files.row_errors import RowErrors
+from ernie_m.reader.files.tables import Dialect
 from ernie_m.reader.labels import is_marked, is_no_label, labels_between, normal_label, number_in
 from ernie_m.utils.errors import UserError, listed, printable, reader_may_leave, say
-from ernie_m.utils.files import only_writer_of, translate_write_errors
+from ernie_m.utils.files import lock_writer, translate_write_errors
 from ernie_m.utils.logging import logger, progress
 
 # What only some answers say: whether the text was cut, and how many of its words are unknown. Each has a
@@ -36,10 +36,10 @@ _OF_SOME_ROWS = ("truncated", "unknown_words")
 class JsonLines(InputFile):
     """A table of JSON objects, each of them a request, "-": standard input; the answers are JSON lines."""
 
-    def __init__(self, table: AskedTable) -> None:
+    def __init__(self, table: UnlabeledTable) -> None:
         self._table = table
 
-    def requests(self, faults: Faults) -> Iterator[tuple[int, dict, dict]]:
+    def requests(self, errors: RowErrors) -> Iterator[tuple[int, dict, dict]]:
         for line, _, request in self._table.rows():
             yield line, {key: request[key] for key in request if key == "id"}, request
 
@@ -60,7 +60,7 @@ class LabelledRows(InputFile):
 
     forms = (CELLS, OBJECTS)
 
-    def __init__(self, table: AskedTable, sorts: bool, output: str = "-") -> None:
+    def __init__(self, table: UnlabeledTable, sorts: bool, output: str = "-") -> None:
         self._table = table
         self._sorts = sorts
         form = table.table.form.in_file(output)
@@ -72,13 +72,13 @@ class LabelledRows(InputFile):
         self._labels: list[tuple[set[str] | None, list[str]]] = []
         self._numbers: list[tuple[float | None, float]] = []  # or the numbers
 
-    def requests(self, faults: Faults) -> Iterator[tuple[int, list[Any], dict]]:
+    def requests(self, errors: RowErrors) -> Iterator[tuple[int, list[Any], dict]]:
         return self._table.rows()
 
     def write(self, rows: Iterable[tuple[Any, dict]], file: IO[str]) -> None:
         answered = ((request.entry, self.add(request.entry, answer)) for request, answer in rows)
         if self._sorts:  # a row without an answer is first
-            answered = sorted(answered, key=lambda row: sureness(row[1]) if row[1] else -1)
+            answered = sorted(answered, key=lambda row: confidence(row[1]) if row[1] else -1)
         self._write(file, names=self._table.table.names, rows=answered)
 
     def add(self, cells: list[Any], answer: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -130,7 +130,7 @@ class LabelledRows(InputFile):
         return lines
 
 
-def sureness(answer: Mapping[str, Any]) -> float:
+def confidence(answer: Mapping[str, Any]) -> float:
     """The probability that an answer is right; of several labels that all decisions are."""
     probabilities = answer.get("probabilities", {})
     if "labels" in answer:
@@ -139,7 +139,10 @@ def sureness(answer: Mapping[str, Any]) -> float:
 
 
 def write_table(
-    file: IO[str], form: Form, names: Sequence[str], rows: Iterable[tuple[Sequence[Any], Mapping[str, Any]]]
+    file: IO[str],
+    form: Dialect,
+    names: Sequence[str],
+    rows: Iterable[tuple[Sequence[Any], Mapping[str, Any]]],
 ) -> None:
     """Write the rows of a table, each with the cells of its answer, from the first answer on below a header.
 
@@ -155,14 +158,14 @@ def write_table(
     columns: list[str] = []
     while not columns and (row := next(rows, None)):
         begin.append(row)
-        columns = list(_cells_of_answer(row[1])) if row[1] else []
+        columns = list(_prediction_cells(row[1])) if row[1] else []
     if not columns:
         return
     if replaced := [name for name in names if name in columns]:
         logger.warning("columns of an earlier answer are replaced: %s", ", ".join(replaced))
     kept = [place for place, name in enumerate(names) if name not in columns]
     quoted = csv.writer(file, delimiter=form.mark, lineterminator="\n")
-    table = ((cells, _cells_of_answer(answer) if answer else {}) for cells, answer in chain(begin, rows))
+    table = ((cells, _prediction_cells(answer) if answer else {}) for cells, answer in chain(begin, rows))
     for cells, added in chain([(names, dict(zip(columns, columns)))], table):
         line = [*(cells[place] for place in kept), *(added.get(column, "") for column in columns)]
         if form.quoted:
@@ -184,7 +187,7 @@ def write_objects(
         file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
-def _cells_of_answer(answer: Mapping[str, Any]) -> dict[str, str]:
+def _prediction_cells(answer: Mapping[str, Any]) -> dict[str, str]:
     """An answer as cells: name of the column -> text, those of `_OF_SOME_ROWS` last.
 
     A class has its probability alone. What is neither text, number nor list of texts is JSON.
@@ -218,26 +221,26 @@ def has_objects(path: str) -> bool:
         return file.buffer.lstrip()[:1] == b"{"
 
 
-def read_requests(file: InputFile, parse: Callable[[dict], Any], faults: Faults) -> list[Request]:
+def read_requests(file: InputFile, parse: Callable[[dict], Any], errors: RowErrors) -> list[Request]:
     """Read and parse all requests of a file.
 
     Args:
-        faults: receives what is wrong; such a request, if it may be, has no content.
+        errors: receives what is wrong; such a request, if it may be, has no content.
 
     Raises:
         UserError: requests are wrong; names the lines.
     """
     requests = []
-    for number, entry, values in file.requests(faults):
+    for number, entry, values in file.requests(errors):
         content = None
-        with faults.of_line(number):
+        with errors.of_line(number):
             content = parse(values)
         requests.append(Request(entry, content, number if values.get("id") is None else values["id"]))
-    faults.end(partial(say, file=sys.stderr))
+    errors.end(partial(say, file=sys.stderr))
     return requests
 
 
-def write_answers(answerer: Answerer, requests: list[Request], file: InputFile, output: str) -> None:
+def write_answers(predictor: Predictor, requests: list[Request], file: InputFile, output: str) -> None:
     """Answer requests into a file, which appears when all are written, or to "-", standard output.
 
     Args:
@@ -254,13 +257,13 @@ def write_answers(answerer: Answerer, requests: list[Request], file: InputFile, 
     write = _write_run if ending == ".trec" else file.write
     parts = [requests[first : first + AT_ONCE] for first in range(0, len(requests), AT_ONCE)]
     if output == "-":
-        _write_to_stdout(lambda text: write(_answered(answerer, parts, text), text))
+        _write_to_stdout(lambda text: write(_answered(predictor, parts, text), text))
         return
     path = Path(output).resolve()  # because a link stays: what it leads to is replaced
     parts = progress(parts, "predicting", "requests", size=len)
-    with only_writer_of(path, "--output"), translate_write_errors(unfinished(path)):
+    with lock_writer(path, "--output"), translate_write_errors(unfinished(path)):
         with PACKINGS[packing](unfinished(path), "wt", encoding="utf-8") as text:
-            write(_answered(answerer, parts, text), text)
+            write(_answered(predictor, parts, text), text)
         unfinished(path).replace(path)
 
 
@@ -278,7 +281,7 @@ def _write_to_stdout(write: Callable[[IO[str]], None]) -> None:
 
 
 def _answered(
-    answerer: Answerer, parts: Iterable[list[Request]], file: IO[str]
+    predictor: Predictor, parts: Iterable[list[Request]], file: IO[str]
 ) -> Iterator[tuple[Request, dict]]:
     """Yield each request with its answer, {} if it has no content; a part is answered at a time.
 
@@ -287,7 +290,7 @@ def _answered(
     """
     for part in parts:
         contents = [request.content for request in part if request.content is not None]
-        answers = iter(answerer.answer(contents) if contents else ())
+        answers = iter(predictor.answer(contents) if contents else ())
         for request in part:
             yield request, {} if request.content is None else next(answers)
         file.flush()

@@ -82,7 +82,7 @@ class PredictionOptions(AskOptions):
     """How a model is asked, also from Python, where `corpus` and `labels` are lists.
 
     Args:
-        kind: what the texts of embedding are, which decides their prompt (`Reading.prompt`).
+        kind: what the texts of embedding are, which decides their prompt (`PreprocessingConfig.prompt`).
         given_labels: whether a classifier answers with labels as a user of Python gave them.
 
     Raises:
@@ -131,7 +131,7 @@ def as_list(texts: Any, name: str) -> list[Any]:
     return [None if type(text).__name__ in _MISSING else text for text in texts]
 
 
-def parsed(answerer: Any, requests: Sequence[dict], on_empty: str = "error") -> list[Any]:
+def parsed(predictor: Any, requests: Sequence[dict], on_empty: str = "error") -> list[Any]:
     """The contents of requests; None for an empty text, if `on_empty` is "skip".
 
     Raises:
@@ -141,7 +141,7 @@ def parsed(answerer: Any, requests: Sequence[dict], on_empty: str = "error") -> 
     for number, request in enumerate(requests):
         try:
             is_skipped = on_empty == "skip" and _is_empty(request["text"])
-            contents.append(None if is_skipped else answerer.parse(request))
+            contents.append(None if is_skipped else predictor.parse(request))
         except UserError as error:
             if len(requests) == 1:
                 raise

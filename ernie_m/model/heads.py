@@ -81,8 +81,8 @@ def model_with_head(
 
     Args:
         num_labels: the number of labels, for a task whose outputs are labels.
-        pooling: what a classifier reads, as in `ernie_m.model.preprocessing.Reading`; None: the pooled first
-            token, or the mean of all tokens if the model has no pooler.
+        pooling: what a classifier reads, as in `ernie_m.model.preprocessing.PreprocessingConfig`; None: the
+            pooled first token, or the mean of all tokens if the model has no pooler.
     """
     if task == CLASSIFICATION:
         is_mean = pooling == MEAN_OF_TOKENS or config.is_static

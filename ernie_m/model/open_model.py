@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Protocol, TypeVar
 
 from ernie_m.model.checkpoint.open import TRAINED_LENGTH, Checkpoint
 from ernie_m.model.config import ErnieMConfig
-from ernie_m.model.preprocessing import Reading
+from ernie_m.model.preprocessing import PreprocessingConfig
 from ernie_m.model.tasks import SEARCH
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.utils.errors import UserError
@@ -15,7 +15,7 @@ from ernie_m.utils.logging import logger
 
 
 class SettledFlags(Protocol):
-    """What `settle` needs of the flags of a command, a dataclass."""
+    """What `apply_model_defaults` needs of the flags of a command, a dataclass."""
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
     max_seq_len: int
@@ -49,9 +49,9 @@ class OpenedModel:
         return self.config.longest_input
 
     @property
-    def reading(self) -> Reading:
+    def preprocessing(self) -> PreprocessingConfig:
         """How the model reads its inputs; ERNIE-M's own way if its weights are random."""
-        return self.checkpoint.reading if self.checkpoint else Reading()
+        return self.checkpoint.preprocessing if self.checkpoint else PreprocessingConfig()
 
     def check_length(self, max_seq_len: int) -> None:
         """Refuse a --max_seq_len for which the model has no room; warn of positions that were never trained.
@@ -125,38 +125,38 @@ def open_model(
 def settle_vectors(
     flags: Flags, opened: OpenedModel, recorded: Sequence[str] = ("pooling", "layer")
 ) -> Flags:
-    """`settle` for a command that makes vectors.
+    """`apply_model_defaults` for a command that makes vectors.
 
     The longest input is taken from the model, too, unless the model has a head: then it is that of the head.
 
     Raises:
-        UserError: as `settle`, or the model's own vectors cannot be made here, and --pooling asks for no
-            others.
+        UserError: as `apply_model_defaults`, or the model's own vectors cannot be made here, and --pooling
+            asks for no others.
     """
     checkpoint = opened.checkpoint
     takes_pooling = "pooling" in recorded and "pooling" not in flags.on_command_line
-    if takes_pooling and checkpoint and checkpoint.reading_faults:
-        faults = "; ".join(checkpoint.reading_faults)
+    if takes_pooling and checkpoint and checkpoint.preprocessing_errors:
+        faults = "; ".join(checkpoint.preprocessing_errors)
         raise UserError(f"{faults} (not supported). Set --pooling to compute other embeddings")
     if checkpoint and checkpoint.task in (None, SEARCH):
         recorded = [*recorded, "max_seq_len"]
-    return settle(flags, opened, recorded)
+    return apply_model_defaults(flags, opened, recorded)
 
 
-def settle(flags: Flags, opened: OpenedModel, recorded: Sequence[str] = ()) -> Flags:
+def apply_model_defaults(flags: Flags, opened: OpenedModel, recorded: Sequence[str] = ()) -> Flags:
     """The flags of a command, after the model has decided those that were not given.
 
     Args:
         flags: the flags of any command with --max_seq_len, whose default becomes what the model has room for.
-        recorded: names of flags that are fields of `Reading`. Each takes the value of the model's reading,
-            unless that is None or the flag was given.
+        recorded: names of flags that are fields of `PreprocessingConfig`. Each takes the model's value unless
+            that is None or the flag was given.
 
     Raises:
         UserError: the model has no room for the --max_seq_len that was given.
     """
     values: dict[str, Any] = {}
     for name in recorded:
-        value = getattr(opened.reading, name)
+        value = getattr(opened.preprocessing, name)
         default = getattr(flags, name)
         if value is not None and name not in flags.on_command_line:
             values[name] = str(value) if isinstance(default, str) else value  # --layer is a str

@@ -48,7 +48,7 @@ def learning_rate_ratios(
     """
     ratios = {}
     for name in names:
-        layer = _layer_of(name)
+        layer = _layer_index(name)
         if layer is not None:
             ratios[name] = layerwise_lr_decay ** (num_layers - layer)
         elif re.search(r"(^|\.)(word|position)_embeddings\.", name):
@@ -84,7 +84,7 @@ def build_optimizer(
     parameters = {
         name: parameter for name, parameter in model.named_parameters() if not parameter.stop_gradient
     }
-    layer_numbers = map(_layer_of, parameters)
+    layer_numbers = map(_layer_index, parameters)
     num_layers = max((number for number in layer_numbers if number is not None), default=-1) + 1
     ratios = learning_rate_ratios(parameters, num_layers, layerwise_lr_decay)
     sublayers = model.sublayers(include_self=True)
@@ -112,7 +112,7 @@ def build_optimizer(
     return AdamW(scheduler, paddle_groups, tables, betas, eps)
 
 
-def _layer_of(name: str) -> int | None:
+def _layer_index(name: str) -> int | None:
     """The number of the encoder layer that has the parameter with this name; None: it is in no layer."""
     match = re.search(r"encoder\.layers\.(\d+)\.", name)
     return None if match is None else int(match[1])

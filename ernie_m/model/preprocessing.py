@@ -1,8 +1,8 @@
 """How a model reads its inputs and makes its vectors: what its makers trained it with. No Paddle here.
 
-The defaults are ERNIE-M's own. `ernie_m.model.checkpoint.open` fills a `Reading` from the files of a folder,
-and our config.json keeps it below "reading": the number of the format, and the fields that differ from the
-defaults.
+The defaults are ERNIE-M's own. `ernie_m.model.checkpoint.open` fills a `PreprocessingConfig` from the files
+of a folder, and our config.json keeps it below "reading": the number of the format, and the fields that
+differ from the defaults.
 """
 
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ MEAN_OF_TOKENS, MEAN_WITHOUT_SPECIAL, *_ = get_args(Pooling)
 # The piece of a word that has its tag: the first that is no lone "▁"; the first, whatever it is; or each.
 LabelPieces = Literal["first", "leading", "all"]
 
-# What a text is, which decides its prompt: see `Reading.prompt`.
+# What a text is, which decides its prompt: see `PreprocessingConfig.prompt`.
 TextKind = Literal["query", "document", "neither"]
 QUERY, DOCUMENT, NEITHER = get_args(TextKind)
 _DOCUMENTS = (DOCUMENT, "passage", "corpus")  # names of a document's prompt; the first that there is counts
@@ -45,7 +45,7 @@ def pair_text_kinds(are_translations: bool) -> tuple[TextKind, TextKind]:
 
 
 @dataclass(frozen=True)
-class Reading:
+class PreprocessingConfig:
     """How a model reads its inputs. None: its files do not say.
 
     Attributes:
@@ -99,7 +99,7 @@ class Reading:
 
     @classmethod
     def of_xlm_r(cls) -> Self:
-        """The reading of XLM-R.
+        """Return the preprocessing of XLM-R.
 
         Text goes to sentencepiece as it is, a pair is `<s> question </s></s> context </s>`, and the label of
         a word belongs to its first piece.
@@ -121,19 +121,22 @@ class Reading:
                 raise UserError(f"unknown key '{shown(name)}'")
             if not accepts(type_of[name], value):
                 raise UserError(f"invalid '{name}' {shown(value)} (expected {in_words(type_of[name])})")
-        reading = cls(**values)
-        if reading.default_prompt is not None and reading.default_prompt not in reading.prompts:
-            name = shown(reading.default_prompt)
+        preprocessing = cls(**values)
+        if (
+            preprocessing.default_prompt is not None
+            and preprocessing.default_prompt not in preprocessing.prompts
+        ):
+            name = shown(preprocessing.default_prompt)
             raise UserError(f"'default_prompt' {name} is not in 'prompts'")
-        return reading
+        return preprocessing
 
     def to_json(self) -> dict[str, Any]:
         """The fields that differ from the defaults."""
-        defaults = Reading()
+        defaults = PreprocessingConfig()
         return {name: value for name, value in vars(self).items() if value != getattr(defaults, name)}
 
-    def for_task(self, prompt: str = "", **recorded: Any) -> "Reading":
-        """The reading of a model that is trained further for another task: its texts are read as before.
+    def for_task(self, prompt: str = "", **recorded: Any) -> "PreprocessingConfig":
+        """Return the preprocessing of a model to train further for another task: texts stay as they are.
 
         How vectors were made is left out, because the training for another task does not keep them.
 
@@ -144,10 +147,10 @@ class Reading:
         kept = {name: getattr(self, name) for name in _SHARED_BY_TASKS}
         if prompt:
             kept |= {"prompts": {_DEFAULT: prompt}, "default_prompt": _DEFAULT}
-        return Reading(**(kept | recorded))
+        return PreprocessingConfig(**(kept | recorded))
 
-    def with_one_prompt(self, prompt: str) -> "Reading":
-        """The reading of a model that was trained with this prompt, which may be "", before every text."""
+    def with_one_prompt(self, prompt: str) -> "PreprocessingConfig":
+        """Return the preprocessing of a model trained with this prompt ("" for none) before every text."""
         if not prompt:
             return replace(self, prompts={}, default_prompt=None)
         prompts = dict.fromkeys((QUERY, DOCUMENT, _DEFAULT), prompt)
@@ -183,13 +186,13 @@ class Reading:
         return prompts[0] if prompts else ""
 
 
-def stored_reading(reading: Reading) -> dict[str, Any]:
-    """What `own_reading` reads: the number of the format, and the fields that differ from the defaults."""
-    return {_FORMAT: VERSION, **reading.to_json()}
+def stored_preprocessing(preprocessing: PreprocessingConfig) -> dict[str, Any]:
+    """Return what `read_preprocessing` reads: the format's number, and the fields that are not defaults."""
+    return {_FORMAT: VERSION, **preprocessing.to_json()}
 
 
-def own_reading(raw_config: Mapping[str, Any], path: Path | None) -> Reading:
-    """What our key of a config.json says; without it, ERNIE-M's own reading.
+def read_preprocessing(raw_config: Mapping[str, Any], path: Path | None) -> PreprocessingConfig:
+    """What our key of a config.json says; without it, ERNIE-M's own preprocessing.
 
     Raises:
         UserError: it is damaged, or of another format.
@@ -199,7 +202,7 @@ def own_reading(raw_config: Mapping[str, Any], path: Path | None) -> Reading:
         values = dict(values)
         check_format(f"{path}: '{READING}'", values.pop(_FORMAT, None), VERSION)
     try:
-        return Reading() if values is None else Reading.from_json(values)
+        return PreprocessingConfig() if values is None else PreprocessingConfig.from_json(values)
     except UserError as error:
         raise UserError(
             f"{path}: '{READING}' is invalid ({error}). Restore or download the file again, or remove "

@@ -56,7 +56,7 @@ class Workers:
     begin: Callable[[], None] = become_worker
     most_tokens: int | None = None
 
-    def tokens_of_a_batch(self, rows: Sequence[Collection[int]], batch_tokens: int) -> int:
+    def count_batch_tokens(self, rows: Sequence[Collection[int]], batch_tokens: int) -> int:
         """How many tokens a batch of rows of ids should have: at most `batch_tokens`.
 
         Few rows are shared out in a batch for each worker, and many in two or more for each.

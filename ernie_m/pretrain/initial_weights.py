@@ -158,7 +158,7 @@ def _check_text_rules(encoder: Checkpoint | None, tokenizer: Tokenizer, text_rul
     if text_rules == AUTO:  # those of the weights that the run starts from
         if encoder is None:
             return  # new weights have none: they learn those of the corpus
-        text_rules = encoder.reading.text_rules
+        text_rules = encoder.preprocessing.text_rules
         reason = f"{encoder.path} reads with {text_rules}"
     if text_rules != tokenizer.text_rules:
         raise UserError(
@@ -207,7 +207,7 @@ def _check_vocabulary(checkpoint: Checkpoint, tokenizer: Tokenizer) -> None:
     if pieces is not None:
         vocab = checkpoint.tokenizer().vocab
         if {
-            token: vocab[token] for token in vocab if token not in checkpoint.reading.added_tokens
+            token: vocab[token] for token in vocab if token not in checkpoint.preprocessing.added_tokens
         } != tokenizer.vocab:
             raise UserError(f"{fault} (other tokens): {advice}")
 

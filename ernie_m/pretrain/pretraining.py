@@ -16,7 +16,7 @@ from ernie_m.model.checkpoint.write import ModelFiles, model_files
 from ernie_m.model.ernie import ErnieMConfig
 from ernie_m.model.lm_head import PreTrainingModel
 from ernie_m.model.optimization import Schedule, build_optimizer, linear_warmup_decay
-from ernie_m.model.preprocessing import ERNIE_M_RULES, READING, Reading, stored_reading
+from ernie_m.model.preprocessing import ERNIE_M_RULES, READING, PreprocessingConfig, stored_preprocessing
 from ernie_m.pretrain.batches import StepBatches, read_steps
 from ernie_m.pretrain.btmlm_pseudo_tokens import PseudoTokenGenerator, make_pseudo_token_generator
 from ernie_m.pretrain.config import BASE, RANDOM, OptimizerConfig, PretrainConfig
@@ -91,7 +91,7 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
 
         # What tells this run from another.
         digests = {"corpus": corpus.digest, "vocabulary": self.tokenizer.digest}
-        self.identity = deciding_options(self.config) | {"digests": digests}
+        self.fingerprint = deciding_options(self.config) | {"digests": digests}
         # Runs in which these are equal draw the same items in the same order; `initialise` warns of that.
         self.corpus_and_seed = {"corpus": corpus.digest, "seed": self.config.run.seed}
 
@@ -111,7 +111,7 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
         engine = self._engine_of(seed, saved)
         load_from(engine.model, saved, optional=())  # no weight may be absent
         self.trained_length = saved.settings.get(TRAINED_LENGTH)
-        self.reading = saved.reading
+        self.preprocessing = saved.preprocessing
         return engine
 
     def _engine_of(self, seed: int, weights: Checkpoint | None) -> Engine[PreTrainingModel]:
@@ -151,7 +151,7 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
         start = self.start
         text_rules = self.config.data.text_rules
         initialise(model, self.config.init, start, self.tokenizer, self.corpus_and_seed, text_rules)
-        self.reading = reading_of_run(start, self.tokenizer.text_rules)
+        self.preprocessing = run_preprocessing(start, self.tokenizer.text_rules)
         self.trained_length = self.config.data.max_seq_len
         if start is not None:
             length_before = start.settings.get(TRAINED_LENGTH)
@@ -222,7 +222,7 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
         """The files of the whole model, to go on from. The evaluation is no part of them."""
         objectives = self.config.objectives
         # Predictions of masked words need the values of these options.
-        reading = self.reading.for_task(
+        preprocessing = self.preprocessing.for_task(
             language_embedding=self.config.model.language_embedding,
             camlm_context=objectives.camlm_context,
             pseudo_proportion=objectives.pseudo_proportion,
@@ -230,14 +230,17 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
         )
         settings = {
             "languages": self.text.languages,
-            READING: stored_reading(reading),
+            READING: stored_preprocessing(preprocessing),
             "drawn": self.corpus_and_seed,
         }
         return self._model_files(engine, masters, settings)
 
     def encoder_files(self, engine: Engine[PreTrainingModel], masters: Mapping[str, Tensor]) -> ModelFiles:
         """The files of the encoder alone, for fine-tuning."""
-        settings = {"architecture": "ErnieMModel", READING: stored_reading(self.reading.for_task())}
+        settings = {
+            "architecture": "ErnieMModel",
+            READING: stored_preprocessing(self.preprocessing.for_task()),
+        }
         return self._model_files(engine, masters, settings, _NOT_IN_ENCODER)
 
     def _model_files(
@@ -275,18 +278,18 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
         )
 
 
-def reading_of_run(encoder: Checkpoint | None, text_rules: str) -> Reading:
+def run_preprocessing(encoder: Checkpoint | None, text_rules: str) -> PreprocessingConfig:
     """How the model of a new run reads: as its start, unless the corpus has other text rules.
 
     Args:
         encoder: the start; None: the weights are new.
         text_rules: the text rules of the corpus.
     """
-    if encoder is not None and encoder.reading.text_rules == text_rules:
-        return encoder.reading.for_task()
+    if encoder is not None and encoder.preprocessing.text_rules == text_rules:
+        return encoder.preprocessing.for_task()
     if text_rules == ERNIE_M_RULES:
-        return Reading()
-    return Reading.of_xlm_r().for_task(text_rules=text_rules)
+        return PreprocessingConfig()
+    return PreprocessingConfig.of_xlm_r().for_task(text_rules=text_rules)
 
 
 def send_step(data: StepBatches) -> list[DeviceBatch]:

@@ -131,11 +131,11 @@ def warn_if_prompted(prompt: str, texts: Sequence[str], name: str | os.PathLike 
         name: the file of the texts; "" if there is none.
     """
     if prompt.strip() and 2 * sum(text.lstrip().startswith(prompt.strip()) for text in texts) > len(texts):
-        _warn_of_prompt(prompt, f"{name}: " if name else "")
+        _warn_prompt(prompt, f"{name}: " if name else "")
 
 
 @cache
-def _warn_of_prompt(prompt: str, place: str) -> None:
+def _warn_prompt(prompt: str, place: str) -> None:
     logger.warning(
         "%smost texts already begin with the prompt %r, which is prepended to each text, so it occurs twice. "
         "Remove it from the texts",
@@ -205,7 +205,7 @@ def warn_if_cut(
         )
 
 
-def warn_of_texts(name: object, items: Sequence[Any], encode: Any, noun: str = "texts") -> None:
+def warn_truncated(name: object, items: Sequence[Any], encode: Any, noun: str = "texts") -> None:
     """Log warnings if texts are cut, empty, or unknown to the vocabulary. Of many, some are looked at.
 
     Args:

@@ -159,7 +159,7 @@ class _Shards:
         _check_names((self._file(shard, kind) for shard in range(len(shards)) for kind in self.arrays), known)
         self.num_tokens = sum(shard["tokens"] for shard in shards)
         # The first line of each shard, and the number of all lines. int64 [shards + 1]
-        self._first_line = starts_of(shard["lines"] for shard in shards)
+        self._first_line = compute_starts(shard["lines"] for shard in shards)
         self.num_lines = int(self._first_line[-1])
         self._arrays: dict[tuple[int, str], np.ndarray] = {}  # (shard, kind) -> its file, memory-mapped
 
@@ -340,7 +340,7 @@ class Blocks:
             document_offsets = np.arange(len(line_offsets)) if one_line else text.document_offsets(shard)
             self._bounds.append(pack_lines(line_offsets, document_offsets, max_tokens))
         # The first block of each shard, and the number of all blocks. int64 [shards + 1]
-        self._first_block = starts_of(len(bounds) - 1 for bounds in self._bounds)
+        self._first_block = compute_starts(len(bounds) - 1 for bounds in self._bounds)
 
     def __len__(self) -> int:
         return int(self._first_block[-1])
@@ -447,7 +447,7 @@ def compute_checksum(manifest: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
-def starts_of(counts: Iterable[int]) -> np.ndarray:
+def compute_starts(counts: Iterable[int]) -> np.ndarray:
     """Where each of several parts begins, and the last one ends. int64 [parts + 1].
 
     Args:
@@ -460,7 +460,7 @@ def locate(starts: np.ndarray, number: int) -> tuple[int, int]:
     """The part that holds item `number` of all parts, and the item's number in that part.
 
     Args:
-        starts: from `starts_of`.
+        starts: from `compute_starts`.
     """
     if not 0 <= number < starts[-1]:
         raise IndexError(f"{number} is not in 0 .. {starts[-1] - 1}")

@@ -22,7 +22,7 @@ def normal_form(text: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", normalize(text)).split())
 
 
-def text_keys(
+def text_ids(
     texts: Iterable[str], tokenizer: Tokenizer | None = None, length: int | None = None
 ) -> np.ndarray:
     """A key of each text, uint64 [N]. Two texts are equal if their keys are.

@@ -464,7 +464,7 @@ def split_words(text: str) -> list[str]:
     return _WORD.findall(text)
 
 
-def pieces_of_words(tokenizer: Tokenizer, words: Sequence[str]) -> list[str]:
+def tokenize_words(tokenizer: Tokenizer, words: Sequence[str]) -> list[str]:
     """The pieces of all words. A piece that is not in the vocabulary is given as its text."""
     return list(chain.from_iterable(map(tokenizer.tokenize, words)))
 
@@ -525,7 +525,7 @@ def find_answer(tokenizer: Tokenizer, text: str, words: WordTokens, span: Span) 
     if first_word < 0 or " ".join(answer.split()) not in " ".join(touched):
         return None
     first = words.first_tokens[first_word]
-    pieces = pieces_of_words(tokenizer, touched)
+    pieces = tokenize_words(tokenizer, touched)
     answer_pieces = tokenizer.tokenize(answer)
     for place in range(len(pieces) - len(answer_pieces) + 1):
         if answer_pieces and pieces[place : place + len(answer_pieces)] == answer_pieces:

@@ -31,7 +31,7 @@ from ernie_m.reader.files.official_tsv import (
     split_cells,
     without_blank_end,
 )
-from ernie_m.reader.files.row_errors import Faults
+from ernie_m.reader.files.row_errors import RowErrors
 from ernie_m.reader.labels import NO_LABEL, input_hash, normal_label, number_in
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.utils.errors import UserError
@@ -105,7 +105,7 @@ def read_classification(
         raise UserError(f"{path}: a folder; {_OTHERS}")
     required = ["text_a", "label"] if labels else ["text_a"]
     value_of = _numbers() if regression else _ids(label_map, num_labels)
-    faults = Faults(path, may_skip=False)
+    errors = RowErrors(path, may_skip=False)
     starts = array("q")  # the byte at which each row begins; at last the end of the rows
     inputs = array("q")
     targets: array[float] = array("d" if regression else "q")
@@ -122,7 +122,7 @@ def read_classification(
         for number, line in enumerate(without_blank_end(file), 2):
             starts.append(position)
             position += len(line)
-            with faults.of_line(number):
+            with errors.of_line(number):
                 cells = parse_row(line, path, number, header)
                 if labels:
                     targets.append(value_of(cells[columns["label"]]))
@@ -130,7 +130,7 @@ def read_classification(
                     input_hash(cells[columns["text_a"]], None if place_b is None else cells[place_b])
                 )
                 quoted += has_quotes(cells)
-    faults.end(logger.warning)
+    errors.end(logger.warning)
     say_quoted(path, quoted, len(starts), logger.warning)
     if not starts:
         raise UserError(f"{path}: no rows after the header")
@@ -159,7 +159,7 @@ def _ids(label_map: Mapping[str, int] | None, num_labels: int | None) -> Callabl
     ids = {normal_label(label): id_ for label, id_ in (label_map or {}).items()}
 
     @cache
-    def id_of(cell: str) -> int:
+    def parse_id(cell: str) -> int:
         label = normal_label(cell)
         if label in ids:
             return ids[label]
@@ -177,7 +177,7 @@ def _ids(label_map: Mapping[str, int] | None, num_labels: int | None) -> Callabl
             )
         return int(label)
 
-    return id_of
+    return parse_id
 
 
 IGNORED = -100  # the label of a token without a loss

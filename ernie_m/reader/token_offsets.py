@@ -42,7 +42,7 @@ def _encode_part(tokenizer: Tokenizer, text: str) -> tuple[list[int], list[Span]
         ids = tokenizer.convert_tokens_to_ids(itertools.chain(*tokens_of_pieces))
         spans_of_tokens: list[Span] = []
         for tokens, (start, end) in zip(tokens_of_pieces, spans):
-            spans_of_tokens += _spans_of_parts(tokens, start, end)
+            spans_of_tokens += _locate_parts(tokens, start, end)
         return ids, spans_of_tokens
     ids = tokenizer.to_ids(numbers)
     if len(ids) != len(spans):  # rule 5 put several tokens in the place of one
@@ -60,7 +60,7 @@ def _cut_spans(digit_comma: Mapping[int, list[str]], numbers: list[int], spans: 
         if number in digit_comma:
             start, end = span
             before_comma = digit_comma[number][:-1]  # all tokens but the last, which is the comma
-            cut_spans += [*_spans_of_parts(before_comma, start, end - 1), (end - 1, end)]
+            cut_spans += [*_locate_parts(before_comma, start, end - 1), (end - 1, end)]
         else:
             cut_spans.append(span)
     return cut_spans
@@ -131,7 +131,7 @@ def _whole_characters(text: str, pieces: list[str], spans: list[Span]) -> list[S
     return widened
 
 
-def _spans_of_parts(parts: list[str], start: int, end: int) -> list[Span]:
+def _locate_parts(parts: list[str], start: int, end: int) -> list[Span]:
     """The spans of the tokens that follow each other at (start, end)."""
     lengths = [len(part.lstrip("▁")) for part in parts]
     if sum(lengths) != end - start:

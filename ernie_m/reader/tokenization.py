@@ -11,7 +11,7 @@ The rules, in order:
 6. A piece that is not in the vocabulary is [UNK].
 
 Of the other text rules, "none" is sentencepiece and rule 6 alone, as in XLM-R; "paddlenlp" and "transformers"
-cut its pieces as the ErnieMTokenizer of these libraries does. `rules_of_folder` says which rules a
+cut its pieces as the ErnieMTokenizer of these libraries does. `read_tokenizer_rules` says which rules a
 vocabulary, a corpus, a model or an export of ours has.
 """
 
@@ -28,7 +28,7 @@ from pathlib import Path
 import numpy as np
 import sentencepiece
 
-from ernie_m.reader.tokenizer_json import BPE_MODEL, TOKENIZER_JSON, no_piece_model, piece_model_of_json
+from ernie_m.reader.tokenizer_json import BPE_MODEL, TOKENIZER_JSON, no_piece_model, piece_model_from_json
 from ernie_m.reader.tokenizer_rules import ERNIE_M, LIBRARY_RULES, QUOTES, TEXT_RULES, cut_pieces
 from ernie_m.reader.vocabulary import DICT, FILLER, SPECIAL_TOKENS, UNK, derive_vocab, read_vocab, write_vocab
 from ernie_m.utils.checksums import MANIFEST
@@ -151,7 +151,7 @@ class Tokenizer:
         self.special_ids = tuple(sorted(special_ids))
         self.vocab_size = max(self.vocab.values()) + 1
         self.digit_comma = self._cut_digit_comma_pieces() if text_rules == ERNIE_M else {}
-        self._id_of_piece = self._ids_of_pieces()  # the index is the piece's number
+        self._id_of_piece = self._list_token_ids()  # the index is the piece's number
 
     @classmethod
     def from_folder(
@@ -167,7 +167,7 @@ class Tokenizer:
             added_tokens: None: those of the folder's files, or none if `text_rules` is given.
 
         Raises:
-            UserError: there is no piece model; or any error of `rules_of_folder` and of making a Tokenizer.
+            UserError: there is no piece model, or any error of `read_tokenizer_rules` and `Tokenizer`.
         """
         folder = Path(folder)
         models = [folder / name for name in _PIECE_MODEL_NAMES if (folder / name).is_file()]
@@ -175,7 +175,7 @@ class Tokenizer:
             raise no_piece_model(folder)
         vocabs = [folder / name for name in ("vocab.txt", DICT) if (folder / name).is_file()]
         if text_rules is None:
-            text_rules, its_tokens = rules_of_folder(folder)
+            text_rules, its_tokens = read_tokenizer_rules(folder)
             added_tokens = its_tokens if added_tokens is None else added_tokens
         return cls(vocabs[0] if vocabs else None, models[0], text_rules, added_tokens)
 
@@ -436,7 +436,7 @@ class Tokenizer:
             cuts[number] = [*parts, ","]
         return cuts
 
-    def _ids_of_pieces(self) -> list[int]:
+    def _list_token_ids(self) -> list[int]:
         """The id of each piece of the model; _CUT_PIECE if rule 5 cuts it into several."""
         ids = [self.unk_id] * len(self._pieces)
         for number, (piece, is_ordinary) in enumerate(zip(self._pieces, self._is_ordinary)):
@@ -471,7 +471,7 @@ def _read_piece_model(path: str | os.PathLike) -> bytes:
             f"{path}: no such SentencePiece model. Set --piece_model_path, or "
             f"{command_name()} download weights vocab for the released one (train_vocab trains your own)"
         )
-    return piece_model_of_json(path) if Path(path).suffix == ".json" else read_bytes(path)
+    return piece_model_from_json(path) if Path(path).suffix == ".json" else read_bytes(path)
 
 
 def _load_piece_model(
@@ -492,7 +492,7 @@ def _load_piece_model(
         ) from error
 
 
-def rules_of_folder(path: Path) -> tuple[str, Mapping[str, int]]:
+def read_tokenizer_rules(path: Path) -> tuple[str, Mapping[str, int]]:
     """The text rules of a folder, one of `TEXT_RULES`, and its added tokens, token -> id.
 
     A corpus says them in its manifest, and a model below "reading" in config.json; else they are the official

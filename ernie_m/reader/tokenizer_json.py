@@ -41,7 +41,7 @@ def no_piece_model(folder: str | os.PathLike) -> UserError:
     )
 
 
-def piece_model_of_json(path: str | os.PathLike) -> bytes:
+def piece_model_from_json(path: str | os.PathLike) -> bytes:
     """Make the piece model of XLM-R's tokenizer.json, which gives the same pieces and ids.
 
     Raises:

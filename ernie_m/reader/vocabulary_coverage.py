@@ -46,10 +46,10 @@ def warn_if_unsuited(name: object, tokenizer: Tokenizer, ids_of_texts: Iterable[
 
 def count_unknown_words(tokenizer: Tokenizer, *texts: str) -> int:
     """How many words of the texts have an unknown token, or are cut into five or more single letters."""
-    return int(unknown_words_of(tokenizer, tokenizer.encode_batch(texts)).sum())
+    return int(find_unknown_words(tokenizer, tokenizer.encode_batch(texts)).sum())
 
 
-def unknown_words_of(tokenizer: Tokenizer, ids_of_texts: Sequence[Sequence[int]]) -> np.ndarray:
+def find_unknown_words(tokenizer: Tokenizer, ids_of_texts: Sequence[Sequence[int]]) -> np.ndarray:
     """How many words of each text have an unknown token, or are cut into five or more single letters.
 
     Args:
@@ -58,7 +58,7 @@ def unknown_words_of(tokenizer: Tokenizer, ids_of_texts: Sequence[Sequence[int]]
     Returns:
         int64 [texts].
     """
-    marks = _marks_of_tokens(tokenizer)
+    marks = _make_token_marks(tokenizer)
     lengths = np.fromiter(map(len, ids_of_texts), np.int64, len(ids_of_texts))
     ids = np.fromiter(chain.from_iterable(ids_of_texts), np.int64, lengths.sum())
     text_of_token = np.repeat(np.arange(len(lengths)), lengths)  # [tokens]
@@ -88,7 +88,7 @@ class _TokenMarks(NamedTuple):
 
 
 @lru_cache(maxsize=4)
-def _marks_of_tokens(tokenizer: Tokenizer) -> _TokenMarks:
+def _make_token_marks(tokenizer: Tokenizer) -> _TokenMarks:
     """The marks of all tokens of a vocabulary, by their ids."""
     tokens = tokenizer.convert_ids_to_tokens(range(tokenizer.vocab_size))
     bare = [token.removeprefix("▁") for token in tokens]

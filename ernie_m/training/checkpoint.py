@@ -60,7 +60,7 @@ from ernie_m.utils.files import (
     write_json,
 )
 from ernie_m.utils.logging import logger
-from ernie_m.utils.output_lock import check_fingerprint, claim_file, only_run_in
+from ernie_m.utils.output_lock import check_fingerprint, claim_file, lock_output
 
 STATE = "training_state"
 _ARRAYS = "arrays"  # the name of a file of arrays begins with it
@@ -305,18 +305,18 @@ class OutputDir:
         with ExitStack() as lock:
 
             def take() -> None:
-                lock.enter_context(only_run_in(self.path))
+                lock.enter_context(lock_output(self.path))
                 for folder in {self.path, self.steps_folder, *self.path.glob("seed_*")}:
                     clear_leftovers(folder)
 
             distributed.on_main(translate_write_errors(self.path)(take))
             yield self
 
-    def claim(self, identity: Mapping[str, Any]) -> None:
+    def claim(self, fingerprint: Mapping[str, Any]) -> None:
         """Compare the run with run.json if a run has left something here; otherwise write run.json.
 
         Args:
-            identity: what the run is; the value of the main process counts.
+            fingerprint: what the run is; the value of the main process counts.
 
         Raises:
             UserError: the folder holds another run, or one without run.json; or it cannot be written.
@@ -331,7 +331,7 @@ class OutputDir:
                 raise UserError(
                     f"{self.path} holds checkpoints of a run that left no {RUN} there; {self.rules.ways_out}"
                 )
-            claim_file(path, identity, self.rules.ways_out)
+            claim_file(path, fingerprint, self.rules.ways_out)
 
         distributed.on_main(compare_or_write)
 
@@ -370,7 +370,7 @@ class OutputDir:
 
     # Where the run goes on
 
-    def resume(self, identity: Mapping[str, Any]) -> SavedRun | None:
+    def resume(self, fingerprint: Mapping[str, Any]) -> SavedRun | None:
         """Find the step folder from which the run goes on. Call it on every process.
 
         It is the newest whole step folder, or else `resume_from`.
@@ -389,7 +389,7 @@ class OutputDir:
             saved = SavedRun(self.resume_from, *read_state(self.resume_from))
         elif self.resume_from is not None and self.resume_from.resolve() != saved.folder.resolve():
             logger.info("%s is ignored: resuming from %s", self.resume_from, saved.folder)
-        check_fingerprint(saved.folder, saved.values["identity"], identity, self.rules.ways_out)
+        check_fingerprint(saved.folder, saved.values["identity"], fingerprint, self.rules.ways_out)
         self._take_best(saved)
         return saved
 

@@ -50,7 +50,7 @@ class Trainable(Protocol[Model, Data]):
     It keeps no model: that of a seed lives as long as the `Trainer` that runs it.
 
     Attributes:
-        identity: the settings and the digests that decide what is learned, as JSON values.
+        fingerprint: the settings and the digests that decide what is learned, as JSON values.
         divisible: whether a process that is asked to stop may abandon a step between two micro-batches. False
             if the processes exchange values within the loss: the others would wait for this one.
         total_steps: the number of optimizer steps of the seed that `begin` was given.
@@ -59,7 +59,7 @@ class Trainable(Protocol[Model, Data]):
         record: makes the record of some steps for metrics.jsonl; None: the run keeps no records.
     """
 
-    identity: dict[str, Any]
+    fingerprint: dict[str, Any]
     divisible: bool
     total_steps: int
     evaluation_steps: Sequence[int]
@@ -152,7 +152,7 @@ class Trainer(Generic[Model, Data]):
         self.seed = seed
         self.loop_config = loop_config
         self.stalls = StallWatchdog(loop_config.stall_ends_seconds)
-        saved = folder.resume(task.identity)
+        saved = folder.resume(task.fingerprint)
         self.engine = task.begin(seed, saved and saved.folder)
         # Not earlier, because a run that cannot begin must leave the old one alone.
         folder.remove_old_run()
@@ -294,7 +294,7 @@ class Trainer(Generic[Model, Data]):
             "window": dict(self.meter.sums),  # since the last line of the log
             "tokens": self.meter.tokens,
         }
-        values = {"identity": self.task.identity, "seed": self.seed, "engine": counters, "trainer": state}
+        values = {"identity": self.task.fingerprint, "seed": self.seed, "engine": counters, "trainer": state}
         with self.stalls.during(f"the checkpoint of step {steps}"):
             folder = self.folder.save_step(steps, self._files(), arrays, values)
         self._saved_at = (steps, self.evaluated_step)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ernie_m.utils.errors import UserError, shown
-from ernie_m.utils.files import read_json, read_object, refuse_pointer, sha256_of, write_json
+from ernie_m.utils.files import read_json, read_object, reject_pointer, sha256_of, write_json
 
 MANIFEST = "manifest.json"
 # The format of every manifest, and of "reading" in config.json (`ernie_m.model.preprocessing`).
@@ -56,7 +56,7 @@ def check_file(file: Path, entry: Mapping[str, Any], checksum: bool = True) -> N
         raise UserError(f"{file}: missing")
     size = file.stat().st_size
     if size != entry["bytes"]:
-        refuse_pointer(file)
+        reject_pointer(file)
         raise UserError(f"{file}: corrupt (expected {entry['bytes']} bytes, got {size})")
     if checksum and sha256_of(file) != entry["sha256"]:
         raise UserError(f"{file}: corrupt (its checksum does not match the manifest)")

@@ -130,7 +130,7 @@ def read_bytes(path: str | os.PathLike, ending: str = "", largest: float = math.
         # file.read(largest) would take that much memory at once.
         while len(data) <= largest and (block := file.read(1 << 20)):
             data += block
-    _refuse_pointer_of(data, path)
+    _reject_pointer(data, path)
     return bytes(data)
 
 
@@ -167,7 +167,7 @@ def refuse_changed(path: str | os.PathLike, now: FileVersion | None, version: Fi
         raise UserError(f"{path}: changed since it was opened; start again with what is there now")
 
 
-def refuse_pointer(path: str | os.PathLike) -> None:
+def reject_pointer(path: str | os.PathLike) -> None:
     """Check that a file is not what Git LFS puts in the place of one that it has not fetched.
 
     Raises:
@@ -175,11 +175,11 @@ def refuse_pointer(path: str | os.PathLike) -> None:
     """
     if os.path.isfile(path):  # a pipe can be read but once
         with suppress(OSError), open(path, "rb") as file:  # who reads the file says why it cannot be read
-            _refuse_pointer_of(file.read(len(_POINTER)), path)
+            _reject_pointer(file.read(len(_POINTER)), path)
 
 
-def _refuse_pointer_of(content: bytes | bytearray, path: str | os.PathLike) -> None:
-    """`refuse_pointer` for a file whose first bytes, or all, were read."""
+def _reject_pointer(content: bytes | bytearray, path: str | os.PathLike) -> None:
+    """`reject_pointer` for a file whose first bytes, or all, were read."""
     if content.startswith(_POINTER):
         raise UserError(
             f"{path}: a Git LFS pointer, not the file. Fetch the file in its repository with git lfs pull"
@@ -237,7 +237,7 @@ def take_lock(file: IO) -> bool:
     return os.path.exists(file.name) and os.path.samestat(os.fstat(file.fileno()), os.stat(file.name))
 
 
-def refuse_to_write_over(
+def reject_overwrite(
     inputs: Collection[str | os.PathLike], flag: str, outputs: Iterable[str | os.PathLike]
 ) -> None:
     """Refuse to write files that are read.
@@ -280,7 +280,7 @@ def lock(path: Path, place: Path) -> Iterator[None]:
 
 
 @contextmanager
-def only_writer_of(path: str | os.PathLike, new: str = "") -> Iterator[None]:
+def lock_writer(path: str | os.PathLike, new: str = "") -> Iterator[None]:
     """Let no other command write a file or folder while this one does.
 
     The lock is that of a hidden file beside `path`, `.NAME.lock`, which is removed at the end, also by
@@ -372,7 +372,7 @@ def _is_running(process: int) -> bool:
 
 
 @contextmanager
-def _in_place_of(path: Path) -> Iterator[Path]:
+def _replace_atomically(path: Path) -> Iterator[Path]:
     """Yield a temporary name; the file or folder that is made there is synced and renamed to `path`.
 
     What was there is replaced then, and put back if that fails. The folder is created, and what a killed
@@ -409,7 +409,7 @@ def atomic_file(path: str | os.PathLike, mode: str = "wb", **options) -> Iterato
     """
     if "b" not in mode:
         options.setdefault("encoding", "utf-8")
-    with _in_place_of(Path(path)) as temporary, open(temporary, mode, **options) as file:
+    with _replace_atomically(Path(path)) as temporary, open(temporary, mode, **options) as file:
         yield file
 
 
@@ -424,7 +424,7 @@ def atomic_dir(path: str | os.PathLike) -> Iterator[Path]:
         UserError: the disk is full or read-only. What was there before is untouched.
     """
     path = Path(path)
-    with _in_place_of(Path(os.path.realpath(path)) if path.is_symlink() else path) as temporary:
+    with _replace_atomically(Path(os.path.realpath(path)) if path.is_symlink() else path) as temporary:
         temporary.mkdir()
         yield temporary
 

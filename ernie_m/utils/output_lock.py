@@ -15,7 +15,7 @@ _DIGEST = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")  # SHA-256 in 64 digits;
 _MOST_DIFFERENCES = 5  # so many are listed in one message
 
 
-def only_run_in(folder: str | os.PathLike) -> AbstractContextManager[None]:
+def lock_output(folder: str | os.PathLike) -> AbstractContextManager[None]:
     """Hold the lock of an output folder, that of the file `.lock` in it. For the main process alone.
 
     Raises:
@@ -24,34 +24,34 @@ def only_run_in(folder: str | os.PathLike) -> AbstractContextManager[None]:
     return lock(Path(folder, LOCK), Path(folder))
 
 
-def claim_file(file: Path, identity: Mapping[str, Any], ways_out: str) -> None:
+def claim_file(file: Path, fingerprint: Mapping[str, Any], ways_out: str) -> None:
     """Write the identity of some work into its folder, or compare it with the one that is there.
 
     Call it while you hold the lock of the folder.
 
     Args:
         file: the JSON file of the identity.
-        identity: all that decides the result of the work, as JSON values.
+        fingerprint: all that decides the result of the work, as JSON values.
         ways_out: the end of an error: what a user can do.
 
     Raises:
         UserError: the folder holds other work, or the file is damaged or cannot be written.
     """
     if file.is_file():
-        check_fingerprint(file.parent, read_object(file, ways_out), identity, ways_out)
+        check_fingerprint(file.parent, read_object(file, ways_out), fingerprint, ways_out)
     else:
-        write_json(file, identity)
+        write_json(file, fingerprint)
 
 
 def check_fingerprint(
-    folder: Path, stored: Mapping[str, Any], identity: Mapping[str, Any], ways_out: str
+    folder: Path, stored: Mapping[str, Any], fingerprint: Mapping[str, Any], ways_out: str
 ) -> None:
     """Compare the identity that was stored with the work in a folder with that of this command.
 
     Raises:
         UserError: they differ. The line names the first keys, such as "seed: 1 -> 2", and shortens digests.
     """
-    changed = differences(stored, identity)
+    changed = differences(stored, fingerprint)
     if changed:
         listed = "; ".join(_DIGEST.sub(r"\1", line) for line in changed[:_MOST_DIFFERENCES])
         raise UserError(f"{folder} was made with other settings ({listed}); {ways_out}")

@@ -114,7 +114,7 @@ def mine(forward: Neighbours, backward: Neighbours, scores: Margins) -> MinedPai
 
 
 NEIGHBOURS = 4  # k of the margin, as in LASER
-EXACT_UP_TO = 300_000  # vectors that `index_of` searches exactly
+EXACT_UP_TO = 300_000  # vectors that `build_index` searches exactly
 _PROBES = 16  # cells that a query is compared with, of the 4 sqrt(N) cells of a larger index
 _SAMPLES_PER_CELL = 50  # the cells are clusters of a sample, which has so many vectors for each cell
 
@@ -183,7 +183,7 @@ def nearest(queries: np.ndarray, targets: np.ndarray, k: int) -> tuple[np.ndarra
     return faiss.knn(queries, targets, k, metric=faiss.METRIC_INNER_PRODUCT)
 
 
-def index_of(vectors: np.ndarray) -> "faiss.Index":
+def build_index(vectors: np.ndarray) -> "faiss.Index":
     """An index of unit vectors, float32 [N, H]. Its `search(queries, k)` returns cosines and numbers.
 
     They are those of `nearest`. But more than EXACT_UP_TO vectors are divided into cells, and a query is

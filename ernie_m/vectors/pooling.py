@@ -30,7 +30,7 @@ def batches_for(workers: Workers, rows: Sequence[Collection[int]], batch_tokens:
     Args:
         batch_tokens: padded tokens of a batch, at most.
     """
-    return batches_by_length(list(map(len, rows)), workers.tokens_of_a_batch(rows, batch_tokens))[::-1]
+    return batches_by_length(list(map(len, rows)), workers.count_batch_tokens(rows, batch_tokens))[::-1]
 
 
 class SentenceEncoder:

@@ -14,7 +14,7 @@ from ernie_m.model.preprocessing import MEAN_WITHOUT_SPECIAL
 from ernie_m.vectors.pooling import SentenceEncoder
 
 
-def pieces_of(sentences: Sequence[Collection[int]]) -> tuple[np.ndarray, np.ndarray]:
+def flatten_tokens(sentences: Sequence[Collection[int]]) -> tuple[np.ndarray, np.ndarray]:
     """The pieces of S texts, one text after the other.
 
     Args:
@@ -33,7 +33,7 @@ def pieces_of(sentences: Sequence[Collection[int]]) -> tuple[np.ndarray, np.ndar
 
 
 def compute_row_means(table: np.ndarray, ids: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """The mean of the rows of each text: table [V, H], ids and lengths of `pieces_of` -> [S, H]."""
+    """The mean of the rows of each text: table [V, H], ids and lengths of `flatten_tokens` -> [S, H]."""
     by_length = np.argsort(-lengths, kind="stable")  # the texts, the longest first
     lengths_in_order = lengths[by_length]
     starts = (np.cumsum(lengths) - lengths)[by_length]  # the place of each text's first piece
@@ -64,5 +64,5 @@ class StaticEncoder(SentenceEncoder):
         self.table = table
 
     def vectors(self, sentences: Sequence[Collection[int]], batch_tokens: int | None = None) -> np.ndarray:
-        means = compute_row_means(self.table, *pieces_of(sentences)).astype(np.float32, copy=False)
+        means = compute_row_means(self.table, *flatten_tokens(sentences)).astype(np.float32, copy=False)
         return means if self.layer is not None else means[None]

@@ -14,7 +14,7 @@ from ernie_m.model.cpu.numpy_views import as_array, as_tensor
 from ernie_m.model.device import Array
 from ernie_m.model.ernie import ErnieMModel
 from ernie_m.model.word_embeddings import EmbeddingGradient
-from ernie_m.vectors.static_embeddings import compute_row_means, pieces_of
+from ernie_m.vectors.static_embeddings import compute_row_means, flatten_tokens
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class PieceBatch:
         Args:
             sentences: ids with special tokens, [CLS] S [SEP] each.
         """
-        return cls(*pieces_of(sentences))
+        return cls(*flatten_tokens(sentences))
 
 
 def piece_means(model: ErnieMModel, batch: PieceBatch) -> Tensor:

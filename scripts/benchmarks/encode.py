@@ -58,10 +58,10 @@ def main() -> None:
 def ours(given: dict[str, Any], engine: str = "auto", amp: str = "none") -> Callable[[list[str]], Any]:
     """What `ernie_m.load(...).encode` does."""
     from ernie_m.inference.load import load
-    from ernie_m.inference.tasks import PredictionOptions, make_answerer
+    from ernie_m.inference.tasks import PredictionOptions, make_predictor
 
     model = load(given["weights"], engine=engine, amp=amp)
-    return make_answerer("embedding", model, PredictionOptions(pooling="mean")).vectors
+    return make_predictor("embedding", model, PredictionOptions(pooling="mean")).vectors
 
 
 def torch_peer(given: dict[str, Any], bfloat16: bool = False) -> Callable[[list[str]], Any]:

@@ -8,7 +8,7 @@ import pytest
 from ernie_m.commands import convert
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.checkpoint.weights import CARD
-from ernie_m.model.preprocessing import Reading
+from ernie_m.model.preprocessing import PreprocessingConfig
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.reader.tokenizer_json import rules_1_to_3
 from tests.foreign import make_xlm_r
@@ -17,7 +17,7 @@ from tests.launching import error_of
 from tests.toys import CONFIG, make_ours, train_pieces, write_lines
 
 TAGS = "token-classification"
-XLM_R = Reading.of_xlm_r()
+XLM_R = PreprocessingConfig.of_xlm_r()
 
 
 @pytest.fixture(scope="module")
@@ -26,13 +26,13 @@ def pieces(tmp_path_factory):
     return train_pieces(tmp_path_factory.mktemp("pieces") / "piece.model", normalization_rule_name="nmt_nfkc")
 
 
-def make_model(folder, pieces, reading, head=None, rows=0):
+def make_model(folder, pieces, preprocessing, head=None, rows=0):
     """A model of ours that reads in a way; `rows`: more rows than the pieces need."""
     size = Tokenizer(None, pieces).vocab_size + rows
     labels = {"token-classification": [f"B-{n}" for n in range(4)] + ["O"]}.get(head)
     make_ours(folder, head=head, labels=labels, config={**CONFIG, "vocab_size": size})
     (folder / "piece.model").write_bytes(pieces.read_bytes())
-    change_config(folder, reading=stored(**reading.to_json()))
+    change_config(folder, preprocessing=stored(**preprocessing.to_json()))
     return folder
 
 
@@ -45,20 +45,25 @@ def run(source, target, to, *flags):
 @pytest.mark.parametrize("head", [None, "classification", "token-classification", "question-answering"])
 def test_xlm_r_there_and_back(tmp_path, pieces, to, head):
     """Its reading stays, also where nothing but the library's own files say it."""
-    reading = replace(XLM_R, max_seq_len=30, added_tokens={"<e1>": Tokenizer(None, pieces).vocab_size})
+    preprocessing = replace(XLM_R, max_seq_len=30, added_tokens={"<e1>": Tokenizer(None, pieces).vocab_size})
     if head is None:
-        reading = replace(
-            reading, pooling="cls", layer=2, normalize=True, prompts={"query": "q: "}, default_prompt="query"
+        preprocessing = replace(
+            preprocessing,
+            pooling="cls",
+            layer=2,
+            normalize=True,
+            prompts={"query": "q: "},
+            default_prompt="query",
         )
-    made = make_model(tmp_path / "made", pieces, reading, head, rows=1)
+    made = make_model(tmp_path / "made", pieces, preprocessing, head, rows=1)
     there = run(made, tmp_path / "there", "xlm-roberta")
-    assert there.reading == reading
-    assert run(tmp_path / "there", tmp_path / "again", to).reading == reading
+    assert there.preprocessing == preprocessing
+    assert run(tmp_path / "there", tmp_path / "again", to).preprocessing == preprocessing
     if head is None:
         config = json.loads((tmp_path / "there/config.json").read_text())
         del config["reading"]
         (tmp_path / "there/config.json").write_text(json.dumps(config))
-        assert open_checkpoint(tmp_path / "there").reading == reading
+        assert open_checkpoint(tmp_path / "there").preprocessing == preprocessing
 
 
 def change(path, **changes):
@@ -90,7 +95,7 @@ CHANGES = [
 @pytest.mark.parametrize(("field", "file", "changes"), CHANGES)
 def test_a_file_that_was_changed_later_is_refused(tmp_path, pieces, field, file, changes):
     """As when sentence-transformers has saved the folder again: two readings are possible."""
-    reading = replace(
+    preprocessing = replace(
         XLM_R,
         pooling="cls",
         layer=2,
@@ -101,7 +106,8 @@ def test_a_file_that_was_changed_later_is_refused(tmp_path, pieces, field, file,
     )
     there = tmp_path / "there"
     assert (
-        run(make_model(tmp_path / "made", pieces, reading, rows=1), there, "xlm-roberta").reading == reading
+        run(make_model(tmp_path / "made", pieces, preprocessing, rows=1), there, "xlm-roberta").preprocessing
+        == preprocessing
     )
     change(there / file, **changes)
     if file == "tokenizer_config.json":
@@ -134,32 +140,36 @@ def test_what_our_key_does_not_say_another_file_may(tmp_path, pieces):
     """The pooling and the length of a model that was not trained for vectors. The rest of our key counts."""
     made = make_model(tmp_path / "made", pieces, replace(XLM_R, label_pieces="all"))
     there = tmp_path / "there"
-    assert run(made, there, "xlm-roberta").reading.pooling is None
+    assert run(made, there, "xlm-roberta").preprocessing.pooling is None
     change(there / "1_Pooling/config.json", pooling_mode_cls_token=True, pooling_mode_mean_tokens=False)
     change(there / "sentence_bert_config.json", max_seq_length=20)
-    reading = open_checkpoint(there).reading
-    assert (reading.pooling, reading.max_seq_len, reading.label_pieces) == ("cls", 20, "all")
+    preprocessing = open_checkpoint(there).preprocessing
+    assert (preprocessing.pooling, preprocessing.max_seq_len, preprocessing.label_pieces) == (
+        "cls",
+        20,
+        "all",
+    )
 
 
 def test_what_a_classifier_predicts_is_said_twice(tmp_path, pieces):
     made = make_model(tmp_path / "made", pieces, replace(XLM_R, multi_label=True), "classification")
     there = tmp_path / "there"
-    assert run(made, there, "xlm-roberta").reading.multi_label
+    assert run(made, there, "xlm-roberta").preprocessing.multi_label
     change(there / "config.json", problem_type="single_label_classification")
     line = error_of(open_checkpoint, there)
     assert line.startswith(f"{there}/config.json: 'reading'") and "multi_label" in line
 
 
 @pytest.mark.parametrize(
-    ("head", "reading"),
+    ("head", "preprocessing"),
     [
         (None, replace(XLM_R, max_seq_len=CONFIG["max_position_embeddings"] - 2)),  # all there is room for
-        (TAGS, Reading(official_compat=True)),  # a pipeline tags the same pieces
+        (TAGS, PreprocessingConfig(official_compat=True)),  # a pipeline tags the same pieces
     ],
 )
-def test_what_the_files_of_the_library_cannot_say_stays(tmp_path, pieces, head, reading):
-    there = run(make_model(tmp_path / "made", pieces, reading, head), tmp_path / "there", "xlm-roberta")
-    assert there.reading == reading
+def test_what_the_files_of_the_library_cannot_say_stays(tmp_path, pieces, head, preprocessing):
+    there = run(make_model(tmp_path / "made", pieces, preprocessing, head), tmp_path / "there", "xlm-roberta")
+    assert there.preprocessing == preprocessing
 
 
 def test_a_prompt_for_documents_is_written_too(tmp_path, pieces):
@@ -172,7 +182,7 @@ def test_a_prompt_for_documents_is_written_too(tmp_path, pieces):
     )
     contents = json.loads((tmp_path / "there/config_sentence_transformers.json").read_text())
     assert contents["prompts"] == {**prompts, "document": "p: "}
-    assert open_checkpoint(tmp_path / "there").reading.prompts == prompts
+    assert open_checkpoint(tmp_path / "there").preprocessing.prompts == prompts
 
 
 def test_files_of_vectors_do_not_count_for_a_classifier(tmp_path, pieces):
@@ -185,16 +195,16 @@ def test_files_of_vectors_do_not_count_for_a_classifier(tmp_path, pieces):
     config = json.loads((there / "config.json").read_text())
     del config["reading"]
     (there / "config.json").write_text(json.dumps(config))
-    assert replace(open_checkpoint(there).reading, max_seq_len=None) == XLM_R
+    assert replace(open_checkpoint(there).preprocessing, max_seq_len=None) == XLM_R
 
 
 @pytest.mark.parametrize("to", ["paddlenlp", "huggingface", "xlm-roberta"])
 @pytest.mark.parametrize("head", ["classification", "token-classification", "question-answering"])
 def test_ernie_m_stays_ernie_m(tmp_path, pieces, to, head):
     """In each form that a library reads in its own way."""
-    made = make_model(tmp_path / "made", pieces, Reading(max_seq_len=30), head)
+    made = make_model(tmp_path / "made", pieces, PreprocessingConfig(max_seq_len=30), head)
     there = run(made, tmp_path / "there", to, "--allow_lossy")
-    assert there.reading == Reading(max_seq_len=30)
+    assert there.preprocessing == PreprocessingConfig(max_seq_len=30)
 
 
 CASES = {
@@ -203,24 +213,24 @@ CASES = {
     "rules of XLM-R, official": (None, XLM_R, "fluid", "text rules"),
     "rules of a library": (
         "token-classification",
-        replace(Reading.of_xlm_r(), text_rules="paddlenlp"),
+        replace(PreprocessingConfig.of_xlm_r(), text_rules="paddlenlp"),
         "xlm-roberta",
         "text rules",
     ),
     "rules of another library": (
         "token-classification",
-        replace(Reading.of_xlm_r(), text_rules="paddlenlp"),
+        replace(PreprocessingConfig.of_xlm_r(), text_rules="paddlenlp"),
         "huggingface",
         "text rules",
     ),
-    "added tokens": (None, Reading(added_tokens={"<e1>": 0}), "huggingface", "<e1>"),
-    "the tagged piece": (TAGS, Reading(), "xlm-roberta", "first piece"),
+    "added tokens": (None, PreprocessingConfig(added_tokens={"<e1>": 0}), "huggingface", "<e1>"),
+    "the tagged piece": (TAGS, PreprocessingConfig(), "xlm-roberta", "first piece"),
     "all pieces": (TAGS, replace(XLM_R, label_pieces="all"), "xlm-roberta", "first piece"),
-    "Han": ("question-answering", Reading(), "xlm-roberta", "Han characters"),
-    "one separator": ("question-answering", Reading(split_han=False), "paddlenlp", "[SEP]"),
+    "Han": ("question-answering", PreprocessingConfig(), "xlm-roberta", "Han characters"),
+    "one separator": ("question-answering", PreprocessingConfig(split_han=False), "paddlenlp", "[SEP]"),
     "two separators": (
         "question-answering",
-        replace(Reading(), separators=2, split_han=False),
+        replace(PreprocessingConfig(), separators=2, split_han=False),
         "fluid",
         "[SEP]",
     ),
@@ -230,10 +240,10 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_what_a_form_cannot_say(tmp_path, pieces, case):
     """It is refused in a line that names the flag, and with the flag the card says it."""
-    head, reading, to, word = CASES[case]
+    head, preprocessing, to, word = CASES[case]
     size = Tokenizer(None, pieces).vocab_size
-    reading = replace(reading, added_tokens=dict.fromkeys(reading.added_tokens, size))
-    made = make_model(tmp_path / "made", pieces, reading, head, rows=1)
+    preprocessing = replace(preprocessing, added_tokens=dict.fromkeys(preprocessing.added_tokens, size))
+    made = make_model(tmp_path / "made", pieces, preprocessing, head, rows=1)
     line = error_of(convert.main, [str(made), str(tmp_path / "there"), "--to", to])
     assert line.startswith(f"{made}: --to {to}: ") and word in line and "--allow_lossy" in line
     assert not (tmp_path / "there").exists()
@@ -247,17 +257,17 @@ def test_what_a_form_cannot_say(tmp_path, pieces, case):
 
 def test_added_tokens_with_a_gap_before_them(tmp_path, pieces):
     size = Tokenizer(None, pieces).vocab_size
-    reading = replace(XLM_R, added_tokens={"<e1>": size + 1})
-    made = make_model(tmp_path / "made", pieces, reading, rows=2)
+    preprocessing = replace(XLM_R, added_tokens={"<e1>": size + 1})
+    made = make_model(tmp_path / "made", pieces, preprocessing, rows=2)
     line = error_of(convert.main, [str(made), str(tmp_path / "x"), "--to", "xlm-roberta"])
     assert f"its {size} tokens end before the ids of the added ones, {size + 1}" in line
-    assert run(made, tmp_path / "ours", "ernie-m").reading == reading
+    assert run(made, tmp_path / "ours", "ernie-m").preprocessing == preprocessing
 
 
 def test_rule_5_in_the_form_of_xlm_r(tmp_path):
     pieces = train_pieces(tmp_path / "piece.model", ["in 10, 20, 30, and 10,5"] * 50, vocab_size=24)
     assert Tokenizer(None, pieces).digit_comma
-    made = make_model(tmp_path / "made", pieces, Reading())
+    made = make_model(tmp_path / "made", pieces, PreprocessingConfig())
     assert "'12,'" in error_of(convert.main, [str(made), str(tmp_path / "x"), "--to", "xlm-roberta"])
     run(make_model(tmp_path / "plain", pieces, XLM_R), tmp_path / "there", "xlm-roberta")
 
@@ -283,12 +293,16 @@ def test_modules_that_are_not_known(tmp_path, pieces, module):
 def test_the_form_of_a_pair(tmp_path, pieces):
     """One separator for a question answering model of ours, two for two texts."""
     counts = {}
-    for head, reading in (
-        ("question-answering", Reading(split_han=False)),
-        ("classification", Reading()),
+    for head, preprocessing in (
+        ("question-answering", PreprocessingConfig(split_han=False)),
+        ("classification", PreprocessingConfig()),
         (TAGS, XLM_R),
     ):
-        run(make_model(tmp_path / head, pieces, reading, head), tmp_path / f"{head}-there", "xlm-roberta")
+        run(
+            make_model(tmp_path / head, pieces, preprocessing, head),
+            tmp_path / f"{head}-there",
+            "xlm-roberta",
+        )
         contents = json.loads((tmp_path / f"{head}-there/tokenizer.json").read_text(encoding="utf-8"))
         pair = [str(part) for part in contents["post_processor"]["pair"]]
         counts[head] = sum("</s>" in part for part in pair)
@@ -300,10 +314,10 @@ def test_the_card_says_what_was_trimmed(tmp_path, pieces):
     text = write_lines(tmp_path / "some.txt", ["bada gan kofo"])
     flags = ["--trim_vocab_to", text, "--min_count", "1"]
     smaller = run(made, tmp_path / "small", "xlm-roberta", *flags)
-    assert smaller.reading == XLM_R
+    assert smaller.preprocessing == XLM_R
     # Without our key, tokenizer.json says the rules.
-    change_config(tmp_path / "small", reading=None)
-    assert open_checkpoint(tmp_path / "small").reading.text_rules == "none"
+    change_config(tmp_path / "small", preprocessing=None)
+    assert open_checkpoint(tmp_path / "small").preprocessing.text_rules == "none"
     card = (tmp_path / "small" / CARD).read_text(encoding="utf-8")
     size = Tokenizer(None, pieces).vocab_size
     assert f"{smaller.config.vocab_size:,} of {size:,} tokens are left, those of some.txt" in card
@@ -314,4 +328,4 @@ def test_added_tokens_stay_when_a_vocabulary_is_trimmed(tmp_path, pieces):
     made = make_model(tmp_path / "made", pieces, replace(XLM_R, added_tokens={"<e1>": size}), rows=1)
     text = write_lines(tmp_path / "some.txt", ["bada gan kofo"])
     smaller = run(made, tmp_path / "small", "ernie-m", "--trim_vocab_to", text)
-    assert smaller.reading.added_tokens == {"<e1>": smaller.config.vocab_size - 1}
+    assert smaller.preprocessing.added_tokens == {"<e1>": smaller.config.vocab_size - 1}

@@ -139,7 +139,7 @@ def test_xlm_r_of_paddlenlp(tmp_path, form, wrapper, task):
         (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": file_of}))
     checkpoint = open_checkpoint(folder)
     assert (checkpoint.config, checkpoint.task) == (expected.config, expected.task)
-    assert checkpoint.reading == expected.reading
+    assert checkpoint.preprocessing == expected.preprocessing
     assert_same_bits(checkpoint.tensors, dict(expected.tensors))
 
 

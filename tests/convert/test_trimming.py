@@ -271,7 +271,7 @@ def test_two_files_and_another_order_of_the_vocabulary(toy, tmp_path):
     make_ours(tmp_path / "model", config=config)
     checkpoint = open_checkpoint(tmp_path / "model")
     smaller = with_tokens(checkpoint, old_ids, trimmed.pad_id, added_tokens={"<e>": 7})
-    assert smaller.reading.added_tokens == {"<e>": 7}
+    assert smaller.preprocessing.added_tokens == {"<e>": 7}
     assert smaller.config.pad_token_id == trimmed.vocab["[PAD]"]
     assert smaller.config.pad_token_id != whole.pad_id
 

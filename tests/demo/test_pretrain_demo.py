@@ -5,7 +5,7 @@ import json
 import pytest
 import yaml
 
-from ernie_m.reader.files.pairs import header_of
+from ernie_m.reader.files.pairs import make_header
 from scripts import pretrain_demo
 from tests.launching import ROOT, call_main
 from tests.toys import sentences, write_lines
@@ -28,9 +28,9 @@ def output(tmp_path, monkeypatch):
     for name, lines in {
         "train/en.txt": english[:100],
         "train/de.txt": [row.split("\t")[1] for row in rows[100:200]],
-        "train/en-de.tsv": ["\t".join(header_of(True)), *rows[200:]],
+        "train/en-de.tsv": ["\t".join(make_header(True)), *rows[200:]],
         "held-out/de-en.tsv": [
-            "\t".join(header_of(True)),
+            "\t".join(make_header(True)),
             *backwards[:40],
         ],
         "SOURCES.tsv": [],

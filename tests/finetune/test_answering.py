@@ -16,7 +16,7 @@ from ernie_m.finetune.mrc import OfficialAnswering, QuestionAnswering
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.ernie import ErnieMConfig
 from ernie_m.model.heads import SpanClassifier
-from ernie_m.model.preprocessing import Reading
+from ernie_m.model.preprocessing import PreprocessingConfig
 from ernie_m.reader.batching import Batches
 from ernie_m.reader.mrc_reader import NO_ANSWER
 from ernie_m.reader.tokenization import Tokenizer
@@ -232,7 +232,7 @@ def test_official_compat_does_not_shuffle(monkeypatch, folder, tmp_path):
 def test_a_model_is_evaluated_by_the_procedure_of_its_training(answer, trained, folder, capsys):
     """It is recorded only if it was the official one."""
     start = trained / "out/best"
-    assert "official_compat" not in open_checkpoint(start).reading.to_json()
+    assert "official_compat" not in open_checkpoint(start).preprocessing.to_json()
     flags = {"do_train": "false", "init_checkpoint": start, "dev_set": f"{folder}/dev.%s.json"}
     assert answer(**flags, official_compat=None)["metric"] == "f1"
     assert answer(**flags, official_compat="true", out="official")["metric"] == "f1 of pieces"
@@ -273,12 +273,12 @@ def test_bad_flags(answer, refusal):
 
 def test_a_training_keeps_how_its_start_reads(answer, trained, tmp_path):
     """Its text rules, its separators, and whether Han characters are tokens, which a flag can change."""
-    reading = stored(**Reading.of_xlm_r().to_json())
-    start = changed_copy(trained / "out" / "best", tmp_path / "start", reading=reading)
+    preprocessing = stored(**PreprocessingConfig.of_xlm_r().to_json())
+    start = changed_copy(trained / "out" / "best", tmp_path / "start", preprocessing=preprocessing)
     flags = {"init_pretraining_params": start, "ernie_config_path": None, "piece_model_path": None}
     for out, given in {"as the start": {}, "as asked": {"split_han": "true"}}.items():
         answer(out, **flags, **given, max_steps=1)
         assert "Epochs:" not in (tmp_path / out / "best/README.md").read_text()  # --max_steps decided
-        kept = open_checkpoint(tmp_path / out / "best").reading
+        kept = open_checkpoint(tmp_path / out / "best").preprocessing
         assert (kept.text_rules, kept.separators, kept.split_han) == ("none", 2, "split_han" in given)
         assert (kept.max_seq_len, kept.max_query_length, kept.doc_stride) == (80, 16, 20)

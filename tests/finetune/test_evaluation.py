@@ -83,7 +83,7 @@ def test_predictions_of_rows_that_were_cut(toy_folder, tmp_path, caplog):
     task = Classification(tokenizer, list(toys.KINDS), max_seq_len=8)
     with caplog.at_level(logging.WARNING):
         for each in (task, Regression(tokenizer, max_seq_len=8)):
-            each.warn_of_texts(path, data)
+            each.warn_truncated(path, data)
     assert len(caplog.messages) == 2
     assert all(message.startswith(f"{path}: 1 of 2 rows ") for message in caplog.messages)
 

@@ -11,7 +11,7 @@ import pytest
 import ernie_m
 from ernie_m.commands import convert, fit, predict, run_classifier
 from ernie_m.finetune import run_setup as rates
-from ernie_m.fit import whole_model as fit_whole
+from ernie_m.fit import whole_model as finetune_model
 from ernie_m.model.tasks import CLASSIFICATION
 from ernie_m.reader.labels import write_places
 from ernie_m.training.stop_requests import ShutdownHandler
@@ -33,7 +33,7 @@ def short_trainings(monkeypatch):
 def trained(monkeypatch):
     """What was trained on and predicted, in order: ("trained" or "predicted", the texts, the epochs)."""
     seen = []
-    trainer, predict_files = fit_whole.Trainer, fit_whole.predict_files
+    trainer, predict_files = finetune_model.Trainer, finetune_model.predict_files
 
     def make(fine_tuning, *rest):
         seen.append(("trained", {row.text_a for row in fine_tuning.train_set}, fine_tuning.flags.epoch))
@@ -43,8 +43,8 @@ def trained(monkeypatch):
         seen.append(("predicted", {row.text_a for row in files[0].data}, None))
         return predict_files(task, engine, files, *rest, **options)
 
-    monkeypatch.setattr(fit_whole, "Trainer", make)
-    monkeypatch.setattr(fit_whole, "predict_files", predicting)
+    monkeypatch.setattr(finetune_model, "Trainer", make)
+    monkeypatch.setattr(finetune_model, "predict_files", predicting)
     return seen
 
 

@@ -87,7 +87,9 @@ def encoded(monkeypatch):
         texts_encoded.extend(texts)
         return vectors_of(texts)
 
-    monkeypatch.setattr(mine_hard_negatives, "encoder_of", lambda flags, model, tokenizer, reading: encode)
+    monkeypatch.setattr(
+        mine_hard_negatives, "encoder_of", lambda flags, model, tokenizer, preprocessing: encode
+    )
     return texts_encoded
 
 

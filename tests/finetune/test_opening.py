@@ -11,8 +11,8 @@ from ernie_m.finetune.finetune_args import FinetuneFlags
 from ernie_m.finetune.finetuning import FinetuningRun, check_rows, read_files
 from ernie_m.finetune.retrieval.retrieval_args import RetrievalFlags
 from ernie_m.model.checkpoint.open import TRAINED_LENGTH, open_checkpoint
-from ernie_m.model.open_model import open_model, settle, settle_vectors
-from ernie_m.model.preprocessing import Reading
+from ernie_m.model.open_model import apply_model_defaults, open_model, settle_vectors
+from ernie_m.model.preprocessing import PreprocessingConfig
 from ernie_m.model.tasks import CLASSIFICATION, SEARCH
 from ernie_m.utils.args import parse_options
 from tests import command_lines, toys
@@ -48,22 +48,24 @@ def test_positions_that_were_never_trained(opened, caplog):
 
 @pytest.mark.parametrize(("given", "expected"), [((), 32), (("max_seq_len",), 100)])
 def test_the_length_of_the_training_is_taken_unless_one_is_given(opened, given, expected):
-    trained = replace(opened, checkpoint=replace(opened.checkpoint, reading=Reading(max_seq_len=32)))
+    trained = replace(
+        opened, checkpoint=replace(opened.checkpoint, preprocessing=PreprocessingConfig(max_seq_len=32))
+    )
     flags = FinetuneFlags(max_seq_len=100, on_command_line=given)
-    assert settle(flags, trained, recorded=["max_seq_len"]).max_seq_len == expected
+    assert apply_model_defaults(flags, trained, recorded=["max_seq_len"]).max_seq_len == expected
 
 
 @pytest.mark.parametrize(("task", "expected"), [(None, 32), (SEARCH, 32), (CLASSIFICATION, 40)])
 def test_vectors_take_the_length_of_their_own_training(opened, task, expected):
     """That of a classifier is the length of other inputs."""
-    checkpoint = replace(opened.checkpoint, task=task, reading=Reading(max_seq_len=32))
+    checkpoint = replace(opened.checkpoint, task=task, preprocessing=PreprocessingConfig(max_seq_len=32))
     flags = RetrievalFlags(pairs="pairs", max_seq_len=40, on_command_line=())
     assert settle_vectors(flags, replace(opened, checkpoint=checkpoint)).max_seq_len == expected
 
 
 def test_vectors_that_are_not_made_here_are_refused_unless_a_pooling_is_given(opened):
     unknown = replace(
-        opened, checkpoint=replace(opened.checkpoint, reading_faults=["x.json: the pooling max"])
+        opened, checkpoint=replace(opened.checkpoint, preprocessing_errors=["x.json: the pooling max"])
     )
     assert "x.json: the pooling max" in error_of(settle_vectors, RetrievalFlags(pairs="pairs"), unknown)
     flags = RetrievalFlags(pairs="pairs", pooling="mean", on_command_line=("pooling",))
@@ -76,7 +78,7 @@ def test_the_labels_belong_to_the_identity_of_a_run(opened, toy_folder, tmp_path
     identities = []
     for labels in (["animal", "drink", "tool"], ["tool", "drink", "animal"]):
         task = Classification(opened.tokenizer, labels, flags.max_seq_len)
-        identities.append(FinetuningRun(task, flags, opened, train_set=[]).identity)
+        identities.append(FinetuningRun(task, flags, opened, train_set=[]).fingerprint)
     first, second = identities
     assert {key for key in first if first[key] != second[key]} == {"labels"}
 

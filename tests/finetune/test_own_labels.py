@@ -1,13 +1,14 @@
-"""Rows with labels of one's own: what is read, what is held out together, and how answers are scored."""
+"""Rows with labels of one's own: what is read, what is held out together, and how answers are "
+"scored."""
 
 import csv
 
 import numpy as np
 import pytest
 
-from ernie_m.fit.labelled_rows import Rows, read_rows, rows_of
-from ernie_m.fit.scores import Scored
-from ernie_m.fit.split_rows import join_translations, share_of_twins, split_rows
+from ernie_m.fit.labelled_rows import LabeledDataset, load_dataset, rows_of
+from ernie_m.fit.scores import EvaluationResult
+from ernie_m.fit.split_rows import join_translations, near_duplicate_share, split_rows
 from ernie_m.model.tasks import CLASSIFICATION, MULTI_LABEL, REGRESSION
 from ernie_m.reader.files.find_files import NamedFile
 from ernie_m.reader.files.table_options import LabelOptions
@@ -17,7 +18,7 @@ from tests.launching import error_of
 TEXTS = [f"text {number}" for number in range(12)]
 
 
-def rows(labels, kind=CLASSIFICATION, texts=None, languages=None, groups=None, like=None) -> Rows:
+def rows(labels, kind=CLASSIFICATION, texts=None, languages=None, groups=None, like=None) -> LabeledDataset:
     texts = [[text] for text in texts or TEXTS[: len(labels)]]
     places = [f"line {number}" for number in range(1, len(labels) + 1)]
     none = [""] * len(labels)
@@ -32,7 +33,7 @@ def read(tmp_path):
         path = tmp_path / name
         with open(path, "w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows(lines)
-        return read_rows([NamedFile(path, "train", "all")], LabelOptions(**flags), kind, like)
+        return load_dataset([NamedFile(path, "train", "all")], LabelOptions(**flags), kind, like)
 
     return read
 
@@ -110,7 +111,7 @@ def test_every_file_has_the_columns_of_all_labels(read, tmp_path):
     (tmp_path / "first.jsonl").write_text('{"text": "x", "a,b": ["a"]}\n{"text": "y", "a,b": ["b"]}\n')
     read(*table(("text", "a", "b"), (1, 0), (0, 1)), name="second.csv", label="a,b")
     both = [NamedFile(tmp_path / name, "train", "all") for name in ("first.jsonl", "second.csv")]
-    assert "first.jsonl, line 1: missing column " in error_of(read_rows, both, LabelOptions(label="a,b"))
+    assert "first.jsonl, line 1: missing column " in error_of(load_dataset, both, LabelOptions(label="a,b"))
 
 
 @pytest.mark.parametrize(
@@ -143,7 +144,7 @@ def test_splits_and_languages(read, tmp_path):
     assert [len(learned.examples), *learned.languages[:2]] == [8, "de", ""]
     assert len(read(*lines, like=learned).examples) == 4
     file = NamedFile(tmp_path / "train.en.csv", "train", "en")
-    assert read_rows([file], LabelOptions()).languages.tolist() == ["de", "en"] * 4
+    assert load_dataset([file], LabelOptions()).languages.tolist() == ["de", "en"] * 4
 
 
 @pytest.mark.parametrize(
@@ -182,7 +183,7 @@ def test_near_twins_are_counted(copies, share):
     vectors = np.repeat(random.normal(size=(30, 300)), copies, axis=0)
     vectors += 0.1 * random.normal(size=vectors.shape)
     many = rows(["x", "y"] * 15 * copies, texts=[f"t {n}" for n in range(30 * copies)])
-    assert share_of_twins(many.groups, vectors) == share
+    assert near_duplicate_share(many.groups, vectors) == share
 
 
 @pytest.mark.parametrize(
@@ -208,7 +209,7 @@ def test_parts(labels, kind):
 
 
 @pytest.mark.parametrize(
-    ("labels", "groups", "faults"),
+    ("labels", "groups", "errors"),
     [
         (["a", "a", "b"], None, ["line 3: the label 'b'"]),
         (
@@ -220,20 +221,20 @@ def test_parts(labels, kind):
         (["a", "a", "b", "b"], None, []),
     ],
 )
-def test_what_cannot_be_scored(labels, groups, faults):
-    found = rows(labels, groups=groups).faults()
-    assert len(found) == len(faults) and all(map(str.startswith, found, faults))
+def test_what_cannot_be_scored(labels, groups, errors):
+    found = rows(labels, groups=groups).errors()
+    assert len(found) == len(errors) and all(map(str.startswith, found, errors))
 
 
 def test_oddities():
     learned = rows(["Sport", "sp ort", "news", "news"], texts=["a", "b", "c", "c "])
-    assert [*learned.oddities()] == ["the labels 'Sport', 'sp ort' differ only in case or white space"]
+    assert [*learned.issues()] == ["the labels 'Sport', 'sp ort' differ only in case or white space"]
     learned = rows(["x", "y", "x", "x"], texts=["a", "\uff41", "c", "c"])
-    (twice,) = learned.oddities()
+    (twice,) = learned.issues()
     assert twice.startswith("1 text has two labels, as in line 1 and line 2")
-    (known,) = rows(["x", "y"], texts=["c", "new"], like=learned).oddities(learned)
+    (known,) = rows(["x", "y"], texts=["c", "new"], like=learned).issues(learned)
     assert known.startswith("1 of 2 rows have a text that is trained on")
-    assert [*rows([0.5, 0.7], REGRESSION, texts=["a", "a"]).oddities()] == []
+    assert [*rows([0.5, 0.7], REGRESSION, texts=["a", "a"]).issues()] == []
 
 
 def test_all_wrong_labels_are_named():
@@ -245,8 +246,8 @@ def test_all_wrong_labels_are_named():
 
 
 # Probabilities, and what they are by hand.
-def scored(labels, outcomes, kind=CLASSIFICATION, **more) -> Scored:
-    return Scored(rows(labels, kind, **more), np.array(outcomes, float))
+def scored(labels, outcomes, kind=CLASSIFICATION, **more) -> EvaluationResult:
+    return EvaluationResult(rows(labels, kind, **more), np.array(outcomes, float))
 
 
 def test_scores_by_hand():
@@ -290,7 +291,7 @@ def test_languages_that_are_not_known_are_groups_of_their_own():
     languages = ["zho_Hant", "zh-TW", "elvish", "Elvish", ""]
     found = rows(["a", "b", "a", "b", "a"], languages=languages)
     assert found.languages.tolist() == ["zh-hant", "zh-hant", "elvish", "Elvish", ""]
-    (said,) = found.oddities()
+    (said,) = found.issues()
     assert said.endswith("Elvish, elvish")
 
 
@@ -301,7 +302,7 @@ def test_the_standard_error():
     outcomes = np.stack([right, ~right], axis=1)
     labels, texts = ["a"] * 60, [f"t {number}" for number in range(60)]
     like = rows(["a", "b"])
-    alone = Scored(rows(labels, texts=texts, like=like), outcomes)
+    alone = EvaluationResult(rows(labels, texts=texts, like=like), outcomes)
     assert alone.standard_error() == pytest.approx(100 * right.std(ddof=1) / np.sqrt(60))
     twice = rows(
         labels * 2,
@@ -309,10 +310,10 @@ def test_the_standard_error():
         groups=[*range(60)] * 2,
         like=like,
     )
-    doubled = Scored(twice, np.concatenate([outcomes, outcomes]))
+    doubled = EvaluationResult(twice, np.concatenate([outcomes, outcomes]))
     assert doubled.standard_error() == pytest.approx(alone.standard_error())
     one = rows(["a", "a"], groups=["x", "x"], like=like)
-    assert np.isnan(Scored(one, outcomes[:2]).standard_error())
+    assert np.isnan(EvaluationResult(one, outcomes[:2]).standard_error())
 
 
 def test_the_standard_error_of_a_correlation():

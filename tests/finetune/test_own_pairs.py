@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from ernie_m.finetune.retrieval.pair_batches import StepRows
-from ernie_m.finetune.retrieval.split_pairs import KeyedRows, divide, hold_out
+from ernie_m.finetune.retrieval.split_pairs import DedupedPairs, divide, hold_out
 from ernie_m.model.checkpoint.open import open_checkpoint
-from ernie_m.model.preprocessing import Reading, TextKind
-from ernie_m.reader.equal_texts import text_keys
+from ernie_m.model.preprocessing import PreprocessingConfig, TextKind
+from ernie_m.reader.equal_texts import text_ids
 from ernie_m.reader.files.pairs import PairRows
 from ernie_m.reader.tokenization import Tokenizer
 from tests import command_lines
@@ -34,7 +34,7 @@ MAX_SEQ_LEN = 32
 def pairs(tmp_path_factory):
     """A file of 60 rows: query and positive differ in a word; 0, 1 or 2 negatives.
 
-    Rows 0, 20 and 40 have the same query.
+    LabeledDataset 0, 20 and 40 have the same query.
     """
     lines = list(dict.fromkeys(sentences(200, seed=4)))  # each once
     unused = iter(lines[ROWS:])
@@ -74,8 +74,8 @@ def steps_of(corpus, pairs, rank=0, world_size=1, first_row=0, held_out=()):
     What is returned is a function without arguments; it returns an endless iterator.
     """
     tokenizer = Tokenizer.from_folder(corpus)
-    keys_of = partial(text_keys, tokenizer=tokenizer, length=MAX_SEQ_LEN - 2)
-    rows = KeyedRows.of(PairRows(pairs), keys_of)
+    keys_of = partial(text_ids, tokenizer=tokenizer, length=MAX_SEQ_LEN - 2)
+    rows = DedupedPairs.of(PairRows(pairs), keys_of)
     return StepRows(
         tokenizer=tokenizer,
         rows=rows,
@@ -90,7 +90,7 @@ def steps_of(corpus, pairs, rank=0, world_size=1, first_row=0, held_out=()):
 
 
 def divided(pairs, validation_pairs, seed):
-    rows = KeyedRows.of(PairRows(pairs), text_keys)
+    rows = DedupedPairs.of(PairRows(pairs), text_ids)
     held_out = hold_out(rows, validation_pairs, seed)
     keys, (trained,) = divide([rows], [held_out])
     return held_out, keys, trained
@@ -158,7 +158,7 @@ def test_held_out_rows_have_no_text_that_is_trained_on(pairs):
         held_out, keys, trained = divided(pairs, 500, seed)
         assert len(set(held_out)) == 6  # at most a tenth, however many are asked for
         texts = {text for number in held_out for text in rows[number][:2]}
-        assert keys == {*text_keys(texts).tolist()}
+        assert keys == {*text_ids(texts).tolist()}
         others = [number for number in range(ROWS) if texts.isdisjoint(rows[number][:2])]
         assert trained.tolist() == others and len(others) >= 52
     held_out, _, trained = divided(pairs, 0, seed=1)
@@ -167,7 +167,7 @@ def test_held_out_rows_have_no_text_that_is_trained_on(pairs):
 
 def test_held_out_rows_are_drawn_at_random(pairs):
     """The seed decides which ones, and none more often than others: not those at equal distances."""
-    rows = KeyedRows.of(PairRows(pairs), text_keys)
+    rows = DedupedPairs.of(PairRows(pairs), text_ids)
     drawn = [tuple(hold_out(rows, 6, seed)) for seed in range(100)]
     assert drawn[7] == tuple(hold_out(rows, 6, seed=7))
     assert len(set(drawn)) == 100
@@ -198,7 +198,7 @@ def test_rows_with_a_held_out_positive_are_not_trained_on(tmp_path):
     rows[places[2]].append(rows[number][1])
     write_pairs(path, rows)
     held_out, keys, trained = divided(path, 1, seed=1)
-    assert held_out == [number] and keys == {*text_keys(rows[number]).tolist()}
+    assert held_out == [number] and keys == {*text_ids(rows[number]).tolist()}
     assert set(range(10)) - set(trained.tolist()) == {number, *places[:2]}
 
 
@@ -357,28 +357,32 @@ def test_a_training_keeps_how_its_start_makes_vectors(train, corpus, pairs, tmp_
     """Pooling, layer and length 1, and the prompts that stood before its texts."""
     train("first", max_steps=1)
     prompts = {"query": "kani bado ", "passage": "kofo "}
-    reading = Reading(
+    preprocessing = PreprocessingConfig(
         text_rules="none", pooling="cls", layer=2, normalize=True, prompts=prompts, default_prompt="query"
     )
-    start = changed_copy(tmp_path / "first/best", tmp_path / "start", reading=stored(**reading.to_json()))
+    start = changed_copy(
+        tmp_path / "first/best", tmp_path / "start", preprocessing=stored(**preprocessing.to_json())
+    )
     flags = {"init_pretraining_params": start, "ernie_config_path": None, "piece_model_path": None}
     train("second", **flags, max_steps=1)
-    assert open_checkpoint(tmp_path / "second/best").reading == reading
+    assert open_checkpoint(tmp_path / "second/best").preprocessing == preprocessing
     train("third", **flags, max_steps=1, pooling="mean", layer="1")
-    assert open_checkpoint(tmp_path / "third/best").reading == replace(reading, pooling="mean", layer=1)
+    assert open_checkpoint(tmp_path / "third/best").preprocessing == replace(
+        preprocessing, pooling="mean", layer=1
+    )
     # Translations are neither queries nor documents. A search afterwards puts what stood before them.
     (tmp_path / "en-de.tsv").write_bytes(pairs.read_bytes())
     train("fourth", **flags, max_steps=1, train_set="en-de.tsv")
-    recorded = open_checkpoint(tmp_path / "fourth/best").reading
+    recorded = open_checkpoint(tmp_path / "fourth/best").preprocessing
     assert [recorded.prompt(kind) for kind in get_args(TextKind)] == ["kani bado "] * 3
     # A corpus has ids of texts, without prompts; it was cut by the rules of ERNIE-M.
-    reading = replace(reading, text_rules="ernie-m")
+    preprocessing = replace(preprocessing, text_rules="ernie-m")
     flags["init_pretraining_params"] = changed_copy(
-        start, tmp_path / "other", reading=stored(**reading.to_json())
+        start, tmp_path / "other", preprocessing=stored(**preprocessing.to_json())
     )
     train("fifth", **flags, max_steps=1, train_set=corpus)
-    assert open_checkpoint(tmp_path / "fifth/best").reading == replace(
-        reading, prompts={}, default_prompt=None
+    assert open_checkpoint(tmp_path / "fifth/best").preprocessing == replace(
+        preprocessing, prompts={}, default_prompt=None
     )
 
 

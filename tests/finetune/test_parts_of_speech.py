@@ -9,7 +9,7 @@ import pytest
 from ernie_m.commands import predict, run_sequence_labeling
 from ernie_m.finetune.metrics import entity_scores, seqeval_chunks
 from ernie_m.finetune.sequence_label import Tagging
-from ernie_m.model.preprocessing import Reading
+from ernie_m.model.preprocessing import PreprocessingConfig
 from ernie_m.reader.tokenization import Tokenizer
 from tests import command_lines, toys
 from tests.helpers.conll import read_conll
@@ -65,7 +65,9 @@ def test_train_score_and_predict(folder, tmp_path, monkeypatch, capsys):
 
 def test_no_part_of_speech_is_the_inside_of_another(tmp_path):
     tokenizer = Tokenizer(None, toys.train_pieces(tmp_path / "p.model"))
-    task = Tagging.from_reading(Reading(chunk_scheme="NONE"), tokenizer, ["N-SG", "I-SG"], 9)
+    task = Tagging.from_preprocessing(
+        PreprocessingConfig(chunk_scheme="NONE"), tokenizer, ["N-SG", "I-SG"], 9
+    )
     assert task.inside_label == [0, 1]
 
 

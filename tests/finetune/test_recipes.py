@@ -345,8 +345,8 @@ def test_the_official_command_lines_run(official, name, monkeypatch):
         results = json.loads(Path("checkpoints/results.json").read_text())
         lines = Path("log/job.log.0").read_text().splitlines()
         says = [line for line in lines if "official_compat" in line]
-        identity = json.loads(Path("checkpoints/run.json").read_text())
-        assert identity["official_compat"] is (script != "run_classifier")
+        fingerprint = json.loads(Path("checkpoints/run.json").read_text())
+        assert fingerprint["official_compat"] is (script != "run_classifier")
         if script == "run_classifier":  # which has no other procedure
             assert says == []
         else:

@@ -260,7 +260,8 @@ def test_overwrite_begins_anew(classify, refused, tmp_path):
 
 
 def test_how_often_a_row_is_seen(caplog):
-    """Rows without many others make 40 steps. Contexts are long, so they are seen half as often as texts."""
+    """Rows without many others make 40 steps. Contexts are long, so they are seen half as often "
+    "as texts."""
     config = ErnieMConfig(9, 16, 2, num_attention_heads=2)
     flags = FinetuneFlags()
     given = replace(flags, on_command_line=("learning_rate", "layerwise_lr_decay", "epoch"))

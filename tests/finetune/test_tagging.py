@@ -10,7 +10,7 @@ import pytest
 from ernie_m.commands import run_sequence_labeling
 from ernie_m.finetune.metrics import entity_scores
 from ernie_m.model.checkpoint.open import open_checkpoint
-from ernie_m.model.preprocessing import Reading
+from ernie_m.model.preprocessing import PreprocessingConfig
 from tests import command_lines, toys
 from tests.helpers.checkpoints import changed_copy, stored
 from tests.helpers.conll import read_conll
@@ -90,7 +90,9 @@ def test_every_word_of_a_long_sentence_has_a_tag(trained):
 
 def test_evaluate_and_predict_from_the_folder_alone(tag, trained, folder, tmp_path):
     """With its tags. The file to predict has no column of tags, so predictions have no gold tags."""
-    assert open_checkpoint(trained / "best").reading.to_json() == {"max_seq_len": 24}  # the rest is ERNIE-M's
+    assert open_checkpoint(trained / "best").preprocessing.to_json() == {
+        "max_seq_len": 24
+    }  # the rest is ERNIE-M's
     rows = toys.tagged_words(9, seed=50)
     toys.write_tagged_words(tmp_path / "new.tsv", rows, label=False)
     (tmp_path / "one.json").write_text('{"en": 0}')
@@ -115,8 +117,8 @@ def test_evaluate_and_predict_from_the_folder_alone(tag, trained, folder, tmp_pa
 
 def test_evaluation_reads_texts_as_training_did(tag, trained, folder, tmp_path, capsys):
     """Without flags it takes --max_seq_len and --label_pieces of the training; a flag that is given stays."""
-    reading = stored(**open_checkpoint(trained / "best").reading.to_json(), label_pieces="all")
-    with_all_pieces = changed_copy(trained / "best", tmp_path / "best", reading=reading)
+    preprocessing = stored(**open_checkpoint(trained / "best").preprocessing.to_json(), label_pieces="all")
+    with_all_pieces = changed_copy(trained / "best", tmp_path / "best", preprocessing=preprocessing)
     flags = {
         **command_lines.FOLDER_ALONE,
         "init_checkpoint": with_all_pieces,
@@ -164,8 +166,10 @@ def test_the_papers_figures_do_not_stand_beside_other_scores(tag, capsys):
 def test_evaluation_follows_the_procedure_of_the_training(tag, trained, folder, tmp_path, capsys):
     flags = {**command_lines.FOLDER_ALONE, "dev_set": f"{folder}/dev.%s.tsv", "official_compat": None}
     for official, metric in ((False, "f1"), (True, "f1 over pieces")):
-        reading = stored(**open_checkpoint(trained / "best").reading.to_json(), official_compat=official)
-        start = changed_copy(trained / "best", tmp_path / str(official), reading=reading)
+        preprocessing = stored(
+            **open_checkpoint(trained / "best").preprocessing.to_json(), official_compat=official
+        )
+        start = changed_copy(trained / "best", tmp_path / str(official), preprocessing=preprocessing)
         assert tag(**flags, init_checkpoint=start)["metric"] == metric
         assert f"official_compat {official}: " in capsys.readouterr().out
 
@@ -179,10 +183,12 @@ def test_bad_maps_and_flags(refused, tmp_path):
 
 def test_a_training_keeps_how_its_start_reads(tag, trained, tmp_path):
     """Its text rules and the piece that is tagged, which a flag can change; not how its vectors were made."""
-    of_start = replace(Reading.of_xlm_r(), pooling="cls", prompts={"query": "q: "}, max_seq_len=20)
-    start = changed_copy(trained / "best", tmp_path / "start", reading=stored(**of_start.to_json()))
+    of_start = replace(
+        PreprocessingConfig.of_xlm_r(), pooling="cls", prompts={"query": "q: "}, max_seq_len=20
+    )
+    start = changed_copy(trained / "best", tmp_path / "start", preprocessing=stored(**of_start.to_json()))
     flags = {"init_pretraining_params": start, "ernie_config_path": None, "piece_model_path": None}
     for out, given in {"as the start": {}, "as asked": {"label_pieces": "all"}}.items():
         tag(out, **flags, **given, max_steps=1, max_seq_len=24)
-        expected = replace(Reading.of_xlm_r(), max_seq_len=24, **given)
-        assert open_checkpoint(tmp_path / out / "best").reading == expected
+        expected = replace(PreprocessingConfig.of_xlm_r(), max_seq_len=24, **given)
+        assert open_checkpoint(tmp_path / out / "best").preprocessing == expected

@@ -28,16 +28,16 @@ from ernie_m.pretrain.build_corpus.source_files import TextSource
 from ernie_m.pretrain.build_corpus.text_units import read_lines, read_units
 from ernie_m.pretrain.config import PretrainConfig
 from ernie_m.reader.files.conll import read_words
-from ernie_m.reader.files.labelled_tables import open_asked, read_labelled
+from ernie_m.reader.files.labelled_tables import open_unlabeled, read_labelled
 from ernie_m.reader.files.official_tags import read_tagged
 from ernie_m.reader.files.pairs import PairRows
-from ernie_m.reader.files.row_errors import Faults
+from ernie_m.reader.files.row_errors import RowErrors
 from ernie_m.reader.files.squad import read_squad
 from ernie_m.reader.files.table_options import LabelOptions
 from ernie_m.reader.labels import read_label_map, read_languages
 from ernie_m.reader.task_reader import read_classification
 from ernie_m.reader.token_offsets import encode_with_offsets
-from ernie_m.reader.tokenization import Tokenizer, rules_of_folder
+from ernie_m.reader.tokenization import Tokenizer, read_tokenizer_rules
 from ernie_m.reader.tokenizer_config import added_tokens, check_kind, has_official_rules, longest_input
 from ernie_m.reader.tokenizer_json import TOKENIZER_JSON
 from ernie_m.reader.write_tokenizer import write_xlm_r
@@ -234,8 +234,8 @@ def read_training_state(path: Path) -> None:
 
 
 def read_json_requests(path: Path) -> None:
-    faults = Faults(path)
-    list(open_asked(path, LabelOptions(), faults, are_requests=True).rows())
+    faults = RowErrors(path)
+    list(open_unlabeled(path, LabelOptions(), faults, are_requests=True).rows())
     faults.end(print)
 
 
@@ -291,7 +291,7 @@ def of_vectors(file: str) -> Reader:
 
     def read(path: Path) -> Any:
         folder = path.parent.parent if "/" in file else path.parent
-        return sentence_transformers.fields_of_vectors(Folder(folder), ErnieMConfig(**CONFIG))
+        return sentence_transformers.read_embedding_fields(Folder(folder), ErnieMConfig(**CONFIG))
 
     return Reader(file, files, (read,), edit=edit_json)
 
@@ -544,13 +544,13 @@ READERS = {
         files=[
             json.dumps({"reading": {"text_rules": "none", "added_tokens": {"<e1>": 9}}}),
         ],
-        reads=(lambda path: rules_of_folder(path.parent),),
+        reads=(lambda path: read_tokenizer_rules(path.parent),),
         edit=edit_json,
     ),
     "texts_of_a_corpus": Reader(
         "manifest.json",
         files=[json.dumps({"vocabulary": {"text_rules": "none"}})],
-        reads=(lambda path: rules_of_folder(path.parent),),
+        reads=(lambda path: read_tokenizer_rules(path.parent),),
         edit=edit_json,
     ),
     "index": Reader(

@@ -5,7 +5,7 @@ import os
 from ernie_m.finetune.sequence_label import TaggedSentence
 from ernie_m.reader.files.conll import read_columns
 from ernie_m.reader.files.official_tsv import decode
-from ernie_m.reader.files.row_errors import Faults
+from ernie_m.reader.files.row_errors import RowErrors
 from ernie_m.utils.files import read_bytes
 
 
@@ -16,7 +16,7 @@ def read_conll(path: str | os.PathLike) -> list[TaggedSentence]:
         UserError: it cannot be read, or has another form.
     """
     lines = [decode(line, path, number) for number, line in enumerate(read_bytes(path).split(b"\n"), 1)]
-    faults = Faults(path)
+    faults = RowErrors(path)
     sentences = []
     for rows in read_columns(lines, lambda line, _: line.split(), faults):
         words, *between, predicted = zip(*(cells for _, cells in rows))  # the columns

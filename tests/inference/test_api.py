@@ -6,7 +6,7 @@ from starlette.testclient import TestClient
 
 from ernie_m.inference.load import load
 from ernie_m.inference.server.app import make_app
-from ernie_m.inference.tasks import PredictionOptions, make_answerer
+from ernie_m.inference.tasks import PredictionOptions, make_predictor
 from ernie_m.reader.batching import Example
 from ernie_m.vectors.pooling import unit
 from tests import toys
@@ -23,7 +23,7 @@ LONG = "da " * 200
 def model(models, tmp_path_factory):
     """An encoder with prompts."""
     folder = tmp_path_factory.mktemp("api") / "prompts"
-    return load(changed_copy(models / "encode", folder, reading=stored(prompts=PROMPTS)))
+    return load(changed_copy(models / "encode", folder, preprocessing=stored(prompts=PROMPTS)))
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def client(model):
 
 def vectors_of(model, texts, prompt=""):
     """What `encode` makes of texts with this before them, with length 1."""
-    encode = make_answerer("embedding", model, PredictionOptions(prompt=""))
+    encode = make_predictor("embedding", model, PredictionOptions(prompt=""))
     return unit(encode.vectors([prompt + text for text in texts]))
 
 
@@ -133,8 +133,8 @@ def ranking(ranker):
 
 
 def scores_of(ranker, query, texts):
-    answerer = make_answerer("regression", ranker)
-    return np.array(answerer.predictions(answerer.task.encode([Example(query, text) for text in texts])))
+    predictor = make_predictor("regression", ranker)
+    return np.array(predictor.predictions(predictor.task.encode([Example(query, text) for text in texts])))
 
 
 def test_equal_documents_stay_in_their_order(ranking):
@@ -152,7 +152,7 @@ def test_reranking(ranking, ranker):
     answer = ranking.post("/v1/rerank", json=asked).json()
     assert [result["index"] for result in answer["results"]] == order[:3]
     assert [result["document"]["text"] for result in answer["results"]] == [TEXTS[1 + n] for n in order[:3]]
-    features = make_answerer("regression", ranker).task.encode(
+    features = make_predictor("regression", ranker).task.encode(
         [Example(TEXTS[0], text) for text in TEXTS[1:]]
     )
     assert answer["usage"]["total_tokens"] == sum(len(feature.ids) for feature in features)
@@ -185,18 +185,18 @@ def test_wrong_requests_for_scores(ranking, body, param):
 
 def test_a_list_of_texts_for_a_task(models):
     model = load(models / "classify")
-    answerer = make_answerer("classification", model)
+    predictor = make_predictor("classification", model)
     with TestClient(make_app([model], PredictionOptions())) as client:
         for request in ({"text": TEXTS}, {"text_a": TEXTS, "text_b": TEXTS[::-1]}):
             answer = client.post("/api/classification", json=request).json()
             pairs = zip(TEXTS, request.get("text_b", [None] * len(TEXTS)))
-            expected = answerer.answer([Example(*pair) for pair in pairs])
+            expected = predictor.answer([Example(*pair) for pair in pairs])
             assert [each["label"] for each in answer] == [each["label"] for each in expected]
         one = client.post("/api/classification", json={"text": TEXTS[0]}).json()
         assert (
             one
             == client.post("/api/classification", json={"text_a": TEXTS[0]}).json()
-            == answerer.answer([Example(TEXTS[0], None)])[0]
+            == predictor.answer([Example(TEXTS[0], None)])[0]
         )
 
 

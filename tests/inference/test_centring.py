@@ -9,7 +9,7 @@ import pytest
 import ernie_m
 from ernie_m.inference import prediction_options as arguments
 from ernie_m.inference.load import load
-from ernie_m.inference.tasks import PredictionOptions, make_answerer
+from ernie_m.inference.tasks import PredictionOptions, make_predictor
 from ernie_m.model.checkpoint import safetensors
 from ernie_m.model.checkpoint.weights import LANGUAGE_MEANS
 from ernie_m.vectors.language_centring import LanguageCentering
@@ -119,7 +119,7 @@ def test_search_takes_the_means_of_the_corpus_if_the_model_has_none(models, tmp_
     as queries.
     """
     prompts = {"query": "", "passage": ""} | {kind: f"{TEXTS[0]} "}
-    folder = changed_copy(models / "encode", tmp_path / "model", reading=stored(prompts=prompts))
+    folder = changed_copy(models / "encode", tmp_path / "model", preprocessing=stored(prompts=prompts))
     corpus = write_languages(tmp_path, de=TEXTS[:5], fr=TEXTS[5:])
     model = ernie_m.load(folder)
     lines, queries = (model.encode(TEXTS, prompt=name) for name in ("passage", "query"))
@@ -129,7 +129,7 @@ def test_search_takes_the_means_of_the_corpus_if_the_model_has_none(models, tmp_
     for language, chosen in (("de", ~is_french), ("fr", is_french)):
         centered[chosen] -= lines[chosen].mean(axis=0)
         mean[language] = queries[chosen].mean(axis=0)
-    search = make_answerer("search", load(folder), PredictionOptions(corpus=corpus, top_k=12))
+    search = make_predictor("search", load(folder), PredictionOptions(corpus=corpus, top_k=12))
     for number, named, language in ((1, None, "de"), (6, None, "fr"), (6, "de", "de")):
         request = {"text": TEXTS[number]} | ({"language": named} if named else {})
         (answer,) = search.answer([search.parse(request)])
@@ -151,7 +151,7 @@ def test_search_takes_the_means_of_the_corpus_if_the_model_has_none(models, tmp_
 @pytest.mark.parametrize("lines", [{"de": TEXTS}, {"de": TEXTS[:4], "fr": TEXTS[4:]}])
 def test_too_few_languages_or_lines_are_not_centered(models, tmp_path, lines):
     options = PredictionOptions(corpus=write_languages(tmp_path, **lines))
-    assert make_answerer("search", load(models / "encode"), options).center_by_language is False
+    assert make_predictor("search", load(models / "encode"), options).center_by_language is False
 
 
 @pytest.mark.parametrize(
@@ -225,6 +225,6 @@ def test_encode_vector_centres_on_the_model_or_on_files(folder, models, encode_t
 
 def test_a_model_without_means_is_not_asked_for_centered_vectors(models, tmp_path):
     options = PredictionOptions(corpus=write_languages(tmp_path, de=TEXTS))
-    search = make_answerer("search", load(models / "encode"), options)
+    search = make_predictor("search", load(models / "encode"), options)
     request = {"text": "a", "center_by_language": True}
     assert "which centered vectors need" in error_of(search.parse, request)

@@ -19,7 +19,7 @@ from ernie_m.inference.engines import FILES, WEIGHTS_FILES, OnnxEngine
 from ernie_m.inference.export import largest_difference, random_rows, run_all
 from ernie_m.inference.export_onnx import write_onnx
 from ernie_m.inference.load import load
-from ernie_m.inference.tasks import make_answerer
+from ernie_m.inference.tasks import make_predictor
 from ernie_m.inference.tasks.encode import GraphEncoder
 from ernie_m.model.checkpoint.load import load_from
 from ernie_m.model.checkpoint.open import open_checkpoint
@@ -128,13 +128,13 @@ def test_the_files_and_the_report_of_an_export(folder_of, form):
 
 def test_several_labels_a_text(models, tmp_path):
     """The export answers as the checkpoint, and keeps how `fit` did on rows that it had not trained on."""
-    reading, columns = stored(multi_label=True), {"text": "body"}
-    settings = {"task": "classification", "labels": toys.LABELS, "reading": reading, "columns": columns}
+    preprocessing, columns = stored(multi_label=True), {"text": "body"}
+    settings = {"task": "classification", "labels": toys.LABELS, "reading": preprocessing, "columns": columns}
     toys.make_model(tmp_path / "several", "classify", models / "piece.model", settings)
-    assert run_export(tmp_path / "several", tmp_path / "out")["reading"] == reading
+    assert run_export(tmp_path / "several", tmp_path / "out")["reading"] == preprocessing
     answers = []
     for folder in ("several", "out"):
-        task = make_answerer("classification", load(tmp_path / folder))
+        task = make_predictor("classification", load(tmp_path / folder))
         assert task.model.columns == columns
         answers += task.answer([task.parse({"text": "bado kani"})])
     ours, exported = answers
@@ -296,7 +296,7 @@ def test_damaged_files_without_a_manifest(folder_of, tmp_path, name):
 def test_a_config_that_was_not_exported(exported, tmp_path, change):
     """Without a manifest nothing says that it is as it was written."""
     folder = changed_copy(exported / "classify", tmp_path / "copy", **change)
-    assert f"{folder / 'config.json'}: " in error_of(lambda: make_answerer("classification", load(folder)))
+    assert f"{folder / 'config.json'}: " in error_of(lambda: make_predictor("classification", load(folder)))
 
 
 def test_a_config_of_another_width(exported):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import ernie_m
-from ernie_m.inference.server.app import answerers_of
+from ernie_m.inference.server.app import make_predictors
 from ernie_m.inference.tasks import PredictionOptions
 from ernie_m.inference.tasks.encode import EncodeTexts
 from ernie_m.utils.checksums import MANIFEST, VERSION, write_manifest
@@ -103,8 +103,8 @@ def test_from_python(models, tmp_path, encoded):
 def test_the_server_takes_an_index_in_the_place_of_a_corpus(models, tmp_path):
     model = ernie_m.load(models / "encode")
     hits = model.index(TEXTS, tmp_path / "index").search(TEXTS[4])
-    assert "search" not in answerers_of([model.loaded], PredictionOptions())
-    search = answerers_of([model.loaded], PredictionOptions(index=str(tmp_path / "index")))["search"]
+    assert "search" not in make_predictors([model.loaded], PredictionOptions())
+    search = make_predictors([model.loaded], PredictionOptions(index=str(tmp_path / "index")))["search"]
     assert search.answer([search.parse({"text": TEXTS[4]})]) == [{"hits": hits}]
 
 

@@ -8,9 +8,9 @@ import pytest
 
 import ernie_m
 from ernie_m.commands import predict
-from ernie_m.inference.predict_files import LabelledRows, sureness
-from ernie_m.reader.files.labelled_tables import AskedTable
-from ernie_m.reader.files.tables import Form, Table
+from ernie_m.inference.predict_files import LabelledRows, confidence
+from ernie_m.reader.files.labelled_tables import UnlabeledTable
+from ernie_m.reader.files.tables import Dialect, Table
 from ernie_m.utils.errors import UserError
 from tests import toys
 from tests.helpers.checkpoints import stored
@@ -20,9 +20,9 @@ from tests.launching import as_flags, call_main
 def summary(rows, answers, labels=(), separator=","):
     """The lines for rows with some columns, of which some have labels, and what was predicted of them."""
     names = [*rows[0]]
-    table = Table(Path("rows.csv"), names, 1, Form(), [], iter(()))
+    table = Table(Path("rows.csv"), names, 1, Dialect(), [], iter(()))
     places = [names.index(name) for name in labels]
-    labelled = LabelledRows(AskedTable(table, {}, places, [], separator), sorts=False)
+    labelled = LabelledRows(UnlabeledTable(table, {}, places, [], separator), sorts=False)
     for row, answer in zip(rows, answers, strict=True):
         labelled.add([*row.values()], answer)
     return labelled.summary()
@@ -62,7 +62,7 @@ def test_several_labels_are_as_sure_as_all_decisions_together():
     one, three = (
         {"labels": [], "probabilities": dict(zip("abc", row))} for row in ([0.4, 0.01, 0.01], [0.3] * 3)
     )
-    assert sureness(three) == pytest.approx(0.343) and sureness(three) < sureness(one)
+    assert confidence(three) == pytest.approx(0.343) and confidence(three) < confidence(one)
 
 
 def test_a_column_for_each_label_scores_several():
@@ -116,8 +116,8 @@ def pair_table(tmp_path, monkeypatch):
 
 def reads(models, folder, pairs, **more):
     """A model that gives a number to pairs of texts, or to single ones."""
-    reading = stored(regression=True, pairs=pairs)
-    settings = {"task": "classification", "labels": ["score"], "reading": reading, **more}
+    preprocessing = stored(regression=True, pairs=pairs)
+    settings = {"task": "classification", "labels": ["score"], "reading": preprocessing, **more}
     toys.make_model(folder, "score", models / "piece.model", settings)
     return folder
 

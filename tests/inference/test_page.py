@@ -224,9 +224,9 @@ def test_unknown_words_are_told(page):
 
 def test_the_fields_of_a_classifier_are_what_it_reads(page, models, tmp_path):
     for pairs in (False, True):
-        reading = {"pairs": pairs}
+        preprocessing = {"pairs": pairs}
         model = changed_copy(
-            models / "classify", tmp_path / str(pairs), labels=["a", "b", "c"], reading=reading
+            models / "classify", tmp_path / str(pairs), labels=["a", "b", "c"], preprocessing=preprocessing
         )
         with serving("--model", str(model)) as (address, _):
             page.open(address)

@@ -30,11 +30,11 @@ from ernie_m.finetune.sequence_label import OfficialTagging, Tagging
 from ernie_m.inference import predict_files as answering
 from ernie_m.inference.load import load
 from ernie_m.inference.predict_files import JsonLines
-from ernie_m.inference.tasks import PredictionOptions, Request, finetuned, make_answerer
+from ernie_m.inference.tasks import PredictionOptions, Request, finetuned, make_predictor
 from ernie_m.inference.tasks.fill_mask import masked_ids
 from ernie_m.inference.tasks.search import read_corpus
 from ernie_m.model.packed_layout import PackedLayout
-from ernie_m.model.preprocessing import Reading
+from ernie_m.model.preprocessing import PreprocessingConfig
 from ernie_m.reader.files.official_tags import JOINT, Sentence
 from ernie_m.reader.mrc_reader import Cut
 from ernie_m.utils import files
@@ -98,7 +98,7 @@ def test_a_classifier_with_one_output(models, tmp_path, ask):
 
 def test_a_classifier_reads_as_much_as_in_its_training(models, tmp_path, ask):
     weights = changed_copy(models / "classify", tmp_path / "short")
-    change_config(weights, reading=stored(max_seq_len=8))
+    change_config(weights, preprocessing=stored(max_seq_len=8))
     text = " ".join(TEXTS[:2])
     (cut,) = ask([{"text": text}], task="classification", model=weights)
     (whole,) = ask([{"text": text}], task="classification", model=weights, max_seq_len=60)
@@ -106,25 +106,27 @@ def test_a_classifier_reads_as_much_as_in_its_training(models, tmp_path, ask):
 
 
 @pytest.mark.parametrize(
-    "reading",
+    "preprocessing",
     [
         *({"label_pieces": pieces} for pieces in ("first", "leading", "all")),
         {"label_pieces": "first", "official_compat": True},
     ],
 )
-def test_tags_as_in_training(models, tmp_path, reading):
+def test_tags_as_in_training(models, tmp_path, preprocessing):
     """The decisions of the trainer's own code, from a checkpoint and from what is exported of it."""
     word_lists = [text.split() for text in TEXTS]
     word_lists.append([f"漢{word}" for word in word_lists[0]])  # their first piece is a "▁" alone
-    extra = toys.SETTINGS["tag"] | {"reading": stored(max_seq_len=62, **reading)}
+    extra = toys.SETTINGS["tag"] | {"reading": stored(max_seq_len=62, **preprocessing)}
     model = toys.make_model(tmp_path / "tag", "tag", models / "piece.model", extra)
-    expected = tags_by_training(model, load(models / "tag").tokenizer, tmp_path, word_lists, reading)
+    expected = tags_by_training(model, load(models / "tag").tokenizer, tmp_path, word_lists, preprocessing)
     run_export(tmp_path / "tag", tmp_path / "exported")
     for folder in ("tag", "exported"):
-        assert tags_of(make_answerer("token-classification", load(tmp_path / folder)), word_lists) == expected
+        assert (
+            tags_of(make_predictor("token-classification", load(tmp_path / folder)), word_lists) == expected
+        )
     # The same weights without a "reading" in config.json decide by the default, "first".
-    tags_by_default = tags_of(make_answerer("token-classification", load(models / "tag")), word_lists)
-    is_default = reading == {"label_pieces": "first"}
+    tags_by_default = tags_of(make_predictor("token-classification", load(models / "tag")), word_lists)
+    is_default = preprocessing == {"label_pieces": "first"}
     assert (tags_by_default == expected) is is_default
 
 
@@ -134,12 +136,12 @@ def tags_of(task, word_lists):
     return [answer["tags"] for answer in answers]
 
 
-def tags_by_training(model, tokenizer, folder, word_lists, reading):
+def tags_by_training(model, tokenizer, folder, word_lists, preprocessing):
     """The tags of sentences, each a list of words, by the trainer's own code."""
     (folder / "tags.json").write_text(json.dumps({tag: i for i, tag in enumerate(toys.TAGS)}))
     line = ["--label_map_config", str(folder / "tags.json"), "--num_labels", "5", "--max_seq_len", "62"]
-    args = parse_options(FinetuneFlags, [*line, "--label_pieces", reading["label_pieces"]])
-    task_class = OfficialTagging if reading.get("official_compat") else Tagging
+    args = parse_options(FinetuneFlags, [*line, "--label_pieces", preprocessing["label_pieces"]])
+    task_class = OfficialTagging if preprocessing.get("official_compat") else Tagging
     task = task_class.from_flags(args, tokenizer)
     data = [Sentence(JOINT.join(words), None) for words in word_lists]
     batch = task.encode.collate(task.encode(data), np.arange(len(data)), 1)  # 1: divides the loss
@@ -151,24 +153,24 @@ def tags_by_training(model, tokenizer, folder, word_lists, reading):
 def test_windows_as_in_training(models):
     """The lengths are those of the settings beside the weights, else the defaults."""
     loaded = load(models / "answer")
-    task = make_answerer("question-answering", loaded).task
+    task = make_predictor("question-answering", loaded).task
     assert (task.cut, task.max_answer_length) == (
         Cut(max_seq_len=62, max_query_length=29, doc_stride=128, split_han=True),
         100,
     )
-    loaded.reading = Reading(
+    loaded.preprocessing = PreprocessingConfig(
         max_seq_len=40, max_query_length=9, doc_stride=7, split_han=False, separators=2, max_answer_length=3
     )
-    answerer = make_answerer("question-answering", loaded)
-    task = answerer.task
+    predictor = make_predictor("question-answering", loaded)
+    task = predictor.task
     assert (task.cut, task.max_answer_length) == (
         Cut(max_seq_len=40, max_query_length=9, doc_stride=7, split_han=False, separators=2),
         3,
     )
-    request = answerer.parse({"question": TEXTS[0], "context": " ".join(TEXTS)})
-    assert answerer.answer([request])[0]["answer"]
+    request = predictor.parse({"question": TEXTS[0], "context": " ".join(TEXTS)})
+    assert predictor.answer([request])[0]["answer"]
     assert (
-        make_answerer("question-answering", loaded, PredictionOptions(max_seq_len=50)).task.cut.max_seq_len
+        make_predictor("question-answering", loaded, PredictionOptions(max_seq_len=50)).task.cut.max_seq_len
         == 50
     )
 
@@ -194,7 +196,7 @@ def test_an_answer_says_that_a_text_was_cut(models, ask, tmp_path, task, request
 
 def test_a_context_of_nothing(models):
     """A context of characters that the tokenizer leaves out has no answer; other requests are answered."""
-    task = make_answerer("question-answering", load(models / "answer"))
+    task = make_predictor("question-answering", load(models / "answer"))
     requests = [task.parse({"question": TEXTS[0], "context": text}) for text in ("\u200b", TEXTS[1])]
     no_answer = {"answer": "", "start": None, "probability": 0.0, "candidates": []}
     assert task.answer(requests[:1]) == [no_answer]
@@ -203,14 +205,14 @@ def test_a_context_of_nothing(models):
 
 
 def test_unknown_words_of_a_question_and_of_its_context_are_counted(models):
-    task = make_answerer("question-answering", load(models / "answer"))
+    task = make_predictor("question-answering", load(models / "answer"))
     requests = [("qqq bado", "kani"), ("bado", "kani qqq www"), ("bado", "kani")]
     answers = task.answer([task.parse({"question": a, "context": b}) for a, b in requests])
     assert [answer.get("unknown_words") for answer in answers] == [1, 2, None]
 
 
 def test_words_of_entities(models):
-    task = make_answerer("token-classification", load(models / "tag"))
+    task = make_predictor("token-classification", load(models / "tag"))
     task.predictions = lambda features: [[0, 1, 4, 3, 2]]  # ids of B-PER I-PER O I-LOC B-LOC
     requests = [task.parse({"words": [*"abcde"]})]
     (answer,) = task.answer(requests)
@@ -219,14 +221,14 @@ def test_words_of_entities(models):
     assert places == [("PER", 0, 2), ("LOC", 3, 4), ("LOC", 4, 5)]
     model = load(models / "tag")
     # A model without a label map has ids as labels.
-    task = make_answerer("token-classification", replace(model, labels=[*"01234"]))
+    task = make_predictor("token-classification", replace(model, labels=[*"01234"]))
     task.predictions = lambda features: [[0, 1, 4, 3, 2]]
     (answer,) = task.answer(requests)
     assert answer["entities"] == []
 
 
 def test_places_of_entities_in_the_text(models):
-    task = make_answerer("token-classification", load(models / "tag"))
+    task = make_predictor("token-classification", load(models / "tag"))
     task.predictions = lambda features: [[0, 1, 4, 4, 2]]  # ids of B-PER I-PER O O B-LOC
     (answer,) = task.answer([task.parse({"text": " Anna  Stone lives in Rome"})])
     assert answer["entities"] == [
@@ -237,15 +239,15 @@ def test_places_of_entities_in_the_text(models):
 
 def test_words_of_a_text_are_split_as_in_the_training_data(models, tmp_path):
     """By default marks are words. A no-break space that is given as a word is one, as in training."""
-    task = make_answerer("token-classification", load(models / "tag"))
+    task = make_predictor("token-classification", load(models / "tag"))
     text = "Anna lives in Rome."
     assert task.parse({"text": text}).words == ["Anna", "lives", "in", "Rome", "."]
     task.predictions = lambda features: [[4, 4, 4, 2, 4]]  # ids of O and B-LOC
     (answer,) = task.answer([task.parse({"text": text})])
     assert answer["entities"] == [{"type": "LOC", "text": "Rome", "start": 14, "end": 18}]
     assert task.parse({"words": ["\xa0", "Rome"]}).words == ["\xa0", "Rome"]
-    folder = changed_copy(models / "tag", tmp_path / "copy", reading=stored(marks_apart=False))
-    assert make_answerer("token-classification", load(folder)).parse({"text": text}).words == text.split()
+    folder = changed_copy(models / "tag", tmp_path / "copy", preprocessing=stored(marks_apart=False))
+    assert make_predictor("token-classification", load(folder)).parse({"text": text}).words == text.split()
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -297,8 +299,8 @@ def test_vectors_of_a_classifier_are_of_longer_texts_than_it_was_trained_on(mode
     """Its settings are those of the head's inputs; an encoder's are those of its vectors."""
     longest = {}
     for kind in ("classify", "encode"):
-        folder = changed_copy(models / kind, tmp_path / kind, reading=stored(max_seq_len=8))
-        longest[kind] = make_answerer("embedding", load(folder)).max_seq_len
+        folder = changed_copy(models / kind, tmp_path / kind, preprocessing=stored(max_seq_len=8))
+        longest[kind] = make_predictor("embedding", load(folder)).max_seq_len
     assert longest == {"classify": toys.LONGEST, "encode": 8}
 
 
@@ -324,18 +326,18 @@ def test_texts_whose_vectors_are_those_of_a_part(models, ask, caplog):
 def test_vectors_as_tuned_for_retrieval(models, tmp_path):
     settings = {"task": "retrieval", "reading": stored(layer=1, pooling="mean")}
     toys.make_model(tmp_path / "tuned", "encode", models / "piece.model", settings)
-    plain = make_answerer(
+    plain = make_predictor(
         "embedding", load(models / "encode"), PredictionOptions(layer="1", pooling="mean")
     ).vectors(TEXTS)
     settings = run_export(tmp_path / "tuned", tmp_path / "exported")
     assert settings["export"]["layer"] == 1
     for folder in ("tuned", "exported"):
-        vectors = make_answerer("embedding", load(tmp_path / folder)).vectors(TEXTS)
+        vectors = make_predictor("embedding", load(tmp_path / folder)).vectors(TEXTS)
         np.testing.assert_allclose(vectors, plain, atol=1e-4)
-    top = make_answerer(
+    top = make_predictor(
         "embedding", load(tmp_path / "tuned"), PredictionOptions(layer="last", pooling="mean_without_special")
     ).vectors(TEXTS)
-    default = make_answerer("embedding", load(models / "encode")).vectors(TEXTS)
+    default = make_predictor("embedding", load(models / "encode")).vectors(TEXTS)
     np.testing.assert_array_equal(top, default)
     assert np.abs(default - plain).max() > 0.01
 
@@ -345,11 +347,11 @@ def test_weights_without_a_pooler_have_no_pooled_vectors(models, tmp_path):
     weights = load_file(folder / "model.safetensors")
     kept = {name: value for name, value in weights.items() if not name.startswith("pooler.")}
     save_file(kept, folder / "model.safetensors")
-    make_answerer("embedding", load(folder), PredictionOptions(pooling="mean"))
+    make_predictor("embedding", load(folder), PredictionOptions(pooling="mean"))
     assert run_export(folder, tmp_path / "exported")["export"]["outputs"] == ["sequence"]
     for path in (folder, tmp_path / "exported"):
         assert f"{path}: " in error_of(
-            make_answerer, "embedding", load(path), PredictionOptions(pooling="pooler")
+            make_predictor, "embedding", load(path), PredictionOptions(pooling="pooler")
         )
     flags = {"init_pretraining_params": folder, "checkpoints": tmp_path / "out", "pairs": tmp_path / "pairs"}
     (tmp_path / "pairs").mkdir()
@@ -370,7 +372,7 @@ def test_search(models, folder_of, ask, tmp_path, engine):
     assert hits[0]["score"] == pytest.approx(1.0, abs=1e-4)
     cosines = [hit["score"] for hit in hits]
     assert len(hits) == 4 and cosines == sorted(cosines, reverse=True)
-    model = make_answerer("embedding", load(models / "encode"))
+    model = make_predictor("embedding", load(models / "encode"))
     vectors = model.vectors([TEXTS[2], *corpus.read_text().splitlines()[1:]])
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)  # the query's, then those of lines 2, 3, ...
     nearest = np.argsort(-(vectors[1:] @ vectors[0]))[:4]
@@ -488,7 +490,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 
 @pytest.mark.parametrize("first", [0, 1, 2])
 def test_the_columns_of_answers_do_not_depend_on_the_rows(models, tmp_path, ask, first):
-    """Texts without oddity, with unknown words, and cut with unknown words, each once in the first row."""
+    """Texts without issue, with unknown words, and cut with unknown words, each once in the first row."""
     texts = [TEXTS[0], "bado qqß", "bado xyx " * 90]
     for kind, task, added in (
         ("classify", "classification", ["label", "probability"]),
@@ -709,7 +711,7 @@ def test_without_a_trained_language_table(models, tmp_path, language_embedding):
         settings = toys.SETTINGS["full"] | {"reading": stored(language_embedding=language_embedding)}
     toys.make_model(tmp_path / "head", "full", models / "piece.model", settings, leave_out=left_out)
     loaded = load(tmp_path / "head")
-    task = make_answerer("fill-mask", loaded)
+    task = make_predictor("fill-mask", loaded)
     assert len(task.answer([task.parse({"text": "bado [MASK]"})])[0]["masks"]) == 1
     assert "it has no language table" in error_of(task.parse, {"text": "[MASK]", "language": "de"})
 
@@ -836,7 +838,7 @@ assert not heavy & set(sys.modules), heavy & set(sys.modules)
 
 def test_a_long_text_is_run_in_parts(models, monkeypatch):
     """Its windows are one item of the task, but the engine is never given more than BATCH_TOKENS."""
-    task = make_answerer("token-classification", load(models / "tag"))
+    task = make_predictor("token-classification", load(models / "tag"))
     sizes = []  # tokens of each call of the engine, with pads
     engine = task.engine
 

@@ -349,8 +349,8 @@ def test_a_program_stays_as_it_is(models, tmp_path, monkeypatch):
     for name in settings_for(read_cpu()):
         monkeypatch.delenv(name, raising=False)
     process = run_script(["-c", GUEST, models / "encode"], tmp_path, GLIBC_TUNABLES="")  # the suite sets it
-    same_environment, faults = process.stdout.splitlines()
-    assert same_environment == "True" and int(faults) > 40
+    same_environment, errors = process.stdout.splitlines()
+    assert same_environment == "True" and int(errors) > 40
     cut, of_paddle, of_user = process.stderr.splitlines()
     assert cut.startswith("encode: 1 of 1 texts are truncated to")
     assert "a warning of Paddle" in of_paddle

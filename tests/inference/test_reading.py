@@ -8,7 +8,7 @@ from safetensors.numpy import load_file, save_file
 import ernie_m
 from ernie_m.commands import convert
 from ernie_m.inference.load import load
-from ernie_m.inference.tasks import PredictionOptions, make_answerer
+from ernie_m.inference.tasks import PredictionOptions, make_predictor
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.vectors.pooling import unit
 from tests.foreign import make_xlm_r
@@ -21,9 +21,9 @@ PROMPTS = {"query": "kofo: ", "passage": "tan: "}
 OF_E5 = {"pooling": "cls", "normalize": True, "prompts": PROMPTS, "default_prompt": "query"}
 
 
-def with_reading(models, kind, folder, **reading):
+def with_reading(models, kind, folder, **preprocessing):
     """A copy of a toy model that reads in another way."""
-    change_config(changed_copy(models / kind, folder), reading=stored(**reading))
+    change_config(changed_copy(models / kind, folder), preprocessing=stored(**preprocessing))
     return folder
 
 
@@ -64,9 +64,9 @@ def test_encode_vector_makes_the_vectors_of_the_model(models, tmp_path, encode_t
 
 def test_a_pooling_that_is_not_here_is_refused_until_another_is_named(models, tmp_path):
     loaded = load(models / "encode")
-    loaded.reading_faults = ["x/1_Pooling/config.json: the pooling max"]
-    assert "x/1_Pooling/config.json: the pooling max" in error_of(make_answerer, "embedding", loaded)
-    make_answerer("embedding", loaded, PredictionOptions(pooling="mean"))
+    loaded.preprocessing_errors = ["x/1_Pooling/config.json: the pooling max"]
+    assert "x/1_Pooling/config.json: the pooling max" in error_of(make_predictor, "embedding", loaded)
+    make_predictor("embedding", loaded, PredictionOptions(pooling="mean"))
 
 
 def test_a_pooling_that_is_not_here_is_not_exported(models, tmp_path):

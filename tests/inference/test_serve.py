@@ -17,7 +17,7 @@ from ernie_m.commands import serve as command
 from ernie_m.inference.load import load
 from ernie_m.inference.server.app import make_app, serve
 from ernie_m.inference.server.middleware import LONGEST_BODY
-from ernie_m.inference.tasks import PredictionOptions, make_answerer
+from ernie_m.inference.tasks import PredictionOptions, make_predictor
 from ernie_m.inference.tasks.finetuned import MOST_LABELS
 from ernie_m.utils.errors import UserError
 from tests import toys
@@ -64,7 +64,7 @@ def test_answers_are_those_of_the_model(server, models):
     }
     for name, request in requests.items():
         kind = "classify" if name == "classification" else "full"
-        task = make_answerer(name, load(models / kind))
+        task = make_predictor(name, load(models / kind))
         assert ask(f"{server}/api/{name}", request) == (200, task.answer([task.parse(request)])[0])
 
 
@@ -138,8 +138,8 @@ def test_words_and_the_options_of_the_command_line(models, server_with_options):
     assert ask(f"{server_with_options}/api/token-classification", {})[0] == 400
     for request in ({}, {"multi_label": False}, {"labels": ["kani"]}):
         options = PredictionOptions(labels="bado,lera", multi_label=True)
-        answerer = make_answerer("zero-shot", load(models / "classify"), options)
-        (expected,) = answerer.answer([answerer.parse({"text": TEXTS[0], **request})])
+        predictor = make_predictor("zero-shot", load(models / "classify"), options)
+        (expected,) = predictor.answer([predictor.parse({"text": TEXTS[0], **request})])
         assert ask(f"{server_with_options}/api/zero-shot", {"text": TEXTS[0], **request}) == (200, expected)
 
 

@@ -37,8 +37,8 @@ def read_otherwise(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     pieces = train_pieces(folder / "piece.model", [*TEXTS, *PROMPTS.values()] * 20, vocab_size=120)
     make_model(folder / "made", "encode", pieces)
-    for name, reading in READINGS.items():
-        changed_copy(folder / "made", folder / name, reading=stored(**reading))
+    for name, preprocessing in READINGS.items():
+        changed_copy(folder / "made", folder / name, preprocessing=stored(**preprocessing))
     return folder
 
 
@@ -71,4 +71,4 @@ def test_the_block_of_the_tokenizer(read_otherwise, tmp_path, monkeypatch, name)
     expected = ernie_m.load("checkpoints/best").tokenizer
     assert names["tokenizer"].encode_batch(TEXTS) == expected.encode_batch(TEXTS)
     assert names["tokenizer"].digest == expected.digest
-    assert open_checkpoint("checkpoints/best").reading.text_rules == names["tokenizer"].text_rules
+    assert open_checkpoint("checkpoints/best").preprocessing.text_rules == names["tokenizer"].text_rules

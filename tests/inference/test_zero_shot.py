@@ -6,8 +6,8 @@ import pytest
 import ernie_m
 from ernie_m.commands import convert
 from ernie_m.inference.load import load
-from ernie_m.inference.server.app import answerers_of
-from ernie_m.inference.tasks import PredictionOptions, make_answerer
+from ernie_m.inference.server.app import make_predictors
+from ernie_m.inference.tasks import PredictionOptions, make_predictor
 from ernie_m.inference.tasks.finetuned import InferenceLabels
 from tests import toys
 from tests.helpers.batches import padded_batch
@@ -120,8 +120,8 @@ def test_models_without_the_labels(models, tmp_path):
     for name, labels in (("other", ["good", "bad", "so so"]), ("two", ["entailment", "not_entailment", "x"])):
         settings = {"task": "classification", "labels": labels}
         toys.make_model(tmp_path / name, "classify", models / "piece.model", settings)
-    assert "with a label named entailment" in error_of(make_answerer, "zero-shot", load(tmp_path / "other"))
-    assert "zero-shot" not in answerers_of([load(tmp_path / "other")], PredictionOptions())
+    assert "with a label named entailment" in error_of(make_predictor, "zero-shot", load(tmp_path / "other"))
+    assert "zero-shot" not in make_predictors([load(tmp_path / "other")], PredictionOptions())
     model = ernie_m.load(tmp_path / "two")
     assert model.zero_shot("bado", LABELS)[0]["label"] in LABELS
     assert "need a model with a label named contradiction" in error_of(
@@ -146,7 +146,7 @@ def test_the_advice_for_labels_without_names(models, tmp_path, caplog):
     twice = {"labels": ["yes", "no", "yes"], "id2label": {"0": "yes", "1": "no", "2": "yes"}}
     names = {"labels": toys.LABELS, "id2label": dict(zip(numbered, toys.LABELS))}
     for folder, key in ((ours, "labels"), (theirs, "id2label")):
-        advice = error_of(make_answerer, "zero-shot", load(folder))
+        advice = error_of(make_predictor, "zero-shot", load(folder))
         assert str(folder) in advice and key in advice
         said = [line for line in caplog.messages if f"{folder} has no names of its labels" in line]
         assert len(said) == (folder == theirs) and all("id2label" in line for line in said)

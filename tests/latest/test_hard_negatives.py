@@ -10,7 +10,7 @@ from sentence_transformers.util import mine_hard_negatives
 
 from ernie_m.commands import run_retrieval
 from ernie_m.inference import mine_hard_negatives as hard_negatives
-from ernie_m.reader.equal_texts import text_keys
+from ernie_m.reader.equal_texts import text_ids
 from ernie_m.vectors.pooling import unit
 from tests import toys
 from tests.launching import as_flags, call_main
@@ -68,7 +68,7 @@ def mine(rows, tmp_path_factory):
             patch.setattr(
                 hard_negatives, "encoder_of", lambda *arguments: lambda texts, kind: vectors_of(texts)
             )
-            patch.setattr(hard_negatives, "keys_by", lambda *arguments: text_keys)  # it knows no digits
+            patch.setattr(hard_negatives, "keys_by", lambda *arguments: text_ids)  # it knows no digits
             call_main(run_retrieval, as_flags({**files, **more, **flags}))
         _, *lines = (
             (folder / "out/negatives.tsv").read_text(encoding="utf-8").splitlines()

@@ -24,7 +24,7 @@ def test_the_same_labels_and_scores(tmp_path):
     )
     config = {**CONFIG, "max_position_embeddings": 130, "hidden_size": 32}
     arrays = make_ours(tmp_path / "plain", "classification", LABELS, config, pieces)
-    change_config(tmp_path / "plain", reading=stored(multi_label=True))
+    change_config(tmp_path / "plain", preprocessing=stored(multi_label=True))
     convert.main([str(tmp_path / "plain"), str(tmp_path / "first")])
     # With another bias each label is one of half of the texts.
     answers = ernie_m.load(tmp_path / "first").classify(texts)
@@ -46,8 +46,8 @@ def test_the_same_labels_and_scores(tmp_path):
     # What transformers saves of it is read as a model for several labels again.
     peer.model.save_pretrained(tmp_path / "again")
     again = open_checkpoint(tmp_path / "again")
-    assert (again.labels, again.reading.to_json()) == (LABELS, {"multi_label": True})
+    assert (again.labels, again.preprocessing.to_json()) == (LABELS, {"multi_label": True})
     config = json.loads((tmp_path / "again/config.json").read_text())
     del config["reading"]
     (tmp_path / "again/config.json").write_text(json.dumps(config))
-    assert open_checkpoint(tmp_path / "again").reading.multi_label
+    assert open_checkpoint(tmp_path / "again").preprocessing.multi_label

@@ -109,7 +109,7 @@ def ours_in_its_form(request, tmp_path):
         return make_sentence_transformer(
             tmp_path, pieces, "cls", True, {"query": "plain: ", "passage": "words: "}
         )
-    reading = {
+    preprocessing = {
         "pooling": "mean",
         "layer": 2,
         "normalize": True,
@@ -117,10 +117,10 @@ def ours_in_its_form(request, tmp_path):
         "prompts": {"query": "a "},
     }
     if request.param == "ours":
-        reading["text_rules"] = "none"
+        preprocessing["text_rules"] = "none"
     config = {**CONFIG, "max_position_embeddings": 90}
     make_ours(tmp_path / "ours", config=config, pieces=pieces)
-    change_config(tmp_path / "ours", reading=stored(**reading))
+    change_config(tmp_path / "ours", preprocessing=stored(**preprocessing))
     convert.main([str(tmp_path / "ours"), str(tmp_path / "there"), "--to", "xlm-roberta"])
     return tmp_path / "there"
 
@@ -130,7 +130,7 @@ def test_what_the_library_saves_again_is_read(tmp_path, ours_in_its_form):
     peer = SentenceTransformer(str(ours_in_its_form), device="cpu")
     peer.save(str(tmp_path / "again"))
     model = ernie_m.load(tmp_path / "again")
-    assert model.loaded.reading == ernie_m.load(ours_in_its_form).loaded.reading
+    assert model.loaded.preprocessing == ernie_m.load(ours_in_its_form).loaded.preprocessing
     np.testing.assert_allclose(model.encode(WITHOUT_RULE_5), peer.encode(WITHOUT_RULE_5), atol=1e-5)
     queries = model.encode(WITHOUT_RULE_5, prompt="query")
     np.testing.assert_allclose(queries, peer.encode(WITHOUT_RULE_5, prompt_name="query"), atol=1e-5)

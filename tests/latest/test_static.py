@@ -30,8 +30,8 @@ def test_the_vectors_are_equal(tmp_path, normalize):
     config = ErnieMConfig(160, 8, 0, 1, initializer_range=1.0, max_position_embeddings=34)  # 32 tokens
     paddle.seed(1)
     model = ErnieMModel(config)
-    reading = stored(layer=0, pooling="mean_without_special", normalize=normalize)
-    settings = {"task": "retrieval", READING: reading}
+    preprocessing = stored(layer=0, pooling="mean_without_special", normalize=normalize)
+    settings = {"task": "retrieval", READING: preprocessing}
     save_model(tmp_path / "table", model, config, piece_model_path=pieces, settings=settings)
     convert.main([str(tmp_path / "table"), str(tmp_path / "static"), "--to", "sentence-transformers"])
     peer = SentenceTransformer(str(tmp_path / "static"), device="cpu")

@@ -71,7 +71,7 @@ def test_a_regression_of_transformers(tmp_path, caplog):
     settings = {"architectures": ["BertForSequenceClassification"], "problem_type": "regression"}
     make_bert(tmp_path, head("classifier", rows=1) | head("pooler.dense", rows=16), **settings)
     (tmp_path / "tokenizer_config.json").write_text('{"truncation_side": "left"}')
-    assert open_checkpoint(tmp_path).reading.regression
+    assert open_checkpoint(tmp_path).preprocessing.regression
     assert "tokenizer_config.json: truncation_side left" in caplog.text
 
 
@@ -81,4 +81,4 @@ def test_tags_of_no_scheme_are_refused(tmp_path):
     make_bert(tmp_path, head("classifier", rows=11), **settings)
     assert "config.json: id2label" in error_of(open_checkpoint, tmp_path)
     checkpoint = open_checkpoint(tmp_path, drop_unknown=True)
-    assert (checkpoint.reading.chunk_scheme, checkpoint.labels) == ("NONE", [*labels.values()])
+    assert (checkpoint.preprocessing.chunk_scheme, checkpoint.labels) == ("NONE", [*labels.values()])

@@ -7,7 +7,7 @@ from typing import get_args
 import pytest
 
 from ernie_m.model.checkpoint.open import open_checkpoint
-from ernie_m.model.preprocessing import Reading, TextKind, TextRules
+from ernie_m.model.preprocessing import PreprocessingConfig, TextKind, TextRules
 from ernie_m.reader.tokenization import TEXT_RULES, Tokenizer
 from ernie_m.reader.tokenizer_json import rules_1_to_3
 from ernie_m.utils.checksums import VERSION, AnotherRevision
@@ -47,7 +47,7 @@ def make_sentence_transformer(folder, modules=MODULES, pooling=None, length=20, 
 
 
 def reading_of(folder):
-    return open_checkpoint(folder).reading
+    return open_checkpoint(folder).preprocessing
 
 
 def test_the_names_of_text_rules_are_those_of_the_tokenizer():
@@ -55,14 +55,14 @@ def test_the_names_of_text_rules_are_those_of_the_tokenizer():
 
 
 def test_what_is_written_is_what_differs_from_ernie_m():
-    assert Reading().to_json() == {}
+    assert PreprocessingConfig().to_json() == {}
     of_xlm_r = {"text_rules": "none", "separators": 2, "split_han": False, "label_pieces": "leading"}
-    assert Reading.of_xlm_r().to_json() == of_xlm_r
-    for reading in (
-        Reading.of_xlm_r(),
-        Reading(pooling="cls", prompts={"query": "q: "}, added_tokens={"<e>": 9}),
+    assert PreprocessingConfig.of_xlm_r().to_json() == of_xlm_r
+    for preprocessing in (
+        PreprocessingConfig.of_xlm_r(),
+        PreprocessingConfig(pooling="cls", prompts={"query": "q: "}, added_tokens={"<e>": 9}),
     ):
-        assert Reading.from_json(json.loads(json.dumps(reading.to_json()))) == reading
+        assert PreprocessingConfig.from_json(json.loads(json.dumps(preprocessing.to_json()))) == preprocessing
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_a_reading_that_is_damaged(tmp_path, values):
 def test_a_reading_of_another_revision(tmp_path, make, number):
     """Its "mean" may be another one. Nothing else says so: the forms of libraries have no manifest."""
     make(tmp_path / "made")
-    change_config(tmp_path / "made", reading=stored(format=number, pooling="mean"))
+    change_config(tmp_path / "made", preprocessing=stored(format=number, pooling="mean"))
     with pytest.raises(AnotherRevision) as error:
         open_checkpoint(tmp_path / "made")
     assert str(error.value).startswith(f"{tmp_path}/made/config.json: 'reading'")
@@ -112,7 +112,7 @@ def test_a_reading_of_another_revision(tmp_path, make, number):
 
 def test_our_folders_and_the_official_ones_read_as_ernie_m(tmp_path):
     make_ours(tmp_path / "ours", head="token-classification")
-    assert reading_of(tmp_path / "ours") == Reading()
+    assert reading_of(tmp_path / "ours") == PreprocessingConfig()
 
 
 def test_an_ernie_m_that_a_library_has_fine_tuned_reads_as_its_tokenizer(tmp_path):
@@ -124,16 +124,16 @@ def test_an_ernie_m_that_a_library_has_fine_tuned_reads_as_its_tokenizer(tmp_pat
         "label_pieces": "leading",
     }
     make_paddlenlp(tmp_path / "encoder")
-    assert reading_of(tmp_path / "encoder") == Reading()
+    assert reading_of(tmp_path / "encoder") == PreprocessingConfig()
 
 
 def test_xlm_r_reads_as_xlm_r(tmp_path):
     """Without tokenizer.json, and with its own; one with ERNIE-M's rules in it says ERNIE-M's."""
     make_xlm_r(tmp_path)
-    assert reading_of(tmp_path) == Reading.of_xlm_r()
+    assert reading_of(tmp_path) == PreprocessingConfig.of_xlm_r()
     normal = {"type": "Precompiled", "precompiled_charsmap": ""}
     write(tmp_path / "tokenizer.json", {**XLM_R_JSON, "normalizer": normal})
-    assert reading_of(tmp_path) == Reading.of_xlm_r()
+    assert reading_of(tmp_path) == PreprocessingConfig.of_xlm_r()
     normalizers = {"type": "Sequence", "normalizers": [*rules_1_to_3(), normal]}
     write(tmp_path / "tokenizer.json", {**XLM_R_JSON, "normalizer": normalizers})
     assert reading_of(tmp_path).text_rules == "ernie-m"
@@ -153,9 +153,9 @@ def test_sentence_transformers(tmp_path, pooling, expected):
     prompts = {"query": "query: ", "document": ""}
     folder = make_sentence_transformer(tmp_path, pooling=pooling, prompts=prompts, default="query")
     checkpoint = open_checkpoint(folder)
-    assert checkpoint.reading_faults == []
-    assert checkpoint.reading == replace(
-        Reading.of_xlm_r(),
+    assert checkpoint.preprocessing_errors == []
+    assert checkpoint.preprocessing == replace(
+        PreprocessingConfig.of_xlm_r(),
         pooling=expected,
         layer=2,
         normalize=True,
@@ -177,10 +177,10 @@ def test_the_encoder_may_lie_in_a_folder_of_its_own(tmp_path):
     write(tmp_path / "0_Transformer/sentence_xlnet_config.json", {"max_seq_length": 14})
     length = {"max_seq_length": 12, "do_lower_case": True}  # XLNet's name is looked for after this one
     write(tmp_path / "0_Transformer/sentence_xlm-roberta_config.json", length)
-    (fault,) = open_checkpoint(tmp_path).reading_faults
+    (fault,) = open_checkpoint(tmp_path).preprocessing_errors
     assert fault.startswith(f"{tmp_path}/0_Transformer/sentence_xlm-roberta_config.json: do_lower_case")
-    reading = reading_of(tmp_path)
-    assert (reading.pooling, reading.max_seq_len, reading.normalize) == ("cls", 12, False)
+    preprocessing = reading_of(tmp_path)
+    assert (preprocessing.pooling, preprocessing.max_seq_len, preprocessing.normalize) == ("cls", 12, False)
 
 
 @pytest.mark.parametrize(
@@ -195,14 +195,14 @@ def test_the_encoder_may_lie_in_a_folder_of_its_own(tmp_path):
     ],
 )
 def test_vectors_that_are_not_made_here_are_said(tmp_path, options, fault):
-    (said,) = open_checkpoint(make_sentence_transformer(tmp_path, **options)).reading_faults
+    (said,) = open_checkpoint(make_sentence_transformer(tmp_path, **options)).preprocessing_errors
     assert said.startswith(f"{tmp_path}/{fault}")
 
 
 def test_normalize_before_another_module_is_said(tmp_path):
     checkpoint = open_checkpoint(make_sentence_transformer(tmp_path, modules=(*MODULES, "Dense")))
     modules = [f"{tmp_path}/modules.json: the module {name}" for name in ("Normalize", "Dense")]
-    assert (checkpoint.reading.normalize, checkpoint.reading_faults) == (False, modules)
+    assert (checkpoint.preprocessing.normalize, checkpoint.preprocessing_errors) == (False, modules)
 
 
 # A file, and a key that is set and may change a vector.
@@ -229,26 +229,26 @@ def test_a_key_that_is_not_handled_is_said(tmp_path, file, key, value):
     path = tmp_path / file
     contents = json.loads(path.read_text()) if path.is_file() else {}
     write(path, {**contents, key: value})
-    (said,) = open_checkpoint(tmp_path).reading_faults
+    (said,) = open_checkpoint(tmp_path).preprocessing_errors
     assert said.startswith(f"{path}: {key} ")
 
 
 @pytest.mark.parametrize("empty", [None, False, "", [], {}])
 def test_a_key_that_is_not_handled_but_empty_says_nothing(tmp_path, empty):
     make_sentence_transformer(tmp_path, prompts={})
-    reading = reading_of(tmp_path)
+    preprocessing = reading_of(tmp_path)
     for file, key, _ in OTHER_KEYS:
         path = tmp_path / file
         contents = json.loads(path.read_text()) if path.is_file() else {}
         write(path, {**contents, key: empty})
     checkpoint = open_checkpoint(tmp_path)
-    assert (checkpoint.reading, checkpoint.reading_faults) == (reading, [])
+    assert (checkpoint.preprocessing, checkpoint.preprocessing_errors) == (preprocessing, [])
 
 
 def test_keys_that_change_no_vector(tmp_path):
     """As version 6.2 writes them for a model of text."""
     make_sentence_transformer(tmp_path, pooling={"pooling_mode": "mean", "include_prompt": True})
-    reading = reading_of(tmp_path)
+    preprocessing = reading_of(tmp_path)
     write(
         tmp_path / "config_sentence_transformers.json",
         {
@@ -272,7 +272,7 @@ def test_keys_that_change_no_vector(tmp_path):
     name = "sentence_embedding"
     write(tmp_path / "2_Normalize/config.json", {"module_input_name": name, "module_output_name": name})
     checkpoint = open_checkpoint(tmp_path)
-    assert (checkpoint.reading, checkpoint.reading_faults) == (reading, [])
+    assert (checkpoint.preprocessing, checkpoint.preprocessing_errors) == (preprocessing, [])
 
 
 @pytest.mark.parametrize("normalize", [True, False])
@@ -280,14 +280,14 @@ def test_a_dot_product_is_the_cosine_of_vectors_of_length_1(tmp_path, normalize)
     make_sentence_transformer(tmp_path, modules=MODULES[: 3 if normalize else 2])
     path = tmp_path / "config_sentence_transformers.json"
     write(path, {"similarity_fn_name": "dot"})
-    faults = open_checkpoint(tmp_path).reading_faults
+    faults = open_checkpoint(tmp_path).preprocessing_errors
     assert faults == ([] if normalize else [f"{path}: similarity_fn_name dot"])
 
 
 def test_a_default_prompt_without_text_is_none(tmp_path):
     prompts = {"query": "query: ", "document": ""}
-    reading = reading_of(make_sentence_transformer(tmp_path, prompts=prompts, default="document"))
-    assert (reading.prompts, reading.default_prompt) == ({"query": "query: "}, None)
+    preprocessing = reading_of(make_sentence_transformer(tmp_path, prompts=prompts, default="document"))
+    assert (preprocessing.prompts, preprocessing.default_prompt) == ({"query": "query: "}, None)
 
 
 @pytest.mark.parametrize(
@@ -512,7 +512,7 @@ def test_a_tokenizer_of_another_kind_is_refused(tmp_path, model_type, has_pieces
 def test_classes_of_a_tokenizer_that_are_read(tmp_path, class_name):
     make_bert(tmp_path)
     write(tmp_path / "tokenizer_config.json", {"tokenizer_class": class_name})
-    assert reading_of(tmp_path) == Reading.of_xlm_r()
+    assert reading_of(tmp_path) == PreprocessingConfig.of_xlm_r()
 
 
 def test_the_tokenizer_of_xlm_r_under_another_class(tmp_path):
@@ -520,27 +520,29 @@ def test_the_tokenizer_of_xlm_r_under_another_class(tmp_path):
     make_bert(tmp_path)
     write(tmp_path / "tokenizer_config.json", {"tokenizer_class": "BertTokenizer", "do_lower_case": True})
     write(tmp_path / "tokenizer.json", XLM_R_JSON)
-    assert reading_of(tmp_path) == Reading.of_xlm_r()
+    assert reading_of(tmp_path) == PreprocessingConfig.of_xlm_r()
 
 
 # Prompts
 
 
 def test_prompts():
-    e5 = Reading(prompts={"query": "query: ", "passage": "passage: "})
+    e5 = PreprocessingConfig(prompts={"query": "query: ", "passage": "passage: "})
     assert [e5.prompt(kind) for kind in KINDS] == ["query: ", "passage: ", ""]
     default = replace(e5, default_prompt="passage")
     assert [default.prompt(kind) for kind in KINDS] == ["query: ", "passage: ", "passage: "]
-    both = Reading(prompts={"corpus": "c: ", "passage": "p: ", "document": "d: "}, default_prompt="corpus")
+    both = PreprocessingConfig(
+        prompts={"corpus": "c: ", "passage": "p: ", "document": "d: "}, default_prompt="corpus"
+    )
     assert [both.prompt(kind) for kind in KINDS] == ["", "d: ", "c: "]
-    assert [Reading().prompt(kind) for kind in KINDS] == ["", "", ""]
+    assert [PreprocessingConfig().prompt(kind) for kind in KINDS] == ["", "", ""]
     for kind in KINDS:
         assert [default.prompt(kind, name) for name in ("query", "")] == ["query: ", ""]
         assert "query, passage" in error_of(e5.prompt, kind, "document")
 
 
 def test_further_training_keeps_how_texts_are_read():
-    start = Reading(
+    start = PreprocessingConfig(
         text_rules="none", separators=2, split_han=False, label_pieces="leading", added_tokens={"<e>": 9},
         pooling="cls", normalize=True, prompts={"query": "q"}, max_seq_len=12,
     )  # fmt: skip
@@ -549,4 +551,4 @@ def test_further_training_keeps_how_texts_are_read():
     assert start.for_task(max_seq_len=32).to_json() == kept
     recorded = start.for_task("q", max_seq_len=32)
     assert [recorded.prompt(kind) for kind in KINDS] == ["", "", "q"]
-    assert Reading.from_json(recorded.to_json()) == recorded
+    assert PreprocessingConfig.from_json(recorded.to_json()) == recorded

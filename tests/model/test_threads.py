@@ -76,10 +76,10 @@ def test_an_only_item_has_one_core():
 )
 def test_rows_are_shared_out_evenly(lengths, sizes):
     rows = [[0] * length for length in lengths]
-    batches = batches_by_length(lengths, paddle_workers().tokens_of_a_batch(rows, 4096))
+    batches = batches_by_length(lengths, paddle_workers().count_batch_tokens(rows, 4096))
     assert list(map(len, batches)) == sizes
-    assert paddle_workers().tokens_of_a_batch(rows, 100) == 100
-    assert paddle_workers().tokens_of_a_batch([], 4096) <= 4096
+    assert paddle_workers().count_batch_tokens(rows, 100) == 100
+    assert paddle_workers().count_batch_tokens([], 4096) <= 4096
 
 
 def test_in_a_worker_items_have_its_core():

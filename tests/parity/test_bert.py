@@ -6,7 +6,7 @@ import pytest
 import torch
 import transformers
 
-from ernie_m.inference.load import task_of_head
+from ernie_m.inference.load import find_head_task
 from ernie_m.inference.paddle_engine import build_model
 from ernie_m.model.checkpoint.open import open_checkpoint
 from tests.helpers.batches import padded_batch
@@ -52,7 +52,7 @@ def test_the_same_numbers(tmp_path, class_name, task):
     mask = torch.tensor(is_token.astype("int64"))
     with torch.no_grad():
         expected = peer(torch.tensor(ids), mask, output_hidden_states=True)
-    model, _ = build_model(checkpoint, checkpoint.config, task_of_head(checkpoint, None))
+    model, _ = build_model(checkpoint, checkpoint.config, find_head_task(checkpoint, None))
     with paddle.no_grad():
         states = getattr(model, "ernie_m", model).encode(padded_batch(ids), output_hidden_states=True)
     for layer, expected_layer in zip(states.hidden_states, expected.hidden_states, strict=True):

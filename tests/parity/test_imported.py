@@ -1,4 +1,4 @@
-"""Question answerers and taggers of PaddleNLP and transformers are asked here as there: spans and tags."""
+"""Question predictors and taggers of PaddleNLP and transformers are asked here as there: spans and tags."""
 
 import json
 
@@ -17,7 +17,7 @@ from transformers.models.deprecated.ernie_m.tokenization_ernie_m import ErnieMTo
 
 from ernie_m.finetune.mrc import best_spans
 from ernie_m.inference.load import load
-from ernie_m.inference.tasks import PredictionOptions, make_answerer
+from ernie_m.inference.tasks import PredictionOptions, make_predictor
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.reader.files.squad import Question, QuestionFile
 from ernie_m.reader.mrc_reader import make_windows
@@ -128,16 +128,16 @@ def questions(data_dir):
 def test_the_best_spans_of_a_library(tmp_path, pieces, questions, library):
     peer = Peer(library, "question-answering", pieces, tmp_path / "peer")
     loaded = load(peer.folder)
-    answerer = make_answerer("question-answering", loaded, PredictionOptions(max_seq_len=512))
-    answerer.task.max_answer_length = LONGEST_ANSWER
+    predictor = make_predictor("question-answering", loaded, PredictionOptions(max_seq_len=512))
+    predictor.task.max_answer_length = LONGEST_ANSWER
     contexts = [context for _, context in questions]
     asked = [
         Question(str(number), question, number, (), None) for number, (question, _) in enumerate(questions)
     ]
-    windows = make_windows(QuestionFile(None, contexts, asked), loaded.tokenizer, answerer.task.cut)
+    windows = make_windows(QuestionFile(None, contexts, asked), loaded.tokenizer, predictor.task.cut)
     assert len(windows) == QUESTIONS
-    features = answerer.task.encode(windows)
-    scores = answerer.predictions(features)
+    features = predictor.task.encode(windows)
+    scores = predictor.predictions(features)
     for (question, context), feature, score in zip(questions, features, scores, strict=True):
         ids = peer.pair(question, context)
         assert feature.ids == ids
@@ -170,7 +170,7 @@ def test_the_tags_of_a_library(tmp_path, pieces, data_dir, library):
         config = json.loads((peer.folder / "config.json").read_text())
         config |= {"id2label": {str(i): tag for i, tag in enumerate(TAGS)}}
         (peer.folder / "config.json").write_text(json.dumps(config))
-    tagger = make_answerer(
+    tagger = make_predictor(
         "token-classification",
         load(peer.folder, task="token-classification"),
         PredictionOptions(max_seq_len=512),
@@ -179,11 +179,11 @@ def test_the_tags_of_a_library(tmp_path, pieces, data_dir, library):
     lone = 0
     compared = 0
     for words, answer in zip(sentences, answers, strict=True):
-        pieces_of_words = [peer.ids(word) for word in words]
-        ids = [id_ for word_ids in pieces_of_words for id_ in word_ids or [peer.tokenizer.unk_token_id]]
+        tokenize_words = [peer.ids(word) for word in words]
+        ids = [id_ for word_ids in tokenize_words for id_ in word_ids or [peer.tokenizer.unk_token_id]]
         (logits,) = peer.logits(peer.tokenizer.build_inputs_with_special_tokens(ids))
         place = 1
-        for word, word_ids, tag in zip(words, pieces_of_words, answer["tags"], strict=True):
+        for word, word_ids, tag in zip(words, tokenize_words, answer["tags"], strict=True):
             assert tag == TAGS[logits[place].argmax()], (word, words)
             place += len(word_ids) or 1
             lone += peer.tokenizer.tokenize(word)[:1] == ["▁"]
@@ -197,4 +197,4 @@ def test_without_a_head_an_ernie_m_is_ernie_m_itself(tmp_path, pieces):
     write_ernie_m(tmp_path, Tokenizer(None, pieces))
     config = ErnieMConfig(vocab_size=Tokenizer(None, pieces).vocab_size, **SHAPE)
     transformers.models.deprecated.ernie_m.ErnieMModel(config).save_pretrained(str(tmp_path))
-    assert open_checkpoint(tmp_path).reading.to_json() == {}
+    assert open_checkpoint(tmp_path).preprocessing.to_json() == {}

@@ -13,7 +13,7 @@ from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.checkpoint.write import model_weights
 from ernie_m.model.ernie import ErnieMConfig, ErnieMModel
 from ernie_m.model.lm_head import PreTrainingModel
-from ernie_m.model.preprocessing import Reading
+from ernie_m.model.preprocessing import PreprocessingConfig
 from ernie_m.pretrain.config import InitConfig
 from ernie_m.pretrain.initial_weights import initialise, open_weights, set_token_frequencies
 from ernie_m.reader.corpus import Corpus
@@ -168,19 +168,19 @@ def test_the_text_rules_of_the_corpus_are_those_of_the_start(tmp_path, tiny_corp
     assert f"{tmp_path / 'plain'}: " in line and "--text_rules ernie-m" in line
 
     cases = {
-        "as xlm-r": (tmp_path / "plain", start, "auto", Reading.of_xlm_r()),
-        "as asked": (tiny_corpus, start, "ernie-m", Reading()),
-        "from scratch": (tmp_path / "plain", {}, "auto", Reading.of_xlm_r()),
+        "as xlm-r": (tmp_path / "plain", start, "auto", PreprocessingConfig.of_xlm_r()),
+        "as asked": (tiny_corpus, start, "ernie-m", PreprocessingConfig()),
+        "from scratch": (tmp_path / "plain", {}, "auto", PreprocessingConfig.of_xlm_r()),
     }
     for name, (corpus, init, text_rules, expected) in cases.items():
         out = pretrain(corpus, tmp_path / name, data__text_rules=text_rules, **init, **text_alone)
-        assert open_checkpoint(out / "encoder").reading == expected, name
-        reading = open_checkpoint(out / "full").reading
+        assert open_checkpoint(out / "encoder").preprocessing == expected, name
+        preprocessing = open_checkpoint(out / "full").preprocessing
         pseudo = {
-            "pseudo_proportion": reading.pseudo_proportion,
-            "pseudo_positions": reading.pseudo_positions,
+            "pseudo_proportion": preprocessing.pseudo_proportion,
+            "pseudo_positions": preprocessing.pseudo_positions,
         }
-        assert reading == expected.for_task(**pseudo, language_embedding="masks"), name
+        assert preprocessing == expected.for_task(**pseudo, language_embedding="masks"), name
 
 
 def test_a_head_that_is_not_there(refused, trained):

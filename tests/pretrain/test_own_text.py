@@ -8,7 +8,7 @@ import yaml
 
 from ernie_m.finetune.finetune_args import FinetuneFlags
 from ernie_m.model.checkpoint.open import TRAINED_LENGTH, Checkpoint, open_checkpoint
-from ernie_m.model.open_model import open_model, settle
+from ernie_m.model.open_model import apply_model_defaults, open_model
 from ernie_m.pretrain.config import ObjectiveConfig
 from ernie_m.pretrain.objective_mix import with_text
 from ernie_m.utils.checksums import MANIFEST
@@ -69,7 +69,7 @@ def test_longer_inputs_than_the_trained_ones_are_warned_of(texts, tmp_path, capl
         caplog.clear()
         flags = FinetuneFlags(max_seq_len=length, on_command_line=("max_seq_len",))
         with caplog.at_level(logging.WARNING, logger="ernie_m"):
-            settle(flags, open_model(start))
+            apply_model_defaults(flags, open_model(start))
         return caplog.messages
 
     assert warnings(32, checkpoint) == []  # tiny_run trains with data.max_seq_len 32

@@ -78,7 +78,7 @@ def test_masks_in_the_context_of_camlm(straight, pretrain, refused):
     assert "objectives.camlm_context: with_masks -> unmasked" in refused(**USUAL)
     out = pretrain(**choice)
     assert_equal_runs(uninterrupted, out)
-    assert open_checkpoint(out / "full").reading.camlm_context == "with_masks"
+    assert open_checkpoint(out / "full").preprocessing.camlm_context == "with_masks"
     assert "camlm_context" not in (straight / "full/config.json").read_text()
     # The same pairs and masks as in the other reading, with other losses.
     *_, last = records(out)

@@ -109,8 +109,8 @@ def test_the_encoder_is_what_fine_tuning_takes(pretrained, tiny_corpus):
     assert full["language_embeddings.weight"].shape == (3, 16)
     whole = open_checkpoint(out / "full")
     assert whole.settings["languages"] == ["de", "en", "fr"]
-    assert encoder.reading.to_json() == {}
-    assert whole.reading.to_json() == {
+    assert encoder.preprocessing.to_json() == {}
+    assert whole.preprocessing.to_json() == {
         "language_embedding": "masks",
         "pseudo_proportion": 0.2,
         "pseudo_positions": "first",

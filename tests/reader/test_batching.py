@@ -198,7 +198,8 @@ def test_the_same_batches_from_a_process_of_their_own(tokenizer, tmp_path):
 
 
 def test_batches_by_length():
-    """Rows are sorted by length. A batch, padded to its longest row, has at most 9 tokens, or one row."""
+    """Rows are sorted by length. A batch, padded to its longest row, has at most 9 tokens, or "
+    "one row."""
     lengths = [5, 1, 3, 20, 3]
     assert batches_by_length(lengths, 9) == [[1, 2, 4], [0], [3]]  # 3 rows of 3 tokens are 9
     assert batches_by_length(lengths, 1) == [[1], [2], [4], [0], [3]]

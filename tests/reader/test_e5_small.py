@@ -76,7 +76,10 @@ def test_every_tensor_and_piece(tmp_path):
     checkpoint = open_checkpoint(tmp_path)
     assert (checkpoint.format, checkpoint.unknown) == ("bert", [])
     assert checkpoint.config.layer_norm_eps == 1e-12
-    assert [checkpoint.reading.prompt(kind) for kind in ("query", "document")] == ["query: ", "passage: "]
+    assert [checkpoint.preprocessing.prompt(kind) for kind in ("query", "document")] == [
+        "query: ",
+        "passage: ",
+    ]
     assert json.loads((tmp_path / "modules.json").read_text())[1]["path"] == "1_Pooling"
     assert "license: mit" in (tmp_path / "README.md").read_text()
 

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ernie_m.fit.labelled_rows import read_rows
+from ernie_m.fit.labelled_rows import load_dataset
 from ernie_m.inference.tasks.training_files import QuestionsFile
 from ernie_m.reader.files.conll import read_words
 from ernie_m.reader.files.find_files import NamedFile
-from ernie_m.reader.files.labelled_tables import open_asked, read_labelled, read_texts
+from ernie_m.reader.files.labelled_tables import open_unlabeled, read_labelled, read_texts
 from ernie_m.reader.files.pairs import PairRows
-from ernie_m.reader.files.row_errors import Faults
+from ernie_m.reader.files.row_errors import RowErrors
 from ernie_m.reader.files.table_options import LabelOptions
 from ernie_m.reader.labels import ALL_LANGUAGES
 from ernie_m.utils.args import parse_options
@@ -99,10 +99,10 @@ def test_labels_that_stand_for_none_are_left_out_with_other_faults(tmp_path):
     path = tmp_path / "none.csv"
     path.write_text("text,label\nx,a\nno label,-\nof a database,\\N\ny,b\n")
     file = NamedFile(path, "train", ALL_LANGUAGES)
-    rows = read_rows([file], LabelOptions(on_error="skip"))
+    rows = load_dataset([file], LabelOptions(on_error="skip"))
     assert rows.places == [f"{path}, line 2", f"{path}, line 5"]
     with pytest.raises(UserError, match="line 3: .*\n.*line 4: "):
-        read_rows([file], LabelOptions())
+        load_dataset([file], LabelOptions())
 
 
 def test_label_columns_are_named_as_the_labels_of_rows(tmp_path):
@@ -169,11 +169,11 @@ def test_what_is_refused(read, name):
 @pytest.mark.parametrize(
     ("name", "content", "read"),
     [
-        ("a.txt", "a\n", lambda path, options: open_asked(path, options, Faults(path))),
+        ("a.txt", "a\n", lambda path, options: open_unlabeled(path, options, RowErrors(path))),
         (
             "a.csv",
             "a,b\nc,d\n",
-            lambda path, options: open_asked(path, options, Faults(path), questions=True),
+            lambda path, options: open_unlabeled(path, options, RowErrors(path), questions=True),
         ),
         ("a.csv", "text,label\na,b\n", lambda path, options: read_texts(path, options)),
         ("a.conll", "a O\n", lambda path, options: read_words(path, options=options)),
@@ -240,7 +240,9 @@ def test_what_a_model_is_asked_about(tmp_path, name):
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     options = LabelOptions(**dict(*flags))
     of_model = {"text": "Body"} if name.startswith(LEARNED) else {}
-    ask = partial(open_asked, path, options, Faults(path), of_model, questions, are_requests="json" in name)
+    ask = partial(
+        open_unlabeled, path, options, RowErrors(path), of_model, questions, are_requests="json" in name
+    )
     if isinstance(expected, str):
         assert error_of(ask).startswith(f"{path}, line 1: {expected}")
     else:

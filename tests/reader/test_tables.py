@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ernie_m.fit.labelled_rows import read_rows
+from ernie_m.fit.labelled_rows import load_dataset
 from ernie_m.inference.predict_files import write_table
 from ernie_m.reader.files.find_files import NamedFile
 from ernie_m.reader.files.labelled_tables import read_labelled
 from ernie_m.reader.files.table_options import LabelOptions
-from ernie_m.reader.files.tables import Form
+from ernie_m.reader.files.tables import Dialect
 from ernie_m.reader.labels import ALL_LANGUAGES, check_labels, is_printed, labels_for_none, normal_label
 from ernie_m.reader.task_reader import read_classification
 from tests.launching import error_of
@@ -145,7 +145,7 @@ def test_utf_8_that_is_read_with_another_encoding_is_warned_of(
 def test_a_number_of_any_length_is_read(write):
     path = write("my.csv", f"text,score\na,{'9' * 5000}\nb,0.5\n")
     file = NamedFile(path, "train", ALL_LANGUAGES)
-    assert "my.csv, line 2: " in error_of(read_rows, [file], LabelOptions())
+    assert "my.csv, line 2: " in error_of(load_dataset, [file], LabelOptions())
 
 
 def test_oddities_by_hand():
@@ -174,7 +174,7 @@ def test_answers_in_the_cells_of_a_table():
     rows = []
     for answer in answers:
         file = io.StringIO()
-        write_table(file, Form("\t", False, ""), ["text"], [(["a\tb"], answer)])
+        write_table(file, Dialect("\t", False, ""), ["text"], [(["a\tb"], answer)])
         header, cells = (line.split("\t") for line in file.getvalue().splitlines())
         assert header[0] == "text" and header[-2:] == ["predicted_truncated", "predicted_unknown_words"]
         assert cells[0] == "a b"
@@ -231,9 +231,9 @@ def write_sheet(path: Path, rows: list[list], first: Sequence[list] = ()) -> Non
         + "</Relationships>",
     }
     sheet = f'<worksheet xmlns="{kinds}/spreadsheetml/2006/main"><sheetData>{{}}</sheetData></worksheet>'
-    for sheet_number, rows_of_sheet in enumerate((first, rows), 1):
+    for sheet_number, read_sheet_rows in enumerate((first, rows), 1):
         xml = ""
-        for number, row in enumerate(rows_of_sheet, 1):
+        for number, row in enumerate(read_sheet_rows, 1):
             cells = "".join(
                 f'<c r="{"ABC"[place]}{number}"><v>{cell}</v></c>'
                 if isinstance(cell, int)

@@ -78,7 +78,7 @@ def questions_of(data_dir, language, tokenizer):
 def test_answers(answering, data_dir, tmp_path):
     ours, there = answering
     peer = transformers.pipeline("question-answering", model=str(there), device="cpu")
-    longest = open_checkpoint(ours).reading.max_answer_length
+    longest = open_checkpoint(ours).preprocessing.max_answer_length
     for language in ("en", "zh"):
         pairs = list(questions_of(data_dir, language, peer.tokenizer))[: QUESTIONS // 2]
         assert len(pairs) == QUESTIONS // 2

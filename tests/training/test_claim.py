@@ -10,22 +10,22 @@ import subprocess
 import pytest
 
 from ernie_m.utils.errors import UserError
-from ernie_m.utils.output_lock import LOCK, claim_file, only_run_in
+from ernie_m.utils.output_lock import LOCK, claim_file, lock_output
 from tests.helpers.files import disk_full_after
 from tests.launching import start_python
 
 # Takes the lock of a folder, and holds it.
 HOLDER = """
 import sys, time
-from ernie_m.utils.output_lock import only_run_in
-with only_run_in(sys.argv[1]):
+from ernie_m.utils.output_lock import lock_output
+with lock_output(sys.argv[1]):
     print("held", flush=True)
     time.sleep(60)
 """
 
 
 def test_a_full_disk_is_one_line(tmp_path):
-    with disk_full_after(0), pytest.raises(UserError, match="no space left"), only_run_in(tmp_path):
+    with disk_full_after(0), pytest.raises(UserError, match="no space left"), lock_output(tmp_path):
         pass
 
 
@@ -33,24 +33,24 @@ def test_the_second_run_is_refused_and_a_killed_one_does_not_block(tmp_path):
     folder = tmp_path / "out"
     with start_python(HOLDER, folder) as holder:
         assert holder.stdout.readline() == "held\n"
-        with pytest.raises(UserError) as refused, only_run_in(folder):
+        with pytest.raises(UserError) as refused, lock_output(folder):
             raise AssertionError("both hold the lock")
         process = f"(process {holder.pid} on {socket.gethostname()})"
         assert str(refused.value).startswith(f"{folder}: locked by another command {process}")
         holder.kill()
-    with only_run_in(folder):  # the lock names this process in place of the other
+    with lock_output(folder):  # the lock names this process in place of the other
         assert (folder / LOCK).read_text() == f"process {os.getpid()} on {socket.gethostname()}"
 
 
 def test_the_lock_ends_with_the_work(tmp_path):
     """Until then it is refused to this process, too. A process may have locks of several folders."""
-    with only_run_in(tmp_path), only_run_in(tmp_path / "other"):
+    with lock_output(tmp_path), lock_output(tmp_path / "other"):
         for _ in range(2):  # a refused run does not release the lock
-            with pytest.raises(UserError), only_run_in(tmp_path):
+            with pytest.raises(UserError), lock_output(tmp_path):
                 pass
         child = subprocess.Popen(["sleep", "60"], close_fds=False)
     try:
-        with only_run_in(tmp_path):  # the child has inherited the open files, but not the lock
+        with lock_output(tmp_path):  # the child has inherited the open files, but not the lock
             pass
     finally:
         child.kill()
@@ -62,14 +62,14 @@ def test_a_file_system_without_locks(tmp_path, monkeypatch, caplog):
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    with only_run_in(tmp_path):
+    with lock_output(tmp_path):
         pass
     assert f"{tmp_path / LOCK}: the file system has no locks" in caplog.text
 
 
 def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="Choose another path"), only_run_in(tmp_path / "file" / "out"):
+    with pytest.raises(UserError, match="Choose another path"), lock_output(tmp_path / "file" / "out"):
         pass
 
 
@@ -79,10 +79,10 @@ def test_a_folder_that_cannot_be_made(tmp_path):
 def test_a_folder_belongs_to_one_piece_of_work(tmp_path):
     """A line names up to five keys that differ, and shows 12 digits of digests."""
     file = tmp_path / "run.json"
-    identity = {"data": {"digest": "0123456789ab" + 52 * "0"}, "seeds": (1, 2)}
-    claim_file(file, identity, "choose another folder")
-    claim_file(file, identity, "choose another folder")
-    assert json.loads(file.read_text()) == {**identity, "seeds": [1, 2]}
+    fingerprint = {"data": {"digest": "0123456789ab" + 52 * "0"}, "seeds": (1, 2)}
+    claim_file(file, fingerprint, "choose another folder")
+    claim_file(file, fingerprint, "choose another folder")
+    assert json.loads(file.read_text()) == {**fingerprint, "seeds": [1, 2]}
     others = {str(number): number for number in range(9)}
     with pytest.raises(UserError) as refused:
         claim_file(file, {"data": {"digest": 64 * "f"}, "seeds": (1, 2), **others}, "choose another folder")

@@ -19,7 +19,7 @@ from ernie_m.training.log import Evaluation
 from ernie_m.utils.checksums import write_digest
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import host_name
-from ernie_m.utils.output_lock import only_run_in
+from ernie_m.utils.output_lock import lock_output
 from tests.helpers.files import names_in
 from tests.launching import error_of
 
@@ -43,12 +43,14 @@ def save(model):
     any; the identity of the run.
     """
 
-    def write(folder: OutputDir, step: int, best: int | None = None, evaluated: int = -1, identity=IDENTITY):
+    def write(
+        folder: OutputDir, step: int, best: int | None = None, evaluated: int = -1, fingerprint=IDENTITY
+    ):
         evaluation = None
         if best is not None:
             evaluation = {"step": best, "epoch": 0, "selected_by": 1.0, "scores": {}}
         trainer = {"position": [0, step], "evaluated": evaluated, "best": evaluation}
-        values = {"engine": {"steps": step}, "identity": identity, "seed": 1, "trainer": trainer}
+        values = {"engine": {"steps": step}, "identity": fingerprint, "seed": 1, "trainer": trainer}
         folder.save_step(step, files_of(model, step), {"moment": np.full(2, step)}, values)
 
     return write
@@ -216,7 +218,7 @@ def test_a_second_command_is_refused_on_all_processes(folder, monkeypatch):
     @contextmanager
     def locked_by_another_command():
         """Hold the lock; the block must be refused."""
-        with only_run_in(folder.path), pytest.raises(UserError, match="locked by another command"):
+        with lock_output(folder.path), pytest.raises(UserError, match="locked by another command"):
             yield
 
     with locked_by_another_command(), folder.locked():

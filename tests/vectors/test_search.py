@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ernie_m.vectors import nearest as search
-from ernie_m.vectors.nearest import index_of, nearest, search_both
+from ernie_m.vectors.nearest import build_index, nearest, search_both
 from ernie_m.vectors.pooling import unit
 from ernie_m.vectors.retrieval_accuracy import hits
 from tests.toys import line_keys
@@ -49,11 +49,11 @@ def test_a_large_index_finds_nearly_all_neighbours(monkeypatch):
     """
     targets, queries = map(unit, bitext(2000, width=8, noise=0.3))
     expected_cosines, expected = nearest(queries, targets, k=10)
-    cosines, found = index_of(targets).search(queries, 10)
+    cosines, found = build_index(targets).search(queries, 10)
     np.testing.assert_array_equal(cosines, expected_cosines)
     np.testing.assert_array_equal(found, expected)
     monkeypatch.setattr(search, "EXACT_UP_TO", 1999)
-    cosines, found = index_of(targets).search(queries, 10)
+    cosines, found = build_index(targets).search(queries, 10)
     shares = [len(set(row) & set(expected_row)) / 10 for row, expected_row in zip(found, expected)]
     assert 0.9 < np.mean(shares) < 1
     # The cosines themselves are exact.

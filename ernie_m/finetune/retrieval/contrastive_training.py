@@ -14,7 +14,7 @@ from paddle.autograd import PyLayer
 from ernie_m.finetune.head import compute_accuracy
 from ernie_m.finetune.retrieval.pair_batches import PairStep, StepPairs, StepRows
 from ernie_m.finetune.retrieval.retrieval_args import RetrievalFlags
-from ernie_m.finetune.retrieval.split_pairs import KeyedRows, divide, hold_out, keys_by
+from ernie_m.finetune.retrieval.split_pairs import DedupedPairs, divide, hold_out, keys_by
 from ernie_m.finetune.run_setup import (
     MultiSeedTraining,
     digest_files,
@@ -38,8 +38,8 @@ from ernie_m.model.preprocessing import (
     NEITHER,
     QUERY,
     READING,
-    Reading,
-    stored_reading,
+    PreprocessingConfig,
+    stored_preprocessing,
 )
 from ernie_m.model.tasks import SEARCH, stored_name
 from ernie_m.reader.batching import (
@@ -49,7 +49,7 @@ from ernie_m.reader.batching import (
     spread,
     warn_if_cut,
     warn_if_prompted,
-    warn_of_texts,
+    warn_truncated,
 )
 from ernie_m.reader.corpus import Corpus, verify_corpus
 from ernie_m.reader.equal_texts import hash_ids
@@ -115,7 +115,7 @@ class Retrieval(MultiSeedTraining):
         self.start_of_seed = start_of_seed
         self.tokenizer = opened.tokenizer
         self.config = opened.config
-        self.layer = layer_of(flags, self.config.num_hidden_layers)
+        self.layer = resolve_layer(flags, self.config.num_hidden_layers)
         digests = {}
         if is_notation(flags.train_set):  # own pairs; a corpus is a folder
             self.rows = PairRows(flags.train_set, flags)
@@ -128,8 +128,8 @@ class Retrieval(MultiSeedTraining):
             self.languages = corpus.languages
             digests["train_set"] = digest_files([corpus.path / MANIFEST])
         # What is put before queries, and before positives and negatives; the model then searches with it.
-        self.reading = reading_of_vectors(opened, self.rows)
-        self.prompts = (self.reading.prompt(QUERY), self.reading.prompt(DOCUMENT))
+        self.preprocessing = embedding_preprocessing(opened, self.rows)
+        self.prompts = (self.preprocessing.prompt(QUERY), self.preprocessing.prompt(DOCUMENT))
         if self.rows is not None:
             rows = spread(self.rows)
             for place, prompt in enumerate(self.prompts):  # of queries, and of positives
@@ -137,8 +137,8 @@ class Retrieval(MultiSeedTraining):
             texts = [
                 Example(self.prompts[min(place, 1)] + text) for row in rows for place, text in enumerate(row)
             ]
-            warn_of_texts(flags.train_set, texts, EncodePairs(self.tokenizer, flags.max_seq_len))
-            self.keyed_rows = KeyedRows.of(self.rows, keys_by(opened, flags.max_seq_len))
+            warn_truncated(flags.train_set, texts, EncodePairs(self.tokenizer, flags.max_seq_len))
+            self.deduped = DedupedPairs.of(self.rows, keys_by(opened, flags.max_seq_len))
             if self.rows.with_negatives:
                 logger.info(
                     "%s: of %d rows %d have negatives, the texts behind query and positive; %d negatives are "
@@ -146,16 +146,16 @@ class Retrieval(MultiSeedTraining):
                     flags.train_set,
                     len(self.rows),
                     self.rows.with_negatives,
-                    self.keyed_rows.right_negatives,
+                    self.deduped.right_negatives,
                 )
         else:
             sides = [ids for pairs in corpus.parallel.values() for pair in spread(pairs) for ids in pair]
             cut = sum(len(ids) > flags.max_seq_len - 2 for ids in sides)  # beside [CLS] and [SEP]
             warn_if_cut(flags.train_set, cut, len(sides), "texts looked at", flags.max_seq_len)
-        if opened.reading.prompts:  # equal ones for translations, whose file is named as in en-de.tsv
+        if opened.preprocessing.prompts:  # equal ones for translations, whose file is named as in en-de.tsv
             line = "%s: %r stands before queries, %r before other texts, here and in a search"
             logger.info(line, flags.train_set, *self.prompts)
-        self.identity = make_fingerprint(
+        self.fingerprint = make_fingerprint(
             flags,
             stored_name(SEARCH),
             start_of_seed.values(),
@@ -210,8 +210,8 @@ class Retrieval(MultiSeedTraining):
         if self.rows is None:
             steps = StepPairs(path=flags.train_set, alpha=flags.pair_alpha, **shared)
             return steps, steps.open().held_out_parallel
-        held_out = hold_out(self.keyed_rows, flags.validation_pairs, seed)
-        keys, (trained,) = divide([self.keyed_rows], [held_out])
+        held_out = hold_out(self.deduped, flags.validation_pairs, seed)
+        keys, (trained,) = divide([self.deduped], [held_out])
         logger.info(
             "%s: %d rows for training, %d for validation; dropped %d that share a query or positive with "
             "these",
@@ -221,7 +221,7 @@ class Retrieval(MultiSeedTraining):
             len(self.rows) - len(trained) - len(held_out),
         )
         steps = StepRows(
-            rows=self.keyed_rows,
+            rows=self.deduped,
             numbers=trained,
             held_out=keys,
             prompts=self.prompts,
@@ -346,8 +346,8 @@ class Retrieval(MultiSeedTraining):
         self, engine: Engine, masters: Mapping[str, Tensor], evaluation: Evaluation | None
     ) -> ModelFiles:
         flags = self.flags
-        reading = dataclasses.replace(self.reading, layer=self.layer, pooling=flags.pooling)
-        settings = {"task": stored_name(SEARCH), READING: stored_reading(reading)}
+        preprocessing = dataclasses.replace(self.preprocessing, layer=self.layer, pooling=flags.pooling)
+        settings = {"task": stored_name(SEARCH), READING: stored_preprocessing(preprocessing)}
         facts = {
             "name": "ERNIE-M, retrieval",
             "task": stored_name(SEARCH),
@@ -401,7 +401,7 @@ def init_static(table: Tensor, tokenizer: Tokenizer) -> None:
     table.set_value(table * paddle.to_tensor(factors[:, None]).astype(table.dtype))
 
 
-def reading_of_vectors(opened: OpenedModel, rows: PairRows | None) -> Reading:
+def embedding_preprocessing(opened: OpenedModel, rows: PairRows | None) -> PreprocessingConfig:
     """How the model of a training for vectors reads: as the model that it starts from, but for the prompts.
 
     After a training on translations there is one prompt, that of the translations, for queries and documents,
@@ -410,15 +410,21 @@ def reading_of_vectors(opened: OpenedModel, rows: PairRows | None) -> Reading:
     Args:
         rows: what is trained on; None: a corpus, whose texts have no prompts.
     """
-    reading = opened.reading
+    preprocessing = opened.preprocessing
     if opened.checkpoint is not None and opened.checkpoint.task not in (None, SEARCH):
-        reading = reading.for_task()  # how the inputs of its head were made does not matter for vectors
+        preprocessing = (
+            preprocessing.for_task()
+        )  # how the inputs of its head were made does not matter for vectors
     if rows is None:
-        return reading.with_one_prompt("")
-    return reading.with_one_prompt(reading.prompt(NEITHER)) if rows.are_translations else reading
+        return preprocessing.with_one_prompt("")
+    return (
+        preprocessing.with_one_prompt(preprocessing.prompt(NEITHER))
+        if rows.are_translations
+        else preprocessing
+    )
 
 
-def layer_of(flags: RetrievalFlags, num_layers: int) -> int:
+def resolve_layer(flags: RetrievalFlags, num_layers: int) -> int:
     """The number of the layer that is trained and searched. The pooled [CLS] is of the last layer."""
     return num_layers if flags.pooling == "pooler" else layer_number(flags.layer, num_layers)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ernie_m.finetune.retrieval.split_pairs import KeyedRows
+from ernie_m.finetune.retrieval.split_pairs import DedupedPairs
 from ernie_m.reader.corpus import Corpus
 from ernie_m.reader.equal_texts import hash_ids
 from ernie_m.reader.sampling import Sampler
@@ -94,7 +94,7 @@ class StepRows(Steps):
         position: `PairStep.position` of the last step; None starts at the beginning.
     """
 
-    rows: KeyedRows
+    rows: DedupedPairs
     numbers: np.ndarray
     held_out: Set[int]
     prompts: tuple[str, str] = ("", "")

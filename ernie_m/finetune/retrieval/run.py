@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import paddle
 
-from ernie_m.finetune.retrieval.contrastive_training import Retrieval, layer_of, make_encoder
+from ernie_m.finetune.retrieval.contrastive_training import Retrieval, make_encoder, resolve_layer
 from ernie_m.finetune.retrieval.retrieval_args import RetrievalFlags
 from ernie_m.finetune.retrieval.search_bitexts import (
     CHOSEN,
@@ -28,9 +28,9 @@ from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.device import summary
 from ernie_m.model.ernie import ErnieMModel
 from ernie_m.model.layers import use_bfloat16
-from ernie_m.model.open_model import OpenedModel, open_model, settle, settle_vectors
-from ernie_m.model.preprocessing import NEITHER, Reading, TextKind, pair_text_kinds
-from ernie_m.reader.batching import EncodePairs, Example, warn_if_prompted, warn_of_texts
+from ernie_m.model.open_model import OpenedModel, apply_model_defaults, open_model, settle_vectors
+from ernie_m.model.preprocessing import NEITHER, PreprocessingConfig, TextKind, pair_text_kinds
+from ernie_m.reader.batching import EncodePairs, Example, warn_if_prompted, warn_truncated
 from ernie_m.reader.files.aligned_lines import Bitext, read_bitexts, sentences_by_language
 from ernie_m.reader.labels import check_labels
 from ernie_m.reader.tokenization import Tokenizer
@@ -80,7 +80,9 @@ def search(flags: RetrievalFlags) -> None:
     for seed in flags.seeds:
         opened, model = load_model_for_seed(inputs, seed)
         logger.info("%s", summary(in_words(flags.dtype, cpu_bf16), distributed.world_size()))
-        results[seed] = search_seed(inputs, seed, model, opened.tokenizer, opened.reading, opened.checkpoint)
+        results[seed] = search_seed(
+            inputs, seed, model, opened.tokenizer, opened.preprocessing, opened.checkpoint
+        )
         del model  # before the next one is made
     report_seeds(flags, inputs.opened.config, results, inputs.bitexts)
 
@@ -97,17 +99,17 @@ def train_then_search(flags: RetrievalFlags, stop: ShutdownHandler) -> None:
     flags = inputs.flags
     task = Retrieval(flags, inputs.opened, inputs.starts)
     for bitext in inputs.bitexts if task.rows else ():
-        trained = task.keyed_rows.keys[:, :2].ravel()
+        trained = task.deduped.keys[:, :2].ravel()
         for fault in check_labels(bitext.keys.ravel(), (), str, trained_inputs=trained, noun="sentences"):
             logger.warning("%s: %s", bitext.name, fault)
     results = {}
-    with output_dir(flags, task.identity) as folder:
+    with output_dir(flags, task.fingerprint) as folder:
         for seed in flags.seeds:
             seed_folder = folder.for_seed(seed) if len(flags.seeds) > 1 else folder
             model = train_seed(task, seed, seed_folder, stop)
             if model is None:
                 return
-            results[seed] = search_seed(inputs, seed, model, task.tokenizer, task.reading)
+            results[seed] = search_seed(inputs, seed, model, task.tokenizer, task.preprocessing)
         report_seeds(flags, inputs.opened.config, results, inputs.bitexts)
 
 
@@ -143,7 +145,7 @@ def read_inputs(flags: RetrievalFlags) -> Inputs:
         starts[seed] = open_once(path) if path else None
     opened = open_model(starts[flags.seeds[0]], *flags.named_files)
     is_resumed = flags.do_train and flags.init_checkpoint  # then the flags are those of its beginning
-    flags = settle(flags, opened) if is_resumed else settle_vectors(flags, opened)
+    flags = apply_model_defaults(flags, opened) if is_resumed else settle_vectors(flags, opened)
     # With --init_checkpoint the starts are its step folder instead, to which --init_task does not apply.
     if flags.init_task and flags.init_pretraining_params and not flags.init_checkpoint:
         for start in starts.values():
@@ -157,11 +159,11 @@ def read_inputs(flags: RetrievalFlags) -> Inputs:
         # The vocabulary may not suit a bitext, or any model may find many of its pairs.
         sides = (bitext.sentences, bitext.translations)
         examples = [
-            Example(opened.reading.prompt(kind) + text)
+            Example(opened.preprocessing.prompt(kind) + text)
             for kind, texts in zip(pair_text_kinds(bitext.are_translations), sides)
             for text in texts
         ]
-        warn_of_texts(bitext.name, examples, EncodePairs(opened.tokenizer, flags.max_seq_len))
+        warn_truncated(bitext.name, examples, EncodePairs(opened.tokenizer, flags.max_seq_len))
         keys = np.stack([keys_of(texts) for texts in sides])
         say_repeats(bitext.name, keys)
         bitexts[number] = bitext._replace(keys=keys)
@@ -206,13 +208,13 @@ def search_seed(
     seed: int,
     model: ErnieMModel,
     tokenizer: Tokenizer,
-    reading: Reading,
+    preprocessing: PreprocessingConfig,
     start: Checkpoint | None = None,
 ) -> SearchResult | None:
     """Search the bitexts with the model of a seed, and write its predictions.
 
     Args:
-        reading: how it reads.
+        preprocessing: how it reads.
         start: the weights of the model; None: it was trained here, or is random, so no means are beside it.
 
     Returns:
@@ -225,7 +227,7 @@ def search_seed(
     folder = Path(flags.checkpoints)
     if len(flags.seeds) > 1:
         folder /= f"seed_{seed}"
-    encode = encoder_of(flags, model, tokenizer, reading)
+    encode = encoder_of(flags, model, tokenizer, preprocessing)
     if inputs.sentences:
         mean_of = {}  # language -> [H], or [L + 1, H]
         for language, texts in inputs.sentences.items():
@@ -239,7 +241,7 @@ def search_seed(
     encode_at_random = None
     if flags.untrained and has_weights and seed == flags.seeds[0]:
         paddle.seed(seed)
-        encode_at_random = encoder_of(flags, ErnieMModel(model.config), tokenizer, reading)
+        encode_at_random = encoder_of(flags, ErnieMModel(model.config), tokenizer, preprocessing)
     if flags.layer == "sweep":
         sweep = search_layers(encode, bitexts, means)
         if encode_at_random is not None:
@@ -253,22 +255,24 @@ def search_seed(
     untrained = {} if encode_at_random is None else search_layer(encode_at_random, bitexts)
     if distributed.is_main():
         write_predictions(folder / "predictions" / "tatoeba", bitexts, trained[flags.score])
-    return SearchResult(layer_of(flags, model.config.num_hidden_layers), trained, untrained)
+    return SearchResult(resolve_layer(flags, model.config.num_hidden_layers), trained, untrained)
 
 
-def encoder_of(flags: RetrievalFlags, model: ErnieMModel, tokenizer: Tokenizer, reading: Reading) -> Encode:
+def encoder_of(
+    flags: RetrievalFlags, model: ErnieMModel, tokenizer: Tokenizer, preprocessing: PreprocessingConfig
+) -> Encode:
     """A function from texts to their vectors, as the flags say. With --amp bf16 it changes the model.
 
     Args:
-        reading: has the prompts.
+        preprocessing: has the prompts.
     """
     if is_bf16_on_cpu(flags.amp):
         use_bfloat16(model)
-    layer = None if flags.layer == "sweep" else layer_of(flags, model.config.num_hidden_layers)
+    layer = None if flags.layer == "sweep" else resolve_layer(flags, model.config.num_hidden_layers)
     encoder = PaddleEncoder(model, flags.pooling, layer)
 
     def encode(texts: Sequence[str], kind: TextKind) -> np.ndarray:
-        prompt = reading.prompt(kind)
+        prompt = preprocessing.prompt(kind)
         warn_if_prompted(prompt, texts)
         ids = tokenizer.encode_batch([prompt + text for text in texts])
         return encoder.vectors(tokenizer.sentences(ids, flags.max_seq_len))
@@ -295,7 +299,7 @@ def load_language_means(
             ", ".join(missing),
         )
         return None
-    return means if flags.layer == "sweep" else means.at(layer_of(flags, config.num_hidden_layers))
+    return means if flags.layer == "sweep" else means.at(resolve_layer(flags, config.num_hidden_layers))
 
 
 def languages_of(bitexts: list[Bitext]) -> list[str]:

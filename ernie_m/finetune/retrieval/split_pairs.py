@@ -9,7 +9,7 @@ from itertools import chain
 import numpy as np
 
 from ernie_m.model.open_model import OpenedModel
-from ernie_m.reader.equal_texts import hash_contents, text_keys
+from ernie_m.reader.equal_texts import hash_contents, text_ids
 from ernie_m.reader.files.pairs import PairRows
 from ernie_m.utils.errors import UserError
 
@@ -21,13 +21,13 @@ def keys_by(opened: OpenedModel, max_seq_len: int) -> Callable[[Iterable[str]], 
 
     They are cut to the length of its inputs, less [CLS], [SEP] and the longest prompt.
     """
-    prompts = opened.tokenizer.encode_batch(list(opened.reading.prompts.values()))
+    prompts = opened.tokenizer.encode_batch(list(opened.preprocessing.prompts.values()))
     length = max_seq_len - 2 - max(map(len, prompts), default=0)
-    return partial(text_keys, tokenizer=opened.tokenizer, length=max(0, length))
+    return partial(text_ids, tokenizer=opened.tokenizer, length=max(0, length))
 
 
 @dataclass(frozen=True)
-class KeyedRows:
+class DedupedPairs:
     """Rows with the keys of their texts, by which texts are compared: see `ernie_m.reader.equal_texts`.
 
     Attributes:
@@ -40,11 +40,11 @@ class KeyedRows:
     positives: Mapping[int, Set[int]]
 
     @classmethod
-    def of(cls, rows: PairRows, keys_of: Callable[[Iterable[str]], np.ndarray]) -> "KeyedRows":
+    def of(cls, rows: PairRows, keys_of: Callable[[Iterable[str]], np.ndarray]) -> "DedupedPairs":
         """Compare all texts of some rows.
 
         Args:
-            keys_of: the keys of texts: `text_keys`, or that of `keys_by`.
+            keys_of: the keys of texts: `text_ids`, or that of `keys_by`.
         """
         width = rows.most_texts
         padded_rows = (row + [""] * (width - len(row)) for row in rows)
@@ -79,7 +79,7 @@ class KeyedRows:
         return key in keys[:2] or key in self.positives.get(keys[0], ())
 
 
-def hold_out(rows: KeyedRows, most: int, seed: int | None = None, side: int = 0) -> list[int]:
+def hold_out(rows: DedupedPairs, most: int, seed: int | None = None, side: int = 0) -> list[int]:
     """The numbers of `most` rows of a file, but at most of a tenth.
 
     With a seed they are drawn by lot. Without one they have the least hashes of the text on a side, and no
@@ -101,7 +101,7 @@ def hold_out(rows: KeyedRows, most: int, seed: int | None = None, side: int = 0)
 
 
 def divide(
-    files: Sequence[KeyedRows], held_out: Sequence[Sequence[int]]
+    files: Sequence[DedupedPairs], held_out: Sequence[Sequence[int]]
 ) -> tuple[frozenset[int], list[np.ndarray]]:
     """Keep from the training what shares a query or a positive with a held-out row of any file.
 

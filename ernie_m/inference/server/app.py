@@ -29,14 +29,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ernie_m.inference.load import LoadedModel
-from ernie_m.inference.server.middleware import HEALTH, Gate, error_response
+from ernie_m.inference.server.middleware import HEALTH, RequestMiddleware, error_response
 from ernie_m.inference.server.request_queue import WorkQueue
 from ernie_m.inference.tasks import (
     OPTIONAL_TEXT,
     REQUIRED_TEXT,
-    Answerer,
     PredictionOptions,
-    make_answerer,
+    Predictor,
+    make_predictor,
     text_of,
 )
 from ernie_m.inference.tasks.encode import EncodeTexts
@@ -126,7 +126,7 @@ def make_app(
     max_batch_tokens: int = 1024,
     timeout: float = 300,
     hosts: Sequence[str] = ("*",),
-) -> Gate:
+) -> RequestMiddleware:
     """The ASGI application, whose threads wait for work.
 
     Args:
@@ -136,8 +136,8 @@ def make_app(
         timeout: seconds within which a request is answered.
         hosts: the names under which a request may come; "*": any.
     """
-    answerers = answerers_of(models, options)
-    info = describe(models, answerers)
+    predictors = make_predictors(models, options)
+    info = describe(models, predictors)
     workers = min((model.workers() for model in models), key=lambda workers: workers.count)
     begin = workers.begin if workers.count > 1 else lambda: None
     queue = WorkQueue(max_queue, CHARACTERS * max_batch_tokens, timeout, workers.count, begin)
@@ -170,25 +170,25 @@ def make_app(
         return info
 
     offered = {}  # the models that /v1 names -> what is said of them beside OpenAI's keys
-    if EMBEDDING in answerers:
-        encode = answerers.pop(EMBEDDING)
+    if EMBEDDING in predictors:
+        encode = predictors.pop(EMBEDDING)
         offered[encode.model.name] = _add_embeddings(app, encode, queue)
-    if REGRESSION in answerers and answerers[REGRESSION].model.ranks:
-        offered.setdefault(answerers[REGRESSION].model.name, {})
-        _add_rerank(app, answerers[REGRESSION], queue)
+    if REGRESSION in predictors and predictors[REGRESSION].model.ranks:
+        offered.setdefault(predictors[REGRESSION].model.name, {})
+        _add_rerank(app, predictors[REGRESSION], queue)
     _add_models(app, offered)
-    for word, answerer in answerers.items():
-        _add_task(app, word, answerer, options, queue)
-    return Gate(app, token, metrics, {route.path for route in app.routes})
+    for word, predictor in predictors.items():
+        _add_task(app, word, predictor, options, queue)
+    return RequestMiddleware(app, token, metrics, {route.path for route in app.routes})
 
 
-def answerers_of(models: list[LoadedModel], options: PredictionOptions) -> dict[str, Answerer]:
-    """The answerer of each of `ernie_m.model.tasks.TASKS`: on the first model that can answer.
+def make_predictors(models: list[LoadedModel], options: PredictionOptions) -> dict[str, Predictor]:
+    """The predictor of each of `ernie_m.model.tasks.TASKS`: on the first model that can answer.
 
     Raises:
         UserError: two models are for one task.
     """
-    answerers: dict[str, Answerer] = {}
+    predictors: dict[str, Predictor] = {}
     tasks = [model.own_task or EMBEDDING for model in models]
     if len(set(tasks)) < len(tasks):
         raise UserError(f"--model: two models of one task ({', '.join(tasks)}); start a server for each")
@@ -202,21 +202,23 @@ def answerers_of(models: list[LoadedModel], options: PredictionOptions) -> dict[
         }
         is_asked_for[SEARCH] &= is_asked_for[EMBEDDING]
         for task, is_offered in is_asked_for.items():
-            if is_offered and task not in answerers:
-                answerers[task] = make_answerer(task, model, options)
-    return answerers
+            if is_offered and task not in predictors:
+                predictors[task] = make_predictor(task, model, options)
+    return predictors
 
 
-def describe(models: list[LoadedModel], answerers: dict[str, Answerer]) -> dict[str, Any]:
+def describe(models: list[LoadedModel], predictors: dict[str, Predictor]) -> dict[str, Any]:
     """What /api/info answers, from which the page makes its tabs and fields."""
-    search = answerers.get(SEARCH)
-    classifiers = [answerers[task] for task in (CLASSIFICATION, MULTI_LABEL, REGRESSION) if task in answerers]
-    languages = {word: each.languages for word, each in answerers.items() if hasattr(each, "languages")}
+    search = predictors.get(SEARCH)
+    classifiers = [
+        predictors[task] for task in (CLASSIFICATION, MULTI_LABEL, REGRESSION) if task in predictors
+    ]
+    languages = {word: each.languages for word, each in predictors.items() if hasattr(each, "languages")}
     if search and search.center_by_language:  # a query's language must have a mean, which is subtracted
         languages[SEARCH] = search.means.languages
     labels = classifiers[0].task.labels if classifiers else []
     return {
-        "tasks": [word for word, answerer in answerers.items() if answerer.fields is not None],
+        "tasks": [word for word, predictor in predictors.items() if predictor.fields is not None],
         "languages": languages,
         "models": [
             {
@@ -232,7 +234,7 @@ def describe(models: list[LoadedModel], answerers: dict[str, Answerer]) -> dict[
         "labels": labels,
         "infers": InferenceLabels.of(labels).entailment is not None,  # natural language inference
         # Whether the classifier reads pairs of texts; None: it is not known.
-        "pairs": classifiers[0].model.reading.pairs if classifiers else None,
+        "pairs": classifiers[0].model.preprocessing.pairs if classifiers else None,
         "centered": [SEARCH] if search and search.center_by_language else [],
     }
 
@@ -245,13 +247,13 @@ def _describe_errors(app: FastAPI, models: list[LoadedModel]) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def refuse_body(request: Request, error: RequestValidationError) -> Response:
-        faults: dict[str, str] = {}  # the first of each key
+        errors: dict[str, str] = {}  # the first of each key
         for fault in error.errors()[:5]:
             if fault["type"] == "json_invalid":
                 return error_response(400, f"the body is not JSON: {fault['ctx']['error']}")
             message = "unknown key" if fault["type"] == "extra_forbidden" else fault["msg"]
-            faults.setdefault(str(fault["loc"][:2][-1])[:50], message)
-        named = "; ".join(f"'{key}': {message}" for key, message in faults.items())
+            errors.setdefault(str(fault["loc"][:2][-1])[:50], message)
+        named = "; ".join(f"'{key}': {message}" for key, message in errors.items())
         fields = request.scope["endpoint"].__annotations__["asked"].model_fields
         return error_response(400, f"{named}; {request.url.path} takes {', '.join(fields)}")
 
@@ -276,19 +278,19 @@ def _describe_errors(app: FastAPI, models: list[LoadedModel]) -> None:
 
 
 def _add_task(
-    app: FastAPI, word: str, answerer: Answerer, options: PredictionOptions, queue: WorkQueue
+    app: FastAPI, word: str, predictor: Predictor, options: PredictionOptions, queue: WorkQueue
 ) -> None:
     """Answer requests to /api/<word>."""
     as_list = {REQUIRED_TEXT: (Texts, ...), OPTIONAL_TEXT: (Texts | None, None)}
     fields = {
-        key: as_list.get(field, field) if key in LISTED else field for key, field in answerer.fields.items()
+        key: as_list.get(field, field) if key in LISTED else field for key, field in predictor.fields.items()
     }
     request_class = create_model(f"{word.title().replace('-', '')}Request", __base__=Body, **fields)
 
     def run(rows: list[dict[str, Any]]) -> list[Any]:
-        contents = [_parsed(answerer, row) for row in rows]
+        contents = [_parsed(predictor, row) for row in rows]
         good = [content for content in contents if not isinstance(content, UserError)]
-        answers = iter(answerer.answer(good) if good else ())
+        answers = iter(predictor.answer(good) if good else ())
         return [content if isinstance(content, UserError) else next(answers) for content in contents]
 
     async def endpoint(request: Request, asked: request_class) -> Any:
@@ -307,16 +309,16 @@ def _add_task(
         answers = await queue.results(request, run, rows, sizes)
         return JSONResponse(answers if lists else answers[0])
 
-    app.post(f"/api/{word}", summary=type(answerer).__doc__.splitlines()[0], operation_id=word)(endpoint)
+    app.post(f"/api/{word}", summary=type(predictor).__doc__.splitlines()[0], operation_id=word)(endpoint)
 
 
-def _parsed(answerer: Answerer, row: dict[str, Any]) -> Any:
-    """What an answerer makes of a request, or the UserError that it ends in."""
+def _parsed(predictor: Predictor, row: dict[str, Any]) -> Any:
+    """What a predictor makes of a request, or the UserError that it ends in."""
     try:
-        content = answerer.parse(row)
+        content = predictor.parse(row)
         # On the command line a long text is cut instead, and many labels may take their time.
-        if hasattr(answerer, "check_length"):
-            answerer.check_length(content)
+        if hasattr(predictor, "check_length"):
+            predictor.check_length(content)
         return content
     except UserError as error:
         return error
@@ -337,7 +339,7 @@ def _contents(key: str, texts: list[str], content: Callable[[str], Any]) -> list
     return [content(text_of({name: text}, name)) for name, text in zip(names, texts)]
 
 
-def _refuse_cut(key: str, features: Sequence[Feature], most: int, truncate: Truncate) -> None:
+def _reject_truncated(key: str, features: Sequence[Feature], most: int, truncate: Truncate) -> None:
     """Refuse texts that were cut, unless the request says that they may be."""
     for number, feature in enumerate(features):
         if feature.cut and truncate not in (True, "END"):
@@ -349,7 +351,7 @@ def _refuse_cut(key: str, features: Sequence[Feature], most: int, truncate: Trun
 def _add_embeddings(app: FastAPI, encode: EncodeTexts, queue: WorkQueue) -> dict[str, Any]:
     """Answer requests for vectors; returns what /v1/models says of the model."""
     width = encode.model.config.hidden_size
-    reading = encode.model.reading
+    preprocessing = encode.model.preprocessing
 
     def compute(as_base64: bool, texts: list[str]) -> list[tuple[Feature, bytes]]:
         """The model inputs of each text, and its vector as JSON."""
@@ -371,14 +373,14 @@ def _add_embeddings(app: FastAPI, encode: EncodeTexts, queue: WorkQueue) -> dict
         prompt = encode.prompt
         if asked.input_type or asked.prompt_name is not None:
             try:
-                prompt = reading.prompt(KINDS.get(asked.input_type, QUERY), asked.prompt_name)
+                prompt = preprocessing.prompt(KINDS.get(asked.input_type, QUERY), asked.prompt_name)
             except UserError as error:
                 raise UserError(f"'prompt_name': {error}") from error
         texts = [asked.input] if isinstance(asked.input, str) else asked.input
         contents = _contents("input", texts, lambda text: prompt + text)
         run = runs[asked.encoding_format == "base64"]
         features, rows = zip(*await queue.results(request, run, contents, list(map(len, contents))))
-        _refuse_cut("input", features, encode.max_seq_len - 2, asked.truncate)
+        _reject_truncated("input", features, encode.max_seq_len - 2, asked.truncate)
         tokens = sum(len(feature.ids) for feature in features)
         usage = {"prompt_tokens": tokens, "total_tokens": tokens}
         rest = to_json({"object": "list", "model": encode.model.name, "usage": usage})[1:]
@@ -391,8 +393,10 @@ def _add_embeddings(app: FastAPI, encode: EncodeTexts, queue: WorkQueue) -> dict
     return {
         "dimensions": width,
         "max_tokens": encode.max_seq_len,
-        "prompts": dict(reading.prompts),
-        "default_prompt": reading.default_prompt if encode.options.prompt is None else encode.options.prompt,
+        "prompts": dict(preprocessing.prompts),
+        "default_prompt": preprocessing.default_prompt
+        if encode.options.prompt is None
+        else encode.options.prompt,
     }
 
 
@@ -414,7 +418,7 @@ def _add_rerank(app: FastAPI, classify: ClassifyTexts, queue: WorkQueue) -> None
         sizes = [len(query) + len(text) for text in asked.documents]
         features, outputs = zip(*await queue.results(request, run, pairs, sizes))
         truncate = True if asked.truncate is None else asked.truncate
-        _refuse_cut("documents", features, classify.task.encode.max_seq_len - 4, truncate)
+        _reject_truncated("documents", features, classify.task.encode.max_seq_len - 4, truncate)
         scores = np.exp(-np.logaddexp(0, -np.array(outputs, np.float64)))  # a sigmoid that does not overflow
         best_first = np.argsort(-scores, kind="stable").tolist()[: asked.top_n]
         results = [{"index": row, "relevance_score": float(scores[row])} for row in best_first]

@@ -36,7 +36,7 @@ def error_response(status: int, message: str, headers: Mapping[str, str] | None 
     return JSONResponse({"error": error}, status, headers)
 
 
-class Gate:
+class RequestMiddleware:
     """An ASGI application around another one.
 
     Args:

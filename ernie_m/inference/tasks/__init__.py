@@ -1,6 +1,6 @@
 """What predict, the server and `ernie_m` can be asked for (`ernie_m.model.tasks.TASKS`), and the answers.
 
-`make_answerer` and `training_file` import only the file that they need.
+`make_predictor` and `training_file` import only the file that they need.
 """
 
 import importlib
@@ -13,7 +13,7 @@ from ernie_m.inference.load import LoadedModel
 from ernie_m.inference.prediction_options import PredictionOptions
 from ernie_m.model.tasks import TASKS
 from ernie_m.reader.files.plain_text import OBJECTS
-from ernie_m.reader.files.row_errors import Faults
+from ernie_m.reader.files.row_errors import RowErrors
 from ernie_m.reader.files.table_options import TableOptions
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.reader.vocabulary_coverage import count_unknown_words
@@ -26,7 +26,7 @@ REQUIRED_TEXT = (str, ...)  # the ellipsis: there is no default
 OPTIONAL_TEXT = (str | None, None)
 
 
-class Answerer(Protocol):
+class Predictor(Protocol):
     """One prediction on one model: it parses requests one by one and answers many at once.
 
     Where the server has bounds that the command line has not, there is also a method `check_length`.
@@ -57,11 +57,11 @@ class InputFile:
 
     forms: tuple[str, ...] = (OBJECTS,)
 
-    def requests(self, faults: Faults) -> Iterator[tuple[int, Any, dict]]:
+    def requests(self, errors: RowErrors) -> Iterator[tuple[int, Any, dict]]:
         """Yield the line of each request, what `write` needs of it, and the request.
 
         Args:
-            faults: receives what cannot be read.
+            errors: receives what cannot be read.
         """
         raise NotImplementedError
 
@@ -83,7 +83,7 @@ class Request(NamedTuple):
 
     Attributes:
         entry: what `InputFile.write` needs of it.
-        content: what the answerer's `parse` made of it; None: it is wrong, and left out.
+        content: what the predictor's `parse` made of it; None: it is wrong, and left out.
         id: its id, or its line.
     """
 
@@ -92,10 +92,10 @@ class Request(NamedTuple):
     id: Any = None
 
 
-def make_answerer(
+def make_predictor(
     task: str, model: LoadedModel, options: PredictionOptions = PredictionOptions()
-) -> Answerer:
-    """The answerer of a prediction on a model.
+) -> Predictor:
+    """The predictor of a prediction on a model.
 
     Args:
         task: one of `ernie_m.model.tasks.TASKS`.
@@ -106,14 +106,14 @@ def make_answerer(
     return _class_named(TASKS[task].predictor)(model, options)
 
 
-def training_file(task: str, path: Path, options: TableOptions, answerer: Answerer) -> InputFile | None:
+def training_file(task: str, path: Path, options: TableOptions, predictor: Predictor) -> InputFile | None:
     """A file in the form of a task's training data; None: it is another one, or the task has no such form.
 
     Raises:
         UserError: it cannot be read.
     """
     name = TASKS[task].training_file
-    return _class_named(name).of(path, options, answerer) if name else None
+    return _class_named(name).of(path, options, predictor) if name else None
 
 
 def _class_named(place: str) -> Any:
@@ -145,7 +145,7 @@ def text_of(request: dict, key: str, optional: bool = False, choices: Sequence[s
     return value
 
 
-def flag_of(request: dict, key: str, default: bool) -> bool:
+def get_flag(request: dict, key: str, default: bool) -> bool:
     """The value of a key that is true or false.
 
     Raises:

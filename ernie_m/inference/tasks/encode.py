@@ -46,19 +46,19 @@ class EncodeTexts:
     def __init__(self, model: LoadedModel, options: PredictionOptions):
         self.model = model
         self.options = options
-        if model.reading_faults and options.pooling is None:
-            faults = "; ".join(model.reading_faults)
-            raise UserError(f"{faults}: this is not done here; name a pooling to make other vectors")
-        self.max_seq_len = model.limit(options.max_seq_len, model.longest_of_vectors)
-        reading = model.reading
-        self.normalize = reading.normalize if options.normalize is None else options.normalize
+        if model.preprocessing_errors and options.pooling is None:
+            errors = "; ".join(model.preprocessing_errors)
+            raise UserError(f"{errors}: this is not done here; name a pooling to make other vectors")
+        self.max_seq_len = model.limit(options.max_seq_len, model.embedding_max_length)
+        preprocessing = model.preprocessing
+        self.normalize = preprocessing.normalize if options.normalize is None else options.normalize
         try:
-            self.prompt = reading.prompt(options.kind, options.prompt)
+            self.prompt = preprocessing.prompt(options.kind, options.prompt)
         except UserError as error:
             raise UserError(f"{model.folder}: {error}") from error
         self.encode = EncodePairs(model.tokenizer, self.max_seq_len, prompt=self.prompt)
-        self.pooling = options.pooling or reading.pooling or MEAN_WITHOUT_SPECIAL
-        layer = model.layer_of_vectors if options.layer is None else options.layer
+        self.pooling = options.pooling or preprocessing.pooling or MEAN_WITHOUT_SPECIAL
+        layer = model.embedding_layer if options.layer is None else options.layer
         self.layer = layer_number(layer, model.num_layers)
         if self.pooling == "pooler" and not model.has_pooler:
             raise UserError(
@@ -69,7 +69,7 @@ class EncodeTexts:
             raise UserError(
                 f"pooling pooler is that of the last layer, {model.num_layers}; layer {self.layer} has none"
             )
-        self.means = self.means_of_languages() if options.center_by_language else None
+        self.means = self.get_language_means() if options.center_by_language else None
         self.encoder = self._make_encoder()
 
     def _make_encoder(self) -> SentenceEncoder:
@@ -83,7 +83,7 @@ class EncodeTexts:
         engine = model.engine(EMBEDDING, self.layer)
         return GraphEncoder(engine, model.config, self.pooling, self.layer, model.workers)
 
-    def means_of_languages(self) -> LanguageCentering:
+    def get_language_means(self) -> LanguageCentering:
         """The means of the languages at this layer.
 
         Raises:

@@ -19,7 +19,7 @@ from ernie_m.inference.tasks import (
     REQUIRED_TEXT,
     Fields,
     PredictionOptions,
-    flag_of,
+    get_flag,
     is_text,
     remarks,
     text_of,
@@ -90,8 +90,8 @@ class ClassifyTexts(HeadPredictor):
         if model.predicts_numbers:
             task = Regression(model.tokenizer, limit)
         else:
-            task_class = MultiLabelClassification if model.reading.multi_label else Classification
-            prompt = model.reading.prompt(NEITHER)
+            task_class = MultiLabelClassification if model.preprocessing.multi_label else Classification
+            prompt = model.preprocessing.prompt(NEITHER)
             labels = model.given_labels if options.given_labels else model.labels
             task = task_class(model.tokenizer, labels, limit, prompt=prompt)
         super().__init__(model, task)
@@ -101,7 +101,7 @@ class ClassifyTexts(HeadPredictor):
         example = Example(text_of(request, key), text_of(request, "text_b", optional=True))
         if request.get("text_a", example.text_a) != example.text_a:
             raise UserError("'text' and 'text_a' differ, but are two names of one text; give one of them")
-        if self.model.reading.pairs not in (None, example.text_b is not None):
+        if self.model.preprocessing.pairs not in (None, example.text_b is not None):
             reads = (
                 "single texts: leave 'text_b' out" if example.text_b else "pairs of texts: give 'text_b', too"
             )
@@ -163,9 +163,11 @@ class TagWords(HeadPredictor):
 
     def __init__(self, model: LoadedModel, options: PredictionOptions):
         limit = model.limit(options.max_seq_len, model.longest_in_training)
-        self.marks_apart = model.reading.marks_apart
-        super().__init__(model, Tagging.from_reading(model.reading, model.tokenizer, model.labels, limit))
-        marks_entities = model.reading.chunk_scheme != NO_ENTITIES
+        self.marks_apart = model.preprocessing.marks_apart
+        super().__init__(
+            model, Tagging.from_preprocessing(model.preprocessing, model.tokenizer, model.labels, limit)
+        )
+        marks_entities = model.preprocessing.chunk_scheme != NO_ENTITIES
         self.iobes = entity_tags(model.labels) if marks_entities else {}  # label -> its tag
 
     def parse(self, request: dict) -> Words:
@@ -244,11 +246,11 @@ class AnswerQuestions(HeadPredictor):
     fields: ClassVar[Fields] = {"question": REQUIRED_TEXT, "context": REQUIRED_TEXT}
 
     def __init__(self, model: LoadedModel, options: PredictionOptions):
-        window = model.reading.max_seq_len or min(ANSWER_WINDOW, model.longest)
+        window = model.preprocessing.max_seq_len or min(ANSWER_WINDOW, model.longest)
         limit = model.limit(options.max_seq_len, window)
         self.top_k = options.top_k
         n_best = max(RANKED, options.top_k)
-        task = QuestionAnswering.from_reading(model.reading, model.tokenizer, limit, n_best)
+        task = QuestionAnswering.from_preprocessing(model.preprocessing, model.tokenizer, limit, n_best)
         super().__init__(model, task)
 
     def parse(self, request: dict) -> tuple[str, str]:
@@ -347,7 +349,7 @@ class ClassifyByLabels(HeadPredictor):
         template = text_of(request, "hypothesis_template", optional=True) or self.options.hypothesis_template
         if template.count(PLACE) != 1:
             raise UserError(f"hypothesis_template '{template}': it needs one {PLACE}, where the label goes")
-        multi_label = flag_of(request, "multi_label", self.options.multi_label)
+        multi_label = get_flag(request, "multi_label", self.options.multi_label)
         parsed = LabelRequest(text_of(request, "text"), parse_labels(labels), template, multi_label)
         if _is_by_contradiction(parsed) and self.inference_labels.contradiction is None:
             raise UserError(

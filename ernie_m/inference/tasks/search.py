@@ -22,18 +22,18 @@ from ernie_m.inference.tasks import (
     Hit,
     PredictionOptions,
     check_length,
-    flag_of,
+    get_flag,
     remarks,
     text_of,
 )
 from ernie_m.inference.tasks.encode import EncodeTexts, encode_in_parts
 from ernie_m.model.preprocessing import DOCUMENT, QUERY
-from ernie_m.reader.batching import Example, warn_if_cut, warn_of_texts
+from ernie_m.reader.batching import Example, warn_if_cut, warn_truncated
 from ernie_m.reader.files.aligned_lines import Sentences
 from ernie_m.reader.files.find_files import named_files
 from ernie_m.utils.checksums import MANIFEST, AnotherRevision, check_manifest, write_manifest
 from ernie_m.utils.errors import UserError
-from ernie_m.utils.files import atomic_dir, is_whole_text, only_writer_of, read_json
+from ernie_m.utils.files import atomic_dir, is_whole_text, lock_writer, read_json
 from ernie_m.utils.logging import progress
 from ernie_m.vectors.language_centring import FEWEST_SENTENCES, MEANS_POOLING, LanguageCentering
 from ernie_m.vectors.nearest import load_faiss, nearest
@@ -156,7 +156,7 @@ class SearchCorpus:
         if self.center_by_language is None:
             self.center_by_language = self.has_means_of_model or has_own_means
         makes_index = options.index is not None and vectors is None
-        with only_writer_of(options.index) if makes_index else nullcontext():
+        with lock_writer(options.index) if makes_index else nullcontext():
             if vectors is None:
                 vectors = self._encode_corpus()
             if makes_index:
@@ -191,7 +191,7 @@ class SearchCorpus:
 
     def _encode_corpus(self) -> np.ndarray:
         texts = [sentence.text for sentence in self.sentences]
-        warn_of_texts("the corpus", [Example(text) for text in texts], self.encode.encode)
+        warn_truncated("the corpus", [Example(text) for text in texts], self.encode.encode)
         return encode_in_parts(self.encode.vectors, texts, "encoding the corpus")
 
     def _plain(self, numbers: np.ndarray) -> np.ndarray:
@@ -217,7 +217,7 @@ class SearchCorpus:
             UserError: neither has them.
         """
         if not self.takes_own_means:
-            return self.encode.means_of_languages()
+            return self.encode.get_language_means()
         return LanguageCentering.of(
             {code: self._plain(rows) for code, rows in self.numbers_of_language.items()}
         )
@@ -251,10 +251,10 @@ class SearchCorpus:
         return unit(means.centered(vectors, subtracted)), named
 
     def parse(self, request: dict) -> SearchInput:
-        each = flag_of(request, "each", default=False)
+        each = get_flag(request, "each", default=False)
         if each and not self.corpus_languages:
             raise UserError("'each' needs a corpus that names languages, as in de<=de.txt,fr<=fr.txt")
-        is_centered = flag_of(request, "center_by_language", self.center_by_language)
+        is_centered = get_flag(request, "center_by_language", self.center_by_language)
         language = None
         if request.get("language") and not is_centered:
             raise UserError(

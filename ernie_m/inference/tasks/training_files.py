@@ -12,12 +12,12 @@ from typing import IO, Any, Self
 
 from ernie_m.finetune.eval_mlqa import answer_scores
 from ernie_m.finetune.metrics import entity_scores
-from ernie_m.inference.tasks import Answerer, InputFile
+from ernie_m.inference.tasks import InputFile, Predictor
 from ernie_m.inference.tasks.finetuned import TagWords
 from ernie_m.reader.files.conll import lines_of, read_words
 from ernie_m.reader.files.labelled_tables import holds_questions, holds_tags
 from ernie_m.reader.files.plain_text import LINES, OBJECTS, TAGS, named_form
-from ernie_m.reader.files.row_errors import Faults
+from ernie_m.reader.files.row_errors import RowErrors
 from ernie_m.reader.files.squad import read_squad
 from ernie_m.reader.files.table_options import TableOptions
 from ernie_m.reader.tag_schemes import JOINT, OUTSIDE, entities
@@ -57,11 +57,11 @@ class TaggedFile(InputFile):
         self._gold: list[list[str]] = []
 
     @classmethod
-    def of(cls, path: Path, options: TableOptions, answerer: TagWords) -> Self | None:
+    def of(cls, path: Path, options: TableOptions, predictor: TagWords) -> Self | None:
         """The file, if it has tagged words."""
-        return cls(path, answerer.iobes, options) if options.columns or holds_tags(path) else None
+        return cls(path, predictor.iobes, options) if options.columns or holds_tags(path) else None
 
-    def requests(self, faults: Faults) -> Iterator[tuple[int, dict, dict]]:
+    def requests(self, errors: RowErrors) -> Iterator[tuple[int, dict, dict]]:
         for sentence in self._sentences:
             yield sentence.lines[0], {}, {"words": sentence.words}
 
@@ -118,17 +118,17 @@ class QuestionsFile(InputFile):
     """
 
     def __init__(self, path: Path, options: TableOptions):
-        options.refuse_others(path, "questions in the form of SQuAD")
+        options.reject_others(path, "questions in the form of SQuAD")
         has_answers = re.search(rb'"answers"\s*:\s*\[?\s*\{', read_bytes(path))
         self._file = read_squad(path, "dev" if has_answers else "test")
         self._rows: list[tuple[str, tuple[str, ...]]] = []  # an answer, and the accepted ones
 
     @classmethod
-    def of(cls, path: Path, options: TableOptions, answerer: Answerer) -> Self | None:
+    def of(cls, path: Path, options: TableOptions, predictor: Predictor) -> Self | None:
         """The file, if it has questions in the form of SQuAD."""
         return cls(path, options) if holds_questions(path, whole=True) else None
 
-    def requests(self, faults: Faults) -> Iterator[tuple[int, dict, dict]]:
+    def requests(self, errors: RowErrors) -> Iterator[tuple[int, dict, dict]]:
         for number, question in enumerate(self._file.questions, 1):
             context = self._file.contexts[question.context]
             yield number, {"id": question.id}, {"question": question.text, "context": context}

@@ -41,7 +41,7 @@ def check(
         )
     missing = [name for name in shapes if name not in tensors and not name.startswith(optional)]
     if missing:
-        raise UserError(f"{tensors.source}: {count_of(missing)} missing: {', '.join(missing)}")
+        raise UserError(f"{tensors.source}: {format_count(missing)} missing: {', '.join(missing)}")
 
 
 def unread(start: Checkpoint | None, reads_pooler: bool) -> tuple[str, ...]:
@@ -103,6 +103,6 @@ def _check_shapes(shapes: Mapping[str, tuple[int, ...]], tensors: Weights) -> No
     raise UserError(message)
 
 
-def count_of(names: list[str]) -> str:
+def format_count(names: list[str]) -> str:
     """The number of some tensors, for a message."""
     return f"{len(names)} tensor" if len(names) == 1 else f"{len(names)} tensors"

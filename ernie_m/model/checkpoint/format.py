@@ -10,7 +10,7 @@ from typing import Any
 from ernie_m.model.checkpoint.key_mapping import LM, POSITIONS, WORDS, Names, count_layers, find_axes
 from ernie_m.model.checkpoint.weights import Weights
 from ernie_m.model.config import ErnieMConfig
-from ernie_m.model.preprocessing import Reading, TextRules, own_reading
+from ernie_m.model.preprocessing import PreprocessingConfig, TextRules, read_preprocessing
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.reader.tokenizer_config import check_ids
 from ernie_m.reader.tokenizer_json import no_piece_model
@@ -78,9 +78,9 @@ class Checkpoint:
         labels: the names of the labels, in the order of their ids; empty if the files do not say.
         settings: the keys of our config.json beside the model's shape and "reading", such as "languages" and
             "step"; empty in other formats.
-        reading: how the model reads its inputs.
-        reading_faults: what the model's makers did in another way than this project can, in words; mostly
-            nothing.
+        preprocessing: how the model reads its inputs.
+        preprocessing_errors: in words, what the model was trained with that this project cannot do;
+            usually empty.
         config_path, vocab_path, piece_model_path, language_means_path: None if there is no such file.
         dropped: name in the source -> why the tensor was not taken.
         unknown: names in the source that were not understood, and were left out because that was asked for.
@@ -94,8 +94,8 @@ class Checkpoint:
     task: str | None
     labels: list[str]
     settings: dict[str, Any]
-    reading: Reading
-    reading_faults: list[str]
+    preprocessing: PreprocessingConfig
+    preprocessing_errors: list[str]
     config_path: Path | None
     vocab_path: Path | None
     piece_model_path: Path | None
@@ -144,7 +144,7 @@ class Checkpoint:
         if pieces is None:
             raise no_piece_model(self.path)
         vocab = vocab_path or (None if piece_model_path else self.vocab_path)
-        tokenizer = Tokenizer(vocab, pieces, self.reading.text_rules, self.reading.added_tokens)
+        tokenizer = Tokenizer(vocab, pieces, self.preprocessing.text_rules, self.preprocessing.added_tokens)
         if vocab == self.vocab_path and pieces == self.piece_model_path:
             place = Path(pieces).parent
             check_ids(self.folder if place == self.folder.path else Folder(place), tokenizer)
@@ -229,14 +229,14 @@ class Format(Names):
         """`Checkpoint.settings`; by default nothing."""
         return {}
 
-    def reading(
+    def preprocessing(
         self,
         source: Source,
         weights: Weights,
         config: ErnieMConfig | None,
         labels: list[str],
         drop_unknown: bool,
-    ) -> tuple[Reading, list[str]]:
+    ) -> tuple[PreprocessingConfig, list[str]]:
         """How the model reads, and what its makers did in another way than this project can, in words.
 
         Args:
@@ -246,7 +246,7 @@ class Format(Names):
         Raises:
             UserError: a file is damaged, two files disagree, or they say what is not understood.
         """
-        return own_reading(source.raw_config, source.config_path), []
+        return read_preprocessing(source.raw_config, source.config_path), []
 
     def write(self, folder: Path, checkpoint: Checkpoint, weights: Weights, task: str | None) -> list[str]:
         """Write weights, in float32, and config into an existing folder.

@@ -3,7 +3,7 @@
 import numpy as np
 import paddle
 
-from ernie_m.model.checkpoint.check_weights import check, count_of
+from ernie_m.model.checkpoint.check_weights import check, format_count
 from ernie_m.model.checkpoint.open import Checkpoint
 from ernie_m.model.checkpoint.weights import finite
 from ernie_m.utils.logging import logger
@@ -54,7 +54,7 @@ def load_from(
         _set(to_fill[name], finite(name, tensors[name], tensors.source))
     unused = [name for name in tensors if name not in to_fill and not name.startswith(ignore)]
     if unused:
-        logger.info("%s: %s not used: %s", tensors.source, count_of(unused), ", ".join(unused))
+        logger.info("%s: %s not used: %s", tensors.source, format_count(unused), ", ".join(unused))
     return [name for name in parameters if name not in filled]
 
 

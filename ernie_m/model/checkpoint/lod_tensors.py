@@ -54,7 +54,7 @@ class Header(NamedTuple):
         Raises:
             UserError: the file was changed.
         """
-        with self.file.reading() as file:
+        with self.file.open_binary() as file:
             numbers = read_numbers(file, DTYPES[self.code], math.prod(self.shape), self.offset)
         return (widen_bfloat16(numbers) if self.code == BFLOAT16 else numbers).reshape(self.shape)
 
@@ -66,7 +66,7 @@ def read_header(path: str | os.PathLike) -> Header:
         UserError: no such file, or it is cut short, over-long or not a LoDTensor file.
     """
     opened = WeightsFile(path, "a parameter file of the official format")
-    with opened.reading() as file:
+    with opened.open_binary() as file:
         header = Header(*_parse_header(file), opened)
         data_bytes = os.fstat(file.fileno()).st_size - header.offset
         check_shape(header.shape, DTYPES[header.code])

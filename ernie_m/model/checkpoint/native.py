@@ -15,7 +15,7 @@ from ernie_m.model.checkpoint.format import Checkpoint, Format, Source
 from ernie_m.model.checkpoint.key_mapping import CHOICE, HEADS, TASKS, WORDS, ModelClass
 from ernie_m.model.checkpoint.weights import CONFIG, WEIGHTS, Weights, open_weights
 from ernie_m.model.config import ErnieMConfig
-from ernie_m.model.preprocessing import READING, stored_reading
+from ernie_m.model.preprocessing import READING, stored_preprocessing
 from ernie_m.model.tasks import CLASSIFICATION, stored_name, task_named
 from ernie_m.model.tasks import TASKS as DESCRIPTIONS
 from ernie_m.utils.errors import shown
@@ -81,7 +81,7 @@ class NativeFormat(Format):
         else:  # CHOICE has the same layer as a classifier
             architecture = DESCRIPTIONS[CLASSIFICATION if task == CHOICE else task].model_class
         contents = {**checkpoint.shape.to_dict(), "model_type": MODEL_TYPE, "architecture": architecture}
-        told = {"labels": checkpoint.labels or None, READING: stored_reading(checkpoint.reading)}
+        told = {"labels": checkpoint.labels or None, READING: stored_preprocessing(checkpoint.preprocessing)}
         contents |= {key: value for key, value in (checkpoint.settings | told).items() if value is not None}
         if task:
             contents["head"] = stored_name(task)

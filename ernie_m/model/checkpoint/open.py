@@ -126,7 +126,7 @@ def open_checkpoint(path: str | os.PathLike, drop_unknown: bool = False) -> Chec
 
 
 def _translated(path: Path, format: Format, source: Source, drop_unknown: bool) -> Checkpoint:
-    """The checkpoint that a format has found: its weights under our names, its shape, its reading."""
+    """The checkpoint that a format has found: its weights under our names, its shape, its preprocessing."""
     translated = format.to_native(source.weights, source.tasks[0] if source.tasks else None)
     unknown = translated.unknown
     inner = [name for name in unknown if format.is_encoder_weight(name)]
@@ -144,7 +144,7 @@ def _translated(path: Path, format: Format, source: Source, drop_unknown: bool) 
     config = format.config(source, translated.weights) if has_config else None
     outputs = sum(translated.weights.shapes.get("classifier.bias", ())[:1])
     labels = labels_of(source.raw_config, format.labels_key, source.config_path, outputs)
-    reading, faults = format.reading(source, translated.weights, config, labels, drop_unknown)
+    preprocessing, faults = format.preprocessing(source, translated.weights, config, labels, drop_unknown)
     return Checkpoint(
         path=path,
         folder=source.folder,
@@ -154,8 +154,8 @@ def _translated(path: Path, format: Format, source: Source, drop_unknown: bool) 
         task=source.task,
         labels=labels,
         settings=format.settings(source, config),
-        reading=reading,
-        reading_faults=faults,
+        preprocessing=preprocessing,
+        preprocessing_errors=faults,
         config_path=source.config_path,
         vocab_path=source.first(VOCABS) if format.has_own_vocab else None,
         piece_model_path=source.first(PIECE_MODELS),

@@ -86,7 +86,7 @@ def read(path: str | os.PathLike) -> Weights:
         UserError: no such file, cut short, not safetensors, or a dtype that numpy does not have.
     """
     opened = WeightsFile(path, _FORM)
-    with opened.reading() as file:
+    with opened.open_binary() as file:
         with safe_open(path, framework="numpy") as checked:  # checks the whole header
             metadata = checked.metadata()
         # The file begins with the number of bytes of the header, in 8 bytes; the data follows the header.
@@ -102,7 +102,7 @@ def read(path: str | os.PathLike) -> Weights:
     def fetch(name: str) -> np.ndarray:
         dtype = header[name]["dtype"]
         start, _end = header[name]["data_offsets"]
-        with opened.reading() as file:
+        with opened.open_binary() as file:
             numbers = read_numbers(
                 file, _NUMPY_DTYPES[dtype], math.prod(shapes[name]), 8 + header_bytes + start
             )

@@ -20,7 +20,7 @@ from ernie_m.utils.files import (
     Folder,
     read_json,
     refuse_changed,
-    refuse_pointer,
+    reject_pointer,
     translate_read_errors,
     version_of,
 )
@@ -111,13 +111,13 @@ BROKEN = (
 
 
 @contextmanager
-def refusing_damage(path: str | os.PathLike, form: str) -> Iterator[None]:
+def raising_on_corruption(path: str | os.PathLike, form: str) -> Iterator[None]:
     """Turn what a damaged or unreadable file of weights of this form raises into a `UserError`."""
     try:
         with translate_read_errors(path):
             yield
     except BROKEN as error:
-        refuse_pointer(path)
+        reject_pointer(path)
         raise UserError(
             f"{path}: corrupt, truncated or not {form} ({type(error).__name__}: {error}). Copy or download "
             "the file again"
@@ -140,9 +140,9 @@ class WeightsFile:
         self._version = version_of(path)
 
     @contextmanager
-    def reading(self) -> Iterator[IO[bytes]]:
-        """Open it, for a `with` statement; see `refusing_damage` and `refuse_changed`."""
-        with refusing_damage(self.path, self._form), open(self.path, "rb") as file:
+    def open_binary(self) -> Iterator[IO[bytes]]:
+        """Open it, for a `with` statement; see `raising_on_corruption` and `refuse_changed`."""
+        with raising_on_corruption(self.path, self._form), open(self.path, "rb") as file:
             refuse_changed(self.path, version_of(file.fileno()), self._version)
             yield file
             refuse_changed(self.path, version_of(file.fileno()), self._version)

@@ -24,7 +24,7 @@ from ernie_m.model.preprocessing import (
     MEAN_OF_TOKENS,
     MEAN_WITHOUT_SPECIAL,
     NO_RULES,
-    Reading,
+    PreprocessingConfig,
 )
 from ernie_m.model.tasks import (
     CLASSIFICATION,
@@ -121,8 +121,10 @@ def with_tokens(
         return tensors[name][ids] if name in with_token_rows else tensors[name]
 
     config = replace(checkpoint.shape, vocab_size=len(ids), pad_token_id=pad_token_id)
-    reading = replace(checkpoint.reading, added_tokens=added_tokens)
-    return replace(checkpoint, tensors=Weights(tensors.source, shapes, fetch), config=config, reading=reading)
+    preprocessing = replace(checkpoint.preprocessing, added_tokens=added_tokens)
+    return replace(
+        checkpoint, tensors=Weights(tensors.source, shapes, fetch), config=config, preprocessing=preprocessing
+    )
 
 
 def count_parameters(tensors: Weights) -> int:
@@ -167,14 +169,14 @@ def differences(
         task: what the head is for; None: there is none.
         cuts_digit_comma: whether rule 5 of `ernie_m.reader.tokenization` changes any piece of the vocabulary.
     """
-    left_out = [f"{fault} is left out" for fault in checkpoint.reading_faults]
+    left_out = [f"{fault} is left out" for fault in checkpoint.preprocessing_errors]
     if format.name == NativeFormat.name:
         return left_out
-    reading = checkpoint.reading
-    rules = reading.text_rules
+    preprocessing = checkpoint.preprocessing
+    rules = preprocessing.text_rules
     new_rules = format.text_rules or NO_RULES
     answers = task == QUESTION_ANSWERING
-    pieces = "leading" if reading.official_compat else reading.label_pieces
+    pieces = "leading" if preprocessing.official_compat else preprocessing.label_pieces
     tagged = "each piece of a word" if pieces == "all" else "its first piece that is no lone '▁'"
     # Whether a form cannot say something -> what its library does.
     sentences = [
@@ -187,15 +189,15 @@ def differences(
             f"its text rules are {_RULES_IN_WORDS[rules]}; the new ones are {_RULES_IN_WORDS[new_rules]}",
         ),
         (
-            reading.added_tokens and not format.keeps_added_tokens,
-            f"its added tokens ({', '.join(reading.added_tokens)}) are cut into pieces",
+            preprocessing.added_tokens and not format.keeps_added_tokens,
+            f"its added tokens ({', '.join(preprocessing.added_tokens)}) are cut into pieces",
         ),
         (
-            answers and format.separators not in (None, reading.separators),
-            f"{format.separators} [SEP] stand before a context, and in training {reading.separators}",
+            answers and format.separators not in (None, preprocessing.separators),
+            f"{format.separators} [SEP] stand before a context, and in training {preprocessing.separators}",
         ),
         (
-            answers and reading.split_han,
+            answers and preprocessing.split_han,
             "Han characters of questions and contexts are no tokens of their own; in training they were",
         ),
         (
@@ -203,16 +205,16 @@ def differences(
             f"a pipeline takes a word's tag from its first piece, and in training it was of {tagged}",
         ),
         (
-            format.name == Static.name and reading.pooling not in (None, MEAN_WITHOUT_SPECIAL),
-            f"a vector is the mean of the pieces alone; in training its pooling was {reading.pooling}",
+            format.name == Static.name and preprocessing.pooling not in (None, MEAN_WITHOUT_SPECIAL),
+            f"a vector is the mean of the pieces alone; in training its pooling was {preprocessing.pooling}",
         ),
     ]
     return left_out + [sentence for is_so, sentence in sentences if is_so]
 
 
-def note(format: Format, reading: Reading) -> str | None:
+def note(format: Format, preprocessing: PreprocessingConfig) -> str | None:
     """What the library's tokenizer does otherwise, although it is not refused; None: nothing."""
-    if format.text_rules not in (None, ERNIE_M_RULES) and reading.text_rules == ERNIE_M_RULES:
+    if format.text_rules not in (None, ERNIE_M_RULES) and preprocessing.text_rules == ERNIE_M_RULES:
         return "the ErnieMTokenizer of these libraries gives other ids for many texts"
     return None
 
@@ -224,7 +226,7 @@ def check_fits(target: str, checkpoint: Checkpoint, task: str | None) -> None:
         UserError: it cannot.
     """
     format = TARGETS[target]
-    reading = checkpoint.reading
+    preprocessing = checkpoint.preprocessing
     layers = checkpoint.shape.num_hidden_layers
     faults = [
         (
@@ -238,12 +240,14 @@ def check_fits(target: str, checkpoint: Checkpoint, task: str | None) -> None:
             "sentence-transformers writes it for that library",
         ),
         (
-            reading.multi_label and format.name == Official.name,
+            preprocessing.multi_label and format.name == Official.name,
             f"a text has several labels or none, which the files of --to {target} cannot say; --to ernie-m "
             "keeps it",
         ),
         (
-            task == CLASSIFICATION and reading.pooling == MEAN_OF_TOKENS and format.name != NativeFormat.name,
+            task == CLASSIFICATION
+            and preprocessing.pooling == MEAN_OF_TOKENS
+            and format.name != NativeFormat.name,
             f"its classifier reads the mean of all tokens, and that of --to {target} the first one; --to "
             "ernie-m keeps it, and ernie-m fit --finetune trains one that reads the first one",
         ),
@@ -292,7 +296,7 @@ def write(
         "labels": checkpoint.labels or None,
         "languages": checkpoint.settings.get("languages"),
         "reads_at_most": f"{checkpoint.shape.longest_input} tokens",
-        "reads": checkpoint.reading.to_json() or None,
+        "reads": checkpoint.preprocessing.to_json() or None,
         **further_facts,
         "metadata": {"library_name": library, **metadata, **pipeline},
     }

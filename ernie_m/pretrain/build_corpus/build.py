@@ -21,12 +21,12 @@ from ernie_m.pretrain.build_corpus.encode_units import (
     VOCABULARY_FILES,
     WORK,
     StreamWork,
+    count_ranges,
     decide,
     encode_unit,
     find_duplicates,
     held_out_texts,
     id_dtype,
-    number_of_ranges,
     save,
     sort_keys,
 )
@@ -99,7 +99,7 @@ class CorpusBuild:
                         f"{source}: no text in {' and '.join(source.languages)}. Remove it from the command"
                     )
             lines, documents, *_ = sum(counts[source] for source in stream.sources).tolist()
-            work.ranges = number_of_ranges(lines) if self.options.deduplicate else 0
+            work.ranges = count_ranges(lines) if self.options.deduplicate else 0
             held_out_share = min(self.options.held_out / documents, _LARGEST_HELD_OUT)
             work.held_out_below = int(held_out_share * (1 << 64))  # the hashes are spread evenly over 64 bits
 
@@ -129,7 +129,7 @@ class CorpusBuild:
     def find_duplicates(self) -> None:
         """Find the lines that occurred before, in ranges of keys that fit in memory."""
         if self.options.deduplicate:
-            self._of_units("sorting", sort_keys)
+            self._run_units("sorting", sort_keys)
         tasks = [
             (work, number, len(self.units[stream]))
             for stream, work in self.works.items()
@@ -142,10 +142,10 @@ class CorpusBuild:
 
         All lines of a stream stay where more than half of those that are trained on have held-out text.
         """
-        held_out = self._of_units("holding out", held_out_texts)
+        held_out = self._run_units("holding out", held_out_texts)
         keys = [keys for units in held_out.values() for keys, _ in units]
         save(self.output / WORK / HELD_OUT, np.unique(np.concatenate(keys)))
-        counts = self._of_units("filtering", decide)
+        counts = self._run_units("filtering", decide)
         for stream, work in self.works.items():
             trained = sum(lines for _, lines in held_out[stream])
             shared = int(np.sum(counts[stream], axis=0)[0, FATES.index(HELD_OUT_TEXT)])
@@ -159,7 +159,7 @@ class CorpusBuild:
                     f"{trained:,}",
                 )
         if any(work.keeps_all for work in self.works.values()):
-            counts = self._of_units("filtering", decide)
+            counts = self._run_units("filtering", decide)
         return {stream: np.array(counts_of_units) for stream, counts_of_units in counts.items()}
 
     def write_shards(self, counts: Mapping[Stream, np.ndarray]) -> dict[str, Any]:
@@ -230,7 +230,7 @@ class CorpusBuild:
         shutil.rmtree(self.output / WORK, ignore_errors=True)
         return manifest
 
-    def _of_units(self, description: str, function: Callable) -> dict[Stream, list[Any]]:
+    def _run_units(self, description: str, function: Callable) -> dict[Stream, list[Any]]:
         """What a function returns for each unit of each stream, given its work, number and file."""
         tasks = [
             (work, number, unit)

@@ -40,7 +40,7 @@ class BuildOptions(TextOptions):
     vocab_path: str | None = option(None, free=True)
     """Path to vocab.txt (default: built from the SentencePiece model)."""
 
-    # Free, because `plan_of` names the rules beside the vocabulary.
+    # Free, because `make_plan` names the rules beside the vocabulary.
     text_rules: TextRules = option(ERNIE_M, free=True)
     """Text preprocessing besides SentencePiece, which must match that of the model to train: ERNIE-M's, none
     (XLM-R), or PaddleNLP's."""
@@ -84,7 +84,7 @@ class BuildOptions(TextOptions):
             raise UserError("ray_address requires --engine ray")
 
 
-def plan_of(options: BuildOptions, streams: list[Stream], tokenizer: Tokenizer) -> dict[str, Any]:
+def make_plan(options: BuildOptions, streams: list[Stream], tokenizer: Tokenizer) -> dict[str, Any]:
     """Everything that decides the bytes of the corpus, for the manifest."""
     vocabulary = {"digest": tokenizer.digest, "size": tokenizer.vocab_size}
     if tokenizer.text_rules != ERNIE_M:  # a corpus that names none has the official ones

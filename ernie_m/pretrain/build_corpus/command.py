@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ernie_m.pretrain.build_corpus.build import CorpusBuild
-from ernie_m.pretrain.build_corpus.build_args import BuildOptions, modification_times, plan_of
+from ernie_m.pretrain.build_corpus.build_args import BuildOptions, make_plan, modification_times
 from ernie_m.pretrain.build_corpus.encode_units import WORK
 from ernie_m.pretrain.build_corpus.report import pair_report, summary
 from ernie_m.pretrain.build_corpus.source_files import gather_notation, resolve
@@ -26,7 +26,7 @@ from ernie_m.utils.args import parse_options
 from ernie_m.utils.checksums import MANIFEST
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.logging import logger, setup_console
-from ernie_m.utils.output_lock import check_fingerprint, only_run_in
+from ernie_m.utils.output_lock import check_fingerprint, lock_output
 
 
 def build_corpus(options: BuildOptions) -> dict:
@@ -46,7 +46,7 @@ def build_corpus(options: BuildOptions) -> dict:
     streams = resolve(options.mono, options.parallel)
     vocab_path = None if options.vocab_path is None else expand(options.vocab_path)
     tokenizer = Tokenizer(vocab_path, expand(options.piece_model_path), options.text_rules)
-    plan = plan_of(options, streams, tokenizer)
+    plan = make_plan(options, streams, tokenizer)
     modified = modification_times(streams)
     manifest_file = output / MANIFEST
     if manifest_file.exists() and not options.overwrite:
@@ -77,7 +77,7 @@ def build_corpus(options: BuildOptions) -> dict:
     workers = LocalWorkers(options.workers)
     if options.engine == "ray":
         workers = RayWorkers(options.workers, options.ray_address)
-    with only_run_in(output / WORK), workers:
+    with lock_output(output / WORK), workers:
         manifest_file.unlink(missing_ok=True)  # without it, no command takes the rest for a corpus
         corpus_build = CorpusBuild(options, plan, streams, workers, tokenizer)
         corpus_build.encode()

@@ -39,7 +39,7 @@ from ernie_m.pretrain.build_corpus.build_args import BuildOptions
 from ernie_m.pretrain.build_corpus.source_files import TextSource
 from ernie_m.pretrain.build_corpus.text_units import Lines, Unit, read_lines
 from ernie_m.reader.corpus import SPLITS
-from ernie_m.reader.equal_texts import hash_contents, text_keys
+from ernie_m.reader.equal_texts import hash_contents, text_ids
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import atomic_file
@@ -113,7 +113,7 @@ KEYS_IN_MEMORY = 1 << 21  # the keys of one range, each of which takes about 80 
 _UNIT = 1 << 32
 
 
-def number_of_ranges(lines: int) -> int:
+def count_ranges(lines: int) -> int:
     """The number of ranges in which the keys of so many lines are compared."""
     return math.ceil(lines / KEYS_IN_MEMORY)
 
@@ -188,7 +188,7 @@ def encode_unit(
         raise UserError(f"{path.parent}: not found by a worker. All machines must share the output folder")
     if not path.exists():
         lines = read_lines(unit, source, work.languages, options)
-        _write_unit(path, lines, work, options, tokenizer_of(options.output, options.text_rules, digest))
+        _write_unit(path, lines, work, options, open_tokenizer(options.output, options.text_rules, digest))
     (counts,) = read_unit(path, "counts")
     return source, unit.bytes_read, counts
 
@@ -213,7 +213,7 @@ def _write_unit(
     sides = len(work.languages)
     keys = np.zeros((len(lines.rows), 0), np.uint64)
     if options.held_out or options.deduplicate:
-        keys = text_keys(texts, tokenizer).reshape(-1, sides)
+        keys = text_ids(texts, tokenizer).reshape(-1, sides)
     documents = np.array(lines.documents, np.uint32)
     # Of a pair, the text of one side decides whether it is held out.
     deciding = iter([row[work.held_out_side] for row in lines.rows])
@@ -236,7 +236,7 @@ def id_dtype(vocab_size: int) -> np.dtype:
 
 
 @functools.lru_cache(maxsize=1)
-def tokenizer_of(output: str, text_rules: str, digest: str) -> Tokenizer:
+def open_tokenizer(output: str, text_rules: str, digest: str) -> Tokenizer:
     """The tokenizer of a corpus. It is kept, because a worker cuts many units of one corpus."""
     model_name, vocab_name = VOCABULARY_FILES
     return Tokenizer(Path(output, vocab_name), Path(output, model_name), text_rules)

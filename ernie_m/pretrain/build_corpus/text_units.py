@@ -17,11 +17,11 @@ import numpy as np
 from ernie_m.pretrain.build_corpus.build_args import TextOptions
 from ernie_m.pretrain.build_corpus.source_files import Stream, TextSource
 from ernie_m.reader.files import plain_text
-from ernie_m.reader.files.pairs import Columns, columns_of_pairs, start_of_pairs
+from ernie_m.reader.files.pairs import Columns, detect_pairs, find_pair_columns
 from ernie_m.reader.files.plain_text import UNITS, TextFile, named_form, refuse_tables, too_long
-from ernie_m.reader.files.row_errors import Faults
-from ernie_m.reader.files.tables import Form, Table, of_width, records, table_of, wanted
-from ernie_m.reader.files.text_checks import look_at_text, refuse_odd_part
+from ernie_m.reader.files.row_errors import RowErrors
+from ernie_m.reader.files.tables import Dialect, Table, check_width, make_table, records, wanted
+from ernie_m.reader.files.text_checks import check_text, refuse_odd_part
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.languages import SEVERAL, language_tag
 from ernie_m.utils.logging import logger
@@ -44,7 +44,7 @@ class PairTable(NamedTuple):
 
     names: list[str]
     line: int
-    form: Form
+    form: Dialect
     columns: Columns
     first_row: int
 
@@ -98,7 +98,7 @@ def read_units(source: TextSource, unit_bytes: int, options: TextOptions) -> Ite
         files = [opened.enter_context(_opened(source, path, options)) for path in source.paths]
         if not any(file.buffer for file in files):
             raise UserError(f"{source}: empty. Remove it from the command")
-        table = _table_of(files[0], source, options)[0] if source.has_columns else None
+        table = _make_table(files[0], source, options)[0] if source.has_columns else None
         while True:
             first_line = files[0].line
             if len(files) == 2:
@@ -127,7 +127,7 @@ def read_lines(unit: Unit, source: TextSource, languages: tuple[str, ...], optio
 
     Raises:
         UserError: bytes that are not UTF-8, a wrong number of columns or a missing score, or no text, as
-            `look_at_text` says; with file and line.
+            `check_text` says; with file and line.
     """
     # The lines of each file, and from them rows with a cell for each side.
     decoded = [_decode(text, path, unit.first_line) for text, path in zip(unit.texts, source.paths)]
@@ -209,7 +209,7 @@ def look_at_sources(streams: Sequence[Stream], options: TextOptions) -> None:
     """Show three lines of each file, and see by its beginning whether it is text, and in one script.
 
     Raises:
-        UserError: the lines of a file are no text, as `look_at_text` says; or as `read_units`.
+        UserError: the lines of a file are no text, as `check_text` says; or as `read_units`.
     """
     scripts: dict[str, str] = {}  # of a language
     for source in itertools.chain.from_iterable(stream.sources for stream in streams):
@@ -217,7 +217,7 @@ def look_at_sources(streams: Sequence[Stream], options: TextOptions) -> None:
             sides: dict[str, Sequence[str]]  # language -> its texts
             with _opened(source, path, options) as file:
                 if source.has_columns:
-                    table, sample = _table_of(file, source, options)
+                    table, sample = _make_table(file, source, options)
                     rows = [[cells[place] for place in table.columns.texts] for _, cells in sample]
                     sides = dict(zip(source.languages, zip(*rows)))
                 else:
@@ -225,14 +225,14 @@ def look_at_sources(streams: Sequence[Stream], options: TextOptions) -> None:
                     lines = file.head(_HEAD).decode(errors="replace").split("\n")
                     sides = {source.languages[number]: lines}
             for language, texts in sides.items():
-                script = look_at_text(path, texts, language, options.skip_text_checks)
+                script = check_text(path, texts, language, options.skip_text_checks)
                 first = scripts.setdefault(language, script)
                 if script != first and "" not in (script, first) and language_tag(language) in SEVERAL:
                     line = "%s: most letters of '%s' are %s here, and %s in another file"
                     logger.warning(line, path, language, script.title(), first.title())
 
 
-def _table_of(
+def _make_table(
     file: TextFile, source: TextSource, options: TextOptions
 ) -> tuple[PairTable, list[tuple[int, list[str]]]]:
     """The header of a file of pairs; and its first rows, with their lines.
@@ -242,14 +242,14 @@ def _table_of(
     """
     path = Path(file.path)
     if named_form(path) == UNITS:
-        form, has_names, options = Form("\t", quoted=False), False, TextOptions()
+        form, has_names, options = Dialect("\t", quoted=False), False, TextOptions()
     else:
-        form, has_names = start_of_pairs(file, options, source.languages)
-    faults = Faults(path, skip=True)  # each is found again, in its unit
+        form, has_names = detect_pairs(file, options, source.languages)
+    errors = RowErrors(path, skip=True)  # each is found again, in its unit
     head = io.StringIO(file.head(_HEAD).decode(errors="replace"), newline="\n")
-    rows = records(itertools.islice(head, form.skipped, None), form, faults, form.skipped + 1)
-    table = table_of(path, form, has_names, rows, options, faults)
-    columns = columns_of_pairs(table, options, source.languages)
+    rows = records(itertools.islice(head, form.skipped, None), form, errors, form.skipped + 1)
+    table = make_table(path, form, has_names, rows, options, errors)
+    columns = find_pair_columns(table, options, source.languages)
     if len(columns.texts) > 2:
         raise table.question("which two columns are translations?", ["--columns TEXT,TRANSLATION"])
     first_row = table.line + has_names
@@ -264,14 +264,14 @@ def _rows(
     Raises:
         UserError: rows have another number of columns.
     """
-    faults = Faults(path, options.on_error == "skip")
+    errors = RowErrors(path, options.on_error == "skip")
     ended_lines = (f"{line}\n" for line in lines)
-    every = records(ended_lines, pairs.form, faults, first_line)
+    every = records(ended_lines, pairs.form, errors, first_line)
     below = (row for row in every if row[0] >= pairs.first_row)
-    rows = list(of_width(below, len(pairs.names), pairs.line, faults, ragged=False))
+    rows = list(check_width(below, len(pairs.names), pairs.line, errors, ragged=False))
     table = Table(Path(path), pairs.names, pairs.line, pairs.form, [], iter(rows))
-    taken = wanted(table, options.filter, faults)
+    taken = wanted(table, options.filter, errors)
     columns = pairs.columns
     texts = [[cells[place] for place in columns.texts] for _, cells in taken if columns.is_trained(cells)]
-    faults.end(logger.warning)
+    errors.end(logger.warning)
     return texts, len(rows) - len(texts)

@@ -20,12 +20,12 @@ from typing import NamedTuple
 import numpy as np
 
 from ernie_m.reader.batching import Example
-from ernie_m.reader.files.find_files import WITH_BOTH_SIDES, find_files, named_files, stem_of
+from ernie_m.reader.files.find_files import WITH_BOTH_SIDES, find_files, get_stem, named_files
 from ernie_m.reader.files.official_tsv import FileLines, decode, open_lines
 from ernie_m.reader.files.pairs import PairRows
-from ernie_m.reader.files.plain_text import named_form, refuse_other_forms, refuse_tables
+from ernie_m.reader.files.plain_text import named_form, refuse_tables, reject_other_formats
 from ernie_m.reader.files.table_options import TableOptions
-from ernie_m.reader.files.text_checks import look_at_text
+from ernie_m.reader.files.text_checks import check_text
 from ernie_m.utils.errors import UserError, command_name, listed
 from ernie_m.utils.languages import language_tag
 from ernie_m.utils.logging import logger
@@ -50,7 +50,7 @@ class Sentences(FileLines, Sequence[Example]):
     """The lines of a text file, each an `Example` without a second text.
 
     Args:
-        as_it_stands: see `look_at_text`.
+        as_it_stands: see `check_text`.
 
     Raises:
         UserError: the file is missing, empty, a table by its name, or seems to be no text; when a line is
@@ -62,9 +62,9 @@ class Sentences(FileLines, Sequence[Example]):
         # The version is kept, so that a change of the file while it is in use is noticed.
         with open_lines(Path(path)) as (file, version):
             head = file.peek()
-            refuse_other_forms(head, path)
+            reject_other_formats(head, path)
             refuse_tables(path, head)
-            look_at_text(path, head.decode(errors="replace").split("\n")[:-1], "", as_it_stands)
+            check_text(path, head.decode(errors="replace").split("\n")[:-1], "", as_it_stands)
             for line in file:
                 starts.append(starts[-1] + len(line))
         super().__init__(Path(path), version, np.asarray(starts, np.int64))
@@ -184,7 +184,7 @@ def read_bitexts(
             (path,) = files[language]
             rows = PairRows(path, options)
             sides = [[row[side] for row in rows] for side in (0, 1)]
-            with_english = _BOTH_SIDES.fullmatch(stem_of(path)) is not None
+            with_english = _BOTH_SIDES.fullmatch(get_stem(path)) is not None
             bitexts.append(Bitext(language, *sides, rows.are_translations, with_english))
         else:
             bitexts.append(read_bitext(language, *files[language]))
@@ -203,11 +203,11 @@ def find_bitexts(folder: Path) -> dict[str, tuple[Path, ...]]:
     paths = map(Path, find_files(folder) if folder.is_dir() else ())
     for path in (path for path in paths if "." in path.name and path.is_file()):
         has_both = named_form(path) in WITH_BOTH_SIDES
-        match = _BOTH_SIDES.fullmatch(stem_of(path)) if has_both else _BITEXT.fullmatch(path.name)
+        match = _BOTH_SIDES.fullmatch(get_stem(path)) if has_both else _BITEXT.fullmatch(path.name)
         english = path.with_suffix(f".{match['english']}") if match and not has_both else path
         if has_both or english != path:
             tag = language_tag(match["code"]) if match else ""
-            code = match["code"] if match else stem_of(path)
+            code = match["code"] if match else get_stem(path)
             language = names.get(tag, tag if tag.isalpha() else code)
             if language in files:
                 raise UserError(

@@ -13,11 +13,11 @@ from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
-from ernie_m.reader.files.official_tags import fault_of_words
+from ernie_m.reader.files.official_tags import words_error
 from ernie_m.reader.files.plain_text import OBJECTS, TextFile, named_form
-from ernie_m.reader.files.row_errors import Faults
+from ernie_m.reader.files.row_errors import RowErrors
 from ernie_m.reader.files.table_options import OF_TABLES, TableOptions
-from ernie_m.reader.files.tables import WORDS, Form, Table, open_table
+from ernie_m.reader.files.tables import WORDS, Dialect, Table, open_table
 from ernie_m.reader.labels import normal_label
 from ernie_m.reader.tag_schemes import JOINT, OUTSIDE, PARTS_OF_SPEECH, entity_tags, is_tag
 from ernie_m.utils.errors import UserError, listed, shown
@@ -85,28 +85,28 @@ def read_words(
             entity; names the lines.
     """
     options = options or TableOptions()
-    faults = Faults(path, options.on_error == "skip")
+    errors = RowErrors(path, options.on_error == "skip")
     name = ""  # of the column of the tags
     if named_form(path) == OBJECTS:
-        options.refuse_others(path, "tagged words in JSON", "columns", *OF_TABLES)
-        table = open_table(path, options, faults)
+        options.reject_others(path, "tagged words in JSON", "columns", *OF_TABLES)
+        table = open_table(path, options, errors)
         word, tag = table.two_columns(options.columns, [*WORDS.values()], _ASKED)
-        sentences, name = list(_of_objects(table, word, tag, faults)), table.names[tag]
+        sentences, name = list(_read_objects(table, word, tag, errors)), table.names[tag]
     else:
-        options.refuse_others(path, "tagged words", "columns", "encoding", "on_error")
+        options.reject_others(path, "tagged words", "columns", "encoding", "on_error")
         text = _text(path, options, logger.warning)
         if any(JOINT in line for line in text.split("\n", 2)[:2]):  # the official form
-            sentences = list(_of_official(_lines(text), path, faults))
+            sentences = list(_read_official(_lines(text), path, errors))
         else:
-            sentences, name = _of_columns(text, path, options, faults)
-    faults.end(logger.warning, sentences)
+            sentences, name = _read_columns(text, path, options, errors)
+    errors.end(logger.warning, sentences)
     longest = max(sentences, key=lambda sentence: len(sentence.words))
     if len(longest.words) > _LONGEST_SENTENCE:
         line = "%s, line %d: %d words, and no blank line behind a sentence; put one behind each"
         logger.warning(line, path, longest.lines[0], len(longest.words))
     if labels is None or (_OF_THEMSELVES.fullmatch(name) and not labels):
         return [each._replace(tags=list(map(normal_label, each.tags))) for each in sentences]
-    return _with_tags_checked(sentences, labels, faults)
+    return _with_tags_checked(sentences, labels, errors)
 
 
 def lines_of(path: Path, options: TableOptions) -> list[str]:
@@ -136,20 +136,20 @@ def _lines(text: str) -> Iterator[str]:
     return (match[0].rstrip("\r\n") for match in re.finditer(r".*\n|.+", text))
 
 
-def _of_objects(table: Table, word: int, tag: int, faults: Faults) -> Iterator[TaggedWords]:
+def _read_objects(table: Table, word: int, tag: int, errors: RowErrors) -> Iterator[TaggedWords]:
     """The sentences of JSON: in each two lists of texts that are equally long, in two columns."""
     for line, cells in table.rows:
         words, tags = cells[word], cells[tag]
         are_lists = isinstance(words, list) and isinstance(tags, list)
         if not are_lists or not all(isinstance(text, str) for text in words):
-            faults.add(line, "the words are no list of texts, or the tags no list", _FITTING)
-        elif fault := fault_of_words(words, tags):
-            faults.add(line, fault, _FITTING)
+            errors.add(line, "the words are no list of texts, or the tags no list", _FITTING)
+        elif fault := words_error(words, tags):
+            errors.add(line, fault, _FITTING)
         elif words:
             yield TaggedWords(words, tags, [line] * len(words))
 
 
-def _of_official(lines: Iterator[str], path: Path, faults: Faults) -> Iterator[TaggedWords]:
+def _read_official(lines: Iterator[str], path: Path, errors: RowErrors) -> Iterator[TaggedWords]:
     """The sentences of the official form, in whose lines U+0002 joins the words, and the tags.
 
     Without a header a line is words, a tab, and tags.
@@ -170,14 +170,14 @@ def _of_official(lines: Iterator[str], path: Path, faults: Faults) -> Iterator[T
         elif text.strip():
             row = dict(zip(header, cells))
             words, tags = (row.get(name, "").split(JOINT) for name in ("text_a", "label"))
-            if fault := fault_of_words(words, tags):
-                faults.add(line, fault, "U+0002 joins the words in text_a, and a tag for each in label")
+            if fault := words_error(words, tags):
+                errors.add(line, fault, "U+0002 joins the words in text_a, and a tag for each in label")
             else:
                 yield TaggedWords(words, tags, [line] * len(words))
 
 
-def _of_columns(
-    text: str, path: Path, options: TableOptions, faults: Faults
+def _read_columns(
+    text: str, path: Path, options: TableOptions, errors: RowErrors
 ) -> tuple[list[TaggedWords], str]:
     """The sentences of a file in CoNLL form, and the name of the column of the tags.
 
@@ -189,7 +189,7 @@ def _of_columns(
     for begin, way in _OF_TOOLS.items():
         if text.removeprefix("\ufeff").startswith(begin):
             raise UserError(f"{path}, line 1: {way}")
-    blocks = list(read_columns(_lines(text), _cells, faults))
+    blocks = list(read_columns(_lines(text), _cells, errors))
     if not blocks:
         return [], ""
     word, tag, number, name = _places(path, text, blocks, options.columns)
@@ -253,9 +253,9 @@ def _places(
         names = [str(place) for place in range(1, len(cells) + 1)]
         in_columns = list(zip(*(cells for rows in blocks for _, cells in rows)))
         filled = [name for name, column in zip(names, in_columns) if any(map(str.strip, column))]
-        is_clear = not _are_numbers_of(blocks) and sum(map(_are_tags, in_columns[1:])) < 2
+        is_clear = not _are_line_numbers(blocks) and sum(map(_are_tags, in_columns[1:])) < 2
         known = [{"1"}, {*filled[-1:]}] if is_clear else []
-    table = Table(path, names, line, Form(), sample, iter(()))
+    table = Table(path, names, line, Dialect(), sample, iter(()))
     word, tag = table.two_columns(columns, known, _ASKED)
     return word, tag, number, names[tag]
 
@@ -267,7 +267,7 @@ def _are_tags(cells: Collection[str]) -> bool:
     return all(is_tag(cell, "IOBES") for cell in others) and not are_chunks
 
 
-def _are_numbers_of(blocks: Sequence[Sequence[tuple[int, list[str]]]]) -> bool:
+def _are_line_numbers(blocks: Sequence[Sequence[tuple[int, list[str]]]]) -> bool:
     """Whether the first column numbers the words, or is the same in all lines of each sentence."""
     columns = [[cells[0] for _, cells in rows] for rows in blocks]
     cells = list(chain.from_iterable(columns))
@@ -288,14 +288,14 @@ def _cells(line: str, is_first: bool) -> list[str]:
 
 
 def read_columns(
-    lines: Iterable[str], cells_of: Callable[[str, bool], list[str]], faults: Faults
+    lines: Iterable[str], cells_of: Callable[[str, bool], list[str]], errors: RowErrors
 ) -> Iterator[list[tuple[int, list[str]]]]:
     """Yield each sentence of a file in CoNLL form: the numbers and the cells of its lines.
 
     Args:
         cells_of: line, and whether it may be the first of a sentence -> its cells; an empty list for a line
             that ends a sentence.
-        faults: receives lines with another number of columns than the first, or with one alone; their
+        errors: receives lines with another number of columns than the first, or with one alone; their
             sentence is left out.
     """
     rows: list[tuple[int, list[str]]] = []  # the lines of this sentence
@@ -307,14 +307,14 @@ def read_columns(
             continue
         odd = [(number, cells) for number, cells in rows if len(cells) != width]
         for place, cells in odd:
-            faults.add(place, f"{len(cells)} columns, not {width}", _FORM)
+            errors.add(place, f"{len(cells)} columns, not {width}", _FORM)
         if rows and not odd:
             yield rows
         rows = []
 
 
 def _with_tags_checked(
-    sentences: list[TaggedWords], labels: Collection[str], faults: Faults
+    sentences: list[TaggedWords], labels: Collection[str], errors: RowErrors
 ) -> list[TaggedWords]:
     """The sentences with tags in IOBES, after all were looked at; see `read_words`."""
     cells = [[normal_label(cell) for cell in sentence.tags] for sentence in sentences]
@@ -331,7 +331,7 @@ def _with_tags_checked(
     for sentence, tags in zip(sentences, cells):
         for line, cell in zip(sentence.lines, tags):
             if cell not in tag_of:
-                faults.add(
+                errors.add(
                     line,
                     f"'{cell}' is no tag of an entity",
                     "a tag is O or B-<type>, or has another letter of a scheme; write I-<type>, or name the "
@@ -339,5 +339,5 @@ def _with_tags_checked(
                 )
         if tag_of.keys() >= {*tags}:
             kept.append(sentence._replace(tags=[tag_of[cell] for cell in tags], written=tags))
-    faults.end(logger.warning)
+    errors.end(logger.warning)
     return kept

@@ -153,13 +153,13 @@ def find_tables(source: Path, output: Path) -> list[NamedFile]:
     files: dict[tuple[str, str | None], NamedFile] = {}  # (split, language) -> file
     unread: dict[str, list[str]] = {}  # why -> files
     for path in map(Path, find_files(source, below=True, output=output)):
-        ending = re.escape(path.name.removeprefix(stem_of(path)))
+        ending = re.escape(path.name.removeprefix(get_stem(path)))
         is_table = named_form(path) in _OF_TABLES
         file = recognise(path, [rf"{SPLIT}[.-]{LANGUAGE}{ending}"], {}) if is_table else None
         if path == source:
             return [NamedFile(path, "train", file.language if file else ALL_LANGUAGES)]
         if file is None:
-            unread.setdefault(_fault_of_name(path), []).append(str(path))
+            unread.setdefault(_name_error(path), []).append(str(path))
         elif (used := files.setdefault(file[1:], file)) != file:  # the first of several is used
             logger.warning("not used: %s; %s %s is %s", *file, used.path)
     for fault, paths in unread.items():
@@ -172,11 +172,11 @@ def find_tables(source: Path, output: Path) -> list[NamedFile]:
     return sorted(files.values(), key=lambda file: (SPLITS.index(file[1]), file[2] != "en", file[2]))
 
 
-def _fault_of_name(path: Path) -> str:
+def _name_error(path: Path) -> str:
     """Why the name of a file does not say that it is a table."""
     if named_form(path) not in _OF_TABLES:
         return f"a name ends in {', '.join(ending for ending in FORMS if FORMS[ending] in _OF_TABLES)}"
-    if not re.fullmatch(rf"{SPLIT}[.-][^.]+", stem_of(path)):
+    if not re.fullmatch(rf"{SPLIT}[.-][^.]+", get_stem(path)):
         return "a name is train, dev or test with a language, as in train.en.tsv"
     return "its language is no code of ernie_m/utils/languages.tsv in two or three small letters"
 
@@ -199,7 +199,7 @@ def recognise(path: Path, names: Iterable[str], renamed: Mapping[str, str]) -> N
     return None
 
 
-def stem_of(path: str | os.PathLike) -> str:
+def get_stem(path: str | os.PathLike) -> str:
     """The name of a file without its ending and that of its packing: "wiki.en-de" of wiki.en-de.csv.gz."""
     name = os.path.basename(path)
     return name[: len(name) - len("".join(split_name(name)))]
@@ -207,7 +207,7 @@ def stem_of(path: str | os.PathLike) -> str:
 
 def languages_in_name(path: str | os.PathLike) -> tuple[str, ...]:
     """The two languages of en-de.tsv, wiki.en-de.csv.gz or en-de.tmx; () if the name of a file has none."""
-    match = _TWO_LANGUAGES.fullmatch(stem_of(path))
+    match = _TWO_LANGUAGES.fullmatch(get_stem(path))
     return match.groups() if match and all(map(language_tag, match.groups())) else ()
 
 

@@ -1,4 +1,4 @@
-"""Tables of texts: with labels to learn (`read_labelled`), or to ask a model about (`open_asked`).
+"""Tables of texts: with labels to learn (`read_labelled`), or to ask a model about (`open_unlabeled`).
 
 A flag names a column, or its name is in `LABELS`. Some files of labels are no tables: tagged words
 (`holds_tags`), and questions with answers (`holds_questions`).
@@ -16,20 +16,20 @@ from typing import Any, NamedTuple
 from ernie_m.reader.files.find_files import SPLIT_OF
 from ernie_m.reader.files.official_tsv import has_quotes, in_one_line, say_quoted
 from ernie_m.reader.files.plain_text import LINES, TAGS, TextFile, named_form, split_name
-from ernie_m.reader.files.row_errors import Faults
+from ernie_m.reader.files.row_errors import RowErrors
 from ernie_m.reader.files.table_options import OF_TABLES, LabelOptions, TableOptions
 from ernie_m.reader.files.tables import (
     LABELS,
     QUESTIONS,
     WORDS,
-    Form,
+    Dialect,
     Row,
     Table,
     as_cell,
-    fault_of_text,
     open_table,
+    text_error,
 )
-from ernie_m.reader.files.text_checks import look_at_text
+from ernie_m.reader.files.text_checks import check_text
 from ernie_m.reader.labels import (
     is_marked,
     is_mixed,
@@ -112,7 +112,7 @@ def find_columns(
     """
     ways = [_TAGGED] if "label" in needed else []  # a label is learned
     form = " ".join(["tables of texts", *map("({})".format, ways)])
-    options.refuse_others(table.path, form, *OF_TABLES, *LABELS, "label_separator")
+    options.reject_others(table.path, form, *OF_TABLES, *LABELS, "label_separator")
     given = {part: flag for part in LABELS if (flag := getattr(options, part, None))}
     learned = {part: flag for part, flag in remembered.items() if not (part == "text_b" and options.text)}
     flags = learned | given
@@ -157,8 +157,8 @@ def read_labelled(path: Path, options: LabelOptions, several: bool = False) -> L
         UserError: the file cannot be read, it is not known which columns are meant, or what separates labels,
             or rows have faults; names the lines.
     """
-    faults = Faults(path, options.on_error == "skip")
-    table = open_table(path, options, faults)
+    errors = RowErrors(path, options.on_error == "skip")
+    table = open_table(path, options, errors)
     found = find_columns(table, options)
     names = [table.names[place] for place in found["label"]]
     if len(names) > 1 and not several:
@@ -171,9 +171,9 @@ def read_labelled(path: Path, options: LabelOptions, several: bool = False) -> L
         )
     rows = []
     for line, cells in table.rows:
-        with faults.of_line(line):
+        with errors.of_line(line):
             rows.append(_labelled_row(table, found, line, cells, several))
-    faults.end(logger.warning, rows, options.filter)
+    errors.end(logger.warning, rows, options.filter)
     if len(names) == 1 and several:
         rows = _with_lists(path, rows, separator)
     _say_what_is_read(table, found, rows)
@@ -194,9 +194,9 @@ def _texts_in(table: Table, places_of_texts: Sequence[Sequence[int]], cells: Seq
     """
     texts = []
     for places in filter(None, places_of_texts):
-        faults = [fault_of_text(table.names[place], cells[place]) for place in places]
-        if all(faults) or not all(isinstance(cells[place], str) for place in places):
-            raise UserError(f"{max(faults)}; write a text there, or remove the line")
+        errors = [text_error(table.names[place], cells[place]) for place in places]
+        if all(errors) or not all(isinstance(cells[place], str) for place in places):
+            raise UserError(f"{max(errors)}; write a text there, or remove the line")
         texts.append("\n".join(filter(None, (in_one_line(cells[place]).strip() for place in places))))
     return texts
 
@@ -216,7 +216,7 @@ def _labelled_row(
     for part in words:
         for place in found[part]:  # there is one at most
             if not isinstance(cells[place], str):
-                fault = fault_of_text(table.names[place], cells[place])
+                fault = text_error(table.names[place], cells[place])
                 raise UserError(f"{fault}; write a word or a number there")
             words[part] = in_one_line(cells[place]).strip()
     if found["split"]:
@@ -316,12 +316,12 @@ def _say_what_is_read(table: Table, found: Columns, rows: Sequence[LabelledRow])
     others = [printable(name) for place, name in enumerate(table.names) if place not in read and name]
     ignored = f"; ignored: {listed(others)}" if others else ""
     logger.info("%s: %s rows (%s%s)", table.path, f"{len(rows):,}", ", ".join(parts), ignored)
-    look_at_text(table.path, [text for row in rows[:1000] for text in row.texts], "", None)
+    check_text(table.path, [text for row in rows[:1000] for text in row.texts], "", None)
     if not table.form.quoted:
         say_quoted(table.path, sum(has_quotes(row.texts) for row in rows), len(rows), logger.warning)
 
 
-class AskedTable(NamedTuple):
+class UnlabeledTable(NamedTuple):
     """A table of texts that a model is asked about, whose columns are known.
 
     Attributes:
@@ -380,20 +380,20 @@ def joined(parts: Sequence[Any]) -> Any:
     return "\n".join(filter(str.strip, parts)) if are_texts else parts[0]
 
 
-def open_asked(
+def open_unlabeled(
     path: Path,
     options: LabelOptions,
-    faults: Faults,
+    errors: RowErrors,
     remembered: Mapping[str, str] = MappingProxyType({}),
     questions: bool = False,
     parts: Collection[str] = ("text", "text_b", "label", "label_separator", "language"),
     are_requests: bool = False,
-) -> AskedTable:
+) -> UnlabeledTable:
     """Open a table of texts, or a .txt file with a text on each line.
 
     Args:
         path: "-": standard input, of JSON.
-        faults: receives rows that cannot be read.
+        errors: receives rows that cannot be read.
         remembered: see `find_columns`.
         questions: whether its texts are questions with contexts, which --columns names.
         parts: the flags of columns that are read.
@@ -404,38 +404,38 @@ def open_asked(
             the texts.
     """
     if named_form(path) == LINES and not (options.text or options.columns or are_requests):
-        options.refuse_others(path, "lines of text", "encoding", "on_error")
-        return AskedTable(_lines_of_text(path, options, faults), {"text_a": [0]}, [], [])
-    table = open_table(path, options, faults, as_they_stand=are_requests)
+        options.reject_others(path, "lines of text", "encoding", "on_error")
+        return UnlabeledTable(_read_text_lines(path, options, errors), {"text_a": [0]}, [], [])
+    table = open_table(path, options, errors, as_they_stand=are_requests)
     if not table.names:
-        return AskedTable(table, {}, [], [], are_requests=True)
+        return UnlabeledTable(table, {}, [], [], are_requests=True)
     if questions:
-        options.refuse_others(path, "tables of questions", "columns", *OF_TABLES)
+        options.reject_others(path, "tables of questions", "columns", *OF_TABLES)
         what = "which columns are the question and its context?"
         question, context = table.two_columns(options.columns, QUESTIONS.values(), what)
         texts = {"question": [question], "context": [context]}
-        return AskedTable(table, texts, [], [], are_requests=are_requests)
-    options.refuse_others(path, "tables without labels to learn", *OF_TABLES, *parts)
+        return UnlabeledTable(table, texts, [], [], are_requests=are_requests)
+    options.reject_others(path, "tables without labels to learn", *OF_TABLES, *parts)
     needed = () if are_requests and table.named(WORDS["words"]) else ("text",)
     found = find_columns(table, options, needed, remembered)
     texts = {key: found[part] for key, part in (("text_a", "text"), ("text_b", "text_b")) if found[part]}
     separator = options.label_separator or remembered.get("label_separator")
-    return AskedTable(table, texts, found["label"], found["language"], separator, are_requests)
+    return UnlabeledTable(table, texts, found["label"], found["language"], separator, are_requests)
 
 
 def read_texts(path: Path, options: LabelOptions) -> list[list[str]]:
     """The text of each row of a table, or its two texts; arguments and errors as of `read_labelled`."""
-    faults = Faults(path, options.on_error == "skip")
-    asked = open_asked(path, options, faults, parts=("text", "text_b"))
+    errors = RowErrors(path, options.on_error == "skip")
+    asked = open_unlabeled(path, options, errors, parts=("text", "text_b"))
     rows = []
     for line, cells in asked.table.rows:
-        with faults.of_line(line):
+        with errors.of_line(line):
             rows.append(_texts_in(asked.table, [*asked.texts.values()], cells))
-    faults.end(logger.warning)
+    errors.end(logger.warning)
     return rows
 
 
-def _lines_of_text(path: Path, options: TableOptions, faults: Faults) -> Table:
+def _read_text_lines(path: Path, options: TableOptions, errors: RowErrors) -> Table:
     """A file with a text on each line, as a table.
 
     Raises:
@@ -447,13 +447,13 @@ def _lines_of_text(path: Path, options: TableOptions, faults: Faults) -> Table:
             f"{path}, line 1: a .txt file has a text on each line, and this one has a tab; if it is a table, "
             "name its columns: --text COLUMN"
         )
-    return Table(path, ["text"], 1, Form("\t", False, file.begin), [], _without_blank(file, faults))
+    return Table(path, ["text"], 1, Dialect("\t", False, file.begin), [], _without_blank(file, errors))
 
 
-def _without_blank(file: TextFile, faults: Faults) -> Iterator[Row]:
+def _without_blank(file: TextFile, errors: RowErrors) -> Iterator[Row]:
     """The lines of a text as rows; it is said how many are blank."""
     blank = 0
-    for line, text in enumerate(file.texts(faults), 1):
+    for line, text in enumerate(file.texts(errors), 1):
         blank += not text.strip()
         if text.strip():
             yield line, [text.rstrip("\r\n")]
@@ -465,13 +465,13 @@ def holds_tags(path: Path) -> bool:
     """Whether a file has tagged words, by its name, or because it has the official form or lists of JSON."""
     if named_form(path) == TAGS or not split_name(path)[0]:
         return True
-    head = _head_of(path)
+    head = _read_head(path)
     if head.lstrip()[:1] in ("{", "["):
         return all(re.search(rf'"({"|".join(names)})"\s*:\s*\[', head) for names in WORDS.values())
     return JOINT in "\n".join(head.split("\n")[:2])
 
 
-def _head_of(path: Path) -> str:
+def _read_head(path: Path) -> str:
     """The beginning of a text, unpacked; of a sheet ""."""
     if zipfile.is_zipfile(path):
         return ""
@@ -481,7 +481,7 @@ def _head_of(path: Path) -> str:
 
 def holds_questions(path: Path, whole: bool = False) -> bool:
     """Whether a file has questions with contexts: SQuAD, or, unless it must be `whole`, one on each line."""
-    head = _head_of(path)
+    head = _read_head(path)
     keys = "qas" if whole else "qas|question"
     is_json = head.lstrip()[:1] in ("{", "[")
     return is_json and re.search(rf'"({keys})"\s*:', head) is not None and '"context"' in head

@@ -124,7 +124,7 @@ def read_tagged(
         place = f"{path}, line {number}"
         words = row["text_a"].split(JOINT)
         tags = [normal_label(tag) for tag in row["label"].split(JOINT)] if "label" in row else None
-        if fault := fault_of_words(words, words if tags is None else tags):
+        if fault := words_error(words, words if tags is None else tags):
             raise UserError(f"{place}: {fault}; U+0002 joins the words, and the tags")
         label_ids = None if tags is None else _label_ids(tags, label_map, scheme, place)
         sentences.append(Sentence(row["text_a"], label_ids))
@@ -133,7 +133,7 @@ def read_tagged(
     return sentences
 
 
-def fault_of_words(words: Sequence[str], tags: Sequence[Any]) -> str:
+def words_error(words: Sequence[str], tags: Sequence[Any]) -> str:
     """What is wrong with the words of a sentence and their tags; "": they are right."""
     if len(words) != len(tags):
         return f"{len(words):,} words, but {len(tags):,} tags"

@@ -11,7 +11,7 @@ from typing import BinaryIO
 import numpy as np
 
 from ernie_m.utils.errors import UserError
-from ernie_m.utils.files import FileVersion, refuse_changed, refuse_pointer, translate_read_errors, version_of
+from ernie_m.utils.files import FileVersion, refuse_changed, reject_pointer, translate_read_errors, version_of
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 OFFICIAL = ("text_a", "text_b", "label", "qid")  # the columns of the official files
@@ -85,7 +85,7 @@ def open_lines(path: Path) -> Iterator[tuple[BinaryIO, FileVersion]]:
     Raises:
         UserError: the file cannot be read, or is empty.
     """
-    refuse_pointer(path)
+    reject_pointer(path)
     with _open(path) as file:
         version = version_of(file.fileno())
         if not version[0]:
@@ -169,7 +169,7 @@ def decode(line: bytes, path: Path, number: int) -> str:
         UserError: the file is compressed, or the line is not UTF-8.
     """
     if number == 1:
-        refuse_compressed(line, path)
+        reject_compressed(line, path)
     try:
         return line.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -178,7 +178,7 @@ def decode(line: bytes, path: Path, number: int) -> str:
         ) from error
 
 
-def refuse_compressed(content: bytes, path: str | os.PathLike) -> None:
+def reject_compressed(content: bytes, path: str | os.PathLike) -> None:
     """Check the first bytes of a file that should be text.
 
     Raises:

@@ -28,19 +28,19 @@ from ernie_m.reader.equal_texts import normal_form
 from ernie_m.reader.files.find_files import SPLIT_OF, find_pairs, languages_in_name, languages_of, split_label
 from ernie_m.reader.files.official_tsv import FileLines, in_one_line, open_lines, split_cells
 from ernie_m.reader.files.plain_text import UNITS, TextFile, named_form
-from ernie_m.reader.files.row_errors import Faults
+from ernie_m.reader.files.row_errors import RowErrors
 from ernie_m.reader.files.table_options import TableOptions
 from ernie_m.reader.files.tables import (
     PAIRS,
-    Form,
+    Dialect,
     Table,
     as_cell,
-    fault_of_text,
-    form_of,
     open_table,
     records,
+    sniff_dialect,
+    text_error,
 )
-from ernie_m.reader.files.text_checks import look_at_text, refuse_odd_part
+from ernie_m.reader.files.text_checks import check_text, refuse_odd_part
 from ernie_m.reader.labels import is_marked, number_in
 from ernie_m.utils.errors import UserError, listed
 from ernie_m.utils.files import translate_write_errors
@@ -64,13 +64,13 @@ _ROWS_SHOWN = 1000  # that tell whether the sides are text
 _PLACES, _ROWS_OF_A_PLACE = 16, 100  # of rows that tell it behind these
 
 
-def header_of(are_translations: bool, negatives: int = 0) -> list[str]:
-    """The names of the columns of pairs, which `columns_of_pairs` reads."""
+def make_header(are_translations: bool, negatives: int = 0) -> list[str]:
+    """The names of the columns of pairs, which `find_pair_columns` reads."""
     sides = ["source", "translation"] if are_translations else ["query", "positive"]
     return sides + ["negative"] * negatives
 
 
-def start_of_pairs(file: TextFile, options: TableOptions, languages: Sequence[str]) -> tuple[Form, bool]:
+def detect_pairs(file: TextFile, options: TableOptions, languages: Sequence[str]) -> tuple[Dialect, bool]:
     """How the cells of a text with pairs are written, and whether its first line names the columns.
 
     Two columns of two languages are a bitext, where the first line may be a row; so are columns that are
@@ -80,14 +80,16 @@ def start_of_pairs(file: TextFile, options: TableOptions, languages: Sequence[st
     Args:
         languages: of the pairs; (): they are unknown.
     """
-    form = form_of(file, options)
+    form = sniff_dialect(file, options)
     lines = io.StringIO(file.head(_HEAD).decode(errors="replace"), newline="\n")
-    rows = records(islice(lines, form.skipped, None), form._replace(quoted=form.quoted or False), Faults(""))
+    rows = records(
+        islice(lines, form.skipped, None), form._replace(quoted=form.quoted or False), RowErrors("")
+    )
     names = [cell.strip().lower() for _, cells in islice(rows, 1) for cell in cells]
     by_number = re.fullmatch(r"\d+(,\d+)*", options.columns or "") is not None
     is_bitext = len(languages) == 2 and (by_number or (len(names) == 2 and not options.columns))
     known = {*PAIRS["query"], *PAIRS["positive"], *map(str.lower, languages)}
-    is_own = names[:2] in (header_of(True), header_of(False)) and {*names[2:]} <= {"negative"}
+    is_own = names[:2] in (make_header(True), make_header(False)) and {*names[2:]} <= {"negative"}
     if form.quoted is None and (is_bitext or is_own):
         form = form._replace(quoted=False)
     return form, not by_number and (not is_bitext or {*names} <= known)
@@ -126,14 +128,14 @@ class Columns(NamedTuple):
         query, *others = (cells[place] for place in self.texts)
         positives, *negatives = (cell if isinstance(cell, list) else [cell] for cell in others)
         sides = [[query], positives or [""], *(list(filter(None, side)) for side in negatives)]
-        faults = [fault_of_text(name, text) for name, side in zip(self.names, sides) for text in side]
-        if any(faults):
-            raise UserError(f"{max(faults)}; mend or remove the row")
+        errors = [text_error(name, text) for name, side in zip(self.names, sides) for text in side]
+        if any(errors):
+            raise UserError(f"{max(errors)}; mend or remove the row")
         texts = [text.strip() for side in sides[2:] for text in side]
         return [[query.strip(), text.strip(), *texts] for text in positives]
 
 
-def columns_of_pairs(table: Table, options: TableOptions, languages: Sequence[str]) -> Columns:
+def find_pair_columns(table: Table, options: TableOptions, languages: Sequence[str]) -> Columns:
     """The columns of the texts of a table: --columns names them, or their names are known.
 
     Args:
@@ -244,19 +246,19 @@ class PairRows(Sequence[list[str]]):
         self.paths, languages = pair_files(self.name)
         path = Path(self.paths[0])
         options = options or TableOptions()
-        faults = Faults(path, options.on_error == "skip")
+        errors = RowErrors(path, options.on_error == "skip")
         languages = languages or languages_in_name(path)
         self.are_translations = True
         if len(self.paths) == 1 and named_form(path) != UNITS:
-            rows = self._rows_of_table(path, options, languages, all_splits, faults)
+            rows = self._read_table_rows(path, options, languages, all_splits, errors)
         else:
             of_files = ("encoding", "skip_text_checks", "on_error")
-            options.refuse_others(self.name, "aligned lines and .tmx", *of_files)
-            rows = _rows_of_files(self.paths, languages, options.encoding, faults)
-        self._lines = self._written(rows, faults, options.filter)
+            options.reject_others(self.name, "aligned lines and .tmx", *of_files)
+            rows = _read_file_rows(self.paths, languages, options.encoding, errors)
+        self._lines = self._written(rows, errors, options.filter)
         sides = zip(*(row[:2] for row in islice(self, _ROWS_SHOWN)))
         for side, language in zip(sides, languages or ("", "")):
-            look_at_text(self.name, side, language, options.skip_text_checks)
+            check_text(self.name, side, language, options.skip_text_checks)
         for start in () if options.skip_text_checks else range(0, len(self), len(self) // _PLACES + 1):
             rows_of_place = map(self.__getitem__, range(len(self))[start : start + _ROWS_OF_A_PLACE])
             for side in zip(*(row[:2] for row in rows_of_place)):
@@ -274,27 +276,27 @@ class PairRows(Sequence[list[str]]):
 
     def header(self, more_negatives: int = 0) -> list[str]:
         """The names of the columns of these rows with further negatives."""
-        return header_of(self.are_translations, self.most_texts - 2 + more_negatives)
+        return make_header(self.are_translations, self.most_texts - 2 + more_negatives)
 
-    def _rows_of_table(
-        self, path: Path, options: TableOptions, languages: Sequence[str], all_splits: bool, faults: Faults
+    def _read_table_rows(
+        self, path: Path, options: TableOptions, languages: Sequence[str], all_splits: bool, errors: RowErrors
     ) -> Iterator[list[str]]:
         """The rows of a table."""
-        start_of = partial(start_of_pairs, options=options, languages=languages)
-        table = open_table(path, options, faults, ragged=True, start_of=start_of)
-        columns = columns_of_pairs(table, options, languages)
+        start_of = partial(detect_pairs, options=options, languages=languages)
+        table = open_table(path, options, errors, ragged=True, start_of=start_of)
+        columns = find_pair_columns(table, options, languages)
         self.are_translations = bool(languages) or {*map(str.lower, columns.names[:2])} <= _OF_TRANSLATIONS
         left_out = 0
         for line, cells in table.rows:
             if all_splits or columns.is_trained(cells):
-                with faults.of_line(line):
+                with errors.of_line(line):
                     yield from columns.rows_of(cells)
             else:
                 left_out += 1
         if left_out:
             logger.warning("%s: %s rows that are not for training are left out", path, f"{left_out:,}")
 
-    def _written(self, rows: Iterable[list[str]], faults: Faults, only: str | None) -> FileLines:
+    def _written(self, rows: Iterable[list[str]], errors: RowErrors, only: str | None) -> FileLines:
         """Write all rows to a temporary file, and count.
 
         Raises:
@@ -310,7 +312,7 @@ class PairRows(Sequence[list[str]]):
                 self.with_negatives += len(texts) > 2
                 self.equal += normal_form(texts[0]) == normal_form(texts[1])
                 starts.append(starts[-1] + output.write("\t".join(map(in_one_line, texts)).encode() + b"\n"))
-        faults.end(logger.warning, starts[1:], only)
+        errors.end(logger.warning, starts[1:], only)
         with open_lines(Path(name)) as (_, version):
             return FileLines(Path(name), version, np.asarray(starts, np.int64))
 
@@ -318,8 +320,8 @@ class PairRows(Sequence[list[str]]):
         return {name: value for name, value in vars(self).items() if name != "_removal"}
 
 
-def _rows_of_files(
-    paths: Sequence[str], languages: Sequence[str], encoding: str | None, faults: Faults
+def _read_file_rows(
+    paths: Sequence[str], languages: Sequence[str], encoding: str | None, errors: RowErrors
 ) -> Iterator[list[str]]:
     """The two texts of each line of two aligned files, or of each unit of a .tmx file.
 
@@ -328,7 +330,7 @@ def _rows_of_files(
     """
     with ExitStack() as stack:
         files = [stack.enter_context(closing(TextFile(path, languages, encoding))) for path in paths]
-        texts = [file.texts(faults) for file in files]
+        texts = [file.texts(errors) for file in files]
         rows = zip(*texts, strict=True) if len(texts) == 2 else map(split_cells, texts[0])
         try:
             for line, row in enumerate(rows, 1):
@@ -336,7 +338,7 @@ def _rows_of_files(
                 if all(pair):
                     yield pair
                 elif any(pair):
-                    faults.add(line, "a text is empty", "mend or remove it")
+                    errors.add(line, "a text is empty", "mend or remove it")
         except ValueError as error:
             raise UserError(
                 f"{' and '.join(paths)}: they have different numbers of lines; line i of one must translate "

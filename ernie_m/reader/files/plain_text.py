@@ -16,10 +16,10 @@ from functools import partial
 from typing import IO, Any, BinaryIO
 from xml.etree.ElementTree import Element, ParseError, iterparse
 
-from ernie_m.reader.files.official_tsv import refuse_compressed
-from ernie_m.reader.files.row_errors import Faults
+from ernie_m.reader.files.official_tsv import reject_compressed
+from ernie_m.reader.files.row_errors import RowErrors
 from ernie_m.utils.errors import UserError, shown
-from ernie_m.utils.files import json_of, refuse_pointer
+from ernie_m.utils.files import json_of, reject_pointer
 from ernie_m.utils.logging import logger
 
 # What may follow the name of a file of text -> what opens it.
@@ -109,7 +109,7 @@ class TextFile:
         is_input = path == "-"
         self.path = path = "standard input" if is_input else path
         self.line = 1
-        refuse_pointer(path)
+        reject_pointer(path)
         with _faults_named(path):
             # It is closed by `close`.
             self.raw = io.BytesIO(sys.stdin.buffer.read()) if is_input else open(path, "rb", buffering=0)  # noqa: SIM115
@@ -125,7 +125,7 @@ class TextFile:
             ends_with_cr = b"\r" in start and b"\n" not in start
             parts = None
             if named_form(path) == UNITS and languages is not None:
-                parts = rows_of_tmx(self._file, path, languages)
+                parts = read_tmx_rows(self._file, path, languages)
             elif encoding or ends_with_cr:
                 parts = _in_utf8(self._file, path, encoding or "utf-8")
             if parts:
@@ -133,7 +133,7 @@ class TextFile:
             self.buffer = self._file.read(_HEAD)
         self.begin = "\ufeff" if self.buffer.startswith(codecs.BOM_UTF8) else ""
         self.buffer = self.buffer.removeprefix(codecs.BOM_UTF8)
-        refuse_other_forms(self.buffer, path, but_json=any_form)
+        reject_other_formats(self.buffer, path, but_json=any_form)
         if 10 * self.buffer.count(0) > len(self.buffer):
             raise UserError(
                 f"{path}: it holds NUL bytes; if it is UTF-16 without its mark: --encoding utf-16-le"
@@ -189,7 +189,7 @@ class TextFile:
         self.line += front.count(b"\n")
         return front
 
-    def texts(self, faults: Faults) -> Iterator[str]:
+    def texts(self, errors: RowErrors) -> Iterator[str]:
         """Take one line after the other, with its line end; one that is not UTF-8 is noted, and blank."""
         while whole_lines := self.head(_BLOCK):
             first = self.line
@@ -200,7 +200,7 @@ class TextFile:
                 text = ""
             if not text:  # a line has a NUL byte or is not UTF-8: find it
                 lines = whole_lines.split(b"\n")
-                text = "\n".join(decoded(line, number, faults) for number, line in enumerate(lines, first))
+                text = "\n".join(decoded(line, number, errors) for number, line in enumerate(lines, first))
             yield from io.StringIO(text, newline="\n")  # which takes no other mark for a line end
 
     def rest(self) -> bytes:
@@ -222,10 +222,10 @@ class TextFile:
         return b"".join(parts)
 
 
-def decoded(line: bytes, number: int, faults: Faults) -> str:
+def decoded(line: bytes, number: int, errors: RowErrors) -> str:
     """The text of a line; "" if it has a NUL byte or is not UTF-8, which is noted."""
     if b"\0" in line:
-        faults.add(number, "it holds a NUL byte", "the file is damaged there")
+        errors.add(number, "it holds a NUL byte", "the file is damaged there")
         return ""
     try:
         return line.decode()
@@ -234,7 +234,7 @@ def decoded(line: bytes, number: int, faults: Faults) -> str:
         word, *_ = line[start:].split()  # with the first byte that is wrong
         in_cp1252 = word[:40].decode("cp1252", errors="replace")
         mend = "save the file as UTF-8, or, if this word is right, read it with --encoding cp1252"
-        faults.add(number, f"not UTF-8: '{in_cp1252}'", mend)
+        errors.add(number, f"not UTF-8: '{in_cp1252}'", mend)
         return ""
 
 
@@ -290,7 +290,7 @@ def _in_utf8(file: IO[bytes], path: str, encoding: str) -> Iterator[bytes]:
         logger.warning(line, path, encoding, are_none[False], are_none.total())
 
 
-def refuse_other_forms(head: bytes, path: str | os.PathLike, but_json: bool = False) -> None:
+def reject_other_formats(head: bytes, path: str | os.PathLike, but_json: bool = False) -> None:
     """Check the first bytes of a file that should have a text, or cells, on each line.
 
     Args:
@@ -299,7 +299,7 @@ def refuse_other_forms(head: bytes, path: str | os.PathLike, but_json: bool = Fa
     Raises:
         UserError: they are of an archive, JSON, or XML.
     """
-    refuse_compressed(head, path)
+    reject_compressed(head, path)
     head = head.removeprefix(codecs.BOM_UTF8)
     if re.match(rb"\s*<(\?xml|!doctype|tmx)\b", head, re.IGNORECASE):
         raise UserError(
@@ -337,7 +337,7 @@ _LANGUAGE = "{http://www.w3.org/XML/1998/namespace}lang"  # xml:lang
 _CODES = {"bpt", "ept", "it", "ph", "ut"}  # elements in a text that hold the formatting of another program
 
 
-def rows_of_tmx(file: BinaryIO, path: str, languages: Sequence[str]) -> Iterator[bytes]:
+def read_tmx_rows(file: BinaryIO, path: str, languages: Sequence[str]) -> Iterator[bytes]:
     """A line for each unit of a TMX file: one language, tab, the other language.
 
     The line of a unit without one of the languages has an empty cell. White space in a text becomes a space.

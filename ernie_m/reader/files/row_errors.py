@@ -10,7 +10,7 @@ from ernie_m.utils.errors import UserError
 MOST_FAULTS = 10  # lines that are named for one kind of fault
 
 
-class Faults:
+class RowErrors:
     """What is wrong with the lines of a file, which is said at once.
 
     Args:
@@ -30,9 +30,9 @@ class Faults:
     def add(self, line: int, what: str, mend: str) -> None:
         """Note that a line is left out, if the command goes on."""
         self.count += 1
-        faults = self._kinds.setdefault(mend, [])
-        if len(faults) < MOST_FAULTS:
-            faults.append(f"line {line}: {what}")
+        errors = self._kinds.setdefault(mend, [])
+        if len(errors) < MOST_FAULTS:
+            errors.append(f"line {line}: {what}")
         else:
             self._more[mend] += 1
 
@@ -56,8 +56,8 @@ class Faults:
             UserError: there are faults, and lines with faults are not left out; or no row is left.
         """
         lines = []
-        for mend, faults in self._kinds.items():
-            *others, last = faults
+        for mend, errors in self._kinds.items():
+            *others, last = errors
             lines += [*others, f"{last}; {mend}" if mend else last]
             lines += [f"and {self._more[mend]:,} more such lines"] if self._more[mend] else []
         if lines and not self._skip:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ernie_m.reader.files.plain_text import split_name
-from ernie_m.reader.files.row_errors import Faults
-from ernie_m.reader.files.tables import values_of_lines
+from ernie_m.reader.files.row_errors import RowErrors
+from ernie_m.reader.files.tables import parse_json_lines
 from ernie_m.reader.token_offsets import Span
 from ernie_m.utils.errors import UserError, listed
 from ernie_m.utils.files import is_whole_text, json_of, read_bytes, read_json
@@ -125,9 +125,9 @@ def _content(path: Path) -> Any:
     first = json_of(lines[0]) if lines else None
     if not isinstance(first, dict) or "question" not in first:
         return read_json(path, f"the form is {_FORM}")
-    faults = Faults(path, may_skip=False)
-    rows = [row for _, row in values_of_lines(lines, str(path), faults)]
-    faults.end(logger.warning)
+    errors = RowErrors(path, may_skip=False)
+    rows = [row for _, row in parse_json_lines(lines, str(path), errors)]
+    errors.end(logger.warning)
     return {"data": rows}
 
 
@@ -192,7 +192,7 @@ class _JsonValue:
         if not isinstance(value, kind) or isinstance(value, bool):  # to Python a bool is an int
             expected = _KINDS.get(kind, "a string")
             raise UserError(
-                f"{self.path}: {self._place_of(key)}: {expected} should be here; the form is {_FORM}"
+                f"{self.path}: {self._locate(key)}: {expected} should be here; the form is {_FORM}"
             )
         return value
 
@@ -205,7 +205,7 @@ class _JsonValue:
         """
         text = self.required(key, str)
         if not is_whole_text(text):
-            raise UserError(f"{self.path}: {self._place_of(key)}: it has half a character; remove it")
+            raise UserError(f"{self.path}: {self._locate(key)}: it has half a character; remove it")
         return text
 
     def has(self, key: str) -> bool:
@@ -221,7 +221,7 @@ class _JsonValue:
         """
         lists = self.value["answers"] if self.has("answers") else None
         if isinstance(lists, dict):
-            place = self._place_of("answers")
+            place = self._locate("answers")
             texts = _JsonValue(self.path, place, lists).required("text", list)
             starts = lists.get("answer_start")
             starts = [None] * len(texts) if starts is None else starts
@@ -238,8 +238,8 @@ class _JsonValue:
             UserError: as `required`.
         """
         for number, item in enumerate(self.required(key, list)):
-            yield _JsonValue(self.path, f"{self._place_of(key)}[{number}]", item)
+            yield _JsonValue(self.path, f"{self._locate(key)}[{number}]", item)
 
-    def _place_of(self, key: str) -> str:
+    def _locate(self, key: str) -> str:
         """The place of a key; that of the whole file is "", so its keys have no dot before them."""
         return f"{self.place}.{key}".lstrip(".")

@@ -37,7 +37,7 @@ class TableOptions:
     on_error: Literal["stop", "skip"] = "stop"
     """Whether to stop at invalid rows before any work is done (stop), or to leave them out (skip)."""
 
-    def refuse_others(self, name: object, form: str, *read: str) -> None:
+    def reject_others(self, name: object, form: str, *read: str) -> None:
         """Refuse options that are given, and that a file is not read with.
 
         Args:

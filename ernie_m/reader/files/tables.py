@@ -11,7 +11,7 @@ programs call:
     table.place(name, flag)                       the column that a flag names, also by its number
     table.named(names)                            the columns that have one of some names, in any case
     table.question(what, flags)                   the one question, where it is not known which are meant
-    fault_of_text(name, cell)                     what keeps a cell from being a text
+    text_error(name, cell)                     what keeps a cell from being a text
     faults.end(logger.warning)                    after the rows: all faults at once, or what is left out
 
 Where all flags give numbers, the first line is a row. A cell is a text; in JSON it may be a list or an
@@ -42,7 +42,7 @@ from ernie_m.reader.files.plain_text import (
     named_form,
     split_name,
 )
-from ernie_m.reader.files.row_errors import Faults
+from ernie_m.reader.files.row_errors import RowErrors
 from ernie_m.reader.files.table_options import TableOptions
 from ernie_m.reader.labels import normal_label
 from ernie_m.utils.errors import UserError, command_words, install_command, listed, shown
@@ -87,7 +87,7 @@ _LARGEST = 1 << 28  # bytes of a workbook, which is read as a whole
 Row = tuple[int, list[Any]]  # the line at which it begins, and its cells
 
 
-class Form(NamedTuple):
+class Dialect(NamedTuple):
     """How the cells of a table are written.
 
     Attributes:
@@ -105,7 +105,7 @@ class Form(NamedTuple):
     skipped: int = 0
     is_sure: bool = False
 
-    def in_file(self, path: str | os.PathLike) -> "Form":
+    def in_file(self, path: str | os.PathLike) -> "Dialect":
         """The form with the mark that the name of another file says."""
         mark = _OF_ENDING.get(split_name(path)[0], self.mark)
         is_other = (mark == "\t") != (self.mark == "\t")
@@ -126,7 +126,7 @@ class Table(NamedTuple):
     path: Path
     names: list[str]
     line: int
-    form: Form
+    form: Dialect
     sample: list[list[Any]]
     rows: Iterator[Row]
 
@@ -199,19 +199,19 @@ class Table(NamedTuple):
 def open_table(
     path: Path,
     options: TableOptions,
-    faults: Faults,
+    errors: RowErrors,
     ragged: bool = False,
-    start_of: Callable[[TextFile], tuple[Form, bool]] | None = None,
+    start_of: Callable[[TextFile], tuple[Dialect, bool]] | None = None,
     as_they_stand: bool = False,
 ) -> Table:
     """Open a table and read its header.
 
     Args:
         path: "-": standard input.
-        faults: receives lines that cannot be read, when `Table.rows` comes to them.
+        errors: receives lines that cannot be read, when `Table.rows` comes to them.
         ragged: whether cells at the end of a row may be missing; they are then None.
         start_of: tells how the cells of a text are written, and whether its first line names the columns;
-            None: `form_of` and the options tell it.
+            None: `sniff_dialect` and the options tell it.
         as_they_stand: whether it is JSON, whatever its name, and its values are cells as they stand, None
             where an object has none; without rows it has no columns.
 
@@ -219,30 +219,30 @@ def open_table(
         UserError: the file cannot be read, is no table, or it has to be asked how it is written.
     """
     named = named_form(path)
-    form, has_names = Form(), not _are_numbers(options)
+    form, has_names = Dialect(), not _are_numbers(options)
     if named == SHEET:
-        rows = _rows_of_sheet(path)
+        rows = _read_sheet_rows(path)
     else:
         is_json = as_they_stand or named == OBJECTS
         file = TextFile(str(path), encoding=options.encoding, any_form=is_json)
         path = Path(file.path)
         if is_json:
             cell_of = (lambda value: value) if as_they_stand else as_cell
-            rows, has_names = _rows_of_objects(file, faults, cell_of), True
+            rows, has_names = _read_object_rows(file, errors, cell_of), True
         else:
-            form, has_names = start_of(file) if start_of else (form_of(file, options), has_names)
-            lines = islice(file.texts(faults), form.skipped, None)
-            rows = records(lines, form, faults, form.skipped + 1)
-    return table_of(path, form, has_names, rows, options, faults, ragged, may_be_empty=as_they_stand)
+            form, has_names = start_of(file) if start_of else (sniff_dialect(file, options), has_names)
+            lines = islice(file.texts(errors), form.skipped, None)
+            rows = records(lines, form, errors, form.skipped + 1)
+    return make_table(path, form, has_names, rows, options, errors, ragged, may_be_empty=as_they_stand)
 
 
-def table_of(
+def make_table(
     path: Path,
-    form: Form,
+    form: Dialect,
     has_names: bool,
     rows: Iterator[Row],
     options: TableOptions,
-    faults: Faults,
+    errors: RowErrors,
     ragged: bool = False,
     may_be_empty: bool = False,
 ) -> Table:
@@ -250,21 +250,21 @@ def table_of(
     line, first = next(rows, (1, []))
     names = [in_one_line(name).strip() for name in first] if has_names else _numbers(len(first))
     if not has_names:
-        _refuse_names(path, line, first, by_number=_are_numbers(options))
+        _reject_names(path, line, first, by_number=_are_numbers(options))
         rows = chain([(line, first)], rows)
     elif "_task_hash" in names and not options.filter:
         raise UserError(
             f"{path}, line {line}: it is of Prodigy, where answers may be rejected or ignored; say which "
             "rows are meant: --filter answer=accept"
         )
-    rows = of_width(rows, len(names), line, faults, ragged)
+    rows = check_width(rows, len(names), line, errors, ragged)
     head = list(islice(rows, _SAMPLE))
     if not head:
-        faults.end(logger.warning)
+        errors.end(logger.warning)
         if not may_be_empty:
             raise UserError(f"{path}: no rows in it")
     table = Table(path, names, line, form, [cells for _, cells in head], chain(head, rows))
-    return table._replace(rows=wanted(table, options.filter, faults))
+    return table._replace(rows=wanted(table, options.filter, errors))
 
 
 def _numbers(width: int) -> list[str]:
@@ -272,7 +272,7 @@ def _numbers(width: int) -> list[str]:
     return [str(number) for number in range(1, width + 1)]
 
 
-def fault_of_text(name: str, cell: Any) -> str:
+def text_error(name: str, cell: Any) -> str:
     """What keeps the cell of a column from being a text, or ""."""
     if not isinstance(cell, str):
         kind = {list: "a list", dict: "an object"}.get(type(cell), json.dumps(cell))
@@ -286,7 +286,7 @@ def _are_numbers(options: TableOptions) -> bool:
     return re.fullmatch(r"\d+([,+]\d+)*", given) is not None
 
 
-def _refuse_names(path: Path, line: int, cells: Sequence[str], by_number: bool) -> None:
+def _reject_names(path: Path, line: int, cells: Sequence[str], by_number: bool) -> None:
     """Refuse a first row of known names, or of the numbers that pandas gives columns, where it is a row.
 
     Raises:
@@ -302,7 +302,9 @@ def _refuse_names(path: Path, line: int, cells: Sequence[str], by_number: bool) 
         )
 
 
-def of_width(rows: Iterator[Row], width: int, header: int, faults: Faults, ragged: bool) -> Iterator[Row]:
+def check_width(
+    rows: Iterator[Row], width: int, header: int, errors: RowErrors, ragged: bool
+) -> Iterator[Row]:
     """The rows that have a cell for each column; others are faults."""
     for line, cells in rows:
         cells = [*cells, *[None] * (width - len(cells))] if ragged else cells
@@ -310,10 +312,10 @@ def of_width(rows: Iterator[Row], width: int, header: int, faults: Faults, ragge
             yield line, cells
         else:
             what = f"{len(cells)} column{'s' * (len(cells) != 1)}, but line {header} has {width}"
-            faults.add(line, what, "mend or remove them; --delimiter says what separates the cells")
+            errors.add(line, what, "mend or remove them; --delimiter says what separates the cells")
 
 
-def wanted(table: Table, only: str | None, faults: Faults) -> Iterator[Row]:
+def wanted(table: Table, only: str | None, errors: RowErrors) -> Iterator[Row]:
     """The rows that --filter takes, by a comparison such as label=1 or score>=0.8.
 
     Raises:
@@ -337,10 +339,10 @@ def wanted(table: Table, only: str | None, faults: Faults) -> Iterator[Row]:
             if _COMPARED[sign](key_of(str(as_cell(cells[place]))), key):
                 yield line, cells
         except ValueError:
-            faults.add(line, f"'{shown(cells[place])}' in '{name}' is no number", "--filter needs one")
+            errors.add(line, f"'{shown(cells[place])}' in '{name}' is no number", "--filter needs one")
 
 
-def form_of(file: TextFile, options: TableOptions) -> Form:
+def sniff_dialect(file: TextFile, options: TableOptions) -> Dialect:
     """How the cells of a text are written.
 
     It is the one mark of tab, comma and semicolon that the first line has and with which every row has as
@@ -357,9 +359,9 @@ def form_of(file: TextFile, options: TableOptions) -> Form:
     )
     skipped += named_by_excel is not None  # the line says nothing else
     first = "".join(lines[skipped : skipped + 1])
-    faults = Faults(file.path, may_skip=False)  # without this line the next one would be the header
-    decoded(b"".join(islice(io.BytesIO(head), skipped, skipped + 1)), skipped + 1, faults)
-    faults.end(logger.warning)
+    errors = RowErrors(file.path, may_skip=False)  # without this line the next one would be the header
+    decoded(b"".join(islice(io.BytesIO(head), skipped, skipped + 1)), skipped + 1, errors)
+    errors.end(logger.warning)
 
     def quoted(mark: str) -> bool | None:
         if options.quoting is not None or mark != "\t":
@@ -367,8 +369,8 @@ def form_of(file: TextFile, options: TableOptions) -> Form:
         return False if has_official_names(first, ("text_a",)) else None
 
     def agrees(mark: str) -> bool:
-        form = Form(mark, quoted(mark) or False, is_sure=True)
-        rows = islice(records(iter(lines[skipped:]), form, unread := Faults("")), 1000)
+        form = Dialect(mark, quoted(mark) or False, is_sure=True)
+        rows = islice(records(iter(lines[skipped:]), form, unread := RowErrors("")), 1000)
         return len({len(cells) for _, cells in rows}) == 1 and unread.count <= 1  # the last may be cut here
 
     given = _MARKS.get(options.delimiter, options.delimiter) or (named_by_excel and named_by_excel[1])
@@ -383,10 +385,10 @@ def form_of(file: TextFile, options: TableOptions) -> Form:
             f"{file.path}, line {skipped + 1}: what separates its cells? say it: --delimiter {marks}"
         )
     mark = found[0] if len(found) == 1 else usual
-    return Form(mark, quoted(mark), file.begin, skipped, options.quoting is not None)
+    return Dialect(mark, quoted(mark), file.begin, skipped, options.quoting is not None)
 
 
-def records(lines: Iterator[str], form: Form, faults: Faults, first_line: int = 1) -> Iterator[Row]:
+def records(lines: Iterator[str], form: Dialect, errors: RowErrors, first_line: int = 1) -> Iterator[Row]:
     """The line at which each row begins, and its cells. Blank lines are left out.
 
     Args:
@@ -396,23 +398,23 @@ def records(lines: Iterator[str], form: Form, faults: Faults, first_line: int = 
         UserError: a cell begins with a quotation mark, and nothing says what that means.
     """
     rows = _quoted_rows if form.quoted else _plain_rows
-    for line, cells in rows(lines, form, faults, first_line):
+    for line, cells in rows(lines, form, errors, first_line):
         if any(map(str.strip, cells)):
             yield line, cells
 
 
-def _plain_rows(lines: Iterator[str], form: Form, faults: Faults, first_line: int) -> Iterator[Row]:
+def _plain_rows(lines: Iterator[str], form: Dialect, errors: RowErrors, first_line: int) -> Iterator[Row]:
     for number, line in enumerate(lines, first_line):
         cells = line.rstrip("\r\n").split(form.mark)
         if form.quoted is None and any(cell.startswith('"') for cell in cells):
             raise UserError(
-                f"{faults.name}, line {number}: a cell begins with a quotation mark; do these enclose "
+                f"{errors.name}, line {number}: a cell begins with a quotation mark; do these enclose "
                 "cells (--quoting true), or are they text (--quoting false)?"
             )
         yield number, cells
 
 
-def _quoted_rows(lines: Iterator[str], form: Form, faults: Faults, first_line: int) -> Iterator[Row]:
+def _quoted_rows(lines: Iterator[str], form: Dialect, errors: RowErrors, first_line: int) -> Iterator[Row]:
     csv.field_size_limit(LONGEST_LINE)
     reader = csv.reader(lines, delimiter=form.mark, strict=True)
     while True:
@@ -429,7 +431,7 @@ def _quoted_rows(lines: Iterator[str], form: Form, faults: Faults, first_line: i
             what, _, mend = fault.partition("; ")
             last = reader.line_num + first_line - 1
             span = f"to line {last}: " if last > first else ""
-            faults.add(
+            errors.add(
                 first, span + what, mend or "within a cell in quotation marks, write each of them twice"
             )
 
@@ -448,7 +450,7 @@ def _has_rows(cells: Sequence[str], mark: str) -> bool:
     return False
 
 
-def _rows_of_objects(file: TextFile, faults: Faults, cell_of: Callable[[Any], Any]) -> Iterator[Row]:
+def _read_object_rows(file: TextFile, errors: RowErrors, cell_of: Callable[[Any], Any]) -> Iterator[Row]:
     """The keys of the objects in a file, and then a row for each.
 
     Args:
@@ -464,8 +466,8 @@ def _rows_of_objects(file: TextFile, faults: Faults, cell_of: Callable[[Any], An
             "Convert it with examples/to_jsonl.sh llama-index"
         )
     is_list = start.startswith(b"[")
-    values = _values_of_list(file) if is_list else values_of_lines(file.texts(faults), file.path, faults)
-    objects = ((line, value) for line, value in values if is_object(value, line, faults))
+    values = _parse_json_list(file) if is_list else parse_json_lines(file.texts(errors), file.path, errors)
+    objects = ((line, value) for line, value in values if is_object(value, line, errors))
     head = list(islice(objects, _HEAD_OBJECTS))
     names = list(dict.fromkeys(name for _, value in head for name in value))  # each once, in their order
     if head:
@@ -473,12 +475,12 @@ def _rows_of_objects(file: TextFile, faults: Faults, cell_of: Callable[[Any], An
     for line, value in chain(head, objects):
         if new := value.keys() - {*names}:
             what = f"the key '{shown(min(new))}' is new"
-            faults.add(line, what, f"one of the first {_HEAD_OBJECTS:,} objects must have each key")
+            errors.add(line, what, f"one of the first {_HEAD_OBJECTS:,} objects must have each key")
         else:
             yield line, [cell_of(value.get(name)) for name in names]
 
 
-def is_object(value: Any, line: int, faults: Faults) -> bool:
+def is_object(value: Any, line: int, errors: RowErrors) -> bool:
     """Whether a value of JSON is an object that can be written again; otherwise it is a fault."""
     fault = "" if isinstance(value, dict) else f"it is {shown(json.dumps(value))[:40]}"
     try:
@@ -486,11 +488,11 @@ def is_object(value: Any, line: int, faults: Faults) -> bool:
     except ValueError as error:
         fault = str(error)
     if fault:
-        faults.add(line, f"no JSON object ({fault})", 'each is one such as {"text": "..."}')
+        errors.add(line, f"no JSON object ({fault})", 'each is one such as {"text": "..."}')
     return not fault
 
 
-def values_of_lines(lines: Iterable[str | bytes], name: str, faults: Faults) -> Iterator[tuple[int, Any]]:
+def parse_json_lines(lines: Iterable[str | bytes], name: str, errors: RowErrors) -> Iterator[tuple[int, Any]]:
     """The JSON value on each line of a file, with its number. Blank lines are left out.
 
     Raises:
@@ -506,10 +508,10 @@ def values_of_lines(lines: Iterable[str | bytes], name: str, faults: Faults) -> 
             if line.strip():
                 yield number, json.loads(line)
         except (ValueError, RecursionError) as error:
-            faults.add(number, f"no JSON object ({error})", 'each is one such as {"text": "..."}')
+            errors.add(number, f"no JSON object ({error})", 'each is one such as {"text": "..."}')
 
 
-def _values_of_list(file: TextFile) -> Iterator[tuple[int, Any]]:
+def _parse_json_list(file: TextFile) -> Iterator[tuple[int, Any]]:
     """The values in a list, each with the line at which it begins.
 
     Raises:
@@ -540,7 +542,7 @@ def _values_of_list(file: TextFile) -> Iterator[tuple[int, Any]]:
         place = between.match(text, end).end()
 
 
-def _rows_of_sheet(path: Path) -> Iterator[Row]:
+def _read_sheet_rows(path: Path) -> Iterator[Row]:
     """The rows of the first sheet of an Excel file that has any.
 
     Raises:

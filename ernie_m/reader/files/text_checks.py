@@ -37,7 +37,7 @@ _PRINTED = re.compile(r"\[\s*['\"].*['\"]\s*\]")  # a list of texts
 _TIMES = re.compile(r"\d+:\d\d:\d\d[.,]\d+ --> ")
 
 
-def look_at_text(
+def check_text(
     path: str | Path,
     lines: Sequence[str],
     language: str,
@@ -51,7 +51,7 @@ def look_at_text(
         as_it_stands: whether every text is taken; None: it is taken, and nothing is shown.
 
     Returns:
-        `script_of` the lines.
+        `detect_script` the lines.
 
     Raises:
         UserError: most lines have no letters or are lists, begin with a number, an id or a tag, or have HTML.
@@ -61,7 +61,7 @@ def look_at_text(
     if as_it_stands is not None:
         for _, line in texts[:_SHOWN]:
             logger.info("%s: %s", name, shown(line.strip()))
-    odd = _what_is_odd(texts)
+    odd = _find_issue(texts)
     if odd:
         number, what, is_asked = odd
         message = f"{path}, line {number}: {what}"
@@ -69,7 +69,7 @@ def look_at_text(
             logger.warning("%s; it is taken for text", message)
         elif not as_it_stands:
             raise UserError(f"{message}; {_MEND}")
-    script = script_of([line for _, line in texts])
+    script = detect_script([line for _, line in texts])
     expected = expected_script(language)
     if script and expected and script != expected:
         logger.warning(
@@ -81,7 +81,7 @@ def look_at_text(
             expected.title(),
         )
     if language_tag(language) in SEVERAL:
-        scripts = Counter(filter(None, (script_of([line]) for _, line in texts))).most_common(2)
+        scripts = Counter(filter(None, (detect_script([line]) for _, line in texts))).most_common(2)
         if scripts[1:] and scripts[1][1] > _OTHER_SCRIPT * len(texts):
             shares = " and ".join(f"{count / len(texts):.0%} {name.title()}" for name, count in scripts)
             logger.warning("%s: '%s' is written in two scripts, %s of the lines", path, language, shares)
@@ -89,22 +89,22 @@ def look_at_text(
 
 
 def refuse_odd_part(path: str | Path, texts: Iterable[tuple[int, str]]) -> None:
-    """Look at a part of a file that `look_at_text` may not have seen.
+    """Look at a part of a file that `check_text` may not have seen.
 
     Args:
         texts: the number of each line, and the line.
 
     Raises:
-        UserError: as `look_at_text`.
+        UserError: as `check_text`.
     """
     lines = [(number, line) for number, line in texts if line]
     step = len(lines) // _MOST_OF_A_PART + 1
-    odd = _what_is_odd(lines[::step], step) if len(lines) >= _FEWEST_OF_A_PART else None
+    odd = _find_issue(lines[::step], step) if len(lines) >= _FEWEST_OF_A_PART else None
     if odd and odd[2]:
         raise UserError(f"{path}, line {odd[0]}: {odd[1]}; {_MEND}")
 
 
-def script_of(lines: Sequence[str]) -> str:
+def detect_script(lines: Sequence[str]) -> str:
     """The script of most letters, as Unicode names it; "" if there are few letters."""
     letters = [letter for letter in "".join(lines)[: 20 * MOST_LINES] if letter.isalpha()]
     names = Counter(unicodedata.name(letter, "").split(" ")[0] for letter in letters)
@@ -114,7 +114,7 @@ def script_of(lines: Sequence[str]) -> str:
     return script if 2 * count > len(letters) >= _FEWEST else ""
 
 
-def _what_is_odd(texts: Sequence[tuple[int, str]], step: int = 1) -> tuple[int, str, bool] | None:
+def _find_issue(texts: Sequence[tuple[int, str]], step: int = 1) -> tuple[int, str, bool] | None:
     """The number of the first line that is odd as many lines are, how, and whether to ask about it.
 
     Args:

@@ -18,7 +18,14 @@ from ernie_m.model.checkpoint.format import Checkpoint, Format, Source, numbered
 from ernie_m.model.checkpoint.key_mapping import LM, WORDS
 from ernie_m.model.checkpoint.weights import CONFIG, WEIGHTS, WITHOUT_UNKNOWN, Weights, open_weights
 from ernie_m.model.config import ErnieMConfig
-from ernie_m.model.preprocessing import ERNIE_M_RULES, NO_RULES, READING, Reading, own_reading, stored_reading
+from ernie_m.model.preprocessing import (
+    ERNIE_M_RULES,
+    NO_RULES,
+    READING,
+    PreprocessingConfig,
+    read_preprocessing,
+    stored_preprocessing,
+)
 from ernie_m.model.tasks import TOKEN_CLASSIFICATION
 from ernie_m.reader.tag_schemes import NO_ENTITIES, entity_tags
 from ernie_m.reader.tokenizer_config import (
@@ -41,7 +48,7 @@ READERS = {
     ".pt": torch_files.read,
     ".pdparams": restricted_pickle.read_pdparams,
 }
-# problem_type in transformers -> the field of a reading that it sets.
+# problem_type in transformers -> the field of a PreprocessingConfig that it sets.
 MULTI_LABEL = "multi_label_classification"
 _REGRESSION = "regression"
 _KINDS = {"single_label_classification": None, MULTI_LABEL: "multi_label", _REGRESSION: "regression"}
@@ -63,7 +70,7 @@ _SHARED_KEYS = (
 _Fields = dict[str, tuple[Any, Path | None]]
 
 
-class Library(Format):
+class ThirdPartyFormat(Format):
     """A format of another library.
 
     Attributes:
@@ -135,15 +142,15 @@ class Library(Format):
             )
         return tasks
 
-    def reading(
+    def preprocessing(
         self,
         source: Source,
         weights: Weights,
         config: ErnieMConfig | None,
         labels: list[str],
         drop_unknown: bool,
-    ) -> tuple[Reading, list[str]]:
-        """How the model reads, as in `Format.reading`.
+    ) -> tuple[PreprocessingConfig, list[str]]:
+        """How the model reads, as in `Format.preprocessing`.
 
         A model with the names of XLM-R or BERT reads as XLM-R does. An ErnieM reads as the tokenizer of its
         library does, if it has the head of a task; otherwise it is ERNIE-M itself.
@@ -154,11 +161,15 @@ class Library(Format):
         has_head = any(task != LM for task in source.tasks)
         has_key = source.raw_config.get(READING) is not None
         if has_key:
-            reading = own_reading(source.raw_config, source.config_path)
+            preprocessing = read_preprocessing(source.raw_config, source.config_path)
         elif self.text_rules is not None:  # an ErnieM
-            reading = replace(Reading.of_xlm_r(), text_rules=self.text_rules) if has_head else Reading()
+            preprocessing = (
+                replace(PreprocessingConfig.of_xlm_r(), text_rules=self.text_rules)
+                if has_head
+                else PreprocessingConfig()
+            )
         else:
-            reading = Reading.of_xlm_r()
+            preprocessing = PreprocessingConfig.of_xlm_r()
         # What the library's own key of config.json, and the other files, say.
         fields: _Fields = {}
         problem_type = source.raw_config.get("problem_type")
@@ -166,12 +177,12 @@ class Library(Format):
             fields = {
                 name: (kind == problem_type, source.config_path) for kind, name in _KINDS.items() if name
             }
-        fields |= self._of_tokenizer(source.folder, has_key)
+        fields |= self._read_tokenizer_fields(source.folder, has_key)
         faults: list[str] = []
         if has_head and has_key:  # the tokenizer's length is the model's, and ours that of the training
             fields.pop("max_seq_len", None)
         elif not has_head:  # only models of vectors have files of sentence-transformers
-            vector_fields, faults = sentence_transformers.fields_of_vectors(source.root, config)
+            vector_fields, faults = sentence_transformers.read_embedding_fields(source.root, config)
             fields |= vector_fields
         if source.folder.json(TOKENIZER_CONFIG).get("truncation_side") == "left":
             faults.append(f"{source.folder.path / TOKENIZER_CONFIG}: truncation_side left")
@@ -181,8 +192,8 @@ class Library(Format):
             length, path = fields["max_seq_len"]
             fields["max_seq_len"] = (_limiting(length, config), path)
         if has_key:
-            fields = self._not_in_key(reading, fields, config, source.config_path)
-        reading = replace(reading, **{name: value for name, (value, _path) in fields.items()})
+            fields = self._not_in_key(preprocessing, fields, config, source.config_path)
+        preprocessing = replace(preprocessing, **{name: value for name, (value, _path) in fields.items()})
         tags = entity_tags(labels if source.task == TOKEN_CLASSIFICATION else ())
         others = [label for label in labels if tags and label not in tags]
         if others and not drop_unknown:
@@ -192,10 +203,10 @@ class Library(Format):
                 "no entities"
             )
         if others:
-            reading = replace(reading, chunk_scheme=NO_ENTITIES)
-        return reading, faults
+            preprocessing = replace(preprocessing, chunk_scheme=NO_ENTITIES)
+        return preprocessing, faults
 
-    def _of_tokenizer(self, folder: Folder, has_key: bool) -> _Fields:
+    def _read_tokenizer_fields(self, folder: Folder, has_key: bool) -> _Fields:
         """What the tokenizer's files say.
 
         Args:
@@ -214,20 +225,24 @@ class Library(Format):
         return fields
 
     def _not_in_key(
-        self, reading: Reading, fields: _Fields, config: ErnieMConfig, config_path: Path | None
+        self,
+        preprocessing: PreprocessingConfig,
+        fields: _Fields,
+        config: ErnieMConfig,
+        config_path: Path | None,
     ) -> _Fields:
         """The fields of other files of which our key of config.json says nothing.
 
         Args:
-            reading: what our key says.
+            preprocessing: what our key says.
             fields: what the other files say.
 
         Raises:
-            UserError: they say another thing than this project writes for the reading.
+            UserError: they say another thing than this project writes for this preprocessing.
         """
-        written = sentence_transformers.as_written(reading, config)
-        written = replace(written, max_seq_len=_limiting(reading.max_seq_len, config))
-        if reading.text_rules != ERNIE_M_RULES:  # a library's rules have no place in tokenizer.json
+        written = sentence_transformers.as_written(preprocessing, config)
+        written = replace(written, max_seq_len=_limiting(preprocessing.max_seq_len, config))
+        if preprocessing.text_rules != ERNIE_M_RULES:  # a library's rules have no place in tokenizer.json
             written = replace(written, text_rules=NO_RULES)
         if self.is_ernie_m:  # nor have added tokens in that form
             written = replace(written, added_tokens={})
@@ -235,7 +250,7 @@ class Library(Format):
         for name, (value, path) in fields.items():
             if value == getattr(written, name):
                 continue
-            in_key = getattr(reading, name)
+            in_key = getattr(preprocessing, name)
             if in_key is not None or name == "default_prompt":
                 raise UserError(
                     f"{config_path}: '{READING}' says that {name} is {shown(in_key)}, but {path} says "
@@ -269,8 +284,8 @@ class Library(Format):
             written["id2label"] = {str(i): label for i, label in enumerate(labels)}
             written["label2id"] = {label: i for i, label in enumerate(labels)}
         # ERNIE-M's own reading is written, too: without the key, a folder is read as its library reads it.
-        written[READING] = stored_reading(checkpoint.reading)
-        if checkpoint.reading.multi_label:
+        written[READING] = stored_preprocessing(checkpoint.preprocessing)
+        if checkpoint.preprocessing.multi_label:
             written["problem_type"] = MULTI_LABEL
         (folder / CONFIG).write_text(as_json(written), encoding="utf-8")
 

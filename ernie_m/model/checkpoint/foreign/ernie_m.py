@@ -6,7 +6,7 @@ PaddleNLP has model_state.pdparams or model.safetensors; transformers model.safe
 from pathlib import Path
 
 from ernie_m.model.checkpoint.foreign import restricted_pickle
-from ernie_m.model.checkpoint.foreign.base import Library
+from ernie_m.model.checkpoint.foreign.base import ThirdPartyFormat
 from ernie_m.model.checkpoint.format import Checkpoint
 from ernie_m.model.checkpoint.key_mapping import CHOICE, CLASSIFIER, QA_OUTPUTS, ModelClass
 from ernie_m.model.checkpoint.native import MODEL_TYPE
@@ -15,7 +15,7 @@ from ernie_m.model.checkpoint.weights import Weights
 from ernie_m.model.tasks import CLASSIFICATION, QUESTION_ANSWERING, TOKEN_CLASSIFICATION
 
 
-class PaddleNLP(Library):
+class PaddleNLP(ThirdPartyFormat):
     """ErnieM in PaddleNLP, which ignores the key intermediate_size, and saves 3072 for every size."""
 
     name = "paddlenlp"
@@ -45,7 +45,7 @@ class PaddleNLP(Library):
         return []
 
 
-class HuggingFace(Library):
+class HuggingFace(ThirdPartyFormat):
     """ErnieM in transformers 4."""
 
     name = "huggingface"

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ernie_m.model.checkpoint.foreign.base import Library
+from ernie_m.model.checkpoint.foreign.base import ThirdPartyFormat
 from ernie_m.model.checkpoint.key_mapping import LM_HEAD, ModelClass, TensorMapping, as_it_is, floats
 from ernie_m.model.checkpoint.weights import Weights
 from ernie_m.utils.errors import UserError
@@ -24,7 +24,7 @@ _NORM = re.compile(r"layernorm_embedding\.(weight|bias)")
 _FUSED = re.compile(r"(layers\.[0-9]{1,4}\.self_attn)\.in_proj_(weight|bias)")
 
 
-class Fairseq(Library):
+class Fairseq(ThirdPartyFormat):
     """XLM-R in fairseq."""
 
     name = "fairseq"

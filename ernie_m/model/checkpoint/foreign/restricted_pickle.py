@@ -283,7 +283,7 @@ def read_pdparams(path: Path) -> Weights:
             arrays and plain containers; the message gives the first foreign name.
     """
     opened = WeightsFile(path, _FORM)
-    with opened.reading() as pickled:
+    with opened.open_binary() as pickled:
         state = load(pickled, path)
         is_state_dict = isinstance(state, dict) and all(isinstance(name, str) for name in state)
         if not is_state_dict:
@@ -297,7 +297,7 @@ def read_pdparams(path: Path) -> Weights:
     arrays = {name: value for name, value in values.items() if isinstance(value, Array)}
 
     def fetch(name: str) -> np.ndarray:
-        with opened.reading() as file:
+        with opened.open_binary() as file:
             return arrays[name].read(file)
 
     shapes = {name: array.shape for name, array in arrays.items()}

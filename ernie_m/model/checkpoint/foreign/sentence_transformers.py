@@ -20,7 +20,7 @@ from ernie_m.model.checkpoint.format import Checkpoint, Format
 from ernie_m.model.checkpoint.key_mapping import ModelClass
 from ernie_m.model.checkpoint.weights import WEIGHTS, Weights
 from ernie_m.model.config import ErnieMConfig
-from ernie_m.model.preprocessing import DOCUMENT, MEAN_OF_TOKENS, Reading
+from ernie_m.model.preprocessing import DOCUMENT, MEAN_OF_TOKENS, PreprocessingConfig
 from ernie_m.utils.errors import UserError, shown
 from ernie_m.utils.files import Folder, as_json, read_json, read_object
 
@@ -94,15 +94,17 @@ def encoder_folder(folder: Folder) -> Folder:
     return folder if encoder == folder.path else Folder(encoder)
 
 
-def fields_of_vectors(folder: Folder, config: ErnieMConfig) -> tuple[dict[str, tuple[Any, Path]], list[str]]:
+def read_embedding_fields(
+    folder: Folder, config: ErnieMConfig
+) -> tuple[dict[str, tuple[Any, Path]], list[str]]:
     """What the library's files in a folder say of vectors; without them nothing.
 
     Args:
         config: the encoder's; the library takes the vectors of the last layer.
 
     Returns:
-        fields: the name of a field of `Reading` -> its value, and the file that says it.
-        faults: what a reading cannot hold, in words; mostly nothing.
+        fields: the name of a field of `PreprocessingConfig` -> its value, and the file that says it.
+        faults: what a PreprocessingConfig cannot hold, in words; mostly nothing.
 
     Raises:
         UserError: a file is damaged, or is not of this encoder.
@@ -262,22 +264,24 @@ def _prompts(path: Path, has_length_1: bool, faults: list[str]) -> dict[str, tup
     return {"prompts": (prompts, path), "default_prompt": (default, path)}
 
 
-def as_written(reading: Reading, config: ErnieMConfig) -> Reading:
-    """The reading that `fields_of_vectors` finds in what `write` writes for a reading.
+def as_written(preprocessing: PreprocessingConfig, config: ErnieMConfig) -> PreprocessingConfig:
+    """Return the preprocessing that `read_embedding_fields` finds in what `write` writes for it.
 
     A model that does not say how its vectors are made gets the mean over all tokens, of the last layer.
     Without a prompt "document" the library puts nothing before a document, even if there is a prompt
     "passage".
     """
-    prompts = dict(reading.prompts)
-    document = reading.prompt(DOCUMENT)
+    prompts = dict(preprocessing.prompts)
+    document = preprocessing.prompt(DOCUMENT)
     if document:
         prompts.setdefault(DOCUMENT, document)
-    layer = config.num_hidden_layers if reading.layer is None else reading.layer
-    return replace(reading, pooling=reading.pooling or MEAN_OF_TOKENS, layer=layer, prompts=prompts)
+    layer = config.num_hidden_layers if preprocessing.layer is None else preprocessing.layer
+    return replace(
+        preprocessing, pooling=preprocessing.pooling or MEAN_OF_TOKENS, layer=layer, prompts=prompts
+    )
 
 
-def write(folder: Path, config: ErnieMConfig, reading: Reading) -> list[str]:
+def write(folder: Path, config: ErnieMConfig, preprocessing: PreprocessingConfig) -> list[str]:
     """Write what says how a text gets its vector: pooling, length 1, the longest input, prompts.
 
     The library has the last layer only, and no mean without the special tokens.
@@ -288,7 +292,7 @@ def write(folder: Path, config: ErnieMConfig, reading: Reading) -> list[str]:
     Returns:
         The names of the files; none if the model's vectors are of another kind.
     """
-    written = as_written(reading, config)
+    written = as_written(preprocessing, config)
     if written.pooling not in _POOLINGS or written.layer != config.num_hidden_layers:
         return []
     pooling: dict[str, Any] = {"word_embedding_dimension": config.hidden_size}
@@ -302,7 +306,7 @@ def write(folder: Path, config: ErnieMConfig, reading: Reading) -> list[str]:
 
 
 def _write_modules(
-    folder: Path, folder_of: Mapping[str, str], reading: Reading, files: dict[str, Any]
+    folder: Path, folder_of: Mapping[str, str], preprocessing: PreprocessingConfig, files: dict[str, Any]
 ) -> list[str]:
     """Write modules.json, prompts and further files, and return the names.
 
@@ -310,22 +314,22 @@ def _write_modules(
         folder_of: the class of each module in order -> its folder; "": the folder itself.
         files: name -> the content of each further file.
     """
-    folders = {**folder_of, "Normalize": _NORMALIZE} if reading.normalize else folder_of
+    folders = {**folder_of, "Normalize": _NORMALIZE} if preprocessing.normalize else folder_of
     modules = [
         {"idx": number, "name": str(number), "path": path, "type": f"{_LIBRARY}.{kind}"}
         for number, (kind, path) in enumerate(folders.items())
     ]
     files = {MODULES: modules} | files
-    if reading.prompts:
+    if preprocessing.prompts:
         files[_PROMPTS] = {
-            "prompts": dict(reading.prompts),
-            "default_prompt_name": reading.default_prompt,
+            "prompts": dict(preprocessing.prompts),
+            "default_prompt_name": preprocessing.default_prompt,
             "similarity_fn_name": "cosine",
         }
     for name, contents in files.items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(as_json(contents), encoding="utf-8")
-    if reading.normalize:
+    if preprocessing.normalize:
         (folder / _NORMALIZE).mkdir()  # the module has no file
     return list(files)
 
@@ -347,4 +351,4 @@ class Static(Format):
         A vector is the mean over the pieces of a text, without special tokens.
         """
         safetensors.write(folder / WEIGHTS, weights, dtype=np.float32)
-        return _write_modules(folder, {"StaticEmbedding": ""}, checkpoint.reading, {})
+        return _write_modules(folder, {"StaticEmbedding": ""}, checkpoint.preprocessing, {})

@@ -119,7 +119,7 @@ def read(path: Path) -> Weights:
             plain containers and numbers; the message gives the first foreign name.
     """
     opened = WeightsFile(path, _FORM)
-    with opened.reading():
+    with opened.open_binary():
         contents, places = _read_zip(path) if zipfile.is_zipfile(path) else _read_legacy(path)
         arguments = contents.get("args")
         if arguments is None and isinstance(contents.get("cfg"), dict):  # fairseq since 0.10
@@ -135,7 +135,7 @@ def read(path: Path) -> Weights:
 
     def fetch(name: str) -> np.ndarray:
         view = views[name]
-        with opened.reading() as file:
+        with opened.open_binary() as file:
             return _read_view(view, file, places[view.storage.key][0])
 
     shapes = {name: view.shape for name, view in views.items()}

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ernie_m.model.checkpoint.foreign import sentence_transformers
-from ernie_m.model.checkpoint.foreign.base import Library
+from ernie_m.model.checkpoint.foreign.base import ThirdPartyFormat
 from ernie_m.model.checkpoint.format import Checkpoint, Source
 from ernie_m.model.checkpoint.key_mapping import (
     CHOICE,
@@ -37,7 +37,7 @@ PAD = 1  # the id of [PAD]
 TOKEN_TYPES = "embeddings.token_type_embeddings.weight"
 
 
-class XlmR(Library):
+class XlmR(ThirdPartyFormat):
     """XLM-R in transformers.
 
     Attributes:
@@ -149,7 +149,7 @@ class XlmR(Library):
         super().write(folder, checkpoint, weights, task)
         if task not in (None, LM):
             return []
-        return sentence_transformers.write(folder, checkpoint.shape, checkpoint.reading)
+        return sentence_transformers.write(folder, checkpoint.shape, checkpoint.preprocessing)
 
 
 class PaddleXlmR(XlmR):
@@ -160,7 +160,8 @@ class PaddleXlmR(XlmR):
     library = ""
 
     def fits(self, weights: Weights, raw_config: Mapping[str, Any]) -> bool:
-        """As in `Library.fits`; and the file is Paddle's own, or a safetensors file not marked as torch's."""
+        """As in `ThirdPartyFormat.fits`; and the file is Paddle's own, or a safetensors file not marked "
+        "as torch's."""
         is_own_file = ".pdparams" in Path(weights.source).name
         is_marked = "paddlenlp_version" in raw_config and weights.metadata.get("format") != "pt"
         return (is_own_file or is_marked) and super().fits(weights, raw_config)
