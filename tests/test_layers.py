@@ -118,19 +118,19 @@ def test_the_layers():
     # Who imports the package by one of these names has a second copy, or what is no part of it.
     foreign = {"ernie_m", "scripts", "tests", *OFFICIAL_PROGRAMS, *BELOW, *STARTED}
     graph = {path: files_imported(path) for path in PACKAGE.rglob("*.py")}
-    faults = []
+    errors = []
     for path, imported in graph.items():
         room = path.relative_to(PACKAGE).parts[0]
         if room not in allowed:
             continue
         rooms = {file: file.relative_to(PACKAGE).parts[0] for file in imported}
-        faults += [(path, file) for file in imported if rooms[file] not in allowed[room]]
+        errors += [(path, file) for file in imported if rooms[file] not in allowed[room]]
         for number, name in imports(path):
             top = name.split(".")[0]
             is_package = top == "ernie_m" and name != "ernie_m"
             if (top in foreign and not is_package) or (top == "paddle" and room == "reader"):
-                faults.append((f"{path}:{number}", name))
-    assert faults == []
+                errors.append((f"{path}:{number}", name))
+    assert errors == []
     TopologicalSorter(graph).prepare()  # raises CycleError, which names the files of a circle
 
     names = names_behind(ROOT / "run_pretrain.py")

@@ -160,11 +160,11 @@ def missing(text: str, place: Path = ROOT / "README.md") -> list[str]:
 
 
 def test_what_the_texts_name_is_there():
-    faults = []
+    errors = []
     for path in tracked_files():
         for text in texts_of(path):
-            faults += [f"{path.relative_to(ROOT)}: {name}" for name in missing(text, path)]
-    assert not faults, "\n".join(faults)
+            errors += [f"{path.relative_to(ROOT)}: {name}" for name in missing(text, path)]
+    assert not errors, "\n".join(errors)
 
 
 @pytest.mark.parametrize(

@@ -37,5 +37,5 @@ def test_what_mypy_finds():
     assert f"Found {len(files)} error" in run.stdout, run.stdout + run.stderr
     found = Counter(next((name for name in LEFT if file.startswith(name)), file) for file in files)
     too_many = {name: count for name, count in found.items() if count > LEFT.get(name, 0)}
-    faults = [line for line in run.stdout.splitlines() if line.startswith(tuple(too_many))]
-    assert not too_many, "\n".join([str(too_many), *faults])
+    errors = [line for line in run.stdout.splitlines() if line.startswith(tuple(too_many))]
+    assert not too_many, "\n".join([str(too_many), *errors])

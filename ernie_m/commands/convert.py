@@ -195,8 +195,8 @@ def write(
 def lines_of(written: Translated, checkpoint: Checkpoint, flags: ConvertFlags) -> list[str]:
     """A line for every tensor that was written, and for every one that was not."""
     is_official = flags.to == "fluid"
-    place = "params/" if is_official else ""
-    lines = [f"{place}{name}  {list(shape)}" for name, shape in written.weights.shapes.items()]
+    location = "params/" if is_official else ""
+    lines = [f"{location}{name}  {list(shape)}" for name, shape in written.weights.shapes.items()]
     without_place = {"labels": checkpoint.labels, READING: checkpoint.preprocessing.to_json()}
     unsaid = [f"{key} of config.json" for key, value in without_place.items() if value and is_official]
     afresh = f"the library that loads {flags.to} starts it afresh"

@@ -134,7 +134,7 @@ def environments(
     variables = []
     for local_rank in range(processes):
         rank = flags.node_id * processes + local_rank
-        place = {
+        environment = {
             "PADDLE_MASTER": f"{flags.nodes[0]}:{port}",
             "PADDLE_TRAINERS_NUM": str(len(endpoints)),
             "PADDLE_TRAINER_ENDPOINTS": ",".join(endpoints),
@@ -144,8 +144,8 @@ def environments(
             "PADDLE_RANK_IN_NODE": str(local_rank),
         }
         if gpus:  # each process sees one GPU, which has the number 0 there
-            place |= {"CUDA_VISIBLE_DEVICES": gpus[local_rank], "FLAGS_selected_gpus": "0"}
-        variables.append(place)
+            environment |= {"CUDA_VISIBLE_DEVICES": gpus[local_rank], "FLAGS_selected_gpus": "0"}
+        variables.append(environment)
     return variables
 
 
@@ -172,13 +172,13 @@ def run_processes(commands: Sequence[Sequence[str]], places: list[dict[str, str]
             process.send_signal(number)
 
     with stop_signals_handled_by(hand_on), contextlib.ExitStack() as files:
-        for number, (command, place) in enumerate(zip(commands, places)):
+        for number, (command, environment) in enumerate(zip(commands, places)):
             # The first child writes where this program does.
             output = files.enter_context(open(logs / f"workerlog.{number}", "wb")) if number > 0 else None
             processes.append(
                 subprocess.Popen(
                     command,
-                    env=os.environ | place,
+                    env=os.environ | environment,
                     stdout=output,
                     stderr=output,
                     process_group=0,  # a terminal's Ctrl-C comes here only, and is handed on

@@ -102,12 +102,12 @@ def main() -> None:
     )
 
 
-def carry_out(step: Command, place: str = "") -> None:
+def carry_out(step: Command, location: str = "") -> None:
     """Run a step in this process, unless it is finished; after a request to stop, this command ends."""
     if step.result.exists():
-        say(f"{place}{step.purpose}: done")
+        say(f"{location}{step.purpose}: done")
         return
-    say(f"{place}{step.purpose}")
+    say(f"{location}{step.purpose}")
     program, *words = map(str, step.words)
     code = 0
     try:

@@ -102,15 +102,15 @@ def read_table(path: Path) -> tuple[dict[str, int], int, list[list[str]]]:
         split_cells(decode(line, path, number)) for number, line in enumerate(lines, 1) if line.strip(b"\r")
     ]
     first_row = rows[0] if rows else []
-    places = {name: first_row.index(alias) for alias, name in ALIASES.items() if alias in first_row}
-    if places.keys() >= {*COLUMNS}:  # the first row is a header
-        return places, len(first_row), rows[1:]
+    columns = {name: first_row.index(alias) for alias, name in ALIASES.items() if alias in first_row}
+    if columns.keys() >= {*COLUMNS}:  # the first row is a header
+        return columns, len(first_row), rows[1:]
     if len(first_row) != len(COLUMNS):
         raise UserError(
             f"{path}, line 1: {len(first_row)} columns (expected two texts and a label by name, or "
             "exactly these three)"
         )
-    return {name: place for place, name in enumerate(COLUMNS)}, len(COLUMNS), rows
+    return {name: column for column, name in enumerate(COLUMNS)}, len(COLUMNS), rows
 
 
 def read_pairs(
@@ -133,7 +133,7 @@ def read_pairs(
     for number, cells in enumerate(rows, 1):
         row = {"qid": str(number), "language": file.language or ""}
         if len(cells) == width:  # a qid and a language in the file replace these two
-            row |= {name: cells[place].replace("\r", " ").strip() for name, place in places.items()}
+            row |= {name: cells[column].replace("\r", " ").strip() for name, column in places.items()}
         row["language"] = language_tag(row["language"])
         if len(cells) != width or not row["language"]:
             dropped["malformed"] += 1

@@ -116,9 +116,9 @@ def fetch_missing(urls: Mapping[Path, str]) -> list[str]:
     errors = []
     for path, url in urls.items():
         if not path.is_file():
-            fault = download(url, path)
-            if fault:
-                errors.append(f"{url} -> {path}: {fault}")
+            error = download(url, path)
+            if error:
+                errors.append(f"{url} -> {path}: {error}")
     return errors
 
 

@@ -86,8 +86,8 @@ def get_vocabulary(configs: Path) -> list[str]:
         return errors
     size = Tokenizer(vocab, pieces).vocab_size
     if size != VOCAB_SIZE:
-        fault = f"{size:,} ids, but the released weights have {VOCAB_SIZE:,}"
-        raise UserError(f"{vocab}: {fault}; move it and {pieces.name} away and run this again")
+        error = f"{size:,} ids, but the released weights have {VOCAB_SIZE:,}"
+        raise UserError(f"{vocab}: {error}; move it and {pieces.name} away and run this again")
     say(f"vocab: {vocab} and {pieces.name}, {VOCAB_SIZE:,} ids")
     return []
 

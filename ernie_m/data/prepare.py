@@ -122,9 +122,9 @@ def write_maps(output: Path, written: Collection[tuple[str, str]], labels: Seque
     maps = {"lang_map.json": evaluated, "xquad/lang_map.json": languages["xquad"], "label_map.json": labels}
     if set(languages["test"]) - set(evaluated):  # languages without dev files
         maps["test/lang_map.json"] = languages["test"]
-    for name, places in maps.items():
-        if places:
-            write_places(output / name, places)
+    for name, columns in maps.items():
+        if columns:
+            write_places(output / name, columns)
     if labels:
         say(f"--num_labels is {len(labels)}")
         if len(languages["train"]) > 1:

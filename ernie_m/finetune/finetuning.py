@@ -112,9 +112,9 @@ def checked_head(task: Head, checkpoint: Checkpoint, label_map: str | None) -> C
     Raises:
         UserError: as `head_error`, or they have other labels.
     """
-    if fault := head_error(task, checkpoint):
+    if error := head_error(task, checkpoint):
         raise UserError(
-            f"{checkpoint.path}: {fault}. To train from its encoder, pass it as --init_pretraining_params"
+            f"{checkpoint.path}: {error}. To train from its encoder, pass it as --init_pretraining_params"
         )
     labels = task.labels or []
     if label_map and _are_named(checkpoint.labels) and checkpoint.labels != labels:
@@ -169,15 +169,15 @@ def with_head(task: Head, start: Checkpoint | None) -> Checkpoint | None:
     tensors = start.tensors
     labels = task.labels or ["start", "end"]
     names = start.labels if _are_named(start.labels) and _are_named(labels) else labels
-    fault = head_error(task, start)
-    if not fault and (
+    error = head_error(task, start)
+    if not error and (
         len(labels) != tensors.shape("classifier.weight")[-1] or sorted(names) != sorted(labels)
     ):
-        fault = f"it has other labels than {listed(labels)}"
-    if not fault and start.preprocessing.prompt(NEITHER) != task.prompt:
-        fault = "its texts begin with a prompt, which --init_checkpoint keeps"
-    if fault:
-        logger.warning("%s: ignoring its classifier, a new one is trained: %s", start.path, fault)
+        error = f"it has other labels than {listed(labels)}"
+    if not error and start.preprocessing.prompt(NEITHER) != task.prompt:
+        error = "its texts begin with a prompt, which --init_checkpoint keeps"
+    if error:
+        logger.warning("%s: ignoring its classifier, a new one is trained: %s", start.path, error)
         return None
     by_number = (
         " (by number: it has no names of labels)" if task.labels and not _are_named(start.labels) else ""
@@ -225,9 +225,9 @@ def check_rows(
     for name, data in [*named, *((file.path, file.data) for file in files)]:
         task.warn_truncated(name, data)
         inputs = task.inputs(data)
-        targets, place = (data.targets, data.place) if has_ids else (np.zeros(0), str)
-        for fault in check_labels(inputs, targets, place, trained_inputs=trained):
-            logger.warning("%s: %s", name, fault)
+        targets, location = (data.targets, data.place) if has_ids else (np.zeros(0), str)
+        for error in check_labels(inputs, targets, location, trained_inputs=trained):
+            logger.warning("%s: %s", name, error)
         trained = inputs if data is train_set else trained
 
 

@@ -48,7 +48,7 @@ def seqeval_chunks(tags: Sequence[str]) -> set[tuple[str, int, int]]:
     first = 0  # the first word of the chunk that is being read
     last_prefix = "O"
     last_type = ""
-    for place, tag in enumerate([*tags, "O"]):  # the last O ends a chunk at the end
+    for index, tag in enumerate([*tags, "O"]):  # the last O ends a chunk at the end
         prefix = tag[0]
         # "OUN" of NOUN; of a tag with a "-" what is behind it; "_" is seqeval's empty type.
         type_ = tag[1:].split("-", 1)[-1] or "_"
@@ -57,9 +57,9 @@ def seqeval_chunks(tags: Sequence[str]) -> set[tuple[str, int, int]]:
         ends_before = last_prefix in "ES" or (last_prefix in "BI" and prefix in "BSO")
         starts_here = prefix in "BS" or (last_prefix in "ESO" and prefix in "EI")
         if ends_before or (is_other_type and last_prefix not in "O."):
-            spans.add((last_type, first, place - 1))
+            spans.add((last_type, first, index - 1))
         if starts_here or (is_other_type and prefix not in "O."):
-            first = place
+            first = index
         last_prefix = prefix
         last_type = type_
     return spans

@@ -382,16 +382,16 @@ class OfficialAnswering(QuestionAnswering):
         predictions = []
         for row, scores in enumerate(super().decode(batch, outputs)):
             behind_context = int(batch.ends[row])
-            places = []  # the places of the best starts, then of the best ends: [n_best] each
+            indices = []  # the places of the best starts, then of the best ends: [n_best] each
             logits = []  # the logits there
             for name in ("start_logits", "end_logits"):
                 # The official code ranks the [SEP] behind the context, too; its spans are left out below.
                 input_logits = outputs[name][row][: behind_context + 1].astype(np.float64)
                 best = np.argsort(-input_logits, kind="stable")[: self.n_best]
-                places.append(best)
+                indices.append(best)
                 logits.append(input_logits[best])
             # Every best start with every best end, [n_best, n_best] each.
-            starts, ends = np.meshgrid(*places, indexing="ij")
+            starts, ends = np.meshgrid(*indices, indexing="ij")
             first_start, behind_starts = batch.start_ranges[row]
             begins_here = (first_start <= starts) & (starts < behind_starts)
             lengths = ends - starts + 1

@@ -166,16 +166,16 @@ def make_seed_tables(
     # pattern.
     scores_of_seed = {seed: list(evaluation.scores.values()) for seed, evaluation in evaluations.items()}
     tables: list[Table] = []
-    for place, (pattern, by_language) in enumerate(first_scores.items()):
+    for index, (pattern, by_language) in enumerate(first_scores.items()):
         # The paper's figures are of test sets, which are the last pattern of a recipe's --dev_set.
-        is_last = place == len(first_scores) - 1
+        is_last = index == len(first_scores) - 1
         metrics = next(iter(by_language.values()))  # every language has the same
         for metric in metrics:
             rows = {}
             for seed, scores in scores_of_seed.items():
-                rows[seed] = {language: values[metric] for language, values in scores[place].items()}
+                rows[seed] = {language: values[metric] for language, values in scores[index].items()}
             paper_rows = paper(metric, list(by_language)) if is_last else {}
-            baseline = baselines[place].items()
+            baseline = baselines[index].items()
             always = {language: row[metric] for language, row in baseline if metric in row}
             tables.append(Table(f"{metric}, {pattern}", rows, paper_rows, {MOST_FREQUENT: always}))
     return tables

@@ -203,10 +203,10 @@ def ask_for_kind(rows: LabeledDataset) -> None:
     for id_, (name, parts) in enumerate(zip(rows.names, parts_of)):
         may_be_several = len(parts) > 1 and any(counts[part] > 1 for part in parts)
         if may_be_several or may_be_numbers:
-            place = rows.places[rows.targets.tolist().index(id_)]
+            location = rows.places[rows.targets.tolist().index(id_)]
             raise UserError(
-                f"{place}: is '{name}' one label, several labels, or a number of which one may be more than "
-                f"another? Give --task {CLASSIFICATION}, {REGRESSION}, or {MULTI_LABEL} (and with it "
+                f"{location}: is '{name}' one label, several labels, or a number that can be compared? "
+                f"Give --task {CLASSIFICATION}, {REGRESSION}, or {MULTI_LABEL} (and with it "
                 "--label_separator)"
             )
 
@@ -217,14 +217,16 @@ def _refuse_thousands(labels: Sequence[Any], places: Sequence[str]) -> None:
     Raises:
         UserError: the first of them, with its place.
     """
-    written = [(label, place) for label, place in zip(labels, places) if isinstance(label, str)]
+    written = [(label, location) for label, location in zip(labels, places) if isinstance(label, str)]
     largest = max((int(label) for label, _ in written if re.fullmatch(r"\d{1,99}", label)), default=0)
-    marked = [(label, place) for label, place in written if "." in label and number_in(label) is not None]
+    marked = [
+        (label, location) for label, location in written if "." in label and number_in(label) is not None
+    ]
     if marked and largest >= _HUNDREDS and all(_MAY_BE_THOUSAND.fullmatch(label) for label, _ in marked):
-        (cell, place), *_ = marked
+        (cell, location), *_ = marked
         digits = cell.replace(".", "")
         raise UserError(
-            f"{place}: '{cell}' may be {int(digits):,} or {float(cell):g}; write {digits} or "
+            f"{location}: '{cell}' may be {int(digits):,} or {float(cell):g}; write {digits} or "
             f"{float(cell):g}, and the other labels alike"
         )
 

@@ -102,8 +102,8 @@ def write_official_tags(
             for sentence in sentences:
                 written = to_iob2(sentence.tags) if mark_entities else sentence.tags
                 if unknown := sorted({*written} - {*names}):
-                    place = f"{file.path}, line {sentence.lines[0]}: in this sentence"
-                    raise UserError(f"{place} are tags that were not learned: {listed(unknown)}")
+                    location = f"{file.path}, line {sentence.lines[0]}: in this sentence"
+                    raise UserError(f"{location} are tags that were not learned: {listed(unknown)}")
                 new.write(f"{JOINT.join(sentence.words)}\t{JOINT.join(written)}\n")
     label_map = str(folder / "label_map.json")
     write_places(label_map, names)

@@ -42,8 +42,8 @@ class OnnxGraph(EncoderGraph):
         self.data.write(bytes(padding))  # zeros
         tensor = TensorProto(name=name, dims=array.shape, data_location=TensorProto.EXTERNAL)
         tensor.data_type = helper.np_dtype_to_tensor_dtype(array.dtype)
-        place = {"location": Path(self.data.name).name, "offset": self.data.tell(), "length": array.nbytes}
-        for key, value in place.items():
+        location = {"location": Path(self.data.name).name, "offset": self.data.tell(), "length": array.nbytes}
+        for key, value in location.items():
             tensor.external_data.add(key=key, value=str(value))
         self.data.write(memoryview(array).cast("B"))
         self.initializers.append(tensor)

@@ -90,17 +90,17 @@ class LabelledRows(InputFile):
         if "probabilities" in answer:
             self._labels.append((self._given(cells), [normal_label(label) for label in labels]))
         if "score" in answer:
-            given = [number_in(str(cells[place])) for place in self._table.labels[:1]]
+            given = [number_in(str(cells[index])) for index in self._table.labels[:1]]
             self._numbers.append((*given, answer["score"]) if given else (None, answer["score"]))
         return answer
 
     def _given(self, row: list[Any]) -> set[str] | None:
         """The labels that a row of the table has; None: it is not known which."""
-        places = self._table.labels
-        if len(places) > 1:
-            marks = {normal_label(self._table.table.names[place]): is_marked(row[place]) for place in places}
+        indices = self._table.labels
+        if len(indices) > 1:
+            marks = {normal_label(self._table.table.names[index]): is_marked(row[index]) for index in indices}
             return None if None in marks.values() else {name for name, is_there in marks.items() if is_there}
-        cell = row[places[0]] if places else ""
+        cell = row[indices[0]] if indices else ""
         if self._has_several:
             return set(labels_between(cell, self._table.separator))
         label = normal_label(cell)
@@ -108,7 +108,7 @@ class LabelledRows(InputFile):
 
     def summary(self) -> list[str]:
         """Lines: the number of rows and of each label, and if the table has labels how right they are."""
-        names = listed([f"'{self._table.table.names[place]}'" for place in self._table.labels])
+        names = listed([f"'{self._table.table.names[index]}'" for index in self._table.labels])
         both = [pair for pair in self._numbers if pair[0] is not None]
         counts = Counter(chain.from_iterable(predicted for _, predicted in self._labels))
         parts = [f"{label} {count:,}" for label, count in counts.most_common()]
@@ -163,11 +163,11 @@ def write_table(
         return
     if replaced := [name for name in names if name in columns]:
         logger.warning("columns of an earlier answer are replaced: %s", ", ".join(replaced))
-    kept = [place for place, name in enumerate(names) if name not in columns]
+    kept = [index for index, name in enumerate(names) if name not in columns]
     quoted = csv.writer(file, delimiter=form.mark, lineterminator="\n")
     table = ((cells, _prediction_cells(answer) if answer else {}) for cells, answer in chain(begin, rows))
     for cells, added in chain([(names, dict(zip(columns, columns)))], table):
-        line = [*(cells[place] for place in kept), *(added.get(column, "") for column in columns)]
+        line = [*(cells[index] for index in kept), *(added.get(column, "") for column in columns)]
         if form.quoted:
             quoted.writerow(line)
         else:
@@ -181,7 +181,7 @@ def write_objects(
 
     A column without a name of its own has its number.
     """
-    keys = [name if name and names.count(name) == 1 else str(place) for place, name in enumerate(names, 1)]
+    keys = [name if name and names.count(name) == 1 else str(index) for index, name in enumerate(names, 1)]
     for cells, answer in rows:
         row = dict(zip([*keys, *(f"predicted_{key}" for key in answer)], [*cells, *answer.values()]))
         file.write(json.dumps(row, ensure_ascii=False) + "\n")

@@ -145,8 +145,8 @@ def parsed(predictor: Any, requests: Sequence[dict], on_empty: str = "error") ->
         except UserError as error:
             if len(requests) == 1:
                 raise
-            place = f"text {number + 1:,} of {len(requests):,} (index {number})"
-            raise UserError(f"{place}: {error}") from error
+            location = f"text {number + 1:,} of {len(requests):,} (index {number})"
+            raise UserError(f"{location}: {error}") from error
     return contents
 
 

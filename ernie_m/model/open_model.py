@@ -136,8 +136,8 @@ def settle_vectors(
     checkpoint = opened.checkpoint
     takes_pooling = "pooling" in recorded and "pooling" not in flags.on_command_line
     if takes_pooling and checkpoint and checkpoint.preprocessing_errors:
-        faults = "; ".join(checkpoint.preprocessing_errors)
-        raise UserError(f"{faults} (not supported). Set --pooling to compute other embeddings")
+        errors = "; ".join(checkpoint.preprocessing_errors)
+        raise UserError(f"{errors} (not supported). Set --pooling to compute other embeddings")
     if checkpoint and checkpoint.task in (None, SEARCH):
         recorded = [*recorded, "max_seq_len"]
     return apply_model_defaults(flags, opened, recorded)

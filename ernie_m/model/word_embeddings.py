@@ -69,9 +69,9 @@ class EmbeddingGradient:
         if self.touched is not None:
             self.touched[ids] = True
         # The values of equal ids are added up first, in their order.
-        rows, places = np.unique(ids, return_inverse=True)  # each id once; [N], the place of each in `rows`
+        rows, indices = np.unique(ids, return_inverse=True)  # each id once; [N], the place of each in `rows`
         sums = as_tensor(np.zeros([len(rows), values.shape[1]], values.dtype))  # one for each of `rows`
-        sums.index_add_(as_tensor(places), 0, as_tensor(values))
+        sums.index_add_(as_tensor(indices), 0, as_tensor(values))
         table[rows] += as_array(sums)
 
     def borrow(self) -> np.ndarray:

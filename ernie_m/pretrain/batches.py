@@ -117,8 +117,8 @@ class StepReader:
 
         # Mask the examples of this process alone.
         micro_batches = [
-            self._micro_batch(examples, [groups[place] for place in places])
-            for places in places_by_process[self.rank]  # the places in `groups` of one micro-batch
+            self._micro_batch(examples, [groups[index] for index in indices])
+            for indices in places_by_process[self.rank]  # the places in `groups` of one micro-batch
         ]
 
         # The loss needs the masked tokens of the whole step. They can be counted without drawing them.
@@ -183,11 +183,11 @@ class StepReader:
     ) -> HostBatch:
         """The micro-batch of the examples with the numbers in these groups."""
         masked = []
-        for place, group in enumerate(groups):
+        for index, group in enumerate(groups):
             for number in group:
                 name, example = examples[number]
                 rng = make_rng(self.seed, self.step, number)
-                masked.append(self.objectives[name].mask(example, rng)._replace(group=place))
+                masked.append(self.objectives[name].mask(example, rng)._replace(group=index))
         return pack(masked)
 
 
@@ -229,11 +229,11 @@ def _divide_evenly(tokens: Sequence[int], order: Sequence[int], count: int) -> t
         The numbers of the sequences of each micro-batch, and the most tokens of one.
     """
     micro_batches: list[list[int]] = [[] for _ in range(count)]
-    heap = [(0, place) for place in range(count)]  # tokens so far, and place in `micro_batches`
+    heap = [(0, index) for index in range(count)]  # tokens so far, and place in `micro_batches`
     for number in order:
-        fewest_tokens, place = heap[0]
-        micro_batches[place].append(number)
-        heapq.heapreplace(heap, (fewest_tokens + tokens[number], place))
+        fewest_tokens, index = heap[0]
+        micro_batches[index].append(number)
+        heapq.heapreplace(heap, (fewest_tokens + tokens[number], index))
     most_tokens, _ = max(heap)
     return micro_batches, most_tokens
 

@@ -334,25 +334,25 @@ class PretrainConfig:
     run: RunConfig = field(default_factory=RunConfig)
 
     @staticmethod
-    def check_override(place: str, later: Mapping[str, Any], earlier: Mapping[str, Any]) -> None:
+    def check_override(location: str, later: Mapping[str, Any], earlier: Mapping[str, Any]) -> None:
         """Refuse a value that would not count, because another key is given beside it or was before.
 
         Args:
-            place: what stands before a key in an error: "FILE: ", or "--" for the command line.
+            location: what stands before a key in an error: "FILE: ", or "--" for the command line.
             later: its values, by their keys.
             earlier: those of the files before.
         """
         are_alone = "objectives.shares" in later and "objectives.later_shares" not in later
         if are_alone and earlier.get("objectives.later_shares"):
             raise UserError(
-                f"{place}objectives.shares is given alone, and objectives.later_shares of an earlier file "
+                f"{location}objectives.shares is given alone, and objectives.later_shares of an earlier file "
                 "would take its place later in the run: give --objectives.later_shares, too ('{}': none)"
             )
         # A saved configuration has the default number of steps beside its tokens.
         is_saved = "optimizer.tokens" in later and later.get("optimizer.steps") == STEPS
         if "optimizer.steps" in later and not is_saved and {**earlier, **later}.get("optimizer.tokens"):
             raise UserError(
-                f"{place}optimizer.steps has no effect with optimizer.tokens. Remove it, or set "
+                f"{location}optimizer.steps has no effect with optimizer.tokens. Remove it, or set "
                 "--optimizer.tokens 0, too"
             )
 

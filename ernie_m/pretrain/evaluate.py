@@ -196,11 +196,11 @@ class Evaluator:
     def _examples(self, pair: tuple[str, str]) -> list[Pair]:
         """Held-out pairs, every second one with its sides exchanged."""
         pairs = self._first(self.pairs[pair])
-        return [self.text.pair(pair, sides, reverse=place % 2 == 1) for place, sides in enumerate(pairs)]
+        return [self.text.pair(pair, sides, reverse=index % 2 == 1) for index, sides in enumerate(pairs)]
 
     def _first(self, items: CorpusPairs | Blocks) -> list[Any]:
         """The items that are evaluated: the first `run.eval_sequences`."""
-        return [items[place] for place in range(min(len(items), self.run_config.eval_sequences))]
+        return [items[index] for index in range(min(len(items), self.run_config.eval_sequences))]
 
     def scores(
         self,
@@ -219,7 +219,7 @@ class Evaluator:
         count = 0
         # As each example is masked, with its own generator.
         mask = mask or objective.mask
-        masked = [mask(example, make_rng(_SEED, _STEP, place)) for place, example in enumerate(examples)]
+        masked = [mask(example, make_rng(_SEED, _STEP, index)) for index, example in enumerate(examples)]
         for batch in self._batches(masked, objective.group):
             (device_batch,) = to_device([batch])
             device_batch, _ = self.pseudo_token_generator.fill(model, device_batch)

@@ -99,8 +99,8 @@ def check_pairs(text: TrainingData) -> None:
     pairs = []
     for languages, stream in text.pairs.items():
         count = min(_CHECKED_PAIRS, len(stream))
-        for place in rng.choice(len(stream), count, replace=False):
-            pairs.append(text.pair(languages, stream[place]))
+        for index in rng.choice(len(stream), count, replace=False):
+            pairs.append(text.pair(languages, stream[index]))
     for name, objective in text.objectives.items():
         if objective.reads is not Pair:
             continue

@@ -135,11 +135,11 @@ def warn_if_prompted(prompt: str, texts: Sequence[str], name: str | os.PathLike 
 
 
 @cache
-def _warn_prompt(prompt: str, place: str) -> None:
+def _warn_prompt(prompt: str, location: str) -> None:
     logger.warning(
         "%smost texts already begin with the prompt %r, which is prepended to each text, so it occurs twice. "
         "Remove it from the texts",
-        place,
+        location,
         prompt,
     )
 
@@ -184,8 +184,8 @@ def windows(items: Sequence[T], size: int) -> Iterator[list[T]]:
 
 def spread(items: Sequence[T]) -> list[T]:
     """Some of the items, from the first to the last at equal distances; all, if there are few."""
-    places = np.linspace(0, len(items) - 1, min(len(items), _MOST_MEASURED))
-    return [items[round(place)] for place in places.tolist()]
+    indices = np.linspace(0, len(items) - 1, min(len(items), _MOST_MEASURED))
+    return [items[round(index)] for index in indices.tolist()]
 
 
 def warn_if_cut(

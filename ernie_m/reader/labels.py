@@ -72,7 +72,7 @@ def named_language(name: str) -> str:
 
 def write_places(path: str | os.PathLike, names: Iterable[str]) -> None:
     """Write a label_map.json or lang_map.json: each name -> its place in `names`, from 0."""
-    write_json(path, {name: place for place, name in enumerate(names)})
+    write_json(path, {name: index for index, name in enumerate(names)})
 
 
 def expand(patterns: str, languages: Sequence[str] | None, flag: str) -> dict[str, dict[str, Path]]:
@@ -123,7 +123,7 @@ def _read_json_object(path: str | os.PathLike, form: str) -> dict:
 def check_labels(
     inputs: np.ndarray,
     targets: np.ndarray,
-    place: Callable[[int], str],
+    location: Callable[[int], str],
     trained_inputs: np.ndarray | None = None,
     noun: str = "rows",
 ) -> list[str]:
@@ -132,7 +132,7 @@ def check_labels(
     Args:
         inputs: `input_hash` of each row, int64 [N].
         targets: a number for the label, or the labels, of each row, int64 [N]; [0]: there are none.
-        place: the number of a row -> where it stands, in words.
+        location: the number of a row -> where it stands, in words.
         trained_inputs: if rows are evaluated on, `input_hash` of each that is trained on, int64 [M].
         noun: what the rows are called.
     """
@@ -148,7 +148,7 @@ def check_labels(
             first, second = sorted(order[conflicts[0] : conflicts[0] + 2].tolist())
             texts = "1 text has" if count == 1 else f"{count:,} texts have"
             found.append(
-                f"{texts} two labels, as in {place(first)} and {place(second)}; no model can learn both"
+                f"{texts} two labels, as in {location(first)} and {location(second)}; no model can learn both"
             )
     known = 0 if trained_inputs is None else int(np.isin(inputs, trained_inputs).sum())
     if known:

@@ -46,7 +46,7 @@ def encode_for_answers(tokenizer: Tokenizer, text: str, split_han: bool) -> tupl
     # Normalisation drops only characters that are not printable.
     if text.isprintable():
         return ids, spans
-    dropped = {place for place, character in enumerate(text) if not tokenizer.normalize(character)}
+    dropped = {index for index, character in enumerate(text) if not tokenizer.normalize(character)}
     widened = []
     for start, end in spans:
         if start < end:  # an empty span stays empty
@@ -287,9 +287,9 @@ def windows_of(
         length = len(contexts[question.context][0])
         used = len(question_ids[number]) + special_tokens(cut.separators) + unused
         for part in (cut_context or cut_windows)(length, max(1, cut.max_seq_len - used), cut.doc_stride):
-            place = answer if answer is not None and part.holds(answer) else (NO_ANSWER, NO_ANSWER)
-            if place == answer or keep_questions or keep_windows:
-                rows.append((number, question.context, *part, *place))
+            index = answer if answer is not None and part.holds(answer) else (NO_ANSWER, NO_ANSWER)
+            if index == answer or keep_questions or keep_windows:
+                rows.append((number, question.context, *part, *index))
     return AnswerWindows(
         file,
         question_ids,
@@ -527,9 +527,9 @@ def find_answer(tokenizer: Tokenizer, text: str, words: WordTokens, span: Span) 
     first = words.first_tokens[first_word]
     pieces = tokenize_words(tokenizer, touched)
     answer_pieces = tokenizer.tokenize(answer)
-    for place in range(len(pieces) - len(answer_pieces) + 1):
-        if answer_pieces and pieces[place : place + len(answer_pieces)] == answer_pieces:
-            return first + place, first + place + len(answer_pieces) - 1
+    for index in range(len(pieces) - len(answer_pieces) + 1):
+        if answer_pieces and pieces[index : index + len(answer_pieces)] == answer_pieces:
+            return first + index, first + index + len(answer_pieces) - 1
     return first, words.first_tokens[last_word + 1] - 1
 
 
@@ -545,8 +545,8 @@ def cut_officially(length: int, room: int, stride: int) -> list[ContextPart]:
     contexts = np.full([len(parts), length], -np.inf)  # for each token in each window
     for row, part in zip(contexts, parts):
         size = part.end - part.start
-        places = np.arange(size)
-        row[part.start : part.end] = np.minimum(places, size - 1 - places) + 0.01 * size
+        indices = np.arange(size)
+        row[part.start : part.end] = np.minimum(indices, size - 1 - indices) + 0.01 * size
     # The windows follow each other; rounding may not bring an earlier one back.
     owners = np.maximum.accumulate(contexts.argmax(axis=0))  # [length]
     bounds = np.searchsorted(owners, np.arange(len(parts) + 1)).tolist()

@@ -36,14 +36,14 @@ def entities(tags: Sequence[str]) -> set[tuple[str, int, int]]:
     first = 0  # the first word of the entity that is being read
     last_prefix = "O"
     last_type = ""
-    for place, tag in enumerate([*tags, "O"]):  # the last O ends an entity at the end
+    for index, tag in enumerate([*tags, "O"]):  # the last O ends an entity at the end
         prefix = tag[0]
         type_ = tag[2:] or "_"  # a tag without a type, such as O
         continues = prefix in "IE" and last_prefix in "BI" and type_ == last_type
         if not continues:
             if last_prefix != "O":
-                spans.add((last_type, first, place - 1))
-            first = place  # where the next entity begins, unless this tag is O
+                spans.add((last_type, first, index - 1))
+            first = index  # where the next entity begins, unless this tag is O
         last_prefix = prefix
         last_type = type_
     return spans

@@ -116,7 +116,7 @@ def read_classification(
             header = parse_header(first_line, path, required, _FORM)
         except UserError as error:
             raise UserError(f"{error}; {_OTHERS}") from error
-        columns = {name: place for place, name in enumerate(header) if name in OFFICIAL}
+        columns = {name: index for index, name in enumerate(header) if name in OFFICIAL}
         place_b = columns.get("text_b")
         position = len(first_line)  # the byte at which the next row begins
         for number, line in enumerate(without_blank_end(file), 2):

@@ -353,14 +353,14 @@ class Tokenizer:
         if self._added is None:
             return [(0, text)]
         parts = []
-        place = 0
+        index = 0
         for match in self._added.finditer(text):
-            if match.start() > place:
-                parts.append((place, text[place : match.start()]))
+            if match.start() > index:
+                parts.append((index, text[index : match.start()]))
             parts.append((match.start(), match.group()))
-            place = match.end()
-        if place < len(text) or not parts:
-            parts.append((place, text[place:]))
+            index = match.end()
+        if index < len(text) or not parts:
+            parts.append((index, text[index:]))
         return parts
 
     def _encode_plain(self, texts: Sequence[str]) -> list[list[int]]:
@@ -502,10 +502,10 @@ def read_tokenizer_rules(path: Path) -> tuple[str, Mapping[str, int]]:
         UserError: another library wrote the folder; a file is damaged, or says rules that are not known.
     """
     folder = Folder(path)
-    place = folder.path / MANIFEST
+    location = folder.path / MANIFEST
     settings = folder.json(MANIFEST).get("vocabulary")  # of a corpus; a model's manifest has no such key
     if settings is None:
-        place = folder.path / _CONFIG
+        location = folder.path / _CONFIG
         config = folder.json(_CONFIG)
         is_of_others = config.get("model_type") not in (None, "ernie_m") or "architectures" in config
         if is_of_others or folder.names & (_FOREIGN if config else _FOREIGN | _ALONE):
@@ -517,12 +517,14 @@ def read_tokenizer_rules(path: Path) -> tuple[str, Mapping[str, int]]:
         settings = {} if config.get("reading") is None else config["reading"]
     if not isinstance(settings, dict):
         raise UserError(
-            f"{place}: invalid tokenizer settings {shown(settings)}. Restore or download it again"
+            f"{location}: invalid tokenizer settings {shown(settings)}. Restore or download it again"
         )
     rules = settings.get("text_rules", ERNIE_M)
     added_tokens = settings.get("added_tokens", {})
     if rules not in TEXT_RULES:
-        raise UserError(f"{place}: invalid 'text_rules' {shown(rules)} (choose from {', '.join(TEXT_RULES)})")
+        raise UserError(
+            f"{location}: invalid 'text_rules' {shown(rules)} (choose from {', '.join(TEXT_RULES)})"
+        )
     if not isinstance(added_tokens, dict) or not all(type(id_) is int for id_ in added_tokens.values()):
-        raise UserError(f"{place}: invalid 'added_tokens' (expected an object of token: id)")
+        raise UserError(f"{location}: invalid 'added_tokens' (expected an object of token: id)")
     return rules, added_tokens

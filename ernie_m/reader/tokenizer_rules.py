@@ -37,19 +37,19 @@ def _cut(piece: str) -> list[str]:
     """
     tokens = []
     start = 0  # where the next token begins
-    for place, character in enumerate(piece):
+    for index, character in enumerate(piece):
         if character == _SPACE:
             continue
         is_token = "\u4e00" <= character <= "\u9fff" or character in _MARKS
-        is_border = place > 0 and character.isdigit() != piece[place - 1].isdigit()
+        is_border = index > 0 and character.isdigit() != piece[index - 1].isdigit()
         if not (is_token or is_border):
             continue
-        if place > start and piece[start:place] != _SPACE:  # what was before: a token, or a lone "▁"
-            tokens.append(piece[start:place])
-        start = place
+        if index > start and piece[start:index] != _SPACE:  # what was before: a token, or a lone "▁"
+            tokens.append(piece[start:index])
+        start = index
         if is_token:
             tokens.append(character)
-            start = place + 1
+            start = index + 1
     if start < len(piece):
         tokens.append(piece[start:])
     return tokens

@@ -39,12 +39,12 @@ def read_vocab(path: str | os.PathLike) -> dict[str, int]:
     ids: set[int] = set()
     repeated: list[str] = []  # the lines in which a token or an id occurs again
     for number, line_bytes in enumerate(content.removesuffix(b"\n").split(b"\n")):
-        place = f"{path}, line {number + 1}"
+        location = f"{path}, line {number + 1}"
         encoding = "utf-8-sig" if number == 0 else "utf-8"  # the first line may begin with a byte order mark
         try:
             line = line_bytes.removesuffix(b"\r").decode(encoding)
         except UnicodeDecodeError as error:
-            raise UserError(f"{place}: not UTF-8 (byte {error.start + 1} of the line)") from error
+            raise UserError(f"{location}: not UTF-8 (byte {error.start + 1} of the line)") from error
         token, tab, id_text = line.rpartition("\t")
         if not tab:
             token = line
@@ -52,7 +52,9 @@ def read_vocab(path: str | os.PathLike) -> dict[str, int]:
         id_text = id_text.strip()
         is_number = id_text.isdecimal() and len(id_text) < 10  # int() refuses thousands of digits
         if not is_number or int(id_text) >= _MAX_IDS:
-            raise UserError(f"{place}: invalid id '{id_text}' (expected 0 to {_MAX_IDS - 1:,}; token<TAB>id)")
+            raise UserError(
+                f"{location}: invalid id '{id_text}' (expected 0 to {_MAX_IDS - 1:,}; token<TAB>id)"
+            )
         id_ = int(id_text)
         if token in vocab or id_ in ids:
             repeated.append(f"{number + 1} ('{token}', {id_})")

@@ -95,20 +95,20 @@ def write_checkpoint(
         @translate_write_errors(folder)
         def stage() -> Path:
             """Make the folder with a temporary name."""
-            place = staged.enter_context(atomic_dir(folder))
+            location = staged.enter_context(atomic_dir(folder))
             if values is not None:
-                (place / STATE).mkdir()
-            return place
+                (location / STATE).mkdir()
+            return location
 
         @translate_write_errors(folder)
         def write() -> dict[str, Any]:
             """Write what this process has into that folder. Return what the manifest says of its arrays."""
             if files is not None:
-                files.write(place)
+                files.write(location)
             if arrays is None:
                 return {}
             rank = distributed.rank()
-            path = place / STATE / (f"{_ARRAYS}-{rank}.safetensors" if rank else f"{_ARRAYS}.safetensors")
+            path = location / STATE / (f"{_ARRAYS}-{rank}.safetensors" if rank else f"{_ARRAYS}.safetensors")
             if not path.parent.is_dir():
                 raise UserError(
                     f"{path.parent}: process 0 made this folder, but process {rank} does not find it. Choose "
@@ -122,7 +122,7 @@ def write_checkpoint(
         def finish() -> None:
             """Complete the folder and rename it."""
             if values is not None:
-                state = place / STATE
+                state = location / STATE
                 (state / _VALUES).write_text(json.dumps({"format": _FORMAT, **values}), encoding="utf-8")
                 described = {name: describe(state / name) for name in (_VALUES, _MODEL_MANIFEST)}
                 for part in parts:
@@ -131,7 +131,7 @@ def write_checkpoint(
                 (state / MANIFEST).write_text(json.dumps(manifest, indent=2), encoding="utf-8")
             staged.close()
 
-        place = distributed.on_main(stage)
+        location = distributed.on_main(stage)
         parts = distributed.together(write)  # of the manifest
         distributed.on_main(finish)
 
@@ -480,8 +480,8 @@ def has_state(path: Path) -> bool:
 def _check_best(best: Path, step: int | None, selected_step: int, ways_out: str) -> None:
     """Refuse, by a UserError, a best/ that has the model of another step than the run has selected."""
     if step != selected_step:
-        fault = "is not there" if step is None else f"is of step {step}"
-        raise UserError(f"{best} {fault}, but the run selected step {selected_step}{ways_out}")
+        error = "is not there" if step is None else f"is of step {step}"
+        raise UserError(f"{best} {error}, but the run selected step {selected_step}{ways_out}")
 
 
 def _parse_step(model: Path) -> int | None:

@@ -164,9 +164,9 @@ def together(work: Callable[[], T]) -> list[T]:
     except OSError as error:  # the others must not wait for this process
         fault = UserError(f"{error.filename or 'a file'}: {error.strerror or error}")
     outcomes = gather((result, fault))
-    faults = [fault for _, fault in outcomes if fault is not None]
-    if faults:
-        raise fault or faults[0]
+    errors = [fault for _, fault in outcomes if fault is not None]
+    if errors:
+        raise fault or errors[0]
     return [result for result, _ in outcomes]
 
 

@@ -343,7 +343,7 @@ def parse_options(cls: type[T], arguments: Sequence[str] | None = None, program:
     """Make a dataclass of options from a command line, and from the YAML files that its --config names.
 
     Later files override earlier ones, and the command line overrides all. A dataclass may have a method
-    `check_override(place, later, earlier)`, which compares the values of a place with those before.
+    `check_override(location, later, earlier)`, which compares the values of a place with those before.
 
     Args:
         arguments: None: those of this process.
@@ -365,33 +365,33 @@ def parse_options(cls: type[T], arguments: Sequence[str] | None = None, program:
     texts = {key: text for key, text in texts.items() if text or not is_official or key not in options}
     paths = [] if is_official else texts.pop("config", [])
     values: dict[str, Any] = {}
-    faults = []
-    for place, given in [*((f"{path}: ", read_yaml(path, options)) for path in paths), ("--", texts)]:
+    errors = []
+    for location, given in [*((f"{path}: ", read_yaml(path, options)) for path in paths), ("--", texts)]:
         later = {**given}
         for key, value in given.items():
             if key in options:
                 try:
                     later[key] = convert(options[key].type, value)
                 except (AttributeError, KeyError, RecursionError, TypeError, ValueError, yaml.YAMLError):
-                    faults.append(
-                        f"{place}{key} {value}: invalid value (expected {in_words(options[key].type)})"
+                    errors.append(
+                        f"{location}{key} {value}: invalid value (expected {in_words(options[key].type)})"
                     )
             else:
-                faults.append(f"{place}{key} is unknown; {advice_on(key, options, '--')}")
+                errors.append(f"{location}{key} is unknown; {advice_on(key, options, '--')}")
         check_override = getattr(cls, "check_override", None)
         if check_override is not None:
-            check_override(place, later, values)
+            check_override(location, later, values)
         values |= later
-    faults += [
+    errors += [
         f"missing required option {_format_flag(key, field)} (see --help)"
         for key, field in options.items()
         # What a wrong name was meant for is said already.
         if _is_required(field)
         and values.get(key, "") == ""
-        and f"did you mean --{key}?" not in "".join(faults)
+        and f"did you mean --{key}?" not in "".join(errors)
     ]
-    if faults:
-        raise UserError(*faults)
+    if errors:
+        raise UserError(*errors)
     return _build(cls, values | {"on_command_line": tuple(texts)})
 
 

@@ -68,8 +68,8 @@ def read_json(path: str | os.PathLike, advice: str = "") -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        place = f"line {error.lineno}, column {error.colno}"
-        raise UserError(f"{path}, {place}: not JSON ({error.msg}){ending}") from error
+        location = f"line {error.lineno}, column {error.colno}"
+        raise UserError(f"{path}, {location}: not JSON ({error.msg}){ending}") from error
     except (RecursionError, ValueError) as error:
         is_deep = isinstance(error, RecursionError)
         reason = "nested too deeply" if is_deep else "a number of thousands of digits"
@@ -198,14 +198,14 @@ def translate_write_errors(path: str | os.PathLike) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        place = Path(error.filename2 or error.filename or path)  # filename2: the target of a rename
+        location = Path(error.filename2 or error.filename or path)  # filename2: the target of a rename
         # "No such file" is also the error of a folder that cannot be made, as under /proc. The user can name
         # another place then. If a file elsewhere is missing, that is no mistake of the user.
-        has_no_folder = error.errno == errno.ENOENT and Path(path).is_relative_to(place.parent)
-        if place.name.startswith(f".{Path(path).name}."):  # the lock, or what is unfinished
-            place = Path(path)
+        has_no_folder = error.errno == errno.ENOENT and Path(path).is_relative_to(location.parent)
+        if location.name.startswith(f".{Path(path).name}."):  # the lock, or what is unfinished
+            location = Path(path)
         if error.errno in _REFUSED or has_no_folder:
-            raise UserError(f"{place}: {error.strerror}. Choose another path") from error
+            raise UserError(f"{location}: {error.strerror}. Choose another path") from error
         # numpy's error of an array that it could not write whole has no number.
         is_of_numpy = error.errno is None and str(error).endswith(" written")
         if error.errno not in FULL and not is_of_numpy:
@@ -254,8 +254,8 @@ def reject_overwrite(
 
 
 @contextmanager
-def lock(path: Path, place: Path) -> Iterator[None]:
-    """Hold the lock of the file `path`, which names the last process that held it, for work in `place`.
+def lock(path: Path, location: Path) -> Iterator[None]:
+    """Hold the lock of the file `path`, which names the last process that held it, for work in `location`.
 
     It ends with the process, so there is nothing to clean up. The folder of the file is made.
 
@@ -263,17 +263,17 @@ def lock(path: Path, place: Path) -> Iterator[None]:
         UserError: another process holds the lock (the line names it and its host), or the file cannot be
             written.
     """
-    with translate_write_errors(place):
+    with translate_write_errors(location):
         path.parent.mkdir(parents=True, exist_ok=True)
         file = open(path, "a+b", buffering=0)  # noqa: SIM115 - not inherited by the reader process
     with file:
         if not take_lock(file):
             file.seek(0)
             raise UserError(
-                f"{place}: locked by another command ({file.read(1000).decode()}). Wait until it has "
+                f"{location}: locked by another command ({file.read(1000).decode()}). Wait until it has "
                 "ended, stop it, or choose another output"
             )
-        with translate_write_errors(place):
+        with translate_write_errors(location):
             file.truncate(0)
             file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
         yield

@@ -80,8 +80,8 @@ def best(neighbours: Neighbours, margins: np.ndarray) -> tuple[np.ndarray, np.nd
         margins: those of all neighbours, [N, k].
     """
     rows = np.arange(len(margins))
-    places = margins.argmax(axis=1)
-    return neighbours.numbers[rows, places], margins[rows, places]
+    indices = margins.argmax(axis=1)
+    return neighbours.numbers[rows, indices], margins[rows, indices]
 
 
 def mine(forward: Neighbours, backward: Neighbours, scores: Margins) -> MinedPairs:

@@ -42,8 +42,8 @@ def compute_row_means(table: np.ndarray, ids: np.ndarray, lengths: np.ndarray) -
     # numbers that ascend, as the negative lengths do.
     longest = int(lengths.max(initial=0))
     counts = np.searchsorted(-lengths_in_order, -np.arange(longest), side="left")
-    for place, count in enumerate(counts.tolist()):
-        pieces = ids[starts[:count] + place]  # the piece of each of these texts at this place
+    for index, count in enumerate(counts.tolist()):
+        pieces = ids[starts[:count] + index]  # the piece of each of these texts at this place
         sums[:count] += table[pieces]
     divisors = np.maximum(lengths_in_order, 1)[:, None]  # [S, 1]; the sum of a text without pieces is 0
     means = np.empty_like(sums)

@@ -234,9 +234,9 @@ def read_training_state(path: Path) -> None:
 
 
 def read_json_requests(path: Path) -> None:
-    faults = RowErrors(path)
-    list(open_unlabeled(path, LabelOptions(), faults, are_requests=True).rows())
-    faults.end(print)
+    errors = RowErrors(path)
+    list(open_unlabeled(path, LabelOptions(), errors, are_requests=True).rows())
+    errors.end(print)
 
 
 def read_text(documents: str, languages: tuple[str, ...], path: Path) -> None:

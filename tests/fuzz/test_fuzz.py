@@ -89,9 +89,9 @@ def test_a_damaged_file_is_read_or_refused_in_one_line(name, tmp_path):
 @pytest.mark.parametrize("name", FAULTY_FILES)
 def test_files_that_once_showed_a_fault_are_refused(name, tmp_path):
     path, _ = prepare(name, tmp_path)
-    for fault, data in FAULTY_FILES[name].items():
+    for error, data in FAULTY_FILES[name].items():
         path.write_bytes(data)
-        assert refusals(name, path, tmp_path), fault
+        assert refusals(name, path, tmp_path), error
 
 
 # What Git LFS puts in the place of a file that it has not fetched.

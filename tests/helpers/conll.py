@@ -16,11 +16,11 @@ def read_conll(path: str | os.PathLike) -> list[TaggedSentence]:
         UserError: it cannot be read, or has another form.
     """
     lines = [decode(line, path, number) for number, line in enumerate(read_bytes(path).split(b"\n"), 1)]
-    faults = RowErrors(path)
+    errors = RowErrors(path)
     sentences = []
-    for rows in read_columns(lines, lambda line, _: line.split(), faults):
+    for rows in read_columns(lines, lambda line, _: line.split(), errors):
         words, *between, predicted = zip(*(cells for _, cells in rows))  # the columns
         gold = between[-1] if between else None  # conlleval, too, reads the last two columns
         sentences.append(TaggedSentence(words, gold, predicted))
-    faults.end(print)
+    errors.end(print)
     return sentences

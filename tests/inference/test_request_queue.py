@@ -168,12 +168,12 @@ async def test_a_wrong_text_ends_its_request_alone():
 
 @pytest.mark.parametrize("fault", [RuntimeError("out of memory"), SystemExit(1)])
 @in_loop
-async def test_a_batch_that_fails_is_the_answer_to_all_who_are_in_it(fault, caplog):
+async def test_a_batch_that_fails_is_the_answer_to_all_who_are_in_it(error, caplog):
     """The thread goes on, whatever it was, and the log says where it failed."""
     model, queue, first = await held_up()
     others = [asking(queue, model, name, [2] * 8) for name in "xy"]
     await asyncio.sleep(0)
-    model.fault = fault
+    model.fault = error
     model.go_on()
     for answer in await asyncio.gather(first, *others, return_exceptions=True):
         assert answer.status_code == 500

@@ -206,29 +206,29 @@ def test_memory_is_bounded_over_thousands_of_shapes():
         ("softmax_gradient", "its attention is off by"),
     ],
 )
-def test_a_library_that_lies_is_not_used(monkeypatch, caplog, tmp_path, fault, reason):
+def test_a_library_that_lies_is_not_used(monkeypatch, caplog, tmp_path, error, reason):
     """One line in the log says why; Paddle's own kernels compute, and nothing is in bfloat16."""
     monkeypatch.setattr(logger, "propagate", True)
-    honest = getattr(onednn, fault)
+    honest = getattr(onednn, error)
 
     def lie(*arguments: Any, **options: Any) -> Any:
-        if fault == "_path":
+        if error == "_path":
             return tmp_path / "libdnnl.so.3"
-        if fault == "version":
+        if error == "version":
             return (4, 0, 0)
         honest(*arguments, **options)
-        result = arguments[0][onednn.TO] if fault == "layer_norm" else arguments[2]
+        result = arguments[0][onednn.TO] if error == "layer_norm" else arguments[2]
         result.ravel()[-1] = 0x4080  # the bits of 4.0 in bfloat16
         return None
 
     caches = (onednn._functions, onednn_check.works, onednn_check.missing)
     for function in caches:
         function.cache_clear()
-    monkeypatch.setattr(onednn, fault, lie)
+    monkeypatch.setattr(onednn, error, lie)
     monkeypatch.setattr("ernie_m.model.cpu.bfloat16.multiply", onednn.multiply)
     try:
         assert onednn_check.missing() is not None
-        assert onednn_check.works() is (fault in ("multiply", "softmax_gradient"))
+        assert onednn_check.works() is (error in ("multiply", "softmax_gradient"))
         x = paddle.linspace(-2, 2, 8)
         assert np.abs(layers.gelu(x).numpy() - F.gelu(x).numpy()).max() < 1e-6
         (line,) = [record.message for record in caplog.records]

@@ -177,8 +177,8 @@ def test_the_encoder_may_lie_in_a_folder_of_its_own(tmp_path):
     write(tmp_path / "0_Transformer/sentence_xlnet_config.json", {"max_seq_length": 14})
     length = {"max_seq_length": 12, "do_lower_case": True}  # XLNet's name is looked for after this one
     write(tmp_path / "0_Transformer/sentence_xlm-roberta_config.json", length)
-    (fault,) = open_checkpoint(tmp_path).preprocessing_errors
-    assert fault.startswith(f"{tmp_path}/0_Transformer/sentence_xlm-roberta_config.json: do_lower_case")
+    (error,) = open_checkpoint(tmp_path).preprocessing_errors
+    assert error.startswith(f"{tmp_path}/0_Transformer/sentence_xlm-roberta_config.json: do_lower_case")
     preprocessing = reading_of(tmp_path)
     assert (preprocessing.pooling, preprocessing.max_seq_len, preprocessing.normalize) == ("cls", 12, False)
 
@@ -194,9 +194,9 @@ def test_the_encoder_may_lie_in_a_folder_of_its_own(tmp_path):
         ({"modules": ("custom.Transformer", "Pooling")}, "modules.json: the module custom.Transformer"),
     ],
 )
-def test_vectors_that_are_not_made_here_are_said(tmp_path, options, fault):
+def test_vectors_that_are_not_made_here_are_said(tmp_path, options, error):
     (said,) = open_checkpoint(make_sentence_transformer(tmp_path, **options)).preprocessing_errors
-    assert said.startswith(f"{tmp_path}/{fault}")
+    assert said.startswith(f"{tmp_path}/{error}")
 
 
 def test_normalize_before_another_module_is_said(tmp_path):
@@ -280,8 +280,8 @@ def test_a_dot_product_is_the_cosine_of_vectors_of_length_1(tmp_path, normalize)
     make_sentence_transformer(tmp_path, modules=MODULES[: 3 if normalize else 2])
     path = tmp_path / "config_sentence_transformers.json"
     write(path, {"similarity_fn_name": "dot"})
-    faults = open_checkpoint(tmp_path).preprocessing_errors
-    assert faults == ([] if normalize else [f"{path}: similarity_fn_name dot"])
+    errors = open_checkpoint(tmp_path).preprocessing_errors
+    assert errors == ([] if normalize else [f"{path}: similarity_fn_name dot"])
 
 
 def test_a_default_prompt_without_text_is_none(tmp_path):
@@ -441,16 +441,16 @@ def test_added_tokens_and_weights_that_cannot_be_read(tmp_path, name, contents):
         ),
     ],
 )
-def test_names_in_a_config_that_are_not_known(tmp_path, caplog, changes, faults):
+def test_names_in_a_config_that_are_not_known(tmp_path, caplog, changes, errors):
     make_xlm_r(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     write(tmp_path / "config.json", config | changes)
     if "id2label" in changes:
-        assert f"{tmp_path}/config.json: {faults[0]}" in error_of(open_checkpoint, tmp_path)
+        assert f"{tmp_path}/config.json: {errors[0]}" in error_of(open_checkpoint, tmp_path)
     else:
         open_checkpoint(tmp_path)
-        assert [fault in line for fault, line in zip(faults, caplog.messages, strict=True)] == [True] * len(
-            faults
+        assert [error in line for error, line in zip(errors, caplog.messages, strict=True)] == [True] * len(
+            errors
         )
 
 

@@ -113,17 +113,17 @@ def test_language_embeddings_go_by_name(tokenizer, trained):
 
 
 @pytest.mark.parametrize("fault", ["no languages", "another language", "not finite"])
-def test_language_embeddings_that_fit_no_language(tokenizer, trained, tmp_path, fault):
+def test_language_embeddings_that_fit_no_language(tokenizer, trained, tmp_path, error):
     """Files of another program, which have no manifest."""
     folder = shutil.copytree(trained / "full", tmp_path / "full")
     (folder / "manifest.json").unlink()
     config = json.loads((folder / "config.json").read_text())
-    if fault == "not finite":
+    if error == "not finite":
         weights = load_file(folder / "model.safetensors")
         weights["language_embeddings.weight"][1, 0] = np.nan
         save_file(weights, folder / "model.safetensors")
     else:
-        config["languages"] = None if fault == "no languages" else [*config["languages"], "fi"]
+        config["languages"] = None if error == "no languages" else [*config["languages"], "fi"]
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(UserError, match=re.escape(str(folder))):
         started(tokenizer, encoder=folder)
@@ -291,11 +291,11 @@ def test_word_vectors_of_a_table(tokenizer, tmp_path):
 
 
 def test_tables_that_have_no_word_vectors_for_a_corpus(tokenizer, tmp_path):
-    for size, width, fault in (
+    for size, width, error in (
         (tokenizer.vocab_size - 9, 16, "another vocabulary"),
         (tokenizer.vocab_size, 8, "8 num"),
     ):
         table = ErnieMModel(ErnieMConfig(size, hidden_size=width, num_hidden_layers=0, num_attention_heads=1))
         save_model(tmp_path / str(width), table, table.config)
         message = error_of(started, tokenizer, word_embeddings=tmp_path / str(width))
-        assert str(tmp_path / str(width)) in message and fault in message
+        assert str(tmp_path / str(width)) in message and error in message

@@ -242,10 +242,10 @@ def test_offsets_outside_of_the_shard(copy, kind):
     size = file.stat().st_size
     header = file.read_bytes()[:128]  # of the .npy format
     file.write_bytes(header.ljust(size, b"\xff"))  # every number is the largest one
-    fault = "npy: corrupt"
-    assert f"en/train-00000.{kind}.{fault}" in error_of(Blocks, Corpus(copy).mono["en"], max_tokens=30)
+    error = "npy: corrupt"
+    assert f"en/train-00000.{kind}.{error}" in error_of(Blocks, Corpus(copy).mono["en"], max_tokens=30)
     if kind == "lines":  # they do not fit the ids
-        assert f"en/train-00000.ids.{fault}" in error_of(Corpus(copy).mono["en"].line, 0)
+        assert f"en/train-00000.ids.{error}" in error_of(Corpus(copy).mono["en"].line, 0)
     file.write_bytes(b"x" * size)
     assert f"train-00000.{kind}.npy: corrupt" in error_of(Blocks, Corpus(copy).mono["en"], max_tokens=30)
 

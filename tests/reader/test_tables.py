@@ -152,16 +152,16 @@ def test_oddities_by_hand():
     """The texts 5 and 7 have two labels each."""
     inputs = np.array([5, 6, 5, 7, 7, 5])
     labels = np.array([0, 0, 1, 1, 2, 0])
-    (fault,) = check_labels(inputs, labels, str)
-    assert fault.startswith("2 texts have two labels, as in 2 and 5;")
+    (error,) = check_labels(inputs, labels, str)
+    assert error.startswith("2 texts have two labels, as in 2 and 5;")
     assert check_labels(np.arange(3), np.array([0, 1, 2]), str) == []
 
 
 def test_rows_that_are_evaluated_on():
     trained = np.array([1, 2, 3])
     assert check_labels(np.array([4, 5]), NO_ROWS, str, trained_inputs=trained) == []
-    (fault,) = check_labels(np.array([3, 5, 3]), NO_ROWS, str, trained_inputs=trained)
-    assert fault.startswith("2 of 3 rows have a text that is trained on")
+    (error,) = check_labels(np.array([3, 5, 3]), NO_ROWS, str, trained_inputs=trained)
+    assert error.startswith("2 of 3 rows have a text that is trained on")
 
 
 def test_answers_in_the_cells_of_a_table():

@@ -117,9 +117,9 @@ def test_a_best_model_of_another_step(folder, save, model):
     """
     save(folder, 4, best=2, evaluated=4)
 
-    def assert_refused(fault):
+    def assert_refused(error):
         line = error_of(folder.resume, IDENTITY)
-        assert f"/best {fault}, but the run selected step 2 before step_4: " in line
+        assert f"/best {error}, but the run selected step 2 before step_4: " in line
 
     assert_refused("is not there")
     folder.save_best(files_of(model, 3))
@@ -232,5 +232,5 @@ def test_a_second_command_is_refused_on_all_processes(folder, monkeypatch):
     monkeypatch.setattr(distributed, "gather", gather)
     with locked_by_another_command(), folder.locked():
         raise AssertionError("both hold the lock")
-    ((_, fault),) = gathered
-    assert "locked by another command" in str(fault)
+    ((_, error),) = gathered
+    assert "locked by another command" in str(error)

@@ -132,10 +132,10 @@ class Retrieval(MultiSeedTraining):
         self.prompts = (self.preprocessing.prompt(QUERY), self.preprocessing.prompt(DOCUMENT))
         if self.rows is not None:
             rows = spread(self.rows)
-            for place, prompt in enumerate(self.prompts):  # of queries, and of positives
-                warn_if_prompted(prompt, [row[place] for row in rows], flags.train_set)
+            for index, prompt in enumerate(self.prompts):  # of queries, and of positives
+                warn_if_prompted(prompt, [row[index] for row in rows], flags.train_set)
             texts = [
-                Example(self.prompts[min(place, 1)] + text) for row in rows for place, text in enumerate(row)
+                Example(self.prompts[min(index, 1)] + text) for row in rows for index, text in enumerate(row)
             ]
             warn_truncated(flags.train_set, texts, EncodePairs(self.tokenizer, flags.max_seq_len))
             self.deduped = DedupedPairs.of(self.rows, keys_by(opened, flags.max_seq_len))

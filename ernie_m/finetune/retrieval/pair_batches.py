@@ -114,10 +114,10 @@ class StepRows(Steps):
             # unless another row of the file names them as its positives.
             negative = ~np.eye(self.batch_size, len(candidates), dtype=bool)  # [B, C]
             in_step = set(candidates)
-            for place, (query, *_) in enumerate(keys_of_rows):
+            for index, (query, *_) in enumerate(keys_of_rows):
                 known = self.rows.positives.get(query, frozenset()) & in_step
                 if len(known) > 1:  # its own positive is one
-                    negative[place] &= [key not in known for key in candidates]
+                    negative[index] &= [key not in known for key in candidates]
             own_rows = rows[self.share]
             texts = [of_query + row[0] for row in own_rows]
             texts += [of_document + row[1] for row in own_rows]
@@ -142,8 +142,8 @@ class StepRows(Steps):
         while len(rows) < self.batch_size and draws < _MOST_DRAWS * self.batch_size:
             missing = self.batch_size - len(rows)  # all of them may be taken, so none is drawn too many
             draws += missing
-            places = sampler.draw(missing).item  # in `self.numbers`
-            for number in self.numbers[places].tolist():
+            indices = sampler.draw(missing).item  # in `self.numbers`
+            for number in self.numbers[indices].tolist():
                 keys, texts = self.rows.read(number, self.held_out)
                 if taken.isdisjoint(keys):
                     taken.update(keys)

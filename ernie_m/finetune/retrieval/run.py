@@ -100,8 +100,8 @@ def train_then_search(flags: RetrievalFlags, stop: ShutdownHandler) -> None:
     task = Retrieval(flags, inputs.opened, inputs.starts)
     for bitext in inputs.bitexts if task.rows else ():
         trained = task.deduped.keys[:, :2].ravel()
-        for fault in check_labels(bitext.keys.ravel(), (), str, trained_inputs=trained, noun="sentences"):
-            logger.warning("%s: %s", bitext.name, fault)
+        for error in check_labels(bitext.keys.ravel(), (), str, trained_inputs=trained, noun="sentences"):
+            logger.warning("%s: %s", bitext.name, error)
     results = {}
     with output_dir(flags, task.fingerprint) as folder:
         for seed in flags.seeds:

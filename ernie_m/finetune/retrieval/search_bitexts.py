@@ -252,4 +252,4 @@ def _accuracies(
         keys: language -> those of its texts; see `ernie_m.vectors.nearest.is_found`.
     """
     found = {language: matches.accuracies(keys[language]) for language, matches in results.items()}
-    return {language: fmean(both[place] for place in directions) for language, both in found.items()}
+    return {language: fmean(both[index] for index in directions) for language, both in found.items()}

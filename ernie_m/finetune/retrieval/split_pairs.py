@@ -67,12 +67,12 @@ class DedupedPairs:
         """
         texts = self.rows[number]
         keys = self.keys[number].tolist()
-        places = [
-            place
-            for place, key in enumerate(keys[: len(texts)])
-            if place < 2 or not (key in held_out or self._is_right(keys, key))
+        indices = [
+            index
+            for index, key in enumerate(keys[: len(texts)])
+            if index < 2 or not (key in held_out or self._is_right(keys, key))
         ]
-        return [keys[place] for place in places], [texts[place] for place in places]
+        return [keys[index] for index in indices], [texts[index] for index in indices]
 
     def _is_right(self, keys: Sequence[int], key: int) -> bool:
         """Whether a text is the query of a row, or a right answer to it. `keys`: of the row."""

@@ -112,10 +112,10 @@ class WorkQueue:
             if self.waiting and is_full:
                 raise HTTPException(503, "the queue is full; try again later", {"Retry-After": "10"})
             self.characters += job.size
-            place = self._now
+            index = self._now
             for row in sorted(range(len(sizes)), key=sizes.__getitem__):  # its shortest text first
-                place += sizes[row]
-                self.waiting.append(Text(place, sizes[row], contents[row], row, job))
+                index += sizes[row]
+                self.waiting.append(Text(index, sizes[row], contents[row], row, job))
             self._changed.notify_all()
         gone = asyncio.ensure_future(request.receive())  # nothing else comes of a request that is whole
         try:

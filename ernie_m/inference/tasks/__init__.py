@@ -116,9 +116,9 @@ def training_file(task: str, path: Path, options: TableOptions, predictor: Predi
     return _class_named(name).of(path, options, predictor) if name else None
 
 
-def _class_named(place: str) -> Any:
+def _class_named(location: str) -> Any:
     """A class by the names of its file in this folder and of itself."""
-    file, name = place.split(".")
+    file, name = location.split(".")
     return getattr(importlib.import_module(f"{__name__}.{file}"), name)
 
 

@@ -223,16 +223,16 @@ def _entities_as_json(sentence: Words, tags: list[str]) -> list[dict[str, Any]]:
     Args:
         tags: the tags of the words, in the scheme IOBES.
     """
-    places = [(first, last, kind) for kind, first, last in entities(tags)]
+    spans = [(first, last, kind) for kind, first, last in entities(tags)]
     answers = []
-    for first, last, kind in sorted(places):
+    for first, last, kind in sorted(spans):
         if sentence.text is None:
-            place = {"words": sentence.words[first : last + 1], "first": first, "last": last + 1}
+            span = {"words": sentence.words[first : last + 1], "first": first, "last": last + 1}
         else:
             start, _ = sentence.spans[first]
             _, end = sentence.spans[last]
-            place = {"text": sentence.text[start:end], "start": start, "end": end}
-        answers.append({"type": kind, **place})
+            span = {"text": sentence.text[start:end], "start": start, "end": end}
+        answers.append({"type": kind, **span})
     return answers
 
 
@@ -277,8 +277,8 @@ def _as_json(ranked: list[Answer]) -> dict[str, Any]:
     """The answer to a question from its candidates, the best one first; there may be none."""
     candidates = []
     for answer in ranked:
-        place = {"text": answer.text, "start": answer.start, "end": answer.start + len(answer.text)}
-        candidates.append({**place, "probability": round(answer.probability, 6)})
+        span = {"text": answer.text, "start": answer.start, "end": answer.start + len(answer.text)}
+        candidates.append({**span, "probability": round(answer.probability, 6)})
     if not candidates:
         return {"answer": "", "start": None, "probability": 0.0, "candidates": []}
     best = candidates[0]

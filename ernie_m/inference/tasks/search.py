@@ -242,10 +242,10 @@ class SearchCorpus:
         vectors = self.encode_query.vectors(texts)
         subtracted: list[str] = []  # the language whose mean is subtracted from each vector
         named: list[str | None] = []  # the language that the answer names
-        for text, language, place, is_clear in zip(texts, languages, *means.nearest(vectors)):
+        for text, language, index, is_clear in zip(texts, languages, *means.nearest(vectors)):
             known = language or self.language_of_line.get(text)
             is_known = known in means.languages
-            taken = known if is_known else means.languages[place]
+            taken = known if is_known else means.languages[index]
             subtracted.append(taken)
             named.append(taken if is_known or (is_clear and _is_prose(text)) else None)
         return unit(means.centered(vectors, subtracted)), named
@@ -309,12 +309,12 @@ class SearchCorpus:
             else:
                 queries = unit(self.encode_query.vectors(texts))
             hits_of_rows = self._search(queries, vectors, top_k or self.top_k, each)
-            for place, (row, hits) in enumerate(zip(rows, hits_of_rows)):
+            for index, (row, hits) in enumerate(zip(rows, hits_of_rows)):
                 answers[row]["hits"] = [self._as_json(*hit) for hit in hits]
                 if is_centered:
-                    answers[row] |= {"centered": True, "language": languages[place]}
-                cut = self.encode_query.features([texts[place]])[0].cut
-                answers[row] |= remarks(self.encode.model.tokenizer, texts[place], cut=cut)
+                    answers[row] |= {"centered": True, "language": languages[index]}
+                cut = self.encode_query.features([texts[index]])[0].cut
+                answers[row] |= remarks(self.encode.model.tokenizer, texts[index], cut=cut)
         return answers
 
     def _search(
@@ -330,9 +330,9 @@ class SearchCorpus:
             return [list(zip(*hits)) for hits in zip(numbers.tolist(), cosines.tolist())]
         hits = [[] for _ in queries]
         for numbers in self.numbers_of_language.values():  # the numbers of sentences of the corpus
-            cosines, places = nearest(queries, vectors[numbers], k=1)  # [N, 1] each
-            for hits_of_query, cosine, place in zip(hits, cosines[:, 0].tolist(), places[:, 0].tolist()):
-                hits_of_query.append((int(numbers[place]), cosine))
+            cosines, indices = nearest(queries, vectors[numbers], k=1)  # [N, 1] each
+            for hits_of_query, cosine, index in zip(hits, cosines[:, 0].tolist(), indices[:, 0].tolist()):
+                hits_of_query.append((int(numbers[index]), cosine))
         return [sorted(hits_of_query, key=lambda hit: -hit[1]) for hits_of_query in hits]
 
     def _as_json(self, number: int, cosine: float) -> dict:

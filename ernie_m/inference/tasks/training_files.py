@@ -88,9 +88,9 @@ class TaggedFile(InputFile):
         written = [self._written.get(in_iobes, tag) for in_iobes, tag in zip(iobes, tags)]
         for type_, first, last in entities(iobes):
             letters = ["SBEI"] if first == last else ["BI", *["I"] * (last - first - 1), "EI"]
-            for place, choices in enumerate(letters, first):  # the best first
+            for index, choices in enumerate(letters, first):  # the best first
                 cells = [self._written.get(f"{letter}-{type_}") for letter in choices]
-                written[place] = next(filter(None, cells), tags[place])
+                written[index] = next(filter(None, cells), tags[index])
         return written
 
     def summary(self) -> list[str]:

@@ -146,8 +146,8 @@ class Checkpoint:
         vocab = vocab_path or (None if piece_model_path else self.vocab_path)
         tokenizer = Tokenizer(vocab, pieces, self.preprocessing.text_rules, self.preprocessing.added_tokens)
         if vocab == self.vocab_path and pieces == self.piece_model_path:
-            place = Path(pieces).parent
-            check_ids(self.folder if place == self.folder.path else Folder(place), tokenizer)
+            location = Path(pieces).parent
+            check_ids(self.folder if location == self.folder.path else Folder(location), tokenizer)
         self.folder.forget()
         return tokenizer
 
@@ -203,17 +203,17 @@ class Format(Names):
             UserError: another architecture, or a size that neither file nor weights show, such as the heads.
         """
         raw_config = source.raw_config
-        place = source.config_path or source.path
+        location = source.config_path or source.path
         for key, value in _ONLY.items():
             if raw_config.get(key, value) != value:
-                raise UserError(f"{place}: unsupported {key} {raw_config[key]!r} (expected {value!r})")
+                raise UserError(f"{location}: unsupported {key} {raw_config[key]!r} (expected {value!r})")
         given = {key: value for key, value in raw_config.items() if value is not None}
         sizes = _infer_sizes(weights)
         for key, size in sizes.items():
             if given.get(key, size) != size and key != self.ignored:
                 logger.warning(
                     "%s: %s is %s, but the weights have %s; using the weights' value",
-                    place,
+                    location,
                     key,
                     given[key],
                     size,
@@ -222,7 +222,7 @@ class Format(Names):
             config = ErnieMConfig.from_dict({**self.defaults, **given, **sizes})
             self.check(config)
         except UserError as error:
-            raise UserError(f"{place}: {error}") from error
+            raise UserError(f"{location}: {error}") from error
         return config
 
     def settings(self, source: Source, config: ErnieMConfig | None) -> dict[str, Any]:

@@ -96,9 +96,9 @@ class Official(Format):
         if MARK not in params:
             return None
         above = Folder(params.path.resolve().parent)
-        places = [params, above] if params.path.name == "params" else [params]
+        locations = [params, above] if params.path.name == "params" else [params]
         # configs/base and configs/large share the tokenizer in configs/.
-        shared = Folder(places[-1].path.resolve().parent)
+        shared = Folder(locations[-1].path.resolve().parent)
         has_tokenizer = VOCAB in shared and PIECES in shared
         config_folder = params if CONFIG in params else above
         weights = self._read(params)
@@ -109,11 +109,11 @@ class Official(Format):
                 "one and move the others elsewhere"
             )
         return Source(
-            folder=places[-1],
+            folder=locations[-1],
             weights=weights,
             raw_config=config_folder.json(CONFIG),
             config_path=config_folder.first([CONFIG]),
-            tokenizer_folders=(*places, shared) if has_tokenizer else tuple(places),
+            tokenizer_folders=(*locations, shared) if has_tokenizer else tuple(locations),
             tasks=tasks,
             root=folder,
         )

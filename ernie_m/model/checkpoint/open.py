@@ -144,7 +144,7 @@ def _translated(path: Path, format: Format, source: Source, drop_unknown: bool) 
     config = format.config(source, translated.weights) if has_config else None
     outputs = sum(translated.weights.shapes.get("classifier.bias", ())[:1])
     labels = labels_of(source.raw_config, format.labels_key, source.config_path, outputs)
-    preprocessing, faults = format.preprocessing(source, translated.weights, config, labels, drop_unknown)
+    preprocessing, errors = format.preprocessing(source, translated.weights, config, labels, drop_unknown)
     return Checkpoint(
         path=path,
         folder=source.folder,
@@ -155,7 +155,7 @@ def _translated(path: Path, format: Format, source: Source, drop_unknown: bool) 
         labels=labels,
         settings=format.settings(source, config),
         preprocessing=preprocessing,
-        preprocessing_errors=faults,
+        preprocessing_errors=errors,
         config_path=source.config_path,
         vocab_path=source.first(VOCABS) if format.has_own_vocab else None,
         piece_model_path=source.first(PIECE_MODELS),

@@ -256,7 +256,7 @@ def _unwrapped(weights: Weights) -> Weights:
         lambda name: weights[prefix + name],
         weights.metadata,
         weights.other_names,
-        {name.removeprefix(prefix): place for name, place in weights.places.items()},
+        {name.removeprefix(prefix): location for name, location in weights.places.items()},
     )
 
 

@@ -169,7 +169,7 @@ def differences(
         task: what the head is for; None: there is none.
         cuts_digit_comma: whether rule 5 of `ernie_m.reader.tokenization` changes any piece of the vocabulary.
     """
-    left_out = [f"{fault} is left out" for fault in checkpoint.preprocessing_errors]
+    left_out = [f"{error} is left out" for error in checkpoint.preprocessing_errors]
     if format.name == NativeFormat.name:
         return left_out
     preprocessing = checkpoint.preprocessing
@@ -228,7 +228,7 @@ def check_fits(target: str, checkpoint: Checkpoint, task: str | None) -> None:
     format = TARGETS[target]
     preprocessing = checkpoint.preprocessing
     layers = checkpoint.shape.num_hidden_layers
-    faults = [
+    errors = [
         (
             target not in ENCODER_TARGETS and (layers or task),
             f"it has {f'{layers} layers' if layers else 'a head'}, and --to {target} is for static models "
@@ -252,9 +252,9 @@ def check_fits(target: str, checkpoint: Checkpoint, task: str | None) -> None:
             "ernie-m keeps it, and ernie-m fit --finetune trains one that reads the first one",
         ),
     ]
-    for is_so, fault in faults:
+    for is_so, error in errors:
         if is_so:
-            raise UserError(f"{checkpoint.path}: {fault}")
+            raise UserError(f"{checkpoint.path}: {error}")
 
 
 def write(

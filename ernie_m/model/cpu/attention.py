@@ -170,9 +170,9 @@ def _pieces(
 
 def _bias(length: int, context_lengths: np.ndarray) -> np.ndarray:
     """`Piece.bias` of sequences of this length, of which some have placeholders."""
-    places = np.arange(length)
-    is_placeholder = places >= context_lengths[:, None]  # [sequences, t]
-    is_other = places[:, None] != places  # [t, t], whether key and query are different tokens
+    indices = np.arange(length)
+    is_placeholder = indices >= context_lengths[:, None]  # [sequences, t]
+    is_other = indices[:, None] != indices  # [t, t], whether key and query are different tokens
     # A placeholder is a key for its own query only.
     is_masked = is_placeholder[:, None, :, None] & is_other  # [sequences, 1, t, t]
     return np.where(is_masked, np.float32(-np.inf), np.float32(0.0))

@@ -69,8 +69,8 @@ class AttentionInBfloat16(PyLayer):
             onednn.multiply_tokens(q, k, scores, ctx.scale)
             length = piece.shape[-1]
             if piece.context_length < length:  # a placeholder is a key for its own query only
-                places = np.arange(length)
-                scores[:, (places >= piece.context_length) & (places[:, None] != places)] = -np.inf
+                indices = np.arange(length)
+                scores[:, (indices >= piece.context_length) & (indices[:, None] != indices)] = -np.inf
             onednn.softmax(scores.reshape([-1, length]), weights.reshape([-1, length]))
             kept, scale = _after_dropout(weights, ctx.dropout_mask, piece)
             onednn.sum_tokens(kept, v, out, scale, of_keys=True)

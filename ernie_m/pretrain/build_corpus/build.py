@@ -250,10 +250,10 @@ class CorpusBuild:
 
 def nothing_left(stream: Stream, lines: Mapping[str, int]) -> UserError:
     """The error for text of which no line is for training."""
-    fault = f"(left out: {left_out(lines)}). Relax the filters or remove it from the command"
+    error = f"(left out: {left_out(lines)}). Relax the filters or remove it from the command"
     if lines["held_out"]:
-        fault = "because all of it is held out. Provide more text, or set --held_out 0"
-    return UserError(f"{'-'.join(stream.languages)}: no text is left {fault}")
+        error = "because all of it is held out. Provide more text, or set --held_out 0"
+    return UserError(f"{'-'.join(stream.languages)}: no text is left {error}")
 
 
 def left_out(lines: Mapping[str, int]) -> str:

@@ -146,20 +146,20 @@ def find_duplicates(work: StreamWork, number: int, units: int) -> None:
         first = np.searchsorted(keys_and_places[0], first_key)
         end = np.searchsorted(keys_and_places[0], last_key, side="right")
         rows.append(np.array(keys_and_places[:, first:end]))
-    keys, places = np.concatenate(rows, axis=1)
+    keys, indices = np.concatenate(rows, axis=1)
     # Units are in reading order, and so are the equal keys of a unit: a stable sort keeps the first in front.
     order = np.argsort(keys, kind="stable")
     keys = keys[order]
-    save(work.file("repeated", number), np.sort(places[order[1:][keys[1:] == keys[:-1]]]))
+    save(work.file("repeated", number), np.sort(indices[order[1:][keys[1:] == keys[:-1]]]))
 
 
 def is_duplicate(work: StreamWork, number: int, lines: int) -> np.ndarray:
     """Whether each of the `lines` of a unit occurred before. bool [lines]."""
     is_repeated = np.zeros(lines, bool)
     for key_range in range(work.ranges):
-        places = np.load(work.file("repeated", key_range), mmap_mode="r")
-        first, end = np.searchsorted(places, np.array([number * _UNIT, (number + 1) * _UNIT], "<u8"))
-        is_repeated[places[first:end] % _UNIT] = True
+        indices = np.load(work.file("repeated", key_range), mmap_mode="r")
+        first, end = np.searchsorted(indices, np.array([number * _UNIT, (number + 1) * _UNIT], "<u8"))
+        is_repeated[indices[first:end] % _UNIT] = True
     return is_repeated
 
 

@@ -50,8 +50,8 @@ def summary(manifest: Mapping[str, Any]) -> list[str]:
     for language, counts in sums.items():
         share = counts["unknown"] / counts["tokens"]
         if share > _MANY_UNKNOWN:
-            fault = f"{share:.1%} of its tokens are unknown to the vocabulary; it was not made for it"
-            table.append(f"warning: {language}: {fault}")
+            error = f"{share:.1%} of its tokens are unknown to the vocabulary; it was not made for it"
+            table.append(f"warning: {language}: {error}")
     return table
 
 

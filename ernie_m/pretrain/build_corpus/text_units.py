@@ -218,7 +218,7 @@ def look_at_sources(streams: Sequence[Stream], options: TextOptions) -> None:
             with _opened(source, path, options) as file:
                 if source.has_columns:
                     table, sample = _make_table(file, source, options)
-                    rows = [[cells[place] for place in table.columns.texts] for _, cells in sample]
+                    rows = [[cells[index] for index in table.columns.texts] for _, cells in sample]
                     sides = dict(zip(source.languages, zip(*rows)))
                 else:
                     refuse_tables(path, file.buffer)
@@ -272,6 +272,6 @@ def _rows(
     table = Table(Path(path), pairs.names, pairs.line, pairs.form, [], iter(rows))
     taken = wanted(table, options.filter, errors)
     columns = pairs.columns
-    texts = [[cells[place] for place in columns.texts] for _, cells in taken if columns.is_trained(cells)]
+    texts = [[cells[index] for index in columns.texts] for _, cells in taken if columns.is_trained(cells)]
     errors.end(logger.warning)
     return texts, len(rows) - len(texts)

@@ -143,8 +143,8 @@ def _read_objects(table: Table, word: int, tag: int, errors: RowErrors) -> Itera
         are_lists = isinstance(words, list) and isinstance(tags, list)
         if not are_lists or not all(isinstance(text, str) for text in words):
             errors.add(line, "the words are no list of texts, or the tags no list", _FITTING)
-        elif fault := words_error(words, tags):
-            errors.add(line, fault, _FITTING)
+        elif error := words_error(words, tags):
+            errors.add(line, error, _FITTING)
         elif words:
             yield TaggedWords(words, tags, [line] * len(words))
 
@@ -170,8 +170,8 @@ def _read_official(lines: Iterator[str], path: Path, errors: RowErrors) -> Itera
         elif text.strip():
             row = dict(zip(header, cells))
             words, tags = (row.get(name, "").split(JOINT) for name in ("text_a", "label"))
-            if fault := words_error(words, tags):
-                errors.add(line, fault, "U+0002 joins the words in text_a, and a tag for each in label")
+            if error := words_error(words, tags):
+                errors.add(line, error, "U+0002 joins the words in text_a, and a tag for each in label")
             else:
                 yield TaggedWords(words, tags, [line] * len(words))
 

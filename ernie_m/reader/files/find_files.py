@@ -162,8 +162,8 @@ def find_tables(source: Path, output: Path) -> list[NamedFile]:
             unread.setdefault(_name_error(path), []).append(str(path))
         elif (used := files.setdefault(file[1:], file)) != file:  # the first of several is used
             logger.warning("not used: %s; %s %s is %s", *file, used.path)
-    for fault, paths in unread.items():
-        logger.warning("not read: %s (%s)", listed(paths, 10), fault)
+    for error, paths in unread.items():
+        logger.warning("not read: %s (%s)", listed(paths, 10), error)
     if not any(file.split == "train" for file in files.values()):
         raise UserError(
             f"{source}: no training file there, such as train.en.tsv; docs/data.md lists the names under "

@@ -132,7 +132,7 @@ def find_columns(
     if unclear:
         questions = []
         for part in unclear:
-            names = " or ".join(f"'{table.names[place]}'" for place in found[part])
+            names = " or ".join(f"'{table.names[column]}'" for column in found[part])
             names = names or f"the model learned from '{learned.get(part)}'" * (part in learned)
             questions.append(
                 f"which column is {_IN_WORDS.get(part, f'the {part}')}{', ' * bool(names)}{names}?"
@@ -160,7 +160,7 @@ def read_labelled(path: Path, options: LabelOptions, several: bool = False) -> L
     errors = RowErrors(path, options.on_error == "skip")
     table = open_table(path, options, errors)
     found = find_columns(table, options)
-    names = [table.names[place] for place in found["label"]]
+    names = [table.names[column] for column in found["label"]]
     if len(names) > 1 and not several:
         raise UserError(f"--label {options.label}: a column for each label is for --task multi-label")
     separator = options.label_separator or None
@@ -178,7 +178,7 @@ def read_labelled(path: Path, options: LabelOptions, several: bool = False) -> L
         rows = _with_lists(path, rows, separator)
     _say_what_is_read(table, found, rows)
     columns = {
-        part: _BETWEEN.get(part, ",").join(table.names[place] for place in places)
+        part: _BETWEEN.get(part, ",").join(table.names[column] for column in places)
         for part, places in found.items()
         if places and part != "qid" and table.has_header
     }
@@ -193,11 +193,11 @@ def _texts_in(table: Table, places_of_texts: Sequence[Sequence[int]], cells: Seq
         UserError: a cell is no text, or all of a text are empty.
     """
     texts = []
-    for places in filter(None, places_of_texts):
-        errors = [text_error(table.names[place], cells[place]) for place in places]
-        if all(errors) or not all(isinstance(cells[place], str) for place in places):
+    for columns in filter(None, places_of_texts):
+        errors = [text_error(table.names[column], cells[column]) for column in columns]
+        if all(errors) or not all(isinstance(cells[column], str) for column in columns):
             raise UserError(f"{max(errors)}; write a text there, or remove the line")
-        texts.append("\n".join(filter(None, (in_one_line(cells[place]).strip() for place in places))))
+        texts.append("\n".join(filter(None, (in_one_line(cells[column]).strip() for column in columns))))
     return texts
 
 
@@ -214,11 +214,11 @@ def _labelled_row(
     label = labels_of(table, found["label"], cells)
     words = dict.fromkeys(("language", "group", "split"), "")
     for part in words:
-        for place in found[part]:  # there is one at most
-            if not isinstance(cells[place], str):
-                fault = text_error(table.names[place], cells[place])
-                raise UserError(f"{fault}; write a word or a number there")
-            words[part] = in_one_line(cells[place]).strip()
+        for column in found[part]:  # there is one at most
+            if not isinstance(cells[column], str):
+                error = text_error(table.names[column], cells[column])
+                raise UserError(f"{error}; write a word or a number there")
+            words[part] = in_one_line(cells[column]).strip()
     if found["split"]:
         split = words["split"]
         if split.lower() not in SPLIT_OF:
@@ -279,13 +279,13 @@ def _marked(table: Table, places: Sequence[int], cells: Sequence[Any]) -> list[s
     Raises:
         UserError: a cell has neither 0 nor 1.
     """
-    for place in places:
-        if is_marked(cells[place]) is None:
+    for column in places:
+        if is_marked(cells[column]) is None:
             raise UserError(
-                f"the column '{table.names[place]}' has '{shown(cells[place])}'; a column for each label has "
-                "1 where a text has it, and 0 elsewhere"
+                f"the column '{table.names[column]}' has '{shown(cells[column])}' (expected 1 where a text "
+                "has this label, otherwise 0)"
             )
-    return [normal_label(table.names[place]) for place in places if is_marked(cells[place])]
+    return [normal_label(table.names[column]) for column in places if is_marked(cells[column])]
 
 
 def _with_lists(path: Path, rows: Sequence[LabelledRow], separator: str | None) -> list[LabelledRow]:
@@ -308,12 +308,12 @@ def _with_lists(path: Path, rows: Sequence[LabelledRow], separator: str | None) 
 def _say_what_is_read(table: Table, found: Columns, rows: Sequence[LabelledRow]) -> None:
     """Say which columns are read and which not, and what in the texts is odd."""
     parts = [
-        f"{part}: {printable(' + '.join(table.names[place] for place in places))}"
-        for part, places in found.items()
-        if places
+        f"{part}: {printable(' + '.join(table.names[column] for column in columns))}"
+        for part, columns in found.items()
+        if columns
     ]
-    read = {place for places in found.values() for place in places}
-    others = [printable(name) for place, name in enumerate(table.names) if place not in read and name]
+    read = {column for columns in found.values() for column in columns}
+    others = [printable(name) for column, name in enumerate(table.names) if column not in read and name]
     ignored = f"; ignored: {listed(others)}" if others else ""
     logger.info("%s: %s rows (%s%s)", table.path, f"{len(rows):,}", ", ".join(parts), ignored)
     check_text(table.path, [text for row in rows[:1000] for text in row.texts], "", None)
@@ -348,7 +348,7 @@ class UnlabeledTable(NamedTuple):
         """
         if pairs is not None and len(self.texts) not in (0, 1 + pairs):
             reads, flags = ("pairs of texts", "text_b") if pairs else ("single texts", "text")
-            names = [f"'{self.table.names[place]}'" for places in self.texts.values() for place in places]
+            names = [f"'{self.table.names[column]}'" for columns in self.texts.values() for column in columns]
             what = f"the model reads {reads}, and not {' and '.join(names)}."
             raise self.table.question(what, [f"--{flags} COLUMN"])
 
@@ -359,16 +359,16 @@ class UnlabeledTable(NamedTuple):
         from.
         """
         kept = {
-            place: name if self.are_requests else "id"
-            for place, name in enumerate(self.table.names)
+            column: name if self.are_requests else "id"
+            for column, name in enumerate(self.table.names)
             if name.lower() == "id" or (self.are_requests and name not in _TEXT_KEYS)
         }
         for line, cells in self.table.rows:
-            request = {key: cells[place] for place, key in kept.items()}
-            for place in self.language:  # one at most
-                request["language"] = cells[place]
-            for key, places in self.texts.items():
-                request[key] = joined([cells[place] for place in places])
+            request = {key: cells[column] for column, key in kept.items()}
+            for column in self.language:  # one at most
+                request["language"] = cells[column]
+            for key, columns in self.texts.items():
+                request[key] = joined([cells[column] for column in columns])
             if "text_a" in request:
                 request["text"] = request["text_a"]  # what most tasks call it
             yield line, cells, {key: value for key, value in request.items() if value is not None}

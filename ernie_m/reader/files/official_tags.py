@@ -121,12 +121,12 @@ def read_tagged(
         )
     sentences = []
     for number, row in enumerate(rows, 2):
-        place = f"{path}, line {number}"
+        location = f"{path}, line {number}"
         words = row["text_a"].split(JOINT)
         tags = [normal_label(tag) for tag in row["label"].split(JOINT)] if "label" in row else None
-        if fault := words_error(words, words if tags is None else tags):
-            raise UserError(f"{place}: {fault}; U+0002 joins the words, and the tags")
-        label_ids = None if tags is None else _label_ids(tags, label_map, scheme, place)
+        if error := words_error(words, words if tags is None else tags):
+            raise UserError(f"{location}: {error}; U+0002 joins the words, and the tags")
+        label_ids = None if tags is None else _label_ids(tags, label_map, scheme, location)
         sentences.append(Sentence(row["text_a"], label_ids))
     if not sentences:
         raise UserError(f"{path}: no rows after the header")
@@ -145,11 +145,11 @@ def words_error(words: Sequence[str], tags: Sequence[Any]) -> str:
     return ""
 
 
-def _label_ids(tags: list[str], label_map: Mapping[str, int], scheme: str, place: str) -> tuple[int, ...]:
+def _label_ids(tags: list[str], label_map: Mapping[str, int], scheme: str, location: str) -> tuple[int, ...]:
     """The label ids of a sentence.
 
     Args:
-        place: the file and the line, the beginning of an error.
+        location: the file and the line, the beginning of an error.
 
     Raises:
         UserError: a tag is unknown.
@@ -159,7 +159,7 @@ def _label_ids(tags: list[str], label_map: Mapping[str, int], scheme: str, place
         if not is_tag(tag, scheme) or label not in label_map:
             letters = ", ".join(SCHEMES[scheme]) or "no letters"
             raise UserError(
-                f"{place}, token {number}: unknown tag '{tag}'; --chunk_scheme {scheme} has "
+                f"{location}, token {number}: unknown tag '{tag}'; --chunk_scheme {scheme} has "
                 f"{letters}, and the label map has {', '.join(label_map)}"
             )
     return tuple(label_map[label] for label in labels)

@@ -110,7 +110,7 @@ class Columns(NamedTuple):
 
     def is_trained(self, cells: Sequence[Any]) -> bool:
         """Whether a row is one to train on."""
-        return all(SPLIT_OF.get(str(cells[place]).strip().lower()) == "train" for place in self.split)
+        return all(SPLIT_OF.get(str(cells[column]).strip().lower()) == "train" for column in self.split)
 
     def rows_of(self, cells: Sequence[Any]) -> list[list[str]]:
         """The rows that a row stands for, one for each positive.
@@ -121,11 +121,11 @@ class Columns(NamedTuple):
         Raises:
             UserError: what is wrong with it, and what mends it.
         """
-        missing = [place for place, cell in enumerate(cells) if cell is None]
+        missing = [column for column, cell in enumerate(cells) if cell is None]
         if not {*self.texts[2:]}.issuperset(missing):
             found = len(cells) - len(missing)
             raise UserError(f"it has {found} columns, and others have {len(cells)}; mend or remove the row")
-        query, *others = (cells[place] for place in self.texts)
+        query, *others = (cells[column] for column in self.texts)
         positives, *negatives = (cell if isinstance(cell, list) else [cell] for cell in others)
         sides = [[query], positives or [""], *(list(filter(None, side)) for side in negatives)]
         errors = [text_error(name, text) for name, side in zip(self.names, sides) for text in side]
@@ -155,14 +155,14 @@ def find_pair_columns(table: Table, options: TableOptions, languages: Sequence[s
         if len(texts) != 2:
             sides = [table.named(PAIRS[part]) for part in ("query", "positive")]
             texts = list(chain(*sides)) if [len(side) for side in sides] == [1, 1] else []
-        texts += [place for place, name in enumerate(folded) if texts and _NEGATIVE.fullmatch(name)]
+        texts += [column for column, name in enumerate(folded) if texts and _NEGATIVE.fullmatch(name)]
     if len(texts) < 2 or len({*texts}) < len(texts):
         raise table.question(
             "which columns are query and positive? (If another judges them: --filter COLUMN=VALUE. If there "
             "are none: name the files of pairs, and not their folder.)",
             ["--columns QUERY,POSITIVE"],
         )
-    judges = [place for place in range(len(folded)) if place not in texts and _may_judge(table, place)]
+    judges = [column for column in range(len(folded)) if column not in texts and _may_judge(table, column)]
     if judges and not options.filter:
         name = table.names[judges[0]]
         cells = [str(as_cell(row[judges[0]])) for row in table.sample]
@@ -173,11 +173,11 @@ def find_pair_columns(table: Table, options: TableOptions, languages: Sequence[s
             f"trained on as equals; say which are, as in --filter {shlex.quote(name + sign + best)}, or "
             "--filter all"
         )
-    names = [table.names[place] for place in texts]
-    others = [name for place, name in enumerate(table.names) if place not in texts]
+    names = [table.names[column] for column in texts]
+    others = [name for column, name in enumerate(table.names) if column not in texts]
     if others:
         logger.info("%s: the pair is %s; not read: %s", table.path, " and ".join(names[:2]), listed(others))
-    return Columns(names, texts, [place for place in table.named(["split"]) if place not in texts])
+    return Columns(names, texts, [column for column in table.named(["split"]) if column not in texts])
 
 
 def _verdict(cell: object) -> float | None:
@@ -186,10 +186,10 @@ def _verdict(cell: object) -> float | None:
     return number_in(str(cell)) if mark is None else mark
 
 
-def _may_judge(table: Table, place: int) -> bool:
+def _may_judge(table: Table, column: int) -> bool:
     """Whether a column may say which pairs are right: by its name, or by few numbers that occur again."""
-    name = table.names[place].lower()
-    cells = [row[place] for row in table.sample if row[place]]
+    name = table.names[column].lower()
+    cells = [row[column] for row in table.sample if row[column]]
     numbers = set(map(_verdict, cells))
     are_few = 1 < len(numbers) <= min(_MOST_VERDICTS, len(cells) - 1)
     are_verdicts = are_few and all(n is not None and abs(n) <= _LARGEST_VERDICT for n in numbers)

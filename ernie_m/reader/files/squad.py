@@ -221,12 +221,12 @@ class _JsonValue:
         """
         lists = self.value["answers"] if self.has("answers") else None
         if isinstance(lists, dict):
-            place = self._locate("answers")
-            texts = _JsonValue(self.path, place, lists).required("text", list)
+            location = self._locate("answers")
+            texts = _JsonValue(self.path, location, lists).required("text", list)
             starts = lists.get("answer_start")
             starts = [None] * len(texts) if starts is None else starts
             if not isinstance(starts, list) or len(texts) != len(starts):
-                raise UserError(f"{self.path}: {place}: {len(texts)} texts, and not as many answer_start")
+                raise UserError(f"{self.path}: {location}: {len(texts)} texts, and not as many answer_start")
             answers = [{"text": text, "answer_start": start} for text, start in zip(texts, starts)]
             return _JsonValue(self.path, self.place, {"answers": answers}).items("answers")
         return self.items("answers")

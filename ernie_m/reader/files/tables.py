@@ -148,7 +148,7 @@ class Table(NamedTuple):
 
     def named(self, names: Collection[str]) -> list[int]:
         """The places of the columns that have one of these names, in any case."""
-        return [place for place, name in enumerate(self.names) if name.lower() in names]
+        return [column for column, name in enumerate(self.names) if name.lower() in names]
 
     def two_columns(self, given: str | None, known: Sequence[Collection[str]], what: str) -> list[int]:
         """The places of two columns, by --columns, or by their names.
@@ -165,7 +165,7 @@ class Table(NamedTuple):
             found = [[self.place(name, "--columns")] for name in given.split(",")]
         else:
             found = [self.named(names) for names in known]
-        if [len(places) for places in found] != [1, 1]:
+        if [len(columns) for columns in found] != [1, 1]:
             raise self.question(what, ["--columns COLUMN,COLUMN"])
         return list(chain(*found))
 
@@ -178,13 +178,13 @@ class Table(NamedTuple):
             more: further lines, of other ways.
         """
         lines = [
-            f"{name or '(no name)'}: {' | '.join(shown(cells[place])[:40] for cells in self.sample[:3])}"
-            for place, name in enumerate(self.names)
+            f"{name or '(no name)'}: {' | '.join(shown(cells[column])[:40] for cells in self.sample[:3])}"
+            for column, name in enumerate(self.names)
         ]
         words = command_words()
         for flag in {flag.partition(" ")[0] for flag in flags}.intersection(words):
-            place = words.index(flag)
-            del words[place : place + 2]
+            index = words.index(flag)
+            del words[index : index + 2]
         numbers = count(1)
         in_numbers = re.sub("[A-Z]+", lambda _: str(next(numbers)), flags[0])
         return UserError(
@@ -293,7 +293,7 @@ def _reject_names(path: Path, line: int, cells: Sequence[str], by_number: bool) 
         UserError: it has at least two.
     """
     names = [cell.strip() for cell in cells if cell.strip().lower() in _KNOWN]
-    if all(cell in ("", str(place), str(place + 1)) for place, cell in enumerate(cells)):
+    if all(cell in ("", str(column), str(column + 1)) for column, cell in enumerate(cells)):
         names = list(filter(None, cells))
     if by_number and len(names) > 1:
         raise UserError(
@@ -328,7 +328,7 @@ def wanted(table: Table, only: str | None, errors: RowErrors) -> Iterator[Row]:
         yield from table.rows
         return
     name, sign, value = match.groups()
-    place = table.place(name, "--filter")
+    column = table.place(name, "--filter")
     key_of = normal_label if sign in ("=", "!=") else float
     try:
         key = key_of(value)
@@ -336,10 +336,10 @@ def wanted(table: Table, only: str | None, errors: RowErrors) -> Iterator[Row]:
         raise UserError(f"--filter {only}: {sign} compares with a number, as in score>=0.8") from error
     for line, cells in table.rows:
         try:
-            if _COMPARED[sign](key_of(str(as_cell(cells[place]))), key):
+            if _COMPARED[sign](key_of(str(as_cell(cells[column]))), key):
                 yield line, cells
         except ValueError:
-            errors.add(line, f"'{shown(cells[place])}' in '{name}' is no number", "--filter needs one")
+            errors.add(line, f"'{shown(cells[column])}' in '{name}' is no number", "--filter needs one")
 
 
 def sniff_dialect(file: TextFile, options: TableOptions) -> Dialect:
@@ -441,9 +441,9 @@ def _has_rows(cells: Sequence[str], mark: str) -> bool:
 
     A quotation mark that nothing closes makes such a cell. In writing, a space follows most marks.
     """
-    for place, cell in enumerate(cells if cells[1:] else ()):
+    for column, cell in enumerate(cells if cells[1:] else ()):
         lines = [line.split(mark) for line in cell.split("\n")]
-        widths = [len(cells) - place, *[len(cells)] * (len(lines) - 2), place + 1]
+        widths = [len(cells) - column, *[len(cells)] * (len(lines) - 2), column + 1]
         starts = [part[:1] for parts in lines for part in parts[1:]]
         if [*map(len, lines)] == widths and not any(map(str.isspace, starts)):
             return True
@@ -530,16 +530,16 @@ def _parse_json_list(file: TextFile) -> Iterator[tuple[int, Any]]:
     between = re.compile(r"[\s,]*")
     line = 1
     counted = 0  # the characters whose line ends are counted
-    place = between.match(text, text.index("[") + 1).end()
-    while not text.startswith("]", place) or text[place + 1 :].strip():
-        line += text.count("\n", counted, place)
-        counted = place
+    index = between.match(text, text.index("[") + 1).end()
+    while not text.startswith("]", index) or text[index + 1 :].strip():
+        line += text.count("\n", counted, index)
+        counted = index
         try:
-            value, end = decode(text, place)
+            value, end = decode(text, index)
         except (ValueError, RecursionError) as error:
             raise UserError(f"{file.path}, line {line}: not JSON ({error}); mend it there") from error
         yield line, value
-        place = between.match(text, end).end()
+        index = between.match(text, end).end()
 
 
 def _read_sheet_rows(path: Path) -> Iterator[Row]:

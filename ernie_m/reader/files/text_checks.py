@@ -122,7 +122,7 @@ def _find_issue(texts: Sequence[tuple[int, str]], step: int = 1) -> tuple[int, s
     """
     if len(texts) < _FEWEST:
         return None
-    features = [_features(line, step * place) for place, (_, line) in enumerate(texts)]
+    features = [_features(line, step * index) for index, (_, line) in enumerate(texts)]
     counts = Counter(chain.from_iterable(features))
     feature = max(counts, key=lambda feature: (counts[feature], len(feature), feature), default="")
     share = counts[feature] / len(texts)
@@ -155,11 +155,11 @@ def _find_issue(texts: Sequence[tuple[int, str]], step: int = 1) -> tuple[int, s
     return max(found, key=lambda odd: odd[2], default=None)  # the first that is asked about
 
 
-def _features(line: str, place: int) -> set[str]:
+def _features(line: str, index: int) -> set[str]:
     """The form of the first word of a line, if it is no plain word, and signs that are not of writing.
 
     Args:
-        place: the number of lines before it. The form of a number tells numbers that count the lines.
+        index: the number of lines before it. The form of a number tells numbers that count the lines.
     """
     if line.lower().startswith(_PROMPTS):
         line = line.partition(" ")[2]
@@ -170,7 +170,7 @@ def _features(line: str, place: int) -> set[str]:
     word = first.strip(_EDGES)
     number = word.removesuffix(":")
     if number.isdecimal() and len(number) < _LONGEST_NUMBER:
-        return signs | {f"{int(number) - place} "}
+        return signs | {f"{int(number) - index} "}
     form = re.sub(r"a+", "a", re.sub(r"0+", "0", "".join(map(_kind, word))))
     return signs | ({f"{form} "} - {" ", "a ", "0 "})
 

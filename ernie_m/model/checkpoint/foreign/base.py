@@ -178,16 +178,16 @@ class ThirdPartyFormat(Format):
                 name: (kind == problem_type, source.config_path) for kind, name in _KINDS.items() if name
             }
         fields |= self._read_tokenizer_fields(source.folder, has_key)
-        faults: list[str] = []
+        errors: list[str] = []
         if has_head and has_key:  # the tokenizer's length is the model's, and ours that of the training
             fields.pop("max_seq_len", None)
         elif not has_head:  # only models of vectors have files of sentence-transformers
-            vector_fields, faults = sentence_transformers.read_embedding_fields(source.root, config)
+            vector_fields, errors = sentence_transformers.read_embedding_fields(source.root, config)
             fields |= vector_fields
         if source.folder.json(TOKENIZER_CONFIG).get("truncation_side") == "left":
-            faults.append(f"{source.folder.path / TOKENIZER_CONFIG}: truncation_side left")
-        for fault in faults if has_head else ():  # those of vectors are for whoever makes vectors
-            logger.warning("%s is not supported; long texts are truncated at the end", fault)
+            errors.append(f"{source.folder.path / TOKENIZER_CONFIG}: truncation_side left")
+        for error in errors if has_head else ():  # those of vectors are for whoever makes vectors
+            logger.warning("%s is not supported; long texts are truncated at the end", error)
         if "max_seq_len" in fields:
             length, path = fields["max_seq_len"]
             fields["max_seq_len"] = (_limiting(length, config), path)
@@ -204,7 +204,7 @@ class ThirdPartyFormat(Format):
             )
         if others:
             preprocessing = replace(preprocessing, chunk_scheme=NO_ENTITIES)
-        return preprocessing, faults
+        return preprocessing, errors
 
     def _read_tokenizer_fields(self, folder: Folder, has_key: bool) -> _Fields:
         """What the tokenizer's files say.
@@ -311,12 +311,12 @@ def _check_problem_type(source: Source, weights: Weights) -> None:
     problem_type = source.raw_config.get("problem_type")
     if problem_type is None or "classifier.bias" not in weights:
         return
-    place = f"{source.config_path}: problem_type {problem_type!r}"
+    location = f"{source.config_path}: problem_type {problem_type!r}"
     if problem_type not in tuple(_KINDS):
-        raise UserError(f"{place} is unknown (expected {', '.join(_KINDS)}). {WITHOUT_UNKNOWN}")
+        raise UserError(f"{location} is unknown (expected {', '.join(_KINDS)}). {WITHOUT_UNKNOWN}")
     (outputs,) = weights.shape("classifier.bias")
     if problem_type == _REGRESSION and outputs > 1:
-        raise UserError(f"{place} has {outputs} outputs, but a regression has one. {WITHOUT_UNKNOWN}")
+        raise UserError(f"{location} has {outputs} outputs, but a regression has one. {WITHOUT_UNKNOWN}")
 
 
 def _limiting(length: int | None, config: ErnieMConfig) -> int | None:

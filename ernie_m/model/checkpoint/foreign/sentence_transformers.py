@@ -104,7 +104,7 @@ def read_embedding_fields(
 
     Returns:
         fields: the name of a field of `PreprocessingConfig` -> its value, and the file that says it.
-        faults: what a PreprocessingConfig cannot hold, in words; mostly nothing.
+        errors: what a PreprocessingConfig cannot hold, in words; mostly nothing.
 
     Raises:
         UserError: a file is damaged, or is not of this encoder.
@@ -113,7 +113,7 @@ def read_embedding_fields(
     if not modules:
         return {}, []
     path = folder.path / MODULES
-    faults: list[str] = []
+    errors: list[str] = []
     fields: dict[str, tuple[Any, Path]] = {
         "pooling": (None, path),
         "layer": (config.num_hidden_layers, path),
@@ -121,21 +121,21 @@ def read_embedding_fields(
     }
     for number, (kind, module_folder) in enumerate(modules):
         if kind == "Transformer" and number == 0:
-            fields |= _length(Folder(module_folder).first(_LENGTHS), faults)
+            fields |= _length(Folder(module_folder).first(_LENGTHS), errors)
         elif kind == "Pooling" and number == 1:
             pooling_path = module_folder / _CONFIG
-            fields["pooling"] = (_pooling(pooling_path, config.hidden_size, faults), pooling_path)
+            fields["pooling"] = (_pooling(pooling_path, config.hidden_size, errors), pooling_path)
         elif kind == "Normalize" and number == len(modules) - 1:
             fields["normalize"] = (True, path)
             normalize_path = module_folder / _CONFIG
             if normalize_path.is_file():  # from version 6 on
-                _settings(_NORMALIZE, normalize_path, faults)
+                _settings(_NORMALIZE, normalize_path, errors)
         else:
-            faults.append(f"{path}: the module {shown(kind)}")
+            errors.append(f"{path}: the module {shown(kind)}")
     if _PROMPTS in folder:
         has_length_1, _ = fields["normalize"]
-        fields |= _prompts(folder.path / _PROMPTS, has_length_1, faults)
-    return fields, faults
+        fields |= _prompts(folder.path / _PROMPTS, has_length_1, errors)
+    return fields, errors
 
 
 def _modules(folder: Folder) -> list[tuple[str, Path]]:
@@ -168,7 +168,7 @@ def _modules(folder: Folder) -> list[tuple[str, Path]]:
     return modules
 
 
-def _settings(kind: str, path: Path, faults: list[str]) -> dict[str, Any]:
+def _settings(kind: str, path: Path, errors: list[str]) -> dict[str, Any]:
     """What is in a file. Each key that is set and may change a vector, but is not handled, is a fault.
 
     Args:
@@ -181,17 +181,17 @@ def _settings(kind: str, path: Path, faults: list[str]) -> dict[str, Any]:
     for key, value in settings.items():
         is_set = value not in (None, False, "", [], {})
         if is_set and _KEYS[kind].get(key) not in (_READ, _ANY, value):
-            faults.append(f"{path}: {shown(key)} {shown(value)}")
+            errors.append(f"{path}: {shown(key)} {shown(value)}")
     return settings
 
 
-def _pooling(path: Path, hidden_size: int, faults: list[str]) -> str | None:
+def _pooling(path: Path, hidden_size: int, errors: list[str]) -> str | None:
     """The pooling; None if it is not made here, and then it is added to the faults.
 
     Raises:
         UserError: the file is missing or damaged, says two poolings, or is of vectors of another size.
     """
-    settings = _settings(_POOLING, path, faults)
+    settings = _settings(_POOLING, path, errors)
     for key in ("word_embedding_dimension", "embedding_dimension"):
         if settings.get(key) not in (None, hidden_size):
             raise UserError(
@@ -215,11 +215,11 @@ def _pooling(path: Path, hidden_size: int, faults: list[str]) -> str | None:
         names = [*names, "without the prompt"]
     if len(names) == 1 and names[0] in _POOLINGS:
         return names[0]
-    faults.append(f"{path}: the pooling {' and '.join(map(shown, names[:9]))}")
+    errors.append(f"{path}: the pooling {' and '.join(map(shown, names[:9]))}")
     return None
 
 
-def _length(path: Path | None, faults: list[str]) -> dict[str, tuple[Any, Path]]:
+def _length(path: Path | None, errors: list[str]) -> dict[str, tuple[Any, Path]]:
     """The longest input, if a file of `_LENGTHS` says it.
 
     Raises:
@@ -227,7 +227,7 @@ def _length(path: Path | None, faults: list[str]) -> dict[str, tuple[Any, Path]]
     """
     if path is None:
         return {}
-    settings = _settings(_LENGTH, path, faults)
+    settings = _settings(_LENGTH, path, errors)
     length = settings.get("max_seq_length")
     if length is None:
         return {}
@@ -236,7 +236,7 @@ def _length(path: Path | None, faults: list[str]) -> dict[str, tuple[Any, Path]]
     return {"max_seq_len": (length, path)}
 
 
-def _prompts(path: Path, has_length_1: bool, faults: list[str]) -> dict[str, tuple[Any, Path]]:
+def _prompts(path: Path, has_length_1: bool, errors: list[str]) -> dict[str, tuple[Any, Path]]:
     """The prompts, and the name of the default one.
 
     Args:
@@ -245,11 +245,11 @@ def _prompts(path: Path, has_length_1: bool, faults: list[str]) -> dict[str, tup
     Raises:
         UserError: the file is damaged, or the default prompt is not among the prompts.
     """
-    settings = _settings(_PROMPTS, path, faults)
+    settings = _settings(_PROMPTS, path, errors)
     similarity = settings.get("similarity_fn_name") or "cosine"
     is_cosine = similarity == "cosine" or (similarity == "dot" and has_length_1)
     if not is_cosine:
-        faults.append(f"{path}: similarity_fn_name {shown(similarity)}")
+        errors.append(f"{path}: similarity_fn_name {shown(similarity)}")
     text_of = settings.get("prompts") or {}
     if not isinstance(text_of, dict) or not all(isinstance(text, str | None) for text in text_of.values()):
         raise UserError(f"{path}: invalid 'prompts' (expected an object of name: text)")

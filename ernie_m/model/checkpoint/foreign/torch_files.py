@@ -120,7 +120,7 @@ def read(path: Path) -> Weights:
     """
     opened = WeightsFile(path, _FORM)
     with opened.open_binary():
-        contents, places = _read_zip(path) if zipfile.is_zipfile(path) else _read_legacy(path)
+        contents, locations = _read_zip(path) if zipfile.is_zipfile(path) else _read_legacy(path)
         arguments = contents.get("args")
         if arguments is None and isinstance(contents.get("cfg"), dict):  # fairseq since 0.10
             arguments = contents["cfg"].get("model")
@@ -131,12 +131,12 @@ def read(path: Path) -> Weights:
         views = {name: value for name, value in contents.items() if isinstance(value, _View)}
         file_bytes = path.stat().st_size
         for view in views.values():
-            _check_view(view, places[view.storage.key], file_bytes)
+            _check_view(view, locations[view.storage.key], file_bytes)
 
     def fetch(name: str) -> np.ndarray:
         view = views[name]
         with opened.open_binary() as file:
-            return _read_view(view, file, places[view.storage.key][0])
+            return _read_view(view, file, locations[view.storage.key][0])
 
     shapes = {name: view.shape for name, view in views.items()}
     metadata = arguments if isinstance(arguments, dict) else {}
@@ -144,16 +144,16 @@ def read(path: Path) -> Weights:
     return Weights(path, shapes, fetch, metadata, other_names, views)
 
 
-def _check_view(view: _View, place: _Place, file_bytes: int) -> None:
+def _check_view(view: _View, location: _Place, file_bytes: int) -> None:
     """Check that the file holds the storage, and the storage the tensor.
 
     Args:
-        place: where the storage is in the file.
+        location: where the storage is in the file.
 
     Raises:
         EOFError, ValueError: they are too short.
     """
-    offset, length = place
+    offset, length = location
     if offset + length > file_bytes:
         raise EOFError("it ends too early")
     elements = length // view.storage.dtype.itemsize
@@ -168,7 +168,7 @@ def _check_view(view: _View, place: _Place, file_bytes: int) -> None:
 
 def _read_zip(path: Path) -> tuple[dict, Mapping[str, _Place]]:
     """The saved object, and the key of each storage -> its place."""
-    places = {}
+    locations = {}
     with zipfile.ZipFile(path) as archive, open(path, "rb") as file:
         entries = archive.infolist()
         for entry in entries:
@@ -179,10 +179,10 @@ def _read_zip(path: Path) -> tuple[dict, Mapping[str, _Place]]:
             name_length, padding_length = struct.unpack("<26x2H", file.read(_LOCAL_HEADER_BYTES))
             offset = entry.header_offset + _LOCAL_HEADER_BYTES + name_length + padding_length
             key = entry.filename.rpartition("/data/")[2]  # other entries get a key that nothing refers to
-            places[key] = (offset, entry.file_size)
+            locations[key] = (offset, entry.file_size)
         (pickle_entry,) = [entry for entry in entries if entry.filename.endswith("data.pkl")]  # exactly one
         contents = _load_dict(io.BytesIO(archive.read(pickle_entry)), path, _referenced_storage)
-    return contents, places
+    return contents, locations
 
 
 def _read_legacy(path: Path) -> tuple[dict, Mapping[str, _Place]]:
@@ -200,7 +200,7 @@ def _read_legacy(path: Path) -> tuple[dict, Mapping[str, _Place]]:
             raise ValueError("not a PyTorch archive")
         restricted_pickle.load(file, path)  # the system, which is not needed
         contents = _load_dict(file, path, remember)
-        places = {}
+        locations = {}
         for key in restricted_pickle.load(file, path):
             if not isinstance(key, str):
                 raise ValueError("a storage without a name")
@@ -208,9 +208,9 @@ def _read_legacy(path: Path) -> tuple[dict, Mapping[str, _Place]]:
             storage = storages[key]
             if count != storage.size:
                 raise ValueError(f"{count} elements instead of {storage.size}")
-            places[key] = (file.tell(), count * storage.dtype.itemsize)
-            file.seek(places[key][1], io.SEEK_CUR)
-    return contents, places
+            locations[key] = (file.tell(), count * storage.dtype.itemsize)
+            file.seek(locations[key][1], io.SEEK_CUR)
+    return contents, locations
 
 
 def _load_dict(file: IO[bytes], path: Path, persistent_load: Callable[[Any], _Storage]) -> dict:
