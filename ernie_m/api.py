@@ -385,7 +385,7 @@ class Model:
         finetune: bool = False,
         task: FitTask | None = None,
     ) -> "Model":
-        """Train a classifier of labelled texts in seconds; its `scores` are those of rows it had not learned.
+        """Train a classifier of labeled texts in seconds; its `scores` are those of rows it had not learned.
 
         It is a logistic regression on the mean over all tokens of each text. The encoder is not trained, and
         ends at the layer. The classifier computes in float32, also if this model was loaded with `amp`. With
@@ -411,7 +411,7 @@ class Model:
                 scikit-learn is not installed; or the model is an exported one.
         """
         from ernie_m.fit.fit_model import fit_model
-        from ernie_m.fit.labelled_rows import KINDS, ask_for_kind, rows_of
+        from ernie_m.fit.labeled_rows import KINDS, ask_for_kind, rows_of
         from ernie_m.utils.logging import logger
 
         if folder is not None and os.path.exists(folder):

@@ -104,21 +104,21 @@ def with_question(line: str) -> dict:
 
 
 @cache
-def labelled() -> str:
+def labeled() -> str:
     """Single and paired texts, tagged words and questions, and the maps of the official form."""
-    Path("labelled").mkdir()
+    Path("labeled").mkdir()
     for split, language in (("train", "en"), ("dev.en", "en"), ("dev.de", "de")):
         lines = sentences(language, 96, seed=len(split))
         labels = [LABELS[("12," in line) + ("Rom" in line)] for line in lines]
         single = [f"{line}\t{label}" for line, label in zip(lines, labels)]
         paired = [f"{second}\t{row}" for second, row in zip(reversed(lines), single)]
-        write(f"labelled/single.{split}.tsv", ["text_a\tlabel", *single])
-        write(f"labelled/paired.{split}.tsv", ["text_a\ttext_b\tlabel", *paired])
-        write(f"labelled/tagged.{split}.tsv", ["text_a\tlabel", *map(with_tags, lines)])
-        write(f"labelled/asked.{split}.json", {"data": [{"paragraphs": [*map(with_question, lines)]}]})
+        write(f"labeled/single.{split}.tsv", ["text_a\tlabel", *single])
+        write(f"labeled/paired.{split}.tsv", ["text_a\ttext_b\tlabel", *paired])
+        write(f"labeled/tagged.{split}.tsv", ["text_a\tlabel", *map(with_tags, lines)])
+        write(f"labeled/asked.{split}.json", {"data": [{"paragraphs": [*map(with_question, lines)]}]})
     for name, values in (("labels", LABELS), ("tags", TAGS), ("languages", ["en", "de"])):
-        write(f"labelled/{name}.json", {value: number for number, value in enumerate(values)})
-    return "labelled"
+        write(f"labeled/{name}.json", {value: number for number, value in enumerate(values)})
+    return "labeled"
 
 
 @cache
@@ -313,16 +313,16 @@ def on_labels(program: str, form: str, train_set: str, **flags: object) -> Parts
     return finetuning(
         program,
         form,
-        train_set=f"{labelled()}/{train_set}",
-        dev_set=f"labelled/{train_set.replace('train', 'dev.%s')}",
-        lang_map_config="labelled/languages.json",
+        train_set=f"{labeled()}/{train_set}",
+        dev_set=f"labeled/{train_set.replace('train', 'dev.%s')}",
+        lang_map_config="labeled/languages.json",
         do_test="false",
         **flags,
     )
 
 
 def fit(table: str, **options: bool) -> Parts:
-    return outcome("fit", f"{labelled()}/{table}", model=model("xlm-roberta"), output="out", **options)
+    return outcome("fit", f"{labeled()}/{table}", model=model("xlm-roberta"), output="out", **options)
 
 
 def vectors(form: str, **flags: object) -> Parts:
@@ -359,7 +359,7 @@ classifier = partial(
     "run_classifier",
     "fluid",
     "paired.train.tsv",
-    label_map_config="labelled/labels.json",
+    label_map_config="labeled/labels.json",
     num_labels=3,
     layerwise_lr_decay=0.8,
 )
@@ -379,7 +379,7 @@ ITEMS: dict[str, Callable[[], Parts]] = {
         "run_sequence_labeling",
         "xlm-roberta",
         "tagged.train.tsv",
-        label_map_config="labelled/tags.json",
+        label_map_config="labeled/tags.json",
         num_labels=5,
         official_compat="false",
     ),

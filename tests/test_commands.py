@@ -86,7 +86,7 @@ COMMANDS = {
     r".*python run_pretrain\.py (?!.*word_embeddings)--config configs/pretrain/(small|own|continue)"
     r"\.yaml.*": HERE,
     r".*python run_pretrain\.py .* --init\.word_embeddings .*":
-        "pretrain/test_initialise.py::test_word_vectors_of_a_table",
+        "pretrain/test_initialize.py::test_word_vectors_of_a_table",
     r".*bin/fleetrun .*|.*launch\.py --node_ips .*":
         "pretrain/test_two_nodes.py::test_a_node_dies_and_the_same_commands_go_on",
     r"sh scripts/(small|base|large)/pretrain\.sh.*": RECIPE,
@@ -244,14 +244,14 @@ def put_texts(folder: Path) -> None:
         (folder / f"{name}.xz").write_bytes(lzma.compress(text))
     # The texts of the toy task, with a label of the model that `put_models` writes.
     label = toys.LABELS[0]
-    rows = [(qid, text_a, text_b, label) for qid, text_a, text_b, _ in toys.labelled_texts(12, seed=1)]
-    toys.write_labelled_texts(folder / "my/new.tsv", rows, label=False)
-    toys.write_labelled_texts(folder / "data/xnli/dev/dev.en.tsv", rows)
-    toys.write_labelled_texts(folder / "my/test.de.tsv", rows)
-    labelled = toys.labelled_texts(40, seed=1)
-    labelled = [row._replace(label=toys.LABELS[i % len(toys.LABELS)]) for i, row in enumerate(labelled)]
-    toys.write_labelled_texts(folder / "my/train.tsv", labelled)
-    toys.write_labelled_texts(folder / "my/dev.tsv", labelled[:9])
+    rows = [(qid, text_a, text_b, label) for qid, text_a, text_b, _ in toys.labeled_texts(12, seed=1)]
+    toys.write_labeled_texts(folder / "my/new.tsv", rows, label=False)
+    toys.write_labeled_texts(folder / "data/xnli/dev/dev.en.tsv", rows)
+    toys.write_labeled_texts(folder / "my/test.de.tsv", rows)
+    labeled = toys.labeled_texts(40, seed=1)
+    labeled = [row._replace(label=toys.LABELS[i % len(toys.LABELS)]) for i, row in enumerate(labeled)]
+    toys.write_labeled_texts(folder / "my/train.tsv", labeled)
+    toys.write_labeled_texts(folder / "my/dev.tsv", labeled[:9])
     write_places(folder / "my/label_map.json", toys.LABELS)
 
 

@@ -22,7 +22,7 @@ STRANGE = [" ".join(["qqq"] * count) for count in range(1, 10)]  # the vocabular
 TWIN = TEXTS[0].replace("a", "\uff41").replace(" ", "\u00a0 ")  # the first text in other bytes
 
 
-def labelled(*texts: str, label: str = LABELS[0]) -> list[str]:
+def labeled(*texts: str, label: str = LABELS[0]) -> list[str]:
     return ["text_a\tlabel", *(f"{text}\t{label}" for text in texts)]
 
 
@@ -109,8 +109,8 @@ CASES = [
     pytest.param(
         "run_classifier",
         {
-            "train.tsv": [*labelled(*TEXTS[:4], LONG, "", *STRANGE), f"{TWIN}\t{LABELS[1]}"],
-            "dev.tsv": labelled(TWIN, LONG[:-1]),
+            "train.tsv": [*labeled(*TEXTS[:4], LONG, "", *STRANGE), f"{TWIN}\t{LABELS[1]}"],
+            "dev.tsv": labeled(TWIN, LONG[:-1]),
         },
         {},
         {
@@ -231,8 +231,8 @@ CASES = [
     (
         "fit",
         {
-            "table.tsv": [*labelled(*TEXTS[:9], LONG), *labelled(TWIN, *STRANGE, label="b")[1:]],
-            "test.tsv": labelled(TWIN, LONG[:-1]),
+            "table.tsv": [*labeled(*TEXTS[:9], LONG), *labeled(TWIN, *STRANGE, label="b")[1:]],
+            "test.tsv": labeled(TWIN, LONG[:-1]),
         },
         {"test": "test.tsv"},
         {
@@ -243,14 +243,14 @@ CASES = [
             "learned": "test.tsv: 1 of 2 rows .* trained on",
         },
     ),
-    ("fit", {"table.tsv": labelled(*TEXTS[:9], " ")}, {}, {"empty": "table.tsv, line 11: "}),
+    ("fit", {"table.tsv": labeled(*TEXTS[:9], " ")}, {}, {"empty": "table.tsv, line 11: "}),
     (
         "label",
-        {"table.tsv": labelled(TEXTS[0], LONG, STRANGE[3])},
+        {"table.tsv": labeled(TEXTS[0], LONG, STRANGE[3])},
         {},
         {"cut": "\tTrue\t", "unknown": "\t4\n"},
     ),
-    ("label", {"table.tsv": labelled(TEXTS[0], " ")}, {}, {"empty": "table.tsv, line 3: "}),
+    ("label", {"table.tsv": labeled(TEXTS[0], " ")}, {}, {"empty": "table.tsv, line 3: "}),
     (
         "label",
         {"questions.json": asked((TEXTS[0], TEXTS[1]))},

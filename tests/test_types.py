@@ -21,7 +21,7 @@ LEFT = {
     "ernie_m/reader/files/aligned_lines.py": 6,
     "ernie_m/reader/files/conll.py": 1,
     "ernie_m/reader/files/find_files.py": 2,
-    "ernie_m/reader/files/labelled_tables.py": 11,
+    "ernie_m/reader/files/labeled_tables.py": 11,
     "ernie_m/reader/files/pairs.py": 1,
     "ernie_m/reader/files/plain_text.py": 4,
     "ernie_m/reader/files/tables.py": 7,

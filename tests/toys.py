@@ -349,7 +349,7 @@ KINDS = {kind: i for i, kind in enumerate(NOUNS)}  # label -> its id
 LANGUAGES = ["en", "de", "fr"]
 
 
-class LabelledTexts(NamedTuple):
+class LabeledTexts(NamedTuple):
     """A row of classification. The label is one of `KINDS`."""
 
     qid: str
@@ -365,7 +365,7 @@ def text_with(rng: np.random.Generator, noun: str) -> str:
     return " ".join(words)
 
 
-def labelled_texts(count: int, seed: int) -> list[LabelledTexts]:
+def labeled_texts(count: int, seed: int) -> list[LabeledTexts]:
     """Rows with the qids 100, 101, ... The second text has no noun, so it says nothing of the "
     "label."""
     rng = np.random.default_rng(seed)
@@ -374,11 +374,11 @@ def labelled_texts(count: int, seed: int) -> list[LabelledTexts]:
     for i in range(count):
         kind = kinds[int(rng.integers(3))]
         noun = str(rng.choice(NOUNS[kind]))
-        drawn.append(LabelledTexts(str(100 + i), text_with(rng, noun), text_with(rng, "and"), kind))
+        drawn.append(LabeledTexts(str(100 + i), text_with(rng, noun), text_with(rng, "and"), kind))
     return drawn
 
 
-def both_texts(rows: list[LabelledTexts]) -> list[str]:
+def both_texts(rows: list[LabeledTexts]) -> list[str]:
     """Both texts of each row."""
     texts = []
     for row in rows:
@@ -386,9 +386,9 @@ def both_texts(rows: list[LabelledTexts]) -> list[str]:
     return texts
 
 
-def write_labelled_texts(path: Path, rows: list[tuple], label: bool = True) -> Path:
+def write_labeled_texts(path: Path, rows: list[tuple], label: bool = True) -> Path:
     """Write rows (qid, text_a, text_b, label), below a header; with `label=False` without the last column."""
-    table = [LabelledTexts._fields, *rows]
+    table = [LabeledTexts._fields, *rows]
     path.parent.mkdir(parents=True, exist_ok=True)
     write_lines(path, ["\t".join(row if label else row[:-1]) for row in table])
     return path
@@ -401,13 +401,13 @@ def make_classification(folder: Path, train: int = 96, dev: int = 31) -> Path:
         train: rows of train.tsv.
         dev: rows of each dev file. A test file, which has no labels, has 2 more, and a heldout file 4 more.
     """
-    write_task(folder, both_texts(labelled_texts(400, seed=9)), LANGUAGES, KINDS)
-    write_labelled_texts(folder / "train.tsv", labelled_texts(train, seed=1))
+    write_task(folder, both_texts(labeled_texts(400, seed=9)), LANGUAGES, KINDS)
+    write_labeled_texts(folder / "train.tsv", labeled_texts(train, seed=1))
     for i, language in enumerate(LANGUAGES):
-        write_labelled_texts(folder / f"dev.{language}.tsv", labelled_texts(dev, seed=20 + i))
-        rows = labelled_texts(dev + 2, seed=30 + i)
-        write_labelled_texts(folder / f"test.{language}.tsv", rows, label=False)
-        write_labelled_texts(folder / f"heldout.{language}.tsv", labelled_texts(dev + 4, seed=40 + i))
+        write_labeled_texts(folder / f"dev.{language}.tsv", labeled_texts(dev, seed=20 + i))
+        rows = labeled_texts(dev + 2, seed=30 + i)
+        write_labeled_texts(folder / f"test.{language}.tsv", rows, label=False)
+        write_labeled_texts(folder / f"heldout.{language}.tsv", labeled_texts(dev + 4, seed=40 + i))
     return folder
 
 
@@ -481,7 +481,7 @@ def make_tagging(folder: Path) -> Path:
     return folder
 
 
-# ---- Answering: in which place a person is. The tokenizer normalises the texts, so an answer must be found
+# ---- Answering: in which place a person is. The tokenizer normalizes the texts, so an answer must be found
 # again in the original text.
 
 PEOPLE = ["anna", "bela", "carl", "dora", "emil"]

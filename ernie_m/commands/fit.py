@@ -17,7 +17,7 @@ from ernie_m.model.tasks import (
     TOKEN_CLASSIFICATION,
 )
 from ernie_m.reader.files.find_files import NamedFile, find_tables
-from ernie_m.reader.files.labelled_tables import holds_questions, holds_tags
+from ernie_m.reader.files.labeled_tables import holds_questions, holds_tags
 from ernie_m.reader.files.table_options import LabelOptions
 from ernie_m.reader.tag_schemes import PARTS_OF_SPEECH
 from ernie_m.training.stop_requests import ShutdownHandler
@@ -106,7 +106,7 @@ def fit_labels(
     Raises:
         UserError: a file cannot be read, or its rows cannot be learned, or scored; names the lines.
     """
-    from ernie_m.fit.labelled_rows import load_dataset, refuse
+    from ernie_m.fit.labeled_rows import load_dataset, refuse
 
     rows = load_dataset(training, flags, kind)
     parts = {str(file.path): load_dataset([file], flags, rows.kind, rows) for file in tests}

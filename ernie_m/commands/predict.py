@@ -84,13 +84,13 @@ def main() -> None:
     from ernie_m.inference.load import load
     from ernie_m.inference.predict_files import (
         JsonLines,
-        LabelledRows,
+        LabeledRows,
         has_objects,
         read_requests,
         write_answers,
     )
     from ernie_m.inference.tasks import make_predictor, training_file
-    from ernie_m.reader.files.labelled_tables import open_unlabeled
+    from ernie_m.reader.files.labeled_tables import open_unlabeled
 
     options = flags.options()
     settings = read_settings(flags.model)
@@ -119,9 +119,9 @@ def main() -> None:
         file = (
             JsonLines(table)
             if table.are_requests
-            else LabelledRows(table, flags.sort != "table", flags.output)
+            else LabeledRows(table, flags.sort != "table", flags.output)
         )
-    may_sort = isinstance(file, LabelledRows) and task in (CLASSIFICATION, MULTI_LABEL, QUESTION_ANSWERING)
+    may_sort = isinstance(file, LabeledRows) and task in (CLASSIFICATION, MULTI_LABEL, QUESTION_ANSWERING)
     if flags.sort != "table" and not may_sort:
         raise UserError(
             f"--sort {flags.sort} requires a table and predictions with a probability. Remove --sort"

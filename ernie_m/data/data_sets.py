@@ -56,7 +56,7 @@ class DataSet:
     """A public data set."""
 
     languages: Sequence[str]  # in the order of the paper's tables; others follow in alphabetical order
-    names: Sequence[str]  # patterns for `recognise`
+    names: Sequence[str]  # patterns for `recognize`
     read: Callable[[NamedFile, TableOptions], Iterable[Prepared]]
     label_names: Callable[[set[str]], Sequence[str]] = sorted  # all labels -> in the order of their ids
     ending: str = "tsv"

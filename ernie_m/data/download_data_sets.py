@@ -53,7 +53,7 @@ PARTS = {
 BY_HAND = {
     "panx": "it is on a shared drive that XTREME's README names (AmazonPhotos.zip); unpack it and its "
     "archives, then run ernie-m prepare panx FOLDER",
-    "conll": "its licences do not allow a download; www.clips.uantwerpen.be/conll2002/ner and conll2003/ner "
+    "conll": "its licenses do not allow a download; www.clips.uantwerpen.be/conll2002/ner and conll2003/ner "
     "say where to ask, then run ernie-m prepare conll FOLDER",
 }
 

@@ -232,7 +232,7 @@ def _tensor(name: str, data: bytes, hidden: int) -> dict[str, np.ndarray]:
 
 
 def _piece_model(pieces: list[str], scores: np.ndarray) -> bytes:
-    """XLM-R's piece model: its pieces with their scores, and sentencepiece's normalisation nmt_nfkc."""
+    """XLM-R's piece model: its pieces with their scores, and sentencepiece's normalization nmt_nfkc."""
     normalizer = sentencepiece.SentencePieceNormalizer(rule_name="nmt_nfkc")
     model = ModelProto.FromString(normalizer.serialized_model_proto())
     add_pieces(model, zip(pieces[_SPECIALS:-1], scores[_SPECIALS:-1].tolist()))

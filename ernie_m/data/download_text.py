@@ -38,7 +38,7 @@ LANGUAGES = ("ar", "de", "el", "es", "fr", "hi", "ru", "tr", "vi", "zh")
 FEWEST_PAIRS = 5000  # of a language that was not asked for by name
 MOST_HELD_OUT = 1000  # pairs of a language
 PAIRS_FOR_A_TEXT = 5  # every fifth pair is text
-# Package, version, megabytes, licence, use, and the SHA-256 of its wheel.
+# Package, version, megabytes, license, use, and the SHA-256 of its wheel.
 PACKAGES = """
 homeassistant 2026.11.0 68 Apache-2.0 train 7ca5fbde9dea879ac7723949fc84347aac5182e6309c357b2e4973fd391b00f7
 pretix 2026.8.0 40 AGPL-3.0 train a78932e698778d873530d67f25a57c28d1c09b1bfb1a22ec817c00d90397db85
@@ -78,7 +78,7 @@ class Package(NamedTuple):
     package: str
     version: str
     megabytes: str
-    licence: str
+    license: str
     use: str
     sha256: str
 
@@ -196,9 +196,9 @@ def write(folder: Path, sources: Iterable[Package], collected: dict[str, Collect
             rows = [(translation, text) for text, translation in searched]
             _write_lines(held_out / f"{language}-{ENGLISH}.tsv", [make_header(True), *rows])
         _write_lines(train / f"{ENGLISH}.txt", [[line] for line in english])
-    lines = [["package", "version", "SHA-256", "licence", "use", *collected]]
+    lines = [["package", "version", "SHA-256", "license", "use", *collected]]
     for source in sources:
-        row = [source.package, source.version, source.sha256, source.licence, source.use]
+        row = [source.package, source.version, source.sha256, source.license, source.use]
         row += [str(of_language.counts[source.package]) for of_language in collected.values()]
         lines.append(row)
     with atomic_file(folder / TABLE, "w") as file:

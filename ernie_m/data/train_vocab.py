@@ -151,7 +151,7 @@ class SideOfUnit(NamedTuple):
 
 
 def sample(options: VocabOptions, rates: Mapping[str, float]) -> Iterator[str]:
-    """Yield each line of a language `rates[language]` times on average, as the tokenizer normalises it."""
+    """Yield each line of a language `rates[language]` times on average, as the tokenizer normalizes it."""
     for side in read_sides(options, "sampling"):
         uniform = np.random.default_rng([_SEED, *side.key]).random(len(side.lines))  # in [0, 1)
         # At a rate of 2.3 a line is sampled three times with a probability of 0.3, and twice otherwise.

@@ -24,7 +24,7 @@ from ernie_m.utils.logging import logger
 if TYPE_CHECKING:
     from paddle import Tensor
 
-    from ernie_m.model.packed_batch import LabelledBatch
+    from ernie_m.model.packed_batch import LabeledBatch
 
 
 class Classification(Head[Examples]):
@@ -104,7 +104,7 @@ class Classification(Head[Examples]):
         return data.inputs
 
     def loss_and_counts(
-        self, on_device: "LabelledBatch", outputs: dict[str, "Tensor"]
+        self, on_device: "LabeledBatch", outputs: dict[str, "Tensor"]
     ) -> tuple["Tensor", "Tensor | float", Any]:
         import paddle.nn.functional as F
 
@@ -195,7 +195,7 @@ class MultiLabelClassification(Classification):
     multi_label = True
 
     def loss_and_counts(
-        self, on_device: "LabelledBatch", outputs: dict[str, "Tensor"]
+        self, on_device: "LabeledBatch", outputs: dict[str, "Tensor"]
     ) -> tuple["Tensor", "Tensor | float", Any]:
         """Return the summed losses of the texts, each the mean of the binary cross-entropies of its labels.
 
@@ -252,7 +252,7 @@ class Regression(Classification):
         return examples
 
     def loss_and_counts(
-        self, on_device: "LabelledBatch", outputs: dict[str, "Tensor"]
+        self, on_device: "LabeledBatch", outputs: dict[str, "Tensor"]
     ) -> tuple["Tensor", "Tensor | float", Any]:
         """Return the summed squared errors of a batch. No decision is right or wrong here."""
         scores = outputs["logits"][:, 0]  # [B]

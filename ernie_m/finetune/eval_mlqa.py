@@ -26,7 +26,7 @@ _ASCII_PUNCTUATION = dict.fromkeys(map(ord, string.punctuation))
 
 
 def exact_match(prediction: str, answers: Sequence[str], language: str, rules: str = "mlqa") -> float:
-    """1.0 if the normalised prediction equals one of the normalised answers, else 0.0.
+    """1.0 if the normalized prediction equals one of the normalized answers, else 0.0.
 
     Args:
         language: the language of the answers; it chooses among the rules of MLQA.

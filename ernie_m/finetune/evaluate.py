@@ -50,13 +50,13 @@ def predict_files(
     engine: Engine,
     files: Sequence[LanguageFile],
     flags: PredictionFlags,
-    labelled: bool,
+    labeled: bool,
     stop: ShutdownHandler,
 ) -> list[FilePredictions] | None:
     """Predict every file. The processes divide each batch, and every one gets all predictions.
 
     Args:
-        labelled: whether the files have labels, so that there is a loss.
+        labeled: whether the files have labels, so that there is a loss.
         stop: tells whether a process was asked to stop.
 
     Returns:
@@ -90,7 +90,7 @@ def predict_files(
                 progress.close()
                 return None
             for batch in global_batch.micro_batches:
-                predictions, loss = task.predict(engine.model, batch, labelled)
+                predictions, loss = task.predict(engine.model, batch, labeled)
                 rows[file_number] += list(zip(batch.indices.tolist(), predictions))
                 losses[file_number] += loss
             ended = time.monotonic()
@@ -117,8 +117,8 @@ def evaluate_files(
     epoch: int,
     stop: ShutdownHandler,
 ) -> Scores | None:
-    """Score labelled files, and log a line for each. None: a process was asked to stop."""
-    predicted = predict_files(task, engine, files, flags, labelled=True, stop=stop)
+    """Score labeled files, and log a line for each. None: a process was asked to stop."""
+    predicted = predict_files(task, engine, files, flags, labeled=True, stop=stop)
     if predicted is None:
         return None
     scores: Scores = {}
@@ -176,7 +176,7 @@ def predict_tests(
         return True
     with StallWatchdog(flags.stall_ends_seconds) as watch, watch.during("the prediction of --test_set"):
         files = list(tests.values())
-        predictions_of_files = predict_files(task, engine, files, flags, labelled=False, stop=stop)
+        predictions_of_files = predict_files(task, engine, files, flags, labeled=False, stop=stop)
     if predictions_of_files is None:
         return False
     for predicted, test_path in zip(predictions_of_files, tests, strict=True):

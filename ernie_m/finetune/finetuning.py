@@ -1,4 +1,4 @@
-"""Fine-tuning on labelled files: the task that a run of `ernie_m.finetune.run_seeds` trains."""
+"""Fine-tuning on labeled files: the task that a run of `ernie_m.finetune.run_seeds` trains."""
 
 import math
 from bisect import bisect_left
@@ -35,7 +35,7 @@ from ernie_m.model.checkpoint.write import ModelFiles
 from ernie_m.model.heads import model_with_head
 from ernie_m.model.open_model import OpenedModel
 from ernie_m.model.optimization import noam_decay
-from ernie_m.model.packed_batch import LabelledBatch
+from ernie_m.model.packed_batch import LabeledBatch
 from ernie_m.model.preprocessing import MEAN_OF_TOKENS, NEITHER, READING, stored_preprocessing
 from ernie_m.model.tasks import (
     CLASSIFICATION,
@@ -232,7 +232,7 @@ def check_rows(
 
 
 class FinetuningRun(MultiSeedTraining):
-    """The training of a task on labelled files; see `ernie_m.training.trainer.Trainable` for its methods.
+    """The training of a task on labeled files; see `ernie_m.training.trainer.Trainable` for its methods.
 
     Args:
         task: what is learned.
@@ -392,11 +392,11 @@ class FinetuningRun(MultiSeedTraining):
         epoch, index = position or (0, 0)  # `GlobalBatch.position`
         return partial(self._batches.stream, epochs=self.flags.epoch, epoch=epoch, index=index)
 
-    def send(self, model: nn.Layer, data: GlobalBatch) -> list[tuple[Any, LabelledBatch]]:
+    def send(self, model: nn.Layer, data: GlobalBatch) -> list[tuple[Any, LabeledBatch]]:
         return self.task.send_batches(model, data.micro_batches)
 
     def loss(
-        self, model: nn.Layer, micro_batch: tuple[Any, LabelledBatch]
+        self, model: nn.Layer, micro_batch: tuple[Any, LabeledBatch]
     ) -> tuple[Tensor, dict[str, Tensor | float]]:
         return self.task.loss(model, micro_batch)
 
@@ -441,7 +441,7 @@ class FinetuningRun(MultiSeedTraining):
             "task": name,
             "data": flags.train_set,
             "languages": list(dict.fromkeys(file.language for file in self.dev_files)) or None,
-            "initialised_from": flags.start or "random weights",
+            "initialized_from": flags.start or "random weights",
             "epochs": None if flags.max_steps else flags.epoch,
             "selected_by": None,
         }

@@ -1,4 +1,4 @@
-"""The base class of the tasks with labelled files: classification, tagging, question answering.
+"""The base class of the tasks with labeled files: classification, tagging, question answering.
 
 One class makes the features and decodes the outputs in training, evaluation and prediction. Training makes a
 task from the flags. Prediction makes it from the labels and the "reading" in the model's config.json; what
@@ -21,7 +21,7 @@ from ernie_m.reader.tokenization import Tokenizer
 if TYPE_CHECKING:
     from paddle import Tensor, nn
 
-    from ernie_m.model.packed_batch import LabelledBatch
+    from ernie_m.model.packed_batch import LabeledBatch
 
 
 Data = TypeVar("Data", bound=Sequence[Any])  # the items of a file
@@ -80,7 +80,7 @@ class Head(Generic[Data]):
         raise NotImplementedError
 
     def loss_and_counts(
-        self, on_device: "LabelledBatch", outputs: dict[str, "Tensor"]
+        self, on_device: "LabeledBatch", outputs: dict[str, "Tensor"]
     ) -> tuple["Tensor", "Tensor | float", Any]:
         """Return the summed loss of a batch, the number of correct decisions, and the number of decisions.
 
@@ -104,19 +104,19 @@ class Head(Generic[Data]):
 
     # The loss and the predictions of a model
 
-    def send_batches(self, model: "nn.Layer", batches: Sequence[Any]) -> list[tuple[Any, "LabelledBatch"]]:
+    def send_batches(self, model: "nn.Layer", batches: Sequence[Any]) -> list[tuple[Any, "LabeledBatch"]]:
         """Send batches to the device in one copy. Return (batch, batch on the device) for each."""
         from ernie_m.model.device import upload
-        from ernie_m.model.packed_batch import LabelledBatch, PackedBatch
+        from ernie_m.model.packed_batch import LabeledBatch, PackedBatch
 
         pad_id = model.ernie_m.config.pad_token_id
-        labelled = [
-            LabelledBatch(PackedBatch.from_padded(batch.input_ids, pad_id), self.targets(batch))
+        labeled = [
+            LabeledBatch(PackedBatch.from_padded(batch.input_ids, pad_id), self.targets(batch))
             for batch in batches
         ]
-        return list(zip(batches, upload(labelled), strict=True))
+        return list(zip(batches, upload(labeled), strict=True))
 
-    def outputs(self, model: "nn.Layer", on_device: "LabelledBatch") -> dict[str, "Tensor"]:
+    def outputs(self, model: "nn.Layer", on_device: "LabeledBatch") -> dict[str, "Tensor"]:
         """Run the model: output name -> float32 tensor (float64 if the model is float64)."""
         import paddle
 
@@ -129,13 +129,13 @@ class Head(Generic[Data]):
             outputs[name] = tensor.astype("float32") if is_half else tensor
         return outputs
 
-    def evaluation_loss(self, batch: Any, outputs: dict[str, "Tensor"], on_device: "LabelledBatch") -> float:
+    def evaluation_loss(self, batch: Any, outputs: dict[str, "Tensor"], on_device: "LabeledBatch") -> float:
         """Return the sum of the losses of the items of a batch, for the mean over a file."""
         total, _, _ = self.loss_and_counts(on_device, outputs)
         return float(total)
 
     def loss(
-        self, model: "nn.Layer", micro_batch: tuple[Any, "LabelledBatch"]
+        self, model: "nn.Layer", micro_batch: tuple[Any, "LabeledBatch"]
     ) -> tuple["Tensor", dict[str, "Tensor | float"]]:
         """Return the loss of a micro-batch from `send_batches`; see `Trainable.loss` of training."""
         batch, on_device = micro_batch
@@ -147,11 +147,11 @@ class Head(Generic[Data]):
         """What a line of the log says beside the loss, from the sums over some steps."""
         return f"ave acc: {compute_accuracy(sums):f}"
 
-    def predict(self, model: "nn.Layer", batch: Any, labelled: bool) -> tuple[list[Any], float]:
+    def predict(self, model: "nn.Layer", batch: Any, labeled: bool) -> tuple[list[Any], float]:
         """Return the predictions for a batch, and its `evaluation_loss` (0 without labels)."""
         _, on_device = self.send_batches(model, [batch])[0]
         outputs = self.outputs(model, on_device)
-        loss = self.evaluation_loss(batch, outputs, on_device) if labelled else 0.0
+        loss = self.evaluation_loss(batch, outputs, on_device) if labeled else 0.0
         return self.decode(batch, {name: tensor.numpy() for name, tensor in outputs.items()}), loss
 
 

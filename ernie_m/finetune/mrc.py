@@ -35,7 +35,7 @@ from ernie_m.utils.files import write_json
 if TYPE_CHECKING:
     from paddle import Tensor
 
-    from ernie_m.model.packed_batch import LabelledBatch
+    from ernie_m.model.packed_batch import LabeledBatch
 
 # A logit whose probability is 0 in float32 and in float64.
 _MASKED = -1e30
@@ -202,7 +202,7 @@ class QuestionAnswering(Head[AnswerWindows]):
         return batch.answers
 
     def loss_and_counts(
-        self, on_device: "LabelledBatch", outputs: dict[str, "Tensor"]
+        self, on_device: "LabeledBatch", outputs: dict[str, "Tensor"]
     ) -> tuple["Tensor", "Tensor", Any]:
         """Average the losses of start and end; a window without an answer has none.
 
@@ -352,9 +352,9 @@ class OfficialScores(NamedTuple):
 
 
 class OfficialAnswering(QuestionAnswering):
-    """The behaviour of the official code, its faults included (--official_compat true; docs/tasks.md).
+    """The behavior of the official code, its faults included (--official_compat true; docs/tasks.md).
 
-    An answer is joined pieces, which are normalised. The scores of the answers that `QuestionAnswering` finds
+    An answer is joined pieces, which are normalized. The scores of the answers that `QuestionAnswering` finds
     in the same logits, which are characters of the text, stand beside its scores.
     """
 

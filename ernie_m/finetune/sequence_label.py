@@ -26,7 +26,7 @@ from ernie_m.utils.logging import logger
 if TYPE_CHECKING:
     from paddle import Tensor
 
-    from ernie_m.model.packed_batch import LabelledBatch
+    from ernie_m.model.packed_batch import LabeledBatch
 
 _MOST_ON_MARKS = 0.05  # the greatest share of entities that begin with a mark without a warning
 
@@ -131,9 +131,9 @@ class Tagging(Head[Sequence[Sentence]]):
         return np.array([input_hash(" ".join(sentence.words)) for sentence in data], np.int64)
 
     def loss_and_counts(
-        self, on_device: "LabelledBatch", outputs: dict[str, "Tensor"]
+        self, on_device: "LabeledBatch", outputs: dict[str, "Tensor"]
     ) -> tuple["Tensor", "Tensor", Any]:
-        """Return the loss and the correct decisions over the labelled pieces."""
+        """Return the loss and the correct decisions over the labeled pieces."""
         import paddle.nn.functional as F
 
         logits = outputs["logits"]  # [R, T, C]
@@ -143,24 +143,24 @@ class Tagging(Head[Sequence[Sentence]]):
         return loss, correct, (labels != IGNORED).sum()
 
     def evaluation_loss(
-        self, batch: TaggedBatch, outputs: dict[str, "Tensor"], on_device: "LabelledBatch"
+        self, batch: TaggedBatch, outputs: dict[str, "Tensor"], on_device: "LabeledBatch"
     ) -> float:
-        """Return the sum, over the sentences, of the mean loss of their labelled pieces."""
+        """Return the sum, over the sentences, of the mean loss of their labeled pieces."""
         logits = outputs["logits"].numpy().astype(np.float64)  # [R, T, C]
         logits -= logits.max(-1, keepdims=True)  # so that exp does not overflow
         log_probabilities = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
-        is_labelled = batch.labels != IGNORED  # [R, T]
-        labels = np.where(is_labelled, batch.labels, 0)[..., None]  # [R, T, 1]; an ignored one may be any
+        is_labeled = batch.labels != IGNORED  # [R, T]
+        labels = np.where(is_labeled, batch.labels, 0)[..., None]  # [R, T, 1]; an ignored one may be any
         log_likelihoods = np.take_along_axis(log_probabilities, labels, -1)[..., 0]  # [R, T]
-        losses = -log_likelihoods * is_labelled  # [R, T]
+        losses = -log_likelihoods * is_labeled  # [R, T]
         sums = np.bincount(batch.sentences, weights=losses.sum(1))  # [B]
-        counts = np.bincount(batch.sentences, weights=is_labelled.sum(1))  # [B]
+        counts = np.bincount(batch.sentences, weights=is_labeled.sum(1))  # [B]
         return float((sums / counts).sum())
 
     def decode(self, batch: TaggedBatch, outputs: Mapping[str, np.ndarray]) -> list[Any]:
         """Return the label ids of the words of each sentence, [words].
 
-        If several pieces of a word are labelled, the word gets the tag whose expansion (B-X I-X I-X ...) is
+        If several pieces of a word are labeled, the word gets the tag whose expansion (B-X I-X I-X ...) is
         the most likely one.
         """
         # [R, T, C], in float64 because `word_scores` sums along T.

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ernie_m.finetune.classifier import sigmoid, softmax
-from ernie_m.fit.labelled_rows import LabeledDataset
+from ernie_m.fit.labeled_rows import LabeledDataset
 from ernie_m.fit.scores import EvaluationResult
 from ernie_m.fit.split_rows import MANY_NEAR_DUPLICATES, join_translations, near_duplicate_share, split_rows
 from ernie_m.inference.load import LoadedModel, load, load_opened
@@ -198,7 +198,7 @@ def _save(fitted: OpenedModel, rows: LabeledDataset, output: Path) -> None:
     facts = {
         "name": f"ERNIE-M, {CLASSIFICATION}",
         "task": CLASSIFICATION,
-        "initialised_from": str(fitted.source),
+        "initialized_from": str(fitted.source),
         "trained_on": f"{len(rows.examples)} texts, logistic regression on their vectors",
     }
     weights = {name: np.asarray(array, np.float32) for name, array in fitted.checkpoint.tensors.items()}

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ernie_m.finetune.metrics import pearson, spearman
-from ernie_m.fit.labelled_rows import LabeledDataset
+from ernie_m.fit.labeled_rows import LabeledDataset
 from ernie_m.model.tasks import CLASSIFICATION, REGRESSION
 from ernie_m.utils.logging import in_columns
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from ernie_m.model.tasks import MULTI_LABEL, REGRESSION
 from ernie_m.utils.logging import logger
-from ernie_m.vectors.language_centring import FEWEST_SENTENCES
+from ernie_m.vectors.language_centering import FEWEST_SENTENCES
 from ernie_m.vectors.pooling import unit
 
 _PARTS = 5
@@ -20,7 +20,7 @@ _PARTS = 5
 # to 4 % have it. Where most rows of two languages have it, the others are translated, too, if less alike: so
 # the rows of 99 % of 400 sentences in eight languages are in one group, and without these of 87 %.
 _SURE_COSINE = 0.5
-# In tables of translations 44 to 80 % of the texts have a neighbour so near, in news of one language up to
+# In tables of translations 44 to 80 % of the texts have a neighbor so near, in news of one language up to
 # 24 %.
 _NEAR_DUPLICATE, MANY_NEAR_DUPLICATES = 0.6, 0.25
 _SAMPLE = 1000  # so many rows are compared with all others to know this share
@@ -30,7 +30,7 @@ def split_rows(kind: str, targets: np.ndarray, groups: np.ndarray) -> list[np.nd
     """The numbers of the rows of each part; labels are spread over the parts.
 
     Args:
-        kind: one of `ernie_m.fit.labelled_rows.KINDS`.
+        kind: one of `ernie_m.fit.labeled_rows.KINDS`.
         targets: the labels of each row, as `LabeledDataset` of that file has them.
         groups: int64 [N], from `join_rows`.
     """

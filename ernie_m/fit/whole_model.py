@@ -16,7 +16,7 @@ from ernie_m.finetune.evaluate import LanguageFile, predict_files
 from ernie_m.finetune.finetune_args import FinetuneFlags
 from ernie_m.finetune.finetuning import FinetuningRun
 from ernie_m.finetune.run_setup import make_loop_config, with_rates
-from ernie_m.fit.labelled_rows import LabeledDataset
+from ernie_m.fit.labeled_rows import LabeledDataset
 from ernie_m.fit.scores import EvaluationResult
 from ernie_m.fit.split_rows import split_rows
 from ernie_m.inference.load import LoadedModel, load
@@ -75,7 +75,7 @@ def finetune_model(
             return None
         scored_rows = rows.some(held_out)
         file = LanguageFile("", "", output, scored_rows.examples)
-        predicted = predict_files(task, trainer.engine, [file], flags.prediction, labelled=False, stop=stop)
+        predicted = predict_files(task, trainer.engine, [file], flags.prediction, labeled=False, stop=stop)
         if predicted is None:
             return None
         scored = EvaluationResult(

@@ -26,7 +26,7 @@ from ernie_m.reader.batching import (
     warn_truncated,
 )
 from ernie_m.reader.files.aligned_lines import Sentences, sentences_by_language
-from ernie_m.reader.files.labelled_tables import read_texts
+from ernie_m.reader.files.labeled_tables import read_texts
 from ernie_m.reader.files.official_tsv import is_official
 from ernie_m.reader.task_reader import read_classification
 from ernie_m.training.prefetch import prefetch
@@ -34,7 +34,7 @@ from ernie_m.utils.checksums import MANIFEST, write_manifest
 from ernie_m.utils.files import atomic_dir, lock_writer
 from ernie_m.utils.logging import Progress, logger, setup_console
 from ernie_m.utils.paddle_settings import prepare
-from ernie_m.vectors.language_centring import LanguageCentering
+from ernie_m.vectors.language_centering import LanguageCentering
 from ernie_m.vectors.pooling import SentenceEncoder, unit
 
 R = TypeVar("R")

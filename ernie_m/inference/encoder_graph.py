@@ -143,7 +143,7 @@ class EncoderGraph:
         return ids, positions
 
     def _embeddings(self, ids: str, positions: str) -> str:
-        """The sum of words and positions, normalised: [n, H]; of a static model the words alone."""
+        """The sum of words and positions, normalized: [n, H]; of a static model the words alone."""
         word_rows = self.node("Gather", self.weight("embeddings.word_embeddings.weight"), ids, axis=0)
         if self.config.is_static:
             return word_rows

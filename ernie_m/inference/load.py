@@ -56,7 +56,7 @@ from ernie_m.utils.errors import UserError, install_command, listed
 from ernie_m.utils.files import FileVersion, read_object, refuse_changed, version_of
 from ernie_m.utils.logging import logger
 from ernie_m.utils.paddle_settings import has_gpu, prepare
-from ernie_m.vectors.language_centring import LanguageCentering
+from ernie_m.vectors.language_centering import LanguageCentering
 
 if TYPE_CHECKING:
     from paddle import nn
@@ -91,8 +91,8 @@ class LoadedModel:
         languages: the languages that the masked-LM head can be asked for.
         language_means_path: the file of the mean sentence vectors of languages; None: there is none.
         is_saved: whether the folder has this model; otherwise `fit` made it from the one that is there.
-        columns: those of the table that `fit` learned from; see `LabelledTable` of
-            `ernie_m.reader.files.labelled_tables`.
+        columns: those of the table that `fit` learned from; see `LabeledTable` of
+            `ernie_m.reader.files.labeled_tables`.
         versions: of the files that it was read from.
     """
 
@@ -280,7 +280,7 @@ class LoadedModel:
         if self.task is None:
             return "it has no head, so fine-tune it first"
         if self.task == FILL_MASK:
-            return "its head is for masked language modelling, so fine-tune it first"
+            return "its head is for masked language modeling, so fine-tune it first"
         return f"its head is for {self.own_task}"
 
     def _start(self, task: str, layer: int) -> GraphRunner:

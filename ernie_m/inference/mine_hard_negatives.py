@@ -22,7 +22,7 @@ from ernie_m.utils.logging import Progress, logger
 from ernie_m.vectors.nearest import nearest
 from ernie_m.vectors.pooling import unit
 
-PART_ROWS = 4096  # rows whose neighbours are in memory at a time
+PART_ROWS = 4096  # rows whose neighbors are in memory at a time
 
 
 def mine_hard_negatives(flags: RetrievalFlags) -> None:
@@ -70,8 +70,8 @@ def mine_hard_negatives(flags: RetrievalFlags) -> None:
         with atomic_file(output, "w", newline="\n") as file:
             file.write("\t".join(rows.header(flags.num_negatives)) + "\n")
             for first in range(0, len(rows), PART_ROWS):
-                neighbours = nearest(queries[first : first + PART_ROWS], lines, count)  # [rows, count] both
-                for cosines, numbers in zip(*neighbours):
+                neighbors = nearest(queries[first : first + PART_ROWS], lines, count)  # [rows, count] both
+                for cosines, numbers in zip(*neighbors):
                     keys, row = deduped.read(len(counts))
                     own = np.array([*keys, *deduped.positives.get(keys[0], ())], np.uint64)
                     # abs: the limit lies below the positive's cosine even where that is negative.

@@ -1,4 +1,4 @@
-"""The work of ernie-m mine_pairs: encode two texts, find their nearest neighbours, choose pairs.
+"""The work of ernie-m mine_pairs: encode two texts, find their nearest neighbors, choose pairs.
 
 The texts and their vectors are in memory.
 
@@ -25,8 +25,8 @@ from ernie_m.utils.args import PositiveInt, option
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import atomic_file, lock_writer, reject_overwrite
 from ernie_m.utils.logging import logger
-from ernie_m.vectors.language_centring import MEANS_POOLING, LanguageCentering
-from ernie_m.vectors.nearest import NEIGHBOURS, Neighbours, build_index, load_faiss, margins, mine
+from ernie_m.vectors.language_centering import MEANS_POOLING, LanguageCentering
+from ernie_m.vectors.nearest import NEIGHBORS, Neighbors, build_index, load_faiss, margins, mine
 from ernie_m.vectors.pooling import unit
 
 PART_LINES = 16_384  # lines that are encoded between two lines of progress
@@ -49,7 +49,7 @@ class MiningOptions(VectorOptions):
     output: str = "mined"
     """Output directory for pairs.tsv and scores.tsv."""
 
-    num_neighbors: PositiveInt = NEIGHBOURS
+    num_neighbors: PositiveInt = NEIGHBORS
     """Number of nearest neighbors per sentence."""
 
     threshold: float | None = None
@@ -134,8 +134,8 @@ def mine_pairs(options: MiningOptions) -> None:
 
         # The pairs.
         logger.info("searching %s and %s vectors", f"{len(sources):,}", f"{len(targets):,}")
-        forward = find_neighbours(sources, targets, options.num_neighbors)
-        backward = find_neighbours(targets, sources, options.num_neighbors)
+        forward = find_neighbors(sources, targets, options.num_neighbors)
+        backward = find_neighbors(targets, sources, options.num_neighbors)
         scores = margins(forward, backward)
         if not scores.are_ratios:
             reason = (
@@ -232,6 +232,6 @@ def language_means(
     return LanguageCentering([*languages], np.stack([means[name] for name in languages]))
 
 
-def find_neighbours(queries: np.ndarray, targets: np.ndarray, neighbours: int) -> Neighbours:
+def find_neighbors(queries: np.ndarray, targets: np.ndarray, neighbors: int) -> Neighbors:
     """The nearest targets of each query. All are unit vectors, float32 [N, H]."""
-    return Neighbours(*build_index(targets).search(queries, min(neighbours, len(targets))))
+    return Neighbors(*build_index(targets).search(queries, min(neighbors, len(targets))))

@@ -18,7 +18,7 @@ from typing import IO, Any
 
 from ernie_m.finetune.metrics import pearson, spearman
 from ernie_m.inference.tasks import InputFile, Predictor, Request
-from ernie_m.reader.files.labelled_tables import UnlabeledTable
+from ernie_m.reader.files.labeled_tables import UnlabeledTable
 from ernie_m.reader.files.official_tsv import in_one_line
 from ernie_m.reader.files.plain_text import CELLS, LINES, OBJECTS, PACKINGS, TextFile, named_form, split_name
 from ernie_m.reader.files.row_errors import RowErrors
@@ -49,7 +49,7 @@ class JsonLines(InputFile):
                 file.write(json.dumps(request.entry | answer, ensure_ascii=False) + "\n")
 
 
-class LabelledRows(InputFile):
+class LabeledRows(InputFile):
     """A table, whose rows come back with their answers.
 
     Args:
@@ -115,18 +115,18 @@ class LabelledRows(InputFile):
         if without := sum(not predicted for _, predicted in self._labels):
             parts.append(f"no label {without:,}")
         lines = [f"{self._count:,} rows" + (f": {listed(parts)}" if parts else "")]
-        labelled = [(given, predicted) for given, predicted in self._labels if given is not None]
+        labeled = [(given, predicted) for given, predicted in self._labels if given is not None]
         if len(both) > 1:
             given, predicted = zip(*both)
             line = "Pearson {:.1f} %, Spearman {:.1f} %: of {:,} rows with a number in {}"
             lines.append(line.format(pearson(predicted, given), spearman(predicted, given), len(both), names))
-        elif others := set().union(*(given for given, _ in labelled)) - self._known:  # as in `rows_of`
+        elif others := set().union(*(given for given, _ in labeled)) - self._known:  # as in `rows_of`
             lines.append(f"no accuracy: '{min(others)}' in {names} was not learned")
-        elif labelled:
-            right = sum(given == set(predicted) for given, predicted in labelled)
+        elif labeled:
+            right = sum(given == set(predicted) for given, predicted in labeled)
             rows = "rows, by the labels" if self._has_several else "rows with a label"
-            share = f"{100 * right / len(labelled):.1f} %"
-            lines.append(f"accuracy {share}: {right:,} of {len(labelled):,} {rows} in {names}")
+            share = f"{100 * right / len(labeled):.1f} %"
+            lines.append(f"accuracy {share}: {right:,} of {len(labeled):,} {rows} in {names}")
         return lines
 
 

@@ -1,4 +1,4 @@
-"""The config of an encoder: its shape and regularisation, read from JSON. Needs no Paddle."""
+"""The config of an encoder: its shape and regularization, read from JSON. Needs no Paddle."""
 
 from dataclasses import asdict, dataclass, fields
 from typing import Annotated, Literal
@@ -16,7 +16,7 @@ _Size = Annotated[int, Range(at_least=1, at_most=_MOST_NUMBERS)]
 
 @dataclass
 class ErnieMConfig:
-    """Shape and regularisation of an encoder.
+    """Shape and regularization of an encoder.
 
     The keys are those of the official `ernie_config.json`, and `intermediate_size`, `layer_norm_eps` and
     `pad_token_id`. `intermediate_size` None means 4 x hidden_size, which the official code always uses.

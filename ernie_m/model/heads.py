@@ -1,4 +1,4 @@
-"""The models of the tasks with labelled files: classifier, tagger and span finder, each on the encoder.
+"""The models of the tasks with labeled files: classifier, tagger and span finder, each on the encoder.
 
 Each task model has `.ernie_m` and `.classifier`, PaddleNLP's names for all three tasks.
 """

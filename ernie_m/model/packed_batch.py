@@ -128,8 +128,8 @@ class PackedBatch:
 
 
 @dataclass(frozen=True)
-class LabelledBatch:
-    """A micro-batch of a task with labelled files, on the device.
+class LabeledBatch:
+    """A micro-batch of a task with labeled files, on the device.
 
     Attributes:
         inputs: a batch that was an array [B, T].

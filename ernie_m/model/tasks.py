@@ -104,7 +104,7 @@ _ALL_TASKS = (
     ),
 )
 TASKS = {task.name: task for task in _ALL_TASKS}
-# The tasks that are fine-tuned on labelled files: their models have a layer named "classifier".
+# The tasks that are fine-tuned on labeled files: their models have a layer named "classifier".
 SUPERVISED_TASKS = tuple(task.name for task in _ALL_TASKS if task.head_reads)
 # The tasks whose models ernie-m export writes.
 EXPORTED_TASKS = tuple(task.name for task in _ALL_TASKS if task.outputs)

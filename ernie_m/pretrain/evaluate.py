@@ -28,7 +28,7 @@ from ernie_m.training.stop_requests import ShutdownHandler
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.logging import progress
 from ernie_m.vectors.encode import PaddleEncoder
-from ernie_m.vectors.language_centring import LanguageCentering
+from ernie_m.vectors.language_centering import LanguageCentering
 from ernie_m.vectors.retrieval_accuracy import accuracy_by_layer, say_repeats
 
 # The masks of held-out text are drawn for this seed and step, in all runs alike. No run reaches this step, so

@@ -55,7 +55,7 @@ def open_weights(folder: str, tokenizer: Tokenizer) -> Checkpoint:
     return replace(checkpoint, tensors=Weights(tensors.source, shapes, fetch))
 
 
-def initialise(
+def initialize(
     model: PreTrainingModel,
     config: InitConfig,
     encoder: Checkpoint | None,

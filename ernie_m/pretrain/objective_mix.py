@@ -125,7 +125,7 @@ def allocate(share: Mapping[str, float], batch_size: int, step: int = 0) -> dict
     The counts add up to `batch_size`.
 
     Equal remainders are served in an order that turns with `step`, so that a small batch does not always
-    favour the same objective.
+    favor the same objective.
     """
     # Rounded, so that a quota which is a whole number stays one, and equal remainders are equal: in floating
     # point 0.29 * 100 is below 29, and 1.6 - 1 is above 0.6.

@@ -22,7 +22,7 @@ from ernie_m.pretrain.btmlm_pseudo_tokens import PseudoTokenGenerator, make_pseu
 from ernie_m.pretrain.config import BASE, RANDOM, OptimizerConfig, PretrainConfig
 from ernie_m.pretrain.corpus_selection import TrainingData, fit_to_corpus, open_corpus
 from ernie_m.pretrain.evaluate import Evaluator
-from ernie_m.pretrain.initial_weights import initialise, open_weights, set_token_frequencies
+from ernie_m.pretrain.initial_weights import initialize, open_weights, set_token_frequencies
 from ernie_m.pretrain.loss import (
     SUMS,
     DeviceBatch,
@@ -92,7 +92,7 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
         # What tells this run from another.
         digests = {"corpus": corpus.digest, "vocabulary": self.tokenizer.digest}
         self.fingerprint = deciding_options(self.config) | {"digests": digests}
-        # Runs in which these are equal draw the same items in the same order; `initialise` warns of that.
+        # Runs in which these are equal draw the same items in the same order; `initialize` warns of that.
         self.corpus_and_seed = {"corpus": corpus.digest, "seed": self.config.run.seed}
 
     @functools.cached_property
@@ -105,7 +105,7 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
         """Make the model with its optimizer: with the weights of `init`, or of a checkpoint to go on from."""
         if checkpoint is None:
             engine = self._engine_of(seed, self.start)
-            self._initialise(engine.model)
+            self._initialize(engine.model)
             return engine
         saved = open_checkpoint(checkpoint)
         engine = self._engine_of(seed, saved)
@@ -146,11 +146,11 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
             sums=SUMS,
         )
 
-    def _initialise(self, model: PreTrainingModel) -> None:
+    def _initialize(self, model: PreTrainingModel) -> None:
         """Give the model of a new run the weights that `init` names."""
         start = self.start
         text_rules = self.config.data.text_rules
-        initialise(model, self.config.init, start, self.tokenizer, self.corpus_and_seed, text_rules)
+        initialize(model, self.config.init, start, self.tokenizer, self.corpus_and_seed, text_rules)
         self.preprocessing = run_preprocessing(start, self.tokenizer.text_rules)
         self.trained_length = self.config.data.max_seq_len
         if start is not None:
@@ -261,7 +261,7 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
             "name": "ERNIE-M, pre-trained",
             "languages": self.text.languages,
             "data": self.config.data.corpus,
-            "initialised_from": self.config.init.encoder,
+            "initialized_from": self.config.init.encoder,
             "steps": engine.steps,
             "seed": self.config.run.seed,
             "command": shlex.join(command_words()),

@@ -61,7 +61,7 @@ class EncodeExamples(Protocol):
         """Items of a data set -> features, each with `.ids`, its model input."""
 
     def count(self, features: Sequence[Any]) -> int:
-        """What the loss over these features is divided by: their number, or that of their labelled tokens."""
+        """What the loss over these features is divided by: their number, or that of their labeled tokens."""
 
     def collate(self, features: Sequence[Any], indices: np.ndarray, count: int) -> Any:
         """Features as padded arrays, in a class such as `ExampleBatch`.

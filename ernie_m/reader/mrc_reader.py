@@ -2,7 +2,7 @@
 
 An input is `[CLS] question [SEP] part of the context [SEP]`; in models of XLM-R's kind two [SEP] stand
 between the two. A context that does not fit is cut into windows that begin every `doc_stride` tokens and
-overlap. A file is tokenised when it is read, each context once for all its questions, and kept as arrays of
+overlap. A file is tokenized when it is read, each context once for all its questions, and kept as arrays of
 ids and character spans.
 """
 
@@ -36,14 +36,14 @@ _PARTS = re.compile(f"{_HAN}|(?:(?!{_HAN}).)+", re.DOTALL)
 def encode_for_answers(tokenizer: Tokenizer, text: str, split_han: bool) -> tuple[list[int], list[Span]]:
     """`encode_with_offsets`, adapted to answers, which begin and end with whole tokens.
 
-    The span of a token includes the characters after it that normalisation drops (a zero-width space after a
+    The span of a token includes the characters after it that normalization drops (a zero-width space after a
     footnote mark), as the answers of MLQA do. With `split_han` each Han character is a token, because answers
     often begin or end inside a piece of Chinese text (亿美元, 年的).
     """
     ids, spans = encode_with_offsets(tokenizer, text)
     if split_han and _HAS_HAN.search(text):
         ids, spans = _split_han(tokenizer, text, ids, spans)
-    # Normalisation drops only characters that are not printable.
+    # Normalization drops only characters that are not printable.
     if text.isprintable():
         return ids, spans
     dropped = {index for index, character in enumerate(text) if not tokenizer.normalize(character)}
@@ -215,7 +215,7 @@ def read_windows(
     cut: Cut,
     make: Callable[..., "AnswerWindows"] | None = None,
 ) -> AnswerWindows:
-    """Read, check and tokenise a file; see `read_squad`.
+    """Read, check and tokenize a file; see `read_squad`.
 
     Args:
         make: makes the windows; None: `make_windows`.
@@ -238,7 +238,7 @@ def read_windows(
 
 
 def make_windows(file: QuestionFile, tokenizer: Tokenizer, cut: Cut, keep_all: bool = True) -> AnswerWindows:
-    """Tokenise questions and contexts and cut them into windows.
+    """Tokenize questions and contexts and cut them into windows.
 
     Args:
         keep_all: keep all windows, not only those that contain the answer.
@@ -264,7 +264,7 @@ def windows_of(
     cut_context: "Callable[[int, int, int], list[ContextPart]] | None" = None,
     unused: int = 0,
 ) -> AnswerWindows:
-    """Tokenise the questions of a file, and cut their contexts into windows.
+    """Tokenize the questions of a file, and cut their contexts into windows.
 
     Args:
         contexts: the ids and the spans of each context.
@@ -305,7 +305,7 @@ def encode_all(
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """For each text its ids, int32 [tokens], and the character spans of its tokens, int32 [tokens, 2]."""
     # The requests of ernie-m predict come from no file.
-    shown = texts if file.path is None else progress(texts, f"tokenising {file.path}", unit="texts")
+    shown = texts if file.path is None else progress(texts, f"tokenizing {file.path}", unit="texts")
     return [
         (np.asarray(ids, np.int32), np.asarray(spans, np.int32).reshape(-1, 2))  # [0, 2] without tokens
         for ids, spans in map(encode, shown)
@@ -340,7 +340,7 @@ def cut_windows(length: int, room: int, stride: int) -> list[ContextPart]:
     while starts[-1] + room < length:
         starts.append(starts[-1] + min(stride, room))
     ends = [min(start + room, length) for start in starts]
-    # Two neighbours overlap from the start of the second to the end of the first. Answers that begin in the
+    # Two neighbors overlap from the start of the second to the end of the first. Answers that begin in the
     # first half of the overlap come from the first window, the others from the second.
     middles = [(next_start + end) // 2 for end, next_start in zip(ends, starts[1:])]
     start_ranges = pairwise([0, *middles, length])
@@ -472,7 +472,7 @@ def tokenize_words(tokenizer: Tokenizer, words: Sequence[str]) -> list[str]:
 def make_official_windows(
     file: QuestionFile, tokenizer: Tokenizer, cut: Cut, keep_all: bool = True
 ) -> AnswerWindows:
-    """Tokenise questions and contexts and cut them into windows.
+    """Tokenize questions and contexts and cut them into windows.
 
     Args:
         keep_all: keep the questions whose answer is not found, too. Windows without the answer are kept

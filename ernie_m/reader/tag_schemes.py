@@ -2,7 +2,7 @@
 
     words   U.N.   official  Ekeus   heads    for      Baghdad
     IO      I-ORG  O         I-PER   O        O        I-LOC     every word of an entity has I-
-    IOB1    I-ORG  O         I-PER   O        O        I-LOC     B- only between two neighbours of one type
+    IOB1    I-ORG  O         I-PER   O        O        I-LOC     B- only between two neighbors of one type
     IOB2    B-ORG  O         B-PER   O        O        B-LOC     B- at the beginning of every entity
     IOE     E-ORG  O         E-PER   O        O        E-LOC     E- at the end of every entity, I- before it
     IOBES   S-ORG  O         S-PER   O        O        S-LOC     B-, I-, E-; S- is an entity of one word

@@ -4,7 +4,7 @@
     labels    -   B-PER -   O   -   O    -        - : no loss here
 
 A sentence that does not fit is cut between words into windows that overlap by a quarter. In the overlap, a
-word belongs to the window whose edge is farther away: it is labelled and predicted only there.
+word belongs to the window whose edge is farther away: it is labeled and predicted only there.
 """
 
 import os
@@ -190,7 +190,7 @@ class TaggedFeature(NamedTuple):
     ids: list[int]
     labels: list[int]  # IGNORED where there is nothing to learn
     widths: list[int]  # number of ids of each window; mostly there is one
-    words: list[tuple[int, int]]  # for each word: where its labelled pieces begin in `ids`, and their number
+    words: list[tuple[int, int]]  # for each word: where its labeled pieces begin in `ids`, and their number
     cut: int  # words of which pieces are left out to fit
 
 
@@ -201,19 +201,19 @@ class TaggedBatch:
     input_ids: np.ndarray  # [R, T], padded on the right
     labels: np.ndarray  # [R, T]
     sentences: np.ndarray  # [R], ascending, the sentence of each window: 0 to B - 1
-    words: np.ndarray  # [W, 3], of each word: its window, its first labelled piece, the number of these
+    words: np.ndarray  # [W, 3], of each word: its window, its first labeled piece, the number of these
     lengths: np.ndarray  # [B], words of each sentence
     indices: np.ndarray  # [B], the number of each sentence in the data set
     count: int  # what the loss of the whole step is divided by, over all micro-batches and processes
 
 
 class EncodeTagged:
-    """`ernie_m.reader.batching.EncodeExamples` for tagged sentences: each word is tokenised by itself.
+    """`ernie_m.reader.batching.EncodeExamples` for tagged sentences: each word is tokenized by itself.
 
     Args:
         max_seq_len: of a window, special tokens included.
         inside_label: label id of a word -> that of its further pieces, I-X for B-X; see `inside_labels`.
-        label_pieces: "first": a word's first piece is labelled (a "▁" that stands alone before it is passed
+        label_pieces: "first": a word's first piece is labeled (a "▁" that stands alone before it is passed
             over); "leading": its first piece, whatever that is; "all": every piece, by `inside_label`.
     """
 
@@ -237,7 +237,7 @@ class EncodeTagged:
         ]
 
     def count(self, features: Sequence[TaggedFeature]) -> int:
-        """The number of labelled pieces."""
+        """The number of labeled pieces."""
         return sum(piece_count for feature in features for _, piece_count in feature.words)
 
     def collate(self, features: Sequence[TaggedFeature], indices: np.ndarray, count: int) -> TaggedBatch:
@@ -289,9 +289,9 @@ class EncodeTagged:
             window_start = len(ids)
             ids.append(self.tokenizer.cls_id)
             for number in range(window.start, window.end):
-                # A word in an overlap is in two windows, and labelled in one.
+                # A word in an overlap is in two windows, and labeled in one.
                 if window.tagged_start <= number < window.tagged_end:
-                    words.append(self._labelled_pieces(pieces[number], start=len(ids)))
+                    words.append(self._labeled_pieces(pieces[number], start=len(ids)))
                 ids += pieces[number]
             ids.append(self.tokenizer.sep_id)
             widths.append(len(ids) - window_start)
@@ -301,8 +301,8 @@ class EncodeTagged:
                 targets[start : start + count] = expanded(label, count, self.inside_label)
         return TaggedFeature(ids, targets, widths, words, cut)
 
-    def _labelled_pieces(self, word_ids: list[int], start: int) -> tuple[int, int]:
-        """Where the labelled pieces of a word begin, and their number; see `label_pieces`.
+    def _labeled_pieces(self, word_ids: list[int], start: int) -> tuple[int, int]:
+        """Where the labeled pieces of a word begin, and their number; see `label_pieces`.
 
         Args:
             word_ids: the ids of its pieces.
@@ -402,7 +402,7 @@ class EncodeTaggedOfficially(EncodeTagged):
         labels   O     B-PER I-PER O    O      O    O
 
     The loss is divided by B x T, with the padding in T. A sentence has one window; the rest is cut off. A
-    word that is cut off, or has no pieces, has 0 labelled pieces.
+    word that is cut off, or has no pieces, has 0 labeled pieces.
     """
 
     def count(self, features: Sequence[TaggedFeature]) -> int:
@@ -420,7 +420,7 @@ class EncodeTaggedOfficially(EncodeTagged):
         for word_ids, label in zip(pieces, labels):
             room = self.max_seq_len - 1 - len(ids)  # `ids` has [CLS]; [SEP] follows
             part = word_ids[:room]
-            start = len(ids) if part else 0  # 0: a word without labelled pieces is nowhere
+            start = len(ids) if part else 0  # 0: a word without labeled pieces is nowhere
             words.append((start, len(part)))
             ids += part
             targets += expanded(label, len(part), self.inside_label)

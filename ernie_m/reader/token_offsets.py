@@ -84,7 +84,7 @@ def _clean_spans(text: str, pieces: list[str], spans: list[Span]) -> list[Span]:
     """Extend spans of `text` to whole characters and strip white space from their ends.
 
     Args:
-        text: normalised text.
+        text: normalized text.
         pieces: the pieces that sentencepiece cuts it into.
         spans: those that sentencepiece gives the pieces.
     """
@@ -142,7 +142,7 @@ def _locate_parts(parts: list[str], start: int, end: int) -> list[Span]:
 
 
 def _in_source(span: Span, sources: list[int]) -> Span:
-    """A span of a normalised text as a span of its source; `sources` is that of `sources_of`."""
+    """A span of a normalized text as a span of its source; `sources` is that of `sources_of`."""
     start, end = span
     if start == end:
         return sources[start], sources[start]

@@ -1,4 +1,4 @@
-"""The official ERNIE-M tokenizer: normalise, cut into sentencepiece pieces, look them up in the vocabulary.
+"""The official ERNIE-M tokenizer: normalize, cut into sentencepiece pieces, look them up in the vocabulary.
 
 The rules, in order:
 1. “ ” become ", ‘ ’ become ', — becomes -.

@@ -1,6 +1,6 @@
 """XLM-R's tokenizer.json, whose format the documentation of Hugging Face tokenizers describes.
 
-It also has the official normalisation, so that current libraries give our ids. transformers 5 writes it
+It also has the official normalization, so that current libraries give our ids. transformers 5 writes it
 without the piece model: it has all pieces with their scores, so a piece model can be made of it.
 """
 

@@ -74,7 +74,7 @@ def write_xlm_r(folder: Path, tokenizer: Tokenizer, max_length: int, separators:
         (folder / BPE_MODEL).write_bytes(tokenizer.piece_model)
         names.append(BPE_MODEL)
     (folder / TOKENIZER_JSON).write_text(as_json(contents), encoding="utf-8")
-    # The general class uses tokenizer.json as it is; that of XLM-R would replace the normalisation.
+    # The general class uses tokenizer.json as it is; that of XLM-R would replace the normalization.
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": max_length}
     # In XLM-R, [CLS] also begins a text (bos), and [SEP] also ends it (eos).
     roles = {"bos": CLS, "cls": CLS, "eos": SEP, "sep": SEP, "pad": PAD, "unk": UNK, "mask": MASK}

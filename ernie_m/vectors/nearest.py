@@ -1,4 +1,4 @@
-"""Nearest neighbours with faiss, by cosine, and pairs of translations chosen among them by margin. No Paddle.
+"""Nearest neighbors with faiss, by cosine, and pairs of translations chosen among them by margin. No Paddle.
 
 The margin is that of Artetxe and Schwenk (2019); the scores and the choice of pairs are those of LASER's
 mine_bitexts.py, for two texts that are not aligned.
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import faiss
 
 
-class Neighbours(NamedTuple):
+class Neighbors(NamedTuple):
     """The k nearest sentences of the other text for each sentence of one text, the nearest first."""
 
     cosines: np.ndarray  # float32 [N, k]
@@ -24,7 +24,7 @@ class Neighbours(NamedTuple):
 
 
 class Margins(NamedTuple):
-    """How much nearer the sentences of each pair of neighbours are than their neighbours in general.
+    """How much nearer the sentences of each pair of neighbors are than their neighbors in general.
 
     Attributes:
         are_ratios: otherwise they are differences; see `margins`.
@@ -50,9 +50,9 @@ class MinedPairs(NamedTuple):
         return MinedPairs(self.sources[:count], self.targets[:count], self.scores[:count])
 
 
-def margins(forward: Neighbours, backward: Neighbours) -> Margins:
-    """The margins of all neighbours: the cosine of a pair, compared with the mean cosine of the k nearest
-    neighbours of both sentences.
+def margins(forward: Neighbors, backward: Neighbors) -> Margins:
+    """The margins of all neighbors: the cosine of a pair, compared with the mean cosine of the k nearest
+    neighbors of both sentences.
 
     It is divided by this mean. Where a mean is not above 0, ratios say nothing, and those of other pairs
     cannot be compared with differences: then this mean is subtracted everywhere.
@@ -61,7 +61,7 @@ def margins(forward: Neighbours, backward: Neighbours) -> Margins:
         forward: the targets nearest to each source.
         backward: the sources nearest to each target.
     """
-    # How close the neighbours of a sentence are: the mean of its k cosines.
+    # How close the neighbors of a sentence are: the mean of its k cosines.
     around_sources = forward.cosines.mean(axis=1, dtype=np.float64)  # [N]
     around_targets = backward.cosines.mean(axis=1, dtype=np.float64)  # [M]
     forward_means = (around_sources[:, None] + around_targets[forward.numbers]) / 2  # [N, k]
@@ -73,19 +73,19 @@ def margins(forward: Neighbours, backward: Neighbours) -> Margins:
     )
 
 
-def best(neighbours: Neighbours, margins: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The neighbour with the largest margin of each query, int64 [N], and this margin, float64 [N].
+def best(neighbors: Neighbors, margins: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The neighbor with the largest margin of each query, int64 [N], and this margin, float64 [N].
 
     Args:
-        margins: those of all neighbours, [N, k].
+        margins: those of all neighbors, [N, k].
     """
     rows = np.arange(len(margins))
     indices = margins.argmax(axis=1)
-    return neighbours.numbers[rows, indices], margins[rows, indices]
+    return neighbors.numbers[rows, indices], margins[rows, indices]
 
 
-def mine(forward: Neighbours, backward: Neighbours, scores: Margins) -> MinedPairs:
-    """Choose pairs among the nearest neighbours: the best first, each sentence in one pair only.
+def mine(forward: Neighbors, backward: Neighbors, scores: Margins) -> MinedPairs:
+    """Choose pairs among the nearest neighbors: the best first, each sentence in one pair only.
 
     Args:
         forward: the targets nearest to each source.
@@ -113,7 +113,7 @@ def mine(forward: Neighbours, backward: Neighbours, scores: Margins) -> MinedPai
     return MinedPairs(*(of_candidates[taken] for of_candidates in candidates))
 
 
-NEIGHBOURS = 4  # k of the margin, as in LASER
+NEIGHBORS = 4  # k of the margin, as in LASER
 EXACT_UP_TO = 300_000  # vectors that `build_index` searches exactly
 _PROBES = 16  # cells that a query is compared with, of the 4 sqrt(N) cells of a larger index
 _SAMPLES_PER_CELL = 50  # the cells are clusters of a sample, which has so many vectors for each cell
@@ -158,8 +158,8 @@ def search_both(english: np.ndarray, foreign: np.ndarray, score: str) -> Matches
 
     Args:
         english, foreign: [N, H]; row i of `english` translates row i of `foreign`.
-        score: "cosine" takes the nearest target. "margin" takes, out of the k = `NEIGHBOURS` nearest, the
-            target with the largest ratio of its cosine to the mean cosine of the k nearest neighbours of both
+        score: "cosine" takes the nearest target. "margin" takes, out of the k = `NEIGHBORS` nearest, the
+            target with the largest ratio of its cosine to the mean cosine of the k nearest neighbors of both
             sentences (Artetxe and Schwenk, 2019), or the largest difference; see `margins`.
     """
     english = unit(english)
@@ -168,9 +168,9 @@ def search_both(english: np.ndarray, foreign: np.ndarray, score: str) -> Matches
         _, targets = nearest(english, foreign, k=1)  # [N, 1]
         _, sources = nearest(foreign, english, k=1)
         return Matches(targets[:, 0], sources[:, 0])
-    k = min(NEIGHBOURS, len(english))
-    forward = Neighbours(*nearest(english, foreign, k))
-    backward = Neighbours(*nearest(foreign, english, k))
+    k = min(NEIGHBORS, len(english))
+    forward = Neighbors(*nearest(english, foreign, k))
+    backward = Neighbors(*nearest(foreign, english, k))
     scores = margins(forward, backward)
     best_targets, _ = best(forward, scores.forward)
     best_sources, _ = best(backward, scores.backward)
@@ -187,7 +187,7 @@ def build_index(vectors: np.ndarray) -> "faiss.Index":
     """An index of unit vectors, float32 [N, H]. Its `search(queries, k)` returns cosines and numbers.
 
     They are those of `nearest`. But more than EXACT_UP_TO vectors are divided into cells, and a query is
-    compared with the vectors of the nearest cells only, so some of its neighbours may be missed.
+    compared with the vectors of the nearest cells only, so some of its neighbors may be missed.
     """
     faiss = load_faiss()
     count, width = vectors.shape

@@ -1,4 +1,4 @@
-"""Retrieval over aligned sentences: the nearest neighbour should be the translation.
+"""Retrieval over aligned sentences: the nearest neighbor should be the translation.
 
 `keys` tell equal texts, [sides, N]: what `is_found` of nearest.py takes.
 """
@@ -59,7 +59,7 @@ def say_repeats(name: str, keys: np.ndarray) -> None:
 
 
 def accuracy_by_layer(src: np.ndarray, tgt: np.ndarray, keys: np.ndarray) -> np.ndarray:
-    """The share of sentences whose nearest neighbour is their translation, at each layer.
+    """The share of sentences whose nearest neighbor is their translation, at each layer.
 
     Args:
         src, tgt: [L + 1, N, H] from `PaddleEncoder.vectors`; sentence i of `tgt` translates that of `src`.

@@ -172,7 +172,7 @@ def test_a_safetensors_is_what_the_library_writes(tmp_path):
         np.testing.assert_array_equal(safe.read(tmp_path / "by_library")[name], array)
 
 
-def test_the_licence_and_the_base_model_of_a_card(tmp_path, capsys):
+def test_the_license_and_the_base_model_of_a_card(tmp_path, capsys):
     """A flag wins over the card of the source. Where there is neither, the last line says so."""
     make_ours(tmp_path / "ours")
     converted("huggingface", tmp_path / "ours", tmp_path / "bare")

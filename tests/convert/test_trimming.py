@@ -301,7 +301,7 @@ def test_bad_input(toy, tmp_path):
 
 
 def test_the_card_of_a_trimmed_model_has_no_scores_of_the_whole_one(toy, tmp_path):
-    """Its licence stays. A conversion without trimming keeps both."""
+    """Its license stays. A conversion without trimming keeps both."""
     make_models(tmp_path, toy.pieces)
     facts = {"metadata": {"license": "mit"}, "scores": {"dev.%s.tsv": {"en": {"acc": 84.13}}}}
     (tmp_path / "classify" / CARD).write_text(model_card(facts, CONFIG, 1), encoding="utf-8")

@@ -141,7 +141,7 @@ def test_the_loss_by_hand(folder, model):
     with paddle.no_grad():
         logits = [tensor.numpy().astype(np.float64) for tensor in model(padded_batch(batch.input_ids))]
         loss, sums = task.loss(model, *task.send_batches(model, [batch]))
-        _, evaluated = task.predict(model, batch, labelled=True)
+        _, evaluated = task.predict(model, batch, labeled=True)
     expected = 0.0
     correct = 0
     for row, length in enumerate(lengths):
@@ -192,8 +192,8 @@ def test_official_compat_trains_windows_without_the_answer(folder, model):
     assert len(batch.answers) == (~has_no_answer).sum()
     assert official_batch.indices.tolist() == list(range(len(has_no_answer)))
     with paddle.no_grad():
-        _, official_loss = official_task.predict(model, official_batch, labelled=True)
-        _, loss = task.predict(model, batch, labelled=True)
+        _, official_loss = official_task.predict(model, official_batch, labeled=True)
+        _, loss = task.predict(model, batch, labeled=True)
     assert official_loss > loss  # both are sums, and the official one has more windows
     equal = dict.fromkeys(("start_logits", "end_logits"), np.zeros(official_batch.input_ids.shape))
     decoded = official_task.decode(official_batch, equal)

@@ -30,7 +30,7 @@ def test_retrieval_searches_with_vectors_made_in_bfloat16(
     """The vectors of the English sentences differ a little from those of float32."""
     pairs = tmp_path / "pairs"
     pairs.mkdir()
-    sentences = list(dict.fromkeys(row.text_a for row in toys.labelled_texts(20, seed=1)))  # each once
+    sentences = list(dict.fromkeys(row.text_a for row in toys.labeled_texts(20, seed=1)))  # each once
     for side in ("de", "en"):
         write_lines(pairs / f"de-en.{side}", sentences)
     search_both = search_bitexts.search_both

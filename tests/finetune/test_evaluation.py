@@ -103,7 +103,7 @@ def test_evaluate_and_predict_without_training(classify, trained, toy_folder, tm
     assert (trained / "results.json").read_bytes() == before
     assert results["tables"][0]["mean"]["avg"] >= 95 and "selected" not in results
     for i, language in enumerate(toys.LANGUAGES):
-        rows = toys.labelled_texts(35, seed=40 + i)  # those of heldout.<language>.tsv
+        rows = toys.labeled_texts(35, seed=40 + i)  # those of heldout.<language>.tsv
         labels = [toys.KINDS[row.label] for row in rows]
         predictions = [int(label) for _, label, *_ in cells_of(tmp_path / f"predicted.{language}.0.0")]
         assert accuracy(predictions, labels) == results["tables"][0]["mean"][language]

@@ -19,7 +19,7 @@ from tests import toys
 from tests.helpers.checkpoints import assert_same_weights
 from tests.launching import as_flags, call_main, error_of
 
-ROWS = toys.labelled_texts(30, seed=4)
+ROWS = toys.labeled_texts(30, seed=4)
 TEXTS = [row.text_a for row in ROWS]
 LABELS = [row.label for row in ROWS]
 

@@ -5,7 +5,7 @@ import paddle
 import pytest
 
 from ernie_m.finetune.classifier import MultiLabelClassification
-from ernie_m.model.packed_batch import LabelledBatch
+from ernie_m.model.packed_batch import LabeledBatch
 from ernie_m.reader.batching import Example
 from ernie_m.reader.tokenization import Tokenizer
 
@@ -17,7 +17,7 @@ def test_the_loss_is_the_mean_binary_cross_entropy(toy_folder):
     logits = np.array([[2.0, -1.0], [0.5, -3.0]])
     probabilities = 1 / (1 + np.exp(-logits))
     of_labels = -np.log(np.where(batch.labels, probabilities, 1 - probabilities))
-    sent = LabelledBatch(None, paddle.to_tensor(batch.labels))
+    sent = LabeledBatch(None, paddle.to_tensor(batch.labels))
     total, right, count = task.loss_and_counts(sent, {"logits": paddle.to_tensor(logits)})
     assert float(total) == pytest.approx(of_labels.mean(axis=1).sum())
     assert (int(right), count) == (1, 2)  # the second text does not have a

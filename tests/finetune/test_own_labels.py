@@ -6,7 +6,7 @@ import csv
 import numpy as np
 import pytest
 
-from ernie_m.fit.labelled_rows import LabeledDataset, load_dataset, rows_of
+from ernie_m.fit.labeled_rows import LabeledDataset, load_dataset, rows_of
 from ernie_m.fit.scores import EvaluationResult
 from ernie_m.fit.split_rows import join_translations, near_duplicate_share, split_rows
 from ernie_m.model.tasks import CLASSIFICATION, MULTI_LABEL, REGRESSION

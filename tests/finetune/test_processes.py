@@ -36,7 +36,7 @@ def every_task(folder, data, corpus, pairs, processes):
     tested = {"do_test": "true", "test_save": "predicted.%s"}
     folder.mkdir()
     # 57 examples in batches of 8: the last batch of an epoch leaves the second process without any.
-    toys.write_labelled_texts(folder / "train.tsv", toys.labelled_texts(57, seed=1))
+    toys.write_labeled_texts(folder / "train.tsv", toys.labeled_texts(57, seed=1))
     classify = command_lines.classification(
         data,
         "out",
@@ -119,7 +119,7 @@ def test_every_task(tmp_path, corpus):
     # Both sides of a bitext have the same text: only that the results are equal matters here.
     for language, seed in (("de", 3), ("fr", 4)):
         for side in (language, "en"):
-            write_lines(pairs / f"{language}-en.{side}", [row.text_a for row in toys.labelled_texts(9, seed)])
+            write_lines(pairs / f"{language}-en.{side}", [row.text_a for row in toys.labeled_texts(9, seed)])
     for processes in (1, 2):
         folder = tmp_path / str(processes)
         start(tmp_path, every_task(folder, data, corpus, pairs, processes), processes)
@@ -154,7 +154,7 @@ def test_two_processes_then_one_then_two(toy_folder, tmp_path):
     An epoch of 41 rows has 5 whole batches of 8 and a batch of 1, so the 10 steps are of two epochs.
     """
     (tmp_path / "config.json").write_text(json.dumps(WITHOUT_DROPOUT))
-    toys.write_labelled_texts(tmp_path / "train.tsv", toys.labelled_texts(41, seed=1))
+    toys.write_labeled_texts(tmp_path / "train.tsv", toys.labeled_texts(41, seed=1))
     # The run "one" is not interrupted. "mixed" is stopped in steps 4 and 7, and goes on with other processes.
     parts = [("one", 1, 0), ("mixed", 2, 4), ("mixed", 1, 7), ("mixed", 2, 0)]
     for name, processes, stop_at in parts:

@@ -7,7 +7,7 @@ import pytest
 from ernie_m.commands import run_classifier
 from ernie_m.finetune.classifier import Regression
 from ernie_m.finetune.metrics import pearson, spearman
-from ernie_m.model.packed_batch import LabelledBatch
+from ernie_m.model.packed_batch import LabeledBatch
 from ernie_m.reader.batching import EncodePairs, Example
 from ernie_m.reader.task_reader import read_classification
 from ernie_m.reader.tokenization import Tokenizer
@@ -20,15 +20,15 @@ SCORES = {"animal": "-1.5", "drink": "0.25", "tool": "4"}
 def folder(tmp_path_factory):
     """The toy's texts, with a number for each class."""
     folder = tmp_path_factory.mktemp("scored")
-    toys.write_task(folder, toys.both_texts(toys.labelled_texts(400, seed=9)), ["en", "de"], [])
+    toys.write_task(folder, toys.both_texts(toys.labeled_texts(400, seed=9)), ["en", "de"], [])
     for name, count, seed in (("train", 96, 1), ("dev.en", 31, 20), ("dev.de", 31, 21)):
-        toys.write_labelled_texts(folder / f"{name}.tsv", scored_rows(count, seed))
+        toys.write_labeled_texts(folder / f"{name}.tsv", scored_rows(count, seed))
     return folder
 
 
 def scored_rows(count, seed):
     """The toy's rows, whose labels are numbers."""
-    return [row._replace(label=SCORES[row.label]) for row in toys.labelled_texts(count, seed)]
+    return [row._replace(label=SCORES[row.label]) for row in toys.labeled_texts(count, seed)]
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_the_loss_is_the_mean_squared_error(folder):
     assert batch.labels.dtype == np.float32
     targets = paddle.to_tensor(batch.labels)  # -1.5 and 2.25
     logits = paddle.to_tensor([[1.0], [2.0]])
-    total, _, count = task.loss_and_counts(LabelledBatch(None, targets), {"logits": logits})
+    total, _, count = task.loss_and_counts(LabeledBatch(None, targets), {"logits": logits})
     assert (float(total), count) == (2.5**2 + 0.25**2, 2)
     batch_of_classes = EncodePairs(tokenizer, 16).collate(features, np.arange(2), 2)
     assert batch_of_classes.labels.dtype == np.int64
@@ -106,7 +106,7 @@ def test_it_learns_and_predicts(regress, refusal, folder, tmp_path, monkeypatch,
 def test_labels_must_be_numbers(regress, refusal, tmp_path, number):
     rows = scored_rows(3, seed=1)
     rows[1] = rows[1]._replace(label=number)
-    toys.write_labelled_texts(tmp_path / "bad.tsv", rows)
+    toys.write_labeled_texts(tmp_path / "bad.tsv", rows)
     line = refusal(regress, train_set=tmp_path / "bad.tsv")
     assert f"bad.tsv, line 3: invalid label '{number}' " in line
 

@@ -41,7 +41,7 @@ def folder(random_encoder, tmp_path_factory):
     (folder / "weights").symlink_to(random_encoder)
     (folder / "pairs").mkdir()
     for language, seed in (("de", 1), ("xx", 2)):
-        english = list(dict.fromkeys(row.text_a for row in toys.labelled_texts(40, seed)))  # each once
+        english = list(dict.fromkeys(row.text_a for row in toys.labeled_texts(40, seed)))  # each once
         translations = [line.replace("the", "a").replace("old", "new") for line in english]
         write_lines(folder / "pairs" / f"{language}-en.en", english)
         write_lines(folder / "pairs" / f"{language}-en.{language}", translations)

@@ -81,7 +81,7 @@ def test_recipes_in_one_folder(toy_folder, tmp_path):
         (folder / name).symlink_to(ROOT / name)
     pairs.mkdir()
     for side in ("de", "en"):
-        write_lines(pairs / f"de-en.{side}", [row.text_a for row in toys.labelled_texts(9, seed=3)])
+        write_lines(pairs / f"de-en.{side}", [row.text_a for row in toys.labeled_texts(9, seed=3)])
 
     def recipe(name: str, *flags) -> subprocess.CompletedProcess:
         command = ["sh", f"scripts/small/{name}.sh", *map(str, flags)]

@@ -132,7 +132,7 @@ def test_evaluation_reads_texts_as_training_did(tag, trained, folder, tmp_path, 
     assert "preprocessing options stored in" not in capsys.readouterr().out
 
 
-def test_official_behaviour_runs(tag, folder, tmp_path):
+def test_official_behavior_runs(tag, folder, tmp_path):
     """By default long text is cut, and what was cut off is O in the predictions.
 
     The paper's figures stand beside the score that the official code counts.

@@ -87,25 +87,25 @@ def test_tags_that_are_shifted_by_a_word_are_warned_of(make, tmp_path, caplog):
     assert message.startswith(f"{tmp_path}/1.tsv: 100 % of the entities ")
 
 
-@pytest.mark.parametrize(("pieces", "labelled"), [("first", 5), ("all", 13)])
-def test_only_words_have_a_loss(make, pieces, labelled):
+@pytest.mark.parametrize(("pieces", "labeled"), [("first", 5), ("all", 13)])
+def test_only_words_have_a_loss(make, pieces, labeled):
     """The gradient is 0 at special tokens, pads and, with "first", all pieces of a word but the first.
 
     Args:
-        labelled: the number of labelled pieces of the 5 words, which have 3 + 1 and 4 + 3 + 2 pieces.
+        labeled: the number of labeled pieces of the 5 words, which have 3 + 1 and 4 + 3 + 2 pieces.
     """
     task = make(label_pieces=pieces)
     batch = batch_of(task, *SENTENCES)
-    assert batch.count == labelled
+    assert batch.count == labeled
     model = random_model(batch)
     loss, sums = task.loss(model, *task.send_batches(model, [batch]))
     loss.backward()
-    is_labelled = batch.labels >= 0  # [R, T]
-    assert is_labelled.sum() == labelled == sums["count"]
+    is_labeled = batch.labels >= 0  # [R, T]
+    assert is_labeled.sum() == labeled == sums["count"]
     gradient = np.abs(model.logits.grad.numpy()).sum(-1)  # [R, T]
-    assert (gradient[is_labelled] > 0).all() and (gradient[~is_labelled] == 0).all()
-    log_probabilities = F.log_softmax(model.logits).numpy()[is_labelled]  # [labelled, 5]
-    of_labels = log_probabilities[np.arange(labelled), batch.labels[is_labelled]]  # [labelled]
+    assert (gradient[is_labeled] > 0).all() and (gradient[~is_labeled] == 0).all()
+    log_probabilities = F.log_softmax(model.logits).numpy()[is_labeled]  # [labeled, 5]
+    of_labels = log_probabilities[np.arange(labeled), batch.labels[is_labeled]]  # [labeled]
     assert loss.item() == pytest.approx(-of_labels.mean(), abs=1e-12)
 
 
@@ -129,7 +129,7 @@ def test_a_word_has_the_tag_of_its_first_piece(make):
         (1, 5, "O", 5),
         (1, 8, "B-A", 5),
     )
-    predictions, loss = task.predict(model, batch, labelled=True)
+    predictions, loss = task.predict(model, batch, labeled=True)
     assert [task.tags(tags) for tags in predictions] == [["B-A", "O"], ["I-B", "O", "B-A"]]
     log_probabilities = F.log_softmax(model.logits).numpy()  # [window, column, tag]
     b_a, _, b_b, i_b, outside = range(len(TAGS))
@@ -150,7 +150,7 @@ def test_a_word_has_the_tag_that_all_its_pieces_find_likeliest(make):
     logits_of_abc = [(0, 1, "B-B", 1.5), (0, 1, "B-A", 1), (0, 2, "I-A", 2), (0, 3, "I-A", 2)]
     logits_of_others = [(0, 4, "O", 1), (1, 1, "O", 9), (1, 5, "B-B", 9), (1, 8, "I-B", 9)]
     model = model_for(batch, *logits_of_abc, *logits_of_others)
-    predictions, _ = task.predict(model, batch, labelled=False)
+    predictions, _ = task.predict(model, batch, labeled=False)
     assert [task.tags(tags) for tags in predictions] == [["B-A", "O"], ["O", "B-B", "I-B"]]
 
 
@@ -166,7 +166,7 @@ def test_words_of_a_split_sentence_are_predicted_where_they_belong(make):
     tag_of_z = (3, 1, "I-B", 5)
     outside = [(window, column, "O", 1) for window in range(4) for column in range(10)]
     model = model_for(batch, *tags_of_g_and_h, tag_of_z, *outside)
-    predictions, loss = task.predict(model, batch, labelled=False)
+    predictions, loss = task.predict(model, batch, labeled=False)
     assert task.tags(predictions[0]) == [*"OOOOOO", "B-A", "I-A", *"OOOOOOOO"] and loss == 0.0
     assert task.tags(predictions[1]) == ["I-B"]
 
@@ -193,7 +193,7 @@ def test_official_scores_are_those_of_pieces_of_cut_text(make, tmp_path, caplog)
     # [CLS] a b c d e f [SEP]; "-" has no piece.
     gold_tags = ["O", "B-A", "I-A", "B-B", "I-B", "I-B", "I-B", "O"]
     knows_all = model_for(batch, *((0, column, tag, 9) for column, tag in enumerate(gold_tags)))
-    predictions, _ = task.predict(knows_all, batch, labelled=True)
+    predictions, _ = task.predict(knows_all, batch, labeled=True)
     scores = task.score(data, predictions, "en")
     over_pieces = {"f1 over pieces": 100.0, "precision over pieces": 100.0, "recall over pieces": 100.0}
     assert {name: scores[name] for name in over_pieces} == over_pieces
@@ -207,7 +207,7 @@ def test_official_scores_are_those_of_pieces_of_cut_text(make, tmp_path, caplog)
     # entities is correct, and 1 of 2 gold ones is found.
     wrong_tags = ["I-A", "B-A", "I-A", "B-B", "I-B", "I-B", "O", "O"]
     errs_twice = model_for(batch, *((0, column, tag, 9) for column, tag in enumerate(wrong_tags)))
-    predictions, _ = task.predict(errs_twice, batch, labelled=True)
+    predictions, _ = task.predict(errs_twice, batch, labeled=True)
     scores = task.score(data, predictions, "en")
     assert scores["precision over pieces"] == pytest.approx(100 / 3)
     assert scores["recall over pieces"] == 50.0

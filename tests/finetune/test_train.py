@@ -26,7 +26,7 @@ from tests.helpers.checkpoints import assert_same_weights
 from tests.launching import as_flags, call_main, error_of, one_error
 from tests.toys import sentences, write_lines
 
-LINES = list(dict.fromkeys(row.text_a for row in toys.labelled_texts(400, seed=3)))
+LINES = list(dict.fromkeys(row.text_a for row in toys.labeled_texts(400, seed=3)))
 
 
 @pytest.fixture

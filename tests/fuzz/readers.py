@@ -28,7 +28,7 @@ from ernie_m.pretrain.build_corpus.source_files import TextSource
 from ernie_m.pretrain.build_corpus.text_units import read_lines, read_units
 from ernie_m.pretrain.config import PretrainConfig
 from ernie_m.reader.files.conll import read_words
-from ernie_m.reader.files.labelled_tables import open_unlabeled, read_labelled
+from ernie_m.reader.files.labeled_tables import open_unlabeled, read_labeled
 from ernie_m.reader.files.official_tags import read_tagged
 from ernie_m.reader.files.pairs import PairRows
 from ernie_m.reader.files.row_errors import RowErrors
@@ -45,7 +45,7 @@ from ernie_m.training.checkpoint import read_state, write_checkpoint
 from ernie_m.utils.args import parse_options, read_yaml
 from ernie_m.utils.checksums import describe
 from ernie_m.utils.files import Folder, read_object
-from ernie_m.vectors.language_centring import LanguageCentering
+from ernie_m.vectors.language_centering import LanguageCentering
 from tests.foreign import fairseq_args, tokenizer_json
 from tests.fuzz.damage import WORDS, Edit, edit_json, edit_json_line, edit_pickle, edit_safetensors
 from tests.helpers.conll import read_conll
@@ -356,20 +356,20 @@ READERS = {
             "Kommentar\tArt\nA\tx\nB\ty\nC\ty\nD\tx\n",
         ],
         reads=(
-            lambda path: read_labelled(path, LabelOptions()),
-            lambda path: read_labelled(path, LabelOptions(text="1", label="2"), several=True),
+            lambda path: read_labeled(path, LabelOptions()),
+            lambda path: read_labeled(path, LabelOptions(text="1", label="2"), several=True),
         ),
     ),
     "own_csv": Reader(
         "train.en.csv",
         files=['label,Text\r\nyes,"A, ""a""\r\nb"\r\n', "a;b;no\n"],
-        reads=(lambda path: read_labelled(path, LabelOptions()),),
+        reads=(lambda path: read_labeled(path, LabelOptions()),),
         words=(b'"', b"\0"),
     ),
     "own_gzip": Reader(
         "train.en.tsv.gz",
         files=[gzip.compress(b"A\tyes\n")],
-        reads=(lambda path: read_labelled(path, LabelOptions(text="1", label="2")),),
+        reads=(lambda path: read_labeled(path, LabelOptions(text="1", label="2")),),
     ),
     "zip": of_archive("zip"),
     "tar": of_archive("tar"),

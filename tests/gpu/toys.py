@@ -53,7 +53,7 @@ LONGEST = 24  # tokens of a sentence
 
 
 class ToyTask(NamedTuple):
-    """A task with labelled files."""
+    """A task with labeled files."""
 
     task: Head
     labels: Callable[[np.random.Generator, np.ndarray], np.ndarray]  # of a batch of ids

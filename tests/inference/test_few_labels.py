@@ -1,4 +1,4 @@
-"""model.fit: a classifier of few labelled texts, and everything that takes it."""
+"""model.fit: a classifier of few labeled texts, and everything that takes it."""
 
 import json
 import sys
@@ -10,7 +10,7 @@ from safetensors.numpy import load_file, save_file
 import ernie_m
 from ernie_m.commands import convert, run_classifier
 from ernie_m.fit.fit_model import _head
-from ernie_m.fit.labelled_rows import rows_of
+from ernie_m.fit.labeled_rows import rows_of
 from ernie_m.model.tasks import CLASSIFICATION, MULTI_LABEL
 from tests.helpers.checkpoints import changed_copy, stored
 from tests.inference.conftest import run_export
@@ -254,7 +254,7 @@ def test_a_head_of_setfit(models, tmp_path):
 
 
 def test_more_labels_than_a_head_has_room_for(models, monkeypatch):
-    monkeypatch.setattr("ernie_m.fit.labelled_rows._MOST_CELLS", 24 * 3 - 1)
+    monkeypatch.setattr("ernie_m.fit.labeled_rows._MOST_CELLS", 24 * 3 - 1)
     assert error_of(ernie_m.load(models / "encode").fit, TEXTS, LABELS).startswith("label 1 (index 0): ")
 
 

@@ -73,7 +73,7 @@ def test_a_table_goes_in_and_comes_out(models, tmp_path, capsys, refused, name, 
     assert of_table[0] == f"{expected.scores['accuracy']:.1f}" and "5-fold cross-validation" in printed
     assert {"3", "news", "question"} <= {line[0] for line in lines if line}
     assert ["de", "30"] in [line[:2] for line in lines] and ["en", "30"] in [line[:2] for line in lines]
-    output = tmp_path / "labelled.csv"
+    output = tmp_path / "labeled.csv"
     flags = {"task": "classification", "input": table, "model": tmp_path / "classifier", "output": output}
     call_main(predict, as_flags(flags))
     assert output.read_bytes().startswith(b"\xef\xbb\xbf") == (name == "excel.csv")

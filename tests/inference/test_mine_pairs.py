@@ -13,7 +13,7 @@ from ernie_m.inference import mine_pairs as mining
 from ernie_m.model.checkpoint import safetensors
 from ernie_m.model.checkpoint.weights import LANGUAGE_MEANS
 from ernie_m.reader.corpus import Corpus
-from ernie_m.vectors.nearest import NEIGHBOURS, Neighbours, margins, mine, nearest
+from ernie_m.vectors.nearest import NEIGHBORS, Neighbors, margins, mine, nearest
 from ernie_m.vectors.pooling import unit
 from tests import toys
 from tests.helpers.checkpoints import changed_copy
@@ -105,8 +105,8 @@ def mined_from(source, target):
     """The pairs that `mine` makes of the vectors of the two sides, [lines, H] each."""
     source = unit(source)
     target = unit(target)
-    forward = Neighbours(*nearest(source, target, NEIGHBOURS))
-    backward = Neighbours(*nearest(target, source, NEIGHBOURS))
+    forward = Neighbors(*nearest(source, target, NEIGHBORS))
+    backward = Neighbors(*nearest(target, source, NEIGHBORS))
     return mine(forward, backward, margins(forward, backward))
 
 
@@ -140,7 +140,7 @@ def test_a_corpus_can_be_built_of_the_pairs(run_mining, models, tmp_path):
 
 
 def test_ratios_that_say_nothing_are_differences(run_mining, texts, capsys):
-    """If all lines are neighbours and vectors are centered, the mean cosines are about 0."""
+    """If all lines are neighbors and vectors are centered, the mean cosines are about 0."""
     centered = {"num_neighbors": 200, "center_on": f"de<={texts}/de.txt,en<={texts}/en.txt"}
     rows = run_mining(**centered)
     assert "the scores are differences" in capsys.readouterr().out

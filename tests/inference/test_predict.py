@@ -146,7 +146,7 @@ def tags_by_training(model, tokenizer, folder, word_lists, preprocessing):
     data = [Sentence(JOINT.join(words), None) for words in word_lists]
     batch = task.encode.collate(task.encode(data), np.arange(len(data)), 1)  # 1: divides the loss
     with paddle.no_grad():
-        predictions, _ = task.predict(model, batch, labelled=False)
+        predictions, _ = task.predict(model, batch, labeled=False)
     return [sentence.predicted for sentence in task.tagged(data, predictions)]
 
 
@@ -278,7 +278,7 @@ def start_by_training(models, request):
     features = task.encode(list(data))
     batch = task.encode.collate(features, np.arange(len(features)), len(features))
     with paddle.no_grad():
-        spans, _ = task.predict(model.model, batch, labelled=False)
+        spans, _ = task.predict(model.model, batch, labeled=False)
     return task.rank(data, spans)[0][0].start
 
 

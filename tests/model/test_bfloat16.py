@@ -129,7 +129,7 @@ def test_a_cross_entropy(monkeypatch):
     assert distance(loss.losses.numpy(), expected) < 1e-6
     assert loss.total.item() == pytest.approx((expected * weights.numpy()).sum(), rel=1e-6)
     assert distance(bias.grad.numpy(), 2 * (grad_logits * factors).sum(0)) < 1e-5
-    # There the numbers to be rounded come from float32, so a few are rounded to the neighbour: hence 1e-4.
+    # There the numbers to be rounded come from float32, so a few are rounded to the neighbor: hence 1e-4.
     grad_logits = rounded(grad_logits)
     assert distance(x.grad.numpy(), 2 * (grad_logits @ words) * factors) < 1e-4
     grad_table = grad_logits.T @ rounded(x.numpy() * factors)

@@ -117,11 +117,11 @@ def test_dropout_is_unbiased_and_scales():
         deviation = np.sqrt(probability * (1 - probability) / y.size)
         assert abs(stays.mean() - (1 - probability)) < 5 * deviation
         assert y[stays] == pytest.approx(np.full(stays.sum(), 2 / (1 - probability)), rel=1e-5)
-        # Neighbours in a row and in a column are independent: 1 / 300 is the deviation of their correlation.
+        # Neighbors in a row and in a column are independent: 1 / 300 is the deviation of their correlation.
         in_a_row = (stays[:, 1:], stays[:, :-1])
         in_a_column = (stays[1:], stays[:-1])
-        for numbers, neighbours in (in_a_row, in_a_column):
-            correlation = np.corrcoef(numbers.ravel(), neighbours.ravel())[0, 1]
+        for numbers, neighbors in (in_a_row, in_a_column):
+            correlation = np.corrcoef(numbers.ravel(), neighbors.ravel())[0, 1]
             assert abs(correlation) < 5 / 300
 
 

@@ -16,7 +16,7 @@ from ernie_m.reader.corpus import Corpus
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.utils.errors import UserError
 from ernie_m.vectors.encode import PaddleEncoder
-from ernie_m.vectors.language_centring import LanguageCentering
+from ernie_m.vectors.language_centering import LanguageCentering
 from tests.launching import error_of
 from tests.toys import make_small_corpus
 

@@ -100,8 +100,8 @@ def test_the_encoder_is_what_fine_tuning_takes(pretrained, tiny_corpus):
         assert path.read_bytes() == (tiny_corpus / name).read_bytes()
     # A classifier finds everything there but its own head.
     model = SequenceClassifier(encoder.config, 3)
-    initialised = load_from(model, open_checkpoint(out / "encoder"), optional=("pooler.", "classifier."))
-    assert initialised == ["classifier.weight", "classifier.bias"]
+    initialized = load_from(model, open_checkpoint(out / "encoder"), optional=("pooler.", "classifier."))
+    assert initialized == ["classifier.weight", "classifier.bias"]
     full = load_file(out / "full" / "model.safetensors")
     words = full["embeddings.word_embeddings.weight"]
     np.testing.assert_array_equal(model.ernie_m.embeddings.word_embeddings.weight.numpy(), words)

@@ -174,12 +174,12 @@ def test_resume_is_exact(small_windows, in_tokens):
                 assert np.array_equal(micro.input_ids, micro_again.input_ids)
 
 
-def test_nothing_is_tokenised_before_its_window(small_windows):
+def test_nothing_is_tokenized_before_its_window(small_windows):
     data = batches()
     next(data.stream())
     assert len(data.encode.encoded) == 32  # one window
     assert data.count() == 26  # 203 items in batches of 8
-    assert len(data.encode.encoded) == 32  # nothing was tokenised to count them
+    assert len(data.encode.encoded) == 32  # nothing was tokenized to count them
     data.encode.encoded.clear()
     next(data.stream(index=9))  # in the third window
     assert len(data.encode.encoded) == 32

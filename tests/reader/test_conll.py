@@ -12,7 +12,7 @@ import pytest
 
 from ernie_m.inference.tasks.training_files import TaggedFile
 from ernie_m.reader.files.conll import lines_of, read_words
-from ernie_m.reader.files.labelled_tables import holds_tags, read_labelled
+from ernie_m.reader.files.labeled_tables import holds_tags, read_labeled
 from ernie_m.reader.files.pairs import PairRows
 from ernie_m.reader.files.table_options import LabelOptions, TableOptions
 from tests.launching import ROOT, error_of, run_script
@@ -257,7 +257,7 @@ def test_what_other_tools_write_by_the_example(tmp_path, name):
         assert error_of(PairRows, tmp_path / name).startswith(f"{tmp_path / name}, line 1: LlamaIndex")
         assert list(PairRows(output)) == [["a b", "c"], ["a b", "d"]]
     else:
-        (row,) = read_labelled(output, LabelOptions()).rows
+        (row,) = read_labeled(output, LabelOptions()).rows
         assert (row.texts, row.label) == (["a b"], "good")
         assert f"{len(export) - 1} left out" in process.stderr
 

@@ -107,7 +107,7 @@ def test_the_folder(packages, tmp_path, capsys):
         )
     assert 0 < len(texts["en"]) < COUNT
     header, *rows = [line.split("\t") for line in (folder / "SOURCES.tsv").read_text().splitlines()]
-    assert header == ["package", "version", "SHA-256", "licence", "use", "de", "el"]
+    assert header == ["package", "version", "SHA-256", "license", "use", "de", "el"]
     assert [(row[0], row[1], row[4], *row[5:]) for row in rows] == [
         ("first", "1.0", "train", "40", "40"),
         ("second", "1.0", "train", "40", "41"),

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ernie_m.fit.labelled_rows import load_dataset
+from ernie_m.fit.labeled_rows import load_dataset
 from ernie_m.inference.tasks.training_files import QuestionsFile
 from ernie_m.reader.files.conll import read_words
 from ernie_m.reader.files.find_files import NamedFile
-from ernie_m.reader.files.labelled_tables import open_unlabeled, read_labelled, read_texts
+from ernie_m.reader.files.labeled_tables import open_unlabeled, read_labeled, read_texts
 from ernie_m.reader.files.pairs import PairRows
 from ernie_m.reader.files.row_errors import RowErrors
 from ernie_m.reader.files.table_options import LabelOptions
@@ -31,7 +31,7 @@ def read(tmp_path):
     def read(name: str, content: str | bytes, several: bool = False, **options) -> list:
         path = tmp_path / name
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        rows = read_labelled(path, LabelOptions(**options), several=several).rows
+        rows = read_labeled(path, LabelOptions(**options), several=several).rows
         return [(row.texts, row.label) for row in rows]
 
     return read
@@ -87,7 +87,7 @@ def test_language_split_and_group_are_read_where_they_are_named(tmp_path):
     path = tmp_path / "massive.csv"
     path.write_text("utt,intent,locale,partition\na,x,de,train\nb,y,en,dev\n")
     flags = {"text": "utt", "label": "intent", "language": "locale", "split": "partition"}
-    table = read_labelled(path, LabelOptions(**flags))
+    table = read_labeled(path, LabelOptions(**flags))
     assert [(row.language, row.split) for row in table.rows] == [("de", "train"), ("en", "dev")]
     assert [row.texts for row in table.meant_for("train").rows] == [["a"]]
     assert table.columns == flags
@@ -109,7 +109,7 @@ def test_label_columns_are_named_as_the_labels_of_rows(tmp_path):
     """In one normal form: a second file may be in another."""
     path = tmp_path / "a.csv"
     path.write_text("text,cafe\u0301,\u00a0b \nx,1,0\ny,0,1\n", encoding="utf-8")
-    table = read_labelled(path, LabelOptions(text="text", label="cafe\u0301,b"), several=True)
+    table = read_labeled(path, LabelOptions(text="text", label="cafe\u0301,b"), several=True)
     assert [row.label for row in table.rows] == [["caf\u00e9"], ["b"]]
     assert table.label_columns == ["caf\u00e9", "b"]
 
@@ -275,7 +275,7 @@ def test_a_list_that_would_fill_the_memory_is_refused_before(tmp_path, monkeypat
     path = Path(tmp_path / "large.json")
     path.write_text(json.dumps([{"text": "a" * 100, "label": "b"}] * 100))
     with pytest.raises(UserError, match="large.json"):
-        read_labelled(path, LabelOptions())
+        read_labeled(path, LabelOptions())
 
 
 def test_html_in_more_than_a_tenth_of_the_rows_is_said(read, caplog):

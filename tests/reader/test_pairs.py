@@ -20,7 +20,7 @@ from tests.toys import sentences
 TEXTS = list(dict.fromkeys(sentences(120, seed=8)))[:80]
 PAIRS = [[f"{text} bado", f"{text} kani"] for text in TEXTS[:40]]
 OTHERS = TEXTS[40:]
-LICENCE = "CC-BY 2.0 (France) Attribution: tatoeba.org #{} (CK) & #{} (Espi)"
+LICENSE = "CC-BY 2.0 (France) Attribution: tatoeba.org #{} (CK) & #{} (Espi)"
 
 
 def write(path: Path, rows, separator="\t") -> Path:
@@ -37,7 +37,7 @@ HEADER = ["query", "positive"]
 # Rows in the form of public files, and --columns; None: the header, or the name of the file, says them.
 FORMS = {
     "Tatoeba": (numbered(lambda n, a, b: [1276 + 7 * n, a, 77 + 31 * n, b]), "2,4"),
-    "manythings": (numbered(lambda n, a, b: [a, b, LICENCE.format(2 * n, 3 * n)]), "1,2"),
+    "manythings": (numbered(lambda n, a, b: [a, b, LICENSE.format(2 * n, 3 * n)]), "1,2"),
     "WikiMatrix": (numbered(lambda n, a, b: [1.25 - n / 1e4, a, b]), "2,3"),
     "other names": ([["Frage", "Antwort"], *PAIRS], "Frage,Antwort"),
     "a text called split": ([["split", "x"], *PAIRS], "split,x"),

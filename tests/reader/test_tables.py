@@ -1,4 +1,4 @@
-"""Tables of labelled texts as public data sets and office programs write them: read rightly, or refused."""
+"""Tables of labeled texts as public data sets and office programs write them: read rightly, or refused."""
 
 import gzip
 import io
@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ernie_m.fit.labelled_rows import load_dataset
+from ernie_m.fit.labeled_rows import load_dataset
 from ernie_m.inference.predict_files import write_table
 from ernie_m.reader.files.find_files import NamedFile
-from ernie_m.reader.files.labelled_tables import read_labelled
+from ernie_m.reader.files.labeled_tables import read_labeled
 from ernie_m.reader.files.table_options import LabelOptions
 from ernie_m.reader.files.tables import Dialect
 from ernie_m.reader.labels import ALL_LANGUAGES, check_labels, is_printed, labels_for_none, normal_label
@@ -39,7 +39,7 @@ def write(tmp_path):
 def test_a_compressed_file_that_would_fill_the_memory(tmp_path):
     path = tmp_path / "train.en.tsv.gz"
     path.write_bytes(gzip.compress(bytes(80 << 20), 9))
-    assert error_of(read_labelled, path, LabelOptions()).startswith(f"{path}: ")
+    assert error_of(read_labeled, path, LabelOptions()).startswith(f"{path}: ")
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_every_way_in_compares_normal_forms(write):
     labels = [" müde\u200b" if i % 3 == 0 else two_forms[i % 2] for i in range(12)]
     rows = [f"text {i}\t{label}" for i, label in enumerate(labels)]
     path = write("my.tsv", "\n".join(["text_a\tlabel", *rows]))
-    assert {row.label for row in read_labelled(path, LabelOptions()).rows} == {"fröhlich", "müde"}
+    assert {row.label for row in read_labeled(path, LabelOptions()).rows} == {"fröhlich", "müde"}
     examples = read_classification(path, {two_forms[1]: 0, "müde ": 1})
     assert [example.label for example in examples] == [1, 0, 0] * 4
 
@@ -137,7 +137,7 @@ def test_utf_8_that_is_read_with_another_encoding_is_warned_of(
     rows = [f"a plain text {n},{n % 2}" for n in range(600)]
     for name, lines in (("plain.csv", rows), ("long.csv", [*rows, "Ärger im März,1"])):
         (tmp_path / name).write_text("\n".join(["text,label", *lines, ""]), encoding=written)
-        read_labelled(tmp_path / name, LabelOptions(encoding=asked))
+        read_labeled(tmp_path / name, LabelOptions(encoding=asked))
     warnings = [line for line in caplog.messages if "UTF-8" in line]
     assert [line.startswith(f"{tmp_path / 'long.csv'}: ") for line in warnings] == [True] * is_warned_of
 
@@ -195,18 +195,18 @@ def test_an_excel_sheet(tmp_path, caplog, first):
     rows = [["Nr", "Text", "Kategorie"], [1, "Great bread", "good"], [2, "Cold soup", "bad"]]
     path = tmp_path / "my.xlsx"
     write_sheet(path, rows, rows * first)
-    table = read_labelled(path, LabelOptions(label="Kategorie"))
+    table = read_labeled(path, LabelOptions(label="Kategorie"))
     assert [[*row.texts, row.label] for row in table.rows] == [cells[1:] for cells in rows[1:]]
     assert (f"{path}: only the sheet 'a' is read, not b" in caplog.messages) == first
     write_sheet(path, [*rows, [99, "", "good"]])
-    assert "my.xlsx, line 4: " in error_of(read_labelled, path, LabelOptions(label="Kategorie"))
+    assert "my.xlsx, line 4: " in error_of(read_labeled, path, LabelOptions(label="Kategorie"))
 
 
 def test_a_sheet_that_would_fill_the_memory_is_refused_before(tmp_path, monkeypatch):
     pytest.importorskip("python_calamine")
     monkeypatch.setattr("ernie_m.reader.files.tables._LARGEST", 1000)
     write_sheet(tmp_path / "my.xlsx", [["text", "label"], ["a", "b"]])
-    assert "my.xlsx: unpacked, " in error_of(read_labelled, tmp_path / "my.xlsx", LabelOptions())
+    assert "my.xlsx: unpacked, " in error_of(read_labeled, tmp_path / "my.xlsx", LabelOptions())
 
 
 def write_sheet(path: Path, rows: list[list], first: Sequence[list] = ()) -> None:

@@ -39,7 +39,7 @@ def test_the_share_of_entities_that_begin_at_a_mark():
     ("scheme", "tags", "iob2"),
     [
         ("IOB", "I-PER I-PER O I-LOC", "B-PER I-PER O B-LOC"),
-        ("IOB", "I-PER B-PER I-LOC", "B-PER B-PER B-LOC"),  # IOB1: two neighbours of a type, one of another
+        ("IOB", "I-PER B-PER I-LOC", "B-PER B-PER B-LOC"),  # IOB1: two neighbors of a type, one of another
         ("IOB", "B-PER I-PER O B-LOC", "B-PER I-PER O B-LOC"),
         ("IOB", "B-PER I-LOC I-LOC O", "B-PER B-LOC I-LOC O"),  # neither IOB1 nor IOB2
         ("IO", "I-PER I-PER O I-LOC I-PER", "B-PER I-PER O B-LOC B-PER"),
@@ -157,31 +157,31 @@ def ids(text: str) -> list[int]:
     "text, labels, pieces, expected_ids, expected",
     [
         ("ab c", (0, O), "first", "<abc>", [X, 0, X, O, X]),
-        # A "▁" before a word is not labelled, unless it is the whole word.
+        # A "▁" before a word is not labeled, unless it is the whole word.
         ("_ab _ _c", (0, O, 2), "first", "<_ab__c>", [X, X, 0, X, O, X, 2, X]),
         ("_ab _ _c", (0, O, 2), "leading", "<_ab__c>", [X, 0, X, X, O, 2, X, X]),
         ("abc d ef g", (0, 3, O, 2), "all", "<abcdefg>", [X, 0, 1, 1, 3, O, O, 2, X]),
         ("a - b", (O, 0, 1), "first", "<a?b>", [X, O, 0, 1, X]),  # a word without pieces
     ],
 )
-def test_labelled_pieces(text, labels, pieces, expected_ids, expected):
+def test_labeled_pieces(text, labels, pieces, expected_ids, expected):
     feature = encode(text, *labels, pieces=pieces)
     assert feature.ids == ids(expected_ids) and feature.labels == expected
     # Without labels, as in prediction, the words have the same places.
-    unlabelled = encode(text, pieces=pieces)
-    assert set(unlabelled.labels) == {X} and unlabelled.words == feature.words
+    unlabeled = encode(text, pieces=pieces)
+    assert set(unlabeled.labels) == {X} and unlabeled.words == feature.words
 
 
 def test_windows():
-    """Room for 8 pieces: neighbouring windows share 2 words.
+    """Room for 8 pieces: neighboring windows share 2 words.
 
-    The first of the two is labelled in the earlier window, the second in the later one.
+    The first of the two is labeled in the earlier window, the second in the later one.
     """
     labels = [0, 1, 2, 3, *[O] * 12]
     feature = encode("a b c d e f g h i j k l m n o p", *labels, size=10)
     assert feature.ids == ids("<abcdefgh>" + "<ghijklmn>" + "<mnop>")
     assert feature.widths == [10, 10, 6]
-    places = [place for place, _ in feature.words]  # of each word's labelled piece
+    places = [place for place, _ in feature.words]  # of each word's labeled piece
     assert [feature.ids[place] for place in places] == ids("abcdefg" + "hijklm" + "nop")
     assert places == [*range(1, 8), *range(12, 18), *range(22, 25)]
     assert [feature.labels[place] for place in places] == labels
@@ -231,7 +231,7 @@ def test_windows_of_random_sentences(seed):
 
 
 def test_the_arrays_of_a_batch():
-    """Three sentences, the second in two windows; every piece is labelled."""
+    """Three sentences, the second in two windows; every piece is labeled."""
     task = EncodeTagged(Letters(), 10, INSIDE, "all")
     sentences = [sentence("ab c", 0, O), sentence("a b c d e f g h i", *[O] * 9), sentence("d", 2)]
     features = task(sentences)
@@ -263,7 +263,7 @@ def test_official_labels():
     assert task.count(features) == 3 * 8  # B x T
     batch = task.collate(features, np.arange(3), count=24)
     assert (batch.labels != X).sum(1).tolist() == [8, 3, 4]
-    assert batch.words[:, 2].tolist() == [2, 0, 3, 1, 0, 1, 2]  # labelled pieces of each word
+    assert batch.words[:, 2].tolist() == [2, 0, 3, 1, 0, 1, 2]  # labeled pieces of each word
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ def test_the_same_ids_and_bytes(tmp_path, texts, capfd):
     assert "one/piece.model " in error_of(train_vocab, options(tmp_path / "one", texts))
 
 
-def test_lines_are_sampled_as_the_tokenizer_normalises_them(tmp_path):
+def test_lines_are_sampled_as_the_tokenizer_normalizes_them(tmp_path):
     line = "Anna—Bo…"
     text = {"mono": {"en": write_lines(tmp_path / "en", [line])}, "parallel": {}}
     sampled = list(script.sample(options(tmp_path, text), {"en": 1.0}))

@@ -120,7 +120,7 @@ def test_fine_tuning():
     assert_same_losses(train_plainly(plain, plain.classify, batches), train(model, loss_of, batches))
 
 
-def test_masked_language_modelling():
+def test_masked_language_modeling():
     """MMLM, whose loss our model computes from packed sequences and the plain one from padded ones."""
     model = PreTrainingModel(CONFIG, LANGUAGES)
     plain = Plain(3)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ernie_m.vectors.nearest import Neighbours, margins, mine, nearest
+from ernie_m.vectors.nearest import Neighbors, margins, mine, nearest
 from ernie_m.vectors.pooling import unit
 
 K = 4
@@ -25,14 +25,14 @@ def both_ways(source, target, k=K):
     """The targets nearest to each source, and the sources nearest to each target."""
     forward = nearest(source, target, min(k, len(target)))
     backward = nearest(target, source, min(k, len(source)))
-    return Neighbours(*forward), Neighbours(*backward)
+    return Neighbors(*forward), Neighbors(*backward)
 
 
 def mined(source, target):
     """The pairs, and whether their margins are ratios."""
-    neighbours = both_ways(source, target)
-    scores = margins(*neighbours)
-    return mine(*neighbours, scores), scores.are_ratios
+    neighbors = both_ways(source, target)
+    scores = margins(*neighbors)
+    return mine(*neighbors, scores), scores.are_ratios
 
 
 def nearest_numbers(queries, targets):
@@ -103,8 +103,8 @@ def test_pairs_and_scores_are_lasers(source_count, target_count):
 def test_one_mean_of_one_direction_decides(side):
     """Of source 1, or of target 1, with itself: (0.5 - 0.7) / 2. The other means are above 0."""
     one, other = (
-        Neighbours(np.float32([[0.8], [0.5]]), np.array([[0], [0]])),
-        Neighbours(np.float32([[0.6], [-0.7]]), np.array([[0], [1]])),
+        Neighbors(np.float32([[0.8], [0.5]]), np.array([[0], [0]])),
+        Neighbors(np.float32([[0.6], [-0.7]]), np.array([[0], [1]])),
     )
     scores = margins(*((one, other) if side == 0 else (other, one)))
     assert not scores.are_ratios

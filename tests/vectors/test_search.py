@@ -41,11 +41,11 @@ def test_a_negative_mean_does_not_turn_the_margin_over():
     assert search_both(english, foreign, "margin").forward.tolist() == [0, 1]
 
 
-def test_a_large_index_finds_nearly_all_neighbours(monkeypatch):
+def test_a_large_index_finds_nearly_all_neighbors(monkeypatch):
     """More than EXACT_UP_TO vectors are divided into cells, of which 16 are searched.
 
     2000 vectors have 179 cells, which is 4 times the root of 2000. The nearest cell alone has four in ten of
-    the neighbours.
+    the neighbors.
     """
     targets, queries = map(unit, bitext(2000, width=8, noise=0.3))
     expected_cosines, expected = nearest(queries, targets, k=10)

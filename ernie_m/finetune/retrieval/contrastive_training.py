@@ -353,7 +353,7 @@ class Retrieval(MultiSeedTraining):
             "task": stored_name(SEARCH),
             "data": flags.train_set,
             "languages": self.languages,
-            "initialised_from": flags.initial_checkpoint(self.seed),
+            "initialized_from": flags.initial_checkpoint(self.seed),
         }
         left_out = unread(self.start_of_seed[self.seed], flags.pooling == "pooler")
         return self.files_with(engine, masters, evaluation, settings, facts, left_out)

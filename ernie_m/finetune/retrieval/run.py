@@ -42,7 +42,7 @@ from ernie_m.training.trainer import Trainer
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.logging import logger
 from ernie_m.vectors.encode import PaddleEncoder
-from ernie_m.vectors.language_centring import MEANS_POOLING, LanguageCentering
+from ernie_m.vectors.language_centering import MEANS_POOLING, LanguageCentering
 from ernie_m.vectors.nearest import load_faiss
 from ernie_m.vectors.retrieval_accuracy import say_repeats
 

@@ -18,7 +18,7 @@ from ernie_m.reader.files.aligned_lines import Bitext
 from ernie_m.training import distributed
 from ernie_m.utils.files import atomic_file, write_json
 from ernie_m.utils.logging import Progress, in_columns, logger
-from ernie_m.vectors.language_centring import LanguageCentering
+from ernie_m.vectors.language_centering import LanguageCentering
 from ernie_m.vectors.nearest import Matches, search_both
 from ernie_m.vectors.retrieval_accuracy import accuracy_by_layer, choose_on_half, found_by_margin
 

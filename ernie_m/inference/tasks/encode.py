@@ -17,7 +17,7 @@ from ernie_m.model.tasks import EMBEDDING
 from ernie_m.model.threads import Workers
 from ernie_m.reader.batching import BATCH_TOKENS, EncodePairs, Example, Feature
 from ernie_m.utils.errors import UserError
-from ernie_m.vectors.language_centring import MEANS_POOLING, LanguageCentering
+from ernie_m.vectors.language_centering import MEANS_POOLING, LanguageCentering
 from ernie_m.vectors.pooling import SentenceEncoder, layer_number, takes_piece_means, unit, weighted_sums
 from ernie_m.vectors.static_embeddings import StaticEncoder
 

@@ -35,7 +35,7 @@ from ernie_m.utils.checksums import MANIFEST, AnotherRevision, check_manifest, w
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import atomic_dir, is_whole_text, lock_writer, read_json
 from ernie_m.utils.logging import progress
-from ernie_m.vectors.language_centring import FEWEST_SENTENCES, MEANS_POOLING, LanguageCentering
+from ernie_m.vectors.language_centering import FEWEST_SENTENCES, MEANS_POOLING, LanguageCentering
 from ernie_m.vectors.nearest import load_faiss, nearest
 from ernie_m.vectors.pooling import compute_norms, unit
 

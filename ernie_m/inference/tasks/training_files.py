@@ -15,7 +15,7 @@ from ernie_m.finetune.metrics import entity_scores
 from ernie_m.inference.tasks import InputFile, Predictor
 from ernie_m.inference.tasks.finetuned import TagWords
 from ernie_m.reader.files.conll import lines_of, read_words
-from ernie_m.reader.files.labelled_tables import holds_questions, holds_tags
+from ernie_m.reader.files.labeled_tables import holds_questions, holds_tags
 from ernie_m.reader.files.plain_text import LINES, OBJECTS, TAGS, named_form
 from ernie_m.reader.files.row_errors import RowErrors
 from ernie_m.reader.files.squad import read_squad

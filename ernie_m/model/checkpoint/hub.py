@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 
 from ernie_m.utils.errors import UserError, install_command
 
-_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]*[A-Za-z0-9]")  # an organisation and its model
-_OWN = ("configs", "checkpoints", "output")  # folders of the project's commands, no organisations
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]*[A-Za-z0-9]")  # an organization and its model
+_OWN = ("configs", "checkpoints", "output")  # folders of the project's commands, no organizations
 # Config, tokenizer, the modules of sentence-transformers, the card. A * also stands for folders here, as in
 # 1_Pooling/config.json.
 _FILES = ["*.json", "*.model", "vocab.txt", "README.md"]
@@ -32,8 +32,8 @@ def local_folder(path: str | os.PathLike) -> Path:
             on another machine and not https.
     """
     name = str(path)
-    organisation = Path(path).parent
-    if not _NAME.fullmatch(name) or organisation.exists() or str(organisation) in _OWN:
+    organization = Path(path).parent
+    if not _NAME.fullmatch(name) or organization.exists() or str(organization) in _OWN:
         return Path(path)
     no_folder = f"{name}: no such folder"
     try:

@@ -28,12 +28,12 @@ def load_from(
     Args:
         model: an encoder, or a model with one as `.ernie_m`.
         checkpoint: from `open_checkpoint`.
-        optional: prefixes of names that may be absent; these stay as initialised and the log says so.
+        optional: prefixes of names that may be absent; these stay as initialized and the log says so.
         ignore: prefixes of names that are ignored on both sides. With "classifier." a task starts from
             pre-trained weights; without it the head must be there.
 
     Returns:
-        The names of the parameters that stay as initialised.
+        The names of the parameters that stay as initialized.
 
     Raises:
         UserError: a shape that differs (with the config key to look at), another number of layers or of

@@ -2,7 +2,7 @@
 
 It sees itself and the other side's unmasked tokens (paper, section 3 and Figure 2 c). Unmasked tokens see the
 unmasked tokens of their own side only: had they seen the other side, they would carry a masked token's
-neighbours into its view one layer later.
+neighbors into its view one layer later.
 
              x1 M2 x3 | y4 M5 M6 y7
         x1    1  .  1 |  .  .  .  .

@@ -1,6 +1,6 @@
 """Which files a user means: how a path becomes a list of files, and what the name of a file says.
 
-    train.en.tsv, test-de.csv   a split and a language: labelled files, and those of public data sets
+    train.en.tsv, test-de.csv   a split and a language: labeled files, and those of public data sets
     en-de.tsv, wiki.en-de.tmx   two languages: a file with both sides of pairs
     train.en beside train.de    two aligned files (Moses)
     newstest2020.txt, dev.en    for development or testing, so not to be trained on
@@ -155,7 +155,7 @@ def find_tables(source: Path, output: Path) -> list[NamedFile]:
     for path in map(Path, find_files(source, below=True, output=output)):
         ending = re.escape(path.name.removeprefix(get_stem(path)))
         is_table = named_form(path) in _OF_TABLES
-        file = recognise(path, [rf"{SPLIT}[.-]{LANGUAGE}{ending}"], {}) if is_table else None
+        file = recognize(path, [rf"{SPLIT}[.-]{LANGUAGE}{ending}"], {}) if is_table else None
         if path == source:
             return [NamedFile(path, "train", file.language if file else ALL_LANGUAGES)]
         if file is None:
@@ -181,7 +181,7 @@ def _name_error(path: Path) -> str:
     return "its language is no code of ernie_m/utils/languages.tsv in two or three small letters"
 
 
-def recognise(path: Path, names: Iterable[str], renamed: Mapping[str, str]) -> NamedFile | None:
+def recognize(path: Path, names: Iterable[str], renamed: Mapping[str, str]) -> NamedFile | None:
     """The file with the split and the tag of the language that its name says; None if either is not known.
 
     Args:

@@ -61,7 +61,7 @@ class XlmR(ThirdPartyFormat):
     transposed = True
     classes = {
         None: ModelClass("XLMRobertaModel"),
-        # transformers 4 initialises the bias afresh, without a warning, if one of its two names is missing.
+        # transformers 4 initializes the bias afresh, without a warning, if one of its two names is missing.
         LM: ModelClass(
             "XLMRobertaForMaskedLM", has_pooler=False, head=(*LM_HEAD, ("lm_head", "lm_head.decoder"))
         ),

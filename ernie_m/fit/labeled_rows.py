@@ -15,7 +15,7 @@ from ernie_m.model.preprocessing import COLUMNS, GIVEN
 from ernie_m.model.tasks import CLASSIFICATION, MULTI_LABEL, REGRESSION
 from ernie_m.reader.batching import Example
 from ernie_m.reader.files.find_files import NamedFile
-from ernie_m.reader.files.labelled_tables import read_labelled
+from ernie_m.reader.files.labeled_tables import read_labeled
 from ernie_m.reader.files.row_errors import MOST_FAULTS
 from ernie_m.reader.files.table_options import LabelOptions
 from ernie_m.reader.labels import (
@@ -156,7 +156,7 @@ def load_dataset(
         kind is None and bool(options.label_separator or "," in (options.label or ""))
     )
     purpose = "dev" if like else "train"
-    tables = [read_labelled(file.path, options, several).meant_for(purpose) for file in files]
+    tables = [read_labeled(file.path, options, several).meant_for(purpose) for file in files]
     columns = tables[0].columns
     is_score = columns.get("label", "").lower() == "score"
     found = kind or (MULTI_LABEL if several else REGRESSION if is_score else CLASSIFICATION)

@@ -1,4 +1,4 @@
-"""Tables of texts: with labels to learn (`read_labelled`), or to ask a model about (`open_unlabeled`).
+"""Tables of texts: with labels to learn (`read_labeled`), or to ask a model about (`open_unlabeled`).
 
 A flag names a column, or its name is in `LABELS`. Some files of labels are no tables: tagged words
 (`holds_tags`), and questions with answers (`holds_questions`).
@@ -50,7 +50,7 @@ _TAGGED = "if each line is a word with its tag: --task token-classification"
 Columns = dict[str, list[int]]  # part of `LABELS` -> the places of its columns, or none
 
 
-class LabelledRow(NamedTuple):
+class LabeledRow(NamedTuple):
     """A row of a table of labels.
 
     Attributes:
@@ -68,7 +68,7 @@ class LabelledRow(NamedTuple):
     line: int
 
 
-class LabelledTable(NamedTuple):
+class LabeledTable(NamedTuple):
     """The rows of a table of labels.
 
     Attributes:
@@ -77,11 +77,11 @@ class LabelledTable(NamedTuple):
     """
 
     path: Path
-    rows: list[LabelledRow]
+    rows: list[LabeledRow]
     columns: dict[str, str]
     label_columns: list[str]
 
-    def meant_for(self, purpose: str) -> "LabelledTable":
+    def meant_for(self, purpose: str) -> "LabeledTable":
         """The rows for "train", or those for anything else, if the column split has both."""
         meant = [row for row in self.rows if (row.split in ("", "train")) == (purpose == "train")]
         if not meant:
@@ -146,7 +146,7 @@ def _columns_in(part: str, flag: str, table: Table) -> list[str]:
     return [flag] if flag in table.names or part not in _BETWEEN else flag.split(_BETWEEN[part])
 
 
-def read_labelled(path: Path, options: LabelOptions, several: bool = False) -> LabelledTable:
+def read_labeled(path: Path, options: LabelOptions, several: bool = False) -> LabeledTable:
     """Read texts, or pairs of texts, with labels.
 
     Args:
@@ -172,7 +172,7 @@ def read_labelled(path: Path, options: LabelOptions, several: bool = False) -> L
     rows = []
     for line, cells in table.rows:
         with errors.of_line(line):
-            rows.append(_labelled_row(table, found, line, cells, several))
+            rows.append(_labeled_row(table, found, line, cells, several))
     errors.end(logger.warning, rows, options.filter)
     if len(names) == 1 and several:
         rows = _with_lists(path, rows, separator)
@@ -183,7 +183,7 @@ def read_labelled(path: Path, options: LabelOptions, several: bool = False) -> L
         if places and part != "qid" and table.has_header
     }
     columns |= {"label_separator": separator} if separator else {}
-    return LabelledTable(path, rows, columns, [normal_label(name) for name in names if names[1:]])
+    return LabeledTable(path, rows, columns, [normal_label(name) for name in names if names[1:]])
 
 
 def _texts_in(table: Table, places_of_texts: Sequence[Sequence[int]], cells: Sequence[Any]) -> list[str]:
@@ -201,9 +201,7 @@ def _texts_in(table: Table, places_of_texts: Sequence[Sequence[int]], cells: Seq
     return texts
 
 
-def _labelled_row(
-    table: Table, found: Columns, line: int, cells: Sequence[Any], several: bool
-) -> LabelledRow:
+def _labeled_row(table: Table, found: Columns, line: int, cells: Sequence[Any], several: bool) -> LabeledRow:
     """A row of a table.
 
     Raises:
@@ -227,7 +225,7 @@ def _labelled_row(
                 "if it says something else"
             )
         words["split"] = SPLIT_OF[split.lower()]
-    return LabelledRow(texts, label, **words, line=line)
+    return LabeledRow(texts, label, **words, line=line)
 
 
 def _label_in(table: Table, places: Sequence[int], cells: Sequence[Any]) -> str:
@@ -288,7 +286,7 @@ def _marked(table: Table, places: Sequence[int], cells: Sequence[Any]) -> list[s
     return [normal_label(table.names[column]) for column in places if is_marked(cells[column])]
 
 
-def _with_lists(path: Path, rows: Sequence[LabelledRow], separator: str | None) -> list[LabelledRow]:
+def _with_lists(path: Path, rows: Sequence[LabeledRow], separator: str | None) -> list[LabeledRow]:
     """The rows, each label of a row once.
 
     Raises:
@@ -305,7 +303,7 @@ def _with_lists(path: Path, rows: Sequence[LabelledRow], separator: str | None) 
     return [row._replace(label=[*dict.fromkeys(filter(None, labels))]) for row, labels in zip(rows, some)]
 
 
-def _say_what_is_read(table: Table, found: Columns, rows: Sequence[LabelledRow]) -> None:
+def _say_what_is_read(table: Table, found: Columns, rows: Sequence[LabeledRow]) -> None:
     """Say which columns are read and which not, and what in the texts is odd."""
     parts = [
         f"{part}: {printable(' + '.join(table.names[column] for column in columns))}"
@@ -424,7 +422,7 @@ def open_unlabeled(
 
 
 def read_texts(path: Path, options: LabelOptions) -> list[list[str]]:
-    """The text of each row of a table, or its two texts; arguments and errors as of `read_labelled`."""
+    """The text of each row of a table, or its two texts; arguments and errors as of `read_labeled`."""
     errors = RowErrors(path, options.on_error == "skip")
     asked = open_unlabeled(path, options, errors, parts=("text", "text_b"))
     rows = []

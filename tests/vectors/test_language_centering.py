@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ernie_m.vectors.language_centring import LanguageCentering
+from ernie_m.vectors.language_centering import LanguageCentering
 
 
 def test_the_mean_by_hand():

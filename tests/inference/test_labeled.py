@@ -8,8 +8,8 @@ import pytest
 
 import ernie_m
 from ernie_m.commands import predict
-from ernie_m.inference.predict_files import LabelledRows, confidence
-from ernie_m.reader.files.labelled_tables import UnlabeledTable
+from ernie_m.inference.predict_files import LabeledRows, confidence
+from ernie_m.reader.files.labeled_tables import UnlabeledTable
 from ernie_m.reader.files.tables import Dialect, Table
 from ernie_m.utils.errors import UserError
 from tests import toys
@@ -22,10 +22,10 @@ def summary(rows, answers, labels=(), separator=","):
     names = [*rows[0]]
     table = Table(Path("rows.csv"), names, 1, Dialect(), [], iter(()))
     places = [names.index(name) for name in labels]
-    labelled = LabelledRows(UnlabeledTable(table, {}, places, [], separator), sorts=False)
+    labeled = LabeledRows(UnlabeledTable(table, {}, places, [], separator), sorts=False)
     for row, answer in zip(rows, answers, strict=True):
-        labelled.add([*row.values()], answer)
-    return labelled.summary()
+        labeled.add([*row.values()], answer)
+    return labeled.summary()
 
 
 def one_of(*labels):

@@ -12,7 +12,7 @@ from ernie_m.inference.load import load
 from ernie_m.inference.tasks import PredictionOptions, make_predictor
 from ernie_m.model.checkpoint import safetensors
 from ernie_m.model.checkpoint.weights import LANGUAGE_MEANS
-from ernie_m.vectors.language_centring import LanguageCentering
+from ernie_m.vectors.language_centering import LanguageCentering
 from ernie_m.vectors.pooling import unit
 from tests import toys
 from tests.helpers.checkpoints import changed_copy, stored
@@ -170,7 +170,7 @@ def test_what_cannot_be_centered(folder, options, message):
     assert message in error_of(ernie_m.load(folder).encode, TEXTS, **options)
 
 
-def test_predict_centres_search_and_encode(folder, ask, tmp_path, means):
+def test_predict_centers_search_and_encode(folder, ask, tmp_path, means):
     """The corpus has a file of a language with a mean, and one of a language without."""
     corpus = write_languages(tmp_path, de=TEXTS[:6], xx=TEXTS[6:])
     flags = {"task": "search", "model": folder, "corpus": corpus, "top_k": 12}
@@ -200,7 +200,7 @@ def test_an_export_keeps_the_means(folder, tmp_path):
     )
 
 
-def test_encode_vector_centres_on_the_model_or_on_files(folder, models, encode_texts, tmp_path, means):
+def test_encode_vector_centers_on_the_model_or_on_files(folder, models, encode_texts, tmp_path, means):
     plain = ernie_m.load(folder).encode(TEXTS)
     for weights, out in ((folder, "of_model"), (folder / "model.safetensors", "of_file")):
         vectors = encode_texts(TEXTS, weights, out, center_on="model")["vectors"]
