@@ -124,16 +124,16 @@ def steps_of_the_corpus() -> list[Command]:
 
 
 def pre_training(purpose: str, folder: Path, steps: int, objectives: str, seed: int) -> Command:
-    """The pre-training of an encoder, as CONFIG's, with the paper's shares of these objectives."""
+    """The pre-training of an encoder, as CONFIG's, with the paper's mixing ratios of these objectives."""
     words: list[object] = ["run_pretrain", "--config", CONFIG, "--data.corpus", OUTPUT / "corpus"]
     words += ["--run.output", folder, "--run.seed", seed, "--optimizer.steps", steps]
     words += ["--optimizer.tokens", 0]
     words += [
         "--objectives.active",
         objectives,
-        "--objectives.shares",
+        "--objectives.mixing_ratios",
         "{}",
-        "--objectives.later_shares",
+        "--objectives.later_mixing_ratios",
         "{}",
     ]
     return Command(f"train {purpose}", words, folder / "encoder" / MANIFEST)

@@ -364,11 +364,11 @@ classifier = partial(
     layerwise_lr_decay=0.8,
 )
 ITEMS: dict[str, Callable[[], Parts]] = {
-    "pre-training, mmlm": partial(pretraining, objectives__shares={"mmlm": 1}),
-    "pre-training, tlm": partial(pretraining, objectives__shares={"tlm": 1}),
-    "pre-training, camlm": partial(pretraining, objectives__shares={"camlm": 1}),
+    "pre-training, mmlm": partial(pretraining, objectives__mixing_ratios={"mmlm": 1}),
+    "pre-training, tlm": partial(pretraining, objectives__mixing_ratios={"tlm": 1}),
+    "pre-training, camlm": partial(pretraining, objectives__mixing_ratios={"camlm": 1}),
     "pre-training, btmlm": partial(
-        pretraining, objectives__shares={"mmlm": 1, "camlm": 1, "btmlm": 8}, objectives__btmlm_start=0
+        pretraining, objectives__mixing_ratios={"mmlm": 1, "camlm": 1, "btmlm": 8}, objectives__btmlm_start=0
     ),
     "pre-training, mix": pretraining,
     "pre-training, mix, bfloat16": partial(pretraining, run__amp="bf16"),

@@ -16,7 +16,7 @@ from ernie_m.pretrain.config import PretrainConfig
 from ernie_m.pretrain.corpus_selection import TrainingData
 from ernie_m.pretrain.masking import Pair, Text, Vocabulary, make_rng
 from ernie_m.pretrain.objective import names_that_read
-from ernie_m.pretrain.objective_mix import Phase, allocate, shares_at
+from ernie_m.pretrain.objective_mix import Phase, allocate, mixing_ratios_at
 from ernie_m.pretrain.packing import HostBatch, pack
 from ernie_m.reader.corpus import Corpus
 from ernie_m.reader.sampling import Sampler
@@ -44,7 +44,7 @@ class StepReader:
 
     Args:
         text: what the run trains on.
-        phases: the shares of the objectives in each phase of the run.
+        phases: the mixing ratios of the objectives in each phase of the run.
         batch_size: the number of texts and pairs of a step, over all processes.
         micro_batch_tokens: most tokens of a micro-batch; no example has more.
         seed: of the order of the text and of the masks.
@@ -107,7 +107,7 @@ class StepReader:
     def next(self) -> StepBatches:
         """The next step's batches."""
         # Draw the whole step, and divide it among the processes.
-        share = shares_at(self.phases, self.step)
+        share = mixing_ratios_at(self.phases, self.step)
         counts = allocate(share, self.batch_size, self.step)
         examples = self._examples(counts)
         tokens = [self.objectives[name].tokens(example) for name, example in examples]

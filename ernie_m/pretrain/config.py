@@ -105,28 +105,28 @@ class DataConfig:
 
 @dataclass
 class ObjectiveConfig:
-    """The objectives, their shares, and the choices that the paper leaves open (docs/objectives.md).
+    """The objectives, their mixing ratios, and the choices that the paper leaves open (docs/objectives.md).
 
     Raises:
-        UserError: the objectives or their shares are impossible, or contradict each other.
+        UserError: the objectives or their mixing ratios are impossible, or contradict each other.
     """
 
     active: list[str] | None = None
     """Objectives to train: mmlm, tlm, camlm, btmlm, or custom ones in pretrain/objectives/ (default: those of
-    shares, otherwise these four)."""
+    `mixing_ratios`, otherwise these four)."""
 
     skip_unsupported: bool = False
     """Whether to skip objectives for which the corpus has no text, instead of stopping."""
 
-    shares: dict[str, float] = field(default_factory=dict)
+    mixing_ratios: dict[str, float] = field(default_factory=dict)
     """Mixing ratio of each objective, normalized to sum to 1, for sampling sequences and weighting losses
     (default: half monolingual text and half pairs, each divided equally)."""
 
-    later_shares: dict[str, float] = field(default_factory=dict)
+    later_mixing_ratios: dict[str, float] = field(default_factory=dict)
     """Mixing ratios from later_start on (default: unchanged)."""
 
     later_start: UnitInterval = 0.5
-    """Fraction of training steps after which later_shares apply."""
+    """Fraction of training steps after which later_mixing_ratios apply."""
 
     mask_rate: Annotated[float, Range(above=0, at_most=0.9)] = 0.15  # camlm predicts from unmasked tokens
     """Fraction of non-special tokens selected for prediction."""
@@ -156,20 +156,22 @@ class ObjectiveConfig:
     (parallel), or uniformly from all others (uniform)."""
 
     def __post_init__(self):
-        _check_shares("objectives.shares", self.shares)
-        _check_shares("objectives.later_shares", self.later_shares)
-        if self.later_shares and not self.shares:
-            raise UserError("objectives.later_shares is given without objectives.shares: give these, too")
+        _check_mixing_ratios("objectives.mixing_ratios", self.mixing_ratios)
+        _check_mixing_ratios("objectives.later_mixing_ratios", self.later_mixing_ratios)
+        if self.later_mixing_ratios and not self.mixing_ratios:
+            raise UserError(
+                "objectives.later_mixing_ratios is given without objectives.mixing_ratios: give these, too"
+            )
         unknown = set(self.names) - set(OBJECTIVES)
         if unknown or not self.names:
             raise UserError(f"invalid objectives.active {self.active} (choose from {', '.join(OBJECTIVES)})")
-        if self.active is not None and self.shares and set(self.active) != set(self._with_share):
+        if self.active is not None and self.mixing_ratios and set(self.active) != set(self._with_ratio):
             raise UserError(
-                f"objectives.active has {', '.join(self.active)}, but objectives.shares has "
-                f"{', '.join(self._with_share)}. Remove objectives.active"
+                f"objectives.active has {', '.join(self.active)}, but objectives.mixing_ratios has "
+                f"{', '.join(self._with_ratio)}. Remove objectives.active"
             )
         if "btmlm" in self.names and "mmlm" not in self.names:
-            key = "shares" if self.shares else "active"
+            key = "mixing_ratios" if self.mixing_ratios else "active"
             raise UserError(
                 f"objectives.{key} has btmlm without mmlm. Add mmlm, which gets the ratio of btmlm until "
                 "btmlm_start"
@@ -180,24 +182,26 @@ class ObjectiveConfig:
         """The objectives that are trained: `active`, or those with a share at some time, or the paper's."""
         if self.active is not None:
             return self.active
-        return self._with_share if self.shares else list(OF_THE_PAPER)
+        return self._with_ratio if self.mixing_ratios else list(OF_THE_PAPER)
 
     @property
-    def _with_share(self) -> list[str]:
-        return [name for name in OBJECTIVES if self.shares.get(name) or self.later_shares.get(name)]
+    def _with_ratio(self) -> list[str]:
+        return [
+            name for name in OBJECTIVES if self.mixing_ratios.get(name) or self.later_mixing_ratios.get(name)
+        ]
 
 
-def _check_shares(key: str, shares: dict[str, float]) -> None:
-    """Raise a UserError that names the key, unless these are shares of objectives, or empty."""
-    unknown = [name for name in shares if name not in OBJECTIVES]
+def _check_mixing_ratios(key: str, mixing_ratios: dict[str, float]) -> None:
+    """Raise a UserError that names the key, unless these are mixing ratios of objectives, or empty."""
+    unknown = [name for name in mixing_ratios if name not in OBJECTIVES]
     if unknown:
         raise UserError(
             f"{key}: unknown objectives {', '.join(unknown)} (choose from {', '.join(OBJECTIVES)})"
         )
-    if any(share < 0 for share in shares.values()):
-        raise UserError(f"{key} is {shares}: a share must be at least 0")
-    if shares and not 0 < sum(shares.values()) < math.inf:
-        raise UserError(f"{key} is {shares}: one share must be above 0, and their sum finite")
+    if any(share < 0 for share in mixing_ratios.values()):
+        raise UserError(f"{key} is {mixing_ratios}: a share must be at least 0")
+    if mixing_ratios and not 0 < sum(mixing_ratios.values()) < math.inf:
+        raise UserError(f"{key} is {mixing_ratios}: one share must be above 0, and their sum finite")
 
 
 @dataclass
@@ -342,11 +346,12 @@ class PretrainConfig:
             later: its values, by their keys.
             earlier: those of the files before.
         """
-        are_alone = "objectives.shares" in later and "objectives.later_shares" not in later
-        if are_alone and earlier.get("objectives.later_shares"):
+        are_alone = "objectives.mixing_ratios" in later and "objectives.later_mixing_ratios" not in later
+        if are_alone and earlier.get("objectives.later_mixing_ratios"):
             raise UserError(
-                f"{location}objectives.shares is given alone, and objectives.later_shares of an earlier file "
-                "would take its place later in the run: give --objectives.later_shares, too ('{}': none)"
+                f"{location}objectives.mixing_ratios is given alone, but an earlier file has "
+                "objectives.later_mixing_ratios, which would replace it later in the run. Give "
+                "--objectives.later_mixing_ratios, too ('{}': none)"
             )
         # A saved configuration has the default number of steps beside its tokens.
         is_saved = "optimizer.tokens" in later and later.get("optimizer.steps") == STEPS

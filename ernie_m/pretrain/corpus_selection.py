@@ -120,7 +120,7 @@ class TrainingData:
         for kind, reads, text in (("monolingual", Text, mono), ("parallel", Pair, pairs)):
             of_kind = active & set(names_that_read(reads))
             if of_kind and not text:
-                key = "shares" if config.objectives.shares else "active"
+                key = "mixing_ratios" if config.objectives.mixing_ratios else "active"
                 others = active - of_kind
                 advice = "; objectives.skip_unsupported true trains the others alone" if others else ""
                 raise UserError(

@@ -15,54 +15,56 @@ from ernie_m.utils.logging import logger
 
 @dataclass(frozen=True)
 class Phase:
-    """A part of a run within which the shares of the objectives stay the same.
+    """A part of a run within which the mixing ratios of the objectives stay the same.
 
     Attributes:
         steps: its steps, counted from 0. There are none where two changes fall together, or where BTMLM
             begins with the run.
         part: its part of the whole run, before it is rounded to steps.
-        shares: each objective's share of a step's sequences, and its weight in the step's loss. They add up
-            to 1.
+        mixing_ratios: each objective's fraction of a step's sequences, and its weight in the step's loss.
+            They sum to 1.
     """
 
     steps: range
     part: float
-    shares: dict[str, float]
+    mixing_ratios: dict[str, float]
 
 
 def make_phases(config: ObjectiveConfig, total_steps: int) -> tuple[Phase, ...]:
     """The phases of a run, one after the other.
 
-    The shares are `config.shares` and, from `later_start` of all steps on, `later_shares`; without these,
-    `default_shares`. Until `btmlm_start` of all steps BTMLM's share goes to MMLM.
+    They are `config.mixing_ratios` and, from `later_start` of all steps on, `later_mixing_ratios`; without
+    these, `default_mixing_ratios`. Until `btmlm_start` of all steps BTMLM's share goes to MMLM.
     """
     starts = [0.0]
     if "btmlm" in config.names:
         starts.append(config.btmlm_start)
-    if config.later_shares:
+    if config.later_mixing_ratios:
         starts.append(config.later_start)
     phases = []
     for start, end in pairwise([*sorted(starts), 1.0]):
-        mix = config.shares
-        if config.later_shares and start >= config.later_start:
-            mix = config.later_shares
+        mix = config.mixing_ratios
+        if config.later_mixing_ratios and start >= config.later_start:
+            mix = config.later_mixing_ratios
         total = sum(mix.values())
-        shares = {name: share / total for name, share in mix.items()} or default_shares(config)
-        if "btmlm" in shares and start < config.btmlm_start:
-            shares["mmlm"] = shares.get("mmlm", 0.0) + shares.pop("btmlm")
+        mixing_ratios = {name: share / total for name, share in mix.items()} or default_mixing_ratios(config)
+        if "btmlm" in mixing_ratios and start < config.btmlm_start:
+            mixing_ratios["mmlm"] = mixing_ratios.get("mmlm", 0.0) + mixing_ratios.pop("btmlm")
         # In the order of `OBJECTIVES`, without those whose share is 0.
-        shares = {name: shares[name] for name in OBJECTIVES if shares.get(name, 0.0) > 0.0}
+        mixing_ratios = {
+            name: mixing_ratios[name] for name in OBJECTIVES if mixing_ratios.get(name, 0.0) > 0.0
+        }
         steps = range(round(start * total_steps), round(end * total_steps))
-        phases.append(Phase(steps, end - start, shares))
+        phases.append(Phase(steps, end - start, mixing_ratios))
     return tuple(phases)
 
 
-def shares_at(phases: Sequence[Phase], step: int) -> dict[str, float]:
-    """The shares in a step, from 0; after the run, where the reader may be, those of the last phase."""
-    return next(phase.shares for phase in reversed(phases) if step >= phase.steps.start)
+def mixing_ratios_at(phases: Sequence[Phase], step: int) -> dict[str, float]:
+    """Return the ratios of a step, from 0; beyond the run, as the reader may be, those of the last phase."""
+    return next(phase.mixing_ratios for phase in reversed(phases) if step >= phase.steps.start)
 
 
-def default_shares(config: ObjectiveConfig) -> dict[str, float]:
+def default_mixing_ratios(config: ObjectiveConfig) -> dict[str, float]:
     """Half for monolingual text and half for pairs, or all for the only kind that is used.
 
     Each part is divided equally among its active objectives, so that ablations compare like with like.
@@ -76,8 +78,8 @@ def with_text(config: ObjectiveConfig, monolingual: bool, parallel: bool) -> Obj
     """Leave out the objectives for which a corpus has no text. The others keep their proportions.
 
     Without pairs BTMLM is left out, too, because its pseudo-tokens come from what CAMLM learns. Where the
-    first part of the run loses all of its objectives, `later_shares` hold from the start. If nothing would
-    remain, the configuration stays as it is.
+    first part of the run loses all of its objectives, `later_mixing_ratios` hold from the start. If nothing
+    would remain, the configuration stays as it is.
 
     Args:
         monolingual, parallel: whether the corpus has text of this kind.
@@ -90,30 +92,36 @@ def with_text(config: ObjectiveConfig, monolingual: bool, parallel: bool) -> Obj
     if not without_text:
         return config
     active = [name for name in config.names if name not in without_text]
-    start_shares = {name: share for name, share in config.shares.items() if share and name in active}
-    later_shares = {name: share for name, share in config.later_shares.items() if share and name in active}
-    if later_shares and not start_shares:
-        start_shares = later_shares
-        later_shares = {}
-    if not active or (config.shares and not start_shares):  # nothing would remain
+    start_mixing_ratios = {
+        name: share for name, share in config.mixing_ratios.items() if share and name in active
+    }
+    later_mixing_ratios = {
+        name: share for name, share in config.later_mixing_ratios.items() if share and name in active
+    }
+    if later_mixing_ratios and not start_mixing_ratios:
+        start_mixing_ratios = later_mixing_ratios
+        later_mixing_ratios = {}
+    if not active or (config.mixing_ratios and not start_mixing_ratios):  # nothing would remain
         return config
-    return replace(config, active=active, shares=start_shares, later_shares=later_shares)
+    return replace(
+        config, active=active, mixing_ratios=start_mixing_ratios, later_mixing_ratios=later_mixing_ratios
+    )
 
 
 def log_phases(config: ObjectiveConfig, phases: Sequence[Phase]) -> None:
-    """Log the shares in each phase of a run, and warn of objectives that are named but never trained."""
-    never_trained = {*config.names, *config.shares, *config.later_shares}
+    """Log the ratios in each phase of a run, and warn of objectives that are named but never trained."""
+    never_trained = {*config.names, *config.mixing_ratios, *config.later_mixing_ratios}
     with_steps = [phase for phase in phases if phase.steps]
-    for shares, equal_phases in groupby(with_steps, key=attrgetter("shares")):
+    for mixing_ratios, equal_phases in groupby(with_steps, key=attrgetter("mixing_ratios")):
         parts = [phase.steps for phase in equal_phases]
         first, last = parts[0].start + 1, parts[-1].stop
-        listed = ", ".join(f"{name} {100 * share:.3g} %" for name, share in shares.items())
+        listed = ", ".join(f"{name} {100 * share:.3g} %" for name, share in mixing_ratios.items())
         logger.info("steps %s to %s: %s", f"{first:,}", f"{last:,}", listed)
-        never_trained -= shares.keys()
+        never_trained -= mixing_ratios.keys()
     for name in sorted(never_trained):
         logger.warning(
-            "%s is never trained: objectives.shares, later_shares, later_start and btmlm_start leave it none "
-            "of the %s steps",
+            "%s is never trained: objectives.mixing_ratios, later_mixing_ratios, later_start and btmlm_start "
+            "leave it none of the %s steps",
             name,
             f"{phases[-1].steps.stop:,}",
         )
@@ -147,10 +155,12 @@ def check_batch_size(config: ObjectiveConfig, phases: Sequence[Phase], batch_siz
     """Raise a UserError if the batch is so small that an active objective would never get a sequence."""
     for phase in phases:
         # Objectives of equal remainders take turns, so after as many steps as objectives each had its turn.
-        counts_of_steps = [allocate(phase.shares, batch_size, step) for step in range(len(phase.shares))]
-        for name, share in phase.shares.items():
+        counts_of_steps = [
+            allocate(phase.mixing_ratios, batch_size, step) for step in range(len(phase.mixing_ratios))
+        ]
+        for name, share in phase.mixing_ratios.items():
             if phase.steps and not any(counts[name] for counts in counts_of_steps):
-                key = "objectives.shares" if config.shares else "objectives.active"
+                key = "objectives.mixing_ratios" if config.mixing_ratios else "objectives.active"
                 raise UserError(
                     f"optimizer.batch_size {batch_size} is too small: {name} (ratio {share:.3f}) would never "
                     f"get a sequence. Increase it, or remove the objective from {key}"

@@ -50,7 +50,7 @@ _NOT_IN_ENCODER = ("lm_head.", "language_embeddings.")
 # What to change if MMLM has learned little after all steps, and after those of the head alone.
 _AFTER_TRAINING = (
     "Train on more tokens (optimizer.tokens), take a smaller vocabulary, begin with the word vectors of "
-    "a table (init.word_embeddings), or with mmlm alone (objectives.later_shares, as in "
+    "a table (init.word_embeddings), or with mmlm alone (objectives.later_mixing_ratios, as in "
     "configs/pretrain/own.yaml)"
 )
 _AFTER_HEAD_WARMUP = (

@@ -27,7 +27,7 @@ class RunPlan:
         steps: the number of steps of the run and its schedule.
         head_steps: the first of them, which train the head and the language embeddings alone.
         warmup_steps: those in which the rate rises, after `head_steps`.
-        phases: the shares of the objectives, in one part of the run after the other.
+        phases: the mixing ratios of the objectives, in one part of the run after the other.
         tokens_per_epoch: how many tokens one pass over the text reads, without special tokens.
     """
 
@@ -106,7 +106,7 @@ def check_pairs(text: TrainingData) -> None:
             continue
         served = sum(objective.serves(pair) for pair in pairs)
         if not served:
-            key = "shares" if text.setting.config.shares else "active"
+            key = "mixing_ratios" if text.setting.config.mixing_ratios else "active"
             raise UserError(
                 f"{text.data.corpus}: {name} has no pair to train on: it requires {objective.needs}, but "
                 f"none of {len(pairs)} pairs has it. Provide longer pairs, or remove {name} from "
@@ -129,15 +129,15 @@ def tokens_per_epoch(text: TrainingData) -> int:
 
 
 def mean_tokens(text: TrainingData, batch_size: int, micro_batch_tokens: int, seed: int) -> float:
-    """The mean number of trained tokens per step of the run, measured in each phase with its own shares."""
+    """Return the mean number of trained tokens per step of the run, measured in each phase by its ratios."""
     steps_to_read = max(1, _PROBE_SEQUENCES // batch_size)  # steps of each phase
     phases = make_phases(text.setting.config, _ASSUMED_STEPS + steps_to_read)
     mean = 0.0
     for number, phase in enumerate(phases):
         if not phase.part:
             continue
-        # All steps of a phase have the same shares. Read the first ones of the run, and the last ones of
-        # every later phase.
+        # All steps of a phase have the same mixing ratios. Read the first ones of the run, and the last ones
+        # of every later phase.
         first_step = phase.steps.stop - steps_to_read if number else 0
         reader = StepReader(text, phases, batch_size, micro_batch_tokens, seed, step=first_step)
         tokens = 0

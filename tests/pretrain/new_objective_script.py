@@ -24,8 +24,12 @@ from tests.launching import error_of
 from tests.pretrain.tiny_run import assert_equal_runs, config, pretrain, reader_of, records
 
 SHARES = {"mmlm": 1, "contrastive": 2}
-KINDS = {"objectives__shares": dict.fromkeys(["mmlm", "whole_words", "own_tlm", "own_camlm", "own_btmlm"], 1)}
-CHANGES = {"objectives__shares": SHARES, "optimizer__batch_size": 60, "run__micro_batch_tokens": 512}
+KINDS = {
+    "objectives__mixing_ratios": dict.fromkeys(
+        ["mmlm", "whole_words", "own_tlm", "own_camlm", "own_btmlm"], 1
+    )
+}
+CHANGES = {"objectives__mixing_ratios": SHARES, "optimizer__batch_size": 60, "run__micro_batch_tokens": 512}
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from ernie_m.pretrain.btmlm_pseudo_tokens import make_pseudo_token_generator
 from ernie_m.pretrain.config import ObjectiveConfig
 from ernie_m.pretrain.corpus_selection import TrainingData, fit_to_corpus
 from ernie_m.pretrain.masking import Vocabulary
-from ernie_m.pretrain.objective_mix import allocate, log_phases, make_phases, shares_at
+from ernie_m.pretrain.objective_mix import allocate, log_phases, make_phases, mixing_ratios_at
 from ernie_m.pretrain.objectives import OF_THE_PAPER
 from ernie_m.pretrain.pretraining import Pretraining
 from ernie_m.pretrain.run_length import plan_run, tokens_per_epoch
@@ -227,24 +227,24 @@ def test_a_pass_counts_what_is_read(source, caplog):
 
 
 def test_shares_are_divided_by_their_sum_and_change_once():
-    """The later shares begin at 20 % of the steps, and BTMLM at 30 %."""
+    """The later mixing ratios begin at 20 % of the steps, and BTMLM at 30 %."""
     config = ObjectiveConfig(
-        shares={"tlm": 7, "mmlm": 3},
-        later_shares={"mmlm": 15, "btmlm": 15, "camlm": 70, "tlm": 0},
+        mixing_ratios={"tlm": 7, "mmlm": 3},
+        later_mixing_ratios={"mmlm": 15, "btmlm": 15, "camlm": 70, "tlm": 0},
         later_start=0.2,
     )
     assert config.names == ["mmlm", "tlm", "camlm", "btmlm"]
     phases = make_phases(config, 100)
-    assert shares_at(phases, 19) == {"mmlm": 0.3, "tlm": 0.7}
-    assert shares_at(phases, 20) == shares_at(phases, 29) == {"mmlm": 0.3, "camlm": 0.7}
-    assert shares_at(phases, 30) == {"mmlm": 0.15, "camlm": 0.7, "btmlm": 0.15}
+    assert mixing_ratios_at(phases, 19) == {"mmlm": 0.3, "tlm": 0.7}
+    assert mixing_ratios_at(phases, 20) == mixing_ratios_at(phases, 29) == {"mmlm": 0.3, "camlm": 0.7}
+    assert mixing_ratios_at(phases, 30) == {"mmlm": 0.15, "camlm": 0.7, "btmlm": 0.15}
 
 
 def test_the_phases_of_a_run():
-    """Together they are the run, and every step has the shares of its phase, also where one has no step."""
+    """Together they are the run, and every step has the ratios of its phase, also where one has no step."""
     config = ObjectiveConfig(
-        shares={"mmlm": 100, "tlm": 0},
-        later_shares={"mmlm": 15, "btmlm": 15, "camlm": 70},
+        mixing_ratios={"mmlm": 100, "tlm": 0},
+        later_mixing_ratios={"mmlm": 15, "btmlm": 15, "camlm": 70},
         later_start=0.34,
         btmlm_start=0.5,
     )
@@ -254,12 +254,15 @@ def test_the_phases_of_a_run():
         assert [*itertools.chain(*[phase.steps for phase in phases])] == [*range(total)]
         for step in range(total):
             later = {"mmlm", "camlm"} if step < round(0.5 * total) else {"mmlm", "camlm", "btmlm"}
-            assert {*shares_at(phases, step)} == ({"mmlm"} if step < round(0.34 * total) else later)
+            assert {*mixing_ratios_at(phases, step)} == ({"mmlm"} if step < round(0.34 * total) else later)
 
 
 def test_phases_of_equal_shares_are_one_line(caplog):
     config = ObjectiveConfig(
-        shares={"mmlm": 2}, later_shares={"mmlm": 1, "btmlm": 1}, later_start=0.5, btmlm_start=0.2
+        mixing_ratios={"mmlm": 2},
+        later_mixing_ratios={"mmlm": 1, "btmlm": 1},
+        later_start=0.5,
+        btmlm_start=0.2,
     )
     with caplog.at_level("INFO", logger="ernie_m"):
         log_phases(config, make_phases(config, 10))
@@ -268,25 +271,28 @@ def test_phases_of_equal_shares_are_one_line(caplog):
 
 @pytest.mark.parametrize(
     "start, without_steps", [(0, ["mmlm", "tlm"]), (0.5, []), (1, ["camlm"])]
-)  # of the later shares
+)  # of the later mixing ratios
 def test_an_objective_that_is_never_trained_is_warned_of(source, caplog, start, without_steps):
-    shares = {"objectives__shares": {"mmlm": 1, "tlm": 1}, "objectives__later_shares": {"camlm": 1}}
+    mixing_ratios = {
+        "objectives__mixing_ratios": {"mmlm": 1, "tlm": 1},
+        "objectives__later_mixing_ratios": {"camlm": 1},
+    }
     with caplog.at_level("INFO", logger="ernie_m"):
-        Pretraining(source.config(**shares, objectives__later_start=start))
+        Pretraining(source.config(**mixing_ratios, objectives__later_start=start))
     warned = [record.message.split()[0] for record in caplog.records if "never trained" in record.message]
     assert warned == without_steps
     assert ("steps 1 to 6: mmlm 50 %, tlm 50 %" in caplog.messages) == (start == 0.5)
 
 
-def last_shares(**options):
-    """The shares of the last phase of a run with these objectives."""
-    return make_phases(ObjectiveConfig(**options), 10)[-1].shares
+def last_mixing_ratios(**options):
+    """The mixing ratios of the last phase of a run with these objectives."""
+    return make_phases(ObjectiveConfig(**options), 10)[-1].mixing_ratios
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 4, 7, 64, 2047, 2048])
 def test_largest_remainder(batch_size):
     """The counts add up to the batch, and each is its share, rounded up or down."""
-    share = last_shares(shares={"mmlm": 30, "btmlm": 30, "tlm": 20, "camlm": 20})
+    share = last_mixing_ratios(mixing_ratios={"mmlm": 30, "btmlm": 30, "tlm": 20, "camlm": 20})
     for step in range(8):
         counts = allocate(share, batch_size, step)
         assert sum(counts.values()) == batch_size
@@ -294,8 +300,8 @@ def test_largest_remainder(batch_size):
 
 
 def test_equal_remainders_take_turns():
-    """Four objectives of equal shares divide 6 sequences: after four steps each had 6."""
-    share = last_shares()  # when BTMLM has begun
+    """Four objectives of equal mixing ratios divide 6 sequences: after four steps each had 6."""
+    share = last_mixing_ratios()  # when BTMLM has begun
     totals = dict.fromkeys(share, 0)
     for step in range(4):
         for name, count in allocate(share, 6, step).items():
@@ -305,7 +311,7 @@ def test_equal_remainders_take_turns():
 
 def test_remainders_that_are_equal_but_for_rounding_take_turns():
     """Of 4 sequences 0.6, 1.8 and 1.6: mmlm and camlm have the same remainder."""
-    share = last_shares(shares={"mmlm": 15, "tlm": 45, "camlm": 40})
+    share = last_mixing_ratios(mixing_ratios={"mmlm": 15, "tlm": 45, "camlm": 40})
     assert {allocate(share, 4, step)["mmlm"] for step in range(3)} == {0, 1}
 
 
@@ -325,14 +331,14 @@ def test_text_that_is_not_there(source, changes, message):
 
 
 def test_a_batch_too_small_for_an_objective(source):
-    source.steps(optimizer__batch_size=2)  # four objectives of equal shares take turns
-    shares_of_few_pairs = {"mmlm": 45, "btmlm": 45, "tlm": 5, "camlm": 5}
+    source.steps(optimizer__batch_size=2)  # four objectives of equal mixing ratios take turns
+    ratios_of_few_pairs = {"mmlm": 45, "btmlm": 45, "tlm": 5, "camlm": 5}
     assert "batch_size 4 is too small: tlm" in error_of(
-        source.steps, optimizer__batch_size=4, objectives__shares=shares_of_few_pairs
+        source.steps, optimizer__batch_size=4, objectives__mixing_ratios=ratios_of_few_pairs
     )
     # BTMLM begins after a part of the run.
     assert "batch_size 8 is too small: btmlm" in error_of(
-        source.steps, optimizer__batch_size=8, objectives__shares={"mmlm": 48, "btmlm": 2, "camlm": 50}
+        source.steps, optimizer__batch_size=8, objectives__mixing_ratios={"mmlm": 48, "btmlm": 2, "camlm": 50}
     )
 
 
@@ -357,8 +363,8 @@ def test_btmlm_without_camlm_is_warned_of(source, caplog):
     [
         {"objectives__active": list(OF_THE_PAPER)},
         {
-            "objectives__shares": {"mmlm": 9, "tlm": 1},
-            "objectives__later_shares": {"mmlm": 1, "btmlm": 1, "tlm": 8},
+            "objectives__mixing_ratios": {"mmlm": 9, "tlm": 1},
+            "objectives__later_mixing_ratios": {"mmlm": 1, "btmlm": 1, "tlm": 8},
             "objectives__later_start": 0.6,
         },
     ],

@@ -30,19 +30,22 @@ FILES = sorted((ROOT / "configs" / "pretrain").glob("*.yaml"))
         ({"objectives__active": []}, "invalid objectives.active []"),
         ({"objectives__active": ["mmlm", "nsp"]}, "invalid objectives.active "),
         ({"objectives__active": ["btmlm", "tlm"]}, "objectives.active has btmlm without mmlm"),
-        ({"objectives__shares": {"mmlm": 1, "nsp": 1}}, "objectives.shares: unknown objectives nsp"),
-        ({"objectives__shares": {"mmlm": -1}}, "shares is {'mmlm': -1.0}"),
-        ({"objectives__shares": {"mmlm": 0}}, "shares is {'mmlm': 0.0}"),
-        ({"objectives__shares": {"mmlm": 1e308, "camlm": 1e308}}, "shares is "),
-        ({"objectives__shares": {"btmlm": 1}}, "objectives.shares has btmlm without mmlm"),
-        ({"objectives__later_shares": {"mmlm": 1}}, "later_shares "),
         (
-            {"objectives__shares": {"mmlm": 1, "tlm": 1}, "objectives__active": ["mmlm", "camlm"]},
-            "objectives.active has mmlm, camlm, but objectives.shares has mmlm, tlm",
+            {"objectives__mixing_ratios": {"mmlm": 1, "nsp": 1}},
+            "objectives.mixing_ratios: unknown objectives nsp",
+        ),
+        ({"objectives__mixing_ratios": {"mmlm": -1}}, "mixing_ratios is {'mmlm': -1.0}"),
+        ({"objectives__mixing_ratios": {"mmlm": 0}}, "mixing_ratios is {'mmlm': 0.0}"),
+        ({"objectives__mixing_ratios": {"mmlm": 1e308, "camlm": 1e308}}, "mixing_ratios is "),
+        ({"objectives__mixing_ratios": {"btmlm": 1}}, "objectives.mixing_ratios has btmlm without mmlm"),
+        ({"objectives__later_mixing_ratios": {"mmlm": 1}}, "later_mixing_ratios "),
+        (
+            {"objectives__mixing_ratios": {"mmlm": 1, "tlm": 1}, "objectives__active": ["mmlm", "camlm"]},
+            "objectives.active has mmlm, camlm, but objectives.mixing_ratios has mmlm, tlm",
         ),
         (
-            {"objectives__shares": {"mmlm": 1, "tlm": 0}, "objectives__active": ["mmlm", "tlm"]},
-            "objectives.active has mmlm, tlm, but objectives.shares has mmlm",
+            {"objectives__mixing_ratios": {"mmlm": 1, "tlm": 0}, "objectives__active": ["mmlm", "tlm"]},
+            "objectives.active has mmlm, tlm, but objectives.mixing_ratios has mmlm",
         ),
         (
             {"objectives__same_pairs": True},
@@ -99,15 +102,15 @@ def test_every_file_is_a_run_and_says_what_of(path):
                 assert getattr(getattr(loaded, section), key) == value, f"{section}.{key}"
 
 
-OWN = ROOT / "configs/pretrain/own.yaml"  # has shares and later shares, and tokens
+OWN = ROOT / "configs/pretrain/own.yaml"  # has mixing ratios and later mixing ratios, and tokens
 
 
 @pytest.mark.parametrize(
     "flags, at_fault",
     [
-        ("--objectives.shares '{mmlm: 1, tlm: 1}'", "objectives.shares"),
-        ("--objectives.shares '{mmlm: 1, tlm: 1}' --objectives.later_shares {}", ""),
-        ("--objectives.later_shares '{mmlm: 1, tlm: 1}'", ""),
+        ("--objectives.mixing_ratios '{mmlm: 1, tlm: 1}'", "objectives.mixing_ratios"),
+        ("--objectives.mixing_ratios '{mmlm: 1, tlm: 1}' --objectives.later_mixing_ratios {}", ""),
+        ("--objectives.later_mixing_ratios '{mmlm: 1, tlm: 1}'", ""),
         ("--optimizer.steps 60", "optimizer.steps"),
         ("--optimizer.steps 150000", "optimizer.steps"),  # given, although it is the default
         ("--optimizer.steps 60 --optimizer.tokens 9", "optimizer.steps"),
@@ -117,7 +120,7 @@ OWN = ROOT / "configs/pretrain/own.yaml"  # has shares and later shares, and tok
     ],
 )
 def test_of_two_keys_none_wins_silently(tmp_path, flags, at_fault):
-    """The later shares would end others, and tokens the run, before the value that is given counts."""
+    """The later mixing ratios would end others, and tokens the run, before the value that is given counts."""
     saved = tmp_path / "config.yaml"
     saved.write_text("optimizer: {steps: 150000, tokens: 8}\n")
     words = [

@@ -49,8 +49,8 @@ def test_the_corpus_decides_the_objectives(texts, tmp_path, kinds, objectives):
     saved = yaml.safe_load((output / "config.yaml").read_text())["objectives"]
     assert sorted(ObjectiveConfig(**saved).names) == sorted(objectives)
     # MMLM alone comes first, where there is text for it.
-    assert list(saved["shares"]) == (["mmlm"] if "mono" in kinds else objectives)
-    assert sorted(saved["later_shares"] or saved["shares"]) == sorted(objectives)
+    assert list(saved["mixing_ratios"]) == (["mmlm"] if "mono" in kinds else objectives)
+    assert sorted(saved["later_mixing_ratios"] or saved["mixing_ratios"]) == sorted(objectives)
     scores = json.loads((output / "metrics.jsonl").read_text().splitlines()[-1])["held_out"]
     assert ("mmlm" in scores) == ("mono" in kinds)
     assert ("retrieval" in scores) == ("parallel" in kinds)
@@ -99,33 +99,37 @@ ALL_FOUR = {"mmlm": 1, "btmlm": 1, "tlm": 2, "camlm": 4}
     ("options", "kinds", "expected"),
     [
         # The objectives with text keep their proportions.
-        ({"shares": ALL_FOUR}, "text and pairs", {"shares": ALL_FOUR}),
-        ({"shares": ALL_FOUR}, "pairs", {"shares": {"tlm": 2, "camlm": 4}}),
-        ({"shares": ALL_FOUR}, "text", {"shares": {"mmlm": 1}}),
-        # Without `shares`, `default_shares` divides among the active objectives.
+        ({"mixing_ratios": ALL_FOUR}, "text and pairs", {"mixing_ratios": ALL_FOUR}),
+        ({"mixing_ratios": ALL_FOUR}, "pairs", {"mixing_ratios": {"tlm": 2, "camlm": 4}}),
+        ({"mixing_ratios": ALL_FOUR}, "text", {"mixing_ratios": {"mmlm": 1}}),
+        # Without `mixing_ratios`, `default_mixing_ratios` divides among the active objectives.
         ({}, "pairs", {"active": ["tlm", "camlm"]}),
         # A first part without text is left out.
-        ({"shares": {"mmlm": 1}, "later_shares": {"mmlm": 1, "camlm": 4}}, "pairs", {"shares": {"camlm": 4}}),
-        # Shares of zero are nothing that remains: it stays, and the reader then says that there are no pairs.
-        ({"shares": {"mmlm": 0, "camlm": 1}}, "text", {"shares": {"mmlm": 0, "camlm": 1}}),
         (
-            {"shares": {"mmlm": 1, "camlm": 1}, "later_shares": {"mmlm": 0, "camlm": 1}},
+            {"mixing_ratios": {"mmlm": 1}, "later_mixing_ratios": {"mmlm": 1, "camlm": 4}},
+            "pairs",
+            {"mixing_ratios": {"camlm": 4}},
+        ),
+        # Shares of zero are nothing that remains: it stays, and the reader then says that there are no pairs.
+        ({"mixing_ratios": {"mmlm": 0, "camlm": 1}}, "text", {"mixing_ratios": {"mmlm": 0, "camlm": 1}}),
+        (
+            {"mixing_ratios": {"mmlm": 1, "camlm": 1}, "later_mixing_ratios": {"mmlm": 0, "camlm": 1}},
             "text",
-            {"shares": {"mmlm": 1}},
+            {"mixing_ratios": {"mmlm": 1}},
         ),
     ],
 )
 def test_what_is_left_of_the_objectives(options, kinds, expected):
     fitted = with_text(ObjectiveConfig(**options), monolingual="text" in kinds, parallel="pairs" in kinds)
     expected = ObjectiveConfig(**expected)
-    assert (fitted.names, fitted.shares) == (expected.names, expected.shares)
-    assert fitted.later_shares == {}
+    assert (fitted.names, fitted.mixing_ratios) == (expected.names, expected.mixing_ratios)
+    assert fitted.later_mixing_ratios == {}
 
 
 def test_without_any_text_the_corpus_is_refused(texts, tmp_path):
     """objectives.skip_unsupported, which OWN sets, cannot leave out all. Without it, all must have text."""
     make_corpus(tmp_path / "corpus", texts / "piece.model", held_out=8, mono={"en": f"{texts}/en.txt"})
-    only_camlm = {"objectives__shares": {"camlm": 1}, "objectives__later_shares": {"camlm": 1}}
+    only_camlm = {"objectives__mixing_ratios": {"camlm": 1}, "objectives__later_mixing_ratios": {"camlm": 1}}
     folders = (tmp_path / "corpus", tmp_path / "run")
     line = error_of(pretrain, *folders, config=OWN, **only_camlm)
     assert "camlm" in line and line.endswith("no parallel text of en")

@@ -129,6 +129,6 @@ def test_the_batches_of_a_shipped_configuration(corpus, name):
     assert digest_of_run(corpus, name) == DIGESTS[name]
 
 
-def test_the_default_shares(corpus):
-    without_shares = ["--objectives.shares", "{}"]
-    assert digest_of_run(corpus, "continue", *without_shares) == "1135992f0781b8bc"
+def test_the_default_mixing_ratios(corpus):
+    without_mixing_ratios = ["--objectives.mixing_ratios", "{}"]
+    assert digest_of_run(corpus, "continue", *without_mixing_ratios) == "1135992f0781b8bc"
