@@ -140,7 +140,10 @@ class LabeledDataset(NamedTuple):
 
 
 def load_dataset(
-    files: Sequence[NamedFile], options: LabelOptions, kind: str | None = None, like: LabeledDataset | None = None
+    files: Sequence[NamedFile],
+    options: LabelOptions,
+    kind: str | None = None,
+    like: LabeledDataset | None = None,
 ) -> LabeledDataset:
     """Read tables of texts, or of pairs, with labels.
 

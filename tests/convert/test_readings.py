@@ -32,7 +32,7 @@ def make_model(folder, pieces, preprocessing, head=None, rows=0):
     labels = {"token-classification": [f"B-{n}" for n in range(4)] + ["O"]}.get(head)
     make_ours(folder, head=head, labels=labels, config={**CONFIG, "vocab_size": size})
     (folder / "piece.model").write_bytes(pieces.read_bytes())
-    change_config(folder, preprocessing=stored(**preprocessing.to_json()))
+    change_config(folder, reading=stored(**preprocessing.to_json()))
     return folder
 
 
@@ -316,7 +316,7 @@ def test_the_card_says_what_was_trimmed(tmp_path, pieces):
     smaller = run(made, tmp_path / "small", "xlm-roberta", *flags)
     assert smaller.preprocessing == XLM_R
     # Without our key, tokenizer.json says the rules.
-    change_config(tmp_path / "small", preprocessing=None)
+    change_config(tmp_path / "small", reading=None)
     assert open_checkpoint(tmp_path / "small").preprocessing.text_rules == "none"
     card = (tmp_path / "small" / CARD).read_text(encoding="utf-8")
     size = Tokenizer(None, pieces).vocab_size

@@ -101,12 +101,12 @@ def test_weights_that_were_written_again_are_not_read(tmp_path, target):
 def test_what_the_official_files_cannot_say(tmp_path, capsys):
     """Labels and how texts were read are reported; a classifier for several labels would become another."""
     make_ours(tmp_path / "made", head="classification", labels=["no", "maybe", "yes"])
-    change_config(tmp_path / "made", preprocessing=stored(max_seq_len=32))
+    change_config(tmp_path / "made", reading=stored(max_seq_len=32))
     converted("fluid", tmp_path / "made", tmp_path / "there")
     report = capsys.readouterr().out
     for key in ("labels", "reading"):
         assert f"no place for it in fluid: {key} of config.json\n" in report
-    change_config(tmp_path / "made", preprocessing=stored(multi_label=True))
+    change_config(tmp_path / "made", reading=stored(multi_label=True))
     line = error_of(convert.main, [str(tmp_path / "made"), str(tmp_path / "again"), "--to", "fluid"])
     assert f"{tmp_path}/made: " in line and "--to ernie-m" in line
 
@@ -114,7 +114,7 @@ def test_what_the_official_files_cannot_say(tmp_path, capsys):
 @pytest.mark.parametrize("target", ["paddlenlp", "huggingface", "xlm-roberta"])
 def test_labels_and_task_go_along(tmp_path, target):
     make_ours(tmp_path / "made", head="classification", labels=["no", "maybe", "yes"])
-    change_config(tmp_path / "made", preprocessing=stored(label_pieces="all"))
+    change_config(tmp_path / "made", reading=stored(label_pieces="all"))
     converted(target, tmp_path / "made", tmp_path / "there")
     back = converted("ernie-m", tmp_path / "there", tmp_path / "back")
     assert (back.task, back.labels) == ("classification", ["no", "maybe", "yes"])
@@ -126,7 +126,7 @@ def test_labels_and_task_go_along(tmp_path, target):
 def test_a_classifier_for_several_labels_stays_one(tmp_path, target):
     """Its config says so in our key, and to the other library in that library's."""
     make_ours(tmp_path / "made", head="classification", labels=["no", "maybe", "yes"])
-    change_config(tmp_path / "made", preprocessing=stored(multi_label=True))
+    change_config(tmp_path / "made", reading=stored(multi_label=True))
     assert converted(target, tmp_path / "made", tmp_path / "there").preprocessing.multi_label
     settings = json.loads((tmp_path / "there/config.json").read_text())
     problem_type = None if target == "ernie-m" else "multi_label_classification"

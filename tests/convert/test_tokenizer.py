@@ -279,7 +279,7 @@ def test_a_model_trained_for_other_vectors_is_not_for_sentence_transformers(
 ):
     """Other than the mean of the last layer, 2, over all tokens, [CLS] and [SEP] included."""
     make_ours(tmp_path / "in")
-    change_config(tmp_path / "in", task="retrieval", preprocessing=stored(layer=layer, pooling=pooling))
+    change_config(tmp_path / "in", task="retrieval", reading=stored(layer=layer, pooling=pooling))
     convert.main([str(tmp_path / "in"), str(tmp_path / "out"), "--to", "xlm-roberta"])
     note = f"note: the model was trained for vectors of layer {layer} with --pooling {pooling}, "
     assert (note in capsys.readouterr().out) == is_other

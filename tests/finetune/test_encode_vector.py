@@ -179,7 +179,7 @@ def test_a_model_trained_for_retrieval_is_read_at_the_layer_of_its_training(
 ):
     """The official files stay those of the last layer."""
     weights = changed_copy(random_encoder, tmp_path / "trained")
-    change_config(weights, task="retrieval", preprocessing=stored(layer=1, pooling="mean"))
+    change_config(weights, task="retrieval", reading=stored(layer=1, pooling="mean"))
     (tmp_path / "in.txt").write_text("the cat is here\nhere is a dog\n")
     options = {"data_format": "text", "init_pretraining_params": weights}
     by_default = run_encode(tmp_path / "in.txt", output="default", vectors="mean", **options)

@@ -361,7 +361,7 @@ def test_a_training_keeps_how_its_start_makes_vectors(train, corpus, pairs, tmp_
         text_rules="none", pooling="cls", layer=2, normalize=True, prompts=prompts, default_prompt="query"
     )
     start = changed_copy(
-        tmp_path / "first/best", tmp_path / "start", preprocessing=stored(**preprocessing.to_json())
+        tmp_path / "first/best", tmp_path / "start", reading=stored(**preprocessing.to_json())
     )
     flags = {"init_pretraining_params": start, "ernie_config_path": None, "piece_model_path": None}
     train("second", **flags, max_steps=1)
@@ -378,7 +378,7 @@ def test_a_training_keeps_how_its_start_makes_vectors(train, corpus, pairs, tmp_
     # A corpus has ids of texts, without prompts; it was cut by the rules of ERNIE-M.
     preprocessing = replace(preprocessing, text_rules="ernie-m")
     flags["init_pretraining_params"] = changed_copy(
-        start, tmp_path / "other", preprocessing=stored(**preprocessing.to_json())
+        start, tmp_path / "other", reading=stored(**preprocessing.to_json())
     )
     train("fifth", **flags, max_steps=1, train_set=corpus)
     assert open_checkpoint(tmp_path / "fifth/best").preprocessing == replace(

@@ -261,7 +261,7 @@ def test_other_vectors_and_scores_give_other_results(retrieve, flags):
 def test_a_fine_tuned_model_is_searched_as_it_was_trained(retrieve, folder, tmp_path):
     """The layer and the pooling are those of its training, unless a flag names another."""
     preprocessing = stored(layer=LAYERS, pooling="mean")
-    weights = changed_copy(folder / "weights", tmp_path / "weights", preprocessing=preprocessing)
+    weights = changed_copy(folder / "weights", tmp_path / "weights", reading=preprocessing)
     as_trained = retrieve(init_pretraining_params=weights)
     assert as_trained["pooling"] == "mean" and as_trained["layers"] == {"1": LAYERS}
     with_flags = retrieve(pooling="mean", layer="last")

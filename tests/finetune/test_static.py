@@ -151,7 +151,7 @@ def test_what_has_no_place_in_a_table(table, train, tmp_path):
     for target in ("xlm-roberta", "huggingface", "fluid", "paddlenlp"):
         line = error_of(convert.main, [str(table), str(tmp_path / target), "--to", target])
         assert line.startswith(f"{table}: ") and "--to sentence-transformers" in line
-    other = changed_copy(table, tmp_path / "other", preprocessing=stored(layer=0, pooling="mean"))
+    other = changed_copy(table, tmp_path / "other", reading=stored(layer=0, pooling="mean"))
     line = error_of(convert.main, [str(other), str(tmp_path / "x"), "--to", "sentence-transformers"])
     assert line.startswith(f"{other}: --to sentence-transformers: ") and "pooling" in line
     assert "layer 1" in error_of(ernie_m.load(table).encode, ["bado"], layer=1)

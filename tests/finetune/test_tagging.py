@@ -118,7 +118,7 @@ def test_evaluate_and_predict_from_the_folder_alone(tag, trained, folder, tmp_pa
 def test_evaluation_reads_texts_as_training_did(tag, trained, folder, tmp_path, capsys):
     """Without flags it takes --max_seq_len and --label_pieces of the training; a flag that is given stays."""
     preprocessing = stored(**open_checkpoint(trained / "best").preprocessing.to_json(), label_pieces="all")
-    with_all_pieces = changed_copy(trained / "best", tmp_path / "best", preprocessing=preprocessing)
+    with_all_pieces = changed_copy(trained / "best", tmp_path / "best", reading=preprocessing)
     flags = {
         **command_lines.FOLDER_ALONE,
         "init_checkpoint": with_all_pieces,
@@ -169,7 +169,7 @@ def test_evaluation_follows_the_procedure_of_the_training(tag, trained, folder, 
         preprocessing = stored(
             **open_checkpoint(trained / "best").preprocessing.to_json(), official_compat=official
         )
-        start = changed_copy(trained / "best", tmp_path / str(official), preprocessing=preprocessing)
+        start = changed_copy(trained / "best", tmp_path / str(official), reading=preprocessing)
         assert tag(**flags, init_checkpoint=start)["metric"] == metric
         assert f"official_compat {official}: " in capsys.readouterr().out
 
@@ -186,7 +186,7 @@ def test_a_training_keeps_how_its_start_reads(tag, trained, tmp_path):
     of_start = replace(
         PreprocessingConfig.of_xlm_r(), pooling="cls", prompts={"query": "q: "}, max_seq_len=20
     )
-    start = changed_copy(trained / "best", tmp_path / "start", preprocessing=stored(**of_start.to_json()))
+    start = changed_copy(trained / "best", tmp_path / "start", reading=stored(**of_start.to_json()))
     flags = {"init_pretraining_params": start, "ernie_config_path": None, "piece_model_path": None}
     for out, given in {"as the start": {}, "as asked": {"label_pieces": "all"}}.items():
         tag(out, **flags, **given, max_steps=1, max_seq_len=24)

@@ -47,7 +47,7 @@ def test_the_flags_reach_the_optimizer(classify, monkeypatch):
 
 def test_flags_of_other_tasks_are_not_taken_from_the_start(classify, random_encoder, tmp_path):
     start = changed_copy(
-        random_encoder, tmp_path / "start", preprocessing=stored(label_pieces="all", split_han=False)
+        random_encoder, tmp_path / "start", reading=stored(label_pieces="all", split_han=False)
     )
     classify(max_steps=1, do_val="false", init_pretraining_params=start)
     assert "preprocessing options stored in" not in read_log(tmp_path)

@@ -23,7 +23,7 @@ LONG = "da " * 200
 def model(models, tmp_path_factory):
     """An encoder with prompts."""
     folder = tmp_path_factory.mktemp("api") / "prompts"
-    return load(changed_copy(models / "encode", folder, preprocessing=stored(prompts=PROMPTS)))
+    return load(changed_copy(models / "encode", folder, reading=stored(prompts=PROMPTS)))
 
 
 @pytest.fixture(scope="module")

@@ -119,7 +119,7 @@ def test_search_takes_the_means_of_the_corpus_if_the_model_has_none(models, tmp_
     as queries.
     """
     prompts = {"query": "", "passage": ""} | {kind: f"{TEXTS[0]} "}
-    folder = changed_copy(models / "encode", tmp_path / "model", preprocessing=stored(prompts=prompts))
+    folder = changed_copy(models / "encode", tmp_path / "model", reading=stored(prompts=prompts))
     corpus = write_languages(tmp_path, de=TEXTS[:5], fr=TEXTS[5:])
     model = ernie_m.load(folder)
     lines, queries = (model.encode(TEXTS, prompt=name) for name in ("passage", "query"))

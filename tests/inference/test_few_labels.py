@@ -100,7 +100,7 @@ def test_what_it_predicts(models, fitted):
 def test_a_classifier_of_a_model_of_search_without_a_pooler(models, tmp_path):
     """Its vectors are not those of the start, and no random pooler is saved with it."""
     preprocessing = stored(layer=1, pooling="cls", normalize=True, prompts={"query": "mo "})
-    start = changed_copy(models / "encode", tmp_path / "start", preprocessing=preprocessing)
+    start = changed_copy(models / "encode", tmp_path / "start", reading=preprocessing)
     weights = load_file(start / "model.safetensors")
     kept = {name: value for name, value in weights.items() if not name.startswith("pooler.")}
     save_file(kept, start / "model.safetensors")

@@ -226,7 +226,7 @@ def test_the_fields_of_a_classifier_are_what_it_reads(page, models, tmp_path):
     for pairs in (False, True):
         preprocessing = {"pairs": pairs}
         model = changed_copy(
-            models / "classify", tmp_path / str(pairs), labels=["a", "b", "c"], preprocessing=preprocessing
+            models / "classify", tmp_path / str(pairs), labels=["a", "b", "c"], reading=preprocessing
         )
         with serving("--model", str(model)) as (address, _):
             page.open(address)

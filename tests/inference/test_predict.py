@@ -98,7 +98,7 @@ def test_a_classifier_with_one_output(models, tmp_path, ask):
 
 def test_a_classifier_reads_as_much_as_in_its_training(models, tmp_path, ask):
     weights = changed_copy(models / "classify", tmp_path / "short")
-    change_config(weights, preprocessing=stored(max_seq_len=8))
+    change_config(weights, reading=stored(max_seq_len=8))
     text = " ".join(TEXTS[:2])
     (cut,) = ask([{"text": text}], task="classification", model=weights)
     (whole,) = ask([{"text": text}], task="classification", model=weights, max_seq_len=60)
@@ -246,7 +246,7 @@ def test_words_of_a_text_are_split_as_in_the_training_data(models, tmp_path):
     (answer,) = task.answer([task.parse({"text": text})])
     assert answer["entities"] == [{"type": "LOC", "text": "Rome", "start": 14, "end": 18}]
     assert task.parse({"words": ["\xa0", "Rome"]}).words == ["\xa0", "Rome"]
-    folder = changed_copy(models / "tag", tmp_path / "copy", preprocessing=stored(marks_apart=False))
+    folder = changed_copy(models / "tag", tmp_path / "copy", reading=stored(marks_apart=False))
     assert make_predictor("token-classification", load(folder)).parse({"text": text}).words == text.split()
 
 
@@ -299,7 +299,7 @@ def test_vectors_of_a_classifier_are_of_longer_texts_than_it_was_trained_on(mode
     """Its settings are those of the head's inputs; an encoder's are those of its vectors."""
     longest = {}
     for kind in ("classify", "encode"):
-        folder = changed_copy(models / kind, tmp_path / kind, preprocessing=stored(max_seq_len=8))
+        folder = changed_copy(models / kind, tmp_path / kind, reading=stored(max_seq_len=8))
         longest[kind] = make_predictor("embedding", load(folder)).max_seq_len
     assert longest == {"classify": toys.LONGEST, "encode": 8}
 

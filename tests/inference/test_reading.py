@@ -23,7 +23,7 @@ OF_E5 = {"pooling": "cls", "normalize": True, "prompts": PROMPTS, "default_promp
 
 def with_reading(models, kind, folder, **preprocessing):
     """A copy of a toy model that reads in another way."""
-    change_config(changed_copy(models / kind, folder), preprocessing=stored(**preprocessing))
+    change_config(changed_copy(models / kind, folder), reading=stored(**preprocessing))
     return folder
 
 

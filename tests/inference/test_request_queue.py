@@ -166,7 +166,7 @@ async def test_a_wrong_text_ends_its_request_alone():
     await first
 
 
-@pytest.mark.parametrize("fault", [RuntimeError("out of memory"), SystemExit(1)])
+@pytest.mark.parametrize("error", [RuntimeError("out of memory"), SystemExit(1)])
 @in_loop
 async def test_a_batch_that_fails_is_the_answer_to_all_who_are_in_it(error, caplog):
     """The thread goes on, whatever it was, and the log says where it failed."""

@@ -38,7 +38,7 @@ def read_otherwise(tmp_path_factory):
     pieces = train_pieces(folder / "piece.model", [*TEXTS, *PROMPTS.values()] * 20, vocab_size=120)
     make_model(folder / "made", "encode", pieces)
     for name, preprocessing in READINGS.items():
-        changed_copy(folder / "made", folder / name, preprocessing=stored(**preprocessing))
+        changed_copy(folder / "made", folder / name, reading=stored(**preprocessing))
     return folder
 
 

@@ -24,7 +24,7 @@ def test_the_same_labels_and_scores(tmp_path):
     )
     config = {**CONFIG, "max_position_embeddings": 130, "hidden_size": 32}
     arrays = make_ours(tmp_path / "plain", "classification", LABELS, config, pieces)
-    change_config(tmp_path / "plain", preprocessing=stored(multi_label=True))
+    change_config(tmp_path / "plain", reading=stored(multi_label=True))
     convert.main([str(tmp_path / "plain"), str(tmp_path / "first")])
     # With another bias each label is one of half of the texts.
     answers = ernie_m.load(tmp_path / "first").classify(texts)

@@ -120,7 +120,7 @@ def ours_in_its_form(request, tmp_path):
         preprocessing["text_rules"] = "none"
     config = {**CONFIG, "max_position_embeddings": 90}
     make_ours(tmp_path / "ours", config=config, pieces=pieces)
-    change_config(tmp_path / "ours", preprocessing=stored(**preprocessing))
+    change_config(tmp_path / "ours", reading=stored(**preprocessing))
     convert.main([str(tmp_path / "ours"), str(tmp_path / "there"), "--to", "xlm-roberta"])
     return tmp_path / "there"
 

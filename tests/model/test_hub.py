@@ -151,7 +151,7 @@ def test_weights_of_another_form_are_fetched_if_there_is_no_first(hub):
     assert (local_folder(NAME) / "pytorch_model.bin").is_file()
 
 
-@pytest.mark.parametrize("fault", ["breaks off", "damaged"])
+@pytest.mark.parametrize("error", ["breaks off", "damaged"])
 def test_a_download_that_breaks_off_or_is_damaged_is_refused_and_goes_on(hub, error):
     hub.fault = error
     assert error_of(open_checkpoint, NAME).startswith(f"{NAME}: ")

@@ -196,7 +196,7 @@ def test_memory_is_bounded_over_thousands_of_shapes():
 
 
 @pytest.mark.parametrize(
-    ("fault", "reason"),
+    ("error", "reason"),
     [
         ("_path", "libdnnl"),  # another file
         ("version", "its version is (4, 0, 0), not 3"),

@@ -104,7 +104,7 @@ def test_a_reading_that_is_damaged(tmp_path, values):
 def test_a_reading_of_another_revision(tmp_path, make, number):
     """Its "mean" may be another one. Nothing else says so: the forms of libraries have no manifest."""
     make(tmp_path / "made")
-    change_config(tmp_path / "made", preprocessing=stored(format=number, pooling="mean"))
+    change_config(tmp_path / "made", reading=stored(format=number, pooling="mean"))
     with pytest.raises(AnotherRevision) as error:
         open_checkpoint(tmp_path / "made")
     assert str(error.value).startswith(f"{tmp_path}/made/config.json: 'reading'")
@@ -184,7 +184,7 @@ def test_the_encoder_may_lie_in_a_folder_of_its_own(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "fault"),
+    ("options", "error"),
     [
         ({"modules": ("Transformer", "Pooling", "Dense", "Normalize")}, "modules.json: the module Dense"),
         ({"pooling": {"pooling_mode_max_tokens": True}}, "1_Pooling/config.json: the pooling max"),
@@ -428,7 +428,7 @@ def test_added_tokens_and_weights_that_cannot_be_read(tmp_path, name, contents):
 
 
 @pytest.mark.parametrize(
-    "changes, faults",
+    "changes, errors",
     [
         ({"architectures": ["XLMRobertaForMaskedLM"]}, []),
         ({"architectures": ["XLMRobertaForRanking"]}, ["unknown architectures XLMRobertaForRanking"]),

@@ -112,7 +112,7 @@ def test_language_embeddings_go_by_name(tokenizer, trained):
     assert not started(tokenizer, encoder=trained / "encoder")["language_embeddings.weight"].any()
 
 
-@pytest.mark.parametrize("fault", ["no languages", "another language", "not finite"])
+@pytest.mark.parametrize("error", ["no languages", "another language", "not finite"])
 def test_language_embeddings_that_fit_no_language(tokenizer, trained, tmp_path, error):
     """Files of another program, which have no manifest."""
     folder = shutil.copytree(trained / "full", tmp_path / "full")
