@@ -1,13 +1,15 @@
 """The documentation: links, files and functions exist, and both READMEs show the same commands."""
 
 import re
+from pathlib import Path
 
 import pytest
 
 from tests.helpers.pages import commands_on, pages
 from tests.launching import ROOT
 
-LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)")
+LINK = re.compile(r"\]\(([^)#\s]*)#?([^)\s]*)\)")  # a file and an anchor in it
+CODE = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
 # sh scripts/test.sh, python run_classifier.py, .venv/bin/ernie-m prepare
 SCRIPT = re.compile(r"\b(?:sh|python3?) ((?:scripts/|benchmarks/)?[\w/-]+\.(?:sh|py))\b")
 # 1. `ernie_m/pretrain/build_corpus/text_units.py`, `read_units`: ...
@@ -23,10 +25,18 @@ OFFICIAL_FILES = """
 """
 
 
+def anchors(page: Path) -> list[str]:
+    """Those that GitHub makes of the headings of a page."""
+    headings = re.findall(r"^#+ (.*)", CODE.sub("", page.read_text(encoding="utf-8")), re.MULTILINE)
+    return [re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings]
+
+
 @pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
 def test_links_and_scripts_exist(page):
-    for link in LINK.findall(page.read_text(encoding="utf-8")):
-        assert "://" in link or (page.parent / link).exists(), link
+    for link, anchor in LINK.findall(page.read_text(encoding="utf-8")):
+        target = page.parent / link if link else page
+        assert "://" in link or target.exists(), link
+        assert "://" in link or not anchor or anchor in anchors(target), f"{link}#{anchor}"
     for script in SCRIPT.findall(page.read_text(encoding="utf-8")):
         assert (ROOT / script).exists(), script
 
