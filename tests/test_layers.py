@@ -26,16 +26,6 @@ BELOW = {
     "inference": {"utils", "reader", "model", "training", "vectors", "pretrain", "finetune"},
     "fit": {"utils", "reader", "model", "training", "vectors", "finetune", "inference"},
 }
-# What a model needs of `reader`: how a text becomes ids, and in which scheme labels are.
-TOKENIZER = {
-    "tag_schemes",
-    "tokenization",
-    "tokenizer_config",
-    "tokenizer_json",
-    "tokenizer_rules",
-    "vocabulary",
-    "write_tokenizer",
-}
 # What a user starts. It may import from all rooms, and nothing imports it.
 STARTED = ("commands", "data")
 
@@ -87,10 +77,6 @@ def test_what_stands_at_the_top():
         assert (ROOT / name).readlink() == Path("ernie_m") / name
 
 
-# What a pre-training has no use for, and so no imports of: users' tables, conversions, the server.
-NOT_OF_A_TRAINING = ("reader/files/tables.py", "model/checkpoint/write_foreign.py", "inference", "data")
-
-
 @cache
 def files_imported(path: Path) -> set[Path]:
     """The files of the package that a file imports, also inside functions and for type checkers."""
@@ -132,43 +118,6 @@ def test_the_layers():
                 errors.append((f"{path}:{number}", name))
     assert errors == []
     TopologicalSorter(graph).prepare()  # raises CycleError, which names the files of a circle
-
-    names = names_behind(ROOT / "run_pretrain.py")
-    assert "pretrain/packing.py" in names  # or nothing was followed
-    assert [name for name in names if name.startswith(NOT_OF_A_TRAINING)] == []
-
-
-def names_behind(start: Path) -> list[str]:
-    """The files of the package that a program or a file hangs on."""
-    seen: set[Path] = set()
-    to_read = [start]
-    while to_read:
-        path = to_read.pop()
-        if path not in seen:
-            seen.add(path)
-            to_read += files_imported(path)
-    return [str(path.relative_to(PACKAGE)) for path in seen if path.is_relative_to(PACKAGE)]
-
-
-def test_models_need_no_reader_but_the_tokenizer():
-    """A reader of files may change without a look at the models."""
-    room = "ernie_m.reader"
-    for path in [*python_files("model"), *(PACKAGE / f"reader/{name}.py" for name in TOKENIZER)]:
-        for node in import_nodes(path):
-            if isinstance(node, ast.ImportFrom) and f"{node.module}.".startswith(f"{room}."):
-                full = [f"{node.module}.{alias.name}" for alias in node.names]
-                names = {name.removeprefix(f"{room}.").split(".")[0] for name in full}
-                assert names <= TOKENIZER, f"{path}:{node.lineno}: {names}"
-
-
-def test_our_form_and_the_official_one_are_read_without_the_others():
-    """Who reads how a model of ours is opened need not read how other libraries write theirs."""
-    room = PACKAGE / "model/checkpoint"
-    foreign = {str(path.relative_to(PACKAGE)) for path in room.glob("foreign/*.py")}
-    assert "model/checkpoint/foreign/base.py" in foreign
-    for name in ("native", "official"):
-        names = names_behind(room / f"{name}.py")
-        assert "utils/files.py" in names and foreign.isdisjoint(names), name
 
 
 def test_readers_and_commands_start_without_paddle(tmp_path):
