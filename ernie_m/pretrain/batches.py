@@ -17,9 +17,11 @@ from ernie_m.pretrain.corpus_selection import TrainingData
 from ernie_m.pretrain.masking import Pair, Text, Vocabulary, make_rng
 from ernie_m.pretrain.objective import names_that_read
 from ernie_m.pretrain.objective_mix import Phase, allocate, mixing_ratios_at
+from ernie_m.pretrain.objectives import use_files
 from ernie_m.pretrain.packing import HostBatch, pack
 from ernie_m.reader.corpus import Corpus
 from ernie_m.reader.sampling import Sampler
+from ernie_m.utils.user_code import errors_in
 
 
 @dataclass(frozen=True)
@@ -247,8 +249,10 @@ def read_steps(
         phases: those of the run's plan.
         arguments: the further keyword arguments of `StepReader`: rank, world_size, position.
     """
+    use_files(config.objectives.path)
     text = TrainingData.of(Corpus(config.data.corpus), vocabulary, config)
     run = config.run
-    return iter(
-        StepReader(text, phases, config.optimizer.batch_size, run.micro_batch_tokens, run.seed, **arguments)
-    )
+    with errors_in(config.objectives.path):
+        yield from StepReader(
+            text, phases, config.optimizer.batch_size, run.micro_batch_tokens, run.seed, **arguments
+        )

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
 from ernie_m.model.preprocessing import TextRules
-from ernie_m.pretrain.objectives import OBJECTIVES, OF_THE_PAPER
+from ernie_m.pretrain.objectives import OBJECTIVES, OF_THE_PAPER, use_files
 from ernie_m.training.training_flags import ComputeFlags
 from ernie_m.utils.args import (
     NonNegativeFloat,
@@ -104,7 +104,22 @@ class DataConfig:
 
 
 @dataclass
-class ObjectiveConfig:
+class ObjectiveFiles:
+    """Where objectives of a user's own are.
+
+    Raises:
+        UserError: see `use_files`.
+    """
+
+    path: list[str] = option(default_factory=list, free=True)  # their digests are compared when a run goes on
+    """Files with custom objectives, each named after its file."""
+
+    def __post_init__(self):
+        use_files(self.path)
+
+
+@dataclass
+class ObjectiveConfig(ObjectiveFiles):
     """The objectives, their mixing ratios, and the choices that the paper leaves open (docs/objectives.md).
 
     Raises:
@@ -112,8 +127,8 @@ class ObjectiveConfig:
     """
 
     active: list[str] | None = None
-    """Objectives to train: mmlm, tlm, camlm, btmlm, or custom ones in pretrain/objectives/ (default: those of
-    `mixing_ratios`, otherwise these four)."""
+    """Objectives to train: mmlm, tlm, camlm, btmlm, or those of objectives.path (default: those of
+    mixing_ratios, otherwise these four)."""
 
     skip_unsupported: bool = False
     """Whether to skip objectives for which the corpus has no text, instead of stopping."""
@@ -156,6 +171,7 @@ class ObjectiveConfig:
     (parallel), or uniformly from all others (uniform)."""
 
     def __post_init__(self):
+        super().__post_init__()
         _check_mixing_ratios("objectives.mixing_ratios", self.mixing_ratios)
         _check_mixing_ratios("objectives.later_mixing_ratios", self.later_mixing_ratios)
         if self.later_mixing_ratios and not self.mixing_ratios:

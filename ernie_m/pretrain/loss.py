@@ -16,12 +16,13 @@ from ernie_m.pretrain.objectives import OBJECTIVES, get_class
 from ernie_m.pretrain.packing import HostBatch, MicroBatch, Packed, Stage1
 from ernie_m.training.log import Interval
 
-# What a step adds up over micro-batches and processes, per objective and in all.
-_OF_OBJECTIVE = ("loss", "count", "correct")
-SUMS = [f"{name}.{what}" for name in OBJECTIVES for what in _OF_OBJECTIVE]
-SUMS += ["tokens", *(what for name in OBJECTIVES for what in get_class(name).further_sums)]
-
 DeviceBatch = MicroBatch[PackedBatch, Tensor]
+
+
+def names_of_sums() -> list[str]:
+    """What a step adds up over micro-batches and processes, per objective and in all."""
+    names = [f"{name}.{what}" for name in OBJECTIVES for what in ("loss", "count", "correct")]
+    return [*names, "tokens", *(what for name in OBJECTIVES for what in get_class(name).further_sums)]
 
 
 def to_device(batches: Sequence[HostBatch], weights: Mapping[str, float] | None = None) -> list[DeviceBatch]:

@@ -24,11 +24,11 @@ from ernie_m.pretrain.corpus_selection import TrainingData, fit_to_corpus, open_
 from ernie_m.pretrain.evaluate import Evaluator
 from ernie_m.pretrain.initial_weights import initialize, open_weights, set_token_frequencies
 from ernie_m.pretrain.loss import (
-    SUMS,
     DeviceBatch,
     batch_loss,
     format_record,
     make_record,
+    names_of_sums,
     summary,
     to_device,
 )
@@ -44,7 +44,9 @@ from ernie_m.training.stop_requests import ShutdownHandler
 from ernie_m.training.trainer import Trainable
 from ernie_m.utils.args import deciding_options
 from ernie_m.utils.errors import command_words
+from ernie_m.utils.files import sha256_of
 from ernie_m.utils.logging import logger
+from ernie_m.utils.user_code import errors_in
 
 _NOT_IN_ENCODER = ("lm_head.", "language_embeddings.")
 # What to change if MMLM has learned little after all steps, and after those of the head alone.
@@ -90,7 +92,8 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
         self.evaluation_steps = self.evaluator.steps(self.plan.steps, self.plan.head_steps)
 
         # What tells this run from another.
-        digests = {"corpus": corpus.digest, "vocabulary": self.tokenizer.digest}
+        digests = {Path(path).name: sha256_of(path) for path in self.config.objectives.path}
+        digests |= {"corpus": corpus.digest, "vocabulary": self.tokenizer.digest}
         self.fingerprint = deciding_options(self.config) | {"digests": digests}
         # Runs in which these are equal draw the same items in the same order; `initialize` warns of that.
         self.corpus_and_seed = {"corpus": corpus.digest, "seed": self.config.run.seed}
@@ -143,7 +146,7 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
             precision=Precision(run.amp, run.amp_level),
             sharding_stage=run.sharding_stage,
             max_bad_steps=run.max_bad_steps,
-            sums=SUMS,
+            sums=names_of_sums(),
         )
 
     def _initialize(self, model: PreTrainingModel) -> None:
@@ -184,7 +187,8 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
     def loss(
         self, model: PreTrainingModel, micro_batch: DeviceBatch
     ) -> tuple[Tensor, dict[str, Tensor | float]]:
-        return objectives_loss(model, self.pseudo_token_generator, micro_batch)
+        with errors_in(self.config.objectives.path):
+            return objectives_loss(model, self.pseudo_token_generator, micro_batch)
 
     def evaluate(self, engine: Engine[PreTrainingModel], stop: ShutdownHandler) -> Evaluation | None:
         """Evaluate on the held-out text, and log a summary; None if it was broken off."""
@@ -303,7 +307,7 @@ def send_step(data: StepBatches) -> list[DeviceBatch]:
 def objectives_loss(
     model: PreTrainingModel, pseudo_token_generator: PseudoTokenGenerator, batch: DeviceBatch
 ) -> tuple[Tensor, dict[str, Tensor | float]]:
-    """The loss of a micro-batch of any objectives, and its `ernie_m.pretrain.loss.SUMS`.
+    """The loss of a micro-batch of any objectives, and its sums, of `names_of_sums`.
 
     Args:
         pseudo_token_generator: for BTMLM: fills the slots of the batch first.

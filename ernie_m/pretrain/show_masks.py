@@ -8,14 +8,14 @@ prediction target. Tokens are words separated by spaces.
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
 
 from ernie_m.model.config import NO_LANGUAGE
-from ernie_m.pretrain.config import ObjectiveConfig
+from ernie_m.pretrain.config import ObjectiveConfig, ObjectiveFiles
 from ernie_m.pretrain.masking import ObjectiveContext, Pair, Text, Vocabulary, make_rng
 from ernie_m.pretrain.objective import Objective
 from ernie_m.pretrain.objectives import OBJECTIVES, get_class
@@ -38,8 +38,8 @@ class ShowFlags:
     translation: str | None = option(None, positional=True)
     """Translation of the sentence, for tlm and camlm."""
 
-    objective: Literal[OBJECTIVES] = option("camlm", needed=True)  # type: ignore[valid-type]  # found at run time
-    """Pre-training objective."""
+    objective: str = option("camlm", needed=True)
+    """Pre-training objective: mmlm, tlm, camlm, btmlm, or one of objectives.path."""
 
     languages: str = option("src,tgt", needed=True)
     """Comma-separated names of the two languages."""
@@ -50,7 +50,11 @@ class ShowFlags:
     camlm_context: Literal["unmasked", "with_masks"] = "unmasked"
     """Same as objectives.camlm_context of run_pretrain."""
 
+    objectives: ObjectiveFiles = field(default_factory=ObjectiveFiles)
+
     def __post_init__(self) -> None:
+        if self.objective not in OBJECTIVES:
+            raise UserError(f"--objective {self.objective}: unknown (choose from {', '.join(OBJECTIVES)})")
         if len(self.languages.split(",")) != 2:
             raise UserError(f"--languages '{self.languages}': expected two names, such as --languages en,de")
 

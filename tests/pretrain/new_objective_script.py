@@ -1,4 +1,4 @@
-"""Trains the objectives that the path's first pretrain/ has beside the paper's; writes what it did, as JSON.
+"""Trains the objectives of the files in its folder; writes what it did, as JSON.
 
 new_objective_script.py CORPUS OUTPUT
 """
@@ -18,18 +18,22 @@ from ernie_m.pretrain.corpus_selection import TrainingData, open_corpus
 from ernie_m.pretrain.masking import Text, Vocabulary, make_rng
 from ernie_m.pretrain.objective_mix import make_phases
 from ernie_m.pretrain.pretraining import Pretraining, objectives_loss, send_step
+from ernie_m.pretrain.run import train
 from ernie_m.pretrain.show_masks import draw_masks
+from ernie_m.training.stop_requests import ShutdownHandler
 from tests.helpers.gradients import take_gradients
 from tests.launching import error_of
 from tests.pretrain.tiny_run import assert_equal_runs, config, pretrain, reader_of, records
 
 SHARES = {"mmlm": 1, "contrastive": 2}
-KINDS = {
-    "objectives__mixing_ratios": dict.fromkeys(
-        ["mmlm", "whole_words", "own_tlm", "own_camlm", "own_btmlm"], 1
-    )
+PATH = {"objectives__path": sorted(path.name for path in Path().glob("*.py"))}
+KINDS = ["mmlm", "whole_words", "own_tlm", "own_camlm", "own_btmlm"]
+OF_KINDS = PATH | {"objectives__mixing_ratios": dict.fromkeys(KINDS, 1)}
+CHANGES = PATH | {
+    "objectives__mixing_ratios": SHARES,
+    "optimizer__batch_size": 60,
+    "run__micro_batch_tokens": 512,
 }
-CHANGES = {"objectives__mixing_ratios": SHARES, "optimizer__batch_size": 60, "run__micro_batch_tokens": 512}
 
 
 def main() -> None:
@@ -40,16 +44,20 @@ def main() -> None:
         steps[f"{processes} processes, {budget} tokens"] = step_of(settings, processes)
     pretrain(corpus, output, **CHANGES, optimizer__steps=20, run__save_steps=20)
     too_small = config(corpus, **CHANGES | {"run__micro_batch_tokens": 511})
-    kinds = {**KINDS, "optimizer__steps": 4, "model__num_hidden_layers": 1}
+    kinds = {**OF_KINDS, "optimizer__steps": 4, "model__num_hidden_layers": 1}
     straight = pretrain(corpus, output / "straight", **kinds)
     pretrain(corpus, output / "stopped", **kinds, run__stop_after_steps=2)
     assert_equal_runs(straight, pretrain(corpus, output / "stopped", **kinds), step=4)
+    Path("whole_words.py").write_text(f"{Path('whole_words.py').read_text()}# changed\n")
     results = {
+        "changed": error_of(train, config(corpus, output / "stopped", **kinds), ShutdownHandler()),
         "steps": steps,
         "of_kinds": records(straight),
-        "words": masked_words(config(corpus, **KINDS)),
+        "words": masked_words(config(corpus, **OF_KINDS)),
         "records": records(output),
-        "masks": draw_masks(["a b c", "d e", "--objective", "contrastive"]),
+        "masks": draw_masks(
+            ["a b c", "d e", "--objective", "contrastive", "--objectives.path", "contrastive.py"]
+        ),
         "refused": error_of(Pretraining, too_small),
     }
     (output / "results.json").write_text(json.dumps(results))

@@ -28,6 +28,13 @@ EXACT = {
     **NO_DROPOUT,
 }
 BFLOAT16 = {"run__amp": "bf16", "run__log_steps": 1, "optimizer__steps": 6, **NO_DROPOUT}
+# An objective of a file outside of the package, whose loss compares the pairs of a group.
+CONTRASTIVE = str(ROOT / "tests" / "pretrain" / "contrastive.py")
+OWN = EXACT | {
+    "objectives__path": [CONTRASTIVE],
+    "objectives__mixing_ratios": {"mmlm": 1, "contrastive": 2},
+    "optimizer__steps": 6,
+}
 # Runs several trainings, one after the other, in each of the processes that it is started in.
 SCRIPT = """
 import json, sys
@@ -70,15 +77,24 @@ def assert_same_state(output, expected_output) -> None:
 
 @pytest.fixture(scope="module")
 def of_two(tiny_corpus, tmp_path_factory):
-    """A folder of runs of two processes: "exact", which one process began, and "bfloat16" where it can be."""
+    """A folder of runs of two processes: "exact" and "own", which one began; "bfloat16" where it can be."""
     folder = tmp_path_factory.mktemp("of_two")
     pretrain(tiny_corpus, folder / "exact", **EXACT, run__stop_after_steps=6)
-    lines = [pretraining(tiny_corpus, folder / "exact", **EXACT)]
+    pretrain(tiny_corpus, folder / "own", **OWN, run__stop_after_steps=2)
+    lines = [
+        pretraining(tiny_corpus, folder / "exact", **EXACT),
+        pretraining(tiny_corpus, folder / "own", **OWN),
+    ]
     if onednn_check.missing() is None:
         lines.append(pretraining(tiny_corpus, folder / "bfloat16", **BFLOAT16))
     completed = launch(["-c", SCRIPT, json.dumps(lines)], folder)
     assert completed.returncode == 0, completed.stderr
     return folder
+
+
+def test_two_processes_go_on_with_an_objective_of_a_file(tiny_corpus, tmp_path, of_two):
+    expected = losses(pretrain(tiny_corpus, tmp_path / "out", **OWN))
+    assert losses(of_two / "own") == pytest.approx(expected, abs=1e-9, rel=0)
 
 
 def test_two_processes_go_on_from_one(straight, of_two):

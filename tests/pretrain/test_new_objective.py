@@ -2,9 +2,7 @@
 
 import json
 import math
-import os
 import re
-import shutil
 import subprocess
 import sys
 
@@ -31,9 +29,8 @@ class Own{base}({base}):
 
 @pytest.fixture(scope="module")
 def results(tiny_corpus, tmp_path_factory):
-    """What new_objective_script.py wrote, with a copy of the package in which the file is."""
-    folder = tmp_path_factory.mktemp("checkout")
-    shutil.copytree(ROOT / "ernie_m", folder / "ernie_m", ignore=shutil.ignore_patterns("__pycache__"))
+    """What new_objective_script.py wrote in a folder with the files."""
+    folder = tmp_path_factory.mktemp("own")
     page = (ROOT / "docs" / "pretraining.md").read_text(encoding="utf-8")
     (whole_words,) = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
     contrastive = (ROOT / "tests" / "pretrain" / "contrastive.py").read_text(encoding="utf-8")
@@ -41,12 +38,11 @@ def results(tiny_corpus, tmp_path_factory):
     files = {"whole_words": whole_words, "contrastive": contrastive}
     files |= {f"own_{name}": KIND_OF.format(name=name, base=name.capitalize()) for name in KINDS}
     for name, code in files.items():
-        path = folder / "ernie_m" / "pretrain" / "objectives" / f"{name}.py"
-        path.write_text(code, encoding="utf-8")
+        (folder / f"{name}.py").write_text(code, encoding="utf-8")
     script = ROOT / "tests" / "pretrain" / "new_objective_script.py"
     process = subprocess.run(
         [sys.executable, script, tiny_corpus, folder / "out"],
-        env=clean_environment(PYTHONPATH=f"{folder}{os.pathsep}{ROOT}"),
+        env=clean_environment(),
         cwd=folder,
         capture_output=True,
         text=True,
@@ -77,6 +73,7 @@ def test_it_is_trained_logged_evaluated_and_drawn(results):
     assert list(last["held_out"]["contrastive"]) == ["de-en", "en-fr"]
     assert re.search(r"\| contrastive \d\.\d{4} \(found [\d.]+\)", log)
     assert "[held-out] contrastive: perplexity" in log
+    assert values["changed"].count("digests.whole_words.py: ") == 1
     assert values["refused"].startswith("run.micro_batch_tokens 511: contrastive")
     # Two sequences, [CLS] a b c [SEP] and [CLS] d e [SEP].
     (mask,) = values["masks"]
@@ -104,3 +101,27 @@ def test_whole_words_are_masked(results):
         cut = [word for word in words if any(word) and not all(word)]
         assert sum(map(sum, words)) == count and len(cut) <= 1
     assert any(len(word) > 1 and all(word) for words, _ in values["words"] for word in words)
+
+
+@pytest.mark.parametrize(
+    "code, place",
+    [
+        ("from ernie_m.pretrain.objectives.mmlm import Mmlm\n", "own.py, line 1: "),  # no objective
+        (f"{KIND_OF}\nclass Second(Own):\n    pass\n".replace("Own{base}", "Own"), "own.py, line 14: "),
+        ("import numpy\n\nnumpy.absent\n", "own.py, line 3: AttributeError"),
+        ("import numpy\n\nclass Own(:\n", "own.py, line 3: SyntaxError"),
+        (
+            f"{KIND_OF}\n    def mask(self, example, rng):\n        1 / 0\n",
+            "own.py, line 15: ZeroDivisionError",
+        ),
+        (f"{KIND_OF}\n    loss = lambda *_: 1 / 0\n", "own.py, line 14: ZeroDivisionError"),
+        (None, "own.py: "),  # no file
+    ],
+)
+def test_a_fault_of_the_file_is_one_line_before_the_first_step(refused, tmp_path, monkeypatch, code, place):
+    monkeypatch.chdir(tmp_path)
+    if code is not None:
+        (tmp_path / "own.py").write_text(code.format(name="mmlm", base="Mmlm"))
+    error = refused(objectives__path=["own.py"], objectives__mixing_ratios={"own": 1}, run__eval_sequences=0)
+    assert error.startswith(f"error: {place}")
+    assert not (tmp_path / "out" / "checkpoints").exists()

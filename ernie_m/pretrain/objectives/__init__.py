@@ -3,17 +3,48 @@
 `ernie_m/pretrain/objective.py` has their base class.
 """
 
-import pkgutil
+import inspect
+from collections.abc import Iterable
 from importlib import import_module
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+from ernie_m.utils.errors import UserError
+from ernie_m.utils.user_code import run_file
+
 OF_THE_PAPER = ("mmlm", "tlm", "camlm", "btmlm")
-_FILES = {module.name for module in pkgutil.iter_modules(__path__)}
-# All of them; a batch names the objective of a masked token by its place here.
-OBJECTIVES = (*OF_THE_PAPER, *sorted(_FILES.difference(OF_THE_PAPER)))
+# All of them, in this process; a batch names the objective of a masked token by its place here.
+OBJECTIVES = [*OF_THE_PAPER]
+_own: dict[str, Any] = {}  # the classes of those that `use_files` has added
+
+
+def use_files(paths: Iterable[str]) -> None:
+    """Add the objective of each file to those of this process, under the name of its file.
+
+    Raises:
+        UserError: a file cannot be read, has an error, has no objective or several, or the name of another.
+    """
+    for path in paths:
+        name = Path(path).stem
+        if name in OF_THE_PAPER or not name.isidentifier():
+            raise UserError(f"{path}: {name} cannot be the name of an objective. Rename the file")
+        classes = _classes_in(run_file(path, f"{__name__}.{name}"))
+        if len(classes) != 1:
+            line = max((inspect.getsourcelines(cls)[1] for cls in classes), default=1)
+            raise UserError(f"{path}, line {line}: expected one subclass of Objective, got {len(classes)}")
+        (_own[name],) = classes
+    OBJECTIVES[:] = [*OF_THE_PAPER, *_own]
 
 
 def get_class(name: str) -> Any:
-    """The class of an objective, a subclass of `Objective`: `Camlm` in camlm.py."""
-    class_name = "".join(part.capitalize() for part in name.split("_"))
-    return getattr(import_module(f"{__name__}.{name}"), class_name)
+    """The class of an objective, the only subclass of `Objective` in its file."""
+    return _own[name] if name in _own else _classes_in(import_module(f"{__name__}.{name}"))[0]
+
+
+def _classes_in(module: ModuleType) -> list[Any]:
+    """The subclasses of `Objective` that a module defines: only these say what they read."""
+    classes = [
+        value for value in vars(module).values() if isinstance(value, type) and hasattr(value, "reads")
+    ]
+    return [cls for cls in classes if cls.__module__ == module.__name__]
