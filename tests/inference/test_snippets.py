@@ -72,3 +72,13 @@ def test_the_block_of_the_tokenizer(read_otherwise, tmp_path, monkeypatch, name)
     assert names["tokenizer"].encode_batch(TEXTS) == expected.encode_batch(TEXTS)
     assert names["tokenizer"].digest == expected.digest
     assert open_checkpoint("checkpoints/best").preprocessing.text_rules == names["tokenizer"].text_rules
+
+
+def test_the_block_of_the_layer(models, tmp_path, monkeypatch):
+    (tmp_path / "pretrained").mkdir()
+    (tmp_path / "pretrained/full").symlink_to(models / "full")
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(python_of("architecture.md", "The model in your own Paddle code"), names)
+    states = names["states"].numpy()
+    assert states.shape[:2] == (2, 4) and states[0].all() and not states[1, 3].any()
