@@ -68,7 +68,7 @@ class Head(Generic[Data]):
         warn_truncated(name, data, self.encode, "rows")
 
     def baseline(self, data: Data) -> dict[str, float]:
-        """The scores of a model that always says the most frequent label; {}: there are no labels."""
+        """Return the scores of a model that always predicts the most frequent label; {} without labels."""
         return {}
 
     def targets(self, batch: Any) -> np.ndarray:

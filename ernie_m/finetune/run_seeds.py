@@ -175,10 +175,13 @@ def report_seeds(fine_tuning: FinetuningRun, evaluations: dict[int, Evaluation])
         evaluations, list(baselines.values()), partial(figures, flags.paper, fine_tuning.config, examples)
     )
     for table in tables:
-        for language, always in table.beside[score_tables.MOST_FREQUENT].items():
-            if min(row[language] for row in table.rows.values()) <= always:  # the labels may be shifted
-                line = "%s, %s: no better than always saying the most frequent label, %.2f"
-                logger.warning(line, table.title, language, always)
+        majority = table.beside[score_tables.MAJORITY]
+        if below := [
+            f"{language} ({score:.2f})"
+            for language, score in majority.items()
+            if min(row[language] for row in table.rows.values()) <= score  # the labels may be shifted
+        ]:
+            logger.warning("%s: not above the majority baseline: %s", table.title, ", ".join(below))
     facts: dict[str, Any] = {
         "task": stored_name(task.name),
         "metric": task.metric,

@@ -22,7 +22,7 @@ from ernie_m.utils.logging import in_columns, in_markdown, logger
 
 SOURCE = "en"  # the source language of cross-lingual transfer
 GAP = "gap"  # the last column
-MOST_FREQUENT = "most frequent label"  # the row of what always says that label
+MAJORITY = "majority baseline"  # the row of a model that always predicts the most frequent label
 # An average agrees with the paper's within so many points, whose standard error is at most so many.
 _MOST_POINTS = 0.5
 _MOST_ERROR = 0.3
@@ -158,7 +158,7 @@ def make_seed_tables(
 
     Args:
         evaluations: seed -> the evaluation of its selected step.
-        baselines: of each pattern: language -> metric -> per cent, of always saying the most frequent label.
+        baselines: of each pattern: language -> metric -> majority baseline in per cent.
         paper: metric and languages -> rows of the paper, as `figures` returns them.
     """
     first_scores = next(iter(evaluations.values())).scores
@@ -177,7 +177,7 @@ def make_seed_tables(
             paper_rows = paper(metric, list(by_language)) if is_last else {}
             baseline = baselines[index].items()
             always = {language: row[metric] for language, row in baseline if metric in row}
-            tables.append(Table(f"{metric}, {pattern}", rows, paper_rows, {MOST_FREQUENT: always}))
+            tables.append(Table(f"{metric}, {pattern}", rows, paper_rows, {MAJORITY: always}))
     return tables
 
 

@@ -1,7 +1,7 @@
 """Self-attention inside each sequence of a packed batch, and the mask in the form that each device needs.
 
     device                                           mask          how it is computed
-    a CPU                                            CpuMask       in own lengths, by `model/cpu/attention.py`
+    a CPU                                            CpuMask       unpadded, by `model/cpu/attention.py`
     a GPU from capability 8.0 on, half precision     FlashMask     all tokens at once, by FlashMask
     other GPUs, float32, plain kernels, no MKL       PaddedMask    group by group, each padded to [b, T]
 
@@ -214,7 +214,7 @@ def _split_heads(x: Tensor, num_heads: int) -> Tensor:
     return x.reshape([0, 0, num_heads, x.shape[-1] // num_heads]).transpose([0, 2, 1, 3])
 
 
-_MASKS = {"FlashMask": FlashMask, "padded groups": PaddedMask, "in own lengths": CpuMask}
+_MASKS = {"FlashMask": FlashMask, "padded groups": PaddedMask, "unpadded": CpuMask}
 
 
 def mask_class() -> type[AttentionMask]:

@@ -43,7 +43,7 @@ def has_bf16() -> bool:
     return capability() >= AMPERE
 
 
-def attention_kind(half: bool) -> Literal["FlashMask", "padded groups", "in own lengths"]:
+def attention_kind(half: bool) -> Literal["FlashMask", "padded groups", "unpadded"]:
     """How attention is computed on the device in use, in the words of the log.
 
     Args:
@@ -52,7 +52,7 @@ def attention_kind(half: bool) -> Literal["FlashMask", "padded groups", "in own 
     if kernel_selection.has_plain_kernels():
         return "padded groups"
     if not kernel_selection.on_gpu():
-        return "in own lengths" if mkl.works() else "padded groups"
+        return "unpadded" if mkl.works() else "padded groups"
     return "FlashMask" if half and has_bf16() and flash_works() else "padded groups"
 
 
@@ -179,7 +179,7 @@ def summary(precision: str, processes: int) -> str:
         major, minor = capability()
         device += f" ({paddle.device.cuda.get_device_name()}, capability {major}.{minor})"
         facts.append("TF32 on, NVIDIA_TF32_OVERRIDE=0 turns it off" if has_tf32() else "TF32 off")
-    facts.append(f"collectives {backend}, {processes} processes" if processes > 1 else "collectives none")
+    facts.append(f"collectives {backend}, {processes} processes" if processes > 1 else "1 process")
     if kernel_selection.has_plain_kernels():
         facts.append("kernels plain")
     return "; ".join([f"device: {device}", *facts])

@@ -219,7 +219,11 @@ class Tokenizer:
                 f"{source}: invalid pad_token_id {pad_token_id} (expected {self.pad_id}, the id of [PAD])"
             )
         if vocab_size > self.vocab_size:
-            logger.warning("%s: %d rows behind its tokens are not read", source, vocab_size - self.vocab_size)
+            logger.warning(
+                "%s: %d embedding rows beyond the vocabulary are ignored",
+                source,
+                vocab_size - self.vocab_size,
+            )
 
     def write_vocab(self, path: str | os.PathLike) -> None:
         """Write vocab.txt as `token<TAB>id` lines, atomically."""

@@ -297,8 +297,9 @@ class Trainer(Generic[Model, Data]):
         values = {"identity": self.task.fingerprint, "seed": self.seed, "engine": counters, "trainer": state}
         with self.stalls.during(f"the checkpoint of step {steps}"):
             folder = self.folder.save_step(steps, self._files(), arrays, values)
+        if self._saved_at[0] != steps:  # not again after its evaluation
+            logger.info("saved %s", folder)
         self._saved_at = (steps, self.evaluated_step)
-        logger.info("saved %s", folder)
         if paddle.device.get_device().startswith("gpu"):
             peak = paddle.device.cuda.max_memory_allocated() / 2**30
             logger.info("peak GPU memory: %.2f GiB", peak)

@@ -94,7 +94,7 @@ def test_it_learns_the_toy_task_and_reports(classify, toy_folder, tmp_path):
     assert "| seed 1 | 100.00 |" in (tmp_path / "out" / "results.md").read_text()
     assert (tmp_path / "out" / "results.txt").read_text().strip() in log and "no better" not in log
     rows = Counter(row.label for row in toys.labeled_texts(31, seed=20))
-    share = results["tables"][0]["most frequent label"]["en"]
+    share = results["tables"][0]["majority baseline"]["en"]
     assert share == pytest.approx(100 * max(rows.values()) / 31)
     config = json.loads((tmp_path / "out" / "best" / "config.json").read_text())
     assert (config["task"], config["labels"]) == ("classification", ["animal", "drink", "tool"])

@@ -70,7 +70,7 @@ def pretend_gpu(monkeypatch, major: int, minor: int) -> None:
 @pytest.mark.parametrize(
     ("capability", "amp", "description"),
     [
-        ((7, 0), "fp16", "7.0); precision fp16 O1; attention padded groups; TF32 off; collectives none"),
+        ((7, 0), "fp16", "7.0); precision fp16 O1; attention padded groups; TF32 off; 1 process"),
         ((8, 0), "bf16", "8.0); precision bf16 O1; attention FlashMask; TF32 on"),
         ((9, 0), "none", "9.0); precision float32; attention padded groups; TF32 on"),
     ],
@@ -111,7 +111,7 @@ def test_bf16_on_a_cpu_that_has_it(monkeypatch, messages):
     assert engine.precision.amp == "none"
     assert not engine.scaler.is_enable()
     (line,) = messages()
-    assert "device: cpu; precision float32, products in bfloat16; attention in own lengths" in line
+    assert "device: cpu; precision float32, products in bfloat16; attention unpadded" in line
 
 
 def test_what_a_cpu_lacks_is_said_and_computed_in_full_precision(monkeypatch, messages):
