@@ -16,7 +16,7 @@ from ernie_m.model.checkpoint.write_foreign import TARGETS
 from ernie_m.reader.tokenization import Tokenizer
 from tests.foreign import fairseq_args, fairseq_state
 from tests.helpers.torch_peers import XLM_R_HEADS, assert_close, batch, load_torch, make, of_ours, of_torch
-from tests.toys import CONFIG, weights, write_pieces
+from tests.toys import CONFIG, OUTPUTS, weights, write_pieces
 
 HEADS = [None, "classification", "token-classification", "question-answering", "choice"]
 
@@ -44,6 +44,34 @@ def test_transformers_computes_our_numbers(tmp_path, target, head):
         task = None if head == "lm" else head
         assert (checkpoint.format, checkpoint.task, checkpoint.unknown) == (TARGETS[target].name, task, [])
         assert_close(of_ours(tmp_path / name, head, ids), expected, mask)
+
+
+BERT = {
+    "BertModel": None,
+    "BertForMaskedLM": "lm",
+    "BertForSequenceClassification": "classification",
+    "BertForTokenClassification": "token-classification",
+    "BertForQuestionAnswering": "question-answering",
+}
+
+
+@pytest.mark.parametrize(("class_name", "head"), BERT.items())
+def test_bert_of_transformers_has_its_numbers_here(tmp_path, class_name, head):
+    """With XLM-R's vocabulary."""
+    torch.manual_seed(0)
+    config = transformers.BertConfig(**CONFIG | {"initializer_range": 0.3}, num_labels=OUTPUTS.get(head, 2))
+    peer = getattr(transformers, class_name)(config)
+    with torch.no_grad():
+        # New biases are all 0, and scales of norms all 1: if they were mixed up, no number would change.
+        for parameter in peer.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    peer.save_pretrained(tmp_path)
+    (tmp_path / "sentencepiece.bpe.model").write_bytes(b"")
+    checkpoint = open_checkpoint(tmp_path)
+    task = None if head == "lm" else head
+    assert (checkpoint.format, checkpoint.task, checkpoint.unknown) == ("bert", task, [])
+    ids, mask = batch()
+    assert_close(of_ours(tmp_path, head, ids), of_torch(peer, head, ids, mask), mask)
 
 
 def of_paddle(model, head: str | None, ids, mask) -> list[np.ndarray]:
