@@ -57,16 +57,18 @@ PAPER |= {f"large/{name}": row for name, row in LARGE.items()}
 # Not in the paper: PAN-X, and the official values of large on all languages of CoNLL.
 OTHERS = {f"{size}/panx_{TRANSFER}": (8, 4e-4, 0.8, 0.01, 10) for size in SIZES}
 OTHERS |= {f"large/{CONLL}": (8, 2e-4, 0.9, 0.01, 10)}
-# task -> script, labels, longest input, steps between evaluations (None: not checked)
-TASKS = {
-    "xnli": ("run_classifier.py", 3, 256, 1000),
-    "pawsx": ("run_classifier.py", 2, None, None),
-    "mlqa": ("run_mrc.py", 2, 384, 100),
-    "conll": ("run_sequence_labeling.py", 9, 512, 100),
-    "panx": ("run_sequence_labeling.py", 7, 512, 500),
-}
-# task -> the number of devices of its recipes. Only XNLI with all training data has another number, 8.
-DEVICES = {"xnli": 2, "pawsx": 2, "mlqa": 2, "conll": 1, "panx": 1}
+
+
+def lines_of(name: str) -> dict[str, list[str]]:
+    """What stands in the columns behind the first of a file beside this one, by the first."""
+    rows = (Path(__file__).parent / name).read_text(encoding="utf-8").splitlines()
+    return {recipe: cells for recipe, *cells in (row.split("\t") for row in rows)}
+
+
+# What the script of a recipe gives launch.py.
+PRINTED = lines_of("recipe_lines.tsv")
+# The command lines of the official repository's twelve scripts: the launcher's flags, the script, its flags.
+OFFICIAL = lines_of("official_lines.tsv")
 
 
 @pytest.fixture(scope="module")
@@ -100,36 +102,14 @@ def arguments(folder):
 def test_the_flags_of_every_recipe(arguments, recipe):
     """The name of a recipe is <size>/<task>_<what it is trained on>."""
     line = arguments(recipe)
-    size, name = recipe.split("/")
-    task = name.split("_")[0]
-    script, labels, longest, validation = TASKS[task]
-    devices = 8 if name == f"xnli_{ALL}" else DEVICES[task]
-    assert line[0] == script
+    assert line == PRINTED[recipe][0].split()
     args = parse_options(FinetuneFlags, line[1:])
-    assert args.recipe_devices == devices
-    values = {**vars(args), "batch": devices * args.batch_size}
+    values = {**vars(args), "batch": args.recipe_devices * args.batch_size}
     assert tuple(values[column] for column in COLUMNS) == (PAPER | OTHERS)[recipe]
-    assert (args.warmup_proportion, args.lr_scheduler) == (0.1, "linear_warmup_decay")
-    if script != "run_classifier.py":  # which has no other procedure
-        assert args.official_compat is (task in ("conll", "mlqa"))
-    assert args.random_seed == (1,)
-    assert (args.do_train, args.do_val, args.do_test) == (True, True, False)
-    if longest is not None:
-        assert (args.max_seq_len, args.validation_steps) == (longest, validation)
-    train = "en" if TRANSFER in name else "all"
-    ending = "json" if script == "run_mrc.py" else "tsv"
-    data = f"./data/{task}"
-    assert args.train_set == f"{data}/train/train.{train}.{ending}"
-    assert args.dev_set == f"{data}/dev/dev.%s.{ending},{data}/test/test.%s.{ending}"
+    name = recipe.partition("/")[2]
+    if "run_classifier" not in line[0]:  # which has no other procedure
+        assert args.official_compat is name.startswith(("conll", "mlqa"))
     assert args.chunk_scheme == "IOB"
-    assert (args.num_labels, args.lang_map_config) == (labels, f"{data}/lang_map.json")
-    assert (args.label_map_config is None) == (script == "run_mrc.py")
-    assert args.ernie_config_path == f"./configs/{size}/ernie_config.json"
-    assert args.init_pretraining_params == (None if size == "small" else f"./configs/{size}/params")
-    assert (args.vocab_path, args.piece_model_path) == ("./configs/vocab.txt", "./configs/piece.model")
-    if task == "mlqa":
-        assert (args.doc_stride, args.max_query_length) == (128, 64)
-        assert (args.max_answer_length, args.n_best_size) == (100, 20)
     if recipe in PAPER:
         assert args.paper == name.removesuffix("_paper") and args.paper in recipes()
 
@@ -176,8 +156,7 @@ def test_encode_vector_has_the_official_values(folder, size):
     command = ["sh", f"scripts/{size}/encode_vector.sh", "--batch_size", "8"]
     completed = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
     flags = parse_options(EncodeVectorFlags, json.loads(completed.stdout))
-    _, _, official_flags = official_line(f"{size}/encode_vector")
-    official = parse_options(EncodeVectorFlags, official_flags)
+    official = parse_options(EncodeVectorFlags, OFFICIAL[f"{size}/encode_vector"][2].split())
     assert (official.batch_size, flags.batch_size) == (16, 8)
     assert replace(flags, batch_size=16, on_command_line=()) == replace(official, on_command_line=())
 
@@ -199,97 +178,6 @@ def test_the_recipes_of_tatoeba(arguments, size):
     assert (flags.layer, flags.train_set, flags.pairs) == ("middle", "./data/corpus", "./data/tatoeba")
     assert (flags.vocab_path, flags.max_seq_len, flags.paper) == (None, 64, "tatoeba_fine-tuning")
     assert flags.init_pretraining_params == (None if size == "small" else f"./configs/{size}/params")
-
-
-# The command lines of the official repository's twelve scripts: ten recipes, and encode_vector in two sizes.
-LAUNCHER = (
-    "--node_ips 127.0.0.1 --node_id 0 --current_node_ip 127.0.0.1 --nproc_per_node {devices} "
-    "--log_prefix {task}_ --split_log_path log"
-)
-MODEL = (
-    "--use_cuda true --vocab_path ./configs/vocab.txt --piece_model_path ./configs/piece.model "
-    "--ernie_config_path ./configs/{size}/ernie_config.json "
-    "--init_pretraining_params ./configs/{size}/params "
-)
-FINE_TUNING = MODEL + (
-    "--do_train true --do_val true --do_test false --batch_size {batch} "
-    "--train_set ./data/{task}/train/train.{train}.{ending} "
-    "--dev_set ./data/{task}/dev/dev.%s.{ending},./data/{task}/test/test.%s.{ending} "
-    "--lang_map_config ./data/{task}/lang_map.json --checkpoints ./checkpoints --save_steps 10000 "
-    "--weight_decay {decay} --warmup_proportion 0.1 --validation_steps {steps} --epoch {epoch} "
-    "--max_seq_len {longest} --learning_rate {rate} --layerwise_lr_decay {layers} --skip_steps 10 "
-    "--num_iteration_per_drop_scope 10 --random_seed 1 --use_fp16 f --use_fast_executor T --for_cn False "
-    "--lr_scheduler linear_warmup_decay {more}"
-)
-LABELS = "--label_map_config ./data/{task}/label_map.json "
-# task -> script, its own flags, ending of its files, devices, batch, weight decay, longest input,
-# validation steps
-OFFICIAL = {
-    "xnli": ("run_classifier", LABELS + "--num_labels 3", "tsv", 2, 16, 0.0, 256, 1000),
-    "conll": (
-        "run_sequence_labeling",
-        LABELS + "--num_labels 9 --chunk_scheme IOB",
-        "tsv",
-        1,
-        8,
-        0.01,
-        512,
-        100,
-    ),
-    "mlqa": (
-        "run_mrc",
-        "--doc_stride 128 --max_query_length 64 --max_answer_length 100 --n_best_size 20",
-        "json",
-        2,
-        16,
-        0.0,
-        384,
-        100,
-    ),
-}
-# recipe -> epochs, learning rate, layer-wise decay
-VALUES = {
-    f"base/xnli_{TRANSFER}": (5, "5e-5", 0.8),
-    f"base/xnli_{ALL}": (2, "5e-5", 0.8),
-    f"base/conll_{TRANSFER}": (10, "4e-4", 0.8),
-    f"base/{CONLL}": (10, "3e-4", 0.8),
-    f"base/mlqa_{TRANSFER}": (2, "3e-4", 0.8),
-    f"large/xnli_{TRANSFER}": (5, "5e-5", 0.8),
-    f"large/xnli_{ALL}": (1, "5e-5", 0.8),
-    f"large/conll_{TRANSFER}": (10, "4e-4", 0.8),
-    f"large/{CONLL}": (10, "2e-4", 0.9),
-    f"large/mlqa_{TRANSFER}": (2, "8e-5", 0.9),
-}
-
-
-def official_line(name: str) -> tuple[list[str], str, list[str]]:
-    """The launcher's flags, the script, and its flags. `name`: a key of VALUES, or <size>/encode_vector."""
-    size, recipe = name.split("/")
-    if recipe == "encode_vector":
-        flags = MODEL + (
-            "--data_set ./data/xnli/test/test.en.tsv --output_dir ./output/xnli/test/test.en.tsv "
-            "--max_seq_len 256 --batch_size 16"
-        )
-        return [], recipe, flags.format(size=size).split()
-    task = recipe.split("_")[0]
-    script, more, ending, devices, batch, decay, longest, steps = OFFICIAL[task]
-    epoch, rate, layers = VALUES[name]
-    values = {
-        "size": size,
-        "task": task,
-        "ending": ending,
-        "batch": batch,
-        "decay": decay,
-        "longest": longest,
-        "steps": steps,
-        "epoch": epoch,
-        "rate": rate,
-        "layers": layers,
-        "more": more.format(task=task),
-        "devices": 8 if recipe == f"xnli_{ALL}" else devices,
-        "train": "en" if TRANSFER in recipe else "all",
-    }
-    return LAUNCHER.format(**values).split(), script, FINE_TUNING.format(**values).split()
 
 
 @pytest.fixture(scope="module")
@@ -323,15 +211,15 @@ def official(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("name", [*VALUES, "base/encode_vector", "large/encode_vector"])
+@pytest.mark.parametrize("name", OFFICIAL)
 def test_the_official_command_lines_run(official, name, monkeypatch):
     """In this process, as `launch.py` would start it; two steps, on the CPU."""
-    launcher, script, flags = official_line(name)
-    parse_options(launch.LaunchFlags, launcher)
+    launcher, script, flags = OFFICIAL[name]
+    parse_options(launch.LaunchFlags, launcher.split())
     monkeypatch.chdir(official)
     for old in ("checkpoints", "output", "log"):
         shutil.rmtree(official / old, ignore_errors=True)
-    line = [*flags, "--use_cuda", "false"]
+    line = [*flags.split(), "--use_cuda", "false"]
     if script == "encode_vector":
         call_main(importlib.import_module(script), line)
         texts = len((official / "data/xnli/test/test.en.tsv").read_text().splitlines()) - 1  # and a header
