@@ -127,8 +127,13 @@ class Classification(Head[Examples]):
         return {label: round(float(value), 6) for label, value in zip(self.labels, probabilities)}
 
     def score(self, data: Examples, predictions: list[Any], language: str) -> dict[str, float]:
-        predicted = [int(probabilities.argmax()) for probabilities in predictions]
-        return {"acc": accuracy(predicted, [example.label for example in data])}
+        return {"acc": accuracy(self.predicted(data, predictions), self.gold(data))}
+
+    def predicted(self, data: Examples, predictions: list[Any]) -> list[Any]:
+        return [self.labels[probabilities.argmax()] for probabilities in predictions]
+
+    def gold(self, data: Examples) -> list[Any]:
+        return [self.labels[example.label] for example in data]
 
     def baseline(self, data: Examples) -> dict[str, float]:
         labels = np.array([example.label for example in data])
@@ -272,8 +277,14 @@ class Regression(Classification):
         return {"score": round(prediction, 6)}
 
     def score(self, data: Examples, predictions: list[Any], language: str) -> dict[str, float]:
-        labels = [example.label for example in data]
-        return {self.metric: pearson(predictions, labels), "spearman": spearman(predictions, labels)}
+        labels = self.gold(data)
+        return {"pearson": pearson(predictions, labels), "spearman": spearman(predictions, labels)}
+
+    def predicted(self, data: Examples, predictions: list[Any]) -> list[float]:
+        return predictions
+
+    def gold(self, data: Examples) -> list[float]:
+        return [example.label for example in data]
 
     def baseline(self, data: Examples) -> dict[str, float]:
         return {}

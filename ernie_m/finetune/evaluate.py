@@ -124,6 +124,10 @@ def evaluate_files(
     scores: Scores = {}
     for file, predictions, loss, seconds in predicted:
         metrics = dict(task.score(file.data, predictions, file.language))
+        if task.own_metric:
+            arguments = task.predicted(file.data, predictions), task.gold(file.data)
+            own = distributed.on_main(partial(task.own_metric, *arguments))
+            metrics = {**own, **metrics, **own}  # first, also instead of one of the same name
         scores.setdefault(file.pattern, {})[file.language] = metrics
         # Shares, not per cent: the line is that of the official code.
         values = ", ".join(f"{file.language} {metric}: {value / 100:f}" for metric, value in metrics.items())

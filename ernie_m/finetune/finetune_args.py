@@ -243,7 +243,10 @@ class FinetuneFlags(TrainingFlags):
     test_save: str = option("./checkpoints/test_result", free=True)
     """Output files for predictions, one pattern for each of --test_set; .<epoch>.<step> is appended."""
 
-    metric: str = option("simple_accuracy", no_effect="the task decides the metric")
+    metric: str = option("simple_accuracy", free=True)  # the digest of the file is compared
+    """Additional metric, which selects the best checkpoint: FILE.py:FUNCTION, a function (predictions,
+    targets) -> dict of percentages; official names have no effect."""
+
     verbose: bool = option(False, no_effect="the log is always complete")
     tokenizer: str = option("FullTokenizer", no_effect="there is one tokenizer")
 

@@ -16,6 +16,7 @@ from paddle import Tensor, nn
 from ernie_m.finetune.evaluate import LanguageFile, evaluate_files
 from ernie_m.finetune.finetune_args import LAST, MEAN, FinetuneFlags
 from ernie_m.finetune.head import Head
+from ernie_m.finetune.own_metric import load_metric
 from ernie_m.finetune.run_setup import (
     MultiSeedTraining,
     digest_files,
@@ -54,6 +55,7 @@ from ernie_m.training.log import Evaluation, Interval
 from ernie_m.training.precision import LOSS_SCALING
 from ernie_m.training.stop_requests import ShutdownHandler
 from ernie_m.utils.errors import UserError, listed
+from ernie_m.utils.files import sha256_of
 from ernie_m.utils.logging import logger
 
 # The flags that the method `preprocessing` of the tasks records in config.json.
@@ -215,6 +217,19 @@ def read_files(task: Head, patterns: str, purpose: str, language_map: str | None
     return files
 
 
+def add_metric(task: Head, metric: str, dev_files: Sequence[LanguageFile]) -> None:
+    """Let the function of --metric score and select, after a look at what it makes of right predictions.
+
+    Raises:
+        UserError: see `load_metric`.
+    """
+    task.metric, task.own_metric = load_metric(metric)
+    for file in dev_files[:1]:
+        gold = task.gold(file.data)
+        first = [answers[0] for answers in gold] if task.name == QUESTION_ANSWERING else gold
+        task.own_metric(first, gold)
+
+
 def check_rows(
     task: Head, train_paths: Sequence[str], train_set: Sequence[Any], files: Sequence[LanguageFile]
 ) -> None:
@@ -305,6 +320,9 @@ class FinetuningRun(MultiSeedTraining):
             labels=self.task.labels,
             train_set=digest_files(self._train_paths),
             dev_set=digest_files(file.path for file in self.dev_files),
+            # Of --metric the name and the file, which may move.
+            metric=self.task.own_metric
+            and {self.task.metric: sha256_of(self.flags.metric.partition(":")[0])},
         )
 
     def begin(self, seed: int, checkpoint: Path | None) -> Engine:

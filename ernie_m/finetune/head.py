@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 import numpy as np
 
 from ernie_m.finetune.finetune_args import FinetuneFlags
+from ernie_m.finetune.own_metric import OwnMetric
 from ernie_m.model.checkpoint.open import Checkpoint
 from ernie_m.model.tasks import TASKS
 from ernie_m.reader.batching import EncodeExamples, warn_truncated
@@ -32,7 +33,8 @@ class Head(Generic[Data]):
 
     Attributes:
         name: one of `ernie_m.model.tasks`; written to config.json and to the model card.
-        metric: the key of `score` that selects a step; larger is better.
+        metric: the key of `score`, or of what `own_metric` returns, that selects a step; larger is better.
+        own_metric: the function of --metric; None: there is none.
         labels: label names in the order of their ids; None if the task has none.
         shuffles: whether training may change the order of the examples (--shuffle).
         official: whether inputs, loss and scores are those of the official code (--official_compat).
@@ -42,6 +44,7 @@ class Head(Generic[Data]):
 
     name: str
     metric: str
+    own_metric: OwnMetric | None = None
     labels: list[str] | None = None
     shuffles = True
     official = False
@@ -96,6 +99,14 @@ class Head(Generic[Data]):
 
     def score(self, data: Data, predictions: list[Any], language: str) -> Mapping[str, float]:
         """Score the predictions of a whole file, in the order of its items: metric -> per cent."""
+        raise NotImplementedError
+
+    def predicted(self, data: Data, predictions: list[Any]) -> list[Any]:
+        """Return the predictions of a whole file for `own_metric`: labels, numbers, tags or texts."""
+        raise NotImplementedError
+
+    def gold(self, data: Data) -> list[Any]:
+        """Return what is right in a whole file, in the form of `predicted`; of a question all answers."""
         raise NotImplementedError
 
     def write(self, path: str | os.PathLike, data: Data, predictions: list[Any]) -> None:

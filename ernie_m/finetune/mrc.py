@@ -244,8 +244,7 @@ class QuestionAnswering(Head[AnswerWindows]):
 
     def score(self, data: AnswerWindows, predictions: list[Any], language: str) -> dict[str, float]:
         """F1 and exact match ("em") over the questions, by the rules for the language of the contexts."""
-        texts = self.texts(data, predictions)
-        rows = [(text, question.answers) for text, question in zip(texts, data.file.questions, strict=True)]
+        rows = list(zip(self.predicted(data, predictions), self.gold(data), strict=True))
         # Without a language map the name of the file says it.
         path = data.file.path
         name = path.name if path and language == ALL_LANGUAGES else language
@@ -271,7 +270,10 @@ class QuestionAnswering(Head[AnswerWindows]):
         write_json(path.with_name(f"nbest_{path.name}"), candidates)
         write_json(path, texts)
 
-    def texts(self, data: AnswerWindows, predictions: list[Any]) -> list[str]:
+    def gold(self, data: AnswerWindows) -> list[tuple[str, ...]]:
+        return [question.answers for question in data.file.questions]
+
+    def predicted(self, data: AnswerWindows, predictions: list[Any]) -> list[str]:
         """Return the best answer to each question, "" if there is none."""
         return [answers[0].text if answers else "" for answers in self.rank(data, predictions)]
 

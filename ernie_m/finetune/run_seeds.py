@@ -12,6 +12,7 @@ from ernie_m.finetune.finetuning import (
     KEPT,
     RECORDED,
     FinetuningRun,
+    add_metric,
     check_rows,
     checked_head,
     make_task,
@@ -71,6 +72,9 @@ def run_finetuning(
     train_set = task.read(train_path, "train") if train_path else []
     dev_files = read_files(task, dev_set, "dev", flags.lang_map_config) if dev_set else []
     test_files = read_files(task, test_set, "test", flags.lang_map_config) if test_set else []
+
+    if not flags.metric.isidentifier():  # the official names are
+        add_metric(task, flags.metric, dev_files)
 
     # Plan the run by what was read.
     if flags.do_train and flags.auto_hyperparameters:

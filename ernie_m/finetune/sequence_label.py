@@ -172,6 +172,12 @@ class Tagging(Head[Sequence[Sentence]]):
         gold = [sentence.labels for sentence in data if sentence.labels is not None]
         return self.measures(gold, predictions)
 
+    def predicted(self, data: Sequence[Sentence], predictions: list) -> list[Sequence[str]]:
+        return [sentence.predicted for sentence in self.tagged(data, predictions)]
+
+    def gold(self, data: Sequence[Sentence]) -> list[list[str]]:
+        return [self.tags(sentence.labels) for sentence in data if sentence.labels is not None]
+
     def measures(self, gold: Sequence[Sequence[int]], predicted: Sequence[Sequence[int]]) -> dict[str, float]:
         """Compare the label ids of sentences: metric -> per cent."""
         gold_tags = [self.tags(labels) for labels in gold]

@@ -5,6 +5,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
+from typing import Any
 
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import read_bytes
@@ -32,10 +33,10 @@ def errors_in(paths: list[str]) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        places = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
-        if isinstance(error, SyntaxError):
-            places.append((error.filename or "", error.lineno))
-        own = [f"{path}, line {line}" for path, line in places if path in paths]
+        places: list[Any] = (
+            [error] if isinstance(error, SyntaxError) else traceback.extract_tb(error.__traceback__)
+        )
+        own = [f"{place.filename}, line {place.lineno}" for place in places if place.filename in paths]
         if not own:
             raise
         raise UserError(f"{own[-1]}: {type(error).__name__}: {error}") from error

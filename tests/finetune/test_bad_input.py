@@ -36,6 +36,16 @@ MISTAKES = [
     ),
     ({"one.tsv": "text_a\tlabel\nred\ttool\n"}, {"dev_set": "one.tsv", "lang_map_config": None}, "one.tsv: "),
     ({}, {"lang_map_config": None}, "--lang_map_config"),
+    ({"my.py": "x = 1\n"}, {"metric": "my.py:share"}, "--metric my.py:share: "),
+    ({"my.py": "x = 1\ny = z\n"}, {"metric": "my.py:share"}, "my.py, line 2: "),
+    ({"my.py": "x = 1\ndef share(a, b):\n    return .5\n"}, {"metric": "my.py:share"}, "my.py, line 2: "),
+    (
+        {"my.py": "def share(a, b):\n    return {'share': len}\n"},
+        {"metric": "my.py:share"},
+        "my.py, line 1: ",
+    ),
+    ({"my.py": "def share(a, b):\n    return a.x\n"}, {"metric": "my.py:share"}, "my.py, line 2: "),
+    ({}, {"metric": "my.py"}, "my.py: "),
     ({}, {"num_labels": 2}, "label_map.json"),
     (
         {"labels.json": '{"tool": 0}'},

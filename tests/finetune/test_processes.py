@@ -12,6 +12,13 @@ from tests.launching import as_flags, read_log
 from tests.toys import write_lines
 
 WITHOUT_DROPOUT = {**toys.TASK_CONFIG, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+# A metric of labels, tags and answers.
+METRIC = """
+def right(predictions, targets):
+    pairs = zip(predictions, targets, strict=True)
+    rows = [prediction == target or prediction in target for prediction, target in pairs]
+    return {"right": 100 * sum(rows) / len(rows)}
+"""
 EXACT = {"dtype": "float64", "save_steps": 100}  # 100: only the last step is saved
 
 
@@ -33,8 +40,9 @@ def every_task(folder, data, corpus, pairs, processes):
         pairs: the bitexts that "search" searches with the model of "train".
     """
     exact = {**EXACT, "ernie_config_path": data / "without_dropout.json", "batch_size": 8 // processes}
-    tested = {"do_test": "true", "test_save": "predicted.%s"}
+    tested = {"do_test": "true", "test_save": "predicted.%s", "metric": f"{folder}/my.py:right"}
     folder.mkdir()
+    (folder / "my.py").write_text(METRIC)
     # 57 examples in batches of 8: the last batch of an epoch leaves the second process without any.
     toys.write_labeled_texts(folder / "train.tsv", toys.labeled_texts(57, seed=1))
     classify = command_lines.classification(
@@ -135,6 +143,7 @@ def test_every_task(tmp_path, corpus):
     for report in [*reports, "search/out/retrieval.json"]:
         expected = json.loads((single / report).read_text())
         assert json.loads((double / report).read_text())["tables"] == expected["tables"], report
+        assert (expected.get("metric") == "right") == (report in reports)
     for task in ("classify", "tag", "answer"):
         expected = dev_losses(single / task)
         # They are logged with six digits.

@@ -162,7 +162,7 @@ def oracle(task: QuestionAnswering, data: AnswerWindows) -> list[str]:
             if first_start <= last:
                 end_logits[last - first_start] = 10
         predictions.append(SpanScores(start_logits, end_logits, first_start))
-    return task.texts(data, predictions)
+    return task.predicted(data, predictions)
 
 
 @pytest.mark.data

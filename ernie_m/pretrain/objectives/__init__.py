@@ -44,7 +44,8 @@ def get_class(name: str) -> Any:
 
 def _classes_in(module: ModuleType) -> list[Any]:
     """The subclasses of `Objective` that a module defines: only these say what they read."""
-    classes = [
-        value for value in vars(module).values() if isinstance(value, type) and hasattr(value, "reads")
+    return [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and value.__module__ == module.__name__ and hasattr(value, "reads")
     ]
-    return [cls for cls in classes if cls.__module__ == module.__name__]
