@@ -4,7 +4,8 @@
 #   sh scripts/setup.sh           .venv, for the CPU: what the demo, training and prediction need
 #   sh scripts/setup.sh gpu       .venv, with paddlepaddle-gpu
 #   sh scripts/setup.sh export    adds to .venv what ONNX files need; openvino: predictions on a CPU, which the CPU
-#                                 environment has on x86-64; serve: the page; hub: models by name; excel: .xlsx; ray: a cluster;
+#                                 environment has on x86-64; serve: the page; hub: models by name; excel: .xlsx; tensorboard: curves;
+#                                 ray: a cluster
 #   sh scripts/setup.sh test      adds all of these and what checks and tests need
 #   sh scripts/setup.sh parity    .venv-parity: torch, transformers and paddlenlp, for the tests of equality with them
 #   sh scripts/setup.sh latest    .venv-latest: the newest torch and transformers, peers of scripts/benchmarks/ and tests/latest
@@ -40,7 +41,7 @@ find_python() {
     fail "no Python $known is on the PATH; install one, or name it: PYTHON=/path/to/python3.12 sh scripts/setup.sh"
 }
 
-all_extras="openvino export serve hub excel ray test"
+all_extras="openvino export serve hub excel tensorboard ray test"
 venv=.venv
 case "${1-}" in parity | latest | optimum | clients) venv=.venv-$1 ;; esac
 # "<kind> <checksum of the requirements> <what was added>", as in "cpu 8021-530 serve", or "<kind> unfinished <...>"
@@ -49,11 +50,11 @@ log=$venv/setup.log
 asked= # what is to be added
 case "${1-}" in
     gpu | parity | latest | optimum | clients) kind=$1 ;;
-    "" | openvino | export | serve | hub | excel | ray | test)
+    "" | openvino | export | serve | hub | excel | tensorboard | ray | test)
         case "$(cat "$state" 2>/dev/null)" in gpu*) kind=gpu ;; *) kind=cpu ;; esac
         asked=${1-}
         ;;
-    *) fail "unknown argument '$1'; it is one of: gpu, openvino, export, serve, hub, excel, ray, test, parity, latest, optimum, clients, or none" ;;
+    *) fail "unknown argument '$1'; it is one of: gpu, openvino, export, serve, hub, excel, tensorboard, ray, test, parity, latest, optimum, clients, or none" ;;
 esac
 [ "$asked" != test ] || asked=$all_extras
 case $kind in

@@ -115,6 +115,7 @@ COMMANDS = {
     r".*benchmarks/finetune\.py .*": HOURS + "benchmarks/test_benchmarks.py::test_fine_tuning",
     r".*benchmarks/masked_lm\.py .*": HOURS + "benchmarks/test_benchmarks.py::test_masked_lm",
     r".*benchmarks/encode\.py .*": HOURS + "benchmarks/test_benchmarks.py::test_encoding_beside_a_rival",
+    r"for p in .*/figure6\.yaml .*": HOURS + "pretrain/test_curves.py::test_the_curves_are_the_records",
     r"sh scripts/base/ablation\.sh": HOURS + "finetune/test_ablation.py::test_the_command_lines",
 }  # fmt: skip
 

@@ -103,6 +103,7 @@ def test_what_is_added_stays(checkout):
         "serve",
         "hub",
         "excel",
+        "tensorboard",
         "ray",
         "test",
     ]

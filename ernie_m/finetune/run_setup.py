@@ -26,7 +26,7 @@ from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.training import distributed
 from ernie_m.training.checkpoint import RUN, TRAINED, FolderRules, OutputDir, has_state, read_state
 from ernie_m.training.engine import Engine
-from ernie_m.training.log import METRICS, Evaluation, Interval
+from ernie_m.training.log import CURVES, METRICS, Evaluation, Interval
 from ernie_m.training.precision import Precision
 from ernie_m.training.trainer import LoopConfig, Trainable
 from ernie_m.utils import logging
@@ -80,7 +80,7 @@ def output_dir(flags: TrainingFlags, fingerprint: dict[str, Any]) -> Iterator[Ou
         ways_out="choose another --checkpoints, or begin anew with --overwrite true. To train its model "
         f"further, begin a new run in another --checkpoints, with --init_pretraining_params {its_model}",
         # run.json first: if the removal is interrupted, what remains belongs to no run.
-        contents=(*map(re.escape, (RUN, METRICS)), *TRAINED, *flags.beside_run),
+        contents=(*map(re.escape, (RUN, METRICS, CURVES)), *TRAINED, *flags.beside_run),
     )
     folder = OutputDir(
         Path(flags.checkpoints),
@@ -212,6 +212,7 @@ def make_loop_config(flags: TrainingFlags) -> LoopConfig:
         log_steps=flags.skip_steps,  # the official name of this flag
         save_steps=flags.save_steps,
         stall_ends_seconds=flags.stall_ends_seconds,
+        tensorboard=flags.tensorboard,
     )
 
 

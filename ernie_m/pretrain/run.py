@@ -13,7 +13,7 @@ from ernie_m.pretrain.evaluate import language_means
 from ernie_m.pretrain.pretraining import Pretraining
 from ernie_m.training import distributed
 from ernie_m.training.checkpoint import FolderRules, OutputDir, step_folders, write_checkpoint
-from ernie_m.training.log import METRICS
+from ernie_m.training.log import CURVES, METRICS
 from ernie_m.training.stop_requests import ShutdownHandler, StallWatchdog
 from ernie_m.training.trainer import LoopConfig, Trainer
 from ernie_m.utils import logging
@@ -47,6 +47,7 @@ def train(config: PretrainConfig, stop: ShutdownHandler) -> None:
             save_steps=run.save_steps,
             last_step=run.stop_after_steps or None,  # 0: run to the end
             stall_ends_seconds=run.stall_ends_seconds,
+            tensorboard=run.tensorboard,
         )
         trainer = Trainer(task, folder, run.seed, loop_config)
         save_settings(task.config, folder)  # without the objectives for which the corpus has no text
@@ -64,7 +65,7 @@ def open_output_dir(config: PretrainConfig) -> OutputDir:
             "same text again"
         ),
         # Not the settings, which `save_settings` replaces.
-        contents=tuple(map(re.escape, (CHECKPOINTS, METRICS, FULL, ENCODER))),
+        contents=tuple(map(re.escape, (CHECKPOINTS, METRICS, CURVES, FULL, ENCODER))),
         steps_folder=CHECKPOINTS,
     )
     # The folders of the initial weights, which overwriting must not remove; the other values name no folder.

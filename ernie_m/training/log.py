@@ -1,4 +1,4 @@
-"""What a run says of itself: sums between two lines of the log, evaluations, and metrics.jsonl.
+"""What a run says of itself: sums between two lines of the log, evaluations, metrics.jsonl, TensorBoard.
 
 metrics.jsonl has a record of the run in each line, in the order of the steps. A record has a "step". That of
 an evaluation after the step has its results under "held_out".
@@ -11,14 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ernie_m.utils.errors import UserError, install_command
 from ernie_m.utils.files import atomic_file, json_of, sync_file, translate_write_errors
 from ernie_m.utils.logging import logger
+from ernie_m.utils.output_lock import flat
 
 if TYPE_CHECKING:
     from ernie_m.training.engine import Step
 
 HELD_OUT = "held_out"
 METRICS = "metrics.jsonl"
+CURVES = "tensorboard"
 
 
 @dataclass
@@ -112,10 +115,15 @@ class Meter:
 
 
 class Records:
-    """The file metrics.jsonl of a run, which need not exist. Only the main process may use it."""
+    """The file metrics.jsonl of a run, which need not exist. Only the main process may use it.
 
-    def __init__(self, path: Path):
+    Args:
+        curves: from `curve_writer`, draws what is appended; None: nothing is drawn.
+    """
+
+    def __init__(self, path: Path, curves: Any = None):
         self.path = path
+        self.curves = curves
 
     def append(self, record: dict[str, Any]) -> None:
         """Write a record behind the others.
@@ -126,6 +134,10 @@ class Records:
         line = json.dumps(as_json_values(record)) + "\n"
         with translate_write_errors(self.path), open(self.path, "a", encoding="utf-8") as file:
             file.write(line)
+        if self.curves:
+            for name, value in flat(json.loads(line)).items():
+                if isinstance(value, int | float):
+                    self.curves.add_scalar(name.replace(".", "/"), value, record["step"])
 
     def sync(self) -> None:
         """Wait until all records are on the disk: a checkpoint must not know of a step without its record."""
@@ -156,6 +168,21 @@ class Records:
             with atomic_file(self.path, "w") as file:
                 file.writelines(remaining)
         return len(records) - len(remaining)
+
+
+def curve_writer(folder: Path, step: int) -> Any:
+    """Return a writer of TensorBoard's files, to be closed, for a run that goes on after `step`.
+
+    Later points of an earlier writer are void.
+
+    Raises:
+        UserError: tensorboardX is not installed.
+    """
+    try:
+        from tensorboardX import SummaryWriter
+    except ImportError as error:
+        raise UserError(f"--tensorboard requires tensorboardX: {install_command('tensorboard')}") from error
+    return SummaryWriter(str(folder), purge_step=step + 1, flush_secs=10)
 
 
 def _record_in(line: bytes) -> dict[str, Any] | None:

@@ -7,7 +7,7 @@ one that was not interrupted.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -19,7 +19,7 @@ from ernie_m.model.checkpoint.write import ModelFiles
 from ernie_m.training import distributed
 from ernie_m.training.checkpoint import BEST, OutputDir
 from ernie_m.training.engine import Engine, Model, Step
-from ernie_m.training.log import HELD_OUT, METRICS, Evaluation, Interval, Meter, Records
+from ernie_m.training.log import CURVES, HELD_OUT, METRICS, Evaluation, Interval, Meter, Records, curve_writer
 from ernie_m.training.prefetch import prefetch
 from ernie_m.training.stop_requests import ShutdownHandler, StallWatchdog
 from ernie_m.utils.errors import UserError
@@ -119,12 +119,14 @@ class LoopConfig:
         save_steps: the number of steps between two checkpoints.
         last_step: save and stop after this step, without changing the schedule; None: run to the end.
         stall_ends_seconds: with several processes, end this one when a piece of work takes longer; 0: never.
+        tensorboard: whether the records are also written for TensorBoard.
     """
 
     log_steps: int
     save_steps: int
     last_step: int | None = None
     stall_ends_seconds: float = 0.0
+    tensorboard: bool = False
 
 
 class Trainer(Generic[Model, Data]):
@@ -141,6 +143,7 @@ class Trainer(Generic[Model, Data]):
         best: the evaluation of the best step so far.
         meter: what the run adds up for its log.
         records: metrics.jsonl, on the main process; None if the task makes no records.
+        curves: from `curve_writer`, to which the records go, too; None: they do not.
 
     Raises:
         UserError: the run cannot go on (`OutputDir.resume`), or it cannot begin (`Trainable.begin`).
@@ -166,8 +169,10 @@ class Trainer(Generic[Model, Data]):
         self.best = None if state["best"] is None else Evaluation(**state["best"])
         self.meter = Meter(state["window"], state["tokens"])
         keeps_records = task.record is not None and distributed.is_main()
-        self.records = Records(folder.path / METRICS) if keeps_records else None
         self.first_step = self.engine.steps
+        draws = keeps_records and loop_config.tensorboard
+        self.curves = curve_writer(folder.path / CURVES, self.first_step) if draws else None
+        self.records = Records(folder.path / METRICS, self.curves) if keeps_records else None
         # `engine.steps` and `evaluated_step` in the newest step folder.
         self._saved_at = (self.engine.steps, self.evaluated_step)
         self._evaluation: Evaluation | None = None  # the last one of this process
@@ -193,6 +198,7 @@ class Trainer(Generic[Model, Data]):
         )
         with (
             closing(self.progress),
+            self.curves or nullcontext(),
             self.stalls as stalls,
             prefetch(task.batches(self.position)) as batches,
             translate_oom(task.memory_advice),

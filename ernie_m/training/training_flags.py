@@ -25,6 +25,9 @@ class ComputeFlags(PrecisionFlags):
     dtype: Literal["float32", "float64"] = "float32"
     """Data type of the weights; float64 is for numerical checks."""
 
+    tensorboard: bool = option(False, free=True)
+    """Whether to write metrics.jsonl for TensorBoard, too."""
+
     recompute: bool = option(False, free=True)
     """Whether to recompute activations in the backward pass (activation checkpointing), which saves
     memory."""

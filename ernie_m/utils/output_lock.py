@@ -59,17 +59,17 @@ def check_fingerprint(
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """The keys in which two nested mappings differ, as "a.b: old -> new"."""
-    before, now = _flat(old), _flat(new)
+    before, now = flat(old), flat(new)
     pairs = {key: (before.get(key, "(absent)"), now.get(key, "(absent)")) for key in before | now}
     return [f"{key}: {earlier} -> {later}" for key, (earlier, later) in pairs.items() if earlier != later]
 
 
-def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """The values of nested mappings, by keys such as "a.b". Tuples become lists, as in JSON."""
     values: dict[str, Any] = {}
     for name, value in config.items():
         if isinstance(value, dict) and value:  # an empty dict has no keys, and is itself a value
-            values |= _flat(value, f"{prefix}{name}.")
+            values |= flat(value, f"{prefix}{name}.")
         else:
             values[f"{prefix}{name}"] = list(value) if isinstance(value, tuple) else value
     return values

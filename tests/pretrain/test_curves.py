@@ -1,0 +1,47 @@
+"""TensorBoard gets the numbers of metrics.jsonl, also when a run goes on."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from types import ModuleType
+
+from tests.pretrain.tiny_run import records
+
+
+def numbers(record: dict, prefix: str = "") -> Iterator[tuple[str, float]]:
+    """Each number of a record, under its path."""
+    for name, value in record.items():
+        if isinstance(value, dict):
+            yield from numbers(value, f"{prefix}{name}/")
+        elif isinstance(value, int | float):
+            yield f"{prefix}{name}", value
+
+
+def test_the_curves_are_the_records(pretrain, refused, monkeypatch):
+    drawn = []
+
+    class Writer(AbstractContextManager):
+        def __init__(self, folder, purge_step, flush_secs):
+            drawn[:] = [point for point in drawn if point[2] < purge_step]  # as TensorBoard does
+            assert folder.endswith("out/tensorboard")
+
+        def add_scalar(self, name, value, step):
+            drawn.append((name, value, step))
+
+        def __exit__(self, *_):
+            drawn.append("closed")
+
+    stand_in = ModuleType("tensorboardX")
+    stand_in.SummaryWriter = Writer
+    monkeypatch.setitem(sys.modules, "tensorboardX", stand_in)
+    flags = {"run__tensorboard": True, "run__log_steps": 1, "optimizer__steps": 6}
+    pretrain(**flags, run__stop_after_steps=4)
+    assert drawn.pop() == "closed"
+    drawn.append(("loss", 0.0, 5))  # of a step that was lost
+    out = pretrain(**flags)
+    assert drawn.pop() == "closed"
+    points = [(name, value, record["step"]) for record in records(out) for name, value in numbers(record)]
+    assert [point for point in drawn if point[0] != "tokens_per_second"] == points
+    assert any(name.startswith("held_out/btmlm/") for name, *_ in points)
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
+    assert "[tensorboard]" in refused(**flags, run__overwrite=True)
