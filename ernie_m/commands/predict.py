@@ -21,6 +21,7 @@ from ernie_m.model.tasks import (
     REGRESSION,
     SEARCH,
     TASKS,
+    TOKEN_CLASSIFICATION,
     ZERO_SHOT,
     task_named,
 )
@@ -90,7 +91,7 @@ def main() -> None:
         write_answers,
     )
     from ernie_m.inference.tasks import make_predictor, training_file
-    from ernie_m.reader.files.labeled_tables import open_unlabeled
+    from ernie_m.reader.files.labeled_tables import TAGGED, open_unlabeled
 
     options = flags.options()
     settings = read_settings(flags.model)
@@ -114,7 +115,8 @@ def main() -> None:
     file = None if flags.input == "-" else training_file(task, path, flags, predictor)
     if file is None:
         is_question = task == QUESTION_ANSWERING
-        table = table or ask(questions=is_question)
+        ways = [TAGGED.format("--columns WORD,TAG")] if task == TOKEN_CLASSIFICATION else []
+        table = table or ask(questions=is_question, ways=ways)
         table.check(model.preprocessing.pairs if task in _CLASSIFIERS else is_question)
         file = (
             JsonLines(table)

@@ -113,6 +113,11 @@ NO_ENTITIES: Final = "NONE"  # a chunk_scheme
 PARTS_OF_SPEECH: Final = "parts-of-speech"  # --task of `fit`: every tag stands for itself
 
 
+def is_entity_tag(tag: str) -> bool:
+    """Whether `tag` is O, or has a letter of any scheme, "-" or "_", and a type."""
+    return tag == OUTSIDE or _BEFORE.fullmatch(tag) is not None
+
+
 def entity_tags(labels: Collection[str]) -> dict[str, str]:
     """Labels or tags -> the same in the scheme IOBES, "O" or as in "B-PER"; {} if they mark no entities.
 

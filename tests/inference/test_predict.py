@@ -701,6 +701,11 @@ def test_models_and_requests_that_do_not_fit(models, exported, ask, refused, tas
     assert message in refused(lambda: ask([request_], task=task, model=folder))
 
 
+def test_a_table_of_tagged_words_has_its_way_on(models, ask):
+    flags = {"task": "token-classification", "model": models / "tag"}
+    assert "--columns WORD,TAG" in error_of(ask, [{"Word": "a", "Tag": "O"}], **flags)
+
+
 @pytest.mark.parametrize("language_embedding", [None, "none", "all"])
 def test_without_a_trained_language_table(models, tmp_path, language_embedding):
     settings = {}

@@ -186,6 +186,9 @@ ASKED = {
     "an index": blocks(lambda n, i, word, tag: f"{100 * n + i}\t{word}\t{tag}"),
     "ids of sentences": blocks(lambda n, i, word, tag: f"doc-{n}\t{word}\t{tag}"),
     "numbers of sentences": blocks(lambda n, i, word, tag: f"{n}\t{word}\t{tag}"),
+    "two tags with _": blocks(
+        lambda n, i, word, tag: f"{i}\t{word}\t{tag}\t{tag.replace('-', '_').replace('LOC', 'CLS')}"
+    ),
     "two tags": blocks(lambda n, i, word, tag: f"{i}\t{word}\t{tag}\t{'B-X' if n else 'O'}"),
 }
 
@@ -265,7 +268,7 @@ def test_what_other_tools_write_by_the_example(tmp_path, name):
 def test_tags_are_not_added_to_the_lines_of_a_list(tmp_path):
     """One line may have several of its objects."""
     path = write(tmp_path / "list.json", FORMS["list.json"][0])
-    assert error_of(TaggedFile, path, {}, TableOptions()).startswith(f"{path}, line 1: ")
+    assert error_of(TaggedFile, path, [], {}, TableOptions()).startswith(f"{path}, line 1: ")
 
 
 @pytest.mark.parametrize(
@@ -282,7 +285,7 @@ def test_tags_are_not_added_to_the_lines_of_a_list(tmp_path):
 def test_predictions_are_written_in_the_scheme_of_the_file(tmp_path, gold):
     """And in its case, with a score of 80 %. A type that the file does not have stays as the model has it."""
     rows = [f"w {tag}" for tag in gold.split()]
-    predicted = TaggedFile(write(tmp_path / "a.conll", "\n".join(rows)), IOB2, TableOptions())
+    predicted = TaggedFile(write(tmp_path / "a.conll", "\n".join(rows)), [*IOB2], IOB2, TableOptions())
     file = io.StringIO()
     predicted.write([(None, {"tags": ["B-PER", "I-PER", "O", "B-LOC", "B-ORG", "I-LOC"]})], file)
     tags = [*gold.split()[:4], "B-ORG", gold.split()[5]]
@@ -290,12 +293,25 @@ def test_predictions_are_written_in_the_scheme_of_the_file(tmp_path, gold):
     assert " F1 of 3 entities 85.7 %" in predicted.summary()[0]
 
 
-def test_numbers_for_tags_have_no_score(tmp_path):
-    """Those of a model without names of its labels."""
-    predicted = TaggedFile(write(tmp_path / "a.conll", "a B-PER\nb O"), {}, TableOptions())
-    predicted.write([(None, {"tags": ["0", "1"]})], io.StringIO())
+@pytest.mark.parametrize(
+    ("labels", "rows", "unknown", "has_score"),
+    [
+        (["0", "1"], "a B-PER\nb O", "B-PER, O", False),  # a model without names of its labels
+        ([*IOB2], "a B-PERSON\nb O", "PERSON", False),
+        ([*IOB2], "a B-per\nb B-LOCderiv", "LOCderiv", True),
+        (["NOUN", "VERB"], "a NOUN\nb VVFIN", "VVFIN", True),
+        (["NOUN", "VERB"], "a NOUN\nb VERB", None, True),
+        ([*IOB2], "a O\nb O", None, False),
+    ],
+)
+def test_tags_that_a_model_does_not_know_are_named(tmp_path, labels, rows, unknown, has_score):
+    """Without a score, if it knows none."""
+    iobes = IOB2 if "O" in labels else {}
+    predicted = TaggedFile(write(tmp_path / "a.conll", rows), labels, iobes, TableOptions())
+    predicted.write([(None, {"tags": [*labels[:2]]})], io.StringIO())
     (said,) = predicted.summary()
-    assert said.endswith(" 0, 1") and "%" not in said
+    assert ("%" in said) == has_score
+    assert f"learned: {unknown} (" in said if unknown else "learned" not in said
 
 
 def test_a_comment_stands_before_a_sentence(tmp_path):

@@ -33,6 +33,7 @@ class TaggedFile(InputFile):
     In JSON lines and in the official form, where a line has a sentence, its tags come together.
 
     Args:
+        labels: of the model.
         iobes: predicted tag -> the same in the scheme IOBES; empty: the tags mark no entities.
         options: how the file is read.
 
@@ -40,7 +41,9 @@ class TaggedFile(InputFile):
         UserError: as `read_words`.
     """
 
-    def __init__(self, path: Path, iobes: Mapping[str, str], options: TableOptions):
+    def __init__(
+        self, path: Path, labels: Sequence[str], iobes: Mapping[str, str], options: TableOptions
+    ) -> None:
         self._sentences = read_words(path, iobes.keys() or None, options=options)
         self._lines = lines_of(path, options)
         if self._lines[0].lstrip().startswith("["):
@@ -49,6 +52,7 @@ class TaggedFile(InputFile):
                 "jq -c '.[]' does"
             )
         self._iobes = iobes
+        self._labels = labels
         self.forms = (OBJECTS,) if named_form(path) == OBJECTS else (TAGS, named_form(path) or LINES)
         self._written: dict[str, str] = {}  # a tag in the scheme IOBES -> as the file has it
         for sentence in self._sentences:
@@ -59,7 +63,8 @@ class TaggedFile(InputFile):
     @classmethod
     def of(cls, path: Path, options: TableOptions, predictor: TagWords) -> Self | None:
         """The file, if it has tagged words."""
-        return cls(path, predictor.iobes, options) if options.columns or holds_tags(path) else None
+        is_one = options.columns or holds_tags(path)
+        return cls(path, predictor.model.labels, predictor.iobes, options) if is_one else None
 
     def requests(self, errors: RowErrors) -> Iterator[tuple[int, dict, dict]]:
         for sentence in self._sentences:
@@ -94,20 +99,27 @@ class TaggedFile(InputFile):
         return written
 
     def summary(self) -> list[str]:
+        """The number of sentences, how right their tags are, and which of the file were not learned."""
         count = f"{len(self._tags):,} sentences"
+        start = 2 if self._iobes else 0  # of the type in a tag
+        learned = {tag[start:] for tag in [*self._iobes.values()] or self._labels}
+        given = {tag[start:] for tag in chain.from_iterable(self._gold)} - {""}
+        unknown = sorted(given - learned)
+        names = listed(sorted(learned - {""}))
+        end = f"; not learned: {listed(unknown)} (learned: {names})" * bool(unknown)
+        if unknown and given.isdisjoint(learned):
+            return [f"{count}: no score{end}"]
         if self._iobes:
             tags = [[self._iobes.get(tag, OUTSIDE) for tag in sentence] for sentence in self._tags]
             scores = entity_scores(self._gold, tags)
             if not scores.gold:
                 return [f"{count}, {scores.predicted:,} entities"]
             more = f"precision {scores.precision:.1f} %, recall {scores.recall:.1f} %"
-            return [f"{count}: F1 of {scores.gold:,} entities {scores.f1:.1f} %, {more}"]
+            return [f"{count}: F1 of {scores.gold:,} entities {scores.f1:.1f} %, {more}{end}"]
         pairs = zip(chain.from_iterable(self._tags), chain.from_iterable(self._gold), strict=True)
         are_right = [tag == gold for tag, gold in pairs]
-        if are_right and not any(are_right):
-            given = listed(sorted({*chain.from_iterable(self._tags)}))
-            return [f"{count}: no word has its tag of the file; predicted are {given}"]
-        return [f"{count}: accuracy {100 * sum(are_right) / max(len(are_right), 1):.1f} % of their words"]
+        share = 100 * sum(are_right) / max(len(are_right), 1)
+        return [f"{count}: accuracy {share:.1f} % of their words{end}"]
 
 
 class QuestionsFile(InputFile):

@@ -19,7 +19,7 @@ from ernie_m.reader.files.row_errors import RowErrors
 from ernie_m.reader.files.table_options import OF_TABLES, TableOptions
 from ernie_m.reader.files.tables import WORDS, Dialect, Table, open_table
 from ernie_m.reader.labels import normal_label
-from ernie_m.reader.tag_schemes import JOINT, OUTSIDE, PARTS_OF_SPEECH, entity_tags, is_tag
+from ernie_m.reader.tag_schemes import JOINT, OUTSIDE, PARTS_OF_SPEECH, entity_tags, is_entity_tag
 from ernie_m.utils.errors import UserError, listed, shown
 from ernie_m.utils.logging import logger
 
@@ -37,13 +37,13 @@ _OF_THEMSELVES = re.compile(r"[ux]?pos([_:]?tags?)?|feats|deprel", re.IGNORECASE
 # The name of a type of entities, which no further tag follows.
 _TYPE = re.compile(r"(?!.*[ /+&][BIMELSUW]-)[^\W\d][\w.:/+&#%' -]*")
 _IN_MISC = re.compile(r"(?:.*\|)?(?:name|NER)=([^|]*).*")  # of entities in CoNLL-U, as in NorNE
-_CHUNKS = re.compile("[BI]-(ADJP|ADVP|CONJP|INTJ|LST|NC|NP|PC|PP|PRT|SBAR|UCP|VC|VP)")  # those of CoNLL-2003
+_CHUNKS = re.compile("[BI][-_](ADJP|ADVP|CONJP|INTJ|LST|NC|NP|PC|PP|PRT|SBAR|UCP|VC|VP)")  # of CoNLL-2003
 # What other tools write, by the first line -> how it becomes tagged words.
 _OF_TOOLS = {
     "#FORMAT=WebAnno": "of WebAnno; export it as CoNLL 2002",
     "T1\t": "spans of brat; its anntoconll makes words of them, of which --columns 4,1 are read",
 }
-_FORM = "a line is a word, what else is known of it, and its tag, with spaces or tabs between"
+_FORM = "a line is a word, what else is known of it, and its tag, with spaces or tabs between, not commas"
 _FITTING = "each sentence has a list of words, and a list with a tag for each"
 _ASKED = "which columns have the words, and their tags?"
 _LANGUAGE = re.compile("[a-z][a-z-]+:")
@@ -264,7 +264,7 @@ def _are_tags(cells: Collection[str]) -> bool:
     """Whether cells are tags of entities, and not of chunks, which stand beside them in CoNLL-2003."""
     others = {*cells} - {OUTSIDE}
     are_chunks = bool(others) and all(map(_CHUNKS.fullmatch, others))
-    return all(is_tag(cell, "IOBES") for cell in others) and not are_chunks
+    return all(map(is_entity_tag, others)) and not are_chunks
 
 
 def _are_line_numbers(blocks: Sequence[Sequence[tuple[int, list[str]]]]) -> bool:
@@ -283,7 +283,7 @@ def _cells(line: str, is_first: bool) -> list[str]:
     """
     # Spaces and tabs alone separate columns: a no-break space belongs to a word.
     cells = line.split("\t") if "\t" in line else [cell for cell in line.split(" ") if cell]
-    is_comment = is_first and cells and _COMMENT.match(line) and not is_tag(cells[-1], "IOBES")
+    is_comment = is_first and cells and _COMMENT.match(line) and not is_entity_tag(cells[-1])
     return cells if any(cells) and cells[0] != "-DOCSTART-" and not is_comment else []
 
 

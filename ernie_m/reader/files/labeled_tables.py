@@ -46,7 +46,7 @@ _BETWEEN = {"text": "+", "text_b": "+", "label": ","}  # the columns that a flag
 _TEXTS = {"text", "text_b"}
 _TEXT_KEYS = {*_TEXTS, "text_a"}  # what a request calls them
 _HEAD = 1 << 16  # bytes by which the kind of a file is known
-_TAGGED = "if each line is a word with its tag: --task token-classification"
+TAGGED = "if each line is a word with its tag: {}"
 Columns = dict[str, list[int]]  # part of `LABELS` -> the places of its columns, or none
 
 
@@ -97,6 +97,7 @@ def find_columns(
     options: LabelOptions,
     needed: Collection[str] = ("text", "label"),
     remembered: Mapping[str, str] = MappingProxyType({}),
+    ways: Sequence[str] = (),
 ) -> Columns:
     """The places of the columns of texts, labels and more.
 
@@ -106,11 +107,11 @@ def find_columns(
         needed: the parts that must be there.
         remembered: values of flags, of the table that a model learned from. They hold where no flag is given;
             a text must have its column.
+        ways: what else the table may be, and how that is said.
 
     Raises:
         UserError: the question for all that is not known.
     """
-    ways = [_TAGGED] if "label" in needed else []  # a label is learned
     form = " ".join(["tables of texts", *map("({})".format, ways)])
     options.reject_others(table.path, form, *OF_TABLES, *LABELS, "label_separator")
     given = {part: flag for part in LABELS if (flag := getattr(options, part, None))}
@@ -159,7 +160,7 @@ def read_labeled(path: Path, options: LabelOptions, several: bool = False) -> La
     """
     errors = RowErrors(path, options.on_error == "skip")
     table = open_table(path, options, errors)
-    found = find_columns(table, options)
+    found = find_columns(table, options, ways=[TAGGED.format("--task token-classification")])
     names = [table.names[column] for column in found["label"]]
     if len(names) > 1 and not several:
         raise UserError(f"--label {options.label}: a column for each label is for --task multi-label")
@@ -386,6 +387,7 @@ def open_unlabeled(
     questions: bool = False,
     parts: Collection[str] = ("text", "text_b", "label", "label_separator", "language"),
     are_requests: bool = False,
+    ways: Sequence[str] = (),
 ) -> UnlabeledTable:
     """Open a table of texts, or a .txt file with a text on each line.
 
@@ -396,6 +398,7 @@ def open_unlabeled(
         questions: whether its texts are questions with contexts, which --columns names.
         parts: the flags of columns that are read.
         are_requests: whether it has objects of JSON, which may have the other keys of requests, too.
+        ways: see `find_columns`.
 
     Raises:
         UserError: the table cannot be read, a flag names another part, or it is not known which columns have
@@ -415,7 +418,7 @@ def open_unlabeled(
         return UnlabeledTable(table, texts, [], [], are_requests=are_requests)
     options.reject_others(path, "tables without labels to learn", *OF_TABLES, *parts)
     needed = () if are_requests and table.named(WORDS["words"]) else ("text",)
-    found = find_columns(table, options, needed, remembered)
+    found = find_columns(table, options, needed, remembered, ways)
     texts = {key: found[part] for key, part in (("text_a", "text"), ("text_b", "text_b")) if found[part]}
     separator = options.label_separator or remembered.get("label_separator")
     return UnlabeledTable(table, texts, found["label"], found["language"], separator, are_requests)
