@@ -30,7 +30,7 @@ from ernie_m.inference.tasks.encode import EncodeTexts, encode_in_parts
 from ernie_m.model.preprocessing import DOCUMENT, QUERY
 from ernie_m.reader.batching import Example, warn_if_cut, warn_truncated
 from ernie_m.reader.files.aligned_lines import Sentences
-from ernie_m.reader.files.find_files import named_files
+from ernie_m.reader.files.find_files import check_languages, named_files
 from ernie_m.utils.checksums import MANIFEST, AnotherRevision, check_manifest, write_manifest
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import atomic_dir, is_whole_text, lock_writer, read_json
@@ -66,11 +66,12 @@ def read_corpus(corpus: str | Sequence[str]) -> list[CorpusSentence]:
         corpus: the files, or the sentences themselves.
 
     Raises:
-        UserError: a file cannot be read, or all lines are blank.
+        UserError: a file cannot be read, all lines are blank, or as `check_languages`.
     """
     if not isinstance(corpus, str):
         return [CorpusSentence(text, line, language="") for line, text in enumerate(corpus, 1)]
     sentences = []
+    check_languages(language for language, _ in named_files(corpus) if language)
     for language, path in named_files(corpus):
         for line, text in enumerate(Sentences(path).texts(), 1):
             if text.strip():

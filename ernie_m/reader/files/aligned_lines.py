@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ernie_m.reader.batching import Example
-from ernie_m.reader.files.find_files import WITH_BOTH_SIDES, find_files, get_stem, named_files
+from ernie_m.reader.files.find_files import WITH_BOTH_SIDES, check_languages, find_files, get_stem, named_files
 from ernie_m.reader.files.official_tsv import FileLines, decode, open_lines
 from ernie_m.reader.files.pairs import PairRows
 from ernie_m.reader.files.plain_text import named_form, refuse_tables, reject_other_formats
@@ -87,7 +87,7 @@ def sentences_by_language(files: str, languages: Sequence[str] = ()) -> dict[str
 
     Raises:
         UserError: `files` has another form, one of `languages` is not there, a file cannot be read, or it
-            has blank lines alone.
+            has blank lines alone; or as `check_languages`.
     """
     sentences = {}
     for language, path in named_files(files):
@@ -96,6 +96,7 @@ def sentences_by_language(files: str, languages: Sequence[str] = ()) -> dict[str
         sentences[language] = [text for text in Sentences(path).texts() if text.strip()]
         if not sentences[language]:
             raise UserError(f"{path}: all of its lines are blank; give a sentence on each line")
+    check_languages(sentences)
     missing = [language for language in languages if language not in sentences]
     if missing:
         raise UserError(f"--center_on has no {', '.join(missing)}; give language<=file for every language")
