@@ -64,6 +64,7 @@ ODD = {
         [text if n % 3 else text[:2] + "@@ " + text[2:] for n, text in enumerate(TEXTS)],
         1,
     ),
+    "subword-nmt in the last tenth": ([*TEXTS[:27], *(f"{text}@@ {text}" for text in TEXTS[27:])], 28),
     "joiners and some HTML": (
         [text + ("<br>", " @-@ b", "", "", "")[n % 5] for n, text in enumerate(TEXTS)],
         2,
@@ -82,6 +83,8 @@ ODD = {
         [TEXTS[0], *(f"1 {n} 96 2;0 0 0 0;0 1 2 3;-1 0 1 -1;{n % 2}" for n in range(7, 37))],
         2,
     ),
+    "lines in quotation marks": ([f'"{text}"' for text in TEXTS], 1),
+    "segmented Chinese": (["红船 画着 市政 厅 。"] * 30, 1),
     "printed lists": ([f"['{text.replace(' ', '')}']" for text in TEXTS], 1),
     "subtitles": (
         [f"00:00:0{n},000 --> 00:00:0{n},900" if n < 9 and n % 3 else TEXTS[n] for n in range(30)],
@@ -95,6 +98,7 @@ EVEN = {
     "a word with a digit": [f"COVID-19 {text}" if n % 2 else text for n, text in enumerate(TEXTS)],
     "some HTML": [f"<b>{text}</b>" if n % 15 == 0 else text for n, text in enumerate(TEXTS)],
     **{prompt: [f"{prompt}: {text}" for text in TEXTS] for prompt in ("query", "Passage", "search_query")},
+    "some lines in quotation marks": [f'"{text}"' if n % 3 == 0 else text for n, text in enumerate(TEXTS)],
     "some notes": [f"[{n}] {text}" if n % 3 == 0 else text for n, text in enumerate(TEXTS)],
 }
 
@@ -268,6 +272,8 @@ def test_swapped_sides_and_other_languages_are_said(tmp_path, caplog):
         ("srp", [LATIN * 2 + CYRILLIC], 1),
         ("uz", [CYRILLIC + LATIN], 1),
         ("sr", [CYRILLIC, LATIN], 1),
+        ("ru", [RUSSIAN * 2 + ENGLISH], 1),  # as where some sides are swapped
+        ("en", [ENGLISH * 9 + RUSSIAN[:4]], 0),
         ("sr_Latn", [CYRILLIC, CYRILLIC], 2),  # each is in another script than its language
     ],
 )

@@ -20,7 +20,13 @@ from typing import NamedTuple
 import numpy as np
 
 from ernie_m.reader.batching import Example
-from ernie_m.reader.files.find_files import WITH_BOTH_SIDES, check_languages, find_files, get_stem, named_files
+from ernie_m.reader.files.find_files import (
+    WITH_BOTH_SIDES,
+    check_languages,
+    find_files,
+    get_stem,
+    named_files,
+)
 from ernie_m.reader.files.official_tsv import FileLines, decode, open_lines
 from ernie_m.reader.files.pairs import PairRows
 from ernie_m.reader.files.plain_text import named_form, refuse_tables, reject_other_formats

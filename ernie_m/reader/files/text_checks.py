@@ -14,7 +14,7 @@ from itertools import chain
 from pathlib import Path
 
 from ernie_m.utils.errors import UserError, shown
-from ernie_m.utils.languages import SEVERAL, expected_script, language_tag
+from ernie_m.utils.languages import expected_script
 from ernie_m.utils.logging import logger
 
 MOST_LINES = 1000  # lines that are looked at
@@ -23,9 +23,12 @@ _FEWEST_OF_A_PART, _MOST_OF_A_PART = 30, 250  # of a file
 _SHOWN = 1
 _LEAST = 0.5  # the share of lines that text never has: of clean text in 15 languages 0.26 is the greatest
 _HTML = re.compile(r"</?[a-z][a-z0-9]*(\s[^<>]*)?/?>|&(amp|apos|lt|gt|quot|nbsp|#\d+);", re.IGNORECASE)
-_IN_PIECES = re.compile(r"(?<=[^\s@])@@(?: |$)| ##\w| @[-,.:/]@ ")  # of subword-nmt, WordPiece, Moses
+_BEFORE_PIECE = re.compile(r"(?<=[^\s@])@@(?: |$)")  # of subword-nmt; no line of text has it
+_IN_PIECES = re.compile(r" ##\w| @[-,.:/]@ ")  # of WordPiece, Moses
 _TAG_ALONE = re.compile(r"</?[a-z!][^<>]*>", re.IGNORECASE)
-_ENCLOSED = re.compile('".*"".*"')  # as pandas writes a text with quotation marks, also between tabs
+_ENCLOSED = re.compile('".*"')
+_DOUBLED = re.compile('".*"".*"')  # as pandas writes a text with quotation marks, also between tabs
+_CUT = re.compile(r"(?:[\u3040-\u30ff\u3400-\u9fff]{1,3} ){3}")  # words of Chinese or Japanese
 _EDGES = "-–—,.!?…;'\"`«»‹›„“”‚‘’¡¿،؛؟。、，！？；।()"  # of a word, in writing
 _SIGNS = ("Pc", "Sc", "Sk", "Sm", "So")  # connectors and symbols, by Unicode's categories
 # Before each text for E5 and nomic-embed.
@@ -80,11 +83,10 @@ def check_text(
             language,
             expected.title(),
         )
-    if language_tag(language) in SEVERAL:
-        scripts = Counter(filter(None, (detect_script([line]) for _, line in texts))).most_common(2)
-        if scripts[1:] and scripts[1][1] > _OTHER_SCRIPT * len(texts):
-            shares = " and ".join(f"{count / len(texts):.0%} {name.title()}" for name, count in scripts)
-            logger.warning("%s: '%s' is written in two scripts, %s of the lines", path, language, shares)
+    scripts = Counter(filter(None, (detect_script([line]) for _, line in texts))).most_common(2)
+    if language and scripts[1:] and scripts[1][1] > _OTHER_SCRIPT * len(texts):
+        shares = " and ".join(f"{count / len(texts):.0%} {name.title()}" for name, count in scripts)
+        logger.warning("%s: '%s' is written in two scripts, %s of the lines", path, language, shares)
     return script
 
 
@@ -141,11 +143,14 @@ def _find_issue(texts: Sequence[tuple[int, str]], step: int = 1) -> tuple[int, s
     for least, asked, tells, what in (
         (0, 0, _TIMES.match, "it has the times of subtitles"),
         (0, 0, _TAG_ALONE.fullmatch, "lines are tags"),
+        (0, 0, _BEFORE_PIECE.search, "words are in pieces, with @@ between"),
         (0.5, 0.5, _has_no_letter, "{:.0%} of the lines have no letters"),
         (0.5, 0.5, _PRINTED.fullmatch, "{:.0%} of the lines are lists that were printed"),
-        (0.1, 0.1, _IN_PIECES.search, "{:.0%} of the lines have words in pieces, as by @@, ## or @-@"),
+        (0.1, 0.1, _IN_PIECES.search, "{:.0%} of the lines have words in pieces, as by ## or @-@"),
         (0.1, 0.1, _is_misread, "{:.0%} of the lines are UTF-8 that was read as cp1252 or ISO-8859-1"),
-        (0.01, 0.5, _ENCLOSED.fullmatch, "quotation marks enclose {:.0%} of the lines, doubled in them"),
+        (0.5, 0.5, _ENCLOSED.fullmatch, "quotation marks enclose {:.0%} of the lines"),
+        (0.5, 0.5, _CUT.search, "{:.0%} of the lines have spaces between words of Chinese or Japanese"),
+        (0.01, 0.5, _DOUBLED.fullmatch, "quotation marks enclose {:.0%} of the lines, doubled in them"),
         (0.1, 0.25, _HTML.search, "{:.0%} of the lines have HTML"),
     ):
         lines = [number for number, line in texts if tells(line.strip())]
