@@ -159,6 +159,16 @@ FOLDERS = {
             "xnli": "en train train.eng.tsv",
         },
     ),
+    "words of names": (
+        "newsdiscusstest2015.en newsdiscussdev2015.en newstestB2020.en newssyscomb2009.en TestData.en "
+        "valset.en testfile.en validset.en heldoutset.en TEST.en dev-sets.en my_testdata.en DevTest.en "
+        "latest.en contest.en Attestation.en testimony.en greatest.en devices.en news.en dataset.en "
+        "newsdata.en trainset.en LatestNews.en",
+        {
+            "folder": "Attestation.en | LatestNews.en | contest.en | dataset.en | devices.en | greatest.en | "
+            "latest.en | news.en | newsdata.en | testimony.en | trainset.en",
+        },
+    ),
     "hidden": (
         ".train.en.tsv .en-de.tsv",
         {

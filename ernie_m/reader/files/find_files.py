@@ -45,11 +45,13 @@ _TWO_LANGUAGES = re.compile(rf"(?:.*[._-])?({_ONE_OF_TWO})-({_ONE_OF_TWO})")
 SPLIT_OF = {
     **dict.fromkeys(("", "train", "training"), "train"),
     **dict.fromkeys(("dev", "devel", "development", "devset", "newsdev"), "dev"),
-    **dict.fromkeys(("val", "valid", "validate", "validation", "tune", "tuning"), "dev"),
+    **dict.fromkeys(("syscomb", "val", "valid", "validate", "validation", "tune", "tuning"), "dev"),
     **dict.fromkeys(("devtest", "newstest", "test", "testa", "testb", "testing", "tests", "testset"), "test"),
     **dict.fromkeys(("blind", "eval", "evaluation", "gold", "held", "heldout", "hold", "holdout"), "test"),
     "tst": "test",
 }
+# What may stand around such a word in a name: newsdiscusstest, valset.
+_AROUND = re.compile("^news(discuss)?(?=.)|(?<=.)(sets?|data|files?)$")
 NOTATION = 'write language<=path in quotes, such as "en<=news.txt.gz" or "en-de<=pairs.tsv.gz"'
 _LANGUAGE_NAME = re.compile(r"[A-Za-z0-9_]+")
 
@@ -212,9 +214,12 @@ def languages_in_name(path: str | os.PathLike) -> tuple[str, ...]:
 
 
 def says_held_out(path: str) -> bool:
-    """Whether a path below what a user named says that the file is for development or testing."""
-    words = re.split(r"[\W\d_]+", path.lower())
-    return any(SPLIT_OF.get(word, "train") != "train" for word in words)
+    """Whether a path below what a user named says that the file is for development or testing.
+
+    A word of it does, also in CamelCase, and not a part of a word, such as that of latest.
+    """
+    words = re.split(r"[\W\d_]+|(?<=[a-z])(?=[A-Z])", path)
+    return any(SPLIT_OF.get(_AROUND.sub("", word.lower()), "train") != "train" for word in words)
 
 
 def expand(path: Any) -> str:
