@@ -1,4 +1,4 @@
-"""The demo behind scripts/demo.sh --pretrain: what the paper's objectives add to MMLM, on public text.
+"""The demo after scripts/demo.sh --pretrain: what the paper's objectives add to MMLM, on public text.
 
 A small encoder learns masked words (MMLM) in ten languages. From it two go on for equal steps: one with MMLM
 alone, one with all four objectives. Each one searches translations of packages that no training text comes
@@ -86,7 +86,8 @@ def main() -> None:
 def carry_out(*steps: Command) -> None:
     """Run steps side by side, without those that are finished; only the first one's output is shown.
 
-    If one does not finish, this program ends with its exit code. The others end, too, and go on another time.
+    If one does not finish, this program ends with its exit code. The others end as well, and go on another
+    time.
     """
     unfinished = []
     for step in steps:
@@ -106,7 +107,7 @@ def carry_out(*steps: Command) -> None:
 
 
 def steps_of_the_corpus() -> list[Command]:
-    """The commands that make a vocabulary and a corpus of the text."""
+    """Return the commands that make a vocabulary and a corpus of the text."""
     text = []
     for path in sorted((TEXT / "train").iterdir()):
         text += ["--mono" if path.suffix == ".txt" else "--parallel", f"{path.stem}<={path}"]
@@ -124,7 +125,7 @@ def steps_of_the_corpus() -> list[Command]:
 
 
 def pre_training(purpose: str, folder: Path, steps: int, objectives: str, seed: int) -> Command:
-    """The pre-training of an encoder, as CONFIG's, with the paper's mixing ratios of these objectives."""
+    """Return the pretraining config of an encoder: CONFIG with the paper's mixing ratios of objectives."""
     words: list[object] = ["run_pretrain", "--config", CONFIG, "--data.corpus", OUTPUT / "corpus"]
     words += ["--run.output", folder, "--run.seed", seed, "--optimizer.steps", steps]
     words += ["--optimizer.tokens", 0]
@@ -140,19 +141,19 @@ def pre_training(purpose: str, folder: Path, steps: int, objectives: str, seed: 
 
 
 def model_of(folder: Path) -> Path:
-    """The model in the folder of a run: the table's is that of a training on pairs."""
+    """Return the model in the folder of a run: the table's is that of a training on pairs."""
     return folder / ("best" if folder.name == "pieces" else "encoder")
 
 
 def search(folder: Path) -> Command:
-    """The search of the held-out pairs with the model of a run."""
+    """Return the search of the held-out pairs with the model of a run."""
     words = ["run_retrieval", "--pairs", TEXT / "held-out", "--untrained", "false", "--layer", "sweep"]
     words += ["--init_pretraining_params", model_of(folder), "--checkpoints", folder / "search"]
     return Command(f"search the held-out pairs with {folder}", words, folder / "search" / SWEEP)
 
 
 def scores_of(folder: Path) -> dict[str, float]:
-    """The measures of a run, means over languages: its searches and topics in per cent, and perplexities.
+    """Return the metrics of a run as means over languages: retrieval and topics in percent, perplexities.
 
     A static model has no perplexities.
 

@@ -1,4 +1,4 @@
-"""The quick demo behind scripts/demo.sh --quick: a real encoder, with nothing trained beforehand.
+"""The quick demo after scripts/demo.sh --quick: a real encoder, with nothing trained beforehand.
 
 It searches 500 sentences in ten languages for translations, and learns five topics from 30 English sentences
 in front of you, which it then finds in nine other languages. sentences.tsv has the sentences, one in all
@@ -70,7 +70,7 @@ def main() -> None:
 
 
 def read_sentences() -> tuple[list[str], dict[str, list[str]]]:
-    """The topic of each line, and language -> its sentence in each line."""
+    """Return the topic of each line, and language -> its sentence in each line."""
     header, *lines = [line.split("\t") for line in SENTENCES.read_text(encoding="utf-8").splitlines()]
     topics = [line[0] for line in lines]
     return topics, {code: [line[place] for line in lines] for place, code in enumerate(header) if place}
@@ -86,7 +86,7 @@ def score_topics(
         output: a new folder for the classifier.
 
     Returns:
-        language -> per cent right.
+        language -> percent right.
     """
     is_learned = np.arange(len(topics)) % 10 < LEARNED
     labels = np.array(topics)
@@ -101,7 +101,7 @@ def score_topics(
 
 
 def translations_found(vectors: dict[str, np.ndarray]) -> dict[str, float]:
-    """For each language but English, how many of its sentences are nearest to their translation, in per cent.
+    """For each language but English, how many of its sentences are nearest to their translation, in percent.
 
     Args:
         vectors: language -> the vectors [N, H] of the same N sentences.
@@ -114,7 +114,7 @@ def translations_found(vectors: dict[str, np.ndarray]) -> dict[str, float]:
 
 
 def mean_of_others(shares: dict[str, float]) -> float:
-    """The mean over the languages that are not English, with one decimal."""
+    """Return the mean over the languages that are not English, with one decimal."""
     return round(float(np.mean([share for code, share in shares.items() if code != "en"])), 1)
 
 

@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def agrees(numbers: np.ndarray) -> bool:
-    """Print the numbers [3, 3] beside the expected ones; True if all agree within the tolerance."""
+    """Print the numbers [3, 3] next to the expected ones; True if all agree within the tolerance."""
     is_close = np.abs(numbers - np.array(EXPECTED)) <= TOLERANCE  # False for nan
     for (row, column), number in np.ndenumerate(numbers):
         verdict = "ok" if is_close[row, column] else "OFF"
@@ -60,7 +60,7 @@ def agrees(numbers: np.ndarray) -> bool:
 
 
 def load_base(path: str):
-    """The encoder of base weights at `path`.
+    """Return the encoder of base weights at `path`.
 
     Raises:
         UserError: there are no weights, or they are not of the base size.
@@ -84,7 +84,7 @@ def load_base(path: str):
 
 
 def hidden_states(model, ids: list[int], masked: int = 0) -> np.ndarray:
-    """The last layer [T, H] of one sequence, of which no position sees the first `masked` ones.
+    """Return the last layer [T, H] of one sequence, of which no position sees the first `masked` ones.
 
     Here a masked position still sees itself, and in PaddleNLP it does not: its own vector is another one.
     """

@@ -17,7 +17,7 @@ from ernie_m.data.prepare_pairs import FOUND, find
 from ernie_m.data.train_vocab import main as train_vocab
 from ernie_m.finetune.retrieval.retrieval_args import RetrievalFlags
 from ernie_m.finetune.retrieval.start import run
-from ernie_m.finetune.retrieval.training_plan import Command, plan_steps, scores, steps_on_pairs
+from ernie_m.finetune.retrieval.training_plan import Command, plan_finetuning, plan_steps, scores
 from ernie_m.reader.files.pairs import pair_files
 from ernie_m.reader.files.table_options import TableOptions
 from ernie_m.utils.args import option, parse_options
@@ -79,7 +79,7 @@ def main() -> None:
     facts = read_json(pairs / FOUND)
     table = output / "table" if flags.model else output
     of_table = plan_steps(pairs, table, facts["pairs"])
-    of_start = steps_on_pairs(pairs, output, flags.model, facts) if flags.model else []
+    of_start = plan_finetuning(pairs, output, flags.model, facts) if flags.model else []
     cores = read_cpu().cores
     steps = [*of_table, *of_start]
     for number, step in enumerate(steps, 1):

@@ -62,7 +62,7 @@ class DataSet:
     ending: str = "tsv"
 
     def place(self, key: tuple[str, str]) -> tuple[int, int, str]:
-        """A sort key for (split, language)."""
+        """Return a sort key for (split, language)."""
         split, language = key
         # A language that is not listed comes after all that are.
         return WRITTEN.index(split), [*self.languages, language].index(language), language
@@ -159,7 +159,7 @@ def read_pairs(
 
 
 def read_paraphrases(file: NamedFile, _: TableOptions) -> Iterator[Prepared]:
-    """The pairs of PAWS-X. Label 1 is a paraphrase.
+    """Return the pairs of PAWS-X. Label 1 is a paraphrase.
 
     In its training files, "NS" stands in place of some texts; in dev and test all rows are used, as in
     XTREME.
@@ -170,7 +170,7 @@ def read_paraphrases(file: NamedFile, _: TableOptions) -> Iterator[Prepared]:
 
 
 def read_inferences(file: NamedFile, _: TableOptions) -> Iterator[Prepared]:
-    """The pairs of XNLI, whose training files write "contradictory" for contradiction."""
+    """Return the pairs of XNLI, whose training files write "contradictory" for contradiction."""
     return read_pairs(file, {**dict(zip(NLI, NLI)), "contradictory": "contradiction"}, no_text={""})
 
 
@@ -192,7 +192,7 @@ def read_tags(file: NamedFile, options: TableOptions) -> Iterator[Prepared]:
 
 
 def read_questions(file: NamedFile, _: TableOptions) -> Iterator[Prepared]:
-    """A file in SQuAD's form, checked.
+    """Yield a file in SQuAD's form, checked.
 
     Raises:
         UserError: as `read_squad`.

@@ -20,7 +20,7 @@ from ernie_m.utils.errors import UserError, say
 from ernie_m.utils.files import atomic_dir, lock_writer, translate_write_errors
 
 LARGEST_ARCHIVE = 16 << 30  # bytes, unpacked; the weights of large have 2.2 GB
-# What the libraries raise on damaged archives. RuntimeError: an encrypted one, or folders of folders.
+# What the libraries raise on corrupt archives. RuntimeError: an encrypted one, or folders of folders.
 # MemoryError: a size that no memory holds.
 _DAMAGED = (
     tarfile.TarError,
@@ -126,7 +126,7 @@ def unpack(archive: Path, target: Path) -> None:
     """Unpack a zip or tar archive into a new folder.
 
     Raises:
-        UserError: it is not an archive, is damaged or too large, or the disk is full.
+        UserError: it is not an archive, is corrupt or too large, or the disk is full.
     """
     say(f"unpacking {archive}")
     try:
@@ -141,7 +141,7 @@ def unpack(archive: Path, target: Path) -> None:
             else:
                 with tarfile.open(archive, tarinfo=_Member) as file:
                     _check_sizes((member.size for member in file), LARGEST_ARCHIVE)
-                    if file.fileobj.read(1 << 20).strip(b"\0"):  # a damaged header looks like the end
+                    if file.fileobj.read(1 << 20).strip(b"\0"):  # a corrupt header looks like the end
                         raise tarfile.ReadError("something follows its end")
                     file.extractall(folder, filter="data")  # nothing outside of the folder
     except _DAMAGED as error:
@@ -163,7 +163,7 @@ def raise_errors(errors: list[str]) -> None:
     """List what could not be downloaded.
 
     Raises:
-        UserError: there is a fault.
+        UserError: there is an error.
     """
     if errors:
         say("download by hand, and put where the arrow points:", *errors, sep="\n  ")

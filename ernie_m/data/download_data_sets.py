@@ -107,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def addresses(data: Path, part: str) -> dict[Path, str]:
-    """The path of each file of a part -> its address."""
+    """Return the path of each file of a part -> its address."""
     # Files without a task are used as they are.
     target = data / "downloads" / part if PARTS[part].task else data / part
     return {target / name: f"{PARTS[part].folder}/{name}" for name in PARTS[part].files}
@@ -117,7 +117,7 @@ def prepare_task(data: Path, task: str) -> None:
     """Unpack and prepare all complete parts of a task, also those of earlier calls.
 
     Raises:
-        UserError: an archive or a file in it is damaged.
+        UserError: an archive or a file in it is corrupt.
     """
     sources = []  # files and unpacked folders
     unpacked = []

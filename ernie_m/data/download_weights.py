@@ -117,7 +117,7 @@ def place_parameters(archive: Path, target: Path, size: str) -> None:
     Raises:
         UserError: it is not an archive, or it has something else.
     """
-    folder = target.with_name("unpacked")  # beside the target, which may be on another disk than the archive
+    folder = target.with_name("unpacked")  # next to the target, which may be on another disk than the archive
     unpack(archive, folder)
     try:
         table = next(folder.rglob("word_embedding"), None)

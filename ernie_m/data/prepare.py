@@ -86,7 +86,7 @@ def table(counts: Counts) -> str:
 
 
 def find_releases(data_set: DataSet, sources: Iterable[Path], output: Path) -> list[NamedFile]:
-    """The files in the sources whose names are known. Files below `output` are left out.
+    """Return the files in the sources whose names are known. Files below `output` are left out.
 
     Raises:
         UserError: a source does not exist, or has no such file.

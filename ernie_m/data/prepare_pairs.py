@@ -23,7 +23,7 @@ from itertools import chain, islice
 from pathlib import Path
 
 from ernie_m.finetune.retrieval.retrieval_args import RetrievalFlags
-from ernie_m.finetune.retrieval.split_pairs import DedupedPairs, divide, hold_out, keys_by
+from ernie_m.finetune.retrieval.split_pairs import DedupedPairs, divide, hold_out, make_text_keys
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.open_model import open_model
 from ernie_m.reader.equal_texts import text_ids
@@ -60,7 +60,7 @@ class PairFile:
     Args:
         files: in the notation of `PairRows`.
         languages: in the order of its columns; () if they are unknown.
-        name: "de-en", with English last, or the name of a file whose languages are unknown. Behind the words
+        name: "de-en", with English last, or the name of a file whose languages are unknown. After the words
             of a file that is held out: "test-de-en".
         is_held_out: whether its name says that it is for development or testing.
     """
@@ -86,7 +86,7 @@ class PairFile:
 
     @property
     def paths(self) -> str:
-        """The files without their languages."""
+        """Return the files without their languages."""
         return split_label(self.files)[1]
 
     def sides(self, row: Sequence[str]) -> Sequence[str]:
@@ -200,7 +200,7 @@ def prepare_pairs(
     if model:
         opened = open_model(open_checkpoint(model))
         tokens = mean_pair_tokens(rows_of, opened.tokenizer, model)
-        keys_of = keys_by(opened, min(RetrievalFlags.max_seq_len, opened.longest))
+        keys_of = make_text_keys(opened, min(RetrievalFlags.max_seq_len, opened.longest))
     deduplicate_pairs = [DedupedPairs.of(rows, keys_of) for rows in rows_of.values()]
     files_with = Counter(chain.from_iterable(file.languages for file in found.pairs))  # language -> number
     held_out: list[Sequence[int]] = []
@@ -247,7 +247,7 @@ def prepare_pairs(
 
 
 def mean_pair_tokens(rows_of: Mapping[PairFile, PairRows], tokenizer: Tokenizer, model: str) -> float:
-    """The mean number of tokens of a pair, by the first rows of each file.
+    """Return the mean number of tokens of a pair, by the first rows of each file.
 
     Raises:
         UserError: the vocabulary lacks the language of a column; names the model.

@@ -32,7 +32,7 @@ from ernie_m.utils.logging import ON_CONSOLE, Progress, logger, setup_console
 
 _UNIT_BYTES = 4 << 20  # so much text is read at a time
 _SEED = 1
-# What sentencepiece says of a vocabulary size that does not fit -> what to do, with the number that it names.
+# What SentencePiece says of a vocabulary size that does not fit -> what to do, with the number that it names.
 _SIZE_FAULTS = {
     r"Vocabulary size too high .* <= (\d+)": (
         "the text has too few words for it. Set --vocab_size {} or less, or provide more text"
@@ -74,7 +74,7 @@ def train_vocab(options: VocabOptions) -> Tokenizer:
     """Train, write piece.model and vocab.txt, and return their tokenizer.
 
     Raises:
-        UserError: bad input, too little text for so many pieces, or the folder already has a vocabulary or
+        UserError: bad input, too little text for so many subwords, or the folder already has a vocabulary or
             cannot be written.
     """
     model_path = Path(options.output, "piece.model")
@@ -99,7 +99,7 @@ def train_vocab(options: VocabOptions) -> Tokenizer:
     logger.info(", ".join(f"{language}: {count:,} lines" for language, count in lines.items()))
     logger.info("training SentencePiece on ~%s lines (no progress output)", f"{total:,}")
     model = io.BytesIO()
-    # sentencepiece returns to Python only at its end, so Ctrl-C must end the process. Nothing is written yet.
+    # SentencePiece returns to Python only at its end, so Ctrl-C must end the process. Nothing is written yet.
     at_interrupt = signal.getsignal(signal.SIGINT)
     if at_interrupt is not signal.SIG_IGN:  # as under nohup
         signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -1,8 +1,9 @@
 """A smaller vocabulary for the languages of some text, which gives this text the same tokens.
 
-A unigram model cuts a text into the pieces whose scores have the greatest sum. If pieces are removed that the
-text does not have, its best cut stays the best one. Other text is cut into smaller pieces where it has lost a
-piece. BPE merges pieces step by step, where removing one changes other words; such models are refused.
+A unigram model cuts a text into the subwords whose scores have the greatest sum. If subwords are removed that
+the text does not have, its best cut stays the best one. Other text is cut into smaller subwords where it has
+lost a subword. BPE merges subwords step by step, where removing one changes other words; such models are
+refused.
 """
 
 from collections import Counter
@@ -29,22 +30,22 @@ def trim(
 ) -> tuple[Tokenizer, np.ndarray]:
     """Write piece.model and vocab.txt with the tokens of some text to a folder.
 
-    Besides the pieces of the text these tokens stay: the special ones, what rule 5 of
-    `ernie_m.reader.tokenization` puts in the place of a piece, and each character of the text, for words that
-    it does not have.
+    Besides the subwords of the text these tokens stay: the special ones, what rule 5 of
+    `ernie_m.reader.tokenization` puts in the place of a subword, and each character of the text, for words
+    that it does not have.
 
     Args:
         texts: files of UTF-8 text, one sentence or paragraph a line.
-        min_count: a piece that is in the text less often than this is removed, and where it stood the text is
-            cut into smaller pieces.
+        min_count: a subword that is in the text less often than this is removed, and where it stood the text
+            is cut into smaller subwords.
 
     Returns:
         the tokenizer of the tokens that stay, and the id in the old vocabulary of each, int64 [new
         vocab_size], ascending.
 
     Raises:
-        UserError: a file cannot be read, all lines are blank, the piece model is not a unigram model, or the
-            text rules cut its pieces further.
+        UserError: a file cannot be read, all lines are blank, the SentencePiece model is not a unigram model,
+            or the text rules cut its subwords further.
     """
     if tokenizer.text_rules not in (ERNIE_M, NONE):
         raise UserError(
@@ -55,22 +56,24 @@ def trim(
         tokenizer,
         "removing pieces of another one changes how words that stay are cut; --trim_vocab_to cannot trim it",
     )
-    counts: Counter[int] = Counter()  # number of a piece in the piece model -> how often it is in the texts
+    counts: Counter[int] = Counter()  # subword index -> its frequency in the texts
     for path in texts:
         for examples in windows(Sentences(path), _BLOCK):
             counts.update(chain(*tokenizer.piece_numbers([example.text_a for example in examples])))
     if not counts:
         names = ", ".join(map(str, texts))
         raise UserError(f"{names}: no text. --trim_vocab_to requires the text whose subwords are kept")
-    # The pieces that stay, by their numbers in the piece model, which are not the ids of the vocabulary.
+    # The subwords that stay, by their numbers in the SentencePiece model, which are not the ids of the
+    # vocabulary.
     numbers = {number for number, count in counts.items() if count >= min_count}
     tokens = _needed_by_rule_5(tokenizer, model, numbers)  # adds to `numbers`
-    # Only normal pieces can go: unknown, control, user-defined pieces and bytes all stay.
+    # Only normal subwords can go: unknown, control, user-defined subwords and bytes all stay.
     normal = [number for number, piece in enumerate(model.pieces) if piece.type == piece.NORMAL]
-    # The characters of all pieces of the text stay, also of those that are less often in it than `min_count`.
+    # The characters of all subwords of the text stay, also of those that are less often in it than
+    # `min_count`.
     characters = {*chain(*(model.pieces[number].piece for number in counts.keys() & set(normal)))}
     # Two more stay for sentencepiece. The penalty of an unknown character follows from the lowest score, the
-    # bonus of a user-defined piece from the highest.
+    # bonus of a user-defined subword from the highest.
     by_score = sorted(normal, key=lambda number: model.pieces[number].score)
     removable = set(normal) - numbers - {by_score[0], by_score[-1]}
     needed = tokens | characters
@@ -80,7 +83,7 @@ def trim(
     del model.pieces[:]
     model.pieces.extend(kept)
 
-    tokens |= {piece.piece for piece in model.pieces}  # the pieces of the smaller model
+    tokens |= {piece.piece for piece in model.pieces}  # the subwords of the smaller model
     tokens |= {*SPECIAL_TOKENS, *tokenizer.added_tokens}
     tokens_in_order = sorted(tokens & tokenizer.vocab.keys(), key=tokenizer.vocab.get)
 
@@ -94,10 +97,10 @@ def trim(
 
 
 def _needed_by_rule_5(tokenizer: Tokenizer, model: ModelProto, numbers: set[int]) -> set[str]:
-    """The tokens by which rule 5 of `ernie_m.reader.tokenization` replaces pieces: "0" and "," for "0,".
+    """Return the tokens that rule 5 of `ernie_m.reader.tokenization` produces: "0" and "," for "0,".
 
     Args:
-        numbers: the pieces that stay, by their numbers in the model. Those that cut the digits are added.
+        numbers: the subwords that stay, by their numbers in the model. Those that cut the digits are added.
     """
     tokens: set[str] = set()
     for number in sorted(numbers & tokenizer.digit_comma.keys()):

@@ -32,17 +32,17 @@ class Classification(Head[Examples]):
 
     Args:
         labels: label names in the order of their ids.
-        max_seq_len: longest input in tokens.
-        named: whether the label column of a file holds names instead of ids.
-        prompt: what is put before every text_a.
-        pairs: whether the rows must be pairs of texts, or single ones; None: the first file decides.
+        max_seq_len: maximum input length in tokens.
+        named: whether the label column of a file contains names instead of ids.
+        prompt: the prefix of every text_a.
+        pairs: whether the rows must be pairs of texts or single texts; None: the first file decides.
     """
 
     name = CLASSIFICATION
     metric = "acc"
     labels: list[str]
     encode: EncodePairs
-    multi_label = False  # whether a text may have several labels, or none
+    multi_label = False  # whether a text may have several labels or none
 
     def __init__(
         self,
@@ -62,8 +62,8 @@ class Classification(Head[Examples]):
 
     @classmethod
     def from_flags(cls, flags: FinetuneFlags, tokenizer: Tokenizer, start: Checkpoint | None = None) -> Self:
-        labels, named = labels_of(flags, start)
-        # A head that `fit` trained goes on with the prompt of its texts; a new one has none.
+        labels, named = get_labels(flags, start)
+        # A head of `ernie-m fit` keeps the prompt of its texts; a new head has none.
         fine_tuned = start.preprocessing if start and flags.init_checkpoint else PreprocessingConfig()
         prompt = fine_tuned.prompt(NEITHER)
         return cls(tokenizer, labels, flags.max_seq_len, named, prompt, fine_tuned.pairs)
@@ -73,7 +73,7 @@ class Classification(Head[Examples]):
 
     def read(self, path: str | os.PathLike, purpose: str) -> Examples:
         """Read and check a file."""
-        # None: the label column holds ids.
+        # None: the label column contains ids.
         label_map = {label: id_ for id_, label in enumerate(self.labels)} if self.named else None
         examples = read_classification(path, label_map, len(self.labels), labels=purpose != "test")
         self.look_at(examples, path)
@@ -81,22 +81,22 @@ class Classification(Head[Examples]):
             learned = {*examples.targets.tolist()}
             absent = [label for id_, label in enumerate(self.labels) if id_ not in learned]
             if absent:
-                logger.warning("%s: no row has the label %s; it will not be trained", path, ", ".join(absent))
+                logger.warning("%s: no row has label %s, so it is not trained", path, ", ".join(absent))
         return examples
 
     def look_at(self, examples: Sequence[Example], path: str | os.PathLike) -> None:
-        """See whether rows are pairs of texts.
+        """Check whether the rows are pairs of texts.
 
         Raises:
-            UserError: the rows before these were pairs, and these are not, or the reverse.
+            UserError: some files have pairs and others single texts.
         """
         are_pairs = examples[0].text_b is not None
         if self.pairs not in (None, are_pairs):
             kinds = ("pairs of texts", "single texts")
             has, others = kinds if are_pairs else reversed(kinds)
             raise UserError(
-                f"{path}: {has}, but the previous files, or --init_checkpoint, have {others}. Use "
-                "files of one kind, or start with --init_pretraining_params"
+                f"{path}: {has}, but the previous files (or --init_checkpoint) have {others}. Use "
+                "files of one kind, or pass the model as --init_pretraining_params"
             )
         self.pairs = are_pairs
 
@@ -119,11 +119,11 @@ class Classification(Head[Examples]):
         return list(activation(outputs["logits"]))
 
     def answer(self, prediction: Any) -> dict[str, Any]:
-        """A prediction as JSON values, for ernie-m predict and the server."""
+        """Return a prediction as JSON values, for ernie-m predict and the server."""
         return {"label": self.labels[prediction.argmax()], "probabilities": self.by_name(prediction)}
 
     def by_name(self, probabilities: np.ndarray) -> dict[str, float]:
-        """Label -> probability, with six decimals."""
+        """Return label -> probability, rounded to six decimals."""
         return {label: round(float(value), 6) for label, value in zip(self.labels, probabilities)}
 
     def score(self, data: Examples, predictions: list[Any], language: str) -> dict[str, float]:
@@ -141,22 +141,22 @@ class Classification(Head[Examples]):
         return self.score(data, [prediction] * len(data), "")
 
     def write(self, path: str | os.PathLike, data: Examples, predictions: list[Any]) -> None:
-        """Write a line per input: qid (if there is one) and `cells` of the prediction, separated by tabs."""
+        """Write a line per input: its qid, if any, and the `cells` of its prediction, separated by tabs."""
         with atomic_file(path, "w") as file:
             for example, prediction in zip(data, predictions, strict=True):
                 qid = [] if example.qid is None else [example.qid]
                 file.write("\t".join([*qid, *self.cells(prediction)]) + "\n")
 
     def cells(self, prediction: Any) -> list[str]:
-        """The official cells of a prediction: the label's id, and the probabilities."""
+        """Return the cells of a prediction in the official format: label id, then probabilities."""
         return [str(prediction.argmax()), *(f"{probability:.6f}" for probability in prediction)]
 
 
-def labels_of(flags: FinetuneFlags, start: Checkpoint | None) -> tuple[list[str], bool]:
-    """The labels in the order of their ids, and whether the label column of a file holds them and no ids.
+def get_labels(flags: FinetuneFlags, start: Checkpoint | None) -> tuple[list[str], bool]:
+    """Return the labels in the order of their ids, and whether the label column contains them instead of ids.
 
     Raises:
-        UserError: there is one label alone, or --num_labels is another number.
+        UserError: there is only one label, or --num_labels contradicts --init_checkpoint.
     """
     if flags.label_map_config is not None:
         ids = read_label_map(flags.label_map_config, flags.num_labels)
@@ -170,7 +170,7 @@ def labels_of(flags: FinetuneFlags, start: Checkpoint | None) -> tuple[list[str]
                 f"--num_labels {flags.num_labels}: {start.path} has {count} labels "
                 f"({', '.join(start.labels)}). Remove --num_labels"
             )
-        # A model that was trained without a label map has the ids in place of names.
+        # A model that was trained without a label map has ids instead of names.
         return start.labels, start.labels != default_label_names(count)
     if flags.num_labels == 1:
         raise UserError(
@@ -180,21 +180,20 @@ def labels_of(flags: FinetuneFlags, start: Checkpoint | None) -> tuple[list[str]
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
-    """Softmax over the last axis, in float64."""
+    """Return the softmax over the last axis, in float64."""
     logits = logits.astype(np.float64)
     exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return exponentials / exponentials.sum(axis=-1, keepdims=True)
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:
-    """The probability of each label by itself, in float64."""
+    """Return the element-wise sigmoid, in float64."""
     return 1 / (1 + np.exp(-logits.astype(np.float64)))
 
 
 class MultiLabelClassification(Classification):
-    """Decide for each label by a sigmoid of its own whether the text has it.
-
-    `fit` trains and scores it. "reading" in config.json says that a text has several labels.
+    """Multi-label classification: an independent sigmoid per label.
+    `ernie-m fit` trains and scores it. "reading" in config.json contains "multi_label".
     """
 
     multi_label = True
@@ -202,9 +201,9 @@ class MultiLabelClassification(Classification):
     def loss_and_counts(
         self, on_device: "LabeledBatch", outputs: dict[str, "Tensor"]
     ) -> tuple["Tensor", "Tensor | float", Any]:
-        """Return the summed losses of the texts, each the mean of the binary cross-entropies of its labels.
+        """Return the summed losses of the texts, each the mean binary cross-entropy over its labels.
 
-        A text is right if all of its labels are.
+        A text counts as correct if all of its labels are.
         """
         import paddle.nn.functional as F
 
@@ -215,16 +214,15 @@ class MultiLabelClassification(Classification):
         return losses.mean(axis=1).sum(), is_right.sum(), len(targets)
 
     def answer(self, prediction: Any) -> dict[str, Any]:
-        """As of one label. A label has a probability above 0.5; there may be none."""
+        """Return the labels with a probability above 0.5 (possibly none), and all probabilities."""
         labels = [label for label, probability in zip(self.labels, prediction) if probability > 0.5]
         return {"labels": labels, "probabilities": self.by_name(prediction)}
 
 
 class Regression(Classification):
-    """Predict a number from the pooled first token, by mean squared error (--is_regression true).
-
-    Pearson's correlation selects a step. The model is a classifier with one output, its only label is
-    "score", and "reading" in config.json says that it is a regression.
+    """Regression on the pooled first token, by mean squared error (--is_regression true).
+    Pearson's correlation selects the best checkpoint. The model is a classifier with one output, its only
+    label is "score", and "reading" in config.json contains "regression".
     """
 
     metric = "pearson"
@@ -243,7 +241,7 @@ class Regression(Classification):
     def from_flags(cls, flags: FinetuneFlags, tokenizer: Tokenizer, start: Checkpoint | None = None) -> Self:
         if flags.label_map_config is not None:
             raise UserError(
-                "--label_map_config cannot be used with --is_regression true, whose labels are numbers"
+                "--label_map_config cannot be used with --is_regression true (labels are numbers). Remove one"
             )
         fine_tuned = start.preprocessing if start and flags.init_checkpoint else PreprocessingConfig()
         return cls(tokenizer, flags.max_seq_len, fine_tuned.pairs)
@@ -259,7 +257,7 @@ class Regression(Classification):
     def loss_and_counts(
         self, on_device: "LabeledBatch", outputs: dict[str, "Tensor"]
     ) -> tuple["Tensor", "Tensor | float", Any]:
-        """Return the summed squared errors of a batch. No decision is right or wrong here."""
+        """Return the summed squared errors of a batch; accuracy does not apply."""
         scores = outputs["logits"][:, 0]  # [B]
         errors = scores - on_device.targets.astype(scores.dtype)
         return errors.square().sum(), 0.0, len(scores)
@@ -290,5 +288,5 @@ class Regression(Classification):
         return {}
 
     def cells(self, prediction: float) -> list[str]:
-        """The predicted number."""
+        """Return the predicted number as a cell."""
         return [f"{prediction:.6f}"]

@@ -1,4 +1,4 @@
-"""Exact match and F1 of answers, by the rules of MLQA for each language, or by those of the official code."""
+"""Exact match and F1 of answers, by MLQA's rules for each language or those of the official code."""
 
 import functools
 import re
@@ -11,25 +11,25 @@ from collections.abc import Sequence
 from ernie_m.reader.labels import named_language
 from ernie_m.utils.logging import logger
 
-# The articles that are removed from an answer. Hindi and Chinese have none.
+# Articles that are removed from an answer. Hindi and Chinese have none.
 ARTICLES = {
     "en": re.compile(r"\b(?:a|an|the)\b"),
     "es": re.compile(r"\b(?:un|una|unos|unas|el|la|los|las)\b"),
     "vi": re.compile(r"\b(?:của|là|cái|chiếc|những)\b"),
     "de": re.compile(r"\b(?:ein|eine|einen|einem|eines|einer|der|die|das|den|dem|des)\b"),
-    "ar": re.compile("ال"),  # MLQA's script removes it inside words too
+    "ar": re.compile("ال"),  # MLQA's script also removes it inside words
 }
-# In these languages each of these characters is a word; white space separates the rest.
+# In these languages each of these characters counts as a word; other words are separated by white space.
 _CHARACTERS_AS_WORDS = {"zh": re.compile("[\u4e00-\u9fa5]")}
-_LANGUAGES = (*ARTICLES, "hi", "zh")  # those that MLQA has rules for
+_LANGUAGES = (*ARTICLES, "hi", "zh")  # languages with MLQA rules
 _ASCII_PUNCTUATION = dict.fromkeys(map(ord, string.punctuation))
 
 
 def exact_match(prediction: str, answers: Sequence[str], language: str, rules: str = "mlqa") -> float:
-    """1.0 if the normalized prediction equals one of the normalized answers, else 0.0.
+    """Return 1.0 if the normalized prediction equals one of the normalized answers, else 0.0.
 
     Args:
-        language: the language of the answers; it chooses among the rules of MLQA.
+        language: the language of the answers, for MLQA's rules.
         rules: "mlqa" or "squad".
     """
     words = normalize(prediction, language, rules)
@@ -37,7 +37,7 @@ def exact_match(prediction: str, answers: Sequence[str], language: str, rules: s
 
 
 def f1(prediction: str, answers: Sequence[str], language: str, rules: str = "mlqa") -> float:
-    """Best F1 over the answers, of words as multisets; 0.0 if no word is shared. See `exact_match`."""
+    """Return the best bag-of-words F1 over the answers; 0.0 without a common word. See `exact_match`."""
     best = 0.0
     words = Counter(normalize(prediction, language, rules))
     for answer in answers:
@@ -50,20 +50,18 @@ def f1(prediction: str, answers: Sequence[str], language: str, rules: str = "mlq
     return best
 
 
-@functools.cache  # so that the log names it once
+@functools.cache  # so that each name is logged once
 def rules_language(name: str) -> str:
-    """The language whose rules of MLQA compare answers.
-
-    Without a language these are the rules for English; a language without rules keeps its articles. The log
-    names both.
+    """Return the language whose MLQA rules normalize answers, and log missing rules.
+    An unknown language has the rules for English. A known language without rules keeps its articles.
 
     Args:
-        name: what says the language: a key of a language map, or the name of a file.
+        name: a key of a language map or a file name that contains the language.
     """
     language = named_language(name)
     if language not in _LANGUAGES:
         logger.warning(
-            "%s: MLQA has rules for %s, not for %s; answers are compared %s (answer_rules mlqa)",
+            "%s: MLQA has rules for %s, not for %s; normalizing answers %s (--answer_rules mlqa)",
             name,
             ", ".join(_LANGUAGES),
             language or "an unknown language (name it as in dev.de.json)",
@@ -75,25 +73,25 @@ def rules_language(name: str) -> str:
 def answer_scores(
     rows: Sequence[tuple[str, Sequence[str]]], name: str, rules: str = "mlqa"
 ) -> dict[str, float]:
-    """Mean "f1" and "em" over (prediction, answers), in per cent. See `exact_match`.
+    """Return mean "f1" and "em" over (prediction, answers), in percent. See `exact_match`.
 
     Args:
-        name: what says the language of the answers; see `rules_language`.
+        name: as in `rules_language`.
     """
     language = rules_language(name) if rules == "mlqa" else ""
     sum_of_f1 = 0.0
     sum_of_matches = 0.0
-    for prediction, answers in rows:  # one after the other: the last digit depends on the order
+    for prediction, answers in rows:  # in this order, which the last digit depends on
         sum_of_f1 += f1(prediction, answers, language, rules)
         sum_of_matches += exact_match(prediction, answers, language, rules)
     return {"f1": 100.0 * sum_of_f1 / len(rows), "em": 100.0 * sum_of_matches / len(rows)}
 
 
 def normalize(text: str, language: str, rules: str = "mlqa") -> list[str]:
-    """The words of an answer in lower case, without punctuation and articles.
+    """Return the words of an answer in lower case, without punctuation and articles.
 
     Args:
-        rules: "mlqa", or "squad": English articles and ASCII punctuation, in the text of any language.
+        rules: "mlqa", or "squad": English articles and ASCII punctuation for every language.
     """
     text = text.lower()
     if rules == "squad":
@@ -102,15 +100,14 @@ def normalize(text: str, language: str, rules: str = "mlqa") -> list[str]:
     if language in ARTICLES:
         text = ARTICLES[language].sub(" ", text)
     if language in _CHARACTERS_AS_WORDS:
-        text = _CHARACTERS_AS_WORDS[language].sub(r" \g<0> ", text)  # a space on each side of the character
+        text = _CHARACTERS_AS_WORDS[language].sub(r" \g<0> ", text)  # spaces around each character
     return text.split()
 
 
 @functools.cache
 def _punctuation() -> dict[int, None]:
-    """What MLQA removes, as a table for `str.translate`.
-
-    It has Unicode punctuation (categories P*), and ASCII symbols such as $ + < = >.
+    """Return the characters that MLQA removes, as a table for `str.translate`.
+    They are Unicode punctuation (categories P*), and ASCII symbols such as $ + < = >.
     """
     codes = (code for code in range(sys.maxunicode) if unicodedata.category(chr(code)).startswith("P"))
     return dict.fromkeys([*codes, *map(ord, string.punctuation)])

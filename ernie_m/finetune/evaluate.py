@@ -1,4 +1,4 @@
-"""Prediction and evaluation of whole files. The processes divide each file."""
+"""Prediction and evaluation of whole files, divided among the processes."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ from ernie_m.training.stop_requests import ShutdownHandler, StallWatchdog
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.logging import Progress, logger
 
-Scores = dict[str, dict[str, dict[str, float]]]  # pattern -> language -> metric -> per cent
+Scores = dict[str, dict[str, dict[str, float]]]  # pattern -> language -> metric -> percent
 
 
 class LanguageFile(NamedTuple):
@@ -31,12 +31,12 @@ class LanguageFile(NamedTuple):
 
 
 class FilePredictions(NamedTuple):
-    """A file, and what a model makes of it.
+    """Predictions of a model for a file.
 
     Attributes:
-        predictions: what `Head.decode` returns, in the order of the file's items.
-        loss: the mean over the items; 0 without labels.
-        seconds: the time that it took.
+        predictions: results of `Head.decode`, in the order of the file's items.
+        loss: mean over the items; 0 without labels.
+        seconds: elapsed time.
     """
 
     file: LanguageFile
@@ -53,14 +53,14 @@ def predict_files(
     labeled: bool,
     stop: ShutdownHandler,
 ) -> list[FilePredictions] | None:
-    """Predict every file. The processes divide each batch, and every one gets all predictions.
+    """Predict every file. The processes divide each batch, and each of them receives all predictions.
 
     Args:
-        labeled: whether the files have labels, so that there is a loss.
-        stop: tells whether a process was asked to stop.
+        labeled: whether the files have labels, from which the loss is computed.
+        stop: tells whether any process received a request to stop.
 
     Returns:
-        None on all processes if one of them was asked to stop.
+        The predictions; None on all processes if any of them was asked to stop.
     """
     world_size = distributed.world_size()
     batches_of_files = [
@@ -76,7 +76,7 @@ def predict_files(
         )
         for file in files
     ]
-    # Of each file, what this process predicts: (number of the item, its prediction).
+    # This process's predictions for each file: (index of the item, prediction).
     rows: list[list[tuple[int, Any]]] = [[] for _ in files]
     losses = [0.0] * len(files)  # summed over the items of each file
     seconds = [0.0] * len(files)
@@ -84,8 +84,8 @@ def predict_files(
     progress = Progress(sum(len(file.data) for file in files), "evaluation", unit="items")
     with prefetch(partial(stream_all, batches_of_files)) as batches, paddle.no_grad(), engine.autocast():
         began = time.monotonic()
-        for file_number, global_batch in batches:  # as many batches on every process
-            # All processes leave together, because each of them would wait for the others in `all_sum`.
+        for file_number, global_batch in batches:  # every process has the same number of batches
+            # All processes return together, because each of them would wait for the others in `all_sum`.
             if stop.anywhere():
                 progress.close()
                 return None
@@ -101,7 +101,7 @@ def predict_files(
     losses = distributed.all_sum(losses)
     results = []
     for file, own_rows, loss, file_seconds in zip(files, rows, losses, seconds, strict=True):
-        prediction_of: dict[int, Any] = {}  # number of the item -> its prediction, of all processes
+        prediction_of: dict[int, Any] = {}  # index of the item -> its prediction, from all processes
         for rows_of_process in distributed.gather(own_rows):
             prediction_of |= dict(rows_of_process)
         predictions = [prediction_of[item] for item in sorted(prediction_of)]
@@ -117,7 +117,7 @@ def evaluate_files(
     epoch: int,
     stop: ShutdownHandler,
 ) -> Scores | None:
-    """Score labeled files, and log a line for each. None: a process was asked to stop."""
+    """Score labeled files, and log a line for each. Return None if a process was asked to stop."""
     predicted = predict_files(task, engine, files, flags, labeled=True, stop=stop)
     if predicted is None:
         return None
@@ -129,7 +129,7 @@ def evaluate_files(
             own = distributed.on_main(partial(task.own_metric, *arguments))
             metrics = {**own, **metrics, **own}  # first, also instead of one of the same name
         scores.setdefault(file.pattern, {})[file.language] = metrics
-        # Shares, not per cent: the line is that of the official code.
+        # Fractions, not percent, as in the line of the official code.
         values = ", ".join(f"{file.language} {metric}: {value / 100:f}" for metric, value in metrics.items())
         logger.info(
             "[dev evaluation] ave loss: %f, %s, data_num: %d, elapsed time: %f s file: %s, epoch: %d, "
@@ -145,18 +145,20 @@ def evaluate_files(
     return scores
 
 
-def with_paths(test_files: Sequence[LanguageFile], test_set: str, test_save: str) -> dict[str, LanguageFile]:
-    """The files of --test_set by the paths of their predictions, from --test_save.
+def get_output_paths(
+    test_files: Sequence[LanguageFile], test_set: str, test_save: str
+) -> dict[str, LanguageFile]:
+    """Return the files of --test_set by the paths of their predictions, from --test_save.
 
     Raises:
-        UserError: two have the same.
+        UserError: two paths are the same.
     """
     patterns = [pattern.strip() for pattern in test_set.split(",")]
     save_pattern_of = dict(zip(patterns, test_save.split(",")))
     paths = [save_pattern_of[file.pattern].strip().replace("%s", file.language) for file in test_files]
     if len(set(paths)) < len(paths):
         raise UserError(
-            f"--test_save {test_save}: several test files would get the same name. Add %s for the language"
+            f"--test_save {test_save}: several test files have the same name. Add %s for the language"
         )
     return dict(zip(paths, test_files))
 
@@ -170,11 +172,11 @@ def predict_tests(
     step: int,
     stop: ShutdownHandler,
 ) -> bool:
-    """Write the predictions of the test files. False: a process was asked to stop.
+    """Write the predictions of the test files. Return False if a process was asked to stop.
 
     Args:
-        tests: the path of predictions, to which .<epoch>.<step> is appended -> the test file.
-        epoch, step: the epoch and the step of the model in the engine.
+        tests: output path, to which .<epoch>.<step> is appended -> test file.
+        epoch, step: the epoch and the step of the current weights.
     """
     if not tests:
         return True

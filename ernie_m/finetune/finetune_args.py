@@ -1,5 +1,4 @@
-"""The flags of the fine-tuning commands. Reader processes import this file, so it does not import Paddle.
-
+"""Flags of the fine-tuning commands. Reader processes import this file, so it does not import Paddle.
 FinetuneFlags has every official flag with its type and default.
 """
 
@@ -21,12 +20,12 @@ from ernie_m.utils.args import (
 from ernie_m.utils.errors import UserError, command_name
 from ernie_m.utils.logging import logger
 
-# The tasks that a run of this project trains.
+# The tasks that this project fine-tunes.
 FineTunedTask = Literal["classification", "token-classification", "question-answering", "search"]
-# Values of --select_on beside the languages. LAST: the dev files are scored only at the end.
+# Values of --select_on besides the languages. LAST: the dev files are scored only at the end.
 MEAN = "mean"
 LAST = "last"
-# The commands that read a flag, for `option(only=...)`. The --help of the others omits it.
+# Commands that read a flag, for `option(only=...)`; the --help of the other commands omits it.
 MRC = ("run_mrc",)
 TAGGER = ("run_sequence_labeling",)
 CLASSIFIER = ("run_classifier",)
@@ -37,7 +36,7 @@ AtLeastOne = Annotated[float, Range(at_least=1)]
 Decay = Annotated[float, Range(above=0, at_most=1)]
 SequenceLength = Annotated[int, Range(at_least=8, at_most=512)]
 
-# A folder that the recipes read -> the parts of `ernie-m download data` that fill it.
+# Data folder of the recipes -> the parts of `ernie-m download data` that create it.
 _PARTS_OF_DATA = {
     "xnli": "xnli",
     "pawsx": "pawsx",
@@ -45,19 +44,19 @@ _PARTS_OF_DATA = {
     "panx": "panx",
     "conll": "conll",
 }
-_BY_HAND = ("panx", "conll")  # cannot be fetched
+_BY_HAND = ("panx", "conll")  # cannot be downloaded
 
 
 def _check_recipe_data(train_set: Path) -> None:
-    """Raise a UserError if a training file lies in a recipe's folder, such as data/xnli, that is not there.
+    """Raise a UserError if a recipe's folder of training data, such as data/xnli, is missing.
 
-    If another file is missing, its reader says so.
+    The reader reports any other missing file.
     """
     folder = Path(*train_set.parts[:2])  # data/xnli of data/xnli/train/train.en.tsv
     parts = _PARTS_OF_DATA.get(folder.name)
     if folder.parent == Path("data") and parts and not folder.exists():
-        verb = "says how to get" if parts in _BY_HAND else "fetches"
-        raise UserError(f"{folder}: no such folder; {command_name()} download data {parts} {verb} the data")
+        verb = "explains how to get" if parts in _BY_HAND else "fetches"
+        raise UserError(f"{folder}: no such folder; `{command_name()} download data {parts}` {verb} it")
 
 
 @dataclass
@@ -73,23 +72,23 @@ class VocabularyFlags:
 
 @dataclass
 class ModelFileFlags(VocabularyFlags):
-    """The files beside weights."""
+    """The files next to the weights."""
 
     ernie_config_path: str | None = option(None, free=True)
     """Path to ernie_config.json, the model configuration (default: the one next to the weights)."""
 
     @property
     def named_files(self) -> tuple[str | None, str | None, str | None]:
-        """Shape, vocabulary and sentencepiece model of `open_model`; None: the file beside the weights."""
+        """Return model config, vocabulary and SentencePiece model; None: the file next to the weights."""
         return self.ernie_config_path, self.vocab_path, self.piece_model_path
 
 
 @dataclass
 class TrainingFlags(ModelFileFlags, ComputeFlags):
-    """The flags that all commands share.
+    """The flags that all fine-tuning commands share.
 
     Attributes:
-        beside_run: reports and predictions that the command leaves in --checkpoints: patterns of whole names.
+        beside_run: patterns of the reports and predictions that the command writes to --checkpoints.
     """
 
     beside_run: ClassVar[tuple[str, ...]]
@@ -144,7 +143,7 @@ class TrainingFlags(ModelFileFlags, ComputeFlags):
     do_train: bool = option(True, free=True)
     """Whether to run training."""
 
-    # From here on, flags that the official scripts do not have.
+    # The official scripts do not have the following flags.
 
     max_steps: PositiveInt | None = None
     """Maximum number of optimizer steps."""
@@ -176,20 +175,20 @@ class TrainingFlags(ModelFileFlags, ComputeFlags):
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """The seeds, in the order in which they are run."""
+        """Return the seeds, in the order in which they run."""
         return self.random_seed or (1,)
 
     @property
     def start(self) -> str | None:
-        """The weights that the run begins with; None: random ones."""
+        """Return the initial checkpoint; None: random weights."""
         return self.init_checkpoint or self.init_pretraining_params
 
 
 class PredictionFlags(NamedTuple):
-    """What evaluations and predictions of whole files take of the flags.
+    """The flags that evaluation and prediction of whole files use.
 
     Attributes:
-        batch_size: items of a process, or with `in_tokens` padded tokens.
+        batch_size: items per process, or padded tokens with `in_tokens`.
     """
 
     batch_size: int
@@ -313,7 +312,7 @@ class FinetuneFlags(TrainingFlags):
     for_cn: bool = option(True, no_effect="answers are compared by the rules of their language")
     enable_ce: bool = option(False, no_effect="it belonged to a test system of the official repository")
 
-    # From here on, flags that the official scripts do not have.
+    # The official scripts do not have the following flags.
 
     recipe_devices: PositiveInt | None = option(None, free=True)
     """Number of devices that --batch_size was tuned for: a step's total batch is the product of both on any
@@ -351,12 +350,12 @@ class FinetuneFlags(TrainingFlags):
 
     @property
     def prediction(self) -> PredictionFlags:
-        """How files are evaluated and predicted."""
+        """Return the flags of evaluation and prediction."""
         batch_size = self.predict_batch_size or self.batch_size
         return PredictionFlags(batch_size, self.in_tokens, self.stall_ends_seconds)
 
     def check(self) -> None:
-        """Refuse flags that are missing or do not go together, before any file is read."""
+        """Reject missing and contradictory flags before any file is read."""
         if not (self.do_train or self.do_val or self.do_test):
             raise UserError("nothing to do: --do_train, --do_val and --do_test are all false")
         missing = []
@@ -383,10 +382,10 @@ class FinetuneFlags(TrainingFlags):
 
 
 def log_ineffective_flags(options: Any) -> None:
-    """Log one line for each flag on the command line that has no effect."""
+    """Log one line for each flag of the command line that has no effect."""
     options_by_name = list_options(type(options))
     for name in options.on_command_line:
         marks = options_by_name[name].metadata
         if not is_read(options_by_name[name]):
-            why = marks.get("no_effect") or f"it is for {', '.join(marks['only'])}"
+            why = marks.get("no_effect") or f"only {', '.join(marks['only'])} uses it"
             logger.info("--%s has no effect: %s", name, why)

@@ -1,4 +1,4 @@
-"""Fine-tuning on labeled files: the task that a run of `ernie_m.finetune.run_seeds` trains."""
+"""Fine-tuning on labeled files: the task that `ernie_m.finetune.run_seeds` trains."""
 
 import math
 from bisect import bisect_left
@@ -58,7 +58,7 @@ from ernie_m.utils.errors import UserError, listed
 from ernie_m.utils.files import sha256_of
 from ernie_m.utils.logging import logger
 
-# The flags that the method `preprocessing` of the tasks records in config.json.
+# The flags that `preprocessing` of the tasks records in config.json.
 RECORDED = (
     "max_seq_len",
     "label_pieces",
@@ -68,13 +68,13 @@ RECORDED = (
     "chunk_scheme",
     "max_answer_length",
 )
-# The flags of `RECORDED` that a training of a task takes from its start.
+# The flags of `RECORDED` that training takes from the initial checkpoint.
 KEPT = {CLASSIFICATION: (), TOKEN_CLASSIFICATION: ("label_pieces",), QUESTION_ANSWERING: ("split_han",)}
-# --official_compat -> what the log says of it.
+# --official_compat -> its description in the log.
 PROCEDURES = {
-    True: "labels, loss, windows and scores are those of the official code, as for the paper's figures; for "
-    "data of your own add --official_compat false",
-    False: "labels, loss, windows and scores are this project's; to compare with the paper add "
+    True: "labels, loss, windows and scores as in the official code; for custom data add "
+    "--official_compat false",
+    False: "labels, loss, windows and scores as in this project; to compare with the paper add "
     "--official_compat true",
 }
 
@@ -82,37 +82,37 @@ PROCEDURES = {
 def make_task(
     task_class: type[Head], official_class: type[Head] | None, flags: FinetuneFlags, opened: OpenedModel
 ) -> Head:
-    """Make the task that the flags name.
+    """Make the task for the flags.
 
     Args:
         official_class: see `run_finetuning`.
         flags: as `apply_model_defaults` returns them.
 
     Raises:
-        UserError: flags do not fit the model, or each other.
+        UserError: the flags do not fit the model or each other.
     """
     if official_class:
         logger.info("official_compat %s: %s", flags.official_compat, PROCEDURES[flags.official_compat])
         if flags.official_compat:
             task_class = official_class
         elif flags.paper:
-            logger.warning("--paper %s is ignored: its scores are those of the official code", flags.paper)
+            logger.warning("--paper %s ignored: its scores require --official_compat true", flags.paper)
     if flags.in_tokens and flags.batch_size < flags.max_seq_len:
         raise UserError(
-            f"--batch_size {flags.batch_size}: with --in_tokens true it must be at least --max_seq_len "
+            f"--batch_size {flags.batch_size}: with --in_tokens true, expected at least --max_seq_len "
             f"{flags.max_seq_len}"
         )
     return task_class.from_flags(flags, opened.tokenizer, opened.checkpoint)
 
 
-def checked_head(task: Head, checkpoint: Checkpoint, label_map: str | None) -> Checkpoint:
-    """The weights of --init_checkpoint, which must be fine-tuned for a task.
+def check_head(task: Head, checkpoint: Checkpoint, label_map: str | None) -> Checkpoint:
+    """Return the checkpoint of --init_checkpoint, which must be fine-tuned for the task.
 
     Args:
-        label_map: --label_map_config; None: the labels of the task are those of the weights.
+        label_map: --label_map_config; None: the task has the labels of the checkpoint.
 
     Raises:
-        UserError: as `head_error`, or they have other labels.
+        UserError: the head or the labels do not match the task; see `head_error`.
     """
     if error := head_error(task, checkpoint):
         raise UserError(
@@ -125,46 +125,44 @@ def checked_head(task: Head, checkpoint: Checkpoint, label_map: str | None) -> C
             f"{', '.join(checkpoint.labels)}. Use the label map it was trained with"
         )
     if label_map and not _are_named(checkpoint.labels):
-        names = ", ".join(f"{number} is {label}" for number, label in enumerate(labels))
-        logger.warning("%s has no label names; by %s %s", checkpoint.path, label_map, names)
+        names = ", ".join(f"{number}: {label}" for number, label in enumerate(labels))
+        logger.warning("%s: no label names; %s assigns %s", checkpoint.path, label_map, names)
     return checkpoint
 
 
 def head_error(task: Head, checkpoint: Checkpoint) -> str:
-    """Why some weights have no classifier of a task; "": they have.
-
-    There may be none, or it is of another task, predicts numbers, or gives a text several labels where the
-    task gives one, or the reverse.
+    """Return why a checkpoint has no usable classifier for a task, or "".
+    The classifier may be missing, or it may be for another task, for regression, or multi-label where the
+    task is not, or the reverse.
     """
-    # A multiple choice is a classifier with one number, as a regression is.
+    # A multiple-choice head has one output, as a regression head has.
     head_task = CLASSIFICATION if checkpoint.task == CHOICE else checkpoint.task
     if head_task not in (None, task.name):
         return f"its head is for {head_task}, not {task.name}"
     if checkpoint.preprocessing.regression and not task.preprocessing().get("regression"):
-        return "it predicts numbers: --is_regression true"
+        return "it is a regression model (--is_regression true)"
     if "classifier.weight" not in checkpoint.tensors:
         return "not fine-tuned (it has no classifier)"
     several = checkpoint.preprocessing.multi_label
     if several != task.preprocessing().get("multi_label", False):
-        kind = "several labels a text" if several else "one label a text"
-        return f"it predicts {kind}, which ernie-m fit learns"
+        kind = "multi-label" if several else "single-label"
+        return f"it is a {kind} classifier of ernie-m fit"
     return ""
 
 
 def _are_named(labels: Sequence[str]) -> bool:
-    """Whether a checkpoint has names of labels. If it was trained without a label map, they are numbers."""
+    """Return whether a checkpoint has label names; without a label map in training it has numbers."""
     return labels not in ([], default_label_names(len(labels)))
 
 
-def with_head(task: Head, start: Checkpoint | None) -> Checkpoint | None:
-    """The weights of --init_pretraining_params if their classifier is one of the task. The log says whether.
-
-    The official function reads every parameter whose name is there. Here the classifier also has the labels
-    of the task, which may be in another order.
+def load_head(task: Head, start: Checkpoint | None) -> Checkpoint | None:
+    """Return the checkpoint of --init_pretraining_params if it has a classifier for the task, and log it.
+    The official function loads every parameter with a matching name. Here the classifier must also have the
+    labels of the task, in any order.
 
     Returns:
-        The weights, with the outputs of the classifier in the order of the task's labels; None: there is no
-        classifier, or it is another one.
+        The checkpoint, with the outputs of its classifier in the order of the task's labels; None: it has no
+            matching classifier.
     """
     if start is None or "classifier.weight" not in start.tensors:
         return None
@@ -175,16 +173,14 @@ def with_head(task: Head, start: Checkpoint | None) -> Checkpoint | None:
     if not error and (
         len(labels) != tensors.shape("classifier.weight")[-1] or sorted(names) != sorted(labels)
     ):
-        error = f"it has other labels than {listed(labels)}"
+        error = f"its labels are not {listed(labels)}"
     if not error and start.preprocessing.prompt(NEITHER) != task.prompt:
-        error = "its texts begin with a prompt, which --init_checkpoint keeps"
+        error = "it requires a prompt, which only --init_checkpoint keeps"
     if error:
-        logger.warning("%s: ignoring its classifier, a new one is trained: %s", start.path, error)
+        logger.warning("%s: ignoring its classifier and training a new one: %s", start.path, error)
         return None
-    by_number = (
-        " (by number: it has no names of labels)" if task.labels and not _are_named(start.labels) else ""
-    )
-    logger.info("%s: loading its classifier as well%s: %s", start.path, by_number, listed(labels))
+    by_number = " (by index: it has no label names)" if task.labels and not _are_named(start.labels) else ""
+    logger.info("%s: loading its classifier%s: %s", start.path, by_number, listed(labels))
     order = [names.index(label) for label in labels]
     head = {name: tensors[name][..., order] for name in tensors if name.startswith("classifier.")}
 
@@ -198,20 +194,20 @@ def read_files(task: Head, patterns: str, purpose: str, language_map: str | None
     """Read all files of --dev_set or --test_set, in the order of the patterns, then of the languages.
 
     Raises:
-        UserError: a file is missing or damaged.
+        UserError: a file is missing or invalid.
     """
     phase = "do_val" if purpose == "dev" else "do_test"
     languages = read_languages(language_map) if language_map else None
     files = []
     file_sets = expand(patterns, languages, f"--{purpose}_set")
     for pattern, path_of_language in file_sets.items():
-        # The recipes of XNLI have several: their --dev_set names dev and test files.
+        # XNLI's recipes have several patterns: their --dev_set contains dev and test files.
         has_others = len(file_sets) > 1
-        advice = f"take {pattern} out of --{purpose}_set" if has_others else f"give --{phase} false"
+        advice = f"remove {pattern} from --{purpose}_set" if has_others else f"set --{phase} false"
         for language, path in path_of_language.items():
-            if languages and not path.exists():  # without a map the reader says that it is missing
+            if languages and not path.exists():  # without a map the reader reports a missing file
                 if any(other.exists() for other in path_of_language.values()):
-                    advice = f"take {language} out of {language_map}"
+                    advice = f"remove {language} from {language_map}"
                 raise UserError(f"{path}: no such file. Add it, or {advice}")
             files.append(LanguageFile(pattern, language, path, task.read(path, purpose)))
     return files
@@ -233,10 +229,10 @@ def add_metric(task: Head, metric: str, dev_files: Sequence[LanguageFile]) -> No
 def check_rows(
     task: Head, train_paths: Sequence[str], train_set: Sequence[Any], files: Sequence[LanguageFile]
 ) -> None:
-    """Warn of rows that are cut, whose equal texts have two labels, or that are scored and trained on."""
+    """Warn of truncated rows, equal texts with different labels, and test rows in the training data."""
     has_ids = task.name == CLASSIFICATION and not task.preprocessing().get("regression")
     named: list[tuple[str | Path, Any]] = [(path, train_set) for path in train_paths]  # one, or none
-    trained = None  # `input_hash` of the rows that are trained on
+    trained = None  # `input_hash` of the training rows
     for name, data in [*named, *((file.path, file.data) for file in files)]:
         task.warn_truncated(name, data)
         inputs = task.inputs(data)
@@ -247,24 +243,24 @@ def check_rows(
 
 
 class FinetuningRun(MultiSeedTraining):
-    """The training of a task on labeled files; see `ernie_m.training.trainer.Trainable` for its methods.
+    """Fine-tuning of a task on labeled files; see `ernie_m.training.trainer.Trainable`.
 
     Args:
-        task: what is learned.
-        flags: settled.
+        task: the task to train.
+        flags: the flags after `apply_model_defaults`.
         opened: the model that every seed starts from.
-        train_set: the items to train on.
-        train_paths: the file of --train_set that they are from, if they are from one.
+        train_set: the training examples.
+        train_paths: their file, --train_set, if they come from one.
         dev_files: the files of --dev_set.
-        head: the weights of `opened` with a classifier of the task; None: a new one is trained.
+        head: the checkpoint of `opened` with a classifier for the task; None: a new classifier is trained.
 
     Raises:
-        UserError: --select_on names a language without a file.
+        UserError: --select_on is not a language with a dev file.
     """
 
     divisible = True
     memory_advice = (
-        "lower --batch_size and raise --recipe_devices, whose product is the batch of a step, or add "
+        "lower --batch_size and raise --recipe_devices (their product is the batch size of a step), or add "
         "--recompute true"
     )
 
@@ -289,10 +285,10 @@ class FinetuningRun(MultiSeedTraining):
         self.train_set = train_set
         self._train_paths = train_paths
         self.dev_files = dev_files
-        self._epoch_ends: list[int] = []  # the number of the last step of each, once a seed begins
+        self._epoch_ends: list[int] = []  # the last step of each epoch, once a seed begins
         self._has_head = head is not None
-        # What the classifier of the start reads. A new one reads the pooled first token, if there is one: a
-        # static model has none.
+        # The pooling that the checkpoint's classifier was trained with. A new one gets the pooled first
+        # token, if the model has a pooler (a static model does not).
         self.pooling: str | None = (
             head.preprocessing.pooling if head and task.name == CLASSIFICATION else None
         )
@@ -306,14 +302,14 @@ class FinetuningRun(MultiSeedTraining):
             )
 
     @cached_property
-    def fingerprint(self) -> dict[str, Any]:  # type: ignore[override]  # `Trainer` asks once; `fit` does not
+    def fingerprint(self) -> dict[str, Any]:  # type: ignore[override]  # `Trainer` reads it once, `fit` never
         return make_fingerprint(
             self.flags,
             stored_name(self.task.name),
             [self.start],
             self.config,
             self.tokenizer,
-            # Not the flags, which some tasks do not follow.
+            # Not the flags, which some tasks ignore.
             shuffle=self.shuffle,
             official_compat=self.task.official,
             global_batch=self.global_batch,
@@ -326,7 +322,7 @@ class FinetuningRun(MultiSeedTraining):
         )
 
     def begin(self, seed: int, checkpoint: Path | None) -> Engine:
-        """Divide the rows into steps, choose those after which is evaluated, and make model and optimizer."""
+        """Divide the rows into steps, choose the evaluation steps, and make model and optimizer."""
         flags = self.flags
         self.seed = seed
         self._batches = Batches(
@@ -346,20 +342,20 @@ class FinetuningRun(MultiSeedTraining):
         self.total_steps = self._epoch_ends[-1]
         schedule_steps = self.total_steps
         if self.task.official and not flags.in_tokens:
-            # The official code rounds down once, so that the rate of the last steps may be 0.
+            # The official code rounds down once, so that the learning rate of the last steps may be 0.
             schedule_steps = max(1, flags.epoch * len(self.train_set) // self.global_batch)
         if flags.max_steps is not None:
             self.total_steps = min(self.total_steps, flags.max_steps)
             schedule_steps = min(schedule_steps, flags.max_steps)
-        # The dev files are scored after every --validation_steps-th step, the last step of each epoch, and
-        # the last step of all; with --select_on last only after the last step of all.
+        # The dev files are scored every --validation_steps steps and at the end of each epoch; with
+        # --select_on last only after the last step.
         steps = {self.total_steps} if self.dev_files else set()
         if self.dev_files and flags.select_on != LAST:
             steps |= {*range(flags.validation_steps, self.total_steps, flags.validation_steps)}
             steps |= {end for end in self._epoch_ends if end < self.total_steps}
         self.evaluation_steps = sorted(steps)
         processes = distributed.world_size()
-        share = math.ceil(self.global_batch / processes)  # the largest of a process
+        share = math.ceil(self.global_batch / processes)  # the largest share of a process
         logger.info(
             "seed %d: %d examples, %d optimizer steps of %d %s (batch %d x accumulation %d x processes %d)",
             seed,
@@ -380,10 +376,9 @@ class FinetuningRun(MultiSeedTraining):
         """Make a model in --dtype, identical on every process, and its engine.
 
         Args:
-            weights: None: they are random.
-            fine_tuned: whether the weights have the classifier of this task; otherwise it is random.
-            schedule_steps: the number of steps of the learning rate's schedule; an engine that only predicts
-                has none.
+            weights: the checkpoint; None: random weights.
+            fine_tuned: whether the checkpoint has the classifier of this task; otherwise it is random.
+            schedule_steps: the length of the learning-rate schedule; irrelevant for prediction.
         """
         flags = self.flags
         paddle.seed(seed)
@@ -391,14 +386,14 @@ class FinetuningRun(MultiSeedTraining):
         model = model_with_head(self.task.name, self.config, len(self.task.labels or []), self.pooling)
         model.ernie_m.use_recompute(flags.recompute)
         if weights is None:
-            logger.warning("no --init_pretraining_params: training starts from random weights")
+            logger.warning("no --init_pretraining_params: initializing all weights randomly")
         else:
             new = () if fine_tuned else ("classifier.",)
             load_from(model, weights, ignore=(*new, *self._unread))
         schedule = None
         if flags.lr_scheduler == "noam_decay":
             schedule = noam_decay(int(schedule_steps * flags.warmup_proportion))
-        loss_scaling = {name: getattr(flags, name) for name in LOSS_SCALING}  # the flags have the same names
+        loss_scaling = {name: getattr(flags, name) for name in LOSS_SCALING}  # flags of the same names
         return make_engine(flags, model, schedule_steps, seed, schedule, loss_scaling)
 
     @property
@@ -419,7 +414,7 @@ class FinetuningRun(MultiSeedTraining):
         return self.task.loss(model, micro_batch)
 
     def evaluate(self, engine: Engine, stop: ShutdownHandler) -> Evaluation | None:
-        """Score the dev files of all languages; those of the first pattern select the best step."""
+        """Score the dev files of all languages; those of the first pattern select the best checkpoint."""
         epoch = self.epoch_at(engine.steps)
         scores = evaluate_files(self.task, engine, self.dev_files, self.flags.prediction, epoch, stop)
         if scores is None:
@@ -433,11 +428,11 @@ class FinetuningRun(MultiSeedTraining):
         return Evaluation(engine.steps, epoch, selected_by, scores)
 
     def epoch_at(self, step: int) -> int:
-        """The epoch, from 0, of an optimizer step, from 1."""
+        """Return the epoch, from 0, of an optimizer step, from 1."""
         return bisect_left(self._epoch_ends, step)  # the first epoch that ends with this step or later
 
     def line(self, interval: Interval) -> str:
-        """The official line of the log, behind the epoch and the progress in it."""
+        """Return the official log line, after the epoch and its progress."""
         batch: GlobalBatch = interval.data
         examples = len(self.train_set)
         share_of_epoch = (batch.index + 1) / self._steps_of_epoch[batch.epoch]
@@ -447,7 +442,7 @@ class FinetuningRun(MultiSeedTraining):
     def files(
         self, engine: Engine, masters: Mapping[str, Tensor], evaluation: Evaluation | None
     ) -> ModelFiles:
-        """The files of the model, with how it reads and what it was trained on."""
+        """Return the files of the model, with its preprocessing and its model card."""
         flags = self.flags
         task = self.task
         fields = {"max_seq_len": flags.max_seq_len, "pooling": self.pooling, **task.preprocessing()}
@@ -469,16 +464,14 @@ class FinetuningRun(MultiSeedTraining):
 
 
 def effective_batch_size(flags: FinetuneFlags, processes: int) -> int:
-    """The examples of an optimizer step over all processes; with --in_tokens its padded tokens.
-
-    A warning says if the processes cannot have equal shares of it.
+    """Return the number of examples per optimizer step over all processes, or of padded tokens (--in_tokens).
+    Log a warning if the processes cannot get equal shares.
     """
     total = flags.batch_size * (flags.recipe_devices or processes)
     if total % processes and not flags.in_tokens:
         even = max(number for number in range(1, processes) if total % number == 0)
         logger.warning(
-            "the %d processes get unequal parts of the %d examples of a step; %d processes would get equal "
-            "ones",
+            "%d processes cannot share the %d examples of a step equally. Use %d processes for equal shares",
             processes,
             total,
             even,

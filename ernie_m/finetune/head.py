@@ -1,8 +1,7 @@
-"""The base class of the tasks with labeled files: classification, tagging, question answering.
-
-One class makes the features and decodes the outputs in training, evaluation and prediction. Training makes a
-task from the flags. Prediction makes it from the labels and the "reading" in the model's config.json; what
-ernie-m export wrote is predicted without Paddle, so only the methods that run a Paddle model import it.
+"""Base class of the tasks with labeled files: classification, tagging, question answering.
+One class encodes the inputs and decodes the outputs in training, evaluation and prediction. Training makes a
+task from the flags. Prediction makes it from the labels and the key "reading" of the model's config.json. A
+model of ernie-m export runs without Paddle, so only the methods that run a Paddle model import it.
 """
 
 import math
@@ -29,17 +28,18 @@ Data = TypeVar("Data", bound=Sequence[Any])  # the items of a file
 
 
 class Head(Generic[Data]):
-    """Features, loss, decoding and metric of one task. A subclass defines the methods of the first part.
+    """Features, loss, decoding and metric of one task. Subclasses define the methods of the first part.
 
     Attributes:
-        name: one of `ernie_m.model.tasks`; written to config.json and to the model card.
-        metric: the key of `score`, or of what `own_metric` returns, that selects a step; larger is better.
-        own_metric: the function of --metric; None: there is none.
+        name: one of `ernie_m.model.tasks`; stored in config.json and in the model card.
+        metric: the key of `score`, or of the result of `own_metric`, that selects the best checkpoint; larger
+            is better.
+        own_metric: the custom function of --metric, if any.
         labels: label names in the order of their ids; None if the task has none.
-        shuffles: whether training may change the order of the examples (--shuffle).
-        official: whether inputs, loss and scores are those of the official code (--official_compat).
-        encode: turns items of a data set into features, and features into batches.
-        prompt: what it puts before every text.
+        shuffles: whether training may shuffle the examples (--shuffle).
+        official: whether inputs, loss and scores follow the official code (--official_compat).
+        encode: turns examples into features, and features into batches.
+        prompt: the prefix of every text.
     """
 
     name: str
@@ -51,15 +51,15 @@ class Head(Generic[Data]):
     prompt = ""
     encode: EncodeExamples
 
-    # What a task defines
+    # Methods that each task defines
 
     @classmethod
     def from_flags(cls, flags: FinetuneFlags, tokenizer: Tokenizer, start: Checkpoint | None = None) -> Self:
-        """Make the task from the command line. `start`: the weights that the flags name."""
+        """Make the task from the flags. `start`: the checkpoint that they name."""
         raise NotImplementedError
 
     def preprocessing(self) -> dict[str, Any]:
-        """How the inputs were read, beside `max_seq_len`, for prediction: "reading" in config.json."""
+        """Return the preprocessing settings except `max_seq_len`, for "reading" in config.json."""
         return {}
 
     def read(self, path: str | os.PathLike, purpose: str) -> Data:
@@ -67,7 +67,7 @@ class Head(Generic[Data]):
         raise NotImplementedError
 
     def warn_truncated(self, name: str | os.PathLike, data: Data) -> None:
-        """Warn if items of a file that was read are cut, or unknown to the vocabulary."""
+        """Warn of truncated rows and of text that the vocabulary does not cover."""
         warn_truncated(name, data, self.encode, "rows")
 
     def baseline(self, data: Data) -> dict[str, float]:
@@ -75,11 +75,11 @@ class Head(Generic[Data]):
         return {}
 
     def targets(self, batch: Any) -> np.ndarray:
-        """Return what is to be predicted; it travels to the device with the ids."""
+        """Return the targets of a batch, which are sent to the device with the ids."""
         return batch.labels
 
     def inputs(self, data: Data) -> np.ndarray:
-        """`input_hash` of each row, sentence or question of a file that was read, int64 [N]."""
+        """Return `input_hash` of each row, sentence or question of a file, int64 [N]."""
         raise NotImplementedError
 
     def loss_and_counts(
@@ -88,17 +88,17 @@ class Head(Generic[Data]):
         """Return the summed loss of a batch, the number of correct decisions, and the number of decisions.
 
         Args:
-            on_device: the batch on the device, with what `targets` returned.
-            outputs: the outputs of the model, by the names in `ernie_m.model.tasks`.
+            on_device: the batch on the device, with the result of `targets`.
+            outputs: the outputs of the model, by their names in `ernie_m.model.tasks`.
         """
         raise NotImplementedError
 
     def decode(self, batch: Any, outputs: Mapping[str, np.ndarray]) -> list[Any]:
-        """Turn the model's outputs into one prediction (numpy or plain values) for each feature."""
+        """Turn the model's outputs into one prediction (numpy or plain values) per feature."""
         raise NotImplementedError
 
     def score(self, data: Data, predictions: list[Any], language: str) -> Mapping[str, float]:
-        """Score the predictions of a whole file, in the order of its items: metric -> per cent."""
+        """Score the predictions of a whole file, in the order of its items: metric -> percent."""
         raise NotImplementedError
 
     def predicted(self, data: Data, predictions: list[Any]) -> list[Any]:
@@ -106,14 +106,14 @@ class Head(Generic[Data]):
         raise NotImplementedError
 
     def gold(self, data: Data) -> list[Any]:
-        """Return what is right in a whole file, in the form of `predicted`; of a question all answers."""
+        """Return the gold values of a whole file in the format of `predicted`; all answers to a question."""
         raise NotImplementedError
 
     def write(self, path: str | os.PathLike, data: Data, predictions: list[Any]) -> None:
-        """Write the predictions of a file in the official form, atomically."""
+        """Write the predictions of a file atomically, in the official format."""
         raise NotImplementedError
 
-    # The loss and the predictions of a model
+    # Running a model
 
     def send_batches(self, model: "nn.Layer", batches: Sequence[Any]) -> list[tuple[Any, "LabeledBatch"]]:
         """Send batches to the device in one copy. Return (batch, batch on the device) for each."""
@@ -141,21 +141,21 @@ class Head(Generic[Data]):
         return outputs
 
     def evaluation_loss(self, batch: Any, outputs: dict[str, "Tensor"], on_device: "LabeledBatch") -> float:
-        """Return the sum of the losses of the items of a batch, for the mean over a file."""
+        """Return the summed loss of the items of a batch, from which the mean over a file is computed."""
         total, _, _ = self.loss_and_counts(on_device, outputs)
         return float(total)
 
     def loss(
         self, model: "nn.Layer", micro_batch: tuple[Any, "LabeledBatch"]
     ) -> tuple["Tensor", dict[str, "Tensor | float"]]:
-        """Return the loss of a micro-batch from `send_batches`; see `Trainable.loss` of training."""
+        """Return the loss of a micro-batch from `send_batches`; see `Trainable.loss`."""
         batch, on_device = micro_batch
-        # `batch.count` is that of the whole step, `count` that of this micro-batch.
+        # `batch.count` belongs to the whole step, `count` to this micro-batch.
         total, correct, count = self.loss_and_counts(on_device, self.outputs(model, on_device))
         return total / batch.count, {"correct": correct, "count": count}
 
     def measure(self, sums: Mapping[str, float]) -> str:
-        """What a line of the log says beside the loss, from the sums over some steps."""
+        """Return the metric of a log line, from the sums over some steps."""
         return f"ave acc: {compute_accuracy(sums):f}"
 
     def predict(self, model: "nn.Layer", batch: Any, labeled: bool) -> tuple[list[Any], float]:
@@ -167,8 +167,7 @@ class Head(Generic[Data]):
 
 
 def compute_accuracy(sums: Mapping[str, float]) -> float:
-    """The share of correct decisions, from the sums over some steps; nan if all steps were skipped.
-
-    It is 0 if there was nothing to decide.
+    """Return the fraction of correct decisions, from the sums over some steps.
+    It is 0 without decisions, and nan if all steps were skipped.
     """
     return sums["correct"] / max(sums["count"], 1) if sums["steps"] else math.nan

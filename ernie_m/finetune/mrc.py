@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 # A logit whose probability is 0 in float32 and in float64.
 _MASKED = -1e30
-# The values of the official recipe, for a model whose folder does not say how it was trained.
+# The values of the official recipe, for models that do not record theirs.
 _MAX_QUERY_LENGTH = 64
 _DOC_STRIDE = 128
 _MAX_ANSWER_LENGTH = 100
@@ -49,9 +49,9 @@ class SpanScores(NamedTuple):
     """The logits of one window. A span is any start with any end that is not before it.
 
     Attributes:
-        start_logits: float32 [S], of the tokens at which an answer from this window may begin.
+        start_logits: float32 [S], of the tokens at which an answer from this window may start.
         end_logits: float32 [E], E >= S, of the tokens at which it may end, from the same first token on.
-        first_token: the number of that token in the context.
+        first_token: the index of the first token in the context.
     """
 
     start_logits: np.ndarray
@@ -60,7 +60,7 @@ class SpanScores(NamedTuple):
 
 
 class Spans(NamedTuple):
-    """Spans of a context, best first: token numbers int32 [K], logits float32 [K]."""
+    """Spans of a context, best first: token indices int32 [K], logits float32 [K]."""
 
     first: np.ndarray
     last: np.ndarray
@@ -69,12 +69,12 @@ class Spans(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """One candidate for a question.
+    """One candidate answer.
 
     Attributes:
         text: characters of the context.
-        start: position of the first of them.
-        probability: softmax over the candidates of the question, of the sum of the two logits.
+        start: index of the first character.
+        probability: softmax over the question's candidates of the sum of both logits.
         start_logit, end_logit: logits of the first and the last token.
     """
 
@@ -86,23 +86,23 @@ class Answer(NamedTuple):
 
 
 def best_spans(scores: SpanScores, max_length: int, count: int) -> Spans:
-    """The `count` spans of a window with the highest sums of logits; fewer if it has no more.
+    """Return the `count` spans of a window with the highest sums of logits, or all if there are fewer.
 
     Args:
-        max_length: longest span in tokens.
+        max_length: maximum span length in tokens.
     """
     start_count = len(scores.start_logits)  # S
-    # No longer than the context; at least 1, also without a token.
+    # At most the context length; at least 1, even without tokens.
     max_length = max(1, min(max_length, len(scores.end_logits)))
     behind_the_last = np.full(max_length - 1, -np.inf, scores.end_logits.dtype)
     end_logits = np.concatenate([scores.end_logits, behind_the_last])  # [E + max_length - 1]
-    # In column k the end logit of the span that has this start and k + 1 tokens: [S, max_length]
+    # Column k has the end logit of the span with this start and k + 1 tokens: [S, max_length]
     ends_of_starts = np.lib.stride_tricks.sliding_window_view(end_logits, max_length)[:start_count]
     sums = (scores.start_logits[:, None] + ends_of_starts).ravel()  # [S * max_length]
-    # `best` has indices of `sums`: first the largest sums in any order, which is faster than to sort all.
+    # `best`: indices of the largest sums, unordered; argpartition is faster than sorting everything.
     best = np.argpartition(-sums, count - 1)[:count] if count < len(sums) else np.arange(len(sums))
-    best = best[np.isfinite(sums[best])]  # without spans that end behind the last token
-    best = best[np.lexsort((best, -sums[best]))]  # the largest sum first, of equal ones the first span
+    best = best[np.isfinite(sums[best])]  # drop spans that end after the last token
+    best = best[np.lexsort((best, -sums[best]))]  # largest sum first, ties in order of position
     start, column = np.divmod(best, max_length)  # sums[start * max_length + column]
     end = start + column
     return Spans(
@@ -114,22 +114,22 @@ def best_spans(scores: SpanScores, max_length: int, count: int) -> Spans:
 
 
 def select_best(spans_of_windows: Sequence[Spans], count: int) -> Spans:
-    """The `count` best spans of all windows, of equal ones the first; fewer if they have no more."""
-    # For each field of `Spans` the arrays of all windows, as one.
+    """Return the `count` best spans of all windows, or all if there are fewer; ties keep their order."""
+    # Concatenate each field of `Spans` over the windows.
     first, last, start_logits, end_logits = map(np.concatenate, zip(*spans_of_windows))
     order = np.argsort(-(start_logits + end_logits), kind="stable")[:count]
     return Spans(first[order], last[order], start_logits[order], end_logits[order])
 
 
 class QuestionAnswering(Head[AnswerWindows]):
-    """Find the first and the last token of the answer; the metric is F1.
+    """Predict the first and the last token of the answer; the metric is F1.
 
-    An item is a window of a question's context. Training windows without the answer are left out.
+    An item is a window of a question's context. Training skips windows without the answer.
 
     Args:
-        cut: how contexts are cut into windows.
-        max_answer_length: longest answer in tokens.
-        n_best: largest number of candidates for a question.
+        cut: how contexts are divided into windows.
+        max_answer_length: maximum answer length in tokens.
+        n_best: maximum number of candidates per question.
         rules: "mlqa" or "squad"; see `ernie_m.finetune.eval_mlqa`.
     """
 
@@ -154,7 +154,7 @@ class QuestionAnswering(Head[AnswerWindows]):
 
     @classmethod
     def from_flags(cls, flags: FinetuneFlags, tokenizer: Tokenizer, start: Checkpoint | None = None) -> Self:
-        split_han = flags.split_han and not cls.official  # the official code never does
+        split_han = flags.split_han and not cls.official  # the official code never splits
         separators = (start.preprocessing if start else PreprocessingConfig()).separators
         cut = Cut(flags.max_seq_len, flags.max_query_length, flags.doc_stride, split_han, separators)
         return cls(tokenizer, cut, flags.max_answer_length, flags.n_best_size, flags.answer_rules)
@@ -166,9 +166,9 @@ class QuestionAnswering(Head[AnswerWindows]):
         """Make the task for prediction, with windows of at most `max_seq_len` tokens.
 
         Args:
-            preprocessing: how the model reads. What it does not say has the default of the official recipe.
+            preprocessing: the model's settings; missing values get the official recipe's defaults.
         """
-        # A question takes at most half of a window.
+        # A question has at most half of a window.
         half_window = (max_seq_len - windows.special_tokens(preprocessing.separators)) // 2
         max_query_length = min(preprocessing.max_query_length or _MAX_QUERY_LENGTH, half_window)
         doc_stride = preprocessing.doc_stride or _DOC_STRIDE
@@ -188,7 +188,7 @@ class QuestionAnswering(Head[AnswerWindows]):
         return windows.read_windows(path, purpose, self.tokenizer, self.cut, self.make_windows)
 
     def warn_truncated(self, name: str | os.PathLike, data: AnswerWindows) -> None:
-        """Warn if questions are cut, or contexts unknown to the vocabulary; these are read in windows."""
+        """Warn of truncated questions and of contexts that the vocabulary does not cover."""
         warn_if_unsuited(name, self.tokenizer, [window.context_ids for window in spread(data)])
         most = self.cut.max_query_length
         warn_if_cut(name, sum(data.cut), len(data.cut), "questions", most, "max_query_length")
@@ -204,19 +204,19 @@ class QuestionAnswering(Head[AnswerWindows]):
     def loss_and_counts(
         self, on_device: "LabeledBatch", outputs: dict[str, "Tensor"]
     ) -> tuple["Tensor", "Tensor", Any]:
-        """Average the losses of start and end; a window without an answer has none.
+        """Average the losses of start and end; windows without an answer have no loss.
 
-        A decision is correct if both start and end are correct.
+        A prediction is correct if both start and end are correct.
         """
         import paddle
         import paddle.nn.functional as F
 
         is_pad = on_device.inputs.is_pad()  # [B, T]
-        answers = on_device.targets  # [B, 2], the places of start and end
+        answers = on_device.targets  # [B, 2], the positions of start and end
 
         def loss_of(logits: "Tensor", places: "Tensor") -> tuple["Tensor", "Tensor"]:
-            """The loss of the places [B] of one end, and whether each has the largest logit [B]."""
-            # Pads are excluded, so that a loss does not depend on the other inputs of the batch.
+            """Return the summed loss of the positions [B] of one end, and whether each is predicted [B]."""
+            # Padding is excluded, so that the loss does not depend on the other inputs of the batch.
             logits = paddle.where(is_pad, paddle.full_like(logits, _MASKED), logits)  # [B, T]
             loss = F.cross_entropy(logits, places, reduction="sum", ignore_index=windows.NO_ANSWER)
             return loss, logits.argmax(-1) == places
@@ -226,26 +226,26 @@ class QuestionAnswering(Head[AnswerWindows]):
         return (start_loss + end_loss) / 2, (start_correct & end_correct).sum(), len(answers)
 
     def decode(self, batch: AnswerBatch, outputs: Mapping[str, np.ndarray]) -> list[Any]:
-        """Return the logits of each window, from the first token at which its answers may begin."""
+        """Return the logits of each window, from the first token at which its answers may start."""
         predictions = []
         for row, (first_start, behind_starts) in enumerate(batch.start_ranges.tolist()):
             behind_context = int(batch.ends[row])
-            # The input ends with one [SEP] behind the context; the rest is padding.
+            # The input ends with one [SEP] after the context; the rest is padding.
             start_logits = outputs["start_logits"][row][: behind_context + 1]
             end_logits = outputs["end_logits"][row][: behind_context + 1]
-            # Copies, because a view would keep the arrays of the whole batch.
+            # Copies, because a view would keep the arrays of the whole batch alive.
             scores = SpanScores(
                 start_logits[first_start:behind_starts].copy(),
                 end_logits[first_start:behind_context].copy(),
-                first_token=first_start + int(batch.shift[row]),  # its number in the context
+                first_token=first_start + int(batch.shift[row]),  # its index in the context
             )
             predictions.append(scores)
         return predictions
 
     def score(self, data: AnswerWindows, predictions: list[Any], language: str) -> dict[str, float]:
-        """F1 and exact match ("em") over the questions, by the rules for the language of the contexts."""
+        """Return F1 and exact match ("em") over the questions, by the rules of the contexts' language."""
         rows = list(zip(self.predicted(data, predictions), self.gold(data), strict=True))
-        # Without a language map the name of the file says it.
+        # Without a language map, the file name contains the language.
         path = data.file.path
         name = path.name if path and language == ALL_LANGUAGES else language
         return answer_scores(rows, name, self.rules)
@@ -274,13 +274,13 @@ class QuestionAnswering(Head[AnswerWindows]):
         return [question.answers for question in data.file.questions]
 
     def predicted(self, data: AnswerWindows, predictions: list[Any]) -> list[str]:
-        """Return the best answer to each question, "" if there is none."""
+        """Return the best answer to each question, or ""."""
         return [answers[0].text if answers else "" for answers in self.rank(data, predictions)]
 
     def rank(self, data: AnswerWindows, predictions: list[Any]) -> list[list[Answer]]:
-        """Return the `n_best` best answers to each question of a file, the best one first.
+        """Return the `n_best` best answers to each question of a file, best first.
 
-        No two answers to a question have the same text.
+        The answers to a question have distinct texts.
         """
         answers = []
         for question in range(len(data.file.questions)):
@@ -291,11 +291,11 @@ class QuestionAnswering(Head[AnswerWindows]):
     def _rank_question(
         self, data: AnswerWindows, question: int, scores_of_windows: list[Any]
     ) -> list[Answer]:
-        """The `n_best` best answers to one question, by its number, from the scores of its windows."""
+        """Return the `n_best` best answers to one question, by its index, from the scores of its windows."""
         if not scores_of_windows:
             return []
-        # Several spans can have one text, and some have none (a lone space). So look at more spans than
-        # answers, until there are enough texts or no more spans.
+        # Spans may share a text or have none (a single space). So consider more spans than answers, until
+        # there are enough texts or no more spans.
         count = 4 * self.n_best
         while True:
             spans_of_windows = [
@@ -316,7 +316,7 @@ class QuestionAnswering(Head[AnswerWindows]):
         ]
 
     def _different_answers(self, data: AnswerWindows, question: int, spans: Spans) -> list[Answer]:
-        """The first `n_best` different texts of spans, with the best span of each; no probabilities yet."""
+        """Return the first `n_best` distinct texts, each with its best span; probabilities are still 0."""
         answers: dict[str, Answer] = {}
         columns = [array.tolist() for array in spans]  # the four fields of `Spans`
         for first, last, start_logit, end_logit in zip(*columns):
@@ -330,9 +330,9 @@ class QuestionAnswering(Head[AnswerWindows]):
         return list(answers.values())
 
     def text_of(self, data: AnswerWindows, question: int, first: int, last: int) -> tuple[str, int]:
-        """Return the characters of the context from token `first` to `last`, and their position."""
+        """Return the context's characters from token `first` to `last`, and the index of the first one."""
         context = data.file.questions[question].context
-        spans = data.spans[context]  # [tokens, 2], the characters of each token
+        spans = data.spans[context]  # [tokens, 2], the character range of each token
         start = int(spans[first, 0])
         end = int(spans[last, 1])
         text = data.file.contexts[context][start:end]
@@ -341,12 +341,12 @@ class QuestionAnswering(Head[AnswerWindows]):
 
 
 class OfficialScores(NamedTuple):
-    """The logits of one window, and the spans that the official code looks at.
+    """The logits of one window, and the spans that the official code ranks.
 
     Attributes:
-        scores: what `QuestionAnswering` looks at.
+        scores: the logits that `QuestionAnswering` ranks.
         spans: the `n_best` best starts of the whole input, question included, each with the `n_best` best
-            ends, the best start first; float64. Those that are no answers of this window are left out.
+            ends, best start first; float64. Spans that are not answers of this window are dropped.
     """
 
     scores: SpanScores
@@ -354,24 +354,23 @@ class OfficialScores(NamedTuple):
 
 
 class OfficialAnswering(QuestionAnswering):
-    """The behavior of the official code, its faults included (--official_compat true; docs/tasks.md).
-
-    An answer is joined pieces, which are normalized. The scores of the answers that `QuestionAnswering` finds
-    in the same logits, which are characters of the text, stand beside its scores.
+    """The behavior of the official code, bugs included (--official_compat true; docs/tasks.md).
+    An answer consists of joined, normalized subwords. The scores of `QuestionAnswering`, whose answers are
+    character ranges of the text, are reported in addition.
     """
 
-    metric = "f1 of pieces"
+    metric = "f1 of subwords"
     official = True
-    shuffles = False  # The official code shuffles a list that it does not train on.
+    shuffles = False  # the official code shuffles a list that it does not train on
 
     @cached_property
     def of_text(self) -> QuestionAnswering:
-        """The task that finds characters of the text."""
+        """Return the task whose answers are characters of the text."""
         return QuestionAnswering(self.tokenizer, self.cut, self.max_answer_length, self.n_best, self.rules)
 
     @cached_property
     def tokenize_context(self) -> Callable[[str], list[str]]:
-        """A function from a context to its pieces. It keeps the last result, as questions share contexts."""
+        """Return a cached function from a context to its subwords, as questions share contexts."""
 
         @lru_cache(maxsize=1)
         def tokenize(context: str) -> list[str]:
@@ -380,19 +379,19 @@ class OfficialAnswering(QuestionAnswering):
         return tokenize
 
     def decode(self, batch: AnswerBatch, outputs: Mapping[str, np.ndarray]) -> list[OfficialScores]:
-        """The scores of `QuestionAnswering`, each with the spans that the official code looks at."""
+        """Return the scores of `QuestionAnswering`, each with the spans that the official code ranks."""
         predictions = []
         for row, scores in enumerate(super().decode(batch, outputs)):
             behind_context = int(batch.ends[row])
-            indices = []  # the places of the best starts, then of the best ends: [n_best] each
-            logits = []  # the logits there
+            indices = []  # the positions of the best starts, then of the best ends: [n_best] each
+            logits = []  # their logits
             for name in ("start_logits", "end_logits"):
-                # The official code ranks the [SEP] behind the context, too; its spans are left out below.
+                # The official code also ranks the [SEP] after the context; its spans are dropped below.
                 input_logits = outputs[name][row][: behind_context + 1].astype(np.float64)
                 best = np.argsort(-input_logits, kind="stable")[: self.n_best]
                 indices.append(best)
                 logits.append(input_logits[best])
-            # Every best start with every best end, [n_best, n_best] each.
+            # All pairs of best starts and best ends, [n_best, n_best] each.
             starts, ends = np.meshgrid(*indices, indexing="ij")
             first_start, behind_starts = batch.start_ranges[row]
             begins_here = (first_start <= starts) & (starts < behind_starts)
@@ -411,19 +410,19 @@ class OfficialAnswering(QuestionAnswering):
         return predictions
 
     def score(self, data: AnswerWindows, predictions: list[Any], language: str) -> dict[str, float]:
-        of_pieces = super().score(data, predictions, language)
+        of_subwords = super().score(data, predictions, language)
         of_text = self.of_text.score(data, [prediction.scores for prediction in predictions], language)
         return {
-            **{f"{metric} of pieces": score for metric, score in of_pieces.items()},
+            **{f"{metric} of subwords": score for metric, score in of_subwords.items()},
             **{f"{metric} of text": score for metric, score in of_text.items()},
         }
 
     def _rank_question(
         self, data: AnswerWindows, question: int, scores_of_windows: list[Any]
     ) -> list[Answer]:
-        """The best answers to a question, the best first.
+        """Return the best answers to a question, best first.
 
-        Their texts may be equal, or empty. Without any span the answer is the word "empty".
+        Texts may repeat or be empty. Without any span the answer is the word "empty".
         """
         spans = [scores.spans for scores in scores_of_windows]
         if not any(len(spans_of_window.first) for spans_of_window in spans):
@@ -438,7 +437,7 @@ class OfficialAnswering(QuestionAnswering):
         return answers
 
     def text_of(self, data: AnswerWindows, question: int, first: int, last: int) -> tuple[str, int]:
-        """The joined pieces from token `first` to `last`, and where their text begins in the context."""
+        """Return the joined subwords from token `first` to `last`, and their first index in the context."""
         context = data.file.questions[question].context
         pieces = self.tokenize_context(data.file.contexts[context])[first : last + 1]
         text = "".join(piece.replace("▁", " ", 1) for piece in pieces).strip()

@@ -1,4 +1,4 @@
-"""The command of all tasks but retrieval: a run for each seed, evaluation, predictions, and the report."""
+"""The command of all tasks except retrieval: a run per seed, evaluation, predictions and the report."""
 
 import gc
 from collections.abc import Mapping
@@ -6,21 +6,27 @@ from functools import partial
 from typing import Any
 
 from ernie_m.finetune import score_tables
-from ernie_m.finetune.evaluate import LanguageFile, predict_tests, with_paths
+from ernie_m.finetune.evaluate import LanguageFile, get_output_paths, predict_tests
 from ernie_m.finetune.finetune_args import FinetuneFlags
 from ernie_m.finetune.finetuning import (
     KEPT,
     RECORDED,
     FinetuningRun,
     add_metric,
+    check_head,
     check_rows,
-    checked_head,
+    load_head,
     make_task,
     read_files,
-    with_head,
 )
 from ernie_m.finetune.head import Head
-from ernie_m.finetune.run_setup import log_and_write_report, make_loop_config, output_dir, set_up, with_rates
+from ernie_m.finetune.run_setup import (
+    choose_hyperparameters,
+    log_and_write_report,
+    make_loop_config,
+    output_dir,
+    set_up,
+)
 from ernie_m.finetune.score_tables import figures
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.open_model import apply_model_defaults, open_model
@@ -39,19 +45,19 @@ def run_finetuning(
     stop: ShutdownHandler,
     official_class: type[Head] | None = None,
 ) -> None:
-    """Run the command. It returns early if it is asked to stop; the same command then goes on.
+    """Run the command. It returns early if asked to stop; the same command resumes.
 
     Args:
-        official_class: the task as in the official code (--official_compat); None: there is no difference.
+        official_class: the task as in the official code (--official_compat); None: the same class.
 
     Raises:
-        UserError: a flag or a file has a fault, or the run cannot begin.
+        UserError: a flag or a file is invalid.
     """
-    # Settle what the flags decide by themselves, and join the other processes.
+    # Resolve flags that depend on each other, and join the other processes.
     flags.check()
     set_up(flags)
 
-    # Open the model. What no flag says is as in its training, and it may have a head of the task.
+    # Open the model. Its checkpoint provides settings that no flag gives, and perhaps a head for the task.
     start = open_checkpoint(flags.start) if flags.start else None
     opened = open_model(start, *flags.named_files)
     recorded = KEPT[task_class.name] if flags.do_train else RECORDED
@@ -60,9 +66,9 @@ def run_finetuning(
     flags = apply_model_defaults(flags, opened, recorded)
     task = make_task(task_class, official_class, flags, opened)
     head = (
-        checked_head(task, start, flags.label_map_config)
+        check_head(task, start, flags.label_map_config)
         if start and flags.init_checkpoint
-        else with_head(task, start)
+        else load_head(task, start)
     )
 
     # Read the files.
@@ -73,18 +79,18 @@ def run_finetuning(
     dev_files = read_files(task, dev_set, "dev", flags.lang_map_config) if dev_set else []
     test_files = read_files(task, test_set, "test", flags.lang_map_config) if test_set else []
 
-    if not flags.metric.isidentifier():  # the official names are
+    if not flags.metric.isidentifier():  # official names are identifiers
         add_metric(task, flags.metric, dev_files)
 
-    # Plan the run by what was read.
+    # Plan the run.
     if flags.do_train and flags.auto_hyperparameters:
-        flags = with_rates(flags, opened.config, len(train_set), task.name)
+        flags = choose_hyperparameters(flags, opened.config, len(train_set), task.name)
     train_paths = [train_path] if train_path else []
     check_rows(task, train_paths, train_set, [*dev_files, *test_files])
     fine_tuning = FinetuningRun(task, flags, opened, train_set, train_paths, dev_files, head)
-    tests = with_paths(test_files, test_set, flags.test_save) if test_set else {}
+    tests = get_output_paths(test_files, test_set, flags.test_save) if test_set else {}
 
-    # Train each seed, or take the model of --init_checkpoint. Both evaluate, predict, and write the report.
+    # Train each seed, or use --init_checkpoint. Both evaluate, predict and write the report.
     if flags.do_train:
         train_seeds(fine_tuning, tests, stop)
     else:
@@ -119,7 +125,7 @@ def run_seed(
     """Train a seed unless it is finished, and predict the test files with its best model.
 
     Args:
-        tests: as `predict_tests` takes them.
+        tests: as in `predict_tests`.
 
     Returns:
         False if a process was asked to stop.
@@ -130,17 +136,17 @@ def run_seed(
         return predict_tests(fine_tuning.task, engine, tests, flags.prediction, epoch, step, stop)
 
     if folder.is_finished():
-        logger.info("seed %d is finished: %s", seed, folder.path / SELECTED)
+        logger.info("seed %d: already finished (%s)", seed, folder.path / SELECTED)
     else:
         trainer = Trainer(fine_tuning, folder, seed, make_loop_config(flags))
         if not trainer.run(stop):
             return False
         best = trainer.best
-        if best is None:  # without dev files nothing selects a step: the last one predicts
+        if best is None:  # without dev files the last step predicts
             step = trainer.engine.steps
             return predict(trainer.engine, epoch=fine_tuning.epoch_at(step), step=step)
         logger.info("seed %d: best step %d, epoch %d: %.2f", seed, best.step, best.epoch, best.selected_by)
-        # Free the model and its moments before the next model is made.
+        # Free the model and its optimizer state before the next model is made.
         del trainer
         gc.collect()
     if not tests:
@@ -158,21 +164,21 @@ def evaluate_and_predict(
     predict_tests(fine_tuning.task, engine, tests, fine_tuning.flags.prediction, 0, 0, stop)
     evaluation = fine_tuning.evaluate(engine, stop) if fine_tuning.dev_files else None
     if evaluation is not None:
-        report_seeds(fine_tuning, {0: evaluation})  # the seed of the training is not known
+        report_seeds(fine_tuning, {0: evaluation})  # the seed of its training is unknown
 
 
 def report_seeds(fine_tuning: FinetuningRun, evaluations: dict[int, Evaluation]) -> None:
-    """Write the tables of `make_seed_tables`, and after a training the selected step of each seed.
+    """Write the score tables, and after training the best step of each seed.
 
     Args:
-        evaluations: seed -> the evaluation of its selected step.
+        evaluations: seed -> the evaluation of its best step.
     """
     flags = fine_tuning.flags
     task = fine_tuning.task
-    baselines: dict[str, dict[str, dict[str, float]]] = {}  # pattern -> language -> metric -> per cent
+    baselines: dict[str, dict[str, dict[str, float]]] = {}  # pattern -> language -> metric -> percent
     for file in fine_tuning.dev_files:
         baselines.setdefault(file.pattern, {})[file.language] = as_json_values(task.baseline(file.data))
-    # The questions of a file are not counted in windows. Without a start no data makes the run the paper's.
+    # Count questions, not windows. A run from random weights is not comparable with the paper's.
     is_counted = flags.paper and flags.do_train and flags.start
     examples = len(task.inputs(fine_tuning.train_set)) if is_counted else 0
     tables = score_tables.make_seed_tables(
@@ -183,7 +189,7 @@ def report_seeds(fine_tuning: FinetuningRun, evaluations: dict[int, Evaluation])
         if below := [
             f"{language} ({score:.2f})"
             for language, score in majority.items()
-            if min(row[language] for row in table.rows.values()) <= score  # the labels may be shifted
+            if min(row[language] for row in table.rows.values()) <= score  # the labels may be misaligned
         ]:
             logger.warning("%s: not above the majority baseline: %s", table.title, ", ".join(below))
     facts: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""What all fine-tuning commands share: log, run folder, identity, engine, the files of a model, report."""
+"""Shared by all fine-tuning commands: log, output directory, fingerprint, engine, model files, report."""
 
 import hashlib
 import math
@@ -36,8 +36,8 @@ from ernie_m.utils.files import sha256_of
 from ernie_m.utils.logging import IN_FILE, copy_log, logger
 from ernie_m.utils.paddle_settings import prepare
 
-SUMS = ("correct", "count")  # the values that a task's `loss` returns beside the loss, summed over a step
-# Flags that name what a run reads, where a command has them.
+SUMS = ("correct", "count")  # the values besides the loss that `loss` returns, summed over a step
+# Flags of input files, where a command has them.
 _READ = (
     "init_checkpoint",
     "init_pretraining_params",
@@ -60,7 +60,7 @@ def set_up(flags: TrainingFlags) -> None:
     for line in (prepare(), command):
         logger.info("%s", line, extra=IN_FILE)
     if device == "cpu" and flags.use_cuda and "use_cuda" in flags.on_command_line:
-        logger.warning("--use_cuda true: Paddle finds no GPU, using the CPU")
+        logger.warning("--use_cuda true: Paddle finds no GPU; using the CPU")
     log_ineffective_flags(flags)
 
 
@@ -69,17 +69,17 @@ def output_dir(flags: TrainingFlags, fingerprint: dict[str, Any]) -> Iterator[Ou
     """Lock --checkpoints for a run.
 
     Raises:
-        UserError: another command writes there, or the folder holds another run.
+        UserError: another command is using it, or it contains another run.
     """
-    # What overwriting must not remove; %d stands for the seed in the weights of run_retrieval.py.
+    # Files that --overwrite must not remove; %d stands for the seed in run_retrieval.py.
     paths = [path for name in _READ if (path := getattr(flags, name, None))]
     sources = {path.replace("%d", str(seed)) for path in paths for seed in flags.seeds}
     step = resumed_step(flags)
-    its_model = step or f"{flags.checkpoints}/best, or its last step, if nothing was selected"
+    its_model = step or f"{flags.checkpoints}/best (the last step_N if there is no best)"
     rules = FolderRules(
-        ways_out="choose another --checkpoints, or begin anew with --overwrite true. To train its model "
-        f"further, begin a new run in another --checkpoints, with --init_pretraining_params {its_model}",
-        # run.json first: if the removal is interrupted, what remains belongs to no run.
+        ways_out="choose another --checkpoints, or start over with --overwrite true. To train its model "
+        f"further, start a new run in another --checkpoints, with --init_pretraining_params {its_model}",
+        # run.json first: if the removal is interrupted, the remaining files belong to no run.
         contents=(*map(re.escape, (RUN, METRICS, CURVES)), *TRAINED, *flags.beside_run),
     )
     folder = OutputDir(
@@ -91,15 +91,15 @@ def output_dir(flags: TrainingFlags, fingerprint: dict[str, Any]) -> Iterator[Ou
         resume_from=step,
     )
     with folder.locked():
-        # A step folder belongs to one seed, and other seeds may be run beside it.
+        # A checkpoint belongs to one seed; other seeds may be trained in the same directory.
         folder.claim({**fingerprint, "random_seed": list(flags.seeds)})
-        # ./log/job.log.0, the official place, has the lines of all runs; this copy has those of this one.
+        # ./log/job.log.0, the official path, has the lines of all runs; this copy only those of this run.
         distributed.on_main(lambda: copy_log(folder.path / "log" / "job.log.0"))
         yield folder
 
 
 def resumed_step(flags: TrainingFlags) -> Path | None:
-    """The step folder, perhaps of another run folder, that --init_checkpoint names to go on from."""
+    """Return the checkpoint, possibly of another run, from which --init_checkpoint resumes."""
     path = flags.init_checkpoint
     return Path(path) if path and has_state(Path(path)) else None
 
@@ -112,15 +112,15 @@ def make_fingerprint(
     tokenizer: Tokenizer,
     **more: Any,
 ) -> dict[str, Any]:
-    """The identity of a run but for its seeds, JSON values.
+    """Return the fingerprint of a run except its seeds, as JSON values.
 
     Args:
         task: its name.
-        starts: the checkpoint that each seed starts from; None: random weights.
-        more: further values, such as the digests of data files.
+        starts: the initial checkpoint of each seed; None: random weights.
+        more: additional values, such as digests of data files.
     """
     flags_that_decide = deciding_options(flags)
-    del flags_that_decide["random_seed"]  # a step folder belongs to one seed of the run
+    del flags_that_decide["random_seed"]  # a checkpoint belongs to one seed
     return {
         "task": task,
         **flags_that_decide,
@@ -132,12 +132,11 @@ def make_fingerprint(
 
 
 def _digest_initial_weights(flags: TrainingFlags, starts: Iterable[Checkpoint | None]) -> str:
-    """The digests of the weights that the seeds start from, or "random".
-
-    If --init_checkpoint is a step folder, these are the weights that its run started from.
+    """Return the digests of the initial weights of all seeds, or "random".
+    If --init_checkpoint has a training state, they are the initial weights of its run.
 
     Raises:
-        UserError: --init_checkpoint is a step folder, and --random_seed is not its seed alone.
+        UserError: --init_checkpoint has a training state of another seed than --random_seed.
     """
     if step := resumed_step(flags):
         _, saved = read_state(step)
@@ -146,12 +145,12 @@ def _digest_initial_weights(flags: TrainingFlags, starts: Iterable[Checkpoint | 
                 f"{flags.init_checkpoint} was trained with --random_seed {saved['seed']}. Pass only that seed"
             )
         return saved["identity"].get("start", "of a pre-training")
-    by_path = {start.path: start for start in starts if start is not None}  # seeds may share a folder
+    by_path = {start.path: start for start in starts if start is not None}  # seeds may share a checkpoint
     return ", ".join(_digest_weights(start) for start in by_path.values()) or "random"
 
 
 def _digest_weights(checkpoint: Checkpoint) -> str:
-    """SHA-256 of the tensors, the same in every file format."""
+    """Return the SHA-256 of the tensors, which is the same in every file format."""
     digest = hashlib.sha256()
     for name in sorted(checkpoint.tensors):
         array = checkpoint.tensors[name]
@@ -161,13 +160,13 @@ def _digest_weights(checkpoint: Checkpoint) -> str:
 
 
 def digest_files(paths: Iterable[str | Path]) -> str | None:
-    """SHA-256 of the digests of the files, in the given order; None without files."""
+    """Return the SHA-256 of the files' digests, in the given order; None without files."""
     digests = "".join(sha256_of(path) for path in paths)
     return hashlib.sha256(digests.encode()).hexdigest() if digests else None
 
 
 def open_step(step: Path | None, start: Checkpoint | None) -> Checkpoint | None:
-    """Open the step folder that a run goes on from, unless it is the start; without one, return the start."""
+    """Open the checkpoint that a run resumes from, unless it is `start`; without one, return `start`."""
     if step is None or (start is not None and step == start.path):
         return start
     return open_checkpoint(step)
@@ -184,13 +183,13 @@ def make_engine(
     """Make the optimizer and the engine of a model.
 
     Args:
-        schedule: the schedule of the learning rate; None: a linear rise and decay.
-        loss_scaling: what only FinetuneFlags has flags for; see `Precision`.
+        schedule: the learning-rate schedule; None: linear warm-up and decay.
+        loss_scaling: settings that only FinetuneFlags has; see `Precision`.
     """
     warmup_steps = int(total_steps * flags.warmup_proportion)
     if flags.warmup_proportion and not warmup_steps and total_steps > 1:
         logger.warning(
-            "--warmup_proportion %g of %d steps rounds to 0 steps: constant learning rate",
+            "--warmup_proportion %g of %d steps rounds to 0: constant learning rate",
             flags.warmup_proportion,
             total_steps,
         )
@@ -207,7 +206,7 @@ def make_engine(
 
 
 def make_loop_config(flags: TrainingFlags) -> LoopConfig:
-    """How often a run logs and saves, and when a stalled process is ended, as the flags say."""
+    """Return the intervals of logging and saving, and the timeout of a stalled process."""
     return LoopConfig(
         log_steps=flags.skip_steps,  # the official name of this flag
         save_steps=flags.save_steps,
@@ -217,7 +216,7 @@ def make_loop_config(flags: TrainingFlags) -> LoopConfig:
 
 
 def official_line(interval: Interval, total_steps: int, measure: str) -> str:
-    """A line of the log as the official code writes it. `measure`: such as "ave acc: 0.912"."""
+    """Return a log line in the official format. `measure`: such as "ave acc: 0.912"."""
     steps = interval.sums["steps"]
     loss = interval.sums["loss"] / steps if steps else math.nan
     return (
@@ -228,11 +227,11 @@ def official_line(interval: Interval, total_steps: int, measure: str) -> str:
 
 
 class MultiSeedTraining(Trainable):
-    """The base of the tasks of fine-tuning, which train one seed after the other.
+    """Base class of the fine-tuning tasks, which train one seed after the other.
 
     Attributes:
-        config, tokenizer: the config and the tokenizer of the model.
-        seed: the one that is trained now.
+        config, tokenizer: config and tokenizer of the model.
+        seed: the current seed.
     """
 
     config: ErnieMConfig
@@ -240,7 +239,10 @@ class MultiSeedTraining(Trainable):
     seed: int
 
     def record(self, interval: Interval) -> dict[str, Any]:
-        """See `Trainable`: lr is that of the last step, the mean loss is None if all steps were skipped."""
+        """Return an interval's record: lr of the last step.
+
+        The mean loss is None if all steps were skipped.
+        """
         return {
             "step": interval.steps,
             "lr": interval.step.lr,
@@ -256,12 +258,12 @@ class MultiSeedTraining(Trainable):
         facts: Mapping[str, Any],
         leave_out: tuple[str, ...] = (),
     ) -> ModelFiles:
-        """The files of the model; see `ernie_m.training.trainer.Trainable.files`.
+        """Return the files of the model; see `ernie_m.training.trainer.Trainable.files`.
 
         Args:
             settings: "task", "labels" and "reading" for config.json.
             facts: for the model card; steps, seed, command and scores are added.
-            leave_out: prefixes of the names of weights that are not written.
+            leave_out: prefixes of weight names that are not written.
         """
         facts = {
             **facts,
@@ -295,10 +297,10 @@ def log_and_write_report(
         score_tables.write_report(Path(folder), name, tables, facts)
 
 
-# The largest hidden size for which a rate and a decay are taken -> (rate, decay). 256: the best of three
-# rates for XNLI with 3 layers of 128. 512: what XNLI learned well with in 12 layers of 384, in one epoch of
-# 39,302 pairs. Tags and answers, which belong to tokens, are learned with higher rates, those of the paper
-# (Table 13 for large; the official scripts for base); 12 layers of 384 learned tags better so, too.
+# Largest hidden size -> (learning rate, layer-wise decay). 256: the best of three learning rates for XNLI
+# with 3 layers of 128. 512: worked well for XNLI with 12 layers of 384, in one epoch of 39,302 pairs. Tagging
+# and question answering, which predict tokens, use the higher learning rates of the paper (Table 13 for
+# large; the official scripts for base); tagging with 12 layers of 384 also improved with them.
 _BY_HIDDEN_SIZE = {
     CLASSIFICATION: {256: (5e-4, 1.0), 512: (1.5e-4, 0.9), math.inf: (5e-5, 0.8)},
     TOKEN_CLASSIFICATION: {256: (5e-4, 1.0), 512: (4e-4, 0.9), math.inf: (4e-4, 0.8)},
@@ -307,7 +309,7 @@ _BY_HIDDEN_SIZE = {
 
 
 class _Amount(NamedTuple):
-    """How much a training sees: each row `times` times, but at least `least` examples and at most `most`."""
+    """Amount of training: each row `times` times, within `least` and `most` examples."""
 
     times: int
     least: int
@@ -315,7 +317,7 @@ class _Amount(NamedTuple):
     fewest_epochs: int = 1
 
 
-# 1,280 examples are 40 steps of 32. Contexts are long, so they are seen less often than texts.
+# 1,280 examples are 40 steps of 32. Contexts are long, so they get fewer epochs than texts.
 _AMOUNTS = {
     CLASSIFICATION: _Amount(20, 1280, 10_000),
     TOKEN_CLASSIFICATION: _Amount(20, 1280, 6500),
@@ -323,12 +325,12 @@ _AMOUNTS = {
 }
 
 
-def with_rates(flags: FinetuneFlags, config: ErnieMConfig, rows: int, task: str) -> FinetuneFlags:
-    """Flags with the rates that suit a start; those that were given stay.
+def choose_hyperparameters(flags: FinetuneFlags, config: ErnieMConfig, rows: int, task: str) -> FinetuneFlags:
+    """Return the flags with hyperparameters for a model and a training set; given flags are kept.
 
     Args:
-        config: the config of the pre-trained weights.
-        rows: the number of rows of the training set. The fewer there are, the more often each is seen.
+        config: the config of the initial checkpoint.
+        rows: number of training rows. Fewer rows get more epochs.
         task: one of `ernie_m.model.tasks.SUPERVISED_TASKS`.
     """
     size = min(largest for largest in _BY_HIDDEN_SIZE[task] if config.hidden_size <= largest)
@@ -340,7 +342,7 @@ def with_rates(flags: FinetuneFlags, config: ErnieMConfig, rows: int, task: str)
     suited: dict[str, Any] = {
         name: value for name, value in rates.items() if name not in flags.on_command_line
     }
-    shape = f"{config.num_hidden_layers} layers of {config.hidden_size}"
+    shape = f"{config.num_hidden_layers}-layer, {config.hidden_size}-wide"
     in_words = ", ".join(f"--{name} {value}" for name, value in suited.items()) or "as given"
     logger.info("hyperparameters for a %s model and %d examples: %s", shape, rows, in_words)
     return replace(flags, **suited)

@@ -1,7 +1,6 @@
 """Score tables: a row per seed and a column per language, then the average and the transfer gap.
-
-Below the seeds are their mean and deviation, and the figures of the paper if the run names its recipe; where
-start, data and languages are the paper's, also what the mean is above these. All scores are per cent.
+Below are the mean and deviation over seeds and, if the run names its recipe, the paper's results. If model,
+data and languages are the paper's, the difference follows. All scores are in percent.
 """
 
 import json
@@ -23,14 +22,14 @@ from ernie_m.utils.logging import in_columns, in_markdown, logger
 SOURCE = "en"  # the source language of cross-lingual transfer
 GAP = "gap"  # the last column
 MAJORITY = "majority baseline"  # the row of a model that always predicts the most frequent label
-# An average agrees with the paper's within so many points, whose standard error is at most so many.
+# An average agrees with the paper's within this many points, with at most this standard error.
 _MOST_POINTS = 0.5
 _MOST_ERROR = 0.3
-_NOTE = "; "  # stands before what the name of a row of the paper says against comparing it with the run
+_NOTE = "; "  # separates the name of a paper's row from notes on why it is not comparable
 
 
 def transfer_gap(scores: Mapping[str, float]) -> dict[str, float]:
-    """{"gap": English minus the mean of the others} (paper, Table 7); {} without English or the others."""
+    """Return {"gap": English minus the mean of the others} (paper, Table 7); {} without English or others."""
     targets = [score for language, score in scores.items() if language != SOURCE]
     if SOURCE not in scores or not targets:
         return {}
@@ -38,13 +37,13 @@ def transfer_gap(scores: Mapping[str, float]) -> dict[str, float]:
 
 
 class Difference(NamedTuple):
-    """A mean over seeds less a figure of the paper, and its standard error over seeds; None: one seed."""
+    """A mean over seeds minus the paper's result, and its standard error over seeds; None: one seed."""
 
     points: float
     error: float | None
 
     def agrees(self) -> bool:
-        """Whether it is small, and known well enough to say so."""
+        """Return whether it is small, with a small standard error."""
         return self.error is not None and self.error <= _MOST_ERROR and abs(self.points) <= _MOST_POINTS
 
     def __str__(self) -> str:
@@ -56,11 +55,11 @@ class Table:
     """Scores of one metric on one set of files.
 
     Args:
-        title: what was measured, such as "acc, ./data/xnli/dev/dev.%s.tsv".
-        rows: seed -> language -> per cent; every seed has the same languages.
-        paper: rows of the paper, as `figures` returns them.
-        beside: further rows, for comparison, such as "untrained", the same model with random weights: name ->
-            language -> per cent; empty: not measured.
+        title: metric and files, such as "acc, ./data/xnli/dev/dev.%s.tsv".
+        rows: seed -> language -> percent; every seed has the same languages.
+        paper: rows of the paper, from `figures`.
+        beside: further rows for comparison, such as "untrained", the same model with random weights: name ->
+            language -> percent; empty: not measured.
     """
 
     title: str
@@ -73,7 +72,7 @@ class Table:
         return {seed: {**row, AVERAGE: average(row), **transfer_gap(row)} for seed, row in self.rows.items()}
 
     def paper_rows(self) -> dict[str, dict[str, float]]:
-        """Add the gap over the languages of the run to the paper's rows."""
+        """Add the gap over the run's languages to the paper's rows."""
         languages = next(iter(self.rows.values()))
         rows = {}
         for name, row in self.paper.items():
@@ -82,7 +81,7 @@ class Table:
         return rows
 
     def summary(self) -> dict[str, tuple[float, float]]:
-        """column -> mean and standard deviation over the seeds (divisor n - 1; 0 with one seed)."""
+        """Return column -> mean and standard deviation over the seeds (divisor n - 1; 0 with one seed)."""
         rows = list(self.full_rows().values())
         summary = {}
         for column in rows[0]:
@@ -92,7 +91,7 @@ class Table:
         return summary
 
     def differences(self) -> dict[str, dict[str, Difference]]:
-        """The mean over the seeds less the paper's rows, where `figures` gives their names no note."""
+        """Return the mean over seeds minus each of the paper's rows that is comparable."""
         seeds = len(self.rows)
         return {
             name: {
@@ -105,15 +104,14 @@ class Table:
         }
 
     def cells(self) -> list[list[str]]:
-        """The lines of the table, with two decimals.
-
-        They are the header, the seeds, the mean and the deviation of several seeds, the rows beside them, and
-        the paper's rows, each with its `differences` below it.
+        """Return the rows of the table, with two decimals.
+        They are the header, the seeds, mean and deviation of several seeds, the rows of `beside`, and the
+        paper's rows, each followed by its `differences`.
         """
         summary = self.summary()
 
         def line(name: str, row: Mapping[str, float]) -> list[str]:
-            """A line of the table. Rows of the paper may lack a column."""
+            """Return a row of the table. Rows of the paper may lack a column."""
             cells = [f"{row[column]:.2f}" if column in row else "" for column in summary]
             return [name, *cells]
 
@@ -134,7 +132,7 @@ class Table:
         return lines
 
     def to_json(self) -> dict[str, Any]:
-        """Every seed, the mean, the deviation and the paper, in full precision."""
+        """Return every seed, mean, deviation and the paper's results, in full precision."""
         summary = self.summary()
         values: dict[str, Any] = {
             "title": self.title,
@@ -154,22 +152,21 @@ def make_seed_tables(
     baselines: Sequence[Mapping[str, Mapping[str, float]]],
     paper: Callable[[str, Sequence[str]], Mapping[str, Mapping[str, float]]],
 ) -> list[Table]:
-    """A table for each pattern of --dev_set and each metric.
+    """Make a table for each pattern of --dev_set and each metric.
 
     Args:
-        evaluations: seed -> the evaluation of its selected step.
-        baselines: of each pattern: language -> metric -> majority baseline in per cent.
-        paper: metric and languages -> rows of the paper, as `figures` returns them.
+        evaluations: seed -> the evaluation of its best step.
+        baselines: per pattern: language -> metric -> majority baseline in percent.
+        paper: metric and languages -> rows of the paper, from `figures`.
     """
     first_scores = next(iter(evaluations.values())).scores
-    # By place, not by pattern: a seed that an earlier command evaluated may have the same files under another
-    # pattern.
+    # By index, not by pattern: a seed of an earlier command may have the same files under another pattern.
     scores_of_seed = {seed: list(evaluation.scores.values()) for seed, evaluation in evaluations.items()}
     tables: list[Table] = []
     for index, (pattern, by_language) in enumerate(first_scores.items()):
-        # The paper's figures are of test sets, which are the last pattern of a recipe's --dev_set.
+        # The paper reports test sets, the last pattern of a recipe's --dev_set.
         is_last = index == len(first_scores) - 1
-        metrics = next(iter(by_language.values()))  # every language has the same
+        metrics = next(iter(by_language.values()))  # the same for every language
         for metric in metrics:
             rows = {}
             for seed, scores in scores_of_seed.items():
@@ -182,7 +179,7 @@ def make_seed_tables(
 
 
 def to_text(tables: Sequence[Table]) -> str:
-    """The tables as aligned columns."""
+    """Format the tables as aligned columns."""
     return "\n\n".join(f"{table.title}\n{in_columns(table.cells())}" for table in tables)
 
 
@@ -192,7 +189,7 @@ def write_report(
     tables: Sequence[Table],
     facts: Mapping[str, Any],
 ) -> None:
-    """Write <name>.{txt,md,json} into `folder`, each atomically. `facts` are added to the JSON file."""
+    """Write <name>.{txt,md,json} to `folder`, each atomically. `facts` are added to the JSON file."""
     tables_as_json = [table.to_json() for table in tables]
     values = {**facts, "tables": tables_as_json, "command": shlex.join(command_words())}
     contents = {
@@ -206,26 +203,27 @@ def write_report(
     logger.info("wrote %s.{%s}", folder / name, ",".join(contents))  # results.{txt,md,json}
 
 
-AVERAGE = "avg"  # the column behind those of the languages
-# Size -> vocabulary, layers and width of the released weights. The paper's small ones are not released.
+AVERAGE = "avg"  # the column after those of the languages
+# Size -> vocabulary size, number of layers and width of the released weights (without the paper's small
+# ones).
 _RELEASED = {"base": (250_002, 12, 768), "large": (250_002, 24, 1024)}
-_LEFT_OUT = 0.01  # the share of a recipe's examples that a reader may leave out, as rows without a text
+_LEFT_OUT = 0.01  # the fraction of a recipe's examples that a reader may drop, as rows without a text
 
 
 def average(scores: Mapping[Any, float]) -> float:
-    """The unweighted mean, as in the tables of the paper."""
+    """Return the unweighted mean, as in the paper's tables."""
     return sum(scores.values()) / len(scores)
 
 
 @cache
 def recipes() -> dict[str, dict[str, Any]]:
-    """The paper's figures: recipe (the name of its script) -> a dictionary with these keys.
+    """Return the paper's results: recipe (the name of its script) -> a dictionary with these keys.
 
     "table": "Table 1"
-    "examples": the number of training examples; of Tatoeba that of the pairs that are searched
+    "examples": the number of training examples; for Tatoeba, of test pairs
     "columns": the languages, then "avg", separated by spaces
-    "figures": metric -> size of the model -> a number for each column, separated by spaces; or, if the paper
-        has fewer, {"table": ..., column: number, ...}
+    "figures": metric -> model size -> a number per column, separated by spaces; or, if the paper has fewer,
+        {"table": ..., column: number, ...}
     """
     return json.loads(Path(__file__).with_name("paper.json").read_text(encoding="utf-8"))["recipes"]
 
@@ -237,17 +235,17 @@ def figures(
 
     Args:
         recipe: a key of `recipes`, or None for no rows.
-        config: of the run's encoder.
-        examples: the number of the run's examples, counted as those of the recipe.
-        metric: a name in a report, such as "acc" or "en -> xx". Scores that are not counted as the paper's
-            have other names.
+        config: config of the run's encoder.
+        examples: number of the run's examples, counted as in the recipe.
+        metric: a name in a report, such as "acc" or "en -> xx". Scores that are computed otherwise than the
+            paper's have other names.
         languages: the columns of the run.
 
     Returns:
-        row -> language and "avg" -> per cent. If the run has exactly the languages of the paper's table,
-        "avg" is the printed average; otherwise it is the mean over the common languages. Rows that only have
-        an average are left out in the second case. The name of a row says what keeps the run from being
-        compared with it: other languages, a start that has not the sizes of the released one, other data.
+        row -> language and "avg" -> percent. With exactly the languages of the paper's table, "avg" is the
+        printed average; otherwise it is the mean over the common languages, and rows that only have an
+        average are dropped. The name of a row notes why it is not comparable with the run: other languages,
+        an initial checkpoint of another size, or other data.
     """
     if recipe is None:
         return {}
@@ -258,7 +256,7 @@ def figures(
     shape = (config.vocab_size, config.num_hidden_layers, config.hidden_size)
     rows = {}
     for size, row_of_paper in recipe_figures["figures"].get(metric, {}).items():
-        if isinstance(row_of_paper, str):  # a whole row of the recipe's table
+        if isinstance(row_of_paper, str):  # a full row of the recipe's table
             numbers = [float(number) for number in row_of_paper.split()]
             cells = {"table": recipe_figures["table"], **dict(zip(columns, numbers, strict=True))}
         else:
@@ -269,12 +267,12 @@ def figures(
         elif row:
             row[AVERAGE] = average(row)
         else:
-            continue  # this row has an average alone, of other languages
+            continue  # this row only has the average of other languages
         notes = [cells["table"]]
         languages_in_paper = [language for language in languages if language in row]
         if languages_in_paper and not same_languages:
             notes.append(f"avg of {len(languages_in_paper)}")
         if not has_its_data or shape != _RELEASED.get(size):
-            notes.append("other start or data")
+            notes.append("other model or data")
         rows[f"paper, {size} ({_NOTE.join(notes)})"] = row
     return rows

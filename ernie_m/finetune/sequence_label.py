@@ -1,4 +1,4 @@
-"""Tagging of words: CoNLL, PAN-X, parts of speech; and files of tags as in CoNLL."""
+"""Word tagging: CoNLL, PAN-X, parts of speech; and tag files in CoNLL format."""
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -28,13 +28,12 @@ if TYPE_CHECKING:
 
     from ernie_m.model.packed_batch import LabeledBatch
 
-_MOST_ON_MARKS = 0.05  # the greatest share of entities that begin with a mark without a warning
+_MOST_ON_MARKS = 0.05  # maximum fraction of entities that start with a punctuation mark without a warning
 
 
 class TaggedSentence(NamedTuple):
     """The words of a sentence, their gold tags (None if unknown) and their predicted tags.
-
-    In a file as in CoNLL, a line has a word with its tags, and a blank line stands behind each sentence.
+    A file in CoNLL format has a word with its tags per line, and a blank line after each sentence.
     """
 
     words: Sequence[str]
@@ -43,13 +42,13 @@ class TaggedSentence(NamedTuple):
 
 
 class Tagging(Head[Sequence[Sentence]]):
-    """Classify every token; the metric is entity F1 over words, as conlleval counts it.
+    """Token classification; the metric is entity F1 over words, as in conlleval.
 
-    With the scheme NONE it is the F1 of XTREME; see `ernie_m.finetune.metrics.seqeval_chunks`.
+    With the scheme NONE it is XTREME's F1; see `ernie_m.finetune.metrics.seqeval_chunks`.
 
     Args:
         labels: the tags in the order of their ids.
-        max_seq_len: length of a window in tokens.
+        max_seq_len: window length in tokens.
         label_pieces: see `ernie_m.reader.task_reader.EncodeTagged`.
         scheme: tag scheme of the files; see `ernie_m.reader.tag_schemes.SCHEMES`.
     """
@@ -58,7 +57,7 @@ class Tagging(Head[Sequence[Sentence]]):
     metric = "f1"
     labels: list[str]
     encode: EncodeTagged
-    marks_apart = True  # how prediction splits raw text into words; see `split_words`
+    marks_apart = True  # whether prediction splits marks from words; see `split_words`
 
     def __init__(
         self,
@@ -70,16 +69,16 @@ class Tagging(Head[Sequence[Sentence]]):
     ):
         self.labels = list(labels)
         self.scheme = scheme
-        # The id of I-X for that of B-X. Of tags that mark no entities none is the inside of another.
+        # The id of I-X for that of B-X. Tags without prefixes have no inside tags.
         self.inside_label = [*range(len(labels))] if scheme == "NONE" else inside_labels(self.labels)
         encode_class = EncodeTaggedOfficially if self.official else EncodeTagged
         self.encode = encode_class(tokenizer, max_seq_len, self.inside_label, label_pieces)
 
     @classmethod
     def from_flags(cls, flags: FinetuneFlags, tokenizer: Tokenizer, start: Checkpoint | None = None) -> Self:
-        """Make the task with the tags of the label map, or else of the weights."""
+        """Make the task with the tags of the label map, or otherwise of the checkpoint."""
         if cls.official and flags.chunk_scheme == "NONE":
-            raise UserError("--chunk_scheme NONE is not in the official code. Add --official_compat false")
+            raise UserError("--chunk_scheme NONE requires --official_compat false")
         if flags.label_map_config is not None:
             ids = read_label_map(flags.label_map_config, flags.num_labels)
             if flags.chunk_scheme != "NONE":
@@ -88,20 +87,20 @@ class Tagging(Head[Sequence[Sentence]]):
         elif flags.init_checkpoint and start and start.labels:
             labels = start.labels
         else:
-            raise UserError("missing --label_map_config: the tags and their ids, O last (label_map.json)")
+            raise UserError("missing --label_map_config: label_map.json with all tags and their ids, O last")
         return cls(tokenizer, labels, flags.max_seq_len, flags.label_pieces, flags.chunk_scheme)
 
     @classmethod
     def from_preprocessing(
         cls, preprocessing: PreprocessingConfig, tokenizer: Tokenizer, labels: Sequence[str], max_seq_len: int
     ) -> Self:
-        """Make the task for prediction. Text is never cut off, even after training with --official_compat."""
-        # `OfficialTagging.decode` reads the tag of a word at its leading piece.
+        """Make the task for prediction, which never truncates, even after training with --official_compat."""
+        # `OfficialTagging.decode` reads the tag of a word at its leading subword.
         label_pieces = "leading" if preprocessing.official_compat else preprocessing.label_pieces
         return cls(tokenizer, labels, max_seq_len, label_pieces, preprocessing.chunk_scheme or "IOB")
 
     def preprocessing(self) -> dict[str, Any]:
-        # The tags of a model are IOB2, whatever scheme its files had, or mark no entities.
+        # The tags of a model are IOB2, regardless of the scheme of its files, or have no prefixes.
         scheme = self.scheme if self.scheme == "NONE" else None
         return {
             "label_pieces": self.encode.label_pieces,
@@ -111,7 +110,7 @@ class Tagging(Head[Sequence[Sentence]]):
         }
 
     def read(self, path: str | os.PathLike, purpose: str) -> list[Sentence]:
-        """Read and check a file; sentences to train on are looked at, too."""
+        """Read and check a file; training files are also checked by `look_at`."""
         ids = {label: id_ for id_, label in enumerate(self.labels)}
         sentences = read_tagged(path, ids, self.scheme, labels=purpose != "test")
         if purpose == "train":
@@ -119,12 +118,12 @@ class Tagging(Head[Sequence[Sentence]]):
         return sentences
 
     def look_at(self, sentences: Sequence[Sentence], path: str | os.PathLike) -> None:
-        """See how the words of sentences to train on are split, and warn if their tags seem shifted."""
+        """Detect how the words of training sentences are split, and warn if their tags seem misaligned."""
         self.marks_apart = has_marks_apart(sentences)
         begins = [id_ for id_, label in enumerate(self.labels) if label.startswith("B-")]
         share = entities_on_marks(sentences, begins)
         if share > _MOST_ON_MARKS:
-            line = "%s: %.0f %% of the entities begin with a mark, such as a comma; are the tags shifted?"
+            line = "%s: %.0f %% of the entities start with a punctuation mark, so the tags may be misaligned"
             logger.warning(line, path, 100 * share)
 
     def inputs(self, data: Sequence[Sentence]) -> np.ndarray:
@@ -133,7 +132,7 @@ class Tagging(Head[Sequence[Sentence]]):
     def loss_and_counts(
         self, on_device: "LabeledBatch", outputs: dict[str, "Tensor"]
     ) -> tuple["Tensor", "Tensor", Any]:
-        """Return the loss and the correct decisions over the labeled pieces."""
+        """Return the loss and the number of correct predictions over the labeled subwords."""
         import paddle.nn.functional as F
 
         logits = outputs["logits"]  # [R, T, C]
@@ -145,12 +144,12 @@ class Tagging(Head[Sequence[Sentence]]):
     def evaluation_loss(
         self, batch: TaggedBatch, outputs: dict[str, "Tensor"], on_device: "LabeledBatch"
     ) -> float:
-        """Return the sum, over the sentences, of the mean loss of their labeled pieces."""
+        """Return the sum over the sentences of the mean loss of their labeled subwords."""
         logits = outputs["logits"].numpy().astype(np.float64)  # [R, T, C]
         logits -= logits.max(-1, keepdims=True)  # so that exp does not overflow
         log_probabilities = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
         is_labeled = batch.labels != IGNORED  # [R, T]
-        labels = np.where(is_labeled, batch.labels, 0)[..., None]  # [R, T, 1]; an ignored one may be any
+        labels = np.where(is_labeled, batch.labels, 0)[..., None]  # [R, T, 1]; any id where ignored
         log_likelihoods = np.take_along_axis(log_probabilities, labels, -1)[..., 0]  # [R, T]
         losses = -log_likelihoods * is_labeled  # [R, T]
         sums = np.bincount(batch.sentences, weights=losses.sum(1))  # [B]
@@ -160,8 +159,8 @@ class Tagging(Head[Sequence[Sentence]]):
     def decode(self, batch: TaggedBatch, outputs: Mapping[str, np.ndarray]) -> list[Any]:
         """Return the label ids of the words of each sentence, [words].
 
-        If several pieces of a word are labeled, the word gets the tag whose expansion (B-X I-X I-X ...) is
-        the most likely one.
+        If several subwords of a word are labeled, the word gets the tag whose expansion (B-X I-X I-X ...) is
+        most likely.
         """
         # [R, T, C], in float64 because `word_scores` sums along T.
         logits = outputs["logits"].astype(np.float64)
@@ -179,10 +178,10 @@ class Tagging(Head[Sequence[Sentence]]):
         return [self.tags(sentence.labels) for sentence in data if sentence.labels is not None]
 
     def measures(self, gold: Sequence[Sequence[int]], predicted: Sequence[Sequence[int]]) -> dict[str, float]:
-        """Compare the label ids of sentences: metric -> per cent."""
+        """Compare the label ids of sentences: metric -> percent."""
         gold_tags = [self.tags(labels) for labels in gold]
         predicted_tags = [self.tags(labels) for labels in predicted]
-        if self.scheme == "NONE":  # no entities: the measures of XTREME
+        if self.scheme == "NONE":  # no entities: XTREME's metrics
             scores = entity_scores(gold_tags, predicted_tags, seqeval_chunks)
             accuracy_of_words = accuracy(list(chain(*predicted_tags)), list(chain(*gold_tags)))
             return {"f1": scores.f1, "acc": accuracy_of_words}
@@ -190,9 +189,8 @@ class Tagging(Head[Sequence[Sentence]]):
         return {"f1": scores.f1, "precision": scores.precision, "recall": scores.recall}
 
     def write(self, path: str | os.PathLike, data: Sequence[Sentence], predictions: list) -> None:
-        """Write each word with its gold tag, if it is known, and its predicted tag; see `write_conll`.
-
-        A warning says how many words are cut.
+        """Write each word with its gold tag, if known, and its predicted tag; see `write_conll`.
+        Log a warning with the number of truncated words.
         """
         write_conll(path, self.tagged(data, predictions))
         total = sum(len(sentence.words) for sentence in data)
@@ -211,7 +209,7 @@ class Tagging(Head[Sequence[Sentence]]):
 
 
 class OfficialPrediction(NamedTuple):
-    """Predicted and gold label ids of the pieces of a sentence, [t] each, and predicted ids of its words."""
+    """Predicted and gold label ids of a sentence's subwords, [t] each, and predicted ids of its words."""
 
     predicted: np.ndarray
     gold: np.ndarray
@@ -219,38 +217,37 @@ class OfficialPrediction(NamedTuple):
 
 
 class OfficialTagging(Tagging):
-    """Training and evaluation as in the official code (--official_compat true), to reproduce its numbers.
-
-    The metric is F1 over pieces, [CLS] and [SEP] included, of text that is cut off at --max_seq_len: its
-    recall does not count entities behind the cut. F1 over words, as conlleval counts it, stands beside it.
+    """Training and evaluation as in the official code (--official_compat true), to reproduce its results.
+    The metric is F1 over subwords, including [CLS] and [SEP], of text truncated to --max_seq_len. Its recall
+    ignores entities that are truncated. F1 over words, as in conlleval, is reported in addition.
     """
 
-    metric = "f1 over pieces"
+    metric = "f1 over subwords"
     official = True
 
     def decode(self, batch: TaggedBatch, outputs: Mapping[str, np.ndarray]) -> list[OfficialPrediction]:
-        """A word gets the tag of its first piece, or O if it has no piece."""
-        piece_labels = outputs["logits"].argmax(-1)  # [R, T]; one window for each sentence
-        window, first_piece, piece_count = batch.words.T  # [W] each
+        """Return the tag of each word's first subword, or O for a word without subwords."""
+        subword_labels = outputs["logits"].argmax(-1)  # [R, T]; one window for each sentence
+        window, first_subword, subword_count = batch.words.T  # [W] each
         outside = len(self.labels) - 1  # O has the last id
-        word_labels = np.where(piece_count > 0, piece_labels[window, first_piece], outside)  # [W]
+        word_labels = np.where(subword_count > 0, subword_labels[window, first_subword], outside)  # [W]
         labels_of_sentences = _by_sentence(word_labels, batch)
-        lengths = (batch.labels != IGNORED).sum(1)  # [R]; only pads are ignored
+        lengths = (batch.labels != IGNORED).sum(1)  # [R]; only padding is ignored
         return [
             OfficialPrediction(
-                piece_labels[row, :length], batch.labels[row, :length], labels_of_sentences[row]
+                subword_labels[row, :length], batch.labels[row, :length], labels_of_sentences[row]
             )
             for row, length in enumerate(lengths)
         ]
 
     def score(self, data: Sequence[Sentence], predictions: list, language: str) -> dict[str, float]:
-        over_pieces = self.measures(
+        over_subwords = self.measures(
             [prediction.gold for prediction in predictions],
             [prediction.predicted for prediction in predictions],
         )
         over_words = super().score(data, [prediction.words for prediction in predictions], language)
         return {
-            **{f"{metric} over pieces": score for metric, score in over_pieces.items()},
+            **{f"{metric} over subwords": score for metric, score in over_subwords.items()},
             **{f"{metric} over words": score for metric, score in over_words.items()},
         }
 
@@ -259,14 +256,13 @@ class OfficialTagging(Tagging):
 
 
 def _by_sentence(labels: np.ndarray, batch: TaggedBatch) -> list[np.ndarray]:
-    """Divide the labels of the words of a batch, [W], among its sentences."""
+    """Split the word labels of a batch, [W], by sentence."""
     return np.split(labels, np.cumsum(batch.lengths)[:-1])
 
 
 def write_conll(path: str | os.PathLike, sentences: Iterable[TaggedSentence]) -> None:
-    """Write each word, its gold tag if it is known, and its predicted tag: the form that conlleval reads.
-
-    White space inside a word becomes "_", and so does a word of white space alone.
+    """Write each word, its gold tag if known, and its predicted tag, in the format of conlleval.
+    White space within a word becomes "_", as does a word of white space only.
     """
     with atomic_file(path, "w", newline="\n") as file:
         for words, gold, predicted in sentences:

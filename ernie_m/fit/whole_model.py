@@ -15,7 +15,7 @@ import numpy as np
 from ernie_m.finetune.evaluate import LanguageFile, predict_files
 from ernie_m.finetune.finetune_args import FinetuneFlags
 from ernie_m.finetune.finetuning import FinetuningRun
-from ernie_m.finetune.run_setup import make_loop_config, with_rates
+from ernie_m.finetune.run_setup import choose_hyperparameters, make_loop_config
 from ernie_m.fit.labeled_rows import LabeledDataset
 from ernie_m.fit.scores import EvaluationResult
 from ernie_m.fit.split_rows import split_rows
@@ -63,7 +63,7 @@ def finetune_model(
     flags = apply_model_defaults(flags, opened)
     # Both trainings have the rate, the decay and the epochs of the one on all rows.
     task = rows.task(opened.tokenizer, flags.max_seq_len)
-    flags = with_rates(flags, opened.config, len(rows.examples), task.name)
+    flags = choose_hyperparameters(flags, opened.config, len(rows.examples), task.name)
     folder = output.with_name(f"{output.name}.training")
     scored = None
     if not rows.errors():

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from ernie_m.finetune.retrieval.retrieval_args import RetrievalFlags
-from ernie_m.finetune.retrieval.run import encoder_of, load_model_for_seed, read_inputs
-from ernie_m.finetune.retrieval.split_pairs import DedupedPairs, keys_by
+from ernie_m.finetune.retrieval.run import load_model_for_seed, make_encode_function, read_inputs
+from ernie_m.finetune.retrieval.split_pairs import DedupedPairs, make_text_keys
 from ernie_m.inference.mine_pairs import PART_LINES, DistinctLines
 from ernie_m.inference.tasks.encode import encode_in_parts
 from ernie_m.model.preprocessing import pair_text_kinds
@@ -45,8 +45,8 @@ def mine_hard_negatives(flags: RetrievalFlags) -> None:
         corpus = DistinctLines(flags.mine_hard_negatives, flags.skip_text_checks)
         (seed,) = flags.seeds
         opened, model = load_model_for_seed(inputs, seed)
-        encode = encoder_of(flags, model, opened.tokenizer, opened.preprocessing)
-        keys_of = keys_by(opened, flags.max_seq_len)
+        encode = make_encode_function(flags, model, opened.tokenizer, opened.preprocessing)
+        keys_of = make_text_keys(opened, flags.max_seq_len)
         deduped = DedupedPairs.of(rows, keys_of)
         keys_of_lines = keys_of(corpus.texts)
 

@@ -218,7 +218,7 @@ _MASKS = {"FlashMask": FlashMask, "padded groups": PaddedMask, "unpadded": CpuMa
 
 
 def mask_class() -> type[AttentionMask]:
-    """The kind of mask for the device in use; the table at the top of this file lists them."""
+    """Return the kind of mask for the device in use; the table at the top of this file lists them."""
     return _MASKS[device.attention_kind(half=paddle.amp.is_autocast_enabled())]
 
 

@@ -21,7 +21,7 @@ class ErnieMConfig:
     The keys are those of the official `ernie_config.json`, and `intermediate_size`, `layer_norm_eps` and
     `pad_token_id`. `intermediate_size` None means 4 x hidden_size, which the official code always uses.
 
-    With `num_hidden_layers` 0 the model is a static one: a row for each piece, and nothing else. A text's
+    With `num_hidden_layers` 0 the model is a static one: a row for each subword, and nothing else. A text's
     vector is the mean of its rows.
     """
 
@@ -76,12 +76,12 @@ class ErnieMConfig:
 
     @property
     def is_static(self) -> bool:
-        """Whether the model is a static model, without layers, positions, norms and pooler."""
+        """Return whether the model is a static model, without layers, positions, norms and pooler."""
         return self.num_hidden_layers == 0
 
     @property
     def longest_input(self) -> int:
-        """The longest input that the model has room for, in tokens, special tokens included."""
+        """Return the longest input that the model has room for, in tokens, special tokens included."""
         return self.max_position_embeddings - FIRST_POSITION
 
     @classmethod
@@ -116,5 +116,5 @@ class ErnieMConfig:
             raise UserError(f"{path}: {error}") from error
 
     def to_dict(self) -> dict:
-        """All keys with their values."""
+        """Return all keys with their values."""
         return asdict(self)

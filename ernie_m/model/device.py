@@ -33,13 +33,13 @@ FLASH_VERSION = "FLAGS_flash_attn_version"
 
 
 def capability() -> tuple[int, int]:
-    """The compute capability of the GPU in use."""
+    """Return the compute capability of the GPU in use."""
     major, minor = paddle.device.cuda.get_device_capability()
     return major, minor
 
 
 def has_bf16() -> bool:
-    """Whether the GPU in use computes in bfloat16."""
+    """Return whether the GPU in use computes in bfloat16."""
     return capability() >= AMPERE
 
 
@@ -58,7 +58,7 @@ def attention_kind(half: bool) -> Literal["FlashMask", "padded groups", "unpadde
 
 @functools.cache
 def flash_works() -> bool:
-    """Whether FlashMask computes a small example correctly. If not, the log says so, once.
+    """Return whether FlashMask computes a small example correctly. If not, the log says so, once.
 
     A wheel may lack the kernel for a card that has the capability. This sets version 2 of the kernel, because
     version 3 refuses dropout and `training=False` (`flashmask_attention` in
@@ -73,7 +73,7 @@ def flash_works() -> bool:
 
 
 def _flash_errors() -> Iterator[tuple[str, float]]:
-    """The greatest errors of FlashMask's output and of its gradient for two sequences of 64 tokens.
+    """Yield the greatest errors of FlashMask's output and of its gradient for two sequences of 64 tokens.
 
     All values of the first sequence are 1, those of the second 2. So the output is the values, if no token
     attends to the other sequence. All scores are equal, so the gradient of each value is 1.
@@ -116,7 +116,7 @@ def upload(tree: T) -> T:
 
 
 def _replace_arrays(tree: Any, replacement: Callable[[np.ndarray], Any]) -> Any:
-    """The tree with `replacement(array)` for each array, always in the same order."""
+    """Return the tree with `replacement(array)` for each array, always in the same order."""
     if isinstance(tree, np.ndarray):
         return replacement(tree)
     if isinstance(tree, list):
@@ -130,7 +130,7 @@ def _replace_arrays(tree: Any, replacement: Callable[[np.ndarray], Any]) -> Any:
 
 
 def _copy(arrays: list[np.ndarray]) -> list[Tensor]:
-    """The arrays as tensors, copied as one array of float64, which is split on the device."""
+    """Return the arrays as tensors, copied as one array of float64, which is split on the device."""
     sizes = [array.size for array in arrays if array.size]  # Paddle splits off no empty part
     parts = []  # one for each array that is not empty
     if sizes:
@@ -148,19 +148,22 @@ def _copy(arrays: list[np.ndarray]) -> list[Tensor]:
 
 
 def to_array(x: Tensor) -> np.ndarray:
-    """A tensor as an array on the host. Half precision becomes float32, because NumPy has no bfloat16."""
+    """Return a tensor as an array on the host.
+
+    Half precision becomes float32, because NumPy has no bfloat16.
+    """
     if x.dtype in (paddle.float16, paddle.bfloat16):
         x = x.astype("float32")
     return x.numpy()
 
 
 def precise_dtype(x: Tensor) -> paddle.dtype:
-    """The type in which losses and sums of x are computed: float64 if x is float64, otherwise float32."""
+    """Return the dtype of losses and sums of x: float64 if x is float64, otherwise float32."""
     return paddle.float64 if x.dtype == paddle.float64 else paddle.float32
 
 
 def has_tf32() -> bool:
-    """Whether float32 products on the GPU in use are computed in TF32."""
+    """Return whether float32 products on the GPU in use are computed in TF32."""
     return has_bf16() and os.environ.get("NVIDIA_TF32_OVERRIDE") != "0"
 
 

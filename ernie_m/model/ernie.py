@@ -107,13 +107,13 @@ class ErnieMModel(nn.Layer):
 
     @classmethod
     def from_pretrained(cls, path: str | os.PathLike) -> Self:
-        """The encoder of a checkpoint, in evaluation mode. Heads are left out.
+        """Return the encoder of a checkpoint, in evaluation mode. Heads are left out.
 
         Args:
             path: a folder of any supported format, or the name of a model on Hugging Face's hub.
 
         Raises:
-            UserError: there is no such model, it is damaged, or its folder does not say the model's shape.
+            UserError: there is no such model, it is corrupt, or its folder does not say the model's shape.
         """
         # Imported here, because nothing else of the network knows the formats of checkpoints.
         from ernie_m.model.checkpoint.load import load_from

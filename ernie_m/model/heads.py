@@ -56,7 +56,7 @@ class TokenClassifier(ModelWithHead):
     """A linear layer on every token. No dropout here, as in the official code."""
 
     def forward(self, batch: PackedBatch) -> Tensor:
-        """A batch that was an array [B, T] -> logits [B, T, num_labels]."""
+        """Return a batch that was an array [B, T] -> logits [B, T, num_labels]."""
         sequence = batch.padded(self.ernie_m.encode(batch).sequence)  # [B, T, H]
         return self.classifier(sequence)
 
@@ -68,7 +68,7 @@ class SpanClassifier(ModelWithHead):
         super().__init__(config, num_labels=2)  # the start and the end of a span
 
     def forward(self, batch: PackedBatch) -> tuple[Tensor, Tensor]:
-        """A batch that was an array [B, T] -> start and end logits, each [B, T]."""
+        """Return a batch that was an array [B, T] -> start and end logits, each [B, T]."""
         sequence = batch.padded(self.ernie_m.encode(batch).sequence)  # [B, T, H]
         start, end = self.classify(sequence).unbind(-1)
         return start, end
@@ -77,7 +77,7 @@ class SpanClassifier(ModelWithHead):
 def model_with_head(
     task: str, config: ErnieMConfig, num_labels: int, pooling: str | None = None
 ) -> ModelWithHead:
-    """A new model for one of `ernie_m.model.tasks.SUPERVISED_TASKS`.
+    """Return a new model for one of `ernie_m.model.tasks.SUPERVISED_TASKS`.
 
     Args:
         num_labels: the number of labels, for a task whose outputs are labels.

@@ -27,12 +27,12 @@ def use_kernels(kind: str) -> None:
 
 
 def has_plain_kernels() -> bool:
-    """Whether this process takes Paddle's public operations alone."""
+    """Return whether this process takes Paddle's public operations alone."""
     return _kernels == PLAIN
 
 
 def agrees(measure: Callable[[], Iterable[tuple[str, float]]], tolerance: float, otherwise: str) -> bool:
-    """Whether a kernel that no release of Paddle promises gives what Paddle's public operations give.
+    """Return whether a kernel that no release of Paddle promises gives what Paddle's public operations give.
 
     Args:
         measure: tries it, and yields what it has computed and by how much that is off.
@@ -51,12 +51,12 @@ def agrees(measure: Callable[[], Iterable[tuple[str, float]]], tolerance: float,
 
 
 def on_gpu() -> bool:
-    """Whether Paddle computes on a GPU."""
+    """Return whether Paddle computes on a GPU."""
     return str(paddle.device.get_device()).startswith("gpu")
 
 
 def on_cpu(x: Tensor) -> bool:
-    """Whether the kernels of `model/cpu/` compute with a tensor.
+    """Return whether the kernels of `model/cpu/` compute with a tensor.
 
     They do if it lies on a CPU, unless a graph is being traced or the kernels of the process are plain.
     """
@@ -64,5 +64,5 @@ def on_cpu(x: Tensor) -> bool:
 
 
 def training_on_cpu(x: Tensor) -> bool:
-    """Whether the kernels of `model/cpu/` compute with a tensor, and the result gets gradients."""
+    """Return whether the kernels of `model/cpu/` compute with a tensor, and the result gets gradients."""
     return on_cpu(x) and paddle.is_grad_enabled()

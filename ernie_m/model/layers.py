@@ -38,7 +38,7 @@ class Linear(nn.Linear):
 
 
 def linear_layers(x: Tensor, layers: Sequence[Linear], dtype: str = "float32") -> Sequence[Tensor]:
-    """The results of some linear layers of the same x [..., I]: [..., O] each. In bfloat16 x is rounded once.
+    """Apply linear layers to the same x [..., I]: [..., O] each. In bfloat16 x is rounded once.
 
     Either all of the layers compute in bfloat16, or none.
 
@@ -75,7 +75,7 @@ def gelu(x: Tensor) -> Tensor:
 
 
 def _takes_onednn(x: Tensor) -> bool:
-    """Whether oneDNN computes with x: on a CPU, in a type that it takes, and as Paddle does."""
+    """Return whether oneDNN computes with x: on a CPU, in a type that it takes, and as Paddle does."""
     return (
         x.dtype in (paddle.float32, paddle.bfloat16) and kernel_selection.on_cpu(x) and onednn_check.works()
     )

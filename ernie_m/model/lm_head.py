@@ -56,7 +56,7 @@ class PreTrainingModel(nn.Layer):
         )
 
     def encode(self, batch: PackedBatch, positions: Tensor | None = None) -> Tensor:
-        """The last layer: [N, H], or [M, H] at `positions`, int64 [M]."""
+        """Return the last layer: [N, H], or [M, H] at `positions`, int64 [M]."""
         input_bias = None  # [N, H]
         if batch.language_ids is not None:
             # A token without a language looks up the first one, and its row is multiplied by 0.
@@ -165,7 +165,7 @@ def cross_entropy(
 
 
 def _compute_chunk_losses(x: Tensor, labels: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    """The losses of x [m, H], [m], and whether no logit is above the label's, bool [m].
+    """Return the losses of x [m, H], [m], and whether no logit is above the label's, bool [m].
 
     Within autocast the product is in half precision; the softmax is not.
     """

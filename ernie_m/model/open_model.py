@@ -45,7 +45,7 @@ class OpenedModel:
 
     @property
     def longest(self) -> int:
-        """The longest input in tokens, special tokens included."""
+        """Return the longest input in tokens, special tokens included."""
         return self.config.longest_input
 
     @property
@@ -87,11 +87,11 @@ def open_model(
     Args:
         checkpoint: the weights; None: they are random.
         config_path, vocab_path, piece_model_path: the files that --ernie_config_path, --vocab_path and
-            --piece_model_path name; None: those beside the weights. Of a piece_model_path alone the
+            --piece_model_path name; None: those next to the weights. Of a piece_model_path alone the
             vocabulary is derived.
 
     Raises:
-        UserError: a file is missing or damaged, or the files do not belong together.
+        UserError: a file is missing or corrupt, or the files do not belong together.
     """
     if checkpoint:
         tokenizer = checkpoint.tokenizer(vocab_path, piece_model_path)
@@ -127,7 +127,8 @@ def settle_vectors(
 ) -> Flags:
     """`apply_model_defaults` for a command that makes vectors.
 
-    The longest input is taken from the model, too, unless the model has a head: then it is that of the head.
+    The longest input is taken from the model as well, unless the model has a head: then it is that of the
+    head.
 
     Raises:
         UserError: as `apply_model_defaults`, or the model's own vectors cannot be made here, and --pooling
@@ -144,7 +145,7 @@ def settle_vectors(
 
 
 def apply_model_defaults(flags: Flags, opened: OpenedModel, recorded: Sequence[str] = ()) -> Flags:
-    """The flags of a command, after the model has decided those that were not given.
+    """Return the flags of a command, after the model has decided those that were not given.
 
     Args:
         flags: the flags of any command with --max_seq_len, whose default becomes what the model has room for.

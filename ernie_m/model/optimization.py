@@ -31,7 +31,7 @@ _ANOTHER_MODEL = "the training state belongs to another model: it has"
 
 
 def is_decayed(name: str) -> bool:
-    """Whether weight decay applies to the parameter with this name: not to layer norms and biases.
+    """Return whether weight decay applies to the parameter with this name: not to layer norms and biases.
 
     The layer norms of an encoder layer are norm1 and norm2.
     """
@@ -41,7 +41,7 @@ def is_decayed(name: str) -> bool:
 def learning_rate_ratios(
     names: Iterable[str], num_layers: int, layerwise_lr_decay: float
 ) -> dict[str, float]:
-    """Each parameter's share of the learning rate, by name.
+    """Return each parameter's share of the learning rate, by name.
 
     With d = layerwise_lr_decay, L = num_layers and layers 0 to L - 1, the share is d^(L - i) in layer i,
     d^(L + 1) for the word and position tables, and 1 for heads, pooler and the embeddings' layer norm.
@@ -113,7 +113,10 @@ def build_optimizer(
 
 
 def _layer_index(name: str) -> int | None:
-    """The number of the encoder layer that has the parameter with this name; None: it is in no layer."""
+    """Return the number of the encoder layer that has the parameter with this name.
+
+    None: it is in no layer.
+    """
     match = re.search(r"encoder\.layers\.(\d+)\.", name)
     return None if match is None else int(match[1])
 
@@ -163,7 +166,7 @@ class AdamW(paddle.optimizer.AdamW):
             table.weight.grad = None
 
     def get_state(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The state of every parameter that this process has updated: key -> tensor.
+        """Return the state of every parameter that this process has updated: key -> tensor.
 
         With sharding this is the part of this process; the parts together are the state. The tensors are the
         optimizer's own, because a copy would take gigabytes: write them before the next step.
@@ -216,7 +219,7 @@ class AdamW(paddle.optimizer.AdamW):
         self._create_accumulators(paddle.static.default_main_program().global_block(), others)
 
     def _state_by_name(self) -> dict[tuple[str, str], Tensor]:
-        """Every tensor of the state, by Paddle's name of the parameter and the kind of state."""
+        """Return every tensor of the state, by Paddle's name of the parameter and the kind of state."""
         saved = self.state_dict()
         masters = saved.pop("master_weights", {})  # name of a parameter -> tensor
         # The state of a parameter with a master has the master's name.

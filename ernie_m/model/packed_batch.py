@@ -56,7 +56,7 @@ class PackedBatch:
         language_ids: np.ndarray | None = None,
         cell_to_token: np.ndarray | None = None,
     ) -> Self:
-        """A batch of sequences that are one after the other already. The attributes describe the arrays.
+        """Make a batch from concatenated sequences. The class docstring describes the arrays.
 
         Args:
             layout: where each sequence lies, and who attends to whom.
@@ -86,19 +86,22 @@ class PackedBatch:
 
     @classmethod
     def from_padded(cls, input_ids: np.ndarray, pad_token_id: int) -> Self:
-        """A batch of an array of ids with pads on the right, int64 [B, T]. All tokens are context."""
+        """Return a batch of an array of ids with pads on the right, int64 [B, T]. All tokens are context."""
         return cls.from_masked(input_ids, input_ids != pad_token_id)
 
     @classmethod
     def from_masked(cls, input_ids: np.ndarray, is_real: np.ndarray) -> Self:
-        """A batch of an array of ids, int64 [B, T]. Its tokens are where `is_real`, bool [B, T], is true."""
+        """Return a batch of an array of ids, int64 [B, T].
+
+        Its tokens are where `is_real`, bool [B, T], is true.
+        """
         layout = PackedLayout(is_real.sum(axis=1))
         tokens_up_to = np.cumsum(is_real).reshape(input_ids.shape)  # [B, T], counted row by row
         cell_to_token = np.where(is_real, tokens_up_to - 1, layout.tokens)
         return cls.from_packed(input_ids[is_real], layout, cell_to_token=cell_to_token)
 
     def without_filler(self, states: Tensor) -> Tensor:
-        """The states of the tokens that the caller gave: [N, H] -> [tokens, H]."""
+        """Return the states of the tokens that the caller gave: [N, H] -> [tokens, H]."""
         return states if len(states) == self.tokens else states[: self.tokens]
 
     def padded(self, states: Tensor) -> Tensor:
@@ -111,7 +114,7 @@ class PackedBatch:
         return flat.reshape([*self.cell_to_token.shape, -1])
 
     def sums(self, states: Tensor, weights: Tensor) -> Tensor:
-        """The sum of weight times state over the tokens of each row: states [tokens, H] -> [B, H].
+        """Return the sum of weight times state over the tokens of each row: states [tokens, H] -> [B, H].
 
         Args:
             weights: [B, T], 0 at pads; they get no gradient.

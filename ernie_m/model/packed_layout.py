@@ -49,26 +49,26 @@ class PackedLayout:
         self.tokens = int(self.lengths.sum())
 
     def padded_to(self, multiple: int) -> "PackedLayout":
-        """The layout with a further sequence at the end, if one is needed to make N a multiple of this."""
+        """Return the layout with one more sequence, if needed to make N a multiple of `multiple`."""
         missing = -self.tokens % multiple  # up to the next multiple
         if missing == 0:
             return self
         return PackedLayout(np.append(self.lengths, missing), np.append(self.context_lengths, missing))
 
     def places_in_sequence(self) -> np.ndarray:
-        """The place of each token in its own sequence, from 0: int64 [N]."""
+        """Return the place of each token in its own sequence, from 0: int64 [N]."""
         return np.arange(self.tokens) - np.repeat(self.starts, self.lengths)
 
     def sequence_numbers(self) -> np.ndarray:
-        """The index of each token's sequence, from 0: int64 [N]."""
+        """Return the index of each token's sequence, from 0: int64 [N]."""
         return np.repeat(np.arange(len(self.lengths)), self.lengths)
 
     def is_context(self) -> np.ndarray:
-        """Whether each token is context: bool [N]."""
+        """Return whether each token is context: bool [N]."""
         return self.places_in_sequence() < np.repeat(self.context_lengths, self.lengths)
 
     def dense(self) -> np.ndarray:
-        """The mask as a matrix, bool [N, N]: the definition, for tests and pictures."""
+        """Return the mask as a matrix, bool [N, N]: the definition, for tests and pictures."""
         sequence = self.sequence_numbers()
         same_sequence = sequence[:, None] == sequence  # [N, N]
         # A row sees the context of its own sequence, and itself.
@@ -76,7 +76,7 @@ class PackedLayout:
 
     @cached_property
     def groups(self) -> list["Group"]:
-        """The sequences in groups of similar length, the longest first."""
+        """Return the sequences in groups of similar length, the longest first."""
         order = np.argsort(-self.lengths, kind="stable")  # the sequences by descending length
         sorted_lengths = self.lengths[order]
         groups = []
@@ -92,7 +92,7 @@ class PackedLayout:
         return groups
 
     def row_indices(self) -> np.ndarray:
-        """The mask for paddle.nn.functional.flashmask_attention with causal=False, int64 [N, 2].
+        """Return the mask for paddle.nn.functional.flashmask_attention with causal=False, int64 [N, 2].
 
         Column j has (start, end): rows i > j are masked from `start` on, rows i < j are masked before `end`.
         The rows of its sequence see a context column; only its own row sees a placeholder's column.
@@ -130,11 +130,11 @@ class Group:
 
     @cached_property
     def token_indices(self) -> np.ndarray:
-        """The indices of the group's tokens among the N tokens, row by row: int64 [sum of lengths]."""
+        """Return the indices of the group's tokens among the N tokens, row by row: int64 [sum of lengths]."""
         return (self.starts[:, None] + np.arange(self.longest))[self.is_real]
 
     def cell_to_token(self) -> np.ndarray:
-        """The index of the token in each cell, among the N tokens: int64 [b, T].
+        """Return the index of the token in each cell, among the N tokens: int64 [b, T].
 
         A pad's cell has the index of the first token of its sequence.
         """

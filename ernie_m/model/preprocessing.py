@@ -27,7 +27,7 @@ ERNIE_M_RULES, NO_RULES, *_ = get_args(TextRules)
 # tanh(dense([CLS])) of the last layer.
 Pooling = Literal["mean", "mean_without_special", "cls", "pooler"]
 MEAN_OF_TOKENS, MEAN_WITHOUT_SPECIAL, *_ = get_args(Pooling)
-# The piece of a word that has its tag: the first that is no lone "▁"; the first, whatever it is; or each.
+# The subword of a word that has its tag: the first that is no lone "▁"; the first, whatever it is; or each.
 LabelPieces = Literal["first", "leading", "all"]
 
 # What a text is, which decides its prompt: see `PreprocessingConfig.prompt`.
@@ -49,14 +49,15 @@ class PreprocessingConfig:
     """How a model reads its inputs. None: its files do not say.
 
     Attributes:
-        text_rules: what is done to a text beside sentencepiece.
-        added_tokens: token -> id, of tokens that are not in the piece model and have one id each in a text.
+        text_rules: what is done to a text in addition to sentencepiece.
+        added_tokens: token -> id, of tokens that are not in the SentencePiece model and have one id each in a
+            text.
         max_seq_len: the longest input or window in tokens.
         separators: the number of [SEP] between a question and its context. Between two texts there are always
             two.
         split_han: whether each Han character of a question and its context is a token.
         max_query_length, doc_stride, max_answer_length: options of question answering, in tokens.
-        label_pieces: which pieces of a word have its tag.
+        label_pieces: which subwords of a word have its tag.
         chunk_scheme: the scheme of the tags; NONE: they mark no entities.
         official_compat: whether words were tagged as in the official code.
         marks_apart: whether "(here)," is four words in tagging.
@@ -101,8 +102,8 @@ class PreprocessingConfig:
     def of_xlm_r(cls) -> Self:
         """Return the preprocessing of XLM-R.
 
-        Text goes to sentencepiece as it is, a pair is `<s> question </s></s> context </s>`, and the label of
-        a word belongs to its first piece.
+        Text goes to SentencePiece as it is, a pair is `<s> question </s></s> context </s>`, and the label of
+        a word belongs to its first subword.
         """
         return cls(text_rules=NO_RULES, separators=2, split_han=False, label_pieces="leading")
 
@@ -131,7 +132,7 @@ class PreprocessingConfig:
         return preprocessing
 
     def to_json(self) -> dict[str, Any]:
-        """The fields that differ from the defaults."""
+        """Return the fields that differ from the defaults."""
         defaults = PreprocessingConfig()
         return {name: value for name, value in vars(self).items() if value != getattr(defaults, name)}
 
@@ -195,7 +196,7 @@ def read_preprocessing(raw_config: Mapping[str, Any], path: Path | None) -> Prep
     """What our key of a config.json says; without it, ERNIE-M's own preprocessing.
 
     Raises:
-        UserError: it is damaged, or of another format.
+        UserError: it is corrupt, or of another format.
     """
     values = raw_config.get(READING)
     if isinstance(values, dict):

@@ -113,7 +113,10 @@ _NAME_OF = {name: task.name for task in _ALL_TASKS for name in (task.stored, tas
 
 
 def task_named(name: str) -> str:
-    """The task that a name in the files of a model stands for; a name that stands for none is returned."""
+    """Return the task that a name in the files of a model stands for.
+
+    A name that stands for none is returned.
+    """
     return _NAME_OF.get(name, name)
 
 
@@ -123,7 +126,7 @@ def stored_name(task: str) -> str:
 
 
 def graph_outputs(task: str, has_pooled: bool) -> tuple[str, ...]:
-    """The names of a task's outputs.
+    """Return the names of a task's outputs.
 
     Args:
         has_pooled: whether an encoder has the pooled first token, as it has with a pooler and the last layer.
@@ -132,5 +135,5 @@ def graph_outputs(task: str, has_pooled: bool) -> tuple[str, ...]:
 
 
 def default_label_names(count: int) -> list[str]:
-    """The labels of a model without a label map: "0", "1", ..."""
+    """Return the labels of a model without a label map: "0", "1", ..."""
     return [str(id_) for id_ in range(count)]

@@ -25,7 +25,7 @@ _ENOUGH = 512  # tokens; then there are more batches, not larger ones, so that n
 
 
 def core_count() -> int:
-    """How many threads may compute: OMP_NUM_THREADS, or else the cores that this process may use."""
+    """Return the number of compute threads: OMP_NUM_THREADS, or otherwise the usable cores."""
     return number_in("OMP_NUM_THREADS") if "OMP_NUM_THREADS" in os.environ else read_cpu().cores
 
 
@@ -57,7 +57,7 @@ class Workers:
     most_tokens: int | None = None
 
     def count_batch_tokens(self, rows: Sequence[Collection[int]], batch_tokens: int) -> int:
-        """How many tokens a batch of rows of ids should have: at most `batch_tokens`.
+        """Return the number of tokens a batch of rows of ids should have: at most `batch_tokens`.
 
         Few rows are shared out in a batch for each worker, and many in two or more for each.
         """
@@ -74,9 +74,10 @@ class Workers:
         """Yield `compute(item)` for each item, in order. As many items are computed at a time as there are
         workers.
 
-        An only item is computed on one core, too: for a short text all would take half as long again. `items`
+        An only item is computed on one core as well: for a short text all would take half as long again.
+        `items`
         may be an iterator: it is read as far ahead as the workers need. What `compute` raises is raised here.
-        If the caller stops, by an error or Ctrl-C, then the workers stop, too, and have stopped when this
+        If the caller stops, by an error or Ctrl-C, then the workers stop as well, and have stopped when this
         ends: within a layer of Paddle's, or a batch.
 
         Args:
@@ -111,5 +112,5 @@ def _run(stop: Event, compute: Callable[[T], R], item: T) -> R:
 
 @cache_until_fork
 def _pool(count: int, begin: Callable[[], None]) -> ThreadPoolExecutor:
-    """The workers, made once."""
+    """Return the workers, made once."""
     return ThreadPoolExecutor(count, "worker", initializer=begin)

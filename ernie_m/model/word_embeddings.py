@@ -102,7 +102,7 @@ class EmbeddingGradient:
         self.touched = None  # the loss may have written to any row
 
     def touched_rows(self, gradient: Tensor) -> np.ndarray | None:
-        """The rows, bool [V], where a gradient of the table may differ from 0; None: any row.
+        """Return the rows, bool [V], where a gradient of the table may differ from 0; None: any row.
 
         Args:
             gradient: [V, H], in the kept memory or elsewhere.
@@ -125,7 +125,7 @@ class EmbeddingGradient:
         return total
 
     def squared_norm(self) -> Tensor:
-        """The sum of the squares of `weight.grad`, float64 []."""
+        """Return the sum of the squares of `weight.grad`, float64 []."""
         gradient = self._gradient
         rows = self.touched_rows(gradient)
         if rows is not None:  # all other rows are 0
@@ -147,18 +147,18 @@ class EmbeddingGradient:
         return self.weight.grad
 
     def _kept_memory(self) -> np.ndarray:
-        """The memory [V, H] that is kept from step to step."""
+        """Return the memory [V, H] that is kept from step to step."""
         if self._memory is None:
             self._memory = as_array(paddle.zeros_like(self.weight))
         return self._memory
 
     def _is_lent(self) -> bool:
-        """Whether a loss that still lives has borrowed the kept memory and not given it back."""
+        """Return whether a loss that still lives has borrowed the kept memory and not given it back."""
         return self._borrowed_ref is not None and self._borrowed_ref() is not None
 
 
 def squared_norm(gradient: Tensor) -> Tensor:
-    """The sum of the squares of a gradient, float64 []."""
+    """Return the sum of the squares of a gradient, float64 []."""
     return gradient.square().sum().astype("float64")
 
 

@@ -2,7 +2,7 @@
 
 What a step holds is a function of (corpus, config, step) alone. Every process reads the whole step, divides
 it in the same way by tokens, then masks its own part. So any number of processes read the same steps, and a
-run goes on from the samplers' positions. No paddle here.
+run resumes from the samplers' positions. No paddle here.
 """
 
 import heapq
@@ -50,7 +50,7 @@ class StepReader:
         batch_size: the number of texts and pairs of a step, over all processes.
         micro_batch_tokens: most tokens of a micro-batch; no example has more.
         seed: of the order of the text and of the masks.
-        position: the `StepBatches.position` of the last step of this run, to go on from.
+        position: the `StepBatches.position` of the last step of this run, to resume from.
         step: the first step, from 0, if there is no position.
     """
 
@@ -107,7 +107,7 @@ class StepReader:
             yield self.next()
 
     def next(self) -> StepBatches:
-        """The next step's batches."""
+        """Return the next step's batches."""
         # Draw the whole step, and divide it among the processes.
         share = mixing_ratios_at(self.phases, self.step)
         counts = allocate(share, self.batch_size, self.step)
@@ -132,7 +132,7 @@ class StepReader:
         return StepBatches(micro_batches, share, loss_counts, position)
 
     def _examples(self, counts: dict[str, int]) -> list[tuple[str, Text | Pair]]:
-        """The texts and pairs of the whole step, each with its objective.
+        """Return the texts and pairs of the whole step, each with its objective.
 
         Every process draws all, so that the positions stay equal. An example's place in the list decides what
         is drawn for it.
@@ -154,7 +154,7 @@ class StepReader:
         return examples
 
     def _groups(self, examples: Sequence[tuple[str, Text | Pair]]) -> list[list[int]]:
-        """The numbers of the examples that stay together in a micro-batch; most are alone."""
+        """Return the numbers of the examples that stay together in a micro-batch; most are alone."""
         groups: list[list[int]] = []
         last_group: dict[str, list[int]] = {}  # objective -> its group that began last
         for number, (name, _) in enumerate(examples):
@@ -165,7 +165,7 @@ class StepReader:
         return groups
 
     def _draw(self, kind: str, count: int) -> list[Any]:
-        """The next texts ("mono") or pairs ("parallel")."""
+        """Return the next texts ("mono") or pairs ("parallel")."""
         if not count:
             return []
         sampler = self.samplers[kind]
@@ -183,7 +183,7 @@ class StepReader:
     def _micro_batch(
         self, examples: Sequence[tuple[str, Text | Pair]], groups: Sequence[Sequence[int]]
     ) -> HostBatch:
-        """The micro-batch of the examples with the numbers in these groups."""
+        """Return the micro-batch of the examples with the numbers in these groups."""
         masked = []
         for index, group in enumerate(groups):
             for number in group:
@@ -243,7 +243,7 @@ def _divide_evenly(tokens: Sequence[int], order: Sequence[int], count: int) -> t
 def read_steps(
     config: PretrainConfig, vocabulary: Vocabulary, phases: Sequence[Phase], **arguments: Any
 ) -> Iterator[StepBatches]:
-    """The batches of a run, in the reader process, which opens the corpus itself.
+    """Yield the batches of a run, in the reader process, which opens the corpus itself.
 
     Args:
         phases: those of the run's plan.

@@ -22,7 +22,7 @@ from ernie_m.utils.logging import logger
 class PseudoTokenGenerator:
     """Fills a BTMLM batch's slots.
 
-    The output layer is computed for the target language's pieces only: [P, n] logits, never [P, V].
+    The output layer is computed for the target language's subwords only: [P, n] logits, never [P, V].
 
     Args:
         allowed: per language, the ids that may be produced (`allowed_pieces`).
@@ -67,7 +67,7 @@ class PseudoTokenGenerator:
         return filled_batch, counts
 
     def _pseudo_ids(self, model: PreTrainingModel, stage1: Stage1[PackedBatch, Tensor]) -> Tensor:
-        """The id of each slot, int64 [P]."""
+        """Return the id of each slot, int64 [P]."""
         was_training = model.training
         model.eval()
         head = model.lm_head
@@ -88,12 +88,12 @@ class PseudoTokenGenerator:
         return paddle.concat(pseudo_ids)
 
     def choose(self, hidden: Tensor, table: Tensor, bias: Tensor, draws: Tensor) -> Tensor:
-        """Choose one of n pieces for each of P positions.
+        """Choose one of n subwords for each of P positions.
 
         Args:
             hidden: [P, H].
-            table: the embeddings of the pieces, [n, H].
-            bias: the bias of the pieces, [n].
+            table: the embeddings of the subwords, [n, H].
+            bias: the bias of the subwords, [n].
             draws: float64 [P], uniform in [0, 1).
 
         Returns:
@@ -133,17 +133,17 @@ def make_pseudo_token_generator(text: TrainingData) -> PseudoTokenGenerator:
 def allowed_pieces(
     piece_counts: Iterable[np.ndarray], min_count: int, vocabulary: Vocabulary
 ) -> list[np.ndarray]:
-    """The pieces each language's pseudo-tokens may be, no special tokens: a sorted int64 array per language.
+    """Return the allowed pseudo-tokens of each language, without special tokens: sorted int64 arrays.
 
     Args:
         piece_counts: occurrences in each language's text, [languages, V].
-        min_count: the least number of times that an allowed piece occurs. If no piece of a language occurs so
-            often, all pieces of its text are allowed; if it has no text, all pieces.
+        min_count: the least number of times that an allowed subword occurs. If no subword of a language
+            occurs so often, all subwords of its text are allowed; if it has no text, all subwords.
     """
     ordinary = vocabulary.ordinary_ids
     allowed = []
     for counts in piece_counts:  # [V], of each language
-        for least in (min_count, 1, 0):  # 0 allows all pieces
+        for least in (min_count, 1, 0):  # 0 allows all subwords
             pieces = ordinary[counts[ordinary] >= least]
             if len(pieces):
                 break

@@ -69,7 +69,7 @@ class ModelConfig:
     """Tokens to which a language embedding is added: [MASK] tokens and placeholders (masks), none, or all."""
 
     def completed(self, shape: Mapping[str, Any]) -> "ModelConfig":
-        """The same, with what is not given taken from a shape."""
+        """Return the same, with what is not given taken from a shape."""
         return replace(self, **{key: shape[key] for key in BASE if getattr(self, key) is None})
 
 
@@ -195,7 +195,7 @@ class ObjectiveConfig(ObjectiveFiles):
 
     @property
     def names(self) -> list[str]:
-        """The objectives that are trained: `active`, or those with a share at some time, or the paper's."""
+        """Return the trained objectives: `active`, or those with a nonzero ratio, or the paper's."""
         if self.active is not None:
             return self.active
         return self._with_ratio if self.mixing_ratios else list(OF_THE_PAPER)
@@ -355,7 +355,7 @@ class PretrainConfig:
 
     @staticmethod
     def check_override(location: str, later: Mapping[str, Any], earlier: Mapping[str, Any]) -> None:
-        """Refuse a value that would not count, because another key is given beside it or was before.
+        """Refuse a value that would not count, because another key is given next to it or was before.
 
         Args:
             location: what stands before a key in an error: "FILE: ", or "--" for the command line.
@@ -369,7 +369,7 @@ class PretrainConfig:
                 "objectives.later_mixing_ratios, which would replace it later in the run. Give "
                 "--objectives.later_mixing_ratios, too ('{}': none)"
             )
-        # A saved configuration has the default number of steps beside its tokens.
+        # A saved configuration has the default number of steps in addition to its tokens.
         is_saved = "optimizer.tokens" in later and later.get("optimizer.steps") == STEPS
         if "optimizer.steps" in later and not is_saved and {**earlier, **later}.get("optimizer.tokens"):
             raise UserError(

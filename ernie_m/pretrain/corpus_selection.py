@@ -19,7 +19,7 @@ from ernie_m.utils.logging import logger
 
 
 def open_corpus(config: DataConfig) -> tuple[Corpus, Tokenizer]:
-    """The corpus and the tokenizer in its folder. Checksums are not compared.
+    """Return the corpus and the tokenizer in its folder. Checksums are not compared.
 
     Raises:
         UserError: the corpus is unfinished, a file is missing or cut short, or its shards were made with
@@ -33,7 +33,7 @@ def fit_to_corpus(config: PretrainConfig, corpus: Corpus) -> PretrainConfig:
     """With `objectives.skip_unsupported`, leave out the objectives for which the corpus has no text."""
     if not config.objectives.skip_unsupported:
         return config
-    languages = languages_of(config.data, corpus)
+    languages = choose_languages(config.data, corpus)
     monolingual = any(language in corpus.mono for language in languages)
     parallel = any(set(pair) <= set(languages) for pair in corpus.parallel)
     objectives = with_text(config.objectives, monolingual, parallel)
@@ -44,7 +44,7 @@ def fit_to_corpus(config: PretrainConfig, corpus: Corpus) -> PretrainConfig:
     return dataclasses.replace(config, objectives=objectives)
 
 
-def languages_of(config: DataConfig, corpus: Corpus) -> list[str]:
+def choose_languages(config: DataConfig, corpus: Corpus) -> list[str]:
     """`data.languages` in alphabetical order, or every language of the corpus.
 
     Raises:
@@ -81,29 +81,32 @@ class TrainingData:
 
     @property
     def languages(self) -> Sequence[str]:
-        """The names of the languages, in the order of their numbers."""
+        """Return the names of the languages, in the order of their numbers."""
         return self.setting.languages
 
     @cached_property
     def objectives(self) -> dict[str, Objective]:
-        """The objectives that are trained."""
+        """Return the objectives that are trained."""
         return make_objectives(self.setting, self.setting.config.names)
 
     def blocks(self, text: CorpusText) -> Blocks:
-        """The examples of MMLM and BTMLM in a text."""
+        """Return the examples of MMLM and BTMLM in a text."""
         longest = self.data.max_seq_len - 2  # without [CLS] and [SEP]
         return Blocks(text, longest, one_line=not self.data.pack_lines)
 
     def pair(
         self, languages: tuple[str, str], sides: tuple[np.ndarray, np.ndarray], reverse: bool = False
     ) -> Pair:
-        """A sentence pair as an example, from the ids of its sides. `reverse`: the second is the source."""
+        """Return a sentence pair as an example, from the ids of its sides.
+
+        `reverse`: the second is the source.
+        """
         first = Text(sides[0], self.languages.index(languages[0]))
         second = Text(sides[1], self.languages.index(languages[1]))
         return Pair(second, first) if reverse else Pair(first, second)
 
     def piece_counts(self) -> np.ndarray:
-        """How often each piece occurs in the text of each language, int64 [languages, V]."""
+        """How often each subword occurs in the text of each language, int64 [languages, V]."""
         return np.stack([self.corpus.piece_counts(language) for language in self.languages])
 
     @classmethod
@@ -113,7 +116,7 @@ class TrainingData:
         Raises:
             UserError: the corpus lacks a language, or an objective has no text.
         """
-        languages = languages_of(config.data, corpus)
+        languages = choose_languages(config.data, corpus)
         mono = {language: text.num_tokens for language, text in corpus.mono.items() if language in languages}
         pairs = {pair: stream for pair, stream in corpus.parallel.items() if set(pair) <= set(languages)}
         active = set(config.objectives.names)
@@ -139,5 +142,5 @@ class TrainingData:
 
 
 def make_objectives(setting: ObjectiveContext, names: Iterable[str]) -> dict[str, Objective]:
-    """The objectives with these names, in the order of `OBJECTIVES`."""
+    """Return the objectives with these names, in the order of `OBJECTIVES`."""
     return {name: get_class(name)(setting) for name in sorted(names, key=OBJECTIVES.index)}

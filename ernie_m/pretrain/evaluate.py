@@ -83,7 +83,7 @@ class Evaluator:
                 say_repeats("-".join(pair), self._sides(pair)[1])
 
     def steps(self, last: int, head_steps: int) -> list[int]:
-        """The steps after which a run of `last` steps is evaluated, in ascending order.
+        """Return the steps after which a run of `last` steps is evaluated, in ascending order.
 
         Args:
             head_steps: the first steps, which train a fresh head alone; 0: none. After them the evaluation
@@ -110,7 +110,7 @@ class Evaluator:
             the number of sentences that retrieval searches. None if it was broken off.
 
             In mmlm, frequency_perplexity is the perplexity of the same text for a model that knows only how
-            often each piece occurs in the language's training text.
+            often each subword occurs in the language's training text.
 
             In btmlm, perplexity_without is the perplexity of the same masked tokens without pseudo-tokens.
         """
@@ -119,7 +119,7 @@ class Evaluator:
         self.stop = stop
         rank = distributed.rank()
         world_size = distributed.world_size()
-        own_scores: list[tuple[str, str, Any]] = []  # what this process evaluates: kind, name, result
+        process_scores: list[tuple[str, str, Any]] = []  # what this process evaluates: kind, name, result
         with paddle.no_grad(), engine.autocast():
             # The processes evaluate `world_size` parts at a time, one on each. In between, all ask whether
             # to stop.
@@ -127,11 +127,11 @@ class Evaluator:
                 if first + rank < len(parts):  # the last time there may be fewer parts than processes
                     kind, languages = parts[first + rank]
                     name = languages if isinstance(languages, str) else "-".join(languages)
-                    own_scores.append((kind, name, self._result(kind, engine.model, languages)))
+                    process_scores.append((kind, name, self._result(kind, engine.model, languages)))
                 if stop.anywhere():
                     return None
         scores: dict[str, dict[str, Any]] = {kind: {} for kind, _ in parts}
-        for scores_of_process in distributed.gather(own_scores):
+        for scores_of_process in distributed.gather(process_scores):
             for kind, name, result in scores_of_process:
                 if result:
                     scores[kind][name] = result
@@ -144,15 +144,15 @@ class Evaluator:
     def _parts(self) -> list[tuple[str, Any]]:
         """What to evaluate: an objective or "retrieval", and a language or a pair of languages."""
         on_text: list[str] = []
-        on_pairs: list[str] = []
+        make_training_flags: list[str] = []
         for name, objective in self.objectives.items():
             kind = objective.evaluated_on or objective.reads
-            (on_text if kind is Text else on_pairs).append(name)
+            (on_text if kind is Text else make_training_flags).append(name)
         parts: list[tuple[str, Any]] = [(name, language) for name in on_text for language in self.mono]
-        return parts + [(name, pair) for pair in self.pairs for name in [*on_pairs, "retrieval"]]
+        return parts + [(name, pair) for pair in self.pairs for name in [*make_training_flags, "retrieval"]]
 
     def _result(self, kind: str, model: PreTrainingModel, languages: Any) -> Any:
-        """The result of a part, see `run`; None if its text has no token that can be predicted.
+        """Return the result of a part, see `run`; None if its text has no token that can be predicted.
 
         Args:
             kind: an objective, or "retrieval".
@@ -172,18 +172,18 @@ class Evaluator:
         return objective.evaluate(examples, model, self)
 
     def frequency_perplexity(self, texts: Sequence[Text]) -> float:
-        """The perplexity of texts of a language for a model that knows only how often each piece occurs."""
+        """Return the unigram perplexity of a language's texts."""
         ids = np.concatenate([text.ids for text in texts])
         language = self.text.languages[texts[0].language]
         piece_counts = np.array(self.text.corpus.piece_counts(language))  # [V]
         unknown = self.text.setting.vocabulary.unk_id
         piece_counts[unknown] = 0  # never masked, so not predicted here either
-        counts = piece_counts + 1.0  # because a held-out piece may be absent from the training text
+        counts = piece_counts + 1.0  # because a held-out subword may be absent from the training text
         losses = -np.log(counts[ids[ids != unknown]] / counts.sum())
         return perplexity(losses.mean())
 
     def _sides(self, pair: tuple[str, str]) -> tuple[list[list[np.ndarray]], np.ndarray]:
-        """The inputs of retrieval, of each side of the pairs, and their keys, uint64 [2, N]."""
+        """Return the inputs of retrieval, of each side of the pairs, and their keys, uint64 [2, N]."""
         longest = self.text.data.max_seq_len
         sides = [self.tokenizer.sentences(side, longest) for side in zip(*self._first(self.pairs[pair]))]
         return sides, np.stack([hash_ids(side) for side in sides])
@@ -199,7 +199,7 @@ class Evaluator:
         return [self.text.pair(pair, sides, reverse=index % 2 == 1) for index, sides in enumerate(pairs)]
 
     def _first(self, items: CorpusPairs | Blocks) -> list[Any]:
-        """The items that are evaluated: the first `run.eval_sequences`."""
+        """Return the items that are evaluated: the first `run.eval_sequences`."""
         return [items[index] for index in range(min(len(items), self.run_config.eval_sequences))]
 
     def scores(

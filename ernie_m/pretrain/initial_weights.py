@@ -23,7 +23,7 @@ _ENCODER = ("embeddings.", "encoder.", "pooler.")
 _HEAD = "lm_head."
 _LANGUAGES = "language_embeddings."
 _CLASSIFIER = "classifier."  # how the tensors of a fine-tuned model's classifier begin
-_TINY = 1e-9  # a divisor is at least this: a piece that is in no pair may have a vector of zeros
+_TINY = 1e-9  # a divisor is at least this: a subword that is in no pair may have a vector of zeros
 _SMALL = (
     0.2  # the initial scale of the states that a new head multiplies with the embedding matrix; usually 1
 )
@@ -129,9 +129,10 @@ def _give_word_vectors(words: Tensor, table: Checkpoint, tokenizer: Tokenizer, s
 
 
 def set_token_frequencies(head: LMHead, piece_counts: np.ndarray) -> None:
-    """Let a new head on a trained encoder begin with how often each piece occurs.
+    """Let a new head on a trained encoder begin with how often each subword occurs.
 
-    A bias changes by no more than the learning rate in a step, and the most frequent pieces are e^10 times as
+    A bias changes by no more than the learning rate in a step, and the most frequent subwords are e^10 times
+    as
     frequent as the rarest: a warm-up of some hundred steps would not learn them. What a random head adds to
     the bias is noise, so it begins small.
 

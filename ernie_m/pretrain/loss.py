@@ -51,14 +51,14 @@ def to_device(batches: Sequence[HostBatch], weights: Mapping[str, float] | None 
 
 
 def _inputs(packed: Packed) -> PackedBatch:
-    """The tokens, still on the host; `upload` copies them."""
+    """Return the tokens, still on the host; `upload` copies them."""
     has_languages = (packed.language_ids != NO_LANGUAGE).any()
     language_ids = packed.language_ids if has_languages else None
     return PackedBatch.from_packed(packed.input_ids, packed.layout, packed.position_ids, language_ids)
 
 
 def batch_loss(model: PreTrainingModel, batch: DeviceBatch) -> tuple[Tensor, dict[str, Tensor | int]]:
-    """The loss of a micro-batch of any objectives. BTMLM's slots must be filled.
+    """Return the loss of a micro-batch of any objectives. BTMLM's slots must be filled.
 
     Returns:
         The weighted sum of all losses; and for each objective the sum of its losses, without weights, the
@@ -87,7 +87,7 @@ def batch_loss(model: PreTrainingModel, batch: DeviceBatch) -> tuple[Tensor, dic
 
 
 def compute_word_loss(model: PreTrainingModel, batch: DeviceBatch, states: Tensor) -> MaskedLoss:
-    """The loss of the masked words, in their order, given the states at `batch.targets`, [M, H]."""
+    """Return the loss of the masked words, in their order, given the states at `batch.targets`, [M, H]."""
     # Other targets follow. A batch without any target has one state, which is not read.
     words = batch.target_ids.shape[0]
     if words < states.shape[0]:
@@ -96,7 +96,7 @@ def compute_word_loss(model: PreTrainingModel, batch: DeviceBatch, states: Tenso
 
 
 def make_record(interval: Interval) -> dict[str, Any]:
-    """The record of some steps, JSON values.
+    """Return the record of some steps, JSON values.
 
     It holds step, lr (of the last step), loss and grad_norm (means over the steps; None if all were skipped),
     tokens (trained since the beginning of the run), tokens_per_second, skipped, and per objective loss (mean
@@ -121,7 +121,7 @@ def make_record(interval: Interval) -> dict[str, Any]:
 
 
 def format_record(record: Mapping[str, Any], total_steps: int, remaining: str, tokens_per_epoch: int) -> str:
-    """A record as one line of the log.
+    """Return a record as one line of the log.
 
     Args:
         tokens_per_epoch: the number of tokens of the text that the run reads. The tokens trained so far,
@@ -142,7 +142,7 @@ def format_record(record: Mapping[str, Any], total_steps: int, remaining: str, t
 
 
 def summary(scores: Mapping[str, Any]) -> list[str]:
-    """A held-out evaluation as lines of the log: means over languages or pairs, retrieval at every layer.
+    """Return the log lines of a validation: means over languages or pairs, retrieval at every layer.
 
     Args:
         scores: as `ernie_m.pretrain.evaluate.Evaluator.run` returns them.

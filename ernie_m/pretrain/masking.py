@@ -34,7 +34,7 @@ class Pair(NamedTuple):
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What masking needs to know of a tokenizer: the special ids, the size V, and the piece of each id."""
+    """What masking needs to know of a tokenizer: the special ids, the size V, and the subword of each id."""
 
     cls_id: int
     pad_id: int
@@ -59,12 +59,12 @@ class Vocabulary:
 
     @cached_property
     def special_ids(self) -> np.ndarray:
-        """The special ids, sorted, int64 [5]; [UNK] is one of them."""
+        """Return the special ids, sorted, int64 [5]; [UNK] is one of them."""
         return np.unique([self.cls_id, self.pad_id, self.sep_id, self.unk_id, self.mask_id])
 
     @cached_property
     def ordinary_ids(self) -> np.ndarray:
-        """Every id that is not special, sorted, int64 [V - 5]."""
+        """Return every id that is not special, sorted, int64 [V - 5]."""
         return np.setdiff1d(np.arange(self.size), self.special_ids)
 
 
@@ -92,7 +92,7 @@ class ObjectiveContext:
 
 
 def make_rng(seed: int, step: int, index: int) -> np.random.Generator:
-    """The random generator of one example: `index` is its number within the optimizer step's whole batch.
+    """Return the random generator of one example: `index` is its index in the optimizer step's batch.
 
     Streams of different (seed, step, index) never overlap, so masks do not depend on how a step is divided
     over processes and micro-batches.
@@ -104,7 +104,7 @@ def make_rng(seed: int, step: int, index: int) -> np.random.Generator:
 
 
 def number_chosen(n: int, rate: float) -> int:
-    """How many of n tokens are chosen: the share `rate`, rounded, but at least one if there is one."""
+    """Return how many of n tokens are chosen: `rate` x n, rounded, but at least one if n > 0."""
     return min(n, max(1, round(rate * n)))
 
 
@@ -124,7 +124,7 @@ class Masking(Generic[Example]):
         self.positions = np.arange(FIRST_POSITION, FIRST_POSITION + self.max_seq_len)
 
     def sides(self, example: Example) -> list[np.ndarray]:
-        """The ids of a text, or of both sides of a pair, cut so that the sequence is not too long."""
+        """Return the ids of a text, or of both sides of a pair, cut so that the sequence is not too long."""
         if isinstance(example, Text):
             return [example.ids[: self.max_seq_len - 2]]
         source = example.source.ids
@@ -147,7 +147,7 @@ class Masking(Generic[Example]):
         return predictable[np.sort(drawn)]
 
     def choose_in_pair(self: "Masking[Pair]", pair: Pair, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
-        """The tokens of a pair, and which of them are to be predicted.
+        """Return the tokens of a pair, and which of them are to be predicted.
 
         Returns:
             ids [t] with special tokens; languages [t]; side [t], 0 or 1; and the chosen columns of both
@@ -183,7 +183,7 @@ class Masking(Generic[Example]):
     def sequence(
         self, ids: np.ndarray, languages: np.ndarray, chosen: np.ndarray, replacements: np.ndarray | int
     ) -> MaskedSequence:
-        """The sequence `ids` with `replacements` in the chosen columns, which are to be predicted.
+        """Return the sequence `ids` with `replacements` in the chosen columns, which are to be predicted.
 
         Args:
             ids: [t].

@@ -62,20 +62,23 @@ class Objective(Masking[Example]):
         raise NotImplementedError
 
     def serves(self, pair: Pair) -> bool:
-        """Whether a pair can be trained on. Another one serves TLM, or is left out if TLM is not active."""
+        """Return whether a pair can be trained on.
+
+        Another one serves TLM, or is left out if TLM is not active.
+        """
         return True
 
     def tokens(self, example: Example) -> int:
-        """The tokens that an example takes in a micro-batch, without BTMLM's first stage."""
+        """Return the tokens that an example takes in a micro-batch, without BTMLM's first stage."""
         return sum(len(ids) + 2 for ids in self.sides(example))  # [CLS] S [SEP], or [SEP] Y [SEP]
 
     def count(self, example: Example) -> int:
-        """How many losses an example has. It depends on the example alone, not on a draw."""
+        """Return the number of losses an example has. It depends on the example alone, not on a draw."""
         counts = [len(self.predictable(ids)) for ids in self.sides(example)]
         return sum(number_chosen(count, self.config.mask_rate) for count in counts)
 
     def evaluate(self, examples: Sequence[Any], model: Any, held_out: Any) -> dict[str, Any] | None:
-        """The scores of held-out examples of a language, or of a pair of languages.
+        """Return the scores of held-out examples of a language, or of a pair of languages.
 
         Args:
             examples: what it is `evaluated_on`; if pairs, those that it `serves`.
@@ -107,7 +110,7 @@ class Objective(Masking[Example]):
 
     @classmethod
     def summary(cls, results: Sequence[Mapping[str, Any]]) -> list[str]:
-        """The lines on a held-out evaluation.
+        """Return the lines on a held-out evaluation.
 
         Args:
             results: the results of each language or pair, as `Evaluator.run` returns them.
@@ -119,12 +122,12 @@ class Objective(Masking[Example]):
 
     @classmethod
     def beside_perplexity(cls, results: Sequence[Mapping[str, Any]]) -> str:
-        """What `summary` says beside the perplexity."""
+        """What `summary` says in addition to the perplexity."""
         return ""
 
     @classmethod
     def plateau(cls, results: Sequence[Mapping[str, Any]], advice: str) -> str | None:
-        """A line with `advice` if a held-out evaluation says that little has been learned; otherwise None.
+        """Return a line with `advice` if a validation shows that little was learned; otherwise None.
 
         Args:
             results: those of `summary`.
@@ -134,7 +137,7 @@ class Objective(Masking[Example]):
     # What subclasses use
 
     def batch(self, examples: Sequence[Example], rngs: Sequence[np.random.Generator]) -> HostBatch:
-        """A micro-batch of this objective alone, for evaluations; `StepReader` mixes objectives.
+        """Return a micro-batch of this objective alone, for evaluations; `StepReader` mixes objectives.
 
         Args:
             examples: at least one.
@@ -146,7 +149,7 @@ class Objective(Masking[Example]):
 
 
 def names_that_read(kind: type) -> list[str]:
-    """The objectives that read `Text`, or `Pair`."""
+    """Return the objectives that read `Text`, or `Pair`."""
     return [name for name in OBJECTIVES if get_class(name).reads is kind]
 
 
@@ -156,5 +159,5 @@ def perplexity(loss: float) -> float:
 
 
 def geometric_mean(values: Iterable[float]) -> float:
-    """The geometric mean of positive numbers."""
+    """Return the geometric mean of positive numbers."""
     return math.exp(np.mean([math.log(value) for value in values]))

@@ -31,7 +31,7 @@ class Phase:
 
 
 def make_phases(config: ObjectiveConfig, total_steps: int) -> tuple[Phase, ...]:
-    """The phases of a run, one after the other.
+    """Return the phases of a run, one after the other.
 
     They are `config.mixing_ratios` and, from `later_start` of all steps on, `later_mixing_ratios`; without
     these, `default_mixing_ratios`. Until `btmlm_start` of all steps BTMLM's share goes to MMLM.
@@ -77,7 +77,7 @@ def default_mixing_ratios(config: ObjectiveConfig) -> dict[str, float]:
 def with_text(config: ObjectiveConfig, monolingual: bool, parallel: bool) -> ObjectiveConfig:
     """Leave out the objectives for which a corpus has no text. The others keep their proportions.
 
-    Without pairs BTMLM is left out, too, because its pseudo-tokens come from what CAMLM learns. Where the
+    Without pairs BTMLM is left out as well, because its pseudo-tokens come from what CAMLM learns. Where the
     first part of the run loses all of its objectives, `later_mixing_ratios` hold from the start. If nothing
     would remain, the configuration stays as it is.
 
@@ -128,7 +128,7 @@ def log_phases(config: ObjectiveConfig, phases: Sequence[Phase]) -> None:
 
 
 def allocate(share: Mapping[str, float], batch_size: int, step: int = 0) -> dict[str, int]:
-    """The number of texts or pairs of each objective in a step, by largest remainder.
+    """Return the number of texts or pairs of each objective in a step, by largest remainder.
 
     The counts add up to `batch_size`.
 

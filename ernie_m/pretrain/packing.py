@@ -179,7 +179,7 @@ def pack(examples: Sequence[MaskedExample]) -> HostBatch:
 def _stage1(
     stage1_sequences: Sequence[Stage1Sequence], first_tokens: np.ndarray
 ) -> Stage1[Packed, np.ndarray]:
-    """The first pass of BTMLM sequences.
+    """Return the first pass of BTMLM sequences.
 
     Args:
         first_tokens: the index of each sequence's first token in the batch of the second pass.
@@ -204,7 +204,7 @@ def _stage1(
 
 
 def _join(sequences: Sequence[MaskedSequence]) -> Packed:
-    """The inputs of all sequences, one after the other."""
+    """Return the inputs of all sequences, one after the other."""
     return Packed(
         input_ids=_concatenate([sequence.input_ids for sequence in sequences]),
         position_ids=_concatenate([sequence.position_ids for sequence in sequences]),
@@ -215,7 +215,7 @@ def _join(sequences: Sequence[MaskedSequence]) -> Packed:
 
 
 def _targets(starts: np.ndarray, sequences: Sequence[MaskedSequence]) -> np.ndarray:
-    """The tokens to predict, as indices into the tokens of all sequences, [M].
+    """Return the tokens to predict, as indices into the tokens of all sequences, [M].
 
     Args:
         starts: the index of each sequence's first token.
@@ -224,5 +224,5 @@ def _targets(starts: np.ndarray, sequences: Sequence[MaskedSequence]) -> np.ndar
 
 
 def _concatenate(arrays: Sequence[np.ndarray]) -> np.ndarray:
-    """The arrays one after the other, as one int64 array."""
+    """Return the arrays one after the other, as one int64 array."""
     return np.concatenate(arrays).astype(np.int64)

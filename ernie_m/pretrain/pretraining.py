@@ -66,7 +66,7 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
     """Pre-training with any mix of MMLM, TLM, CAMLM and BTMLM.
 
     Raises:
-        UserError: the corpus is unfinished or damaged, or it lacks what the configuration asks for.
+        UserError: the corpus is unfinished or corrupt, or it lacks what the configuration asks for.
     """
 
     divisible = True
@@ -100,12 +100,12 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
 
     @functools.cached_property
     def start(self) -> Checkpoint | None:
-        """The weights of `init.encoder`, opened when they are first needed; None: from scratch."""
+        """Return the weights of `init.encoder`, opened when they are first needed; None: from scratch."""
         encoder = self.config.init.encoder
         return None if encoder == RANDOM else open_weights(encoder, self.tokenizer)
 
     def begin(self, seed: int, checkpoint: Path | None) -> Engine[PreTrainingModel]:
-        """Make the model with its optimizer: with the weights of `init`, or of a checkpoint to go on from."""
+        """Make model and optimizer, with the weights of `init` or of the checkpoint to resume from."""
         if checkpoint is None:
             engine = self._engine_of(seed, self.start)
             self._initialize(engine.model)
@@ -118,7 +118,7 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
         return engine
 
     def _engine_of(self, seed: int, weights: Checkpoint | None) -> Engine[PreTrainingModel]:
-        """A model in the shape of these weights, which are not loaded yet, with its optimizer."""
+        """Return a model in the shape of these weights, which are not loaded yet, with its optimizer."""
         run = self.config.run
         optimizer = self.config.optimizer
         paddle.set_default_dtype(run.dtype)
@@ -223,7 +223,7 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
         masters: Mapping[str, Tensor],
         evaluation: Evaluation | None = None,
     ) -> ModelFiles:
-        """The files of the whole model, to go on from. The evaluation is no part of them."""
+        """Return the files of the whole model, to resume from. The evaluation is no part of them."""
         objectives = self.config.objectives
         # Predictions of masked words need the values of these options.
         preprocessing = self.preprocessing.for_task(
@@ -240,7 +240,7 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
         return self._model_files(engine, masters, settings)
 
     def encoder_files(self, engine: Engine[PreTrainingModel], masters: Mapping[str, Tensor]) -> ModelFiles:
-        """The files of the encoder alone, for fine-tuning."""
+        """Return the files of the encoder alone, for fine-tuning."""
         settings = {
             "architecture": "ErnieMModel",
             READING: stored_preprocessing(self.preprocessing.for_task()),
@@ -254,10 +254,10 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
         settings: Mapping[str, Any],
         leave_out: tuple[str, ...] = (),
     ) -> ModelFiles:
-        """The files of the model without the tensors whose names begin with one of `leave_out`.
+        """Return the files of the model without the tensors whose names begin with one of `leave_out`.
 
         Args:
-            settings: what config.json holds beside the shape of the model.
+            settings: what config.json holds in addition to the shape of the model.
         """
         if self.trained_length is not None:
             settings = {**settings, TRAINED_LENGTH: self.trained_length}
@@ -307,7 +307,7 @@ def send_step(data: StepBatches) -> list[DeviceBatch]:
 def objectives_loss(
     model: PreTrainingModel, pseudo_token_generator: PseudoTokenGenerator, batch: DeviceBatch
 ) -> tuple[Tensor, dict[str, Tensor | float]]:
-    """The loss of a micro-batch of any objectives, and its sums, of `names_of_sums`.
+    """Return the loss of a micro-batch of any objectives, and its sums, of `names_of_sums`.
 
     Args:
         pseudo_token_generator: for BTMLM: fills the slots of the batch first.

@@ -1,4 +1,4 @@
-"""The command run_pretrain.py: its run folder, its log, and the models that it leaves."""
+"""The command run_pretrain.py: its output directory, its log, and the models that it leaves."""
 
 import dataclasses
 import os
@@ -56,7 +56,7 @@ def train(config: PretrainConfig, stop: ShutdownHandler) -> None:
 
 
 def open_output_dir(config: PretrainConfig) -> OutputDir:
-    """The folder `run.output`, with the rules of pre-training."""
+    """Return the folder `run.output`, with the rules of pre-training."""
     output = Path(config.run.output)
     rules = FolderRules(
         ways_out=(
@@ -83,7 +83,7 @@ def check_checkpoints(folder: OutputDir) -> None:
     """Refuse a folder with a finished model alone. Call it when the folder is locked.
 
     Raises:
-        UserError: there is no checkpoint that the run could go on from, so it would begin anew, and at its
+        UserError: there is no checkpoint that the run could resume from, so it would begin anew, and at its
             end replace the model. It may be of a finished run, or a folder of the user's.
     """
     models = [name for name in (FULL, ENCODER) if (folder.path / name).exists()]

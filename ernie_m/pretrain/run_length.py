@@ -119,7 +119,10 @@ def check_pairs(text: TrainingData) -> None:
 
 
 def tokens_per_epoch(text: TrainingData) -> int:
-    """How many tokens one pass reads, without special tokens. It logs how many pairs are read in part."""
+    """Return the number of tokens one pass reads, without special tokens.
+
+    It logs how many pairs are read in part.
+    """
     kinds = {objective.reads for objective in text.objectives.values()}
     max_seq_len = text.data.max_seq_len
     if Pair in kinds:

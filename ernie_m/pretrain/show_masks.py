@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def draw_masks(arguments: Sequence[str]) -> list[str]:
-    """The masks of a command line: one, or two for the stages of BTMLM.
+    """Return the masks of a command line: one, or two for the stages of BTMLM.
 
     Raises:
         UserError: a flag is wrong, a file cannot be read, a sentence has no tokens, or the sentences do not
@@ -100,7 +100,7 @@ def draw_masks(arguments: Sequence[str]) -> list[str]:
         predicted = {index: vocabulary.pieces[id_] for index, id_ in zip(batch.targets, batch.target_ids)}
     order = np.arange(batch.inputs.tokens)
     if isinstance(objective, Camlm):
-        # Its two sequences are halves of a pair: by the position in the pair, a predicted token behind the
+        # Its two sequences are halves of a pair: by the position in the pair, a predicted token after the
         # [MASK] of the context that has the same one.
         order = np.lexsort([np.isin(order, batch.targets), batch.inputs.position_ids])
     if batch.stage1 is None:

@@ -3,16 +3,16 @@
     .lock            held by the command that writes there
     run.json         fine-tuning: the identity of the run, the settings and digests that decide its result
     step_N/          checkpoints: the files of the model (`ernie_m.model.checkpoint.write`), and
-      training_state/          what a run needs beside them to go on exactly
-        arrays.safetensors     the optimizer's arrays by name; with sharding those of process 0, beside those
+      training_state/          what a run needs next to them to go on exactly
+        arrays.safetensors     the optimizer's arrays by name; with sharding those of process 0, next to those
                                of the others in arrays-1.safetensors, ...
         state.json             the rest, with the identity of the run
         manifest.json          size and SHA-256 of these files and of the model's manifest
     best/            the model of the best step so far
-    selected.json    the evaluation of the best step, beside it its digest; written when the run is finished
+    selected.json    the evaluation of the best step, next to it its digest; written when the run is finished
     metrics.jsonl    the records of the run
 
-The step folders are in checkpoints/ (pre-training) or in the folder itself (fine-tuning). With several seeds,
+The checkpoints are in checkpoints/ (pre-training) or in the folder itself (fine-tuning). With several seeds,
 each has all but run.json in seed_<n>/.
 
 A checkpoint is written by all processes together: the main process makes a folder with a temporary name, all
@@ -137,9 +137,9 @@ def write_checkpoint(
 
 
 def read_state(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Read the training state of a step folder, which any number of processes wrote.
+    """Read the training state of a checkpoint, which any number of processes wrote.
 
-    Every byte of it, and of the model beside it, is first compared with the manifests.
+    Every byte of it, and of the model next to it, is first compared with the manifests.
 
     Returns:
         The arrays of all processes and the values, as `write_checkpoint` got them.
@@ -150,7 +150,7 @@ def read_state(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """
     state = folder / STATE
     files = check_manifest(state / MANIFEST)["files"]
-    # The state names its model's manifest, so that a state cannot be read beside the model of another step.
+    # The state names its model's manifest, so that a state cannot be read next to the model of another step.
     if not {_VALUES, _MODEL_MANIFEST} <= files.keys():
         raise UserError(f"{state / MANIFEST}: corrupt")
     check_manifest(folder / MANIFEST)
@@ -160,11 +160,11 @@ def read_state(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     return {name: part[name] for part in reversed(parts) for name in part}, values
 
 
-# The step folders of a run
+# The checkpoints of a run
 
 
 class SavedRun(NamedTuple):
-    """What a step folder holds besides the model."""
+    """What a checkpoint holds besides the model."""
 
     folder: Path
     arrays: dict[str, np.ndarray]  # as `write_checkpoint` got them of all processes
@@ -178,16 +178,16 @@ def step_folders(folder: Path) -> list[tuple[int, Path]]:
 
 
 def newest_step(folder: Path) -> SavedRun | None:
-    """The last whole step folder below `folder`. Call it on every process.
+    """Return the last whole checkpoint below `folder`. Call it on every process.
 
-    Later step folders, which are damaged, are named in the log and renamed to `step_N.damaged`, so that they
+    Later checkpoints, which are corrupt, are named in the log and renamed to `step_N.corrupt`, so that they
     are kept but not read.
 
     Returns:
-        None if there is no step folder.
+        None if there is no checkpoint.
 
     Raises:
-        UserError: there are step folders, but none is whole, or the last one is of another revision; or the
+        UserError: there are checkpoints, but none is whole, or the last one is of another revision; or the
             processes see different folders.
     """
     newest = None
@@ -225,7 +225,7 @@ def newest_step(folder: Path) -> SavedRun | None:
 
 
 def keep_last(folder: Path, count: int, always: Path | None = None) -> None:
-    """Remove all step folders but the last `count`, at least 1, and the one with the path `always`."""
+    """Remove all checkpoints but the last `count`, at least 1, and the one with the path `always`."""
     for _, path in step_folders(folder)[:-count]:
         if always is None or path.resolve() != always.resolve():
             # Renamed first, because a half-removed folder must not look like a checkpoint.
@@ -243,13 +243,13 @@ TRAINED = (r"step_\d+(\.damaged)?", BEST, rf"{re.escape(SELECTED)}(\.digest)?", 
 
 @dataclass(frozen=True)
 class FolderRules:
-    """What differs between the run folders of pre-training and of fine-tuning.
+    """What differs between the output directorys of pre-training and of fine-tuning.
 
     Attributes:
         ways_out: what a user can do about another run, the end of a message.
         contents: regular expressions for the whole names of everything that a run leaves in the folder, in
             the order in which overwriting removes it. Other files are the user's.
-        steps_folder: the sub-folder of the step folders; "" is the folder itself.
+        steps_folder: the sub-folder of the checkpoints; "" is the folder itself.
     """
 
     ways_out: str
@@ -263,11 +263,11 @@ class OutputDir:
     Args:
         path: made if it is missing.
         rules: the rules of the command.
-        keep_checkpoints: the number of step folders that are kept.
+        keep_checkpoints: the number of checkpoints that are kept.
         overwrite: begin anew. The run in the folder is removed when the new one has begun.
         sources: files and folders that the run reads, such as the weights that it starts from. Overwriting
             must not remove them.
-        resume_from: a step folder, perhaps of another run folder, to go on from if there is none here.
+        resume_from: a checkpoint, perhaps of another output directory, to resume from if there is none here.
     """
 
     def __init__(
@@ -288,7 +288,10 @@ class OutputDir:
         self.steps_folder = path / rules.steps_folder
 
     def for_seed(self, seed: int) -> "OutputDir":
-        """The folder of one of several seeds. `overwrite` removes it together with the whole folder."""
+        """Return the folder of one of several seeds.
+
+        `overwrite` removes it together with the whole folder.
+        """
         path = self.path / f"seed_{seed}"
         path.mkdir(parents=True, exist_ok=True)
         return OutputDir(path, self.rules, self.keep_checkpoints, resume_from=self.resume_from)
@@ -371,15 +374,15 @@ class OutputDir:
     # Where the run goes on
 
     def resume(self, fingerprint: Mapping[str, Any]) -> SavedRun | None:
-        """Find the step folder from which the run goes on. Call it on every process.
+        """Find the checkpoint from which the run goes on. Call it on every process.
 
-        It is the newest whole step folder, or else `resume_from`.
+        It is the newest whole checkpoint, or else `resume_from`.
 
         Returns:
             None if the run begins with its first step.
 
         Raises:
-            UserError: no step folder is whole; the one to go on from belongs to another run (the message says
+            UserError: no checkpoint is whole; the one to resume from belongs to another run (the message says
                 what differs); or best/ is not the best step of its run.
         """
         saved = None if self.overwrite else newest_step(self.steps_folder)
@@ -394,7 +397,7 @@ class OutputDir:
         return saved
 
     def _take_best(self, saved: SavedRun) -> None:
-        """Copy best/, which is beside the step folder, into this folder.
+        """Copy best/, which is next to the checkpoint, into this folder.
 
         If best/ is of a step after the last evaluation that the state knows, the run was killed when it had
         selected that step. It will select it again, so the state of the trainer gets no best step.
@@ -409,7 +412,7 @@ class OutputDir:
         step = distributed.on_main(lambda: _parse_step(best))
         if step is not None and step > trainer["evaluated"]:
             logger.info("%s is of step %d; resuming from before it", best, step)
-            # -1, no evaluation: the step of the folder is evaluated again, too.
+            # -1, no evaluation: the step of the folder is evaluated again as well.
             trainer.update(best=None, evaluated=-1)
             return
         ways_out = f" before {saved.folder.name}: put that model back, or {self.rules.ways_out}"
@@ -425,7 +428,7 @@ class OutputDir:
         arrays: Mapping[str, Any] | None,
         values: Mapping[str, Any] | None,
     ) -> Path:
-        """Write a step folder, and remove the oldest ones. The arguments are those of `write_checkpoint`."""
+        """Write a checkpoint, and remove the oldest ones. The arguments are those of `write_checkpoint`."""
         folder = self.steps_folder / f"step_{step}"
         write_checkpoint(folder, files, arrays, values)
         if distributed.is_main():
@@ -448,14 +451,14 @@ class OutputDir:
         distributed.on_main(write)
 
     def is_finished(self) -> bool:
-        """Whether there is a selected.json."""
+        """Return whether there is a selected.json."""
         return (self.path / SELECTED).is_file()
 
     def selected(self) -> Evaluation:
         """Read selected.json, and compare best/ with it.
 
         Raises:
-            UserError: it is not as `finish` wrote it, or best/ is missing, damaged or of another step.
+            UserError: it is not as `finish` wrote it, or best/ is missing, corrupt or of another step.
         """
         path = self.path / SELECTED
         if not is_whole(path):
@@ -473,7 +476,7 @@ class OutputDir:
 
 
 def has_state(path: Path) -> bool:
-    """Whether training can go on from a checkpoint folder."""
+    """Return whether training can resume from a checkpoint folder."""
     return (path / STATE).is_dir()
 
 
@@ -485,7 +488,7 @@ def _check_best(best: Path, step: int | None, selected_step: int, ways_out: str)
 
 
 def _parse_step(model: Path) -> int | None:
-    """The step of a model that a run wrote; None if there is no folder."""
+    """Return the step of a model that a run wrote; None if there is no folder."""
     return open_checkpoint(model).settings.get("step") if model.is_dir() else None
 
 

@@ -104,7 +104,7 @@ def barrier() -> None:
 
 @translate_connection_errors()
 def all_sum(values: Sequence[float]) -> list[float]:
-    """The sum of `values` over all processes, element by element, in float64."""
+    """Return the sum of `values` over all processes, element by element, in float64."""
     if world_size() == 1 or not values:
         return [float(value) for value in values]
     total = paddle.to_tensor([float(value) for value in values], dtype="float64")
@@ -114,7 +114,7 @@ def all_sum(values: Sequence[float]) -> list[float]:
 
 @translate_connection_errors()
 def gather(item: Any) -> list[Any]:
-    """The `item` of each process, in order of rank, on every process. An item must pickle."""
+    """Return the `item` of each process, in order of rank, on every process. An item must pickle."""
     if world_size() == 1:
         return [item]
     items: list[Any] = []
@@ -124,7 +124,7 @@ def gather(item: Any) -> list[Any]:
 
 @translate_connection_errors()
 def gather_rows(rows: Tensor, number: int) -> list[tuple[Tensor, int]]:
-    """The `rows` and the `number` of each process, in order of rank, on every process.
+    """Return the `rows` and the `number` of each process, in order of rank, on every process.
 
     They travel as tensors, without pickles, as they do in each step.
 
@@ -235,7 +235,7 @@ def broadcast_(tensors: Iterable[Tensor], source: int = 0) -> None:
 
 
 def get_gradient(parameter: Tensor) -> Tensor:
-    """The gradient of a parameter that has one."""
+    """Return the gradient of a parameter that has one."""
     assert parameter.grad is not None, parameter.name
     return parameter.grad
 
@@ -263,7 +263,7 @@ def sum_gradients(parameters: Sequence[Tensor]) -> None:
 
 
 def assign_owners(parameters: Iterable[Tensor]) -> dict[str, int]:
-    """The process that owns each parameter, by Paddle's name of the parameter.
+    """Return the process that owns each parameter, by Paddle's name of the parameter.
 
     The largest come first, and each goes to the process that has the fewest numbers so far.
     """

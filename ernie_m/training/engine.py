@@ -40,7 +40,7 @@ from ernie_m.utils.logging import logger
 Model = TypeVar("Model", bound=nn.Layer)
 # Model and micro-batch -> loss, values to sum up.
 LossOf = Callable[[Model, Any], tuple[Tensor, dict[str, Tensor | float]]]
-# Keys in the totals of a step, beside the names of `Engine.sums`.
+# Keys in the totals of a step, in addition to the names of `Engine.sums`.
 LOSS = "loss"
 SQUARED_NORM = "squared norm"
 ASKED_TO_STOP = "asked to stop"  # the number of processes that were
@@ -112,7 +112,7 @@ class Engine(Generic[Model]):
     def masters(self) -> dict[str, Tensor]:
         """O2: the float32 master weights by `parameter.name`. Call it on every process.
 
-        In stage 1 a process has those of its own parameters; process 0 gets the others, too, on the CPU.
+        In stage 1 a process has those of its own parameters; process 0 gets the others as well, on the CPU.
         """
         masters = dict(self.optimizer.state_dict().get("master_weights", {}))
         if not self.is_sharded:
@@ -129,7 +129,7 @@ class Engine(Generic[Model]):
         return masters
 
     def autocast(self) -> contextlib.AbstractContextManager:
-        """The context for forward passes, in training and in evaluation."""
+        """Return the context for forward passes, in training and in evaluation."""
         return self.precision.autocast()
 
     def step(
@@ -147,7 +147,7 @@ class Engine(Generic[Model]):
                 processes and micro-batches of the step, and the values to sum, under names of `sums`. On a
                 CPU several workers call it at a time, each with a copy of the model.
             stop: becomes true when the run is asked to stop; None: never.
-            divisible: whether to look at `stop` before each micro-batch, too, and not only after the last.
+            divisible: whether to look at `stop` before each micro-batch as well, and not only after the last.
 
         Returns:
             The result; None if any process was asked to stop. Then nothing changed.
@@ -215,7 +215,10 @@ class Engine(Generic[Model]):
     def _backward(
         self, loss_of: LossOf[Model], model: Model, numbered: tuple[int, Any]
     ) -> dict[str, Tensor | float]:
-        """The forward and the backward pass of a micro-batch with its number; returns the values to sum."""
+        """Return the forward and the backward pass of a micro-batch with its number.
+
+        Returns the values to sum.
+        """
         number, micro_batch = numbered
         with DropoutStream((self.seed, self.steps, distributed.rank(), number)):
             with self.autocast():
@@ -250,7 +253,7 @@ class Engine(Generic[Model]):
 
     @paddle.no_grad()
     def _squared_norm(self) -> Tensor:
-        """The squared norm of the gradients, float64 []; this process's part of the totals."""
+        """Return the squared norm of the gradients, float64 []; this process's part of the totals."""
         # In stage 0 every process has the whole norm, so one of them adds it.
         adds_norm = self.is_sharded or distributed.is_main()
         parameters = self._own_with_gradient() if adds_norm else []
@@ -264,15 +267,15 @@ class Engine(Generic[Model]):
         return paddle.add_n([paddle.zeros([], "float64"), *squares])
 
     def _own_with_gradient(self) -> list[Tensor]:
-        """The parameters that have a gradient and that this process updates."""
+        """Return the parameters that have a gradient and that this process updates."""
         return [parameter for parameter in self._with_gradient() if self._is_own(parameter)]
 
     def _with_gradient(self) -> list[Tensor]:
-        """The parameters that have a gradient: the same ones on all processes, once it was exchanged."""
+        """Return the parameters with a gradient: after the exchange the same ones on all processes."""
         return [parameter for parameter in self.parameters.values() if parameter.grad is not None]
 
     def _is_own(self, parameter: Tensor) -> bool:
-        """Whether this process updates the parameter."""
+        """Return whether this process updates the parameter."""
         return not self.is_sharded or self._owners[parameter.name] == distributed.rank()
 
     @paddle.no_grad()
@@ -285,7 +288,7 @@ class Engine(Generic[Model]):
             # The scaler looks at the gradients of this process; another one may have overflowed.
             for parameter in trained:
                 distributed.get_gradient(parameter).fill_(math.inf)
-        # Before the gradients of other owners are dropped: one that owns none must see an overflow, too.
+        # Before the gradients of other owners are dropped: one that owns none must see an overflow as well.
         self.scaler.unscale_(self.optimizer)
         if finite and self.clip_norm is not None and norm > self.clip_norm:
             self._clip(self.clip_norm / norm)
@@ -359,5 +362,5 @@ class Engine(Generic[Model]):
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:
-    """The random seed of one step on one process."""
+    """Return the random seed of one step on one process."""
     return int(np.random.SeedSequence([seed, step, rank]).generate_state(1)[0])

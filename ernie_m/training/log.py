@@ -46,7 +46,7 @@ class Evaluation:
 
 
 def as_json_values(values: Any) -> Any:
-    """The same values, where those of NumPy and Paddle become numbers and lists, and tuples become lists."""
+    """Convert NumPy and Paddle values to numbers and lists, and tuples to lists."""
     return json.loads(json.dumps(values, default=lambda array: array.tolist()))
 
 
@@ -126,7 +126,7 @@ class Records:
         self.curves = curves
 
     def append(self, record: dict[str, Any]) -> None:
-        """Write a record behind the others.
+        """Write a record after the others.
 
         Raises:
             UserError: the disk is full or read-only.
@@ -145,9 +145,9 @@ class Records:
             sync_file(self.path)
 
     def cut_back(self, step: int, evaluated_step: int) -> int:
-        """Drop the records that a resumed run will write again, and damaged lines.
+        """Drop the records that a resumed run will write again, and corrupt lines.
 
-        The last line may have been cut short by a kill. A warning names any other that is damaged.
+        The last line may have been cut short by a kill. A warning names any other that is corrupt.
 
         Args:
             step: drop records of later steps.
@@ -186,6 +186,6 @@ def curve_writer(folder: Path, step: int) -> Any:
 
 
 def _record_in(line: bytes) -> dict[str, Any] | None:
-    """The record in a line; None if the line is damaged."""
+    """Return the record in a line; None if the line is corrupt."""
     record = json_of(line)
     return record if isinstance(record, dict) and isinstance(record.get("step"), int) else None

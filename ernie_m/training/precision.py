@@ -1,7 +1,7 @@
 """Mixed precision: on a GPU with `paddle.amp`, on a CPU with `ernie_m/model/cpu/bfloat16.py`.
 
 O1          float32 weights; the forward pass multiplies matrices in half precision, on a CPU in bfloat16 and
-            in the backward pass, too
+            in the backward pass as well
 O2          weights and most of the forward pass in half precision; float32 gradients and master weights
 """
 
@@ -93,7 +93,7 @@ class Precision:
             paddle.amp.decorate(
                 model, optimizer, level="O2", dtype=DTYPES[self.amp], master_weight=True, master_grad=True
             )
-            # Frozen parameters get a master, too: they may be trained later.
+            # Frozen parameters get a master as well: they may be trained later.
             masters = {
                 parameter.name: paddle.to_tensor(loaded[name])
                 for name, parameter in model.named_parameters()
@@ -102,30 +102,33 @@ class Precision:
             optimizer.set_state_dict({**optimizer.state_dict(), "master_weights": masters})
 
     def can_shrink(self) -> bool:
-        """Whether a smaller loss scale may prevent an overflow."""
+        """Return whether a smaller loss scale may prevent an overflow."""
         return self.scaler.is_use_dynamic_loss_scaling() and self.loss_scale() > 1.0
 
     def loss_scale(self) -> float:
-        """The factor of the losses; 1 unless amp is fp16."""
+        """Return the factor of the losses; 1 unless amp is fp16."""
         return np.asarray(self.scaler.state_dict().get("scale", 1.0)).item()
 
     def autocast(self) -> contextlib.AbstractContextManager:
-        """The context for forward passes."""
+        """Return the context for forward passes."""
         return contextlib.nullcontext() if self.amp == NONE else autocast(self.amp, self.level)
 
 
 def autocast(amp: str, level: Level = "O1") -> contextlib.AbstractContextManager:
-    """The context for forward passes in half precision, "bf16" or "fp16"; Paddle's own lists say of what."""
+    """Return the context for forward passes in half precision, "bf16" or "fp16".
+
+    Paddle's own lists say of what.
+    """
     return paddle.amp.auto_cast(level=level, dtype=DTYPES[amp])
 
 
 def is_bf16_on_cpu(amp: str) -> bool:
-    """Whether a model that is trained or searched with `amp` multiplies in bfloat16 on the CPU in use."""
+    """Return whether `amp` multiplies in bfloat16 on this CPU, in training and retrieval."""
     return amp == "bf16" and not on_gpu() and _missing_for_bf16() is None
 
 
 def in_words(dtype: str, cpu_bf16: bool) -> str:
-    """The precision of a model with weights of this type, on a CPU or without `amp`."""
+    """Return the precision of a model with weights of this type, on a CPU or without `amp`."""
     return f"{dtype}, products in bfloat16" if cpu_bf16 else dtype
 
 

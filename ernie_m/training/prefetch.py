@@ -77,7 +77,7 @@ class prefetch(Generic[T]):
     def next_unless(self, stop: object) -> T | None: ...
 
     def next_unless(self, stop: object) -> T | None:
-        """The next item; None if it is not ready and `stop` is, or becomes, true.
+        """Return the next item; None if it is not ready and `stop` is, or becomes, true.
 
         Raises:
             StopIteration: there are no more items.
@@ -98,7 +98,10 @@ class prefetch(Generic[T]):
         raise StopIteration
 
     def _death(self) -> UserError:
-        """The error that says how the worker died. Call it before `close`, which would kill it itself."""
+        """Return the error that says how the worker died.
+
+        Call it before `close`, which would kill it itself.
+        """
         self._process.join(timeout=10)  # seconds
         exit_code = self._process.exitcode
         end = f"ended with code {exit_code}"

@@ -84,7 +84,7 @@ class ShutdownHandler:
         return self.received is not None
 
     def anywhere(self) -> bool:
-        """Whether any process of the run was asked to stop. Call it on every process."""
+        """Return whether any process of the run was asked to stop. Call it on every process."""
         # A command enters `ShutdownHandler` before it imports Paddle.
         from ernie_m.training import distributed
 

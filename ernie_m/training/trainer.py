@@ -2,7 +2,7 @@
 
     evaluate -> save -> read -> step -> log -> evaluate -> ...
 
-A run that was stopped, killed or damaged goes on from its newest checkpoint, and computes the same numbers as
+A run that was stopped, killed or corrupt resumes from its newest checkpoint, and computes the same numbers as
 one that was not interrupted.
 """
 
@@ -31,7 +31,7 @@ class StepData(Protocol):
 
     Attributes:
         micro_batches: this process's share of the step; there may be none.
-        position: a JSON value with which `Trainable.batches` goes on after this step.
+        position: a JSON value with which `Trainable.batches` resumes after this step.
     """
 
     @property
@@ -173,7 +173,7 @@ class Trainer(Generic[Model, Data]):
         draws = keeps_records and loop_config.tensorboard
         self.curves = curve_writer(folder.path / CURVES, self.first_step) if draws else None
         self.records = Records(folder.path / METRICS, self.curves) if keeps_records else None
-        # `engine.steps` and `evaluated_step` in the newest step folder.
+        # `engine.steps` and `evaluated_step` in the newest checkpoint.
         self._saved_at = (self.engine.steps, self.evaluated_step)
         self._evaluation: Evaluation | None = None  # the last one of this process
         if self.records is not None:  # drop those of steps that this process will do again
@@ -220,7 +220,7 @@ class Trainer(Generic[Model, Data]):
                         stopped = stop.anywhere()
                 ends_now = stopped or engine.steps >= last_step
 
-                # Save after the evaluation, too, so that the checkpoint knows its result.
+                # Save after the evaluation as well, so that the checkpoint knows its result.
                 if ends_now or engine.steps % loop_config.save_steps == 0:
                     self._save()
                 if ends_now:
@@ -283,7 +283,7 @@ class Trainer(Generic[Model, Data]):
         return True
 
     def _save(self) -> None:
-        """Write a step folder with everything that a resumed run needs, unless the newest one has it."""
+        """Write a checkpoint with everything that a resumed run needs, unless the newest one has it."""
         steps = self.engine.steps
         if steps == 0 or self._saved_at == (steps, self.evaluated_step):
             return
@@ -311,7 +311,7 @@ class Trainer(Generic[Model, Data]):
             logger.info("peak GPU memory: %.2f GiB", peak)
 
     def _files(self) -> ModelFiles | None:
-        """The files of the model, on the main process. Call it on every process."""
+        """Return the files of the model, on the main process. Call it on every process."""
         masters = self.engine.masters()
         if not distributed.is_main():
             return None

@@ -141,7 +141,7 @@ IN_WORDS = {
 
 
 def option(default: Any = MISSING, *, default_factory: Any = MISSING, **marks: Any) -> Any:
-    """A field with marks. A field that has none of them needs only its default.
+    """Return a field with marks. A field that has none of them needs only its default.
 
     Args:
         default, default_factory: as for `dataclasses.field`.
@@ -160,7 +160,7 @@ CONFIG = option()  # --config is a flag, but no field of a dataclass
 
 
 def list_sections(cls: type) -> dict[str, type]:
-    """A dataclass and its sections, by what stands before their keys: "" and "section."."""
+    """Return a dataclass and its sections, by what stands before their keys: "" and "section."."""
     return {"": cls} | {
         f"{field.name}.": field.type
         for field in dataclasses.fields(cls)
@@ -169,7 +169,7 @@ def list_sections(cls: type) -> dict[str, type]:
 
 
 def list_options(cls: type) -> dict[str, Field]:
-    """The fields of a dataclass and of its sections that are options, by their keys."""
+    """Return the fields of a dataclass and of its sections that are options, by their keys."""
     return {
         f"{prefix}{field.name}": field
         for prefix, section in list_sections(cls).items()
@@ -179,7 +179,7 @@ def list_options(cls: type) -> dict[str, Field]:
 
 
 def deciding_options(options: Any) -> dict[str, Any]:
-    """The options that decide the result, by their keys."""
+    """Return the options that decide the result, by their keys."""
     return {
         key: attrgetter(key)(options)
         for key, field in list_options(type(options)).items()
@@ -197,7 +197,10 @@ def in_words(kind: Any) -> str:
 
 
 def accepts(kind: Any, value: Any) -> bool:
-    """Whether a value is of a kind. True and False are no numbers, nor is what float64 has no place for."""
+    """Return whether a value is of a kind.
+
+    True and False are no numbers, nor is what float64 has no place for.
+    """
     kinds = get_args(kind)
     match get_origin(kind) or kind:
         case types.UnionType | typing.Union:
@@ -265,7 +268,7 @@ class _Loader(yaml.BaseLoader):
 
 
 def parse_yaml(text: str) -> Any:
-    """The texts, lists and dicts that a text in YAML stands for; a text that is empty stands for None.
+    """Return the texts, lists and dicts that a text in YAML stands for; a text that is empty stands for None.
 
     Raises:
         RecursionError, yaml.YAMLError: it is no YAML.
@@ -274,7 +277,7 @@ def parse_yaml(text: str) -> Any:
 
 
 def read_yaml(path: str, known: Collection[str]) -> dict[str, Any]:
-    """The values of a YAML file, by their keys; those in a section by "section.key".
+    """Return the values of a YAML file, by their keys; those in a section by "section.key".
 
     Args:
         known: the keys that there are; any other mapping is a section.
@@ -304,12 +307,12 @@ def read_yaml(path: str, known: Collection[str]) -> dict[str, Any]:
 
 
 def _takes_many_words(field: Field) -> bool:
-    """Whether each word, or each value of the flag, is an item of its list."""
+    """Return whether each word, or each value of the flag, is an item of its list."""
     return field is CONFIG or (field.metadata.get("positional", False) and get_origin(field.type) is list)
 
 
 def _read_line(words: list[str], options: Mapping[str, Field]) -> dict[str, Any]:
-    """The texts of a command line by their keys, which may be unknown. Many words: a list.
+    """Return the texts of a command line by their keys, which may be unknown. Many words: a list.
 
     Raises:
         UserError: a word is no flag, or a flag has no value.
@@ -351,7 +354,7 @@ def parse_options(cls: type[T], arguments: Sequence[str] | None = None, program:
 
     Raises:
         UserError: a file is missing or is no YAML, a key is unknown, or a value is not accepted. The message
-            has all faults, with the file or the flag. `__post_init__` of the dataclass may raise others.
+            has all errors, with the file or the flag. `__post_init__` of the dataclass may raise others.
     """
     options = list_options(cls)
     is_official = hasattr(cls, "on_command_line")
@@ -401,12 +404,12 @@ def _format_flag(key: str, field: Field) -> str:
 
 
 def _is_required(field: Field) -> bool:
-    """Whether a value must be given."""
+    """Return whether a value must be given."""
     return field.default is field.default_factory is MISSING
 
 
 def _build(cls: type[T], values: Mapping[str, Any]) -> T:
-    """Make a dataclass from the values of its keys. The sections come first, and are values, too."""
+    """Make a dataclass from the values of its keys. The sections come first, and are values as well."""
     for prefix, section in reversed(list_sections(cls).items()):
         names = {field.name: prefix + field.name for field in dataclasses.fields(section)}
         made = section(**{name: values[key] for name, key in names.items() if key in values})
@@ -415,7 +418,7 @@ def _build(cls: type[T], values: Mapping[str, Any]) -> T:
 
 
 def explanations(cls: type) -> dict[str, str]:
-    """The string below each field of a dataclass, of its base classes and its sections, by key.
+    """Return the string below each field of a dataclass, of its base classes and its sections, by key.
 
     It is read from the source, because `python -OO` has no docstrings.
     """
@@ -434,7 +437,7 @@ def explanations(cls: type) -> dict[str, str]:
 
 
 def help_text(cls: type, program: str) -> str:
-    """Every option that this command reads, with what it accepts and what it means.
+    """Return every option that this command reads, with what it accepts and what it means.
 
     First what is positional, then what is needed, then the others, those of sections last.
 
@@ -471,6 +474,6 @@ def help_text(cls: type, program: str) -> str:
 
 
 def is_read(field: Field) -> bool:
-    """Whether this command, perhaps of several that share the dataclass, reads the option."""
+    """Return whether this command, perhaps of several that share the dataclass, reads the option."""
     command = Path(sys.argv[0]).stem
     return "no_effect" not in field.metadata and command in field.metadata.get("only", [command])

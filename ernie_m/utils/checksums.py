@@ -1,9 +1,9 @@
 """Size and SHA-256 of files, written with them and compared before they are used.
 
     manifest.json    of files that were written together: a model, an export, a training state
-    NAME.digest      of one part of work that can be interrupted; a damaged part is made again
+    NAME.digest      of one part of work that can be interrupted; a corrupt part is made again
 
-The manifest of a training state covers its arrays and the manifest of the model beside it. A corpus has the
+The manifest of a training state covers its arrays and the manifest of the model next to it. A corpus has the
 same entries for its files in a manifest of its own form (`ernie_m.reader.corpus`).
 """
 
@@ -42,7 +42,7 @@ def check_format(file: Path | str, number: Any, known: int, way_out: str = "make
 
 
 def describe(file: Path) -> dict[str, Any]:
-    """The size of a file in bytes and its SHA-256."""
+    """Return the size of a file in bytes and its SHA-256."""
     return {"bytes": file.stat().st_size, "sha256": sha256_of(file)}
 
 
@@ -72,7 +72,7 @@ def check_manifest(path: Path) -> dict[str, Any]:
     """Compare every file that a manifest names, byte by byte, and return the manifest.
 
     Raises:
-        UserError: the manifest is missing, damaged or of another format, or a file is missing or differs from
+        UserError: the manifest is missing, corrupt or of another format, or a file is missing or differs from
             what was written. The message names the file.
     """
     manifest = read_object(path)
@@ -107,15 +107,16 @@ def check_folder(folder: Path) -> None:
     """Compare the files of a model or an export with its manifest, if it has one.
 
     Raises:
-        UserError: a file differs from what was written, or the manifest is damaged or of another format.
+        UserError: a file differs from what was written, or the manifest is corrupt or of another format.
     """
     path = folder / MANIFEST
     if not path.is_file():
         return
     try:
-        contents = read_json(path)  # refuses a damaged file
-        # Other programs write files of this name without checksums, and that of a corpus, which has "pieces",
-        # is checked when the corpus is opened. The keys may be damaged, so the bytes are searched.
+        contents = read_json(path)  # refuses a corrupt file
+        # Other programs write files of this name without checksums, and that of a corpus, which has
+        # "subwords", is checked when the corpus is opened. The keys may be corrupt, so the bytes are
+        # searched.
         content = path.read_bytes()
         if not contents or (b'"sha256"' in content and b'"pieces"' not in content):
             check_manifest(path)
@@ -128,18 +129,18 @@ def check_folder(folder: Path) -> None:
 
 
 def write_digest(file: Path) -> None:
-    """Write what `is_whole` compares, in a file beside this one."""
+    """Write what `is_whole` compares, in a file next to this one."""
     write_json(_digest_file(file), describe(file))
 
 
 def is_whole(file: Path) -> bool:
-    """Whether a file is there as `write_digest` saw it."""
+    """Return whether a file is there as `write_digest` saw it."""
     try:
         return read_json(_digest_file(file)) == describe(file)
-    except (UserError, OSError):  # one of the two is missing, or the digest is damaged
+    except (UserError, OSError):  # one of the two is missing, or the digest is corrupt
         return False
 
 
 def _digest_file(file: Path) -> Path:
-    """The file beside a file that holds what is known of it."""
+    """Return the file next to a file that holds what is known of it."""
     return file.with_name(f"{file.name}.digest")

@@ -18,7 +18,7 @@ _PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux's prctl
 
 
 def stop_signals() -> list[signal.Signals]:
-    """The signals that ask a command to save its state and end: SIGTERM, SIGINT (Ctrl-C) and SIGHUP.
+    """Return the signals that ask a command to save its state and end: SIGTERM, SIGINT (Ctrl-C) and SIGHUP.
 
     A terminal or an ssh connection that is closed sends SIGHUP. Under `nohup` it is ignored, and stays so. A
     signal whose handler was not set from Python keeps it, as in a program that has Python in it.

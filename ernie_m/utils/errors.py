@@ -27,7 +27,7 @@ class UserError(Exception):
     message is left out.
 
     Args:
-        more: further lines, where a file has several faults.
+        more: further lines, where a file has several errors.
     """
 
     def __init__(self, message: str, *more: str):
@@ -39,7 +39,7 @@ class UserError(Exception):
 
 
 def _shortened(message: str) -> str:
-    """A message in one line; the middle of one that is longer than LONGEST_MESSAGE is left out."""
+    """Return a message in one line; the middle of one that is longer than LONGEST_MESSAGE is left out."""
     message = printable(message)
     if len(message) <= LONGEST_MESSAGE:
         return message
@@ -48,7 +48,7 @@ def _shortened(message: str) -> str:
 
 
 def printable(text: str, keep: str = "") -> str:
-    """A text in one line, with control characters escaped, which could do something to a terminal.
+    """Return a text in one line, with control characters escaped, which could do something to a terminal.
 
     Args:
         keep: those that stay.
@@ -70,7 +70,7 @@ def say(*texts: object, sep: str = "\n", file: TextIO | None = None) -> None:
 
 
 def listed(items: Sequence[str], most: int = 20) -> str:
-    """The first items and the number of the others, for a message."""
+    """Return the first items and the number of the others, for a message."""
     text = ", ".join(items[:most])
     if len(items) > most:
         text += f" and {len(items) - most} more"
@@ -78,12 +78,12 @@ def listed(items: Sequence[str], most: int = 20) -> str:
 
 
 def shown(value: object) -> str:
-    """A value from a file for a message: in one short line."""
+    """Return a value from a file for a message: in one short line."""
     return printable(value if isinstance(value, str) else ascii(value))[:80]
 
 
 def install_command(extra: str) -> str:
-    """The command that adds the packages of an extra (pyproject.toml), for the end of a message.
+    """Return the command that adds the packages of an extra (pyproject.toml), for the end of a message.
 
     scripts/setup.sh adds to the .venv of its checkout; any other environment is the user's, who has installed
     the package there.
@@ -104,7 +104,7 @@ def command_name() -> str:
 
 
 def command_words() -> list[str]:
-    """The words that started this process: python run_mrc.py ..., or ernie-m run_mrc ..."""
+    """Return the words that started this process: python run_mrc.py ..., or ernie-m run_mrc ..."""
     starter = "python" if sys.argv[0].endswith(".py") else "ernie-m"
     return [starter, *sys.argv]
 

@@ -32,7 +32,7 @@ _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR,
 
 
 def shipped(path: str | os.PathLike) -> Path:
-    """The path of a file or, where there is none and it is in `configs/`, of the one that the project ships.
+    """Return the path of a file; if missing and in `configs/`, the path of the file in the package.
 
     So a command has the same words in a checkout and from the installed package.
     """
@@ -47,12 +47,12 @@ def shipped(path: str | os.PathLike) -> Path:
 
 
 def is_whole_text(text: str) -> bool:
-    """Whether a text has no half character (a lone surrogate), which JSON may hold and a file may not."""
+    """Return whether a text has no lone surrogate, which JSON may contain and a file may not."""
     return text.encode(errors="ignore").decode() == text
 
 
 def read_json(path: str | os.PathLike, advice: str = "") -> Any:
-    """The value in a JSON file. A byte order mark at the start is skipped.
+    """Return the value in a JSON file. A byte order mark at the start is skipped.
 
     Args:
         advice: the last part of an error: what the file should hold, or what to do.
@@ -77,7 +77,7 @@ def read_json(path: str | os.PathLike, advice: str = "") -> Any:
 
 
 def json_of(text: str | bytes) -> Any:
-    """The value of a text; None: it is null, or not JSON."""
+    """Return the value of a text; None: it is null, or not JSON."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
@@ -85,7 +85,7 @@ def json_of(text: str | bytes) -> Any:
 
 
 def read_object(path: str | os.PathLike, advice: str = "") -> dict[str, Any]:
-    """The object in a JSON file; `read_json` describes the rest.
+    """Return the object in a JSON file; `read_json` describes the rest.
 
     Raises:
         UserError: also if the file holds another value.
@@ -98,7 +98,7 @@ def read_object(path: str | os.PathLike, advice: str = "") -> dict[str, Any]:
 
 
 def read_text(path: str | os.PathLike, largest: int, ending: str = "") -> str:
-    """The text of a file of at most `largest` bytes. A byte order mark at the start is skipped.
+    """Return the text of a file of at most `largest` bytes. A byte order mark at the start is skipped.
 
     Args:
         ending: the end of an error.
@@ -120,7 +120,7 @@ def read_bytes(path: str | os.PathLike, ending: str = "", largest: float = math.
 
     Args:
         ending: the end of an error, such as "; see --vocab_path".
-        largest: the number of bytes behind which it is not read on; a device such as /dev/zero has no end.
+        largest: the number of bytes after which it is not read on; a device such as /dev/zero has no end.
 
     Raises:
         UserError: the file cannot be read.
@@ -187,7 +187,7 @@ def _reject_pointer(content: bytes | bytearray, path: str | os.PathLike) -> None
 
 
 def sha256_of(path: str | os.PathLike) -> str:
-    """The hexadecimal SHA-256 of a file."""
+    """Return the hexadecimal SHA-256 of a file."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -283,7 +283,7 @@ def lock(path: Path, location: Path) -> Iterator[None]:
 def lock_writer(path: str | os.PathLike, new: str = "") -> Iterator[None]:
     """Let no other command write a file or folder while this one does.
 
-    The lock is that of a hidden file beside `path`, `.NAME.lock`, which is removed at the end, also by
+    The lock is that of a hidden file next to `path`, `.NAME.lock`, which is removed at the end, also by
     SIGTERM; a killed command leaves it, unlocked.
 
     Args:
@@ -316,7 +316,7 @@ _TEMPORARY = re.compile(
 
 
 def temporary_name(path: Path, kind: str = "tmp") -> Path:
-    """A hidden name beside `path` that no other process on any machine takes.
+    """Return a hidden name next to `path` that no other process on any machine takes.
 
     Process ids alone repeat on the machines, or in the containers, that share a disk.
 
@@ -335,7 +335,8 @@ def clear_leftovers(folder: Path, name: str | None = None) -> None:
 
     Args:
         name: only what was to have this name. Nobody has locked the folder, so what other machines, or
-            threads of this process, may be writing stays, too. None: everything; the caller holds the lock.
+            threads of this process, may be writing stays as well. None: everything; the caller holds the
+            lock.
     """
     for path in sorted(folder.glob(".*")):
         leftover = _TEMPORARY.fullmatch(path.name)  # None: it is the user's
@@ -363,7 +364,7 @@ def _clear(path: Path, original: Path, kind: str) -> None:
 
 
 def _is_running(process: int) -> bool:
-    """Whether a process of this machine has this number."""
+    """Return whether a process of this machine has this number."""
     try:
         os.kill(process, 0)  # signal 0 only checks
     except (OSError, OverflowError) as error:  # the latter: no process can have it
@@ -399,7 +400,7 @@ def _replace_atomically(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_file(path: str | os.PathLike, mode: str = "wb", **options) -> Iterator[IO]:
-    """Open a temporary file beside `path`; on success it is synced and renamed to `path`.
+    """Open a temporary file next to `path`; on success it is synced and renamed to `path`.
 
     The folder is created, and what a killed process left of such a file is removed. `mode` is "wb" or "w",
     and text is UTF-8 unless `options` for `open` say otherwise.
@@ -415,7 +416,7 @@ def atomic_file(path: str | os.PathLike, mode: str = "wb", **options) -> Iterato
 
 @contextmanager
 def atomic_dir(path: str | os.PathLike) -> Iterator[Path]:
-    """Yield a temporary folder beside `path`; on success it is synced and renamed to `path`.
+    """Yield a temporary folder next to `path`; on success it is synced and renamed to `path`.
 
     An earlier file or folder of that name is replaced then. A link stays, and what it leads to is replaced.
     What a killed process left of such a folder is removed before.
@@ -449,7 +450,7 @@ def remove(path: Path) -> None:
 
 
 def sync_file(path: Path) -> None:
-    """Wait until a file is on the disk. A rename survives a crash only once its folder is synced, too."""
+    """Wait until a file is on the disk. A rename survives a crash only once its folder is synced as well."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -494,7 +495,7 @@ class Folder:
         return name in self.names
 
     def first(self, names: Iterable[str]) -> Path | None:
-        """The first file of one of these names; None: there is none."""
+        """Return the first file of one of these names; None: there is none."""
         return next((self.path / name for name in names if name in self.names), None)
 
     def read(self, name: str, reader: Callable[[Path], Contents]) -> Contents:
@@ -508,9 +509,9 @@ class Folder:
         self._contents.clear()
 
     def json(self, name: str) -> dict[str, Any]:
-        """The object in a JSON file; empty if there is no such file.
+        """Return the object in a JSON file; empty if there is no such file.
 
         Raises:
-            UserError: it is damaged.
+            UserError: it is corrupt.
         """
         return self.read(name, read_object) if name in self.names else {}

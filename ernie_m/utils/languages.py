@@ -27,7 +27,10 @@ _SCRIPT_BY_REGION = {"zh-cn": "zh", "zh-tw": "zh-hant", "zh-hant-tw": "zh-hant"}
 
 
 def language_tag(name: str) -> str:
-    """The one tag of a language: "en" for eng, "zh-hant" for cmn_Hant and zh_TW; "" if it is not known."""
+    """Return the one tag of a language: "en" for eng, "zh-hant" for cmn_Hant and zh_TW.
+
+    "" if it is not known.
+    """
     code, *rest = re.split("[-_]", name.lower())
     language = _SHORTEST.get(code, "")
     if rest[:1] == [_SCRIPTS.get(language, "").lower()]:  # the script that it has anyway
@@ -37,12 +40,15 @@ def language_tag(name: str) -> str:
 
 
 def common_language(name: str) -> str:
-    """The language alone; "" if it is not known."""
+    """Return the language alone; "" if it is not known."""
     return language_tag(name).partition("-")[0]
 
 
 def language_group(name: str) -> str:
-    """The language without its region, as "en" for en_US and English; a name that is not known as it is."""
+    """Return the language without its region, as "en" for en_US and English.
+
+    A name that is not known as it is.
+    """
     language, *parts = language_tag(name).split("-")
     return "-".join([language or name, *(part for part in parts if len(part) == 4)])  # a script
 

@@ -125,7 +125,7 @@ def copy_log(path: Path) -> None:
 
 
 def _log_file(path: Path) -> _LogFile:
-    """A handler that appends the log to a file.
+    """Return a handler that appends the log to a file.
 
     Raises:
         UserError: the file cannot be written.
@@ -155,7 +155,7 @@ def setup_console() -> None:
 
 
 def _attach(handlers: list[logging.Handler]) -> None:
-    """Replace the handlers of this project's logger, but not of the root logger: Paddle writes to it, too."""
+    """Replace the handlers of the project's logger, not of the root logger, which Paddle uses."""
     for old in list(logger.handlers):
         logger.removeHandler(old)
         old.close()
@@ -205,7 +205,7 @@ class Progress:
         )
 
     def update(self, count: int = 1, **values: Any) -> None:
-        """Report `count` more units. The values appear beside the bar or in the line."""
+        """Report `count` more units. The values appear next to the bar or in the line."""
         self.completed += count
         self.bar.set_postfix({name: str(value) for name, value in values.items()}, refresh=False)
         self.bar.update(count)
@@ -218,7 +218,7 @@ class Progress:
                 say(self.line(values), file=sys.stderr)
 
     def line(self, values: Mapping[str, Any]) -> str:
-        """The progress as a line for the log."""
+        """Return the progress as a line for the log."""
         done = f"{self.description}: {self.completed:,} {self.unit} of {self.total:,}, {self.eta()} left"
         return ", ".join([done, *(f"{name} {value}" for name, value in values.items())])
 
@@ -231,7 +231,7 @@ class Progress:
         self.past_evaluations += 1
 
     def seconds(self) -> float:
-        """The seconds since the start of this process's work, without the evaluations."""
+        """Return the seconds since the start of this process's work, without the evaluations."""
         return time.monotonic() - self.started - self.evaluation_seconds
 
     def speed(self) -> float:
@@ -239,7 +239,7 @@ class Progress:
         return (self.completed - self.initial) / max(self.seconds(), 1e-9)  # never by 0
 
     def eta(self, evaluations: int = 0) -> str:
-        """The remaining time at the mean speed so far, as h:mm:ss, or "?".
+        """Return the remaining time at the mean speed so far, as h:mm:ss, or "?".
 
         Args:
             evaluations: number of evaluations to come. Before the first one their time is unknown, and the

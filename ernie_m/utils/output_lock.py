@@ -35,7 +35,7 @@ def claim_file(file: Path, fingerprint: Mapping[str, Any], ways_out: str) -> Non
         ways_out: the end of an error: what a user can do.
 
     Raises:
-        UserError: the folder holds other work, or the file is damaged or cannot be written.
+        UserError: the folder holds other work, or the file is corrupt or cannot be written.
     """
     if file.is_file():
         check_fingerprint(file.parent, read_object(file, ways_out), fingerprint, ways_out)
@@ -58,14 +58,14 @@ def check_fingerprint(
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """The keys in which two nested mappings differ, as "a.b: old -> new"."""
+    """Return the keys in which two nested mappings differ, as "a.b: old -> new"."""
     before, now = flat(old), flat(new)
     pairs = {key: (before.get(key, "(absent)"), now.get(key, "(absent)")) for key in before | now}
     return [f"{key}: {earlier} -> {later}" for key, (earlier, later) in pairs.items() if earlier != later]
 
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The values of nested mappings, by keys such as "a.b". Tuples become lists, as in JSON."""
+    """Return the values of nested mappings, by keys such as "a.b". Tuples become lists, as in JSON."""
     values: dict[str, Any] = {}
     for name, value in config.items():
         if isinstance(value, dict) and value:  # an empty dict has no keys, and is itself a value

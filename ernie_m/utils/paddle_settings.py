@@ -39,7 +39,7 @@ _is_guest = False
 
 
 def number_in(variable: str, least: int = 1) -> int:
-    """The whole number in a variable of the environment; without the variable the least one.
+    """Return the whole number in a variable of the environment; without the variable the least one.
 
     Raises:
         UserError: the variable has something else.
@@ -51,12 +51,12 @@ def number_in(variable: str, least: int = 1) -> int:
 
 
 def rank() -> int:
-    """The number of this process, 0 to world_size() - 1."""
+    """Return the number of this process, 0 to world_size() - 1."""
     return number_in("PADDLE_TRAINER_ID", least=0)
 
 
 def world_size() -> int:
-    """The number of processes of this run."""
+    """Return the number of processes of this run."""
     return number_in("PADDLE_TRAINERS_NUM")
 
 
@@ -108,7 +108,10 @@ def read_cpu() -> Cpu:
 
 
 def read_fields(text: str) -> dict[str, str]:
-    """The values of "name: value" lines, as in the files of /proc; of a name that repeats, the last value."""
+    """Return the values of "name: value" lines, as in the files of /proc.
+
+    Of a name that repeats, the last value.
+    """
     fields = {}
     for line in text.splitlines():
         name, _, value = line.partition(":")
@@ -117,14 +120,14 @@ def read_fields(text: str) -> dict[str, str]:
 
 
 def _text(path: Path) -> str:
-    """The text of a file; "" if it cannot be read."""
+    """Return the text of a file; "" if it cannot be read."""
     with contextlib.suppress(OSError):
         return path.read_text(encoding="utf-8", errors="replace")
     return ""
 
 
 def settings_for(cpu: Cpu, local_processes: int = 1, has_gpu: bool = False) -> dict[str, str]:
-    """The environment variables for a CPU that `local_processes` processes share."""
+    """Return the environment variables for a CPU that `local_processes` processes share."""
     settings = {
         "OMP_NUM_THREADS": str(max(1, cpu.cores // local_processes)),
         "KMP_BLOCKTIME": "0",  # idle threads sleep at once, and do not spin on cores that others need
@@ -233,7 +236,7 @@ def _keep_freed_memory(memory: int) -> str:
     if memory < _LEAST_MEMORY or platform.libc_ver()[0] != "glibc":
         return "malloc as it is"
     libc = ctypes.CDLL(None)
-    libc.mallopt(_M_MMAP_MAX, 0)  # large blocks come from the heap, too
+    libc.mallopt(_M_MMAP_MAX, 0)  # large blocks come from the heap as well
     libc.mallopt(_M_TRIM_THRESHOLD, -1)  # the heap never shrinks
     libc.mallopt(_M_TOP_PAD, _TOP_PAD)
     return "freed memory kept"
@@ -242,8 +245,8 @@ def _keep_freed_memory(memory: int) -> str:
 def _import_paddle() -> None:
     """Import Paddle without its remarks, and keep the SIGTERM handler, which Paddle replaces by its own.
 
-    The root logger is left as it was, too. Paddle gives it a handler, with which `logging.basicConfig` of the
-    user would do nothing, and a level.
+    The root logger is left as it was as well. Paddle gives it a handler, with which `logging.basicConfig` of
+    the user would do nothing, and a level.
     """
     printed = io.StringIO()  # what the import writes to stderr
     root = logging.getLogger()
@@ -284,7 +287,7 @@ def _import_paddle() -> None:
 
 
 def has_gpu() -> bool:
-    """Whether this process can see a GPU, without importing Paddle, which may be a CPU build."""
+    """Return whether this process can see a GPU, without importing Paddle, which may be a CPU build."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")  # None: all GPUs are visible
     if visible is not None and visible.strip() in ("", "-1"):
         return False

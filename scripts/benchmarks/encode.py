@@ -1,8 +1,8 @@
-"""Time texts to vectors from a folder of weights beside sentence-transformers, in turns.
+"""Time texts to vectors from a folder of weights next to sentence-transformers, in turns.
 
     .venv/bin/python scripts/benchmarks/encode.py WEIGHTS TEXT
 
-WEIGHTS is any model that sentence-transformers loads, too, and TEXT has a text in each line. Ours computes
+WEIGHTS is any model that sentence-transformers loads as well, and TEXT has a text in each line. Ours computes
 the mean over all tokens of the last layer, special ones included, and the peer what the folder says, from the
 text on. The peer sorts the texts of a call by their lengths, as ours does.
 """
@@ -65,7 +65,7 @@ def ours(given: dict[str, Any], engine: str = "auto", amp: str = "none") -> Call
 
 
 def torch_peer(given: dict[str, Any], bfloat16: bool = False) -> Callable[[list[str]], Any]:
-    """The same of sentence-transformers, with torch."""
+    """Return the same of sentence-transformers, with torch."""
     import torch
     from sentence_transformers import SentenceTransformer
 
@@ -79,7 +79,7 @@ def torch_peer(given: dict[str, Any], bfloat16: bool = False) -> Callable[[list[
 
 
 def openvino_peer(given: dict[str, Any], precision: str) -> Callable[[list[str]], Any]:
-    """The same of sentence-transformers, with OpenVINO."""
+    """Return the same of sentence-transformers, with OpenVINO."""
     from sentence_transformers import SentenceTransformer
 
     settings = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": core_count()}

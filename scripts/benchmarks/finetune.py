@@ -1,4 +1,4 @@
-"""Time fine-tuning steps from a folder of weights beside transformers (torch) and PaddleNLP, in turns.
+"""Time fine-tuning steps from a folder of weights next to transformers (torch) and PaddleNLP, in turns.
 
     .venv/bin/python scripts/benchmarks/finetune.py WEIGHTS PAIRS
 
@@ -76,7 +76,7 @@ def draw(flags: FinetuneBenchmark) -> dict[str, Any]:
     """What the contenders get: the batches of (ids, label), as they are drawn and "grouped" by length.
 
     Raises:
-        UserError: a file is missing or damaged, or has too few lines.
+        UserError: a file is missing or corrupt, or has too few lines.
     """
     opened = open_model(open_checkpoint(flags.weights))
     places, _, lines = read_table(Path(flags.pairs))
@@ -109,18 +109,18 @@ def draw(flags: FinetuneBenchmark) -> dict[str, Any]:
 
 
 def in_batches(pairs: Sequence, size: int) -> list[Sequence]:
-    """The pairs in their order, `size` in each batch."""
+    """Return the pairs in their order, `size` in each batch."""
     return [pairs[start : start + size] for start in range(0, len(pairs), size)]
 
 
 def arrays_of(batch: Sequence, pad_token_id: int) -> tuple[np.ndarray, np.ndarray]:
-    """The ids [B, T] of a batch, padded to the longest, and its labels [B]."""
+    """Return the ids [B, T] of a batch, padded to the longest, and its labels [B]."""
     ids, labels = zip(*batch)
     return pad(ids, pad_token_id), np.array(labels, np.int64)
 
 
 def ours(given: dict[str, Any], amp: str = "none") -> Callable[[Sequence], None]:
-    """A classifier of this project, which computes nothing for a pad."""
+    """Return a classifier of this project, which computes nothing for a pad."""
     prepare()
     import paddle
     import paddle.nn.functional as F
@@ -152,7 +152,7 @@ def ours(given: dict[str, Any], amp: str = "none") -> Callable[[Sequence], None]
 
 
 def transformers_peer(given: dict[str, Any], bfloat16: bool = False) -> Callable[[Sequence], None]:
-    """The classifier of transformers, with its own choice of attention."""
+    """Return the classifier of transformers, with its own choice of attention."""
     import torch
     from transformers import AutoModelForSequenceClassification
 

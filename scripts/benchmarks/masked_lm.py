@@ -1,4 +1,4 @@
-"""Time masked-LM steps from a folder of weights beside transformers (torch), in turns.
+"""Time masked-LM steps from a folder of weights next to transformers (torch), in turns.
 
     .venv/bin/python scripts/benchmarks/masked_lm.py WEIGHTS TEXT
 
@@ -66,7 +66,7 @@ def draw(flags: MaskedLMBenchmark) -> dict[str, Any]:
     """What the contenders get: each batch is the ids of its texts, [batch_size, length - 2].
 
     Raises:
-        UserError: a file is missing or damaged, or has too few tokens.
+        UserError: a file is missing or corrupt, or has too few tokens.
     """
     tokenizer = open_model(open_checkpoint(flags.weights)).tokenizer
     ids = np.concatenate(tokenizer.encode_batch(read_text(flags.text, LARGEST).splitlines()))
@@ -83,7 +83,7 @@ def draw(flags: MaskedLMBenchmark) -> dict[str, Any]:
 
 
 def mask(given: dict[str, Any], texts: list) -> MicroBatch:
-    """A batch of MMLM, the same for all contenders."""
+    """Return a batch of MMLM, the same for all contenders."""
     mmlm = Mmlm(ObjectiveContext(ObjectiveConfig(), Vocabulary(**given["vocabulary"]), given["length"]))
     examples = [Text(np.array(ids), language=0) for ids in texts]
     rngs = [make_rng(seed=0, step=0, index=i) for i in range(len(texts))]
@@ -91,7 +91,7 @@ def mask(given: dict[str, Any], texts: list) -> MicroBatch:
 
 
 def ids_and_labels(given: dict[str, Any], texts: list) -> tuple[np.ndarray, np.ndarray]:
-    """The same batch as a model of transformers takes it: ids and labels, both [B, T]."""
+    """Return the same batch as a model of transformers takes it: ids and labels, both [B, T]."""
     batch = mask(given, texts)
     labels = np.full_like(batch.inputs.input_ids, IGNORED)  # [B * T]
     labels[batch.targets] = batch.target_ids
@@ -124,7 +124,7 @@ def ours(given: dict[str, Any], amp: str = "none") -> Callable[[list], None]:
 def transformers_peer(
     given: dict[str, Any], gathered: bool = False, bfloat16: bool = False
 ) -> Callable[[list], None]:
-    """The masked LM of transformers. `gathered`: with logits at the masked positions alone."""
+    """Return the masked LM of transformers. `gathered`: with logits at the masked positions alone."""
     import torch
     from transformers import AutoModelForMaskedLM
 
@@ -138,7 +138,7 @@ def transformers_peer(
 
 
 def gathered_loss(model: Any, ids: Any, labels: Any) -> Any:
-    """The loss with logits at the masked positions alone, as a user of transformers could write it.
+    """Return the loss with logits at the masked positions alone, as a user of transformers could write it.
 
     Its head is `lm_head` in XLM-R, and `cls` in BERT, which E5-small is.
     """

@@ -53,7 +53,7 @@ class Contender(NamedTuple):
 
     @property
     def python(self) -> str:
-        """The Python that runs it; ours is that of this program."""
+        """Return the Python that runs it; ours is that of this program."""
         return sys.executable if self.environment == VENV else str(ROOT / self.environment / "bin/python")
 
 
@@ -83,7 +83,7 @@ def compare(
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         (Path(folder) / WORK).write_text(json.dumps(given), encoding="utf-8")
         ours = stack.enter_context(started(module, OURS, contenders[OURS], folder, threads))
-        our_seconds = []  # for each rival: our seconds for all batches, run beside it
+        our_seconds = []  # for each rival: our seconds for all batches, run next to it
         for name in rivals:
             with started(module, name, contenders[name], folder, threads) as rival:
                 workers = {OURS: ours, name: rival}
@@ -123,12 +123,12 @@ def alternate(
 
 
 def row_of(speed: float, peak: float) -> dict[str, float]:
-    """The figures of a contender."""
+    """Return the figures of a contender."""
     return {"speed": float(f"{speed:.4g}"), "peak_gb": round(peak / 1e9, 2)}
 
 
 def can_run(name: str, contender: Contender) -> bool:
-    """Whether a contender can run here; prints why not."""
+    """Return whether a contender can run here; prints why not."""
     if not Path(contender.python).exists():
         kind = contender.environment.removeprefix(".venv-")
         print(f"{name} is left out: sh scripts/setup.sh {kind} makes its {contender.environment}")
@@ -206,7 +206,7 @@ def our_step(
     amp: str,
     in_shares: Callable[[Any], list] = lambda batch: [batch],
 ) -> Callable[[Any], None]:
-    """A function of a batch that does a step.
+    """Return a function of a batch that does a step.
 
     Args:
         loss_of: the part of a model and a share in the loss of its batch.
@@ -228,7 +228,7 @@ def our_step(
 
 
 def torch_step(model: Any, loss_of: Callable[[Any], Any], bfloat16: bool) -> Callable[[Any], None]:
-    """The same with torch. `bfloat16`: whether products are in bfloat16 (autocast)."""
+    """Return the same with torch. `bfloat16`: whether products are in bfloat16 (autocast)."""
     import torch
 
     optimizer = torch.optim.AdamW(model.train().parameters(), lr=RATE, weight_decay=DECAY, fused=True)

@@ -235,7 +235,7 @@ def test_a_model_is_evaluated_by_the_procedure_of_its_training(answer, trained, 
     assert "official_compat" not in open_checkpoint(start).preprocessing.to_json()
     flags = {"do_train": "false", "init_checkpoint": start, "dev_set": f"{folder}/dev.%s.json"}
     assert answer(**flags, official_compat=None)["metric"] == "f1"
-    assert answer(**flags, official_compat="true", out="official")["metric"] == "f1 of pieces"
+    assert answer(**flags, official_compat="true", out="official")["metric"] == "f1 of subwords"
     assert "official_compat False: " in capsys.readouterr().out
 
 

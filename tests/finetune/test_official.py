@@ -32,8 +32,8 @@ LOSSES_OF_ANSWERS = [
     0.929049585935, 0.956421336892, 0.934534821805, 1.087541217793, 0.976963869220, 1.000666930473,
 ]  # fmt: skip
 # By measure, in per cent.
-SCORES_OF_TAGS = {"f1 over pieces": 11.583011583011583, "f1 over words": 60.46511627906976}
-SCORES_OF_ANSWERS = {"f1 of pieces": 42.5, "em of pieces": 35.0, "f1 of text": 50.0, "em of text": 50.0}
+SCORES_OF_TAGS = {"f1 over subwords": 11.583011583011583, "f1 over words": 60.46511627906976}
+SCORES_OF_ANSWERS = {"f1 of subwords": 42.5, "em of subwords": 35.0, "f1 of text": 50.0, "em of text": 50.0}
 
 ENDINGS = ["", "ness", "\u200bing", "-by", "’s"]  # which make several pieces of a word
 SMALL = {"num_hidden_layers": 2, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
@@ -110,7 +110,7 @@ def trained(tmp_path, monkeypatch):
 
 
 def test_conll(trained, tmp_path):
-    """60 sentences in 24 steps: the losses, F1 over pieces, which selects, and F1 over words."""
+    """60 sentences in 24 steps: the losses, F1 over subwords, which selects, and F1 over words."""
     rows = tagged_rows(60, seed=1)
     texts = [" ".join(row.words) for row in rows]
     labels = {tag: number for number, tag in enumerate(toys.TAGS)}
@@ -121,7 +121,7 @@ def test_conll(trained, tmp_path):
     flags |= {"learning_rate": 2e-2, "weight_decay": 0.01, "label_map_config": "label_map.json"}
     losses, metric, scores = trained(run_sequence_labeling, "token-classification", len(labels), **flags)
     assert losses == pytest.approx(LOSSES_OF_TAGS, abs=1e-9)
-    assert metric == "f1 over pieces"
+    assert metric == "f1 over subwords"
     log = read_log(tmp_path)
     for measure, score in SCORES_OF_TAGS.items():
         assert scores[measure] == pytest.approx(score, rel=1e-14)
@@ -139,5 +139,5 @@ def test_mlqa(trained, tmp_path):
     flags |= {"learning_rate": 2e-2, "weight_decay": 0.0, "n_best_size": 5, "max_answer_length": 12}
     losses, metric, scores = trained(run_mrc, "question-answering", 2, **flags)
     assert losses == pytest.approx(LOSSES_OF_ANSWERS, abs=1e-9)
-    assert metric == "f1 of pieces"
+    assert metric == "f1 of subwords"
     assert scores == pytest.approx(SCORES_OF_ANSWERS, rel=1e-14)

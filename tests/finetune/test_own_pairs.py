@@ -238,7 +238,7 @@ def test_a_right_answer_that_the_file_names_is_no_negative(corpus, tmp_path, for
     for query, positive, _ in rows_as_ids(corpus, path):
         right.setdefault(query, {query}).add(positive)
     steps = steps_of(corpus, path)
-    assert steps.rows.right_negatives == 9 * left_out
+    assert steps.rows.false_negatives == 9 * left_out
     masked = 0
     for step in islice(steps(), 20):
         inputs = as_tuples(step.sentences)
@@ -337,7 +337,7 @@ def test_two_processes_are_one(corpus, flags, tmp_path):
         (
             "query\tpositive\na\tb\na\tc\n",
             {},
-            "in.tsv: too few rows without a common text for --batch_size 8, as many have 'a'",
+            "in.tsv: too few rows without a common text for --batch_size 8 ('a'",
         ),
         ("a\tb\n", {"train_set": "absent.tsv"}, "absent.tsv: "),
         (

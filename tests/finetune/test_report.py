@@ -47,7 +47,7 @@ def config_of(size):
     return ErnieMConfig.from_json(ROOT / f"configs/{size}/ernie_config.json")
 
 
-def figures_of_conll(languages, metric="f1 over pieces", recipe=CONLL):
+def figures_of_conll(languages, metric="f1 over subwords", recipe=CONLL):
     """The figures beside a run of base on CoNLL's data."""
     return figures(recipe, config_of("base"), 14_041, metric, languages)
 
@@ -59,7 +59,7 @@ def test_the_papers_rows_stand_below():
     assert in_markdown(table.cells()).splitlines()[2:] == [
         "| seed 1 | 90.00 | 60.00 | 1.00 | 50.33 | 59.50 |",
         "| paper, base (Table 2; avg of 2) | 92.78 | 68.08 |  | 80.43 | 24.70 |",
-        "| paper, large (Table 2; avg of 2; other start or data) | 93.28 | 72.99 |  | 83.13 | 20.29 |",
+        "| paper, large (Table 2; avg of 2; other model or data) | 93.28 | 72.99 |  | 83.13 | 20.29 |",
     ]
     assert table.to_json()["paper"]["paper, base (Table 2; avg of 2)"]["gap"] == pytest.approx(92.78 - 68.08)
 
@@ -87,7 +87,7 @@ def test_when_a_run_agrees_with_the_paper(averages, last_cells, verdict):
 def test_the_average_is_as_printed_where_all_languages_are_there():
     all_languages = figures_of_conll(["de", "es", "nl", "en"])
     assert all_languages["paper, base (Table 2)"]["avg"] == 79.56
-    assert all_languages["paper, small (Table 8; other start or data)"] == {
+    assert all_languages["paper, small (Table 8; other model or data)"] == {
         "avg": 69.8
     }  # it has no more of it
     # There are no rows without a language, a metric or a recipe of the paper.
@@ -105,7 +105,7 @@ def test_a_row_of_the_paper_is_marked_unless_size_and_data_are_the_same(recipe):
     for examples in (0, round(0.98 * count), count - 3, count):
         for size in ("small", "base", "large"):
             names = figures(recipe, config_of(size), examples, metric, languages)
-            comparable = [name for name in names if "other start or data" not in name]
+            comparable = [name for name in names if "other model or data" not in name]
             expected = size != "small" and size in rows and examples > 0.99 * count
             assert [name.split()[1] for name in comparable] == [size] * expected
             assert len(names) == len(rows)

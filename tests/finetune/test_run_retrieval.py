@@ -137,7 +137,7 @@ def test_the_default_is_the_papers_recipe(retrieve, folder, tmp_path, capsys):
         assert 100 * np.mean(is_correct) == pytest.approx(accuracy)
         assert predictions == nearest(english, foreign)[labels].tolist()
     assert accuracies["avg"] == pytest.approx((accuracies["de"] + accuracies["xx"]) / 2)
-    name = "paper, large (Tables 5 and 16; avg of 1; other start or data)"
+    name = "paper, large (Tables 5 and 16; avg of 1; other model or data)"
     assert report["tables"][0]["paper"] == {name: {"de": 98.8, "avg": 98.8}}  # xx is not in the paper
     assert "paper" not in report["tables"][1]
     markdown = (tmp_path / "out" / "retrieval.md").read_text()
@@ -366,7 +366,7 @@ def test_only_one_seed_has_language_means(retrieve, folder, tmp_path, capsys):
     for seeds in ("1,2", "2,1"):
         report = retrieve(init_pretraining_params=tmp_path / "weights_%d", random_seed=seeds, languages="de")
         assert list(by_measure(report)) == ["cosine", "margin"]
-        assert "centered margin: seed 1 has no language means" in capsys.readouterr().out
+        assert "centered margin: no language means for seed 1" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

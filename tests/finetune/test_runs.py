@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 from ernie_m.commands import run_classifier
 from ernie_m.finetune.classifier import Classification
 from ernie_m.finetune.finetune_args import FinetuneFlags
-from ernie_m.finetune.run_setup import with_rates
+from ernie_m.finetune.run_setup import choose_hyperparameters
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.tasks import CLASSIFICATION, SUPERVISED_TASKS
 from ernie_m.training.engine import Engine
@@ -266,9 +266,11 @@ def test_how_often_a_row_is_seen(caplog):
     flags = FinetuneFlags()
     given = replace(flags, on_command_line=("learning_rate", "layerwise_lr_decay", "epoch"))
     with caplog.at_level("INFO", logger="ernie_m"):
-        assert with_rates(given, config, 16, CLASSIFICATION) == given
+        assert choose_hyperparameters(given, config, 16, CLASSIFICATION) == given
     assert caplog.messages[0].endswith(" examples: as given")
-    few, many = (with_rates(flags, config, rows, CLASSIFICATION).epoch for rows in (16, 39_302))
+    few, many = (choose_hyperparameters(flags, config, rows, CLASSIFICATION).epoch for rows in (16, 39_302))
     assert (few * 16, many) == (40 * flags.batch_size, 1)
-    texts, tags, answers = (with_rates(flags, config, 200, task).epoch for task in SUPERVISED_TASKS)
+    texts, tags, answers = (
+        choose_hyperparameters(flags, config, 200, task).epoch for task in SUPERVISED_TASKS
+    )
     assert texts == tags == 2 * answers

@@ -103,7 +103,7 @@ def test_other_poolings_are_those_of_any_model():
 
 def test_training_and_resume_bit_for_bit(train, tmp_path, pairs):
     log = train("straight", max_steps=6)
-    assert "training starts from random weights" in log
+    assert "initializing all weights randomly" in log
     config = json.loads((tmp_path / "straight/best/config.json").read_text())
     assert config["vocab_size"] == 202 and config["reading"] == stored(
         layer=0, pooling="mean_without_special"

@@ -146,9 +146,9 @@ def test_official_behavior_runs(tag, folder, tmp_path):
         test_save="test.%s.tsv",
         **(LEARNS | {"epoch": 4}),
     )
-    assert results["metric"] == "f1 over pieces" and means(results, "f1 over pieces")["avg"] > 50
+    assert results["metric"] == "f1 over subwords" and means(results, "f1 over subwords")["avg"] > 50
     titles = {table["title"].split(",")[0]: "paper" in table for table in results["tables"]}
-    assert [title for title, has_paper in titles.items() if has_paper] == ["f1 over pieces"]
+    assert [title for title, has_paper in titles.items() if has_paper] == ["f1 over subwords"]
     assert "f1 over words" in titles
     (path,) = tmp_path.glob("test.en.tsv.*")
     longest = max(read_conll(path), key=lambda sentence: len(sentence.words))
@@ -165,7 +165,7 @@ def test_the_papers_figures_do_not_stand_beside_other_scores(tag, capsys):
 
 def test_evaluation_follows_the_procedure_of_the_training(tag, trained, folder, tmp_path, capsys):
     flags = {**command_lines.FOLDER_ALONE, "dev_set": f"{folder}/dev.%s.tsv", "official_compat": None}
-    for official, metric in ((False, "f1"), (True, "f1 over pieces")):
+    for official, metric in ((False, "f1"), (True, "f1 over subwords")):
         preprocessing = stored(
             **open_checkpoint(trained / "best").preprocessing.to_json(), official_compat=official
         )

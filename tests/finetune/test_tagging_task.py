@@ -195,8 +195,12 @@ def test_official_scores_are_those_of_pieces_of_cut_text(make, tmp_path, caplog)
     knows_all = model_for(batch, *((0, column, tag, 9) for column, tag in enumerate(gold_tags)))
     predictions, _ = task.predict(knows_all, batch, labeled=True)
     scores = task.score(data, predictions, "en")
-    over_pieces = {"f1 over pieces": 100.0, "precision over pieces": 100.0, "recall over pieces": 100.0}
-    assert {name: scores[name] for name in over_pieces} == over_pieces
+    over_subwords = {
+        "f1 over subwords": 100.0,
+        "precision over subwords": 100.0,
+        "recall over subwords": 100.0,
+    }
+    assert {name: scores[name] for name in over_subwords} == over_subwords
     # Of the words, "-", "ij" and "kl" are O: the entity of "kl" is not found, that of "cdef" is too short.
     assert (scores["precision over words"], scores["recall over words"]) == (50.0, pytest.approx(100 / 3))
     task.write(tmp_path / "x.txt", data, predictions)
@@ -209,7 +213,7 @@ def test_official_scores_are_those_of_pieces_of_cut_text(make, tmp_path, caplog)
     errs_twice = model_for(batch, *((0, column, tag, 9) for column, tag in enumerate(wrong_tags)))
     predictions, _ = task.predict(errs_twice, batch, labeled=True)
     scores = task.score(data, predictions, "en")
-    assert scores["precision over pieces"] == pytest.approx(100 / 3)
-    assert scores["recall over pieces"] == 50.0
+    assert scores["precision over subwords"] == pytest.approx(100 / 3)
+    assert scores["recall over subwords"] == 50.0
     # A word without pieces, or that is cut off, has not the tag of [CLS].
     assert task.tags(predictions[0].words) == ["B-A", "O", "B-B", "O", "O"]

@@ -171,7 +171,7 @@ def test_the_rate_is_that_of_the_nearest_width_by_ratio(monkeypatch, width, near
         config = ErnieMConfig(9, hidden_size, 12, num_attention_heads=1)
         monkeypatch.setattr(training_plan, "open_checkpoint", lambda _, c=config: SimpleNamespace(config=c))
         facts = {"pairs": {"x": {"trained": 10**6, "held_out": 9}}, "tokens_of_a_pair": 50}
-        _, training = training_plan.steps_on_pairs(Path("pairs"), Path("out"), "start", facts)
+        _, training = training_plan.plan_finetuning(Path("pairs"), Path("out"), "start", facts)
         words = list(map(str, training.words))
         rates[hidden_size] = [words[words.index(name) + 1] for name in ("--learning_rate", "--max_steps")]
     assert rates[width] == rates[nearest]

@@ -64,8 +64,8 @@ def test_a_label_without_training_rows_is_warned_of(classify, toy_folder, tmp_pa
     path = tmp_path / "two.tsv"
     path.write_text("".join(line for line in lines if not line.endswith("\ttool\n")))
     classify(train_set=path, max_steps=1, epoch=1)
-    (line,) = [line for line in read_log(tmp_path).splitlines() if "no row has the label" in line]
-    assert f"{path}: " in line and "label tool;" in line
+    (line,) = [line for line in read_log(tmp_path).splitlines() if "no row has label tool" in line]
+    assert f"{path}: " in line
 
 
 def test_it_learns_the_toy_task_and_reports(classify, toy_folder, tmp_path):

@@ -90,7 +90,7 @@ def openvino_encoder(model: nn.Layer, amp: str) -> OpenVinoEngine:
     return encoder_engine(weights, config, config.num_hidden_layers, amp)
 
 
-def encoder_of(width: int, engine: str, amp: str) -> SentenceEncoder:
+def make_encode_function(width: int, engine: str, amp: str) -> SentenceEncoder:
     """An encoder with random weights."""
     config = config_of(width)
     paddle.seed(0)
@@ -111,7 +111,7 @@ ENGINES = [("openvino", "none"), ("openvino", "bf16"), ("paddle-eager", "none")]
 def test_vectors(texts, width, engine, amp):
     if width > 384:
         texts = [ids[:160] for ids in texts[:80]]
-    assert texts_with_other_bits(encoder_of(width, engine, amp).batch, texts) == set()
+    assert texts_with_other_bits(make_encode_function(width, engine, amp).batch, texts) == set()
 
 
 @pytest.mark.parametrize("amp", ["none", "bf16"])
@@ -119,7 +119,7 @@ def test_one_thread_and_two(texts, monkeypatch, amp):
     vectors = []
     for threads in ("1", "2"):
         monkeypatch.setenv("OMP_NUM_THREADS", threads)
-        encoder = encoder_of(128, "openvino", amp)
+        encoder = make_encode_function(128, "openvino", amp)
         encoder.workers = lambda count=int(threads): Workers(count, most_tokens=512)
         vectors.append(encoder.vectors(texts))
     assert np.array_equal(*vectors)

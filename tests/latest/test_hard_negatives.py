@@ -66,9 +66,11 @@ def mine(rows, tmp_path_factory):
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(folder)
             patch.setattr(
-                hard_negatives, "encoder_of", lambda *arguments: lambda texts, kind: vectors_of(texts)
+                hard_negatives,
+                "make_encode_function",
+                lambda *arguments: lambda texts, kind: vectors_of(texts),
             )
-            patch.setattr(hard_negatives, "keys_by", lambda *arguments: text_ids)  # it knows no digits
+            patch.setattr(hard_negatives, "make_text_keys", lambda *arguments: text_ids)  # it knows no digits
             call_main(run_retrieval, as_flags({**files, **more, **flags}))
         _, *lines = (
             (folder / "out/negatives.tsv").read_text(encoding="utf-8").splitlines()

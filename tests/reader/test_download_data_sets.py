@@ -280,8 +280,8 @@ def test_too_large_an_archive_is_not_unpacked(tmp_path, monkeypatch, pack):
     [
         ("xnli", "xnli", "fetches"),
         ("mlqa", "mlqa squad xquad", "fetches"),
-        ("panx", "panx", "says how to get"),
-        ("conll", "conll", "says how to get"),
+        ("panx", "panx", "explains how to get"),
+        ("conll", "conll", "explains how to get"),
     ],
 )
 def test_a_recipe_without_data_names_the_command(tmp_path, monkeypatch, task, parts, does):

@@ -1,4 +1,4 @@
-"""Fine-tuning of sentence vectors on pairs: for retrieval (paper, section 4.2, Table 14), or on own pairs."""
+"""Contrastive training of sentence embeddings: retrieval (paper, section 4.2, Table 14) or custom pairs."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from paddle.autograd import PyLayer
 from ernie_m.finetune.head import compute_accuracy
 from ernie_m.finetune.retrieval.pair_batches import PairStep, StepPairs, StepRows
 from ernie_m.finetune.retrieval.retrieval_args import RetrievalFlags
-from ernie_m.finetune.retrieval.split_pairs import DedupedPairs, divide, hold_out, keys_by
+from ernie_m.finetune.retrieval.split_pairs import DedupedPairs, divide, hold_out, make_text_keys
 from ernie_m.finetune.run_setup import (
     MultiSeedTraining,
     digest_files,
@@ -68,7 +68,7 @@ from ernie_m.vectors.retrieval_accuracy import hits, say_repeats
 from ernie_m.vectors.static_embeddings_in_paddle import PieceBatch
 
 _SMOOTH = 1e-3  # a of `init_static`
-GROUP_TOKENS = 2048  # padded tokens that are encoded at once in training
+GROUP_TOKENS = 2048  # padded tokens per forward pass in training
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,10 +76,10 @@ class PairBatch:
     """The pairs of a step on the device.
 
     Attributes:
-        groups: all sentences, in groups of similar length.
-        order: int64 [2b + n], the place of each sentence in the groups: b sources, b translations, then n
+        groups: all sentences, grouped by similar length.
+        order: int64 [2b + n], the index of each sentence in the groups: b sources, b translations, then n
             given negatives.
-        negative: [B, C], whether source i and candidate j may be a negative; see `PairStep`.
+        negative: [B, C], whether source i and candidate j may be negatives; see `PairStep`.
         pair_count: b.
     """
 
@@ -90,34 +90,34 @@ class PairBatch:
 
 
 class Retrieval(MultiSeedTraining):
-    """Training of sentence vectors on pairs; held-out pairs select the best step.
+    """Training of sentence embeddings on pairs; validation pairs select the best checkpoint.
 
-    The pairs are the parallel text of a corpus, or the rows of a file.
+    The pairs are the parallel text of a corpus or the rows of a file.
 
     Args:
-        opened: the tokenizer and the shape of the models of all seeds.
-        start_of_seed: seed -> the weights that it starts from; None: random ones.
+        opened: tokenizer and config of the models of all seeds.
+        start_of_seed: seed -> initial checkpoint; None: random weights.
 
     Raises:
-        UserError: there is no such corpus or file or no pairs in it, or no layer of that number.
+        UserError: the corpus or file is missing or has no pairs, or --layer is out of range.
     """
 
-    divisible = False  # the loss needs the vectors of every process
-    _progress = ""  # the loss and the remaining time in the last `line`
+    divisible = False  # the loss requires the embeddings of every process
+    _progress = ""  # loss and remaining time of the last `line`
     memory_advice = "lower --batch_size or --max_seq_len, or add --recompute true"
 
     def __init__(
         self, flags: RetrievalFlags, opened: OpenedModel, start_of_seed: Mapping[int, Checkpoint | None]
     ):
         if flags.init_checkpoint and not resumed_step(flags):
-            raise UserError(f"{flags.init_checkpoint}: no training_state to resume from")
+            raise UserError(f"{flags.init_checkpoint}: missing training_state to resume from")
         self.flags = flags
         self.start_of_seed = start_of_seed
         self.tokenizer = opened.tokenizer
         self.config = opened.config
         self.layer = resolve_layer(flags, self.config.num_hidden_layers)
         digests = {}
-        if is_notation(flags.train_set):  # own pairs; a corpus is a folder
+        if is_notation(flags.train_set):  # a file of pairs; a corpus is a folder
             self.rows = PairRows(flags.train_set, flags)
             self.languages: list[str] = []
             digests["train_set"] = digest_files(self.rows.paths)
@@ -127,33 +127,33 @@ class Retrieval(MultiSeedTraining):
             distributed.on_main(lambda: verify_corpus(flags.train_set))
             self.languages = corpus.languages
             digests["train_set"] = digest_files([corpus.path / MANIFEST])
-        # What is put before queries, and before positives and negatives; the model then searches with it.
+        # The prompts of queries and of positives and negatives, which are stored for retrieval.
         self.preprocessing = embedding_preprocessing(opened, self.rows)
         self.prompts = (self.preprocessing.prompt(QUERY), self.preprocessing.prompt(DOCUMENT))
         if self.rows is not None:
             rows = spread(self.rows)
-            for index, prompt in enumerate(self.prompts):  # of queries, and of positives
+            for index, prompt in enumerate(self.prompts):  # queries, then positives
                 warn_if_prompted(prompt, [row[index] for row in rows], flags.train_set)
             texts = [
                 Example(self.prompts[min(index, 1)] + text) for row in rows for index, text in enumerate(row)
             ]
             warn_truncated(flags.train_set, texts, EncodePairs(self.tokenizer, flags.max_seq_len))
-            self.deduped = DedupedPairs.of(self.rows, keys_by(opened, flags.max_seq_len))
+            self.deduped = DedupedPairs.of(self.rows, make_text_keys(opened, flags.max_seq_len))
             if self.rows.with_negatives:
                 logger.info(
-                    "%s: of %d rows %d have negatives, the texts behind query and positive; %d negatives are "
-                    "left out, which are the query, or a positive of it in any row",
+                    "%s: %d rows, %d with negatives; dropped %d false negatives (equal to the query or to "
+                    "one of its positives in any row)",
                     flags.train_set,
                     len(self.rows),
                     self.rows.with_negatives,
-                    self.deduped.right_negatives,
+                    self.deduped.false_negatives,
                 )
         else:
             sides = [ids for pairs in corpus.parallel.values() for pair in spread(pairs) for ids in pair]
-            cut = sum(len(ids) > flags.max_seq_len - 2 for ids in sides)  # beside [CLS] and [SEP]
-            warn_if_cut(flags.train_set, cut, len(sides), "texts looked at", flags.max_seq_len)
-        if opened.preprocessing.prompts:  # equal ones for translations, whose file is named as in en-de.tsv
-            line = "%s: %r stands before queries, %r before other texts, here and in a search"
+            cut = sum(len(ids) > flags.max_seq_len - 2 for ids in sides)  # without [CLS] and [SEP]
+            warn_if_cut(flags.train_set, cut, len(sides), "sampled texts", flags.max_seq_len)
+        if opened.preprocessing.prompts:  # the same for both sides of translations (a file such as en-de.tsv)
+            line = "%s: prompts: query %r, document %r (also stored for retrieval)"
             logger.info(line, flags.train_set, *self.prompts)
         self.fingerprint = make_fingerprint(
             flags,
@@ -166,7 +166,7 @@ class Retrieval(MultiSeedTraining):
         )
 
     def begin(self, seed: int, checkpoint: Path | None) -> Engine:
-        """Choose the pairs of a seed and the steps after which is evaluated, and make model and optimizer."""
+        """Sample the pairs of a seed, choose the evaluation steps, and make model and optimizer."""
         flags = self.flags
         self.seed = seed
         self.pairs, self.held_out = self._pairs(seed)
@@ -176,12 +176,12 @@ class Retrieval(MultiSeedTraining):
         self.total_steps = flags.max_steps
         self.evaluation_steps: Sequence[int] = []
         if self.held_out and flags.validation_pairs:
-            # Also before the first step: training has to beat that score.
+            # Also before the first step, because training has to improve on that score.
             self.evaluation_steps = [*range(0, flags.max_steps, flags.validation_steps), flags.max_steps]
         elif flags.validation_pairs:
             logger.warning(
-                "%s: too few pairs for validation: the last checkpoint is the result. Provide "
-                "ten or more, or --validation_pairs 0",
+                "%s: too few pairs for validation, so the last checkpoint is the result. Provide ten or "
+                "more, or set --validation_pairs 0",
                 flags.train_set,
             )
         weights = open_step(checkpoint, self.start_of_seed[seed])
@@ -192,11 +192,10 @@ class Retrieval(MultiSeedTraining):
         return make_engine(flags, model, total_steps=flags.max_steps, seed=seed)
 
     def _pairs(self, seed: int) -> tuple[StepPairs | StepRows, dict[tuple, Sequence]]:
-        """The training steps of a seed, and the held-out pairs as ids.
+        """Return the training steps of a seed, and the validation pairs as ids.
 
         Returns:
-            The steps; and names -> pairs, where the names are languages, ("de", "en"), or the file,
-            ("pairs.tsv",).
+            The steps, and names -> pairs. The names are languages, ("de", "en"), or the file, ("pairs.tsv",).
         """
         flags = self.flags
         shared = {
@@ -239,36 +238,36 @@ class Retrieval(MultiSeedTraining):
         return dataclasses.replace(self.pairs, position=position)
 
     def send(self, model: ErnieMModel, data: PairStep) -> list[PairBatch]:
-        """Send the sentences of a step in groups of similar length; for a static model in one."""
+        """Send the sentences of a step, grouped by similar length; for a static model in one group."""
         if takes_piece_means(model.config, self.flags.pooling):
             pieces = PieceBatch.of(data.sentences)
             order = np.arange(len(data.sentences))
             return [upload(PairBatch([pieces], order, data.negative, data.pair_count))]
         pad_id = model.config.pad_token_id
         groups = []
-        numbers_in_groups: list[int] = []  # the number of each sentence, in the order of the groups
+        numbers_in_groups: list[int] = []  # the index of each sentence, in the order of the groups
         for numbers, ids in padded_batches(data.sentences, pad_id, GROUP_TOKENS):  # ids [B, T]
             groups.append(SentenceBatch.of(ids, pad_id, self.flags.pooling))
             numbers_in_groups += numbers
-        order = np.argsort(numbers_in_groups)  # the place of each sentence in the groups
+        order = np.argsort(numbers_in_groups)  # the index of each sentence in the groups
         return [upload(PairBatch(groups, order, data.negative, data.pair_count))]
 
     def loss(self, model: ErnieMModel, batch: PairBatch) -> tuple[Tensor, dict[str, Tensor | float]]:
-        """Return the loss of the whole step, and the percentage of pairs that beat their negatives.
+        """Return the loss of the whole step, and its in-batch accuracy in percent.
 
-        The vectors of the other processes are constants. Each process computes the same loss and its gradient
-        with respect to its own vectors; the engine adds the gradients up.
+        The embeddings of other processes are constants. Each process computes the same loss and its gradient
+        with respect to its own embeddings; the engine sums the gradients.
         """
         world_size = distributed.world_size()
         vectors_of_groups = [sentence_vectors(model, group, self.layer) for group in batch.groups]
         vectors = paddle.index_select(paddle.concat(vectors_of_groups), batch.order, axis=0)  # [2b + n, H]
-        own_part = split_pairs(vectors, batch.pair_count)  # sources, translations, given negatives
-        parts = [own_part]  # the parts of all processes
+        local_part = split_pairs(vectors, batch.pair_count)  # sources, translations, given negatives
+        parts = [local_part]  # of all processes
         if world_size > 1:
-            # For each process: its vectors, and its number of pairs.
+            # For each process: its embeddings and its number of pairs.
             gathered = distributed.gather_rows(vectors.detach(), batch.pair_count)
             parts = [split_pairs(rows, pair_count) for rows, pair_count in gathered]
-            parts[distributed.rank()] = own_part  # this one has a gradient
+            parts[distributed.rank()] = local_part  # the part with a gradient
         sources, *of_candidates = zip(*parts)
         candidates = [part for kind in of_candidates for part in kind if len(part)]
         sources = paddle.concat([*sources])  # [B, H]
@@ -276,17 +275,18 @@ class Retrieval(MultiSeedTraining):
         count = len(batch.negative)  # B
         loss = total / count
         if world_size > 1:
-            # The engine sums values and gradients over the processes. Each process has the value of the whole
-            # step, so its value is divided by their number; its gradient is a part, which stays as it is.
+            # The engine sums values and gradients over the processes. Each process has the loss of the whole
+            # step, so its value is divided by their number; its gradient is a part of the sum and stays as it
+            # is.
             loss = loss + (loss / world_size - loss).detach()
-        # The engine sums these values, too. `line` logs per cent.
+        # The engine also sums these values. `line` logs percent.
         return loss, {"correct": 100.0 * correct / world_size, "count": count / world_size}
 
     def _total(self, sources: Tensor, candidates: Tensor, batch: PairBatch) -> tuple[Tensor, Tensor]:
-        """The loss that the flags name, over the whole step; and how many pairs beat all their negatives.
+        """Return the loss of the whole step, and the number of pairs that score above all their negatives.
 
         Args:
-            sources, candidates: the vectors of all processes, [B, H] and [C, H]; see `hardest_negative_bce`.
+            sources, candidates: embeddings of all processes, [B, H] and [C, H]; see `hardest_negative_bce`.
         """
         flags = self.flags
         negative = batch.negative.astype("bool")  # [B, C]; `upload` sends bools as int64
@@ -295,21 +295,26 @@ class Retrieval(MultiSeedTraining):
         return hardest_negative_bce(sources, candidates, negative, flags.scale, flags.offset)
 
     def evaluate(self, engine: Engine, stop: ShutdownHandler) -> Evaluation | None:
-        """Search the held-out pairs in both directions; the processes share the language pairs."""
+        """Evaluate retrieval on the validation pairs in both directions.
+
+        The processes divide the languages.
+        """
         names = sorted(self.held_out)
         world_size = distributed.world_size()
-        own_scores: dict[str, float] = {}
+        process_scores: dict[str, float] = {}
         for first in range(0, len(names), world_size):
-            # One language pair for each process; the last round may have none for some of them.
+            # One language pair per process; some processes may have none in the last round.
             number = first + distributed.rank()
             if number < len(names):
                 languages = names[number]
                 with engine.autocast():
-                    own_scores["-".join(languages)] = self._accuracy(engine.model, self.held_out[languages])
-            if stop.anywhere():  # every process asks equally often
+                    process_scores["-".join(languages)] = self._accuracy(
+                        engine.model, self.held_out[languages]
+                    )
+            if stop.anywhere():  # every process calls it equally often
                 return None
         scores: dict[str, float] = {}
-        for part in distributed.gather(own_scores):
+        for part in distributed.gather(process_scores):
             scores |= part
         mean = sum(scores.values()) / len(scores)
         each = "".join(f", {name} {score:.2f}" for name, score in sorted(scores.items()) if len(scores) > 1)
@@ -319,8 +324,7 @@ class Retrieval(MultiSeedTraining):
         return Evaluation(engine.steps, epoch=0, selected_by=mean, scores={"held-out pairs": by_name})
 
     def _accuracy(self, model: ErnieMModel, pairs: Sequence) -> float:
-        """Per cent of up to --validation_pairs pairs (source ids, translation ids) that are found.
-
+        """Return the accuracy@1 on up to --validation_pairs pairs (source ids, translation ids), in percent.
         It is the mean of both directions.
         """
         encoder = PaddleEncoder(model, self.flags.pooling, self.layer)
@@ -330,14 +334,17 @@ class Retrieval(MultiSeedTraining):
         return float(100.0 * np.mean(is_found))
 
     def _validation_sides(self, pairs: Sequence) -> tuple[list[list[np.ndarray]], np.ndarray]:
-        """The inputs of sources and translations of up to --validation_pairs pairs; their keys, [2, N]."""
+        """Return the ids of sources and translations of up to --validation_pairs pairs.
+
+        Their keys, [2, N].
+        """
         count = min(self.flags.validation_pairs, len(pairs))
         ids_of_sides = zip(*(pairs[number] for number in range(count)))
         sides = [self.tokenizer.sentences(ids, self.flags.max_seq_len) for ids in ids_of_sides]
         return sides, np.stack([hash_ids(side) for side in sides])
 
     def line(self, interval: Interval) -> str:
-        per_cent = compute_accuracy(interval.sums)  # `loss` counts each such pair as 100
+        per_cent = compute_accuracy(interval.sums)  # `loss` counts each correct pair as 100
         line = official_line(interval, self.total_steps, f"in-batch accuracy: {per_cent:.1f} %")
         self._progress = f", {line.split(', ')[1]}, {interval.remaining} left"
         return line
@@ -367,18 +374,18 @@ def make_encoder(
     pooling: str = MEAN_WITHOUT_SPECIAL,
     is_trained: bool = False,
 ) -> ErnieMModel:
-    """Make an encoder, identical on every process, and load its weights; a head among them is ignored.
+    """Make an encoder, identical on every process, and load its weights without their head.
 
     Args:
-        checkpoint: the weights; None: they stay random.
-        pooling: how vectors are made. "pooler" needs the pooler, which others neither need nor warn of.
-        is_trained: whether a pooler that is not there may begin at random.
+        checkpoint: the checkpoint; None: random weights.
+        pooling: pooling of the embeddings. Only "pooler" requires the pooler's weights.
+        is_trained: whether a missing pooler may be initialized randomly.
     """
     paddle.seed(seed)
     paddle.set_default_dtype(dtype)
     model = ErnieMModel(config)
     if checkpoint is None:
-        logger.warning("no --init_pretraining_params: training starts from random weights")
+        logger.warning("no --init_pretraining_params: initializing all weights randomly")
     else:
         ignored = (*HEADS, *unread(checkpoint, pooling == "pooler"))
         load_from(model, checkpoint, optional=("pooler.",) if is_trained else (), ignore=ignored)
@@ -387,34 +394,30 @@ def make_encoder(
 
 @paddle.no_grad()
 def init_static(table: Tensor, tokenizer: Tokenizer) -> None:
-    """Make random rows [V, H] those with which the training of a static model begins.
-
-    A frequent piece says little of a text, so its row begins short: times a / (a + p), where p is its
-    probability in the unigram model (smooth inverse frequency; Arora et al., 2017). [CLS] and [SEP] have no
-    part in a vector, so that a text without pieces has the vector 0 in every form of the model.
+    """Scale random rows [V, H] to the initial word embeddings of a static model.
+    A row is multiplied by a / (a + p), where p is the probability of its subword in the unigram model (smooth
+    inverse frequency; Arora et al., 2017), because frequent subwords say little about a text. The rows of
+    [CLS] and [SEP] are 0, so that a text without subwords has a zero embedding in every format of the model.
     """
     tokens = tokenizer.convert_ids_to_tokens(range(tokenizer.vocab_size))
     pieces = tokenizer.processor
-    log_probabilities = np.array(pieces.GetScore(pieces.PieceToId(tokens)))  # 0 of what is no piece
+    log_probabilities = np.array(pieces.GetScore(pieces.PieceToId(tokens)))  # 0 for other tokens
     factors = _SMOOTH / (_SMOOTH + np.exp(log_probabilities))  # [V]
     factors[[tokenizer.cls_id, tokenizer.sep_id]] = 0.0
     table.set_value(table * paddle.to_tensor(factors[:, None]).astype(table.dtype))
 
 
 def embedding_preprocessing(opened: OpenedModel, rows: PairRows | None) -> PreprocessingConfig:
-    """How the model of a training for vectors reads: as the model that it starts from, but for the prompts.
-
-    After a training on translations there is one prompt, that of the translations, for queries and documents,
-    too. After a training on queries and documents each kind keeps its own.
+    """Return the preprocessing settings of the trained model: those of the initial model, except for prompts.
+    After training on translations, queries and documents share the prompt of the translations. After training
+    on queries and documents, each kind keeps its own prompt.
 
     Args:
-        rows: what is trained on; None: a corpus, whose texts have no prompts.
+        rows: the training pairs; None: a corpus, whose texts have no prompts.
     """
     preprocessing = opened.preprocessing
     if opened.checkpoint is not None and opened.checkpoint.task not in (None, SEARCH):
-        preprocessing = (
-            preprocessing.for_task()
-        )  # how the inputs of its head were made does not matter for vectors
+        preprocessing = preprocessing.for_task()  # the settings of its head do not apply to embeddings
     if rows is None:
         return preprocessing.with_one_prompt("")
     return (
@@ -425,22 +428,22 @@ def embedding_preprocessing(opened: OpenedModel, rows: PairRows | None) -> Prepr
 
 
 def resolve_layer(flags: RetrievalFlags, num_layers: int) -> int:
-    """The number of the layer that is trained and searched. The pooled [CLS] is of the last layer."""
+    """Return the index of the layer of the embeddings. The pooler requires the last layer."""
     return num_layers if flags.pooling == "pooler" else layer_number(flags.layer, num_layers)
 
 
 def split_pairs(vectors: Tensor, pair_count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Split the vectors of b = `pair_count` sources, b translations and n given negatives, [2b + n, H]."""
+    """Split the embeddings of b = `pair_count` sources, b translations and n given negatives, [2b + n, H]."""
     return vectors[:pair_count], vectors[pair_count : 2 * pair_count], vectors[2 * pair_count :]
 
 
-_EXCLUDED = -1e4  # a logit whose loss and gradient are 0, in float16 too
+_EXCLUDED = -1e4  # a logit whose loss and gradient are 0, also in float16
 
 
 def hardest_negative_bce(
     sources: Tensor, candidates: Tensor, negative: Tensor, scale: float, offset: float
 ) -> tuple[Tensor, Tensor]:
-    """The loss of Wang et al. (2019b) for matching pairs, with the in-batch negatives of VSE++.
+    """Return the loss of Wang et al. (2019b) for matching pairs, with the in-batch negatives of VSE++.
 
     The probability that a pair is a translation is m = sigmoid(scale x (cosine - offset)). The loss of a pair
     is
@@ -448,15 +451,15 @@ def hardest_negative_bce(
         - 2 log m(pair) - log(1 - m(source, its hardest negative))
                         - log(1 - m(its hardest other source, translation))
 
-    The paper does not say how m depends on the two vectors; here it is the cosine, as in the search.
+    The paper does not define m as a function of the two embeddings; here it is the cosine, as in retrieval.
 
     Args:
         sources: [B, H].
         candidates: [C, H]: the translations of the B sources, then given negatives.
-        negative: [B, C] bool, whether source i and candidate j may be a negative.
+        negative: [B, C] bool, whether source i and candidate j may be negatives.
 
     Returns:
-        The sum over the pairs, and the number of pairs that beat all their negatives.
+        The sum over the pairs, and the number of pairs that score above all their negatives.
     """
     logits = scale * (_cosines(sources, candidates) - offset)  # [B, C]
     pair_logits = logits.diagonal()  # [B]
@@ -469,16 +472,16 @@ def hardest_negative_bce(
 def in_batch_softmax(
     sources: Tensor, candidates: Tensor, negative: Tensor, scale: float, symmetric: bool
 ) -> tuple[Tensor, Tensor]:
-    """Cross-entropy of each source over its translation and all its negatives (Henderson et al., 2017).
+    """Return the softmax loss of each source over its translation and negatives (Henderson et al., 2017).
 
-    It is the MultipleNegativesRankingLoss of sentence-transformers.
+    It is MultipleNegativesRankingLoss in sentence-transformers.
 
     Args:
         sources, candidates, negative: as for `hardest_negative_bce`.
-        scale: a logit is scale x cosine.
-        symmetric: take the mean of this loss and of the cross-entropy of each translation over all
-            sources, which is directions=("query_to_doc", "doc_to_query") and partition_mode="per_direction"
-            in sentence-transformers.
+        scale: the logits are scale x cosine.
+        symmetric: average this loss and the cross-entropy of each translation over all sources, as with
+            directions=("query_to_doc", "doc_to_query") and partition_mode="per_direction" in
+            sentence-transformers.
 
     Returns:
         As `hardest_negative_bce`.
@@ -488,7 +491,7 @@ def in_batch_softmax(
     is_translation = paddle.eye(*logits.shape).astype("bool")  # [B, C]: candidate i of source i
     is_in_sum = negative | is_translation  # [B, C]
     summed = paddle.where(is_in_sum, logits, paddle.full_like(logits, _EXCLUDED))
-    own = paddle.arange(len(logits))  # the place of each translation among the candidates, and of its source
+    own = paddle.arange(len(logits))  # the index of each translation among the candidates, and of its source
     loss = F.cross_entropy(summed, own, reduction="sum")
     if symmetric:
         translation_logits = summed[:, : len(logits)]  # [B, B], without given negatives
@@ -498,8 +501,7 @@ def in_batch_softmax(
 
 
 def _cosines(sources: Tensor, candidates: Tensor) -> Tensor:
-    """The cosine of each source and each candidate, [B, C], in float32 or better.
-
+    """Return the cosine of each source and each candidate, [B, C], in float32 or higher precision.
     In half precision many cosines would be equal.
     """
     with paddle.amp.auto_cast(enable=False):
@@ -510,8 +512,7 @@ def _cosines(sources: Tensor, candidates: Tensor) -> Tensor:
 
 
 class _Unit(PyLayer):
-    """Rows with length 1, [N, H] -> [N, H]; a row of zeros stays so.
-
+    """Normalize rows to unit length, [N, H] -> [N, H]; zero rows stay zero.
     The gradient of F.normalize takes three times as long on a CPU.
     """
 
@@ -523,19 +524,19 @@ class _Unit(PyLayer):
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> Tensor:
-        along = (gradient * ctx.unit).sum(axis=1, keepdim=True)  # what changes the length alone
+        along = (gradient * ctx.unit).sum(axis=1, keepdim=True)  # the component that only changes the length
         return (gradient - along * ctx.unit) / ctx.length
 
 
 def _hardest(logits: Tensor, negative: Tensor) -> tuple[Tensor, Tensor]:
-    """The largest logit of a negative of each source, and of each translation: [B] each."""
+    """Return the largest logit of a negative of each source, and of each translation: [B] each."""
     negative_logits = paddle.where(negative, logits, paddle.full_like(logits, _EXCLUDED))  # [B, C]
     translation_logits = negative_logits[:, : len(logits)]  # [B, B], without given negatives
     return negative_logits.max(axis=1), translation_logits.max(axis=0)
 
 
 def _count_winners(pair_logits: Tensor, hardest_candidate: Tensor, hardest_source: Tensor) -> Tensor:
-    """The number of pairs whose logit is above those of all their negatives, int64 [].
+    """Return the number of pairs whose logit is above those of all their negatives, int64 [].
 
     Args:
         pair_logits: the logit of each pair, [B].

@@ -1,4 +1,4 @@
-"""The training steps of a file of pairs. The reader process imports this file: no Paddle."""
+"""Training steps from a file of pairs. The reader process imports this file: no Paddle."""
 
 from collections import Counter
 from collections.abc import Iterator, Set
@@ -15,19 +15,19 @@ from ernie_m.reader.sampling import Sampler
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.utils.errors import UserError
 
-_MOST_DRAWS = 100  # draws for each row of a step; if they do not fill the step, too many rows share a text
+_MOST_DRAWS = 100  # draws per row of a step; if they do not fill it, too many rows share a text
 
 
 @dataclass(frozen=True)
 class PairStep:
-    """One process's share of a step.
+    """The part of a step that one process encodes.
 
     Attributes:
         sentences: ids of its b pairs, [CLS] S [SEP]: b sources, b translations, then the given negatives.
-        negative: [B, C] bool over the whole step: whether source i and candidate j are a negative. The
-            candidates are B translations, then the given negatives. Pairs that share a sentence, on any side,
-            are no negatives of each other.
-        position: where the steps go on after this one, a JSON value.
+        negative: [B, C] bool over the whole step: whether source i and candidate j are negatives. The
+            candidates are B translations, then the given negatives. Pairs that share a sentence on any side
+            are not negatives of each other.
+        position: the state from which the steps resume after this one, a JSON value.
         pair_count: b.
     """
 
@@ -38,18 +38,18 @@ class PairStep:
 
     @property
     def micro_batches(self) -> list["PairStep"]:
-        """The step itself is the only micro-batch, because each of its pairs is a negative of all others."""
+        """Return the step as the only micro-batch, because each of its pairs is a negative of all others."""
         return [self]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Steps:
-    """What the endless steps of any pairs need.
+    """Base class of endless training steps.
 
     Args:
-        batch_size: pairs of a step, over all processes.
-        max_seq_len: longest sentence in tokens, [CLS] and [SEP] included.
-        position: `PairStep.position` of the last step; None starts at the beginning.
+        batch_size: pairs per step, over all processes.
+        max_seq_len: maximum sentence length in tokens, including [CLS] and [SEP].
+        position: `PairStep.position` of the last step; None: from the beginning.
     """
 
     tokenizer: Tokenizer
@@ -61,7 +61,7 @@ class Steps:
     position: dict[str, Any] | None = None
 
     def sampler(self, sizes: dict[str, int], alpha: float, purpose: str) -> Sampler:
-        """What draws the pairs, from the position on."""
+        """Return the sampler of the pairs, at the position."""
         sampler = Sampler(items=sizes, amounts=sizes, alpha=alpha, seed=self.seed, purpose=purpose)
         if self.position is not None:
             sampler.restore(self.position)
@@ -69,7 +69,7 @@ class Steps:
 
     @property
     def share(self) -> slice:
-        """Which pairs of a step this process encodes; the shares differ by one pair at most."""
+        """Return the slice of a step's pairs for this process; the sizes differ by at most one pair."""
         return slice(
             self.batch_size * self.rank // self.world_size,
             self.batch_size * (self.rank + 1) // self.world_size,
@@ -78,20 +78,20 @@ class Steps:
 
 @dataclass(frozen=True, kw_only=True)
 class StepRows(Steps):
-    """Endless steps of a file of pairs; call it to get the iterator. It can be pickled.
+    """Endless steps from a file of pairs; call it to get the iterator. It can be pickled.
 
-    The rows of a step depend only on the seed and the number of the step. No two of them have a text in
-    common, because a negative that equals the positive would be false: a row that shares a text with an
-    earlier row of the step is passed over, and comes again in the next epoch. Nor are texts negatives of a
-    query that another row names as a positive of it.
+    The rows of a step depend only on the seed and the step number. No two of them share a text, because a
+    negative that equals the positive would be a false negative: a row that shares a text with an earlier row
+    of the step is skipped until the next epoch. A text is not a negative of a query if another row has it as
+    a positive of that query.
 
     Args:
-        numbers: int64 [n], the rows that are trained on.
-        held_out: the keys of texts that are never read. A row with one as a negative is read without it.
-        batch_size: rows of a step, over all processes.
-        max_seq_len: longest sentence in tokens, [CLS] and [SEP] included.
-        prompts: what is put before a query, and before a positive or a negative.
-        position: `PairStep.position` of the last step; None starts at the beginning.
+        numbers: int64 [n], the indices of the training rows.
+        held_out: the keys of texts that are never read. A negative with such a key is dropped from its row.
+        batch_size: rows per step, over all processes.
+        max_seq_len: maximum sentence length in tokens, including [CLS] and [SEP].
+        prompts: the prefix of a query, and that of a positive or a negative.
+        position: `PairStep.position` of the last step; None: from the beginning.
     """
 
     rows: DedupedPairs
@@ -100,18 +100,18 @@ class StepRows(Steps):
     prompts: tuple[str, str] = ("", "")
 
     def __call__(self) -> Iterator[PairStep]:
-        """Yield this process's share of one step after the other, without end."""
+        """Yield this process's part of one step after the other, without end."""
         sizes = {"rows": len(self.numbers)}
-        # There is one stream, so its amount and alpha do not matter.
+        # There is only one stream, so its size and alpha do not matter.
         sampler = self.sampler(sizes, 1.0, "own pairs")
         of_query, of_document = self.prompts
         while True:
             keys_of_rows, rows = zip(*self._draw(sampler))  # all rows of the step, on every process
-            # The positives, and then the negatives behind query and positive: the key of each candidate, [C].
+            # The positives, then the negatives: the key of each candidate, [C].
             candidates = [keys[1] for keys in keys_of_rows]
             candidates += chain.from_iterable(keys[2:] for keys in keys_of_rows)
-            # The rows have no text in common, so all candidates but its positive are negatives of a query,
-            # unless another row of the file names them as its positives.
+            # The rows share no text, so all candidates except its positive are negatives of a query, unless
+            # another row of the file has them as its positives.
             negative = ~np.eye(self.batch_size, len(candidates), dtype=bool)  # [B, C]
             in_step = set(candidates)
             for index, (query, *_) in enumerate(keys_of_rows):
@@ -130,17 +130,17 @@ class StepRows(Steps):
             )
 
     def _draw(self, sampler: Sampler) -> list[tuple[list[int], list[str]]]:
-        """The keys and the texts of each row of the next step.
+        """Draw the rows of the next step, and return the keys and the texts of each row.
 
         Raises:
-            UserError: there are too few rows without a text in common.
+            UserError: there are too few rows without a common text.
         """
         rows: list[tuple[list[int], list[str]]] = []
         taken: set[int] = set()  # the keys of all texts of `rows`
-        shared: Counter[str] = Counter()  # text -> how many rows were passed over because of it
+        shared: Counter[str] = Counter()  # text -> number of rows that were skipped because of it
         draws = 0
         while len(rows) < self.batch_size and draws < _MOST_DRAWS * self.batch_size:
-            missing = self.batch_size - len(rows)  # all of them may be taken, so none is drawn too many
+            missing = self.batch_size - len(rows)  # all of them may be used, so never draw more
             draws += missing
             indices = sampler.draw(missing).item  # in `self.numbers`
             for number in self.numbers[indices].tolist():
@@ -154,24 +154,24 @@ class StepRows(Steps):
             return rows
         text, _ = shared.most_common(1)[0]
         raise UserError(
-            f"{self.rows.rows.name}: too few rows without a common text for --batch_size "
-            f"{self.batch_size}, as many have '{text}'. Reduce it, or add a header: "
+            f"{self.rows.rows.name}: too few rows without a common text for --batch_size {self.batch_size} "
+            f"('{text}' is in as many rows). Reduce it, or add a header: "
             "query, positive, negative"
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepPairs(Steps):
-    """Endless steps; call it to get the iterator. It can be pickled.
+    """Endless steps from the parallel text of a corpus; call it to get the iterator. It can be pickled.
 
-    The pairs of a step depend only on the seed and the number of the step. Each process takes its share.
+    The pairs of a step depend only on the seed and the step number. The processes divide each step.
 
     Args:
         path: folder of the corpus.
-        batch_size: pairs of a step, over all processes.
-        max_seq_len: longest sentence in tokens, [CLS] and [SEP] included.
-        alpha: language pairs are drawn in proportion to their number of pairs to this power.
-        position: `PairStep.position` of the last step; None starts at the beginning.
+        batch_size: pairs per step, over all processes.
+        max_seq_len: maximum sentence length in tokens, including [CLS] and [SEP].
+        alpha: language pairs are sampled in proportion to (number of pairs)^alpha.
+        position: `PairStep.position` of the last step; None: from the beginning.
     """
 
     path: str
@@ -181,7 +181,7 @@ class StepPairs(Steps):
         """Open the corpus.
 
         Raises:
-            UserError: there is none, or it has no parallel text.
+            UserError: it is missing or has no parallel text.
         """
         corpus = Corpus(self.path, self.tokenizer)
         if not corpus.parallel:
@@ -189,10 +189,10 @@ class StepPairs(Steps):
         return corpus
 
     def __call__(self) -> Iterator[PairStep]:
-        """Yield this process's share of one step after the other, without end."""
+        """Yield this process's part of one step after the other, without end."""
         pairs_by_name = {"-".join(pair): pairs for pair, pairs in self.open().parallel.items()}
         sizes = {name: len(pairs) for name, pairs in pairs_by_name.items()}
-        # The amount of a language pair is its number of pairs.
+        # The size of a language pair is its number of pairs.
         sampler = self.sampler(sizes, self.alpha, "retrieval")
         while True:
             draws = sampler.draw(self.batch_size)
@@ -201,7 +201,7 @@ class StepPairs(Steps):
             for name_index, item, reverse in zip(draws.stream, draws.item, draws.reverse):
                 pairs = pairs_by_name[sampler.names[name_index]]
                 source, translation = pairs[int(item)]
-                if reverse:  # half of the pairs, so that English is on both sides
+                if reverse:  # reverse half of the pairs, so that English is on both sides
                     source, translation = translation, source
                 source_ids.append(source)
                 translation_ids.append(translation)
@@ -216,9 +216,8 @@ class StepPairs(Steps):
 
 
 def negatives(sources: list[np.ndarray], translations: list[np.ndarray]) -> np.ndarray:
-    """[B, B] bool: whether pairs i and j have no sentence in common.
-
-    Pairs are read in both directions, so the source of one can be the translation of another.
+    """Return whether pairs i and j share no sentence, [B, B] bool.
+    Pairs are used in both directions, so the source of one can be the translation of another.
     """
     source, translation = hash_ids(sources), hash_ids(translations)  # [B] each
     share_a_sentence = (

@@ -1,4 +1,4 @@
-"""The flags of run_retrieval.py. Reader processes import this file, so it does not import Paddle."""
+"""Flags of run_retrieval.py. Reader processes import this file, so it does not import Paddle."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -20,7 +20,7 @@ from ernie_m.utils.errors import UserError
 
 @dataclass
 class RetrievalFlags(TableOptions, TrainingFlags):
-    """The flags of run_retrieval.py: model and data, then the search, then training."""
+    """The flags of run_retrieval.py: model and data, then retrieval, then training."""
 
     beside_run = (r"retrieval\.(txt|md|json)", r"sweep\.json", "predictions")
 
@@ -126,8 +126,8 @@ class RetrievalFlags(TableOptions, TrainingFlags):
         )
         if self.layer == "sweep" and not can_sweep:
             raise UserError(
-                "--layer sweep searches with one seed and a mean of tokens, by cosine; train and mine at one "
-                "layer"
+                "--layer sweep requires one seed, cosine scores and mean pooling. Train and mine negatives "
+                "at one layer"
             )
         if not (self.do_train or self.pairs or self.mine_hard_negatives):
             raise UserError("nothing to do: set --pairs, --do_train true or --mine_hard_negatives")
@@ -141,26 +141,26 @@ class RetrievalFlags(TableOptions, TrainingFlags):
             raise UserError("--symmetric true requires --loss in_batch_softmax")
         if self.init_checkpoint and not self.do_train:
             raise UserError(
-                "--init_checkpoint resumes --do_train true. To search with it, pass it as "
+                "--init_checkpoint resumes --do_train true. To evaluate it, pass it as "
                 "--init_pretraining_params"
             )
 
     def _check_mining(self) -> None:
-        """Refuse flags that do not go together with --mine_hard_negatives."""
+        """Reject flags that contradict --mine_hard_negatives."""
         if not self.train_set:
             raise UserError("missing --train_set with --mine_hard_negatives: a file of pairs")
         if self.do_train or self.pairs or self.center_on or len(self.seeds) > 1:
             raise UserError(
-                "--mine_hard_negatives only writes rows: give it without --do_train, --pairs and "
-                "--center_on, and with one seed; train on the rows with a second command"
+                "--mine_hard_negatives only writes rows: remove --do_train, --pairs and --center_on, and use "
+                "one seed. Train on the rows with a second command"
             )
         if self.range_max - self.range_min < self.num_negatives:
             raise UserError(
-                f"--range_min {self.range_min} and --range_max {self.range_max}: fewer than --num_negatives "
-                f"{self.num_negatives} lines are between them"
+                f"--range_min {self.range_min} and --range_max {self.range_max}: fewer candidates than "
+                f"--num_negatives {self.num_negatives}. Increase --range_max"
             )
 
     def initial_checkpoint(self, seed: int) -> str | None:
-        """The weights that a seed begins with; None: random ones."""
+        """Return the initial checkpoint of a seed; None: random weights."""
         weights = self.init_pretraining_params
         return self.init_checkpoint or (weights and weights.replace("%d", str(seed)))

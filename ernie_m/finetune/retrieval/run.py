@@ -1,4 +1,4 @@
-"""The command run_retrieval.py: search bitexts with the vectors of a model, or train it first."""
+"""The command run_retrieval.py: evaluate bitext retrieval with a model's embeddings, or train it first."""
 
 import gc
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from ernie_m.finetune.retrieval.search_bitexts import (
     write_predictions,
     write_sweep,
 )
-from ernie_m.finetune.retrieval.split_pairs import keys_by
+from ernie_m.finetune.retrieval.split_pairs import make_text_keys
 from ernie_m.finetune.run_setup import make_loop_config, output_dir, set_up
 from ernie_m.model.checkpoint.open import Checkpoint, open_checkpoint
 from ernie_m.model.config import ErnieMConfig
@@ -48,13 +48,13 @@ from ernie_m.vectors.retrieval_accuracy import say_repeats
 
 
 class Inputs(NamedTuple):
-    """What the command reads before it trains or searches.
+    """The inputs of the command.
 
     Attributes:
-        flags: settled, as the weights say.
-        bitexts: the read files of --pairs.
-        sentences: language -> its sentences of --center_on; empty: the means beside the weights are taken.
-        starts: seed -> the weights that it starts from; None: random ones.
+        flags: the flags, completed with the checkpoint's settings.
+        bitexts: the files of --pairs.
+        sentences: language -> its sentences of --center_on; empty: the means next to the weights are used.
+        starts: seed -> initial checkpoint; None: random weights.
         opened: the model of the first seed.
     """
 
@@ -66,10 +66,10 @@ class Inputs(NamedTuple):
 
 
 def search(flags: RetrievalFlags) -> None:
-    """Search with the weights of each seed, without training.
+    """Evaluate the weights of each seed without training.
 
     Raises:
-        UserError: as `read_inputs`.
+        UserError: see `read_inputs`.
     """
     inputs = read_inputs(flags)
     flags = inputs.flags
@@ -88,12 +88,10 @@ def search(flags: RetrievalFlags) -> None:
 
 
 def train_then_search(flags: RetrievalFlags, stop: ShutdownHandler) -> None:
-    """Train each seed, and search with its best model.
-
-    It returns early if the training is asked to stop; the same command then goes on.
-
+    """Train each seed, and evaluate its best model.
+    It returns early if asked to stop; the same command resumes.
     Raises:
-        UserError: as `read_inputs`.
+        UserError: see `read_inputs`.
     """
     inputs = read_inputs(flags)
     flags = inputs.flags
@@ -118,7 +116,7 @@ def read_inputs(flags: RetrievalFlags) -> Inputs:
 
     Raises:
         UserError: a step has fewer pairs than processes, faiss is not installed, a file is missing or
-            damaged, a flag has another form, a bitext is too short for --layer sweep, or weights were not
+            invalid, a flag is malformed, a bitext is too short for --layer sweep, or weights were not
             fine-tuned for the task of --init_task.
     """
     set_up(flags)
@@ -134,29 +132,29 @@ def read_inputs(flags: RetrievalFlags) -> Inputs:
         bitexts = read_bitexts(flags.pairs, languages, flags)
     short = [bitext.language for bitext in bitexts if len(bitext.sentences) < 2]
     if flags.layer == "sweep" and short:
-        raise UserError(f"--layer sweep: {', '.join(short)} has only one pair. Set a layer")
+        raise UserError(f"--layer sweep: {', '.join(short)} only one pair. Set a layer")
     sentences = {}
     if flags.center_on:
-        sentences = sentences_by_language(flags.center_on, languages_of(bitexts))
-    open_once = cache(open_checkpoint)  # seeds may share a folder
+        sentences = sentences_by_language(flags.center_on, get_languages(bitexts))
+    open_once = cache(open_checkpoint)  # seeds may share a checkpoint
     starts: dict[int, Checkpoint | None] = {}
     for seed in flags.seeds:
         path = flags.initial_checkpoint(seed)
         starts[seed] = open_once(path) if path else None
     opened = open_model(starts[flags.seeds[0]], *flags.named_files)
-    is_resumed = flags.do_train and flags.init_checkpoint  # then the flags are those of its beginning
+    is_resumed = flags.do_train and flags.init_checkpoint  # then the flags are those of the initial run
     flags = apply_model_defaults(flags, opened) if is_resumed else settle_vectors(flags, opened)
-    # With --init_checkpoint the starts are its step folder instead, to which --init_task does not apply.
+    # With --init_checkpoint the seeds start from its checkpoint instead, to which --init_task does not apply.
     if flags.init_task and flags.init_pretraining_params and not flags.init_checkpoint:
         for start in starts.values():
             if start.task != flags.init_task:
                 fact = f"were fine-tuned for {start.task}" if start.task else "were not fine-tuned"
                 raise UserError(
-                    f'{start.path}: its weights {fact}, and --init_task wants {flags.init_task} ("": any)'
+                    f'{start.path}: weights {fact} (expected --init_task {flags.init_task}; "" accepts any)'
                 )
-    keys_of = keys_by(opened, flags.max_seq_len)
+    keys_of = make_text_keys(opened, flags.max_seq_len)
     for number, bitext in enumerate(bitexts):
-        # The vocabulary may not suit a bitext, or any model may find many of its pairs.
+        # The vocabulary may not cover a bitext, or its pairs may be too easy.
         sides = (bitext.sentences, bitext.translations)
         examples = [
             Example(opened.preprocessing.prompt(kind) + text)
@@ -171,32 +169,32 @@ def read_inputs(flags: RetrievalFlags) -> Inputs:
 
 
 def load_model_for_seed(inputs: Inputs, seed: int) -> tuple[OpenedModel, ErnieMModel]:
-    """The files of the weights that a seed starts from, and the encoder with them.
+    """Load the initial checkpoint of a seed, and return its files and its encoder.
 
     Raises:
-        UserError: the weights do not fit together, have no room for --max_seq_len, or lack a pooler that
-            --pooling needs.
+        UserError: the weights do not match each other, are shorter than --max_seq_len, or lack the pooler
+            that --pooling requires.
     """
     flags = inputs.flags
     opened = inputs.opened
     start = inputs.starts[seed]
-    if start is not opened.checkpoint:  # the weights of another folder
+    if start is not opened.checkpoint:  # another checkpoint
         opened = open_model(start, *flags.named_files)
         opened.check_length(flags.max_seq_len)
     return opened, make_encoder(opened.config, start, flags.dtype, seed, flags.pooling)
 
 
 def train_seed(task: Retrieval, seed: int, folder: OutputDir, stop: ShutdownHandler) -> ErnieMModel | None:
-    """Train a seed unless it is finished, and return its best model. None: a process was asked to stop."""
+    """Train a seed unless it is finished, and return its best model; None if asked to stop."""
     if folder.is_finished():
-        folder.selected()  # refuses a best/ that is not the one that was selected
+        folder.selected()  # rejects a best/ that is not the selected one
     else:
         trainer = Trainer(task, folder, seed, make_loop_config(task.flags))
         if not trainer.run(stop):
             return None
-        if trainer.best is None:  # without held-out pairs nothing selects a step
+        if trainer.best is None:  # without validation pairs no step is selected
             return trainer.engine.model
-        # Free the model and its moments before the next model is made.
+        # Free the model and its optimizer state before the next model is made.
         del trainer
         gc.collect()
     best = open_checkpoint(folder.path / BEST)
@@ -211,14 +209,15 @@ def search_seed(
     preprocessing: PreprocessingConfig,
     start: Checkpoint | None = None,
 ) -> SearchResult | None:
-    """Search the bitexts with the model of a seed, and write its predictions.
+    """Evaluate the model of a seed on the bitexts, and write its predictions.
 
     Args:
-        preprocessing: how it reads.
-        start: the weights of the model; None: it was trained here, or is random, so no means are beside it.
+        preprocessing: its preprocessing settings.
+        start: the checkpoint of the model; None: it was trained here or is random, so it has no language
+            means.
 
     Returns:
-        None if there are no bitexts, or if all layers were searched: a sweep has a report of its own.
+        None without bitexts, or with --layer sweep, which writes its own report.
     """
     flags = inputs.flags
     bitexts = inputs.bitexts
@@ -227,21 +226,21 @@ def search_seed(
     folder = Path(flags.checkpoints)
     if len(flags.seeds) > 1:
         folder /= f"seed_{seed}"
-    encode = encoder_of(flags, model, tokenizer, preprocessing)
+    encode = make_encode_function(flags, model, tokenizer, preprocessing)
     if inputs.sentences:
         mean_of = {}  # language -> [H], or [L + 1, H]
         for language, texts in inputs.sentences.items():
-            mean_of[language] = encode(texts, NEITHER).mean(axis=-2, dtype=np.float64)  # over the texts
+            mean_of[language] = encode(texts, NEITHER).mean(axis=-2, dtype=np.float64)  # over texts
         means = LanguageCentering(list(mean_of), np.stack(list(mean_of.values())))
     else:
-        means = load_language_means(start, flags, model.config, languages_of(bitexts))
-    # A model with random weights is searched, too: once, with the first seed, and not if the weights of the
-    # seeds are random themselves.
+        means = load_language_means(start, flags, model.config, get_languages(bitexts))
+    # A randomly initialized model is evaluated once, with the first seed, unless the seeds' weights are
+    # random themselves.
     has_weights = flags.do_train or flags.init_pretraining_params
     encode_at_random = None
     if flags.untrained and has_weights and seed == flags.seeds[0]:
         paddle.seed(seed)
-        encode_at_random = encoder_of(flags, ErnieMModel(model.config), tokenizer, preprocessing)
+        encode_at_random = make_encode_function(flags, ErnieMModel(model.config), tokenizer, preprocessing)
     if flags.layer == "sweep":
         sweep = search_layers(encode, bitexts, means)
         if encode_at_random is not None:
@@ -258,13 +257,13 @@ def search_seed(
     return SearchResult(resolve_layer(flags, model.config.num_hidden_layers), trained, untrained)
 
 
-def encoder_of(
+def make_encode_function(
     flags: RetrievalFlags, model: ErnieMModel, tokenizer: Tokenizer, preprocessing: PreprocessingConfig
 ) -> Encode:
-    """A function from texts to their vectors, as the flags say. With --amp bf16 it changes the model.
+    """Return a function from texts to their embeddings. With --amp bf16 it changes the model.
 
     Args:
-        preprocessing: has the prompts.
+        preprocessing: contains the prompts.
     """
     if is_bf16_on_cpu(flags.amp):
         use_bfloat16(model)
@@ -283,9 +282,8 @@ def encoder_of(
 def load_language_means(
     checkpoint: Checkpoint | None, flags: RetrievalFlags, config: ErnieMConfig, languages: list[str]
 ) -> LanguageCentering | None:
-    """The means in the checkpoint's folder at the layer that is searched, with --layer sweep at each layer.
-
-    None if there are none, if they are of another pooling, or if one of the languages is missing.
+    """Return the language means of a checkpoint at the evaluated layer, with --layer sweep at each layer.
+    None if they are missing, have another pooling, or lack one of the languages.
     """
     if checkpoint is None or checkpoint.language_means_path is None or flags.pooling != MEANS_POOLING:
         return None
@@ -294,7 +292,7 @@ def load_language_means(
     missing = [language for language in languages if language not in means.languages]
     if missing:
         logger.info(
-            "%s has no %s: no search has centered vectors; --center_on takes the means of your own text",
+            "%s: no means for %s, so there are no centered scores. Use --center_on for means of custom text",
             checkpoint.language_means_path,
             ", ".join(missing),
         )
@@ -302,6 +300,6 @@ def load_language_means(
     return means if flags.layer == "sweep" else means.at(resolve_layer(flags, config.num_hidden_layers))
 
 
-def languages_of(bitexts: list[Bitext]) -> list[str]:
-    """English and the other language of each bitext; none without bitexts, because nothing is searched."""
+def get_languages(bitexts: list[Bitext]) -> list[str]:
+    """Return English and the other language of each bitext; empty without bitexts."""
     return ["en", *(bitext.language for bitext in bitexts)] if bitexts else []

@@ -1,4 +1,4 @@
-"""Search bitexts with vectors in both directions, and report what is found."""
+"""Bitext retrieval with embeddings in both directions, and its report."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -24,22 +24,22 @@ from ernie_m.vectors.retrieval_accuracy import accuracy_by_layer, choose_on_half
 
 WITH_ENGLISH = ("en -> xx", "xx -> en")
 OF_ANY_PAIRS = ("second side -> first side", "first side -> second side")
-CHOSEN = "chosen, odd pairs"  # the even pairs choose the layer, and the odd ones score it
-SAME_LINE = "same line"  # what is found where equal texts at other lines are wrong, as in XTREME
+CHOSEN = "chosen, odd pairs"  # even pairs select the layer, odd pairs score it
+SAME_LINE = "same line"  # accuracy where only the same line counts, not equal texts elsewhere, as in XTREME
 T = TypeVar("T")
-# Texts and what they are -> their vectors at the layer that is searched, [N, H]; with --layer sweep at each,
+# Texts and their kind -> their embeddings at the evaluated layer, [N, H]; with --layer sweep at each layer,
 # [L + 1, N, H].
 Encode = Callable[[Sequence[str], TextKind], np.ndarray]
 
 
 class SearchResult(NamedTuple):
-    """What a search with the vectors of one layer finds.
+    """Retrieval results with the embeddings of one layer.
 
     Attributes:
-        layer: its number.
-        trained: what the model of a seed finds: measure -> language -> matches. The measures are "cosine"
-            and "margin" and, with language means, "centered" and "centered margin".
-        untrained: the same of a model with random weights; empty if that was not searched.
+        layer: its index.
+        trained: results of a seed's model: measure -> language -> matches. The measures are "cosine" and
+            "margin" and, with language means, "centered" and "centered margin".
+        untrained: the same for a randomly initialized model; empty if not evaluated.
     """
 
     layer: int
@@ -48,11 +48,11 @@ class SearchResult(NamedTuple):
 
 
 class Sweep(NamedTuple):
-    """What a search with the vectors of every layer finds.
+    """Retrieval results with the embeddings of every layer.
 
     Attributes:
-        rows: row -> language -> per cent, mean of both directions.
-        layers: for the rows that choose a layer: row -> language -> the number of the layer.
+        rows: row -> language -> accuracy in percent, mean of both directions.
+        layers: for rows with a selected layer: row -> language -> its index.
     """
 
     rows: dict[str, dict[str, float]]
@@ -60,7 +60,7 @@ class Sweep(NamedTuple):
 
 
 def encode_sides(encode: Encode, bitext: Bitext) -> list[np.ndarray]:
-    """The vectors of the sentences of a bitext, and of their translations."""
+    """Return the embeddings of the sentences of a bitext, and of their translations."""
     sides = (bitext.sentences, bitext.translations)
     return [encode(texts, kind) for texts, kind in zip(sides, pair_text_kinds(bitext.are_translations))]
 
@@ -68,14 +68,14 @@ def encode_sides(encode: Encode, bitext: Bitext) -> list[np.ndarray]:
 def search_layer(
     encode: Encode, bitexts: list[Bitext], means: LanguageCentering | None = None
 ) -> dict[str, dict[str, Matches]]:
-    """Search bitexts in both directions with the vectors of one layer: measure -> language -> matches.
+    """Search bitexts in both directions with the embeddings of one layer: measure -> language -> matches.
 
     Args:
-        means: the language means of this layer; None: no search has centered vectors.
+        means: the language means of this layer; None: no centered embeddings.
     """
 
     def search_one(bitext: Bitext) -> dict[str, Matches]:
-        """Measure -> what is found."""
+        """Return measure -> matches."""
         foreign, english = encode_sides(encode, bitext)  # [N, H] each
         results = {score: search_both(english, foreign, score) for score in ("cosine", "margin")}
         if means is not None:
@@ -89,17 +89,17 @@ def search_layer(
 
 
 def search_layers(encode: Encode, bitexts: list[Bitext], means: LanguageCentering | None = None) -> Sweep:
-    """Search with the vectors of every layer.
+    """Search with the embeddings of every layer.
 
-    The rows are "layer 0" to "layer L", and `CHOSEN`, which `choose_on_half` computes.
+    The rows are "layer 0" to "layer L", and `CHOSEN` from `choose_on_half`.
 
     Args:
-        means: the language means of each layer. With them there are two more rows, which have centered
-            vectors, by cosine and by margin, each at its own layer.
+        means: the language means of each layer. They add two rows for centered embeddings, with cosine and
+            margin scoring, each at its own layer.
     """
 
     def search_one(bitext: Bitext) -> dict[str, tuple[int | None, float]]:
-        """Row -> the number of the layer, of the rows that choose one, and the share of sentences found."""
+        """Return row -> the selected layer, if any, and the accuracy."""
         foreign, english = encode_sides(encode, bitext)  # [L + 1, N, H] each
         of_directions = accuracy_by_layer(english, foreign, bitext.keys)  # [L + 1, 2]
         means_of_layers = enumerate(of_directions.mean(axis=1))
@@ -124,9 +124,9 @@ def search_layers(encode: Encode, bitexts: list[Bitext], means: LanguageCenterin
 def _search_all(
     bitexts: list[Bitext], search_one: Callable[[Bitext], dict[str, T]]
 ) -> dict[str, dict[str, T]]:
-    """Name -> language -> the value of this name that `search_one` returns for the language's bitext.
+    """Return name -> language -> the value that `search_one` returns for the language's bitext.
 
-    The processes divide the bitexts, and every process gets all results.
+    The processes divide the bitexts, and every process receives all results.
     """
     own_bitexts = bitexts[distributed.rank() :: distributed.world_size()]
     own_results = {}  # language -> name -> value
@@ -139,16 +139,16 @@ def _search_all(
     for part in distributed.gather(own_results):
         results |= part
     by_name: dict[str, dict[str, T]] = {}
-    for bitext in bitexts:  # the languages are in this order, on every process
+    for bitext in bitexts:  # in this order of languages on every process
         for name, value in results[bitext.language].items():
             by_name.setdefault(name, {})[bitext.language] = value
     return by_name
 
 
 def write_predictions(folder: Path, bitexts: list[Bitext], results: Mapping[str, Matches]) -> None:
-    """Write <folder>/test-<language>.tsv: for each English sentence the line, from 0, of the other side.
+    """Write <folder>/test-<language>.tsv: for each English sentence the line, from 0, of its match.
 
-    The English sentences are in alphabetical order, as in the files of XTREME (Hu et al., 2020).
+    The English sentences are sorted alphabetically, as in XTREME's files (Hu et al., 2020).
     """
     for bitext in bitexts:
         translation_of = results[bitext.language].forward
@@ -158,8 +158,8 @@ def write_predictions(folder: Path, bitexts: list[Bitext], results: Mapping[str,
 
 
 def write_sweep(folder: Path, title: str, sweep: Sweep) -> None:
-    """Log and write sweep.json: row -> language -> per cent, and row -> language -> the chosen layer."""
-    first_row = next(iter(sweep.rows.values()))  # every row has the same languages
+    """Log and write sweep.json: row -> language -> percent, and row -> language -> the selected layer."""
+    first_row = next(iter(sweep.rows.values()))  # the same for every row
     lines = [["", *first_row, AVERAGE]]
     for name, row in sweep.rows.items():
         percents = [*row.values(), average(row)]
@@ -171,9 +171,7 @@ def write_sweep(folder: Path, title: str, sweep: Sweep) -> None:
     logger.info(f"layers selected on the even pairs\n{in_columns(layer_lines)}")
     path = folder / "sweep.json"
     write_json(path, {"title": title, "rows": sweep.rows, "layers": sweep.layers})
-    logger.info(
-        "%s; rows of odd pairs search among half of the pairs, so they are higher than the others", path
-    )
+    logger.info("%s; scores of odd pairs are higher because they search half of the pairs", path)
 
 
 def report_seeds(
@@ -185,9 +183,9 @@ def report_seeds(
     """Write a table for each direction, then one for each measure with the mean of both directions.
 
     Args:
-        config: of the encoder.
-        results: seed -> its result; None: nothing was searched, or --layer sweep wrote its own report.
-        bitexts: those that were searched, which name the directions.
+        config: config of the encoder.
+        results: seed -> its result; None: nothing was evaluated, or --layer sweep wrote its own report.
+        bitexts: the evaluated bitexts, which determine the directions.
     """
     results_found = {seed: result for seed, result in results.items() if result is not None}
     if not results_found:
@@ -195,7 +193,7 @@ def report_seeds(
     layers = {str(seed): result.layer for seed, result in results_found.items()}
     distinct_layers = dict.fromkeys(str(layer) for layer in layers.values())
     kind_of_vectors = f"{flags.pooling}, layer {', '.join(distinct_layers)}"  # for the titles
-    first = next(iter(results_found.values()))  # it has the search with random weights, if there was one
+    first = next(iter(results_found.values()))  # it has the result with random weights, if any
     languages = list(first.trained[flags.score])
     pairs = sum(len(bitext.sentences) for bitext in bitexts)
     keys = {bitext.language: bitext.keys for bitext in bitexts}
@@ -203,7 +201,7 @@ def report_seeds(
     tables = []
 
     def add_table(title: str, measure: str, directions: Sequence[int], **paper: Any) -> None:
-        """Add the table of a measure, the mean of these directions."""
+        """Add the table of a measure, averaged over directions."""
         rows, by_line = (
             {
                 seed: _accuracies(result.trained[measure], rule, directions)
@@ -224,14 +222,14 @@ def report_seeds(
         add_table(
             direction, flags.score, [number], paper=figures(flags.paper, config, pairs, direction, languages)
         )
-    measures: dict[str, None] = {}  # a set that keeps the order
+    measures: dict[str, None] = {}  # an ordered set
     for result in results_found.values():
         measures |= dict.fromkeys(result.trained)
     for measure in measures:
         seeds_without = [str(seed) for seed, result in results_found.items() if measure not in result.trained]
         if seeds_without:
             seeds = ", ".join(seeds_without)
-            logger.warning("skipping the table of %s: seed %s has no language means", measure, seeds)
+            logger.warning("skipping the table of %s: no language means for seed %s", measure, seeds)
             continue
         add_table("mean of both directions", measure, [0, 1])
     facts: dict[str, Any] = {
@@ -246,10 +244,10 @@ def report_seeds(
 def _accuracies(
     results: Mapping[str, Matches], keys: Mapping[str, np.ndarray], directions: Sequence[int]
 ) -> dict[str, float]:
-    """language -> per cent found, the mean of the directions, which are places in `WITH_ENGLISH`.
+    """Return language -> accuracy in percent, the mean over directions, which are indices of `WITH_ENGLISH`.
 
     Args:
-        keys: language -> those of its texts; see `ernie_m.vectors.nearest.is_found`.
+        keys: language -> the keys of its texts; see `ernie_m.vectors.nearest.is_found`.
     """
     found = {language: matches.accuracies(keys[language]) for language, matches in results.items()}
     return {language: fmean(both[index] for index in directions) for language, both in found.items()}

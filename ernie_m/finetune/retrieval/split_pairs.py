@@ -1,4 +1,4 @@
-"""Rows of pairs, of which some are held out for a score; what shares a text with these is not trained on."""
+"""Split of pairs into training and validation rows, without shared texts."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
@@ -13,13 +13,12 @@ from ernie_m.reader.equal_texts import hash_contents, text_ids
 from ernie_m.reader.files.pairs import PairRows
 from ernie_m.utils.errors import UserError
 
-_HELD_OUT = 0x484F4C44  # "HOLD"; keeps these draws apart from any other of the same seed
+_HELD_OUT = 0x484F4C44  # "HOLD"; separates these draws from others with the same seed
 
 
-def keys_by(opened: OpenedModel, max_seq_len: int) -> Callable[[Iterable[str]], np.ndarray]:
-    """The keys of texts by which they are equal for a model: by the ids of which it makes a vector.
-
-    They are cut to the length of its inputs, less [CLS], [SEP] and the longest prompt.
+def make_text_keys(opened: OpenedModel, max_seq_len: int) -> Callable[[Iterable[str]], np.ndarray]:
+    """Return a function that computes keys of texts. Texts with equal ids have equal keys.
+    The ids are truncated to the maximum length without [CLS], [SEP] and the longest prompt.
     """
     prompts = opened.tokenizer.encode_batch(list(opened.preprocessing.prompts.values()))
     length = max_seq_len - 2 - max(map(len, prompts), default=0)
@@ -28,11 +27,11 @@ def keys_by(opened: OpenedModel, max_seq_len: int) -> Callable[[Iterable[str]], 
 
 @dataclass(frozen=True)
 class DedupedPairs:
-    """Rows with the keys of their texts, by which texts are compared: see `ernie_m.reader.equal_texts`.
+    """Rows with the keys of their texts, for comparison; see `ernie_m.reader.equal_texts`.
 
     Attributes:
-        keys: uint64 [rows, 2 + n], of query, positive and up to n negatives; that of "" where there is none.
-        positives: the key of a query -> those of all of its positives; only of queries in several rows.
+        keys: uint64 [rows, 2 + n], of query, positive and up to n negatives; missing ones have the key of "".
+        positives: the key of a query -> the keys of all its positives; only for queries in several rows.
     """
 
     rows: PairRows
@@ -41,10 +40,10 @@ class DedupedPairs:
 
     @classmethod
     def of(cls, rows: PairRows, keys_of: Callable[[Iterable[str]], np.ndarray]) -> "DedupedPairs":
-        """Compare all texts of some rows.
+        """Compute the keys of all texts of some rows.
 
         Args:
-            keys_of: the keys of texts: `text_ids`, or that of `keys_by`.
+            keys_of: computes keys of texts: `text_ids`, or the result of `make_text_keys`.
         """
         width = rows.most_texts
         padded_rows = (row + [""] * (width - len(row)) for row in rows)
@@ -56,34 +55,33 @@ class DedupedPairs:
         return cls(rows, keys, dict(positives))
 
     @property
-    def right_negatives(self) -> int:
-        """How many given negatives are right answers, which `read` leaves out."""
-        return sum(self._is_right(keys, key) for keys in self.keys.tolist() for key in keys[2:])
+    def false_negatives(self) -> int:
+        """Return the number of given false negatives, which `read` drops."""
+        return sum(self._is_false_negative(keys, key) for keys in self.keys.tolist() for key in keys[2:])
 
     def read(self, number: int, held_out: Set[int] = frozenset()) -> tuple[list[int], list[str]]:
-        """The keys and the texts of a row: query, positive, and its negatives.
+        """Return the keys and the texts of a row: query, positive, and its negatives.
 
-        Negatives are left out that are in `held_out`, equal the query, or are a positive of it in any row.
+        Negatives are dropped if they are in `held_out`, equal the query, or are a positive of it in any row.
         """
         texts = self.rows[number]
         keys = self.keys[number].tolist()
         indices = [
             index
             for index, key in enumerate(keys[: len(texts)])
-            if index < 2 or not (key in held_out or self._is_right(keys, key))
+            if index < 2 or not (key in held_out or self._is_false_negative(keys, key))
         ]
         return [keys[index] for index in indices], [texts[index] for index in indices]
 
-    def _is_right(self, keys: Sequence[int], key: int) -> bool:
-        """Whether a text is the query of a row, or a right answer to it. `keys`: of the row."""
+    def _is_false_negative(self, keys: Sequence[int], key: int) -> bool:
+        """Return whether a text is the query of a row or one of its positives. `keys`: the row's."""
         return key in keys[:2] or key in self.positives.get(keys[0], ())
 
 
 def hold_out(rows: DedupedPairs, most: int, seed: int | None = None, side: int = 0) -> list[int]:
-    """The numbers of `most` rows of a file, but at most of a tenth.
-
-    With a seed they are drawn by lot. Without one they have the least hashes of the text on a side, and no
-    two have a text in common; so files with the same sentences hold out the same, and lose few to each other.
+    """Choose up to `most` rows of a file, but at most a tenth, and return their indices.
+    With a seed they are sampled randomly. Without one they have the lowest hashes of the text on a side, and
+    share no text with each other; so files with the same sentences hold out the same ones.
     """
     count = min(most, len(rows.keys) // 10)
     if seed is not None:
@@ -91,7 +89,7 @@ def hold_out(rows: DedupedPairs, most: int, seed: int | None = None, side: int =
         return np.sort(random.choice(len(rows.keys), count, replace=False)).tolist()
     hashes = hash_contents(row[side].encode() for row in rows.rows).byteswap()  # in the order of their bytes
     chosen: list[int] = []
-    taken: set[int] = set()  # the keys of their texts
+    taken: set[int] = set()  # keys of their texts
     for number in np.argsort(hashes, kind="stable").tolist():
         query, positive = rows.keys[number, :2].tolist()
         if len(chosen) < count and query != positive and taken.isdisjoint((query, positive)):
@@ -103,17 +101,17 @@ def hold_out(rows: DedupedPairs, most: int, seed: int | None = None, side: int =
 def divide(
     files: Sequence[DedupedPairs], held_out: Sequence[Sequence[int]]
 ) -> tuple[frozenset[int], list[np.ndarray]]:
-    """Keep from the training what shares a query or a positive with a held-out row of any file.
+    """Exclude rows from training that share a query or positive with a validation row of any file.
 
     Args:
-        held_out: the numbers of the held-out rows of each file.
+        held_out: the indices of the validation rows of each file.
 
     Returns:
-        The keys of the queries and positives that are held out; and the numbers of the rows of each file that
-        are trained on, int64 [n].
+        The keys of the queries and positives that are held out, and the indices of the training rows of each
+        file, int64 [n].
 
     Raises:
-        UserError: no rows are left to train on.
+        UserError: no training rows are left.
     """
     keys = np.concatenate([rows.keys[list(numbers), :2].ravel() for rows, numbers in zip(files, held_out)])
     trained = [np.flatnonzero(~np.isin(rows.keys[:, :2], keys).any(axis=1)) for rows in files]

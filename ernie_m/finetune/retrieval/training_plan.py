@@ -1,6 +1,5 @@
-"""How a search model is trained on pairs of the user's own: the commands of the steps, and their scores.
-
-The pairs are those that `ernie-m prepare pairs` writes. Their number and their length decide the flags.
+"""The plan of `ernie-m train`: the commands that train an embedding model on custom pairs, and their scores.
+`ernie-m prepare pairs` writes the pairs. Their number and length determine the flags.
 """
 
 import math
@@ -17,17 +16,17 @@ from ernie_m.utils.errors import UserError, command_name
 from ernie_m.utils.files import read_json
 from ernie_m.utils.logging import in_columns
 
-_BATCH = 64  # pairs of a step, or fewer long ones
+_BATCH = 64  # pairs per step, or fewer long ones
 _STEP_TOKENS = 8192
-# The learning rate and the most steps, by the width of the start: the small encoder of
-# configs/pretrain/own.yaml, E5-small, released weights. Other widths take those of the nearest.
+# Learning rate and maximum number of steps, by the width of the base model: the small encoder of
+# configs/pretrain/own.yaml, E5-small, the released weights. Other widths use the nearest entry.
 _RATE_AND_STEPS = {128: (1e-3, 9000), 384: (5e-5, 100), 768: (2e-5, 2000)}
-# Static embeddings: docs/results/static.tsv has the study of these.
+# Static embeddings: see the study in docs/results/static.tsv.
 _TABLE = "configs/table/ernie_config.json"
 _PIECES = 8000
 _TABLE_BATCH = 512
 _TABLE_RATE = 1e-2
-_FEW_PAIRS = 100  # if fewer are held out, the scores say how many per cent one of them is
+_FEW_PAIRS = 100  # with fewer validation pairs the scores state the weight of one pair
 _REPORT = "retrieval.json"
 
 
@@ -35,10 +34,10 @@ class Command(NamedTuple):
     """A command of the project.
 
     Attributes:
-        purpose: what it does, in words.
-        words: the program and its flags.
+        purpose: its description.
+        words: the command and its flags.
         result: the file that it writes last.
-        minutes: how long it takes on one core.
+        minutes: estimated duration on one core.
     """
 
     purpose: str
@@ -51,12 +50,12 @@ class Command(NamedTuple):
 
 
 def plan_steps(pairs: Path, folder: Path, counts: Mapping[str, Any]) -> list[Command]:
-    """The commands that train a vocabulary on the pairs, and static embeddings of its pieces.
+    """Return the commands that train a vocabulary and a static model on the pairs.
 
     Args:
         pairs: the folder of the pairs.
-        folder: for the model; the vocabulary is below it.
-        counts: the name of each file -> where it is, and the numbers of its pairs.
+        folder: the output folder of the model, in which the vocabulary has a folder.
+        counts: name of each file -> its path and the numbers of its pairs.
     """
     vocab = folder / "vocab"
     words = ["train_vocab", "--output", vocab, "--vocab_size", _PIECES, "--hard_vocab_limit", "false"]
@@ -68,10 +67,12 @@ def plan_steps(pairs: Path, folder: Path, counts: Mapping[str, Any]) -> list[Com
     batch_size = max(2, min(_TABLE_BATCH, trained // 10))
     epochs = max(3.0, 16.0 * (4000 / max(trained, 4000)) ** 0.5)
     flags = {
-        **on_pairs(pairs, batch_size, math.ceil(epochs * trained / batch_size), _TABLE_RATE, parts=2),
+        **make_training_flags(
+            pairs, batch_size, math.ceil(epochs * trained / batch_size), _TABLE_RATE, parts=2
+        ),
         "ernie_config_path": _TABLE,
         "piece_model_path": vocab / "piece.model",
-        # More pairs bear a sharper softmax and fewer epochs; as in docs/results/static.tsv.
+        # More pairs allow a sharper softmax and fewer epochs; see docs/results/static.tsv.
         "scale": round(max(3.0, 3.5 * math.log10(trained) - 5.5), 1),
     }
     purpose = f"static baseline: mean of subword embeddings, trained on {trained:,} pairs"
@@ -82,7 +83,7 @@ def plan_steps(pairs: Path, folder: Path, counts: Mapping[str, Any]) -> list[Com
 
 
 def totals(counts: Mapping[str, Any]) -> tuple[int, int]:
-    """How many pairs are trained on, and how many are held out, in all files."""
+    """Return the numbers of training pairs and of held-out pairs in all files."""
     trained = sum(count["trained"] for count in counts.values())
     return trained, sum(count["held_out"] for count in counts.values())
 
@@ -90,14 +91,16 @@ def totals(counts: Mapping[str, Any]) -> tuple[int, int]:
 def search(
     purpose: str, pairs: Path, folder: Path, flags: Mapping[str, object], minutes: float = 0.0
 ) -> Command:
-    """The command that searches the held-out pairs, after a training if the flags say so."""
+    """Return the command that evaluates the held-out pairs, optionally after training."""
     flags = {"pairs": pairs / "held-out", "untrained": "false", "checkpoints": folder, **flags}
     words = chain.from_iterable((f"--{name}", value) for name, value in flags.items())
     return Command(purpose, ["run_retrieval", *words], folder / _REPORT, minutes)
 
 
-def on_pairs(pairs: Path, batch_size: int, steps: int, rate: float, parts: int = 5) -> dict[str, object]:
-    """The flags of a training, with an evaluation and a checkpoint after each part."""
+def make_training_flags(
+    pairs: Path, batch_size: int, steps: int, rate: float, parts: int = 5
+) -> dict[str, object]:
+    """Return the flags of a training, with an evaluation and a checkpoint after each part."""
     return {
         "do_train": "true",
         "train_set": pairs / "train.tsv",
@@ -108,31 +111,31 @@ def on_pairs(pairs: Path, batch_size: int, steps: int, rate: float, parts: int =
         "max_steps": steps,
         "validation_steps": steps // parts,
         "save_steps": steps // parts,
-        "keep_checkpoints": 1,  # of E5-small one has 1.3 GB
+        "keep_checkpoints": 1,  # a checkpoint of E5-small has 1.3 GB
     }
 
 
-def steps_on_pairs(pairs: Path, output: Path, start: str, facts: Mapping[str, Any]) -> list[Command]:
-    """The commands that score a model, train it on the pairs, and score it again.
+def plan_finetuning(pairs: Path, output: Path, start: str, facts: Mapping[str, Any]) -> list[Command]:
+    """Return the commands that evaluate a model, train it on the pairs, and evaluate it again.
 
     Args:
         start: the folder or the name of the model.
         facts: "pairs", the counts of each file, and "tokens_of_a_pair".
 
     Raises:
-        UserError: the model has no layers.
+        UserError: the model is static.
     """
     config = open_checkpoint(start).config
     if config.is_static:
-        raise UserError(f"--model {start} is a static model. Remove --model to train a new one")
-    # The nearest by ratio: 256 is nearer to 384 than to 128.
+        raise UserError(f"--model {start}: a static model cannot be trained further. Remove --model")
+    # The nearest ratio: 256 is nearer to 384 than to 128.
     nearest = min(_RATE_AND_STEPS, key=lambda width: abs(math.log(width / config.hidden_size)))
     rate, most_steps = _RATE_AND_STEPS[nearest]
     tokens = facts["tokens_of_a_pair"]
     trained, held_out = totals(facts["pairs"])
     batch_size = max(2, min(_BATCH, int(_STEP_TOKENS / tokens), trained // 10))
     steps = max(20, min(most_steps, 13 * trained // batch_size))  # at most 13 epochs
-    # The minutes that a pair takes in training, on one core: an estimate. In a search it takes a third.
+    # Estimated training time of a pair on one core, in minutes. Retrieval takes a third of it.
     minutes = 1e-9 * config.num_hidden_layers * config.hidden_size**2 * tokens / 60
     searched = held_out * minutes / 3
     validated = 6 * min(500, trained // 10) * minutes / 3  # before the first step and after five parts
@@ -149,18 +152,18 @@ def steps_on_pairs(pairs: Path, output: Path, start: str, facts: Mapping[str, An
             f"fine-tuning: {steps} steps of {batch_size} pairs, learning rate {rate:g}",
             pairs,
             output,
-            {**on_pairs(pairs, batch_size, steps, rate), **model},
+            {**make_training_flags(pairs, batch_size, steps, rate), **model},
             steps * batch_size * minutes + validated + searched,
         ),
     ]
 
 
 def scores(folders: Mapping[str, Path], counts: Mapping[str, Any]) -> str:
-    """The accuracy@1 on the held-out pairs, as a table, and what one of few pairs is in it.
+    """Return the accuracy@1 on the held-out pairs as a table, with the weight of one pair if there are few.
 
     Args:
-        folders: a name for the table -> the folder of a search.
-        counts: as of `plan_steps`.
+        folders: row name -> the output folder of an evaluation.
+        counts: as in `plan_steps`.
     """
     rows = []
     for name, folder in folders.items():
@@ -169,7 +172,7 @@ def scores(folders: Mapping[str, Path], counts: Mapping[str, Any]) -> str:
             title, measure, *_ = report["title"].split(", ")
             if title == "mean of both directions":
                 (row,) = report["seeds"].values()
-                # The mean of one language is its score.
+                # The average of one language is its score.
                 cells |= {
                     f"{key} {measure}": value for key, value in row.items() if key != AVERAGE or len(row) > 2
                 }

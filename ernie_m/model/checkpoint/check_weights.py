@@ -104,5 +104,5 @@ def _check_shapes(shapes: Mapping[str, tuple[int, ...]], tensors: Weights) -> No
 
 
 def format_count(names: list[str]) -> str:
-    """The number of some tensors, for a message."""
+    """Return the number of some tensors, for a message."""
     return f"{len(names)} tensor" if len(names) == 1 else f"{len(names)} tensors"

@@ -47,7 +47,7 @@ class Source:
 
     @property
     def path(self) -> Path:
-        """The file of the weights, or the official parameter directory; messages name it."""
+        """Return the file of the weights, or the official parameter directory; messages name it."""
         return Path(self.weights.source)
 
     @property
@@ -56,7 +56,10 @@ class Source:
         return self.tasks[0] if len(self.tasks) == 1 and self.tasks[0] != LM else None
 
     def first(self, names: Sequence[str]) -> Path | None:
-        """The first file of these in the first folder of the tokenizer that has one; None: none has."""
+        """Return the first file of these in the first folder of the tokenizer that has one.
+
+        None: none has.
+        """
         paths = [folder.first(names) for folder in self.tokenizer_folders]
         return next((path for path in paths if path), None)
 
@@ -76,8 +79,8 @@ class Checkpoint:
         task: what the model was fine-tuned for: a task of `ernie_m.model.tasks`, or
             `key_mapping.CHOICE`; None: nothing, or the files do not say.
         labels: the names of the labels, in the order of their ids; empty if the files do not say.
-        settings: the keys of our config.json beside the model's shape and "reading", such as "languages" and
-            "step"; empty in other formats.
+        settings: the keys of our config.json in addition to the model's shape and "reading", such as
+            "languages" and "step"; empty in other formats.
         preprocessing: how the model reads its inputs.
         preprocessing_errors: in words, what the model was trained with that this project cannot do;
             usually empty.
@@ -125,20 +128,23 @@ class Checkpoint:
 
     @property
     def has_pooler(self) -> bool:
-        """Whether there is a pooler among the weights; where there is none, that of a model is random."""
+        """Return whether there is a pooler among the weights.
+
+        Where there is none, that of a model is random.
+        """
         return "pooler.dense.weight" in self.tensors
 
     def tokenizer(
         self, vocab_path: str | Path | None = None, piece_model_path: str | Path | None = None
     ) -> Tokenizer:
-        """The tokenizer of the folder; its files must agree.
+        """Return the tokenizer of the folder; its files must agree.
 
         Args:
             vocab_path, piece_model_path: files to read in place of the folder's; None: those. Of a
                 piece_model_path alone the vocabulary is derived.
 
         Raises:
-            UserError: there is none, a file is damaged, or two files disagree.
+            UserError: there is none, a file is corrupt, or two files disagree.
         """
         pieces = piece_model_path or self.piece_model_path
         if pieces is None:
@@ -161,7 +167,7 @@ class Format(Names):
         defaults: the values of keys that its config may leave out, where ours are others.
         labels_key: the key of its config that has the labels, for `labels_of`.
         ignored: a key that its library ignores, whatever a config says.
-        has_own_vocab: whether vocab.txt gives the ids of tokens; otherwise the piece model does.
+        has_own_vocab: whether vocab.txt gives the ids of tokens; otherwise the SentencePiece model does.
         library: that of the model card.
         tokenizer_form: the form of its tokenizer's files, a key of `WRITERS` in
             `ernie_m.model.checkpoint.write_foreign`.
@@ -194,7 +200,7 @@ class Format(Names):
         """Refuse, by a UserError, a shape that the format cannot have."""
 
     def config(self, source: Source, weights: Weights) -> ErnieMConfig:
-        """The model's shape. Where the file and the weights disagree on a size, the weights win, with a line.
+        """Return the model's shape. If file and weights disagree on a size, log it and use the weights.
 
         Args:
             weights: under our names.
@@ -244,7 +250,7 @@ class Format(Names):
             drop_unknown: as for `ernie_m.model.checkpoint.open.open_checkpoint`.
 
         Raises:
-            UserError: a file is damaged, two files disagree, or they say what is not understood.
+            UserError: a file is corrupt, two files disagree, or they say what is not understood.
         """
         return read_preprocessing(source.raw_config, source.config_path), []
 
@@ -266,7 +272,7 @@ class Format(Names):
 
 
 def _infer_sizes(weights: Weights) -> dict[str, int]:
-    """The config keys that the shapes show."""
+    """Return the config keys that the shapes show."""
     sizes = {}
     layers = count_layers(weights)
     if layers:  # otherwise it is a static model, or incomplete
@@ -279,7 +285,7 @@ def _infer_sizes(weights: Weights) -> dict[str, int]:
 
 
 def labels_of(raw_config: Mapping[str, Any], key: str, path: Path | None, outputs: int = 0) -> list[str]:
-    """The names of the labels, in the order of their ids; [] if a config has none, or LABEL_0, ...
+    """Return the names of the labels, in the order of their ids; [] if a config has none, or LABEL_0, ...
 
     Args:
         key: of a list of the names, or of id -> name.
@@ -317,5 +323,5 @@ def labels_of(raw_config: Mapping[str, Any], key: str, path: Path | None, output
 
 
 def numbered(count: int) -> list[str]:
-    """The names that transformers gives to labels without names."""
+    """Return the names that transformers gives to labels without names."""
     return [f"LABEL_{i}" for i in range(count)]

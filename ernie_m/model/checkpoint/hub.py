@@ -22,7 +22,7 @@ _WEIGHTS = (["model*.safetensors"], ["pytorch_model*.bin", "*.pdparams"])
 
 
 def local_folder(path: str | os.PathLike) -> Path:
-    """The folder or file at a path, or the folder of the model that has this name on the hub.
+    """Return the folder or file at a path, or the folder of the model that has this name on the hub.
 
     HF_ENDPOINT, HF_HOME, HF_TOKEN and HF_HUB_OFFLINE have the meaning that huggingface_hub gives them.
 
@@ -58,7 +58,7 @@ def local_folder(path: str | os.PathLike) -> Path:
             folder = Path(snapshot_download(name, allow_patterns=[*_FILES, *weights]))
             if any(list(folder.glob(pattern)) for pattern in weights):
                 break
-    except errors.GatedRepoError as error:  # it is a RepositoryNotFoundError, too
+    except errors.GatedRepoError as error:  # it is a RepositoryNotFoundError as well
         raise UserError(
             f"{no_folder}, and the model of this name is gated. Accept its terms at {hub}/{name}, run "
             "hf auth login or set HF_TOKEN, and run the same command again"
@@ -81,7 +81,7 @@ def local_folder(path: str | os.PathLike) -> Path:
 
 
 def _is_trusted(hub: str) -> bool:
-    """Whether nobody can change a hub's answers on their way: the library makes names of files of them."""
+    """Return whether nobody can tamper with a hub's responses, from which the library makes file names."""
     try:
         host = urlsplit(hub).hostname or ""
         is_here = host == "localhost" or ip_address(host).is_loopback

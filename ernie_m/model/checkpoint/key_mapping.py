@@ -64,7 +64,7 @@ TASKS = (CLASSIFICATION, TOKEN_CLASSIFICATION, QUESTION_ANSWERING, SEARCH, CHOIC
 
 
 def encoder_shapes(config: ErnieMConfig) -> dict[str, tuple[int, ...]]:
-    """The shape of each tensor of an encoder, with a pooler."""
+    """Return the shape of each tensor of an encoder, with a pooler."""
     shapes = {}
     for module, (kind, axes) in ENCODER.items():
         sizes = tuple(getattr(config, axis) for axis in axes)
@@ -77,19 +77,19 @@ def encoder_shapes(config: ErnieMConfig) -> dict[str, tuple[int, ...]]:
 
 
 def count_layers(names: Iterable[str], queries: str = QUERIES) -> int:
-    """The highest number of a layer in names without a prefix, plus one; 0 without layers.
+    """Return the highest number of a layer in names without a prefix, plus one; 0 without layers.
 
     Args:
         queries: what the queries of layer `{i}` are called there; by default the names are ours.
     """
     before, _, behind = queries.partition("{i}")
-    # At most four digits: a damaged file may name any layer, and the tables get rows for all layers up to it.
+    # At most four digits: a corrupt file may name any layer, and the tables get rows for all layers up to it.
     number = re.compile(f"{re.escape(before)}([0-9]{{1,4}}){re.escape(behind[:1])}")
     return max((int(match[1]) for match in map(number.match, names) if match), default=-1) + 1
 
 
 def find_axes(name: str) -> tuple[str, ...]:
-    """The axes of one of our tensors; () for a name that is none of ours."""
+    """Return the axes of one of our tensors; () for a name that is none of ours."""
     module, _, ending = re.sub(r"^encoder\.layers\.\d+\.", f"{_LAYER}.", name).rpartition(".")
     _kind, axes = MODULES.get(module, (None, ()))
     return axes if ending == "weight" else axes[-1:]
@@ -175,7 +175,7 @@ class Translated(NamedTuple):
 
 
 def floats(file: Weights, name: str) -> np.ndarray:
-    """A tensor of a file. uint16 is how Paddle stores bfloat16, which becomes float32.
+    """Return a tensor of a file. uint16 is how Paddle stores bfloat16, which becomes float32.
 
     Raises:
         UserError: it does not hold floating point numbers.
@@ -189,7 +189,7 @@ def floats(file: Weights, name: str) -> np.ndarray:
 
 
 def as_it_is(file: Weights, name: str, transposed: bool = False) -> TensorMapping:
-    """The recipe of a tensor that only gets another name."""
+    """Return the recipe of a tensor that only gets another name."""
     return TensorMapping((name,), file.shape(name), lambda: floats(file, name), transposed)
 
 
@@ -203,7 +203,7 @@ class Names:
         endings: kind of module -> how the names of its weight and its bias end; None: it has none.
         prefix: what the encoder's names begin with in a model with a head.
         any_prefix: what names may begin with in files, an expression.
-        beside_any_head: as `ModelClass.head`, of modules that may be beside any head.
+        beside_any_head: as `ModelClass.head`, of modules that may be in addition to any head.
         has_tables: whether a model may be a static model, without any layer.
         zeros: the name of a tensor that is written as a row of zeros -> our tensor with rows of its length.
         dropped: what the name of a tensor begins with that is not taken -> why.
@@ -239,11 +239,11 @@ class Names:
     optional = "lm_head."
 
     def bare(self, name: str) -> str:
-        """A name in a file without the prefix of a model with a head."""
+        """Return a name in a file without the prefix of a model with a head."""
         return re.sub(f"^(?:{self.any_prefix})", "", name)
 
     def is_encoder_weight(self, name: str) -> bool:
-        """Whether a tensor of a file is inside the encoder, where no layer can do without it, and no copy."""
+        """Return whether a tensor of a file is part of the encoder, which requires it, and is not a copy."""
         bare = self.bare(name)
         is_inside = bare != name or bare.startswith(("embeddings.", "encoder."))
         return is_inside and not bare.startswith(tuple(self.dropped))
@@ -254,7 +254,7 @@ class Names:
         return self.encoder.get(QUERIES, QUERIES)
 
     def kind(self, task: str | None, tensors: Iterable[str]) -> str | None:
-        """The key of `classes` for a model of ours; None if the format has no class with its head.
+        """Return the key of `classes` for a model of ours; None if the format has no class with its head.
 
         Args:
             tensors: our names of its tensors.
@@ -264,7 +264,7 @@ class Names:
         return task if task in self.classes else None
 
     def find_tasks(self, tensors: Iterable[str], class_name: str | None) -> list[str]:
-        """The tasks that a model may be for, by the name of its class, or else by the names of its head.
+        """Return the tasks that a model may be for, by its class name, or otherwise by the names of its head.
 
         Args:
             tensors: the names in the file.
@@ -281,7 +281,7 @@ class Names:
         return tasks_of_class or list(class_of_task)
 
     def rows(self, num_layers: int, task: str | None = None, prefix: str = "") -> list[Row]:
-        """The tensors of a model, under our names and under those of the format.
+        """Return the tensors of a model, under our names and under those of the format.
 
         Args:
             task: a key of `classes`; of another one the format has only the encoder.
@@ -303,7 +303,7 @@ class Names:
         return rows
 
     def _rows_of(self, module: str, theirs: str, layer: int = 0) -> list[Row]:
-        """The weight and the bias of a module, which is called `theirs` in the format."""
+        """Return the weight and the bias of a module, which is called `theirs` in the format."""
         kind, axes = MODULES[module]
         ours = module.format(i=layer)
         theirs = theirs.format(i=layer)

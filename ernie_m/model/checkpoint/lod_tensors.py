@@ -1,9 +1,9 @@
 """The official parameter directory: one LoDTensor file per variable, read and written without Paddle.
 
-The directory is `params/`, beside `ernie_config.json`. A file contains, in little endian: uint32 0 (LoDTensor
-version), uint64 0 (levels of sequences, which weights do not have); uint32 0 (tensor version), int32 length
-of a protobuf `VarType.TensorDesc` and that many bytes (field 1 the dtype, field 2 the dims); then the data in
-C order.
+The directory is `params/`, next to `ernie_config.json`. A file contains, in little endian: uint32 0
+(LoDTensor version), uint64 0 (levels of sequences, which weights do not have); uint32 0 (tensor version),
+int32 length of a protobuf `VarType.TensorDesc` and that many bytes (field 1 the dtype, field 2 the dims);
+then the data in C order.
 """
 
 import math
@@ -84,7 +84,7 @@ def _parse_header(file: IO[bytes]) -> tuple[int, tuple[int, ...], int]:
     """
 
     def take(form: str) -> tuple:
-        """The next values of the file, in a form of `struct`."""
+        """Return the next values of the file, in a form of `struct`."""
         return struct.unpack(form, file.read(struct.calcsize(form)))
 
     version, levels, tensor_version, length = take("<IQIi")
@@ -106,7 +106,7 @@ def _parse_header(file: IO[bytes]) -> tuple[int, tuple[int, ...], int]:
 
 @cache
 def _tensor_desc() -> Any:
-    """The class of the protobuf message."""
+    """Return the class of the protobuf message."""
     from google.protobuf import descriptor_pb2, message_factory  # here, because few commands read such files
 
     field = partial(descriptor_pb2.FieldDescriptorProto, type="TYPE_UINT64")

@@ -49,7 +49,7 @@ def model_card(facts: Mapping[str, Any], config: Mapping[str, Any], parameters: 
         Markdown, after a block of YAML. The license is "unknown" unless the metadata has one: it depends on
         the terms of the text and the weights that the training began with.
     """
-    # `task_named` knows the classes of models, too. That of an encoder stands for no task.
+    # `task_named` knows the classes of models as well. That of an encoder stands for no task.
     task = task_named(facts.get("task") or config.get("task") or config.get("architecture", EMBEDDING))
     # "zh-Hans" and "bn_rom" are the languages zh and bn; "all" is none.
     codes = map(common_language, facts.get("languages") or config.get("languages") or ())
@@ -84,9 +84,12 @@ def model_card(facts: Mapping[str, Any], config: Mapping[str, Any], parameters: 
 
 
 def read_card(folder: Path) -> tuple[dict[str, Any], str | None]:
-    """The `KEPT` keys of the card in a folder, and its table of scores; nothing if there is no such card."""
+    """Return the `KEPT` keys of the card in a folder, and its table of scores.
+
+    Nothing if there is no such card.
+    """
     try:
-        # A line of --- is before the block, and another one behind it.
+        # A line of --- is before the block, and another one after it.
         _, block, text = read_text(folder / CARD, _LARGEST_CARD).split("---\n", 2)
         values = parse_yaml(block)
         return {key: values[key] for key in KEPT if values.get(key, "") not in ("", "unknown", *NULLS)}, (
@@ -111,7 +114,7 @@ def _table(scores: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
 
 
 def _plain(value: Any) -> str:
-    """A value as text; None is empty."""
+    """Return a value as text; None is empty."""
     if isinstance(value, float):
         return f"{value:.2f}"
     if isinstance(value, Mapping):

@@ -40,7 +40,7 @@ class NativeFormat(Format):
     separators = None
 
     def find(self, folder: Folder) -> Source | None:
-        """A file of weights under our names, in its folder.
+        """Return a file of weights under our names, in its folder.
 
         PaddleNLP's encoder has the same names, but its config has the version of PaddleNLP.
         """
@@ -63,12 +63,12 @@ class NativeFormat(Format):
         )
 
     def settings(self, source: Source, config: ErnieMConfig | None) -> dict[str, Any]:
-        """What config.json holds beside the model's shape."""
+        """What config.json holds in addition to the model's shape."""
         shape = config.to_dict() if config else {}
         return {key: value for key, value in source.raw_config.items() if key not in shape and key != READING}
 
     def kind(self, task: str | None, tensors: Iterable[str]) -> str | None:
-        """The task itself: our names are the same in the models of all tasks."""
+        """Return the task itself: our names are the same in the models of all tasks."""
         return task
 
     def write(self, folder: Path, checkpoint: Checkpoint, weights: Weights, task: str | None) -> list[str]:
@@ -91,7 +91,7 @@ class NativeFormat(Format):
 
 def _read_tasks(raw_config: dict[str, Any], config_path: Path | None) -> list[str]:
     """What the model was fine-tuned for, by config.json; [] if that does not say it."""
-    # ernie-m convert writes "head", fine-tuning "task"; the name of a model class tells its task, too.
+    # ernie-m convert writes "head", fine-tuning "task"; the name of a model class tells its task as well.
     for key in ("head", "task", "architecture"):
         task = task_named(str(raw_config.get(key)))
         if task in TASKS:

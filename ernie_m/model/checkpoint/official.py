@@ -1,4 +1,4 @@
-"""The official layout: params/, with a file for each variable, and ernie_config.json beside it."""
+"""The official layout: params/, with a file for each variable, and ernie_config.json next to it."""
 
 import os
 from collections.abc import Iterable, Mapping
@@ -85,7 +85,7 @@ class Official(Format):
     separators = 1
 
     def find(self, folder: Folder) -> Source | None:
-        """The parameter directory that a folder is or has, if there are no other weights, which count more.
+        """Return the parameter directory of a folder, or the folder itself; other weights have precedence.
 
         Raises:
             UserError: it has the heads of several tasks; a file is cut short, over-long or foreign.
@@ -119,7 +119,7 @@ class Official(Format):
         )
 
     def _read(self, params: Folder) -> Weights:
-        """The variables of a directory. Headers are read at once, the data of a variable when it is accessed.
+        """Return the variables of a directory. Headers are read immediately, data when it is accessed.
 
         Raises:
             UserError: a file is cut short, over-long or foreign.
@@ -142,7 +142,7 @@ class Official(Format):
         return dict.fromkeys(others, "not a variable of the model")
 
     def kind(self, task: str | None, tensors: Iterable[str]) -> str | None:
-        """The layer of CHOICE has the official name of a classifier."""
+        """Return the layer of CHOICE has the official name of a classifier."""
         return super().kind(CLASSIFICATION if task == CHOICE else task, tensors)
 
     def write(self, folder: Path, checkpoint: Checkpoint, weights: Weights, task: str | None) -> list[str]:

@@ -39,7 +39,7 @@ _FAMILIES = (
 
 
 def another_family(folder: Folder, weights: Weights) -> UserError:
-    """The error for a folder whose weights no format takes."""
+    """Return the error for a folder whose weights no format takes."""
     config = f"config.json says model_type {folder.json(CONFIG).get('model_type')}"
     if CONFIG not in folder:
         config = "config.json is missing"
@@ -51,7 +51,7 @@ def another_family(folder: Folder, weights: Weights) -> UserError:
 
 
 def no_weights(path: Path) -> UserError:
-    """The error for a path without weights: what is there, and what to do."""
+    """Return the error for a path without weights: what is there, and what to do."""
     advice = "Use the folder of a checkpoint, such as best or step_N of a run"
     if "configs" in path.parts:  # where the released weights would be
         is_e5 = "e5-small" in path.parts
@@ -101,13 +101,13 @@ def open_checkpoint(path: str | os.PathLike, drop_unknown: bool = False) -> Chec
             such as a CRF, without which its outputs are others. No tensor inside the encoder is left out.
 
     Raises:
-        UserError: no such folder, none of these formats, a damaged file (also one that does not match the
+        UserError: no such folder, none of these formats, a corrupt file (also one that does not match the
             folder's manifest), a pickle with code; tensors or a problem_type that are not understood; a
             tokenizer of another kind; two files that disagree.
     """
     path = local_folder(path)
     root = Folder(path)
-    # First of all, because a damaged file may fail in any way later, or not at all.
+    # First of all, because a corrupt file may fail in any way later, or not at all.
     check_folder(root.path)
     folder = encoder_folder(root)
     if ADAPTER in folder:
@@ -126,7 +126,7 @@ def open_checkpoint(path: str | os.PathLike, drop_unknown: bool = False) -> Chec
 
 
 def _translated(path: Path, format: Format, source: Source, drop_unknown: bool) -> Checkpoint:
-    """The checkpoint that a format has found: its weights under our names, its shape, its preprocessing."""
+    """Return the checkpoint in a format: weights under native names, shape and preprocessing."""
     translated = format.to_native(source.weights, source.tasks[0] if source.tasks else None)
     unknown = translated.unknown
     inner = [name for name in unknown if format.is_encoder_weight(name)]

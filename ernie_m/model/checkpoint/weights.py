@@ -64,7 +64,7 @@ class Weights(Mapping[str, np.ndarray]):
         return cls(source="the given weights", shapes=shapes, fetch=arrays.__getitem__)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """The shape of a tensor, without reading it.
+        """Return the shape of a tensor, without reading it.
 
         Raises:
             KeyError: there is no such name.
@@ -72,7 +72,7 @@ class Weights(Mapping[str, np.ndarray]):
         return self.shapes[name]
 
     def equal(self, name: str, other: str) -> bool:
-        """Whether two tensors have the same values; if they share their data, it is not read."""
+        """Return whether two tensors have the same values; if they share their data, it is not read."""
         if self.places.get(name, name) == self.places.get(other):
             return True
         return self.shapes[name] == self.shapes[other] and np.array_equal(self[name], self[other])
@@ -92,7 +92,7 @@ class Weights(Mapping[str, np.ndarray]):
         return len(self.shapes)
 
 
-# The exceptions that a damaged or hostile file of weights raises.
+# The exceptions that a corrupt or hostile file of weights raises.
 BROKEN = (
     SafetensorError,
     DecodeError,
@@ -112,7 +112,7 @@ BROKEN = (
 
 @contextmanager
 def raising_on_corruption(path: str | os.PathLike, form: str) -> Iterator[None]:
-    """Turn what a damaged or unreadable file of weights of this form raises into a `UserError`."""
+    """Turn what a corrupt or unreadable file of weights of this form raises into a `UserError`."""
     try:
         with translate_read_errors(path):
             yield
@@ -194,13 +194,13 @@ def check_shape(shape: Iterable[int], dtype: np.dtype) -> None:
     np.broadcast_to(np.zeros((), dtype), tuple(shape))  # a view, which takes no memory
 
 
-ADAPTER = "adapter_config.json"  # of PEFT; libraries add its weights to those beside it
+ADAPTER = "adapter_config.json"  # of PEFT; libraries add its weights to those next to it
 CARD = "README.md"
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 VOCAB = "vocab.txt"
 PIECES = "piece.model"
-TOKENIZER_JSON = "tokenizer.json"  # XLM-R has it; `ernie_m.reader.tokenization` makes a piece model of it
+TOKENIZER_JSON = "tokenizer.json"  # of XLM-R; `ernie_m.reader.tokenization` converts it
 LANGUAGE_MEANS = "language_means.safetensors"  # language -> its mean sentence vector by layer, [L + 1, H]
 VOCABS = (VOCAB, "ernie_m.vocab.txt", DICT)
 PIECE_MODELS = (PIECES, "sentencepiece.bpe.model", "ernie_m.sentencepiece.bpe.model", TOKENIZER_JSON)
@@ -214,7 +214,7 @@ WITHOUT_UNKNOWN = "ernie-m convert FOLDER NEW --drop_unknown writes the model wi
 
 
 def weights_name(folder: Folder) -> str | None:
-    """The name of a folder's file of weights, but not of those of an official directory; None: it has none.
+    """Return the name of a folder's weight file, or None. Official directories do not count.
 
     If the weights are in several files, which `X.index.json` names, the result is `X`, which need not exist.
     """
@@ -226,13 +226,13 @@ def weights_name(folder: Folder) -> str | None:
 
 
 def open_weights(folder: Folder, readers: Mapping[str, Callable[[Path], Weights]]) -> Weights | None:
-    """The weights of a folder under their names in the file; None: it has none that these readers read.
+    """Return the weights of a folder under their names in the file; None: no supported weights.
 
     Args:
         readers: the ending of a file -> what reads it.
 
     Raises:
-        UserError: a file is damaged.
+        UserError: a file is corrupt.
     """
     name = weights_name(folder)
     if name is None:
@@ -261,13 +261,13 @@ def _unwrapped(weights: Weights) -> Weights:
 
 
 def _read_parts(index: Path, read: Callable[[Path], Weights]) -> Weights:
-    """The tensors of all files that an index names.
+    """Return the tensors of all files that an index names.
 
     Args:
         read: the reader of one of these files.
 
     Raises:
-        UserError: the index is damaged, or does not belong to the files beside it.
+        UserError: the index is corrupt, or does not belong to the files next to it.
     """
     try:
         file_of = read_json(index)["weight_map"]  # name of a tensor -> name of its file

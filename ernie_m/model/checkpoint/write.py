@@ -6,7 +6,7 @@
     language_means.safetensors  the mean sentence vector of each language at each layer, if known
     README.md               the model card
     manifest.json           sizes and checksums of the files above, except the card
-    training_state/         in step folders: what a run resumes from (`ernie_m.training.checkpoint`)
+    training_state/         in checkpoints: what a run resumes from (`ernie_m.training.checkpoint`)
 
 open.py opens this folder and all other formats; load.py fills a model.
 """
@@ -99,7 +99,7 @@ def model_files(
         config: the config of the model.
         vocab_path, piece_model_path: copied as vocab.txt, or dict.txt, and as piece.model, or tokenizer.json;
             None: unknown.
-        settings: the keys of config.json beside the model's shape: "task", "labels", "languages".
+        settings: the keys of config.json in addition to the model's shape: "task", "labels", "languages".
         facts: for `ernie_m.model.checkpoint.model_card.model_card`; sizes and config are added.
         leave_out: prefixes of our names that are not written ("lm_head.", "language_embeddings.").
         masters: float32 tensors that are written instead of the parameters with these `parameter.name`s.
@@ -140,7 +140,7 @@ def files_of(
 def model_weights(
     model: "paddle.nn.Layer", masters: Mapping[str, "paddle.Tensor"] = MappingProxyType({})
 ) -> dict[str, np.ndarray]:
-    """A model's parameters as arrays under our names: float64 stays, everything else becomes float32.
+    """Return a model's parameters as arrays under our names: float64 stays, everything else becomes float32.
 
     On a CPU the arrays share the parameters' memory: use them before the next training step.
 
@@ -159,7 +159,7 @@ def model_weights(
 
 
 def as_numpy(value: Any) -> np.ndarray:
-    """A tensor or array as an array, which shares a CPU tensor's memory if possible.
+    """Return a tensor or array as an array, which shares a CPU tensor's memory if possible.
 
     A bfloat16 tensor becomes its bits, uint16, as `Tensor.numpy` gives and `set_value` takes.
     """

@@ -38,7 +38,7 @@ from ernie_m.model.tasks import (
 from ernie_m.reader import write_tokenizer
 from ernie_m.utils.errors import UserError, listed
 
-# The word on the command line -> the format; static models are written in another one, too.
+# The word on the command line -> the format; static models are written in another one as well.
 ENCODER_TARGETS = {
     "ernie-m": NativeFormat(),
     "fluid": Official(),
@@ -85,7 +85,7 @@ def check_tensors(checkpoint: Checkpoint) -> None:
         raise UserError(f"{checkpoint.path}: {len(missing)} tensors missing: {listed(missing)}")
     sizes = config.to_dict()  # axis -> its size; most axes are keys of the config
     if "classifier.bias" in tensors:
-        # Its shape should be [labels]. `math.prod` does not fail if a damaged shape has no axis or several,
+        # Its shape should be [labels]. `math.prod` does not fail if a corrupt shape has no axis or several,
         # which is refused below.
         sizes[key_mapping.LABELS] = math.prod(tensors.shape("classifier.bias"))
     for name in our_names:
@@ -103,7 +103,7 @@ def check_tensors(checkpoint: Checkpoint) -> None:
 def with_tokens(
     checkpoint: Checkpoint, ids: np.ndarray, pad_token_id: int, added_tokens: Mapping[str, int]
 ) -> Checkpoint:
-    """The checkpoint with a part of its vocabulary.
+    """Return the checkpoint with a part of its vocabulary.
 
     Args:
         ids: [new vocab_size] int64, the id in the checkpoint of each token that stays.
@@ -128,7 +128,7 @@ def with_tokens(
 
 
 def count_parameters(tensors: Weights) -> int:
-    """The total number of elements of the tensors."""
+    """Return the total number of elements of the tensors."""
     return sum(math.prod(shape) for shape in tensors.shapes.values())
 
 
@@ -167,7 +167,8 @@ def differences(
 
     Args:
         task: what the head is for; None: there is none.
-        cuts_digit_comma: whether rule 5 of `ernie_m.reader.tokenization` changes any piece of the vocabulary.
+        cuts_digit_comma: whether rule 5 of `ernie_m.reader.tokenization` changes any subword of the
+            vocabulary.
     """
     left_out = [f"{error} is left out" for error in checkpoint.preprocessing_errors]
     if format.name == NativeFormat.name:

@@ -46,11 +46,11 @@ class Piece:
     bias: np.ndarray | None
 
     def of(self, scores: np.ndarray) -> np.ndarray:
-        """A view of its blocks: [sequences, heads, t, t]."""
+        """Return a view of its blocks: [sequences, heads, t, t]."""
         return scores[self.scores].reshape(self.shape)
 
     def of_columns(self, numbers: np.ndarray) -> np.ndarray:
-        """A view of the numbers of its columns: [sequences, heads, 1, t]."""
+        """Return a view of the numbers of its columns: [sequences, heads, 1, t]."""
         sequences, heads, _, length = self.shape
         return numbers[self.columns].reshape([sequences, heads, 1, length])
 
@@ -128,7 +128,7 @@ class ScoreBlocks:
         over_rows(work_on, len(self._pieces), width=PIECE)
 
     def _of_tokens(self, x: np.ndarray) -> Matrices:
-        """The tokens of each block in x [N, H]: [t, D]."""
+        """Return the tokens of each block in x [N, H]: [t, D]."""
         stride = x.strides[0] // x.itemsize  # from one token to the next, in numbers
         head_size = x.shape[1] // self.num_heads
         starts = stride * self._first_tokens[:, None] + head_size * self._heads  # [S, heads]
@@ -142,7 +142,7 @@ class ScoreBlocks:
 def _pieces(
     length: int, context_lengths: np.ndarray, num_heads: int, next_score: int, next_column: int
 ) -> list[Piece]:
-    """The pieces of sequences of the same length.
+    """Return the pieces of sequences of the same length.
 
     Args:
         length: t.
@@ -257,7 +257,7 @@ def _scale(query: np.ndarray, blocks: ScoreBlocks) -> float:
 
 
 def _dropout_scale(dropout_mask: DropoutMask | None) -> float:
-    """The factor of the weights that stay."""
+    """Return the factor of the weights that stay."""
     return 1.0 if dropout_mask is None else dropout_mask.scale
 
 
@@ -294,7 +294,10 @@ def _exponential_(scores: np.ndarray, blocks: ScoreBlocks) -> np.ndarray:
 
 
 def _after_dropout(weights: np.ndarray, dropout_mask: DropoutMask | None, blocks: ScoreBlocks) -> np.ndarray:
-    """The weights that stay, and 0 for the others; not scaled. Without a dropout mask `weights` itself."""
+    """Return the weights that stay, and 0 for the others.
+
+    Not scaled. Without a dropout mask `weights` itself.
+    """
     if dropout_mask is None:
         return weights
     result = np.empty_like(weights)

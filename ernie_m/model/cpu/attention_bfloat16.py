@@ -100,7 +100,7 @@ class AttentionInBfloat16(PyLayer):
 
 
 def _pieces(layout: PackedLayout, num_heads: int) -> Iterator[_Piece]:
-    """The pieces of a batch, in order."""
+    """Yield the pieces of a batch, in order."""
     first_score = 0
     for start, length, context_length in zip(layout.starts, layout.lengths, layout.context_lengths):
         heads_at_once = max(1, min(num_heads, _AT_ONCE // int(length) ** 2))
@@ -115,7 +115,7 @@ def _pieces(layout: PackedLayout, num_heads: int) -> Iterator[_Piece]:
 def _after_dropout(
     weights: np.ndarray, dropout_mask: DropoutMask | None, piece: _Piece
 ) -> tuple[np.ndarray, float]:
-    """The weights that stay, and 0 for the others, and the factor that they still need."""
+    """Return the weights that stay, and 0 for the others, and the factor that they still need."""
     if dropout_mask is None:
         return weights, 1.0
     return weights * piece.of_scores(dropout_mask.stays), dropout_mask.scale

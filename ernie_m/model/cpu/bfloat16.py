@@ -35,7 +35,10 @@ def weights_stay() -> Iterator[None]:
 
 
 def rounded_weight(weight: np.ndarray) -> np.ndarray:
-    """A weight in bfloat16. Two threads may round the same one at the same time, which does no harm."""
+    """Return a weight in bfloat16.
+
+    Two threads may round the same one at the same time, which does no harm.
+    """
     rounded = _rounded  # another thread may end the block
     if rounded is None:
         return to_bfloat16(weight)
@@ -98,7 +101,7 @@ class LinearInBfloat16(PyLayer):
 
 
 def _new_rows(shape: list[int], dtype: object) -> tuple[Tensor, np.ndarray]:
-    """A tensor [..., H], and its rows with some more behind them, which `multiply` writes, too: [N', H]."""
+    """Return a tensor [..., H], and its rows with padding rows that `multiply` also writes: [N', H]."""
     count = math.prod(shape[:-1])
     rows = as_array(paddle.empty([whole_blocks(count), shape[-1]], dtype))
     return as_tensor(rows[:count].reshape(shape)), rows
@@ -116,7 +119,7 @@ def table_products(x: Tensor, table: Tensor) -> Tensor:
 def table_gradients(
     grad_logits: Tensor, x: Tensor, table: Tensor, grad_table: np.ndarray | None, accumulate: bool
 ) -> Tensor:
-    """The two gradients of `table_products`.
+    """Return the two gradients of `table_products`.
 
     Args:
         grad_logits: [m, V].
@@ -140,7 +143,7 @@ def table_gradients(
 
 
 def _blocks(table: Tensor) -> Iterator[tuple[slice, np.ndarray]]:
-    """The rows of a table [V, H] block by block: which rows, and their values in bfloat16."""
+    """Yield the rows of a table [V, H] block by block: which rows, and their values in bfloat16."""
     rows = as_array(table)
     for start in range(0, len(rows), _BLOCK_WORDS):
         words = slice(start, min(start + _BLOCK_WORDS, len(rows)))

@@ -135,7 +135,7 @@ _STREAM: ContextVar[DropoutStream | None] = ContextVar("dropout", default=None)
 
 
 def with_same_dropout(function: Callable[..., T]) -> Callable[..., T]:
-    """A function that draws the same dropout each time it is called, as the recomputing of a layer must."""
+    """Return a function that draws the same dropout at each call, as recomputation of a layer requires."""
     stream = _STREAM.get()
     if stream is None:  # Paddle saves the state of its generator
         return function
@@ -225,7 +225,7 @@ def _masked(mask: DropoutMask, x: Tensor, residual: Tensor | None = None) -> Ten
 
 
 def sum_sequences(states: Tensor, weights: Tensor, is_real: Tensor, layout: PackedLayout) -> Tensor:
-    """The sum of weight times state over the tokens of each sequence: states [N, H] -> [S, H].
+    """Return the sum of weight times state over the tokens of each sequence: states [N, H] -> [S, H].
 
     Args:
         weights, is_real: of the cells of a padded array [S, T].

@@ -23,7 +23,10 @@ LARGEST_SHARE = 0.4  # the share of rows with moments above which the whole embe
 
 @cache
 def works() -> bool:
-    """Whether this is Paddle's AdamW, of which it calls a private function. If not, the log says so, once."""
+    """Return whether this is Paddle's AdamW, of which it calls a private function.
+
+    If not, the log says so, once.
+    """
     return kernel_selection.agrees(
         _errors, 1e-6, "embedding matrices are updated by Paddle's AdamW, which is slower"
     )
@@ -133,7 +136,7 @@ class LazyAdamW:
             over_rows(partial(_put, part, array, rows), *part.shape)
 
     def _tables(self) -> list[Tensor]:
-        """The weight and both moments, [V, H] each."""
+        """Return the weight and both moments, [V, H] each."""
         return [self.weight, self.state["moment1"], self.state["moment2"]]
 
     def _adam(self, tables: list[Tensor], gradient: Tensor, rate: Tensor, decay: float) -> None:

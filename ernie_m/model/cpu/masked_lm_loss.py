@@ -81,7 +81,7 @@ class LossOnCpu:
         self._grad_bias: Tensor | None = None  # [V]
 
     def losses(self, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """The losses of x [m, H], [m], and whether no logit is above the label's, bool [m].
+        """Return the losses of x [m, H], [m], and whether no logit is above the label's, bool [m].
 
         Args:
             labels: int64 [m].
@@ -113,9 +113,9 @@ class LossOnCpu:
         return losses, correct, grad_x * factors
 
     def take_gradients(self, grad_total: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """The gradients of the table [V, H] and of the bias [V]; None if it is frozen.
+        """Return the gradients of the table [V, H] and of the bias [V]; None if it is frozen.
 
-        None for a table, too, whose gradient is added in place.
+        None for a table as well, whose gradient is added in place.
 
         Args:
             grad_total: the gradient of the weighted sum of all losses, [].
@@ -128,7 +128,7 @@ class LossOnCpu:
         return grad_weight, None if self._grad_bias is None else self._grad_bias * grad_total
 
     def _products(self, x: Tensor) -> Tensor:
-        """The logits of x [m, H] before the bias is added: [m, V]."""
+        """Return the logits of x [m, H] before the bias is added: [m, V]."""
         if self._table.in_bfloat16:
             return bfloat16.table_products(x, self._table.weight)
         return paddle.matmul(x, self._table.weight, transpose_y=True)
@@ -161,7 +161,7 @@ class LossOnCpu:
 
 
 def cross_entropy_(logits: Tensor, bias: Tensor, labels: np.ndarray, derive: bool) -> tuple[Tensor, Tensor]:
-    """The losses of logits [m, V] to which a bias [V] is still to be added. The logits are overwritten.
+    """Return the losses of logits [m, V] before the bias [V] is added. Overwrites the logits.
 
     Args:
         labels: int64 [m].

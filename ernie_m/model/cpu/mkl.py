@@ -44,7 +44,7 @@ class Shapes(NamedTuple):
 
 @cache
 def works() -> bool:
-    """Whether MKL in Paddle's wheel multiplies as NumPy does. If not, the log says so, once.
+    """Return whether MKL in Paddle's wheel multiplies as NumPy does. If not, the log says so, once.
 
     Without it attention is computed in padded groups.
     """
@@ -90,7 +90,7 @@ def multiply(x: Matrices, y: Matrices, out: Matrices, shapes: Shapes, factor: fl
 
 
 def _addresses(matrices: Matrices) -> np.ndarray:
-    """The address of each matrix in memory: int64 [matrices]."""
+    """Return the address of each matrix in memory: int64 [matrices]."""
     return matrices.starts * matrices.array.itemsize + matrices.array.ctypes.data
 
 
@@ -126,7 +126,7 @@ def _libraries() -> tuple[ctypes.CDLL, ctypes.PyDLL]:
 
 @cache
 def _functions() -> dict[str, Callable[..., None]]:
-    """The function for each type of numbers. It releases the interpreter lock."""
+    """Return the function for each type of numbers. It releases the interpreter lock."""
     signature = CFUNCTYPE(None, c_int, *[c_void_p] * 13, c_int, c_void_p)
     library, _ = _libraries()
     return {dtype: signature((name, library)) for dtype, name in _NAMES.items()}

@@ -20,7 +20,7 @@ BLOCK = 1 << 18  # numbers in one slice of rows, so that a slice stays in the pr
 
 
 def as_array(x: Tensor) -> np.ndarray:
-    """The memory of a CPU tensor as an array; writing to the array changes the tensor."""
+    """Return the memory of a CPU tensor as an array; writing to the array changes the tensor."""
     x = x.detach()
     if 0 in x.shape:  # NumPy refuses its null pointer; `x.size` would take half of the time of this function
         return x.numpy()
@@ -28,12 +28,12 @@ def as_array(x: Tensor) -> np.ndarray:
 
 
 def as_rows(x: Tensor) -> np.ndarray:
-    """A contiguous CPU tensor [..., H] as an array [N, H] that shares its memory."""
+    """Return a contiguous CPU tensor [..., H] as an array [N, H] that shares its memory."""
     return as_array(x).reshape([-1, x.shape[-1]])
 
 
 def as_tensor(array: np.ndarray) -> Tensor:
-    """A contiguous array as a tensor that shares its memory.
+    """Return a contiguous array as a tensor that shares its memory.
 
     Each call of `paddle.to_tensor` or `paddle.from_dlpack` of Paddle 3.3.1 leaves a list of about a hundred
     bytes in memory for good, which a long run or a server would notice.
@@ -86,7 +86,10 @@ def over_rows(work: Callable[[slice], None], rows: int, width: int) -> None:
 
 
 def thread_count() -> int:
-    """How many threads may compute for this one. `ernie_m.utils.paddle_settings` sets the variable."""
+    """Return the number of threads that may compute for this one.
+
+    `ernie_m.utils.paddle_settings` sets the variable.
+    """
     return 1 if STOP.get() else number_in("OMP_NUM_THREADS")
 
 
@@ -99,7 +102,7 @@ def _work_on(slices: list[slice], work: Callable[[slice], None]) -> None:
 
 @cache_until_fork
 def _pool() -> ThreadPoolExecutor:
-    """The threads that work beside the one that calls `over_rows`; made once."""
+    """Return the threads that work in addition to the one that calls `over_rows`; made once."""
     return ThreadPoolExecutor(thread_count(), "rows")
 
 

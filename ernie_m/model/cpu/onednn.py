@@ -39,7 +39,7 @@ _ALONG_ROWS = 1  # the axis of a softmax
 FROM, TO, WEIGHT, BIAS = 1, 17, 33, 41
 MEAN, VARIANCE, SCALE, SHIFT = 49, 50, 51, 52
 FROM_GRADIENT, TO_GRADIENT, SCALE_GRADIENT, SHIFT_GRADIENT = 129, 145, 255, 256
-_AVX512_BF16 = 0xE7  # the bits of this instruction set, which a CPU with AMX has, too
+_AVX512_BF16 = 0xE7  # the bits of this instruction set, which a CPU with AMX has as well
 # The sizes of an array's axes, or their strides. An array of n axes uses the first n of the 12.
 Dimensions = c_int64 * 12
 _USUAL = 64  # heads of a multiple of so many tokens have code of their own, which is faster
@@ -114,7 +114,7 @@ def version() -> tuple[int, int, int]:
 
 
 def has_bfloat16() -> bool:
-    """Whether the CPU has instructions for products in bfloat16."""
+    """Return whether the CPU has instructions for products in bfloat16."""
     return _functions()["get_effective_cpu_isa"]() & _AVX512_BF16 == _AVX512_BF16
 
 
@@ -245,7 +245,7 @@ def _form_of(
     open_sizes: Sequence[int] = (),
     open_strides: Sequence[int] = (),
 ) -> Form:
-    """A form of an array of NumPy; `letter` is that of its type."""
+    """Return a form of an array of NumPy; `letter` is that of its type."""
     itemsize = np.dtype(letter).itemsize
     sizes = tuple(_OPEN if axis in open_sizes else size for axis, size in enumerate(shape))
     steps = tuple(_OPEN if axis in open_strides else step // itemsize for axis, step in enumerate(strides))
@@ -277,7 +277,7 @@ def to_bfloat16(x: np.ndarray, filled: bool = False) -> np.ndarray:
 
 
 def whole_blocks(tokens: int) -> int:
-    """The number of tokens up to a multiple of 32."""
+    """Return the number of tokens up to a multiple of 32."""
     return tokens + -tokens % _TOKENS_AT_ONCE
 
 
@@ -468,13 +468,13 @@ def _call(function: str, *arguments) -> None:
 
 
 def _path() -> Path:
-    """The library in Paddle's wheel."""
+    """Return the library in Paddle's wheel."""
     return Path(paddle.__file__).parent / "libs" / "libdnnl.so.3"
 
 
 @cache
 def _functions() -> dict[str, Callable[..., int]]:
-    """The functions of `_SIGNATURES`, by name. Those that take long release the interpreter lock."""
+    """Return the functions of `_SIGNATURES`, by name. Those that take long release the interpreter lock."""
     library = ctypes.CDLL(str(_path()))
     function_of = {}
     for name, argument_types in _SIGNATURES.items():

@@ -61,7 +61,7 @@ _IN_BFLOAT16 = {
 
 @cache
 def works() -> bool:
-    """Whether oneDNN's GELU and layer norm are Paddle's. If not, the log says so, once."""
+    """Return whether oneDNN's GELU and layer norm are Paddle's. If not, the log says so, once."""
     return _agree(_IN_FLOAT32, tolerance=1e-5)
 
 
@@ -78,7 +78,7 @@ def missing() -> str | None:
 
 
 def _agree(kinds: dict[str, _Kind], tolerance: float) -> bool:
-    """Whether values and gradients of all kinds differ from Paddle's by less than the tolerance."""
+    """Return whether values and gradients of all kinds differ from Paddle's by less than the tolerance."""
     return kernel_selection.agrees(
         partial(_errors, kinds), tolerance, "oneDNN is disabled, computation is slower"
     )
@@ -92,7 +92,7 @@ def _errors(kinds: dict[str, _Kind]) -> Iterator[tuple[str, float]]:
 
 
 def _error(kind: _Kind) -> float:
-    """The greatest difference in a value or a gradient, in proportion to the greatest of the same array."""
+    """Return the maximum difference of values or gradients, relative to the maximum of the array."""
     random = np.random.default_rng(0)
     arrays = [random.standard_normal(shape, np.float32) for shape in kind.shapes]
     expected, results = (_value_and_gradients(compute, arrays) for compute in (kind.paddles, kind.ours))
@@ -101,7 +101,7 @@ def _error(kind: _Kind) -> float:
 
 @paddle.enable_grad()
 def _value_and_gradients(compute: Callable[..., Tensor], arrays: list[np.ndarray]) -> list[np.ndarray]:
-    """A result, and the gradients of the sum of its squares."""
+    """Return a result, and the gradients of the sum of its squares."""
     inputs = [paddle.to_tensor(array, stop_gradient=False) for array in arrays]
     result = compute(*inputs)
     result.square().sum().backward()

@@ -31,14 +31,17 @@ _MOST = 2048  # tokens of a batch
 
 
 def worker_count() -> int:
-    """How many workers this thread has: 1 in a worker, on a GPU, and where none can be kept to one core."""
+    """Return the number of workers of this thread: 1 in a worker, on a GPU, and without core affinity."""
     if kernel_selection.on_gpu() or kernel_selection.has_plain_kernels() or not mkl.works():
         return 1
     return thread_count()
 
 
 def paddle_workers() -> Workers:
-    """The workers of this thread. On a GPU and with plain kernels each item is computed in its turn."""
+    """Return the workers of this thread.
+
+    On a GPU and with plain kernels each item is computed in its turn.
+    """
     count = worker_count()
     return Workers(count, become_worker, _MOST) if count > 1 else Workers()
 
@@ -107,7 +110,7 @@ class Replicas:
 
 
 def _copy(model: nn.Layer) -> nn.Layer:
-    """A copy of a model that has no memory for weights of its own."""
+    """Return a copy of a model that has no memory for weights of its own."""
     copies: dict[int, Any] = {}  # what `deepcopy` takes for an object, by its id
     for parameter in model.parameters():
         # Paddle's own copy of a parameter would also copy its numbers.
@@ -152,7 +155,7 @@ class LazyGradient:
         self._additions: list[Callable[[EmbeddingGradient], None]] = []
 
     def take(self) -> list[Callable[[EmbeddingGradient], None]]:
-        """The additions since the last call, in their order."""
+        """Return the additions since the last call, in their order."""
         additions = self._additions
         self._additions = []
         return additions
@@ -172,7 +175,7 @@ class LazyGradient:
 
 
 def _take_gradient(parameter: Tensor) -> Tensor | None:
-    """The gradient of a parameter, in a tensor that outlives `parameter.grad = None`."""
+    """Return the gradient of a parameter, in a tensor that outlives `parameter.grad = None`."""
     if parameter.grad is None:
         return None
     gradient = paddle.empty_like(parameter.grad)
@@ -181,6 +184,6 @@ def _take_gradient(parameter: Tensor) -> Tensor | None:
 
 
 def _word_embeddings(model: nn.Layer) -> list[WordEmbeddings]:
-    """The embedding matrices whose gradients are added in place."""
+    """Return the embedding matrices whose gradients are added in place."""
     layers = model.sublayers(include_self=True)
     return [layer for layer in layers if isinstance(layer, WordEmbeddings) and layer.gradient is not None]

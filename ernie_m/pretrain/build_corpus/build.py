@@ -70,7 +70,7 @@ class CorpusBuild:
 
     @property
     def output(self) -> Path:
-        """The folder of the corpus."""
+        """Return the folder of the corpus."""
         return Path(self.options.output)
 
     def encode(self) -> None:
@@ -104,7 +104,7 @@ class CorpusBuild:
             work.held_out_below = int(held_out_share * (1 << 64))  # the hashes are spread evenly over 64 bits
 
     def _read(self) -> Iterator[tuple]:
-        """The arguments of `encode_unit` for each unit of the text."""
+        """Yield the arguments of `encode_unit` for each unit of the text."""
         unit_bytes = int(self.options.unit_mib * (1 << 20))
         settings = (FORMAT, self.plan["vocabulary"], self.plan["options"])
         # Language -> number of pairs of languages that it is in.
@@ -199,7 +199,7 @@ class CorpusBuild:
                     tasks.append((work, self.output, shard_name, split, *units, vocab_size))
                     entries.append(entry[split])
 
-        # Language -> how often each piece occurs in all of its text, [V].
+        # Language -> how often each subword occurs in all of its text, [V].
         pieces: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(vocab_size, np.int64))
         shards = self._run("writing shards", write_shard, tasks)
         for entry, (work, _, _, split, *_), (shard, files, pieces_of_sides) in zip(entries, tasks, shards):
@@ -241,7 +241,7 @@ class CorpusBuild:
         return {stream: list(itertools.islice(results, len(units))) for stream, units in self.units.items()}
 
     def _run(self, description: str, function: Callable, tasks: list[tuple]) -> Iterator[Any]:
-        """The results of a stage, in the order of the tasks."""
+        """Yield the results of a stage, in the order of the tasks."""
         with closing(Progress(len(tasks), description, unit="parts")) as progress:
             for result in self.workers.run(function, tasks):
                 progress.update()
@@ -249,7 +249,7 @@ class CorpusBuild:
 
 
 def nothing_left(stream: Stream, lines: Mapping[str, int]) -> UserError:
-    """The error for text of which no line is for training."""
+    """Return the error for text of which no line is for training."""
     error = f"(left out: {left_out(lines)}). Relax the filters or remove it from the command"
     if lines["held_out"]:
         error = "because all of it is held out. Provide more text, or set --held_out 0"

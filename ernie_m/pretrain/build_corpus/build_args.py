@@ -40,7 +40,7 @@ class BuildOptions(TextOptions):
     vocab_path: str | None = option(None, free=True)
     """Path to vocab.txt (default: built from the SentencePiece model)."""
 
-    # Free, because `make_plan` names the rules beside the vocabulary.
+    # Free, because `make_plan` names the rules next to the vocabulary.
     text_rules: TextRules = option(ERNIE_M, free=True)
     """Text preprocessing besides SentencePiece, which must match that of the model to train: ERNIE-M's, none
     (XLM-R), or PaddleNLP's."""

@@ -65,8 +65,8 @@ def build_corpus(options: BuildOptions) -> dict:
         Corpus(output, verify=True)  # raises an error if a file is not as it was written
         return manifest
 
-    # A model has a file of this name, too, but without "pieces". The file is searched for this word and not
-    # parsed, because a corpus whose manifest is damaged is replaced, too.
+    # A model has a file of this name as well, but without "subwords". The file is searched for this word and
+    # not parsed, because a corpus whose manifest is corrupt is replaced as well.
     is_corpus = manifest_file.is_file() and b'"pieces"' in manifest_file.read_bytes()
     is_free = not output.exists() or (output.is_dir() and not any(output.iterdir()))
     if not (is_corpus or is_free or (output / WORK).exists()):

@@ -47,7 +47,7 @@ from ernie_m.utils.files import atomic_file
 WORK = ".build"
 HELD_OUT = "held_out.npy"
 VOCABULARY_FILES = ("piece.model", "vocab.txt")
-# What `zipfile` and numpy raise for a damaged file.
+# What `zipfile` and numpy raise for a corrupt file.
 _OF_DAMAGE = (
     OSError,
     EOFError,
@@ -83,7 +83,7 @@ class StreamWork:
     keeps_all: bool = False
 
     def file(self, kind: str, number: int) -> Path:
-        """The file of a unit, or of a range of keys, by its number."""
+        """Return the file of a unit, or of a range of keys, by its number."""
         return self.folder / f"{kind}-{number:06d}.npy"
 
 
@@ -97,7 +97,7 @@ def read_unit(path: Path, *names: str) -> list[np.ndarray]:
     """Arrays of the file of a unit.
 
     Raises:
-        UserError: it is gone or damaged, and was removed, so that the same command makes it again.
+        UserError: it is gone or corrupt, and was removed, so that the same command makes it again.
     """
     try:
         with zipfile.ZipFile(path) as file:
@@ -114,7 +114,7 @@ _UNIT = 1 << 32
 
 
 def count_ranges(lines: int) -> int:
-    """The number of ranges in which the keys of so many lines are compared."""
+    """Return the number of ranges in which the keys of so many lines are compared."""
     return math.ceil(lines / KEYS_IN_MEMORY)
 
 
@@ -154,7 +154,7 @@ def find_duplicates(work: StreamWork, number: int, units: int) -> None:
 
 
 def is_duplicate(work: StreamWork, number: int, lines: int) -> np.ndarray:
-    """Whether each of the `lines` of a unit occurred before. bool [lines]."""
+    """Return whether each of the `lines` of a unit occurred before. bool [lines]."""
     is_repeated = np.zeros(lines, bool)
     for key_range in range(work.ranges):
         indices = np.load(work.file("repeated", key_range), mmap_mode="r")
@@ -166,7 +166,7 @@ def is_duplicate(work: StreamWork, number: int, lines: int) -> np.ndarray:
 HELD_OUT_TEXT = "held-out text"
 DROPPED = ("empty", "score", "duplicate", "ratio", HELD_OUT_TEXT)  # why lines are left out
 FATES = (*SPLITS, *DROPPED)  # what becomes of a line
-_BATCH = 2048  # lines given to sentencepiece at a time
+_BATCH = 2048  # lines given to SentencePiece at a time
 
 
 def encode_unit(
@@ -182,7 +182,7 @@ def encode_unit(
         The source; the bytes on disk that were read for the unit; the `counts` of `_write_unit`.
 
     Raises:
-        UserError: as `read_lines`; the worker does not see the output folder; an earlier file is damaged.
+        UserError: as `read_lines`; the worker does not see the output folder; an earlier file is corrupt.
     """
     if not path.parent.is_dir():
         raise UserError(f"{path.parent}: not found by a worker. All machines must share the output folder")
@@ -231,19 +231,19 @@ def _write_unit(
 
 
 def id_dtype(vocab_size: int) -> np.dtype:
-    """The narrowest type that holds every id."""
+    """Return the narrowest type that holds every id."""
     return np.dtype("<u2" if vocab_size <= 1 << 16 else "<u4")
 
 
 @functools.lru_cache(maxsize=1)
 def open_tokenizer(output: str, text_rules: str, digest: str) -> Tokenizer:
-    """The tokenizer of a corpus. It is kept, because a worker cuts many units of one corpus."""
+    """Return the tokenizer of a corpus. It is kept, because a worker cuts many units of one corpus."""
     model_name, vocab_name = VOCABULARY_FILES
     return Tokenizer(Path(output, vocab_name), Path(output, model_name), text_rules)
 
 
 def held_out_texts(work: StreamWork, number: int, unit: Path) -> tuple[np.ndarray, int]:
-    """The keys of the texts of a unit that are held out, and the number of lines that are not.
+    """Return the keys of the texts of a unit that are held out, and the number of lines that are not.
 
     Repeated lines are neither.
 

@@ -24,7 +24,7 @@ _LEAST_CORRELATION = 0.3
 
 
 def summary(manifest: Mapping[str, Any]) -> list[str]:
-    """A table with a row per language and side of a pair, and a warning for each poorly covered language."""
+    """Return a table with a row per language or side, and a warning per poorly covered language."""
     rows = [("text", "lines", "tokens", "unknown", "mean length", "held out", "left out")]
     sums: dict[str, Counter[str]] = defaultdict(Counter)  # language -> its tokens, and the unknown ones
     for name, entry in [*manifest["mono"].items(), *manifest["parallel"].items()]:
@@ -56,7 +56,10 @@ def summary(manifest: Mapping[str, Any]) -> list[str]:
 
 
 def pair_report(corpus: Corpus, tokenizer: Tokenizer) -> list[str]:
-    """How many pairs are too long; of every two languages a few, and a warning if their sides do not fit."""
+    """Return the number of pairs are too long.
+
+    Of every two languages a few, and a warning if their sides do not fit.
+    """
     report = [long_pairs(corpus.parallel, length) for length in (128, 256, 512) if corpus.parallel]
     for languages, pairs in corpus.parallel.items():
         name = "-".join(languages)
@@ -76,7 +79,7 @@ def pair_report(corpus: Corpus, tokenizer: Tokenizer) -> list[str]:
 
 
 def sides_fit(pairs: CorpusPairs) -> list[bool]:
-    """Whether consecutive pairs look like translations, at some places: long lines stand beside long ones.
+    """Return whether consecutive pairs look like translations at sampled positions, by the lines' lengths.
 
     Files that have slipped by a line still have equally many lines, but their lengths do not correlate.
     """

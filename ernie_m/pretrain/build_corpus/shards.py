@@ -54,7 +54,7 @@ def write_shard(
         tokens: the number of its tokens.
 
     Returns:
-        Its entry in the manifest; size and SHA-256 of its files; how often each piece occurs on each side,
+        Its entry in the manifest; size and SHA-256 of its files; how often each subword occurs on each side,
         int64 [sides, V].
     """
     dtype = id_dtype(vocab_size)

@@ -52,7 +52,7 @@ class TextSource:
 
     @property
     def has_columns(self) -> bool:
-        """Whether it is one file with both sides of each pair."""
+        """Return whether it is one file with both sides of each pair."""
         return len(self.paths) < len(self.languages)
 
     @property
@@ -85,7 +85,7 @@ class Stream:
 
     @property
     def is_parallel(self) -> bool:
-        """Whether it is the text of a pair of languages."""
+        """Return whether it is the text of a pair of languages."""
         return len(self.languages) == 2
 
     @property
@@ -130,7 +130,7 @@ def gather_notation(arguments: list[str]) -> list[str]:
 
 
 def resolve(mono: Mapping[str, Any], parallel: Mapping[str, Any]) -> list[Stream]:
-    """The streams of a build: languages first, then pairs, each in alphabetical order.
+    """Return the streams of a build: languages first, then pairs, each in alphabetical order.
 
     Args:
         mono: language -> path or list of paths.

@@ -82,7 +82,7 @@ class Lines(NamedTuple):
 
 
 def read_units(source: TextSource, unit_bytes: int, options: TextOptions) -> Iterator[Unit]:
-    """The units of one source in order.
+    """Yield the units of one source in order.
 
     Args:
         unit_bytes: a unit ends with the last line (document, pair) that ends within this size.
@@ -90,7 +90,7 @@ def read_units(source: TextSource, unit_bytes: int, options: TextOptions) -> Ite
             longer than a unit is cut at a line.
 
     Raises:
-        UserError: a file is empty, binary, damaged or has an endless line, two aligned files have different
+        UserError: a file is empty, binary, corrupt or has an endless line, two aligned files have different
             numbers of lines, or a file of pairs has no two columns of texts.
     """
     bytes_before = 0  # how many bytes on disk were read for the units before
@@ -113,13 +113,13 @@ def read_units(source: TextSource, unit_bytes: int, options: TextOptions) -> Ite
 
 
 def _opened(source: TextSource, path: str, options: TextOptions) -> contextlib.closing[TextFile]:
-    """A file of a source, for a `with` statement."""
+    """Return a file of a source, for a `with` statement."""
     languages = source.languages if len(source.languages) == 2 else None
     return contextlib.closing(TextFile(path, languages, options.encoding))
 
 
 def read_lines(unit: Unit, source: TextSource, languages: tuple[str, ...], options: TextOptions) -> Lines:
-    """The lines of one unit.
+    """Return the lines of one unit.
 
     Args:
         unit: a unit of `source`.
@@ -152,7 +152,7 @@ def read_lines(unit: Unit, source: TextSource, languages: tuple[str, ...], optio
 
 
 def _cut(file: TextFile, size: int, blank_lines: bool) -> bytes:
-    """The next lines of a file, at most `size` bytes or one longer line; with `blank_lines` whole documents.
+    """Return the next lines of a file: up to `size` bytes or one longer line; `blank_lines`: whole documents.
 
     Only the bytes up to `size` decide where to cut, not how many happen to be in the buffer.
     """
@@ -164,7 +164,7 @@ def _cut(file: TextFile, size: int, blank_lines: bool) -> bytes:
 
 
 def _cut_aligned(files: list[TextFile], size: int) -> tuple[bytes, ...]:
-    """The next lines of two files, equally many: at most `size` bytes of each, or one longer line.
+    """Return the next lines of two files, equally many: at most `size` bytes of each, or one longer line.
 
     Raises:
         UserError: one file has ended and the other has not.
@@ -186,7 +186,7 @@ def _cut_aligned(files: list[TextFile], size: int) -> tuple[bytes, ...]:
 
 
 def _decode(text: bytes, path: str, first_line: int) -> list[str]:
-    """The lines of a text.
+    """Return the lines of a text.
 
     Raises:
         UserError: a line is not UTF-8, or too long.
@@ -235,7 +235,7 @@ def look_at_sources(streams: Sequence[Stream], options: TextOptions) -> None:
 def _make_table(
     file: TextFile, source: TextSource, options: TextOptions
 ) -> tuple[PairTable, list[tuple[int, list[str]]]]:
-    """The header of a file of pairs; and its first rows, with their lines.
+    """Return the header of a file of pairs; and its first rows, with their lines.
 
     Raises:
         UserError: it has no rows, or it is not known which columns are meant.
@@ -259,7 +259,7 @@ def _make_table(
 def _rows(
     lines: list[str], pairs: PairTable, first_line: int, path: str, options: TextOptions
 ) -> tuple[list[list[str]], int]:
-    """The two texts of each row, and the number of rows that --filter, or their split, leaves out.
+    """Return the two texts of each row, and the number of rows that --filter, or their split, leaves out.
 
     Raises:
         UserError: rows have another number of columns.

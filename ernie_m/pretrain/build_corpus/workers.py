@@ -22,7 +22,7 @@ from ernie_m.utils.errors import UserError, install_command
 
 Result = TypeVar("Result")
 
-_SPARE_TASKS = 8  # tasks that wait beside those in progress; each holds its text, so there are few
+_SPARE_TASKS = 8  # tasks that wait in addition to those in progress; each holds its text, so there are few
 _RETRIES = 4  # how often a task is started again after its Ray worker died
 
 
@@ -132,7 +132,7 @@ class RayWorkers(LocalWorkers):
 
 @functools.cache  # else Ray sends the function with each task, and warns of it
 def _on_cluster(function: Callable) -> Any:
-    """The form of a function on a Ray cluster."""
+    """Return the form of a function on a Ray cluster."""
     import ray
 
     return ray.remote(max_retries=_RETRIES, num_cpus=1)(function)
@@ -152,5 +152,5 @@ def _exit_with_parent() -> None:
 
 
 def _last_line(error: BaseException) -> str:
-    """The last line of an error's message, at most 300 characters."""
+    """Return the last line of an error's message, at most 300 characters."""
     return str(error).strip().rpartition("\n")[2].strip()[:300] or type(error).__name__

@@ -38,12 +38,12 @@ def use_files(paths: Iterable[str]) -> None:
 
 
 def get_class(name: str) -> Any:
-    """The class of an objective, the only subclass of `Objective` in its file."""
+    """Return the class of an objective, the only subclass of `Objective` in its file."""
     return _own[name] if name in _own else _classes_in(import_module(f"{__name__}.{name}"))[0]
 
 
 def _classes_in(module: ModuleType) -> list[Any]:
-    """The subclasses of `Objective` that a module defines: only these say what they read."""
+    """Return the subclasses of `Objective` that a module defines and that have `reads`."""
     return [
         value
         for value in vars(module).values()

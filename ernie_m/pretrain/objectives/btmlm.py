@@ -13,7 +13,7 @@ its prediction becomes a pseudo-token (`ernie_m/pretrain/btmlm_pseudo_tokens.py`
         M6    1  1  1  1 |  .  1  .
         M7    1  1  1  1 |  .  .  1
 
-Stage 2: the sentence is masked as in MMLM, and the pseudo-tokens stand behind it. All tokens see all tokens,
+Stage 2: the sentence is masked as in MMLM, and the pseudo-tokens stand after it. All tokens see all tokens,
 and the loss is on the masked tokens of the sentence.
 """
 
@@ -60,7 +60,7 @@ class Btmlm(Objective[Text]):
         return n, p
 
     def sides(self, text: Text) -> list[np.ndarray]:
-        """The sentence; pseudo-tokens are never predicted."""
+        """Return the sentence; pseudo-tokens are never predicted."""
         n, _ = self.lengths(text)
         return [text.ids[:n]]
 
@@ -86,7 +86,7 @@ class Btmlm(Objective[Text]):
         placeholders = np.full(p, self.vocabulary.mask_id)
 
         # The first stage: [CLS] X [SEP] is the context of n + 2 tokens, and the placeholders follow. What
-        # they will predict is not known, so their target ids are [MASK], too.
+        # they will predict is not known, so their target ids are [MASK] as well.
         stage1 = self.sequence(
             ids=np.concatenate([context, placeholders]),
             languages=np.repeat([text.language, second_language], [n + 2, p]),
@@ -112,7 +112,7 @@ class Btmlm(Objective[Text]):
         return MaskedExample(self.name, [stage2], Stage1Sequence(stage1, slots, draws))
 
     def evaluate(self, pairs: Sequence[Pair], model: Any, held_out: Any) -> dict[str, Any] | None:
-        """As `Objective.evaluate`, beside the perplexity of the same tokens without pseudo-tokens."""
+        """As `Objective.evaluate`, in addition to the perplexity of the same tokens without pseudo-tokens."""
         scores = held_out.scores(
             model, self, pairs, mask=lambda pair, rng: self.mask(pair.source, rng, pair.target.language)
         )
@@ -181,6 +181,6 @@ class SecondLanguage:
         self._cumulative /= self._cumulative[:, -1:]  # exactly 1 at the end, so that no draw falls beyond
 
     def draw(self, language: int, rng: np.random.Generator) -> int:
-        """A language other than `language`."""
+        """Return a language other than `language`."""
         # side="right": a draw of exactly 0 does not fall on a first language whose probability is 0.
         return int(np.searchsorted(self._cumulative[language], rng.random(), side="right"))

@@ -28,8 +28,9 @@ one side, then the masks of the other, each seen by itself alone (`ernie_m.model
         M2    1  1 |  1
 
 This is the paper's formula, and the default (`objectives.camlm_context: unmasked`). In the paper's example,
-p(x2 | M2, y4, y5, y6, y7), the masked y5 and y6 are seen, too. So with `with_masks` a masked token also sees
-the other side's [MASK] symbols, here m2, m5 and m6, which are context and see their own side alone. The masks
+p(x2 | M2, y4, y5, y6, y7), the masked y5 and y6 are seen as well. So with `with_masks` a masked token also
+sees the other side's [MASK] symbols, here m2, m5 and m6, which are context and see their own side alone. The
+masks
 that are predicted are rows of their own, seen by themselves alone: had M2 seen M5, it would have seen x1 and
 x3 one layer later.
 
@@ -71,7 +72,7 @@ class Camlm(Objective[Pair]):
         return super().tokens(pair) + further
 
     def serves(self, pair: Pair) -> bool:
-        """Whether both sides keep an unmasked token that is not special, to predict from."""
+        """Return whether both sides keep an unmasked token that is not special, to predict from."""
         lengths = [len(self.predictable(ids)) for ids in self.sides(pair)]
         return all(number_chosen(n, self.config.mask_rate) < n for n in lengths)
 
@@ -93,7 +94,7 @@ def _half(whole: MaskedSequence, side: np.ndarray, context_side: int, with_masks
         whole: the masked pair, as one sequence of t tokens.
         side: [t], 0 or 1.
         context_side: the side that is the context.
-        with_masks: whether the masks of this side are context, too, besides its unmasked tokens.
+        with_masks: whether the masks of this side are context as well, besides its unmasked tokens.
     """
     context = np.flatnonzero(side == context_side)  # columns, ascending
     if not with_masks:

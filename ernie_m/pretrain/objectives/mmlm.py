@@ -31,7 +31,7 @@ class Mmlm(Objective[Text]):
         return MaskedExample(self.name, [self.replaced_in_text(text, rng)])
 
     def evaluate(self, texts: Sequence[Text], model: Any, held_out: Any) -> dict[str, Any] | None:
-        """As `Objective.evaluate`, beside the perplexity for a model that knows only the frequencies."""
+        """Evaluate as `Objective.evaluate`, and add the perplexity of the unigram model."""
         scores = super().evaluate(texts, model, held_out)
         if scores is None:
             return None
@@ -44,10 +44,10 @@ class Mmlm(Objective[Text]):
 
     @classmethod
     def plateau(cls, results: Sequence[Mapping[str, float]], advice: str) -> str | None:
-        """A line with `advice` if little is learned beyond the frequencies of the pieces, or None.
+        """Return a line with `advice` if little is learned beyond the frequencies of the subwords, or None.
 
-        A small model, or a new head, first learns how often each piece occurs, and much later what stands
-        beside what.
+        A small model, or a new head, first learns how often each subword occurs, and much later what stands
+        next to what.
         """
         if not results:
             return None

@@ -79,7 +79,7 @@ class ThirdPartyFormat(Format):
         is_ernie_m: whether it is an ErnieM, whose files do not say the text rules; nor, in the form that this
             project writes, the longest input.
         own_keys: the keys of config.json that only this library has, with their values.
-        further_keys: the keys of ours that its config has beside the shared ones.
+        further_keys: the keys of ours that its config has in addition to the shared ones.
     """
 
     needs_config = True
@@ -90,10 +90,10 @@ class ThirdPartyFormat(Format):
     further_keys: tuple[str, ...] = ("layer_norm_eps",)
 
     def find(self, folder: Folder) -> Source | None:
-        """The model in a folder, by the names of its tensors and its config.
+        """Return the model in a folder, by the names of its tensors and its config.
 
         Raises:
-            UserError: it is beside a tokenizer of another kind.
+            UserError: it is next to a tokenizer of another kind.
         """
         weights = open_weights(folder, READERS)
         if weights is None:
@@ -115,7 +115,7 @@ class ThirdPartyFormat(Format):
         )
 
     def fits(self, weights: Weights, raw_config: Mapping[str, Any]) -> bool:
-        """Whether weights and config are of this format, by the names of the tensors and "model_type"."""
+        """Return whether weights and config have this format, by tensor names and "model_type"."""
         bare_names = {self.bare(name) for name in weights}
         marks = [f"{self.queries.format(i=0)}.weight", *self.older_queries]
         if not any(re.search(r"\.[0-9]+\.", name) for name in bare_names):  # there are no layers
@@ -124,7 +124,7 @@ class ThirdPartyFormat(Format):
         return is_named and not bare_names.isdisjoint(marks)
 
     def raw_config(self, folder: Folder, weights: Weights) -> dict[str, Any]:
-        """The contents of its config; empty if there is none."""
+        """Return the contents of its config; empty if there is none."""
         return flat(folder.json(next((name for name in _CONFIGS if name in folder), CONFIG)))
 
     def _tasks(self, weights: Weights, raw_config: Mapping[str, Any], config_path: Path | None) -> list[str]:
@@ -231,7 +231,7 @@ class ThirdPartyFormat(Format):
         config: ErnieMConfig,
         config_path: Path | None,
     ) -> _Fields:
-        """The fields of other files of which our key of config.json says nothing.
+        """Return the fields of other files of which our key of config.json says nothing.
 
         Args:
             preprocessing: what our key says.
@@ -283,7 +283,7 @@ class ThirdPartyFormat(Format):
             labels = checkpoint.labels if len(checkpoint.labels) == count else numbered(count)
             written["id2label"] = {str(i): label for i, label in enumerate(labels)}
             written["label2id"] = {label: i for i, label in enumerate(labels)}
-        # ERNIE-M's own reading is written, too: without the key, a folder is read as its library reads it.
+        # ERNIE-M's own reading is written as well: without the key, a folder is read as its library reads it.
         written[READING] = stored_preprocessing(checkpoint.preprocessing)
         if checkpoint.preprocessing.multi_label:
             written["problem_type"] = MULTI_LABEL
@@ -291,7 +291,7 @@ class ThirdPartyFormat(Format):
 
 
 def flat(contents: dict[str, Any]) -> dict[str, Any]:
-    """A config; the nested form of old PaddleNLP is flattened."""
+    """Return a config; the nested form of old PaddleNLP is flattened."""
     if "init_class" not in contents:
         return contents
     # model_config.json: the encoder's keys are in the dicts of `init_args`, and the class is `init_class`.
@@ -320,5 +320,5 @@ def _check_problem_type(source: Source, weights: Weights) -> None:
 
 
 def _limiting(length: int | None, config: ErnieMConfig) -> int | None:
-    """A longest input, or None if it limits nothing; transformers writes 10^30 for "no limit"."""
+    """Return a longest input, or None if it limits nothing; transformers writes 10^30 for "no limit"."""
     return None if length is None or length >= config.longest_input else length

@@ -1,4 +1,4 @@
-"""XLM-R in fairseq: model.pt, which has the flags of its training beside the weights; only read."""
+"""XLM-R in fairseq: model.pt, which has the flags of its training next to the weights; only read."""
 
 import re
 from collections.abc import Mapping
@@ -70,7 +70,7 @@ class Fairseq(ThirdPartyFormat):
 
 
 def _third(file: Weights, name: str, part: int) -> TensorMapping:
-    """The recipe of one of the three parts of a tensor, which lie below each other.
+    """Return the recipe of one of the three parts of a tensor, which lie below each other.
 
     Raises:
         UserError: it has not three equal parts.

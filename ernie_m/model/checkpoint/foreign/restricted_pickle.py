@@ -43,7 +43,7 @@ def load(
 
     Raises:
         UserError: the pickle holds a name that is not allowed.
-        One of `weights.BROKEN`: it is damaged, or not a pickle.
+        One of `weights.BROKEN`: it is corrupt, or not a pickle.
     """
     return _WeightsUnpickler(file, path, {**_STAND_INS, **more_stand_ins}, persistent_load).load()
 
@@ -118,7 +118,7 @@ class Array:
 
 
 def sizes_of(axes: Any) -> tuple[int, ...]:
-    """The argument, if it is a shape or strides.
+    """Return the argument, if it is a shape or strides.
 
     Raises:
         ValueError: it is neither.
@@ -156,12 +156,12 @@ class _Stream:
             raise EOFError("it ends too early")
 
     def read(self, count: int) -> bytes:
-        """The next bytes; an EOFError if there are fewer."""
+        """Return the next bytes; an EOFError if there are fewer."""
         self.check(count)
         return self.file.read(count)
 
     def readline(self) -> bytes:
-        """A line, which is a name in a pickle; no name is as long as _LONG."""
+        """Return a line, which is a name in a pickle; no name is as long as _LONG."""
         return self.file.readline(_LONG)
 
 
@@ -180,7 +180,7 @@ class _WeightsUnpickler(pickle._Unpickler):
             self.persistent_load = persistent_load  # type: ignore[method-assign]  # pickle looks it up on the object
 
     def find_class(self, module: str, name: str) -> Any:
-        """The stand-in for a name that the pickle refers to.
+        """Return the stand-in for a name that the pickle refers to.
 
         Raises:
             UserError: the name is not allowed.

@@ -36,7 +36,7 @@ _PROMPTS = "config_sentence_transformers.json"
 _POOLING = "1_Pooling"
 _NORMALIZE = "2_Normalize"
 _LIBRARY = "sentence_transformers.models"
-_POOLINGS = (MEAN_OF_TOKENS, "cls")  # those that are made here, too
+_POOLINGS = (MEAN_OF_TOKENS, "cls")  # those that are made here as well
 # The keys that say the pooling by true or false in most files -> the name of the pooling.
 _FLAGS = {
     "pooling_mode_cls_token": "cls",
@@ -51,7 +51,7 @@ _FORWARD = {"method": "forward", "method_output_name": "last_hidden_state"}
 _READ = "read"  # a function below reads the key
 _ANY = "any"  # no value changes a vector
 # Kind of file -> key -> _READ, _ANY, or the one value with which the key changes no vector. A key that has
-# another value or is not here is refused, unless it is empty. Behind each: the versions that write it.
+# another value or is not here is refused, unless it is empty. After each: the versions that write it.
 _KEYS: dict[str, dict[str, Any]] = {
     _PROMPTS: {
         "__version__": _ANY,  # 2.0 -
@@ -88,7 +88,7 @@ _KEYS: dict[str, dict[str, Any]] = {
 
 
 def encoder_folder(folder: Folder) -> Folder:
-    """The folder of the encoder: the first module's, which old versions of the library put in a subfolder."""
+    """Return the folder of the encoder: that of the first module, in old versions a subfolder."""
     modules = [] if folder.named else _modules(folder)
     encoder = modules[0][1] if modules else folder.path
     return folder if encoder == folder.path else Folder(encoder)
@@ -107,7 +107,7 @@ def read_embedding_fields(
         errors: what a PreprocessingConfig cannot hold, in words; mostly nothing.
 
     Raises:
-        UserError: a file is damaged, or is not of this encoder.
+        UserError: a file is corrupt, or is not of this encoder.
     """
     modules = _modules(folder)
     if not modules:
@@ -139,7 +139,7 @@ def read_embedding_fields(
 
 
 def _modules(folder: Folder) -> list[tuple[str, Path]]:
-    """The name of the class and the folder of each part that modules.json lists; none without it.
+    """Return the name of the class and the folder of each part that modules.json lists; none without it.
 
     Raises:
         UserError: it has another form, or names a folder elsewhere.
@@ -169,13 +169,13 @@ def _modules(folder: Folder) -> list[tuple[str, Path]]:
 
 
 def _settings(kind: str, path: Path, errors: list[str]) -> dict[str, Any]:
-    """What is in a file. Each key that is set and may change a vector, but is not handled, is a fault.
+    """What is in a file. Each key that is set and may change a vector, but is not handled, is an error.
 
     Args:
         kind: a key of `_KEYS`.
 
     Raises:
-        UserError: the file is missing or damaged.
+        UserError: the file is missing or corrupt.
     """
     settings = read_object(path)
     for key, value in settings.items():
@@ -186,10 +186,10 @@ def _settings(kind: str, path: Path, errors: list[str]) -> dict[str, Any]:
 
 
 def _pooling(path: Path, hidden_size: int, errors: list[str]) -> str | None:
-    """The pooling; None if it is not made here, and then it is added to the faults.
+    """Return the pooling; None if it is not made here, and then it is added to the errors.
 
     Raises:
-        UserError: the file is missing or damaged, says two poolings, or is of vectors of another size.
+        UserError: the file is missing or corrupt, says two poolings, or is of vectors of another size.
     """
     settings = _settings(_POOLING, path, errors)
     for key in ("word_embedding_dimension", "embedding_dimension"):
@@ -220,10 +220,10 @@ def _pooling(path: Path, hidden_size: int, errors: list[str]) -> str | None:
 
 
 def _length(path: Path | None, errors: list[str]) -> dict[str, tuple[Any, Path]]:
-    """The longest input, if a file of `_LENGTHS` says it.
+    """Return the longest input, if a file of `_LENGTHS` says it.
 
     Raises:
-        UserError: the file is damaged, or the length is no whole number.
+        UserError: the file is corrupt, or the length is no whole number.
     """
     if path is None:
         return {}
@@ -237,13 +237,13 @@ def _length(path: Path | None, errors: list[str]) -> dict[str, tuple[Any, Path]]
 
 
 def _prompts(path: Path, has_length_1: bool, errors: list[str]) -> dict[str, tuple[Any, Path]]:
-    """The prompts, and the name of the default one.
+    """Return the prompts, and the name of the default one.
 
     Args:
         has_length_1: whether the vectors have length 1, so that their dot product is the cosine.
 
     Raises:
-        UserError: the file is damaged, or the default prompt is not among the prompts.
+        UserError: the file is corrupt, or the default prompt is not among the prompts.
     """
     settings = _settings(_PROMPTS, path, errors)
     similarity = settings.get("similarity_fn_name") or "cosine"
@@ -348,7 +348,7 @@ class Static(Format):
     def write(self, folder: Path, checkpoint: Checkpoint, weights: Weights, task: str | None) -> list[str]:
         """Write the table and its prompts. The longest text is in tokenizer.json.
 
-        A vector is the mean over the pieces of a text, without special tokens.
+        A vector is the mean over the subwords of a text, without special tokens.
         """
         safetensors.write(folder / WEIGHTS, weights, dtype=np.float32)
         return _write_modules(folder, {"StaticEmbedding": ""}, checkpoint.preprocessing, {})

@@ -52,14 +52,14 @@ class _View(NamedTuple):
 
     @property
     def span(self) -> int:
-        """How many elements of the storage lie from the tensor's first to its last, both counted."""
+        """Return the number of storage elements from the tensor's first to its last, both included."""
         if 0 in self.shape:
             return 0
         return 1 + sum((size - 1) * stride for size, stride in zip(self.shape, self.strides, strict=True))
 
 
 def _rebuilt_view(storage: Any, offset: Any, shape: Any, strides: Any, *_) -> _View:
-    """The stand-in for torch's functions that rebuild a tensor; `_` takes what concerns gradients.
+    """Return the stand-in for torch's functions that rebuild a tensor; `_` takes what concerns gradients.
 
     Raises:
         ValueError: the arguments do not describe a tensor.
@@ -72,7 +72,7 @@ def _rebuilt_view(storage: Any, offset: Any, shape: Any, strides: Any, *_) -> _V
 
 
 def _referenced_storage(reference: Any) -> _Storage:
-    """The storage that the pickle refers to by a tuple.
+    """Return the storage that the pickle refers to by a tuple.
 
     Raises:
         ValueError: the tuple is of another kind, or of a part of a storage, as very old files have it.
@@ -102,7 +102,7 @@ _STAND_INS: dict[str, Any] = {
     "torch._utils._rebuild_tensor_v2": _rebuilt_view,
     "torch._utils._rebuild_parameter": lambda tensor, *_: tensor,
     "torch.Size": restricted_pickle.sizes_of,
-    # fairseq keeps the flags of a run beside its weights. The lambda takes no dict: the class would copy it.
+    # fairseq keeps the flags of a run next to its weights. The lambda takes no dict: the class would copy it.
     "argparse.Namespace": lambda: restricted_pickle.Attributes(),
     **{f"torch.{name}Storage": np.dtype(code) for name, code in _DTYPES.items()},
 }
@@ -167,7 +167,7 @@ def _check_view(view: _View, location: _Place, file_bytes: int) -> None:
 
 
 def _read_zip(path: Path) -> tuple[dict, Mapping[str, _Place]]:
-    """The saved object, and the key of each storage -> its place."""
+    """Return the saved object, and the key of each storage -> its place."""
     locations = {}
     with zipfile.ZipFile(path) as archive, open(path, "rb") as file:
         entries = archive.infolist()
@@ -186,7 +186,7 @@ def _read_zip(path: Path) -> tuple[dict, Mapping[str, _Place]]:
 
 
 def _read_legacy(path: Path) -> tuple[dict, Mapping[str, _Place]]:
-    """The saved object, and the key of each storage -> its place."""
+    """Return the saved object, and the key of each storage -> its place."""
     storages: dict[str, _Storage] = {}  # key in the archive -> storage
 
     def remember(reference: Any) -> _Storage:
@@ -214,7 +214,7 @@ def _read_legacy(path: Path) -> tuple[dict, Mapping[str, _Place]]:
 
 
 def _load_dict(file: IO[bytes], path: Path, persistent_load: Callable[[Any], _Storage]) -> dict:
-    """The saved object.
+    """Return the saved object.
 
     Args:
         persistent_load: what turns a reference to a storage into a `_Storage`.

@@ -138,7 +138,7 @@ class XlmR(ThirdPartyFormat):
         mappings[POSITIONS] = TensorMapping(names, (self.rows_before + rows, width), read)
 
     def check(self, config: ErnieMConfig) -> None:
-        """Refuse what XLM-R cannot have: its positions begin behind pad_token_id, ours always at 2."""
+        """Refuse what XLM-R cannot have: its positions begin after pad_token_id, ours always at 2."""
         if config.pad_token_id != PAD:
             raise UserError(
                 f"invalid pad_token_id {config.pad_token_id} (expected 1: XLM-R's positions begin after it)"
@@ -194,7 +194,7 @@ class Bert(XlmR):
     library = ""
 
     def find(self, folder: Folder) -> Source | None:
-        """The model in a folder.
+        """Return the model in a folder.
 
         Raises:
             UserError: nothing says that it has the vocabulary of XLM-R.
@@ -218,7 +218,10 @@ class Bert(XlmR):
         return {}
 
     def config(self, source: Source, weights: Weights) -> ErnieMConfig:
-        """The shape with XLM-R's positions and its [PAD]; that of BERT is 0 whatever the tokenizer says."""
+        """Return the shape with XLM-R's positions and its [PAD].
+
+        That of BERT is 0 whatever the tokenizer says.
+        """
         raw_config = {**source.raw_config, "pad_token_id": PAD}
         if isinstance(raw_config.get("max_position_embeddings"), int):
             raw_config["max_position_embeddings"] += FIRST_POSITION
