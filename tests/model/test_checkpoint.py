@@ -17,7 +17,7 @@ from ernie_m.model.heads import SequenceClassifier, SpanClassifier, TokenClassif
 from ernie_m.model.lm_head import PreTrainingModel
 from ernie_m.utils.errors import UserError
 from tests.foreign import make_official, official_config, write_as_official
-from tests.helpers.checkpoints import save_model
+from tests.helpers.checkpoints import change_config, save_model
 from tests.helpers.files import disk_full_after, flip_last_bit
 from tests.launching import error_of
 
@@ -97,8 +97,7 @@ def test_our_folder_there_and_back(tmp_path, dtype):
 def test_one_rule_says_what_a_model_is_for(tmp_path, caplog, settings, task):
     folder = tmp_path / "saved"
     save_model(folder, classifier(), SHAPE)
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | settings))
+    change_config(folder, **settings)
     (folder / "manifest.json").unlink()  # it has the checksum of the other config
     assert open_checkpoint(folder).task == task
     is_known = settings.get("task") not in ("sorting", ["token-classification"])

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 from typing import get_args
 
 import pytest
@@ -23,6 +24,7 @@ XLM_R_JSON = xlm_r_json([["▁a", 0.0]])
 XLM_R_VOCAB = XLM_R_JSON["model"]["vocab"]
 METASPACE = XLM_R_JSON["pre_tokenizer"]["pretokenizers"][-1]
 INPUTS = XLM_R_JSON["post_processor"]
+XLM_R = PreprocessingConfig.of_xlm_r()
 
 
 def write(path, contents):
@@ -57,9 +59,9 @@ def test_the_names_of_text_rules_are_those_of_the_tokenizer():
 def test_what_is_written_is_what_differs_from_ernie_m():
     assert PreprocessingConfig().to_json() == {}
     of_xlm_r = {"text_rules": "none", "separators": 2, "split_han": False, "label_pieces": "leading"}
-    assert PreprocessingConfig.of_xlm_r().to_json() == of_xlm_r
+    assert XLM_R.to_json() == of_xlm_r
     for preprocessing in (
-        PreprocessingConfig.of_xlm_r(),
+        XLM_R,
         PreprocessingConfig(pooling="cls", prompts={"query": "q: "}, added_tokens={"<e>": 9}),
     ):
         assert PreprocessingConfig.from_json(json.loads(json.dumps(preprocessing.to_json()))) == preprocessing
@@ -88,11 +90,7 @@ def test_what_is_written_is_what_differs_from_ernie_m():
 def test_a_reading_that_is_damaged(tmp_path, values):
     folder = tmp_path / "made"
     make_ours(folder)
-    config = json.loads((folder / "config.json").read_text())
-    write(
-        folder / "config.json",
-        {**config, "reading": stored(**values) if isinstance(values, dict) else values},
-    )
+    change_config(folder, reading=stored(**values) if isinstance(values, dict) else values)
     line = error_of(open_checkpoint, folder)
     assert line.startswith(f"{folder}/config.json: 'reading'")
     if isinstance(values, dict):
@@ -110,33 +108,53 @@ def test_a_reading_of_another_revision(tmp_path, make, number):
     assert str(error.value).startswith(f"{tmp_path}/made/config.json: 'reading'")
 
 
-def test_our_folders_and_the_official_ones_read_as_ernie_m(tmp_path):
-    make_ours(tmp_path / "ours", head="token-classification")
-    assert reading_of(tmp_path / "ours") == PreprocessingConfig()
+PRECOMPILED = {"type": "Precompiled", "precompiled_charsmap": ""}
+OF_ERNIE_M = {"type": "Sequence", "normalizers": [*rules_1_to_3(), PRECOMPILED]}
+CLASS = "tokenizer_config.json"
+# What makes a folder, what else is in its files, and how it reads.
+READ = [
+    (partial(make_ours, head="token-classification"), {}, PreprocessingConfig()),
+    (make_paddlenlp, {}, PreprocessingConfig()),
+    # One that a library has fine-tuned reads as its tokenizer does.
+    (partial(make_paddlenlp, head="token-classification"), {}, replace(XLM_R, text_rules="paddlenlp")),
+    (make_xlm_r, {}, XLM_R),
+    (make_xlm_r, {"tokenizer.json": {**XLM_R_JSON, "normalizer": PRECOMPILED}}, XLM_R),
+    (
+        make_xlm_r,
+        {"tokenizer.json": {**XLM_R_JSON, "normalizer": OF_ERNIE_M}},
+        replace(XLM_R, text_rules="ernie-m"),
+    ),
+    # The length of the position table says nothing more, and 10^30 is none.
+    (make_xlm_r, {CLASS: {"model_max_length": 12}}, replace(XLM_R, max_seq_len=12)),
+    (make_xlm_r, {CLASS: {"model_max_length": 38}}, XLM_R),
+    (make_xlm_r, {CLASS: {"model_max_length": 10**30}}, XLM_R),
+    (partial(make_xlm_r, problem_type="multi_label_classification"), {}, replace(XLM_R, multi_label=True)),
+    *(
+        (make_bert, {CLASS: {"tokenizer_class": name}}, XLM_R)
+        for name in (
+            "XLMRobertaTokenizer", "XLMRobertaTokenizerFast", "PreTrainedTokenizerFast", "TokenizersBackend",
+        )
+    ),
+    # As transformers 4 loads the tokenizer of paraphrase-multilingual-MiniLM-L12-v2.
+    (
+        make_bert,
+        {CLASS: {"tokenizer_class": "BertTokenizer", "do_lower_case": True}, "tokenizer.json": XLM_R_JSON},
+        XLM_R,
+    ),
+    (
+        partial(make_sentence_transformer, prompts={"query": "q: ", "document": ""}, default="document"),
+        {},
+        replace(XLM_R, pooling="mean", layer=2, normalize=True, max_seq_len=20, prompts={"query": "q: "}),
+    ),
+]  # fmt: skip
 
 
-def test_an_ernie_m_that_a_library_has_fine_tuned_reads_as_its_tokenizer(tmp_path):
-    make_paddlenlp(tmp_path / "tags", head="token-classification")
-    assert reading_of(tmp_path / "tags").to_json() == {
-        "text_rules": "paddlenlp",
-        "separators": 2,
-        "split_han": False,
-        "label_pieces": "leading",
-    }
-    make_paddlenlp(tmp_path / "encoder")
-    assert reading_of(tmp_path / "encoder") == PreprocessingConfig()
-
-
-def test_xlm_r_reads_as_xlm_r(tmp_path):
-    """Without tokenizer.json, and with its own; one with ERNIE-M's rules in it says ERNIE-M's."""
-    make_xlm_r(tmp_path)
-    assert reading_of(tmp_path) == PreprocessingConfig.of_xlm_r()
-    normal = {"type": "Precompiled", "precompiled_charsmap": ""}
-    write(tmp_path / "tokenizer.json", {**XLM_R_JSON, "normalizer": normal})
-    assert reading_of(tmp_path) == PreprocessingConfig.of_xlm_r()
-    normalizers = {"type": "Sequence", "normalizers": [*rules_1_to_3(), normal]}
-    write(tmp_path / "tokenizer.json", {**XLM_R_JSON, "normalizer": normalizers})
-    assert reading_of(tmp_path).text_rules == "ernie-m"
+@pytest.mark.parametrize(("make", "files", "preprocessing"), READ)
+def test_how_a_folder_reads(tmp_path, make, files, preprocessing):
+    make(tmp_path / "made")
+    for name, contents in files.items():
+        write(tmp_path / "made" / name, contents)
+    assert reading_of(tmp_path / "made") == preprocessing
 
 
 @pytest.mark.parametrize(
@@ -155,7 +173,7 @@ def test_sentence_transformers(tmp_path, pooling, expected):
     checkpoint = open_checkpoint(folder)
     assert checkpoint.preprocessing_errors == []
     assert checkpoint.preprocessing == replace(
-        PreprocessingConfig.of_xlm_r(),
+        XLM_R,
         pooling=expected,
         layer=2,
         normalize=True,
@@ -284,49 +302,6 @@ def test_a_dot_product_is_the_cosine_of_vectors_of_length_1(tmp_path, normalize)
     assert errors == ([] if normalize else [f"{path}: similarity_fn_name dot"])
 
 
-def test_a_default_prompt_without_text_is_none(tmp_path):
-    prompts = {"query": "query: ", "document": ""}
-    preprocessing = reading_of(make_sentence_transformer(tmp_path, prompts=prompts, default="document"))
-    assert (preprocessing.prompts, preprocessing.default_prompt) == ({"query": "query: "}, None)
-
-
-@pytest.mark.parametrize(
-    ("name", "contents"),
-    [
-        ("modules.json", {"0": 1}),
-        ("modules.json", [{"path": "../elsewhere", "type": "sentence_transformers.models.Transformer"}]),
-        ("modules.json", [{"path": "/etc", "type": "sentence_transformers.models.Transformer"}]),
-        ("modules.json", [{"path": "x" * 5000, "type": "sentence_transformers.models.Transformer"}]),
-        ("modules.json", [{"path": "\0", "type": "sentence_transformers.models.Transformer"}]),
-        ("modules.json", []),
-        ("1_Pooling/config.json", [1]),
-        ("1_Pooling/config.json", {"word_embedding_dimension": 32}),
-        ("1_Pooling/config.json", {"embedding_dimension": 32}),
-        ("1_Pooling/config.json", {"pooling_mode": "cls", "pooling_mode_mean_tokens": True}),
-        ("sentence_bert_config.json", {"max_seq_length": "512"}),
-        ("config_sentence_transformers.json", {"prompts": ["query: "]}),
-        ("config_sentence_transformers.json", {"prompts": {}, "default_prompt_name": "query"}),
-    ],
-)
-def test_damaged_files_of_sentence_transformers(tmp_path, name, contents):
-    make_sentence_transformer(tmp_path)
-    write(tmp_path / name, contents)
-    assert error_of(open_checkpoint, tmp_path).startswith(f"{tmp_path}/{name}: ")
-
-
-def test_the_longest_input_that_a_tokenizer_says(tmp_path):
-    """The length of the position table says nothing more, and 10^30 is none."""
-    make_xlm_r(tmp_path)
-    for length, expected in ((12, 12), (38, None), (10**30, None)):
-        write(tmp_path / "tokenizer_config.json", {"model_max_length": length})
-        assert reading_of(tmp_path).max_seq_len == expected
-
-
-def test_several_labels(tmp_path):
-    make_xlm_r(tmp_path, problem_type="multi_label_classification")
-    assert reading_of(tmp_path).multi_label
-
-
 # Added tokens
 
 
@@ -396,9 +371,23 @@ def test_a_piece_has_its_number_in_the_piece_model_plus_one(tmp_path, special_id
     assert tokenizer.mask_id == tokenizer.processor.get_piece_size() + 1
 
 
-@pytest.mark.parametrize(
-    ("name", "contents"),
-    [
+DAMAGED = {
+    make_sentence_transformer: [
+        ("modules.json", {"0": 1}),
+        ("modules.json", [{"path": "../elsewhere", "type": "sentence_transformers.models.Transformer"}]),
+        ("modules.json", [{"path": "/etc", "type": "sentence_transformers.models.Transformer"}]),
+        ("modules.json", [{"path": "x" * 5000, "type": "sentence_transformers.models.Transformer"}]),
+        ("modules.json", [{"path": "\0", "type": "sentence_transformers.models.Transformer"}]),
+        ("modules.json", []),
+        ("1_Pooling/config.json", [1]),
+        ("1_Pooling/config.json", {"word_embedding_dimension": 32}),
+        ("1_Pooling/config.json", {"embedding_dimension": 32}),
+        ("1_Pooling/config.json", {"pooling_mode": "cls", "pooling_mode_mean_tokens": True}),
+        ("sentence_bert_config.json", {"max_seq_length": "512"}),
+        ("config_sentence_transformers.json", {"prompts": ["query: "]}),
+        ("config_sentence_transformers.json", {"prompts": {}, "default_prompt_name": "query"}),
+    ],
+    make_xlm_r: [
         ("added_tokens.json", {"<e>": "60"}),
         ("tokenizer_config.json", {"added_tokens_decoder": {"x": {"content": "<e>"}}}),
         ("tokenizer.json", {**XLM_R_JSON, "added_tokens": [{"content": "<e>"}]}),
@@ -420,9 +409,14 @@ def test_a_piece_has_its_number_in_the_piece_model_plus_one(tmp_path, special_id
         ("tokenizer_config.json", {"extra_special_tokens": ["<e>"]}),
         ("adapter_config.json", {"peft_type": "LORA"}),
     ],
+}
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "contents"), [(make, *row) for make, rows in DAMAGED.items() for row in rows]
 )
-def test_added_tokens_and_weights_that_cannot_be_read(tmp_path, name, contents):
-    make_xlm_r(tmp_path)
+def test_damaged_files(tmp_path, make, name, contents):
+    make(tmp_path)
     write(tmp_path / name, contents)
     assert error_of(open_checkpoint, tmp_path).startswith(f"{tmp_path}/{name}: ")
 
@@ -443,8 +437,7 @@ def test_added_tokens_and_weights_that_cannot_be_read(tmp_path, name, contents):
 )
 def test_names_in_a_config_that_are_not_known(tmp_path, caplog, changes, errors):
     make_xlm_r(tmp_path)
-    config = json.loads((tmp_path / "config.json").read_text())
-    write(tmp_path / "config.json", config | changes)
+    change_config(tmp_path, **changes)
     if "id2label" in changes:
         assert f"{tmp_path}/config.json: {errors[0]}" in error_of(open_checkpoint, tmp_path)
     else:
@@ -503,24 +496,6 @@ def test_a_tokenizer_of_another_kind_is_refused(tmp_path, model_type, has_pieces
     line = error_of(open_checkpoint, tmp_path)
     assert line.startswith(f"{tmp_path}/{name}: ") and "of another kind" in line
     assert "beside" not in line  # no advice to put other pieces there
-
-
-@pytest.mark.parametrize(
-    "class_name",
-    ["XLMRobertaTokenizer", "XLMRobertaTokenizerFast", "PreTrainedTokenizerFast", "TokenizersBackend"],
-)
-def test_classes_of_a_tokenizer_that_are_read(tmp_path, class_name):
-    make_bert(tmp_path)
-    write(tmp_path / "tokenizer_config.json", {"tokenizer_class": class_name})
-    assert reading_of(tmp_path) == PreprocessingConfig.of_xlm_r()
-
-
-def test_the_tokenizer_of_xlm_r_under_another_class(tmp_path):
-    """As transformers 4 loads that of paraphrase-multilingual-MiniLM-L12-v2."""
-    make_bert(tmp_path)
-    write(tmp_path / "tokenizer_config.json", {"tokenizer_class": "BertTokenizer", "do_lower_case": True})
-    write(tmp_path / "tokenizer.json", XLM_R_JSON)
-    assert reading_of(tmp_path) == PreprocessingConfig.of_xlm_r()
 
 
 # Prompts
