@@ -31,8 +31,13 @@ def run_alone(models, folder, code: str, **environment: str) -> str:
     """
     variables = {**os.environ, "HOME": str(folder), **environment}
     code = textwrap.dedent(before) + textwrap.dedent(code)
+    # From Python 3.12 on a fork beside threads of Python warns.
     done = subprocess.run(
-        [sys.executable, "-c", code], env=variables, capture_output=True, text=True, check=False
+        [sys.executable, "-W", "ignore:This process", "-c", code],
+        env=variables,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
