@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from ernie_m.inference.server.middleware import LONGEST_BODY
-from tests.helpers.checkpoints import changed_copy
+from tests.helpers.checkpoints import changed_copy, stored
 from tests.inference import browser
 from tests.inference.conftest import write_means
 from tests.inference.served import ask, serving
@@ -224,9 +224,8 @@ def test_unknown_words_are_told(page):
 
 def test_the_fields_of_a_classifier_are_what_it_reads(page, models, tmp_path):
     for pairs in (False, True):
-        preprocessing = {"pairs": pairs}
         model = changed_copy(
-            models / "classify", tmp_path / str(pairs), labels=["a", "b", "c"], reading=preprocessing
+            models / "classify", tmp_path / str(pairs), labels=["a", "b", "c"], reading=stored(pairs=pairs)
         )
         with serving("--model", str(model)) as (address, _):
             page.open(address)
