@@ -211,30 +211,45 @@ def test_unknown_words_of_a_question_and_of_its_context_are_counted(models):
     assert [answer.get("unknown_words") for answer in answers] == [1, 2, None]
 
 
-def test_words_of_entities(models):
-    task = make_predictor("token-classification", load(models / "tag"))
-    task.predictions = lambda features: [[0, 1, 4, 3, 2]]  # ids of B-PER I-PER O I-LOC B-LOC
-    requests = [task.parse({"words": [*"abcde"]})]
-    (answer,) = task.answer(requests)
-    # The word "last" is the one behind the entity. I-LOC behind O begins an entity.
-    places = [(entity["type"], entity["first"], entity["last"]) for entity in answer["entities"]]
-    assert places == [("PER", 0, 2), ("LOC", 3, 4), ("LOC", 4, 5)]
+# A request, the ids of its labels, B-PER I-PER B-LOC I-LOC O, and the entities of the answer. The word "last"
+# is the one behind an entity. I-LOC behind O begins one. By default marks are words.
+ENTITIES = [
+    (
+        {"words": [*"abcde"]},
+        [0, 1, 4, 3, 2],
+        [
+            {"type": "PER", "first": 0, "last": 2},
+            {"type": "LOC", "first": 3, "last": 4},
+            {"type": "LOC", "first": 4, "last": 5},
+        ],
+    ),
+    (
+        {"text": " Anna  Stone lives in Rome"},
+        [0, 1, 4, 4, 2],
+        [
+            {"type": "PER", "text": "Anna  Stone", "start": 1, "end": 12},
+            {"type": "LOC", "text": "Rome", "start": 22, "end": 26},
+        ],
+    ),
+    (
+        {"text": "Anna lives in Rome."},
+        [4, 4, 4, 2, 4],
+        [{"type": "LOC", "text": "Rome", "start": 14, "end": 18}],
+    ),
+]
+
+
+@pytest.mark.parametrize(("request_", "ids", "entities"), ENTITIES)
+def test_entities(models, request_, ids, entities):
     model = load(models / "tag")
     # A model without a label map has ids as labels.
-    task = make_predictor("token-classification", replace(model, labels=[*"01234"]))
-    task.predictions = lambda features: [[0, 1, 4, 3, 2]]
-    (answer,) = task.answer(requests)
-    assert answer["entities"] == []
-
-
-def test_places_of_entities_in_the_text(models):
-    task = make_predictor("token-classification", load(models / "tag"))
-    task.predictions = lambda features: [[0, 1, 4, 4, 2]]  # ids of B-PER I-PER O O B-LOC
-    (answer,) = task.answer([task.parse({"text": " Anna  Stone lives in Rome"})])
-    assert answer["entities"] == [
-        {"type": "PER", "text": "Anna  Stone", "start": 1, "end": 12},
-        {"type": "LOC", "text": "Rome", "start": 22, "end": 26},
-    ]
+    for labels, expected in ((model.labels, entities), ([*"01234"], [])):
+        task = make_predictor("token-classification", replace(model, labels=labels))
+        task.predictions = lambda features: [ids]
+        (answer,) = task.answer([task.parse(request_)])
+        # An entity of words may say more than its place.
+        found = zip(answer["entities"], expected, strict=True)
+        assert [entity | wanted for entity, wanted in found] == answer["entities"]
 
 
 def test_words_of_a_text_are_split_as_in_the_training_data(models, tmp_path):
@@ -242,9 +257,6 @@ def test_words_of_a_text_are_split_as_in_the_training_data(models, tmp_path):
     task = make_predictor("token-classification", load(models / "tag"))
     text = "Anna lives in Rome."
     assert task.parse({"text": text}).words == ["Anna", "lives", "in", "Rome", "."]
-    task.predictions = lambda features: [[4, 4, 4, 2, 4]]  # ids of O and B-LOC
-    (answer,) = task.answer([task.parse({"text": text})])
-    assert answer["entities"] == [{"type": "LOC", "text": "Rome", "start": 14, "end": 18}]
     assert task.parse({"words": ["\xa0", "Rome"]}).words == ["\xa0", "Rome"]
     folder = changed_copy(models / "tag", tmp_path / "copy", reading=stored(marks_apart=False))
     assert make_predictor("token-classification", load(folder)).parse({"text": text}).words == text.split()
