@@ -1,11 +1,8 @@
-"""What the tests of conversion share: files that are not synced, and a comparison of tensors."""
+"""What the tests of conversion share: a comparison of tensors."""
 
 from collections.abc import Mapping
 
 import numpy as np
-import pytest
-
-from ernie_m.utils import files
 
 
 def assert_same_bits(tensors: Mapping[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
@@ -16,9 +13,3 @@ def assert_same_bits(tensors: Mapping[str, np.ndarray], expected: dict[str, np.n
         assert array.dtype == np.float32
         assert array.shape == expected_array.shape == tensors.shape(name)
         assert array.tobytes() == expected_array.tobytes(), name
-
-
-@pytest.fixture(autouse=True)
-def no_syncing(monkeypatch):
-    """The tests write many small folders. To sync these to the disk is slow, and tested elsewhere."""
-    monkeypatch.setattr(files, "sync_file", lambda path: None)

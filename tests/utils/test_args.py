@@ -1,7 +1,6 @@
 """What the fields of a dataclass of options say."""
 
-import importlib
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 
 import pytest
 
@@ -11,32 +10,7 @@ from ernie_m.utils.args import (
     UnitInterval,
     deciding_options,
     explanations,
-    list_options,
     option,
-)
-
-OPTIONS = (
-    ("ernie_m.commands.convert", "ConvertFlags"),
-    ("ernie_m.commands.encode_vector", "EncodeVectorFlags"),
-    ("ernie_m.commands.export", "ExportFlags"),
-    ("ernie_m.commands.fit", "FitFlags"),
-    ("ernie_m.commands.train", "TrainFlags"),
-    ("ernie_m.inference.mine_pairs", "MiningOptions"),
-    ("ernie_m.finetune.finetune_args", "FinetuneFlags"),
-    ("ernie_m.finetune.retrieval.retrieval_args", "RetrievalFlags"),
-    ("ernie_m.commands.predict", "PredictFlags"),
-    ("ernie_m.commands.serve", "ServeFlags"),
-    ("ernie_m.commands.launch", "LaunchFlags"),
-    ("ernie_m.pretrain.config", "PretrainConfig"),
-    ("ernie_m.pretrain.build_corpus.build_args", "BuildOptions"),
-    ("ernie_m.pretrain.show_masks", "ShowFlags"),
-    ("ernie_m.data.download_data_sets", "DataFlags"),
-    ("ernie_m.data.download_weights", "WeightsFlags"),
-    ("ernie_m.data.download_e5_small", "E5SmallFlags"),
-    ("ernie_m.data.prepare", "PrepareFlags"),
-    ("ernie_m.data.train_vocab", "VocabOptions"),
-    ("ernie_m.data.download_text", "PublicTextFlags"),
-    ("scripts.pretrain_demo", "PretrainDemoFlags"),
 )
 
 
@@ -65,30 +39,6 @@ class Inherited(Options):
     verbose: bool = True
     """Whether
     to say more."""
-
-
-@pytest.mark.parametrize("module, name", OPTIONS)
-def test_every_option_is_explained(module, name):
-    """The string below the field is one sentence, except below a flag without effect."""
-    cls = getattr(importlib.import_module(module), name)
-    explained = explanations(cls)
-    for key, described in list_options(cls).items():
-        text = explained.get(key, "")
-        assert described.metadata.get("no_effect") or (text.endswith(".") and ". " not in text), key
-
-
-@pytest.mark.parametrize("module, name", OPTIONS)
-def test_help_begins_with_what_one_needs(module, name):
-    """Beside what is positional, at most three options."""
-    options = list_options(getattr(importlib.import_module(module), name)).values()
-    positional = [option for option in options if option.metadata.get("positional")]
-    needed = [
-        option
-        for option in options
-        if (option.metadata.get("needed") or option.default is option.default_factory is MISSING)
-        and option not in positional
-    ]
-    assert len(needed) <= 3 and (needed or positional)
 
 
 @pytest.mark.parametrize(

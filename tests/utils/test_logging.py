@@ -19,13 +19,6 @@ from tests.helpers.files import disk_full_after
 from tests.launching import ROOT, clean_environment, error_of
 
 
-@pytest.fixture(autouse=True)
-def quiet_afterwards():
-    """The loggers of a test write nothing in the next one."""
-    yield
-    run_log._attach([])
-
-
 @pytest.fixture
 def now(monkeypatch) -> list[float]:
     """The time in seconds, which stands still until a test changes it."""
