@@ -1,8 +1,10 @@
-"""Compare ernie-m-base weights with the numbers that PaddleNLP's tests have for them.
+"""Check released weights: names, shapes and finite values; base also by the numbers of PaddleNLP's tests.
 
     sh scripts/verify_weights.sh configs/base
+    sh scripts/verify_weights.sh configs/large
 
-Ends with 0 if every number agrees, 1 if one does not, 2 if there are no such weights.
+Weights with a masked-LM head, which was not released, also fill in words that a reader expects. Ends with 0
+if all numbers agree, 1 if one does not, 2 if these are no weights of base or large, or not all of them.
 """
 
 from ernie_m.utils.first_import import run
@@ -12,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ernie_m.model.checkpoint.check_weights import HEADS
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.config import FIRST_POSITION, ErnieMConfig
 from ernie_m.model.packed_layout import PackedLayout
@@ -19,7 +22,10 @@ from ernie_m.utils.args import option, parse_options
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.paddle_settings import prepare
 
-BASE = {"vocab_size": 250002, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12}
+SIZES = {
+    "base": {"vocab_size": 250002, "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12},
+    "large": {"vocab_size": 250002, "hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16},
+}
 # tests/transformers/ernie_m/test_modeling.py: last_hidden_state[0, 1:4, 1:4], with position 0 masked.
 IDS = [0, 345, 232, 328, 740, 140, 1695, 69, 6078, 1588, 2]
 EXPECTED = [
@@ -28,6 +34,19 @@ EXPECTED = [
     [0.05675533, 0.01330730, -0.06826267],
 ]
 TOLERANCE = 1e-4
+# Sentences, and a word that should be among the first five for the mask.
+WORDS = {
+    "Paris is the capital of [MASK].": "France",
+    "The opposite of hot is [MASK].": "cold",
+    "Berlin ist die Hauptstadt von [MASK].": "Deutschland",
+    "Das Gegenteil von groß ist [MASK].": "klein",
+    "Madrid es la capital de [MASK].": "España",
+    "Le chat boit du [MASK].": "lait",
+    "Roma è la capitale dell'[MASK].": "Italia",
+    "Москва - столица [MASK].": "России",
+    "東京は[MASK]の首都です。": "日本",
+    "北京是[MASK]的首都。": "中国",
+}
 
 
 @dataclass
@@ -41,11 +60,28 @@ class VerifyFlags:
 def main() -> None:
     flags = parse_options(VerifyFlags, None, __name__)
     prepare()
-    last_layer = hidden_states(load_base(flags.path), IDS, masked=1)
-    if not agrees(last_layer[1:4, 1:4]):  # the part that `EXPECTED` has
+    size, model, has_lm_head = load_released(flags.path)
+    print(f"verify: the names and shapes are those of ernie-m-{size}, and all values are finite")
+    if has_lm_head:
+        fill_words(flags.path)
+    if size != "base":
+        print("verify: no numbers of this size are published")
+    elif agrees(hidden_states(model, IDS, masked=1)[1:4, 1:4]):  # the part that `EXPECTED` has
+        print("verify: all numbers agree")
+    else:
         print("verify: FAILED, these weights do not give the published numbers")
         sys.exit(1)
-    print("verify: all numbers agree")
+
+
+def fill_words(path: str) -> None:
+    """Print what the weights fill into `WORDS`."""
+    from ernie_m.api import load
+
+    model = load(path)
+    for text, word in WORDS.items():
+        (fillings,) = model.fill(text)
+        tokens = [filling["token"].lstrip("▁") for filling in fillings]
+        print(f"  {text}  {' '.join(tokens)}  expected {word}  {'ok' if word in tokens else 'OFF'}")
 
 
 def agrees(numbers: np.ndarray) -> bool:
@@ -59,28 +95,27 @@ def agrees(numbers: np.ndarray) -> bool:
     return bool(is_close.all())
 
 
-def load_base(path: str):
-    """Return the encoder of base weights at `path`.
+def load_released(path: str):
+    """Return the size of base or large weights, their encoder, and whether there is a masked-LM head.
 
     Raises:
-        UserError: there are no weights, or they are not of the base size.
+        UserError: there are no weights, they are of another size, or a tensor is missing or not finite.
     """
     # Paddle reads its CPU settings, which `prepare` makes, when it is imported.
     from ernie_m.model.checkpoint.load import load_from
     from ernie_m.model.ernie import ErnieMModel
 
     checkpoint = open_checkpoint(path)
-    config = checkpoint.config or ErnieMConfig.from_dict(BASE)
-    other_sizes = [key for key, size in BASE.items() if getattr(config, key) != size]
+    width = checkpoint.tensors.shape("embeddings.word_embeddings.weight")[1]
+    size = "large" if width == SIZES["large"]["hidden_size"] else "base"
+    config = checkpoint.config or ErnieMConfig.from_dict(SIZES[size])
+    other_sizes = [key for key, number in SIZES[size].items() if getattr(config, key) != number]
     differences = [f"{key} {getattr(config, key)}" for key in other_sizes]
     if differences:
-        raise UserError(
-            f"{path}: not the base size ({', '.join(differences)}); the numbers are of ernie-m-base"
-        )
+        raise UserError(f"{path}: not the {size} size ({', '.join(differences)})")
     model = ErnieMModel(config)
-    load_from(model, checkpoint, ignore=("classifier.", "lm_head.", "language_embeddings."))
-    model.eval()
-    return model
+    load_from(model, checkpoint, optional=(), ignore=HEADS)
+    return size, model.eval(), "lm_head.bias" in checkpoint.tensors
 
 
 def hidden_states(model, ids: list[int], masked: int = 0) -> np.ndarray:

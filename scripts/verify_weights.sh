@@ -1,9 +1,9 @@
 #!/bin/sh
-# Compare released ernie-m-base weights with the numbers in PaddleNLP's tests; prints each beside the other.
+# Check released weights: names, shapes, finite values; base also by the numbers of PaddleNLP's tests.
 #
-#   sh scripts/verify_weights.sh configs/base      the folder with params/, params/ itself, or a checkpoint of ours
+#   sh scripts/verify_weights.sh configs/base      (or large) the folder with params/, params/ itself, or a checkpoint of ours
 #
-# Ends with 0 if all agree, 1 if not, 2 if there are no such weights.
+# Ends with 0 if all is right, 1 if a number differs, 2 if these are no weights of base or large, or not all of them.
 set -eu
 case "${1-}" in
     "" | /* | -*) ;;

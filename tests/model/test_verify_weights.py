@@ -7,11 +7,15 @@ import paddle
 import pytest
 
 from ernie_m.model.ernie import ErnieMConfig, ErnieMModel
+from ernie_m.model.lm_head import PreTrainingModel
+from ernie_m.reader.tokenization import Tokenizer
 from scripts import verify_weights
-from scripts.verify_weights import EXPECTED, TOLERANCE, hidden_states, load_base
+from scripts.verify_weights import EXPECTED, TOLERANCE, WORDS, hidden_states, load_released
 from tests.foreign import make_official, official_config
+from tests.helpers.checkpoints import save_model
 from tests.helpers.plain_model import PlainErnieM
 from tests.launching import error_of
+from tests.toys import train_pieces
 
 
 @pytest.fixture
@@ -47,7 +51,7 @@ def test_one_number_off_is_enough(off, monkeypatch, capsys):
     states = np.full((11, 8), 99.0)
     states[1:4, 1:4] = EXPECTED  # the published part of the states
     states[3, 2] += off * TOLERANCE
-    monkeypatch.setattr(verify_weights, "load_base", lambda path: None)
+    monkeypatch.setattr(verify_weights, "load_released", lambda path: ("base", None, False))
     monkeypatch.setattr(verify_weights, "hidden_states", lambda *_, **__: states)
     monkeypatch.setattr(sys, "argv", ["verify_weights", "."])
     if abs(off) < 1:
@@ -67,5 +71,36 @@ def test_no_weights_and_other_sizes_are_one_line(tmp_path, monkeypatch):
         assert message in error_of(verify_weights.main)
     make_official(tmp_path, official_config(), seed=0)
     assert "not the base size (vocab_size 50, hidden_size 8, num_hidden_layers" in error_of(
-        load_base, str(tmp_path)
+        load_released, str(tmp_path)
     )
+
+
+def test_weights_without_numbers(tmp_path, monkeypatch, capsys):
+    """A large model, here a tiny one: shapes, finite values, and with a head the words that it fills in."""
+    train_pieces(tmp_path / "piece.model", [text.replace("[MASK]", word) for text, word in WORDS.items()])
+    tokenizer = Tokenizer(None, str(tmp_path / "piece.model"))
+    config = ErnieMConfig(
+        tokenizer.vocab_size,
+        hidden_size=8,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=80,
+    )
+    tiny = {key: getattr(config, key) for key in verify_weights.SIZES["large"]}
+    monkeypatch.setattr(verify_weights, "SIZES", {"base": EXPECTED, "large": tiny})
+    monkeypatch.setattr(sys, "argv", ["verify_weights", str(tmp_path / "full")])
+    model = PreTrainingModel(config, ["en"])
+    for number in (0.0, np.nan):
+        with paddle.no_grad():
+            model.ernie_m.encoder.layers[1].linear1.weight[3, 4] = number
+        save_model(tmp_path / "full", model, config, piece_model_path=tmp_path / "piece.model")
+        if number == 0.0:
+            verify_weights.main()
+        else:
+            assert "encoder.layers.1.linear1.weight contains NaN" in error_of(verify_weights.main)
+    lines = capsys.readouterr().out.splitlines()
+    assert "ernie-m-large" in lines[0] and "no numbers of this size" in lines[-1]
+    for (text, word), line in zip(WORDS.items(), lines[1:-1], strict=True):
+        shown, tokens, expected, verdict = line.strip().split("  ")
+        assert (shown, expected, len(tokens.split())) == (text, f"expected {word}", 5)
+        assert (verdict == "ok") == (word in tokens.split())
