@@ -273,6 +273,8 @@ LAUGHS = f'<!DOCTYPE tmx [<!ENTITY e0 "a">{ENTITIES}]>\n<tmx><tu><tuv><seg>&e9;<
         ("a.txt", "a text\nanother\n", "a.txt, line 1: "),
         ("a.tsv", "query\tanchor\tpositive\na\tb\tc\n", "a.tsv, line 1: "),
         ("en-de.tsv", "a\tb\tc\nd\te\tf\n", "en-de.tsv, line 1: "),
+        ("en-de.tsv", "1.2\ta\tb\ten\tde\n1.1\tc\td\ten\tde\n", "en-de.tsv, line 1: "),
+        ("a.tsv", "<table><tr><td>query</td><td>positive</td></tr></table>\n", "a.tsv, line 1: XML"),
         ("a.tsv", "query\tpositive\n", "a.tsv: "),
         ("a.tsv", "query\tpositive\nc\t \n", "a.tsv, line 2: "),
         ("a.tsv", "query\tpositive\tid\na\tb\n", "a.tsv, line 2: "),

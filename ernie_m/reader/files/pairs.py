@@ -151,7 +151,13 @@ def find_pair_columns(table: Table, options: TableOptions, languages: Sequence[s
     elif languages and table.names == ["1", "2"]:  # a bitext without a header
         texts = [0, 1]
     else:
-        texts = [folded.index(name) for name in map(str.lower, languages) if name in folded]
+        # A first row of WikiMatrix, which has no header, ends in the languages as the others do.
+        places = {
+            name.lower(): column
+            for column, name in enumerate(table.names)
+            if all(row[column] != name for row in table.sample)
+        }
+        texts = [places[name] for name in map(str.lower, languages) if name in places]
         if len(texts) != 2:
             sides = [table.named(PAIRS[part]) for part in ("query", "positive")]
             texts = list(chain(*sides)) if [len(side) for side in sides] == [1, 1] else []

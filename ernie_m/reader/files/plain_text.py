@@ -301,10 +301,10 @@ def reject_other_formats(head: bytes, path: str | os.PathLike, but_json: bool = 
     """
     reject_compressed(head, path)
     head = head.removeprefix(codecs.BOM_UTF8)
-    if re.match(rb"\s*<(\?xml|!doctype|tmx)\b", head, re.IGNORECASE):
+    if re.match(rb"\s*<(\?xml|!doctype|tmx|html|table)\b", head, re.IGNORECASE):
         raise UserError(
-            f"{path}, line 1: XML, not plain text; a .tmx file is read as pairs, and other files must have "
-            "one text on each line"
+            f"{path}, line 1: XML or HTML, not plain text; save a table as .csv; .tmx is read as pairs, "
+            "and other files must have one text on each line"
         )
     first, line_end, _ = head.partition(b"\n")
     begins_object = first.startswith(b'{"') and (not line_end or json_of(first))
