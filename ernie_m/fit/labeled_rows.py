@@ -42,6 +42,7 @@ _NUMBER = "Write a score with a decimal point and no other mark, as in 0.5 or 12
 _MOST_STEPS = 10  # with more whole numbers it is asked whether they are classes
 _MOST_CELLS = 1 << 28  # of rows by labels; a head takes 8 bytes for each
 _BETWEEN_LABELS = re.compile(r"[,;|]|(?<=\w)#(?=\w)")  # it is asked whether it is
+_MARKS = re.compile(r"[01](\s+[01])+|[01]{3,}")  # zeros and ones, of several labels without names
 # A number with three decimals may be a thousand, beside a plain number of 100 or more.
 _MAY_BE_THOUSAND, _HUNDREDS = re.compile(r"[+-]?[1-9]\d{0,2}\.\d{3}"), 100
 
@@ -203,8 +204,11 @@ def ask_for_kind(rows: LabeledDataset) -> None:
     numbers = [number_in(name) for name in rows.names]
     are_whole = all(number is not None and number.is_integer() for number in numbers)
     may_be_numbers = None not in numbers and (rows.are_pairs or len(numbers) > _MOST_STEPS or not are_whole)
+    are_marks = all(map(_MARKS.fullmatch, rows.names))
     for id_, (name, parts) in enumerate(zip(rows.names, parts_of)):
-        may_be_several = len(parts) > 1 and any(counts[part] > 1 for part in parts)
+        words = {*filter(None, re.split(r"\W+", name))}  # or several labels, as in "a / b", if each is one
+        may_be_several = (len(parts) > 1 and any(counts[part] > 1 for part in parts)) or are_marks
+        may_be_several |= len(words) > 1 and words <= {*rows.names}
         if may_be_several or may_be_numbers:
             location = rows.places[rows.targets.tolist().index(id_)]
             raise UserError(

@@ -166,12 +166,17 @@ def write_table(
     kept = [index for index, name in enumerate(names) if name not in columns]
     quoted = csv.writer(file, delimiter=form.mark, lineterminator="\n")
     table = ((cells, _prediction_cells(answer) if answer else {}) for cells, answer in chain(begin, rows))
+    changed = 0  # cells that this form cannot hold as they are
     for cells, added in chain([(names, dict(zip(columns, columns)))], table):
         line = [*(cells[index] for index in kept), *(added.get(column, "") for column in columns)]
         if form.quoted:
             quoted.writerow(line)
         else:
-            file.write(form.mark.join(in_one_line(cell).replace(form.mark, " ") for cell in line) + "\n")
+            written = [in_one_line(cell).replace(form.mark, " ") for cell in line]
+            changed += sum(cell != was for cell, was in zip(written, line))
+            file.write(form.mark.join(written) + "\n")
+    if changed:
+        logger.warning("%s cells have tabs or line ends, written as spaces; .csv keeps them", f"{changed:,}")
 
 
 def write_objects(

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from ernie_m.model.preprocessing import NEITHER, Pooling, TextKind
 from ernie_m.utils.args import Names, PositiveInt, accepts, in_words
 from ernie_m.utils.errors import UserError
+from ernie_m.utils.files import is_blank
 
 
 @dataclass
@@ -153,7 +154,7 @@ def parsed(predictor: Any, requests: Sequence[dict], on_empty: str = "error") ->
 def _is_empty(text: Any) -> bool:
     """Whether a text is one without words, or what a table has in the place of a text."""
     if isinstance(text, str):
-        return not text.strip()
+        return is_blank(text)
     return text is None or (isinstance(text, float) and math.isnan(text))
 
 
@@ -189,7 +190,7 @@ def as_row(text: Any, number: int) -> list[str]:
     from ernie_m.reader.files.official_tsv import in_one_line
 
     row = list(text) if isinstance(text, list | tuple) else [text]
-    if not 1 <= len(row) <= 2 or not all(isinstance(part, str) and part.strip() for part in row):
+    if not 1 <= len(row) <= 2 or not all(isinstance(part, str) and not is_blank(part) for part in row):
         raise UserError(
             f"text {number + 1:,} (index {number}): {text!r} is neither a text nor a pair of texts; leave it "
             "out"

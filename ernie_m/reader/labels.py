@@ -157,9 +157,9 @@ def check_labels(
     return found
 
 
-# How tables write that a row has no label, in small letters: pandas, Excel, R and databases (\\N), and SNLI
-# where its annotators did not agree. Some may be names of classes, so that they are asked about.
-NO_LABEL = ("nan", "<na>", "-", "\\n", "n/a", "#n/a", "na", "null", "none", "?")
+# How tables write that a row has no label, in small letters: pandas, Excel, R, databases (\\N), people, and
+# SNLI where its annotators did not agree. Some may be names of classes, so that they are asked about.
+NO_LABEL = ("nan", "nat", "<na>", "-", "\\n", "n/a", "#n/a", "na", "null", "none", "?", "(blank)", "todo")
 _JOINERS = "\u200c\u200d"  # zero width, but letters look different without them
 # That a row has no label, in Hugging Face's data sets; but a sentiment may be -1, 0 or 1, or -2 to 2. Then it
 # is none if it is so many times rarer than the others are on average.
@@ -167,9 +167,9 @@ _HIDDEN, _RARE = "-1", 10
 # Cells by which a row has the label of their column, or has it not.
 _YES_OR_NO = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "false": False, "": False}
 # In brackets: what begins with a quotation mark or a bracket, has a comma, or is of numbers and the like. The
-# name of a class may stand before them.
+# name of a class may stand before them; one number may be a label, such as Art(2), unless a program says it.
 _PRINTED = re.compile(
-    r"([\w.]+(?=\([\[({'\")]))?"
+    r"([\w.]+(?=\([\[({'\")])|(tensor|array|(np|numpy|torch)\.\w+)(?=\())?"
     r"[\[({]\s*(['\"\[({].*|[^,]*,.*|([\d\s.]|e[+-]|-(?=\d)|true|false|none|null|nan)*)[\])}]",
     re.IGNORECASE | re.DOTALL,
 )

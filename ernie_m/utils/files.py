@@ -46,6 +46,11 @@ def shipped(path: str | os.PathLike) -> Path:
     return path
 
 
+def is_blank(text: str) -> bool:
+    """Whether a text has nothing but white space and characters of zero width."""
+    return re.search(r"[^\s\u00ad\u200b-\u200f\u2060-\u2064\ufeff]", text) is None
+
+
 def is_whole_text(text: str) -> bool:
     """Return whether a text has no lone surrogate, which JSON may contain and a file may not."""
     return text.encode(errors="ignore").decode() == text

@@ -58,6 +58,7 @@ def table(header, *cells, count=12):
         (table(("text", "labels"), ("b,a",), ("",)), {"label_separator": ","}, MULTI_LABEL, [(1, 1), (0, 0)]),
         (table(("text", "label"), (1,), (0,)), {}, CLASSIFICATION, [1, 0]),
         (table(("text", "label"), ("a,b",), ("a",)), {"kind": CLASSIFICATION}, CLASSIFICATION, [1, 0]),
+        (table(("text", "label"), ("new york",), ("new",)), {}, CLASSIFICATION, [1, 0]),
     ],
 )
 def test_what_is_learned(read, lines, options, kind, targets):
@@ -76,6 +77,9 @@ def test_what_is_learned(read, lines, options, kind, targets):
         (table(("text", "score"), ("500",), ("1.000",)), {}, "line 3: '1.000' may be 1,000 or 1"),
         (table(("text", "label"), ("a",), ("b,a",)), {}, "line 3: is 'b,a' one label"),
         (table(("text", "label"), ("a,c",), ("b,a",)), {}, "line 2: is 'a,c' one label"),
+        (table(("text", "label"), ("a",), ("a / b",), ("b",)), {}, "line 3: is 'a / b' one label"),
+        (table(("text", "label"), ("0 0 1",), ("1 0 1",)), {}, "line 2: is '0 0 1' one label"),
+        (table(("text", "label"), ("001",), ("101",)), {}, "line 2: is '001' one label"),
         (table(("text", "label"), ("0.5",), ("2",)), {}, "line 2: is '0.5' one label"),
         (table(("text", "text_b", "label"), ("b", "0"), ("c", "1")), {}, "line 2: is '0' one label"),
         (table(("text", "label"), *([number] for number in range(11))), {}, "line 2: is '0' one label"),

@@ -294,7 +294,7 @@ def test_what_was_opened_is_not_read_from_another_file(models, exported, tmp_pat
     assert error_of(ask, model).startswith(f"{tmp_path / 'model' / file}: ")
 
 
-@pytest.mark.parametrize("empty", ["", " \n", None, float("nan"), NAType()])
+@pytest.mark.parametrize("empty", ["", " \n", "\u200b\ufeff", None, float("nan"), NAType()])
 def test_one_empty_text_of_many(models, empty):
     """It is named by its place; if it is skipped, the others have their rows."""
     model = ernie_m.load(models / "classify")

@@ -135,6 +135,8 @@ REFUSED = {  # name of a file -> its content, flags, and what the message says: 
         {},
         ("line 2: not UTF-8",),
     ),
+    "invisible.csv": ("text,label\na,b\n\u200b\ufeff,c\n", {}, ("line 3", "'text'")),
+    "rows.json": ('{"data": [{"text": "a", "label": "b"}]}', {}, ("line 1", "'data'")),
     "key.json": ('[\n{"text": "a", "label": "b"},\n5]', {}, ("line 3",)),
     "split.csv": ("text,label,split\na,b,train\nc,d,tran\n", {}, ("line 3", "'tran'")),
     "header.csv": ("text,label\na,b\n", {"text": "1", "label": "2"}, ("line 1", "text, label")),
@@ -176,6 +178,11 @@ def test_what_is_refused(read, name):
             lambda path, options: open_unlabeled(path, options, RowErrors(path), questions=True),
         ),
         ("a.csv", "text,label\na,b\n", lambda path, options: read_texts(path, options)),
+        (
+            "a.jsonl",
+            '{"text": "a", "label": "b"}',
+            lambda path, options: open_unlabeled(path, options, RowErrors(path), are_requests=True),
+        ),
         ("a.conll", "a O\n", lambda path, options: read_words(path, options=options)),
         (
             "a.jsonl",

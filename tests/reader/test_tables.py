@@ -72,6 +72,7 @@ PRINTED = [
     "{}",
 ]
 PRINTED += ["{'a'}", "{a,b}", "set()", "('a',)", "(1, 2)", "array([1, 0])", "[{'label': 'a', 'score': 1.0}]"]
+PRINTED += ["tensor(0)", "np.int64(1)"]
 PRINTED += ['{"choices": ["a"]}', " [1e-05 -0.5] ", "[nan]", "frozenset({'a'})", "['a',\n 'b']"]
 WRITTEN = [
     "",
@@ -112,6 +113,7 @@ def test_every_way_in_compares_normal_forms(write):
         ({"-1": 3, "a": 7, "b": 7}, {"-1"}),
         ({"-1": 3, "0": 7, "1": 7, "2": 7}, {"-1"}),
         *(({mark: 2, "a": 7, "b": 7}, {mark}) for mark in ("n/a", "N/A", "NA", "NULL", "None", "none", "?")),
+        *(({mark: 2, "a": 7, "b": 7}, {mark}) for mark in ("(blank)", "NaT", "Todo")),
     ],
 )
 def test_which_labels_stand_for_none(counts, none):
@@ -164,7 +166,7 @@ def test_rows_that_are_evaluated_on():
     assert error.startswith("2 of 3 rows have a text that is trained on")
 
 
-def test_answers_in_the_cells_of_a_table():
+def test_answers_in_the_cells_of_a_table(caplog):
     """Several labels have commas between them, other lists of texts spaces; the rest is JSON."""
     answers = [
         {"labels": ["so so", "bad"], "probabilities": {"so so": 0.9, "bad": 0.8}},
@@ -177,7 +179,7 @@ def test_answers_in_the_cells_of_a_table():
         write_table(file, Dialect("\t", False, ""), ["text"], [(["a\tb"], answer)])
         header, cells = (line.split("\t") for line in file.getvalue().splitlines())
         assert header[0] == "text" and header[-2:] == ["predicted_truncated", "predicted_unknown_words"]
-        assert cells[0] == "a b"
+        assert cells[0] == "a b" and caplog.messages[-1].startswith("1 cells have tabs")
         rows.append(dict(zip(header[1:], cells[1:], strict=True)))
     several, one, words = rows
     assert several["predicted_labels"] == "so so, bad"

@@ -18,7 +18,7 @@ from ernie_m.reader.files.table_options import TableOptions
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.reader.vocabulary_coverage import count_unknown_words
 from ernie_m.utils.errors import UserError
-from ernie_m.utils.files import is_whole_text
+from ernie_m.utils.files import is_blank, is_whole_text
 
 # The keys of a request to the server -> (type, default) of each, as pydantic takes them.
 Fields = dict[str, tuple[Any, Any]]
@@ -124,7 +124,7 @@ def _class_named(location: str) -> Any:
 
 def is_text(value: Any) -> bool:
     """Whether a value is a text that is not blank, without half characters."""
-    return isinstance(value, str) and bool(value.strip()) and is_whole_text(value)
+    return isinstance(value, str) and not is_blank(value) and is_whole_text(value)
 
 
 def text_of(request: dict, key: str, optional: bool = False, choices: Sequence[str] = ()) -> str | None:

@@ -416,7 +416,9 @@ def open_unlabeled(
         question, context = table.two_columns(options.columns, QUESTIONS.values(), what)
         texts = {"question": [question], "context": [context]}
         return UnlabeledTable(table, texts, [], [], are_requests=are_requests)
-    options.reject_others(path, "tables without labels to learn", *OF_TABLES, *parts)
+    form = "JSON lines, not scored as a .csv is," if are_requests else "tables without labels to learn"
+    read = {*parts}.difference(("label", "label_separator") if are_requests else ())
+    options.reject_others(path, form, *OF_TABLES, *read)
     needed = () if are_requests and table.named(WORDS["words"]) else ("text",)
     found = find_columns(table, options, needed, remembered, ways)
     texts = {key: found[part] for key, part in (("text_a", "text"), ("text_b", "text_b")) if found[part]}

@@ -46,6 +46,7 @@ from ernie_m.reader.files.row_errors import RowErrors
 from ernie_m.reader.files.table_options import TableOptions
 from ernie_m.reader.labels import normal_label
 from ernie_m.utils.errors import UserError, command_words, install_command, listed, shown
+from ernie_m.utils.files import is_blank
 from ernie_m.utils.logging import logger
 
 # The names of columns that are known without a flag: part -> names.
@@ -277,7 +278,7 @@ def text_error(name: str, cell: Any) -> str:
     if not isinstance(cell, str):
         kind = {list: "a list", dict: "an object"}.get(type(cell), json.dumps(cell))
         return f"the value of '{name}' is {kind}, and no text"
-    return "" if cell.strip() else f"'{name}' is empty"
+    return f"'{name}' is empty" if is_blank(cell) else ""
 
 
 def _are_numbers(options: TableOptions) -> bool:
@@ -457,7 +458,7 @@ def _read_object_rows(file: TextFile, errors: RowErrors, cell_of: Callable[[Any]
         cell_of: makes a cell of a value, and of None.
 
     Raises:
-        UserError: it is too large or not JSON throughout, or LlamaIndex wrote it.
+        UserError: it is too large, not JSON throughout, or of LlamaIndex, or a key has all rows in a list.
     """
     start = file.buffer.lstrip()
     if re.match(rb'\{\s*"queries"\s*:\s*\{', start):
@@ -470,6 +471,12 @@ def _read_object_rows(file: TextFile, errors: RowErrors, cell_of: Callable[[Any]
     objects = ((line, value) for line, value in values if is_object(value, line, errors))
     head = list(islice(objects, _HEAD_OBJECTS))
     names = list(dict.fromkeys(name for _, value in head for name in value))  # each once, in their order
+    rows = head[0][1][names[0]] if (len(head), len(names)) == (1, 1) else None
+    if isinstance(rows, list) and all(isinstance(row, dict) for row in rows):
+        raise UserError(
+            f"{file.path}, line {head[0][0]}: an object with a list of rows, '{shown(names[0])}'; write the "
+            "list alone, or an object on each line (jq -c '.KEY[]')"
+        )
     if head:
         yield head[0][0], names
     for line, value in chain(head, objects):
