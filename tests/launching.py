@@ -127,6 +127,13 @@ def error_of(call: Callable[..., object], /, *arguments, **options) -> str:
     return line
 
 
+def refusal_of(process: subprocess.CompletedProcess) -> str:
+    """The one line with which a program has ended, with exit code 2."""
+    assert process.returncode == 2, process.stderr
+    (line,) = process.stderr.splitlines()
+    return line
+
+
 def stand_in_for_launch(folder: Path) -> Path:
     """Make a folder whose launch.py prints its arguments, with a Python that starts fast (-S) in .venv."""
     python = folder / ".venv/bin/python"
