@@ -125,8 +125,9 @@ def evaluate_files(
     for file, predictions, loss, seconds in predicted:
         metrics = dict(task.score(file.data, predictions, file.language))
         if task.own_metric:
-            arguments = task.predicted(file.data, predictions), task.gold(file.data)
-            own = distributed.on_main(partial(task.own_metric, *arguments))
+            own = distributed.on_main(
+                partial(task.own_metric, task.predicted(file.data, predictions), task.gold(file.data))
+            )
             metrics = {**own, **metrics, **own}  # first, also instead of one of the same name
         scores.setdefault(file.pattern, {})[file.language] = metrics
         # Fractions, not percent, as in the line of the official code.

@@ -170,8 +170,11 @@ class Trainer(Generic[Model, Data]):
         self.meter = Meter(state["window"], state["tokens"])
         keeps_records = task.record is not None and distributed.is_main()
         self.first_step = self.engine.steps
-        draws = keeps_records and loop_config.tensorboard
-        self.curves = curve_writer(folder.path / CURVES, self.first_step) if draws else None
+        self.curves = (
+            curve_writer(folder.path / CURVES, self.first_step)
+            if keeps_records and loop_config.tensorboard
+            else None
+        )
         self.records = Records(folder.path / METRICS, self.curves) if keeps_records else None
         # `engine.steps` and `evaluated_step` in the newest checkpoint.
         self._saved_at = (self.engine.steps, self.evaluated_step)
