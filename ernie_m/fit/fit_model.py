@@ -108,7 +108,8 @@ def _cross_validate(vectors: np.ndarray, rows: LabeledDataset) -> EvaluationResu
         others = np.setdiff1d(np.arange(len(vectors)), part)
         weight, bias = _head(vectors[others], rows.some(others))
         outcomes[part] = (sigmoid if rows.kind == MULTI_LABEL else softmax)(vectors[part] @ weight + bias)
-    return EvaluationResult(rows, outcomes, f"{len(parts)}-fold cross-validation")
+    groups = len(np.unique(rows.groups))  # duplicates and translations are in one fold
+    return EvaluationResult(rows, outcomes, f"{len(parts)}-fold cross-validation over {groups:,} groups")
 
 
 def _head(vectors: np.ndarray, rows: LabeledDataset) -> tuple[np.ndarray, np.ndarray]:

@@ -220,7 +220,7 @@ class Tokenizer:
             )
         if vocab_size > self.vocab_size:
             logger.warning(
-                "%s: %d embedding rows beyond the vocabulary are ignored",
+                "%s: %d unused embedding rows beyond the vocabulary",
                 source,
                 vocab_size - self.vocab_size,
             )

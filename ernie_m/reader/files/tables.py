@@ -54,7 +54,7 @@ LABELS = {
     "text": ("text", "sentence", "text_a", "sentence1", "premise", "query"),
     "text_b": ("text_b", "sentence2", "hypothesis", "passage"),
     "label": ("label", "labels", "score"),
-    "language": ("language",),
+    "language": ("language", "lang"),
     "group": ("group",),
     "split": ("split",),
     "qid": ("qid",),
