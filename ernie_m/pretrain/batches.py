@@ -1,8 +1,7 @@
-"""An optimizer step's micro-batches: text drawn by temperature, masked, packed. It runs in its own process.
-
-What a step holds is a function of (corpus, config, step) alone. Every process reads the whole step, divides
-it in the same way by tokens, then masks its own part. So any number of processes read the same steps, and a
-run resumes from the samplers' positions. No paddle here.
+"""Micro-batches of an optimizer step: sampled by temperature, masked and packed, in a reader process.
+The content of a step is a function of (corpus, config, step). Every process reads the whole step, divides it
+by tokens in the same way, and masks its own part. So any number of processes read the same steps, and a run
+resumes from the samplers' positions. This module does not import Paddle.
 """
 
 import heapq
@@ -26,13 +25,13 @@ from ernie_m.utils.user_code import errors_in
 
 @dataclass(frozen=True)
 class StepBatches:
-    """One process's part of one optimizer step.
+    """The part of an optimizer step that one process computes.
 
     Attributes:
-        micro_batches: the micro-batches of all objectives of the step; there may be none.
+        micro_batches: micro-batches of all objectives; may be empty.
         share: objective -> its weight in the step's loss.
-        counts: objective -> the number of its losses in the whole step, over all processes.
-        position: the step's number, from 1, and the samplers' positions after it, JSON values.
+        counts: objective -> number of its losses in the whole step, over all processes.
+        position: the step, from 1, and the samplers' positions after it, as JSON values.
     """
 
     micro_batches: list[HostBatch]
@@ -42,16 +41,16 @@ class StepBatches:
 
 
 class StepReader:
-    """Makes the batches of step after step for process `rank` of `world_size`.
+    """Makes the batches of each step for process `rank` of `world_size`.
 
     Args:
-        text: what the run trains on.
-        phases: the mixing ratios of the objectives in each phase of the run.
-        batch_size: the number of texts and pairs of a step, over all processes.
-        micro_batch_tokens: most tokens of a micro-batch; no example has more.
-        seed: of the order of the text and of the masks.
-        position: the `StepBatches.position` of the last step of this run, to resume from.
-        step: the first step, from 0, if there is no position.
+        text: the training data.
+        phases: the mixing ratios of the objectives in each phase.
+        batch_size: number of texts and pairs per step, over all processes.
+        micro_batch_tokens: maximum number of tokens of a micro-batch, at least the longest example.
+        seed: seed of sampling and masking.
+        position: `StepBatches.position` of the last step, to resume from.
+        step: the first step, from 0, without a position.
     """
 
     def __init__(
@@ -75,7 +74,7 @@ class StepReader:
         self.world_size = world_size
         self.step = step
         self.objectives = text.objectives
-        self.samplers: dict[str, Sampler] = {}  # "mono" and "parallel", as far as an objective reads them
+        self.samplers: dict[str, Sampler] = {}  # "mono" and "parallel", if an objective reads them
         kinds = {objective.reads for objective in self.objectives.values()}
         if Text in kinds:
             # Language -> its texts for MMLM and BTMLM.
@@ -113,17 +112,17 @@ class StepReader:
         counts = allocate(share, self.batch_size, self.step)
         examples = self._examples(counts)
         tokens = [self.objectives[name].tokens(example) for name, example in examples]
-        groups = self._groups(examples)  # the numbers of the examples of each
+        groups = self._groups(examples)  # the indices of the examples of each
         tokens_of_groups = [sum(tokens[number] for number in group) for group in groups]
         places_by_process = cut_by_tokens(tokens_of_groups, self.micro_batch_tokens, self.world_size)
 
-        # Mask the examples of this process alone.
+        # Mask only the examples of this process.
         micro_batches = [
             self._micro_batch(examples, [groups[index] for index in indices])
-            for indices in places_by_process[self.rank]  # the places in `groups` of one micro-batch
+            for indices in places_by_process[self.rank]  # indices into `groups` of one micro-batch
         ]
 
-        # The loss needs the masked tokens of the whole step. They can be counted without drawing them.
+        # The loss needs the number of masked tokens of the whole step, which is known without drawing them.
         loss_counts = dict.fromkeys(share, 0)
         for name, example in examples:
             loss_counts[name] += self.objectives[name].count(example)
@@ -132,13 +131,13 @@ class StepReader:
         return StepBatches(micro_batches, share, loss_counts, position)
 
     def _examples(self, counts: dict[str, int]) -> list[tuple[str, Text | Pair]]:
-        """Return the texts and pairs of the whole step, each with its objective.
+        """Draw the texts and pairs of the whole step, each with its objective.
 
-        Every process draws all, so that the positions stay equal. An example's place in the list decides what
-        is drawn for it.
+        Every process draws all of them, so that positions stay equal. An example's index in the list seeds
+        its masks.
 
         Args:
-            counts: the number of examples of each objective that is trained in this part of the run.
+            counts: number of examples of each objective in this phase.
         """
         examples: list[tuple[str, Text | Pair]] = []
         for name in names_that_read(Text):
@@ -148,15 +147,18 @@ class StepReader:
                 if self.objectives[name].serves(pair):
                     examples.append((name, pair))
                 elif "tlm" in counts:
-                    # A side may have one token, and CAMLM must leave one of a side unmasked. Such a pair
-                    # serves TLM instead; it is left out if TLM is not trained.
+                    # A side may have one token, but CAMLM must leave one of each side unmasked. Such a pair
+                    # is used for TLM instead, or dropped if TLM is not trained.
                     examples.append(("tlm", pair))
         return examples
 
     def _groups(self, examples: Sequence[tuple[str, Text | Pair]]) -> list[list[int]]:
-        """Return the numbers of the examples that stay together in a micro-batch; most are alone."""
+        """Return the indices of examples that stay together in a micro-batch.
+
+        Most groups have one example.
+        """
         groups: list[list[int]] = []
-        last_group: dict[str, list[int]] = {}  # objective -> its group that began last
+        last_group: dict[str, list[int]] = {}  # objective -> its latest group
         for number, (name, _) in enumerate(examples):
             if name not in last_group or len(last_group[name]) == self.objectives[name].group:
                 last_group[name] = []
@@ -165,7 +167,7 @@ class StepReader:
         return groups
 
     def _draw(self, kind: str, count: int) -> list[Any]:
-        """Return the next texts ("mono") or pairs ("parallel")."""
+        """Draw the next texts ("mono") or pairs ("parallel")."""
         if not count:
             return []
         sampler = self.samplers[kind]
@@ -183,7 +185,7 @@ class StepReader:
     def _micro_batch(
         self, examples: Sequence[tuple[str, Text | Pair]], groups: Sequence[Sequence[int]]
     ) -> HostBatch:
-        """Return the micro-batch of the examples with the numbers in these groups."""
+        """Mask and pack the examples of these groups into a micro-batch."""
         masked = []
         for index, group in enumerate(groups):
             for number in group:
@@ -194,44 +196,44 @@ class StepReader:
 
 
 def cut_by_tokens(tokens: Sequence[int], budget: int, processes: int) -> list[list[list[int]]]:
-    """Divide a step's sequences into micro-batches with about equal sums of tokens.
+    """Divide a step's sequences into micro-batches with similar numbers of tokens.
 
     Every process gets the same number of micro-batches, unless there are fewer sequences than micro-batches.
-    Empty micro-batches are left out, so a process may have none.
+    Empty micro-batches are dropped, so a process may have none.
 
     Args:
-        tokens: the number of tokens of each sequence.
-        budget: most tokens of a micro-batch; no sequence has more.
-        processes: the number of processes among which the step is divided.
+        tokens: number of tokens of each sequence.
+        budget: maximum number of tokens of a micro-batch, at least the longest sequence.
+        processes: number of processes that divide the step.
 
     Returns:
-        The micro-batches of each process. A micro-batch is the numbers of its sequences, ascending.
+        The micro-batches of each process, as ascending indices of sequences.
     """
-    longest_first = np.argsort(-np.asarray(tokens), kind="stable").tolist()  # the numbers of the sequences
+    longest_first = np.argsort(-np.asarray(tokens), kind="stable").tolist()  # indices of the sequences
     per_process = max(1, -(-sum(tokens) // (budget * processes)))  # micro-batches of a process, rounded up
     micro_batches, most_tokens = _divide_evenly(tokens, longest_first, count=per_process * processes)
     while most_tokens > budget:
-        per_process += 1  # divide all anew among more micro-batches
+        per_process += 1  # divide again, into more micro-batches
         micro_batches, most_tokens = _divide_evenly(tokens, longest_first, count=per_process * processes)
     by_process = []
     for rank in range(processes):
-        own_micro_batches = micro_batches[rank::processes]  # every `processes`-th one, from `rank` on
+        own_micro_batches = micro_batches[rank::processes]  # every `processes`-th one, from `rank`
         by_process.append([sorted(numbers) for numbers in own_micro_batches if numbers])
     return by_process
 
 
 def _divide_evenly(tokens: Sequence[int], order: Sequence[int], count: int) -> tuple[list[list[int]], int]:
-    """Put each sequence, in this order, into the one of `count` micro-batches that has the fewest tokens.
+    """Put each sequence, in this order, into the micro-batch with the fewest tokens.
 
     Args:
-        tokens: the number of tokens of each sequence.
-        order: the numbers of the sequences.
+        tokens: number of tokens of each sequence.
+        order: indices of the sequences.
 
     Returns:
-        The numbers of the sequences of each micro-batch, and the most tokens of one.
+        The indices of the sequences of each micro-batch, and the maximum number of tokens.
     """
     micro_batches: list[list[int]] = [[] for _ in range(count)]
-    heap = [(0, index) for index in range(count)]  # tokens so far, and place in `micro_batches`
+    heap = [(0, index) for index in range(count)]  # tokens so far, and index into `micro_batches`
     for number in order:
         fewest_tokens, index = heap[0]
         micro_batches[index].append(number)
@@ -243,11 +245,11 @@ def _divide_evenly(tokens: Sequence[int], order: Sequence[int], count: int) -> t
 def read_steps(
     config: PretrainConfig, vocabulary: Vocabulary, phases: Sequence[Phase], **arguments: Any
 ) -> Iterator[StepBatches]:
-    """Yield the batches of a run, in the reader process, which opens the corpus itself.
+    """Yield the batches of a run, in the reader process, which opens the corpus.
 
     Args:
-        phases: those of the run's plan.
-        arguments: the further keyword arguments of `StepReader`: rank, world_size, position.
+        phases: phases of the run's plan.
+        arguments: other keyword arguments of `StepReader`: rank, world_size, position.
     """
     use_files(config.objectives.path)
     text = TrainingData.of(Corpus(config.data.corpus), vocabulary, config)

@@ -1,4 +1,4 @@
-"""BTMLM's stage 1: a pass without gradient that predicts the pseudo-tokens (paper section 3, Figure 4)."""
+"""BTMLM's stage 1: a forward pass that predicts the pseudo-tokens (paper, section 3, Figure 4)."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -20,14 +20,14 @@ from ernie_m.utils.logging import logger
 
 
 class PseudoTokenGenerator:
-    """Fills a BTMLM batch's slots.
+    """Fills the slots of a BTMLM batch.
 
-    The output layer is computed for the target language's subwords only: [P, n] logits, never [P, V].
+    Logits are computed only for the target language's subwords: [P, n], never [P, V].
 
     Args:
-        allowed: per language, the ids that may be produced (`allowed_pieces`).
-        temperature: 0 takes the arg max; above 0 samples from softmax(logits / temperature), with the draws
-            of the batch.
+        allowed: per language, the ids that may be generated (`allowed_pieces`).
+        temperature: 0 takes the argmax; above 0 samples from softmax(logits / temperature), with the draws of
+            the batch.
     """
 
     def __init__(self, allowed: Sequence[np.ndarray], temperature: float = 0.0):
@@ -38,12 +38,12 @@ class PseudoTokenGenerator:
     def fill(
         self, model: PreTrainingModel, batch: DeviceBatch
     ) -> tuple[DeviceBatch, dict[str, Tensor | int]]:
-        """Predict the pseudo-tokens of a batch, if it has BTMLM sequences. No gradient, dropout off.
+        """Predict the pseudo-tokens of a batch, if it has BTMLM sequences, without gradients or dropout.
 
         Returns:
-            The batch with pseudo-tokens in its slots; and the number of pseudo-tokens ("pseudo"), of those
-            that occur in their sentence ("copied"), and of those that repeat an earlier one of their sentence
-            ("repeated"). Without BTMLM sequences, the batch itself, and nothing.
+            The batch with pseudo-tokens in its slots, and the number of pseudo-tokens ("pseudo"), of those in
+            their sentence ("copied"), and of those that repeat an earlier one of their sentence ("repeated").
+            Without BTMLM sequences, the batch itself and no numbers.
         """
         stage1 = batch.stage1
         if stage1 is None:
@@ -52,7 +52,7 @@ class PseudoTokenGenerator:
         filled_ids = paddle.scatter(batch.inputs.input_ids, stage1.slots, pseudo_ids)  # [N]
         filled_batch = replace(batch, inputs=replace(batch.inputs, input_ids=filled_ids))
 
-        # One number stands for a sentence and an id together, so ids are compared within a sentence only.
+        # One number combines sentence and id, so that ids are only compared within a sentence.
         vocab_size = model.lm_head.bias.shape[0]
         pseudo_keys = stage1.slot_sentences * vocab_size + pseudo_ids  # [P]
         context_keys = stage1.context_sentences * vocab_size + stage1.context_ids  # [C]
@@ -75,7 +75,7 @@ class PseudoTokenGenerator:
         if was_training:
             model.train()
         table = head.word_embeddings.weight  # [V, H]
-        pseudo_ids = []  # one language after the other, as the slots are ordered
+        pseudo_ids = []  # by language, in the order of the slots
         start = 0
         for language, equal_languages in groupby(stage1.slot_languages):
             slots = slice(start, start + len(list(equal_languages)))
@@ -92,24 +92,24 @@ class PseudoTokenGenerator:
 
         Args:
             hidden: [P, H].
-            table: the embeddings of the subwords, [n, H].
-            bias: the bias of the subwords, [n].
+            table: embeddings of the subwords, [n, H].
+            bias: bias of the subwords, [n].
             draws: float64 [P], uniform in [0, 1).
 
         Returns:
             Rows of `table`, int64 [P].
         """
         chosen = []
-        for part in logit_chunks(hidden.shape[0], table.shape[0], bias.dtype):  # as memory allows
+        for part in logit_chunks(hidden.shape[0], table.shape[0], bias.dtype):  # limited by memory
             piece_logits = logits(hidden[part], table, bias)  # [p, n]
             if self.temperature == 0:
                 chosen.append(piece_logits.argmax(-1))
                 continue
             probabilities = F.softmax(piece_logits.astype("float64") / self.temperature, axis=-1)  # [p, n]
             cumulative = probabilities.cumsum(-1)  # [p, n]
-            # Choose the first column whose cumulative probability reaches the draw: the columns before it are
-            # those below the draw, so their count is its index. The last cumulative probability is 1 but for
-            # rounding; the draw is scaled by it, so that it never falls beyond the last column.
+            # The index of the first column whose cumulative probability reaches the draw is the number of
+            # columns below the draw. The last cumulative probability is 1 up to rounding; the draw is scaled
+            # by it, so that it never exceeds the last column.
             total = cumulative[:, -1:]  # [p, 1]
             is_below = cumulative < draws[part].unsqueeze(-1) * total  # [p, n]
             chosen.append(is_below.astype("int64").sum(-1))
@@ -117,12 +117,12 @@ class PseudoTokenGenerator:
 
 
 def make_pseudo_token_generator(text: TrainingData) -> PseudoTokenGenerator:
-    """BTMLM's stage 1 as the configuration asks for it; it has no language if no kind of BTMLM is active."""
+    """Make BTMLM's stage 1 from the configuration, without languages if BTMLM is not active."""
     if not any(isinstance(objective, Btmlm) for objective in text.objectives.values()):
         return PseudoTokenGenerator([])
     if "camlm" not in text.objectives:
         logger.warning(
-            "objectives.active has btmlm without camlm, which teaches the model to generate "
+            "objectives.active: btmlm without camlm, which teaches the model to generate "
             "pseudo-tokens. Add camlm"
         )
     choices = text.setting.config
@@ -133,17 +133,17 @@ def make_pseudo_token_generator(text: TrainingData) -> PseudoTokenGenerator:
 def allowed_pieces(
     piece_counts: Iterable[np.ndarray], min_count: int, vocabulary: Vocabulary
 ) -> list[np.ndarray]:
-    """Return the allowed pseudo-tokens of each language, without special tokens: sorted int64 arrays.
+    """Return the ids that may be pseudo-tokens of each language, without special tokens: sorted int64 arrays.
 
     Args:
-        piece_counts: occurrences in each language's text, [languages, V].
-        min_count: the least number of times that an allowed subword occurs. If no subword of a language
-            occurs so often, all subwords of its text are allowed; if it has no text, all subwords.
+        piece_counts: subword counts in each language's text, [languages, V].
+        min_count: minimum count of an allowed subword. If no subword of a language is that frequent, all
+            subwords of its text are allowed; if it has no text, all subwords.
     """
     ordinary = vocabulary.ordinary_ids
     allowed = []
     for counts in piece_counts:  # [V], of each language
-        for least in (min_count, 1, 0):  # 0 allows all subwords
+        for least in (min_count, 1, 0):  # 0 allows every subword
             pieces = ordinary[counts[ordinary] >= least]
             if len(pieces):
                 break

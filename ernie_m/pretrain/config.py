@@ -1,6 +1,5 @@
-"""The configuration of a pre-training run: one YAML file per run, and `--section.key value` overrides a key.
-
-The defaults are the full strategy with the choices of docs/objectives.md. configs/pretrain/ holds the paper's
+"""The configuration of a pretraining run: one YAML file per run; `--section.key value` overrides a key.
+The defaults are the full strategy with the choices of docs/objectives.md. configs/pretrain/ has the paper's
 tables.
 """
 
@@ -26,9 +25,9 @@ from ernie_m.utils.errors import UserError
 RANDOM = "random"
 AUTO = "auto"
 SAME = "same"
-STEPS = 150_000  # unless they, or tokens, are given
+STEPS = 150_000  # default without steps or tokens
 
-# The shape of a model from scratch, unless it is given.
+# The default shape of a new model.
 BASE = {
     "hidden_size": 768,
     "num_hidden_layers": 12,
@@ -42,7 +41,7 @@ PositiveShare = Annotated[float, Range(above=0, at_most=1)]
 
 @dataclass
 class ModelConfig:
-    """The shape of the encoder (paper Table 11). The size of the vocabulary comes from the corpus."""
+    """The shape of the encoder (paper, Table 11). The vocabulary size comes from the corpus."""
 
     hidden_size: PositiveInt | None = None
     """Hidden size (default: that of init.encoder, or 768)."""
@@ -69,15 +68,15 @@ class ModelConfig:
     """Tokens to which a language embedding is added: [MASK] tokens and placeholders (masks), none, or all."""
 
     def completed(self, shape: Mapping[str, Any]) -> "ModelConfig":
-        """Return the same, with what is not given taken from a shape."""
+        """Return a copy with missing values taken from a shape."""
         return replace(self, **{key: shape[key] for key in BASE if getattr(self, key) is None})
 
 
 @dataclass
 class DataConfig:
-    """Where the text is and how it is sampled."""
+    """The text and its sampling."""
 
-    corpus: str = option("", free=True, needed=True)  # it may move; its digest is compared when a run goes on
+    corpus: str = option("", free=True, needed=True)  # it may move; a resumed run compares its digest
     """Corpus directory of ernie-m build_corpus."""
 
     languages: list[str] = field(default_factory=list)
@@ -95,7 +94,7 @@ class DataConfig:
     pair_alpha: UnitInterval = 0.7
     """Exponent alpha for sampling language pairs in proportion to pairs^alpha (InfoXLM: 0.7)."""
 
-    text_rules: Literal["auto", TextRules] = option(AUTO, free=True)  # the digest of the corpus counts
+    text_rules: Literal["auto", TextRules] = option(AUTO, free=True)  # the digest of the corpus includes them
     """Text preprocessing that the corpus must have been built with (auto: that of init.encoder, or of the
     corpus for a new encoder)."""
 
@@ -105,13 +104,13 @@ class DataConfig:
 
 @dataclass
 class ObjectiveFiles:
-    """Where objectives of a user's own are.
+    """Files of custom objectives.
 
     Raises:
         UserError: see `use_files`.
     """
 
-    path: list[str] = option(default_factory=list, free=True)  # their digests are compared when a run goes on
+    path: list[str] = option(default_factory=list, free=True)  # a resumed run compares their digests
     """Files with custom objectives, each named after its file."""
 
     def __post_init__(self):
@@ -120,10 +119,10 @@ class ObjectiveFiles:
 
 @dataclass
 class ObjectiveConfig(ObjectiveFiles):
-    """The objectives, their mixing ratios, and the choices that the paper leaves open (docs/objectives.md).
+    """Objectives, their mixing ratios, and the choices that the paper leaves open (docs/objectives.md).
 
     Raises:
-        UserError: the objectives or their mixing ratios are impossible, or contradict each other.
+        UserError: the objectives or their mixing ratios are invalid or contradict each other.
     """
 
     active: list[str] | None = None
@@ -143,7 +142,7 @@ class ObjectiveConfig(ObjectiveFiles):
     later_start: UnitInterval = 0.5
     """Fraction of training steps after which later_mixing_ratios apply."""
 
-    mask_rate: Annotated[float, Range(above=0, at_most=0.9)] = 0.15  # camlm predicts from unmasked tokens
+    mask_rate: Annotated[float, Range(above=0, at_most=0.9)] = 0.15  # CAMLM predicts from unmasked tokens
     """Fraction of non-special tokens selected for prediction."""
 
     camlm_context: Literal["unmasked", "with_masks"] = "unmasked"
@@ -151,7 +150,7 @@ class ObjectiveConfig(ObjectiveFiles):
     tokens (with_masks)."""
 
     btmlm_start: UnitInterval = 0.3
-    """Fraction of training steps before BTMLM starts, during which MMLM receives its share."""
+    """Fraction of training steps before BTMLM starts, during which MMLM receives its ratio."""
 
     pseudo_proportion: PositiveShare = 0.2
     """Number of pseudo-tokens per token of the sentence (Figure 6: 0.05 to 0.20)."""
@@ -175,9 +174,7 @@ class ObjectiveConfig(ObjectiveFiles):
         _check_mixing_ratios("objectives.mixing_ratios", self.mixing_ratios)
         _check_mixing_ratios("objectives.later_mixing_ratios", self.later_mixing_ratios)
         if self.later_mixing_ratios and not self.mixing_ratios:
-            raise UserError(
-                "objectives.later_mixing_ratios is given without objectives.mixing_ratios: give these, too"
-            )
+            raise UserError("objectives.later_mixing_ratios requires objectives.mixing_ratios. Add them")
         unknown = set(self.names) - set(OBJECTIVES)
         if unknown or not self.names:
             raise UserError(f"invalid objectives.active {self.active} (choose from {', '.join(OBJECTIVES)})")
@@ -208,24 +205,24 @@ class ObjectiveConfig(ObjectiveFiles):
 
 
 def _check_mixing_ratios(key: str, mixing_ratios: dict[str, float]) -> None:
-    """Raise a UserError that names the key, unless these are mixing ratios of objectives, or empty."""
+    """Raise a UserError that names the key if these are not valid mixing ratios (or empty)."""
     unknown = [name for name in mixing_ratios if name not in OBJECTIVES]
     if unknown:
         raise UserError(
             f"{key}: unknown objectives {', '.join(unknown)} (choose from {', '.join(OBJECTIVES)})"
         )
     if any(share < 0 for share in mixing_ratios.values()):
-        raise UserError(f"{key} is {mixing_ratios}: a share must be at least 0")
+        raise UserError(f"{key}: invalid {mixing_ratios} (expected ratios of at least 0)")
     if mixing_ratios and not 0 < sum(mixing_ratios.values()) < math.inf:
-        raise UserError(f"{key} is {mixing_ratios}: one share must be above 0, and their sum finite")
+        raise UserError(f"{key}: invalid {mixing_ratios} (expected a ratio above 0 and a finite sum)")
 
 
 @dataclass
 class InitConfig:
-    """The initial weights. A run with a checkpoint in its output folder continues from that instead.
-
-    Released ERNIE-M weights have no head, and a random head would disturb the encoder. So the head can first
-    be trained alone, at its own learning rate. The schedule of `optimizer` begins after these steps.
+    """The initial weights. A run with a checkpoint in its output directory resumes from that instead.
+    Released ERNIE-M weights have no masked-LM head, and a random head would disturb the encoder. So the head
+    can be trained alone first, at its own learning rate. The schedule of `optimizer` starts after these
+    steps.
     """
 
     encoder: str = option(RANDOM, free=True, needed=True)
@@ -247,7 +244,7 @@ class InitConfig:
 
 @dataclass
 class OptimizerConfig:
-    """Adam with decoupled decay and a linear schedule (paper Table 11)."""
+    """Adam with decoupled weight decay and a linear schedule (paper, Table 11)."""
 
     steps: PositiveInt = STEPS
     """Number of optimizer steps."""
@@ -290,7 +287,7 @@ class OptimizerConfig:
 
 @dataclass
 class RunConfig(ComputeFlags):
-    """How the run is executed."""
+    """Execution of the run."""
 
     output: str = option("output/pretrain", free=True, needed=True)
     """Output directory for checkpoints, metrics and the final models."""
@@ -339,11 +336,12 @@ class RunConfig(ComputeFlags):
 
 @dataclass
 class PretrainConfig:
-    """A pre-training run. Options that are `free` may change when it continues from a checkpoint; all others
-    decide what the model learns.
+    """A pretraining run.
+
+    `free` options may change when it resumes from a checkpoint; all others determine the result.
 
     Raises:
-        UserError: an impossible value; the message names the key, the value and what is allowed.
+        UserError: an invalid value; the message names the key, the value and what is expected.
     """
 
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -355,37 +353,38 @@ class PretrainConfig:
 
     @staticmethod
     def check_override(location: str, later: Mapping[str, Any], earlier: Mapping[str, Any]) -> None:
-        """Refuse a value that would not count, because another key is given next to it or was before.
+        """Reject a value that would have no effect because of another key next to it or in an earlier file.
 
         Args:
-            location: what stands before a key in an error: "FILE: ", or "--" for the command line.
-            later: its values, by their keys.
-            earlier: those of the files before.
+            location: prefix of a key in an error: "FILE: ", or "--" for the command line.
+            later: its values, by key.
+            earlier: values of earlier files, by key.
         """
         are_alone = "objectives.mixing_ratios" in later and "objectives.later_mixing_ratios" not in later
         if are_alone and earlier.get("objectives.later_mixing_ratios"):
             raise UserError(
-                f"{location}objectives.mixing_ratios is given alone, but an earlier file has "
-                "objectives.later_mixing_ratios, which would replace it later in the run. Give "
-                "--objectives.later_mixing_ratios, too ('{}': none)"
+                f"{location}objectives.mixing_ratios: an earlier file has "
+                "objectives.later_mixing_ratios, which would replace it later in the run. Also set "
+                "--objectives.later_mixing_ratios ('{}': none)"
             )
-        # A saved configuration has the default number of steps in addition to its tokens.
+        # A saved configuration has the default number of steps besides its tokens.
         is_saved = "optimizer.tokens" in later and later.get("optimizer.steps") == STEPS
         if "optimizer.steps" in later and not is_saved and {**earlier, **later}.get("optimizer.tokens"):
             raise UserError(
                 f"{location}optimizer.steps has no effect with optimizer.tokens. Remove it, or set "
-                "--optimizer.tokens 0, too"
+                "--optimizer.tokens 0"
             )
 
     def __post_init__(self):
         if not self.data.corpus:
-            raise UserError("missing data.corpus: the folder written by ernie-m build_corpus")
+            raise UserError("missing data.corpus: the output directory of ernie-m build_corpus")
         if self.init.encoder == RANDOM:
             self.model = self.model.completed(BASE)
         max_seq_len = self.data.max_seq_len
-        # Two rows of the table are reserved. Before an encoder is opened its length may not be known.
+        # Two position embeddings are reserved. Before an encoder is opened, its maximum length may be
+        # unknown.
         longest = (self.model.max_position_embeddings or math.inf) - 2
-        if not 8 <= max_seq_len <= longest:  # in 8 tokens, a pair has 4 besides the special ones
+        if not 8 <= max_seq_len <= longest:  # 8 tokens are a pair of 4 and 4 special tokens
             raise UserError(
                 f"invalid data.max_seq_len {max_seq_len} (expected 8 to {longest}, "
                 "model.max_position_embeddings - 2)"
@@ -393,18 +392,18 @@ class PretrainConfig:
         longest_example = max_seq_len
         of_masks = ""
         if self.objectives.camlm_context == "with_masks":
-            # A pair has four special tokens. The number of masks is rounded on each side, and at least one.
+            # A pair has four special tokens. The number of masks is rounded per side, and at least one.
             longest_example += int(self.objectives.mask_rate * (max_seq_len - 4)) + 2
             of_masks = " and, with objectives.camlm_context with_masks, a row for each mask"
         if self.run.micro_batch_tokens < longest_example:
             raise UserError(
-                f"run.micro_batch_tokens {self.run.micro_batch_tokens} is below {longest_example}, the "
-                f"longest example (data.max_seq_len {max_seq_len}{of_masks}). Increase it, or reduce "
+                f"run.micro_batch_tokens {self.run.micro_batch_tokens}: below the longest example, "
+                f"{longest_example} (data.max_seq_len {max_seq_len}{of_masks}). Increase it, or reduce "
                 "data.max_seq_len"
             )
         if self.init.lm_head == SAME and self.init.encoder == RANDOM:
             raise UserError("init.lm_head 'same' requires a checkpoint in init.encoder (got 'random')")
         if self.init.word_embeddings and self.init.encoder != RANDOM:
             raise UserError(
-                "init.word_embeddings requires init.encoder random: other encoders have their own"
+                "init.word_embeddings requires init.encoder random: pretrained encoders have word embeddings"
             )

@@ -1,4 +1,4 @@
-"""What a run trains on: the languages and pairs of a corpus that it selects, and its objectives."""
+"""The training data of a run: languages and pairs selected from a corpus, and its objectives."""
 
 import dataclasses
 from collections.abc import Iterable, Sequence
@@ -19,18 +19,18 @@ from ernie_m.utils.logging import logger
 
 
 def open_corpus(config: DataConfig) -> tuple[Corpus, Tokenizer]:
-    """Return the corpus and the tokenizer in its folder. Checksums are not compared.
+    """Open the corpus and the tokenizer in its directory, without comparing checksums.
 
     Raises:
-        UserError: the corpus is unfinished, a file is missing or cut short, or its shards were made with
-            another vocabulary.
+        UserError: the corpus is unfinished, a file is missing or truncated, or its shards have another
+            vocabulary.
     """
     tokenizer = open_corpus_tokenizer(config.corpus)
     return Corpus(config.corpus, tokenizer), tokenizer
 
 
 def fit_to_corpus(config: PretrainConfig, corpus: Corpus) -> PretrainConfig:
-    """With `objectives.skip_unsupported`, leave out the objectives for which the corpus has no text."""
+    """With `objectives.skip_unsupported`, remove the objectives for which the corpus has no text."""
     if not config.objectives.skip_unsupported:
         return config
     languages = choose_languages(config.data, corpus)
@@ -40,12 +40,12 @@ def fit_to_corpus(config: PretrainConfig, corpus: Corpus) -> PretrainConfig:
     left_out = [name for name in config.objectives.names if name not in objectives.names]
     if left_out:
         trained = ", ".join(objectives.names)
-        logger.info("%s has no text for %s; training %s", corpus.path, ", ".join(left_out), trained)
+        logger.info("%s: no text for %s; training %s", corpus.path, ", ".join(left_out), trained)
     return dataclasses.replace(config, objectives=objectives)
 
 
 def choose_languages(config: DataConfig, corpus: Corpus) -> list[str]:
-    """`data.languages` in alphabetical order, or every language of the corpus.
+    """Return `data.languages` in alphabetical order, or every language of the corpus.
 
     Raises:
         UserError: the corpus lacks a language.
@@ -66,9 +66,9 @@ class TrainingData:
 
     Args:
         corpus: opened with the run's vocabulary.
-        data: how the text is cut and sampled.
-        setting: what the objectives have in common. Its languages are in alphabetical order; the index there
-            is the number of the language.
+        data: settings of truncation and sampling.
+        setting: context of the objectives. Its languages are in alphabetical order; their indices are the
+            language ids.
         mono: language -> number of tokens of monolingual text.
         pairs: (a, b) -> the sentence pairs, a < b.
     """
@@ -81,12 +81,12 @@ class TrainingData:
 
     @property
     def languages(self) -> Sequence[str]:
-        """Return the names of the languages, in the order of their numbers."""
+        """Return the names of the languages, in the order of their ids."""
         return self.setting.languages
 
     @cached_property
     def objectives(self) -> dict[str, Objective]:
-        """Return the objectives that are trained."""
+        """Return the trained objectives."""
         return make_objectives(self.setting, self.setting.config.names)
 
     def blocks(self, text: CorpusText) -> Blocks:
@@ -97,16 +97,16 @@ class TrainingData:
     def pair(
         self, languages: tuple[str, str], sides: tuple[np.ndarray, np.ndarray], reverse: bool = False
     ) -> Pair:
-        """Return a sentence pair as an example, from the ids of its sides.
+        """Make an example from the ids of a sentence pair.
 
-        `reverse`: the second is the source.
+        `reverse`: the second sentence is the source.
         """
         first = Text(sides[0], self.languages.index(languages[0]))
         second = Text(sides[1], self.languages.index(languages[1]))
         return Pair(second, first) if reverse else Pair(first, second)
 
     def piece_counts(self) -> np.ndarray:
-        """How often each subword occurs in the text of each language, int64 [languages, V]."""
+        """Return the subword counts of each language's text, int64 [languages, V]."""
         return np.stack([self.corpus.piece_counts(language) for language in self.languages])
 
     @classmethod
@@ -125,9 +125,9 @@ class TrainingData:
             if of_kind and not text:
                 key = "mixing_ratios" if config.objectives.mixing_ratios else "active"
                 others = active - of_kind
-                advice = "; objectives.skip_unsupported true trains the others alone" if others else ""
+                advice = "; objectives.skip_unsupported true trains only the others" if others else ""
                 raise UserError(
-                    f"objectives.{key} has {', '.join(sorted(of_kind))}, but {corpus.path} holds no "
+                    f"objectives.{key} has {', '.join(sorted(of_kind))}, but {corpus.path} has no "
                     f"{kind} text of {', '.join(languages)}{advice}"
                 )
         setting = ObjectiveContext(

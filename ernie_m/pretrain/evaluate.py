@@ -1,7 +1,6 @@
-"""What held-out text tells of a model: scores of each objective, and the mean vector of each language.
-
-The scores say how well each objective is solved, and whether the languages share a space. The mean sentence
-vectors are those that exports have.
+"""Evaluation on held-out text: scores of each objective, retrieval, and the mean embedding of each language.
+The scores show how well each objective is learned, and whether the languages share a space. Mean sentence
+embeddings are stored in exports.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -31,28 +30,28 @@ from ernie_m.vectors.encode import PaddleEncoder
 from ernie_m.vectors.language_centering import LanguageCentering
 from ernie_m.vectors.retrieval_accuracy import accuracy_by_layer, say_repeats
 
-# The masks of held-out text are drawn for this seed and step, in all runs alike. No run reaches this step, so
-# no training masks are equal to them.
+# Masks of held-out text are drawn for this seed and step in all runs. No run reaches this step, so
+# training masks are never the same.
 _SEED = 0
 _STEP = (1 << 40) - 1
-# These objectives are evaluated even if the run does not train them, so that runs can be compared.
+# These objectives are always evaluated, so that runs can be compared.
 _ALWAYS = ("mmlm", "tlm", "camlm")
 
 
 class Evaluator:
-    """The held-out part of a corpus, made into the same batches at every evaluation.
+    """The held-out part of a corpus, in the same batches at every evaluation.
 
     Args:
-        text: what the run trains on.
+        text: the training data.
         pseudo_token_generator: BTMLM's stage 1.
-        run: when to evaluate, on how much text, in micro-batches of which size.
+        run: settings of the evaluations.
 
     Attributes:
         mono: language -> its held-out text.
         pairs: (a, b) -> their held-out pairs.
 
     Raises:
-        UserError: evaluations are asked for, but the corpus has no held-out part.
+        UserError: run.eval_steps is set, but the corpus has no held-out part.
     """
 
     def __init__(
@@ -66,7 +65,7 @@ class Evaluator:
         self.text = text
         self.tokenizer = tokenizer
         self.pseudo_token_generator = pseudo_token_generator
-        self.stop: ShutdownHandler | None = None  # for the evaluation in progress
+        self.stop: ShutdownHandler | None = None  # of the current evaluation
         self.objectives = make_objectives(text.setting, {*text.objectives, *_ALWAYS})
         languages = set(text.languages)
         self.mono = {name: stream for name, stream in text.corpus.held_out_mono.items() if name in languages}
@@ -76,18 +75,18 @@ class Evaluator:
         is_asked_for = run.eval_steps and run.eval_sequences
         if is_asked_for and not self.mono and not self.pairs:
             raise UserError(
-                f"{text.corpus.path} has no held-out part. Build it with one, or set run.eval_steps 0"
+                f"{text.corpus.path} no held-out text. Build it with --held_out, or set run.eval_steps 0"
             )
         if run.eval_sequences:
             for pair in self.pairs:
                 say_repeats("-".join(pair), self._sides(pair)[1])
 
     def steps(self, last: int, head_steps: int) -> list[int]:
-        """Return the steps after which a run of `last` steps is evaluated, in ascending order.
+        """Return the evaluation steps of a run of `last` steps, in ascending order.
 
         Args:
-            head_steps: the first steps, which train a fresh head alone; 0: none. After them the evaluation
-                says whether the head is ready.
+            head_steps: the first steps, which train only a new head; 0: none. The evaluation after them shows
+                whether the head is ready.
         """
         if not self.run_config.eval_sequences or not (self.mono or self.pairs):
             return []
@@ -98,33 +97,32 @@ class Evaluator:
         return sorted(due)
 
     def run(self, engine: Engine[PreTrainingModel], stop: ShutdownHandler) -> dict[str, Any] | None:
-        """Evaluate. The processes share the parts, and the result is the same on all.
+        """Evaluate. The processes divide the parts, and all receive the same result.
 
         Args:
-            stop: a request, on any process, breaks the evaluation off on all.
+            stop: a request on any process stops the evaluation on all.
 
         Returns:
-            mmlm: language -> {perplexity, accuracy, frequency_perplexity}; tlm, camlm: "a-b" -> {perplexity,
-            accuracy}, as any further objective; btmlm: "a-b" -> {perplexity, accuracy, perplexity_without};
-            retrieval: "a-b" -> accuracy of each layer, mean of both directions; candidates: "a-b" ->
-            the number of sentences that retrieval searches. None if it was broken off.
+            mmlm: language -> {perplexity, accuracy, frequency_perplexity}; tlm, camlm and custom objectives:
+            "a-b" -> {perplexity, accuracy}; btmlm: "a-b" -> {perplexity, accuracy, perplexity_without};
+            retrieval: "a-b" -> accuracy of each layer, mean of both directions; candidates: "a-b" -> number
+            of sentences that retrieval searches. None if it was stopped.
 
-            In mmlm, frequency_perplexity is the perplexity of the same text for a model that knows only how
-            often each subword occurs in the language's training text.
+            frequency_perplexity is the perplexity of the unigram model of the language's training text.
 
-            In btmlm, perplexity_without is the perplexity of the same masked tokens without pseudo-tokens.
+            perplexity_without is the perplexity of the same masked tokens without pseudo-tokens.
         """
         parts = self._parts()
         engine.model.eval()
         self.stop = stop
         rank = distributed.rank()
         world_size = distributed.world_size()
-        process_scores: list[tuple[str, str, Any]] = []  # what this process evaluates: kind, name, result
+        process_scores: list[tuple[str, str, Any]] = []  # of this process: kind, name, result
         with paddle.no_grad(), engine.autocast():
-            # The processes evaluate `world_size` parts at a time, one on each. In between, all ask whether
-            # to stop.
+            # The processes evaluate `world_size` parts at a time, one each. In between, all check whether to
+            # stop.
             for first in progress(range(0, len(parts), world_size), "held-out evaluation", unit="streams"):
-                if first + rank < len(parts):  # the last time there may be fewer parts than processes
+                if first + rank < len(parts):  # the last round may have fewer parts than processes
                     kind, languages = parts[first + rank]
                     name = languages if isinstance(languages, str) else "-".join(languages)
                     process_scores.append((kind, name, self._result(kind, engine.model, languages)))
@@ -142,7 +140,7 @@ class Evaluator:
         return {kind: dict(sorted(results.items())) for kind, results in scores.items() if results}
 
     def _parts(self) -> list[tuple[str, Any]]:
-        """What to evaluate: an objective or "retrieval", and a language or a pair of languages."""
+        """Return what to evaluate: an objective or "retrieval", and a language or language pair."""
         on_text: list[str] = []
         make_training_flags: list[str] = []
         for name, objective in self.objectives.items():
@@ -152,11 +150,11 @@ class Evaluator:
         return parts + [(name, pair) for pair in self.pairs for name in [*make_training_flags, "retrieval"]]
 
     def _result(self, kind: str, model: PreTrainingModel, languages: Any) -> Any:
-        """Return the result of a part, see `run`; None if its text has no token that can be predicted.
+        """Return the result of a part, see `run`; None if no token of its text can be predicted.
 
         Args:
-            kind: an objective, or "retrieval".
-            languages: a language, or a pair of languages.
+            kind: an objective or "retrieval".
+            languages: a language or a language pair.
         """
         if kind == "retrieval":
             sides, keys = self._sides(languages)
@@ -177,29 +175,29 @@ class Evaluator:
         language = self.text.languages[texts[0].language]
         piece_counts = np.array(self.text.corpus.piece_counts(language))  # [V]
         unknown = self.text.setting.vocabulary.unk_id
-        piece_counts[unknown] = 0  # never masked, so not predicted here either
-        counts = piece_counts + 1.0  # because a held-out subword may be absent from the training text
+        piece_counts[unknown] = 0  # never masked, so never predicted
+        counts = piece_counts + 1.0  # held-out subwords may be absent from the training text
         losses = -np.log(counts[ids[ids != unknown]] / counts.sum())
         return perplexity(losses.mean())
 
     def _sides(self, pair: tuple[str, str]) -> tuple[list[list[np.ndarray]], np.ndarray]:
-        """Return the inputs of retrieval, of each side of the pairs, and their keys, uint64 [2, N]."""
+        """Return the inputs of retrieval for each side of the pairs, and their keys, uint64 [2, N]."""
         longest = self.text.data.max_seq_len
         sides = [self.tokenizer.sentences(side, longest) for side in zip(*self._first(self.pairs[pair]))]
         return sides, np.stack([hash_ids(side) for side in sides])
 
     def _texts(self, language: str) -> list[Text]:
-        """Held-out blocks of text, as in training."""
+        """Return held-out blocks of text, as in training."""
         number = self.text.languages.index(language)
         return [Text(ids, number) for ids in self._first(self.text.blocks(self.mono[language]))]
 
     def _examples(self, pair: tuple[str, str]) -> list[Pair]:
-        """Held-out pairs, every second one with its sides exchanged."""
+        """Return held-out pairs, every second one reversed."""
         pairs = self._first(self.pairs[pair])
         return [self.text.pair(pair, sides, reverse=index % 2 == 1) for index, sides in enumerate(pairs)]
 
     def _first(self, items: CorpusPairs | Blocks) -> list[Any]:
-        """Return the items that are evaluated: the first `run.eval_sequences`."""
+        """Return the evaluated items: the first `run.eval_sequences`."""
         return [items[index] for index in range(min(len(items), self.run_config.eval_sequences))]
 
     def scores(
@@ -209,15 +207,15 @@ class Evaluator:
         examples: Sequence[Any],
         mask: Callable[..., MaskedExample] | None = None,
     ) -> dict[str, float] | None:
-        """Perplexity and accuracy over all losses of the examples; None if there are none.
+        """Return perplexity and accuracy over all losses of the examples; None without losses.
 
         Args:
-            mask: masks an example in place of `objective.mask`.
+            mask: masks an example instead of `objective.mask`.
         """
         loss = 0.0
         correct = 0.0
         count = 0
-        # As each example is masked, with its own generator.
+        # Each example is masked with its own generator.
         mask = mask or objective.mask
         masked = [mask(example, make_rng(_SEED, _STEP, index)) for index, example in enumerate(examples)]
         for batch in self._batches(masked, objective.group):
@@ -232,15 +230,15 @@ class Evaluator:
         return {"perplexity": perplexity(loss / count), "accuracy": correct / count}
 
     def _batches(self, masked: Sequence[MaskedExample], group: int) -> Iterator[HostBatch]:
-        """Micro-batches of at most `run.micro_batch_tokens`.
+        """Yield micro-batches of at most `run.micro_batch_tokens`.
 
         Args:
-            group: how many examples after each other form a group.
+            group: number of consecutive examples that form a group.
         """
         tokens = [sum(len(part.input_ids) for part in example.sequences) for example in masked]
-        budget = self.run_config.micro_batch_tokens  # `plan_run` has seen to it that any group fits
+        budget = self.run_config.micro_batch_tokens  # `plan_run` checks that every group fits
         first = 0
-        # A request to stop ends the loop early; `run` drops the unfinished result.
+        # A request to stop ends the loop early; `run` discards the incomplete result.
         while first < len(masked) and not self.stop:
             end = first
             chunk_tokens = 0
@@ -252,19 +250,19 @@ class Evaluator:
             first = end
 
 
-SENTENCES = 300  # taken in each language; more of them change the means, and so retrieval, little
+SENTENCES = 300  # per language; more sentences hardly change the means and retrieval
 
 
 def language_means(
     model: ErnieMModel, text: TrainingData, tokenizer: Tokenizer, max_seq_len: int
 ) -> dict[str, np.ndarray]:
-    """Language -> the mean vector of about `SENTENCES` held-out sentences, at every layer: [L + 1, H].
+    """Return language -> mean embedding of about `SENTENCES` held-out sentences at every layer: [L + 1, H].
 
-    The vector of a sentence is the mean over its tokens.
+    The embedding of a sentence is the mean over its tokens.
 
     Args:
-        text: what the run trains on; its languages without held-out text are left out.
-        max_seq_len: longest sequence, special tokens included; longer sentences are cut.
+        text: the training data; languages without held-out text are skipped.
+        max_seq_len: maximum length including special tokens; longer sentences are truncated.
     """
     encoder = PaddleEncoder(model)
     vectors = {}  # language -> [L + 1, N, H]
@@ -277,10 +275,10 @@ def language_means(
 
 
 def held_out_sentences(corpus: Corpus, language: str) -> list[np.ndarray]:
-    """About `SENTENCES` sentences of a language, or as many as it has: ids without special tokens.
+    """Return up to about `SENTENCES` sentences of a language: ids without special tokens.
 
-    They come from its sentence pairs, equally many from each language pair. A language without pairs has
-    lines of its monolingual text instead, each of which may be a whole document.
+    They come from its sentence pairs, equally many from each language pair. For a language without pairs they
+    are lines of its monolingual text, which may be whole documents.
     """
     held_out_pairs = {pair: text for pair, text in corpus.held_out_parallel.items() if language in pair}
     sentences = []

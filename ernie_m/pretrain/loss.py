@@ -1,4 +1,4 @@
-"""Micro-batches on the device, their loss, and the losses and held-out scores of a run as lines of text."""
+"""Micro-batches on the device, their loss, and log lines of losses and evaluations."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -20,20 +20,20 @@ DeviceBatch = MicroBatch[PackedBatch, Tensor]
 
 
 def names_of_sums() -> list[str]:
-    """What a step adds up over micro-batches and processes, per objective and in all."""
+    """Return the names of the values that a step sums over micro-batches and processes."""
     names = [f"{name}.{what}" for name in OBJECTIVES for what in ("loss", "count", "correct")]
     return [*names, "tokens", *(what for name in OBJECTIVES for what in get_class(name).further_sums)]
 
 
 def to_device(batches: Sequence[HostBatch], weights: Mapping[str, float] | None = None) -> list[DeviceBatch]:
-    """Copy micro-batches to the device, all of them in one copy. Call it within autocast.
+    """Copy micro-batches to the device, all in one copy. Call it within autocast.
 
     Args:
-        weights: objective -> the factor of its losses in the loss of a batch; None: 1. In training it is the
-            objective's share divided by the number of its losses in the whole step, so that the losses of the
-            step add up to the share times their mean.
+        weights: objective -> factor of its losses in the loss of a batch; None: 1. In training it is the
+            objective's mixing ratio divided by the number of its losses in the whole step, so that the losses
+            of the step sum to ratio x mean.
     """
-    for_device: list[Any] = []  # the records of the result, still with arrays
+    for_device: list[Any] = []  # the results, still with arrays
     for batch in batches:
         changes: dict[str, Any] = {"inputs": _inputs(batch.inputs)}
         if batch.stage1 is not None:
@@ -44,25 +44,25 @@ def to_device(batches: Sequence[HostBatch], weights: Mapping[str, float] | None 
                 of_words[batch.rows[objective]] = weights[objective]
             changes |= {"weights": weights, "word_weights": of_words}
         if not len(batch.targets):
-            # Paddle has no gradients of products without rows: any token serves where none is masked.
+            # Paddle has no gradients of products without rows, so use any token if none is masked.
             changes["targets"] = np.zeros(1, np.int64)
         for_device.append(replace(batch, **changes))
     return upload(for_device)
 
 
 def _inputs(packed: Packed) -> PackedBatch:
-    """Return the tokens, still on the host; `upload` copies them."""
+    """Return the packed tokens, still on the host; `upload` copies them."""
     has_languages = (packed.language_ids != NO_LANGUAGE).any()
     language_ids = packed.language_ids if has_languages else None
     return PackedBatch.from_packed(packed.input_ids, packed.layout, packed.position_ids, language_ids)
 
 
 def batch_loss(model: PreTrainingModel, batch: DeviceBatch) -> tuple[Tensor, dict[str, Tensor | int]]:
-    """Return the loss of a micro-batch of any objectives. BTMLM's slots must be filled.
+    """Compute the loss of a micro-batch of any objectives. BTMLM's slots must be filled.
 
     Returns:
-        The weighted sum of all losses; and for each objective the sum of its losses, without weights, the
-        number of those that are solved, and their number: "camlm.loss", "camlm.correct", "camlm.count".
+        The weighted sum of all losses; and for each objective the unweighted sum of its losses, the number of
+        correct predictions, and their number: "camlm.loss", "camlm.correct", "camlm.count".
     """
     states = model.encode(batch.inputs, batch.targets)  # [M, H]
     total, losses, correct = compute_word_loss(model, batch, states)  # scalar, [W], bool [W]
@@ -87,8 +87,8 @@ def batch_loss(model: PreTrainingModel, batch: DeviceBatch) -> tuple[Tensor, dic
 
 
 def compute_word_loss(model: PreTrainingModel, batch: DeviceBatch, states: Tensor) -> MaskedLoss:
-    """Return the loss of the masked words, in their order, given the states at `batch.targets`, [M, H]."""
-    # Other targets follow. A batch without any target has one state, which is not read.
+    """Compute the loss of the masked tokens, in order, from the states at `batch.targets`, [M, H]."""
+    # Other targets follow. A batch without targets has one state, which is ignored.
     words = batch.target_ids.shape[0]
     if words < states.shape[0]:
         states = states[:words]
@@ -96,11 +96,11 @@ def compute_word_loss(model: PreTrainingModel, batch: DeviceBatch, states: Tenso
 
 
 def make_record(interval: Interval) -> dict[str, Any]:
-    """Return the record of some steps, JSON values.
+    """Return the record of some steps as JSON values.
 
-    It holds step, lr (of the last step), loss and grad_norm (means over the steps; None if all were skipped),
-    tokens (trained since the beginning of the run), tokens_per_second, skipped, and per objective loss (mean
-    over masked tokens), perplexity and accuracy; for btmlm also copy_rate and repeat_rate.
+    It contains step, lr (of the last step), loss and grad_norm (means over the steps; None if all were
+    skipped), tokens (trained so far), tokens_per_second, skipped, and per objective loss (mean over masked
+    tokens), perplexity and accuracy; for btmlm also copy_rate and repeat_rate.
     """
     sums = interval.sums
     steps = sums["steps"]
@@ -121,12 +121,11 @@ def make_record(interval: Interval) -> dict[str, Any]:
 
 
 def format_record(record: Mapping[str, Any], total_steps: int, remaining: str, tokens_per_epoch: int) -> str:
-    """Return a record as one line of the log.
+    """Format a record as a log line.
 
     Args:
-        tokens_per_epoch: the number of tokens of the text that the run reads. The tokens trained so far,
-            divided by it, are the mean number of passes over the text; a language that is sampled more is
-            read more often.
+        tokens_per_epoch: number of tokens of the run's text. The tokens trained so far, divided by it, are
+            the number of epochs; frequently sampled languages are read more often.
     """
     parts = [f"step {record['step']:,} of {total_steps:,}"]
     parts += [get_class(name).line(record[name]) for name in OBJECTIVES if name in record]
@@ -134,7 +133,7 @@ def format_record(record: Mapping[str, Any], total_steps: int, remaining: str, t
     parts += [
         f"grad {norm}, lr {record['lr']:.3g}",
         f"{record['tokens_per_second']:,.0f} tokens/s, {remaining} left",
-        f"{record['tokens'] / tokens_per_epoch:.2f} passes over the corpus",
+        f"{record['tokens'] / tokens_per_epoch:.2f} epochs",
     ]
     if record["skipped"]:
         parts.append(f"{record['skipped']:.0f} steps skipped")
@@ -142,15 +141,15 @@ def format_record(record: Mapping[str, Any], total_steps: int, remaining: str, t
 
 
 def summary(scores: Mapping[str, Any]) -> list[str]:
-    """Return the log lines of a validation: means over languages or pairs, retrieval at every layer.
+    """Format an evaluation as log lines: means over languages or pairs, retrieval at every layer.
 
     Args:
-        scores: as `ernie_m.pretrain.evaluate.Evaluator.run` returns them.
+        scores: result of `ernie_m.pretrain.evaluate.Evaluator.run`.
     """
     lines = []
     for name in OBJECTIVES:
         if scores.get(name):
-            lines += get_class(name).summary(list(scores[name].values()))  # one for each language or pair
+            lines += get_class(name).summary(list(scores[name].values()))  # one per language or pair
     if "retrieval" in scores:
         layers = 100 * np.mean(list(scores["retrieval"].values()), axis=0)  # [L + 1]
         listed = " ".join(f"{accuracy:.1f}" for accuracy in layers)
@@ -158,7 +157,5 @@ def summary(scores: Mapping[str, Any]) -> list[str]:
         fewest = min(counts)
         most = max(counts)
         span = f"{fewest}" if fewest == most else f"{fewest} to {most}"
-        lines.append(
-            f"retrieval accuracy among {span} sentences from the embeddings to the last layer: {listed} %"
-        )
+        lines.append(f"retrieval accuracy@1 among {span} sentences, embeddings to last layer: {listed} %")
     return [f"[held-out] {line}" for line in lines]

@@ -1,4 +1,4 @@
-"""Random masks: which tokens of a text or a pair are predicted, and what stands in their places."""
+"""Random masking: which tokens of a text or pair are predicted, and what replaces them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,10 +12,10 @@ from ernie_m.pretrain.config import ObjectiveConfig
 from ernie_m.pretrain.packing import MaskedSequence
 from ernie_m.reader.tokenization import truncate_longest_first
 
-# BERT's shares of the chosen tokens: 80 % become [MASK], 10 % a random token, the others stay.
+# BERT's replacement of chosen tokens: 80 % [MASK], 10 % a random token, 10 % unchanged.
 _MASKED = 0.8
 _RANDOM = 0.1
-_STREAM = 0x4D41534B  # "MASK"; keeps these draws apart from any other Philox stream of the same seed
+_STREAM = 0x4D41534B  # "MASK"; separates these draws from other Philox streams of the same seed
 
 
 class Text(NamedTuple):
@@ -26,7 +26,7 @@ class Text(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """A parallel example, in the order in which it is read."""
+    """A parallel example, in input order."""
 
     source: Text
     target: Text
@@ -34,7 +34,7 @@ class Pair(NamedTuple):
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What masking needs to know of a tokenizer: the special ids, the size V, and the subword of each id."""
+    """Tokenizer data for masking: special ids, vocabulary size V, and the subword of each id."""
 
     cls_id: int
     pad_id: int
@@ -46,7 +46,7 @@ class Vocabulary:
 
     @classmethod
     def of(cls, tokenizer) -> "Vocabulary":
-        """From any object with these ids, `vocab_size` and `convert_ids_to_tokens`."""
+        """Make it from any object with these ids, `vocab_size` and `convert_ids_to_tokens`."""
         return cls(
             cls_id=int(tokenizer.cls_id),
             pad_id=int(tokenizer.pad_id),
@@ -59,28 +59,28 @@ class Vocabulary:
 
     @cached_property
     def special_ids(self) -> np.ndarray:
-        """Return the special ids, sorted, int64 [5]; [UNK] is one of them."""
+        """Return the special ids including [UNK], sorted, int64 [5]."""
         return np.unique([self.cls_id, self.pad_id, self.sep_id, self.unk_id, self.mask_id])
 
     @cached_property
     def ordinary_ids(self) -> np.ndarray:
-        """Return every id that is not special, sorted, int64 [V - 5]."""
+        """Return all other ids, sorted, int64 [V - 5]."""
         return np.setdiff1d(np.arange(self.size), self.special_ids)
 
 
 @dataclass(frozen=True)
 class ObjectiveContext:
-    """What the objectives of a run have in common.
+    """Settings shared by the objectives of a run.
 
     Attributes:
-        config: the choices that the paper leaves open.
+        config: choices that the paper leaves open.
         vocabulary: special ids and V.
-        max_seq_len: longest sequence, special tokens included. Longer texts are cut at the end. In a pair
-            that is too long, the longer side is cut first.
-        language_embedding: which tokens carry the language of their side: "masks": [MASK] and placeholders;
-            "all": every token; "none": no token.
-        languages: their names, in the order of their indices; empty where BTMLM draws no second language.
-        pairs: number of sentence pairs by two indices into `languages`.
+        max_seq_len: maximum length including special tokens. Longer texts are truncated at the end; in a
+            pair, the longer side first.
+        language_embedding: tokens with the language embedding of their side: "masks": [MASK] and
+            placeholders; "all": every token; "none": no token.
+        languages: names in the order of their indices; empty if BTMLM draws no second language.
+        pairs: number of sentence pairs by two indices of `languages`.
     """
 
     config: ObjectiveConfig
@@ -98,7 +98,7 @@ def make_rng(seed: int, step: int, index: int) -> np.random.Generator:
     over processes and micro-batches.
     """
     key = np.array([seed, _STREAM], dtype=np.uint64)
-    # The draws of a Philox generator count up the first two of its four counter words.
+    # A Philox generator increments the first two of its four counter words.
     counter = np.array([0, 0, index, step], dtype=np.uint64)
     return np.random.Generator(np.random.Philox(key=key, counter=counter))
 
@@ -112,7 +112,7 @@ Example = TypeVar("Example", bound=Text | Pair)
 
 
 class Masking(Generic[Example]):
-    """What all objectives draw masks by: `mask_rate` of the tokens of each side."""
+    """Masking of all objectives: `mask_rate` of the tokens of each side."""
 
     def __init__(self, setting: ObjectiveContext):
         self.config = setting.config
@@ -124,7 +124,7 @@ class Masking(Generic[Example]):
         self.positions = np.arange(FIRST_POSITION, FIRST_POSITION + self.max_seq_len)
 
     def sides(self, example: Example) -> list[np.ndarray]:
-        """Return the ids of a text, or of both sides of a pair, cut so that the sequence is not too long."""
+        """Return the ids of a text, or of both sides of a pair, truncated to the maximum length."""
         if isinstance(example, Text):
             return [example.ids[: self.max_seq_len - 2]]
         source = example.source.ids
@@ -133,13 +133,12 @@ class Masking(Generic[Example]):
         return [source[:source_length], target[:target_length]]
 
     def predictable(self, ids: np.ndarray) -> np.ndarray:
-        """Places of the tokens that may be predicted, int64 [n]: all but [UNK], which is a special token."""
+        """Return the indices of tokens that may be predicted, int64 [n]: all but [UNK], a special token."""
         return np.flatnonzero(ids != self.vocabulary.unk_id)
 
     def choose(self, ids: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Places of the tokens to predict: `mask_rate` of those that may be predicted. Sorted, int64 [m].
-
-        Every set of m is equally likely.
+        """Choose the tokens to predict: `mask_rate` of the predictable ones. Sorted indices, int64 [m].
+        Every set of m tokens is equally likely.
         """
         predictable = self.predictable(ids)
         count = number_chosen(len(predictable), self.config.mask_rate)
@@ -147,7 +146,7 @@ class Masking(Generic[Example]):
         return predictable[np.sort(drawn)]
 
     def choose_in_pair(self: "Masking[Pair]", pair: Pair, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
-        """Return the tokens of a pair, and which of them are to be predicted.
+        """Return the tokens of a pair, and the chosen ones.
 
         Returns:
             ids [t] with special tokens; languages [t]; side [t], 0 or 1; and the chosen columns of both
@@ -162,7 +161,7 @@ class Masking(Generic[Example]):
         return ids, languages, side, np.concatenate([chosen_in_source, chosen_in_target])
 
     def replaced_in_text(self: "Masking[Text]", text: Text, rng: np.random.Generator) -> MaskedSequence:
-        """[CLS] X [SEP] of a text, as `replaced`."""
+        """Mask [CLS] X [SEP] of a text, see `replaced`."""
         (x,) = self.sides(text)
         ids = np.concatenate([self.cls, x, self.sep])
         languages = np.full(len(ids), text.language)
@@ -172,7 +171,7 @@ class Masking(Generic[Example]):
     def replaced(
         self, ids: np.ndarray, languages: np.ndarray, chosen: np.ndarray, rng: np.random.Generator
     ) -> MaskedSequence:
-        """As `sequence`: each chosen token becomes [MASK] or a random one that is not special, or stays."""
+        """Make a `sequence` whose chosen tokens become [MASK] or a random ordinary token, or stay."""
         draws = rng.random(len(chosen))
         ordinary_ids = self.vocabulary.ordinary_ids
         random_ids = ordinary_ids[rng.integers(len(ordinary_ids), size=len(chosen))]
@@ -183,17 +182,17 @@ class Masking(Generic[Example]):
     def sequence(
         self, ids: np.ndarray, languages: np.ndarray, chosen: np.ndarray, replacements: np.ndarray | int
     ) -> MaskedSequence:
-        """Return the sequence `ids` with `replacements` in the chosen columns, which are to be predicted.
+        """Make the sequence `ids` with `replacements` in the chosen columns, which are the targets.
 
         Args:
             ids: [t].
-            languages: [t], those of each token's side.
+            languages: [t], of each token's side.
             chosen: columns, [m].
             replacements: [m], or one id for all.
         """
         input_ids = ids.copy()
         input_ids[chosen] = replacements
-        # Which tokens carry their language, for each choice of `language_embedding`.
+        # The tokens with a language, for each choice of `language_embedding`.
         has_language = {"all": True, "none": False, "masks": input_ids == self.vocabulary.mask_id}
         return MaskedSequence(
             input_ids=input_ids,
@@ -202,5 +201,5 @@ class Masking(Generic[Example]):
             targets=chosen,
             target_ids=ids[chosen],
             target_languages=languages[chosen],
-            context=len(ids),  # all tokens are context, which every token sees; none is a placeholder
+            context=len(ids),  # all tokens are context, visible to every token; no placeholders
         )

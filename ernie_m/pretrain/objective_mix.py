@@ -1,4 +1,4 @@
-"""How a step's sequences and its loss are divided among the objectives, in each phase of a run."""
+"""Division of a step's sequences and loss among the objectives, in each phase of a run."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,14 +15,13 @@ from ernie_m.utils.logging import logger
 
 @dataclass(frozen=True)
 class Phase:
-    """A part of a run within which the mixing ratios of the objectives stay the same.
+    """A part of a run with constant mixing ratios.
 
     Attributes:
-        steps: its steps, counted from 0. There are none where two changes fall together, or where BTMLM
-            begins with the run.
-        part: its part of the whole run, before it is rounded to steps.
-        mixing_ratios: each objective's fraction of a step's sequences, and its weight in the step's loss.
-            They sum to 1.
+        steps: its steps, counted from 0. Empty if two changes coincide, or if BTMLM starts with the run.
+        part: fraction of the run, before rounding to steps.
+        mixing_ratios: each objective's fraction of a step's sequences, which is its weight in the loss. They
+            sum to 1.
     """
 
     steps: range
@@ -31,10 +30,10 @@ class Phase:
 
 
 def make_phases(config: ObjectiveConfig, total_steps: int) -> tuple[Phase, ...]:
-    """Return the phases of a run, one after the other.
+    """Return the phases of a run in order.
 
-    They are `config.mixing_ratios` and, from `later_start` of all steps on, `later_mixing_ratios`; without
-    these, `default_mixing_ratios`. Until `btmlm_start` of all steps BTMLM's share goes to MMLM.
+    They are `config.mixing_ratios` and, from `later_start` of all steps, `later_mixing_ratios`; without
+    these, `default_mixing_ratios`. Until `btmlm_start` of all steps BTMLM's ratio is added to MMLM's.
     """
     starts = [0.0]
     if "btmlm" in config.names:
@@ -50,7 +49,7 @@ def make_phases(config: ObjectiveConfig, total_steps: int) -> tuple[Phase, ...]:
         mixing_ratios = {name: share / total for name, share in mix.items()} or default_mixing_ratios(config)
         if "btmlm" in mixing_ratios and start < config.btmlm_start:
             mixing_ratios["mmlm"] = mixing_ratios.get("mmlm", 0.0) + mixing_ratios.pop("btmlm")
-        # In the order of `OBJECTIVES`, without those whose share is 0.
+        # In the order of `OBJECTIVES`, without ratios of 0.
         mixing_ratios = {
             name: mixing_ratios[name] for name in OBJECTIVES if mixing_ratios.get(name, 0.0) > 0.0
         }
@@ -60,14 +59,17 @@ def make_phases(config: ObjectiveConfig, total_steps: int) -> tuple[Phase, ...]:
 
 
 def mixing_ratios_at(phases: Sequence[Phase], step: int) -> dict[str, float]:
-    """Return the ratios of a step, from 0; beyond the run, as the reader may be, those of the last phase."""
+    """Return the ratios of a step, from 0.
+
+    After the end of the run, where the reader may be, the last ones.
+    """
     return next(phase.mixing_ratios for phase in reversed(phases) if step >= phase.steps.start)
 
 
 def default_mixing_ratios(config: ObjectiveConfig) -> dict[str, float]:
-    """Half for monolingual text and half for pairs, or all for the only kind that is used.
+    """Return ratios of half for monolingual text and half for pairs, or all for the only kind that is used.
 
-    Each part is divided equally among its active objectives, so that ablations compare like with like.
+    Each half is divided equally among its active objectives, so that ablations are comparable.
     """
     kinds = [[name for name in names_that_read(kind) if name in config.names] for kind in (Text, Pair)]
     used = [names for names in kinds if names]
@@ -75,11 +77,11 @@ def default_mixing_ratios(config: ObjectiveConfig) -> dict[str, float]:
 
 
 def with_text(config: ObjectiveConfig, monolingual: bool, parallel: bool) -> ObjectiveConfig:
-    """Leave out the objectives for which a corpus has no text. The others keep their proportions.
+    """Remove the objectives for which a corpus has no text. The others keep their proportions.
 
-    Without pairs BTMLM is left out as well, because its pseudo-tokens come from what CAMLM learns. Where the
-    first part of the run loses all of its objectives, `later_mixing_ratios` hold from the start. If nothing
-    would remain, the configuration stays as it is.
+    Without pairs BTMLM is removed as well, because CAMLM teaches it to generate pseudo-tokens. If the first
+    phase loses all objectives, `later_mixing_ratios` apply from the start. If no objective would remain, the
+    configuration is unchanged.
 
     Args:
         monolingual, parallel: whether the corpus has text of this kind.
@@ -101,7 +103,7 @@ def with_text(config: ObjectiveConfig, monolingual: bool, parallel: bool) -> Obj
     if later_mixing_ratios and not start_mixing_ratios:
         start_mixing_ratios = later_mixing_ratios
         later_mixing_ratios = {}
-    if not active or (config.mixing_ratios and not start_mixing_ratios):  # nothing would remain
+    if not active or (config.mixing_ratios and not start_mixing_ratios):  # no objective would remain
         return config
     return replace(
         config, active=active, mixing_ratios=start_mixing_ratios, later_mixing_ratios=later_mixing_ratios
@@ -109,7 +111,7 @@ def with_text(config: ObjectiveConfig, monolingual: bool, parallel: bool) -> Obj
 
 
 def log_phases(config: ObjectiveConfig, phases: Sequence[Phase]) -> None:
-    """Log the ratios in each phase of a run, and warn of objectives that are named but never trained."""
+    """Log the ratios of each phase, and warn of objectives that are never trained."""
     never_trained = {*config.names, *config.mixing_ratios, *config.later_mixing_ratios}
     with_steps = [phase for phase in phases if phase.steps]
     for mixing_ratios, equal_phases in groupby(with_steps, key=attrgetter("mixing_ratios")):
@@ -121,7 +123,7 @@ def log_phases(config: ObjectiveConfig, phases: Sequence[Phase]) -> None:
     for name in sorted(never_trained):
         logger.warning(
             "%s is never trained: objectives.mixing_ratios, later_mixing_ratios, later_start and btmlm_start "
-            "leave it none of the %s steps",
+            "give it none of the %s steps",
             name,
             f"{phases[-1].steps.stop:,}",
         )
@@ -130,20 +132,20 @@ def log_phases(config: ObjectiveConfig, phases: Sequence[Phase]) -> None:
 def allocate(share: Mapping[str, float], batch_size: int, step: int = 0) -> dict[str, int]:
     """Return the number of texts or pairs of each objective in a step, by largest remainder.
 
-    The counts add up to `batch_size`.
+    The counts sum to `batch_size`.
 
-    Equal remainders are served in an order that turns with `step`, so that a small batch does not always
-    favor the same objective.
+    Ties are broken in an order that rotates with `step`, so that a small batch does not always favor the same
+    objective.
     """
-    # Rounded, so that a quota which is a whole number stays one, and equal remainders are equal: in floating
-    # point 0.29 * 100 is below 29, and 1.6 - 1 is above 0.6.
+    # Rounded, so that integer quotas stay integers and equal remainders are equal: in floating point 0.29 *
+    # 100 is below 29, and 1.6 - 1 is above 0.6.
     quotas = {name: round(value * batch_size, 9) for name, value in share.items()}
     counts = {name: int(quota) for name, quota in quotas.items()}
     remainders = {name: round(quotas[name] - counts[name], 9) for name in share}
     names = list(share)
     first = step % len(names)
     by_turn = names[first:] + names[:first]
-    # Among equal remainders `sorted` keeps the order of `by_turn`.
+    # `sorted` keeps the order of `by_turn` for ties.
     largest_remainder_first = sorted(by_turn, key=lambda name: remainders[name], reverse=True)
     missing = batch_size - sum(counts.values())
     for name in largest_remainder_first[:missing]:
@@ -154,7 +156,7 @@ def allocate(share: Mapping[str, float], batch_size: int, step: int = 0) -> dict
 def check_batch_size(config: ObjectiveConfig, phases: Sequence[Phase], batch_size: int) -> None:
     """Raise a UserError if the batch is so small that an active objective would never get a sequence."""
     for phase in phases:
-        # Objectives of equal remainders take turns, so after as many steps as objectives each had its turn.
+        # Tied objectives rotate, so after as many steps as objectives each had its turn.
         counts_of_steps = [
             allocate(phase.mixing_ratios, batch_size, step) for step in range(len(phase.mixing_ratios))
         ]

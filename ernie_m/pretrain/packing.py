@@ -1,7 +1,6 @@
-"""Masked sequences, packed into the micro-batches that the training sees. No Paddle here.
-
-A micro-batch is made of arrays: `HostBatch`. `ernie_m.pretrain.loss.to_device` returns the same record with
-tensors in their places, and with a `PackedBatch`, which the encoder takes, for each `Packed`: `DeviceBatch`.
+"""Masked sequences, packed into micro-batches. No Paddle here.
+`HostBatch` is a micro-batch of arrays. `ernie_m.pretrain.loss.to_device` returns the same record with
+tensors, and with a `PackedBatch`, the encoder's input, for each `Packed`: `DeviceBatch`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,10 +14,10 @@ from ernie_m.pretrain.objectives import OBJECTIVES, get_class
 
 
 class MaskedSequence(NamedTuple):
-    """One sequence of t tokens, of which m are to be predicted. Arrays are int64.
+    """A sequence of t tokens with m targets. Arrays are int64.
 
-    The targets of an objective with a loss of its own are the tokens whose states this loss reads. All tokens
-    see the first `context` tokens. The others are placeholders, each of which is seen only by itself.
+    The targets of a custom loss are the tokens whose states it reads. All tokens attend to the first
+    `context` tokens. The others are placeholders, each of which only itself attends to.
     """
 
     input_ids: np.ndarray  # [t]
@@ -34,14 +33,14 @@ class Stage1Sequence(NamedTuple):
     """The first stage of a BTMLM sequence with p pseudo-tokens."""
 
     sequence: MaskedSequence  # the sentence, then p placeholders, which are its targets
-    slots: np.ndarray  # int64 [p], which tokens of the second stage's sequence the predictions replace
+    slots: np.ndarray  # int64 [p], tokens of the second stage that the predictions replace
     draws: np.ndarray  # float64 [p], uniform in [0, 1), for pseudo-tokens that are sampled
 
 
 class MaskedExample(NamedTuple):
-    """An example: the objective whose loss it serves, its sequences (two for CAMLM), BTMLM's first stage.
+    """An example: its objective, its sequences (two for CAMLM), and BTMLM's first stage.
 
-    Examples of one objective with the same `group` are compared by its loss.
+    The loss compares examples of one objective with the same `group`.
     """
 
     objective: str
@@ -52,14 +51,14 @@ class MaskedExample(NamedTuple):
 
 @dataclass(frozen=True)
 class Packed:
-    """S sequences of N tokens, one after the other, without pads.
+    """S sequences of N tokens, concatenated without padding.
 
     Attributes:
         input_ids: int64 [N].
         position_ids: int64 [N]; absolute, a sequence's first token has 2.
         language_ids: int64 [N]; `ernie_m.model.config.NO_LANGUAGE` for a token without one.
         lengths: int64 [S], tokens of each sequence.
-        context_lengths: int64 [S], how many of them are context; the rest are placeholders.
+        context_lengths: int64 [S], number of context tokens; the rest are placeholders.
     """
 
     input_ids: np.ndarray
@@ -75,7 +74,7 @@ class Packed:
 
     @property
     def layout(self) -> PackedLayout:
-        """Where each sequence lies, and who attends to whom."""
+        """The position of each sequence, and which tokens attend to which."""
         return PackedLayout(self.lengths, self.context_lengths)
 
 
@@ -85,18 +84,18 @@ Array = TypeVar("Array")
 
 @dataclass(frozen=True)
 class Stage1(Generic[Inputs, Array]):
-    """BTMLM's first pass: S sentences, each with its placeholders. It predicts P pseudo-tokens.
+    """BTMLM's first pass: S sentences with placeholders, which predict P pseudo-tokens.
 
-    A slot is the token of the second pass that a prediction replaces. The slots, and with them the other
-    arrays [P], are ordered by language, so that one language's slots are one slice.
+    A slot is the token of the second pass that a prediction replaces. Slots, and all arrays [P], are ordered
+    by language, so that one language is one slice.
 
     Attributes:
         inputs: N' tokens, sentences and placeholders.
         placeholders: int64 [P], indices into N': the token that predicts each slot.
         slots: int64 [P], indices into the N tokens of the second pass.
         slot_sentences: int64 [P], the sentence of each slot, from 0.
-        slot_languages: [P], the language to produce; ascending. It stays on the host.
-        draws: float64 [P], uniform in [0, 1), for pseudo-tokens that are sampled.
+        slot_languages: [P], the language to generate; ascending. It stays on the host.
+        draws: float64 [P], uniform in [0, 1), for sampled pseudo-tokens.
         context_ids: int64 [C], the tokens that a pseudo-token may copy.
         context_sentences: int64 [C], the sentence of each.
     """
@@ -116,15 +115,15 @@ class MicroBatch(Generic[Inputs, Array]):
     """A micro-batch, of any objectives.
 
     Attributes:
-        inputs: N tokens. BTMLM's slots hold [MASK] until `PseudoTokenGenerator.fill` has filled them.
-        targets: int64 [M], indices into N: those of the W masked words, ascending, then the tokens whose
-            states are read by an objective with a loss of its own, ascending.
-        target_ids: int64 [W], what the masked words are.
-        rows: objective -> int64, which of the M targets are its own. Objectives without any are absent.
-        groups: objective with a loss of its own -> int64, the group of each of its targets.
+        inputs: N tokens. BTMLM's slots are [MASK] until `PseudoTokenGenerator.fill`.
+        targets: int64 [M], indices into N: the W masked tokens, ascending, then the tokens whose states a
+            custom loss reads, ascending.
+        target_ids: int64 [W], ids of the masked tokens.
+        rows: objective -> int64, indices of its targets. Objectives without targets are absent.
+        groups: objective with a custom loss -> int64, the group of each of its targets.
         stage1: BTMLM's first pass; None without BTMLM sequences.
-        weights: objective -> the factor of its losses in the loss of the batch; absent: 1.
-        word_weights: float64 [W], that of each masked word; None: 1.
+        weights: objective -> factor of its losses in the loss of the batch; absent: 1.
+        word_weights: float64 [W], weight of each masked token; None: 1.
     """
 
     inputs: Inputs
@@ -141,12 +140,12 @@ HostBatch = MicroBatch[Packed, np.ndarray]
 
 
 def pack(examples: Sequence[MaskedExample]) -> HostBatch:
-    """Masked examples, at least one, as a micro-batch."""
+    """Pack at least one masked example into a micro-batch."""
     sequences: list[MaskedSequence] = []
-    objectives = []  # the place in `OBJECTIVES` of each sequence
+    objectives = []  # the index in `OBJECTIVES` of each sequence
     groups = []  # the group of each sequence
     stage1_sequences = []
-    btmlm_places = []  # the place of each BTMLM sequence in `sequences`
+    btmlm_places = []  # the index of each BTMLM sequence in `sequences`
     for example in examples:
         if example.stage1 is not None:
             stage1_sequences.append(example.stage1)
@@ -155,13 +154,13 @@ def pack(examples: Sequence[MaskedExample]) -> HostBatch:
         groups += [example.group] * len(example.sequences)
         sequences += example.sequences
     packed = _join(sequences)
-    starts = packed.layout.starts  # [S], where each sequence begins among the N tokens
+    starts = packed.layout.starts  # [S], the first token of each sequence among the N tokens
     stage1 = _stage1(stage1_sequences, starts[btmlm_places]) if stage1_sequences else None
     targets = _targets(starts, sequences)  # [M]
     target_counts = [len(sequence.targets) for sequence in sequences]
     numbers = np.repeat(objectives, target_counts)  # [M]
     has_own_loss = np.array([get_class(name).loss is not None for name in OBJECTIVES])
-    order = np.lexsort([targets, has_own_loss[numbers]])  # the targets of a sequence need not come in order
+    order = np.lexsort([targets, has_own_loss[numbers]])  # the targets of a sequence may be unordered
     numbers = numbers[order]
     rows = {OBJECTIVES[number]: np.flatnonzero(numbers == number) for number in np.unique(numbers)}
     target_groups = np.repeat(groups, target_counts)[order]
@@ -179,7 +178,7 @@ def pack(examples: Sequence[MaskedExample]) -> HostBatch:
 def _stage1(
     stage1_sequences: Sequence[Stage1Sequence], first_tokens: np.ndarray
 ) -> Stage1[Packed, np.ndarray]:
-    """Return the first pass of BTMLM sequences.
+    """Pack the first pass of BTMLM sequences.
 
     Args:
         first_tokens: the index of each sequence's first token in the batch of the second pass.
@@ -204,7 +203,7 @@ def _stage1(
 
 
 def _join(sequences: Sequence[MaskedSequence]) -> Packed:
-    """Return the inputs of all sequences, one after the other."""
+    """Concatenate the inputs of all sequences."""
     return Packed(
         input_ids=_concatenate([sequence.input_ids for sequence in sequences]),
         position_ids=_concatenate([sequence.position_ids for sequence in sequences]),
@@ -215,7 +214,7 @@ def _join(sequences: Sequence[MaskedSequence]) -> Packed:
 
 
 def _targets(starts: np.ndarray, sequences: Sequence[MaskedSequence]) -> np.ndarray:
-    """Return the tokens to predict, as indices into the tokens of all sequences, [M].
+    """Return the targets as indices into the tokens of all sequences, [M].
 
     Args:
         starts: the index of each sequence's first token.
@@ -224,5 +223,5 @@ def _targets(starts: np.ndarray, sequences: Sequence[MaskedSequence]) -> np.ndar
 
 
 def _concatenate(arrays: Sequence[np.ndarray]) -> np.ndarray:
-    """Return the arrays one after the other, as one int64 array."""
+    """Concatenate arrays as int64."""
     return np.concatenate(arrays).astype(np.int64)

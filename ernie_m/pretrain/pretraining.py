@@ -1,4 +1,4 @@
-"""Pre-training as a task: its text, the loss of a mix of objectives, held-out evaluation."""
+"""Pretraining as a task: its data, the loss of mixed objectives, evaluation on held-out text."""
 
 import dataclasses
 import functools
@@ -49,41 +49,41 @@ from ernie_m.utils.logging import logger
 from ernie_m.utils.user_code import errors_in
 
 _NOT_IN_ENCODER = ("lm_head.", "language_embeddings.")
-# What to change if MMLM has learned little after all steps, and after those of the head alone.
+# Advice if MMLM has learned little after all steps, and after the head warm-up.
 _AFTER_TRAINING = (
-    "Train on more tokens (optimizer.tokens), take a smaller vocabulary, begin with the word vectors of "
-    "a table (init.word_embeddings), or with mmlm alone (objectives.later_mixing_ratios, as in "
+    "Train on more tokens (optimizer.tokens), use a smaller vocabulary, initialize the word embeddings from "
+    "a static model (init.word_embeddings), or start with mmlm alone (objectives.later_mixing_ratios, as in "
     "configs/pretrain/own.yaml)"
 )
 _AFTER_HEAD_WARMUP = (
     "The encoder is trained from now on. Train the head longer (init.lm_head_warmup_steps) or faster "
-    "(init.lm_head_learning_rate); if that does not help, as with an encoder that was trained for search, "
-    "give init.lm_head_warmup_steps 0"
+    "(init.lm_head_learning_rate); if that does not help, as with an embedding model, set "
+    "init.lm_head_warmup_steps 0"
 )
 
 
 class Pretraining(Trainable[PreTrainingModel, StepBatches]):
-    """Pre-training with any mix of MMLM, TLM, CAMLM and BTMLM.
+    """Pretraining with any mix of MMLM, TLM, CAMLM and BTMLM.
 
     Raises:
-        UserError: the corpus is unfinished or corrupt, or it lacks what the configuration asks for.
+        UserError: the corpus is unfinished or corrupt, or it lacks text that the configuration requires.
     """
 
     divisible = True
     memory_advice = "lower run.micro_batch_tokens, or set run.recompute true"
 
     def __init__(self, config: PretrainConfig):
-        # The corpus, and the configuration with what it leaves to the corpus and to the initial weights.
+        # The corpus, and the configuration completed from the corpus and the initial weights.
         corpus, self.tokenizer = open_corpus(config.data)
         if config.data.verify:
             distributed.on_main(lambda: verify_corpus(config.data.corpus))
         self.config = fit_to_corpus(config, corpus)
-        # The shape is compared with that of a run that goes on, so it is needed before the weights are.
+        # A resumed run compares the shape, so it is needed before the weights are loaded.
         if None in dataclasses.astuple(self.config.model):
             shape = self.start.config.to_dict() if self.start and self.start.config else BASE
             self.config = dataclasses.replace(self.config, model=self.config.model.completed(shape))
 
-        # What is trained on, for how long, and on what the model is evaluated.
+        # Training data, length of the run, and evaluation.
         self.text = TrainingData.of(corpus, Vocabulary.of(self.tokenizer), self.config)
         self.plan = plan_run(self.config, self.text)
         self.total_steps = self.plan.steps
@@ -91,16 +91,16 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
         self.evaluator = Evaluator(self.text, self.tokenizer, self.pseudo_token_generator, self.config.run)
         self.evaluation_steps = self.evaluator.steps(self.plan.steps, self.plan.head_steps)
 
-        # What tells this run from another.
+        # The fingerprint of the run.
         digests = {Path(path).name: sha256_of(path) for path in self.config.objectives.path}
         digests |= {"corpus": corpus.digest, "vocabulary": self.tokenizer.digest}
         self.fingerprint = deciding_options(self.config) | {"digests": digests}
-        # Runs in which these are equal draw the same items in the same order; `initialize` warns of that.
+        # Runs with equal values sample the same examples in the same order; `initialize` warns of that.
         self.corpus_and_seed = {"corpus": corpus.digest, "seed": self.config.run.seed}
 
     @functools.cached_property
     def start(self) -> Checkpoint | None:
-        """Return the weights of `init.encoder`, opened when they are first needed; None: from scratch."""
+        """Return the weights of `init.encoder`, opened when first needed; None: random."""
         encoder = self.config.init.encoder
         return None if encoder == RANDOM else open_weights(encoder, self.tokenizer)
 
@@ -112,18 +112,18 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
             return engine
         saved = open_checkpoint(checkpoint)
         engine = self._engine_of(seed, saved)
-        load_from(engine.model, saved, optional=())  # no weight may be absent
+        load_from(engine.model, saved, optional=())  # all weights are required
         self.trained_length = saved.settings.get(TRAINED_LENGTH)
         self.preprocessing = saved.preprocessing
         return engine
 
     def _engine_of(self, seed: int, weights: Checkpoint | None) -> Engine[PreTrainingModel]:
-        """Return a model in the shape of these weights, which are not loaded yet, with its optimizer."""
+        """Make a model with the shape of these weights, without loading them, and its optimizer."""
         run = self.config.run
         optimizer = self.config.optimizer
         paddle.set_default_dtype(run.dtype)
         paddle.seed(seed)
-        # What `model` has no key for, such as the epsilon of the layer norms, stays as in the weights.
+        # Settings that `model` has no key for, such as the layer-norm epsilon, come from the weights.
         shape = weights.config.to_dict() if weights and weights.config else {}
         shape |= dataclasses.asdict(self.config.model)
         shape |= {"vocab_size": self.tokenizer.vocab_size, "pad_token_id": self.tokenizer.pad_id}
@@ -150,7 +150,7 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
         )
 
     def _initialize(self, model: PreTrainingModel) -> None:
-        """Give the model of a new run the weights that `init` names."""
+        """Load the weights that `init` names into the model of a new run."""
         start = self.start
         text_rules = self.config.data.text_rules
         initialize(model, self.config.init, start, self.tokenizer, self.corpus_and_seed, text_rules)
@@ -158,13 +158,13 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
         self.trained_length = self.config.data.max_seq_len
         if start is not None:
             length_before = start.settings.get(TRAINED_LENGTH)
-            # Weights of which no length is known may have been trained on longer inputs.
+            # Weights without a recorded maximum length may have been trained on longer inputs.
             self.trained_length = max(length_before, self.trained_length) if length_before else None
             if self.config.init.lm_head == RANDOM:
                 set_token_frequencies(model.lm_head, self.text.piece_counts().sum(axis=0))
 
     def batches(self, position: dict[str, Any] | None) -> Callable[[], Iterator[StepBatches]]:
-        """`read_steps` with this process's arguments, for the reader process."""
+        """Return `read_steps` with this process's arguments, for the reader process."""
         return functools.partial(
             read_steps,
             self.config,
@@ -176,10 +176,10 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
         )
 
     def send(self, model: PreTrainingModel, data: StepBatches) -> list[DeviceBatch]:
-        """Send a step to the device. In the first `plan.head_steps` the encoder is frozen."""
+        """Send a step to the device. The encoder is frozen in the first `plan.head_steps`."""
         if self.plan.head_steps:
-            steps_before = data.position["step"] - 1  # the position is that after the step
-            # Among the parameters is the embedding matrix, which the head shares.
+            steps_before = data.position["step"] - 1  # the position is after the step
+            # The head shares the embedding matrix, which is one of the parameters.
             for parameter in model.ernie_m.parameters():
                 parameter.stop_gradient = steps_before < self.plan.head_steps
         return send_step(data)
@@ -191,14 +191,14 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
             return objectives_loss(model, self.pseudo_token_generator, micro_batch)
 
     def evaluate(self, engine: Engine[PreTrainingModel], stop: ShutdownHandler) -> Evaluation | None:
-        """Evaluate on the held-out text, and log a summary; None if it was broken off."""
+        """Evaluate on the held-out text, and log a summary; None if it was stopped."""
         scores = self.evaluator.run(engine, stop)
         if scores is None:
             return None
         for line in summary(scores):
             logger.info("%s", line)
         advice = None
-        if engine.steps == self.plan.steps > 1:  # a run of one step writes the initial weights
+        if engine.steps == self.plan.steps > 1:  # a run of one step only writes the initial weights
             advice = _AFTER_TRAINING
         elif engine.steps == self.plan.head_steps:
             advice = _AFTER_HEAD_WARMUP
@@ -206,7 +206,7 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
             warning = get_class(name).plateau(list(scores.get(name, {}).values()), advice)
             if warning is not None:
                 logger.warning("%s", warning)
-        # Pre-training counts no epochs, and its last step is its result.
+        # Pretraining has no epochs, and its last step is its result.
         return Evaluation(engine.steps, epoch=0, selected_by=None, scores=scores)
 
     def record(self, interval: Interval) -> dict[str, Any]:
@@ -223,9 +223,9 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
         masters: Mapping[str, Tensor],
         evaluation: Evaluation | None = None,
     ) -> ModelFiles:
-        """Return the files of the whole model, to resume from. The evaluation is no part of them."""
+        """Return the files of the whole model, for resuming, without the evaluation."""
         objectives = self.config.objectives
-        # Predictions of masked words need the values of these options.
+        # Prediction of masked tokens requires these options.
         preprocessing = self.preprocessing.for_task(
             language_embedding=self.config.model.language_embedding,
             camlm_context=objectives.camlm_context,
@@ -240,7 +240,7 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
         return self._model_files(engine, masters, settings)
 
     def encoder_files(self, engine: Engine[PreTrainingModel], masters: Mapping[str, Tensor]) -> ModelFiles:
-        """Return the files of the encoder alone, for fine-tuning."""
+        """Return the files of the encoder, for fine-tuning."""
         settings = {
             "architecture": "ErnieMModel",
             READING: stored_preprocessing(self.preprocessing.for_task()),
@@ -254,10 +254,10 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
         settings: Mapping[str, Any],
         leave_out: tuple[str, ...] = (),
     ) -> ModelFiles:
-        """Return the files of the model without the tensors whose names begin with one of `leave_out`.
+        """Return the files of the model without tensors whose names start with one of `leave_out`.
 
         Args:
-            settings: what config.json holds in addition to the shape of the model.
+            settings: config.json's keys besides the model shape.
         """
         if self.trained_length is not None:
             settings = {**settings, TRAINED_LENGTH: self.trained_length}
@@ -283,10 +283,10 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
 
 
 def run_preprocessing(encoder: Checkpoint | None, text_rules: str) -> PreprocessingConfig:
-    """How the model of a new run reads: as its start, unless the corpus has other text rules.
+    """Return the preprocessing settings of a new run: the encoder's, with the text rules of the corpus.
 
     Args:
-        encoder: the start; None: the weights are new.
+        encoder: the initial checkpoint; None: random weights.
         text_rules: the text rules of the corpus.
     """
     if encoder is not None and encoder.preprocessing.text_rules == text_rules:
@@ -298,8 +298,8 @@ def run_preprocessing(encoder: Checkpoint | None, text_rules: str) -> Preprocess
 
 def send_step(data: StepBatches) -> list[DeviceBatch]:
     """Send the micro-batches of a step to the device. Call it within autocast."""
-    # An objective's loss is the mean over its masked tokens in the whole step, so each of them has the
-    # objective's share divided by their number. An objective without masked tokens adds nothing.
+    # An objective's loss is the mean over its masked tokens in the whole step, so each has the objective's
+    # mixing ratio divided by their number. An objective without masked tokens adds nothing.
     weights = {name: share / max(data.counts[name], 1) for name, share in data.share.items()}
     return to_device(data.micro_batches, weights)
 
@@ -307,10 +307,10 @@ def send_step(data: StepBatches) -> list[DeviceBatch]:
 def objectives_loss(
     model: PreTrainingModel, pseudo_token_generator: PseudoTokenGenerator, batch: DeviceBatch
 ) -> tuple[Tensor, dict[str, Tensor | float]]:
-    """Return the loss of a micro-batch of any objectives, and its sums, of `names_of_sums`.
+    """Compute the loss of a micro-batch of any objectives, and its sums, of `names_of_sums`.
 
     Args:
-        pseudo_token_generator: for BTMLM: fills the slots of the batch first.
+        pseudo_token_generator: fills the slots of BTMLM batches first.
     """
     sums: dict[str, Tensor | float] = {"tokens": batch.inputs.tokens}
     batch, counts = pseudo_token_generator.fill(model, batch)
@@ -319,10 +319,9 @@ def objectives_loss(
 
 
 def learning_rate(plan: RunPlan, head_rate: float, optimizer: OptimizerConfig) -> Schedule:
-    """Step -> ratio of its learning rate to `optimizer.learning_rate`.
+    """Return step -> ratio of its learning rate to `optimizer.learning_rate`.
 
-    While the head is trained alone, it has its own rate, `head_rate`. The schedule of `optimizer` begins
-    after that.
+    During the head warm-up the learning rate is `head_rate`. The schedule of `optimizer` starts after it.
     """
     head_ratio = head_rate / optimizer.learning_rate
     ratio_of_step = linear_warmup_decay(plan.warmup_steps, plan.steps - plan.head_steps, optimizer.schedule)

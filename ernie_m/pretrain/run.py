@@ -1,4 +1,4 @@
-"""The command run_pretrain.py: its output directory, its log, and the models that it leaves."""
+"""The command run_pretrain.py: its output directory, log and exported models."""
 
 import dataclasses
 import os
@@ -23,20 +23,22 @@ from ernie_m.utils.logging import IN_FILE, logger
 from ernie_m.utils.paddle_settings import prepare
 
 CHECKPOINTS = "checkpoints"
-FULL = "full"  # the finished model with its head, to continue from
+FULL = "full"  # the finished model with its head, for continued pretraining
 ENCODER = "encoder"  # the finished model without its head, for fine-tuning
 SETTINGS = "config.yaml"
-_OURS = "# All options of this run, written by run_pretrain.py.\n"  # the first line of the settings
-_WAYS_OUT = "choose another run.output, or begin anew with --run.overwrite true"
+_OURS = (
+    "# All options of this run, written by run_pretrain.py.\n"  # the first line of the saved configuration
+)
+_WAYS_OUT = "choose another run.output, or start over with --run.overwrite true"
 
 
 def train(config: PretrainConfig, stop: ShutdownHandler) -> None:
-    """Train from the newest checkpoint to the end of the run, or until it is asked to stop."""
+    """Train from the newest checkpoint to the end of the run, or until asked to stop."""
     run = config.run
     distributed.init()
     use_kernels(run.kernels)
     with open_output_dir(config).locked() as folder:
-        # The log is in the folder of the run, unless a launcher names another one in the environment.
+        # The log is in the output directory, unless a launcher sets another one.
         log_dir = None if logging.LOG_DIR in os.environ else str(folder.path / "log")
         logging.setup(log_dir, distributed.rank())
         logger.info("%s", prepare(), extra=IN_FILE)
@@ -50,25 +52,25 @@ def train(config: PretrainConfig, stop: ShutdownHandler) -> None:
             tensorboard=run.tensorboard,
         )
         trainer = Trainer(task, folder, run.seed, loop_config)
-        save_settings(task.config, folder)  # without the objectives for which the corpus has no text
-        if trainer.run(stop):  # the run is finished
+        save_settings(task.config, folder)  # without unsupported objectives
+        if trainer.run(stop):  # finished
             finish(task, trainer, folder)
 
 
 def open_output_dir(config: PretrainConfig) -> OutputDir:
-    """Return the folder `run.output`, with the rules of pre-training."""
+    """Return the output directory `run.output`, with the rules of pretraining."""
     output = Path(config.run.output)
     rules = FolderRules(
         ways_out=(
-            f"{_WAYS_OUT}. To train a finished model further, begin a new run: another run.output, "
-            f"--init.encoder {output / FULL} --init.lm_head same, and another run.seed, or it reads the "
-            "same text again"
+            f"{_WAYS_OUT}. To train a finished model further, start a new run with another run.output, "
+            f"--init.encoder {output / FULL} --init.lm_head same, and another run.seed (the same seed reads "
+            "the same text again)"
         ),
-        # Not the settings, which `save_settings` replaces.
+        # Not the configuration, which `save_settings` replaces.
         contents=tuple(map(re.escape, (CHECKPOINTS, METRICS, CURVES, FULL, ENCODER))),
         steps_folder=CHECKPOINTS,
     )
-    # The folders of the initial weights, which overwriting must not remove; the other values name no folder.
+    # The directories of initial weights, which overwriting must not remove; other values name no directory.
     sources = {config.init.encoder, config.init.lm_head} - {RANDOM, SAME}
     return OutputDir(
         output,
@@ -80,31 +82,29 @@ def open_output_dir(config: PretrainConfig) -> OutputDir:
 
 
 def check_checkpoints(folder: OutputDir) -> None:
-    """Refuse a folder with a finished model alone. Call it when the folder is locked.
-
+    """Reject a directory with a finished model but no checkpoint. Call it with the lock held.
     Raises:
-        UserError: there is no checkpoint that the run could resume from, so it would begin anew, and at its
-            end replace the model. It may be of a finished run, or a folder of the user's.
+        UserError: without a checkpoint to resume from, the run would start over and finally replace the
+            model, of a finished run or of the user's.
     """
     models = [name for name in (FULL, ENCODER) if (folder.path / name).exists()]
     if models and not step_folders(folder.steps_folder) and not folder.overwrite:
         raise UserError(
-            f"{folder.path} holds {' and '.join(models)}, which the run would overwrite, but no checkpoint "
+            f"{folder.path} contains {' and '.join(models)}, which the run would overwrite, but no checkpoint "
             f"to resume from. Restore {CHECKPOINTS}, {_WAYS_OUT}"
         )
 
 
 def save_settings(config: PretrainConfig, folder: OutputDir) -> None:
-    """Write the configuration to config.yaml, and log what differs from the defaults.
-
-    A config.yaml that a user has put there stays.
+    """Write the configuration to config.yaml, and log its differences from the defaults.
+    A config.yaml of the user's is not replaced.
     """
-    # A command that continues the run with this file must not remove what the run has trained so far.
+    # A command that resumes the run with this file must not delete its checkpoints.
     saved = dataclasses.replace(config, run=dataclasses.replace(config.run, overwrite=False))
     if distributed.is_main():
         path = folder.path / SETTINGS
         if path.exists() and not path.read_text(encoding="utf-8", errors="replace").startswith(_OURS):
-            logger.info("%s was not written by this command; left unchanged", path)
+            logger.info("%s: not written by this command; left unchanged", path)
         else:
             options = yaml.safe_dump(
                 dataclasses.asdict(saved), sort_keys=False, allow_unicode=True, width=110
@@ -119,9 +119,8 @@ def save_settings(config: PretrainConfig, folder: OutputDir) -> None:
 
 
 def finish(task: Pretraining, trainer: Trainer, folder: OutputDir) -> None:
-    """Write the finished models, with the mean vector of each language. Call it on every process.
-
-    Nothing is done if an earlier command wrote them.
+    """Write the finished models, with the mean embedding of each language. Call it on every process.
+    It does nothing if an earlier command wrote them.
     """
     full_path = folder.path / FULL
     encoder_path = folder.path / ENCODER
@@ -129,12 +128,12 @@ def finish(task: Pretraining, trainer: Trainer, folder: OutputDir) -> None:
     # An earlier command did all steps.
     are_there = distributed.on_main(lambda: full_path.is_dir() and encoder_path.is_dir())
     if trainer.first_step == task.total_steps and are_there:
-        logger.info("the run is finished: %d steps, models exported", task.total_steps)
+        logger.info("already finished: %d steps, models exported", task.total_steps)
         return
     stall_watch = StallWatchdog(trainer.loop_config.stall_ends_seconds)
     with stall_watch, stall_watch.during("the export of the finished model"):
         engine = trainer.engine
-        masters = engine.masters()  # float32 weights of the parameters that are trained in lower precision
+        masters = engine.masters()  # float32 weights of parameters trained in lower precision
         full = None
         encoder = None
         if distributed.is_main():  # the other processes only take part in `write_checkpoint`
@@ -145,9 +144,9 @@ def finish(task: Pretraining, trainer: Trainer, folder: OutputDir) -> None:
         write_checkpoint(full_path, full)
         write_checkpoint(encoder_path, encoder)
     logger.info(
-        "for fine-tuning: --init_pretraining_params %s; to continue pre-training: --init.encoder %s "
+        "for fine-tuning: --init_pretraining_params %s; to continue pretraining: --init.encoder %s "
         "--init.lm_head same",
         encoder_path,
         full_path,
     )
-    logger.info("in the browser: ernie-m serve --model %s", full_path)
+    logger.info("Next: ernie-m serve --model %s", full_path)

@@ -30,7 +30,7 @@ _SPECIAL_TOKENS = ("[CLS]", "[PAD]", "[SEP]", "[UNK]", "[MASK]")
 
 @dataclass
 class ShowFlags:
-    """What to draw."""
+    """The masks to show."""
 
     sentence: str = option(positional=True)
     """Sentence to show."""
@@ -61,16 +61,16 @@ class ShowFlags:
 
 def main() -> None:
     """Print the masks of the command line."""
-    explanation = "A row is a token that looks, a column a token that is seen: 1 = may attend."
+    explanation = "Rows attend to columns: 1 = may attend."
     say(*draw_masks(sys.argv[1:]), explanation, sep="\n\n")
 
 
 def draw_masks(arguments: Sequence[str]) -> list[str]:
-    """Return the masks of a command line: one, or two for the stages of BTMLM.
+    """Return the attention masks of a command line: one, or two for the stages of BTMLM.
 
     Raises:
-        UserError: a flag is wrong, a file cannot be read, a sentence has no tokens, or the sentences do not
-            suit the objective.
+        UserError: a flag is invalid, a file cannot be read, a sentence has no tokens, or the sentences are
+            unsuitable for the objective.
     """
     flags = parse_options(ShowFlags, arguments, __name__)
     sentences = [flags.sentence]
@@ -79,7 +79,7 @@ def draw_masks(arguments: Sequence[str]) -> list[str]:
     tokenizer = WordTokenizer(sentences)
     texts = [Text(np.array(tokenizer.encode(text), np.int64), side) for side, text in enumerate(sentences)]
     if any(len(text.ids) == 0 for text in texts):
-        raise UserError("a sentence has no tokens")
+        raise UserError("empty sentence")
     languages = flags.languages.split(",")
     vocabulary = Vocabulary.of(tokenizer)
     config = ObjectiveConfig(camlm_context=flags.camlm_context)
@@ -92,20 +92,20 @@ def draw_masks(arguments: Sequence[str]) -> list[str]:
         example = Pair(*texts)
         if not objective.serves(example):
             raise UserError(f"{objective.name} requires {objective.needs}; this pair is used for tlm only")
-    # The seed's remainder, because a generator takes no negative one.
+    # The seed's remainder, because a generator takes no negative seed.
     batch = objective.batch([example], [make_rng(flags.seed % (1 << 64), step=0, index=0)])
 
-    predicted = {}  # index of a token -> the token to predict there
+    predicted = {}  # index -> token to predict
     if objective.loss is None:
         predicted = {index: vocabulary.pieces[id_] for index, id_ in zip(batch.targets, batch.target_ids)}
     order = np.arange(batch.inputs.tokens)
     if isinstance(objective, Camlm):
-        # Its two sequences are halves of a pair: by the position in the pair, a predicted token after the
-        # [MASK] of the context that has the same one.
+        # Its two sequences are halves of a pair. The position in the pair puts a predicted token after the
+        # [MASK] of the context at the same position.
         order = np.lexsort([np.isin(order, batch.targets), batch.inputs.position_ids])
     if batch.stage1 is None:
         return [_as_text(objective.name, setting, batch.inputs, order, predicted)]
-    # BTMLM: no model produces pseudo-tokens here, so they are called h1, h2, ...
+    # BTMLM: without a model, pseudo-tokens are called h1, h2, ...
     stage1 = batch.stage1
     produced = {index: f"h{number}" for number, index in enumerate(stage1.placeholders, start=1)}
     filled = dict(zip(stage1.slots, produced.values()))
@@ -125,17 +125,17 @@ def _as_text(
     predicted: Mapping[int, str],
     filled: Mapping[int, str] = MappingProxyType({}),
 ) -> str:
-    """T packed tokens as lines: position, what the token may attend to, input, language, prediction.
+    """Format T packed tokens as lines: position, attention mask, input, language, prediction.
 
     Args:
-        order: int64 [T], the indices of the tokens in the order of the lines.
-        predicted: index -> the token that must be predicted there.
-        filled: index -> the pseudo-token that stands there.
+        order: int64 [T], indices of the tokens in the order of the lines.
+        predicted: index -> token to predict there.
+        filled: index -> pseudo-token there.
     """
     width = 2 * packed.tokens + 2  # a cell and a space for each token, then "|" and a space
     lines = [title, f" pos  {'attends to':<{width}}  input"]
     ids = packed.input_ids[order]
-    end_of_first_side = int(np.argmax(ids == setting.vocabulary.sep_id)) + 1  # the place of the first True
+    end_of_first_side = int(np.argmax(ids == setting.vocabulary.sep_id)) + 1  # the index of the first True
     for index, id_, row in zip(order, ids, packed.layout.dense()[np.ix_(order, order)]):
         cells = ["1" if visible else "." for visible in row]
         cells.insert(end_of_first_side, "|")
@@ -149,7 +149,7 @@ def _as_text(
 
 
 class WordTokenizer:
-    """Numbers the words of sentences in the order in which they occur."""
+    """Numbers the words of sentences in order of occurrence."""
 
     cls_id, pad_id, sep_id, unk_id, mask_id = range(len(_SPECIAL_TOKENS))  # in the order of that tuple
 
@@ -159,7 +159,7 @@ class WordTokenizer:
         self.vocab_size = len(self.tokens)
 
     def encode(self, sentence: str) -> list[int]:
-        # A word may be spelt like a special token, so the search begins after these.
+        # A word may be spelled like a special token, so search after these.
         return [self.tokens.index(word, len(_SPECIAL_TOKENS)) for word in sentence.split()]
 
     def convert_ids_to_tokens(self, ids: Sequence[int]) -> list[str]:

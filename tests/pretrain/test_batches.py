@@ -197,7 +197,7 @@ def test_a_pair_with_a_side_of_one_token_serves_tlm_or_is_left_out(source, monke
 
 
 @pytest.mark.parametrize(
-    ("active", "use"), [(["tlm", "camlm"], "serve tlm instead"), (["camlm"], "are left out")]
+    ("active", "use"), [(["tlm", "camlm"], "used for tlm instead"), (["camlm"], "skipped")]
 )
 def test_pairs_that_are_too_short_for_camlm_are_noticed(source, caplog, active, use):
     """With 90 % masked, no side of up to 9 tokens keeps one."""

@@ -34,9 +34,9 @@ FILES = sorted((ROOT / "configs" / "pretrain").glob("*.yaml"))
             {"objectives__mixing_ratios": {"mmlm": 1, "nsp": 1}},
             "objectives.mixing_ratios: unknown objectives nsp",
         ),
-        ({"objectives__mixing_ratios": {"mmlm": -1}}, "mixing_ratios is {'mmlm': -1.0}"),
-        ({"objectives__mixing_ratios": {"mmlm": 0}}, "mixing_ratios is {'mmlm': 0.0}"),
-        ({"objectives__mixing_ratios": {"mmlm": 1e308, "camlm": 1e308}}, "mixing_ratios is "),
+        ({"objectives__mixing_ratios": {"mmlm": -1}}, "mixing_ratios: invalid {'mmlm': -1.0}"),
+        ({"objectives__mixing_ratios": {"mmlm": 0}}, "mixing_ratios: invalid {'mmlm': 0.0}"),
+        ({"objectives__mixing_ratios": {"mmlm": 1e308, "camlm": 1e308}}, "mixing_ratios: invalid "),
         ({"objectives__mixing_ratios": {"btmlm": 1}}, "objectives.mixing_ratios has btmlm without mmlm"),
         ({"objectives__later_mixing_ratios": {"mmlm": 1}}, "later_mixing_ratios "),
         (

@@ -82,7 +82,7 @@ def test_records_by_hand_and_in_words():
         "step 1,500 of 20,000 | mmlm 1.0000 (ppl 2.7, acc 20.0) | tlm 1.0000 (ppl 2.7, acc 0.0) | "
     )
     assert "grad 6.00, lr 0.0002" in line
-    assert line.endswith("1:02:03 left | 2.50 passes over the corpus | 1 steps skipped")
+    assert line.endswith("1:02:03 left | 2.50 epochs | 1 steps skipped")
     assert record.pop("tokens_per_second") > 0
     # Without the skipped step: the means of the losses 2 and 4 and of the norms 4 and 8. The losses of an
     # objective are means over tokens, not over steps: of mmlm 40 for 40 tokens, of which 8 are correct.
@@ -160,12 +160,10 @@ def test_a_summary():
         "candidates": {"de-en": 200, "en-fr": 45},
     }
     assert summary(result) == [
-        "[held-out] mmlm: perplexity 4.00 (geometric mean; the frequencies of the pieces: 20.00), "
-        "accuracy 25.00 %",
+        "[held-out] mmlm: perplexity 4.00 (geometric mean; unigram baseline: 20.00), accuracy 25.00 %",
         "[held-out] btmlm: perplexity 4.00 (geometric mean; without the pseudo-tokens: 5.00), "
         "accuracy 30.00 %",
-        "[held-out] retrieval accuracy among 45 to 200 sentences from the embeddings to the last layer: "
-        "15.0 40.0 %",
+        "[held-out] retrieval accuracy@1 among 45 to 200 sentences, embeddings to last layer: 15.0 40.0 %",
     ]
     one_pair = {"retrieval": {"de-en": [0.1, 0.3]}, "candidates": {"de-en": 200}}
     (line,) = summary(one_pair)

@@ -269,7 +269,7 @@ def test_a_finished_run_says_so(straight, tiny_corpus, out):
     changed = {name for name, changed_at in change_times_of(out).items() if changed_at != before.get(name)}
     assert changed <= {"config.yaml", "metrics.jsonl"}  # these two are written again
     assert records(out) == records(straight)
-    assert "the run is finished: 12 steps" in log_of(out)
+    assert "already finished: 12 steps" in log_of(out)
 
 
 def test_another_configuration_is_named(straight, out, refused):

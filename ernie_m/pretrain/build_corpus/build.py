@@ -1,4 +1,4 @@
-"""The stages of a corpus build: text to units of ids, what becomes of each line, shards, the manifest."""
+"""Stages of a corpus build: text to units of ids, duplicates and held-out lines, shards, manifest."""
 
 import hashlib
 import itertools
@@ -41,23 +41,23 @@ from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import atomic_file, write_json
 from ernie_m.utils.logging import Progress, logger
 
-_LARGEST_HELD_OUT = 0.05  # share of a stream
+_LARGEST_HELD_OUT = 0.05  # fraction of a stream
 
 
 @dataclass
 class CorpusBuild:
-    """A build in progress. `build_corpus` calls its methods in the order in which they stand.
+    """A build in progress. `build_corpus` calls its methods in the order of their definition.
 
     Args:
         options: the options of the build.
-        plan: all that decides the bytes of the corpus, for the manifest.
+        plan: all settings that determine the bytes of the corpus, for the manifest.
         streams: its languages and pairs.
-        workers: do the work.
-        tokenizer: cuts the text.
+        workers: run the work.
+        tokenizer: tokenizes the text.
 
     Attributes:
-        works: of each stream.
-        units: the files of the units of each stream in reading order.
+        works: work description of each stream.
+        units: files of each stream's units in reading order.
     """
 
     options: BuildOptions
@@ -74,14 +74,14 @@ class CorpusBuild:
         return Path(self.options.output)
 
     def encode(self) -> None:
-        """Read all text, and cut into ids what an earlier build has not.
+        """Read all text, and tokenize what an earlier build has not.
 
         Raises:
-            UserError: bad input, with file and line, or a source without text.
+            UserError: invalid input, with file and line, or a source without text.
         """
-        for name in ("mono", "parallel", "pieces"):  # what an earlier build left
+        for name in ("mono", "parallel", "pieces"):  # files of an earlier build
             shutil.rmtree(self.output / name, ignore_errors=True)
-        # Workers read the vocabulary from the corpus, and so does training later.
+        # Workers read the vocabulary from the corpus, as training does later.
         model_name, vocab_name = VOCABULARY_FILES
         with atomic_file(self.output / model_name) as file:
             file.write(self.tokenizer.piece_model)
@@ -101,13 +101,13 @@ class CorpusBuild:
             lines, documents, *_ = sum(counts[source] for source in stream.sources).tolist()
             work.ranges = count_ranges(lines) if self.options.deduplicate else 0
             held_out_share = min(self.options.held_out / documents, _LARGEST_HELD_OUT)
-            work.held_out_below = int(held_out_share * (1 << 64))  # the hashes are spread evenly over 64 bits
+            work.held_out_below = int(held_out_share * (1 << 64))  # hashes are uniform over 64 bits
 
     def _read(self) -> Iterator[tuple]:
-        """Yield the arguments of `encode_unit` for each unit of the text."""
+        """Yield the arguments of `encode_unit` for each unit of text."""
         unit_bytes = int(self.options.unit_mib * (1 << 20))
         settings = (FORMAT, self.plan["vocabulary"], self.plan["options"])
-        # Language -> number of pairs of languages that it is in.
+        # Language -> number of language pairs that contain it.
         pairs_of = Counter(
             itertools.chain(*(stream.languages for stream in self.streams if stream.is_parallel))
         )
@@ -199,7 +199,7 @@ class CorpusBuild:
                     tasks.append((work, self.output, shard_name, split, *units, vocab_size))
                     entries.append(entry[split])
 
-        # Language -> how often each subword occurs in all of its text, [V].
+        # Language -> subword counts of all its text, [V].
         pieces: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(vocab_size, np.int64))
         shards = self._run("writing shards", write_shard, tasks)
         for entry, (work, _, _, split, *_), (shard, files, pieces_of_sides) in zip(entries, tasks, shards):
@@ -231,7 +231,7 @@ class CorpusBuild:
         return manifest
 
     def _run_units(self, description: str, function: Callable) -> dict[Stream, list[Any]]:
-        """What a function returns for each unit of each stream, given its work, number and file."""
+        """Run a function on each unit of each stream, with its work, number and file."""
         tasks = [
             (work, number, unit)
             for stream, work in self.works.items()
@@ -249,13 +249,13 @@ class CorpusBuild:
 
 
 def nothing_left(stream: Stream, lines: Mapping[str, int]) -> UserError:
-    """Return the error for text of which no line is for training."""
-    error = f"(left out: {left_out(lines)}). Relax the filters or remove it from the command"
+    """Return the error for text without any training line."""
+    error = f"(dropped: {left_out(lines)}). Relax the filters or remove it from the command"
     if lines["held_out"]:
-        error = "because all of it is held out. Provide more text, or set --held_out 0"
-    return UserError(f"{'-'.join(stream.languages)}: no text is left {error}")
+        error = "(all of it is held out). Provide more text, or set --held_out 0"
+    return UserError(f"{'-'.join(stream.languages)}: no training text left {error}")
 
 
 def left_out(lines: Mapping[str, int]) -> str:
-    """What was left out of a language or pair, and why."""
+    """Format what was dropped from a language or pair, and why."""
     return ", ".join(f"{lines[reason]:,} {reason}" for reason in DROPPED if lines.get(reason))

@@ -1,4 +1,4 @@
-"""The options of a corpus build: `--config file.yaml`, then `--key value`."""
+"""Options of a corpus build: `--config file.yaml`, then `--key value`."""
 
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -15,7 +15,7 @@ from ernie_m.utils.files import version_of
 
 @dataclass(kw_only=True)
 class TextOptions(TableOptions):
-    """How text and sentence pairs are read, for a corpus or a vocabulary."""
+    """Options for reading text and sentence pairs, for a corpus or a vocabulary."""
 
     documents: Literal["line", "blank"] = "line"
     """Document boundaries: each line is a document (line), or blank lines separate documents (blank)."""
@@ -29,7 +29,7 @@ class TextOptions(TableOptions):
 
 @dataclass
 class BuildOptions(TextOptions):
-    """The options of a corpus build. Those that are `free` do not change the bytes of the corpus."""
+    """Options of a corpus build. `free` options do not change the bytes of the corpus."""
 
     output: str = option("", free=True, needed=True)
     """Output directory; an interrupted build resumes there."""
@@ -40,7 +40,7 @@ class BuildOptions(TextOptions):
     vocab_path: str | None = option(None, free=True)
     """Path to vocab.txt (default: built from the SentencePiece model)."""
 
-    # Free, because `make_plan` names the rules next to the vocabulary.
+    # Free, because `make_plan` records the rules of the tokenizer.
     text_rules: TextRules = option(ERNIE_M, free=True)
     """Text preprocessing besides SentencePiece, which must match that of the model to train: ERNIE-M's, none
     (XLM-R), or PaddleNLP's."""
@@ -75,7 +75,7 @@ class BuildOptions(TextOptions):
 
     def __post_init__(self):
         if not self.output:
-            raise UserError("missing --output: the corpus folder")
+            raise UserError("missing --output: the corpus directory")
         if not self.piece_model_path:
             raise UserError(
                 f"missing --piece_model_path ({command_name()} train_vocab trains a SentencePiece model)"
@@ -85,9 +85,9 @@ class BuildOptions(TextOptions):
 
 
 def make_plan(options: BuildOptions, streams: list[Stream], tokenizer: Tokenizer) -> dict[str, Any]:
-    """Everything that decides the bytes of the corpus, for the manifest."""
+    """Return all settings that determine the bytes of the corpus, for the manifest."""
     vocabulary = {"digest": tokenizer.digest, "size": tokenizer.vocab_size}
-    if tokenizer.text_rules != ERNIE_M:  # a corpus that names none has the official ones
+    if tokenizer.text_rules != ERNIE_M:  # a corpus without the key has the official rules
         vocabulary["text_rules"] = tokenizer.text_rules
     # Stream -> source -> size in bytes.
     inputs = {stream.folder: {source.label: source.size for source in stream.sources} for stream in streams}
@@ -95,6 +95,6 @@ def make_plan(options: BuildOptions, streams: list[Stream], tokenizer: Tokenizer
 
 
 def modification_times(streams: list[Stream]) -> dict[str, int]:
-    """When each file was last written, in ns."""
+    """Return the modification time of each file, in ns."""
     sources = [source for stream in streams for source in stream.sources]
     return {path: version_of(path)[1] for source in sources for path in source.paths}

@@ -1,4 +1,4 @@
-"""Build a pre-training corpus from monolingual text and sentence pairs. See docs/pretraining.md.
+"""Build a pretraining corpus from monolingual text and sentence pairs. See docs/pretraining.md.
 
     ernie-m build_corpus --output data/corpus --piece_model_path piece.model \\
         --mono "en<=news.en.txt.gz" --mono "de<=news.de.txt.gz" --parallel "en-de<=pairs.tsv.gz"
@@ -30,18 +30,18 @@ from ernie_m.utils.output_lock import check_fingerprint, lock_output
 
 
 def build_corpus(options: BuildOptions) -> dict:
-    """Build a corpus, continue an unfinished build, or check a finished corpus.
+    """Build a corpus, resume an unfinished build, or verify a finished corpus.
 
-    A unit of work depends only on its text. Its file is named after the text and the settings, and is written
-    whole or not at all.
+    A unit of work depends only on its text. Its file is named after the text and the settings, and is
+    written atomically.
 
     Returns:
-        Its manifest.
+        The manifest of the corpus.
 
     Raises:
-        UserError: bad input or options, or the output folder holds something else.
+        UserError: invalid input or options, or --output contains other files.
     """
-    output = Path(expand(options.output)).absolute()  # workers may run in another folder
+    output = Path(expand(options.output)).absolute()  # workers may run in another directory
     options = replace(options, output=str(output))
     streams = resolve(options.mono, options.parallel)
     vocab_path = None if options.vocab_path is None else expand(options.vocab_path)
@@ -50,7 +50,7 @@ def build_corpus(options: BuildOptions) -> dict:
     modified = modification_times(streams)
     manifest_file = output / MANIFEST
     if manifest_file.exists() and not options.overwrite:
-        # A finished corpus is checked and left as it is.
+        # A finished corpus is verified and left unchanged.
         manifest = read_manifest(output)
         made_with = {key: manifest[key] for key in plan}
         check_fingerprint(output, made_with, plan, "give another --output, or --overwrite true")
@@ -61,24 +61,24 @@ def build_corpus(options: BuildOptions) -> dict:
             logger.warning(
                 "%s: modified after the corpus was built. If the text changed, add --overwrite true", newer
             )
-        shutil.rmtree(output / WORK, ignore_errors=True)  # still there if the build was killed at its end
-        Corpus(output, verify=True)  # raises an error if a file is not as it was written
+        shutil.rmtree(output / WORK, ignore_errors=True)  # left if the build was killed at its end
+        Corpus(output, verify=True)  # raises an error if a file is corrupt
         return manifest
 
-    # A model has a file of this name as well, but without "subwords". The file is searched for this word and
-    # not parsed, because a corpus whose manifest is corrupt is replaced as well.
+    # A model also has a file of this name, but without "pieces". Search the file instead of parsing it,
+    # because a corpus with a corrupt manifest is replaced as well.
     is_corpus = manifest_file.is_file() and b'"pieces"' in manifest_file.read_bytes()
     is_free = not output.exists() or (output.is_dir() and not any(output.iterdir()))
     if not (is_corpus or is_free or (output / WORK).exists()):
         raise UserError(
-            f"{output}: neither empty nor a corpus nor an unfinished build. Choose another --output"
+            f"{output}: expected an empty directory, a corpus or an unfinished build. Choose another --output"
         )
     look_at_sources(streams, options)
     workers = LocalWorkers(options.workers)
     if options.engine == "ray":
         workers = RayWorkers(options.workers, options.ray_address)
     with lock_output(output / WORK), workers:
-        manifest_file.unlink(missing_ok=True)  # without it, no command takes the rest for a corpus
+        manifest_file.unlink(missing_ok=True)  # without it, no command treats the rest as a corpus
         corpus_build = CorpusBuild(options, plan, streams, workers, tokenizer)
         corpus_build.encode()
         changed = ", ".join(dict(modification_times(streams).items() - modified.items()))
@@ -90,7 +90,7 @@ def build_corpus(options: BuildOptions) -> dict:
 
 
 def main() -> None:
-    """Build the corpus of the command line, and print a table of it and a few pairs."""
+    """Build the corpus of the command line, and print a summary and sample pairs."""
     setup_console()
     options = parse_options(BuildOptions, gather_notation(sys.argv[1:]), __name__)
     table = summary(build_corpus(options))

@@ -1,4 +1,4 @@
-"""What a build says at the end: a table of the corpus, a few pairs, and warnings."""
+"""The report of a corpus build: a table, sample pairs, and warnings."""
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping
@@ -11,26 +11,26 @@ from ernie_m.reader.corpus import SPLITS, Corpus, CorpusPairs, long_pairs
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.utils.logging import in_columns
 
-_MANY_UNKNOWN = 0.05  # a greater share of unknown tokens in a language is worth a warning
-_EXAMPLES = 3  # how many pairs of each two languages are printed
-_WIDTH = 100  # the longest printed line, in characters
-_PLACES = 16  # at how many places of a stream the sides of pairs are compared
-_PAIRS = 128  # how many consecutive pairs are compared at each place
-_FEWEST_PAIRS = 40  # fewer pairs tell nothing
-_TOLERATED = 0.1  # the share of the places at which the sides need not fit
-# On 14 pairs of languages the lengths of translations correlate with 0.56 to 0.98, of shifted lines with at
-# most 0.25.
+_MANY_UNKNOWN = 0.05  # a higher fraction of unknown tokens in a language causes a warning
+_EXAMPLES = 3  # sample pairs per language pair
+_WIDTH = 100  # maximum length of a printed line, in characters
+_PLACES = 16  # number of positions in a stream at which sides are compared
+_PAIRS = 128  # number of consecutive pairs compared at each position
+_FEWEST_PAIRS = 40  # fewer pairs are not significant
+_TOLERATED = 0.1  # the fraction of positions at which the sides need not fit
+# For 14 language pairs, the lengths of translations correlate with 0.56 to 0.98, and those of shifted lines
+# with at most 0.25.
 _LEAST_CORRELATION = 0.3
 
 
 def summary(manifest: Mapping[str, Any]) -> list[str]:
     """Return a table with a row per language or side, and a warning per poorly covered language."""
     rows = [("text", "lines", "tokens", "unknown", "mean length", "held out", "left out")]
-    sums: dict[str, Counter[str]] = defaultdict(Counter)  # language -> its tokens, and the unknown ones
+    sums: dict[str, Counter[str]] = defaultdict(Counter)  # language -> its tokens and unknown tokens
     for name, entry in [*manifest["mono"].items(), *manifest["parallel"].items()]:
         train, held_out = (entry[split] for split in SPLITS)
         sides = len(train["by_language"])
-        lines = train["lines"] // sides  # the manifest counts the two sides of a pair as two lines
+        lines = train["lines"] // sides  # the manifest counts both sides of a pair as lines
         for language, counts in train["by_language"].items():
             sums[language].update(counts)
             tokens = counts["tokens"]
@@ -50,20 +50,20 @@ def summary(manifest: Mapping[str, Any]) -> list[str]:
     for language, counts in sums.items():
         share = counts["unknown"] / counts["tokens"]
         if share > _MANY_UNKNOWN:
-            error = f"{share:.1%} of its tokens are unknown to the vocabulary; it was not made for it"
+            error = f"{share:.1%} of its tokens are unknown; the vocabulary does not cover this language"
             table.append(f"warning: {language}: {error}")
     return table
 
 
 def pair_report(corpus: Corpus, tokenizer: Tokenizer) -> list[str]:
-    """Return the number of pairs are too long.
+    """Return sample pairs of each language pair, a warning if sides do not fit, and counts of long pairs.
 
-    Of every two languages a few, and a warning if their sides do not fit.
+    The samples are evenly spaced.
     """
     report = [long_pairs(corpus.parallel, length) for length in (128, 256, 512) if corpus.parallel]
     for languages, pairs in corpus.parallel.items():
         name = "-".join(languages)
-        # Some pairs from the beginning to the end, evenly spaced.
+        # Pairs from the beginning to the end, evenly spaced.
         examples = np.linspace(0, len(pairs) - 1, min(_EXAMPLES, len(pairs)), dtype=int)
         for number in examples.tolist():
             for language, ids in zip(languages, pairs[number]):
@@ -72,8 +72,8 @@ def pair_report(corpus: Corpus, tokenizer: Tokenizer) -> list[str]:
         misfits = fits.count(False)
         if misfits > len(fits) * _TOLERATED:
             report.append(
-                f"warning: {name}: at {misfits} of {len(fits)} places that were looked at the sides have "
-                "unrelated lengths; is a line missing in one file, or are they no translations?"
+                f"warning: {name}: at {misfits} of {len(fits)} sampled positions the sides have unrelated "
+                "lengths. Check that the files are translations and no line is missing"
             )
     return report
 
@@ -81,7 +81,7 @@ def pair_report(corpus: Corpus, tokenizer: Tokenizer) -> list[str]:
 def sides_fit(pairs: CorpusPairs) -> list[bool]:
     """Return whether consecutive pairs look like translations at sampled positions, by the lines' lengths.
 
-    Files that have slipped by a line still have equally many lines, but their lengths do not correlate.
+    Files that are shifted by a line have the same number of lines, but their lengths do not correlate.
     """
     size = min(_PAIRS, len(pairs))
     if size < _FEWEST_PAIRS:
@@ -89,8 +89,8 @@ def sides_fit(pairs: CorpusPairs) -> list[bool]:
     fits = []
     starts = np.linspace(0, len(pairs) - size, min(_PLACES, len(pairs) // size), dtype=int)
     for start in starts.tolist():
-        # Lengths are compared by their logarithms, so that a long pair does not outweigh all others.
+        # Compare logarithms of lengths, so that a long pair does not dominate.
         lengths = np.log([[len(side) for side in pairs[start + number]] for number in range(size)])  # [N, 2]
-        have_spread = (lengths.std(axis=0) > 0).all()  # lengths that are all equal have no correlation
+        have_spread = (lengths.std(axis=0) > 0).all()  # the correlation of constant lengths is undefined
         fits.append(bool(have_spread and np.corrcoef(lengths.T)[0, 1] > _LEAST_CORRELATION))
     return fits

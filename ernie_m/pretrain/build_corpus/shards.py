@@ -1,4 +1,4 @@
-"""Joins units to shards, the files of the corpus."""
+"""Merges units into shards, the files of the corpus."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -13,13 +13,13 @@ from ernie_m.utils.files import atomic_file
 
 
 def group_units(tokens: Sequence[int], shard_tokens: int) -> Iterator[slice]:
-    """Divide units into shards: consecutive ones with at most `shard_tokens` together, or one that has more.
+    """Divide units into shards: consecutive units of at most `shard_tokens` in total, or one larger unit.
 
     Args:
-        tokens: the number of tokens of each unit.
+        tokens: number of tokens of each unit.
 
     Returns:
-        The units of each shard. If no unit has a token, there is no shard.
+        The units of each shard, as slices. Without tokens there is no shard.
     """
     first = 0
     total = 0
@@ -46,21 +46,20 @@ def write_shard(
     """Write the files of a shard.
 
     Args:
-        output: the folder of the corpus.
-        name: of its files in that folder, without their endings.
+        output: the corpus directory.
+        name: path of its files in that directory, without extension.
         split: train or held_out.
-        first_unit: the number of the first of its units in the stream.
-        units: the files of the units of which it has the lines of this split.
-        tokens: the number of its tokens.
+        first_unit: number of its first unit in the stream.
+        units: files of the units whose lines of this split it contains.
+        tokens: number of its tokens.
 
     Returns:
-        Its entry in the manifest; size and SHA-256 of its files; how often each subword occurs on each side,
-        int64 [sides, V].
+        Its manifest entry; size and SHA-256 of its files; subword counts of each side, int64 [sides, V].
     """
     dtype = id_dtype(vocab_size)
     header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (tokens,)}
     pieces = np.zeros((len(work.languages), vocab_size), np.int64)
-    # A zero, and then of each unit the tokens of its lines, and the lines of its documents.
+    # A zero, then per unit the tokens of its lines, and the lines of its documents.
     counts = {"lines": [np.zeros(1, np.uint32)], "documents": [np.zeros(1, np.uint32)]}
     with atomic_file(output / f"{name}.ids.npy") as file:
         np.lib.format.write_array_header_1_0(file, header)
@@ -89,6 +88,6 @@ def write_shard(
         "documents": len(starts["documents"]) - 1,
         "lines": len(starts["lines"]) - 1,
         "tokens": tokens,
-        "index": hashlib.sha256(digests.encode()).hexdigest(),  # one digest stands for all files
+        "index": hashlib.sha256(digests.encode()).hexdigest(),  # one digest for all files
     }
     return entry, files, pieces

@@ -1,4 +1,4 @@
-"""The text of a corpus: resolves the notation `language<=path` to streams of source files.
+"""Sources of a corpus: resolves the notation `language<=path` to streams of files.
 
     en<=news.en.txt.gz            one file: plain, .gz, .bz2 or .xz
     en<=wiki/*.xz,books/          globs and folders; commas separate several
@@ -6,7 +6,7 @@
     en-de<=train.en,train.de      two aligned files
     en-de<=train                  Moses: train.en and train.de
 
-A YAML file has the same as mappings. Paths are text or lists; two aligned files are a list within the list.
+A YAML file has the same as mappings. Paths are strings or lists; two aligned files are a nested list.
 """
 
 import json
@@ -47,7 +47,7 @@ class TextSource:
 
     @property
     def label(self) -> str:
-        """Its name in the manifest."""
+        """Name in the manifest."""
         return f"{'-'.join(self.languages)}<={','.join(self.paths)}"
 
     @property
@@ -57,13 +57,13 @@ class TextSource:
 
     @property
     def unpacked(self) -> tuple[str, ...]:
-        """Where the paths lead to, without the ending of a packed file: equal for the same text."""
+        """Resolved paths without compression suffix; equal for the same text."""
         parts = [os.path.splitext(os.path.realpath(path)) for path in self.paths]
         return tuple(stem if end in PACKINGS else stem + end for stem, end in parts)
 
     @property
     def size(self) -> int:
-        """Bytes of the files.
+        """Size of the files in bytes.
 
         Raises:
             UserError: a file cannot be read.
@@ -73,7 +73,7 @@ class TextSource:
 
 @dataclass(frozen=True)
 class Stream:
-    """All sources of one language, or of one pair of languages in either order.
+    """All sources of one language, or of one language pair in either order.
 
     Args:
         languages: one, or two in alphabetical order.
@@ -85,7 +85,7 @@ class Stream:
 
     @property
     def is_parallel(self) -> bool:
-        """Return whether it is the text of a pair of languages."""
+        """Return whether it is a language pair."""
         return len(self.languages) == 2
 
     @property
@@ -96,9 +96,9 @@ class Stream:
 
 
 def gather_notation(arguments: list[str]) -> list[str]:
-    """Join all `--mono x --mono y` of a command line into one mapping, as the parser expects it.
+    """Merge all `--mono x --mono y` of a command line into one mapping, as the parser expects.
 
-    The mapping is JSON: language -> paths. `--parallel` is joined in the same way, and all other words stay.
+    The mapping is JSON: language -> paths. `--parallel` is merged in the same way; other arguments stay.
 
     Raises:
         UserError: a value is not `language<=path`.
@@ -120,7 +120,7 @@ def gather_notation(arguments: list[str]) -> list[str]:
         if not (label and path):
             raise UserError(f"invalid '{value}' (expected language<=path). {NOTATION}")
         # A comma separates several files of one language. In a pair it separates the two aligned files, which
-        # belong together; `find_pairs` splits these.
+        # `find_pairs` splits.
         paths = [path] if "-" in label else path.split(",")
         entries[flag].setdefault(label, []).extend(paths)
     for flag, mapping in entries.items():
@@ -137,7 +137,7 @@ def resolve(mono: Mapping[str, Any], parallel: Mapping[str, Any]) -> list[Stream
         parallel: "a-b" -> path, or list of paths and [path, path] lists.
 
     Raises:
-        UserError: no text given, a malformed name, a missing file, an unknown form, a language of two names.
+        UserError: no text, an invalid name, a missing file, an unknown format, or two names for a language.
     """
     sources: dict[tuple[str, ...], list[TextSource]] = defaultdict(list)
     for number, entries in ((1, mono), (2, parallel)):

@@ -1,7 +1,7 @@
-"""Reads plain and compressed text: cuts it into work units of whole lines, and units into lines or pairs.
+"""Reads plain and compressed text: splits files into units of whole lines, and units into lines or pairs.
 
-Only the text decides where a unit ends, not its compression or who reads it when. So a build writes the same
-bytes with any number of workers and after any interruption. Memory does not grow with the size of a file.
+Only the text determines where a unit ends, not its compression or the reader. So a build writes the same
+bytes with any number of workers and after any interruption. Memory use does not depend on the file size.
 """
 
 import contextlib
@@ -26,20 +26,21 @@ from ernie_m.utils.errors import UserError
 from ernie_m.utils.languages import SEVERAL, language_tag
 from ernie_m.utils.logging import logger
 
-# The most lines of a unit of aligned files: where one has short lines, the other may have long ones.
+# Maximum number of lines in a unit of aligned files: one file may have short lines where the other has long
+# ones.
 _MOST_LINES = 1 << 16
-_HEAD = 1 << 18  # bytes of a file of pairs that tell which columns are read
+_HEAD = 1 << 18  # bytes of a file of pairs for detecting its columns
 
 
 class PairTable(NamedTuple):
     """A table of pairs whose rows are read unit by unit.
 
     Attributes:
-        names: of its columns.
-        line: that of the header, or of the first row.
-        form: how its cells are written.
-        columns: which columns hold the texts.
-        first_row: the number of the line with the first row.
+        names: column names.
+        line: line number of the header, or of the first row.
+        form: its dialect.
+        columns: indices of the text columns.
+        first_row: line number of the first row.
     """
 
     names: list[str]
@@ -50,13 +51,13 @@ class PairTable(NamedTuple):
 
 
 class Unit(NamedTuple):
-    """A piece of a source.
+    """A part of a source.
 
     Args:
         texts: whole lines as bytes; for aligned files two texts with equally many lines.
-        first_line: number of its first line in the file, from 1.
-        bytes_read: the number of bytes on disk that were read for it.
-        table: how a file with both sides of each pair is read; None: it has another form.
+        first_line: line number of its first line in the file, from 1.
+        bytes_read: number of bytes read from disk for it.
+        table: how to read a file with both sides of each pair; None for other files.
     """
 
     texts: tuple[bytes, ...]
@@ -66,13 +67,13 @@ class Unit(NamedTuple):
 
 
 class Lines(NamedTuple):
-    """The lines of a unit without white space at both ends. No line is empty.
+    """The stripped lines of a unit, without empty lines.
 
     Args:
         rows: the text of each line, or both texts of each pair in the order of the stream's languages.
         documents: the number of lines of each document; each pair is a document.
         empty_count: number of blank lines, or of pairs with an empty side.
-        not_wanted_count: number of pairs that --filter left out.
+        not_wanted_count: number of pairs dropped by --filter.
     """
 
     rows: list[tuple[str, ...]]
@@ -86,14 +87,14 @@ def read_units(source: TextSource, unit_bytes: int, options: TextOptions) -> Ite
 
     Args:
         unit_bytes: a unit ends with the last line (document, pair) that ends within this size.
-        options: how the text is read; with blank lines between documents, units are cut there, and a document
-            longer than a unit is cut at a line.
+        options: how the text is read; with blank lines between documents, units end there, unless a document
+            is longer than a unit.
 
     Raises:
-        UserError: a file is empty, binary, corrupt or has an endless line, two aligned files have different
-            numbers of lines, or a file of pairs has no two columns of texts.
+        UserError: a file is empty, binary, corrupt or has an overlong line, two aligned files have different
+            numbers of lines, or a file of pairs does not have two text columns.
     """
-    bytes_before = 0  # how many bytes on disk were read for the units before
+    bytes_before = 0  # bytes read from disk for earlier units
     with contextlib.ExitStack() as opened:
         files = [opened.enter_context(_opened(source, path, options)) for path in source.paths]
         if not any(file.buffer for file in files):
@@ -105,7 +106,7 @@ def read_units(source: TextSource, unit_bytes: int, options: TextOptions) -> Ite
                 texts = _cut_aligned(files, unit_bytes)
             else:
                 texts = (_cut(files[0], unit_bytes, blank_lines=options.documents == "blank"),)
-            if not any(texts):  # the files have ended
+            if not any(texts):  # end of the files
                 return
             bytes_so_far = sum(file.raw.tell() for file in files)
             yield Unit(texts, first_line, bytes_so_far - bytes_before, table)
@@ -113,23 +114,23 @@ def read_units(source: TextSource, unit_bytes: int, options: TextOptions) -> Ite
 
 
 def _opened(source: TextSource, path: str, options: TextOptions) -> contextlib.closing[TextFile]:
-    """Return a file of a source, for a `with` statement."""
+    """Open a file of a source, for a `with` statement."""
     languages = source.languages if len(source.languages) == 2 else None
     return contextlib.closing(TextFile(path, languages, options.encoding))
 
 
 def read_lines(unit: Unit, source: TextSource, languages: tuple[str, ...], options: TextOptions) -> Lines:
-    """Return the lines of one unit.
+    """Split a unit into lines.
 
     Args:
         unit: a unit of `source`.
-        languages: the languages of the stream; they give the order of the sides.
+        languages: languages of the stream, in the order of the sides.
 
     Raises:
-        UserError: bytes that are not UTF-8, a wrong number of columns or a missing score, or no text, as
-            `check_text` says; with file and line.
+        UserError: invalid UTF-8, a wrong number of columns, a missing score, or text that `check_text`
+            rejects; with file and line.
     """
-    # The lines of each file, and from them rows with a cell for each side.
+    # The lines of each file, and from them rows with a cell per side.
     decoded = [_decode(text, path, unit.first_line) for text, path in zip(unit.texts, source.paths)]
     rows: Sequence[Sequence[str]]
     not_wanted = 0
@@ -137,15 +138,15 @@ def read_lines(unit: Unit, source: TextSource, languages: tuple[str, ...], optio
         rows, not_wanted = _rows(decoded[0], unit.table, unit.first_line, source.paths[0], options)
     else:
         rows = list(zip(*decoded))
-    # White space at both ends of a cell is removed, and then rows with an empty cell are.
+    # Strip cells, then drop rows with an empty cell.
     stripped = [tuple(map(str.strip, row)) for row in rows]
     for path, side in () if options.skip_text_checks else zip(source.paths * 2, zip(*stripped)):
         refuse_odd_part(path, enumerate(side, unit.first_line))
     full = [row for row in stripped if all(row)]
-    if source.languages != languages:  # the source has the pair the other way round
+    if source.languages != languages:  # the source has the reverse order
         full = [row[::-1] for row in full]
     if len(languages) == 1 and options.documents == "blank":
-        # Blank lines separate documents, and are not counted as left out.
+        # Blank lines separate documents, and are not counted as dropped.
         documents = [len(list(lines)) for is_text, lines in itertools.groupby(stripped, key=all) if is_text]
         return Lines(full, documents)
     return Lines(full, [1] * len(full), len(stripped) - len(full), not_wanted)
@@ -154,22 +155,22 @@ def read_lines(unit: Unit, source: TextSource, languages: tuple[str, ...], optio
 def _cut(file: TextFile, size: int, blank_lines: bool) -> bytes:
     """Return the next lines of a file: up to `size` bytes or one longer line; `blank_lines`: whole documents.
 
-    Only the bytes up to `size` decide where to cut, not how many happen to be in the buffer.
+    Only the bytes up to `size` determine the cut, not the state of the buffer.
     """
     end = len(file.head(size))
-    if blank_lines and end < len(file.buffer):  # the file goes on, perhaps inside a document
+    if blank_lines and end < len(file.buffer):  # the file continues, possibly within a document
         for blank in re.finditer(rb"\n(?:[^\S\n]*\n)+", file.buffer[:size]):
             end = blank.end()  # the last one counts
     return file.take(end)
 
 
 def _cut_aligned(files: list[TextFile], size: int) -> tuple[bytes, ...]:
-    """Return the next lines of two files, equally many: at most `size` bytes of each, or one longer line.
+    """Return the next lines of two files, equally many: up to `size` bytes of each, or one longer line.
 
     Raises:
-        UserError: one file has ended and the other has not.
+        UserError: only one of the files has ended.
     """
-    line_ends = []  # for each file: the ends of the lines that fit
+    line_ends = []  # per file: ends of the lines that fit
     for file in files:
         head = np.frombuffer(file.head(size), np.uint8)
         line_ends.append(np.flatnonzero(head == ord("\n"))[:_MOST_LINES] + 1)
@@ -180,16 +181,16 @@ def _cut_aligned(files: list[TextFile], size: int) -> tuple[bytes, ...]:
         shorter = next(file for file in files if not file.buffer)
         raise UserError(
             f"{' and '.join(file.path for file in files)}: {shorter.path} has {shorter.line - 1:,} lines, "
-            "the other more. Aligned files require line i of one to translate line i of the other"
+            "the other has more. Line i of one file must be the translation of line i of the other"
         )
     return tuple(b"" for _ in files)
 
 
 def _decode(text: bytes, path: str, first_line: int) -> list[str]:
-    """Return the lines of a text.
+    """Decode text into lines.
 
     Raises:
-        UserError: a line is not UTF-8, or too long.
+        UserError: a line is not UTF-8 or too long.
     """
     if len(text) > plain_text.LONGEST_LINE:  # otherwise no line of it can be longer
         for number, line in enumerate(text.split(b"\n"), first_line):
@@ -200,16 +201,16 @@ def _decode(text: bytes, path: str, first_line: int) -> list[str]:
     except UnicodeDecodeError as error:
         number = first_line + text.count(b"\n", 0, error.start)
         raise UserError(
-            f"{path}: line {number}: not UTF-8 (byte 0x{text[error.start]:02x}). Convert the file, or drop "
+            f"{path}: line {number}: not UTF-8 (byte 0x{text[error.start]:02x}). Convert the file, or remove "
             "such bytes with iconv -c -f utf-8 -t utf-8"
         ) from error
 
 
 def look_at_sources(streams: Sequence[Stream], options: TextOptions) -> None:
-    """Show three lines of each file, and see by its beginning whether it is text, and in one script.
+    """Log three lines of each file, and check that its beginning is text in one script.
 
     Raises:
-        UserError: the lines of a file are no text, as `check_text` says; or as `read_units`.
+        UserError: `check_text` rejects a file; or see `read_units`.
     """
     scripts: dict[str, str] = {}  # of a language
     for source in itertools.chain.from_iterable(stream.sources for stream in streams):
@@ -235,17 +236,17 @@ def look_at_sources(streams: Sequence[Stream], options: TextOptions) -> None:
 def _make_table(
     file: TextFile, source: TextSource, options: TextOptions
 ) -> tuple[PairTable, list[tuple[int, list[str]]]]:
-    """Return the header of a file of pairs; and its first rows, with their lines.
+    """Detect the columns of a file of pairs, and return its table and first rows, with their lines.
 
     Raises:
-        UserError: it has no rows, or it is not known which columns are meant.
+        UserError: it has no rows, or its text columns are ambiguous.
     """
     path = Path(file.path)
     if named_form(path) == UNITS:
         form, has_names, options = Dialect("\t", quoted=False), False, TextOptions()
     else:
         form, has_names = detect_pairs(file, options, source.languages)
-    errors = RowErrors(path, skip=True)  # each is found again, in its unit
+    errors = RowErrors(path, skip=True)  # reported later, in their unit
     head = io.StringIO(file.head(_HEAD).decode(errors="replace"), newline="\n")
     rows = records(itertools.islice(head, form.skipped, None), form, errors, form.skipped + 1)
     table = make_table(path, form, has_names, rows, options, errors)
@@ -259,10 +260,10 @@ def _make_table(
 def _rows(
     lines: list[str], pairs: PairTable, first_line: int, path: str, options: TextOptions
 ) -> tuple[list[list[str]], int]:
-    """Return the two texts of each row, and the number of rows that --filter, or their split, leaves out.
+    """Return the two texts of each row, and the number of rows that --filter or their split drops.
 
     Raises:
-        UserError: rows have another number of columns.
+        UserError: a row has a different number of columns.
     """
     errors = RowErrors(path, options.on_error == "skip")
     ended_lines = (f"{line}\n" for line in lines)

@@ -1,7 +1,6 @@
-"""Runs the parts of a build in processes of this machine, or on a Ray cluster: what both have is `submit`.
-
-A part writes its file under a temporary name and renames it. So a part that is started again, because its
-worker or machine died, leaves the same file.
+"""Workers of a build: processes on this machine, or a Ray cluster.
+A task writes its file under a temporary name and renames it. So a task that is restarted, because its worker
+or machine died, produces the same file.
 """
 
 import functools
@@ -22,8 +21,8 @@ from ernie_m.utils.errors import UserError, install_command
 
 Result = TypeVar("Result")
 
-_SPARE_TASKS = 8  # tasks that wait in addition to those in progress; each holds its text, so there are few
-_RETRIES = 4  # how often a task is started again after its Ray worker died
+_SPARE_TASKS = 8  # queued tasks besides the running ones; few, because each holds its text
+_RETRIES = 4  # retries of a task whose Ray worker died
 
 
 class LocalWorkers:
@@ -33,7 +32,7 @@ class LocalWorkers:
         number: the number of processes; 0: one per core.
 
     Attributes:
-        died: what `Future.result` raises if a worker died.
+        died: exception of `Future.result` if a worker died.
     """
 
     died: type[Exception] = BrokenProcessPool
@@ -60,25 +59,25 @@ class LocalWorkers:
         return future
 
     def run(self, function: Callable[..., Result], tasks: Iterable[tuple]) -> Iterator[Result]:
-        """Call `function` with the arguments of every task. Results come in their order.
+        """Call `function` with the arguments of every task, and yield results in order.
 
         Raises:
-            UserError: a task raised it, or a worker died.
+            UserError: raised by a task, or a worker died.
         """
         running: deque[Future] = deque()
         try:
             for task in tasks:
                 running.append(self.submit(function, *task))
-                # As many tasks as workers run, and a few wait.
+                # Run as many tasks as workers, and queue a few.
                 if len(running) >= self.num_workers + min(self.num_workers, _SPARE_TASKS):
                     yield running.popleft().result()
             while running:
                 yield running.popleft().result()
         except self.died as error:
-            if hasattr(error, "cause"):  # Ray puts what a task raised into an error of its own
+            if hasattr(error, "cause"):  # Ray wraps the exception of a task
                 raise error.cause from error
             raise UserError(
-                f"a worker process died (killed, or out of memory?): {_last_line(error)}. Run the same "
+                f"a worker process died (killed or out of memory): {_last_line(error)}. Run the same "
                 "command to resume, with fewer --workers if it ran out of memory"
             ) from error
 
@@ -88,8 +87,8 @@ class RayWorkers(LocalWorkers):
 
     Args:
         number: the number of tasks at a time; 0: one per core of the cluster.
-        address: host:port of the cluster's head, or "auto" for the cluster of this machine; None: start a
-            cluster on this machine for this build.
+        address: host:port of the cluster's head, or "auto" for this machine's cluster; None: start a cluster
+            on this machine for the build.
     """
 
     def __init__(self, number: int, address: str | None):
@@ -97,7 +96,7 @@ class RayWorkers(LocalWorkers):
         self.address = address
 
     def __enter__(self) -> Self:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # else Ray reports to its makers
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # otherwise Ray sends usage statistics
         try:
             import ray
         except ImportError as error:
@@ -114,7 +113,7 @@ class RayWorkers(LocalWorkers):
                 log_to_driver=False,
                 runtime_env={"py_modules": [str(package)]},
             )
-        except Exception as error:  # a busy machine that needs more than Ray's 30 seconds raises just that
+        except Exception as error:  # a slow machine that exceeds Ray's 30 seconds raises it
             raise UserError(f"Ray: no cluster at {cluster['address']}: {_last_line(error)}") from error
         self.num_workers = self.num_workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
         self.died = ray.exceptions.RayError
@@ -130,16 +129,16 @@ class RayWorkers(LocalWorkers):
         return _on_cluster(function).remote(*task).future()
 
 
-@functools.cache  # else Ray sends the function with each task, and warns of it
+@functools.cache  # otherwise Ray sends the function with each task, with a warning
 def _on_cluster(function: Callable) -> Any:
-    """Return the form of a function on a Ray cluster."""
+    """Wrap a function for a Ray cluster."""
     import ray
 
     return ray.remote(max_retries=_RETRIES, num_cpus=1)(function)
 
 
 def _follow_parent() -> None:
-    """Let a worker end with its parent, even if that is killed."""
+    """Let a worker end with its parent, even if the parent is killed."""
     threading.Thread(target=_exit_with_parent, daemon=True).start()
 
 

@@ -1,4 +1,4 @@
-"""The objectives, one file each, found by the name of the file; docs/pretraining.md adds one.
+"""The objectives, one per file, found by file name; docs/pretraining.md explains how to add one.
 
 `ernie_m/pretrain/objective.py` has their base class.
 """
@@ -14,21 +14,22 @@ from ernie_m.utils.errors import UserError
 from ernie_m.utils.user_code import run_file
 
 OF_THE_PAPER = ("mmlm", "tlm", "camlm", "btmlm")
-# All of them, in this process; a batch names the objective of a masked token by its place here.
+# All objectives of this process; a batch refers to an objective by its index here.
 OBJECTIVES = [*OF_THE_PAPER]
-_own: dict[str, Any] = {}  # the classes of those that `use_files` has added
+_own: dict[str, Any] = {}  # classes added by `use_files`
 
 
 def use_files(paths: Iterable[str]) -> None:
-    """Add the objective of each file to those of this process, under the name of its file.
+    """Add the objective of each file, under the name of its file.
 
     Raises:
-        UserError: a file cannot be read, has an error, has no objective or several, or the name of another.
+        UserError: a file cannot be read, has an error, does not define exactly one objective, or its name is
+        taken.
     """
     for path in paths:
         name = Path(path).stem
         if name in OF_THE_PAPER or not name.isidentifier():
-            raise UserError(f"{path}: {name} cannot be the name of an objective. Rename the file")
+            raise UserError(f"{path}: {name} invalid name of an objective. Rename the file")
         classes = _classes_in(run_file(path, f"{__name__}.{name}"))
         if len(classes) != 1:
             line = max((inspect.getsourcelines(cls)[1] for cls in classes), default=1)

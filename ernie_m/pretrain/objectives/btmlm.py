@@ -1,8 +1,8 @@
 """BTMLM, the back-translation masked language model: two stages on the text of one language.
 
 Stage 1 (paper, section 3 and Figure 4), without gradient or dropout: max(1, round(0.2 n)) placeholders in a
-second language follow a sentence of n tokens. Each sees the sentence and itself, as a mask of CAMLM does, and
-its prediction becomes a pseudo-token (`ernie_m/pretrain/btmlm_pseudo_tokens.py`):
+second language follow a sentence of n tokens. Each attends to the sentence and itself, as a mask of CAMLM
+does, and its prediction becomes a pseudo-token (`ernie_m/pretrain/btmlm_pseudo_tokens.py`):
 
              x1 x2 x3 x4 | M5 M6 M7
         x1    1  1  1  1 |  .  .  .
@@ -13,8 +13,8 @@ its prediction becomes a pseudo-token (`ernie_m/pretrain/btmlm_pseudo_tokens.py`
         M6    1  1  1  1 |  .  1  .
         M7    1  1  1  1 |  .  .  1
 
-Stage 2: the sentence is masked as in MMLM, and the pseudo-tokens stand after it. All tokens see all tokens,
-and the loss is on the masked tokens of the sentence.
+Stage 2: the sentence is masked as in MMLM, and followed by the pseudo-tokens. All tokens attend to all
+tokens, and the loss is on the masked tokens of the sentence.
 """
 
 from collections.abc import Mapping, Sequence
@@ -35,7 +35,7 @@ class Btmlm(Objective[Text]):
     """[CLS] X [SEP] and p placeholders; then [CLS] X' [SEP] [SEP] P [SEP]."""
 
     reads = Text
-    evaluated_on = Pair  # of which the source is read; the pseudo-tokens have the target's language
+    evaluated_on = Pair  # the source is read; pseudo-tokens have the target's language
     further_sums = ("pseudo", "copied", "repeated")
 
     def __init__(self, setting: ObjectiveContext):
@@ -43,15 +43,15 @@ class Btmlm(Objective[Text]):
         self.second_language = SecondLanguage(setting.languages, setting.pairs, self.config.second_language)
 
     def lengths(self, text: Text) -> tuple[int, int]:
-        """n and p: how many tokens of the sentence are used, and the number of pseudo-tokens.
+        """Return n and p: the numbers of sentence tokens and of pseudo-tokens.
 
         p = max(1, round(proportion x n)); the paper's Figure 6 compares 5, 10, 15 and 20 %. n is the length
-        of the text, or if that is too long, the largest for which n + p + 4 special tokens are at most
+        of the text, or if that is too long, the largest n for which n + p + 4 special tokens fit in
         `max_seq_len`.
         """
         proportion = self.config.pseudo_proportion
         longest = self.max_seq_len - 4
-        # n + proportion x n is about `longest`. So begin with an n that is not too small, and count down.
+        # n + proportion x n is about `longest`. So start with an n that is large enough, and count down.
         n = min(len(text.ids), int(longest / (1 + proportion)) + 1)
         p = max(1, round(proportion * n))
         while n > 0 and n + p > longest:
@@ -68,10 +68,10 @@ class Btmlm(Objective[Text]):
         return sum(self.lengths(text)) + 4  # [CLS] X' [SEP] [SEP] P [SEP]
 
     def mask(self, text: Text, rng: np.random.Generator, second_language: int | None = None) -> MaskedExample:
-        """Both stages of a sentence. Until the first has run, [MASK] is in the slots of the second.
+        """Return both stages of a sentence. The slots of the second are [MASK] until the first has run.
 
         Args:
-            second_language: the second language of the pseudo-tokens; None: it is drawn.
+            second_language: language of the pseudo-tokens; None: drawn randomly.
         """
         if second_language is None:
             second_language = self.second_language.draw(text.language, rng)
@@ -85,8 +85,8 @@ class Btmlm(Objective[Text]):
         context = np.concatenate([self.cls, text.ids[:n], self.sep])  # [n + 2]
         placeholders = np.full(p, self.vocabulary.mask_id)
 
-        # The first stage: [CLS] X [SEP] is the context of n + 2 tokens, and the placeholders follow. What
-        # they will predict is not known, so their target ids are [MASK] as well.
+        # The first stage: [CLS] X [SEP] is the context of n + 2 tokens, followed by the placeholders. Their
+        # predictions are unknown yet, so their target ids are [MASK].
         stage1 = self.sequence(
             ids=np.concatenate([context, placeholders]),
             languages=np.repeat([text.language, second_language], [n + 2, p]),
@@ -105,20 +105,20 @@ class Btmlm(Objective[Text]):
         stage2_positions = np.concatenate([self.positions[: n + 3], slot_positions, last_position])
         slots = n + 3 + np.arange(p)  # columns, after [CLS] X [SEP] [SEP]
         if self.language_embedding == "masks":
-            # [MASK] stands in the slots only until the pseudo-tokens are known, which carry no language.
+            # The slots are [MASK] until the pseudo-tokens are known, which have no language embedding.
             stage2.language_ids[slots] = NO_LANGUAGE
         stage2 = stage2._replace(position_ids=stage2_positions)
-        draws = rng.random(p)  # one for each pseudo-token; used where they are sampled
+        draws = rng.random(p)  # one per pseudo-token; used for sampling
         return MaskedExample(self.name, [stage2], Stage1Sequence(stage1, slots, draws))
 
     def evaluate(self, pairs: Sequence[Pair], model: Any, held_out: Any) -> dict[str, Any] | None:
-        """As `Objective.evaluate`, in addition to the perplexity of the same tokens without pseudo-tokens."""
+        """Evaluate as `Objective.evaluate`, and add the perplexity without pseudo-tokens."""
         scores = held_out.scores(
             model, self, pairs, mask=lambda pair, rng: self.mask(pair.source, rng, pair.target.language)
         )
         if scores is None:
             return None
-        # The same sentences, cut in the same way and with the same masks.
+        # The same sentences with the same truncation and masks.
         without = held_out.scores(
             model,
             self,
@@ -129,9 +129,9 @@ class Btmlm(Objective[Text]):
 
     @classmethod
     def record(cls, sums: Mapping[str, float]) -> dict[str, float]:
-        """As `Objective.record`, with the shares of pseudo-tokens that are copied and repeated."""
+        """Record as `Objective.record`, with the fractions of copied and repeated pseudo-tokens."""
         record = super().record(sums)
-        # Sentences of [UNK] alone get pseudo-tokens but have no masked tokens, so no record.
+        # Sentences of only [UNK] have pseudo-tokens but no masked tokens, so no record.
         if record and sums["pseudo"]:
             record["copy_rate"] = sums["copied"] / sums["pseudo"]
             record["repeat_rate"] = sums["repeated"] / sums["pseudo"]
@@ -148,9 +148,9 @@ class SecondLanguage:
 
     Args:
         pairs: number of sentence pairs by two indices into `languages`; (a, b) and (b, a) are added.
-        mode: "parallel": in proportion to pairs^0.7 among the languages that have sentence pairs with the
-            sentence's own, because CAMLM taught only these directions. Where there is no such language, each
-            other language has the weight (number of all its pairs)^0.7; where no language has pairs, all have
+        mode: "parallel": in proportion to pairs^0.7 among the languages with sentence pairs with the
+            sentence's language, the only directions that CAMLM has learned. Without such a language, each
+            other language has the weight (number of all its pairs)^0.7; if no language has pairs, all have
             the same weight. "uniform": all other languages have the same weight.
 
     Raises:
@@ -167,20 +167,20 @@ class SecondLanguage:
             counts[a, b] += count
             counts[b, a] += count
         np.fill_diagonal(counts, 0)
-        # All weights are [languages, languages]: a row for the sentence's language, with 0 for itself.
+        # All weights are [languages, languages]: a row per language of the sentence, with 0 for itself.
         uniform = 1.0 - np.eye(len(languages))
         by_pairs = counts**_PAIR_EXPONENT
         pairs_of_language = counts.sum(0)  # [languages], the pairs with any other language
         by_all_pairs = uniform * pairs_of_language**_PAIR_EXPONENT
         weights = uniform if mode == "uniform" else by_pairs
-        for fallback in (by_all_pairs, uniform):  # each fills the rows that are still 0
+        for fallback in (by_all_pairs, uniform):  # fills rows that are still 0
             has_weights = weights.sum(1, keepdims=True) > 0
             weights = np.where(has_weights, weights, fallback)
         self.probabilities = weights / weights.sum(1, keepdims=True)  # [languages, languages]
         self._cumulative = np.cumsum(self.probabilities, axis=1)
-        self._cumulative /= self._cumulative[:, -1:]  # exactly 1 at the end, so that no draw falls beyond
+        self._cumulative /= self._cumulative[:, -1:]  # exactly 1 at the end, so that no draw exceeds it
 
     def draw(self, language: int, rng: np.random.Generator) -> int:
         """Return a language other than `language`."""
-        # side="right": a draw of exactly 0 does not fall on a first language whose probability is 0.
+        # side="right": a draw of exactly 0 never selects a first language with probability 0.
         return int(np.searchsorted(self._cumulative[language], rng.random(), side="right"))

@@ -1,8 +1,8 @@
 """CAMLM, the cross-attention masked language model: a masked token is predicted from the other language.
 
-It sees itself and the other side's unmasked tokens (paper, section 3 and Figure 2 c). Unmasked tokens see the
-unmasked tokens of their own side only: had they seen the other side, they would carry a masked token's
-neighbors into its view one layer later.
+It attends to itself and the other side's unmasked tokens (paper, section 3 and Figure 2 c). Unmasked tokens
+attend only to the unmasked tokens of their own side: if they attended to the other side, a masked token would
+see its neighbors through them one layer later.
 
              x1 M2 x3 | y4 M5 M6 y7
         x1    1  .  1 |  .  .  .  .
@@ -14,7 +14,8 @@ neighbors into its view one layer later.
         y7    .  .  . |  1  .  .  1
 
 Training computes this as two sequences of context and placeholders, with equal states: the unmasked tokens of
-one side, then the masks of the other, each seen by itself alone (`ernie_m.model.packed_layout.PackedLayout`).
+one side, then the masks of the other, each visible only to itself
+(`ernie_m.model.packed_layout.PackedLayout`).
 
              x1 x3 | M5 M6
         x1    1  1 |  .  .
@@ -28,11 +29,10 @@ one side, then the masks of the other, each seen by itself alone (`ernie_m.model
         M2    1  1 |  1
 
 This is the paper's formula, and the default (`objectives.camlm_context: unmasked`). In the paper's example,
-p(x2 | M2, y4, y5, y6, y7), the masked y5 and y6 are seen as well. So with `with_masks` a masked token also
-sees the other side's [MASK] symbols, here m2, m5 and m6, which are context and see their own side alone. The
-masks
-that are predicted are rows of their own, seen by themselves alone: had M2 seen M5, it would have seen x1 and
-x3 one layer later.
+p(x2 | M2, y4, y5, y6, y7), the masked y5 and y6 are visible as well. So `with_masks` makes a masked token
+also attend to the other side's [MASK] tokens, here m2, m5 and m6, which are context and attend only to their
+own side. The predicted masks are separate rows that are visible only to themselves: if M2 attended to M5, it
+would see x1 and x3 one layer later.
 
              x1 m2 M2 x3 | y4 m5 M5 m6 M6 y7
         x1    1  1  .  1 |  .  .  .  .  .  .
@@ -67,34 +67,34 @@ class Camlm(Objective[Pair]):
         self.with_masks = self.config.camlm_context == "with_masks"
 
     def tokens(self, pair: Pair) -> int:
-        # With the masks in the context, those that are predicted are further rows.
+        # With masks in the context, the predicted ones are additional rows.
         further = self.count(pair) if self.with_masks else 0
         return super().tokens(pair) + further
 
     def serves(self, pair: Pair) -> bool:
-        """Return whether both sides keep an unmasked token that is not special, to predict from."""
+        """Return whether both sides keep an unmasked ordinary token to predict from."""
         lengths = [len(self.predictable(ids)) for ids in self.sides(pair)]
         return all(number_chosen(n, self.config.mask_rate) < n for n in lengths)
 
     def mask(self, pair: Pair, rng: np.random.Generator) -> MaskedExample:
         ids, languages, side, chosen = self.choose_in_pair(pair, rng)
-        # Always [MASK]: since a masked place attends to itself, a token that stayed would give itself away.
+        # Always [MASK]: a masked position attends to itself, so an unchanged token would reveal itself.
         masked = self.sequence(ids, languages, chosen, self.vocabulary.mask_id)
         halves = [_half(masked, side, context_side, self.with_masks) for context_side in (0, 1)]
         return MaskedExample(self.name, halves)
 
 
 def _half(whole: MaskedSequence, side: np.ndarray, context_side: int, with_masks: bool) -> MaskedSequence:
-    """Half of a masked pair: one side as context, then the other's masks as placeholders.
+    """Return half of a masked pair: one side as context, then the other side's masks as placeholders.
 
     Each token keeps its position and language, and each mask its target. So both halves together have the
-    whole pair's loss.
+    loss of the pair.
 
     Args:
         whole: the masked pair, as one sequence of t tokens.
         side: [t], 0 or 1.
         context_side: the side that is the context.
-        with_masks: whether the masks of this side are context as well, besides its unmasked tokens.
+        with_masks: whether the context also contains the masks of its side.
     """
     context = np.flatnonzero(side == context_side)  # columns, ascending
     if not with_masks:

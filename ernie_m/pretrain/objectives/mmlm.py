@@ -1,7 +1,7 @@
-"""MMLM, the masked language model of one language: a masked token is predicted from its own sentence.
+"""MMLM, the monolingual masked language model: a masked token is predicted from its own sentence.
 
 Of n tokens max(1, round(0.15 n)) are predicted; each becomes [MASK], a random token or stays, as in BERT. All
-tokens see all tokens (paper, Figure 2 a):
+tokens attend to all tokens (paper, Figure 2 a):
 
              x1 M2 x3
         x1    1  1  1
@@ -18,7 +18,7 @@ from ernie_m.pretrain.masking import Text
 from ernie_m.pretrain.objective import Objective, geometric_mean
 from ernie_m.pretrain.packing import MaskedExample
 
-# A run whose perplexity is above this share of that of the frequencies has learned little of the context.
+# Above this fraction of the unigram perplexity, a run has learned little from context.
 _LEARNED = 0.5
 
 
@@ -40,14 +40,13 @@ class Mmlm(Objective[Text]):
     @classmethod
     def beside_perplexity(cls, results: Sequence[Mapping[str, Any]]) -> str:
         of_frequencies = geometric_mean(result["frequency_perplexity"] for result in results)
-        return f"; the frequencies of the pieces: {of_frequencies:.2f}"
+        return f"; unigram baseline: {of_frequencies:.2f}"
 
     @classmethod
     def plateau(cls, results: Sequence[Mapping[str, float]], advice: str) -> str | None:
-        """Return a line with `advice` if little is learned beyond the frequencies of the subwords, or None.
+        """Return a line with `advice` if the perplexity is hardly below the unigram baseline, or None.
 
-        A small model, or a new head, first learns how often each subword occurs, and much later what stands
-        next to what.
+        A small model, or a new head, learns subword frequencies first, and co-occurrence much later.
         """
         if not results:
             return None
@@ -56,6 +55,6 @@ class Mmlm(Objective[Text]):
         if mean <= _LEARNED * of_frequencies:
             return None
         return (
-            f"{cls.name} has learned little beyond the frequencies of the pieces: held-out perplexity "
-            f"{mean:.0f}, and that of the frequencies {of_frequencies:.0f}. {advice}"
+            f"{cls.name} is hardly better than the unigram baseline: held-out perplexity "
+            f"{mean:.0f}, baseline {of_frequencies:.0f}. {advice}"
         )

@@ -1,6 +1,6 @@
 """TLM, the translation language model: MMLM on a pair, with masks on both sides.
 
-All tokens see all tokens, so a masked token is predicted from both languages (paper, Figure 2 b):
+All tokens attend to all tokens, so a masked token is predicted from both languages (paper, Figure 2 b):
 
              x1 M2 x3 | y4 M5 M6 y7
         x1    1  1  1 |  1  1  1  1
