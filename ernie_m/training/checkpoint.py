@@ -1,22 +1,19 @@
-"""The output folder of a run: who writes there, its checkpoints, and where the run goes on.
-
+"""The output directory of a run: its lock, its checkpoints, and resuming.
     .lock            held by the command that writes there
-    run.json         fine-tuning: the identity of the run, the settings and digests that decide its result
-    step_N/          checkpoints: the files of the model (`ernie_m.model.checkpoint.write`), and
-      training_state/          what a run needs next to them to go on exactly
-        arrays.safetensors     the optimizer's arrays by name; with sharding those of process 0, next to those
-                               of the others in arrays-1.safetensors, ...
-        state.json             the rest, with the identity of the run
+    run.json         fine-tuning: the fingerprint of the run, i.e. the settings and digests that decide its
+    result step_N/          checkpoints: the files of the model (`ernie_m.model.checkpoint.write`), and
+      training_state/          the state that an exact resume needs
+        arrays.safetensors     the optimizer's arrays by name; with sharding those of process 0, and
+                               arrays-1.safetensors, ... those of the others
+        state.json             other values, with the fingerprint of the run
         manifest.json          size and SHA-256 of these files and of the model's manifest
     best/            the model of the best step so far
-    selected.json    the evaluation of the best step, next to it its digest; written when the run is finished
+    selected.json    the evaluation of the best step, with a digest; written when the run is finished
     metrics.jsonl    the records of the run
-
-The checkpoints are in checkpoints/ (pre-training) or in the folder itself (fine-tuning). With several seeds,
-each has all but run.json in seed_<n>/.
-
-A checkpoint is written by all processes together: the main process makes a folder with a temporary name, all
-write their parts to it, and the main process renames it. A folder with its final name is therefore complete.
+Checkpoints are in checkpoints/ (pretraining) or in the directory itself (fine-tuning). With several seeds,
+seed_<n>/ has all files but run.json.
+All processes write a checkpoint together: the main process makes a folder with a temporary name, all write
+their parts to it, and the main process renames it. So a folder with its final name is complete.
 """
 
 import contextlib
@@ -63,7 +60,7 @@ from ernie_m.utils.logging import logger
 from ernie_m.utils.output_lock import check_fingerprint, claim_file, lock_output
 
 STATE = "training_state"
-_ARRAYS = "arrays"  # the name of a file of arrays begins with it
+_ARRAYS = "arrays"  # prefix of the files of arrays
 _VALUES = "state.json"
 _FORMAT = 1  # of state.json and selected.json
 _MODEL_MANIFEST = f"../{MANIFEST}"
@@ -79,16 +76,15 @@ def write_checkpoint(
     """Write a checkpoint. Call it on every process.
 
     Args:
-        folder: the checkpoint's folder, the same on all processes. An older one is replaced.
-        files: the files of the model. Only process 0 has them.
-        arrays: what this process adds to the arrays of the training state: name -> array or tensor. A
-            bfloat16 tensor is written as its bits, uint16. None: it adds nothing.
-        values: the rest of the training state, as JSON values; those of process 0 count. None: the checkpoint
+        folder: the checkpoint's folder, the same on all processes. An existing one is replaced.
+        files: the files of the model, on process 0.
+        arrays: this process's arrays of the training state: name -> array or tensor. A bfloat16 tensor is
+            written as its bits, uint16. None: no arrays.
+        values: the other values of the training state, as JSON values, from process 0. None: the checkpoint
             has no training state.
 
     Raises:
-        UserError: on every process, if one of them could not write its part. The older folder, if there was
-            one, is unchanged.
+        UserError: on every process, if one of them could not write its part. An existing folder is unchanged.
     """
     with contextlib.ExitStack() as staged:
 
@@ -102,7 +98,7 @@ def write_checkpoint(
 
         @translate_write_errors(folder)
         def write() -> dict[str, Any]:
-            """Write what this process has into that folder. Return what the manifest says of its arrays."""
+            """Write this process's files into that folder. Return the manifest entries of its arrays."""
             if files is not None:
                 files.write(location)
             if arrays is None:
@@ -112,7 +108,7 @@ def write_checkpoint(
             if not path.parent.is_dir():
                 raise UserError(
                     f"{path.parent}: process 0 made this folder, but process {rank} does not find it. Choose "
-                    "a folder that all machines share"
+                    "an output directory that all machines share"
                 )
             safetensors.write(path, {key: as_numpy(array) for key, array in arrays.items()})
             sync_file(path)
@@ -132,31 +128,32 @@ def write_checkpoint(
             staged.close()
 
         location = distributed.on_main(stage)
-        parts = distributed.together(write)  # of the manifest
+        parts = distributed.together(write)  # manifest entries
         distributed.on_main(finish)
 
 
 def read_state(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Read the training state of a checkpoint, which any number of processes wrote.
+    """Read the training state of a checkpoint from any number of processes.
 
-    Every byte of it, and of the model next to it, is first compared with the manifests.
+    All of its bytes, and those of the model, are verified with the manifests.
 
     Returns:
-        The arrays of all processes and the values, as `write_checkpoint` got them.
+        The arrays of all processes and the values, as passed to `write_checkpoint`.
 
     Raises:
-        UserError: there is no training state, or a file is missing, was altered, or is of another step or
-            format.
+        UserError: the training state is missing, or a file is missing, modified, or of another step or
+        format.
     """
     state = folder / STATE
     files = check_manifest(state / MANIFEST)["files"]
-    # The state names its model's manifest, so that a state cannot be read next to the model of another step.
+    # The state contains the digest of its model's manifest, so that it cannot be combined with another
+    # step's.
     if not {_VALUES, _MODEL_MANIFEST} <= files.keys():
         raise UserError(f"{state / MANIFEST}: corrupt")
     check_manifest(folder / MANIFEST)
     parts = [safetensors.read(state / name) for name in files if name.startswith(_ARRAYS)]
     values = read_object(state / _VALUES)
-    check_format(state / _VALUES, values.pop("format", None), _FORMAT, "begin a new run, from its weights")
+    check_format(state / _VALUES, values.pop("format", None), _FORMAT, "start a new run from its weights")
     return {name: part[name] for part in reversed(parts) for name in part}, values
 
 
@@ -164,34 +161,33 @@ def read_state(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 
 
 class SavedRun(NamedTuple):
-    """What a checkpoint holds besides the model."""
+    """The training state of a checkpoint."""
 
     folder: Path
-    arrays: dict[str, np.ndarray]  # as `write_checkpoint` got them of all processes
+    arrays: dict[str, np.ndarray]  # of all processes, as passed to `write_checkpoint`
     values: dict[str, Any]
 
 
 def step_folders(folder: Path) -> list[tuple[int, Path]]:
-    """(N, path) of every `step_N` below `folder`, in the order of N; empty if there is no such folder."""
+    """Return (N, path) of every `step_N` in `folder`, ordered by N; empty without the folder."""
     matches = [(_STEP.fullmatch(path.name), path) for path in folder.glob("step_*")]
     return sorted((int(match[1]), path) for match, path in matches if match and path.is_dir())
 
 
 def newest_step(folder: Path) -> SavedRun | None:
-    """Return the last whole checkpoint below `folder`. Call it on every process.
+    """Return the last complete checkpoint in `folder`. Call it on every process.
 
-    Later checkpoints, which are corrupt, are named in the log and renamed to `step_N.corrupt`, so that they
-    are kept but not read.
+    Later, corrupt checkpoints are logged and renamed to `step_N.corrupt`, so that they are kept but not read.
 
     Returns:
         None if there is no checkpoint.
 
     Raises:
-        UserError: there are checkpoints, but none is whole, or the last one is of another revision; or the
-            processes see different folders.
+        UserError: all checkpoints are corrupt, or the last one is of another revision; or the processes see
+            different folders.
     """
     newest = None
-    damaged: list[Path] = []
+    corrupt: list[Path] = []
     for _, path in reversed(step_folders(folder)):
         try:
             newest = SavedRun(path, *read_state(path))
@@ -200,7 +196,7 @@ def newest_step(folder: Path) -> SavedRun | None:
             raise
         except UserError as error:
             logger.warning("%s; skipping %s", error, path.name)
-            damaged.append(path)
+            corrupt.append(path)
             fault = error
     paths = sorted(set(distributed.gather(str(newest and newest.folder))))
     if len(paths) > 1:
@@ -208,27 +204,27 @@ def newest_step(folder: Path) -> SavedRun | None:
             f"{folder}: the processes find different checkpoints ({', '.join(paths)}). "
             "Choose a folder that all machines share"
         )
-    if newest is None and damaged:
+    if newest is None and corrupt:
         raise UserError(
-            f"{folder}: all of its {len(damaged)} checkpoints are corrupt ({fault}). Restore one from a "
+            f"{folder}: all of its {len(corrupt)} checkpoints are corrupt ({fault}). Restore one from a "
             "backup, or choose another output folder to start over"
         )
-    # Every process has read the folder, because `gather` has waited for them.
+    # Every process has read the folder before `gather` returns.
     if distributed.is_main():
         with translate_write_errors(folder):
-            for path in damaged:
-                aside = path.with_name(f"{path.name}.damaged")
-                shutil.rmtree(aside, ignore_errors=True)  # the one of an earlier damage
+            for path in corrupt:
+                aside = path.with_name(f"{path.name}.corrupt")
+                shutil.rmtree(aside, ignore_errors=True)  # of an earlier corruption
                 os.replace(path, aside)
-                logger.warning("moved %s to %s; delete it after a look", path, aside.name)
+                logger.warning("moved %s to %s. Delete it after inspection", path, aside.name)
     return newest
 
 
 def keep_last(folder: Path, count: int, always: Path | None = None) -> None:
-    """Remove all checkpoints but the last `count`, at least 1, and the one with the path `always`."""
+    """Remove all checkpoints except the last `count`, at least 1, and the path `always`."""
     for _, path in step_folders(folder)[:-count]:
         if always is None or path.resolve() != always.resolve():
-            # Renamed first, because a half-removed folder must not look like a checkpoint.
+            # Rename first, because a partly removed folder must not look like a checkpoint.
             removed = temporary_name(path, "gone")
             os.replace(path, removed)
             shutil.rmtree(removed)
@@ -237,19 +233,19 @@ def keep_last(folder: Path, count: int, always: Path | None = None) -> None:
 RUN = "run.json"
 BEST = "best"
 SELECTED = "selected.json"
-# What fine-tuning leaves, as patterns of whole names. A folder with any of these holds a run.
-TRAINED = (r"step_\d+(\.damaged)?", BEST, rf"{re.escape(SELECTED)}(\.digest)?", r"seed_\d+")
+# The outputs of fine-tuning, as patterns of whole names. A folder with any of these contains a run.
+TRAINED = (r"step_\d+(\.corrupt)?", BEST, rf"{re.escape(SELECTED)}(\.digest)?", r"seed_\d+")
 
 
 @dataclass(frozen=True)
 class FolderRules:
-    """What differs between the output directorys of pre-training and of fine-tuning.
+    """The differences between the output directories of pretraining and fine-tuning.
 
     Attributes:
-        ways_out: what a user can do about another run, the end of a message.
-        contents: regular expressions for the whole names of everything that a run leaves in the folder, in
-            the order in which overwriting removes it. Other files are the user's.
-        steps_folder: the sub-folder of the checkpoints; "" is the folder itself.
+        ways_out: advice on an output directory with another run, the end of a message.
+        contents: regular expressions of the whole names of a run's files, in the order in which overwriting
+            removes them. Other files are the user's.
+        steps_folder: the subfolder of the checkpoints; "" is the folder itself.
     """
 
     ways_out: str
@@ -258,16 +254,16 @@ class FolderRules:
 
 
 class OutputDir:
-    """The output folder of a run, or of one of its seeds.
+    """The output directory of a run, or of one of its seeds.
 
     Args:
-        path: made if it is missing.
+        path: created if missing.
         rules: the rules of the command.
-        keep_checkpoints: the number of checkpoints that are kept.
-        overwrite: begin anew. The run in the folder is removed when the new one has begun.
-        sources: files and folders that the run reads, such as the weights that it starts from. Overwriting
-            must not remove them.
-        resume_from: a checkpoint, perhaps of another output directory, to resume from if there is none here.
+        keep_checkpoints: number of checkpoints to keep.
+        overwrite: start over. The old run is removed once the new one has started.
+        sources: files and folders that the run reads, such as its initial weights. Overwriting must not
+            remove them.
+        resume_from: a checkpoint, possibly of another run, to resume from if there is none here.
     """
 
     def __init__(
@@ -288,22 +284,22 @@ class OutputDir:
         self.steps_folder = path / rules.steps_folder
 
     def for_seed(self, seed: int) -> "OutputDir":
-        """Return the folder of one of several seeds.
+        """Return the output directory of one of several seeds.
 
-        `overwrite` removes it together with the whole folder.
+        `overwrite` removes it together with the whole directory.
         """
         path = self.path / f"seed_{seed}"
         path.mkdir(parents=True, exist_ok=True)
         return OutputDir(path, self.rules, self.keep_checkpoints, resume_from=self.resume_from)
 
-    # Who writes here, and which run the folder holds
+    # The lock and the fingerprint
 
     @contextmanager
     def locked(self) -> Iterator["OutputDir"]:
-        """Keep other commands out, and clear what killed processes left. Call it on every process.
+        """Lock out other commands, and remove files of killed processes. Call it on every process.
 
         Raises:
-            UserError: another command writes here, or the folder cannot be written.
+            UserError: another command is using the directory, or it cannot be written.
         """
         with ExitStack() as lock:
 
@@ -316,13 +312,13 @@ class OutputDir:
             yield self
 
     def claim(self, fingerprint: Mapping[str, Any]) -> None:
-        """Compare the run with run.json if a run has left something here; otherwise write run.json.
+        """Compare the fingerprint with run.json if the directory contains a run; otherwise write run.json.
 
         Args:
-            fingerprint: what the run is; the value of the main process counts.
+            fingerprint: the run's fingerprint, from the main process.
 
         Raises:
-            UserError: the folder holds another run, or one without run.json; or it cannot be written.
+            UserError: the directory contains another run, or one without run.json; or it cannot be written.
         """
         self.remove_old_run()
 
@@ -331,17 +327,15 @@ class OutputDir:
             if not self._named(TRAINED):  # run.json may be of a command that stopped before its first step
                 path.unlink(missing_ok=True)
             elif not path.is_file():
-                raise UserError(
-                    f"{self.path} holds checkpoints of a run that left no {RUN} there; {self.rules.ways_out}"
-                )
+                raise UserError(f"{self.path}: contains checkpoints but no {RUN}; {self.rules.ways_out}")
             claim_file(path, fingerprint, self.rules.ways_out)
 
         distributed.on_main(compare_or_write)
 
     def remove_old_run(self) -> None:
-        """With `overwrite`, remove the run in the folder, once.
+        """With `overwrite`, remove the run in the directory, once.
 
-        It is called when the new run is about to train: one that cannot begin leaves the old one alone.
+        It is called just before training: a run that fails to start keeps the old one.
 
         Raises:
             UserError: one of `sources` would be removed, or a file cannot be removed.
@@ -353,8 +347,8 @@ class OutputDir:
             for source in self.sources:
                 if any(Path(source).resolve().is_relative_to(path.resolve()) for path in contents):
                     raise UserError(
-                        f"overwrite would remove {source}, which the run reads. Choose another folder for "
-                        "the run"
+                        f"overwrite would remove {source}, which the run reads. Choose another output "
+                        "directory"
                     )
             for path in contents:
                 remove(path)
@@ -367,23 +361,23 @@ class OutputDir:
             self.overwrite = False
 
     def _named(self, patterns: Iterable[str]) -> list[Path]:
-        """What has a name of one of the patterns, in their order."""
+        """Return the files whose names match the patterns, in the order of the patterns."""
         contents = sorted(self.path.glob("*"))
         return [path for pattern in patterns for path in contents if re.fullmatch(pattern, path.name)]
 
-    # Where the run goes on
+    # Resuming
 
     def resume(self, fingerprint: Mapping[str, Any]) -> SavedRun | None:
-        """Find the checkpoint from which the run goes on. Call it on every process.
+        """Find the checkpoint to resume from. Call it on every process.
 
-        It is the newest whole checkpoint, or else `resume_from`.
+        It is the newest complete checkpoint, otherwise `resume_from`.
 
         Returns:
-            None if the run begins with its first step.
+            None if the run starts with its first step.
 
         Raises:
-            UserError: no checkpoint is whole; the one to resume from belongs to another run (the message says
-                what differs); or best/ is not the best step of its run.
+            UserError: all checkpoints are corrupt; the checkpoint belongs to another run (the message lists
+                the differences); or best/ is not the best step of its run.
         """
         saved = None if self.overwrite else newest_step(self.steps_folder)
         if saved is None:
@@ -391,19 +385,19 @@ class OutputDir:
                 return None
             saved = SavedRun(self.resume_from, *read_state(self.resume_from))
         elif self.resume_from is not None and self.resume_from.resolve() != saved.folder.resolve():
-            logger.info("%s is ignored: resuming from %s", self.resume_from, saved.folder)
+            logger.info("ignoring %s: resuming from %s", self.resume_from, saved.folder)
         check_fingerprint(saved.folder, saved.values["identity"], fingerprint, self.rules.ways_out)
         self._take_best(saved)
         return saved
 
     def _take_best(self, saved: SavedRun) -> None:
-        """Copy best/, which is next to the checkpoint, into this folder.
+        """Copy best/ of the checkpoint's run into this directory.
 
-        If best/ is of a step after the last evaluation that the state knows, the run was killed when it had
-        selected that step. It will select it again, so the state of the trainer gets no best step.
+        If best/ is later than the last evaluation in the state, the run was killed just after selecting that
+        step. It will select it again, so the trainer starts without a best step.
 
         Raises:
-            UserError: best/ is missing, or was replaced. Another step would be selected without it.
+            UserError: best/ is missing or was replaced, so that another step would be selected.
         """
         trainer = saved.values["trainer"]
         if trainer["best"] is None:
@@ -412,14 +406,14 @@ class OutputDir:
         step = distributed.on_main(lambda: _parse_step(best))
         if step is not None and step > trainer["evaluated"]:
             logger.info("%s is of step %d; resuming from before it", best, step)
-            # -1, no evaluation: the step of the folder is evaluated again as well.
+            # -1, no evaluation: the step of the checkpoint is evaluated again as well.
             trainer.update(best=None, evaluated=-1)
             return
-        ways_out = f" before {saved.folder.name}: put that model back, or {self.rules.ways_out}"
+        ways_out = f" before {saved.folder.name}. Restore that model, or {self.rules.ways_out}"
         _check_best(best, step, trainer["best"]["step"], ways_out)
         distributed.on_main(lambda: _copy(best, self.path / BEST))
 
-    # What a run writes
+    # Outputs of a run
 
     def save_step(
         self,
@@ -432,7 +426,7 @@ class OutputDir:
         folder = self.steps_folder / f"step_{step}"
         write_checkpoint(folder, files, arrays, values)
         if distributed.is_main():
-            # `resume_from` may be one of the oldest. It stays, so that the same command can be given again.
+            # `resume_from` may be one of the oldest. Keep it, so that the same command can be run again.
             keep_last(self.steps_folder, self.keep_checkpoints, always=self.resume_from)
         return folder
 
@@ -441,7 +435,7 @@ class OutputDir:
         write_checkpoint(self.path / BEST, files)
 
     def finish(self, best: Evaluation) -> None:
-        """Write selected.json: the run is finished. Call it on every process."""
+        """Write selected.json, which marks the run as finished. Call it on every process."""
         path = self.path / SELECTED
 
         def write() -> None:
@@ -451,49 +445,47 @@ class OutputDir:
         distributed.on_main(write)
 
     def is_finished(self) -> bool:
-        """Return whether there is a selected.json."""
+        """Return whether selected.json exists."""
         return (self.path / SELECTED).is_file()
 
     def selected(self) -> Evaluation:
         """Read selected.json, and compare best/ with it.
 
         Raises:
-            UserError: it is not as `finish` wrote it, or best/ is missing, corrupt or of another step.
+            UserError: it is corrupt, or best/ is missing, corrupt or of another step.
         """
         path = self.path / SELECTED
         if not is_whole(path):
-            raise UserError(
-                f"{path}: the file or its checksum is corrupt. Remove it and run the same command again"
-            )
+            raise UserError(f"{path}: corrupt file or checksum. Remove it and run the same command again")
         values = read_json(path)
-        check_format(path, values.pop("format", None), _FORMAT, "begin a new run, from the weights in best/")
+        check_format(path, values.pop("format", None), _FORMAT, "start a new run from the weights in best/")
         selected = Evaluation(**values)
         best = self.path / BEST
         step = distributed.on_main(lambda: _parse_step(best))
-        ways_out = f"remove {path}, and the same command goes on from the newest checkpoint"
-        _check_best(best, step, selected.step, f": put that model back, or {ways_out}")
+        ways_out = f"remove {path} and run the same command to resume from the newest checkpoint"
+        _check_best(best, step, selected.step, f". Restore that model, or {ways_out}")
         return selected
 
 
 def has_state(path: Path) -> bool:
-    """Return whether training can resume from a checkpoint folder."""
+    """Return whether training can resume from a checkpoint."""
     return (path / STATE).is_dir()
 
 
 def _check_best(best: Path, step: int | None, selected_step: int, ways_out: str) -> None:
-    """Refuse, by a UserError, a best/ that has the model of another step than the run has selected."""
+    """Raise a UserError if best/ does not contain the selected step."""
     if step != selected_step:
-        error = "is not there" if step is None else f"is of step {step}"
-        raise UserError(f"{best} {error}, but the run selected step {selected_step}{ways_out}")
+        error = "missing" if step is None else f"contains step {step}"
+        raise UserError(f"{best}: {error}, but the run selected step {selected_step}{ways_out}")
 
 
 def _parse_step(model: Path) -> int | None:
-    """Return the step of a model that a run wrote; None if there is no folder."""
+    """Return the step of a stored model; None if there is no folder."""
     return open_checkpoint(model).settings.get("step") if model.is_dir() else None
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Copy a folder, unless it is there already. The copy appears whole or not at all."""
+    """Copy a folder atomically, unless it exists."""
     if source.resolve() != target.resolve():
         with atomic_dir(target) as folder:
             shutil.copytree(source, folder, dirs_exist_ok=True)

@@ -20,29 +20,29 @@ from paddle.distributed.fleet.utils.log_util import set_log_level
 
 from ernie_m.utils.errors import UserError
 
-# The other folders import these three from here; `as` says that this is meant.
+# Other modules import these three from here; `as` marks them as re-exported.
 from ernie_m.utils.paddle_settings import is_main as is_main
 from ernie_m.utils.paddle_settings import rank as rank
 from ernie_m.utils.paddle_settings import world_size as world_size
 
 T = TypeVar("T")
-# What launch.py, fleetrun and paddle.distributed.launch set, all of them.
+# Variables that launch.py, fleetrun and paddle.distributed.launch all set.
 _OF_LAUNCHERS = (
     "PADDLE_TRAINERS_NUM",
     "PADDLE_TRAINER_ID",
     "PADDLE_CURRENT_ENDPOINT",
     "PADDLE_TRAINER_ENDPOINTS",
 )
-# What gloo and NCCL say when the process at the other end is gone.
+# Errors of gloo and NCCL when the remote process has ended.
 _CONNECTION_LOST = ("gloo/transport", "remote process exited")
-FUSED_BYTES = 64 << 20  # a larger gradient is summed by itself, in place
+FUSED_BYTES = 64 << 20  # larger gradients are summed separately, in place
 LAYER = 16  # the parameters of an encoder layer
 
 
 def init(use_gpu: bool = True) -> str:
     """Choose the device of this process, join the other processes, and return the device ("cpu", "gpu:0").
 
-    Call it before you make the model. A second call changes nothing.
+    Call it before making the model. Another call has no effect.
 
     Args:
         use_gpu: False: use the CPU even if there are GPUs.
@@ -51,10 +51,10 @@ def init(use_gpu: bool = True) -> str:
         UserError: the launcher chose a backend that needs GPUs, and Paddle has none to use; or a shell has
             left some of the variables of a launcher.
     """
-    places = {name: os.environ.get(name) for name in _OF_LAUNCHERS}
-    if rank() >= world_size() or (world_size() > 1 and not all(places.values())):
-        left = [name for name, value in places.items() if value]
-        in_words = ", ".join(f"{name} is {value or 'not set'}" for name, value in places.items())
+    variables = {name: os.environ.get(name) for name in _OF_LAUNCHERS}
+    if rank() >= world_size() or (world_size() > 1 and not all(variables.values())):
+        left = [name for name, value in variables.items() if value]
+        in_words = ", ".join(f"{name} is {value or 'not set'}" for name, value in variables.items())
         raise UserError(
             f"{in_words}: inconsistent launcher variables. Unset {' '.join(left)}, or start several "
             "processes with launch.py or fleetrun"
@@ -74,10 +74,10 @@ def init(use_gpu: bool = True) -> str:
     if not dist.is_initialized():
         set_log_level("WARNING")  # before the strategy, which logs that it exists
         strategy = fleet.DistributedStrategy()
-        # Otherwise fleet makes a second group of all processes, and gloo refuses some of its connections now
-        # and then, if there are three processes or more.
+        # Otherwise fleet makes a second group of all processes, and with three or more processes gloo
+        # occasionally refuses connections.
         strategy.heter_ccl_mode = True
-        # Paddle would print the flags that ernie_m/utils/paddle_settings.py has set.
+        # Otherwise Paddle prints the flags that ernie_m/utils/paddle_settings.py has set.
         with contextlib.redirect_stderr(io.StringIO()):
             fleet.init(is_collective=True, strategy=strategy, log_level="WARNING")
     return str(paddle.device.get_device())
@@ -85,14 +85,14 @@ def init(use_gpu: bool = True) -> str:
 
 @contextlib.contextmanager
 def translate_connection_errors() -> Iterator[None]:
-    """Turn the error of a sum over processes, one of which has ended, into a one-line `UserError`."""
+    """Turn the connection error after another process has ended into a one-line `UserError`."""
     try:
         yield
     except (RuntimeError, OSError) as error:
         if not any(sign in str(error) for sign in _CONNECTION_LOST):
             raise
         raise UserError(
-            "another process of the run has ended (see its log or the launcher's). Run the same command again"
+            "another process of the run has ended (see its or the launcher's log). Rerun to resume"
         ) from error
 
 
@@ -114,7 +114,7 @@ def all_sum(values: Sequence[float]) -> list[float]:
 
 @translate_connection_errors()
 def gather(item: Any) -> list[Any]:
-    """Return the `item` of each process, in order of rank, on every process. An item must pickle."""
+    """Gather `item` of each process, in order of rank, on every process. An item must pickle."""
     if world_size() == 1:
         return [item]
     items: list[Any] = []
@@ -124,12 +124,12 @@ def gather(item: Any) -> list[Any]:
 
 @translate_connection_errors()
 def gather_rows(rows: Tensor, number: int) -> list[tuple[Tensor, int]]:
-    """Return the `rows` and the `number` of each process, in order of rank, on every process.
+    """Gather `rows` and `number` of each process, in order of rank, on every process.
 
-    They travel as tensors, without pickles, as they do in each step.
+    They are sent as tensors, without pickling, as in each step.
 
     Args:
-        rows: [N, H]; H is the same on every process, N need not be.
+        rows: [N, H]; H is the same on every process, N may differ.
     """
     if world_size() == 1:
         return [(rows, number)]
@@ -154,7 +154,7 @@ def together(work: Callable[[], T]) -> list[T]:
         The results, which must pickle, in order of rank.
 
     Raises:
-        UserError: on every process, if `work` raised it, or an OSError, on one of them.
+        UserError: on every process, if `work` raised it or an OSError on any of them.
     """
     result = fault = None
     try:
@@ -171,18 +171,17 @@ def together(work: Callable[[], T]) -> list[T]:
 
 
 def on_main(work: Callable[[], T]) -> T:
-    """As `together`, for work of the main process alone; every process gets its result."""
+    """Call `work` on the main process only; every process gets its result. See `together`."""
     return together(lambda: [work()] if is_main() else [])[0][0]
 
 
 class Totals:
-    """Named numbers, float64, each the sum of what `add` was given. `read` waits for the device once.
-
-    A value is a tensor on the device or a number on the host. The two kinds are added up apart until `read`,
-    because reading a tensor and uploading a number both wait for the device.
+    """Named float64 sums of what `add` was given. `read` synchronizes with the device once.
+    A value is a tensor on the device or a number on the host. The two kinds are summed separately until
+    `read`, because reading a tensor and uploading a number both wait for the device.
 
     Args:
-        names: the same in the same order on all processes.
+        names: the same names in the same order on all processes.
     """
 
     def __init__(self, names: Sequence[str]):
@@ -198,22 +197,22 @@ class Totals:
 
     @translate_connection_errors()
     def read(self, numbers: Sequence[float]) -> tuple[dict[str, float], list[float]]:
-        """Sum everything over the processes; each of them gets the sums.
+        """Sum everything over the processes, and return the sums on each.
 
         Args:
-            numbers: further numbers, equally many on all processes.
+            numbers: additional numbers, equally many on all processes.
 
         Returns:
             The totals by name, and the sums of `numbers` in their order.
         """
-        # The sums of the tensors, of the numbers by name, and of `numbers`, one after the other.
+        # The sums of tensors, of named numbers, and `numbers`, concatenated.
         on_device = paddle.stack(list(self._tensors.values()))
         on_host = [*self._numbers.values(), *numbers]
         if world_size() == 1:
             sums = [*on_device.numpy().tolist(), *on_host]
         else:
-            # `full` makes each run of equal numbers on the device. To upload the numbers would be to wait for
-            # the device a second time.
+            # `full` makes each run of equal numbers on the device. Uploading the numbers would wait for the
+            # device a second time.
             runs = [(number, len(list(run))) for number, run in itertools.groupby(on_host)]
             parts = [paddle.full([length], number, "float64") for number, length in runs]
             total = paddle.concat([on_device, *parts])
@@ -244,8 +243,8 @@ def get_gradient(parameter: Tensor) -> Tensor:
 def sum_gradients(parameters: Sequence[Tensor]) -> None:
     """Replace each parameter's gradient with its sum over the processes.
 
-    Every process must pass the same parameters in the same order, and each must have a gradient. Otherwise
-    the processes send different buffers and wait for each other for ever.
+    Every process must pass the same parameters in the same order, all with a gradient. Otherwise the
+    processes send different buffers and deadlock.
     """
     small = []
     for parameter in parameters:
@@ -253,8 +252,8 @@ def sum_gradients(parameters: Sequence[Tensor]) -> None:
             small.append(parameter)
         else:  # such as the embedding matrix: in place, without a copy
             dist.all_reduce(get_gradient(parameter))
-    # Fleet copies all that it is given before the first sum, so it gets as many as an encoder layer has. It
-    # divides by the number of processes, unless it is given a scale.
+    # Fleet copies its whole input before the first sum, so it gets the parameters of about an encoder layer.
+    # It divides by the number of processes unless a scale is given.
     for start in range(0, len(small), LAYER):
         fused_allreduce_gradients_with_group(small[start : start + LAYER], None, FUSED_BYTES, scale=1.0)
 
@@ -263,12 +262,12 @@ def sum_gradients(parameters: Sequence[Tensor]) -> None:
 
 
 def assign_owners(parameters: Iterable[Tensor]) -> dict[str, int]:
-    """Return the process that owns each parameter, by Paddle's name of the parameter.
+    """Assign each parameter, by Paddle's name, to the process that owns it.
 
-    The largest come first, and each goes to the process that has the fewest numbers so far.
+    The largest come first, each to the process with the fewest elements so far.
     """
     owners = {}
-    numbers = [0] * world_size()  # how many numbers each process owns so far
+    numbers = [0] * world_size()  # number of elements that each process owns so far
     for parameter in sorted(parameters, key=lambda parameter: parameter.size, reverse=True):
         owner = numbers.index(min(numbers))
         owners[parameter.name] = owner
@@ -280,8 +279,8 @@ def assign_owners(parameters: Iterable[Tensor]) -> dict[str, int]:
 def send_gradients(parameters: Sequence[Tensor], owners: Mapping[str, int]) -> None:
     """Sum each parameter's gradient over the processes on the process that owns it.
 
-    As in `sum_gradients`, each parameter must have a gradient. On the other processes it means nothing
-    afterwards.
+    As in `sum_gradients`, each parameter must have a gradient. Afterwards it is undefined on the other
+    processes.
     """
     for parameter in parameters:
         dist.reduce(get_gradient(parameter), dst=owners[parameter.name])

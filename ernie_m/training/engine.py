@@ -1,18 +1,18 @@
-"""One optimizer step, the same for pre-training and for every fine-tuning task, on one or several processes.
+"""One optimizer step of pretraining and every fine-tuning task, on one or several processes.
 
     micro-batch 1 .. n -> loss / GLOBAL count -> backward     on every process; gradients add up in place
     gradients                                                 summed over the processes, never averaged
     loss, named sums, norm, stop requests                     one sum, and the only read of the device
     clip -> AdamW -> schedule                                 skipped if a value is not finite
 
-Each loss is divided by the count over all processes and micro-batches; in pre-training, the loss of each
-objective by its own. The sum of the gradients is therefore the gradient of the whole batch, however it is
-divided. The engine sums the gradients after the last backward pass, not in hooks, because processes that
-train different objectives have different graphs.
+Each loss is divided by the count over all processes and micro-batches; in pretraining, the loss of each
+objective by its own count. So the sum of the gradients is the gradient of the whole batch, however it is
+divided. Gradients are summed after the last backward pass, not in hooks, because processes that train
+different objectives have different graphs.
 
-In sharding stage 1 (ZeRO) each parameter has an owner, which holds its moments, receives its gradient,
+In sharding stage 1 (ZeRO) each parameter has an owner, which keeps its moments, receives its gradient,
 updates it and sends the new value to the others. (Paddle's `DygraphShardingOptimizer` averages gradients,
-takes no groups of parameters, and makes moments for parameters that have no gradient.)
+does not support parameter groups, and makes moments for parameters without a gradient.)
 """
 
 import contextlib
@@ -38,46 +38,46 @@ from ernie_m.utils.errors import UserError
 from ernie_m.utils.logging import logger
 
 Model = TypeVar("Model", bound=nn.Layer)
-# Model and micro-batch -> loss, values to sum up.
+# Model and micro-batch -> loss, values to sum.
 LossOf = Callable[[Model, Any], tuple[Tensor, dict[str, Tensor | float]]]
 # Keys in the totals of a step, in addition to the names of `Engine.sums`.
 LOSS = "loss"
 SQUARED_NORM = "squared norm"
-ASKED_TO_STOP = "asked to stop"  # the number of processes that were
+ASKED_TO_STOP = "asked to stop"  # number of processes that received a request
 
 
 @dataclass(frozen=True)
 class Step:
     """The result of one optimizer step."""
 
-    loss: float  # that of the whole batch, over all processes
-    sums: dict[str, float]  # the named values of `loss_of`, summed over micro-batches and processes
-    grad_norm: float  # the global norm of the gradient before clipping
+    loss: float  # of the whole batch, over all processes
+    sums: dict[str, float]  # named values of `loss_of`, summed over micro-batches and processes
+    grad_norm: float  # global gradient norm before clipping
     lr: float
-    skipped: bool  # the loss or a gradient was not finite; the weights did not change
+    skipped: bool  # loss or gradient was not finite; the weights are unchanged
 
 
 class Engine(Generic[Model]):
     """Trains `model` with `optimizer`, one step at a time.
 
-    All processes get the parameters that the model of process 0 has now. Weights that are loaded afterwards
-    are read by each process.
+    All processes get the parameters that the model of process 0 has now. Weights that are loaded later are
+    read by each process.
 
     Args:
         optimizer: from `ernie_m.model.optimization.build_optimizer`. The engine steps its schedule.
         seed: the dropout of micro-batch m of step s on process r is a function of (seed, s, r, m), so no
             random state is saved.
-        clip_norm: the largest global norm of the gradient; None: no clipping.
+        clip_norm: maximum global gradient norm; None: no clipping.
         precision: float32 by default.
-        sharding_stage: 0, or 1 to divide the optimizer's state among the processes.
-        max_bad_steps: the run stops after this number of consecutive steps whose loss or gradient is not
-            finite.
-        sums: the names of the values that `loss_of` may return.
+        sharding_stage: 0, or 1 to shard the optimizer state over the processes.
+        max_bad_steps: the run stops after this number of consecutive steps with a non-finite loss or
+            gradient.
+        sums: names of the values that `loss_of` may return.
 
     Attributes:
-        steps: optimizer steps, skipped ones included: the position in the data and in the schedule.
-        bad_in_a_row: how many of the last steps had a loss or a gradient that was not finite.
-        is_sharded: whether each process holds only a part of the moments.
+        steps: optimizer steps, including skipped ones: the position in the data and in the schedule.
+        bad_in_a_row: number of consecutive last steps with a non-finite loss or gradient.
+        is_sharded: whether each process has only a part of the moments.
     """
 
     def __init__(
@@ -110,9 +110,9 @@ class Engine(Generic[Model]):
         distributed.broadcast_(model.state_dict().values())
 
     def masters(self) -> dict[str, Tensor]:
-        """O2: the float32 master weights by `parameter.name`. Call it on every process.
+        """Return the float32 master weights of O2 by `parameter.name`. Call it on every process.
 
-        In stage 1 a process has those of its own parameters; process 0 gets the others as well, on the CPU.
+        In stage 1 a process has those of its own parameters; process 0 also gets the others, on the CPU.
         """
         masters = dict(self.optimizer.state_dict().get("master_weights", {}))
         if not self.is_sharded:
@@ -129,7 +129,7 @@ class Engine(Generic[Model]):
         return masters
 
     def autocast(self) -> contextlib.AbstractContextManager:
-        """Return the context for forward passes, in training and in evaluation."""
+        """Return the context of forward passes, in training and in evaluation."""
         return self.precision.autocast()
 
     def step(
@@ -142,18 +142,18 @@ class Engine(Generic[Model]):
         """Do one optimizer step.
 
         Args:
-            micro_batches: the micro-batches of this process; there may be none.
+            micro_batches: the micro-batches of this process; may be empty.
             loss_of: returns, for a model and a micro-batch, the scalar loss divided by the count over ALL
-                processes and micro-batches of the step, and the values to sum, under names of `sums`. On a
-                CPU several workers call it at a time, each with a copy of the model.
-            stop: becomes true when the run is asked to stop; None: never.
-            divisible: whether to look at `stop` before each micro-batch as well, and not only after the last.
+                processes and micro-batches of the step, and the values to sum, with names of `sums`. On a CPU
+                several workers call it concurrently, each with a copy of the model.
+            stop: becomes true when the run receives a request to stop; None: never.
+            divisible: whether to also check `stop` before each micro-batch, not only after the last.
 
         Returns:
-            The result; None if any process was asked to stop. Then nothing changed.
+            The result; None without any change if a process received a request to stop.
 
         Raises:
-            UserError: the loss or the gradient of `max_bad_steps` consecutive steps was not finite.
+            UserError: loss or gradient was not finite in `max_bad_steps` consecutive steps.
         """
         self._decorate()
         self.model.train()
@@ -161,18 +161,18 @@ class Engine(Generic[Model]):
         totals = distributed.Totals([LOSS, SQUARED_NORM, ASKED_TO_STOP, *self.sums])
 
         # Forward and backward passes of this process; the gradients add up in place. With `divisible` no
-        # micro-batch begins after a request to stop.
+        # micro-batch starts after a request to stop.
         wanted = takewhile(lambda _: not (stop and divisible), enumerate(micro_batches))
         with weights_stay():
             for values in self.replicas.each(partial(self._backward, loss_of), wanted):
                 for name, value in values.items():
                     totals.add(name, value)
                 self._widen_gradients()
-        if stop and distributed.world_size() == 1:  # several processes agree on it by the sum below
+        if stop and distributed.world_size() == 1:  # several processes agree by the sum below
             self._drop_gradients()
             return None
 
-        # Gradients and totals of all processes. This is the only read of the device.
+        # Gradients and totals of all processes. This is the only read from the device.
         has_gradient = [float(parameter.grad is not None) for parameter in self.parameters.values()]
         if distributed.world_size() > 1:
             self._exchange_gradients()
@@ -183,15 +183,15 @@ class Engine(Generic[Model]):
             self._drop_gradients()
             return None
 
-        # A parameter without a gradient on any process got zeros. AdamW would decay it.
+        # A parameter without a gradient on any process got zeros. AdamW would apply weight decay to it.
         for parameter, processes in zip(self.parameters.values(), processes_with_gradient):
             if processes == 0:
                 parameter.grad = None
 
-        # Clip and update, unless a value is not finite; the schedule goes on either way.
+        # Clip and update, unless a value is not finite; the schedule advances in both cases.
         loss = sums.pop(LOSS)
         norm = math.sqrt(sums.pop(SQUARED_NORM)) / self.precision.loss_scale()
-        # With float16 the scaler decides by the gradients alone.
+        # With float16 the scaler only checks the gradients.
         finite = math.isfinite(norm) and (self.scaler.is_enable() or math.isfinite(loss))
         lr = float(self.optimizer.get_lr())
         self._update(norm, finite)
@@ -208,17 +208,14 @@ class Engine(Generic[Model]):
             self._is_decorated = True
 
     def _drop_gradients(self) -> None:
-        """Leave no parameter with a gradient."""
+        """Remove all gradients."""
         for parameter in self.parameters.values():
             parameter.grad = None  # clear_grad() would leave zeros
 
     def _backward(
         self, loss_of: LossOf[Model], model: Model, numbered: tuple[int, Any]
     ) -> dict[str, Tensor | float]:
-        """Return the forward and the backward pass of a micro-batch with its number.
-
-        Returns the values to sum.
-        """
+        """Run forward and backward pass of a micro-batch with its number, and return the values to sum."""
         number, micro_batch = numbered
         with DropoutStream((self.seed, self.steps, distributed.rank(), number)):
             with self.autocast():
@@ -227,7 +224,7 @@ class Engine(Generic[Model]):
         return {LOSS: loss.detach(), **values}
 
     def _widen_gradients(self) -> None:
-        """O2: make all gradients float32.
+        """Convert all gradients of O2 to float32.
 
         Paddle does so at the end of a backward pass. With recompute it does so at the end of the lowest
         layer, and the embeddings, whose gradients come later, keep half precision.
@@ -243,7 +240,7 @@ class Engine(Generic[Model]):
         trained = [parameter for parameter in self.parameters.values() if not parameter.stop_gradient]
         for parameter in trained:
             if parameter.grad is None:
-                # The dtype of the gradients on the other processes, which in O2 are float32.
+                # The dtype of the gradients on the other processes, float32 in O2.
                 dtype = paddle.float32 if parameter.dtype in HALF else parameter.dtype
                 parameter.grad_ = paddle.zeros(parameter.shape, dtype)  # `grad` would copy it
         if self.is_sharded:
@@ -253,11 +250,11 @@ class Engine(Generic[Model]):
 
     @paddle.no_grad()
     def _squared_norm(self) -> Tensor:
-        """Return the squared norm of the gradients, float64 []; this process's part of the totals."""
-        # In stage 0 every process has the whole norm, so one of them adds it.
+        """Return the squared gradient norm, float64 []; this process's part of the totals."""
+        # In stage 0 every process has the whole norm, so only one adds it.
         adds_norm = self.is_sharded or distributed.is_main()
         parameters = self._own_with_gradient() if adds_norm else []
-        tables = self.optimizer.tables  # of which only some rows may have a gradient
+        tables = self.optimizer.tables  # of which only some rows may have gradients
         squares = [
             tables[parameter.name].gradient.squared_norm()
             if parameter.name in tables
@@ -267,7 +264,7 @@ class Engine(Generic[Model]):
         return paddle.add_n([paddle.zeros([], "float64"), *squares])
 
     def _own_with_gradient(self) -> list[Tensor]:
-        """Return the parameters that have a gradient and that this process updates."""
+        """Return the parameters with a gradient that this process updates."""
         return [parameter for parameter in self._with_gradient() if self._is_own(parameter)]
 
     def _with_gradient(self) -> list[Tensor]:
@@ -280,15 +277,16 @@ class Engine(Generic[Model]):
 
     @paddle.no_grad()
     def _update(self, norm: float, finite: bool) -> None:
-        """Divide the loss scale out, clip and update. After an overflow the scaler only adapts its scale."""
+        """Unscale, clip and update. After an overflow the scaler only adapts its scale."""
         if not finite and not self.scaler.is_enable():
             return
         trained = self._with_gradient()
         if not finite:
-            # The scaler looks at the gradients of this process; another one may have overflowed.
+            # The scaler checks the gradients of this process; another process may have an overflow.
             for parameter in trained:
                 distributed.get_gradient(parameter).fill_(math.inf)
-        # Before the gradients of other owners are dropped: one that owns none must see an overflow as well.
+        # Before the gradients of other owners are dropped: a process that owns none must also see an
+        # overflow.
         self.scaler.unscale_(self.optimizer)
         if finite and self.clip_norm is not None and norm > self.clip_norm:
             self._clip(self.clip_norm / norm)
@@ -301,20 +299,20 @@ class Engine(Generic[Model]):
             distributed.send_weights(trained, self._owners)
 
     def _clip(self, factor: float) -> None:
-        """Multiply the gradients, whose norm is above `clip_norm`, so that it becomes `clip_norm`."""
+        """Scale the gradients, whose norm is above `clip_norm`, to that norm."""
         for parameter in self._own_with_gradient():
-            # An embedding matrix's `EmbeddingGradient` leaves rows alone that have no gradient.
+            # `EmbeddingGradient` of an embedding matrix only touches rows with a gradient.
             table = self.optimizer.tables.get(parameter.name)
             gradient = distributed.get_gradient(parameter) if table is None else table.gradient
             gradient.scale_(factor)
 
     def _count_bad_step(self, finite: bool, loss: float, norm: float) -> None:
-        """Log a bad step. Raise a UserError at the last one of `max_bad_steps` in a row."""
+        """Log a bad step. Raise a UserError after `max_bad_steps` consecutive ones."""
         if finite:
             self.bad_in_a_row = 0
             return
         if math.isfinite(loss) and self.precision.can_shrink():
-            return  # an overflow, which is expected until the loss scale is small enough
+            return  # overflows are expected until the loss scale is small enough
         self.bad_in_a_row += 1
         logger.warning(
             "step %d skipped: loss %s, gradient norm %s (%d in a row)",
@@ -325,18 +323,18 @@ class Engine(Generic[Model]):
         )
         if self.bad_in_a_row >= self.max_bad_steps:
             raise UserError(
-                f"step {self.steps}: loss or gradient not finite for "
-                f"{self.bad_in_a_row} steps in a row. Reduce the learning rate, or check the data"
+                f"step {self.steps}: non-finite loss or gradient in "
+                f"{self.bad_in_a_row} consecutive steps. Reduce the learning rate, or check the data"
             )
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that a resumed run needs besides the weights.
+        """Return everything besides the weights that a resumed run needs.
 
         Returns:
-            JSON values, and under "optimizer" tensors by name. They are the optimizer's own: write them
-            before the next step. With sharding each process has its own part of them.
+            JSON values, and under "optimizer" tensors by name. They are not copies: write them before the
+            next step. With sharding each process has its own part.
         """
-        loss_scale: dict[str, Any] = dict(self.scaler.state_dict())  # {} unless amp is fp16
+        loss_scale: dict[str, Any] = dict(self.scaler.state_dict())  # {} without amp fp16
         if loss_scale:
             loss_scale["scale"] = loss_scale["scale"].tolist()
         return {

@@ -1,6 +1,5 @@
-"""What a run says of itself: sums between two lines of the log, evaluations, metrics.jsonl, TensorBoard.
-
-metrics.jsonl has a record of the run in each line, in the order of the steps. A record has a "step". That of
+"""The logs of a run: sums between log lines, evaluations, metrics.jsonl, TensorBoard.
+Each line of metrics.jsonl is a record of the run, in the order of the steps, with a key "step". The record of
 an evaluation after the step has its results under "held_out".
 """
 
@@ -29,10 +28,10 @@ class Evaluation:
     """The result of an evaluation; checkpoints, selected.json and metrics.jsonl store it.
 
     Attributes:
-        step: the number of optimizer steps before it.
+        step: number of optimizer steps before it.
         epoch: the epoch of that step.
-        selected_by: the score that selects the best step, larger is better; None if the task selects none.
-        scores: JSON values, whose form the task decides. They may be given as numbers of NumPy or Paddle.
+        selected_by: the score that selects the best step, larger is better; None if the task does not select.
+        scores: JSON values, in the task's format. They may be given as NumPy or Paddle numbers.
     """
 
     step: int
@@ -52,18 +51,18 @@ def as_json_values(values: Any) -> Any:
 
 @dataclass(frozen=True)
 class Interval:
-    """The steps since the last line of the log.
+    """The steps since the last log line.
 
     Attributes:
-        steps: the number of optimizer steps of the run so far.
-        step: the result of the last step.
-        data: the `ernie_m.training.trainer.StepData` of the last step.
+        steps: number of optimizer steps of the run so far.
+        step: result of the last step.
+        data: `ernie_m.training.trainer.StepData` of the last step.
         sums: sums over the steps of this interval: those of the engine, "loss", "grad_norm" and the number of
-            "steps". A step whose update was skipped counts as "skipped" and adds nothing else.
-        tokens: the number of tokens trained since the first step of the run, if the engine sums up "tokens".
-        tokens_per_second: the rate of all processes together since the last line, without the evaluations.
-        steps_per_second: the rate since the start of the process, without the evaluations.
-        remaining: the remaining time of the run, in words.
+            "steps". A step without an update counts as "skipped" and adds nothing else.
+        tokens: number of tokens trained since the first step of the run, if the engine sums "tokens".
+        tokens_per_second: speed of all processes together since the last line, without evaluations.
+        steps_per_second: speed since the start of the process, without evaluations.
+        remaining: remaining time of the run, formatted.
     """
 
     steps: int
@@ -77,22 +76,22 @@ class Interval:
 
 
 class Meter:
-    """Adds up steps. A checkpoint holds the sums, so that a resumed run logs what it would have logged.
+    """Sums of steps. A checkpoint contains them, so that a resumed run logs the same.
 
     Attributes:
-        sums: over the steps since the last line of the log, as `Interval.sums`.
-        tokens: trained since the first step of the run.
+        sums: over the steps since the last log line, as in `Interval.sums`.
+        tokens: number of tokens trained since the first step of the run.
     """
 
     def __init__(self, sums: Mapping[str, float] = {}, tokens: float = 0.0):
         self.sums: Counter[str] = Counter(sums)
         self.tokens = tokens
-        # The trained tokens and the seconds of training before the present interval.
+        # The trained tokens and the training time in seconds before the current interval.
         self._before = (tokens, 0.0)
 
     def add(self, step: "Step") -> None:
         """Add a step."""
-        if step.skipped:  # its loss or its gradient is not finite
+        if step.skipped:  # its loss or gradient is not finite
             self.sums["skipped"] += 1
             return
         # `update` of a Counter adds to the old values.
@@ -100,14 +99,14 @@ class Meter:
         self.tokens += step.sums.get("tokens", 0.0)
 
     def end_interval(self, seconds: float, **others: Any) -> Interval:
-        """Return what was added since the last call, and begin a new interval.
+        """Return the current interval, and start a new one.
 
         Args:
-            seconds: the seconds of training since the start of the process, without the evaluations.
-            others: what else an `Interval` has.
+            seconds: training time in seconds since the start of the process, without evaluations.
+            others: other attributes of `Interval`.
         """
         tokens_before, seconds_before = self._before
-        rate = (self.tokens - tokens_before) / max(seconds - seconds_before, 1e-9)  # never by 0
+        rate = (self.tokens - tokens_before) / max(seconds - seconds_before, 1e-9)  # avoid division by 0
         interval = Interval(sums=self.sums, tokens=self.tokens, tokens_per_second=rate, **others)
         self.sums = Counter()
         self._before = (self.tokens, seconds)
@@ -115,10 +114,10 @@ class Meter:
 
 
 class Records:
-    """The file metrics.jsonl of a run, which need not exist. Only the main process may use it.
+    """The file metrics.jsonl of a run, which may not exist yet. Only the main process may use it.
 
     Args:
-        curves: from `curve_writer`, draws what is appended; None: nothing is drawn.
+        curves: writer from `curve_writer` for TensorBoard, if any.
     """
 
     def __init__(self, path: Path, curves: Any = None):
@@ -126,7 +125,7 @@ class Records:
         self.curves = curves
 
     def append(self, record: dict[str, Any]) -> None:
-        """Write a record after the others.
+        """Append a record.
 
         Raises:
             UserError: the disk is full or read-only.
@@ -140,14 +139,14 @@ class Records:
                     self.curves.add_scalar(name.replace(".", "/"), value, record["step"])
 
     def sync(self) -> None:
-        """Wait until all records are on the disk: a checkpoint must not know of a step without its record."""
+        """Sync all records to disk: a checkpoint must not contain a step without its record."""
         if self.path.is_file():
             sync_file(self.path)
 
     def cut_back(self, step: int, evaluated_step: int) -> int:
         """Drop the records that a resumed run will write again, and corrupt lines.
 
-        The last line may have been cut short by a kill. A warning names any other that is corrupt.
+        The last line may be truncated by a kill. Any other corrupt line is logged.
 
         Args:
             step: drop records of later steps.
@@ -161,7 +160,7 @@ class Records:
         remaining = []
         for number, record in enumerate(records, 1):
             if record is None and number < len(records):
-                logger.warning("%s, line %d: corrupt; the record is lost", self.path, number)
+                logger.warning("%s, line %d: corrupt; dropping the record", self.path, number)
             elif record and record["step"] <= (evaluated_step if HELD_OUT in record else step):
                 remaining.append(json.dumps(record) + "\n")
         if records:
@@ -171,9 +170,9 @@ class Records:
 
 
 def curve_writer(folder: Path, step: int) -> Any:
-    """Return a writer of TensorBoard's files, to be closed, for a run that goes on after `step`.
+    """Return a TensorBoard writer, to be closed, for a run that resumes after `step`.
 
-    Later points of an earlier writer are void.
+    It invalidates later points of an earlier writer.
 
     Raises:
         UserError: tensorboardX is not installed.
@@ -186,6 +185,6 @@ def curve_writer(folder: Path, step: int) -> Any:
 
 
 def _record_in(line: bytes) -> dict[str, Any] | None:
-    """Return the record in a line; None if the line is corrupt."""
+    """Return the record of a line; None if the line is corrupt."""
     record = json_of(line)
     return record if isinstance(record, dict) and isinstance(record.get("step"), int) else None

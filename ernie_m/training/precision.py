@@ -26,9 +26,10 @@ Level = Literal["O1", "O2"]
 NONE = "none"
 DTYPES: dict[str, Literal["bfloat16", "float16"]] = {"bf16": "bfloat16", "fp16": "float16"}
 HALF = (paddle.bfloat16, paddle.float16)
-# The loss scale keeps float16 gradients from becoming zero. It grows by incr_ratio after incr_every_n_steps
-# finite steps in a row, and shrinks by decr_ratio after decr_every_n_nan_or_inf overflows in a row, unless it
-# is not dynamic. Official names, which are those of `paddle.amp.GradScaler`, and official defaults.
+# Loss scaling keeps float16 gradients from underflowing. The scale grows by incr_ratio after
+# incr_every_n_steps consecutive finite steps, and shrinks by decr_ratio after decr_every_n_nan_or_inf
+# consecutive overflows, if it is dynamic. Official names, which are those of `paddle.amp.GradScaler`, and
+# official defaults.
 LOSS_SCALING = {
     "init_loss_scaling": 102400.0,
     "use_dynamic_loss_scaling": True,
@@ -44,13 +45,13 @@ class Precision:
     """The precision of a run.
 
     Args:
-        amp: "none", "bf16" or "fp16". A CPU computes what it cannot compute so in full precision, and a
-            warning says it: recipes for GPUs name a type.
+        amp: "none", "bf16" or "fp16". A CPU without support uses full precision with a warning, because
+            recipes for GPUs set a type.
         level: "O1" or "O2".
-        loss_scaling: what differs from LOSS_SCALING; for "fp16" only.
+        loss_scaling: overrides of LOSS_SCALING; only for "fp16".
 
     Attributes:
-        amp: the type that `paddle.amp` computes in, on a GPU; "none" on a CPU.
+        amp: the type of `paddle.amp` on a GPU; "none" on a CPU.
         cpu_bf16: whether the model multiplies in bfloat16 on a CPU.
         scaler: a `paddle.amp.GradScaler`, disabled unless `amp` is "fp16".
 
@@ -77,23 +78,22 @@ class Precision:
         self.scaler = paddle.amp.GradScaler(enable=self.amp == "fp16", **scaling)
 
     def prepare(self, model: nn.Layer) -> None:
-        """On a CPU: let the model multiply in bfloat16, in training and in evaluation, if `amp` is bf16."""
+        """On a CPU, make the model multiply in bfloat16, in training and evaluation, if `amp` is bf16."""
         if self.cpu_bf16:
             use_bfloat16(model)
 
     def decorate(
         self, model: nn.Layer, optimizer: paddle.optimizer.Optimizer, is_own: Callable[[Tensor], bool]
     ) -> None:
-        """For O2: cast the loaded weights, and give the optimizer float32 masters of those that `is_own`.
-
-        Paddle alone would make the masters later, from weights that are already rounded.
+        """For O2, cast the loaded weights, and give the optimizer float32 masters of those that `is_own`.
+        By default Paddle makes the masters later, from rounded weights.
         """
         if self.level == "O2":
             loaded = {name: parameter.numpy() for name, parameter in model.named_parameters()}
             paddle.amp.decorate(
                 model, optimizer, level="O2", dtype=DTYPES[self.amp], master_weight=True, master_grad=True
             )
-            # Frozen parameters get a master as well: they may be trained later.
+            # Frozen parameters also get a master, because they may be trained later.
             masters = {
                 parameter.name: paddle.to_tensor(loaded[name])
                 for name, parameter in model.named_parameters()
@@ -106,18 +106,17 @@ class Precision:
         return self.scaler.is_use_dynamic_loss_scaling() and self.loss_scale() > 1.0
 
     def loss_scale(self) -> float:
-        """Return the factor of the losses; 1 unless amp is fp16."""
+        """Return the loss scale; 1 unless amp is fp16."""
         return np.asarray(self.scaler.state_dict().get("scale", 1.0)).item()
 
     def autocast(self) -> contextlib.AbstractContextManager:
-        """Return the context for forward passes."""
+        """Return the context of forward passes."""
         return contextlib.nullcontext() if self.amp == NONE else autocast(self.amp, self.level)
 
 
 def autocast(amp: str, level: Level = "O1") -> contextlib.AbstractContextManager:
-    """Return the context for forward passes in half precision, "bf16" or "fp16".
-
-    Paddle's own lists say of what.
+    """Return the context of forward passes in half precision, "bf16" or "fp16".
+    Paddle's lists determine the operations.
     """
     return paddle.amp.auto_cast(level=level, dtype=DTYPES[amp])
 
@@ -128,21 +127,21 @@ def is_bf16_on_cpu(amp: str) -> bool:
 
 
 def in_words(dtype: str, cpu_bf16: bool) -> str:
-    """Return the precision of a model with weights of this type, on a CPU or without `amp`."""
+    """Describe the precision of a model with this dtype, on a CPU or without `amp`."""
     return f"{dtype}, products in bfloat16" if cpu_bf16 else dtype
 
 
 def prepare_for_prediction(model: nn.Layer, amp: str) -> Autocast:
-    """Let a model that will only predict multiply in half precision.
+    """Make a model for prediction multiply in half precision.
 
     Args:
         amp: "none"; "bf16"; "fp16", on a GPU.
 
     Returns:
-        A function that makes the context for a forward pass and for making its batch.
+        A function that makes the context of a forward pass and of making its batch.
 
     Raises:
-        UserError: the device cannot do that.
+        UserError: the device does not support it.
     """
     if amp == NONE:
         return contextlib.nullcontext
@@ -161,20 +160,20 @@ def prepare_for_prediction(model: nn.Layer, amp: str) -> Autocast:
 
 
 def _check_gpu(amp: str) -> None:
-    """Raise a UserError unless the GPU in use computes in this type, if it is one of a GPU."""
+    """Raise a UserError if the current GPU does not support this type."""
     if amp == "bf16" and not has_bf16():
         raise UserError("amp bf16 requires a GPU of compute capability 8.0 (A100 or newer). Use fp16 or none")
 
 
 def _missing_for_bf16() -> str | None:
-    """What the products of a CPU lack for bfloat16, in words; None: nothing."""
+    """Return what a CPU lacks for products in bfloat16; None: nothing."""
     if paddle.get_default_dtype() != "float32":
         return "weights in float32"
-    return "kernels that are not plain" if has_plain_kernels() else onednn_check.missing()
+    return "optimized kernels" if has_plain_kernels() else onednn_check.missing()
 
 
-@functools.cache  # once, however many seeds a command trains
+@functools.cache  # once for all seeds of a command
 def _recommend_bfloat16() -> None:
-    """Log that this CPU may be faster in bfloat16, if so."""
+    """Log if this CPU may be faster in bfloat16."""
     if onednn_check.missing() is None:
         logger.info("bfloat16 available (--amp bf16); may be faster on this CPU (docs/hardware.md)")

@@ -1,4 +1,4 @@
-"""A process that runs a generator ahead of the training step, so that a step rarely waits for its data."""
+"""A process that runs a generator ahead of training, so that steps rarely wait for data."""
 
 import contextlib
 import multiprocessing
@@ -18,31 +18,31 @@ from ernie_m.utils.errors import UserError
 
 T = TypeVar("T")
 
-START: Final = "spawn"  # how the worker starts; a fork of a process with threads may hang
-_POLL_SECONDS = 0.5  # how often a waiting consumer checks the stop request
+START: Final = "spawn"  # start method of the worker; forking a process with threads may hang
+_POLL_SECONDS = 0.5  # interval at which a waiting consumer checks for a request to stop
 # A message is (item, None). The last one is (None, ending): the exception with which the iterator ends in the
-# parent. If the worker dies without a last message, the receiving thread adds one with an EOFError.
+# parent. If the worker dies without it, the receiving thread adds one with an EOFError.
 _Message = tuple[Any, Exception | None]
-# Why a signal may have killed the worker.
+# Possible causes of a signal that killed the worker.
 _CAUSES: dict[int, str] = {
-    signal.SIGKILL: " (perhaps for lack of memory)",
-    signal.SIGBUS: " (a file became shorter while it was read, or a disk failed)",
+    signal.SIGKILL: " (possibly out of memory)",
+    signal.SIGBUS: " (a file was truncated while being read, or a disk failed)",
 }
 
 
 class prefetch(Generic[T]):
     """Iterate over `make_iterator()`, which runs in a worker process, in a `with` statement.
 
-    Unlike most spawned processes the worker does not import the main module: that may be a script of the
-    user, which would begin its work once more.
+    Unlike most spawned processes the worker does not import the main module, which may be a user's script
+    without a main guard.
 
     Args:
-        make_iterator: called once, in the worker. It must pickle: a function of a module, or a
+        make_iterator: called once, in the worker. It must pickle: a module-level function, or a
             `functools.partial` of a method.
-        ahead: the number of items in the queue, besides the one that is being made and those in the pipe.
+        ahead: queue size, not counting the item in progress and those in the pipe.
 
     Raises (from the iterator):
-        UserError: the worker raised it, or the worker was killed.
+        UserError: raised by the worker, or the worker was killed.
         RuntimeError: the worker raised another exception; the message contains its traceback.
     """
 
@@ -53,15 +53,15 @@ class prefetch(Generic[T]):
         self._process = context.Process(
             target=_work, args=(sender, make_iterator), name="reader", daemon=True
         )
-        # The parent decides when the worker ends: it may want a few more items before it saves and exits.
+        # The parent decides when the worker ends: it may need a few more items before it saves and exits.
         with never_received((signal.SIGINT, signal.SIGTERM, signal.SIGHUP)), _no_main_module():
             self._process.start()
-        sender.close()  # the worker has the only sender: if it dies, the receiver sees the end
+        sender.close()  # the worker has the only sender: if it dies, the receiver gets an EOFError
         self._items: queue.Queue[_Message] = queue.Queue(ahead)
         thread = threading.Thread(target=_receive, args=(receiver, self._items), daemon=True)
         thread.start()
-        # At exit, this runs before multiprocessing sends SIGTERM to its daemons and waits for them: the
-        # worker ignores SIGTERM, and that wait would never end.
+        # At exit, this runs before multiprocessing sends SIGTERM to its daemons and joins them: the worker
+        # ignores SIGTERM, so that would never return.
         self._finalizer = Finalize(self, _end_worker, (self._process, thread, self._items), exitpriority=10)
 
     def __iter__(self) -> Iterator[T]:
@@ -77,7 +77,7 @@ class prefetch(Generic[T]):
     def next_unless(self, stop: object) -> T | None: ...
 
     def next_unless(self, stop: object) -> T | None:
-        """Return the next item; None if it is not ready and `stop` is, or becomes, true.
+        """Return the next item; None if it is not ready and `stop` is or becomes true.
 
         Raises:
             StopIteration: there are no more items.
@@ -98,21 +98,19 @@ class prefetch(Generic[T]):
         raise StopIteration
 
     def _death(self) -> UserError:
-        """Return the error that says how the worker died.
+        """Return the error for a worker that died.
 
-        Call it before `close`, which would kill it itself.
+        Call it before `close`, which would kill the worker.
         """
         self._process.join(timeout=10)  # seconds
         exit_code = self._process.exitcode
         end = f"ended with code {exit_code}"
         if exit_code is not None and exit_code < 0:
             end = f"was killed by signal {-exit_code}{_CAUSES.get(-exit_code, '')}"
-        return UserError(
-            f"the reader process {end} before its work was done. Resume from the last checkpoint"
-        )
+        return UserError(f"the reader process {end} before it finished. Run the same command to resume")
 
     def close(self) -> None:
-        """End the worker. You can call it at any time, and more than once."""
+        """End the worker. It can be called at any time and repeatedly."""
         self._is_closed = True
         self._finalizer()
 
@@ -135,23 +133,23 @@ def _no_main_module() -> Iterator[None]:
 
 
 def _work(sender: Connection, make_iterator: Callable[[], Iterator]) -> None:
-    """The worker process: send the items, and at last how the iterator ended."""
+    """Run the worker process: send the items, and finally how the iterator ended."""
     ending: Exception = StopIteration()
     with contextlib.suppress(BrokenPipeError):  # the parent has ended
         try:
             for item in make_iterator():
                 sender.send((item, None))
         except BrokenPipeError:
-            raise  # it is no failure of the iterator; `suppress` catches it
+            raise  # not an error of the iterator; `suppress` catches it
         except UserError as error:
             ending = UserError(str(error))
-        except Exception:  # the parent reports it, because it has the log
+        except Exception:  # the parent reports it in the log
             ending = RuntimeError(f"the reader process failed:\n{traceback.format_exc()}")
         sender.send((None, ending))
 
 
 def _receive(receiver: Connection, items: queue.Queue) -> None:
-    """The thread of the parent: put the messages of the worker into the queue, up to the last one."""
+    """Run in the parent's thread: put the worker's messages into the queue, up to the last one."""
     ending = None
     while ending is None:
         try:
@@ -167,7 +165,7 @@ def _end_worker(process: multiprocessing.Process, thread: threading.Thread, item
     """Kill the worker, and wait until it and the receiving thread have ended."""
     process.kill()  # SIGTERM is blocked
     process.join()
-    # The thread may wait for room in the queue, once for each message that is still in the pipe.
+    # The thread may wait for space in the queue, once for each message that is still in the pipe.
     while thread.is_alive():
         with contextlib.suppress(queue.Empty):
             items.get(timeout=0.01)

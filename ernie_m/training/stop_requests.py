@@ -1,4 +1,4 @@
-"""Protection of a run: stop requests, and the end of a process that waits too long for another."""
+"""Handling of requests to stop, and a watchdog that ends a process that waits too long for another."""
 
 import atexit
 import math
@@ -16,7 +16,7 @@ from ernie_m.utils.child_processes import stop_signals
 from ernie_m.utils.logging import logger
 from ernie_m.utils.paddle_settings import world_size
 
-_END = 0  # what the end of a `ShutdownHandler` writes to its own pipe, instead of a signal number
+_END = 0  # what `ShutdownHandler` writes to its pipe on exit, instead of a signal number
 
 
 class ShutdownHandler:
@@ -25,15 +25,15 @@ class ShutdownHandler:
     The run then saves its state and stops. After Ctrl-C the end of the statement exits with 130, as shells
     expect. SIGHUP keeps its effect if it is ignored, as under `nohup`.
 
-    A thread acknowledges the first request in the log, and ends the process at a second Ctrl-C. The main
-    thread cannot, while it is in one long call, such as a sum over processes that waits for a dead one.
-    SIGTERM and SIGHUP may come any number of times, because launchers and shells send them repeatedly.
+    A thread acknowledges the first request in the log, and ends the process at a second Ctrl-C, because the
+    main thread may be in a long call, such as a sum over processes that waits for a dead one.
+    SIGTERM and SIGHUP may arrive repeatedly, because launchers and shells send them repeatedly.
 
     Enter it in the main thread, as early as possible; it does not need Paddle.
     `ernie_m.utils.paddle_settings.prepare` keeps Paddle from installing its own handler of SIGTERM.
 
     Args:
-        active: False: the signals keep their usual effect. For work after which there is nothing to save.
+        active: False: the signals keep their usual effect, for work without state to save.
 
     Attributes:
         received: the first signal received, or None.
@@ -42,7 +42,7 @@ class ShutdownHandler:
     def __init__(self, active: bool = True) -> None:
         self.active = active
         self.received: signal.Signals | None = None
-        # The handlers that `__exit__` puts back.
+        # The handlers that `__exit__` restores.
         self._before: dict[signal.Signals, Callable[[int, FrameType | None], Any] | int | None] = {}
 
     def __enter__(self) -> "ShutdownHandler":
@@ -51,10 +51,10 @@ class ShutdownHandler:
             return self
         self._signals = stop_signals()
         self._reading_end, self._writing_end = os.pipe()
-        os.set_blocking(self._writing_end, False)  # `set_wakeup_fd` demands it
+        os.set_blocking(self._writing_end, False)  # required by `set_wakeup_fd`
         self._listener = threading.Thread(target=self._listen, name="stop-signal", daemon=True)
         self._listener.start()
-        # Python then writes the number of each signal there at once, whatever the main thread does.
+        # Python then writes the number of each signal there immediately, whatever the main thread does.
         self._wakeup_before = signal.set_wakeup_fd(self._writing_end, warn_on_full_buffer=False)
         self._before = {number: signal.signal(number, self._note) for number in self._signals}
         return self
@@ -70,9 +70,9 @@ class ShutdownHandler:
         os.close(self._reading_end)
         os.close(self._writing_end)
         if self.received:
-            # The process is about to end, and a further SIGTERM or SIGHUP must not change its exit code. The
-            # handler is a function that does nothing, because child processes would inherit SIG_IGN. At its
-            # end Python removes handlers that are functions, so from `atexit` on the signal is ignored.
+            # The process is about to end, and another SIGTERM or SIGHUP must not change its exit code. The
+            # handler is a function without effect, because child processes would inherit SIG_IGN. At exit
+            # Python removes handlers that are functions, so from `atexit` on the signal is ignored.
             for number in self._signals:
                 if number != signal.SIGINT:
                     signal.signal(number, lambda *_: None)
@@ -84,19 +84,19 @@ class ShutdownHandler:
         return self.received is not None
 
     def anywhere(self) -> bool:
-        """Return whether any process of the run was asked to stop. Call it on every process."""
+        """Return whether any process of the run received a request to stop. Call it on every process."""
         # A command enters `ShutdownHandler` before it imports Paddle.
         from ernie_m.training import distributed
 
-        (requests,) = distributed.all_sum([float(bool(self))])  # how many processes were asked
+        (requests,) = distributed.all_sum([float(bool(self))])  # number of processes with a request
         return requests > 0
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        """The handler of all these signals, in the main thread."""
+        """Handle a signal, in the main thread."""
         self.received = self.received or signal.Signals(number)
 
     def _listen(self) -> None:
-        """The thread: read the signal numbers that Python's handler in C writes to the pipe, up to _END."""
+        """Run in the thread: read signal numbers, which Python's C handler writes to the pipe, up to _END."""
         # The system must deliver them to the main thread.
         signal.pthread_sigmask(signal.SIG_BLOCK, self._signals)
         requests = 0
@@ -105,7 +105,7 @@ class ShutdownHandler:
             (number,) = os.read(self._reading_end, 1)
             if number == _END:
                 return
-            if number not in self._signals:  # another signal that has a handler in Python
+            if number not in self._signals:  # another signal with a Python handler
                 continue
             requests += 1
             if number == signal.SIGINT:
@@ -117,23 +117,23 @@ class ShutdownHandler:
 
 
 def _acknowledge(number: int) -> None:
-    """Log that a signal was received, and what happens now."""
+    """Log that a signal was received, and its effect."""
     if number == signal.SIGINT:
-        line = "Ctrl-C received: the run saves its state and ends; Ctrl-C again ends it at once"
+        line = "Ctrl-C received: saving the state before exit; press Ctrl-C again to exit immediately"
     else:
         name = signal.Signals(number).name
-        line = f"{name} received: the run saves its state and ends; Ctrl-C twice ends it at once"
+        line = f"{name} received: saving the state before exit; press Ctrl-C twice to exit immediately"
     if logger.handlers:
         logger.warning("%s", line)
-    else:  # there is no log yet, and Paddle's import diverts Python's stderr
-        with suppress(OSError):  # nobody may read it any more
+    else:  # no log yet, and Paddle's import redirects Python's stderr
+        with suppress(OSError):  # stderr may be closed
             os.write(2, f"{line}\n".encode())
 
 
 class StallWatchdog:
-    """Ends this process, of several, when a piece of work takes longer than `seconds`.
+    """Ends this process, of several, when an operation takes longer than `seconds`.
 
-    It would otherwise wait for a dead process on another machine for ever: exit code 1, one line.
+    Otherwise it would wait forever for a dead process on another machine. Exit code 1, one line.
 
     Args:
         seconds: 0: never.
@@ -141,7 +141,7 @@ class StallWatchdog:
 
     def __init__(self, seconds: float):
         self.seconds = seconds if seconds > 0 and world_size() > 1 else math.inf
-        self._work = ("", math.inf)  # what goes on, and when it began, a time of time.monotonic()
+        self._work = ("", math.inf)  # the operation and its start, in time.monotonic()
         self._end = threading.Event()
 
     def __enter__(self) -> "StallWatchdog":
@@ -153,21 +153,21 @@ class StallWatchdog:
 
     @contextmanager
     def during(self, name: str) -> Iterator[None]:
-        """Use it as a context around a piece of work; `name` is its name in the log."""
+        """Watch an operation as a context manager; `name` is its name in the log."""
         self._work = (name, time.monotonic())
         yield
         self._work = ("", math.inf)
 
     def _look(self) -> None:
-        """The thread: look at the work again and again, until the watch ends."""
+        """Run in the thread: check the operation repeatedly until the watchdog ends."""
         while not self._end.wait(min(self.seconds / 4, 5.0)):
             name, began = self._work
             if time.monotonic() - began >= self.seconds:
                 line = (
-                    f"{name} has taken {self.seconds:.0f} s, stall_ends_seconds: this process ends. If "
-                    "another process or machine has died, start the same commands again"
+                    f"{name} exceeded stall_ends_seconds ({self.seconds:.0f} s); exiting. If another process "
+                    "or machine has died, run the same commands again"
                 )
                 logger.error("%s", line)
                 with suppress(OSError):
                     os.write(2, f"error: {line}\n".encode())
-                os._exit(1)  # the main thread waits in a call that does not return
+                os._exit(1)  # the main thread is in a call that does not return

@@ -1,9 +1,9 @@
-"""The loop of every training: pre-training and all fine-tuning tasks.
+"""The loop of every training: pretraining and all fine-tuning tasks.
 
     evaluate -> save -> read -> step -> log -> evaluate -> ...
 
-A run that was stopped, killed or corrupt resumes from its newest checkpoint, and computes the same numbers as
-one that was not interrupted.
+A run that was stopped or killed, or whose newest checkpoint is corrupt, resumes from the newest complete one,
+and computes the same numbers as an uninterrupted run.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,11 +27,11 @@ from ernie_m.utils.logging import Progress, logger
 
 
 class StepData(Protocol):
-    """What one process reads for one step.
+    """The data of one process for one step.
 
     Attributes:
-        micro_batches: this process's share of the step; there may be none.
-        position: a JSON value with which `Trainable.batches` resumes after this step.
+        micro_batches: this process's part of the step; may be empty.
+        position: a JSON value from which `Trainable.batches` resumes after this step.
     """
 
     @property
@@ -45,18 +45,18 @@ Data = TypeVar("Data", bound=StepData)
 
 
 class Trainable(Protocol[Model, Data]):
-    """Pre-training, or a fine-tuning task.
+    """Pretraining or a fine-tuning task.
 
-    It keeps no model: that of a seed lives as long as the `Trainer` that runs it.
+    It does not keep a model: the model of a seed lives as long as its `Trainer`.
 
     Attributes:
-        fingerprint: the settings and the digests that decide what is learned, as JSON values.
-        divisible: whether a process that is asked to stop may abandon a step between two micro-batches. False
-            if the processes exchange values within the loss: the others would wait for this one.
-        total_steps: the number of optimizer steps of the seed that `begin` was given.
-        evaluation_steps: the steps after which that seed is evaluated, in ascending order.
-        memory_advice: what a user can change so that a step needs less memory of the card.
-        record: makes the record of some steps for metrics.jsonl; None: the run keeps no records.
+        fingerprint: settings and digests that decide the result, as JSON values.
+        divisible: whether a process may stop within a step, between two micro-batches. False if processes
+            exchange values within the loss, because the others would wait.
+        total_steps: number of optimizer steps of the seed passed to `begin`.
+        evaluation_steps: steps after which that seed is evaluated, in ascending order.
+        memory_advice: settings that reduce the GPU memory of a step.
+        record: makes the record of some steps for metrics.jsonl; None: no records.
     """
 
     fingerprint: dict[str, Any]
@@ -67,24 +67,24 @@ class Trainable(Protocol[Model, Data]):
     record: Callable[[Interval], dict[str, Any]] | None = None
 
     def begin(self, seed: int, checkpoint: Path | None) -> Engine[Model]:
-        """Choose a seed, and make its model and its optimizer.
+        """Start a seed, and make its model and optimizer.
 
         Args:
-            checkpoint: the folder of the weights with which a run goes on; None: the initial weights.
+            checkpoint: the checkpoint to resume from; None: initial weights.
         """
 
     def batches(self, position: Any) -> Callable[[], Iterator[Data]]:
-        """Return a function that yields the data of one step after the other, for `prefetch`.
+        """Return a function that yields the data of each step, for `prefetch`.
 
         Args:
-            position: the `StepData.position` of the last step; None: begin with the first one.
+            position: `StepData.position` of the last step; None: from the beginning.
         """
 
     def send(self, model: Model, data: Data) -> Sequence[Any]:
         """Send the micro-batches of a step to the device, in one copy. It is called within autocast."""
 
     def loss(self, model: Model, micro_batch: Any) -> tuple[Tensor, dict[str, Tensor | float]]:
-        """The loss of one of the micro-batches from `send`, and the values that the engine sums up.
+        """Return the loss of a micro-batch from `send`, and the values that the engine sums.
 
         The loss is divided by the count of the whole step, over all processes and micro-batches.
         """
@@ -93,33 +93,33 @@ class Trainable(Protocol[Model, Data]):
         """Evaluate the model on held-out data, and log the scores.
 
         Returns:
-            The same on all processes; None if any of them was asked to stop.
+            The same on all processes; None if any of them received a request to stop.
         """
 
     def line(self, interval: Interval) -> str:
-        """The line of the log on some steps."""
+        """Return the log line of some steps."""
 
     def files(
         self, engine: Engine[Model], masters: Mapping[str, Tensor], evaluation: Evaluation | None
     ) -> ModelFiles:
-        """What a checkpoint holds of the model: weights, configuration, tokenizer, model card.
+        """Return the model files of a checkpoint: weights, configuration, tokenizer, model card.
 
         Args:
             masters: from `Engine.masters`.
-            evaluation: the evaluation of the present step, if there was one.
+            evaluation: the evaluation of the current step, if any.
         """
 
 
 @dataclass(frozen=True)
 class LoopConfig:
-    """When a run logs, saves and stops, and what it draws.
+    """Intervals of logging and saving, when to stop, and TensorBoard.
 
     Attributes:
-        log_steps: the number of steps between two lines of the log.
-        save_steps: the number of steps between two checkpoints.
-        last_step: save and stop after this step, without changing the schedule; None: run to the end.
-        stall_ends_seconds: with several processes, end this one when a piece of work takes longer; 0: never.
-        tensorboard: whether the records are also written for TensorBoard.
+        log_steps: number of steps between log lines.
+        save_steps: number of steps between checkpoints.
+        last_step: save and stop after this step without changing the schedule; None: run to the end.
+        stall_ends_seconds: with several processes, exit when an operation takes longer; 0: never.
+        tensorboard: whether to also write the records for TensorBoard.
     """
 
     log_steps: int
@@ -133,20 +133,20 @@ class Trainer(Generic[Model, Data]):
     """Trains a task on one seed, from the step where it stopped.
 
     Args:
-        folder: the folder of the run, or of this seed.
+        folder: the output directory of the run, or of this seed.
 
     Attributes:
         engine: model and optimizer.
-        first_step: the number of steps that were done before this process.
+        first_step: number of steps done before this process.
         position: in the training data, as `StepData.position`; None: at the beginning.
-        evaluated_step: the last step after which the model was evaluated; -1: none.
+        evaluated_step: last step after which the model was evaluated; -1: none.
         best: the evaluation of the best step so far.
-        meter: what the run adds up for its log.
+        meter: sums of the run for its log.
         records: metrics.jsonl, on the main process; None if the task makes no records.
-        curves: from `curve_writer`, to which the records go, too; None: they do not.
+        curves: writer from `curve_writer` that also gets the records, if any.
 
     Raises:
-        UserError: the run cannot go on (`OutputDir.resume`), or it cannot begin (`Trainable.begin`).
+        UserError: the run cannot resume (`OutputDir.resume`) or start (`Trainable.begin`).
     """
 
     def __init__(self, task: Trainable[Model, Data], folder: OutputDir, seed: int, loop_config: LoopConfig):
@@ -157,12 +157,12 @@ class Trainer(Generic[Model, Data]):
         self.stalls = StallWatchdog(loop_config.stall_ends_seconds)
         saved = folder.resume(task.fingerprint)
         self.engine = task.begin(seed, saved and saved.folder)
-        # Not earlier, because a run that cannot begin must leave the old one alone.
+        # Not earlier, because a run that fails to start must keep the old one.
         folder.remove_old_run()
         state: dict[str, Any] = {"position": None, "evaluated": -1, "best": None, "window": {}, "tokens": 0.0}
         if saved is not None:
             self.engine.load_state_dict({**saved.values["engine"], "optimizer": saved.arrays})
-            state = saved.values["trainer"]  # as `_save` wrote it
+            state = saved.values["trainer"]  # as written by `_save`
             logger.info("resuming from %s (step %d/%d)", saved.folder, self.engine.steps, task.total_steps)
         self.position: Any = state["position"]
         self.evaluated_step: int = state["evaluated"]
@@ -178,18 +178,18 @@ class Trainer(Generic[Model, Data]):
         self.records = Records(folder.path / METRICS, self.curves) if keeps_records else None
         # `engine.steps` and `evaluated_step` in the newest checkpoint.
         self._saved_at = (self.engine.steps, self.evaluated_step)
-        self._evaluation: Evaluation | None = None  # the last one of this process
-        if self.records is not None:  # drop those of steps that this process will do again
+        self._evaluation: Evaluation | None = None  # last evaluation in this process
+        if self.records is not None:  # drop those of steps that this process repeats
             dropped = self.records.cut_back(self.first_step, self.evaluated_step)
             if dropped and self.first_step == 0:
-                line = "%s: no checkpoint: the run begins at step 0, and the %d records of %s are dropped"
+                line = "%s: no checkpoint: starting at step 0 and dropping the %d records of %s"
                 logger.warning(line, folder.path, dropped, self.records.path.name)
 
     def run(self, stop: ShutdownHandler) -> bool:
-        """Train to the last step, or until a process of the run is asked to stop. The state is saved.
+        """Train to the last step, or until any process receives a request to stop. The state is saved.
 
         Returns:
-            Whether the run is finished. Otherwise the same command goes on.
+            Whether the run is finished. Otherwise the same command resumes.
         """
         engine = self.engine
         task = self.task
@@ -207,47 +207,47 @@ class Trainer(Generic[Model, Data]):
             translate_oom(task.memory_advice),
         ):
             while True:
-                # Evaluate before the next step, so that a run whose evaluation was interrupted repeats it.
+                # Evaluate before the next step, so that a run with an interrupted evaluation repeats it.
                 is_due = engine.steps in task.evaluation_steps and self.evaluated_step < engine.steps
                 if is_due and not stopped:
-                    # The last one may fail, in code of the user's, and must not cost what was trained.
+                    # The last evaluation may fail in custom code, which must not lose the training.
                     if engine.steps >= last_step:
                         self._save()
                     with stalls.during(f"the evaluation after step {engine.steps}"):
                         stopped = not self._evaluate(stop)
 
-                # Each step tells all processes whether one of them was asked to stop. No step follows the
-                # last one, so they ask here: the work after the training may take long.
+                # Each step tells all processes whether one of them received a request to stop. No step
+                # follows the last one, so check here: the work after training may take long.
                 if not stopped and engine.steps >= last_step:
                     with stalls.during("the last step"):
                         stopped = stop.anywhere()
                 ends_now = stopped or engine.steps >= last_step
 
-                # Save after the evaluation as well, so that the checkpoint knows its result.
+                # Save after the evaluation as well, so that the checkpoint contains its result.
                 if ends_now or engine.steps % loop_config.save_steps == 0:
                     self._save()
                 if ends_now:
                     break
 
                 # Read. The reader process runs ahead, so this rarely waits. If a step may be abandoned
-                # midway, a request to stop ends the wait without data. Any other step must begin, because
-                # the other processes wait in it for what this one sends.
+                # midway, a request to stop ends the wait without data. Otherwise the step must start, because
+                # the other processes wait in it for this one.
                 with stalls.during(f"reading for step {engine.steps + 1}"):
                     data = batches.next_unless(stop if task.divisible else None)
 
-                # Forward and backward passes, the sum over the processes, and the update.
+                # Forward and backward passes, the sum over processes, and the update.
                 with stalls.during(f"step {engine.steps + 1}"):
                     step = self._step(data, stop)
 
-                # A step that was abandoned does not count: the run does it when it goes on.
+                # An abandoned step does not count: the resumed run repeats it.
                 if step is None or data is None:
                     stopped = True
                 else:
                     self.position = data.position
                     self._log(step, data)
         if stopped or engine.steps < task.total_steps:
-            # If nobody asked, the run ended at `loop_config.last_step`, which is run.stop_after_steps. With
-            # that option the same command would stop here again.
+            # Without a request, the run ended at `loop_config.last_step` (run.stop_after_steps). With that
+            # option the same command would stop here again.
             condition = "" if stopped else " without run.stop_after_steps"
             logger.info(
                 "interrupted at step %d/%d; run the same command%s to resume",
@@ -259,14 +259,17 @@ class Trainer(Generic[Model, Data]):
         if self.best is not None:
             if self.best.step == 0:
                 logger.warning(
-                    "no step was better than the initial checkpoint: %s is a copy of it",
+                    "no step was better than the initial checkpoint; %s is a copy of it",
                     self.folder.path / BEST,
                 )
             self.folder.finish(self.best)
         return True
 
     def _evaluate(self, stop: ShutdownHandler) -> bool:
-        """Evaluate, and save the model if it is the best so far. False: a process was asked to stop."""
+        """Evaluate, and save the model if it is the best so far.
+
+        Return False if a process received a request to stop.
+        """
         with self.progress.evaluation():
             evaluation = self.task.evaluate(self.engine, stop)
         if evaluation is None:
@@ -286,7 +289,7 @@ class Trainer(Generic[Model, Data]):
         return True
 
     def _save(self) -> None:
-        """Write a checkpoint with everything that a resumed run needs, unless the newest one has it."""
+        """Write a checkpoint with the training state, unless the newest one has it."""
         steps = self.engine.steps
         if steps == 0 or self._saved_at == (steps, self.evaluated_step):
             return
@@ -295,18 +298,18 @@ class Trainer(Generic[Model, Data]):
         counters = self.engine.state_dict()
         arrays = counters.pop("optimizer")
         if not (distributed.is_main() or self.engine.is_sharded):
-            arrays = None  # the main process has all of them
-        state = {  # what `__init__` reads, as JSON values
+            arrays = None  # the main process has all arrays
+        state = {  # read by `__init__`, as JSON values
             "position": self.position,
             "evaluated": self.evaluated_step,
             "best": self.best and asdict(self.best),
-            "window": dict(self.meter.sums),  # since the last line of the log
+            "window": dict(self.meter.sums),  # since the last log line
             "tokens": self.meter.tokens,
         }
         values = {"identity": self.task.fingerprint, "seed": self.seed, "engine": counters, "trainer": state}
         with self.stalls.during(f"the checkpoint of step {steps}"):
             folder = self.folder.save_step(steps, self._files(), arrays, values)
-        if self._saved_at[0] != steps:  # not again after its evaluation
+        if self._saved_at[0] != steps:  # not again after the evaluation
             logger.info("saved %s", folder)
         self._saved_at = (steps, self.evaluated_step)
         if paddle.device.get_device().startswith("gpu"):
@@ -320,20 +323,20 @@ class Trainer(Generic[Model, Data]):
             return None
         evaluation = self._evaluation
         if evaluation is not None and evaluation.step != self.engine.steps:
-            evaluation = None  # it is of an earlier step
+            evaluation = None  # of an earlier step
         return self.task.files(self.engine, masters, evaluation)
 
     def _step(self, data: Data | None, stop: ShutdownHandler) -> Step | None:
-        """Send the data to the device, and do a step. None: a process was asked to stop, and nothing changed.
+        """Send the data to the device, and do a step; after a request to stop return None without changes.
 
         Args:
-            data: what was read for it; None: this process was asked to stop before.
+            data: the data of the step; None: this process received a request to stop while waiting.
         """
         micro_batches: Sequence[Any] = ()
         if data is not None:
-            with self.engine.autocast():  # attention needs other arrays in half precision
+            with self.engine.autocast():  # attention uses other arrays in half precision
                 micro_batches = self.task.send(self.engine.model, data)
-        # Also without data: the other processes wait for this one in the sum by which all agree on the stop.
+        # Also without data: the other processes wait for this one in the sum by which all agree on stopping.
         return self.engine.step(
             micro_batches,
             loss_of=self.task.loss,
@@ -342,7 +345,7 @@ class Trainer(Generic[Model, Data]):
         )
 
     def _log(self, step: Step, data: Data) -> None:
-        """Count a step, and log the interval that ends with it."""
+        """Count a step, and log the interval that it ends."""
         steps = self.engine.steps
         self.meter.add(step)
         self.progress.update(1, loss=f"{step.loss:.4f}")
@@ -365,17 +368,17 @@ class Trainer(Generic[Model, Data]):
 
 @contextmanager
 def translate_oom(advice: str) -> Iterator[None]:
-    """Turn the error of a card whose memory is full into a one-line `UserError`.
+    """Turn an out-of-memory error into a one-line `UserError`.
 
     Args:
-        advice: what to lower.
+        advice: settings to reduce.
     """
     try:
         yield
-    except (MemoryError, OSError, RuntimeError) as error:  # Paddle's own, CUDA's, a library's
+    except (MemoryError, OSError, RuntimeError) as error:  # of Paddle, CUDA or a library
         if "out of memory" not in str(error).lower():
             raise
         raise UserError(
-            f"out of memory on {paddle.device.get_device()}: {advice}. Or another program uses the GPU "
+            f"out of memory on {paddle.device.get_device()}: {advice}; or another program uses the GPU "
             "(nvidia-smi shows it)"
         ) from error

@@ -1,4 +1,4 @@
-"""The flags that pre-training, fine-tuning and `ernie-m fit` share. It does not import Paddle."""
+"""Flags shared by pretraining, fine-tuning and `ernie-m fit`. It does not import Paddle."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,7 +8,7 @@ from ernie_m.utils.args import NonNegativeFloat, option
 
 @dataclass(kw_only=True)
 class PrecisionFlags:
-    """In which precision a training computes."""
+    """The precision of training."""
 
     amp: Literal["none", "bf16", "fp16"] = "none"
     """Mixed precision for training: bf16 requires an A100 or later GPU, or a CPU with AVX512-BF16 or AMX;
@@ -17,7 +17,7 @@ class PrecisionFlags:
 
 @dataclass(kw_only=True)
 class ComputeFlags(PrecisionFlags):
-    """How a training computes."""
+    """The settings of computation in training."""
 
     kernels: Literal["fast", "plain"] = option("fast", free=True)
     """Kernels: optimized ones (fast), or Paddle's own operations only, for debugging (plain)."""
@@ -26,7 +26,7 @@ class ComputeFlags(PrecisionFlags):
     """Data type of the weights; float64 is for numerical checks."""
 
     tensorboard: bool = option(False, free=True)
-    """Whether to write metrics.jsonl for TensorBoard, too."""
+    """Whether to also write metrics.jsonl for TensorBoard."""
 
     recompute: bool = option(False, free=True)
     """Whether to recompute activations in the backward pass (activation checkpointing), which saves

@@ -1,8 +1,7 @@
-"""What every other folder uses. The version of the project is here, and nowhere else.
-
-So are the links at the top of a clone, such as `model`, by which people know the official layout. Without
-what is here, Python would run each file again under its second name, and the `ErnieMModel` of
-`model/ernie.py` would be another class than the package's.
+"""Utilities of all other folders, and the only definition of the project's version.
+This module also resolves the links at the top of a clone, such as `model`, which have the official layout.
+Without it, Python would run each file again under its second name, and the `ErnieMModel` of `model/ernie.py`
+would be a different class than the package's.
 """
 
 import sys
@@ -16,9 +15,9 @@ __version__ = "1.0.0"
 
 
 def be_one_module(name: str) -> None:
-    """Let a folder's `__init__.py`, which runs as `name`, give the package's own module if it is a link's.
+    """Make an `__init__.py` that runs as `name`, through a link, return the package's own module.
 
-    Python takes what stands in `sys.modules` after a file has run.
+    Python takes the entry in `sys.modules` after a file has run.
     """
     if "." not in name:
         sys.meta_path.insert(0, LinkFinder)
@@ -26,9 +25,9 @@ def be_one_module(name: str) -> None:
 
 
 class LinkFinder(SourceFileLoader):
-    """Finds the modules below a link, such as `model/ernie.py`, and gives the package's own.
+    """Finds the modules below a link, such as `model/ernie.py`, and returns those of the package.
 
-    It is a loader of files because `python -m pretrain.build_corpus` asks one for the code.
+    It is a file loader because `python -m pretrain.build_corpus` asks one for the code.
     """
 
     @classmethod

@@ -1,20 +1,19 @@
-"""Options: fields of a dataclass, filled from a command line and YAML files; advice on wrong names.
-
-A field is an option, and the string below it explains it, to a reader of the code and in `--help`:
+"""Options: dataclass fields, filled from a command line and YAML files; suggestions for wrong names.
+A field is an option, and the string below it documents it, in the code and in `--help`:
 
     @dataclass
     class TrainingOptions:
         max_seq_len: Annotated[int, Range(at_least=8, at_most=512)] = 512
-        \"\"\"The longest input in tokens, special tokens included.\"\"\"
+        \"\"\"Maximum input length in tokens, including special tokens.\"\"\"
 
         log_steps: PositiveInt = option(10, free=True)
-        \"\"\"The number of steps between two lines of the log.\"\"\"
+        \"\"\"Number of steps between log lines.\"\"\"
 
     options = parse_options(TrainingOptions, ["--max_seq_len", "256"])
 
-A field whose type is a dataclass is a section, with options `--section.name`. `--config file.yaml` names a
-file that gives some of them. The official programs, whose dataclass has the field `on_command_line` for the
-names that were given, take no file, and an empty value, as in `--test_set ""`, undoes a flag there.
+A field whose type is a dataclass is a section, with options `--section.name`. `--config file.yaml` is a file
+with some of them. Official commands, whose dataclass has the field `on_command_line` for the names that were
+given, have no file, and an empty value, as in `--test_set ""`, unsets a flag.
 """
 
 import ast
@@ -44,7 +43,7 @@ from ernie_m.utils import __version__
 from ernie_m.utils.errors import UserError, say
 from ernie_m.utils.files import read_text, shipped
 
-# Words of other programs -> those of the options here.
+# Option names of other libraries -> those of this project.
 OTHER_WORDS = {
     "lr": "learning_rate",
     "max_length": "max_seq_len",
@@ -59,11 +58,11 @@ OTHER_WORDS = {
 
 
 def advice_on(name: str, known: Collection[str], dashes: str = "") -> str:
-    """What to give in place of an unknown name: the known name most like it.
+    """Return a suggestion for an unknown name: the most similar known name.
 
     Args:
         name, known: names; those of options may be "section.key".
-        dashes: what stands before a name.
+        dashes: prefix of a name.
     """
     section, dot, part = name.rpartition(".")
     meant = OTHER_WORDS.get(part, part)
@@ -75,7 +74,7 @@ def advice_on(name: str, known: Collection[str], dashes: str = "") -> str:
     keys = [key for key in known if key.startswith(f"{name}.")]
     if keys:
         return f"it is a section. Set its keys, such as {keys[0]}, and in YAML put a space after each colon"
-    # As seed for random_seed, a section for a key in it, max_limit for limit, and slips.
+    # For example seed for random_seed, a section for one of its keys, max_limit for limit, and typos.
     near = [key for key in known if meant in key or key in meant.split("_") or likeness(key) >= 0.75]
     if not near:
         return "see --help for all names"
@@ -83,13 +82,13 @@ def advice_on(name: str, known: Collection[str], dashes: str = "") -> str:
 
 
 T = TypeVar("T")
-# As the official scripts write them. The official code takes any other text for false, also a mistyped
-# `ture`; here it is refused.
+# As in the official scripts. The official code interprets any other text as false, even a typo such as
+# `ture`; here it is an error.
 BOOLEANS = {
     **dict.fromkeys(("true", "t", "1", "yes"), True),
     **dict.fromkeys(("false", "f", "0", "no"), False),
 }
-# Bound of a `Range` -> its sign and its test.
+# Bound of a `Range` -> its operator and its test.
 BOUNDS = {
     "at_least": (">=", operator.ge),
     "above": (">", operator.gt),
@@ -113,7 +112,7 @@ class Range:
 
 
 class _Listed:
-    """Names with commas between them. An empty one would be the path of the current folder."""
+    """Comma-separated names. An empty one would be the path of the current folder."""
 
     def __contains__(self, names: str) -> bool:
         return not names or all(map(str.strip, names.split(",")))
@@ -141,26 +140,25 @@ IN_WORDS = {
 
 
 def option(default: Any = MISSING, *, default_factory: Any = MISSING, **marks: Any) -> Any:
-    """Return a field with marks. A field that has none of them needs only its default.
+    """Make a field with marks. A field without marks only needs its default.
 
     Args:
         default, default_factory: as for `dataclasses.field`.
-        marks: `free`: it does not decide the result, so it may change when a stopped run or build goes on.
-            `no_effect`: why an official flag does nothing here; `--help` omits it.
-            `only`: the commands that read it, of several that share the dataclass; `--help` of the others
+        marks: `free`: does not affect the result, so it may change when a run or build resumes.
+            `no_effect`: why an official flag has no effect; `--help` omits it.
+            `only`: the commands that read it, of several that share the dataclass; the `--help` of the others
             omits it.
-            `positional`: on a command line its value stands without a flag; a list takes all words that are
-            left.
-            `needed`: one of the few that a user gives first; `--help` begins with them.
+            `positional`: on a command line its value has no flag; a list takes all remaining words.
+            `needed`: one of the few options that a user sets first; `--help` starts with them.
     """
     return dataclasses.field(default=default, default_factory=default_factory, metadata=marks)
 
 
-CONFIG = option()  # --config is a flag, but no field of a dataclass
+CONFIG = option()  # --config is a flag, but not a dataclass field
 
 
 def list_sections(cls: type) -> dict[str, type]:
-    """Return a dataclass and its sections, by what stands before their keys: "" and "section."."""
+    """Return a dataclass and its sections, by the prefix of their keys: "" and "section."."""
     return {"": cls} | {
         f"{field.name}.": field.type
         for field in dataclasses.fields(cls)
@@ -169,7 +167,7 @@ def list_sections(cls: type) -> dict[str, type]:
 
 
 def list_options(cls: type) -> dict[str, Field]:
-    """Return the fields of a dataclass and of its sections that are options, by their keys."""
+    """Return the option fields of a dataclass and its sections, by key."""
     return {
         f"{prefix}{field.name}": field
         for prefix, section in list_sections(cls).items()
@@ -179,7 +177,7 @@ def list_options(cls: type) -> dict[str, Field]:
 
 
 def deciding_options(options: Any) -> dict[str, Any]:
-    """Return the options that decide the result, by their keys."""
+    """Return the options that affect the result, by key."""
     return {
         key: attrgetter(key)(options)
         for key, field in list_options(type(options)).items()
@@ -188,18 +186,17 @@ def deciding_options(options: Any) -> dict[str, Any]:
 
 
 def in_words(kind: Any) -> str:
-    """What is accepted, as in "an integer >= 1"."""
+    """Describe the accepted values, as in "an integer >= 1"."""
     one_of = "one of " if get_origin(kind) is Literal else ""
     parts = {Annotated: " ", Literal: ", "}.get(get_origin(kind), " or ").join(
         in_words(part) for part in get_args(kind) if part is not NoneType
     )
-    return IN_WORDS.get(kind) or one_of + parts or str(kind)  # the latter: a Range, or a value of a Literal
+    return IN_WORDS.get(kind) or one_of + parts or str(kind)  # `str(kind)`: a Range, or a value of a Literal
 
 
 def accepts(kind: Any, value: Any) -> bool:
-    """Return whether a value is of a kind.
-
-    True and False are no numbers, nor is what float64 has no place for.
+    """Return whether a value has a type.
+    True and False are not numbers, nor are values that float64 cannot represent.
     """
     kinds = get_args(kind)
     match get_origin(kind) or kind:
@@ -217,19 +214,19 @@ def accepts(kind: Any, value: Any) -> bool:
             )
         case builtins.int | builtins.float:
             is_number = isinstance(value, Integral if kind is int else Real) and not isinstance(value, bool)
-            return is_number and abs(value) <= sys.float_info.max  # which NaN is not
+            return is_number and abs(value) <= sys.float_info.max  # False for NaN
     return kind is Any or isinstance(value, kind)
 
 
 def convert(kind: Any, value: Any) -> Any:
-    """Return a value as `kind`: a text, from a command line or a file, or a list or dict of texts.
+    """Convert text from a command line or a file, or a list or dict of texts, to `kind`.
 
-    A text for a list is a,b or [a, b], and one for a dict {a: 1}.
+    A list is written a,b or [a, b], and a dict {a: 1}.
 
     Raises:
-        AttributeError, KeyError, RecursionError, TypeError, ValueError, yaml.YAMLError: another kind.
+        AttributeError, KeyError, RecursionError, TypeError, ValueError, yaml.YAMLError: not convertible.
     """
-    kinds = get_args(kind)  # of the items; of a Literal its values
+    kinds = get_args(kind)  # of the items; for a Literal its values
     if isinstance(value, str) and get_origin(kind) in (list, tuple, dict):
         value = parse_yaml(value if get_origin(kind) is dict or value.startswith("[") else f"[{value}]")
     match get_origin(kind) or kind:
@@ -251,9 +248,8 @@ def convert(kind: Any, value: Any) -> Any:
 
 
 class _Loader(yaml.BaseLoader):
-    """Reads every value as a text, so that no can be the code of Norwegian: an option knows its own type.
-
-    Keys that are there twice are refused. Anchors, aliases and tags are texts like any other.
+    """Reads every value as text, so that `no` can be the code of Norwegian; options know their types.
+    Duplicate keys are rejected. Anchors, aliases and tags are ordinary text.
     """
 
     fetch_anchor = fetch_alias = fetch_tag = yaml.BaseLoader.fetch_plain
@@ -268,39 +264,39 @@ class _Loader(yaml.BaseLoader):
 
 
 def parse_yaml(text: str) -> Any:
-    """Return the texts, lists and dicts that a text in YAML stands for; a text that is empty stands for None.
+    """Parse YAML into texts, lists and dicts; None for empty text.
 
     Raises:
-        RecursionError, yaml.YAMLError: it is no YAML.
+        RecursionError, yaml.YAMLError: not YAML.
     """
     return yaml.load(text, _Loader)
 
 
 def read_yaml(path: str, known: Collection[str]) -> dict[str, Any]:
-    """Return the values of a YAML file, by their keys; those in a section by "section.key".
+    """Read a YAML file: values by key, those in a section by "section.key".
 
     Args:
-        known: the keys that there are; any other mapping is a section.
+        known: the known keys; any other mapping is a section.
 
     Raises:
-        UserError: it cannot be read, is larger than 256 KiB, has duplicate keys, or is no mapping.
+        UserError: it cannot be read, is larger than 256 KiB, has duplicate keys, or is not a mapping.
     """
     try:
-        tree = parse_yaml(read_text(shipped(path), largest=256 << 10)) or {}  # None: the file is empty
+        tree = parse_yaml(read_text(shipped(path), largest=256 << 10)) or {}  # None: an empty file
     except (yaml.YAMLError, RecursionError) as error:
         raise UserError(f"{path}: not YAML ({' '.join(str(error).split())})") from error
     if not isinstance(tree, dict):
         raise UserError(f"{path}: expected 'key: value' lines at the top level")
     values: dict[str, Any] = {}
     for name, value in tree.items():
-        # Of an empty one no key could be unknown, so its own name must be known.
+        # An empty section has no unknown key, so its own name must be known.
         is_section = (
             isinstance(value, dict)
             and name not in known
             and (value or any(key.startswith(f"{name}.") for key in known))
         )
         items = {f"{name}.{key}": item for key, item in value.items()} if is_section else {name: value}
-        if twice := values.keys() & items:  # as "a.b: 1" and as "a: {b: 1}"
+        if twice := values.keys() & items:  # such as "a.b: 1" and "a: {b: 1}"
             raise UserError(f"{path}: duplicate key '{twice.pop()}'")
         values |= items
     return values
@@ -312,13 +308,13 @@ def _takes_many_words(field: Field) -> bool:
 
 
 def _read_line(words: list[str], options: Mapping[str, Field]) -> dict[str, Any]:
-    """Return the texts of a command line by their keys, which may be unknown. Many words: a list.
+    """Read the texts of a command line by key, known or not. Several words: a list.
 
     Raises:
-        UserError: a word is no flag, or a flag has no value.
+        UserError: a word is not a flag, or a flag has no value.
     """
     texts: dict[str, Any] = {}
-    # The positional options that can take a word, in their order.
+    # The positional options that can take a word, in order.
     positional = [key for key, field in options.items() if field.metadata.get("positional")]
     while words:
         word = words.pop(0)
@@ -329,7 +325,7 @@ def _read_line(words: list[str], options: Mapping[str, Field]) -> dict[str, Any]
             key, text = positional[0], word
         elif not equals_sign:
             is_bool = key in options and options[key].type is bool
-            # After a boolean, a word that is none may be the value of a positional option.
+            # After a boolean, a word that is not one may be the value of a positional option.
             is_alone = (not words or words[0].startswith("--")) or (
                 is_bool and positional and words[0].lower() not in BOOLEANS
             )
@@ -343,18 +339,19 @@ def _read_line(words: list[str], options: Mapping[str, Field]) -> dict[str, Any]
 
 
 def parse_options(cls: type[T], arguments: Sequence[str] | None = None, program: str = "__main__") -> T:
-    """Make a dataclass of options from a command line, and from the YAML files that its --config names.
+    """Make a dataclass of options from a command line and the YAML files of --config.
 
-    Later files override earlier ones, and the command line overrides all. A dataclass may have a method
-    `check_override(location, later, earlier)`, which compares the values of a place with those before.
+    Later files override earlier ones, and the command line overrides all. A dataclass may define
+    `check_override(location, later, earlier)`, which compares the values of a file or command line with
+    earlier ones.
 
     Args:
         arguments: None: those of this process.
-        program: the name of a module, whose docstring begins `--help`.
+        program: name of a module, whose docstring starts `--help`.
 
     Raises:
-        UserError: a file is missing or is no YAML, a key is unknown, or a value is not accepted. The message
-            has all errors, with the file or the flag. `__post_init__` of the dataclass may raise others.
+        UserError: a file is missing or not YAML, a key is unknown, or a value is invalid. The message has all
+            errors, with the file or flag. `__post_init__` of the dataclass may raise others.
     """
     options = list_options(cls)
     is_official = hasattr(cls, "on_command_line")
@@ -364,7 +361,7 @@ def parse_options(cls: type[T], arguments: Sequence[str] | None = None, program:
         sys.exit(0)
     texts = _read_line(words, options if is_official else {"config": CONFIG, **options})
 
-    # In an official program an empty text undoes a flag.
+    # In an official command an empty text unsets a flag.
     texts = {key: text for key, text in texts.items() if text or not is_official or key not in options}
     paths = [] if is_official else texts.pop("config", [])
     values: dict[str, Any] = {}
@@ -380,7 +377,7 @@ def parse_options(cls: type[T], arguments: Sequence[str] | None = None, program:
                         f"{location}{key} {value}: invalid value (expected {in_words(options[key].type)})"
                     )
             else:
-                errors.append(f"{location}{key} is unknown; {advice_on(key, options, '--')}")
+                errors.append(f"{location}{key}: unknown option; {advice_on(key, options, '--')}")
         check_override = getattr(cls, "check_override", None)
         if check_override is not None:
             check_override(location, later, values)
@@ -388,7 +385,7 @@ def parse_options(cls: type[T], arguments: Sequence[str] | None = None, program:
     errors += [
         f"missing required option {_format_flag(key, field)} (see --help)"
         for key, field in options.items()
-        # What a wrong name was meant for is said already.
+        # A suggestion for a wrong name already covers it.
         if _is_required(field)
         and values.get(key, "") == ""
         and f"did you mean --{key}?" not in "".join(errors)
@@ -399,17 +396,17 @@ def parse_options(cls: type[T], arguments: Sequence[str] | None = None, program:
 
 
 def _format_flag(key: str, field: Field) -> str:
-    """What a command line shows of an option: "--key", or "KEY" if it is positional."""
+    """Format an option of a command line: "--key", or "KEY" if it is positional."""
     return key.upper() if field.metadata.get("positional") else f"--{key}"
 
 
 def _is_required(field: Field) -> bool:
-    """Return whether a value must be given."""
+    """Return whether a value is required."""
     return field.default is field.default_factory is MISSING
 
 
 def _build(cls: type[T], values: Mapping[str, Any]) -> T:
-    """Make a dataclass from the values of its keys. The sections come first, and are values as well."""
+    """Make a dataclass from values by key. Sections come first, and are values as well."""
     for prefix, section in reversed(list_sections(cls).items()):
         names = {field.name: prefix + field.name for field in dataclasses.fields(section)}
         made = section(**{name: values[key] for name, key in names.items() if key in values})
@@ -420,7 +417,7 @@ def _build(cls: type[T], values: Mapping[str, Any]) -> T:
 def explanations(cls: type) -> dict[str, str]:
     """Return the string below each field of a dataclass, of its base classes and its sections, by key.
 
-    It is read from the source, because `python -OO` has no docstrings.
+    It is read from the source, because `python -OO` removes docstrings.
     """
     texts: dict[str, str] = {}
     for prefix, section in list_sections(cls).items():
@@ -437,12 +434,11 @@ def explanations(cls: type) -> dict[str, str]:
 
 
 def help_text(cls: type, program: str) -> str:
-    """Return every option that this command reads, with what it accepts and what it means.
-
-    First what is positional, then what is needed, then the others, those of sections last.
+    """Return the text of --help: every option of this command, with its type and documentation.
+    Positional options come first, then needed ones, then the others, with sections last.
 
     Args:
-        program: the name of a module, whose docstring is the beginning.
+        program: name of a module, whose docstring is the start.
     """
     path = Path(sys.argv[0])  # run_mrc.py, or run_mrc of `ernie-m run_mrc`
     options = sorted(
@@ -458,7 +454,7 @@ def help_text(cls: type, program: str) -> str:
         "[--flag VALUE ...]" if hasattr(cls, "on_command_line") else "[--config FILE] [--key VALUE ...]",
         *(key.upper() for key, field in options if field.metadata.get("positional")),
     ]
-    # Not its __doc__, which `python -OO` leaves out.
+    # Not its __doc__, which `python -OO` removes.
     module = ast.parse(inspect.getsource(sys.modules[program]))
     lines = [f"usage: {' '.join(usage)}", "", ast.get_docstring(module) or "", ""]
     meanings = explanations(cls)
@@ -474,6 +470,6 @@ def help_text(cls: type, program: str) -> str:
 
 
 def is_read(field: Field) -> bool:
-    """Return whether this command, perhaps of several that share the dataclass, reads the option."""
+    """Return whether this command, of several that may share the dataclass, reads the option."""
     command = Path(sys.argv[0]).stem
     return "no_effect" not in field.metadata and command in field.metadata.get("only", [command])

@@ -1,4 +1,4 @@
-"""Signals that ask a command to end, child processes that do not outlive their parent, threads and forks."""
+"""Signals that ask a command to exit, child processes that end with their parent, threads and forks."""
 
 import ctypes
 import os
@@ -18,10 +18,10 @@ _PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux's prctl
 
 
 def stop_signals() -> list[signal.Signals]:
-    """Return the signals that ask a command to save its state and end: SIGTERM, SIGINT (Ctrl-C) and SIGHUP.
+    """Return the signals that ask a command to save its state and exit: SIGTERM, SIGINT (Ctrl-C) and SIGHUP.
 
-    A terminal or an ssh connection that is closed sends SIGHUP. Under `nohup` it is ignored, and stays so. A
-    signal whose handler was not set from Python keeps it, as in a program that has Python in it.
+    Closing a terminal or an ssh connection sends SIGHUP. Under `nohup` it stays ignored. A signal whose
+    handler was not set from Python keeps it, as in a program that embeds Python.
     """
     signals = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     handlers = {number: signal.getsignal(number) for number in signals}
@@ -34,7 +34,7 @@ def stop_signals() -> list[signal.Signals]:
 
 @contextmanager
 def stop_signals_handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Within this context, `handler` handles the `stop_signals`."""
+    """Handle the `stop_signals` with `handler` in this context."""
     before = {number: signal.signal(number, handler) for number in stop_signals()}
     try:
         yield
@@ -45,9 +45,8 @@ def stop_signals_handled_by(handler: Callable[[int, FrameType | None], None]) ->
 
 @contextmanager
 def exits_at_sigterm() -> Iterator[None]:
-    """Within this context SIGTERM, if nobody handles it, ends the process as `sys.exit` does.
-
-    So what the context and those within it would leave is removed. The exit code is that of shells, 143.
+    """Make an unhandled SIGTERM end the process as `sys.exit` does, in this context.
+    So this context and those within it are cleaned up. The exit code is that of shells, 143.
     """
 
     def end(number: int, frame: FrameType | None) -> None:
@@ -65,11 +64,11 @@ def exits_at_sigterm() -> Iterator[None]:
 
 @contextmanager
 def never_received(signals: Iterable[signal.Signals]) -> Iterator[None]:
-    """A process that is spawned in this context never receives the signals, from its first moment on.
+    """Make a process that is spawned in this context never receive the signals.
 
     Terminals and launchers send them to the whole process group.
     """
-    resource_tracker.ensure_running()  # it would unblock the signals if it started with the process
+    resource_tracker.ensure_running()  # it would unblock the signals if started with the process
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     try:
         yield
@@ -78,7 +77,7 @@ def never_received(signals: Iterable[signal.Signals]) -> Iterator[None]:
 
 
 def end_with_parent(signal_number: int) -> None:
-    """In a new process, on Linux: receive a signal when the parent dies, even if the parent is killed.
+    """In a new process, on Linux: receive a signal when the parent dies, even if it is killed.
 
     It is called between fork and exec: `Popen(..., preexec_fn=partial(end_with_parent, signal.SIGTERM))`.
     """
@@ -87,7 +86,7 @@ def end_with_parent(signal_number: int) -> None:
 
 
 def cache_until_fork(make: Callable[P, T]) -> Callable[P, T]:
-    """As `functools.cache`, for what has threads: a forked process has none of them, and makes it again."""
+    """Cache like `functools.cache`, but remake the value in a forked process, which has no threads."""
     cached = cache(make)
     os.register_at_fork(after_in_child=cached.cache_clear)
-    return cached  # type: ignore[return-value]  # `cache` forgets the parameters of what it takes
+    return cached  # type: ignore[return-value]  # `cache` loses the parameters

@@ -1,4 +1,4 @@
-"""Files and folders: written so that they appear whole or not at all, locked, and read with clear errors.
+"""Files and folders: atomic writing, locks, and reading with clear errors.
 
 A `Folder` is listed once, and each of its files is read once.
 """
@@ -23,24 +23,23 @@ from ernie_m.utils.errors import FULL, UserError
 from ernie_m.utils.logging import logger
 
 LARGEST_JSON = 256 << 20  # bytes
-FileVersion = tuple[int, int]  # what changes when a file is written: its size, and the time of that in ns
-_POINTER = b"version https://git-lfs.github.com/spec/"  # how a pointer of Git LFS begins
+FileVersion = tuple[int, int]  # size and modification time in ns
+_POINTER = b"version https://git-lfs.github.com/spec/"  # prefix of a Git LFS pointer
 _NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # flock's errors on a file system without locks
-# Nothing may be written there, or a file is where a folder should be, or a folder where a file should be; or
-# the disk fails.
+# Nothing can be written there, a file is in the place of a folder or the reverse, or the disk fails.
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EIO)
 
 
 def shipped(path: str | os.PathLike) -> Path:
     """Return the path of a file; if missing and in `configs/`, the path of the file in the package.
 
-    So a command has the same words in a checkout and from the installed package.
+    So a command is the same in a checkout and with the installed package.
     """
     path = Path(path)
     if path.parts[:1] != ("configs",) or path.exists():
         return path
     package = Path(__file__).resolve().parents[1]
-    for own in (package / path, package.parent / path):  # of an installed package, of a checkout
+    for own in (package / path, package.parent / path):  # in an installed package, in a checkout
         if own.is_file():
             return own
     return path
@@ -57,19 +56,19 @@ def is_whole_text(text: str) -> bool:
 
 
 def read_json(path: str | os.PathLike, advice: str = "") -> Any:
-    """Return the value in a JSON file. A byte order mark at the start is skipped.
+    """Read a JSON file. A byte order mark at the start is skipped.
 
     Args:
-        advice: the last part of an error: what the file should hold, or what to do.
+        advice: the end of an error: what the file should contain, or what to do.
 
     Raises:
-        UserError: the file is unreadable, empty, larger than 256 MiB, not UTF-8 or not JSON; names the file,
-            line and column.
+        UserError: the file is unreadable, empty, larger than 256 MiB, not UTF-8 or not JSON; with file, line
+            and column.
     """
     ending = f"; {advice}" if advice else ""
     text = read_text(path, LARGEST_JSON, ending)
     if not text.strip():
-        raise UserError(f"{path}: the file is empty{ending}")
+        raise UserError(f"{path}: empty file{ending}")
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
@@ -77,12 +76,12 @@ def read_json(path: str | os.PathLike, advice: str = "") -> Any:
         raise UserError(f"{path}, {location}: not JSON ({error.msg}){ending}") from error
     except (RecursionError, ValueError) as error:
         is_deep = isinstance(error, RecursionError)
-        reason = "nested too deeply" if is_deep else "a number of thousands of digits"
+        reason = "nested too deeply" if is_deep else "a number with thousands of digits"
         raise UserError(f"{path}: not JSON ({reason}){ending}") from error
 
 
 def json_of(text: str | bytes) -> Any:
-    """Return the value of a text; None: it is null, or not JSON."""
+    """Parse JSON text; None if it is null or not JSON."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
@@ -90,10 +89,10 @@ def json_of(text: str | bytes) -> Any:
 
 
 def read_object(path: str | os.PathLike, advice: str = "") -> dict[str, Any]:
-    """Return the object in a JSON file; `read_json` describes the rest.
+    """Read the object in a JSON file, as `read_json`.
 
     Raises:
-        UserError: also if the file holds another value.
+        UserError: also if the file contains another value.
     """
     value = read_json(path, advice)
     if not isinstance(value, dict):
@@ -103,7 +102,7 @@ def read_object(path: str | os.PathLike, advice: str = "") -> dict[str, Any]:
 
 
 def read_text(path: str | os.PathLike, largest: int, ending: str = "") -> str:
-    """Return the text of a file of at most `largest` bytes. A byte order mark at the start is skipped.
+    """Read the text of a file of at most `largest` bytes. A byte order mark at the start is skipped.
 
     Args:
         ending: the end of an error.
@@ -125,14 +124,14 @@ def read_bytes(path: str | os.PathLike, ending: str = "", largest: float = math.
 
     Args:
         ending: the end of an error, such as "; see --vocab_path".
-        largest: the number of bytes after which it is not read on; a device such as /dev/zero has no end.
+        largest: maximum number of bytes to read; a device such as /dev/zero has no end.
 
     Raises:
         UserError: the file cannot be read.
     """
     data = bytearray()
     with translate_read_errors(path, ending), open(path, "rb") as file:
-        # file.read(largest) would take that much memory at once.
+        # file.read(largest) would allocate that much memory at once.
         while len(data) <= largest and (block := file.read(1 << 20)):
             data += block
     _reject_pointer(data, path)
@@ -141,7 +140,7 @@ def read_bytes(path: str | os.PathLike, ending: str = "", largest: float = math.
 
 @contextmanager
 def translate_read_errors(path: str | os.PathLike | int, ending: str = "") -> Iterator[None]:
-    """Turn the error of a file that cannot be read into a one-line `UserError` with this ending."""
+    """Turn the error of an unreadable file into a one-line `UserError` with this ending."""
     try:
         yield
     except OSError as error:
@@ -149,7 +148,7 @@ def translate_read_errors(path: str | os.PathLike | int, ending: str = "") -> It
 
 
 def version_of(file: str | os.PathLike | int) -> FileVersion:
-    """What tells whether a file, by its path or its descriptor, is still the one that was opened.
+    """Return the version of a file, by path or descriptor, to detect changes after opening it.
 
     Raises:
         UserError: it cannot be read.
@@ -160,31 +159,31 @@ def version_of(file: str | os.PathLike | int) -> FileVersion:
 
 
 def refuse_changed(path: str | os.PathLike, now: FileVersion | None, version: FileVersion | None) -> None:
-    """Refuse a file that is no longer the one that was opened.
+    """Raise an error for a file that has changed since it was opened.
 
     Args:
-        now, version: what it is and was; None: there is or was none.
+        now, version: the current and the opened version; None: no file.
 
     Raises:
         UserError: it was written or replaced.
     """
     if now != version:
-        raise UserError(f"{path}: changed since it was opened; start again with what is there now")
+        raise UserError(f"{path}: changed since it was opened. Restart to load the new version")
 
 
 def reject_pointer(path: str | os.PathLike) -> None:
-    """Check that a file is not what Git LFS puts in the place of one that it has not fetched.
+    """Check that a file is not a Git LFS pointer, which replaces a file that was not fetched.
 
     Raises:
-        UserError: it is.
+        UserError: it is a pointer.
     """
-    if os.path.isfile(path):  # a pipe can be read but once
-        with suppress(OSError), open(path, "rb") as file:  # who reads the file says why it cannot be read
+    if os.path.isfile(path):  # a pipe can be read only once
+        with suppress(OSError), open(path, "rb") as file:  # the reader reports why it cannot be read
             _reject_pointer(file.read(len(_POINTER)), path)
 
 
 def _reject_pointer(content: bytes | bytearray, path: str | os.PathLike) -> None:
-    """`reject_pointer` for a file whose first bytes, or all, were read."""
+    """Check a file as `reject_pointer`, from its first bytes."""
     if content.startswith(_POINTER):
         raise UserError(
             f"{path}: a Git LFS pointer, not the file. Fetch the file in its repository with git lfs pull"
@@ -203,15 +202,15 @@ def translate_write_errors(path: str | os.PathLike) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        location = Path(error.filename2 or error.filename or path)  # filename2: the target of a rename
-        # "No such file" is also the error of a folder that cannot be made, as under /proc. The user can name
-        # another place then. If a file elsewhere is missing, that is no mistake of the user.
+        location = Path(error.filename2 or error.filename or path)  # filename2: target of a rename
+        # "No such file" is also the error of a folder that cannot be created, as under /proc. The user can
+        # choose another path then. A missing file elsewhere is not a user's mistake.
         has_no_folder = error.errno == errno.ENOENT and Path(path).is_relative_to(location.parent)
-        if location.name.startswith(f".{Path(path).name}."):  # the lock, or what is unfinished
+        if location.name.startswith(f".{Path(path).name}."):  # the lock or an unfinished file
             location = Path(path)
         if error.errno in _REFUSED or has_no_folder:
             raise UserError(f"{location}: {error.strerror}. Choose another path") from error
-        # numpy's error of an array that it could not write whole has no number.
+        # NumPy's error for an array that it could not write completely has no errno.
         is_of_numpy = error.errno is None and str(error).endswith(" written")
         if error.errno not in FULL and not is_of_numpy:
             raise
@@ -224,7 +223,7 @@ def translate_write_errors(path: str | os.PathLike) -> Iterator[None]:
 def take_lock(file: IO) -> bool:
     """Lock a file that is open for writing, by flock, without waiting.
 
-    The kernel releases the lock when the file is closed, or the process ends, even by a kill.
+    The kernel releases the lock when the file is closed or the process ends, even by a kill.
 
     Returns:
         False if another process has the lock, or has renamed the file since it was opened.
@@ -237,7 +236,7 @@ def take_lock(file: IO) -> bool:
         if error.errno not in _NO_LOCKS:
             raise
         logger.warning(
-            "%s: the file system has no locks; do not run a second process with this output", file.name
+            "%s: the file system has no locks, so do not run a second process with this output", file.name
         )
     return os.path.exists(file.name) and os.path.samestat(os.fstat(file.fileno()), os.stat(file.name))
 
@@ -245,13 +244,13 @@ def take_lock(file: IO) -> bool:
 def reject_overwrite(
     inputs: Collection[str | os.PathLike], flag: str, outputs: Iterable[str | os.PathLike]
 ) -> None:
-    """Refuse to write files that are read.
+    """Raise an error if output files are also input files.
 
     Args:
-        flag: the flag that names the outputs, with its value, for the message.
+        flag: the flag of the outputs, with its value, for the message.
 
     Raises:
-        UserError: a file is among both.
+        UserError: a file is in both.
     """
     for path in outputs:
         if os.path.realpath(path) in map(os.path.realpath, inputs):
@@ -260,12 +259,12 @@ def reject_overwrite(
 
 @contextmanager
 def lock(path: Path, location: Path) -> Iterator[None]:
-    """Hold the lock of the file `path`, which names the last process that held it, for work in `location`.
+    """Hold the lock of the file `path`, which contains its last owner, for work in `location`.
 
-    It ends with the process, so there is nothing to clean up. The folder of the file is made.
+    It ends with the process, so no cleanup is needed. The folder of the file is created.
 
     Raises:
-        UserError: another process holds the lock (the line names it and its host), or the file cannot be
+        UserError: another process holds the lock (the message names it and its host), or the file cannot be
             written.
     """
     with translate_write_errors(location):
@@ -286,17 +285,17 @@ def lock(path: Path, location: Path) -> Iterator[None]:
 
 @contextmanager
 def lock_writer(path: str | os.PathLike, new: str = "") -> Iterator[None]:
-    """Let no other command write a file or folder while this one does.
+    """Prevent other commands from writing a file or folder while this one does.
 
-    The lock is that of a hidden file next to `path`, `.NAME.lock`, which is removed at the end, also by
-    SIGTERM; a killed command leaves it, unlocked.
+    The lock is a hidden file next to `path`, `.NAME.lock`, which is removed at the end, also by SIGTERM; a
+    killed command leaves it, unlocked.
 
     Args:
-        new: the flag of the path, if nothing may be there yet. Without the lock another command could make
-            it between the look and the writing.
+        new: the flag of the path, if it must not exist yet. Without the lock another command could create it
+            between check and writing.
 
     Raises:
-        UserError: another command has the lock, the folder cannot be written, or `path` is there.
+        UserError: another command has the lock, the folder cannot be written, or `path` exists.
     """
     target = Path(os.path.realpath(path))
     lock_file = target.with_name(f".{target.name}.lock")
@@ -310,55 +309,54 @@ def lock_writer(path: str | os.PathLike, new: str = "") -> Iterator[None]:
 
 
 def host_name() -> str:
-    """This machine's name, as it stands in temporary names: letters, digits and underscores."""
+    """Return this machine's name as in temporary names: letters, digits and underscores."""
     return re.sub(r"\W", "_", socket.gethostname())
 
 
-# A name of `temporary_name`.
+# Names from `temporary_name`.
 _TEMPORARY = re.compile(
     r"\.(?P<name>.+)\.(?P<kind>tmp|old|gone)-(?P<process>\d+)-(?P<host>\w+)-[0-9a-f]{8}", re.DOTALL
 )
 
 
 def temporary_name(path: Path, kind: str = "tmp") -> Path:
-    """Return a hidden name next to `path` that no other process on any machine takes.
+    """Return a hidden name next to `path` that is unique among processes and machines.
 
-    Process ids alone repeat on the machines, or in the containers, that share a disk.
+    Process ids alone repeat on machines or containers that share a disk.
 
     Args:
-        kind: what is there: "tmp", an unfinished file or folder; "old", one that is being replaced; "gone",
-            one that is being removed.
+        kind: "tmp", an unfinished file or folder; "old", one that is being replaced; "gone", one that is
+            being removed.
     """
     return path.with_name(f".{path.name}.{kind}-{os.getpid()}-{host_name()}-{secrets.token_hex(4)}")
 
 
 def clear_leftovers(folder: Path, name: str | None = None) -> None:
-    """Remove what killed processes left half written in a folder.
+    """Remove unfinished files of killed processes from a folder.
 
-    What was being replaced is put back if the new one had not yet got its name. What a process that still
-    runs on this machine writes stays.
+    A file that was being replaced is restored if its replacement was not renamed yet. Files of processes that
+    still run on this machine stay.
 
     Args:
-        name: only what was to have this name. Nobody has locked the folder, so what other machines, or
-            threads of this process, may be writing stays as well. None: everything; the caller holds the
-            lock.
+        name: only files for this name. The folder is not locked, so files that other machines, or threads of
+            this process, may be writing stay as well. None: everything; the caller holds the lock.
     """
     for path in sorted(folder.glob(".*")):
-        leftover = _TEMPORARY.fullmatch(path.name)  # None: it is the user's
+        leftover = _TEMPORARY.fullmatch(path.name)  # None: a user's file
         if leftover is None or name not in (None, leftover["name"]):
             continue
         process = int(leftover["process"])
-        # Whether it still runs cannot be asked if it is on another machine, or has the number of this process
-        # in another container.
+        # It is unknown whether a process still runs if it is on another machine, or in another container with
+        # the id of this process.
         can_be_asked = leftover["host"] == host_name() and process != os.getpid()
         is_written = _is_running(process) if can_be_asked else name is not None
         if not is_written:
-            with suppress(PermissionError):  # what another user left in a shared folder stays
+            with suppress(PermissionError):  # files of other users in a shared folder stay
                 _clear(path, path.with_name(leftover["name"]), leftover["kind"])
 
 
 def _clear(path: Path, original: Path, kind: str) -> None:
-    """Remove what has a temporary name, or put it back; `kind` as of `temporary_name`."""
+    """Remove or restore a file with a temporary name; `kind` as in `temporary_name`."""
     if kind == "old" and path.exists() and not original.exists():
         os.replace(path, original)
         logger.warning("%s: restored; its replacement was never finished", original)
@@ -369,20 +367,20 @@ def _clear(path: Path, original: Path, kind: str) -> None:
 
 
 def _is_running(process: int) -> bool:
-    """Return whether a process of this machine has this number."""
+    """Return whether a process with this id runs on this machine."""
     try:
         os.kill(process, 0)  # signal 0 only checks
-    except (OSError, OverflowError) as error:  # the latter: no process can have it
+    except (OSError, OverflowError) as error:  # the latter: not a process id
         return isinstance(error, PermissionError)  # a process of another user
     return True
 
 
 @contextmanager
 def _replace_atomically(path: Path) -> Iterator[Path]:
-    """Yield a temporary name; the file or folder that is made there is synced and renamed to `path`.
+    """Yield a temporary name; the file or folder created there is synced and renamed to `path`.
 
-    What was there is replaced then, and put back if that fails. The folder is created, and what a killed
-    process left is removed before.
+    An existing one is replaced then, and restored if that fails. The parent folder is created, and leftovers
+    of killed processes are removed first.
     """
     temporary = temporary_name(path)
     old = temporary_name(path, "old")
@@ -394,7 +392,7 @@ def _replace_atomically(path: Path) -> Iterator[Path]:
             for file in (temporary, *temporary.rglob("*")):
                 if file.is_file():
                     sync_file(file)
-            if temporary.is_dir() and path.exists():  # a file takes the place of another at once
+            if temporary.is_dir() and path.exists():  # renaming a file replaces another atomically
                 os.replace(path, old)
             os.replace(temporary, path)
             sync_file(path.parent)
@@ -407,11 +405,11 @@ def _replace_atomically(path: Path) -> Iterator[Path]:
 def atomic_file(path: str | os.PathLike, mode: str = "wb", **options) -> Iterator[IO]:
     """Open a temporary file next to `path`; on success it is synced and renamed to `path`.
 
-    The folder is created, and what a killed process left of such a file is removed. `mode` is "wb" or "w",
-    and text is UTF-8 unless `options` for `open` say otherwise.
+    The folder is created, and leftovers of killed processes are removed. `mode` is "wb" or "w", and text is
+    UTF-8 unless `options` for `open` say otherwise.
 
     Raises:
-        UserError: the disk is full or read-only. An earlier file of that name is untouched.
+        UserError: the disk is full or read-only. An existing file of that name is unchanged.
     """
     if "b" not in mode:
         options.setdefault("encoding", "utf-8")
@@ -423,11 +421,11 @@ def atomic_file(path: str | os.PathLike, mode: str = "wb", **options) -> Iterato
 def atomic_dir(path: str | os.PathLike) -> Iterator[Path]:
     """Yield a temporary folder next to `path`; on success it is synced and renamed to `path`.
 
-    An earlier file or folder of that name is replaced then. A link stays, and what it leads to is replaced.
-    What a killed process left of such a folder is removed before.
+    An existing file or folder of that name is replaced then. A link stays, and its target is replaced.
+    Leftovers of killed processes are removed first.
 
     Raises:
-        UserError: the disk is full or read-only. What was there before is untouched.
+        UserError: the disk is full or read-only. The existing one is unchanged.
     """
     path = Path(path)
     with _replace_atomically(Path(os.path.realpath(path)) if path.is_symlink() else path) as temporary:
@@ -436,18 +434,18 @@ def atomic_dir(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def as_json(value: Any) -> str:
-    """Format a value as indented JSON with a newline at the end. For files in an `atomic_dir`."""
+    """Format a value as indented JSON with a newline at the end, for files in an `atomic_dir`."""
     return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:
-    """Write a value as indented UTF-8 JSON. The file appears whole or not at all."""
+    """Write a value as indented UTF-8 JSON, atomically."""
     with atomic_file(path, "w", newline="\n") as file:
         file.write(as_json(value))
 
 
 def remove(path: Path) -> None:
-    """Remove a file, a folder with everything in it, or a link, but not what it leads to."""
+    """Remove a file, a folder with its contents, or a link, but not its target."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -455,7 +453,7 @@ def remove(path: Path) -> None:
 
 
 def sync_file(path: Path) -> None:
-    """Wait until a file is on the disk. A rename survives a crash only once its folder is synced as well."""
+    """Sync a file to disk. A rename survives a crash only once its folder is synced as well."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -470,12 +468,12 @@ class Folder:
     """The files of a folder.
 
     Args:
-        path: the folder, or one of its files; there may be neither.
+        path: the folder, or one of its files; it may not exist.
 
     Attributes:
         path: the folder.
-        named: the name of the file that was given; None: the folder was.
-        names: of the files right in it.
+        named: the name of the given file; None: a folder was given.
+        names: names of the files directly in it.
 
     Raises:
         UserError: the folder cannot be listed.
@@ -489,7 +487,7 @@ class Folder:
         self._contents: dict[str, Any] = {}
         if self.path.is_dir():
             with translate_read_errors(self.path), os.scandir(self.path) as entries:
-                # `DirEntry.is_file` fails at a link that leads to itself.
+                # `DirEntry.is_file` fails for a link to itself.
                 self.names = {
                     entry.name
                     for entry in entries
@@ -500,21 +498,21 @@ class Folder:
         return name in self.names
 
     def first(self, names: Iterable[str]) -> Path | None:
-        """Return the first file of one of these names; None: there is none."""
+        """Return the first existing file of these names, or None."""
         return next((self.path / name for name in names if name in self.names), None)
 
     def read(self, name: str, reader: Callable[[Path], Contents]) -> Contents:
-        """What a reader makes of a file. It is asked once, so nobody may change what it returned."""
+        """Return a reader's result for a file. It is cached, so it must not be modified."""
         if name not in self._contents:
             self._contents[name] = reader(self.path / name)
         return self._contents[name]
 
     def forget(self) -> None:
-        """Let go of what was read, which may be large."""
+        """Drop cached contents, which may be large."""
         self._contents.clear()
 
     def json(self, name: str) -> dict[str, Any]:
-        """Return the object in a JSON file; empty if there is no such file.
+        """Return the object in a JSON file; empty if the file is missing.
 
         Raises:
             UserError: it is corrupt.

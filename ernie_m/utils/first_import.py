@@ -1,6 +1,6 @@
-"""The first import of every command: missing packages, and Ctrl-C during the other imports, are one line.
+"""The first import of every command: missing packages, and Ctrl-C during imports, are one line.
 
-A command imports `ernie_m.utils.errors.run` from here, so that nothing else can be imported before.
+A command imports `ernie_m.utils.errors.run` from here, so that nothing else is imported before.
 """
 
 import signal
@@ -22,19 +22,19 @@ if missing := [name for name in ("numpy", "yaml", "sentencepiece") if not find_s
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    """The handler of Ctrl-C: raise KeyboardInterrupt, and report whatever becomes of it in one line.
+    """Handle Ctrl-C: raise KeyboardInterrupt, and report any resulting exception in one line.
 
-    A library in C that is being imported makes another exception of it.
+    A C library that is being imported may turn it into another exception.
     """
     sys.excepthook = _report_interrupt
     signal.default_int_handler(number, frame)
 
 
 def _report_interrupt(*exception: object) -> None:
-    """Say what `run` says after Ctrl-C, in place of the traceback of an exception that nothing has caught."""
+    """Print the message of `run` for Ctrl-C, instead of the traceback of an uncaught exception."""
     say("interrupted", file=sys.stderr)
     sys.exit(130)
 
 
-if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # it is not ignored, as under nohup
+if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not ignored, as under nohup
     signal.signal(signal.SIGINT, _interrupt)

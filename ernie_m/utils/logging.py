@@ -1,7 +1,7 @@
-"""What a run reports: the file log/job.log.<rank>, and the console of the main process.
+"""Logging: the file log/job.log.<rank>, and the console of the main process.
 
-`Progress` shows a bar on a terminal and in a notebook. Anywhere else it writes a line with the remaining time
-now and then. At the end of the file: tables of text, aligned for the console, and in Markdown for files.
+`Progress` shows a bar on a terminal and in a notebook, and otherwise logs a line with the remaining time now
+and then. The end of this file formats tables, aligned for the console and as Markdown for files.
 """
 
 import logging
@@ -23,16 +23,16 @@ from ernie_m.utils.paddle_settings import is_main
 
 T = TypeVar("T")
 
-# Environment variables that launch.py sets: the folder of the log files, and the prefix of job.log.<rank>.
+# Environment variables that launch.py sets: the folder of log files, and the prefix of job.log.<rank>.
 LOG_DIR = "LOG_DIR"
 LOG_PREFIX = "LOG_PREFIX"
 SECONDS_BETWEEN_LINES = 10.0
 
-logger = logging.getLogger("ernie_m")  # all modules write to it; Paddle writes to the root logger
+logger = logging.getLogger("ernie_m")  # for all modules; Paddle uses the root logger
 
 
 def _escape(record: logging.LogRecord) -> bool:
-    """Escape control characters of what a record quotes; a table, with its line ends, is in the message."""
+    """Escape control characters in the arguments of a record; tables are in the message itself."""
     record.msg = printable(str(record.msg), keep="\n\t")
     if isinstance(record.args, tuple):
         record.args = tuple(
@@ -44,12 +44,12 @@ def _escape(record: logging.LogRecord) -> bool:
 logger.addFilter(_escape)
 
 
-# As `extra` of a line of the log: it is printed whatever `only_warnings` says, or is in the file alone.
+# `extra` of a log line: always print it, regardless of `only_warnings`, or only write it to the file.
 ON_CONSOLE, IN_FILE = {"console": True}, {"console": False}
 
 
 class _Console(logging.Handler):
-    """Prints above a progress bar. `shown`: the lowest level of a line that does not say where it belongs."""
+    """Prints above a progress bar. `shown`: the lowest level of a line without `extra`."""
 
     shown = logging.INFO
 
@@ -61,21 +61,24 @@ class _Console(logging.Handler):
 
 
 class _LogFile(logging.FileHandler):
-    """A log file. If the disk is full, the run continues and the console says once that lines are missing."""
+    """A log file.
+
+    If the disk is full, the run continues, and the console reports once that lines are missing.
+    """
 
     complained = False
 
     def close(self) -> None:
         try:
             super().close()
-        except OSError:  # while it writes buffered lines
+        except OSError:  # while writing buffered lines
             self._complain()
 
     def handleError(self, record: logging.LogRecord) -> None:
         self._complain()
 
     def _complain(self) -> None:
-        """Say once that lines are missing, within the handling of the error."""
+        """Report once that lines are missing, while handling the error."""
         if not self.complained:
             self.complained = True
             with lines_may_be_lost(sys.stderr):
@@ -88,9 +91,9 @@ def setup(log_dir: str | None = None, rank: int = 0, is_copied: bool = False) ->
     Rank 0 also prints the log on the console.
 
     Args:
-        log_dir: the folder of the file. Default: the environment variable LOG_DIR, or "log". The variable
-            LOG_PREFIX is put before the file's name.
-        rank: the number of this process in the run.
+        log_dir: folder of the file. Default: the environment variable LOG_DIR, or "log". The variable
+            LOG_PREFIX is the prefix of the file name.
+        rank: rank of this process.
         is_copied: whether `copy_log` follows. Rank 0 keeps all lines until then.
 
     Raises:
@@ -103,29 +106,29 @@ def setup(log_dir: str | None = None, rank: int = 0, is_copied: bool = False) ->
     if rank == 0:
         handlers.append(_Console())
         if is_copied:
-            # It keeps all lines until it has a target, to which it then writes each at once.
+            # It buffers all lines until it has a target, and then writes each immediately.
             handlers.append(MemoryHandler(capacity=0, flushOnClose=False))
     _attach(handlers)
     return path
 
 
 def copy_log(path: Path) -> None:
-    """Also append the log of this process, from its first line on, to a second file. Call it on rank 0.
+    """Also append the log of this process, from its first line, to a second file. Call it on rank 0.
 
-    If the launcher has put the log there already, there is no second file.
+    Nothing happens if the launcher already writes the log there.
 
     Raises:
         UserError: the file cannot be written.
     """
     is_there = os.path.abspath(path) in [getattr(handler, "baseFilename", "") for handler in logger.handlers]
-    file = logging.NullHandler() if is_there else _log_file(path)  # the former drops the lines
+    file = logging.NullHandler() if is_there else _log_file(path)  # `NullHandler` drops the lines
     for handler in logger.handlers:
         if isinstance(handler, MemoryHandler):
             handler.setTarget(file)
 
 
 def _log_file(path: Path) -> _LogFile:
-    """Return a handler that appends the log to a file.
+    """Make a handler that appends the log to a file.
 
     Raises:
         UserError: the file cannot be written.
@@ -141,7 +144,7 @@ def _log_file(path: Path) -> _LogFile:
 
 @contextmanager
 def only_warnings() -> Iterator[None]:
-    """Within it the console shows warnings, errors, and lines that are `ON_CONSOLE`."""
+    """Show only warnings, errors, and lines with `ON_CONSOLE` on the console, in this context."""
     _Console.shown = logging.WARNING
     try:
         yield
@@ -150,7 +153,7 @@ def only_warnings() -> Iterator[None]:
 
 
 def setup_console() -> None:
-    """Print the log of this project's modules on the console, for commands that leave no log file."""
+    """Print the log of this project's modules on the console, for commands without a log file."""
     _attach([_Console()])
 
 
@@ -161,22 +164,22 @@ def _attach(handlers: list[logging.Handler]) -> None:
         old.close()
     for handler in handlers:
         logger.addHandler(handler)
-    # A line that is handled here is not passed on to the root logger, which would print it a second time.
+    # A handled line is not passed on to the root logger, which would print it a second time.
     logger.propagate = not handlers
     logger.setLevel(logging.INFO)
 
 
 class Progress:
-    """The progress of long work: a bar where one can be drawn, else a line every SECONDS_BETWEEN_LINES.
+    """The progress of long work: a bar if possible, otherwise a line every SECONDS_BETWEEN_LINES.
 
-    The line is logged; in a program that never set the level of this log it goes to stderr.
+    The line is logged, or printed to stderr in a program that never set the level of this log.
 
     Args:
         total: number of units.
-        description: what is being done.
-        initial: units done before (in a resumed run). They count as done but not towards the speed.
+        description: name of the work.
+        initial: units done before (in a resumed run). They count as done, but not in the speed.
         unit: the name of a unit.
-        lines: False for work that logs its own lines and only needs `speed()`.
+        lines: False for work that logs its own lines and only uses `speed()`.
     """
 
     def __init__(self, total: int, description: str, initial: int = 0, unit: str = "it", lines: bool = True):
@@ -187,12 +190,12 @@ class Progress:
         self.initial = initial
         self.completed = initial
         self.started = time.monotonic()
-        self.last_line = self.started  # when the last line was logged
+        self.last_line = self.started  # time of the last line
         self.past_evaluations = 0
         self.evaluation_seconds = 0.0
         is_notebook = "ipykernel" in sys.modules
         shows_bar = is_main() and (is_notebook or sys.stderr.isatty())
-        # tqdm.auto has the notebook's own bar; it takes longer to import.
+        # tqdm.auto includes the notebook's bar; its import is slower.
         self.bar = import_module("tqdm.auto" if is_notebook else "tqdm").tqdm(
             total=total,
             desc=printable(description),
@@ -218,32 +221,32 @@ class Progress:
                 say(self.line(values), file=sys.stderr)
 
     def line(self, values: Mapping[str, Any]) -> str:
-        """Return the progress as a line for the log."""
+        """Format the progress as a log line."""
         done = f"{self.description}: {self.completed:,} {self.unit} of {self.total:,}, {self.eta()} left"
         return ", ".join([done, *(f"{name} {value}" for name, value in values.items())])
 
     @contextmanager
     def evaluation(self) -> Iterator[None]:
-        """Use it as a context around one evaluation: its time does not count towards the speed."""
+        """Exclude an evaluation from the speed, as a context manager."""
         began = time.monotonic()
         yield
         self.evaluation_seconds += time.monotonic() - began
         self.past_evaluations += 1
 
     def seconds(self) -> float:
-        """Return the seconds since the start of this process's work, without the evaluations."""
+        """Return the seconds since the start of this process's work, without evaluations."""
         return time.monotonic() - self.started - self.evaluation_seconds
 
     def speed(self) -> float:
-        """Units per second since the start of this process's work, without the evaluations."""
-        return (self.completed - self.initial) / max(self.seconds(), 1e-9)  # never by 0
+        """Return units per second since the start of this process's work, without evaluations."""
+        return (self.completed - self.initial) / max(self.seconds(), 1e-9)  # avoid division by 0
 
     def eta(self, evaluations: int = 0) -> str:
-        """Return the remaining time at the mean speed so far, as h:mm:ss, or "?".
+        """Return the estimated remaining time as h:mm:ss, or "?".
 
         Args:
-            evaluations: number of evaluations to come. Before the first one their time is unknown, and the
-                result is, for example, "0:12:30 + 3 evaluations".
+            evaluations: number of remaining evaluations. Before the first one their duration is unknown, and
+                the result is, for example, "0:12:30 + 3 evaluations".
         """
         if self.completed <= self.initial:
             return "?"
@@ -260,14 +263,14 @@ class Progress:
 
 
 def as_time(seconds: float) -> str:
-    """Seconds as h:mm:ss, perhaps with days before."""
+    """Format seconds as h:mm:ss, with days if needed."""
     return str(timedelta(seconds=round(seconds)))
 
 
 def progress(
     items: Sequence[T], description: str, unit: str = "it", size: Callable[[T], int] = lambda item: 1
 ) -> Iterator[T]:
-    """Yield `items` and show the progress. `size` is the number of units in an item."""
+    """Yield `items` and show progress. `size` returns the number of units of an item."""
     bar = Progress(sum(size(item) for item in items), description, unit=unit)
     for item in items:
         yield item
@@ -276,14 +279,14 @@ def progress(
 
 
 def in_columns(lines: Sequence[Sequence[str]]) -> str:
-    """Align lines of cells; each column is as wide as its widest cell. A cell is in one line."""
+    """Align rows of cells in columns. Cells have one line."""
     lines = [[printable(cell) for cell in line] for line in lines]
     widths = [max(map(len, column)) for column in zip(*lines)]
     return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(line, widths)) for line in lines)
 
 
 def in_markdown(lines: Sequence[Sequence[str]]) -> str:
-    """Write lines of cells as a Markdown table; the first line is the header."""
+    """Format rows of cells as a Markdown table; the first row is the header."""
     head, *body = [f"| {' | '.join(line)} |" for line in lines]
-    right_aligned = "---:|" * (len(lines[0]) - 1)  # all columns but the first, which holds names
+    right_aligned = "---:|" * (len(lines[0]) - 1)  # all columns except the first, the names
     return "\n".join([head, f"|---|{right_aligned}", *body])

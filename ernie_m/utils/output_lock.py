@@ -1,4 +1,4 @@
-"""The folder of work that can be interrupted: one command at a time, one run, nothing half-written."""
+"""The output directory of resumable work: one command at a time, one fingerprint, atomic writes."""
 
 import os
 import re
@@ -12,30 +12,30 @@ from ernie_m.utils.files import lock, read_object, write_json
 
 LOCK = ".lock"
 _DIGEST = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")  # SHA-256 in 64 digits; the group has the first 12
-_MOST_DIFFERENCES = 5  # so many are listed in one message
+_MOST_DIFFERENCES = 5  # maximum number in a message
 
 
 def lock_output(folder: str | os.PathLike) -> AbstractContextManager[None]:
-    """Hold the lock of an output folder, that of the file `.lock` in it. For the main process alone.
+    """Hold the lock of an output directory, its file `.lock`. Only for the main process.
 
     Raises:
-        UserError: as `ernie_m.utils.files.lock`.
+        UserError: see `ernie_m.utils.files.lock`.
     """
     return lock(Path(folder, LOCK), Path(folder))
 
 
 def claim_file(file: Path, fingerprint: Mapping[str, Any], ways_out: str) -> None:
-    """Write the identity of some work into its folder, or compare it with the one that is there.
+    """Write the fingerprint of some work to its directory, or compare it with the stored one.
 
-    Call it while you hold the lock of the folder.
+    Call it with the lock of the directory held.
 
     Args:
-        file: the JSON file of the identity.
-        fingerprint: all that decides the result of the work, as JSON values.
-        ways_out: the end of an error: what a user can do.
+        file: the JSON file of the fingerprint.
+        fingerprint: all values that affect the result, as JSON values.
+        ways_out: the end of an error: advice to the user.
 
     Raises:
-        UserError: the folder holds other work, or the file is corrupt or cannot be written.
+        UserError: the directory contains other work, or the file is corrupt or cannot be written.
     """
     if file.is_file():
         check_fingerprint(file.parent, read_object(file, ways_out), fingerprint, ways_out)
@@ -46,15 +46,15 @@ def claim_file(file: Path, fingerprint: Mapping[str, Any], ways_out: str) -> Non
 def check_fingerprint(
     folder: Path, stored: Mapping[str, Any], fingerprint: Mapping[str, Any], ways_out: str
 ) -> None:
-    """Compare the identity that was stored with the work in a folder with that of this command.
+    """Compare the fingerprint stored in a directory with that of this command.
 
     Raises:
-        UserError: they differ. The line names the first keys, such as "seed: 1 -> 2", and shortens digests.
+        UserError: they differ. The message lists the first keys, such as "seed: 1 -> 2", with short digests.
     """
     changed = differences(stored, fingerprint)
     if changed:
         listed = "; ".join(_DIGEST.sub(r"\1", line) for line in changed[:_MOST_DIFFERENCES])
-        raise UserError(f"{folder} was made with other settings ({listed}); {ways_out}")
+        raise UserError(f"{folder}: made with other settings ({listed}); {ways_out}")
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
@@ -68,7 +68,7 @@ def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return the values of nested mappings, by keys such as "a.b". Tuples become lists, as in JSON."""
     values: dict[str, Any] = {}
     for name, value in config.items():
-        if isinstance(value, dict) and value:  # an empty dict has no keys, and is itself a value
+        if isinstance(value, dict) and value:  # an empty dict has no keys, so it is a value
             values |= flat(value, f"{prefix}{name}.")
         else:
             values[f"{prefix}{name}"] = list(value) if isinstance(value, tuple) else value

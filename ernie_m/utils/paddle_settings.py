@@ -1,6 +1,6 @@
-"""CPU settings that make Paddle fast, and which process of a run this is. See docs/hardware.md.
+"""CPU settings for Paddle's speed, and the rank of this process. See docs/hardware.md.
 
-The settings must be in the environment before Paddle is imported: it reads them once, at import.
+The settings must be in the environment before Paddle is imported, because it reads them at import.
 """
 
 import contextlib
@@ -21,17 +21,17 @@ from pathlib import Path
 from ernie_m.utils.child_processes import stop_signals_handled_by
 from ernie_m.utils.errors import UserError, say
 
-# From 3.4 on, adamw takes the rate in float64, not as ernie_m/model/cpu/lazy_adamw.py gives it.
+# Since 3.4, adamw takes the learning rate in float64, not as in ernie_m/model/cpu/lazy_adamw.py.
 PADDLE = "3.3"
 _PROC = Path("/proc")
 _CGROUP = Path("/sys/fs/cgroup")
-# Parameters of mallopt (malloc.h). With them glibc keeps freed memory for the next step instead of returning
+# Parameters of mallopt (malloc.h). They make glibc keep freed memory for the next step instead of returning
 # it to the kernel, which would zero every page again.
 _M_TRIM_THRESHOLD = -1
 _M_TOP_PAD = -2
 _M_MMAP_MAX = -4
-_TOP_PAD = 64 << 20  # bytes by which the heap grows at a time
-_LEAST_MEMORY = 6 << 30  # bytes; with less, memory is returned, because a heap that is kept grows larger
+_TOP_PAD = 64 << 20  # bytes by which the heap grows
+_LEAST_MEMORY = 6 << 30  # bytes; with less, memory is returned, because a kept heap grows larger
 # Paddle prints these lines when OMP_NUM_THREADS is above 1. They apply to OpenBLAS; its wheels use MKL.
 _ABOUT_OPENBLAS = ("WARNING: OMP_NUM_THREADS set to", "PLEASE USE OMP_NUM_THREADS WISELY")
 
@@ -39,10 +39,10 @@ _is_guest = False
 
 
 def number_in(variable: str, least: int = 1) -> int:
-    """Return the whole number in a variable of the environment; without the variable the least one.
+    """Return the integer in an environment variable; without the variable, `least`.
 
     Raises:
-        UserError: the variable has something else.
+        UserError: the variable has another value.
     """
     text = os.environ.get(variable) or str(least)
     if not text.isdecimal() or int(text) < least:
@@ -51,7 +51,7 @@ def number_in(variable: str, least: int = 1) -> int:
 
 
 def rank() -> int:
-    """Return the number of this process, 0 to world_size() - 1."""
+    """Return the rank of this process, 0 to world_size() - 1."""
     return number_in("PADDLE_TRAINER_ID", least=0)
 
 
@@ -61,17 +61,17 @@ def world_size() -> int:
 
 
 def is_main() -> bool:
-    """True on rank 0, the process that writes files and prints to the console."""
+    """Return whether this is rank 0, the process that writes files and prints to the console."""
     return rank() == 0
 
 
 @dataclass(frozen=True)
 class Cpu:
-    """What the machine reports.
+    """The CPU and memory of the machine.
 
     Attributes:
         vendor: vendor_id of /proc/cpuinfo, or "".
-        flags: the instruction sets, as /proc/cpuinfo names them.
+        flags: instruction sets, as named in /proc/cpuinfo.
         cores: physical cores that this process may use.
         memory: bytes that this process may use; 0 if unknown.
     """
@@ -83,18 +83,18 @@ class Cpu:
 
 
 def read_cpu() -> Cpu:
-    """Read what the system says of the machine, and the limits of a container."""
+    """Read the CPU, the memory, and the limits of a container."""
     allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
     blocks = map(read_fields, _text(_PROC / "cpuinfo").split("\n\n"))
     processors = [block for block in blocks if "vendor_id" in block and block.get("processor", "").isdigit()]
     last = processors[-1] if processors else {}
-    # Two threads of one core share its arithmetic units, so they count once.
+    # Two threads of a core share its arithmetic units, so they count once.
     physical_cores = {
         (processor.get("physical id", "0"), processor.get("core id", processor["processor"]))
         for processor in processors
         if allowed is None or int(processor["processor"]) in allowed
     }
-    # Where cpuinfo does not describe the cores, as on ARM, count the logical ones.
+    # If cpuinfo does not describe the cores, as on ARM, count the logical ones.
     cores = len(physical_cores) or len(allowed or ()) or os.cpu_count() or 1
     quota, _, period = _text(_CGROUP / "cpu.max").partition(" ")  # "max 100000", or "200000 100000": 2 cores
     if quota.isdigit():
@@ -108,9 +108,8 @@ def read_cpu() -> Cpu:
 
 
 def read_fields(text: str) -> dict[str, str]:
-    """Return the values of "name: value" lines, as in the files of /proc.
-
-    Of a name that repeats, the last value.
+    """Parse "name: value" lines, as in the files of /proc.
+    For duplicate names the last value counts.
     """
     fields = {}
     for line in text.splitlines():
@@ -120,7 +119,7 @@ def read_fields(text: str) -> dict[str, str]:
 
 
 def _text(path: Path) -> str:
-    """Return the text of a file; "" if it cannot be read."""
+    """Return the text of a file, or "" if it cannot be read."""
     with contextlib.suppress(OSError):
         return path.read_text(encoding="utf-8", errors="replace")
     return ""
@@ -130,13 +129,13 @@ def settings_for(cpu: Cpu, local_processes: int = 1, has_gpu: bool = False) -> d
     """Return the environment variables for a CPU that `local_processes` processes share."""
     settings = {
         "OMP_NUM_THREADS": str(max(1, cpu.cores // local_processes)),
-        "KMP_BLOCKTIME": "0",  # idle threads sleep at once, and do not spin on cores that others need
+        "KMP_BLOCKTIME": "0",  # idle threads sleep immediately instead of spinning on shared cores
     }
     if cpu.vendor == "AuthenticAMD" and "avx2" in cpu.flags:
-        # MKL takes its slowest path on a CPU that is not Intel's, unless it is told: 5 is AVX2, 7 AVX-512.
+        # MKL uses its slowest path on CPUs of other vendors unless this is set: 5 is AVX2, 7 AVX-512.
         settings["MKL_DEBUG_CPU_TYPE"] = "7" if "avx512f" in cpu.flags else "5"
     if "avx512f" in cpu.flags or "avx2" in cpu.flags:
-        # The bits of a row of a product do not depend on how many rows and threads there are.
+        # The bits of a row of a product do not depend on the number of rows and threads.
         settings["MKL_CBWR"] = "AVX512,STRICT" if "avx512f" in cpu.flags else "AVX2,STRICT"
     if not has_gpu:
         # On a CPU, every kernel that reads a strided view copies it element by element.
@@ -145,10 +144,10 @@ def settings_for(cpu: Cpu, local_processes: int = 1, has_gpu: bool = False) -> d
 
 
 def check_paddle() -> None:
-    """Check that one Paddle is installed, of the version that this project needs. It is not imported.
+    """Check that exactly one Paddle of the required version is installed, without importing it.
 
     Raises:
-        UserError: there is none, both packages of it are there, or it is another version.
+        UserError: it is missing, both of its packages are installed, or the version differs.
     """
     spec = find_spec("paddle")
     install = (
@@ -156,7 +155,7 @@ def check_paddle() -> None:
         f"pip install paddlepaddle-gpu=={PADDLE}.1 -i https://www.paddlepaddle.org.cn/packages/stable/cu126/"
     )
     origin = spec.origin if spec else None
-    if origin is None or not origin.endswith("__init__.py"):  # a folder without it may be a remainder
+    if origin is None or not origin.endswith("__init__.py"):  # a folder without it may be a leftover
         raise UserError(f"Paddle is not installed for {sys.executable}: {install}")
     site_packages = Path(origin).parents[1]
     # As paddlepaddle_gpu-3.3.1.dist-info.

@@ -1,4 +1,7 @@
-"""Python files of a user's own: an objective, a metric. An error in one is a line that names its place."""
+"""Custom Python files: objectives and metrics.
+
+Their errors are reported in one line with file and line number.
+"""
 
 import sys
 import traceback
@@ -12,15 +15,15 @@ from ernie_m.utils.files import read_bytes
 
 
 def run_file(path: str, name: str) -> ModuleType:
-    """Run a file as the module `name`, which can be imported by that name afterwards.
+    """Run a file as the module `name`, which can then be imported by that name.
 
     Raises:
-        UserError: the file cannot be read, or it has an error.
+        UserError: the file cannot be read or has an error.
     """
     module = ModuleType(name)
     module.__file__ = path
     sys.modules[name] = module
-    # Not by importlib, which may take an older version that it has compiled.
+    # Not by importlib, which may use an older compiled version.
     content = read_bytes(path)
     with errors_in([path]):
         exec(compile(content, path, "exec"), vars(module))
@@ -29,14 +32,16 @@ def run_file(path: str, name: str) -> ModuleType:
 
 @contextmanager
 def errors_in(paths: list[str]) -> Iterator[None]:
-    """Turn an error that code of these files raises into a `UserError` with its file and line."""
+    """Turn an exception in these files into a `UserError` with its file and line."""
     try:
         yield
     except Exception as error:
-        places: list[Any] = (
+        locations: list[Any] = (
             [error] if isinstance(error, SyntaxError) else traceback.extract_tb(error.__traceback__)
         )
-        own = [f"{place.filename}, line {place.lineno}" for place in places if place.filename in paths]
-        if not own:
+        locations_in_files = [
+            f"{frame.filename}, line {frame.lineno}" for frame in locations if frame.filename in paths
+        ]
+        if not locations_in_files:
             raise
-        raise UserError(f"{own[-1]}: {type(error).__name__}: {error}") from error
+        raise UserError(f"{locations_in_files[-1]}: {type(error).__name__}: {error}") from error

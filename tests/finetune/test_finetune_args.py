@@ -156,10 +156,13 @@ def test_the_official_ways_to_write_booleans():
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("--learning_rat 1", "--learning_rat is unknown; did you mean --learning_rate?"),
-        ("--seed 1", "--seed is unknown; did you mean --random_seed?"),
-        ("--warmup_ratio 1", "--warmup_ratio is unknown; did you mean --warmup_proportion?"),
-        ("--per_device_train_batch_size=1", "--per_device_train_batch_size is unknown; did you mean --batch"),
+        ("--learning_rat 1", "--learning_rat: unknown option; did you mean --learning_rate?"),
+        ("--seed 1", "--seed: unknown option; did you mean --random_seed?"),
+        ("--warmup_ratio 1", "--warmup_ratio: unknown option; did you mean --warmup_proportion?"),
+        (
+            "--per_device_train_batch_size=1",
+            "--per_device_train_batch_size: unknown option; did you mean --batch",
+        ),
         ("--epoch 3 4", "unexpected argument '4'"),
         ("--epoch three", "--epoch three: "),
         ("--epoch", "missing value of --epoch"),

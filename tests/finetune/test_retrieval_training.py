@@ -161,7 +161,7 @@ def test_another_corpus_is_another_run(train_on_pairs, corpus, tmp_path):
     train_on_pairs("out", max_steps=3)
     copy = shutil.copytree(corpus, tmp_path / "corpus")
     (copy / "manifest.json").write_text((copy / "manifest.json").read_text() + " ")
-    assert "out was made with other settings (train_set: " in error_of(
+    assert "out: made with other settings (train_set: " in error_of(
         train_on_pairs, "out", max_steps=3, train_set=copy
     )
     further = f"--init_pretraining_params {tmp_path}/out/best"

@@ -154,7 +154,7 @@ def test_how_a_model_is_trained_further(classify, refused, tmp_path):
     """The error of more steps names the flag that starts from its model with its head."""
     first = classify(**FAST)
     line = refused(**FAST | {"max_steps": 9})
-    assert "out was made with other settings (max_steps: 6 -> 9)" in line and "--overwrite true" in line
+    assert "out: made with other settings (max_steps: 6 -> 9)" in line and "--overwrite true" in line
     (start,) = re.findall(r"another --checkpoints, with --init_pretraining_params ([^\s,]+)", line)
     again = classify("further", init_pretraining_params=start, **FAST | {"learning_rate": 1e-12})
     assert again["tables"] == first["tables"]  # nothing was learned, so its scores are those of the start
@@ -209,7 +209,7 @@ def test_another_run_is_refused_and_nothing_changes(finished, classify, refused,
     ]
     for changes, difference in cases:
         line = refused(**{**weights, **changes})
-        assert "out was made with other settings (" in line and difference in line, changes
+        assert "out: made with other settings (" in line and difference in line, changes
         assert "--overwrite true" in line and "another --checkpoints" in line
     # The same path, and one number of the first tensor is another.
     (source / "best" / MANIFEST).unlink()

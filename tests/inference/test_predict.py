@@ -756,7 +756,7 @@ def test_files_that_are_not_beside_the_weights(models, tmp_path, name):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ({"port": 80}, "--port is unknown; "),
+        ({"port": 80}, "--port: unknown option; "),
         ({"task": "embedding", "sort": "uncertain"}, "--sort uncertain "),
         ({"task": "classification", "output": "."}, "--output . "),
         ({"task": "classification", "output": "run.trec"}, "--output run.trec: "),

@@ -67,18 +67,18 @@ FILES = sorted((ROOT / "configs" / "pretrain").glob("*.yaml"))
         ({"objectives__camlm_context": "masked"}, "objectives.camlm_context"),
         (
             {"run__micro_batch_size": 8},
-            "--run.micro_batch_size is unknown; did you mean --run.micro_batch_tokens",
+            "--run.micro_batch_size: unknown option; did you mean --run.micro_batch_tokens",
         ),
         ({"run__amp": "int8"}, "run.amp"),
         ({"optimizer__learning_rate": float("nan")}, "optimizer.learning_rate"),
         (
             {"max_seq_len": 3},
-            "--max_seq_len is unknown; did you mean --data.max_seq_len?",
+            "--max_seq_len: unknown option; did you mean --data.max_seq_len?",
         ),  # it went elsewhere
-        ({"max_steps": 3}, "--max_steps is unknown; did you mean --optimizer.steps?"),
-        ({"optimizer__lr": 1}, "--optimizer.lr is unknown; did you mean --optimizer.learning_rate?"),
-        ({"optimizer__rate": 1}, "--optimizer.rate is unknown; did you mean --optimizer.learning_rate?"),
-        ({"optimizer__stepz": 3}, "--optimizer.stepz is unknown; did you mean --optimizer.steps?"),
+        ({"max_steps": 3}, "--max_steps: unknown option; did you mean --optimizer.steps?"),
+        ({"optimizer__lr": 1}, "--optimizer.lr: unknown option; did you mean --optimizer.learning_rate?"),
+        ({"optimizer__rate": 1}, "--optimizer.rate: unknown option; did you mean --optimizer.learning_rate?"),
+        ({"optimizer__stepz": 3}, "--optimizer.stepz: unknown option; did you mean --optimizer.steps?"),
     ],
 )
 def test_a_value_that_no_run_can_have(changes, message):

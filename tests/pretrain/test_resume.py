@@ -230,7 +230,7 @@ def test_a_flipped_bit_in_the_newest_checkpoint(straight, tiny_corpus, out, file
     assert f"step_12/{file}: corrupt" in log_of(out)
     assert f"resuming from {out}/checkpoints/step_8" in log_of(out)
     checkpoints = sorted(path.name for path in (out / "checkpoints").iterdir())
-    assert checkpoints == ["step_12", "step_12.damaged", "step_8"]
+    assert checkpoints == ["step_12", "step_12.corrupt", "step_8"]
 
 
 def test_a_checkpoint_that_was_being_replaced_is_put_back(straight, tiny_corpus, out):
@@ -275,7 +275,7 @@ def test_a_finished_run_says_so(straight, tiny_corpus, out):
 def test_another_configuration_is_named(straight, out, refused):
     """run.eval_steps may change, so only the other two are named."""
     line = refused(optimizer__learning_rate=1e-3, data__max_seq_len=24, run__eval_steps=7, **SHAPE)
-    assert "step_12 was made with other settings (" in line
+    assert "step_12: made with other settings (" in line
     assert "data.max_seq_len: 32 -> 24; optimizer.learning_rate: 0.01 -> 0.001)" in line
     assert records(out) == records(straight)
 
@@ -295,7 +295,7 @@ def test_a_longer_run_begins_from_the_finished_model_with_another_seed(out, pret
 
 def test_another_corpus_is_refused(straight, tmp_path, out, refused):
     line = refused(corpus=make_small_corpus(tmp_path, held_out=5), **USUAL)
-    assert "step_12 was made with other settings (digests.corpus: " in line
+    assert "step_12: made with other settings (digests.corpus: " in line
     assert "--run.overwrite true" in line
     assert records(out) == records(straight)
 

@@ -153,7 +153,7 @@ def test_answers_of_hugging_face(write):
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        ("", "the file is empty"),
+        ("", ": empty file"),
         ('{"data":\n [}', "line 2, column 3: not JSON"),
         ('["data"]', "data: "),
         ([], "no question in it"),

@@ -203,12 +203,12 @@ def test_a_damaged_step_is_named_passed_over_and_set_aside(tmp_path, caplog, dam
         path, _, values = newest_step(tmp_path)
     assert (path.name, values) == ("step_1", {"step": 1})
     assert f"{step}" in caplog.text and "skipping step_2" in caplog.text
-    aside = tmp_path / "step_2.damaged"
+    aside = tmp_path / "step_2.corrupt"
     assert sorted(file.relative_to(aside) for file in aside.rglob("*")) == files
     # The next damaged one takes its place.
     damage(make_step(tmp_path, 2))
     newest_step(tmp_path)
-    assert names_in(tmp_path) == ["step_1", "step_2.damaged"]
+    assert names_in(tmp_path) == ["step_1", "step_2.corrupt"]
 
 
 def test_processes_that_see_different_folders(tmp_path, monkeypatch):

@@ -119,13 +119,13 @@ def test_a_best_model_of_another_step(folder, save, model):
 
     def assert_refused(error):
         line = error_of(folder.resume, IDENTITY)
-        assert f"/best {error}, but the run selected step 2 before step_4: " in line
+        assert f"/best: {error}, but the run selected step 2 before step_4. " in line
 
-    assert_refused("is not there")
+    assert_refused("missing")
     folder.save_best(files_of(model, 3))
-    assert_refused("is of step 3")
+    assert_refused("contains step 3")
     folder.save_best(files_of(model, 4))
-    assert_refused("is of step 4")
+    assert_refused("contains step 4")
     folder.save_best(files_of(model, 5))
     state = folder.resume(IDENTITY).values["trainer"]
     assert state["best"] is None
@@ -143,7 +143,7 @@ def test_a_claimed_folder(folder, save):
         folder.claim({**IDENTITY, "rate": 2})
         save(folder, 2)
         line = error_of(folder.claim, IDENTITY)
-        assert f"{folder.path} was made with other settings (rate: 2 -> 1); {WAYS_OUT}" in line
+        assert f"{folder.path}: made with other settings (rate: 2 -> 1); {WAYS_OUT}" in line
         (folder.path / "run.json").unlink()
         assert f"left no run.json there; {WAYS_OUT}" in error_of(folder.claim, IDENTITY)
 
@@ -190,9 +190,9 @@ def test_seeds_have_folders_of_their_own(folder, save, model):
     best = Evaluation(step=2, epoch=0, selected_by=50.5, scores={"dev.%s": {"en": {"acc": 50.5}}})
     seed.finish(best)
     assert seed.is_finished()
-    assert error_of(seed.selected).startswith(f"{seed.path / 'best'} is not there")
+    assert error_of(seed.selected).startswith(f"{seed.path / 'best'}: missing")
     seed.save_best(files_of(model, 4))
-    assert error_of(seed.selected).startswith(f"{seed.path / 'best'} is of step 4")
+    assert error_of(seed.selected).startswith(f"{seed.path / 'best'}: contains step 4")
     seed.save_best(files_of(model, 2))
     assert seed.selected() == best
     path = seed.path / "selected.json"

@@ -99,9 +99,13 @@ def test_values_on_the_command_line(line, name, value):
 @pytest.mark.parametrize(
     ("text", "arguments", "expected"),
     [
-        ("optimizer: {peek_lr: 1}", [], "a.yaml: optimizer.peek_lr is unknown; did you mean --optimizer.p"),
-        ("peak_lr: 1", [], "a.yaml: peak_lr is unknown; did you mean --optimizer.peak_lr?"),
-        ("stepz: 3", ["--steps", "3"], "a.yaml: stepz is unknown; did you mean --steps?"),
+        (
+            "optimizer: {peek_lr: 1}",
+            [],
+            "a.yaml: optimizer.peek_lr: unknown option; did you mean --optimizer.p",
+        ),
+        ("peak_lr: 1", [], "a.yaml: peak_lr: unknown option; did you mean --optimizer.peak_lr?"),
+        ("stepz: 3", ["--steps", "3"], "a.yaml: stepz: unknown option; did you mean --steps?"),
         ("12: 3", [], "a.yaml: 12 is unknown"),
         (
             "optimizer.peak_lr: 1\noptimizer: {peak_lr: 2}",
@@ -131,18 +135,18 @@ def test_values_on_the_command_line(line, name, value):
         (
             "stepz: 1\nlimit: 2",
             ["--steps", "0"],
-            "a.yaml: stepz is unknown; did you mean --steps?\n  a.yaml: limit 2: ",
+            "a.yaml: stepz: unknown option; did you mean --steps?\n  a.yaml: limit 2: ",
         ),
         ("limit: 2", ["--zzz", "1", "--steps", "0"], "a.yaml: limit 2: "),
-        ("", ["--stepz", "3"], "--stepz is unknown; did you mean --steps?"),
+        ("", ["--stepz", "3"], "--stepz: unknown option; did you mean --steps?"),
         ("", ["--zzz", "3"], "--zzz is unknown"),
-        ("", ["--lang", "en"], "--lang is unknown; did you mean --languages?"),
-        ("", ["--max_limit", "1"], "--max_limit is unknown; did you mean --limit?"),
+        ("", ["--lang", "en"], "--lang: unknown option; did you mean --languages?"),
+        ("", ["--max_limit", "1"], "--max_limit: unknown option; did you mean --limit?"),
         ("", ["-x", "3"], "unexpected argument '-x'"),
         (
             "",
             ["--optimiser.peak_lr=1"],
-            "--optimiser.peak_lr is unknown; did you mean --optimizer.peak",
+            "--optimiser.peak_lr: unknown option; did you mean --optimizer.peak",
         ),
         ("", ["--steps", "3", "4"], "unexpected argument '4'"),
         ("", ["--steps"], "missing value of --steps"),
@@ -156,10 +160,10 @@ def test_values_on_the_command_line(line, name, value):
         ("", ["--config", "absent.yaml"], "absent.yaml: "),
         # These must not be taken for the names of files.
         ("config: /proc/version", [], "a.yaml: config is unknown"),
-        ("optimizer: /proc/version", [], "a.yaml: optimizer is unknown; it is a section"),
-        ("optimizer:\n  style:official", [], "a.yaml: optimizer is unknown; it is a section"),
+        ("optimizer: /proc/version", [], "a.yaml: optimizer: unknown option; it is a section"),
+        ("optimizer:\n  style:official", [], "a.yaml: optimizer: unknown option; it is a section"),
         ("optimzer: {}", [], "a.yaml: optimzer is unknown"),
-        ("", ["--optimizer", "/proc/version"], "--optimizer is unknown; it is a section"),
+        ("", ["--optimizer", "/proc/version"], "--optimizer: unknown option; it is a section"),
         ("", ["--inputs", "a, ,b"], "--inputs a, ,b: "),
         ("inputs: 'a,'", [], "a.yaml: inputs a,: "),
     ],
@@ -207,7 +211,7 @@ def test_the_official_form():
         ("--epoch 0", "--epoch 0: "),
         ("--do_test ture", "--do_test ture: "),
         ("--random_seed 1,x", "--random_seed 1,x: "),
-        ("--epochs", "--epochs is unknown; did you mean --epoch?"),
+        ("--epochs", "--epochs: unknown option; did you mean --epoch?"),
         ("--on_command_line x", "--on_command_line is unknown"),
     ],
 )
@@ -291,7 +295,7 @@ def test_words_without_a_flag(line, expected):
         ("", "missing required option TASK (see --help)\n  missing required option SOURCES "),
         ("own", "SOURCES "),
         ("mlqa a", "--task mlqa: "),
-        ("own a --outputs b", "--outputs is unknown;"),
+        ("own a --outputs b", "--outputs: unknown option;"),
     ],
 )
 def test_mistakes_beside_words_without_a_flag(line, place):
