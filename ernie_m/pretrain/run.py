@@ -90,7 +90,7 @@ def check_checkpoints(folder: OutputDir) -> None:
     models = [name for name in (FULL, ENCODER) if (folder.path / name).exists()]
     if models and not step_folders(folder.steps_folder) and not folder.overwrite:
         raise UserError(
-            f"{folder.path} contains {' and '.join(models)}, which the run would overwrite, but no checkpoint "
+            f"{folder.path} contains {' and '.join(models)}, which would be overwritten, but no checkpoint "
             f"to resume from. Restore {CHECKPOINTS}, {_WAYS_OUT}"
         )
 
