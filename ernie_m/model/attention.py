@@ -1,11 +1,9 @@
-"""Self-attention inside each sequence of a packed batch, and the mask in the form that each device needs.
-
-    device                                           mask          how it is computed
+"""Self-attention within each sequence of a packed batch, and the mask in each device's format.
+    device                                           mask          computation
     a CPU                                            CpuMask       unpadded, by `model/cpu/attention.py`
     a GPU from capability 8.0 on, half precision     FlashMask     all tokens at once, by FlashMask
     other GPUs, float32, plain kernels, no MKL       PaddedMask    group by group, each padded to [b, T]
-
-`ernie_m/model/packed_layout.py` draws the mask. Symbols: see `ernie_m/model/ernie.py`.
+`ernie_m/model/packed_layout.py` defines the mask. Symbols: see `ernie_m/model/ernie.py`.
 """
 
 from dataclasses import dataclass
@@ -23,53 +21,52 @@ from ernie_m.model.device import Array
 from ernie_m.model.layers import Linear, at_positions, dropout, linear_layers
 from ernie_m.model.packed_layout import Group, PackedLayout
 
-# Added to the scores that a row must not see. exp(-1e4) is exactly 0 in float32 and float64, and -1e4 is
-# finite in float16.
+# Added to masked scores. exp(-1e4) is exactly 0 in float32 and float64, and -1e4 is finite in float16.
 MASK_VALUE = -1e4
-# The mean length from which on a CPU computes attention in bfloat16, which costs time for each sequence.
+# Minimum mean length for attention in bfloat16 on a CPU, which has a cost per sequence.
 _LONG = 96
 
 
 class AttentionMask:
-    """Who attends to whom in a packed batch, and how attention is computed from that.
+    """The attention mask of a packed batch, and how attention is computed.
 
     Attributes:
         multiple: N, the number of tokens, is a multiple of this.
-        dtype: in which queries, keys and values come where a CPU multiplies in bfloat16.
+        dtype: dtype of queries, keys and values where a CPU multiplies in bfloat16.
     """
 
     multiple: ClassVar[int] = 1
 
     @property
     def dtype(self) -> str:
-        """In which the layers around attention multiply where mixed precision is on."""
+        """Return the dtype of the layers around attention in mixed precision."""
         return "float32"
 
     @classmethod
     def of(cls, layout: PackedLayout) -> Self:
-        """The mask of a layout, as arrays that are still to be uploaded."""
+        """Make the mask of a layout, as arrays that are not uploaded yet."""
         raise NotImplementedError
 
     def attend(
         self, query: Tensor, key: Tensor, value: Tensor, num_heads: int, dropout_rate: float
     ) -> Tensor:
-        """softmax(q k^T / sqrt(D)) v inside each sequence: [N, H] each -> [N, H].
+        """Compute softmax(q k^T / sqrt(D)) v within each sequence: [N, H] each -> [N, H].
 
         Args:
-            dropout_rate: the probability with which a weight is dropped; 0 outside of training.
+            dropout_rate: dropout probability of the weights; 0 outside of training.
         """
         raise NotImplementedError
 
 
 @dataclass(frozen=True)
 class CpuMask(AttentionMask):
-    """The mask as the layout itself, on the host."""
+    """The mask as a layout on the host."""
 
     layout: PackedLayout
 
     @property
     def dtype(self) -> str:
-        """bfloat16 for long sequences."""
+        """Return bfloat16 for long sequences, otherwise float32."""
         return "bfloat16" if self.layout.tokens >= _LONG * len(self.layout.lengths) else "float32"
 
     @classmethod
@@ -84,11 +81,11 @@ class CpuMask(AttentionMask):
 
 @dataclass(frozen=True)
 class FlashMask(AttentionMask):
-    """The mask as `paddle.nn.functional.flashmask_attention` takes it: `PackedLayout.row_indices`."""
+    """The mask in the format of `paddle.nn.functional.flashmask_attention`: `PackedLayout.row_indices`."""
 
     row_indices: Array  # int64 [1, 1, N, 2]
-    # The kernel computes blocks of 128 rows. Versions before PaddlePaddle/flash-attention 77c311d read beyond
-    # the mask if the last block is not full.
+    # The kernel computes blocks of 128 rows. Versions before PaddlePaddle/flash-attention 77c311d read out of
+    # bounds if the last block is not full.
     multiple: ClassVar[int] = 128
 
     @classmethod
@@ -97,7 +94,7 @@ class FlashMask(AttentionMask):
 
     @cached_property
     def startend_row_indices(self) -> Tensor:
-        """`row_indices` in the type that the kernel takes, int32 [1, 1, N, 2]; made once for all layers."""
+        """`row_indices` in the kernel's dtype, int32 [1, 1, N, 2]; computed once for all layers."""
         return self.row_indices.astype("int32")
 
     def attend(
@@ -116,11 +113,11 @@ class FlashMask(AttentionMask):
 
 @dataclass(frozen=True)
 class PaddedGroup:
-    """b sequences of similar length as an array [b, T] with pads; see `Group`."""
+    """b sequences of similar length as a padded array [b, T]; see `Group`."""
 
     shape: tuple[int, int]  # b, T
     cell_to_token: Array  # int64 [b x T], the index of the token in each cell
-    context_lengths: Array  # int64 [b], the number of context tokens of each sequence
+    context_lengths: Array  # int64 [b], number of context tokens of each sequence
 
     @classmethod
     def of(cls, group: Group) -> Self:
@@ -128,13 +125,13 @@ class PaddedGroup:
 
     @cached_property
     def _biases(self) -> dict[paddle.dtype, Tensor]:
-        """What `bias` has computed: dtype -> [b, 1, T, T]; empty at first."""
+        """Cache of `bias`: dtype -> [b, 1, T, T]."""
         return {}
 
     def bias(self, dtype: paddle.dtype) -> Tensor:
-        """What is added to the scores, 0 or MASK_VALUE: [b, 1, T, T]. Computed once for all layers.
+        """Return the additive mask, 0 or MASK_VALUE: [b, 1, T, T]. It is computed once for all layers.
 
-        Every token sees itself, pads too.
+        Every token attends to itself, as do pads.
         """
         if dtype not in self._biases:
             _, longest = self.shape
@@ -155,9 +152,9 @@ class PaddedMask(AttentionMask):
     @classmethod
     def of(cls, layout: PackedLayout) -> Self:
         cell_of_token = np.empty(layout.tokens, np.int64)
-        cells_before = 0  # the number of cells of the groups before this one
+        cells_before = 0  # number of cells of earlier groups
         for group in layout.groups:
-            # The tokens of the group, and the indices of their cells, both row by row.
+            # The tokens of the group, and the indices of their cells, both in row-major order.
             cell_of_token[group.token_indices] = cells_before + np.flatnonzero(group.is_real)
             cells_before += group.is_real.size
         return cls([PaddedGroup.of(group) for group in layout.groups], cell_of_token)
@@ -166,7 +163,7 @@ class PaddedMask(AttentionMask):
         self, query: Tensor, key: Tensor, value: Tensor, num_heads: int, dropout_rate: float
     ) -> Tensor:
         hidden_size = query.shape[-1]
-        outputs = []  # one for each group: [b x T, H]
+        outputs = []  # one per group: [b x T, H]
         for group in self.groups:
             shape = [*group.shape, hidden_size]  # b, T, H
             output = padded_attention(
@@ -185,20 +182,20 @@ class PaddedMask(AttentionMask):
 def padded_attention(
     query: Tensor, key: Tensor, value: Tensor, bias: Tensor, num_heads: int, dropout_rate: float = 0.0
 ) -> Tensor:
-    """softmax(q k^T / sqrt(D) + bias) v: [B, T, H] each -> [B, T, H].
+    """Compute softmax(q k^T / sqrt(D) + bias) v: [B, T, H] each -> [B, T, H].
 
     Args:
         bias: broadcasts to the scores, [B, heads, T, T].
-        dropout_rate: the probability with which a weight is dropped; 0 outside of training.
+        dropout_rate: dropout probability of the weights; 0 outside of training.
     """
     weights = attention_weights(query, key, bias, num_heads)
-    # The caller's rate is 0 outside of training.
+    # The caller's dropout rate is 0 outside of training.
     weights = dropout(weights, dropout_rate, training=True)
     return paddle.matmul(weights, _split_heads(value, num_heads)).transpose([0, 2, 1, 3]).flatten(2)
 
 
 def attention_weights(query: Tensor, key: Tensor, bias: Tensor, num_heads: int) -> Tensor:
-    """softmax(q k^T / sqrt(D) + bias): [B, T, H] both -> [B, heads, T, T], a row for each query.
+    """Compute softmax(q k^T / sqrt(D) + bias): [B, T, H] both -> [B, heads, T, T], a row per query.
 
     Args:
         bias: broadcasts to the result.
@@ -209,7 +206,7 @@ def attention_weights(query: Tensor, key: Tensor, bias: Tensor, num_heads: int) 
 
 
 def _split_heads(x: Tensor, num_heads: int) -> Tensor:
-    """[B, T, H] -> [B, heads, T, D]."""
+    """Reshape [B, T, H] -> [B, heads, T, D]."""
     # In `reshape`, 0 keeps the size of an axis.
     return x.reshape([0, 0, num_heads, x.shape[-1] // num_heads]).transpose([0, 2, 1, 3])
 
@@ -218,12 +215,12 @@ _MASKS = {"FlashMask": FlashMask, "padded groups": PaddedMask, "unpadded": CpuMa
 
 
 def mask_class() -> type[AttentionMask]:
-    """Return the kind of mask for the device in use; the table at the top of this file lists them."""
+    """Return the mask class for the current device, as in the table at the top of this file."""
     return _MASKS[device.attention_kind(half=paddle.amp.is_autocast_enabled())]
 
 
 class SelfAttention(nn.Layer):
-    """Multi-head self-attention: softmax(q k^T / sqrt(D)) v inside each sequence, dropout on the weights."""
+    """Multi-head self-attention within each sequence, with dropout on the weights."""
 
     def __init__(self, hidden_size: int, num_heads: int, dropout_rate: float, weight_attr=None):
         super().__init__()
@@ -235,22 +232,22 @@ class SelfAttention(nn.Layer):
         self.out_proj = Linear(hidden_size, hidden_size, weight_attr)
 
     def forward(self, x: Tensor, mask: AttentionMask, positions: Tensor | None = None) -> Tensor:
-        """[N, H] -> [N, H], or [M, H] at `positions`, int64 [M]."""
+        """Compute [N, H] -> [N, H], or [M, H] at `positions`, int64 [M]."""
         query, key, value = linear_layers(x, [self.q_proj, self.k_proj, self.v_proj], mask.dtype)
         dropout_rate = self.dropout_rate if self.training else 0.0
         output = mask.attend(query, key, value, self.num_heads, dropout_rate)  # [N, H]
         return self.out_proj(at_positions(output, positions))
 
     def weights(self, x: Tensor, is_pad: Tensor) -> Tensor:
-        """What each token attends to in an array with pads, before dropout.
+        """Return the attention weights of a padded array, before dropout.
 
         Args:
             x: the states of the tokens, [B, T, H].
             is_pad: bool [B, T].
 
         Returns:
-            [B, heads, T, T]: a row for each token, whose sum is 1; pads weigh nothing. The rows of pads mean
-            nothing.
+            [B, heads, T, T]: a row per token, which sums to 1; pads have weight 0. The rows of pads are
+            undefined.
         """
         bias = is_pad.unsqueeze([1, 2]).astype(x.dtype) * MASK_VALUE  # [B, 1, 1, T]
         return attention_weights(self.q_proj(x), self.k_proj(x), bias, self.num_heads)

@@ -1,4 +1,4 @@
-"""The config of an encoder: its shape and regularization, read from JSON. Needs no Paddle."""
+"""The config of an encoder: its shape and regularization, read from JSON. No Paddle here."""
 
 from dataclasses import asdict, dataclass, fields
 from typing import Annotated, Literal
@@ -7,10 +7,10 @@ from ernie_m.utils.args import NonNegativeInt, PositiveFloat, Range, UnitInterva
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import read_object, shipped
 
-FIRST_POSITION = 2  # the position of a sequence's first token
-PAD_POSITION = 1  # the position of every pad
-NO_LANGUAGE = -1  # the language id of a token without a language
-_MOST_NUMBERS = 1 << 40  # the most numbers of a matrix: 4 TB in float32. No size is larger.
+FIRST_POSITION = 2  # position of a sequence's first token
+PAD_POSITION = 1  # position of padding
+NO_LANGUAGE = -1  # language id of tokens without a language
+_MOST_NUMBERS = 1 << 40  # maximum elements of a matrix: 4 TB in float32; also the maximum of every size
 _Size = Annotated[int, Range(at_least=1, at_most=_MOST_NUMBERS)]
 
 
@@ -19,10 +19,10 @@ class ErnieMConfig:
     """Shape and regularization of an encoder.
 
     The keys are those of the official `ernie_config.json`, and `intermediate_size`, `layer_norm_eps` and
-    `pad_token_id`. `intermediate_size` None means 4 x hidden_size, which the official code always uses.
+    `pad_token_id`. `intermediate_size` None means 4 x hidden_size, as in the official code.
 
-    With `num_hidden_layers` 0 the model is a static one: a row for each subword, and nothing else. A text's
-    vector is the mean of its rows.
+    `num_hidden_layers` 0 is a static model: a row per subword, and nothing else. The embedding of a text is
+    the mean of its rows.
     """
 
     vocab_size: _Size
@@ -42,8 +42,8 @@ class ErnieMConfig:
         """Check the values.
 
         Raises:
-            UserError: a value has the wrong type or is out of its range, hidden_size is no multiple of
-                num_attention_heads, the activation is not gelu, or a matrix fits into no memory.
+            UserError: a value has the wrong type or is out of range, hidden_size is not a multiple of
+                num_attention_heads, the activation is not gelu, or a matrix exceeds any memory.
         """
         for field in fields(self):
             value = getattr(self, field.name)
@@ -52,7 +52,7 @@ class ErnieMConfig:
         if self.intermediate_size is None:
             self.intermediate_size = 4 * self.hidden_size
         most_rows = max(self.vocab_size, self.intermediate_size, self.max_position_embeddings)
-        numbers_of_matrix = most_rows * self.hidden_size  # of the largest one
+        numbers_of_matrix = most_rows * self.hidden_size  # of the largest matrix
         if numbers_of_matrix > _MOST_NUMBERS:
             raise UserError(
                 f"hidden_size {self.hidden_size} is too large: a matrix would have {numbers_of_matrix:,} "
@@ -76,20 +76,20 @@ class ErnieMConfig:
 
     @property
     def is_static(self) -> bool:
-        """Return whether the model is a static model, without layers, positions, norms and pooler."""
+        """Return whether the model is static, without layers, positions, norms and pooler."""
         return self.num_hidden_layers == 0
 
     @property
     def longest_input(self) -> int:
-        """Return the longest input that the model has room for, in tokens, special tokens included."""
+        """Return the maximum input length in tokens, including special tokens."""
         return self.max_position_embeddings - FIRST_POSITION
 
     @classmethod
     def from_dict(cls, values: dict) -> "ErnieMConfig":
-        """Take the keys of a config; others are ignored. A key whose value is None counts as absent.
+        """Make a config from the keys of a dict; others are ignored. A value None counts as missing.
 
         Raises:
-            UserError: a size without a default is absent, or a value is wrong.
+            UserError: a size without a default is missing, or a value is invalid.
         """
         keys = {field.name for field in fields(cls)}
         arguments = {key: value for key, value in values.items() if key in keys and value is not None}
@@ -104,12 +104,12 @@ class ErnieMConfig:
         """Read a JSON file.
 
         Args:
-            vocab_size: taken if the file does not say it.
+            vocab_size: used if the file does not contain it.
 
         Raises:
-            UserError: no such file, not JSON, a missing key, or as `from_dict`.
+            UserError: the file is missing or not JSON, or see `from_dict`.
         """
-        values = read_object(shipped(path), "give the model's config file (JSON)")
+        values = read_object(shipped(path), "expected the model's config file")
         try:
             return cls.from_dict({"vocab_size": vocab_size} | values)
         except UserError as error:

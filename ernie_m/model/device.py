@@ -1,10 +1,10 @@
-"""What the device can do: half precision, attention kernels, TF32.
+"""Capabilities of the device: half precision, attention kernels, TF32.
 
-    compute capability     amp fp16    amp bf16     attention in half precision
-    below 8.0 (V100, T4)   yes         refused      padded groups: two products and a softmax each
-    8.0 and above          yes         yes          FlashMask, all tokens at once
-    a CPU                  no          on some      each text in its own length, by `model/cpu/attention.py`;
-                                                    padded groups, if Paddle's wheel has no MKL
+    compute capability     amp fp16    amp bf16        attention in half precision
+    below 8.0 (V100, T4)   yes         not supported   padded groups: two products and a softmax each
+    8.0 and above          yes         yes             FlashMask, all tokens at once
+    a CPU                  no          some            unpadded, by `model/cpu/attention.py`; padded groups if
+                                                       Paddle was built without MKL
 
 float32 products use TF32 on a GPU from capability 8.0, which keeps 10 bits of the mantissa. The environment
 variable NVIDIA_TF32_OVERRIDE=0, set before the start, turns it off.
@@ -26,25 +26,25 @@ from ernie_m.model.cpu import mkl
 from ernie_m.model.cpu.workers import SHARE_TOKENS
 
 T = TypeVar("T")
-# What `upload` makes a tensor of: an np.ndarray before, a Tensor after. A checker cannot follow it there.
+# The type of a tree whose arrays `upload` replaces by tensors, which type checkers cannot follow.
 Array = Any
-AMPERE = (8, 0)  # bfloat16, FlashMask and TF32 begin with this capability
+AMPERE = (8, 0)  # bfloat16, FlashMask and TF32 require this capability
 FLASH_VERSION = "FLAGS_flash_attn_version"
 
 
 def capability() -> tuple[int, int]:
-    """Return the compute capability of the GPU in use."""
+    """Return the compute capability of the current GPU."""
     major, minor = paddle.device.cuda.get_device_capability()
     return major, minor
 
 
 def has_bf16() -> bool:
-    """Return whether the GPU in use computes in bfloat16."""
+    """Return whether the current GPU supports bfloat16."""
     return capability() >= AMPERE
 
 
 def attention_kind(half: bool) -> Literal["FlashMask", "padded groups", "unpadded"]:
-    """How attention is computed on the device in use, in the words of the log.
+    """Return the attention implementation of the current device, as named in the log.
 
     Args:
         half: whether the model computes in half precision.
@@ -58,24 +58,24 @@ def attention_kind(half: bool) -> Literal["FlashMask", "padded groups", "unpadde
 
 @functools.cache
 def flash_works() -> bool:
-    """Return whether FlashMask computes a small example correctly. If not, the log says so, once.
+    """Return whether FlashMask computes a small example correctly, and log once if it does not.
 
-    A wheel may lack the kernel for a card that has the capability. This sets version 2 of the kernel, because
-    version 3 refuses dropout and `training=False` (`flashmask_attention` in
+    A wheel may lack the kernel for a GPU of sufficient capability. This sets version 2 of the kernel, because
+    version 3 does not support dropout and `training=False` (`flashmask_attention` in
     paddle/nn/functional/flash_attention.py).
     """
     with paddle.enable_grad(), paddle.amp.auto_cast(False):
         return kernel_selection.agrees(
             _flash_errors,
-            0.02,  # rounding a number near 2 to bfloat16 is off by up to 0.008
+            0.02,  # rounding a number near 2 to bfloat16 has an error of up to 0.008
             "FlashMask is unavailable; attention uses padded groups, which is slower",
         )
 
 
 def _flash_errors() -> Iterator[tuple[str, float]]:
-    """Yield the greatest errors of FlashMask's output and of its gradient for two sequences of 64 tokens.
+    """Yield the maximum errors of FlashMask's output and gradient for two sequences of 64 tokens.
 
-    All values of the first sequence are 1, those of the second 2. So the output is the values, if no token
+    All values are 1 in the first sequence and 2 in the second. So the output equals the values if no token
     attends to the other sequence. All scores are equal, so the gradient of each value is 1.
     """
     paddle.set_flags({FLASH_VERSION: 2})
@@ -88,28 +88,28 @@ def _flash_errors() -> Iterator[tuple[str, float]]:
     bounds = paddle.repeat_interleave(bounds, 64, axis=0).reshape([1, 1, 128, 2])
     output = F.flashmask_attention(query, query, value, bounds)
     output.sum().backward()
-    assert value.grad is not None  # the call above has made it
+    assert value.grad is not None  # set by the call above
     for name, error in (("result", output - value), ("gradient", value.grad - 1.0)):
         yield name, float(error.astype("float32").abs().max())
 
 
 def share_tokens() -> int | None:
-    """About how many tokens of a micro-batch should be trained on at a time; None: all of them."""
+    """Return the approximate number of tokens per share of a micro-batch; None: do not split."""
     return None if kernel_selection.on_gpu() or kernel_selection.has_plain_kernels() else SHARE_TOKENS
 
 
 def upload(tree: T) -> T:
-    """Copy all arrays of a tree to the device in one copy, because each copy waits for the device.
+    """Copy all arrays of a tree to the device in one copy, because each copy synchronizes.
 
     Args:
-        tree: an array, or dataclasses, lists and dictionaries of them; everything else stays on the host. The
-            arrays hold bools, integers below 2^53, or floats: they travel as float64.
+        tree: an array, or dataclasses, lists and dictionaries of arrays; everything else stays on the host.
+            The arrays have bools, integers below 2^53, or floats, because they are sent as float64.
 
     Returns:
-        The same tree with tensors of the same shapes: float64 for an array of floats, otherwise int64.
+        The same tree with tensors of the same shapes: float64 for float arrays, otherwise int64.
     """
     arrays: list[np.ndarray] = []
-    _replace_arrays(tree, arrays.append)  # only collects the arrays; the new tree is not used
+    _replace_arrays(tree, arrays.append)  # only collects the arrays
     tensors = _copy(arrays)
     # The arrays are visited in the same order as before, so that each gets its own tensor.
     return _replace_arrays(tree, lambda array: tensors.pop(0))
@@ -130,13 +130,13 @@ def _replace_arrays(tree: Any, replacement: Callable[[np.ndarray], Any]) -> Any:
 
 
 def _copy(arrays: list[np.ndarray]) -> list[Tensor]:
-    """Return the arrays as tensors, copied as one array of float64, which is split on the device."""
-    sizes = [array.size for array in arrays if array.size]  # Paddle splits off no empty part
-    parts = []  # one for each array that is not empty
+    """Copy arrays as one float64 array, which is split on the device, and return tensors."""
+    sizes = [array.size for array in arrays if array.size]  # Paddle does not support empty parts
+    parts = []  # one per non-empty array
     if sizes:
         numbers = np.concatenate([array.ravel().astype(np.float64) for array in arrays])
         together = paddle.empty([len(numbers)], "float64")
-        together.set_value(numbers)  # `ernie_m.model.cpu.numpy_views.as_tensor` says why not paddle.to_tensor
+        together.set_value(numbers)  # not paddle.to_tensor: see `ernie_m.model.cpu.numpy_views.as_tensor`
         parts = paddle.split(together, sizes)
     tensors = []
     for array in arrays:
@@ -163,16 +163,16 @@ def precise_dtype(x: Tensor) -> paddle.dtype:
 
 
 def has_tf32() -> bool:
-    """Return whether float32 products on the GPU in use are computed in TF32."""
+    """Return whether float32 products on the current GPU use TF32."""
     return has_bf16() and os.environ.get("NVIDIA_TF32_OVERRIDE") != "0"
 
 
 def summary(precision: str, processes: int) -> str:
-    """One line for the log: device, capability, precision, attention, TF32, collectives.
+    """Format a log line: device, capability, precision, attention, TF32, collectives.
 
     Args:
         precision: "bf16 O1", "fp16 O1", ..., or the dtype of the weights without mixed precision.
-        processes: the number of processes of the run, on all machines.
+        processes: number of processes of the run, on all machines.
     """
     device = str(paddle.device.get_device())
     is_half = precision.startswith(("bf16", "fp16"))
@@ -181,8 +181,8 @@ def summary(precision: str, processes: int) -> str:
     if kernel_selection.on_gpu():
         major, minor = capability()
         device += f" ({paddle.device.cuda.get_device_name()}, capability {major}.{minor})"
-        facts.append("TF32 on, NVIDIA_TF32_OVERRIDE=0 turns it off" if has_tf32() else "TF32 off")
+        facts.append("TF32 on (off: NVIDIA_TF32_OVERRIDE=0)" if has_tf32() else "TF32 off")
     facts.append(f"collectives {backend}, {processes} processes" if processes > 1 else "1 process")
     if kernel_selection.has_plain_kernels():
-        facts.append("kernels plain")
+        facts.append("plain kernels")
     return "; ".join([f"device: {device}", *facts])

@@ -1,17 +1,17 @@
 """The ERNIE-M encoder: word and position embeddings, post-norm Transformer layers, tanh pooler.
 
-Without layers it is a static model (`ErnieMConfig.is_static`), whose states are the rows of the tokens.
+Without layers it is a static model (`ErnieMConfig.is_static`), whose states are the word embeddings.
 
-One set of symbols for the whole code:
-    S sequences   N their tokens   H hidden size   D size of an attention head   L layers
-    V vocabulary   M masked tokens   B, T batch and length of an array with pads
+Symbols of the whole code:
+        S sequences   N their tokens   H hidden size   D size of an attention head   L layers
+        V vocabulary size   M masked tokens   B, T batch size and length of a padded array
 
-Nothing is computed for a pad: the sequences of a batch are packed, N tokens one after the other
-(`model/packed_batch.py`). Only an exported graph computes on arrays with pads
+Padding is never computed: the sequences of a batch are packed, N tokens concatenated
+(`model/packed_batch.py`). Only an exported graph computes on padded arrays
 (`ernie_m/inference/export_paddle.py`).
 
-Positions are absolute: a sequence's first token has position 2, a pad has position 1, so a table of 514 rows
-serves 512 tokens. Parameter names are those of PaddleNLP's ErnieM without the prefix `ernie_m.`.
+Positions are absolute: a sequence's first token has position 2 and padding has position 1, so 514 position
+embeddings are enough for 512 tokens. Parameter names are those of PaddleNLP's ErnieM without `ernie_m.`.
 """
 
 import os
@@ -33,16 +33,16 @@ from ernie_m.utils.errors import UserError
 
 
 class EncoderOutput(NamedTuple):
-    """What the encoder computes."""
+    """The output of the encoder."""
 
-    sequence: Tensor  # [N, H], or [M, H] at the positions asked for
-    # Of the embeddings, then of each layer, the last as `sequence`, [N, H] each; empty unless asked for.
+    sequence: Tensor  # [N, H], or [M, H] at the given positions
+    # Of the embeddings, then of each layer, the last as `sequence`, [N, H] each; empty unless requested.
     hidden_states: list[Tensor]
-    attentions: list[Tensor]  # of each layer, [B, heads, T, T]; empty unless asked for
+    attentions: list[Tensor]  # of each layer, [B, heads, T, T]; empty unless requested
 
 
 class StaticEmbeddings(nn.Layer):
-    """The embeddings of a model without layers: words alone."""
+    """The embeddings of a static model: words only."""
 
     def __init__(self, config: ErnieMConfig):
         super().__init__()
@@ -53,12 +53,12 @@ class StaticEmbeddings(nn.Layer):
             self.word_embeddings.weight[config.pad_token_id] = 0.0
 
     def forward(self, input_ids: Tensor, position_ids: Tensor, input_bias: Tensor | None = None) -> Tensor:
-        """As `Embeddings`: [N] int64 -> [N, H]. The positions do not matter, and there is no bias."""
+        """Embed [N] int64 -> [N, H]. Positions and bias are ignored."""
         return self.word_embeddings(input_ids)
 
 
 class Embeddings(StaticEmbeddings):
-    """word + position (+ an optional bias), layer norm, dropout."""
+    """Word and position embeddings (and an optional bias), layer norm, dropout."""
 
     def __init__(self, config: ErnieMConfig):
         super().__init__(config)
@@ -71,7 +71,7 @@ class Embeddings(StaticEmbeddings):
             self.position_embeddings.weight[PAD_POSITION] = 0.0
 
     def forward(self, input_ids: Tensor, position_ids: Tensor, input_bias: Tensor | None = None) -> Tensor:
-        """input_ids and position_ids [N] int64, input_bias [N, H] -> [N, H]."""
+        """Embed input_ids and position_ids [N] int64, input_bias [N, H] -> [N, H]."""
         x = self.word_embeddings(input_ids) + self.position_embeddings(position_ids)  # [N, H]
         if input_bias is not None:
             x = x + input_bias
@@ -86,7 +86,7 @@ class Pooler(nn.Layer):
         self.dense = Linear(config.hidden_size, config.hidden_size, initial_weights(config))
 
     def forward(self, x: Tensor) -> Tensor:
-        """States of first tokens [S, H] -> [S, H]."""
+        """Pool the states of first tokens [S, H] -> [S, H]."""
         return paddle.tanh(self.dense(x))
 
 
@@ -101,21 +101,21 @@ class ErnieMModel(nn.Layer):
         self.encoder = Encoder(config)
         self.pooler = None if config.is_static else Pooler(config)
 
-    if TYPE_CHECKING:  # the layer's own takes any arguments
+    if TYPE_CHECKING:  # nn.Layer accepts any arguments
 
         def __call__(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor: ...
 
     @classmethod
     def from_pretrained(cls, path: str | os.PathLike) -> Self:
-        """Return the encoder of a checkpoint, in evaluation mode. Heads are left out.
+        """Return the encoder of a checkpoint, in evaluation mode, without heads.
 
         Args:
-            path: a folder of any supported format, or the name of a model on Hugging Face's hub.
+            path: a folder in any supported format, or a model name on the Hugging Face Hub.
 
         Raises:
-            UserError: there is no such model, it is corrupt, or its folder does not say the model's shape.
+            UserError: the model is missing or corrupt, or its folder does not contain the model's shape.
         """
-        # Imported here, because nothing else of the network knows the formats of checkpoints.
+        # Imported here, because the network does not depend on checkpoint formats otherwise.
         from ernie_m.model.checkpoint.load import load_from
         from ernie_m.model.checkpoint.open import open_checkpoint
 
@@ -125,17 +125,17 @@ class ErnieMModel(nn.Layer):
         return model.eval()
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """Encode an array of ids, for a training loop of one's own: int64 [B, T] -> [B, T, H], 0 at pads.
+        """Encode a padded array of ids, for custom training loops: int64 [B, T] -> [B, T, H], 0 at padding.
 
-        The values are those of `encode`, which computes nothing for a pad. The pooled vectors, [B, H], are
+        The values are those of `encode`, which does not compute padding. The pooler output, [B, H], is
         `model.pooler(states[:, 0])`.
 
         Args:
-            attention_mask: [B, T], 1 for a token and 0 for a pad; None: a pad is `config.pad_token_id`.
+            attention_mask: [B, T], 1 for tokens and 0 for padding; None: padding is `config.pad_token_id`.
 
         Raises:
-            UserError: the mask has another shape or other values, a row has no token, a sequence is too long,
-                or the call is traced by `paddle.jit.to_static` with `full_graph=True`.
+            UserError: the mask has another shape or other values, a row has no tokens, a sequence is too
+                long, or the call is traced by `paddle.jit.to_static` with `full_graph=True`.
         """
         if not paddle.in_dynamic_mode():
             raise UserError(
@@ -152,12 +152,12 @@ class ErnieMModel(nn.Layer):
         is_real = mask.astype(bool)
         empty_rows = np.flatnonzero(~is_real.any(axis=1))
         if len(empty_rows):
-            raise UserError(f"input_ids: row {empty_rows[0]} has no token, only pads")
+            raise UserError(f"input_ids: row {empty_rows[0]} has only padding")
         batch = upload(PackedBatch.from_masked(ids, is_real))
         return batch.padded(self.encode(batch).sequence)
 
     def use_recompute(self, enabled: bool) -> None:
-        """Keep only each layer's input in training, and compute the rest again in the backward pass."""
+        """Keep only each layer's input in training, and recompute the rest in the backward pass."""
         self.recompute = enabled
 
     def encode(
@@ -174,15 +174,15 @@ class ErnieMModel(nn.Layer):
         Args:
             batch: the tokens, on the device.
             positions: [M] int64 into N: the last layer is computed only there, and `sequence` is [M, H], with
-                the same values. If M is small, this saves about 6 % of the work of 12 layers.
-            layers: stop after so many layers, 0 .. L, and take that output as `sequence`; None: all.
-            input_bias: [N, H], added to word + position before the layer norm.
+                the same values. For small M, this saves about 6 % of the work of 12 layers.
+            layers: number of layers to compute, 0 .. L, whose output is `sequence`; None: all.
+            input_bias: [N, H], added to word and position embeddings before the layer norm.
             output_hidden_states: also return the embeddings and every layer's output; not with `positions`.
-            output_attentions: also return what `SelfAttention.weights` of each layer returns; only of a batch
-                that was an array with pads.
+            output_attentions: also return `SelfAttention.weights` of each layer; only for a batch from a
+                padded array.
 
         Raises:
-            UserError: a position is past the table of position embeddings.
+            UserError: a position exceeds the position embeddings.
         """
         rows = self.config.max_position_embeddings
         if batch.last_position >= rows:
@@ -198,7 +198,7 @@ class ErnieMModel(nn.Layer):
             if output_attentions:
                 states = batch.padded(batch.without_filler(x))  # [B, T, H]
                 attentions.append(layer.self_attn.weights(states, batch.is_pad()))
-            # The last layer is computed only where it is read.
+            # The last layer is computed only where its output is used.
             only_at = positions if layer is stack[-1] else None
             if self.recompute and self.training:
                 x = recompute(with_same_dropout(layer), x, batch.mask, only_at)
@@ -206,7 +206,7 @@ class ErnieMModel(nn.Layer):
                 x = layer(x, batch.mask, only_at)
             if output_hidden_states:
                 hidden_states.append(x)
-        if not stack:  # then no layer has taken the positions
+        if not stack:  # no layer has applied the positions
             x = at_positions(x, positions)
         if positions is None:
             x = batch.without_filler(x)
@@ -215,5 +215,6 @@ class ErnieMModel(nn.Layer):
         return EncoderOutput(x, [batch.without_filler(state) for state in hidden_states], attentions)
 
 
-# `forward` reads values of tensors, which a graph does not have. Not a decorator: checkers lose the class.
+# `forward` reads values of tensors, which a graph does not have. Not a decorator: type checkers lose the
+# class.
 paddle.jit.marker.force_dynamic(ErnieMModel)

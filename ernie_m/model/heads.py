@@ -1,6 +1,6 @@
-"""The models of the tasks with labeled files: classifier, tagger and span finder, each on the encoder.
+"""The models of the supervised tasks: classifier, tagger and span classifier on the encoder.
 
-Each task model has `.ernie_m` and `.classifier`, PaddleNLP's names for all three tasks.
+Each model has `.ernie_m` and `.classifier`, as in PaddleNLP.
 """
 
 from paddle import Tensor, nn
@@ -15,7 +15,7 @@ from ernie_m.model.transformer_encoder import initial_weights
 
 
 class ModelWithHead(nn.Layer):
-    """The base of the three task models: the encoder, and a linear layer with `num_labels` outputs."""
+    """Base class of the three models: the encoder, and a linear layer with `num_labels` outputs."""
 
     def __init__(self, config: ErnieMConfig, num_labels: int):
         super().__init__()
@@ -24,16 +24,16 @@ class ModelWithHead(nn.Layer):
         self.classifier = Linear(config.hidden_size, num_labels, initial_weights(config))
 
     def classify(self, x: Tensor) -> Tensor:
-        """Dropout and the classifier: [..., H] -> [..., num_labels]."""
+        """Apply dropout and the classifier: [..., H] -> [..., num_labels]."""
         return self.classifier(dropout(x, self.dropout_rate, self.training))
 
 
 class SequenceClassifier(ModelWithHead):
-    """Dropout and a linear layer on the vector of a sequence.
+    """Dropout and a linear layer on the embedding of a sequence.
 
     Args:
-        pooling: what the vector is: `POOLED`, the pooled first token; or `MEAN_OF_TOKENS`, the mean over all
-            tokens, for which the pooler is not used.
+        pooling: `POOLED`, the pooled first token; or `MEAN_OF_TOKENS`, the mean over all tokens, which does
+            not use the pooler.
     """
 
     def __init__(self, config: ErnieMConfig, num_labels: int, pooling: str = POOLED):
@@ -41,7 +41,7 @@ class SequenceClassifier(ModelWithHead):
         self.pooling = pooling
 
     def forward(self, batch: PackedBatch) -> Tensor:
-        """S sequences -> logits [S, num_labels]."""
+        """Compute S sequences -> logits [S, num_labels]."""
         if self.pooling == MEAN_OF_TOKENS or self.ernie_m.pooler is None:
             is_real = (~batch.is_pad()).astype("float64")  # [S, T]
             weights = is_real / is_real.sum(axis=1, keepdim=True)
@@ -53,10 +53,10 @@ class SequenceClassifier(ModelWithHead):
 
 
 class TokenClassifier(ModelWithHead):
-    """A linear layer on every token. No dropout here, as in the official code."""
+    """A linear layer on every token, without dropout, as in the official code."""
 
     def forward(self, batch: PackedBatch) -> Tensor:
-        """Return a batch that was an array [B, T] -> logits [B, T, num_labels]."""
+        """Compute a batch from a padded array [B, T] -> logits [B, T, num_labels]."""
         sequence = batch.padded(self.ernie_m.encode(batch).sequence)  # [B, T, H]
         return self.classifier(sequence)
 
@@ -68,7 +68,7 @@ class SpanClassifier(ModelWithHead):
         super().__init__(config, num_labels=2)  # the start and the end of a span
 
     def forward(self, batch: PackedBatch) -> tuple[Tensor, Tensor]:
-        """Return a batch that was an array [B, T] -> start and end logits, each [B, T]."""
+        """Compute a batch from a padded array [B, T] -> start and end logits, each [B, T]."""
         sequence = batch.padded(self.ernie_m.encode(batch).sequence)  # [B, T, H]
         start, end = self.classify(sequence).unbind(-1)
         return start, end
@@ -77,11 +77,11 @@ class SpanClassifier(ModelWithHead):
 def model_with_head(
     task: str, config: ErnieMConfig, num_labels: int, pooling: str | None = None
 ) -> ModelWithHead:
-    """Return a new model for one of `ernie_m.model.tasks.SUPERVISED_TASKS`.
+    """Make a new model for one of `ernie_m.model.tasks.SUPERVISED_TASKS`.
 
     Args:
-        num_labels: the number of labels, for a task whose outputs are labels.
-        pooling: what a classifier reads, as in `ernie_m.model.preprocessing.PreprocessingConfig`; None: the
+        num_labels: number of labels, for tasks that predict labels.
+        pooling: input of a classifier, as in `ernie_m.model.preprocessing.PreprocessingConfig`; None: the
             pooled first token, or the mean of all tokens if the model has no pooler.
     """
     if task == CLASSIFICATION:

@@ -1,4 +1,4 @@
-"""The layers that the network is made of: Paddle's own, or on a CPU in training those of `model/cpu/`."""
+"""The layers of the network: Paddle's, or those of `model/cpu/` for training on a CPU."""
 
 from collections.abc import Sequence
 
@@ -15,17 +15,17 @@ from ernie_m.model.word_embeddings import WordEmbeddings
 
 
 def use_bfloat16(model: nn.Layer) -> None:
-    """Compute the products of a model's linear layers and of its masked-LM loss in bfloat16 on a CPU."""
+    """Compute linear layers and the masked-LM loss of a model in bfloat16 on a CPU."""
     for layer in model.sublayers(include_self=True):
         if isinstance(layer, Linear | WordEmbeddings):
             layer.in_bfloat16 = True
 
 
 class Linear(nn.Linear):
-    """paddle.nn.Linear with I inputs and O outputs, whose products on a CPU can be in bfloat16.
+    """paddle.nn.Linear with I inputs and O outputs, optionally in bfloat16 on a CPU.
 
     Attributes:
-        in_bfloat16: whether its products on a CPU are in bfloat16.
+        in_bfloat16: whether it multiplies in bfloat16 on a CPU.
     """
 
     def __init__(self, *args, **kwargs):
@@ -33,17 +33,17 @@ class Linear(nn.Linear):
         self.in_bfloat16 = False
 
     def forward(self, x: Tensor) -> Tensor:
-        """[..., I] -> [..., O]."""
+        """Compute [..., I] -> [..., O]."""
         return linear_layers(x, [self])[0]
 
 
 def linear_layers(x: Tensor, layers: Sequence[Linear], dtype: str = "float32") -> Sequence[Tensor]:
     """Apply linear layers to the same x [..., I]: [..., O] each. In bfloat16 x is rounded once.
 
-    Either all of the layers compute in bfloat16, or none.
+    All or none of the layers compute in bfloat16.
 
     Args:
-        dtype: the type of the results where a CPU multiplies in bfloat16.
+        dtype: dtype of the results where a CPU multiplies in bfloat16.
     """
     if layers[0].in_bfloat16 and kernel_selection.on_cpu(x):
         return LinearInBfloat16.apply(
@@ -59,30 +59,30 @@ class LayerNorm(nn.LayerNorm):
 
     def __init__(self, size: int, epsilon: float):
         super().__init__(size, epsilon)
-        # Paddle's kernels take epsilon as a float32, even if x is float64; `LayerNormOnCpu` gets the same.
+        # Paddle's kernels use epsilon as float32, even if x is float64; `LayerNormOnCpu` does the same.
         self.epsilon = float(np.float32(epsilon))
 
     def forward(self, x: Tensor) -> Tensor:
-        """[..., H] -> [..., H]."""
+        """Compute [..., H] -> [..., H]."""
         if not _takes_onednn(x):
             return super().forward(x)
         return LayerNormOnCpu.apply(x, self.weight, self.bias, self.epsilon)
 
 
 def gelu(x: Tensor) -> Tensor:
-    """x times the normal distribution's cdf, exact (erf)."""
+    """Compute the exact GELU: x times the normal cdf (erf)."""
     return GeluOnCpu.apply(x) if _takes_onednn(x) else F.gelu(x)
 
 
 def _takes_onednn(x: Tensor) -> bool:
-    """Return whether oneDNN computes with x: on a CPU, in a type that it takes, and as Paddle does."""
+    """Return whether oneDNN computes with x: on a CPU, in a supported dtype, with Paddle's results."""
     return (
         x.dtype in (paddle.float32, paddle.bfloat16) and kernel_selection.on_cpu(x) and onednn_check.works()
     )
 
 
 def dropout(x: Tensor, probability: float, training: bool, residual: Tensor | None = None) -> Tensor:
-    """Zero elements with this probability and scale the rest up, in training only; then add `residual`."""
+    """Apply dropout with rescaling in training; then add `residual`."""
     if training and probability > 0.0:
         if kernel_selection.on_cpu(x):
             return DropoutOnCpu.apply(x, probability, residual)
@@ -91,5 +91,5 @@ def dropout(x: Tensor, probability: float, training: bool, residual: Tensor | No
 
 
 def at_positions(x: Tensor, positions: Tensor | None) -> Tensor:
-    """Rows of x [N, H] at `positions`, int64 [M]: [M, H]. None: x itself."""
+    """Return the rows of x [N, H] at `positions`, int64 [M]: [M, H]. None: x itself."""
     return x if positions is None else paddle.gather(x, positions)

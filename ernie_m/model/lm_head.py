@@ -1,9 +1,9 @@
-"""The model of pre-training: the encoder with language embeddings, the tied masked-LM head, and its loss.
+"""The pretraining model: the encoder with language embeddings, the tied masked-LM head, and its loss.
 
-The loss is a cross-entropy over the whole vocabulary, in memory that does not grow with the number of masked
-positions: they are taken in chunks, whose logits take at most LOGITS_BYTES. On a CPU cpu/masked_lm_loss.py
-computes a chunk. On a GPU, and with plain kernels, a chunk is three operations of Paddle, whose logits are
-computed again in the backward pass instead of being kept.
+The loss is a cross-entropy over the whole vocabulary, in bounded memory: masked positions are processed in
+chunks, whose logits take at most LOGITS_BYTES. On a CPU cpu/masked_lm_loss.py computes a chunk. On a GPU, and
+with plain kernels, a chunk is three Paddle operations, whose logits are recomputed in the backward pass
+instead of being kept.
 """
 
 from collections.abc import Sequence
@@ -24,26 +24,26 @@ from ernie_m.model.packed_batch import PackedBatch
 from ernie_m.model.transformer_encoder import initial_weights
 from ernie_m.model.word_embeddings import WordEmbeddings
 
-# Of the logits of a chunk: 512 MB. Paddle's cross-entropy on a GPU counts places in 32 bits, so a chunk must
-# have fewer than 2^31 logits (`VectorizedSoftmaxForward` in paddle/phi/kernels/gpu/cross_entropy_kernel.cu).
+# For the logits of a chunk: 512 MB. Paddle's cross-entropy on a GPU has 32-bit indices, so a chunk must have
+# fewer than 2^31 logits (`VectorizedSoftmaxForward` in paddle/phi/kernels/gpu/cross_entropy_kernel.cu).
 LOGITS_BYTES = 1 << 29
 
 
 class MaskedLoss(NamedTuple):
     """The loss of M masked positions."""
 
-    total: Tensor  # the sum of the losses times their weights, [], with a gradient
-    losses: Tensor  # [M], without their weights or a gradient, float32 (float64 of a model in float64)
-    correct: Tensor  # bool [M], whether no logit is above the label's
+    total: Tensor  # weighted sum of the losses, [], with a gradient
+    losses: Tensor  # [M], unweighted, without a gradient, float32 (float64 for a float64 model)
+    correct: Tensor  # bool [M], whether no logit exceeds the label's
 
 
 class PreTrainingModel(nn.Layer):
-    """Encoder, masked-LM head and language embeddings, for all four objectives.
+    """Encoder, masked-LM head and language embeddings, for all objectives.
 
-    The language embeddings, one row per name in `languages` and zero at the start, tell a [MASK] or a
-    placeholder which language to produce (paper, section 3, BTMLM). They are added to the embeddings of the
-    tokens that carry a language id, so the exported encoder, which has no such table, is unchanged for
-    every other token.
+    The language embeddings, one row per name in `languages` and initially zero, tell a [MASK] or a
+    placeholder which language to predict (paper, section 3, BTMLM). They are added to the embeddings of
+    tokens with a language id, so the exported encoder, which has no language embeddings, is the same for all
+    other tokens.
     """
 
     def __init__(self, config: ErnieMConfig, languages: Sequence[str]):
@@ -78,44 +78,44 @@ class LMHead(nn.Layer):
         self.dense = Linear(config.hidden_size, config.hidden_size, initial_weights(config))
         self.layer_norm = LayerNorm(config.hidden_size, config.layer_norm_eps)
         self.bias = self.create_parameter([config.vocab_size], is_bias=True)
-        # The table belongs to the encoder. `self.word_embeddings = ...` would make it a sublayer of the head,
-        # too, and its weight would have a second name.
+        # The encoder owns the embeddings. `self.word_embeddings = ...` would make them a sublayer of the head
+        # as well, and give their weight a second name.
         object.__setattr__(self, "word_embeddings", word_embeddings)
 
     def transform(self, hidden: Tensor) -> Tensor:
-        """[M, H] -> [M, H]: all but the last product."""
+        """Compute all but the last product: [M, H] -> [M, H]."""
         return self.layer_norm(gelu(self.dense(hidden)))
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """Hidden states of the masked positions [M, H] -> logits [M, V]."""
+        """Compute the logits [M, V] of masked positions [M, H]."""
         return logits(self.transform(hidden), self.word_embeddings.weight, self.bias)
 
     def loss(self, hidden: Tensor, labels: Tensor, loss_weights: Tensor | None = None) -> MaskedLoss:
-        """Cross-entropy of masked positions [M, H], in bounded memory whatever M is; M may be 0.
+        """Compute the cross-entropy of masked positions [M, H], in bounded memory for any M, including 0.
 
         Args:
             labels: int64 [M].
-            loss_weights: float [M], the factor of each loss in the sum; None: 1.
+            loss_weights: float [M], weight of each loss in the sum; None: 1.
         """
         if hidden.shape[0] == 0:
-            empty = hidden.sum(-1)  # [0]; made of `hidden`, so that backward() works on the total, 0
+            empty = hidden.sum(-1)  # [0]; from `hidden`, so that backward() works on the total, 0
             return MaskedLoss(total=empty.sum(), losses=empty.detach(), correct=empty.detach().astype("bool"))
         x = self.transform(hidden)
         return cross_entropy(x, self.word_embeddings, self.bias, labels, loss_weights)
 
 
 def logits(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """x [M, H] times the table [V, H], plus bias [V]: [M, V]."""
+    """Compute x [M, H] times the embedding matrix [V, H], plus bias [V]: [M, V]."""
     return paddle.matmul(x, weight, transpose_y=True) + bias
 
 
 def logit_chunks(position_count: int, vocab_size: int, dtype: paddle.dtype) -> list[slice]:
-    """Slices of the positions, such that the logits of a slice take at most LOGITS_BYTES.
+    """Split positions into slices whose logits take at most LOGITS_BYTES.
 
     Args:
-        position_count: M, the number of masked positions.
-        vocab_size: V, the number of logits of a position.
-        dtype: the dtype of the logits.
+        position_count: M, number of masked positions.
+        vocab_size: V, number of logits of a position.
+        dtype: dtype of the logits.
     """
     bytes_per_logit = paddle.empty([0], dtype).element_size()
     most = max(1, LOGITS_BYTES // (bytes_per_logit * vocab_size))  # positions of a slice
@@ -125,14 +125,14 @@ def logit_chunks(position_count: int, vocab_size: int, dtype: paddle.dtype) -> l
 def cross_entropy(
     x: Tensor, table: WordEmbeddings, bias: Tensor, labels: Tensor, loss_weights: Tensor | None = None
 ) -> MaskedLoss:
-    """-log softmax(logits)[label] of each position, without an array of [M, V].
+    """Compute -log softmax(logits)[label] of each position, without an array of [M, V].
 
     Args:
         x: [M, H], M at least 1.
         table: the embedding matrix [V, H].
         bias: [V], added to the logits.
         labels: [M] int64, from 0 to V - 1.
-        loss_weights: [M] float, the factor of each loss in the sum; None: 1. They get no gradient.
+        loss_weights: [M] float, weight of each loss in the sum; None: 1. They get no gradient.
     """
     precise = device.precise_dtype(x)
     if loss_weights is None:
@@ -141,18 +141,18 @@ def cross_entropy(
     chunks = logit_chunks(x.shape[0], bias.shape[0], precise)
     has_backward = paddle.is_grad_enabled() and any(needs_gradient(x, table.weight, bias))
     loss_on_cpu = LossOnCpu(table, bias) if kernel_selection.on_cpu(x) else None
-    if loss_on_cpu is not None and has_backward:  # the gradients are made with the losses
+    if loss_on_cpu is not None and has_backward:  # gradients are computed with the losses
         return MaskedLoss(
             *CrossEntropyOnCpu.apply(x, table.weight, bias, labels, loss_weights, loss_on_cpu, chunks)
         )
 
-    results = []  # of each chunk: its losses, and which are correct
+    results = []  # per chunk: losses, and which are correct
     for rows in chunks:
         inputs = (x[rows], labels[rows])
         if loss_on_cpu is not None:
             results.append(loss_on_cpu.losses(*inputs))
         elif has_backward:
-            # Nothing here is random, so no random state has to be kept.
+            # Nothing here is random, so no random state is preserved.
             results.append(
                 recompute(_compute_chunk_losses, *inputs, table.weight, bias, preserve_rng_state=False)
             )
@@ -165,9 +165,9 @@ def cross_entropy(
 
 
 def _compute_chunk_losses(x: Tensor, labels: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the losses of x [m, H], [m], and whether no logit is above the label's, bool [m].
+    """Compute the losses of x [m, H], [m], and whether no logit exceeds the label's, bool [m].
 
-    Within autocast the product is in half precision; the softmax is not.
+    Within autocast the product is in half precision, the softmax is not.
     """
     scores = logits(x, weight, bias).astype(device.precise_dtype(x))  # [m, V]
     losses = F.cross_entropy(scores, labels, reduction="none")

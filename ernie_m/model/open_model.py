@@ -1,4 +1,4 @@
-"""Open a model: its weights, its shape and its tokenizer, which are checked once. Needs no Paddle."""
+"""Opens a model: its weights, shape and tokenizer, checked once. No Paddle here."""
 
 import os
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from ernie_m.utils.logging import logger
 
 
 class SettledFlags(Protocol):
-    """What `apply_model_defaults` needs of the flags of a command, a dataclass."""
+    """The flags that `apply_model_defaults` uses, of a command's dataclass."""
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
     max_seq_len: int
@@ -29,13 +29,13 @@ SIZES = ("num_hidden_layers", "hidden_size", "num_attention_heads")
 
 @dataclass(frozen=True)
 class OpenedModel:
-    """The files of a model, which belong together. No weight has been read yet.
+    """The matching files of a model. No weights have been read yet.
 
     Attributes:
-        checkpoint: the weights; None: they are random.
+        checkpoint: the weights; None: random weights.
         config: the model's shape.
-        tokenizer: all its tokens have a row in the embedding matrix.
-        source: the file or the folder that says the shape, for messages.
+        tokenizer: its vocabulary fits the embedding matrix.
+        source: the file or folder of the config, for messages.
     """
 
     checkpoint: Checkpoint | None
@@ -45,19 +45,19 @@ class OpenedModel:
 
     @property
     def longest(self) -> int:
-        """Return the longest input in tokens, special tokens included."""
+        """Return the maximum input length in tokens, including special tokens."""
         return self.config.longest_input
 
     @property
     def preprocessing(self) -> PreprocessingConfig:
-        """How the model reads its inputs; ERNIE-M's own way if its weights are random."""
+        """Return the preprocessing settings; ERNIE-M's for random weights."""
         return self.checkpoint.preprocessing if self.checkpoint else PreprocessingConfig()
 
     def check_length(self, max_seq_len: int) -> None:
-        """Refuse a --max_seq_len for which the model has no room; warn of positions that were never trained.
+        """Reject a --max_seq_len above the model's maximum; warn of positions that were never trained.
 
         Raises:
-            UserError: it is above `longest`.
+            UserError: it exceeds `longest`.
         """
         if max_seq_len > self.longest:
             raise UserError(
@@ -69,7 +69,7 @@ class OpenedModel:
         trained_length = self.checkpoint.settings.get(TRAINED_LENGTH)
         if isinstance(trained_length, int) and max_seq_len > trained_length:
             logger.warning(
-                "--max_seq_len %d: positions above %d of %s were not trained in pre-training",
+                "--max_seq_len %d: positions above %d of %s were not trained in pretraining",
                 max_seq_len,
                 trained_length,
                 self.checkpoint.path,
@@ -82,16 +82,16 @@ def open_model(
     vocab_path: str | None = None,
     piece_model_path: str | None = None,
 ) -> OpenedModel:
-    """Open the tokenizer and the shape of a model.
+    """Open the tokenizer and the config of a model.
 
     Args:
-        checkpoint: the weights; None: they are random.
-        config_path, vocab_path, piece_model_path: the files that --ernie_config_path, --vocab_path and
-            --piece_model_path name; None: those next to the weights. Of a piece_model_path alone the
-            vocabulary is derived.
+        checkpoint: the weights; None: random weights.
+        config_path, vocab_path, piece_model_path: the files of --ernie_config_path, --vocab_path and
+            --piece_model_path; None: the files next to the weights. With only a piece_model_path, the
+            vocabulary is derived from it.
 
     Raises:
-        UserError: a file is missing or corrupt, or the files do not belong together.
+        UserError: a file is missing or corrupt, or the files do not match.
     """
     if checkpoint:
         tokenizer = checkpoint.tokenizer(vocab_path, piece_model_path)
@@ -125,14 +125,13 @@ def open_model(
 def settle_vectors(
     flags: Flags, opened: OpenedModel, recorded: Sequence[str] = ("pooling", "layer")
 ) -> Flags:
-    """`apply_model_defaults` for a command that makes vectors.
+    """Apply `apply_model_defaults` for a command that computes embeddings.
 
-    The longest input is taken from the model as well, unless the model has a head: then it is that of the
-    head.
+    The maximum length also comes from the model, unless the model has a head: then the head decides.
 
     Raises:
-        UserError: as `apply_model_defaults`, or the model's own vectors cannot be made here, and --pooling
-            asks for no others.
+        UserError: see `apply_model_defaults`; or the model's embeddings are not supported, and --pooling does
+            not choose others.
     """
     checkpoint = opened.checkpoint
     takes_pooling = "pooling" in recorded and "pooling" not in flags.on_command_line
@@ -145,22 +144,22 @@ def settle_vectors(
 
 
 def apply_model_defaults(flags: Flags, opened: OpenedModel, recorded: Sequence[str] = ()) -> Flags:
-    """Return the flags of a command, after the model has decided those that were not given.
+    """Return the flags of a command, with the model's values for those that were not given.
 
     Args:
-        flags: the flags of any command with --max_seq_len, whose default becomes what the model has room for.
-        recorded: names of flags that are fields of `PreprocessingConfig`. Each takes the model's value unless
+        flags: flags of any command with --max_seq_len, which defaults to the model's maximum.
+        recorded: names of flags that are fields of `PreprocessingConfig`. Each gets the model's value unless
             that is None or the flag was given.
 
     Raises:
-        UserError: the model has no room for the --max_seq_len that was given.
+        UserError: the given --max_seq_len exceeds the model's maximum.
     """
     values: dict[str, Any] = {}
     for name in recorded:
         value = getattr(opened.preprocessing, name)
         default = getattr(flags, name)
         if value is not None and name not in flags.on_command_line:
-            values[name] = str(value) if isinstance(default, str) else value  # --layer is a str
+            values[name] = str(value) if isinstance(default, str) else value  # --layer is a string
     changed_values = {name: value for name, value in values.items() if value != getattr(flags, name)}
     if changed_values and opened.checkpoint:
         in_words = ", ".join(f"--{name} {value}" for name, value in changed_values.items())

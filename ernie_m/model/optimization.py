@@ -1,7 +1,7 @@
-"""The optimizer of a model: AdamW with the official exclusions and layer-wise decay, and its schedules.
+"""The optimizer: AdamW with the official exclusions and layer-wise decay, and its schedules.
 
-A schedule is a function of the step, 0 for the first update, that returns a share of the highest rate.
-On a CPU the embedding matrix has an update of its own.
+A schedule is a function of the step, 0 for the first update, that returns the ratio to the peak learning
+rate. On a CPU the embedding matrix has a separate update.
 """
 
 import re
@@ -21,17 +21,17 @@ from ernie_m.model.word_embeddings import WordEmbeddings
 from ernie_m.utils.errors import UserError
 
 Schedule = Callable[[int], float]
-# A shape of the linear decay, as a value of --lr_schedule_style and of optimizer.schedule.
+# A shape of the linear decay: a value of --lr_schedule_style and of optimizer.schedule.
 WITH_DROP = "official"
-# The state of a parameter, as Paddle calls its tensors.
+# The state of a parameter, with Paddle's names.
 _MOMENTS = ("moment1", "moment2", "beta1_pow_acc", "beta2_pow_acc")
-_MASTER = "master_weight"  # the float32 copy of a parameter in half precision
+_MASTER = "master_weight"  # float32 master weight of a half-precision parameter
 _STATE = (*_MOMENTS, _MASTER)
-_ANOTHER_MODEL = "the training state belongs to another model: it has"
+_ANOTHER_MODEL = "the training state is of another model: found"
 
 
 def is_decayed(name: str) -> bool:
-    """Return whether weight decay applies to the parameter with this name: not to layer norms and biases.
+    """Return whether weight decay applies to a parameter: not to layer norms and biases.
 
     The layer norms of an encoder layer are norm1 and norm2.
     """
@@ -41,10 +41,10 @@ def is_decayed(name: str) -> bool:
 def learning_rate_ratios(
     names: Iterable[str], num_layers: int, layerwise_lr_decay: float
 ) -> dict[str, float]:
-    """Return each parameter's share of the learning rate, by name.
+    """Return the learning-rate ratio of each parameter, by name.
 
-    With d = layerwise_lr_decay, L = num_layers and layers 0 to L - 1, the share is d^(L - i) in layer i,
-    d^(L + 1) for the word and position tables, and 1 for heads, pooler and the embeddings' layer norm.
+    With d = layerwise_lr_decay, L = num_layers and layers 0 to L - 1, the ratio is d^(L - i) in layer i, d^(L
+    + 1) for word and position embeddings, and 1 for heads, pooler and the embeddings' layer norm.
     """
     ratios = {}
     for name in names:
@@ -68,18 +68,18 @@ def build_optimizer(
     eps: float = 1e-6,
     embedding_lr_ratio: float = 1.0,
 ) -> "AdamW":
-    """AdamW for the model's trainable parameters. It does not clip; `ernie_m.training.engine.Engine` does.
+    """Make AdamW for the model's trainable parameters. `ernie_m.training.engine.Engine` clips.
 
-    On a CPU the gradients of the model's embedding matrices are added in place from now on.
+    On a CPU the gradients of the embedding matrices are added in place from now on.
 
     Args:
-        peak_lr: the highest learning rate.
-        schedule: returns the share of `peak_lr` for a step; None: constant rate. Call
+        peak_lr: peak learning rate.
+        schedule: returns the ratio to `peak_lr` of a step; None: constant learning rate. Call
             `optimizer.lr_scheduler.step()` after each update.
-        weight_decay: the coefficient. Layer norms and biases do not decay.
-        layerwise_lr_decay: d of `learning_rate_ratios`; 1.0: the same rate in all layers.
+        weight_decay: coefficient. Layer norms and biases are excluded.
+        layerwise_lr_decay: d of `learning_rate_ratios`; 1.0: the same learning rate in all layers.
         betas, eps: the hyperparameters of Adam.
-        embedding_lr_ratio: the share of their rate that embedding matrices learn at.
+        embedding_lr_ratio: ratio of the embedding matrices' learning rate.
     """
     parameters = {
         name: parameter for name, parameter in model.named_parameters() if not parameter.stop_gradient
@@ -91,13 +91,14 @@ def build_optimizer(
     # The embedding matrices, by Paddle's name of their weight.
     embeddings = {layer.weight.name: layer for layer in sublayers if isinstance(layer, WordEmbeddings)}
 
-    groups = defaultdict(list)  # (share of the rate, coefficient of decay) -> parameters
-    tables = {}  # Paddle's name of an embedding matrix -> its update
+    groups = defaultdict(list)  # (learning-rate ratio, decay coefficient) -> parameters
+    tables = {}  # Paddle's name of an embedding matrix -> its optimizer
     for name, parameter in parameters.items():
         ratio = ratios[name]
         if parameter.name in embeddings:
             ratio *= embedding_lr_ratio
-        # The decay is that of the full rate; AdamW multiplies the coefficient by the parameter's own rate.
+        # Decay follows the full learning rate; AdamW multiplies the coefficient by the parameter's learning
+        # rate.
         decay = weight_decay / ratio if is_decayed(name) else 0.0
         if parameter.name in embeddings and kernel_selection.on_cpu(parameter) and lazy_adamw.works():
             gradient = embeddings[parameter.name].take_over()
@@ -113,24 +114,24 @@ def build_optimizer(
 
 
 def _layer_index(name: str) -> int | None:
-    """Return the number of the encoder layer that has the parameter with this name.
+    """Return the index of the encoder layer of a parameter, by name.
 
-    None: it is in no layer.
+    None: not in a layer.
     """
     match = re.search(r"encoder\.layers\.(\d+)\.", name)
     return None if match is None else int(match[1])
 
 
 class AdamW(paddle.optimizer.AdamW):
-    """Paddle's AdamW for groups of parameters, and `LazyAdamW` for embedding matrices on a CPU.
+    """Paddle's AdamW for parameter groups, and `LazyAdamW` for embedding matrices on a CPU.
 
-    Paddle saves the state under names of its own. `get_state` has the model's: its keys are
+    Paddle saves the state under its own names. `get_state` uses the model's: its keys are
     "<parameter>/<accumulator>", such as "pooler.dense.bias/moment1".
 
     Args:
-        lr_scheduler: the schedule and its position. Call its `step()` after each update.
-        groups: as Paddle's `parameters`, without the tables that `tables` updates.
-        tables: the updates of embedding matrices, by the names of their parameters.
+        lr_scheduler: schedule and position. Call its `step()` after each update.
+        groups: Paddle's `parameters`, without the matrices in `tables`.
+        tables: the optimizers of embedding matrices, by parameter name.
         betas, epsilon: the hyperparameters of Adam.
     """
 
@@ -147,20 +148,23 @@ class AdamW(paddle.optimizer.AdamW):
             beta1=betas[0],
             beta2=betas[1],
             epsilon=epsilon,
-            parameters=list(groups),  # type: ignore[arg-type]  # Paddle's type of a group is private
+            parameters=list(groups),  # type: ignore[arg-type]  # Paddle's group type is private
         )
         self.lr_scheduler = lr_scheduler
         self.tables = tables
 
     def step(self) -> None:
-        """Update every parameter that has a gradient."""
+        """Update every parameter with a gradient."""
         for table in self.tables.values():
             table.step(self.get_lr())
-        if self._parameter_list:  # a static model has no others, and Paddle wants one
+        if self._parameter_list:  # empty for a static model, which Paddle rejects
             super().step()
 
     def clear_grad(self, set_to_zero: bool = True) -> None:
-        """Clear the gradients of all parameters, as Paddle's optimizer does; those of tables become None."""
+        """Clear the gradients of all parameters, as Paddle's optimizer.
+
+        Those of embedding matrices become None.
+        """
         super().clear_grad(set_to_zero)
         for table in self.tables.values():
             table.weight.grad = None
@@ -168,8 +172,8 @@ class AdamW(paddle.optimizer.AdamW):
     def get_state(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return the state of every parameter that this process has updated: key -> tensor.
 
-        With sharding this is the part of this process; the parts together are the state. The tensors are the
-        optimizer's own, because a copy would take gigabytes: write them before the next step.
+        With sharding this is the part of this process. The tensors are not copied, which would take
+        gigabytes: write them before the next step.
         """
         tensors = self._state_by_name()
         return {
@@ -185,21 +189,21 @@ class AdamW(paddle.optimizer.AdamW):
         state: Mapping[str, np.ndarray | Tensor],
         is_own: Callable[[Tensor], bool] = lambda parameter: True,
     ) -> None:
-        """Load the `get_state` all processes.
+        """Load the results of `get_state` from all processes.
 
         Args:
             parameters: all parameters of the model, by name.
-            is_own: whether this process updates a parameter. The states of the others are not loaded.
+            is_own: whether this process updates a parameter. The states of others are not loaded.
 
         Raises:
-            UserError: the model has no such parameter, or a shape differs.
+            UserError: the model lacks a parameter, or a shape differs.
         """
         names = {key: key.rpartition("/")[0] for key in state}  # key -> name of the parameter
         unknown = sorted(set(names.values()) - set(parameters))
         if unknown:
             raise UserError(f"{_ANOTHER_MODEL} moments of {', '.join(unknown[:5])}")
         own_parameters = {key: parameters[name] for key, name in names.items() if is_own(parameters[name])}
-        # Each parameter has several keys; its state is made once.
+        # A parameter has several keys; make its state once.
         self._make_state({parameter.name: parameter for parameter in own_parameters.values()})
         tensors = self._state_by_name()
         for key, parameter in own_parameters.items():
@@ -211,18 +215,18 @@ class AdamW(paddle.optimizer.AdamW):
             table.forget_rows()
 
     def _make_state(self, parameters: Mapping[str, Tensor]) -> None:
-        """Make the state of these parameters, which are given by Paddle's names, unless it exists."""
+        """Create the state of parameters, given by Paddle's names, if missing."""
         for name in parameters.keys() & self.tables.keys():
             self.tables[name].begin()
         others = [parameter for name, parameter in parameters.items() if name not in self.tables]
-        # Paddle makes a state in the first update only, and `set_state_dict` keeps one for all parameters.
+        # Paddle creates a state only in the first update, and `set_state_dict` keeps one for all parameters.
         self._create_accumulators(paddle.static.default_main_program().global_block(), others)
 
     def _state_by_name(self) -> dict[tuple[str, str], Tensor]:
-        """Return every tensor of the state, by Paddle's name of the parameter and the kind of state."""
+        """Return every tensor of the state, by Paddle's parameter name and kind of state."""
         saved = self.state_dict()
-        masters = saved.pop("master_weights", {})  # name of a parameter -> tensor
-        # The state of a parameter with a master has the master's name.
+        masters = saved.pop("master_weights", {})  # parameter name -> tensor
+        # The state of a parameter with a master weight has the name of the master.
         parameter_of = {master.name: name for name, master in masters.items()}
         tensors = {(name, _MASTER): master for name, master in masters.items()}
         for key, tensor in saved.items():  # such as "linear_0.w_0_moment1_0"
@@ -239,12 +243,11 @@ class AdamW(paddle.optimizer.AdamW):
 
 
 def linear_warmup_decay(warmup_steps: int, total_steps: int, shape: str = WITH_DROP) -> Schedule:
-    """Linear warm-up over w = warmup_steps, then linear decay to 0 at T = total_steps. w = 0: constant rate.
+    """Return linear warm-up over w = warmup_steps, then decay to 0 at T = total_steps. w = 0: constant.
 
     Args:
-        shape: WITH_DROP, as the official code: from step w on the rate is 1 - t/T, so it drops from 1 to
-            1 - w/T at step w. "paddlenlp", as PaddleNLP: it falls in a straight line from 1 at step w to 0
-            at step T.
+        shape: WITH_DROP, as in the official code: after warm-up the ratio is 1 - t/T, so it drops from 1 to
+            1 - w/T at step w. "paddlenlp", as in PaddleNLP: a straight line from 1 at step w to 0 at step T.
     """
 
     def share(step: int) -> float:
@@ -261,7 +264,7 @@ def linear_warmup_decay(warmup_steps: int, total_steps: int, shape: str = WITH_D
 
 
 def noam_decay(warmup_steps: int) -> Schedule:
-    """Linear warm-up to 1 at update w = warmup_steps, then sqrt(w / update). w = 0: constant rate."""
+    """Return linear warm-up to 1 at update w = warmup_steps, then sqrt(w / update). w = 0: constant."""
 
     def share(step: int) -> float:
         if warmup_steps == 0:

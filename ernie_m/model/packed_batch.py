@@ -1,4 +1,4 @@
-"""What the encoder takes: the sequences of a micro-batch, one after the other, without pads."""
+"""The encoder's input: the sequences of a micro-batch, concatenated without padding (varlen)."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -18,24 +18,24 @@ from ernie_m.model.packed_layout import PackedLayout
 
 @dataclass(frozen=True)
 class PackedBatch:
-    """S sequences, N tokens one after the other, on the device.
+    """S sequences, N concatenated tokens, on the device.
 
-    `from_packed` and `from_padded` make it of NumPy arrays. `ernie_m.model.device.upload` copies it to the
-    device, together with the other micro-batches of a step and with what is to be predicted of them.
+    `from_packed` and `from_padded` make it from NumPy arrays. `ernie_m.model.device.upload` copies it to the
+    device, together with the other micro-batches of a step and their targets.
 
-    With FlashMask a filler, a further sequence that nothing reads, makes N a multiple of 128. The arrays [N]
-    include it; what `ErnieMModel.encode` returns does not.
+    FlashMask requires N to be a multiple of 128, so a filler sequence is added. The arrays [N] include it;
+    the result of `ErnieMModel.encode` does not.
 
     Attributes:
         input_ids: int64 [N].
         position_ids: int64 [N]; absolute, a sequence's first token has 2.
-        language_ids: int64 [N], NO_LANGUAGE for a token without one; None: no token has one.
+        language_ids: int64 [N], NO_LANGUAGE for tokens without a language; None: no languages.
         first_tokens: int64 [S], the index of each sequence's first token.
-        cell_to_token: int64 [B, T], only of a batch that was an array with pads: the index of the token in
-            each cell. A pad's cell has `tokens`, which is the index of no token.
-        mask: who attends to whom.
-        tokens: the number of tokens that the caller gave.
-        last_position: the greatest of `position_ids`.
+        cell_to_token: int64 [B, T], only for a padded array: the index of the token in each cell; padding has
+            the index `tokens`.
+        mask: the attention mask.
+        tokens: number of tokens without the filler.
+        last_position: maximum of `position_ids`.
     """
 
     input_ids: Array
@@ -59,16 +59,16 @@ class PackedBatch:
         """Make a batch from concatenated sequences. The class docstring describes the arrays.
 
         Args:
-            layout: where each sequence lies, and who attends to whom.
+            layout: the layout of the sequences.
             position_ids: None: 2, 3, ... in each sequence.
         """
         if position_ids is None:
             position_ids = FIRST_POSITION + layout.places_in_sequence()
         mask_class = attention.mask_class()
         with_filler = layout.padded_to(mask_class.multiple)
-        missing = with_filler.tokens - layout.tokens  # the number of tokens of the filler
+        missing = with_filler.tokens - layout.tokens  # number of filler tokens
         last_position = int(position_ids.max())
-        if missing:  # nothing reads the filler, so any token at any position will do
+        if missing:  # the filler is ignored, so any token and position will do
             input_ids = np.pad(input_ids, [0, missing])
             position_ids = np.pad(position_ids, [0, missing])
             if language_ids is not None:
@@ -86,14 +86,13 @@ class PackedBatch:
 
     @classmethod
     def from_padded(cls, input_ids: np.ndarray, pad_token_id: int) -> Self:
-        """Return a batch of an array of ids with pads on the right, int64 [B, T]. All tokens are context."""
+        """Make a batch from an array of ids padded on the right, int64 [B, T]. All tokens are context."""
         return cls.from_masked(input_ids, input_ids != pad_token_id)
 
     @classmethod
     def from_masked(cls, input_ids: np.ndarray, is_real: np.ndarray) -> Self:
-        """Return a batch of an array of ids, int64 [B, T].
-
-        Its tokens are where `is_real`, bool [B, T], is true.
+        """Make a batch from an array of ids, int64 [B, T].
+        Tokens are the cells where `is_real`, bool [B, T], is true.
         """
         layout = PackedLayout(is_real.sum(axis=1))
         tokens_up_to = np.cumsum(is_real).reshape(input_ids.shape)  # [B, T], counted row by row
@@ -101,23 +100,22 @@ class PackedBatch:
         return cls.from_packed(input_ids[is_real], layout, cell_to_token=cell_to_token)
 
     def without_filler(self, states: Tensor) -> Tensor:
-        """Return the states of the tokens that the caller gave: [N, H] -> [tokens, H]."""
+        """Remove the filler: [N, H] -> [tokens, H]."""
         return states if len(states) == self.tokens else states[: self.tokens]
 
     def padded(self, states: Tensor) -> Tensor:
-        """Put the states of the tokens back into the padded array: [tokens, H] -> [B, T, H], 0 at pads."""
-        assert self.cell_to_token is not None  # the batch was an array with pads
-        # Nothing before and one row after the first axis, nothing around the second: [tokens + 1, H]. The row
-        # of zeros at the end goes to the pads.
+        """Scatter token states into the padded array: [tokens, H] -> [B, T, H], 0 at padding."""
+        assert self.cell_to_token is not None  # made from a padded array
+        # Pad one row after the first axis: [tokens + 1, H]. This row of zeros is gathered for padding.
         with_zeros = F.pad(states, [0, 1, 0, 0])
         flat = paddle.gather(with_zeros, self.cell_to_token.flatten())  # [B x T, H]
         return flat.reshape([*self.cell_to_token.shape, -1])
 
     def sums(self, states: Tensor, weights: Tensor) -> Tensor:
-        """Return the sum of weight times state over the tokens of each row: states [tokens, H] -> [B, H].
+        """Return the weighted sum of states over the tokens of each row: [tokens, H] -> [B, H].
 
         Args:
-            weights: [B, T], 0 at pads; they get no gradient.
+            weights: [B, T], 0 at padding; they get no gradient.
         """
         if isinstance(self.mask, CpuMask):
             return sum_sequences(states, weights, ~self.is_pad(), self.mask.layout)
@@ -125,18 +123,18 @@ class PackedBatch:
         return paddle.matmul(row_weights, self.padded(states)).squeeze(1)  # [B, 1, H] -> [B, H]
 
     def is_pad(self) -> Tensor:
-        """Which cells of the array that the batch was are pads: bool [B, T]."""
-        assert self.cell_to_token is not None  # the batch was an array with pads
-        return self.cell_to_token == self.tokens  # the index that stands for a pad
+        """Return which cells of the padded array are padding: bool [B, T]."""
+        assert self.cell_to_token is not None  # made from a padded array
+        return self.cell_to_token == self.tokens  # the index of padding
 
 
 @dataclass(frozen=True)
 class LabeledBatch:
-    """A micro-batch of a task with labeled files, on the device.
+    """A micro-batch of a supervised task, on the device.
 
     Attributes:
-        inputs: a batch that was an array [B, T].
-        targets: what is to be predicted; the task says in which shape.
+        inputs: a batch from an array [B, T].
+        targets: the targets, in a shape defined by the task.
     """
 
     inputs: PackedBatch

@@ -1,4 +1,4 @@
-"""Where packed sequences lie, and who attends to whom. No Paddle here.
+"""The layout and attention mask of packed sequences. No Paddle here.
 
 Symbols: see `ernie_m/model/ernie.py`. In every mask a row is a query and a column is a key.
 """
@@ -7,18 +7,18 @@ from functools import cached_property
 
 import numpy as np
 
-# The length of each sequence in a group, as a share of the group's longest, is at least this. A greater share
-# makes fewer pads, but more groups.
+# The length of each sequence in a group, as a fraction of the group's longest, is at least this. A higher
+# value gives less padding but more groups.
 SIMILAR = 0.7
 
 
 class PackedLayout:
-    """Where each of S sequences lies among N tokens, and who attends to whom.
+    """The position of each of S sequences among N tokens, and the attention mask.
 
-    A sequence is some context tokens, then placeholders. All of its tokens attend to its context; a
-    placeholder attends to itself as well. Nothing attends to another sequence. MMLM, TLM and every task are
-    "all context"; CAMLM and the first stage of BTMLM have placeholders. With two sequences of 5 and 3 tokens,
-    of which 3 and 3 are context:
+    A sequence has context tokens, then placeholders. All of its tokens attend to its context; a placeholder
+    also attends to itself. Sequences do not attend to each other. MMLM, TLM and all tasks have only context;
+    CAMLM and the first stage of BTMLM have placeholders. Two sequences of 5 and 3 tokens, with 3 and 3
+    context tokens:
 
                 x1 x2 x3 M4 M5 | y1 y2 y3
         x1       1  1  1  .  . |  .  .  .
@@ -31,13 +31,13 @@ class PackedLayout:
         y3       .  .  .  .  . |  1  1  1
 
     Args:
-        lengths: int [S], tokens of each sequence, at least 1.
-        context_lengths: int [S], context tokens of each sequence, at least 1; None: all tokens are context.
+        lengths: int [S], number of tokens of each sequence, at least 1.
+        context_lengths: int [S], number of context tokens of each sequence, at least 1; None: all tokens.
 
     Attributes:
         lengths, context_lengths: int64 [S].
         starts: int64 [S], the index of each sequence's first token.
-        tokens: N, the number of all tokens.
+        tokens: N, the total number of tokens.
     """
 
     def __init__(self, lengths: np.ndarray, context_lengths: np.ndarray | None = None):
@@ -50,13 +50,13 @@ class PackedLayout:
 
     def padded_to(self, multiple: int) -> "PackedLayout":
         """Return the layout with one more sequence, if needed to make N a multiple of `multiple`."""
-        missing = -self.tokens % multiple  # up to the next multiple
+        missing = -self.tokens % multiple  # tokens up to the next multiple
         if missing == 0:
             return self
         return PackedLayout(np.append(self.lengths, missing), np.append(self.context_lengths, missing))
 
     def places_in_sequence(self) -> np.ndarray:
-        """Return the place of each token in its own sequence, from 0: int64 [N]."""
+        """Return the index of each token in its sequence, from 0: int64 [N]."""
         return np.arange(self.tokens) - np.repeat(self.starts, self.lengths)
 
     def sequence_numbers(self) -> np.ndarray:
@@ -68,23 +68,23 @@ class PackedLayout:
         return self.places_in_sequence() < np.repeat(self.context_lengths, self.lengths)
 
     def dense(self) -> np.ndarray:
-        """Return the mask as a matrix, bool [N, N]: the definition, for tests and pictures."""
+        """Return the mask as a matrix, bool [N, N]: the definition, for tests and figures."""
         sequence = self.sequence_numbers()
         same_sequence = sequence[:, None] == sequence  # [N, N]
-        # A row sees the context of its own sequence, and itself.
+        # A row attends to the context of its sequence, and to itself.
         return (same_sequence & self.is_context()) | np.eye(self.tokens, dtype=bool)
 
     @cached_property
     def groups(self) -> list["Group"]:
-        """Return the sequences in groups of similar length, the longest first."""
+        """Return the sequences in groups of similar length, longest first."""
         order = np.argsort(-self.lengths, kind="stable")  # the sequences by descending length
         sorted_lengths = self.lengths[order]
         groups = []
-        first = 0  # the place in `order` of the group's first and longest sequence
+        first = 0  # index into `order` of the group's first and longest sequence
         for following in range(1, len(order) + 1):
-            # The group ends where the following sequence is too short for it, or where there is none.
+            # The group ends before a sequence that is too short, or at the end.
             if following == len(order) or sorted_lengths[following] < SIMILAR * sorted_lengths[first]:
-                members = order[first:following]  # int64 [b], the indices of the group's sequences
+                members = order[first:following]  # int64 [b], indices of the group's sequences
                 groups.append(
                     Group(self.starts[members], self.lengths[members], self.context_lengths[members])
                 )
@@ -94,8 +94,8 @@ class PackedLayout:
     def row_indices(self) -> np.ndarray:
         """Return the mask for paddle.nn.functional.flashmask_attention with causal=False, int64 [N, 2].
 
-        Column j has (start, end): rows i > j are masked from `start` on, rows i < j are masked before `end`.
-        The rows of its sequence see a context column; only its own row sees a placeholder's column.
+        Column j has (start, end): rows i > j are masked from `start` on, rows i < j before `end`. A context
+        column is visible to the rows of its sequence, a placeholder's column only to its own row.
         """
         column = np.arange(self.tokens)
         is_context = self.is_context()
@@ -108,11 +108,11 @@ class PackedLayout:
 
 
 class Group:
-    """b sequences, which can be padded to an array [b, T].
+    """b sequences that can be padded to an array [b, T].
 
     Attributes:
-        starts, lengths, context_lengths: int64 [b], as in `PackedLayout`; the longest sequence comes first.
-        longest: T, the greatest length.
+        starts, lengths, context_lengths: int64 [b], as in `PackedLayout`; longest sequence first.
+        longest: T, the maximum length.
         shape: b, T.
     """
 
@@ -125,7 +125,7 @@ class Group:
 
     @cached_property
     def is_real(self) -> np.ndarray:
-        """Which cells of the array are tokens and not pads: bool [b, T]."""
+        """Return which cells of the array are tokens, not padding: bool [b, T]."""
         return np.arange(self.longest) < self.lengths[:, None]
 
     @cached_property
@@ -136,7 +136,7 @@ class Group:
     def cell_to_token(self) -> np.ndarray:
         """Return the index of the token in each cell, among the N tokens: int64 [b, T].
 
-        A pad's cell has the index of the first token of its sequence.
+        Padding has the index of the first token of its sequence.
         """
         first = self.starts[:, None]  # [b, 1]
         return np.where(self.is_real, first + np.arange(self.longest), first)

@@ -1,8 +1,8 @@
-"""How a model reads its inputs and makes its vectors: what its makers trained it with. No Paddle here.
+"""Preprocessing settings: how a model's inputs and embeddings are made, as in its training. No Paddle here.
 
-The defaults are ERNIE-M's own. `ernie_m.model.checkpoint.open` fills a `PreprocessingConfig` from the files
-of a folder, and our config.json keeps it below "reading": the number of the format, and the fields that
-differ from the defaults.
+The defaults are ERNIE-M's. `ernie_m.model.checkpoint.open` reads a `PreprocessingConfig` from the files of a
+folder. The native config.json stores it under "reading": the format number, and the fields that differ from
+the defaults.
 """
 
 from collections.abc import Mapping
@@ -14,63 +14,60 @@ from ernie_m.utils.args import NonNegativeInt, Range, accepts, in_words
 from ernie_m.utils.checksums import VERSION, check_format
 from ernie_m.utils.errors import UserError, shown
 
-READING = "reading"  # our key of config.json; other libraries ignore it
-_FORMAT = "format"  # the key of its number: a folder in the form of another library has no manifest
-COLUMNS = "columns"  # the columns of the table that it learned from: flags of `LabelOptions` -> their values
-GIVEN = "labels_as_given"  # and what a user of Python called the labels: numbers, true and false, texts
-# The names that `ernie_m.reader.tokenization` gives the rules for text before and after sentencepiece: the
-# official ones of ERNIE-M; none, as in XLM-R; and those of the ErnieMTokenizer of each library.
+READING = "reading"  # key of the native config.json; other libraries ignore it
+_FORMAT = "format"  # key of its format number, for folders in other formats, which have no manifest
+COLUMNS = "columns"  # the columns of the training table: flags of `LabelOptions` -> their values
+GIVEN = "labels_as_given"  # the type of the labels in Python: numbers, booleans or strings
+# The names of the text rules before and after SentencePiece in `ernie_m.reader.tokenization`: the official
+# ones of ERNIE-M; none, as in XLM-R; and those of the ErnieMTokenizer of each library.
 TextRules = Literal["ernie-m", "none", "paddlenlp", "transformers"]
 ERNIE_M_RULES, NO_RULES, *_ = get_args(TextRules)
-# "mean": that of all tokens, as in sentence-transformers and in XTREME's Tatoeba script;
-# "mean_without_special": that of all but [CLS] and [SEP]; "cls": the state of [CLS] itself; "pooler":
-# tanh(dense([CLS])) of the last layer.
+# "mean": over all tokens, as in sentence-transformers and in XTREME's Tatoeba script; "mean_without_special":
+# over all but [CLS] and [SEP]; "cls": the state of [CLS]; "pooler": tanh(dense([CLS])) of the last layer.
 Pooling = Literal["mean", "mean_without_special", "cls", "pooler"]
 MEAN_OF_TOKENS, MEAN_WITHOUT_SPECIAL, *_ = get_args(Pooling)
-# The subword of a word that has its tag: the first that is no lone "▁"; the first, whatever it is; or each.
+# The labeled subwords of a word: the first that is not only "▁"; the first; or all.
 LabelPieces = Literal["first", "leading", "all"]
 
-# What a text is, which decides its prompt: see `PreprocessingConfig.prompt`.
+# The kind of a text, which determines its prompt: see `PreprocessingConfig.prompt`.
 TextKind = Literal["query", "document", "neither"]
 QUERY, DOCUMENT, NEITHER = get_args(TextKind)
-_DOCUMENTS = (DOCUMENT, "passage", "corpus")  # names of a document's prompt; the first that there is counts
-_DEFAULT = "default"  # the name of a recorded prompt
+_DOCUMENTS = (DOCUMENT, "passage", "corpus")  # names of a document's prompt, in order of precedence
+_DEFAULT = "default"  # name of a recorded prompt
 
 _SHARED_BY_TASKS = ("text_rules", "added_tokens", "separators", "split_han", "label_pieces")
 
 
 def pair_text_kinds(are_translations: bool) -> tuple[TextKind, TextKind]:
-    """What the two texts of a pair are: translations of each other, or a query and what it should find."""
+    """Return the kinds of a pair's texts: translations, or query and document."""
     return (NEITHER, NEITHER) if are_translations else (QUERY, DOCUMENT)
 
 
 @dataclass(frozen=True)
 class PreprocessingConfig:
-    """How a model reads its inputs. None: its files do not say.
+    """Preprocessing settings of a model. None: not stored in its files.
 
     Attributes:
-        text_rules: what is done to a text in addition to sentencepiece.
-        added_tokens: token -> id, of tokens that are not in the SentencePiece model and have one id each in a
-            text.
-        max_seq_len: the longest input or window in tokens.
-        separators: the number of [SEP] between a question and its context. Between two texts there are always
-            two.
+        text_rules: processing of text besides SentencePiece.
+        added_tokens: token -> id, of tokens that are not in the SentencePiece model and have one id each.
+        max_seq_len: maximum length of an input or window in tokens.
+        separators: number of [SEP] between a question and its context. Two texts always have two in between.
         split_han: whether each Han character of a question and its context is a token.
         max_query_length, doc_stride, max_answer_length: options of question answering, in tokens.
-        label_pieces: which subwords of a word have its tag.
-        chunk_scheme: the scheme of the tags; NONE: they mark no entities.
+        label_pieces: the labeled subwords of a word.
+        chunk_scheme: tag scheme; NONE: tags without prefixes.
         official_compat: whether words were tagged as in the official code.
         marks_apart: whether "(here)," is four words in tagging.
-        multi_label: whether a text has several labels, or none.
+        multi_label: whether a text may have several labels or none.
         regression: whether a classifier predicts a number.
-        pairs: whether the inputs of a classifier are pairs of texts, and not single ones.
-        layer: the layer of the vectors, a number from 0.
-        pooling: how the states of the tokens become a vector; in a classifier: what its head reads.
-        normalize: whether a vector has length 1.
-        prompts: name -> what is put before a text.
-        default_prompt: the name of the prompt of a text that is neither query nor document.
-        language_embedding, camlm_context, pseudo_proportion, pseudo_positions: options of the pre-training,
-            as in its configuration.
+        pairs: whether the inputs of a classifier are pairs of texts.
+        layer: layer of the embeddings, from 0.
+        pooling: pooling of token states into an embedding, or into the input of a classifier.
+        normalize: whether embeddings have unit length.
+        prompts: name -> prefix of a text.
+        default_prompt: name of the prompt of texts that are neither queries nor documents.
+        language_embedding, camlm_context, pseudo_proportion, pseudo_positions: pretraining options, as in its
+            configuration.
     """
 
     text_rules: TextRules = ERNIE_M_RULES
@@ -100,19 +97,19 @@ class PreprocessingConfig:
 
     @classmethod
     def of_xlm_r(cls) -> Self:
-        """Return the preprocessing of XLM-R.
+        """Return the preprocessing settings of XLM-R.
 
-        Text goes to SentencePiece as it is, a pair is `<s> question </s></s> context </s>`, and the label of
-        a word belongs to its first subword.
+        Text has no rules besides SentencePiece, a pair is `<s> question </s></s> context </s>`, and the label
+        of a word belongs to its first subword.
         """
         return cls(text_rules=NO_RULES, separators=2, split_han=False, label_pieces="leading")
 
     @classmethod
     def from_json(cls, values: Any) -> Self:
-        """Read what `to_json` wrote; keys that are missing have the default.
+        """Read the result of `to_json`; missing keys have the default.
 
         Raises:
-            UserError: it is no JSON object, or the value of a key, which the error names, is wrong.
+            UserError: it is not a JSON object, or the value of a key is invalid.
         """
         if not isinstance(values, dict):
             raise UserError("not a JSON object")
@@ -128,7 +125,7 @@ class PreprocessingConfig:
             and preprocessing.default_prompt not in preprocessing.prompts
         ):
             name = shown(preprocessing.default_prompt)
-            raise UserError(f"'default_prompt' {name} is not in 'prompts'")
+            raise UserError(f"'default_prompt' {name} missing from 'prompts'")
         return preprocessing
 
     def to_json(self) -> dict[str, Any]:

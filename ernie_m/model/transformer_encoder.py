@@ -9,13 +9,13 @@ from ernie_m.model.layers import LayerNorm, Linear, at_positions, dropout, gelu,
 
 
 def initial_weights(config: ErnieMConfig) -> paddle.ParamAttr:
-    """Normal(0, initializer_range) cut at two deviations, as in the BERT and ERNIE families."""
+    """Return Normal(0, initializer_range), truncated at two deviations, as in BERT and ERNIE."""
     scale = config.initializer_range
     return paddle.ParamAttr(initializer=nn.initializer.TruncatedNormal(std=scale, a=-2 * scale, b=2 * scale))
 
 
 class EncoderLayer(nn.Layer):
-    """Attention, then the feed-forward pair; after each: dropout, residual, layer norm."""
+    """Attention, then feed-forward; after each: dropout, residual, layer norm."""
 
     def __init__(self, config: ErnieMConfig):
         super().__init__()
@@ -30,10 +30,10 @@ class EncoderLayer(nn.Layer):
         self.dropout_rate = config.hidden_dropout_prob
 
     def forward(self, x: Tensor, mask: AttentionMask, positions: Tensor | None = None) -> Tensor:
-        """[N, H] -> [N, H].
+        """Compute [N, H] -> [N, H].
 
-        With `positions`, int64 [M], the result is computed only for the tokens there, [M, H]; these still
-        attend to all tokens of their sequences.
+        With `positions`, int64 [M], the result is computed only for these tokens, [M, H]; they still attend
+        to all tokens of their sequences.
         """
         attended = self.self_attn(x, mask, positions)
         x = self.norm1(self._add_with_dropout(at_positions(x, positions), attended))
@@ -41,12 +41,12 @@ class EncoderLayer(nn.Layer):
         return self.norm2(self._add_with_dropout(x, self.linear2(gelu(middle))))
 
     def _add_with_dropout(self, x: Tensor, branch: Tensor) -> Tensor:
-        """x + dropout(branch)."""
+        """Return x + dropout(branch)."""
         return dropout(branch, self.dropout_rate, self.training, residual=x)
 
 
 class Encoder(nn.Layer):
-    """The stack of layers; it exists for the parameter names `encoder.layers.{i}`."""
+    """The stack of layers, for the parameter names `encoder.layers.{i}`."""
 
     def __init__(self, config: ErnieMConfig):
         super().__init__()

@@ -1,10 +1,10 @@
-"""The embedding matrix of the input, and its gradient, which both of its uses share.
+"""The word embeddings, and the gradient shared by their two uses.
 
-The table is used twice: rows of the input are looked up in it, and masked positions are predicted from it
-(`model/lm_head.py`). On a CPU Paddle makes a gradient of the whole table for each use in each micro-batch
-(768 MB at base size, zeroed on one thread) and adds them up. Once `build_optimizer` has taken the table over
-on a CPU, both uses add to one `weight.grad` in place instead. `paddle.grad` of a loss adds to it too, and
-cannot return it. Everywhere else, as in a loop with an optimizer of Paddle's, the gradients are Paddle's.
+The embedding matrix is used twice: input ids look up its rows, and masked positions are predicted from it
+(`model/lm_head.py`). On a CPU, Paddle makes a gradient of the whole matrix for each use in each micro-batch
+(768 MB at base size, zeroed on one thread) and adds them up. Once `build_optimizer` has taken over the matrix
+on a CPU, both uses add to one `weight.grad` in place. `paddle.grad` of a loss also adds to it, and cannot
+return it. Otherwise, as in a loop with one of Paddle's optimizers, the gradients are Paddle's.
 """
 
 import weakref
@@ -23,37 +23,36 @@ from ernie_m.model.cpu.numpy_views import add, as_array, as_rows, as_tensor
 
 
 class EmbeddingGradient:
-    """The gradient of an embedding matrix [V, H] in training on a CPU, and its rows that may differ from 0.
+    """The gradient of an embedding matrix [V, H] in training on a CPU, and its rows that may be nonzero.
 
-    It belongs to the optimizer of a model: a copy of the model has none.
+    The optimizer of a model owns it: a copy of the model has none.
 
-    Both uses of the table add to `weight.grad` in place. It lies in memory that is kept from step to step,
-    because other tensors would take the space if it were freed. A batch of fine-tuning touches a few thousand
-    of 250,002 words: the optimizer asks for these rows and leaves the others alone
-    (`ernie_m/model/cpu/lazy_adamw.py`).
+    Both uses of the matrix add to `weight.grad` in place. Its memory is kept from step to step, because other
+    tensors would take the space if it were freed. A fine-tuning batch uses a few thousand of 250,002 words:
+    the optimizer updates only these rows (`ernie_m/model/cpu/lazy_adamw.py`).
 
-    A masked-LM loss makes its gradient of the table in the forward pass, before it knows the factor from
-    above. It borrows the kept memory for that, if it is free, and gives it back in the backward pass.
+    A masked-LM loss computes its gradient of the matrix in the forward pass, before it knows the factor of
+    the backward pass. It borrows the kept memory for that, if free, and returns it in the backward pass.
 
     Attributes:
-        touched: bool [V], True where the kept memory may differ from 0; None: any row may, as always with
-            several processes, since their sum has the words that the others have looked up.
+        touched: bool [V], True where the kept memory may be nonzero; None: any row may be, as always with
+            several processes, since their sum includes the words of the others.
     """
 
     def __init__(self, weight: Tensor):
         self.weight = weight
         self.touched: np.ndarray | None = None
-        self._memory: np.ndarray | None = None  # [V, H]; made at the first use
-        # The array that `borrow` gave to a loss. The reference is weak: it dies when the loss is freed.
+        self._memory: np.ndarray | None = None  # [V, H]; allocated at first use
+        # The array that `borrow` gave to a loss. A weak reference: it dies when the loss is freed.
         self._borrowed_ref: weakref.ref | None = None
 
     def __deepcopy__(self, memo: object) -> None:
         return None
 
     def array(self) -> np.ndarray:
-        """`weight.grad` as an array [V, H] to add to. If there is no gradient yet, it becomes zeros."""
-        # The gradient is set as `grad_` and not as `grad`, which would copy it.
-        if self.weight.grad is None and self._is_lent():  # the kept memory is not free
+        """Return `weight.grad` as an array [V, H] to add to, initialized with zeros if missing."""
+        # The gradient is set as `grad_`, because `grad` would copy it.
+        if self.weight.grad is None and self._is_lent():  # the kept memory is in use
             self.weight.grad_ = paddle.zeros_like(self.weight)
         elif self.weight.grad is None:
             memory = self._kept_memory()
@@ -68,31 +67,31 @@ class EmbeddingGradient:
         table = self.array()
         if self.touched is not None:
             self.touched[ids] = True
-        # The values of equal ids are added up first, in their order.
-        rows, indices = np.unique(ids, return_inverse=True)  # each id once; [N], the place of each in `rows`
-        sums = as_tensor(np.zeros([len(rows), values.shape[1]], values.dtype))  # one for each of `rows`
+        # The values of equal ids are summed first, in order.
+        rows, indices = np.unique(ids, return_inverse=True)  # unique ids; [N], the index of each in `rows`
+        sums = as_tensor(np.zeros([len(rows), values.shape[1]], values.dtype))  # one per row
         sums.index_add_(as_tensor(indices), 0, as_tensor(values))
         table[rows] += as_array(sums)
 
     def borrow(self) -> np.ndarray:
-        """Memory [V, H] for the gradient of one loss, with any content, to be given back to `add_borrowed`.
+        """Return uninitialized memory [V, H] for the gradient of a loss, to be passed to `add_borrowed`.
 
-        It is the kept memory if that is free. Then `add_borrowed` need not add: what the loss has written
-        becomes `weight.grad`.
+        It is the kept memory if that is free. Then `add_borrowed` need not add: the loss's values become
+        `weight.grad`.
         """
         if self.weight.grad is not None or self._is_lent():
             return as_array(paddle.empty_like(self.weight))
-        borrowed = self._kept_memory()[:]  # [:] makes a view, an object of its own that dies with the loss
+        borrowed = self._kept_memory()[:]  # [:] makes a separate view object, which dies with the loss
         self._borrowed_ref = weakref.ref(borrowed)
         self.touched = None  # the loss may write to any row
         return borrowed
 
     def add_borrowed(self, gradient: np.ndarray, factor: float) -> None:
-        """Add `factor` times `gradient` [V, H], which is what `borrow` returned and the loss has filled."""
+        """Add `factor` times `gradient` [V, H], which `borrow` returned and the loss has filled."""
         is_kept_memory = self._borrowed_ref is not None and self._borrowed_ref() is gradient
         if is_kept_memory:
-            self._borrowed_ref = None  # it is given back
-        if is_kept_memory and self.weight.grad is None:  # no sum is needed: the memory becomes the gradient
+            self._borrowed_ref = None  # returned
+        if is_kept_memory and self.weight.grad is None:  # no sum needed: the memory becomes the gradient
             memory = self._kept_memory()
             if factor != 1.0:
                 memory *= factor
@@ -102,7 +101,7 @@ class EmbeddingGradient:
         self.touched = None  # the loss may have written to any row
 
     def touched_rows(self, gradient: Tensor) -> np.ndarray | None:
-        """Return the rows, bool [V], where a gradient of the table may differ from 0; None: any row.
+        """Return the rows, bool [V], where a gradient of the matrix may be nonzero; None: any row.
 
         Args:
             gradient: [V, H], in the kept memory or elsewhere.
@@ -112,11 +111,11 @@ class EmbeddingGradient:
         return self.touched if is_in_memory else None
 
     def forget_rows(self) -> None:
-        """Record that any row may differ from 0, because code outside of this class adds to the gradient."""
+        """Mark all rows as possibly nonzero, because code outside of this class adds to the gradient."""
         self.touched = None
 
     def join(self, gradient: Tensor) -> Tensor:
-        """What was added in place plus `gradient`, which Paddle has made; `weight.grad` is None after it."""
+        """Return the gradient added in place plus Paddle's `gradient`, and set `weight.grad` to None."""
         self.forget_rows()
         if self.weight.grad is None:
             return gradient
@@ -128,13 +127,13 @@ class EmbeddingGradient:
         """Return the sum of the squares of `weight.grad`, float64 []."""
         gradient = self._gradient
         rows = self.touched_rows(gradient)
-        if rows is not None:  # all other rows are 0
+        if rows is not None:  # other rows are 0
             gradient = as_tensor(as_array(gradient)[rows])
         return squared_norm(gradient)
 
     def scale_(self, factor: float) -> None:
         """Multiply `weight.grad` in place."""
-        rows = self.touched_rows(self._gradient)  # None: any row may differ from 0
+        rows = self.touched_rows(self._gradient)  # None: any row may be nonzero
         if rows is None:
             self._gradient.scale_(factor)
         else:
@@ -142,7 +141,7 @@ class EmbeddingGradient:
 
     @property
     def _gradient(self) -> Tensor:
-        """`weight.grad`, where there is one."""
+        """Return `weight.grad`, which must exist."""
         assert self.weight.grad is not None
         return self.weight.grad
 
@@ -153,7 +152,7 @@ class EmbeddingGradient:
         return self._memory
 
     def _is_lent(self) -> bool:
-        """Return whether a loss that still lives has borrowed the kept memory and not given it back."""
+        """Return whether a live loss has borrowed the kept memory."""
         return self._borrowed_ref is not None and self._borrowed_ref() is not None
 
 
@@ -163,7 +162,7 @@ def squared_norm(gradient: Tensor) -> Tensor:
 
 
 class EmbeddingLookup(PyLayer):
-    """Rows of a table [V, H]: ids [N] -> [N, H]. The gradient is added to the table's own in place."""
+    """Look up rows of an embedding matrix [V, H]: ids [N] -> [N, H]. The gradient is added in place."""
 
     @staticmethod
     def forward(ctx, weight: Tensor, ids: Tensor, embedding_gradient: EmbeddingGradient) -> Tensor:
@@ -173,17 +172,17 @@ class EmbeddingLookup(PyLayer):
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> None:  # type: ignore[override]  # Paddle's type has no None
-        # Returns no gradient: it is added in place.
+        # No gradient is returned, because it is added in place.
         ctx.embedding_gradient.add_rows(ctx.ids.ravel(), as_rows(gradient))
 
 
 class WordEmbeddings(nn.Embedding):
-    """paddle.nn.Embedding that owns the gradient of its table in training.
+    """paddle.nn.Embedding that owns the gradient of its matrix in training.
 
     Attributes:
-        gradient: adds gradients to the table's own in place; None: Paddle makes them, since no optimizer has
-            taken the table over.
-        in_bfloat16: whether a CPU computes the products of `ernie_m.model.lm_head.cross_entropy` in bfloat16.
+        gradient: adds gradients in place; None: Paddle makes them, since no optimizer has taken over the
+            matrix.
+        in_bfloat16: whether `ernie_m.model.lm_head.cross_entropy` multiplies in bfloat16 on a CPU.
     """
 
     def __init__(self, *args: Any, **kwargs: Any):
@@ -192,30 +191,31 @@ class WordEmbeddings(nn.Embedding):
         self.in_bfloat16 = False
 
     def take_over(self) -> EmbeddingGradient:
-        """Add gradients in place from now on. An optimizer calls it that asks for the rows that have one."""
+        """Add gradients in place from now on.
+
+        Called by an optimizer that updates only rows with a gradient.
+        """
         if self.gradient is None:
             self.gradient = EmbeddingGradient(self.weight)
-            # Paddle keeps the hook as long as the weight, and Python does not see that. A hook that knew this
-            # layer would keep it and its memory for good, since the layer keeps the weight.
+            # Paddle keeps the hook as long as the weight, invisibly to Python. A hook with a reference to
+            # this layer would keep it and its memory forever, since the layer keeps the weight.
             self.weight.register_hook(partial(add_paddles_gradient, weakref.ref(self.gradient)))
         return self.gradient
 
     def forward(self, ids: Tensor) -> Tensor:
-        """[N] int64 -> [N, H]."""
+        """Look up [N] int64 -> [N, H]."""
         if self.gradient is None or not kernel_selection.training_on_cpu(self.weight):
             return super().forward(ids)
         return EmbeddingLookup.apply(self.weight, ids, self.gradient)
 
 
 def add_paddles_gradient(table: "weakref.ref[EmbeddingGradient]", gradient: Tensor | None) -> Tensor | None:
-    """What Paddle is to make the gradient of the whole table, to which another use of it gives `gradient`.
+    """Return the gradient of the whole matrix for Paddle, given that of another use.
 
     A hook of the weight. Paddle adds `gradient` to `weight.grad`, unless that was cleared to zeros: then it
     overwrites what was added in place since.
     """
     owner = table()
-    if (
-        gradient is None or owner is None
-    ):  # None comes from `EmbeddingLookup`, which has added its rows itself
+    if gradient is None or owner is None:  # None is from `EmbeddingLookup`, which has added its rows
         return gradient
     return owner.join(gradient)

@@ -128,7 +128,7 @@ def test_a_config_that_contradicts_the_weights_loses_and_is_named(tmp_path, capl
         (
             make_paddlenlp,
             {"model_type": "xlm-roberta"},
-            "config.json says model_type",
+            "config.json has model_type",
         ),
         (
             make_paddlenlp,
@@ -146,8 +146,8 @@ def test_a_config_that_contradicts_the_weights_loses_and_is_named(tmp_path, capl
             "hidden_dropout_prob 10",
         ),
         (make_xlm_r, {"model_type": "bert"}, "a BERT with a vocabulary of its own"),
-        (make_xlm_r, {"model_type": "roberta"}, "config.json says model_type"),
-        (make_xlm_r, {"model_type": None}, "config.json says model_type"),
+        (make_xlm_r, {"model_type": "roberta"}, "config.json has model_type"),
+        (make_xlm_r, {"model_type": None}, "config.json has model_type"),
         (make_xlm_r, {"pad_token_id": 0}, "config.json: invalid pad_token_id 0"),
     ],
 )

@@ -227,8 +227,8 @@ CASES = {
         "text rules",
     ),
     "added tokens": (None, PreprocessingConfig(added_tokens={"<e1>": 0}), "huggingface", "<e1>"),
-    "the tagged piece": (TAGS, PreprocessingConfig(), "xlm-roberta", "first piece"),
-    "all pieces": (TAGS, replace(XLM_R, label_pieces="all"), "xlm-roberta", "first piece"),
+    "the tagged piece": (TAGS, PreprocessingConfig(), "xlm-roberta", "first subword"),
+    "all pieces": (TAGS, replace(XLM_R, label_pieces="all"), "xlm-roberta", "first subword"),
     "Han": ("question-answering", PreprocessingConfig(), "xlm-roberta", "Han characters"),
     "one separator": ("question-answering", PreprocessingConfig(split_han=False), "paddlenlp", "[SEP]"),
     "two separators": (

@@ -431,7 +431,7 @@ def test_damaged_files(tmp_path, make, name, contents):
         ({"id2label": {"first": "a"}}, ["invalid id2label {'first': 'a'}"]),
         (
             {"id2label": {"0": "a", "1": "b"}, "label2id": {"a": 1, "b": 0}},
-            ["id2label calls 0 'a', and label2id gives that name 1"],
+            ["id2label maps 0 to 'a', but label2id maps that name to 1"],
         ),
     ],
 )

@@ -195,4 +195,4 @@ def test_the_tokenizer_one_folder_up(tokenizer, tmp_path, capsys):
     make_official(tmp_path / "base", config, seed=1)
     convert.main([str(tmp_path / "base"), str(tmp_path / "out"), "--to", "huggingface"])
     assert (tmp_path / "out" / "sentencepiece.bpe.model").is_file()
-    assert "ErnieMTokenizer of these libraries gives other ids" in capsys.readouterr().out
+    assert "ErnieMTokenizer of these libraries produces other ids" in capsys.readouterr().out

@@ -135,7 +135,9 @@ def test_a_resumed_run_counts_bad_steps_on():
     toy_training.load(second, weights(first), get_state(first))
     assert second.steps == 5
     assert second.bad_in_a_row == 2
-    assert "3 steps in a row" in error_of(second.step, micro_batches_of(5, 2), loss_that_fails(second, {5}))
+    assert "3 consecutive steps" in error_of(
+        second.step, micro_batches_of(5, 2), loss_that_fails(second, {5})
+    )
 
 
 @pytest.mark.parametrize("threads", [1, 2])

@@ -53,7 +53,7 @@ def test_it_runs_ahead_and_then_waits(tmp_path):
         ("user error", UserError, "^x.tsv, line 3: unknown label 'maybe'$"),
         ("error", RuntimeError, r"(?s)the reader process failed:.*in one_then.*the error"),
         ("kill", UserError, "the reader process was killed by signal 9"),
-        ("truncate", UserError, "killed by signal 7 .a file became shorter while it was read"),
+        ("truncate", UserError, "killed by signal 7 .a file was truncated"),
     ],
 )
 def test_the_end_of_a_worker_is_raised_after_its_items(tmp_path, event, error, message):

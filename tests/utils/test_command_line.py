@@ -106,7 +106,7 @@ def test_values_on_the_command_line(line, name, value):
         ),
         ("peak_lr: 1", [], "a.yaml: peak_lr: unknown option; did you mean --optimizer.peak_lr?"),
         ("stepz: 3", ["--steps", "3"], "a.yaml: stepz: unknown option; did you mean --steps?"),
-        ("12: 3", [], "a.yaml: 12 is unknown"),
+        ("12: 3", [], "a.yaml: 12: unknown option"),
         (
             "optimizer.peak_lr: 1\noptimizer: {peak_lr: 2}",
             [],
@@ -139,7 +139,7 @@ def test_values_on_the_command_line(line, name, value):
         ),
         ("limit: 2", ["--zzz", "1", "--steps", "0"], "a.yaml: limit 2: "),
         ("", ["--stepz", "3"], "--stepz: unknown option; did you mean --steps?"),
-        ("", ["--zzz", "3"], "--zzz is unknown"),
+        ("", ["--zzz", "3"], "--zzz: unknown option"),
         ("", ["--lang", "en"], "--lang: unknown option; did you mean --languages?"),
         ("", ["--max_limit", "1"], "--max_limit: unknown option; did you mean --limit?"),
         ("", ["-x", "3"], "unexpected argument '-x'"),
@@ -159,10 +159,10 @@ def test_values_on_the_command_line(line, name, value):
         ("", ["--fast=ja"], "--fast ja: "),
         ("", ["--config", "absent.yaml"], "absent.yaml: "),
         # These must not be taken for the names of files.
-        ("config: /proc/version", [], "a.yaml: config is unknown"),
+        ("config: /proc/version", [], "a.yaml: config: unknown option"),
         ("optimizer: /proc/version", [], "a.yaml: optimizer: unknown option; it is a section"),
         ("optimizer:\n  style:official", [], "a.yaml: optimizer: unknown option; it is a section"),
-        ("optimzer: {}", [], "a.yaml: optimzer is unknown"),
+        ("optimzer: {}", [], "a.yaml: optimzer: unknown option"),
         ("", ["--optimizer", "/proc/version"], "--optimizer: unknown option; it is a section"),
         ("", ["--inputs", "a, ,b"], "--inputs a, ,b: "),
         ("inputs: 'a,'", [], "a.yaml: inputs a,: "),
@@ -186,11 +186,11 @@ def test_all_faults_are_named_at_once(tmp_path):
     path.write_text("stepz: 1\nsteps: 2.5")
     line = ["--config", str(path), "--zzz", "1", "--steps", "x", "--output", ""]
     lines = error_of(parse_options, Required, line).split("\n  ")
-    places = (f"{path}: stepz ", f"{path}: steps 2.5", "--zzz ", "--steps x: ", " --model ", " --output ")
+    places = (f"{path}: stepz: ", f"{path}: steps 2.5", "--zzz: ", "--steps x: ", " --model ", " --output ")
     assert [place in line for line, place in zip(lines, places, strict=True)] == [True] * 6
     # A needed option whose name is misspelled is one fault.
     (line,) = error_of(parse_options, Required, ["--modell", "x", "--output", "y"]).split("\n")
-    assert line.startswith("--modell ")
+    assert line.startswith("--modell: ")
 
 
 def test_the_official_form():
@@ -212,7 +212,7 @@ def test_the_official_form():
         ("--do_test ture", "--do_test ture: "),
         ("--random_seed 1,x", "--random_seed 1,x: "),
         ("--epochs", "--epochs: unknown option; did you mean --epoch?"),
-        ("--on_command_line x", "--on_command_line is unknown"),
+        ("--on_command_line x", "--on_command_line: unknown option"),
     ],
 )
 def test_mistakes_in_the_official_form(line, expected):

@@ -1,4 +1,4 @@
-"""Whether a checkpoint has what a model needs. No Paddle here."""
+"""Validation: whether a checkpoint has the tensors that a model requires. No Paddle here."""
 
 from collections.abc import Mapping
 
@@ -8,7 +8,7 @@ from ernie_m.model.checkpoint.weights import Weights
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.utils.errors import UserError
 
-# What the names of tensors begin with that are not of an encoder.
+# Prefixes of tensor names outside the encoder.
 HEADS = ("classifier.", "lm_head.", "language_embeddings.")
 
 
@@ -21,13 +21,13 @@ def check(
     """Compare the names and shapes of a model with those of the weights.
 
     Args:
-        shapes: our name -> shape, of each tensor that the model takes from the checkpoint.
-        config: the model's.
-        optional: prefixes of names that may be absent.
+        shapes: native name -> shape, of each tensor that the model loads.
+        config: the model's config.
+        optional: prefixes of names that may be missing.
 
     Raises:
-        UserError: a shape that differs (with the config key to look at), another number of layers or of
-            attention heads than the model has, or missing names, listed.
+        UserError: a shape differs (with the config key), the number of layers or attention heads differs, or
+            names are missing.
     """
     tensors = checkpoint.tensors
     _check_attention_heads(config, checkpoint, shapes)
@@ -45,11 +45,11 @@ def check(
 
 
 def unread(start: Checkpoint | None, reads_pooler: bool) -> tuple[str, ...]:
-    """Prefixes of the names of weights that are neither read nor written: a pooler that would stay random.
+    """Return prefixes of weight names that are neither loaded nor written: a pooler that would stay random.
 
     Args:
-        start: what a training starts from; None: random weights.
-        reads_pooler: whether the training needs the pooler, and trains it.
+        start: the initial checkpoint; None: random weights.
+        reads_pooler: whether training uses the pooler, and trains it.
     """
     return () if reads_pooler or start is None or start.has_pooler else ("pooler.",)
 
@@ -57,13 +57,13 @@ def unread(start: Checkpoint | None, reads_pooler: bool) -> tuple[str, ...]:
 def _check_attention_heads(
     config: ErnieMConfig, checkpoint: Checkpoint, shapes: Mapping[str, tuple[int, ...]]
 ) -> None:
-    """Compare the number of attention heads, which no shape shows.
+    """Compare the number of attention heads, which shapes do not show.
 
     Raises:
-        UserError: the model has another number than the checkpoint's config.
+        UserError: the model's number differs from the checkpoint's config.
     """
     fills_encoder = any(name.startswith("encoder.") for name in shapes)
-    if checkpoint.config is None or not fills_encoder:  # there is nothing to compare
+    if checkpoint.config is None or not fills_encoder:  # nothing to compare
         return
     heads_of_model = config.num_attention_heads
     heads_of_weights = checkpoint.config.num_attention_heads
@@ -81,12 +81,12 @@ def _check_shapes(shapes: Mapping[str, tuple[int, ...]], tensors: Weights) -> No
         shapes: name -> shape in the model.
 
     Raises:
-        UserError: a shape differs; the message gives the config keys behind it.
+        UserError: a shape differs; the message names the config keys.
     """
     wrong = [name for name in shapes if name in tensors and tensors.shape(name) != shapes[name]]
     if not wrong:
         return
-    # Config key -> how it differs. The first tensor that shows a key decides.
+    # Config key -> the difference. The first tensor with a key decides.
     differences: dict[str, str] = {}
     for name in wrong:
         for key, in_model, in_weights in zip(key_mapping.find_axes(name), shapes[name], tensors.shape(name)):
@@ -104,5 +104,5 @@ def _check_shapes(shapes: Mapping[str, tuple[int, ...]], tensors: Weights) -> No
 
 
 def format_count(names: list[str]) -> str:
-    """Return the number of some tensors, for a message."""
+    """Format a number of tensors for a message."""
     return f"{len(names)} tensor" if len(names) == 1 else f"{len(names)} tensors"

@@ -1,4 +1,7 @@
-"""What a format is: how its folders are recognized, read and written. Each has a file here or in foreign/."""
+"""Base class of formats: how folders are recognized, read and written.
+
+Each format has a file here or in foreign/.
+"""
 
 import re
 from collections import Counter
@@ -18,23 +21,23 @@ from ernie_m.utils.errors import UserError, shown
 from ernie_m.utils.files import Folder
 from ernie_m.utils.logging import logger
 
-# The keys of other libraries for which our model has a single value.
+# Keys of other libraries for which the native model has a single value.
 _ONLY = {"position_embedding_type": "absolute", "is_decoder": False, "add_cross_attention": False}
 
 
 @dataclass(frozen=True)
 class Source:
-    """What a format has found in a folder, before anything is translated.
+    """The files of a format found in a folder, before conversion.
 
     Attributes:
-        folder: the one that has the model card and the means of its languages.
+        folder: contains the model card and the language means.
         weights: under their names in the file.
-        raw_config: the contents of its config; empty if there is none.
-        config_path: None if there is no config file.
-        tokenizer_folders: where its tokenizer may be, the most likely folder first.
-        tasks: what it may be for, by its class or its tensors: keys of `Names.classes`. The heads of all of
-            these have the same names; only the user can say which one it is.
-        root: the folder that was opened, which may have the modules of sentence-transformers.
+        raw_config: contents of its config; empty without one.
+        config_path: None without a config file.
+        tokenizer_folders: where its tokenizer may be, most likely folder first.
+        tasks: possible tasks, by its class or its tensors: keys of `Names.classes`. Their heads have the same
+            names, so only the user can tell them apart.
+        root: the opened folder, which may have the modules of sentence-transformers.
     """
 
     folder: Folder
@@ -47,46 +50,42 @@ class Source:
 
     @property
     def path(self) -> Path:
-        """Return the file of the weights, or the official parameter directory; messages name it."""
+        """Return the file of the weights, or the official parameter directory, for messages."""
         return Path(self.weights.source)
 
     @property
     def task(self) -> str | None:
-        """What the model was fine-tuned for; None: nothing, or the files do not say."""
+        """Return the task that the model was fine-tuned for; None: none, or unknown."""
         return self.tasks[0] if len(self.tasks) == 1 and self.tasks[0] != LM else None
 
     def first(self, names: Sequence[str]) -> Path | None:
-        """Return the first file of these in the first folder of the tokenizer that has one.
-
-        None: none has.
-        """
+        """Return the first of these files in the first tokenizer folder that has one, or None."""
         paths = [folder.first(names) for folder in self.tokenizer_folders]
         return next((path for path in paths if path), None)
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint of any format. Names and shapes are known; a tensor is read when it is accessed.
+    """A checkpoint in any format. Names and shapes are known; a tensor is read when it is accessed.
 
     Attributes:
-        path: the folder or file that was opened.
-        folder: the one that has its model card and the means of its languages. What was read of its files is
-            kept until there is a tokenizer.
-        format: the name of its format, such as "ernie-m" or "paddlenlp".
-        tensors: our name -> array.
-        config: the model's shape; None if there is no config file, which only our own and the official format
-            can do without.
-        task: what the model was fine-tuned for: a task of `ernie_m.model.tasks`, or
-            `key_mapping.CHOICE`; None: nothing, or the files do not say.
-        labels: the names of the labels, in the order of their ids; empty if the files do not say.
-        settings: the keys of our config.json in addition to the model's shape and "reading", such as
-            "languages" and "step"; empty in other formats.
-        preprocessing: how the model reads its inputs.
-        preprocessing_errors: in words, what the model was trained with that this project cannot do;
-            usually empty.
-        config_path, vocab_path, piece_model_path, language_means_path: None if there is no such file.
-        dropped: name in the source -> why the tensor was not taken.
-        unknown: names in the source that were not understood, and were left out because that was asked for.
+        path: the opened folder or file.
+        folder: contains the model card and the language means. Its contents are cached until there is a
+            tokenizer.
+        format: name of its format, such as "ernie-m" or "paddlenlp".
+        tensors: native name -> array.
+        config: the model's shape; None without a config file, which only the native and the official format
+            allow.
+        task: the task that the model was fine-tuned for, of `ernie_m.model.tasks`, or `key_mapping.CHOICE`;
+            None: none, or unknown.
+        labels: label names in the order of their ids; empty if unknown.
+        settings: the other keys of the native config.json, such as "languages" and "step"; empty in other
+            formats.
+        preprocessing: its preprocessing settings.
+        preprocessing_errors: descriptions of settings that this project does not support; usually empty.
+        config_path, vocab_path, piece_model_path, language_means_path: None if missing.
+        dropped: name in the source -> reason why the tensor was skipped.
+        unknown: names of unknown tensors in the source, which were dropped on request.
     """
 
     path: Path
@@ -108,16 +107,16 @@ class Checkpoint:
 
     @property
     def files(self) -> list[Path]:
-        """What it is read from; of weights in several files their index or their folder."""
+        """Return the files it is read from; for sharded weights their index or folder."""
         others = (self.config_path, self.vocab_path, self.piece_model_path, self.language_means_path)
         return [Path(self.tensors.source), *filter(None, others)]
 
     @property
     def shape(self) -> ErnieMConfig:
-        """`config`, where there must be one.
+        """Return `config`, which is required.
 
         Raises:
-            UserError: there is none.
+            UserError: it is missing.
         """
         if self.config is None:
             raise UserError(
@@ -128,10 +127,7 @@ class Checkpoint:
 
     @property
     def has_pooler(self) -> bool:
-        """Return whether there is a pooler among the weights.
-
-        Where there is none, that of a model is random.
-        """
+        """Return whether the weights have a pooler; otherwise a model's pooler is random."""
         return "pooler.dense.weight" in self.tensors
 
     def tokenizer(
@@ -140,11 +136,11 @@ class Checkpoint:
         """Return the tokenizer of the folder; its files must agree.
 
         Args:
-            vocab_path, piece_model_path: files to read in place of the folder's; None: those. Of a
-                piece_model_path alone the vocabulary is derived.
+            vocab_path, piece_model_path: files to use instead of the folder's, if given. With only a
+                piece_model_path, the vocabulary is derived from it.
 
         Raises:
-            UserError: there is none, a file is corrupt, or two files disagree.
+            UserError: it is missing, a file is corrupt, or two files contradict each other.
         """
         pieces = piece_model_path or self.piece_model_path
         if pieces is None:
@@ -159,21 +155,21 @@ class Checkpoint:
 
 
 class Format(Names):
-    """A format. One that is only read has no `library`, and one that is only written no `find`.
+    """A format. A read-only one has no `library`, a write-only one no `find`.
 
     Attributes:
-        name: what messages call it.
-        needs_config: whether nothing can be done without its config.
-        defaults: the values of keys that its config may leave out, where ours are others.
-        labels_key: the key of its config that has the labels, for `labels_of`.
-        ignored: a key that its library ignores, whatever a config says.
-        has_own_vocab: whether vocab.txt gives the ids of tokens; otherwise the SentencePiece model does.
-        library: that of the model card.
-        tokenizer_form: the form of its tokenizer's files, a key of `WRITERS` in
+        name: its name in messages.
+        needs_config: whether its config is required.
+        defaults: values of missing keys of its config that differ from the native defaults.
+        labels_key: the key of its config with the labels, for `labels_of`.
+        ignored: a key of the config that its library ignores.
+        has_own_vocab: whether vocab.txt determines token ids; otherwise the SentencePiece model does.
+        library: library name in the model card.
+        tokenizer_form: format of its tokenizer files, a key of `WRITERS` in
             `ernie_m.model.checkpoint.write_foreign`.
-        text_rules: those of its library's tokenizer; None: its files say them.
-        keeps_added_tokens: whether its tokenizer's files have a place for added tokens.
-        separators: how many [SEP] stand before a context; None: its files say it.
+        text_rules: text rules of its library's tokenizer; None: stored in its files.
+        keeps_added_tokens: whether its tokenizer files support added tokens.
+        separators: number of [SEP] before a context; None: stored in its files.
     """
 
     name: str
@@ -189,24 +185,25 @@ class Format(Names):
     separators: int | None = 2
 
     def find(self, folder: Folder) -> Source | None:
-        """The checkpoint of this format in a folder; None: there is none.
+        """Find a checkpoint of this format in a folder; None if there is none.
 
         Raises:
-            UserError: there is one, and it cannot be read.
+            UserError: it cannot be read.
         """
         raise NotImplementedError
 
     def check(self, config: ErnieMConfig) -> None:
-        """Refuse, by a UserError, a shape that the format cannot have."""
+        """Raise a UserError for a shape that the format does not support."""
 
     def config(self, source: Source, weights: Weights) -> ErnieMConfig:
         """Return the model's shape. If file and weights disagree on a size, log it and use the weights.
 
         Args:
-            weights: under our names.
+            weights: under native names.
 
         Raises:
-            UserError: another architecture, or a size that neither file nor weights show, such as the heads.
+            UserError: another architecture, or a size that neither file nor weights contain, such as the
+            heads.
         """
         raw_config = source.raw_config
         location = source.config_path or source.path
@@ -232,7 +229,7 @@ class Format(Names):
         return config
 
     def settings(self, source: Source, config: ErnieMConfig | None) -> dict[str, Any]:
-        """`Checkpoint.settings`; by default nothing."""
+        """Return `Checkpoint.settings`, by default empty."""
         return {}
 
     def preprocessing(
@@ -243,58 +240,57 @@ class Format(Names):
         labels: list[str],
         drop_unknown: bool,
     ) -> tuple[PreprocessingConfig, list[str]]:
-        """How the model reads, and what its makers did in another way than this project can, in words.
+        """Return the preprocessing settings, and descriptions of unsupported ones.
 
         Args:
-            weights: under our names.
-            drop_unknown: as for `ernie_m.model.checkpoint.open.open_checkpoint`.
+            weights: under native names.
+            drop_unknown: see `ernie_m.model.checkpoint.open.open_checkpoint`.
 
         Raises:
-            UserError: a file is corrupt, two files disagree, or they say what is not understood.
+            UserError: a file is corrupt, two files contradict each other, or a value is unknown.
         """
         return read_preprocessing(source.raw_config, source.config_path), []
 
     def write(self, folder: Path, checkpoint: Checkpoint, weights: Weights, task: str | None) -> list[str]:
-        """Write weights, in float32, and config into an existing folder.
+        """Write weights, in float32, and config to an existing folder.
 
         Args:
-            checkpoint: what is converted.
+            checkpoint: the converted checkpoint.
             weights: under the names of the format.
             task: from `kind`.
 
         Returns:
-            The names of the files that say how a text gets its vector; for most formats none.
+            Names of the files with embedding settings; for most formats none.
 
         Raises:
-            UserError: a size that the format cannot have.
+            UserError: a size that the format does not support.
         """
         raise NotImplementedError
 
 
 def _infer_sizes(weights: Weights) -> dict[str, int]:
-    """Return the config keys that the shapes show."""
+    """Return the sizes in the config that the shapes show."""
     sizes = {}
     layers = count_layers(weights)
-    if layers:  # otherwise it is a static model, or incomplete
+    if layers:  # otherwise a static or incomplete model
         sizes["num_hidden_layers"] = layers
     for name in (WORDS, POSITIONS, "encoder.layers.0.linear1.weight"):
-        axes = find_axes(name)  # the config's keys for the sizes
+        axes = find_axes(name)  # config keys of the sizes
         if name in weights and len(weights.shape(name)) == len(axes):
             sizes |= dict(zip(axes, weights.shape(name)))
     return sizes
 
 
 def labels_of(raw_config: Mapping[str, Any], key: str, path: Path | None, outputs: int = 0) -> list[str]:
-    """Return the names of the labels, in the order of their ids; [] if a config has none, or LABEL_0, ...
+    """Return the label names in the order of their ids; [] if missing or LABEL_0, ...
 
     Args:
-        key: of a list of the names, or of id -> name.
-        path: of the config.
-        outputs: how many a classifier has; where it has several, other numbers of LABEL_0, ... are names.
+        key: key of a list of names, or of id -> name.
+        path: path of the config.
+        outputs: number of a classifier's outputs; for several, LABEL_0, ... in other numbers count as names.
 
     Raises:
-        UserError: it has something else at the key, label2id gives a name another id, or two labels have one
-            name.
+        UserError: the value is invalid, label2id contradicts it, or a label is duplicate.
     """
     names = raw_config.get(key) or []
     if isinstance(names, dict) and all(re.fullmatch("[0-9]{1,9}", id_) for id_ in names):
@@ -302,8 +298,8 @@ def labels_of(raw_config: Mapping[str, Any], key: str, path: Path | None, output
         for id_, name in names.items():
             if isinstance(id_of, dict) and str(id_of.get(str(name), int(id_))) != str(int(id_)):
                 raise UserError(
-                    f"{path}: {key} calls {id_} '{shown(name)}', and label2id gives that name "
-                    f"{shown(id_of[str(name)])}; correct the one that is not of the training"
+                    f"{path}: {key} maps {id_} to '{shown(name)}', but label2id maps that name to "
+                    f"{shown(id_of[str(name)])}. Correct the one that differs from the training"
                 )
         names = [str(names[id_]) for id_ in sorted(names, key=int)]
         if names == numbered(len(names)) and (outputs < 2 or len(names) == outputs):
@@ -323,5 +319,5 @@ def labels_of(raw_config: Mapping[str, Any], key: str, path: Path | None, output
 
 
 def numbered(count: int) -> list[str]:
-    """Return the names that transformers gives to labels without names."""
+    """Return the names of unnamed labels in transformers."""
     return [f"LABEL_{i}" for i in range(count)]

@@ -1,7 +1,6 @@
-"""A model by its name on Hugging Face's hub, as in intfloat/multilingual-e5-small; cached.
-
-A folder that exists counts more than a name, and a folder in one that exists is no name. Nor is
-configs/e5-small, which ernie-m download e5-small fetches.
+"""Models on the Hugging Face Hub by name, such as intfloat/multilingual-e5-small; cached.
+An existing folder has precedence over a name, and a path within an existing folder is not a name. Nor is
+configs/e5-small, which ernie-m download e5-small creates.
 """
 
 import os
@@ -12,24 +11,23 @@ from urllib.parse import urlsplit
 
 from ernie_m.utils.errors import UserError, install_command
 
-_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]*[A-Za-z0-9]")  # an organization and its model
-_OWN = ("configs", "checkpoints", "output")  # folders of the project's commands, no organizations
-# Config, tokenizer, the modules of sentence-transformers, the card. A * also stands for folders here, as in
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]*[A-Za-z0-9]")  # organization and model
+_OWN = ("configs", "checkpoints", "output")  # folders of this project's commands, not organizations
+# Config, tokenizer, the modules of sentence-transformers, the card. Here * also matches folders, as in
 # 1_Pooling/config.json.
 _FILES = ["*.json", "*.model", "vocab.txt", "README.md"]
-# Two forms of the same weights: the second is fetched only if there is no first.
+# Two formats of the same weights: the second is downloaded only without the first.
 _WEIGHTS = (["model*.safetensors"], ["pytorch_model*.bin", "*.pdparams"])
 
 
 def local_folder(path: str | os.PathLike) -> Path:
-    """Return the folder or file at a path, or the folder of the model that has this name on the hub.
+    """Return the folder or file at a path, or the downloaded folder of a model on the Hub.
 
-    HF_ENDPOINT, HF_HOME, HF_TOKEN and HF_HUB_OFFLINE have the meaning that huggingface_hub gives them.
+    HF_ENDPOINT, HF_HOME, HF_TOKEN and HF_HUB_OFFLINE work as in huggingface_hub.
 
     Raises:
-        UserError: it is a name, and the hub has no such model or gives it to nobody who has not accepted its
-            terms; the download broke off, or the hub cannot be reached and nothing is cached; or the hub is
-            on another machine and not https.
+        UserError: the Hub has no such model or it is gated; the download failed, or the Hub cannot be reached
+            and nothing is cached; or the Hub is on another machine and not https.
     """
     name = str(path)
     organization = Path(path).parent
@@ -43,7 +41,7 @@ def local_folder(path: str | os.PathLike) -> Path:
             f"{no_folder}. To download it from the Hugging Face Hub, install huggingface_hub: "
             f"{install_command('hub')}"
         ) from error
-    except ValueError as error:  # the library looks at the address when it is imported
+    except ValueError as error:  # the library parses the URL at import
         raise UserError(
             f"invalid HF_ENDPOINT {os.environ.get('HF_ENDPOINT')} (expected a URL): {error}"
         ) from error
@@ -58,7 +56,7 @@ def local_folder(path: str | os.PathLike) -> Path:
             folder = Path(snapshot_download(name, allow_patterns=[*_FILES, *weights]))
             if any(list(folder.glob(pattern)) for pattern in weights):
                 break
-    except errors.GatedRepoError as error:  # it is a RepositoryNotFoundError as well
+    except errors.GatedRepoError as error:  # a subclass of RepositoryNotFoundError
         raise UserError(
             f"{no_folder}, and the model of this name is gated. Accept its terms at {hub}/{name}, run "
             "hf auth login or set HF_TOKEN, and run the same command again"
@@ -68,8 +66,8 @@ def local_folder(path: str | os.PathLike) -> Path:
             f"{no_folder}, and the Hugging Face Hub has no model of this name, or it is private and requires "
             "your HF_TOKEN"
         ) from error
-    # A server may answer anything, and a connection break anywhere. What the library then raises depends on
-    # its version and on the libraries below it, and has no common base.
+    # A server may send any response, and a connection may break at any time. The resulting exceptions depend
+    # on the version of the library and its dependencies, without a common base class.
     except Exception as error:
         first_line = str(error).strip().partition("\n")[0]
         reason = f"{type(error).__name__}: {first_line}"
@@ -85,6 +83,6 @@ def _is_trusted(hub: str) -> bool:
     try:
         host = urlsplit(hub).hostname or ""
         is_here = host == "localhost" or ip_address(host).is_loopback
-    except ValueError:  # the host is another name, or it is no address at all
+    except ValueError:  # another host name, or not an address
         is_here = False
     return is_here or hub.startswith("https://")

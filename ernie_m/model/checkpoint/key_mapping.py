@@ -1,7 +1,6 @@
-"""The names of our tensors and of a format's, and weights translated from one to the other.
-
-Ours: the modules of a model, the kinds of their tensors and the axes. Linear weights are [in, out]. What
-other formats call them is in the file of each format.
+"""Tensor names of native checkpoints and other formats, and conversion between them.
+The native names: the modules of a model, the kinds of their tensors and the axes. Linear weights are
+[in, out]. The names in other formats are in the file of each format.
 """
 
 import re
@@ -15,7 +14,7 @@ from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.tasks import CLASSIFICATION, QUESTION_ANSWERING, SEARCH, TOKEN_CLASSIFICATION
 from ernie_m.utils.errors import UserError
 
-# The axes of a tensor: the config's key for their size, if it has one.
+# The axes of a tensor: the config key of their size, if any.
 VOCAB = "vocab_size"
 POSITION = "max_position_embeddings"
 HIDDEN = "hidden_size"
@@ -26,9 +25,9 @@ LANGUAGES = "languages"
 TABLE = "table"
 NORM = "norm"
 LINEAR = "linear"
-OUTPUT = "output"  # a linear layer at the end of a task's head
+OUTPUT = "output"  # the last linear layer of a task's head
 BIAS = "bias"
-# Module -> its kind, and the axes of its weight. `{i}` stands for the number of the layer, from 0.
+# Module -> its kind, and the axes of its weight. `{i}` is the layer index, from 0.
 _LAYER = "encoder.layers.{i}"
 ENCODER = {
     "embeddings.word_embeddings": (TABLE, (VOCAB, HIDDEN)),
@@ -57,8 +56,8 @@ POOLER = "pooler.dense"
 WORDS = "embeddings.word_embeddings.weight"
 POSITIONS = "embeddings.position_embeddings.weight"
 LM_BIAS = "lm_head.bias"
-# What a model is for, in addition to `ernie_m.model.tasks`: classes that other libraries have.
-CHOICE = "choice"  # the classifier scores each choice with one number
+# Model kinds besides `ernie_m.model.tasks`, for classes of other libraries.
+CHOICE = "choice"  # multiple choice: one score per choice
 LM = "lm"
 TASKS = (CLASSIFICATION, TOKEN_CLASSIFICATION, QUESTION_ANSWERING, SEARCH, CHOICE)
 
@@ -77,31 +76,31 @@ def encoder_shapes(config: ErnieMConfig) -> dict[str, tuple[int, ...]]:
 
 
 def count_layers(names: Iterable[str], queries: str = QUERIES) -> int:
-    """Return the highest number of a layer in names without a prefix, plus one; 0 without layers.
+    """Return the highest layer index in names without a prefix, plus one; 0 without layers.
 
     Args:
-        queries: what the queries of layer `{i}` are called there; by default the names are ours.
+        queries: name of the queries of layer `{i}`; by default the native one.
     """
     before, _, behind = queries.partition("{i}")
-    # At most four digits: a corrupt file may name any layer, and the tables get rows for all layers up to it.
+    # At most four digits: a corrupt file may name any layer, and the tables get rows for all lower layers.
     number = re.compile(f"{re.escape(before)}([0-9]{{1,4}}){re.escape(behind[:1])}")
     return max((int(match[1]) for match in map(number.match, names) if match), default=-1) + 1
 
 
 def find_axes(name: str) -> tuple[str, ...]:
-    """Return the axes of one of our tensors; () for a name that is none of ours."""
+    """Return the axes of a native tensor; () for other names."""
     module, _, ending = re.sub(r"^encoder\.layers\.\d+\.", f"{_LAYER}.", name).rpartition(".")
     _kind, axes = MODULES.get(module, (None, ()))
     return axes if ending == "weight" else axes[-1:]
 
 
 class ModelClass(NamedTuple):
-    """A library's class.
+    """A model class of a library.
 
     Attributes:
         name: "" if the format has no classes.
-        has_pooler: whether the pooler is among its tensors, under the encoder's name for it.
-        head: (our name, the name there) of the modules of its head.
+        has_pooler: whether it has a pooler, under the encoder's name for it.
+        head: (native name, name in the format) of the modules of its head.
     """
 
     name: str = ""
@@ -109,7 +108,7 @@ class ModelClass(NamedTuple):
     head: tuple[tuple[str, str], ...] = ()
 
 
-# Heads that several libraries name alike.
+# Heads with the same names in several libraries.
 CLASSIFIER = (("classifier", "classifier"),)
 QA_OUTPUTS = (("classifier", "qa_outputs"),)
 LM_HEAD = (
@@ -119,10 +118,10 @@ LM_HEAD = (
 )
 
 
-_WORDS_AGAIN = "the word embeddings once more"
+_WORDS_AGAIN = "a copy of the word embeddings"
 _NUMBERS = "0, 1, 2, ..."
 _ZEROS = "zeros"
-# Why a tensor is not taken -> the values that it has then, by their number.
+# Reason why a tensor is skipped -> its expected values by index.
 _VALUES: Mapping[str, Callable[[int], np.ndarray]] = {_NUMBERS: np.arange, _ZEROS: np.zeros}
 
 
@@ -130,10 +129,10 @@ class Row(NamedTuple):
     """One tensor of a format.
 
     Attributes:
-        canonical: our name.
-        in_format: the name there.
-        axes: the axes of our tensor.
-        transposed: whether our [in, out] is [out, in] there.
+        canonical: native name.
+        in_format: name in the format.
+        axes: axes of the native tensor.
+        transposed: whether the native [in, out] is [out, in] in the format.
     """
 
     canonical: str
@@ -143,13 +142,13 @@ class Row(NamedTuple):
 
 
 class TensorMapping(NamedTuple):
-    """How one of our tensors is made of tensors in a file.
+    """How a native tensor is made from tensors in a file.
 
     Attributes:
-        names: of the tensors in the file; nearly always one.
-        shape: of what `read` gives.
+        names: names in the file; usually one.
+        shape: shape of the result of `read`.
         read: reads it.
-        transposed: whether its axes are reversed then.
+        transposed: whether its axes are reversed afterwards.
     """
 
     names: tuple[str, ...]
@@ -163,9 +162,9 @@ class Translated(NamedTuple):
 
     Attributes:
         weights: each is read when it is accessed.
-        dropped: of a file: name there -> why the tensor was not taken.
-        unknown: of a file: names there that were not understood, sorted; of ours: those that have no place.
-        absent: our names that the format needs and that are not in the weights.
+        dropped: for a file: name in the file -> reason why the tensor was skipped.
+        unknown: for a file: unknown names, sorted; for native weights: names without a counterpart.
+        absent: native names that the format requires and the weights lack.
     """
 
     weights: Weights
@@ -175,10 +174,10 @@ class Translated(NamedTuple):
 
 
 def floats(file: Weights, name: str) -> np.ndarray:
-    """Return a tensor of a file. uint16 is how Paddle stores bfloat16, which becomes float32.
+    """Return a tensor of a file. uint16 is Paddle's storage of bfloat16, which becomes float32.
 
     Raises:
-        UserError: it does not hold floating point numbers.
+        UserError: it is not a floating-point tensor.
     """
     array = file[name]
     if array.dtype == np.uint16:
@@ -189,25 +188,25 @@ def floats(file: Weights, name: str) -> np.ndarray:
 
 
 def as_it_is(file: Weights, name: str, transposed: bool = False) -> TensorMapping:
-    """Return the recipe of a tensor that only gets another name."""
+    """Return the mapping of a tensor that is only renamed."""
     return TensorMapping((name,), file.shape(name), lambda: floats(file, name), transposed)
 
 
 class Names:
-    """What a format calls our tensors. The modules that it does not list have our names there.
+    """The names of native tensors in a format. Modules that it does not list have their native names.
 
     Attributes:
-        classes: what a model is for -> its class; None is the encoder alone.
-        encoder: our module -> its name there; "": the format has no such module.
+        classes: model kind -> class; None is the encoder alone.
+        encoder: native module -> its name; "": the format does not have it.
         transposed: whether linear weights are [out, in].
-        endings: kind of module -> how the names of its weight and its bias end; None: it has none.
-        prefix: what the encoder's names begin with in a model with a head.
-        any_prefix: what names may begin with in files, an expression.
-        beside_any_head: as `ModelClass.head`, of modules that may be in addition to any head.
-        has_tables: whether a model may be a static model, without any layer.
-        zeros: the name of a tensor that is written as a row of zeros -> our tensor with rows of its length.
-        dropped: what the name of a tensor begins with that is not taken -> why.
-        optional: what our names begin with that no model of the format needs.
+        endings: kind of module -> suffixes of its weight and bias; None: absent.
+        prefix: prefix of the encoder's names in a model with a head.
+        any_prefix: regular expression of prefixes in files.
+        beside_any_head: as `ModelClass.head`, for modules that any head may have in addition.
+        has_tables: whether the format supports static models.
+        zeros: name of a tensor that is written as a row of zeros -> native tensor with the same row length.
+        dropped: prefix of skipped tensors -> reason.
+        optional: prefix of native names that no model of the format requires.
     """
 
     classes: Mapping[str | None, ModelClass]
@@ -231,7 +230,7 @@ class Names:
         "lm_head.decoder.weight": _WORDS_AGAIN,
         "lm_head.weight": _WORDS_AGAIN,
         "cls.predictions.decoder.weight": _WORDS_AGAIN,
-        "cls.seq_relationship": "the head of next sentence prediction",
+        "cls.seq_relationship": "the next-sentence-prediction head",
         "version": "a number",
         "embed_positions._float_tensor": "a marker",
     }
@@ -239,7 +238,7 @@ class Names:
     optional = "lm_head."
 
     def bare(self, name: str) -> str:
-        """Return a name in a file without the prefix of a model with a head."""
+        """Remove the prefix of a model with a head from a name in a file."""
         return re.sub(f"^(?:{self.any_prefix})", "", name)
 
     def is_encoder_weight(self, name: str) -> bool:
@@ -250,14 +249,14 @@ class Names:
 
     @property
     def queries(self) -> str:
-        """What the queries of layer `{i}` are called; their name tells the format and its layers."""
+        """Return the name of the queries of layer `{i}`, which identifies the format and its layers."""
         return self.encoder.get(QUERIES, QUERIES)
 
     def kind(self, task: str | None, tensors: Iterable[str]) -> str | None:
-        """Return the key of `classes` for a model of ours; None if the format has no class with its head.
+        """Return the key of `classes` for a native model; None if the format has no class with its head.
 
         Args:
-            tensors: our names of its tensors.
+            tensors: native names of its tensors.
         """
         if task is None and LM in self.classes and LM_BIAS in tensors:
             return LM
@@ -267,12 +266,12 @@ class Names:
         """Return the tasks that a model may be for, by its class name, or otherwise by the names of its head.
 
         Args:
-            tensors: the names in the file.
-            class_name: from the model's config; None: the config names none.
+            tensors: names in the file.
+            class_name: from the model's config, if any.
         """
         tensors = set(tensors)
         ending, _ = self.endings[OUTPUT]
-        class_of_task = {}  # task -> class, for the tasks whose heads are in the file
+        class_of_task = {}  # task -> class, for tasks whose heads are in the file
         for task, model_class in self.classes.items():
             modules = [theirs for ours, theirs in model_class.head if ours != "lm_head"]  # it has no weight
             if task and modules and {f"{theirs}{ending}" for theirs in modules} <= tensors:
@@ -281,11 +280,11 @@ class Names:
         return tasks_of_class or list(class_of_task)
 
     def rows(self, num_layers: int, task: str | None = None, prefix: str = "") -> list[Row]:
-        """Return the tensors of a model, under our names and under those of the format.
+        """Return the tensors of a model, with their native names and those of the format.
 
         Args:
-            task: a key of `classes`; of another one the format has only the encoder.
-            prefix: what the encoder's names in the format begin with.
+            task: a key of `classes`; for others the format only has the encoder.
+            prefix: prefix of the encoder's names in the format.
         """
         model_class = self.classes.get(task, self.classes[None])
         is_table = self.has_tables and num_layers == 0
@@ -296,14 +295,14 @@ class Names:
             is_absent_in_table = is_table and f"{module}.weight" != WORDS
             if not theirs or is_absent_pooler or is_absent_in_table:
                 continue
-            for i in range(num_layers if "{i}" in module else 1):  # a module of each layer, or of the encoder
+            for i in range(num_layers if "{i}" in module else 1):  # once per layer, or for the encoder
                 rows += self._rows_of(module, prefix + theirs, i)
         for module, theirs in (*model_class.head, *self.beside_any_head):
             rows += self._rows_of(module, theirs)
         return rows
 
     def _rows_of(self, module: str, theirs: str, layer: int = 0) -> list[Row]:
-        """Return the weight and the bias of a module, which is called `theirs` in the format."""
+        """Return weight and bias of a module with the name `theirs` in the format."""
         kind, axes = MODULES[module]
         ours = module.format(i=layer)
         theirs = theirs.format(i=layer)
@@ -319,14 +318,14 @@ class Names:
     def adapt(
         self, mappings: dict[str, TensorMapping], file: Weights, in_file: Mapping[str, str]
     ) -> dict[str, str]:
-        """Change what our tensors are made of, where another name alone is not enough.
+        """Change how native tensors are made, where renaming is not enough.
 
         Args:
-            mappings: our name -> how it is made.
+            mappings: native name -> its mapping.
             in_file: name without prefix -> the name in the file.
 
         Returns:
-            Further names of the file that are not taken, with the reason.
+            Other names of the file that are skipped, with the reason.
 
         Raises:
             UserError: a shape that cannot be split or added.
@@ -334,21 +333,21 @@ class Names:
         return {}
 
     def to_native(self, file: Weights, task: str | None) -> Translated:
-        """Translate the weights of a file to our names.
+        """Convert the weights of a file to native names.
 
         Args:
             task: a key of `classes`.
 
         Raises:
-            UserError: as `adapt`; when a tensor is read, that it does not hold floating point numbers.
+            UserError: see `adapt`; when a tensor is read, that it is not a floating-point tensor.
         """
         in_file = {self.bare(name): name for name in file}
         rows = self.rows(count_layers(in_file, self.queries), task)
-        if not any(row.canonical.startswith(POOLER) for row in rows):  # a file may have one all the same
+        if not any(row.canonical.startswith(POOLER) for row in rows):  # a file may have one anyway
             rows += self._rows_of(POOLER, POOLER)
         mappings: dict[str, TensorMapping] = {}
         for row in rows:
-            # If a tensor is there under several names, the first name of the table counts.
+            # If a tensor has several names in the file, the first name of the table counts.
             if row.in_format in in_file and row.canonical not in mappings:
                 mappings[row.canonical] = as_it_is(file, in_file[row.in_format], row.transposed)
         dropped = self.adapt(mappings, file, in_file)
@@ -361,7 +360,7 @@ class Names:
             name: mapping.shape[::-1] if mapping.transposed else mapping.shape
             for name, mapping in mappings.items()
         }
-        # Every other tensor of the file is dropped, if there is a known reason, or unknown.
+        # Any other tensor of the file is dropped for a known reason, or unknown.
         used = {name for mapping in mappings.values() for name in mapping.names} | dropped.keys()
         ours_of = {row.in_format: row.canonical for row in rows}
         unknown = [name for name in file.other_names if name not in dropped]
@@ -371,7 +370,7 @@ class Names:
             bare = self.bare(name)
             reason = next((why for start, why in self.dropped.items() if bare.startswith(start)), "")
             if bare in ours_of:
-                reason = "a second name of a tensor that is taken"
+                reason = "a second name of a loaded tensor"
             original = mappings.get(WORDS if reason == _WORDS_AGAIN else ours_of.get(bare, ""))
             if reason in _VALUES:
                 is_same = np.array_equal(file[name].ravel(), _VALUES[reason](file[name].size))
@@ -384,7 +383,7 @@ class Names:
         return Translated(Weights(file.source, shapes, read), dropped, sorted(unknown), [])
 
     def from_native(self, weights: Weights, task: str | None) -> Translated:
-        """Translate weights under our names to those of the format.
+        """Convert weights with native names to those of the format.
 
         Args:
             task: from `kind`.

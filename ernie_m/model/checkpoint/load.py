@@ -1,4 +1,4 @@
-"""Fill a model from an open checkpoint."""
+"""Loads a checkpoint into a model."""
 
 import numpy as np
 import paddle
@@ -8,12 +8,12 @@ from ernie_m.model.checkpoint.open import Checkpoint
 from ernie_m.model.checkpoint.weights import finite
 from ernie_m.utils.logging import logger
 
-STORED_DTYPES = (paddle.float32, paddle.float64)  # the types that weights have in a checkpoint
-_ENCODER_PREFIX = "ernie_m."  # begins the names of the encoder's parameters in a task model
+STORED_DTYPES = (paddle.float32, paddle.float64)  # dtypes of weights in a checkpoint
+_ENCODER_PREFIX = "ernie_m."  # prefix of the encoder's parameters in a task model
 
 
 def get_parameters(model: paddle.nn.Layer) -> dict[str, paddle.Tensor]:
-    """Our name -> parameter. A tied parameter appears once."""
+    """Return native name -> parameter. A tied parameter appears once."""
     return {name.removeprefix(_ENCODER_PREFIX): parameter for name, parameter in model.named_parameters()}
 
 
@@ -23,21 +23,21 @@ def load_from(
     optional: tuple[str, ...] = ("pooler.",),
     ignore: tuple[str, ...] = (),
 ) -> list[str]:
-    """Fill a model by name. All names and shapes are checked before the first parameter is changed.
+    """Load weights by name. All names and shapes are checked before the first parameter is changed.
 
     Args:
         model: an encoder, or a model with one as `.ernie_m`.
         checkpoint: from `open_checkpoint`.
-        optional: prefixes of names that may be absent; these stay as initialized and the log says so.
+        optional: prefixes of names that may be missing; these stay as initialized, and are logged.
         ignore: prefixes of names that are ignored on both sides. With "classifier." a task starts from
-            pre-trained weights; without it the head must be there.
+            pretrained weights; without it the head is required.
 
     Returns:
         The names of the parameters that stay as initialized.
 
     Raises:
-        UserError: a shape that differs (with the config key to look at), another number of layers or of
-            attention heads than the model has, or missing names, listed.
+        UserError: a shape differs (with the config key), the number of layers or attention heads differs, or
+            names are missing.
     """
     tensors = checkpoint.tensors
     parameters = get_parameters(model)
@@ -48,7 +48,7 @@ def load_from(
     for part in dict.fromkeys(name.split(".")[0] for name in absent):  # "pooler", "classifier", ...
         # Users search for the official name of the pooler.
         label = "pooled_fc" if part == "pooler" else part
-        logger.warning("%s is not in %s; %s is initialized randomly", label, tensors.source, part)
+        logger.warning("%s: no %s; initializing %s randomly", tensors.source, label, part)
     filled = [name for name in to_fill if name in tensors]
     for name in filled:
         _set(to_fill[name], finite(name, tensors[name], tensors.source))
@@ -59,9 +59,9 @@ def load_from(
 
 
 def _set(parameter: paddle.Tensor, array: np.ndarray) -> None:
-    """Give a parameter its values, converted to its dtype."""
+    """Set a parameter, converted to its dtype."""
     if parameter.dtype in STORED_DTYPES:
-        # Directly from numpy: a tensor in between would hold the largest table in memory a second time.
+        # Directly from NumPy: an intermediate tensor would double the memory of the largest matrix.
         parameter.set_value(np.asarray(array, dtype=str(parameter.dtype).removeprefix("paddle.")))
     else:
         parameter.set_value(paddle.to_tensor(array).astype(parameter.dtype))

@@ -1,9 +1,9 @@
 """The official parameter directory: one LoDTensor file per variable, read and written without Paddle.
 
 The directory is `params/`, next to `ernie_config.json`. A file contains, in little endian: uint32 0
-(LoDTensor version), uint64 0 (levels of sequences, which weights do not have); uint32 0 (tensor version),
-int32 length of a protobuf `VarType.TensorDesc` and that many bytes (field 1 the dtype, field 2 the dims);
-then the data in C order.
+(LoDTensor version), uint64 0 (LoD levels, which weights do not have); uint32 0 (tensor version), int32 length
+of a protobuf `VarType.TensorDesc` and that many bytes (field 1 the dtype, field 2 the dims); then the data in
+C order.
 """
 
 import math
@@ -23,7 +23,7 @@ from ernie_m.model.checkpoint.weights import (
 )
 
 BFLOAT16 = 22
-# The protobuf's number of a dtype -> the dtype in the file. bfloat16 is stored as its bits.
+# Protobuf number of a dtype -> dtype in the file. bfloat16 is stored as its bits.
 DTYPES = {
     0: np.dtype("bool"),
     1: np.dtype("<i2"),
@@ -43,16 +43,16 @@ _LONGEST_DESCRIPTION = 1 << 16  # bytes; one of 8 dims takes under 100
 class Header(NamedTuple):
     """The header of a file."""
 
-    code: int  # the protobuf's number of the dtype, a key of `DTYPES`
+    code: int  # protobuf number of the dtype, a key of `DTYPES`
     shape: tuple[int, ...]
-    offset: int  # where the data begins, in bytes
+    offset: int  # start of the data, in bytes
     file: WeightsFile
 
     def data(self) -> np.ndarray:
         """Read the variable. bfloat16 is returned as float32.
 
         Raises:
-            UserError: the file was changed.
+            UserError: the file has changed.
         """
         with self.file.open_binary() as file:
             numbers = read_numbers(file, DTYPES[self.code], math.prod(self.shape), self.offset)
@@ -60,10 +60,10 @@ class Header(NamedTuple):
 
 
 def read_header(path: str | os.PathLike) -> Header:
-    """Read the header of one variable and check that the file holds exactly the data it announces.
+    """Read the header of a variable, and check that the file has exactly the announced data.
 
     Raises:
-        UserError: no such file, or it is cut short, over-long or not a LoDTensor file.
+        UserError: the file is missing, truncated, too long or not a LoDTensor file.
     """
     opened = WeightsFile(path, "a parameter file of the official format")
     with opened.open_binary() as file:
@@ -72,42 +72,42 @@ def read_header(path: str | os.PathLike) -> Header:
         check_shape(header.shape, DTYPES[header.code])
         announced_bytes = math.prod(header.shape) * DTYPES[header.code].itemsize
         if data_bytes != announced_bytes:
-            raise ValueError(f"{data_bytes} data bytes instead of {announced_bytes}")
+            raise ValueError(f"{data_bytes} data bytes (expected {announced_bytes})")
     return header
 
 
 def _parse_header(file: IO[bytes]) -> tuple[int, tuple[int, ...], int]:
-    """What the header at the beginning of a file says; the top of this module describes it.
+    """Parse the header of a file, as described at the top of this module.
 
     Raises:
-        struct.error, ValueError, OverflowError: it is cut short, or not such a header.
+        struct.error, ValueError, OverflowError: it is truncated or invalid.
     """
 
     def take(form: str) -> tuple:
-        """Return the next values of the file, in a form of `struct`."""
+        """Read the next values of the file, in a `struct` format."""
         return struct.unpack(form, file.read(struct.calcsize(form)))
 
     version, levels, tensor_version, length = take("<IQIi")
     if version != 0 or tensor_version != 0:
         raise ValueError(f"unknown version {version} with tensors of version {tensor_version} (expected 0)")
     if levels:  # offsets of sequences
-        raise ValueError(f"{levels} levels of sequences, which weights do not have")
+        raise ValueError(f"{levels} LoD levels (expected 0 for weights)")
     if length <= 0 or length >= _LONGEST_DESCRIPTION:
-        raise ValueError(f"a tensor description of {length} bytes")
+        raise ValueError(f"invalid tensor description of {length} bytes")
     (description,) = take(f"{length}s")
     message = _tensor_desc().FromString(description)
     message.DiscardUnknownFields()
     if message.SerializeToString() != description:
-        raise ValueError("a corrupt tensor description")
+        raise ValueError("corrupt tensor description")
     if message.dtype not in DTYPES:
-        raise ValueError(f"a tensor description with unknown dtype {message.dtype}")
+        raise ValueError(f"tensor description with unknown dtype {message.dtype}")
     return message.dtype, tuple(message.dims), file.tell()
 
 
 @cache
 def _tensor_desc() -> Any:
     """Return the class of the protobuf message."""
-    from google.protobuf import descriptor_pb2, message_factory  # here, because few commands read such files
+    from google.protobuf import descriptor_pb2, message_factory  # few commands read such files
 
     field = partial(descriptor_pb2.FieldDescriptorProto, type="TYPE_UINT64")
     fields = [field(name="dtype", number=1, label="LABEL_REQUIRED")]
@@ -121,19 +121,19 @@ def read(path: str | os.PathLike) -> np.ndarray:
     """Read one variable. bfloat16 is returned as float32.
 
     Raises:
-        UserError: as `read_header`.
+        UserError: see `read_header`.
     """
     return read_header(path).data()
 
 
 def write(path: str | os.PathLike, array: np.ndarray) -> None:
-    """Write one variable, byte for byte what `paddle.save(tensor, path, use_binary_format=True)` writes."""
+    """Write one variable, byte for byte as `paddle.save(tensor, path, use_binary_format=True)`."""
     data = np.asarray(array)
     data = np.asarray(data, data.dtype.newbyteorder("<"), order="C")  # little endian
     code = next(code for code, dtype in DTYPES.items() if dtype == data.dtype)
     description = _tensor_desc()(dtype=code, dims=data.shape).SerializeToString()
     with open(path, "wb") as file:
-        # Both versions are 0, and there are no lod levels.
+        # Both versions are 0, and there are no LoD levels.
         file.write(struct.pack("<IQIi", 0, 0, 0, len(description)))
         file.write(description)
         write_data(file, data)

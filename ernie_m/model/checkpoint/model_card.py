@@ -1,6 +1,6 @@
-"""The model card, README.md of a folder: what the model is, its facts and its scores.
+"""The model card, README.md of a folder: description, facts and scores of a model.
 
-The block of YAML at its top has keys of Hugging Face's cards. A conversion reads the card of its source.
+Its YAML front matter has Hugging Face's keys. A conversion reads the card of its source.
 """
 
 import itertools
@@ -19,39 +19,39 @@ from ernie_m.utils.files import read_text
 from ernie_m.utils.languages import common_language
 from ernie_m.utils.logging import in_markdown
 
-KEPT = ("license", "base_model", "language")  # keys that a conversion takes from the card of its source
+KEPT = ("license", "base_model", "language")  # keys that a conversion copies from its source
 _TEMPLATE = """---
 {metadata}---
 
 # {name}
 
-An ERNIE-M model: {sizes}. docs/predict.md and docs/models.md of that project say how to use it.
+An ERNIE-M model: {sizes}. See docs/predict.md and docs/models.md of that project.
 
 {facts}
 """
 _SCORES = "\n## Scores\n\n"
-_NOT_LISTED = ("name", "scores", "command", "metadata")  # these facts have a place of their own in the card
+_NOT_LISTED = ("name", "scores", "command", "metadata")  # shown elsewhere in the card
 _LARGEST_CARD = 1 << 20  # bytes
-_FOLDERS = re.compile(r"[^\s\"'=<,(]*/")  # what stands before the last part of a path
+_FOLDERS = re.compile(r"[^\s\"'=<,(]*/")  # the folders of a path
 
 
 def model_card(facts: Mapping[str, Any], config: Mapping[str, Any], parameters: int) -> str:
-    """Write the card. Paths stand in it without their folders, which are those of one machine.
+    """Return the card. Folders, which are those of one machine, are removed from paths.
 
     Args:
-        facts: each key may be absent, or None. `name` str; `task`; `command` str; `scores` {file: {language:
-            {metric: value}}}, or a table that `read_card` returned; `metadata`, keys of the block of YAML
-            that replace those made here; any other key is listed with its value, a list or a dict.
-        config: the contents of config.json.
-        parameters: the number of weights.
+        facts: each key may be missing or None. `name` str; `task`; `command` str; `scores` {file: {language:
+            {metric: value}}}, or a table from `read_card`; `metadata`, front-matter keys that replace those
+            made here; any other key is listed with its value, a list or a dict.
+        config: contents of config.json.
+        parameters: number of weights.
 
     Returns:
-        Markdown, after a block of YAML. The license is "unknown" unless the metadata has one: it depends on
-        the terms of the text and the weights that the training began with.
+        Markdown, after YAML front matter. The license is "unknown" unless in the metadata: it depends on the
+        terms of the training text and the initial weights.
     """
-    # `task_named` knows the classes of models as well. That of an encoder stands for no task.
+    # `task_named` also knows model classes. The class of an encoder is not a task.
     task = task_named(facts.get("task") or config.get("task") or config.get("architecture", EMBEDDING))
-    # "zh-Hans" and "bn_rom" are the languages zh and bn; "all" is none.
+    # "zh-Hans" and "bn_rom" are the languages zh and bn; "all" is not a language.
     codes = map(common_language, facts.get("languages") or config.get("languages") or ())
     languages = list(dict.fromkeys(filter(None, codes)))
     metadata = {
@@ -65,7 +65,7 @@ def model_card(facts: Mapping[str, Any], config: Mapping[str, Any], parameters: 
     listed = []
     for key, value in facts.items():
         if key not in _NOT_LISTED and value is not None:
-            text = _plain(value) if key == "labels" else _FOLDERS.sub("", _plain(value))  # a label is no path
+            text = _plain(value) if key == "labels" else _FOLDERS.sub("", _plain(value))
             listed.append(f"- {key.replace('_', ' ').capitalize()}: {text}")
     if facts.get("command"):
         listed.append(f"- Command: `{_FOLDERS.sub('', facts['command'])}`")
@@ -84,12 +84,9 @@ def model_card(facts: Mapping[str, Any], config: Mapping[str, Any], parameters: 
 
 
 def read_card(folder: Path) -> tuple[dict[str, Any], str | None]:
-    """Return the `KEPT` keys of the card in a folder, and its table of scores.
-
-    Nothing if there is no such card.
-    """
+    """Return the `KEPT` keys of the card in a folder, and its table of scores; empty without such a card."""
     try:
-        # A line of --- is before the block, and another one after it.
+        # The front matter is between two lines of ---.
         _, block, text = read_text(folder / CARD, _LARGEST_CARD).split("---\n", 2)
         values = parse_yaml(block)
         return {key: values[key] for key in KEPT if values.get(key, "") not in ("", "unknown", *NULLS)}, (
@@ -100,21 +97,21 @@ def read_card(folder: Path) -> tuple[dict[str, Any], str | None]:
 
 
 def _table(scores: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
-    """Scores as a Markdown table: a row for each file and metric, a column for each language."""
+    """Format scores as a Markdown table: a row per file and metric, a column per language."""
     rows: dict[str, dict[str, float]] = {}  # name of the row -> language -> value
     for file, by_language in scores.items():
-        name = Path(file.replace(".%s", "")).name  # %s stands for the language
+        name = Path(file.replace(".%s", "")).name  # %s is the language
         for language, metrics in by_language.items():
             for metric, value in metrics.items():
                 rows.setdefault(f"{metric}, {name}", {})[language] = value
-    languages = list(dict.fromkeys(itertools.chain(*rows.values())))  # each once, in their order
+    languages = list(dict.fromkeys(itertools.chain(*rows.values())))  # unique, in order
     lines: list[list[Any]] = [["", *languages]]
     lines += [[name, *map(row.get, languages)] for name, row in rows.items()]
     return in_markdown([[_plain(cell).replace("|", "\\|") for cell in line] for line in lines]) + "\n"
 
 
 def _plain(value: Any) -> str:
-    """Return a value as text; None is empty."""
+    """Format a value as text; None is empty."""
     if isinstance(value, float):
         return f"{value:.2f}"
     if isinstance(value, Mapping):

@@ -1,6 +1,6 @@
-"""The folder that this project writes: model.safetensors under our names, and config.json.
+"""The native format: model.safetensors with native names, and config.json.
 
-`ernie_m.model.checkpoint.write` writes it from a model in training, and a conversion does it here.
+`ernie_m.model.checkpoint.write` writes it during training, a conversion writes it here.
 """
 
 import re
@@ -23,26 +23,26 @@ from ernie_m.utils.files import Folder, as_json
 from ernie_m.utils.logging import logger
 
 MODEL_TYPE = "ernie_m"
-# In the names of other libraries, of which some also have our name of the embedding matrix.
+# In the names of other libraries, some of which also have the native name of the embedding matrix.
 _OF_OTHERS = re.compile(r"^ernie_m\.|^encoder\.layer\.|self_attn\.self_attn\.")
 
 
 class NativeFormat(Format):
-    """Our own folder, or its file of weights."""
+    """The native folder, or its file of weights."""
 
     name = "ernie-m"
     classes = {None: ModelClass(head=tuple((module, module) for module in HEADS))}
     has_tables = True
-    optional = ""  # a checkpoint may lack any head
+    optional = ""  # heads are optional
     library = "paddle"
     labels_key = "labels"
     keeps_added_tokens = True
     separators = None
 
     def find(self, folder: Folder) -> Source | None:
-        """Return a file of weights under our names, in its folder.
+        """Find weights with native names.
 
-        PaddleNLP's encoder has the same names, but its config has the version of PaddleNLP.
+        PaddleNLP's encoder has the same names, but its config contains the version of PaddleNLP.
         """
         weights = open_weights(folder, {".safetensors": safetensors.read})
         if weights is None or WORDS not in weights or any(_OF_OTHERS.search(name) for name in weights):
@@ -63,12 +63,12 @@ class NativeFormat(Format):
         )
 
     def settings(self, source: Source, config: ErnieMConfig | None) -> dict[str, Any]:
-        """What config.json holds in addition to the model's shape."""
+        """Return the keys of config.json besides the model shape."""
         shape = config.to_dict() if config else {}
         return {key: value for key, value in source.raw_config.items() if key not in shape and key != READING}
 
     def kind(self, task: str | None, tensors: Iterable[str]) -> str | None:
-        """Return the task itself: our names are the same in the models of all tasks."""
+        """Return the task itself: the native names are the same for all tasks."""
         return task
 
     def write(self, folder: Path, checkpoint: Checkpoint, weights: Weights, task: str | None) -> list[str]:
@@ -76,7 +76,7 @@ class NativeFormat(Format):
         safetensors.write(folder / WEIGHTS, weights, dtype=np.float32)
         architecture: str | None
         if task is None:
-            # A pre-training model is known by its languages, which have embeddings.
+            # A pretraining model is identified by its languages, which have embeddings.
             architecture = "PreTrainingModel" if checkpoint.settings.get("languages") else "ErnieMModel"
         else:  # CHOICE has the same layer as a classifier
             architecture = DESCRIPTIONS[CLASSIFICATION if task == CHOICE else task].model_class
@@ -90,12 +90,12 @@ class NativeFormat(Format):
 
 
 def _read_tasks(raw_config: dict[str, Any], config_path: Path | None) -> list[str]:
-    """What the model was fine-tuned for, by config.json; [] if that does not say it."""
-    # ernie-m convert writes "head", fine-tuning "task"; the name of a model class tells its task as well.
+    """Return the task that the model was fine-tuned for, by config.json; [] if unknown."""
+    # ernie-m convert writes "head", fine-tuning "task"; the name of a model class also identifies its task.
     for key in ("head", "task", "architecture"):
         task = task_named(str(raw_config.get(key)))
         if task in TASKS:
             return [task]
         if task == raw_config.get(key) != "ErnieMModel":
-            logger.warning("%s: unknown %s %s, ignored", config_path, key, shown(task))
+            logger.warning("%s: ignoring unknown %s %s", config_path, key, shown(task))
     return []

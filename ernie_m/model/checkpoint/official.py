@@ -1,4 +1,4 @@
-"""The official layout: params/, with a file for each variable, and ernie_config.json next to it."""
+"""The official format: params/, with a file per variable, and ernie_config.json next to it."""
 
 import os
 from collections.abc import Iterable, Mapping
@@ -28,7 +28,7 @@ from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import Folder, atomic_dir, write_json
 
 CONFIG = "ernie_config.json"
-MARK = "word_embedding"  # the one variable that every official directory has
+MARK = "word_embedding"  # the variable that every official directory has
 # The keys that the official code reads.
 _KEYS = (
     "attention_probs_dropout_prob",
@@ -44,7 +44,7 @@ _KEYS = (
 
 
 class Official(Format):
-    """The official layout."""
+    """The official format."""
 
     name = "official"
     encoder = {
@@ -74,7 +74,7 @@ class Official(Format):
         TOKEN_CLASSIFICATION: ModelClass(head=(("classifier", "cls_seq_label_out"),)),
         QUESTION_ANSWERING: ModelClass(head=(("classifier", "cls_mrc_out"),)),
     }
-    # The masked-LM head was never released: its names are those of other models of the family.
+    # The masked-LM head was never released: its names are those of related models.
     beside_any_head = (
         ("lm_head.dense", "mask_lm_trans_fc"),
         ("lm_head.layer_norm", "mask_lm_trans_layer_norm"),
@@ -88,7 +88,7 @@ class Official(Format):
         """Return the parameter directory of a folder, or the folder itself; other weights have precedence.
 
         Raises:
-            UserError: it has the heads of several tasks; a file is cut short, over-long or foreign.
+            UserError: it has the heads of several tasks; a file is truncated, too long or not a variable.
         """
         if folder.named or weights_name(folder):
             return None
@@ -122,11 +122,11 @@ class Official(Format):
         """Return the variables of a directory. Headers are read immediately, data when it is accessed.
 
         Raises:
-            UserError: a file is cut short, over-long or foreign.
+            UserError: a file is truncated, too long or not a variable.
         """
         layers = count_layers(params.names, self.queries)
         rows = [row for task in self.classes for row in self.rows(layers, task)]
-        names = dict.fromkeys(row.in_format for row in rows if row.in_format in params)  # each once
+        names = dict.fromkeys(row.in_format for row in rows if row.in_format in params)  # unique
         headers = {name: lod_tensors.read_header(params.path / name) for name in names}
         shapes = {name: header.shape for name, header in headers.items()}
         # Fine-tuning leaves Adam's state and counters in the directory.
@@ -136,26 +136,26 @@ class Official(Format):
     def adapt(
         self, mappings: dict[str, TensorMapping], file: Weights, in_file: Mapping[str, str]
     ) -> dict[str, str]:
-        """No other file of the directory is a part of the model."""
+        """Skip the other files of the directory."""
         taken = {mapping.names[0] for mapping in mappings.values()}
         others = [name for name in (*file, *file.other_names) if name not in taken]
         return dict.fromkeys(others, "not a variable of the model")
 
     def kind(self, task: str | None, tensors: Iterable[str]) -> str | None:
-        """Return the layer of CHOICE has the official name of a classifier."""
+        """Return the kind; the layer of CHOICE has the official name of a classifier."""
         return super().kind(CLASSIFICATION if task == CHOICE else task, tensors)
 
     def write(self, folder: Path, checkpoint: Checkpoint, weights: Weights, task: str | None) -> list[str]:
-        """Write params/ and ernie_config.json; replace older ones."""
+        """Write params/ and ernie_config.json; replace existing ones."""
         write_official(folder, weights, checkpoint.shape)
         return []
 
 
 def write_official(folder: Path, weights: Weights, config: ErnieMConfig) -> None:
-    """Write weights under the official names in float32, and their config; replace older ones.
+    """Write weights with official names in float32, and their config; replace existing ones.
 
     Raises:
-        UserError: a size that the official code cannot express; a full disk.
+        UserError: a size that the official code does not support; a full disk.
     """
     check_fixed_sizes(config, "the official format")
     with atomic_dir(folder / "params") as params:
@@ -165,16 +165,16 @@ def write_official(folder: Path, weights: Weights, config: ErnieMConfig) -> None
 
 
 def write_config(path: str | os.PathLike, config: Mapping[str, Any]) -> None:
-    """Write those keys of a config that the official code reads, as JSON."""
+    """Write the config keys that the official code reads, as JSON."""
     write_json(path, {key: config[key] for key in _KEYS if key in config})
 
 
 def check_fixed_sizes(config: ErnieMConfig, library: str) -> None:
-    """Check the sizes for which a library has no key.
+    """Check sizes that a library does not store.
 
     Raises:
-        UserError: one differs from the value that the library always has.
+        UserError: one differs from the library's fixed value.
     """
     for key, value in {"intermediate_size": 4 * config.hidden_size, "layer_norm_eps": 1e-5}.items():
         if getattr(config, key) != value:
-            raise UserError(f"invalid {key} {getattr(config, key)} ({library} always has {value})")
+            raise UserError(f"invalid {key} {getattr(config, key)} (expected {value} for {library})")

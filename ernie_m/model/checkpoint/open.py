@@ -1,7 +1,6 @@
-"""Open a checkpoint of any supported format, or say what a path holds instead.
-
-Its folder is listed once, and each format is asked in turn whether a model of its own is there. Needs neither
-Paddle nor torch.
+"""Opens a checkpoint of any supported format, or describes what a path contains instead.
+Its folder is listed once, and each format checks in turn whether it contains one of its models. No Paddle or
+torch here.
 """
 
 import os
@@ -33,27 +32,27 @@ from ernie_m.utils.errors import UserError, command_name, listed
 from ernie_m.utils.files import Folder
 
 _FAMILIES = (
-    "only ERNIE-M, XLM-R (model_type xlm-roberta) and BERT with XLM-R's vocabulary can be read, such as "
+    "supported are ERNIE-M, XLM-R (model_type xlm-roberta) and BERT with XLM-R's vocabulary, such as "
     "multilingual E5, multilingual MiniLM and BGE-M3"
 )
 
 
 def another_family(folder: Folder, weights: Weights) -> UserError:
-    """Return the error for a folder whose weights no format takes."""
-    config = f"config.json says model_type {folder.json(CONFIG).get('model_type')}"
+    """Return the error for a folder whose weights no format supports."""
+    config = f"config.json has model_type {folder.json(CONFIG).get('model_type')}"
     if CONFIG not in folder:
         config = "config.json is missing"
     some = ", ".join(list(weights)[:3]) or "none"
     return UserError(
-        f"{weights.source}: unsupported model family: its tensors are {some}, and {config}. {_FAMILIES}. If "
+        f"{weights.source}: unsupported model family: its tensors are {some}, and {config}; {_FAMILIES}. If "
         "it is one of these, put its config.json, with that model_type, next to it"
     )
 
 
 def no_weights(path: Path) -> UserError:
-    """Return the error for a path without weights: what is there, and what to do."""
+    """Return the error for a path without weights, with its contents and advice."""
     advice = "Use the folder of a checkpoint, such as best or step_N of a run"
-    if "configs" in path.parts:  # where the released weights would be
+    if "configs" in path.parts:  # the folder of the released weights
         is_e5 = "e5-small" in path.parts
         what = "e5-small" if is_e5 else "weights, which writes the released weights to configs/"
         advice = f"Run {command_name()} download {what}"
@@ -61,10 +60,10 @@ def no_weights(path: Path) -> UserError:
 
 
 def _description(path: Path) -> str:
-    """What a path without weights is."""
+    """Describe a path without weights."""
     files = ", ".join(WEIGHTS_FILES)
     if path.suffix == ".pth" or (path.is_dir() and any(path.glob("*.pth"))):
-        return "a .pth of Facebook's XLM is of another family; one of XLM-R is read as pytorch_model.bin"
+        return "a .pth of Facebook's XLM is not supported; rename one of XLM-R to pytorch_model.bin"
     if not path.exists():
         no_name = " (a model on the Hugging Face Hub is ORGANIZATION/MODEL)"
         return f"no such folder{no_name if len(path.parts) == 1 else ''}"
@@ -72,13 +71,13 @@ def _description(path: Path) -> str:
         return f"not a weights file (expected {files})"
     folder = Folder(path)
     if {"pieces", "vocabulary", "files"} <= folder.json(MANIFEST).keys():
-        return "a pre-training corpus, not a model"
+        return "a pretraining corpus, not a model"
     if "export" in folder.json(CONFIG):
         return "an output of ernie-m export, for prediction only"
     return f"not a model (expected {files}, or the official params with word_embedding)"
 
 
-# In the order in which they are asked. A new format is one file and one entry here.
+# In order of precedence. A new format is one file and one entry here.
 FORMATS = (
     NativeFormat(),
     Official(),
@@ -89,31 +88,31 @@ FORMATS = (
     Bert(),
     Fairseq(),
 )
-TRAINED_LENGTH = "trained_max_seq_len"  # our key for the longest input of a pre-training from random weights
+TRAINED_LENGTH = "trained_max_seq_len"  # native key of the maximum length in pretraining from random weights
 
 
 def open_checkpoint(path: str | os.PathLike, drop_unknown: bool = False) -> Checkpoint:
-    """Open a checkpoint of ours, an official parameter directory, PaddleNLP, Hugging Face or fairseq.
+    """Open a native checkpoint, an official parameter directory, PaddleNLP, Hugging Face or fairseq.
 
     Args:
-        path: a folder, a file of weights in it, or the name of a model on Hugging Face's hub.
-        drop_unknown: go on without heads and copies that are not understood. They may be a part of the model,
-            such as a CRF, without which its outputs are others. No tensor inside the encoder is left out.
+        path: a folder, a file of weights in it, or a model name on the Hugging Face Hub.
+        drop_unknown: skip unknown heads and copies. They may be part of the model, such as a CRF, so outputs
+            may differ. Unknown tensors inside the encoder are always an error.
 
     Raises:
-        UserError: no such folder, none of these formats, a corrupt file (also one that does not match the
-            folder's manifest), a pickle with code; tensors or a problem_type that are not understood; a
-            tokenizer of another kind; two files that disagree.
+        UserError: the folder is missing or in none of these formats, a file is corrupt (or does not match the
+            folder's manifest), a pickle contains code, tensors or a problem_type are unknown, the tokenizer
+            is of another kind, or two files contradict each other.
     """
     path = local_folder(path)
     root = Folder(path)
-    # First of all, because a corrupt file may fail in any way later, or not at all.
+    # First, because a corrupt file may fail later in any way, or not at all.
     check_folder(root.path)
     folder = encoder_folder(root)
     if ADAPTER in folder:
         raise UserError(
-            f"{folder.path / ADAPTER}: an adapter of PEFT, which is not read; merge it first "
-            "(merge_and_unload) and save the model into a folder without it"
+            f"{folder.path / ADAPTER}: PEFT adapters are not supported. Merge it (merge_and_unload) and save "
+            "the model to a folder without it"
         )
     for format in FORMATS:
         source = format.find(folder)

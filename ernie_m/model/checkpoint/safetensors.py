@@ -1,7 +1,7 @@
 """Safetensors files, read and written one tensor at a time.
 
-The library checks a file's header. The data is read with numpy, because the library maps the whole file into
-memory, and it is written here because the library wants all tensors in memory at once.
+The library checks a file's header. The data is read with NumPy, because the library maps the whole file into
+memory, and it is written here because the library needs all tensors in memory at once.
 """
 
 import json
@@ -21,7 +21,7 @@ from ernie_m.model.checkpoint.weights import (
     write_data,
 )
 
-# numpy's name of a dtype -> that of the format.
+# NumPy's name of a dtype -> that of the format.
 DTYPES = {
     "bool": "BOOL",
     "uint8": "U8",
@@ -47,13 +47,13 @@ def write(
     dtype: np.dtype | type | None = None,
     metadata: Mapping[str, str] | None = None,
 ) -> None:
-    """Write arrays. Not atomic: write into a folder of `ernie_m.utils.files.atomic_dir`.
+    """Write arrays. Not atomic: write to a folder of `ernie_m.utils.files.atomic_dir`.
 
     Args:
         path: the file.
         arrays: arrays of any dtype in `DTYPES`. With `dtype`, a `Weights` is read one tensor at a time.
-        dtype: what all arrays are converted to; None: each keeps its own.
-        metadata: kept in the header.
+        dtype: dtype to convert all arrays to; None: unchanged.
+        metadata: stored in the header.
     """
     weights = Weights.of(arrays)
     dtypes = {name: np.dtype(dtype or arrays[name].dtype) for name in weights}
@@ -72,7 +72,7 @@ def write(
             "data_offsets": [start, end],
         }
     encoded_header = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    encoded_header += b" " * (-len(encoded_header) % 8)  # so that the data begins at a multiple of 8
+    encoded_header += b" " * (-len(encoded_header) % 8)  # so that the data starts at a multiple of 8
     with open(path, "wb") as file:
         file.write(len(encoded_header).to_bytes(8, "little") + encoded_header)
         for name in order:
@@ -83,19 +83,19 @@ def read(path: str | os.PathLike) -> Weights:
     """Open a file; each tensor is read when it is accessed. bfloat16 is returned as float32.
 
     Raises:
-        UserError: no such file, cut short, not safetensors, or a dtype that numpy does not have.
+        UserError: the file is missing, truncated, not safetensors, or has an unsupported dtype.
     """
     opened = WeightsFile(path, _FORM)
     with opened.open_binary() as file:
         with safe_open(path, framework="numpy") as checked:  # checks the whole header
             metadata = checked.metadata()
-        # The file begins with the number of bytes of the header, in 8 bytes; the data follows the header.
+        # The file starts with the size of the header in bytes, in 8 bytes; the data follows the header.
         header_bytes = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(header_bytes))
         header.pop("__metadata__", None)
         for name, entry in header.items():
             if entry["dtype"] not in _NUMPY_DTYPES:
-                raise ValueError(f"{name} has dtype {entry['dtype']}")
+                raise ValueError(f"unsupported dtype of {name}: {entry['dtype']}")
             check_shape(entry["shape"], _NUMPY_DTYPES[entry["dtype"]])
     shapes = {name: tuple(entry["shape"]) for name, entry in header.items()}
 

@@ -1,4 +1,4 @@
-"""Named weights that stay on disk until one is accessed, and the names of the files of a checkpoint."""
+"""Named weights that stay on disk until accessed, and the file names of a checkpoint."""
 
 import os
 import pickle
@@ -29,14 +29,14 @@ from ernie_m.utils.files import (
 class Weights(Mapping[str, np.ndarray]):
     """A read-only mapping from name to array. Names and shapes are known; data is read at each access.
 
-    A large model (2.2 GB) can thus be processed one tensor at a time. `dict(weights)` reads everything.
+    So a large model (2.2 GB) is processed one tensor at a time. `dict(weights)` reads everything.
 
     Attributes:
         source: the file or folder, for messages.
         shapes: name -> shape.
-        metadata: what else the file says about itself, in formats that have a place for it.
+        metadata: other contents of the file, in formats that support it.
         other_names: names in the file that are not tensors.
-        places: name -> where in the file its data is, in formats in which two tensors may share theirs.
+        places: name -> where the file stores its data, in formats in which two tensors may share theirs.
     """
 
     def __init__(
@@ -67,12 +67,12 @@ class Weights(Mapping[str, np.ndarray]):
         """Return the shape of a tensor, without reading it.
 
         Raises:
-            KeyError: there is no such name.
+            KeyError: the name is unknown.
         """
         return self.shapes[name]
 
     def equal(self, name: str, other: str) -> bool:
-        """Return whether two tensors have the same values; if they share their data, it is not read."""
+        """Return whether two tensors have the same values; shared data is not read."""
         if self.places.get(name, name) == self.places.get(other):
             return True
         return self.shapes[name] == self.shapes[other] and np.array_equal(self[name], self[other])
@@ -92,7 +92,7 @@ class Weights(Mapping[str, np.ndarray]):
         return len(self.shapes)
 
 
-# The exceptions that a corrupt or hostile file of weights raises.
+# Exceptions for a corrupt or hostile file of weights.
 BROKEN = (
     SafetensorError,
     DecodeError,
@@ -112,7 +112,7 @@ BROKEN = (
 
 @contextmanager
 def raising_on_corruption(path: str | os.PathLike, form: str) -> Iterator[None]:
-    """Turn what a corrupt or unreadable file of weights of this form raises into a `UserError`."""
+    """Turn the exceptions of a corrupt or unreadable file of weights into a `UserError`."""
     try:
         with translate_read_errors(path):
             yield
@@ -125,10 +125,10 @@ def raising_on_corruption(path: str | os.PathLike, form: str) -> Iterator[None]:
 
 
 class WeightsFile:
-    """A file of weights, which is read again for its tensors and must be the one that was opened.
+    """A file of weights, which is reopened for its tensors and must not change.
 
     Args:
-        form: what it should be, for errors.
+        form: description of the expected file, for errors.
 
     Raises:
         UserError: it cannot be read.
@@ -149,78 +149,78 @@ class WeightsFile:
 
 
 def read_numbers(file: IO[bytes], dtype: np.dtype, count: int, offset: int) -> np.ndarray:
-    """Read `count` numbers from this byte of a file on; an EOFError if there are fewer."""
+    """Read `count` numbers from a byte offset of a file; an EOFError if there are fewer."""
     file.seek(offset)
     numbers = np.fromfile(file, dtype, count)
     if numbers.size != count:
-        raise EOFError("it ends too early")
+        raise EOFError("unexpected end of file")
     return numbers
 
 
 def finite(name: str, array: np.ndarray, source: object, way: str = "Use other weights") -> np.ndarray:
-    """Return the array itself, after a check that all of its values are finite.
+    """Check that all values of an array are finite, and return it.
 
     Args:
-        way: what to do about others, for the error.
+        way: advice for the error.
 
     Raises:
-        UserError: it holds a NaN or an infinity, as after a run that diverged.
+        UserError: it contains NaN or infinity, as after a diverged run.
     """
     if array.size == 0 or array.dtype.kind != "f":
         return array
-    # A NaN makes the minimum and the maximum NaN. Neither needs a copy, as `np.isfinite(array)` would.
+    # NaN makes minimum and maximum NaN. Neither needs a copy, unlike `np.isfinite(array)`.
     if not np.isfinite([array.min(), array.max()]).all():
         raise UserError(f"{source}: {name} contains NaN or infinity. {way}")
     return array
 
 
 def widen_bfloat16(bits: np.ndarray) -> np.ndarray:
-    """Convert the uint16 bits of bfloat16 to float32, whose upper half they are."""
+    """Convert uint16 bits of bfloat16 to float32, whose upper half they are."""
     return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
 def write_data(file: IO[bytes], array: np.ndarray) -> None:
     """Write the bytes of a contiguous array, without a copy."""
-    if array.size:  # a memoryview of nothing cannot be cast
+    if array.size:  # an empty memoryview cannot be cast
         file.write(array.reshape(-1).data.cast("B"))
 
 
 def check_shape(shape: Iterable[int], dtype: np.dtype) -> None:
-    """Check that numpy can hold an array of this shape, without allocating it.
+    """Check that NumPy supports an array of this shape, without allocating it.
 
     Raises:
-        ValueError: it cannot, even if the array has no elements.
+        ValueError: it does not, even if the array has no elements.
     """
-    np.broadcast_to(np.zeros((), dtype), tuple(shape))  # a view, which takes no memory
+    np.broadcast_to(np.zeros((), dtype), tuple(shape))  # a view without memory
 
 
-ADAPTER = "adapter_config.json"  # of PEFT; libraries add its weights to those next to it
+ADAPTER = "adapter_config.json"  # PEFT; libraries add its weights to those next to it
 CARD = "README.md"
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 VOCAB = "vocab.txt"
 PIECES = "piece.model"
 TOKENIZER_JSON = "tokenizer.json"  # of XLM-R; `ernie_m.reader.tokenization` converts it
-LANGUAGE_MEANS = "language_means.safetensors"  # language -> its mean sentence vector by layer, [L + 1, H]
+LANGUAGE_MEANS = "language_means.safetensors"  # language -> its mean embedding by layer, [L + 1, H]
 VOCABS = (VOCAB, "ernie_m.vocab.txt", DICT)
 PIECE_MODELS = (PIECES, "sentencepiece.bpe.model", "ernie_m.sentencepiece.bpe.model", TOKENIZER_JSON)
-# The first of these that a folder has is read. `X.index.json` says which of several files holds which name.
+# A folder's first file of these is read. `X.index.json` maps names to the files of sharded weights.
 WEIGHTS_FILES = (WEIGHTS, "pytorch_model.bin", "model_state.pdparams", "model.pt")
 _INDEX = ".index.json"
-# What DistributedDataParallel, torch.compile, and trainings that hold a model as an attribute write.
+# Prefixes of DistributedDataParallel, torch.compile, and training code that keeps the model as an attribute.
 _WRAPPERS = r"((module|_orig_mod|model)\.)*"
-# What to do about a part that is not understood; the end of a message.
+# Advice about unknown parts; the end of a message.
 WITHOUT_UNKNOWN = "ernie-m convert FOLDER NEW --drop_unknown writes the model without it"
 
 
 def weights_name(folder: Folder) -> str | None:
     """Return the name of a folder's weight file, or None. Official directories do not count.
 
-    If the weights are in several files, which `X.index.json` names, the result is `X`, which need not exist.
+    For sharded weights with an index `X.index.json`, the result is `X`, which need not exist.
     """
     if folder.named:
         return folder.named
-    others = sorted(name for name in folder.names if name.endswith(".pdparams"))  # as ernie_m_base.pdparams
+    others = sorted(name for name in folder.names if name.endswith(".pdparams"))  # ernie_m_base.pdparams
     names = (name for name in (*WEIGHTS_FILES, *others) if name in folder or name + _INDEX in folder)
     return next(names, None)
 
@@ -229,7 +229,7 @@ def open_weights(folder: Folder, readers: Mapping[str, Callable[[Path], Weights]
     """Return the weights of a folder under their names in the file; None: no supported weights.
 
     Args:
-        readers: the ending of a file -> what reads it.
+        readers: file extension -> reader.
 
     Raises:
         UserError: a file is corrupt.
@@ -246,8 +246,8 @@ def open_weights(folder: Folder, readers: Mapping[str, Callable[[Path], Weights]
 
 
 def _unwrapped(weights: Weights) -> Weights:
-    """Weights without what modules around a model put before all names of its tensors."""
-    prefix = re.match(_WRAPPERS, next(iter(weights), ""))[0]  # type: ignore[index]  # it fits any name
+    """Remove the prefix of wrapper modules from all tensor names."""
+    prefix = re.match(_WRAPPERS, next(iter(weights), ""))[0]  # type: ignore[index]  # it matches any name
     if not prefix or not all(name.startswith(prefix) for name in weights):
         return weights
     return Weights(
@@ -261,18 +261,18 @@ def _unwrapped(weights: Weights) -> Weights:
 
 
 def _read_parts(index: Path, read: Callable[[Path], Weights]) -> Weights:
-    """Return the tensors of all files that an index names.
+    """Return the tensors of all files of an index.
 
     Args:
-        read: the reader of one of these files.
+        read: reader of one of these files.
 
     Raises:
-        UserError: the index is corrupt, or does not belong to the files next to it.
+        UserError: the index is corrupt, or does not match the files next to it.
     """
     try:
-        file_of = read_json(index)["weight_map"]  # name of a tensor -> name of its file
+        file_of = read_json(index)["weight_map"]  # tensor name -> file name
         files = sorted(set(file_of.values()))
-        absent = set(files) - Folder(index.parent).names  # or in another folder, or a pipe
+        absent = set(files) - Folder(index.parent).names  # missing, in another folder, or a pipe
         if absent:
             raise ValueError(f"no file {min(absent)}")
         parts = {file: read(index.parent / file) for file in files}

@@ -1,14 +1,14 @@
-"""Our checkpoint folder, written from a model.
+"""Writes the native checkpoint folder from a model.
 
     config.json             the model's config, with architecture, task and labels
     model.safetensors       weights in float32 or float64, named as in key_mapping.py
     vocab.txt, piece.model  the tokenizer's files, if known
-    language_means.safetensors  the mean sentence vector of each language at each layer, if known
+    language_means.safetensors  the mean embedding of each language at each layer, if known
     README.md               the model card
     manifest.json           sizes and checksums of the files above, except the card
-    training_state/         in checkpoints: what a run resumes from (`ernie_m.training.checkpoint`)
+    training_state/         in checkpoints: the state to resume from (`ernie_m.training.checkpoint`)
 
-open.py opens this folder and all other formats; load.py fills a model.
+open.py opens this and all other formats; load.py loads weights into a model.
 """
 
 import os
@@ -41,7 +41,7 @@ from ernie_m.utils.files import as_json
 if TYPE_CHECKING:
     import paddle
 
-# Paddle is imported within the functions that take a model of it.
+# Paddle is imported within functions with a Paddle model.
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,11 @@ class ModelFiles:
     """The contents of a model's checkpoint folder, ready to be written.
 
     Attributes:
-        weights: our name -> array; on a CPU the parameters' own memory.
-        config_json: the contents of config.json.
-        card: the contents of README.md.
-        copies: file name -> the file to copy.
-        language_means: language -> its mean sentence vector at each layer, [L + 1, H]; may be empty.
+        weights: native name -> array; on a CPU the parameters' memory.
+        config_json: contents of config.json.
+        card: contents of README.md.
+        copies: file name -> file to copy.
+        language_means: language -> mean embedding at each layer, [L + 1, H]; may be empty.
     """
 
     weights: Mapping[str, np.ndarray]
@@ -63,7 +63,7 @@ class ModelFiles:
     language_means: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
-        """Write into an existing folder, with a manifest; not atomic.
+        """Write to an existing folder, with a manifest; not atomic.
 
         Raises:
             UserError: a tokenizer file is missing.
@@ -92,18 +92,18 @@ def model_files(
     masters: Mapping[str, "paddle.Tensor"] | None = None,
     language_means: Mapping[str, np.ndarray] | None = None,
 ) -> ModelFiles:
-    """What a checkpoint folder of a model holds.
+    """Return the contents of a model's checkpoint folder.
 
     Args:
         model: an encoder, or a model with one as `.ernie_m`.
         config: the config of the model.
-        vocab_path, piece_model_path: copied as vocab.txt, or dict.txt, and as piece.model, or tokenizer.json;
+        vocab_path, piece_model_path: copied as vocab.txt or dict.txt, and as piece.model or tokenizer.json;
             None: unknown.
-        settings: the keys of config.json in addition to the model's shape: "task", "labels", "languages".
+        settings: keys of config.json besides the model's shape: "task", "labels", "languages".
         facts: for `ernie_m.model.checkpoint.model_card.model_card`; sizes and config are added.
-        leave_out: prefixes of our names that are not written ("lm_head.", "language_embeddings.").
-        masters: float32 tensors that are written instead of the parameters with these `parameter.name`s.
-        language_means: language -> its mean sentence vector at each layer, [L + 1, H].
+        leave_out: prefixes of native names that are not written ("lm_head.", "language_embeddings.").
+        masters: float32 tensors that replace the parameters with these `parameter.name`s.
+        language_means: language -> mean embedding at each layer, [L + 1, H].
     """
     weights = model_weights(model, masters or {})
     weights = {name: array for name, array in weights.items() if not name.startswith(leave_out)}
@@ -124,12 +124,12 @@ def files_of(
     settings: Mapping[str, Any],
     facts: Mapping[str, Any],
 ) -> ModelFiles:
-    """What a checkpoint folder holds of weights, without the tokenizer.
+    """Return the contents of a checkpoint folder from weights, without the tokenizer.
 
     Args:
-        weights: our name -> array.
-        architecture: the name of the model's class.
-        settings, facts: as `model_files` takes them.
+        weights: native name -> array.
+        architecture: name of the model's class.
+        settings, facts: as in `model_files`.
     """
     config_json = {**config.to_dict(), "model_type": "ernie_m", "architecture": architecture, **settings}
     parameters = sum(array.size for array in weights.values())
@@ -140,12 +140,12 @@ def files_of(
 def model_weights(
     model: "paddle.nn.Layer", masters: Mapping[str, "paddle.Tensor"] = MappingProxyType({})
 ) -> dict[str, np.ndarray]:
-    """Return a model's parameters as arrays under our names: float64 stays, everything else becomes float32.
+    """Return a model's parameters as arrays with native names: float64 stays, other dtypes become float32.
 
     On a CPU the arrays share the parameters' memory: use them before the next training step.
 
     Args:
-        masters: `parameter.name` -> the float32 tensor that is written instead of that parameter.
+        masters: `parameter.name` -> float32 tensor that replaces that parameter.
     """
     from ernie_m.model.checkpoint.load import STORED_DTYPES, get_parameters
 
@@ -161,7 +161,7 @@ def model_weights(
 def as_numpy(value: Any) -> np.ndarray:
     """Return a tensor or array as an array, which shares a CPU tensor's memory if possible.
 
-    A bfloat16 tensor becomes its bits, uint16, as `Tensor.numpy` gives and `set_value` takes.
+    A bfloat16 tensor becomes its bits, uint16, as in `Tensor.numpy` and `set_value`.
     """
     import paddle
 

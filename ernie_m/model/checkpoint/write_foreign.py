@@ -1,4 +1,4 @@
-"""Write a checkpoint in another format, and list what was written and what was not."""
+"""Writes a checkpoint in another format, and reports what could not be represented."""
 
 import math
 import shutil
@@ -38,7 +38,7 @@ from ernie_m.model.tasks import (
 from ernie_m.reader import write_tokenizer
 from ernie_m.utils.errors import UserError, listed
 
-# The word on the command line -> the format; static models are written in another one as well.
+# Value of --to -> format; static models have another one.
 ENCODER_TARGETS = {
     "ernie-m": NativeFormat(),
     "fluid": Official(),
@@ -47,21 +47,21 @@ ENCODER_TARGETS = {
     "xlm-roberta": XlmR(),
 }
 TARGETS = {**ENCODER_TARGETS, "sentence-transformers": Static()}
-# `Format.tokenizer_form` -> what writes the files of a tokenizer into a folder, and returns their names. The
-# last two arguments: the longest input in tokens, and the number of [SEP] between two texts.
+# `Format.tokenizer_form` -> function that writes the tokenizer's files to a folder, and returns their names.
+# Its last two arguments: the maximum length in tokens, and the number of [SEP] between two texts.
 WRITERS = {
     "ernie-m": lambda folder, tokenizer, *_: write_tokenizer.write_native(folder, tokenizer),
     "paddlenlp": lambda folder, tokenizer, *_: write_tokenizer.write_ernie_m(folder, tokenizer),
     "xlm-roberta": write_tokenizer.write_xlm_r,
     "static": lambda folder, tokenizer, longest, _: write_tokenizer.write_static(folder, tokenizer, longest),
 }
-CLASSIFIER_TASKS = (*SUPERVISED_TASKS, CHOICE)  # the tasks whose head is named classifier
-# The embeddings and the encoder are in every model. A model has all tensors of one of these parts, or none.
-_PARTS = ("pooler.", "classifier.", "lm_head.")  # prefixes of our names
-# The text rules -> what they do, for a sentence.
+CLASSIFIER_TASKS = (*SUPERVISED_TASKS, CHOICE)  # tasks whose head is the classifier
+# Embeddings and encoder are in every model. A model has all tensors of one of these parts, or none.
+_PARTS = ("pooler.", "classifier.", "lm_head.")  # prefixes of native names
+# Text rules -> description.
 _RULES_IN_WORDS = {
-    ERNIE_M_RULES: "the official ones of ERNIE-M",
-    NO_RULES: "those of sentencepiece alone, as in XLM-R",
+    ERNIE_M_RULES: "ERNIE-M's official ones",
+    NO_RULES: "none besides SentencePiece, as in XLM-R",
     "paddlenlp": "those of PaddleNLP's ErnieMTokenizer",
     "transformers": "those of the ErnieMTokenizer of transformers",
 }
@@ -71,27 +71,27 @@ def check_tensors(checkpoint: Checkpoint) -> None:
     """Check every tensor against the config.
 
     Raises:
-        UserError: there is no config, a tensor is missing, or its shape does not fit the others.
+        UserError: the config or a tensor is missing, or a shape does not match the others.
     """
     tensors = checkpoint.tensors
     config = checkpoint.shape
     row_of = {row.canonical: row for row in ENCODER_TARGETS["ernie-m"].rows(config.num_hidden_layers)}
     our_names = [name for name in tensors if name in row_of]
-    # The parts of which the checkpoint has any tensor; it needs all tensors of these.
+    # The parts of which the checkpoint has any tensor, and needs all.
     parts = [part for part in _PARTS if any(name.startswith(part) for name in our_names)]
     needed_prefixes = ("embeddings.", "encoder.", *parts)
     missing = [name for name in row_of if name.startswith(needed_prefixes) and name not in tensors]
     if missing:
         raise UserError(f"{checkpoint.path}: {len(missing)} tensors missing: {listed(missing)}")
-    sizes = config.to_dict()  # axis -> its size; most axes are keys of the config
+    sizes = config.to_dict()  # axis -> size; most axes are config keys
     if "classifier.bias" in tensors:
-        # Its shape should be [labels]. `math.prod` does not fail if a corrupt shape has no axis or several,
-        # which is refused below.
+        # Its shape should be [labels]. `math.prod` accepts a corrupt shape with no axis or several, which is
+        # rejected below.
         sizes[key_mapping.LABELS] = math.prod(tensors.shape("classifier.bias"))
     for name in our_names:
         shape = tensors.shape(name)
         axes = row_of[name].axes
-        # An axis without a known size, such as the languages, may have any.
+        # An axis without a known size, such as the languages, may have any size.
         expected = [sizes.get(axis, size) for axis, size in zip(axes, shape)]
         if len(shape) != len(axes) or expected != list(shape):
             raise UserError(
@@ -106,12 +106,12 @@ def with_tokens(
     """Return the checkpoint with a part of its vocabulary.
 
     Args:
-        ids: [new vocab_size] int64, the id in the checkpoint of each token that stays.
+        ids: [new vocab_size] int64, the id in the checkpoint of each kept token.
         pad_token_id: the new id of [PAD].
         added_tokens: token -> its new id.
     """
     tensors = checkpoint.tensors
-    # The tensors with a row for each token: the embeddings [V, H] and the bias of the masked-LM head [V].
+    # Tensors with a row per token: the embeddings [V, H] and the bias of the masked-LM head [V].
     with_token_rows = {name for name in tensors if key_mapping.VOCAB in key_mapping.find_axes(name)}
     shapes = dict(tensors.shapes)
     for name in with_token_rows:
@@ -133,14 +133,14 @@ def count_parameters(tensors: Weights) -> int:
 
 
 def task_to_convert(checkpoint: Checkpoint, head_flag: str | None) -> str | None:
-    """What the head of a model is for; None: it has no head of a task.
+    """Return the task of a model's head; None without a head.
 
     Args:
-        head_flag: what the user says that the classifier is for. It counts more than the files, because the
-            official name of a classifier is also that of a model for multiple choice.
+        head_flag: the task given by the user. It has precedence over the files, because the official name of
+            a classifier is also that of a multiple-choice model.
 
     Raises:
-        UserError: nothing says what the classifier is for.
+        UserError: the task of the classifier is unknown.
     """
     if "classifier.weight" in checkpoint.tensors:
         task = head_flag or checkpoint.task
@@ -160,17 +160,17 @@ def task_to_convert(checkpoint: Checkpoint, head_flag: str | None) -> str | None
 def differences(
     format: Format, checkpoint: Checkpoint, task: str | None, cuts_digit_comma: bool
 ) -> list[str]:
-    """What will be read otherwise after a conversion, each in a sentence; mostly nothing.
-
-    If a model with ERNIE-M's own text rules gets the form of PaddleNLP or transformers, the other rules of
-    their tokenizers are no difference: ERNIE-M itself is published there in this way. `note` tells them.
+    """Return sentences about preprocessing that will differ after a conversion; usually empty.
+    If a model with ERNIE-M's text rules is written in the format of PaddleNLP or transformers, the other
+    rules of their tokenizers do not count, because ERNIE-M itself is published in that way. `note` mentions
+    them.
 
     Args:
-        task: what the head is for; None: there is none.
+        task: task of the head, if any.
         cuts_digit_comma: whether rule 5 of `ernie_m.reader.tokenization` changes any subword of the
             vocabulary.
     """
-    left_out = [f"{error} is left out" for error in checkpoint.preprocessing_errors]
+    left_out = [f"{error} is dropped" for error in checkpoint.preprocessing_errors]
     if format.name == NativeFormat.name:
         return left_out
     preprocessing = checkpoint.preprocessing
@@ -178,53 +178,53 @@ def differences(
     new_rules = format.text_rules or NO_RULES
     answers = task == QUESTION_ANSWERING
     pieces = "leading" if preprocessing.official_compat else preprocessing.label_pieces
-    tagged = "each piece of a word" if pieces == "all" else "its first piece that is no lone '▁'"
-    # Whether a form cannot say something -> what its library does.
+    tagged = "each subword of a word" if pieces == "all" else "its first subword that is not only '▁'"
+    # Whether a format cannot represent something -> what its library does.
     sentences = [
         (
             format.text_rules is None and rules == ERNIE_M_RULES and cuts_digit_comma,
-            "pieces such as '12,' are not cut before the comma, as ERNIE-M's rules ask",
+            "subwords such as '12,' are not split before the comma, as ERNIE-M's rules require",
         ),
         (
-            rules not in (ERNIE_M_RULES, new_rules),  # of ERNIE-M's rules `note` says enough
+            rules not in (ERNIE_M_RULES, new_rules),  # `note` covers ERNIE-M's rules
             f"its text rules are {_RULES_IN_WORDS[rules]}; the new ones are {_RULES_IN_WORDS[new_rules]}",
         ),
         (
             preprocessing.added_tokens and not format.keeps_added_tokens,
-            f"its added tokens ({', '.join(preprocessing.added_tokens)}) are cut into pieces",
+            f"its added tokens ({', '.join(preprocessing.added_tokens)}) are split into subwords",
         ),
         (
             answers and format.separators not in (None, preprocessing.separators),
-            f"{format.separators} [SEP] stand before a context, and in training {preprocessing.separators}",
+            f"a context follows {format.separators} [SEP], in training {preprocessing.separators}",
         ),
         (
             answers and preprocessing.split_han,
-            "Han characters of questions and contexts are no tokens of their own; in training they were",
+            "Han characters of questions and contexts are not separate tokens; in training they were",
         ),
         (
             task == TOKEN_CLASSIFICATION and pieces != "leading",
-            f"a pipeline takes a word's tag from its first piece, and in training it was of {tagged}",
+            f"a pipeline takes the tag of a word's first subword; in training it was {tagged}",
         ),
         (
             format.name == Static.name and preprocessing.pooling not in (None, MEAN_WITHOUT_SPECIAL),
-            f"a vector is the mean of the pieces alone; in training its pooling was {preprocessing.pooling}",
+            f"an embedding is the mean over the subwords; in training, pooling was {preprocessing.pooling}",
         ),
     ]
     return left_out + [sentence for is_so, sentence in sentences if is_so]
 
 
 def note(format: Format, preprocessing: PreprocessingConfig) -> str | None:
-    """What the library's tokenizer does otherwise, although it is not refused; None: nothing."""
+    """Return accepted differences of the library's tokenizer, or None."""
     if format.text_rules not in (None, ERNIE_M_RULES) and preprocessing.text_rules == ERNIE_M_RULES:
-        return "the ErnieMTokenizer of these libraries gives other ids for many texts"
+        return "the ErnieMTokenizer of these libraries produces other ids for many texts"
     return None
 
 
 def check_fits(target: str, checkpoint: Checkpoint, task: str | None) -> None:
-    """Check that a format, a key of `TARGETS`, can hold the model, and how its head is used.
+    """Check that a format, a key of `TARGETS`, supports the model and its head.
 
     Raises:
-        UserError: it cannot.
+        UserError: it does not.
     """
     format = TARGETS[target]
     preprocessing = checkpoint.preprocessing
@@ -232,25 +232,25 @@ def check_fits(target: str, checkpoint: Checkpoint, task: str | None) -> None:
     errors = [
         (
             target not in ENCODER_TARGETS and (layers or task),
-            f"it has {f'{layers} layers' if layers else 'a head'}, and --to {target} is for static models "
-            "alone; --to xlm-roberta writes encoders for that library, too",
+            f"it has {f'{layers} layers' if layers else 'a head'}, but --to {target} requires a static one. "
+            "Use --to xlm-roberta, which writes encoders for that library",
         ),
         (
             not layers and not format.has_tables,
-            f"it is a static model, without the layers that --to {target} needs; --to "
-            "sentence-transformers writes it for that library",
+            f"it is a static model, but --to {target} requires layers. Use --to sentence-transformers, which "
+            "writes static models",
         ),
         (
             preprocessing.multi_label and format.name == Official.name,
-            f"a text has several labels or none, which the files of --to {target} cannot say; --to ernie-m "
-            "keeps it",
+            f"a text has several labels or none, which --to {target} cannot represent. Use --to ernie-m, "
+            "which keeps it",
         ),
         (
             task == CLASSIFICATION
             and preprocessing.pooling == MEAN_OF_TOKENS
             and format.name != NativeFormat.name,
-            f"its classifier reads the mean of all tokens, and that of --to {target} the first one; --to "
-            "ernie-m keeps it, and ernie-m fit --finetune trains one that reads the first one",
+            f"its classifier uses the mean of all tokens, but --to {target} requires the first one. Use --to "
+            "ernie-m, which keeps it, or ernie-m fit --finetune, which trains one on the first token",
         ),
     ]
     for is_so, error in errors:
@@ -266,20 +266,20 @@ def write(
     metadata: Mapping[str, Any],
     further_facts: Mapping[str, Any],
 ) -> tuple[Translated, list[str]]:
-    """Write weights (float32, one tensor at a time), config and model card into an existing folder.
+    """Write weights (float32, one tensor at a time), config and model card to an existing folder.
 
     Args:
         folder: from `ernie_m.utils.files.atomic_dir`.
-        checkpoint: one that `check_tensors` and `check_fits` accept.
+        checkpoint: accepted by `check_tensors` and `check_fits`.
         task: from `task_to_convert`.
-        metadata: the metadata of the model card, such as "license"; it may be from the card of the source.
-        further_facts: for the model card: what is read otherwise in the new form, what was trimmed.
+        metadata: metadata of the model card, such as "license", possibly from the card of the source.
+        further_facts: for the model card: preprocessing differences, trimming.
 
     Returns:
-        The weights that were written, and the names of the files that say how a text gets its vector.
+        The written weights, and the names of the files with embedding settings.
 
     Raises:
-        UserError: a size that the format cannot have; a value that is not finite.
+        UserError: a size that the format does not support, or a non-finite value.
     """
     tensors = checkpoint.tensors
     sound = Weights(tensors.source, tensors.shapes, lambda name: finite(name, tensors[name], tensors.source))
