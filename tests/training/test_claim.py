@@ -87,7 +87,7 @@ def test_a_folder_belongs_to_one_piece_of_work(tmp_path):
     with pytest.raises(UserError) as refused:
         claim_file(file, {"data": {"digest": 64 * "f"}, "seeds": (1, 2), **others}, "choose another folder")
     line = str(refused.value)
-    assert line.startswith(f"{tmp_path} ") and line.endswith("; choose another folder")
+    assert line.startswith(f"{tmp_path}: ") and line.endswith("; choose another folder")
     assert "(data.digest: 0123456789ab -> ffffffffffff; 0: " in line and "3: " in line and "4: " not in line
 
 

@@ -153,7 +153,7 @@ class _Stream:
             EOFError: there are fewer, or `count` is negative.
         """
         if count < 0 or count > self.size - self.file.tell():
-            raise EOFError("it ends too early")
+            raise EOFError("unexpected end of file")
 
     def read(self, count: int) -> bytes:
         """Return the next bytes; an EOFError if there are fewer."""

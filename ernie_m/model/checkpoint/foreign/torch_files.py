@@ -155,7 +155,7 @@ def _check_view(view: _View, location: _Place, file_bytes: int) -> None:
     """
     offset, length = location
     if offset + length > file_bytes:
-        raise EOFError("it ends too early")
+        raise EOFError("unexpected end of file")
     elements = length // view.storage.dtype.itemsize
     ends_behind_storage = view.offset + view.span > elements
     # A tensor that torch has expanded has more elements than its storage: some of its strides are 0.
