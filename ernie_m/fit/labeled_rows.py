@@ -208,7 +208,7 @@ def ask_for_kind(rows: LabeledDataset) -> None:
     for id_, (name, parts) in enumerate(zip(rows.names, parts_of)):
         words = {*filter(None, re.split(r"\W+", name))}  # or several labels, as in "a / b", if each is one
         may_be_several = (len(parts) > 1 and any(counts[part] > 1 for part in parts)) or are_marks
-        may_be_several |= len(words) > 1 and words <= {*rows.names}
+        may_be_several |= len(words) > 1 and words <= rows.given.keys()
         if may_be_several or may_be_numbers:
             location = rows.places[rows.targets.tolist().index(id_)]
             raise UserError(

@@ -202,7 +202,11 @@ def test_options_that_a_file_is_not_read_with(tmp_path, name, content, read):
 # Name of a file -> its content, whether it has questions, its requests and columns of labels, or the question
 # that is asked about it, and flags.
 ASKED = {
-    "lines.txt": ("a\n\nb\n", False, ([{"text_a": "a", "text": "a"}, {"text_a": "b", "text": "b"}], [])),
+    "lines.txt": (
+        "a\n\n\u200b\nb\n",
+        False,
+        ([{"text_a": "a", "text": "a"}, {"text_a": "b", "text": "b"}], []),
+    ),
     "tab.txt": ("a\tb\n", False, "a .txt file has a text on each line"),
     "id.csv": ("ID,text,label\n7,a,b\n", False, ([{"id": "7", "text_a": "a", "text": "a"}], [2])),
     "two_labels.csv": ("text,label,score\na,b,c\n", False, ([{"text_a": "a", "text": "a"}], [])),

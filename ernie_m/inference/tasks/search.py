@@ -33,7 +33,7 @@ from ernie_m.reader.files.aligned_lines import Sentences
 from ernie_m.reader.files.find_files import check_languages, named_files
 from ernie_m.utils.checksums import MANIFEST, AnotherRevision, check_manifest, write_manifest
 from ernie_m.utils.errors import UserError
-from ernie_m.utils.files import atomic_dir, is_whole_text, lock_writer, read_json
+from ernie_m.utils.files import atomic_dir, is_blank, is_whole_text, lock_writer, read_json
 from ernie_m.utils.logging import progress
 from ernie_m.vectors.language_centering import FEWEST_SENTENCES, MEANS_POOLING, LanguageCentering
 from ernie_m.vectors.nearest import load_faiss, nearest
@@ -74,7 +74,7 @@ def read_corpus(corpus: str | Sequence[str]) -> list[CorpusSentence]:
     check_languages(language for language, _ in named_files(corpus) if language)
     for language, path in named_files(corpus):
         for line, text in enumerate(Sentences(path).texts(), 1):
-            if text.strip():
+            if not is_blank(text):
                 sentences.append(CorpusSentence(text, line, language))
     if not sentences:
         raise UserError(f"--corpus {corpus}: all lines are blank; it needs one sentence per line")

@@ -39,6 +39,7 @@ from ernie_m.reader.labels import (
 )
 from ernie_m.reader.tag_schemes import JOINT
 from ernie_m.utils.errors import UserError, listed, printable, shown
+from ernie_m.utils.files import is_blank
 from ernie_m.utils.logging import logger
 
 _IN_WORDS = {"text": "the text", "text_b": "the second text", "label": "the label"}
@@ -267,7 +268,8 @@ def _label_text(table: Table, places: Sequence[int], cell: Any) -> str:
     if not isinstance(cell, str) or is_printed(cell):
         raise UserError(
             f"'{table.names[places[0]]}' has {shown(cell)[:50]}, which is no label; write one there, or for "
-            "--task multi-label JSON lines with lists of labels, or a column of 0 and 1 for each label"
+            "--task multi-label JSON lines with lists of labels, or a column of 0 and 1 for each label "
+            "(spans: examples/spans_to_words.py)"
         )
     return cell
 
@@ -457,8 +459,8 @@ def _without_blank(file: TextFile, errors: RowErrors) -> Iterator[Row]:
     """The lines of a text as rows; it is said how many are blank."""
     blank = 0
     for line, text in enumerate(file.texts(errors), 1):
-        blank += not text.strip()
-        if text.strip():
+        blank += is_blank(text)
+        if not is_blank(text):
             yield line, [text.rstrip("\r\n")]
     if blank:
         logger.warning("%s: %s blank lines are left out", file.path, f"{blank:,}")

@@ -472,7 +472,7 @@ def _read_object_rows(file: TextFile, errors: RowErrors, cell_of: Callable[[Any]
     head = list(islice(objects, _HEAD_OBJECTS))
     names = list(dict.fromkeys(name for _, value in head for name in value))  # each once, in their order
     rows = head[0][1][names[0]] if (len(head), len(names)) == (1, 1) else None
-    if isinstance(rows, list) and all(isinstance(row, dict) for row in rows):
+    if rows and isinstance(rows, list) and all(isinstance(row, dict) for row in rows):
         raise UserError(
             f"{file.path}, line {head[0][0]}: an object with a list of rows, '{shown(names[0])}'; write the "
             "list alone, or an object on each line (jq -c '.KEY[]')"
