@@ -133,7 +133,7 @@ class Classification(Head[Examples]):
         return [self.labels[probabilities.argmax()] for probabilities in predictions]
 
     def gold(self, data: Examples) -> list[Any]:
-        return [self.labels[example.label] for example in data]
+        return [self.labels[number] for number in np.array([example.label for example in data])]
 
     def baseline(self, data: Examples) -> dict[str, float]:
         labels = np.array([example.label for example in data])
@@ -281,7 +281,7 @@ class Regression(Classification):
     def predicted(self, data: Examples, predictions: list[Any]) -> list[float]:
         return predictions
 
-    def gold(self, data: Examples) -> list[float]:
+    def gold(self, data: Examples) -> list[Any]:
         return [example.label for example in data]
 
     def baseline(self, data: Examples) -> dict[str, float]:

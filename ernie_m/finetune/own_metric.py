@@ -1,6 +1,7 @@
 """A metric of a user's own: a function of a file, FILE.py:FUNCTION (--metric)."""
 
 from collections.abc import Callable, Sequence
+from inspect import isfunction
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ def load_metric(metric: str) -> tuple[str, OwnMetric]:
     """
     path, _, name = metric.partition(":")
     function = getattr(run_file(path, f"{__name__}.{Path(path).stem}"), name, None)
-    if not callable(function):
+    if not isfunction(function):
         raise UserError(f"--metric {metric}: {path} has no function {name}")
 
     def checked(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[str, float]:
