@@ -1,7 +1,6 @@
-"""The public data sets: the names of their files, and how each is read and written.
-
-XNLI and PAWS-X are pairs of texts with a label; CoNLL and PAN-X words with tags that mark entities; MLQA,
-SQuAD and XQuAD questions on texts.
+"""Public data sets: file names, reading and writing.
+XNLI and PAWS-X are labeled pairs of texts; CoNLL and PAN-X words with entity tags; MLQA, SQuAD and XQuAD
+questions on texts.
 """
 
 import codecs
@@ -21,8 +20,8 @@ from ernie_m.utils.errors import UserError, say
 from ernie_m.utils.files import read_bytes
 from ernie_m.utils.languages import language_tag
 
-WRITTEN = (*SPLITS, "xquad")  # xquad: further questions for a test
-# Names in the files of the releases -> names here.
+WRITTEN = (*SPLITS, "xquad")  # xquad: additional test questions
+# Names in the released files -> names in this project.
 RENAMED = {
     "testa": "dev",
     "testb": "test",
@@ -37,12 +36,12 @@ RENAMED = {
 
 
 class Prepared(NamedTuple):
-    """What an input file has of a language.
+    """The content of an input file for one language.
 
     Attributes:
-        content: the file to write.
+        content: content of the output file.
         labels: all labels of its rows; () for questions.
-        counts: column of the printed table, such as "rows" -> its number.
+        counts: column of the printed table, such as "rows" -> number.
     """
 
     language: str
@@ -55,21 +54,21 @@ class Prepared(NamedTuple):
 class DataSet:
     """A public data set."""
 
-    languages: Sequence[str]  # in the order of the paper's tables; others follow in alphabetical order
+    languages: Sequence[str]  # in the order of the paper's tables, then alphabetically
     names: Sequence[str]  # patterns for `recognize`
     read: Callable[[NamedFile, TableOptions], Iterable[Prepared]]
-    label_names: Callable[[set[str]], Sequence[str]] = sorted  # all labels -> in the order of their ids
+    label_names: Callable[[set[str]], Sequence[str]] = sorted  # all labels -> ordered by id
     ending: str = "tsv"
 
     def place(self, key: tuple[str, str]) -> tuple[int, int, str]:
         """Return a sort key for (split, language)."""
         split, language = key
-        # A language that is not listed comes after all that are.
+        # Unlisted languages come last.
         return WRITTEN.index(split), [*self.languages, language].index(language), language
 
 
 COLUMNS = ("text_a", "text_b", "label")
-# Columns in the releases -> their names here; of two, the later is read.
+# Columns in the releases -> their names here; of two, the later is used.
 ALIASES = {
     "premise": "text_a",
     "sentence1": "text_a",
@@ -85,14 +84,13 @@ NLI = ("contradiction", "entailment", "neutral")  # ids 0, 1, 2
 
 
 def read_table(path: Path) -> tuple[dict[str, int], int, list[list[str]]]:
-    """Read a TSV file of pairs of texts with labels.
+    """Read a TSV file of labeled pairs of texts.
 
-    A header names the columns text_a, text_b and label, and perhaps others, by `ALIASES`. A file without a
-    header has just these three, in this order.
+    A header names the columns text_a, text_b and label, and possibly others, by `ALIASES`. A file without a
+    header has exactly these three, in this order.
 
     Returns:
-        the name of a column here -> its place; the number of columns; the cells of each line except the
-        header.
+        column name -> its index; the number of columns; the cells of each line except the header.
 
     Raises:
         UserError: the file is not UTF-8, or has other columns.
@@ -107,8 +105,8 @@ def read_table(path: Path) -> tuple[dict[str, int], int, list[list[str]]]:
         return columns, len(first_row), rows[1:]
     if len(first_row) != len(COLUMNS):
         raise UserError(
-            f"{path}, line 1: {len(first_row)} columns (expected two texts and a label by name, or "
-            "exactly these three)"
+            f"{path}, line 1: {len(first_row)} columns (expected a header with two texts and a label, or "
+            "exactly these three columns)"
         )
     return {name: column for column, name in enumerate(COLUMNS)}, len(COLUMNS), rows
 
@@ -116,15 +114,15 @@ def read_table(path: Path) -> tuple[dict[str, int], int, list[list[str]]]:
 def read_pairs(
     file: NamedFile, labels: Mapping[str, str], no_text: Collection[str], with_qid: bool = False
 ) -> Iterator[Prepared]:
-    """Yield the pairs of texts of each language. Rows that cannot be used are left out and counted.
+    """Yield the pairs of texts of each language. Unusable rows are dropped and counted.
 
     Args:
-        labels: label in the file -> label to write.
-        no_text: what stands in place of a text that is missing.
-        with_qid: whether rows have a qid, and a row without one gets its number. Otherwise if the file has.
+        labels: label in the file -> label in the output.
+        no_text: placeholders of missing texts.
+        with_qid: whether to write a qid, by default the row number. Otherwise only if the file has one.
 
     Raises:
-        UserError: the columns are not known, or there is no good row.
+        UserError: the columns are unknown, or no row is usable.
     """
     places, width, rows = read_table(file.path)
     columns = [*COLUMNS, "qid"] if with_qid or "qid" in places else list(COLUMNS)
@@ -148,7 +146,7 @@ def read_pairs(
     if not used:
         raise UserError(f"{file.path}: no usable row ({reasons or 'the file is empty'})")
     if reasons:
-        say(f"left out: {reasons}")
+        say(f"dropped: {reasons}")
     say_quoted(file.path, sum(map(has_quotes, rows)), len(rows), say)
     label_names = sorted(set(labels.values()))
     for language, rows_of_language in used.items():
@@ -161,8 +159,7 @@ def read_pairs(
 def read_paraphrases(file: NamedFile, _: TableOptions) -> Iterator[Prepared]:
     """Return the pairs of PAWS-X. Label 1 is a paraphrase.
 
-    In its training files, "NS" stands in place of some texts; in dev and test all rows are used, as in
-    XTREME.
+    In its training files, "NS" replaces some texts; in dev and test all rows are used, as in XTREME.
     """
     return read_pairs(
         file, {"0": "0", "1": "1"}, no_text={"", "NS"} if file.split == "train" else (), with_qid=True
@@ -175,7 +172,7 @@ def read_inferences(file: NamedFile, _: TableOptions) -> Iterator[Prepared]:
 
 
 def read_tags(file: NamedFile, options: TableOptions) -> Iterator[Prepared]:
-    """Sentences in IOB2; arguments and errors as of `read_words`."""
+    """Return sentences in IOB2; see `read_words` for arguments and errors."""
     types: Counter[str] = Counter()  # type -> number of its entities
     counts: Counter[str] = Counter()  # column of the printed table -> number
     output_lines = ["text_a\tlabel"]
@@ -192,12 +189,12 @@ def read_tags(file: NamedFile, options: TableOptions) -> Iterator[Prepared]:
 
 
 def read_questions(file: NamedFile, _: TableOptions) -> Iterator[Prepared]:
-    """Yield a file in SQuAD's form, checked.
+    """Yield a checked file in SQuAD format.
 
     Raises:
-        UserError: as `read_squad`.
+        UserError: see `read_squad`.
     """
-    # Ids may repeat in training files; in dev and test every answer needs its own.
+    # Ids may repeat in training files; in dev and test every answer needs a unique one.
     content = read_squad(file.path, purpose="train" if file.split == "train" else "dev")
     unanswered = sum(question.span is None for question in content.questions)
     counts = {"texts": len(content.contexts), "questions": len(content.questions), "unanswered": unanswered}

@@ -1,4 +1,4 @@
-"""Downloads that go on where they broke off and never mix two versions of a file; archives with bounds."""
+"""Resumable downloads that never mix two versions of a file, and archives with size limits."""
 
 import lzma
 import os
@@ -19,9 +19,9 @@ from tqdm import tqdm
 from ernie_m.utils.errors import UserError, say
 from ernie_m.utils.files import atomic_dir, lock_writer, translate_write_errors
 
-LARGEST_ARCHIVE = 16 << 30  # bytes, unpacked; the weights of large have 2.2 GB
-# What the libraries raise on corrupt archives. RuntimeError: an encrypted one, or folders of folders.
-# MemoryError: a size that no memory holds.
+LARGEST_ARCHIVE = 16 << 30  # bytes, unpacked; the large weights have 2.2 GB
+# Exceptions of the libraries for corrupt archives. RuntimeError: an encrypted one, or nested folders.
+# MemoryError: a size that exceeds memory.
 _DAMAGED = (
     tarfile.TarError,
     zipfile.BadZipFile,
@@ -37,25 +37,25 @@ _DAMAGED = (
 
 
 class _Member(tarfile.TarInfo):
-    """A member of a tar archive that is refused before a header of it could fill the memory."""
+    """A member of a tar archive that is rejected before one of its headers could fill the memory."""
 
     def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
-        """tarfile calls it for each header, and documents that a subclass may override it."""
-        # What belongs to no file, such as a long name, is read whole.
+        """Check a header; tarfile calls it for each one, and documents that subclasses may override it."""
+        # Data outside of files, such as a long name, is read completely.
         _check_sizes([self.size], LARGEST_ARCHIVE if self.type in tarfile.REGULAR_TYPES else 64 << 10)
         return super()._proc_member(archive)
 
 
 def download(url: str, path: Path) -> str:
-    """Fetch `url` to `path`.
+    """Download `url` to `path`.
 
-    Until it is complete, its bytes are in `<path>.part`; another call continues it.
+    Incomplete data is in `<path>.part`; another call resumes it.
 
     Returns:
-        "", or why it could not be fetched.
+        "", or the reason of a failure.
 
     Raises:
-        UserError: the disk is full, or another command is fetching the file.
+        UserError: the disk is full, or another command is downloading the file.
     """
     with lock_writer(path):
         say(f"downloading {url}")
@@ -63,25 +63,25 @@ def download(url: str, path: Path) -> str:
 
 
 def _download(url: str, path: Path) -> str:
-    """`download` while no other command does it."""
+    """Run `download` with the lock held."""
     part = path.with_name(path.name + ".part")
-    version = path.with_name(path.name + ".version")  # the tag of the server's file: two are never mixed
+    version = path.with_name(path.name + ".version")  # the server's ETag: versions are never mixed
     tag_of_part = version.read_text() if version.is_file() else ""
-    # Bytes to continue after; without a tag the part may be of another version of the file.
+    # Bytes to resume after; without an ETag the part may be of another version of the file.
     size = part.stat().st_size if part.exists() and tag_of_part else 0
-    # With these the server sends the rest, or all if its file has another tag now.
+    # These make the server send the rest, or everything if the file now has another ETag.
     headers = {"Range": f"bytes={size}-", "If-Range": tag_of_part} if size > 0 else {}
     request = urllib.request.Request(url, headers=headers)
     try:
         with urllib.request.urlopen(request, timeout=20) as reply:
-            if reply.status != 206:  # not "partial content": the server sends the file from its start
+            if reply.status != 206:  # not "partial content": the server sends the whole file
                 size = 0
             tag = reply.headers.get("ETag") or reply.headers.get("Last-Modified") or ""
-            if tag.startswith("W/"):  # a weak tag may stand for two files
+            if tag.startswith("W/"):  # a weak ETag may be shared by two files
                 tag = ""
             version.write_text(tag)
-            length = reply.headers.get("Content-Length")  # the number of bytes that are sent now
-            total = size + int(length) if length else None  # bytes of the whole file
+            length = reply.headers.get("Content-Length")  # number of bytes in this response
+            total = size + int(length) if length else None  # size of the whole file
             mode = "ab" if size > 0 else "wb"
             bar = {"total": total, "initial": size, "desc": path.name, "mininterval": 10}
             with (
@@ -91,27 +91,27 @@ def _download(url: str, path: Path) -> str:
             ):
                 shutil.copyfileobj(reply, file_with_bar, 1 << 20)
     except urllib.error.HTTPError as error:
-        if error.code == 416:  # "range not satisfiable": the part is not a part of this file
+        if error.code == 416:  # "range not satisfiable": the part is of another file
             part.unlink(missing_ok=True)
-        return f"the server answers {error.code} {error.reason}"
+        return f"HTTP error {error.code} {error.reason}"
     except (OSError, HTTPException) as error:
-        reason = getattr(error, "reason", error)  # a URLError has the error of the connection
+        reason = getattr(error, "reason", error)  # a URLError wraps the connection error
         return str(reason) or type(error).__name__
     if total is not None and part.stat().st_size != total:
-        return f"it broke off at {part.stat().st_size:,} of {total:,} bytes"
+        return f"interrupted at {part.stat().st_size:,} of {total:,} bytes"
     os.replace(part, path)
     version.unlink(missing_ok=True)
     return ""
 
 
 def fetch_missing(urls: Mapping[Path, str]) -> list[str]:
-    """Download the files that are not there yet.
+    """Download missing files.
 
     Args:
-        urls: where a file goes -> where it comes from.
+        urls: path -> URL.
 
     Returns:
-        A line for each that could not be fetched.
+        A line for each failed download.
     """
     errors = []
     for path, url in urls.items():
@@ -126,7 +126,7 @@ def unpack(archive: Path, target: Path) -> None:
     """Unpack a zip or tar archive into a new folder.
 
     Raises:
-        UserError: it is not an archive, is corrupt or too large, or the disk is full.
+        UserError: it is not an archive, corrupt or too large, or the disk is full.
     """
     say(f"unpacking {archive}")
     try:
@@ -134,16 +134,16 @@ def unpack(archive: Path, target: Path) -> None:
             if archive.suffix == ".zip":
                 with zipfile.ZipFile(archive) as file:
                     _check_sizes((member.file_size for member in file.infolist()), LARGEST_ARCHIVE)
-                    # 0: stored, 8: deflated. zipfile unpacks others in parts of any size.
+                    # 0: stored, 8: deflated. zipfile unpacks others in blocks of any size.
                     if any(member.compress_type not in (0, 8) for member in file.infolist()):
-                        raise zipfile.BadZipFile("a file is neither stored nor deflated")
+                        raise zipfile.BadZipFile("unsupported compression of a file")
                     file.extractall(folder)
             else:
                 with tarfile.open(archive, tarinfo=_Member) as file:
                     _check_sizes((member.size for member in file), LARGEST_ARCHIVE)
                     if file.fileobj.read(1 << 20).strip(b"\0"):  # a corrupt header looks like the end
-                        raise tarfile.ReadError("something follows its end")
-                    file.extractall(folder, filter="data")  # nothing outside of the folder
+                        raise tarfile.ReadError("data after the end")
+                    file.extractall(folder, filter="data")  # not outside of the folder
     except _DAMAGED as error:
         raise UserError(
             f"{archive}: cannot unpack ({error}). Delete it and run the same command again"
@@ -151,33 +151,33 @@ def unpack(archive: Path, target: Path) -> None:
 
 
 def _check_sizes(sizes: Iterable[int], largest: int) -> None:
-    """Raise a ValueError if files of these sizes have more bytes together, or a size is none."""
+    """Raise a ValueError if the total of these sizes is too large, or a size is negative."""
     total = 0
     for size in sizes:
         total += size
         if size < 0 or total > largest:
-            raise ValueError(f"it says {total:,} bytes, and 0 to {largest:,} may be unpacked")
+            raise ValueError(f"invalid size of {total:,} bytes (expected 0 to {largest:,})")
 
 
 def raise_errors(errors: list[str]) -> None:
-    """List what could not be downloaded.
+    """Report failed downloads.
 
     Raises:
         UserError: there is an error.
     """
     if errors:
-        say("download by hand, and put where the arrow points:", *errors, sep="\n  ")
+        say("download manually (URL -> path):", *errors, sep="\n  ")
         raise UserError(
-            "some files could not be downloaded. Download the files above by hand and run the same command "
+            "some files could not be downloaded. Download the files above manually and run the same command "
             "again, which verifies and unpacks them"
         )
 
 
 def pip_download(requirement: str, folder: Path) -> None:
-    """Download the wheel of a package from PyPI into a folder, also one for another version of Python.
+    """Download the wheel of a package from PyPI into a folder, for any version of Python.
 
     Raises:
-        UserError: pip cannot fetch it.
+        UserError: pip cannot download it.
     """
     options = ["--quiet", "--no-deps", "--only-binary=:all:", "--disable-pip-version-check", "--no-input"]
     options += ["--ignore-requires-python", "--dest", str(folder)]

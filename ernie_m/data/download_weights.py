@@ -4,7 +4,7 @@ ernie-m download weights vocab base
 ernie-m download weights intfloat/multilingual-e5-base
 
 ERNIE-M is saved where the official scripts expect it: configs/vocab.txt, configs/piece.model and
-configs/{base,large}/params/. Existing files are checked and kept. A model from the hub is saved in the hub's
+configs/{base,large}/params/. Existing files are verified and kept. A model from the hub is saved in the hub's
 cache.
 """
 
@@ -21,8 +21,8 @@ from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.utils.args import option, parse_options
 from ernie_m.utils.errors import UserError, say
 
-# From the official README, and the folder ernie-m/configs of the official repository (branch repro).
-# No size or hash of them is published: the length of each file and the shape of the embeddings are checked.
+# From the official README, and the folder ernie-m/configs of the official repository (branch repro). No size
+# or hash is published, so the length of each file and the shape of the embeddings are checked.
 WEIGHTS_URL = "https://bj.bcebos.com/wenxin-models/model-ernie-m-{size}.tar.gz"
 VOCAB_URL = "https://raw.githubusercontent.com/PaddlePaddle/ERNIE/repro/ernie-m/configs/{name}"
 VOCAB_SIZE = 250_002
@@ -33,7 +33,7 @@ ENCODER_FILES = ("word_embedding", "pos_embedding", "pre_encoder", "encoder_laye
 
 @dataclass
 class WeightsFlags:
-    """What to fetch, and where to."""
+    """What to download, and where to."""
 
     parts: list[str] = option(default_factory=list, positional=True)
     """What to download: vocab, base, large, or a model name on the Hugging Face Hub (default: vocab, base and
@@ -52,17 +52,17 @@ class WeightsFlags:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Get the parts that the command line names.
+    """Download the parts of the command line.
 
     Raises:
-        UserError: a file could not be fetched; all such files are listed.
+        UserError: a file could not be downloaded; all such files are listed.
     """
     flags = parse_options(WeightsFlags, arguments, __name__)
     configs = Path(flags.configs)
     errors = []
     for part in flags.parts or RELEASED:
         if "/" in part:
-            say(f"{part}: {open_checkpoint(part).folder}; commands take this name in place of a folder")
+            say(f"{part}: {open_checkpoint(part).folder}; commands accept this name instead of a folder")
         elif part == "vocab":
             errors += get_vocabulary(configs)
         else:
@@ -71,13 +71,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def get_vocabulary(configs: Path) -> list[str]:
-    """Fetch vocab.txt and piece.model to a folder and check them.
+    """Download vocab.txt and piece.model to a folder and check them.
 
     Returns:
-        A line for each that could not be fetched.
+        A line for each failed download.
 
     Raises:
-        UserError: the files do not belong together, or do not have 250,002 ids.
+        UserError: the files do not match, or do not have 250,002 ids.
     """
     vocab = configs / "vocab.txt"
     pieces = configs / "piece.model"
@@ -87,16 +87,16 @@ def get_vocabulary(configs: Path) -> list[str]:
     size = Tokenizer(vocab, pieces).vocab_size
     if size != VOCAB_SIZE:
         error = f"{size:,} ids, but the released weights have {VOCAB_SIZE:,}"
-        raise UserError(f"{vocab}: {error}; move it and {pieces.name} away and run this again")
+        raise UserError(f"{vocab}: {error}. Move it and {pieces.name} away and run the same command again")
     say(f"vocab: {vocab} and {pieces.name}, {VOCAB_SIZE:,} ids")
     return []
 
 
 def get_parameters(configs: Path, size: str) -> list[str]:
-    """Fetch the weights of a size, check and unpack them.
+    """Download, check and unpack the weights of a size.
 
     Returns:
-        A line if they could not be fetched.
+        A line if the download failed.
     """
     target = configs / size / "params"
     if target.is_dir():
@@ -115,17 +115,18 @@ def place_parameters(archive: Path, target: Path, size: str) -> None:
     """Unpack the folder of `word_embedding`, check it, and delete the archive.
 
     Raises:
-        UserError: it is not an archive, or it has something else.
+        UserError: it is not an archive, or has other contents.
     """
-    folder = target.with_name("unpacked")  # next to the target, which may be on another disk than the archive
+    folder = target.with_name("unpacked")  # next to the target, because the archive may be on another disk
     unpack(archive, folder)
     try:
         table = next(folder.rglob("word_embedding"), None)
         weights = folder if table is None else table.parent
-        check_parameters(weights, size)  # also refuses a folder without a word_embedding
+        check_parameters(weights, size)  # also rejects a folder without a word_embedding
         os.replace(weights, target)
     finally:
-        # If the archive has no folders, `folder` itself has become the target, and nothing is left to remove.
+        # If the archive has no folders, `folder` itself has become the target, and there is nothing to
+        # remove.
         shutil.rmtree(folder, ignore_errors=True)
     archive.unlink()
     say(f"{size}: {target}, {len(list(target.iterdir()))} files")
@@ -135,7 +136,7 @@ def check_parameters(folder: Path, size: str) -> None:
     """Check the files of the released weights.
 
     Raises:
-        UserError: a file is not whole, or the word embedding has another shape.
+        UserError: a file is incomplete, or the word embeddings have another shape.
     """
     table = folder / "word_embedding"
     if not table.is_file():

@@ -23,13 +23,13 @@ from ernie_m.utils.errors import UserError, listed, say
 from ernie_m.utils.files import atomic_file, lock_writer
 from ernie_m.utils.logging import in_columns, setup_console
 
-# Split and language of a file -> column of the table that is printed, such as "rows" -> its number.
+# Split and language of a file -> column of the printed table, such as "rows" -> number.
 Counts = dict[tuple[str, str], Mapping[str, int]]
 
 
 @dataclass
 class PrepareFlags(TableOptions):
-    """What to prepare, and where to write it."""
+    """What to prepare, and the output directory."""
 
     task: Literal["xnli", "pawsx", "conll", "panx", "mlqa", "pairs"] = option(positional=True)
     """Data set to prepare, or pairs for custom sentence pairs."""
@@ -45,7 +45,7 @@ class PrepareFlags(TableOptions):
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Prepare the sources of the command line, and print a table of what was written."""
+    """Prepare the sources of the command line, and print a table of the output."""
     words = sys.argv[1:] if arguments is None else arguments
     flags = parse_options(PrepareFlags, words, __name__)
     setup_console()
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def write_data(flags: PrepareFlags, output: Path) -> None:
-    """Prepare the sources of the flags, while no other command writes the folder."""
+    """Prepare the sources of the flags, with the lock of the folder held."""
     if flags.task == "pairs":
         prepare_pairs(flags.sources, output, flags.model, flags)
         return
@@ -79,17 +79,17 @@ def write_data(flags: PrepareFlags, output: Path) -> None:
 
 
 def table(counts: Counts) -> str:
-    """What was written: a row for each split and language, and a column for each thing that was counted."""
-    columns = dict.fromkeys(chain.from_iterable(counts.values()))  # in the order in which they occur
+    """Format a table of the output: a row per split and language, and a column per counted thing."""
+    columns = dict.fromkeys(chain.from_iterable(counts.values()))  # in order of occurrence
     rows = [[*key, *(f"{of_file.get(column, 0):,}" for column in columns)] for key, of_file in counts.items()]
     return in_columns([["split", "language", *columns], *rows])
 
 
 def find_releases(data_set: DataSet, sources: Iterable[Path], output: Path) -> list[NamedFile]:
-    """Return the files in the sources whose names are known. Files below `output` are left out.
+    """Return the files in the sources with known names. Files below `output` are skipped.
 
     Raises:
-        UserError: a source does not exist, or has no such file.
+        UserError: a source does not exist or has no such file.
     """
     files = []
     for source in sources:
@@ -111,12 +111,12 @@ def write_maps(output: Path, written: Collection[tuple[str, str]], labels: Seque
     """Write lang_map.json for dev and test and for XQuAD, label_map.json, and train.all.tsv.
 
     Args:
-        written: the split and the language of each file.
-        labels: in the order of their ids; questions have none.
+        written: split and language of each file.
+        labels: in the order of their ids; empty for questions.
     """
     languages = {split: [language for part, language in written if part == split] for split in WRITTEN}
-    # Those that have both a dev and a test file; if none has both, those with a dev file, and if none has
-    # that, those with a test file.
+    # Languages with both a dev and a test file; if there are none, those with a dev file, or else those with
+    # a test file.
     in_both = [language for language in languages["dev"] if language in languages["test"]]
     evaluated = in_both or languages["dev"] or languages["test"]
     maps = {"lang_map.json": evaluated, "xquad/lang_map.json": languages["xquad"], "label_map.json": labels}
@@ -134,7 +134,7 @@ def write_maps(output: Path, written: Collection[tuple[str, str]], labels: Seque
 def join_training_files(folder: Path, languages: Sequence[str]) -> None:
     """Write train.all.tsv: the header of the first language, and the rows of all.
 
-    Some files have a last column, qid, that others do not have. Then it is left out.
+    If only some files have a last column qid, it is dropped.
     """
     with ExitStack() as stack, atomic_file(folder / "train.all.tsv") as joint:
         files = [stack.enter_context(open(folder / f"train.{name}.tsv", "rb")) for name in languages]

@@ -1,17 +1,17 @@
-"""Sentence pairs of the user's own: found by the names of files, and divided into training and held-out ones.
+"""Custom sentence pairs: found by file names, and split into training and held-out pairs.
 
-    en-de.tsv, wiki.en-de.csv.gz, en-de.tmx    pairs of two languages; with another name, of languages unknown
-    train.en and train.de                      two aligned files, plain or packed
-    test.en-de.tsv, dev.en and dev.de          pairs that are held out, all of them
-    en.txt, news.en.txt.gz                     text of one language, which only a pre-training reads
-    "en-de<=en.txt,de.txt"                     other names, as `ernie_m.reader.files.pairs` reads them
+        en-de.tsv, wiki.en-de.csv.gz, en-de.tmx    pairs of two languages; other names: unknown languages
+        train.en and train.de                      two aligned files, plain or compressed
+        test.en-de.tsv, dev.en and dev.de          held-out pairs
+        en.txt, news.en.txt.gz                     text of one language, only for pretraining
+        "en-de<=en.txt,de.txt"                     others; see `ernie_m.reader.files.pairs`
 
-It writes, each file below a header:
+It writes these files, each with a header:
 
     train.tsv                                  the training rows of all files
     train/de-en.tsv, held-out/de-en.tsv        query and positive of each file; English is last
-    held-out/test-de-en.tsv                    those of a file that is held out
-    pairs.json                                 what was found, and the numbers of rows
+        held-out/test-de-en.tsv                    the rows of a held-out file
+        pairs.json                                 the files found, and the numbers of rows
 """
 
 import os
@@ -48,9 +48,9 @@ from ernie_m.utils.languages import common_language
 from ernie_m.utils.logging import in_columns
 
 FOUND = "pairs.json"
-_HELD_OUT = 500  # so many rows of a file are held out, but at most a tenth
-_SAMPLE = 200  # rows of a file that are looked at
-_MOST_UNKNOWN = 0.1  # a language with a greater share of unknown tokens is one that the model lacks
+_HELD_OUT = 500  # held-out rows per file, but at most a tenth
+_SAMPLE = 200  # rows sampled per file
+_MOST_UNKNOWN = 0.1  # maximum fraction of unknown tokens of a covered language
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,10 @@ class PairFile:
 
     Args:
         files: in the notation of `PairRows`.
-        languages: in the order of its columns; () if they are unknown.
-        name: "de-en", with English last, or the name of a file whose languages are unknown. After the words
-            of a file that is held out: "test-de-en".
-        is_held_out: whether its name says that it is for development or testing.
+        languages: in the order of its columns; () if unknown.
+        name: "de-en", with English last, or the name of a file with unknown languages. A held-out file keeps
+            its split: "test-de-en".
+        is_held_out: whether its name identifies development or test data.
     """
 
     files: str
@@ -72,7 +72,7 @@ class PairFile:
 
     @classmethod
     def of(cls, files: str, languages: tuple[str, ...], stem: str, folder: str | os.PathLike) -> "PairFile":
-        """`stem`: the name without its ending; `folder`: that which a user named."""
+        """Make it from a file. `stem`: the name without extension; `folder`: the folder given by the user."""
         notation = f"{'-'.join(languages)}<={files}" if languages else files
         in_order = sorted(languages, key=_is_english)
         inside = os.path.relpath(files.split(",")[0], folder or os.curdir)
@@ -86,22 +86,22 @@ class PairFile:
 
     @property
     def paths(self) -> str:
-        """Return the files without their languages."""
+        """Return the paths without languages."""
         return split_label(self.files)[1]
 
     def sides(self, row: Sequence[str]) -> Sequence[str]:
-        """Query and positive of a row in the order of `name`."""
-        return row[1::-1] if any(map(_is_english, self.languages[:1])) else row[:2]  # English is last
+        """Return query and positive of a row, in the order of `name`."""
+        return row[1::-1] if any(map(_is_english, self.languages[:1])) else row[:2]  # English last
 
 
 @dataclass(frozen=True)
 class FoundFiles:
-    """The files of some sources.
+    """The files found in some sources.
 
     Args:
         pairs: in alphabetical order of their names.
         text: language -> files of text.
-        unread: files whose names say neither.
+        unread: files whose names match neither.
     """
 
     pairs: list[PairFile]
@@ -110,18 +110,18 @@ class FoundFiles:
 
 
 def find(sources: Iterable[str], output: Path) -> FoundFiles:
-    """Find the files of pairs and text by their names. Those below `output` are left out.
+    """Find files of pairs and text by name. Files below `output` are skipped.
 
     Raises:
         UserError: a source does not exist, there are no pairs, or two files have the same languages.
     """
     pairs = []
     text: dict[str, list[str]] = {}
-    # Files of one language each: (path without its language, the folder given) -> language -> file.
+    # Files of one language each: (path without its language, the given folder) -> language -> file.
     aligned: dict[tuple[Path, str], dict[str, Path]] = {}
     unread = []
     for source in sources:
-        # A source may name its files, as in de-en<=a.tsv, or a.de,a.en; else it is a file or a folder.
+        # A source may list its files, as in de-en<=a.tsv or a.de,a.en; otherwise it is a file or a folder.
         label, files = split_label(source)
         if label is not None or ("," in source and not Path(source).exists()):
             languages = () if label is None else languages_of(label, 2)
@@ -136,7 +136,7 @@ def find(sources: Iterable[str], output: Path) -> FoundFiles:
                 pairs.append(PairFile.of(str(path), languages_in_name(path), stem, folder))
             elif named_form(path) == LINES and common_language(last_word):
                 text.setdefault(last_word, []).append(str(path))
-            elif (side != "bak" and common_language(side)) or side in last_word.split("-"):  # no backup
+            elif (side != "bak" and common_language(side)) or side in last_word.split("-"):  # not a backup
                 aligned.setdefault((path.with_name(stem), folder), {})[side] = path
             else:
                 unread.append(str(path))
@@ -152,10 +152,10 @@ def find(sources: Iterable[str], output: Path) -> FoundFiles:
 
 
 def _reject(sources: Iterable[str], pairs: Sequence[PairFile], text: Mapping[str, Sequence[str]]) -> None:
-    """Raise a UserError if no file is to be trained on, or two have the same languages or the same name.
+    """Raise a UserError without training files, or if two have the same languages or name.
 
     Args:
-        text: language -> files of text, which the error names.
+        text: language -> files of text, for the message.
     """
     if all(file.is_held_out for file in pairs):
         held_out = f"; held out by name: {listed([file.paths for file in pairs], 10)}" if pairs else ""
@@ -171,7 +171,7 @@ def _reject(sources: Iterable[str], pairs: Sequence[PairFile], text: Mapping[str
         languages_or_name = file.name if file.is_held_out else languages or file.name
         first = first_of.setdefault(languages_or_name, file)
         if first is not file:
-            advice = "" if file.is_held_out else "; or name one that is to be held out as in test.en-de.tsv"
+            advice = "" if file.is_held_out else "; or name a held-out file as in test.en-de.tsv"
             raise UserError(
                 f"{first.paths} and {file.paths}: two files for {first.name}. Pass one of them, or merge "
                 f"their rows into one file{advice}"
@@ -181,18 +181,18 @@ def _reject(sources: Iterable[str], pairs: Sequence[PairFile], text: Mapping[str
 def prepare_pairs(
     sources: Sequence[str], output: Path, model: str | None = None, options: TableOptions | None = None
 ) -> None:
-    """Find the pairs, hold some out, write the folder, and print what was found.
+    """Find the pairs, hold some out, write the folder, and print a summary.
 
     Args:
-        model: the model that will be trained, if there is one; its vocabulary must have the languages.
-        options: how tables are read.
+        model: the model to train, if any; its vocabulary must cover the languages.
+        options: options of reading tables.
 
     Raises:
         UserError: the folder exists, a file cannot be read, there are too few pairs to hold any out, or the
             model lacks a language.
     """
     if output.exists():
-        raise UserError(f"--output {output} already exists. Choose another folder")
+        raise UserError(f"--output {output}: already exists. Choose another folder")
     found = find(sources, output)
     rows_of = {file: PairRows(file.files, options, all_splits=file.is_held_out) for file in found.pairs}
     tokens = None
@@ -205,7 +205,7 @@ def prepare_pairs(
     files_with = Counter(chain.from_iterable(file.languages for file in found.pairs))  # language -> number
     held_out: list[Sequence[int]] = []
     for file, of_file in zip(rows_of, deduplicate_pairs):
-        # Files that translate the same texts into several languages hold out the same of these.
+        # Files that translate the same texts into several languages hold out the same texts.
         first, second = (files_with[language] for language in file.languages or ("", ""))
         if file.is_held_out:
             held_out.append(range(len(of_file.keys)))
@@ -218,11 +218,11 @@ def prepare_pairs(
         )
     # A row that shares a text with a held-out pair is in neither part.
     held_out_keys, trained = divide(deduplicate_pairs, held_out)
-    lines = [["pairs", "rows", "trained", "held out", "shares a text with these", ""]]  # is printed
+    lines = [["pairs", "rows", "trained", "held out", "shares a text with these", ""]]  # the printed table
     facts = {}
     with atomic_dir(output) as folder, open(folder / "train.tsv", "w", encoding="utf-8") as joint:
         most_texts = max(rows.most_texts for rows in rows_of.values())  # in a row
-        # All of a training are read in one way; see docs/retrieval.md.
+        # All files of a training are read in the same way; see docs/retrieval.md.
         are_translations = any(rows.are_translations for rows in rows_of.values())
         joint.write(_line(make_header(are_translations, negatives=most_texts - 2)))
         for (file, rows), of_file, learned, scored in zip(
@@ -241,16 +241,16 @@ def prepare_pairs(
         write_json(folder / FOUND, {"pairs": facts, "text": found.text, "tokens_of_a_pair": tokens})
     say("", in_columns(lines), "")
     for language, files in found.text.items():
-        say(f"text of {language}, used by pre-training only: {listed(files, 10)}")
+        say(f"text of {language}, used only by pretraining: {listed(files, 10)}")
     if found.unread:
         say(f"skipped: {listed(found.unread, 10)}")
 
 
 def mean_pair_tokens(rows_of: Mapping[PairFile, PairRows], tokenizer: Tokenizer, model: str) -> float:
-    """Return the mean number of tokens of a pair, by the first rows of each file.
+    """Return the mean number of tokens per pair, from the first rows of each file.
 
     Raises:
-        UserError: the vocabulary lacks the language of a column; names the model.
+        UserError: the vocabulary does not cover the language of a column.
     """
     means = []
     for file, rows in rows_of.items():
@@ -262,7 +262,7 @@ def mean_pair_tokens(rows_of: Mapping[PairFile, PairRows], tokenizer: Tokenizer,
                 language = file.languages[side] if file.languages else f"column-{side + 1}"
                 raise UserError(
                     f"{file.paths}: {100 * unknown:.0f} % of its {language} tokens are unknown to {model}; "
-                    "name a model that has the language, or train a static model, without --model"
+                    "choose a model for this language, or train a static model without --model"
                 )
             means.append(2 * len(tokens) / len(texts))
     return sum(means) / len(means)
@@ -273,7 +273,7 @@ def _is_english(language: str) -> bool:
 
 
 def _write(path: Path, pairs: Iterable[Sequence[str]], are_translations: bool) -> None:
-    """Write pairs below a header."""
+    """Write pairs with a header."""
     path.parent.mkdir(exist_ok=True)
     with open(path, "w", encoding="utf-8") as file:
         file.write(_line(make_header(are_translations)))

@@ -1,7 +1,7 @@
-"""Train a SentencePiece unigram vocabulary in the way of XLM-R (paper appendix A.2).
+"""Train a SentencePiece unigram vocabulary as in XLM-R (paper, appendix A.2).
 
-Languages are sampled by temperature, and a pair counts for both of its languages. The text is read twice,
-to count the lines and to sample them, and never held in memory.
+Languages are sampled by temperature, and a pair counts for both of its languages. The text is read twice, to
+count and to sample lines, and never held in memory.
 """
 
 import io
@@ -30,9 +30,9 @@ from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import atomic_file, lock_writer, translate_write_errors
 from ernie_m.utils.logging import ON_CONSOLE, Progress, logger, setup_console
 
-_UNIT_BYTES = 4 << 20  # so much text is read at a time
+_UNIT_BYTES = 4 << 20  # text per unit
 _SEED = 1
-# What SentencePiece says of a vocabulary size that does not fit -> what to do, with the number that it names.
+# SentencePiece's error for an invalid vocabulary size -> advice, with the number in the error.
 _SIZE_FAULTS = {
     r"Vocabulary size too high .* <= (\d+)": (
         "the text has too few words for it. Set --vocab_size {} or less, or provide more text"
@@ -74,15 +74,15 @@ def train_vocab(options: VocabOptions) -> Tokenizer:
     """Train, write piece.model and vocab.txt, and return their tokenizer.
 
     Raises:
-        UserError: bad input, too little text for so many subwords, or the folder already has a vocabulary or
-            cannot be written.
+        UserError: invalid input, too little text for the vocabulary size, or the folder already has a
+            vocabulary or cannot be written.
     """
     model_path = Path(options.output, "piece.model")
     if model_path.exists():
         raise UserError(
-            f"{model_path} exists and a corpus may have been built with it. Choose another --output"
+            f"{model_path}: already exists, and a corpus may depend on it. Choose another --output"
         )
-    with translate_write_errors(model_path):  # before the text is read, which takes long
+    with translate_write_errors(model_path):  # before reading the text, which takes long
         model_path.parent.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=model_path.parent).close()
     look_at_sources(resolve(options.mono, options.parallel), options)
@@ -94,7 +94,7 @@ def train_vocab(options: VocabOptions) -> Tokenizer:
         raise UserError(f"no text in {', '.join(empty)}. Remove it")
     total = min(options.sentences, lines.total())  # lines to train on
     probabilities = temperature(lines, options.alpha)
-    # Language -> how often each of its lines is sampled, on average.
+    # Language -> mean number of samples per line.
     rates = {language: probabilities[language] * total / lines[language] for language in probabilities}
     logger.info(", ".join(f"{language}: {count:,} lines" for language, count in lines.items()))
     logger.info("training SentencePiece on ~%s lines (no progress output)", f"{total:,}")
@@ -111,13 +111,13 @@ def train_vocab(options: VocabOptions) -> Tokenizer:
             vocab_size=options.vocab_size,
             hard_vocab_limit=options.hard_vocab_limit,
             character_coverage=options.character_coverage,
-            # The layout of XLM-R. The tokenizer adds [PAD] and [MASK].
+            # XLM-R's layout. The tokenizer adds [PAD] and [MASK].
             unk_id=0,
             bos_id=1,
             eos_id=2,
-            pad_id=-1,  # none
+            pad_id=-1,  # not used
             normalization_rule_name="nmt_nfkc",
-            max_sentence_length=LONGEST_LINE,  # by default longer lines than 4 KB are left out
+            max_sentence_length=LONGEST_LINE,  # by default lines above 4 KB are dropped
             num_threads=options.threads,
             minloglevel=2,
         )
@@ -127,7 +127,7 @@ def train_vocab(options: VocabOptions) -> Tokenizer:
             match = re.search(pattern, message)
             if match:
                 raise UserError(f"--vocab_size {options.vocab_size}: {advice.format(match[1])}") from error
-        raise UserError(f"sentencepiece: {message}") from error
+        raise UserError(f"SentencePiece: {message}") from error
     finally:
         signal.signal(signal.SIGINT, at_interrupt)
     with atomic_file(model_path) as file:
@@ -142,7 +142,7 @@ class SideOfUnit(NamedTuple):
     """The lines of one language in a unit of text.
 
     Attributes:
-        key: the numbers of stream, source, unit and side, from which its random numbers come.
+        key: numbers of stream, source, unit and side, which seed its random numbers.
     """
 
     language: str
@@ -151,10 +151,10 @@ class SideOfUnit(NamedTuple):
 
 
 def sample(options: VocabOptions, rates: Mapping[str, float]) -> Iterator[str]:
-    """Yield each line of a language `rates[language]` times on average, as the tokenizer normalizes it."""
+    """Yield each line of a language `rates[language]` times on average, as normalized by the tokenizer."""
     for side in read_sides(options, "sampling"):
         uniform = np.random.default_rng([_SEED, *side.key]).random(len(side.lines))  # in [0, 1)
-        # At a rate of 2.3 a line is sampled three times with a probability of 0.3, and twice otherwise.
+        # At a rate of 2.3 a line is sampled three times with probability 0.3, and twice otherwise.
         repeats = np.floor(rates[side.language] + uniform).astype(int)
         for line, count in zip(side.lines, repeats.tolist()):
             text = normalize(line)
@@ -166,7 +166,7 @@ def read_sides(options: VocabOptions, description: str) -> Iterator[SideOfUnit]:
     """Yield all text in units, one side of a pair after the other.
 
     Args:
-        description: what the progress bar says.
+        description: description of the progress bar.
     """
     streams = resolve(options.mono, options.parallel)
     total = 0  # bytes

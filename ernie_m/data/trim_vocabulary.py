@@ -1,9 +1,8 @@
-"""A smaller vocabulary for the languages of some text, which gives this text the same tokens.
-
-A unigram model cuts a text into the subwords whose scores have the greatest sum. If subwords are removed that
-the text does not have, its best cut stays the best one. Other text is cut into smaller subwords where it has
-lost a subword. BPE merges subwords step by step, where removing one changes other words; such models are
-refused.
+"""Trims a vocabulary to the languages of some text, with the same tokens for this text.
+A unigram model segments a text into the subwords with the highest total score. Removing subwords that do not
+occur in the text keeps its best segmentation. Other text is split into smaller subwords where one was
+removed. BPE merges subwords step by step, and removing one changes other words, so BPE models are not
+supported.
 """
 
 from collections import Counter
@@ -22,7 +21,7 @@ from ernie_m.reader.vocabulary import SPECIAL_TOKENS, write_vocab
 from ernie_m.reader.write_tokenizer import read_unigram
 from ernie_m.utils.errors import UserError
 
-_BLOCK = 10_000  # lines that are cut at a time
+_BLOCK = 10_000  # lines tokenized at a time
 
 
 def trim(
@@ -30,31 +29,28 @@ def trim(
 ) -> tuple[Tokenizer, np.ndarray]:
     """Write piece.model and vocab.txt with the tokens of some text to a folder.
 
-    Besides the subwords of the text these tokens stay: the special ones, what rule 5 of
-    `ernie_m.reader.tokenization` puts in the place of a subword, and each character of the text, for words
-    that it does not have.
+    Besides the subwords of the text, the special tokens, the results of rule 5 of
+    `ernie_m.reader.tokenization`, and each character of the text (for unseen words) are kept.
 
     Args:
-        texts: files of UTF-8 text, one sentence or paragraph a line.
-        min_count: a subword that is in the text less often than this is removed, and where it stood the text
-            is cut into smaller subwords.
+        texts: UTF-8 text files, one sentence or paragraph per line.
+        min_count: rarer subwords are removed, and their occurrences split into smaller subwords.
 
     Returns:
-        the tokenizer of the tokens that stay, and the id in the old vocabulary of each, int64 [new
-        vocab_size], ascending.
+        The tokenizer of the kept tokens, and the old id of each, int64 [new vocab_size], ascending.
 
     Raises:
         UserError: a file cannot be read, all lines are blank, the SentencePiece model is not a unigram model,
-            or the text rules cut its subwords further.
+            or the text rules split its subwords further.
     """
     if tokenizer.text_rules not in (ERNIE_M, NONE):
         raise UserError(
-            f"{tokenizer.piece_model_path}: its pieces are cut further, as {tokenizer.text_rules} does; "
-            "--trim_vocab_to cannot trim them"
+            f"{tokenizer.piece_model_path}: cannot trim text rules {tokenizer.text_rules}, which "
+            "split subwords further. Remove --trim_vocab_to"
         )
     model = read_unigram(
         tokenizer,
-        "removing pieces of another one changes how words that stay are cut; --trim_vocab_to cannot trim it",
+        "a unigram model is required (removing subwords changes other words). Remove --trim_vocab_to",
     )
     counts: Counter[int] = Counter()  # subword index -> its frequency in the texts
     for path in texts:
@@ -63,17 +59,15 @@ def trim(
     if not counts:
         names = ", ".join(map(str, texts))
         raise UserError(f"{names}: no text. --trim_vocab_to requires the text whose subwords are kept")
-    # The subwords that stay, by their numbers in the SentencePiece model, which are not the ids of the
-    # vocabulary.
+    # The kept subwords, by their index in the SentencePiece model, which is not the token id.
     numbers = {number for number, count in counts.items() if count >= min_count}
     tokens = _needed_by_rule_5(tokenizer, model, numbers)  # adds to `numbers`
-    # Only normal subwords can go: unknown, control, user-defined subwords and bytes all stay.
+    # Only normal subwords can be removed: unknown, control, user-defined subwords and bytes are kept.
     normal = [number for number, piece in enumerate(model.pieces) if piece.type == piece.NORMAL]
-    # The characters of all subwords of the text stay, also of those that are less often in it than
-    # `min_count`.
+    # The characters of all subwords of the text are kept, including those rarer than `min_count`.
     characters = {*chain(*(model.pieces[number].piece for number in counts.keys() & set(normal)))}
-    # Two more stay for sentencepiece. The penalty of an unknown character follows from the lowest score, the
-    # bonus of a user-defined subword from the highest.
+    # Keep two more for SentencePiece. The penalty of unknown characters follows from the lowest score, the
+    # bonus of user-defined subwords from the highest.
     by_score = sorted(normal, key=lambda number: model.pieces[number].score)
     removable = set(normal) - numbers - {by_score[0], by_score[-1]}
     needed = tokens | characters
@@ -100,11 +94,11 @@ def _needed_by_rule_5(tokenizer: Tokenizer, model: ModelProto, numbers: set[int]
     """Return the tokens that rule 5 of `ernie_m.reader.tokenization` produces: "0" and "," for "0,".
 
     Args:
-        numbers: the subwords that stay, by their numbers in the model. Those that cut the digits are added.
+        numbers: indices of the kept subwords in the model. Those that split the digits are added.
     """
     tokens: set[str] = set()
     for number in sorted(numbers & tokenizer.digit_comma.keys()):
-        # The smaller model has to cut the digits before the comma in the same way.
+        # The smaller model must split the digits before the comma in the same way.
         digits = model.pieces[number].piece[:-1].replace("▁", "")
         numbers.update(tokenizer.piece_numbers([digits])[0])
         tokens.update(tokenizer.digit_comma[number])

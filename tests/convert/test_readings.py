@@ -290,7 +290,7 @@ def test_modules_that_are_not_known(tmp_path, pieces, module):
         line = error_of(convert.main, [str(tmp_path / "x"), str(tmp_path / to), "--to", to])
         assert f"the module {module}" in line and "the pooling max" in line and "--allow_lossy" in line
         run(tmp_path / "x", tmp_path / to, to, "--allow_lossy")
-        assert f"the module {module} is left out" in (tmp_path / to / CARD).read_text()
+        assert f"the module {module} is dropped" in (tmp_path / to / CARD).read_text()
 
 
 def test_the_form_of_a_pair(tmp_path, pieces):

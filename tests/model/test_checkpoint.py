@@ -101,7 +101,7 @@ def test_one_rule_says_what_a_model_is_for(tmp_path, caplog, settings, task):
     (folder / "manifest.json").unlink()  # it has the checksum of the other config
     assert open_checkpoint(folder).task == task
     is_known = settings.get("task") not in ("sorting", ["token-classification"])
-    assert ("config.json: unknown task" in caplog.text) == (not is_known)
+    assert ("config.json: ignoring unknown task" in caplog.text) == (not is_known)
 
 
 @pytest.mark.parametrize("labels", [{"a": 0, "b": 1}, ["a", None], "a,b"])

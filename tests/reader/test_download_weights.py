@@ -118,7 +118,7 @@ DOWNLOADS = {
         TAG,
         True,
         TAG,
-        ["the server answers 416 Requested Range Not Satisfiable", ""],
+        ["HTTP error 416 Requested Range Not Satisfiable", ""],
     ),
 }
 
@@ -140,12 +140,12 @@ def test_a_download_that_breaks_off(server, tmp_path, tag, version):
     """The next one finds what is there, and its version; a weak tag may stand for two files."""
     server.files["/x"] = DATA
     server.drop_at, server.tag = 3, tag
-    assert download(f"{server.url}/x", tmp_path / "x") == "it broke off at 3 of 10 bytes"
+    assert download(f"{server.url}/x", tmp_path / "x") == "interrupted at 3 of 10 bytes"
     assert {name: (tmp_path / name).read_text() for name in files(tmp_path)} == {
         "x.part": "012",
         "x.version": version,
     }
-    assert download(f"{server.url}/none", tmp_path / "none") == "the server answers 404 Not Found"
+    assert download(f"{server.url}/none", tmp_path / "none") == "HTTP error 404 Not Found"
 
 
 def test_without_a_network(monkeypatch, tmp_path, capsys):
