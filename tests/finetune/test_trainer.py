@@ -88,7 +88,7 @@ def test_it_learns_the_toy_task_and_reports(classify, toy_folder, tmp_path):
     assert "[dev evaluation] ave loss: 0.000000" not in log
     losses = [float(loss) for loss in re.findall(r"step: \d+/120, ave loss: (\d+\.\d+), ", log)]
     assert 0.8 < losses[0] < 1.4  # a mean, before it has learned much: log 3 is 1.1
-    assert "training starts from random weights" in log
+    assert "no --init_pretraining_params: " in log
     card = (tmp_path / "out" / "best" / "README.md").read_text()
     assert "Seed: 1" in card and "100.00" in card and "run_classifier" in card
     assert "| seed 1 | 100.00 |" in (tmp_path / "out" / "results.md").read_text()
