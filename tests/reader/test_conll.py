@@ -187,9 +187,9 @@ ASKED = {
     "ids of sentences": blocks(lambda n, i, word, tag: f"doc-{n}\t{word}\t{tag}"),
     "numbers of sentences": blocks(lambda n, i, word, tag: f"{n}\t{word}\t{tag}"),
     "two tags with _": blocks(
-        lambda n, i, word, tag: f"{i}\t{word}\t{tag}\t{tag.replace('-', '_').replace('LOC', 'CLS')}"
+        lambda n, i, word, tag: f"{word}\t{word}\t{tag}\t{tag.replace('-', '_').replace('LOC', 'CLS')}"
     ),
-    "two tags": blocks(lambda n, i, word, tag: f"{i}\t{word}\t{tag}\t{'B-X' if n else 'O'}"),
+    "two tags": blocks(lambda n, i, word, tag: f"{word}\t{word}\t{tag}\t{'B-X' if n else 'O'}"),
 }
 
 
