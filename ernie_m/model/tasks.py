@@ -1,6 +1,5 @@
-"""Every task, described in one place: its name, its model, the outputs, and what answers requests.
-
-A new task begins with a `Task` here. This file needs no Paddle: it only names the classes of other files.
+"""Every task: its name, model, outputs and predictor.
+A new task starts with a `Task` here. No Paddle here: this file only names the classes of other files.
 """
 
 from collections.abc import Mapping
@@ -16,28 +15,28 @@ EMBEDDING = "embedding"
 SEARCH = "search"
 FILL_MASK = "fill-mask"
 
-# What a head reads: the pooled first token of a sequence, [B, H], or every token, [B, T, H]. The first is
-# also the name of a pooling. A classifier may read the mean of all tokens instead, [B, H].
+# Input of a head: the pooled first token of a sequence, [B, H], or every token, [B, T, H]. The first is also
+# the name of a pooling. A classifier may use the mean of all tokens instead, [B, H].
 POOLED = "pooled"
 TOKENS = "tokens"
 
 
 @dataclass(frozen=True)
 class Task:
-    """What a model is for, or what it can be asked for.
+    """A task of a model.
 
     Attributes:
         name: --task of the commands, and the route of the server, /api/<name>.
-        predictor: the file and the class in `ernie_m.inference.tasks` that answer requests.
-        training_file: the same of the class that asks about a file in the form of the task's training data;
-            "": its files are tables.
-        pipeline: the name that model hubs have for the task of a model.
-        stored: the name in the files of models, "task" in config.json; "": it is that of another task.
-        model_class: a class of `ernie_m.model.heads`, or that of `ernie_m.model.lm_head`; None: the encoder.
-        head_reads: what the layer named "classifier" reads, `POOLED` or `TOKENS`; None: it has no such layer.
-        has_labels: whether the outputs of that layer have names, which are "labels" in config.json.
-        outputs: what `export` writes a graph for: the name of each output -> its axes. With two outputs, the
-            last axis of the classifier is split. Empty: the task cannot be exported.
+        predictor: file and class in `ernie_m.inference.tasks` that serve predictions.
+        training_file: file and class that predict files in the format of the task's training data; "":
+            tables.
+        pipeline: pipeline tag of model hubs.
+        stored: its name in model files, "task" in config.json; "": it uses another task's model.
+        model_class: a class of `ernie_m.model.heads` or `ernie_m.model.lm_head`; None: the encoder.
+        head_reads: input of the layer named "classifier", `POOLED` or `TOKENS`; None: no such layer.
+        has_labels: whether the outputs of that layer have names, "labels" in config.json.
+        outputs: outputs of an exported graph: name -> axes. With two outputs, the last axis of the classifier
+            is split. Empty: the task cannot be exported.
     """
 
     name: str
@@ -93,7 +92,7 @@ _ALL_TASKS = (
         stored="encoding",
         outputs={"sequence": ("batch", "length", "hidden"), "pooled": ("batch", "hidden")},
     ),
-    # The model of a search is an encoder, which may have been trained for it.
+    # The model of retrieval is an encoder, which may have been trained for it.
     Task(SEARCH, "search.SearchCorpus", pipeline="sentence-similarity", stored="retrieval"),
     Task(
         FILL_MASK,
@@ -104,24 +103,24 @@ _ALL_TASKS = (
     ),
 )
 TASKS = {task.name: task for task in _ALL_TASKS}
-# The tasks that are fine-tuned on labeled files: their models have a layer named "classifier".
+# The supervised tasks, whose models have a layer named "classifier".
 SUPERVISED_TASKS = tuple(task.name for task in _ALL_TASKS if task.head_reads)
-# The tasks whose models ernie-m export writes.
+# The tasks whose models ernie-m export supports.
 EXPORTED_TASKS = tuple(task.name for task in _ALL_TASKS if task.outputs)
 
 _NAME_OF = {name: task.name for task in _ALL_TASKS for name in (task.stored, task.model_class) if name}
 
 
 def task_named(name: str) -> str:
-    """Return the task that a name in the files of a model stands for.
+    """Return the task for a name in model files.
 
-    A name that stands for none is returned.
+    Unknown names are returned unchanged.
     """
     return _NAME_OF.get(name, name)
 
 
 def stored_name(task: str) -> str:
-    """What the files of a model call its task; the task of a head that is no `Task` is returned."""
+    """Return the name of a task in model files; a head that is not a `Task` is returned unchanged."""
     return TASKS[task].stored if task in TASKS else task
 
 
@@ -129,7 +128,8 @@ def graph_outputs(task: str, has_pooled: bool) -> tuple[str, ...]:
     """Return the names of a task's outputs.
 
     Args:
-        has_pooled: whether an encoder has the pooled first token, as it has with a pooler and the last layer.
+        has_pooled: whether an encoder has the pooled first token: it has a pooler, and its last layer is
+            used.
     """
     return tuple(name for name in TASKS[task].outputs if has_pooled or name != "pooled")
 

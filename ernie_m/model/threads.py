@@ -1,6 +1,6 @@
 """Workers: threads that each compute on one core, because an operation hardly gains from a second one.
 
-What computes for a longer time must release the interpreter lock meanwhile, as NumPy, Paddle and OpenVINO do.
+Long computations must release the interpreter lock, as NumPy, Paddle and OpenVINO do.
 """
 
 import os
@@ -17,11 +17,11 @@ from ernie_m.utils.paddle_settings import number_in, read_cpu
 
 T = TypeVar("T")
 R = TypeVar("R")
-# In a worker the event that is set when nobody waits for it any more.
+# In a worker, the event that is set when its result is no longer needed.
 STOP: ContextVar[Event | None] = ContextVar("stop", default=None)
-AHEAD = 2  # what is computed before it is asked for, in items for each worker
-_LEAST = 128  # tokens; a smaller batch has more overhead than it gains by a core of its own
-_ENOUGH = 512  # tokens; then there are more batches, not larger ones, so that no worker waits for another
+AHEAD = 2  # items per worker that are computed ahead
+_LEAST = 128  # tokens; smaller batches have more overhead than gain from another core
+_ENOUGH = 512  # tokens; larger inputs make more batches, not larger ones, to balance workers
 
 
 def core_count() -> int:
@@ -30,12 +30,12 @@ def core_count() -> int:
 
 
 def become_worker() -> None:
-    """Let this thread compute alone from now on."""
+    """Make this thread compute on its own core from now on."""
     STOP.set(Event())
 
 
 def end_if_stopped() -> None:
-    """Raise a CancelledError if this thread is a worker for which nobody waits any more."""
+    """Raise a CancelledError if this thread is a worker whose result is no longer needed."""
     stop = STOP.get()
     if stop is not None and stop.is_set():
         raise CancelledError
@@ -43,13 +43,13 @@ def end_if_stopped() -> None:
 
 @dataclass(frozen=True)
 class Workers:
-    """How many threads compute for the one that asks.
+    """The threads that compute for the current one.
 
     Attributes:
-        count: 1: it computes itself.
-        begin: what each thread does first.
-        most_tokens: a batch of more is no faster on one core, and takes more memory; None: it is, because an
-            item is computed on all cores, or elsewhere.
+        count: 1: the current thread computes itself.
+        begin: initializer of each thread.
+        most_tokens: batch size in tokens above which one core is no faster and only uses more memory; None:
+            no limit, because an item is computed on all cores, or elsewhere.
     """
 
     count: int = 1
@@ -57,31 +57,30 @@ class Workers:
     most_tokens: int | None = None
 
     def count_batch_tokens(self, rows: Sequence[Collection[int]], batch_tokens: int) -> int:
-        """Return the number of tokens a batch of rows of ids should have: at most `batch_tokens`.
+        """Return the number of tokens of a batch of rows of ids: at most `batch_tokens`.
 
-        Few rows are shared out in a batch for each worker, and many in two or more for each.
+        Few rows are divided into one batch per worker, many into two or more.
         """
         if self.most_tokens is None:
             return batch_tokens
         lengths = list(map(len, rows))
         total = sum(lengths)
-        # A part of the longest row is added, or else rows of one length would need one batch more.
+        # Add a part of the longest row, because rows of equal length would otherwise need one more batch.
         one_each = (total + (self.count - 1) * max(lengths, default=0)) // self.count
         enough = max(_LEAST, min(one_each, _ENOUGH), total // (2 * self.count))
         return min(batch_tokens, self.most_tokens, enough)
 
     def map(self, compute: Callable[[T], R], items: Iterable[T], ahead: int = AHEAD) -> Iterator[R]:
-        """Yield `compute(item)` for each item, in order. As many items are computed at a time as there are
-        workers.
-
-        An only item is computed on one core as well: for a short text all would take half as long again.
+        """Yield `compute(item)` for each item, in order, with one item per worker at a time.
+        A single item is also computed on one core: all cores would take half as long again for a short text.
         `items`
-        may be an iterator: it is read as far ahead as the workers need. What `compute` raises is raised here.
-        If the caller stops, by an error or Ctrl-C, then the workers stop as well, and have stopped when this
-        ends: within a layer of Paddle's, or a batch.
+        may be an iterator: it is read as far ahead as the workers need. Exceptions of `compute` are raised
+        here. If the caller stops, by an error or Ctrl-C, then the workers stop as well, and have stopped when
+        this
+        ends: within a Paddle layer or a batch.
 
         Args:
-            ahead: how many items for each worker are computed before they are asked for.
+            ahead: number of items per worker that are computed ahead.
         """
         if self.count == 1:
             yield from map(compute, items)
@@ -92,7 +91,7 @@ class Workers:
             for item in items:
                 pending.append(_pool(self.count, self.begin).submit(_run, stop, compute, item))
                 if len(pending) > ahead * self.count:
-                    yield pending[0].result()  # it stays until it is there, for `wait`
+                    yield pending[0].result()  # keep it in `pending` until it is done, for `wait`
                     pending.popleft()
             while pending:
                 yield pending[0].result()
@@ -105,12 +104,12 @@ class Workers:
 
 
 def _run(stop: Event, compute: Callable[[T], R], item: T) -> R:
-    """What a worker does."""
+    """Compute an item in a worker."""
     STOP.set(stop)
     return compute(item)
 
 
 @cache_until_fork
 def _pool(count: int, begin: Callable[[], None]) -> ThreadPoolExecutor:
-    """Return the workers, made once."""
+    """Return the workers, created once."""
     return ThreadPoolExecutor(count, "worker", initializer=begin)

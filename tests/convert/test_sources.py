@@ -226,7 +226,7 @@ def test_the_pooler_of_xlm_r(tmp_path):
     with_head = state | {f"roberta.{name}": array for name, array in pooler.items()}
     save_file(with_head, tmp_path / "x/model.safetensors")
     dropped = open_checkpoint(tmp_path / "x").dropped
-    assert dropped["roberta.pooler.dense.bias"] == "beside a masked-LM head: it was never trained"
+    assert dropped["roberta.pooler.dense.bias"] == "untrained, next to a masked-LM head"
     encoder = {name.removeprefix("roberta."): state[name] for name in state if "lm_head" not in name}
     save_file(encoder | pooler, tmp_path / "x/model.safetensors")
     np.testing.assert_array_equal(open_checkpoint(tmp_path / "x").tensors["pooler.dense.weight"], 2)

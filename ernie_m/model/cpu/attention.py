@@ -1,11 +1,10 @@
-"""Attention of packed sequences, each in its own length: no pads, and no copies of queries, keys and values.
+"""Unpadded attention of packed sequences, without copies of queries, keys and values.
 
-The scores of all sequences are one flat array. It has a block [t, t] for each head of each sequence of t
-tokens. A row of a block is a key and a column a query, because NumPy takes maxima and sums of columns faster
-than those of short rows. Products read the rows of tokens in [N, H], and write there: see
-`ernie_m/model/cpu/mkl.py`.
+The scores of all sequences are one flat array. It has a block [t, t] per head of each sequence of t tokens. A
+row of a block is a key and a column a query, because in NumPy maxima and sums over columns are faster than
+over short rows. Products read and write rows of tokens in [N, H]: see `ernie_m/model/cpu/mkl.py`.
 
-The weights of a query are not divided by their sum. Its output is, which has D numbers and not t.
+The weights of a query are not normalized. Its output is, which has D elements instead of t.
 """
 
 from collections.abc import Callable
@@ -26,18 +25,18 @@ from ernie_m.model.cpu.numpy_views import as_array, over_rows
 from ernie_m.model.packed_layout import PackedLayout
 from ernie_m.model.threads import end_if_stopped
 
-PIECE = 1 << 17  # scores that a thread works on at a time; at least a block
+PIECE = 1 << 17  # scores per thread at a time; at least a block
 
 
 @dataclass(frozen=True)
 class Piece:
-    """The blocks of some sequences of equal length, or of some heads of one, for one thread at a time.
+    """Blocks of some sequences of equal length, or of some heads of one, for one thread at a time.
 
     Attributes:
         shape: sequences, heads, t, t.
-        scores: where its blocks are in a flat array of the scores.
-        columns: where its columns are in an array that has one number for each column of all blocks.
-        bias: [sequences, 1, t, t], -inf where a query must not see a key, otherwise 0; None: it sees all.
+        scores: slice of its blocks in a flat array of the scores.
+        columns: slice of its columns in an array with one element per column of all blocks.
+        bias: [sequences, 1, t, t], -inf for masked keys, otherwise 0; None: no masked keys.
     """
 
     shape: tuple[int, int, int, int]
@@ -50,19 +49,19 @@ class Piece:
         return scores[self.scores].reshape(self.shape)
 
     def of_columns(self, numbers: np.ndarray) -> np.ndarray:
-        """Return a view of the numbers of its columns: [sequences, heads, 1, t]."""
+        """Return a view of the elements of its columns: [sequences, heads, 1, t]."""
         sequences, heads, _, length = self.shape
         return numbers[self.columns].reshape([sequences, heads, 1, length])
 
 
 class ScoreBlocks:
-    """Where the blocks of all sequences and heads lie: those of sequences of equal length side by side.
+    """The positions of the blocks of all sequences and heads; sequences of equal length are adjacent.
 
     Attributes:
-        size: the number of scores.
-        num_heads: the number of heads.
-        queries: int64 [N x heads], the query and the head of each column of each block in turn: its index in
-            an array [N, heads].
+        size: number of scores.
+        num_heads: number of heads.
+        queries: int64 [N x heads], query and head of each column of all blocks in order, as an index into an
+            array [N, heads].
     """
 
     def __init__(self, layout: PackedLayout, num_heads: int):
@@ -70,12 +69,12 @@ class ScoreBlocks:
         self._heads = np.arange(num_heads)
         self._pieces: list[Piece] = []
         self.size = 0
-        columns = 0  # the number of columns so far
-        starts = []  # where each block begins; for each length int64 [sequences x heads]
-        queries = []  # for each length int64 [sequences x heads x t]
-        order = np.argsort(layout.lengths, kind="stable")  # the sequences, the shortest first
+        columns = 0  # number of columns so far
+        starts = []  # start of each block; per length int64 [sequences x heads]
+        queries = []  # per length int64 [sequences x heads x t]
+        order = np.argsort(layout.lengths, kind="stable")  # sequences, shortest first
         lengths, counts = np.unique(layout.lengths, return_counts=True)  # [groups] each
-        groups = np.split(order, np.cumsum(counts)[:-1])  # the sequences of each length
+        groups = np.split(order, np.cumsum(counts)[:-1])  # sequences of each length
         for length, sequences in zip(lengths.tolist(), groups):
             blocks = len(sequences) * num_heads
             starts.append(self.size + length * length * np.arange(blocks))
@@ -92,9 +91,9 @@ class ScoreBlocks:
         self._counts = (counts * num_heads).astype(np.int32)
 
     def scores(self, keys: np.ndarray, queries: np.ndarray, factor: float = 1.0) -> np.ndarray:
-        """`factor` times the product of each key and query, [N, H] each, of the same sequence and head."""
+        """Compute `factor` x key x query, [N, H] each, for each pair of the same sequence and head."""
         scores = np.empty(self.size, keys.dtype)
-        keys_of_blocks = self._of_tokens(keys)  # [t, D] for each block
+        keys_of_blocks = self._of_tokens(keys)  # [t, D] per block
         queries_of_blocks = self._of_tokens(queries)._replace(transposed=True)  # [D, t]
         blocks = Matrices(scores, self._starts, self._lengths)  # [t, t]
         shapes = Shapes(self._lengths, self._head_sizes(keys), self._lengths, self._counts)
@@ -107,17 +106,17 @@ class ScoreBlocks:
         """Write `factor` times the sums of rows of x [N, H], weighted with scores, to `out` [N, H].
 
         Args:
-            of_keys: whether a sum is over the keys of a query; otherwise it is over the queries of a key.
+            of_keys: whether to sum over the keys of a query; otherwise over the queries of a key.
         """
         weights = Matrices(scores, self._starts, self._lengths, transposed=of_keys)
         shapes = Shapes(self._lengths, self._lengths, self._head_sizes(x), self._counts)
         mkl.multiply(weights, self._of_tokens(x), self._of_tokens(out), shapes, factor)
 
     def over_pieces(self, work: Callable[[Piece], None]) -> None:
-        """Call `work` for all pieces, several at a time and in no order.
+        """Call `work` for all pieces, several at a time and in any order.
 
         Raises:
-            CancelledError: this thread is a worker for which nobody waits any more.
+            CancelledError: this thread is a worker whose result is no longer needed.
         """
         end_if_stopped()
 
@@ -129,13 +128,13 @@ class ScoreBlocks:
 
     def _of_tokens(self, x: np.ndarray) -> Matrices:
         """Return the tokens of each block in x [N, H]: [t, D]."""
-        stride = x.strides[0] // x.itemsize  # from one token to the next, in numbers
+        stride = x.strides[0] // x.itemsize  # from one token to the next, in elements
         head_size = x.shape[1] // self.num_heads
         starts = stride * self._first_tokens[:, None] + head_size * self._heads  # [S, heads]
         return Matrices(x, starts.ravel(), np.full_like(self._lengths, stride))
 
     def _head_sizes(self, x: np.ndarray) -> np.ndarray:
-        """D for each length: int32 [groups]."""
+        """Return D for each length: int32 [groups]."""
         return np.full_like(self._lengths, x.shape[1] // self.num_heads)
 
 
@@ -147,7 +146,7 @@ def _pieces(
     Args:
         length: t.
         context_lengths: int64 [sequences].
-        next_score, next_column: where the first piece begins among all scores, and among all columns.
+        next_score, next_column: start of the first piece among all scores, and among all columns.
     """
     pieces = []
     blocks_at_once = max(1, PIECE // (length * length))
@@ -169,44 +168,44 @@ def _pieces(
 
 
 def _bias(length: int, context_lengths: np.ndarray) -> np.ndarray:
-    """`Piece.bias` of sequences of this length, of which some have placeholders."""
+    """Return `Piece.bias` of sequences of this length, some of which have placeholders."""
     indices = np.arange(length)
     is_placeholder = indices >= context_lengths[:, None]  # [sequences, t]
-    is_other = indices[:, None] != indices  # [t, t], whether key and query are different tokens
-    # A placeholder is a key for its own query only.
+    is_other = indices[:, None] != indices  # [t, t], whether key and query differ
+    # Only its own query attends to a placeholder.
     is_masked = is_placeholder[:, None, :, None] & is_other  # [sequences, 1, t, t]
     return np.where(is_masked, np.float32(-np.inf), np.float32(0.0))
 
 
-_blocks = lru_cache(16)(ScoreBlocks)  # of the batches that are being computed: all layers have the same
+_blocks = lru_cache(16)(ScoreBlocks)  # for current batches, shared by all layers
 
 
 def attend(
     query: Tensor, key: Tensor, value: Tensor, layout: PackedLayout, num_heads: int, dropout_rate: float
 ) -> Tensor:
-    """`AttentionOnCpu`, or that in bfloat16."""
+    """Apply `AttentionOnCpu`, or attention in bfloat16."""
     if query.dtype == paddle.bfloat16:
         return AttentionInBfloat16.apply(query, key, value, layout, num_heads, dropout_rate)
     return AttentionOnCpu.apply(query, key, value, _blocks(layout, num_heads), dropout_rate)
 
 
 class _Saved(NamedTuple):
-    """What the backward pass needs."""
+    """Inputs of the backward pass."""
 
     query: np.ndarray  # [N, H]
     key: np.ndarray  # [N, H]
     value: np.ndarray  # [N, H]
     output: np.ndarray  # [N, H]
-    weights: np.ndarray  # of all blocks, not divided by their sums, before dropout
-    factors: np.ndarray  # [N, heads], what the sum of a query's values is multiplied with
+    weights: np.ndarray  # of all blocks, not normalized, before dropout
+    factors: np.ndarray  # [N, heads], factors of the summed values of each query
     dropout_mask: DropoutMask | None  # None: no dropout
 
 
 class AttentionOnCpu(PyLayer):
-    """softmax(q k^T / sqrt(D)) v inside each sequence: [N, H] each -> [N, H].
+    """softmax(q k^T / sqrt(D)) v within each sequence: [N, H] each -> [N, H].
 
     Args:
-        dropout_rate: the probability with which a weight is dropped; 0 outside of training.
+        dropout_rate: dropout probability of the weights; 0 outside of training.
     """
 
     @staticmethod
@@ -234,15 +233,15 @@ class AttentionOnCpu(PyLayer):
         saved: _Saved = ctx.saved
         gradients = tuple(paddle.empty_like(grad_output) for _ in range(3))
         grad_query, grad_key, grad_value = (as_array(gradient) for gradient in gradients)
-        scaled = np.empty_like(grad_query)  # [N, H], the gradient of the sums before `factors`
+        scaled = np.empty_like(grad_query)  # [N, H], gradient of the sums before `factors`
         _multiply_heads(as_array(grad_output), saved.factors, out=scaled)
-        # For each query the sum of its weights times their gradients, which equals output times gradient.
+        # For each query the sum of weights times their gradients, which equals output times gradient.
         shape = [len(scaled), blocks.num_heads, -1]  # N, heads, D
         dots = np.einsum("nhd,nhd->nh", scaled.reshape(shape), saved.output.reshape(shape))
         dots = dots.ravel()[blocks.queries] / _dropout_scale(saved.dropout_mask)  # now of each column
         weights_after_dropout = _after_dropout(saved.weights, saved.dropout_mask, blocks)
         blocks.sums(weights_after_dropout, scaled, out=grad_value, of_keys=False)
-        del weights_after_dropout  # before the next array of its size is made
+        del weights_after_dropout  # before allocating the next array of its size
         grad_scores = blocks.scores(saved.value, scaled)  # the gradients of the weights, at first
         _softmax_gradient_(grad_scores, saved.weights, dots, saved.dropout_mask, blocks)
         scale = _scale(saved.query, blocks)
@@ -257,12 +256,12 @@ def _scale(query: np.ndarray, blocks: ScoreBlocks) -> float:
 
 
 def _dropout_scale(dropout_mask: DropoutMask | None) -> float:
-    """Return the factor of the weights that stay."""
+    """Return the factor of the kept weights."""
     return 1.0 if dropout_mask is None else dropout_mask.scale
 
 
 def _multiply_heads(x: np.ndarray, factors: np.ndarray, out: np.ndarray) -> None:
-    """Write each head of x [N, H] times its factor, [N, heads], to `out` [N, H]."""
+    """Multiply each head of x [N, H] by its factor, [N, heads], into `out` [N, H]."""
     heads = x.reshape([*factors.shape, -1])  # [N, heads, D]
     out_heads = out.reshape(heads.shape)
 
@@ -273,10 +272,10 @@ def _multiply_heads(x: np.ndarray, factors: np.ndarray, out: np.ndarray) -> None
 
 
 def _exponential_(scores: np.ndarray, blocks: ScoreBlocks) -> np.ndarray:
-    """Replace the scores by exp(score - the greatest of its query), and by 0 where they are masked.
+    """Replace the scores by exp(score - maximum of its query), and by 0 where masked.
 
     Returns:
-        The sum for each column of the blocks, [N x heads].
+        The sum of each column of the blocks, [N x heads].
     """
     sums = np.empty(len(blocks.queries), scores.dtype)
 
@@ -294,9 +293,8 @@ def _exponential_(scores: np.ndarray, blocks: ScoreBlocks) -> np.ndarray:
 
 
 def _after_dropout(weights: np.ndarray, dropout_mask: DropoutMask | None, blocks: ScoreBlocks) -> np.ndarray:
-    """Return the weights that stay, and 0 for the others.
-
-    Not scaled. Without a dropout mask `weights` itself.
+    """Return the kept weights, and 0 for the others, without scaling.
+    Without a dropout mask it returns `weights` itself.
     """
     if dropout_mask is None:
         return weights
@@ -318,9 +316,9 @@ def _softmax_gradient_(
     dropout_mask: DropoutMask | None,
     blocks: ScoreBlocks,
 ) -> None:
-    """Turn the gradients of the weights after dropout into those of the scores, in place.
+    """Turn gradients of the weights after dropout into gradients of the scores, in place.
 
-    With g the gradient of a weight before dropout, that is weight * (g - sum(g * weights)).
+    With g the gradient of a weight before dropout, it is weight * (g - sum(g * weights)).
 
     Args:
         dots: that sum for each column of the blocks, [N x heads].

@@ -1,6 +1,6 @@
-"""Attention of packed sequences with products in bfloat16 and the softmax in float32, a sequence at a time.
+"""Attention of packed sequences with bfloat16 products and float32 softmax, one sequence at a time.
 
-The same as `ernie_m/model/cpu/attention.py` for long sequences, whose products take long enough.
+It equals `ernie_m/model/cpu/attention.py`, for long sequences, whose products are expensive enough.
 """
 
 import math
@@ -18,7 +18,7 @@ from ernie_m.model.cpu.numpy_views import as_array
 from ernie_m.model.packed_layout import PackedLayout
 from ernie_m.model.threads import end_if_stopped
 
-_AT_ONCE = 1 << 18  # scores that are worked on at a time, so that they stay in the cache; at least a head's
+_AT_ONCE = 1 << 18  # scores at a time, so that they stay in the cache; at least one head's
 
 
 class _Piece(NamedTuple):
@@ -28,20 +28,20 @@ class _Piece(NamedTuple):
     heads: slice
     scores: slice  # in a flat array of the scores of all pieces
     shape: tuple[int, int, int]  # of the scores: heads, t, t
-    context_length: int  # the tokens from there on are placeholders
+    context_length: int  # later tokens are placeholders
 
     def of_tokens(self, x: np.ndarray, num_heads: int) -> np.ndarray:
-        """Its tokens in x [N, H]: [heads, t, D]."""
+        """Return its tokens in x [N, H]: [heads, t, D]."""
         rows = x[self.tokens]
         return rows.reshape([len(rows), num_heads, -1])[:, self.heads].swapaxes(0, 1)
 
     def of_scores(self, scores: np.ndarray) -> np.ndarray:
-        """Its part of a flat array: [heads, t, t]."""
+        """Return its part of a flat array: [heads, t, t]."""
         return scores[self.scores].reshape(self.shape)
 
 
 class AttentionInBfloat16(PyLayer):
-    """softmax(q k^T / sqrt(D)) v inside each sequence: bfloat16 [N, H] each -> bfloat16 [N, H]."""
+    """softmax(q k^T / sqrt(D)) v within each sequence: bfloat16 [N, H] each -> bfloat16 [N, H]."""
 
     @staticmethod
     def forward(
@@ -68,7 +68,7 @@ class AttentionInBfloat16(PyLayer):
             scores = np.empty(piece.shape, np.float32)
             onednn.multiply_tokens(q, k, scores, ctx.scale)
             length = piece.shape[-1]
-            if piece.context_length < length:  # a placeholder is a key for its own query only
+            if piece.context_length < length:  # only its own query attends to a placeholder
                 indices = np.arange(length)
                 scores[:, (indices >= piece.context_length) & (indices[:, None] != indices)] = -np.inf
             onednn.softmax(scores.reshape([-1, length]), weights.reshape([-1, length]))
@@ -95,7 +95,7 @@ class AttentionInBfloat16(PyLayer):
             )
             onednn.sum_tokens(grad_scores, k, grad_q, ctx.scale, of_keys=True)
             onednn.sum_tokens(grad_scores, q, grad_k, ctx.scale, of_keys=False)
-        ctx.inputs = ctx.weights = ctx.dropout_mask = None  # frees the memory, as `ctx` may live longer
+        ctx.inputs = ctx.weights = ctx.dropout_mask = None  # free the memory, because `ctx` may live longer
         return gradients
 
 
@@ -115,7 +115,7 @@ def _pieces(layout: PackedLayout, num_heads: int) -> Iterator[_Piece]:
 def _after_dropout(
     weights: np.ndarray, dropout_mask: DropoutMask | None, piece: _Piece
 ) -> tuple[np.ndarray, float]:
-    """Return the weights that stay, and 0 for the others, and the factor that they still need."""
+    """Return the kept weights, with 0 for the others, and the factor that is not applied yet."""
     if dropout_mask is None:
         return weights, 1.0
     return weights * piece.of_scores(dropout_mask.stays), dropout_mask.scale

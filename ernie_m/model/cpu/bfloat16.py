@@ -1,7 +1,7 @@
 """The products of linear layers and of the embedding matrix in bfloat16.
 
-What layers take and return is float32, but for what feed-forward pairs and long attention have inside. The
-inputs of a layer are kept in bfloat16 until the backward pass.
+Inputs and outputs of layers are float32, except inside feed-forward pairs and long attention. The inputs of a
+layer are kept in bfloat16 until the backward pass.
 """
 
 import math
@@ -16,16 +16,16 @@ from paddle.autograd import PyLayer
 from ernie_m.model.cpu.numpy_views import as_array, as_rows, as_tensor, needs_gradient
 from ernie_m.model.cpu.onednn import multiply, to_bfloat16, whole_blocks
 
-_BLOCK_WORDS = 1 << 13  # rows of an embedding matrix that are multiplied at a time
-_ONE = 0x3F80  # the bits of 1.0
+_BLOCK_WORDS = 1 << 13  # rows of an embedding matrix per product
+_ONE = 0x3F80  # bits of 1.0
 
-# The address and the shape of a weight -> its bits; None: weights may change.
+# Address and shape of a weight -> its bits; None: weights may change.
 _rounded: dict[tuple, np.ndarray] | None = None
 
 
 @contextmanager
 def weights_stay() -> Iterator[None]:
-    """Until the end of the block no weight changes: each is rounded once, for all threads."""
+    """Declare that weights do not change in this context: each is rounded once, for all threads."""
     global _rounded
     _rounded = {}
     try:
@@ -36,10 +36,9 @@ def weights_stay() -> Iterator[None]:
 
 def rounded_weight(weight: np.ndarray) -> np.ndarray:
     """Return a weight in bfloat16.
-
-    Two threads may round the same one at the same time, which does no harm.
+    Two threads may round the same one concurrently, which is harmless.
     """
-    rounded = _rounded  # another thread may end the block
+    rounded = _rounded  # another thread may end the context
     if rounded is None:
         return to_bfloat16(weight)
     key = (weight.ctypes.data, weight.shape)
@@ -50,12 +49,12 @@ def rounded_weight(weight: np.ndarray) -> np.ndarray:
 
 
 class LinearInBfloat16(PyLayer):
-    """Some linear layers of the same x [..., I], which is rounded once: for each layer [..., O].
+    """Linear layers of the same x [..., I], which is rounded once: [..., O] each.
 
     Args:
-        x: float32 or bfloat16; its gradient has the same type.
-        dtype: the type of the results.
-        parameters: the weights [I, O] of all layers, then their biases [O].
+        x: float32 or bfloat16; its gradient has the same dtype.
+        dtype: dtype of the results.
+        parameters: weights [I, O] of all layers, then biases [O].
     """
 
     @staticmethod
@@ -76,7 +75,7 @@ class LinearInBfloat16(PyLayer):
     @staticmethod
     def backward(ctx, *grad_results: Tensor) -> tuple[Tensor | None, ...]:
         rounded_x = ctx.rounded_x
-        ctx.rounded_x = None  # frees the memory, because `ctx` may live longer than this pass
+        ctx.rounded_x = None  # free the memory, because `ctx` may outlive this pass
         layer_count = len(grad_results)
         parameters = ctx.saved_tensor()
         x_needs, *needed = ctx.needs_gradient
@@ -91,7 +90,7 @@ class LinearInBfloat16(PyLayer):
             rounded_grad_y = to_bfloat16(as_rows(grad_y), filled=True)  # [N', O]
             if x_needs:
                 weight = rounded_weight(as_array(parameters[layer]))
-                # The first product fills the empty `grad_x`; those of the other layers are added.
+                # The first product fills the empty `grad_x`; those of other layers are added.
                 multiply(rounded_grad_y, weight.T, grad_x_rows, add=layer > 0)
             for factor, gradient in ((rounded_x.T, gradients[layer]), (ones, gradients[layer_count + layer])):
                 if gradient is not None:
@@ -108,7 +107,7 @@ def _new_rows(shape: list[int], dtype: object) -> tuple[Tensor, np.ndarray]:
 
 
 def table_products(x: Tensor, table: Tensor) -> Tensor:
-    """x [m, H] times the embedding matrix [V, H]: [m, V] in float32."""
+    """Multiply x [m, H] by the embedding matrix [V, H]: [m, V] in float32."""
     result, logits = _new_rows([x.shape[0], table.shape[0]], x.dtype)  # [m, V] and [m', V]
     rounded_x = to_bfloat16(as_array(x), filled=True)
     for words, rounded_rows in _blocks(table):
@@ -119,12 +118,12 @@ def table_products(x: Tensor, table: Tensor) -> Tensor:
 def table_gradients(
     grad_logits: Tensor, x: Tensor, table: Tensor, grad_table: np.ndarray | None, accumulate: bool
 ) -> Tensor:
-    """Return the two gradients of `table_products`.
+    """Return the gradient of x, and write that of the matrix, for `table_products`.
 
     Args:
         grad_logits: [m, V].
         x: [m, H].
-        grad_table: [V, H], where the gradient of the table is written; None: it is not needed.
+        grad_table: [V, H], output for the gradient of the matrix; None: not needed.
         accumulate: add to `grad_table` instead.
 
     Returns:
@@ -135,7 +134,7 @@ def table_gradients(
     rounded_x = to_bfloat16(as_array(x), filled=True)
     for words, rounded_rows in _blocks(table):
         rounded_gradient = to_bfloat16(gradient[:, words], filled=True)
-        # The first product fills the empty `grad_x`; those of the other blocks are added.
+        # The first product fills the empty `grad_x`; those of other blocks are added.
         multiply(rounded_gradient, rounded_rows, grad_x, add=words.start > 0)
         if grad_table is not None:
             multiply(rounded_gradient.T, rounded_x, grad_table[words], add=accumulate, over_tokens=True)
@@ -143,7 +142,7 @@ def table_gradients(
 
 
 def _blocks(table: Tensor) -> Iterator[tuple[slice, np.ndarray]]:
-    """Yield the rows of a table [V, H] block by block: which rows, and their values in bfloat16."""
+    """Yield blocks of rows of an embedding matrix [V, H]: the slice, and the values in bfloat16."""
     rows = as_array(table)
     for start in range(0, len(rows), _BLOCK_WORDS):
         words = slice(start, min(start + _BLOCK_WORDS, len(rows)))

@@ -1,6 +1,6 @@
-"""The layers of the encoder on a CPU: linear, layer norm, gelu and dropout, and sums of the tokens of a text.
+"""Encoder layers on a CPU: linear, layer norm, GELU and dropout, and sums over the tokens of a text.
 
-Weighted sums are over a sequence's own tokens, so no bit depends on other sequences.
+Weighted sums are computed per sequence, so their bits do not depend on other sequences.
 """
 
 import math
@@ -19,14 +19,14 @@ from ernie_m.model.cpu.numpy_views import add, as_array, as_rows, as_tensor, nee
 from ernie_m.model.packed_layout import PackedLayout
 
 T = TypeVar("T")
-PART_SIZE = 1 << 18  # elements of a dropout mask that share one stream of random bits
-LEVELS = 1 << 16  # the values of the 16 random bits of an element
+PART_SIZE = 1 << 18  # elements of a dropout mask per stream of random bits
+LEVELS = 1 << 16  # number of values of 16 random bits
 
 
 class LinearOnCpu(PyLayer):
     """x [..., I] times weight [I, O], plus bias [O]: [..., O].
 
-    One operation, because Paddle's own backward pass of the sum copies the gradient for each of its terms.
+    One operation, because Paddle's backward pass of the sum copies the gradient for each term.
     """
 
     @staticmethod
@@ -46,7 +46,7 @@ class LinearOnCpu(PyLayer):
         grad_rows = grad_y.reshape([-1, grad_y.shape[-1]])  # [N, O]
         if weight_needs:
             grad_weight = paddle.matmul(x.reshape([-1, x.shape[-1]]), grad_rows, transpose_x=True)
-        if bias_needs:  # Paddle's sum takes fifty times as long
+        if bias_needs:  # Paddle's sum is fifty times slower
             ones = paddle.ones([grad_rows.shape[0], 1], grad_y.dtype)
             grad_bias = paddle.matmul(ones, grad_rows, transpose_x=True).squeeze(0)
         return grad_x, grad_weight, grad_bias
@@ -82,7 +82,7 @@ class LayerNormOnCpu(PyLayer):
             onednn.SHIFT_GRADIENT: as_array(grad_bias),
         }
         onednn.layer_norm_gradient(ctx.arrays | gradients, ctx.epsilon)
-        ctx.arrays = None  # frees the memory, because `ctx` may live longer than this pass
+        ctx.arrays = None  # free the memory, because `ctx` may outlive this pass
         return tuple(
             gradient if is_needed else None
             for gradient, is_needed in zip((grad_x, grad_weight, grad_bias), ctx.needs_gradient)
@@ -90,7 +90,7 @@ class LayerNormOnCpu(PyLayer):
 
 
 class GeluOnCpu(PyLayer):
-    """x times the normal distribution's cdf at x: [..., H] -> [..., H], float32 or bfloat16."""
+    """The exact GELU: [..., H] -> [..., H], float32 or bfloat16."""
 
     @staticmethod
     def forward(ctx, x: Tensor) -> Tensor:
@@ -108,15 +108,15 @@ class GeluOnCpu(PyLayer):
 
 
 class DropoutMask(NamedTuple):
-    """Which elements dropout leaves."""
+    """The elements that dropout keeps."""
 
-    stays: np.ndarray  # bool, of the shape of what it is applied to
-    scale: float  # the factor of the elements that stay
+    stays: np.ndarray  # bool, in the shape of the input
+    scale: float  # factor of the kept elements
 
 
 @dataclass
 class DropoutStream:
-    """The masks of one micro-batch: the first, second, ... mask is a function of the key and its number.
+    """The dropout masks of a micro-batch: each is a function of the key and its index.
 
     Within `with stream:` this thread draws its masks from it.
     """
@@ -137,7 +137,7 @@ _STREAM: ContextVar[DropoutStream | None] = ContextVar("dropout", default=None)
 def with_same_dropout(function: Callable[..., T]) -> Callable[..., T]:
     """Return a function that draws the same dropout at each call, as recomputation of a layer requires."""
     stream = _STREAM.get()
-    if stream is None:  # Paddle saves the state of its generator
+    if stream is None:  # Paddle saves its generator's state
         return function
     drawn = stream.drawn
 
@@ -149,13 +149,13 @@ def with_same_dropout(function: Callable[..., T]) -> Callable[..., T]:
 
 
 def draw_dropout_mask(shape: list[int], probability: float) -> DropoutMask:
-    """Draw the elements that dropout with this probability leaves.
+    """Draw the elements that dropout keeps.
 
-    Each element uses 16 random bits, so the probability is rounded to 1/65536; the expectation is exact.
-    The seed is drawn from the `DropoutStream` of this thread, or else from Paddle's generator.
+    Each element uses 16 random bits, so the probability is rounded to 1/65536; the expectation is exact. The
+    seed is drawn from the `DropoutStream` of this thread, otherwise from Paddle's generator.
     """
-    threshold = round((1 - probability) * LEVELS)  # an element stays if its bits are below
-    if threshold in (0, LEVELS):  # no element stays, or all do
+    threshold = round((1 - probability) * LEVELS)  # elements with lower bits are kept
+    if threshold in (0, LEVELS):  # no element is kept, or all are
         return DropoutMask(np.full(shape, threshold == LEVELS), scale=1.0)
     stream = _STREAM.get()
     if stream is not None:
@@ -165,16 +165,16 @@ def draw_dropout_mask(shape: list[int], probability: float) -> DropoutMask:
         seed = paddle.randint(0, np.iinfo(np.int32).max, [4], "int32").tolist()
     size = math.prod(shape)
     stays = np.empty(size, bool)
-    parts = np.split(stays, range(PART_SIZE, size, PART_SIZE))  # views, which the threads fill
+    parts = np.split(stays, range(PART_SIZE, size, PART_SIZE))  # views that the threads fill
 
     def draw(part_indices: slice) -> None:
         for index in range(part_indices.start, part_indices.stop):
-            # A stream of its own for each part, so that the bits do not depend on the number of threads; the
-            # first part has that of the seed itself.
+            # A separate stream per part, so that bits do not depend on the number of threads; the first part
+            # has the stream of the seed itself.
             key = () if index == 0 else (index,)
             source = np.random.SFC64(np.random.SeedSequence(seed, spawn_key=key))
             part = parts[index]
-            words = source.random_raw(math.ceil(len(part) / 4))  # uint64, each for four elements
+            words = source.random_raw(math.ceil(len(part) / 4))  # uint64, four elements each
             bits = words.view(np.uint16)[: len(part)]
             np.less(bits, threshold, out=part)
 
@@ -183,9 +183,9 @@ def draw_dropout_mask(shape: list[int], probability: float) -> DropoutMask:
 
 
 class DropoutOnCpu(PyLayer):
-    """Dropout of x [..., H], and then the sum with `residual`, if there is one.
+    """Dropout of x [..., H], then addition of `residual`, if any.
 
-    The mask takes a byte for each element; a product of tensors would keep two floats.
+    The mask takes a byte per element; a product of tensors would keep two floats.
     """
 
     @staticmethod
@@ -198,14 +198,14 @@ class DropoutOnCpu(PyLayer):
     def backward(ctx, grad_y: Tensor) -> tuple[Tensor | None, ...]:
         x_needs, *residual_needs = ctx.needs_gradient
         grad_x = _masked(ctx.mask, grad_y) if x_needs else None
-        if not residual_needs:  # there is no residual
+        if not residual_needs:  # no residual
             return (grad_x,)
         grad_residual = grad_y if residual_needs[0] else None
         return grad_x, grad_residual
 
 
 def _masked(mask: DropoutMask, x: Tensor, residual: Tensor | None = None) -> Tensor:
-    """x [..., H] times the mask and its scale, plus `residual`."""
+    """Multiply x [..., H] by the mask and its scale, and add `residual`."""
     y = paddle.empty_like(x)
     x_rows = as_rows(x)
     y_rows = as_rows(y)  # [N, H]
@@ -225,20 +225,20 @@ def _masked(mask: DropoutMask, x: Tensor, residual: Tensor | None = None) -> Ten
 
 
 def sum_sequences(states: Tensor, weights: Tensor, is_real: Tensor, layout: PackedLayout) -> Tensor:
-    """Return the sum of weight times state over the tokens of each sequence: states [N, H] -> [S, H].
+    """Return the weighted sum of states over the tokens of each sequence: states [N, H] -> [S, H].
 
     Args:
-        weights, is_real: of the cells of a padded array [S, T].
+        weights, is_real: for the cells of a padded array [S, T].
     """
     of_tokens = as_array(weights)[as_array(is_real)]  # [N]
     return SequenceSums.apply(states, of_tokens.astype(as_array(states).dtype), layout)
 
 
 class SequenceSums(PyLayer):
-    """The sum of weight times state over the tokens of each sequence: states [N, H] -> [S, H].
+    """The weighted sum of states over the tokens of each sequence: states [N, H] -> [S, H].
 
     Args:
-        weights: of the type of the states, [N]; they get no gradient.
+        weights: in the dtype of the states, [N]; they get no gradient.
     """
 
     @staticmethod

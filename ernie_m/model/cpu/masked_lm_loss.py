@@ -1,7 +1,7 @@
 """The masked-LM loss on a CPU: one pass over the logits of a chunk, and its gradients.
 
-The gradients of a chunk are made in the forward pass, so that no logits wait for the backward pass. What the
-backward pass then gets from above is one number, the factor of the whole sum.
+The gradients of a chunk are computed in the forward pass, so that no logits are kept for the backward pass,
+which only provides the factor of the whole sum.
 """
 
 from collections.abc import Sequence
@@ -15,22 +15,22 @@ from ernie_m.model.cpu import bfloat16
 from ernie_m.model.cpu.numpy_views import add, as_array, as_tensor, over_rows
 from ernie_m.model.word_embeddings import WordEmbeddings
 
-BLOCK_WORDS = 1 << 14  # rows of the embedding matrix whose gradients are added at a time
+BLOCK_WORDS = 1 << 14  # rows of the embedding matrix per gradient update
 
 
 class CrossEntropyOnCpu(PyLayer):
-    """The fields of `ernie_m.model.lm_head.MaskedLoss`, with gradients, which are made in the forward pass.
+    """The fields of `ernie_m.model.lm_head.MaskedLoss`, with gradients computed in the forward pass.
 
     Only the sum has a gradient.
 
     Args:
         x: [M, H].
-        weight: [V, H], the weight of the embedding matrix, which gets a gradient.
+        weight: [V, H], weight of the embedding matrix, which gets a gradient.
         bias: [V].
         labels: int64 [M].
-        loss_weights: float [M], the factor of each loss in the sum.
-        kernels: keep the gradients of table and bias until the backward pass.
-        chunks: the positions of each chunk.
+        loss_weights: float [M], weight of each loss in the sum.
+        kernels: keeps the gradients of matrix and bias until the backward pass.
+        chunks: positions of each chunk.
     """
 
     @staticmethod
@@ -44,8 +44,8 @@ class CrossEntropyOnCpu(PyLayer):
         kernels: "LossOnCpu",
         chunks: Sequence[slice],
     ) -> tuple[Tensor, Tensor, Tensor]:
-        # `kernels` has the weight and the bias. They are arguments so that Paddle asks for their gradients.
-        # Each call of `derive` adds these up in `kernels`, for the backward pass.
+        # `kernels` has weight and bias. They are arguments so that Paddle requests their gradients.
+        # Each call of `derive` accumulates these in `kernels`, for the backward pass.
         results = [kernels.derive(x[rows], labels[rows], loss_weights[rows]) for rows in chunks]
         losses_of_chunks, correct_of_chunks, grad_x_of_chunks = zip(*results)
         losses = paddle.concat(losses_of_chunks)  # [M]
@@ -53,17 +53,17 @@ class CrossEntropyOnCpu(PyLayer):
         ctx.grad_x = None if x.stop_gradient else paddle.concat(grad_x_of_chunks)  # [M, H]
         ctx.kernels = kernels
         ctx.mark_non_differentiable(losses, correct)
-        ctx.set_materialize_grads(False)  # the backward pass gets None for these two, not zeros
+        ctx.set_materialize_grads(False)  # the backward pass gets None for these two instead of zeros
         return (losses * loss_weights).sum(), losses, correct
 
     @staticmethod
     def backward(ctx, grad_total: Tensor, *_: None) -> tuple[Tensor | None, ...]:
         grad_x = None if ctx.grad_x is None else ctx.grad_x * grad_total
         grad_weight, grad_bias = ctx.kernels.take_gradients(grad_total)
-        # The memory is freed now, because `ctx` may live longer than this pass.
+        # Free the memory now, because `ctx` may outlive this pass.
         ctx.grad_x = None
         ctx.kernels = None
-        return grad_x, grad_weight, grad_bias, None, None  # labels and loss weights have none
+        return grad_x, grad_weight, grad_bias, None, None  # no gradients of labels and loss weights
 
 
 class LossOnCpu:
@@ -81,7 +81,7 @@ class LossOnCpu:
         self._grad_bias: Tensor | None = None  # [V]
 
     def losses(self, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the losses of x [m, H], [m], and whether no logit is above the label's, bool [m].
+        """Return the losses of x [m, H], [m], and whether no logit exceeds the label's, bool [m].
 
         Args:
             labels: int64 [m].
@@ -89,36 +89,35 @@ class LossOnCpu:
         return cross_entropy_(self._products(x), self._bias, as_array(labels), derive=False)
 
     def derive(self, x: Tensor, labels: Tensor, loss_weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What `losses` returns, and the gradient of x, [m, H].
+        """Return the result of `losses`, and the gradient of x, [m, H].
 
-        The gradients of table and bias are kept for `take_gradients`.
+        The gradients of matrix and bias are kept for `take_gradients`.
 
         Args:
-            loss_weights: [m], the factor of each loss.
+            loss_weights: [m], weight of each loss.
         """
         logits = self._products(x)  # [m, V]
         losses, correct = cross_entropy_(logits, self._bias, as_array(labels), derive=True)
-        grad_logits = logits  # `cross_entropy_` has overwritten the logits with their gradients
+        grad_logits = logits  # `cross_entropy_` has replaced logits by gradients
         factors = loss_weights.unsqueeze(1)  # [m, 1]
         if not self._bias.stop_gradient:
             product = paddle.matmul(factors, grad_logits, transpose_x=True).sum(0)  # [1, V] -> [V]
             self._grad_bias = product if self._grad_bias is None else self._grad_bias + product
-        is_first = self._grad_weight is None  # the first chunk overwrites what the borrowed memory holds
+        is_first = self._grad_weight is None  # the first chunk overwrites the borrowed memory
         if is_first and not self._table.weight.stop_gradient:
             weight, owner = self._table.weight, self._table.gradient
             self._grad_weight = as_array(paddle.empty_like(weight)) if owner is None else owner.borrow()
-        # The factors of the losses are not multiplied into `grad_logits`, which is large, but into x for the
-        # gradient of the table, and into the gradient of x.
+        # The weights of the losses are not multiplied into `grad_logits`, which is large, but into x for the
+        # gradient of the matrix, and into the gradient of x.
         grad_x = self._product_gradients(grad_logits, x * factors, accumulate=not is_first)
         return losses, correct, grad_x * factors
 
     def take_gradients(self, grad_total: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """Return the gradients of the table [V, H] and of the bias [V]; None if it is frozen.
-
-        None for a table as well, whose gradient is added in place.
+        """Return the gradients of the matrix [V, H] and of the bias [V]; None if frozen.
+        None also for a matrix whose gradient is added in place.
 
         Args:
-            grad_total: the gradient of the weighted sum of all losses, [].
+            grad_total: gradient of the weighted sum of all losses, [].
         """
         grad_weight = None
         if self._grad_weight is not None and self._table.gradient is None:
@@ -134,15 +133,15 @@ class LossOnCpu:
         return paddle.matmul(x, self._table.weight, transpose_y=True)
 
     def _product_gradients(self, grad_logits: Tensor, weighted_x: Tensor, accumulate: bool) -> Tensor:
-        """Return the gradient of x, and write the gradient of the table to `_grad_weight`, if it is needed.
+        """Return the gradient of x, and write that of the matrix to `_grad_weight`, if needed.
 
         Args:
-            grad_logits: [m, V], without the factors of the losses.
-            weighted_x: [m, H], x times the factors of the losses.
-            accumulate: add the gradient of the table to that of the chunks before.
+            grad_logits: [m, V], without the weights of the losses.
+            weighted_x: [m, H], x times the weights of the losses.
+            accumulate: add the gradient of the matrix to that of earlier chunks.
 
         Returns:
-            The gradient of x, [m, H], without the factors of the losses.
+            The gradient of x, [m, H], without the weights of the losses.
         """
         weight = self._table.weight
         grad_weight = self._grad_weight
@@ -152,7 +151,7 @@ class LossOnCpu:
             # The tensor shares the memory of the array, so the product is written to `grad_weight`.
             paddle.matmul(grad_logits, weighted_x, transpose_x=True, out=as_tensor(grad_weight))
         elif grad_weight is not None:
-            # In blocks, because a product takes memory of its own before it is added.
+            # In blocks, because a product needs additional memory before it is added.
             for start in range(0, len(grad_weight), BLOCK_WORDS):
                 words = slice(start, start + BLOCK_WORDS)
                 product = paddle.matmul(grad_logits[:, words], weighted_x, transpose_x=True)
@@ -165,10 +164,10 @@ def cross_entropy_(logits: Tensor, bias: Tensor, labels: np.ndarray, derive: boo
 
     Args:
         labels: int64 [m].
-        derive: leave in the place of the logits the gradient of each loss with respect to its logits.
+        derive: replace the logits by the gradient of each loss with respect to its logits.
 
     Returns:
-        The losses [m], and whether no logit is above the label's, bool [m].
+        The losses [m], and whether no logit exceeds the label's, bool [m].
     """
     values = as_array(logits)
     biases = as_array(bias)

@@ -1,6 +1,6 @@
 """Many small matrix products in one call, by the MKL library in Paddle's wheel. Paddle has no such operation.
 
-MKL computes on the OpenMP threads of Paddle, and several threads may call it at the same time.
+MKL uses Paddle's OpenMP threads, and several threads may call it concurrently.
 """
 
 import ctypes
@@ -25,12 +25,12 @@ _NAMES = {"float32": "cblas_sgemm_batch", "float64": "cblas_dgemm_batch"}
 
 
 class Matrices(NamedTuple):
-    """Matrices that lie in one array, in groups of the same shape. Each may be a block of a larger matrix."""
+    """Matrices in one array, in groups of the same shape. Each may be a block of a larger matrix."""
 
     array: np.ndarray  # of any shape
-    starts: np.ndarray  # int64 [matrices], where each begins, in numbers from the start of the array's memory
-    row_strides: np.ndarray  # int32 [groups], from one row of a matrix to the next, in numbers
-    transposed: bool = False  # whether the product is with the transposed matrices
+    starts: np.ndarray  # int64 [matrices], start of each, in elements of the array's memory
+    row_strides: np.ndarray  # int32 [groups], from one row of a matrix to the next, in elements
+    transposed: bool = False  # whether to multiply the transposed matrices
 
 
 class Shapes(NamedTuple):
@@ -39,20 +39,20 @@ class Shapes(NamedTuple):
     rows: np.ndarray
     terms: np.ndarray
     columns: np.ndarray
-    counts: np.ndarray  # the number of products of each group
+    counts: np.ndarray  # number of products of each group
 
 
 @cache
 def works() -> bool:
-    """Return whether MKL in Paddle's wheel multiplies as NumPy does. If not, the log says so, once.
+    """Return whether MKL in Paddle's wheel multiplies as NumPy does, and log once if it does not.
 
-    Without it attention is computed in padded groups.
+    Without it, attention uses padded groups.
     """
-    return kernel_selection.agrees(_errors, 1e-5, "MKL is disabled, attention is slower and on one core")
+    return kernel_selection.agrees(_errors, 1e-5, "MKL is disabled; attention is slower and uses one core")
 
 
 def _errors() -> Iterator[tuple[str, float]]:
-    """Of two products in each type, by transposed matrices."""
+    """Yield the errors of two products per dtype, with transposed matrices."""
     random = np.random.default_rng(0)
     strides = np.array([7], np.int32)
     shapes = Shapes(*np.array([[5], [7], [9], [2]], np.int32))
@@ -69,9 +69,9 @@ def _errors() -> Iterator[tuple[str, float]]:
 
 
 def multiply(x: Matrices, y: Matrices, out: Matrices, shapes: Shapes, factor: float = 1.0) -> None:
-    """Write `factor` times the product of each matrix of x and the same one of y to the same one of `out`.
+    """Write `factor` times the product of each matrix of x and its counterpart in y to that in `out`.
 
-    All arrays are float32, or all are float64. Call it only if MKL `works`.
+    All arrays are float32, or all float64. Call it only if MKL `works`.
     """
     multiply_batch = _functions()[out.array.dtype.name]
     groups = len(shapes.counts)
@@ -79,12 +79,12 @@ def multiply(x: Matrices, y: Matrices, out: Matrices, shapes: Shapes, factor: fl
     x_order = np.full(groups, _TRANSPOSED if x.transposed else _AS_IT_IS, np.int32)
     y_order = np.full(groups, _TRANSPOSED if y.transposed else _AS_IT_IS, np.int32)
     factors = np.full(groups, factor, dtype)
-    zeros = np.zeros(groups, dtype)  # the factors of what `out` held before
+    zeros = np.zeros(groups, dtype)  # factors of the previous contents of `out`
     arguments = [
         x_order, y_order, shapes.rows, shapes.columns, shapes.terms, factors, _addresses(x), x.row_strides,
         _addresses(y), y.row_strides, zeros, _addresses(out), out.row_strides,
     ]  # fmt: skip
-    # `arguments` keeps the arrays in memory until the call has ended.
+    # `arguments` keeps the arrays alive until the call has ended.
     pointers = [argument.ctypes.data for argument in arguments]
     multiply_batch(_ROW_MAJOR, *pointers, groups, shapes.counts.ctypes.data)
 
@@ -95,7 +95,7 @@ def _addresses(matrices: Matrices) -> np.ndarray:
 
 
 def use_one_thread() -> None:
-    """Let the products and the Paddle operations that this thread calls compute on it alone, from now on."""
+    """Restrict the products and Paddle operations of this thread to one core, from now on."""
     mkl, openmp = _libraries()
     mkl.MKL_Set_Num_Threads_Local(1)
     openmp.omp_set_num_threads(1)
@@ -103,7 +103,7 @@ def use_one_thread() -> None:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Let OpenMP compute on the calling thread alone, until the end of the block."""
+    """Restrict OpenMP to the calling thread, in this context."""
     _, openmp = _libraries()
     threads = openmp.omp_get_max_threads()
     openmp.omp_set_num_threads(1)
@@ -115,18 +115,21 @@ def one_thread() -> Iterator[None]:
 
 @cache
 def _libraries() -> tuple[ctypes.CDLL, ctypes.PyDLL]:
-    """MKL and OpenMP in Paddle's wheel. The calls of the second are short, and keep the interpreter lock."""
+    """Return MKL and OpenMP in Paddle's wheel.
+
+    Calls of the latter are short, and keep the interpreter lock.
+    """
     folder = Path(paddle.__file__).parent / "libs"
     openmp = ctypes.PyDLL(str(folder / "libiomp5.so"))
-    # In a forked process OpenMP begins anew with the thread that calls it first. If that is another one, the
-    # thread that forked keeps its number of the parent, and ends the process.
+    # In a forked process, OpenMP restarts with the first thread that calls it. If that is another one, the
+    # thread that forked keeps its number from the parent, and ends the process.
     os.register_at_fork(after_in_child=openmp.omp_get_max_threads)
     return ctypes.CDLL(str(folder / "libmklml_intel.so")), openmp
 
 
 @cache
 def _functions() -> dict[str, Callable[..., None]]:
-    """Return the function for each type of numbers. It releases the interpreter lock."""
+    """Return the function for each dtype. It releases the interpreter lock."""
     signature = CFUNCTYPE(None, c_int, *[c_void_p] * 13, c_int, c_void_p)
     library, _ = _libraries()
     return {dtype: signature((name, library)) for dtype, name in _NAMES.items()}

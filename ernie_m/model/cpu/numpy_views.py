@@ -1,6 +1,6 @@
-"""Tensors of a CPU as NumPy arrays, and work on their rows by all threads.
+"""CPU tensors as NumPy arrays, and work on their rows on all threads.
 
-NumPy releases the interpreter lock while it computes, so Python threads are enough. OpenMP's threads must
+NumPy releases the interpreter lock while it computes, so Python threads are sufficient. OpenMP's threads must
 sleep between products (`KMP_BLOCKTIME` in ernie_m/utils/paddle_settings.py).
 """
 
@@ -16,13 +16,13 @@ from ernie_m.model.threads import STOP
 from ernie_m.utils.child_processes import cache_until_fork
 from ernie_m.utils.paddle_settings import number_in
 
-BLOCK = 1 << 18  # numbers in one slice of rows, so that a slice stays in the processor's cache
+BLOCK = 1 << 18  # elements per slice of rows, so that it stays in the cache
 
 
 def as_array(x: Tensor) -> np.ndarray:
     """Return the memory of a CPU tensor as an array; writing to the array changes the tensor."""
     x = x.detach()
-    if 0 in x.shape:  # NumPy refuses its null pointer; `x.size` would take half of the time of this function
+    if 0 in x.shape:  # NumPy rejects null pointers; `x.size` would take half of this function's time
         return x.numpy()
     return np.asarray(_Memory(x))
 
@@ -35,24 +35,24 @@ def as_rows(x: Tensor) -> np.ndarray:
 def as_tensor(array: np.ndarray) -> Tensor:
     """Return a contiguous array as a tensor that shares its memory.
 
-    Each call of `paddle.to_tensor` or `paddle.from_dlpack` of Paddle 3.3.1 leaves a list of about a hundred
-    bytes in memory for good, which a long run or a server would notice.
+    Each call of `paddle.to_tensor` or `paddle.from_dlpack` of Paddle 3.3.1 leaks a list of about a hundred
+    bytes, which matters for a long run or a server.
     """
     tensor = paddle.empty([0], array.dtype.name)
-    tensor.get_tensor().set(array, paddle.CPUPlace(), True)  # True: without a copy
+    tensor.get_tensor().set(array, paddle.CPUPlace(), True)  # True: no copy
     return tensor
 
 
 class _Memory:
-    """The memory of a tensor in the form that `np.asarray` takes.
+    """The memory of a tensor, for `np.asarray`.
 
-    `np.from_dlpack` would not do: its array may be read-only.
+    `np.from_dlpack` is not sufficient: its array may be read-only.
     """
 
     def __init__(self, x: Tensor):
         name = str(x.dtype).removeprefix("paddle.")
-        dtype = np.dtype("uint16" if name == "bfloat16" else name)  # NumPy has no bfloat16: its bits
-        self.owner = x  # keeps the memory while the array lives
+        dtype = np.dtype("uint16" if name == "bfloat16" else name)  # NumPy has no bfloat16, so use its bits
+        self.owner = x  # keeps the memory alive with the array
         self.__array_interface__ = {
             "version": 3,
             "shape": tuple(x.shape),
@@ -63,38 +63,37 @@ class _Memory:
 
 
 def over_rows(work: Callable[[slice], None], rows: int, width: int) -> None:
-    """Call `work` for slices of rows that cover all rows, several at a time and in no order.
+    """Call `work` for slices of rows that cover all rows, several at a time and in any order.
 
     `work` gets a slice with a start and a stop. It must not call `over_rows`, and each row may depend only on
     its own values, so that the result does not depend on the number of threads. NumPy's floating-point
-    warnings are switched off.
+    warnings are disabled.
 
     Args:
-        rows: the number of all rows.
-        width: the number of numbers in a row.
+        rows: total number of rows.
+        width: number of elements per row.
     """
     threads = thread_count()
-    # A slice has at most BLOCK numbers, and there is a slice for each thread.
+    # A slice has at most BLOCK elements, and there is at least a slice per thread.
     size = max(1, min(BLOCK // width, math.ceil(rows / threads)))  # rows of a slice
     slices = [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
-    # Thread i gets the slices i, i + threads, i + 2 threads, ...; this thread works on the first share.
+    # Thread i gets the slices i, i + threads, i + 2 threads, ...; this thread has the first share.
     shares = [slices[first::threads] for first in range(threads)]
     futures = [_pool().submit(_work_on, share, work) for share in shares[1:] if share]
     _work_on(shares[0], work)
     for future in futures:
-        future.result()  # raises what went wrong in that thread
+        future.result()  # raises that thread's exception
 
 
 def thread_count() -> int:
-    """Return the number of threads that may compute for this one.
-
+    """Return the number of threads for this one.
     `ernie_m.utils.paddle_settings` sets the variable.
     """
     return 1 if STOP.get() else number_in("OMP_NUM_THREADS")
 
 
 def _work_on(slices: list[slice], work: Callable[[slice], None]) -> None:
-    """Call `work` for some slices, one after the other."""
+    """Call `work` for some slices, in order."""
     with np.errstate(all="ignore"):
         for rows in slices:
             work(rows)
@@ -102,12 +101,12 @@ def _work_on(slices: list[slice], work: Callable[[slice], None]) -> None:
 
 @cache_until_fork
 def _pool() -> ThreadPoolExecutor:
-    """Return the threads that work in addition to the one that calls `over_rows`; made once."""
+    """Return the threads besides the one that calls `over_rows`; created once."""
     return ThreadPoolExecutor(thread_count(), "rows")
 
 
 def add(total: np.ndarray, addend: np.ndarray, factor: float = 1.0) -> None:
-    """total [V, H] += factor x addend, [V, H] or [H], on all threads."""
+    """Add factor x addend, [V, H] or [H], to total [V, H], on all threads."""
 
     def work(rows: slice) -> None:
         part = addend if addend.ndim == 1 else addend[rows]
@@ -117,5 +116,8 @@ def add(total: np.ndarray, addend: np.ndarray, factor: float = 1.0) -> None:
 
 
 def needs_gradient(*tensors: Tensor) -> tuple[bool, ...]:
-    """Which inputs of a `PyLayer` want a gradient; for the others its backward pass must return None."""
+    """Return which inputs of a `PyLayer` need a gradient.
+
+    Its backward pass must return None for the others.
+    """
     return tuple(not tensor.stop_gradient for tensor in tensors)

@@ -1,14 +1,14 @@
 """Operations of the oneDNN library in Paddle's wheel: products in bfloat16, GELU, layer norms, softmax.
 
-Paddle itself has no products in bfloat16 on a CPU, and its other kernels are slower.
-bfloat16 is the upper half of a float32: the same range, and 8 bits of precision. NumPy has no such type, so
-arrays hold its bits as uint16. A product multiplies bfloat16 numbers and adds them up in float32.
+Paddle has no bfloat16 products on a CPU, and its other kernels are slower. bfloat16 is the upper half of a
+float32: the same range, and 8 bits of precision. NumPy has no such type, so arrays have its bits as uint16.
+Products multiply bfloat16 numbers and accumulate in float32.
 
-oneDNN makes code for arrays of given shapes. Of a product the sizes that count tokens, which differ from
-batch to batch, stay open: the code serves all of them. Each thread keeps the code that it used last, and may
-call these functions at any time. Inside a call, oneDNN computes on the OpenMP threads of Paddle, because its
-symbols are bound to the library that Paddle has loaded before. Equal inputs give equal bits on the same CPU,
-with any number of threads.
+oneDNN compiles code for given shapes. In products, sizes that count tokens, which differ between batches,
+stay
+open: the code covers all of them. Each thread caches recent code, and may call these functions at any time.
+oneDNN uses Paddle's OpenMP threads, because its symbols are bound to the library that Paddle has loaded.
+Equal inputs give equal bits on the same CPU, with any number of threads.
 """
 
 import ctypes
@@ -29,29 +29,29 @@ from ernie_m.model.cpu import mkl
 # Constants of dnnl_types.h, oneDNN 3
 _CPU_ENGINE = 1
 _IN_ORDER_STREAM = 1
-_TYPES = {"H": 2, "f": 3}  # NumPy's letter for bits of bfloat16 and for float32 -> oneDNN's types
-_OPEN = -(1 << 63)  # a size or a stride that the code learns when it runs
-_TRAINING, _BACKWARD = 64, 128  # what an operation is made for
+_TYPES = {"H": 2, "f": 3}  # NumPy's letter for bfloat16 bits and for float32 -> oneDNN's types
+_OPEN = -(1 << 63)  # a size or stride that is given at run time
+_TRAINING, _BACKWARD = 64, 128  # propagation kinds
 _WITH_SCALE_AND_SHIFT = 6
 _GELU, _LINEAR, _SOFTMAX = 0x31, 0x26, 0x30000
 _ALONG_ROWS = 1  # the axis of a softmax
-# The arguments of an operation. The gradients are those of what the name says.
+# The arguments of an operation; _GRADIENT is the gradient of an argument.
 FROM, TO, WEIGHT, BIAS = 1, 17, 33, 41
 MEAN, VARIANCE, SCALE, SHIFT = 49, 50, 51, 52
 FROM_GRADIENT, TO_GRADIENT, SCALE_GRADIENT, SHIFT_GRADIENT = 129, 145, 255, 256
-_AVX512_BF16 = 0xE7  # the bits of this instruction set, which a CPU with AMX has as well
+_AVX512_BF16 = 0xE7  # bits of this instruction set, which CPUs with AMX also have
 # The sizes of an array's axes, or their strides. An array of n axes uses the first n of the 12.
 Dimensions = c_int64 * 12
-_USUAL = 64  # heads of a multiple of so many tokens have code of their own, which is faster
-# Products need a multiple of so many tokens. With AMX and an open number of rows, oneDNN 3.6 computes the
-# last rows together with some before them. These get their part twice, if the product is added to what is
-# there (seen on four threads and more), or if a long sum is made of parts. And sums of an open number of
-# terms do not use AMX. oneDNN keeps the code for each known number for good, so there must be few.
+_USUAL = 64  # a multiple of this many tokens gets separate, faster code
+# Products require a multiple of this many tokens. With AMX and an open number of rows, oneDNN 3.6 computes
+# the last rows together with earlier ones. These are added twice, if the product accumulates (seen on four
+# threads and more), or if a long sum is computed in parts. And sums over an open number of terms do not use
+# AMX. oneDNN caches the code of each known number forever, so there must be few.
 _TOKENS_AT_ONCE = 32
-# From 2,048 terms on, oneDNN divides a sum by the number of threads, which changes its bits. Of a result in
-# bfloat16 each part is rounded.
+# From 2,048 terms on, oneDNN divides a sum by the number of threads, which changes its bits. For bfloat16
+# results, each part is rounded.
 _TERMS_AT_ONCE = 1536
-_KEPT = 256  # how many calls, and code for how many operations, a thread keeps
+_KEPT = 256  # cached calls, and operations with code, per thread
 
 
 class _Argument(ctypes.Structure):
@@ -60,9 +60,9 @@ class _Argument(ctypes.Structure):
     _fields_ = [("name", c_int), ("memory", c_void_p)]
 
 
-_NewObject = POINTER(c_void_p)  # where a function writes the object that it makes
+_NewObject = POINTER(c_void_p)  # output of a function that creates an object
 # The first returns the address of three numbers, the second bits of instruction sets. The others return a
-# status, 0 if they have succeeded.
+# status, 0 on success.
 _SIGNATURES = {
     "version": (),
     "get_effective_cpu_isa": (),
@@ -109,7 +109,7 @@ _SIGNATURES = {
 
 
 def version() -> tuple[int, int, int]:
-    """That of the library in Paddle's wheel."""
+    """Return the version of the library in Paddle's wheel."""
     return tuple(ctypes.cast(_functions()["version"](), POINTER(c_int))[:3])
 
 
@@ -119,34 +119,34 @@ def has_bfloat16() -> bool:
 
 
 class _Objects(ExitStack):
-    """Objects of oneDNN that exist until the end of a `with` block."""
+    """oneDNN objects that are destroyed at the end of a `with` block."""
 
     def make(self, create: str, destroy: str, *arguments: object) -> c_void_p:
-        """Make an object, which is destroyed at the end of the block.
+        """Create an object that is destroyed at the end of the block.
 
         Args:
-            create, destroy: the names in `_SIGNATURES` of the functions that do it.
-            arguments: the arguments of `create`, without the address of the new object.
+            create, destroy: the function names in `_SIGNATURES`.
+            arguments: arguments of `create`, without the address of the new object.
         """
         result = c_void_p()
-        _call(create, result, *arguments)  # ctypes passes the address of `result`, because it is a _NewObject
+        _call(create, result, *arguments)  # ctypes passes the address of `result`, a _NewObject
         self.callback(_call, destroy, result)
         return result
 
     def operation(self, name: str, *arguments: object) -> c_void_p:
-        """oneDNN's description of an operation of the CPU."""
+        """Return oneDNN's description of an operation on the CPU."""
         return self.make(f"{name}_primitive_desc_create", "primitive_desc_destroy", _engine(), *arguments)
 
     def description(self, form: "Form") -> c_void_p:
-        """oneDNN's description of an array."""
+        """Return oneDNN's description of an array."""
         shape, strides, data_type = form
         sizes = (len(shape), Dimensions(*shape), data_type, Dimensions(*strides))
         return self.make("memory_desc_create_with_strides", "memory_desc_destroy", *sizes)
 
 
-# How an array lies in memory: its shape, its strides in numbers, and oneDNN's number for its type.
+# Memory layout of an array: its shape, its strides in elements, and oneDNN's number of its type.
 Form = tuple[Sequence[int], Sequence[int], int]
-# The axes of an array whose sizes the code learns when it runs, and those whose strides it learns.
+# The axes of an array with open sizes, and those with open strides.
 Open = tuple[Sequence[int], Sequence[int]]
 _CLOSED: Open = ((), ())
 _ROWS: Open = ((0,), ())
@@ -154,14 +154,14 @@ _COLUMNS: Open = ((1,), ())
 
 
 class _Call:
-    """An operation on arrays of some shapes, for one thread: its calls share working memory in oneDNN.
+    """An operation on arrays of given shapes, for one thread: its calls share working memory in oneDNN.
 
     Args:
         describe: returns oneDNN's description of the operation, given those of the arrays and `options`.
-        options: what else it needs.
-        names: the arguments for which the arrays are.
-        keys: shape, strides in bytes and NumPy's letter of the type of each array.
-        opens: what is open of each; (): nothing.
+        options: other parameters.
+        names: arguments of the arrays.
+        keys: shape, strides in bytes and NumPy's dtype letter of each array.
+        opens: open axes of each; (): none.
     """
 
     def __init__(
@@ -178,14 +178,14 @@ class _Call:
         )
         self._code = _thread.code(describe, options, open_forms)
         objects = _kept_for(self)
-        memories = [  # None: `run` says where the memory is
+        memories = [  # None: `run` sets the memory
             objects.make("memory_create", "memory_destroy", objects.description(form), _engine(), None)
             for form in forms
         ]
         self._arguments = (_Argument * len(names))(*map(_Argument, names, memories))
 
     def run(self, arrays: Iterable[np.ndarray]) -> None:
-        """Do it with these arrays."""
+        """Run it with these arrays."""
         for argument, array in zip(self._arguments, arrays):
             _call("memory_set_data_handle", argument.memory, array.ctypes.data)
         _call(
@@ -194,7 +194,7 @@ class _Call:
 
 
 class _Code:
-    """oneDNN's code for an operation, for one thread; the arguments are those of `_Call`."""
+    """oneDNN's code for an operation, for one thread; see `_Call` for the arguments."""
 
     def __init__(
         self, describe: Callable[..., c_void_p], options: tuple[float, ...], forms: tuple[Form, ...]
@@ -205,14 +205,14 @@ class _Code:
 
 
 def _kept_for(owner: object) -> _Objects:
-    """Objects that are destroyed when the owner is freed."""
+    """Return objects that are destroyed when the owner is freed."""
     objects = _Objects()
-    weakref.finalize(owner, objects.close).atexit = False  # at the end of the process another thread would
+    weakref.finalize(owner, objects.close).atexit = False  # not at exit, where another thread would
     return objects
 
 
 class _Thread(threading.local):
-    """What belongs to a thread: the calls and the code that it used last."""
+    """The calls and the code that a thread used last."""
 
     def __init__(self):
         self.call = lru_cache(_KEPT)(_Call)
@@ -220,7 +220,7 @@ class _Thread(threading.local):
 
     @cached_property
     def stream(self) -> c_void_p:
-        """oneDNN's queue of what a thread does."""
+        """The thread's oneDNN stream."""
         return _kept_for(self.call).make("stream_create", "stream_destroy", _engine(), _IN_ORDER_STREAM)
 
 
@@ -233,7 +233,7 @@ def _run(
     *options: float,
     opens: tuple[Open, ...] = (),
 ) -> None:
-    """Do an operation on arrays; `_Call` has the arguments."""
+    """Run an operation on arrays; see `_Call` for the arguments."""
     keys = tuple([(array.shape, array.strides, array.dtype.char) for array in arrays.values()])
     _thread.call(describe, options, tuple(arrays), keys, opens).run(arrays.values())
 
@@ -245,7 +245,7 @@ def _form_of(
     open_sizes: Sequence[int] = (),
     open_strides: Sequence[int] = (),
 ) -> Form:
-    """Return a form of an array of NumPy; `letter` is that of its type."""
+    """Return the layout of a NumPy array; `letter` is that of its dtype."""
     itemsize = np.dtype(letter).itemsize
     sizes = tuple(_OPEN if axis in open_sizes else size for axis, size in enumerate(shape))
     steps = tuple(_OPEN if axis in open_strides else step // itemsize for axis, step in enumerate(strides))
@@ -253,16 +253,16 @@ def _form_of(
 
 
 def to_bfloat16(x: np.ndarray, filled: bool = False) -> np.ndarray:
-    """Round float32 numbers [N, K] to the nearest bfloat16: their bits, uint16 [N, K].
+    """Round float32 numbers [N, K] to the nearest bfloat16, as bits, uint16 [N, K].
 
-    The numbers of a row of `x` must lie side by side; the rows may lie apart.
+    The elements of a row of `x` must be adjacent; the rows need not be.
 
     Args:
-        x: or bits, which are copied.
-        filled: add rows of 0 up to `whole_blocks`, as `multiply` needs them.
+        x: float32, or bits, which are copied.
+        filled: add zero rows up to `whole_blocks`, as `multiply` requires.
 
     Raises:
-        ValueError: the numbers of a row lie apart, or are not float32.
+        ValueError: the elements of a row are not adjacent, or not float32.
         RuntimeError: oneDNN has failed.
     """
     bits = np.empty([whole_blocks(len(x)) if filled else len(x), x.shape[1]], np.uint16)
@@ -270,14 +270,14 @@ def to_bfloat16(x: np.ndarray, filled: bool = False) -> np.ndarray:
     if x.dtype == np.uint16 or x.size == 0:
         bits[: len(x)] = x
     elif x.dtype != np.float32 or x.strides[1] != x.itemsize:
-        raise ValueError(f"float32 numbers side by side are needed, not {x.dtype} with strides {x.strides}")
+        raise ValueError(f"expected contiguous float32 rows, got {x.dtype} with strides {x.strides}")
     else:
         _run(_rounding, {FROM: x, TO: bits[: len(x)]})
     return bits
 
 
 def whole_blocks(tokens: int) -> int:
-    """Return the number of tokens up to a multiple of 32."""
+    """Round a number of tokens up to a multiple of 32."""
     return tokens + -tokens % _TOKENS_AT_ONCE
 
 
@@ -301,38 +301,38 @@ def multiply(
     Each array may be a block of a larger one, and `x` and `y` may be transposed.
 
     Args:
-        bias: float32 [C], which is added.
+        bias: float32 [C], to add.
         add: add the product to `out` instead.
-        over_tokens: whether the K terms of a sum are tokens; otherwise the N rows are, whose number is open.
+        over_tokens: whether the K terms of a sum are tokens; otherwise the N rows are, with an open number.
 
     Raises:
-        ValueError: the shapes do not fit, or the number of tokens is no multiple of 32.
-        RuntimeError: oneDNN has failed, or does not multiply such types.
+        ValueError: the shapes do not match, or the number of tokens is not a multiple of 32.
+        RuntimeError: oneDNN has failed, or does not support such types.
     """
     _check_shapes(x, y, out)
     tokens = x.shape[1 if over_tokens else 0]
     if tokens != whole_blocks(tokens):
-        raise ValueError(f"{tokens} tokens are no multiple of {_TOKENS_AT_ONCE}")
-    if x.size == 0 or y.size == 0:  # `out` is empty, or each of its elements is a sum of no terms
+        raise ValueError(f"{tokens} tokens are not a multiple of {_TOKENS_AT_ONCE}")
+    if x.size == 0 or y.size == 0:  # `out` is empty, or its elements are empty sums
         if not add:
             out[:] = 0.0
         return
     if over_tokens:
         opens = (_COLUMNS, _ROWS, _CLOSED) if len(x) == 1 else ()
-        with mkl.one_thread():  # several would divide the sums, whose bits then depend on their number
+        with mkl.one_thread():  # the bits would depend on the number of threads that divide the sums
             _run(_product, {FROM: x, WEIGHT: y, TO: out}, add, 1.0, opens=opens)
         return
     for first in range(0, len(y), _TERMS_AT_ONCE):
         terms = slice(first, first + _TERMS_AT_ONCE)
-        # Rows of x that lie apart are copied: with AMX and an open number of rows, oneDNN 3.6 reads others.
+        # Nonadjacent rows of x are copied: with AMX and an open number of rows, oneDNN 3.6 reads wrong ones.
         arrays = {FROM: np.ascontiguousarray(x[:, terms]), WEIGHT: y[terms], TO: out}
         if bias is not None and first == 0:
-            arrays[BIAS] = bias.reshape([1, -1])  # [None] would make a stride of 0, which oneDNN refuses
+            arrays[BIAS] = bias.reshape([1, -1])  # [None] would make a stride of 0, which oneDNN rejects
         _run(_product, arrays, add or first > 0, 1.0, opens=(_ROWS, _CLOSED, _ROWS, _CLOSED))
 
 
-# For heads of a sequence of t tokens: what depends on t in an array of tokens [heads, t, D], in one of scores
-# [heads, t, t], and in these transposed.
+# For heads of a sequence of t tokens: the axes that depend on t in an array of tokens [heads, t, D], in
+# scores [heads, t, t], and in their transposes.
 _TOKENS: Open = ((1,), ())
 _TRANSPOSED_TOKENS: Open = ((2,), ())
 _SCORES: Open = ((1, 2), (0, 1))
@@ -348,7 +348,7 @@ def sum_tokens(scores: np.ndarray, x: np.ndarray, out: np.ndarray, factor: float
     """Write `factor` times the sums of tokens x [heads, t, D], weighted with scores [heads, t, t], to `out`.
 
     Args:
-        of_keys: whether the sums are over the second axis of tokens of `scores`, otherwise over the first.
+        of_keys: whether to sum over the second token axis of `scores`, otherwise over the first.
     """
     if of_keys:
         _multiply_heads(scores, x, out, factor, (_SCORES, _TOKENS, _TOKENS))
@@ -361,12 +361,12 @@ def _multiply_heads(
 ) -> None:
     _check_shapes(x, y, out)
     opens = opens if out.shape[1] % _USUAL else ()
-    with mkl.one_thread():  # several would divide the rows, whose bits then depend on their number
+    with mkl.one_thread():  # several threads would divide the rows, whose bits would depend on their number
         _run(_product, {FROM: x, WEIGHT: y, TO: out}, False, factor, opens=opens)
 
 
 def _check_shapes(x: np.ndarray, y: np.ndarray, out: np.ndarray) -> None:
-    """Raise a ValueError unless `out` has the shape of the product: oneDNN does not compare open sizes."""
+    """Raise a ValueError if `out` does not have the product's shape: oneDNN does not compare open sizes."""
     *batch, rows, terms = x.shape
     if y.shape[:-1] != (*batch, terms) or out.shape != (*batch, rows, y.shape[-1]):
         raise ValueError(f"shapes {x.shape} x {y.shape} -> {out.shape}")
@@ -406,7 +406,7 @@ def _softmax_gradient(objects: _Objects, y: c_void_p, gradient: c_void_p, out: c
 
 
 def gelu(x: np.ndarray, out: np.ndarray) -> None:
-    """Write x times the normal distribution's cdf at x to `out`; float32 or bfloat16 [N]."""
+    """Write the exact GELU of x to `out`; float32 or bfloat16 [N]."""
     _run(_gelu, {FROM: x, TO: out})
 
 
@@ -415,7 +415,7 @@ def _gelu(objects: _Objects, x: c_void_p, out: c_void_p) -> c_void_p:
 
 
 def gelu_gradient(x: np.ndarray, gradient: np.ndarray, out: np.ndarray) -> None:
-    """Write the gradient of x [N] to `out`; `gradient` is that of `gelu`."""
+    """Write the gradient of x [N] to `out`; `gradient` is that of the result of `gelu`."""
     _run(_gelu_gradient, {FROM: x, TO_GRADIENT: gradient, FROM_GRADIENT: out})
 
 
@@ -428,8 +428,8 @@ def layer_norm(arrays: Mapping[int, np.ndarray], epsilon: float) -> None:
     """Given FROM [N, H], SCALE and SHIFT [H], write MEAN and VARIANCE [N], and TO [N, H]; in this order.
 
     Raises:
-        ValueError: SCALE or SHIFT does not fit, which oneDNN does not look at.
-        RuntimeError: oneDNN has failed, or does not take the other arrays.
+        ValueError: SCALE or SHIFT does not match, which oneDNN does not check.
+        RuntimeError: oneDNN has failed, or does not support the other arrays.
     """
     for vector in (arrays[SCALE], arrays[SHIFT]):
         if vector.shape != arrays[FROM].shape[1:] or vector.dtype != np.float32:
@@ -444,7 +444,7 @@ def _layer_norm(objects: _Objects, *forms_and_epsilon: c_void_p | float) -> c_vo
 
 
 def layer_norm_gradient(arrays: Mapping[int, np.ndarray], epsilon: float) -> None:
-    """Given all of `layer_norm` but TO, then TO_GRADIENT, write the gradients of FROM, SCALE and SHIFT."""
+    """Given `layer_norm`'s arrays except TO, and TO_GRADIENT, write the gradients of FROM, SCALE and SHIFT."""
     with mkl.one_thread():  # as in `multiply`
         _run(_layer_norm_gradient, arrays, epsilon)
 
@@ -460,21 +460,21 @@ def _call(function: str, *arguments) -> None:
     """Call a function of `_SIGNATURES`.
 
     Raises:
-        RuntimeError: it has failed.
+        RuntimeError: it failed.
     """
     status = _functions()[function](*arguments)
     if status:
-        raise RuntimeError(f"oneDNN: dnnl_{function} has failed with status {status}")
+        raise RuntimeError(f"oneDNN: dnnl_{function} failed with status {status}")
 
 
 def _path() -> Path:
-    """Return the library in Paddle's wheel."""
+    """Return the path of the library in Paddle's wheel."""
     return Path(paddle.__file__).parent / "libs" / "libdnnl.so.3"
 
 
 @cache
 def _functions() -> dict[str, Callable[..., int]]:
-    """Return the functions of `_SIGNATURES`, by name. Those that take long release the interpreter lock."""
+    """Return the functions of `_SIGNATURES`, by name. Long ones release the interpreter lock."""
     library = ctypes.CDLL(str(_path()))
     function_of = {}
     for name, argument_types in _SIGNATURES.items():
@@ -486,7 +486,7 @@ def _functions() -> dict[str, Callable[..., int]]:
 
 @cache
 def _engine() -> c_void_p:
-    """oneDNN's object for the CPU, made once."""
+    """Return oneDNN's CPU engine, created once."""
     result = c_void_p()
-    _call("engine_create", result, _CPU_ENGINE, 0)  # 0: the first CPU, the only one
+    _call("engine_create", result, _CPU_ENGINE, 0)  # 0: the first and only CPU
     return result

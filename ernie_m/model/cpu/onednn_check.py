@@ -1,6 +1,5 @@
-"""Whether oneDNN computes what Paddle computes: it is tried before it is used.
-
-The library in Paddle's wheel has no promise that it stays as it is, and is called by addresses of memory.
+"""Validation of oneDNN against Paddle, before it is used.
+The library in Paddle's wheel has no stable API, and is called by memory addresses.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -19,14 +18,14 @@ from ernie_m.model.cpu.bfloat16 import LinearInBfloat16
 from ernie_m.model.cpu.layers import GeluOnCpu, LayerNormOnCpu
 from ernie_m.model.packed_layout import PackedLayout
 
-_MAJOR = 3  # the version of oneDNN whose functions and constants `ernie_m/model/cpu/onednn.py` has
-_SIZE = 64  # tokens, and the numbers of each
+_MAJOR = 3  # the oneDNN version of the functions and constants that `ernie_m/model/cpu/onednn.py` has
+_SIZE = 64  # tokens, and elements of each
 _MATRIX = (_SIZE, _SIZE)
-_LONG = 3072  # the terms of long sums
+_LONG = 3072  # terms of long sums
 
 
 class _Kind(NamedTuple):
-    """An operation as it is computed here, and by Paddle, and the shapes of the tensors that it takes."""
+    """An operation here and in Paddle, and the shapes of its inputs."""
 
     ours: Callable[..., Tensor]
     paddles: Callable[..., Tensor]
@@ -43,7 +42,7 @@ _IN_FLOAT32 = {
 }
 _IN_BFLOAT16 = {
     # Two layers of the same x: their products are long sums, and their gradients are added. With 77 tokens,
-    # on four threads or more, oneDNN 3.6 fails without the whole blocks that `multiply` wants.
+    # on four threads or more, oneDNN 3.6 fails without the whole blocks that `multiply` requires.
     "linear layer": _Kind(
         lambda x, *parameters: sum(LinearInBfloat16.apply(x, "float32", *parameters)),
         lambda x, *parameters: sum(map(F.linear, [x, x], parameters[:2], parameters[2:])),
@@ -61,32 +60,32 @@ _IN_BFLOAT16 = {
 
 @cache
 def works() -> bool:
-    """Return whether oneDNN's GELU and layer norm are Paddle's. If not, the log says so, once."""
+    """Return whether oneDNN's GELU and layer norm agree with Paddle's, and log once if they do not."""
     return _agree(_IN_FLOAT32, tolerance=1e-5)
 
 
 @cache
 def missing() -> str | None:
-    """What products in bfloat16 need and this machine does not have; None if it has everything."""
+    """Return what this machine lacks for products in bfloat16, or None."""
     if not works():
-        return f"a oneDNN {_MAJOR} in the installed Paddle that computes what Paddle does"
+        return f"a oneDNN {_MAJOR} in the installed Paddle that agrees with Paddle's kernels"
     if not onednn.has_bfloat16():
         return "a CPU with bfloat16 instructions (avx512_bf16 or AMX)"
     if not _agree(_IN_BFLOAT16, tolerance=0.02):  # bfloat16 has 8 bits of precision
-        return "products in bfloat16 that are Paddle's but for rounding"
+        return "correct products in bfloat16"
     return None
 
 
 def _agree(kinds: dict[str, _Kind], tolerance: float) -> bool:
-    """Return whether values and gradients of all kinds differ from Paddle's by less than the tolerance."""
+    """Return whether values and gradients of all kinds agree with Paddle's within the tolerance."""
     return kernel_selection.agrees(
-        partial(_errors, kinds), tolerance, "oneDNN is disabled, computation is slower"
+        partial(_errors, kinds), tolerance, "oneDNN is disabled; computation is slower"
     )
 
 
 def _errors(kinds: dict[str, _Kind]) -> Iterator[tuple[str, float]]:
     if onednn.version()[0] != _MAJOR:
-        raise RuntimeError(f"its version is {onednn.version()}, not {_MAJOR}")
+        raise RuntimeError(f"version {onednn.version()} (expected {_MAJOR})")
     for name, kind in kinds.items():
         yield name, _error(kind)
 

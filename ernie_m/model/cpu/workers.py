@@ -1,11 +1,10 @@
-"""Several cores at once: workers, each with a model on one core, and training on copies of a model.
-
+"""Parallel workers on several cores, and training on copies of a model.
 Workers are threads (`ernie_m.model.threads`). The bits of a result do not depend on the number of threads, so
 they do not depend on whether a worker has computed it (docs/reliability.md).
 
-The copies of a model in training share its weights, each for one worker at a time. A second core shortens a
-large product, and hardly anything else of a training step. Two workers with a part of the step each take
-little more than half of its time.
+The copies of a model in training share its weights, each for one worker at a time. A second core only speeds
+up large products within a training step. Two workers with a part of the step each take little more than half
+of its time.
 """
 
 import copy
@@ -39,41 +38,40 @@ def worker_count() -> int:
 
 def paddle_workers() -> Workers:
     """Return the workers of this thread.
-
-    On a GPU and with plain kernels each item is computed in its turn.
+    On a GPU and with plain kernels, items are computed one at a time.
     """
     count = worker_count()
     return Workers(count, become_worker, _MOST) if count > 1 else Workers()
 
 
 def in_workers(compute: Callable[[T], R], items: Iterable[T], ahead: int = AHEAD) -> Iterator[R]:
-    """`Workers.map` of the workers of this thread. They stop at the attention of a layer."""
+    """Call `Workers.map` with the workers of this thread. They can stop within the attention of a layer."""
     return paddle_workers().map(compute, items, ahead)
 
 
 def become_worker() -> None:
-    """Let this thread compute alone, on one core, from now on, in NumPy, Paddle, MKL and oneDNN."""
+    """Make this thread compute on one core from now on, in NumPy, Paddle, MKL and oneDNN."""
     threads.become_worker()
     mkl.use_one_thread()
 
 
-# Tokens that a worker trains on at a time. Fewer have more overhead than work, and more are no faster.
+# Tokens per worker and training step. Fewer have more overhead than work, and more are not faster.
 SHARE_TOKENS = 512
 
 
 class Replicas:
-    """A model and its copies. A copy has the memory of the model's weights, and gradients of its own."""
+    """A model and its copies. A copy shares the model's weights, and has separate gradients."""
 
     def __init__(self, model: nn.Layer):
         self.model = model
         self._idle: list[nn.Layer] = []
 
     def each(self, derive: Callable[[nn.Layer, T], R], items: Iterable[T]) -> Iterator[R]:
-        """Yield `derive(model, item)` for each item, in order; it leaves gradients in the model that it gets.
+        """Yield `derive(model, item)` for each item, in order; it leaves gradients in its model.
 
         Several items are computed at a time, each in a copy; then `model` gets their gradients in the order
-        of the items, so that the sums have the same bits with any number of workers. `items` is read by this
-        thread. Where the caller stops, the gradients are incomplete. An only item is computed on all cores.
+        of the items, so that the sums have the same bits with any number of workers. This thread iterates
+        `items`. If the caller stops, the gradients are incomplete. A single item is computed on all cores.
         """
         rest = iter(items)
         first_two = list(islice(rest, 2)) if worker_count() > 1 else []
@@ -85,10 +83,10 @@ class Replicas:
             yield result
 
     def _derive(self, derive: Callable[[nn.Layer, T], R], item: T) -> tuple[R, "Gradients"]:
-        """What a worker does."""
+        """Compute an item in a worker."""
         try:
             replica = self._idle.pop()
-        except IndexError:  # all others are in use
+        except IndexError:  # all replicas are in use
             replica = _copy(self.model)
         self._share_weights(replica)
         try:
@@ -98,11 +96,11 @@ class Replicas:
             for parameter in replica.parameters():
                 parameter.grad = None
             for table in _word_embeddings(replica):
-                table.gradient.take()  # what is left of an item that has failed
+                table.gradient.take()  # leftovers of a failed item
             self._idle.append(replica)
 
     def _share_weights(self, replica: nn.Layer) -> None:
-        """Give a copy the weights that the model has now; loading may have put them elsewhere."""
+        """Set the current weights of the model in a copy; loading may have replaced them."""
         for own, copied in zip(self.model.parameters(), replica.parameters(), strict=True):
             copied.stop_gradient = own.stop_gradient
             if copied.data_ptr() != own.data_ptr():
@@ -110,10 +108,10 @@ class Replicas:
 
 
 def _copy(model: nn.Layer) -> nn.Layer:
-    """Return a copy of a model that has no memory for weights of its own."""
-    copies: dict[int, Any] = {}  # what `deepcopy` takes for an object, by its id
+    """Return a copy of a model without memory for weights."""
+    copies: dict[int, Any] = {}  # replacements in `deepcopy`, by id
     for parameter in model.parameters():
-        # Paddle's own copy of a parameter would also copy its numbers.
+        # Paddle's copy of a parameter would also copy its values.
         copied = type(parameter)(parameter.shape, parameter.dtype, name=f"{parameter.name}_copy")
         parameter._share_buffer_to(copied)
         copies[id(parameter)] = copied
@@ -124,14 +122,14 @@ def _copy(model: nn.Layer) -> nn.Layer:
 
 
 class Gradients:
-    """The gradients of a replica, taken out of it."""
+    """The gradients taken from a replica."""
 
     def __init__(self, replica: nn.Layer):
         self._gradients = [_take_gradient(parameter) for parameter in replica.parameters()]
         self._of_tables = [table.gradient.take() for table in _word_embeddings(replica)]
 
     def add_to(self, model: nn.Layer) -> None:
-        """Add them to the gradients of a model of the same form."""
+        """Add them to the gradients of a model of the same structure."""
         for parameter, gradient in zip(model.parameters(), self._gradients, strict=True):
             if gradient is None:
                 continue
@@ -145,9 +143,9 @@ class Gradients:
 
 
 class LazyGradient:
-    """The gradient of a replica's embedding matrix [V, H]: what is to be added to that of the model.
+    """The deferred gradient of a replica's embedding matrix [V, H], to be added to that of the model.
 
-    It stands for a `EmbeddingGradient`. What it is given must not change any more.
+    It has the interface of `EmbeddingGradient`. Its arguments must not change afterwards.
     """
 
     def __init__(self, weight: Tensor):
@@ -155,7 +153,7 @@ class LazyGradient:
         self._additions: list[Callable[[EmbeddingGradient], None]] = []
 
     def take(self) -> list[Callable[[EmbeddingGradient], None]]:
-        """Return the additions since the last call, in their order."""
+        """Return the additions since the last call, in order."""
         additions = self._additions
         self._additions = []
         return additions

@@ -1,7 +1,6 @@
-"""What the formats of other libraries share: config.json, the tokenizer's files, how a model reads.
-
-A folder that `ernie-m convert` wrote has the key "reading" in config.json; without it the format decides. The
-other files add what they say. What "reading" and they both say must agree.
+"""Base class of third-party formats: config.json, tokenizer files, preprocessing settings.
+A folder of `ernie-m convert` has the key "reading" in config.json; otherwise the format decides. Other files
+add their settings, which must not contradict "reading".
 """
 
 import re
@@ -41,18 +40,18 @@ from ernie_m.utils.files import Folder, as_json
 from ernie_m.utils.logging import logger
 
 _CONFIGS = (CONFIG, "model_config.json")  # the second one: old PaddleNLP
-# The ending of a file of weights -> what reads it.
+# File extension of weights -> reader.
 READERS = {
     ".safetensors": safetensors.read,
     ".bin": torch_files.read,
     ".pt": torch_files.read,
     ".pdparams": restricted_pickle.read_pdparams,
 }
-# problem_type in transformers -> the field of a PreprocessingConfig that it sets.
+# problem_type in transformers -> the field of PreprocessingConfig that it sets.
 MULTI_LABEL = "multi_label_classification"
 _REGRESSION = "regression"
 _KINDS = {"single_label_classification": None, MULTI_LABEL: "multi_label", _REGRESSION: "regression"}
-# The keys that we share with all libraries.
+# Keys that the native format shares with all libraries.
 _SHARED_KEYS = (
     "vocab_size",
     "hidden_size",
@@ -66,7 +65,7 @@ _SHARED_KEYS = (
     "initializer_range",
     "pad_token_id",
 )
-# The name of a field -> its value, and the file that says it.
+# Field name -> value, and the file that contains it.
 _Fields = dict[str, tuple[Any, Path | None]]
 
 
@@ -74,12 +73,12 @@ class ThirdPartyFormat(Format):
     """A format of another library.
 
     Attributes:
-        older_queries: names that earlier versions gave the weight of the first layer's queries.
-        model_types: what its config may say; None: it need not say it. The first one is written.
-        is_ernie_m: whether it is an ErnieM, whose files do not say the text rules; nor, in the form that this
-            project writes, the longest input.
-        own_keys: the keys of config.json that only this library has, with their values.
-        further_keys: the keys of ours that its config has in addition to the shared ones.
+        older_queries: names of the first layer's query weights in earlier versions.
+        model_types: accepted values in its config; None: optional. The first one is written.
+        is_ernie_m: whether it is an ErnieM, whose files do not contain the text rules; nor, as written by
+            this project, the maximum length.
+        own_keys: keys of config.json that only this library has, with their values.
+        further_keys: native keys that its config has besides the shared ones.
     """
 
     needs_config = True
@@ -90,10 +89,10 @@ class ThirdPartyFormat(Format):
     further_keys: tuple[str, ...] = ("layer_norm_eps",)
 
     def find(self, folder: Folder) -> Source | None:
-        """Return the model in a folder, by the names of its tensors and its config.
+        """Find the model in a folder, by tensor names and config.
 
         Raises:
-            UserError: it is next to a tokenizer of another kind.
+            UserError: the tokenizer next to it is of another kind.
         """
         weights = open_weights(folder, READERS)
         if weights is None:
@@ -118,17 +117,17 @@ class ThirdPartyFormat(Format):
         """Return whether weights and config have this format, by tensor names and "model_type"."""
         bare_names = {self.bare(name) for name in weights}
         marks = [f"{self.queries.format(i=0)}.weight", *self.older_queries]
-        if not any(re.search(r"\.[0-9]+\.", name) for name in bare_names):  # there are no layers
+        if not any(re.search(r"\.[0-9]+\.", name) for name in bare_names):  # no layers
             marks = [WORDS]
         is_named = raw_config.get("model_type") in self.model_types
         return is_named and not bare_names.isdisjoint(marks)
 
     def raw_config(self, folder: Folder, weights: Weights) -> dict[str, Any]:
-        """Return the contents of its config; empty if there is none."""
+        """Return the contents of its config; empty without one."""
         return flat(folder.json(next((name for name in _CONFIGS if name in folder), CONFIG)))
 
     def _tasks(self, weights: Weights, raw_config: Mapping[str, Any], config_path: Path | None) -> list[str]:
-        """What a model may be for."""
+        """Return the tasks that a model may be for."""
         names = raw_config.get("architectures")
         first = names[0] if isinstance(names, list) and names else names
         class_name = str(first) if first else None
@@ -138,7 +137,7 @@ class ThirdPartyFormat(Format):
                 "%s: unknown architectures %s. Inferred from the tensors: %s",
                 config_path,
                 shown(class_name),
-                " or ".join(tasks) or "vectors",
+                " or ".join(tasks) or "embeddings",
             )
         return tasks
 
@@ -150,12 +149,12 @@ class ThirdPartyFormat(Format):
         labels: list[str],
         drop_unknown: bool,
     ) -> tuple[PreprocessingConfig, list[str]]:
-        """How the model reads, as in `Format.preprocessing`.
+        """Return the preprocessing settings, as in `Format.preprocessing`.
 
-        A model with the names of XLM-R or BERT reads as XLM-R does. An ErnieM reads as the tokenizer of its
-        library does, if it has the head of a task; otherwise it is ERNIE-M itself.
+        A model with the names of XLM-R or BERT has XLM-R's settings. An ErnieM with the head of a task has
+        those of its library's tokenizer; otherwise it is ERNIE-M itself.
         """
-        assert config is not None  # these formats need one
+        assert config is not None  # these formats require one
         if not drop_unknown:
             _check_problem_type(source, weights)
         has_head = any(task != LM for task in source.tasks)
@@ -170,7 +169,7 @@ class ThirdPartyFormat(Format):
             )
         else:
             preprocessing = PreprocessingConfig.of_xlm_r()
-        # What the library's own key of config.json, and the other files, say.
+        # The library's key of config.json, and the other files.
         fields: _Fields = {}
         problem_type = source.raw_config.get("problem_type")
         if problem_type in tuple(_KINDS):
@@ -179,14 +178,14 @@ class ThirdPartyFormat(Format):
             }
         fields |= self._read_tokenizer_fields(source.folder, has_key)
         errors: list[str] = []
-        if has_head and has_key:  # the tokenizer's length is the model's, and ours that of the training
+        if has_head and has_key:  # the tokenizer has the model's maximum, the native key that of the training
             fields.pop("max_seq_len", None)
-        elif not has_head:  # only models of vectors have files of sentence-transformers
+        elif not has_head:  # only embedding models have files of sentence-transformers
             vector_fields, errors = sentence_transformers.read_embedding_fields(source.root, config)
             fields |= vector_fields
         if source.folder.json(TOKENIZER_CONFIG).get("truncation_side") == "left":
             errors.append(f"{source.folder.path / TOKENIZER_CONFIG}: truncation_side left")
-        for error in errors if has_head else ():  # those of vectors are for whoever makes vectors
+        for error in errors if has_head else ():  # those of embeddings matter only for embeddings
             logger.warning("%s is not supported; long texts are truncated at the end", error)
         if "max_seq_len" in fields:
             length, path = fields["max_seq_len"]
@@ -207,7 +206,7 @@ class ThirdPartyFormat(Format):
         return preprocessing, errors
 
     def _read_tokenizer_fields(self, folder: Folder, has_key: bool) -> _Fields:
-        """What the tokenizer's files say.
+        """Return the settings in the tokenizer's files.
 
         Args:
             has_key: whether this project wrote the folder.
@@ -231,20 +230,20 @@ class ThirdPartyFormat(Format):
         config: ErnieMConfig,
         config_path: Path | None,
     ) -> _Fields:
-        """Return the fields of other files of which our key of config.json says nothing.
+        """Return the fields of other files that the native key of config.json does not contain.
 
         Args:
-            preprocessing: what our key says.
-            fields: what the other files say.
+            preprocessing: settings of the native key.
+            fields: settings of the other files.
 
         Raises:
-            UserError: they say another thing than this project writes for this preprocessing.
+            UserError: they contradict what this project writes for these settings.
         """
         written = sentence_transformers.as_written(preprocessing, config)
         written = replace(written, max_seq_len=_limiting(preprocessing.max_seq_len, config))
-        if preprocessing.text_rules != ERNIE_M_RULES:  # a library's rules have no place in tokenizer.json
+        if preprocessing.text_rules != ERNIE_M_RULES:  # tokenizer.json cannot represent a library's rules
             written = replace(written, text_rules=NO_RULES)
-        if self.is_ernie_m:  # nor have added tokens in that form
+        if self.is_ernie_m:  # nor added tokens in that format
             written = replace(written, added_tokens={})
         added: _Fields = {}
         for name, (value, path) in fields.items():
@@ -253,15 +252,15 @@ class ThirdPartyFormat(Format):
             in_key = getattr(preprocessing, name)
             if in_key is not None or name == "default_prompt":
                 raise UserError(
-                    f"{config_path}: '{READING}' says that {name} is {shown(in_key)}, but {path} says "
-                    f"{shown(value)}; correct the one that is wrong (without '{READING}' the other files "
+                    f"{config_path}: '{READING}' has {name} {shown(in_key)}, but {path} has "
+                    f"{shown(value)}. Correct the wrong one (without '{READING}' the other files "
                     "count)"
                 )
             added[name] = (value, path)
         return added
 
     def write(self, folder: Path, checkpoint: Checkpoint, weights: Weights, task: str | None) -> list[str]:
-        """Write config.json and model.safetensors, with the mark that transformers asks for."""
+        """Write config.json and model.safetensors, with the metadata that transformers requires."""
         self.write_config(folder, checkpoint, task)
         safetensors.write(folder / WEIGHTS, weights, dtype=np.float32, metadata={"format": "pt"})
         return []
@@ -270,7 +269,7 @@ class ThirdPartyFormat(Format):
         """Write config.json.
 
         Raises:
-            UserError: a size that the library cannot have.
+            UserError: a size that the library does not support.
         """
         self.check(checkpoint.shape)
         values = checkpoint.shape.to_dict()
@@ -283,7 +282,7 @@ class ThirdPartyFormat(Format):
             labels = checkpoint.labels if len(checkpoint.labels) == count else numbered(count)
             written["id2label"] = {str(i): label for i, label in enumerate(labels)}
             written["label2id"] = {label: i for i, label in enumerate(labels)}
-        # ERNIE-M's own reading is written as well: without the key, a folder is read as its library reads it.
+        # ERNIE-M's settings are written as well: without the key, a folder has those of its library.
         written[READING] = stored_preprocessing(checkpoint.preprocessing)
         if checkpoint.preprocessing.multi_label:
             written["problem_type"] = MULTI_LABEL
@@ -291,10 +290,10 @@ class ThirdPartyFormat(Format):
 
 
 def flat(contents: dict[str, Any]) -> dict[str, Any]:
-    """Return a config; the nested form of old PaddleNLP is flattened."""
+    """Return a config; the nested format of old PaddleNLP is flattened."""
     if "init_class" not in contents:
         return contents
-    # model_config.json: the encoder's keys are in the dicts of `init_args`, and the class is `init_class`.
+    # model_config.json: the encoder's keys are in the dicts of `init_args`, and the class in `init_class`.
     arguments = contents.get("init_args")
     flat: dict[str, Any] = {}
     for values in arguments if isinstance(arguments, list) else ():
@@ -303,22 +302,22 @@ def flat(contents: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_problem_type(source: Source, weights: Weights) -> None:
-    """Check what transformers says that the outputs of a classifier are.
+    """Check transformers' problem_type of a classifier.
 
     Raises:
-        UserError: it is not known, or the classifier predicts several numbers, which would pass for labels.
+        UserError: it is unknown, or the classifier predicts several numbers, which would be taken for labels.
     """
     problem_type = source.raw_config.get("problem_type")
     if problem_type is None or "classifier.bias" not in weights:
         return
     location = f"{source.config_path}: problem_type {problem_type!r}"
     if problem_type not in tuple(_KINDS):
-        raise UserError(f"{location} is unknown (expected {', '.join(_KINDS)}). {WITHOUT_UNKNOWN}")
+        raise UserError(f"{location}: unknown (expected {', '.join(_KINDS)}). {WITHOUT_UNKNOWN}")
     (outputs,) = weights.shape("classifier.bias")
     if problem_type == _REGRESSION and outputs > 1:
-        raise UserError(f"{location} has {outputs} outputs, but a regression has one. {WITHOUT_UNKNOWN}")
+        raise UserError(f"{location}: {outputs} outputs (expected 1 for regression). {WITHOUT_UNKNOWN}")
 
 
 def _limiting(length: int | None, config: ErnieMConfig) -> int | None:
-    """Return a longest input, or None if it limits nothing; transformers writes 10^30 for "no limit"."""
+    """Return a maximum length, or None for "no limit", which transformers writes as 10^30."""
     return None if length is None or length >= config.longest_input else length

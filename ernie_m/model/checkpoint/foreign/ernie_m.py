@@ -1,4 +1,4 @@
-"""ErnieM in PaddleNLP and in transformers 4: config.json, and weights under our names.
+"""ErnieM in PaddleNLP and in transformers 4: config.json, and weights with native names.
 
 PaddleNLP has model_state.pdparams or model.safetensors; transformers model.safetensors or pytorch_model.bin.
 """
@@ -38,7 +38,7 @@ class PaddleNLP(ThirdPartyFormat):
     further_keys = ()
 
     def write(self, folder: Path, checkpoint: Checkpoint, weights: Weights, task: str | None) -> list[str]:
-        """Write config.json and model_state.pdparams: the first versions with ErnieM read nothing else."""
+        """Write config.json and model_state.pdparams: the first versions with ErnieM require it."""
         check_fixed_sizes(checkpoint.shape, "PaddleNLP")
         self.write_config(folder, checkpoint, task)
         restricted_pickle.write_pdparams(folder / "model_state.pdparams", weights)

@@ -1,4 +1,4 @@
-"""XLM-R in fairseq: model.pt, which has the flags of its training next to the weights; only read."""
+"""XLM-R in fairseq: model.pt, which contains its training flags next to the weights; read-only."""
 
 import re
 from collections.abc import Mapping
@@ -12,14 +12,14 @@ from ernie_m.model.checkpoint.weights import Weights
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import Folder
 
-# Its flag -> our key, for what no shape shows.
+# Its flag -> native key, for sizes that no shape shows.
 _FLAGS = {
     "encoder_attention_heads": "num_attention_heads",
     "activation_fn": "hidden_act",
     "dropout": "hidden_dropout_prob",
     "attention_dropout": "attention_probs_dropout_prob",
 }
-# Old files have other names of one norm, and q, k and v of a layer below each other in one tensor.
+# Old files have other names of a norm, and q, k and v of a layer stacked in one tensor.
 _NORM = re.compile(r"layernorm_embedding\.(weight|bias)")
 _FUSED = re.compile(r"(layers\.[0-9]{1,4}\.self_attn)\.in_proj_(weight|bias)")
 
@@ -51,13 +51,13 @@ class Fairseq(ThirdPartyFormat):
     model_types = (None,)
 
     def raw_config(self, folder: Folder, weights: Weights) -> dict[str, Any]:
-        """What the flags of the training say."""
+        """Return the training flags."""
         return {key: weights.metadata[flag] for flag, key in _FLAGS.items() if flag in weights.metadata}
 
     def adapt(
         self, mappings: dict[str, TensorMapping], file: Weights, in_file: Mapping[str, str]
     ) -> dict[str, str]:
-        """Take what old files have in another form."""
+        """Convert what old files store differently."""
         for bare, name in in_file.items():
             if match := _NORM.fullmatch(bare):
                 mappings.setdefault(f"embeddings.layer_norm.{match[1]}", as_it_is(file, name))
@@ -70,12 +70,12 @@ class Fairseq(ThirdPartyFormat):
 
 
 def _third(file: Weights, name: str, part: int) -> TensorMapping:
-    """Return the recipe of one of the three parts of a tensor, which lie below each other.
+    """Return the mapping of one third of a stacked tensor.
 
     Raises:
-        UserError: it has not three equal parts.
+        UserError: it does not have three equal parts.
     """
     shape = file.shape(name)
     if not shape or shape[0] % 3:
-        raise UserError(f"{file.source}: {name} has shape {list(shape)}, not q, k and v in one")
+        raise UserError(f"{file.source}: {name} has shape {list(shape)}, expected stacked q, k and v")
     return TensorMapping((name,), (shape[0] // 3, *shape[1:]), lambda: np.split(floats(file, name), 3)[part])

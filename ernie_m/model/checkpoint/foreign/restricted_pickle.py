@@ -1,8 +1,8 @@
 """Pickles of numbers, strings, containers and numpy arrays, read without running code; `.pdparams` files.
 
-Every name in a pickle is looked up in a table, which maps it to a stand-in of our own; any other name is
-refused. No stand-in copies its arguments, because a pickle can use one large object any number of times.
-The Python form of the standard unpickler is the base, because its table of opcodes can be changed.
+Every name in a pickle is looked up in a table of stand-ins; other names are rejected. No stand-in copies its
+arguments, because a pickle can use one large object any number of times. The Python version of the standard
+unpickler is the base, because its table of opcodes can be changed.
 A `.pdparams` file of paddle.save is a pickle of {name: array}; bfloat16 is stored as its bits in uint16.
 """
 
@@ -37,36 +37,36 @@ def load(
     """Read one pickle of protocol 2 to 4, from a seekable file's position to the pickle's end.
 
     Args:
-        more_stand_ins: more names that are allowed: name -> what stands in for it. A pickle can call those
-            that are callable, and use the others as values.
-        persistent_load: resolves references to data outside the pickle; None: there may be none.
+        more_stand_ins: additional allowed names: name -> stand-in. A pickle can call callable ones, and use
+            the others as values.
+        persistent_load: resolves references to data outside the pickle; None: not allowed.
 
     Raises:
-        UserError: the pickle holds a name that is not allowed.
+        UserError: the pickle contains a name that is not allowed.
         One of `weights.BROKEN`: it is corrupt, or not a pickle.
     """
     return _WeightsUnpickler(file, path, {**_STAND_INS, **more_stand_ins}, persistent_load).load()
 
 
 class LongBytes(NamedTuple):
-    """A bytes object left in the file."""
+    """A bytes object that stays in the file."""
 
     offset: int
     length: int
 
 
 class Attributes(dict):
-    """A stand-in for an object of which only the attributes are kept."""
+    """A stand-in for an object, with only its attributes."""
 
 
 class _Dtype:
-    """A stand-in for a numpy dtype. Its state holds the byte order."""
+    """A stand-in for a NumPy dtype. Its state contains the byte order."""
 
     def __init__(self, code: Any, *_: Any):
-        """Take numpy's code, such as "f4"; `_` takes two flags that are always the same.
+        """Take NumPy's code, such as "f4"; `_` takes two constant flags.
 
         Raises:
-            ValueError: another dtype than of numbers.
+            ValueError: not a numeric dtype.
         """
         if not isinstance(code, str) or not _DTYPE.fullmatch(code):
             raise ValueError("an array with a non-numeric dtype")
@@ -78,23 +78,23 @@ class _Dtype:
 
 
 class Array:
-    """A stand-in for a numpy array. A pickle makes it empty, and then sets its state.
+    """A stand-in for a NumPy array. A pickle creates it empty, and then sets its state.
 
-    After that the shape is known, and `read` reads the data.
+    Then the shape is known, and `read` reads the data.
     """
 
     def __init__(self, *_: Any) -> None:
-        """Make an empty array, as numpy's `_reconstruct` does; `_` takes its arguments."""
+        """Make an empty array, as NumPy's `_reconstruct`; `_` takes its arguments."""
         self.shape: tuple[int, ...] = (0,)
         self.dtype = np.dtype("f4")
         self.order: Literal["C", "F"] = "C"
         self.data: bytes | LongBytes = b""
 
     def set_state(self, state: Any) -> None:
-        """Take shape, dtype and data of the array from its state in the pickle.
+        """Take shape, dtype and data from the array's state in the pickle.
 
         Raises:
-            ValueError: the state does not describe an array of numbers.
+            ValueError: the state is not that of a numeric array.
         """
         _version, shape, dtype, is_fortran, data = state
         if not isinstance(data, bytes | LongBytes) or not isinstance(dtype, _Dtype):
@@ -129,16 +129,16 @@ def sizes_of(axes: Any) -> tuple[int, ...]:
 
 
 _STAND_INS: dict[str, Any] = {
-    "collections.OrderedDict": lambda: OrderedDict(),  # takes no items: the class would copy them
-    "numpy.ndarray": "numpy.ndarray",  # cannot be called; it is an argument of `_reconstruct`
+    "collections.OrderedDict": lambda: OrderedDict(),  # without items, which the class would copy
+    "numpy.ndarray": "numpy.ndarray",  # not callable; an argument of `_reconstruct`
     "numpy.dtype": _Dtype,
-    "numpy.core.multiarray._reconstruct": Array,  # its name until numpy 1
+    "numpy.core.multiarray._reconstruct": Array,  # its name up to NumPy 1
     "numpy._core.multiarray._reconstruct": Array,
 }
 
 
 class _Stream:
-    """A file that is never asked for more bytes than it has, whatever length a pickle gives."""
+    """A file that is never asked for more bytes than it has, whatever length a pickle contains."""
 
     def __init__(self, file: IO[bytes]):
         position = file.tell()
@@ -161,14 +161,14 @@ class _Stream:
         return self.file.read(count)
 
     def readline(self) -> bytes:
-        """Return a line, which is a name in a pickle; no name is as long as _LONG."""
+        """Return a line, which is a name in a pickle, shorter than _LONG."""
         return self.file.readline(_LONG)
 
 
 class _WeightsUnpickler(pickle._Unpickler):
-    """An unpickler that calls only what is in `stand_ins`."""
+    """An unpickler that only calls `stand_ins`."""
 
-    stack: list[Any]  # the base class sets both when it begins to load
+    stack: list[Any]  # the base class sets both when loading starts
     append: Callable[[Any], None]
 
     def __init__(self, file: IO[bytes], path: Path, stand_ins: Mapping, persistent_load: Callable | None):
@@ -198,7 +198,7 @@ class _WeightsUnpickler(pickle._Unpickler):
         self.stream.read(8)
 
     def _bytes(self, form: str) -> None:
-        """Put a bytes object on the stack. Its length comes first, in this form of `struct`."""
+        """Push a bytes object on the stack. Its length comes first, in this `struct` format."""
         (length,) = struct.unpack(form, self.stream.read(struct.calcsize(form)))
         if length < _LONG:
             self.append(self.stream.read(length))
@@ -212,26 +212,26 @@ class _WeightsUnpickler(pickle._Unpickler):
         arguments = self.stack.pop()
         function = self.stack[-1]
         if not callable(function) or not isinstance(arguments, tuple):
-            raise ValueError("a call of a function that is not allowed")
+            raise ValueError("call of a function that is not allowed")
         self.stack[-1] = function(*arguments)
 
     def _build(self) -> None:
-        """Give the object on the stack its state, which lies above it."""
+        """Set the state, at the top of the stack, of the object below it."""
         state = self.stack.pop()
         target = self.stack[-1]
         if isinstance(target, _Dtype | Array):
             target.set_state(state)
         elif isinstance(target, Attributes) and type(state) is dict:
             target.update(state)
-        elif not isinstance(target, OrderedDict):  # torch sets attributes on its dict; they are not needed
+        elif not isinstance(target, OrderedDict):  # torch sets attributes on its dict, which are ignored
             raise ValueError(f"a state for a {type(target).__name__}")
 
     def _set_items(self, keys_and_values: list) -> None:
-        """Put a key, its value, a key, its value, ... into the dict on the stack."""
+        """Put alternating keys and values into the dict on the stack."""
         keys = keys_and_values[::2]
         values = keys_and_values[1::2]
         for key in keys:
-            if type(key) not in _KEY_TYPES:  # the hash of a deeply nested tuple would crash Python
+            if type(key) not in _KEY_TYPES:  # hashing a deeply nested tuple would crash Python
                 raise ValueError(f"a key of type {type(key).__name__}")
         if not isinstance(self.stack[-1], dict):
             raise ValueError("items set on an object that is not a dict")
@@ -255,7 +255,7 @@ class _WeightsUnpickler(pickle._Unpickler):
         pickle.NEWOBJ[0]: _call,
         pickle.BUILD[0]: _build,
     }
-    # Other ways to make objects or to look something up, sets, and the opcodes of protocols 0 and 5.
+    # Other ways of creating or looking up objects, sets, and the opcodes of protocols 0 and 5.
     for _code in (
         pickle.INST,
         pickle.OBJ,
@@ -279,8 +279,8 @@ def read_pdparams(path: Path) -> Weights:
     """Open a state dict; each array is read when it is accessed. bfloat16 is returned as its bits, uint16.
 
     Raises:
-        UserError: no such file, cut short, altered, not a dict of arrays, or with anything else in it than
-            arrays and plain containers; the message gives the first foreign name.
+        UserError: the file is missing, truncated, modified, not a dict of arrays, or contains anything else
+            than arrays and plain containers; the message names the first unknown name.
     """
     opened = WeightsFile(path, _FORM)
     with opened.open_binary() as pickled:
@@ -305,10 +305,10 @@ def read_pdparams(path: Path) -> Weights:
     return Weights(path, shapes, fetch, other_names=other_names)
 
 
-# The pickle is assembled by hand, because the pickle library would need every array in memory at once.
+# The pickle is written manually, because the pickle library would need every array in memory at once.
 _BEGIN_PICKLE = pickle.PROTO + b"\x04" + pickle.EMPTY_DICT + pickle.MARK
-_END_PICKLE = pickle.SETITEMS + pickle.STOP  # the items are all since the mark
-# numpy's _reconstruct(ndarray, (0,), b"b"); numpy 1 and 2 both know the name.
+_END_PICKLE = pickle.SETITEMS + pickle.STOP  # all items since the mark
+# NumPy's _reconstruct(ndarray, (0,), b"b"); NumPy 1 and 2 both know the name.
 _RECONSTRUCT = b"\x8c\x15numpy.core.multiarray\x8c\x0c_reconstruct\x93"
 _NEW_ARRAY = _RECONSTRUCT + b"\x8c\x05numpy\x8c\x07ndarray\x93K\x00\x85C\x01b\x87R"
 # dtype("f4", False, True), and its state (3, "<", None, None, None, -1, -1, 0).
@@ -325,7 +325,7 @@ def write_pdparams(path: str | os.PathLike, weights: Mapping[str, np.ndarray]) -
             encoded_name = name.encode("utf-8")
             file.write(pickle.BINUNICODE + struct.pack("<I", len(encoded_name)) + encoded_name)
             file.write(_NEW_ARRAY)
-            # The array's state is the tuple (1, shape, dtype, False, data); False: it is in C order.
+            # The array's state is the tuple (1, shape, dtype, False, data); False: C order.
             file.write(pickle.MARK + pickle.BININT1 + b"\x01")
             shape = b"".join(pickle.LONG1 + b"\x08" + struct.pack("<q", size) for size in array.shape)
             file.write(pickle.MARK + shape + pickle.TUPLE)

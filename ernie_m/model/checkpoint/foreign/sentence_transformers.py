@@ -1,9 +1,9 @@
-"""The files with which sentence-transformers makes a folder of transformers a model of sentence vectors.
+"""The files by which sentence-transformers defines an embedding model in a folder of transformers.
 
 modules.json                        the parts of the model, in order
-1_Pooling/config.json               how the states of the tokens become one vector
-2_Normalize/                        vectors have length 1
-sentence_bert_config.json           the longest input; old versions name it after other encoders
+1_Pooling/config.json               pooling of token states into an embedding
+2_Normalize/                        unit-length embeddings
+sentence_bert_config.json           maximum length; old versions name it after other encoders
 config_sentence_transformers.json   prompts
 """
 
@@ -26,18 +26,18 @@ from ernie_m.utils.files import Folder, as_json, read_json, read_object
 
 MODULES = "modules.json"
 _CONFIG = "config.json"
-# All names of this file, in the order in which the library looks for them.
+# All names of this file, in the library's order of precedence.
 _LENGTHS = [
     f"sentence_{encoder}_config.json"
     for encoder in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 ]
-_LENGTH = _LENGTHS[0]  # the one that is written
+_LENGTH = _LENGTHS[0]  # the name that is written
 _PROMPTS = "config_sentence_transformers.json"
 _POOLING = "1_Pooling"
 _NORMALIZE = "2_Normalize"
 _LIBRARY = "sentence_transformers.models"
-_POOLINGS = (MEAN_OF_TOKENS, "cls")  # those that are made here as well
-# The keys that say the pooling by true or false in most files -> the name of the pooling.
+_POOLINGS = (MEAN_OF_TOKENS, "cls")  # poolings supported here
+# Boolean pooling keys of most files -> name of the pooling.
 _FLAGS = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_mean_tokens": "mean",
@@ -48,10 +48,10 @@ _FLAGS = {
 }
 
 _FORWARD = {"method": "forward", "method_output_name": "last_hidden_state"}
-_READ = "read"  # a function below reads the key
-_ANY = "any"  # no value changes a vector
-# Kind of file -> key -> _READ, _ANY, or the one value with which the key changes no vector. A key that has
-# another value or is not here is refused, unless it is empty. After each: the versions that write it.
+_READ = "read"  # read by a function below
+_ANY = "any"  # no value affects embeddings
+# Kind of file -> key -> _READ, _ANY, or the one value that does not affect embeddings. Other nonempty values
+# and unknown keys are rejected. After each key: the versions that write it.
 _KEYS: dict[str, dict[str, Any]] = {
     _PROMPTS: {
         "__version__": _ANY,  # 2.0 -
@@ -97,17 +97,17 @@ def encoder_folder(folder: Folder) -> Folder:
 def read_embedding_fields(
     folder: Folder, config: ErnieMConfig
 ) -> tuple[dict[str, tuple[Any, Path]], list[str]]:
-    """What the library's files in a folder say of vectors; without them nothing.
+    """Return the embedding settings in the library's files; empty without them.
 
     Args:
-        config: the encoder's; the library takes the vectors of the last layer.
+        config: the encoder's config; the library uses the last layer.
 
     Returns:
-        fields: the name of a field of `PreprocessingConfig` -> its value, and the file that says it.
-        errors: what a PreprocessingConfig cannot hold, in words; mostly nothing.
+        fields: field name of `PreprocessingConfig` -> its value, and the file that contains it.
+        errors: descriptions of unsupported settings; usually empty.
 
     Raises:
-        UserError: a file is corrupt, or is not of this encoder.
+        UserError: a file is corrupt, or does not match the encoder.
     """
     modules = _modules(folder)
     if not modules:
@@ -128,7 +128,7 @@ def read_embedding_fields(
         elif kind == "Normalize" and number == len(modules) - 1:
             fields["normalize"] = (True, path)
             normalize_path = module_folder / _CONFIG
-            if normalize_path.is_file():  # from version 6 on
+            if normalize_path.is_file():  # since version 6
                 _settings(_NORMALIZE, normalize_path, errors)
         else:
             errors.append(f"{path}: the module {shown(kind)}")
@@ -139,10 +139,10 @@ def read_embedding_fields(
 
 
 def _modules(folder: Folder) -> list[tuple[str, Path]]:
-    """Return the name of the class and the folder of each part that modules.json lists; none without it.
+    """Return class name and folder of each module in modules.json; empty without the file.
 
     Raises:
-        UserError: it has another form, or names a folder elsewhere.
+        UserError: it is malformed, or refers to folders elsewhere.
     """
     if MODULES not in folder:
         return []
@@ -153,10 +153,10 @@ def _modules(folder: Folder) -> list[tuple[str, Path]]:
             name = Path(module["path"])
             if name.is_absolute() or ".." in name.parts:
                 raise ValueError("a folder elsewhere")
-            with suppress(FileNotFoundError):  # a module may lack a folder, but not have an impossible name
+            with suppress(FileNotFoundError):  # a module's folder may be missing, but not invalid
                 (folder.path / name).stat()
             is_of_library = module["type"].startswith("sentence_transformers.")
-            # A class of another package is named in full, so that none is taken for the library's own.
+            # The class of another package has its full name, so that it is not mistaken for the library's.
             kind = module["type"].split(".")[-1] if is_of_library else module["type"]
             modules.append((kind, folder.path / name))
         if not modules:
@@ -169,7 +169,7 @@ def _modules(folder: Folder) -> list[tuple[str, Path]]:
 
 
 def _settings(kind: str, path: Path, errors: list[str]) -> dict[str, Any]:
-    """What is in a file. Each key that is set and may change a vector, but is not handled, is an error.
+    """Return the contents of a file. Unknown keys that may affect embeddings are added to the errors.
 
     Args:
         kind: a key of `_KEYS`.
@@ -186,10 +186,10 @@ def _settings(kind: str, path: Path, errors: list[str]) -> dict[str, Any]:
 
 
 def _pooling(path: Path, hidden_size: int, errors: list[str]) -> str | None:
-    """Return the pooling; None if it is not made here, and then it is added to the errors.
+    """Return the pooling; None, with an error added, if it is not supported.
 
     Raises:
-        UserError: the file is missing or corrupt, says two poolings, or is of vectors of another size.
+        UserError: the file is missing or corrupt, has two poolings, or is for another embedding size.
     """
     settings = _settings(_POOLING, path, errors)
     for key in ("word_embedding_dimension", "embedding_dimension"):
@@ -208,7 +208,7 @@ def _pooling(path: Path, hidden_size: int, errors: list[str]) -> str | None:
         raise UserError(f"{path}: invalid pooling_mode {shown(names)} (expected a string)")
     if by_flags and sorted(map(str, names)) != sorted(by_flags):
         raise UserError(
-            f"{path}: pooling_mode {shown(settings['pooling_mode'])} contradicts {' and '.join(by_flags)} of "
+            f"{path}: pooling_mode {shown(settings['pooling_mode'])} contradicts {' and '.join(by_flags)} in "
             "the keys pooling_mode_... Remove the wrong one"
         )
     if not settings.get("include_prompt", True):
@@ -220,10 +220,10 @@ def _pooling(path: Path, hidden_size: int, errors: list[str]) -> str | None:
 
 
 def _length(path: Path | None, errors: list[str]) -> dict[str, tuple[Any, Path]]:
-    """Return the longest input, if a file of `_LENGTHS` says it.
+    """Return the maximum length from a file of `_LENGTHS`, if any.
 
     Raises:
-        UserError: the file is corrupt, or the length is no whole number.
+        UserError: the file is corrupt, or the length is not an integer.
     """
     if path is None:
         return {}
@@ -240,7 +240,7 @@ def _prompts(path: Path, has_length_1: bool, errors: list[str]) -> dict[str, tup
     """Return the prompts, and the name of the default one.
 
     Args:
-        has_length_1: whether the vectors have length 1, so that their dot product is the cosine.
+        has_length_1: whether embeddings have unit length, so that their dot product is the cosine.
 
     Raises:
         UserError: the file is corrupt, or the default prompt is not among the prompts.
@@ -253,23 +253,22 @@ def _prompts(path: Path, has_length_1: bool, errors: list[str]) -> dict[str, tup
     text_of = settings.get("prompts") or {}
     if not isinstance(text_of, dict) or not all(isinstance(text, str | None) for text in text_of.values()):
         raise UserError(f"{path}: invalid 'prompts' (expected an object of name: text)")
-    prompts = {name: text for name, text in text_of.items() if text}  # "" and null: nothing is put before
+    prompts = {name: text for name, text in text_of.items() if text}  # "" and null: no prompt
     default = settings.get("default_prompt_name")
     is_there = isinstance(default, str) and default in text_of
     if default is not None and not is_there:
         there = ", ".join(map(shown, list(prompts)[:9])) or "none"
         raise UserError(f"{path}: default_prompt_name is {shown(default)}, but 'prompts' has {there}")
-    if default not in prompts:  # its text is "" or null
+    if default not in prompts:  # empty or null
         default = None
     return {"prompts": (prompts, path), "default_prompt": (default, path)}
 
 
 def as_written(preprocessing: PreprocessingConfig, config: ErnieMConfig) -> PreprocessingConfig:
-    """Return the preprocessing that `read_embedding_fields` finds in what `write` writes for it.
+    """Return the settings that `read_embedding_fields` reads from the output of `write`.
 
-    A model that does not say how its vectors are made gets the mean over all tokens, of the last layer.
-    Without a prompt "document" the library puts nothing before a document, even if there is a prompt
-    "passage".
+    A model without pooling gets the mean over all tokens of the last layer. Without a prompt "document" the
+    library uses no prompt for documents, even if there is a prompt "passage".
     """
     prompts = dict(preprocessing.prompts)
     document = preprocessing.prompt(DOCUMENT)
@@ -282,21 +281,21 @@ def as_written(preprocessing: PreprocessingConfig, config: ErnieMConfig) -> Prep
 
 
 def write(folder: Path, config: ErnieMConfig, preprocessing: PreprocessingConfig) -> list[str]:
-    """Write what says how a text gets its vector: pooling, length 1, the longest input, prompts.
+    """Write the embedding settings: pooling, normalization, maximum length, prompts.
 
-    The library has the last layer only, and no mean without the special tokens.
+    The library only supports the last layer, and no mean without special tokens.
 
     Args:
-        folder: holds the encoder in the form of transformers.
+        folder: contains the encoder in transformers format.
 
     Returns:
-        The names of the files; none if the model's vectors are of another kind.
+        Names of the files; empty if the model's embeddings are not supported.
     """
     written = as_written(preprocessing, config)
     if written.pooling not in _POOLINGS or written.layer != config.num_hidden_layers:
         return []
     pooling: dict[str, Any] = {"word_embedding_dimension": config.hidden_size}
-    common_flags = list(_FLAGS.items())[:4]  # those that every version of the library has
+    common_flags = list(_FLAGS.items())[:4]  # supported by every version of the library
     pooling |= {flag: name == written.pooling for flag, name in common_flags}
     files: dict[str, Any] = {
         f"{_POOLING}/{_CONFIG}": pooling,
@@ -308,11 +307,11 @@ def write(folder: Path, config: ErnieMConfig, preprocessing: PreprocessingConfig
 def _write_modules(
     folder: Path, folder_of: Mapping[str, str], preprocessing: PreprocessingConfig, files: dict[str, Any]
 ) -> list[str]:
-    """Write modules.json, prompts and further files, and return the names.
+    """Write modules.json, prompts and other files, and return their names.
 
     Args:
-        folder_of: the class of each module in order -> its folder; "": the folder itself.
-        files: name -> the content of each further file.
+        folder_of: class of each module in order -> its folder; "": the folder itself.
+        files: name -> content of each other file.
     """
     folders = {**folder_of, "Normalize": _NORMALIZE} if preprocessing.normalize else folder_of
     modules = [
@@ -335,7 +334,7 @@ def _write_modules(
 
 
 class Static(Format):
-    """A static model, as the StaticEmbedding of the library; only written."""
+    """A static model, as the library's StaticEmbedding; write-only."""
 
     name = "static"
     encoder = {"embeddings.word_embeddings": "embedding"}
@@ -346,9 +345,9 @@ class Static(Format):
     keeps_added_tokens = True
 
     def write(self, folder: Path, checkpoint: Checkpoint, weights: Weights, task: str | None) -> list[str]:
-        """Write the table and its prompts. The longest text is in tokenizer.json.
+        """Write the embedding matrix and its prompts. The maximum length is in tokenizer.json.
 
-        A vector is the mean over the subwords of a text, without special tokens.
+        An embedding is the mean over the subwords of a text, without special tokens.
         """
         safetensors.write(folder / WEIGHTS, weights, dtype=np.float32)
         return _write_modules(folder, {"StaticEmbedding": ""}, checkpoint.preprocessing, {})

@@ -1,8 +1,8 @@
-"""Files of torch.save, read without torch. Only tensors in plain containers are read.
+"""Files of torch.save, read without torch. Only tensors in plain containers are supported.
 
 Since torch 1.6 the file is a zip archive with `<root>/data.pkl` and the bytes of each storage in
-`<root>/data/<key>`, not compressed. Before, it was five pickles (magic number, version, system, the object,
-the storages' keys), and then, for each storage, its number of elements as int64 and its bytes.
+`<root>/data/<key>`, uncompressed. Before, it was five pickles (magic number, version, system, the object,
+storage keys), and then, for each storage, its number of elements as int64 and its bytes.
 """
 
 import io
@@ -27,23 +27,23 @@ from ernie_m.model.checkpoint.weights import (
 _FORM = "a file of torch.save"
 _MAGIC = 0x1950A86A20F9469CFC6C
 _VERSION = 1001
-_SPREAD = 1 << 20  # elements by which a tensor may exceed its storage, as an expanded one does
-_LOCAL_HEADER_BYTES = 30  # the bytes of a zip entry before its name
+_SPREAD = 1 << 20  # elements by which an expanded tensor may exceed its storage
+_LOCAL_HEADER_BYTES = 30  # bytes of a zip entry before its name
 
 
-_Place = tuple[int, int]  # where the bytes of a storage are in the file: from which one on, and how many
+_Place = tuple[int, int]  # offset and size of a storage in the file, in bytes
 
 
 class _Storage(NamedTuple):
-    """A storage, as the pickle refers to it."""
+    """A storage, as referenced by the pickle."""
 
     dtype: np.dtype
     key: str
-    size: int  # the number of its elements
+    size: int  # number of elements
 
 
 class _View(NamedTuple):
-    """A tensor: its place in its storage, in elements."""
+    """A tensor: its position in its storage, in elements."""
 
     storage: _Storage
     offset: int
@@ -59,7 +59,7 @@ class _View(NamedTuple):
 
 
 def _rebuilt_view(storage: Any, offset: Any, shape: Any, strides: Any, *_) -> _View:
-    """Return the stand-in for torch's functions that rebuild a tensor; `_` takes what concerns gradients.
+    """Rebuild a tensor, instead of torch's functions; `_` takes arguments about gradients.
 
     Raises:
         ValueError: the arguments do not describe a tensor.
@@ -67,19 +67,19 @@ def _rebuilt_view(storage: Any, offset: Any, shape: Any, strides: Any, *_) -> _V
     if not isinstance(storage, _Storage):
         raise ValueError("a tensor without storage")
     check_shape(restricted_pickle.sizes_of(shape), storage.dtype)
-    (checked_offset,) = restricted_pickle.sizes_of((offset,))  # checked as a size is
+    (checked_offset,) = restricted_pickle.sizes_of((offset,))  # checked like a size
     return _View(storage, checked_offset, shape, restricted_pickle.sizes_of(strides))
 
 
 def _referenced_storage(reference: Any) -> _Storage:
-    """Return the storage that the pickle refers to by a tuple.
+    """Return the storage for a reference in the pickle.
 
     Raises:
-        ValueError: the tuple is of another kind, or of a part of a storage, as very old files have it.
+        ValueError: another kind of tuple, or a reference to a part of a storage, as in very old files.
     """
     kind, dtype, key, _device, count, *part = reference
     is_storage = kind == "storage" and isinstance(dtype, np.dtype) and isinstance(key, str)
-    is_part = any(part)  # files before torch 1.6 have a last element, which is None for a whole storage
+    is_part = any(part)  # before torch 1.6 a last element, None for a whole storage
     if not is_storage or is_part:
         raise ValueError("a reference to an object that is not a storage")
     return _Storage(dtype, key, int(count))
@@ -89,7 +89,7 @@ _DTYPES = {
     "Double": "<f8",
     "Float": "<f4",
     "Half": "<f2",
-    "BFloat16": "<u2",  # its bits; no other storage is of uint16
+    "BFloat16": "<u2",  # its bits; no other storage is uint16
     "Long": "<i8",
     "Int": "<i4",
     "Short": "<i2",
@@ -102,7 +102,8 @@ _STAND_INS: dict[str, Any] = {
     "torch._utils._rebuild_tensor_v2": _rebuilt_view,
     "torch._utils._rebuild_parameter": lambda tensor, *_: tensor,
     "torch.Size": restricted_pickle.sizes_of,
-    # fairseq keeps the flags of a run next to its weights. The lambda takes no dict: the class would copy it.
+    # fairseq keeps the flags of a run next to its weights. The lambda ignores the dict, which the class would
+    # copy.
     "argparse.Namespace": lambda: restricted_pickle.Attributes(),
     **{f"torch.{name}Storage": np.dtype(code) for name, code in _DTYPES.items()},
 }
@@ -111,12 +112,12 @@ _STAND_INS: dict[str, Any] = {
 def read(path: Path) -> Weights:
     """Open a state dict; each tensor is read when it is accessed. bfloat16 is returned as float32.
 
-    If the file is a dict with a state dict as "model", as fairseq writes it, that one is read, and the
-    attributes of the dict's "args", or the keys of "model" in its "cfg", are the metadata.
+    If the file is a dict with a state dict as "model", as in fairseq, that one is read, and the attributes of
+    the dict's "args", or the keys of "model" in its "cfg", are the metadata.
 
     Raises:
-        UserError: no such file, cut short, altered, not torch's, or with anything else in it than tensors,
-            plain containers and numbers; the message gives the first foreign name.
+        UserError: the file is missing, truncated, modified, not torch's, or contains anything else than
+            tensors, plain containers and numbers; the message names the first unknown name.
     """
     opened = WeightsFile(path, _FORM)
     with opened.open_binary():
@@ -145,10 +146,10 @@ def read(path: Path) -> Weights:
 
 
 def _check_view(view: _View, location: _Place, file_bytes: int) -> None:
-    """Check that the file holds the storage, and the storage the tensor.
+    """Check that the file contains the storage, and the storage the tensor.
 
     Args:
-        location: where the storage is in the file.
+        location: position of the storage in the file.
 
     Raises:
         EOFError, ValueError: they are too short.
@@ -167,7 +168,7 @@ def _check_view(view: _View, location: _Place, file_bytes: int) -> None:
 
 
 def _read_zip(path: Path) -> tuple[dict, Mapping[str, _Place]]:
-    """Return the saved object, and the key of each storage -> its place."""
+    """Return the saved object, and the key of each storage -> its location."""
     locations = {}
     with zipfile.ZipFile(path) as archive, open(path, "rb") as file:
         entries = archive.infolist()
@@ -178,7 +179,7 @@ def _read_zip(path: Path) -> tuple[dict, Mapping[str, _Place]]:
             # The header ends with the lengths of two fields that follow it: the entry's name, and padding.
             name_length, padding_length = struct.unpack("<26x2H", file.read(_LOCAL_HEADER_BYTES))
             offset = entry.header_offset + _LOCAL_HEADER_BYTES + name_length + padding_length
-            key = entry.filename.rpartition("/data/")[2]  # other entries get a key that nothing refers to
+            key = entry.filename.rpartition("/data/")[2]  # other entries get an unused key
             locations[key] = (offset, entry.file_size)
         (pickle_entry,) = [entry for entry in entries if entry.filename.endswith("data.pkl")]  # exactly one
         contents = _load_dict(io.BytesIO(archive.read(pickle_entry)), path, _referenced_storage)
@@ -186,11 +187,11 @@ def _read_zip(path: Path) -> tuple[dict, Mapping[str, _Place]]:
 
 
 def _read_legacy(path: Path) -> tuple[dict, Mapping[str, _Place]]:
-    """Return the saved object, and the key of each storage -> its place."""
+    """Return the saved object, and the key of each storage -> its location."""
     storages: dict[str, _Storage] = {}  # key in the archive -> storage
 
     def remember(reference: Any) -> _Storage:
-        """Resolve a reference, and note the storage; a later reference to it gets the same object."""
+        """Resolve a reference, and record the storage; later references to it get the same object."""
         storage = _referenced_storage(reference)
         return storages.setdefault(storage.key, storage)
 
@@ -198,7 +199,7 @@ def _read_legacy(path: Path) -> tuple[dict, Mapping[str, _Place]]:
         # Each call reads the next pickle of the file.
         if restricted_pickle.load(file, path) != _MAGIC or restricted_pickle.load(file, path) != _VERSION:
             raise ValueError("not a PyTorch archive")
-        restricted_pickle.load(file, path)  # the system, which is not needed
+        restricted_pickle.load(file, path)  # the system, unused
         contents = _load_dict(file, path, remember)
         locations = {}
         for key in restricted_pickle.load(file, path):
@@ -217,10 +218,10 @@ def _load_dict(file: IO[bytes], path: Path, persistent_load: Callable[[Any], _St
     """Return the saved object.
 
     Args:
-        persistent_load: what turns a reference to a storage into a `_Storage`.
+        persistent_load: converts a reference to a `_Storage`.
 
     Raises:
-        ValueError: the object is no dict.
+        ValueError: the object is not a dict.
     """
     contents = restricted_pickle.load(file, path, _STAND_INS, persistent_load)
     if not isinstance(contents, dict):
@@ -229,7 +230,7 @@ def _load_dict(file: IO[bytes], path: Path, persistent_load: Callable[[Any], _St
 
 
 def _read_view(view: _View, file: IO[bytes], storage_offset: int) -> np.ndarray:
-    """Read a tensor, whose storage begins at this byte of the file."""
+    """Read a tensor from the storage at a byte offset of the file."""
     dtype = view.storage.dtype
     numbers = read_numbers(file, dtype, view.span, storage_offset + view.offset * dtype.itemsize)
     if view.span == 0:

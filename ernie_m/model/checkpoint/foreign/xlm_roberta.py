@@ -1,7 +1,7 @@
 """XLM-R in transformers and in PaddleNLP, and a BERT of transformers with XLM-R's vocabulary.
 
-PaddleNLP's has the same names and config as that of transformers, but matrices [in, out]. A BERT, such as
-multilingual E5-small, is only read.
+PaddleNLP's format has the same names and config as that of transformers, but matrices [in, out]. A BERT, such
+as multilingual E5-small, is read-only.
 """
 
 from collections.abc import Mapping
@@ -41,7 +41,7 @@ class XlmR(ThirdPartyFormat):
     """XLM-R in transformers.
 
     Attributes:
-        rows_before: how many rows of zeros our table of positions has before its own.
+        rows_before: number of zero rows before the position embeddings in the native format.
     """
 
     name = "xlm-r"
@@ -61,11 +61,11 @@ class XlmR(ThirdPartyFormat):
     transposed = True
     classes = {
         None: ModelClass("XLMRobertaModel"),
-        # transformers 4 initializes the bias afresh, without a warning, if one of its two names is missing.
+        # transformers 4 initializes the bias randomly, without a warning, if one of its two names is missing.
         LM: ModelClass(
             "XLMRobertaForMaskedLM", has_pooler=False, head=(*LM_HEAD, ("lm_head", "lm_head.decoder"))
         ),
-        # A linear layer with tanh on the first token, which is our pooler, and the output layer.
+        # A linear layer with tanh on the first token, the native pooler, and the output layer.
         CLASSIFICATION: ModelClass(
             "XLMRobertaForSequenceClassification",
             has_pooler=False,
@@ -99,22 +99,22 @@ class XlmR(ThirdPartyFormat):
     def adapt(
         self, mappings: dict[str, TensorMapping], file: Weights, in_file: Mapping[str, str]
     ) -> dict[str, str]:
-        """Add the token types; and the pooler of a masked-LM model is not taken."""
+        """Add the token types; skip the pooler of a masked-LM model."""
         self.add_token_types(mappings, file, in_file.get(TOKEN_TYPES))
         poolers = [name for name in mappings if name.startswith("pooler.")] if LM_BIAS in mappings else []
         untrained = [mappings.pop(name).names[0] for name in poolers]
-        return dict.fromkeys(untrained, "beside a masked-LM head: it was never trained")
+        return dict.fromkeys(untrained, "untrained, next to a masked-LM head")
 
     def add_token_types(
         self, mappings: dict[str, TensorMapping], file: Weights, token_types: str | None
     ) -> None:
-        """Let the positions take up row 0 of the token types, which every token of a text gets.
+        """Add row 0 of the token types, which all tokens have, to the position embeddings.
 
         Args:
-            token_types: the name of their table in the file; None: there is none.
+            token_types: name of their table in the file, if any.
 
         Raises:
-            UserError: the two tables have rows of different lengths.
+            UserError: the two tables have different widths.
         """
         mapping = mappings.get(POSITIONS)
         if mapping is None or len(mapping.shape) != 2:
@@ -130,7 +130,7 @@ class XlmR(ThirdPartyFormat):
         def read() -> np.ndarray:
             array = mapping.read()
             row = floats(file, token_types)[0] if token_types else np.zeros(0)
-            if row.any():  # adding zeros would make 0.0 of -0.0
+            if row.any():  # adding zeros would turn -0.0 into 0.0
                 array = array + row
             return np.concatenate([np.zeros((self.rows_before, width), array.dtype), array])
 
@@ -138,14 +138,17 @@ class XlmR(ThirdPartyFormat):
         mappings[POSITIONS] = TensorMapping(names, (self.rows_before + rows, width), read)
 
     def check(self, config: ErnieMConfig) -> None:
-        """Refuse what XLM-R cannot have: its positions begin after pad_token_id, ours always at 2."""
+        """Reject a pad_token_id other than 1: XLM-R's positions start after it, native ones always at 2."""
         if config.pad_token_id != PAD:
             raise UserError(
-                f"invalid pad_token_id {config.pad_token_id} (expected 1: XLM-R's positions begin after it)"
+                f"invalid pad_token_id {config.pad_token_id} (expected 1: XLM-R's positions start after it)"
             )
 
     def write(self, folder: Path, checkpoint: Checkpoint, weights: Weights, task: str | None) -> list[str]:
-        """Write config.json and model.safetensors; for vectors, also what sentence-transformers reads."""
+        """Write config.json and model.safetensors.
+
+        For embeddings, also the files of sentence-transformers.
+        """
         super().write(folder, checkpoint, weights, task)
         if task not in (None, LM):
             return []
@@ -153,15 +156,14 @@ class XlmR(ThirdPartyFormat):
 
 
 class PaddleXlmR(XlmR):
-    """XLM-R in PaddleNLP; only read."""
+    """XLM-R in PaddleNLP; read-only."""
 
     name = "paddlenlp-xlm-r"
     transposed = False
     library = ""
 
     def fits(self, weights: Weights, raw_config: Mapping[str, Any]) -> bool:
-        """As in `ThirdPartyFormat.fits`; and the file is Paddle's own, or a safetensors file not marked "
-        "as torch's."""
+        """Check as `ThirdPartyFormat.fits`, and that the file is Paddle's or not marked as torch's."""
         is_own_file = ".pdparams" in Path(weights.source).name
         is_marked = "paddlenlp_version" in raw_config and weights.metadata.get("format") != "pt"
         return (is_own_file or is_marked) and super().fits(weights, raw_config)
@@ -181,7 +183,7 @@ class Bert(XlmR):
                 ("lm_head.dense", "cls.predictions.transform.dense"),
                 ("lm_head.layer_norm", "cls.predictions.transform.LayerNorm"),
                 ("lm_head", "cls.predictions"),
-                ("lm_head", "cls.predictions.decoder"),  # its second name
+                ("lm_head", "cls.predictions.decoder"),  # its other name
             ),
         ),
         CLASSIFICATION: ModelClass("BertForSequenceClassification", head=CLASSIFIER),
@@ -189,38 +191,37 @@ class Bert(XlmR):
         QUESTION_ANSWERING: ModelClass("BertForQuestionAnswering", has_pooler=False, head=QA_OUTPUTS),
         CHOICE: ModelClass("BertForMultipleChoice", head=CLASSIFIER),
     }
-    rows_before = FIRST_POSITION  # BERT counts positions from 0, and we from 2, as XLM-R does
+    rows_before = FIRST_POSITION  # BERT's positions start at 0, native ones at 2, as in XLM-R
     model_types = ("bert",)
     library = ""
 
     def find(self, folder: Folder) -> Source | None:
-        """Return the model in a folder.
+        """Find the model in a folder.
 
         Raises:
-            UserError: nothing says that it has the vocabulary of XLM-R.
+            UserError: it is unclear whether it has XLM-R's vocabulary.
         """
         source = super().find(folder)
         if source is None or folder.first(PIECE_MODELS):
             return source
         if not str(source.raw_config.get("tokenizer_class")).startswith("XLMRobertaTokenizer"):
             raise UserError(
-                f"{source.path}: a BERT with a vocabulary of its own; of BERT's form only models with "
-                "XLM-R's vocabulary can be read, such as multilingual E5-small, and those have "
-                f"{PIECE_MODELS[1]} or {TOKENIZER_JSON} beside the weights"
+                f"{source.path}: unsupported BERT vocabulary. Only BERTs with XLM-R's vocabulary, such as "
+                "multilingual E5-small, are supported. If it is one, put "
+                f"{PIECE_MODELS[1]} or {TOKENIZER_JSON} next to the weights"
             )
         return source
 
     def adapt(
         self, mappings: dict[str, TensorMapping], file: Weights, in_file: Mapping[str, str]
     ) -> dict[str, str]:
-        """Add the token types alone: a pooler was trained with the head of next sentence prediction."""
+        """Add only the token types: the pooler was trained with the next-sentence-prediction head."""
         self.add_token_types(mappings, file, in_file.get(TOKEN_TYPES))
         return {}
 
     def config(self, source: Source, weights: Weights) -> ErnieMConfig:
-        """Return the shape with XLM-R's positions and its [PAD].
-
-        That of BERT is 0 whatever the tokenizer says.
+        """Return the shape with XLM-R's positions and [PAD].
+        BERT's pad_token_id is 0 regardless of the tokenizer.
         """
         raw_config = {**source.raw_config, "pad_token_id": PAD}
         if isinstance(raw_config.get("max_position_embeddings"), int):
