@@ -363,8 +363,8 @@ class PretrainConfig:
         are_alone = "objectives.mixing_ratios" in later and "objectives.later_mixing_ratios" not in later
         if are_alone and earlier.get("objectives.later_mixing_ratios"):
             raise UserError(
-                f"{location}objectives.mixing_ratios: an earlier file has "
-                "objectives.later_mixing_ratios, which would replace it later in the run. Also set "
+                f"{location}objectives.mixing_ratios conflicts with "
+                "objectives.later_mixing_ratios of an earlier file, which would replace it later. Also set "
                 "--objectives.later_mixing_ratios ('{}': none)"
             )
         # A saved configuration has the default number of steps besides its tokens.

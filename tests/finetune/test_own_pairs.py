@@ -276,7 +276,7 @@ def test_held_out_pairs_with_the_same_positive(train, tmp_path):
 @pytest.mark.parametrize("flags_of_loss", [{}, {"symmetric": "true"}, {"loss": "hardest_negative_bce"}])
 def test_it_learns_and_keeps_the_best(train, tmp_path, flags_of_loss):
     log = train("out", max_steps=40, validation_steps=20, skip_steps=10, **flags_of_loss)
-    assert "pairs.tsv: of 60 rows 40 have negatives" in log
+    assert "pairs.tsv: 60 rows, 40 with negatives" in log
     losses = [float(loss) for loss in re.findall(r"ave loss: ([\d.]+)", log)]
     assert losses[-1] < 0.8 * losses[0]
     evaluated_steps = re.findall(r"validation accuracy@1: [\d.]+ \(step (\d+)\)", log)

@@ -319,7 +319,7 @@ def test_remainders_that_are_equal_but_for_rounding_take_turns():
     "changes, message",
     [
         ({"data__languages": ["en", "xx"]}, "data.languages: unknown xx .*corpus: de, en, fr"),
-        ({"data__languages": ["de", "fr"]}, "has camlm, tlm, but .* holds no parallel text of de, fr"),
+        ({"data__languages": ["de", "fr"]}, "has camlm, tlm, but .* has no parallel text of de, fr"),
         ({"objectives__active": ["tlm"], "data__languages": ["en"]}, "has tlm, but .* no parallel text"),
         ({"objectives__active": ["mmlm", "btmlm"], "data__languages": ["en"]}, "requires two languages"),
     ],

@@ -59,10 +59,10 @@ FILES = sorted((ROOT / "configs" / "pretrain").glob("*.yaml"))
             "optimizer.embedding_lr_ratio 1.5: ",
         ),
         ({"optimizer__batch_size": 0}, "optimizer.batch_size 0: "),
-        ({"run__micro_batch_tokens": 31}, "run.micro_batch_tokens 31 is below 32"),
+        ({"run__micro_batch_tokens": 31}, "run.micro_batch_tokens 31: below the longest example, 32"),
         (
             {"run__micro_batch_tokens": 32, "objectives__camlm_context": "with_masks"},
-            "run.micro_batch_tokens 32 is below 38",
+            "run.micro_batch_tokens 32: below the longest example, 38",
         ),
         ({"objectives__camlm_context": "masked"}, "objectives.camlm_context"),
         (
@@ -171,4 +171,4 @@ def test_a_corpus_without_a_held_out_part(tmp_path, pretrain, refused):
     corpus = make_small_corpus(tmp_path, held_out=0)
     out = pretrain(corpus=corpus)
     assert (out / "full").is_dir()
-    assert "has no held-out part" in refused(corpus=corpus, run__eval_steps=2)
+    assert "no held-out text" in refused(corpus=corpus, run__eval_steps=2)

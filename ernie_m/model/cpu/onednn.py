@@ -444,7 +444,7 @@ def _layer_norm(objects: _Objects, *forms_and_epsilon: c_void_p | float) -> c_vo
 
 
 def layer_norm_gradient(arrays: Mapping[int, np.ndarray], epsilon: float) -> None:
-    """Given `layer_norm`'s arrays except TO, and TO_GRADIENT, write the gradients of FROM, SCALE and SHIFT."""
+    """Given `layer_norm`'s arrays except TO, and TO_GRADIENT, write the gradients of FROM, SCALE, SHIFT."""
     with mkl.one_thread():  # as in `multiply`
         _run(_layer_norm_gradient, arrays, epsilon)
 
