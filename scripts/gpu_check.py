@@ -1,7 +1,7 @@
-"""Check that this device computes what a CPU computes in float64: `sh scripts/gpu_check.sh`.
+"""Check that this device agrees with a CPU in float64: `sh scripts/gpu_check.sh`.
 
-One line for each check: its largest difference and the bound, and then ok, skipped or failed. The exit code
-is 1 if a check failed. A bug report needs the whole output (docs/hardware.md).
+One line per check: its maximum difference and its bound, then ok, skipped or failed. The exit code is 1 if a
+check failed. Add the whole output to a bug report (docs/hardware.md).
 
 The checks are tests of tests/gpu/.
 """
@@ -22,14 +22,14 @@ from ernie_m.utils.errors import UserError
 from ernie_m.utils.paddle_settings import prepare
 
 ROOT = Path(__file__).resolve().parents[1]
-FILES = ("kernels", "step", "processes", "export")  # what finds most in the least time comes first
-# Options of pytest: the project's own, its cache and its time limit are for developers.
+FILES = ("kernels", "step", "processes", "export")  # the most informative checks first
+# pytest options: the project's, its cache and its time limit are for developers.
 SETTINGS = ["-p", "no:cacheprovider", "-o", "addopts=--import-mode=importlib", "-o", "faulthandler_timeout=0"]
 
 
 @dataclass
 class CheckFlags:
-    """The check has no options."""
+    """No options."""
 
 
 def main() -> None:
@@ -39,14 +39,14 @@ def main() -> None:
     try:
         import pytest
     except ImportError as error:
-        raise UserError("the checks need pytest: sh scripts/setup.sh test") from error
+        raise UserError("the checks require pytest. Run sh scripts/setup.sh test") from error
     import paddle
 
     from ernie_m.model.device import summary
     from ernie_m.model.kernel_selection import on_gpu
 
     if not on_gpu():
-        print("no GPU: run on the CPU")
+        print("no GPU: running on the CPU")
     commit = output_of("git", "describe", "--always", "--dirty")
     print(
         f"ernie-m {__version__}, commit {commit}, Python {platform.python_version()}, {platform.platform()}"
@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def output_of(*command: str) -> str:
-    """What a command prints, with semicolons between its lines; or that it is not there, or that it fails."""
+    """Return a command's output, with semicolons between lines; or state that it is missing or fails."""
     if shutil.which(command[0]) is None:
         return f"no {command[0]}"
     finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)

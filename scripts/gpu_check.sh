@@ -3,7 +3,7 @@
 #
 #   sh scripts/gpu_check.sh
 #
-# One line for each check, with its figure and bound; exit code 1 if one failed. Without a GPU it checks the CPU.
+# One line for each check, with its result and bound; exit code 1 if one failed. Without a GPU it checks the CPU.
 set -eu
 cd "$(dirname "$0")/.."
 . scripts/env.sh

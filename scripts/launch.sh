@@ -12,19 +12,19 @@ if [ -z "${ERNIE_M_PYTHON-}" ]; then
 import sys
 from importlib.util import find_spec
 sys.exit(not all(map(find_spec, ("paddle", "sentencepiece", "yaml"))))' 2>/dev/null || {
-            echo "error: there is no .venv, and python3 lacks what requirements.txt lists; run: sh scripts/setup.sh" >&2
+            echo "error: missing .venv, and python3 lacks packages of requirements.txt. Run sh scripts/setup.sh" >&2
             exit 2
         }
     fi
 fi
 
-# program NAME.py FLAGS...: a program of the project takes the place of the recipe.
+# program NAME.py FLAGS...: exec a program of the project.
 program() {
     if [ -n "${ERNIE_M_PYTHON-}" ]; then exec "$ERNIE_M_PYTHON" -m ernie_m "$@"; fi
     exec "$python" "$@"
 }
 
-# SIZE DEVICES FLAGS...: what all recipes of a task share. Later flags win.
+# SIZE DEVICES FLAGS...: flags shared by all recipes of a task. Later flags win.
 xnli() { with_labels run_classifier.py xnli 3 "$@"; }
 pawsx() { with_labels run_classifier.py pawsx 2 "$@"; }
 conll() { with_labels run_sequence_labeling.py conll 9 "$@"; }
@@ -50,7 +50,7 @@ run_finetuning() {
     size=$4
     devices=$5
     shift 5
-    # A start that is given has its config and its tokenizer beside its weights. "" is given for random weights.
+    # Given initial weights have their config and tokenizer next to them. "" means random weights.
     start=
     flag=
     for word in "$@"; do
@@ -58,12 +58,12 @@ run_finetuning() {
         flag=$word
     done
     if [ -z "$start" ]; then
-        # Small has no released weights. It starts from those in configs/small/params, if you have copied your encoder of
-        # scripts/small/pretrain.sh there, and otherwise from random ones.
+        # Small has no released weights. Its initial weights are those in configs/small/params, if you have copied your encoder of
+        # scripts/small/pretrain.sh there, otherwise random ones.
         if [ "$size" != small ] || [ -d configs/small/params ]; then
             set -- --init_pretraining_params "./configs/$size/params" "$@"
         fi
-        # A piece model of the user's own does not go with our vocab.txt.
+        # A custom SentencePiece model does not match the default vocab.txt.
         case " $*" in
             *" --piece_model_path"*) ;;
             *) set -- --vocab_path ./configs/vocab.txt --piece_model_path ./configs/piece.model "$@" ;;
@@ -82,7 +82,7 @@ run_finetuning() {
         "$@"
 }
 
-# tatoeba FLAGS...: run_retrieval.py. Its --batch_size is that of all devices together, so any number will do.
+# tatoeba FLAGS...: run_retrieval.py. Its --batch_size is the total of all devices, so any number of them is fine.
 tatoeba() {
     program launch.py ${NPROC:+--nproc_per_node "$NPROC"} run_retrieval.py --pairs ./data/tatoeba "$@"
 }

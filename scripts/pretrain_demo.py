@@ -1,8 +1,7 @@
-"""The demo after scripts/demo.sh --pretrain: what the paper's objectives add to MMLM, on public text.
-
-A small encoder learns masked words (MMLM) in ten languages. From it two go on for equal steps: one with MMLM
-alone, one with all four objectives. Each one searches translations of packages that no training text comes
-from, and learns topics from English sentences.
+"""The demo of scripts/demo.sh --pretrain: the gain of the paper's objectives over MMLM, on public text.
+A small encoder is pretrained with MMLM in ten languages. Two runs continue from it for equal steps: one with
+MMLM only, one with all four objectives. Both are evaluated on bitext retrieval with packages that are not in
+the training text, and on topic classification trained on English sentences.
 """
 
 from ernie_m.utils.first_import import run
@@ -29,9 +28,9 @@ from scripts.quick import mean_of_others, read_sentences, score_topics
 OUTPUT = Path("output/demo")
 TEXT = OUTPUT / "text"
 CONFIG = "configs/pretrain/own.yaml"
-# What is printed -> the objectives of a run: the first and the last row of the paper's Table 6.
+# Label -> the objectives of a run: the first and the last row of the paper's Table 6.
 MIXES = {"exp1, seed 2": "mmlm", "exp5, seed 2": "mmlm,btmlm,camlm,tlm"}
-# What is printed -> the row of sweep.json. The even pairs choose the layer.
+# Label -> row of sweep.json. The even pairs select the layer.
 SEARCHES = {"found": "chosen, odd pairs", "centered": "centered, chosen, odd pairs"}
 SWEEP = "sweep.json"
 PIECES = "static embeddings"
@@ -40,7 +39,7 @@ START = "start"
 
 @dataclass
 class PretrainDemoFlags:
-    """How much is trained."""
+    """The length of training."""
 
     start_steps: PositiveInt = 700
     """Number of steps of the initial MMLM training, of about 2,000 tokens each."""
@@ -52,17 +51,17 @@ class PretrainDemoFlags:
 def main() -> None:
     flags = parse_options(PretrainDemoFlags, None, __name__)
     started = time.monotonic()
-    print("demo: after Ctrl-C the same command goes on", flush=True)
-    carry_out(Command("fetch public text", ["download", "text", TEXT], TEXT / TABLE))
+    print("demo: after Ctrl-C, run the same command to resume", flush=True)
+    carry_out(Command("download public text", ["download", "text", TEXT], TEXT / TABLE))
     for step in steps_of_the_corpus():
         carry_out(step)
 
-    # The start and the static embeddings, then the mixes, two at a time: each takes a core.
+    # The initial model and the static embeddings, then the mixes, two at a time: each uses a core.
     start = OUTPUT / f"start-{flags.start_steps}"
     pieces = OUTPUT / "pieces"
     table = ["train", TEXT / "train", "--output", pieces]
     carry_out(
-        pre_training("masked words", start, flags.start_steps, "mmlm", 1),
+        pre_training("an encoder with MMLM", start, flags.start_steps, "mmlm", 1),
         Command("train a static model on the pairs", table, pieces / "retrieval.json"),
     )
     folders = {PIECES: pieces, START: start}
@@ -84,10 +83,8 @@ def main() -> None:
 
 
 def carry_out(*steps: Command) -> None:
-    """Run steps side by side, without those that are finished; only the first one's output is shown.
-
-    If one does not finish, this program ends with its exit code. The others end as well, and go on another
-    time.
+    """Run steps in parallel, except finished ones; only the first one's output is shown.
+    If a step fails, this program ends with its exit code. The others end as well, and resume next time.
     """
     unfinished = []
     for step in steps:
@@ -117,7 +114,7 @@ def steps_of_the_corpus() -> list[Command]:
     return [
         Command("train a vocabulary", ["train_vocab", "--output", vocab.parent, *pieces, *text], vocab),
         Command(
-            "turn the text into a corpus",
+            "build a corpus",
             ["build_corpus", "--output", corpus, "--piece_model_path", vocab, *text],
             corpus / MANIFEST,
         ),
@@ -141,15 +138,15 @@ def pre_training(purpose: str, folder: Path, steps: int, objectives: str, seed: 
 
 
 def model_of(folder: Path) -> Path:
-    """Return the model in the folder of a run: the table's is that of a training on pairs."""
+    """Return the model of a run: that of the static embeddings is from training on pairs."""
     return folder / ("best" if folder.name == "pieces" else "encoder")
 
 
 def search(folder: Path) -> Command:
-    """Return the search of the held-out pairs with the model of a run."""
+    """Return the retrieval command on held-out pairs for the model of a run."""
     words = ["run_retrieval", "--pairs", TEXT / "held-out", "--untrained", "false", "--layer", "sweep"]
     words += ["--init_pretraining_params", model_of(folder), "--checkpoints", folder / "search"]
-    return Command(f"search the held-out pairs with {folder}", words, folder / "search" / SWEEP)
+    return Command(f"evaluate retrieval on held-out pairs with {folder}", words, folder / "search" / SWEEP)
 
 
 def scores_of(folder: Path) -> dict[str, float]:
@@ -157,7 +154,7 @@ def scores_of(folder: Path) -> dict[str, float]:
 
     A static model has no perplexities.
 
-    The topics are those of the quick demo: learned from 30 English sentences, found in the others.
+    The topics are those of the quick demo: trained on 30 English sentences, tested on the others.
     """
     rows = read_json(folder / "search" / SWEEP)["rows"]
     scores = {name: statistics.mean(rows[row].values()) for name, row in SEARCHES.items() if row in rows}
@@ -175,7 +172,7 @@ def scores_of(folder: Path) -> dict[str, float]:
 
 
 def show(scores: Mapping[str, Mapping[str, float]]) -> None:
-    """Print the scores of each run, and how far that with all objectives is from that with MMLM alone."""
+    """Print the scores of each run, and the difference between all objectives and MMLM only."""
     measures = list(scores[START])
     lines = [["", *measures]]
     for label, row in scores.items():
@@ -183,7 +180,7 @@ def show(scores: Mapping[str, Mapping[str, float]]) -> None:
     print(f"\n{in_columns(lines)}\n")
     alone, together = (scores[label] for label in MIXES)
     for measure in measures:
-        print(f"{measure}: {together[measure] - alone[measure]:+.1f} of all four objectives to MMLM alone")
+        print(f"{measure}: {together[measure] - alone[measure]:+.1f} with all four objectives vs. MMLM")
 
 
 if __name__ == "__main__":

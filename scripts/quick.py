@@ -1,8 +1,7 @@
-"""The quick demo after scripts/demo.sh --quick: a real encoder, with nothing trained beforehand.
-
-It searches 500 sentences in ten languages for translations, and learns five topics from 30 English sentences
-in front of you, which it then finds in nine other languages. sentences.tsv has the sentences, one in all
-languages on each line; the first six of a topic are learned from, the other four are for the test.
+"""The quick demo of scripts/demo.sh --quick: an embedding model, without any preparation.
+It evaluates bitext retrieval on 500 sentences in ten languages, and trains a topic classifier on 30 English
+sentences, which it tests in nine other languages. Each line of sentences.tsv has one sentence in all
+languages; the first six sentences of a topic are for training, the other four for testing.
 """
 
 from ernie_m.utils.first_import import run
@@ -22,17 +21,17 @@ from ernie_m.utils.logging import in_columns
 from ernie_m.vectors.retrieval_accuracy import nearest
 
 SENTENCES = Path(ernie_m.__file__).parent / "data" / "sentences.tsv"
-LEARNED = 6  # so many of the ten sentences of each topic are learned
-QUESTION = "Wann fährt der nächste Bus zum Flughafen?"  # is not among the sentences
-FOLDER = Path("output/demo-quick")  # what the page reads: texts/ by language, and the classifier topics/
+LEARNED = 6  # training sentences of the ten of each topic
+QUESTION = "Wann fährt der nächste Bus zum Flughafen?"  # not among the sentences
+FOLDER = Path("output/demo-quick")  # input of the demo UI: texts/ by language, and the classifier topics/
 
 
 @dataclass
 class QuickFlags:
-    """What is tried."""
+    """The model to try."""
 
     model: str = "configs/e5-small"
-    """A folder, or the name of a model on Hugging Face's hub."""
+    """Model directory, or a model name on the Hugging Face Hub."""
 
 
 def main() -> None:
@@ -42,25 +41,25 @@ def main() -> None:
     model = load(flags.model)
     print(f"\ndemo: {sum(map(len, texts.values()))} sentences in {len(texts)} languages", flush=True)
 
-    print(f"\nThe nearest sentences to a question in German, {QUESTION}")
+    print(f"\nnearest sentence in each language to a German question, {QUESTION}")
     for code, sentences in texts.items():
         (hit,) = model.search(QUESTION, sentences, top_k=1)
         print(f"{code}  {hit['score']:.2f}  {hit['text']}")
     found = translations_found({code: model.encode(sentences) for code, sentences in texts.items()})
-    print("\nsentences whose translation is the nearest of the 50 English ones, per cent")
+    print("\naccuracy@1 among the 50 English sentences, %")
     print(in_columns([list(found), [f"{share:.0f}" for share in found.values()]]))
 
-    print(f"\nlearning {len(set(topics))} topics from 30 English sentences", flush=True)
+    print(f"\ntraining a classifier of {len(set(topics))} topics on 30 English sentences", flush=True)
     with atomic_dir(FOLDER) as folder:
         (folder / "texts").mkdir()
         for code, sentences in texts.items():
             lines = "".join(f"{text}\n" for text in sentences)
             (folder / "texts" / f"{code}.txt").write_text(lines, encoding="utf-8")
         accuracy = score_topics(model, topics, texts, folder / "topics")
-    print("topics of the other 20 of each language, per cent right (chance 20)")
+    print("topic accuracy on the other 20 of each language, % (chance 20)")
     print(in_columns([list(accuracy), [f"{share:.0f}" for share in accuracy.values()]]))
 
-    print("\ntry sentences of your own in the browser: sh scripts/demo.sh --page")
+    print("\nNext: sh scripts/demo.sh --page (the same with your sentences, in the browser)")
     result = {
         "translations": mean_of_others(found),
         "topics": mean_of_others(accuracy),
@@ -73,20 +72,20 @@ def read_sentences() -> tuple[list[str], dict[str, list[str]]]:
     """Return the topic of each line, and language -> its sentence in each line."""
     header, *lines = [line.split("\t") for line in SENTENCES.read_text(encoding="utf-8").splitlines()]
     topics = [line[0] for line in lines]
-    return topics, {code: [line[place] for line in lines] for place, code in enumerate(header) if place}
+    return topics, {code: [line[column] for line in lines] for column, code in enumerate(header) if column}
 
 
 def score_topics(
     model: Model, topics: list[str], texts: dict[str, list[str]], output: Path | None = None
 ) -> dict[str, float]:
-    """Learn the topics from the first sentences of each in English, and find those of the others.
+    """Train a classifier on the first English sentences of each topic, and test it on the other sentences.
 
     Args:
         texts: language -> its sentence in each line.
-        output: a new folder for the classifier.
+        output: output directory of the classifier.
 
     Returns:
-        language -> percent right.
+        language -> accuracy in percent.
     """
     is_learned = np.arange(len(topics)) % 10 < LEARNED
     labels = np.array(topics)
@@ -101,10 +100,10 @@ def score_topics(
 
 
 def translations_found(vectors: dict[str, np.ndarray]) -> dict[str, float]:
-    """For each language but English, how many of its sentences are nearest to their translation, in percent.
+    """Return the accuracy@1 of each language's sentences against their English translations, in percent.
 
     Args:
-        vectors: language -> the vectors [N, H] of the same N sentences.
+        vectors: language -> embeddings [N, H] of the same N sentences.
     """
     return {
         code: 100 * float((nearest(foreign, vectors["en"]) == np.arange(len(foreign))).mean())
@@ -114,7 +113,7 @@ def translations_found(vectors: dict[str, np.ndarray]) -> dict[str, float]:
 
 
 def mean_of_others(shares: dict[str, float]) -> float:
-    """Return the mean over the languages that are not English, with one decimal."""
+    """Return the mean over the languages except English, with one decimal."""
     return round(float(np.mean([share for code, share in shares.items() if code != "en"])), 1)
 
 

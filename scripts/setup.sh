@@ -1,19 +1,19 @@
 #!/bin/sh
-# Make the environment that the other scripts run in, or bring it up to date. Silent when there is nothing to do.
+# Create or update the environment of the other scripts. Silent if it is up to date.
 #
-#   sh scripts/setup.sh           .venv, for the CPU: what the demo, training and prediction need
+#   sh scripts/setup.sh           .venv, for the CPU: demo, training and prediction
 #   sh scripts/setup.sh gpu       .venv, with paddlepaddle-gpu
-#   sh scripts/setup.sh export    adds to .venv what ONNX files need; openvino: predictions on a CPU, which the CPU
-#                                 environment has on x86-64; serve: the page; hub: models by name; excel: .xlsx; tensorboard: curves;
+#   sh scripts/setup.sh export    adds ONNX export to .venv; openvino: prediction on a CPU, which the CPU
+#                                 environment has on x86-64; serve: the demo UI; hub: models by name; excel: .xlsx; tensorboard: curves;
 #                                 ray: a cluster
-#   sh scripts/setup.sh test      adds all of these and what checks and tests need
-#   sh scripts/setup.sh parity    .venv-parity: torch, transformers and paddlenlp, for the tests of equality with them
-#   sh scripts/setup.sh latest    .venv-latest: the newest torch and transformers, peers of scripts/benchmarks/ and tests/latest
-#   sh scripts/setup.sh optimum   .venv-optimum: sentence-transformers with OpenVINO, a peer of scripts/benchmarks/
-#   sh scripts/setup.sh clients   .venv-clients: the libraries that ask `ernie-m serve` in tests/clients
+#   sh scripts/setup.sh test      adds all of these, and tools for checks and tests
+#   sh scripts/setup.sh parity    .venv-parity: torch, transformers and paddlenlp, for parity tests
+#   sh scripts/setup.sh latest    .venv-latest: the newest torch and transformers, for scripts/benchmarks/ and tests/latest
+#   sh scripts/setup.sh optimum   .venv-optimum: sentence-transformers with OpenVINO, for scripts/benchmarks/
+#   sh scripts/setup.sh clients   .venv-clients: client libraries of `ernie-m serve`, for tests/clients
 #
-# What was added before stays. PYTHON names the Python to use: 3.11, 3.12 or 3.13 (parity: 3.11 or 3.12, as its old
-# packages have no later ones). Without PYTHON: python3, or the newest of these that is there. Paddle has no packages for
+# Earlier additions are kept. PYTHON selects the Python: 3.11, 3.12 or 3.13 (parity: 3.11 or 3.12, as its old
+# packages have no later ones). Without PYTHON: python3, or the newest of these that is installed. Paddle has no packages for
 # 3.14 yet.
 set -eu
 cd "$(dirname "$0")/.."

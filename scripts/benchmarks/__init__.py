@@ -1,1 +1,1 @@
-"""A package, because in .venv-parity a dependency of a peer installs one of this name that would hide it."""
+"""A package, because in .venv-parity a dependency installs one of this name, which would shadow it."""

@@ -1,10 +1,10 @@
-"""Time texts to vectors from a folder of weights next to sentence-transformers, in turns.
+"""Benchmark embeddings against sentence-transformers, in interleaved runs.
 
     .venv/bin/python scripts/benchmarks/encode.py WEIGHTS TEXT
 
-WEIGHTS is any model that sentence-transformers loads as well, and TEXT has a text in each line. Ours computes
-the mean over all tokens of the last layer, special ones included, and the peer what the folder says, from the
-text on. The peer sorts the texts of a call by their lengths, as ours does.
+WEIGHTS is a model that sentence-transformers can load, and TEXT has a text per line. This project computes
+the mean over all tokens of the last layer, including special ones, and sentence-transformers what the folder
+specifies. Both tokenize the texts, and sort those of a call by length.
 """
 
 from ernie_m.utils.first_import import run
@@ -21,12 +21,12 @@ from ernie_m.utils.files import read_text
 from scripts.benchmarks.turns import LATEST, OPTIMUM, OURS, Contender, compare
 
 LARGEST = 1 << 30  # bytes of TEXT
-_ROWS = 8  # of a peer's batch; its default, 32, has twice as many pads as tokens where lengths differ
+_ROWS = 8  # batch size of a peer; with its default, 32, padding takes twice the tokens if lengths differ
 
 
 @dataclass
 class EncodeBenchmark:
-    """What is timed."""
+    """The workload."""
 
     weights: str = option(positional=True)
     """Model directory, including the tokenizer."""
@@ -49,14 +49,14 @@ def main() -> None:
     texts = [line for line in read_text(flags.text, LARGEST).splitlines() if line.strip()]
     needed = flags.batch_size * flags.calls
     if len(texts) < needed:
-        raise UserError(f"{flags.text}: {len(texts)} texts; {needed} are needed")
+        raise UserError(f"{flags.text}: {len(texts)} texts (expected at least {needed})")
     batches = [texts[start : start + flags.batch_size] for start in range(0, needed, flags.batch_size)]
     given = {"weights": flags.weights, "batches": batches}
     compare("encode", CONTENDERS, given, needed, "texts/s", flags.threads)
 
 
 def ours(given: dict[str, Any], engine: str = "auto", amp: str = "none") -> Callable[[list[str]], Any]:
-    """What `ernie_m.load(...).encode` does."""
+    """Return `ernie_m.load(...).encode`."""
     from ernie_m.inference.load import load
     from ernie_m.inference.tasks import PredictionOptions, make_predictor
 
@@ -65,7 +65,7 @@ def ours(given: dict[str, Any], engine: str = "auto", amp: str = "none") -> Call
 
 
 def torch_peer(given: dict[str, Any], bfloat16: bool = False) -> Callable[[list[str]], Any]:
-    """Return the same of sentence-transformers, with torch."""
+    """Return the same of sentence-transformers with torch."""
     import torch
     from sentence_transformers import SentenceTransformer
 
@@ -79,7 +79,7 @@ def torch_peer(given: dict[str, Any], bfloat16: bool = False) -> Callable[[list[
 
 
 def openvino_peer(given: dict[str, Any], precision: str) -> Callable[[list[str]], Any]:
-    """Return the same of sentence-transformers, with OpenVINO."""
+    """Return the same of sentence-transformers with OpenVINO."""
     from sentence_transformers import SentenceTransformer
 
     settings = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": core_count()}

@@ -1,10 +1,10 @@
-"""Time fine-tuning steps from a folder of weights next to transformers (torch) and PaddleNLP, in turns.
+"""Benchmark fine-tuning steps against transformers (torch) and PaddleNLP, in interleaved runs.
 
     .venv/bin/python scripts/benchmarks/finetune.py WEIGHTS PAIRS
 
-WEIGHTS has the form of XLM-R. PAIRS has a premise, a hypothesis and a label in each line, with tabs
-between. The batches are those that the XNLI recipe draws. The peers pad them; the one that is called
-grouped gets the same pairs in batches of similar length. PaddleNLP's weights are random.
+WEIGHTS is in XLM-R format. PAIRS has a premise, a hypothesis and a label per line, separated by tabs. The
+batches are those of the XNLI recipe. The peers pad them; "grouped" gets the same pairs in batches of similar
+length. PaddleNLP's weights are random.
 """
 
 from ernie_m.utils.first_import import run
@@ -41,7 +41,7 @@ from scripts.benchmarks.turns import (
 
 @dataclass
 class FinetuneBenchmark:
-    """What is timed."""
+    """The workload."""
 
     weights: str = option(positional=True)
     """Model directory in XLM-R format, including the tokenizer."""
@@ -73,17 +73,17 @@ def main() -> None:
 
 
 def draw(flags: FinetuneBenchmark) -> dict[str, Any]:
-    """What the contenders get: the batches of (ids, label), as they are drawn and "grouped" by length.
+    """Return the input of the contenders: batches of (ids, label), in sampled order and "grouped" by length.
 
     Raises:
-        UserError: a file is missing or corrupt, or has too few lines.
+        UserError: a file is missing, corrupt or too short.
     """
     opened = open_model(open_checkpoint(flags.weights))
-    places, _, lines = read_table(Path(flags.pairs))
-    rows = [[cells[places[name]] for name in COLUMNS] for cells in lines]
+    columns, _, lines = read_table(Path(flags.pairs))
+    rows = [[cells[columns[name]] for name in COLUMNS] for cells in lines]
     needed = flags.batch_size * flags.steps
     if len(rows) < needed:
-        raise UserError(f"{flags.pairs}: {len(rows)} lines; {needed} are needed")
+        raise UserError(f"{flags.pairs}: {len(rows)} lines (expected at least {needed})")
     labels = sorted({label for _, _, label in rows})
     examples = [Example(a, b, label=labels.index(label)) for a, b, label in rows]
     encode = EncodePairs(opened.tokenizer, flags.max_seq_len)
@@ -109,7 +109,7 @@ def draw(flags: FinetuneBenchmark) -> dict[str, Any]:
 
 
 def in_batches(pairs: Sequence, size: int) -> list[Sequence]:
-    """Return the pairs in their order, `size` in each batch."""
+    """Return the pairs in order, in batches of `size`."""
     return [pairs[start : start + size] for start in range(0, len(pairs), size)]
 
 
@@ -120,7 +120,7 @@ def arrays_of(batch: Sequence, pad_token_id: int) -> tuple[np.ndarray, np.ndarra
 
 
 def ours(given: dict[str, Any], amp: str = "none") -> Callable[[Sequence], None]:
-    """Return a classifier of this project, which computes nothing for a pad."""
+    """Return a step of this project's classifier, without padding."""
     prepare()
     import paddle
     import paddle.nn.functional as F
@@ -143,7 +143,7 @@ def ours(given: dict[str, Any], amp: str = "none") -> Callable[[Sequence], None]
         return F.cross_entropy(logits, paddle.to_tensor(labels), reduction="sum") / size
 
     def shares_of(batch: Sequence) -> list[Sequence]:
-        """As `Batches` divides them."""
+        """Divide a batch as `Batches` does."""
         lengths = np.array([len(ids) for ids, _ in batch])
         shares = in_shares(np.argsort(lengths, kind="stable"), lengths, share_tokens())
         return [[batch[index] for index in share] for share in shares]
@@ -152,7 +152,7 @@ def ours(given: dict[str, Any], amp: str = "none") -> Callable[[Sequence], None]
 
 
 def transformers_peer(given: dict[str, Any], bfloat16: bool = False) -> Callable[[Sequence], None]:
-    """Return the classifier of transformers, with its own choice of attention."""
+    """Return a step of the classifier of transformers, with its default attention."""
     import torch
     from transformers import AutoModelForSequenceClassification
 
@@ -168,7 +168,7 @@ def transformers_peer(given: dict[str, Any], bfloat16: bool = False) -> Callable
 
 
 def paddlenlp_peer(given: dict[str, Any]) -> Callable[[Sequence], None]:
-    """PaddleNLP's own ERNIE-M of the same shape."""
+    """Return a step of PaddleNLP's ERNIE-M of the same shape."""
     import paddle
     import paddle.nn.functional as F
     from paddlenlp.transformers import ErnieMConfig, ErnieMForSequenceClassification

@@ -1,11 +1,11 @@
-"""Time masked-LM steps from a folder of weights next to transformers (torch), in turns.
+"""Benchmark masked-LM steps against transformers (torch), in interleaved runs.
 
     .venv/bin/python scripts/benchmarks/masked_lm.py WEIGHTS TEXT
 
-WEIGHTS has the form of XLM-R, and TEXT a text in each line. Its tokens, one text after the other, fill
-sequences without pads, of which MMLM predicts 15 %. All contenders get the same ids and labels.
-transformers computes logits at all positions; the peer that is called gathered computes them at the masked
-ones, with three lines of user code. The head is random, but for the embedding matrix.
+WEIGHTS is in XLM-R format, and TEXT has a text per line. Its concatenated tokens fill sequences without
+padding, of which MMLM predicts 15 %. All contenders get the same ids and labels. transformers computes logits
+at all positions; "gathered" computes them only at the masked ones, with three lines of user code. The head is
+random, except for the embedding matrix.
 """
 
 from ernie_m.utils.first_import import run
@@ -34,7 +34,7 @@ LARGEST = 1 << 30  # bytes of TEXT
 
 @dataclass
 class MaskedLMBenchmark:
-    """What is timed."""
+    """The workload."""
 
     weights: str = option(positional=True)
     """Model directory in XLM-R format, including the tokenizer."""
@@ -63,17 +63,17 @@ def main() -> None:
 
 
 def draw(flags: MaskedLMBenchmark) -> dict[str, Any]:
-    """What the contenders get: each batch is the ids of its texts, [batch_size, length - 2].
+    """Return the input of the contenders: each batch is the ids of its texts, [batch_size, length - 2].
 
     Raises:
-        UserError: a file is missing or corrupt, or has too few tokens.
+        UserError: a file is missing, corrupt or too short.
     """
     tokenizer = open_model(open_checkpoint(flags.weights)).tokenizer
     ids = np.concatenate(tokenizer.encode_batch(read_text(flags.text, LARGEST).splitlines()))
     shape = (flags.steps, flags.batch_size, flags.length - 2)  # [CLS] and [SEP] are added
     needed = int(np.prod(shape))
     if len(ids) < needed:
-        raise UserError(f"{flags.text}: {len(ids)} tokens; {needed} are needed")
+        raise UserError(f"{flags.text}: {len(ids)} tokens (expected at least {needed})")
     return {
         "weights": flags.weights,
         "vocabulary": asdict(Vocabulary.of(tokenizer)),
@@ -83,7 +83,7 @@ def draw(flags: MaskedLMBenchmark) -> dict[str, Any]:
 
 
 def mask(given: dict[str, Any], texts: list) -> MicroBatch:
-    """Return a batch of MMLM, the same for all contenders."""
+    """Make a batch of MMLM, the same for all contenders."""
     mmlm = Mmlm(ObjectiveContext(ObjectiveConfig(), Vocabulary(**given["vocabulary"]), given["length"]))
     examples = [Text(np.array(ids), language=0) for ids in texts]
     rngs = [make_rng(seed=0, step=0, index=i) for i in range(len(texts))]
@@ -91,7 +91,7 @@ def mask(given: dict[str, Any], texts: list) -> MicroBatch:
 
 
 def ids_and_labels(given: dict[str, Any], texts: list) -> tuple[np.ndarray, np.ndarray]:
-    """Return the same batch as a model of transformers takes it: ids and labels, both [B, T]."""
+    """Return the same batch in the format of transformers: ids and labels, both [B, T]."""
     batch = mask(given, texts)
     labels = np.full_like(batch.inputs.input_ids, IGNORED)  # [B * T]
     labels[batch.targets] = batch.target_ids
@@ -100,7 +100,7 @@ def ids_and_labels(given: dict[str, Any], texts: list) -> tuple[np.ndarray, np.n
 
 
 def ours(given: dict[str, Any], amp: str = "none") -> Callable[[list], None]:
-    """MMLM of this project."""
+    """Return a step of this project's MMLM."""
     prepare()
     import paddle
 
@@ -124,7 +124,7 @@ def ours(given: dict[str, Any], amp: str = "none") -> Callable[[list], None]:
 def transformers_peer(
     given: dict[str, Any], gathered: bool = False, bfloat16: bool = False
 ) -> Callable[[list], None]:
-    """Return the masked LM of transformers. `gathered`: with logits at the masked positions alone."""
+    """Return a step of the masked LM of transformers. `gathered`: with logits only at masked positions."""
     import torch
     from transformers import AutoModelForMaskedLM
 
@@ -138,9 +138,9 @@ def transformers_peer(
 
 
 def gathered_loss(model: Any, ids: Any, labels: Any) -> Any:
-    """Return the loss with logits at the masked positions alone, as a user of transformers could write it.
+    """Compute the loss with logits only at masked positions, as a user of transformers could write it.
 
-    Its head is `lm_head` in XLM-R, and `cls` in BERT, which E5-small is.
+    Its head is `lm_head` in XLM-R, and `cls` in BERT (E5-small).
     """
     import torch.nn.functional as F
 

@@ -1,7 +1,6 @@
-"""Programs that do the same work in turns, each in a process with its own packages.
-
-A benchmark calls `compare`. Each rival is in memory together with ours, and the two alternate by batches,
-so that a change in the load of the machine meets both.
+"""Interleaved benchmark runs of programs with the same workload, each in a process with its own packages.
+A benchmark calls `compare`. Each rival is in memory together with this project, and the two alternate by
+batches, so that a change in the machine's load affects both.
 """
 
 import contextlib
@@ -30,19 +29,19 @@ LATEST = ".venv-latest"
 OPTIMUM = ".venv-optimum"
 OURS = "ours"
 WORK = "work.json"
-WARM_UP = 2  # batches that are not counted: the first steps touch fresh memory
-REST = 0.3  # seconds before a turn, while the threads of the contender before stop spinning
+WARM_UP = 2  # uncounted batches: the first steps allocate memory
+REST = 0.3  # seconds before a turn, until the previous contender's threads stop spinning
 
 
 class Contender(NamedTuple):
-    """One program in one setting.
+    """A program with a setting.
 
     Attributes:
-        start: a function of what is given to all contenders, and of `options`; it loads the weights, and
-            returns a function that does a batch.
-        environment: the folder of its Python.
-        batches: the key of its batches in what is given.
-        bfloat16: whether it multiplies in bfloat16, which not every CPU can.
+        start: a function of the shared input and of `options`; it loads the weights, and returns a function
+            that runs a batch.
+        environment: folder of its Python.
+        batches: key of its batches in the shared input.
+        bfloat16: whether it multiplies in bfloat16, which not every CPU supports.
     """
 
     start: Callable[..., Callable[[Any], Any]]
@@ -53,7 +52,7 @@ class Contender(NamedTuple):
 
     @property
     def python(self) -> str:
-        """Return the Python that runs it; ours is that of this program."""
+        """The Python that runs it; this project uses the current one."""
         return sys.executable if self.environment == VENV else str(ROOT / self.environment / "bin/python")
 
 
@@ -65,14 +64,14 @@ def compare(
     unit: str,
     threads: int | None = None,
 ) -> None:
-    """Let the contenders do all batches, and print a table and, as the last line, its figures in JSON.
+    """Run all batches with all contenders, and print a table and, as the last line, the results as JSON.
 
     Args:
-        module: the name of the benchmark in this folder, which has the contenders as CONTENDERS.
-        contenders: name -> contender, OURS among them. One that cannot run here is left out.
-        given: JSON values: "batches", and whatever else the contenders need.
-        amount: the number of units in all batches, such as pairs.
-        threads: the number of threads of each contender; None: what suits this machine.
+        module: name of the benchmark in this folder, which defines CONTENDERS.
+        contenders: name -> contender, including OURS. Those that cannot run here are skipped.
+        given: JSON values: "batches", and other input of the contenders.
+        amount: number of units in all batches, such as pairs.
+        threads: number of threads of each contender; None: chosen for this machine.
 
     Raises:
         UserError: a contender failed.
@@ -83,21 +82,21 @@ def compare(
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         (Path(folder) / WORK).write_text(json.dumps(given), encoding="utf-8")
         ours = stack.enter_context(started(module, OURS, contenders[OURS], folder, threads))
-        our_seconds = []  # for each rival: our seconds for all batches, run next to it
+        our_seconds = []  # per rival: our seconds for all batches, interleaved with it
         for name in rivals:
             with started(module, name, contenders[name], folder, threads) as rival:
                 workers = {OURS: ours, name: rival}
                 seconds, peaks = alternate(workers, count)
             our_seconds.append(seconds[OURS])
             rows[name] = row_of(amount / seconds[name], peaks[name])
-            rows[name]["ours"] = float(f"{amount / seconds[OURS]:.4g}")  # our speed in the same turns
+            rows[name]["ours"] = float(f"{amount / seconds[OURS]:.4g}")  # our speed in the same runs
             rows[name]["times"] = round(seconds[name] / seconds[OURS], 2)
             print(f"{name}: {rows[name]} {unit}", flush=True)
         if not rivals:
             seconds, peaks = alternate({OURS: ours}, count)
             our_seconds.append(seconds[OURS])
     rows[OURS] = row_of(amount / median(our_seconds), peaks[OURS])
-    lines = [["", unit, "ours beside it", "ours is", "peak GB"]]
+    lines = [["", unit, "ours interleaved", "ours is", "peak GB"]]
     for name, row in rows.items():
         beside = ["", ""] if name == OURS else [f"{row['ours']:,g}", f"{row['times']:.2f} times"]
         lines.append([name, f"{row['speed']:,g}", *beside, f"{row['peak_gb']:.2f}"])
@@ -109,11 +108,11 @@ def compare(
 def alternate(
     workers: Mapping[str, subprocess.Popen], count: int
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Let contenders do all batches in turns. Returns the seconds and the largest memory in bytes of each."""
+    """Run all batches in turns, and return the seconds and the peak memory in bytes of each contender."""
     seconds = dict.fromkeys(workers, 0.0)
     peaks = {}
     for number in range(-WARM_UP, count):
-        is_warm_up = number < 0  # the first batch, which is done again afterwards
+        is_warm_up = number < 0  # the first batch, which is repeated
         for name, worker in workers.items():
             answer = turn(name, worker, 0 if is_warm_up else number)
             peaks[name] = answer["peak"]
@@ -123,17 +122,17 @@ def alternate(
 
 
 def row_of(speed: float, peak: float) -> dict[str, float]:
-    """Return the figures of a contender."""
+    """Return the results of a contender."""
     return {"speed": float(f"{speed:.4g}"), "peak_gb": round(peak / 1e9, 2)}
 
 
 def can_run(name: str, contender: Contender) -> bool:
-    """Return whether a contender can run here; prints why not."""
+    """Return whether a contender can run here; print why not."""
     if not Path(contender.python).exists():
         kind = contender.environment.removeprefix(".venv-")
-        print(f"{name} is left out: sh scripts/setup.sh {kind} makes its {contender.environment}")
+        print(f"skipping {name}: missing {contender.environment} (sh scripts/setup.sh {kind})")
     elif contender.bfloat16 and not read_cpu().flags & {"avx512_bf16", "amx_bf16"}:
-        print(f"{name} is left out: this CPU does not multiply in bfloat16")
+        print(f"skipping {name}: this CPU does not support bfloat16")
     else:
         return True
     return False
@@ -143,18 +142,18 @@ def can_run(name: str, contender: Contender) -> bool:
 def started(
     module: str, name: str, contender: Contender, folder: str, threads: int | None = None
 ) -> Iterator[subprocess.Popen]:
-    """The process of a contender, which waits for turns; it is killed in the end."""
+    """Start the process of a contender, which waits for turns, and kill it at the end."""
     settings = settings_for(read_cpu())
     environment = {key: value for key, value in os.environ.items() if key not in settings}
-    environment["CUDA_VISIBLE_DEVICES"] = ""  # all of them compute on the CPU
-    if contender.environment != VENV:  # ours makes the settings itself
-        del settings["KMP_BLOCKTIME"]  # it helps threads that only ours has
+    environment["CUDA_VISIBLE_DEVICES"] = ""  # CPU only
+    if contender.environment != VENV:  # this project sets them itself
+        del settings["KMP_BLOCKTIME"]  # only useful for this project's threads
         environment |= settings
     if threads is not None:
         environment["OMP_NUM_THREADS"] = str(threads)
     contenders = f"{module}.CONTENDERS[{name!r}]"
     code = f"from scripts.benchmarks import {module}, turns; turns.work({contenders}, {folder!r})"
-    # The shell makes the settings of malloc, and Python takes its place.
+    # The shell sets malloc's environment, and is replaced by Python.
     line = ["sh", "-c", '. scripts/env.sh; exec "$0" -c "$1"', contender.python, code]
     with subprocess.Popen(
         line, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
@@ -166,24 +165,24 @@ def started(
 
 
 def turn(name: str, worker: subprocess.Popen, batch: int) -> dict[str, float]:
-    """Let a contender do a batch. Returns its "seconds", and "peak", its largest memory so far, in bytes.
+    """Run a batch, and return its "seconds", and "peak", the contender's peak memory so far, in bytes.
 
     Raises:
-        UserError: it has ended.
+        UserError: the contender has ended.
     """
     time.sleep(REST)
     with contextlib.suppress(BrokenPipeError):
         worker.stdin.write(b"%d\n" % batch)
     answer = worker.stdout.readline()
     if not answer:
-        raise UserError(f"{name} ended with exit code {worker.wait()}; its own messages are above")
+        raise UserError(f"{name} ended with exit code {worker.wait()} (see its messages above)")
     return json.loads(answer)
 
 
 def work(contender: Contender, folder: str) -> None:
-    """The process of a contender. Each line of its input is the number of a batch to do and to time."""
+    """Run in the process of a contender. Each line of its input is the number of a batch to run and time."""
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print is no answer
+    os.dup2(2, 1)  # output of libraries must not mix with results
     given = json.loads((Path(folder) / WORK).read_text(encoding="utf-8"))
     do = contender.start(given, **contender.options)
     for line in sys.stdin:
@@ -206,11 +205,11 @@ def our_step(
     amp: str,
     in_shares: Callable[[Any], list] = lambda batch: [batch],
 ) -> Callable[[Any], None]:
-    """Return a function of a batch that does a step.
+    """Return a function that runs a step on a batch.
 
     Args:
-        loss_of: the part of a model and a share in the loss of its batch.
-        in_shares: the shares of a batch.
+        loss_of: contribution of a share to the loss of its batch.
+        in_shares: splits a batch into shares.
         amp: "none" or "bf16".
     """
     from ernie_m.model.optimization import build_optimizer
@@ -228,7 +227,7 @@ def our_step(
 
 
 def torch_step(model: Any, loss_of: Callable[[Any], Any], bfloat16: bool) -> Callable[[Any], None]:
-    """Return the same with torch. `bfloat16`: whether products are in bfloat16 (autocast)."""
+    """Return the same with torch. `bfloat16`: whether to use bfloat16 autocast."""
     import torch
 
     optimizer = torch.optim.AdamW(model.train().parameters(), lr=RATE, weight_decay=DECAY, fused=True)

@@ -27,7 +27,7 @@ def test_without_an_environment_the_script_says_how_to_make_one(tmp_path):
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )
     assert completed.returncode == 2
-    assert completed.stderr.startswith("error: there is no .venv")
+    assert completed.stderr.startswith("error: missing .venv")
     assert "sh scripts/setup.sh" in completed.stderr
 
 

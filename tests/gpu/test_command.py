@@ -48,7 +48,7 @@ def test_a_cpu_does_not_pass_as_a_card(tmp_path):
     process = run_script([script], tmp_path, PYTEST_ADDOPTS="-k 'attention or flash'")
     assert (process.returncode, process.stderr) == (0, ""), process.stdout + process.stderr
     first, version, _paddle, _driver, device, *checks = process.stdout.splitlines()
-    assert first == "no GPU: run on the CPU"
+    assert first == "no GPU: running on the CPU"
     assert version.startswith(f"ernie-m {__version__}, commit ") and device.startswith("device: cpu")
     in_float32, *in_half = checks
     assert in_float32.startswith("attention[float32]: ")

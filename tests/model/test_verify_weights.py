@@ -59,7 +59,7 @@ def test_one_number_off_is_enough(off, monkeypatch, capsys):
     else:
         with pytest.raises(SystemExit, match="1"):
             verify_weights.main()
-    assert ("verify: all numbers agree" if abs(off) < 1 else "FAILED") in capsys.readouterr().out
+    assert ("verify: all values agree" if abs(off) < 1 else "FAILED") in capsys.readouterr().out
 
 
 def test_no_weights_and_other_sizes_are_one_line(tmp_path, monkeypatch):
@@ -99,7 +99,7 @@ def test_weights_without_numbers(tmp_path, monkeypatch, capsys):
         else:
             assert "encoder.layers.1.linear1.weight contains NaN" in error_of(verify_weights.main)
     lines = capsys.readouterr().out.splitlines()
-    assert "ernie-m-large" in lines[0] and "no numbers of this size" in lines[-1]
+    assert "ernie-m-large" in lines[0] and "no values of this size" in lines[-1]
     for (text, word), line in zip(WORDS.items(), lines[1:-1], strict=True):
         shown, tokens, expected, verdict = line.strip().split("  ")
         assert (shown, expected, len(tokens.split())) == (text, f"expected {word}", 5)
