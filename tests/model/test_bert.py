@@ -39,7 +39,7 @@ def head(*names: str, rows: int = 3) -> dict[str, np.ndarray]:
 def test_a_bert_with_its_own_vocabulary_is_refused(tmp_path):
     make_bert(tmp_path)
     (tmp_path / "sentencepiece.bpe.model").unlink()
-    assert "model.safetensors: a BERT" in error_of(open_checkpoint, tmp_path)
+    assert "model.safetensors: unsupported BERT" in error_of(open_checkpoint, tmp_path)
     (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\n")
     assert error_of(open_checkpoint, tmp_path).startswith(f"{tmp_path}/vocab.txt: ")
 
