@@ -47,19 +47,19 @@ def main() -> None:
 
     if not on_gpu():
         print("no GPU: running on the CPU")
-    commit = output_of("git", "describe", "--always", "--dirty")
+    commit = get_output("git", "describe", "--always", "--dirty")
     print(
         f"ernie-m {__version__}, commit {commit}, Python {platform.python_version()}, {platform.platform()}"
     )
     print(f"paddlepaddle {paddle.__version__} for CUDA {paddle.version.cuda()}; {settings}")
-    print(output_of("nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"))
+    print(get_output("nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"))
     print(summary("float32", processes=1), flush=True)
     files = [str(ROOT / "tests" / "gpu" / f"test_{name}.py") for name in FILES]
     line = [f"--rootdir={ROOT}", f"--config-file={ROOT / 'pyproject.toml'}", *SETTINGS, *files]
     sys.exit(pytest.main(line, plugins=["tests.gpu.lines"]))
 
 
-def output_of(*command: str) -> str:
+def get_output(*command: str) -> str:
     """Return a command's output, with semicolons between lines; or state that it is missing or fails."""
     if shutil.which(command[0]) is None:
         return f"no {command[0]}"

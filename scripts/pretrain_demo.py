@@ -53,7 +53,7 @@ def main() -> None:
     started = time.monotonic()
     print("demo: after Ctrl-C, run the same command to resume", flush=True)
     carry_out(Command("download public text", ["download", "text", TEXT], TEXT / TABLE))
-    for step in steps_of_the_corpus():
+    for step in plan_corpus():
         carry_out(step)
 
     # The initial model and the static embeddings, then the mixes, two at a time: each uses a core.
@@ -77,7 +77,7 @@ def main() -> None:
     for first in range(0, len(searches), 2):
         carry_out(*searches[first : first + 2])
 
-    scores = {label: scores_of(folder) for label, folder in folders.items()}
+    scores = {label: read_scores(folder) for label, folder in folders.items()}
     show(scores)
     print(json.dumps({**scores, "minutes": round((time.monotonic() - started) / 60, 1)}))
 
@@ -103,7 +103,7 @@ def carry_out(*steps: Command) -> None:
         sys.exit(code)
 
 
-def steps_of_the_corpus() -> list[Command]:
+def plan_corpus() -> list[Command]:
     """Return the commands that make a vocabulary and a corpus of the text."""
     text = []
     for path in sorted((TEXT / "train").iterdir()):
@@ -137,7 +137,7 @@ def pre_training(purpose: str, folder: Path, steps: int, objectives: str, seed: 
     return Command(f"train {purpose}", words, folder / "encoder" / MANIFEST)
 
 
-def model_of(folder: Path) -> Path:
+def get_model_path(folder: Path) -> Path:
     """Return the model of a run: that of the static embeddings is from training on pairs."""
     return folder / ("best" if folder.name == "pieces" else "encoder")
 
@@ -145,11 +145,11 @@ def model_of(folder: Path) -> Path:
 def search(folder: Path) -> Command:
     """Return the retrieval command on held-out pairs for the model of a run."""
     words = ["run_retrieval", "--pairs", TEXT / "held-out", "--untrained", "false", "--layer", "sweep"]
-    words += ["--init_pretraining_params", model_of(folder), "--checkpoints", folder / "search"]
+    words += ["--init_pretraining_params", get_model_path(folder), "--checkpoints", folder / "search"]
     return Command(f"evaluate retrieval on held-out pairs with {folder}", words, folder / "search" / SWEEP)
 
 
-def scores_of(folder: Path) -> dict[str, float]:
+def read_scores(folder: Path) -> dict[str, float]:
     """Return the metrics of a run as means over languages: retrieval and topics in percent, perplexities.
 
     A static model has no perplexities.
@@ -160,7 +160,7 @@ def scores_of(folder: Path) -> dict[str, float]:
     scores = {name: statistics.mean(rows[row].values()) for name, row in SEARCHES.items() if row in rows}
     topics, texts = read_sentences()
     known = {code: texts[code] for code in texts if code == "en" or (TEXT / f"train/{code}.txt").exists()}
-    scores["topics"] = mean_of_others(score_topics(load(model_of(folder)), topics, known))
+    scores["topics"] = mean_of_others(score_topics(load(get_model_path(folder)), topics, known))
     if (folder / "encoder").exists():
         lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
         records = [json.loads(line) for line in lines]

@@ -24,7 +24,7 @@ from ernie_m.utils.args import option, parse_options
 from ernie_m.utils.errors import UserError, command_name, say
 from ernie_m.utils.files import atomic_file, read_json, sha256_of
 from ernie_m.utils.logging import only_warnings
-from ernie_m.utils.output_lock import claim_file
+from ernie_m.utils.output_lock import write_fingerprint
 from ernie_m.utils.paddle_settings import read_cpu
 
 _PLAN = "train.json"  # in the output: what the steps are made from
@@ -73,7 +73,7 @@ def main() -> None:
     paths = chain.from_iterable(pair_files(file.files)[0] for file in found)
     digests = {path: sha256_of(path) for path in paths}
     identity = {"model": flags.model, "files": digests, "options": options}
-    claim_file(output / _PLAN, identity, "name a new folder")
+    write_fingerprint(output / _PLAN, identity, "name a new folder")
 
     # Say how long each step takes, then carry them out; those that are done are skipped.
     facts = read_json(pairs / FOUND)

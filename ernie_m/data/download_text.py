@@ -30,7 +30,7 @@ from ernie_m.utils.errors import UserError, command_name, say
 from ernie_m.utils.files import atomic_dir, atomic_file, sha256_of, write_json
 from ernie_m.utils.languages import common_language, expected_script
 from ernie_m.utils.logging import in_columns
-from ernie_m.utils.output_lock import claim_file, lock_output
+from ernie_m.utils.output_lock import lock_output, write_fingerprint
 
 ASKED = "public_text.json"  # the requested languages
 TABLE = "SOURCES.tsv"  # written last
@@ -106,7 +106,7 @@ def main() -> None:
     asked = {"languages": languages}
     with lock_output(folder):
         if (folder / TABLE).exists():
-            claim_file(folder / ASKED, asked, "choose a new folder")
+            write_fingerprint(folder / ASKED, asked, "choose a new folder")
             say(f"text: {folder} already exists")
             return
         sources = fetch(downloads)

@@ -185,7 +185,7 @@ def report_seeds(fine_tuning: FinetuningRun, evaluations: dict[int, Evaluation])
         evaluations, list(baselines.values()), partial(figures, flags.paper, fine_tuning.config, examples)
     )
     for table in tables:
-        majority = table.beside[score_tables.MAJORITY]
+        majority = table.comparison[score_tables.MAJORITY]
         if below := [
             f"{language} ({score:.2f})"
             for language, score in majority.items()

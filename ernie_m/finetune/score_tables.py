@@ -58,14 +58,14 @@ class Table:
         title: metric and files, such as "acc, ./data/xnli/dev/dev.%s.tsv".
         rows: seed -> language -> percent; every seed has the same languages.
         paper: rows of the paper, from `figures`.
-        beside: further rows for comparison, such as "untrained", the same model with random weights: name ->
-            language -> percent; empty: not measured.
+        comparison: further rows for comparison, such as "untrained", the same model with random weights: name
+            -> language -> percent; empty: not measured.
     """
 
     title: str
     rows: dict[int, dict[str, float]]
     paper: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    beside: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    comparison: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def full_rows(self) -> dict[int, dict[str, float]]:
         """Add the average and the gap to each row."""
@@ -105,7 +105,7 @@ class Table:
 
     def cells(self) -> list[list[str]]:
         """Return the rows of the table, with two decimals.
-        They are the header, the seeds, mean and deviation of several seeds, the rows of `beside`, and the
+        They are the header, the seeds, mean and deviation of several seeds, the rows of `comparison`, and the
         paper's rows, each followed by its `differences`.
         """
         summary = self.summary()
@@ -120,7 +120,7 @@ class Table:
         if len(self.rows) > 1:
             lines.append(["mean", *(f"{mean:.2f}" for mean, _ in summary.values())])
             lines.append(["deviation", *(f"± {deviation:.2f}" for _, deviation in summary.values())])
-        for name, row in self.beside.items():
+        for name, row in self.comparison.items():
             if row:
                 lines.append(line(name, {**row, AVERAGE: average(row)}))
         differences = self.differences()
@@ -140,7 +140,7 @@ class Table:
             "mean": {column: mean for column, (mean, _) in summary.items()},
             "deviation": {column: deviation for column, (_, deviation) in summary.items()},
         }
-        values |= {name: dict(row) for name, row in self.beside.items() if row}
+        values |= {name: dict(row) for name, row in self.comparison.items() if row}
         if self.paper:
             values["paper"] = self.paper_rows()
             values["difference"] = self.differences()  # column -> [points, error]

@@ -16,7 +16,7 @@ from ernie_m.inference.load import engine_of, exported_settings, load, load_open
 from ernie_m.inference.tasks import PredictionOptions
 from ernie_m.inference.tasks.encode import EncodeTexts
 from ernie_m.model.checkpoint.open import open_checkpoint
-from ernie_m.model.open_model import open_model, settle_vectors
+from ernie_m.model.open_model import apply_embedding_defaults, open_model
 from ernie_m.reader.batching import (
     BATCH_TOKENS,
     WINDOW_TEXTS,
@@ -94,7 +94,7 @@ def open_encoder(flags: EncodeVectorFlags) -> tuple[EncodeTexts, SentenceEncoder
             distributed.init(flags.use_cuda)
         opened = open_model(open_checkpoint(path), *flags.named_files)
         # The official pooled vectors are of the last layer, whatever layer the model's own vectors have.
-        flags = settle_vectors(flags, opened, recorded=() if pooling == "pooler" else ("layer",))
+        flags = apply_embedding_defaults(flags, opened, recorded=() if pooling == "pooler" else ("layer",))
         layer: str | None = flags.layer
         loaded = load_opened(opened, path, amp=flags.amp, engine=engine, encoder_only=True)
     else:

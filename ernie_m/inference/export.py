@@ -34,7 +34,7 @@ from ernie_m.reader.batching import padded_batches
 from ernie_m.reader.write_tokenizer import write_native
 from ernie_m.utils.checksums import MANIFEST, write_manifest
 from ernie_m.utils.errors import UserError, install_command
-from ernie_m.utils.files import as_json, atomic_dir, json_of
+from ernie_m.utils.files import as_json, atomic_dir, parse_json
 from ernie_m.utils.logging import logger
 
 TOLERANCE = 1e-4  # the largest difference between a graph and the checkpoint
@@ -138,7 +138,7 @@ def _save_paddle(graph: ExportedGraph, path: Path) -> None:
     for layer in graph.layers:
         parameters += layer.parameters()
     smallest = sum(parameter.numel().item() * parameter.element_size() for parameter in parameters)  # bytes
-    if path.with_suffix(".pdiparams").stat().st_size < smallest or json_of(path.read_bytes()) is None:
+    if path.with_suffix(".pdiparams").stat().st_size < smallest or parse_json(path.read_bytes()) is None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
 

@@ -22,7 +22,7 @@ from ernie_m.inference.engines import (
     onnx_engine,
 )
 from ernie_m.model.checkpoint.check_weights import check, unread
-from ernie_m.model.checkpoint.format import labels_of
+from ernie_m.model.checkpoint.format import read_labels
 from ernie_m.model.checkpoint.key_mapping import CHOICE, encoder_shapes
 from ernie_m.model.checkpoint.open import Checkpoint, open_checkpoint
 from ernie_m.model.checkpoint.weights import CARD, CONFIG, LANGUAGE_MEANS, Weights
@@ -53,7 +53,7 @@ from ernie_m.model.threads import STOP, Workers, core_count
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.utils.checksums import check_folder
 from ernie_m.utils.errors import UserError, install_command, listed
-from ernie_m.utils.files import FileVersion, read_object, refuse_changed, version_of
+from ernie_m.utils.files import FileVersion, get_file_version, read_object, reject_changed
 from ernie_m.utils.logging import logger
 from ernie_m.utils.paddle_settings import has_gpu, prepare
 from ernie_m.vectors.language_centering import LanguageCentering
@@ -175,7 +175,7 @@ class LoadedModel:
             UserError: they are not.
         """
         for path in sorted(versions.keys() | self.versions.keys()):
-            refuse_changed(path, versions.get(path), self.versions.get(path))
+            reject_changed(path, versions.get(path), self.versions.get(path))
 
     def reopened(self) -> Checkpoint:
         """The checkpoint that it was loaded from.
@@ -305,7 +305,7 @@ class LoadedModel:
 
 def versions_of(files: Iterable[Path]) -> dict[Path, FileVersion]:
     """The version of each file or folder that is there."""
-    return {path.absolute(): version_of(path) for path in files if path.exists()}
+    return {path.absolute(): get_file_version(path) for path in files if path.exists()}
 
 
 def load(
@@ -408,7 +408,7 @@ def _load_export(folder: Path, config_json: dict[str, Any], engine: str, amp: st
     task = task_named(export["task"])
     preprocessing = read_preprocessing(config_json, folder / CONFIG)
     means_path = folder / LANGUAGE_MEANS
-    labels = labels_of(config_json, "labels", folder / CONFIG)
+    labels = read_labels(config_json, "labels", folder / CONFIG)
     return LoadedModel(
         folder=folder,
         task=None if task == EMBEDDING else task,

@@ -27,7 +27,7 @@ from ernie_m.model.cpu.layers import with_same_dropout
 from ernie_m.model.device import upload
 from ernie_m.model.layers import LayerNorm, Linear, at_positions, dropout
 from ernie_m.model.packed_batch import PackedBatch
-from ernie_m.model.transformer_encoder import Encoder, initial_weights
+from ernie_m.model.transformer_encoder import Encoder, init_weights
 from ernie_m.model.word_embeddings import WordEmbeddings
 from ernie_m.utils.errors import UserError
 
@@ -47,7 +47,7 @@ class StaticEmbeddings(nn.Layer):
     def __init__(self, config: ErnieMConfig):
         super().__init__()
         self.word_embeddings = WordEmbeddings(
-            config.vocab_size, config.hidden_size, weight_attr=initial_weights(config)
+            config.vocab_size, config.hidden_size, weight_attr=init_weights(config)
         )
         with paddle.no_grad():
             self.word_embeddings.weight[config.pad_token_id] = 0.0
@@ -63,7 +63,7 @@ class Embeddings(StaticEmbeddings):
     def __init__(self, config: ErnieMConfig):
         super().__init__(config)
         self.position_embeddings = nn.Embedding(
-            config.max_position_embeddings, config.hidden_size, weight_attr=initial_weights(config)
+            config.max_position_embeddings, config.hidden_size, weight_attr=init_weights(config)
         )
         self.layer_norm = LayerNorm(config.hidden_size, config.layer_norm_eps)
         self.dropout_rate = config.hidden_dropout_prob
@@ -83,7 +83,7 @@ class Pooler(nn.Layer):
 
     def __init__(self, config: ErnieMConfig):
         super().__init__()
-        self.dense = Linear(config.hidden_size, config.hidden_size, initial_weights(config))
+        self.dense = Linear(config.hidden_size, config.hidden_size, init_weights(config))
 
     def forward(self, x: Tensor) -> Tensor:
         """Pool the states of first tokens [S, H] -> [S, H]."""

@@ -122,7 +122,7 @@ def open_model(
     return OpenedModel(checkpoint, config, tokenizer, source)
 
 
-def settle_vectors(
+def apply_embedding_defaults(
     flags: Flags, opened: OpenedModel, recorded: Sequence[str] = ("pooling", "layer")
 ) -> Flags:
     """Apply `apply_model_defaults` for a command that computes embeddings.

@@ -8,7 +8,7 @@ from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.layers import LayerNorm, Linear, at_positions, dropout, gelu, linear_layers
 
 
-def initial_weights(config: ErnieMConfig) -> paddle.ParamAttr:
+def init_weights(config: ErnieMConfig) -> paddle.ParamAttr:
     """Return Normal(0, initializer_range), truncated at two deviations, as in BERT and ERNIE."""
     scale = config.initializer_range
     return paddle.ParamAttr(initializer=nn.initializer.TruncatedNormal(std=scale, a=-2 * scale, b=2 * scale))
@@ -19,7 +19,7 @@ class EncoderLayer(nn.Layer):
 
     def __init__(self, config: ErnieMConfig):
         super().__init__()
-        attr = initial_weights(config)
+        attr = init_weights(config)
         self.self_attn = SelfAttention(
             config.hidden_size, config.num_attention_heads, config.attention_probs_dropout_prob, attr
         )

@@ -144,7 +144,7 @@ class StepReader:
             examples += [(name, text) for text in self._draw("mono", counts.get(name, 0))]
         for name in names_that_read(Pair):
             for pair in self._draw("parallel", counts.get(name, 0)):
-                if self.objectives[name].serves(pair):
+                if self.objectives[name].accepts(pair):
                     examples.append((name, pair))
                 elif "tlm" in counts:
                     # A side may have one token, but CAMLM must leave one of each side unmasked. Such a pair

@@ -25,7 +25,7 @@ class PseudoTokenGenerator:
     Logits are computed only for the target language's subwords: [P, n], never [P, V].
 
     Args:
-        allowed: per language, the ids that may be generated (`allowed_pieces`).
+        allowed: per language, the ids that may be generated (`allowed_subwords`).
         temperature: 0 takes the argmax; above 0 samples from softmax(logits / temperature), with the draws of
             the batch.
     """
@@ -101,11 +101,11 @@ class PseudoTokenGenerator:
         """
         chosen = []
         for part in logit_chunks(hidden.shape[0], table.shape[0], bias.dtype):  # limited by memory
-            piece_logits = logits(hidden[part], table, bias)  # [p, n]
+            subword_logits = logits(hidden[part], table, bias)  # [p, n]
             if self.temperature == 0:
-                chosen.append(piece_logits.argmax(-1))
+                chosen.append(subword_logits.argmax(-1))
                 continue
-            probabilities = F.softmax(piece_logits.astype("float64") / self.temperature, axis=-1)  # [p, n]
+            probabilities = F.softmax(subword_logits.astype("float64") / self.temperature, axis=-1)  # [p, n]
             cumulative = probabilities.cumsum(-1)  # [p, n]
             # The index of the first column whose cumulative probability reaches the draw is the number of
             # columns below the draw. The last cumulative probability is 1 up to rounding; the draw is scaled
@@ -126,23 +126,23 @@ def make_pseudo_token_generator(text: TrainingData) -> PseudoTokenGenerator:
             "pseudo-tokens. Add camlm"
         )
     choices = text.setting.config
-    allowed = allowed_pieces(text.piece_counts(), choices.min_piece_count, text.setting.vocabulary)
+    allowed = allowed_subwords(text.subword_counts(), choices.min_piece_count, text.setting.vocabulary)
     return PseudoTokenGenerator(allowed, choices.pseudo_temperature)
 
 
-def allowed_pieces(
-    piece_counts: Iterable[np.ndarray], min_count: int, vocabulary: Vocabulary
+def allowed_subwords(
+    subword_counts: Iterable[np.ndarray], min_count: int, vocabulary: Vocabulary
 ) -> list[np.ndarray]:
     """Return the ids that may be pseudo-tokens of each language, without special tokens: sorted int64 arrays.
 
     Args:
-        piece_counts: subword counts in each language's text, [languages, V].
+        subword_counts: subword counts in each language's text, [languages, V].
         min_count: minimum count of an allowed subword. If no subword of a language is that frequent, all
             subwords of its text are allowed; if it has no text, all subwords.
     """
     ordinary = vocabulary.ordinary_ids
     allowed = []
-    for counts in piece_counts:  # [V], of each language
+    for counts in subword_counts:  # [V], of each language
         for least in (min_count, 1, 0):  # 0 allows every subword
             pieces = ordinary[counts[ordinary] >= least]
             if len(pieces):

@@ -29,7 +29,7 @@ def open_corpus(config: DataConfig) -> tuple[Corpus, Tokenizer]:
     return Corpus(config.corpus, tokenizer), tokenizer
 
 
-def fit_to_corpus(config: PretrainConfig, corpus: Corpus) -> PretrainConfig:
+def drop_unsupported(config: PretrainConfig, corpus: Corpus) -> PretrainConfig:
     """With `objectives.skip_unsupported`, remove the objectives for which the corpus has no text."""
     if not config.objectives.skip_unsupported:
         return config
@@ -105,9 +105,9 @@ class TrainingData:
         second = Text(sides[1], self.languages.index(languages[1]))
         return Pair(second, first) if reverse else Pair(first, second)
 
-    def piece_counts(self) -> np.ndarray:
+    def subword_counts(self) -> np.ndarray:
         """Return the subword counts of each language's text, int64 [languages, V]."""
-        return np.stack([self.corpus.piece_counts(language) for language in self.languages])
+        return np.stack([self.corpus.subword_counts(language) for language in self.languages])
 
     @classmethod
     def of(cls, corpus: Corpus, vocabulary: Vocabulary, config: PretrainConfig) -> "TrainingData":

@@ -166,17 +166,17 @@ class Evaluator:
         if isinstance(languages, str):
             examples = self._texts(languages)
         else:
-            examples = [pair for pair in self._examples(languages) if objective.serves(pair)]
+            examples = [pair for pair in self._examples(languages) if objective.accepts(pair)]
         return objective.evaluate(examples, model, self)
 
     def frequency_perplexity(self, texts: Sequence[Text]) -> float:
         """Return the unigram perplexity of a language's texts."""
         ids = np.concatenate([text.ids for text in texts])
         language = self.text.languages[texts[0].language]
-        piece_counts = np.array(self.text.corpus.piece_counts(language))  # [V]
+        subword_counts = np.array(self.text.corpus.subword_counts(language))  # [V]
         unknown = self.text.setting.vocabulary.unk_id
-        piece_counts[unknown] = 0  # never masked, so never predicted
-        counts = piece_counts + 1.0  # held-out subwords may be absent from the training text
+        subword_counts[unknown] = 0  # never masked, so never predicted
+        counts = subword_counts + 1.0  # held-out subwords may be absent from the training text
         losses = -np.log(counts[ids[ids != unknown]] / counts.sum())
         return perplexity(losses.mean())
 

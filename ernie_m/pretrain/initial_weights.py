@@ -125,16 +125,16 @@ def _give_word_vectors(words: Tensor, table: Checkpoint, tokenizer: Tokenizer, s
     distributed.broadcast_([words])  # machines may round differently
 
 
-def set_token_frequencies(head: LMHead, piece_counts: np.ndarray) -> None:
+def set_token_frequencies(head: LMHead, subword_counts: np.ndarray) -> None:
     """Initialize a new head on a trained encoder with subword frequencies.
     A bias changes by at most the learning rate per step, and the most frequent subwords are e^10 times as
     frequent as the rarest, so a warm-up of some hundred steps would not learn them. The random head's
     contribution to the logits is noise, so it starts small.
 
     Args:
-        piece_counts: int64 [V]. One is added to each.
+        subword_counts: int64 [V]. One is added to each.
     """
-    logarithms = np.log(piece_counts + 1.0)
+    logarithms = np.log(subword_counts + 1.0)
     head.bias.set_value((logarithms - logarithms.mean()).astype(head.bias.numpy().dtype))
     weight = head.state_dict()["layer_norm.weight"]
     weight.set_value(_SMALL * weight.numpy())

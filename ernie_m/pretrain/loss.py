@@ -19,7 +19,7 @@ from ernie_m.training.log import Interval
 DeviceBatch = MicroBatch[PackedBatch, Tensor]
 
 
-def names_of_sums() -> list[str]:
+def list_sum_names() -> list[str]:
     """Return the names of the values that a step sums over micro-batches and processes."""
     names = [f"{name}.{what}" for name in OBJECTIVES for what in ("loss", "count", "correct")]
     return [*names, "tokens", *(what for name in OBJECTIVES for what in get_class(name).further_sums)]

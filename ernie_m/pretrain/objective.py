@@ -27,7 +27,7 @@ class Objective(Masking[Example]):
         name: the name of its file.
         reads: `Text` or `Pair`.
         evaluated_on: `Text` or `Pair`, if the evaluation uses another kind than it `reads`.
-        needs: description of what `serves` requires of a pair.
+        needs: description of what `accepts` requires of a pair.
         group: number of examples that stay in one micro-batch, because the loss compares them.
         loss: None: masked tokens are predicted with the head. Otherwise a static method, called on the device
             with the model, the states of the targets of its examples in this micro-batch, [m, H], and the
@@ -54,12 +54,12 @@ class Objective(Masking[Example]):
         """Return the masked sequences of an example.
 
         Args:
-            example: what it `reads`; a pair must be one that it `serves`.
+            example: what it `reads`; a pair must be one that it `accepts`.
             rng: the generator of this example (`make_rng`).
         """
         raise NotImplementedError
 
-    def serves(self, pair: Pair) -> bool:
+    def accepts(self, pair: Pair) -> bool:
         """Return whether a pair can be trained on.
 
         Other pairs are used for TLM, or dropped if TLM is not active.
@@ -79,7 +79,7 @@ class Objective(Masking[Example]):
         """Return the scores of held-out examples of a language or language pair.
 
         Args:
-            examples: what it is `evaluated_on`; pairs are those that it `serves`.
+            examples: what it is `evaluated_on`; pairs are those that it `accepts`.
             model: the `PreTrainingModel`.
             held_out: the `Evaluator` of ernie_m/pretrain/evaluate.py.
 
@@ -113,13 +113,13 @@ class Objective(Masking[Example]):
         Args:
             results: results of each language or pair, from `Evaluator.run`.
         """
-        beside = cls.beside_perplexity(results)
+        beside = cls.perplexity_note(results)
         mean = geometric_mean(result["perplexity"] for result in results)
         accuracy = 100 * np.mean([result["accuracy"] for result in results])
         return [f"{cls.name}: perplexity {mean:.2f} (geometric mean{beside}), accuracy {accuracy:.2f} %"]
 
     @classmethod
-    def beside_perplexity(cls, results: Sequence[Mapping[str, Any]]) -> str:
+    def perplexity_note(cls, results: Sequence[Mapping[str, Any]]) -> str:
         """Return an addition to the perplexity in `summary`."""
         return ""
 

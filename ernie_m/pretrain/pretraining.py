@@ -20,15 +20,15 @@ from ernie_m.model.preprocessing import ERNIE_M_RULES, READING, PreprocessingCon
 from ernie_m.pretrain.batches import StepBatches, read_steps
 from ernie_m.pretrain.btmlm_pseudo_tokens import PseudoTokenGenerator, make_pseudo_token_generator
 from ernie_m.pretrain.config import BASE, RANDOM, OptimizerConfig, PretrainConfig
-from ernie_m.pretrain.corpus_selection import TrainingData, fit_to_corpus, open_corpus
+from ernie_m.pretrain.corpus_selection import TrainingData, drop_unsupported, open_corpus
 from ernie_m.pretrain.evaluate import Evaluator
 from ernie_m.pretrain.initial_weights import initialize, open_weights, set_token_frequencies
 from ernie_m.pretrain.loss import (
     DeviceBatch,
     batch_loss,
     format_record,
+    list_sum_names,
     make_record,
-    names_of_sums,
     summary,
     to_device,
 )
@@ -77,7 +77,7 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
         corpus, self.tokenizer = open_corpus(config.data)
         if config.data.verify:
             distributed.on_main(lambda: verify_corpus(config.data.corpus))
-        self.config = fit_to_corpus(config, corpus)
+        self.config = drop_unsupported(config, corpus)
         # A resumed run compares the shape, so it is needed before the weights are loaded.
         if None in dataclasses.astuple(self.config.model):
             shape = self.start.config.to_dict() if self.start and self.start.config else BASE
@@ -107,17 +107,17 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
     def begin(self, seed: int, checkpoint: Path | None) -> Engine[PreTrainingModel]:
         """Make model and optimizer, with the weights of `init` or of the checkpoint to resume from."""
         if checkpoint is None:
-            engine = self._engine_of(seed, self.start)
+            engine = self._make_engine(seed, self.start)
             self._initialize(engine.model)
             return engine
         saved = open_checkpoint(checkpoint)
-        engine = self._engine_of(seed, saved)
+        engine = self._make_engine(seed, saved)
         load_from(engine.model, saved, optional=())  # all weights are required
         self.trained_length = saved.settings.get(TRAINED_LENGTH)
         self.preprocessing = saved.preprocessing
         return engine
 
-    def _engine_of(self, seed: int, weights: Checkpoint | None) -> Engine[PreTrainingModel]:
+    def _make_engine(self, seed: int, weights: Checkpoint | None) -> Engine[PreTrainingModel]:
         """Make a model with the shape of these weights, without loading them, and its optimizer."""
         run = self.config.run
         optimizer = self.config.optimizer
@@ -146,7 +146,7 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
             precision=Precision(run.amp, run.amp_level),
             sharding_stage=run.sharding_stage,
             max_bad_steps=run.max_bad_steps,
-            sums=names_of_sums(),
+            sums=list_sum_names(),
         )
 
     def _initialize(self, model: PreTrainingModel) -> None:
@@ -161,7 +161,7 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
             # Weights without a recorded maximum length may have been trained on longer inputs.
             self.trained_length = max(length_before, self.trained_length) if length_before else None
             if self.config.init.lm_head == RANDOM:
-                set_token_frequencies(model.lm_head, self.text.piece_counts().sum(axis=0))
+                set_token_frequencies(model.lm_head, self.text.subword_counts().sum(axis=0))
 
     def batches(self, position: dict[str, Any] | None) -> Callable[[], Iterator[StepBatches]]:
         """Return `read_steps` with this process's arguments, for the reader process."""
@@ -307,7 +307,7 @@ def send_step(data: StepBatches) -> list[DeviceBatch]:
 def objectives_loss(
     model: PreTrainingModel, pseudo_token_generator: PseudoTokenGenerator, batch: DeviceBatch
 ) -> tuple[Tensor, dict[str, Tensor | float]]:
-    """Compute the loss of a micro-batch of any objectives, and its sums, of `names_of_sums`.
+    """Compute the loss of a micro-batch of any objectives, and its sums, of `list_sum_names`.
 
     Args:
         pseudo_token_generator: fills the slots of BTMLM batches first.

@@ -92,7 +92,7 @@ def check_groups(text: TrainingData, micro_batch_tokens: int) -> None:
 
 
 def check_pairs(text: TrainingData) -> None:
-    """Warn if many pairs are unsuitable for an objective (`Objective.serves`), and reject it if all are.
+    """Warn if many pairs are unsuitable for an objective (`Objective.accepts`), and reject it if all are.
     A random sample of each language pair is checked.
     """
     rng = make_rng(seed=0, step=0, index=0)  # any fixed seed
@@ -104,7 +104,7 @@ def check_pairs(text: TrainingData) -> None:
     for name, objective in text.objectives.items():
         if objective.reads is not Pair:
             continue
-        served = sum(objective.serves(pair) for pair in pairs)
+        served = sum(objective.accepts(pair) for pair in pairs)
         if not served:
             key = "mixing_ratios" if text.setting.config.mixing_ratios else "active"
             raise UserError(

@@ -90,7 +90,7 @@ def draw_masks(arguments: Sequence[str]) -> list[str]:
         if len(texts) < 2:
             raise UserError(f"{objective.name} requires a pair: the sentence and its translation")
         example = Pair(*texts)
-        if not objective.serves(example):
+        if not objective.accepts(example):
             raise UserError(f"{objective.name} requires {objective.needs}; this pair is used for tlm only")
     # The seed's remainder, because a generator takes no negative seed.
     batch = objective.batch([example], [make_rng(flags.seed % (1 << 64), step=0, index=0)])

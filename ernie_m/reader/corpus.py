@@ -24,7 +24,7 @@ import numpy as np
 
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.reader.tokenizer_rules import ERNIE_M
-from ernie_m.utils.checksums import MANIFEST, check_file, check_format, entries_of
+from ernie_m.utils.checksums import MANIFEST, check_file, check_format, read_entries
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import read_object, write_json
 from ernie_m.utils.logging import logger
@@ -91,7 +91,7 @@ class Corpus:
     def _open(self) -> None:
         """Set the attributes from the manifest; see the class. Damaged, it raises what Python does."""
         self.text_rules: str = self.manifest["vocabulary"].get("text_rules", ERNIE_M)
-        known = {self.path / name for name in entries_of(self.manifest, self.path / MANIFEST)}
+        known = {self.path / name for name in read_entries(self.manifest, self.path / MANIFEST)}
         self.vocab_size: int = self.manifest["vocabulary"]["size"]
         self.languages = sorted(self.manifest["pieces"])
         _check_names((self.path / name for name in self.manifest["pieces"].values()), known)
@@ -119,7 +119,7 @@ class Corpus:
         content = {"files": self.manifest["files"], "vocabulary": self.manifest["vocabulary"]["digest"]}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
-    def piece_counts(self, language: str) -> np.ndarray:
+    def subword_counts(self, language: str) -> np.ndarray:
         """How often each piece occurs in the language's train text, alone and in pairs. int64 [V].
 
         Raises:

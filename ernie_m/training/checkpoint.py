@@ -57,7 +57,7 @@ from ernie_m.utils.files import (
     write_json,
 )
 from ernie_m.utils.logging import logger
-from ernie_m.utils.output_lock import check_fingerprint, claim_file, lock_output
+from ernie_m.utils.output_lock import check_fingerprint, lock_output, write_fingerprint
 
 STATE = "training_state"
 _ARRAYS = "arrays"  # prefix of the files of arrays
@@ -311,7 +311,7 @@ class OutputDir:
             distributed.on_main(translate_write_errors(self.path)(take))
             yield self
 
-    def claim(self, fingerprint: Mapping[str, Any]) -> None:
+    def acquire(self, fingerprint: Mapping[str, Any]) -> None:
         """Compare the fingerprint with run.json if the directory contains a run; otherwise write run.json.
 
         Args:
@@ -328,7 +328,7 @@ class OutputDir:
                 path.unlink(missing_ok=True)
             elif not path.is_file():
                 raise UserError(f"{self.path}: contains checkpoints but no {RUN}; {self.rules.ways_out}")
-            claim_file(path, fingerprint, self.rules.ways_out)
+            write_fingerprint(path, fingerprint, self.rules.ways_out)
 
         distributed.on_main(compare_or_write)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ernie_m.utils.errors import UserError, install_command
-from ernie_m.utils.files import atomic_file, json_of, sync_file, translate_write_errors
+from ernie_m.utils.files import atomic_file, parse_json, sync_file, translate_write_errors
 from ernie_m.utils.logging import logger
 from ernie_m.utils.output_lock import flat
 
@@ -186,5 +186,5 @@ def curve_writer(folder: Path, step: int) -> Any:
 
 def _record_in(line: bytes) -> dict[str, Any] | None:
     """Return the record of a line; None if the line is corrupt."""
-    record = json_of(line)
+    record = parse_json(line)
     return record if isinstance(record, dict) and isinstance(record.get("step"), int) else None

@@ -76,12 +76,12 @@ def check_manifest(path: Path) -> dict[str, Any]:
     manifest = read_object(path)
     check_format(path, manifest.get("version"), VERSION)
     # A training state names the model's manifest in the folder above; nothing refers to files further up.
-    for name, entry in entries_of(manifest, path, above="../..").items():
+    for name, entry in read_entries(manifest, path, above="../..").items():
         check_file(Path(os.path.normpath(path.parent / name)), entry)
     return manifest
 
 
-def entries_of(manifest: Mapping[str, Any], path: Path, above: str = "..") -> dict[str, dict[str, Any]]:
+def read_entries(manifest: Mapping[str, Any], path: Path, above: str = "..") -> dict[str, dict[str, Any]]:
     """Return the file entries of a manifest.
 
     Args:

@@ -80,7 +80,7 @@ def read_json(path: str | os.PathLike, advice: str = "") -> Any:
         raise UserError(f"{path}: not JSON ({reason}){ending}") from error
 
 
-def json_of(text: str | bytes) -> Any:
+def parse_json(text: str | bytes) -> Any:
     """Parse JSON text; None if it is null or not JSON."""
     try:
         return json.loads(text)
@@ -147,7 +147,7 @@ def translate_read_errors(path: str | os.PathLike | int, ending: str = "") -> It
         raise UserError(f"{path}: cannot be read ({error.strerror or error}){ending}") from error
 
 
-def version_of(file: str | os.PathLike | int) -> FileVersion:
+def get_file_version(file: str | os.PathLike | int) -> FileVersion:
     """Return the version of a file, by path or descriptor, to detect changes after opening it.
 
     Raises:
@@ -158,7 +158,7 @@ def version_of(file: str | os.PathLike | int) -> FileVersion:
     return status.st_size, status.st_mtime_ns
 
 
-def refuse_changed(path: str | os.PathLike, now: FileVersion | None, version: FileVersion | None) -> None:
+def reject_changed(path: str | os.PathLike, now: FileVersion | None, version: FileVersion | None) -> None:
     """Raise an error for a file that has changed since it was opened.
 
     Args:

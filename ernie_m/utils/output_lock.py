@@ -24,7 +24,7 @@ def lock_output(folder: str | os.PathLike) -> AbstractContextManager[None]:
     return lock(Path(folder, LOCK), Path(folder))
 
 
-def claim_file(file: Path, fingerprint: Mapping[str, Any], ways_out: str) -> None:
+def write_fingerprint(file: Path, fingerprint: Mapping[str, Any], ways_out: str) -> None:
     """Write the fingerprint of some work to its directory, or compare it with the stored one.
 
     Call it with the lock of the directory held.

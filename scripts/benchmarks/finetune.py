@@ -113,7 +113,7 @@ def in_batches(pairs: Sequence, size: int) -> list[Sequence]:
     return [pairs[start : start + size] for start in range(0, len(pairs), size)]
 
 
-def arrays_of(batch: Sequence, pad_token_id: int) -> tuple[np.ndarray, np.ndarray]:
+def make_arrays(batch: Sequence, pad_token_id: int) -> tuple[np.ndarray, np.ndarray]:
     """Return the ids [B, T] of a batch, padded to the longest, and its labels [B]."""
     ids, labels = zip(*batch)
     return pad(ids, pad_token_id), np.array(labels, np.int64)
@@ -138,17 +138,17 @@ def ours(given: dict[str, Any], amp: str = "none") -> Callable[[Sequence], None]
     size = len(given["batches"][0])
 
     def loss_of(model: SequenceClassifier, share: Sequence) -> paddle.Tensor:
-        ids, labels = arrays_of(share, pad_token_id)
+        ids, labels = make_arrays(share, pad_token_id)
         logits = model(upload(PackedBatch.from_padded(ids, pad_token_id)))
         return F.cross_entropy(logits, paddle.to_tensor(labels), reduction="sum") / size
 
-    def shares_of(batch: Sequence) -> list[Sequence]:
+    def split_batch(batch: Sequence) -> list[Sequence]:
         """Divide a batch as `Batches` does."""
         lengths = np.array([len(ids) for ids, _ in batch])
         shares = in_shares(np.argsort(lengths, kind="stable"), lengths, share_tokens())
         return [[batch[index] for index in share] for share in shares]
 
-    return our_step(model, loss_of, amp, shares_of)
+    return our_step(model, loss_of, amp, split_batch)
 
 
 def transformers_peer(given: dict[str, Any], bfloat16: bool = False) -> Callable[[Sequence], None]:
@@ -161,7 +161,7 @@ def transformers_peer(given: dict[str, Any], bfloat16: bool = False) -> Callable
     pad_token_id = given["config"]["pad_token_id"]
 
     def loss_of(batch: Sequence) -> torch.Tensor:
-        ids, labels = map(torch.from_numpy, arrays_of(batch, pad_token_id))
+        ids, labels = map(torch.from_numpy, make_arrays(batch, pad_token_id))
         return model(ids, attention_mask=(ids != pad_token_id).long(), labels=labels).loss
 
     return torch_step(model, loss_of, bfloat16)
@@ -182,7 +182,7 @@ def paddlenlp_peer(given: dict[str, Any]) -> Callable[[Sequence], None]:
     )
 
     def step(batch: Sequence) -> None:
-        ids, labels = map(paddle.to_tensor, arrays_of(batch, config.pad_token_id))
+        ids, labels = map(paddle.to_tensor, make_arrays(batch, config.pad_token_id))
         mask = (ids != config.pad_token_id).astype("int64")
         F.cross_entropy(model(ids, attention_mask=mask), labels).backward()
         optimizer.step()

@@ -88,14 +88,14 @@ def compare(
                 workers = {OURS: ours, name: rival}
                 seconds, peaks = alternate(workers, count)
             our_seconds.append(seconds[OURS])
-            rows[name] = row_of(amount / seconds[name], peaks[name])
+            rows[name] = make_row(amount / seconds[name], peaks[name])
             rows[name]["ours"] = float(f"{amount / seconds[OURS]:.4g}")  # our speed in the same runs
             rows[name]["times"] = round(seconds[name] / seconds[OURS], 2)
             print(f"{name}: {rows[name]} {unit}", flush=True)
         if not rivals:
             seconds, peaks = alternate({OURS: ours}, count)
             our_seconds.append(seconds[OURS])
-    rows[OURS] = row_of(amount / median(our_seconds), peaks[OURS])
+    rows[OURS] = make_row(amount / median(our_seconds), peaks[OURS])
     lines = [["", unit, "ours interleaved", "ours is", "peak GB"]]
     for name, row in rows.items():
         beside = ["", ""] if name == OURS else [f"{row['ours']:,g}", f"{row['times']:.2f} times"]
@@ -121,7 +121,7 @@ def alternate(
     return seconds, peaks
 
 
-def row_of(speed: float, peak: float) -> dict[str, float]:
+def make_row(speed: float, peak: float) -> dict[str, float]:
     """Return the results of a contender."""
     return {"speed": float(f"{speed:.4g}"), "peak_gb": round(peak / 1e9, 2)}
 

@@ -11,7 +11,7 @@ from ernie_m.finetune.finetune_args import FinetuneFlags
 from ernie_m.finetune.finetuning import FinetuningRun, check_rows, read_files
 from ernie_m.finetune.retrieval.retrieval_args import RetrievalFlags
 from ernie_m.model.checkpoint.open import TRAINED_LENGTH, open_checkpoint
-from ernie_m.model.open_model import apply_model_defaults, open_model, settle_vectors
+from ernie_m.model.open_model import apply_embedding_defaults, apply_model_defaults, open_model
 from ernie_m.model.preprocessing import PreprocessingConfig
 from ernie_m.model.tasks import CLASSIFICATION, SEARCH
 from ernie_m.utils.args import parse_options
@@ -60,16 +60,18 @@ def test_vectors_take_the_length_of_their_own_training(opened, task, expected):
     """That of a classifier is the length of other inputs."""
     checkpoint = replace(opened.checkpoint, task=task, preprocessing=PreprocessingConfig(max_seq_len=32))
     flags = RetrievalFlags(pairs="pairs", max_seq_len=40, on_command_line=())
-    assert settle_vectors(flags, replace(opened, checkpoint=checkpoint)).max_seq_len == expected
+    assert apply_embedding_defaults(flags, replace(opened, checkpoint=checkpoint)).max_seq_len == expected
 
 
 def test_vectors_that_are_not_made_here_are_refused_unless_a_pooling_is_given(opened):
     unknown = replace(
         opened, checkpoint=replace(opened.checkpoint, preprocessing_errors=["x.json: the pooling max"])
     )
-    assert "x.json: the pooling max" in error_of(settle_vectors, RetrievalFlags(pairs="pairs"), unknown)
+    assert "x.json: the pooling max" in error_of(
+        apply_embedding_defaults, RetrievalFlags(pairs="pairs"), unknown
+    )
     flags = RetrievalFlags(pairs="pairs", pooling="mean", on_command_line=("pooling",))
-    assert settle_vectors(flags, unknown).pooling == "mean"
+    assert apply_embedding_defaults(flags, unknown).pooling == "mean"
 
 
 def test_the_labels_belong_to_the_identity_of_a_run(opened, toy_folder, tmp_path):

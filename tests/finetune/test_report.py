@@ -122,7 +122,7 @@ def test_the_tables_of_a_run():
         {1: evaluation}, baselines, lambda metric, languages: paper.get((metric, (*languages,)), {})
     )
     assert [table.title for table in tables if table.paper] == ["acc, c.%s.tsv"]
-    always = [table.beside["majority baseline"] for table in tables]
+    always = [table.comparison["majority baseline"] for table in tables]
     assert always == [{"en": 60}, {}, {"en": 61}, {}, {"en": 62}, {}]
 
 

@@ -19,7 +19,7 @@ from ernie_m.model.checkpoint import lod_tensors
 from ernie_m.model.checkpoint import safetensors as safe
 from ernie_m.model.checkpoint.foreign import base, restricted_pickle, sentence_transformers
 from ernie_m.model.checkpoint.foreign import torch_files as torch_save
-from ernie_m.model.checkpoint.format import labels_of
+from ernie_m.model.checkpoint.format import read_labels
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.checkpoint.write import ModelFiles
 from ernie_m.model.config import ErnieMConfig
@@ -491,7 +491,7 @@ READERS = {
         reads=(
             ErnieMConfig.from_json,
             read_folder,
-            lambda path: labels_of(base.flat(read_object(path)), "id2label", path),
+            lambda path: read_labels(base.flat(read_object(path)), "id2label", path),
         ),
         edit=edit_json,
         words=(b'"init_class"',),

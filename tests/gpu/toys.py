@@ -24,7 +24,7 @@ from ernie_m.model.lm_head import PreTrainingModel
 from ernie_m.model.optimization import build_optimizer
 from ernie_m.pretrain.batches import StepBatches
 from ernie_m.pretrain.btmlm_pseudo_tokens import PseudoTokenGenerator
-from ernie_m.pretrain.loss import names_of_sums
+from ernie_m.pretrain.loss import list_sum_names
 from ernie_m.pretrain.masking import Pair, Text
 from ernie_m.pretrain.objectives import OF_THE_PAPER, get_class
 from ernie_m.pretrain.packing import MicroBatch
@@ -189,7 +189,7 @@ def make_model(dtype: str, **options: Any) -> PreTrainingModel:
 def engine_for(model: nn.Layer, precision: Precision | None = None, stage: int = 0) -> Engine:
     """An engine for this model."""
     optimizer = build_optimizer(model, peak_lr=1e-3)
-    sums = (*names_of_sums(), *SUMS_OF_TASKS)
+    sums = (*list_sum_names(), *SUMS_OF_TASKS)
     return Engine(model, optimizer, seed=1, precision=precision, sharding_stage=stage, sums=sums)
 
 

@@ -9,7 +9,7 @@ import pytest
 from ernie_m.pretrain.batches import StepBatches, cut_by_tokens
 from ernie_m.pretrain.btmlm_pseudo_tokens import make_pseudo_token_generator
 from ernie_m.pretrain.config import ObjectiveConfig
-from ernie_m.pretrain.corpus_selection import TrainingData, fit_to_corpus
+from ernie_m.pretrain.corpus_selection import TrainingData, drop_unsupported
 from ernie_m.pretrain.masking import Vocabulary
 from ernie_m.pretrain.objective_mix import allocate, log_phases, make_phases, mixing_ratios_at
 from ernie_m.pretrain.objectives import OF_THE_PAPER
@@ -345,9 +345,9 @@ def test_a_batch_too_small_for_an_objective(source):
 def test_the_languages_of_a_run_decide_its_objectives(source):
     """The corpus has pairs of English, but none of English with itself."""
     config = source.config(objectives__skip_unsupported=True, data__languages=["en"])
-    assert fit_to_corpus(config, source.corpus).objectives.names == ["mmlm"]
+    assert drop_unsupported(config, source.corpus).objectives.names == ["mmlm"]
     config = source.config(objectives__skip_unsupported=True, data__languages=["en", "xx"])
-    assert "data.languages: unknown xx " in error_of(fit_to_corpus, config, source.corpus)
+    assert "data.languages: unknown xx " in error_of(drop_unsupported, config, source.corpus)
 
 
 def test_btmlm_without_camlm_is_warned_of(source, caplog):

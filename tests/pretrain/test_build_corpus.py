@@ -252,7 +252,7 @@ def test_what_becomes_of_each_line(tmp_path, monkeypatch, caplog, pieces, rows, 
             lines = [text.line(number).tolist() for number in range(text.num_lines)] if text else []
             assert lines == kept[languages, is_held]
     french = kept[("de", "fr"), False][1::2] + kept[("en", "fr"), False][1::2]
-    assert corpus.piece_counts("fr").sum() == sum(map(len, french))
+    assert corpus.subword_counts("fr").sum() == sum(map(len, french))
     said = re.findall(r"en-es: \d+ of \d+ lines are in the held-out part", caplog.text)
     assert bool(said) == bool(options.get("held_out"))
 

@@ -12,7 +12,7 @@ import pytest
 from ernie_m.pretrain.build_corpus import workers as workers_module
 from ernie_m.pretrain.build_corpus.workers import RayWorkers
 from ernie_m.utils.errors import UserError, install_command
-from ernie_m.utils.files import version_of
+from ernie_m.utils.files import get_file_version
 from tests.helpers.files import files_of
 from tests.launching import ROOT, error_of
 from tests.pretrain.builds import OPTIONS, command
@@ -68,9 +68,9 @@ def test_what_comes_back_from_a_worker(workers, tmp_path, monkeypatch):
     file = tmp_path / "text"
     file.write_text("four")
     tasks = [(str(file),)] * 3
-    assert [size for size, _ in workers.run(version_of, tasks)] == [4, 4, 4]
+    assert [size for size, _ in workers.run(get_file_version, tasks)] == [4, 4, 4]
     with pytest.raises(UserError, match=r"^\S*nowhere: "):
-        list(workers.run(version_of, [(str(tmp_path / "nowhere"),)]))
+        list(workers.run(get_file_version, [(str(tmp_path / "nowhere"),)]))
     assert list(workers.run(die_once, [(tmp_path / "died",)])) == ["done"]
     monkeypatch.setattr(workers_module, "_RETRIES", 1)
     with pytest.raises(UserError, match="a worker process died .*the same command"):

@@ -84,7 +84,7 @@ def test_perplexity_and_accuracy_of_a_constant_model(held_out, monkeypatch):
 def test_the_perplexity_of_the_frequencies(held_out, monkeypatch):
     """By hand: every held-out token of German but [UNK], packed into blocks, with the counts of the training
     text."""
-    counts = np.array(held_out.corpus.piece_counts("de"))
+    counts = np.array(held_out.corpus.subword_counts("de"))
     unknown = int(counts.argmax())  # as if the most frequent piece were [UNK]
     counts[unknown] = 0
     counts += 1

@@ -240,7 +240,7 @@ def test_continue_a_released_model_on_a_new_language(tmp_path, tokenizer, tiny_c
     for name in released:
         np.testing.assert_array_equal(head_only[name], released[name], err_msg=name)
     # The head's bias began as the logarithm of the frequencies, and a step changes it by the rate at most.
-    logarithms = np.log(Corpus(corpus).piece_counts("sw") + 1.0)
+    logarithms = np.log(Corpus(corpus).subword_counts("sw") + 1.0)
     np.testing.assert_allclose(head_only["lm_head.bias"], logarithms - logarithms.mean(), atol=4.1e-3)
     last = checkpoint(out, 12)
     assert (last[WORDS] != released[WORDS]).any()

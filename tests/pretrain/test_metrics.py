@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from ernie_m.pretrain.loss import format_record, make_record, names_of_sums, summary
+from ernie_m.pretrain.loss import format_record, list_sum_names, make_record, summary
 from ernie_m.pretrain.objectives import OF_THE_PAPER, get_class
 from ernie_m.pretrain.objectives.mmlm import Mmlm
 from ernie_m.training.engine import Step
@@ -16,7 +16,7 @@ from ernie_m.training.log import Meter, Records
 
 def step(loss: float = 1.0, skipped: bool = False, **sums) -> Step:
     """The result of a step. mmlm_loss=30 sets the sum "mmlm.loss"; sums that are not given are 0."""
-    all_sums = dict.fromkeys(names_of_sums(), 0.0)
+    all_sums = dict.fromkeys(list_sum_names(), 0.0)
     for name, value in sums.items():
         all_sums[name.replace("_", ".")] = float(value)
     return Step(loss, all_sums, grad_norm=2 * loss, lr=0.1, skipped=skipped)

@@ -85,7 +85,7 @@ def test_unk_is_special_and_never_predicted(rate):
     # A text of [UNK] alone has nothing to predict, and as a side of a pair no token that could be masked.
     alone = Text(np.array([unk, unk]), 0)
     assert not len(maker["mmlm"].batch([alone], rngs(1)).targets)
-    assert not maker["camlm"].serves(Pair(alone, Text(TARGET, 1)))
+    assert not maker["camlm"].accepts(Pair(alone, Text(TARGET, 1)))
 
 
 @pytest.mark.parametrize("choice", ["masks", "none", "all"])
@@ -171,7 +171,7 @@ def test_the_masks_in_the_context_take_no_more_than_a_micro_batch_must_hold(rate
     most = 0
     for source_length in range(2, 22):
         for pair in pairs([(source_length, length) for length in range(2, 22)]):
-            if camlm.serves(pair):
+            if camlm.accepts(pair):
                 batch = camlm.batch([pair], rngs(1))
                 assert batch.inputs.tokens == camlm.tokens(pair)
                 assert batch.inputs.position_ids.max() < 2 + limit

@@ -113,9 +113,9 @@ def test_piece_counts_are_those_of_all_text_in_the_language(path, tokenizer):
     for language, lines in {"en": english, "de": german}.items():
         ids = np.concatenate(tokenizer.encode_batch(lines))
         expected = np.bincount(ids, minlength=tokenizer.vocab_size)
-        np.testing.assert_array_equal(corpus.piece_counts(language), expected)
+        np.testing.assert_array_equal(corpus.subword_counts(language), expected)
     assert corpus.languages == ["de", "en"]
-    assert "unknown language 'fr'" in error_of(corpus.piece_counts, "fr")
+    assert "unknown language 'fr'" in error_of(corpus.subword_counts, "fr")
 
 
 def test_ids_are_mapped_not_read_and_as_narrow_as_the_vocabulary_allows(path):

@@ -10,7 +10,7 @@ import subprocess
 import pytest
 
 from ernie_m.utils.errors import UserError
-from ernie_m.utils.output_lock import LOCK, claim_file, lock_output
+from ernie_m.utils.output_lock import LOCK, lock_output, write_fingerprint
 from tests.helpers.files import disk_full_after
 from tests.launching import start_python
 
@@ -80,12 +80,14 @@ def test_a_folder_belongs_to_one_piece_of_work(tmp_path):
     """A line names up to five keys that differ, and shows 12 digits of digests."""
     file = tmp_path / "run.json"
     fingerprint = {"data": {"digest": "0123456789ab" + 52 * "0"}, "seeds": (1, 2)}
-    claim_file(file, fingerprint, "choose another folder")
-    claim_file(file, fingerprint, "choose another folder")
+    write_fingerprint(file, fingerprint, "choose another folder")
+    write_fingerprint(file, fingerprint, "choose another folder")
     assert json.loads(file.read_text()) == {**fingerprint, "seeds": [1, 2]}
     others = {str(number): number for number in range(9)}
     with pytest.raises(UserError) as refused:
-        claim_file(file, {"data": {"digest": 64 * "f"}, "seeds": (1, 2), **others}, "choose another folder")
+        write_fingerprint(
+            file, {"data": {"digest": 64 * "f"}, "seeds": (1, 2), **others}, "choose another folder"
+        )
     line = str(refused.value)
     assert line.startswith(f"{tmp_path}: ") and line.endswith("; choose another folder")
     assert "(data.digest: 0123456789ab -> ffffffffffff; 0: " in line and "3: " in line and "4: " not in line
@@ -95,4 +97,4 @@ def test_a_folder_belongs_to_one_piece_of_work(tmp_path):
 def test_a_damaged_identity(tmp_path, content):
     (tmp_path / "run.json").write_text(content)
     with pytest.raises(UserError, match="run.json.*; choose another folder"):
-        claim_file(tmp_path / "run.json", {}, "choose another folder")
+        write_fingerprint(tmp_path / "run.json", {}, "choose another folder")

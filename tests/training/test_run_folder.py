@@ -138,14 +138,14 @@ def test_a_best_model_of_another_step(folder, save, model):
 
 def test_a_claimed_folder(folder, save):
     with folder.locked():
-        folder.claim(IDENTITY)
+        folder.acquire(IDENTITY)
         # Nothing was trained yet, so this claim replaces the first.
-        folder.claim({**IDENTITY, "rate": 2})
+        folder.acquire({**IDENTITY, "rate": 2})
         save(folder, 2)
-        line = error_of(folder.claim, IDENTITY)
+        line = error_of(folder.acquire, IDENTITY)
         assert f"{folder.path}: made with other settings (rate: 2 -> 1); {WAYS_OUT}" in line
         (folder.path / "run.json").unlink()
-        assert f"left no run.json there; {WAYS_OUT}" in error_of(folder.claim, IDENTITY)
+        assert f"no run.json; {WAYS_OUT}" in error_of(folder.acquire, IDENTITY)
 
 
 def test_overwriting(folder, save):
@@ -160,7 +160,7 @@ def test_overwriting(folder, save):
     again = OutputDir(folder.path, RULES, keep_checkpoints=2, overwrite=True)
     with again.locked():
         assert again.resume(IDENTITY) is None
-        again.claim({**IDENTITY, "rate": 2})
+        again.acquire({**IDENTITY, "rate": 2})
         save(again, 4)
         again.remove_old_run()  # does nothing: the old run is removed once
     kept = [".lock", "notes.txt", "run.json.old", "step_2.txt"]
@@ -177,7 +177,7 @@ def test_overwriting_does_not_remove_what_the_run_reads(folder, save, source):
     (folder.path / "best/of/mine").mkdir(parents=True)
     path = str(folder.path / source)
     again = OutputDir(folder.path, RULES, keep_checkpoints=2, overwrite=True, sources=[path])
-    assert error_of(again.claim, IDENTITY).startswith(f"overwrite would remove {path}, ")
+    assert error_of(again.acquire, IDENTITY).startswith(f"overwrite would remove {path}, ")
     assert names_in(folder.path) == ["best", "step_2", "step_4"]
 
 

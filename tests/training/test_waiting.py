@@ -16,7 +16,7 @@ from ernie_m.model.lm_head import PreTrainingModel
 from ernie_m.model.optimization import AdamW, build_optimizer
 from ernie_m.pretrain.batches import StepBatches
 from ernie_m.pretrain.btmlm_pseudo_tokens import PseudoTokenGenerator
-from ernie_m.pretrain.loss import names_of_sums
+from ernie_m.pretrain.loss import list_sum_names
 from ernie_m.pretrain.pretraining import objectives_loss, send_step
 from ernie_m.reader.batching import ExampleBatch
 from ernie_m.training import distributed
@@ -99,7 +99,7 @@ def two_micro_batches() -> StepBatches:
 
 
 def test_pre_training_uploads_once_and_reads_once(events):
-    engine = engine_of(PreTrainingModel(CONFIG, LANGUAGES), sums=names_of_sums())
+    engine = engine_of(PreTrainingModel(CONFIG, LANGUAGES), sums=list_sum_names())
     pseudo_tokens = PseudoTokenGenerator(ALLOWED, 0.7)
     step_batches = two_micro_batches()
     float(paddle.ones([2]).sum())  # a read
@@ -158,7 +158,7 @@ def test_float16_is_unscaled_and_skipped_on_every_process(monkeypatch, fp16, ran
 def test_several_processes_wait_for_one_sum(events, monkeypatch, stage):
     """The stop request, the counts, the norm and the sums of the objectives travel together."""
     model = PreTrainingModel(CONFIG, LANGUAGES)
-    engine = engine_of(model, sums=names_of_sums())
+    engine = engine_of(model, sums=list_sum_names())
 
     if stage:  # process 0 owns every parameter
         monkeypatch.setattr(engine, "is_sharded", True)

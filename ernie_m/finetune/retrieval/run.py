@@ -28,7 +28,7 @@ from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.device import summary
 from ernie_m.model.ernie import ErnieMModel
 from ernie_m.model.layers import use_bfloat16
-from ernie_m.model.open_model import OpenedModel, apply_model_defaults, open_model, settle_vectors
+from ernie_m.model.open_model import OpenedModel, apply_embedding_defaults, apply_model_defaults, open_model
 from ernie_m.model.preprocessing import NEITHER, PreprocessingConfig, TextKind, pair_text_kinds
 from ernie_m.reader.batching import EncodePairs, Example, warn_if_prompted, warn_truncated
 from ernie_m.reader.files.aligned_lines import Bitext, read_bitexts, sentences_by_language
@@ -143,7 +143,7 @@ def read_inputs(flags: RetrievalFlags) -> Inputs:
         starts[seed] = open_once(path) if path else None
     opened = open_model(starts[flags.seeds[0]], *flags.named_files)
     is_resumed = flags.do_train and flags.init_checkpoint  # then the flags are those of the initial run
-    flags = apply_model_defaults(flags, opened) if is_resumed else settle_vectors(flags, opened)
+    flags = apply_model_defaults(flags, opened) if is_resumed else apply_embedding_defaults(flags, opened)
     # With --init_checkpoint the seeds start from its checkpoint instead, to which --init_task does not apply.
     if flags.init_task and flags.init_pretraining_params and not flags.init_checkpoint:
         for start in starts.values():

@@ -209,13 +209,13 @@ def report_seeds(
             }
             for rule in (keys, line_keys)
         )
-        beside = {"untrained": _accuracies(first.untrained.get(measure, {}), keys, directions)}
+        comparison = {"untrained": _accuracies(first.untrained.get(measure, {}), keys, directions)}
         if by_line != rows:
-            beside[SAME_LINE] = {
+            comparison[SAME_LINE] = {
                 language: fmean(row[language] for row in by_line.values()) for language in languages
             }
         name = f"{title}, {measure}, {kind_of_vectors}"
-        tables.append(score_tables.Table(name, rows, beside=beside, **paper))
+        tables.append(score_tables.Table(name, rows, comparison=comparison, **paper))
 
     are_with_english = all(bitext.with_english for bitext in bitexts)
     for number, direction in enumerate(WITH_ENGLISH if are_with_english else OF_ANY_PAIRS):

@@ -161,7 +161,7 @@ class Format(Names):
         name: its name in messages.
         needs_config: whether its config is required.
         defaults: values of missing keys of its config that differ from the native defaults.
-        labels_key: the key of its config with the labels, for `labels_of`.
+        labels_key: the key of its config with the labels, for `read_labels`.
         ignored: a key of the config that its library ignores.
         has_own_vocab: whether vocab.txt determines token ids; otherwise the SentencePiece model does.
         library: library name in the model card.
@@ -281,7 +281,7 @@ def _infer_sizes(weights: Weights) -> dict[str, int]:
     return sizes
 
 
-def labels_of(raw_config: Mapping[str, Any], key: str, path: Path | None, outputs: int = 0) -> list[str]:
+def read_labels(raw_config: Mapping[str, Any], key: str, path: Path | None, outputs: int = 0) -> list[str]:
     """Return the label names in the order of their ids; [] if missing or LABEL_0, ...
 
     Args:

@@ -296,12 +296,12 @@ class Names:
             if not theirs or is_absent_pooler or is_absent_in_table:
                 continue
             for i in range(num_layers if "{i}" in module else 1):  # once per layer, or for the encoder
-                rows += self._rows_of(module, prefix + theirs, i)
+                rows += self._list_rows(module, prefix + theirs, i)
         for module, theirs in (*model_class.head, *self.beside_any_head):
-            rows += self._rows_of(module, theirs)
+            rows += self._list_rows(module, theirs)
         return rows
 
-    def _rows_of(self, module: str, theirs: str, layer: int = 0) -> list[Row]:
+    def _list_rows(self, module: str, theirs: str, layer: int = 0) -> list[Row]:
         """Return weight and bias of a module with the name `theirs` in the format."""
         kind, axes = MODULES[module]
         ours = module.format(i=layer)
@@ -344,7 +344,7 @@ class Names:
         in_file = {self.bare(name): name for name in file}
         rows = self.rows(count_layers(in_file, self.queries), task)
         if not any(row.canonical.startswith(POOLER) for row in rows):  # a file may have one anyway
-            rows += self._rows_of(POOLER, POOLER)
+            rows += self._list_rows(POOLER, POOLER)
         mappings: dict[str, TensorMapping] = {}
         for row in rows:
             # If a tensor has several names in the file, the first name of the table counts.

@@ -12,7 +12,7 @@ from ernie_m.model.checkpoint.foreign.ernie_m import HuggingFace, PaddleNLP
 from ernie_m.model.checkpoint.foreign.fairseq import Fairseq
 from ernie_m.model.checkpoint.foreign.sentence_transformers import encoder_folder
 from ernie_m.model.checkpoint.foreign.xlm_roberta import Bert, PaddleXlmR, XlmR
-from ernie_m.model.checkpoint.format import Checkpoint, Format, Source, labels_of
+from ernie_m.model.checkpoint.format import Checkpoint, Format, Source, read_labels
 from ernie_m.model.checkpoint.hub import local_folder
 from ernie_m.model.checkpoint.native import NativeFormat
 from ernie_m.model.checkpoint.official import Official
@@ -142,7 +142,7 @@ def _translated(path: Path, format: Format, source: Source, drop_unknown: bool) 
     has_config = source.raw_config or format.needs_config
     config = format.config(source, translated.weights) if has_config else None
     outputs = sum(translated.weights.shapes.get("classifier.bias", ())[:1])
-    labels = labels_of(source.raw_config, format.labels_key, source.config_path, outputs)
+    labels = read_labels(source.raw_config, format.labels_key, source.config_path, outputs)
     preprocessing, errors = format.preprocessing(source, translated.weights, config, labels, drop_unknown)
     return Checkpoint(
         path=path,

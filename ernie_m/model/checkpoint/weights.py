@@ -18,11 +18,11 @@ from ernie_m.reader.vocabulary import DICT
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import (
     Folder,
+    get_file_version,
     read_json,
-    refuse_changed,
+    reject_changed,
     reject_pointer,
     translate_read_errors,
-    version_of,
 )
 
 
@@ -137,15 +137,15 @@ class WeightsFile:
     def __init__(self, path: str | os.PathLike, form: str):
         self.path = path
         self._form = form
-        self._version = version_of(path)
+        self._version = get_file_version(path)
 
     @contextmanager
     def open_binary(self) -> Iterator[IO[bytes]]:
-        """Open it, for a `with` statement; see `raising_on_corruption` and `refuse_changed`."""
+        """Open it, for a `with` statement; see `raising_on_corruption` and `reject_changed`."""
         with raising_on_corruption(self.path, self._form), open(self.path, "rb") as file:
-            refuse_changed(self.path, version_of(file.fileno()), self._version)
+            reject_changed(self.path, get_file_version(file.fileno()), self._version)
             yield file
-            refuse_changed(self.path, version_of(file.fileno()), self._version)
+            reject_changed(self.path, get_file_version(file.fileno()), self._version)
 
 
 def read_numbers(file: IO[bytes], dtype: np.dtype, count: int, offset: int) -> np.ndarray:

@@ -172,9 +172,9 @@ class _Call:
         keys: tuple[tuple, ...],
         opens: tuple[Open, ...],
     ):
-        forms = [_form_of(*key) for key in keys]
+        forms = [_get_layout(*key) for key in keys]
         open_forms = tuple(
-            _form_of(*key, *open_axes) for key, open_axes in zip(keys, opens or repeat(_CLOSED))
+            _get_layout(*key, *open_axes) for key, open_axes in zip(keys, opens or repeat(_CLOSED))
         )
         self._code = _thread.code(describe, options, open_forms)
         objects = _kept_for(self)
@@ -238,7 +238,7 @@ def _run(
     _thread.call(describe, options, tuple(arrays), keys, opens).run(arrays.values())
 
 
-def _form_of(
+def _get_layout(
     shape: Sequence[int],
     strides: Sequence[int],
     letter: str,

@@ -10,7 +10,7 @@ from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.reader.tokenizer_rules import ERNIE_M
 from ernie_m.utils.args import NonNegativeFloat, NonNegativeInt, Range, deciding_options, option
 from ernie_m.utils.errors import UserError, command_name
-from ernie_m.utils.files import version_of
+from ernie_m.utils.files import get_file_version
 
 
 @dataclass(kw_only=True)
@@ -97,4 +97,4 @@ def make_plan(options: BuildOptions, streams: list[Stream], tokenizer: Tokenizer
 def modification_times(streams: list[Stream]) -> dict[str, int]:
     """Return the modification time of each file, in ns."""
     sources = [source for stream in streams for source in stream.sources]
-    return {path: version_of(path)[1] for source in sources for path in source.paths}
+    return {path: get_file_version(path)[1] for source in sources for path in source.paths}

@@ -27,7 +27,7 @@ from ernie_m.reader.files.find_files import (
 )
 from ernie_m.reader.files.plain_text import PACKINGS
 from ernie_m.utils.errors import UserError
-from ernie_m.utils.files import version_of
+from ernie_m.utils.files import get_file_version
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class TextSource:
         Raises:
             UserError: a file cannot be read.
         """
-        return sum(version_of(path)[0] for path in self.paths)
+        return sum(get_file_version(path)[0] for path in self.paths)
 
 
 @dataclass(frozen=True)

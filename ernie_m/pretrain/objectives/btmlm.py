@@ -138,7 +138,7 @@ class Btmlm(Objective[Text]):
         return record
 
     @classmethod
-    def beside_perplexity(cls, results: Sequence[Mapping[str, Any]]) -> str:
+    def perplexity_note(cls, results: Sequence[Mapping[str, Any]]) -> str:
         without = geometric_mean(result["perplexity_without"] for result in results)
         return f"; without the pseudo-tokens: {without:.2f}"
 

@@ -71,7 +71,7 @@ class Camlm(Objective[Pair]):
         further = self.count(pair) if self.with_masks else 0
         return super().tokens(pair) + further
 
-    def serves(self, pair: Pair) -> bool:
+    def accepts(self, pair: Pair) -> bool:
         """Return whether both sides keep an unmasked ordinary token to predict from."""
         lengths = [len(self.predictable(ids)) for ids in self.sides(pair)]
         return all(number_chosen(n, self.config.mask_rate) < n for n in lengths)

@@ -38,7 +38,7 @@ class Mmlm(Objective[Text]):
         return scores | {"frequency_perplexity": held_out.frequency_perplexity(texts)}
 
     @classmethod
-    def beside_perplexity(cls, results: Sequence[Mapping[str, Any]]) -> str:
+    def perplexity_note(cls, results: Sequence[Mapping[str, Any]]) -> str:
         of_frequencies = geometric_mean(result["frequency_perplexity"] for result in results)
         return f"; unigram baseline: {of_frequencies:.2f}"
 

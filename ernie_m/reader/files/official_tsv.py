@@ -11,7 +11,13 @@ from typing import BinaryIO
 import numpy as np
 
 from ernie_m.utils.errors import UserError
-from ernie_m.utils.files import FileVersion, refuse_changed, reject_pointer, translate_read_errors, version_of
+from ernie_m.utils.files import (
+    FileVersion,
+    get_file_version,
+    reject_changed,
+    reject_pointer,
+    translate_read_errors,
+)
 
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 OFFICIAL = ("text_a", "text_b", "label", "qid")  # the columns of the official files
@@ -71,7 +77,7 @@ class FileLines:
         # Read first, then compare: so a change during the read is seen, too. A memory map would kill the
         # process if the file became shorter.
         line = os.pread(self._file.fileno(), length, start)
-        refuse_changed(self.path, version_of(self._file.fileno()), self._version)
+        reject_changed(self.path, get_file_version(self._file.fileno()), self._version)
         return line
 
     def __getstate__(self) -> dict:  # an open file cannot be pickled
@@ -87,7 +93,7 @@ def open_lines(path: Path) -> Iterator[tuple[BinaryIO, FileVersion]]:
     """
     reject_pointer(path)
     with _open(path) as file:
-        version = version_of(file.fileno())
+        version = get_file_version(file.fileno())
         if not version[0]:
             raise UserError(f"{path}: the file is empty")
         yield file, version

@@ -19,7 +19,7 @@ from xml.etree.ElementTree import Element, ParseError, iterparse
 from ernie_m.reader.files.official_tsv import reject_compressed
 from ernie_m.reader.files.row_errors import RowErrors
 from ernie_m.utils.errors import UserError, shown
-from ernie_m.utils.files import json_of, reject_pointer
+from ernie_m.utils.files import parse_json, reject_pointer
 from ernie_m.utils.logging import logger
 
 # What may follow the name of a file of text -> what opens it.
@@ -307,7 +307,7 @@ def reject_other_formats(head: bytes, path: str | os.PathLike, but_json: bool = 
             "and other files must have one text on each line"
         )
     first, line_end, _ = head.partition(b"\n")
-    begins_object = first.startswith(b'{"') and (not line_end or json_of(first))
+    begins_object = first.startswith(b'{"') and (not line_end or parse_json(first))
     if (begins_object or first.strip() in (b"{", b"[")) and not but_json:
         raise UserError(
             f"{path}, line 1: JSON, not plain text; write one text on each line, by its key, as in "

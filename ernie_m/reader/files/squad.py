@@ -14,7 +14,7 @@ from ernie_m.reader.files.row_errors import RowErrors
 from ernie_m.reader.files.tables import parse_json_lines
 from ernie_m.reader.token_offsets import Span
 from ernie_m.utils.errors import UserError, listed
-from ernie_m.utils.files import is_whole_text, json_of, read_bytes, read_json
+from ernie_m.utils.files import is_whole_text, parse_json, read_bytes, read_json
 from ernie_m.utils.logging import logger
 
 _FORM = '{"data": [{"paragraphs": [{"context": "...", "qas": [{"id", "question", "answers"}]}]}]}'
@@ -122,7 +122,7 @@ def _content(path: Path) -> Any:
     if split_name(path)[1]:
         raise UserError(f"{path}: questions are not read from a packed file; unpack it, as gunzip does")
     lines = read_bytes(path).splitlines()
-    first = json_of(lines[0]) if lines else None
+    first = parse_json(lines[0]) if lines else None
     if not isinstance(first, dict) or "question" not in first:
         return read_json(path, f"the form is {_FORM}")
     errors = RowErrors(path, may_skip=False)

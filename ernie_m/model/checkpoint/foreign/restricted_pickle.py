@@ -99,7 +99,7 @@ class Array:
         _version, shape, dtype, is_fortran, data = state
         if not isinstance(data, bytes | LongBytes) or not isinstance(dtype, _Dtype):
             raise ValueError("an array without data")
-        self.shape = sizes_of(shape)
+        self.shape = check_sizes(shape)
         self.dtype = dtype.numpy_dtype
         self.order = "F" if is_fortran else "C"
         self.data = data
@@ -117,7 +117,7 @@ class Array:
         return flat.reshape(self.shape, order=self.order)
 
 
-def sizes_of(axes: Any) -> tuple[int, ...]:
+def check_sizes(axes: Any) -> tuple[int, ...]:
     """Return the argument, if it is a shape or strides.
 
     Raises:

@@ -66,9 +66,9 @@ def _rebuilt_view(storage: Any, offset: Any, shape: Any, strides: Any, *_) -> _V
     """
     if not isinstance(storage, _Storage):
         raise ValueError("a tensor without storage")
-    check_shape(restricted_pickle.sizes_of(shape), storage.dtype)
-    (checked_offset,) = restricted_pickle.sizes_of((offset,))  # checked like a size
-    return _View(storage, checked_offset, shape, restricted_pickle.sizes_of(strides))
+    check_shape(restricted_pickle.check_sizes(shape), storage.dtype)
+    (checked_offset,) = restricted_pickle.check_sizes((offset,))  # checked like a size
+    return _View(storage, checked_offset, shape, restricted_pickle.check_sizes(strides))
 
 
 def _referenced_storage(reference: Any) -> _Storage:
@@ -101,7 +101,7 @@ _STAND_INS: dict[str, Any] = {
     "torch._utils._rebuild_tensor": _rebuilt_view,
     "torch._utils._rebuild_tensor_v2": _rebuilt_view,
     "torch._utils._rebuild_parameter": lambda tensor, *_: tensor,
-    "torch.Size": restricted_pickle.sizes_of,
+    "torch.Size": restricted_pickle.check_sizes,
     # fairseq keeps the flags of a run next to its weights. The lambda ignores the dict, which the class would
     # copy.
     "argparse.Namespace": lambda: restricted_pickle.Attributes(),
