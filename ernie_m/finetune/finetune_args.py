@@ -56,7 +56,7 @@ def _check_recipe_data(train_set: Path) -> None:
     parts = _PARTS_OF_DATA.get(folder.name)
     if folder.parent == Path("data") and parts and not folder.exists():
         verb = "explains how to get" if parts in _BY_HAND else "fetches"
-        raise UserError(f"{folder}: no such folder; {command_name()} download data {parts} {verb} it")
+        raise UserError(f"{folder}: no such folder; {command_name()} download data {parts} {verb} the data")
 
 
 @dataclass
