@@ -214,7 +214,7 @@ def read_files(task: Head, patterns: str, purpose: str, language_map: str | None
 
 
 def add_metric(task: Head, metric: str, dev_files: Sequence[LanguageFile]) -> None:
-    """Let the function of --metric score and select, after a look at what it makes of right predictions.
+    """Score and select with the function of --metric, after a trial with gold predictions.
 
     Raises:
         UserError: see `load_metric`.

@@ -1,4 +1,4 @@
-"""A metric of a user's own: a function of a file, FILE.py:FUNCTION (--metric)."""
+"""Custom metrics: a function of a file, FILE.py:FUNCTION (--metric)."""
 
 from collections.abc import Callable, Sequence
 from inspect import isfunction
@@ -9,21 +9,21 @@ from ernie_m.utils.args import accepts
 from ernie_m.utils.errors import UserError, shown
 from ernie_m.utils.user_code import errors_in, run_file
 
-# Predictions, targets -> name -> per cent.
+# Predictions, targets -> name -> percent.
 OwnMetric = Callable[[Sequence[Any], Sequence[Any]], dict[str, float]]
 
 
 def load_metric(metric: str) -> tuple[str, OwnMetric]:
-    """Return the name of the function of --metric, and the function, which checks what it returns.
+    """Load the function of --metric; return its name, and the function with a check of its result.
 
     Raises:
-        UserError: the file cannot be read, has an error or no such function. The function raises it, too, if
+        UserError: the file cannot be read, has an error or lacks the function. The function also raises it if
             it fails, or returns no finite number under its name.
     """
     path, _, name = metric.partition(":")
     function = getattr(run_file(path, f"{__name__}.{Path(path).stem}"), name, None)
     if not isfunction(function):
-        raise UserError(f"--metric {metric}: {path} has no function {name}")
+        raise UserError(f"--metric {metric}: no function {name} in {path}")
 
     def checked(predictions: Sequence[Any], targets: Sequence[Any]) -> dict[str, float]:
         with errors_in([path]):
@@ -31,7 +31,7 @@ def load_metric(metric: str) -> tuple[str, OwnMetric]:
         if not accepts(dict[str, float], scores) or name not in scores:
             raise UserError(
                 f"{path}, line {function.__code__.co_firstlineno}: {name} returned {shown(scores)} (expected "
-                f"a dict of finite numbers, among them '{name}', which selects)"
+                f"a dict of finite numbers, including '{name}', which selects the best checkpoint)"
             )
         return scores
 

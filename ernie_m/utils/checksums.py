@@ -36,7 +36,9 @@ def check_format(file: Path | str, number: Any, known: int, way_out: str = "recr
         AnotherRevision: they differ.
     """
     if number != known:
-        raise AnotherRevision(f"{file}: unsupported format {shown(number)} (expected {known}); {way_out}")
+        raise AnotherRevision(
+            f"{file}: unsupported format {shown(number)} (expected {known}) of another revision; {way_out}"
+        )
 
 
 def describe(file: Path) -> dict[str, Any]:
