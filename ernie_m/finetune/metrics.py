@@ -1,6 +1,6 @@
 """Accuracy, correlations, entity F1, and the chunk F1 by which XTREME scores part-of-speech tags."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from typing import NamedTuple
 
@@ -34,49 +34,13 @@ class MatchCounts(NamedTuple):
         return 2 * self.precision * self.recall / total if total else 0.0
 
 
-def seqeval_chunks(tags: Sequence[str]) -> set[tuple[str, int, int]]:
-    """Return (type, first, last) of each chunk that seqeval 1.2.2 finds in tags without B- and I-.
-    XTREME's evaluate.py passes it such tags. seqeval takes the first letter as the prefix and the rest
-    as its type, so NOUN is an N-OUN. The consequences are kept:
-      A run of equal tags is one chunk.
-      Each SCONJ and SYM is a chunk of its own, because S- is a one-word chunk in IOBES.
-      SCONJ and CCONJ have the same type, CONJ.
-      X has the same empty type as O: no chunk ends at an X before an O, and none begins at an X after an O.
-    """
-    spans = set()
-    first = 0  # the first word of the current chunk
-    last_prefix = "O"
-    last_type = ""
-    for index, tag in enumerate([*tags, "O"]):  # the added O closes the last chunk
-        prefix = tag[0]
-        # "OUN" of NOUN; the part after "-", if any; "_" is seqeval's empty type.
-        type_ = tag[1:].split("-", 1)[-1] or "_"
-        is_other_type = type_ != last_type
-        # seqeval's rules for IOBES prefixes; "O" and "." are outside of chunks.
-        ends_before = last_prefix in "ES" or (last_prefix in "BI" and prefix in "BSO")
-        starts_here = prefix in "BS" or (last_prefix in "ESO" and prefix in "EI")
-        if ends_before or (is_other_type and last_prefix not in "O."):
-            spans.add((last_type, first, index - 1))
-        if starts_here or (is_other_type and prefix not in "O."):
-            first = index
-        last_prefix = prefix
-        last_type = type_
-    return spans
-
-
-def entity_scores(
-    gold: Sequence[Sequence[str]],
-    predicted: Sequence[Sequence[str]],
-    find: Callable[[Sequence[str]], set[tuple[str, int, int]]] = entities,
-) -> MatchCounts:
+def entity_scores(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> MatchCounts:
     """Count matching entities. An entity is correct if its first word, last word and type are.
 
-    Args:
-        find: tags -> (type, first, last) of each entity: `entities` as in conlleval, the script of CoNLL-2002
-            and 2003, or `seqeval_chunks` for tags without B- and I-, such as parts of speech, as in XTREME.
+    It counts as conlleval, the script of CoNLL-2002 and 2003, and for parts of speech as XTREME.
     """
-    gold_entities = find(_concatenate_tags(gold))
-    predicted_entities = find(_concatenate_tags(predicted))
+    gold_entities = entities(_concatenate_tags(gold))
+    predicted_entities = entities(_concatenate_tags(predicted))
     return MatchCounts(len(gold_entities), len(predicted_entities), len(gold_entities & predicted_entities))
 
 

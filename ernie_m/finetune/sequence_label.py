@@ -9,7 +9,7 @@ import numpy as np
 
 from ernie_m.finetune.finetune_args import FinetuneFlags
 from ernie_m.finetune.head import Head
-from ernie_m.finetune.metrics import accuracy, entity_scores, seqeval_chunks
+from ernie_m.finetune.metrics import accuracy, entity_scores
 from ernie_m.model.checkpoint.open import Checkpoint
 from ernie_m.model.preprocessing import PreprocessingConfig
 from ernie_m.model.tasks import TOKEN_CLASSIFICATION
@@ -44,7 +44,7 @@ class TaggedSentence(NamedTuple):
 class Tagging(Head[Sequence[Sentence]]):
     """Token classification; the metric is entity F1 over words, as in conlleval.
 
-    With the scheme NONE it is XTREME's F1; see `ernie_m.finetune.metrics.seqeval_chunks`.
+    With the scheme NONE it is XTREME's F1; see `ernie_m.reader.tag_schemes.entities`.
 
     Args:
         labels: the tags in the order of their ids.
@@ -181,11 +181,10 @@ class Tagging(Head[Sequence[Sentence]]):
         """Compare the label ids of sentences: metric -> percent."""
         gold_tags = [self.tags(labels) for labels in gold]
         predicted_tags = [self.tags(labels) for labels in predicted]
+        scores = entity_scores(gold_tags, predicted_tags)
         if self.scheme == "NONE":  # no entities: XTREME's metrics
-            scores = entity_scores(gold_tags, predicted_tags, seqeval_chunks)
             accuracy_of_words = accuracy(list(chain(*predicted_tags)), list(chain(*gold_tags)))
             return {"f1": scores.f1, "acc": accuracy_of_words}
-        scores = entity_scores(gold_tags, predicted_tags)
         return {"f1": scores.f1, "precision": scores.precision, "recall": scores.recall}
 
     def write(self, path: str | os.PathLike, data: Sequence[Sentence], predictions: list) -> None:

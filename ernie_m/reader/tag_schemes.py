@@ -27,10 +27,18 @@ SCHEMES = {"IO": "I", "IOB": "BI", "IOE": "IE", "IOBES": "BIES", "NONE": ""}
 
 
 def entities(tags: Sequence[str]) -> set[tuple[str, int, int]]:
-    """The (type, first, last) of each entity, by the rules of conlleval, also in irregular sequences.
+    """The (type, first, last) of each entity, by the rules of conlleval.
 
-    An I- or E- continues an entity only after a B- or I- of its type; otherwise it begins one. This holds for
-    the schemes IO, IOB, IOE and IOBES.
+    The tags are in the scheme IO, IOB, IOE or IOBES. In irregular sequences, too, an I- or E- continues an
+    entity only after a B- or I- of its type; otherwise it begins one.
+
+    Of tags without prefixes these are the chunks that seqeval 1.2.2 finds, which XTREME's evaluate.py calls.
+    It takes the first letter of a tag for a prefix and the rest for a type: NOUN is an N-OUN. This has
+    consequences, which are kept:
+      A run of equal tags is one chunk.
+      Each SCONJ and SYM is one chunk by itself, because S- is a chunk of one word in IOBES.
+      SCONJ and CCONJ have the same type, CONJ.
+      X has the empty type of O: no chunk ends at an X before an O, and none begins at an X behind an O.
     """
     spans = set()
     first = 0  # the first word of the entity that is being read
@@ -38,12 +46,16 @@ def entities(tags: Sequence[str]) -> set[tuple[str, int, int]]:
     last_type = ""
     for index, tag in enumerate([*tags, "O"]):  # the last O ends an entity at the end
         prefix = tag[0]
-        type_ = tag[2:] or "_"  # a tag without a type, such as O
-        continues = prefix in "IE" and last_prefix in "BI" and type_ == last_type
-        if not continues:
-            if last_prefix != "O":
-                spans.add((last_type, first, index - 1))
-            first = index  # where the next entity begins, unless this tag is O
+        # "OUN" of NOUN; of a tag with a "-" what is behind it; "_" is seqeval's empty type.
+        type_ = tag[1:].split("-", 1)[-1] or "_"
+        is_other_type = type_ != last_type
+        # There are two prefixes outside of entities, "O" and ".".
+        ends_before = last_prefix in "ES" or (last_prefix in "BI" and prefix in "BSO")
+        starts_here = prefix in "BS" or (last_prefix in "ESO" and prefix in "EI")
+        if ends_before or (is_other_type and last_prefix not in "O."):
+            spans.add((last_type, first, index - 1))
+        if starts_here or (is_other_type and prefix not in "O."):
+            first = index
         last_prefix = prefix
         last_type = type_
     return spans

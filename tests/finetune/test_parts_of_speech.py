@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ernie_m.commands import predict, run_sequence_labeling
-from ernie_m.finetune.metrics import entity_scores, seqeval_chunks
+from ernie_m.finetune.metrics import entity_scores
 from ernie_m.finetune.sequence_label import Tagging
 from ernie_m.model.preprocessing import PreprocessingConfig
 from ernie_m.reader.tokenization import Tokenizer
@@ -52,7 +52,7 @@ def test_train_score_and_predict(folder, tmp_path, monkeypatch, capsys):
         sentences = read_conll(path)
         gold = [sentence.gold for sentence in sentences]
         predicted = [sentence.predicted for sentence in sentences]
-        assert f1[language] == entity_scores(gold, predicted, seqeval_chunks).f1
+        assert f1[language] == entity_scores(gold, predicted).f1
         is_correct = np.concatenate(gold) == np.concatenate(predicted)
         assert accuracy[language] == pytest.approx(100 * is_correct.mean())
         assert set(np.concatenate(gold)) <= set(PARTS_OF_SPEECH.values())

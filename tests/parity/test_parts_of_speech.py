@@ -5,7 +5,8 @@ import pytest
 from seqeval.metrics import f1_score, precision_score, recall_score
 from seqeval.metrics.sequence_labeling import get_entities
 
-from ernie_m.finetune.metrics import entity_scores, seqeval_chunks
+from ernie_m.finetune.metrics import entity_scores
+from ernie_m.reader.tag_schemes import entities
 
 # The tags of Universal Dependencies, and others.
 TAGS = [
@@ -35,8 +36,8 @@ def test_equals_seqeval(seed):
     joined = []
     for tags_of_sentence in gold:
         joined += [*tags_of_sentence, "O"]  # seqeval puts an O behind each sentence, too
-    assert seqeval_chunks(joined) == set(get_entities(gold))
-    scores = entity_scores(gold, predicted, seqeval_chunks)
+    assert entities(joined) == set(get_entities(gold))
+    scores = entity_scores(gold, predicted)
     assert scores.precision == pytest.approx(100 * precision_score(gold, predicted), abs=1e-10)
     assert scores.recall == pytest.approx(100 * recall_score(gold, predicted), abs=1e-10)
     assert scores.f1 == pytest.approx(100 * f1_score(gold, predicted), abs=1e-10)
