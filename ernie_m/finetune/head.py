@@ -6,6 +6,7 @@ model of ernie-m export runs without Paddle, so only the methods that run a Padd
 
 import math
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 Data = TypeVar("Data", bound=Sequence[Any])  # the items of a file
 
 
-class Head(Generic[Data]):
+class Head(ABC, Generic[Data]):
     """Features, loss, decoding and metric of one task. Subclasses define the methods of the first part.
 
     Attributes:
@@ -54,17 +55,17 @@ class Head(Generic[Data]):
     # Methods that each task defines
 
     @classmethod
+    @abstractmethod
     def from_flags(cls, flags: FinetuneFlags, tokenizer: Tokenizer, start: Checkpoint | None = None) -> Self:
         """Make the task from the flags. `start`: the checkpoint that they name."""
-        raise NotImplementedError
 
     def preprocessing(self) -> dict[str, Any]:
         """Return the preprocessing settings except `max_seq_len`, for "reading" in config.json."""
         return {}
 
+    @abstractmethod
     def read(self, path: str | os.PathLike, purpose: str) -> Data:
         """Read and check a data file. `purpose`: "train", "dev" or "test" (labels are not needed)."""
-        raise NotImplementedError
 
     def warn_truncated(self, name: str | os.PathLike, data: Data) -> None:
         """Warn of truncated rows and of text that the vocabulary does not cover."""
@@ -78,10 +79,11 @@ class Head(Generic[Data]):
         """Return the targets of a batch, which are sent to the device with the ids."""
         return batch.labels
 
+    @abstractmethod
     def inputs(self, data: Data) -> np.ndarray:
         """Return `input_hash` of each row, sentence or question of a file, int64 [N]."""
-        raise NotImplementedError
 
+    @abstractmethod
     def loss_and_counts(
         self, on_device: "LabeledBatch", outputs: dict[str, "Tensor"]
     ) -> tuple["Tensor", "Tensor | float", Any]:
@@ -91,27 +93,26 @@ class Head(Generic[Data]):
             on_device: the batch on the device, with the result of `targets`.
             outputs: the outputs of the model, by their names in `ernie_m.model.tasks`.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def decode(self, batch: Any, outputs: Mapping[str, np.ndarray]) -> list[Any]:
         """Turn the model's outputs into one prediction (numpy or plain values) per feature."""
-        raise NotImplementedError
 
+    @abstractmethod
     def score(self, data: Data, predictions: list[Any], language: str) -> Mapping[str, float]:
         """Score the predictions of a whole file, in the order of its items: metric -> percent."""
-        raise NotImplementedError
 
+    @abstractmethod
     def predicted(self, data: Data, predictions: list[Any]) -> list[Any]:
         """Return the predictions of a whole file for `own_metric`: labels, numbers, tags or texts."""
-        raise NotImplementedError
 
+    @abstractmethod
     def gold(self, data: Data) -> list[Any]:
         """Return the gold values of a whole file in the format of `predicted`; all answers to a question."""
-        raise NotImplementedError
 
+    @abstractmethod
     def write(self, path: str | os.PathLike, data: Data, predictions: list[Any]) -> None:
         """Write the predictions of a file atomically, in the official format."""
-        raise NotImplementedError
 
     # Running a model
 

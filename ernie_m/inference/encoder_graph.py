@@ -14,6 +14,7 @@ The n tokens that are not pads are stored one after another, [n, H]; only attent
 the last layer of classification, only the first token of each row is a query.
 """
 
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -27,7 +28,7 @@ from ernie_m.model.tasks import EMBEDDING, POOLED, TASKS, graph_outputs
 MASKED_SCORE = -1e4  # added to the score of a pad, as in ernie_m/model/attention.py
 
 
-class EncoderGraph:
+class EncoderGraph(ABC):
     """Writes the nodes of an encoder with a head, one after the other.
 
     Args:
@@ -65,17 +66,17 @@ class EncoderGraph:
 
     # What a library defines
 
+    @abstractmethod
     def constant(self, name: str, values: Any, dtype: type = np.float32) -> str:
         """Add a small array; returns its name."""
-        raise NotImplementedError
 
+    @abstractmethod
     def weight(self, name: str) -> str:
         """Add a weight of the model; returns its name."""
-        raise NotImplementedError
 
+    @abstractmethod
     def add_node(self, op: str, inputs: Sequence[str], output: str, **attributes: Any) -> None:
         """Add a node with one output. A type among the attributes is one of NumPy."""
-        raise NotImplementedError
 
     # The graph
 

@@ -5,6 +5,7 @@
 
 import importlib
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, ClassVar, NamedTuple, NotRequired, Protocol, TypedDict
@@ -48,7 +49,7 @@ class Predictor(Protocol):
         """Return an answer for each parsed request."""
 
 
-class InputFile:
+class InputFile(ABC):
     """A file of requests, which is written again with their answers: a table, or a file of training data.
 
     Attributes:
@@ -57,21 +58,21 @@ class InputFile:
 
     forms: tuple[str, ...] = (OBJECTS,)
 
+    @abstractmethod
     def requests(self, errors: RowErrors) -> Iterator[tuple[int, Any, dict]]:
         """Yield the line of each request, what `write` needs of it, and the request.
 
         Args:
             errors: receives what cannot be read.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def write(self, rows: Iterable[tuple[Any, dict]], file: IO[str]) -> None:
         """Write the answers.
 
         Args:
             rows: each request, with what `requests` gave for `write`, and its answer, {} if it has none.
         """
-        raise NotImplementedError
 
     def summary(self) -> list[str]:
         """Lines: how much was answered, and how well, if the file says what is right."""
