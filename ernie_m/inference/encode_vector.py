@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
@@ -35,9 +34,8 @@ from ernie_m.utils.files import atomic_dir, lock_writer
 from ernie_m.utils.logging import Progress, logger, setup_console
 from ernie_m.utils.paddle_settings import prepare
 from ernie_m.vectors.language_centering import LanguageCentering
-from ernie_m.vectors.pooling import SentenceEncoder, unit
+from ernie_m.vectors.pooling import R, SentenceEncoder, unit
 
-R = TypeVar("R")
 _HEADER_BYTES = 128  # what numpy writes before the data of an array of two dimensions
 
 

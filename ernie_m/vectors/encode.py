@@ -1,9 +1,9 @@
 """Encode sentences with Paddle: one vector per sentence, from one layer or from every layer."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Self, TypeVar
+from typing import Self
 
 import numpy as np
 import paddle
@@ -17,11 +17,9 @@ from ernie_m.model.preprocessing import MEAN_WITHOUT_SPECIAL
 from ernie_m.model.threads import Workers
 from ernie_m.reader.batching import BATCH_TOKENS
 from ernie_m.training.precision import Autocast
-from ernie_m.vectors.pooling import SentenceEncoder, takes_piece_means, token_weights
+from ernie_m.vectors.pooling import R, SentenceEncoder, takes_piece_means, token_weights
 from ernie_m.vectors.static_embeddings import StaticEncoder
 from ernie_m.vectors.static_embeddings_in_paddle import PieceBatch, piece_means
-
-R = TypeVar("R")
 
 
 @dataclass(frozen=True)
@@ -121,17 +119,10 @@ class PaddleEncoder(SentenceEncoder):
         sentences: Sequence[Collection[int]],
         batch_tokens: int = BATCH_TOKENS,
     ) -> Iterator[tuple[list[int], R]]:
-        with self._without_dropout():  # here, because several batches may be computed at a time
-            yield from super().batches(compute, sentences, batch_tokens)
-
-    @contextmanager
-    def _without_dropout(self) -> Iterator[None]:
-        """A context in which the model is not in training; then it is in the mode that it was in before."""
         was_training = self.model.training
-        if was_training:
-            self.model.eval()
+        self.model.eval()  # here, because several batches may be computed at a time
         try:
-            yield
+            yield from super().batches(compute, sentences, batch_tokens)
         finally:
             if was_training:
                 self.model.train()

@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import chain, islice
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import paddle
@@ -21,11 +21,9 @@ from paddle import Tensor, nn
 from ernie_m.model import kernel_selection, threads
 from ernie_m.model.cpu import mkl
 from ernie_m.model.cpu.numpy_views import as_array, thread_count
-from ernie_m.model.threads import AHEAD, Workers
+from ernie_m.model.threads import AHEAD, R, T, Workers
 from ernie_m.model.word_embeddings import EmbeddingGradient, WordEmbeddings, add_paddles_gradient
 
-T = TypeVar("T")
-R = TypeVar("R")
 _MOST = 2048  # tokens of a batch
 
 
