@@ -15,12 +15,20 @@ from ernie_m.model.checkpoint.weights import Weights
 from ernie_m.model.tasks import CLASSIFICATION, QUESTION_ANSWERING, TOKEN_CLASSIFICATION
 
 
-class PaddleNLP(ThirdPartyFormat):
+class _ErnieM(ThirdPartyFormat):
+    """What both libraries share."""
+
+    prefix = "ernie_m."
+    any_prefix = r"ernie_m\."
+    model_types = (MODEL_TYPE, "", None)
+    is_ernie_m = True
+    tokenizer_form = "paddlenlp"
+
+
+class PaddleNLP(_ErnieM):
     """ErnieM in PaddleNLP, which ignores the key intermediate_size, and saves 3072 for every size."""
 
     name = "paddlenlp"
-    prefix = "ernie_m."
-    any_prefix = r"ernie_m\."
     classes = {
         None: ModelClass("ErnieMModel"),
         CLASSIFICATION: ModelClass("ErnieMForSequenceClassification", head=CLASSIFIER),
@@ -28,11 +36,8 @@ class PaddleNLP(ThirdPartyFormat):
         QUESTION_ANSWERING: ModelClass("ErnieMForQuestionAnswering", head=CLASSIFIER),
         CHOICE: ModelClass("ErnieMForMultipleChoice", head=CLASSIFIER),
     }
-    model_types = (MODEL_TYPE, "", None)
     ignored = "intermediate_size"
-    is_ernie_m = True
     library = "paddlenlp"
-    tokenizer_form = "paddlenlp"
     text_rules = "paddlenlp"
     own_keys = {"type_vocab_size": 16, "dtype": "float32"}
     further_keys = ()
@@ -45,12 +50,10 @@ class PaddleNLP(ThirdPartyFormat):
         return []
 
 
-class HuggingFace(ThirdPartyFormat):
+class HuggingFace(_ErnieM):
     """ErnieM in transformers 4."""
 
     name = "huggingface"
-    prefix = "ernie_m."
-    any_prefix = r"ernie_m\."
     encoder = {  # doubled for q, k and v only
         "encoder.layers.{i}.self_attn.q_proj": "encoder.layers.{i}.self_attn.self_attn.q_proj",
         "encoder.layers.{i}.self_attn.k_proj": "encoder.layers.{i}.self_attn.self_attn.k_proj",
@@ -64,9 +67,6 @@ class HuggingFace(ThirdPartyFormat):
         QUESTION_ANSWERING: ModelClass("ErnieMForQuestionAnswering", has_pooler=False, head=QA_OUTPUTS),
         CHOICE: ModelClass("ErnieMForMultipleChoice", head=CLASSIFIER),
     }
-    model_types = (MODEL_TYPE, "", None)
-    is_ernie_m = True
     library = "transformers"
-    tokenizer_form = "paddlenlp"
     text_rules = "transformers"
     own_keys = {"classifier_dropout": None, "act_dropout": 0.0, "torch_dtype": "float32"}
