@@ -8,6 +8,7 @@ downloads are reused.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -84,13 +85,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     flags = parse_options(DataFlags, arguments, __name__)
     data = Path(flags.data)
-    errors = []
-    fetched = []  # parts whose files are complete
-    for part in flags.parts or PARTS:
-        faults_of_part = fetch_missing(addresses(data, part))
-        errors += faults_of_part
-        if not faults_of_part:
-            fetched.append(part)
+    errors = {part: fetch_missing(addresses(data, part)) for part in flags.parts or PARTS}
+    fetched = [part for part in errors if not errors[part]]  # parts whose files are complete
     if "tatoeba" in fetched:
         try:  # its files are used as they are, so check them by reading
             bitexts = read_bitexts(data / "tatoeba")
@@ -103,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for task in tasks:
         if task:
             prepare_task(data, task)
-    raise_errors(errors)
+    raise_errors([*chain.from_iterable(errors.values())])
 
 
 def addresses(data: Path, part: str) -> dict[Path, str]:
