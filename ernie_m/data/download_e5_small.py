@@ -21,11 +21,12 @@ from sentencepiece.sentencepiece_model_pb2 import ModelProto
 from ernie_m.data.download import pip_download
 from ernie_m.model.checkpoint import safetensors
 from ernie_m.model.checkpoint.foreign import sentence_transformers
-from ernie_m.model.checkpoint.weights import CARD, CONFIG, WEIGHTS
+from ernie_m.model.checkpoint.weights import CONFIG, WEIGHTS
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.preprocessing import MEAN_OF_TOKENS, PreprocessingConfig
 from ernie_m.reader.tokenizer_json import BPE_MODEL, add_pieces
 from ernie_m.utils.args import option, parse_options
+from ernie_m.utils.checksums import CARD
 from ernie_m.utils.errors import UserError, say
 from ernie_m.utils.files import as_json, atomic_dir, lock_writer
 

@@ -11,6 +11,7 @@ from ernie_m.training.training_flags import ComputeFlags
 from ernie_m.utils.args import (
     NonNegativeFloat,
     PositiveInt,
+    PositiveShare,
     Range,
     UnitInterval,
     is_read,
@@ -33,7 +34,6 @@ _DIVIDED = "evaluation is always divided among the processes"
 _NO_EXECUTOR = "there is no static-graph executor"
 
 AtLeastOne = Annotated[float, Range(at_least=1)]
-Decay = Annotated[float, Range(above=0, at_most=1)]
 SequenceLength = Annotated[int, Range(at_least=8, at_most=512)]
 
 # Data folder of the recipes -> the parts of `ernie-m download data` that create it.
@@ -108,7 +108,7 @@ class TrainingFlags(ModelFileFlags, ComputeFlags):
     weight_decay: NonNegativeFloat = 0.01
     """Decoupled weight decay, not applied to biases and layer norms, and not scaled by layer-wise decay."""
 
-    layerwise_lr_decay: Decay = 0.9
+    layerwise_lr_decay: PositiveShare = 0.9
     """Layer-wise learning-rate decay d: layer i of L (from 0) is trained at learning_rate * d^(L-i), the word
     and position embeddings at learning_rate * d^(L+1), and all other weights at learning_rate."""
 

@@ -26,13 +26,13 @@ from ernie_m.inference.engines import FILES, WEIGHTS_FILES, GraphRunner, PaddleE
 from ernie_m.inference.export_paddle import ExportedGraph
 from ernie_m.inference.load import LoadedModel, run_onnx
 from ernie_m.model.checkpoint.model_card import model_card
-from ernie_m.model.checkpoint.weights import CARD, CONFIG, LANGUAGE_MEANS, PIECES, VOCAB
+from ernie_m.model.checkpoint.weights import CONFIG, LANGUAGE_MEANS, PIECES, VOCAB
 from ernie_m.model.checkpoint.write import model_weights
 from ernie_m.model.preprocessing import COLUMNS, GIVEN, READING, stored_preprocessing
 from ernie_m.model.tasks import EMBEDDING, TASKS, stored_name
 from ernie_m.reader.batching import padded_batches
 from ernie_m.reader.write_tokenizer import write_native
-from ernie_m.utils.checksums import MANIFEST, write_manifest
+from ernie_m.utils.checksums import CARD, MANIFEST, write_manifest
 from ernie_m.utils.errors import UserError, install_command
 from ernie_m.utils.files import as_json, atomic_dir, parse_json
 from ernie_m.utils.logging import logger

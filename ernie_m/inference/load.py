@@ -25,7 +25,7 @@ from ernie_m.model.checkpoint.check_weights import check, unread
 from ernie_m.model.checkpoint.format import read_labels
 from ernie_m.model.checkpoint.key_mapping import CHOICE, encoder_shapes
 from ernie_m.model.checkpoint.open import Checkpoint, open_checkpoint
-from ernie_m.model.checkpoint.weights import CARD, CONFIG, LANGUAGE_MEANS, Weights
+from ernie_m.model.checkpoint.weights import CONFIG, LANGUAGE_MEANS, Weights
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.open_model import OpenedModel, open_model
 from ernie_m.model.preprocessing import (
@@ -51,7 +51,7 @@ from ernie_m.model.tasks import (
 )
 from ernie_m.model.threads import STOP, Workers, core_count
 from ernie_m.reader.tokenization import Tokenizer
-from ernie_m.utils.checksums import check_folder
+from ernie_m.utils.checksums import CARD, check_folder
 from ernie_m.utils.errors import UserError, install_command, listed
 from ernie_m.utils.files import FileVersion, get_file_version, read_object, reject_changed
 from ernie_m.utils.logging import logger

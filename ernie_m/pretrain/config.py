@@ -16,6 +16,7 @@ from ernie_m.utils.args import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    PositiveShare,
     Range,
     UnitInterval,
     option,
@@ -36,7 +37,6 @@ BASE = {
 }
 
 BelowOne = Annotated[float, Range(at_least=0, below=1)]
-PositiveShare = Annotated[float, Range(above=0, at_most=1)]
 
 
 @dataclass

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from ernie_m.reader.equal_texts import normal_form
-from ernie_m.utils.errors import UserError
+from ernie_m.utils.errors import JOINERS, UserError
 from ernie_m.utils.files import read_object, write_json
 from ernie_m.utils.languages import common_language
 
@@ -160,7 +160,6 @@ def check_labels(
 # How tables write that a row has no label, in small letters: pandas, Excel, R, databases (\\N), people, and
 # SNLI where its annotators did not agree. Some may be names of classes, so that they are asked about.
 NO_LABEL = ("nan", "nat", "<na>", "-", "\\n", "n/a", "#n/a", "na", "null", "none", "?", "(blank)", "todo")
-_JOINERS = "\u200c\u200d"  # zero width, but letters look different without them
 # That a row has no label, in Hugging Face's data sets; but a sentiment may be -1, 0 or 1, or -2 to 2. Then it
 # is none if it is so many times rarer than the others are on average.
 _HIDDEN, _RARE = "-1", 10
@@ -187,7 +186,7 @@ def normal_label(label: str) -> str:
     visible = [
         character
         for character in unicodedata.normalize("NFC", spaced)
-        if character in _JOINERS or unicodedata.category(character) not in ("Cc", "Cf")
+        if character in JOINERS or unicodedata.category(character) not in ("Cc", "Cf")
     ]
     return re.sub(r"^([+-]?\d+)\.00?$", r"\1", "".join(visible).strip())
 

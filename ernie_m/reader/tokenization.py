@@ -30,7 +30,17 @@ import sentencepiece
 
 from ernie_m.reader.tokenizer_json import BPE_MODEL, TOKENIZER_JSON, no_piece_model, piece_model_from_json
 from ernie_m.reader.tokenizer_rules import ERNIE_M, LIBRARY_RULES, QUOTES, TEXT_RULES, cut_pieces
-from ernie_m.reader.vocabulary import DICT, FILLER, SPECIAL_TOKENS, UNK, derive_vocab, read_vocab, write_vocab
+from ernie_m.reader.vocabulary import (
+    CONFIG,
+    DICT,
+    FILLER,
+    SPECIAL_TOKENS,
+    UNK,
+    VOCAB,
+    derive_vocab,
+    read_vocab,
+    write_vocab,
+)
 from ernie_m.utils.checksums import MANIFEST
 from ernie_m.utils.errors import UserError, command_name, listed, shown
 from ernie_m.utils.files import Folder, read_bytes
@@ -49,7 +59,6 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _CUT_PIECE = -1  # in place of the id of a piece that rule 5 cuts into several
 _FEW_TEXTS = 8  # up to so many are encoded one by one
 
-_CONFIG = "config.json"
 _FOREIGN = {"tokenizer_config.json", "model_config.json"}  # other libraries write them
 _ALONE = {TOKENIZER_JSON, DICT}  # without config.json these are of other libraries, too
 
@@ -173,7 +182,7 @@ class Tokenizer:
         models = [folder / name for name in _PIECE_MODEL_NAMES if (folder / name).is_file()]
         if not models:
             raise no_piece_model(folder)
-        vocabs = [folder / name for name in ("vocab.txt", DICT) if (folder / name).is_file()]
+        vocabs = [folder / name for name in (VOCAB, DICT) if (folder / name).is_file()]
         if text_rules is None:
             text_rules, its_tokens = read_tokenizer_rules(folder)
             added_tokens = its_tokens if added_tokens is None else added_tokens
@@ -509,8 +518,8 @@ def read_tokenizer_rules(path: Path) -> tuple[str, Mapping[str, int]]:
     location = folder.path / MANIFEST
     settings = folder.json(MANIFEST).get("vocabulary")  # of a corpus; a model's manifest has no such key
     if settings is None:
-        location = folder.path / _CONFIG
-        config = folder.json(_CONFIG)
+        location = folder.path / CONFIG
+        config = folder.json(CONFIG)
         is_of_others = config.get("model_type") not in (None, "ernie_m") or "architectures" in config
         if is_of_others or folder.names & (_FOREIGN if config else _FOREIGN | _ALONE):
             raise UserError(

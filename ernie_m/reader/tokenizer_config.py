@@ -23,6 +23,7 @@ from ernie_m.reader.tokenizer_json import (
     list_steps,
     rules_1_to_3,
 )
+from ernie_m.reader.vocabulary import CONFIG, VOCAB
 from ernie_m.utils.errors import UserError, shown
 from ernie_m.utils.files import Folder, read_bytes
 from ernie_m.utils.logging import logger
@@ -30,8 +31,6 @@ from ernie_m.utils.logging import logger
 TOKENIZER_CONFIG = "tokenizer_config.json"
 _ADDED = "added_tokens.json"
 _SPECIALS_MAP = "special_tokens_map.json"
-_VOCAB = "vocab.txt"
-_CONFIG = "config.json"
 _KEYS = {"bos_token_id": "<s>", "eos_token_id": "</s>"}  # of config.json
 _ROUNDING = 1e-5  # of a score, which the piece model has in float32
 _CLASSES = (
@@ -70,8 +69,8 @@ def check_kind(folder: Folder, model_config: Mapping[str, Any], model_config_pat
         if class_name not in (None, "", *_CLASSES):
             raise UserError(f"{path}: unsupported tokenizer_class {shown(class_name)}: {OTHER_KIND}")
     # In every sentencepiece vocabulary some tokens begin with the mark of a space.
-    if _VOCAB in folder and "▁".encode() not in folder.read(_VOCAB, read_bytes):
-        raise UserError(f"{folder.path / _VOCAB}: not a SentencePiece vocabulary: {OTHER_KIND}")
+    if VOCAB in folder and "▁".encode() not in folder.read(VOCAB, read_bytes):
+        raise UserError(f"{folder.path / VOCAB}: not a SentencePiece vocabulary: {OTHER_KIND}")
 
 
 def has_official_rules(folder: Folder) -> bool:
@@ -128,11 +127,11 @@ def check_ids(folder: Folder, tokenizer: Tokenizer) -> None:
         if keeps_space(contents, is_normalized=False):
             logger.warning("%s: with it a space at the end of a text is a piece; here it is none", json_path)
     # Its pad_token_id is compared with the shape of the model.
-    config = {token: folder.json(_CONFIG).get(key) for key, token in _KEYS.items()}
+    config = {token: folder.json(CONFIG).get(key) for key, token in _KEYS.items()}
     said = chain(
         ((json_path, piece, id_, "id") for id_, (piece, _score) in enumerate(pieces)),
         ((path, token, id_, "id") for path, token, id_ in _entries(folder)),
-        ((folder.path / _CONFIG, token, id_, "id") for token, id_ in config.items() if id_ is not None),
+        ((folder.path / CONFIG, token, id_, "id") for token, id_ in config.items() if id_ is not None),
         ((json_path, *entry, "score") for entry in pieces if entry[0] in ours_of["score"]),
     )
     for path, token, theirs, what in said:

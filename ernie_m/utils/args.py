@@ -123,6 +123,7 @@ PositiveInt = Annotated[int, Range(at_least=1)]
 NonNegativeInt = Annotated[int, Range(at_least=0)]
 PositiveFloat = Annotated[float, Range(above=0)]
 NonNegativeFloat = Annotated[float, Range(at_least=0)]
+PositiveShare = Annotated[float, Range(above=0, at_most=1)]
 UnitInterval = Annotated[float, Range(at_least=0, at_most=1)]
 IN_WORDS = {
     bool: "true or false",

@@ -18,7 +18,7 @@ from ernie_m.utils.files import read_json, read_object, reject_pointer, sha256_o
 MANIFEST = "manifest.json"
 # The format number of every manifest, and of "reading" in config.json (`ernie_m.model.preprocessing`).
 VERSION = 2
-_CARD = "README.md"  # people edit it
+CARD = "README.md"  # people edit it
 
 
 class AnotherRevision(UserError):
@@ -64,7 +64,7 @@ def check_file(file: Path, entry: Mapping[str, Any], checksum: bool = True) -> N
 
 def write_manifest(path: Path) -> None:
     """Write a manifest of all files of its folder except the model card."""
-    files = sorted(file for file in path.parent.iterdir() if file.is_file() and file.name != _CARD)
+    files = sorted(file for file in path.parent.iterdir() if file.is_file() and file.name != CARD)
     write_json(path, {"version": VERSION, "files": {file.name: describe(file) for file in files}})
 
 

@@ -17,7 +17,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # disk or quota full, or file 
 # Unicode categories that would break a line or are invisible: control characters, marks such as those that
 # change the writing direction, lone surrogates, line and paragraph separators.
 _ESCAPED = ("Cc", "Cf", "Cs", "Zl", "Zp")
-_JOINERS = "\u200c\u200d"  # of category Cf, but needed in Persian and Hindi
+JOINERS = "\u200c\u200d"  # of category Cf, but needed in Persian and Hindi
 
 
 class UserError(Exception):
@@ -53,7 +53,7 @@ def printable(text: str, keep: str = "") -> str:
     Args:
         keep: characters to keep.
     """
-    for character in {*text} - {*keep, *_JOINERS}:
+    for character in {*text} - {*keep, *JOINERS}:
         if unicodedata.category(character) in _ESCAPED:
             text = text.replace(character, character.encode("unicode_escape").decode())
     return text

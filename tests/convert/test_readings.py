@@ -7,10 +7,10 @@ import pytest
 
 from ernie_m.commands import convert
 from ernie_m.model.checkpoint.open import open_checkpoint
-from ernie_m.model.checkpoint.weights import CARD
 from ernie_m.model.preprocessing import PreprocessingConfig
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.reader.tokenizer_json import rules_1_to_3
+from ernie_m.utils.checksums import CARD
 from tests.foreign import make_xlm_r
 from tests.helpers.checkpoints import change_config, stored
 from tests.launching import error_of

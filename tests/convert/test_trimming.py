@@ -16,12 +16,13 @@ from ernie_m.model.checkpoint import safetensors
 from ernie_m.model.checkpoint.load import load_from
 from ernie_m.model.checkpoint.model_card import model_card, read_card
 from ernie_m.model.checkpoint.open import open_checkpoint
-from ernie_m.model.checkpoint.weights import CARD, LANGUAGE_MEANS
+from ernie_m.model.checkpoint.weights import LANGUAGE_MEANS
 from ernie_m.model.checkpoint.write_foreign import ENCODER_TARGETS, with_tokens
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.reader.batching import pad
 from ernie_m.reader.token_offsets import encode_with_offsets
 from ernie_m.reader.tokenization import Tokenizer
+from ernie_m.utils.checksums import CARD
 from tests import toys
 from tests.helpers.batches import padded_batch
 from tests.helpers.files import flip_last_bit

@@ -4,7 +4,7 @@ import pytest
 import yaml
 
 from ernie_m.model.checkpoint.model_card import model_card, read_card
-from ernie_m.model.checkpoint.weights import CARD
+from ernie_m.utils.checksums import CARD
 
 CONFIG = {"num_hidden_layers": 4, "hidden_size": 8, "vocab_size": 1000}
 FACTS = {

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from ernie_m.finetune.finetune_args import Decay, FineTunedTask, TrainingFlags
+from ernie_m.finetune.finetune_args import FineTunedTask, TrainingFlags
 from ernie_m.model.preprocessing import MEAN_WITHOUT_SPECIAL, Pooling
 from ernie_m.reader.files.table_options import TableOptions
 from ernie_m.utils.args import (
@@ -11,6 +11,7 @@ from ernie_m.utils.args import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    PositiveShare,
     Range,
     UnitInterval,
     option,
@@ -100,7 +101,7 @@ class RetrievalFlags(TableOptions, TrainingFlags):
     weight_decay: NonNegativeFloat = 0.0
     """Decoupled weight decay, not applied to biases and layer norms."""
 
-    layerwise_lr_decay: Decay = 1.0
+    layerwise_lr_decay: PositiveShare = 1.0
     """Layer-wise learning-rate decay d: layer i of L is trained at learning_rate * d^(L-i), the word and
     position embeddings at learning_rate * d^(L+1)."""
 

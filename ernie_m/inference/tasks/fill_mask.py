@@ -31,9 +31,9 @@ from ernie_m.model.packed_layout import PackedLayout
 from ernie_m.model.tasks import FILL_MASK
 from ernie_m.pretrain.masking import Vocabulary
 from ernie_m.reader.tokenization import Tokenizer
+from ernie_m.reader.vocabulary import MASK
 from ernie_m.utils.errors import UserError
 
-MASK = "[MASK]"
 _AT_ONCE = 64  # rows of logits, [64, V]
 
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import yaml
 
-from ernie_m.model.checkpoint.weights import CARD
 from ernie_m.model.tasks import EMBEDDING, TASKS, task_named
 from ernie_m.utils.args import NULLS, parse_yaml
+from ernie_m.utils.checksums import CARD
 from ernie_m.utils.errors import UserError, printable
 from ernie_m.utils.files import read_text
 from ernie_m.utils.languages import common_language

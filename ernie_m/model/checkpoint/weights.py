@@ -14,7 +14,8 @@ import numpy as np
 from google.protobuf.message import DecodeError
 from safetensors import SafetensorError
 
-from ernie_m.reader.vocabulary import DICT
+from ernie_m.reader.tokenizer_json import TOKENIZER_JSON
+from ernie_m.reader.vocabulary import DICT, VOCAB
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import (
     Folder,
@@ -195,12 +196,9 @@ def check_shape(shape: Iterable[int], dtype: np.dtype) -> None:
 
 
 ADAPTER = "adapter_config.json"  # PEFT; libraries add its weights to those next to it
-CARD = "README.md"
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
-VOCAB = "vocab.txt"
 PIECES = "piece.model"
-TOKENIZER_JSON = "tokenizer.json"  # of XLM-R; `ernie_m.reader.tokenization` converts it
 LANGUAGE_MEANS = "language_means.safetensors"  # language -> its mean embedding by layer, [L + 1, H]
 VOCABS = (VOCAB, "ernie_m.vocab.txt", DICT)
 PIECE_MODELS = (PIECES, "sentencepiece.bpe.model", "ernie_m.sentencepiece.bpe.model", TOKENIZER_JSON)

@@ -24,7 +24,6 @@ import numpy as np
 from ernie_m.model.checkpoint import safetensors
 from ernie_m.model.checkpoint.model_card import model_card
 from ernie_m.model.checkpoint.weights import (
-    CARD,
     CONFIG,
     LANGUAGE_MEANS,
     PIECES,
@@ -34,7 +33,7 @@ from ernie_m.model.checkpoint.weights import (
 )
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.reader.vocabulary import DICT
-from ernie_m.utils.checksums import MANIFEST, write_manifest
+from ernie_m.utils.checksums import CARD, MANIFEST, write_manifest
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import as_json
 

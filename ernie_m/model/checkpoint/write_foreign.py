@@ -18,7 +18,7 @@ from ernie_m.model.checkpoint.key_mapping import CHOICE, Translated
 from ernie_m.model.checkpoint.model_card import model_card
 from ernie_m.model.checkpoint.native import NativeFormat
 from ernie_m.model.checkpoint.official import Official
-from ernie_m.model.checkpoint.weights import CARD, LANGUAGE_MEANS, Weights, finite
+from ernie_m.model.checkpoint.weights import LANGUAGE_MEANS, Weights, finite
 from ernie_m.model.preprocessing import (
     ERNIE_M_RULES,
     MEAN_OF_TOKENS,
@@ -36,6 +36,7 @@ from ernie_m.model.tasks import (
     stored_name,
 )
 from ernie_m.reader import write_tokenizer
+from ernie_m.utils.checksums import CARD
 from ernie_m.utils.errors import UserError, listed
 
 # Value of --to -> format; static models have another one.

@@ -18,14 +18,13 @@ import numpy as np
 from ernie_m.model.checkpoint import safetensors
 from ernie_m.model.checkpoint.format import Checkpoint, Format
 from ernie_m.model.checkpoint.key_mapping import ModelClass
-from ernie_m.model.checkpoint.weights import WEIGHTS, Weights
+from ernie_m.model.checkpoint.weights import CONFIG, WEIGHTS, Weights
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.preprocessing import DOCUMENT, MEAN_OF_TOKENS, PreprocessingConfig
 from ernie_m.utils.errors import UserError, shown
 from ernie_m.utils.files import Folder, as_json, read_json, read_object
 
 MODULES = "modules.json"
-_CONFIG = "config.json"
 # All names of this file, in the library's order of precedence.
 _LENGTHS = [
     f"sentence_{encoder}_config.json"
@@ -123,11 +122,11 @@ def read_embedding_fields(
         if kind == "Transformer" and number == 0:
             fields |= _length(Folder(module_folder).first(_LENGTHS), errors)
         elif kind == "Pooling" and number == 1:
-            pooling_path = module_folder / _CONFIG
+            pooling_path = module_folder / CONFIG
             fields["pooling"] = (_pooling(pooling_path, config.hidden_size, errors), pooling_path)
         elif kind == "Normalize" and number == len(modules) - 1:
             fields["normalize"] = (True, path)
-            normalize_path = module_folder / _CONFIG
+            normalize_path = module_folder / CONFIG
             if normalize_path.is_file():  # since version 6
                 _settings(_NORMALIZE, normalize_path, errors)
         else:
@@ -298,7 +297,7 @@ def write(folder: Path, config: ErnieMConfig, preprocessing: PreprocessingConfig
     common_flags = list(_FLAGS.items())[:4]  # supported by every version of the library
     pooling |= {flag: name == written.pooling for flag, name in common_flags}
     files: dict[str, Any] = {
-        f"{_POOLING}/{_CONFIG}": pooling,
+        f"{_POOLING}/{CONFIG}": pooling,
         _LENGTH: {"max_seq_length": written.max_seq_len or config.longest_input, "do_lower_case": False},
     }
     return _write_modules(folder, {"Transformer": "", "Pooling": _POOLING}, written, files)
