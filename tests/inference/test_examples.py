@@ -10,8 +10,6 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 import ernie_m
-from examples.clusters import cluster
-from examples.hybrid_search import HybridIndex
 from examples.near_duplicates import near_duplicates
 from examples.sklearn_classifier import ErnieMClassifier
 from tests.toys import sentences
@@ -34,20 +32,6 @@ def test_near_duplicates(model):
     places = [(a, b) for b in range(len(TEXTS)) for a in range(b) if cosines[a, b] > threshold]
     assert len(found) == len(pairs) > 3 and pairs == {(TEXTS[a], TEXTS[b]) for a, b in places}
     assert found == sorted(found, reverse=True)
-
-
-def test_clusters(model):
-    """The cluster of a text is that whose center is nearest to it."""
-    numbers, kmeans = cluster(model, TEXTS, 3)
-    centers = model.encode(TEXTS, normalize=True) @ kmeans.centroids.T
-    np.testing.assert_array_equal(numbers, centers.argmax(axis=1))
-
-
-def test_hybrid_search(model):
-    """A text is nearest to itself by its words, and by its vector."""
-    index = HybridIndex(model, TEXTS)
-    for text in TEXTS:
-        assert index.search(text)[0] == text
 
 
 def test_the_estimator(models):
