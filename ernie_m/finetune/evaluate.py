@@ -101,9 +101,7 @@ def predict_files(
     losses = distributed.all_sum(losses)
     results = []
     for file, own_rows, loss, file_seconds in zip(files, rows, losses, seconds, strict=True):
-        prediction_of: dict[int, Any] = {}  # index of the item -> its prediction, from all processes
-        for rows_of_process in distributed.gather(own_rows):
-            prediction_of |= dict(rows_of_process)
+        prediction_of = dict(distributed.gather_items(own_rows))  # index of the item -> its prediction
         predictions = [prediction_of[item] for item in sorted(prediction_of)]
         results.append(FilePredictions(file, predictions, loss / len(file.data), file_seconds))
     return results

@@ -129,10 +129,9 @@ class Evaluator:
                 if stop.anywhere():
                     return None
         scores: dict[str, dict[str, Any]] = {kind: {} for kind, _ in parts}
-        for scores_of_process in distributed.gather(process_scores):
-            for kind, name, result in scores_of_process:
-                if result:
-                    scores[kind][name] = result
+        for kind, name, result in distributed.gather_items(process_scores):
+            if result:
+                scores[kind][name] = result
         if scores.get("retrieval"):
             most = self.run_config.eval_sequences
             counts = {"-".join(pair): min(len(stream), most) for pair, stream in self.pairs.items()}

@@ -122,6 +122,11 @@ def gather(item: Any) -> list[Any]:
     return items
 
 
+def gather_items(items: Iterable[T]) -> list[T]:
+    """Return the items of all processes, in order of rank, on every process. They must pickle."""
+    return list(itertools.chain.from_iterable(gather(list(items))))
+
+
 @translate_connection_errors()
 def gather_rows(rows: Tensor, number: int) -> list[tuple[Tensor, int]]:
     """Gather `rows` and `number` of each process, in order of rank, on every process.

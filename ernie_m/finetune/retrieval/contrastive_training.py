@@ -313,9 +313,7 @@ class Retrieval(MultiSeedTraining):
                     )
             if stop.anywhere():  # every process calls it equally often
                 return None
-        scores: dict[str, float] = {}
-        for part in distributed.gather(process_scores):
-            scores |= part
+        scores = dict(distributed.gather_items(process_scores.items()))
         mean = sum(scores.values()) / len(scores)
         each = "".join(f", {name} {score:.2f}" for name, score in sorted(scores.items()) if len(scores) > 1)
         line = "validation accuracy@1: %.2f (step %d)%s%s"

@@ -137,10 +137,8 @@ def read_inputs(flags: RetrievalFlags) -> Inputs:
     if flags.center_on:
         sentences = sentences_by_language(flags.center_on, get_languages(bitexts))
     open_once = cache(open_checkpoint)  # seeds may share a checkpoint
-    starts: dict[int, Checkpoint | None] = {}
-    for seed in flags.seeds:
-        path = flags.initial_checkpoint(seed)
-        starts[seed] = open_once(path) if path else None
+    paths = {seed: flags.initial_checkpoint(seed) for seed in flags.seeds}
+    starts = {seed: open_once(path) if path else None for seed, path in paths.items()}
     opened = open_model(starts[flags.seeds[0]], *flags.named_files)
     is_resumed = flags.do_train and flags.init_checkpoint  # then the flags are those of the initial run
     flags = apply_model_defaults(flags, opened) if is_resumed else apply_embedding_defaults(flags, opened)
@@ -228,9 +226,10 @@ def search_seed(
         folder /= f"seed_{seed}"
     encode = make_encode_function(flags, model, tokenizer, preprocessing)
     if inputs.sentences:
-        mean_of = {}  # language -> [H], or [L + 1, H]
-        for language, texts in inputs.sentences.items():
-            mean_of[language] = encode(texts, NEITHER).mean(axis=-2, dtype=np.float64)  # over texts
+        mean_of = {  # language -> the mean over its texts, [H] or [L + 1, H]
+            language: encode(texts, NEITHER).mean(axis=-2, dtype=np.float64)
+            for language, texts in inputs.sentences.items()
+        }
         means = LanguageCentering(list(mean_of), np.stack(list(mean_of.values())))
     else:
         means = load_language_means(start, flags, model.config, get_languages(bitexts))

@@ -1,6 +1,7 @@
 """Bitext retrieval with embeddings in both directions, and its report."""
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple, TypeVar
@@ -135,9 +136,7 @@ def _search_all(
         own_results[bitext.language] = search_one(bitext)
         progress.update(len(bitext.sentences))
     progress.close()
-    results: dict[str, dict[str, T]] = {}
-    for part in distributed.gather(own_results):
-        results |= part
+    results = dict(distributed.gather_items(own_results.items()))
     by_name: dict[str, dict[str, T]] = {}
     for bitext in bitexts:  # in this order of languages on every process
         for name, value in results[bitext.language].items():
@@ -222,10 +221,8 @@ def report_seeds(
         add_table(
             direction, flags.score, [number], paper=figures(flags.paper, config, pairs, direction, languages)
         )
-    measures: dict[str, None] = {}  # an ordered set
-    for result in results_found.values():
-        measures |= dict.fromkeys(result.trained)
-    for measure in measures:
+    measures = chain.from_iterable(result.trained for result in results_found.values())
+    for measure in dict.fromkeys(measures):  # each once, in this order
         seeds_without = [str(seed) for seed, result in results_found.items() if measure not in result.trained]
         if seeds_without:
             seeds = ", ".join(seeds_without)

@@ -105,11 +105,13 @@ def find_texts(path: Any) -> list[str]:
     files = find_files(path)
     # What is named itself: the folder, or that before the first * of a glob.
     folder = path if os.path.isdir(path) else os.path.dirname(re.split(r"[*?[]", path)[0])
-    held_out = [
+    held_out = {
         file for file in files if file != path and says_held_out(os.path.relpath(file, folder or os.curdir))
-    ]
+    }
     if held_out:
-        logger.warning("left out, for development or testing by their names: %s", listed(held_out, 10))
+        logger.warning(
+            "left out, for development or testing by their names: %s", listed(sorted(held_out), 10)
+        )
     if len(held_out) == len(files):
         raise UserError(f"{path}: no file to train on; one that is named itself is read")
     return [file for file in files if file not in held_out]
