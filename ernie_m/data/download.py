@@ -113,13 +113,8 @@ def fetch_missing(urls: Mapping[Path, str]) -> list[str]:
     Returns:
         A line for each failed download.
     """
-    errors = []
-    for path, url in urls.items():
-        if not path.is_file():
-            error = download(url, path)
-            if error:
-                errors.append(f"{url} -> {path}: {error}")
-    return errors
+    errors = {path: download(url, path) for path, url in urls.items() if not path.is_file()}
+    return [f"{urls[path]} -> {path}: {error}" for path, error in errors.items() if error]
 
 
 def unpack(archive: Path, target: Path) -> None:

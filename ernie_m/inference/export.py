@@ -189,7 +189,5 @@ def run_all(task: str, engine: GraphRunner, rows: Sequence[Sequence[int]], pad_i
 
 def largest_difference(a: Outputs, b: Outputs) -> float:
     """The largest absolute difference over all rows and outputs; nan if a value is not a number."""
-    differences = []
-    for row_a, row_b in zip(a, b):
-        differences += [np.abs(row_a[name] - row_b[name]).max() for name in row_a]
+    differences = [np.abs(row[name] - other[name]).max() for row, other in zip(a, b) for name in row]
     return float(np.max(differences))

@@ -140,13 +140,11 @@ class Evaluator:
 
     def _parts(self) -> list[tuple[str, Any]]:
         """Return what to evaluate: an objective or "retrieval", and a language or language pair."""
-        on_text: list[str] = []
-        make_training_flags: list[str] = []
-        for name, objective in self.objectives.items():
-            kind = objective.evaluated_on or objective.reads
-            (on_text if kind is Text else make_training_flags).append(name)
+        kinds = {name: one.evaluated_on or one.reads for name, one in self.objectives.items()}
+        on_text = [name for name, kind in kinds.items() if kind is Text]
+        on_pairs = [*(name for name in kinds if name not in on_text), "retrieval"]
         parts: list[tuple[str, Any]] = [(name, language) for name in on_text for language in self.mono]
-        return parts + [(name, pair) for pair in self.pairs for name in [*make_training_flags, "retrieval"]]
+        return parts + [(name, pair) for pair in self.pairs for name in on_pairs]
 
     def _result(self, kind: str, model: PreTrainingModel, languages: Any) -> Any:
         """Return the result of a part, see `run`; None if no token of its text can be predicted.

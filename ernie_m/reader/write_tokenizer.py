@@ -208,13 +208,15 @@ def _template(form: str) -> list[dict[str, Any]]:
     Args:
         form: its parts, such as "[CLS] A [SEP]": special tokens, and A and B for the texts.
     """
-    parts = []
-    for name in form.split():
-        if name in ("A", "B"):  # the first and the second text
-            parts.append({"Sequence": {"id": name, "type_id": 0}})
-        else:
-            parts.append({"SpecialToken": {"id": XLM_R_NAMES[name], "type_id": 0}})
-    return parts
+    return [
+        {
+            "SpecialToken" if name in XLM_R_NAMES else "Sequence": {
+                "id": XLM_R_NAMES.get(name, name),
+                "type_id": 0,
+            }
+        }
+        for name in form.split()
+    ]
 
 
 def read_unigram(tokenizer: Tokenizer, reason_and_advice: str) -> ModelProto:
