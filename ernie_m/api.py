@@ -480,10 +480,7 @@ class Model:
         """
         predictor = self._predictor(task, options)
         inputs = parsed(predictor, requests)
-        answers: list[Any] = []
-        for part in in_parts(inputs, "predicting"):
-            answers += predictor.answer(part)
-        return answers
+        return [answer for part in in_parts(inputs, "predicting") for answer in predictor.answer(part)]
 
     def _predictor(self, task: str, options: PredictionOptions) -> Any:
         """The predictor of a prediction with these options; it is made once."""

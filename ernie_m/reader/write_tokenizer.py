@@ -209,12 +209,9 @@ def _template(form: str) -> list[dict[str, Any]]:
         form: its parts, such as "[CLS] A [SEP]": special tokens, and A and B for the texts.
     """
     return [
-        {
-            "SpecialToken" if name in XLM_R_NAMES else "Sequence": {
-                "id": XLM_R_NAMES.get(name, name),
-                "type_id": 0,
-            }
-        }
+        {"SpecialToken": {"id": XLM_R_NAMES[name], "type_id": 0}}
+        if name in XLM_R_NAMES
+        else {"Sequence": {"id": name, "type_id": 0}}  # A or B, the first or the second text
         for name in form.split()
     ]
 
