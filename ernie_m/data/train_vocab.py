@@ -169,9 +169,7 @@ def read_sides(options: VocabOptions, description: str) -> Iterator[SideOfUnit]:
         description: description of the progress bar.
     """
     streams = resolve(options.mono, options.parallel)
-    total = 0  # bytes
-    for stream in streams:
-        total += sum(source.size for source in stream.sources)
+    total = sum(source.size for stream in streams for source in stream.sources)  # bytes
     with closing(Progress(total, description, unit="bytes")) as progress:
         for stream_number, stream in enumerate(streams):
             for source_number, source in enumerate(stream.sources):

@@ -168,9 +168,10 @@ def make_seed_tables(
         is_last = index == len(first_scores) - 1
         metrics = next(iter(by_language.values()))  # the same for every language
         for metric in metrics:
-            rows = {}
-            for seed, scores in scores_of_seed.items():
-                rows[seed] = {language: values[metric] for language, values in scores[index].items()}
+            rows = {
+                seed: {language: values[metric] for language, values in scores[index].items()}
+                for seed, scores in scores_of_seed.items()
+            }
             paper_rows = paper(metric, list(by_language)) if is_last else {}
             baseline = baselines[index].items()
             always = {language: row[metric] for language, row in baseline if metric in row}

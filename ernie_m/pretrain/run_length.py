@@ -143,8 +143,7 @@ def mean_tokens(text: TrainingData, batch_size: int, micro_batch_tokens: int, se
         # of every later phase.
         first_step = phase.steps.stop - steps_to_read if number else 0
         reader = StepReader(text, phases, batch_size, micro_batch_tokens, seed, step=first_step)
-        tokens = 0
-        for _ in range(steps_to_read):
-            tokens += sum(batch.inputs.tokens for batch in reader.next().micro_batches)
+        steps = (reader.next() for _ in range(steps_to_read))
+        tokens = sum(batch.inputs.tokens for step in steps for batch in step.micro_batches)
         mean += phase.part * tokens / steps_to_read
     return mean
