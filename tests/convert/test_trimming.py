@@ -292,7 +292,7 @@ def test_bad_input(toy, tmp_path):
         (source, ["--trim_vocab_to", "none.txt"], "none.txt: cannot be read"),
         (source, blank, "blank.txt: "),
         (source, [*keep, "--min_count", "-1"], "--min_count -1: "),
-        (source, with_bpe, "bpe.model: not a unigram model, and removing pieces"),
+        (source, with_bpe, "bpe.model: not a unigram model, "),
         (tmp_path / "bare", keep, "bare: no piece.model, "),
         (toy.pieces, keep, "piece.model: --trim_vocab_to"),
     ]
