@@ -50,7 +50,7 @@ def trim(
         )
     model = read_unigram(
         tokenizer,
-        "a unigram model is required (removing subwords changes other words). Remove --trim_vocab_to",
+        "removing its subwords would change other words. Remove --trim_vocab_to",
     )
     counts: Counter[int] = Counter()  # subword index -> its frequency in the texts
     for path in texts:
