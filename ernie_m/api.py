@@ -1,4 +1,4 @@
-"""ERNIE-M from Python, in a few lines. See docs/predict.md.
+"""The Python API. See docs/predict.md.
 
 import ernie_m
 
@@ -71,7 +71,7 @@ class IndexOptions(SearchOptions, total=False):
 
 
 class EncodeOptions(SearchOptions, total=False):
-    """Options of `Model.encode`, which `similarity` takes."""
+    """Options of `Model.encode` and `Model.similarity`."""
 
     center_by_language: bool | str | Sequence[str]
     on_empty: Literal["error", "skip"]
@@ -87,20 +87,20 @@ def load(
 ) -> "Model":
     """Load a checkpoint of any supported format, or a folder that ernie-m export wrote.
 
-    The first call that needs Paddle gives it its settings (docs/hardware.md); the environment and malloc stay
-    as they are.
+    The first call that needs Paddle applies its settings (docs/hardware.md). The environment and malloc are
+    not changed.
 
     Args:
-        folder: the folder of the weights.
-        engine: "auto"; of a checkpoint "openvino" or "paddle-eager"; of an exported folder "paddle-inference"
-            or "onnx".
-        task: the task of its classifier, if no file names it: "classification",
+        folder: the checkpoint directory.
+        engine: "auto"; for a checkpoint "openvino" or "paddle-eager"; for an exported model
+            "paddle-inference" or "onnx".
+        task: the task of the classification head, if no file specifies it: "classification",
             "token-classification" or "question-answering".
-        amp: "bf16": multiply in bfloat16, on a CPU with avx512_bf16 or AMX or on a GPU from A100 on; "fp16":
-            in float16, on a GPU. For checkpoints; "fp16" also for engine "paddle-inference" on a GPU.
+        amp: "bf16" (a CPU with avx512_bf16 or AMX, or a GPU from A100 on) or "fp16" (a GPU), for checkpoints;
+            "fp16" also for engine "paddle-inference" on a GPU.
 
     Raises:
-        UserError: something is missing or does not fit together; the message says what to do.
+        UserError: a file is missing, corrupt or inconsistent; the message states the fix.
     """
     from ernie_m.inference.load import load as load_model
 
@@ -116,10 +116,10 @@ def load(
 
 
 def _loaded_again(scores: dict[str, Any] | None, versions: dict[Path, FileVersion], *how: Any) -> "Model":
-    """The copy of a model that was loaded; `how`: the arguments of `load`.
+    """Return a copy of a loaded model; `how`: the arguments of `load`.
 
     Raises:
-        UserError: as `load`, or the files have other versions than those that the model was loaded from.
+        UserError: as `load`, or the files changed since the model was loaded.
     """
     loaded = load(*how).loaded
     loaded.reject_others(versions)
@@ -127,7 +127,7 @@ def _loaded_again(scores: dict[str, Any] | None, versions: dict[Path, FileVersio
 
 
 def _unpacked(scores: dict[str, Any] | None, engine: str, parts: bytes) -> "Model":
-    """The copy of a model that `fit` made. Its tokenizer comes from no file, as one that is pickled does."""
+    """Return a copy of a model from `fit`. Its tokenizer is unpickled, not read from a file."""
     configure_as_library()
     if engine == "paddle-eager":
         prepare()
@@ -140,20 +140,19 @@ def _unpacked(scores: dict[str, Any] | None, engine: str, parts: bytes) -> "Mode
 
 
 class Model:
-    """A model with its tokenizer. It can be copied and pickled.
+    """A model with its tokenizer, which can be copied and pickled.
 
-    A string is one text. A method raises `UserError` if the model is not for its task, or if an input or an
-    option is wrong.
+    A string is one text. A method raises `UserError` if the model does not support its task, or if an input
+    or an option is invalid.
 
     Attributes:
         tokenizer: `ernie_m.reader.tokenization.Tokenizer`.
-        labels: the labels of its head, in the order of the ids; of a model that `fit` made, as given.
-        engine: what runs it, "openvino" or "paddle-eager", or of an exported folder "onnx" or
-            "paddle-inference".
-        scores: the scores of a model that `fit` made, in per cent: "accuracy" and "macro_f1", or of numbers
-            "pearson" and "spearman"; the "standard_error" of the first one; of "rows" that models of others
-            answered; those of always saying the "most_frequent" label; "by_language" and "by_label". None:
-            there are none.
+        labels: the labels of its head, in the order of the ids; for a model from `fit`, as given.
+        engine: "openvino" or "paddle-eager", or for an exported model "onnx" or "paddle-inference".
+        scores: the cross-validation scores of a model from `fit`, in percent: "accuracy" and "macro_f1", or
+            for regression "pearson" and "spearman"; the "standard_error" of the first one; the number of
+            evaluated "rows"; the scores of the majority baseline ("most_frequent"); "by_language" and
+            "by_label". None: not evaluated.
     """
 
     def __init__(self, loaded: "LoadedModel", scores: dict[str, Any] | None = None):
@@ -162,7 +161,7 @@ class Model:
         self.tokenizer: Tokenizer = loaded.tokenizer
         self.labels: list[Any] = loaded.given_labels
         self.engine: str = loaded.engine_name
-        # Wherever the program goes; a name on the hub is no path.
+        # Absolute, because the working directory may change. A model name of the hub is not a path.
         self._folder = loaded.folder.absolute() if loaded.folder.exists() else loaded.folder
         self._predictors: dict[tuple, Any] = {}  # (task, PredictionOptions) -> predictor
 
@@ -173,10 +172,10 @@ class Model:
         return f"<ernie_m.Model {str(loaded.folder)!r}, {purpose}, {size}, engine {self.engine}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """A copy, or what is pickled, is loaded from the folder again. What `fit` did not save is in it."""
+        """Pickle the folder to load again, or, for a model that `fit` did not save, the model itself."""
         loaded = self.loaded
         if loaded.is_saved:
-            task = None if loaded.task == FILL_MASK else loaded.task  # no classifier's
+            task = None if loaded.task == FILL_MASK else loaded.task  # not a task of a classifier
             how = (self._folder, self.engine, task, loaded.amp)
             return _loaded_again, (self.scores, loaded.versions, *how)
         from ernie_m.model.checkpoint.weights import Weights
@@ -188,10 +187,10 @@ class Model:
         return _unpacked, (self.scores, self.engine, pickle.dumps(parts))
 
     def classify(self, texts: str | Iterable[str | Sequence[str]]) -> list[Prediction]:
-        """Classify texts, or pairs of texts: {"label", "probabilities": {label: float}} of each.
+        """Classify texts, or pairs of texts: {"label", "probabilities": {label: float}} for each.
 
-        A model for several labels a text answers {"labels", "probabilities"}. A tuple of two strings is one
-        pair, and a list of strings has a text in each.
+        A multi-label model returns {"labels", "probabilities"}. A tuple of two strings is one pair, and a
+        list of strings contains one text each.
         """
         is_pair = isinstance(texts, tuple) and all(isinstance(text, str) for text in texts)
         requests = []
@@ -209,21 +208,21 @@ class Model:
         hypothesis_template: str = "This example is {}.",
         multi_label: bool = False,
     ) -> list[Choice]:
-        """Classify texts by labels of one's own: {"label", "probabilities": {label: float}} of each.
+        """Classify texts by given labels: {"label", "probabilities": {label: float}} for each.
 
-        The model is one of natural language inference, with a label named entailment.
+        Requires a model for natural language inference, with a label named entailment.
 
         Args:
-            labels: a list, or a text with commas between them.
-            hypothesis_template: a sentence in any language, with {} where a label goes.
-            multi_label: whether several labels can be true of a text.
+            labels: a list, or a comma-separated string.
+            hypothesis_template: a sentence in any language, with {} in place of the label.
+            multi_label: whether several labels can apply to one text.
         """
         shared = {"labels": labels, "hypothesis_template": hypothesis_template, "multi_label": multi_label}
         requests = [{"text": text, **shared} for text in as_list(texts, "texts")]
         return self._answer(ZERO_SHOT, requests)
 
     def tag(self, texts: str | Iterable[str | Sequence[str]]) -> list[Tagged]:
-        """Tag texts, or lists of words: {"words", "tags", "entities"} of each."""
+        """Tag texts, or lists of words: {"words", "tags", "entities"} for each."""
         requests = [
             {"words": [*text]} if isinstance(text, list | tuple) else {"text": text}
             for text in as_list(texts, "texts")
@@ -231,7 +230,7 @@ class Model:
         return self._answer(TOKEN_CLASSIFICATION, requests)
 
     def answer(self, question: str, context: str) -> Answer:
-        """Answer a question from a text: {"answer", "start", "probability", "candidates"}."""
+        """Extract the answer to a question: {"answer", "start", "probability", "candidates"}."""
         (answer,) = self._answer(QUESTION_ANSWERING, [{"question": question, "context": context}])
         return answer
 
@@ -246,24 +245,25 @@ class Model:
         normalize: bool | None = None,
         prompt: str | None = None,
     ) -> "np.ndarray":
-        """Make a vector of each text: float32 [N, H].
+        """Return the embedding of each text: float32 [N, H].
 
-        Warnings say how many texts are cut, and how many have words that are unknown to the vocabulary.
+        Logs a warning with the number of truncated texts and of texts with out-of-vocabulary words.
 
         Args:
-            pooling: an `ernie_m.model.preprocessing.Pooling`; by default as the files say, else
+            pooling: an `ernie_m.model.preprocessing.Pooling`; by default the one in the model's files, else
                 "mean_without_special".
-            layer: a number, "middle" or "last"; by default as the files say, else "last".
-            center_by_language: whether vectors are without the mean of their language, which needs the means
-                beside the weights. True: a text has the language whose mean is nearest. Otherwise the
+            layer: a number, "middle" or "last"; by default the one in the model's files, else "last".
+            center_by_language: whether to subtract the mean embedding of the language; requires the file of
+                means next to the weights. True: detect the language by the nearest mean. Otherwise the
                 language of all texts, or a list with the language of each text.
-            on_empty: what a text that is empty, white space, None or NaN does: "error", or "skip", with which
-                its row is NaN, so that row i always belongs to text i.
-            batch_size: the number of texts of the greatest length in a batch, which holds more of shorter
-                texts; None: as many as have 4,096 tokens.
-            normalize: whether vectors have length 1; by default as the model's files say, else not.
-            prompt: the name of the prompt of the model that is put before each text; "": none; by default the
-                default prompt of the model's files.
+            on_empty: for a text that is empty, white space, None or NaN: "error", or "skip" to return a row
+                of NaN, so that row i always belongs to text i.
+            batch_size: the number of texts of the maximum length in a batch; a batch of shorter texts holds
+                more. None: 4,096 tokens a batch.
+            normalize: whether to scale embeddings to unit length; by default the setting in the model's
+                files, else False.
+            prompt: the name of the model's prompt to prepend to each text; "": none; by default the default
+                prompt of the model's files.
         """
         import numpy as np
 
@@ -277,7 +277,7 @@ class Model:
             raise UserError(f"invalid batch_size {batch_size!r} (expected an integer, at least 1)")
         sentences = as_list(texts, "texts")
         languages = languages_of(center_by_language, len(sentences))
-        centered = center_by_language is not False  # languages ask for it, too
+        centered = center_by_language is not False  # also if languages are given
         options = PredictionOptions(
             pooling=pooling, layer=layer, center_by_language=centered, normalize=normalize, prompt=prompt
         )
@@ -287,7 +287,7 @@ class Model:
         vectors = np.full((len(inputs), self.loaded.config.hidden_size), np.nan, np.float32)
         numbers_of_texts = [number for number, text in enumerate(inputs) if text is not None]
         cut_count = 0
-        unknown = []  # numbers of texts
+        unknown = []  # indices of texts
         for numbers in in_parts(numbers_of_texts, "encoding"):
             features = predictor.features([inputs[number] for number in numbers])
             part_languages = None if languages is None else [languages[number] for number in numbers]
@@ -298,8 +298,8 @@ class Model:
         warn_if_cut("encode", cut_count, len(inputs), "texts", predictor.max_seq_len)
         if unknown:
             logger.warning(
-                "%d of %d texts have words that are unknown to the model's vocabulary (the first: index %d); "
-                "their vectors may mean little",
+                "%d of %d texts have out-of-vocabulary words (first: index %d); their embeddings may be "
+                "unreliable",
                 len(unknown),
                 len(inputs),
                 unknown[0],
@@ -309,7 +309,9 @@ class Model:
     def similarity(
         self, texts: str | Iterable[str], others: str | Iterable[str], **options: Unpack[EncodeOptions]
     ) -> "np.ndarray":
-        """The cosine of each text and each other text: float32 [N, M]. Options: those of `encode`."""
+        """Return the cosine similarity of each text and each other text: float32 [N, M]. Options: see
+        `encode`.
+        """
         from ernie_m.vectors.pooling import unit
 
         vectors = unit(self.encode(texts, **options))
@@ -324,14 +326,14 @@ class Model:
         center_by_language: bool | None = None,
         **options: Unpack[SearchOptions],
     ) -> list[Hit]:
-        """The `top_k` texts of the corpus nearest to a text, best first.
+        """Return the `top_k` texts of the corpus nearest to a text, best first.
 
-        Each is {"line", "index", "text", "score"}: lines are counted from 1, indices from 0.
+        Each hit is {"line", "index", "text", "score"}. Lines are counted from 1, indices from 0.
 
         Args:
-            center_by_language: whether vectors are without the mean of their language; None: if the model has
+            center_by_language: whether to subtract the mean embedding of the language; None: if the model has
                 the means.
-            options: `pooling` and `layer` of `encode`, and `prompt`, that of the text.
+            options: `pooling` and `layer` as for `encode`, and `prompt`, for the query.
         """
         if not isinstance(text, str):
             raise UserError(
@@ -348,17 +350,17 @@ class Model:
         folder: str | os.PathLike[str] | None = None,
         **options: Unpack[IndexOptions],
     ) -> "SearchCorpus":
-        """Encode a corpus for many searches: `index.search(text, top_k)` answers as `search` does.
+        """Encode a corpus for many searches: `index.search(text, top_k)` returns the same hits as `search`.
 
-        For a list of texts it gives a list of such lists.
+        For a list of texts it returns a list of lists of hits.
 
         Args:
-            corpus: the texts; None: those of the folder.
-            folder: keeps the texts and their vectors. It is made if it is not there, and otherwise read.
-            options: `pooling`, `layer`, `center_by_language` and `prompt` as of `search`.
+            corpus: the texts; None: the texts of the folder.
+            folder: stores the texts and their embeddings; created if it does not exist, otherwise read.
+            options: `pooling`, `layer`, `center_by_language` and `prompt` as for `search`.
 
         Raises:
-            UserError: the folder is damaged, or has other texts or the vectors of another model or layer.
+            UserError: the folder is corrupt, or contains other texts or embeddings of another model or layer.
         """
         from ernie_m.inference.tasks.search import SearchCorpus
 
@@ -385,30 +387,31 @@ class Model:
         finetune: bool = False,
         task: FitTask | None = None,
     ) -> "Model":
-        """Train a classifier of labeled texts in seconds; its `scores` are those of rows it had not learned.
+        """Train a classifier on labeled texts; its `scores` are from cross-validation or a held-out fifth.
 
-        It is a logistic regression on the mean over all tokens of each text. The encoder is not trained, and
-        ends at the layer. The classifier computes in float32, also if this model was loaded with `amp`. With
-        `finetune`, for pairs of texts and for numbers the whole model is trained, which takes minutes; the
-        same call goes on if it is stopped, and <folder>.training is beside the folder until the end.
+        By default, fits a logistic regression on mean-pooled embeddings, which takes seconds. The encoder is
+        frozen and truncated after the layer. The classifier computes in float32, even if this model was
+        loaded with `amp`. With `finetune`, for pairs of texts and for regression, all weights are fine-tuned,
+        which takes minutes. After an interruption the same call resumes from <folder>.training, which is
+        removed at the end.
 
         Args:
             texts: texts, or pairs of texts.
-            labels: the label of each text, compared in their normal form (`ernie_m.reader.labels`); a
-                list of labels of each, by their names, which may be empty; or a number of each.
-            folder: a new one, for the model; None: it is not saved. A whole model needs one.
-            layer: a number from 1, "middle" or "last"; by default that of the training, else "last".
-            languages: the language of each text. With them, no text is scored by a model of its translations.
-            groups: what texts that belong together share; "": nothing. No text is scored by a model of others
-                of its group.
+            labels: for each text a label, compared in normalized form (`ernie_m.reader.labels`); a list of
+                label names, which may be empty; or a number.
+            folder: a new folder for the model; None: do not save it. Fine-tuning requires a folder.
+            layer: a number from 1, "middle" or "last"; by default the one in the model's files, else "last".
+            languages: the language of each text. With them, translations are kept in one fold.
+            groups: the group of each text, as in scikit-learn's GroupKFold; "": no group. A group is kept in
+                one fold.
             task: "classification", "multi-label" or "regression"; by default multi-label if the labels are
-                lists, regression if they are decimals, and otherwise classification. It is asked for if
-                labels may be several in one text, or numbers.
+                lists, regression if they are decimals, and otherwise classification. Required if labels look
+                like several labels in one string, or like numbers.
 
         Raises:
-            UserError: there are fewer than two labels, or not one label, language or group for each text; a
-                text or a label is none; the folder exists, or the one beside it holds other work;
-                scikit-learn is not installed; or the model is an exported one.
+            UserError: there are fewer than two labels; the number of labels, languages or groups differs from
+                the number of texts; a text or a label is invalid; the folder exists, or <folder>.training is
+                of another run; scikit-learn is not installed; or the model was exported.
         """
         from ernie_m.fit.fit_model import fit_model
         from ernie_m.fit.labeled_rows import KINDS, ask_for_kind, rows_of
@@ -419,7 +422,7 @@ class Model:
         if task not in (None, *KINDS):
             raise UserError(f"invalid task {task!r} (expected {in_words(Literal[KINDS])})")
         rows = [as_row(text, number) for number, text in enumerate(as_list(texts, "texts"))]
-        # A row of numpy is a list, too.
+        # A row of a NumPy array is also a list.
         given = [label.tolist() if hasattr(label, "tolist") else label for label in as_list(labels, "labels")]
         if not rows:
             raise UserError("texts is empty")
@@ -442,22 +445,22 @@ class Model:
             logger.warning("%s", issue)
         path = None if folder is None else Path(folder)
         fitted = fit_model(self.loaded, of_rows, path, finetune, layer)
-        assert fitted is not None  # nobody asks it to stop
+        assert fitted is not None  # None only after a stop request
         loaded, scored = fitted
         return Model(loaded, None if scored is None else scored.summary())
 
     def rank(self, query: str, texts: Iterable[str]) -> list[Ranked]:
-        """Order texts by how well they answer a query: {"index", "text", "score"} of each, the best first.
+        """Rank texts by relevance to a query: {"index", "text", "score"} for each, best first.
 
-        An answer also has "truncated" if the pair was too long, and the number of its "unknown_words".
+        A result also has "truncated" if the pair was too long, and the number of its "unknown_words".
 
-        The model gives a pair of texts a number, as a reranker does: one that `fit` made for regression, or
-        one that others trained, such as BAAI/bge-reranker-v2-m3.
+        Requires a cross-encoder: a regression model from `fit`, or a reranker such as
+        BAAI/bge-reranker-v2-m3.
         """
         sentences = as_list(texts, "texts")
         if not self.loaded.ranks:
             raise UserError(f"{self.loaded.folder}: rank requires a cross-encoder")
-        # None would be the query alone.
+        # None would be a single text.
         requests = [{"text_a": query, "text_b": text or ""} for text in sentences]
         answers = self._answer(CLASSIFICATION, requests)
         best = sorted(range(len(answers)), key=lambda number: -answers[number]["score"])
@@ -465,7 +468,7 @@ class Model:
         return ranked
 
     def fill(self, text: str, language: str | None = None, top_k: int = 5) -> list[list[Filling]]:
-        """For each [MASK] of the text, the likeliest tokens with their probabilities."""
+        """Return the most probable tokens for each [MASK] of the text, with their probabilities."""
         requests = [{"text": text, "language": language}]
         (answer,) = self._answer(FILL_MASK, requests, PredictionOptions(top_k=top_k))
         return answer["masks"]
@@ -473,7 +476,7 @@ class Model:
     def _answer(
         self, task: str, requests: list[dict[str, Any]], options: PredictionOptions = PredictionOptions()
     ) -> list[Any]:
-        """The answers to requests in the form of ernie-m predict.
+        """Return the predictions for requests in the format of `ernie-m predict`.
 
         Args:
             task: a value of --task of `ernie-m predict`.
@@ -483,7 +486,7 @@ class Model:
         return [answer for part in in_parts(inputs, "predicting") for answer in predictor.answer(part)]
 
     def _predictor(self, task: str, options: PredictionOptions) -> Any:
-        """The predictor of a prediction with these options; it is made once."""
+        """Return the predictor for these options, created once."""
         from ernie_m.inference.tasks import make_predictor
 
         key = (task, options)

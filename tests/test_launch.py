@@ -217,7 +217,7 @@ def test_one_process_fails_and_the_other_ends(started, rank):
     if rank == 0:
         assert line == "error: no more paper"
     else:
-        assert line == "error: process 1 ended with 1; see log/workers/workerlog.1"
+        assert line == "error: process 1 exited with code 1; see log/workers/workerlog.1"
     assert not any(is_running(pid) for pid in pids)
 
 
@@ -228,7 +228,7 @@ def test_a_killed_process_is_a_failure_and_is_named(started, rank):
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGKILL
     (line,) = errors.splitlines()  # the other process, which launch.py kills, is not named
-    assert line == f"error: process {rank} was ended by signal 9 (Killed; out of memory?)"
+    assert line == f"error: process {rank} was killed by signal 9 (Killed; out of memory?)"
     assert not any(is_running(pid) for pid in pids)
 
 
@@ -238,4 +238,4 @@ def test_a_killed_process_is_named_beside_one_that_fails_without_it(tmp_path, ca
     for process in processes:
         process.wait()
     assert launch.wait_for(processes, tmp_path) == 3  # that of the first one
-    assert "error: process 1 was ended by signal 11 (Segmentation fault)\n" in capfd.readouterr().err
+    assert "error: process 1 was killed by signal 11 (Segmentation fault)\n" in capfd.readouterr().err

@@ -31,12 +31,12 @@ from ernie_m.utils.errors import UserError, say
 from ernie_m.utils.files import atomic_dir, lock_writer
 from ernie_m.utils.logging import in_columns
 
-LONGEST_INPUT = 512  # tokens, of the released models; a vocabulary alone has no limit of its own
+LONGEST_INPUT = 512  # tokens, of the released models; a vocabulary alone does not define a limit
 
 
 @dataclass(kw_only=True)
 class ConvertFlags(VocabularyFlags):
-    """What to convert, and how."""
+    """Options of the conversion."""
 
     source: str = option(positional=True)
     """Model directory, weights file, or SentencePiece model (.model) to convert."""
@@ -71,10 +71,10 @@ class ConvertFlags(VocabularyFlags):
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Convert or trim what the command line names.
+    """Convert a model, or trim its vocabulary.
 
     Args:
-        arguments: the command line; None: that of this process.
+        arguments: the command line; None: the command line of this process.
     """
     flags = parse_options(ConvertFlags, arguments, __name__)
     with lock_writer(flags.target, "--target"):
@@ -82,12 +82,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def convert(flags: ConvertFlags) -> None:
-    """Convert or trim what the flags name, while no other command writes the new folder."""
+    """Convert or trim as set by the flags, while the output directory is locked."""
     if flags.min_count > 1 and not flags.trim_vocab_to:
-        raise UserError(f"--min_count {flags.min_count}: it is for --trim_vocab_to, which names the text")
+        raise UserError(
+            f"--min_count {flags.min_count} requires --trim_vocab_to. Set it to the text "
+            "files, or remove --min_count"
+        )
     if Path(flags.source).suffix == ".model":
         if flags.trim_vocab_to:
-            raise UserError(f"{flags.source}: --trim_vocab_to requires the folder of a model's weights")
+            raise UserError(
+                f"{flags.source}: --trim_vocab_to requires a model directory with weights, not "
+                "a SentencePiece model"
+            )
         convert_vocabulary(flags)
         return
 
@@ -104,9 +110,9 @@ def convert(flags: ConvertFlags) -> None:
         smaller = write_foreign.with_tokens(checkpoint, old_ids, trimmed.pad_id, trimmed.added_tokens)
         names = ", ".join(path.name for path in texts)
         sizes = [f"{model.shape.vocab_size:,}" for model in (smaller, checkpoint)]
-        kept = f"{sizes[0]} of {sizes[1]} tokens are left, those of {names}"
+        kept = f"{sizes[0]} of {sizes[1]} tokens were kept, those in {names}"
         if flags.min_count > 1:
-            kept += f" that are in it {flags.min_count} times or more"
+            kept += f" with at least {flags.min_count} occurrences"
         write(flags, smaller, task, trimmed, kept)
     rows = [["", "tokens", "parameters", "MB (float32)"]]
     for name, model in (("before", checkpoint), ("after", smaller)):
@@ -116,7 +122,7 @@ def convert(flags: ConvertFlags) -> None:
 
 
 def convert_vocabulary(flags: ConvertFlags) -> None:
-    """Write the tokenizer's files for a piece model alone."""
+    """Write the tokenizer files for a SentencePiece model without weights."""
     format = TARGETS[flags.to]
     tokenizer = Tokenizer(flags.vocab_path, flags.source)
     with atomic_dir(flags.target) as folder:
@@ -125,10 +131,10 @@ def convert_vocabulary(flags: ConvertFlags) -> None:
 
 
 def open_tokenizer(checkpoint: Checkpoint, flags: ConvertFlags) -> Tokenizer:
-    """The tokenizer: of each file the one that the flags name, or else that of the checkpoint.
+    """Load the tokenizer from the files in the flags, by default from those of the checkpoint.
 
     Raises:
-        UserError: there is none, a file cannot be read, or the tokenizer is not that of the model.
+        UserError: a file is missing or corrupt, or the tokenizer does not match the model.
     """
     tokenizer = checkpoint.tokenizer(flags.vocab_path or checkpoint.vocab_path, flags.piece_model_path)
     tokenizer.check_model(checkpoint.shape.vocab_size, checkpoint.shape.pad_token_id, flags.source)
@@ -142,17 +148,17 @@ def write(
     tokenizer: Tokenizer,
     trimmed: str | None = None,
 ) -> None:
-    """Write the new folder, and print what is in it.
+    """Write the output directory and print its contents.
 
     Args:
-        task: what the model's head is for; None: it has no head.
-        trimmed: what was left out of the vocabulary, for the model card; None: nothing.
+        task: the task of the model's head; None: the model has no head.
+        trimmed: how the vocabulary was trimmed, for the model card; None: it was not.
 
     Raises:
-        UserError: the format cannot hold the model; its library reads otherwise, and --allow_lossy is
-            not given.
+        UserError: the format cannot represent the model, or its library preprocesses texts differently and
+            --allow_lossy is not given.
     """
-    metadata, scores = read_card(checkpoint.folder.path)  # the new model card will have them
+    metadata, scores = read_card(checkpoint.folder.path)  # carried over to the new model card
     given = {"license": flags.license, "base_model": flags.base_model}
     metadata |= {key: value for key, value in given.items() if value}
     format = TARGETS[flags.to]
@@ -160,15 +166,15 @@ def write(
     differing = write_foreign.differences(format, checkpoint, task, bool(tokenizer.digit_comma))
     if differing and not flags.allow_lossy:
         raise UserError(
-            f"{flags.source}: --to {flags.to}: {'; '.join(differing)}. --allow_lossy writes it all the "
-            "same, and the new README.md says so"
+            f"{flags.source}: --to {flags.to}: {'; '.join(differing)}. To convert anyway, set "
+            "--allow_lossy; the new README.md lists the differences"
         )
     write_foreign.check_fits(flags.to, checkpoint, task)
     remark = write_foreign.note(format, preprocessing)
     facts = {"reads_otherwise": [*differing, remark] if remark else differing or None, "trimmed": trimmed}
-    if not flags.trim_vocab_to:  # the scores are of the whole vocabulary
+    if not flags.trim_vocab_to:  # the scores were measured with the full vocabulary
         facts["scores"] = scores
-    # The max_seq_len of a model with a head is the length of the windows that it was trained on.
+    # The max_seq_len of a model with a head is the length in its training.
     longest = (None if task else preprocessing.max_seq_len) or checkpoint.shape.longest_input
     separators = preprocessing.separators if task == QUESTION_ANSWERING else 2
     with atomic_dir(flags.target) as folder:
@@ -182,36 +188,38 @@ def write(
         say(f"for sentence-transformers: {names}; pooling: {preprocessing.pooling or MEAN_OF_TOKENS}")
     elif flags.to == "xlm-roberta" and checkpoint.task == SEARCH:
         say(
-            f"note: the model was trained for vectors of layer {preprocessing.layer} with --pooling "
-            f"{preprocessing.pooling}, which sentence-transformers does not make"
+            f"note: the model was trained for embeddings of layer {preprocessing.layer} with --pooling "
+            f"{preprocessing.pooling}, which sentence-transformers does not support"
         )
     say_tokenizer(files, remark, flags)
     for difference in differing:
         say(f"preprocessed differently: {difference}")
     if "license" not in metadata:
-        say(f"{flags.target}/README.md has no license. To publish it, add --license, such as apache-2.0")
+        say(
+            f"note: {flags.target}/README.md has no license. To publish it, set --license, such as apache-2.0"
+        )
 
 
 def lines_of(written: Translated, checkpoint: Checkpoint, flags: ConvertFlags) -> list[str]:
-    """A line for every tensor that was written, and for every one that was not."""
+    """Return a line for each tensor, written or not."""
     is_official = flags.to == "fluid"
     location = "params/" if is_official else ""
     lines = [f"{location}{name}  {list(shape)}" for name, shape in written.weights.shapes.items()]
     without_place = {"labels": checkpoint.labels, READING: checkpoint.preprocessing.to_json()}
     unsaid = [f"{key} of config.json" for key, value in without_place.items() if value and is_official]
-    afresh = f"the library that loads {flags.to} starts it afresh"
+    afresh = f"libraries that load {flags.to} initialize it randomly"
     return [
         *lines,
-        *(f"not taken: {name} ({reason})" for name, reason in checkpoint.dropped.items()),
-        *(f"not taken: {name} (not understood)" for name in checkpoint.unknown),
-        *(f"no place for it in {flags.to}: {name}" for name in (*written.unknown, *unsaid)),
+        *(f"skipped: {name} ({reason})" for name, reason in checkpoint.dropped.items()),
+        *(f"skipped: {name} (unknown)" for name in checkpoint.unknown),
+        *(f"not representable in {flags.to}: {name}" for name in (*written.unknown, *unsaid)),
         *(f"not in {flags.source}: {name} ({afresh})" for name in written.absent),
         f"{flags.source} ({checkpoint.format}) -> {flags.target} ({flags.to}): {len(lines)} tensors",
     ]
 
 
 def say_tokenizer(files: list[str], remark: str | None, flags: ConvertFlags) -> None:
-    """Print which files of the tokenizer were written, and what their library does otherwise."""
+    """Print the tokenizer files that were written, and how their library differs."""
     say(f"tokenizer: {', '.join(files)} in {flags.target}")
     if remark:
         say(f"note: {remark}")

@@ -11,7 +11,7 @@ from importlib import import_module
 
 from ernie_m.utils.errors import UserError, say
 
-# What is downloaded -> the module whose `main` does it.
+# Kind of download -> the module whose `main` runs it.
 KINDS = {
     "data": "download_data_sets",
     "weights": "download_weights",

@@ -10,9 +10,9 @@ from ernie_m.utils.args import parse_options
 
 
 def main() -> None:
-    """Write the vectors of the texts that the command line names."""
+    """Write the embeddings of the texts to files."""
     flags = parse_options(EncodeVectorFlags, None, __name__)
-    # Not at the top, because Paddle reads its CPU settings when it is imported.
+    # Imported here, because Paddle reads its CPU settings at import.
     from ernie_m.inference.encode_vector import write_vectors
 
     write_vectors(flags)

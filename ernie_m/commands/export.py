@@ -19,7 +19,7 @@ from ernie_m.utils.paddle_settings import prepare
 
 @dataclass
 class ExportFlags:
-    """What to export."""
+    """Options of the export."""
 
     model: str
     """Checkpoint in any supported format."""
@@ -39,7 +39,7 @@ class ExportFlags:
 
 
 def main() -> None:
-    # Otherwise Paddle prints a warning about its own static graph. (2: only errors.)
+    # 2: errors only. Otherwise Paddle logs a warning about its own static graph.
     os.environ.setdefault("GLOG_minloglevel", "2")
     flags = parse_options(ExportFlags, None, __name__)
     prepare()
@@ -47,53 +47,54 @@ def main() -> None:
     output = Path(flags.output)
     if output.resolve() == Path.cwd() or os.path.ismount(output):
         raise UserError(
-            f"--output {output}: the current folder or a mount point. Choose a new folder inside it, "
-            "which appears when it is complete"
+            f"--output {output} is the current folder or a mount point. Choose a new folder inside it"
         )
     with lock_writer(output):
         export_to(output, flags)
 
 
 def export_to(output: Path, flags: ExportFlags) -> None:
-    """Export to this folder, while no other command writes it."""
-    # Imported here, after `prepare`, because Paddle reads its CPU settings when it is imported.
+    """Export to this folder, while it is locked."""
+    # Imported here, after `prepare`, because Paddle reads its CPU settings at import.
     import paddle
 
     from ernie_m.inference.export import NAMES, export
     from ernie_m.inference.load import exported_settings, load
     from ernie_m.vectors.pooling import layer_number
 
-    # Nothing of the user's is replaced: refuse an output that is not of this command.
+    # Do not delete user files: reject an output that this command did not write.
     names = {path.name for path in output.iterdir()} if output.is_dir() else set()
     holds_something = bool(names) or (output.exists() and not output.is_dir())
     if holds_something and exported_settings(output) is None:
-        raise UserError(f"--output {output} exists and is not an exported folder. Choose another one")
+        raise UserError(f"--output {output} already exists and is not an export. Choose another folder")
     not_ours = sorted(names - NAMES)
     if not_ours:
         raise UserError(
-            f"--output {output}: a new export would delete {', '.join(not_ours)}, which ernie-m "
-            "export did not write. Move it, or choose another folder"
+            f"--output {output}: a new export would delete {', '.join(not_ours)}, not written by ernie-m "
+            "export. Move it, or choose another folder"
         )
     if exported_settings(Path(flags.model)) is not None:
-        raise UserError(f"--model {flags.model} is itself an export. Use the checkpoint it was made from")
-    paddle.set_device("cpu")  # a GPU would compute the outputs to compare with in TF32
+        raise UserError(f"--model {flags.model} is an export. Use the checkpoint it was made from")
+    paddle.set_device("cpu")  # a GPU would compute the reference outputs in TF32
     loaded = load(flags.model, engine="paddle-eager", task=flags.task)
     task = flags.task or loaded.task or EMBEDDING
     if task == FILL_MASK:
         task = EMBEDDING
-        logger.info("the encoder is exported, without the masked-LM head and the language table")
+        logger.info("exporting the encoder only, without the masked-LM head and the language embeddings")
     if task == EMBEDDING and loaded.preprocessing_errors:
         raise UserError(
-            f"{'; '.join(loaded.preprocessing_errors)}: this is not done here; ernie-m convert "
-            f"{flags.model} NEW "
-            "--allow_lossy writes a model without it, which can be exported"
+            f"{'; '.join(loaded.preprocessing_errors)}: not supported. To export without it, run ernie-m "
+            f"convert {flags.model} NEW --allow_lossy and export NEW"
         )
-    # Only an encoder can end below the last layer.
-    layer_name = flags.layer  # a number, or a word
+    # Only an encoder can end before the last layer.
+    layer_name = flags.layer  # a number, "middle" or "last"
     if layer_name is None:
         layer_name = loaded.embedding_layer if task == EMBEDDING else loaded.num_layers
     layer = layer_number(layer_name, loaded.num_layers)
     if task != EMBEDDING and layer != loaded.num_layers:
-        raise UserError(f"--layer {flags.layer}: only --task embedding can end below the last layer")
+        raise UserError(
+            f"--layer {flags.layer} requires --task embedding (task {task} requires the last "
+            f"layer, {loaded.num_layers})"
+        )
     export(loaded, output, task, layer, flags.format)
-    logger.info("exported for %s: %s", task, flags.output)
+    logger.info("exported %s: %s", task, flags.output)

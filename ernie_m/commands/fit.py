@@ -34,7 +34,7 @@ _TASKS = (CLASSIFICATION, MULTI_LABEL, REGRESSION, *_OF_WORDS)
 
 @dataclass
 class FitFlags(LabelOptions, PrecisionFlags):
-    """What to learn from."""
+    """Options of the training."""
 
     table: str = option(positional=True)
     """Training data: a table of labeled texts or text pairs, a file of tagged words or of questions, or a
@@ -76,7 +76,7 @@ def main() -> None:
             kind = QUESTION_ANSWERING
         elif kind is None and holds_tags(training[0].path):
             kind = TOKEN_CLASSIFICATION
-        # Imports are not at the top, so that --help and errors are fast.
+        # Imported here, so that --help and errors are fast.
         if kind not in _OF_WORDS:
             is_done = fit_labels(flags, kind, training, tests)
         elif len(training) > 1:
@@ -98,13 +98,13 @@ def main() -> None:
 def fit_labels(
     flags: FitFlags, kind: str | None, training: Sequence[NamedFile], tests: Sequence[NamedFile]
 ) -> bool:
-    """Learn labels, or numbers, of texts. All files are read before the model is loaded.
+    """Train on labels or numbers of texts. All files are read before the model is loaded.
 
     Returns:
         False after SIGTERM.
 
     Raises:
-        UserError: a file cannot be read, or its rows cannot be learned, or scored; names the lines.
+        UserError: a file or a row is invalid, or the rows cannot be evaluated; with file and line.
     """
     from ernie_m.fit.labeled_rows import load_dataset, refuse
 
@@ -114,7 +114,8 @@ def fit_labels(
         for issue in part.issues(None if part is rows else rows):
             logger.warning("%s: %s", name, issue)
     refuse(
-        rows.errors(), "scores require two: add texts, remove the label, or set another column with --label"
+        rows.errors(),
+        "Scores require two. Add texts, remove the label, or set --label to another column",
     )
     from ernie_m.fit.fit_model import evaluate_labels, fit_model
     from ernie_m.inference.load import load

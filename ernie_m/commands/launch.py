@@ -32,7 +32,7 @@ from ernie_m.utils.files import translate_write_errors
 from ernie_m.utils.logging import LOG_DIR, LOG_PREFIX, setup_console
 from ernie_m.utils.paddle_settings import check_paddle, has_gpu
 
-GRACE = 2.0  # seconds in which the other processes may end by themselves after one has failed
+GRACE = 2.0  # seconds for the other processes to exit after one has failed
 COUNT_GPUS = """
 import paddle
 print(paddle.device.cuda.device_count() if paddle.device.is_compiled_with_cuda() else 0)
@@ -78,12 +78,12 @@ class LaunchFlags:
 
     @property
     def nodes(self) -> list[str]:
-        """The addresses of all machines."""
+        """The addresses of all nodes."""
         return self.node_ips.split(",")
 
 
 def visible_gpus() -> list[str]:
-    """The labels of the GPUs that Paddle can use.
+    """Return the labels of the GPUs that Paddle can use.
 
     Raises:
         UserError: as `check_paddle`.
@@ -91,21 +91,21 @@ def visible_gpus() -> list[str]:
     if not has_gpu():
         return []
     check_paddle()
-    # In a process of its own, because Paddle changes the environment when it is imported.
+    # In a subprocess, because importing Paddle changes the environment.
     output = subprocess.check_output([sys.executable, "-W", "ignore", "-c", COUNT_GPUS], text=True)
-    count = int(output.split()[-1])  # Paddle may print other things before
+    count = int(output.split()[-1])  # Paddle may print other lines before
     labels = os.environ.get("CUDA_VISIBLE_DEVICES")
     return labels.split(",")[:count] if labels else [str(gpu) for gpu in range(count)]
 
 
 def gpus_to_use(flags: LaunchFlags, visible: list[str]) -> list[str]:
-    """The labels of --selected_gpus, or of all GPUs; nothing without GPUs.
+    """Return the labels of --selected_gpus, or of all GPUs; empty without GPUs.
 
     Args:
-        visible: the labels of the GPUs that Paddle can use.
+        visible: see `visible_gpus`.
 
     Raises:
-        UserError: a selected GPU is not among them, or --nproc_per_node is more than there are GPUs.
+        UserError: a selected GPU is unknown, or --nproc_per_node exceeds the number of GPUs.
     """
     selected = flags.selected_gpus.split(",") if flags.selected_gpus and visible else visible
     if selected and (not {*selected} <= {*visible} or (flags.nproc_per_node or 1) > len(selected)):
@@ -119,17 +119,17 @@ def gpus_to_use(flags: LaunchFlags, visible: list[str]) -> list[str]:
 def environments(
     flags: LaunchFlags, script: Sequence[str], processes: int, gpus: list[str]
 ) -> list[dict[str, str]]:
-    """The environment variables that tell each process of this machine its place in the run.
+    """Return the environment variables with the rank of each process of this node.
 
-    They are those of paddle.distributed. The port of the leader is where the processes meet. The others are
-    only labels, because every process chooses its own ports.
+    They are the variables of paddle.distributed. The processes meet at the port of the master. The other
+    ports are only labels, because each process chooses its own.
     """
-    # All machines have the same command, and must choose the same port: one from 20000 to 29999.
+    # All nodes run the same command and must derive the same port, from 20000 to 29999.
     port = flags.master_port or 20000 + zlib.crc32("\0".join([flags.node_ips, *script]).encode()) % 10000
     if len(flags.nodes) == 1 and flags.master_port is None:
         with socket.create_server(("127.0.0.1", 0)) as listener:  # the system chooses a free port
             port = listener.getsockname()[1]
-    addresses = [node for node in flags.nodes for _ in range(processes)]  # of each process, by its rank
+    addresses = [node for node in flags.nodes for _ in range(processes)]  # of each process, by rank
     endpoints = [f"{address}:{port + 1 + rank}" for rank, address in enumerate(addresses)]
     variables = []
     for local_rank in range(processes):
@@ -143,37 +143,37 @@ def environments(
             "PADDLE_LOCAL_SIZE": str(processes),
             "PADDLE_RANK_IN_NODE": str(local_rank),
         }
-        if gpus:  # each process sees one GPU, which has the number 0 there
+        if gpus:  # each process has one visible GPU, with index 0
             environment |= {"CUDA_VISIBLE_DEVICES": gpus[local_rank], "FLAGS_selected_gpus": "0"}
         variables.append(environment)
     return variables
 
 
 def run_processes(commands: Sequence[Sequence[str]], places: list[dict[str, str]], logs: Path) -> int:
-    """Start processes of this machine, and wait for all of them.
+    """Start the processes of this node and wait for them.
 
-    The first process prints on the console, the others into `logs`. A signal is handed on to all. When one
-    has failed, the others cannot go on without it: they are killed if they do not end soon.
+    The first process prints on the console, the others to `logs`. Signals are forwarded to all. After one has
+    failed, the others are killed if they do not exit soon.
 
     Args:
-        commands: the words that start each.
-        places: for each process the variables of the environment that only it has.
-        logs: the folder for what all but the first print.
+        commands: the command of each.
+        places: the additional environment variables of each process.
+        logs: the directory for the output of all but the first.
 
     Returns:
-        The exit code: 0, or that of the first process that failed.
+        The exit code: 0, or the code of the first process that failed.
     """
     with translate_write_errors(logs):
         logs.mkdir(parents=True, exist_ok=True)
     processes: list[subprocess.Popen] = []
 
     def hand_on(number: int, frame: object) -> None:
-        for process in processes:  # those that are started by then
+        for process in processes:  # those started so far
             process.send_signal(number)
 
     with stop_signals_handled_by(hand_on), contextlib.ExitStack() as files:
         for number, (command, environment) in enumerate(zip(commands, places)):
-            # The first child writes where this program does.
+            # The first process inherits the streams of the launcher.
             output = files.enter_context(open(logs / f"workerlog.{number}", "wb")) if number > 0 else None
             processes.append(
                 subprocess.Popen(
@@ -181,7 +181,7 @@ def run_processes(commands: Sequence[Sequence[str]], places: list[dict[str, str]
                     env=os.environ | environment,
                     stdout=output,
                     stderr=output,
-                    process_group=0,  # a terminal's Ctrl-C comes here only, and is handed on
+                    process_group=0,  # Ctrl-C reaches only the launcher, which forwards it
                     preexec_fn=partial(end_with_parent, signal.SIGTERM),
                 )
             )
@@ -190,35 +190,35 @@ def run_processes(commands: Sequence[Sequence[str]], places: list[dict[str, str]
 
 def wait_for(processes: list[subprocess.Popen], logs: Path) -> int:
     """Wait for the processes; see `run_processes`."""
-    codes: list[int | None] = [None]  # None: it runs
+    codes: list[int | None] = [None]  # None: running
     while None in codes and not {*codes} - {None, 0, INTERRUPTED}:
         time.sleep(0.05)
         codes = [process.poll() for process in processes]
-    # After Ctrl-C the processes end with INTERRUPTED, which is no failure.
+    # After Ctrl-C the processes exit with INTERRUPTED, which is not a failure.
     failed = {number: code for number, code in enumerate(codes) if code not in (None, 0, INTERRUPTED)}
     if failed:
         time.sleep(GRACE)
     for process in processes:
-        process.kill()  # nothing, if it has ended
+        process.kill()  # no effect if it has exited
         process.wait()
     for number, code in failed.items():
         cause = "; out of memory?" if code == -signal.SIGKILL else ""
         ending = (
-            f"was ended by signal {-code} ({signal.strsignal(-code)}{cause})"
+            f"was killed by signal {-code} ({signal.strsignal(-code)}{cause})"
             if code < 0
-            else f"ended with {code}; see {logs}/workerlog.{number}"
+            else f"exited with code {code}; see {logs}/workerlog.{number}"
         )
-        if code < 0 or number > 0:  # the first process has said on the console why it ended
+        if code < 0 or number > 0:  # the first process has printed its error on the console
             say(f"error: process {number} {ending}", file=sys.stderr)
     code = next(iter(failed.values())) if failed else max(codes)
-    return code if code >= 0 else 128 - code  # as shells write signals
+    return code if code >= 0 else 128 - code  # the shell's exit code of a signal
 
 
 def main() -> None:
     words = sys.argv[1:]
     script = [*dropwhile(lambda word: not word.endswith(".py"), words)]
     flags = parse_options(LaunchFlags, words[: len(words) - len(script)], __name__)
-    # A file, or a program of the package, which lies beside this file.
+    # A file, or a command of the package, next to this file.
     if not script or not (Path(script[0]).is_file() or Path(__file__).with_name(script[0]).is_file()):
         raise UserError(f"{''.join(script[:1]) or 'SCRIPT'}: no such script (expected a .py file)")
     setup_console()
@@ -227,7 +227,7 @@ def main() -> None:
         lines = [f"launch: --{name} {getattr(flags, name)}" for name in list_options(LaunchFlags)]
         say(*lines, f"launch: script {shlex.join(script)}")
     gpus = gpus_to_use(flags, visible_gpus())
-    processes = flags.nproc_per_node or len(gpus) or 1  # those on this machine
+    processes = flags.nproc_per_node or len(gpus) or 1  # on this node
 
     os.environ[LOG_DIR] = flags.split_log_path or os.environ.get(LOG_DIR) or "log"
     os.environ[LOG_PREFIX] = flags.log_prefix or os.environ.get(LOG_PREFIX, "")
@@ -238,8 +238,8 @@ def main() -> None:
 
     command = [sys.executable, "-u", *([] if Path(script[0]).is_file() else ["-m", "ernie_m"]), *script]
     places = environments(flags, script, processes, gpus)
-    if processes * len(flags.nodes) == 1:  # it takes the place of this program
+    if processes * len(flags.nodes) == 1:  # replaces the launcher
         os.execve(sys.executable, command, os.environ | places[0])
-    os.environ.setdefault("GLOG_minloglevel", "1")  # otherwise Paddle reports how the processes connect
+    os.environ.setdefault("GLOG_minloglevel", "1")  # otherwise Paddle logs how the processes connect
     workers = f"workers-node{flags.node_id}" if len(flags.nodes) > 1 else "workers"
     sys.exit(run_processes([command] * processes, places, Path(os.environ[LOG_DIR], workers)))

@@ -36,8 +36,8 @@ from ernie_m.utils.files import read_json, reject_overwrite
 if TYPE_CHECKING:
     from ernie_m.inference.load import LoadedModel
 
-_CLASSIFIERS = (CLASSIFICATION, MULTI_LABEL, REGRESSION)  # which have the same kind of head
-# Flags that are ineffective in other tasks.
+_CLASSIFIERS = (CLASSIFICATION, MULTI_LABEL, REGRESSION)  # which share one type of head
+# Options that apply to some tasks only.
 _FOR_TASKS = {
     "pooling": (EMBEDDING, SEARCH),
     "layer": (EMBEDDING, SEARCH),
@@ -50,7 +50,7 @@ _FOR_TASKS = {
 
 @dataclass
 class PredictFlags(ModelFlags, LabelOptions):
-    """What to predict, and with which model."""
+    """Options of the prediction."""
 
     task: Literal[tuple(TASKS)] | None = None
     """Task to predict (default: the task of the model's head)."""
@@ -70,7 +70,7 @@ class PredictFlags(ModelFlags, LabelOptions):
         corpus = [path for _, path in named_files(self.corpus)] if self.corpus else []
         if folders := [path for path in corpus if Path(path).is_dir()]:
             raise UserError(f"--corpus {folders[0]} is a folder (expected files, separated by commas)")
-        # Neither what is there, nor what the command reads, is written over.
+        # Do not overwrite existing files or the inputs.
         output = Path(self.output).resolve()
         if self.output != "-" and output.exists():
             raise UserError(f"--output {self.output} already exists. Choose another file")
@@ -99,7 +99,7 @@ def main() -> None:
     errors = RowErrors("standard input" if flags.input == "-" else flags.input, flags.on_error == "skip")
     path = Path(flags.input)
 
-    # Before a model is loaded, as far as a file can be read without one.
+    # Check the input before loading a model, where the format does not depend on it.
     ask = partial(open_unlabeled, path, flags, errors, columns, are_requests=has_objects(flags.input))
     table = None
     task = flags.task or task_named(str(settings.get("task")))
@@ -111,7 +111,7 @@ def main() -> None:
     task = choose_task(flags, model)
     predictor = make_predictor(task, model, options)
 
-    # A tagger or a reader first looks for an official file.
+    # Tagging and question answering first check for an official file.
     file = None if flags.input == "-" else training_file(task, path, flags, predictor)
     if file is None:
         is_question = task == QUESTION_ANSWERING
@@ -125,9 +125,7 @@ def main() -> None:
         )
     may_sort = isinstance(file, LabeledRows) and task in (CLASSIFICATION, MULTI_LABEL, QUESTION_ANSWERING)
     if flags.sort != "table" and not may_sort:
-        raise UserError(
-            f"--sort {flags.sort} requires a table and predictions with a probability. Remove --sort"
-        )
+        raise UserError(f"--sort {flags.sort} requires a table, and a task with probabilities. Remove --sort")
 
     requests = read_requests(file, predictor.parse, errors)
     if all(request.content is None for request in requests):
@@ -139,10 +137,10 @@ def main() -> None:
 
 
 def choose_task(flags: PredictFlags, model: "LoadedModel") -> str:
-    """What is predicted.
+    """Determine the task.
 
     Raises:
-        UserError: nothing says it, the model is for something else, or a flag is for another task.
+        UserError: the task is not specified, the model is for another task, or an option is for another task.
     """
     task = flags.task or model.own_task
     if task is None:
@@ -151,28 +149,30 @@ def choose_task(flags: PredictFlags, model: "LoadedModel") -> str:
         raise UserError(f"--task {task}: the task of {flags.model} is {model.own_task}. Remove --task")
     given = [name for name, tasks in _FOR_TASKS.items() if getattr(flags, name) and task not in tasks]
     if given:
-        raise UserError(f"--{given[0]} is an option of {' and '.join(_FOR_TASKS[given[0]])}, not of {task}")
+        raise UserError(
+            f"--{given[0]} requires task {' or '.join(_FOR_TASKS[given[0]])}, got {task}. Remove --{given[0]}"
+        )
     if split_name(flags.output)[0] == ".trec" and task != SEARCH:
-        raise UserError(f"--output {flags.output}: a run file (.trec) requires task search, not {task}")
+        raise UserError(f"--output {flags.output}: a run file (.trec) requires task search, got {task}")
     return task
 
 
 def read_settings(model: str) -> dict[str, Any]:
-    """What config.json in the folder of a model says; {}: there is none."""
+    """Read config.json of a model directory; {} if it is missing."""
     path = Path(model) / "config.json"
     settings = read_json(path) if path.is_file() else {}
     return settings if isinstance(settings, dict) else {}
 
 
 def learned_columns(model: str, settings: dict[str, Any]) -> dict[str, str]:
-    """The columns that a model learned from, by the part that each is.
+    """Return the columns of the training table, by option.
 
     Raises:
-        UserError: config.json says something else.
+        UserError: they are invalid in config.json.
     """
     columns = settings.get(COLUMNS, {})
     if not (isinstance(columns, dict) and all(isinstance(name, str) for name in columns.values())):
         raise UserError(
-            f"{model}: config.json: invalid '{COLUMNS}' (expected the name of a column for each part)"
+            f"{model}: config.json: invalid '{COLUMNS}' (expected an object of option: column name)"
         )
     return columns

@@ -14,7 +14,7 @@ def main() -> None:
     flags = parse_options(FinetuneFlags, None, __name__)
     with ShutdownHandler(active=flags.do_train) as stop:
         prepare()
-        # Not at the top, because Paddle reads its CPU settings when it is imported.
+        # Imported here, because Paddle reads its CPU settings at import.
         from ernie_m.finetune.mrc import OfficialAnswering, QuestionAnswering
         from ernie_m.finetune.run_seeds import run_finetuning
 

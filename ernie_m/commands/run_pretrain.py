@@ -16,7 +16,7 @@ def main() -> None:
     with ShutdownHandler() as stop:
         config = parse_options(PretrainConfig, None, __name__)
         prepare()
-        # Not at the top, because Paddle reads its CPU settings when it is imported.
+        # Imported here, because Paddle reads its CPU settings at import.
         from ernie_m.pretrain.run import train
 
         train(config, stop)

@@ -15,7 +15,7 @@ def main() -> None:
     flags = parse_options(RetrievalFlags, None, __name__)
     if flags.mine_hard_negatives:
         prepare()
-        # Not at the top, because Paddle reads its CPU settings when it is imported.
+        # Imported here, because Paddle reads its CPU settings at import.
         from ernie_m.inference.mine_hard_negatives import mine_hard_negatives
 
         mine_hard_negatives(flags)

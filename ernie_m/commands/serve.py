@@ -14,7 +14,7 @@ from ernie_m.utils.logging import logger, setup_console
 
 @dataclass(kw_only=True)
 class ServeFlags(ModelFlags):
-    """What to serve, and where."""
+    """Options of the server."""
 
     model: Names
     """Checkpoints in any supported format, or directories of ernie-m export, each for a different task."""
@@ -56,7 +56,7 @@ def main() -> None:
     from ernie_m.inference.load import load
 
     options = flags.options()
-    setup_console()  # says how far the corpus is encoded
+    setup_console()  # also shows the progress of encoding the corpus
     token = token_of(flags.token_file)
     logger.setLevel(flags.log_level.upper())
     models = [load(folder, engine=flags.engine, amp=flags.amp) for folder in flags.model.split(",")]

@@ -2,8 +2,8 @@
 
 ernie-m train my --output model --model configs/e5-small
 
-Pairs are found by file name and split into train and held-out pairs. A static model is trained first, as a
-baseline; then the base model is fine-tuned, if one is given. log/commands.sh has each step as a command.
+Pairs are found by file name and split into train and test pairs. A static model is trained first, as a
+baseline; then the base model is fine-tuned, if one is given. log/commands.sh contains each step as a command.
 The same command resumes an interrupted training.
 """
 
@@ -27,8 +27,8 @@ from ernie_m.utils.logging import only_warnings
 from ernie_m.utils.output_lock import write_fingerprint
 from ernie_m.utils.paddle_settings import read_cpu
 
-_PLAN = "train.json"  # in the output: what the steps are made from
-# Program -> a function of what stands behind its name.
+_PLAN = "train.json"  # in the output: the inputs of the plan
+# Command -> a function of its arguments.
 _PROGRAMS = {
     "prepare": prepare,
     "train_vocab": train_vocab,
@@ -38,7 +38,7 @@ _PROGRAMS = {
 
 @dataclass
 class TrainFlags(TableOptions):
-    """What to train on."""
+    """Options of the training."""
 
     sources: list[str] = option(positional=True)
     """Directories or files of sentence pairs: en-de.tsv, .csv or .tmx, train.en next to train.de, or
@@ -58,24 +58,26 @@ def main() -> None:
     pairs = output / "pairs"
     is_new = not output.exists() or (output.is_dir() and not any(output.iterdir()))
     if not is_new and not (pairs / FOUND).is_file():
-        raise UserError(f"--output {output} exists and was not made by ernie-m train. Choose another folder")
+        raise UserError(
+            f"--output {output} already exists and was not written by ernie-m train. Choose another folder"
+        )
     found = find(flags.sources, output).pairs
 
-    # Find the pairs first: how long they are and how many decides the steps.
+    # Find the pairs first: their number and lengths determine the steps.
     of_tables = {field.name: getattr(flags, field.name) for field in fields(TableOptions)}
     options = [f"--{name}={value}" for name, value in of_tables.items() if value not in (None, "stop")]
     model = ["--model", flags.model] if flags.model else []
     words = ["prepare", "pairs", *flags.sources, "--output", pairs, *options, *model]
-    split = Command("held-out pairs", words, pairs / FOUND)
+    split = Command("train/test split", words, pairs / FOUND)
     if not split.result.exists():
         carry_out(split)
-    # The steps go on only with the same model, files and options.
+    # Resume only with the same model, files and options.
     paths = chain.from_iterable(pair_files(file.files)[0] for file in found)
     digests = {path: sha256_of(path) for path in paths}
     identity = {"model": flags.model, "files": digests, "options": options}
-    write_fingerprint(output / _PLAN, identity, "name a new folder")
+    write_fingerprint(output / _PLAN, identity, "choose a new folder")
 
-    # Say how long each step takes, then carry them out; those that are done are skipped.
+    # Log the estimated time of each step, then run the steps; completed ones are skipped.
     facts = read_json(pairs / FOUND)
     table = output / "table" if flags.model else output
     of_table = plan_steps(pairs, table, facts["pairs"])
@@ -103,7 +105,7 @@ def main() -> None:
 
 
 def carry_out(step: Command, location: str = "") -> None:
-    """Run a step in this process, unless it is finished; after a request to stop, this command ends."""
+    """Run a step in this process, unless it is complete. Exit after a stop request."""
     if step.result.exists():
         say(f"{location}{step.purpose}: done")
         return

@@ -1,6 +1,6 @@
-"""A model that has learned rows with labels: a head on vectors that stay as they are, or the whole model.
+"""Training on labeled rows: a linear head on frozen embeddings, or full fine-tuning.
 
-The head is scikit-learn's logistic regression. `ernie_m.fit.whole_model` trains the whole model.
+The head is scikit-learn's logistic regression. `ernie_m.fit.whole_model` fine-tunes all weights.
 """
 
 from dataclasses import replace
@@ -27,8 +27,8 @@ from ernie_m.utils.files import atomic_dir
 from ernie_m.utils.logging import logger
 from ernie_m.utils.paddle_settings import prepare
 
-_LONGEST = 256  # tokens of a text, or of a pair, that a whole model learns
-_SURE = 20.0  # the logit of a label that every row has; less, that of one that none has
+_LONGEST = 256  # maximum length in tokens of a text or pair in fine-tuning
+_SURE = 20.0  # logit of a label that every row has; negative for a label that no row has
 
 
 def fit_model(
@@ -40,20 +40,20 @@ def fit_model(
     name: str = "fit",
     stop: ShutdownHandler | None = None,
 ) -> tuple[LoadedModel, EvaluationResult | None] | None:
-    """Learn from rows, and write the model to a new folder; None: it is not written.
+    """Train on labeled rows and write the model to a new folder; None: do not write it.
 
     Args:
-        whole: whether the whole model is trained; always, if the rows are pairs or have numbers.
-        layer: that of the vectors; see `PredictionOptions`.
-        name: what has the rows, for warnings.
-        stop: tells whether the process was asked to stop.
+        whole: whether to fine-tune all weights; always done for pairs and for regression.
+        layer: the layer of the embeddings; see `PredictionOptions`.
+        name: the source of the rows, for warnings.
+        stop: is true after a stop request.
 
     Returns:
-        the model, and what models that had not learned a row answer to it, None if that cannot be scored
-        (`LabeledDataset.errors`); None alone: the process shall stop.
+        The model and its held-out predictions, None if the rows cannot be evaluated
+        (`LabeledDataset.errors`); a single None after a stop request.
 
     Raises:
-        UserError: the model was exported, or there is no folder for a whole model.
+        UserError: the model was exported, or fine-tuning has no output folder.
     """
     whole = whole or rows.needs_finetuning
     if loaded.exported_layer is not None:
@@ -81,7 +81,7 @@ def fit_model(
         )
     if whole:
         prepare()
-        from ernie_m.fit.whole_model import finetune_model  # here, because it imports Paddle
+        from ernie_m.fit.whole_model import finetune_model  # imported here, because it imports Paddle
 
         stop = ShutdownHandler(active=False) if stop is None else stop
         return finetune_model(loaded, rows, output, limit, name, stop)
@@ -94,14 +94,14 @@ def fit_model(
 
 
 def evaluate_labels(loaded: LoadedModel, rows: LabeledDataset, name: str) -> EvaluationResult:
-    """What a model answers to rows. `name`: what has them."""
+    """Return a model's predictions for labeled rows. `name`: the source of the rows, for warnings."""
     predictor = make_predictor(CLASSIFICATION, loaded)
     predictor.task.warn_truncated(name, rows.examples)
     return EvaluationResult(rows, np.array(predictor.predictions(predictor.task.encode(rows.examples))))
 
 
 def _cross_validate(vectors: np.ndarray, rows: LabeledDataset) -> EvaluationResult:
-    """The probabilities of each row by a head that was trained on the other parts."""
+    """Return out-of-fold probabilities: each row by a head that was trained on the other folds."""
     outcomes = np.zeros((len(vectors), len(rows.names)))
     parts = split_rows(rows.kind, rows.targets, rows.groups)
     for part in parts:
@@ -113,9 +113,9 @@ def _cross_validate(vectors: np.ndarray, rows: LabeledDataset) -> EvaluationResu
 
 
 def _head(vectors: np.ndarray, rows: LabeledDataset) -> tuple[np.ndarray, np.ndarray]:
-    """Weight [H, C] and bias [C], float32, of a logistic regression on vectors [N, H].
+    """Fit a logistic regression on embeddings [N, H]: weight [H, C] and bias [C], float32.
 
-    A label that every row has, or none, is predicted always, or never.
+    A label of every row is always predicted, and a label of no row never.
     """
     from sklearn.linear_model import LogisticRegression
     from threadpoolctl import threadpool_limits
@@ -126,7 +126,7 @@ def _head(vectors: np.ndarray, rows: LabeledDataset) -> tuple[np.ndarray, np.nda
     bias = np.where(has_label.all(axis=0), _SURE, -_SURE).astype(np.float32)
     regression = LogisticRegression(max_iter=1000)
     known = np.flatnonzero(has_label.any(axis=0) & ~has_label.all(axis=0))
-    with threadpool_limits(1, user_api="blas"):  # threads that wait for each other take longer than one
+    with threadpool_limits(1, user_api="blas"):  # several threads are slower than one here
         if rows.kind == MULTI_LABEL:
             for label in known:
                 regression.fit(vectors, targets[:, label])
@@ -134,7 +134,7 @@ def _head(vectors: np.ndarray, rows: LabeledDataset) -> tuple[np.ndarray, np.nda
         elif len(known):
             regression.fit(vectors, targets)
             coefficients, intercepts = regression.coef_, regression.intercept_  # [C, H] and [C]
-            if len(known) == 2:  # it has the difference of the two
+            if len(known) == 2:  # binary: scikit-learn stores the difference of the two
                 coefficients = np.concatenate([-coefficients, coefficients]) / 2
                 intercepts = np.concatenate([-intercepts, intercepts]) / 2
             weight[:, known], bias[known] = coefficients.T, intercepts
@@ -144,7 +144,7 @@ def _head(vectors: np.ndarray, rows: LabeledDataset) -> tuple[np.ndarray, np.nda
 def _fitted(
     loaded: LoadedModel, rows: LabeledDataset, weight: np.ndarray, bias: np.ndarray, layer: int
 ) -> OpenedModel:
-    """A classifier with the encoder of a checkpoint up to a layer, and a head.
+    """Return a classifier: the encoder of a checkpoint up to a layer, and a head.
 
     Raises:
         UserError: the layer is 0.
@@ -152,7 +152,7 @@ def _fitted(
     if layer == 0 and not loaded.config.is_static:
         raise UserError("invalid layer 0 (expected an encoder layer, at least 1)")
     config = replace(loaded.config, num_hidden_layers=layer)
-    checkpoint = loaded.reopened()  # it may have more layers than a classifier that was fitted
+    checkpoint = loaded.reopened()  # it may have more layers than a classifier from `fit`
     tensors = checkpoint.tensors
     head = {"classifier.weight": weight, "classifier.bias": bias}
     shapes = {name: tensors.shape(name) for name in encoder_shapes(config) if name in tensors}
@@ -178,7 +178,7 @@ def _fitted(
 
 
 def _in_memory(fitted: OpenedModel, loaded: LoadedModel) -> LoadedModel:
-    """A classifier that no folder has. Those of one model share its encoder, if OpenVINO runs it."""
+    """Load a classifier that was not saved. On OpenVINO, the classifiers of one model share its encoder."""
     classifier = load_opened(fitted, loaded.folder, amp=loaded.amp, engine=loaded.engine_name)
     classifier.is_saved = False
     if classifier.engine_name == "openvino":

@@ -1,4 +1,4 @@
-"""Rows with labels of one's own, from tables (`load_dataset`) or from Python (`rows_of`)."""
+"""Labeled datasets, from tables (`load_dataset`) or from Python (`rows_of`)."""
 
 import re
 from collections import Counter
@@ -37,28 +37,28 @@ from ernie_m.utils.logging import logger
 
 T = TypeVar("T")
 KINDS = (CLASSIFICATION, MULTI_LABEL, REGRESSION)
-_NumberedErrors = list[tuple[int, str]]  # the number of a row, and what is wrong with it
+_NumberedErrors = list[tuple[int, str]]  # index of a row, and its error
 _NUMBER = "Write a score with a decimal point and no other mark, as in 0.5 or 1250.5, or remove the row"
-_MOST_STEPS = 10  # with more whole numbers it is asked whether they are classes
-_MOST_CELLS = 1 << 28  # of rows by labels; a head takes 8 bytes for each
-_BETWEEN_LABELS = re.compile(r"[,;|]|(?<=\w)#(?=\w)")  # it is asked whether it is
-_MARKS = re.compile(r"[01](\s+[01])+|[01]{3,}")  # zeros and ones, of several labels without names
-# A number with three decimals may be a thousand, beside a plain number of 100 or more.
+_MOST_STEPS = 10  # more distinct whole numbers than this may be scores: --task is required
+_MOST_CELLS = 1 << 28  # rows x labels; a head needs 8 bytes for each
+_BETWEEN_LABELS = re.compile(r"[,;|]|(?<=\w)#(?=\w)")  # may separate several labels: --task is required
+_MARKS = re.compile(r"[01](\s+[01])+|[01]{3,}")  # multi-hot labels without names
+# With labels of 100 or more, a number with three decimals may have a thousands separator.
 _MAY_BE_THOUSAND, _HUNDREDS = re.compile(r"[+-]?[1-9]\d{0,2}\.\d{3}"), 100
 
 
 class LabeledDataset(NamedTuple):
-    """Texts with labels.
+    """Labeled texts.
 
     Attributes:
-        kind: one of `KINDS`: one label a text, several or none, or a number.
-        examples: a text, or a pair, and its label: an id, whether it has each label, or a number.
-        names: of the labels, in the order of their ids; of numbers none.
-        languages: of each row, str [N], by `language_group`; "": not known.
-        groups: int64 [N]; rows of one group are held out together.
-        places: where each row stands, for messages.
-        given: name of a label -> what a user of Python gave for it.
-        columns: the flags that read the same columns of another table -> their values.
+        kind: one of `KINDS`: one label per text, any number of labels, or a number.
+        examples: a text or a pair and its target: a label id, a 0/1 vector of labels, or a number.
+        names: the names of the labels, in the order of their ids; empty for regression.
+        languages: the language of each row, str [N], from `language_group`; "": unknown.
+        groups: int64 [N]; rows of one group are kept in one fold.
+        places: the location of each row, for messages.
+        given: name of a label -> the label as passed to the Python API.
+        columns: the options that select the same columns of another table -> their values.
     """
 
     kind: str
@@ -72,7 +72,7 @@ class LabeledDataset(NamedTuple):
 
     @property
     def targets(self) -> np.ndarray:
-        """The labels: ids [N], whether each row has each label [N, C], or numbers [N]."""
+        """Targets: label ids [N], a multi-hot matrix [N, C], or numbers [N]."""
         return np.array([example.label for example in self.examples])
 
     @property
@@ -81,7 +81,7 @@ class LabeledDataset(NamedTuple):
 
     @property
     def needs_finetuning(self) -> bool:
-        """Whether a head on vectors cannot learn them."""
+        """Return whether all weights must be trained, because a head on embeddings does not suffice."""
         return self.are_pairs or self.kind == REGRESSION
 
     @property
@@ -90,14 +90,14 @@ class LabeledDataset(NamedTuple):
         return np.array([input_hash(*example[:2]) for example in self.examples])
 
     def kept(self) -> dict[str, Any]:
-        """What config.json keeps of them."""
+        """Return the settings that are stored in config.json."""
         given = [self.given[name] for name in self.names]
         return ({GIVEN: given} if given != self.names else {}) | (
             {COLUMNS: self.columns} if self.columns else {}
         )
 
     def some(self, numbers: Sequence[int]) -> "LabeledDataset":
-        """The rows with these numbers."""
+        """Return the rows at these indices."""
         return self._replace(
             examples=_at(numbers, self.examples),
             languages=self.languages[numbers],
@@ -112,7 +112,7 @@ class LabeledDataset(NamedTuple):
         return task_class(tokenizer, self.names, max_seq_len, prompt=prompt, pairs=self.are_pairs)
 
     def errors(self) -> list[str]:
-        """Why they cannot be scored, in words; none: they can."""
+        """Return the reasons why the rows cannot be evaluated; empty: they can."""
         if len(np.unique(self.groups)) < 2:
             return [f"{self.places[0]}: all rows have the same text or group"]
         errors = []
@@ -124,14 +124,14 @@ class LabeledDataset(NamedTuple):
         return errors
 
     def issues(self, learned: "LabeledDataset | None" = None) -> Iterator[str]:
-        """What is odd about them, in words. `learned`: those that are learned from, if these are a test."""
+        """Yield warnings about the rows. `learned`: the training rows, if these are a test set."""
         ids = np.unique(self.targets, axis=0, return_inverse=True)[1].reshape(-1)
         labels = () if self.kind == REGRESSION else ids
         trained = None if learned is None else learned.inputs
         yield from check_labels(self.inputs, labels, self.places.__getitem__, trained)
         languages = np.unique(self.languages).tolist()
         if unknown := [name for name in languages if name and not language_tag(name)]:
-            yield f"no languages that are known, and each is one of its own: {listed(unknown)}"
+            yield f"unknown languages, each treated as a separate one: {listed(unknown)}"
         same: dict[str, list[str]] = {}
         for name in self.names if learned is None else ():
             same.setdefault("".join(name.casefold().split()), []).append(f"'{name}'")
@@ -146,15 +146,15 @@ def load_dataset(
     kind: str | None = None,
     like: LabeledDataset | None = None,
 ) -> LabeledDataset:
-    """Read tables of texts, or of pairs, with labels.
+    """Read tables of labeled texts or pairs.
 
     Args:
-        kind: None: several labels if --label names several columns, or there is a --label_separator, numbers
-            if the column is called score, and otherwise one label, if it looks like one.
-        like: rows whose labels these must have, to be scored.
+        kind: None: multi-label if --label names several columns or --label_separator is given, regression if
+            the column is named score, and otherwise classification, if the labels look like classes.
+        like: the training rows; the labels of these test rows must be among theirs.
 
     Raises:
-        UserError: a table cannot be read, or as `rows_of`; names the files and the lines.
+        UserError: a table cannot be read, or as `rows_of`; with file and line.
     """
     several = kind == MULTI_LABEL or (
         kind is None and bool(options.label_separator or "," in (options.label or ""))
@@ -170,8 +170,8 @@ def load_dataset(
     for file, table in zip(files, tables):
         if missing := {*expected}.difference(table.label_columns):
             raise UserError(
-                f"{file.path}, line 1: missing column of label {listed(sorted(missing))}. Add it, with 1 "
-                "where a text has it, and 0 elsewhere"
+                f"{file.path}, line 1: missing label column {listed(sorted(missing))}. Add it, with 1 for "
+                "texts that have the label and 0 for the others"
             )
         language = "" if file.language == ALL_LANGUAGES else file.language
         for row in table.rows:
@@ -185,7 +185,7 @@ def load_dataset(
     unused = () if like else label_columns.difference(rows.names)
     if unused:
         raise UserError(
-            f"{files[0].path}, line 1: no row has the label {listed(sorted(unused))}. Add rows with it, or "
+            f"{files[0].path}, line 1: no row has the label {listed(sorted(unused))}. Add such rows, or "
             "remove it from --label"
         )
     if (kind, found, like) == (None, CLASSIFICATION, None):
@@ -194,10 +194,10 @@ def load_dataset(
 
 
 def ask_for_kind(rows: LabeledDataset) -> None:
-    """Ask for the kind of labels that may be several, or numbers.
+    """Require --task if labels may be several in one cell, or numbers.
 
     Raises:
-        UserError: the question, with the place of such a label.
+        UserError: the location of such a label, and the choices.
     """
     parts_of = [{*filter(None, map(normal_label, _BETWEEN_LABELS.split(name)))} for name in rows.names]
     counts = Counter(chain.from_iterable(parts_of))
@@ -212,17 +212,16 @@ def ask_for_kind(rows: LabeledDataset) -> None:
         if may_be_several or may_be_numbers:
             location = rows.places[rows.targets.tolist().index(id_)]
             raise UserError(
-                f"{location}: is '{name}' one label, several labels, or a number that can be compared? "
-                f"Give --task {CLASSIFICATION}, {REGRESSION}, or {MULTI_LABEL} (and with it "
-                "--label_separator)"
+                f"{location}: ambiguous label '{name}' (one label, several labels, or a score). Set --task "
+                f"{CLASSIFICATION}, --task {REGRESSION}, or --task {MULTI_LABEL} with --label_separator"
             )
 
 
 def _refuse_thousands(labels: Sequence[Any], places: Sequence[str]) -> None:
-    """Refuse written numbers where "1.000" may be a thousand.
+    """Reject numbers such as "1.000" that may have a thousands separator.
 
     Raises:
-        UserError: the first of them, with its place.
+        UserError: the first of them, with its location.
     """
     written = [(label, location) for label, location in zip(labels, places) if isinstance(label, str)]
     largest = max((int(label) for label, _ in written if re.fullmatch(r"\d{1,99}", label)), default=0)
@@ -233,8 +232,8 @@ def _refuse_thousands(labels: Sequence[Any], places: Sequence[str]) -> None:
         (cell, location), *_ = marked
         digits = cell.replace(".", "")
         raise UserError(
-            f"{location}: '{cell}' may be {int(digits):,} or {float(cell):g}; write {digits} or "
-            f"{float(cell):g}, and the other labels alike"
+            f"{location}: ambiguous number '{cell}' ({int(digits):,} or {float(cell):g}). Write {digits} "
+            f"or {float(cell):g}, in the same format as the other labels"
         )
 
 
@@ -248,26 +247,26 @@ def rows_of(
     like: LabeledDataset | None = None,
     on_error: str | None = None,
 ) -> LabeledDataset:
-    """Read texts, or pairs, with their labels.
+    """Build a dataset from labeled texts or pairs.
 
     Args:
-        labels: a text or a number of each row; of several labels a list of them.
-        languages: of each row; "": not known.
-        groups: what rows that belong together share; "": nothing.
+        labels: a string or a number for each row, or for multi-label a list of them.
+        languages: the language of each row; "": unknown.
+        groups: the group of each row; "": no group.
         like: see `load_dataset`.
-        on_error: that of a table: "skip" leaves rows with a fault out, unless all have one.
+        on_error: "skip" drops invalid rows of a table, unless all are invalid.
 
     Raises:
-        UserError: rows have no such label, or others than `like`, single texts stand beside pairs, or all
-            labels are the same (names all such rows), or scikit-learn is not installed.
+        UserError: a label is missing, of another type, or not one of `like`; single texts are mixed with
+            pairs; all labels are equal; or scikit-learn is not installed.
     """
     try:
-        import sklearn  # noqa: F401 - it brings scipy, too, and all that follows needs both
+        import sklearn  # noqa: F401 - requires scipy, which the rest of fit needs as well
     except ImportError as error:
         raise UserError(f"fit requires scikit-learn ({error}): pip install scikit-learn") from error
     width = len(texts[0]) if like is None else 1 + like.are_pairs
     errors: _NumberedErrors = [
-        (number, f"{len(row)} texts, but other rows have {width}")
+        (number, f"invalid row of {len(row)} texts (expected {width}, as in the other rows)")
         for number, row in enumerate(texts)
         if len(row) != width
     ]
@@ -285,30 +284,30 @@ def rows_of(
         names = like.names if like else sorted(given.keys() - none)
         if len(names) * len(labels) > _MOST_CELLS:
             raise UserError(
-                f"{places[0]}: {len(labels):,} rows with {len(names):,} labels are too many for a "
-                "classifier. For so many labels use retrieval: ernie-m train trains on pairs of a text and "
-                "its label"
+                f"{places[0]}: too many rows x labels for a classifier ({len(labels):,} rows, "
+                f"{len(names):,} labels). For so many labels use retrieval: train on pairs of a text and "
+                "its label with ernie-m train"
             )
         errors += _type_errors(kind, labels)
         values, others = _ids(kind, of_rows, names, none)
     errors += others
     if errors:
         kept = sorted({*range(len(labels))}.difference(number for number, _ in errors))
-        mend = "" if on_error is None else "--on_error skip leaves such rows out"
+        mend = "" if on_error is None else "Fix these rows, or set --on_error skip to drop them"
         skip = bool(kept) and on_error == "skip"
         refuse([f"{places[number]}: {what}" for number, what in errors], mend, skip)
         columns = _at(kept, labels), _at(kept, places), _at(kept, languages), _at(kept, groups)
         return rows_of(kind, _at(kept, texts), *columns, like)
     if kind == MULTI_LABEL and names and all(map(is_mark, names)):
         raise UserError(
-            f"{places[0]}: {labels[0]!r} has zeros and ones, or numbers, of labels without names. Give a "
-            "list of names, or in a table a column for each label, and set --label A,B,C"
+            f"{places[0]}: invalid labels {labels[0]!r} (expected label names, got numbers). Give a list "
+            "of names, or in a table one column per label, with --label A,B,C"
         )
     if like is None and len({*values}) < 2:
         only = f"the label '{names[0]}'" if kind == CLASSIFICATION else "equal labels"
-        raise UserError(f"{places[0]}: all {len(values):,} rows have {only}. Add rows with another one")
+        raise UserError(f"{places[0]}: all {len(values):,} rows have {only}. Add rows with another label")
     if len({*given.values()}) < len(given):
-        raise UserError("two labels are equal in Python, such as 1 and True. Use strings")
+        raise UserError("labels: two labels are equal in Python, such as 1 and True. Use strings")
     examples = [Example(*row, label=value) for row, value in zip(texts, values)]
     keys = [(row, ("text", input_hash(*example[:2]))) for row, example in enumerate(examples)]
     keys += [(row, ("group", group)) for row, group in enumerate(groups) if group not in ("", None)]
@@ -318,22 +317,22 @@ def rows_of(
 
 
 def _numbers(labels: Sequence[Any]) -> tuple[list[float | None], _NumberedErrors]:
-    """The number of each label, None if it has none, and the faults of these."""
+    """Parse each label as a number, None if it is not one, and return the errors of these."""
     values = [number_in(str(label)) for label in labels]
     return values, [
-        (number, f"the label {shown(repr(label))} is no number. {_NUMBER}")
+        (number, f"invalid label {shown(repr(label))} (expected a number). {_NUMBER}")
         for number, (label, value) in enumerate(zip(labels, values))
         if value is None
     ]
 
 
 def _type_errors(kind: str, labels: Sequence[Any]) -> _NumberedErrors:
-    """The labels of another type than the others: a text among decimals, names among numbers in a list."""
+    """Return the errors of labels of mixed types: a string among decimals, names and numbers in one list."""
     errors = []
     decimals = any(isinstance(label, Real) and (number_in(str(label)) or 0) % 1 for label in labels)
     for number, some in enumerate(labels):
         if decimals and isinstance(some, str) and number_in(some) is None:
-            errors.append((number, f"'{some}' is not a number, but other labels are decimals. {_NUMBER}"))
+            errors.append((number, f"invalid label '{some}' (other labels are decimals). {_NUMBER}"))
         if kind == MULTI_LABEL and is_mixed(some):
             what = "mixes names with numbers or true and false. Give a list of names"
             errors.append((number, f"{shown(some)} {what}"))
@@ -341,7 +340,7 @@ def _type_errors(kind: str, labels: Sequence[Any]) -> _NumberedErrors:
 
 
 def _labels_for_none(kind: str, of_rows: Sequence[Sequence[tuple[str, Any]]]) -> set[str]:
-    """The names of labels that say that there is none."""
+    """Return the names of labels that mean "no label"."""
     counts = Counter(name for some in of_rows for name, _ in some)
     return labels_for_none(counts) if kind == CLASSIFICATION else set(filter(is_no_label, counts))
 
@@ -349,14 +348,14 @@ def _labels_for_none(kind: str, of_rows: Sequence[Sequence[tuple[str, Any]]]) ->
 def _ids(
     kind: str, of_rows: Sequence[Sequence[tuple[str, Any]]], names: Sequence[str], none: Collection[str]
 ) -> tuple[list[Any], _NumberedErrors]:
-    """The label of each row, an id or whether it has each label, and the faults of labels that have no id."""
+    """Return the target of each row, a label id or a multi-hot tuple, and the errors of unknown labels."""
     ids = {name: id_ for id_, name in enumerate(names)}
-    mend = "Write another text, or remove the row (of a table by --filter 'COLUMN!=LABEL')"
+    mend = "Rename the label, or remove the row (in a table with --filter 'COLUMN!=LABEL')"
     errors = []
     for number, some in enumerate(of_rows):
         for name, label in some:
             if (name in none and name not in ids) or is_printed(name):
-                what = f"invalid label {label!r} (expected a text, and no word for none). {mend}"
+                what = f"invalid label {label!r} (expected a string that does not mean 'none'). {mend}"
                 errors.append((number, what))
             elif name not in ids:
                 errors.append((number, f"unknown label '{name}' (trained on: {listed(names)})"))
@@ -367,25 +366,25 @@ def _ids(
 
 
 def refuse(errors: Sequence[str], mend: str = "", skip: bool = False) -> None:
-    """Raise a UserError of the first of some faults, the number of the others, and what mends them.
+    """Raise a UserError with the first errors, the number of the others, and the fix.
 
     Args:
-        skip: whether it is a warning, because what has the faults is left out.
+        skip: whether to log a warning instead, because the invalid rows are dropped.
     """
     more = [f"and {len(errors) - MOST_FAULTS:,} more"] if len(errors) > MOST_FAULTS else []
     lines = [*errors[:MOST_FAULTS], *more]
     if lines and not skip:
         raise UserError(*lines, *([mend] if mend else []))
     for line in lines:
-        logger.warning("left out: %s", line)
+        logger.warning("dropped: %s", line)
 
 
 def _at(numbers: Sequence[int], column: Sequence[T]) -> list[T]:
-    """The entries of a column in the rows with these numbers."""
+    """Return the entries of a column at these rows."""
     return [column[number] for number in numbers]
 
 
 def _named(label: Any) -> tuple[str, Any]:
-    """The name of a label, "" if it is of no such type, and the label without numpy's type."""
+    """Return the normalized name of a label, "" if its type is invalid, and the label as a Python object."""
     name = normal_label(str(label)) if isinstance(label, str | Real | np.bool_) else ""
     return name, label.item() if hasattr(label, "item") else label

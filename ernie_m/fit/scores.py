@@ -13,11 +13,11 @@ _NAMES = {"accuracy": "accuracy", "macro_f1": "macro F1", "pearson": "Pearson", 
 
 
 class EvaluationResult(NamedTuple):
-    """LabeledDataset, and the predictions of a model that was not trained on them.
+    """Held-out predictions for a labeled dataset.
 
     Attributes:
-        outcomes: probabilities [N, C], or numbers [N].
-        title: how they were predicted.
+        outcomes: probabilities [N, C], or for regression numbers [N].
+        title: the evaluation method.
     """
 
     rows: LabeledDataset
@@ -26,13 +26,13 @@ class EvaluationResult(NamedTuple):
 
     @property
     def predicted(self) -> np.ndarray:
-        """As `LabeledDataset.targets`."""
+        """The predicted targets, in the format of `LabeledDataset.targets`."""
         if self.rows.kind == REGRESSION:
             return self.outcomes
         return self.outcomes.argmax(axis=1) if self.rows.kind == CLASSIFICATION else self.outcomes > 0.5
 
     def most_frequent(self) -> "EvaluationResult":
-        """The answers of who says the most frequent label of these rows to each."""
+        """Return the predictions of the majority baseline."""
         targets = self.rows.targets
         counts = (
             targets.sum(axis=0) if targets.ndim > 1 else np.bincount(targets, minlength=len(self.rows.names))
@@ -41,22 +41,22 @@ class EvaluationResult(NamedTuple):
         return self._replace(outcomes=np.tile(always, (len(targets), 1)))
 
     def measures(self) -> dict[str, float]:
-        """In per cent; the main one is first. Of several labels a row is right if all are."""
+        """Compute the metrics in percent, the main one first. Multi-label accuracy is exact match."""
         targets = self.rows.targets
         if self.rows.kind == REGRESSION:
             return {"pearson": pearson(self.outcomes, targets), "spearman": spearman(self.outcomes, targets)}
-        from sklearn.metrics import accuracy_score, f1_score  # here, because it takes a second
+        from sklearn.metrics import accuracy_score, f1_score  # imported here, because it takes a second
 
         macro_f1 = f1_score(targets, self.predicted, average="macro", zero_division=0)
         return {"accuracy": 100 * accuracy_score(targets, self.predicted), "macro_f1": 100 * macro_f1}
 
     def standard_error(self) -> float:
-        """That of the main measure, in per cent; nan: all rows are of one group.
+        """Compute the standard error of the main metric, in percent; nan if all rows are in one group.
 
-        Rows of a group are right or wrong together: what they add to the measure is summed first.
+        Errors within a group are correlated, so contributions are summed per group first.
         """
         targets, predicted = self.rows.targets, self.predicted
-        if self.rows.kind == REGRESSION:  # what a row adds to a correlation r: xy - r (x^2 + y^2) / 2
+        if self.rows.kind == REGRESSION:  # the influence of a row on a correlation r: xy - r (x^2 + y^2) / 2
             x, y = ((values - values.mean()) / (values.std() or 1) for values in (predicted, targets))
             added = x * y - (x @ y) / len(x) * (x**2 + y**2) / 2
         else:
@@ -69,7 +69,7 @@ class EvaluationResult(NamedTuple):
         return 100 * float(np.sqrt(count / (count - 1) * (of_groups**2).sum())) / len(added)
 
     def by_language(self) -> dict[str, "EvaluationResult"]:
-        """Of each language, if there are several."""
+        """Split by language, if there are several."""
         names = np.unique(self.rows.languages).tolist()
         numbers = {name: np.flatnonzero(self.rows.languages == name) for name in names}
         parts = {
@@ -79,7 +79,7 @@ class EvaluationResult(NamedTuple):
         return parts if len(parts) > 1 else {}
 
     def by_label(self) -> dict[Any, dict[str, float]]:
-        """Of each label, as it was given, its rows, and precision, recall and F1 in per cent."""
+        """Compute the number of rows, precision, recall and F1, in percent, of each label as given."""
         from sklearn.metrics import precision_recall_fscore_support
 
         names = self.rows.names
@@ -97,7 +97,7 @@ class EvaluationResult(NamedTuple):
         }
 
     def summary(self) -> dict[str, Any]:
-        """What `ernie_m.Model.scores` is."""
+        """Return the dict of `ernie_m.Model.scores`."""
         of_languages = {name: part.measures() for name, part in self.by_language().items()}
         summary = {**self.measures(), "standard_error": self.standard_error(), "rows": len(self.outcomes)}
         summary |= {"by_language": of_languages} if of_languages else {}
@@ -106,7 +106,7 @@ class EvaluationResult(NamedTuple):
         return summary | {"most_frequent": self.most_frequent().measures(), "by_label": self.by_label()}
 
     def text(self, name: str) -> str:
-        """The same as tables, in per cent, below the title. `name`: what has the rows."""
+        """Format the scores as tables, in percent, below the title. `name`: the source of the rows."""
         has_labels = self.rows.kind != REGRESSION
         names = [_NAMES[measure] for measure in self.measures()]
         main, other = self._cells()

@@ -1,6 +1,6 @@
-"""How rows are split for a score: those that belong together are of one group, and a group is in one part.
+"""Cross-validation folds by group: duplicates, groups and translations are kept in one fold.
 
-A head on vectors takes all five parts in turn, a training of the whole model holds the first one out.
+A head on embeddings is evaluated on all five folds, full fine-tuning on the first one.
 """
 
 import math
@@ -16,22 +16,21 @@ from ernie_m.vectors.language_centering import FEWEST_SENTENCES
 from ernie_m.vectors.pooling import unit
 
 _PARTS = 5
-# The cosine of sure translations, less the mean vector of each language: of 1,000 sentences that are none up
-# to 4 % have it. Where most rows of two languages have it, the others are translated, too, if less alike: so
-# the rows of 99 % of 400 sentences in eight languages are in one group, and without these of 87 %.
+# Centered by language, translations have at least this cosine; of 1,000 unrelated sentences up to 4 % reach
+# it. If most rows of two languages reach it, the remaining rows are also taken as translations: this groups
+# 99 % of 400 sentences in eight languages correctly, instead of 87 %.
 _SURE_COSINE = 0.5
-# In tables of translations 44 to 80 % of the texts have a neighbor so near, in news of one language up to
-# 24 %.
+# In tables of translations 44 to 80 % of the texts have a near-duplicate, in news of one language up to 24 %.
 _NEAR_DUPLICATE, MANY_NEAR_DUPLICATES = 0.6, 0.25
-_SAMPLE = 1000  # so many rows are compared with all others to know this share
+_SAMPLE = 1000  # rows that are compared with all others to estimate this share
 
 
 def split_rows(kind: str, targets: np.ndarray, groups: np.ndarray) -> list[np.ndarray]:
-    """The numbers of the rows of each part; labels are spread over the parts.
+    """Split rows into stratified group folds: the row indices of each fold.
 
     Args:
         kind: one of `ernie_m.fit.labeled_rows.KINDS`.
-        targets: the labels of each row, as `LabeledDataset` of that file has them.
+        targets: see `LabeledDataset.targets`.
         groups: int64 [N], from `join_rows`.
     """
     from sklearn.model_selection import StratifiedGroupKFold  # here, because it takes a second
@@ -44,18 +43,18 @@ def split_rows(kind: str, targets: np.ndarray, groups: np.ndarray) -> list[np.nd
         strata, most = np.zeros_like(strata), len(strata)
     splitter = StratifiedGroupKFold(min(_PARTS, len(np.unique(groups)), most), shuffle=True, random_state=1)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a label has fewer rows than there are parts
+        warnings.simplefilter("ignore")  # a label has fewer rows than folds
         return [part for _, part in splitter.split(strata, strata, groups) if len(part)]
 
 
 def join_rows(
     keys: Iterable[tuple[int, Hashable]], pairs: Iterable[tuple[int, int]], count: int
 ) -> np.ndarray:
-    """The number of the group of each of `count` rows, int64.
+    """Return the group index of each of `count` rows, int64.
 
     Args:
-        keys: (row, key); rows with an equal key are of one group.
-        pairs: (row, row), of one group.
+        keys: (row, key); rows with equal keys are in one group.
+        pairs: (row, row) in one group.
     """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
@@ -68,51 +67,53 @@ def join_rows(
 
 
 def join_translations(groups: np.ndarray, languages: np.ndarray, vectors: np.ndarray) -> np.ndarray:
-    """The groups of rows, of which translations are of one, too.
+    """Return the groups of rows after joining translations.
 
     Args:
-        languages: of each row, str [N].
-        vectors: one of each row, float32 [N, H].
+        languages: the language of each row, str [N].
+        vectors: the embedding of each row, float32 [N, H].
     """
     return join_rows(enumerate(groups.tolist()), _translations(vectors, languages), len(groups))
 
 
 def near_duplicate_share(groups: np.ndarray, vectors: np.ndarray) -> float:
-    """The share of the texts to which another one is near. Arguments: see `join_translations`."""
-    _, rows = np.unique(groups, return_index=True)  # of equal texts one
+    """Estimate the share of texts with a near-duplicate. Arguments: see `join_translations`."""
+    _, rows = np.unique(groups, return_index=True)  # one of equal texts
     near = unit(vectors[rows] - vectors[rows].mean(axis=0))
     sample = near[:: math.ceil(len(near) / _SAMPLE)]
     counts = [
         ((part @ near.T >= _NEAR_DUPLICATE).sum(axis=1) > 1).sum() for part in _few(sample)
-    ]  # not itself alone
+    ]  # the first neighbor is the row itself
     return sum(counts) / len(sample)
 
 
 def _few(vectors: np.ndarray) -> list[np.ndarray]:
-    """Vectors, [N, H], in parts of at most 500, to be compared with many."""
+    """Split vectors, [N, H], into parts of at most 500, to bound the memory of comparisons."""
     return np.array_split(vectors, math.ceil(len(vectors) / 500))
 
 
 def _nearest(vectors: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The cosine of the nearest of `others` to each unit vector, float32 [N], and its number, int64 [N]."""
+    """Return the cosine of the nearest of `others` to each unit vector, float32 [N], and its index, int64
+    [N].
+    """
     numbers = np.concatenate([(part @ others.T).argmax(axis=1) for part in _few(vectors)])
     return (vectors * others[numbers]).sum(axis=1), numbers
 
 
 def _translations(vectors: np.ndarray, languages: np.ndarray) -> Iterator[tuple[int, int]]:
-    """Pairs of rows that are each other's nearest in two languages, and near if only some have translations.
+    """Yield mutual nearest neighbors of two languages; if few rows are translated, only those above a cosine.
 
-    If most have, a row without such a partner is of a pair with the nearest one of all those languages. From
-    each vector the mean of its language is taken, so languages with few rows are left out.
+    If most are translated, a row without such a partner is paired with the nearest row of those languages.
+    Embeddings are centered by language, so languages with few rows are skipped.
     """
-    parts = []  # of each language: its rows, int64 [n], and their vectors, [n, H]
+    parts = []  # for each language: its rows, int64 [n], and their embeddings, [n, H]
     for language in np.unique(languages):
         rows = np.flatnonzero(languages == language)
         if len(rows) >= FEWEST_SENTENCES:
             parts.append((rows, unit(vectors[rows] - vectors[rows].mean(axis=0))))
     if left_out := len(languages) - sum(len(rows) for rows, _ in parts):
-        logger.warning("%d rows are in languages with too few rows to find their translations", left_out)
-    nearest: dict[int, tuple[float, int]] = {}  # row -> cosine and number of the nearest
+        logger.warning("%d rows are in languages with too few rows to group their translations", left_out)
+    nearest: dict[int, tuple[float, int]] = {}  # row -> cosine and index of the nearest
     paired: set[int] = set()
     for (rows, ours), (other_rows, theirs) in combinations(parts, 2):
         cosines, best = _nearest(ours, theirs)

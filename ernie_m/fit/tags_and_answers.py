@@ -1,4 +1,4 @@
-"""Taggers and models of questions for `ernie-m fit`, by the command of run_sequence_labeling and run_mrc."""
+"""Tagging and question answering for `ernie-m fit`, trained as by run_sequence_labeling and run_mrc."""
 
 import shutil
 from collections.abc import Sequence
@@ -31,10 +31,11 @@ def fit_words(
 ) -> bool:
     """Train as run_sequence_labeling and run_mrc do, and write the model to `output`.
 
-    The tests are the dev files, which choose nothing. The same call goes on after an interruption.
+    The tests are the dev files, which do not select a checkpoint. The same call resumes after an
+    interruption.
 
     Args:
-        given: further fields of FinetuneFlags: the start, and the precision.
+        given: further fields of FinetuneFlags: the initial checkpoint, and the precision.
 
     Returns:
         False after SIGTERM.
@@ -44,13 +45,13 @@ def fit_words(
     """
     folder = output.with_name(f"{output.name}.training")
     paths = [str(file.path) for file in (training, *tests)]
-    given["max_seq_len"] = 384  # or what the model has room for
+    given["max_seq_len"] = 384  # or the model's maximum length
     if kind != QUESTION_ANSWERING:
         are_entities = kind == TOKEN_CLASSIFICATION
         paths, of_tags = write_official_tags([training, *tests], options, folder, are_entities)
         given |= of_tags
     else:
-        options.reject_others(training.path, "questions in the form of SQuAD")
+        options.reject_others(training.path, "questions in SQuAD format")
     flags = FinetuneFlags(
         train_set=paths[0],
         dev_set=",".join(paths[1:]) or None,
@@ -78,19 +79,19 @@ def fit_words(
 def write_official_tags(
     files: Sequence[NamedFile], options: LabelOptions, folder: Path, are_entities: bool
 ) -> tuple[list[str], dict[str, Any]]:
-    """Write files of tagged words in the official form, with the label map of the first.
+    """Write files of tagged words in the official format, with the label map of the first.
 
     Args:
-        are_entities: whether the tags mark entities, unless the files say otherwise.
+        are_entities: whether the tags mark entities, unless the files show otherwise.
 
     Returns:
-        their paths, and the flags of run_sequence_labeling with which they are read.
+        Their paths, and the flags of run_sequence_labeling to read them.
     """
     first, *others = (file.path for file in files)
     sentences_of = [read_words(first, () if are_entities else None, options=options)]
     tags = {*chain.from_iterable(sentence.tags for sentence in sentences_of[0])}
     mark_entities = bool(sentences_of[0][0].written)
-    labels = tags if mark_entities else None  # they show the scheme of the others, too
+    labels = tags if mark_entities else None  # they also determine the scheme of the others
     sentences_of += [read_words(path, labels, options=options) for path in others]
     names = tag_names({tag[2:] for tag in tags - {OUTSIDE}}) if mark_entities else sorted(tags)
     folder.mkdir(parents=True, exist_ok=True)
@@ -102,8 +103,10 @@ def write_official_tags(
             for sentence in sentences:
                 written = to_iob2(sentence.tags) if mark_entities else sentence.tags
                 if unknown := sorted({*written} - {*names}):
-                    location = f"{file.path}, line {sentence.lines[0]}: in this sentence"
-                    raise UserError(f"{location} are tags that were not learned: {listed(unknown)}")
+                    location = f"{file.path}, line {sentence.lines[0]}"
+                    raise UserError(
+                        f"{location}: unknown tags {listed(unknown)} (trained on: {listed(names)})"
+                    )
                 new.write(f"{JOINT.join(sentence.words)}\t{JOINT.join(written)}\n")
     label_map = str(folder / "label_map.json")
     write_places(label_map, names)

@@ -1,8 +1,8 @@
-"""The training of a whole model on rows with labels, by the loop of run_classifier. It runs in Paddle.
+"""Full fine-tuning on labeled rows in Paddle, by the training loop of run_classifier.
 
-The model is trained once without a fifth of the rows, which are then scored, and once with all. No step is
-selected, and rates and epochs follow from the start and the number of all rows. Until the output is there,
-both trainings are in <output>.training, where a later call goes on.
+The model is trained once without a held-out fifth of the rows, on which it is evaluated, and once on all
+rows. The last step is used. Learning rates and epochs follow from the initial checkpoint and the number of
+all rows. Until the output is complete, both runs are in <output>.training, from which a later call resumes.
 """
 
 import gc
@@ -32,18 +32,18 @@ _SEED = 1
 
 
 class _Training(FinetuningRun):
-    """A training on rows. Its head is new: that of the start may have learned from what is scored."""
+    """A run on labeled rows. Its head is new: a trained head may have seen the test rows."""
 
-    record = None  # nobody looks at its curves
+    record = None  # do not write learning curves
 
 
 def finetune_model(
     loaded: LoadedModel, rows: LabeledDataset, output: Path, limit: int, name: str, stop: ShutdownHandler
 ) -> tuple[LoadedModel, EvaluationResult | None] | None:
-    """Train the whole model without the first part of the rows, which it then answers, and with all.
+    """Fine-tune without the first fold, to evaluate on it, and then on all rows.
 
     Args:
-        limit: the longest input in tokens.
+        limit: the maximum length in tokens.
         rows, output, name, stop: as `ernie_m.fit.fit_model.fit_model` takes them.
     """
     distributed.init()
@@ -61,7 +61,7 @@ def finetune_model(
         keep_checkpoints=1,
     )
     flags = apply_model_defaults(flags, opened)
-    # Both trainings have the rate, the decay and the epochs of the one on all rows.
+    # Both runs use the learning rate, decay and epochs of the run on all rows.
     task = rows.task(opened.tokenizer, flags.max_seq_len)
     flags = choose_hyperparameters(flags, opened.config, len(rows.examples), task.name)
     folder = output.with_name(f"{output.name}.training")
@@ -69,7 +69,7 @@ def finetune_model(
     if not rows.errors():
         held_out = split_rows(rows.kind, rows.targets, rows.groups)[0]
         learned = rows.some(np.setdiff1d(np.arange(len(rows.examples)), held_out))
-        logger.info("training twice: without %d rows, for scores, and with all rows", len(held_out))
+        logger.info("training: 2 runs, without %d held-out rows and on all rows", len(held_out))
         trainer = _train(folder / "scores", flags, opened, learned, stop)
         if trainer is None:
             return None
@@ -79,7 +79,7 @@ def finetune_model(
         if predicted is None:
             return None
         scored = EvaluationResult(
-            scored_rows, np.array(predicted[0].predictions), "Held-out rows, by the first training"
+            scored_rows, np.array(predicted[0].predictions), "Held-out fifth, by the first run"
         )
         del trainer
         gc.collect()  # the model and its optimizer
@@ -96,7 +96,7 @@ def finetune_model(
 def _train(
     folder: Path, flags: FinetuneFlags, opened: OpenedModel, rows: LabeledDataset, stop: ShutdownHandler
 ) -> Trainer | None:
-    """Train on rows by the loop of run_classifier, in a folder where it goes on. None: it shall stop."""
+    """Train on rows, resuming from the folder if possible. None: after a stop request."""
     rules = FolderRules(ways_out=f"delete {folder.parent}", contents=())
     run = OutputDir(folder, rules, flags.keep_checkpoints)
     with run.locked():

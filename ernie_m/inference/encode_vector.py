@@ -1,4 +1,4 @@
-"""The work of encode_vector.py: open a model or an export, and write the vectors of texts to a new folder."""
+"""Implementation of encode_vector.py: write the embeddings of texts to a new folder."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -36,14 +36,14 @@ from ernie_m.utils.paddle_settings import prepare
 from ernie_m.vectors.language_centering import LanguageCentering
 from ernie_m.vectors.pooling import R, SentenceEncoder, unit
 
-_HEADER_BYTES = 128  # what numpy writes before the data of an array of two dimensions
+_HEADER_BYTES = 128  # size of the .npy header of a 2-D array
 
 
 def write_vectors(flags: EncodeVectorFlags) -> None:
     """Run the command.
 
     Raises:
-        UserError: a file is missing or damaged, or a flag does not fit the model.
+        UserError: a file is missing or corrupt, or a flag is invalid for the model.
     """
     if not flags.use_cuda:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # read by Paddle and by ONNX Runtime
@@ -55,8 +55,8 @@ def write_vectors(flags: EncodeVectorFlags) -> None:
         if flags.data_format == "text":
             flags.reject_others(flags.data_set, "lines of text")
             texts = Sentences(flags.data_set)
-        elif is_official(Path(flags.data_set)):  # it stays on disk
-            flags.reject_others(flags.data_set, "tables in the official form")
+        elif is_official(Path(flags.data_set)):  # read lazily from disk
+            flags.reject_others(flags.data_set, "tables in the official format")
             texts = read_classification(flags.data_set, labels=False)
         else:
             texts = [Example(*row) for row in read_texts(Path(flags.data_set), flags)]
@@ -73,33 +73,33 @@ def write_vectors(flags: EncodeVectorFlags) -> None:
 
 
 def open_encoder(flags: EncodeVectorFlags) -> tuple[EncodeTexts, SentenceEncoder]:
-    """Open a checkpoint, or a folder that ernie-m export wrote.
+    """Open a checkpoint or an exported model.
 
     Returns:
-        How the model makes vectors of texts, and what makes them of ids.
+        The text encoder, and its encoder of token ids.
 
     Raises:
-        UserError: the files cannot be used, or the model has no such layer, length or pooler.
+        UserError: a file is invalid, or the model does not support the layer, length or pooling.
     """
     path = Path(flags.init_pretraining_params)
-    # cls_emb.npy has pooled vectors; None: as the model's files say.
+    # cls_emb.npy contains the pooler output; None: the pooling in the model's files.
     pooling = {"official": "pooler", "model": None}.get(flags.vectors, flags.vectors)
     if exported_settings(path) is None and flags.engine not in FILES:
         engine = engine_of(flags.engine)
         if engine == "paddle-eager":
-            from ernie_m.training import distributed  # here, because it imports Paddle
+            from ernie_m.training import distributed  # imported here, because it imports Paddle
 
             distributed.init(flags.use_cuda)
         opened = open_model(open_checkpoint(path), *flags.named_files)
-        # The official pooled vectors are of the last layer, whatever layer the model's own vectors have.
+        # The official pooler output is of the last layer, not of the model's embedding layer.
         flags = apply_embedding_defaults(flags, opened, recorded=() if pooling == "pooler" else ("layer",))
         layer: str | None = flags.layer
         loaded = load_opened(opened, path, amp=flags.amp, engine=engine, encoder_only=True)
     else:
         loaded = load(path, engine=flags.engine, amp=flags.amp)
-        if "max_seq_len" not in flags.on_command_line:  # only the default is lowered
+        if "max_seq_len" not in flags.on_command_line:  # lower only the default
             flags = replace(flags, max_seq_len=min(flags.max_seq_len, loaded.embedding_max_length))
-        # None: the layer of the export, unless the vectors are those of the last layer.
+        # None: the layer of the export, unless the last layer is required.
         layer = flags.layer if pooling == "pooler" or "layer" in flags.on_command_line else None
     options = PredictionOptions(
         max_seq_len=flags.max_seq_len, pooling=pooling, layer=layer, prompt=flags.prompt
@@ -111,10 +111,10 @@ def open_encoder(flags: EncodeVectorFlags) -> tuple[EncodeTexts, SentenceEncoder
 def means_to_subtract(
     flags: EncodeVectorFlags, encode: EncodeTexts, encoder: SentenceEncoder
 ) -> LanguageCentering:
-    """The mean vector of each language that --center_on names, at the layer of the encoder.
+    """Return the language means for --center_on, at the layer of the encoder.
 
     Raises:
-        UserError: there are no means beside the model, or a file cannot be read.
+        UserError: the model has no means, or a file cannot be read.
     """
     if flags.center_on == "model":
         return encode.get_language_means()
@@ -126,15 +126,15 @@ def means_to_subtract(
     return LanguageCentering.of(vectors)
 
 
-# Files of any number of vectors, in bounded memory
+# Files of any number of embeddings, in bounded memory
 
 
 @contextmanager
 def growing_array(path: str | os.PathLike, width: int, dtype: str) -> Iterator[Callable[[int], np.ndarray]]:
-    """A new .npy file that grows: an array [rows, width]. `np.load` reads it after the `with` statement.
+    """Create a growing .npy file, an array [rows, width] that is complete after the `with` statement.
 
     Yields:
-        what appends rows, and returns them as an array [rows, width] that the caller fills.
+        A function that appends rows and returns them as an array [rows, width] for the caller to fill.
     """
     row_type = np.dtype(dtype)
     end = _HEADER_BYTES
@@ -146,15 +146,16 @@ def growing_array(path: str | os.PathLike, width: int, dtype: str) -> Iterator[C
                 return np.empty([0, width], row_type)
             start = end
             end += rows * width * row_type.itemsize
-            # Reserve the space: a full disk is an error here, not a signal while the memory map is written.
-            if hasattr(os, "posix_fallocate"):  # macOS has none
+            # Reserve the space, so that a full disk is an error here, not a signal while writing to the
+            # memory map.
+            if hasattr(os, "posix_fallocate"):  # missing on macOS
                 os.posix_fallocate(file.fileno(), start, end - start)
             return np.memmap(file, row_type, "r+", start, (rows, width)).view(np.ndarray)
 
         yield grow
         shape = ((end - _HEADER_BYTES) // (width * row_type.itemsize), width)
         file.seek(0)
-        # numpy pads the header, which holds the number of rows, to _HEADER_BYTES for any number of them.
+        # NumPy pads the header to _HEADER_BYTES for any number of rows.
         np.lib.format.write_array_header_1_0(
             file, {"descr": row_type.str, "fortran_order": False, "shape": shape}
         )
@@ -171,16 +172,16 @@ def write_official(
 ) -> None:
     """Write cls_emb.npy and top_layer_emb.npy, as the official script does.
 
-    cls_emb.npy has the pooled first tokens, [N, H]. top_layer_emb.npy has the last layer's states of all
-    tokens without pads, one text after the other, [sum of lengths, H].
+    cls_emb.npy contains the pooler output, [N, H]. top_layer_emb.npy contains the last layer's states of all
+    tokens without padding, concatenated over the texts, [sum of lengths, H].
 
     Args:
-        folder: the files must not be there yet.
-        encoder: makes vectors of ids.
-        texts: what `encode` takes.
-        encode: makes ids of texts, in the reader process.
-        dtype: type of the files, "float32" or "float16".
-        batch_tokens: padded tokens in one forward pass.
+        folder: a folder without these files.
+        encoder: computes embeddings from ids.
+        texts: the inputs of `encode`.
+        encode: tokenizes texts, in the reader process.
+        dtype: data type of the files, "float32" or "float16".
+        batch_tokens: maximum number of padded tokens in a forward pass.
         window: number of texts in memory at a time.
     """
     width = encoder.config.hidden_size
@@ -190,14 +191,14 @@ def write_official(
     ):
         for ids, batches in _windows(encoder, encoder.states, texts, encode, batch_tokens, window):
             lengths = list(map(len, ids))
-            ends = np.cumsum(lengths)  # where each text ends in `token_vectors`
+            ends = np.cumsum(lengths)  # the end of each text in `token_vectors`
             cls_vectors = grow_texts(len(ids))  # [texts, H]
             token_vectors = grow_tokens(int(ends[-1]))  # [tokens, H]
             for rows, (pooled, sequences) in batches:  # [B, H], [B, T, H]
                 cls_vectors[rows] = pooled
                 for row, states in zip(rows, sequences):
                     length = lengths[row]
-                    token_vectors[ends[row] - length : ends[row]] = states[:length]  # without the pads
+                    token_vectors[ends[row] - length : ends[row]] = states[:length]  # without padding
 
 
 def write_one_of_each(
@@ -211,13 +212,13 @@ def write_one_of_each(
     means: LanguageCentering | None = None,
     normalize: bool = False,
 ) -> None:
-    """Write vectors.npy, [N, H]: a vector of each text.
+    """Write vectors.npy, [N, H]: one embedding per text.
 
     Args:
-        encoder: makes vectors of one layer.
-        means: the nearest of these is subtracted from each vector; None: vectors stay plain.
-        normalize: whether each vector is divided by its length.
-        others: as of `write_official`.
+        encoder: computes embeddings of one layer.
+        means: the nearest of these is subtracted from each embedding; None: no centering.
+        normalize: whether to scale embeddings to unit length.
+        others: see `write_official`.
     """
     with growing_array(folder / "vectors.npy", encoder.config.hidden_size, dtype) as grow:
         for ids, batches in _windows(encoder, encoder.batch, texts, encode, batch_tokens, window):
@@ -236,9 +237,9 @@ def _windows(
     batch_tokens: int,
     window: int,
 ) -> Iterator[tuple[list[np.ndarray], Iterator[tuple[list[int], R]]]]:
-    """Yield the ids of `window` texts at a time, which another process makes, and their batches.
+    """Yield the ids of `window` texts at a time, tokenized in another process, and their batches.
 
-    A batch has the numbers in the window of texts of similar length, and what the encoder makes of them.
+    A batch consists of the indices in the window of texts of similar length, and the encoder's output.
     """
     progress = Progress(len(texts), "encoding", unit="texts")
 

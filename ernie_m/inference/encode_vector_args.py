@@ -1,4 +1,4 @@
-"""The flags of encode_vector.py."""
+"""Flags of encode_vector.py."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -13,7 +13,7 @@ from ernie_m.utils.errors import UserError
 
 @dataclass
 class EncodeVectorFlags(LabelOptions, ModelFileFlags, EngineFlags):
-    """The official flags; those from `vectors` on belong to this project."""
+    """The official flags; the flags from `vectors` on are additions of this project."""
 
     data_set: str | None = option(None, needed=True)
     """Texts to encode: a table, such as a TSV file with the columns text_a and optionally text_b, or with
@@ -64,13 +64,14 @@ class EncodeVectorFlags(LabelOptions, ModelFileFlags, EngineFlags):
         required = {"--data_set": self.data_set, "--init_pretraining_params": self.init_pretraining_params}
         missing = [flag for flag, value in required.items() if value is None]
         if missing:
-            raise UserError(f"{' and '.join(missing)} must be given (--help lists the flags)")
+            raise UserError(f"missing required option {' and '.join(missing)} (see --help)")
         if self.vectors in ("official", "pooler") and self.layer != "last":
             raise UserError(
-                f"--layer {self.layer}: --vectors {self.vectors} is of the last layer; give mean or cls"
+                f"--layer {self.layer}: --vectors {self.vectors} requires the last layer. Set --vectors "
+                "mean or cls"
             )
         if self.center_on and self.vectors == "official":
             raise UserError(
-                "--center_on needs one vector per text; give --vectors mean, mean_without_special, cls or "
-                "pooler"
+                "--center_on requires one embedding per text. Set --vectors mean, mean_without_special, "
+                "cls or pooler"
             )

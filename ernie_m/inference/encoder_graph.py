@@ -1,6 +1,6 @@
-"""The encoder with a head as a graph, in the operators of ONNX; a subclass makes nodes of them.
+"""The encoder with a head as a graph of ONNX operators, independent of the library that runs it.
 
-The input is `input_ids`, int64 [B, T], padded on the right with the pad id; both axes are free. The graph
+The input is `input_ids`, int64 [B, T], padded on the right with the pad id; both axes are dynamic. The graph
 computes the mask and the positions.
 
     task                  outputs
@@ -9,9 +9,9 @@ computes the mask and the positions.
     tagging               logits [B, T, labels]
     question_answering    start_logits [B, T], end_logits [B, T]
 
-The n tokens that are not pads are stored one after another, [n, H]; only attention arranges them in rows of
-[B, T]. Pads therefore cost almost nothing. In the outputs, a pad has the values of the token before it. In
-the last layer of classification, only the first token of each row is a query.
+The n tokens without padding are packed, [n, H]; only attention uses padded rows, [B, T]. Padding is therefore
+almost free. In the outputs, a pad has the values of the token before it. In the last layer of classification,
+only the first token of each row is a query.
 """
 
 from abc import ABC, abstractmethod
@@ -29,21 +29,21 @@ MASKED_SCORE = -1e4  # added to the score of a pad, as in ernie_m/model/attentio
 
 
 class EncoderGraph(ABC):
-    """Writes the nodes of an encoder with a head, one after the other.
+    """Writer of the nodes of an encoder with a head.
 
     Args:
         weights: canonical name -> float32 array.
         task: one of `ernie_m.model.tasks.EXPORTED_TASKS`.
         layers: number of encoder layers to write.
-        pooling: what a head of classification reads, see `ernie_m.model.heads.SequenceClassifier`.
+        pooling: the input of a classification head, see `ernie_m.model.heads.SequenceClassifier`.
 
-    The attributes are names of arrays in the graph, which `_tokens` writes. The n tokens count from 0.
+    The attributes are names of arrays in the graph, written by `_tokens`. The n tokens are counted from 0.
 
     Attributes:
-        cell_to_token: [B, T], the number of the token in each cell of the padded rows.
-        first_tokens: [B], the number of the first token of each row.
-        cell_of_token: [n], the cell of each token, of the B * T.
-        is_real: [B, T], 1 at tokens, 0 at pads.
+        cell_to_token: [B, T], the index of the token in each cell of the padded rows.
+        first_tokens: [B], the index of the first token of each row.
+        cell_of_token: [n], the index of the cell of each token, below B * T.
+        is_real: [B, T], the attention mask: 1 at tokens, 0 at pads.
         bias: [B, 1, 1, T], added to the scores: `MASKED_SCORE` at pads, 0 at tokens.
     """
 
@@ -64,24 +64,24 @@ class EncoderGraph(ABC):
         self.outputs = graph_outputs(task, has_pooler and layers == config.num_hidden_layers)
         self._count_of_op: Counter[str] = Counter()
 
-    # What a library defines
+    # Implemented by subclasses
 
     @abstractmethod
     def constant(self, name: str, values: Any, dtype: type = np.float32) -> str:
-        """Add a small array; returns its name."""
+        """Add a small array and return its name."""
 
     @abstractmethod
     def weight(self, name: str) -> str:
-        """Add a weight of the model; returns its name."""
+        """Add a weight of the model and return its name."""
 
     @abstractmethod
     def add_node(self, op: str, inputs: Sequence[str], output: str, **attributes: Any) -> None:
-        """Add a node with one output. A type among the attributes is one of NumPy."""
+        """Add a node with one output. A dtype among the attributes is a NumPy dtype."""
 
     # The graph
 
     def node(self, op: str, *inputs: str, name: str | None = None, **attributes: Any) -> str:
-        """Add a node with one output; returns the name of the output."""
+        """Add a node with one output and return the name of the output."""
         self._count_of_op[op] += 1
         output = name or f"{op}_{self._count_of_op[op]}"
         self.add_node(op, inputs, output, **attributes)
@@ -92,14 +92,14 @@ class EncoderGraph(ABC):
         heads = self.config.num_attention_heads
         size = self.config.hidden_size
         head_size = size // heads
-        # Constants that the nodes of several methods take by name.
+        # Constants used by several methods.
         integers = {
             "pad_id": self.config.pad_token_id,
             "zero": 0,
             "one": 1,
             "flat": [-1],  # the rest are shapes
             "by_size": [-1, size],
-            "by_head": [0, 0, heads, head_size],  # 0: as it is
+            "by_head": [0, 0, heads, head_size],  # 0: keep the size
         }
         for name, value in integers.items():
             self.constant(name, value, np.int64)
@@ -113,10 +113,9 @@ class EncoderGraph(ABC):
         self._head(x)
 
     def _tokens(self) -> tuple[str, str]:
-        """Write the nodes of the ids and positions of the n tokens, and return their names; [n] each.
+        """Write the nodes of the packed ids and positions, and return their names; [n] each.
 
-        Sets the attributes. The inputs "zero" and "one" are constants of `write`: a number, an index or an
-        axis.
+        Sets the attributes. The inputs "zero" and "one" are constants of `write`.
         """
         node = self.node
         constant = self.constant
@@ -133,7 +132,7 @@ class EncoderGraph(ABC):
         flat_positions = node("Reshape", padded_positions, "flat")  # [B * T]
         positions = node("Gather", flat_positions, self.cell_of_token, name="position_ids")  # [n]
         tokens_so_far = node("CumSum", is_real_flat, "zero")  # [B * T]; the input "zero" is the axis
-        # A cell with a pad has the number of the token before it.
+        # A pad has the index of the token before it.
         cell_to_token = node("Sub", tokens_so_far, "one")  # [B * T]
         self.cell_to_token = node("Reshape", cell_to_token, node("Shape", "input_ids"))  # [B, T]
         self.first_tokens = node("Gather", self.cell_to_token, "zero", axis=1)  # [B]
@@ -144,7 +143,9 @@ class EncoderGraph(ABC):
         return ids, positions
 
     def _embeddings(self, ids: str, positions: str) -> str:
-        """The sum of words and positions, normalized: [n, H]; of a static model the words alone."""
+        """Write the embeddings, [n, H]: normalized word and position embeddings, or words only for a static
+        model.
+        """
         word_rows = self.node("Gather", self.weight("embeddings.word_embeddings.weight"), ids, axis=0)
         if self.config.is_static:
             return word_rows
@@ -154,7 +155,7 @@ class EncoderGraph(ABC):
         return self._norm(x, "embeddings.layer_norm")
 
     def _layer(self, x: str, name: str, only_first: bool) -> str:
-        """x [n, H] -> [n, H]. With `only_first`, only the first token of each row is a query: [B, H]."""
+        """Write an encoder layer: [n, H] -> [n, H]. `only_first`: queries are first tokens, [B, H]."""
         node = self.node
         key = self._heads(self._linear(x, f"{name}self_attn.k_proj"))  # [B, N, T, D]
         value = self._heads(self._linear(x, f"{name}self_attn.v_proj"))  # [B, N, T, D]
@@ -181,12 +182,12 @@ class EncoderGraph(ABC):
         return self._norm(node("Add", inner, x), f"{name}norm2")
 
     def _heads(self, x: str) -> str:
-        """[n, H] -> [B, N, T, D]."""
+        """Split packed states into heads: [n, H] -> [B, N, T, D]."""
         cells = self.node("Gather", x, self.cell_to_token, axis=0)  # [B, T, H]
         return self.node("Transpose", self.node("Reshape", cells, "by_head"), perm=[0, 2, 1, 3])
 
     def _linear(self, x: str, name: str) -> str:
-        """The product with a weight, and the bias."""
+        """Write a linear layer."""
         product = self.node("MatMul", x, self.weight(f"{name}.weight"))
         return self.node("Add", product, self.weight(f"{name}.bias"))
 
@@ -197,16 +198,16 @@ class EncoderGraph(ABC):
         return self.node("LayerNormalization", x, scale, bias, axis=-1, epsilon=epsilon)
 
     def _head(self, x: str) -> None:
-        """Write the nodes whose outputs are those of the graph.
+        """Write the head and the outputs of the graph.
 
         Args:
-            x: the last layer's states, [n, H]; [B, H] if the head reads the first tokens alone.
+            x: the last layer's states, [n, H]; [B, H] if the head reads only the first tokens.
         """
         node = self.node
         outputs = self.outputs
         if self.task.name == EMBEDDING:
             node("Gather", x, self.cell_to_token, axis=0, name=outputs[0])  # [B, T, H]
-            if len(outputs) > 1:  # the last layer also has the pooled output
+            if len(outputs) > 1:  # the last layer also has the pooler output
                 first_states = node("Gather", x, self.first_tokens, axis=0)  # [B, H]
                 node("Tanh", self._linear(first_states, "pooler.dense"), name=outputs[1])
             return

@@ -1,9 +1,9 @@
-"""The engines beside Paddle's own: OpenVINO on a CPU, and what runs the folders of ernie-m export.
+"""Inference engines: OpenVINO for checkpoints on a CPU, and the engines of exported models.
 
-Exported folders are for Paddle inference, or have an ONNX file, which ONNX Runtime computes where OpenVINO is
-not. OpenVINO, which needs no Paddle, computes the encoder of a checkpoint or an ONNX file: a batch on one
-core, and several at a time (`ernie_m.model.threads`). On a CPU of x86-64 the bits of a text depend neither on
-its batch nor on the number of threads.
+Exported models run in Paddle Inference, or as ONNX files in OpenVINO, otherwise ONNX Runtime. OpenVINO does
+not require Paddle. It runs the encoder of a checkpoint or an ONNX file, each batch on one core and several
+batches concurrently (`ernie_m.model.threads`). On x86-64 CPUs, results are bitwise independent of the batch
+and of the number of threads.
 """
 
 import ctypes
@@ -32,29 +32,29 @@ from ernie_m.utils.logging import logger
 from ernie_m.utils.paddle_settings import has_gpu, prepare, read_cpu
 from ernie_m.vectors.pooling import weighted_sums
 
-# Engine -> the file of an exported folder that it runs. The first one that is there is the default.
+# Engine -> its graph file in an export. The first existing one is the default.
 FILES = {"onnx": "model.onnx", "paddle-inference": "inference.json"}
-# The files of their weights.
+# Engine -> its weights file.
 WEIGHTS_FILES = {"onnx": "model.onnx.data", "paddle-inference": "inference.pdiparams"}
-# ONNX Runtime's name of a device -> its options; the first one that is there is used.
+# ONNX Runtime's name of a device -> its options; the first available one is used.
 _GPU = "CUDAExecutionProvider"
-_PROVIDERS = {_GPU: {"use_tf32": 0}, "CPUExecutionProvider": {}}  # no TF32: full float32
-_LOG_ERRORS_ONLY = 3  # ONNX Runtime's number for it
-_GPU_POOL_MB = 512  # what Paddle takes of the GPU's memory at first; it grows
+_PROVIDERS = {_GPU: {"use_tf32": 0}, "CPUExecutionProvider": {}}  # full float32, without TF32
+_LOG_ERRORS_ONLY = 3  # of ONNX Runtime
+_GPU_POOL_MB = 512  # Paddle's initial GPU memory pool; it grows
 # An engine: ids, int64 [B, T], padded on the right -> output name -> float32 array
 GraphRunner = Callable[[np.ndarray], dict[str, np.ndarray]]
 
 
 class PaddleEngine:
-    """A Paddle inference model.
+    """A Paddle Inference model.
 
     Args:
-        folder: an exported folder.
-        outputs: the names of the graph's outputs, in their order.
+        folder: the folder of an export.
+        outputs: the names of the graph's outputs, in order.
         amp: "fp16": compute in float16, on a GPU.
 
     Raises:
-        UserError: its files cannot be read, or `amp` needs a GPU.
+        UserError: its files cannot be read, or `amp` requires a GPU.
     """
 
     def __init__(self, folder: Path, outputs: Sequence[str], amp: str = "none"):
@@ -65,19 +65,19 @@ class PaddleEngine:
         graph = folder / FILES["paddle-inference"]
         config = inference.Config(str(graph), str(graph.with_suffix(".pdiparams")))
         device, _, card = paddle.device.get_device().partition(":")
-        if device == "gpu":  # not in ernie-m export, which has set the CPU
+        if device == "gpu":  # not in ernie-m export, which sets the CPU
             precision = inference.PrecisionType.Half if amp == "fp16" else inference.PrecisionType.Float32
             config.enable_use_gpu(_GPU_POOL_MB, int(card), precision)
         elif amp != "none":
-            raise UserError(f"{folder}: amp {amp} of an exported folder needs a GPU")
+            raise UserError(f"{folder}: amp {amp} of an exported model requires a GPU. Remove it")
         else:
             config.disable_gpu()
         config.disable_glog_info()
         config.set_cpu_math_library_num_threads(read_cpu().cores)
         try:
             self.predictor = inference.create_predictor(config)
-        except Exception as error:  # RuntimeError, and others if it cannot parse the graph
-            raise UserError(f"{graph}: Paddle cannot load it; export it again") from error
+        except Exception as error:  # RuntimeError, or others if the graph cannot be parsed
+            raise UserError(f"{graph}: Paddle cannot load it. Export it again") from error
         self.outputs = outputs
         self.input = self.predictor.get_input_handle(self.predictor.get_input_names()[0])
 
@@ -85,7 +85,7 @@ class PaddleEngine:
         self.input.copy_from_cpu(np.ascontiguousarray(ids, np.int64))
         self.predictor.run()
         arrays = []
-        for name in self.predictor.get_output_names():  # Paddle's names for them
+        for name in self.predictor.get_output_names():  # in the order of the graph
             array = self.predictor.get_output_handle(name).copy_to_cpu()
             arrays.append(array.astype(np.float32, copy=False))
         return dict(zip(self.outputs, arrays))
@@ -94,29 +94,29 @@ class PaddleEngine:
 class OnnxEngine:
     """An ONNX file in ONNX Runtime, on a GPU with onnxruntime-gpu.
 
-    If there is a GPU and the file runs on the CPU all the same, the first engine of a process says so.
+    Logs a warning once per process if it runs on the CPU although a GPU exists.
 
     Raises:
-        UserError: it cannot be loaded.
+        UserError: the file cannot be loaded.
     """
 
     def __init__(self, path: Path):
         try:
             import onnxruntime
         except ModuleNotFoundError as error:
-            raise UserError(f"ONNX files need onnxruntime: {install_command('export')}") from error
+            raise UserError(f"{path}: ONNX files require onnxruntime: {install_command('export')}") from error
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = read_cpu().cores
         options.log_severity_level = _LOG_ERRORS_ONLY
         available = onnxruntime.get_available_providers()
         providers = [(name, settings) for name, settings in _PROVIDERS.items() if name in available]
-        with redirect_stdout(sys.stderr):  # it prints what it does not find; answers may go to stdout
+        with redirect_stdout(sys.stderr):  # it prints missing libraries; stdout is for predictions
             if has_gpu() and _GPU in available and hasattr(onnxruntime, "preload_dlls"):  # from 1.21 on
-                onnxruntime.preload_dlls()  # CUDA and cuDNN of pip's packages, which it would not find
+                onnxruntime.preload_dlls()  # CUDA and cuDNN of pip packages, not found otherwise
             try:
                 self.session = onnxruntime.InferenceSession(str(path), options, providers=providers)
-            except Exception as error:  # the common base of its exceptions
-                raise UserError(f"{path}: ONNX Runtime cannot load it; export it again") from error
+            except Exception as error:  # its exceptions have no other common base
+                raise UserError(f"{path}: ONNX Runtime cannot load it. Export it again") from error
         if has_gpu() and _GPU not in self.session.get_providers():
             _say_that_it_runs_on_the_cpu(_GPU in available)
         self.outputs = [output.name for output in self.session.get_outputs()]
@@ -129,12 +129,12 @@ class OnnxEngine:
 @cache  # once in a process
 def _say_that_it_runs_on_the_cpu(has_gpu_package: bool) -> None:
     reason = "it cannot load CUDA and cuDNN" if has_gpu_package else "onnxruntime-gpu is not installed"
-    logger.warning("ONNX Runtime runs on the CPU, not on this GPU: %s; see docs/models.md", reason)
+    logger.warning("ONNX Runtime: running on the CPU, not on the GPU: %s (see docs/models.md)", reason)
 
 
-MOST_TOKENS = 1024  # of a batch; a larger one is no faster
-# Attention computes the last T modulo 16 columns in another way. So T is a multiple of 16: otherwise the bits
-# of a text would depend on the longest text of its batch.
+MOST_TOKENS = 1024  # per batch; larger batches are not faster
+# Attention computes the last T modulo 16 columns differently. With T a multiple of 16, results are bitwise
+# independent of the longest text of the batch.
 _COLUMNS = 16
 _engines: weakref.WeakSet["OpenVinoEngine"] = weakref.WeakSet()  # of this process
 
@@ -144,28 +144,28 @@ def is_installed() -> bool:
 
 
 def is_best() -> bool:
-    """Whether it is installed, and no GPU is there that Paddle may run the model on."""
+    """Return whether OpenVINO is installed and Paddle cannot use a GPU."""
     return is_installed() and not (has_gpu() and find_spec("paddle"))
 
 
 def check(amp: str) -> None:
-    """Refuse what OpenVINO cannot do here.
+    """Check that OpenVINO supports this precision.
 
     Raises:
-        UserError: it is not installed, or the CPU does not compute in this precision.
+        UserError: OpenVINO is not installed, or the CPU does not support the precision.
     """
     if not is_installed():
         raise UserError(f"engine openvino: OpenVINO is not installed: {install_command('openvino')}")
     if amp not in ("none", "bf16"):
-        raise UserError(f"amp {amp}: on a CPU predictions are made in bf16 or none")
-    # Other CPUs would refuse it, or take many times as long.
+        raise UserError(f"invalid amp {amp} for a CPU (choose from none, bf16)")
+    # Other CPUs do not support it, or are many times slower.
     if amp == "bf16" and read_cpu().flags.isdisjoint({"avx512_bf16", "amx_bf16"}):
         raise UserError("amp bf16 requires a CPU with bfloat16 instructions (avx512_bf16 or AMX). Remove it")
 
 
 def library() -> ModuleType:
-    """OpenVINO, which does not report its import to its makers."""
-    # As if it were not installed: it would tell them of each import, in a thread, and leave files in HOME.
+    """Import OpenVINO with its telemetry disabled."""
+    # Its telemetry would report each import from a thread, and write files to HOME.
     sys.modules.setdefault("openvino_telemetry", None)
     import openvino
 
@@ -174,36 +174,36 @@ def library() -> ModuleType:
 
 @cache
 def _core() -> Any:
-    """OpenVINO's own object, which lives as long as the process.
+    """Return OpenVINO's Core, which lives as long as the process.
 
-    It gives the thread that makes it another stack for signals. If it were freed in another thread, the first
-    one would have a stack that is not there, and Ctrl-C would end the process by a fault.
+    It installs an alternate signal stack in the thread that creates it. If another thread freed it, that
+    stack would be gone, and Ctrl-C would crash the process.
     """
     return library().Core()
 
 
 @contextmanager
-def _in_one_line(source: object, fault: str = "cannot run it") -> Iterator[None]:
-    """OpenVINO's exceptions as a `UserError` that names what was to be computed."""
+def _in_one_line(source: object, failure: str = "cannot run it") -> Iterator[None]:
+    """Translate OpenVINO's exceptions into a `UserError` with the source of the graph."""
     try:
         yield
     except RuntimeError as error:
-        reason = str(error).strip().rpartition("\n")[2]  # the last line; the places in its code are above
-        raise UserError(f"{source}: OpenVINO {fault}: {reason}") from error
+        reason = str(error).strip().rpartition("\n")[2]  # the last line; the lines above are code locations
+        raise UserError(f"{source}: OpenVINO {failure}: {reason}") from error
 
 
 class OpenVinoEngine:
-    """A graph in OpenVINO, as a `GraphRunner`. Several threads may call it.
+    """A graph in OpenVINO, as a thread-safe `GraphRunner`.
 
     Args:
         graph: an `openvino.Model` with the input `input_ids`.
-        source: what it was made of, for messages.
-        task: what the outputs are those of.
-        has_pooled: whether an encoder has the output "pooled".
-        amp: "bf16": multiply in bfloat16; or "none".
+        source: the file of the graph or weights, for messages.
+        task: the task of the outputs.
+        has_pooled: whether the encoder has the output "pooled".
+        amp: "bf16" or "none".
 
     Attributes:
-        weights: of an encoder our name -> the array that the graph has.
+        weights: for an encoder, canonical name -> the array in the graph.
 
     Raises:
         UserError: OpenVINO cannot compile it.
@@ -222,7 +222,7 @@ class OpenVinoEngine:
         self._settings = {
             "INFERENCE_PRECISION_HINT": "bf16" if amp == "bf16" else "f32",
             "INFERENCE_NUM_THREADS": cores,
-            "NUM_STREAMS": cores,  # a batch is computed on one core
+            "NUM_STREAMS": cores,  # one core per batch
             "ENABLE_CPU_PINNING": False,
         }
         self._lock = threading.Lock()
@@ -236,7 +236,7 @@ class OpenVinoEngine:
 
     def __call__(self, ids: np.ndarray) -> dict[str, np.ndarray]:
         with self._lock:
-            if self._compiled is None:  # in a forked process
+            if self._compiled is None:  # after a fork
                 self._start()
         if not hasattr(self._of_thread, "request"):
             self._of_thread.request = self._compiled.create_infer_request()
@@ -246,7 +246,7 @@ class OpenVinoEngine:
         with _in_one_line(self.source):
             arrays = self._of_thread.request.infer([padded]).values()
         if any(len(array) != count for array in arrays):
-            raise UserError(f"{self.source}: OpenVINO needs a CPU with AVX; take --engine paddle-eager")
+            raise UserError(f"{self.source}: OpenVINO requires a CPU with AVX. Set --engine paddle-eager")
         return {
             name: array[:, :length] if has_tokens else array
             for (name, has_tokens), array in zip(self.outputs.items(), arrays)
@@ -254,9 +254,9 @@ class OpenVinoEngine:
 
 
 def _leave_to_parent() -> None:
-    """In a forked process: compile anew, because the threads of what was compiled are the parent's.
+    """After a fork, recompile in the child, because the threads of the compiled graph are the parent's.
 
-    It is never freed here, which would wait for those threads.
+    The inherited graph is never freed, which would wait for those threads.
     """
     for engine in _engines:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object((engine._compiled, engine._of_thread)))
@@ -267,13 +267,13 @@ os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 def finite_outputs(run: GraphRunner, source: object) -> GraphRunner:
-    """A graph whose weights nobody has looked at: its outputs are, by `finite`."""
-    way = "Export the checkpoint again"
-    return lambda ids: {name: finite(name, array, source, way) for name, array in run(ids).items()}
+    """Wrap a graph with unchecked weights, so that `finite` checks its outputs."""
+    fix = "Export the checkpoint again"
+    return lambda ids: {name: finite(name, array, source, fix) for name, array in run(ids).items()}
 
 
 def encoder_engine(weights: Weights, config: ErnieMConfig, layer: int, amp: str) -> OpenVinoEngine:
-    """An encoder up to a layer, without a head.
+    """Build the engine of an encoder up to a layer, without a head.
 
     Raises:
         UserError: a weight is not finite, or as `OpenVinoEngine`.
@@ -289,12 +289,12 @@ def encoder_engine(weights: Weights, config: ErnieMConfig, layer: int, amp: str)
 
 
 def onnx_engine(path: Path, config: ErnieMConfig, task: str, has_pooled: bool) -> OpenVinoEngine:
-    """An ONNX file.
+    """Load the engine of an ONNX file.
 
     Raises:
-        UserError: it cannot be read, or as `OpenVinoEngine`.
+        UserError: the file cannot be read, or as `OpenVinoEngine`.
     """
-    with _in_one_line(path, "cannot load it; export it again"):
+    with _in_one_line(path, "cannot load it. Export it again"):
         graph = _core().read_model(path)
     return OpenVinoEngine(graph, path, config, task, has_pooled)
 
@@ -302,12 +302,12 @@ def onnx_engine(path: Path, config: ErnieMConfig, task: str, has_pooled: bool) -
 class HeadOnHiddenStates:
     """The head of a task on the outputs of an encoder, as a `GraphRunner`.
 
-    Heads and vectors of a model thus share its encoder. `np.einsum` computes each row by itself, so its bits
-    do not depend on the others, as those of `@` do.
+    A head and the embeddings of a model thus share one encoder. Unlike `@`, `np.einsum` computes each row
+    independently, so results do not depend on the batch.
 
     Args:
-        encode: gives the outputs of the task embedding, at the last layer.
-        pooling: what a classifier reads, see `ernie_m.model.heads.SequenceClassifier`.
+        encode: computes the outputs of the embedding task at the last layer.
+        pooling: the input of a classifier, see `ernie_m.model.heads.SequenceClassifier`.
     """
 
     def __init__(
@@ -342,14 +342,14 @@ class HeadOnHiddenStates:
 
 
 class OpenVinoGraph(EncoderGraph):
-    """Makes OpenVINO's nodes."""
+    """`EncoderGraph` with OpenVINO nodes."""
 
     def __init__(self, *of_graph: Any):
         super().__init__(*of_graph)
         self.arrays: dict[str, np.ndarray] = {}  # the weights
         self.ops = ops = library().opset13
         self.node_of = {"input_ids": ops.parameter([-1, -1], np.int64, "input_ids")}
-        # The operator of ONNX -> what makes the node, of the nodes before it and the attributes.
+        # ONNX operator -> a function of the input nodes and attributes that creates the node.
         self.makers = {
             "Add": ops.add,
             "Cast": lambda x, to: ops.convert(x, to),
@@ -378,7 +378,7 @@ class OpenVinoGraph(EncoderGraph):
 
     def weight(self, name: str) -> str:
         array = finite(name, self.weights[name], self.weights.source)
-        # OpenVINO shares the memory only of an array that may be written.
+        # OpenVINO shares the memory of writable arrays only.
         self.arrays[name] = np.require(array, np.float32, ["C", "W"])
         self.node_of[name] = self.ops.constant(self.arrays[name], shared_memory=True)
         return name

@@ -1,12 +1,12 @@
-"""Export a checkpoint as a folder that predicts by itself, after comparing its graph with the checkpoint.
+"""Export of a checkpoint as a self-contained folder, verified against the checkpoint.
 
     config.json                            the model's settings, and "export" (ernie_m/inference/load.py)
     vocab.txt, piece.model                 the tokenizer
-    inference.json, inference.pdiparams    Paddle inference model, or:
+    inference.json, inference.pdiparams    Paddle Inference model, or:
     model.onnx, model.onnx.data            ONNX and its weights
     README.md                              a model card with the difference to the checkpoint
-    language_means.safetensors             of an encoder that has them: the mean vector of each language
-    manifest.json                          sizes and checksums of the files above, except the card
+    language_means.safetensors             mean embedding of each language, if the encoder has them
+    manifest.json                          sizes and checksums of the files above, except README.md
 
 paddle2onnx 2.1.0 aborts on the graphs of Paddle 3.3.1, so export_onnx.py writes the ONNX graph.
 """
@@ -37,17 +37,17 @@ from ernie_m.utils.errors import UserError, install_command
 from ernie_m.utils.files import as_json, atomic_dir, parse_json
 from ernie_m.utils.logging import logger
 
-TOLERANCE = 1e-4  # the largest difference between a graph and the checkpoint
-BATCH_TOKENS = 2048  # the most tokens of a batch, pads included
-# All that an export may have; another file in its folder is somebody's.
+TOLERANCE = 1e-4  # maximum difference between a graph and the checkpoint
+BATCH_TOKENS = 2048  # maximum number of tokens of a batch, including padding
+# All files of an export; any other file in its folder is the user's.
 NAMES = {CONFIG, VOCAB, PIECES, CARD, LANGUAGE_MEANS, MANIFEST, *FILES.values(), *WEIGHTS_FILES.values()}
-GENERATED_TEXTS = 64  # the number of texts on which a graph is compared
-CHECKED_ON = f"{GENERATED_TEXTS} made-up sentences"
-Outputs = list[dict[str, np.ndarray]]  # for each input: output name -> array, without pads
+GENERATED_TEXTS = 64  # number of texts to compare a graph with the checkpoint
+CHECKED_ON = f"{GENERATED_TEXTS} random sequences"
+Outputs = list[dict[str, np.ndarray]]  # for each input: output name -> array, without padding
 
 
 def random_rows(longest: int, ordinary_ids: np.ndarray, cls_id: int, sep_id: int) -> list[list[int]]:
-    """`GENERATED_TEXTS` rows of random ids. Most are short; the last one has the greatest length."""
+    """Generate `GENERATED_TEXTS` rows of random ids. Most are short; the last one has the maximum length."""
     random = np.random.default_rng(0)
     most = longest - 2  # without [CLS] and [SEP]
     draws = random.lognormal(3.0, 0.8, GENERATED_TEXTS)  # the median is e^3 = 20
@@ -57,20 +57,20 @@ def random_rows(longest: int, ordinary_ids: np.ndarray, cls_id: int, sep_id: int
 
 
 def export(loaded: LoadedModel, output: Path, task: str, layer: int, form: str) -> None:
-    """Write the folder, if its graph agrees with the model within `TOLERANCE`.
+    """Write the folder if its graph matches the model within `TOLERANCE`.
 
     Args:
         loaded: a checkpoint.
-        output: a new folder, or one that is replaced.
+        output: a new folder, or an export to replace.
         task: `EMBEDDING`, or the task of the model's head.
         layer: the layer at which an encoder ends; for other tasks the last layer.
         form: a key of `FILES`.
 
     Raises:
-        UserError: the graph does not agree, the disk is full, or the onnx library is not installed.
+        UserError: the graph does not match, the disk is full, or the onnx library is not installed.
     """
     pad_id = loaded.config.pad_token_id
-    engine = loaded.engine(task, layer)  # refuses a task that the model is not for
+    engine = loaded.engine(task, layer)  # rejects a task that the model does not support
     tokenizer = loaded.tokenizer
     ordinary_ids = np.setdiff1d(np.arange(tokenizer.vocab_size), tokenizer.special_ids)
     rows = random_rows(loaded.longest, ordinary_ids, tokenizer.cls_id, tokenizer.sep_id)
@@ -85,12 +85,12 @@ def export(loaded: LoadedModel, output: Path, task: str, layer: int, form: str) 
             has_pooled = "pooled" in graph.outputs
             exported = run_onnx(folder / FILES[form], loaded.config, task, has_pooled)
         difference = largest_difference(expected, run_all(task, exported, rows, pad_id))
-        message = "%s: the largest difference to the checkpoint is %.1e, on %s"
+        message = "%s: maximum difference to the checkpoint: %.1e (%s)"
         logger.info(message, form, difference, CHECKED_ON)
         if difference > TOLERANCE or math.isnan(difference):
             raise UserError(
-                f"{form}: the exported model differs from the checkpoint by {difference:.1e}, allowed are "
-                f"{TOLERANCE:.0e}; nothing was written"
+                f"{form}: the exported model differs from the checkpoint by {difference:.1e} (maximum: "
+                f"{TOLERANCE:.0e}). Nothing was written"
             )
         report = {
             "task": stored_name(task),
@@ -98,13 +98,13 @@ def export(loaded: LoadedModel, output: Path, task: str, layer: int, form: str) 
             "outputs": graph.outputs,
             "has_pooler": loaded.has_pooler,
             "checked_on": CHECKED_ON,
-            "engines": {form: difference},  # the largest difference to the checkpoint
+            "engines": {form: difference},  # maximum difference to the checkpoint
         }
         _write_rest(folder, loaded, report)
 
 
 def _save_onnx(graph: ExportedGraph, path: Path, loaded: LoadedModel) -> None:
-    """Write a graph from its weights.
+    """Write an ONNX graph from the weights.
 
     Raises:
         UserError: the onnx library is not installed.
@@ -112,11 +112,11 @@ def _save_onnx(graph: ExportedGraph, path: Path, loaded: LoadedModel) -> None:
     try:
         from ernie_m.inference.export_onnx import write_onnx
     except ImportError as error:
-        raise UserError(f"{error.name} is missing: {install_command('export')}") from error
+        raise UserError(f"export to ONNX requires {error.name}: {install_command('export')}") from error
     weights = model_weights(graph.model)
-    if not loaded.has_pooler:  # the model's is random
+    if not loaded.has_pooler:  # the pooler of the model is random
         weights = {name: array for name, array in weights.items() if not name.startswith("pooler.")}
-    pooling = getattr(graph.model, "pooling", None)  # a classifier's: what its head reads
+    pooling = getattr(graph.model, "pooling", None)  # the input of a classifier
     write_onnx(path, weights, loaded.config, graph.task, graph.layer, pooling=pooling)
 
 
@@ -124,16 +124,16 @@ def _save_paddle(graph: ExportedGraph, path: Path) -> None:
     """Trace a graph and write it.
 
     Raises:
-        OSError: the disk is full. Paddle leaves incomplete files then and says nothing.
-        UserError: Paddle cannot write the code that it traces.
+        OSError: the disk is full, on which Paddle leaves incomplete files without an error.
+        UserError: Paddle cannot write its traced code.
     """
     ids = paddle.static.InputSpec([None, None], "int64", "input_ids")
     try:
         paddle.jit.save(graph, str(path.with_suffix("")), input_spec=[ids])
     except OSError as error:
         cache = Path("~/.cache/paddle").expanduser()
-        raise UserError(f"{cache}: not writable ({error.strerror}); set HOME to another folder") from error
-    # The file has these parameters and those of the head, so it must be at least as large as these.
+        raise UserError(f"{cache}: not writable ({error.strerror}). Set HOME to another folder") from error
+    # The file contains at least these parameters, and those of the head.
     parameters = list(graph.encoder.embeddings.parameters())
     for layer in graph.layers:
         parameters += layer.parameters()
@@ -175,11 +175,11 @@ def _write_rest(folder: Path, loaded: LoadedModel, report: dict[str, Any]) -> No
 
 
 def run_all(task: str, engine: GraphRunner, rows: Sequence[Sequence[int]], pad_id: int) -> Outputs:
-    """The outputs of a task for each row, without those of pads."""
+    """Run a task on each row and return its outputs without padding."""
     outputs_of_rows: Outputs = [{} for _ in rows]
     for numbers, ids in padded_batches(rows, pad_id, BATCH_TOKENS):
         for name, values in engine(ids).items():
-            is_per_token = "length" in TASKS[task].outputs[name]  # among the axes of the output
+            is_per_token = "length" in TASKS[task].outputs[name]  # has an axis of tokens
             for number, value in zip(numbers, values):
                 if is_per_token:
                     value = value[: len(rows[number])]
@@ -188,6 +188,6 @@ def run_all(task: str, engine: GraphRunner, rows: Sequence[Sequence[int]], pad_i
 
 
 def largest_difference(a: Outputs, b: Outputs) -> float:
-    """The largest absolute difference over all rows and outputs; nan if a value is not a number."""
+    """Compute the maximum absolute difference over all rows and outputs; nan if any value is nan."""
     differences = [np.abs(row[name] - other[name]).max() for row, other in zip(a, b) for name in row]
     return float(np.max(differences))

@@ -1,7 +1,7 @@
-"""Write an encoder with a head as an ONNX graph, from its weights, with the `onnx` library.
+"""Export of an encoder with a head as an ONNX graph, with the `onnx` library.
 
-The graph uses only standard operators of opset 20. `ernie_m/inference/encoder_graph.py` says what its input
-and outputs are. Its states have the shape [n, H], which keeps ONNX Runtime from its slower fused kernels.
+The graph uses only standard operators of opset 20. `ernie_m/inference/encoder_graph.py` defines its input and
+outputs. The packed states, [n, H], keep ONNX Runtime from using its slower fused kernels.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,12 +17,12 @@ from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.tasks import TASKS, stored_name
 
 OPSET = 20  # the first opset with Gelu
-IR_VERSION = 9  # the version of ONNX's file format when that opset appeared
-_ALIGNED = 4096  # bytes; an array begins at a multiple, so that the file can be mapped to memory
+IR_VERSION = 9  # the ONNX file format version of that opset
+_ALIGNED = 4096  # alignment of arrays in bytes, so that the file can be memory-mapped
 
 
 class OnnxGraph(EncoderGraph):
-    """Collects nodes and initializers, and writes the weights to the file `data` one at a time."""
+    """`EncoderGraph` that collects nodes and initializers, and writes the weights to the file `data`."""
 
     def __init__(self, data: BinaryIO, *of_graph: Any):
         super().__init__(*of_graph)
@@ -31,14 +31,14 @@ class OnnxGraph(EncoderGraph):
         self.initializers: list[TensorProto] = []
 
     def constant(self, name: str, values: Any, dtype: type = np.float32) -> str:
-        """Add a small array to the graph itself; returns its name."""
+        """Add a small array to the graph itself and return its name."""
         self.initializers.append(onnx.numpy_helper.from_array(np.asarray(values, dtype), name))
         return name
 
     def weight(self, name: str) -> str:
-        """Add a weight of the model to the data file; returns its name."""
+        """Add a weight of the model to the data file and return its name."""
         array = np.ascontiguousarray(self.weights[name])
-        padding = (-self.data.tell()) % _ALIGNED  # the number of bytes up to the next multiple
+        padding = (-self.data.tell()) % _ALIGNED  # bytes up to the next multiple
         self.data.write(bytes(padding))  # zeros
         tensor = TensorProto(name=name, dims=array.shape, data_location=TensorProto.EXTERNAL)
         tensor.data_type = helper.np_dtype_to_tensor_dtype(array.dtype)
@@ -50,7 +50,7 @@ class OnnxGraph(EncoderGraph):
         return name
 
     def add_node(self, op: str, inputs: Sequence[str], output: str, **attributes: Any) -> None:
-        if "to" in attributes:  # a type
+        if "to" in attributes:  # a dtype
             attributes["to"] = helper.np_dtype_to_tensor_dtype(np.dtype(attributes["to"]))
         self.nodes.append(helper.make_node(op, list(inputs), [output], name=f"node.{output}", **attributes))
 
@@ -63,14 +63,14 @@ def write_onnx(
     layers: int,
     pooling: str | None = None,
 ) -> None:
-    """Write the graph to `path` and the weights to `path` + ".data", as a graph file is limited to 2 GB.
+    """Write the graph to `path` and the weights to `path` + ".data", because a graph file is limited to 2 GB.
 
     Args:
         path: a new file, in a folder of `ernie_m.utils.files.atomic_dir`.
         weights: canonical name -> float32 array (`ernie_m.model.checkpoint.write.model_weights`).
         task: one of `ernie_m.model.tasks.EXPORTED_TASKS`.
         layers: number of encoder layers to write.
-        pooling: what a head of classification reads, see `ernie_m.model.heads.SequenceClassifier`.
+        pooling: the input of a classification head, see `ernie_m.model.heads.SequenceClassifier`.
     """
     with open(f"{path}.data", "wb") as data:
         graph = OnnxGraph(data, weights, config, task, layers, pooling)

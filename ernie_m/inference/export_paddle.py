@@ -1,7 +1,6 @@
-"""The graph that ernie-m export writes: a model whose input is an array of ids with pads.
+"""The graph of ernie-m export for Paddle: a model on padded ids.
 
-The model itself computes on the tokens of a batch alone, because the host packs them first. A graph computes
-on the pads, too, and a mask hides them.
+The model itself computes on packed tokens. A graph also computes on padding, with an attention mask.
 """
 
 from dataclasses import dataclass
@@ -18,25 +17,25 @@ from ernie_m.model.tasks import EMBEDDING, POOLED, TASKS, graph_outputs
 
 @dataclass(frozen=True)
 class BiasMask(AttentionMask):
-    """The mask of an array with pads, as a bias that is added to the scores."""
+    """The attention mask of a padded batch, as a bias on the scores."""
 
     bias: Tensor  # [B, 1, T, T], 0 or MASK_VALUE
 
     def attend(
         self, query: Tensor, key: Tensor, value: Tensor, num_heads: int, dropout_rate: float
     ) -> Tensor:
-        """[B, T, H] each -> [B, T, H]."""
+        """Compute attention: [B, T, H] each -> [B, T, H]."""
         return padded_attention(query, key, value, self.bias, num_heads)
 
 
 class ExportedGraph(nn.Layer):
-    """What a task computes, for Paddle to trace.
+    """The forward pass of a task, for Paddle to trace.
 
     Args:
-        model: an encoder for encoding, else a task model; without dropout (`eval`).
+        model: an encoder for embedding, otherwise a task model; in evaluation mode.
         task: one of `ernie_m.model.tasks.EXPORTED_TASKS`.
         layer: the layer at which an encoder ends.
-        has_pooler: False if the weights of an encoder have none, and so no pooled output.
+        has_pooler: whether the encoder has a pooler, and so the output "pooled".
 
     Attributes:
         outputs: the names of the outputs.
@@ -56,14 +55,14 @@ class ExportedGraph(nn.Layer):
 
     @property
     def layers(self) -> list[nn.Layer]:
-        """The layers of the encoder that are computed."""
+        """The encoder layers up to `layer`."""
         return list(self.encoder.encoder.layers)[: self.layer]
 
     def forward(self, input_ids: Tensor) -> tuple[Tensor, ...]:
-        """Ids, int64 [B, T], padded on the right -> the outputs."""
+        """Compute the outputs from ids, int64 [B, T], padded on the right."""
         sequence = self._encode(input_ids)  # [B, T, H]
         if self.task == EMBEDDING:
-            if len(self.outputs) == 1:  # there is no pooled output
+            if len(self.outputs) == 1:  # without the output "pooled"
                 return (sequence,)
             return sequence, self.encoder.pooler(sequence[:, 0])
         if TASKS[self.task].head_reads == POOLED and self.model.pooling == MEAN_OF_TOKENS:
@@ -81,10 +80,10 @@ class ExportedGraph(nn.Layer):
         pad_token_id = self.encoder.config.pad_token_id
         x = self.encoder.embeddings(input_ids, absolute_positions(input_ids, pad_token_id))  # [B, T, H]
         is_real = input_ids != pad_token_id  # [B, T]
-        # Pads are hidden from all rows but their own, so that no row is empty.
+        # A pad attends to itself, so that no row of the mask is empty.
         is_itself = paddle.eye(input_ids.shape[1]).astype("bool")  # [T, T]
-        is_seen = (is_real.unsqueeze(2) & is_real.unsqueeze(1)) | is_itself  # [B, T, T]
-        bias = (1.0 - is_seen.astype(x.dtype)) * MASK_VALUE  # [B, T, T]
+        is_visible = (is_real.unsqueeze(2) & is_real.unsqueeze(1)) | is_itself  # [B, T, T]
+        bias = (1.0 - is_visible.astype(x.dtype)) * MASK_VALUE  # [B, T, T]
         mask = BiasMask(bias.unsqueeze(1))
         for layer in self.layers:
             x = layer(x, mask)
@@ -92,7 +91,7 @@ class ExportedGraph(nn.Layer):
 
 
 def absolute_positions(input_ids: Tensor, pad_token_id: int) -> Tensor:
-    """[B, T] ids -> [B, T] positions: 2, 3, ... over the real tokens, 1 at pads."""
+    """Compute absolute positions [B, T] from ids [B, T]: 2, 3, ... for tokens, 1 for padding."""
     is_real = (input_ids != pad_token_id).astype("int64")
-    positions = is_real.cumsum(axis=1) + FIRST_POSITION - 1  # right for real tokens, not yet for pads
-    return (positions - PAD_POSITION) * is_real + PAD_POSITION  # a pad's product is 0
+    positions = is_real.cumsum(axis=1) + FIRST_POSITION - 1  # correct for tokens, not yet for padding
+    return (positions - PAD_POSITION) * is_real + PAD_POSITION  # 0 for padding

@@ -1,6 +1,6 @@
-"""Load a model for prediction: a checkpoint of any format, or a folder that ernie-m export wrote.
+"""Loading of models for prediction: a checkpoint of any format, or an exported model.
 
-The config.json of an exported folder has "export": its task, its layer and how it was checked.
+The config.json of an export has the key "export": its task, its layer and how it was verified.
 """
 
 from collections.abc import Iterable, Mapping
@@ -65,35 +65,35 @@ if TYPE_CHECKING:
 
 _OF_CHECKPOINTS = ("openvino", "paddle-eager")  # the engines that run a checkpoint
 EXPORT_FIRST = "ernie-m export --model FOLDER --output EXPORTED"
-SHORTEST_LIMIT = 8  # the smallest max_seq_len, in tokens
+SHORTEST_LIMIT = 8  # minimum max_seq_len, in tokens
 LM_HEAD = "lm_head.dense.weight"
 CLASSIFIER = "classifier.weight"
 
 
 @dataclass
 class LoadedModel:
-    """A model that is ready to predict.
+    """A model ready for prediction.
 
     Attributes:
-        folder: the folder it was loaded from.
-        task: what its head is for, a task of `ernie_m.model.tasks`; None: it is an encoder.
-        labels: names in the order of the ids; [] if the head has none.
-        given_labels: the same as a user of Python gave them to `fit`.
-        engine_name: a key of `FILES`; of a checkpoint "openvino" or "paddle-eager".
-        preprocessing: how inputs are read, and how vectors are made.
-        preprocessing_errors: what the model's makers did in another way than this project can, in words.
-        exported_layer: the layer at which an exported model ends; None for a checkpoint.
-        has_pooler: False if the weights lack a pooler; the vectors of a random pooler would say nothing.
-        amp: the half precision that it was loaded with, or "none".
-        weights: those of a checkpoint, for the engine "openvino".
-        model: for "paddle-eager" the model: an encoder, or a model that has an encoder as `.ernie_m`.
-        autocast: makes the context for a forward pass of `model`.
-        languages: the languages that the masked-LM head can be asked for.
-        language_means_path: the file of the mean sentence vectors of languages; None: there is none.
-        is_saved: whether the folder has this model; otherwise `fit` made it from the one that is there.
-        columns: those of the table that `fit` learned from; see `LabeledTable` of
+        folder: the folder of its files.
+        task: the task of its head, see `ernie_m.model.tasks`; None: an encoder without a head.
+        labels: label names in the order of the ids; [] if the head has no labels.
+        given_labels: the labels as passed to `fit` in Python.
+        engine_name: a key of `FILES`; for a checkpoint "openvino" or "paddle-eager".
+        preprocessing: the preprocessing and pooling settings.
+        preprocessing_errors: preprocessing steps of the model that are not supported here, as messages.
+        exported_layer: the last layer of an exported model; None for a checkpoint.
+        has_pooler: whether the weights have a pooler.
+        amp: the half precision in use, or "none".
+        weights: the weights of a checkpoint, for the engine "openvino".
+        model: for "paddle-eager" the model: an encoder, or a model with an encoder as `.ernie_m`.
+        autocast: returns the context of a forward pass of `model`.
+        languages: the languages of the masked-LM head.
+        language_means_path: the file of the mean sentence embedding of each language; None: missing.
+        is_saved: whether the folder contains this model, not the base model of an unsaved `fit`.
+        columns: the columns of the training table of `fit`; see `LabeledTable` of
             `ernie_m.reader.files.labeled_tables`.
-        versions: of the files that it was read from.
+        versions: the versions of its files.
     """
 
     folder: Path
@@ -120,25 +120,25 @@ class LoadedModel:
 
     @property
     def name(self) -> str:
-        """The last two folders of its path, and not where it is on this machine."""
+        """The last two components of its path."""
         return str(Path(*self.folder.parts[-2:]))
 
     @property
     def longest(self) -> int:
-        """The longest input in tokens, special tokens included."""
+        """The maximum length in tokens, including special tokens."""
         return self.config.longest_input
 
     @property
     def longest_in_training(self) -> int:
-        """The longest input of the fine-tuning if the files say it, otherwise `longest`."""
+        """The maximum length in fine-tuning if the model's files specify it, otherwise `longest`."""
         return self.preprocessing.max_seq_len or self.longest
 
     @property
     def embedding_max_length(self) -> int:
-        """The longest input of which vectors are made.
+        """The maximum length of a text to embed.
 
-        It is what the model's files say. If the model has a head, they say it of the inputs of that head, and
-        vectors are made of any input that the model has room for.
+        It is specified by the model's files. If the model has a head, their value is for that head, and
+        embeddings use the maximum length of the model.
         """
         return self.longest if self.task else self.longest_in_training
 
@@ -148,80 +148,81 @@ class LoadedModel:
 
     @property
     def embedding_layer(self) -> int:
-        """The layer of an exported folder, else that of the training, else the last."""
+        """The layer of the export, otherwise the layer in the model's files, otherwise the last one."""
         layers = (self.exported_layer, self.preprocessing.layer, self.num_layers)
         return next(layer for layer in layers if layer is not None)
 
     @cached_property
     def language_means(self) -> LanguageCentering:
-        """The mean sentence vectors of languages, of pooling `MEANS_POOLING`.
+        """The mean sentence embedding of each language, with pooling `MEANS_POOLING`.
 
         Raises:
-            UserError: there are none, they are damaged, of another model, or others than when it was loaded.
+            UserError: the file is missing or corrupt, is of another model, or changed since loading.
         """
         if self.language_means_path is None:
             raise UserError(
-                f"{self.name}: no {LANGUAGE_MEANS} is there, which centered vectors need; run_pretrain.py "
-                "leaves it beside a finished model"
+                f"{self.name}: missing {LANGUAGE_MEANS}, required to center embeddings. run_pretrain.py "
+                "writes it next to a finished model"
             )
         shape = (self.num_layers + 1, self.config.hidden_size)
         self.reject_others(versions_of(self.versions))
         return LanguageCentering.read(self.language_means_path, shape)
 
     def reject_others(self, versions: Mapping[Path, FileVersion]) -> None:
-        """Refuse files, by their versions now, that are not those which this model was read from.
+        """Check that files have not changed since this model was loaded.
 
         Raises:
-            UserError: they are not.
+            UserError: a file changed.
         """
         for path in sorted(versions.keys() | self.versions.keys()):
             reject_changed(path, versions.get(path), self.versions.get(path))
 
     def reopened(self) -> Checkpoint:
-        """The checkpoint that it was loaded from.
+        """Open the checkpoint of this model again.
 
         Raises:
-            UserError: as `open_checkpoint`, or the files are others now.
+            UserError: as `open_checkpoint`, or a file changed.
         """
         checkpoint = open_checkpoint(self.folder)
         self.reject_others(versions_of(checkpoint.files))
         return checkpoint
 
     def limit(self, max_seq_len: int | None, default: int) -> int:
-        """The longest input or window in tokens: `max_seq_len` if it is given, else the default.
+        """Return the maximum length of an input or window in tokens: `max_seq_len` if given, else the
+        default.
 
         Raises:
-            UserError: it is below 8 or above `longest`.
+            UserError: the length is below 8 or above `longest`.
         """
         limit = default if max_seq_len is None else max_seq_len
         if not SHORTEST_LIMIT <= limit <= self.longest:
             raise UserError(
-                f"max_seq_len {limit}: it must be between {SHORTEST_LIMIT} and {self.longest}, the longest "
-                "input of this model"
+                f"invalid max_seq_len {limit} (expected {SHORTEST_LIMIT} to {self.longest}, the model's "
+                "maximum)"
             )
         return limit
 
     def engine(self, task: str, layer: int | None = None) -> GraphRunner:
-        """The engine for a task.
+        """Return the engine for a task, created once.
 
         Args:
-            layer: the layer at which encoding ends; None: the layer of an exported folder, else the last one.
+            layer: the last layer to compute; None: the layer of the export, otherwise the last one.
 
         Raises:
-            UserError: the model is not for this task.
+            UserError: the model does not support this task.
         """
         self.check_task(task, layer)
         if layer is None:
             layer = self.num_layers if self.exported_layer is None else self.exported_layer
         if (task, layer) not in self._engines:
             run = self._start(task, layer)
-            if self.engine_name in FILES:  # of a checkpoint the weights are looked at
+            if self.engine_name in FILES:  # the weights of a checkpoint are checked themselves
                 run = finite_outputs(run, self.folder)
             self._engines[task, layer] = run
         return self._engines[task, layer]
 
     def workers(self) -> Workers:
-        """The threads that run it at a time, each on one core; an export's engine divides its work itself."""
+        """Return the threads that run it, one core each; the engine of an export parallelizes itself."""
         if self.engine_name == "openvino":
             return Workers(1 if STOP.get() else self._cores, most_tokens=openvino_engine.MOST_TOKENS)
         if self.engine_name == "paddle-eager":
@@ -235,61 +236,61 @@ class LoadedModel:
         return core_count()
 
     def part(self, task: str) -> "nn.Layer":
-        """The part of a checkpoint's model that runs for a task."""
+        """Return the part of a checkpoint's model that a task requires."""
         return getattr(self.model, "ernie_m", self.model) if task == EMBEDDING else self.model
 
     def check_task(self, task: str, layer: int | None = None) -> None:
-        """Check that the model is for a task, and that an exported encoder ends at the layer.
+        """Check that the model supports a task, and that an exported encoder ends at the layer.
 
         Raises:
-            UserError: it is not, or ends elsewhere.
+            UserError: the model does not, or ends at another layer.
         """
         if self.exported_layer is None:
             if task not in (EMBEDDING, self.task):  # every model has an encoder
-                raise UserError(f"{self.folder}: this model is not for {task}: {self.describe_head()}")
+                raise UserError(f"{self.folder}: task {task} is not supported: {self.describe_head()}")
             return
         exported_task = self.task or EMBEDDING
         if task != exported_task or layer not in (None, self.exported_layer):
             up_to = "" if layer is None else f" --layer {layer}"
             raise UserError(
-                f"{self.folder}: exported for {exported_task} up to layer {self.exported_layer}; export the "
-                f"checkpoint for this: {EXPORT_FIRST} --task {task}{up_to}"
+                f"{self.folder}: exported for {exported_task} up to layer {self.exported_layer}. Export "
+                f"the checkpoint for {task}: {EXPORT_FIRST} --task {task}{up_to}"
             )
 
     @property
     def predicts_numbers(self) -> bool:
-        """Whether the head has one output, as those of a regression and of multiple choice."""
+        """Return whether the head has one output, as in regression and multiple choice."""
         return self.task == CLASSIFICATION and len(self.labels) == 1 and not self.preprocessing.multi_label
 
     @property
     def ranks(self) -> bool:
-        """Whether it gives pairs of texts a number, as a reranker does."""
+        """Return whether the model is a cross-encoder that scores pairs of texts."""
         return self.predicts_numbers and self.preprocessing.pairs is not False
 
     @property
     def own_task(self) -> str | None:
-        """What the model is asked for if nobody says it: what its head is for; None: it has none."""
+        """The default task: the task of the head; None: the model has no head."""
         if self.preprocessing.multi_label and self.task == CLASSIFICATION:
             return MULTI_LABEL
         return REGRESSION if self.predicts_numbers else self.task
 
     def describe_head(self) -> str:
-        """What the model is for, for a message to someone who expects something else."""
+        """Describe the head of the model, and the fix, for an error message."""
         if (self.folder / "model_head.pkl").is_file():
-            return "its head is a pickle of SetFit, which is not read; learn the labels again: ernie-m fit"
+            return "its head is a SetFit pickle, which is not supported. Train a new head with ernie-m fit"
         if self.task is None:
-            return "it has no head, so fine-tune it first"
+            return "it has no head. Fine-tune it first"
         if self.task == FILL_MASK:
-            return "its head is for masked language modeling, so fine-tune it first"
+            return "its head is for masked language modeling. Fine-tune it first"
         return f"its head is for {self.own_task}"
 
     def _start(self, task: str, layer: int) -> GraphRunner:
-        """Make the engine of this model for a task and a layer."""
+        """Create the engine for a task and a layer."""
         if self.engine_name == "paddle-eager":
             from ernie_m.inference.paddle_engine import DygraphEngine
 
             return DygraphEngine(self.part(task), task, layer, self.autocast, self.has_pooler)
-        if self.engine_name in FILES:  # a checkpoint's weights look themselves
+        if self.engine_name in FILES:  # a checkpoint's weights check themselves
             self.reject_others(versions_of(self.versions))
         has_pooled = self.has_pooler and layer == self.num_layers
         if self.engine_name == "paddle-inference":
@@ -304,7 +305,7 @@ class LoadedModel:
 
 
 def versions_of(files: Iterable[Path]) -> dict[Path, FileVersion]:
-    """The version of each file or folder that is there."""
+    """Return the version of each existing file or folder."""
     return {path.absolute(): get_file_version(path) for path in files if path.exists()}
 
 
@@ -318,25 +319,23 @@ def load(
     """Load a model.
 
     Args:
-        folder: a checkpoint of any supported format, or an exported folder.
-        engine: "auto" is for a checkpoint "openvino" on a CPU, if it is installed and the task is another one
-            than fill-mask, otherwise "paddle-eager"; for an exported folder it is the first one that it has
-            of "onnx" and "paddle-inference".
-        task: what the model is for; that of a checkpoint's classifier, if its files do not name it.
-        amp: "bf16": multiply in bfloat16, on a CPU with avx512_bf16 or AMX or on a GPU from A100 on; "fp16":
-            in float16, on a GPU. An exported folder computes as it was exported, but in float16 with "fp16"
-            and engine "paddle-inference" on a GPU.
+        folder: a checkpoint of any supported format, or the folder of an export.
+        engine: "auto": for a checkpoint "openvino" on a CPU, if it is installed and the task is not
+            fill-mask, otherwise "paddle-eager"; for an export the first available of "onnx" and
+            "paddle-inference".
+        task: the task of a checkpoint's classifier, if its files do not specify it.
+        amp: "bf16" (a CPU with avx512_bf16 or AMX, or a GPU from A100 on) or "fp16" (a GPU). For an export
+            only "fp16", with engine "paddle-inference" on a GPU.
 
     Raises:
-        UserError: a missing folder or file, an engine that the folder does not have, or `amp` where it is not
-            possible.
+        UserError: a file is missing or corrupt, or the engine or `amp` is not supported.
     """
     folder = Path(folder)
     config_json = exported_settings(folder)
     if config_json is not None:
         return _load_export(folder, config_json, engine, amp)
     if engine in FILES:
-        raise UserError(f"{folder}: engine {engine} needs an exported folder: {EXPORT_FIRST}")
+        raise UserError(f"{folder}: engine {engine} requires an export. Run {EXPORT_FIRST}")
     engine = engine_of(engine, task)
     if engine == "paddle-eager":
         prepare()
@@ -344,16 +343,16 @@ def load(
 
 
 def engine_of(engine: str, task: str | None = None) -> str:
-    """The engine of a checkpoint, "openvino" or "paddle-eager". `engine`, `task`: as `load` takes them.
+    """Choose the engine of a checkpoint, "openvino" or "paddle-eager". `engine`, `task`: see `load`.
 
     Raises:
-        UserError: there is no such engine, or the task has no graph.
+        UserError: the engine is unknown, or does not support the task.
     """
     engines = ("auto", *_OF_CHECKPOINTS, *FILES)
     if engine not in engines:
-        raise UserError(f"engine {engine!r}: it must be one of {', '.join(engines)}")
+        raise UserError(f"invalid engine {engine!r} (choose from {', '.join(engines)})")
     if engine == "openvino" and task == FILL_MASK:
-        raise UserError(f"engine openvino: {task} is done by Paddle; leave the engine out")
+        raise UserError(f"engine openvino does not support {task}. Remove it, or set paddle-eager")
     if engine != "auto":
         return engine
     if openvino_engine.is_best() and task != FILL_MASK:
@@ -370,37 +369,37 @@ def _say_engine(engine: str) -> None:
 
 @cache  # once in a process
 def _recommend_openvino() -> None:
-    logger.warning("on a CPU predictions are faster with OpenVINO: %s", install_command("openvino"))
+    logger.warning("OpenVINO is not installed; it is faster on a CPU: %s", install_command("openvino"))
 
 
 def run_onnx(path: Path, config: ErnieMConfig, task: str, has_pooled: bool) -> GraphRunner:
-    """The engine for an ONNX file: OpenVINO on a CPU, if it is installed, otherwise ONNX Runtime."""
+    """Create the engine of an ONNX file: OpenVINO on a CPU, if installed, otherwise ONNX Runtime."""
     if openvino_engine.is_installed() and not has_gpu():
         return onnx_engine(path, config, task, has_pooled)
     return OnnxEngine(path)
 
 
 def exported_settings(folder: Path) -> dict[str, Any] | None:
-    """The config.json of an exported folder; None for other folders."""
+    """Return the config.json of an export; None for other folders."""
     path = folder / CONFIG
     config_json = read_object(path) if path.is_file() else {}
     return config_json if "export" in config_json else None
 
 
 def _load_export(folder: Path, config_json: dict[str, Any], engine: str, amp: str) -> LoadedModel:
-    """`load` for an exported folder with this config.json."""
+    """`load` for an export with this config.json."""
     available = [name for name, file in FILES.items() if (folder / file).is_file()]
     if engine == "auto" and available:
         engine = available[0]
     if engine not in available:
         names = ", ".join(available) or "none"
         raise UserError(
-            f"{folder}: engine {engine} is not in this folder, which has {names}; "
-            f"ernie-m export --format writes {' or '.join(FILES)}"
+            f"{folder}: engine {engine} is not available (exported for: {names}). Export the checkpoint "
+            f"with --format {' or '.join(FILES)}"
         )
     is_float16_in_paddle = engine == "paddle-inference" and amp == "fp16"
     if amp != "none" and not is_float16_in_paddle:
-        raise UserError(f"{folder}: amp {amp} is for checkpoints; this folder computes as it was exported")
+        raise UserError(f"{folder}: amp {amp} requires a checkpoint, not an export. Remove it")
     versions = versions_of(path for path in folder.iterdir() if path.name != CARD)
     check_folder(folder)
     config = _read_export_config(folder / CONFIG, config_json)
@@ -428,10 +427,10 @@ def _load_export(folder: Path, config_json: dict[str, Any], engine: str, amp: st
 
 
 def _read_export_config(path: Path, config_json: dict[str, Any]) -> ErnieMConfig:
-    """The model's shape from the config.json of an exported folder, which others may have changed.
+    """Read the model configuration from the config.json of an export.
 
     Raises:
-        UserError: it does not say what was exported.
+        UserError: the configuration or the key "export" is invalid.
     """
     try:
         config = ErnieMConfig.from_dict(config_json)
@@ -444,20 +443,23 @@ def _read_export_config(path: Path, config_json: dict[str, Any]) -> ErnieMConfig
     is_layer = type(layer) is int and 0 <= layer <= config.num_hidden_layers
     lacks_labels = is_task and TASKS[task].has_labels and not config_json.get("labels")
     if lacks_labels or not (is_task and is_layer and type(export.get("has_pooler")) is bool):
-        raise UserError(f"{path}: does not say what was exported, or the labels; export the checkpoint again")
+        raise UserError(f"{path}: invalid 'export' or missing 'labels'. Export the checkpoint again")
     return config
 
 
 def _given_labels(settings: Mapping[str, Any], labels: list[str], path: Path) -> list[Any]:
-    """`LoadedModel.given_labels` from the config.json of the model at `path`.
+    """Read `LoadedModel.given_labels` from the config.json of the model at `path`.
 
     Raises:
-        UserError: they are not one for each label.
+        UserError: they are invalid, or their number differs from the number of labels.
     """
     given = settings.get(GIVEN, labels) if labels else []
     are_labels = isinstance(given, list) and all(isinstance(label, str | int | float) for label in given)
     if not are_labels or len(given) != len(labels):
-        raise UserError(f"{path}: config.json: {GIVEN} must have a text, number or bool for each label")
+        raise UserError(
+            f"{path}: config.json: invalid {GIVEN} (expected {len(labels)} strings, numbers or "
+            "booleans, one per label)"
+        )
     return given
 
 
@@ -470,13 +472,13 @@ def load_opened(
     engine: str,
     encoder_only: bool = False,
 ) -> LoadedModel:
-    """`load` for a checkpoint that was opened; with `encoder_only` without its head, whatever that is for.
+    """`load` for an opened checkpoint; with `encoder_only` without its head.
 
     Args:
         engine: "openvino"; or "paddle-eager", after `prepare`.
     """
     checkpoint = opened.checkpoint
-    assert checkpoint is not None  # random weights predict nothing
+    assert checkpoint is not None  # not for random weights
     task = None if encoder_only else find_head_task(checkpoint, task)
     if engine == "openvino":
         openvino_engine.check(amp)
@@ -484,7 +486,7 @@ def load_opened(
         of_engine: dict[str, Any] = {"weights": checkpoint.tensors}
         _say_engine(f"OpenVINO, {core_count()} thread{'s' * (core_count() > 1)}")
     else:
-        # Imported here, because Paddle takes a second to start.
+        # Imported here, because importing Paddle takes a second.
         from ernie_m.inference.paddle_engine import build_model
         from ernie_m.training.precision import prepare_for_prediction
 
@@ -498,15 +500,15 @@ def load_opened(
         labels = checkpoint.labels or default_label_names(count)
         if count > 1 and not checkpoint.labels:
             logger.warning(
-                "%s has no names of its labels (as in LABEL_0): they are called %s by their numbers; write "
-                "names into config.json, under id2label (in a folder that this project wrote: labels)",
+                "%s: no label names in config.json, using %s. Add them under id2label (or labels, in a "
+                "checkpoint of this project)",
                 checkpoint.path,
                 listed(labels),
             )
         if len(labels) != count:
             raise UserError(
-                f"{checkpoint.path}: {count} labels, but {len(labels)} names of labels in config.json; give "
-                "each of the outputs of the head a name there, in their order"
+                f"{checkpoint.path}: config.json has {len(labels)} label names, but the head has {count} "
+                "outputs. List one name per output, in order"
             )
     return LoadedModel(
         folder=folder,
@@ -528,33 +530,33 @@ def load_opened(
 
 
 def find_head_task(checkpoint: Checkpoint, requested_task: str | None) -> str | None:
-    """The task of a checkpoint's head: one of `SUPERVISED_TASKS`, `FILL_MASK` or None.
+    """Determine the task of a checkpoint's head: one of `SUPERVISED_TASKS`, `FILL_MASK` or None.
 
     Args:
-        requested_task: the task of a classifier whose files do not name it.
+        requested_task: the task of a classifier whose files do not specify it.
 
     Raises:
-        UserError: nothing says what its classifier is for.
+        UserError: the task of the classifier is unknown.
     """
     tensors = checkpoint.tensors
     if CLASSIFIER not in tensors:
         return FILL_MASK if LM_HEAD in tensors else None
     task = checkpoint.task or requested_task
-    if task == CHOICE:  # its choices are scored by a classifier of one label
+    if task == CHOICE:  # a classifier with one output scores the choices
         return CLASSIFICATION
     if task not in SUPERVISED_TASKS:
         raise UserError(
-            f"{tensors.source}: it has a classifier, and no file says what it is for; name its task "
-            f"({', '.join(SUPERVISED_TASKS)})"
+            f"{tensors.source}: unknown task of the classifier. Set task (choose from "
+            f"{', '.join(SUPERVISED_TASKS)})"
         )
     return task
 
 
 def _check_weights(checkpoint: Checkpoint, config: ErnieMConfig, task: str | None) -> None:
-    """Compare the weights with what the graph of an encoder needs, and the head of a task.
+    """Check that the weights match the encoder and the head of a task.
 
     Raises:
-        UserError: they do not fit together.
+        UserError: a weight is missing or its shape does not match.
     """
     shapes = encoder_shapes(config)
     is_pooled = task is not None and TASKS[task].head_reads == POOLED

@@ -1,6 +1,6 @@
-"""Hard negatives for own pairs: the work of run_retrieval.py --mine_hard_negatives. See docs/retrieval.md.
+"""Hard negative mining: run_retrieval.py --mine_hard_negatives. See docs/retrieval.md.
 
-The texts and their vectors are in memory.
+The texts and their embeddings are held in memory.
 
 <checkpoints>/negatives.tsv   the rows of --train_set, each with its negatives
 """
@@ -22,17 +22,17 @@ from ernie_m.utils.logging import Progress, logger
 from ernie_m.vectors.nearest import nearest
 from ernie_m.vectors.pooling import unit
 
-PART_ROWS = 4096  # rows whose neighbors are in memory at a time
+PART_ROWS = 4096  # rows whose neighbors are held in memory at a time
 
 
 def mine_hard_negatives(flags: RetrievalFlags) -> None:
-    """Run the command: write the rows with their negatives, and log how many there are.
+    """Run the command: write the rows with their negatives and log the counts.
 
-    Lines are counted as in `mine_hard_negatives` of sentence-transformers: those that are positives, or above
-    the margin, are taken out before `range_min` are passed over.
+    As in `mine_hard_negatives` of sentence-transformers, positives and lines above the margin are removed
+    before the first `range_min` candidates are skipped.
 
     Raises:
-        UserError: a file is missing or damaged, or another command writes there.
+        UserError: a file is missing or corrupt, or the output is locked.
     """
     output = Path(flags.checkpoints, "negatives.tsv")
     with lock_writer(output):
@@ -52,20 +52,20 @@ def mine_hard_negatives(flags: RetrievalFlags) -> None:
 
         kinds = pair_text_kinds(rows.are_translations)
         texts = ([row[0] for row in rows], [row[1] for row in rows], corpus.texts)
-        # A line of the corpus is what a positive is.
+        # Lines of the corpus are encoded like positives.
         queries, positives, lines = (
             unit(encode_in_parts(partial(encode, kind=kind), part, "encoding", PART_LINES))
             for kind, part in zip((*kinds, kinds[1]), texts)
         )
 
-        lowest: dict[int, float] = {}  # the key of a query -> the lowest of its cosines with its positives
+        lowest: dict[int, float] = {}  # the key of a query -> its minimum cosine with a positive
         cosines_of_rows = (queries * positives).sum(axis=1).tolist()
         for query, cosine in zip(deduped.keys[:, 0].tolist(), cosines_of_rows, strict=True):
             lowest[query] = min(cosine, lowest.get(query, cosine))
-        # The nearest lines of a query may be its positives, which are no negatives.
-        most_positives = max(map(len, deduped.positives.values()), default=1)  # beside range_max
+        # The nearest lines of a query may be its positives, which are not negatives.
+        most_positives = max(map(len, deduped.positives.values()), default=1)  # in addition to range_max
         count = min(flags.range_max + most_positives, len(corpus.texts))
-        counts = []  # the number of negatives of each row so far
+        counts = []  # the number of negatives of each row
         progress = Progress(len(rows), "searching", unit="rows")
         with atomic_file(output, "w", newline="\n") as file:
             file.write("\t".join(rows.header(flags.num_negatives)) + "\n")
@@ -74,7 +74,7 @@ def mine_hard_negatives(flags: RetrievalFlags) -> None:
                 for cosines, numbers in zip(*neighbors):
                     keys, row = deduped.read(len(counts))
                     own = np.array([*keys, *deduped.positives.get(keys[0], ())], np.uint64)
-                    # abs: the limit lies below the positive's cosine even where that is negative.
+                    # abs: the limit is below the positive's cosine even if that is negative.
                     limit = lowest[keys[0]] - flags.relative_margin * abs(lowest[keys[0]])
                     candidates = numbers[(cosines <= limit) & ~np.isin(keys_of_lines[numbers], own)]
                     taken = candidates[flags.range_min : flags.range_min + flags.num_negatives]
@@ -84,7 +84,7 @@ def mine_hard_negatives(flags: RetrievalFlags) -> None:
         progress.close()
     rows_with_negatives = np.count_nonzero(counts)
     logger.info(
-        "%s negatives for %s of %s rows: %s; train on them with --train_set",
+        "%s negatives for %s of %s rows: %s. To train on them, set it as --train_set",
         f"{sum(counts):,}",
         f"{rows_with_negatives:,}",
         f"{len(counts):,}",
@@ -92,6 +92,6 @@ def mine_hard_negatives(flags: RetrievalFlags) -> None:
     )
     if rows_with_negatives < len(counts) / 2:
         logger.warning(
-            "few rows have negatives: the lines nearest to the queries are too near; take a model that was "
-            "trained on the pairs, or raise --range_max"
+            "fewer than half of the rows have negatives: the nearest lines exceed the margin. Use a model "
+            "trained on the pairs, or increase --range_max"
         )

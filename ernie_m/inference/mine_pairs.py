@@ -1,9 +1,9 @@
-"""The work of ernie-m mine_pairs: encode two texts, find their nearest neighbors, choose pairs.
+"""Bitext mining: ernie-m mine_pairs.
 
-The texts and their vectors are in memory.
+The texts and their embeddings are held in memory.
 
-<output>/pairs.tsv    source and translation, the best pair first
-<output>/scores.tsv   of each pair: score, and the lines of both sentences, from 1
+<output>/pairs.tsv    source and translation, best pair first
+<output>/scores.tsv   for each pair: score, and the line numbers of both sentences, from 1
 """
 
 from collections.abc import Sequence
@@ -29,12 +29,12 @@ from ernie_m.vectors.language_centering import MEANS_POOLING, LanguageCentering
 from ernie_m.vectors.nearest import NEIGHBORS, Neighbors, build_index, load_faiss, margins, mine
 from ernie_m.vectors.pooling import unit
 
-PART_LINES = 16_384  # lines that are encoded between two lines of progress
+PART_LINES = 16_384  # lines between two progress updates
 
 
 @dataclass(kw_only=True)
 class MiningOptions(VectorOptions):
-    """What to mine, with which model, and which pairs to write."""
+    """Options of mining."""
 
     source: str
     """Text file with one sentence per line, optionally with its language for centering, as in
@@ -67,28 +67,28 @@ class MiningOptions(VectorOptions):
 
 
 class DistinctLines:
-    """The lines of a text file that are neither blank nor equal to an earlier one.
+    """The distinct lines of a text file, without blank lines.
 
-    They are compared by `normal_form`. A tab in a line is a space, because a tab ends a cell.
+    Lines are compared by `normal_form`. Tabs become spaces, because they separate the columns of the output.
 
     Args:
         file: the path of the file, or "language<=path".
-        as_it_stands: whether every line is taken for text.
+        as_it_stands: whether to skip the text checks.
 
     Attributes:
-        language: the language of the file; "" if it was not named.
-        numbers: the normal form of each text -> the number of its first line, from 1.
-        texts: the texts, in the same order.
+        language: the language of the file; "" if not specified.
+        numbers: the normal form of each text -> its first line number, from 1.
+        texts: the distinct texts, in the same order.
 
     Raises:
-        UserError: the file is missing, empty, not UTF-8, no text, or has blank lines only.
+        UserError: the file is missing, empty, not UTF-8, not text, or has only blank lines.
     """
 
     def __init__(self, file: str, as_it_stands: bool):
         label, path = split_label(file)
         self.language = label or ""
         if "<=" in path:
-            raise UserError(f"{file}: give one file; run the command once for each language")
+            raise UserError(f"{file}: expected one file. Run the command once for each language")
         self.path = Path(path)
         self.numbers: dict[str, int] = {}
         self.texts: list[str] = []
@@ -98,7 +98,7 @@ class DistinctLines:
             if form and self.numbers.setdefault(form, number) == number:
                 self.texts.append(line.text_a.strip().replace("\t", " "))
         if not self.texts:
-            raise UserError(f"{path}: all lines are blank")
+            raise UserError(f"{path}: all lines are blank (expected one sentence per line)")
         logger.info("%s: %s lines, %s distinct", path, f"{number:,}", f"{len(self.texts):,}")
 
 
@@ -106,7 +106,7 @@ def mine_pairs(options: MiningOptions) -> None:
     """Run the command.
 
     Raises:
-        UserError: faiss is not installed, a file is missing or damaged, or another command writes there.
+        UserError: faiss is not installed, a file is missing or corrupt, or the output is locked.
     """
     load_faiss()
     output = Path(options.output)
@@ -119,10 +119,13 @@ def mine_pairs(options: MiningOptions) -> None:
         both = len(source.numbers.keys() & target.numbers.keys())
         if 2 * both > min(len(source.texts), len(target.texts)):
             logger.warning(
-                "%s and %s: %s lines are in both; a line finds itself", source.path, target.path, f"{both:,}"
+                "%s and %s: %s lines are in both and will be paired with themselves",
+                source.path,
+                target.path,
+                f"{both:,}",
             )
 
-        # The vectors.
+        # Encode.
         task_options = PredictionOptions(
             pooling=options.pooling, layer=options.layer, max_seq_len=options.max_seq_len, normalize=False
         )
@@ -132,20 +135,21 @@ def mine_pairs(options: MiningOptions) -> None:
         means = language_means(options, encoder, [source.language, target.language])
         sources, targets = (encode_side(encoder, side, means) for side in (source, target))
 
-        # The pairs.
-        logger.info("searching %s and %s vectors", f"{len(sources):,}", f"{len(targets):,}")
+        # Mine.
+        logger.info("searching: %s and %s embeddings", f"{len(sources):,}", f"{len(targets):,}")
         forward = find_neighbors(sources, targets, options.num_neighbors)
         backward = find_neighbors(targets, sources, options.num_neighbors)
         scores = margins(forward, backward)
         if not scores.are_ratios:
             reason = (
-                "the mean cosine of some lines with their nearest is not above 0, so a ratio says nothing"
+                "ratio margins are undefined: the mean cosine of some lines with their neighbors is not "
+                "positive"
             )
             if options.threshold is not None:
                 raise UserError(
-                    f"--threshold {options.threshold}: {reason}; leave it out, or give fewer --num_neighbors"
+                    f"--threshold {options.threshold}: {reason}. Remove it, or decrease --num_neighbors"
                 )
-            logger.warning("%s; the scores are differences", reason)
+            logger.warning("%s; using difference margins", reason)
         candidates = mine(forward, backward, scores)
         pairs = candidates if options.threshold is None else candidates.at_least(options.threshold)
         same = 0
@@ -161,21 +165,21 @@ def mine_pairs(options: MiningOptions) -> None:
                 texts_file.write(f"{source.texts[source_index]}\t{target.texts[target_index]}\n")
                 scores_file.write(f"{score:.6f}\t{source_line}\t{target_line}\n")
     counts = (
-        f"{len(pairs.scores):,} of {len(candidates.scores):,} pairs, {same:,} with the same text on both "
-        f"sides: {output}"
+        f"{len(pairs.scores):,} of {len(candidates.scores):,} pairs, {same:,} of them with equal sides: "
+        f"{output}"
     )
     if options.threshold is None:
         counts += (
-            f"; there was no threshold, scores are {pairs.scores[-1]:.3f} to {pairs.scores[0]:.3f}: the "
-            "lowest pairs are hardly translations; see --threshold"
+            f"; scores: {pairs.scores[-1]:.3f} to {pairs.scores[0]:.3f}. Low-scoring pairs are rarely "
+            "translations; set --threshold"
         )
     logger.info("%s", counts)
 
 
 def encode_side(encoder: EncodeTexts, side: DistinctLines, means: LanguageCentering | None) -> np.ndarray:
-    """The vectors of a text, float32 [lines, H], of length 1; with means, centered.
+    """Encode a text into unit vectors, float32 [lines, H], centered if means are given.
 
-    It is said of a text if its vectors are nearer to the mean of the other language.
+    Logs a warning if the embeddings are nearer to the mean of the other language.
     """
     vectors = encode_in_parts(encoder.vectors, side.texts, "encoding", PART_LINES)
     if means is not None:
@@ -183,8 +187,8 @@ def encode_side(encoder: EncodeTexts, side: DistinctLines, means: LanguageCenter
         nearest = means.languages[index]
         if nearest != side.language:
             logger.warning(
-                "%s: its sentences are nearer to the mean of %s than to that of %s; check the languages that "
-                "--source and --target name",
+                "%s: the embeddings are nearer to the mean of %s than to the mean of %s. Check the "
+                "languages in --source and --target",
                 side.path,
                 nearest,
                 side.language,
@@ -196,18 +200,19 @@ def encode_side(encoder: EncodeTexts, side: DistinctLines, means: LanguageCenter
 def language_means(
     options: MiningOptions, encoder: EncodeTexts, languages: Sequence[str]
 ) -> LanguageCentering | None:
-    """The means of the languages of the two texts; None: the vectors stay plain.
+    """Return the means of the languages of both texts; None: no centering.
 
     Args:
-        languages: of the source and of the target; "": not named.
+        languages: the languages of source and target; "": not specified.
 
     Raises:
-        UserError: --center_on has no file of a language, or the languages of the texts were not named.
+        UserError: --center_on has no file for a language, or a language is not specified.
     """
     if options.center_on is not None:
         if not all(languages):
             raise UserError(
-                "--center_on needs the languages of the texts: --source 'de<=de.txt' --target 'en<=en.txt'"
+                "--center_on requires the languages of the texts, as in --source 'de<=de.txt' --target "
+                "'en<=en.txt'"
             )
         sentences = sentences_by_language(options.center_on, languages)
         means = {
@@ -221,17 +226,17 @@ def language_means(
             means = dict(zip(known.languages, known.vectors))
         if not {*languages} <= means.keys():
             logger.info(
-                "vectors: plain; with pooling %s the model has means of these languages: %s; the texts are "
-                "in: %s; --center_on makes means",
+                "centering: none (pooling: %s; languages with a mean: %s; languages of the texts: %s). To "
+                "compute means, set --center_on",
                 encoder.pooling,
                 ", ".join(means) or "none",
-                ", ".join(name or "not named" for name in languages),
+                ", ".join(name or "not specified" for name in languages),
             )
             return None
-    logger.info("vectors: centered")
+    logger.info("centering: by language")
     return LanguageCentering([*languages], np.stack([means[name] for name in languages]))
 
 
 def find_neighbors(queries: np.ndarray, targets: np.ndarray, neighbors: int) -> Neighbors:
-    """The nearest targets of each query. All are unit vectors, float32 [N, H]."""
+    """Find the nearest targets of each query. All are unit vectors, float32 [N, H]."""
     return Neighbors(*build_index(targets).search(queries, min(neighbors, len(targets))))

@@ -1,4 +1,4 @@
-"""Build the Paddle model of a checkpoint, with its head, and run the part of it that a task needs."""
+"""The Paddle model of a checkpoint with its head, as an inference engine."""
 
 from contextlib import nullcontext
 
@@ -27,14 +27,14 @@ LANGUAGE_TABLE = "language_embeddings.weight"
 
 
 class DygraphEngine:
-    """What a task computes with a Paddle model, without dropout and gradients.
+    """Engine that runs a task in a Paddle model, without dropout or gradients.
 
     Args:
-        model: an encoder for encoding, else a task model.
+        model: an encoder for embedding, otherwise a task model.
         task: one of `ernie_m.model.tasks.EXPORTED_TASKS`.
         layer: the layer at which an encoder ends.
-        autocast: makes the context for a forward pass, see `prepare_for_prediction`.
-        has_pooler: False if the weights of an encoder have none, and so no pooled output.
+        autocast: returns the context of a forward pass, see `prepare_for_prediction`.
+        has_pooler: whether the encoder has a pooler, and so the output "pooled".
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class DygraphEngine:
 
     @paddle.no_grad()
     def __call__(self, ids: np.ndarray) -> dict[str, np.ndarray]:
-        """Ids, int64 [B, T], padded on the right -> the name of each output and its values."""
+        """Compute the outputs by name from ids, int64 [B, T], padded on the right."""
         with self.autocast():
             inputs = upload(PackedBatch.from_padded(ids, self.config.pad_token_id))
             results = self._encode(inputs) if self.task == EMBEDDING else self.model(inputs)
@@ -71,13 +71,13 @@ class DygraphEngine:
 
 
 def build_model(checkpoint: Checkpoint, config: ErnieMConfig, task: str | None) -> tuple[nn.Layer, list[str]]:
-    """The model of a checkpoint with its weights, and the languages that its masks can be filled in.
+    """Build the model of a checkpoint with its weights, and return the languages of its masked-LM head.
 
     Args:
         task: the task of the head, from `find_head_task`.
 
     Raises:
-        UserError: weights and config do not fit together.
+        UserError: the weights do not match the config.
     """
     if task == FILL_MASK:
         return _build_masked_lm(checkpoint, config)
@@ -87,7 +87,7 @@ def build_model(checkpoint: Checkpoint, config: ErnieMConfig, task: str | None) 
         num_labels = checkpoint.tensors.shape("classifier.weight")[1]  # [H, labels]
         model = model_with_head(task, config, num_labels, checkpoint.preprocessing.pooling)
     ignored = HEADS if task is None else ()
-    # A head that reads the pooler needs its weights: random ones would give random classes.
+    # A head on the pooler requires its weights: a random pooler would give random classes.
     without = unread(checkpoint, reads_pooler=getattr(model, "pooling", None) == POOLED)
     load_from(model, checkpoint, optional=(), ignore=(*ignored, *without))
     return model.eval(), []
@@ -97,13 +97,13 @@ def _build_masked_lm(checkpoint: Checkpoint, config: ErnieMConfig) -> tuple[nn.L
     """`build_model` for a model with a masked-LM head."""
     settings = checkpoint.settings
     languages: list[str] = []
-    # Only in a pre-training with language_embedding "masks" does the table say in which language to predict.
-    # None: the model does not say it, and "masks" is the default.
+    # Language embeddings select the language to predict only with language_embedding "masks". None: not
+    # specified, and "masks" is the default.
     gives_language_to_masks = checkpoint.preprocessing.language_embedding in (None, "masks")
     if gives_language_to_masks and LANGUAGE_TABLE in checkpoint.tensors:
         languages = list(settings.get("languages") or [])
     ignored = () if languages else (LANGUAGE_TABLE,)
-    # A table has at least one row; without languages nothing reads it.
+    # A table has at least one row; without languages it is unused.
     model = PreTrainingModel(config, languages or ["none"])
     load_from(model, checkpoint, optional=("pooler.",), ignore=ignored)
     return model.eval(), languages

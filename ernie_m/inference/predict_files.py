@@ -1,6 +1,6 @@
-"""The files that `ernie-m predict` reads requests from, and the same files with their answers.
+"""Input files of `ernie-m predict`, and their output with predictions.
 
-They are JSON lines, tables, tagged words, and questions.
+Formats: JSON lines, tables, tagged words, and questions.
 """
 
 import csv
@@ -28,13 +28,12 @@ from ernie_m.utils.errors import UserError, listed, printable, reader_may_leave,
 from ernie_m.utils.files import lock_writer, translate_write_errors
 from ernie_m.utils.logging import logger, progress
 
-# What only some answers say: whether the text was cut, and how many of its words are unknown. Each has a
-# column in any case, so that the columns do not depend on the rows.
+# Keys of some predictions only. Each always has a column, so that the columns do not depend on the rows.
 _OF_SOME_ROWS = ("truncated", "unknown_words")
 
 
 class JsonLines(InputFile):
-    """A table of JSON objects, each of them a request, "-": standard input; the answers are JSON lines."""
+    """JSON lines of requests, from a file or from standard input ("-"). Predictions are JSON lines."""
 
     def __init__(self, table: UnlabeledTable) -> None:
         self._table = table
@@ -50,12 +49,12 @@ class JsonLines(InputFile):
 
 
 class LabeledRows(InputFile):
-    """A table, whose rows come back with their answers.
+    """A table, written with its predictions as additional columns.
 
     Args:
-        table: the table, and its columns.
-        sorts: whether the rows are written first whose answer the model is least sure of.
-        output: the name of the file of the answers, which says their form.
+        table: the table and its columns.
+        sorts: whether to write rows with the lowest confidence first.
+        output: the name of the output file, which determines its format.
     """
 
     forms = (CELLS, OBJECTS)
@@ -66,23 +65,23 @@ class LabeledRows(InputFile):
         form = table.table.form.in_file(output)
         self._write = write_objects if named_form(output) == OBJECTS else partial(write_table, form=form)
         self._count = 0
-        self._known: set[str] = set()  # the labels of the model
-        self._has_several = False  # whether a row may have several labels, or none
-        # Of each row the labels that the table has, None if that is not known, and those that are predicted.
+        self._known: set[str] = set()  # the labels of the model, normalized
+        self._has_several = False  # whether the model is multi-label
+        # For each row the gold labels, None if unknown, and the predicted labels.
         self._labels: list[tuple[set[str] | None, list[str]]] = []
-        self._numbers: list[tuple[float | None, float]] = []  # or the numbers
+        self._numbers: list[tuple[float | None, float]] = []  # or gold and predicted numbers
 
     def requests(self, errors: RowErrors) -> Iterator[tuple[int, list[Any], dict]]:
         return self._table.rows()
 
     def write(self, rows: Iterable[tuple[Any, dict]], file: IO[str]) -> None:
         answered = ((request.entry, self.add(request.entry, answer)) for request, answer in rows)
-        if self._sorts:  # a row without an answer is first
+        if self._sorts:  # rows without a prediction come first
             answered = sorted(answered, key=lambda row: confidence(row[1]) if row[1] else -1)
         self._write(file, names=self._table.table.names, rows=answered)
 
     def add(self, cells: list[Any], answer: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Count an answer, and return it."""
+        """Collect a prediction for the summary, and return it."""
         self._count += bool(answer)
         self._known.update(map(normal_label, answer.get("probabilities", ())))
         self._has_several |= "labels" in answer
@@ -95,7 +94,7 @@ class LabeledRows(InputFile):
         return answer
 
     def _given(self, row: list[Any]) -> set[str] | None:
-        """The labels that a row of the table has; None: it is not known which."""
+        """Return the gold labels of a row; None: unknown."""
         indices = self._table.labels
         if len(indices) > 1:
             marks = {normal_label(self._table.table.names[index]): is_marked(row[index]) for index in indices}
@@ -107,7 +106,7 @@ class LabeledRows(InputFile):
         return None if is_no_label(label) and label not in self._known else {label}
 
     def summary(self) -> list[str]:
-        """Lines: the number of rows and of each label, and if the table has labels how right they are."""
+        """Format the counts of rows and labels, and the scores if the table has gold labels."""
         names = listed([f"'{self._table.table.names[index]}'" for index in self._table.labels])
         both = [pair for pair in self._numbers if pair[0] is not None]
         counts = Counter(chain.from_iterable(predicted for _, predicted in self._labels))
@@ -118,10 +117,13 @@ class LabeledRows(InputFile):
         labeled = [(given, predicted) for given, predicted in self._labels if given is not None]
         if len(both) > 1:
             given, predicted = zip(*both)
-            line = "Pearson {:.1f} %, Spearman {:.1f} %: of {:,} rows with a number in {}"
+            line = "Pearson {:.1f} %, Spearman {:.1f} % ({:,} rows with a number in {})"
             lines.append(line.format(pearson(predicted, given), spearman(predicted, given), len(both), names))
         elif others := set().union(*(given for given, _ in labeled)) - self._known:  # as in `rows_of`
-            lines.append(f"no accuracy: '{min(others)}' in {names} was not learned")
+            lines.append(
+                f"no accuracy: unknown label '{min(others)}' in {names} (trained on: "
+                f"{listed(sorted(self._known))})"
+            )
         elif labeled:
             right = sum(given == set(predicted) for given, predicted in labeled)
             rows = "rows, by the labels" if self._has_several else "rows with a label"
@@ -131,7 +133,9 @@ class LabeledRows(InputFile):
 
 
 def confidence(answer: Mapping[str, Any]) -> float:
-    """The probability that an answer is right; of several labels that all decisions are."""
+    """Return the confidence of a prediction: the probability that it is correct, for multi-label in all
+    labels.
+    """
     probabilities = answer.get("probabilities", {})
     if "labels" in answer:
         return math.prod(max(value, 1 - value) for value in probabilities.values())
@@ -144,17 +148,18 @@ def write_table(
     names: Sequence[str],
     rows: Iterable[tuple[Sequence[Any], Mapping[str, Any]]],
 ) -> None:
-    """Write the rows of a table, each with the cells of its answer, from the first answer on below a header.
+    """Write the rows of a table with the cells of their predictions, from the first prediction on with a
+    header.
 
-    Columns of the table that an earlier answer added give way to those of this one.
+    Columns of earlier predictions in the table are replaced.
 
     Args:
-        names: of the columns of the table.
-        rows: the cells of each, and its answer, {}: none.
+        names: the column names of the table.
+        rows: the cells and the prediction of each row, {} if it has none.
     """
     file.write(form.begin)
     rows = iter(rows)
-    begin = []  # the rows up to the first answer
+    begin = []  # the rows up to the first prediction
     columns: list[str] = []
     while not columns and (row := next(rows, None)):
         begin.append(row)
@@ -162,7 +167,7 @@ def write_table(
     if not columns:
         return
     if replaced := [name for name in names if name in columns]:
-        logger.warning("columns of an earlier answer are replaced: %s", ", ".join(replaced))
+        logger.warning("replaced columns of earlier predictions: %s", ", ".join(replaced))
     kept = [index for index, name in enumerate(names) if name not in columns]
     quoted = csv.writer(file, delimiter=form.mark, lineterminator="\n")
     table = ((cells, _prediction_cells(answer) if answer else {}) for cells, answer in chain(begin, rows))
@@ -182,9 +187,9 @@ def write_table(
 def write_objects(
     file: IO[str], names: Sequence[str], rows: Iterable[tuple[Sequence[Any], Mapping[str, Any]]]
 ) -> None:
-    """Write the rows of a table as JSON lines, each with its answer; arguments as of `write_table`.
+    """Write the rows of a table as JSON lines with their predictions; arguments as for `write_table`.
 
-    A column without a name of its own has its number.
+    The key of a column without a unique name is its number, from 1.
     """
     keys = [name if name and names.count(name) == 1 else str(index) for index, name in enumerate(names, 1)]
     for cells, answer in rows:
@@ -193,9 +198,10 @@ def write_objects(
 
 
 def _prediction_cells(answer: Mapping[str, Any]) -> dict[str, str]:
-    """An answer as cells: name of the column -> text, those of `_OF_SOME_ROWS` last.
+    """Convert a prediction to cells: column name -> text, with `_OF_SOME_ROWS` last.
 
-    A class has its probability alone. What is neither text, number nor list of texts is JSON.
+    For classification only the probability of the label is kept. Values other than strings, numbers and lists
+    of strings are JSON.
     """
     cells = {}
     for key, value in answer.items():
@@ -210,16 +216,16 @@ def _prediction_cells(answer: Mapping[str, Any]) -> dict[str, str]:
     return {f"predicted_{key}": cell for key, cell in cells.items()}
 
 
-AT_ONCE = 1024  # requests that are answered together
+AT_ONCE = 1024  # requests per batch of predictions
 
 
 def unfinished(output: Path) -> Path:
-    """The file in which the answers are until all are written; it stays after Ctrl-C."""
+    """Return the temporary output file, which is kept after Ctrl-C."""
     return output.with_name(f"{output.name}.part")
 
 
 def has_objects(path: str) -> bool:
-    """Whether a file has JSON objects, as its name or its first byte says; "-" has."""
+    """Return whether a file contains JSON objects, by its name or its first byte; true for "-"."""
     if path == "-" or named_form(path) not in ("", LINES):
         return path == "-" or named_form(path) == OBJECTS
     with closing(TextFile(path, any_form=True)) as file:
@@ -230,10 +236,10 @@ def read_requests(file: InputFile, parse: Callable[[dict], Any], errors: RowErro
     """Read and parse all requests of a file.
 
     Args:
-        errors: receives what is wrong; such a request, if it may be, has no content.
+        errors: collects errors; the content of an invalid request that is skipped is None.
 
     Raises:
-        UserError: requests are wrong; names the lines.
+        UserError: requests are invalid; with their lines.
     """
     requests = []
     for number, entry, values in file.requests(errors):
@@ -246,25 +252,27 @@ def read_requests(file: InputFile, parse: Callable[[dict], Any], errors: RowErro
 
 
 def write_answers(predictor: Predictor, requests: list[Request], file: InputFile, output: str) -> None:
-    """Answer requests into a file, which appears when all are written, or to "-", standard output.
+    """Write predictions to a file, which appears when complete, or to standard output ("-").
 
     Args:
-        output: its ending says its form; .trec has the hits of searches, see `_write_run`.
+        output: its extension determines the format; for .trec see `_write_run`.
 
     Raises:
-        UserError: the file cannot be written, or not in the form of its name, or another command is writing
-            it; standard output is a file on a full disk.
+        UserError: the file cannot be written, its extension is not supported, or it is locked; standard
+            output is a file on a full disk.
     """
     ending, packing = split_name(output)
     if named_form(output) not in ("", LINES, *file.forms) or ending == ".json":
         forms = listed([*dict.fromkeys((*file.forms, LINES))])
-        raise UserError(f"--output {output}: these answers cannot be written as {ending}, but as {forms}")
+        raise UserError(
+            f"--output {output}: unsupported format {ending} for these predictions (choose from {forms})"
+        )
     write = _write_run if ending == ".trec" else file.write
     parts = [requests[first : first + AT_ONCE] for first in range(0, len(requests), AT_ONCE)]
     if output == "-":
         _write_to_stdout(lambda text: write(_answered(predictor, parts, text), text))
         return
-    path = Path(output).resolve()  # because a link stays: what it leads to is replaced
+    path = Path(output).resolve()  # resolved, to replace the target of a symbolic link
     parts = progress(parts, "predicting", "requests", size=len)
     with lock_writer(path, "--output"), translate_write_errors(unfinished(path)):
         with PACKINGS[packing](unfinished(path), "wt", encoding="utf-8") as text:
@@ -272,14 +280,14 @@ def write_answers(predictor: Predictor, requests: list[Request], file: InputFile
         unfinished(path).replace(path)
 
 
-# Standard output, where it is a terminal: control characters of labels and cells are escaped.
+# Standard output on a terminal: control characters of labels and cells are escaped.
 _TERMINAL: Any = SimpleNamespace(
     write=lambda text: sys.stdout.write(printable(text, keep="\n\t")), flush=lambda: sys.stdout.flush()
 )
 
 
 def _write_to_stdout(write: Callable[[IO[str]], None]) -> None:
-    sys.stdout.reconfigure(encoding="utf-8")  # whatever the locale
+    sys.stdout.reconfigure(encoding="utf-8")  # independent of the locale
     with translate_write_errors("standard output"), reader_may_leave(sys.stdout):
         write(_TERMINAL if sys.stdout.isatty() else sys.stdout)
         sys.stdout.flush()
@@ -288,10 +296,10 @@ def _write_to_stdout(write: Callable[[IO[str]], None]) -> None:
 def _answered(
     predictor: Predictor, parts: Iterable[list[Request]], file: IO[str]
 ) -> Iterator[tuple[Request, dict]]:
-    """Yield each request with its answer, {} if it has no content; a part is answered at a time.
+    """Yield each request with its prediction, {} if it has no content, one part at a time.
 
     Args:
-        file: what is written of them, which is flushed after each part.
+        file: the output, flushed after each part.
     """
     for part in parts:
         contents = [request.content for request in part if request.content is not None]
@@ -302,19 +310,18 @@ def _answered(
 
 
 def _write_run(rows: Iterable[tuple[Request, dict]], file: IO[str]) -> None:
-    """Write a line in the form of TREC for each hit: query, Q0, sentence, rank, cosine, name of the run.
+    """Write a TREC run file: query, Q0, document, rank, score and run name for each hit.
 
-    A query is its id, or its line. A sentence is its line, in a corpus of several languages
-    de:LINE.
+    A query is its id, or its line. A document is its line, or de:LINE in a corpus of several languages.
 
     Raises:
-        UserError: an id has spaces, or several queries have it.
+        UserError: an id contains spaces, or is not unique.
     """
     queries = set()
     for number, (request, answer) in enumerate(rows, 1):
         query = str(request.id)
         if query in queries or len(query.split()) != 1:
-            raise UserError(f"request {number}: its id, {query!r}, must be a single word that no other has")
+            raise UserError(f"request {number}: invalid id {query!r} (expected a unique id without spaces)")
         queries.add(query)
         for rank, hit in enumerate(answer.get("hits", ()), 1):
             sentence = f"{hit['language']}:{hit['line']}" if "language" in hit else hit["line"]

@@ -1,4 +1,4 @@
-"""How a model is asked: by the flags of `ernie-m predict` and `ernie-m serve`, and from Python."""
+"""Options of prediction, for `ernie-m predict`, `ernie-m serve` and Python."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence, Set
@@ -13,7 +13,7 @@ from ernie_m.utils.files import is_blank
 
 @dataclass
 class EngineFlags:
-    """What runs a model."""
+    """Options of the inference engine."""
 
     engine: str = "auto"
     """Inference engine: openvino or paddle-eager for checkpoints, onnx or paddle-inference for exported
@@ -26,7 +26,7 @@ class EngineFlags:
 
 @dataclass(kw_only=True)
 class VectorOptions:
-    """How an embedding is made from the token states."""
+    """Options of embeddings."""
 
     pooling: Pooling | None = None
     """Pooling of token states into an embedding: the mean over all tokens (mean), the mean without [CLS] and
@@ -40,7 +40,7 @@ class VectorOptions:
 
 @dataclass(kw_only=True)
 class AskOptions(VectorOptions):
-    """How a model is asked."""
+    """Options of all predictions."""
 
     max_seq_len: int | None = None
     """Maximum length of a text or window in tokens (default: as in training, otherwise the model's
@@ -80,14 +80,14 @@ class AskOptions(VectorOptions):
 
 @dataclass(kw_only=True, unsafe_hash=True)
 class PredictionOptions(AskOptions):
-    """How a model is asked, also from Python, where `corpus` and `labels` are lists.
+    """Options of a prediction, also from Python, where `corpus` and `labels` are lists.
 
     Args:
-        kind: what the texts of embedding are, which decides their prompt (`PreprocessingConfig.prompt`).
-        given_labels: whether a classifier answers with labels as a user of Python gave them.
+        kind: the kind of texts to embed, which determines their prompt (`PreprocessingConfig.prompt`).
+        given_labels: whether a classifier returns labels as passed to `fit` in Python.
 
     Raises:
-        UserError: a value is none of those that are accepted.
+        UserError: a value is invalid.
     """
 
     kind: TextKind = NEITHER
@@ -97,46 +97,46 @@ class PredictionOptions(AskOptions):
         for field in fields(AskOptions):
             value = getattr(self, field.name)
             if field.name not in ("corpus", "index", "labels") and not accepts(field.type, value):
-                raise UserError(f"{field.name} {value!r}: it must be {in_words(field.type)}")
+                raise UserError(f"invalid {field.name} {value!r} (expected {in_words(field.type)})")
 
 
 @dataclass(kw_only=True)
 class ModelFlags(AskOptions, EngineFlags):
-    """A model, and how it is asked."""
+    """Options of a model and its predictions."""
 
     model: str
     """Checkpoint in any supported format, or a directory of ernie-m export."""
 
     def options(self) -> PredictionOptions:
-        """How the model is asked."""
+        """Return the options of prediction."""
         return PredictionOptions(**{field.name: getattr(self, field.name) for field in fields(AskOptions)})
 
 
-_AT_ONCE = 256  # inputs between two reports of the progress
-_MISSING = ("NAType", "NaTType")  # the types of pandas.NA and NaT, which cannot be compared
+_AT_ONCE = 256  # inputs between two progress updates
+_MISSING = ("NAType", "NaTType")  # types of pandas.NA and NaT, which cannot be compared
 
 
 def as_list(texts: Any, name: str) -> list[Any]:
-    """Several texts as a list; a string is one text, and pandas.NA is None.
+    """Return texts as a list; a string is one text, and pandas.NA becomes None.
 
     Raises:
-        UserError: they are nothing with texts in an order. A table would give the names of its columns.
+        UserError: they are not an ordered collection. Iterating over a table would give its column names.
     """
     if isinstance(texts, str):
         return [texts]
-    is_table = len(getattr(texts, "shape", " ")) != 1  # or an array of several dimensions, or of none
+    is_table = len(getattr(texts, "shape", " ")) != 1  # or an array that is not one-dimensional
     if not isinstance(texts, Iterable) or isinstance(texts, Mapping | Set | bytes) or is_table:
         raise UserError(
-            f"{name} is a {type(texts).__name__}; give a text, or several in a list; of a table, one column"
+            f"{name} must be a str or a list of str, got {type(texts).__name__}. Of a table, pass one column"
         )
     return [None if type(text).__name__ in _MISSING else text for text in texts]
 
 
 def parsed(predictor: Any, requests: Sequence[dict], on_empty: str = "error") -> list[Any]:
-    """The contents of requests; None for an empty text, if `on_empty` is "skip".
+    """Parse requests; None for an empty text, if `on_empty` is "skip".
 
     Raises:
-        UserError: a request is wrong. The message says which, if there are several.
+        UserError: a request is invalid; with its index, if there are several.
     """
     contents = []
     for number, request in enumerate(requests):
@@ -152,17 +152,17 @@ def parsed(predictor: Any, requests: Sequence[dict], on_empty: str = "error") ->
 
 
 def _is_empty(text: Any) -> bool:
-    """Whether a text is one without words, or what a table has in the place of a text."""
+    """Return whether a text is blank or a missing value of a table."""
     if isinstance(text, str):
         return is_blank(text)
     return text is None or (isinstance(text, float) and math.isnan(text))
 
 
 def languages_of(center_by_language: Any, count: int) -> list[str] | None:
-    """The language of each text that `center_by_language` names; None: it names none.
+    """Return the language of each text given by `center_by_language`; None: not given.
 
     Raises:
-        UserError: it is neither true, false, a language nor a list of one for each text.
+        UserError: it is not a boolean, a language, or a list with one language per text.
     """
     if isinstance(center_by_language, bool):
         return None
@@ -175,43 +175,43 @@ def languages_of(center_by_language: Any, count: int) -> list[str] | None:
         or not all(isinstance(one, str) for one in center_by_language)
     ):
         raise UserError(
-            f"center_by_language {center_by_language!r}: give True, a language, or a list with the language "
-            "of each text"
+            f"invalid center_by_language {center_by_language!r} (expected True, a language, or a list of "
+            f"{count} languages, one per text)"
         )
     return list(center_by_language)
 
 
 def as_row(text: Any, number: int) -> list[str]:
-    """A text, or both texts of a pair, that `fit` learns, without tabs and line ends. `number`: its index.
+    """Return a text or both texts of a pair for `fit`, without tabs and line breaks. `number`: its index.
 
     Raises:
-        UserError: it is neither.
+        UserError: it is neither a text nor a pair.
     """
     from ernie_m.reader.files.official_tsv import in_one_line
 
     row = list(text) if isinstance(text, list | tuple) else [text]
     if not 1 <= len(row) <= 2 or not all(isinstance(part, str) and not is_blank(part) for part in row):
         raise UserError(
-            f"text {number + 1:,} (index {number}): {text!r} is neither a text nor a pair of texts; leave it "
-            "out"
+            f"text {number + 1:,} (index {number}): invalid text {text!r} (expected a text or a pair of "
+            "texts). Remove it"
         )
     return list(map(in_one_line, row))
 
 
 def one_for_each(values: Any, name: str, texts: Sequence[Any]) -> list[Any]:
-    """Values of texts as a list; None: each is "".
+    """Return the values of texts as a list; None: "" for each.
 
     Raises:
-        UserError: there is not one for each text.
+        UserError: the number of values differs from the number of texts.
     """
     found = [""] * len(texts) if values is None else as_list(values, name)
     if len(found) != len(texts):
-        raise UserError(f"{len(texts)} texts have {len(found)} {name}; give one for each text")
+        raise UserError(f"{name}: expected one per text ({len(texts)}), got {len(found)}")
     return found
 
 
 def in_parts(inputs: Sequence[Any], description: str, size: int | None = None) -> Iterable[Sequence[Any]]:
-    """The inputs, `size` or else `_AT_ONCE` at a time, with a progress bar if there are several parts."""
+    """Divide inputs into parts of `size` or else `_AT_ONCE`, with a progress bar if there are several."""
     from ernie_m.utils.logging import progress
 
     size = size or _AT_ONCE

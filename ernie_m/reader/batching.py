@@ -1,10 +1,10 @@
-"""Examples as model inputs: ids with their special tokens, in batches whose order (seed, epoch) decides.
+"""Batching: examples as ids with special tokens, in an order determined by (seed, epoch).
 
-An epoch is a permutation of the examples, cut into global batches. It is read in windows: a window is
-tokenized when it is reached, so a large file is never tokenized up front.
+An epoch is a permutation of the examples, divided into global batches. It is read in windows, which are
+tokenized on demand, so a large file is never tokenized up front.
 
-A global batch is what one optimizer step sees over all processes. What is in it does not depend on how many
-processes there are: each takes every n-th of its examples by length, and cuts them into micro-batches.
+A global batch is the input of one optimizer step over all processes. It does not depend on the number of
+processes: each takes every n-th of its examples by length, and divides them into micro-batches.
 """
 
 import math
@@ -22,17 +22,17 @@ from ernie_m.reader.vocabulary_coverage import warn_if_unsuited
 from ernie_m.utils.logging import logger
 
 T = TypeVar("T")
-BATCH_TOKENS = 4096  # padded, in one forward pass
-WINDOW_TEXTS = 16384  # texts that are encoded at once: enough to find many of equal length
-_MOST_MEASURED = 10_000  # rows whose length is looked at
-WINDOW_EXAMPLES = 2048  # examples that are tokenized at a time, rounded up to whole batches
+BATCH_TOKENS = 4096  # maximum number of padded tokens in a forward pass
+WINDOW_TEXTS = 16384  # texts encoded together: enough to find many of equal length
+_MOST_MEASURED = 10_000  # maximum number of rows to check
+WINDOW_EXAMPLES = 2048  # examples tokenized together, rounded up to whole batches
 
 
 class Example(NamedTuple):
-    """A text or a pair, with its label. `text_b` and `qid` are None if it has none.
+    """A text or a pair with its label. `text_b` and `qid` are None if missing.
 
-    `label` is -1 if labels are not read. In a regression it is the number that is to be predicted, a float.
-    Where a text may have several labels it is a tuple with a 1 or 0 for each label id.
+    `label` is -1 if labels are not read. For regression it is the target, a float. For multi-label it is a
+    tuple with 1 or 0 for each label id.
     """
 
     text_a: str
@@ -42,7 +42,7 @@ class Example(NamedTuple):
 
     @property
     def lacks_text(self) -> bool:
-        """Whether one of its texts is blank."""
+        """Return whether one of the texts is blank."""
         return not (self.text_a.strip() and (self.text_b is None or self.text_b.strip()))
 
 
@@ -51,43 +51,43 @@ class Feature(NamedTuple):
 
     ids: list[int]  # with special tokens
     label: int | float | tuple[int, ...]  # `Example.label`
-    cut: bool = False  # whether the texts were cut to fit
+    cut: bool = False  # whether the texts were truncated
 
 
 class EncodeExamples(Protocol):
-    """What `Batches` needs of a task. Can be pickled: it runs in the reader process."""
+    """The tokenization of a task for `Batches`. Picklable, because it runs in the reader process."""
 
     def __call__(self, items: Sequence[Any], /) -> list:
-        """Items of a data set -> features, each with `.ids`, its model input."""
+        """Convert items of a data set to features, each with `.ids`, its model input."""
 
     def count(self, features: Sequence[Any]) -> int:
-        """What the loss over these features is divided by: their number, or that of their labeled tokens."""
+        """Return the divisor of the loss: the number of features, or of their labeled tokens."""
 
     def collate(self, features: Sequence[Any], indices: np.ndarray, count: int) -> Any:
-        """Features as padded arrays, in a class such as `ExampleBatch`.
+        """Collate features into padded arrays, in a class such as `ExampleBatch`.
 
         Args:
-            indices: int64 [B], the number of each example in the data set; becomes `.indices`.
-            count: what `count` returns for all features of the step; becomes `.count`.
+            indices: int64 [B], the index of each example in the data set; becomes `.indices`.
+            count: the result of `count` for all features of the step; becomes `.count`.
         """
 
 
 @dataclass(frozen=True)
 class ExampleBatch:
-    """What one process feeds the model at once."""
+    """A micro-batch of one process."""
 
-    input_ids: np.ndarray  # int64 [B, T], padded on the right; T is the longest input of the batch
-    labels: np.ndarray  # int64 [B]; float32 [B] in a regression, and [B, labels] if a text has several
-    indices: np.ndarray  # int64 [B], the number of each row in the data set
-    count: int  # what a loss is divided by: examples of the whole step, over all processes
+    input_ids: np.ndarray  # int64 [B, T], padded on the right to the longest input
+    labels: np.ndarray  # int64 [B]; for regression float32 [B], for multi-label float32 [B, labels]
+    indices: np.ndarray  # int64 [B], the index of each row in the data set
+    count: int  # the divisor of the loss: examples of the step, over all processes
 
 
 class EncodePairs:
-    """Examples to features, many at once: `[CLS] A [SEP] [SEP] B [SEP]`, without text_b `[CLS] A [SEP]`.
+    """Tokenization of examples: `[CLS] A [SEP] [SEP] B [SEP]`, without text_b `[CLS] A [SEP]`.
 
     Args:
         label_type: the dtype of `ExampleBatch.labels`.
-        prompt: what is put before every text_a.
+        prompt: the prompt to prepend to each text_a.
     """
 
     def __init__(self, tokenizer: Tokenizer, max_seq_len: int, label_type: type = np.int64, prompt: str = ""):
@@ -97,11 +97,11 @@ class EncodePairs:
         self._label_type = label_type
 
     def __call__(self, examples: Sequence[Example]) -> list[Feature]:
-        """The features of examples, whose texts are tokenized in one call, each once."""
+        """Convert examples to features, tokenizing distinct texts in one call."""
         warn_if_prompted(self.prompt, [example.text_a for example in examples])
         first_texts = [self.prompt + example.text_a for example in examples]
         second_texts = [example.text_b or "" for example in examples]
-        distinct = list(dict.fromkeys(first_texts + second_texts))  # the query of many documents once
+        distinct = list(dict.fromkeys(first_texts + second_texts))  # the query of many documents only once
         ids_of = dict(zip(distinct, self.tokenizer.encode_batch(distinct)))
         features = []
         for example, text_a, text_b in zip(examples, first_texts, second_texts):
@@ -117,18 +117,18 @@ class EncodePairs:
         return len(features)
 
     def collate(self, features: Sequence[Feature], indices: np.ndarray, count: int) -> ExampleBatch:
-        """Features as a batch; see `EncodeExamples`."""
+        """Collate features into a batch; see `EncodeExamples`."""
         input_ids = pad([feature.ids for feature in features], self.tokenizer.pad_id)
         labels: np.ndarray = np.asarray([feature.label for feature in features], self._label_type)
         return ExampleBatch(input_ids, labels, np.asarray(indices, np.int64), count)
 
 
 def warn_if_prompted(prompt: str, texts: Sequence[str], name: str | os.PathLike = "") -> None:
-    """Log a warning, once in a process, if most texts begin with what is put before each of them.
+    """Log a warning, once per process, if most texts already begin with the prompt.
 
     Args:
-        prompt: what is put before the texts.
-        name: the file of the texts; "" if there is none.
+        prompt: the prompt that is prepended to the texts.
+        name: the file of the texts; "" without a file.
     """
     if prompt.strip() and 2 * sum(text.lstrip().startswith(prompt.strip()) for text in texts) > len(texts):
         _warn_prompt(prompt, f"{name}: " if name else "")
@@ -145,7 +145,7 @@ def _warn_prompt(prompt: str, location: str) -> None:
 
 
 def pad(rows: Sequence[Collection[int]], value: int) -> np.ndarray:
-    """Rows of different lengths as one array, filled up with `value` on the right: int64 [B, T]."""
+    """Pad rows with `value` on the right into one array: int64 [B, T]."""
     padded = np.full([len(rows), max(map(len, rows))], value, np.int64)
     for number, row in enumerate(rows):
         padded[number, : len(row)] = np.asarray(row, np.int64)
@@ -153,11 +153,11 @@ def pad(rows: Sequence[Collection[int]], value: int) -> np.ndarray:
 
 
 def batches_by_length(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
-    """Put rows of similar length together, the shortest first, so that little is padded.
+    """Group rows of similar length, shortest first, to minimize padding.
 
     Returns:
-        for each batch the numbers of its rows. It has at most `batch_tokens` padded tokens (rows x longest);
-        a longer row is alone.
+        The row indices of each batch. A batch has at most `batch_tokens` padded tokens (rows x longest); a
+        longer row is a batch by itself.
     """
     batches: list[list[int]] = []
     for row in np.argsort(np.asarray(lengths), kind="stable").tolist():
@@ -171,19 +171,19 @@ def batches_by_length(lengths: Sequence[int], batch_tokens: int) -> list[list[in
 def padded_batches(
     rows: Sequence[Sequence[int]], pad_id: int, batch_tokens: int
 ) -> Iterator[tuple[list[int], np.ndarray]]:
-    """Yield the batches of `batches_by_length`: the numbers of the rows, and their ids, int64 [B, T]."""
+    """Yield the batches of `batches_by_length`: the row indices, and their ids, int64 [B, T]."""
     for numbers in batches_by_length([len(row) for row in rows], batch_tokens):
         yield numbers, pad([rows[number] for number in numbers], pad_id)
 
 
 def windows(items: Sequence[T], size: int) -> Iterator[list[T]]:
-    """Yield the items in order, `size` at a time. They are taken one by one, as items of a file must be."""
+    """Yield the items in order, `size` at a time. Items are accessed one by one, as required for files."""
     for start in range(0, len(items), size):
         yield [items[number] for number in range(start, min(start + size, len(items)))]
 
 
 def spread(items: Sequence[T]) -> list[T]:
-    """Some of the items, from the first to the last at equal distances; all, if there are few."""
+    """Sample items at equal distances, from the first to the last; all, if there are few."""
     indices = np.linspace(0, len(items) - 1, min(len(items), _MOST_MEASURED))
     return [items[round(index)] for index in indices.tolist()]
 
@@ -191,13 +191,13 @@ def spread(items: Sequence[T]) -> list[T]:
 def warn_if_cut(
     name: object, count: int, total: int, noun: str, most: int, option: str = "max_seq_len"
 ) -> None:
-    """Log a warning if texts are cut to fit.
+    """Log a warning if texts are truncated.
 
     Args:
-        name: what has the texts.
-        count: how many of the `total` texts are cut.
-        noun: what the texts are called.
-        most: the tokens that fit, which the `option` sets.
+        name: the source of the texts.
+        count: the number of truncated texts, out of `total`.
+        noun: the name of the texts in the message.
+        most: the maximum length in tokens, set by `option`.
     """
     if count:
         logger.warning(
@@ -206,15 +206,15 @@ def warn_if_cut(
 
 
 def warn_truncated(name: object, items: Sequence[Any], encode: Any, noun: str = "texts") -> None:
-    """Log warnings if texts are cut, empty, or unknown to the vocabulary. Of many, some are looked at.
+    """Log warnings if texts are truncated, empty, or not covered by the vocabulary. Checks a sample.
 
     Args:
-        encode: such as `EncodePairs`; `cut` of a feature says whether it is cut.
+        encode: such as `EncodePairs`; `cut` of a feature is whether it is truncated.
     """
     items = spread(items)
     features = encode(items)
     cut = sum(bool(feature.cut) for feature in features)
-    warn_if_cut(name, cut, len(items), f"{noun} looked at", encode.max_seq_len)
+    warn_if_cut(name, cut, len(items), f"sampled {noun}", encode.max_seq_len)
     empty = sum(isinstance(item, Example) and item.lacks_text for item in items)
     if empty:
         logger.warning("%s: %d of %d %s have an empty text", name, empty, len(items), noun)
@@ -225,10 +225,10 @@ def encode_in_windows(texts: Sequence, encode: Callable[[list], list], size: int
     """Encode texts in order, `size` at a time, so that memory does not grow with their number.
 
     Args:
-        encode: items -> features, as `EncodeExamples`.
+        encode: converts items to features, as `EncodeExamples`.
 
     Yields:
-        the features of `size` texts, with ids as int32 [n].
+        The features of `size` texts, with ids as int32 [n].
     """
     for window in windows(texts, size):
         yield [feature._replace(ids=np.asarray(feature.ids, np.int32)) for feature in encode(window)]
@@ -236,33 +236,34 @@ def encode_in_windows(texts: Sequence, encode: Callable[[list], list], size: int
 
 @dataclass(frozen=True)
 class GlobalBatch:
-    """The examples of one optimizer step, of which this process has a part."""
+    """The examples of one optimizer step, and the micro-batches of this process."""
 
     epoch: int
-    index: int  # its number in the epoch
+    index: int  # its index in the epoch
     count: int  # examples in it, over all processes
-    micro_batches: list[Any]  # this process's; none if the last batch is too short for all processes
+    micro_batches: list[Any]  # of this process; empty if the last batch is too short
 
     @property
     def position(self) -> list[int]:
-        """The epoch and the index of the next global batch, with which `Batches.stream` goes on."""
+        """The epoch and index of the next global batch, from which `Batches.stream` resumes."""
         return [self.epoch, self.index + 1]
 
 
 class Batches:
-    """Examples -> global batches. Can be pickled if its parts can, so that `prefetch` can run it.
+    """Divides examples into global batches. Picklable if its parts are, for `prefetch`.
 
     Args:
         examples: the data set.
-        encode: makes features of examples, and micro-batches of features.
+        encode: converts examples to features, and collates micro-batches.
         batch_size: examples in a global batch; with `in_tokens`, examples times the longest, in tokens.
         micro_batch_size: the same for a micro-batch; None: one micro-batch per process.
-        share_tokens: about how many tokens a micro-batch is cut to, for workers; None: it is not cut.
-        in_tokens: whether the sizes count tokens. A process may get more than batch_size / world_size of
-            them, by less than one example. An example that is longer than a size is alone.
-        shuffle: whether the order is a new one in each epoch.
-        seed: decides that order.
-        rank, world_size: the number of this process, and how many there are.
+        share_tokens: approximate number of tokens per worker's share of a micro-batch; None: do not divide
+            it.
+        in_tokens: whether the sizes count tokens. A process may exceed batch_size / world_size by less than
+            one example. An example longer than a size is a batch by itself.
+        shuffle: whether to shuffle in each epoch.
+        seed: the seed of the order.
+        rank, world_size: the rank of this process, and the number of processes.
     """
 
     def __init__(
@@ -290,20 +291,20 @@ class Batches:
         self.world_size = world_size
 
     def count(self, epoch: int = 0) -> int:
-        """Global batches in an epoch. With `in_tokens` the first call tokenizes everything to know it."""
+        """Count the global batches of an epoch. With `in_tokens` the first call tokenizes everything."""
         return sum(self._batches_in(window) for window in self._windows(epoch))
 
     def stream(self, epochs: int = 1, epoch: int = 0, index: int = 0) -> Iterator[GlobalBatch]:
-        """Yield global batches from number `index` of `epoch` on, until `epochs` epochs are complete.
+        """Yield global batches from `index` of `epoch` on, until `epochs` epochs are complete.
 
-        Windows that are skipped are not tokenized.
+        Skipped windows are not tokenized.
         """
         for number in range(epoch, epochs):
             start = index if number == epoch else 0  # later epochs are complete
             yield from self._epoch(number, start)
 
     def _epoch(self, epoch: int, start: int) -> Iterator[GlobalBatch]:
-        """The global batches of an epoch from number `start` on."""
+        """Yield the global batches of an epoch from index `start` on."""
         index = 0
         for window in self._windows(epoch):
             # Only windows before `start` are counted: with `in_tokens` a count tokenizes everything.
@@ -321,7 +322,7 @@ class Batches:
                 index += 1
 
     def _windows(self, epoch: int) -> Iterator[np.ndarray]:
-        """The numbers of each window's examples, int64 [n]."""
+        """Yield the example indices of each window, int64 [n]."""
         total = len(self.examples)
         if self.shuffle:
             philox = np.random.Philox(np.random.SeedSequence([self.seed, epoch]))
@@ -335,19 +336,19 @@ class Batches:
             yield order[start : start + size]
 
     def _batches_in(self, window: np.ndarray) -> int:
-        """Global batches in a window."""
+        """Count the global batches of a window."""
         if not self.in_tokens:
             return math.ceil(len(window) / self.batch_size)
         return len(self._bounds(self._lengths[window], self.batch_size)) - 1
 
     @cached_property
     def _lengths(self) -> np.ndarray:
-        """How many ids each example has, int64 [N]: one pass over everything."""
+        """The number of ids of each example, int64 [N]: one pass over everything."""
         encoded = map(self.encode, windows(self.examples, WINDOW_EXAMPLES))
         return np.asarray([len(feature.ids) for features in encoded for feature in features], np.int64)
 
     def _bounds(self, lengths: np.ndarray, size: int) -> list[int]:
-        """Where to cut n examples of these lengths into batches: 0, ..., n. `size` is as `batch_size`."""
+        """Compute the boundaries of batches of n examples: 0, ..., n. `size`: as `batch_size`."""
         if not self.in_tokens:
             return [*range(0, len(lengths), size), len(lengths)]
         bounds = [0]
@@ -355,19 +356,20 @@ class Batches:
         for number, length in enumerate(lengths.tolist()):
             longest = max(longest, length)
             examples = number + 1 - bounds[-1]  # in the batch, with this one
-            # A batch is padded to its longest example. One that is longer than `size` is alone.
+            # A batch is padded to its longest example. An example longer than `size` is a batch by itself.
             if examples > 1 and examples * longest > size:
                 bounds.append(number)
                 longest = length
         return [*bounds, len(lengths)]
 
     def _micro_batches(self, numbers: np.ndarray, features: list) -> list:
-        """This process's part of a global batch: of n processes each takes every n-th example by length.
+        """Build the micro-batches of this process, which takes every n-th example by length of a global
+        batch.
 
-        So all have about the same work.
+        This balances the work of the n processes.
 
         Args:
-            numbers: those of the examples in the data set, int64 [examples].
+            numbers: the indices of the examples in the data set, int64 [examples].
             features: one for each example.
         """
         lengths = np.asarray([len(feature.ids) for feature in features])
@@ -379,7 +381,7 @@ class Batches:
             bounds = [0, len(share)]  # one micro-batch
         else:
             bounds = self._bounds(lengths[share], self.micro_batch_size)
-        # The loss is divided by the count of the whole step, so it does not depend on how a step is divided.
+        # The loss is divided by the count of the whole step, so it does not depend on the micro-batches.
         count = self.encode.count(features)
         micro_batches = []
         for first, last in pairwise(bounds):
@@ -390,22 +392,22 @@ class Batches:
 
 
 def in_shares(indices: np.ndarray, lengths: np.ndarray, share_tokens: int | None) -> list[np.ndarray]:
-    """Divide the indices of some examples, from the shortest to the longest, into shares of similar work.
+    """Divide the indices of examples, sorted by length, into shares of similar work.
 
     Args:
-        lengths: that of each example in tokens, at its index.
-        share_tokens: about how many tokens a share should have; None: all.
+        lengths: the length of each example in tokens, by index.
+        share_tokens: approximate number of tokens per share; None: all.
     """
     if share_tokens is None:
         return [indices]
     shares = lengths[indices].sum() / share_tokens
-    # A power of 2, so that two workers, or four, have equally many.
+    # A power of 2, so that two or four workers have equal numbers.
     count = min(2 ** round(math.log2(max(1, shares))), len(indices))
     return [indices[first::count] for first in range(count)]
 
 
 def stream_all(parts: Sequence[Batches]) -> Iterator[tuple[int, GlobalBatch]]:
-    """Yield the global batches of several data sets one after the other, with the number of the data set."""
+    """Yield the global batches of several data sets in order, with the index of the data set."""
     for number, batches in enumerate(parts):
         for global_batch in batches.stream():
             yield number, global_batch

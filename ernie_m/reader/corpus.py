@@ -1,15 +1,15 @@
-"""A corpus on disk, as `ernie-m build_corpus` writes it, read through memory maps (docs/pretraining.md).
+"""A corpus of `ernie-m build_corpus`, read through memory maps (docs/pretraining.md).
 
     manifest.json                          languages, pairs, counts, vocabulary digest; SHA-256 of each file
                                            and of the rest of the manifest
     mono/<language>/<split>-00000.*.npy    split: train or held_out
     parallel/<a>-<b>/<split>-00000.*.npy   a < b in alphabetical order
-    pieces/<language>.npy                  int64 [V], how often each piece occurs in the language's train text
+    pieces/<language>.npy                  int64 [V], token counts of the language's training text
     piece.model, vocab.txt                 the vocabulary: `open_corpus_tokenizer`
 
 A shard has these files: `ids` (uint16 or uint32 [tokens], no special tokens), `lines` (uint32 [lines + 1],
-where each line begins in `ids`) and, for monolingual text, `documents` (uint32 [documents + 1], where each
-document begins in `lines`). Pair i of a parallel shard is its lines 2i (language a) and 2i + 1 (language b).
+the offsets of lines in `ids`) and, for monolingual text, `documents` (uint32 [documents + 1], the offsets of
+documents in `lines`). Pair i of a parallel shard is its lines 2i (language a) and 2i + 1 (language b).
 """
 
 import hashlib
@@ -31,30 +31,30 @@ from ernie_m.utils.logging import logger
 
 FORMAT = 1
 SPLITS = ("train", "held_out")
-VERIFIED = ".verified.json"  # the files' times when their bytes were compared with the manifest
+VERIFIED = ".verified.json"  # the modification times of verified files
 _REPAIR = "Restore it from a backup, or delete the corpus and build it again"
 
 
 class Corpus:
-    """A corpus folder.
+    """A corpus.
 
     Args:
         path: the folder.
-        tokenizer: the one in use; None accepts any vocabulary and text rules.
-        verify: compare the SHA-256 of every file with the manifest, not only its size.
+        tokenizer: the tokenizer in use; None: accept any vocabulary and text rules.
+        verify: whether to compare the SHA-256 of every file with the manifest, not only its size.
 
     Attributes:
         manifest: the manifest as a dict.
-        text_rules: those that its text was cut with.
-        languages: every language with any text, alone or in pairs, in alphabetical order.
-        mono: language -> `CorpusText` of its train documents.
-        parallel: (a, b), a < b -> `CorpusPairs` of its train pairs.
-        held_out_mono, held_out_parallel: the same for the held-out part; streams without one are missing.
+        text_rules: the tokenizer rules of its text.
+        languages: all languages with monolingual or parallel text, in alphabetical order.
+        mono: language -> `CorpusText` of its training documents.
+        parallel: (a, b), a < b -> `CorpusPairs` of its training pairs.
+        held_out_mono, held_out_parallel: the same for the held-out split, if any.
         vocab_size: V.
 
     Raises:
-        UserError: there is no finished corpus, it has another format, vocabulary or other text rules, or a
-            file is missing, cut short or altered.
+        UserError: the corpus is incomplete, has another format, vocabulary or text rules, or a file is
+            missing or corrupt.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Corpus:
         check_files(self.path, self.manifest["files"], checksums=verify)
 
     def _check_tokenizer(self, tokenizer: Tokenizer) -> None:
-        """Refuse a tokenizer with which this corpus was not made."""
+        """Check that the corpus was built with this tokenizer."""
         rules = tokenizer.text_rules
         if rules != self.text_rules:
             raise UserError(
@@ -89,7 +89,7 @@ class Corpus:
             )
 
     def _open(self) -> None:
-        """Set the attributes from the manifest; see the class. Damaged, it raises what Python does."""
+        """Set the attributes from the manifest. A corrupt manifest raises Python's exceptions."""
         self.text_rules: str = self.manifest["vocabulary"].get("text_rules", ERNIE_M)
         known = {self.path / name for name in read_entries(self.manifest, self.path / MANIFEST)}
         self.vocab_size: int = self.manifest["vocabulary"]["size"]
@@ -108,22 +108,22 @@ class Corpus:
         )
 
     def _streams(self, kind: str, split: str) -> Iterator[tuple[str, Path, list[Mapping[str, Any]]]]:
-        """The name, the folder and the shards of each stream of a split that has any."""
+        """Yield the name, folder and shards of each stream with this split."""
         for name, stream in self.manifest[kind].items():
             if stream[split]["shards"]:
                 yield name, self.path / kind / name, stream[split]["shards"]
 
     @property
     def digest(self) -> str:
-        """A digest of the vocabulary and of all files: equal for copies of one corpus in different places."""
+        """A digest of the vocabulary and all files, equal for all copies of a corpus."""
         content = {"files": self.manifest["files"], "vocabulary": self.manifest["vocabulary"]["digest"]}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def subword_counts(self, language: str) -> np.ndarray:
-        """How often each piece occurs in the language's train text, alone and in pairs. int64 [V].
+        """Return the token counts of the language's monolingual and parallel training text. int64 [V].
 
         Raises:
-            UserError: the corpus has no such language, or the file was altered.
+            UserError: the language is unknown, or the file is corrupt.
         """
         if language not in self.languages:
             raise UserError(
@@ -135,20 +135,20 @@ class Corpus:
 
 
 def _check_names(files: Iterable[Path], known: Collection[Path]) -> None:
-    """Check that files are among those of the manifest, which are compared with it."""
+    """Check that files are listed in the manifest."""
     if others := sorted({*files}.difference(known)):
         raise ValueError(f"{others[0]} is not among its files")
 
 
 class _Shards:
-    """Several shards, read as one sequence of lines.
+    """A sequence of lines in several shards.
 
     Args:
-        shards: their entries in the manifest.
+        shards: the entries of the shards in the manifest.
         known: the files of the corpus.
 
     Raises:
-        ValueError: a shard has another file.
+        ValueError: a file of a shard is not listed.
     """
 
     arrays: ClassVar[Sequence[str]] = ("ids", "lines")  # the files of a shard
@@ -158,41 +158,41 @@ class _Shards:
         self.shards = shards
         _check_names((self._file(shard, kind) for shard in range(len(shards)) for kind in self.arrays), known)
         self.num_tokens = sum(shard["tokens"] for shard in shards)
-        # The first line of each shard, and the number of all lines. int64 [shards + 1]
+        # The first line of each shard, and the total number of lines. int64 [shards + 1]
         self._first_line = compute_starts(shard["lines"] for shard in shards)
         self.num_lines = int(self._first_line[-1])
         self._arrays: dict[tuple[int, str], np.ndarray] = {}  # (shard, kind) -> its file, memory-mapped
 
     def line_offsets(self, shard: int) -> np.ndarray:
-        """Where each line of a shard begins in its ids, and where the last one ends. uint32 [lines + 1]."""
+        """Return the offsets of the lines of a shard in its ids. uint32 [lines + 1]."""
         return self._offsets(shard, "lines", self.shards[shard]["tokens"])
 
     def line(self, number: int) -> np.ndarray:
-        """The ids of one line. int64 [n]."""
+        """Return the ids of one line. int64 [n]."""
         shard, line = locate(self._first_line, number)
         return self._lines(shard, line, count=1)[0]
 
     def read_ids(self, shard: int, start: int, end: int) -> np.ndarray:
-        """Ids start .. end - 1 of a shard. int64 [n]."""
+        """Return ids start .. end - 1 of a shard. int64 [n]."""
         return self._read(shard, "ids", start, end).astype(np.int64)
 
     def _lines(self, shard: int, first: int, count: int) -> list[np.ndarray]:
-        """The ids of `count` consecutive lines of a shard from line `first` on, each int64 [n]."""
-        # Where the lines begin in the ids of the shard, and where the last one ends. [count + 1]
+        """Return the ids of `count` lines of a shard from line `first` on, each int64 [n]."""
+        # The offsets of the lines in the ids of the shard. [count + 1]
         bounds = self._read(shard, "lines", first, first + count + 1).tolist()
-        # Damaged offsets must raise an error, not give other text.
+        # Corrupt offsets must raise an error, not return other text.
         if bounds != sorted(bounds):
             raise self._damaged(shard, "lines")
         return [self.read_ids(shard, start, end) for start, end in pairwise(bounds)]
 
     def _read(self, shard: int, kind: str, start: int, end: int) -> np.ndarray:
-        """Elements start .. end - 1 of a file of a shard.
+        """Return elements start .. end - 1 of a file of a shard.
 
         Args:
-            kind: which file: "ids", "lines" or "documents".
+            kind: the file: "ids", "lines" or "documents".
 
         Raises:
-            UserError: it has no such elements.
+            UserError: the range is outside the file.
         """
         array = self._array(shard, kind)
         if not 0 <= start <= end <= len(array):
@@ -200,14 +200,14 @@ class _Shards:
         return array[start:end]
 
     def _offsets(self, shard: int, kind: str, end: int) -> np.ndarray:
-        """A file of offsets, uint32 [n + 1].
+        """Return a file of offsets, uint32 [n + 1].
 
         Args:
-            kind: which file: "lines" or "documents".
-            end: what the last offset must be.
+            kind: the file: "lines" or "documents".
+            end: the expected last offset.
 
         Raises:
-            UserError: they do not ascend, or do not end with `end`.
+            UserError: the offsets are not ascending, or do not end with `end`.
         """
         offsets = self._array(shard, kind)
         # Not by np.diff: differences of uint32 are never negative.
@@ -216,33 +216,33 @@ class _Shards:
         return offsets
 
     def _array(self, shard: int, kind: str) -> np.ndarray:
-        """A file of a shard, memory-mapped when it is first used."""
+        """Memory-map a file of a shard on first use."""
         if (shard, kind) not in self._arrays:
             # A plain view of the mapped file: the indexing of np.memmap itself is several times slower.
             self._arrays[shard, kind] = map_array(self._file(shard, kind)).view(np.ndarray)
         return self._arrays[shard, kind]
 
     def _file(self, shard: int, kind: str) -> Path:
-        """The path of a file of a shard; see `_read`."""
+        """Return the path of a file of a shard; see `_read`."""
         return self.folder / f"{self.shards[shard]['name']}.{kind}.npy"
 
     def _damaged(self, shard: int, kind: str) -> UserError:
-        """The error for a file of a shard that has the right size, but wrong numbers."""
+        """Return the error for a file of a shard with invalid offsets."""
         return UserError(f"{self._file(shard, kind)}: corrupt: invalid offsets. {_REPAIR}")
 
 
 class CorpusText(_Shards):
-    """The documents of one language; `Blocks` cuts them into blocks."""
+    """The documents of one language; `Blocks` divides them into blocks."""
 
     arrays = ("ids", "lines", "documents")
 
     def document_offsets(self, shard: int) -> np.ndarray:
-        """Where each document of a shard begins in its lines, and the last ends. uint32 [documents + 1]."""
+        """Return the offsets of the documents of a shard in its lines. uint32 [documents + 1]."""
         return self._offsets(shard, "documents", self.shards[shard]["lines"])
 
 
 class CorpusPairs(_Shards):
-    """Pairs of two languages a < b: `len(pairs)` of them, `pairs[i]` the ids of both sides, int64 [n]."""
+    """Pairs of two languages a < b; `pairs[i]` are the ids of both sides, int64 [n] each."""
 
     def __len__(self) -> int:
         return self.num_lines // 2
@@ -253,23 +253,23 @@ class CorpusPairs(_Shards):
         return first, second
 
     def beyond(self, max_seq_len: int) -> np.ndarray:
-        """How many pairs are longer than an input, and how many of their tokens are too many: int64 [2].
+        """Count the pairs that exceed the maximum length, and their truncated tokens: int64 [2].
 
         Args:
-            max_seq_len: the longest input, with the 4 special tokens of a pair.
+            max_seq_len: the maximum length, including the 4 special tokens of a pair.
         """
         total = np.zeros(2, np.int64)
         for shard in range(len(self.shards)):
-            begins = self.line_offsets(shard)[::2].astype(np.int64)  # of the pairs, and the end
+            begins = self.line_offsets(shard)[::2].astype(np.int64)  # the offsets of pairs
             too_many = np.maximum(np.diff(begins) - (max_seq_len - 4), 0)
             total += np.count_nonzero(too_many), too_many.sum()
         return total
 
 
 def long_pairs(streams: Mapping[tuple[str, str], CorpusPairs], max_seq_len: int) -> str:
-    """A line that says how many pairs are longer than an input, and which share of all tokens is not read.
+    """Format the number of pairs that exceed the maximum length, and the share of truncated tokens.
 
-    Two languages with a share above 10 % are named with theirs.
+    Language pairs with a share above 10 % are listed.
     """
     rows = [[len(pairs), *pairs.beyond(max_seq_len), pairs.num_tokens] for pairs in streams.values()]
     number, longer, unread, tokens = np.sum(rows, axis=0).tolist()
@@ -285,20 +285,19 @@ def long_pairs(streams: Mapping[tuple[str, str], CorpusPairs], max_seq_len: int)
 
 
 def pack_lines(line_offsets: np.ndarray, document_offsets: np.ndarray, max_tokens: int) -> np.ndarray:
-    """Cut documents into blocks of as many whole lines as fit. A line longer than a block is cut.
+    """Pack whole lines of documents into blocks. A line longer than a block is split.
 
     All documents advance together, one block per round. 100 million tokens take a fraction of a second, so
     the result is not stored.
 
     Args:
-        line_offsets: integer [lines + 1], the token with which each line begins, and the number of tokens.
-        document_offsets: integer [documents + 1], the line with which each document begins, and the number
-            of lines.
-        max_tokens: longest block, without special tokens.
+        line_offsets: integer [lines + 1], the offset of each line in tokens, and the number of tokens.
+        document_offsets: integer [documents + 1], the offset of each document in lines, and the number of
+            lines.
+        max_tokens: maximum length of a block, without special tokens.
 
     Returns:
-        uint32 [blocks + 1], ascending, where each block begins and the last one ends. No block crosses a
-        document boundary.
+        uint32 [blocks + 1], the offset of each block in tokens. No block crosses a document boundary.
     """
     line_offsets = line_offsets.astype(np.int64)
     # In each round: where the next block of each unfinished document begins. int64 [unfinished documents]
@@ -306,7 +305,7 @@ def pack_lines(line_offsets: np.ndarray, document_offsets: np.ndarray, max_token
     document_ends = line_offsets[document_offsets[1:]]
     bounds = [begins, line_offsets[-1:]]  # where the blocks of all rounds begin, and the last one ends
     while begins.size:
-        # Leave out the documents whose rest fits into one block.
+        # Drop the documents whose rest fits into one block.
         limits = begins + max_tokens
         has_more = limits < document_ends
         begins = begins[has_more]
@@ -321,25 +320,25 @@ def pack_lines(line_offsets: np.ndarray, document_offsets: np.ndarray, max_token
 
 
 class Blocks:
-    """The blocks of a language's text: `len(blocks)` of them, `blocks[i]` the ids of one, int64 [n].
+    """The blocks of a language's text; `blocks[i]` are the ids of one, int64 [n].
 
-    The constructor computes where they begin, which takes 4 bytes of memory per block.
+    The constructor computes their offsets, which take 4 bytes of memory per block.
 
     Args:
         text: a text of the corpus.
-        max_tokens: longest block, without special tokens.
-        one_line: put each line into a block of its own; longer lines are still cut.
+        max_tokens: maximum length of a block, without special tokens.
+        one_line: whether each line is a separate block; longer lines are still split.
     """
 
     def __init__(self, text: CorpusText, max_tokens: int, one_line: bool = False):
         self.text = text
-        self._bounds: list[np.ndarray] = []  # one for each shard: uint32 [blocks + 1]
+        self._bounds: list[np.ndarray] = []  # for each shard: uint32 [blocks + 1]
         for shard in range(len(text.shards)):
             line_offsets = text.line_offsets(shard)
-            # With `one_line` each line is a document of its own.
+            # With `one_line` each line is a document.
             document_offsets = np.arange(len(line_offsets)) if one_line else text.document_offsets(shard)
             self._bounds.append(pack_lines(line_offsets, document_offsets, max_tokens))
-        # The first block of each shard, and the number of all blocks. int64 [shards + 1]
+        # The first block of each shard, and the total number of blocks. int64 [shards + 1]
         self._first_block = compute_starts(len(bounds) - 1 for bounds in self._bounds)
 
     def __len__(self) -> int:
@@ -353,26 +352,26 @@ class Blocks:
 
 
 def open_corpus_tokenizer(path: str | os.PathLike) -> Tokenizer:
-    """The tokenizer that the text of a corpus was cut with.
+    """Load the tokenizer of a corpus.
 
     Raises:
-        UserError: the corpus is unfinished, or a file of the vocabulary is missing or damaged.
+        UserError: the corpus is incomplete, or a file of the vocabulary is missing or corrupt.
     """
     read_manifest(Path(path))
     return Tokenizer.from_folder(path)
 
 
 def map_array(path: Path) -> np.memmap:
-    """A one-dimensional .npy file of integers, memory-mapped.
+    """Memory-map a one-dimensional .npy file of integers.
 
     Raises:
-        UserError: the file is missing, or holds no such array.
+        UserError: the file is missing, or is not such an array.
     """
     try:
         mapped = np.lib.format.open_memmap(path, mode="r")
     except OSError as error:
         raise UserError(f"{path}: missing ({error.strerror}). {_REPAIR}") from error
-    except Exception as error:  # numpy reads the header, Python text; if it is damaged, anything is raised
+    except Exception as error:  # a corrupt header, which is Python text, may raise anything
         raise UserError(f"{path}: corrupt, not an array ({error}). {_REPAIR}") from error
     if mapped.ndim != 1 or mapped.dtype.kind not in "ui":
         raise UserError(f"{path}: corrupt, not a list of numbers. {_REPAIR}")
@@ -380,11 +379,10 @@ def map_array(path: Path) -> np.memmap:
 
 
 def verify_corpus(path: str | os.PathLike) -> None:
-    """Compare a corpus with its manifest: every byte once, and sizes and times after that.
+    """Verify a corpus against its manifest: all checksums once, later only sizes and times.
 
-    Of several processes, one is enough. What was compared is in the file `.verified.json` of the corpus; the
-    bytes are compared again if a file was written, copied or replaced since then, or if that file cannot be
-    written.
+    One of several processes suffices. The result is stored in `.verified.json` in the corpus. Checksums are
+    compared again if a file changed since then, or if that file cannot be written.
 
     Raises:
         UserError: as `Corpus`.
@@ -394,7 +392,7 @@ def verify_corpus(path: str | os.PathLike) -> None:
     times = {}
     for name in corpus.manifest["files"]:
         status = (corpus.path / name).stat()
-        times[name] = [status.st_mtime_ns, status.st_ctime_ns]  # the latter is new in a copy, too
+        times[name] = [status.st_mtime_ns, status.st_ctime_ns]  # the latter also changes in a copy
     seen = {"corpus": corpus.digest, "times": times}
     if record.is_file() and read_object(record, "delete it") == seen:
         return
@@ -413,26 +411,26 @@ def check_files(path: Path, files: Mapping[str, Any], checksums: bool) -> None:
         files: name -> entry, which has the keys "bytes" and "sha256".
 
     Raises:
-        UserError: a file is missing, cut short or altered.
+        UserError: a file is missing or corrupt.
     """
     for name, entry in files.items():
         try:
             check_file(path / name, entry, checksums)
         except UserError as error:
-            raise UserError(f"{error}; {_REPAIR}") from error
+            raise UserError(f"{error}. {_REPAIR}") from error
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """The manifest of a corpus folder.
+    """Read the manifest of a corpus.
 
     Raises:
-        UserError: there is none, it has another format, or it is damaged.
+        UserError: the manifest is missing or corrupt, or has another format.
     """
     file = path / MANIFEST
     if not file.is_file():
         raise UserError(
-            f"{path}: no finished corpus (missing {MANIFEST}). Build it with "
-            "ernie-m build_corpus, or run that again if it was stopped"
+            f"{path}: not a complete corpus (missing {MANIFEST}). Run ernie-m build_corpus; it resumes if "
+            "it was interrupted"
         )
     manifest = read_object(file, "build the corpus again")
     check_format(file, manifest.get("format"), FORMAT, "build the corpus again")
@@ -442,13 +440,13 @@ def read_manifest(path: Path) -> dict[str, Any]:
 
 
 def compute_checksum(manifest: Mapping[str, Any]) -> str:
-    """The SHA-256 of all keys of a manifest but "sha256", which holds it."""
+    """Compute the SHA-256 of all keys of a manifest except "sha256"."""
     rest = {key: value for key, value in manifest.items() if key != "sha256"}
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def compute_starts(counts: Iterable[int]) -> np.ndarray:
-    """Where each of several parts begins, and the last one ends. int64 [parts + 1].
+    """Compute the offsets of parts. int64 [parts + 1].
 
     Args:
         counts: the number of items in each part.
@@ -457,12 +455,12 @@ def compute_starts(counts: Iterable[int]) -> np.ndarray:
 
 
 def locate(starts: np.ndarray, number: int) -> tuple[int, int]:
-    """The part that holds item `number` of all parts, and the item's number in that part.
+    """Return the part that contains item `number`, and the item's index in that part.
 
     Args:
         starts: from `compute_starts`.
     """
     if not 0 <= number < starts[-1]:
-        raise IndexError(f"{number} is not in 0 .. {starts[-1] - 1}")
+        raise IndexError(f"index {number} out of range (0 to {starts[-1] - 1})")
     part = int(np.searchsorted(starts, number, side="right")) - 1
     return part, int(number - starts[part])

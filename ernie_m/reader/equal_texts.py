@@ -1,8 +1,7 @@
-"""When two texts are equal. Whatever compares texts compares the keys of this file.
+"""Equality of texts, by keys that are used by all deduplication.
 
-A model cannot tell texts apart whose ids are equal, cut to the length of its inputs. A corpus has no length
-yet: there the texts are equal that sentencepiece gets in the same normal form. So no-break spaces, several
-spaces and full-width letters make no difference; capital letters do.
+To a model, texts are equal if their truncated ids are. Without a maximum length, texts are equal if their
+normalized forms are: no-break spaces, repeated spaces and full-width letters are ignored, but not case.
 """
 
 import unicodedata
@@ -14,24 +13,22 @@ import numpy as np
 
 from ernie_m.reader.tokenization import Tokenizer, normalize
 
-_BATCH = 2048  # texts that are cut into ids at a time
+_BATCH = 2048  # texts tokenized together
 
 
 def normal_form(text: str) -> str:
-    """What equal texts share where there is no tokenizer yet: the official rules, NFKC and single spaces."""
+    """Normalize a text without a tokenizer: the official rules, NFKC and single spaces."""
     return " ".join(unicodedata.normalize("NFKC", normalize(text)).split())
 
 
 def text_ids(
     texts: Iterable[str], tokenizer: Tokenizer | None = None, length: int | None = None
 ) -> np.ndarray:
-    """A key of each text, uint64 [N]. Two texts are equal if their keys are.
+    """Compute a key of each text, uint64 [N]. Two texts are equal if their keys are.
 
     Args:
-        tokenizer: its rules and then the normalizer of its piece model make the normal form. None: see
-            `normal_form`.
-        length: how many ids of a text are read; texts are equal if these are. None: if their normal forms
-            are.
+        tokenizer: applies its rules and the normalizer of its SentencePiece model. None: see `normal_form`.
+        length: the number of ids to compare; None: compare normalized texts.
     """
     if tokenizer is None:
         return hash_contents(normal_form(text).encode() for text in texts)
@@ -43,17 +40,17 @@ def text_ids(
 
 
 def hash_ids(sentences: Iterable[Collection[int]]) -> np.ndarray:
-    """A key of the ids of each sentence, uint64 [N]."""
+    """Compute a key of the ids of each sentence, uint64 [N]."""
     return hash_contents(np.asarray(ids, np.int64).tobytes() for ids in sentences)
 
 
 def _encode(texts: Iterable[str], tokenizer: Tokenizer) -> Iterator[list[int]]:
-    """The ids of each text; memory does not grow with their number."""
+    """Yield the ids of each text, in bounded memory."""
     texts = iter(texts)
     while batch := list(islice(texts, _BATCH)):
         yield from tokenizer.encode_batch(batch)
 
 
 def hash_contents(contents: Iterable[bytes]) -> np.ndarray:
-    """64-bit hashes, uint64 [N]. Of n different contents about n^2 / 2^65 share one by chance."""
+    """Compute 64-bit hashes, uint64 [N]. The expected number of collisions of n contents is n^2 / 2^65."""
     return np.frombuffer(b"".join(blake2b(content, digest_size=8).digest() for content in contents), "<u8")

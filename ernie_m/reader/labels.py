@@ -1,6 +1,6 @@
-"""Labels as people write them, label_map.json and lang_map.json, and `%s` in the names of files.
+"""Normalization of labels, label_map.json and lang_map.json, and `%s` in file names.
 
-Of a label: its normal form, several in a cell, or what stands for none.
+Covers several labels in one cell, and values for missing labels.
 """
 
 import math
@@ -19,9 +19,9 @@ from ernie_m.utils.errors import JOINERS, UserError
 from ernie_m.utils.files import read_object, write_json
 from ernie_m.utils.languages import common_language
 
-# The key under which `expand` puts the file of a pattern without %s if there is no language map.
+# The language key of `expand` for a pattern without %s and without a language map.
 ALL_LANGUAGES = "all"
-# A language with a script and a region, or with the language of the questions: zh-hans-cn, zh-question-de.
+# A language with script and region, or with the language of questions: zh-hans-cn, zh-question-de.
 _LANGUAGE = re.compile(
     r"((train|dev|test|mlqa|xquad)-)?(context-)?(?P<code>[a-z]{2,3})"
     r"(-[a-z]{4})?(-[a-z]{2}|-\d{3})?(-question-.+)?"
@@ -29,18 +29,18 @@ _LANGUAGE = re.compile(
 
 
 def read_label_map(path: str | os.PathLike, num_labels: int | None = None) -> dict[str, int]:
-    """Label -> id from a JSON object.
+    """Read a JSON object of label -> id.
 
     Raises:
-        UserError: the ids are not 0, 1, 2, ..., each of them once, a label is "", or there are not
-            `num_labels` labels.
+        UserError: the ids are not 0, 1, 2, ... once each, a label is "", or the number of labels is not
+            `num_labels`.
     """
     labels = _read_json_object(path, '{"label": id, ...}')
     ids = list(labels.values())
     are_whole_numbers = all(type(id_) is int for id_ in ids)  # not bool
     if not are_whole_numbers or sorted(ids) != list(range(len(ids))):
         raise UserError(f"{path}: invalid ids {ids} (expected 0 to {len(ids) - 1}, one each)")
-    if "" in labels:  # an empty cell has no label
+    if "" in labels:  # an empty cell is a missing label
         raise UserError(f"{path}: empty label name")
     if num_labels is not None and len(labels) != num_labels:
         raise UserError(
@@ -51,19 +51,19 @@ def read_label_map(path: str | os.PathLike, num_labels: int | None = None) -> di
 
 
 def read_languages(path: str | os.PathLike) -> list[str]:
-    """The language codes of lang_map.json: the keys of a JSON object, in its order.
+    """Read the language codes of lang_map.json: the keys of a JSON object, in order.
 
     Raises:
-        UserError: the file has another form.
+        UserError: the file has another format.
     """
     return list(_read_json_object(path, '{"en": ..., "fr": ...}'))
 
 
 def named_language(name: str) -> str:
-    """The language that a key of a language map or the name of a file says, in two letters; "": it says none.
+    """Return the two-letter language in a key of a language map or in a file name; "" if unknown.
 
     zh, zh_CN, zh-Hans, zho and zh-question-de are zh, and so are xquad.zh.json and
-    dev-context-zh-question-de.json: of two languages the first is that of the contexts.
+    dev-context-zh-question-de.json, where the first language is that of the contexts.
     """
     matches = map(_LANGUAGE.fullmatch, name.lower().replace("_", "-").split("."))
     codes = [code for match in matches if match and (code := common_language(match["code"]))]
@@ -71,18 +71,18 @@ def named_language(name: str) -> str:
 
 
 def write_places(path: str | os.PathLike, names: Iterable[str]) -> None:
-    """Write a label_map.json or lang_map.json: each name -> its place in `names`, from 0."""
+    """Write label_map.json or lang_map.json: each name -> its index in `names`."""
     write_json(path, {name: index for index, name in enumerate(names)})
 
 
 def expand(patterns: str, languages: Sequence[str] | None, flag: str) -> dict[str, dict[str, Path]]:
-    """The files that a flag names, such as `--dev_set dev.%s.tsv,test.%s.tsv`: pattern -> language -> path.
+    """Expand the files of an option such as `--dev_set dev.%s.tsv,test.%s.tsv`: pattern -> language -> path.
 
-    The file of a pattern without `%s` is under the only language, or under "all" without a language map.
+    A pattern without `%s` has the only language, or "all" without a language map.
 
     Raises:
-        UserError: a pattern has `%s` but there are no languages, a pattern has no `%s` but there are several
-            languages, a pattern is there twice, or no file is named.
+        UserError: a pattern has `%s` without languages, or no `%s` with several languages; a pattern is
+            duplicate; or no file is named.
     """
     keys = languages or [ALL_LANGUAGES]  # the keys of the inner dictionaries
     files: dict[str, dict[str, Path]] = {}
@@ -112,9 +112,9 @@ def _read_json_object(path: str | os.PathLike, form: str) -> dict:
         form: an example of it, for the error.
 
     Raises:
-        UserError: the file cannot be read, or holds something else.
+        UserError: the file cannot be read, or has other contents.
     """
-    value = read_object(path, f"it holds {form}")
+    value = read_object(path, f"expected {form}")
     if not value:
         raise UserError(f"{path}: invalid contents (expected {form})")
     return value
@@ -127,19 +127,19 @@ def check_labels(
     trained_inputs: np.ndarray | None = None,
     noun: str = "rows",
 ) -> list[str]:
-    """Which equal texts have two labels, and how many texts are trained on.
+    """Return warnings about equal texts with different labels, and about test texts in the training data.
 
     Args:
         inputs: `input_hash` of each row, int64 [N].
-        targets: a number for the label, or the labels, of each row, int64 [N]; [0]: there are none.
-        location: the number of a row -> where it stands, in words.
-        trained_inputs: if rows are evaluated on, `input_hash` of each that is trained on, int64 [M].
-        noun: what the rows are called.
+        targets: an index of the label or labels of each row, int64 [N]; [0]: without labels.
+        location: returns the location of a row for messages.
+        trained_inputs: for test rows, `input_hash` of each training row, int64 [M].
+        noun: the name of the rows in messages.
     """
     found = []
     if len(targets):
-        order = np.lexsort((targets, inputs))  # rows of one input stand together, by their labels
-        # Of each row and the next in this order: whether the input is the same, and the label another.
+        order = np.lexsort((targets, inputs))  # group rows by input, then by label
+        # For each row and the next one in this order: same input, different label.
         is_same_input = np.diff(inputs[order]) == 0
         is_other_label = np.diff(targets[order]) != 0
         conflicts = np.flatnonzero(is_same_input & is_other_label)
@@ -147,26 +147,24 @@ def check_labels(
             count = len(np.unique(inputs[order][conflicts]))
             first, second = sorted(order[conflicts[0] : conflicts[0] + 2].tolist())
             texts = "1 text has" if count == 1 else f"{count:,} texts have"
-            found.append(
-                f"{texts} two labels, as in {location(first)} and {location(second)}; no model can learn both"
-            )
+            found.append(f"{texts} two labels, as in {location(first)} and {location(second)}")
     known = 0 if trained_inputs is None else int(np.isin(inputs, trained_inputs).sum())
     if known:
         share = f"{known:,} of {len(inputs):,} {noun}"
-        found.append(f"{share} have a text that is trained on, so scores on them are too good")
+        found.append(f"{share} have a text of the training data; scores on them are inflated")
     return found
 
 
-# How tables write that a row has no label, in small letters: pandas, Excel, R, databases (\\N), people, and
-# SNLI where its annotators did not agree. Some may be names of classes, so that they are asked about.
+# Values for a missing label, in lower case: of pandas, Excel, R, databases (\\N), people, and SNLI without
+# annotator agreement. Some may be names of classes, which is an error.
 NO_LABEL = ("nan", "nat", "<na>", "-", "\\n", "n/a", "#n/a", "na", "null", "none", "?", "(blank)", "todo")
-# That a row has no label, in Hugging Face's data sets; but a sentiment may be -1, 0 or 1, or -2 to 2. Then it
-# is none if it is so many times rarer than the others are on average.
+# A missing label in Hugging Face's data sets; but a sentiment may be -1, 0 or 1, or -2 to 2. Then it is
+# missing only if it is this many times rarer than the average label.
 _HIDDEN, _RARE = "-1", 10
-# Cells by which a row has the label of their column, or has it not.
+# Cells of a label column: whether the row has the label.
 _YES_OR_NO = {"1": True, "1.0": True, "true": True, "0": False, "0.0": False, "false": False, "": False}
-# In brackets: what begins with a quotation mark or a bracket, has a comma, or is of numbers and the like. The
-# name of a class may stand before them; one number may be a label, such as Art(2), unless a program says it.
+# Brackets with a quotation mark, bracket, comma, or numbers inside, optionally after the name of a class. A
+# single number may be a label, such as Art(2), except after the name of an array type.
 _PRINTED = re.compile(
     r"([\w.]+(?=\([\[({'\")])|(tensor|array|(np|numpy|torch)\.\w+)(?=\())?"
     r"[\[({]\s*(['\"\[({].*|[^,]*,.*|([\d\s.]|e[+-]|-(?=\d)|true|false|none|null|nan)*)[\])}]",
@@ -176,11 +174,10 @@ _PRINTED = re.compile(
 
 @lru_cache(maxsize=1 << 16)
 def normal_label(label: str) -> str:
-    """The one form of labels that a reader takes for the same.
+    """Normalize a label, so that labels that look the same are equal.
 
-    It is in NFC, without control characters and characters of zero width, with one space for white space
-    inside and none around it; a whole number has no decimals, which pandas adds: "1.0" is "1". "1.000"
-    may be a thousand.
+    Applies NFC, removes control and zero-width characters, collapses and strips white space, and removes the
+    decimals that pandas adds: "1.0" becomes "1". "1.000" is kept, because it may be a thousand.
     """
     spaced = " ".join(label.split())
     visible = [
@@ -192,12 +189,12 @@ def normal_label(label: str) -> str:
 
 
 def is_no_label(label: str) -> bool:
-    """Whether a label in its normal form says that there is none."""
+    """Return whether a normalized label means a missing label."""
     return label.lower() in ("", *NO_LABEL)
 
 
 def number_in(cell: str) -> float | None:
-    """The finite number in a cell; None: it has none."""
+    """Parse a cell as a finite number; None: it is not one."""
     try:
         value = float(cell)
     except ValueError:
@@ -206,39 +203,39 @@ def number_in(cell: str) -> float | None:
 
 
 def is_marked(cell: object) -> bool | None:
-    """Whether a cell in a column for one label says that the row has it; None: it says neither."""
+    """Return whether a cell of a label column means that the row has the label; None: invalid."""
     return _YES_OR_NO.get(str(cell).strip().lower())
 
 
 def labels_between(cell: str, separator: str | None) -> list[str]:
-    """The labels in a cell, in their normal form; a blank one has none.
+    """Split a cell into normalized labels; a blank cell has none.
 
     Args:
-        separator: what separates them; None: nothing.
+        separator: the separator of labels; None: a single label.
     """
     return list(filter(None, map(normal_label, cell.split(separator) if separator else [cell])))
 
 
 def is_printed(cell: str) -> bool:
-    """Whether a whole cell is a list, tuple, set, object or array, as a program prints it: "['a']", "{a,b}",
-    "array([1])", "[]", and not "[a]" or "(don't know)".
+    """Return whether a cell is a printed list, tuple, set, object or array: "['a']", "{a,b}", "array([1])",
+    "[]", and not "[a]" or "(don't know)".
     """
     return _PRINTED.fullmatch(cell.strip()) is not None
 
 
 def is_mark(label: str) -> bool:
-    """Whether a label is a number from 0 to 1, or true or false: whether, or how much, another one holds."""
+    """Return whether a label is a number from 0 to 1 or a boolean: a score of a label, not its name."""
     return is_marked(label) is not None or 0 < (number_in(label) or 0) < 1
 
 
 def is_mixed(labels: Iterable[object]) -> bool:
-    """Whether some labels of a row are texts, and others numbers, or true or false, which may be of those."""
+    """Return whether labels of a row mix strings with numbers or booleans, which may be their scores."""
     known = (label for label in labels if isinstance(label, str | Real | np.bool_))
     return len({isinstance(label, str) for label in known}) > 1
 
 
 def labels_for_none(counts: Mapping[str, int]) -> set[str]:
-    """Which labels say that a row has none.
+    """Return the labels that mean a missing label.
 
     Args:
         counts: label -> number of rows.
@@ -251,5 +248,5 @@ def labels_for_none(counts: Mapping[str, int]) -> set[str]:
 
 
 def input_hash(text_a: str, text_b: str | None = None) -> int:
-    """An int64 that is equal for equal inputs of this process, whose texts are compared by `normal_form`."""
+    """Hash an input to an int64, within this process; texts are compared by `normal_form`."""
     return hash(tuple(map(normal_form, [text_a] if text_b is None else [text_a, text_b])))

@@ -1,9 +1,8 @@
-"""The model inputs of questions and their contexts.
+"""Model inputs of question answering.
 
-An input is `[CLS] question [SEP] part of the context [SEP]`; in models of XLM-R's kind two [SEP] stand
-between the two. A context that does not fit is cut into windows that begin every `doc_stride` tokens and
-overlap. A file is tokenized when it is read, each context once for all its questions, and kept as arrays of
-ids and character spans.
+An input is `[CLS] question [SEP] part of the context [SEP]`, with two [SEP] between them for XLM-R. A context
+that does not fit is split into overlapping windows that begin every `doc_stride` tokens. A file is tokenized
+when it is read, each context once for all its questions, into arrays of ids and character spans.
 """
 
 import os
@@ -26,7 +25,7 @@ from ernie_m.utils.errors import UserError
 from ernie_m.utils.logging import logger, progress
 
 NO_ANSWER = -1
-# Han characters: extension A, the basic block, compatibility characters, and all in planes 2 and 3.
+# Han characters: extension A, basic block, compatibility characters, and planes 2 and 3.
 _HAN = "[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]"
 _HAS_HAN = re.compile(_HAN)
 # A Han character, or the text up to the next one.
@@ -34,11 +33,11 @@ _PARTS = re.compile(f"{_HAN}|(?:(?!{_HAN}).)+", re.DOTALL)
 
 
 def encode_for_answers(tokenizer: Tokenizer, text: str, split_han: bool) -> tuple[list[int], list[Span]]:
-    """`encode_with_offsets`, adapted to answers, which begin and end with whole tokens.
+    """Tokenize a text with offsets for answers, which begin and end at token boundaries.
 
-    The span of a token includes the characters after it that normalization drops (a zero-width space after a
-    footnote mark), as the answers of MLQA do. With `split_han` each Han character is a token, because answers
-    often begin or end inside a piece of Chinese text (亿美元, 年的).
+    The span of a token includes the dropped characters after it (a zero-width space after a footnote mark),
+    as the answers of MLQA do. With `split_han` each Han character is a token, because answers often begin or
+    end inside a Chinese subword (亿美元, 年的).
     """
     ids, spans = encode_with_offsets(tokenizer, text)
     if split_han and _HAS_HAN.search(text):
@@ -59,12 +58,12 @@ def encode_for_answers(tokenizer: Tokenizer, text: str, split_han: bool) -> tupl
 def _split_han(
     tokenizer: Tokenizer, text: str, ids: list[int], spans: list[Span]
 ) -> tuple[list[int], list[Span]]:
-    """Cut the tokens of a text so that each Han character is a token."""
+    """Split tokens so that each Han character is a token."""
     split_ids: list[int] = []
     split_spans: list[Span] = []
     for id_, token, (start, end) in zip(ids, tokenizer.convert_ids_to_tokens(ids), spans):
         source = text[start:end]
-        # A piece that has the same characters as its source can be cut between them.
+        # A subword with the same characters as its source can be split.
         can_be_cut = (
             len(source) > 1
             and _HAS_HAN.search(source)
@@ -85,18 +84,18 @@ def _split_han(
 
 
 def _han_pieces(tokenizer: Tokenizer, source: str, after_space: bool) -> list[tuple[str, int]]:
-    """The pieces for `source`, each Han character apart.
+    """Tokenize `source` with each Han character as a separate token.
 
     Args:
-        after_space: whether a space stands before `source`.
+        after_space: whether a space precedes `source`.
 
     Returns:
-        (piece, number of characters of `source` for which it stands), in order.
+        (token, number of its characters in `source`), in order.
     """
-    parts = _PARTS.findall(source)  # Han characters, and the text between them
+    parts = _PARTS.findall(source)  # Han characters and the text between them
     pieces: list[tuple[str, int]] = []
     if after_space:
-        # The space before the text joins its first part if there is such a piece; else it is a piece itself.
+        # Join "▁" with the first part if the vocabulary contains it; otherwise it is a token.
         first = parts[0]
         if f"▁{first}" in tokenizer.vocab:
             pieces.append((f"▁{first}", len(first)))
@@ -106,27 +105,27 @@ def _han_pieces(tokenizer: Tokenizer, source: str, after_space: bool) -> list[tu
     for part in parts:
         if part in tokenizer.vocab:
             pieces.append((part, len(part)))
-        else:  # no such piece: one for each character
+        else:  # not in the vocabulary: split into characters
             pieces += [(character, 1) for character in part]
     return pieces
 
 
 def special_tokens(separators: int) -> int:
-    """The number of special tokens of an input: [CLS], those behind the question, and the one at the end."""
+    """Return the number of special tokens of an input: [CLS], the separators, and the final [SEP]."""
     return 2 + separators
 
 
 @dataclass(frozen=True)
 class Cut:
-    """How inputs are cut.
+    """Maximum lengths and windows of inputs.
 
     Raises:
         UserError: a question of maximum length leaves no room for a context.
     """
 
-    max_seq_len: int  # tokens of an input
-    max_query_length: int  # tokens of a question; the rest is left out
-    doc_stride: int  # tokens between the starts of two windows, at most as many as fit into one
+    max_seq_len: int  # maximum length of an input in tokens
+    max_query_length: int  # maximum length of a question in tokens; longer ones are truncated
+    doc_stride: int  # tokens between the starts of two windows
     split_han: bool = True  # see `encode_for_answers`
     separators: int = 1  # the number of [SEP] between the question and the context
 
@@ -134,38 +133,38 @@ class Cut:
         special_count = special_tokens(self.separators)
         if self.max_seq_len <= self.max_query_length + special_count:
             raise UserError(
-                f"--max_seq_len {self.max_seq_len} leaves no room for a context next to --max_query_length "
-                f"{self.max_query_length} and {special_count} special tokens"
+                f"--max_seq_len {self.max_seq_len} leaves no room for a context (--max_query_length "
+                f"{self.max_query_length}, {special_count} special tokens). Increase it, or decrease "
+                "--max_query_length"
             )
 
 
 class ContextWindow(NamedTuple):
-    """A question and a part of its context. All positions are token numbers in the whole context.
+    """A question and a part of its context. All positions are token indices in the whole context.
 
-    Where two windows overlap, an answer may begin at each token in one of them only: the one whose edge is
-    farther away.
+    In an overlap of two windows, each answer start belongs to the window whose edge is farther away.
     """
 
     question_ids: np.ndarray  # int32 [Q]
-    context_ids: np.ndarray  # int32 [C], those of the part
+    context_ids: np.ndarray  # int32 [C], of the part
     start: int  # the first token of the part
-    start_range: tuple[int, int]  # (from, to): an answer from this window begins at from .. to - 1
-    answer: tuple[int, int]  # (first, last) token, if all of the answer is in this window, else (-1, -1)
+    start_range: tuple[int, int]  # (from, to): answers of this window begin at from .. to - 1
+    answer: tuple[int, int]  # (first, last) token, or (-1, -1) if the answer is not in this window
 
 
 class AnswerWindows(Sequence[ContextWindow]):
-    """The windows of a file, in the order of its questions; made by `make_windows`.
+    """The windows of a file in the order of its questions, created by `make_windows`.
 
-    A pickle has neither `file` nor `spans`: the reader process, which makes the inputs, does not need them.
+    A pickle omits `file` and `spans`, which the reader process does not use.
 
     Args:
         file: the contexts and questions.
-        question_ids: for each question its ids, int32 [tokens].
-        context_ids: for each context its ids, int32 [tokens].
-        spans: for each context the character spans of its tokens, int32 [tokens, 2].
-        windows: int32 [windows, 8]: the number of the question, that of the context, the four fields of
+        question_ids: the ids of each question, int32 [tokens].
+        context_ids: the ids of each context, int32 [tokens].
+        spans: the character spans of the tokens of each context, int32 [tokens, 2].
+        windows: int32 [windows, 8]: the indices of the question and the context, the four fields of
             `ContextPart`, the first and the last token of the answer.
-        cut: for each question whether it is cut to fit.
+        cut: whether each question is truncated.
     """
 
     def __init__(
@@ -187,7 +186,7 @@ class AnswerWindows(Sequence[ContextWindow]):
     def __len__(self) -> int:
         return len(self._windows)
 
-    def __getitem__(self, index: int) -> ContextWindow:  # type: ignore[override]  # nobody asks for a slice
+    def __getitem__(self, index: int) -> ContextWindow:  # type: ignore[override]  # slices are not supported
         question, context, start, end, answers_from, answers_to, first, last = self._windows[index].tolist()
         return ContextWindow(
             question_ids=self._question_ids[question],
@@ -198,8 +197,8 @@ class AnswerWindows(Sequence[ContextWindow]):
         )
 
     def of_question(self, number: int) -> range:
-        """The numbers of the windows of the question with this number in the file."""
-        questions = self._windows[:, 0]  # [windows], ascending: the question of each window
+        """Return the window indices of a question, given by its index."""
+        questions = self._windows[:, 0]  # [windows], ascending: the question index of each window
         start = np.searchsorted(questions, number, side="left")
         end = np.searchsorted(questions, number, side="right")
         return range(start, end)
@@ -215,33 +214,35 @@ def read_windows(
     cut: Cut,
     make: Callable[..., "AnswerWindows"] | None = None,
 ) -> AnswerWindows:
-    """Read, check and tokenize a file; see `read_squad`.
+    """Read, validate and tokenize a file; see `read_squad`.
 
     Args:
-        make: makes the windows; None: `make_windows`.
+        make: creates the windows; None: `make_windows`.
 
     Raises:
-        UserError: as `read_squad`, or there is nothing to train on or to predict.
+        UserError: as `read_squad`, or there are no windows.
     """
     file = read_squad(path, purpose)
     windows = (make or make_windows)(file, tokenizer, cut, keep_all=purpose != "train")
     with_answer = sum(window.answer[0] != NO_ANSWER for window in windows)
     if purpose == "train" and with_answer == 0:
-        raise UserError(f"{path}: no context has an answer at its offset")
+        raise UserError(
+            f"{path}: no answer matches its context at answer_start. Fix answer_start, in characters from 0"
+        )
     if not windows:
-        raise UserError(f"{path}: every question has an empty context")
-    counts = f"{len(file.questions)} questions on {len(file.contexts)} texts, {len(windows)} windows"
+        raise UserError(f"{path}: all contexts are empty")
+    counts = f"{len(file.questions)} questions, {len(file.contexts)} contexts, {len(windows)} windows"
     if purpose != "test":
-        counts += f", {with_answer} of them with the answer"
+        counts += f" ({with_answer} with the answer)"
     logger.info("%s: %s", path, counts)
     return windows
 
 
 def make_windows(file: QuestionFile, tokenizer: Tokenizer, cut: Cut, keep_all: bool = True) -> AnswerWindows:
-    """Tokenize questions and contexts and cut them into windows.
+    """Tokenize questions and contexts, and split contexts into windows.
 
     Args:
-        keep_all: keep all windows, not only those that contain the answer.
+        keep_all: whether to keep windows without the answer.
     """
     contexts = encode_all(
         file, file.contexts, partial(encode_for_answers, tokenizer, split_han=cut.split_han)
@@ -264,23 +265,23 @@ def windows_of(
     cut_context: "Callable[[int, int, int], list[ContextPart]] | None" = None,
     unused: int = 0,
 ) -> AnswerWindows:
-    """Tokenize the questions of a file, and cut their contexts into windows.
+    """Tokenize the questions of a file, and split their contexts into windows.
 
     Args:
-        contexts: the ids and the spans of each context.
-        find: the number of a context, and the characters of an answer in it -> its first and its last token.
-        keep_questions: whether windows of a question are kept if its answer is not found.
-        keep_windows: whether windows without the answer are kept if the context has it.
-        cut_context: as `cut_windows`; None: this.
-        unused: the tokens by which each window stays below the longest input.
+        contexts: the ids and spans of each context.
+        find: maps a context index and the character span of an answer to its first and last token.
+        keep_questions: whether to keep the windows of questions whose answer is not found.
+        keep_windows: whether to keep windows without the answer.
+        cut_context: splits a context; None: `cut_windows`.
+        unused: the number of tokens to leave free in each window.
     """
     encode = partial(encode_for_answers, tokenizer, split_han=cut.split_han)
     texts = [question.text for question in file.questions]
     whole_ids = [ids for ids, _ in encode_all(file, texts, encode)]
     question_ids = [ids[: cut.max_query_length] for ids in whole_ids]
-    rows: list[tuple[int, ...]] = []  # those of `windows` of `AnswerWindows`
+    rows: list[tuple[int, ...]] = []  # `windows` of `AnswerWindows`
     for number, question in enumerate(file.questions):
-        # Its first and its last token.
+        # The first and the last token.
         answer = None if question.span is None else find(question.context, question.span)
         if answer is None and not keep_questions:
             continue
@@ -295,7 +296,7 @@ def windows_of(
         question_ids,
         context_ids=[ids for ids, _ in contexts],
         spans=[spans for _, spans in contexts],
-        windows=np.asarray(rows, np.int32).reshape(-1, 8),  # [0, 8] if there are none
+        windows=np.asarray(rows, np.int32).reshape(-1, 8),  # [0, 8] without windows
         cut=[len(ids) > cut.max_query_length for ids in whole_ids],
     )
 
@@ -303,8 +304,8 @@ def windows_of(
 def encode_all(
     file: QuestionFile, texts: Sequence[str], encode: Callable[[str], tuple[list[int], list[Span]]]
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """For each text its ids, int32 [tokens], and the character spans of its tokens, int32 [tokens, 2]."""
-    # The requests of ernie-m predict come from no file.
+    """Tokenize texts: ids, int32 [tokens], and character spans of tokens, int32 [tokens, 2], for each."""
+    # Requests of ernie-m predict have no file.
     shown = texts if file.path is None else progress(texts, f"tokenizing {file.path}", unit="texts")
     return [
         (np.asarray(ids, np.int32), np.asarray(spans, np.int32).reshape(-1, 2))  # [0, 2] without tokens
@@ -313,7 +314,7 @@ def encode_all(
 
 
 class ContextPart(NamedTuple):
-    """The tokens start .. end - 1 of a context. Answers from it begin at answers_from .. answers_to - 1."""
+    """Tokens start .. end - 1 of a context, with answers beginning at answers_from .. answers_to - 1."""
 
     start: int
     end: int
@@ -321,18 +322,18 @@ class ContextPart(NamedTuple):
     answers_to: int
 
     def holds(self, answer: tuple[int, int]) -> bool:
-        """Whether all tokens of an answer, from the first to the last, are in this part."""
+        """Return whether all tokens of an answer are in this part."""
         first, last = answer
         return self.start <= first and last < self.end
 
 
 def cut_windows(length: int, room: int, stride: int) -> list[ContextPart]:
-    """The windows of a context.
+    """Split a context into overlapping windows.
 
     Args:
-        length: the number of its tokens.
-        room: tokens of the context that fit into a window.
-        stride: tokens between the starts of two windows; at most `room` are taken.
+        length: the number of tokens of the context.
+        room: maximum number of context tokens of a window.
+        stride: tokens between the starts of two windows, limited to `room`.
     """
     if not length:
         return []
@@ -340,25 +341,24 @@ def cut_windows(length: int, room: int, stride: int) -> list[ContextPart]:
     while starts[-1] + room < length:
         starts.append(starts[-1] + min(stride, room))
     ends = [min(start + room, length) for start in starts]
-    # Two neighbors overlap from the start of the second to the end of the first. Answers that begin in the
-    # first half of the overlap come from the first window, the others from the second.
+    # Answers that begin in the first half of an overlap belong to the first window, the others to the second.
     middles = [(next_start + end) // 2 for end, next_start in zip(ends, starts[1:])]
     start_ranges = pairwise([0, *middles, length])
     return [ContextPart(start, end, *answers) for start, end, answers in zip(starts, ends, start_ranges)]
 
 
 def find_tokens(spans: np.ndarray, text: str, span: Span) -> tuple[int, int] | None:
-    """The first and the last of the fewest tokens that cover characters of a text.
+    """Find the first and last token that cover a character span.
 
     Args:
-        spans: of the tokens, int32 [tokens, 2].
-        span: (start, end) of the characters; white space at both ends need not be covered.
+        spans: the spans of the tokens, int32 [tokens, 2].
+        span: (start, end) in characters; white space at both ends is ignored.
 
     Returns:
-        None if no token covers any of them.
+        None if no token overlaps the span.
     """
     start, end = span
-    # Leave out the white space at both ends.
+    # Strip white space.
     characters = text[start:end]
     start += len(characters) - len(characters.lstrip())
     end -= len(characters) - len(characters.rstrip())
@@ -368,7 +368,7 @@ def find_tokens(spans: np.ndarray, text: str, span: Span) -> tuple[int, int] | N
 
 
 class AnswerFeature(NamedTuple):
-    """One input, and its window."""
+    """A model input and its window."""
 
     ids: list[int]
     window: ContextWindow
@@ -376,21 +376,21 @@ class AnswerFeature(NamedTuple):
 
 @dataclass(frozen=True)
 class AnswerBatch:
-    """What one process feeds the model at once. All arrays are int64. A place is a column of `input_ids`."""
+    """A micro-batch, with int64 arrays. Positions are columns of `input_ids`."""
 
     input_ids: np.ndarray  # [B, T], padded on the right
-    answers: np.ndarray  # [B, 2], the places of the answer's first and last token; -1: none here, no loss
-    start_ranges: np.ndarray  # [B, 2], (from, to): an answer may begin at the places from .. to - 1
-    ends: np.ndarray  # [B], the place after the context
-    shift: np.ndarray  # [B], the number of a token in the whole context is its place + shift
-    indices: np.ndarray  # [B], the number of each window in the data set
-    count: int  # windows of the whole step, over all micro-batches and processes
+    answers: np.ndarray  # [B, 2], the positions of the answer's first and last token; -1: no answer, no loss
+    start_ranges: np.ndarray  # [B, 2], (from, to): answers begin at positions from .. to - 1
+    ends: np.ndarray  # [B], the position after the context
+    shift: np.ndarray  # [B], the index of a token in the whole context minus its position
+    indices: np.ndarray  # [B], the index of each window in the data set
+    count: int  # number of windows of the step, over all micro-batches and processes
 
 
 class EncodeWindows:
-    """`ernie_m.reader.batching.EncodeExamples` for `AnswerWindows`. It holds three ids, not the tokenizer."""
+    """`ernie_m.reader.batching.EncodeExamples` for `AnswerWindows`, without a reference to the tokenizer."""
 
-    place_without_answer = NO_ANSWER  # in `AnswerBatch.answers`, if the answer is not in the window
+    place_without_answer = NO_ANSWER  # in `AnswerBatch.answers`, for windows without the answer
 
     def __init__(self, tokenizer: Tokenizer, cut: Cut):
         self.separators = cut.separators
@@ -416,19 +416,19 @@ class EncodeWindows:
         return len(features)
 
     def collate(self, features: Sequence[AnswerFeature], indices: np.ndarray, count: int) -> AnswerBatch:
-        """Features as a batch; see `EncodeExamples`. Token numbers of the context become places."""
+        """Collate features into a batch; see `EncodeExamples`. Token indices become positions."""
         windows = [feature.window for feature in features]
-        # [CLS], the question and its separators stand before the context.
+        # [CLS], the question and its separators precede the context.
         before = 1 + self.separators
         begins = np.asarray([len(window.question_ids) + before for window in windows], np.int64)  # [B]
         ends = begins + [len(window.context_ids) for window in windows]  # [B]
         shift = np.asarray([window.start for window in windows], np.int64) - begins  # [B]
-        # A token's place is its number in the whole context - shift. Both arrays are [B, 2].
+        # Position = index in the whole context - shift. Both arrays are [B, 2].
         start_ranges = np.asarray([window.start_range for window in windows], np.int64) - shift[:, None]
         answers = np.asarray([window.answer for window in windows], np.int64) - shift[:, None]
         has_no_answer = [window.answer[0] == NO_ANSWER for window in windows]  # bool [B]
         answers[has_no_answer] = self.place_without_answer
-        # The ids end with the [SEP] after the context, at `end`. `EncodeInOrder` has put padding behind it.
+        # The ids end with the [SEP] after the context, at `end`, before the padding of `EncodeInOrder`.
         ids = [feature.ids[: end + 1] for feature, end in zip(features, ends)]
         return AnswerBatch(
             input_ids=pad(ids, self.pad_id),
@@ -441,9 +441,9 @@ class EncodeWindows:
         )
 
 
-# Tab, line ends, and the space characters (Zs) separate words; \s has further characters.
+# Words are separated by tab, line ends, and space characters (Zs), which are fewer than \s.
 _WORD = re.compile("[^\t\n\r \u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]+")
-# The official reader leaves room for one token more than an input has.
+# The official reader leaves one token of each input unused.
 _UNUSED = 1
 
 
@@ -451,8 +451,8 @@ class WordTokens(NamedTuple):
     """The words of a context.
 
     Attributes:
-        bounds: (start, end) of the characters of each word.
-        first_tokens: of each word the number of its first token, then the number of all tokens.
+        bounds: the character span of each word.
+        first_tokens: the index of the first token of each word, then the number of all tokens.
     """
 
     bounds: list[Span]
@@ -460,23 +460,23 @@ class WordTokens(NamedTuple):
 
 
 def split_words(text: str) -> list[str]:
-    """The words of a context."""
+    """Split a context into words."""
     return _WORD.findall(text)
 
 
 def tokenize_words(tokenizer: Tokenizer, words: Sequence[str]) -> list[str]:
-    """The pieces of all words. A piece that is not in the vocabulary is given as its text."""
+    """Tokenize words. Unknown subwords are returned as their text."""
     return list(chain.from_iterable(map(tokenizer.tokenize, words)))
 
 
 def make_official_windows(
     file: QuestionFile, tokenizer: Tokenizer, cut: Cut, keep_all: bool = True
 ) -> AnswerWindows:
-    """Tokenize questions and contexts and cut them into windows.
+    """Tokenize questions and contexts, and split contexts into windows.
 
     Args:
-        keep_all: keep the questions whose answer is not found, too. Windows without the answer are kept
-            anyhow.
+        keep_all: whether to keep questions whose answer is not found. Windows without the answer are always
+            kept.
     """
     words_of: dict[str, WordTokens] = {}  # context -> its words
 
@@ -505,19 +505,19 @@ def make_official_windows(
 
 
 def find_answer(tokenizer: Tokenizer, text: str, words: WordTokens, span: Span) -> tuple[int, int] | None:
-    """The first and the last token of an answer, as the drawing at the top of this file shows.
+    """Find the first and last token of an answer, as the official reader does.
 
     Args:
         text: the context.
-        words: those of the context.
-        span: (start, end) of the characters of the answer.
+        words: the words of the context.
+        span: (start, end) of the answer in characters.
 
     Returns:
-        None if the words do not hold the answer, with single spaces for its white space.
+        None if the words do not contain the answer after collapsing white space.
     """
     start, end = span
     answer = text[start:end]
-    # The word of a character; that of white space is the word before.
+    # The word of a character; for white space the word before.
     word_starts = [word_start for word_start, _ in words.bounds]
     first_word = bisect_right(word_starts, start) - 1
     last_word = bisect_right(word_starts, end - 1) - 1
@@ -534,20 +534,20 @@ def find_answer(tokenizer: Tokenizer, text: str, words: WordTokens, span: Span) 
 
 
 def cut_officially(length: int, room: int, stride: int) -> list[ContextPart]:
-    """`cut_windows`, with other places where answers may begin.
+    """`cut_windows` with the official ranges of answer starts.
 
-    A token belongs to the window in which it has the most context on its shorter side, plus a hundredth of
-    the length of the window; of equal ones to the first.
+    A token belongs to the window with the largest score: the context on its shorter side, plus a hundredth of
+    the window length. Ties go to the first window.
     """
     parts = cut_windows(length, room, stride)
     if len(parts) < 2:
         return parts
-    contexts = np.full([len(parts), length], -np.inf)  # for each token in each window
+    contexts = np.full([len(parts), length], -np.inf)  # score of each token in each window
     for row, part in zip(contexts, parts):
         size = part.end - part.start
         indices = np.arange(size)
         row[part.start : part.end] = np.minimum(indices, size - 1 - indices) + 0.01 * size
-    # The windows follow each other; rounding may not bring an earlier one back.
+    # Windows are in order; rounding must not return to an earlier one.
     owners = np.maximum.accumulate(contexts.argmax(axis=0))  # [length]
     bounds = np.searchsorted(owners, np.arange(len(parts) + 1)).tolist()
     return [
@@ -557,10 +557,11 @@ def cut_officially(length: int, room: int, stride: int) -> list[ContextPart]:
 
 
 class EncodeInOrder(EncodeWindows):
-    """Inputs in the order of the file. A window without the answer has the target (0, 0), the place of [CLS].
+    """Inputs in the order of the file. Windows without the answer have the target (0, 0), the position of
+    [CLS].
 
-    Every input is filled up to `max_seq_len`, so that sorting by length leaves the order alone; `collate`
-    takes the padding off again.
+    Inputs are padded to `max_seq_len`, so that sorting by length keeps the order; `collate` removes the
+    padding.
     """
 
     place_without_answer = 0

@@ -1,9 +1,9 @@
-"""Which text is read when: a sequence of draws that depends on a seed, and one position per stream.
+"""Temperature sampling of streams, determined by a seed and one position per stream.
 
-A stream is the text of a language or of a pair. Each draw chooses a stream by temperature, and the stream
-gives its next item. The order of a stream's items is a new permutation in every epoch. Both are functions of
-numbers alone (a counter-based generator, a keyed permutation). So nothing is kept in memory, a run resumes
-from its positions, and any number of processes can share the draws of a step.
+A stream is the text of a language or of a pair. Each draw samples a stream by temperature and takes its next
+item. The items of a stream are permuted anew in every epoch. Both use a counter-based generator and a keyed
+permutation, so no state is kept in memory, a run resumes from its positions, and any number of processes can
+share the draws of a step.
 """
 
 from collections.abc import Mapping
@@ -14,13 +14,13 @@ import numpy as np
 
 from ernie_m.utils.errors import UserError
 
-_ROUNDS = 8  # rounds of the permutation; even, so that the two halves end at their own sizes
-_GOLDEN = 0x9E3779B97F4A7C15  # 2^64 divided by the golden ratio: its multiples are spread evenly
+_ROUNDS = 8  # rounds of the permutation; even, so that both halves keep their sizes
+_GOLDEN = 0x9E3779B97F4A7C15  # 2^64 divided by the golden ratio; its multiples are evenly distributed
 _MASK64 = (1 << 64) - 1
 
 
 def temperature(amounts: Mapping[str, float], alpha: float) -> dict[str, float]:
-    """Sampling probabilities p_l ~ n_l^alpha. XLM-R uses 0.3 for languages, InfoXLM 0.7 for pairs.
+    """Compute sampling probabilities p_l ~ n_l^alpha. XLM-R uses 0.3 for languages, InfoXLM 0.7 for pairs.
 
     Args:
         amounts: the name l of a language or a pair -> n_l.
@@ -29,11 +29,11 @@ def temperature(amounts: Mapping[str, float], alpha: float) -> dict[str, float]:
         Each name -> p_l.
 
     Raises:
-        UserError: there are no amounts, or one is not positive.
+        UserError: the amounts are empty, or one is not positive.
     """
     if not amounts:
-        raise UserError("nothing to sample from an empty list of streams")
-    empty = [name for name, amount in amounts.items() if not amount > 0]  # nan is not above 0, either
+        raise UserError("no streams to sample from. Add text to the corpus")
+    empty = [name for name, amount in amounts.items() if not amount > 0]  # also true for nan
     if empty:
         raise UserError(f"nothing to sample from {', '.join(empty)}")
     weights = {name: float(amount) ** alpha for name, amount in amounts.items()}
@@ -42,7 +42,7 @@ def temperature(amounts: Mapping[str, float], alpha: float) -> dict[str, float]:
 
 
 def permuted(positions: np.ndarray, sizes: np.ndarray, keys: np.ndarray) -> np.ndarray:
-    """The item at each position of an endless reading: every item once per epoch, in a new order each epoch.
+    """Return the item at each position of an endless sequence that is permuted anew in each epoch.
 
     A Feistel network permutes the numbers below the smallest power of two that is at least `size`. It is
     applied until the result is below `size`. This gives a permutation of any size without a table.
@@ -52,10 +52,10 @@ def permuted(positions: np.ndarray, sizes: np.ndarray, keys: np.ndarray) -> np.n
         sizes, keys: int64 and uint64 [n], the number of items and the key of each position's stream.
     """
     sizes = sizes.astype(np.uint64)
-    epochs, values = np.divmod(positions.astype(np.uint64), sizes)  # the values are places in the epoch
-    keys = _mix(keys + _mix(epochs + np.uint64(1)))  # another one in each epoch
-    # The bits of the greatest item, at least one for each half. frexp gives them exactly below 2^53, where
-    # float64 holds every integer; a stream has fewer items.
+    epochs, values = np.divmod(positions.astype(np.uint64), sizes)  # the values are positions in the epoch
+    keys = _mix(keys + _mix(epochs + np.uint64(1)))  # a different key in each epoch
+    # The bits of the greatest item, at least one for each half. frexp is exact below 2^53; a stream has fewer
+    # items.
     greatest = (sizes - np.uint64(1)).astype(np.float64)
     _, bits = np.frexp(greatest)
     bits = np.maximum(bits, 2).astype(np.uint64)
@@ -69,11 +69,11 @@ def permuted(positions: np.ndarray, sizes: np.ndarray, keys: np.ndarray) -> np.n
 
 @dataclass(frozen=True)
 class Draws:
-    """Several draws in order.
+    """A sequence of draws.
 
     Attributes:
-        stream: int64 [n], the stream, as a number in the order of `Sampler.names`.
-        item: int64 [n], the number of the item in the stream.
+        stream: int64 [n], the index of the stream in `Sampler.names`.
+        item: int64 [n], the index of the item in the stream.
         reverse: bool [n], whether the second side of a pair comes first; true with probability 1/2.
     """
 
@@ -83,48 +83,48 @@ class Draws:
 
 
 class Sampler:
-    """Makes the draws of one kind of text. All processes have the same sampler; each uses a share of a step.
+    """Sampler of one kind of text. All processes have the same sampler; each uses a share of a step.
 
     Args:
-        items: stream -> number of items (blocks of a language, pairs). Streams are numbered in this order.
+        items: stream -> number of items (blocks of a language, pairs). Streams are indexed in this order.
         amounts, alpha: stream -> the amount for the temperature (tokens, pairs), and its exponent.
-        purpose: a name; samplers with the same seed and different purposes are independent.
+        purpose: a name; samplers with different purposes are independent.
 
     Attributes:
-        names, sizes, probabilities: of the streams in order; the sizes are the numbers of items, int64
-            [streams], the probabilities float64 [streams].
-        draws: how many draws were made.
-        positions: how many of them chose each stream, int64 [streams].
+        names, sizes, probabilities: of the streams in order; the sizes are numbers of items, int64 [streams],
+            the probabilities float64 [streams].
+        draws: the number of draws so far.
+        positions: the number of draws of each stream, int64 [streams].
 
     Raises:
-        UserError: a stream has no items or no amount.
+        UserError: the items or the amount of a stream are not positive.
     """
 
     def __init__(
         self, items: Mapping[str, int], amounts: Mapping[str, float], alpha: float, seed: int, purpose: str
     ):
-        temperature(items, alpha=1.0)  # only for its error if a stream is empty
+        temperature(items, alpha=1.0)  # raises an error if a stream is empty
         probabilities = temperature(amounts, alpha)
         self.names = list(items)
         self.sizes = np.array([items[name] for name in self.names], np.int64)
         self.probabilities = np.array([probabilities[name] for name in self.names])
         self.draws = 0
         self.positions = np.zeros(len(self.names), np.int64)
-        # A uniform number chooses the stream between whose thresholds it lies. float64 [streams - 1]
+        # The thresholds between streams for a uniform number. float64 [streams - 1]
         self._thresholds = np.cumsum(self.probabilities)[:-1]
         self._philox_key = _key_words(seed, purpose)
         keys = [_key_words(seed, f"{purpose}/{name}")[0] for name in self.names]
         self._stream_keys = np.array(keys, np.uint64)
 
     def draw(self, count: int) -> Draws:
-        """The next `count` draws."""
-        # Philox makes four words of each value of its counter. Draw i uses those of counter i.
+        """Return the next `count` draws."""
+        # Philox generates four words per counter value. Draw i uses those of counter i.
         philox = np.random.Philox(key=self._philox_key, counter=self.draws)
         words = philox.random_raw(4 * count).reshape(count, 4)  # uint64
-        highest_bits = words[:, 0] >> np.uint64(11)  # 53 of 64, as many as float64 holds exactly
+        highest_bits = words[:, 0] >> np.uint64(11)  # 53 of 64, the precision of float64
         uniform = highest_bits * 2.0**-53  # in [0, 1)
         stream = np.searchsorted(self._thresholds, uniform, side="right")
-        # The position in the stream: how often it was drawn before, in earlier calls and in this one.
+        # The position in the stream: the number of earlier draws, including this call.
         position = self.positions[stream] + _count_earlier_equals(stream)
         item = permuted(position, self.sizes[stream], self._stream_keys[stream])
         reverse = (words[:, 1] >> np.uint64(63)).astype(bool)  # its highest bit
@@ -133,7 +133,7 @@ class Sampler:
         return Draws(stream, item, reverse)
 
     def state(self) -> dict[str, Any]:
-        """The state for `restore`, as plain numbers and strings. The same on every process."""
+        """Return the state for `restore`, as plain numbers and strings, equal on all processes."""
         return {"draws": self.draws, "positions": dict(zip(self.names, self.positions.tolist()))}
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -143,12 +143,12 @@ class Sampler:
 
 
 def _key_words(seed: int, purpose: str) -> np.ndarray:
-    """The key of a random generator for a purpose, uint64 [2]."""
+    """Compute the key of a random generator for a purpose, uint64 [2]."""
     return np.random.SeedSequence([seed, *purpose.encode()]).generate_state(2, np.uint64)
 
 
 def _count_earlier_equals(values: np.ndarray) -> np.ndarray:
-    """The number of equal elements before each element, int64 [n]."""
+    """Count the equal elements before each element, int64 [n]."""
     order = np.argsort(values, kind="stable")
     in_order = values[order]
     # Equal elements are next to each other now, in their first order: so those before an element are as many
@@ -160,9 +160,9 @@ def _count_earlier_equals(values: np.ndarray) -> np.ndarray:
 
 
 def _feistel(values: np.ndarray, keys: np.ndarray, bits: np.ndarray) -> np.ndarray:
-    """A permutation of the numbers below 2^bits, one for each key. All uint64 [n].
+    """Apply a keyed permutation of the numbers below 2^bits. All uint64 [n].
 
-    In each round the high half is changed by a function of the low half, and the halves change places.
+    In each round the high half is changed by a function of the low half, and the halves are swapped.
     """
     one = np.uint64(1)
     high_bits = bits // np.uint64(2)
@@ -178,7 +178,7 @@ def _feistel(values: np.ndarray, keys: np.ndarray, bits: np.ndarray) -> np.ndarr
 
 
 def _mix(words: np.ndarray) -> np.ndarray:
-    """The last step of SplitMix64, uint64 [n] -> uint64 [n].
+    """Apply the last step of SplitMix64, uint64 [n] -> uint64 [n].
 
     It is a bijection of 64-bit words: products are taken modulo 2^64. Every bit of the input influences every
     bit of the output.

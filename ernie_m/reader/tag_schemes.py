@@ -1,4 +1,4 @@
-"""Tags that mark entities: the schemes in which they are written, known by the tags of a file or a model.
+"""Tagging schemes of entities, detected from the tags of a file or a model.
 
     words   U.N.   official  Ekeus   heads    for      Baghdad
     IO      I-ORG  O         I-PER   O        O        I-LOC     every word of an entity has I-
@@ -8,8 +8,7 @@
     IOBES   S-ORG  O         S-PER   O        O        S-LOC     B-, I-, E-; S- is an entity of one word
     NONE    PROPN  ADJ       PROPN   VERB     ADP      PROPN     tags that stand for themselves
 
-An entity begins at each B-, and at an I- whose type differs from that of the word before. conlleval reads
-tags this way, which gives every sequence of tags one meaning.
+An entity begins at each B-, and at an I- whose type differs from that of the previous word, as in conlleval.
 """
 
 import os
@@ -20,9 +19,9 @@ from typing import Final
 from ernie_m.utils.errors import UserError
 
 OUTSIDE = "O"
-JOINT = "\x02"  # in the official form between the words of a sentence, and between its tags
+JOINT = "\x02"  # separator of words and of tags in the official format
 ENTITIES = ("PER", "ORG", "LOC", "MISC")  # the official order; others follow in alphabetical order
-# scheme -> the letters of its tags; IOB: IOB1 or IOB2
+# scheme -> letters of its tags; IOB: IOB1 or IOB2
 SCHEMES = {"IO": "I", "IOB": "BI", "IOE": "IE", "IOBES": "BIES", "NONE": ""}
 
 
@@ -41,7 +40,7 @@ def entities(tags: Sequence[str]) -> set[tuple[str, int, int]]:
       X has the empty type of O: no chunk ends at an X before an O, and none begins at an X behind an O.
     """
     spans = set()
-    first = 0  # the first word of the entity that is being read
+    first = 0  # the first word of the current entity
     last_prefix = "O"
     last_type = ""
     for index, tag in enumerate([*tags, "O"]):  # the last O ends an entity at the end
@@ -62,7 +61,7 @@ def entities(tags: Sequence[str]) -> set[tuple[str, int, int]]:
 
 
 def to_iob2(tags: Sequence[str]) -> list[str]:
-    """The same entities in IOB2."""
+    """Convert tags to IOB2."""
     iob2 = [f"I-{tag[2:]}" if tag[2:] else tag for tag in tags]  # O has no type
     for type_, first, _last in entities(tags):
         iob2[first] = f"B-{type_}"
@@ -70,23 +69,25 @@ def to_iob2(tags: Sequence[str]) -> list[str]:
 
 
 def inside_labels(labels: Sequence[str]) -> list[int]:
-    """Label id of a word -> label id of its second and further pieces: I-X for B-X and I-X, else the same.
+    """Map the label id of a word to that of its further tokens: I-X for B-X and I-X, otherwise the same.
 
     Args:
         labels: the names of the labels, in the order of their ids.
     """
     ids = {label: id_ for id_, label in enumerate(labels)}
-    return [ids.get(f"I-{label[2:]}", id_) for id_, label in enumerate(labels)]  # no label is I- alone
+    return [ids.get(f"I-{label[2:]}", id_) for id_, label in enumerate(labels)]  # no label is just "I-"
 
 
 def tag_names(types: Collection[str]) -> list[str]:
-    """B- and I- of every type, in the official order, and O."""
+    """Return B- and I- of every type in the official order, and O."""
     in_order = [type_ for type_ in ENTITIES if type_ in types] + sorted(set(types) - set(ENTITIES))
     return [*(f"{letter}-{type_}" for type_ in in_order for letter in "BI"), OUTSIDE]
 
 
 def is_tag(tag: str, scheme: str = "IOB") -> bool:
-    """Whether `tag` is O, or a letter of the scheme, "-" and a type. With the scheme NONE any tag will do."""
+    """Return whether `tag` is O, or a letter of the scheme, "-" and a type. In scheme NONE all tags are
+    valid.
+    """
     if tag == OUTSIDE or scheme == "NONE":
         return True
     return len(tag) > 2 and tag[0] in SCHEMES[scheme] and tag[1] == "-"
@@ -96,10 +97,10 @@ def check_tag_map(label_map: Mapping[str, int], path: str | os.PathLike) -> None
     """Check the label map of a tagging task.
 
     Args:
-        path: of the map, for the error.
+        path: the file of the map, for errors.
 
     Raises:
-        UserError: it does not have B- and I- of each type, or O does not have the last id.
+        UserError: B- or I- of a type is missing, or O does not have the last id.
     """
     for tag in label_map:
         if tag == OUTSIDE:
@@ -108,15 +109,15 @@ def check_tag_map(label_map: Mapping[str, int], path: str | os.PathLike) -> None
         partner = f"I-{type_}" if tag.startswith("B") else f"B-{type_}"
         if not is_tag(tag) or partner not in label_map:
             raise UserError(
-                f"{path}: invalid label '{tag}' (expected B-<type> and I-<type> of each type). For tags that "
-                "mark no entities set --chunk_scheme NONE"
+                f"{path}: invalid label '{tag}' (expected B-<type> and I-<type> of each type). For tags "
+                "that do not mark entities, set --chunk_scheme NONE"
             )
     if label_map.get(OUTSIDE) != len(label_map) - 1:
         raise UserError(f"{path}: invalid id of O (expected the last one, {len(label_map) - 1})")
 
 
-# The letters that say where a word is in its entity -> those of IOBES. L and U are BILOU's, M is BMES's, W is
-# BMEWO's.
+# Letters for the position of a word in its entity -> letters of IOBES. L and U are from BILOU, M from BMES, W
+# from BMEWO.
 _PLACES = {"B": "B", "I": "I", "M": "I", "E": "E", "L": "E", "S": "S", "U": "S", "W": "S"}
 _BEFORE = re.compile("(?P<place>[BIMELSUW])[-_](?P<type>(?!o$).+)", re.IGNORECASE)
 _BEHIND = re.compile("(?P<type>.+)[-_](?P<place>[BIMELSUW])", re.IGNORECASE)
@@ -131,12 +132,12 @@ def is_entity_tag(tag: str) -> bool:
 
 
 def entity_tags(labels: Collection[str]) -> dict[str, str]:
-    """Labels or tags -> the same in the scheme IOBES, "O" or as in "B-PER"; {} if they mark no entities.
+    """Map labels or tags to the IOBES scheme, "O" or as in "B-PER"; {} if they do not mark entities.
 
-    The schemes that are known are IOB, IOE, IOBES, BILOU, BMES and BMEWO, in capital or small letters before
-    the type or behind it, and IO, in which a label is the name of a type. Labels without "O", of which some
-    have no letter, mark no entities, such as parts of speech. Beside "O" and letters, others are left out; so
-    is a type beside the same with a letter. Without "O" it is "I-O" that stands for it, or "B-O".
+    Supports IOB, IOE, IOBES, BILOU, BMES and BMEWO, in upper or lower case, before or after the type, and IO
+    with types as labels. Labels without "O", some of which have no letter, do not mark entities, as parts of
+    speech. With "O" and tags with letters, other labels are ignored, and so is a type that also occurs with a
+    letter. Without "O", "I-O" or "B-O" is used instead.
     """
     outside = dict.fromkeys({"O", "o"} & {*labels} or filter(_OUTSIDE.fullmatch, labels), "O")
     others = [label for label in labels if label not in outside]

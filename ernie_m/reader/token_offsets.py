@@ -1,4 +1,4 @@
-"""Where each token of a text is in it: the characters that answers and tags are about."""
+"""Character offsets of tokens, for answers and tags."""
 
 import itertools
 import unicodedata
@@ -11,11 +11,10 @@ Span = tuple[int, int]  # start and end in characters
 
 
 def encode_with_offsets(tokenizer: Tokenizer, text: str) -> tuple[list[int], list[Span]]:
-    """`Tokenizer.encode`, and the (start, end) of each token's characters in `text`, without white space.
+    """Tokenize a text, and return the (start, end) of each token's characters in `text`, without white space.
 
-    Starts and ends never decrease. A "▁" that stands for a space alone has an empty span. A span may
-    contain dropped characters. If NFKC turns one character into several (½) and these end up in different
-    tokens, the span of each of them contains the whole character.
+    Starts and ends never decrease. A lone "▁" has an empty span. A span may contain dropped characters. If
+    NFKC expands a character (½) into several tokens, the span of each contains the whole character.
     """
     ids: list[int] = []
     spans: list[Span] = []
@@ -34,7 +33,7 @@ def _encode_part(tokenizer: Tokenizer, text: str) -> tuple[list[int], list[Span]
     """`encode_with_offsets` for a text without added tokens."""
     normal = tokenizer.normalize(text)
     mapping = tokenizer.processor.EncodeAsOffsetMapping(normal)
-    numbers = mapping["ids"]  # the piece model's numbers, which are not ids of the vocabulary
+    numbers = mapping["ids"]  # ids of the SentencePiece model, not of the vocabulary
     pieces = mapping["pieces"]
     spans = _clean_spans(normal, pieces, mapping["offsets"])
     if tokenizer.text_rules in LIBRARY_RULES:
@@ -45,7 +44,7 @@ def _encode_part(tokenizer: Tokenizer, text: str) -> tuple[list[int], list[Span]
             spans_of_tokens += _locate_parts(tokens, start, end)
         return ids, spans_of_tokens
     ids = tokenizer.to_ids(numbers)
-    if len(ids) != len(spans):  # rule 5 put several tokens in the place of one
+    if len(ids) != len(spans):  # rule 5 replaced one subword by several tokens
         spans = _cut_spans(tokenizer.digit_comma, numbers, spans)
     sources = sources_of(text, normal)
     if sources is not None:
@@ -54,12 +53,12 @@ def _encode_part(tokenizer: Tokenizer, text: str) -> tuple[list[int], list[Span]
 
 
 def _cut_spans(digit_comma: Mapping[int, list[str]], numbers: list[int], spans: list[Span]) -> list[Span]:
-    """Rule 5 for the spans of a text's pieces, whose numbers are given."""
+    """Apply rule 5 to the spans of subwords, given by their numbers."""
     cut_spans = []
     for number, span in zip(numbers, spans):
         if number in digit_comma:
             start, end = span
-            before_comma = digit_comma[number][:-1]  # all tokens but the last, which is the comma
+            before_comma = digit_comma[number][:-1]  # all tokens except the last, which is the comma
             cut_spans += [*_locate_parts(before_comma, start, end - 1), (end - 1, end)]
         else:
             cut_spans.append(span)
@@ -67,15 +66,15 @@ def _cut_spans(digit_comma: Mapping[int, list[str]], numbers: list[int], spans: 
 
 
 def sources_of(text: str, normal: str) -> list[int] | None:
-    """Where each character of `normalize(text)`, which is `normal`, is in `text`.
+    """Map each character of `normal`, the normalized text, to its index in `text`.
 
     Returns:
         The index in `text` of each character of `normal`, and then the length of `text`. None if no character
-        was dropped, so that the indices are the same in both.
+        was dropped, so that the indices are equal.
     """
     if len(normal) == len(text):
         return None
-    table = rules_1_to_3()  # it has None for a character that is dropped
+    table = rules_1_to_3()  # None for dropped characters
     sources = [index for index, character in enumerate(text) if table.get(ord(character), "") is not None]
     return [*sources, len(text)]
 
@@ -85,8 +84,8 @@ def _clean_spans(text: str, pieces: list[str], spans: list[Span]) -> list[Span]:
 
     Args:
         text: normalized text.
-        pieces: the pieces that sentencepiece cuts it into.
-        spans: those that sentencepiece gives the pieces.
+        pieces: the subwords of SentencePiece.
+        spans: their spans from SentencePiece.
     """
     cleaned = []
     for piece, (start, end) in zip(pieces, _whole_characters(text, pieces, spans)):
@@ -96,33 +95,32 @@ def _clean_spans(text: str, pieces: list[str], spans: list[Span]) -> list[Span]:
             end -= 1
         stands_for_text = piece.strip("▁") != ""
         if start == end and stands_for_text and end < len(text):
-            # A byte of a character that the model spells in bytes. sentencepiece gives the character to the
-            # last byte alone; here every byte gets it.
+            # With byte fallback, SentencePiece assigns a character only to its last byte; here to every byte.
             end += 1
         cleaned.append((start, end))
     return cleaned
 
 
 def _is_space(character: str) -> bool:
-    """Whether a character is white space, or "▁", which stands for a space."""
+    """Return whether a character is white space or "▁"."""
     return character.isspace() or character == "▁"
 
 
 def _whole_characters(text: str, pieces: list[str], spans: list[Span]) -> list[Span]:
-    """Extend each span over the character that it ends inside.
+    """Extend each span to include the character in which it ends.
 
-    NFKC turns some characters into several (½ becomes 1⁄2). If these end up in different pieces,
-    sentencepiece gives the source character to the last piece only. See `_clean_spans` for the arguments.
+    NFKC expands some characters (½ becomes 1⁄2). If they are split into several subwords, SentencePiece
+    assigns the source character only to the last one. See `_clean_spans` for the arguments.
     """
     if unicodedata.is_normalized("NFKC", text):
         return spans
     joined = "".join(pieces)
-    position = 0  # the end of a piece in `joined`
+    position = 0  # the end of a subword in `joined`
     widened = []
     for piece, (start, end) in zip(pieces, spans):
         position += len(piece)
         if end < len(text):
-            # If later pieces lack a part of what NFKC makes of the next character, this one has that part.
+            # This subword has a part of the expansion of the next character that later ones lack.
             expansion = unicodedata.normalize("NFKC", text[end]).replace(" ", "▁")
             is_in_later_pieces = joined.startswith(expansion, position)
             if len(expansion) > 1 and not is_in_later_pieces:
@@ -132,19 +130,19 @@ def _whole_characters(text: str, pieces: list[str], spans: list[Span]) -> list[S
 
 
 def _locate_parts(parts: list[str], start: int, end: int) -> list[Span]:
-    """The spans of the tokens that follow each other at (start, end)."""
+    """Compute the spans of consecutive tokens within (start, end)."""
     lengths = [len(part.lstrip("▁")) for part in parts]
     if sum(lengths) != end - start:
-        # NFKC changed the length, so nobody knows which characters belong to which token: each gets all.
+        # NFKC changed the length, so each token gets the whole span.
         return [(start, end)] * len(parts)
-    borders = itertools.accumulate(lengths, initial=start)  # the start, and the end of each token
+    borders = itertools.accumulate(lengths, initial=start)  # the boundaries of the tokens
     return list(itertools.pairwise(borders))
 
 
 def _in_source(span: Span, sources: list[int]) -> Span:
-    """A span of a normalized text as a span of its source; `sources` is that of `sources_of`."""
+    """Map a span of a normalized text to its source; `sources`: see `sources_of`."""
     start, end = span
     if start == end:
         return sources[start], sources[start]
-    # It ends after its last character, and not at the next one: dropped characters may be between them.
+    # Ends after its last character, not at the next one, because of dropped characters.
     return sources[start], sources[end - 1] + 1

@@ -1,18 +1,16 @@
-"""The official ERNIE-M tokenizer: normalize, cut into sentencepiece pieces, look them up in the vocabulary.
+"""The official ERNIE-M tokenizer: normalize, split with SentencePiece, look up in the vocabulary.
 
-The rules, in order:
-1. “ ” become ", ‘ ’ become ', — becomes -.
-2. Control and format characters (Cc, Cf) are dropped, except tab and line ends. A lone surrogate, which has
-   no UTF-8 form, becomes U+FFFD (our addition).
-3. Tab, line ends and every space character (Zs) become a space.
-4. sentencepiece cuts the text and applies its own NFKC. Nothing is lower-cased.
-5. A piece that ends in a digit and "," is cut again without the comma, and "," follows as its own token. This
-   is the rule as intended: the official code compares text with bytes here and never removes the extra "▁".
-6. A piece that is not in the vocabulary is [UNK].
+The rules, in order: 1. “ ” become ", ‘ ’ become ', — becomes -. 2. Control and format characters (Cc, Cf) are
+dropped, except tab and line ends. A lone surrogate, which cannot be encoded in UTF-8, becomes U+FFFD (an
+addition of this project). 3. Tab, line ends and every space character (Zs) become a space. 4. SentencePiece
+applies its own NFKC and splits the text into subwords. Text is not lower-cased. 5. A subword that ends in a
+digit and "," is split again without the comma, and "," follows as a separate token. This is the intended
+rule: the official code compares text with bytes here and never removes the extra "▁". 6. A subword that is
+not in the vocabulary is [UNK].
 
-Of the other text rules, "none" is sentencepiece and rule 6 alone, as in XLM-R; "paddlenlp" and "transformers"
-cut its pieces as the ErnieMTokenizer of these libraries does. `read_tokenizer_rules` says which rules a
-vocabulary, a corpus, a model or an export of ours has.
+Other values of text_rules: "none" is SentencePiece and rule 6 only, as in XLM-R; "paddlenlp" and
+"transformers" split subwords further, as the ErnieMTokenizer of these libraries. `read_tokenizer_rules`
+returns the rules of a vocabulary, corpus, model or export of this project.
 """
 
 import functools
@@ -47,40 +45,41 @@ from ernie_m.utils.files import Folder, read_bytes
 from ernie_m.utils.logging import logger
 
 _PIECE_MODEL_NAMES = ("piece.model", BPE_MODEL, TOKENIZER_JSON)
-# A vocabulary that lacks more pieces than this belongs to another piece model, and so does a dict.txt with
-# more tokens than this that are no pieces. Fewer become [UNK], with a warning, unless a model has rows for
-# them: then lines are lost, and all ids behind them are other ones. A model of fairseq has a row for each
-# line of its dict.txt.
+# A vocabulary that lacks more subwords than this does not match the SentencePiece model, nor does a dict.txt
+# with more tokens than this that are not subwords. Fewer become [UNK] with a warning, unless the model has
+# rows for them: then lines were lost, and all later ids are wrong. A fairseq model has a row for each line of
+# its dict.txt.
 _MAX_ODD_PIECES = 10
-# The most rows of an embedding matrix behind those of the tokenizer's tokens: it is made longer, to a
-# multiple of 64 or 128, and E5-small has 35 rows more.
+# Maximum number of unused rows of an embedding matrix, which may be padded to a multiple of 64 or 128;
+# E5-small has 35.
 _MOST_UNREAD_ROWS = 128
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_CUT_PIECE = -1  # in place of the id of a piece that rule 5 cuts into several
-_FEW_TEXTS = 8  # up to so many are encoded one by one
+_CUT_PIECE = -1  # marks a subword that rule 5 splits
+_FEW_TEXTS = 8  # up to this number, texts are encoded one by one
 
-_FOREIGN = {"tokenizer_config.json", "model_config.json"}  # other libraries write them
-_ALONE = {TOKENIZER_JSON, DICT}  # without config.json these are of other libraries, too
+_FOREIGN = {"tokenizer_config.json", "model_config.json"}  # written by other libraries
+_ALONE = {TOKENIZER_JSON, DICT}  # without config.json, also written by other libraries
 
 
 @functools.cache
 def rules_1_to_3() -> dict[int, str | None]:
-    """Code point -> its replacement, or None if it is dropped."""
+    """Return code point -> replacement, or None for dropped characters."""
     table: dict[int, str | None] = {}
     by_category = {"Cc": None, "Cf": None, "Zs": " ", "Cs": "\ufffd"}  # Cs: surrogates
     for code in range(sys.maxunicode + 1):
         category = unicodedata.category(chr(code))
         if category in by_category:
             table[code] = by_category[category]
-    table |= {ord(character): " " for character in "\t\n\r"}  # these are in Cc, too
+    table |= {ord(character): " " for character in "\t\n\r"}  # these are also in Cc
     table |= {ord(quote): replacement for quote, replacement in QUOTES.items()}
-    del table[ord(" ")]  # it would be replaced by itself
+    del table[ord(" ")]  # maps to itself
     return table
 
 
 def normalize(text: str) -> str:
     """Apply rules 1 to 3. Every character becomes one character or none."""
-    # isprintable() is fast, and false for Cc, Cf, Zs and Cs, except the space. No quote of rule 1 is ASCII.
+    # isprintable() is fast, and false for Cc, Cf, Zs and Cs, except the space. The quotes of rule 1 are not
+    # ASCII.
     if text.isprintable():
         has_quotes = not text.isascii() and any(quote in text for quote in QUOTES)
         if not has_quotes:
@@ -89,45 +88,44 @@ def normalize(text: str) -> str:
 
 
 def without_surrogates(text: str) -> str:
-    """Replace lone surrogates, which have no UTF-8 form, by U+FFFD, and nothing else."""
+    """Replace lone surrogates, which cannot be encoded in UTF-8, by U+FFFD."""
     return text if text.isascii() else _SURROGATE.sub("\ufffd", text)
 
 
 def truncate_longest_first(length_a: int, length_b: int, budget: int) -> tuple[int, int]:
-    """The lengths of two texts after they are cut to `budget` tokens together.
+    """Compute the lengths of two texts after truncation to `budget` tokens in total.
 
-    Tokens are taken one by one from the longer text; at equal length, from the second.
+    Tokens are removed one by one from the longer text; at equal length, from the second.
     """
     if length_a + length_b <= budget:
         return length_a, length_b
-    # The second text gets half of the budget, or more if the first text is shorter than its own half.
+    # The second text gets half of the budget, or more if the first text is shorter than half.
     cut_b = min(length_b, max(budget // 2, budget - length_a))
     return budget - cut_b, cut_b
 
 
 class Tokenizer:
-    """Text to ids. Can be pickled: the other process reads the two files again.
+    """The tokenizer. Pickling stores the paths of its two files.
 
     Args:
-        vocab_path: vocab.txt in either form, or dict.txt of fairseq. None derives the vocabulary from the
-            piece model, as XLM-R does.
-        piece_model_path: the sentencepiece model, or the tokenizer.json of an XLM-R.
+        vocab_path: vocab.txt in either format, or dict.txt of fairseq. None: derive the vocabulary from the
+            SentencePiece model, as XLM-R does.
+        piece_model_path: the SentencePiece model, or the tokenizer.json of an XLM-R.
         text_rules: one of `TEXT_RULES`.
-        added_tokens: token -> id, of tokens that are not in the piece model. Each is found in a text before
-            sentencepiece cuts what is between them.
+        added_tokens: token -> id, of tokens that are not in the SentencePiece model. They are matched first;
+            SentencePiece splits the text between them.
 
     Attributes:
-        piece_model: the sentencepiece model as it is in a file.
-        processor: sentencepiece itself, which has read the piece model.
+        piece_model: the serialized SentencePiece model.
+        processor: the SentencePiece processor.
         vocab: token -> id.
-        cls_id, pad_id, sep_id, unk_id, mask_id: read from the vocabulary, never assumed.
-        vocab_size: highest id + 1, the number of rows that an embedding needs.
+        cls_id, pad_id, sep_id, unk_id, mask_id: ids from the vocabulary.
+        vocab_size: highest id + 1, the required number of embedding rows.
         special_ids: the five ids above, ascending.
-        digit_comma: rule 5: number of a piece in the piece model -> the pieces that replace it.
+        digit_comma: rule 5: number of a subword in the SentencePiece model -> its replacement.
 
     Raises:
-        UserError: a file is missing or malformed, or the two do not belong together; or the id of an added
-            token is that of another one.
+        UserError: a file is missing or corrupt, the two do not match, or the id of an added token is in use.
     """
 
     def __init__(
@@ -145,12 +143,12 @@ class Tokenizer:
         self.piece_model_path = Path(piece_model_path).absolute()
         self.piece_model = _read_piece_model(piece_model_path)
         self.processor, self._pieces = _load_piece_model(self.piece_model, piece_model_path)
-        # A piece's number in the model is not its id in the vocabulary.
+        # A subword's number in the model is not its id in the vocabulary.
         piece_numbers = list(range(len(self._pieces)))
         is_special = np.logical_or(
             self.processor.IsUnknown(piece_numbers), self.processor.IsControl(piece_numbers)
         )
-        self._is_ordinary = (~is_special).tolist()  # the index is the piece's number
+        self._is_ordinary = (~is_special).tolist()  # indexed by the subword's number
         self.text_rules = text_rules
         self.added_tokens = dict(added_tokens or {})
         self.vocab = self._read_vocab()
@@ -160,7 +158,7 @@ class Tokenizer:
         self.special_ids = tuple(sorted(special_ids))
         self.vocab_size = max(self.vocab.values()) + 1
         self.digit_comma = self._cut_digit_comma_pieces() if text_rules == ERNIE_M else {}
-        self._id_of_piece = self._list_token_ids()  # the index is the piece's number
+        self._id_of_piece = self._list_token_ids()  # indexed by the subword's number
 
     @classmethod
     def from_folder(
@@ -169,14 +167,15 @@ class Tokenizer:
         text_rules: str | None = None,
         added_tokens: Mapping[str, int] | None = None,
     ) -> "Tokenizer":
-        """Load the tokenizer in a folder of this project: its piece model, and vocab.txt if there.
+        """Load the tokenizer of a folder of this project: its SentencePiece model, and vocab.txt if it
+        exists.
 
         Args:
-            text_rules: None: what the folder's files say, and else the official rules.
-            added_tokens: None: those of the folder's files, or none if `text_rules` is given.
+            text_rules: None: the rules in the folder's files, otherwise the official rules.
+            added_tokens: None: the added tokens of the folder's files, or none if `text_rules` is given.
 
         Raises:
-            UserError: there is no piece model, or any error of `read_tokenizer_rules` and `Tokenizer`.
+            UserError: the SentencePiece model is missing, or as `read_tokenizer_rules` and `Tokenizer`.
         """
         folder = Path(folder)
         models = [folder / name for name in _PIECE_MODEL_NAMES if (folder / name).is_file()]
@@ -193,9 +192,9 @@ class Tokenizer:
 
     @functools.cached_property
     def digest(self) -> str:
-        """SHA-256 of tokens, their ids, the piece model, and text rules that are not the official ones.
+        """The SHA-256 of tokens, ids, SentencePiece model, and text rules other than the official ones.
 
-        It is the same for both forms of vocab.txt.
+        It is equal for both formats of vocab.txt.
         """
         digest = hashlib.sha256()
         for id_, token in sorted(self._token_of.items()):
@@ -206,15 +205,15 @@ class Tokenizer:
         return digest.hexdigest()
 
     def check_model(self, vocab_size: int, pad_token_id: int, source: str | os.PathLike) -> None:
-        """Check that a model's config goes with the tokenizer; the log says how many rows are never read.
+        """Check that a model's config matches the tokenizer, and log the number of unused embedding rows.
 
         Args:
-            vocab_size, pad_token_id: of the config.
-            source: what the error names.
+            vocab_size, pad_token_id: the values of the config.
+            source: the model, for errors.
 
         Raises:
-            UserError: the model has fewer words than the tokenizer, or many more, or any more, and lines of
-                the vocabulary may be lost; or pads are another token.
+            UserError: vocab_size is below that of the tokenizer or exceeds it by too much, or pad_token_id
+                differs.
         """
         if not 0 <= vocab_size - self.vocab_size <= self._most_unread_rows:
             path = self.vocab_path or self.piece_model_path
@@ -239,37 +238,37 @@ class Tokenizer:
         write_vocab(self.vocab, path)
 
     def ordinary_pieces(self) -> list[str]:
-        """The pieces of the model in its own order, without unknown and control pieces."""
+        """Return the subwords of the SentencePiece model in order, without unknown and control symbols."""
         return list(itertools.compress(self._pieces, self._is_ordinary))
 
     def scores(self) -> dict[str, float]:
-        """Ordinary piece of the model -> its score, which decides where a text is cut."""
+        """Return the score of each ordinary subword of the SentencePiece model."""
         pieces = self.ordinary_pieces()
         return dict(zip(pieces, self.processor.GetScore(self.processor.PieceToId(pieces))))
 
     def derived_vocab(self) -> dict[str, int]:
-        """The vocabulary that XLM-R derives from the piece model; errors as of `derive_vocab`."""
+        """Derive the vocabulary from the SentencePiece model, as XLM-R; see `derive_vocab`."""
         numbers = itertools.compress(itertools.count(), self._is_ordinary)
         return derive_vocab(dict(zip(numbers, self.ordinary_pieces())), len(self._pieces))
 
     def convert_ids_to_tokens(self, ids: Sequence[int]) -> list[str]:
-        """The token of each id, [UNK] for an unknown id."""
+        """Convert ids to tokens, [UNK] for an unknown id."""
         return [self._token_of.get(int(id_), UNK) for id_ in ids]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Ids as text to read, with spaces between words. It need not be the original text."""
+        """Convert ids to readable text, which may differ from the original text."""
         return "".join(self.convert_ids_to_tokens(ids)).replace("▁", " ").strip()
 
     def convert_tokens_to_ids(self, tokens: Iterable[str]) -> list[int]:
-        """The id of each token, that of [UNK] for an unknown token."""
+        """Convert tokens to ids, the id of [UNK] for an unknown token."""
         return [self.vocab.get(token, self.unk_id) for token in tokens]
 
     def normalize(self, text: str) -> str:
-        """What sentencepiece gets of a text. Every character becomes one character or none."""
+        """Normalize a text for SentencePiece. Every character becomes one character or none."""
         return normalize(text) if self.text_rules == ERNIE_M else without_surrogates(text)
 
     def tokenize(self, text: str) -> list[str]:
-        """The tokens of a text without special tokens. An unknown piece is given as its text."""
+        """Tokenize a text without special tokens. Unknown subwords are returned as their text."""
         tokens: list[str] = []
         for _, part in self.parts(text):
             if part in self.added_tokens:
@@ -282,50 +281,51 @@ class Tokenizer:
         return tokens
 
     def encode(self, text: str) -> list[int]:
-        """The ids of a text without special tokens."""
+        """Tokenize a text to ids, without special tokens."""
         if self._added is None and self.text_rules not in LIBRARY_RULES:  # a batch of one is slower
             return self.to_ids(self.processor.EncodeAsIds(self.normalize(text)))
         return self.encode_batch([text])[0]
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """`encode` of many texts, in order; faster than one by one."""
+        """Tokenize many texts to ids, in order; faster than `encode` for each."""
         if self._added is None:
             return self._encode_plain(texts)
         parts_of_texts = [[part for _place, part in self.parts(text)] for text in texts]
-        all_parts = dict.fromkeys(itertools.chain(*parts_of_texts))  # each once
+        all_parts = dict.fromkeys(itertools.chain(*parts_of_texts))  # distinct parts
         plain_parts = [part for part in all_parts if part not in self.added_tokens]
         ids_of = dict(zip(plain_parts, self._encode_plain(plain_parts)))  # part -> its ids
         ids_of |= {token: [id_] for token, id_ in self.added_tokens.items()}
         return [[id_ for part in parts for id_ in ids_of[part]] for parts in parts_of_texts]
 
     def piece_numbers(self, texts: Sequence[str]) -> list[list[int]]:
-        """The numbers, which are no ids, of the pieces that sentencepiece cuts each text into.
+        """Return the SentencePiece numbers, which are not ids, of the subwords of each text.
 
-        Added tokens are no pieces.
+        Added tokens are not subwords.
         """
-        # sentencepiece starts a thread for a list, which a few texts would wait for longer than they take.
+        # SentencePiece starts a thread for a list, which takes longer than a few texts.
         if len(texts) <= _FEW_TEXTS:
             return [self.processor.Encode(self.normalize(text)) for text in texts]
         return self.processor.Encode([self.normalize(text) for text in texts], num_threads=1)
 
     def build(self, text_a: str, text_b: str | None = None, max_seq_len: int = 512) -> list[int]:
-        """The ids of one input with its special tokens, cut to `max_seq_len`; see `build_from_ids`."""
+        """Tokenize one input with special tokens, truncated to `max_seq_len`; see `build_from_ids`."""
         ids_b = self.encode(text_b) if text_b else None
         return self.build_from_ids(self.encode(text_a), ids_b, max_seq_len)
 
     def build_from_ids(self, ids_a: list[int], ids_b: list[int] | None, max_seq_len: int) -> list[int]:
         """Add the special tokens: `[CLS] A [SEP]`, or `[CLS] A [SEP] [SEP] B [SEP]` for a pair.
 
-        A pair is cut from the longer text first. A pair with an empty B becomes `[CLS] A [SEP]`, as in the
-        official reader.
+        A pair is truncated from the longer text first. A pair with an empty B becomes `[CLS] A [SEP]`, as in
+        the official reader.
 
         Raises:
-            UserError: `max_seq_len` has no room for the special tokens.
+            UserError: `max_seq_len` leaves no room next to the special tokens.
         """
         special_tokens = 4 if ids_b else 2
         if max_seq_len <= special_tokens:
             raise UserError(
-                f"--max_seq_len {max_seq_len} leaves no room next to {special_tokens} special tokens"
+                f"invalid --max_seq_len {max_seq_len} (expected more than {special_tokens}, the number of "
+                "special tokens)"
             )
         room = max_seq_len - special_tokens
         if not ids_b:
@@ -335,19 +335,19 @@ class Tokenizer:
         return [*first, self.sep_id, *ids_b[:length_b], self.sep_id]
 
     def sentences(self, ids: Iterable[Collection[int]], max_seq_len: int) -> list[np.ndarray]:
-        """`[CLS] S [SEP]` of each sentence, cut to `max_seq_len`: [T] int64 each.
+        """Add special tokens to each sentence, `[CLS] S [SEP]`, truncated to `max_seq_len`: [T] int64 each.
 
         Args:
-            ids: those of each sentence, without special tokens.
+            ids: the ids of each sentence, without special tokens.
         """
         rows = [self.build_from_ids(list(sentence), None, max_seq_len) for sentence in ids]
         return [np.array(row, np.int64) for row in rows]
 
     def _add_tokens(self) -> None:
-        """Put the added tokens into the vocabulary.
+        """Add the added tokens to the vocabulary.
 
         Raises:
-            UserError: the id of one is that of another token, or the token has another id.
+            UserError: an id is in use by another token, or the token has another id.
         """
         self._token_of = {id_: token for token, id_ in self.vocab.items()}
         for token, id_ in self.added_tokens.items():
@@ -362,7 +362,7 @@ class Tokenizer:
         self._added = re.compile("|".join(longest_first)) if longest_first else None
 
     def parts(self, text: str) -> list[tuple[int, str]]:
-        """The added tokens in a text and what is between them, each with its place; mostly the text alone."""
+        """Split a text into added tokens and the text between them, each with its offset."""
         if self._added is None:
             return [(0, text)]
         parts = []
@@ -377,32 +377,32 @@ class Tokenizer:
         return parts
 
     def _encode_plain(self, texts: Sequence[str]) -> list[list[int]]:
-        """The ids of each of some texts without added tokens."""
+        """Tokenize texts without added tokens to ids."""
         if self.text_rules not in LIBRARY_RULES:
             return [self.to_ids(numbers) for numbers in self.piece_numbers(texts)]
         normal = [self.normalize(text) for text in texts]
         ids_of_texts = []
         for pieces in self.processor.Encode(normal, out_type=str, num_threads=1):
-            tokens_of_pieces = self.cut(pieces, numbers=[])  # these rules need no numbers
+            tokens_of_pieces = self.cut(pieces, numbers=[])  # these rules do not use numbers
             ids_of_texts.append(self.convert_tokens_to_ids(itertools.chain(*tokens_of_pieces)))
         return ids_of_texts
 
     def cut(self, pieces: list[str], numbers: list[int]) -> list[list[str]]:
-        """The tokens that the text rules put in the place of each piece of a text.
+        """Split each subword of a text into tokens by the text rules.
 
         Args:
-            numbers: of the pieces in the piece model.
+            numbers: the numbers of the subwords in the SentencePiece model.
         """
         if self.text_rules in LIBRARY_RULES:
             return cut_pieces(pieces, keeps_spaces=self.text_rules == "transformers")
-        # Only rule 5 cuts a piece, and `digit_comma` has the tokens that take its place.
+        # Only rule 5 splits subwords, see `digit_comma`.
         return [self.digit_comma.get(number, [piece]) for number, piece in zip(numbers, pieces)]
 
     def _read_vocab(self) -> dict[str, int]:
-        """Token -> id, from vocab.txt or dict.txt, or derived from the piece model.
+        """Read token -> id from vocab.txt or dict.txt, or derive it from the SentencePiece model.
 
         Raises:
-            UserError: the file cannot be read, or does not belong to the piece model.
+            UserError: the file cannot be read, or does not match the SentencePiece model.
         """
         self._lacks = ""
         self._most_unread_rows = _MOST_UNREAD_ROWS
@@ -414,7 +414,7 @@ class Tokenizer:
         pieces = self.ordinary_pieces()
         vocab = read_vocab(self.vocab_path)
         is_dict = self.vocab_path.name == DICT
-        if is_dict:  # of the pieces it has those of the training text; it has no others
+        if is_dict:  # contains the subwords of the training text, and no other tokens
             tokens = vocab.keys() - {*SPECIAL_TOKENS, *pieces}
             odd = [token for token in tokens if not token.startswith(FILLER)]
         else:
@@ -423,34 +423,34 @@ class Tokenizer:
             self._most_unread_rows = 0
         if len(odd) > _MAX_ODD_PIECES:
             raise UserError(
-                f"{self.piece_model_path} and {self.vocab_path} do not belong together: {len(odd)} pieces "
-                f"are in one of them alone ('{shown(odd[0])}', ...)"
+                f"{self.piece_model_path} does not match {self.vocab_path}: {len(odd)} subwords are in "
+                f"only one of them ('{shown(odd[0])}', ...). Use the files of one model"
             )
         if odd:
             names = listed(list(map(shown, odd)))
             self._lacks = f", and lacks '{names}'"
-            line = "%s lacks pieces, or has others than its piece model; these become [UNK]: %s"
+            line = "%s does not match its SentencePiece model; these subwords become [UNK]: %s"
             logger.warning(line, self.vocab_path, names)
         return vocab
 
     def _cut_digit_comma_pieces(self) -> dict[int, list[str]]:
-        """Rule 5 for every piece of the model that it changes: number -> the pieces that replace it."""
+        """Apply rule 5 to the subwords of the model: number -> replacement of each changed one."""
         cuts = {}
         for number, (piece, is_ordinary) in enumerate(zip(self._pieces, self._is_ordinary)):
             ends_in_digit_comma = len(piece) > 1 and piece[-1] == "," and piece[-2].isdigit()
             if not (is_ordinary and ends_in_digit_comma):
                 continue
-            # sentencepiece puts a "▁" before every text, so the piece is cut without its own.
+            # SentencePiece prepends "▁" to every text, so the subword is split without its own.
             parts = self.processor.EncodeAsPieces(piece[:-1].replace("▁", ""))
             if not piece.startswith("▁"):
                 parts[0] = parts[0].removeprefix("▁")
-                if not parts[0]:  # it was a "▁" alone
+                if not parts[0]:  # it was a lone "▁"
                     del parts[0]
             cuts[number] = [*parts, ","]
         return cuts
 
     def _list_token_ids(self) -> list[int]:
-        """The id of each piece of the model; _CUT_PIECE if rule 5 cuts it into several."""
+        """Return the id of each subword of the model; _CUT_PIECE if rule 5 splits it."""
         ids = [self.unk_id] * len(self._pieces)
         for number, (piece, is_ordinary) in enumerate(zip(self._pieces, self._is_ordinary)):
             if is_ordinary:
@@ -460,7 +460,7 @@ class Tokenizer:
         return ids
 
     def to_ids(self, numbers: list[int]) -> list[int]:
-        """Rules 5 and 6: the ids of a text for the numbers of its pieces."""
+        """Apply rules 5 and 6: convert the numbers of a text's subwords to ids."""
         ids = [self._id_of_piece[number] for number in numbers]
         if _CUT_PIECE not in ids:
             return ids
@@ -474,10 +474,10 @@ class Tokenizer:
 
 
 def _read_piece_model(path: str | os.PathLike) -> bytes:
-    """The content of a sentencepiece model, or what tokenizer.json makes of it.
+    """Read a SentencePiece model, or build it from tokenizer.json.
 
     Raises:
-        UserError: the file is missing, or it is a tokenizer.json that is not XLM-R's.
+        UserError: the file is missing, or is a tokenizer.json other than XLM-R's.
     """
     if not os.path.isfile(path):
         raise UserError(
@@ -490,10 +490,10 @@ def _read_piece_model(path: str | os.PathLike) -> bytes:
 def _load_piece_model(
     content: bytes, path: str | os.PathLike
 ) -> tuple[sentencepiece.SentencePieceProcessor, list[str]]:
-    """A sentencepiece model and all its pieces.
+    """Load a SentencePiece model and all its subwords.
 
     Raises:
-        UserError: the content, which is that of the file at `path`, is damaged.
+        UserError: the content of the file at `path` is corrupt.
     """
     model = sentencepiece.SentencePieceProcessor()
     try:
@@ -506,26 +506,26 @@ def _load_piece_model(
 
 
 def read_tokenizer_rules(path: Path) -> tuple[str, Mapping[str, int]]:
-    """The text rules of a folder, one of `TEXT_RULES`, and its added tokens, token -> id.
+    """Read the text rules of a folder, one of `TEXT_RULES`, and its added tokens, token -> id.
 
-    A corpus says them in its manifest, and a model below "reading" in config.json; else they are the official
-    ones.
+    They are in the manifest of a corpus, or in "reading" of a model's config.json; the default is the
+    official rules.
 
     Raises:
-        UserError: another library wrote the folder; a file is damaged, or says rules that are not known.
+        UserError: another library wrote the folder, a file is corrupt, or the rules are unknown.
     """
     folder = Folder(path)
     location = folder.path / MANIFEST
-    settings = folder.json(MANIFEST).get("vocabulary")  # of a corpus; a model's manifest has no such key
+    settings = folder.json(MANIFEST).get("vocabulary")  # of a corpus; missing in the manifest of a model
     if settings is None:
         location = folder.path / CONFIG
         config = folder.json(CONFIG)
         is_of_others = config.get("model_type") not in (None, "ernie_m") or "architectures" in config
         if is_of_others or folder.names & (_FOREIGN if config else _FOREIGN | _ALONE):
             raise UserError(
-                f"{path}: another library wrote this folder, and several of its files say how texts are "
-                "read. open_model(open_checkpoint(folder)).tokenizer reads them all, with "
-                "ernie_m.model.open_model and ernie_m.model.checkpoint.open"
+                f"{path}: written by another library, with tokenizer settings in several files. Use "
+                "open_model(open_checkpoint(folder)).tokenizer, from ernie_m.model.open_model and "
+                "ernie_m.model.checkpoint.open"
             )
         settings = {} if config.get("reading") is None else config["reading"]
     if not isinstance(settings, dict):

@@ -1,6 +1,6 @@
-"""What the files beside a tokenizer's pieces say of it, in folders of transformers and what builds on it.
+"""Tokenizer settings in folders of transformers and compatible libraries.
 
-tokenizer_config.json     its class, the longest input, added tokens
+tokenizer_config.json     class, maximum length, added tokens
 tokenizer.json            pieces, rules and added tokens, as the fast libraries run them
 added_tokens.json, special_tokens_map.json
 vocab.txt                 the words of a tokenizer of another kind, BERT's WordPiece; XLM-R's needs none
@@ -32,7 +32,7 @@ TOKENIZER_CONFIG = "tokenizer_config.json"
 _ADDED = "added_tokens.json"
 _SPECIALS_MAP = "special_tokens_map.json"
 _KEYS = {"bos_token_id": "<s>", "eos_token_id": "</s>"}  # of config.json
-_ROUNDING = 1e-5  # of a score, which the piece model has in float32
+_ROUNDING = 1e-5  # of a score, which is float32 in the SentencePiece model
 _CLASSES = (
     "XLMRobertaTokenizer",
     "XLMRobertaTokenizerFast",
@@ -45,19 +45,19 @@ _SPECIAL = (*XLM_R_NAMES.values(), *XLM_R_NAMES)
 
 
 def check_kind(folder: Folder, model_config: Mapping[str, Any], model_config_path: Path | None) -> None:
-    """Refuse a tokenizer of another kind than XLM-R's and ERNIE-M's, whatever pieces lie beside it.
+    """Check that a tokenizer is XLM-R's or ERNIE-M's.
 
-    tokenizer.json decides where there is one, because libraries run it under any class: the tokenizer of
-    paraphrase-multilingual-MiniLM-L12-v2 is XLM-R's, and saved again its class is BertTokenizer.
+    tokenizer.json takes precedence, because libraries use it with any class: the tokenizer of
+    paraphrase-multilingual-MiniLM-L12-v2 is XLM-R's, but once saved again its class is BertTokenizer.
 
     Args:
-        model_config: config.json, which can also name the class; it was read from `model_config_path`.
+        model_config: config.json, which may also contain the class, read from `model_config_path`.
 
     Raises:
-        UserError: it is of another kind, or a file is damaged.
+        UserError: it is another tokenizer, or a file is corrupt.
     """
     if TOKENIZER_JSON in folder:
-        # In a folder that was written here, a question may have one </s> before its context.
+        # In a folder of this project, a question may have one </s> before its context.
         separators = (1, 2) if "reading" in model_config else (2,)
         check_parts(folder.path / TOKENIZER_JSON, folder.json(TOKENIZER_JSON), separators=separators)
         return
@@ -68,35 +68,35 @@ def check_kind(folder: Folder, model_config: Mapping[str, Any], model_config_pat
         class_name = settings.get("tokenizer_class")
         if class_name not in (None, "", *_CLASSES):
             raise UserError(f"{path}: unsupported tokenizer_class {shown(class_name)}: {OTHER_KIND}")
-    # In every sentencepiece vocabulary some tokens begin with the mark of a space.
+    # In every SentencePiece vocabulary some tokens begin with "▁".
     if VOCAB in folder and "▁".encode() not in folder.read(VOCAB, read_bytes):
         raise UserError(f"{folder.path / VOCAB}: not a SentencePiece vocabulary: {OTHER_KIND}")
 
 
 def has_official_rules(folder: Folder) -> bool:
-    """Whether tokenizer.json has ERNIE-M's rules for text, as written here."""
+    """Return whether tokenizer.json has the official ERNIE-M rules."""
     steps = list_steps(folder.json(TOKENIZER_JSON)["normalizer"], "normalizers")
-    return rules_1_to_3()[0] in steps  # those of `check_parts`, all of them or none
+    return rules_1_to_3()[0] in steps  # `check_parts` accepts all of them or none
 
 
 def longest_input(folder: Folder) -> int | None:
-    """The longest input that tokenizer_config.json says; 10^30 there is "no limit"."""
+    """Return the maximum length in tokenizer_config.json, where 10^30 means no limit."""
     length = folder.json(TOKENIZER_CONFIG).get("model_max_length")
     return length if type(length) is int and length > 0 else None
 
 
 def added_tokens(folder: Folder) -> tuple[dict[str, int], Path | None]:
-    """The tokens beside the special ones that are added to the pieces, with their ids and in their order.
+    """Read the added tokens, other than special tokens, with their ids and in order.
 
     Returns:
-        The tokens, and the first file that lists any token; None: there is no such file.
+        The tokens, and the first file that lists any token; None: no file does.
 
     Raises:
-        UserError: a file is damaged, or a token has no id or asks for what is not done here.
+        UserError: a file is corrupt, the id of a token is missing, or its settings are not supported.
     """
     entries = list(_entries(folder))
     ids = {token: id_ for _path, token, id_ in reversed(entries) if token not in _SPECIAL}  # the first file's
-    # Special tokens of the model's own, of which a file must give the id. The second key: transformers 5.
+    # Additional special tokens, whose ids must be in a file. The second key is of transformers 5.
     for name in (TOKENIZER_CONFIG, _SPECIALS_MAP):
         for key in ("additional_special_tokens", "extra_special_tokens"):
             tokens = folder.json(name).get(key)
@@ -112,10 +112,10 @@ def added_tokens(folder: Folder) -> tuple[dict[str, int], Path | None]:
 
 
 def check_ids(folder: Folder, tokenizer: Tokenizer) -> None:
-    """Compare a tokenizer with all that the files of its folder say of tokens, their ids and scores.
+    """Check a tokenizer against all tokens, ids and scores in the files of its folder.
 
     Raises:
-        UserError: a file gives a token another id or score, or has one that the tokenizer lacks.
+        UserError: an id or score differs, or a token is missing in the tokenizer.
     """
     ids = tokenizer.vocab | {theirs: tokenizer.vocab[ours] for ours, theirs in XLM_R_NAMES.items()}
     ours_of: dict[str, Mapping[str, float]] = {"id": ids, "score": tokenizer.scores()}
@@ -125,8 +125,8 @@ def check_ids(folder: Folder, tokenizer: Tokenizer) -> None:
     if contents:
         check_parts(json_path, contents, tokenizer.piece_model)
         if keeps_space(contents, is_normalized=False):
-            logger.warning("%s: with it a space at the end of a text is a piece; here it is none", json_path)
-    # Its pad_token_id is compared with the shape of the model.
+            logger.warning("%s: keeps a trailing space as a token, which is dropped here", json_path)
+    # pad_token_id is checked with the model's configuration.
     config = {token: folder.json(CONFIG).get(key) for key, token in _KEYS.items()}
     said = chain(
         ((json_path, piece, id_, "id") for id_, (piece, _score) in enumerate(pieces)),
@@ -139,17 +139,17 @@ def check_ids(folder: Folder, tokenizer: Tokenizer) -> None:
         if theirs != ours and not (what == "score" and math.isclose(theirs, ours, rel_tol=_ROUNDING)):
             other = tokenizer.vocab_path or tokenizer.piece_model_path
             raise UserError(
-                f"{path}: the token '{shown(token)}' has the {what} {theirs}, and by other files there, such "
-                f"as {other}, {ours}; keep what belongs to the weights, and correct or remove the other file "
-                "(transformers reads tokenizer.json)"
+                f"{path}: conflicting {what} of token '{shown(token)}' ({theirs}, but {ours} in {other}). "
+                "Keep the file of these weights, and fix or remove the other one (transformers uses "
+                "tokenizer.json)"
             )
 
 
 def _entries(folder: Folder) -> Iterator[tuple[Path, str, int]]:
-    """Each added token of each file, with its id.
+    """Yield each added token of each file, with its id.
 
     Raises:
-        UserError: a file is damaged, or a token is to be found in whole words only.
+        UserError: a file is corrupt, or the settings of a token are not supported.
     """
     for name in (_ADDED, TOKENIZER_CONFIG, TOKENIZER_JSON):
         contents = folder.json(name)
@@ -168,15 +168,15 @@ def _entries(folder: Folder) -> Iterator[tuple[Path, str, int]]:
                     raise ValueError(f"the token {shown(token)}")
                 if entry.get("single_word") and token not in _SPECIAL:
                     raise UserError(
-                        f"{path}: the added token {shown(token)} is found in whole words only "
-                        "(single_word), which is not done here; train with tokens that are found anywhere"
+                        f"{path}: unsupported setting single_word of the added token {shown(token)}. Train "
+                        "with single_word false"
                     )
                 is_normalized = bool(entry.get("normalized"))
                 if name == TOKENIZER_JSON and token not in _SPECIAL and keeps_space(contents, is_normalized):
                     raise UserError(
-                        f"{path}: a space before the added token {shown(token)} is a piece in the fast "
-                        "class of transformers, which is not done here; with its normalized false, and a "
-                        "Strip in the normalizer, it is none, as in the slow class"
+                        f"{path}: unsupported settings of the added token {shown(token)}: the fast "
+                        "tokenizer keeps the space before it as a token. Set its normalized to false, and "
+                        "add Strip to the normalizer, as in the slow tokenizer"
                     )
                 yield path, token, id_
         except (TypeError, KeyError, AttributeError, ValueError) as error:

@@ -1,23 +1,23 @@
-"""The rules that make pieces of a text, by name, and those that cut pieces further.
+"""Names of the tokenizer rules, and the rules that split subwords further.
 
-`ernie_m.reader.tokenization` applies them. The ErnieMTokenizer of PaddleNLP and transformers cuts
-sentencepiece's pieces further: their fine-tuned models were trained with these tokens, which are not those of
-the official code.
+Used by `ernie_m.reader.tokenization`. The ErnieMTokenizer of PaddleNLP and transformers splits
+SentencePiece's subwords further. Models fine-tuned with these libraries were trained with these tokens, which
+differ from the official code.
 """
 
 from collections.abc import Sequence
 
 _SPACE = "▁"
-_MARKS = frozenset(",;:.?!~，；：。？！《》【】")  # each is a token, as each Han character of the basic block
+_MARKS = frozenset(",;:.?!~，；：。？！《》【】")  # each is a token, as are basic Han characters
 
 
 def cut_pieces(pieces: Sequence[str], keeps_spaces: bool) -> list[list[str]]:
-    """The tokens that take the place of each piece of a text.
+    """Split each subword of a text into tokens.
 
     Args:
-        pieces: those that sentencepiece cuts the text into.
-        keeps_spaces: whether a "▁" alone stays between two pieces of which the second does not begin with
-            one, as in transformers; in PaddleNLP it never does.
+        pieces: the subwords of SentencePiece.
+        keeps_spaces: whether to keep a lone "▁" before a subword that does not begin with "▁", as in
+            transformers; PaddleNLP drops it.
     """
     tokens = []
     for number, piece in enumerate(pieces):
@@ -31,12 +31,12 @@ def cut_pieces(pieces: Sequence[str], keeps_spaces: bool) -> list[list[str]]:
 
 
 def _cut(piece: str) -> list[str]:
-    """Cut a piece at Han characters, at marks, and between digits and others. A "▁" goes with what follows.
+    """Split a subword at Han characters, at marks, and between digits and other characters.
 
-    Before a Han character or a mark it is left out.
+    "▁" is joined with what follows, and dropped before a Han character or a mark.
     """
     tokens = []
-    start = 0  # where the next token begins
+    start = 0  # the start of the next token
     for index, character in enumerate(piece):
         if character == _SPACE:
             continue
@@ -44,7 +44,7 @@ def _cut(piece: str) -> list[str]:
         is_border = index > 0 and character.isdigit() != piece[index - 1].isdigit()
         if not (is_token or is_border):
             continue
-        if index > start and piece[start:index] != _SPACE:  # what was before: a token, or a lone "▁"
+        if index > start and piece[start:index] != _SPACE:  # the text before it, unless a lone "▁"
             tokens.append(piece[start:index])
         start = index
         if is_token:

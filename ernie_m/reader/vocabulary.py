@@ -1,4 +1,4 @@
-"""A vocabulary, token -> id: the special tokens, vocab.txt in both forms, dict.txt, the ids of XLM-R."""
+"""Vocabularies, token -> id: special tokens, vocab.txt in both formats, dict.txt, the ids of XLM-R."""
 
 import os
 from collections.abc import Mapping
@@ -17,29 +17,29 @@ SPECIAL_TOKENS = (CLS, PAD, SEP, UNK, MASK)
 CONFIG = "config.json"
 VOCAB = "vocab.txt"
 DICT = "dict.txt"  # the vocabulary of fairseq
-FILLER = "madeupword"  # begins the tokens that fairseq adds, so that their number can be divided by 8
+FILLER = "madeupword"  # prefix of fairseq's filler tokens, which pad the vocabulary to a multiple of 8
 _LARGEST_DICT = 1 << 28  # bytes
-_MAX_IDS = 1 << 24  # more would be a mistake: the embedding has a row for each id up to the highest
-_MOST_REPEATED = 5  # lines in one warning
+_MAX_IDS = 1 << 24  # upper bound, because the embedding has a row for each id
+_MOST_REPEATED = 5  # lines listed in a warning
 
 
 def read_vocab(path: str | os.PathLike) -> dict[str, int]:
-    """Read token -> id from a file with one token a line, or one `token<TAB>id` a line; or from a dict.txt.
+    """Read token -> id from a file with one token or one `token<TAB>id` per line, or from a dict.txt.
 
-    The id of a bare token is its line number, from 0. Tokens of white space are kept; the official reader
-    loses them. A token that occurs twice has its last id, as in the official code, and the last of two tokens
-    with one id gives the id its name. A warning says so.
+    The id of a bare token is its line number, from 0. White space tokens are kept, unlike in the official
+    reader. A duplicate token has its last id, as in the official code, and a duplicate id its last token;
+    both are logged.
 
     Raises:
-        UserError: the file is missing or malformed, one of the five special tokens is missing, or two of them
-            have one id.
+        UserError: the file is missing or invalid, a special token is missing, or two of them have the same
+            id.
     """
     if Path(path).name == DICT:
         return _read_dict(path)
-    content = read_bytes(path, ending="; see --vocab_path")
+    content = read_bytes(path, ending=". Set --vocab_path")
     vocab: dict[str, int] = {}
     ids: set[int] = set()
-    repeated: list[str] = []  # the lines in which a token or an id occurs again
+    repeated: list[str] = []  # lines with a duplicate token or id
     for number, line_bytes in enumerate(content.removesuffix(b"\n").split(b"\n")):
         location = f"{path}, line {number + 1}"
         encoding = "utf-8-sig" if number == 0 else "utf-8"  # the first line may begin with a byte order mark
@@ -52,7 +52,7 @@ def read_vocab(path: str | os.PathLike) -> dict[str, int]:
             token = line
             id_text = str(number)
         id_text = id_text.strip()
-        is_number = id_text.isdecimal() and len(id_text) < 10  # int() refuses thousands of digits
+        is_number = id_text.isdecimal() and len(id_text) < 10  # int() rejects thousands of digits
         if not is_number or int(id_text) >= _MAX_IDS:
             raise UserError(
                 f"{location}: invalid id '{id_text}' (expected 0 to {_MAX_IDS - 1:,}; token<TAB>id)"
@@ -65,8 +65,8 @@ def read_vocab(path: str | os.PathLike) -> dict[str, int]:
     missing = [token for token in SPECIAL_TOKENS if token not in vocab]
     if missing:
         raise UserError(
-            f"{path}: no {' '.join(missing)} among its {len(vocab)} tokens; not an ERNIE-M vocabulary. Use "
-            "the official vocab.txt, or --piece_model_path alone, from which the vocabulary is derived"
+            f"{path}: missing {' '.join(missing)} among {len(vocab)} tokens; not an ERNIE-M vocabulary. "
+            "Use the official vocab.txt, or set only --piece_model_path to derive the vocabulary"
         )
     if len({vocab[token] for token in SPECIAL_TOKENS}) < len(SPECIAL_TOKENS):
         raise UserError(
@@ -74,8 +74,8 @@ def read_vocab(path: str | os.PathLike) -> dict[str, int]:
         )
     if repeated:
         logger.warning(
-            "%s: %d lines have a token or an id that occurs before, and the last one counts, as in the "
-            "official code; if the vocab.txt of the training has no such line, put that back: line %s",
+            "%s: %d duplicate tokens or ids; using the last one, as the official code does. If the "
+            "vocab.txt of the training has none, restore it: line %s",
             path,
             len(repeated),
             ", ".join(repeated[:_MOST_REPEATED]),
@@ -84,12 +84,12 @@ def read_vocab(path: str | os.PathLike) -> dict[str, int]:
 
 
 def _read_dict(path: str | os.PathLike) -> dict[str, int]:
-    """Read what fairseq-preprocess writes, one `token count` a line.
+    """Read a dict.txt of fairseq-preprocess, one `token count` per line.
 
-    The ids are those of `<s> <pad> </s> <unk>`, the lines, and `<mask>`, which may be a line.
+    Ids are assigned to `<s> <pad> </s> <unk>`, the lines, and `<mask>`, which may be a line.
 
     Raises:
-        UserError: the file is missing or malformed, or a token is there twice.
+        UserError: the file is missing or invalid, or a token is duplicate.
     """
     vocab = {CLS: 0, PAD: 1, SEP: 2, UNK: 3}
     for number, line in enumerate(read_text(path, _LARGEST_DICT).removesuffix("\n").split("\n"), 1):
@@ -105,47 +105,48 @@ def _read_dict(path: str | os.PathLike) -> dict[str, int]:
 
 
 def derive_vocab(pieces: Mapping[int, str], size: int) -> dict[str, int]:
-    """The ids of XLM-R and ERNIE-M for a piece model: [CLS] [PAD] [SEP] [UNK], the pieces, [MASK].
+    """Derive the ids of XLM-R and ERNIE-M from a SentencePiece model: [CLS] [PAD] [SEP] [UNK], subwords,
+    [MASK].
 
-    A piece has its number in the model + 1. With the 249,997 ordinary pieces of XLM-R's model, which follow
-    three special ones, this gives the 250,002 ids of the paper (appendix A.2).
+    The id of a subword is its number in the model + 1. For the 249,997 ordinary subwords of XLM-R's model,
+    which follow three special ones, this gives the 250,002 ids of the paper (appendix A.2).
 
     Args:
-        pieces: number in the model -> piece, without unknown and control pieces.
-        size: the number of all pieces.
+        pieces: number in the model -> subword, without unknown and control symbols.
+        size: the number of all subwords.
 
     Raises:
-        UserError: a piece occurs twice, or has the name or the id of a special token.
+        UserError: a subword is duplicate, or has the name or id of a special token.
     """
     vocab = {CLS: 0, PAD: 1, SEP: 2, UNK: 3, MASK: size + 1}
     vocab |= {piece: number + 1 for number, piece in pieces.items()}
     if len(set(vocab.values())) < len(SPECIAL_TOKENS) + len(pieces):
         raise UserError(
-            "the piece model has a piece twice, or one named like a special token ([CLS], ...), or not three "
-            "special pieces before the others, where XLM-R's has <unk>, <s> and </s>"
+            "unsupported SentencePiece model (expected unique subwords, none named as a special token such "
+            "as [CLS], after the three special ones <unk>, <s> and </s>)"
         )
     return vocab
 
 
 def write_vocab(vocab: Mapping[str, int], path: str | os.PathLike) -> None:
-    """Write `token<TAB>id` lines in the order of the ids; the file appears whole or not at all."""
+    """Write `token<TAB>id` lines in the order of the ids, atomically."""
     with atomic_file(path, "w", newline="\n") as file:
         for token in sorted(vocab, key=vocab.__getitem__):
             file.write(f"{token}\t{vocab[token]}\n")
 
 
 def tokens_by_id(vocab: Mapping[str, int]) -> list[str]:
-    """The token of each id, from 0; a made-up name for an id without a token.
+    """Return the token of each id, from 0; a placeholder for an id without a token.
 
     Raises:
-        UserError: two tokens have one id.
+        UserError: two tokens have the same id.
     """
     token_of: dict[int, str] = {}
     for token, id_ in vocab.items():
         if id_ in token_of:
             raise UserError(
-                f"duplicate id {id_} in the vocabulary, of '{token_of[id_]}' and '{token}', which no other "
-                "format can hold. Remove one of them from vocab.txt"
+                f"duplicate id {id_} in the vocabulary ('{token_of[id_]}' and '{token}'), which other "
+                "formats cannot represent. Remove one of them from vocab.txt"
             )
         token_of[id_] = token
     return [token_of.get(id_, f"<no token {id_}>") for id_ in range(max(token_of) + 1)]

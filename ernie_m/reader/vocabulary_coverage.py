@@ -1,4 +1,4 @@
-"""Whether a vocabulary suits a text, or leaves unknown tokens and single letters."""
+"""Coverage of a text by a vocabulary: unknown tokens and single letters."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -11,20 +11,19 @@ import numpy as np
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.utils.logging import logger
 
-# The greatest shares of unknown tokens and of single letters among all tokens without a warning. In 200 lines
-# of NTREX, a vocabulary of 32,000 pieces for 15 languages leaves at most 0.32 % (Chinese) and 25.3 %
-# (Vietnamese).
+# Maximum shares of unknown tokens and of single letters without a warning. In 200 lines of NTREX, a
+# vocabulary of 32,000 subwords for 15 languages has at most 0.32 % (Chinese) and 25.3 % (Vietnamese).
 _MOST_UNKNOWN = 0.05
 _MOST_LETTERS = 0.4
-# Code points of scripts without spaces between words, which have short tokens in any vocabulary.
+# Code points of scripts without spaces, which have short tokens in any vocabulary.
 _SHORT_TOKENS = ((0x0E00, 0x109F), (0x1780, 0x17FF), (0x2E80, 0x10FFFF))
 
 
 def warn_if_unsuited(name: object, tokenizer: Tokenizer, ids_of_texts: Iterable[Iterable[int]]) -> None:
-    """Log a warning if a vocabulary turns much of some texts into [UNK] or single letters.
+    """Log a warning if many tokens of texts are [UNK] or single letters.
 
     Args:
-        name: what has the texts.
+        name: the source of the texts.
         ids_of_texts: the ids of each text, with special tokens or without.
     """
     counts = Counter(chain.from_iterable(ids_of_texts))
@@ -35,8 +34,8 @@ def warn_if_unsuited(name: object, tokenizer: Tokenizer, ids_of_texts: Iterable[
     unknown = counts[tokenizer.unk_id]
     if unknown > _MOST_UNKNOWN * counts.total() or letters > _MOST_LETTERS * counts.total():
         logger.warning(
-            "%s: %.0f %% of its tokens are unknown and %.0f %% single letters. The vocabulary %s was made "
-            "for other text, or from too little, and to a model with it this one may mean little",
+            "%s: %.0f %% of its tokens are unknown and %.0f %% single letters. The vocabulary %s does not "
+            "cover this text; expect low accuracy",
             name,
             100 * unknown / counts.total(),
             100 * letters / counts.total(),
@@ -45,12 +44,12 @@ def warn_if_unsuited(name: object, tokenizer: Tokenizer, ids_of_texts: Iterable[
 
 
 def count_unknown_words(tokenizer: Tokenizer, *texts: str) -> int:
-    """How many words of the texts have an unknown token, or are cut into five or more single letters."""
+    """Count the words with an unknown token, or split into five or more single letters."""
     return int(find_unknown_words(tokenizer, tokenizer.encode_batch(texts)).sum())
 
 
 def find_unknown_words(tokenizer: Tokenizer, ids_of_texts: Sequence[Sequence[int]]) -> np.ndarray:
-    """How many words of each text have an unknown token, or are cut into five or more single letters.
+    """Count the words of each text with an unknown token, or split into five or more single letters.
 
     Args:
         ids_of_texts: the ids of each text, with special tokens or without.
@@ -62,14 +61,14 @@ def find_unknown_words(tokenizer: Tokenizer, ids_of_texts: Sequence[Sequence[int
     lengths = np.fromiter(map(len, ids_of_texts), np.int64, len(ids_of_texts))
     ids = np.fromiter(chain.from_iterable(ids_of_texts), np.int64, lengths.sum())
     text_of_token = np.repeat(np.arange(len(lengths)), lengths)  # [tokens]
-    begins = marks.begins_word[ids]  # bool [tokens], whether a word begins there
+    begins = marks.begins_word[ids]  # bool [tokens], whether a word begins at the token
     begins[1:] |= text_of_token[1:] != text_of_token[:-1]  # so does the first token of a text
     begins[:1] = True
     word_of_token = np.cumsum(begins) - 1  # [tokens]
     words = int(begins.sum())
 
     def count(is_counted: np.ndarray) -> np.ndarray:
-        """How many of the tokens, bool [tokens], each word has: int64 [words]."""
+        """Count the selected tokens, bool [tokens], of each word: int64 [words]."""
         return np.bincount(word_of_token[is_counted], minlength=words)
 
     letters = count(marks.is_letter[ids])
@@ -80,16 +79,16 @@ def find_unknown_words(tokenizer: Tokenizer, ids_of_texts: Sequence[Sequence[int
 
 
 class _TokenMarks(NamedTuple):
-    """What the tokens of a vocabulary are: bool [vocab_size] each."""
+    """Properties of the tokens of a vocabulary: bool [vocab_size] each."""
 
     begins_word: np.ndarray
-    is_letter: np.ndarray  # a single one, of a script whose words usually have longer tokens
-    is_longer: np.ndarray  # letters alone, and not a single one
+    is_letter: np.ndarray  # a single letter, of a script with longer tokens
+    is_longer: np.ndarray  # several letters
 
 
 @lru_cache(maxsize=4)
 def _make_token_marks(tokenizer: Tokenizer) -> _TokenMarks:
-    """The marks of all tokens of a vocabulary, by their ids."""
+    """Compute the properties of all tokens of a vocabulary, by id."""
     tokens = tokenizer.convert_ids_to_tokens(range(tokenizer.vocab_size))
     bare = [token.removeprefix("▁") for token in tokens]
     is_letter = np.array([_is_letter(token) for token in bare])
@@ -99,7 +98,7 @@ def _make_token_marks(tokenizer: Tokenizer) -> _TokenMarks:
 
 
 def _is_letter(token: str) -> bool:
-    """Whether a token is one letter of a script whose words usually have longer tokens."""
+    """Return whether a token is a single letter of a script with longer tokens."""
     if len(token) != 1 or not token.isalpha():
         return False
     return not any(first <= ord(token) <= last for first, last in _SHORT_TOKENS)

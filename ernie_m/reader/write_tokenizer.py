@@ -1,7 +1,7 @@
-"""The files of a tokenizer that ernie-m convert writes, in our form and in those of other libraries.
+"""Writing of tokenizer files, in the format of this project and of other libraries.
 
-ErnieM of PaddleNLP and Hugging Face: vocab.txt with one token per line, whose id is the line number.
-XLM-R: the piece model, from which the ids are derived, and tokenizer.json.
+ErnieM of PaddleNLP and Hugging Face: vocab.txt with one token per line, whose id is the line number. XLM-R:
+the SentencePiece model, from which the ids are derived, and tokenizer.json.
 """
 
 import base64
@@ -28,7 +28,7 @@ from ernie_m.utils.files import as_json
 
 
 def write_native(folder: Path, tokenizer: Tokenizer) -> list[str]:
-    """Write vocab.txt (token<TAB>id) and piece.model, the official layout; return their names."""
+    """Write vocab.txt (token<TAB>id) and piece.model, in the official layout; return their names."""
     tokenizer.write_vocab(folder / "vocab.txt")
     (folder / "piece.model").write_bytes(tokenizer.piece_model)
     return ["vocab.txt", "piece.model"]
@@ -58,15 +58,15 @@ def write_ernie_m(folder: Path, tokenizer: Tokenizer) -> list[str]:
 def write_xlm_r(folder: Path, tokenizer: Tokenizer, max_length: int, separators: int = 2) -> list[str]:
     """Write tokenizer.json, tokenizer_config.json and sentencepiece.bpe.model for XLM-R; return their names.
 
-    The piece model is left out if XLM-R would derive another vocabulary from it.
+    The SentencePiece model is omitted if XLM-R would derive another vocabulary from it.
 
     Args:
-        max_length: maximum tokens of an input, as the position table allows.
+        max_length: maximum length in tokens, by the position embeddings.
         separators: the number of [SEP] between two texts.
 
     Raises:
-        UserError: the piece model is damaged or not a unigram model, or has settings that the file cannot
-            say; or the ids of added tokens do not follow those of the pieces.
+        UserError: the SentencePiece model is corrupt, not a unigram model, or has settings that the file
+            cannot represent; or the ids of added tokens do not follow those of the subwords.
     """
     contents = _xlm_r_json(tokenizer, separators)
     names = [TOKENIZER_JSON, "tokenizer_config.json"]
@@ -74,9 +74,9 @@ def write_xlm_r(folder: Path, tokenizer: Tokenizer, max_length: int, separators:
         (folder / BPE_MODEL).write_bytes(tokenizer.piece_model)
         names.append(BPE_MODEL)
     (folder / TOKENIZER_JSON).write_text(as_json(contents), encoding="utf-8")
-    # The general class uses tokenizer.json as it is; that of XLM-R would replace the normalization.
+    # The generic class uses tokenizer.json unchanged; XLM-R's class would replace the normalization.
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": max_length}
-    # In XLM-R, [CLS] also begins a text (bos), and [SEP] also ends it (eos).
+    # In XLM-R, [CLS] is also bos, and [SEP] is also eos.
     roles = {"bos": CLS, "cls": CLS, "eos": SEP, "sep": SEP, "pad": PAD, "unk": UNK, "mask": MASK}
     settings |= {f"{role}_token": XLM_R_NAMES[token] for role, token in roles.items()}
     (folder / "tokenizer_config.json").write_text(as_json(settings), encoding="utf-8")
@@ -87,7 +87,7 @@ def write_static(folder: Path, tokenizer: Tokenizer, max_length: int) -> list[st
     """Write tokenizer.json for the StaticEmbedding of sentence-transformers; return its name.
 
     Args:
-        max_length: maximum tokens of an input, [CLS] and [SEP] included, which that library does not add.
+        max_length: maximum length in tokens, including [CLS] and [SEP], which that library does not add.
 
     Raises:
         UserError: as `write_xlm_r`.
@@ -99,7 +99,7 @@ def write_static(folder: Path, tokenizer: Tokenizer, max_length: int) -> list[st
 
 
 def _xlm_r_json(tokenizer: Tokenizer, separators: int) -> dict[str, Any]:
-    """The content of tokenizer.json.
+    """Build the content of tokenizer.json.
 
     Raises:
         UserError: as `write_xlm_r`.
@@ -107,8 +107,7 @@ def _xlm_r_json(tokenizer: Tokenizer, separators: int) -> dict[str, Any]:
     model = read_unigram(
         tokenizer,
         # In the error this follows "not a unigram model, and".
-        reason_and_advice="XLM-R's tokenizer requires one. A model keeps the vocabulary that it was trained "
-        "with: --to huggingface takes this one, or train a new model with a unigram vocabulary "
+        reason_and_advice="XLM-R's tokenizer requires one. Set --to huggingface, or train a unigram model "
         f"({command_name()} train_vocab)",
     )
     settings = {
@@ -119,24 +118,24 @@ def _xlm_r_json(tokenizer: Tokenizer, separators: int) -> dict[str, Any]:
     for name, (value, expected) in settings.items():
         if value != expected:
             raise UserError(
-                f"{tokenizer.piece_model_path}: its {name} is {str(value).lower()}, which {TOKENIZER_JSON} "
-                "of XLM-R's form cannot say; --to ernie-m keeps it"
+                f"{tokenizer.piece_model_path}: {name} {str(value).lower()} is not representable in "
+                f"XLM-R's {TOKENIZER_JSON}. Set --to ernie-m"
             )
     added_tokens = tokenizer.added_tokens
     token_count = len(tokenizer.vocab)
     piece_count = token_count - len(added_tokens)
     if list(added_tokens.values()) != list(range(piece_count, token_count)):
         raise UserError(
-            f"{tokenizer.piece_model_path}: its {piece_count} tokens end before the ids of the added ones, "
-            f"{', '.join(map(str, added_tokens.values()))}; XLM-R's form gives these the next ids. --to "
-            "ernie-m keeps them"
+            f"{tokenizer.piece_model_path}: the ids of added tokens "
+            f"({', '.join(map(str, added_tokens.values()))}) do not follow the {piece_count} tokens, which "
+            "XLM-R's format requires. Set --to ernie-m"
         )
     pieces = {token: id_ for token, id_ in tokenizer.vocab.items() if token not in added_tokens}
     rules = rules_1_to_3() if tokenizer.text_rules == ERNIE_M else []
     charsmap = model.normalizer_spec.precompiled_charsmap
     if charsmap:
-        # The table has composed letters only, and sentencepiece finds the longest entry, so that it composes
-        # a letter and its marks; the library looks up each by itself.
+        # The character map has composed letters only. SentencePiece matches the longest entry, a letter with
+        # its marks; the library maps each character separately.
         rules.append({"type": "NFC"})
         rules.append({"type": "Precompiled", "precompiled_charsmap": base64.b64encode(charsmap).decode()})
     rules.append(one_space(" "))
@@ -145,7 +144,7 @@ def _xlm_r_json(tokenizer: Tokenizer, separators: int) -> dict[str, Any]:
         "type": "Sequence",
         "pretokenizers": [{"type": "WhitespaceSplit"}, metaspace],
     }
-    if not model.normalizer_spec.add_dummy_prefix:  # then a word has a "▁" only if a space stands before it
+    if not model.normalizer_spec.add_dummy_prefix:  # then only words after a space have "▁"
         rules.append({"type": "Strip", "strip_left": True, "strip_right": True})
         metaspace["prepend_scheme"] = "never"
         pre_tokenizer = metaspace
@@ -158,7 +157,7 @@ def _xlm_r_json(tokenizer: Tokenizer, separators: int) -> dict[str, Any]:
                 "id": tokenizer.vocab[token],
                 "content": XLM_R_NAMES.get(token, token),
                 "single_word": False,
-                "lstrip": token == MASK,  # as XLM-R's: the space before a mask belongs to it
+                "lstrip": token == MASK,  # as in XLM-R: the mask includes the space before it
                 "rstrip": False,
                 "normalized": False,
                 "special": token in XLM_R_NAMES,
@@ -188,25 +187,26 @@ def _xlm_r_json(tokenizer: Tokenizer, separators: int) -> dict[str, Any]:
 
 
 def _scored_pieces(vocab: Mapping[str, int], model: ModelProto) -> list[list[Any]]:
-    """[piece, score] for each id. A token that the piece model lacks has a score with which it never wins.
+    """Return [token, score] for each id. Tokens that are not in the SentencePiece model have a score too low
+    to be chosen.
 
-    The special tokens have the score 0, as in XLM-R's own file; text is never cut into them.
+    Special tokens have the score 0, as in XLM-R's file; they are never produced from text.
     """
     scores = {piece.piece: piece.score for piece in model.pieces}  # negative: logarithms of probabilities
-    unknown_letter = min(scores.values()) - 10  # the score that sentencepiece gives a letter without a piece
+    unknown_letter = min(scores.values()) - 10  # SentencePiece's score of an unknown letter
     scores |= dict.fromkeys(SPECIAL_TOKENS, 0.0)
     scored_pieces = []
     for token in tokens_by_id(vocab):
-        score = scores.get(token, len(token) * unknown_letter - 10)  # below that of its letters alone
+        score = scores.get(token, len(token) * unknown_letter - 10)  # below the score of its single letters
         scored_pieces.append([XLM_R_NAMES.get(token, token), score])
     return scored_pieces
 
 
 def _template(form: str) -> list[dict[str, Any]]:
-    """An input as tokenizer.json describes it.
+    """Build a template of tokenizer.json.
 
     Args:
-        form: its parts, such as "[CLS] A [SEP]": special tokens, and A and B for the texts.
+        form: the input, such as "[CLS] A [SEP]": special tokens, and A and B for the texts.
     """
     return [
         {"SpecialToken": {"id": XLM_R_NAMES[name], "type_id": 0}}
@@ -217,13 +217,13 @@ def _template(form: str) -> list[dict[str, Any]]:
 
 
 def read_unigram(tokenizer: Tokenizer, reason_and_advice: str) -> ModelProto:
-    """The piece model of a tokenizer.
+    """Parse the SentencePiece model of a tokenizer, which must be a unigram model.
 
     Args:
-        reason_and_advice: what needs a unigram model, and what to do instead, for the error.
+        reason_and_advice: the reason and the fix, for the error.
 
     Raises:
-        UserError: the piece model is damaged, or not a unigram model.
+        UserError: the SentencePiece model is corrupt, or not a unigram model.
     """
     model = ModelProto()
     try:

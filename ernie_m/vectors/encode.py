@@ -1,4 +1,4 @@
-"""Encode sentences with Paddle: one vector per sentence, from one layer or from every layer."""
+"""Sentence embeddings with Paddle, from one layer or from every layer."""
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import nullcontext
@@ -24,12 +24,12 @@ from ernie_m.vectors.static_embeddings_in_paddle import PieceBatch, piece_means
 
 @dataclass(frozen=True)
 class SentenceBatch:
-    """Sentences on the device.
+    """A batch of sentences on the device.
 
     Attributes:
-        inputs: the tokens of ids [B, T], without the pads.
-        weights: float64 [B, T], the weight of each token in its sentence's vector; None: the
-            vector is the pooled first token.
+        inputs: the tokens of ids [B, T], without padding.
+        weights: float64 [B, T], the weight of each token in the embedding of its sentence; None: the
+            embedding is the pooler output.
     """
 
     inputs: PackedBatch
@@ -37,7 +37,7 @@ class SentenceBatch:
 
     @classmethod
     def of(cls, ids: np.ndarray, pad_token_id: int, pooling: str) -> Self:
-        """A batch of NumPy arrays, which `ernie_m.model.device.upload` copies to the device.
+        """Build a batch of NumPy arrays, to be copied to the device by `ernie_m.model.device.upload`.
 
         Args:
             ids: int64 [B, T]; each row is [CLS] ... [SEP], padded on the right.
@@ -48,16 +48,16 @@ class SentenceBatch:
 
 
 def sentence_vectors(model: ErnieMModel, sentences: SentenceBatch | PieceBatch, layer: int) -> Tensor:
-    """One vector per sentence, with gradients: [B, H]. Layers above `layer` are not computed.
+    """Compute sentence embeddings with gradients: [B, H]. Layers above `layer` are not computed.
 
     Args:
-        layer: 0 .. L; the pooled first token is always that of the last layer.
+        layer: 0 .. L; the pooler output is always that of the last layer.
     """
     if isinstance(sentences, PieceBatch):
         return piece_means(model, sentences)
     inputs = sentences.inputs
     if sentences.weights is None:
-        assert model.pooler is not None  # a static model makes no "pooler" vectors
+        assert model.pooler is not None  # a static model has no pooler
         first = model.encode(inputs, positions=inputs.first_tokens).sequence  # [B, H], of [CLS] only
         return model.pooler(first)
     states = model.encode(inputs, layers=layer).sequence  # [tokens, H]
@@ -65,11 +65,11 @@ def sentence_vectors(model: ErnieMModel, sentences: SentenceBatch | PieceBatch, 
 
 
 class PaddleEncoder(SentenceEncoder):
-    """Runs a Paddle model without dropout or gradients; between two calls the model is in the mode it was in.
+    """Encoder that runs a Paddle model without dropout or gradients, and restores its training mode.
 
     Args:
         pooling, layer: see `SentenceEncoder`.
-        autocast: makes the context for a forward pass, see `prepare_for_prediction`.
+        autocast: returns the context of a forward pass, see `prepare_for_prediction`.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class PaddleEncoder(SentenceEncoder):
             sentences = upload(SentenceBatch.of(ids, self.config.pad_token_id, self.pooling))
             if self.layer is not None:
                 return to_array(sentence_vectors(self.model, sentences, self.layer))  # [B, H]
-            assert sentences.weights is not None  # "pooler" vectors exist of the last layer only
+            assert sentences.weights is not None  # the pooler output exists for the last layer only
             output = self.model.encode(sentences.inputs, output_hidden_states=True)
             vectors_by_layer = [
                 to_array(sentences.inputs.sums(states, sentences.weights))  # [tokens, H] -> [B, H]
@@ -108,7 +108,7 @@ class PaddleEncoder(SentenceEncoder):
     def states(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         with paddle.no_grad(), self.autocast():
             inputs = upload(PackedBatch.from_padded(ids, self.config.pad_token_id))
-            assert self.model.pooler is not None  # nobody asks a static model
+            assert self.model.pooler is not None  # not called for a static model
             states = self.model.encode(inputs).sequence  # [tokens, H]
             pooled = self.model.pooler(paddle.gather(states, inputs.first_tokens))  # [B, H]
             return to_array(pooled), to_array(inputs.padded(states))
@@ -120,7 +120,7 @@ class PaddleEncoder(SentenceEncoder):
         batch_tokens: int = BATCH_TOKENS,
     ) -> Iterator[tuple[list[int], R]]:
         was_training = self.model.training
-        self.model.eval()  # here, because several batches may be computed at a time
+        self.model.eval()  # here, because batches may run concurrently
         try:
             yield from super().batches(compute, sentences, batch_tokens)
         finally:

@@ -1,8 +1,8 @@
-"""Centered sentence vectors: vectors without the mean of their language. No Paddle here.
+"""Mean centering of sentence embeddings by language. Does not import Paddle.
 
-The vectors of a language share a direction that says which language it is and nothing of the sentence
-(Libovicky et al., 2020). Without this direction, translations are closer to each other than to other
-sentences of their own language. The means need text of each language, but no translations.
+The embeddings of one language share a component that encodes the language, not the meaning (Libovicky et al.,
+2020). Without it, translations are closer to each other than to other sentences of their language. Computing
+the means requires text in each language, but not translations.
 """
 
 import os
@@ -16,19 +16,19 @@ from ernie_m.model.preprocessing import MEAN_WITHOUT_SPECIAL
 from ernie_m.utils.errors import UserError
 from ernie_m.vectors.pooling import unit
 
-# The fewest sentences of a language whose mean is made. A single sentence minus its own mean would be 0.
+# Minimum number of sentences to compute the mean of a language. A single sentence minus its mean would be 0.
 FEWEST_SENTENCES = 5
 _CLEAR_LEAD = 0.2  # see `LanguageCentering.nearest`
-MEANS_POOLING = MEAN_WITHOUT_SPECIAL  # the pooling of the sentence vectors whose means are beside the weights
+MEANS_POOLING = MEAN_WITHOUT_SPECIAL  # the pooling of the stored means
 
 
 @dataclass(frozen=True)
 class LanguageCentering:
-    """The mean sentence vector of each language, at one layer or at each. No language is there twice.
+    """The mean sentence embedding of each language, at one layer or at every layer. Languages are unique.
 
     Attributes:
-        languages: in the order of the vectors.
-        vectors: [languages, H] at one layer, [languages, L + 1, H] at each.
+        languages: in the order of `vectors`.
+        vectors: [languages, H] at one layer, [languages, L + 1, H] at every layer.
     """
 
     languages: list[str]
@@ -36,10 +36,10 @@ class LanguageCentering:
 
     @classmethod
     def of(cls, sentences: Mapping[str, np.ndarray]) -> "LanguageCentering":
-        """The means of sentence vectors, float32, in alphabetical order of the languages.
+        """Compute the means of sentence embeddings, float32, with languages in alphabetical order.
 
         Args:
-            sentences: language -> the vectors of its sentences, [N, H], or [L + 1, N, H] of each layer. It
+            sentences: language -> the embeddings of its sentences, [N, H], or [L + 1, N, H] at every layer;
                 may be empty.
         """
         languages = sorted(sentences)
@@ -48,42 +48,45 @@ class LanguageCentering:
 
     @classmethod
     def read(cls, path: str | os.PathLike, shape: tuple[int, int]) -> "LanguageCentering":
-        """Read the file language_means.safetensors of a checkpoint folder: the means at each layer, float32.
+        """Read language_means.safetensors of a checkpoint: the means at every layer, float32.
 
-        They are of vectors with `MEANS_POOLING`, and in alphabetical order of the languages.
+        The means are of embeddings with `MEANS_POOLING`, with languages in alphabetical order.
 
         Args:
             shape: (L + 1, H) of the model.
 
         Raises:
-            UserError: there is no such file, it is damaged, or it belongs to a model of another shape.
+            UserError: the file is missing or corrupt, or its shape does not match the model.
         """
         tensors = safetensors.read(path)  # language -> [L + 1, H]
         languages = sorted(tensors)
         if {*tensors.shapes.values()} != {shape}:
-            raise UserError(f"{path}: corrupt, or of a model with another shape")
+            raise UserError(
+                f"{path}: corrupt, or its shape does not match the model (expected {shape} for each language)"
+            )
         return cls(languages, np.stack([tensors[language] for language in languages]).astype(np.float32))
 
     def at(self, layer: int) -> "LanguageCentering":
-        """The means at one layer, out of those at each."""
+        """Select the means at one layer."""
         return LanguageCentering(self.languages, self.vectors[:, layer])  # [languages, H]
 
     def subtract(self, vectors: np.ndarray, language: str) -> np.ndarray:
-        """The centered vectors of sentences of one language, in the shape of `vectors`.
+        """Subtract the mean of one language, keeping the shape of `vectors`.
 
         Args:
-            vectors: [N, H], or at each layer [L + 1, N, H].
+            vectors: [N, H], or at every layer [L + 1, N, H].
         """
         mean = self.vectors[self.languages.index(language)]  # [H] or [L + 1, H]
         return vectors - mean[..., None, :]  # the same mean for all sentences of a layer
 
     def nearest(self, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The language whose mean at this layer has the largest cosine with each vector.
+        """Detect the language of each embedding: the one whose mean has the largest cosine with it.
 
-        The choice is clear if this mean leads the second one by a fifth of its lead over the average of all.
+        The choice is clear if the margin over the second language is at least a fifth of the margin over the
+        average.
 
         Args:
-            vectors: the vectors of sentences in any languages, [N, H].
+            vectors: embeddings of sentences in any languages, [N, H].
 
         Returns:
             Indices into `languages`, int64 [N], and whether each is clear, bool [N].
@@ -91,16 +94,16 @@ class LanguageCentering:
         cosines = unit(vectors) @ unit(self.vectors).T  # [N, languages]
         ascending = np.sort(cosines, axis=1)
         largest = ascending[:, -1]
-        second = ascending[:, -2:][:, 0]  # of one language alone it is the largest itself
+        second = ascending[:, -2:][:, 0]  # with a single language it is the largest one
         is_clear = largest - second >= _CLEAR_LEAD * (largest - ascending.mean(axis=1))
         return cosines.argmax(axis=1), is_clear
 
     def centered(self, vectors: np.ndarray, languages: Sequence[str] | None = None) -> np.ndarray:
-        """Vectors of this layer without the means of their languages, float32 [N, H].
+        """Subtract the mean of each embedding's language at this layer: float32 [N, H].
 
         Args:
             vectors: [N, H].
-            languages: the language of each vector; None: the language of the nearest mean is taken.
+            languages: the language of each embedding; None: the language of the nearest mean.
 
         Raises:
             UserError: a language has no mean.

@@ -1,7 +1,7 @@
-"""Nearest neighbors with faiss, by cosine, and pairs of translations chosen among them by margin. No Paddle.
+"""Nearest neighbor search with faiss, and bitext mining with margin scoring. Does not import Paddle.
 
-The margin is that of Artetxe and Schwenk (2019); the scores and the choice of pairs are those of LASER's
-mine_bitexts.py, for two texts that are not aligned.
+The margin follows Artetxe and Schwenk (2019). Scores and pairs match LASER's mine_bitexts.py for two texts
+that are not aligned.
 """
 
 from types import ModuleType
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
 
 
 class Neighbors(NamedTuple):
-    """The k nearest sentences of the other text for each sentence of one text, the nearest first."""
+    """The k nearest neighbors of each sentence in the other text, nearest first."""
 
     cosines: np.ndarray  # float32 [N, k]
-    numbers: np.ndarray  # int64 [N, k], of the sentences of the other text
+    numbers: np.ndarray  # int64 [N, k], indices of sentences of the other text
 
 
 class Margins(NamedTuple):
-    """How much nearer the sentences of each pair of neighbors are than their neighbors in general.
+    """Margin scores of all pairs of neighbors.
 
     Attributes:
-        are_ratios: otherwise they are differences; see `margins`.
-        forward: of each source and its targets, float64 [N, k].
-        backward: of each target and its sources, float64 [M, k].
+        are_ratios: whether the scores are ratios, otherwise differences; see `margins`.
+        forward: the scores of each source and its targets, float64 [N, k].
+        backward: the scores of each target and its sources, float64 [M, k].
     """
 
     are_ratios: bool
@@ -38,46 +38,46 @@ class Margins(NamedTuple):
 
 
 class MinedPairs(NamedTuple):
-    """Pairs of sentences, the best first."""
+    """Mined sentence pairs, best first."""
 
-    sources: np.ndarray  # int64 [P], numbers of sentences
+    sources: np.ndarray  # int64 [P], indices of sentences
     targets: np.ndarray  # int64 [P]
     scores: np.ndarray  # float64 [P]
 
     def at_least(self, threshold: float) -> "MinedPairs":
-        """The pairs with a score of at least `threshold`."""
-        count = int((self.scores >= threshold).sum())  # they come first
+        """Keep the pairs with a score of at least `threshold`."""
+        count = int((self.scores >= threshold).sum())  # sorted by score
         return MinedPairs(self.sources[:count], self.targets[:count], self.scores[:count])
 
 
 def margins(forward: Neighbors, backward: Neighbors) -> Margins:
-    """The margins of all neighbors: the cosine of a pair, compared with the mean cosine of the k nearest
-    neighbors of both sentences.
+    """Compute margin scores: the cosine of a pair relative to the mean cosine of the k nearest neighbors of
+    both.
 
-    It is divided by this mean. Where a mean is not above 0, ratios say nothing, and those of other pairs
-    cannot be compared with differences: then this mean is subtracted everywhere.
+    The ratio margin divides by this mean. If any mean is not positive, ratios are undefined, so the
+    difference margin is used for all pairs.
 
     Args:
         forward: the targets nearest to each source.
         backward: the sources nearest to each target.
     """
-    # How close the neighbors of a sentence are: the mean of its k cosines.
+    # The mean cosine of the k nearest neighbors of each sentence.
     around_sources = forward.cosines.mean(axis=1, dtype=np.float64)  # [N]
     around_targets = backward.cosines.mean(axis=1, dtype=np.float64)  # [M]
     forward_means = (around_sources[:, None] + around_targets[forward.numbers]) / 2  # [N, k]
     backward_means = (around_targets[:, None] + around_sources[backward.numbers]) / 2  # [M, k]
     are_ratios = min(forward_means.min(), backward_means.min()) > 0
-    compare = np.divide if are_ratios else np.subtract  # float32 with float64 is computed in float64
+    compare = np.divide if are_ratios else np.subtract  # float32 and float64 give float64
     return Margins(
         are_ratios, compare(forward.cosines, forward_means), compare(backward.cosines, backward_means)
     )
 
 
 def best(neighbors: Neighbors, margins: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The neighbor with the largest margin of each query, int64 [N], and this margin, float64 [N].
+    """Return the neighbor with the largest margin for each query, int64 [N], and this margin, float64 [N].
 
     Args:
-        margins: those of all neighbors, [N, k].
+        margins: the margins of all neighbors, [N, k].
     """
     rows = np.arange(len(margins))
     indices = margins.argmax(axis=1)
@@ -85,7 +85,7 @@ def best(neighbors: Neighbors, margins: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def mine(forward: Neighbors, backward: Neighbors, scores: Margins) -> MinedPairs:
-    """Choose pairs among the nearest neighbors: the best first, each sentence in one pair only.
+    """Select pairs greedily by score, each sentence in at most one pair; best first.
 
     Args:
         forward: the targets nearest to each source.
@@ -97,14 +97,14 @@ def mine(forward: Neighbors, backward: Neighbors, scores: Margins) -> MinedPairs
     sources = np.arange(len(best_targets))
     targets = np.arange(len(best_sources))
     all_scores = np.concatenate([forward_scores, backward_scores])
-    order = np.argsort(-all_scores, kind="stable")  # pairs of equal scores stay in their order
+    order = np.argsort(-all_scores, kind="stable")  # stable for equal scores
     candidates = MinedPairs(
         np.concatenate([sources, best_sources])[order],
         np.concatenate([best_targets, targets])[order],
         all_scores[order],
     )
     sources_in_pairs, targets_in_pairs = set(), set()
-    taken = []  # numbers of candidates
+    taken = []  # indices of candidates
     for row, (source, target) in enumerate(zip(candidates.sources.tolist(), candidates.targets.tolist())):
         if source not in sources_in_pairs and target not in targets_in_pairs:
             sources_in_pairs.add(source)
@@ -114,53 +114,52 @@ def mine(forward: Neighbors, backward: Neighbors, scores: Margins) -> MinedPairs
 
 
 NEIGHBORS = 4  # k of the margin, as in LASER
-EXACT_UP_TO = 300_000  # vectors that `build_index` searches exactly
-_PROBES = 16  # cells that a query is compared with, of the 4 sqrt(N) cells of a larger index
-_SAMPLES_PER_CELL = 50  # the cells are clusters of a sample, which has so many vectors for each cell
+EXACT_UP_TO = 300_000  # maximum number of embeddings for exact search
+_PROBES = 16  # cells searched per query, of the 4 sqrt(N) cells of a larger index
+_SAMPLES_PER_CELL = 50  # training embeddings per cell
 
 
 class Matches(NamedTuple):
-    """What a search of a bitext finds, in both directions."""
+    """The nearest neighbors of a bitext, in both directions."""
 
-    forward: np.ndarray  # int64 [N], the foreign sentence that English sentence i finds: XTREME's direction
-    backward: np.ndarray  # int64 [N], the English sentence that foreign sentence i finds
+    forward: np.ndarray  # int64 [N], the foreign sentence nearest to English sentence i: XTREME's direction
+    backward: np.ndarray  # int64 [N], the English sentence nearest to foreign sentence i
 
     def accuracies(self, keys: np.ndarray) -> tuple[float, float]:
-        """Per cent of the queries that find their translation, forward and backward; see `is_found`."""
+        """Compute retrieval accuracy@1 in percent, forward and backward; see `is_found`."""
         return 100.0 * is_found(self.forward, keys).mean(), 100.0 * is_found(self.backward, keys).mean()
 
 
 def is_found(numbers: np.ndarray, keys: np.ndarray) -> np.ndarray:
-    """Whether a query has found its own pair, or one that has a text in common with it. bool [N].
+    """Return whether each query retrieved its translation, or a pair that shares a text with it: bool [N].
 
     Args:
-        numbers: int64 [N], of the pair that each has found.
-        keys: [sides, N]; equal texts of a side have equal keys.
+        numbers: int64 [N], the index of the retrieved pair.
+        keys: [2, N]; equal texts of one side have equal keys.
     """
     return (keys[:, numbers] == keys).any(axis=0)
 
 
 def load_faiss() -> ModuleType:
-    """The library of every search. A command that searches after long work calls this before it, too.
+    """Import faiss. A command that searches after long work also calls this first, to fail early.
 
     Raises:
-        UserError: it is not installed.
+        UserError: faiss is not installed.
     """
     try:
-        import faiss  # here, because only a search needs its libraries
+        import faiss  # imported here, because only search requires it
     except ImportError as error:
         raise UserError(f"search requires faiss ({error}): pip install faiss-cpu") from error
     return faiss
 
 
 def search_both(english: np.ndarray, foreign: np.ndarray, score: str) -> Matches:
-    """Search each side of a bitext with the sentences of the other side.
+    """Retrieve the nearest sentence of the other side for each sentence of a bitext.
 
     Args:
         english, foreign: [N, H]; row i of `english` translates row i of `foreign`.
-        score: "cosine" takes the nearest target. "margin" takes, out of the k = `NEIGHBORS` nearest, the
-            target with the largest ratio of its cosine to the mean cosine of the k nearest neighbors of both
-            sentences (Artetxe and Schwenk, 2019), or the largest difference; see `margins`.
+        score: "cosine": the nearest target. "margin": out of the k = `NEIGHBORS` nearest targets, the one
+            with the largest margin (Artetxe and Schwenk, 2019); see `margins`.
     """
     english = unit(english)
     foreign = unit(foreign)
@@ -178,16 +177,16 @@ def search_both(english: np.ndarray, foreign: np.ndarray, score: str) -> Matches
 
 
 def nearest(queries: np.ndarray, targets: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Search unit vectors exactly: cosines [N, k] float32, descending, and target numbers [N, k] int64."""
+    """Search unit vectors exactly: cosines [N, k] float32, descending, and target indices [N, k] int64."""
     faiss = load_faiss()
     return faiss.knn(queries, targets, k, metric=faiss.METRIC_INNER_PRODUCT)
 
 
 def build_index(vectors: np.ndarray) -> "faiss.Index":
-    """An index of unit vectors, float32 [N, H]. Its `search(queries, k)` returns cosines and numbers.
+    """Build an index of unit vectors, float32 [N, H], whose `search(queries, k)` returns cosines and indices.
 
-    They are those of `nearest`. But more than EXACT_UP_TO vectors are divided into cells, and a query is
-    compared with the vectors of the nearest cells only, so some of its neighbors may be missed.
+    Results equal those of `nearest` up to EXACT_UP_TO vectors. A larger index is divided into cells, and only
+    the cells nearest to a query are searched, so some neighbors may be missed.
     """
     faiss = load_faiss()
     count, width = vectors.shape

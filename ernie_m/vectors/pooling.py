@@ -1,6 +1,6 @@
-"""A sentence's vector: the layer and the tokens that it is made of, and what all encoders have in common.
+"""Pooling of sentence embeddings, and the base class of encoders.
 
-`ernie_m.model.preprocessing.Pooling` has the names of the poolings. No Paddle here.
+`ernie_m.model.preprocessing.Pooling` lists the pooling modes. Does not import Paddle.
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -18,28 +18,28 @@ R = TypeVar("R")
 
 
 def takes_piece_means(config: ErnieMConfig, pooling: str) -> bool:
-    """Whether `ernie_m.vectors.static_embeddings` makes the vectors: a table's, as the mean of its pieces."""
+    """Return whether the model is static, so that a text's embedding is the mean of its token embeddings."""
     return config.is_static and pooling == MEAN_WITHOUT_SPECIAL
 
 
 def batches_for(workers: Workers, rows: Sequence[Collection[int]], batch_tokens: int) -> list[list[int]]:
-    """Divide rows of ids into batches of similar length that suit the workers: the numbers of their rows.
+    """Divide rows of ids into batches of similar length for the workers: lists of row indices.
 
-    The longest come first: then all workers end at about a time.
+    The longest batches come first, so that all workers finish at about the same time.
 
     Args:
-        batch_tokens: padded tokens of a batch, at most.
+        batch_tokens: maximum number of padded tokens in a batch.
     """
     return batches_by_length(list(map(len, rows)), workers.count_batch_tokens(rows, batch_tokens))[::-1]
 
 
 class SentenceEncoder:
-    """Makes a vector of each sentence. A subclass runs the model.
+    """Base class of encoders that compute an embedding of each sentence.
 
     Args:
-        config: the model's shape.
+        config: the model's configuration.
         pooling: an `ernie_m.model.preprocessing.Pooling`.
-        layer: 0 .. L; None: every layer. "pooler" vectors exist of the last layer only.
+        layer: 0 .. L; None: every layer. Pooling "pooler" exists for the last layer only.
     """
 
     def __init__(self, config: ErnieMConfig, pooling: str, layer: int | None):
@@ -48,7 +48,7 @@ class SentenceEncoder:
         self.layer = layer
 
     def batch(self, ids: np.ndarray) -> np.ndarray:
-        """The vectors of sentences, float32 [B, H]; of every layer [L + 1, B, H].
+        """Compute the embeddings of a batch, float32 [B, H]; for every layer [L + 1, B, H].
 
         Args:
             ids: int64 [B, T]; each row is [CLS] ... [SEP], padded on the right.
@@ -56,15 +56,15 @@ class SentenceEncoder:
         raise NotImplementedError
 
     def states(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The last layer's pooled first tokens, [B, H], and its states of all tokens, [B, T, H].
+        """Compute the pooler output, [B, H], and the hidden states of the last layer, [B, T, H].
 
         Args:
-            ids: [B, T], as `batch` takes them.
+            ids: [B, T], as for `batch`.
         """
         raise NotImplementedError
 
     def workers(self) -> Workers:
-        """How many batches are computed at a time."""
+        """Return the workers that compute batches concurrently."""
         return Workers()
 
     def batches(
@@ -73,11 +73,11 @@ class SentenceEncoder:
         sentences: Sequence[Collection[int]],
         batch_tokens: int = BATCH_TOKENS,
     ) -> Iterator[tuple[list[int], R]]:
-        """Yield the numbers of sentences of similar length, and what `compute` gives for their ids.
+        """Yield the indices of sentences of similar length, and the result of `compute` for their ids.
 
         Args:
-            compute: a method of this encoder that takes ids [B, T], such as `batch`.
-            sentences, batch_tokens: as `vectors` takes them.
+            compute: a method of this encoder with argument ids [B, T], such as `batch`.
+            sentences, batch_tokens: see `vectors`.
         """
 
         def work(rows: list[int]) -> tuple[list[int], R]:
@@ -87,28 +87,28 @@ class SentenceEncoder:
         yield from workers.map(work, batches_for(workers, sentences, batch_tokens))
 
     def vectors(self, sentences: Sequence[Collection[int]], batch_tokens: int = BATCH_TOKENS) -> np.ndarray:
-        """The vectors of sentences in the given order, float32 [N, H].
+        """Compute the embeddings of sentences in the given order, float32 [N, H].
 
-        Those of every layer are [L + 1, N, H]; index 0 is the embedding output.
+        For every layer the shape is [L + 1, N, H]; index 0 is the embedding output.
 
         Args:
             sentences: ids with special tokens, [CLS] S [SEP] each.
-            batch_tokens: padded tokens in one forward pass.
+            batch_tokens: maximum number of padded tokens in a forward pass.
         """
         shape: tuple[int, ...] = (len(sentences), self.config.hidden_size)
         if self.layer is None:
             shape = (self.config.num_hidden_layers + 1, *shape)
         vectors = np.empty(shape, np.float32)
         for rows, batch in self.batches(self.batch, sentences, batch_tokens):
-            vectors[..., rows, :] = batch  # "...": the layers, if there are several
+            vectors[..., rows, :] = batch  # "...": the axis of layers, if any
         return vectors
 
 
 def layer_number(name: str | int, num_layers: int) -> int:
-    """The number of a layer: 0 is the embedding output, L the last layer; "middle" is L // 2, "last" is L.
+    """Parse a layer: 0 is the embedding output, L the last layer; "middle" is L // 2, "last" is L.
 
     Raises:
-        UserError: there is no such layer.
+        UserError: the layer does not exist.
     """
     if name == "middle":
         return num_layers // 2
@@ -120,12 +120,12 @@ def layer_number(name: str | int, num_layers: int) -> int:
 
 
 def token_weights(ids: np.ndarray, pad_id: int, pooling: str) -> np.ndarray:
-    """The weight of each token in its sentence's vector: float64 [B, T], rows sum to 1.
+    """Compute the pooling weight of each token: float64 [B, T], rows sum to 1.
 
     Args:
         ids: int64 [B, T], padded on the right. [CLS] is the first token of a row, [SEP] its last one.
-        pooling: any but "pooler". With "mean_without_special", [CLS] and [SEP] have weight in a sentence
-            without words only.
+        pooling: any but "pooler". With "mean_without_special", [CLS] and [SEP] count only in an empty
+            sentence.
     """
     is_real = ids != pad_id  # [B, T]
     if pooling == MEAN_OF_TOKENS:
@@ -144,20 +144,22 @@ def token_weights(ids: np.ndarray, pad_id: int, pooling: str) -> np.ndarray:
 
 
 def weighted_sums(ids: np.ndarray, pad_id: int, pooling: str, sequence: np.ndarray) -> np.ndarray:
-    """The vectors of texts from the states of their tokens: ids [B, T], sequence [B, T, H] -> [B, H].
+    """Pool hidden states into embeddings: ids [B, T], sequence [B, T, H] -> [B, H].
 
-    The bits of a row do not depend on T, because `np.einsum` adds in the order of the tokens.
+    Each row is bitwise independent of T, because `np.einsum` adds in token order.
     """
     weights = token_weights(ids, pad_id, pooling).astype(np.float32)  # [B, T]
     return np.einsum("bt,bth->bh", weights, sequence)
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
-    """[N, H] of any float dtype -> float32 of length 1, in C order. A zero vector stays zero."""
+    """Normalize vectors [N, H] of any float dtype to unit length, float32 in C order. A zero vector stays
+    zero.
+    """
     vectors = np.ascontiguousarray(vectors, np.float32)
     return vectors / compute_norms(vectors)
 
 
 def compute_norms(vectors: np.ndarray) -> np.ndarray:
-    """The lengths of vectors [N, H], to divide by: [N, 1], never 0. It takes no memory of their size."""
+    """Compute the norms of vectors [N, H] as divisors: [N, 1], at least 1e-12, without a temporary copy."""
     return np.maximum(np.sqrt(np.einsum("nh,nh->n", vectors, vectors))[:, None], 1e-12)

@@ -1,7 +1,7 @@
-"""The vectors of a static model: the mean of the rows of a text's own pieces, without [CLS] and [SEP].
+"""Embeddings of a static model: the mean of the token embeddings of a text, without [CLS] and [SEP].
 
-A text without pieces has the vector 0. The rows are added up in the order of the text, so a vector does not
-depend on the texts that are encoded with it. No Paddle here.
+A text without tokens has the zero vector. Rows are added in token order, so an embedding does not depend on
+the other texts of the batch. Does not import Paddle.
 """
 
 from collections.abc import Collection, Sequence
@@ -15,17 +15,17 @@ from ernie_m.vectors.pooling import SentenceEncoder
 
 
 def flatten_tokens(sentences: Sequence[Collection[int]]) -> tuple[np.ndarray, np.ndarray]:
-    """The pieces of S texts, one text after the other.
+    """Concatenate the tokens of S texts.
 
     Args:
         sentences: ids with special tokens, [CLS] S [SEP] each.
 
     Returns:
-        ids without special tokens, int64 [N], and the number of those of each text, int64 [S].
+        ids without special tokens, int64 [N], and the number of them in each text, int64 [S].
     """
     lengths = np.fromiter(map(len, sentences), np.int64, len(sentences))  # with special tokens
     ids = np.fromiter(chain.from_iterable(sentences), np.int64, lengths.sum())
-    ends = np.cumsum(lengths)  # where the next sentence begins
+    ends = np.cumsum(lengths)  # the start of the next sentence
     is_piece = np.ones(len(ids), bool)
     is_piece[ends - lengths] = False  # [CLS]
     is_piece[ends - 1] = False  # [SEP]
@@ -33,30 +33,30 @@ def flatten_tokens(sentences: Sequence[Collection[int]]) -> tuple[np.ndarray, np
 
 
 def compute_row_means(table: np.ndarray, ids: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """The mean of the rows of each text: table [V, H], ids and lengths of `flatten_tokens` -> [S, H]."""
-    by_length = np.argsort(-lengths, kind="stable")  # the texts, the longest first
+    """Compute the mean embedding of each text: table [V, H], the output of `flatten_tokens` -> [S, H]."""
+    by_length = np.argsort(-lengths, kind="stable")  # texts, longest first
     lengths_in_order = lengths[by_length]
-    starts = (np.cumsum(lengths) - lengths)[by_length]  # the place of each text's first piece
+    starts = (np.cumsum(lengths) - lengths)[by_length]  # the index of the first token of each text
     sums = np.zeros((len(lengths), table.shape[1]), table.dtype)  # [S, H], in this order
-    # How many texts have a piece at place 0, 1, ...: the first ones of the order. `searchsorted` needs
-    # numbers that ascend, as the negative lengths do.
+    # The number of texts with a token at position 0, 1, ...: the first ones of the order. `searchsorted`
+    # requires ascending numbers, so lengths are negated.
     longest = int(lengths.max(initial=0))
     counts = np.searchsorted(-lengths_in_order, -np.arange(longest), side="left")
     for index, count in enumerate(counts.tolist()):
-        pieces = ids[starts[:count] + index]  # the piece of each of these texts at this place
+        pieces = ids[starts[:count] + index]  # the token of each of these texts at this position
         sums[:count] += table[pieces]
-    divisors = np.maximum(lengths_in_order, 1)[:, None]  # [S, 1]; the sum of a text without pieces is 0
+    divisors = np.maximum(lengths_in_order, 1)[:, None]  # [S, 1]; the sum of a text without tokens is 0
     means = np.empty_like(sums)
-    means[by_length] = sums / divisors.astype(table.dtype)  # in the order of the texts again
+    means[by_length] = sums / divisors.astype(table.dtype)  # back in the order of the texts
     return means
 
 
 class StaticEncoder(SentenceEncoder):
-    """Makes the vectors of a table without pads and batches.
+    """Encoder of a static model, without padding or batches.
 
     Args:
         table: float32 or float64 [V, H].
-        layer: 0; None: every layer, which is this one.
+        layer: 0; None: every layer, which is layer 0 alone.
     """
 
     def __init__(self, config: ErnieMConfig, table: np.ndarray, layer: int | None = 0):

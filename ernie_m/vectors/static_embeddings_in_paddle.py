@@ -1,4 +1,4 @@
-"""The vectors of a static model (`ernie_m.vectors.static_embeddings`) in Paddle, with their gradients."""
+"""Embeddings of a static model (`ernie_m.vectors.static_embeddings`) in Paddle, with gradients."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -19,11 +19,11 @@ from ernie_m.vectors.static_embeddings import compute_row_means, flatten_tokens
 
 @dataclass(frozen=True)
 class PieceBatch:
-    """The pieces of S texts, one text after the other.
+    """The concatenated tokens of S texts.
 
     Attributes:
         ids: int64 [N], without special tokens.
-        lengths: int64 [S], the number of pieces of each text.
+        lengths: int64 [S], the number of tokens of each text.
     """
 
     ids: Array
@@ -31,7 +31,7 @@ class PieceBatch:
 
     @classmethod
     def of(cls, sentences: Sequence[Collection[int]]) -> Self:
-        """A batch of NumPy arrays.
+        """Build a batch of NumPy arrays.
 
         Args:
             sentences: ids with special tokens, [CLS] S [SEP] each.
@@ -40,18 +40,18 @@ class PieceBatch:
 
 
 def piece_means(model: ErnieMModel, batch: PieceBatch) -> Tensor:
-    """The vector of each text with its gradient: [S, H]."""
+    """Compute the embedding of each text with gradients: [S, H]."""
     words = model.embeddings.word_embeddings
     if words.gradient is not None and kernel_selection.training_on_cpu(words.weight):
         return _MeansOnCpu.apply(words.weight, batch.ids, batch.lengths, words.gradient)
     texts = paddle.arange(len(batch.lengths))
     text_of_piece = paddle.repeat_interleave(texts, batch.lengths)  # [N]
-    # Row `ids[n]` is sent to the text of piece n, and each text takes the mean of its rows.
+    # Each text receives the mean of the rows of its tokens.
     return paddle.geometric.send_u_recv(words.weight, batch.ids, text_of_piece, "mean", len(batch.lengths))
 
 
 class _MeansOnCpu(PyLayer):
-    """`compute_row_means` of a table [V, H], whose gradient is added to the table's own in place."""
+    """`compute_row_means` with a backward pass that adds to the gradient of the table [V, H] in place."""
 
     @staticmethod
     def forward(

@@ -263,7 +263,7 @@ def test_added_tokens_with_a_gap_before_them(tmp_path, pieces):
     preprocessing = replace(XLM_R, added_tokens={"<e1>": size + 1})
     made = make_model(tmp_path / "made", pieces, preprocessing, rows=2)
     line = error_of(convert.main, [str(made), str(tmp_path / "x"), "--to", "xlm-roberta"])
-    assert f"its {size} tokens end before the ids of the added ones, {size + 1}" in line
+    assert f"({size + 1}) do not follow the {size} tokens" in line
     assert run(made, tmp_path / "ours", "ernie-m").preprocessing == preprocessing
 
 
@@ -323,7 +323,7 @@ def test_the_card_says_what_was_trimmed(tmp_path, pieces):
     assert open_checkpoint(tmp_path / "small").preprocessing.text_rules == "none"
     card = (tmp_path / "small" / CARD).read_text(encoding="utf-8")
     size = Tokenizer(None, pieces).vocab_size
-    assert f"{smaller.config.vocab_size:,} of {size:,} tokens are left, those of some.txt" in card
+    assert f"{smaller.config.vocab_size:,} of {size:,} tokens were kept, those in some.txt" in card
 
 
 def test_added_tokens_stay_when_a_vocabulary_is_trimmed(tmp_path, pieces):

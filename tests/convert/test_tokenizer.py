@@ -136,7 +136,7 @@ def test_tokenizer_json_alone_gives_the_ids_of_the_piece_model(tmp_path, saved, 
         for text in ("bada gan  kofo ", "ｂａda ½ 10, nor", "\u200b", ""):
             assert encode_with_offsets(tokenizer, text) == encode_with_offsets(expected, text)
     assert open_checkpoint(tmp_path / "saved").piece_model_path.name == "tokenizer.json"
-    assert ("a space at the end" in caplog.text) == (change is as_transformers_4_first)
+    assert ("trailing space" in caplog.text) == (change is as_transformers_4_first)
 
 
 def test_a_model_that_is_trained_further_keeps_its_tokenizer_json(tmp_path, saved):
@@ -281,6 +281,6 @@ def test_a_model_trained_for_other_vectors_is_not_for_sentence_transformers(
     make_ours(tmp_path / "in")
     change_config(tmp_path / "in", task="retrieval", reading=stored(layer=layer, pooling=pooling))
     convert.main([str(tmp_path / "in"), str(tmp_path / "out"), "--to", "xlm-roberta"])
-    note = f"note: the model was trained for vectors of layer {layer} with --pooling {pooling}, "
+    note = f"note: the model was trained for embeddings of layer {layer} with --pooling {pooling}, "
     assert (note in capsys.readouterr().out) == is_other
     assert (tmp_path / "out/modules.json").exists() != is_other

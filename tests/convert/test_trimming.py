@@ -293,7 +293,7 @@ def test_bad_input(toy, tmp_path):
         (source, blank, "blank.txt: "),
         (source, [*keep, "--min_count", "-1"], "--min_count -1: "),
         (source, with_bpe, "bpe.model: not a unigram model, "),
-        (tmp_path / "bare", keep, "bare: no piece.model, "),
+        (tmp_path / "bare", keep, "bare: missing piece.model, "),
         (toy.pieces, keep, "piece.model: --trim_vocab_to"),
     ]
     for model, flags, message in cases:

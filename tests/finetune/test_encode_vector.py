@@ -168,7 +168,7 @@ def test_the_default_length_is_the_models_room(run_encode, random_encoder, tmp_p
     by_default = run_encode(tmp_path / "in.txt", max_seq_len="", **options)  # "" counts as not given
     cut = run_encode(tmp_path / "in.txt", max_seq_len=8, output="cut", **options)
     np.testing.assert_array_equal(by_default["vectors"], cut["vectors"])
-    said = f"{tmp_path / 'in.txt'}: 1 of 1 texts looked at are truncated to 8 tokens (max_seq_len)\n"
+    said = f"{tmp_path / 'in.txt'}: 1 of 1 sampled texts are truncated to 8 tokens (max_seq_len)\n"
     assert capsys.readouterr().out.count(said) == 2
     line = error_of(run_encode, tmp_path / "in.txt", max_seq_len=9, output="refused", **options)
     assert line.startswith("--max_seq_len 9: ") and f"{weights} is 8 tokens" in line

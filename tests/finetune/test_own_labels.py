@@ -73,16 +73,16 @@ def test_what_is_learned(read, lines, options, kind, targets):
     [
         (table(("text", "label"), ("a",)), {}, "line 2: all 12 rows have the label 'a'"),
         (table(("text", "score"), ("3",)), {}, "line 2: all 12 rows have equal labels"),
-        (table(("text", "score"), ("3",), ("tall",)), {}, "line 3: the label 'tall'"),
-        (table(("text", "score"), ("500",), ("1.000",)), {}, "line 3: '1.000' may be 1,000 or 1"),
-        (table(("text", "label"), ("a",), ("b,a",)), {}, "line 3: is 'b,a' one label"),
-        (table(("text", "label"), ("a,c",), ("b,a",)), {}, "line 2: is 'a,c' one label"),
-        (table(("text", "label"), ("a",), ("a / b",), ("b",)), {}, "line 3: is 'a / b' one label"),
-        (table(("text", "label"), ("0 0 1",), ("1 0 1",)), {}, "line 2: is '0 0 1' one label"),
-        (table(("text", "label"), ("001",), ("101",)), {}, "line 2: is '001' one label"),
-        (table(("text", "label"), ("0.5",), ("2",)), {}, "line 2: is '0.5' one label"),
-        (table(("text", "text_b", "label"), ("b", "0"), ("c", "1")), {}, "line 2: is '0' one label"),
-        (table(("text", "label"), *([number] for number in range(11))), {}, "line 2: is '0' one label"),
+        (table(("text", "score"), ("3",), ("tall",)), {}, "line 3: invalid label 'tall'"),
+        (table(("text", "score"), ("500",), ("1.000",)), {}, "line 3: ambiguous number '1.000' (1,000 or 1)"),
+        (table(("text", "label"), ("a",), ("b,a",)), {}, "line 3: ambiguous label 'b,a'"),
+        (table(("text", "label"), ("a,c",), ("b,a",)), {}, "line 2: ambiguous label 'a,c'"),
+        (table(("text", "label"), ("a",), ("a / b",), ("b",)), {}, "line 3: ambiguous label 'a / b'"),
+        (table(("text", "label"), ("0 0 1",), ("1 0 1",)), {}, "line 2: ambiguous label '0 0 1'"),
+        (table(("text", "label"), ("001",), ("101",)), {}, "line 2: ambiguous label '001'"),
+        (table(("text", "label"), ("0.5",), ("2",)), {}, "line 2: ambiguous label '0.5'"),
+        (table(("text", "text_b", "label"), ("b", "0"), ("c", "1")), {}, "line 2: ambiguous label '0'"),
+        (table(("text", "label"), *([number] for number in range(11))), {}, "line 2: ambiguous label '0'"),
         (table(("text", "a", "b"), (1, 0), (0, 0)), {"label": "a,b"}, "line 1: no row has the label b"),
     ],
 )
@@ -94,11 +94,11 @@ def test_what_cannot_be_learned_names_the_line(read, lines, options, place):
     ("lines", "options", "place"),
     [
         (table(("text", "label"), ("a",), ("c",)), {}, "line 3: unknown label 'c'"),
-        (table(("text", "text_b", "label"), ("x", "a"), ("x", "b")), {}, "line 2: 2 texts"),
+        (table(("text", "text_b", "label"), ("x", "a"), ("x", "b")), {}, "line 2: invalid row of 2 texts"),
         (
             table(("text", "a", "c"), (1, 0)),
             {"label": "a,c", "kind": MULTI_LABEL},
-            "line 1: missing column of label b",
+            "line 1: missing label column b",
         ),
     ],
 )
@@ -115,23 +115,23 @@ def test_every_file_has_the_columns_of_all_labels(read, tmp_path):
     (tmp_path / "first.jsonl").write_text('{"text": "x", "a,b": ["a"]}\n{"text": "y", "a,b": ["b"]}\n')
     read(*table(("text", "a", "b"), (1, 0), (0, 1)), name="second.csv", label="a,b")
     both = [NamedFile(tmp_path / name, "train", "all") for name in ("first.jsonl", "second.csv")]
-    assert "first.jsonl, line 1: missing column " in error_of(load_dataset, both, LabelOptions(label="a,b"))
+    assert "first.jsonl, line 1: missing label " in error_of(load_dataset, both, LabelOptions(label="a,b"))
 
 
 @pytest.mark.parametrize(
     ("labels", "kind", "said"),
     [
-        ([[1, 0], [0, 1]], MULTI_LABEL, "line 1: [1, 0] has zeros and ones"),
-        ([[True, False], [False]], MULTI_LABEL, "line 1: [True, False] has zeros and ones"),
-        ([["0.0", "1.0"], []], MULTI_LABEL, "line 1: ['0.0', '1.0'] has zeros and ones"),
-        ([[0.7, 0.3], [0.2, 0.8]], MULTI_LABEL, "line 1: [0.7, 0.3] has zeros and ones"),
+        ([[1, 0], [0, 1]], MULTI_LABEL, "line 1: invalid labels [1, 0]"),
+        ([[True, False], [False]], MULTI_LABEL, "line 1: invalid labels [True, False]"),
+        ([["0.0", "1.0"], []], MULTI_LABEL, "line 1: invalid labels ['0.0', '1.0']"),
+        ([[0.7, 0.3], [0.2, 0.8]], MULTI_LABEL, "line 1: invalid labels [0.7, 0.3]"),
         ([["a", True], ["b", False]], MULTI_LABEL, "line 1: ['a', True] mixes"),
         ([["a", "b"], ["b", 2]], MULTI_LABEL, "line 2: ['b', 2] mixes"),
-        ([0.1, 0.35, 0.5, "0,8"], CLASSIFICATION, "line 4: '0,8' is not a number"),
-        ([1, 2, 0.5, "n/a"], CLASSIFICATION, "line 4: 'n/a' is not a number"),
+        ([0.1, 0.35, 0.5, "0,8"], CLASSIFICATION, "line 4: invalid label '0,8'"),
+        ([1, 2, 0.5, "n/a"], CLASSIFICATION, "line 4: invalid label 'n/a'"),
         (["a", "['a']"], CLASSIFICATION, "line 2: invalid label \"['a']\""),
         ([*range(11), -1] * 11 + [*range(11)] * 100, CLASSIFICATION, "line 12: invalid label -1"),
-        (["500", "1.000"], REGRESSION, "line 2: '1.000' may be 1,000 or 1"),
+        (["500", "1.000"], REGRESSION, "line 2: ambiguous number '1.000' (1,000 or 1)"),
     ],
 )
 def test_what_names_no_label(labels, kind, said):

@@ -270,7 +270,7 @@ def test_held_out_pairs_with_the_same_positive(train, tmp_path):
         log = train(f"out{side}", train_set="in.tsv", max_steps=1)
         assert re.search(r"in.tsv: 7[12] rows for training, 8 for validation", log)
         assert "validation accuracy@1: 100.00 (step 0)" in log
-        assert "in.tsv: for this vocabulary, of 8 pairs 8 have equal sides or a side in common" in log
+        assert "in.tsv: of 8 pairs, 8 have equal sides" in log
 
 
 @pytest.mark.parametrize("flags_of_loss", [{}, {"symmetric": "true"}, {"loss": "hardest_negative_bce"}])
@@ -298,10 +298,10 @@ def test_texts_that_teach_nothing(train, tmp_path, capsys):
     texts = list(dict.fromkeys(sentences(60, seed=4)))[:20]
     write_pairs(tmp_path / "equal.tsv", [[text, text] for text in texts])
     log = train("equal", train_set="equal.tsv", **changes)
-    assert "equal.tsv: in 20 of 20 rows query and positive are equal" in log
-    assert "equal.tsv: for this vocabulary, of 2 pairs 2 have equal sides" in log
+    assert "equal.tsv: query and positive are equal in 20 of 20 rows" in log
+    assert "equal.tsv: of 2 pairs, 2 have equal sides" in log
     write_pairs(tmp_path / "good.tsv", zip(texts, texts[1:] + texts[:1]))
-    assert "this vocabulary" not in train("good", train_set="good.tsv", **changes)
+    assert "have equal sides" not in train("good", train_set="good.tsv", **changes)
 
 
 def test_two_processes_are_one(corpus, flags, tmp_path):

@@ -203,4 +203,4 @@ def test_a_list_of_texts_for_a_task(models):
 def test_two_models_of_a_task(models):
     """One would never be asked."""
     model = load(models / "classify")
-    assert "two models of one task" in error_of(make_app, [model, model], PredictionOptions())
+    assert "two models have the same task" in error_of(make_app, [model, model], PredictionOptions())

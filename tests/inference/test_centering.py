@@ -136,7 +136,7 @@ def test_search_takes_the_means_of_the_corpus_if_the_model_has_none(models, tmp_
         cosines = unit(centered) @ unit((queries[number] - mean[language])[None])[0]
         np.testing.assert_allclose([hit["score"] for hit in answer["hits"]], -np.sort(-cosines), atol=1e-5)
         assert (answer["centered"], answer["language"]) == (True, language)
-    assert "must be one of de, fr" in error_of(search.parse, {"text": "a", "language": "xx"})
+    assert "choose from de, fr" in error_of(search.parse, {"text": "a", "language": "xx"})
     (code,) = search.answer([search.parse({"text": "x[1] = (2 + 3) * 4;"})])
     assert (code["centered"], code["language"]) == (True, None)
     (spaced,) = search.answer([search.parse({"text": TEXTS[1].replace(" ", " " * 9)})])
@@ -158,11 +158,11 @@ def test_too_few_languages_or_lines_are_not_centered(models, tmp_path, lines):
     ("options", "message"),
     [
         ({"center_by_language": "xx"}, "unknown language xx"),
-        ({"center_by_language": ["de"]}, "give True, a language, or a list with the language of each text"),
-        ({"center_by_language": 3}, "give True, a language, or a list with the language of each text"),
+        ({"center_by_language": ["de"]}, "invalid center_by_language "),
+        ({"center_by_language": 3}, "invalid center_by_language "),
         (
             {"center_by_language": True, "pooling": "mean"},
-            "pooling mean: centered vectors need pooling mean_without_special",
+            "pooling mean: centering requires pooling mean_without_special",
         ),
     ],
 )
@@ -213,10 +213,14 @@ def test_encode_vector_centers_on_the_model_or_on_files(folder, models, encode_t
     # Means of 8 numbers; this model has vectors of 32.
     safetensors.write(other_shape / LANGUAGE_MEANS, {"de": np.ones((3, 8), np.float32)})
     mistakes = [
-        (folder, {"vectors": "official"}, "--center_on needs one vector per text"),
-        (folder, {"vectors": "mean"}, "centered vectors need pooling mean_without_special"),
-        (folder, {"center_on": "de.txt"}, "--center_on de.txt: give language<=file,language<=file"),
-        (models / "encode", {}, f"no {LANGUAGE_MEANS} is there, which centered vectors need"),
+        (folder, {"vectors": "official"}, "--center_on requires one embedding per text"),
+        (folder, {"vectors": "mean"}, "pooling mean_without_special"),
+        (
+            folder,
+            {"center_on": "de.txt"},
+            "invalid --center_on de.txt (expected language<=file",
+        ),
+        (models / "encode", {}, f"missing {LANGUAGE_MEANS}"),
         (other_shape, {}, f"{LANGUAGE_MEANS}: corrupt"),
     ]
     for model, flags, message in mistakes:
@@ -227,4 +231,4 @@ def test_a_model_without_means_is_not_asked_for_centered_vectors(models, tmp_pat
     options = PredictionOptions(corpus=write_languages(tmp_path, de=TEXTS))
     search = make_predictor("search", load(models / "encode"), options)
     request = {"text": "a", "center_by_language": True}
-    assert "which centered vectors need" in error_of(search.parse, request)
+    assert LANGUAGE_MEANS in error_of(search.parse, request)

@@ -142,7 +142,10 @@ def test_translations_are_scored_together(models, tmp_path, capsys, monkeypatch)
         ([["text", "label"], *([f"t {n}", "xy"[n > 2]] for n in range(4))], "rows.csv, line 5: "),
         ([["text", "label"], *(["t", "xy"[n > 2]] for n in range(4))], "rows.csv, line 2: all rows have"),
         ([["a", "b", "c"], *([f"t {n}", "xy"[n % 2], "uv"[n % 2]] for n in range(8))], "rows.csv, line 1: "),
-        ([["text", "label"], *([f"t {n}", str(n)] for n in range(10_000))], "rows.csv, line 2: is '0' one"),
+        (
+            [["text", "label"], *([f"t {n}", str(n)] for n in range(10_000))],
+            "rows.csv, line 2: ambiguous label '0'",
+        ),
         ([["text", "score"], *([f"t {n}", "0.5"] for n in range(8))], "rows.csv, line 2: all 8 rows"),
     ],
 )

@@ -267,9 +267,9 @@ def test_a_request_that_is_refused(page):
     page.value(f"void (document.querySelector('#search-text').value = 'x'.repeat({LONGEST_BODY}))")
     page.click("#panel-search .go")
     answered(page, "search")
-    assert f"the request is longer than {LONGEST_BODY} bytes" in texts_of(page, "#panel-search .error")[0]
+    assert f"the request is too long (maximum: {LONGEST_BODY}" in texts_of(page, "#panel-search .error")[0]
     ask_page(page, "fill-mask", text="no mask")
-    assert "“Text with [MASK]” has no [MASK] to fill" in texts_of(page, "#panel-fill-mask .error")[0]
+    assert "“Text with [MASK]” has no [MASK]" in texts_of(page, "#panel-fill-mask .error")[0]
 
 
 def test_the_keyboard_chooses_tabs_and_sends(page):

@@ -84,24 +84,28 @@ def test_on_the_command_line(models, exported, ask):
         (
             "classify",
             {"text": "a", "labels": []},
-            "labels []: ",
+            "invalid labels [] ",
         ),
-        ("classify", {"text": "a", "labels": 3}, "labels 3: "),
-        ("classify", {"text": "a", "labels": "x,,y"}, "labels: ''"),
-        ("classify", {"text": "a", "labels": ["x", 3]}, "labels: 3 "),
-        ("classify", {"text": "a", "labels": "x,y,x"}, "labels: one of x, y, x "),
-        ("classify", {"text": "a", "labels": "x", "hypothesis_template": "x"}, "hypothesis_template 'x': "),
+        ("classify", {"text": "a", "labels": 3}, "invalid labels 3 "),
+        ("classify", {"text": "a", "labels": "x,,y"}, "labels: invalid label ''"),
+        ("classify", {"text": "a", "labels": ["x", 3]}, "labels: invalid label 3 "),
+        ("classify", {"text": "a", "labels": "x,y,x"}, "labels: duplicate label in x, y, x"),
+        (
+            "classify",
+            {"text": "a", "labels": "x", "hypothesis_template": "x"},
+            "invalid hypothesis_template 'x' ",
+        ),
         (
             "classify",
             {"text": "a", "labels": "x", "hypothesis_template": "{} {}"},
-            "hypothesis_template '{} {}': ",
+            "invalid hypothesis_template '{} {}' ",
         ),
-        ("classify", {"text": "a", "labels": "x", "multi_label": 1}, "'multi_label' is 1"),
-        ("classify", {"text": "", "labels": "x"}, "'text' is \"\""),
+        ("classify", {"text": "a", "labels": "x", "multi_label": 1}, "'multi_label': invalid value 1"),
+        ("classify", {"text": "", "labels": "x"}, "'text': invalid value"),
         (
             "tag",
             {"text": "a", "labels": "x"},
-            "this model is not for classification: its head is",
+            "task classification is not supported: its head is",
         ),
     ],
 )
@@ -124,7 +128,7 @@ def test_models_without_the_labels(models, tmp_path):
     assert "zero-shot" not in make_predictors([load(tmp_path / "other")], PredictionOptions())
     model = ernie_m.load(tmp_path / "two")
     assert model.zero_shot("bado", LABELS)[0]["label"] in LABELS
-    assert "need a model with a label named contradiction" in error_of(
+    assert "requires a model with a label named contradiction" in error_of(
         model.zero_shot, "bado", LABELS, multi_label=True
     )
 
@@ -141,14 +145,14 @@ def test_the_advice_for_labels_without_names(models, tmp_path, caplog):
     (ours / "manifest.json").unlink()
     numbered = {str(number): f"LABEL_{number}" for number in range(3)}
     change_config(theirs, id2label={"0": "LABEL_0", "1": "LABEL_1"})
-    assert error_of(load, theirs).startswith(f"{theirs}: 3 labels, but 2 names")
+    assert error_of(load, theirs).startswith(f"{theirs}: config.json has 2 label names, but the head has 3")
     change_config(theirs, id2label=numbered)
     twice = {"labels": ["yes", "no", "yes"], "id2label": {"0": "yes", "1": "no", "2": "yes"}}
     names = {"labels": toys.LABELS, "id2label": dict(zip(numbered, toys.LABELS))}
     for folder, key in ((ours, "labels"), (theirs, "id2label")):
         advice = error_of(make_predictor, "zero-shot", load(folder))
         assert str(folder) in advice and key in advice
-        said = [line for line in caplog.messages if f"{folder} has no names of its labels" in line]
+        said = [line for line in caplog.messages if f"{folder}: no label names" in line]
         assert len(said) == (folder == theirs) and all("id2label" in line for line in said)
         same = changed_copy(folder, tmp_path / f"same {key}", **{key: twice[key]})
         assert error_of(load, same).startswith(f"{same / 'config.json'}: duplicate label 'yes'")

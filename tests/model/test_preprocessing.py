@@ -494,7 +494,7 @@ def test_a_tokenizer_of_another_kind_is_refused(tmp_path, model_type, has_pieces
         before = json.loads((tmp_path / name).read_text()) if name == "config.json" else {}
         write(tmp_path / name, before | contents)
     line = error_of(open_checkpoint, tmp_path)
-    assert line.startswith(f"{tmp_path}/{name}: ") and "of another kind" in line
+    assert line.startswith(f"{tmp_path}/{name}: ") and "its ids differ from XLM-R's" in line
     assert "beside" not in line  # no advice to put other pieces there
 
 

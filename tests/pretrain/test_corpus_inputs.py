@@ -100,14 +100,14 @@ def test_a_file_of_dev_or_test_is_read_only_if_it_is_named_itself(tmp_path, capl
     "mono, parallel, message",
     [
         ({}, {}, "missing --mono or --parallel"),
-        ({"en-de": "x"}, {}, "'en-de' is not a language"),
-        ({}, {"en": "x"}, "'en' is not two languages"),
+        ({"en-de": "x"}, {}, "invalid label 'en-de'"),
+        ({}, {"en": "x"}, "invalid label 'en' "),
         ({"zh-Hans": "x"}, {}, "zh_Hans"),
-        ({False: "x"}, {}, "False is not a language; put it in quotes"),
-        ({}, {"en-en": "x"}, "'en-en' is not two languages"),
+        ({False: "x"}, {}, "invalid language False"),
+        ({}, {"en-en": "x"}, "invalid label 'en-en' "),
         ({"en": []}, {}, "missing --mono or --parallel"),
-        ({"en": 5}, {}, "'5' is not a path"),
-        ({"en": "$NOWHERE/x"}, {}, "no such variable"),
+        ({"en": 5}, {}, "invalid path '5'"),
+        ({"en": "$NOWHERE/x"}, {}, "unknown environment variable"),
         ({"en": "x.txt"}, {}, "no such file"),
         ({"en": "*.q"}, {}, "no file matches"),
         ({"en": ["pairs.csv", "."]}, {}, "pairs.csv: given twice, for en"),
@@ -116,14 +116,14 @@ def test_a_file_of_dev_or_test_is_read_only_if_it_is_named_itself(tmp_path, capl
         ({"en": ["x.tsv", "./x.tsv"]}, {}, "./x.tsv: given twice, for en"),
         ({}, {"en-de": "x*"}, "x.tsv.gz: given twice, for de-en"),
         ({}, {"en-de": "one.txt,one.txt"}, "one.txt: the same file"),
-        ({"en": "one.txt", "EN": "x.tsv"}, {}, "^EN and en are one language"),
-        ({"en": "one.txt"}, {"de-eng": "x.tsv"}, "^en and eng are one language"),
-        ({"zho_Hans": "one.txt", "zh_hans": "x.tsv"}, {}, "^zh_hans and zho_Hans are one"),
-        ({"cmn_Hans": "one.txt", "zh": "x.tsv"}, {}, "^cmn_Hans and zh are one"),
-        ({"zh_CN": "one.txt"}, {"en-zh": "x.tsv"}, "^zh and zh_CN are one"),
-        ({"no": "one.txt", "nb": "x.tsv"}, {}, "^nb and no are one"),
-        ({"en": "one.txt", "English": "x.tsv"}, {}, "^English and en are one"),
-        ({}, {"en-de": [["a.tsv"]]}, "not two aligned files"),
+        ({"en": "one.txt", "EN": "x.tsv"}, {}, "^EN and en are the same language"),
+        ({"en": "one.txt"}, {"de-eng": "x.tsv"}, "^en and eng are the same language"),
+        ({"zho_Hans": "one.txt", "zh_hans": "x.tsv"}, {}, "^zh_hans and zho_Hans are the same"),
+        ({"cmn_Hans": "one.txt", "zh": "x.tsv"}, {}, "^cmn_Hans and zh are the same"),
+        ({"zh_CN": "one.txt"}, {"en-zh": "x.tsv"}, "^zh and zh_CN are the same"),
+        ({"no": "one.txt", "nb": "x.tsv"}, {}, "^nb and no are the same"),
+        ({"en": "one.txt", "English": "x.tsv"}, {}, "^English and en are the same"),
+        ({}, {"en-de": [["a.tsv"]]}, "expected two aligned files"),
         ({}, {"en-de": "x.tsv,pairs.csv"}, "en-de<=PATH"),
     ],
 )
@@ -215,9 +215,9 @@ def test_archives_cut_short_or_damaged(tmp_path, end):
     damaged = packed[:middle] + flipped + packed[middle + 40 :]
     foreign_end = packed + b"x" * 100_000
     messages = {
-        packed[:-9]: r"text\.\w+: cannot be read: Compressed file ended before the end-of-stream marker",
+        packed[:-9]: r"text\.\w+: cannot be read \(Compressed file ended before the end-of-stream marker",
         damaged: r"text\.\w+: (cannot be read: .*; fetch it|not)",
-        foreign_end: r"text\.\w+: (damaged after line|cannot be read: .*; fetch it)",
+        foreign_end: r"text\.\w+: (corrupt after line|cannot be read \(.*\)\. Restore)",
     }
     for data, message in messages.items():
         path.write_bytes(data)
@@ -254,7 +254,7 @@ def test_a_line_that_would_fill_the_memory(tmp_path, monkeypatch, unit_bytes):
     monkeypatch.setattr(plain_text, "LONGEST_LINE", 1 << 20)
     long_line = b"a b " * (1 << 18) + b"c\n"  # 1 MiB and two bytes
     (tmp_path / "text").write_bytes(b"one\n" + long_line + b"three\n")
-    assert "text: line 2: longer than 1 MiB; is this text" in error_of(
+    assert "text: line 2: too long (maximum: 1 MiB)" in error_of(
         lines_of, {"en": str(tmp_path / "text")}, unit_bytes=unit_bytes
     )
 

@@ -319,7 +319,7 @@ def test_overwrite_begins_anew_once(straight, tiny_corpus, out, refused):
     (out / "mine.txt").write_text("a note")
     before = change_times_of(out)
     for key, value, message in (
-        ("corpus", "nowhere", "nowhere: no finished corpus (missing manifest.json). Build it with"),
+        ("corpus", "nowhere", "nowhere: not a complete corpus (missing manifest.json)"),
         ("init__encoder", "nowhere", "nowhere: no such folder"),
         ("init__encoder", out / "full", f"overwrite would remove {out}/full, "),
     ):

@@ -147,7 +147,7 @@ def test_parts_of_speech_are_said(tmp_path):
     """By the name of their column, or by the caller; otherwise tags mark entities."""
     rows = "Anna\tNNP\nlives\tVBZ\n"
     path = write(tmp_path / "a.conll", rows)
-    assert error_of(read, path).startswith(f"{path}, line 1: 'NNP'")
+    assert error_of(read, path).startswith(f"{path}, line 1: invalid entity tag 'NNP'")
     assert "--task parts-of-speech" in error_of(read, path)
     for read_as in (None, ()):
         (sentence,) = read_words(path, read_as)
@@ -290,7 +290,7 @@ def test_predictions_are_written_in_the_scheme_of_the_file(tmp_path, gold):
     predicted.write([(None, {"tags": ["B-PER", "I-PER", "O", "B-LOC", "B-ORG", "I-LOC"]})], file)
     tags = [*gold.split()[:4], "B-ORG", gold.split()[5]]
     assert file.getvalue().splitlines() == [f"{row} {tag}" for row, tag in zip(rows, tags)]
-    assert " F1 of 3 entities 85.7 %" in predicted.summary()[0]
+    assert " F1 85.7 % (3 entities)" in predicted.summary()[0]
 
 
 @pytest.mark.parametrize(
@@ -311,7 +311,7 @@ def test_tags_that_a_model_does_not_know_are_named(tmp_path, labels, rows, unkno
     predicted.write([(None, {"tags": [*labels[:2]]})], io.StringIO())
     (said,) = predicted.summary()
     assert ("%" in said) == has_score
-    assert f"learned: {unknown} (" in said if unknown else "learned" not in said
+    assert f"unknown: {unknown} (" in said if unknown else "unknown" not in said
 
 
 def test_a_comment_stands_before_a_sentence(tmp_path):
@@ -323,7 +323,7 @@ def test_a_comment_stands_before_a_sentence(tmp_path):
 def test_a_file_without_ends_of_sentences(tmp_path, caplog):
     path = write(tmp_path / "a.txt", "Das O\nWort O\n" * 300 + "\nBonn B-LOC\n")
     read(path)
-    assert f"{path}, line 1: 600 words" in caplog.text
+    assert f"{path}, line 1: a sentence of 600 words" in caplog.text
 
 
 def test_that_a_file_is_not_in_utf_8_is_said_once(tmp_path, caplog):
@@ -333,7 +333,7 @@ def test_that_a_file_is_not_in_utf_8_is_said_once(tmp_path, caplog):
     assert read(path)[1][0] == ("Ýzmir", "B-LOC")
     assert lines_of(path, TableOptions())[2] == "Ýzmir\tB-LOC"
     (said,) = caplog.messages
-    assert said.startswith(f"{path}, line 3: ") and "Ýzmir, kýþýn;" in said and "--encoding" in said
+    assert said.startswith(f"{path}, line 3: ") and "Ýzmir, kýþýn." in said and "--encoding" in said
     caplog.clear()
     assert read(path, encoding="cp1254")[1] == [("İzmir", "B-LOC"), ("kışın", "O")]
     assert not caplog.messages
@@ -358,9 +358,9 @@ def test_all_faults_at_once(tmp_path, caplog):
     ("words", "tags", "what"),
     [
         (["a", "b"], ["O"], "2 words, but 1 tags"),
-        (["a", ""], ["O", "O"], "word 2 of 2"),
-        (["a", "b"], ["O", ""], "word 2 of 2"),
-        (["a", "b"], [0, 3], "the tag 0 is no text"),  # as Hugging Face's data sets have them
+        (["a", ""], ["O", "O"], "empty word or tag at position 2 of 2"),
+        (["a", "b"], ["O", ""], "empty word or tag at position 2 of 2"),
+        (["a", "b"], [0, 3], "invalid tag 0"),  # as Hugging Face's data sets have them
         (["a", 3], ["O", "O"], ""),
         ("a b", ["O", "O"], ""),
         (["a", "b"], {"a": "O"}, ""),

@@ -146,7 +146,7 @@ def test_folders_that_are_no_corpus_are_refused(copy, tmp_path, manifest, messag
     (copy / MANIFEST).write_text(manifest)
     line = error_of(Corpus, copy)
     assert MANIFEST in line and message in line
-    assert "no finished corpus" in error_of(Corpus, tmp_path / "nowhere")
+    assert "not a complete corpus" in error_of(Corpus, tmp_path / "nowhere")
 
 
 def test_a_number_in_the_manifest_that_was_altered(copy):

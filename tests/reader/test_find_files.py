@@ -195,14 +195,14 @@ def test_tables_that_are_not_read_have_a_reason(tmp_path, monkeypatch, caplog):
     """Ten of a kind are named."""
     monkeypatch.chdir(tmp_path)
     reasons = dict.fromkeys(("train.engl.tsv", "train.old.tsv"), "ernie_m/utils/languages.tsv")
-    reasons["all.pdf"] = "a name ends in .txt, .csv"
-    reasons |= dict.fromkeys((f"{i}.txt" for i in range(10, 22)), "a name is train, dev or test with a lang")
+    reasons["all.pdf"] = "expected a name in .txt, .csv"
+    reasons |= dict.fromkeys((f"{i}.txt" for i in range(10, 22)), "expected train, dev or test with a lang")
     make(["train.en.tsv", *reasons, "a/train.en.tsv"])
     find_tables(Path("my"), OUT)
     for name, reason in [*reasons.items()][:13]:
         assert any(f"/{name}" in line and reason in line for line in caplog.messages), name
     assert "19.txt and 2 more (" in caplog.text
-    assert "my/train.en.tsv; train en is " in caplog.text
+    assert "my/train.en.tsv: train en is " in caplog.text
 
 
 def test_a_table_of_any_name(tmp_path, monkeypatch):

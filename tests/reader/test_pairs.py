@@ -64,7 +64,7 @@ def test_texts_are_read_and_nothing_else(tmp_path, caplog, form):
     assert list(rows) == PAIRS
     assert rows.with_negatives == 0
     assert list(pickle.loads(pickle.dumps(rows))) == PAIRS
-    assert ("not read: " in caplog.text) == (len(content[0]) > 2)
+    assert ("ignored columns: " in caplog.text) == (len(content[0]) > 2)
     if columns:
         message = error_of(PairRows, path)
         assert message.startswith(f"{path}, line 1: ") and "--columns" in message
@@ -155,7 +155,7 @@ def test_rows_of_another_split_are_left_out(tmp_path, caplog):
     rows = [[*HEADER, "split"], *numbered(lambda n, a, b: [a, b, ("train", "dev", "")[n % 3]])]
     path = write(tmp_path / "a.tsv", rows)
     assert list(PairRows(path)) == [pair for n, pair in enumerate(PAIRS) if n % 3 != 1]
-    assert f"{path}: 13 rows that are not for training" in caplog.text
+    assert f"{path}: skipped 13 rows outside the training split" in caplog.text
     assert list(PairRows(path, all_splits=True)) == PAIRS
 
 
@@ -172,7 +172,7 @@ def test_quotation_marks_between_tabs(tmp_path):
 def test_query_equal_to_positive(tmp_path, caplog):
     rows = [HEADER] + [[text, text] for text in TEXTS[:6]] + PAIRS
     assert PairRows(write(tmp_path / "a.tsv", rows)).equal == 6
-    assert "a.tsv: in 6 of 46 rows query and positive are equal" in caplog.text
+    assert "a.tsv: query and positive are equal in 6 of 46 rows" in caplog.text
 
 
 @pytest.mark.parametrize("separator", [",", ";"])

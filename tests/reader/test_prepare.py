@@ -269,7 +269,7 @@ def test_panx(tmp_path, capsys, name):
     assert labels.keys() <= {"B-PER", "I-PER", "B-LOC", "I-LOC", "O"}
     assert name != "XTREME" or list(labels) == ["B-PER", "I-PER", "B-LOC", "I-LOC", "O"]
     assert name != "languages of three letters" or read_languages(out / "lang_map.json") == ["ha"]
-    is_counted = "dev: 1 of 4 words are without the prefix en:" in capsys.readouterr().out
+    is_counted = "dev: 1 of 4 words lack the prefix en:" in capsys.readouterr().out
     assert is_counted == (name == "a word without the prefix")
 
 
@@ -324,8 +324,13 @@ def test_mlqa_from_all_releases(tmp_path, capsys):
         ("xnli", "train-en.tsv", b"a\tb\tneutral\n\xff\tb\tneutral\n", "-en.tsv, line 2: not UTF-8"),
         ("xnli", "train-en.tsv", "a\tb\tyes\na\tb\tyes\n", "no usable row (2 with the label 'yes')"),
         ("conll", "eng.train", "", "eng.train: "),
-        ("conll", "eng.train", "a NN O\n\nb O\n", "eng.train, line 3: 2 columns, not 3"),
-        ("conll", "eng.train", "a NN O\nb NN B-PER\nc NN PER\n", "eng.train, line 3: 'PER'"),
+        ("conll", "eng.train", "a NN O\n\nb O\n", "eng.train, line 3: 2 columns (expected 3"),
+        (
+            "conll",
+            "eng.train",
+            "a NN O\nb NN B-PER\nc NN PER\n",
+            "eng.train, line 3: invalid entity tag 'PER'",
+        ),
         ("mlqa", "dev.en.json", '{"data": 1}', "data: "),
     ],
 )

@@ -77,7 +77,7 @@ def test_the_alphabetical_order_is_that_of_the_bytes():
 
 def test_bad_bitexts_are_refused(tmp_path):
     write(tmp_path, {"de-en.de": ["a", "b"], "de-en.en": ["A"], "fr-en.fr": ["a"]})
-    assert "de-en.de has 2 lines and " in error_of(read_bitexts, tmp_path, ["de"])
+    assert "de-en.de has 2 lines, but " in error_of(read_bitexts, tmp_path, ["de"])
     assert "fr-en.en: " in error_of(read_bitexts, tmp_path, ["fr"])
     assert "no sw there" in error_of(read_bitexts, tmp_path, ["sw"])
     write(tmp_path, {"fr-en.fr": ["a"] * 21, "fr-en.en": sorted(map(str, range(21)))})

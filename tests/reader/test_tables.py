@@ -155,7 +155,7 @@ def test_oddities_by_hand():
     inputs = np.array([5, 6, 5, 7, 7, 5])
     labels = np.array([0, 0, 1, 1, 2, 0])
     (error,) = check_labels(inputs, labels, str)
-    assert error.startswith("2 texts have two labels, as in 2 and 5;")
+    assert error.startswith("2 texts have two labels, as in 2 and 5")
     assert check_labels(np.arange(3), np.array([0, 1, 2]), str) == []
 
 
@@ -163,7 +163,7 @@ def test_rows_that_are_evaluated_on():
     trained = np.array([1, 2, 3])
     assert check_labels(np.array([4, 5]), NO_ROWS, str, trained_inputs=trained) == []
     (error,) = check_labels(np.array([3, 5, 3]), NO_ROWS, str, trained_inputs=trained)
-    assert error.startswith("2 of 3 rows have a text that is trained on")
+    assert error.startswith("2 of 3 rows have a text of the training data")
 
 
 def test_answers_in_the_cells_of_a_table(caplog):
@@ -199,7 +199,7 @@ def test_an_excel_sheet(tmp_path, caplog, first):
     write_sheet(path, rows, rows * first)
     table = read_labeled(path, LabelOptions(label="Kategorie"))
     assert [[*row.texts, row.label] for row in table.rows] == [cells[1:] for cells in rows[1:]]
-    assert (f"{path}: only the sheet 'a' is read, not b" in caplog.messages) == first
+    assert (f"{path}: reading only sheet 'a', ignoring b" in caplog.messages) == first
     write_sheet(path, [*rows, [99, "", "good"]])
     assert "my.xlsx, line 4: " in error_of(read_labeled, path, LabelOptions(label="Kategorie"))
 
@@ -208,7 +208,7 @@ def test_a_sheet_that_would_fill_the_memory_is_refused_before(tmp_path, monkeypa
     pytest.importorskip("python_calamine")
     monkeypatch.setattr("ernie_m.reader.files.tables._LARGEST", 1000)
     write_sheet(tmp_path / "my.xlsx", [["text", "label"], ["a", "b"]])
-    assert "my.xlsx: unpacked, " in error_of(read_labeled, tmp_path / "my.xlsx", LabelOptions())
+    assert "my.xlsx: too large, " in error_of(read_labeled, tmp_path / "my.xlsx", LabelOptions())
 
 
 def write_sheet(path: Path, rows: list[list], first: Sequence[list] = ()) -> None:

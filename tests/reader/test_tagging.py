@@ -96,10 +96,10 @@ def test_rows_of_a_file(write):
         ("text_a\na\n", "line 1: "),
         ("text_a\tlabel\n", "no rows after the header"),
         ("text_a\tlabel\na\n", "line 2: 1 columns"),
-        ("text_a\tlabel\n\t\n", "line 2: word 1 of 1"),
+        ("text_a\tlabel\n\t\n", "line 2: empty word or tag at position 1 of 1"),
         ("text_a\tlabel\na+b\tO\n", "line 2: 2 words, but 1 tags"),
-        ("text_a\tlabel\na+b\tO+\n", "line 2: word 2 of 2"),
-        ("text_a\tlabel\na+b\tO+B-ORG\n", "line 2, token 2: unknown tag 'B-ORG'; --chunk_scheme"),
+        ("text_a\tlabel\na+b\tO+\n", "line 2: empty word or tag at position 2 of 2"),
+        ("text_a\tlabel\na+b\tO+B-ORG\n", "line 2, token 2: unknown tag 'B-ORG' (--chunk_scheme"),
         ("text_a\tlabel\na+b\tO+X-PER\n", "line 2, token 2: unknown tag 'X-PER'"),
         (b"text_a\tlabel\na\tO\n\xff\tO\n", "line 3: not UTF-8"),
         (

@@ -84,7 +84,7 @@ def test_ids_as_labels_and_no_labels(write):
     [
         (b"", "x.tsv: "),
         ("a man\tneutral\tx\ty\n", "x.tsv, line 1: "),
-        ("text_a\ttext_a\tlabel\n", "x.tsv, line 1: two columns text_a"),
+        ("text_a\ttext_a\tlabel\n", "x.tsv, line 1: duplicate column text_a"),
         ("text_a\ttext_b\tlabel\n", "x.tsv: "),
         (
             "text_a\ttext_b\tlabel\na\tb\tneutral\na\tb\n",
@@ -146,7 +146,7 @@ def test_all_faults_of_a_file_are_said_at_once(write, regression):
     lines = error_of(read_classification, path, LABELS, regression=regression).splitlines()
     numbers = [re.search(r"line (\d+): ", line)[1] for line in lines if ": " in line]
     assert numbers == ["3", "16", *map(str, range(4, 14))]
-    assert lines[-1].strip() == "and 2 more such lines"
+    assert lines[-1].strip() == "and 2 more such rows"
 
 
 @pytest.mark.parametrize("label", ["neutral", "3", "-1"])

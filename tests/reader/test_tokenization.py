@@ -228,7 +228,9 @@ def test_a_piece_that_vocab_txt_lacks_is_named(tokenizer, piece_model, tmp_path,
     lost = tokenizer.ordinary_pieces()[7]
     path.write_text("".join(f"{line}\n" for line in lines if line.split("\t")[0] != lost), encoding="utf-8")
     read = Tokenizer(path, piece_model)
-    assert [line for line in caplog.messages if line.startswith(f"{path} lacks ") and line.endswith(lost)]
+    assert [
+        line for line in caplog.messages if line.startswith(f"{path} does not match ") and line.endswith(lost)
+    ]
     read.check_model(read.vocab_size, read.pad_id, "model")
     rows = read.vocab_size + 1
     assert rows == (size if form == "bare" else size + 1)
@@ -252,14 +254,14 @@ def test_ids_are_read_not_assumed(tokenizer, piece_model, tmp_path):
 @pytest.mark.parametrize(
     "content, message",
     [
-        (b"[CLS]\n[PAD]\n[SEP]\n[UNK]\na\n", "vocab.txt: no [MASK] among its 5 tokens"),
+        (b"[CLS]\n[PAD]\n[SEP]\n[UNK]\na\n", "vocab.txt: missing [MASK] among 5 tokens"),
         (b"[CLS]\t0\na\tx1\n", "vocab.txt, line 2: invalid id 'x1'"),
         (b"[CLS]\t0\n[PAD]\t0\n[SEP]\t2\n[UNK]\t3\n[MASK]\t4\n", "vocab.txt: two of [CLS] [PAD]"),
         (b"[CLS]\nab\xff\n", "vocab.txt, line 2: not UTF-8 (byte 3 of the line)"),
-        (b"[CLS]\n[PAD]\n[SEP]\n[UNK]\n[MASK]\nword\n", "do not belong together"),
+        (b"[CLS]\n[PAD]\n[SEP]\n[UNK]\n[MASK]\nword\n", "does not match"),
         (b"a 7\nb", "dict.txt, line 2: "),
         (b"a 7\na 8", "dict.txt, line 2: "),
-        (b"".join(b"no-piece-%d 7\n" % n for n in range(11)), "dict.txt do not belong together: 11 pieces"),
+        (b"".join(b"no-piece-%d 7\n" % n for n in range(11)), "dict.txt: 11 subwords"),
     ],
 )
 def test_bad_vocabularies_are_refused(piece_model, tmp_path, content, message):
@@ -305,13 +307,13 @@ def test_of_a_token_or_an_id_that_occurs_twice_the_last_one_wins(tmp_path, piece
     ids = [size, tokenizer.vocab[second]]
     assert repeated.convert_ids_to_tokens(ids) == [first, "more"]
     (line,) = caplog.messages
-    assert line.startswith(f"{tmp_path / 'vocab.txt'}: 2 lines ")
+    assert line.startswith(f"{tmp_path / 'vocab.txt'}: 2 duplicate ")
     assert line.endswith(f": line {size + 1} ('{first}', {size}), {size + 2} ('more', {ids[1]})")
     repeated.write_vocab(tmp_path / "again.txt")
     again = Tokenizer(tmp_path / "again.txt", piece_model)
     assert (again.vocab, again.convert_ids_to_tokens(ids)) == (repeated.vocab, [first, "more"])
     # Other forms have one token for each id.
-    assert f"duplicate id {ids[1]} in the vocabulary, of '{second}' and 'more'" in error_of(
+    assert f"duplicate id {ids[1]} in the vocabulary ('{second}' and 'more'" in error_of(
         write_ernie_m, tmp_path, repeated
     )
 
@@ -324,13 +326,13 @@ def test_bad_piece_models_are_refused(tmp_path, piece_model, tokenizer):
     piece = next(piece.encode() for piece in tokenizer.ordinary_pieces() if len(piece.encode()) == 5)
     for replacement, message in (
         (b"\xe2\x28\xa1xx", "corrupt or not a SentencePiece model"),
-        (b"[CLS]", "a piece twice, or one named like"),
+        (b"[CLS]", "unsupported SentencePiece model"),
     ):
         (tmp_path / "bad.model").write_bytes(piece_model.read_bytes().replace(piece, replacement))
         line = error_of(Tokenizer, None, tmp_path / "bad.model")
         assert "bad.model: " in line and message in line
     assert "missing --piece_model_path" in error_of(Tokenizer)
-    assert "no piece.model" in error_of(Tokenizer.from_folder, tmp_path)
+    assert "missing piece.model" in error_of(Tokenizer.from_folder, tmp_path)
 
 
 def test_a_tokenizer_from_a_folder_and_from_a_pickle(tokenizer, piece_model, tmp_path, monkeypatch):

@@ -83,7 +83,7 @@ def test_compressed_files_are_named_as_such(tmp_path, program):
     packed = tmp_path / "train.tsv.gz"
     for path in (plain, packed):
         path.write_bytes(COMPRESS[program]((HEADER + ROWS).encode()))
-    message = f"the file is compressed; unpack it first with {program}"
+    message = f"compressed file. Decompress it with {program}"
     for path in (plain, packed):
         assert f"{path}: {message}" in error_of(read_classification, path)
     assert f"{packed}: {message}" in error_of(read_tagged, packed, {"O": 0})

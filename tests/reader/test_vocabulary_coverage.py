@@ -60,7 +60,7 @@ def test_rows_that_are_cut_are_counted(tmp_path, caplog, monkeypatch, length, fo
     tokenizer = Tokenizer(None, train_pieces(tmp_path / "piece.model"))
     rows = [Example("a", "a")] * (length - 1) + [Example("a", "a " * 20)] * bool(length)
     warn_truncated("train.en.tsv", rows, EncodePairs(tokenizer, max_seq_len=16), "rows")
-    message = f"train.en.tsv: {found} rows looked at are truncated to 16 tokens (max_seq_len)"
+    message = f"train.en.tsv: {found} sampled rows are truncated to 16 tokens (max_seq_len)"
     assert [line for line in caplog.messages if " truncated " in line] == ([message] if found else [])
 
 

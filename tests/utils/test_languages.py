@@ -1,4 +1,4 @@
-"""Which names are one language, and that languages which a corpus tells apart are two."""
+"""Which names are the same language, and that languages which a corpus tells apart are two."""
 
 import pytest
 

@@ -1,7 +1,7 @@
-"""The server of `ernie-m serve`: the page, its JSON API, vectors, scores, the models, and the figures.
+"""The server of `ernie-m serve`: web UI, JSON API, embeddings, reranking, models, and metrics.
 
-The event loop reads requests and writes answers; the models run in threads beside it. It needs the packages
-of the extra `serve`. See docs/serving.md.
+The event loop reads requests and writes responses; the models run in other threads. Requires the extra
+`serve`. See docs/serving.md.
 """
 
 import base64
@@ -49,13 +49,13 @@ from ernie_m.utils.errors import UserError, say
 from ernie_m.utils.files import read_text
 from ernie_m.vectors.pooling import unit
 
-MOST_KEYS = 50  # of a body
-MOST_TEXTS = 2048  # of a list, as at OpenAI
-LONGEST_TEXT = 100_000  # characters
-CHARACTERS = 3  # of a token, about
-# The keys of a request to /api that may have a list of texts, for as many answers.
+MOST_KEYS = 50  # maximum number of keys of a request
+MOST_TEXTS = 2048  # maximum length of a list, as at OpenAI
+LONGEST_TEXT = 100_000  # maximum length of a text in characters
+CHARACTERS = 3  # approximate number of characters per token
+# Keys of a request to /api that may be lists of texts, for one prediction each.
 LISTED = ("text", "text_a", "text_b", "question", "context")
-# What a text is, in the words of OpenAI-like APIs -> in ours.
+# Kind of text in OpenAI-compatible APIs -> kind of text here.
 KINDS = {
     "query": QUERY,
     "search_query": QUERY,
@@ -64,55 +64,55 @@ KINDS = {
     "search_document": DOCUMENT,
 }
 Texts = str | list[str]
-# True and "END": texts that are too long are cut at their end; otherwise they are refused.
+# True and "END": truncate texts at the end; otherwise reject texts that are too long.
 Truncate = bool | Literal["NONE", "END"] | None
 
 
 class Body(BaseModel):
-    """The body of a request. Strict: true is not the number 1, and a key that nobody reads is refused."""
+    """The body of a request. Strict: true is not 1, and unknown keys are rejected."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
     @model_validator(mode="before")
     @classmethod
     def bounded(cls, body: Any) -> Any:
-        """Refuse, before each value is looked at, what would take long or have thousands of faults."""
+        """Check the size of the body before its values, so that validation is fast and errors are few."""
         if not isinstance(body, dict):
-            raise UserError("the body must be a JSON object, under the header Content-Type: application/json")
+            raise UserError("the body must be a JSON object, with the header Content-Type: application/json")
         if len(body) > MOST_KEYS:
-            raise UserError(f"the body has {len(body)} keys; a request has at most {MOST_KEYS}")
+            raise UserError(f"the body has {len(body)} keys (maximum: {MOST_KEYS})")
         for key, value in body.items():
             texts = value if isinstance(value, list) else [value]
             if not 1 <= len(texts) <= MOST_TEXTS:
-                raise UserError(f"'{key[:50]}' has {len(texts)} texts; a request has 1 to {MOST_TEXTS}")
+                raise UserError(f"'{key[:50]}' has {len(texts)} texts (expected 1 to {MOST_TEXTS})")
             if any(len(text) > LONGEST_TEXT if isinstance(text, str) else texts is value for text in texts):
                 raise UserError(
-                    f"'{key[:50]}': it must be a text or a list of texts, each of at most {LONGEST_TEXT} "
-                    "characters; token ids are those of another model, so a client that sends them must be "
-                    "told to send texts (LangChain: check_embedding_ctx_length=False)"
+                    f"'{key[:50]}': expected a text or a list of texts, each of at most {LONGEST_TEXT} "
+                    "characters. Token ids are not supported; set the client to send texts (LangChain: "
+                    "check_embedding_ctx_length=False)"
                 )
         return body
 
 
 class EmbeddingsRequest(Body):
-    """A request in the form of OpenAI, and what others have added to it."""
+    """An OpenAI-compatible request, with common extensions."""
 
     input: Texts
-    model: str | None = None  # any name: the server has one encoder
+    model: str | None = None  # any value: the server has one encoder
     encoding_format: Literal["float", "base64"] | None = None  # None: float
     dimensions: int | None = None
-    user: str | None = None  # not read
+    user: str | None = None  # ignored
     input_type: Literal[tuple(KINDS)] | None = None
     prompt_name: str | None = None
     truncate: Truncate = False
 
 
 class RerankRequest(Body):
-    """A request in the form of Jina. Pairs that are too long are cut unless `truncate` is false."""
+    """A Jina-compatible request. Pairs that are too long are truncated unless `truncate` is false."""
 
     query: str
     documents: list[str]
-    model: str | None = None  # any name
+    model: str | None = None  # any value
     top_n: PositiveInt | None = None
     return_documents: bool | None = None
     truncate: Truncate = True
@@ -127,14 +127,14 @@ def make_app(
     timeout: float = 300,
     hosts: Sequence[str] = ("*",),
 ) -> RequestMiddleware:
-    """The ASGI application, whose threads wait for work.
+    """Create the ASGI application and start its threads.
 
     Args:
-        token: what every request must bring; None: nothing.
-        max_queue: texts that may wait.
-        max_batch_tokens: about how many tokens a batch has.
-        timeout: seconds within which a request is answered.
-        hosts: the names under which a request may come; "*": any.
+        token: the required bearer token; None: no authorization.
+        max_queue: maximum number of queued texts.
+        max_batch_tokens: approximate maximum number of tokens per batch.
+        timeout: request timeout in seconds.
+        hosts: the allowed values of the Host header; "*": any.
     """
     predictors = make_predictors(models, options)
     info = describe(models, predictors)
@@ -142,10 +142,8 @@ def make_app(
     begin = workers.begin if workers.count > 1 else lambda: None
     queue = WorkQueue(max_queue, CHARACTERS * max_batch_tokens, timeout, workers.count, begin)
     metrics = CollectorRegistry()
-    ProcessCollector(registry=metrics)  # memory, processor time, open files
-    Gauge("ernie_m_queue_texts", "Texts that wait.", registry=metrics).set_function(
-        lambda: len(queue.waiting)
-    )
+    ProcessCollector(registry=metrics)  # memory, CPU time, open files
+    Gauge("ernie_m_queue_texts", "Queued texts.", registry=metrics).set_function(lambda: len(queue.waiting))
 
     # FastAPI's documentation pages load scripts from other servers.
     app = FastAPI(title="ERNIE-M", version=__version__, docs_url=None, redoc_url=None, redirect_slashes=False)
@@ -157,19 +155,19 @@ def make_app(
         return Path(__file__).with_name("page.html").read_text(encoding="utf-8")
 
     @app.head(HEALTH, include_in_schema=False)
-    @app.get(HEALTH, summary="Whether the server takes requests")
+    @app.get(HEALTH, summary="Health check")
     async def show_health() -> dict:
         return {"status": "ok"}
 
-    @app.get("/metrics", summary="Figures for Prometheus")
+    @app.get("/metrics", summary="Prometheus metrics")
     async def show_metrics() -> Response:
         return Response(generate_latest(metrics), media_type="text/plain; version=0.0.4")
 
-    @app.get("/api/info", summary="What this server can do")
+    @app.get("/api/info", summary="Tasks and models of this server")
     async def show_info() -> dict:
         return info
 
-    offered = {}  # the models that /v1 names -> what is said of them beside OpenAI's keys
+    offered = {}  # models of /v1 -> their keys in addition to OpenAI's
     if EMBEDDING in predictors:
         encode = predictors.pop(EMBEDDING)
         offered[encode.model.name] = _add_embeddings(app, encode, queue)
@@ -183,20 +181,22 @@ def make_app(
 
 
 def make_predictors(models: list[LoadedModel], options: PredictionOptions) -> dict[str, Predictor]:
-    """The predictor of each of `ernie_m.model.tasks.TASKS`: on the first model that can answer.
+    """Create a predictor for each task, on the first model that supports it.
 
     Raises:
-        UserError: two models are for one task.
+        UserError: two models have the same task.
     """
     predictors: dict[str, Predictor] = {}
     tasks = [model.own_task or EMBEDDING for model in models]
     if len(set(tasks)) < len(tasks):
-        raise UserError(f"--model: two models of one task ({', '.join(tasks)}); start a server for each")
+        raise UserError(
+            f"--model: two models have the same task ({', '.join(tasks)}). Start one server for each"
+        )
     for model in models:
         is_asked_for = {
             model.own_task: model.task is not None,
             ZERO_SHOT: InferenceLabels.of(model.labels).entailment is not None,
-            # An exported folder with a head has no vectors: its outputs are those of the head alone.
+            # An export with a head has only the outputs of the head, not embeddings.
             EMBEDDING: model.task is None or model.exported_layer is None,
             SEARCH: bool(options.corpus or options.index),
         }
@@ -208,13 +208,13 @@ def make_predictors(models: list[LoadedModel], options: PredictionOptions) -> di
 
 
 def describe(models: list[LoadedModel], predictors: dict[str, Predictor]) -> dict[str, Any]:
-    """What /api/info answers, from which the page makes its tabs and fields."""
+    """Return the response of /api/info, from which the web UI builds its tabs and fields."""
     search = predictors.get(SEARCH)
     classifiers = [
         predictors[task] for task in (CLASSIFICATION, MULTI_LABEL, REGRESSION) if task in predictors
     ]
     languages = {word: each.languages for word, each in predictors.items() if hasattr(each, "languages")}
-    if search and search.center_by_language:  # a query's language must have a mean, which is subtracted
+    if search and search.center_by_language:  # centering requires the mean of the query's language
         languages[SEARCH] = search.means.languages
     labels = classifiers[0].task.labels if classifiers else []
     return {
@@ -233,16 +233,16 @@ def describe(models: list[LoadedModel], predictors: dict[str, Predictor]) -> dic
         "corpus_examples": search.examples() if search else [],
         "labels": labels,
         "infers": InferenceLabels.of(labels).entailment is not None,  # natural language inference
-        # Whether the classifier reads pairs of texts; None: it is not known.
+        # Whether the classifier expects pairs of texts; None: unknown.
         "pairs": classifiers[0].model.preprocessing.pairs if classifiers else None,
         "centered": [SEARCH] if search and search.center_by_language else [],
     }
 
 
 def _describe_errors(app: FastAPI, models: list[LoadedModel]) -> None:
-    """Answer a request that is wrong in one line.
+    """Register error handlers, which respond to invalid requests in one line.
 
-    It does not repeat the body, and does not say where the models are on this machine.
+    The message does not contain the body, or the paths of the models on this machine.
     """
 
     @app.exception_handler(RequestValidationError)
@@ -255,7 +255,7 @@ def _describe_errors(app: FastAPI, models: list[LoadedModel]) -> None:
             errors.setdefault(str(fault["loc"][:2][-1])[:50], message)
         named = "; ".join(f"'{key}': {message}" for key, message in errors.items())
         fields = request.scope["endpoint"].__annotations__["asked"].model_fields
-        return error_response(400, f"{named}; {request.url.path} takes {', '.join(fields)}")
+        return error_response(400, f"{named} (keys of {request.url.path}: {', '.join(fields)})")
 
     @app.exception_handler(UserError)
     async def refuse_content(request: Request, error: UserError) -> Response:
@@ -269,18 +269,18 @@ def _describe_errors(app: FastAPI, models: list[LoadedModel]) -> None:
         message = error.detail
         if error.status_code == 404:
             routes = [route.path for route in app.routes if "POST" in route.methods]
-            message = f"there is no such route; the models are asked at {', '.join(routes)}"
+            message = f"unknown route (choose from {', '.join(routes)})"
         return error_response(error.status_code, message, error.headers)
 
     @app.exception_handler(Exception)
     async def say_that_it_broke(request: Request, error: Exception) -> Response:
-        return error_response(500, "the server failed; its log says why")
+        return error_response(500, "internal error; see the log of the server")
 
 
 def _add_task(
     app: FastAPI, word: str, predictor: Predictor, options: PredictionOptions, queue: WorkQueue
 ) -> None:
-    """Answer requests to /api/<word>."""
+    """Add the route /api/<word>."""
     as_list = {REQUIRED_TEXT: (Texts, ...), OPTIONAL_TEXT: (Texts | None, None)}
     fields = {
         key: as_list.get(field, field) if key in LISTED else field for key, field in predictor.fields.items()
@@ -298,10 +298,12 @@ def _add_task(
         lists = {key: values[key] for key in LISTED if isinstance(values.get(key), list)}
         if len(set(map(len, lists.values()))) > 1:
             counts = ", ".join(f"'{key}' has {len(texts)}" for key, texts in lists.items())
-            raise UserError(f"{counts}: lists of texts must be of one length")
+            raise UserError(f"{counts}: lists of texts must have the same length")
         rows = [values | dict(zip(lists, texts)) for texts in zip(*lists.values())] if lists else [values]
         labels = (values.get("labels", options.labels) or "") if "labels" in fields else ""
-        times = len(labels.split(",") if isinstance(labels, str) else labels)  # a text is read with each
+        times = len(
+            labels.split(",") if isinstance(labels, str) else labels
+        )  # each text is paired with each label
         sizes = [
             _characters(labels) + times * _characters(*(row[key] for key in row if key != "labels"))
             for row in rows
@@ -313,10 +315,10 @@ def _add_task(
 
 
 def _parsed(predictor: Predictor, row: dict[str, Any]) -> Any:
-    """What a predictor makes of a request, or the UserError that it ends in."""
+    """Parse a request, or return its UserError."""
     try:
         content = predictor.parse(row)
-        # On the command line a long text is cut instead, and many labels may take their time.
+        # The command line truncates long texts instead, and does not limit labels.
         if hasattr(predictor, "check_length"):
             predictor.check_length(content)
         return content
@@ -325,51 +327,54 @@ def _parsed(predictor: Predictor, row: dict[str, Any]) -> Any:
 
 
 def _characters(*values: Any) -> int:
-    """The characters of the texts among values, which may be sequences of texts."""
+    """Count the characters of the texts among values, which may be sequences of texts."""
     return sum(len("".join(value)) for value in values if isinstance(value, str | list | tuple))
 
 
 def _contents(key: str, texts: list[str], content: Callable[[str], Any]) -> list[Any]:
-    """What the texts of a request are for the queue.
+    """Validate the texts of a request, and convert them for the queue.
 
     Raises:
-        UserError: one is blank, or has half a character.
+        UserError: a text is blank, or has a lone surrogate.
     """
     names = [f"{key}[{number}]" for number in range(len(texts))]
     return [content(text_of({name: text}, name)) for name, text in zip(names, texts)]
 
 
 def _reject_truncated(key: str, features: Sequence[Feature], most: int, truncate: Truncate) -> None:
-    """Refuse texts that were cut, unless the request says that they may be."""
+    """Reject truncated texts, unless the request allows truncation."""
     for number, feature in enumerate(features):
         if feature.cut and truncate not in (True, "END"):
             raise UserError(
-                f"'{key}[{number}]' has more than {most} tokens; shorten it, or send \"truncate\": true"
+                f"'{key}[{number}]' has more than {most} tokens. Shorten it, or send \"truncate\": true"
             )
 
 
 def _add_embeddings(app: FastAPI, encode: EncodeTexts, queue: WorkQueue) -> dict[str, Any]:
-    """Answer requests for vectors; returns what /v1/models says of the model."""
+    """Add the route of embeddings, and return the keys of the model for /v1/models."""
     width = encode.model.config.hidden_size
     preprocessing = encode.model.preprocessing
 
     def compute(as_base64: bool, texts: list[str]) -> list[tuple[Feature, bytes]]:
-        """The model inputs of each text, and its vector as JSON."""
-        features = encode.features(texts, prompt="")  # it is in the texts
+        """Compute the model inputs of each text, and its embedding as JSON."""
+        features = encode.features(texts, prompt="")  # the texts include the prompt
         vectors = encode.vectors_of(features)
-        if not encode.normalize:  # division by the length once more would change the last bits
+        if not encode.normalize:  # dividing by the norm twice would change the last bits
             vectors = unit(vectors)
         rows = map(_as_base64, vectors) if as_base64 else vectors.tolist()
         return list(zip(features, map(to_json, rows), strict=True))
 
     runs = {as_base64: partial(compute, as_base64) for as_base64 in (False, True)}
 
-    @app.post("/v1/embeddings", summary="Vectors of texts, of length 1, in the form of OpenAI")
+    @app.post("/v1/embeddings", summary="Embeddings of unit length (OpenAI-compatible)")
     async def embeddings(request: Request, asked: EmbeddingsRequest) -> Response:
         if asked.dimensions not in (None, width):
-            raise UserError(f"'dimensions' is {asked.dimensions}; the vectors of this model have {width}")
+            raise UserError(
+                f"'dimensions': invalid value {asked.dimensions} (expected {width}, the "
+                "embedding size of this model)"
+            )
         if asked.input_type and asked.prompt_name is not None:
-            raise UserError("'prompt_name' and 'input_type' are two answers; give one of them")
+            raise UserError("'prompt_name' and 'input_type' are mutually exclusive. Send one of them")
         prompt = encode.prompt
         if asked.input_type or asked.prompt_name is not None:
             try:
@@ -405,13 +410,13 @@ def _as_base64(vector: np.ndarray) -> str:
 
 
 def _add_rerank(app: FastAPI, classify: ClassifyTexts, queue: WorkQueue) -> None:
-    """Answer requests for scores of documents, by a model that predicts a number for a pair of texts."""
+    """Add the route of reranking with a cross-encoder."""
 
     def run(pairs: list[Example]) -> list[tuple[Feature, float]]:
         features = classify.task.encode(pairs)
         return list(zip(features, classify.predictions(features), strict=True))
 
-    @app.post("/v1/rerank", summary="Scores of documents for a query, the best first")
+    @app.post("/v1/rerank", summary="Documents ranked by relevance to a query (Jina-compatible)")
     async def rerank(request: Request, asked: RerankRequest) -> Response:
         query = text_of({"query": asked.query}, "query")
         pairs = _contents("documents", asked.documents, lambda text: Example(query, text))
@@ -419,7 +424,7 @@ def _add_rerank(app: FastAPI, classify: ClassifyTexts, queue: WorkQueue) -> None
         features, outputs = zip(*await queue.results(request, run, pairs, sizes))
         truncate = True if asked.truncate is None else asked.truncate
         _reject_truncated("documents", features, classify.task.encode.max_seq_len - 4, truncate)
-        scores = np.exp(-np.logaddexp(0, -np.array(outputs, np.float64)))  # a sigmoid that does not overflow
+        scores = np.exp(-np.logaddexp(0, -np.array(outputs, np.float64)))  # sigmoid without overflow
         best_first = np.argsort(-scores, kind="stable").tolist()[: asked.top_n]
         results = [{"index": row, "relevance_score": float(scores[row])} for row in best_first]
         for result in results if asked.return_documents else ():
@@ -434,29 +439,29 @@ def _add_rerank(app: FastAPI, classify: ClassifyTexts, queue: WorkQueue) -> None
 
 
 def _add_models(app: FastAPI, offered: dict[str, dict[str, Any]]) -> None:
-    """Answer GET /v1/models and /v1/models/{id}.
+    """Add the routes GET /v1/models and /v1/models/{id}.
 
     Args:
-        offered: the name of each model -> what is said of it beside OpenAI's keys.
+        offered: the name of each model -> its keys in addition to OpenAI's.
     """
     entries = {
         name: {"id": name, "object": "model", "created": 0, "owned_by": "ernie-m", **more}
         for name, more in offered.items()
     }
 
-    @app.get("/v1/models", summary="The models, in the form of OpenAI", operation_id="models")
+    @app.get("/v1/models", summary="List models (OpenAI-compatible)", operation_id="models")
     async def show_models() -> dict:
         return {"object": "list", "data": list(entries.values())}
 
-    @app.get("/v1/models/{name:path}", summary="A model, in the form of OpenAI", operation_id="model")
+    @app.get("/v1/models/{name:path}", summary="Describe a model (OpenAI-compatible)", operation_id="model")
     async def show_model(name: str) -> Any:
         if name not in entries:
-            return error_response(404, f"'model': there is none of this name; there is {', '.join(entries)}")
+            return error_response(404, f"'model': unknown model (choose from {', '.join(entries)})")
         return entries[name]
 
 
 THIS_MACHINE = ["127.0.0.1", "localhost", "[::1]"]
-# With this policy, a browser loads nothing from other sites and does not show the page in a frame.
+# Blocks resources of other sites, and embedding in frames.
 POLICY = "default-src 'self' 'unsafe-inline'; img-src data:; frame-ancestors 'none'"
 
 
@@ -470,43 +475,42 @@ def serve(
     max_batch_tokens: int = 1024,
     timeout: int = 300,
 ) -> None:
-    """Answer until Ctrl-C or SIGTERM; what is in flight then is answered.
+    """Serve until Ctrl-C or SIGTERM, then complete the requests in flight.
 
     Args:
         token, max_queue, max_batch_tokens, timeout: see `make_app`.
 
     Raises:
-        UserError: the port is taken, or two models are for one task.
+        UserError: the port is in use, or two models have the same task.
     """
-    # First the port, because a corpus may take minutes to encode.
+    # Open the port first, because encoding a corpus may take minutes.
     with _listen(host, port) as listening:
         address = f"[{host}]" if ":" in host else host
-        # Against DNS rebinding: another name could resolve to this address.
+        # Protects against DNS rebinding: another name could resolve to this address.
         hosts = THIS_MACHINE if address in THIS_MACHINE else ["*"]
         config = uvicorn.Config(
             make_app(models, options, token, max_queue, max_batch_tokens, timeout, hosts),
             log_level="warning",
             access_log=False,
             ws="none",
-            proxy_headers="FORWARDED_ALLOW_IPS" in os.environ,  # whose X-Forwarded-For uvicorn believes
-            timeout_graceful_shutdown=timeout,  # a client may still read an answer
+            proxy_headers="FORWARDED_ALLOW_IPS" in os.environ,  # proxies whose X-Forwarded-For uvicorn trusts
+            timeout_graceful_shutdown=timeout,  # a client may still read a response
             headers=[("Content-Security-Policy", POLICY), ("X-Content-Type-Options", "nosniff")],
         )
-        sys.setswitchinterval(0.001)  # seconds until the event loop has its turn beside threads of Python
-        # The collector stops all threads while it looks through what is loaded, which stays, or often through
-        # a body with many lists.
+        sys.setswitchinterval(0.001)  # seconds; switch from Python threads to the event loop sooner
+        # Garbage collection stops all threads. Exclude loaded objects, and collect rarely.
         gc.freeze()
         gc.set_threshold(100_000)
         with contextlib.suppress(KeyboardInterrupt):
-            say(f"serving on http://{address}:{port}, Ctrl-C ends it")
+            say(f"serving on http://{address}:{port} (stop with Ctrl-C)")
             uvicorn.Server(config).run(sockets=[listening])
 
 
 def token_of(file: str | None) -> str | None:
-    """The token of requests: that of a file, or of the environment's ERNIE_M_TOKEN.
+    """Read the bearer token from a file, or from the environment variable ERNIE_M_TOKEN.
 
     Raises:
-        UserError: it is empty, or there are two.
+        UserError: the token is empty, or both are set.
     """
     found = {
         f"--token_file {file}": None if file is None else read_text(Path(file), 4096),
@@ -514,7 +518,7 @@ def token_of(file: str | None) -> str | None:
     }
     given = {name: token.strip() for name, token in found.items() if token is not None}
     if len(given) > 1 or "" in given.values():
-        raise UserError(f"{' and '.join(given)}: give one token, which is not empty")
+        raise UserError(f"{' and '.join(given)}: expected one token that is not empty")
     return next(iter(given.values()), None)
 
 
@@ -522,16 +526,16 @@ def _listen(host: str, port: int) -> socket.socket:
     """Open the port.
 
     Raises:
-        UserError: it is taken, or the host is empty or has no such address.
+        UserError: the port is in use, or the host is empty or not an address of this machine.
     """
-    if not host:  # it would be every address of this machine
-        raise UserError("--host is empty; give an address, such as 127.0.0.1, or 0.0.0.0 for every one")
+    if not host:  # "" would listen on all addresses
+        raise UserError("--host is empty. Set an address, such as 127.0.0.1, or 0.0.0.0 for all addresses")
     try:
         listening = socket.create_server(
             (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET
         )
     except OSError as error:
-        raise UserError(f"--host {host} --port {port}: {error.strerror}; choose another") from error
-    # Opened again by its number, so that it knows its protocol: asyncio looks at it before it turns off the
-    # wait for further bytes (TCP_NODELAY), which costs 40 ms a request.
+        raise UserError(f"--host {host} --port {port}: {error.strerror}. Choose another one") from error
+    # Reopened by its file descriptor to set its protocol, without which asyncio does not enable TCP_NODELAY,
+    # at 40 ms per request.
     return socket.socket(fileno=listening.detach())

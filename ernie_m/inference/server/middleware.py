@@ -1,4 +1,4 @@
-"""What each request passes before the application sees it: bounds, the token, the log and the metrics."""
+"""Middleware for all requests: limits, authorization, log and metrics."""
 
 import asyncio
 import base64
@@ -20,15 +20,15 @@ from ernie_m.utils.errors import printable
 from ernie_m.utils.logging import logger
 
 HEALTH = "/health"
-LONGEST_WAIT = 5  # seconds until the body of a request must have arrived
+LONGEST_WAIT = 5  # seconds to receive the body of a request
 LONGEST_BODY = 2 << 20  # bytes
-# Bytes. Longer bodies than the first wait outside memory while those that arrive have the second together.
+# Bytes. Bodies above SHORT_BODY wait while the bodies in memory exceed MOST_BYTES together.
 SHORT_BODY, MOST_BYTES = 64 << 10, 8 << 20
-LONGEST_MESSAGE = 600  # characters of an error, which may quote the request
+LONGEST_MESSAGE = 600  # characters of an error message, which may quote the request
 
 
 def error_response(status: int, message: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    """An error in the form of OpenAI. A message about a key begins with it, in quotes."""
+    """Return an OpenAI-compatible error. A message about a key begins with the quoted key."""
     message = printable(message)[:LONGEST_MESSAGE]
     key = re.match(r"'(\w+)", message)
     kind = "invalid_request_error" if status < 500 else "server_error"
@@ -37,34 +37,34 @@ def error_response(status: int, message: str, headers: Mapping[str, str] | None 
 
 
 class RequestMiddleware:
-    """An ASGI application around another one.
+    """ASGI middleware.
 
     Args:
-        token: what every request must bring; None: nothing.
-        metrics: where the requests are counted.
-        paths: those that the metrics name; others are "other".
+        token: the required bearer token; None: no authorization.
+        metrics: the registry for the metrics of requests.
+        paths: the paths in the metrics; others are counted as "other".
     """
 
     def __init__(self, app: ASGIApp, token: str | None, metrics: CollectorRegistry, paths: Container[str]):
         self.app = app
         self.token = token
         self.paths = paths
-        self.arrived = 0  # bytes of the bodies that are still read
-        self.turn = asyncio.Lock()  # of the one body that is read whatever the others have
+        self.arrived = 0  # bytes of incomplete bodies
+        self.turn = asyncio.Lock()  # held by the one body that may exceed MOST_BYTES
         self.seconds = Histogram(
             "ernie_m_request_seconds",
-            "Seconds of a request; status 499: its client left.",
+            "Duration of requests; status 499: the client disconnected.",
             ["path", "status"],
             registry=metrics,
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":  # the beginning and the end of the server
+        if scope["type"] != "http":  # startup and shutdown
             await self.app(scope, receive, send)
             return
         start = time.perf_counter()
-        whole: list[Message] = []  # the body in one message, until the application takes it
-        status = LEFT  # if no answer is sent
+        whole: list[Message] = []  # the complete body, until the application receives it
+        status = LEFT  # if no response is sent
 
         async def receive_whole() -> Message:
             return whole.pop() if whole else await receive()
@@ -85,17 +85,17 @@ class RequestMiddleware:
             await answer(scope, receive_whole, noted_send)
         finally:
             seconds = time.perf_counter() - start
-            if path != HEALTH:  # it is asked all the time
+            if path != HEALTH:  # health checks are frequent
                 line = printable(f"{(scope['client'] or '-')[0]} {scope['method']} {path}"[:150])
-                # The queue says how much work it was.
+                # Set by the queue.
                 logger.info("%s %d, %.3f s%s", line, status, seconds, scope.get("work", ""))
             self.seconds.labels(path if path in self.paths else "other", status).observe(seconds)
 
     async def read(self, receive: Receive) -> Message:
-        """The body of a request in one message, or that its client has left.
+        """Read the body of a request into one message, or the message that the client disconnected.
 
         Raises:
-            HTTPException: it is too long, or does not arrive in time.
+            HTTPException: the body is too long, or does not arrive in time.
         """
         body = bytearray()
         try:
@@ -107,48 +107,48 @@ class RequestMiddleware:
                     message = await self.read_on(receive, body, math.inf)
         except TimeoutError as error:
             raise HTTPException(
-                408, f"the request did not arrive within {LONGEST_WAIT} seconds", {"Connection": "close"}
+                408, f"the request was not complete within {LONGEST_WAIT} seconds", {"Connection": "close"}
             ) from error
         finally:
             self.arrived -= len(body)
         if len(body) > LONGEST_BODY:
-            raise HTTPException(413, f"the request is longer than {LONGEST_BODY} bytes")
+            raise HTTPException(413, f"the request is too long (maximum: {LONGEST_BODY} bytes)")
         return message | {"body": body}
 
     async def read_on(self, receive: Receive, body: bytearray, free: float) -> Message:
-        """Add to a body what arrives, and return the last message.
+        """Append received messages to a body, and return the last message.
 
         Args:
-            free: the bytes that are read whatever other bodies have; beyond them there must be room.
+            free: the number of bytes to read regardless of other bodies.
         """
         message: Message = {"more_body": True}
         while message.get("more_body") and (len(body) < free or self.arrived < MOST_BYTES):
             message = await receive()
-            # It is read to its end, however long, or its client would not read the answer.
+            # Read to the end, however long, because otherwise the client would not read the response.
             if len(body) <= LONGEST_BODY:
                 body += message.get("body", b"")
                 self.arrived += len(message.get("body", b""))
         return message
 
     def check(self, path: str, headers: Headers) -> None:
-        """Look at the head of a request.
+        """Check the headers of a request.
 
         Raises:
-            HTTPException: it is not let in.
+            HTTPException: the request is rejected.
         """
-        if "transfer-encoding" in headers and "content-length" in headers:  # which of them counts?
+        if "transfer-encoding" in headers and "content-length" in headers:  # request smuggling
             raise HTTPException(
                 400, "the request has both Transfer-Encoding and Content-Length", {"Connection": "close"}
             )
         if self.token and path != HEALTH and not brings(headers.get("authorization", ""), self.token):
-            # A browser asks for name and password.
+            # Browsers prompt for name and password.
             raise HTTPException(
-                401, "the token is missing or wrong", {"WWW-Authenticate": 'Basic realm="ERNIE-M"'}
+                401, "missing or invalid token", {"WWW-Authenticate": 'Basic realm="ERNIE-M"'}
             )
 
 
 def brings(authorization: str, token: str) -> bool:
-    """Whether a header brings a token: as a Bearer, or as the password of any user, which browsers send."""
+    """Return whether a header has the token: as Bearer, or as the Basic password that browsers send."""
     scheme, _, credentials = authorization.partition(" ")
     sent_token = credentials.encode("latin-1")
     if scheme.lower() == "basic":

@@ -1,7 +1,7 @@
-"""What waits for the models: one queue of texts, from which threads beside the event loop take batches.
+"""The request queue: threads take batches of texts from it, outside the event loop.
 
-Whatever reads a text, be it to tokenize it, happens in these threads. A short request is answered while one
-of many texts goes on; no text waits for ever; nothing is computed for who has left.
+Tokenization and models run in these threads. Short requests overtake long ones, no text waits forever, and
+nothing is computed for disconnected clients.
 """
 
 import asyncio
@@ -18,24 +18,24 @@ from starlette.requests import Request
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.logging import logger
 
-MOST_CHARACTERS = 8 << 20  # of all texts that wait
-OLDEST = 4  # one batch of so many begins with the text that waits longest
-LEFT = 499  # nginx's number for a client that has left; in the log and in the metrics only
+MOST_CHARACTERS = 8 << 20  # of all queued texts
+OLDEST = 4  # every fourth batch begins with the oldest text
+LEFT = 499  # nginx's status for a disconnected client; in the log and metrics only
 
 
-# Contents of texts -> a result for each, or the UserError that is the answer to its request.
+# Contents of texts -> a result for each, or the UserError for its request.
 Run = Callable[[list[Any]], Sequence[Any]]
 
 
 class Job:
-    """A request.
+    """A request in the queue.
 
     Args:
-        sizes: the characters of its texts.
+        sizes: the number of characters of each text.
 
     Attributes:
-        left: how many texts have no result yet.
-        answer: gets the results, in the order of the texts, when all are there.
+        left: the number of texts without a result.
+        answer: the future of the results, in the order of the texts.
     """
 
     def __init__(self, run: Run, sizes: Sequence[int]):
@@ -46,25 +46,25 @@ class Job:
         self.answer = asyncio.get_running_loop().create_future()
 
 
-@dataclass(eq=False)  # each is itself
+@dataclass(eq=False)  # compared by identity
 class Text:
-    """A text that waits; the one with the lowest place is next."""
+    """A queued text; the one with the lowest place is next."""
 
-    place: int  # where it would end, in characters that are taken, if its request were alone
+    place: int  # virtual finish time in characters, as in fair queueing
     size: int  # in characters
     content: Any
-    row: int  # in the results of its job
+    row: int  # index in the results of its job
     job: Job
 
 
 class WorkQueue:
-    """The queue, and the threads that work on it.
+    """The queue and its worker threads.
 
     Args:
-        most_texts: how many may wait.
-        batch_size: characters of a batch; a longer text is alone.
-        timeout: seconds within which a request is answered.
-        begin: what each thread does first.
+        most_texts: maximum number of queued texts.
+        batch_size: maximum number of characters of a batch; a longer text is a batch by itself.
+        timeout: request timeout in seconds.
+        begin: called first in each thread.
     """
 
     def __init__(
@@ -78,9 +78,9 @@ class WorkQueue:
         self.most_texts = most_texts
         self.batch_size = batch_size
         self.timeout = timeout
-        self.waiting: list[Text] = []  # in the order in which they came
-        self.characters = 0  # of these
-        self._now = 0  # no text that waits has a lower place
+        self.waiting: list[Text] = []  # in order of arrival
+        self.characters = 0  # of the waiting texts
+        self._now = 0  # virtual time: no waiting text has a lower place
         self._turns = itertools.count(1)
         self._changed = threading.Condition()
         for _ in range(threads):
@@ -89,43 +89,44 @@ class WorkQueue:
     async def results(
         self, request: Request, run: Run, contents: Sequence[Any], sizes: Sequence[int]
     ) -> list[Any]:
-        """The result of each content. `run` may get them in several batches, with those of others.
+        """Return the result of each content. `run` may receive them in several batches, mixed with other
+        requests.
 
         Args:
-            request: who asks, and may leave.
-            sizes: the characters that are read for each content.
+            request: the request, whose client may disconnect.
+            sizes: the number of characters to process for each content.
 
         Raises:
-            HTTPException: there is no room, the client has left, a batch failed, or it takes too long.
-            UserError: a content is wrong, or there is too much to read.
+            HTTPException: the queue is full, the client disconnected, a batch failed, or the timeout expired.
+            UserError: a content is invalid, or there are too many characters.
         """
         job = Job(run, sizes)
         request.scope["work"] = f", texts: {len(sizes)}, characters: {job.size}"
         if job.size > MOST_CHARACTERS:
             raise UserError(
-                f"{job.size} characters are to be read, each as often as it is asked for; send at most "
-                f"{MOST_CHARACTERS} in a request"
+                f"the request has {job.size} characters, counted once per label or document (maximum: "
+                f"{MOST_CHARACTERS}). Send several requests"
             )
         with self._changed:
             texts = len(self.waiting) + len(sizes)
             is_full = texts > self.most_texts or self.characters + job.size > MOST_CHARACTERS
             if self.waiting and is_full:
-                raise HTTPException(503, "the queue is full; try again later", {"Retry-After": "10"})
+                raise HTTPException(503, "the queue is full. Try again later", {"Retry-After": "10"})
             self.characters += job.size
             index = self._now
-            for row in sorted(range(len(sizes)), key=sizes.__getitem__):  # its shortest text first
+            for row in sorted(range(len(sizes)), key=sizes.__getitem__):  # shortest text first
                 index += sizes[row]
                 self.waiting.append(Text(index, sizes[row], contents[row], row, job))
             self._changed.notify_all()
-        gone = asyncio.ensure_future(request.receive())  # nothing else comes of a request that is whole
+        gone = asyncio.ensure_future(request.receive())  # after the body, only a disconnect is received
         try:
             await asyncio.wait([job.answer, gone], timeout=self.timeout, return_when=asyncio.FIRST_COMPLETED)
             if job.answer.done():
                 return job.answer.result()
             if gone.done():
-                raise HTTPException(LEFT, "the client has left")
+                raise HTTPException(LEFT, "the client disconnected")
             raise HTTPException(
-                503, f"no answer within {self.timeout:g} seconds (--timeout)", {"Retry-After": "30"}
+                503, f"no response within {self.timeout:g} seconds (--timeout)", {"Retry-After": "30"}
             )
         finally:
             gone.cancel()
@@ -140,14 +141,14 @@ class WorkQueue:
         self.characters -= sum(text.size for text in texts)
 
     def _take(self) -> list[Text]:
-        """The next batch, all for one run: from the lowest place on, or now and then first the oldest text.
+        """Take the next batch, all for one `run`: by lowest place, or sometimes the oldest text first.
 
-        Those of requests that fill a batch or more do not come into one with those of smaller ones, which
-        would wait for them.
+        Texts of requests that exceed a batch are not mixed with texts of smaller ones, which would wait for
+        them.
         """
         by_place = sorted(self.waiting, key=lambda text: text.place)
         self._now = by_place[0].place
-        # However many shorter ones come, the text that waits longest has its turn.
+        # The oldest text is taken eventually, even if shorter ones keep arriving.
         first = self.waiting[0] if next(self._turns) % OLDEST == 0 else by_place[0]
         batch = [first]
         room = self.batch_size - first.size
@@ -165,7 +166,7 @@ class WorkQueue:
         return text.job.size > self.batch_size
 
     def _work(self, begin: Callable[[], Any]) -> None:
-        """The life of a thread."""
+        """Process batches in a worker thread."""
         begin()
         while True:
             with self._changed:
@@ -173,18 +174,18 @@ class WorkQueue:
                 batch = self._take()
             try:
                 results = batch[0].job.run([text.content for text in batch])
-            except BaseException:  # even SystemExit must not end the thread
+            except BaseException:  # not even SystemExit may end the thread
                 logger.exception("a batch failed, texts: %d", len(batch))
-                results = [HTTPException(500, "the model failed; the server's log says why") for _ in batch]
-            with contextlib.suppress(RuntimeError):  # the loop has ended
+                results = [HTTPException(500, "the model failed; see the log of the server") for _ in batch]
+            with contextlib.suppress(RuntimeError):  # the event loop is closed
                 batch[0].job.answer.get_loop().call_soon_threadsafe(_deliver, batch, results)
 
 
 def _deliver(batch: list[Text], results: Sequence[Any]) -> None:
-    """Give the results of a batch to those who wait; runs in the event loop."""
+    """Deliver the results of a batch to their requests; runs in the event loop."""
     for text, result in zip(batch, results, strict=True):
         job = text.job
-        if job.answer.done():  # its client has left, or another text of it is wrong
+        if job.answer.done():  # the client disconnected, or another text is invalid
             continue
         job.results[text.row] = result
         job.left -= 1

@@ -1,6 +1,6 @@
-"""What predict, the server and `ernie_m` can be asked for (`ernie_m.model.tasks.TASKS`), and the answers.
+"""Predictors of all tasks (`ernie_m.model.tasks.TASKS`), and the types of their predictions.
 
-`make_predictor` and `training_file` import only the file that they need.
+`make_predictor` and `training_file` import only the module of the task.
 """
 
 import importlib
@@ -21,70 +21,70 @@ from ernie_m.reader.vocabulary_coverage import count_unknown_words
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import is_blank, is_whole_text
 
-# The keys of a request to the server -> (type, default) of each, as pydantic takes them.
+# Key of a request to the server -> (type, default), as in pydantic.
 Fields = dict[str, tuple[Any, Any]]
-REQUIRED_TEXT = (str, ...)  # the ellipsis: there is no default
+REQUIRED_TEXT = (str, ...)  # ...: no default
 OPTIONAL_TEXT = (str | None, None)
 
 
 class Predictor(Protocol):
-    """One prediction on one model: it parses requests one by one and answers many at once.
+    """A task on a model: parses requests one by one and predicts in batches.
 
-    Where the server has bounds that the command line has not, there is also a method `check_length`.
+    The optional method `check_length` enforces limits of the server that do not apply on the command line.
 
     Attributes:
-        fields: None: the server does not offer it.
+        fields: the request keys; None: the server does not offer the task.
     """
 
     fields: ClassVar[Fields | None]
 
     def parse(self, request: dict) -> Any:
-        """Check a request and return its content.
+        """Validate a request and return its content.
 
         Raises:
-            UserError: a key is missing, or a value is wrong.
+            UserError: a key is missing, or a value is invalid.
         """
 
     def answer(self, inputs: list[Any]) -> list[dict]:
-        """Return an answer for each parsed request."""
+        """Return a prediction for each parsed request."""
 
 
 class InputFile(ABC):
-    """A file of requests, which is written again with their answers: a table, or a file of training data.
+    """An input file of requests, which is written with its predictions: a table, or a file of training data.
 
     Attributes:
-        forms: those in which the answers are written, if the name of their file says one; see `named_form`.
+        forms: the supported output formats; see `named_form`.
     """
 
     forms: tuple[str, ...] = (OBJECTS,)
 
     @abstractmethod
     def requests(self, errors: RowErrors) -> Iterator[tuple[int, Any, dict]]:
-        """Yield the line of each request, what `write` needs of it, and the request.
+        """Yield the line of each request, its entry for `write`, and the request.
 
         Args:
-            errors: receives what cannot be read.
+            errors: collects invalid rows.
         """
 
     @abstractmethod
     def write(self, rows: Iterable[tuple[Any, dict]], file: IO[str]) -> None:
-        """Write the answers.
+        """Write the predictions.
 
         Args:
-            rows: each request, with what `requests` gave for `write`, and its answer, {} if it has none.
+            rows: each request, with its entry from `requests`, and its prediction, {} if it has none.
         """
 
     def summary(self) -> list[str]:
-        """Lines: how much was answered, and how well, if the file says what is right."""
+        """Return lines with the number of predictions, and the scores if the file has gold labels."""
         return []
 
 
 class Request(NamedTuple):
-    """A request that was read.
+    """A parsed request.
 
     Attributes:
-        entry: what `InputFile.write` needs of it.
-        content: what the predictor's `parse` made of it; None: it is wrong, and left out.
+        entry: the entry for `InputFile.write`.
+        content: the result of the predictor's `parse`; None: invalid, and skipped.
         id: its id, or its line.
     """
 
@@ -96,99 +96,104 @@ class Request(NamedTuple):
 def make_predictor(
     task: str, model: LoadedModel, options: PredictionOptions = PredictionOptions()
 ) -> Predictor:
-    """The predictor of a prediction on a model.
+    """Create the predictor of a task on a model.
 
     Args:
         task: one of `ernie_m.model.tasks.TASKS`.
 
     Raises:
-        UserError: the model is not for this, or an option is out of range.
+        UserError: the model does not support the task, or an option is invalid.
     """
     return _class_named(TASKS[task].predictor)(model, options)
 
 
 def training_file(task: str, path: Path, options: TableOptions, predictor: Predictor) -> InputFile | None:
-    """A file in the form of a task's training data; None: it is another one, or the task has no such form.
+    """Open an input file in the format of the task's training data; None: it has another format.
 
     Raises:
-        UserError: it cannot be read.
+        UserError: the file cannot be read.
     """
     name = TASKS[task].training_file
     return _class_named(name).of(path, options, predictor) if name else None
 
 
 def _class_named(location: str) -> Any:
-    """A class by the names of its file in this folder and of itself."""
+    """Import a class of this package by "module.Class"."""
     file, name = location.split(".")
     return getattr(importlib.import_module(f"{__name__}.{file}"), name)
 
 
 def is_text(value: Any) -> bool:
-    """Whether a value is a text that is not blank, without half characters."""
+    """Return whether a value is a string that is not blank, without lone surrogates."""
     return isinstance(value, str) and not is_blank(value) and is_whole_text(value)
 
 
 def text_of(request: dict, key: str, optional: bool = False, choices: Sequence[str] = ()) -> str | None:
-    """The text of a key; None if it is optional and absent.
+    """Read a text from a request; None if it is optional and missing.
 
     Raises:
-        UserError: the key is missing, or its value is no text or none of the choices.
+        UserError: the key is missing, or its value is not a text or not one of the choices.
     """
     value = request.get(key)
     if value is None and optional:
         return None
     if key not in request:
-        raise UserError(f"there is no '{key}' in it; it has {', '.join(request) or 'nothing'}")
+        raise UserError(f"missing key '{key}' (found: {', '.join(request) or 'none'})")
     if not is_text(value):
-        raise UserError(f"'{key}' is {json.dumps(value, default=str)[:40]}, but must be a text")
+        raise UserError(
+            f"'{key}': invalid value {json.dumps(value, default=str)[:40]} (expected a text "
+            "that is not blank)"
+        )
     if choices and value not in choices:
-        raise UserError(f"'{key}' is '{value}'; it must be one of {', '.join(choices)}")
+        raise UserError(f"'{key}': invalid choice '{value}' (choose from {', '.join(choices)})")
     return value
 
 
 def get_flag(request: dict, key: str, default: bool) -> bool:
-    """The value of a key that is true or false.
+    """Read a boolean from a request.
 
     Raises:
-        UserError: it is something else.
+        UserError: the value is not a boolean.
     """
     value = request.get(key, default)
     if not isinstance(value, bool):
-        raise UserError(f"'{key}' is {json.dumps(value, default=str)[:40]}; it must be true or false")
+        raise UserError(
+            f"'{key}': invalid value {json.dumps(value, default=str)[:40]} (expected true or false)"
+        )
     return value
 
 
 def remarks(tokenizer: Tokenizer, *texts: str, cut: int = False) -> dict[str, Any]:
-    """What an answer says of its texts: "truncated" if they were, and the number of "unknown_words"."""
+    """Return the caveats of a prediction: "truncated", and the number of "unknown_words"."""
     count = count_unknown_words(tokenizer, *texts)
     return ({"truncated": True} if cut else {}) | ({"unknown_words": count} if count else {})
 
 
 def check_length(count: int, most: int) -> None:
-    """Refuse the text of a request that has `count` tokens, more than `most`.
+    """Check that the text of a request has at most `most` tokens.
 
     Raises:
-        UserError: there are more.
+        UserError: it has more.
     """
     if count > most:
-        raise UserError(f"'text' has {count} tokens, at most {most} fit; shorten it")
+        raise UserError(f"'text' has {count} tokens (maximum: {most}). Shorten it")
 
 
-# The answers of `ernie_m.api.Model`, as a checker sees them.
+# The return types of `ernie_m.api.Model`.
 
 
 class Remarks(TypedDict, total=False):
-    """What any answer may say of its texts: that they were cut to fit, and how many words are unknown."""
+    """Caveats of any prediction: whether the text was truncated, and the number of unknown words."""
 
     truncated: bool
     unknown_words: int
 
 
 class Prediction(Remarks):
-    """The label of a text, with the probability of each; labels are as they were given to `fit`.
+    """The predicted label of a text, with the probability of each label; labels are as passed to `fit`.
 
-    A model for several labels a text answers "labels" in the place of "label", and one with a single output,
-    such as a regression, nothing but a "score".
+    A multi-label model returns "labels" instead of "label". A model with a single output, such as a
+    regression, returns only a "score".
     """
 
     label: Any
@@ -198,14 +203,14 @@ class Prediction(Remarks):
 
 
 class Choice(Remarks):
-    """The likeliest of the labels that were asked about, and the probability of each."""
+    """The most probable of the candidate labels, and the probability of each."""
 
     label: str
     probabilities: dict[str, float]
 
 
 class Entity(TypedDict):
-    """An entity: of a text "text", "start" and "end", in characters; of words "words", "first" and "last"."""
+    """An entity: "text", "start", "end" in characters, or of a list of words "words", "first", "last"."""
 
     type: str
     text: NotRequired[str]
@@ -217,7 +222,7 @@ class Entity(TypedDict):
 
 
 class Tagged(Remarks):
-    """Words, a tag for each, and the entities in their order."""
+    """Words, their tags, and the entities in order."""
 
     words: list[str]
     tags: list[str]
@@ -225,7 +230,7 @@ class Tagged(Remarks):
 
 
 class Candidate(TypedDict):
-    """A place of the context that may be the answer, in characters."""
+    """A candidate answer span of the context, in characters."""
 
     text: str
     start: int
@@ -234,7 +239,7 @@ class Candidate(TypedDict):
 
 
 class Answer(Remarks):
-    """The best candidate; without any the answer is "" and begins nowhere."""
+    """The best candidate; without candidates the answer is "" and start is None."""
 
     answer: str
     start: int | None
@@ -243,7 +248,7 @@ class Answer(Remarks):
 
 
 class Hit(TypedDict):
-    """A text of a corpus that was found; "language" if the corpus names languages."""
+    """A text of the corpus; with "language" if the corpus specifies languages."""
 
     line: int
     index: int
@@ -253,7 +258,7 @@ class Hit(TypedDict):
 
 
 class Ranked(Remarks):
-    """A text, its index, and how well it answers the query."""
+    """A text with its index and its relevance to the query."""
 
     index: int
     text: str
@@ -261,7 +266,7 @@ class Ranked(Remarks):
 
 
 class Filling(TypedDict):
-    """A token that may stand at a mask."""
+    """A token predicted for a mask."""
 
     token: str
     probability: float

@@ -1,4 +1,4 @@
-"""Vectors of texts: {"text"} -> {"embedding"}, "truncated" if the text was too long, and "unknown_words"."""
+"""Embedding: {"text"} -> {"embedding"}, "truncated" if the text was too long, and "unknown_words"."""
 
 from collections.abc import Callable, Sequence
 from typing import ClassVar
@@ -23,22 +23,22 @@ from ernie_m.vectors.static_embeddings import StaticEncoder
 
 
 class EncodeTexts:
-    """Makes one vector of each text.
+    """Predictor of one embedding per text.
 
     Args:
-        options: `max_seq_len`, `pooling`, `layer`, `center_by_language`, `normalize`, `kind` and `prompt` are
-            used.
+        options: uses `max_seq_len`, `pooling`, `layer`, `center_by_language`, `normalize`, `kind` and
+            `prompt`.
 
     Attributes:
-        normalize: whether vectors have length 1.
-        prompt: what is put before every text.
-        encode: makes the model inputs.
-        means: the mean vectors of the languages, which are subtracted from the vectors; None: no subtraction.
+        normalize: whether embeddings have unit length.
+        prompt: the prompt prepended to each text.
+        encode: tokenizes texts into model inputs.
+        means: the language means, which are subtracted from the embeddings; None: no centering.
 
     Raises:
-        UserError: the model has no such layer or prompt, the pooling is that of another layer or needs a
-            pooler that is not there, there are no means although `center_by_language` is true, or the
-            files ask for vectors that cannot be made here, and no pooling is given.
+        UserError: the layer, pooling or prompt is invalid for the model, `center_by_language` requires means
+            that are missing, or the model's files require pooling steps that are not supported and `pooling`
+            is None.
     """
 
     fields: ClassVar[Fields | None] = None
@@ -48,7 +48,7 @@ class EncodeTexts:
         self.options = options
         if model.preprocessing_errors and options.pooling is None:
             errors = "; ".join(model.preprocessing_errors)
-            raise UserError(f"{errors}: this is not done here; name a pooling to make other vectors")
+            raise UserError(f"{errors}: not supported. To compute other embeddings, set pooling")
         self.max_seq_len = model.limit(options.max_seq_len, model.embedding_max_length)
         preprocessing = model.preprocessing
         self.normalize = preprocessing.normalize if options.normalize is None else options.normalize
@@ -62,12 +62,12 @@ class EncodeTexts:
         self.layer = layer_number(layer, model.num_layers)
         if self.pooling == "pooler" and not model.has_pooler:
             raise UserError(
-                f"{model.folder}: the weights have no pooler, which the pooling pooler (--vectors official) "
-                "needs; take mean, mean_without_special or cls"
+                f"{model.folder}: missing pooler weights, required by pooling pooler (--vectors official). "
+                "Set mean, mean_without_special or cls"
             )
         if self.pooling == "pooler" and self.layer != model.num_layers:
             raise UserError(
-                f"pooling pooler is that of the last layer, {model.num_layers}; layer {self.layer} has none"
+                f"invalid layer {self.layer} for pooling pooler (expected the last layer, {model.num_layers})"
             )
         self.means = self.get_language_means() if options.center_by_language else None
         self.encoder = self._make_encoder()
@@ -75,7 +75,9 @@ class EncodeTexts:
     def _make_encoder(self) -> SentenceEncoder:
         model = self.model
         if model.engine_name == "paddle-eager":
-            from ernie_m.vectors.encode import PaddleEncoder  # here, because Paddle takes a second to start
+            from ernie_m.vectors.encode import (
+                PaddleEncoder,  # imported here, because importing Paddle takes a second
+            )
 
             return PaddleEncoder(model.part(EMBEDDING), self.pooling, self.layer, model.autocast)
         if model.weights is not None and takes_piece_means(model.config, self.pooling):
@@ -84,15 +86,15 @@ class EncodeTexts:
         return GraphEncoder(engine, model.config, self.pooling, self.layer, model.workers)
 
     def get_language_means(self) -> LanguageCentering:
-        """The means of the languages at this layer.
+        """Return the language means at this layer.
 
         Raises:
-            UserError: the model has none, or they are of another pooling.
+            UserError: the model has no means, or they are of another pooling.
         """
         if self.pooling != MEANS_POOLING:
             raise UserError(
-                f"pooling {self.pooling}: centered vectors need pooling {MEANS_POOLING}, with which the "
-                "means of the languages were made"
+                f"pooling {self.pooling}: centering requires pooling {MEANS_POOLING}, the pooling of the "
+                "language means"
             )
         return self.model.language_means.at(self.layer)
 
@@ -108,10 +110,10 @@ class EncodeTexts:
         return answers
 
     def features(self, texts: Sequence[str], prompt: str | None = None) -> list[Feature]:
-        """The model inputs of texts.
+        """Tokenize texts into model inputs.
 
         Args:
-            prompt: what is put before each of them; None: what is put before all texts.
+            prompt: the prompt to prepend; None: the prompt of this predictor.
         """
         encode = self.encode
         if prompt is not None:
@@ -119,7 +121,7 @@ class EncodeTexts:
         return encode([Example(text, text_b=None) for text in texts])
 
     def vectors(self, texts: Sequence[str]) -> np.ndarray:
-        """The vectors of texts, float32 [N, H]."""
+        """Compute the embeddings of texts, float32 [N, H]."""
         return self.vectors_of(self.features(texts))
 
     def vectors_of(
@@ -128,12 +130,11 @@ class EncodeTexts:
         languages: Sequence[str] | None = None,
         batch_tokens: int = BATCH_TOKENS,
     ) -> np.ndarray:
-        """The vectors of `features`, float32 [N, H].
+        """Compute the embeddings of `features`, float32 [N, H].
 
         Args:
-            languages: the language of each text, if vectors are centered; None: a text has the language whose
-                mean is nearest.
-            batch_tokens: padded tokens in one forward pass.
+            languages: the language of each text for centering; None: the language of the nearest mean.
+            batch_tokens: maximum number of padded tokens in a forward pass.
         """
         vectors = self.encoder.vectors([feature.ids for feature in features], batch_tokens)
         if self.means is not None:
@@ -147,11 +148,11 @@ def encode_in_parts(
     description: str,
     size: int | None = None,
 ) -> np.ndarray:
-    """The vectors of texts, float32 [N, H], which are in memory once.
+    """Encode texts part by part into one array, float32 [N, H].
 
     Args:
-        encode: makes the vectors of some texts.
-        description, size: as `in_parts` takes them.
+        encode: computes the embeddings of texts.
+        description, size: see `in_parts`.
     """
     vectors = np.empty((0, 0), np.float32)
     for rows in in_parts(range(len(texts)), description, size):
@@ -163,12 +164,12 @@ def encode_in_parts(
 
 
 class GraphEncoder(SentenceEncoder):
-    """Runs an engine for encoding, and pools its outputs.
+    """Encoder that runs an engine and pools its outputs.
 
     Args:
         pooling: see `SentenceEncoder`.
-        layer: the layer at which the engine ends.
-        workers: gives the threads that run it.
+        layer: the last layer of the engine.
+        workers: returns the threads that run it.
     """
 
     def __init__(
@@ -194,16 +195,16 @@ class GraphEncoder(SentenceEncoder):
         return outputs["pooled"], outputs["sequence"]
 
     def outputs(self, ids: np.ndarray) -> dict[str, np.ndarray]:
-        """What the engine gives for ids [B, T]: "sequence", [B, T, H], and "pooled", [B, H], if it has it.
+        """Run the engine on ids [B, T]: "sequence", [B, T, H], and "pooled", [B, H], if available.
 
         Raises:
-            UserError: the config is that of a model of another width.
+            UserError: hidden_size in the config does not match the model.
         """
         outputs = self.engine(ids)
         width = outputs["sequence"].shape[-1]
         if width != self.config.hidden_size:
             raise UserError(
-                f"config.json: hidden_size is {self.config.hidden_size}, but the exported model's is "
-                f"{width}; export the model again"
+                f"config.json: hidden_size {self.config.hidden_size} does not match the exported model's "
+                f"{width}. Export the model again"
             )
         return outputs

@@ -1,7 +1,7 @@
-"""The prediction of the masked-LM head: words for masks in a text.
+"""Mask filling with the masked-LM head.
 
-It runs in Paddle and needs a checkpoint with the head: the full folder of run_pretrain.py, or XLM-R. In a
-given language it also needs the language table.
+It runs in Paddle and requires a checkpoint with the head: the full folder of run_pretrain.py, or XLM-R.
+Predicting in a given language also requires language embeddings.
 """
 
 from itertools import islice
@@ -38,12 +38,12 @@ _AT_ONCE = 64  # rows of logits, [64, V]
 
 
 class MaskedText(NamedTuple):
-    """A text of a request.
+    """A tokenized request.
 
     Attributes:
-        ids: its tokens.
-        language: the number of the language to predict in; None: any.
-        unknown: what an answer says of unknown words; see `remarks`.
+        ids: the token ids.
+        language: the index of the language to predict in; None: any.
+        unknown: the caveats of the prediction; see `remarks`.
     """
 
     ids: list[int]
@@ -63,10 +63,10 @@ class FillMasks:
     def __init__(self, model: LoadedModel, options: PredictionOptions):
         if model.task != FILL_MASK:
             raise UserError(
-                f"{model.folder}: fill-mask needs a checkpoint with the masked-LM head, such as the folder "
-                "full that run_pretrain.py leaves"
+                f"{model.folder}: fill-mask requires a checkpoint with a masked-LM head, such as the "
+                "folder full of run_pretrain.py"
             )
-        if model.engine_name != "paddle-eager":  # it has no graph
+        if model.engine_name != "paddle-eager":  # the head runs in Paddle only
             model = load(model.folder, engine="paddle-eager", amp=model.amp)
         self.name = model.name
         self.tokenizer = model.tokenizer
@@ -78,10 +78,10 @@ class FillMasks:
         self.top_k = min(options.top_k, len(self.vocabulary.ordinary_ids))
 
     def likeliest(self, hidden: Tensor) -> list[list[dict]]:
-        """The likeliest ordinary tokens and their probabilities for each hidden state of [M, H]."""
+        """Return the most probable ordinary tokens, with probabilities, for each row of `hidden`, [M, H]."""
         bias = np.zeros(self.model.lm_head.bias.shape[0], np.float32)  # [V]; -inf: never predicted
         bias[self.vocabulary.special_ids] = -np.inf
-        bias[self.vocabulary.size :] = -np.inf  # rows of the table that have no token
+        bias[self.vocabulary.size :] = -np.inf  # rows without a token
         tokens_of_rows = []
         for first in range(0, hidden.shape[0], _AT_ONCE):
             logits = self.model.lm_head(hidden[first : first + _AT_ONCE]) + paddle.to_tensor(bias)
@@ -99,13 +99,13 @@ class FillMasks:
     def parse(self, request: dict) -> MaskedText:
         text = text_of(request, "text")
         if MASK not in text:
-            raise UserError(f"'text' has no {MASK} to fill")
+            raise UserError(f"'text' has no {MASK}. Add at least one")
         language = None
         if request.get("language") is not None:
             if not self.languages:
                 raise UserError(
-                    f"{self.name}: it has no language table, as run_pretrain.py trains with "
-                    "language_embedding: masks, so no 'language' can be chosen"
+                    f"{self.name}: 'language' requires language embeddings, trained by run_pretrain.py "
+                    "with language_embedding: masks. Remove 'language'"
                 )
             language = self.languages.index(text_of(request, "language", choices=self.languages))
         ids = masked_ids(self.tokenizer, text)
@@ -114,7 +114,7 @@ class FillMasks:
 
     @paddle.no_grad()
     def _states(self, request: MaskedText) -> Tensor:
-        """The states of the masks of a text, [masks, H]."""
+        """Compute the hidden states of the masks of a text, [masks, H]."""
         ids = np.asarray(request.ids, np.int64)
         is_mask = ids == self.tokenizer.mask_id
         languages = None
@@ -127,9 +127,9 @@ class FillMasks:
 
     @paddle.no_grad()
     def answer(self, requests: list[MaskedText]) -> list[dict]:
-        # The texts are few and are encoded one by one. The logits of all masks are made together.
+        # The few texts are encoded one by one. The logits of all masks are computed together.
         states_of_requests = list(workers.in_workers(self._states, requests))
-        candidates = iter(self.likeliest(paddle.concat(states_of_requests)))  # for each mask of all requests
+        candidates = iter(self.likeliest(paddle.concat(states_of_requests)))  # of each mask of all requests
         return [
             {"masks": list(islice(candidates, len(states))), **request.unknown}
             for request, states in zip(requests, states_of_requests)
@@ -137,21 +137,21 @@ class FillMasks:
 
 
 def masked_ids(tokenizer: Tokenizer, text: str) -> list[int]:
-    """The ids of `[CLS] text [SEP]`, with the mask id for each [MASK] in the text.
+    """Tokenize `[CLS] text [SEP]`, with the mask id for each [MASK] in the text.
 
-    After a mask, a word begins only if there is a space: in "[MASK]s" there is no "▁" before the "s", unless
-    the vocabulary has "▁s" alone.
+    After a mask, a word begins only after a space: "[MASK]s" has no "▁" before the "s", unless the vocabulary
+    contains only "▁s".
     """
     ids = [tokenizer.cls_id]
     for number, part in enumerate(text.split(MASK)):
-        pieces = tokenizer.encode(part)
-        if number > 0:  # a mask stands before every part but the first
+        tokens = tokenizer.encode(part)
+        if number > 0:  # a mask precedes every part but the first
             ids.append(tokenizer.mask_id)
-            if pieces and not part[0].isspace():
-                (token,) = tokenizer.convert_ids_to_tokens(pieces[:1])
+            if tokens and not part[0].isspace():
+                (token,) = tokenizer.convert_ids_to_tokens(tokens[:1])
                 if token == "▁":
-                    pieces = pieces[1:]
+                    tokens = tokens[1:]
                 elif token.startswith("▁") and token[1:] in tokenizer.vocab:
-                    pieces[:1] = tokenizer.convert_tokens_to_ids([token[1:]])
-        ids += pieces
+                    tokens[:1] = tokenizer.convert_tokens_to_ids([token[1:]])
+        ids += tokens
     return [*ids, tokenizer.sep_id]

@@ -1,6 +1,6 @@
-"""Answers of fine-tuned models: classes, tags, and answers to questions.
+"""Predictors of fine-tuned models: classification, tagging, question answering and zero-shot.
 
-Features and decoding are those of the training tasks in `finetune`, with the settings that training recorded.
+Features and decoding are shared with the training tasks in `finetune`, with the settings stored by training.
 """
 
 from collections.abc import Iterator, Sequence
@@ -35,13 +35,12 @@ from ernie_m.utils.files import is_whole_text
 from ernie_m.vectors.pooling import batches_for
 
 ANSWER_WINDOW = 384  # tokens
-# The probabilities of answers are a softmax over so many candidates, as in run_mrc.py, or over top_k if that
-# is more.
+# Number of candidates in the softmax of answer probabilities, as in run_mrc.py; top_k if that is more.
 RANKED = 20
 
 
 class HeadPredictor:
-    """The base of the classes below: a training task, which makes features and decodes, and an engine."""
+    """Base class of predictors with a head: a training task, for features and decoding, and an engine."""
 
     def __init__(self, model: LoadedModel, task: Head):
         self.task = task
@@ -49,7 +48,7 @@ class HeadPredictor:
         self.engine = model.engine(task.name)
 
     def predictions(self, features: Sequence[Any]) -> list[Any]:
-        """The task's prediction for each feature. Features of similar length are run in one batch."""
+        """Predict for each feature, in batches of similar length."""
         predictions: list[Any] = [None] * len(features)
         for numbers, batch, outputs in self.batches(features):
             for number, prediction in zip(numbers, self.task.decode(batch, outputs), strict=True):
@@ -57,12 +56,12 @@ class HeadPredictor:
         return predictions
 
     def batches(self, features: Sequence[Any]) -> Iterator[tuple[list[int], Any, dict[str, np.ndarray]]]:
-        """Yield the numbers of some features, their batch, and the outputs of the model for it."""
+        """Yield the indices of the features of a batch, the batch, and the model's outputs."""
 
         def compute(numbers: list[int]) -> tuple[list[int], Any, dict[str, np.ndarray]]:
             features_of_batch = [features[number] for number in numbers]
             batch = self.task.encode.collate(features_of_batch, numbers, count=len(numbers))
-            # A feature may have many windows, each of them a row, so the engine gets some rows at a time.
+            # A feature may have many windows, each one a row, so the engine runs on some rows at a time.
             rows_at_once = max(1, BATCH_TOKENS // batch.input_ids.shape[1])
             starts = range(0, len(batch.input_ids), rows_at_once)
             parts = [self.engine(batch.input_ids[start : start + rows_at_once]) for start in starts]
@@ -78,11 +77,11 @@ class ClassifyTexts(HeadPredictor):
     """{"text_a", "text_b"} or {"text"} -> {"label", "probabilities"}, "truncated" if the text was too long,
     and the number of "unknown_words" if there are any.
 
-    A model with one output, such as a regression, answers {"score"} instead, and one for several labels a
-    text {"labels", "probabilities"}.
+    A model with one output, such as a regression, returns {"score"}, and a multi-label model {"labels",
+    "probabilities"}.
     """
 
-    # One of the first two.
+    # Requires one of the first two.
     fields: ClassVar[Fields] = {"text": OPTIONAL_TEXT, "text_a": OPTIONAL_TEXT, "text_b": OPTIONAL_TEXT}
 
     def __init__(self, model: LoadedModel, options: PredictionOptions):
@@ -100,12 +99,10 @@ class ClassifyTexts(HeadPredictor):
         key = "text" if "text" in request else "text_a"
         example = Example(text_of(request, key), text_of(request, "text_b", optional=True))
         if request.get("text_a", example.text_a) != example.text_a:
-            raise UserError("'text' and 'text_a' differ, but are two names of one text; give one of them")
+            raise UserError("'text' and 'text_a' are the same key but differ. Send one of them")
         if self.model.preprocessing.pairs not in (None, example.text_b is not None):
-            reads = (
-                "single texts: leave 'text_b' out" if example.text_b else "pairs of texts: give 'text_b', too"
-            )
-            raise UserError(f"the model reads {reads}")
+            reads = "single texts. Remove 'text_b'" if example.text_b else "pairs of texts. Add 'text_b'"
+            raise UserError(f"'text_b': the model expects {reads}")
         return example
 
     def answer(self, examples: list[Example]) -> list[dict]:
@@ -119,16 +116,16 @@ class ClassifyTexts(HeadPredictor):
 
 
 class InferenceLabels(NamedTuple):
-    """The ids of two labels of natural language inference; None: the model has no such label."""
+    """The ids of two labels of natural language inference; None: missing."""
 
     entailment: int | None
     contradiction: int | None
 
     @classmethod
     def of(cls, labels: list[str]) -> "InferenceLabels":
-        """Find them by their names, which begin with "entail" and "contra".
+        """Find the labels by their names, which begin with "entail" and "contra".
 
-        Of two labels, such as entailment and not_entailment, the other one stands for contradiction.
+        With two labels, such as entailment and not_entailment, the other one is used as contradiction.
         """
         ids: dict[str, int] = {}  # the first six letters of a name -> the first label with them
         for id_, label in enumerate(labels):
@@ -143,7 +140,7 @@ class Words(NamedTuple):
     """Words to tag.
 
     Attributes:
-        text: what was split into them; None: the user gave words.
+        text: the text that was split into words; None: the request had words.
         spans: the characters (start, end) of each word in the text.
     """
 
@@ -155,11 +152,14 @@ class Words(NamedTuple):
 class TagWords(HeadPredictor):
     """{"words"}, or {"text"} split as in the training data -> {"words", "tags", "entities", "unknown_words"}.
 
-    Of JSON lines "tokens" are words, too.
-    Long sentences are read in overlapping windows of `max_seq_len` tokens; "truncated": one word is longer.
+    The key "tokens" is also accepted for words. Long sentences are split into overlapping windows of
+    `max_seq_len` tokens; "truncated": a word is longer.
     """
 
-    fields: ClassVar[Fields] = {"text": OPTIONAL_TEXT, "words": (list[str] | None, None)}  # one of them
+    fields: ClassVar[Fields] = {
+        "text": OPTIONAL_TEXT,
+        "words": (list[str] | None, None),
+    }  # requires one of them
 
     def __init__(self, model: LoadedModel, options: PredictionOptions):
         limit = model.limit(options.max_seq_len, model.longest_in_training)
@@ -197,31 +197,31 @@ class TagWords(HeadPredictor):
 
 
 def _check_words(words: Any, key: str) -> None:
-    """Refuse what is not a list of words.
+    """Check that a value is a list of words.
 
     Args:
-        key: the key of the request that they come from.
+        key: their key in the request.
 
     Raises:
-        UserError: they are no list, the list is empty, or something in it is no word.
+        UserError: the value is not a list, the list is empty, or an item is not a word.
     """
     if not isinstance(words, list) or not words:
-        raise UserError(f"'{key}' must be a list of strings that is not empty")
+        raise UserError(f"'{key}': expected a non-empty list of strings")
     for number, word in enumerate(words, 1):
         if not isinstance(word, str) or not word or JOINT in word or not is_whole_text(word):
             raise UserError(
-                f"'{key}': word {number} of {len(words)} is empty, is no string, or has the character U+0002 "
-                "or half a character"
+                f"'{key}': invalid word {number} of {len(words)} (expected a non-empty string, without "
+                "U+0002 and lone surrogates)"
             )
 
 
 def _entities_as_json(sentence: Words, tags: list[str]) -> list[dict[str, Any]]:
-    """The entities of a sentence in their order, with their places.
+    """Return the entities of a sentence in order, with their spans.
 
-    A place is in characters if there is a text, otherwise in words. Its end is behind the entity.
+    Spans are in characters if there is a text, otherwise in words. The end is exclusive.
 
     Args:
-        tags: the tags of the words, in the scheme IOBES.
+        tags: the tags of the words, in the IOBES scheme.
     """
     spans = [(first, last, kind) for kind, first, last in entities(tags)]
     answers = []
@@ -240,7 +240,7 @@ class AnswerQuestions(HeadPredictor):
     """{"question", "context"} -> {"answer", "start", "probability", "candidates"}, "truncated" if the
     question was too long, and "unknown_words".
 
-    Long contexts are read in overlapping windows of `max_seq_len` tokens.
+    Long contexts are split into overlapping windows of `max_seq_len` tokens.
     """
 
     fields: ClassVar[Fields] = {"question": REQUIRED_TEXT, "context": REQUIRED_TEXT}
@@ -258,7 +258,7 @@ class AnswerQuestions(HeadPredictor):
 
     def answer(self, requests: list[tuple[str, str]]) -> list[dict]:
         questions = []
-        contexts = []  # one for each question
+        contexts = []  # one per question
         for number, (question, context) in enumerate(requests):
             questions.append(Question(id=str(number), text=question, context=number, answers=(), span=None))
             contexts.append(context)
@@ -274,7 +274,7 @@ class AnswerQuestions(HeadPredictor):
 
 
 def _as_json(ranked: list[Answer]) -> dict[str, Any]:
-    """The answer to a question from its candidates, the best one first; there may be none."""
+    """Convert candidates, best first, to a prediction; there may be none."""
     candidates = []
     for answer in ranked:
         span = {"text": answer.text, "start": answer.start, "end": answer.start + len(answer.text)}
@@ -290,16 +290,16 @@ def _as_json(ranked: list[Answer]) -> dict[str, Any]:
     }
 
 
-PLACE = "{}"  # stands in a template where the label goes
-MOST_LABELS = 100  # how many labels a request to the server may have
+PLACE = "{}"  # the label in a template
+MOST_LABELS = 100  # maximum number of labels of a request to the server
 
 
 class LabelRequest(NamedTuple):
-    """A request.
+    """A zero-shot request.
 
     Attributes:
-        hypothesis_template: a sentence with `PLACE` where a label goes.
-        multi_label: whether several labels can be true.
+        hypothesis_template: a sentence with `PLACE` in place of the label.
+        multi_label: whether several labels can apply.
     """
 
     text: str
@@ -311,11 +311,10 @@ class LabelRequest(NamedTuple):
 class ClassifyByLabels(HeadPredictor):
     """{"text", "labels", "hypothesis_template", "multi_label"} -> {"label", "probabilities"}.
 
-    The likeliest label is first.
+    The most probable label comes first.
 
-    If one label is true, the probabilities are a softmax over the entailment logits of all labels. If several
-    can be true, the probability of a label is a softmax over its entailment and its contradiction. That is
-    also done for a single label.
+    By default, the probabilities are a softmax over the entailment logits of all labels. With `multi_label`
+    or a single label, the probability of a label is a softmax over its entailment and contradiction logits.
 
     Raises:
         UserError: the model has no label for entailment.
@@ -335,9 +334,9 @@ class ClassifyByLabels(HeadPredictor):
         self.inference_labels = InferenceLabels.of(model.labels)
         if self.inference_labels.entailment is None:
             raise UserError(
-                f"{model.folder}: zero-shot needs a model of natural language inference, with a label named "
-                f"entailment; this one has {', '.join(model.labels)}. If these are ids, write the names into "
-                "config.json, under the key id2label (in a folder that this project wrote: labels)"
+                f"{model.folder}: zero-shot requires an NLI model with a label named entailment (found: "
+                f"{', '.join(model.labels)}). If these are ids, write the names into config.json under "
+                "id2label (or labels, in a checkpoint of this project)"
             )
 
     def parse(self, request: dict) -> LabelRequest:
@@ -345,26 +344,29 @@ class ClassifyByLabels(HeadPredictor):
         if labels is None:
             labels = self.options.labels
         if labels is None:
-            raise UserError("there are no labels; give --labels, or 'labels' in the request")
+            raise UserError("'labels': missing. Set --labels, or 'labels' in the request")
         template = text_of(request, "hypothesis_template", optional=True) or self.options.hypothesis_template
         if template.count(PLACE) != 1:
-            raise UserError(f"hypothesis_template '{template}': it needs one {PLACE}, where the label goes")
+            raise UserError(
+                f"invalid hypothesis_template '{template}' (expected exactly one {PLACE} in "
+                "place of the label)"
+            )
         multi_label = get_flag(request, "multi_label", self.options.multi_label)
         parsed = LabelRequest(text_of(request, "text"), parse_labels(labels), template, multi_label)
         if _is_by_contradiction(parsed) and self.inference_labels.contradiction is None:
             raise UserError(
-                "a single label, or several that can be true, need a model with a label named contradiction"
+                "'labels': multi_label or a single label requires a model with a label named contradiction"
             )
         return parsed
 
     def check_length(self, request: LabelRequest) -> None:
-        """Refuse so many labels that other users of the server would wait.
+        """Check the number of labels, so that other users of the server need not wait.
 
         Raises:
-            UserError: there are so many.
+            UserError: there are too many labels.
         """
         if len(request.labels) > MOST_LABELS:
-            raise UserError(f"'labels' has {len(request.labels)} labels, at most {MOST_LABELS} fit")
+            raise UserError(f"'labels' has {len(request.labels)} labels (maximum: {MOST_LABELS}). Send fewer")
 
     def answer(self, requests: list[LabelRequest]) -> list[dict]:
         pairs = [
@@ -386,7 +388,7 @@ class ClassifyByLabels(HeadPredictor):
         return answers
 
     def _answer(self, request: LabelRequest, logits: np.ndarray) -> dict[str, Any]:
-        """The answer from the logits for each label, [labels, C]."""
+        """Compute a prediction from the logits of each label, [labels, C]."""
         if _is_by_contradiction(request):
             columns = [self.inference_labels.contradiction, self.inference_labels.entailment]
             probabilities = softmax(logits[:, columns])[:, 1]  # [labels], of entailment
@@ -402,26 +404,26 @@ class ClassifyByLabels(HeadPredictor):
 
 
 def _is_by_contradiction(request: LabelRequest) -> bool:
-    """Whether each label is compared with its contradiction: if several can be true, or there is only one.
+    """Return whether each label is scored against its contradiction: with multi_label or a single label.
 
-    A softmax over a single label would always give 1.
+    A softmax over a single label would always be 1.
     """
     return request.multi_label or len(request.labels) == 1
 
 
 def parse_labels(labels: Any) -> tuple[str, ...]:
-    """Labels as a list, or as a text with commas between them.
+    """Parse labels given as a list or a comma-separated string.
 
     Raises:
-        UserError: they are neither, there is none, or one is empty or there twice.
+        UserError: they are neither, the list is empty, or a label is empty or duplicate.
     """
     if isinstance(labels, str):
         labels = [label.strip() for label in labels.split(",")]
     if not isinstance(labels, list | tuple) or not labels:
-        raise UserError(f"labels {labels!r}: give a list, or a text with commas between them")
+        raise UserError(f"invalid labels {labels!r} (expected a list or a comma-separated string)")
     for label in labels:
         if not is_text(label):
-            raise UserError(f"labels: {label!r} is empty or no text")
+            raise UserError(f"labels: invalid label {label!r} (expected a text that is not blank)")
     if len(set(labels)) < len(labels):
-        raise UserError(f"labels: one of {', '.join(labels)} is there twice")
+        raise UserError(f"labels: duplicate label in {', '.join(labels)}. Remove it")
     return tuple(labels)

@@ -1,4 +1,4 @@
-"""Search in a corpus: {"text"} -> {"hits"}."""
+"""Semantic search in a corpus: {"text"} -> {"hits"}."""
 
 import json
 import os
@@ -39,10 +39,10 @@ from ernie_m.vectors.language_centering import FEWEST_SENTENCES, MEANS_POOLING, 
 from ernie_m.vectors.nearest import load_faiss, nearest
 from ernie_m.vectors.pooling import compute_norms, unit
 
-EXAMPLES = 5  # sentences of the corpus that the page offers
-_PART_ROWS = 65_536  # vectors of the corpus that are centered at a time
-_AS_QUERIES = 64  # how many sentences of a language are encoded as queries, for the mean of its queries
-# The share of letters in a text of a language. Of 2,000 sentences of news in ten languages 99 % have more.
+EXAMPLES = 5  # example sentences of the web UI
+_PART_ROWS = 65_536  # embeddings centered at a time
+_AS_QUERIES = 64  # sentences per language encoded as queries, for the mean of queries
+# Minimum share of letters in prose, exceeded by 99 % of 2,000 news sentences in ten languages.
 _FEWEST_LETTERS = 0.75
 
 
@@ -50,8 +50,8 @@ class CorpusSentence(NamedTuple):
     """A sentence of a corpus.
 
     Attributes:
-        line: its number in its file, from 1.
-        language: "" if the corpus does not name languages.
+        line: its line number in the file, from 1.
+        language: "" if the corpus does not specify languages.
     """
 
     text: str
@@ -60,10 +60,10 @@ class CorpusSentence(NamedTuple):
 
 
 def read_corpus(corpus: str | Sequence[str]) -> list[CorpusSentence]:
-    """Read a text file, or several ("de<=de.txt,fr<=fr.txt"), without their blank lines.
+    """Read one or several text files ("de<=de.txt,fr<=fr.txt") without blank lines.
 
     Args:
-        corpus: the files, or the sentences themselves.
+        corpus: the files, or a list of sentences.
 
     Raises:
         UserError: a file cannot be read, all lines are blank, or as `check_languages`.
@@ -77,24 +77,26 @@ def read_corpus(corpus: str | Sequence[str]) -> list[CorpusSentence]:
             if not is_blank(text):
                 sentences.append(CorpusSentence(text, line, language))
     if not sentences:
-        raise UserError(f"--corpus {corpus}: all lines are blank; it needs one sentence per line")
+        raise UserError(f"--corpus {corpus}: all lines are blank (expected one sentence per line)")
     return sentences
 
 
 def _is_prose(text: str) -> bool:
-    """Whether enough of a text are letters for it to be of a language."""
+    """Return whether a text has enough letters to detect its language."""
     characters = "".join(text.split())
-    letters = sum(unicodedata.category(character)[0] in "LM" for character in characters)  # and their marks
+    letters = sum(
+        unicodedata.category(character)[0] in "LM" for character in characters
+    )  # letters and combining marks
     return letters >= _FEWEST_LETTERS * len(characters)
 
 
 class SearchInput(NamedTuple):
-    """A request.
+    """A search request.
 
     Attributes:
-        each: whether to find the best sentence of each language.
-        center_by_language: whether to compare centered vectors.
-        language: the language of the text, if vectors are centered; None: the language of the nearest mean.
+        each: whether to return the best hit of each language.
+        center_by_language: whether to compare centered embeddings.
+        language: the language of the text for centering; None: the language of the nearest mean.
     """
 
     text: str
@@ -104,24 +106,24 @@ class SearchInput(NamedTuple):
 
 
 class SearchCorpus:
-    """The sentences nearest to a text by cosine: {"text", "each", ...} -> {"hits", "centered", "language"},
-    "truncated" if the text was too long, and "unknown_words".
+    """Search by cosine similarity: {"text", "each", ...} -> {"hits", "centered", "language"}, "truncated" if
+    the text was too long, and "unknown_words".
 
-    It finds the `top_k` best of all, or with "each" the best of each language of the corpus.
+    Returns the `top_k` best hits, or with "each" the best hit of each language of the corpus.
 
     Attributes:
-        unit_vectors: the vectors of the corpus with length 1, [N, H]; those of an index are read.
-        lengths: those that they had, [N, 1].
+        unit_vectors: the unit embeddings of the corpus, [N, H], computed or read from the index.
+        lengths: their norms before normalization, [N, 1].
 
-    With "center_by_language" vectors lose the mean of their language. The means are the model's, or else
-    those of the corpus if it names at least two languages and has FEWEST_SENTENCES of each. The "language" of
-    a text is the one in the request, else that of its line in the corpus, else that of the nearest mean. It
-    is None in the answer if no mean is clearly the nearest, or the text is of figures and signs, as program
-    code is.
+    With "center_by_language" the mean of the language is subtracted from embeddings. The means are the
+    model's, otherwise those of the corpus if it specifies at least two languages with FEWEST_SENTENCES each.
+    The "language" of a text is the one in the request, otherwise that of an equal line of the corpus,
+    otherwise that of the nearest mean. The returned "language" is None if no mean is clearly the nearest, or
+    if the text is not prose.
 
     Raises:
-        UserError: there is neither a corpus nor an index, one of them cannot be read, or the index is of
-            another model, layer or corpus.
+        UserError: both corpus and index are missing, one of them cannot be read, or the index is of another
+            model, layer or corpus.
     """
 
     fields: ClassVar[Fields] = {
@@ -134,7 +136,8 @@ class SearchCorpus:
     def __init__(self, model: LoadedModel, options: PredictionOptions):
         if options.corpus is None and options.index is None:
             raise UserError(
-                "--task search needs --corpus, a text file with a sentence on each line, or an --index of one"
+                "--task search requires --corpus (a text file with one sentence per line) or --index (its "
+                "search index)"
             )
         load_faiss()
         plain = replace(options, center_by_language=False, normalize=False)
@@ -143,7 +146,7 @@ class SearchCorpus:
         self.sentences, vectors = self._read(options)
         self.top_k = options.top_k
         languages = np.array([sentence.language for sentence in self.sentences])
-        # Language, in the order of the corpus -> the numbers of its sentences.
+        # Language, in the order of the corpus -> the indices of its sentences.
         self.numbers_of_language = {
             language: np.flatnonzero(languages == language) for language in dict.fromkeys(languages.tolist())
         }
@@ -162,31 +165,29 @@ class SearchCorpus:
                 vectors = self._encode_corpus()
             if makes_index:
                 write_index(options.index, self.encode, self.sentences, vectors)
-        # A corpus may be larger than half the memory: so there is no other copy of its vectors.
+        # In place, because the corpus may exceed half the memory.
         self.lengths = compute_norms(vectors)
         self.unit_vectors = np.divide(vectors, self.lengths, out=vectors)
-        if self.center_by_language:  # before any request
+        if self.center_by_language:  # computed before the first request
             _ = self.centered_vectors, self.query_means
 
     def _read(self, options: PredictionOptions) -> tuple[list[CorpusSentence], np.ndarray | None]:
-        """The sentences, and their vectors if there is an index; see the class."""
+        """Read the sentences, and their embeddings if there is an index."""
         sentences = [] if options.corpus is None else read_corpus(options.corpus)
         if options.index is None or (sentences and not Path(options.index).exists()):
             return sentences, None
         kept_sentences, vectors = read_index(options.index, self.encode)
         if sentences and sentences != kept_sentences:
-            raise UserError(
-                f"{options.index}: the index is of another corpus; name another folder for this one"
-            )
+            raise UserError(f"{options.index}: the index is of another corpus. Set --index to another folder")
         return kept_sentences, vectors
 
     @property
     def corpus_languages(self) -> list[str]:
-        """The languages that the corpus names."""
+        """The languages specified for the corpus."""
         return [language for language in self.numbers_of_language if language]
 
     def examples(self) -> list[str]:
-        """The shortest sentence of each of the first EXAMPLES languages."""
+        """Return the shortest sentence of each of the first EXAMPLES languages."""
         first_languages = islice(self.numbers_of_language.values(), EXAMPLES)
         return [min((self.sentences[row].text for row in rows), key=len) for rows in first_languages]
 
@@ -196,26 +197,26 @@ class SearchCorpus:
         return encode_in_parts(self.encode.vectors, texts, "encoding the corpus")
 
     def _plain(self, numbers: np.ndarray) -> np.ndarray:
-        """The vectors of some sentences as the model makes them, [n, H]."""
+        """Return the embeddings of sentences before normalization, [n, H]."""
         return self.unit_vectors[numbers] * self.lengths[numbers]
 
     @cached_property
     def centered_vectors(self) -> np.ndarray:
-        """The vectors of the corpus, each without the mean of its language, with length 1, [N, H]."""
+        """The centered unit embeddings of the corpus, [N, H]."""
         vectors = np.empty_like(self.unit_vectors)
         for language, numbers in self.numbers_of_language.items():
             for part in np.split(numbers, range(_PART_ROWS, len(numbers), _PART_ROWS)):
-                # None: the nearest mean is subtracted from each vector.
+                # None: subtract the nearest mean from each embedding.
                 languages = [language] * len(part) if language in self.means.languages else None
                 vectors[part] = unit(self.means.centered(self._plain(part), languages))
         return vectors
 
     @cached_property
     def means(self) -> LanguageCentering:
-        """The means of the model, or else of the corpus.
+        """The language means of the model, otherwise of the corpus.
 
         Raises:
-            UserError: neither has them.
+            UserError: both are missing.
         """
         if not self.takes_own_means:
             return self.encode.get_language_means()
@@ -225,7 +226,9 @@ class SearchCorpus:
 
     @cached_property
     def query_means(self) -> LanguageCentering:
-        """The means to take from queries: with a prompt of their own, they lie apart from the corpus."""
+        """The language means of queries, which differ from those of the corpus if queries have another
+        prompt.
+        """
         if self.has_means_of_model or self.encode_query.prompt == self.encode.prompt:
             return self.means
         vectors = {}
@@ -238,11 +241,11 @@ class SearchCorpus:
     def _unit_queries(
         self, texts: Sequence[str], languages: Sequence[str | None]
     ) -> tuple[np.ndarray, list[str | None]]:
-        """The centered vectors of texts, with length 1, [N, H], and the language of each or None."""
+        """Encode queries into centered unit embeddings, [N, H], and return the language of each or None."""
         means = self.query_means
         vectors = self.encode_query.vectors(texts)
-        subtracted: list[str] = []  # the language whose mean is subtracted from each vector
-        named: list[str | None] = []  # the language that the answer names
+        subtracted: list[str] = []  # the language whose mean is subtracted
+        named: list[str | None] = []  # the language in the response
         for text, language, index, is_clear in zip(texts, languages, *means.nearest(vectors)):
             known = language or self.language_of_line.get(text)
             is_known = known in means.languages
@@ -254,13 +257,11 @@ class SearchCorpus:
     def parse(self, request: dict) -> SearchInput:
         each = get_flag(request, "each", default=False)
         if each and not self.corpus_languages:
-            raise UserError("'each' needs a corpus that names languages, as in de<=de.txt,fr<=fr.txt")
+            raise UserError("'each' requires a corpus with languages, as in --corpus de<=de.txt,fr<=fr.txt")
         is_centered = get_flag(request, "center_by_language", self.center_by_language)
         language = None
         if request.get("language") and not is_centered:
-            raise UserError(
-                "'language' is for centered vectors; leave it out, or give \"center_by_language\": true"
-            )
+            raise UserError("'language' requires \"center_by_language\": true. Add it, or remove 'language'")
         if is_centered:
             language = text_of(request, "language", optional=True, choices=self.means.languages)
         return SearchInput(self.encode.parse(request), each, is_centered, language)
@@ -272,11 +273,11 @@ class SearchCorpus:
     def search(self, text: Iterable[str], top_k: int = 5) -> list[list[Hit]]: ...
 
     def search(self, text: str | Iterable[str], top_k: int = 5) -> list[Hit] | list[list[Hit]]:
-        """The `top_k` sentences nearest to a text, best first, as `ernie_m.api.Model.search` has them.
+        """Return the `top_k` sentences nearest to a text, best first, as `ernie_m.api.Model.search`.
 
-        Of several texts a list for each.
+        For several texts, return a list for each.
         """
-        PredictionOptions(top_k=top_k)  # checks its value
+        PredictionOptions(top_k=top_k)  # validates top_k
         requests = parsed(self, [{"text": one} for one in as_list(text, "text")])
         answers = self.answer(requests, top_k)
         cut_count = sum(answer.get("truncated", 0) for answer in answers)
@@ -285,17 +286,17 @@ class SearchCorpus:
         return found[0] if isinstance(text, str) else found
 
     def check_length(self, request: SearchInput) -> None:
-        """Refuse a text that would be cut.
+        """Check that a text would not be truncated.
 
         Raises:
-            UserError: it would be.
+            UserError: it would be truncated.
         """
         text = self.encode_query.prompt + request.text
         count = len(self.encode.model.tokenizer.encode(text))
         check_length(count, most=self.encode.max_seq_len - 2)  # without [CLS] and [SEP]
 
     def answer(self, requests: list[SearchInput], top_k: int | None = None) -> list[dict]:
-        """Return an answer for each request; `top_k` is that of the options unless it is given."""
+        """Return the hits of each request; `top_k`: by default that of the options."""
         answers: list[dict] = [{} for _ in requests]
         for each, is_centered in sorted({(request.each, request.center_by_language) for request in requests}):
             rows = [
@@ -321,16 +322,16 @@ class SearchCorpus:
     def _search(
         self, queries: np.ndarray, vectors: np.ndarray, top_k: int, each: bool
     ) -> list[list[tuple[int, float]]]:
-        """The numbers of the sentences found for each query of [N, H], with their cosines, the nearest first.
+        """Return the indices of the hits of each query of [N, H] with their cosines, best first.
 
         Args:
-            each: whether to find the best sentence of each language, instead of the `top_k` best of all.
+            each: whether to return the best hit of each language, instead of the `top_k` best.
         """
         if not each:
             cosines, numbers = nearest(queries, vectors, min(top_k, len(vectors)))  # [N, top_k] each
             return [list(zip(*hits)) for hits in zip(numbers.tolist(), cosines.tolist())]
         hits = [[] for _ in queries]
-        for numbers in self.numbers_of_language.values():  # the numbers of sentences of the corpus
+        for numbers in self.numbers_of_language.values():  # indices of sentences of one language
             cosines, indices = nearest(queries, vectors[numbers], k=1)  # [N, 1] each
             for hits_of_query, cosine, index in zip(hits, cosines[:, 0].tolist(), indices[:, 0].tolist()):
                 hits_of_query.append((int(numbers[index]), cosine))
@@ -342,7 +343,7 @@ class SearchCorpus:
         return hit | ({"language": language} if language else {})
 
 
-# The greatest distance between two unit vectors of one text and one model.
+# Maximum distance between two unit embeddings of one text by one model.
 TOLERANCE = 1e-3
 _SENTENCES = "sentences.jsonl"
 _VECTORS = "vectors.npy"
@@ -352,13 +353,13 @@ _INDEX = "index.json"
 def write_index(
     folder: str | os.PathLike, encode: EncodeTexts, sentences: list[CorpusSentence], vectors: np.ndarray
 ) -> None:
-    """Write the folder.
+    """Write a search index.
 
     Args:
-        vectors: those that the encoder has made of the sentences, float32 [N, H].
+        vectors: the embeddings of the sentences, float32 [N, H].
 
     Raises:
-        UserError: it cannot be written.
+        UserError: the folder cannot be written.
     """
     with atomic_dir(folder) as new:
         with open(new / _SENTENCES, "w", encoding="utf-8", newline="\n") as file:
@@ -370,10 +371,10 @@ def write_index(
 
 
 def read_index(folder: str | os.PathLike, encode: EncodeTexts) -> tuple[list[CorpusSentence], np.ndarray]:
-    """The sentences and their vectors, for searches with this encoder.
+    """Read the sentences and embeddings of a search index for this encoder.
 
     Raises:
-        UserError: a file is missing or damaged, or the encoder makes other vectors.
+        UserError: a file is missing or corrupt, or the index is of another encoder.
     """
     folder = Path(folder)
     try:
@@ -381,7 +382,7 @@ def read_index(folder: str | os.PathLike, encode: EncodeTexts) -> tuple[list[Cor
         with open(folder / _SENTENCES, encoding="utf-8") as file:
             sentences = [CorpusSentence(*json.loads(line)) for line in file]
         facts = read_json(folder / _INDEX)
-        # Which vector a text has: these options, and the model, which is known again by the first sentence.
+        # Embeddings depend on these options and the model, which is identified by the first sentence.
         of_index = dict(facts["options"])
         first_vector = np.array(facts["first_vector"], np.float32)
         vectors = np.load(folder / _VECTORS)
@@ -389,12 +390,15 @@ def read_index(folder: str | os.PathLike, encode: EncodeTexts) -> tuple[list[Cor
     except AnotherRevision:
         raise
     except (UserError, OSError, ValueError, TypeError, KeyError, RecursionError, MemoryError) as error:
-        raise UserError(f"{folder}: no whole search index is there ({error}); make it again") from error
+        raise UserError(
+            f"{folder}: missing or corrupt search index ({error}). Delete it, and build it again from "
+            "--corpus"
+        ) from error
     options = _options(encode)
     if options != of_index:
         raise UserError(
-            f"{folder}: the index has {_in_words(of_index)}, but this search {_in_words(options)}; "
-            "search with the options of the index, or make another one"
+            f"{folder}: the options of the index ({_in_words(of_index)}) differ from this search "
+            f"({_in_words(options)}). Search with the options of the index, or build another one"
         )
     vector = _first_vector(encode, sentences)
     is_same_model = (
@@ -402,25 +406,25 @@ def read_index(folder: str | os.PathLike, encode: EncodeTexts) -> tuple[list[Cor
         and np.linalg.norm(unit(vector[None]) - unit(first_vector[None])) <= TOLERANCE
     )
     if not is_same_model:
-        raise UserError(f"{folder}: the index is of another model; make one with this model")
+        raise UserError(f"{folder}: the index is of another model. Build one with this model")
     return sentences, vectors
 
 
 def _check_index(sentences: list[CorpusSentence], vectors: np.ndarray) -> None:
-    """Check what an index holds, which somebody may have made.
+    """Validate the contents of an index.
 
     Raises:
-        UserError: it is not a vector for each sentence, as `write_index` writes them.
+        UserError: a sentence is invalid, or there is not one embedding per sentence.
     """
     kinds = [str, int, str]
     if not sentences or any(
         list(map(type, line)) != kinds or not line.text.strip() or not is_whole_text("".join(line[::2]))
         for line in sentences
     ):
-        raise UserError(f"{_SENTENCES}: a line is a text, its number and its language")
+        raise UserError(f"{_SENTENCES}: invalid line (expected a text, its line number and its language)")
     is_one_of_each = vectors.dtype == np.float32 and vectors.ndim == 2 and len(vectors) == len(sentences)
     if not is_one_of_each or not np.isfinite(compute_norms(vectors)).all():
-        raise UserError(f"{_VECTORS}: it must have a vector of finite numbers in float32 for each sentence")
+        raise UserError(f"{_VECTORS}: invalid embeddings (expected one finite float32 vector per sentence)")
 
 
 def _options(encode: EncodeTexts) -> dict[str, Any]:

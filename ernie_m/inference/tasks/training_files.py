@@ -1,6 +1,6 @@
-"""Files in the form of training data as requests that come back with their answers: tagged words, questions.
+"""Input files in the format of training data: tagged words and questions.
 
-`Task.training_file` names the class of a task here.
+`Task.training_file` refers to the classes of this module.
 """
 
 import json
@@ -24,18 +24,18 @@ from ernie_m.reader.tag_schemes import JOINT, OUTSIDE, entities
 from ernie_m.utils.errors import UserError, listed
 from ernie_m.utils.files import read_bytes
 
-_TAGS = "predicted_tags"  # the key, or the column, of what is added to a line of tagged words
+_TAGS = "predicted_tags"  # the key or column added to a line of tagged words
 
 
 class TaggedFile(InputFile):
-    """Tagged words: their lines come back with the predicted tag as one more column.
+    """Tagged words, written with the predicted tags as an additional column.
 
-    In JSON lines and in the official form, where a line has a sentence, its tags come together.
+    In JSON lines and in the official format, with one sentence per line, its tags are added together.
 
     Args:
-        labels: of the model.
-        iobes: predicted tag -> the same in the scheme IOBES; empty: the tags mark no entities.
-        options: how the file is read.
+        labels: the labels of the model.
+        iobes: predicted tag -> its tag in the IOBES scheme; empty: the tags do not mark entities.
+        options: the options of reading the file.
 
     Raises:
         UserError: as `read_words`.
@@ -48,21 +48,20 @@ class TaggedFile(InputFile):
         self._lines = lines_of(path, options)
         if self._lines[0].lstrip().startswith("["):
             raise UserError(
-                f"{path}, line 1: a list of JSON, and tags are added to lines; write an object on each, as "
-                "jq -c '.[]' does"
+                f"{path}, line 1: expected JSON lines, got a JSON list. Convert it with jq -c '.[]'"
             )
         self._iobes = iobes
         self._labels = labels
         self.forms = (OBJECTS,) if named_form(path) == OBJECTS else (TAGS, named_form(path) or LINES)
-        self._written: dict[str, str] = {}  # a tag in the scheme IOBES -> as the file has it
+        self._written: dict[str, str] = {}  # tag in the IOBES scheme -> tag in the scheme of the file
         for sentence in self._sentences:
             self._written |= zip(sentence.tags, sentence.written)
-        self._tags: list[list[str]] = []  # the predicted ones of each sentence that was answered
+        self._tags: list[list[str]] = []  # predicted tags of each sentence with a prediction
         self._gold: list[list[str]] = []
 
     @classmethod
     def of(cls, path: Path, options: TableOptions, predictor: TagWords) -> Self | None:
-        """The file, if it has tagged words."""
+        """Open the file if it contains tagged words."""
         is_one = options.columns or holds_tags(path)
         return cls(path, predictor.model.labels, predictor.iobes, options) if is_one else None
 
@@ -71,7 +70,7 @@ class TaggedFile(InputFile):
             yield sentence.lines[0], {}, {"words": sentence.words}
 
     def write(self, rows: Iterable[tuple[Any, dict]], file: IO[str]) -> None:
-        added: dict[int, list[str]] = {}  # the number of a line -> the predicted tags of its words
+        added: dict[int, list[str]] = {}  # line number -> the predicted tags of its words
         for sentence, (_, answer) in zip(self._sentences, rows, strict=True):
             if answer:
                 self._tags.append(answer["tags"])
@@ -83,17 +82,17 @@ class TaggedFile(InputFile):
                 line = json.dumps({**json.loads(line), _TAGS: added[number]}, ensure_ascii=False)
             elif number in added:
                 line += ("\t" if "\t" in line else " ") + JOINT.join(added[number])
-            elif number == 1 and JOINT in "".join(self._lines[1:2]):  # the header of the official form
+            elif number == 1 and JOINT in "".join(self._lines[1:2]):  # the header of the official format
                 line += f"\t{_TAGS}"
             file.write(f"{line}\n")
 
     def _as_in_file(self, tags: Sequence[str]) -> list[str]:
-        """Predicted tags in the scheme of the file; one that the file does not show stays as it is."""
+        """Convert predicted tags to the scheme of the file; tags that do not occur in it are kept."""
         iobes = [self._iobes.get(tag, OUTSIDE) for tag in tags]
         written = [self._written.get(in_iobes, tag) for in_iobes, tag in zip(iobes, tags)]
         for type_, first, last in entities(iobes):
             letters = ["SBEI"] if first == last else ["BI", *["I"] * (last - first - 1), "EI"]
-            for index, choices in enumerate(letters, first):  # the best first
+            for index, choices in enumerate(letters, first):  # in order of preference
                 cells = [self._written.get(f"{letter}-{type_}") for letter in choices]
                 written[index] = next(filter(None, cells), tags[index])
         return written
@@ -106,7 +105,7 @@ class TaggedFile(InputFile):
         given = {tag[start:] for tag in chain.from_iterable(self._gold)} - {""}
         unknown = sorted(given - learned)
         names = listed(sorted(learned - {""}))
-        end = f"; not learned: {listed(unknown)} (learned: {names})" * bool(unknown)
+        end = f"; unknown: {listed(unknown)} (trained on: {names})" * bool(unknown)
         if unknown and given.isdisjoint(learned):
             return [f"{count}: no score{end}"]
         if self._iobes:
@@ -115,29 +114,29 @@ class TaggedFile(InputFile):
             if not scores.gold:
                 return [f"{count}, {scores.predicted:,} entities"]
             more = f"precision {scores.precision:.1f} %, recall {scores.recall:.1f} %"
-            return [f"{count}: F1 of {scores.gold:,} entities {scores.f1:.1f} %, {more}{end}"]
+            return [f"{count}: F1 {scores.f1:.1f} % ({scores.gold:,} entities), {more}{end}"]
         pairs = zip(chain.from_iterable(self._tags), chain.from_iterable(self._gold), strict=True)
         are_right = [tag == gold for tag, gold in pairs]
         share = 100 * sum(are_right) / max(len(are_right), 1)
-        return [f"{count}: accuracy {share:.1f} % of their words{end}"]
+        return [f"{count}: accuracy {share:.1f} % of the words{end}"]
 
 
 class QuestionsFile(InputFile):
-    """Questions in the form of SQuAD: the answers are JSON lines with their ids.
+    """Questions in SQuAD format. Predictions are JSON lines with their ids.
 
     Raises:
         UserError: as `read_squad`.
     """
 
     def __init__(self, path: Path, options: TableOptions):
-        options.reject_others(path, "questions in the form of SQuAD")
+        options.reject_others(path, "questions in SQuAD format")
         has_answers = re.search(rb'"answers"\s*:\s*\[?\s*\{', read_bytes(path))
         self._file = read_squad(path, "dev" if has_answers else "test")
-        self._rows: list[tuple[str, tuple[str, ...]]] = []  # an answer, and the accepted ones
+        self._rows: list[tuple[str, tuple[str, ...]]] = []  # predicted answer, and gold answers
 
     @classmethod
     def of(cls, path: Path, options: TableOptions, predictor: Predictor) -> Self | None:
-        """The file, if it has questions in the form of SQuAD."""
+        """Open the file if it contains questions in SQuAD format."""
         return cls(path, options) if holds_questions(path, whole=True) else None
 
     def requests(self, errors: RowErrors) -> Iterator[tuple[int, dict, dict]]:
@@ -152,7 +151,7 @@ class QuestionsFile(InputFile):
                 self._rows.append((answer["answer"], question.answers))
 
     def summary(self) -> list[str]:
-        """The number of questions, and how right the answers are, by MLQA's rules."""
+        """Return the number of questions, and MLQA's F1 and exact match."""
         count = f"{len(self._file.questions):,} questions"
         if not self._rows:
             return [count]

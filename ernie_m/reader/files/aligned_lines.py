@@ -1,13 +1,13 @@
-"""Plain text with one sentence a line, and bitexts.
+"""Plain text with one sentence per line, and bitexts.
 
 A bitext is two such files: line i of one translates line i of the other. A retrieval set of several languages
 is a folder of files with these names:
 
-    de-en.de, de-en.en                              XTREME's names; its own files are sorted, and refused
+    de-en.de, de-en.en                              XTREME's names; its sorted files are rejected
     tatoeba.deu-eng.deu, tatoeba.deu-eng.eng        the public files of Tatoeba (LASER)
     de-en.tsv, de-en.csv.gz, de-en.tmx              both sides in one file, German first
-    wiki.de-en.tsv                                  they may have a name before them
-    fr-de.tsv, questions.tsv                        other languages, or any pairs, by their whole name
+    wiki.de-en.tsv                                  with an optional prefix
+    fr-de.tsv, questions.tsv                        other languages, or any pairs, by file name
 """
 
 import os
@@ -45,11 +45,11 @@ TATOEBA = {
     "nl": "nld", "pt": "por", "ru": "rus", "sw": "swh", "ta": "tam", "te": "tel", "th": "tha", "tl": "tgl",
     "tr": "tur", "ur": "urd", "vi": "vie", "zh": "cmn",
 }  # fmt: skip
-# One of two aligned files.
+# Name of one of two aligned files.
 _BITEXT = re.compile(r"(tatoeba\.)?(?P<code>.+)-(?P<english>en|eng)\.(?P<side>(?P=code)|(?P=english))")
 _BOTH_SIDES = re.compile(r"(.*\.)?(?P<code>[^.]+)-(en|eng)")
 _REVERSED = re.compile(r"en-([^.]+)\.\1")
-_MANY_LINES = 20  # a file with more lines is in alphabetical order only if it was sorted
+_MANY_LINES = 20  # a longer file in alphabetical order was sorted
 
 
 class Sentences(FileLines, Sequence[Example]):
@@ -59,13 +59,13 @@ class Sentences(FileLines, Sequence[Example]):
         as_it_stands: see `check_text`.
 
     Raises:
-        UserError: the file is missing, empty, a table by its name, or seems to be no text; when a line is
-            read: it is not UTF-8.
+        UserError: the file is missing, empty, a table by its name, or not text; when a line is read: not
+            UTF-8.
     """
 
     def __init__(self, path: str | os.PathLike, as_it_stands: bool | None = None):
-        starts = array("q", [0])  # the byte at which each line begins; at last the end of the file
-        # The version is kept, so that a change of the file while it is in use is noticed.
+        starts = array("q", [0])  # byte offsets of lines
+        # The version detects later changes of the file.
         with open_lines(Path(path)) as (file, version):
             head = file.peek()
             reject_other_formats(head, path)
@@ -85,38 +85,39 @@ class Sentences(FileLines, Sequence[Example]):
 
 
 def sentences_by_language(files: str, languages: Sequence[str] = ()) -> dict[str, list[str]]:
-    """Language -> the lines of its file that are not blank.
+    """Read the non-blank lines of the file of each language.
 
     Args:
         files: the value of --center_on, "de<=de.txt,en<=en.txt".
-        languages: those that must be there.
+        languages: the required languages.
 
     Raises:
-        UserError: `files` has another form, one of `languages` is not there, a file cannot be read, or it
-            has blank lines alone; or as `check_languages`.
+        UserError: `files` is invalid, a required language is missing, a file cannot be read or is blank, or
+            as `check_languages`.
     """
     sentences = {}
     for language, path in named_files(files):
         if not language or not path or language in sentences:
-            raise UserError(f"--center_on {files}: give language<=file,language<=file, each language once")
+            raise UserError(
+                f"invalid --center_on {files} (expected language<=file,language<=file, each language once)"
+            )
         sentences[language] = [text for text in Sentences(path).texts() if text.strip()]
         if not sentences[language]:
-            raise UserError(f"{path}: all of its lines are blank; give a sentence on each line")
+            raise UserError(f"{path}: all lines are blank (expected one sentence per line)")
     check_languages(sentences)
     missing = [language for language in languages if language not in sentences]
     if missing:
-        raise UserError(f"--center_on has no {', '.join(missing)}; give language<=file for every language")
+        raise UserError(f"--center_on: missing {', '.join(missing)}. Add language<=file for every language")
     return sentences
 
 
 class Bitext(NamedTuple):
-    """Sentences of a language and their translations into English (or another language), line by line.
+    """Aligned sentences of a language and English (or another language).
 
     Attributes:
-        are_translations: otherwise they are queries, and texts that these should find.
-        with_english: whether the translations are English; otherwise `language` names the whole file.
-        keys: of the sentences and of the translations, uint64 [2, N], once the texts are compared; see
-            `ernie_m.reader.equal_texts`.
+        are_translations: whether they are translations, otherwise queries and relevant texts.
+        with_english: whether the translations are English; otherwise `language` is the name of the file.
+        keys: the keys of both sides, uint64 [2, N], after deduplication; see `ernie_m.reader.equal_texts`.
     """
 
     language: str
@@ -133,13 +134,13 @@ class Bitext(NamedTuple):
 
     @property
     def line_keys(self) -> np.ndarray:
-        """No two are equal: by them a line finds only the line of its own number, as in XTREME. [1, N]."""
+        """Unique keys, so that only the aligned line is a hit, as in XTREME. [1, N]."""
         return np.arange(len(self.sentences))[np.newaxis]
 
     def alphabetical_order(self) -> list[int]:
-        """The line numbers of the translations, from 0, in the order that sorts their texts.
+        """Return the line indices of the translations in alphabetical order.
 
-        The prediction files of XTREME (Hu et al., 2020) have this order.
+        This is the order of XTREME's prediction files (Hu et al., 2020).
         """
         texts = [text.strip() for text in self.translations]
         return sorted(range(len(texts)), key=lambda number: texts[number])
@@ -156,13 +157,13 @@ def read_bitext(language: str, path: str | os.PathLike, translations_path: str |
     translations = Sentences(translations_path)
     if len(sentences) != len(translations):
         raise UserError(
-            f"{path} has {len(sentences):,} lines and {translations_path} {len(translations):,}: line i of "
-            "one must translate line i of the other"
+            f"{path} has {len(sentences):,} lines, but {translations_path} has {len(translations):,} "
+            "(expected aligned lines)"
         )
     texts = translations.texts()
     if len(texts) > _MANY_LINES and texts == sorted(texts):
         raise UserError(
-            f"{translations_path}: sorted, as by XTREME's script; give LASER/data/tatoeba/v1 instead"
+            f"{translations_path}: sorted, as by XTREME's script. Use LASER/data/tatoeba/v1 instead"
         )
     return Bitext(language, sentences.texts(), texts)
 
@@ -170,21 +171,21 @@ def read_bitext(language: str, path: str | os.PathLike, translations_path: str |
 def read_bitexts(
     folder: str | os.PathLike, languages: Sequence[str] = (), options: TableOptions | None = None
 ) -> list[Bitext]:
-    """The bitexts of a folder; without `languages` all, in the order of the paper's Table 16.
+    """Read the bitexts of a folder; without `languages` all, in the order of the paper's Table 16.
 
     Raises:
-        UserError: the folder has no bitext, or not that of a language, or as `read_bitext`.
+        UserError: a bitext is missing, or as `read_bitext`.
     """
     folder = Path(folder)
     files = find_bitexts(folder)
     if not files:
         raise UserError(
-            f"{folder}: no files <language>-en.<language> or tatoeba.<lan>-eng.<lan> there; "
-            f"{command_name()} download data tatoeba fetches those of Tatoeba to data/tatoeba"
+            f"{folder}: no files <language>-en.<language> or tatoeba.<lan>-eng.<lan>. For Tatoeba, run "
+            f"{command_name()} download data tatoeba and use data/tatoeba"
         )
     absent = [language for language in languages if language not in files]
     if absent:
-        raise UserError(f"{folder}: no {', '.join(absent)} there; it has {', '.join(files)}")
+        raise UserError(f"{folder}: missing languages {', '.join(absent)} (found: {', '.join(files)})")
     bitexts = []
     for language in languages or files.keys():
         if len(files[language]) == 1:
@@ -199,10 +200,10 @@ def read_bitexts(
 
 
 def find_bitexts(folder: Path) -> dict[str, tuple[Path, ...]]:
-    """Language -> its file and the English one, or one with both. Languages of Table 16 come first.
+    """Find the files of each language: its file and the English one, or one with both. Table 16 comes first.
 
     Raises:
-        UserError: two are of one language; or there is none, and the name of a file has English first.
+        UserError: two bitexts have the same language; or none is found, and a file name has English first.
     """
     names = {language_tag(code): code for code in TATOEBA}  # XTREME's
     files: dict[str, tuple[Path, ...]] = {}
@@ -218,7 +219,7 @@ def find_bitexts(folder: Path) -> dict[str, tuple[Path, ...]]:
             language = names.get(tag, tag if tag.isalpha() else code)
             if language in files:
                 raise UserError(
-                    f"{files[language][0]} and {path}: two bitexts of {language}; take one of them away"
+                    f"{files[language][0]} and {path}: duplicate bitexts of {language}. Remove one of them"
                 )
             files[language] = (path,) if has_both else (path, english)
         elif not match:
@@ -226,10 +227,10 @@ def find_bitexts(folder: Path) -> dict[str, tuple[Path, ...]]:
     for path in () if files else unread:
         if wrong := _REVERSED.fullmatch(path.name):
             raise UserError(
-                f"{path}: the other language comes first in the names; rename the files to {wrong[1]}-en."
+                f"{path}: English must come second in the name. Rename the files to {wrong[1]}-en."
                 f"{wrong[1]} and {wrong[1]}-en.en"
             )
     if unread:
-        logger.warning("not read: %s", listed(list(map(str, unread)), 10))
+        logger.warning("ignored files: %s", listed(list(map(str, unread)), 10))
     in_order = [*TATOEBA, *sorted(files.keys() - TATOEBA.keys())]
     return {language: files[language] for language in in_order if language in files}

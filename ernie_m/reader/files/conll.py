@@ -1,9 +1,9 @@
-"""Tagged words of users: CoNLL and CoNLL-U, JSON of tokens and tags, and the official form.
+"""Files of tagged words: CoNLL and CoNLL-U, JSON of tokens and tags, and the official format.
 
-A word is in the first column of CoNLL and its tag in the last one, as conlleval reads it. CoNLL-U names its
-columns: FORM, and UPOS for the tag. Others are named by --columns, or by a first line of known names.
+In CoNLL, the first column is the word and the last one the tag, as in conlleval. In CoNLL-U, the columns are
+FORM and UPOS. Other columns are set by --columns, or by a header of known names.
 
-Tags mark entities. They stand for themselves, as parts of speech do, where the name of their column says so.
+Tags mark entities, unless the name of their column indicates parts of speech or similar.
 """
 
 import re
@@ -23,41 +23,41 @@ from ernie_m.reader.tag_schemes import JOINT, OUTSIDE, PARTS_OF_SPEECH, entity_t
 from ernie_m.utils.errors import UserError, listed, shown
 from ernie_m.utils.logging import logger
 
-# A line before a sentence in MultiCoNER, CoNLL-U, CoNLL-2012 or GermEval.
+# Comment line before a sentence in MultiCoNER, CoNLL-U, CoNLL-2012 or GermEval.
 _COMMENT = re.compile(r"# *(id|newpar|newdoc|(begin|end) document)\b|#.*=|#\s+\w+://")
 _NAMES = re.compile(r"^# *global\.columns *= *(.*)", re.MULTILINE)
 _CONLL_U = ["ID", "FORM", "LEMMA", "UPOS", "XPOS", "FEATS", "HEAD", "DEPREL", "DEPS", "MISC"]
-# The names in a first line of CoNLL, of the words and of their tags.
+# Header names in CoNLL, of words and of tags.
 _HEADER = [
     {"form", *WORDS["words"], "token", "word"},
     {"upos", "xpos", "pos", "pos_tag", "pos_tags", *WORDS["tags"], "tag", "ner_tag", "label", "labels"},
 ]
-# The names of columns whose tags mark no entities.
+# Names of columns whose tags do not mark entities.
 _OF_THEMSELVES = re.compile(r"[ux]?pos([_:]?tags?)?|feats|deprel", re.IGNORECASE)
-# The name of a type of entities, which no further tag follows.
+# An entity type, without a further tag after it.
 _TYPE = re.compile(r"(?!.*[ /+&][BIMELSUW]-)[^\W\d][\w.:/+&#%' -]*")
 _IN_MISC = re.compile(r"(?:.*\|)?(?:name|NER)=([^|]*).*")  # of entities in CoNLL-U, as in NorNE
 _CHUNKS = re.compile("[BI][-_](ADJP|ADVP|CONJP|INTJ|LST|NC|NP|PC|PP|PRT|SBAR|UCP|VC|VP)")  # of CoNLL-2003
-# What other tools write, by the first line -> how it becomes tagged words.
+# First line of the formats of other tools -> how to convert them.
 _OF_TOOLS = {
-    "#FORMAT=WebAnno": "of WebAnno; export it as CoNLL 2002",
-    "T1\t": "spans of brat; its anntoconll makes words of them, of which --columns 4,1 are read",
+    "#FORMAT=WebAnno": "unsupported WebAnno format. Export it as CoNLL 2002",
+    "T1\t": "unsupported brat format. Convert it with brat's anntoconll, and set --columns 4,1",
 }
-_FORM = "a line is a word, what else is known of it, and its tag, with spaces or tabs between, not commas"
-_FITTING = "each sentence has a list of words, and a list with a tag for each"
-_ASKED = "which columns have the words, and their tags?"
+_FORM = "Write one word per line, with its tag in the last column, separated by spaces or tabs, not commas"
+_FITTING = "Each sentence requires a list of words, and a list with one tag per word"
+_ASKED = "ambiguous columns of words and tags."
 _LANGUAGE = re.compile("[a-z][a-z-]+:")
-_LONGEST_SENTENCE = 500  # words, above which the ends of sentences may be missing
+_LONGEST_SENTENCE = 500  # words; in longer sentences a blank line may be missing
 
 
 class TaggedWords(NamedTuple):
-    """A sentence of any file.
+    """A sentence with tags.
 
     Attributes:
         words: its words.
-        tags: of each word, in the scheme IOBES if the tags mark entities.
-        lines: the number of the line of each word.
-        written: the tag of each word as the file has it; empty: the tags stand for themselves.
+        tags: the tag of each word, in the IOBES scheme if the tags mark entities.
+        lines: the line number of each word.
+        written: the tag of each word in the scheme of the file; empty if tags do not mark entities.
     """
 
     words: list[str]
@@ -71,22 +71,22 @@ def read_words(
     labels: Collection[str] | None = (),
     options: TableOptions | None = None,
 ) -> list[TaggedWords]:
-    """The sentences of a file with tagged words.
+    """Read the sentences of a file of tagged words.
 
-    A blank line stands behind each sentence of CoNLL. A file that is not UTF-8 is read as ISO-8859-1, as
-    CoNLL-2002 is, with a warning: text with accents in ISO-8859-1 is practically never valid UTF-8.
+    In CoNLL, a blank line ends a sentence. A file that is not UTF-8 is read as ISO-8859-1, as CoNLL-2002,
+    with a warning: accented text in ISO-8859-1 is practically never valid UTF-8.
 
     Args:
-        labels: tags of entities, of a model or of other files, which show the scheme if the file does not,
-            and the case of types; the tags must be of entities, too. None: each tag stands for itself.
+        labels: entity tags of a model or other files, which determine the scheme if the file does not, and
+            the case of types. None: the tags do not mark entities.
 
     Raises:
-        UserError: the file has another form, it is not known which columns are meant, or a tag is none of an
-            entity; names the lines.
+        UserError: the file has another format, its columns are ambiguous, or a tag is not an entity tag; with
+            the lines.
     """
     options = options or TableOptions()
     errors = RowErrors(path, options.on_error == "skip")
-    name = ""  # of the column of the tags
+    name = ""  # of the tag column
     if named_form(path) == OBJECTS:
         options.reject_others(path, "tagged words in JSON", "columns", *OF_TABLES)
         table = open_table(path, options, errors)
@@ -95,14 +95,14 @@ def read_words(
     else:
         options.reject_others(path, "tagged words", "columns", "encoding", "on_error")
         text = _text(path, options, logger.warning)
-        if any(JOINT in line for line in text.split("\n", 2)[:2]):  # the official form
+        if any(JOINT in line for line in text.split("\n", 2)[:2]):  # the official formatat
             sentences = list(_read_official(_lines(text), path, errors))
         else:
             sentences, name = _read_columns(text, path, options, errors)
     errors.end(logger.warning, sentences)
     longest = max(sentences, key=lambda sentence: len(sentence.words))
     if len(longest.words) > _LONGEST_SENTENCE:
-        line = "%s, line %d: %d words, and no blank line behind a sentence; put one behind each"
+        line = "%s, line %d: a sentence of %d words. Add a blank line after each sentence"
         logger.warning(line, path, longest.lines[0], len(longest.words))
     if labels is None or (_OF_THEMSELVES.fullmatch(name) and not labels):
         return [each._replace(tags=list(map(normal_label, each.tags))) for each in sentences]
@@ -110,12 +110,12 @@ def read_words(
 
 
 def lines_of(path: Path, options: TableOptions) -> list[str]:
-    """The lines of a file without their ends, as `read_words` counts them."""
-    return list(_lines(_text(path, options, logger.debug)))  # `read_words` has said what is odd
+    """Return the lines of a file without line ends, as counted by `read_words`."""
+    return list(_lines(_text(path, options, logger.debug)))  # `read_words` logs the warnings
 
 
 def _text(path: Path, options: TableOptions, say: Callable[[str], None]) -> str:
-    """The text of a file. `say`: is told if it is not UTF-8."""
+    """Read the text of a file. `say`: logs a warning if it is not UTF-8."""
     is_json = named_form(path) == OBJECTS
     content = TextFile(str(path), encoding=options.encoding, any_form=is_json).rest()
     try:
@@ -125,24 +125,24 @@ def _text(path: Path, options: TableOptions, say: Callable[[str], None]) -> str:
         line = content.count(b"\n", 0, error.start) + 1
         words = [shown(word) for word in dict.fromkeys(text.split()) if not word.isascii()]
         say(
-            f"{path}, line {line}: not UTF-8, and read as ISO-8859-1: {listed(words, 5)}; if one of "
-            "these words is wrong, save the file as UTF-8, or give its encoding, as in --encoding cp1254"
+            f"{path}, line {line}: not UTF-8, decoded as ISO-8859-1: {listed(words, 5)}. If a word is "
+            "wrong, save the file as UTF-8, or set --encoding, as in --encoding cp1254"
         )
         return text
 
 
 def _lines(text: str) -> Iterator[str]:
-    """The lines of a text without their ends, one at a time."""
+    """Yield the lines of a text without line ends."""
     return (match[0].rstrip("\r\n") for match in re.finditer(r".*\n|.+", text))
 
 
 def _read_objects(table: Table, word: int, tag: int, errors: RowErrors) -> Iterator[TaggedWords]:
-    """The sentences of JSON: in each two lists of texts that are equally long, in two columns."""
+    """Yield the sentences of JSON: two lists of equal length, in two columns."""
     for line, cells in table.rows:
         words, tags = cells[word], cells[tag]
         are_lists = isinstance(words, list) and isinstance(tags, list)
         if not are_lists or not all(isinstance(text, str) for text in words):
-            errors.add(line, "the words are no list of texts, or the tags no list", _FITTING)
+            errors.add(line, "invalid words or tags (expected two lists)", _FITTING)
         elif error := words_error(words, tags):
             errors.add(line, error, _FITTING)
         elif words:
@@ -150,12 +150,12 @@ def _read_objects(table: Table, word: int, tag: int, errors: RowErrors) -> Itera
 
 
 def _read_official(lines: Iterator[str], path: Path, errors: RowErrors) -> Iterator[TaggedWords]:
-    """The sentences of the official form, in whose lines U+0002 joins the words, and the tags.
+    """Yield the sentences of the official format, with words and tags joined by U+0002.
 
-    Without a header a line is words, a tab, and tags.
+    Without a header, a line consists of words, a tab, and tags.
 
     Raises:
-        UserError: the header has no column of words, or none of tags.
+        UserError: the header has no column text_a or label.
     """
     header = ["text_a", "label"]
     for line, text in enumerate(lines, 1):
@@ -164,14 +164,15 @@ def _read_official(lines: Iterator[str], path: Path, errors: RowErrors) -> Itera
             header = cells
             if not {"text_a", "label"} <= {*header}:
                 raise UserError(
-                    f"{path}, line 1: it names no columns text_a and label; words that have no tags are "
-                    'tagged as JSON lines, {"words": ["a", "b"]}'
+                    f"{path}, line 1: missing column text_a or label. For words without tags, use JSON "
+                    "lines, "
+                    'as in {"words": ["a", "b"]}'
                 )
         elif text.strip():
             row = dict(zip(header, cells))
             words, tags = (row.get(name, "").split(JOINT) for name in ("text_a", "label"))
             if error := words_error(words, tags):
-                errors.add(line, error, "U+0002 joins the words in text_a, and a tag for each in label")
+                errors.add(line, error, "Join the words in text_a, and one tag per word in label, by U+0002")
             else:
                 yield TaggedWords(words, tags, [line] * len(words))
 
@@ -179,12 +180,12 @@ def _read_official(lines: Iterator[str], path: Path, errors: RowErrors) -> Itera
 def _read_columns(
     text: str, path: Path, options: TableOptions, errors: RowErrors
 ) -> tuple[list[TaggedWords], str]:
-    """The sentences of a file in CoNLL form, and the name of the column of the tags.
+    """Read the sentences of a CoNLL file, and the name of the tag column.
 
-    Words without a character are left out.
+    Empty words are skipped.
 
     Raises:
-        UserError: as `_places`, or another tool wrote the file.
+        UserError: as `_places`, or the format is of another tool.
     """
     for begin, way in _OF_TOOLS.items():
         if text.removeprefix("\ufeff").startswith(begin):
@@ -194,15 +195,15 @@ def _read_columns(
         return [], ""
     word, tag, number, name = _places(path, text, blocks, options.columns)
     if number is not None:
-        # CoNLL-U numbers the words. Where two are written as one, a row 1-2 stands before them.
+        # In CoNLL-U, words are numbered, and a row 1-2 precedes the parts of a contraction.
         blocks = [[(line, cells) for line, cells in rows if cells[number].isdecimal()] for rows in blocks]
     words = [cells[word] for rows in blocks for _, cells in rows]
-    # WikiANN writes the language before each word ("de:").
+    # In WikiANN, each word has a language prefix ("de:").
     prefixes = Counter(match[0] for written in words if (match := _LANGUAGE.match(written)))
     ((prefix, count),) = prefixes.most_common(1) or [("", 0)]
     without = len(words) - count
     if 0 < 2 * without <= len(words):
-        line = "%s: %d of %d words are without the prefix %s"
+        line = "%s: %d of %d words lack the prefix %s"
         logger.warning(line, path, without, len(words), prefix)
     elif without:
         prefix = ""
@@ -210,8 +211,8 @@ def _read_columns(
     for rows in blocks:
         kept = []
         for line, cells in rows:
-            # U+0002 joins words and a tab separates columns. The tokenizer drops the first and reads the
-            # other as a space.
+            # U+0002 joins words and a tab separates columns. The tokenizer drops U+0002 and treats a tab as a
+            # space.
             if text := cells[word].removeprefix(prefix).replace(JOINT, "").replace("\t", " "):
                 cell = _IN_MISC.sub(r"\1", cells[tag]) if name == "MISC" else cells[tag]
                 kept.append((text, cell, line))
@@ -222,18 +223,18 @@ def _read_columns(
 def _places(
     path: Path, text: str, blocks: list[list[tuple[int, list[str]]]], columns: str | None
 ) -> tuple[int, int, int | None, str]:
-    """The places of the columns of the words, of their tags, and of the numbers of the words in CoNLL-U.
+    """Find the columns of words and tags, and of word numbers in CoNLL-U.
 
-    The last is the name of the column of the tags.
+    The last item is the name of the tag column.
 
     Args:
-        text: of the file, in which a line may name the columns.
-        blocks: the numbers and the cells of the lines of each sentence; a first line of names is taken out.
+        text: the text of the file, which may contain column names.
+        blocks: the line numbers and cells of each sentence; a header is removed.
         columns: the value of --columns.
 
     Raises:
-        UserError: there is no such column, or it is not known which are meant: CoNLL-U names no UPOS, the
-            first column of another file numbers words or sentences, or several have tags of entities.
+        UserError: a column is missing, or columns are ambiguous: CoNLL-U without UPOS, a first column of
+            numbers, or several columns of entity tags.
     """
     line, cells = blocks[0][0]
     named = _NAMES.search(text)
@@ -261,14 +262,14 @@ def _places(
 
 
 def _are_tags(cells: Collection[str]) -> bool:
-    """Whether cells are tags of entities, and not of chunks, which stand beside them in CoNLL-2003."""
+    """Return whether cells are entity tags, not the chunk tags of CoNLL-2003."""
     others = {*cells} - {OUTSIDE}
     are_chunks = bool(others) and all(map(_CHUNKS.fullmatch, others))
     return all(map(is_entity_tag, others)) and not are_chunks
 
 
 def _are_line_numbers(blocks: Sequence[Sequence[tuple[int, list[str]]]]) -> bool:
-    """Whether the first column numbers the words, or is the same in all lines of each sentence."""
+    """Return whether the first column contains word numbers, or is constant within each sentence."""
     columns = [[cells[0] for _, cells in rows] for rows in blocks]
     cells = list(chain.from_iterable(columns))
     is_same = len(cells) > 2 * len(blocks) > 2 and all(len(set(column)) == 1 for column in columns)
@@ -276,12 +277,12 @@ def _are_line_numbers(blocks: Sequence[Sequence[tuple[int, list[str]]]]) -> bool
 
 
 def _cells(line: str, is_first: bool) -> list[str]:
-    """The columns of a line; none of a blank line, a comment and -DOCSTART-.
+    """Split a line into columns; empty for a blank line, a comment and -DOCSTART-.
 
     Args:
-        is_first: whether it stands before a sentence, as a comment does.
+        is_first: whether the line may be a comment before a sentence.
     """
-    # Spaces and tabs alone separate columns: a no-break space belongs to a word.
+    # Only spaces and tabs separate columns: a no-break space is part of a word.
     cells = line.split("\t") if "\t" in line else [cell for cell in line.split(" ") if cell]
     is_comment = is_first and cells and _COMMENT.match(line) and not is_entity_tag(cells[-1])
     return cells if any(cells) and cells[0] != "-DOCSTART-" and not is_comment else []
@@ -290,24 +291,24 @@ def _cells(line: str, is_first: bool) -> list[str]:
 def read_columns(
     lines: Iterable[str], cells_of: Callable[[str, bool], list[str]], errors: RowErrors
 ) -> Iterator[list[tuple[int, list[str]]]]:
-    """Yield each sentence of a file in CoNLL form: the numbers and the cells of its lines.
+    """Yield each sentence of a CoNLL file: the line numbers and cells.
 
     Args:
-        cells_of: line, and whether it may be the first of a sentence -> its cells; an empty list for a line
-            that ends a sentence.
-        errors: receives lines with another number of columns than the first, or with one alone; their
-            sentence is left out.
+        cells_of: splits a line, given whether it may be the first of a sentence; an empty list ends a
+            sentence.
+        errors: collects lines with another number of columns than the first, or only one; their sentences are
+            skipped.
     """
-    rows: list[tuple[int, list[str]]] = []  # the lines of this sentence
+    rows: list[tuple[int, list[str]]] = []  # the lines of the current sentence
     width = 0  # the number of columns
     for number, line in enumerate(chain(lines, [""]), 1):  # the empty line ends the last sentence
         if cells := cells_of(line, not rows) if line else []:
-            width = width or max(len(cells), 2)  # the first line decides
+            width = width or max(len(cells), 2)  # of the first line
             rows.append((number, cells))
             continue
         odd = [(number, cells) for number, cells in rows if len(cells) != width]
         for place, cells in odd:
-            errors.add(place, f"{len(cells)} columns, not {width}", _FORM)
+            errors.add(place, f"{len(cells)} columns (expected {width})", _FORM)
         if rows and not odd:
             yield rows
         rows = []
@@ -316,7 +317,7 @@ def read_columns(
 def _with_tags_checked(
     sentences: list[TaggedWords], labels: Collection[str], errors: RowErrors
 ) -> list[TaggedWords]:
-    """The sentences with tags in IOBES, after all were looked at; see `read_words`."""
+    """Validate all tags, and return the sentences with tags in IOBES; see `read_words`."""
     cells = [[normal_label(cell) for cell in sentence.tags] for sentence in sentences]
     own = {*chain.from_iterable(cells)}
     found = entity_tags(own) or entity_tags({*own, *labels})
@@ -333,9 +334,9 @@ def _with_tags_checked(
             if cell not in tag_of:
                 errors.add(
                     line,
-                    f"'{cell}' is no tag of an entity",
-                    "a tag is O or B-<type>, or has another letter of a scheme; write I-<type>, or name the "
-                    f"columns of words and tags: --columns 1,2; other tags: fit --task {PARTS_OF_SPEECH}",
+                    f"invalid entity tag '{cell}'",
+                    "Write O, B-<type> or I-<type>, set the columns of words and tags, as in --columns "
+                    f"1,2, or for other tags run fit --task {PARTS_OF_SPEECH}",
                 )
         if tag_of.keys() >= {*tags}:
             kept.append(sentence._replace(tags=[tag_of[cell] for cell in tags], written=tags))

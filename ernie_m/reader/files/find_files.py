@@ -1,10 +1,10 @@
-"""Which files a user means: how a path becomes a list of files, and what the name of a file says.
+"""Finding of input files, and the meaning of file names.
 
-    train.en.tsv, test-de.csv   a split and a language: labeled files, and those of public data sets
-    en-de.tsv, wiki.en-de.tmx   two languages: a file with both sides of pairs
-    train.en beside train.de    two aligned files (Moses)
-    newstest2020.txt, dev.en    for development or testing, so not to be trained on
-    en-de<=a.txt,b.txt          languages that a name does not say
+    train.en.tsv, test-de.csv   a split and a language: labeled files, public data sets
+    en-de.tsv, wiki.en-de.tmx   two languages: a file of pairs
+    train.en with train.de      two aligned files (Moses)
+    newstest2020.txt, dev.en    for validation or testing, not used for training
+    en-de<=a.txt,b.txt          languages that are not in a file name
 
 A path may be a file, a folder or a glob, such as wiki/*.xz.
 """
@@ -37,11 +37,11 @@ SPLITS = ("train", "dev", "test")
 # Parts of the patterns of names.
 SPLIT = f"(?P<split>{'|'.join(SPLITS)})"
 LANGUAGE = "(?P<language>[a-z]{2,3})"
-_OF_TABLES = (CELLS, OBJECTS, SHEET, TAGS, LINES)  # the forms of files that `fit` learns from
-WITH_BOTH_SIDES = (CELLS, OBJECTS, SHEET, UNITS)  # the forms of files that have both sides of pairs
-_ONE_OF_TWO = "[a-z]{2,3}(?:_[A-Za-z]+)?"  # a language; also zh_Hans
+_OF_TABLES = (CELLS, OBJECTS, SHEET, TAGS, LINES)  # the formats of training files of `fit`
+WITH_BOTH_SIDES = (CELLS, OBJECTS, SHEET, UNITS)  # the formats of files with both sides of pairs
+_ONE_OF_TWO = "[a-z]{2,3}(?:_[A-Za-z]+)?"  # a language, or zh_Hans
 _TWO_LANGUAGES = re.compile(rf"(?:.*[._-])?({_ONE_OF_TWO})-({_ONE_OF_TWO})")
-# What a word in a cell or a name says of a row or a file -> its split.
+# Word in a cell or file name -> split.
 SPLIT_OF = {
     **dict.fromkeys(("", "train", "training"), "train"),
     **dict.fromkeys(("dev", "devel", "development", "devset", "newsdev"), "dev"),
@@ -50,14 +50,14 @@ SPLIT_OF = {
     **dict.fromkeys(("blind", "eval", "evaluation", "gold", "held", "heldout", "hold", "holdout"), "test"),
     "tst": "test",
 }
-# What may stand around such a word in a name: newsdiscusstest, valset.
+# Prefixes and suffixes of such a word: newsdiscusstest, valset.
 _AROUND = re.compile("^news(discuss)?(?=.)|(?<=.)(sets?|data|files?)$")
-NOTATION = 'write language<=path in quotes, such as "en<=news.txt.gz" or "en-de<=pairs.tsv.gz"'
+NOTATION = 'Write language<=path in quotes, such as "en<=news.txt.gz" or "en-de<=pairs.tsv.gz"'
 _LANGUAGE_NAME = re.compile(r"[A-Za-z0-9_]+")
 
 
 class NamedFile(NamedTuple):
-    """A file, and what its name says it is for: a split, and a language; None: its rows name theirs."""
+    """A file, with the split and language in its name; None: the language is in its rows."""
 
     path: Path
     split: str
@@ -67,14 +67,14 @@ class NamedFile(NamedTuple):
 def find_files(
     path: str | os.PathLike, below: bool = False, output: str | os.PathLike | None = None
 ) -> list[str]:
-    """The files of a folder or a glob in alphabetical order, or the one file that is named.
+    """List the files of a folder or a glob in alphabetical order, or a single file.
 
     Args:
-        below: whether a folder's hidden files, and the files of its sub-folders, are among them.
-        output: a folder whose files are left out: an earlier call wrote them.
+        below: whether to include hidden files and the files of subfolders.
+        output: a folder whose files are excluded.
 
     Raises:
-        UserError: there is no such file or folder, and no name matches.
+        UserError: no file or folder matches.
     """
     paths: list[Any]
     if not os.path.isdir(path):
@@ -93,39 +93,40 @@ def find_files(
 
 
 def find_texts(path: Any) -> list[str]:
-    """The files of a path that are to be trained on, by `find_files`.
+    """List the training files of a path; see `find_files`.
 
-    Those of a folder or a glob whose names, or folders, say that they are for development or testing are left
-    out, with a warning. A file that is named itself is not.
+    Files of a folder or a glob that are for validation or testing, by their names or folders, are skipped
+    with a warning. A single file is always used.
 
     Raises:
-        UserError: there is none, or as `expand`.
+        UserError: there are no training files, or as `expand`.
     """
     path = expand(path)
     files = find_files(path)
-    # What is named itself: the folder, or that before the first * of a glob.
+    # The folder, or the part before the first * of a glob.
     folder = path if os.path.isdir(path) else os.path.dirname(re.split(r"[*?[]", path)[0])
     held_out = {
         file for file in files if file != path and says_held_out(os.path.relpath(file, folder or os.curdir))
     }
     if held_out:
-        logger.warning(
-            "left out, for development or testing by their names: %s", listed(sorted(held_out), 10)
-        )
+        logger.warning("skipped validation and test files: %s", listed(sorted(held_out), 10))
     if len(held_out) == len(files):
-        raise UserError(f"{path}: no file to train on; one that is named itself is read")
+        raise UserError(
+            f"{path}: only validation and test files, by their names. To use one for training, "
+            "pass the file itself"
+        )
     return [file for file in files if file not in held_out]
 
 
 def find_pairs(path: Any, languages: Sequence[str]) -> list[tuple[str, ...]]:
-    """The files of each source of a pair: one with both sides, or two that are aligned.
+    """Find the files of pairs: one with both sides, or two aligned files, for each source.
 
     Args:
-        path: `pairs.tsv`, a folder or a glob of such files; `file,file` or [file, file]; or the common
-            beginning of the names of two files (Moses), unless there is a file or folder of that very name.
+        path: `pairs.tsv`, a folder or a glob of such files; `file,file` or [file, file]; or the common prefix
+            of two files (Moses), unless it is itself a file or folder.
 
     Raises:
-        UserError: a file is missing, or two files are not aligned: they are not two, or one has both sides.
+        UserError: a file is missing, or the files are not two aligned files.
     """
     if isinstance(path, str) and "," in path and not os.path.exists(path):
         path = path.split(",")
@@ -134,25 +135,26 @@ def find_pairs(path: Any, languages: Sequence[str]) -> list[tuple[str, ...]]:
         if len(files) != 2 or any(named_form(file) in WITH_BOTH_SIDES for file in files):
             pair = "-".join(languages) or "pairs"
             raise UserError(
-                f"{pair}: {path} is not two aligned files; give a file with both sides alone: '{pair}<=PATH'"
+                f"{pair}: invalid {path} (expected two aligned files). For a file with both sides, use "
+                f"'{pair}<=PATH'"
             )
         return [tuple(files)]
     prefix = expand(path)
     names = [[f"{prefix}.{language}{end}" for end in PACKINGS] for language in languages]
-    moses = [next(filter(os.path.isfile, of_side), "") for of_side in names]  # of several the plain one
+    moses = [next(filter(os.path.isfile, of_side), "") for of_side in names]  # preferably uncompressed
     if moses and all(moses) and not os.path.exists(prefix):
         return [tuple(moses)]
     return [(file,) for file in find_texts(path)]
 
 
 def find_tables(source: Path, output: Path) -> list[NamedFile]:
-    """The files in a folder whose names are known, by split and language; English is first.
+    """Find the labeled files of a folder by split and language, English first.
 
-    A source that is a file is the training file, whatever its name. Files below `output` are passed over.
-    Files that are not used are named in the log.
+    A single file is the training file, whatever its name. Files below `output` are excluded. Unused files are
+    logged.
 
     Raises:
-        UserError: there is no such source, or no training file in it.
+        UserError: the source is missing, or has no training file.
     """
     files: dict[tuple[str, str | None], NamedFile] = {}  # (split, language) -> file
     unread: dict[str, list[str]] = {}  # why -> files
@@ -164,34 +166,33 @@ def find_tables(source: Path, output: Path) -> list[NamedFile]:
             return [NamedFile(path, "train", file.language if file else ALL_LANGUAGES)]
         if file is None:
             unread.setdefault(_name_error(path), []).append(str(path))
-        elif (used := files.setdefault(file[1:], file)) != file:  # the first of several is used
-            logger.warning("not used: %s; %s %s is %s", *file, used.path)
+        elif (used := files.setdefault(file[1:], file)) != file:  # the first of duplicates is used
+            logger.warning("ignored %s: %s %s is %s", *file, used.path)
     for error, paths in unread.items():
-        logger.warning("not read: %s (%s)", listed(paths, 10), error)
+        logger.warning("ignored files: %s (%s)", listed(paths, 10), error)
     if not any(file.split == "train" for file in files.values()):
         raise UserError(
-            f"{source}: no training file there, such as train.en.tsv; docs/data.md lists the names under "
-            "Directories"
+            f"{source}: missing training file, such as train.en.tsv (see Directories in docs/data.md)"
         )
     return sorted(files.values(), key=lambda file: (SPLITS.index(file[1]), file[2] != "en", file[2]))
 
 
 def _name_error(path: Path) -> str:
-    """Why the name of a file does not say that it is a table."""
+    """Return why a file name is not the name of a labeled file."""
     if named_form(path) not in _OF_TABLES:
-        return f"a name ends in {', '.join(ending for ending in FORMS if FORMS[ending] in _OF_TABLES)}"
+        return f"expected a name in {', '.join(ending for ending in FORMS if FORMS[ending] in _OF_TABLES)}"
     if not re.fullmatch(rf"{SPLIT}[.-][^.]+", get_stem(path)):
-        return "a name is train, dev or test with a language, as in train.en.tsv"
-    return "its language is no code of ernie_m/utils/languages.tsv in two or three small letters"
+        return "expected train, dev or test with a language, as in train.en.tsv"
+    return "unknown language code; see ernie_m/utils/languages.tsv"
 
 
 def recognize(path: Path, names: Iterable[str], renamed: Mapping[str, str]) -> NamedFile | None:
-    """The file with the split and the tag of the language that its name says; None if either is not known.
+    """Match the split and language in a file name; None if either is unknown.
 
     Args:
-        names: patterns of the end of a path, with the groups "split" (train) and "language" (None). They may
-            begin with the name of the folder.
-        renamed: a split or a language in the name -> what it is called here.
+        names: patterns of the end of a path, with the groups "split" (default: train) and "language"
+            (default: None). They may begin with the name of the folder.
+        renamed: a split or language in the name -> its name here.
     """
     for pattern in names:
         match = re.search(f"/{pattern}$", f"/{path.parent.name}/{path.name}")
@@ -204,85 +205,85 @@ def recognize(path: Path, names: Iterable[str], renamed: Mapping[str, str]) -> N
 
 
 def get_stem(path: str | os.PathLike) -> str:
-    """The name of a file without its ending and that of its packing: "wiki.en-de" of wiki.en-de.csv.gz."""
+    """Return a file name without its extensions: "wiki.en-de" for wiki.en-de.csv.gz."""
     name = os.path.basename(path)
     return name[: len(name) - len("".join(split_name(name)))]
 
 
 def languages_in_name(path: str | os.PathLike) -> tuple[str, ...]:
-    """The two languages of en-de.tsv, wiki.en-de.csv.gz or en-de.tmx; () if the name of a file has none."""
+    """Return the two languages of en-de.tsv, wiki.en-de.csv.gz or en-de.tmx; () if there are none."""
     match = _TWO_LANGUAGES.fullmatch(get_stem(path))
     return match.groups() if match and all(map(language_tag, match.groups())) else ()
 
 
 def says_held_out(path: str) -> bool:
-    """Whether a path below what a user named says that the file is for development or testing.
+    """Return whether a relative path indicates a file for validation or testing.
 
-    A word of it does, also in CamelCase, and not a part of a word, such as that of latest.
+    Matches words, also in CamelCase, but not parts of words, as in latest.
     """
     words = re.split(r"[\W\d_]+|(?<=[a-z])(?=[A-Z])", path)
     return any(SPLIT_OF.get(_AROUND.sub("", word.lower()), "train") != "train" for word in words)
 
 
 def expand(path: Any) -> str:
-    """A path with ~ and $VARIABLES replaced.
+    """Expand ~ and $VARIABLES in a path.
 
     Raises:
-        UserError: it is not a path, or the environment has no such variable.
+        UserError: it is not a path, or a variable is not set.
     """
     if not isinstance(path, str) or not path.strip():
-        raise UserError(f"'{path}' is not a path; give text, a list, or for pairs a list of two")
+        raise UserError(f"invalid path '{path}' (expected a string, a list, or for pairs a list of two)")
     expanded = os.path.expanduser(os.path.expandvars(path.strip()))
     if "$" in expanded:  # `expandvars` leaves unknown variables as they are
-        raise UserError(f"{path}: the environment has no such variable; set it, as in DATA=/where/data/is")
+        raise UserError(f"{path}: unknown environment variable. Set it, as in DATA=/where/data/is")
     return expanded
 
 
 def split_label(notation: str) -> tuple[str | None, str]:
-    """The label and the path of `language<=path`; the label of a path alone is None.
+    """Split `language<=path` into label and path; the label is None without `<=`.
 
     Raises:
-        UserError: there is `=` for `<=`.
+        UserError: there is `=` instead of `<=`.
     """
     label, arrow, path = notation.strip().partition("<=")
     if not arrow and "=" in label and "," not in label and not os.path.exists(label):
-        raise UserError(f"'{label}': no such file, and no 'language<=path'; {NOTATION}")
+        raise UserError(f"'{label}': no such file, and not 'language<=path'. {NOTATION}")
     return (label, path) if arrow else (None, label)
 
 
 def named_files(files: str) -> list[tuple[str, str]]:
-    """(language, path) of each file in "de<=de.txt,fr<=fr.txt"; the language of a path alone is ""."""
+    """Split "de<=de.txt,fr<=fr.txt" into (language, path); the language is "" without `<=`."""
     parts = [split_label(item) for item in files.split(",")]
     return [(language or "", path) for language, path in parts]
 
 
 def languages_of(label: Any, count: int) -> tuple[str, ...]:
-    """The languages of a label such as "en" or "en-de", in its order.
+    """Return the languages of a label such as "en" or "en-de", in order.
 
     Raises:
-        UserError: it does not name `count` languages.
+        UserError: the label does not have `count` languages.
     """
     if not isinstance(label, str):
-        raise UserError(f"{label} is not a language; put it in quotes")
+        raise UserError(f"invalid language {label} (expected a string). Put it in quotes")
     languages = tuple(label.split("-"))
     are_names = all(_LANGUAGE_NAME.fullmatch(language) for language in languages)
     if not are_names or len(languages) != count or len(set(languages)) != count:
         form = "two languages such as en-de" if count == 2 else "a language of letters, digits and _"
-        raise UserError(f"'{label}' is not {form} (zh-Hans is written zh_Hans); {NOTATION}")
+        raise UserError(f"invalid label '{label}' (expected {form}; write zh-Hans as zh_Hans). {NOTATION}")
     return languages
 
 
 def check_languages(languages: Iterable[str]) -> None:
-    """Refuse a language that has two names, and say which names are of no language that is known.
+    """Check that no language has two names, and log a warning for unknown languages.
 
     Raises:
-        UserError: two of the names are of one language, with the same script or region.
+        UserError: two names are of the same language, with the same script or region.
     """
-    names: dict[str, str] = {}  # the tag of a language, with its script or region -> its name
+    names: dict[str, str] = {}  # tag of a language, with script or region -> its name
     for name in sorted(set(languages)):
         tag = language_tag(name)
         if not tag:
-            logger.warning("'%s' is no language that is known (Japanese is ja); it is one of its own", name)
+            logger.warning("unknown language '%s' (Japanese is ja), treated as a separate language", name)
         other = names.setdefault(tag or name.lower(), name)
         if other != name:
-            raise UserError(f"{other} and {name} are one language; give all of its text under one name")
+            raise UserError(f"{other} and {name} are the same language. Use one name for all of its text")

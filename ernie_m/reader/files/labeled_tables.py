@@ -1,7 +1,7 @@
-"""Tables of texts: with labels to learn (`read_labeled`), or to ask a model about (`open_unlabeled`).
+"""Tables of texts, labeled (`read_labeled`) or to predict (`open_unlabeled`).
 
-A flag names a column, or its name is in `LABELS`. Some files of labels are no tables: tagged words
-(`holds_tags`), and questions with answers (`holds_questions`).
+Columns are set by options or have a name of `LABELS`. Tagged words (`holds_tags`) and questions with answers
+(`holds_questions`) are not tables.
 """
 
 import re
@@ -43,22 +43,22 @@ from ernie_m.utils.files import is_blank
 from ernie_m.utils.logging import logger
 
 _IN_WORDS = {"text": "the text", "text_b": "the second text", "label": "the label"}
-_BETWEEN = {"text": "+", "text_b": "+", "label": ","}  # the columns that a flag names
+_BETWEEN = {"text": "+", "text_b": "+", "label": ","}  # separators of columns in an option
 _TEXTS = {"text", "text_b"}
-_TEXT_KEYS = {*_TEXTS, "text_a"}  # what a request calls them
-_HEAD = 1 << 16  # bytes by which the kind of a file is known
-TAGGED = "if each line is a word with its tag: {}"
-Columns = dict[str, list[int]]  # part of `LABELS` -> the places of its columns, or none
+_TEXT_KEYS = {*_TEXTS, "text_a"}  # their keys in a request
+_HEAD = 1 << 16  # bytes to detect the kind of a file
+TAGGED = "If each line is a word with its tag, set {}"
+Columns = dict[str, list[int]]  # part of `LABELS` -> the indices of its columns
 
 
 class LabeledRow(NamedTuple):
-    """A row of a table of labels.
+    """A row of a labeled table.
 
     Attributes:
-        texts: one, or two.
-        label: in its normal form; or a list of several, or of none.
-        language, group, split: "" if the table has no such column; split is train, dev or test.
-        line: the number of the line at which it begins.
+        texts: one or two texts.
+        label: the normalized label, or for multi-label a list.
+        language, group, split: "" without such a column; split is train, dev or test.
+        line: its first line number.
     """
 
     texts: list[str]
@@ -70,11 +70,11 @@ class LabeledRow(NamedTuple):
 
 
 class LabeledTable(NamedTuple):
-    """The rows of a table of labels.
+    """A labeled table.
 
     Attributes:
-        columns: the flags that read the same columns -> their values, as {"text": "Subject+Body"}.
-        label_columns: the labels that have a column each, in their normal form; none: one has the labels.
+        columns: the options that select the same columns -> their values, as {"text": "Subject+Body"}.
+        label_columns: the normalized labels with a column each; empty: a single label column.
     """
 
     path: Path
@@ -83,13 +83,13 @@ class LabeledTable(NamedTuple):
     label_columns: list[str]
 
     def meant_for(self, purpose: str) -> "LabeledTable":
-        """The rows for "train", or those for anything else, if the column split has both."""
+        """Select the training rows or the other rows, if the split column has both."""
         meant = [row for row in self.rows if (row.split in ("", "train")) == (purpose == "train")]
         if not meant:
             return self
         splits = Counter(row.split or "(empty)" for row in self.rows)
         for split, rows in (splits - Counter(row.split or "(empty)" for row in meant)).items():
-            logger.warning("%s: %s rows of the split '%s' are left out", self.path, f"{rows:,}", split)
+            logger.warning("%s: skipped %s rows of the split '%s'", self.path, f"{rows:,}", split)
         return self._replace(rows=meant)
 
 
@@ -100,18 +100,18 @@ def find_columns(
     remembered: Mapping[str, str] = MappingProxyType({}),
     ways: Sequence[str] = (),
 ) -> Columns:
-    """The places of the columns of texts, labels and more.
+    """Find the columns of texts, labels and more.
 
-    A flag names them, or their name is in `LABELS`. With --text, only --text_b gives a second text.
+    Columns are set by options or have a name of `LABELS`. With --text, a second text requires --text_b.
 
     Args:
-        needed: the parts that must be there.
-        remembered: values of flags, of the table that a model learned from. They hold where no flag is given;
-            a text must have its column.
-        ways: what else the table may be, and how that is said.
+        needed: the required parts.
+        remembered: options from the training table of a model, used if an option is not set; text columns are
+            required.
+        ways: alternatives for the error, such as `TAGGED`.
 
     Raises:
-        UserError: the question for all that is not known.
+        UserError: columns are missing or ambiguous.
     """
     form = " ".join(["tables of texts", *map("({})".format, ways)])
     options.reject_others(table.path, form, *OF_TABLES, *LABELS, "label_separator")
@@ -135,41 +135,41 @@ def find_columns(
         questions = []
         for part in unclear:
             names = " or ".join(f"'{table.names[column]}'" for column in found[part])
-            names = names or f"the model learned from '{learned.get(part)}'" * (part in learned)
+            names = names or f"trained on '{learned.get(part)}'" * (part in learned)
             questions.append(
-                f"which column is {_IN_WORDS.get(part, f'the {part}')}{', ' * bool(names)}{names}?"
+                "missing or ambiguous column of "
+                f"{_IN_WORDS.get(part, f'the {part}')}{f' ({names})' * bool(names)}."
             )
         raise table.question(" ".join(questions), [f"--{part} COLUMN" for part in unclear], *ways)
     return found
 
 
 def _columns_in(part: str, flag: str, table: Table) -> list[str]:
-    """The names of columns in the value of a flag; a column may have the mark between them in its name."""
+    """Split the value of an option into column names, unless it is itself a column name."""
     return [flag] if flag in table.names or part not in _BETWEEN else flag.split(_BETWEEN[part])
 
 
 def read_labeled(path: Path, options: LabelOptions, several: bool = False) -> LabeledTable:
-    """Read texts, or pairs of texts, with labels.
+    """Read labeled texts or pairs.
 
     Args:
-        several: whether a row may have several, or none: in JSON a list of them, in a cell with the mark of
-            --label_separator between them, or a column for each with 0 and 1.
+        several: whether to read multi-label rows: a list in JSON, a cell with --label_separator, or a 0/1
+            column per label.
 
     Raises:
-        UserError: the file cannot be read, it is not known which columns are meant, or what separates labels,
-            or rows have faults; names the lines.
+        UserError: the file cannot be read, columns or the label separator are ambiguous, or rows are invalid;
+            with the lines.
     """
     errors = RowErrors(path, options.on_error == "skip")
     table = open_table(path, options, errors)
     found = find_columns(table, options, ways=[TAGGED.format("--task token-classification")])
     names = [table.names[column] for column in found["label"]]
     if len(names) > 1 and not several:
-        raise UserError(f"--label {options.label}: a column for each label is for --task multi-label")
+        raise UserError(f"--label {options.label}: a column for each label requires --task multi-label")
     separator = options.label_separator or None
     if separator and (len(names) > 1 or not several):
         raise UserError(
-            f"--label_separator {separator}: it is for --task multi-label with all labels of a text in one "
-            "column; leave it out"
+            f"--label_separator {separator} requires --task multi-label with a single label column. Remove it"
         )
     rows = []
     for line, cells in table.rows:
@@ -189,70 +189,69 @@ def read_labeled(path: Path, options: LabelOptions, several: bool = False) -> La
 
 
 def _texts_in(table: Table, places_of_texts: Sequence[Sequence[int]], cells: Sequence[Any]) -> list[str]:
-    """The texts of a row. Several columns that make a text have a line end between them.
+    """Return the texts of a row. Several columns of a text are joined by line breaks.
 
     Raises:
-        UserError: a cell is no text, or all of a text are empty.
+        UserError: a cell is not a text, or all cells of a text are empty.
     """
     texts = []
     for columns in filter(None, places_of_texts):
         errors = [text_error(table.names[column], cells[column]) for column in columns]
         if all(errors) or not all(isinstance(cells[column], str) for column in columns):
-            raise UserError(f"{max(errors)}; write a text there, or remove the line")
+            raise UserError(f"{max(errors)}. Add a text, or remove the row")
         texts.append("\n".join(filter(None, (in_one_line(cells[column]).strip() for column in columns))))
     return texts
 
 
 def _labeled_row(table: Table, found: Columns, line: int, cells: Sequence[Any], several: bool) -> LabeledRow:
-    """A row of a table.
+    """Parse a row of a labeled table.
 
     Raises:
-        UserError: what is wrong with it, and what mends it.
+        UserError: the row is invalid.
     """
     texts = _texts_in(table, [found["text"], found["text_b"]], cells)
     labels_of = _marked if found["label"][1:] else _labels_in if several else _label_in
     label = labels_of(table, found["label"], cells)
     words = dict.fromkeys(("language", "group", "split"), "")
     for part in words:
-        for column in found[part]:  # there is one at most
+        for column in found[part]:  # at most one
             if not isinstance(cells[column], str):
                 error = text_error(table.names[column], cells[column])
-                raise UserError(f"{error}; write a word or a number there")
+                raise UserError(f"{error}. Write a word or a number")
             words[part] = in_one_line(cells[column]).strip()
     if found["split"]:
         split = words["split"]
         if split.lower() not in SPLIT_OF:
             raise UserError(
-                f"the split '{shown(split)}' is none of train, dev and test; mend it, or rename the column "
-                "if it says something else"
+                f"invalid split '{shown(split)}' (choose from train, dev, test). Fix it, or rename the column"
             )
         words["split"] = SPLIT_OF[split.lower()]
     return LabeledRow(texts, label, **words, line=line)
 
 
 def _label_in(table: Table, places: Sequence[int], cells: Sequence[Any]) -> str:
-    """The label in a cell.
+    """Return the label of a row.
 
     Raises:
-        UserError: it has none, or several.
+        UserError: the label is empty or invalid.
     """
     label = normal_label(_label_text(table, places, cells[places[0]]))
     if not label:
-        raise UserError("the label is empty; fill it in, or remove the line")
+        raise UserError("empty label. Add a label, or remove the row")
     return label
 
 
 def _labels_in(table: Table, places: Sequence[int], cells: Sequence[Any]) -> str | list[str]:
-    """The cell of several labels; of JSON a list of them, each in its normal form.
+    """Return the cell of several labels; in JSON a list, normalized.
 
     Raises:
-        UserError: it has objects, or is mixed.
+        UserError: the list has objects, or mixed types.
     """
     cell = cells[places[0]]
     if isinstance(cell, list) and is_mixed(cell):
         raise UserError(
-            f"'{table.names[places[0]]}' has {shown(cell)[:50]}, names mixed with numbers or true and false; "
-            "write a list of the names that the text has"
+            f"invalid '{table.names[places[0]]}' {shown(cell)[:50]} (expected a list of label names, got "
+            "mixed types). Write a list of the labels of the text"
         )
     if isinstance(cell, list):
         return [normal_label(_label_text(table, places, as_cell(item))) for item in cell]
@@ -260,54 +259,54 @@ def _labels_in(table: Table, places: Sequence[int], cells: Sequence[Any]) -> str
 
 
 def _label_text(table: Table, places: Sequence[int], cell: Any) -> str:
-    """A cell for labels.
+    """Return a cell of labels as a string.
 
     Raises:
-        UserError: it has a list or an object, or one that was printed.
+        UserError: the cell is a list or an object, or a printed one.
     """
     if not isinstance(cell, str) or is_printed(cell):
         raise UserError(
-            f"'{table.names[places[0]]}' has {shown(cell)[:50]}, which is no label; write one there, or for "
-            "--task multi-label JSON lines with lists of labels, or a column of 0 and 1 for each label "
-            "(spans: examples/spans_to_words.py)"
+            f"invalid label {shown(cell)[:50]} in '{table.names[places[0]]}' (expected a single label). "
+            "For --task multi-label use JSON lines with lists of labels, or a 0/1 column per label (for "
+            "spans see examples/spans_to_words.py)"
         )
     return cell
 
 
 def _marked(table: Table, places: Sequence[int], cells: Sequence[Any]) -> list[str]:
-    """The labels of a row, of columns for one label each.
+    """Return the labels of a row with a column per label.
 
     Raises:
-        UserError: a cell has neither 0 nor 1.
+        UserError: a cell is neither 0 nor 1.
     """
     for column in places:
         if is_marked(cells[column]) is None:
             raise UserError(
-                f"the column '{table.names[column]}' has '{shown(cells[column])}' (expected 1 where a text "
-                "has this label, otherwise 0)"
+                f"invalid '{shown(cells[column])}' in label column '{table.names[column]}' (expected 1 for "
+                "texts with this label, otherwise 0)"
             )
     return [normal_label(table.names[column]) for column in places if is_marked(cells[column])]
 
 
 def _with_lists(path: Path, rows: Sequence[LabeledRow], separator: str | None) -> list[LabeledRow]:
-    """The rows, each label of a row once.
+    """Split the labels of each row into a list of unique labels.
 
     Raises:
-        UserError: a cell has labels, and it is not known what separates them.
+        UserError: the label separator is not set.
     """
     undivided = [row for row in rows if isinstance(row.label, str) and row.label.strip()]
     if undivided and not separator:
         row = next((row for row in undivided if re.search(r"[^\w\s]", row.label)), undivided[0])
         raise UserError(
-            f"{path}, line {row.line}: what separates the labels in '{shown(row.label)}'? Say it, as in "
-            "--label_separator ';'; if each cell has one label, give a mark that none has"
+            f"{path}, line {row.line}: ambiguous labels '{shown(row.label)}'. Set --label_separator, as in "
+            "--label_separator ';' (for one label per cell, a character that does not occur)"
         )
     some = (labels_between(row.label, separator) if isinstance(row.label, str) else row.label for row in rows)
     return [row._replace(label=[*dict.fromkeys(filter(None, labels))]) for row, labels in zip(rows, some)]
 
 
 def _say_what_is_read(table: Table, found: Columns, rows: Sequence[LabeledRow]) -> None:
-    """Say which columns are read and which not, and what in the texts is odd."""
+    """Log the columns in use and the ignored ones, and warnings about the texts."""
     parts = [
         f"{part}: {printable(' + '.join(table.names[column] for column in columns))}"
         for part, columns in found.items()
@@ -323,15 +322,14 @@ def _say_what_is_read(table: Table, found: Columns, rows: Sequence[LabeledRow]) 
 
 
 class UnlabeledTable(NamedTuple):
-    """A table of texts that a model is asked about, whose columns are known.
+    """A table of texts to predict, with its columns.
 
     Attributes:
-        texts: what a request calls its text, and a second one -> the places of its columns; none: words of
-            JSON stand for them.
-        labels: the places of the columns of labels; none: the table has no labels.
-        language: the place of the column of languages; none: there is none.
-        separator: what separates several labels in a cell; None: nothing.
-        are_requests: whether all keys of its objects are those of a request.
+        texts: keys of a request -> the indices of the columns; empty for lists of words in JSON.
+        labels: the indices of label columns; empty without labels.
+        language: the index of the language column; empty without one.
+        separator: the separator of several labels in a cell; None: a single label.
+        are_requests: whether its JSON objects are requests.
     """
 
     table: Table
@@ -342,22 +340,21 @@ class UnlabeledTable(NamedTuple):
     are_requests: bool = False
 
     def check(self, pairs: bool | None) -> None:
-        """Refuse a table that has not the texts that a model reads. `pairs`: whether two; None: either.
+        """Check that the table has the number of texts that the model expects. `pairs`: two; None: either.
 
         Raises:
-            UserError: the question which columns they are.
+            UserError: the number of text columns is wrong.
         """
         if pairs is not None and len(self.texts) not in (0, 1 + pairs):
             reads, flags = ("pairs of texts", "text_b") if pairs else ("single texts", "text")
             names = [f"'{self.table.names[column]}'" for columns in self.texts.values() for column in columns]
-            what = f"the model reads {reads}, and not {' and '.join(names)}."
+            what = f"the model expects {reads}, got {' and '.join(names)}."
             raise self.table.question(what, [f"--{flags} COLUMN"])
 
     def rows(self) -> Iterator[tuple[int, list[Any], dict[str, Any]]]:
-        """Each row with its line: its cells, and as a request with its texts, its language and its id.
+        """Yield the line number, the cells and the request of each row: texts, language and id.
 
-        No other column of a table of cells is a key of a request: `labels` would be what zero-shot chooses
-        from.
+        Other columns are not keys of a request, because `labels` would be the candidate labels of zero-shot.
         """
         kept = {
             column: name if self.are_requests else "id"
@@ -366,17 +363,17 @@ class UnlabeledTable(NamedTuple):
         }
         for line, cells in self.table.rows:
             request = {key: cells[column] for column, key in kept.items()}
-            for column in self.language:  # one at most
+            for column in self.language:  # at most one
                 request["language"] = cells[column]
             for key, columns in self.texts.items():
                 request[key] = joined([cells[column] for column in columns])
             if "text_a" in request:
-                request["text"] = request["text_a"]  # what most tasks call it
+                request["text"] = request["text_a"]  # the key of most tasks
             yield line, cells, {key: value for key, value in request.items() if value is not None}
 
 
 def joined(parts: Sequence[Any]) -> Any:
-    """Several cells that make a text, with a line end between them; one cell as it is."""
+    """Join cells of a text with line breaks; a single cell is unchanged."""
     are_texts = len(parts) > 1 and all(isinstance(part, str) for part in parts)
     return "\n".join(filter(str.strip, parts)) if are_texts else parts[0]
 
@@ -391,20 +388,20 @@ def open_unlabeled(
     are_requests: bool = False,
     ways: Sequence[str] = (),
 ) -> UnlabeledTable:
-    """Open a table of texts, or a .txt file with a text on each line.
+    """Open a table of texts, or a .txt file with one text per line.
 
     Args:
-        path: "-": standard input, of JSON.
-        errors: receives rows that cannot be read.
+        path: "-": JSON on standard input.
+        errors: collects invalid rows.
         remembered: see `find_columns`.
-        questions: whether its texts are questions with contexts, which --columns names.
-        parts: the flags of columns that are read.
-        are_requests: whether it has objects of JSON, which may have the other keys of requests, too.
+        questions: whether to read questions and contexts, set by --columns.
+        parts: the column options that apply.
+        are_requests: whether it contains JSON requests, which may have other keys of requests.
         ways: see `find_columns`.
 
     Raises:
-        UserError: the table cannot be read, a flag names another part, or it is not known which columns have
-            the texts.
+        UserError: the table cannot be read, an option does not apply, or text columns are missing or
+            ambiguous.
     """
     if named_form(path) == LINES and not (options.text or options.columns or are_requests):
         options.reject_others(path, "lines of text", "encoding", "on_error")
@@ -414,11 +411,11 @@ def open_unlabeled(
         return UnlabeledTable(table, {}, [], [], are_requests=True)
     if questions:
         options.reject_others(path, "tables of questions", "columns", *OF_TABLES)
-        what = "which columns are the question and its context?"
+        what = "missing columns of question and context."
         question, context = table.two_columns(options.columns, QUESTIONS.values(), what)
         texts = {"question": [question], "context": [context]}
         return UnlabeledTable(table, texts, [], [], are_requests=are_requests)
-    form = "JSON lines, not scored as a .csv is," if are_requests else "tables without labels to learn"
+    form = "JSON lines, not scored as a .csv is," if are_requests else "tables to predict"
     read = {*parts}.difference(("label", "label_separator") if are_requests else ())
     options.reject_others(path, form, *OF_TABLES, *read)
     needed = () if are_requests and table.named(WORDS["words"]) else ("text",)
@@ -429,7 +426,7 @@ def open_unlabeled(
 
 
 def read_texts(path: Path, options: LabelOptions) -> list[list[str]]:
-    """The text of each row of a table, or its two texts; arguments and errors as of `read_labeled`."""
+    """Read the text or the two texts of each row of a table; arguments and errors as `read_labeled`."""
     errors = RowErrors(path, options.on_error == "skip")
     asked = open_unlabeled(path, options, errors, parts=("text", "text_b"))
     rows = []
@@ -441,33 +438,33 @@ def read_texts(path: Path, options: LabelOptions) -> list[list[str]]:
 
 
 def _read_text_lines(path: Path, options: TableOptions, errors: RowErrors) -> Table:
-    """A file with a text on each line, as a table.
+    """Open a file with one text per line as a table.
 
     Raises:
-        UserError: its first line has a tab.
+        UserError: the first line contains a tab.
     """
     file = TextFile(str(path), encoding=options.encoding)
     if b"\t" in file.buffer.partition(b"\n")[0]:
         raise UserError(
-            f"{path}, line 1: a .txt file has a text on each line, and this one has a tab; if it is a table, "
-            "name its columns: --text COLUMN"
+            f"{path}, line 1: unexpected tab in a .txt file (expected one text per line). If it is a "
+            "table, set --text COLUMN"
         )
     return Table(path, ["text"], 1, Dialect("\t", False, file.begin), [], _without_blank(file, errors))
 
 
 def _without_blank(file: TextFile, errors: RowErrors) -> Iterator[Row]:
-    """The lines of a text as rows; it is said how many are blank."""
+    """Yield the non-blank lines of a text as rows, and log the number of blank lines."""
     blank = 0
     for line, text in enumerate(file.texts(errors), 1):
         blank += is_blank(text)
         if not is_blank(text):
             yield line, [text.rstrip("\r\n")]
     if blank:
-        logger.warning("%s: %s blank lines are left out", file.path, f"{blank:,}")
+        logger.warning("%s: skipped %s blank lines", file.path, f"{blank:,}")
 
 
 def holds_tags(path: Path) -> bool:
-    """Whether a file has tagged words, by its name, or because it has the official form or lists of JSON."""
+    """Return whether a file contains tagged words, by its name, the official format, or JSON lists."""
     if named_form(path) == TAGS or not split_name(path)[0]:
         return True
     head = _read_head(path)
@@ -477,7 +474,7 @@ def holds_tags(path: Path) -> bool:
 
 
 def _read_head(path: Path) -> str:
-    """The beginning of a text, unpacked; of a sheet ""."""
+    """Read the beginning of a text, decompressed; "" for a workbook."""
     if zipfile.is_zipfile(path):
         return ""
     with closing(TextFile(str(path), any_form=True)) as file:
@@ -485,7 +482,7 @@ def _read_head(path: Path) -> str:
 
 
 def holds_questions(path: Path, whole: bool = False) -> bool:
-    """Whether a file has questions with contexts: SQuAD, or, unless it must be `whole`, one on each line."""
+    """Return whether a file contains questions with contexts: SQuAD, or unless `whole` one per line."""
     head = _read_head(path)
     keys = "qas" if whole else "qas|question"
     is_json = head.lstrip()[:1] in ("{", "[")

@@ -1,4 +1,4 @@
-"""Tagged sentences of the official files, and how their words are split."""
+"""Tagged sentences of the official files, and word splitting."""
 
 import os
 import re
@@ -13,30 +13,30 @@ from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import read_bytes
 
 _FORM = "text_a, label; tokens and tags are joined by U+0002"
-# What stands beside a word and not inside it: brackets, quotation marks, and marks of sentences.
+# Punctuation at the edges of words: brackets, quotation marks, and sentence punctuation.
 _MARKS = re.escape("()[]{}\"'`«»‹›„“”‚‘’¡¿.,;:!?…،؛؟。、，！？：；।॥")
 _WITH_MARKS = re.compile(rf"([{_MARKS}]*)(.*?)([{_MARKS}]*)", re.DOTALL)
-_EQUAL_MARKS = re.compile(r"(.)\1*")  # a mark, as often as it follows itself
-# A blank between words, one long word, or several characters of a script without blanks.
+_EQUAL_MARKS = re.compile(r"(.)\1*")  # a repeated mark
+# A space between words, one long word, or several characters of a script without spaces.
 _SEVERAL_WORDS = re.compile("\\S\\s\\S|\\S{21}|[\u0e00-\u109f\u1780-\u17ff\u2e80-\U0010ffff]{7}")
 _ABBREVIATION = re.compile(r"(?:[^\W\d_]\.)*[^\W\d_]")  # without its last full stop: U.N, J
 
 
 def split_words(text: str, marks_apart: bool) -> list[tuple[int, int]]:
-    """The words of a raw text: the characters [start, end) of each.
+    """Split a raw text into words: the characters [start, end) of each.
 
-    White space of every kind separates words.
+    Words are separated by white space.
 
     Args:
-        marks_apart: whether marks at the edge of a word are words themselves, as `has_marks_apart` finds
-            it in training data: "(CDU)," is four words, "..." one, and "U.N." one.
+        marks_apart: whether punctuation at the edge of a word is a separate word, see `has_marks_apart`:
+            "(CDU)," is four words, "..." one, and "U.N." one.
     """
     spans = []
     for chunk in re.finditer(r"\S+", text):
         if not marks_apart:
             spans.append(chunk.span())
             continue
-        before, word, after = _WITH_MARKS.fullmatch(chunk[0]).groups()  # type: ignore[union-attr]  # it fits all
+        before, word, after = _WITH_MARKS.fullmatch(chunk[0]).groups()  # type: ignore[union-attr]  # always matches
         if after.startswith(".") and _ABBREVIATION.fullmatch(word):
             word += "."
             after = after[1:]
@@ -50,11 +50,11 @@ def split_words(text: str, marks_apart: bool) -> list[tuple[int, int]]:
 
 
 def has_marks_apart(sentences: Iterable["Sentence"]) -> bool:
-    """Whether marks are words themselves in most places of a file, as in CoNLL and WikiANN."""
+    """Return whether punctuation is mostly separate words, as in CoNLL and WikiANN."""
     apart = attached = 0
     for sentence in sentences:
         for word in sentence.words:
-            # A full stop may belong to an abbreviation.
+            # A period may belong to an abbreviation.
             ends_in_mark = word[-1] in ",;:!?)" and len(word) > 1
             apart += word in ",;:!?)."
             attached += ends_in_mark and word[0].isalnum()
@@ -62,13 +62,13 @@ def has_marks_apart(sentences: Iterable["Sentence"]) -> bool:
 
 
 def entities_on_marks(sentences: Iterable["Sentence"], begins: Collection[int]) -> float:
-    """The share of the entities that begin with a word of marks alone.
+    """Compute the share of entities that begin with punctuation.
 
-    In WikiANN it is at most 0.5 % in ten languages. If the tags are shifted by a word, it is 17 to 55 %, but
-    for a shift to the right in Chinese (1 %).
+    In WikiANN it is at most 0.5 % in ten languages. If tags are shifted by a word, it is 17 to 55 %, except
+    for a right shift in Chinese (1 %).
 
     Args:
-        begins: the ids of the tags with which entities begin.
+        begins: the ids of tags at the beginning of entities.
     """
     count = on_marks = 0
     for sentence in sentences:
@@ -80,7 +80,7 @@ def entities_on_marks(sentences: Iterable["Sentence"], begins: Collection[int]) 
 
 
 class Sentence(NamedTuple):
-    """One row. `text`: its words joined by U+0002; `labels`: an id per word, None without a label column."""
+    """A row. `text`: words joined by U+0002; `labels`: an id per word, None without a label column."""
 
     text: str
     labels: tuple[int, ...] | None
@@ -94,16 +94,16 @@ class Sentence(NamedTuple):
 def read_tagged(
     path: str | os.PathLike, label_map: Mapping[str, int], scheme: str = "IOB", labels: bool = True
 ) -> list[Sentence]:
-    """Read and check a TSV file with the columns text_a and label, each joined by U+0002; tags become IOB2.
+    """Read and validate a TSV file with the columns text_a and label, joined by U+0002; tags become IOB2.
 
     Args:
         label_map: tag -> id, with B- and I- of each type unless the scheme is NONE.
-        scheme: that of the tags, a key of `SCHEMES`.
-        labels: False accepts a file without tags.
+        scheme: the tagging scheme, a key of `SCHEMES`.
+        labels: whether tags are required.
 
     Raises:
-        UserError: the file cannot be read, a line has another form, a tag is unknown, or in most rows U+0002
-            joins no words.
+        UserError: the file cannot be read, a line is invalid, a tag is unknown, or the words of most rows are
+            not joined by U+0002.
     """
     path = Path(path)
     label_map = {normal_label(label): id_ for label, id_ in label_map.items()}
@@ -117,7 +117,7 @@ def read_tagged(
     if 2 * len(unjoined) > len(rows):
         raise UserError(
             f"{path}: the words of {len(unjoined)} of {len(rows)} rows are not joined by U+0002, as in "
-            f"'{unjoined[0][:40]}'; join words by it, and tags, or let ernie-m prepare write the file"
+            f"'{unjoined[0][:40]}'. Join words and tags by U+0002, or convert the file with ernie-m prepare"
         )
     sentences = []
     for number, row in enumerate(rows, 2):
@@ -125,7 +125,7 @@ def read_tagged(
         words = row["text_a"].split(JOINT)
         tags = [normal_label(tag) for tag in row["label"].split(JOINT)] if "label" in row else None
         if error := words_error(words, words if tags is None else tags):
-            raise UserError(f"{location}: {error}; U+0002 joins the words, and the tags")
+            raise UserError(f"{location}: {error}. Join words and tags by U+0002")
         label_ids = None if tags is None else _label_ids(tags, label_map, scheme, location)
         sentences.append(Sentence(row["text_a"], label_ids))
     if not sentences:
@@ -134,22 +134,22 @@ def read_tagged(
 
 
 def words_error(words: Sequence[str], tags: Sequence[Any]) -> str:
-    """What is wrong with the words of a sentence and their tags; "": they are right."""
+    """Return the error of the words and tags of a sentence; "" if they are valid."""
     if len(words) != len(tags):
         return f"{len(words):,} words, but {len(tags):,} tags"
     for number, (word, tag) in enumerate(zip(words, tags), 1):
         if not isinstance(tag, str):
-            return f"the tag {tag} is no text, as B-LOC is; write the names of the tags"
+            return f"invalid tag {tag} (expected a string such as B-LOC)"
         if not word or not tag.strip():
-            return f"word {number:,} of {len(words):,}, or its tag, is empty"
+            return f"empty word or tag at position {number:,} of {len(words):,}"
     return ""
 
 
 def _label_ids(tags: list[str], label_map: Mapping[str, int], scheme: str, location: str) -> tuple[int, ...]:
-    """The label ids of a sentence.
+    """Map the tags of a sentence to label ids.
 
     Args:
-        location: the file and the line, the beginning of an error.
+        location: the file and line, for errors.
 
     Raises:
         UserError: a tag is unknown.
@@ -159,7 +159,7 @@ def _label_ids(tags: list[str], label_map: Mapping[str, int], scheme: str, locat
         if not is_tag(tag, scheme) or label not in label_map:
             letters = ", ".join(SCHEMES[scheme]) or "no letters"
             raise UserError(
-                f"{location}, token {number}: unknown tag '{tag}'; --chunk_scheme {scheme} has "
-                f"{letters}, and the label map has {', '.join(label_map)}"
+                f"{location}, token {number}: unknown tag '{tag}' (--chunk_scheme {scheme}: {letters}; "
+                f"label map: {', '.join(label_map)})"
             )
     return tuple(label_map[label] for label in labels)

@@ -1,11 +1,11 @@
-"""Pairs of texts in every form that is read: which columns of a file hold them, and the rows themselves.
+"""Files of text pairs in all supported formats.
 
-    en-de.tsv, en-de<=pairs.tsv   two columns are translations; they need no header
-    pairs.csv, pairs.jsonl, ...   a table whose header names the columns; see `ernie_m.reader.files.tables`
-    pairs.tmx                     a unit of two languages is a row
+    en-de.tsv, en-de<=pairs.tsv   two columns of translations; the header is optional
+    pairs.csv, pairs.jsonl, ...   a table with a header; see `ernie_m.reader.files.tables`
+    pairs.tmx                     one row per translation unit
     en.txt,de.txt                 two aligned files; en-de<=train: train.en and train.de (Moses)
 
-Each file may be packed: .gz, .bz2 or .xz. Before a name, en-de<= names the languages in their order.
+Files may be compressed: .gz, .bz2 or .xz. The prefix en-de<= specifies the languages in order.
 """
 
 import io
@@ -48,8 +48,8 @@ from ernie_m.utils.logging import logger
 
 _NEGATIVE = re.compile("(negatives?|neg)(_?[0-9]+)?")
 _OF_TRANSLATIONS = {"source", "target", "translation"}
-# Names of columns that say whether, or how well, the texts of a pair go together; of those that do not,
-# although they may have few numbers; and how many different numbers, up to which one, a verdict has at most.
+# Column names of quality scores; column names that are not, although they may have few numbers; and the
+# maximum number of distinct scores, and the largest score.
 _VERDICT = re.compile(
     "(.*[_ ]|is|gold)?"
     "(labels?|score|gold|relevan(t|ce|cy)|related(ness)?|similar(ity)?|duplicates?|paraphrases?|match(es)?"
@@ -59,26 +59,25 @@ _NO_VERDICT = re.compile(
     "(.*[_ ])?(id|no|nr|number|index|year|month|day|domain|topic|group|fold|page|length)"
 )
 _MOST_VERDICTS, _LARGEST_VERDICT = 10, 100
-_HEAD = 1 << 18  # bytes of which the first line is one
-_ROWS_SHOWN = 1000  # that tell whether the sides are text
-_PLACES, _ROWS_OF_A_PLACE = 16, 100  # of rows that tell it behind these
+_HEAD = 1 << 18  # bytes that include the first line
+_ROWS_SHOWN = 1000  # rows to check that the sides are text
+_PLACES, _ROWS_OF_A_PLACE = 16, 100  # samples of later rows to check it
 
 
 def make_header(are_translations: bool, negatives: int = 0) -> list[str]:
-    """The names of the columns of pairs, which `find_pair_columns` reads."""
+    """Return the column names of pairs, as expected by `find_pair_columns`."""
     sides = ["source", "translation"] if are_translations else ["query", "positive"]
     return sides + ["negative"] * negatives
 
 
 def detect_pairs(file: TextFile, options: TableOptions, languages: Sequence[str]) -> tuple[Dialect, bool]:
-    """How the cells of a text with pairs are written, and whether its first line names the columns.
+    """Detect the dialect of a text table of pairs, and whether it has a header.
 
-    Two columns of two languages are a bitext, where the first line may be a row; so are columns that are
-    given by number. Quotation marks between tabs are text in a bitext, and in the files that this project
-    writes.
+    Two columns of two languages, or columns given by number, are a bitext, whose first line may be a row.
+    Quotation marks in tab-separated bitexts, and in files of this project, are text.
 
     Args:
-        languages: of the pairs; (): they are unknown.
+        languages: the languages of the pairs; (): unknown.
     """
     form = sniff_dialect(file, options)
     lines = io.StringIO(file.head(_HEAD).decode(errors="replace"), newline="\n")
@@ -96,12 +95,12 @@ def detect_pairs(file: TextFile, options: TableOptions, languages: Sequence[str]
 
 
 class Columns(NamedTuple):
-    """Which columns of a table hold pairs.
+    """The columns of a table of pairs.
 
     Attributes:
-        names: of query, positive, and negatives.
-        texts: their places.
-        split: the places of the columns that say which rows are for training.
+        names: the names of query, positive, and negatives.
+        texts: their indices.
+        split: the indices of the split columns.
     """
 
     names: Sequence[str]
@@ -109,41 +108,41 @@ class Columns(NamedTuple):
     split: Sequence[int]
 
     def is_trained(self, cells: Sequence[Any]) -> bool:
-        """Whether a row is one to train on."""
+        """Return whether a row belongs to the training split."""
         return all(SPLIT_OF.get(str(cells[column]).strip().lower()) == "train" for column in self.split)
 
     def rows_of(self, cells: Sequence[Any]) -> list[list[str]]:
-        """The rows that a row stands for, one for each positive.
+        """Expand a row into one row per positive.
 
-        Each is query, positive, and its negatives, without white space at both ends. Negatives at the end of
-        a row may be missing (None), and others empty.
+        Each consists of query, positive and negatives, stripped. Trailing negatives may be missing (None),
+        and others empty.
 
         Raises:
-            UserError: what is wrong with it, and what mends it.
+            UserError: the row is invalid.
         """
         missing = [column for column, cell in enumerate(cells) if cell is None]
         if not {*self.texts[2:]}.issuperset(missing):
             found = len(cells) - len(missing)
-            raise UserError(f"it has {found} columns, and others have {len(cells)}; mend or remove the row")
+            raise UserError(f"{found} columns (expected {len(cells)}). Fix or remove the row")
         query, *others = (cells[column] for column in self.texts)
         positives, *negatives = (cell if isinstance(cell, list) else [cell] for cell in others)
         sides = [[query], positives or [""], *(list(filter(None, side)) for side in negatives)]
         errors = [text_error(name, text) for name, side in zip(self.names, sides) for text in side]
         if any(errors):
-            raise UserError(f"{max(errors)}; mend or remove the row")
+            raise UserError(f"{max(errors)}. Fix or remove the row")
         texts = [text.strip() for side in sides[2:] for text in side]
         return [[query.strip(), text.strip(), *texts] for text in positives]
 
 
 def find_pair_columns(table: Table, options: TableOptions, languages: Sequence[str]) -> Columns:
-    """The columns of the texts of a table: --columns names them, or their names are known.
+    """Find the columns of pairs in a table, by --columns or by known names.
 
     Args:
-        languages: names of columns, in the order of the texts.
+        languages: language codes that may be column names, in order.
 
     Raises:
-        UserError: it is not known which columns are meant, or another one judges the pairs, and no --filter
-            says which of them are.
+        UserError: the columns are missing or ambiguous, or another one looks like a quality score and
+            --filter is not set.
     """
     folded = [name.lower() for name in table.names]
     if options.columns:
@@ -164,8 +163,8 @@ def find_pair_columns(table: Table, options: TableOptions, languages: Sequence[s
         texts += [column for column, name in enumerate(folded) if texts and _NEGATIVE.fullmatch(name)]
     if len(texts) < 2 or len({*texts}) < len(texts):
         raise table.question(
-            "which columns are query and positive? (If another judges them: --filter COLUMN=VALUE. If there "
-            "are none: name the files of pairs, and not their folder.)",
+            "missing columns of query and positive. (With a quality score, also set --filter COLUMN=VALUE. "
+            "If this is not a file of pairs, pass the files of pairs instead of their folder.)",
             ["--columns QUERY,POSITIVE"],
         )
     judges = [column for column in range(len(folded)) if column not in texts and _may_judge(table, column)]
@@ -175,25 +174,24 @@ def find_pair_columns(table: Table, options: TableOptions, languages: Sequence[s
         best = max(filter(None, cells), key=lambda cell: _verdict(cell) or 0, default="1")
         sign = ">=" if is_marked(best) is None and _verdict(best) is not None else "="
         raise UserError(
-            f"{table.path}, line {table.line}: the column '{name}' may judge the pairs, and all would be "
-            f"trained on as equals; say which are, as in --filter {shlex.quote(name + sign + best)}, or "
-            "--filter all"
+            f"{table.path}, line {table.line}: column '{name}' looks like a quality score. Set --filter, "
+            f"as in --filter {shlex.quote(name + sign + best)}, or --filter all to train on every pair"
         )
     names = [table.names[column] for column in texts]
     others = [name for column, name in enumerate(table.names) if column not in texts]
     if others:
-        logger.info("%s: the pair is %s; not read: %s", table.path, " and ".join(names[:2]), listed(others))
+        logger.info("%s: pairs: %s; ignored columns: %s", table.path, " and ".join(names[:2]), listed(others))
     return Columns(names, texts, [column for column in table.named(["split"]) if column not in texts])
 
 
 def _verdict(cell: object) -> float | None:
-    """The number in a cell, or 1 or 0 for true or false; None: it has none."""
+    """Parse a cell as a score, with 1 or 0 for true or false; None: not a number."""
     mark = is_marked(cell)
     return number_in(str(cell)) if mark is None else mark
 
 
 def _may_judge(table: Table, column: int) -> bool:
-    """Whether a column may say which pairs are right: by its name, or by few numbers that occur again."""
+    """Return whether a column may be a quality score: by its name, or by few repeated numbers."""
     name = table.names[column].lower()
     cells = [row[column] for row in table.sample if row[column]]
     numbers = set(map(_verdict, cells))
@@ -203,46 +201,46 @@ def _may_judge(table: Table, column: int) -> bool:
 
 
 def pair_files(notation: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The file of `pairs.tsv`, or the two of `a.txt,b.txt`; and the languages of `en-de<=` before them.
+    """Parse `pairs.tsv` or `a.txt,b.txt` into files, with the languages of a prefix `en-de<=`.
 
     Raises:
-        UserError: there is no such file, or there are several.
+        UserError: a file is missing, or there are several.
     """
     label, path = split_label(notation)
     languages = () if label is None else languages_of(label, 2)
     sources = find_pairs(path, languages)
     if len(sources) != 1:
-        raise UserError(f"{notation}: {len(sources)} files; give one file of pairs")
+        raise UserError(f"{notation}: expected one file of pairs, got {len(sources)}")
     return sources[0], languages
 
 
 def is_notation(text: str) -> bool:
-    """Whether a text names files of pairs, which may be missing, and not a folder."""
+    """Return whether a string is a notation of files of pairs, which may be missing, not a folder."""
     is_like_one = "<=" in text or "," in text or "." in text or os.path.isfile(text)
     return is_like_one and not os.path.isdir(text)
 
 
 class PairRows(Sequence[list[str]]):
-    """The rows of files of pairs, each a list of its texts: query, positive, negatives.
+    """The rows of files of pairs: query, positive, negatives.
 
-    All rows are checked when the files are opened, and are in a temporary file.
+    All rows are validated when the files are opened, and stored in a temporary file.
 
     Args:
-        files: in the notation of `pair_files`.
-        options: how a table is read.
-        all_splits: whether rows are read that a column says are not for training.
+        files: see `pair_files`.
+        options: the options of reading tables.
+        all_splits: whether to include rows outside the training split.
 
     Attributes:
-        paths: of the files.
-        most_texts: the largest number of texts of a row.
-        with_negatives: the number of rows that have negatives.
-        equal: the number of rows whose query and positive are equal.
-        are_translations: whether they are translations of each other: the files have languages, in the
-            notation or in their name, or are two, or .tmx; or a header says it.
+        paths: the paths of the files.
+        most_texts: the maximum number of texts of a row.
+        with_negatives: the number of rows with negatives.
+        equal: the number of rows with equal query and positive.
+        are_translations: whether the pairs are translations: by languages in the notation or file name, two
+            files, .tmx, or the header.
 
     Raises:
-        UserError: a file is missing, empty or not UTF-8, it is not known which columns are meant, a row has
-            an empty text, or two files have different numbers of lines.
+        UserError: a file is missing, empty or not UTF-8, its columns are ambiguous, a row has an empty text,
+            or two files have different numbers of lines.
     """
 
     def __init__(
@@ -259,7 +257,7 @@ class PairRows(Sequence[list[str]]):
             rows = self._read_table_rows(path, options, languages, all_splits, errors)
         else:
             of_files = ("encoding", "skip_text_checks", "on_error")
-            options.reject_others(self.name, "aligned lines and .tmx", *of_files)
+            options.reject_others(self.name, "aligned files and .tmx", *of_files)
             rows = _read_file_rows(self.paths, languages, options.encoding, errors)
         self._lines = self._written(rows, errors, options.filter)
         sides = zip(*(row[:2] for row in islice(self, _ROWS_SHOWN)))
@@ -271,7 +269,7 @@ class PairRows(Sequence[list[str]]):
                 refuse_odd_part(self.name, enumerate(side, start + 1))
         if self.equal:
             share = f"{self.equal:,} of {len(self):,}"
-            line = "%s: in %s rows query and positive are equal; nothing is learned from them"
+            line = "%s: query and positive are equal in %s rows, which do not contribute to training"
             logger.warning(line, self.name, share)
 
     def __len__(self) -> int:
@@ -281,13 +279,13 @@ class PairRows(Sequence[list[str]]):
         return split_cells(self._lines.line(index).decode())
 
     def header(self, more_negatives: int = 0) -> list[str]:
-        """The names of the columns of these rows with further negatives."""
+        """Return the column names of these rows with further negatives."""
         return make_header(self.are_translations, self.most_texts - 2 + more_negatives)
 
     def _read_table_rows(
         self, path: Path, options: TableOptions, languages: Sequence[str], all_splits: bool, errors: RowErrors
     ) -> Iterator[list[str]]:
-        """The rows of a table."""
+        """Yield the rows of a table."""
         start_of = partial(detect_pairs, options=options, languages=languages)
         table = open_table(path, options, errors, ragged=True, start_of=start_of)
         columns = find_pair_columns(table, options, languages)
@@ -300,13 +298,13 @@ class PairRows(Sequence[list[str]]):
             else:
                 left_out += 1
         if left_out:
-            logger.warning("%s: %s rows that are not for training are left out", path, f"{left_out:,}")
+            logger.warning("%s: skipped %s rows outside the training split", path, f"{left_out:,}")
 
     def _written(self, rows: Iterable[list[str]], errors: RowErrors, only: str | None) -> FileLines:
-        """Write all rows to a temporary file, and count.
+        """Write all rows to a temporary file, and count them.
 
         Raises:
-            UserError: a file cannot be read, rows have faults, or none is left.
+            UserError: a file cannot be read, rows are invalid, or no row is left.
         """
         starts = array("q", [0])
         self.most_texts = self.with_negatives = self.equal = 0
@@ -329,7 +327,7 @@ class PairRows(Sequence[list[str]]):
 def _read_file_rows(
     paths: Sequence[str], languages: Sequence[str], encoding: str | None, errors: RowErrors
 ) -> Iterator[list[str]]:
-    """The two texts of each line of two aligned files, or of each unit of a .tmx file.
+    """Yield the two texts of each line of two aligned files, or of each unit of a .tmx file.
 
     Raises:
         UserError: a file cannot be read, or the two have different numbers of lines.
@@ -344,9 +342,8 @@ def _read_file_rows(
                 if all(pair):
                     yield pair
                 elif any(pair):
-                    errors.add(line, "a text is empty", "mend or remove it")
+                    errors.add(line, "empty text", "Fix or remove these rows")
         except ValueError as error:
             raise UserError(
-                f"{' and '.join(paths)}: they have different numbers of lines; line i of one must translate "
-                "line i of the other"
+                f"{' and '.join(paths)}: different numbers of lines (expected aligned lines)"
             ) from error

@@ -1,4 +1,4 @@
-"""Files of text as bytes, plain or compressed, taken from the front; what is no plain text is refused."""
+"""Streaming of text files, plain or compressed. Other formats are rejected."""
 
 import bz2
 import codecs
@@ -22,11 +22,11 @@ from ernie_m.utils.errors import UserError, shown
 from ernie_m.utils.files import parse_json, reject_pointer
 from ernie_m.utils.logging import logger
 
-# What may follow the name of a file of text -> what opens it.
+# Extension of a compressed text file -> the function that opens it.
 PACKINGS: dict[str, Callable[..., Any]] = {"": open, ".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
-# The forms of files, in words; a name without an ending of `FORMS` says nothing: text, or what is in it.
+# Names of file formats. A name without an extension of `FORMS` is text, or determined by the contents.
 LINES, CELLS, OBJECTS = "lines (.txt)", "a table (.csv, .tsv)", "JSON lines (.jsonl)"
-SHEET, UNITS, TAGS, OTHER = "a workbook (.xlsx)", "TMX", "tagged words (.conll)", "another form"
+SHEET, UNITS, TAGS, OTHER = "a workbook (.xlsx)", "TMX", "tagged words (.conll)", "another format"
 FORMS = {
     ".txt": LINES,
     **dict.fromkeys((".csv", ".tsv"), CELLS),
@@ -38,16 +38,16 @@ FORMS = {
     **dict.fromkeys((".xls", ".ods", ".docx", ".pdf", ".npy", ".npz", ".pkl"), OTHER),
     **dict.fromkeys((".zip", ".7z", ".rar", ".zst", ".tar", ".tgz"), OTHER),
 }
-LARGEST = 1 << 28  # bytes of a file that is read as a whole
-LONGEST_LINE = 4 << 20  # bytes; the tokens of a line take 35 times as much memory
-# The first bytes of a packed file -> what unpacks it.
+LARGEST = 1 << 28  # maximum size in bytes of a file that is read into memory
+LONGEST_LINE = 4 << 20  # bytes; the tokens of a line take 35 times the memory
+# First bytes of a compressed file -> the function that decompresses it.
 _OPEN = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
-_HEAD = 4096  # bytes that tell the form of a file
+_HEAD = 4096  # bytes to detect the format of a file
 _BLOCK = 1 << 20  # bytes that `lines` takes at a time
 
 
 def split_name(path: str | os.PathLike) -> tuple[str, str]:
-    """The ending of a file's name, and that of its packing, in small letters: (".tsv", ".gz")."""
+    """Return the extension of a file name, and that of its compression, in lower case: (".tsv", ".gz")."""
     stem, packing = os.path.splitext(os.fspath(path).lower())
     if packing and packing in PACKINGS:
         return os.path.splitext(stem)[1], packing
@@ -55,48 +55,49 @@ def split_name(path: str | os.PathLike) -> tuple[str, str]:
 
 
 def named_form(path: str | os.PathLike) -> str:
-    """The form that the name of a file says it has, to be read or written; "": it says none."""
+    """Return the format of a file by its name; "" if unknown."""
     return FORMS.get(split_name(path)[0], "")
 
 
 def refuse_tables(path: str | os.PathLike, head: bytes) -> None:
-    """Refuse a file of texts, one on each line, whose name says that it has another form.
+    """Reject a file of another format where one text per line is expected.
 
     Args:
-        head: its beginning, whose first line may name its columns.
+        head: its beginning, for the error.
 
     Raises:
-        UserError: it does.
+        UserError: the file name is of another format.
     """
     form = named_form(path)
     if form not in ("", LINES):
         first = head.partition(b"\n")[0].decode("utf-8-sig", errors="replace").strip()
         raise UserError(
-            f"{path}: by its name it is {form}, but here each line is a text; write its texts to a .txt "
-            f"file, one on each line. Its first line: {shown(first)}"
+            f"{path}: expected one text per line, got {form} (first line: {shown(first)}). Write its texts "
+            "to a .txt file, one per line"
         )
 
 
 class TextFile:
-    """The bytes of a file, unpacked and in UTF-8, taken from the front. The last line always has a line end.
+    """The bytes of a text file, decompressed and in UTF-8, read as a stream. The last line always has a line
+    end.
 
-    What the file is packed with, and a mark of UTF-16, is seen by its first bytes.
+    Compression and UTF-16 are detected by the first bytes.
 
     Args:
-        path: "-": standard input, which is read to its end.
-        languages: of the pairs of a .tmx file, which reads as lines of two cells in this order; () takes the
-            first two languages of the file. None: the file must be plain text.
-        encoding: of the text; None: UTF-8, or UTF-16 with its mark.
-        any_form: whether JSON is let through, for who reads it.
+        path: "-": standard input, which is read completely.
+        languages: the languages of a .tmx file, which is read as lines of two cells in this order; (): its
+            first two languages. None: the file must be plain text.
+        encoding: the encoding of the text; None: UTF-8, or UTF-16 with a byte order mark.
+        any_form: whether to accept JSON.
 
     Attributes:
-        line: the number of the first line in the buffer, from 1.
-        raw: the file as it is on disk; how far it has been read says how many bytes were used.
-        buffer: bytes that were read, and decompressed, but not taken.
-        begin: the byte order mark, as text.
+        line: the line number of the start of the buffer, from 1.
+        raw: the file on disk; its position is the number of bytes consumed.
+        buffer: decompressed bytes that were not taken.
+        begin: the byte order mark, as a string.
 
     Raises:
-        UserError: the file cannot be read, or is no text.
+        UserError: the file cannot be read, or is not text.
     """
 
     def __init__(
@@ -111,7 +112,7 @@ class TextFile:
         self.line = 1
         reject_pointer(path)
         with _faults_named(path):
-            # It is closed by `close`.
+            # Closed by `close`.
             self.raw = io.BytesIO(sys.stdin.buffer.read()) if is_input else open(path, "rb", buffering=0)  # noqa: SIM115
             self._packed = io.BufferedReader(self.raw)
             self._file = self._packed
@@ -136,7 +137,8 @@ class TextFile:
         reject_other_formats(self.buffer, path, but_json=any_form)
         if 10 * self.buffer.count(0) > len(self.buffer):
             raise UserError(
-                f"{path}: it holds NUL bytes; if it is UTF-16 without its mark: --encoding utf-16-le"
+                f"{path}: contains NUL bytes. If it is UTF-16 without a byte order mark, set --encoding "
+                "utf-16-le"
             )
 
     def close(self) -> None:
@@ -146,17 +148,19 @@ class TextFile:
         """Read until the buffer has more than `size` bytes and a line end.
 
         Returns:
-            Whether the file has ended.
+            Whether the end of the file was reached.
         """
         with _faults_named(self.path):
             missing = max(size + 1 - len(self.buffer), 0)
             more = self._file.read(missing)
             self.buffer += more
             if len(more) < missing:
-                # The standard library takes a damaged later part of a .bz2 or .xz file for its end; bytes
+                # The standard library treats a corrupt later part of a .bz2 or .xz file as its end; bytes
                 # remain.
                 if self._packed.read(1):
-                    raise UserError(f"{self.path}: damaged after line {self.line}; fetch it again")
+                    raise UserError(
+                        f"{self.path}: corrupt after line {self.line}. Restore or download it again"
+                    )
                 if self.buffer and not self.buffer.endswith(b"\n"):
                     self.buffer += b"\n"
                 return True
@@ -169,16 +173,16 @@ class TextFile:
         return False
 
     def start(self, size: int) -> bytes:
-        """About the first `size` bytes that are not taken, which stay; the last line may be cut."""
+        """Peek at about the first `size` bytes of the buffer; the last line may be incomplete."""
         with _faults_named(self.path):
             self.buffer += self._file.read(max(size - len(self.buffer), 0))
         return self.buffer[:size]
 
     def head(self, size: int) -> bytes:
-        """The whole lines among the first `size` bytes that are not taken, or one longer line; they stay."""
+        """Peek at the complete lines among the first `size` bytes, or one longer line."""
         if self.fill(size):
             return self.buffer
-        # Behind the last line that ends within `size`, or behind the first if none does (0).
+        # After the last line that ends within `size`, or after the first if none does (0).
         end = self.buffer.rfind(b"\n", 0, size) + 1 or self.buffer.find(b"\n") + 1
         return self.buffer[:end]
 
@@ -190,7 +194,7 @@ class TextFile:
         return front
 
     def texts(self, errors: RowErrors) -> Iterator[str]:
-        """Take one line after the other, with its line end; one that is not UTF-8 is noted, and blank."""
+        """Yield lines with line ends; a line that is not UTF-8 is an error, and yielded blank."""
         while whole_lines := self.head(_BLOCK):
             first = self.line
             self.take(len(whole_lines))
@@ -198,16 +202,16 @@ class TextFile:
                 text = whole_lines.decode() if b"\0" not in whole_lines else ""
             except UnicodeDecodeError:
                 text = ""
-            if not text:  # a line has a NUL byte or is not UTF-8: find it
+            if not text:  # find the lines with NUL bytes or invalid UTF-8
                 lines = whole_lines.split(b"\n")
                 text = "\n".join(decoded(line, number, errors) for number, line in enumerate(lines, first))
-            yield from io.StringIO(text, newline="\n")  # which takes no other mark for a line end
+            yield from io.StringIO(text, newline="\n")  # does not treat other characters as line ends
 
     def rest(self) -> bytes:
-        """Take all that is left.
+        """Take the rest of the file.
 
         Raises:
-            UserError: it is more than `LARGEST` bytes.
+            UserError: the rest exceeds `LARGEST` bytes.
         """
         parts = [self.take(len(self.buffer))]
         with _faults_named(self.path):
@@ -216,33 +220,33 @@ class TextFile:
                 if len(parts) * _BLOCK > LARGEST:
                     most = f"{LARGEST >> 20} MiB"
                     raise UserError(
-                        f"{self.path}: more than {most}, and read as a whole; divide it, or, if it is a list "
-                        "of JSON, write an object on each line"
+                        f"{self.path}: too large to read into memory (maximum: {most}). Split it, or write "
+                        "a JSON list as one object per line"
                     )
         return b"".join(parts)
 
 
 def decoded(line: bytes, number: int, errors: RowErrors) -> str:
-    """The text of a line; "" if it has a NUL byte or is not UTF-8, which is noted."""
+    """Decode a line; "" with an error if it has a NUL byte or is not UTF-8."""
     if b"\0" in line:
-        errors.add(number, "it holds a NUL byte", "the file is damaged there")
+        errors.add(number, "NUL byte", "The file is corrupt. Restore or download it again")
         return ""
     try:
         return line.decode()
     except UnicodeDecodeError as error:
         start = line.rfind(b" ", 0, error.start) + 1
-        word, *_ = line[start:].split()  # with the first byte that is wrong
+        word, *_ = line[start:].split()  # contains the first invalid byte
         in_cp1252 = word[:40].decode("cp1252", errors="replace")
-        mend = "save the file as UTF-8, or, if this word is right, read it with --encoding cp1252"
+        mend = "Save the file as UTF-8, or, if this word is correct, set --encoding cp1252"
         errors.add(number, f"not UTF-8: '{in_cp1252}'", mend)
         return ""
 
 
 class _Unpacked(io.RawIOBase):
-    """Bytes that are made of a file, as a file."""
+    """A file of converted bytes."""
 
     def __init__(self, file: IO[bytes], parts: Iterator[bytes]):
-        self._file = file  # without this it would be closed when the last part is made
+        self._file = file  # keeps the file open until the last part
         self._parts = parts
         self._ready = b""
 
@@ -258,15 +262,14 @@ class _Unpacked(io.RawIOBase):
 
 
 def _in_utf8(file: IO[bytes], path: str, encoding: str) -> Iterator[bytes]:
-    """The bytes of a text in another encoding, or with lines that end with CR alone, as UTF-8 with LF.
+    """Convert a text in another encoding, or with CR line ends, to UTF-8 with LF.
 
-    A file that is UTF-8 but for a few letters, although another encoding was asked for, is warned of when all
-    of it is read.
+    Logs a warning at the end if the file is mostly UTF-8 although another encoding is set.
 
     Raises:
-        UserError: it is not in this encoding, or the encoding has no such name.
+        UserError: the text is not in this encoding, or the encoding is unknown.
     """
-    are_none: Counter[bool] = Counter()  # of the letters beyond ASCII, if the text is UTF-8
+    are_none: Counter[bool] = Counter()  # non-ASCII characters: whether they are invalid UTF-8
     in_utf8 = codecs.getincrementaldecoder("utf-8")("replace")
 
     def blocks() -> Iterator[bytes]:
@@ -276,85 +279,91 @@ def _in_utf8(file: IO[bytes], path: str, encoding: str) -> Iterator[bytes]:
 
     ends_with_cr = None  # as on old Macs
     try:
-        "".encode(encoding)  # a LookupError for hex, rot13 and others that are not of text
+        "".encode(encoding)  # LookupError for hex, rot13 and other non-text codecs
         for text in codecs.iterdecode(blocks(), encoding):
             if ends_with_cr is None:
                 ends_with_cr = "\r" in text and "\n" not in text
             yield (text.replace("\r", "\n") if ends_with_cr else text).encode()
     except LookupError as error:
-        raise UserError(f"--encoding {encoding}: no encoding has this name; an example is cp1252") from error
+        raise UserError(f"unknown --encoding {encoding} (expected a name such as cp1252)") from error
     except UnicodeError as error:
-        raise UserError(f"{path}: it is not in {encoding} ({error})") from error
+        raise UserError(
+            f"{path}: not in the encoding {encoding} ({error}). Set another --encoding"
+        ) from error
     if are_none[False] > 9 * are_none[True] and not codecs.lookup(encoding).name.startswith("utf-8"):
-        line = "%s: read with --encoding %s, but %d of %d letters beyond ASCII are UTF-8; leave that out"
+        line = "%s: read with --encoding %s, but %d of %d non-ASCII characters are UTF-8. Remove --encoding"
         logger.warning(line, path, encoding, are_none[False], are_none.total())
 
 
 def reject_other_formats(head: bytes, path: str | os.PathLike, but_json: bool = False) -> None:
-    """Check the first bytes of a file that should have a text, or cells, on each line.
+    """Check the first bytes of a file of text lines or cells.
 
     Args:
-        but_json: whether JSON is let through.
+        but_json: whether to accept JSON.
 
     Raises:
-        UserError: they are of an archive, JSON, or XML.
+        UserError: the file is an archive, JSON, or XML.
     """
     reject_compressed(head, path)
     head = head.removeprefix(codecs.BOM_UTF8)
     if re.match(rb"\s*<(\?xml|!doctype|tmx|html|table)\b", head, re.IGNORECASE):
         raise UserError(
-            f"{path}, line 1: XML or HTML, not plain text; save a table as .csv; .tmx is read as pairs, "
-            "and other files must have one text on each line"
+            f"{path}, line 1: XML or HTML, not plain text. Save tables as .csv, pairs as .tmx, or "
+            "otherwise one text per line"
         )
     first, line_end, _ = head.partition(b"\n")
     begins_object = first.startswith(b'{"') and (not line_end or parse_json(first))
     if (begins_object or first.strip() in (b"{", b"[")) and not but_json:
         raise UserError(
-            f"{path}, line 1: JSON, not plain text; write one text on each line, by its key, as in "
-            "jq -r .text a.jsonl > a.txt, or for pairs jq -r '[.query, .positive] | @tsv' a.jsonl > a.tsv"
+            f"{path}, line 1: JSON, not plain text. Write one text per line, as in jq -r .text a.jsonl > "
+            "a.txt, or for pairs jq -r '[.query, .positive] | @tsv' a.jsonl > a.tsv"
         )
 
 
 @contextlib.contextmanager
 def _faults_named(path: str) -> Iterator[None]:
-    """Turn a failing disk and what the libraries raise for a damaged archive into one line."""
+    """Translate errors of the disk and of corrupt archives into a UserError."""
     try:
         yield
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise UserError(f"{path}: cannot be read: {reason}; fetch it again if it is damaged") from error
+        raise UserError(
+            f"{path}: cannot be read ({reason}). If it is corrupt, restore or download it again"
+        ) from error
 
 
 def too_long(path: str, line: int) -> UserError:
-    """The error for a line of more than `LONGEST_LINE` bytes."""
+    """Return the error for a line of more than `LONGEST_LINE` bytes."""
     limit = f"{LONGEST_LINE >> 20} MiB"
-    return UserError(f"{path}: line {line}: longer than {limit}; is this text? break it into lines")
+    return UserError(
+        f"{path}: line {line}: too long (maximum: {limit}). Check that it is text, and split it into lines"
+    )
 
 
 _LANGUAGE = "{http://www.w3.org/XML/1998/namespace}lang"  # xml:lang
-_CODES = {"bpt", "ept", "it", "ph", "ut"}  # elements in a text that hold the formatting of another program
+_CODES = {"bpt", "ept", "it", "ph", "ut"}  # elements with formatting codes of other programs
 
 
 def read_tmx_rows(file: BinaryIO, path: str, languages: Sequence[str]) -> Iterator[bytes]:
-    """A line for each unit of a TMX file: one language, tab, the other language.
+    """Yield a line for each unit of a TMX file: one language, tab, the other language.
 
-    The line of a unit without one of the languages has an empty cell. White space in a text becomes a space.
+    A missing language is an empty cell. White space is collapsed.
 
     Args:
         file: the XML.
-        path: its name, for errors.
-        languages: the two in their order, as in ("en", "pt_BR"); "en" also takes en-GB. (): the first two of
-            the first unit.
+        path: the path, for errors.
+        languages: the two languages in order, as in ("en", "pt_BR"); "en" also matches en-GB. (): the first
+            two of the first unit.
 
     Raises:
-        UserError: it is no TMX, or no unit has both languages.
+        UserError: the file is not TMX, or no unit has both languages.
     """
     has_both = False
-    body: Element | None = None  # what the units are in
+    body: Element | None = None  # the parent of the units
     try:
-        # expat, below it, refuses entities that would make a small file endless.
+        # expat rejects entity expansion attacks.
         for event, element in iterparse(file, ("start", "end")):
             name = _name(element)
             if event == "start":
@@ -368,24 +377,26 @@ def read_tmx_rows(file: BinaryIO, path: str, languages: Sequence[str]) -> Iterat
                 sides = [_side(texts, language) for language in languages]
                 has_both = has_both or (len(sides) == 2 and all(sides))
                 yield "\t".join(sides).encode() + b"\n"
-                body.clear()  # the units so far
-    except (ParseError, ValueError, LookupError) as error:  # the last two: an encoding that is not known
+                body.clear()  # free the units so far
+    except (ParseError, ValueError, LookupError) as error:  # the last two: an unknown encoding
         line, _ = getattr(error, "position", (1, 0))
-        raise UserError(f"{path}, line {line}: no whole TMX ({error}); fetch it again") from error
+        raise UserError(
+            f"{path}, line {line}: corrupt or incomplete TMX ({error}). Restore or download it again"
+        ) from error
     if not has_both:
         missing = " and in ".join(languages) or "two languages"
         raise UserError(
-            f"{path}: no unit has a text in {missing}; name the languages as the file does, in en-de<=PATH"
+            f"{path}: no unit has a text in {missing}. Set the language codes of the file, as in en-de<=PATH"
         )
 
 
 def _name(element: Element) -> str:
-    """The name of an element without a namespace."""
+    """Return the name of an element without its namespace."""
     return element.tag.rpartition("}")[2]
 
 
 def _texts(unit: Element) -> dict[str, str]:
-    """Language -> the text of a unit."""
+    """Return language -> text of a unit."""
     texts: dict[str, str] = {}
     for variant in unit:
         language = variant.get(_LANGUAGE) or variant.get("lang") or ""
@@ -396,7 +407,7 @@ def _texts(unit: Element) -> dict[str, str]:
 
 
 def _side(texts: dict[str, str], language: str) -> str:
-    """The text of a language, or of one of its regions; "" if there is none."""
+    """Return the text of a language, or of one of its regions; "" if missing."""
     wanted = language.lower().replace("_", "-")
     for name, text in texts.items():
         found = name.lower().replace("_", "-")

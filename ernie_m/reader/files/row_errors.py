@@ -1,4 +1,4 @@
-"""The faults of a file, said at once."""
+"""Errors in the rows of a file, reported together."""
 
 import os
 from collections import Counter
@@ -7,16 +7,16 @@ from contextlib import contextmanager
 
 from ernie_m.utils.errors import UserError
 
-MOST_FAULTS = 10  # lines that are named for one kind of fault
+MOST_FAULTS = 10  # lines reported per kind of error
 
 
 class RowErrors:
-    """What is wrong with the lines of a file, which is said at once.
+    """The errors in the rows of a file, reported together.
 
     Args:
-        name: of the file.
-        skip: whether lines with a fault are left out, instead of ending the command.
-        may_skip: whether --on_error skip could leave them out.
+        name: the name of the file.
+        skip: whether to drop invalid rows instead of raising an error.
+        may_skip: whether --on_error skip is available.
     """
 
     def __init__(self, name: str | os.PathLike, skip: bool = False, may_skip: bool = True):
@@ -24,11 +24,11 @@ class RowErrors:
         self.count = 0
         self._skip = skip
         self._may_skip = may_skip
-        self._kinds: dict[str, list[str]] = {}  # what mends a kind -> its first faults
-        self._more: Counter[str] = Counter()  # what mends a kind -> the number of its other faults
+        self._kinds: dict[str, list[str]] = {}  # fix of a kind of error -> its first errors
+        self._more: Counter[str] = Counter()  # fix of a kind of error -> the number of further errors
 
     def add(self, line: int, what: str, mend: str) -> None:
-        """Note that a line is left out, if the command goes on."""
+        """Record an invalid row. `mend`: the fix, a sentence, or ""."""
         self.count += 1
         errors = self._kinds.setdefault(mend, [])
         if len(errors) < MOST_FAULTS:
@@ -38,34 +38,34 @@ class RowErrors:
 
     @contextmanager
     def of_line(self, line: int) -> Iterator[None]:
-        """`add` what a UserError within the block says; its message may begin with the place."""
+        """`add` a UserError within the block. The last sentence of its message is the fix."""
         try:
             yield
         except UserError as error:
-            what, _, mend = str(error).removeprefix(f"{self.name}, line {line}: ").partition("; ")
-            self.add(line, what, mend)
+            what, _, mend = str(error).removeprefix(f"{self.name}, line {line}: ").rpartition(". ")
+            self.add(line, what or mend, mend if what else "")
 
     def end(self, say: Callable[[str], None], kept: Sized | None = None, only: str | None = None) -> None:
-        """Say which further lines are left out, or raise what is wrong.
+        """Log the dropped rows, or raise the errors.
 
         Args:
-            kept: the rows without faults, of which there must be one; None: there may be none.
+            kept: the valid rows, of which there must be at least one; None: there may be none.
             only: the value of --filter, if it was given.
 
         Raises:
-            UserError: there are faults, and lines with faults are not left out; or no row is left.
+            UserError: there are errors, and invalid rows are not dropped; or no row is left.
         """
         lines = []
         for mend, errors in self._kinds.items():
             *others, last = errors
-            lines += [*others, f"{last}; {mend}" if mend else last]
-            lines += [f"and {self._more[mend]:,} more such lines"] if self._more[mend] else []
+            lines += [*others, f"{last}. {mend}" if mend else last]
+            lines += [f"and {self._more[mend]:,} more such rows"] if self._more[mend] else []
         if lines and not self._skip:
-            way_out = ["--on_error skip leaves such lines out"] if self._may_skip and self.count > 1 else []
+            way_out = ["To drop these rows, set --on_error skip"] if self._may_skip and self.count > 1 else []
             raise UserError(f"{self.name}, {lines[0]}", *lines[1:], *way_out)
         for line in lines:
-            say(f"{self.name}: left out: {line}")
-        self._kinds.clear()  # what was said is not said again
+            say(f"{self.name}: dropped: {line}")
+        self._kinds.clear()  # do not report them again
         self._more.clear()
         if kept is not None and not len(kept):
-            raise UserError(f"{self.name}: no rows are left" + (f" by --filter {only}" if only else ""))
+            raise UserError(f"{self.name}: no rows left" + (f" after --filter {only}" if only else ""))

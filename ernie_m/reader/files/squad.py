@@ -1,6 +1,6 @@
-"""Files of questions and their contexts: SQuAD v1.1 JSON, as MLQA and XQuAD have it too.
+"""Files of questions and contexts: SQuAD v1.1 JSON, as in MLQA and XQuAD.
 
-A file may also have a row of Hugging Face's data sets on each line.
+JSON lines of Hugging Face's data sets are also supported.
 """
 
 import os
@@ -18,22 +18,22 @@ from ernie_m.utils.files import is_whole_text, parse_json, read_bytes, read_json
 from ernie_m.utils.logging import logger
 
 _FORM = '{"data": [{"paragraphs": [{"context": "...", "qas": [{"id", "question", "answers"}]}]}]}'
-_KINDS = {list: "a list", int: "a whole number"}  # in words, for errors; any other kind is a string
+_KINDS = {list: "a list", int: "a whole number"}  # names for errors; any other type is a string
 
 
 class Question(NamedTuple):
-    """One question."""
+    """A question."""
 
     id: str  # the key of its prediction
     text: str
-    context: int  # the number of its context in `QuestionFile.contexts`
-    answers: tuple[str, ...]  # the texts of the accepted answers; empty if they were not read
-    span: tuple[int, int] | None  # the characters (start, end) of the first answer that is at its offset
+    context: int  # index in `QuestionFile.contexts`
+    answers: tuple[str, ...]  # the texts of the gold answers; empty if not read
+    span: tuple[int, int] | None  # the character span of the first answer that matches the context
 
 
 @dataclass(frozen=True)
 class QuestionFile:
-    """The contexts and questions of one file, in its order. `path` is None if they come from elsewhere."""
+    """The contexts and questions of a file, in order. `path` is None for other sources."""
 
     path: Path | None
     contexts: list[str]
@@ -41,28 +41,27 @@ class QuestionFile:
 
 
 def read_squad(path: str | os.PathLike, purpose: str = "train") -> QuestionFile:
-    """Read and check a file.
+    """Read and validate a file.
 
-    An answer that is not at its offset is skipped as a span, though scores still accept its text. One line of
-    the log counts such answers and shows the first. An answer whose offset is missing, or -1, is looked for;
-    another line counts those. One more counts the questions without an answer, as SQuAD v2 has them, which
-    are left out.
+    An answer that does not match the context at its offset is not used as a span, but its text still counts
+    in scores. An answer whose offset is missing or -1 is searched in the context. Questions without an answer
+    (SQuAD v2) are skipped. Their numbers are logged.
 
     Args:
-        purpose: "train" or "dev", where every question must have an answer, or "test" (answers are not read).
+        purpose: "train" or "dev" (every question requires an answer), or "test" (answers are not read).
 
     Raises:
-        UserError: the file is not JSON or not of this form (names the place, as in `data[3].paragraphs[0]`),
-            an id is repeated in a "dev" or "test" file, an answer without an offset is in its context more
-            than once (names the ids), or there is no question.
+        UserError: the file is not JSON or has another format (with the location, as `data[3].paragraphs[0]`),
+            an id is duplicate in a "dev" or "test" file, an answer without an offset occurs more than once
+            (with the ids), or there are no questions.
     """
     path = Path(path)
     contexts: list[str] = []
     questions: list[Question] = []
     ids: set[str] = set()
-    misplaced: list[str] = []  # descriptions of answers that are not at their offsets
-    found: list[str] = []  # the ids of questions with an answer without an offset, for each such answer
-    unclear: list[str] = []  # the ids of questions with one that is there more than once
+    misplaced: list[str] = []  # descriptions of answers that do not match the context
+    found: list[str] = []  # the question id of each answer that was located by search
+    unclear: list[str] = []  # the question id of each answer with several matches
     unanswerable = 0
     for context, of_context in _paragraphs(_JsonValue(path, "", _content(path))):
         for qa in of_context:
@@ -71,7 +70,7 @@ def read_squad(path: str | os.PathLike, purpose: str = "train") -> QuestionFile:
                 continue
             id_ = str(qa.required("id", str | int))
             if id_ in ids and purpose != "train":
-                raise UserError(f"{path}: {qa.place}.id: '{id_}' occurs twice; answers are kept by id")
+                raise UserError(f"{path}: {qa.place}.id: duplicate id '{id_}'. Make ids unique")
             ids.add(id_)
             answers: list[str] = []
             span = None
@@ -81,23 +80,23 @@ def read_squad(path: str | os.PathLike, purpose: str = "train") -> QuestionFile:
         contexts.append(context)
     if unclear:
         raise UserError(
-            f"{path}: answers without answer_start whose text is in the context more than once: "
-            f"{listed([*dict.fromkeys(unclear)])}; write where they begin, in characters from 0"
+            f"{path}: ambiguous answers without answer_start, whose text occurs more than once in the "
+            f"context: {listed([*dict.fromkeys(unclear)])}. Add answer_start, in characters from 0"
         )
     if found:
-        logger.info("%s: answers without answer_start that are in the context once: %d", path, len(found))
+        logger.info("%s: answers without answer_start, located by their text: %d", path, len(found))
     if unanswerable:
         line = (
-            "%s: %d of %d questions are left out: they have no answer (SQuAD v2); the model always gives one"
+            "%s: skipped %d of %d questions without an answer (SQuAD v2); the model always predicts an answer"
         )
         logger.warning(line, path, unanswerable, unanswerable + len(questions))
     if not questions:
         with_answer = " with an answer" if unanswerable else ""
-        raise UserError(f"{path}: no question{with_answer} in it; the form is {_FORM}")
+        raise UserError(f"{path}: no questions{with_answer} (expected {_FORM})")
     if misplaced:
         logger.warning(
-            "%s: answers that are not at their offset, so their places are not learned: %d; the first: %s. "
-            "Offsets are in characters; if they are in something else (UTF-16 units), leave answer_start out",
+            "%s: ignored the spans of %d answers that do not match the context at answer_start; the first: "
+            "%s. Offsets are in characters; if they are in other units (UTF-16), remove answer_start",
             path,
             len(misplaced),
             misplaced[0],
@@ -106,7 +105,7 @@ def read_squad(path: str | os.PathLike, purpose: str = "train") -> QuestionFile:
 
 
 def _paragraphs(content: "_JsonValue") -> Iterator[tuple[str, Iterable["_JsonValue"]]]:
-    """Each context, and its questions. A row of Hugging Face's data sets has a context and one question."""
+    """Yield each context with its questions. A row of Hugging Face's data sets has one question."""
     for article in content.items("data"):
         is_row = article.has("context") and not article.has("paragraphs")
         for paragraph in [article] if is_row else article.items("paragraphs"):
@@ -114,17 +113,19 @@ def _paragraphs(content: "_JsonValue") -> Iterator[tuple[str, Iterable["_JsonVal
 
 
 def _content(path: Path) -> Any:
-    """The JSON value of a file; of one with a row of Hugging Face's data sets on each line, {"data": rows}.
+    """Read the JSON value of a file; for JSON lines of Hugging Face's data sets, {"data": rows}.
 
     Raises:
-        UserError: as `read_json`, or a line is not JSON, or the file is packed.
+        UserError: as `read_json`, or a line is not JSON, or the file is compressed.
     """
     if split_name(path)[1]:
-        raise UserError(f"{path}: questions are not read from a packed file; unpack it, as gunzip does")
+        raise UserError(
+            f"{path}: compressed files of questions are not supported. Decompress it, as with gunzip"
+        )
     lines = read_bytes(path).splitlines()
     first = parse_json(lines[0]) if lines else None
     if not isinstance(first, dict) or "question" not in first:
-        return read_json(path, f"the form is {_FORM}")
+        return read_json(path, f"expected {_FORM}")
     errors = RowErrors(path, may_skip=False)
     rows = [row for _, row in parse_json_lines(lines, str(path), errors)]
     errors.end(logger.warning)
@@ -132,8 +133,8 @@ def _content(path: Path) -> Any:
 
 
 def _is_unanswerable(qa: "_JsonValue") -> bool:
-    """Whether a question says that its context has no answer, as in SQuAD v2 and in what is made of it."""
-    value = qa.value if isinstance(qa.value, dict) else {}  # what it is instead is said where it is read
+    """Return whether a question is marked as unanswerable, as in SQuAD v2 and derived data sets."""
+    value = qa.value if isinstance(qa.value, dict) else {}  # other types are rejected by `required`
     answers = value.get("answers")
     if isinstance(answers, dict):
         answers = answers.get("text") or answers.get("answer_start") or []
@@ -143,15 +144,15 @@ def _is_unanswerable(qa: "_JsonValue") -> bool:
 def _read_answers(
     qa: "_JsonValue", context: str, misplaced: list[str], found: list[str], unclear: list[str]
 ) -> tuple[list[str], Span | None]:
-    """The texts of the answers to a question, and the characters of the first that is at its offset.
+    """Read the answers to a question: their texts, and the span of the first that matches the context.
 
     Args:
-        misplaced: a description of each answer that is not at its offset is added.
-        found, unclear: for each answer without an offset that is in the context, once or more often, the id
-            of the question is added.
+        misplaced: collects descriptions of answers that do not match the context.
+        found, unclear: collect the question ids of answers without an offset that occur once, or several
+            times.
 
     Raises:
-        UserError: the answers have another form.
+        UserError: the format of the answers is invalid.
     """
     texts = []
     span = None
@@ -173,51 +174,53 @@ def _read_answers(
 
 @dataclass(frozen=True)
 class _JsonValue:
-    """A value of a JSON file, and its place there, such as `data[3].paragraphs[0]`, for errors."""
+    """A value of a JSON file, with its location, such as `data[3].paragraphs[0]`, for errors."""
 
     path: Path
     place: str
     value: Any
 
     def required(self, key: str, kind: Any) -> Any:
-        """The value of a key.
+        """Return the value of a key.
 
         Args:
-            kind: the type that it must have; for a string or a number, str | int.
+            kind: the required type; for a string or a number, str | int.
 
         Raises:
-            UserError: there is no such key, or its value is not of this kind.
+            UserError: the key is missing, or its value has another type.
         """
         value = self.value.get(key) if isinstance(self.value, dict) else None
-        if not isinstance(value, kind) or isinstance(value, bool):  # to Python a bool is an int
+        if not isinstance(value, kind) or isinstance(value, bool):  # bool is a subclass of int
             expected = _KINDS.get(kind, "a string")
             raise UserError(
-                f"{self.path}: {self._locate(key)}: {expected} should be here; the form is {_FORM}"
+                f"{self.path}: {self._locate(key)}: missing or invalid (expected {expected}, in the format "
+                f"{_FORM})"
             )
         return value
 
     def string(self, key: str) -> str:
-        """The text of a key.
+        """Return the string of a key.
 
         Raises:
-            UserError: as `required`, or the text has half a character (a lone surrogate), which cannot be
-                written.
+            UserError: as `required`, or the string has a lone surrogate, which cannot be written.
         """
         text = self.required(key, str)
         if not is_whole_text(text):
-            raise UserError(f"{self.path}: {self._locate(key)}: it has half a character; remove it")
+            raise UserError(
+                f"{self.path}: {self._locate(key)}: lone surrogate (half of a UTF-16 pair). Remove it"
+            )
         return text
 
     def has(self, key: str) -> bool:
-        """Whether it is an object with this key."""
+        """Return whether the value is an object with this key."""
         return isinstance(self.value, dict) and key in self.value
 
     def answers(self) -> Iterator["_JsonValue"]:
-        """The answers of a question: a list of objects, or as Hugging Face's data sets have them an object of
-        lists, {"text": [...], "answer_start": [...]}.
+        """Yield the answers of a question: a list of objects, or, as in Hugging Face's data sets, an object
+        of lists, {"text": [...], "answer_start": [...]}.
 
         Raises:
-            UserError: as `required`, or these lists are of different lengths.
+            UserError: as `required`, or the lists have different lengths.
         """
         lists = self.value["answers"] if self.has("answers") else None
         if isinstance(lists, dict):
@@ -226,13 +229,16 @@ class _JsonValue:
             starts = lists.get("answer_start")
             starts = [None] * len(texts) if starts is None else starts
             if not isinstance(starts, list) or len(texts) != len(starts):
-                raise UserError(f"{self.path}: {location}: {len(texts)} texts, and not as many answer_start")
+                raise UserError(
+                    f"{self.path}: {location}: the number of answer_start does not match the "
+                    f"{len(texts)} texts"
+                )
             answers = [{"text": text, "answer_start": start} for text, start in zip(texts, starts)]
             return _JsonValue(self.path, self.place, {"answers": answers}).items("answers")
         return self.items("answers")
 
     def items(self, key: str) -> Iterator["_JsonValue"]:
-        """The items of the list of a key.
+        """Yield the items of the list of a key.
 
         Raises:
             UserError: as `required`.
@@ -241,5 +247,7 @@ class _JsonValue:
             yield _JsonValue(self.path, f"{self._locate(key)}[{number}]", item)
 
     def _locate(self, key: str) -> str:
-        """The place of a key; that of the whole file is "", so its keys have no dot before them."""
+        """Return the location of a key. The location of the whole file is "", so its keys have no leading
+        dot.
+        """
         return f"{self.place}.{key}".lstrip(".")

@@ -1,4 +1,4 @@
-"""How the tables of users are read: the options that programs share."""
+"""Options of reading tables, shared by the commands."""
 
 from dataclasses import dataclass, fields
 from typing import Literal
@@ -7,13 +7,13 @@ from ernie_m.utils.args import option
 from ernie_m.utils.errors import UserError
 
 _OF_PAIRS = ("train", "prepare", "run_retrieval", "build_corpus", "train_vocab")  # commands that read pairs
-# What every table is read with, beside its columns.
+# Options of every table, in addition to its columns.
 OF_TABLES = ("delimiter", "quoting", "encoding", "filter", "on_error")
 
 
 @dataclass(kw_only=True)
 class TableOptions:
-    """How to read tables: what their header, their ending and their first line do not say."""
+    """Options of reading tables that cannot be inferred from the file."""
 
     columns: str | None = option(None, only=(*_OF_PAIRS, "fit", "predict"))
     """Comma-separated columns of pairs, tagged words or questions, by name, or by number if there is no
@@ -38,15 +38,15 @@ class TableOptions:
     """Whether to stop at invalid rows before any work is done (stop), or to leave them out (skip)."""
 
     def reject_others(self, name: object, form: str, *read: str) -> None:
-        """Refuse options that are given, and that a file is not read with.
+        """Check that no options are set that do not apply to a file.
 
         Args:
-            name: of the file.
-            form: what it has, in the plural.
-            read: the options that it is read with.
+            name: the name of the file.
+            form: its contents, in the plural.
+            read: the options that apply.
 
         Raises:
-            UserError: there are such options.
+            UserError: other options are set.
         """
         given = [
             f"--{field.name}"
@@ -54,14 +54,14 @@ class TableOptions:
             if field.name not in read and getattr(self, field.name, None) not in (None, field.default)
         ]
         if given:
-            raise UserError(f"{name}: {form} are read without {' and '.join(given)}; leave out such options")
+            raise UserError(f"{name}: {' and '.join(given)} cannot be used with {form}. Remove it")
 
 
 @dataclass(kw_only=True)
 class LabelOptions(TableOptions):
-    """How to read tables of texts with labels: columns by their names, or all by their numbers from 1.
+    """Options of reading tables of labeled texts: columns by name, or all by number from 1.
 
-    Numbers say that there is no header. Without a flag, a column is known by its name; see docs/data.md.
+    Numbers mean that there is no header. Without an option, a column is found by its name; see docs/data.md.
     """
 
     text: str | None = None

@@ -1,21 +1,21 @@
-"""Tables of users: a header that names the columns, and then rows. Nothing about a table is guessed.
+"""Tables: a header with column names, and rows. Ambiguous formats are errors.
 
-    .csv .tsv .txt     cells with one mark between them
-    .jsonl .json       objects with a key for each column, one on each line or all in a list
+    .csv .tsv .txt     cells with a delimiter
+    .jsonl .json       objects with a key for each column, one per line or in a list
     .xlsx              the first sheet that has rows
 
-Text and JSON may be packed (.gz, .bz2, .xz), and are UTF-8, or UTF-16 with its mark, or in --encoding. What
-programs call:
+Text and JSON may be compressed (.gz, .bz2, .xz), and are UTF-8, UTF-16 with a byte order mark, or in
+--encoding. Usage:
 
-    table = open_table(path, options, faults)     the names of the columns, and the rows, read lazily
-    table.place(name, flag)                       the column that a flag names, also by its number
-    table.named(names)                            the columns that have one of some names, in any case
-    table.question(what, flags)                   the one question, where it is not known which are meant
-    text_error(name, cell)                     what keeps a cell from being a text
-    faults.end(logger.warning)                    after the rows: all faults at once, or what is left out
+    table = open_table(path, options, faults)     the column names, and the rows, read lazily
+    table.place(name, flag)                       the index of a column, by name or number
+    table.named(names)                            the indices of columns by known names, case-insensitive
+    table.question(what, flags)                   the error if columns are ambiguous
+    text_error(name, cell)                     the error of a cell that is not a text
+    faults.end(logger.warning)                    after the rows: raise all errors, or log dropped rows
 
-Where all flags give numbers, the first line is a row. A cell is a text; in JSON it may be a list or an
-object, which stays one until it is known what the column is for.
+If all options are numbers, there is no header. A cell is a string; in JSON it may be a list or an object,
+which is kept until the column is used.
 """
 
 import csv
@@ -49,7 +49,7 @@ from ernie_m.utils.errors import UserError, command_words, install_command, list
 from ernie_m.utils.files import is_blank
 from ernie_m.utils.logging import logger
 
-# The names of columns that are known without a flag: part -> names.
+# Column names that are found without an option: part -> names.
 LABELS = {
     "text": ("text", "sentence", "text_a", "sentence1", "premise", "query"),
     "text_b": ("text_b", "sentence2", "hypothesis", "passage"),
@@ -73,31 +73,31 @@ _COMPARED = {
     "=": operator.eq, "!=": operator.ne,
     ">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt,
 }  # fmt: skip
-_ROWS = "a cell has what seems to be rows (if it is a text: --quoting true)"
-_NOT_CLOSED = "nothing closes a quotation mark"
-# A part of what csv says -> what it means; anything else: _NOT_CLOSED.
+_ROWS = "a cell seems to contain rows (if it is a text, set --quoting true)"
+_NOT_CLOSED = "unclosed quotation mark"
+# Part of an error of csv -> its meaning; otherwise _NOT_CLOSED.
 _FAULTS = {
     _ROWS: _ROWS,
-    "expected after": "text follows a quotation mark",
-    "new-line": "a carriage return stands in a cell; remove it, or put the cell in quotation marks",
+    "expected after": "text after a closing quotation mark",
+    "new-line": "carriage return in a cell. Remove it, or enclose the cell in quotation marks",
 }
-_HEAD = 1 << 18  # bytes that tell what separates the cells
-_HEAD_OBJECTS = 1000  # whose keys are the columns
-_SAMPLE = 1000  # rows by which columns are judged
-_LARGEST = 1 << 28  # bytes of a workbook, which is read as a whole
-Row = tuple[int, list[Any]]  # the line at which it begins, and its cells
+_HEAD = 1 << 18  # bytes to detect the delimiter
+_HEAD_OBJECTS = 1000  # objects whose keys define the columns
+_SAMPLE = 1000  # rows to check columns
+_LARGEST = 1 << 28  # maximum size in bytes of a workbook, which is read into memory
+Row = tuple[int, list[Any]]  # its first line number, and its cells
 
 
 class Dialect(NamedTuple):
-    """How the cells of a table are written.
+    """The dialect of a table.
 
     Attributes:
-        mark: what separates them.
-        quoted: whether quotation marks enclose a cell that has the mark, a quotation mark or a line end;
-            None: it is asked if a cell begins with one.
-        begin: the byte order mark, without which Excel reads no umlauts, or "".
-        skipped: the lines before the first row.
-        is_sure: whether somebody said `quoted`.
+        mark: the delimiter.
+        quoted: whether quotation marks enclose cells with a delimiter, quotation mark or line end; None:
+            unknown, an error if a cell begins with one.
+        begin: the byte order mark, which Excel requires for non-ASCII text, or "".
+        skipped: the number of lines before the first row.
+        is_sure: whether `quoted` was set by an option.
     """
 
     mark: str = ","
@@ -107,21 +107,21 @@ class Dialect(NamedTuple):
     is_sure: bool = False
 
     def in_file(self, path: str | os.PathLike) -> "Dialect":
-        """The form with the mark that the name of another file says."""
+        """Return the dialect with the delimiter of another file's extension."""
         mark = _OF_ENDING.get(split_name(path)[0], self.mark)
         is_other = (mark == "\t") != (self.mark == "\t")
         return self._replace(mark=mark, quoted=mark != "\t") if is_other else self
 
 
 class Table(NamedTuple):
-    """A table whose header was read.
+    """A table after reading its header.
 
     Attributes:
-        names: of the columns, "" where the header has none; without a header "1", "2", ...
-        line: that of the header, or of the first row.
-        form: that in which a table of these rows is written.
-        sample: the first rows, by which columns are judged.
-        rows: the line at which each row begins, and a cell for each column.
+        names: the column names, "" if empty; without a header "1", "2", ...
+        line: the line number of the header, or of the first row.
+        form: the dialect to write these rows.
+        sample: the first rows, to check columns.
+        rows: the line number of each row, and a cell for each column.
     """
 
     path: Path
@@ -136,31 +136,31 @@ class Table(NamedTuple):
         return self.names != _numbers(len(self.names))
 
     def place(self, name: str, flag: str) -> int:
-        """The place of the column that a flag names.
+        """Return the index of the column of an option.
 
         Raises:
-            UserError: there is none, or there are several.
+            UserError: the column is missing or ambiguous.
         """
         name = in_one_line(name).strip()
         if self.names.count(name) == 1 and name:
             return self.names.index(name)
-        what = "several columns have this name." if name in self.names else "no such column."
+        what = "ambiguous column name." if name in self.names else "no such column."
         raise self.question(f"{flag} {name}: {what}", [f"{flag} COLUMN"])
 
     def named(self, names: Collection[str]) -> list[int]:
-        """The places of the columns that have one of these names, in any case."""
+        """Return the indices of the columns with one of these names, case-insensitive."""
         return [column for column, name in enumerate(self.names) if name.lower() in names]
 
     def two_columns(self, given: str | None, known: Sequence[Collection[str]], what: str) -> list[int]:
-        """The places of two columns, by --columns, or by their names.
+        """Return the indices of two columns, by --columns or by known names.
 
         Args:
-            given: the value of the flag.
-            known: the names of each, in small letters.
-            what: the question if it is not known which are meant.
+            given: the value of --columns.
+            known: the known names of each, in lower case.
+            what: the error if they are not found.
 
         Raises:
-            UserError: it is not known.
+            UserError: the columns are missing or ambiguous.
         """
         if given:
             found = [[self.place(name, "--columns")] for name in given.split(",")]
@@ -171,12 +171,12 @@ class Table(NamedTuple):
         return list(chain(*found))
 
     def question(self, what: str, flags: Sequence[str], *more: str) -> UserError:
-        """The question which columns are meant, with all that is needed to answer it.
+        """Return an error about missing or ambiguous columns, with the columns and the command to set them.
 
         Args:
-            what: what is not known.
-            flags: those that say it, as "--text COLUMN"; they replace those of the command line.
-            more: further lines, of other ways.
+            what: the error.
+            flags: the options to set, as "--text COLUMN"; they replace those of the command line.
+            more: further lines with alternatives.
         """
         lines = [
             f"{name or '(no name)'}: {' | '.join(shown(cells[column])[:40] for cells in self.sample[:3])}"
@@ -189,10 +189,10 @@ class Table(NamedTuple):
         numbers = count(1)
         in_numbers = re.sub("[A-Z]+", lambda _: str(next(numbers)), flags[0])
         return UserError(
-            f"{self.path}, line {self.line}: {what} Its columns, and the first cells of each:",
+            f"{self.path}, line {self.line}: {what} Columns, with their first cells:",
             *lines,
-            f"name them: {shlex.join(words)} {' '.join(flags)}",
-            f"or give their numbers, as in {in_numbers}, if there is no header",
+            f"Set the columns: {shlex.join(words)} {' '.join(flags)}",
+            f"or their numbers if there is no header, as in {in_numbers}",
             *more,
         )
 
@@ -209,15 +209,15 @@ def open_table(
 
     Args:
         path: "-": standard input.
-        errors: receives lines that cannot be read, when `Table.rows` comes to them.
-        ragged: whether cells at the end of a row may be missing; they are then None.
-        start_of: tells how the cells of a text are written, and whether its first line names the columns;
-            None: `sniff_dialect` and the options tell it.
-        as_they_stand: whether it is JSON, whatever its name, and its values are cells as they stand, None
-            where an object has none; without rows it has no columns.
+        errors: collects invalid rows while `Table.rows` is consumed.
+        ragged: whether trailing cells may be missing; they are then None.
+        start_of: returns the dialect, and whether there is a header; None: by `sniff_dialect` and the
+            options.
+        as_they_stand: whether the file is JSON regardless of its name, with unconverted values as cells, None
+            for missing keys; it may be empty.
 
     Raises:
-        UserError: the file cannot be read, is no table, or it has to be asked how it is written.
+        UserError: the file cannot be read, is not a table, or its dialect is ambiguous.
     """
     named = named_form(path)
     form, has_names = Dialect(), not _are_numbers(options)
@@ -247,7 +247,7 @@ def make_table(
     ragged: bool = False,
     may_be_empty: bool = False,
 ) -> Table:
-    """A table by its rows, of which the first may have the names; arguments and errors as in `open_table`."""
+    """Build a table from rows, the first of which may be the header; arguments and errors as `open_table`."""
     line, first = next(rows, (1, []))
     names = [in_one_line(name).strip() for name in first] if has_names else _numbers(len(first))
     if not has_names:
@@ -255,76 +255,78 @@ def make_table(
         rows = chain([(line, first)], rows)
     elif "_task_hash" in names and not options.filter:
         raise UserError(
-            f"{path}, line {line}: it is of Prodigy, where answers may be rejected or ignored; say which "
-            "rows are meant: --filter answer=accept"
+            f"{path}, line {line}: Prodigy format, where answers may be rejected or ignored. Set --filter "
+            "answer=accept"
         )
     rows = check_width(rows, len(names), line, errors, ragged)
     head = list(islice(rows, _SAMPLE))
     if not head:
         errors.end(logger.warning)
         if not may_be_empty:
-            raise UserError(f"{path}: no rows in it")
+            raise UserError(f"{path}: no rows")
     table = Table(path, names, line, form, [cells for _, cells in head], chain(head, rows))
     return table._replace(rows=wanted(table, options.filter, errors))
 
 
 def _numbers(width: int) -> list[str]:
-    """What the columns are called without a header."""
+    """Return the column names of a table without a header."""
     return [str(number) for number in range(1, width + 1)]
 
 
 def text_error(name: str, cell: Any) -> str:
-    """What keeps the cell of a column from being a text, or ""."""
+    """Return the error of a cell that is not a text, or ""."""
     if not isinstance(cell, str):
         kind = {list: "a list", dict: "an object"}.get(type(cell), json.dumps(cell))
-        return f"the value of '{name}' is {kind}, and no text"
+        return f"invalid '{name}' (expected a text, got {kind})"
     return f"'{name}' is empty" if is_blank(cell) else ""
 
 
 def _are_numbers(options: TableOptions) -> bool:
-    """Whether the flags name columns by their numbers alone, which says that there is no header."""
+    """Return whether all column options are numbers, which means that there is no header."""
     given = ",".join(filter(None, (getattr(options, flag, None) for flag in ("columns", *LABELS))))
     return re.fullmatch(r"\d+([,+]\d+)*", given) is not None
 
 
 def _reject_names(path: Path, line: int, cells: Sequence[str], by_number: bool) -> None:
-    """Refuse a first row of known names, or of the numbers that pandas gives columns, where it is a row.
+    """Reject a header where none is expected: known column names, or the column numbers of pandas.
 
     Raises:
-        UserError: it has at least two.
+        UserError: the first row has at least two such names.
     """
     names = [cell.strip() for cell in cells if cell.strip().lower() in _KNOWN]
     if all(cell in ("", str(column), str(column + 1)) for column, cell in enumerate(cells)):
         names = list(filter(None, cells))
     if by_number and len(names) > 1:
         raise UserError(
-            f"{path}, line {line}: numbers of columns say that there is no header, but this line has the "
-            f"names {listed(names)}; give names, or remove the line"
+            f"{path}, line {line}: expected no header, because columns are given by number, but found "
+            f"{listed(names)}. Set columns by name, or remove the line"
         )
 
 
 def check_width(
     rows: Iterator[Row], width: int, header: int, errors: RowErrors, ragged: bool
 ) -> Iterator[Row]:
-    """The rows that have a cell for each column; others are faults."""
+    """Yield the rows with a cell for each column; others are errors."""
     for line, cells in rows:
         cells = [*cells, *[None] * (width - len(cells))] if ragged else cells
         if len(cells) == width:
             yield line, cells
         else:
-            what = f"{len(cells)} column{'s' * (len(cells) != 1)}, but line {header} has {width}"
-            errors.add(line, what, "mend or remove them; --delimiter says what separates the cells")
+            what = f"{len(cells)} column{'s' * (len(cells) != 1)} (expected {width}, as in line {header})"
+            errors.add(line, what, "Fix or remove these rows, or set --delimiter")
 
 
 def wanted(table: Table, only: str | None, errors: RowErrors) -> Iterator[Row]:
-    """The rows that --filter takes, by a comparison such as label=1 or score>=0.8.
+    """Yield the rows that match --filter, a comparison such as label=1 or score>=0.8.
 
     Raises:
-        UserError: it is no comparison, or names no column.
+        UserError: the comparison is invalid, or the column is missing.
     """
     match = re.fullmatch(r"(.+?)(!=|>=|<=|=|>|<)(.*)", only or "all")
     if match is None and only not in (None, "all"):
-        raise UserError(f"--filter {only}: give a column and a value, as in label=1 or score>=0.8; or all")
+        raise UserError(
+            f"invalid --filter {only} (expected a comparison such as label=1 or score>=0.8, or all)"
+        )
     if match is None:
         yield from table.rows
         return
@@ -334,23 +336,23 @@ def wanted(table: Table, only: str | None, errors: RowErrors) -> Iterator[Row]:
     try:
         key = key_of(value)
     except ValueError as error:
-        raise UserError(f"--filter {only}: {sign} compares with a number, as in score>=0.8") from error
+        raise UserError(f"invalid --filter {only} ({sign} requires a number, as in score>=0.8)") from error
     for line, cells in table.rows:
         try:
             if _COMPARED[sign](key_of(str(as_cell(cells[column]))), key):
                 yield line, cells
         except ValueError:
-            errors.add(line, f"'{shown(cells[column])}' in '{name}' is no number", "--filter needs one")
+            errors.add(line, f"invalid '{name}' '{shown(cells[column])}' (--filter requires a number)", "")
 
 
 def sniff_dialect(file: TextFile, options: TableOptions) -> Dialect:
-    """How the cells of a text are written.
+    """Detect the dialect of a text table.
 
-    It is the one mark of tab, comma and semicolon that the first line has and with which every row has as
-    many cells; of two that of the ending.
+    The delimiter is the one of tab, comma and semicolon that occurs in the first line and gives all rows the
+    same number of cells; on a tie, that of the extension.
 
     Raises:
-        UserError: it has to be asked, or the first line is not UTF-8.
+        UserError: the delimiter is ambiguous, or the first line is not UTF-8.
     """
     head = file.head(_HEAD)
     lines = list(io.StringIO(head.decode(errors="replace"), newline="\n"))
@@ -358,9 +360,9 @@ def sniff_dialect(file: TextFile, options: TableOptions) -> Dialect:
     named_by_excel = re.fullmatch(
         r'"?sep=(.)"?[,;\t]*\s*', "".join(lines[skipped : skipped + 1]), re.IGNORECASE
     )
-    skipped += named_by_excel is not None  # the line says nothing else
+    skipped += named_by_excel is not None  # the line has no other content
     first = "".join(lines[skipped : skipped + 1])
-    errors = RowErrors(file.path, may_skip=False)  # without this line the next one would be the header
+    errors = RowErrors(file.path, may_skip=False)  # a dropped line would make the next one the header
     decoded(b"".join(islice(io.BytesIO(head), skipped, skipped + 1)), skipped + 1, errors)
     errors.end(logger.warning)
 
@@ -372,31 +374,29 @@ def sniff_dialect(file: TextFile, options: TableOptions) -> Dialect:
     def agrees(mark: str) -> bool:
         form = Dialect(mark, quoted(mark) or False, is_sure=True)
         rows = islice(records(iter(lines[skipped:]), form, unread := RowErrors("")), 1000)
-        return len({len(cells) for _, cells in rows}) == 1 and unread.count <= 1  # the last may be cut here
+        return len({len(cells) for _, cells in rows}) == 1 and unread.count <= 1  # the last may be incomplete
 
     given = _MARKS.get(options.delimiter, options.delimiter) or (named_by_excel and named_by_excel[1])
     if given and len(given) != 1:
-        raise UserError(f"--delimiter {given}: give one character, or tab")
+        raise UserError(f"invalid --delimiter {given} (expected one character, or tab)")
     usual = _OF_ENDING.get(split_name(file.path)[0])
     there = [mark for mark in "\t,;" if mark in first]
     found = [given] if given else list(filter(agrees, there)) or there or [usual or "\t"]
     if len(found) > 1 and usual not in found:
         marks = " or ".join(name for name, mark in _MARKS.items() if mark in found and name.isalpha())
-        raise UserError(
-            f"{file.path}, line {skipped + 1}: what separates its cells? say it: --delimiter {marks}"
-        )
+        raise UserError(f"{file.path}, line {skipped + 1}: ambiguous delimiter. Set --delimiter {marks}")
     mark = found[0] if len(found) == 1 else usual
     return Dialect(mark, quoted(mark), file.begin, skipped, options.quoting is not None)
 
 
 def records(lines: Iterator[str], form: Dialect, errors: RowErrors, first_line: int = 1) -> Iterator[Row]:
-    """The line at which each row begins, and its cells. Blank lines are left out.
+    """Yield the line number and the cells of each row, skipping blank lines.
 
     Args:
-        first_line: the number of the first line.
+        first_line: the line number of the first line.
 
     Raises:
-        UserError: a cell begins with a quotation mark, and nothing says what that means.
+        UserError: a cell begins with a quotation mark, and `form.quoted` is None.
     """
     rows = _quoted_rows if form.quoted else _plain_rows
     for line, cells in rows(lines, form, errors, first_line):
@@ -409,8 +409,8 @@ def _plain_rows(lines: Iterator[str], form: Dialect, errors: RowErrors, first_li
         cells = line.rstrip("\r\n").split(form.mark)
         if form.quoted is None and any(cell.startswith('"') for cell in cells):
             raise UserError(
-                f"{errors.name}, line {number}: a cell begins with a quotation mark; do these enclose "
-                "cells (--quoting true), or are they text (--quoting false)?"
+                f"{errors.name}, line {number}: ambiguous quotation mark at the start of a cell. Set "
+                "--quoting true if quotation marks enclose cells, or --quoting false if they are text"
             )
         yield number, cells
 
@@ -427,20 +427,18 @@ def _quoted_rows(lines: Iterator[str], form: Dialect, errors: RowErrors, first_l
             yield first, cells
         except StopIteration:
             return
-        except csv.Error as error:  # the next row is looked for on the next line
+        except csv.Error as error:  # continue with the next line
             fault = next((fault for sign, fault in _FAULTS.items() if sign in str(error)), _NOT_CLOSED)
-            what, _, mend = fault.partition("; ")
+            what, _, mend = fault.partition(". ")
             last = reader.line_num + first_line - 1
             span = f"to line {last}: " if last > first else ""
-            errors.add(
-                first, span + what, mend or "within a cell in quotation marks, write each of them twice"
-            )
+            errors.add(first, span + what, mend or "Double quotation marks within a quoted cell")
 
 
 def _has_rows(cells: Sequence[str], mark: str) -> bool:
-    """Whether a cell has the rest of a row on its first line, whole rows, and the start of one on its last.
+    """Return whether a cell contains rows: the end of a row, complete rows, and the start of a row.
 
-    A quotation mark that nothing closes makes such a cell. In writing, a space follows most marks.
+    An unclosed quotation mark produces such a cell. In prose, a space follows most delimiters.
     """
     for column, cell in enumerate(cells if cells[1:] else ()):
         lines = [line.split(mark) for line in cell.split("\n")]
@@ -452,13 +450,14 @@ def _has_rows(cells: Sequence[str], mark: str) -> bool:
 
 
 def _read_object_rows(file: TextFile, errors: RowErrors, cell_of: Callable[[Any], Any]) -> Iterator[Row]:
-    """The keys of the objects in a file, and then a row for each.
+    """Yield the keys of the JSON objects in a file, and then a row for each.
 
     Args:
-        cell_of: makes a cell of a value, and of None.
+        cell_of: converts a value, or None, to a cell.
 
     Raises:
-        UserError: it is too large, not JSON throughout, or of LlamaIndex, or a key has all rows in a list.
+        UserError: the file is too large or not JSON, is in LlamaIndex format, or has all rows in a list of
+            one key.
     """
     start = file.buffer.lstrip()
     if re.match(rb'\{\s*"queries"\s*:\s*\{', start):
@@ -470,59 +469,59 @@ def _read_object_rows(file: TextFile, errors: RowErrors, cell_of: Callable[[Any]
     values = _parse_json_list(file) if is_list else parse_json_lines(file.texts(errors), file.path, errors)
     objects = ((line, value) for line, value in values if is_object(value, line, errors))
     head = list(islice(objects, _HEAD_OBJECTS))
-    names = list(dict.fromkeys(name for _, value in head for name in value))  # each once, in their order
+    names = list(dict.fromkeys(name for _, value in head for name in value))  # unique, in order
     rows = head[0][1][names[0]] if (len(head), len(names)) == (1, 1) else None
     if rows and isinstance(rows, list) and all(isinstance(row, dict) for row in rows):
         raise UserError(
-            f"{file.path}, line {head[0][0]}: an object with a list of rows, '{shown(names[0])}'; write the "
-            "list alone, or an object on each line (jq -c '.KEY[]')"
+            f"{file.path}, line {head[0][0]}: all rows are in the key '{shown(names[0])}'. Write only the "
+            "list, or one object per line (jq -c '.KEY[]')"
         )
     if head:
         yield head[0][0], names
     for line, value in chain(head, objects):
         if new := value.keys() - {*names}:
-            what = f"the key '{shown(min(new))}' is new"
-            errors.add(line, what, f"one of the first {_HEAD_OBJECTS:,} objects must have each key")
+            what = f"unknown key '{shown(min(new))}'"
+            errors.add(line, what, f"Each key must occur in the first {_HEAD_OBJECTS:,} objects")
         else:
             yield line, [cell_of(value.get(name)) for name in names]
 
 
 def is_object(value: Any, line: int, errors: RowErrors) -> bool:
-    """Whether a value of JSON is an object that can be written again; otherwise it is a fault."""
-    fault = "" if isinstance(value, dict) else f"it is {shown(json.dumps(value))[:40]}"
+    """Return whether a JSON value is an object that can be written as UTF-8; otherwise add an error."""
+    reason = "" if isinstance(value, dict) else f"got {shown(json.dumps(value))[:40]}"
     try:
-        json.dumps(value, ensure_ascii=False).encode()  # not with half a character, such as \\ud83d alone
+        json.dumps(value, ensure_ascii=False).encode()  # fails for lone surrogates
     except ValueError as error:
-        fault = str(error)
-    if fault:
-        errors.add(line, f"no JSON object ({fault})", 'each is one such as {"text": "..."}')
-    return not fault
+        reason = str(error)
+    if reason:
+        errors.add(line, f"invalid JSON object ({reason})", 'Write one object per line, as {"text": "..."}')
+    return not reason
 
 
 def parse_json_lines(lines: Iterable[str | bytes], name: str, errors: RowErrors) -> Iterator[tuple[int, Any]]:
-    """The JSON value on each line of a file, with its number. Blank lines are left out.
+    """Yield the line number and the JSON value of each line, skipping blank lines.
 
     Raises:
-        UserError: the first object takes several lines.
+        UserError: an object spans several lines.
     """
     for number, line in enumerate(lines, 1):
         if line.strip() == "{":
             raise UserError(
-                f"{name}, line {number}: an object of several lines, and no table; a table in "
-                "JSON has an object on each line, or is a list of them (jq -c '.KEY[]' takes one out)"
+                f"{name}, line {number}: expected one JSON object per line, or a list, got an object of "
+                "several lines. Convert it with jq -c '.KEY[]'"
             )
         try:
             if line.strip():
                 yield number, json.loads(line)
         except (ValueError, RecursionError) as error:
-            errors.add(number, f"no JSON object ({error})", 'each is one such as {"text": "..."}')
+            errors.add(number, f"invalid JSON ({error})", 'Write one object per line, as {"text": "..."}')
 
 
 def _parse_json_list(file: TextFile) -> Iterator[tuple[int, Any]]:
-    """The values in a list, each with the line at which it begins.
+    """Yield the values of a JSON list, with their line numbers.
 
     Raises:
-        UserError: it is too large, or is not JSON throughout.
+        UserError: the file is too large, or not JSON.
     """
     content = file.rest()
     try:
@@ -530,13 +529,13 @@ def _parse_json_list(file: TextFile) -> Iterator[tuple[int, Any]]:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise UserError(
-            f"{file.path}, line {line}: not UTF-8; save it as UTF-8, or give its encoding, as in --encoding "
+            f"{file.path}, line {line}: not UTF-8. Save it as UTF-8, or set --encoding, as in --encoding "
             "cp1252"
         ) from error
     decode = json.JSONDecoder().raw_decode
     between = re.compile(r"[\s,]*")
     line = 1
-    counted = 0  # the characters whose line ends are counted
+    counted = 0  # line ends are counted up to this character
     index = between.match(text, text.index("[") + 1).end()
     while not text.startswith("]", index) or text[index + 1 :].strip():
         line += text.count("\n", counted, index)
@@ -544,41 +543,44 @@ def _parse_json_list(file: TextFile) -> Iterator[tuple[int, Any]]:
         try:
             value, end = decode(text, index)
         except (ValueError, RecursionError) as error:
-            raise UserError(f"{file.path}, line {line}: not JSON ({error}); mend it there") from error
+            raise UserError(f"{file.path}, line {line}: invalid JSON ({error}). Fix line {line}") from error
         yield line, value
         index = between.match(text, end).end()
 
 
 def _read_sheet_rows(path: Path) -> Iterator[Row]:
-    """The rows of the first sheet of an Excel file that has any.
+    """Yield the rows of the first non-empty sheet of an Excel file.
 
     Raises:
-        UserError: python-calamine is not installed, or the file is damaged or too large.
+        UserError: python-calamine is not installed, or the file is corrupt or too large.
     """
     try:
         from python_calamine import CalamineError, CalamineWorkbook
     except ImportError as error:
         way = install_command("excel")
-        raise UserError(f"{path}: an Excel file needs python-calamine: {way}; or save it as .csv") from error
+        raise UserError(f"{path}: Excel files require python-calamine: {way}. Or save it as .csv") from error
     try:
         size = sum(part.file_size for part in zipfile.ZipFile(path).infolist())
         if size > _LARGEST:
-            raise UserError(f"{path}: unpacked, it has {size >> 20:,} MiB; save it as .csv")
+            raise UserError(
+                f"{path}: too large, {size >> 20:,} MiB uncompressed (maximum: "
+                f"{_LARGEST >> 20:,} MiB). Save it as .csv"
+            )
         workbook = CalamineWorkbook.from_path(path)
         sheets = [workbook.get_sheet_by_name(name) for name in workbook.sheet_names]
         rows_of = {sheet.name: sheet.to_python(skip_empty_area=False) for sheet in sheets}
     except (zipfile.BadZipFile, CalamineError, OSError) as error:
-        raise UserError(f"{path}: cannot be read ({error}); save it as .csv") from error
+        raise UserError(f"{path}: cannot be read ({error}). Save it as .csv") from error
     names = [name for name, rows in rows_of.items() if rows]
     if names[1:]:
-        logger.warning("%s: only the sheet '%s' is read, not %s", path, names[0], listed(names[1:]))
+        logger.warning("%s: reading only sheet '%s', ignoring %s", path, names[0], listed(names[1:]))
     for line, values in enumerate(rows_of[names[0]] if names else [], 1):
         if any(cells := list(map(as_cell, values))):
             yield line, cells
 
 
 def as_cell(value: Any) -> Any:
-    """A value of JSON, or of a sheet, as a cell: text, but for lists and objects."""
+    """Convert a value of JSON or of a sheet to a cell: a string, except lists and objects."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float) and value.is_integer():
