@@ -19,8 +19,8 @@ from ernie_m.inference.prediction_options import (
     as_list,
     as_row,
     in_parts,
-    languages_of,
     one_for_each,
+    parse_text_languages,
     parsed,
 )
 from ernie_m.inference.tasks import Answer, Choice, Filling, Hit, Prediction, Ranked, Tagged
@@ -214,7 +214,7 @@ class Model:
 
         Args:
             labels: a list, or a comma-separated string.
-            hypothesis_template: a sentence in any language, with {} in place of the label.
+            hypothesis_template: a sentence in any language, with {} for the label.
             multi_label: whether several labels can apply to one text.
         """
         shared = {"labels": labels, "hypothesis_template": hypothesis_template, "multi_label": multi_label}
@@ -231,8 +231,8 @@ class Model:
 
     def answer(self, question: str, context: str) -> Answer:
         """Extract the answer to a question: {"answer", "start", "probability", "candidates"}."""
-        (answer,) = self._answer(QUESTION_ANSWERING, [{"question": question, "context": context}])
-        return answer
+        (prediction,) = self._answer(QUESTION_ANSWERING, [{"question": question, "context": context}])
+        return prediction
 
     def encode(
         self,
@@ -257,7 +257,7 @@ class Model:
                 means next to the weights. True: detect the language by the nearest mean. Otherwise the
                 language of all texts, or a list with the language of each text.
             on_empty: for a text that is empty, white space, None or NaN: "error", or "skip" to return a row
-                of NaN, so that row i always belongs to text i.
+                of NaN, so that row i always is text i's.
             batch_size: the number of texts of the maximum length in a batch; a batch of shorter texts holds
                 more. None: 4,096 tokens a batch.
             normalize: whether to scale embeddings to unit length; by default the setting in the model's
@@ -276,7 +276,7 @@ class Model:
         if not accepts(PositiveInt | None, batch_size):
             raise UserError(f"invalid batch_size {batch_size!r} (expected an integer, at least 1)")
         sentences = as_list(texts, "texts")
-        languages = languages_of(center_by_language, len(sentences))
+        languages = parse_text_languages(center_by_language, len(sentences))
         centered = center_by_language is not False  # also if languages are given
         options = PredictionOptions(
             pooling=pooling, layer=layer, center_by_language=centered, normalize=normalize, prompt=prompt
@@ -284,17 +284,17 @@ class Model:
         predictor = self._predictor(EMBEDDING, options)
         inputs = parsed(predictor, [{"text": text} for text in sentences], on_empty)
         batch_tokens = BATCH_TOKENS if batch_size is None else batch_size * predictor.max_seq_len
-        vectors = np.full((len(inputs), self.loaded.config.hidden_size), np.nan, np.float32)
+        embeddings = np.full((len(inputs), self.loaded.config.hidden_size), np.nan, np.float32)
         numbers_of_texts = [number for number, text in enumerate(inputs) if text is not None]
         cut_count = 0
         unknown = []  # indices of texts
         for numbers in in_parts(numbers_of_texts, "encoding"):
             features = predictor.features([inputs[number] for number in numbers])
             part_languages = None if languages is None else [languages[number] for number in numbers]
-            vectors[numbers] = predictor.vectors_of(features, part_languages, batch_tokens)
+            embeddings[numbers] = predictor.encode_features(features, part_languages, batch_tokens)
             cut_count += sum(feature.cut for feature in features)
             unknown_words = find_unknown_words(self.tokenizer, [feature.ids for feature in features])
-            unknown += [numbers[place] for place in unknown_words.nonzero()[0]]
+            unknown += [numbers[index] for index in unknown_words.nonzero()[0]]
         warn_if_cut("encode", cut_count, len(inputs), "texts", predictor.max_seq_len)
         if unknown:
             logger.warning(
@@ -304,7 +304,7 @@ class Model:
                 len(inputs),
                 unknown[0],
             )
-        return vectors
+        return embeddings
 
     def similarity(
         self, texts: str | Iterable[str], others: str | Iterable[str], **options: Unpack[EncodeOptions]
@@ -314,9 +314,9 @@ class Model:
         """
         from ernie_m.vectors.pooling import unit
 
-        vectors = unit(self.encode(texts, **options))
+        embeddings = unit(self.encode(texts, **options))
         other_vectors = unit(self.encode(others, **options))
-        return vectors @ other_vectors.T
+        return embeddings @ other_vectors.T
 
     def search(
         self,
@@ -414,7 +414,7 @@ class Model:
                 of another run; scikit-learn is not installed; or the model was exported.
         """
         from ernie_m.fit.fit_model import fit_model
-        from ernie_m.fit.labeled_rows import KINDS, ask_for_kind, rows_of
+        from ernie_m.fit.labeled_rows import KINDS, ask_for_kind, build_dataset
         from ernie_m.utils.logging import logger
 
         if folder is not None and os.path.exists(folder):
@@ -431,7 +431,7 @@ class Model:
         kind = task or (MULTI_LABEL if are_lists else REGRESSION if are_decimals else CLASSIFICATION)
         if kind == MULTI_LABEL and not are_lists:
             raise UserError(f"task {kind} requires a list of labels for each text (it may be empty)")
-        of_rows = rows_of(
+        dataset = build_dataset(
             kind,
             rows,
             one_for_each(given, "labels", rows),
@@ -440,11 +440,11 @@ class Model:
             one_for_each(groups, "groups", rows),
         )
         if (kind, task) == (CLASSIFICATION, None):
-            ask_for_kind(of_rows)
-        for issue in of_rows.issues():
+            ask_for_kind(dataset)
+        for issue in dataset.issues():
             logger.warning("%s", issue)
         path = None if folder is None else Path(folder)
-        fitted = fit_model(self.loaded, of_rows, path, finetune, layer)
+        fitted = fit_model(self.loaded, dataset, path, finetune, layer)
         assert fitted is not None  # None only after a stop request
         loaded, scored = fitted
         return Model(loaded, None if scored is None else scored.summary())
@@ -462,16 +462,16 @@ class Model:
             raise UserError(f"{self.loaded.folder}: rank requires a cross-encoder")
         # None would be a single text.
         requests = [{"text_a": query, "text_b": text or ""} for text in sentences]
-        answers = self._answer(CLASSIFICATION, requests)
-        best = sorted(range(len(answers)), key=lambda number: -answers[number]["score"])
-        ranked: list[Any] = [{"index": i, "text": sentences[i], **answers[i]} for i in best]
+        predictions = self._answer(CLASSIFICATION, requests)
+        best = sorted(range(len(predictions)), key=lambda number: -predictions[number]["score"])
+        ranked: list[Any] = [{"index": i, "text": sentences[i], **predictions[i]} for i in best]
         return ranked
 
     def fill(self, text: str, language: str | None = None, top_k: int = 5) -> list[list[Filling]]:
         """Return the most probable tokens for each [MASK] of the text, with their probabilities."""
         requests = [{"text": text, "language": language}]
-        (answer,) = self._answer(FILL_MASK, requests, PredictionOptions(top_k=top_k))
-        return answer["masks"]
+        (prediction,) = self._answer(FILL_MASK, requests, PredictionOptions(top_k=top_k))
+        return prediction["masks"]
 
     def _answer(
         self, task: str, requests: list[dict[str, Any]], options: PredictionOptions = PredictionOptions()
@@ -483,7 +483,7 @@ class Model:
         """
         predictor = self._predictor(task, options)
         inputs = parsed(predictor, requests)
-        return [answer for part in in_parts(inputs, "predicting") for answer in predictor.answer(part)]
+        return [answer for part in in_parts(inputs, "predicting") for answer in predictor.predict(part)]
 
     def _predictor(self, task: str, options: PredictionOptions) -> Any:
         """Return the predictor for these options, created once."""

@@ -24,7 +24,7 @@ from ernie_m.commands import export
 from ernie_m.finetune.finetune_args import FinetuneFlags
 from ernie_m.finetune.retrieval.retrieval_args import RetrievalFlags
 from ernie_m.pretrain.config import PretrainConfig
-from ernie_m.reader.labels import write_places
+from ernie_m.reader.labels import write_indices
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.utils.args import parse_options
 from tests import toys
@@ -253,7 +253,7 @@ def put_texts(folder: Path) -> None:
     labeled = [row._replace(label=toys.LABELS[i % len(toys.LABELS)]) for i, row in enumerate(labeled)]
     toys.write_labeled_texts(folder / "my/train.tsv", labeled)
     toys.write_labeled_texts(folder / "my/dev.tsv", labeled[:9])
-    write_places(folder / "my/label_map.json", toys.LABELS)
+    write_indices(folder / "my/label_map.json", toys.LABELS)
 
 
 @pytest.fixture

@@ -170,8 +170,8 @@ def write(
             "--allow_lossy; the new README.md lists the differences"
         )
     write_foreign.check_fits(flags.to, checkpoint, task)
-    remark = write_foreign.note(format, preprocessing)
-    facts = {"reads_otherwise": [*differing, remark] if remark else differing or None, "trimmed": trimmed}
+    note = write_foreign.note(format, preprocessing)
+    facts = {"reads_otherwise": [*differing, note] if note else differing or None, "trimmed": trimmed}
     if not flags.trim_vocab_to:  # the scores were measured with the full vocabulary
         facts["scores"] = scores
     # The max_seq_len of a model with a head is the length in its training.
@@ -182,7 +182,7 @@ def write(
         files = WRITERS[format.tokenizer_form](folder, tokenizer, longest, separators)
         if format.name == NativeFormat.name:
             write_manifest(folder / MANIFEST)
-    say(*lines_of(written, checkpoint, flags))
+    say(*report_lines(written, checkpoint, flags))
     if pooling_files:
         names = ", ".join(pooling_files)
         say(f"for sentence-transformers: {names}; pooling: {preprocessing.pooling or MEAN_OF_TOKENS}")
@@ -191,7 +191,7 @@ def write(
             f"note: the model was trained for embeddings of layer {preprocessing.layer} with --pooling "
             f"{preprocessing.pooling}, which sentence-transformers does not support"
         )
-    say_tokenizer(files, remark, flags)
+    say_tokenizer(files, note, flags)
     for difference in differing:
         say(f"preprocessed differently: {difference}")
     if "license" not in metadata:
@@ -200,26 +200,26 @@ def write(
         )
 
 
-def lines_of(written: Translated, checkpoint: Checkpoint, flags: ConvertFlags) -> list[str]:
+def report_lines(written: Translated, checkpoint: Checkpoint, flags: ConvertFlags) -> list[str]:
     """Return a line for each tensor, written or not."""
     is_official = flags.to == "fluid"
     location = "params/" if is_official else ""
     lines = [f"{location}{name}  {list(shape)}" for name, shape in written.weights.shapes.items()]
     without_place = {"labels": checkpoint.labels, READING: checkpoint.preprocessing.to_json()}
     unsaid = [f"{key} of config.json" for key, value in without_place.items() if value and is_official]
-    afresh = f"libraries that load {flags.to} initialize it randomly"
+    note = f"libraries that load {flags.to} initialize it randomly"
     return [
         *lines,
         *(f"skipped: {name} ({reason})" for name, reason in checkpoint.dropped.items()),
         *(f"skipped: {name} (unknown)" for name in checkpoint.unknown),
         *(f"not representable in {flags.to}: {name}" for name in (*written.unknown, *unsaid)),
-        *(f"not in {flags.source}: {name} ({afresh})" for name in written.absent),
+        *(f"not in {flags.source}: {name} ({note})" for name in written.absent),
         f"{flags.source} ({checkpoint.format}) -> {flags.target} ({flags.to}): {len(lines)} tensors",
     ]
 
 
-def say_tokenizer(files: list[str], remark: str | None, flags: ConvertFlags) -> None:
+def say_tokenizer(files: list[str], note: str | None, flags: ConvertFlags) -> None:
     """Print the tokenizer files that were written, and how their library differs."""
     say(f"tokenizer: {', '.join(files)} in {flags.target}")
-    if remark:
-        say(f"note: {remark}")
+    if note:
+        say(f"note: {note}")

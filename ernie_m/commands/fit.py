@@ -106,14 +106,14 @@ def fit_labels(
     Raises:
         UserError: a file or a row is invalid, or the rows cannot be evaluated; with file and line.
     """
-    from ernie_m.fit.labeled_rows import load_dataset, refuse
+    from ernie_m.fit.labeled_rows import load_dataset, raise_errors
 
     rows = load_dataset(training, flags, kind)
     parts = {str(file.path): load_dataset([file], flags, rows.kind, rows) for file in tests}
     for name, part in ((flags.table, rows), *parts.items()):
         for issue in part.issues(None if part is rows else rows):
             logger.warning("%s: %s", name, issue)
-    refuse(
+    raise_errors(
         rows.errors(),
         "Scores require two. Add texts, remove the label, or set --label to another column",
     )
@@ -126,8 +126,8 @@ def fit_labels(
         fitted = fit_model(loaded, rows, Path(flags.output), flags.finetune, flags.layer, flags.table, stop)
     if fitted is None:
         return False
-    learned, scored = fitted
+    trained, scored = fitted
     say(f"\n{scored.text(flags.table)}")
     for name, part in parts.items():
-        say(f"\n{evaluate_labels(learned, part, name).text(name)}")
+        say(f"\n{evaluate_labels(trained, part, name).text(name)}")
     return True

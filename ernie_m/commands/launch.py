@@ -149,7 +149,9 @@ def environments(
     return variables
 
 
-def run_processes(commands: Sequence[Sequence[str]], places: list[dict[str, str]], logs: Path) -> int:
+def run_processes(
+    commands: Sequence[Sequence[str]], rank_environments: list[dict[str, str]], logs: Path
+) -> int:
     """Start the processes of this node and wait for them.
 
     The first process prints on the console, the others to `logs`. Signals are forwarded to all. After one has
@@ -157,7 +159,7 @@ def run_processes(commands: Sequence[Sequence[str]], places: list[dict[str, str]
 
     Args:
         commands: the command of each.
-        places: the additional environment variables of each process.
+        rank_environments: the additional environment variables of each process.
         logs: the directory for the output of all but the first.
 
     Returns:
@@ -172,7 +174,7 @@ def run_processes(commands: Sequence[Sequence[str]], places: list[dict[str, str]
             process.send_signal(number)
 
     with stop_signals_handled_by(hand_on), contextlib.ExitStack() as files:
-        for number, (command, environment) in enumerate(zip(commands, places)):
+        for number, (command, environment) in enumerate(zip(commands, rank_environments)):
             # The first process inherits the streams of the launcher.
             output = files.enter_context(open(logs / f"workerlog.{number}", "wb")) if number > 0 else None
             processes.append(
@@ -237,9 +239,9 @@ def main() -> None:
     )
 
     command = [sys.executable, "-u", *([] if Path(script[0]).is_file() else ["-m", "ernie_m"]), *script]
-    places = environments(flags, script, processes, gpus)
+    rank_environments = environments(flags, script, processes, gpus)
     if processes * len(flags.nodes) == 1:  # replaces the launcher
-        os.execve(sys.executable, command, os.environ | places[0])
+        os.execve(sys.executable, command, os.environ | rank_environments[0])
     os.environ.setdefault("GLOG_minloglevel", "1")  # otherwise Paddle logs how the processes connect
     workers = f"workers-node{flags.node_id}" if len(flags.nodes) > 1 else "workers"
-    sys.exit(run_processes([command] * processes, places, Path(os.environ[LOG_DIR], workers)))
+    sys.exit(run_processes([command] * processes, rank_environments, Path(os.environ[LOG_DIR], workers)))

@@ -50,14 +50,14 @@ def main() -> None:
     flags = parse_options(ServeFlags, None, __name__)
     # Imported here, so that --help is fast.
     try:
-        from ernie_m.inference.server.app import serve, token_of
+        from ernie_m.inference.server.app import read_token, serve
     except ImportError as error:
         raise UserError(f"ernie-m serve requires {error.name}: {install_command('serve')}") from error
     from ernie_m.inference.load import load
 
     options = flags.options()
     setup_console()  # also shows the progress of encoding the corpus
-    token = token_of(flags.token_file)
+    token = read_token(flags.token_file)
     logger.setLevel(flags.log_level.upper())
     models = [load(folder, engine=flags.engine, amp=flags.amp) for folder in flags.model.split(",")]
     serve(

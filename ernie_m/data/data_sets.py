@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from ernie_m.reader.files.conll import read_words
 from ernie_m.reader.files.find_files import LANGUAGE, SPLIT, SPLITS, NamedFile
-from ernie_m.reader.files.official_tsv import decode, has_quotes, say_quoted, split_cells
+from ernie_m.reader.files.official_tsv import decode, has_quotes, log_quoted, split_cells
 from ernie_m.reader.files.squad import read_squad
 from ernie_m.reader.files.table_options import TableOptions
 from ernie_m.reader.tag_schemes import ENTITIES, JOINT, entities, tag_names, to_iob2
@@ -147,7 +147,7 @@ def read_pairs(
         raise UserError(f"{file.path}: no usable row ({reasons or 'the file is empty'})")
     if reasons:
         say(f"dropped: {reasons}")
-    say_quoted(file.path, sum(map(has_quotes, rows)), len(rows), say)
+    log_quoted(file.path, sum(map(has_quotes, rows)), len(rows), say)
     label_names = sorted(set(labels.values()))
     for language, rows_of_language in used.items():
         of_labels, lines = zip(*rows_of_language)

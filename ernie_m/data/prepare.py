@@ -17,7 +17,7 @@ from ernie_m.data.data_sets import DATA_SETS, RENAMED, WRITTEN, DataSet
 from ernie_m.data.prepare_pairs import prepare_pairs
 from ernie_m.reader.files.find_files import NamedFile, find_files, recognize
 from ernie_m.reader.files.table_options import TableOptions
-from ernie_m.reader.labels import write_places
+from ernie_m.reader.labels import write_indices
 from ernie_m.utils.args import option, parse_options
 from ernie_m.utils.errors import UserError, listed, say
 from ernie_m.utils.files import atomic_file, lock_writer
@@ -124,7 +124,7 @@ def write_maps(output: Path, written: Collection[tuple[str, str]], labels: Seque
         maps["test/lang_map.json"] = languages["test"]
     for name, columns in maps.items():
         if columns:
-            write_places(output / name, columns)
+            write_indices(output / name, columns)
     if labels:
         say(f"--num_labels is {len(labels)}")
         if len(languages["train"]) > 1:

@@ -32,9 +32,9 @@ from ernie_m.reader.files.find_files import (
     check_languages,
     find_files,
     get_stem,
+    is_held_out_path,
     languages_in_name,
-    languages_of,
-    says_held_out,
+    parse_languages,
     split_label,
 )
 from ernie_m.reader.files.pairs import PairRows, make_header
@@ -76,7 +76,7 @@ class PairFile:
         notation = f"{'-'.join(languages)}<={files}" if languages else files
         in_order = sorted(languages, key=_is_english)
         inside = os.path.relpath(files.split(",")[0], folder or os.curdir)
-        is_held_out = says_held_out(inside)
+        is_held_out = is_held_out_path(inside)
         if is_held_out or not languages:
             before_languages = stem.removesuffix("-".join(languages))
             if is_held_out:
@@ -124,7 +124,7 @@ def find(sources: Iterable[str], output: Path) -> FoundFiles:
         # A source may list its files, as in de-en<=a.tsv or a.de,a.en; otherwise it is a file or a folder.
         label, files = split_label(source)
         if label is not None or ("," in source and not Path(source).exists()):
-            languages = () if label is None else languages_of(label, 2)
+            languages = () if label is None else parse_languages(label, 2)
             pairs.append(PairFile.of(files, languages, files, os.path.dirname(files.split(",")[0])))
             continue
         folder = source if os.path.isdir(source) else os.path.dirname(source)

@@ -55,7 +55,7 @@ def trim(
     counts: Counter[int] = Counter()  # subword index -> its frequency in the texts
     for path in texts:
         for examples in windows(Sentences(path), _BLOCK):
-            counts.update(chain(*tokenizer.piece_numbers([example.text_a for example in examples])))
+            counts.update(chain(*tokenizer.subword_numbers([example.text_a for example in examples])))
     if not counts:
         names = ", ".join(map(str, texts))
         raise UserError(f"{names}: no text. --trim_vocab_to requires the text whose subwords are kept")
@@ -100,6 +100,6 @@ def _needed_by_rule_5(tokenizer: Tokenizer, model: ModelProto, numbers: set[int]
     for number in sorted(numbers & tokenizer.digit_comma.keys()):
         # The smaller model must split the digits before the comma in the same way.
         digits = model.pieces[number].piece[:-1].replace("▁", "")
-        numbers.update(tokenizer.piece_numbers([digits])[0])
+        numbers.update(tokenizer.subword_numbers([digits])[0])
         tokens.update(tokenizer.digit_comma[number])
     return tokens

@@ -236,7 +236,7 @@ def check_rows(
     for name, data in [*named, *((file.path, file.data) for file in files)]:
         task.warn_truncated(name, data)
         inputs = task.inputs(data)
-        targets, location = (data.targets, data.place) if has_ids else (np.zeros(0), str)
+        targets, location = (data.targets, data.location) if has_ids else (np.zeros(0), str)
         for error in check_labels(inputs, targets, location, trained_inputs=trained):
             logger.warning("%s: %s", name, error)
         trained = inputs if data is train_set else trained

@@ -69,10 +69,12 @@ def fit_model(
     limit = min(_LONGEST, loaded.longest) if whole else encode.max_seq_len
     prompt = "" if whole else loaded.preprocessing.prompt(NEITHER)
     rows.task(loaded.tokenizer, limit, prompt).warn_truncated(name, rows.examples)
-    vectors = encode.vectors([" ".join(filter(None, example[:2])) for example in rows.examples])
+    embeddings = encode.vectors([" ".join(filter(None, example[:2])) for example in rows.examples])
     if len(np.unique(rows.languages)) > 1:
-        rows = rows._replace(groups=join_translations(rows.groups, rows.languages, vectors))
-    elif not rows.are_pairs and (share := near_duplicate_share(rows.groups, vectors)) > MANY_NEAR_DUPLICATES:
+        rows = rows._replace(groups=join_translations(rows.groups, rows.languages, embeddings))
+    elif (
+        not rows.are_pairs and (share := near_duplicate_share(rows.groups, embeddings)) > MANY_NEAR_DUPLICATES
+    ):
         logger.warning(
             "%s: %.0f %% of the texts are near-duplicates; scores may be inflated by leakage. "
             "Set --group or --language",
@@ -85,8 +87,8 @@ def fit_model(
 
         stop = ShutdownHandler(active=False) if stop is None else stop
         return finetune_model(loaded, rows, output, limit, name, stop)
-    scored = None if rows.errors() else _cross_validate(vectors, rows)
-    fitted = _fitted(loaded, rows, *_head(vectors, rows), encode.layer)
+    scored = None if rows.errors() else _cross_validate(embeddings, rows)
+    fitted = _fitted(loaded, rows, *_head(embeddings, rows), encode.layer)
     if output is None:
         return _in_memory(fitted, loaded), scored
     _save(fitted, rows, output)

@@ -1,4 +1,4 @@
-"""Labeled datasets, from tables (`load_dataset`) or from Python (`rows_of`)."""
+"""Labeled datasets, from tables (`load_dataset`) or from Python (`build_dataset`)."""
 
 import re
 from collections import Counter
@@ -16,17 +16,17 @@ from ernie_m.model.tasks import CLASSIFICATION, MULTI_LABEL, REGRESSION
 from ernie_m.reader.batching import Example
 from ernie_m.reader.files.find_files import NamedFile
 from ernie_m.reader.files.labeled_tables import read_labeled
-from ernie_m.reader.files.row_errors import MOST_FAULTS
+from ernie_m.reader.files.row_errors import MOST_ERRORS
 from ernie_m.reader.files.table_options import LabelOptions
 from ernie_m.reader.labels import (
     ALL_LANGUAGES,
     check_labels,
     input_hash,
     is_mark,
+    is_missing_label,
     is_mixed,
-    is_no_label,
     is_printed,
-    labels_for_none,
+    missing_labels,
     normal_label,
     number_in,
 )
@@ -56,7 +56,7 @@ class LabeledDataset(NamedTuple):
         names: the names of the labels, in the order of their ids; empty for regression.
         languages: the language of each row, str [N], from `language_group`; "": unknown.
         groups: int64 [N]; rows of one group are kept in one fold.
-        places: the location of each row, for messages.
+        locations: the location of each row, for messages.
         given: name of a label -> the label as passed to the Python API.
         columns: the options that select the same columns of another table -> their values.
     """
@@ -66,7 +66,7 @@ class LabeledDataset(NamedTuple):
     names: list[str]
     languages: np.ndarray
     groups: np.ndarray
-    places: list[str]
+    locations: list[str]
     given: dict[str, Any]
     columns: Mapping[str, str]
 
@@ -102,7 +102,7 @@ class LabeledDataset(NamedTuple):
             examples=_at(numbers, self.examples),
             languages=self.languages[numbers],
             groups=self.groups[numbers],
-            places=_at(numbers, self.places),
+            locations=_at(numbers, self.locations),
         )
 
     def task(self, tokenizer: Tokenizer, max_seq_len: int, prompt: str = "") -> Classification:
@@ -114,26 +114,26 @@ class LabeledDataset(NamedTuple):
     def errors(self) -> list[str]:
         """Return the reasons why the rows cannot be evaluated; empty: they can."""
         if len(np.unique(self.groups)) < 2:
-            return [f"{self.places[0]}: all rows have the same text or group"]
+            return [f"{self.locations[0]}: all rows have the same text or group"]
         errors = []
         targets = self.targets
         for number, name in enumerate(self.names if self.kind == CLASSIFICATION else ()):
             rows = np.flatnonzero(targets == number)
             if len(np.unique(self.groups[rows])) < 2:
-                errors.append(f"{self.places[rows[0]]}: the label '{name}' has only one text or group")
+                errors.append(f"{self.locations[rows[0]]}: the label '{name}' has only one text or group")
         return errors
 
-    def issues(self, learned: "LabeledDataset | None" = None) -> Iterator[str]:
-        """Yield warnings about the rows. `learned`: the training rows, if these are a test set."""
+    def issues(self, training: "LabeledDataset | None" = None) -> Iterator[str]:
+        """Yield warnings about the rows. `training`: the training rows, if these are a test set."""
         ids = np.unique(self.targets, axis=0, return_inverse=True)[1].reshape(-1)
         labels = () if self.kind == REGRESSION else ids
-        trained = None if learned is None else learned.inputs
-        yield from check_labels(self.inputs, labels, self.places.__getitem__, trained)
+        trained = None if training is None else training.inputs
+        yield from check_labels(self.inputs, labels, self.locations.__getitem__, trained)
         languages = np.unique(self.languages).tolist()
         if unknown := [name for name in languages if name and not language_tag(name)]:
             yield f"unknown languages, each treated as a separate one: {listed(unknown)}"
         same: dict[str, list[str]] = {}
-        for name in self.names if learned is None else ():
+        for name in self.names if training is None else ():
             same.setdefault("".join(name.casefold().split()), []).append(f"'{name}'")
         for names in same.values():
             if len(names) > 1:
@@ -154,7 +154,7 @@ def load_dataset(
         like: the training rows; the labels of these test rows must be among theirs.
 
     Raises:
-        UserError: a table cannot be read, or as `rows_of`; with file and line.
+        UserError: a table cannot be read, or as `build_dataset`; with file and line.
     """
     several = kind == MULTI_LABEL or (
         kind is None and bool(options.label_separator or "," in (options.label or ""))
@@ -164,7 +164,7 @@ def load_dataset(
     columns = tables[0].columns
     is_score = columns.get("label", "").lower() == "score"
     found = kind or (MULTI_LABEL if several else REGRESSION if is_score else CLASSIFICATION)
-    texts, labels, languages, groups, places = [], [], [], [], []
+    texts, labels, languages, groups, locations = [], [], [], [], []
     label_columns = {name for table in tables for name in table.label_columns}
     expected = like.names if like and label_columns else label_columns
     for file, table in zip(files, tables):
@@ -179,8 +179,8 @@ def load_dataset(
             labels.append(row.label)
             languages.append(row.language or language)
             groups.append(row.group)
-            places.append(f"{file.path}, line {row.line}")
-    rows = rows_of(found, texts, labels, places, languages, groups, like, options.on_error)
+            locations.append(f"{file.path}, line {row.line}")
+    rows = build_dataset(found, texts, labels, locations, languages, groups, like, options.on_error)
     rows = rows._replace(columns=columns)
     unused = () if like else label_columns.difference(rows.names)
     if unused:
@@ -210,20 +210,20 @@ def ask_for_kind(rows: LabeledDataset) -> None:
         may_be_several = (len(parts) > 1 and any(counts[part] > 1 for part in parts)) or are_marks
         may_be_several |= len(words) > 1 and words <= rows.given.keys()
         if may_be_several or may_be_numbers:
-            location = rows.places[rows.targets.tolist().index(id_)]
+            location = rows.locations[rows.targets.tolist().index(id_)]
             raise UserError(
                 f"{location}: ambiguous label '{name}' (one label, several labels, or a score). Set --task "
                 f"{CLASSIFICATION}, --task {REGRESSION}, or --task {MULTI_LABEL} with --label_separator"
             )
 
 
-def _refuse_thousands(labels: Sequence[Any], places: Sequence[str]) -> None:
+def _reject_thousands(labels: Sequence[Any], locations: Sequence[str]) -> None:
     """Reject numbers such as "1.000" that may have a thousands separator.
 
     Raises:
         UserError: the first of them, with its location.
     """
-    written = [(label, location) for label, location in zip(labels, places) if isinstance(label, str)]
+    written = [(label, location) for label, location in zip(labels, locations) if isinstance(label, str)]
     largest = max((int(label) for label, _ in written if re.fullmatch(r"\d{1,99}", label)), default=0)
     marked = [
         (label, location) for label, location in written if "." in label and number_in(label) is not None
@@ -237,11 +237,11 @@ def _refuse_thousands(labels: Sequence[Any], places: Sequence[str]) -> None:
         )
 
 
-def rows_of(
+def build_dataset(
     kind: str,
     texts: Sequence[Sequence[str]],
     labels: Sequence[Any],
-    places: Sequence[str],
+    locations: Sequence[str],
     languages: Sequence[str],
     groups: Sequence[Any],
     like: LabeledDataset | None = None,
@@ -274,17 +274,17 @@ def rows_of(
     given: dict[str, Any] = {}
     values: list[Any]
     if kind == REGRESSION:
-        _refuse_thousands(labels, places)
+        _reject_thousands(labels, locations)
         values, others = _numbers(labels)
     else:
         of_rows = [list(map(_named, some if kind == MULTI_LABEL else [some])) for some in labels]
         for some in reversed(of_rows):
             given.update(reversed(some))
-        none = _labels_for_none(kind, of_rows)
+        none = _missing_labels(kind, of_rows)
         names = like.names if like else sorted(given.keys() - none)
         if len(names) * len(labels) > _MOST_CELLS:
             raise UserError(
-                f"{places[0]}: too many rows x labels for a classifier ({len(labels):,} rows, "
+                f"{locations[0]}: too many rows x labels for a classifier ({len(labels):,} rows, "
                 f"{len(names):,} labels). For so many labels use retrieval: train on pairs of a text and "
                 "its label with ernie-m train"
             )
@@ -293,19 +293,19 @@ def rows_of(
     errors += others
     if errors:
         kept = sorted({*range(len(labels))}.difference(number for number, _ in errors))
-        mend = "" if on_error is None else "Fix these rows, or set --on_error skip to drop them"
+        fix = "" if on_error is None else "Fix these rows, or set --on_error skip to drop them"
         skip = bool(kept) and on_error == "skip"
-        refuse([f"{places[number]}: {what}" for number, what in errors], mend, skip)
-        columns = _at(kept, labels), _at(kept, places), _at(kept, languages), _at(kept, groups)
-        return rows_of(kind, _at(kept, texts), *columns, like)
+        raise_errors([f"{locations[number]}: {what}" for number, what in errors], fix, skip)
+        columns = _at(kept, labels), _at(kept, locations), _at(kept, languages), _at(kept, groups)
+        return build_dataset(kind, _at(kept, texts), *columns, like)
     if kind == MULTI_LABEL and names and all(map(is_mark, names)):
         raise UserError(
-            f"{places[0]}: invalid labels {labels[0]!r} (expected label names, got numbers). Give a list "
+            f"{locations[0]}: invalid labels {labels[0]!r} (expected label names, got numbers). Give a list "
             "of names, or in a table one column per label, with --label A,B,C"
         )
     if like is None and len({*values}) < 2:
         only = f"the label '{names[0]}'" if kind == CLASSIFICATION else "equal labels"
-        raise UserError(f"{places[0]}: all {len(values):,} rows have {only}. Add rows with another label")
+        raise UserError(f"{locations[0]}: all {len(values):,} rows have {only}. Add rows with another label")
     if len({*given.values()}) < len(given):
         raise UserError("labels: two labels are equal in Python, such as 1 and True. Use strings")
     examples = [Example(*row, label=value) for row, value in zip(texts, values)]
@@ -313,7 +313,7 @@ def rows_of(
     keys += [(row, ("group", group)) for row, group in enumerate(groups) if group not in ("", None)]
     in_groups = join_rows(keys, (), len(examples))
     tags = np.array([*map(language_group, languages)])
-    return LabeledDataset(kind, examples, names, tags, in_groups, list(places), given, {})
+    return LabeledDataset(kind, examples, names, tags, in_groups, list(locations), given, {})
 
 
 def _numbers(labels: Sequence[Any]) -> tuple[list[float | None], _NumberedErrors]:
@@ -339,10 +339,10 @@ def _type_errors(kind: str, labels: Sequence[Any]) -> _NumberedErrors:
     return errors
 
 
-def _labels_for_none(kind: str, of_rows: Sequence[Sequence[tuple[str, Any]]]) -> set[str]:
+def _missing_labels(kind: str, of_rows: Sequence[Sequence[tuple[str, Any]]]) -> set[str]:
     """Return the names of labels that mean "no label"."""
     counts = Counter(name for some in of_rows for name, _ in some)
-    return labels_for_none(counts) if kind == CLASSIFICATION else set(filter(is_no_label, counts))
+    return missing_labels(counts) if kind == CLASSIFICATION else set(filter(is_missing_label, counts))
 
 
 def _ids(
@@ -350,12 +350,12 @@ def _ids(
 ) -> tuple[list[Any], _NumberedErrors]:
     """Return the target of each row, a label id or a multi-hot tuple, and the errors of unknown labels."""
     ids = {name: id_ for id_, name in enumerate(names)}
-    mend = "Rename the label, or remove the row (in a table with --filter 'COLUMN!=LABEL')"
+    fix = "Rename the label, or remove the row (in a table with --filter 'COLUMN!=LABEL')"
     errors = []
     for number, some in enumerate(of_rows):
         for name, label in some:
             if (name in none and name not in ids) or is_printed(name):
-                what = f"invalid label {label!r} (expected a string that does not mean 'none'). {mend}"
+                what = f"invalid label {label!r} (expected a string that does not mean 'none'). {fix}"
                 errors.append((number, what))
             elif name not in ids:
                 errors.append((number, f"unknown label '{name}' (trained on: {listed(names)})"))
@@ -365,16 +365,16 @@ def _ids(
     return [tuple(int(id_ in row) for id_ in ids.values()) for row in has], errors
 
 
-def refuse(errors: Sequence[str], mend: str = "", skip: bool = False) -> None:
+def raise_errors(errors: Sequence[str], fix: str = "", skip: bool = False) -> None:
     """Raise a UserError with the first errors, the number of the others, and the fix.
 
     Args:
         skip: whether to log a warning instead, because the invalid rows are dropped.
     """
-    more = [f"and {len(errors) - MOST_FAULTS:,} more"] if len(errors) > MOST_FAULTS else []
-    lines = [*errors[:MOST_FAULTS], *more]
+    more = [f"and {len(errors) - MOST_ERRORS:,} more"] if len(errors) > MOST_ERRORS else []
+    lines = [*errors[:MOST_ERRORS], *more]
     if lines and not skip:
-        raise UserError(*lines, *([mend] if mend else []))
+        raise UserError(*lines, *([fix] if fix else []))
     for line in lines:
         logger.warning("dropped: %s", line)
 

@@ -14,7 +14,7 @@ from ernie_m.model.tasks import QUESTION_ANSWERING, TOKEN_CLASSIFICATION
 from ernie_m.reader.files.conll import read_words
 from ernie_m.reader.files.find_files import NamedFile
 from ernie_m.reader.files.table_options import LabelOptions
-from ernie_m.reader.labels import write_places
+from ernie_m.reader.labels import write_indices
 from ernie_m.reader.tag_schemes import JOINT, OUTSIDE, tag_names, to_iob2
 from ernie_m.training.stop_requests import ShutdownHandler
 from ernie_m.utils.errors import UserError, listed
@@ -109,6 +109,6 @@ def write_official_tags(
                     )
                 new.write(f"{JOINT.join(sentence.words)}\t{JOINT.join(written)}\n")
     label_map = str(folder / "label_map.json")
-    write_places(label_map, names)
+    write_indices(label_map, names)
     options = {"label_map_config": label_map, "num_labels": len(names), "max_seq_len": 256}
     return paths, {**options, "chunk_scheme": "IOB" if mark_entities else "NONE"}

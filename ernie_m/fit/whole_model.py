@@ -68,9 +68,9 @@ def finetune_model(
     scored = None
     if not rows.errors():
         held_out = split_rows(rows.kind, rows.targets, rows.groups)[0]
-        learned = rows.some(np.setdiff1d(np.arange(len(rows.examples)), held_out))
+        trained = rows.some(np.setdiff1d(np.arange(len(rows.examples)), held_out))
         logger.info("training: 2 runs, without %d held-out rows and on all rows", len(held_out))
-        trainer = _train(folder / "scores", flags, opened, learned, stop)
+        trainer = _train(folder / "scores", flags, opened, trained, stop)
         if trainer is None:
             return None
         scored_rows = rows.some(held_out)

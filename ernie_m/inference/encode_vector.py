@@ -11,7 +11,7 @@ import numpy as np
 
 from ernie_m.inference.encode_vector_args import EncodeVectorFlags
 from ernie_m.inference.engines import FILES
-from ernie_m.inference.load import engine_of, exported_settings, load, load_opened
+from ernie_m.inference.load import choose_engine, exported_settings, load, load_opened
 from ernie_m.inference.tasks import PredictionOptions
 from ernie_m.inference.tasks.encode import EncodeTexts
 from ernie_m.model.checkpoint.open import open_checkpoint
@@ -48,7 +48,7 @@ def write_vectors(flags: EncodeVectorFlags) -> None:
     if not flags.use_cuda:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # read by Paddle and by ONNX Runtime
     is_exported = exported_settings(Path(flags.init_pretraining_params)) is not None
-    if not is_exported and engine_of(flags.engine) == "paddle-eager":
+    if not is_exported and choose_engine(flags.engine) == "paddle-eager":
         prepare()
     setup_console()
     with lock_writer(flags.output_dir, "--output_dir"), atomic_dir(flags.output_dir) as folder:
@@ -85,7 +85,7 @@ def open_encoder(flags: EncodeVectorFlags) -> tuple[EncodeTexts, SentenceEncoder
     # cls_emb.npy contains the pooler output; None: the pooling in the model's files.
     pooling = {"official": "pooler", "model": None}.get(flags.vectors, flags.vectors)
     if exported_settings(path) is None and flags.engine not in FILES:
-        engine = engine_of(flags.engine)
+        engine = choose_engine(flags.engine)
         if engine == "paddle-eager":
             from ernie_m.training import distributed  # imported here, because it imports Paddle
 
@@ -119,11 +119,11 @@ def means_to_subtract(
     if flags.center_on == "model":
         return encode.get_language_means()
     tokenizer = encode.model.tokenizer
-    vectors = {}
+    embeddings = {}
     for language, sentences in sentences_by_language(flags.center_on).items():
         ids = tokenizer.encode_batch(sentences)
-        vectors[language] = encoder.vectors(tokenizer.sentences(ids, encode.max_seq_len))
-    return LanguageCentering.of(vectors)
+        embeddings[language] = encoder.vectors(tokenizer.sentences(ids, encode.max_seq_len))
+    return LanguageCentering.of(embeddings)
 
 
 # Files of any number of embeddings, in bounded memory
@@ -222,11 +222,11 @@ def write_one_of_each(
     """
     with growing_array(folder / "vectors.npy", encoder.config.hidden_size, dtype) as grow:
         for ids, batches in _windows(encoder, encoder.batch, texts, encode, batch_tokens, window):
-            vectors = grow(len(ids))
+            embeddings = grow(len(ids))
             for rows, batch in batches:
                 if means is not None:
                     batch = means.centered(batch)
-                vectors[rows] = unit(batch) if normalize else batch
+                embeddings[rows] = unit(batch) if normalize else batch
 
 
 def _windows(

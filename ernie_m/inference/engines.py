@@ -118,7 +118,7 @@ class OnnxEngine:
             except Exception as error:  # its exceptions have no other common base
                 raise UserError(f"{path}: ONNX Runtime cannot load it. Export it again") from error
         if has_gpu() and _GPU not in self.session.get_providers():
-            _say_that_it_runs_on_the_cpu(_GPU in available)
+            _warn_about_cpu(_GPU in available)
         self.outputs = [output.name for output in self.session.get_outputs()]
 
     def __call__(self, ids: np.ndarray) -> dict[str, np.ndarray]:
@@ -127,7 +127,7 @@ class OnnxEngine:
 
 
 @cache  # once in a process
-def _say_that_it_runs_on_the_cpu(has_gpu_package: bool) -> None:
+def _warn_about_cpu(has_gpu_package: bool) -> None:
     reason = "it cannot load CUDA and cuDNN" if has_gpu_package else "onnxruntime-gpu is not installed"
     logger.warning("ONNX Runtime: running on the CPU, not on the GPU: %s (see docs/models.md)", reason)
 

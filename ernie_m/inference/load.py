@@ -165,7 +165,7 @@ class LoadedModel:
                 "writes it next to a finished model"
             )
         shape = (self.num_layers + 1, self.config.hidden_size)
-        self.reject_others(versions_of(self.versions))
+        self.reject_others(read_versions(self.versions))
         return LanguageCentering.read(self.language_means_path, shape)
 
     def reject_others(self, versions: Mapping[Path, FileVersion]) -> None:
@@ -184,7 +184,7 @@ class LoadedModel:
             UserError: as `open_checkpoint`, or a file changed.
         """
         checkpoint = open_checkpoint(self.folder)
-        self.reject_others(versions_of(checkpoint.files))
+        self.reject_others(read_versions(checkpoint.files))
         return checkpoint
 
     def limit(self, max_seq_len: int | None, default: int) -> int:
@@ -287,11 +287,11 @@ class LoadedModel:
     def _start(self, task: str, layer: int) -> GraphRunner:
         """Create the engine for a task and a layer."""
         if self.engine_name == "paddle-eager":
-            from ernie_m.inference.paddle_engine import DygraphEngine
+            from ernie_m.inference.paddle_engine import PaddleEagerEngine
 
-            return DygraphEngine(self.part(task), task, layer, self.autocast, self.has_pooler)
+            return PaddleEagerEngine(self.part(task), task, layer, self.autocast, self.has_pooler)
         if self.engine_name in FILES:  # a checkpoint's weights check themselves
-            self.reject_others(versions_of(self.versions))
+            self.reject_others(read_versions(self.versions))
         has_pooled = self.has_pooler and layer == self.num_layers
         if self.engine_name == "paddle-inference":
             return PaddleEngine(self.folder, graph_outputs(task, has_pooled), self.amp)
@@ -304,7 +304,7 @@ class LoadedModel:
         )
 
 
-def versions_of(files: Iterable[Path]) -> dict[Path, FileVersion]:
+def read_versions(files: Iterable[Path]) -> dict[Path, FileVersion]:
     """Return the version of each existing file or folder."""
     return {path.absolute(): get_file_version(path) for path in files if path.exists()}
 
@@ -336,13 +336,13 @@ def load(
         return _load_export(folder, config_json, engine, amp)
     if engine in FILES:
         raise UserError(f"{folder}: engine {engine} requires an export. Run {EXPORT_FIRST}")
-    engine = engine_of(engine, task)
+    engine = choose_engine(engine, task)
     if engine == "paddle-eager":
         prepare()
     return load_opened(open_model(open_checkpoint(folder)), folder, task, amp, engine=engine)
 
 
-def engine_of(engine: str, task: str | None = None) -> str:
+def choose_engine(engine: str, task: str | None = None) -> str:
     """Choose the engine of a checkpoint, "openvino" or "paddle-eager". `engine`, `task`: see `load`.
 
     Raises:
@@ -363,7 +363,7 @@ def engine_of(engine: str, task: str | None = None) -> str:
 
 
 @cache  # once in a process
-def _say_engine(engine: str) -> None:
+def _log_engine(engine: str) -> None:
     logger.info("engine: %s", engine)
 
 
@@ -400,7 +400,7 @@ def _load_export(folder: Path, config_json: dict[str, Any], engine: str, amp: st
     is_float16_in_paddle = engine == "paddle-inference" and amp == "fp16"
     if amp != "none" and not is_float16_in_paddle:
         raise UserError(f"{folder}: amp {amp} requires a checkpoint, not an export. Remove it")
-    versions = versions_of(path for path in folder.iterdir() if path.name != CARD)
+    versions = read_versions(path for path in folder.iterdir() if path.name != CARD)
     check_folder(folder)
     config = _read_export_config(folder / CONFIG, config_json)
     export = config_json["export"]
@@ -484,7 +484,7 @@ def load_opened(
         openvino_engine.check(amp)
         _check_weights(checkpoint, opened.config, task)
         of_engine: dict[str, Any] = {"weights": checkpoint.tensors}
-        _say_engine(f"OpenVINO, {core_count()} thread{'s' * (core_count() > 1)}")
+        _log_engine(f"OpenVINO, {core_count()} thread{'s' * (core_count() > 1)}")
     else:
         # Imported here, because importing Paddle takes a second.
         from ernie_m.inference.paddle_engine import build_model
@@ -493,7 +493,7 @@ def load_opened(
         model, languages = build_model(checkpoint, opened.config, task)
         autocast = prepare_for_prediction(model, amp)
         of_engine = {"model": model, "languages": languages, "autocast": autocast}
-        _say_engine("Paddle")
+        _log_engine("Paddle")
     labels: list[str] = []
     if task is not None and TASKS[task].has_labels:
         count = checkpoint.tensors.shape("classifier.weight")[1]  # [H, labels]
@@ -525,7 +525,7 @@ def load_opened(
         language_means_path=checkpoint.language_means_path,
         preprocessing_errors=checkpoint.preprocessing_errors,
         columns=checkpoint.settings.get(COLUMNS, {}),
-        versions=versions_of(checkpoint.files),
+        versions=read_versions(checkpoint.files),
     )
 
 

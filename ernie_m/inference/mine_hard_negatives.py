@@ -73,10 +73,10 @@ def mine_hard_negatives(flags: RetrievalFlags) -> None:
                 neighbors = nearest(queries[first : first + PART_ROWS], lines, count)  # [rows, count] both
                 for cosines, numbers in zip(*neighbors):
                     keys, row = deduped.read(len(counts))
-                    own = np.array([*keys, *deduped.positives.get(keys[0], ())], np.uint64)
+                    known = np.array([*keys, *deduped.positives.get(keys[0], ())], np.uint64)
                     # abs: the limit is below the positive's cosine even if that is negative.
                     limit = lowest[keys[0]] - flags.relative_margin * abs(lowest[keys[0]])
-                    candidates = numbers[(cosines <= limit) & ~np.isin(keys_of_lines[numbers], own)]
+                    candidates = numbers[(cosines <= limit) & ~np.isin(keys_of_lines[numbers], known)]
                     taken = candidates[flags.range_min : flags.range_min + flags.num_negatives]
                     counts.append(len(taken))
                     file.write("\t".join([*row, *(corpus.texts[number] for number in taken)]) + "\n")

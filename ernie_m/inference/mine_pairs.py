@@ -181,9 +181,9 @@ def encode_side(encoder: EncodeTexts, side: DistinctLines, means: LanguageCenter
 
     Logs a warning if the embeddings are nearer to the mean of the other language.
     """
-    vectors = encode_in_parts(encoder.vectors, side.texts, "encoding", PART_LINES)
+    embeddings = encode_in_parts(encoder.vectors, side.texts, "encoding", PART_LINES)
     if means is not None:
-        (index,), _ = means.nearest(vectors.mean(axis=0, keepdims=True))
+        (index,), _ = means.nearest(embeddings.mean(axis=0, keepdims=True))
         nearest = means.languages[index]
         if nearest != side.language:
             logger.warning(
@@ -193,8 +193,8 @@ def encode_side(encoder: EncodeTexts, side: DistinctLines, means: LanguageCenter
                 nearest,
                 side.language,
             )
-        vectors = means.subtract(vectors, side.language)
-    return unit(vectors)
+        embeddings = means.subtract(embeddings, side.language)
+    return unit(embeddings)
 
 
 def language_means(

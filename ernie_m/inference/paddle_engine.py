@@ -26,7 +26,7 @@ from ernie_m.training.precision import Autocast
 LANGUAGE_TABLE = "language_embeddings.weight"
 
 
-class DygraphEngine:
+class PaddleEagerEngine:
     """Engine that runs a task in a Paddle model, without dropout or gradients.
 
     Args:

@@ -23,7 +23,7 @@ from ernie_m.reader.files.official_tsv import in_one_line
 from ernie_m.reader.files.plain_text import CELLS, LINES, OBJECTS, PACKINGS, TextFile, named_form, split_name
 from ernie_m.reader.files.row_errors import RowErrors
 from ernie_m.reader.files.tables import Dialect
-from ernie_m.reader.labels import is_marked, is_no_label, labels_between, normal_label, number_in
+from ernie_m.reader.labels import is_marked, is_missing_label, labels_between, normal_label, number_in
 from ernie_m.utils.errors import UserError, listed, printable, reader_may_leave, say
 from ernie_m.utils.files import lock_writer, translate_write_errors
 from ernie_m.utils.logging import logger, progress
@@ -43,9 +43,9 @@ class JsonLines(InputFile):
             yield line, {key: request[key] for key in request if key == "id"}, request
 
     def write(self, rows: Iterable[tuple[Any, dict]], file: IO[str]) -> None:
-        for request, answer in rows:
+        for request, prediction in rows:
             if request.content is not None:
-                file.write(json.dumps(request.entry | answer, ensure_ascii=False) + "\n")
+                file.write(json.dumps(request.entry | prediction, ensure_ascii=False) + "\n")
 
 
 class LabeledRows(InputFile):
@@ -75,10 +75,10 @@ class LabeledRows(InputFile):
         return self._table.rows()
 
     def write(self, rows: Iterable[tuple[Any, dict]], file: IO[str]) -> None:
-        answered = ((request.entry, self.add(request.entry, answer)) for request, answer in rows)
+        predicted = ((request.entry, self.add(request.entry, prediction)) for request, prediction in rows)
         if self._sorts:  # rows without a prediction come first
-            answered = sorted(answered, key=lambda row: confidence(row[1]) if row[1] else -1)
-        self._write(file, names=self._table.table.names, rows=answered)
+            predicted = sorted(predicted, key=lambda row: confidence(row[1]) if row[1] else -1)
+        self._write(file, names=self._table.table.names, rows=predicted)
 
     def add(self, cells: list[Any], answer: Mapping[str, Any]) -> Mapping[str, Any]:
         """Collect a prediction for the summary, and return it."""
@@ -103,7 +103,7 @@ class LabeledRows(InputFile):
         if self._has_several:
             return set(labels_between(cell, self._table.separator))
         label = normal_label(cell)
-        return None if is_no_label(label) and label not in self._known else {label}
+        return None if is_missing_label(label) and label not in self._known else {label}
 
     def summary(self) -> list[str]:
         """Format the counts of rows and labels, and the scores if the table has gold labels."""
@@ -170,8 +170,11 @@ def write_table(
         logger.warning("replaced columns of earlier predictions: %s", ", ".join(replaced))
     kept = [index for index, name in enumerate(names) if name not in columns]
     quoted = csv.writer(file, delimiter=form.mark, lineterminator="\n")
-    table = ((cells, _prediction_cells(answer) if answer else {}) for cells, answer in chain(begin, rows))
-    changed = 0  # cells that this form cannot hold as they are
+    table = (
+        (cells, _prediction_cells(prediction) if prediction else {})
+        for cells, prediction in chain(begin, rows)
+    )
+    changed = 0  # cells that this format cannot represent exactly
     for cells, added in chain([(names, dict(zip(columns, columns)))], table):
         line = [*(cells[index] for index in kept), *(added.get(column, "") for column in columns)]
         if form.quoted:
@@ -192,8 +195,8 @@ def write_objects(
     The key of a column without a unique name is its number, from 1.
     """
     keys = [name if name and names.count(name) == 1 else str(index) for index, name in enumerate(names, 1)]
-    for cells, answer in rows:
-        row = dict(zip([*keys, *(f"predicted_{key}" for key in answer)], [*cells, *answer.values()]))
+    for cells, prediction in rows:
+        row = dict(zip([*keys, *(f"predicted_{key}" for key in prediction)], [*cells, *prediction.values()]))
         file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
@@ -303,9 +306,9 @@ def _answered(
     """
     for part in parts:
         contents = [request.content for request in part if request.content is not None]
-        answers = iter(predictor.answer(contents) if contents else ())
+        predictions = iter(predictor.predict(contents) if contents else ())
         for request in part:
-            yield request, {} if request.content is None else next(answers)
+            yield request, {} if request.content is None else next(predictions)
         file.flush()
 
 
@@ -318,11 +321,11 @@ def _write_run(rows: Iterable[tuple[Request, dict]], file: IO[str]) -> None:
         UserError: an id contains spaces, or is not unique.
     """
     queries = set()
-    for number, (request, answer) in enumerate(rows, 1):
+    for number, (request, prediction) in enumerate(rows, 1):
         query = str(request.id)
         if query in queries or len(query.split()) != 1:
             raise UserError(f"request {number}: invalid id {query!r} (expected a unique id without spaces)")
         queries.add(query)
-        for rank, hit in enumerate(answer.get("hits", ()), 1):
+        for rank, hit in enumerate(prediction.get("hits", ()), 1):
             sentence = f"{hit['language']}:{hit['line']}" if "language" in hit else hit["line"]
             file.write(f"{query} Q0 {sentence} {rank} {hit['score']} ernie-m\n")

@@ -72,7 +72,7 @@ class AskOptions(VectorOptions):
     """Candidate labels for zero-shot, unless a request has its own."""
 
     hypothesis_template: str = "This example is {}."
-    """Hypothesis template for zero-shot, with {} in place of the label."""
+    """Hypothesis template for zero-shot, with {} for the label."""
 
     multi_label: bool = False
     """Whether multiple labels can be true in zero-shot."""
@@ -158,7 +158,7 @@ def _is_empty(text: Any) -> bool:
     return text is None or (isinstance(text, float) and math.isnan(text))
 
 
-def languages_of(center_by_language: Any, count: int) -> list[str] | None:
+def parse_text_languages(center_by_language: Any, count: int) -> list[str] | None:
     """Return the language of each text given by `center_by_language`; None: not given.
 
     Raises:

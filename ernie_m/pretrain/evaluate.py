@@ -28,7 +28,7 @@ from ernie_m.utils.errors import UserError
 from ernie_m.utils.logging import progress
 from ernie_m.vectors.encode import PaddleEncoder
 from ernie_m.vectors.language_centering import LanguageCentering
-from ernie_m.vectors.retrieval_accuracy import accuracy_by_layer, say_repeats
+from ernie_m.vectors.retrieval_accuracy import accuracy_by_layer, log_repeats
 
 # Masks of held-out text are drawn for this seed and step in all runs. No run reaches this step, so
 # training masks are never the same.
@@ -79,7 +79,7 @@ class Evaluator:
             )
         if run.eval_sequences:
             for pair in self.pairs:
-                say_repeats("-".join(pair), self._sides(pair)[1])
+                log_repeats("-".join(pair), self._sides(pair)[1])
 
     def steps(self, last: int, head_steps: int) -> list[int]:
         """Return the evaluation steps of a run of `last` steps, in ascending order.

@@ -70,7 +70,7 @@ def named_language(name: str) -> str:
     return codes[-1] if codes else ""
 
 
-def write_places(path: str | os.PathLike, names: Iterable[str]) -> None:
+def write_indices(path: str | os.PathLike, names: Iterable[str]) -> None:
     """Write label_map.json or lang_map.json: each name -> its index in `names`."""
     write_json(path, {name: index for index, name in enumerate(names)})
 
@@ -97,7 +97,7 @@ def expand(patterns: str, languages: Sequence[str] | None, flag: str) -> dict[st
         if "%s" not in pattern and len(keys) > 1:
             raise UserError(
                 f"{flag} {pattern}: missing %s, but the language map has {len(keys)} languages. "
-                "Write %s in place of the language code, as in dev.%s.tsv"
+                "Write %s for the language code, as in dev.%s.tsv"
             )
         files[pattern] = {language: Path(pattern.replace("%s", language)) for language in keys}
     if not files:
@@ -188,7 +188,7 @@ def normal_label(label: str) -> str:
     return re.sub(r"^([+-]?\d+)\.00?$", r"\1", "".join(visible).strip())
 
 
-def is_no_label(label: str) -> bool:
+def is_missing_label(label: str) -> bool:
     """Return whether a normalized label means a missing label."""
     return label.lower() in ("", *NO_LABEL)
 
@@ -234,13 +234,13 @@ def is_mixed(labels: Iterable[object]) -> bool:
     return len({isinstance(label, str) for label in known}) > 1
 
 
-def labels_for_none(counts: Mapping[str, int]) -> set[str]:
+def missing_labels(counts: Mapping[str, int]) -> set[str]:
     """Return the labels that mean a missing label.
 
     Args:
         counts: label -> number of rows.
     """
-    none = set(filter(is_no_label, counts))
+    none = set(filter(is_missing_label, counts))
     others = [count for label, count in counts.items() if label not in none | {_HIDDEN}]
     is_rare = counts.get(_HIDDEN, 0) * len(others) * _RARE < sum(others)
     may_be_one = "-2" in counts or {"0", "1", _HIDDEN}.issuperset(counts.keys() - none)

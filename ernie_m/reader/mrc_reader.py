@@ -75,7 +75,7 @@ def _split_han(
             split_spans.append((start, end))
             continue
         piece_start = start
-        for piece, length in _han_pieces(tokenizer, source, after_space=token.startswith("▁")):
+        for piece, length in _split_han_subword(tokenizer, source, after_space=token.startswith("▁")):
             piece_end = piece_start + length
             split_ids.append(tokenizer.vocab.get(piece, tokenizer.unk_id))
             split_spans.append((piece_start, piece_end))
@@ -83,7 +83,7 @@ def _split_han(
     return split_ids, split_spans
 
 
-def _han_pieces(tokenizer: Tokenizer, source: str, after_space: bool) -> list[tuple[str, int]]:
+def _split_han_subword(tokenizer: Tokenizer, source: str, after_space: bool) -> list[tuple[str, int]]:
     """Tokenize `source` with each Han character as a separate token.
 
     Args:
@@ -93,21 +93,21 @@ def _han_pieces(tokenizer: Tokenizer, source: str, after_space: bool) -> list[tu
         (token, number of its characters in `source`), in order.
     """
     parts = _PARTS.findall(source)  # Han characters and the text between them
-    pieces: list[tuple[str, int]] = []
+    tokens: list[tuple[str, int]] = []
     if after_space:
         # Join "▁" with the first part if the vocabulary contains it; otherwise it is a token.
         first = parts[0]
         if f"▁{first}" in tokenizer.vocab:
-            pieces.append((f"▁{first}", len(first)))
+            tokens.append((f"▁{first}", len(first)))
             parts = parts[1:]
         else:
-            pieces.append(("▁", 0))
+            tokens.append(("▁", 0))
     for part in parts:
         if part in tokenizer.vocab:
-            pieces.append((part, len(part)))
+            tokens.append((part, len(part)))
         else:  # not in the vocabulary: split into characters
-            pieces += [(character, 1) for character in part]
-    return pieces
+            tokens += [(character, 1) for character in part]
+    return tokens
 
 
 def special_tokens(separators: int) -> int:
@@ -251,10 +251,10 @@ def make_windows(file: QuestionFile, tokenizer: Tokenizer, cut: Cut, keep_all: b
     def find(context: int, span: Span) -> tuple[int, int] | None:
         return find_tokens(contexts[context][1], file.contexts[context], span)
 
-    return windows_of(file, tokenizer, cut, contexts, find, keep_all)
+    return split_contexts(file, tokenizer, cut, contexts, find, keep_all)
 
 
-def windows_of(
+def split_contexts(
     file: QuestionFile,
     tokenizer: Tokenizer,
     cut: Cut,
@@ -327,20 +327,20 @@ class ContextPart(NamedTuple):
         return self.start <= first and last < self.end
 
 
-def cut_windows(length: int, room: int, stride: int) -> list[ContextPart]:
+def cut_windows(length: int, budget: int, stride: int) -> list[ContextPart]:
     """Split a context into overlapping windows.
 
     Args:
         length: the number of tokens of the context.
-        room: maximum number of context tokens of a window.
-        stride: tokens between the starts of two windows, limited to `room`.
+        budget: maximum number of context tokens of a window.
+        stride: tokens between the starts of two windows, limited to `budget`.
     """
     if not length:
         return []
     starts = [0]
-    while starts[-1] + room < length:
-        starts.append(starts[-1] + min(stride, room))
-    ends = [min(start + room, length) for start in starts]
+    while starts[-1] + budget < length:
+        starts.append(starts[-1] + min(stride, budget))
+    ends = [min(start + budget, length) for start in starts]
     # Answers that begin in the first half of an overlap belong to the first window, the others to the second.
     middles = [(next_start + end) // 2 for end, next_start in zip(ends, starts[1:])]
     start_ranges = pairwise([0, *middles, length])
@@ -501,7 +501,7 @@ def make_official_windows(
         return find_answer(tokenizer, text, words_of[text], span)
 
     contexts = encode_all(file, file.contexts, encode)
-    return windows_of(file, tokenizer, cut, contexts, find, keep_all, True, cut_officially, _UNUSED)
+    return split_contexts(file, tokenizer, cut, contexts, find, keep_all, True, cut_officially, _UNUSED)
 
 
 def find_answer(tokenizer: Tokenizer, text: str, words: WordTokens, span: Span) -> tuple[int, int] | None:
@@ -525,21 +525,21 @@ def find_answer(tokenizer: Tokenizer, text: str, words: WordTokens, span: Span) 
     if first_word < 0 or " ".join(answer.split()) not in " ".join(touched):
         return None
     first = words.first_tokens[first_word]
-    pieces = tokenize_words(tokenizer, touched)
+    tokens = tokenize_words(tokenizer, touched)
     answer_pieces = tokenizer.tokenize(answer)
-    for index in range(len(pieces) - len(answer_pieces) + 1):
-        if answer_pieces and pieces[index : index + len(answer_pieces)] == answer_pieces:
+    for index in range(len(tokens) - len(answer_pieces) + 1):
+        if answer_pieces and tokens[index : index + len(answer_pieces)] == answer_pieces:
             return first + index, first + index + len(answer_pieces) - 1
     return first, words.first_tokens[last_word + 1] - 1
 
 
-def cut_officially(length: int, room: int, stride: int) -> list[ContextPart]:
+def cut_officially(length: int, budget: int, stride: int) -> list[ContextPart]:
     """`cut_windows` with the official ranges of answer starts.
 
     A token belongs to the window with the largest score: the context on its shorter side, plus a hundredth of
     the window length. Ties go to the first window.
     """
-    parts = cut_windows(length, room, stride)
+    parts = cut_windows(length, budget, stride)
     if len(parts) < 2:
         return parts
     contexts = np.full([len(parts), length], -np.inf)  # score of each token in each window

@@ -1,7 +1,7 @@
 """Temperature sampling of streams, determined by a seed and one position per stream.
 
 A stream is the text of a language or of a pair. Each draw samples a stream by temperature and takes its next
-item. The items of a stream are permuted anew in every epoch. Both use a counter-based generator and a keyed
+item. The items of a stream are permuted in every epoch. Both use a counter-based generator and a keyed
 permutation, so no state is kept in memory, a run resumes from its positions, and any number of processes can
 share the draws of a step.
 """
@@ -42,7 +42,7 @@ def temperature(amounts: Mapping[str, float], alpha: float) -> dict[str, float]:
 
 
 def permuted(positions: np.ndarray, sizes: np.ndarray, keys: np.ndarray) -> np.ndarray:
-    """Return the item at each position of an endless sequence that is permuted anew in each epoch.
+    """Return the item at each position of an endless sequence that is permuted differently in each epoch.
 
     A Feistel network permutes the numbers below the smallest power of two that is at least `size`. It is
     applied until the result is below `size`. This gives a permutation of any size without a table.

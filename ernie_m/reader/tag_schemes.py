@@ -118,9 +118,9 @@ def check_tag_map(label_map: Mapping[str, int], path: str | os.PathLike) -> None
 
 # Letters for the position of a word in its entity -> letters of IOBES. L and U are from BILOU, M from BMES, W
 # from BMEWO.
-_PLACES = {"B": "B", "I": "I", "M": "I", "E": "E", "L": "E", "S": "S", "U": "S", "W": "S"}
-_BEFORE = re.compile("(?P<place>[BIMELSUW])[-_](?P<type>(?!o$).+)", re.IGNORECASE)
-_BEHIND = re.compile("(?P<type>.+)[-_](?P<place>[BIMELSUW])", re.IGNORECASE)
+_POSITIONS = {"B": "B", "I": "I", "M": "I", "E": "E", "L": "E", "S": "S", "U": "S", "W": "S"}
+_PREFIX = re.compile("(?P<position>[BIMELSUW])[-_](?P<type>(?!o$).+)", re.IGNORECASE)
+_SUFFIX = re.compile("(?P<type>.+)[-_](?P<position>[BIMELSUW])", re.IGNORECASE)
 _OUTSIDE = re.compile("[BI][-_]O", re.IGNORECASE)
 NO_ENTITIES: Final = "NONE"  # a chunk_scheme
 PARTS_OF_SPEECH: Final = "parts-of-speech"  # --task of `fit`: every tag stands for itself
@@ -128,7 +128,7 @@ PARTS_OF_SPEECH: Final = "parts-of-speech"  # --task of `fit`: every tag stands 
 
 def is_entity_tag(tag: str) -> bool:
     """Whether `tag` is O, or has a letter of any scheme, "-" or "_", and a type."""
-    return tag == OUTSIDE or _BEFORE.fullmatch(tag) is not None
+    return tag == OUTSIDE or _PREFIX.fullmatch(tag) is not None
 
 
 def entity_tags(labels: Collection[str]) -> dict[str, str]:
@@ -141,13 +141,13 @@ def entity_tags(labels: Collection[str]) -> dict[str, str]:
     """
     outside = dict.fromkeys({"O", "o"} & {*labels} or filter(_OUTSIDE.fullmatch, labels), "O")
     others = [label for label in labels if label not in outside]
-    for pattern in (_BEFORE, _BEHIND):
+    for pattern in (_PREFIX, _SUFFIX):
         matches = {label: match for label in others if (match := pattern.fullmatch(label))}
         types = {match["type"] for match in matches.values()}
-        are_mixed = pattern is _BEFORE and (outside or not types.isdisjoint(others))
+        are_mixed = pattern is _PREFIX and (outside or not types.isdisjoint(others))
         if matches and (len(matches) == len(others) or are_mixed):
             tags = {
-                label: f"{_PLACES[match['place'].upper()]}-{match['type']}"
+                label: f"{_POSITIONS[match['position'].upper()]}-{match['type']}"
                 for label, match in matches.items()
             }
             return outside | tags

@@ -24,10 +24,10 @@ from ernie_m.reader.files.official_tsv import (
     OFFICIAL,
     FileLines,
     has_quotes,
+    log_quoted,
     open_lines,
     parse_header,
     parse_row,
-    say_quoted,
     split_cells,
     without_blank_end,
 )
@@ -70,11 +70,11 @@ class Examples(FileLines, Sequence[Example]):
     def __getitem__(self, index: int) -> Example:  # type: ignore[override]  # slices are not supported
         # `read_classification` has validated the line.
         cells = split_cells(self.line(index).decode("utf-8"))
-        row = {name: cells[place] for name, place in self._columns.items()}
+        row = {name: cells[column] for name, column in self._columns.items()}
         label = {"label": self.targets[index].item()} if len(self.targets) else {}
         return Example(row["text_a"], row.get("text_b"), qid=row.get("qid"), **label)
 
-    def place(self, index: int) -> str:
+    def location(self, index: int) -> str:
         """Return the location of a row for messages."""
         return f"line {index + 2}"
 
@@ -131,7 +131,7 @@ def read_classification(
                 )
                 quoted += has_quotes(cells)
     errors.end(logger.warning)
-    say_quoted(path, quoted, len(starts), logger.warning)
+    log_quoted(path, quoted, len(starts), logger.warning)
     if not starts:
         raise UserError(f"{path}: no rows after the header")
     starts.append(position)
@@ -230,9 +230,9 @@ class EncodeTagged:
         """Convert sentences to features."""
         # One call for all words is faster.
         words_of = [sentence.words for sentence in sentences]
-        pieces = iter(self.tokenizer.encode_batch([*chain.from_iterable(words_of)]))  # the ids of each word
+        tokens = iter(self.tokenizer.encode_batch([*chain.from_iterable(words_of)]))  # the ids of each word
         return [
-            self._feature([*islice(pieces, len(words))], sentence.labels)
+            self._feature([*islice(tokens, len(words))], sentence.labels)
             for sentence, words in zip(sentences, words_of)
         ]
 
@@ -249,11 +249,11 @@ class EncodeTagged:
             bounds = np.cumsum([0, *feature.widths])  # the offsets of windows in `feature.ids`
             word_table = np.asarray(feature.words, np.int64).reshape(-1, 2)  # [words, 2]
             starts = word_table[:, 0]
-            piece_counts = word_table[:, 1]
+            token_counts = word_table[:, 1]
             # The window of each word in this sentence. [words]
             windows = np.searchsorted(bounds, starts, side="right") - 1
             windows_before = len(ids)  # the windows of earlier sentences
-            columns = [windows_before + windows, starts - bounds[windows], piece_counts]
+            columns = [windows_before + windows, starts - bounds[windows], token_counts]
             words.append(np.stack(columns, axis=1))  # [words, 3]: window, first token in it, number of tokens
             for start, end in pairwise(bounds):
                 ids.append(feature.ids[start:end])
@@ -277,21 +277,21 @@ class EncodeTagged:
             pieces: the token ids of each word.
             labels: the label id of each word; None: without labels.
         """
-        room = self.max_seq_len - 2  # without [CLS] and [SEP]
-        cut = sum(len(word_ids) > room for word_ids in pieces)
+        budget = self.max_seq_len - 2  # without [CLS] and [SEP]
+        cut = sum(len(word_ids) > budget for word_ids in pieces)
         # A word is truncated to one window. A word without tokens becomes [UNK], because its tag requires a
         # position.
-        pieces = [word_ids[:room] or [self.tokenizer.unk_id] for word_ids in pieces]
+        pieces = [word_ids[:budget] or [self.tokenizer.unk_id] for word_ids in pieces]
         ids: list[int] = []
         widths: list[int] = []
         words: list[tuple[int, int]] = []
-        for window in cut_windows([len(word_ids) for word_ids in pieces], room):
+        for window in cut_windows([len(word_ids) for word_ids in pieces], budget):
             window_start = len(ids)
             ids.append(self.tokenizer.cls_id)
             for number in range(window.start, window.end):
                 # A word in an overlap is in two windows, and labeled in one.
                 if window.tagged_start <= number < window.tagged_end:
-                    words.append(self._labeled_pieces(pieces[number], start=len(ids)))
+                    words.append(self._find_labeled_tokens(pieces[number], start=len(ids)))
                 ids += pieces[number]
             ids.append(self.tokenizer.sep_id)
             widths.append(len(ids) - window_start)
@@ -301,7 +301,7 @@ class EncodeTagged:
                 targets[start : start + count] = expanded(label, count, self.inside_label)
         return TaggedFeature(ids, targets, widths, words, cut)
 
-    def _labeled_pieces(self, word_ids: list[int], start: int) -> tuple[int, int]:
+    def _find_labeled_tokens(self, word_ids: list[int], start: int) -> tuple[int, int]:
         """Return the index of the first labeled token of a word, and their number; see `label_pieces`.
 
         Args:
@@ -333,8 +333,8 @@ def word_scores(scores: np.ndarray, words: np.ndarray, inside_label: Sequence[in
     Returns:
         [W, C].
     """
-    window, first, piece_counts = words.T  # each [W]
-    last = first + piece_counts - 1
+    window, first, token_counts = words.T  # each [W]
+    last = first + token_counts - 1
     inside_scores = scores[:, :, inside_label]  # [R, T, C]: for B-X and I-X, the score of I-X
     running = inside_scores.cumsum(axis=1)  # [R, T, C]: the sums up to each token
     further = running[window, last] - running[window, first]  # [W, C]: of all tokens except the first
@@ -350,19 +350,19 @@ class SentenceWindow(NamedTuple):
     tagged_end: int
 
 
-def cut_windows(sizes: Sequence[int], room: int) -> list[SentenceWindow]:
+def cut_windows(sizes: Sequence[int], budget: int) -> list[SentenceWindow]:
     """Split a sentence between words into the fewest overlapping windows.
 
     Args:
-        sizes: number of tokens of each word, at most `room`.
-        room: maximum number of tokens of a window.
+        sizes: number of tokens of each word, at most `budget`.
+        budget: maximum number of tokens of a window.
     """
     spans = []  # (start, end) of each window: the words start .. end - 1
     start = 0
     end = 0
     while True:
         used = sum(sizes[start:end])  # tokens of the overlap with the previous window
-        while end < len(sizes) and used + sizes[end] <= room:
+        while end < len(sizes) and used + sizes[end] <= budget:
             used += sizes[end]
             end += 1
         spans.append((start, end))
@@ -370,7 +370,7 @@ def cut_windows(sizes: Sequence[int], room: int) -> list[SentenceWindow]:
             break
         # The next window begins with the last words that fit into the overlap, with room for a new word. This
         # window has more tokens, so `start` stays in it.
-        overlap = min(room // _OVERLAP, room - sizes[end])
+        overlap = min(budget // _OVERLAP, budget - sizes[end])
         start = end
         while sizes[start - 1] <= overlap:
             start -= 1
@@ -418,8 +418,8 @@ class EncodeTaggedOfficially(EncodeTagged):
         targets = [outside]
         words = []
         for word_ids, label in zip(pieces, labels):
-            room = self.max_seq_len - 1 - len(ids)  # `ids` has [CLS]; [SEP] follows
-            part = word_ids[:room]
+            budget = self.max_seq_len - 1 - len(ids)  # `ids` has [CLS]; [SEP] follows
+            part = word_ids[:budget]
             start = len(ids) if part else 0  # 0: without labeled tokens
             words.append((start, len(part)))
             ids += part

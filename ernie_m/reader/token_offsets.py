@@ -34,10 +34,10 @@ def _encode_part(tokenizer: Tokenizer, text: str) -> tuple[list[int], list[Span]
     normal = tokenizer.normalize(text)
     mapping = tokenizer.processor.EncodeAsOffsetMapping(normal)
     numbers = mapping["ids"]  # ids of the SentencePiece model, not of the vocabulary
-    pieces = mapping["pieces"]
-    spans = _clean_spans(normal, pieces, mapping["offsets"])
+    subwords = mapping["pieces"]
+    spans = _clean_spans(normal, subwords, mapping["offsets"])
     if tokenizer.text_rules in LIBRARY_RULES:
-        tokens_of_pieces = tokenizer.cut(pieces, numbers)
+        tokens_of_pieces = tokenizer.cut(subwords, numbers)
         ids = tokenizer.convert_tokens_to_ids(itertools.chain(*tokens_of_pieces))
         spans_of_tokens: list[Span] = []
         for tokens, (start, end) in zip(tokens_of_pieces, spans):
@@ -46,7 +46,7 @@ def _encode_part(tokenizer: Tokenizer, text: str) -> tuple[list[int], list[Span]
     ids = tokenizer.to_ids(numbers)
     if len(ids) != len(spans):  # rule 5 replaced one subword by several tokens
         spans = _cut_spans(tokenizer.digit_comma, numbers, spans)
-    sources = sources_of(text, normal)
+    sources = map_to_source(text, normal)
     if sources is not None:
         spans = [_in_source(span, sources) for span in spans]
     return ids, spans
@@ -65,7 +65,7 @@ def _cut_spans(digit_comma: Mapping[int, list[str]], numbers: list[int], spans: 
     return cut_spans
 
 
-def sources_of(text: str, normal: str) -> list[int] | None:
+def map_to_source(text: str, normal: str) -> list[int] | None:
     """Map each character of `normal`, the normalized text, to its index in `text`.
 
     Returns:
@@ -88,12 +88,12 @@ def _clean_spans(text: str, pieces: list[str], spans: list[Span]) -> list[Span]:
         spans: their spans from SentencePiece.
     """
     cleaned = []
-    for piece, (start, end) in zip(pieces, _whole_characters(text, pieces, spans)):
+    for subword, (start, end) in zip(pieces, _whole_characters(text, pieces, spans)):
         while start < end and _is_space(text[start]):
             start += 1
         while start < end and _is_space(text[end - 1]):
             end -= 1
-        stands_for_text = piece.strip("▁") != ""
+        stands_for_text = subword.strip("▁") != ""
         if start == end and stands_for_text and end < len(text):
             # With byte fallback, SentencePiece assigns a character only to its last byte; here to every byte.
             end += 1
@@ -117,8 +117,8 @@ def _whole_characters(text: str, pieces: list[str], spans: list[Span]) -> list[S
     joined = "".join(pieces)
     position = 0  # the end of a subword in `joined`
     widened = []
-    for piece, (start, end) in zip(pieces, spans):
-        position += len(piece)
+    for subword, (start, end) in zip(pieces, spans):
+        position += len(subword)
         if end < len(text):
             # This subword has a part of the expansion of the next character that later ones lack.
             expansion = unicodedata.normalize("NFKC", text[end]).replace(" ", "▁")
@@ -140,7 +140,7 @@ def _locate_parts(parts: list[str], start: int, end: int) -> list[Span]:
 
 
 def _in_source(span: Span, sources: list[int]) -> Span:
-    """Map a span of a normalized text to its source; `sources`: see `sources_of`."""
+    """Map a span of a normalized text to its source; `sources`: see `map_to_source`."""
     start, end = span
     if start == end:
         return sources[start], sources[start]

@@ -26,8 +26,13 @@ from pathlib import Path
 import numpy as np
 import sentencepiece
 
-from ernie_m.reader.tokenizer_json import BPE_MODEL, TOKENIZER_JSON, no_piece_model, piece_model_from_json
-from ernie_m.reader.tokenizer_rules import ERNIE_M, LIBRARY_RULES, QUOTES, TEXT_RULES, cut_pieces
+from ernie_m.reader.tokenizer_json import (
+    BPE_MODEL,
+    TOKENIZER_JSON,
+    missing_sentencepiece_model,
+    piece_model_from_json,
+)
+from ernie_m.reader.tokenizer_rules import ERNIE_M, LIBRARY_RULES, QUOTES, TEXT_RULES, split_subwords
 from ernie_m.reader.vocabulary import (
     CONFIG,
     DICT,
@@ -141,12 +146,12 @@ class Tokenizer:
             raise UserError("missing --piece_model_path: the SentencePiece model")
         self.vocab_path = None if vocab_path is None else Path(vocab_path).absolute()
         self.piece_model_path = Path(piece_model_path).absolute()
-        self.piece_model = _read_piece_model(piece_model_path)
-        self.processor, self._pieces = _load_piece_model(self.piece_model, piece_model_path)
+        self.piece_model = _read_sentencepiece_model(piece_model_path)
+        self.processor, self._pieces = _load_sentencepiece_model(self.piece_model, piece_model_path)
         # A subword's number in the model is not its id in the vocabulary.
-        piece_numbers = list(range(len(self._pieces)))
+        subword_numbers = list(range(len(self._pieces)))
         is_special = np.logical_or(
-            self.processor.IsUnknown(piece_numbers), self.processor.IsControl(piece_numbers)
+            self.processor.IsUnknown(subword_numbers), self.processor.IsControl(subword_numbers)
         )
         self._is_ordinary = (~is_special).tolist()  # indexed by the subword's number
         self.text_rules = text_rules
@@ -157,8 +162,8 @@ class Tokenizer:
         self.cls_id, self.pad_id, self.sep_id, self.unk_id, self.mask_id = special_ids
         self.special_ids = tuple(sorted(special_ids))
         self.vocab_size = max(self.vocab.values()) + 1
-        self.digit_comma = self._cut_digit_comma_pieces() if text_rules == ERNIE_M else {}
-        self._id_of_piece = self._list_token_ids()  # indexed by the subword's number
+        self.digit_comma = self._split_digit_comma() if text_rules == ERNIE_M else {}
+        self._id_of_subword = self._list_token_ids()  # indexed by the subword's number
 
     @classmethod
     def from_folder(
@@ -180,7 +185,7 @@ class Tokenizer:
         folder = Path(folder)
         models = [folder / name for name in _PIECE_MODEL_NAMES if (folder / name).is_file()]
         if not models:
-            raise no_piece_model(folder)
+            raise missing_sentencepiece_model(folder)
         vocabs = [folder / name for name in (VOCAB, DICT) if (folder / name).is_file()]
         if text_rules is None:
             text_rules, its_tokens = read_tokenizer_rules(folder)
@@ -237,19 +242,19 @@ class Tokenizer:
         """Write vocab.txt as `token<TAB>id` lines, atomically."""
         write_vocab(self.vocab, path)
 
-    def ordinary_pieces(self) -> list[str]:
+    def ordinary_subwords(self) -> list[str]:
         """Return the subwords of the SentencePiece model in order, without unknown and control symbols."""
         return list(itertools.compress(self._pieces, self._is_ordinary))
 
     def scores(self) -> dict[str, float]:
         """Return the score of each ordinary subword of the SentencePiece model."""
-        pieces = self.ordinary_pieces()
-        return dict(zip(pieces, self.processor.GetScore(self.processor.PieceToId(pieces))))
+        subwords = self.ordinary_subwords()
+        return dict(zip(subwords, self.processor.GetScore(self.processor.PieceToId(subwords))))
 
     def derived_vocab(self) -> dict[str, int]:
         """Derive the vocabulary from the SentencePiece model, as XLM-R; see `derive_vocab`."""
         numbers = itertools.compress(itertools.count(), self._is_ordinary)
-        return derive_vocab(dict(zip(numbers, self.ordinary_pieces())), len(self._pieces))
+        return derive_vocab(dict(zip(numbers, self.ordinary_subwords())), len(self._pieces))
 
     def convert_ids_to_tokens(self, ids: Sequence[int]) -> list[str]:
         """Convert ids to tokens, [UNK] for an unknown id."""
@@ -275,8 +280,8 @@ class Tokenizer:
                 tokens.append(part)
                 continue
             normal = self.normalize(part)
-            pieces = self.processor.EncodeAsPieces(normal)
-            for tokens_of_piece in self.cut(pieces, self.processor.EncodeAsIds(normal)):
+            subwords = self.processor.EncodeAsPieces(normal)
+            for tokens_of_piece in self.cut(subwords, self.processor.EncodeAsIds(normal)):
                 tokens += tokens_of_piece
         return tokens
 
@@ -297,7 +302,7 @@ class Tokenizer:
         ids_of |= {token: [id_] for token, id_ in self.added_tokens.items()}
         return [[id_ for part in parts for id_ in ids_of[part]] for parts in parts_of_texts]
 
-    def piece_numbers(self, texts: Sequence[str]) -> list[list[int]]:
+    def subword_numbers(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the SentencePiece numbers, which are not ids, of the subwords of each text.
 
         Added tokens are not subwords.
@@ -327,10 +332,10 @@ class Tokenizer:
                 f"invalid --max_seq_len {max_seq_len} (expected more than {special_tokens}, the number of "
                 "special tokens)"
             )
-        room = max_seq_len - special_tokens
+        budget = max_seq_len - special_tokens
         if not ids_b:
-            return [self.cls_id, *ids_a[:room], self.sep_id]
-        length_a, length_b = truncate_longest_first(len(ids_a), len(ids_b), room)
+            return [self.cls_id, *ids_a[:budget], self.sep_id]
+        length_a, length_b = truncate_longest_first(len(ids_a), len(ids_b), budget)
         first = [self.cls_id, *ids_a[:length_a], self.sep_id]
         return [*first, self.sep_id, *ids_b[:length_b], self.sep_id]
 
@@ -379,11 +384,11 @@ class Tokenizer:
     def _encode_plain(self, texts: Sequence[str]) -> list[list[int]]:
         """Tokenize texts without added tokens to ids."""
         if self.text_rules not in LIBRARY_RULES:
-            return [self.to_ids(numbers) for numbers in self.piece_numbers(texts)]
+            return [self.to_ids(numbers) for numbers in self.subword_numbers(texts)]
         normal = [self.normalize(text) for text in texts]
         ids_of_texts = []
-        for pieces in self.processor.Encode(normal, out_type=str, num_threads=1):
-            tokens_of_pieces = self.cut(pieces, numbers=[])  # these rules do not use numbers
+        for subwords in self.processor.Encode(normal, out_type=str, num_threads=1):
+            tokens_of_pieces = self.cut(subwords, numbers=[])  # these rules do not use numbers
             ids_of_texts.append(self.convert_tokens_to_ids(itertools.chain(*tokens_of_pieces)))
         return ids_of_texts
 
@@ -394,9 +399,9 @@ class Tokenizer:
             numbers: the numbers of the subwords in the SentencePiece model.
         """
         if self.text_rules in LIBRARY_RULES:
-            return cut_pieces(pieces, keeps_spaces=self.text_rules == "transformers")
+            return split_subwords(pieces, keeps_spaces=self.text_rules == "transformers")
         # Only rule 5 splits subwords, see `digit_comma`.
-        return [self.digit_comma.get(number, [piece]) for number, piece in zip(numbers, pieces)]
+        return [self.digit_comma.get(number, [subword]) for number, subword in zip(numbers, pieces)]
 
     def _read_vocab(self) -> dict[str, int]:
         """Read token -> id from vocab.txt or dict.txt, or derive it from the SentencePiece model.
@@ -411,14 +416,14 @@ class Tokenizer:
                 return self.derived_vocab()
             except UserError as error:
                 raise UserError(f"{self.piece_model_path}: {error}") from error
-        pieces = self.ordinary_pieces()
+        subwords = self.ordinary_subwords()
         vocab = read_vocab(self.vocab_path)
         is_dict = self.vocab_path.name == DICT
         if is_dict:  # contains the subwords of the training text, and no other tokens
-            tokens = vocab.keys() - {*SPECIAL_TOKENS, *pieces}
+            tokens = vocab.keys() - {*SPECIAL_TOKENS, *subwords}
             odd = [token for token in tokens if not token.startswith(FILLER)]
         else:
-            odd = [piece for piece in pieces if piece not in vocab]
+            odd = [subword for subword in subwords if subword not in vocab]
         if is_dict or odd:
             self._most_unread_rows = 0
         if len(odd) > _MAX_ODD_PIECES:
@@ -433,16 +438,16 @@ class Tokenizer:
             logger.warning(line, self.vocab_path, names)
         return vocab
 
-    def _cut_digit_comma_pieces(self) -> dict[int, list[str]]:
+    def _split_digit_comma(self) -> dict[int, list[str]]:
         """Apply rule 5 to the subwords of the model: number -> replacement of each changed one."""
         cuts = {}
-        for number, (piece, is_ordinary) in enumerate(zip(self._pieces, self._is_ordinary)):
-            ends_in_digit_comma = len(piece) > 1 and piece[-1] == "," and piece[-2].isdigit()
+        for number, (subword, is_ordinary) in enumerate(zip(self._pieces, self._is_ordinary)):
+            ends_in_digit_comma = len(subword) > 1 and subword[-1] == "," and subword[-2].isdigit()
             if not (is_ordinary and ends_in_digit_comma):
                 continue
             # SentencePiece prepends "▁" to every text, so the subword is split without its own.
-            parts = self.processor.EncodeAsPieces(piece[:-1].replace("▁", ""))
-            if not piece.startswith("▁"):
+            parts = self.processor.EncodeAsPieces(subword[:-1].replace("▁", ""))
+            if not subword.startswith("▁"):
                 parts[0] = parts[0].removeprefix("▁")
                 if not parts[0]:  # it was a lone "▁"
                     del parts[0]
@@ -452,16 +457,16 @@ class Tokenizer:
     def _list_token_ids(self) -> list[int]:
         """Return the id of each subword of the model; _CUT_PIECE if rule 5 splits it."""
         ids = [self.unk_id] * len(self._pieces)
-        for number, (piece, is_ordinary) in enumerate(zip(self._pieces, self._is_ordinary)):
+        for number, (subword, is_ordinary) in enumerate(zip(self._pieces, self._is_ordinary)):
             if is_ordinary:
-                ids[number] = self.vocab.get(piece, self.unk_id)
+                ids[number] = self.vocab.get(subword, self.unk_id)
         for number in self.digit_comma:
             ids[number] = _CUT_PIECE
         return ids
 
     def to_ids(self, numbers: list[int]) -> list[int]:
         """Apply rules 5 and 6: convert the numbers of a text's subwords to ids."""
-        ids = [self._id_of_piece[number] for number in numbers]
+        ids = [self._id_of_subword[number] for number in numbers]
         if _CUT_PIECE not in ids:
             return ids
         cut_ids = []
@@ -473,7 +478,7 @@ class Tokenizer:
         return cut_ids
 
 
-def _read_piece_model(path: str | os.PathLike) -> bytes:
+def _read_sentencepiece_model(path: str | os.PathLike) -> bytes:
     """Read a SentencePiece model, or build it from tokenizer.json.
 
     Raises:
@@ -487,7 +492,7 @@ def _read_piece_model(path: str | os.PathLike) -> bytes:
     return piece_model_from_json(path) if Path(path).suffix == ".json" else read_bytes(path)
 
 
-def _load_piece_model(
+def _load_sentencepiece_model(
     content: bytes, path: str | os.PathLike
 ) -> tuple[sentencepiece.SentencePieceProcessor, list[str]]:
     """Load a SentencePiece model and all its subwords.

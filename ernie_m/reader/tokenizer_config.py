@@ -3,7 +3,7 @@
 tokenizer_config.json     class, maximum length, added tokens
 tokenizer.json            pieces, rules and added tokens, as the fast libraries run them
 added_tokens.json, special_tokens_map.json
-vocab.txt                 the words of a tokenizer of another kind, BERT's WordPiece; XLM-R's needs none
+vocab.txt                 the vocabulary of BERT's WordPiece; not used by XLM-R
 """
 
 import math
@@ -121,7 +121,7 @@ def check_ids(folder: Folder, tokenizer: Tokenizer) -> None:
     ours_of: dict[str, Mapping[str, float]] = {"id": ids, "score": tokenizer.scores()}
     json_path = folder.path / TOKENIZER_JSON
     contents = folder.json(TOKENIZER_JSON)
-    pieces = contents["model"]["vocab"] if contents else []
+    subwords = contents["model"]["vocab"] if contents else []
     if contents:
         check_parts(json_path, contents, tokenizer.piece_model)
         if keeps_space(contents, is_normalized=False):
@@ -129,10 +129,10 @@ def check_ids(folder: Folder, tokenizer: Tokenizer) -> None:
     # pad_token_id is checked with the model's configuration.
     config = {token: folder.json(CONFIG).get(key) for key, token in _KEYS.items()}
     said = chain(
-        ((json_path, piece, id_, "id") for id_, (piece, _score) in enumerate(pieces)),
+        ((json_path, subword, id_, "id") for id_, (subword, _score) in enumerate(subwords)),
         ((path, token, id_, "id") for path, token, id_ in _entries(folder)),
         ((folder.path / CONFIG, token, id_, "id") for token, id_ in config.items() if id_ is not None),
-        ((json_path, *entry, "score") for entry in pieces if entry[0] in ours_of["score"]),
+        ((json_path, *entry, "score") for entry in subwords if entry[0] in ours_of["score"]),
     )
     for path, token, theirs, what in said:
         ours: Any = ours_of[what].get(token, "none")

@@ -26,7 +26,7 @@ OTHER_KIND = (
 _FIRST_PIECES = ["<s>", "<pad>", "</s>", "<unk>"]
 
 
-def _where_pieces_are() -> str:
+def _how_to_get_model() -> str:
     """Return the fix for a missing SentencePiece model, for errors."""
     return (
         f"Download XLM-R's {BPE_MODEL}, or ERNIE-M's, which gives the same ids ({command_name()} download "
@@ -34,9 +34,9 @@ def _where_pieces_are() -> str:
     )
 
 
-def no_piece_model(folder: str | os.PathLike) -> UserError:
+def missing_sentencepiece_model(folder: str | os.PathLike) -> UserError:
     """Return the error for a folder without a tokenizer."""
-    return UserError(f"{folder}: missing piece.model, {BPE_MODEL} or {TOKENIZER_JSON}. {_where_pieces_are()}")
+    return UserError(f"{folder}: missing piece.model, {BPE_MODEL} or {TOKENIZER_JSON}. {_how_to_get_model()}")
 
 
 def piece_model_from_json(path: str | os.PathLike) -> bytes:
@@ -45,19 +45,19 @@ def piece_model_from_json(path: str | os.PathLike) -> bytes:
     Raises:
         UserError: the file is corrupt, or its rules are not XLM-R's.
     """
-    contents = read_json(path, _where_pieces_are())
+    contents = read_json(path, _how_to_get_model())
     check_parts(path, contents)
     model = _parsed(b"")
     try:
-        *pieces, (last, _score) = contents["model"]["vocab"][len(_FIRST_PIECES) :]
+        *subwords, (last, _score) = contents["model"]["vocab"][len(_FIRST_PIECES) :]
         if last != XLM_R_NAMES[MASK]:
             raise ValueError(f"its vocab ends with {shown(last)}")
         model.trainer_spec.model_type = UNIGRAM
         model.normalizer_spec.precompiled_charsmap = _charsmap(contents)
         # In the JSON four special tokens are first and <mask> is last.
-        add_pieces(model, pieces)
+        add_pieces(model, subwords)
     except (TypeError, ValueError) as error:
-        raise UserError(f"{path}: corrupt, or not XLM-R's ({error!r}). {_where_pieces_are()}") from error
+        raise UserError(f"{path}: corrupt, or not XLM-R's ({error!r}). {_how_to_get_model()}") from error
     content = model.SerializeToString(deterministic=True)
     check_parts(path, contents, content)
     return content
@@ -67,8 +67,8 @@ def add_pieces(model: Any, scored: Iterable[tuple[str, float]]) -> None:
     """Add SentencePiece's special symbols to a `ModelProto`, and then subwords with scores."""
     for name, kind in (("<unk>", "UNKNOWN"), ("<s>", "CONTROL"), ("</s>", "CONTROL")):
         model.pieces.add(piece=name, score=0.0, type=kind)
-    for piece, score in scored:
-        model.pieces.add(piece=piece, score=score)
+    for subword, score in scored:
+        model.pieces.add(piece=subword, score=score)
 
 
 def check_parts(
@@ -103,7 +103,7 @@ def _other_parts(
     """Yield the unsupported parts, with their values."""
     model = contents["model"]
     vocab = model["vocab"] if model.get("type") == "Unigram" else []
-    first_pieces = [piece for piece, score in vocab if math.isfinite(score)][: len(_FIRST_PIECES)]
+    first_pieces = [subword for subword, score in vocab if math.isfinite(score)][: len(_FIRST_PIECES)]
     if first_pieces != _FIRST_PIECES or model["unk_id"] != _FIRST_PIECES.index("<unk>"):
         yield f"model {shown(model.get('type'))} with a vocab that begins with {shown(first_pieces)}"
 
@@ -135,12 +135,12 @@ def _other_parts(
 
     if piece_model is None:
         return
-    pieces = _parsed(piece_model)
-    if _charsmap(contents) != pieces.normalizer_spec.precompiled_charsmap:
+    subwords = _parsed(piece_model)
+    if _charsmap(contents) != subwords.normalizer_spec.precompiled_charsmap:
         yield f"normalizer (its character map differs from {BPE_MODEL})"
-    if (scheme == "always") != pieces.normalizer_spec.add_dummy_prefix:
+    if (scheme == "always") != subwords.normalizer_spec.add_dummy_prefix:
         yield f"pre_tokenizer (prepend_scheme {scheme} differs from {BPE_MODEL})"
-    if bool(model.get("byte_fallback")) != pieces.trainer_spec.byte_fallback:
+    if bool(model.get("byte_fallback")) != subwords.trainer_spec.byte_fallback:
         yield f"model (byte_fallback differs from {BPE_MODEL})"
 
 

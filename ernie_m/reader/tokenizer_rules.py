@@ -11,7 +11,7 @@ _SPACE = "▁"
 _MARKS = frozenset(",;:.?!~，；：。？！《》【】")  # each is a token, as are basic Han characters
 
 
-def cut_pieces(pieces: Sequence[str], keeps_spaces: bool) -> list[list[str]]:
+def split_subwords(pieces: Sequence[str], keeps_spaces: bool) -> list[list[str]]:
     """Split each subword of a text into tokens.
 
     Args:
@@ -20,13 +20,13 @@ def cut_pieces(pieces: Sequence[str], keeps_spaces: bool) -> list[list[str]]:
             transformers; PaddleNLP drops it.
     """
     tokens = []
-    for number, piece in enumerate(pieces):
-        if piece == _SPACE:
+    for number, subword in enumerate(pieces):
+        if subword == _SPACE:
             following = pieces[number + 1] if number + 1 < len(pieces) else _SPACE
             stays = keeps_spaces and number > 0 and not following.startswith(_SPACE)
             tokens.append([_SPACE] if stays else [])
         else:
-            tokens.append(_cut(piece))
+            tokens.append(_cut(subword))
     return tokens
 
 

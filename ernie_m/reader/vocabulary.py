@@ -119,7 +119,7 @@ def derive_vocab(pieces: Mapping[int, str], size: int) -> dict[str, int]:
         UserError: a subword is duplicate, or has the name or id of a special token.
     """
     vocab = {CLS: 0, PAD: 1, SEP: 2, UNK: 3, MASK: size + 1}
-    vocab |= {piece: number + 1 for number, piece in pieces.items()}
+    vocab |= {subword: number + 1 for number, subword in pieces.items()}
     if len(set(vocab.values())) < len(SPECIAL_TOKENS) + len(pieces):
         raise UserError(
             "unsupported SentencePiece model (expected unique subwords, none named as a special token such "

@@ -130,7 +130,7 @@ def _xlm_r_json(tokenizer: Tokenizer, separators: int) -> dict[str, Any]:
             f"({', '.join(map(str, added_tokens.values()))}) do not follow the {piece_count} tokens, which "
             "XLM-R's format requires. Set --to ernie-m"
         )
-    pieces = {token: id_ for token, id_ in tokenizer.vocab.items() if token not in added_tokens}
+    subwords = {token: id_ for token, id_ in tokenizer.vocab.items() if token not in added_tokens}
     rules = rules_1_to_3() if tokenizer.text_rules == ERNIE_M else []
     charsmap = model.normalizer_spec.precompiled_charsmap
     if charsmap:
@@ -180,7 +180,7 @@ def _xlm_r_json(tokenizer: Tokenizer, separators: int) -> dict[str, Any]:
         "model": {
             "type": "Unigram",
             "unk_id": tokenizer.vocab[UNK],
-            "vocab": _scored_pieces(pieces, model),
+            "vocab": _scored_pieces(subwords, model),
             "byte_fallback": model.trainer_spec.byte_fallback,
         },
     }
@@ -192,7 +192,9 @@ def _scored_pieces(vocab: Mapping[str, int], model: ModelProto) -> list[list[Any
 
     Special tokens have the score 0, as in XLM-R's file; they are never produced from text.
     """
-    scores = {piece.piece: piece.score for piece in model.pieces}  # negative: logarithms of probabilities
+    scores = {
+        subword.piece: subword.score for subword in model.pieces
+    }  # negative: logarithms of probabilities
     unknown_letter = min(scores.values()) - 10  # SentencePiece's score of an unknown letter
     scores |= dict.fromkeys(SPECIAL_TOKENS, 0.0)
     scored_pieces = []

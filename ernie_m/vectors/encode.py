@@ -17,9 +17,9 @@ from ernie_m.model.preprocessing import MEAN_WITHOUT_SPECIAL
 from ernie_m.model.threads import Workers
 from ernie_m.reader.batching import BATCH_TOKENS
 from ernie_m.training.precision import Autocast
-from ernie_m.vectors.pooling import R, SentenceEncoder, takes_piece_means, token_weights
+from ernie_m.vectors.pooling import R, SentenceEncoder, averages_tokens, token_weights
 from ernie_m.vectors.static_embeddings import StaticEncoder
-from ernie_m.vectors.static_embeddings_in_paddle import PieceBatch, piece_means
+from ernie_m.vectors.static_embeddings_in_paddle import FlatTokens, mean_embeddings
 
 
 @dataclass(frozen=True)
@@ -47,14 +47,14 @@ class SentenceBatch:
         return cls(PackedBatch.from_padded(ids, pad_token_id), weights)
 
 
-def sentence_vectors(model: ErnieMModel, sentences: SentenceBatch | PieceBatch, layer: int) -> Tensor:
+def sentence_vectors(model: ErnieMModel, sentences: SentenceBatch | FlatTokens, layer: int) -> Tensor:
     """Compute sentence embeddings with gradients: [B, H]. Layers above `layer` are not computed.
 
     Args:
         layer: 0 .. L; the pooler output is always that of the last layer.
     """
-    if isinstance(sentences, PieceBatch):
-        return piece_means(model, sentences)
+    if isinstance(sentences, FlatTokens):
+        return mean_embeddings(model, sentences)
     inputs = sentences.inputs
     if sentences.weights is None:
         assert model.pooler is not None  # a static model has no pooler
@@ -84,7 +84,7 @@ class PaddleEncoder(SentenceEncoder):
         self.autocast = autocast
 
     def vectors(self, sentences: Sequence[Collection[int]], batch_tokens: int = BATCH_TOKENS) -> np.ndarray:
-        if takes_piece_means(self.config, self.pooling):
+        if averages_tokens(self.config, self.pooling):
             table = to_array(self.model.embeddings.word_embeddings.weight)
             return StaticEncoder(self.config, table, self.layer).vectors(sentences)
         return super().vectors(sentences, batch_tokens)

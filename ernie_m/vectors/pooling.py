@@ -17,7 +17,7 @@ from ernie_m.utils.errors import UserError
 R = TypeVar("R")
 
 
-def takes_piece_means(config: ErnieMConfig, pooling: str) -> bool:
+def averages_tokens(config: ErnieMConfig, pooling: str) -> bool:
     """Return whether the model is static, so that a text's embedding is the mean of its token embeddings."""
     return config.is_static and pooling == MEAN_WITHOUT_SPECIAL
 
@@ -98,10 +98,10 @@ class SentenceEncoder:
         shape: tuple[int, ...] = (len(sentences), self.config.hidden_size)
         if self.layer is None:
             shape = (self.config.num_hidden_layers + 1, *shape)
-        vectors = np.empty(shape, np.float32)
+        embeddings = np.empty(shape, np.float32)
         for rows, batch in self.batches(self.batch, sentences, batch_tokens):
-            vectors[..., rows, :] = batch  # "...": the axis of layers, if any
-        return vectors
+            embeddings[..., rows, :] = batch  # "...": the axis of layers, if any
+        return embeddings
 
 
 def layer_number(name: str | int, num_layers: int) -> int:

@@ -36,7 +36,7 @@ def hits(queries: np.ndarray, targets: np.ndarray, keys: np.ndarray) -> np.ndarr
     return is_found(nearest(queries, targets), keys)
 
 
-def say_repeats(name: str, keys: np.ndarray) -> None:
+def log_repeats(name: str, keys: np.ndarray) -> None:
     """Log the number of trivial pairs: with equal sides, or a text that is also in another pair.
 
     Args:

@@ -26,10 +26,10 @@ def flatten_tokens(sentences: Sequence[Collection[int]]) -> tuple[np.ndarray, np
     lengths = np.fromiter(map(len, sentences), np.int64, len(sentences))  # with special tokens
     ids = np.fromiter(chain.from_iterable(sentences), np.int64, lengths.sum())
     ends = np.cumsum(lengths)  # the start of the next sentence
-    is_piece = np.ones(len(ids), bool)
-    is_piece[ends - lengths] = False  # [CLS]
-    is_piece[ends - 1] = False  # [SEP]
-    return ids[is_piece], lengths - 2
+    is_token = np.ones(len(ids), bool)
+    is_token[ends - lengths] = False  # [CLS]
+    is_token[ends - 1] = False  # [SEP]
+    return ids[is_token], lengths - 2
 
 
 def compute_row_means(table: np.ndarray, ids: np.ndarray, lengths: np.ndarray) -> np.ndarray:
@@ -43,8 +43,8 @@ def compute_row_means(table: np.ndarray, ids: np.ndarray, lengths: np.ndarray) -
     longest = int(lengths.max(initial=0))
     counts = np.searchsorted(-lengths_in_order, -np.arange(longest), side="left")
     for index, count in enumerate(counts.tolist()):
-        pieces = ids[starts[:count] + index]  # the token of each of these texts at this position
-        sums[:count] += table[pieces]
+        tokens = ids[starts[:count] + index]  # the token of each of these texts at this position
+        sums[:count] += table[tokens]
     divisors = np.maximum(lengths_in_order, 1)[:, None]  # [S, 1]; the sum of a text without tokens is 0
     means = np.empty_like(sums)
     means[by_length] = sums / divisors.astype(table.dtype)  # back in the order of the texts

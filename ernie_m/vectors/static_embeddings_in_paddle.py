@@ -18,7 +18,7 @@ from ernie_m.vectors.static_embeddings import compute_row_means, flatten_tokens
 
 
 @dataclass(frozen=True)
-class PieceBatch:
+class FlatTokens:
     """The concatenated tokens of S texts.
 
     Attributes:
@@ -39,15 +39,15 @@ class PieceBatch:
         return cls(*flatten_tokens(sentences))
 
 
-def piece_means(model: ErnieMModel, batch: PieceBatch) -> Tensor:
+def mean_embeddings(model: ErnieMModel, batch: FlatTokens) -> Tensor:
     """Compute the embedding of each text with gradients: [S, H]."""
     words = model.embeddings.word_embeddings
     if words.gradient is not None and kernel_selection.training_on_cpu(words.weight):
         return _MeansOnCpu.apply(words.weight, batch.ids, batch.lengths, words.gradient)
     texts = paddle.arange(len(batch.lengths))
-    text_of_piece = paddle.repeat_interleave(texts, batch.lengths)  # [N]
+    text_of_token = paddle.repeat_interleave(texts, batch.lengths)  # [N]
     # Each text receives the mean of the rows of its tokens.
-    return paddle.geometric.send_u_recv(words.weight, batch.ids, text_of_piece, "mean", len(batch.lengths))
+    return paddle.geometric.send_u_recv(words.weight, batch.ids, text_of_token, "mean", len(batch.lengths))
 
 
 class _MeansOnCpu(PyLayer):
@@ -64,7 +64,7 @@ class _MeansOnCpu(PyLayer):
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> None:  # type: ignore[override]  # Paddle's type has no None
-        # Returns no gradient: it is added in place.
+        # Returns no gradient, because it is added in place.
         of_texts = as_array(gradient)
         of_rows = of_texts / np.maximum(ctx.lengths, 1)[:, None].astype(of_texts.dtype)  # [S, H]
         ctx.embedding_gradient.add_rows(ctx.ids, np.repeat(of_rows, ctx.lengths, axis=0))

@@ -181,7 +181,7 @@ def test_the_dict_of_fairseq_is_the_vocabulary_wherever_the_model_goes(tmp_path)
     folder = tmp_path / "xlmr"
     folder.mkdir()
     pieces = train_pieces(folder / "sentencepiece.bpe.model")
-    tokens = Tokenizer(None, pieces).ordinary_pieces()[::-1]
+    tokens = Tokenizer(None, pieces).ordinary_subwords()[::-1]
     (folder / "dict.txt").write_text("".join(f"{token} 7\n" for token in tokens), encoding="utf-8")
     sizes = {**CONFIG, "vocab_size": len(tokens) + 5}
     state = fairseq_state(weights(config=sizes, lm_head=True, pooler=False))

@@ -241,7 +241,7 @@ def test_pieces_that_are_needed_and_not_in_the_text(case, tmp_path):
     assert trimmed.tokenize(text) == whole.tokenize(text)
     tokens = whole.convert_ids_to_tokens(whole.encode(text))
     assert trimmed.convert_ids_to_tokens(trimmed.encode(text)) == tokens
-    assert set(whole.ordinary_pieces()) - set(trimmed.ordinary_pieces()) == removed
+    assert set(whole.ordinary_subwords()) - set(trimmed.ordinary_subwords()) == removed
 
 
 def test_rare_pieces_go_and_their_characters_stay(tmp_path):
@@ -251,7 +251,7 @@ def test_rare_pieces_go_and_their_characters_stay(tmp_path):
     text = Path(write_lines(tmp_path / "text.txt", ["ab cd ab", "ab"]))
     trimmed, _ = trim(whole, [text], tmp_path, min_count=2)
     assert trimmed.tokenize("ab cd") == ["▁ab", "▁", "c", "d"]
-    assert set(whole.ordinary_pieces()) - set(trimmed.ordinary_pieces()) == {"▁cd", "▁xx", "e"}
+    assert set(whole.ordinary_subwords()) - set(trimmed.ordinary_subwords()) == {"▁cd", "▁xx", "e"}
 
 
 def test_two_files_and_another_order_of_the_vocabulary(toy, tmp_path):

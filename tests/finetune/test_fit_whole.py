@@ -13,7 +13,7 @@ from ernie_m.commands import convert, fit, predict, run_classifier
 from ernie_m.finetune import run_setup as rates
 from ernie_m.fit import whole_model as finetune_model
 from ernie_m.model.tasks import CLASSIFICATION
-from ernie_m.reader.labels import write_places
+from ernie_m.reader.labels import write_indices
 from ernie_m.training.stop_requests import ShutdownHandler
 from tests import toys
 from tests.helpers.checkpoints import assert_same_weights
@@ -145,7 +145,7 @@ def test_run_classifier_evaluates_a_head_and_trains_it_further(random_encoder, c
     answers = classifier.classify(TEXTS)
     correct = [answer["label"] == label for answer, label in zip(answers, LABELS)]
     assert evaluated("kinds", "rows.tsv") == pytest.approx(100 * np.mean(correct))
-    write_places("labels.json", classifier.labels)
+    write_indices("labels.json", classifier.labels)
     files = {"train_set": "rows.tsv", "dev_set": "rows.tsv", "label_map_config": "labels.json"}
     others = dict.fromkeys(("ernie_config_path", "piece_model_path", "lang_map_config"))
     classify(out="further", init_checkpoint="kinds", **files, **others)

@@ -6,7 +6,7 @@ import csv
 import numpy as np
 import pytest
 
-from ernie_m.fit.labeled_rows import LabeledDataset, load_dataset, rows_of
+from ernie_m.fit.labeled_rows import LabeledDataset, build_dataset, load_dataset
 from ernie_m.fit.scores import EvaluationResult
 from ernie_m.fit.split_rows import join_translations, near_duplicate_share, split_rows
 from ernie_m.model.tasks import CLASSIFICATION, MULTI_LABEL, REGRESSION
@@ -20,9 +20,9 @@ TEXTS = [f"text {number}" for number in range(12)]
 
 def rows(labels, kind=CLASSIFICATION, texts=None, languages=None, groups=None, like=None) -> LabeledDataset:
     texts = [[text] for text in texts or TEXTS[: len(labels)]]
-    places = [f"line {number}" for number in range(1, len(labels) + 1)]
+    locations = [f"line {number}" for number in range(1, len(labels) + 1)]
     none = [""] * len(labels)
-    return rows_of(kind, texts, labels, places, languages or none, groups or none, like)
+    return build_dataset(kind, texts, labels, locations, languages or none, groups or none, like)
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_what_is_learned(read, lines, options, kind, targets):
     found = read(*lines, **options)
     assert found.kind == kind
     np.testing.assert_array_equal(found.targets, np.array(targets * 6))
-    assert found.columns["text"] == "text" and found.places[3].endswith("my.csv, line 5")
+    assert found.columns["text"] == "text" and found.locations[3].endswith("my.csv, line 5")
 
 
 @pytest.mark.parametrize(
@@ -237,7 +237,7 @@ def test_oddities():
     (twice,) = learned.issues()
     assert twice.startswith("1 text has two labels, as in line 1 and line 2")
     (known,) = rows(["x", "y"], texts=["c", "new"], like=learned).issues(learned)
-    assert known.startswith("1 of 2 rows have a text that is trained on")
+    assert known.startswith("1 of 2 rows have a text of the training data")
     assert [*rows([0.5, 0.7], REGRESSION, texts=["a", "a"]).issues()] == []
 
 

@@ -17,7 +17,7 @@ from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.ernie import ErnieMModel
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.vectors.encode import PaddleEncoder
-from ernie_m.vectors.static_embeddings_in_paddle import PieceBatch, compute_row_means, piece_means
+from ernie_m.vectors.static_embeddings_in_paddle import FlatTokens, compute_row_means, mean_embeddings
 from tests.helpers.checkpoints import assert_same_weights, changed_copy, save_model, stored
 from tests.launching import as_flags, call_main, error_of
 from tests.toys import sentences
@@ -65,11 +65,11 @@ def by_hand(rows):
 
 def test_a_text_is_the_mean_of_its_pieces_alone_and_in_any_batch():
     rows = np.random.default_rng(0).normal(size=(12, 8)).astype(np.float32)
-    batch = PieceBatch.of(SENTENCES)
+    batch = FlatTokens.of(SENTENCES)
     vectors = compute_row_means(rows, batch.ids, batch.lengths)
     np.testing.assert_allclose(vectors, by_hand(rows), rtol=0, atol=1e-6)
     for sentence, vector in zip(SENTENCES, vectors):
-        alone = PieceBatch.of([sentence])
+        alone = FlatTokens.of([sentence])
         assert compute_row_means(rows, alone.ids, alone.lengths)[0].tobytes() == vector.tobytes()
 
 
@@ -81,7 +81,7 @@ def test_the_gradient_of_the_means(chosen, monkeypatch):
     paddle.set_default_dtype("float32")
     assert [name for name, _ in model.named_parameters()] == [WORDS]
     weight = model.embeddings.word_embeddings.weight
-    vectors = piece_means(model, device.upload(PieceBatch.of(SENTENCES)))
+    vectors = mean_embeddings(model, device.upload(FlatTokens.of(SENTENCES)))
     np.testing.assert_allclose(vectors.numpy(), by_hand(weight.numpy()), rtol=0, atol=1e-12)
     factors = np.random.default_rng(1).normal(size=(4, 8))
     (vectors * paddle.to_tensor(factors)).sum().backward()
@@ -201,7 +201,7 @@ def test_a_frequent_piece_begins_short(train, corpus, tmp_path):
     paddle.seed(1)
     random_rows = ErnieMModel(ErnieMConfig(vocab_size=tokenizer.vocab_size, **SHAPE))
     random_rows = random_rows.embeddings.word_embeddings.weight.numpy()
-    for piece in tokenizer.ordinary_pieces()[:50]:
+    for piece in tokenizer.ordinary_subwords()[:50]:
         probability = np.exp(model.GetScore(model.PieceToId(piece)))
         id_ = tokenizer.vocab[piece]
         np.testing.assert_allclose(rows[id_], random_rows[id_] * 1e-3 / (1e-3 + probability), rtol=1e-5)

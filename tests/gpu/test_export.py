@@ -4,7 +4,7 @@ import paddle
 
 from ernie_m.inference.engines import FILES, PaddleEngine
 from ernie_m.inference.export_paddle import ExportedGraph
-from ernie_m.inference.paddle_engine import DygraphEngine
+from ernie_m.inference.paddle_engine import PaddleEagerEngine
 from ernie_m.model.heads import SequenceClassifier
 from ernie_m.model.tasks import CLASSIFICATION
 from tests.gpu import toys
@@ -16,7 +16,7 @@ def test_export(check, tmp_path):
     model = SequenceClassifier(toys.config_of(), num_labels=3).eval()
     layers = toys.SHAPE["num_hidden_layers"]  # a classifier reads the last layer
     ids = toys.padded_ids(toys.ROWS, seed=1)
-    exact = DygraphEngine(model, CLASSIFICATION, layers)(ids)
+    exact = PaddleEagerEngine(model, CLASSIFICATION, layers)(ids)
     graph = ExportedGraph(model, CLASSIFICATION, layers)
     spec = [paddle.static.InputSpec([None, None], "int64", "input_ids")]
     paddle.jit.save(graph, str((tmp_path / FILES["paddle-inference"]).with_suffix("")), input_spec=spec)

@@ -32,7 +32,7 @@ def client(model):
         yield opened
 
 
-def vectors_of(model, texts, prompt=""):
+def encode_features(model, texts, prompt=""):
     """What `encode` makes of texts with this before them, with length 1."""
     encode = make_predictor("embedding", model, PredictionOptions(prompt=""))
     return unit(encode.vectors([prompt + text for text in texts]))
@@ -41,7 +41,7 @@ def vectors_of(model, texts, prompt=""):
 def check_vectors(client, model, asked, prompt):
     answer = client.post("/v1/embeddings", json={"input": TEXTS, **asked}).json()
     vectors = [entry["embedding"] for entry in answer["data"]]
-    np.testing.assert_allclose(vectors, vectors_of(model, TEXTS, prompt), atol=1e-6)
+    np.testing.assert_allclose(vectors, encode_features(model, TEXTS, prompt), atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_a_long_text_is_cut_if_the_request_says_so(client, model, truncate):
     answer = client.post("/v1/embeddings", json={"input": LONG, "truncate": truncate})
     assert answer.json()["usage"]["total_tokens"] == model.longest
     vector = answer.json()["data"][0]["embedding"]
-    np.testing.assert_allclose([vector], vectors_of(model, [LONG]), atol=1e-6)
+    np.testing.assert_allclose([vector], encode_features(model, [LONG]), atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -190,13 +190,13 @@ def test_a_list_of_texts_for_a_task(models):
         for request in ({"text": TEXTS}, {"text_a": TEXTS, "text_b": TEXTS[::-1]}):
             answer = client.post("/api/classification", json=request).json()
             pairs = zip(TEXTS, request.get("text_b", [None] * len(TEXTS)))
-            expected = predictor.answer([Example(*pair) for pair in pairs])
+            expected = predictor.predict([Example(*pair) for pair in pairs])
             assert [each["label"] for each in answer] == [each["label"] for each in expected]
         one = client.post("/api/classification", json={"text": TEXTS[0]}).json()
         assert (
             one
             == client.post("/api/classification", json={"text_a": TEXTS[0]}).json()
-            == predictor.answer([Example(TEXTS[0], None)])[0]
+            == predictor.predict([Example(TEXTS[0], None)])[0]
         )
 
 

@@ -132,19 +132,19 @@ def test_search_takes_the_means_of_the_corpus_if_the_model_has_none(models, tmp_
     search = make_predictor("search", load(folder), PredictionOptions(corpus=corpus, top_k=12))
     for number, named, language in ((1, None, "de"), (6, None, "fr"), (6, "de", "de")):
         request = {"text": TEXTS[number]} | ({"language": named} if named else {})
-        (answer,) = search.answer([search.parse(request)])
+        (answer,) = search.predict([search.parse(request)])
         cosines = unit(centered) @ unit((queries[number] - mean[language])[None])[0]
         np.testing.assert_allclose([hit["score"] for hit in answer["hits"]], -np.sort(-cosines), atol=1e-5)
         assert (answer["centered"], answer["language"]) == (True, language)
     assert "choose from de, fr" in error_of(search.parse, {"text": "a", "language": "xx"})
-    (code,) = search.answer([search.parse({"text": "x[1] = (2 + 3) * 4;"})])
+    (code,) = search.predict([search.parse({"text": "x[1] = (2 + 3) * 4;"})])
     assert (code["centered"], code["language"]) == (True, None)
-    (spaced,) = search.answer([search.parse({"text": TEXTS[1].replace(" ", " " * 9)})])
+    (spaced,) = search.predict([search.parse({"text": TEXTS[1].replace(" ", " " * 9)})])
     assert spaced["language"] == "de"
     assert "'language'" in error_of(
         search.parse, {"text": "a", "language": "de", "center_by_language": False}
     )
-    (plain,) = search.answer([search.parse({"text": TEXTS[1], "center_by_language": False})])
+    (plain,) = search.predict([search.parse({"text": TEXTS[1], "center_by_language": False})])
     assert set(plain) == {"hits"}
 
 

@@ -10,7 +10,7 @@ import pytest
 import ernie_m
 from ernie_m.commands import serve
 from ernie_m.inference.load import load
-from ernie_m.inference.server.app import LONGEST_TEXT, MOST_KEYS, MOST_TEXTS, token_of
+from ernie_m.inference.server.app import LONGEST_TEXT, MOST_KEYS, MOST_TEXTS, read_token
 from ernie_m.inference.server.middleware import LONGEST_BODY
 from ernie_m.inference.tasks import PredictionOptions
 from tests import toys
@@ -38,7 +38,7 @@ def expected(models):
     return ernie_m.load(models / "encode").encode(TEXTS, pooling="mean", normalize=True)
 
 
-def vectors_of(answer: dict) -> np.ndarray:
+def encode_features(answer: dict) -> np.ndarray:
     """The vectors of an answer, float32 [N, H]."""
     assert [entry["index"] for entry in answer["data"]] == list(range(len(answer["data"])))
     rows = []
@@ -56,7 +56,7 @@ def test_the_vectors(server, models, expected, encoding_format):
     status, answer = ask(server + EMBEDDINGS, request)
     assert status == 200 and answer["object"] == "list" and answer["model"].endswith("/encode")
     assert isinstance(answer["data"][0]["embedding"], str) == (encoding_format == "base64")
-    np.testing.assert_allclose(vectors_of(answer), expected, atol=1e-6)
+    np.testing.assert_allclose(encode_features(answer), expected, atol=1e-6)
     tokenizer = ernie_m.load(models / "encode").tokenizer
     tokens = sum(len(tokenizer.encode(text)) + 2 for text in TEXTS)
     assert answer["usage"] == {"prompt_tokens": tokens, "total_tokens": tokens}
@@ -74,7 +74,7 @@ def test_the_bits_of_encode_alone_and_under_load(models, tmp_path, normalize):
 
         def bits(request):
             answer = ask(address + EMBEDDINGS, {"input": request, "encoding_format": "base64"})[1]
-            return vectors_of(answer).tobytes()
+            return encode_features(answer).tobytes()
 
         for map_requests in (map, clients.map):
             for part, answer in zip(parts, map_requests(bits, requests)):
@@ -145,9 +145,9 @@ def test_where_the_token_is(models, tmp_path, monkeypatch, refused):
     """In a file or in the environment, where others do not read it; two, or an empty one, are refused."""
     path = tmp_path / "token"
     path.write_text("geheim\n", encoding="utf-8")
-    assert token_of(None) is None and token_of(str(path)) == "geheim"
+    assert read_token(None) is None and read_token(str(path)) == "geheim"
     monkeypatch.setenv("ERNIE_M_TOKEN", "a")
-    assert token_of(None) == "a"
+    assert read_token(None) == "a"
     command = ["--model", str(models / "encode"), "--token_file", str(path)]
     assert "ERNIE_M_TOKEN" in refused(lambda: call_main(serve, command))
     monkeypatch.delenv("ERNIE_M_TOKEN")

@@ -136,7 +136,7 @@ def test_several_labels_a_text(models, tmp_path):
     for folder in ("several", "out"):
         task = make_predictor("classification", load(tmp_path / folder))
         assert task.model.columns == columns
-        answers += task.answer([task.parse({"text": "bado kani"})])
+        answers += task.predict([task.parse({"text": "bado kani"})])
     ours, exported = answers
     assert ours["labels"] == exported["labels"]
     assert ours["labels"] == [label for label, value in ours["probabilities"].items() if value > 0.5]
@@ -398,7 +398,7 @@ def test_onnx_on_another_device_than_the_gpu_is_said_once(
     monkeypatch.setitem(sys.modules, "onnxruntime", library)
     monkeypatch.setattr(engines, "has_gpu", lambda: with_gpu)
     monkeypatch.setattr(engines, "read_cpu", lambda: SimpleNamespace(cores=37))
-    engines._say_that_it_runs_on_the_cpu.cache_clear()
+    engines._warn_about_cpu.cache_clear()
     for _ in range(2):
         OnnxEngine(Path("model.onnx"))
     assert library.threads == 37  # as many as this process may use

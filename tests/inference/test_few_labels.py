@@ -10,7 +10,7 @@ from safetensors.numpy import load_file, save_file
 import ernie_m
 from ernie_m.commands import convert, run_classifier
 from ernie_m.fit.fit_model import _head
-from ernie_m.fit.labeled_rows import rows_of
+from ernie_m.fit.labeled_rows import build_dataset
 from ernie_m.model.tasks import CLASSIFICATION, MULTI_LABEL
 from tests.helpers.checkpoints import changed_copy, stored
 from tests.inference.conftest import run_export
@@ -32,9 +32,9 @@ def fitted(models, tmp_path_factory):
 def head(vectors, labels, kind=CLASSIFICATION, like=None):
     """Weight and bias of the head that learns vectors with labels."""
     texts = [[f"text {number}"] for number in range(len(labels))]
-    places = [text for (text,) in texts]
+    locations = [text for (text,) in texts]
     none = [""] * len(labels)
-    return _head(vectors, rows_of(kind, texts, labels, places, none, none, like))
+    return _head(vectors, build_dataset(kind, texts, labels, locations, none, none, like))
 
 
 def test_the_weights_are_at_the_minimum():
@@ -55,7 +55,7 @@ def test_labels_that_all_rows_have_or_none():
     vectors = np.random.default_rng(1).normal(size=(12, 5))
     weight, bias = head(vectors, [["a", "b"], ["a"], ["a", "c"]] * 4, MULTI_LABEL)
     assert (vectors @ weight + bias)[:, 0].min() > 10
-    learned = rows_of(CLASSIFICATION, [["a"], ["b"]], ["x", "y"], ["", ""], ["", ""], ["", ""])
+    learned = build_dataset(CLASSIFICATION, [["a"], ["b"]], ["x", "y"], ["", ""], ["", ""], ["", ""])
     for label, sign in (("x", 1), ("y", -1)):
         weight, bias = head(vectors, [label] * 12, like=learned)
         assert (sign * (vectors @ weight + bias) @ [1, -1] > 10).all()

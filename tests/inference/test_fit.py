@@ -24,7 +24,7 @@ from ernie_m.model.checkpoint import safetensors
 from ernie_m.model.ernie import ErnieMConfig, ErnieMModel
 from ernie_m.reader.files.find_files import NamedFile
 from ernie_m.reader.files.table_options import LabelOptions
-from ernie_m.reader.labels import read_label_map, write_places
+from ernie_m.reader.labels import read_label_map, write_indices
 from ernie_m.reader.tag_schemes import JOINT
 from tests import toys
 from tests.helpers.checkpoints import save_model
@@ -188,7 +188,7 @@ def words(models, tmp_path, monkeypatch):
             for answer in [{"text": text.split()[0], "answer_start": 0}]
         ]
         Path(f"{name}.de.json").write_text(json.dumps({"data": [{"paragraphs": paragraphs}]}))
-    write_places("labels.json", ["B-LOC", "I-LOC", "O"])
+    write_indices("labels.json", ["B-LOC", "I-LOC", "O"])
     config = ErnieMConfig.from_json(models / "encode/config.json")
     config = replace(config, max_position_embeddings=202)  # two are never used
     save_model(Path("start"), ErnieMModel(config), config, piece_model_path=models / "piece.model")

@@ -25,13 +25,13 @@ TEXTS = sentences(30, seed=6)
 def encoded(monkeypatch):
     """The number of texts of each call that encodes some."""
     counts = []
-    vectors_of = EncodeTexts.vectors_of
+    encode_features = EncodeTexts.encode_features
 
     def counting(self, features, *args, **options):
         counts.append(len(features))
-        return vectors_of(self, features, *args, **options)
+        return encode_features(self, features, *args, **options)
 
-    monkeypatch.setattr(EncodeTexts, "vectors_of", counting)
+    monkeypatch.setattr(EncodeTexts, "encode_features", counting)
     return counts
 
 
@@ -105,7 +105,7 @@ def test_the_server_takes_an_index_in_the_place_of_a_corpus(models, tmp_path):
     hits = model.index(TEXTS, tmp_path / "index").search(TEXTS[4])
     assert "search" not in make_predictors([model.loaded], PredictionOptions())
     search = make_predictors([model.loaded], PredictionOptions(index=str(tmp_path / "index")))["search"]
-    assert search.answer([search.parse({"text": TEXTS[4]})]) == [{"hits": hits}]
+    assert search.predict([search.parse({"text": TEXTS[4]})]) == [{"hits": hits}]
 
 
 @pytest.mark.parametrize("engine", ["onnx", "paddle-inference"])
@@ -143,7 +143,7 @@ def test_what_is_refused(models, ask, refused, tmp_path):
     assert "the corpus is empty" in error_of(model.index, [])
     assert "text 2 of 2 (index 1): " in error_of(model.index, ["mo", ""])
     assert "a corpus" in error_of(model.index)
-    assert "center_by_language 'de': " in error_of(model.index, TEXTS, center_by_language="de")
+    assert "invalid center_by_language 'de' " in error_of(model.index, TEXTS, center_by_language="de")
     assert "top_k 0: " in error_of(model.index(TEXTS).search, "mo", top_k=0)
 
 

@@ -33,7 +33,7 @@ class Held:
         self.computing = threading.Event()
         self.going = threading.Event()
         monkeypatch.setattr(LoadedModel, "workers", lambda _: Workers())
-        monkeypatch.setattr(EncodeTexts, "vectors_of", lambda _, features: self.vectors(features))
+        monkeypatch.setattr(EncodeTexts, "encode_features", lambda _, features: self.vectors(features))
 
     def vectors(self, features):
         self.batches.append(len(features))

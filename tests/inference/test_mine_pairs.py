@@ -208,8 +208,8 @@ def test_without_faiss(run_mining, monkeypatch, tmp_path):
         (b"a\n", {"source": "de<=a.txt,en<=in.txt"}, "de<=a.txt,en<=in.txt: "),
         (b"a\n\xff\n", {"source": "in.txt"}, "in.txt, line 2: not UTF-8"),
         (b"a\n", {"num_neighbors": 0}, "--num_neighbors 0: "),
-        (b"a\n", {"center_on": "in.txt"}, "--center_on in.txt: "),
-        (b"a\n", {"center_on": "de<=in.txt,de<=in.txt"}, "--center_on de<=in.txt,de<=in.txt: "),
+        (b"a\n", {"center_on": "in.txt"}, "invalid --center_on in.txt "),
+        (b"a\n", {"center_on": "de<=in.txt,de<=in.txt"}, "invalid --center_on de<=in.txt,de<=in.txt "),
         (b"a\n", {"center_on": "de<=in.txt"}, "--center_on: missing en"),
         (
             b"a\n",

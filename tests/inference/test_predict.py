@@ -132,7 +132,7 @@ def test_tags_as_in_training(models, tmp_path, preprocessing):
 
 def tags_of(task, word_lists):
     """The tags of sentences, each a list of words."""
-    answers = task.answer([task.parse({"words": words}) for words in word_lists])
+    answers = task.predict([task.parse({"words": words}) for words in word_lists])
     return [answer["tags"] for answer in answers]
 
 
@@ -168,7 +168,7 @@ def test_windows_as_in_training(models):
         3,
     )
     request = predictor.parse({"question": TEXTS[0], "context": " ".join(TEXTS)})
-    assert predictor.answer([request])[0]["answer"]
+    assert predictor.predict([request])[0]["answer"]
     assert (
         make_predictor("question-answering", loaded, PredictionOptions(max_seq_len=50)).task.cut.max_seq_len
         == 50
@@ -199,15 +199,15 @@ def test_a_context_of_nothing(models):
     task = make_predictor("question-answering", load(models / "answer"))
     requests = [task.parse({"question": TEXTS[0], "context": text}) for text in ("\u200b", TEXTS[1])]
     no_answer = {"answer": "", "start": None, "probability": 0.0, "candidates": []}
-    assert task.answer(requests[:1]) == [no_answer]
-    first, second = task.answer(requests)
-    assert first == no_answer and [second] == task.answer(requests[1:])
+    assert task.predict(requests[:1]) == [no_answer]
+    first, second = task.predict(requests)
+    assert first == no_answer and [second] == task.predict(requests[1:])
 
 
 def test_unknown_words_of_a_question_and_of_its_context_are_counted(models):
     task = make_predictor("question-answering", load(models / "answer"))
     requests = [("qqq bado", "kani"), ("bado", "kani qqq www"), ("bado", "kani")]
-    answers = task.answer([task.parse({"question": a, "context": b}) for a, b in requests])
+    answers = task.predict([task.parse({"question": a, "context": b}) for a, b in requests])
     assert [answer.get("unknown_words") for answer in answers] == [1, 2, None]
 
 
@@ -246,7 +246,7 @@ def test_entities(models, request_, ids, entities):
     for labels, expected in ((model.labels, entities), ([*"01234"], [])):
         task = make_predictor("token-classification", replace(model, labels=labels))
         task.predictions = lambda features: [ids]
-        (answer,) = task.answer([task.parse(request_)])
+        (answer,) = task.predict([task.parse(request_)])
         # An entity of words may say more than its place.
         found = zip(answer["entities"], expected, strict=True)
         assert [entity | wanted for entity, wanted in found] == answer["entities"]
@@ -608,7 +608,7 @@ class Echo:
         self.part = part
         self.seen: list[str] = []
 
-    def answer(self, contents: list) -> list[dict]:
+    def predict(self, contents: list) -> list[dict]:
         self.seen.append(self.part.read_text(encoding="utf-8") if self.part.exists() else "")
         return [{"text": content} for content in contents]
 
@@ -729,7 +729,7 @@ def test_without_a_trained_language_table(models, tmp_path, language_embedding):
     toys.make_model(tmp_path / "head", "full", models / "piece.model", settings, leave_out=left_out)
     loaded = load(tmp_path / "head")
     task = make_predictor("fill-mask", loaded)
-    assert len(task.answer([task.parse({"text": "bado [MASK]"})])[0]["masks"]) == 1
+    assert len(task.predict([task.parse({"text": "bado [MASK]"})])[0]["masks"]) == 1
     assert "'language' requires" in error_of(task.parse, {"text": "[MASK]", "language": "de"})
 
 
@@ -869,10 +869,10 @@ def test_a_long_text_is_run_in_parts(models, monkeypatch):
 
     task.engine = measured
     requests = [task.parse({"text": text}) for text in (" ".join(TEXTS * 9), TEXTS[0])]
-    answers = task.answer(requests)
+    answers = task.predict(requests)
     sizes.clear()
     monkeypatch.setattr(finetuned, "BATCH_TOKENS", 150)
-    assert task.answer(requests) == answers
+    assert task.predict(requests) == answers
     assert len(sizes) > 5 and max(sizes) <= 150
 
 

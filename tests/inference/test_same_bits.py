@@ -11,7 +11,7 @@ from paddle import nn
 
 import ernie_m
 from ernie_m.inference.engines import HeadOnHiddenStates, OpenVinoEngine, encoder_engine
-from ernie_m.inference.paddle_engine import DygraphEngine
+from ernie_m.inference.paddle_engine import PaddleEagerEngine
 from ernie_m.inference.tasks.encode import GraphEncoder
 from ernie_m.model.checkpoint.weights import Weights
 from ernie_m.model.checkpoint.write import model_weights
@@ -163,7 +163,7 @@ def test_outputs_of_heads(texts, name, engine, amp):
     config = config_of(128)
     model = head(config, 3, **options).eval()
     if engine == "paddle-eager":
-        run = DygraphEngine(model, task, config.num_hidden_layers)
+        run = PaddleEagerEngine(model, task, config.num_hidden_layers)
     else:
         encode = openvino_encoder(model, amp)
         run = HeadOnHiddenStates(

@@ -65,7 +65,7 @@ def test_answers_are_those_of_the_model(server, models):
     for name, request in requests.items():
         kind = "classify" if name == "classification" else "full"
         task = make_predictor(name, load(models / kind))
-        assert ask(f"{server}/api/{name}", request) == (200, task.answer([task.parse(request)])[0])
+        assert ask(f"{server}/api/{name}", request) == (200, task.predict([task.parse(request)])[0])
 
 
 def test_a_line_finds_itself(server):
@@ -139,7 +139,7 @@ def test_words_and_the_options_of_the_command_line(models, server_with_options):
     for request in ({}, {"multi_label": False}, {"labels": ["kani"]}):
         options = PredictionOptions(labels="bado,lera", multi_label=True)
         predictor = make_predictor("zero-shot", load(models / "classify"), options)
-        (expected,) = predictor.answer([predictor.parse({"text": TEXTS[0], **request})])
+        (expected,) = predictor.predict([predictor.parse({"text": TEXTS[0], **request})])
         assert ask(f"{server_with_options}/api/zero-shot", {"text": TEXTS[0], **request}) == (200, expected)
 
 

@@ -174,7 +174,7 @@ def test_the_tags_of_a_library(tmp_path, pieces, data_dir, library):
         load(peer.folder, task="token-classification"),
         PredictionOptions(max_seq_len=512),
     )
-    answers = tagger.answer([tagger.parse({"words": words}) for words in sentences])
+    answers = tagger.predict([tagger.parse({"words": words}) for words in sentences])
     lone = 0
     compared = 0
     for words, answer in zip(sentences, answers, strict=True):

@@ -86,7 +86,7 @@ def test_a_file_of_dev_or_test_is_read_only_if_it_is_named_itself(tmp_path, capl
         caplog.clear()
         assert read(str(several)) == [["a.txt"], ["attest.txt"]]
         (line,) = caplog.messages
-        assert line.startswith("left out, ") and all(f"{tmp_path}/{name}" in line for name in left_out)
+        assert line.startswith("skipped ") and all(f"{tmp_path}/{name}" in line for name in left_out)
     assert read(f"{tmp_path}/test/*") == [["test/c.txt"]]  # this folder is named itself
     assert error_of(read, f"{tmp_path}/dev.*").startswith(f"{tmp_path}/dev.*: ")
     caplog.clear()
@@ -141,7 +141,7 @@ def test_scripts_and_regions_are_languages_of_their_own(tmp_path, caplog):
     known = ("pt", "pt_BR", "zh", "zh_Hant", "pes", "prs", "aka", "twi", "sr_Cyrl", "sr_Latn", "ja", "nn")
     names = (*known, "cz", "jp")
     assert len(resolve({name: write_lines(tmp_path / name, ["a"]) for name in names}, {})) == len(names)
-    assert [line.split()[0] for line in caplog.messages] == ["'cz'", "'jp'"]
+    assert [line.split()[2] for line in caplog.messages] == ["'cz'", "'jp'"]
 
 
 @pytest.mark.parametrize("unit_bytes", [1, 300, 5000, 1 << 20])
@@ -216,8 +216,8 @@ def test_archives_cut_short_or_damaged(tmp_path, end):
     foreign_end = packed + b"x" * 100_000
     messages = {
         packed[:-9]: r"text\.\w+: cannot be read \(Compressed file ended before the end-of-stream marker",
-        damaged: r"text\.\w+: (cannot be read: .*; fetch it|not)",
-        foreign_end: r"text\.\w+: (corrupt after line|cannot be read \(.*\)\. Restore)",
+        damaged: r"text\.\w+: (cannot be read \(.*\)\. |not)",
+        foreign_end: r"text\.\w+: (corrupt after line|cannot be read \(.*\)\. )",
     }
     for data, message in messages.items():
         path.write_bytes(data)

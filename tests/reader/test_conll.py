@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ernie_m.inference.tasks.training_files import TaggedFile
-from ernie_m.reader.files.conll import lines_of, read_words
+from ernie_m.reader.files.conll import read_lines, read_words
 from ernie_m.reader.files.labeled_tables import holds_tags, read_labeled
 from ernie_m.reader.files.pairs import PairRows
 from ernie_m.reader.files.table_options import LabelOptions, TableOptions
@@ -153,9 +153,9 @@ def test_parts_of_speech_are_said(tmp_path):
         (sentence,) = read_words(path, read_as)
         assert (sentence.tags, [*sentence.written]) == (["NNP", "VBZ"], [])
         write(path, f"Token\tPOS\n{rows}")
-    assert error_of(read, path, columns="1,2").startswith(f"{path}, line 2: 'NNP'")
+    assert error_of(read, path, columns="1,2").startswith(f"{path}, line 2: invalid entity tag 'NNP'")
     write(path, f"Wort\tArt\n{rows}")
-    assert error_of(read, path, columns="Wort,Art").startswith(f"{path}, line 2: 'NNP'")
+    assert error_of(read, path, columns="Wort,Art").startswith(f"{path}, line 2: invalid entity tag 'NNP'")
 
 
 @pytest.mark.parametrize(
@@ -331,7 +331,7 @@ def test_that_a_file_is_not_in_utf_8_is_said_once(tmp_path, caplog):
     path = tmp_path / "a.conll"
     path.write_bytes("In O\n\nİzmir\tB-LOC\nkışın\tO\n\n".encode("cp1254"))
     assert read(path)[1][0] == ("Ýzmir", "B-LOC")
-    assert lines_of(path, TableOptions())[2] == "Ýzmir\tB-LOC"
+    assert read_lines(path, TableOptions())[2] == "Ýzmir\tB-LOC"
     (said,) = caplog.messages
     assert said.startswith(f"{path}, line 3: ") and "Ýzmir, kýþýn." in said and "--encoding" in said
     caplog.clear()

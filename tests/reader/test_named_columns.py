@@ -100,7 +100,7 @@ def test_labels_that_stand_for_none_are_left_out_with_other_faults(tmp_path):
     path.write_text("text,label\nx,a\nno label,-\nof a database,\\N\ny,b\n")
     file = NamedFile(path, "train", ALL_LANGUAGES)
     rows = load_dataset([file], LabelOptions(on_error="skip"))
-    assert rows.places == [f"{path}, line 2", f"{path}, line 5"]
+    assert rows.locations == [f"{path}, line 2", f"{path}, line 5"]
     with pytest.raises(UserError, match="line 3: .*\n.*line 4: "):
         load_dataset([file], LabelOptions())
 
@@ -217,7 +217,7 @@ ASKED = {
     "other_case.csv": (
         "text,body\na,b\n",
         False,
-        "column of the text (trained on 'Body').",
+        "missing or ambiguous column of the text (trained on 'Body'",
     ),
     "flag.csv": ("text,body\na,b\n", False, ([{"text_a": "a", "text": "a"}], []), {"text": "text"}),
     "list.json": (
@@ -239,7 +239,7 @@ ASKED = {
     "other_key.jsonl": (
         '{"text": "a"}\n',
         False,
-        "column of the text (trained on 'Body').",
+        "missing or ambiguous column of the text (trained on 'Body'",
     ),
     "words.jsonl": ('{"words": ["a"]}\n', False, ([{"words": ["a"]}], [])),
     "encoding.jsonl": (

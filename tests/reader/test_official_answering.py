@@ -25,18 +25,18 @@ def most_context(windows: list[range], token: int) -> int:
     return scores.index(max(scores))
 
 
-@pytest.mark.parametrize("room, stride", [(9, 4), (10, 3), (300, 128), (310, 128), (7, 20), (1, 1)])
-def test_an_answer_begins_in_the_window_with_the_most_context(room, stride):
+@pytest.mark.parametrize("budget, stride", [(9, 4), (10, 3), (300, 128), (310, 128), (7, 20), (1, 1)])
+def test_an_answer_begins_in_the_window_with_the_most_context(budget, stride):
     """Of 429 tokens, one more than two windows hold, the third window of 300 has the last one alone."""
-    for length in (0, 1, room, room + 1, 2 * room, 3 * room + 2, 429):
-        parts = cut_officially(length, room, stride)
+    for length in (0, 1, budget, budget + 1, 2 * budget, 3 * budget + 2, 429):
+        parts = cut_officially(length, budget, stride)
         windows = [range(part.start, part.end) for part in parts]
-        assert windows == [range(part.start, part.end) for part in cut_windows(length, room, stride)]
+        assert windows == [range(part.start, part.end) for part in cut_windows(length, budget, stride)]
         owners = [
             number for number, part in enumerate(parts) for _ in range(part.answers_from, part.answers_to)
         ]
         assert owners == [most_context(windows, token) for token in range(length)]
-    if (room, stride) == (300, 128):
+    if (budget, stride) == (300, 128):
         assert [part.answers_to - part.answers_from for part in cut_officially(429, 300, 128)] == [
             214,
             214,

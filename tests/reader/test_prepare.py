@@ -96,7 +96,7 @@ def test_the_first_source_counts_and_bad_rows_are_left_out(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "skipped: train en already exists" in printed
     assert f"skipped files with unknown names: {tmp_path}/b/validation-en.tsv\n" in printed
-    assert "left out: 1 with the label '-'; 1 without a text; 1 malformed" in printed
+    assert "dropped: 1 with the label '-'; 1 without a text; 1 malformed" in printed
     assert (tmp_path / "out/train/train.en.tsv").read_text() == "text_a\ttext_b\tlabel\na\tb\tentailment\n"
     assert read_languages(tmp_path / "out/lang_map.json") == ["en"]  # de has no test file
 
@@ -130,7 +130,7 @@ def test_pawsx_the_release(tmp_path, capsys):
     assert pairs(out / "train/train.all.tsv") == joint
     assert len(joint) == 3 * 4 - 1  # here it is left out
     printed = capsys.readouterr().out
-    assert "left out: 2 without a text" in printed
+    assert "dropped: 2 without a text" in printed
     assert f"{Path('en/test_2k.tsv')}: 2 of 2 rows have a cell in quotation marks" in printed
 
 

@@ -79,7 +79,7 @@ def test_bad_bitexts_are_refused(tmp_path):
     write(tmp_path, {"de-en.de": ["a", "b"], "de-en.en": ["A"], "fr-en.fr": ["a"]})
     assert "de-en.de has 2 lines, but " in error_of(read_bitexts, tmp_path, ["de"])
     assert "fr-en.en: " in error_of(read_bitexts, tmp_path, ["fr"])
-    assert "no sw there" in error_of(read_bitexts, tmp_path, ["sw"])
+    assert "missing languages sw" in error_of(read_bitexts, tmp_path, ["sw"])
     write(tmp_path, {"fr-en.fr": ["a"] * 21, "fr-en.en": sorted(map(str, range(21)))})
     assert "fr-en.en: sorted, as by XTREME's script" in error_of(read_bitexts, tmp_path, ["fr"])
     (tmp_path / "empty").mkdir()

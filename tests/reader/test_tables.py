@@ -17,7 +17,7 @@ from ernie_m.reader.files.find_files import NamedFile
 from ernie_m.reader.files.labeled_tables import read_labeled
 from ernie_m.reader.files.table_options import LabelOptions
 from ernie_m.reader.files.tables import Dialect
-from ernie_m.reader.labels import ALL_LANGUAGES, check_labels, is_printed, labels_for_none, normal_label
+from ernie_m.reader.labels import ALL_LANGUAGES, check_labels, is_printed, missing_labels, normal_label
 from ernie_m.reader.task_reader import read_classification
 from tests.launching import error_of
 
@@ -118,7 +118,7 @@ def test_every_way_in_compares_normal_forms(write):
 )
 def test_which_labels_stand_for_none(counts, none):
     """A sentiment may be minus one."""
-    assert labels_for_none(counts) == none
+    assert missing_labels(counts) == none
 
 
 @pytest.mark.parametrize(

@@ -190,7 +190,7 @@ def test_windows():
 
 def test_the_word_in_the_middle_of_an_overlap_belongs_to_the_window_before():
     """There is room for 12 pieces, so the overlap has 3: words 9, 10 and 11. Every word has one piece."""
-    first, second = cut_windows([1] * 20, room=12)
+    first, second = cut_windows([1] * 20, budget=12)
     assert (first.end, second.start) == (12, 9)
     assert (first.tagged_end, second.tagged_start) == (11, 11)  # the first word of the second window is 11
 
@@ -207,19 +207,19 @@ def test_a_word_longer_than_a_window_is_cut_and_has_a_label():
 def test_windows_of_random_sentences(seed):
     """Each word is tagged in one window, where it has the most context; windows are full and overlap."""
     rng = np.random.default_rng(seed)
-    room = int(rng.integers(6, 40))
-    longest_word = min(room, int(rng.integers(2, 40)))  # pieces
+    budget = int(rng.integers(6, 40))
+    longest_word = min(budget, int(rng.integers(2, 40)))  # pieces
     sizes = rng.integers(1, longest_word + 1, rng.integers(1, 200)).tolist()
-    windows = cut_windows(sizes, room)
+    windows = cut_windows(sizes, budget)
     tagged = [word for window in windows for word in range(window.tagged_start, window.tagged_end)]
     assert tagged == list(range(len(sizes)))
     for window in windows:
         assert window.start <= window.tagged_start < window.tagged_end <= window.end
-        assert sum(sizes[window.start : window.end]) <= room
+        assert sum(sizes[window.start : window.end]) <= budget
     for window, following in pairwise(windows):
         assert window.start < following.start <= window.end < following.end
-        assert sum(sizes[window.start : window.end + 1]) > room  # not one word more would fit
-        assert sum(sizes[following.start : window.end]) <= room // 4
+        assert sum(sizes[window.start : window.end + 1]) > budget  # not one word more would fit
+        assert sum(sizes[following.start : window.end]) <= budget // 4
         # In the overlap each word is tagged where it stands farther from the edge, by pieces.
         for word in range(following.start, window.end):
             before = sum(sizes[following.start : word])

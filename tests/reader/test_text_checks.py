@@ -13,7 +13,7 @@ from ernie_m.pretrain.build_corpus.text_units import look_at_sources, read_lines
 from ernie_m.reader.files.aligned_lines import Sentences
 from ernie_m.reader.files.pairs import PairRows
 from ernie_m.reader.files.table_options import TableOptions
-from ernie_m.reader.files.text_checks import refuse_odd_part
+from ernie_m.reader.files.text_checks import check_part
 from ernie_m.utils.args import deciding_options
 from ernie_m.utils.errors import UserError
 from tests.launching import error_of
@@ -177,7 +177,7 @@ def test_no_part_of_real_text_is_odd(data_dir):
         lines = text.split("\n")
         for start in range(0, len(lines), 300):
             try:
-                refuse_odd_part(path, enumerate(map(str.strip, lines[start : start + 30]), start + 1))
+                check_part(path, enumerate(map(str.strip, lines[start : start + 30]), start + 1))
             except UserError as error:
                 odd.append(str(error))
     assert len(texts) > 70 and odd == []

@@ -19,7 +19,7 @@ from ernie_m.reader.tokenization import (
     truncate_longest_first,
     without_surrogates,
 )
-from ernie_m.reader.tokenizer_rules import cut_pieces
+from ernie_m.reader.tokenizer_rules import split_subwords
 from ernie_m.reader.vocabulary import write_vocab
 from ernie_m.reader.write_tokenizer import write_ernie_m
 from tests.launching import error_of
@@ -225,7 +225,7 @@ def test_a_piece_that_vocab_txt_lacks_is_named(tokenizer, piece_model, tmp_path,
     size = tokenizer.vocab_size
     path = tmp_path / "vocab.txt"
     lines = [token if form == "bare" else f"{token}\t{id_}" for token, id_ in tokenizer.vocab.items()]
-    lost = tokenizer.ordinary_pieces()[7]
+    lost = tokenizer.ordinary_subwords()[7]
     path.write_text("".join(f"{line}\n" for line in lines if line.split("\t")[0] != lost), encoding="utf-8")
     read = Tokenizer(path, piece_model)
     assert [
@@ -278,7 +278,7 @@ def test_the_dict_of_fairseq(tokenizer, piece_model, tmp_path, caplog):
         path.write_text("".join(f"{token} 7\n" for token in tokens), encoding="utf-8")
         return Tokenizer(path, piece_model)
 
-    pieces = tokenizer.ordinary_pieces()
+    pieces = tokenizer.ordinary_subwords()
     assert read(*pieces).digest == tokenizer.digest  # released, XLM-R has the order of its piece model
     absent, *others = reversed(pieces)
     lines = ["madeupword0000", *others]
@@ -299,7 +299,7 @@ def test_of_a_token_or_an_id_that_occurs_twice_the_last_one_wins(tmp_path, piece
     """As in the official code, vocab[token] = id and then token_of[id] = token. A warning names the lines."""
     size = len(tokenizer.vocab)
     tokenizer.write_vocab(tmp_path / "vocab.txt")
-    first, second, *_ = tokenizer.ordinary_pieces()
+    first, second, *_ = tokenizer.ordinary_subwords()
     with open(tmp_path / "vocab.txt", "a", encoding="utf-8") as file:
         file.write(f"{first}\t{size}\nmore\t{tokenizer.vocab[second]}\n")
     repeated = Tokenizer(tmp_path / "vocab.txt", piece_model)
@@ -323,7 +323,7 @@ def test_bad_piece_models_are_refused(tmp_path, piece_model, tokenizer):
     (tmp_path / "bad.model").write_bytes(b"this is text")
     assert "bad.model: " in error_of(Tokenizer, None, tmp_path / "bad.model")
     # A piece of 5 bytes is replaced by 5 bytes that are no UTF-8, and by the name of a special token.
-    piece = next(piece.encode() for piece in tokenizer.ordinary_pieces() if len(piece.encode()) == 5)
+    piece = next(piece.encode() for piece in tokenizer.ordinary_subwords() if len(piece.encode()) == 5)
     for replacement, message in (
         (b"\xe2\x28\xa1xx", "corrupt or not a SentencePiece model"),
         (b"[CLS]", "unsupported SentencePiece model"),
@@ -387,7 +387,7 @@ def test_rules_and_added_tokens_go_along_and_count(piece_model, tmp_path):
 )
 def test_how_the_libraries_cut_a_piece(piece, tokens):
     """By hand: at Han characters, at marks, between digits and others."""
-    assert cut_pieces([piece], keeps_spaces=False) == [tokens]
+    assert split_subwords([piece], keeps_spaces=False) == [tokens]
 
 
 @pytest.mark.parametrize(
@@ -397,8 +397,8 @@ def test_how_the_libraries_cut_a_piece(piece, tokens):
 def test_a_space_alone_stays_in_transformers(pieces, kept):
     """Between two pieces, if the second does not begin with one."""
     place = pieces.index("▁")
-    assert cut_pieces(pieces, keeps_spaces=False)[place] == []
-    assert cut_pieces(pieces, keeps_spaces=True)[place] == (["▁"] if kept else [])
+    assert split_subwords(pieces, keeps_spaces=False)[place] == []
+    assert split_subwords(pieces, keeps_spaces=True)[place] == (["▁"] if kept else [])
 
 
 def test_places_behind_an_added_token(piece_model):

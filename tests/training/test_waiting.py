@@ -78,7 +78,7 @@ def events(monkeypatch) -> Events:
     return events
 
 
-def engine_of(model, **options) -> Engine:
+def choose_engine(model, **options) -> Engine:
     return Engine(model, build_optimizer(model, 1e-3), **options)
 
 
@@ -99,7 +99,7 @@ def two_micro_batches() -> StepBatches:
 
 
 def test_pre_training_uploads_once_and_reads_once(events):
-    engine = engine_of(PreTrainingModel(CONFIG, LANGUAGES), sums=list_sum_names())
+    engine = choose_engine(PreTrainingModel(CONFIG, LANGUAGES), sums=list_sum_names())
     pseudo_tokens = PseudoTokenGenerator(ALLOWED, 0.7)
     step_batches = two_micro_batches()
     float(paddle.ones([2]).sum())  # a read
@@ -121,7 +121,7 @@ def test_float16_is_unscaled_and_skipped_on_every_process(monkeypatch, fp16, ran
     """
     model = paddle.nn.Linear(3, 2)
     scaling = {"init_loss_scaling": 1024.0}
-    engine = engine_of(model, precision=Precision("fp16", loss_scaling=scaling), clip_norm=1e-3)
+    engine = choose_engine(model, precision=Precision("fp16", loss_scaling=scaling), clip_norm=1e-3)
     monkeypatch.setattr(distributed, "world_size", lambda: 2)
     monkeypatch.setattr(distributed, "rank", lambda: rank)
     monkeypatch.setattr(distributed, "is_main", lambda: rank == 0)
@@ -158,7 +158,7 @@ def test_float16_is_unscaled_and_skipped_on_every_process(monkeypatch, fp16, ran
 def test_several_processes_wait_for_one_sum(events, monkeypatch, stage):
     """The stop request, the counts, the norm and the sums of the objectives travel together."""
     model = PreTrainingModel(CONFIG, LANGUAGES)
-    engine = engine_of(model, sums=list_sum_names())
+    engine = choose_engine(model, sums=list_sum_names())
 
     if stage:  # process 0 owns every parameter
         monkeypatch.setattr(engine, "is_sharded", True)
@@ -178,7 +178,7 @@ def test_several_processes_wait_for_one_sum(events, monkeypatch, stage):
 
 def test_fine_tuning_reads_when_all_is_on_its_way(events):
     model = SequenceClassifier(CONFIG, 3)
-    engine = engine_of(model, sums=("correct", "count"))
+    engine = choose_engine(model, sums=("correct", "count"))
     task = Classification(None, ["a", "b", "c"], 9)  # no tokenizer, three labels, at most 9 tokens
     micro_batches = np.random.default_rng(0).integers(4, 90, [2, 2, 9])  # two of [B, T]
     labels = np.array([0, 2])

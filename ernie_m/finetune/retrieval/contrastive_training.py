@@ -63,9 +63,9 @@ from ernie_m.utils.checksums import MANIFEST
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.logging import ON_CONSOLE, logger
 from ernie_m.vectors.encode import PaddleEncoder, SentenceBatch, sentence_vectors
-from ernie_m.vectors.pooling import layer_number, takes_piece_means
-from ernie_m.vectors.retrieval_accuracy import hits, say_repeats
-from ernie_m.vectors.static_embeddings_in_paddle import PieceBatch
+from ernie_m.vectors.pooling import averages_tokens, layer_number
+from ernie_m.vectors.retrieval_accuracy import hits, log_repeats
+from ernie_m.vectors.static_embeddings_in_paddle import FlatTokens
 
 _SMOOTH = 1e-3  # a of `init_static`
 GROUP_TOKENS = 2048  # padded tokens per forward pass in training
@@ -83,7 +83,7 @@ class PairBatch:
         pair_count: b.
     """
 
-    groups: list[SentenceBatch | PieceBatch]
+    groups: list[SentenceBatch | FlatTokens]
     order: Tensor
     negative: Tensor
     pair_count: int
@@ -172,7 +172,7 @@ class Retrieval(MultiSeedTraining):
         self.pairs, self.held_out = self._pairs(seed)
         for languages, pairs in self.held_out.items():
             if flags.validation_pairs and len(pairs):
-                say_repeats("-".join(languages), self._validation_sides(pairs)[1])
+                log_repeats("-".join(languages), self._validation_sides(pairs)[1])
         self.total_steps = flags.max_steps
         self.evaluation_steps: Sequence[int] = []
         if self.held_out and flags.validation_pairs:
@@ -239,8 +239,8 @@ class Retrieval(MultiSeedTraining):
 
     def send(self, model: ErnieMModel, data: PairStep) -> list[PairBatch]:
         """Send the sentences of a step, grouped by similar length; for a static model in one group."""
-        if takes_piece_means(model.config, self.flags.pooling):
-            pieces = PieceBatch.of(data.sentences)
+        if averages_tokens(model.config, self.flags.pooling):
+            pieces = FlatTokens.of(data.sentences)
             order = np.arange(len(data.sentences))
             return [upload(PairBatch([pieces], order, data.negative, data.pair_count))]
         pad_id = model.config.pad_token_id

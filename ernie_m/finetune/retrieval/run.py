@@ -44,7 +44,7 @@ from ernie_m.utils.logging import logger
 from ernie_m.vectors.encode import PaddleEncoder
 from ernie_m.vectors.language_centering import MEANS_POOLING, LanguageCentering
 from ernie_m.vectors.nearest import load_faiss
-from ernie_m.vectors.retrieval_accuracy import say_repeats
+from ernie_m.vectors.retrieval_accuracy import log_repeats
 
 
 class Inputs(NamedTuple):
@@ -161,7 +161,7 @@ def read_inputs(flags: RetrievalFlags) -> Inputs:
         ]
         warn_truncated(bitext.name, examples, EncodePairs(opened.tokenizer, flags.max_seq_len))
         keys = np.stack([keys_of(texts) for texts in sides])
-        say_repeats(bitext.name, keys)
+        log_repeats(bitext.name, keys)
         bitexts[number] = bitext._replace(keys=keys)
     return Inputs(flags, bitexts, sentences, starts, opened)
 

@@ -37,7 +37,7 @@ from ernie_m.inference.tasks import (
     PredictionOptions,
     Predictor,
     make_predictor,
-    text_of,
+    read_text_key,
 )
 from ernie_m.inference.tasks.encode import EncodeTexts
 from ernie_m.inference.tasks.finetuned import ClassifyTexts, InferenceLabels
@@ -246,26 +246,26 @@ def _describe_errors(app: FastAPI, models: list[LoadedModel]) -> None:
     """
 
     @app.exception_handler(RequestValidationError)
-    async def refuse_body(request: Request, error: RequestValidationError) -> Response:
+    async def report_invalid_body(request: Request, error: RequestValidationError) -> Response:
         errors: dict[str, str] = {}  # the first of each key
-        for fault in error.errors()[:5]:
-            if fault["type"] == "json_invalid":
-                return error_response(400, f"the body is not JSON: {fault['ctx']['error']}")
-            message = "unknown key" if fault["type"] == "extra_forbidden" else fault["msg"]
-            errors.setdefault(str(fault["loc"][:2][-1])[:50], message)
+        for detail in error.errors()[:5]:
+            if detail["type"] == "json_invalid":
+                return error_response(400, f"the body is not JSON: {detail['ctx']['error']}")
+            message = "unknown key" if detail["type"] == "extra_forbidden" else detail["msg"]
+            errors.setdefault(str(detail["loc"][:2][-1])[:50], message)
         named = "; ".join(f"'{key}': {message}" for key, message in errors.items())
         fields = request.scope["endpoint"].__annotations__["asked"].model_fields
         return error_response(400, f"{named} (keys of {request.url.path}: {', '.join(fields)})")
 
     @app.exception_handler(UserError)
-    async def refuse_content(request: Request, error: UserError) -> Response:
+    async def report_user_error(request: Request, error: UserError) -> Response:
         message = str(error)
         for model in models:
             message = message.replace(str(model.folder), model.name)
         return error_response(400, message)
 
     @app.exception_handler(HTTPException)
-    async def refuse(request: Request, error: HTTPException) -> Response:
+    async def report_http_error(request: Request, error: HTTPException) -> Response:
         message = error.detail
         if error.status_code == 404:
             routes = [route.path for route in app.routes if "POST" in route.methods]
@@ -273,7 +273,7 @@ def _describe_errors(app: FastAPI, models: list[LoadedModel]) -> None:
         return error_response(error.status_code, message, error.headers)
 
     @app.exception_handler(Exception)
-    async def say_that_it_broke(request: Request, error: Exception) -> Response:
+    async def report_failure(request: Request, error: Exception) -> Response:
         return error_response(500, "internal error; see the log of the server")
 
 
@@ -290,8 +290,8 @@ def _add_task(
     def run(rows: list[dict[str, Any]]) -> list[Any]:
         contents = [_parsed(predictor, row) for row in rows]
         good = [content for content in contents if not isinstance(content, UserError)]
-        answers = iter(predictor.answer(good) if good else ())
-        return [content if isinstance(content, UserError) else next(answers) for content in contents]
+        predictions = iter(predictor.predict(good) if good else ())
+        return [content if isinstance(content, UserError) else next(predictions) for content in contents]
 
     async def endpoint(request: Request, asked: request_class) -> Any:
         values = asked.model_dump(exclude_none=True)
@@ -308,8 +308,8 @@ def _add_task(
             _characters(labels) + times * _characters(*(row[key] for key in row if key != "labels"))
             for row in rows
         ]
-        answers = await queue.results(request, run, rows, sizes)
-        return JSONResponse(answers if lists else answers[0])
+        predictions = await queue.results(request, run, rows, sizes)
+        return JSONResponse(predictions if lists else predictions[0])
 
     app.post(f"/api/{word}", summary=type(predictor).__doc__.splitlines()[0], operation_id=word)(endpoint)
 
@@ -338,7 +338,7 @@ def _contents(key: str, texts: list[str], content: Callable[[str], Any]) -> list
         UserError: a text is blank, or has a lone surrogate.
     """
     names = [f"{key}[{number}]" for number in range(len(texts))]
-    return [content(text_of({name: text}, name)) for name, text in zip(names, texts)]
+    return [content(read_text_key({name: text}, name)) for name, text in zip(names, texts)]
 
 
 def _reject_truncated(key: str, features: Sequence[Feature], most: int, truncate: Truncate) -> None:
@@ -358,10 +358,10 @@ def _add_embeddings(app: FastAPI, encode: EncodeTexts, queue: WorkQueue) -> dict
     def compute(as_base64: bool, texts: list[str]) -> list[tuple[Feature, bytes]]:
         """Compute the model inputs of each text, and its embedding as JSON."""
         features = encode.features(texts, prompt="")  # the texts include the prompt
-        vectors = encode.vectors_of(features)
+        embeddings = encode.encode_features(features)
         if not encode.normalize:  # dividing by the norm twice would change the last bits
-            vectors = unit(vectors)
-        rows = map(_as_base64, vectors) if as_base64 else vectors.tolist()
+            embeddings = unit(embeddings)
+        rows = map(_as_base64, embeddings) if as_base64 else embeddings.tolist()
         return list(zip(features, map(to_json, rows), strict=True))
 
     runs = {as_base64: partial(compute, as_base64) for as_base64 in (False, True)}
@@ -405,8 +405,8 @@ def _add_embeddings(app: FastAPI, encode: EncodeTexts, queue: WorkQueue) -> dict
     }
 
 
-def _as_base64(vector: np.ndarray) -> str:
-    return base64.b64encode(vector.astype("<f4").tobytes()).decode()
+def _as_base64(embedding: np.ndarray) -> str:
+    return base64.b64encode(embedding.astype("<f4").tobytes()).decode()
 
 
 def _add_rerank(app: FastAPI, classify: ClassifyTexts, queue: WorkQueue) -> None:
@@ -418,7 +418,7 @@ def _add_rerank(app: FastAPI, classify: ClassifyTexts, queue: WorkQueue) -> None
 
     @app.post("/v1/rerank", summary="Documents ranked by relevance to a query (Jina-compatible)")
     async def rerank(request: Request, asked: RerankRequest) -> Response:
-        query = text_of({"query": asked.query}, "query")
+        query = read_text_key({"query": asked.query}, "query")
         pairs = _contents("documents", asked.documents, lambda text: Example(query, text))
         sizes = [len(query) + len(text) for text in asked.documents]
         features, outputs = zip(*await queue.results(request, run, pairs, sizes))
@@ -506,7 +506,7 @@ def serve(
             uvicorn.Server(config).run(sockets=[listening])
 
 
-def token_of(file: str | None) -> str | None:
+def read_token(file: str | None) -> str | None:
     """Read the bearer token from a file, or from the environment variable ERNIE_M_TOKEN.
 
     Raises:

@@ -79,10 +79,10 @@ class RequestMiddleware:
             try:
                 self.check(path, Headers(scope=scope))
                 whole.append(await self.read(receive))
-                answer = self.app
+                prediction = self.app
             except HTTPException as error:
-                answer = error_response(error.status_code, error.detail, error.headers)
-            await answer(scope, receive_whole, noted_send)
+                prediction = error_response(error.status_code, error.detail, error.headers)
+            await prediction(scope, receive_whole, noted_send)
         finally:
             seconds = time.perf_counter() - start
             if path != HEALTH:  # health checks are frequent
@@ -140,14 +140,14 @@ class RequestMiddleware:
             raise HTTPException(
                 400, "the request has both Transfer-Encoding and Content-Length", {"Connection": "close"}
             )
-        if self.token and path != HEALTH and not brings(headers.get("authorization", ""), self.token):
+        if self.token and path != HEALTH and not is_authorized(headers.get("authorization", ""), self.token):
             # Browsers prompt for name and password.
             raise HTTPException(
                 401, "missing or invalid token", {"WWW-Authenticate": 'Basic realm="ERNIE-M"'}
             )
 
 
-def brings(authorization: str, token: str) -> bool:
+def is_authorized(authorization: str, token: str) -> bool:
     """Return whether a header has the token: as Bearer, or as the Basic password that browsers send."""
     scheme, _, credentials = authorization.partition(" ")
     sent_token = credentials.encode("latin-1")

@@ -48,9 +48,9 @@ class Job:
 
 @dataclass(eq=False)  # compared by identity
 class Text:
-    """A queued text; the one with the lowest place is next."""
+    """A queued text; the one with the lowest priority value is next."""
 
-    place: int  # virtual finish time in characters, as in fair queueing
+    priority: int  # virtual finish time in characters, as in fair queueing
     size: int  # in characters
     content: Any
     row: int  # index in the results of its job
@@ -80,7 +80,7 @@ class WorkQueue:
         self.timeout = timeout
         self.waiting: list[Text] = []  # in order of arrival
         self.characters = 0  # of the waiting texts
-        self._now = 0  # virtual time: no waiting text has a lower place
+        self._now = 0  # virtual time: no waiting text has a lower priority value
         self._turns = itertools.count(1)
         self._changed = threading.Condition()
         for _ in range(threads):
@@ -141,23 +141,23 @@ class WorkQueue:
         self.characters -= sum(text.size for text in texts)
 
     def _take(self) -> list[Text]:
-        """Take the next batch, all for one `run`: by lowest place, or sometimes the oldest text first.
+        """Take the next batch, all for one `run`: by priority, or sometimes the oldest text first.
 
         Texts of requests that exceed a batch are not mixed with texts of smaller ones, which would wait for
         them.
         """
-        by_place = sorted(self.waiting, key=lambda text: text.place)
-        self._now = by_place[0].place
+        by_priority = sorted(self.waiting, key=lambda text: text.priority)
+        self._now = by_priority[0].priority
         # The oldest text is taken eventually, even if shorter ones keep arriving.
-        first = self.waiting[0] if next(self._turns) % OLDEST == 0 else by_place[0]
+        first = self.waiting[0] if next(self._turns) % OLDEST == 0 else by_priority[0]
         batch = [first]
-        room = self.batch_size - first.size
-        for text in by_place:
+        free = self.batch_size - first.size
+        for text in by_priority:
             if text is first or text.job.run != first.job.run:
                 continue
-            if text.size > room or self._is_long(text) != self._is_long(first):
+            if text.size > free or self._is_long(text) != self._is_long(first):
                 break
-            room -= text.size
+            free -= text.size
             batch.append(text)
         self._take_out(batch)
         return batch

@@ -45,7 +45,7 @@ class Predictor(Protocol):
             UserError: a key is missing, or a value is invalid.
         """
 
-    def answer(self, inputs: list[Any]) -> list[dict]:
+    def predict(self, inputs: list[Any]) -> list[dict]:
         """Return a prediction for each parsed request."""
 
 
@@ -128,7 +128,7 @@ def is_text(value: Any) -> bool:
     return isinstance(value, str) and not is_blank(value) and is_whole_text(value)
 
 
-def text_of(request: dict, key: str, optional: bool = False, choices: Sequence[str] = ()) -> str | None:
+def read_text_key(request: dict, key: str, optional: bool = False, choices: Sequence[str] = ()) -> str | None:
     """Read a text from a request; None if it is optional and missing.
 
     Raises:
@@ -163,7 +163,7 @@ def get_flag(request: dict, key: str, default: bool) -> bool:
     return value
 
 
-def remarks(tokenizer: Tokenizer, *texts: str, cut: int = False) -> dict[str, Any]:
+def get_caveats(tokenizer: Tokenizer, *texts: str, cut: int = False) -> dict[str, Any]:
     """Return the caveats of a prediction: "truncated", and the number of "unknown_words"."""
     count = count_unknown_words(tokenizer, *texts)
     return ({"truncated": True} if cut else {}) | ({"unknown_words": count} if count else {})
@@ -182,14 +182,14 @@ def check_length(count: int, most: int) -> None:
 # The return types of `ernie_m.api.Model`.
 
 
-class Remarks(TypedDict, total=False):
+class Caveats(TypedDict, total=False):
     """Caveats of any prediction: whether the text was truncated, and the number of unknown words."""
 
     truncated: bool
     unknown_words: int
 
 
-class Prediction(Remarks):
+class Prediction(Caveats):
     """The predicted label of a text, with the probability of each label; labels are as passed to `fit`.
 
     A multi-label model returns "labels" instead of "label". A model with a single output, such as a
@@ -202,7 +202,7 @@ class Prediction(Remarks):
     score: NotRequired[float]
 
 
-class Choice(Remarks):
+class Choice(Caveats):
     """The most probable of the candidate labels, and the probability of each."""
 
     label: str
@@ -221,7 +221,7 @@ class Entity(TypedDict):
     last: NotRequired[int]
 
 
-class Tagged(Remarks):
+class Tagged(Caveats):
     """Words, their tags, and the entities in order."""
 
     words: list[str]
@@ -238,7 +238,7 @@ class Candidate(TypedDict):
     probability: float
 
 
-class Answer(Remarks):
+class Answer(Caveats):
     """The best candidate; without candidates the answer is "" and start is None."""
 
     answer: str
@@ -257,7 +257,7 @@ class Hit(TypedDict):
     language: NotRequired[str]
 
 
-class Ranked(Remarks):
+class Ranked(Caveats):
     """A text with its index and its relevance to the query."""
 
     index: int

@@ -8,7 +8,7 @@ import numpy as np
 from ernie_m.inference.engines import GraphRunner
 from ernie_m.inference.load import LoadedModel
 from ernie_m.inference.prediction_options import in_parts
-from ernie_m.inference.tasks import Fields, PredictionOptions, remarks, text_of
+from ernie_m.inference.tasks import Fields, PredictionOptions, get_caveats, read_text_key
 from ernie_m.model.checkpoint.key_mapping import WORDS
 from ernie_m.model.checkpoint.weights import finite
 from ernie_m.model.config import ErnieMConfig
@@ -18,7 +18,7 @@ from ernie_m.model.threads import Workers
 from ernie_m.reader.batching import BATCH_TOKENS, EncodePairs, Example, Feature
 from ernie_m.utils.errors import UserError
 from ernie_m.vectors.language_centering import MEANS_POOLING, LanguageCentering
-from ernie_m.vectors.pooling import SentenceEncoder, layer_number, takes_piece_means, unit, weighted_sums
+from ernie_m.vectors.pooling import SentenceEncoder, averages_tokens, layer_number, unit, weighted_sums
 from ernie_m.vectors.static_embeddings import StaticEncoder
 
 
@@ -80,7 +80,7 @@ class EncodeTexts:
             )
 
             return PaddleEncoder(model.part(EMBEDDING), self.pooling, self.layer, model.autocast)
-        if model.weights is not None and takes_piece_means(model.config, self.pooling):
+        if model.weights is not None and averages_tokens(model.config, self.pooling):
             return StaticEncoder(model.config, finite(WORDS, model.weights[WORDS], model.folder))
         engine = model.engine(EMBEDDING, self.layer)
         return GraphEncoder(engine, model.config, self.pooling, self.layer, model.workers)
@@ -99,15 +99,15 @@ class EncodeTexts:
         return self.model.language_means.at(self.layer)
 
     def parse(self, request: dict) -> str:
-        return text_of(request, "text")
+        return read_text_key(request, "text")
 
-    def answer(self, texts: list[str]) -> list[dict]:
+    def predict(self, texts: list[str]) -> list[dict]:
         features = self.features(texts)
-        answers: list[dict] = []
-        for text, feature, vector in zip(texts, features, self.vectors_of(features)):
-            said = remarks(self.model.tokenizer, text, cut=feature.cut)
-            answers.append({"embedding": [round(float(x), 6) for x in vector], **said})
-        return answers
+        predictions: list[dict] = []
+        for text, feature, embedding in zip(texts, features, self.encode_features(features)):
+            caveats = get_caveats(self.model.tokenizer, text, cut=feature.cut)
+            predictions.append({"embedding": [round(float(x), 6) for x in embedding], **caveats})
+        return predictions
 
     def features(self, texts: Sequence[str], prompt: str | None = None) -> list[Feature]:
         """Tokenize texts into model inputs.
@@ -122,9 +122,9 @@ class EncodeTexts:
 
     def vectors(self, texts: Sequence[str]) -> np.ndarray:
         """Compute the embeddings of texts, float32 [N, H]."""
-        return self.vectors_of(self.features(texts))
+        return self.encode_features(self.features(texts))
 
-    def vectors_of(
+    def encode_features(
         self,
         features: Sequence[Feature],
         languages: Sequence[str] | None = None,
@@ -136,10 +136,10 @@ class EncodeTexts:
             languages: the language of each text for centering; None: the language of the nearest mean.
             batch_tokens: maximum number of padded tokens in a forward pass.
         """
-        vectors = self.encoder.vectors([feature.ids for feature in features], batch_tokens)
+        embeddings = self.encoder.vectors([feature.ids for feature in features], batch_tokens)
         if self.means is not None:
-            vectors = self.means.centered(vectors, languages)
-        return unit(vectors) if self.normalize else vectors
+            embeddings = self.means.centered(embeddings, languages)
+        return unit(embeddings) if self.normalize else embeddings
 
 
 def encode_in_parts(
@@ -154,13 +154,13 @@ def encode_in_parts(
         encode: computes the embeddings of texts.
         description, size: see `in_parts`.
     """
-    vectors = np.empty((0, 0), np.float32)
+    embeddings = np.empty((0, 0), np.float32)
     for rows in in_parts(range(len(texts)), description, size):
         new = encode(texts[rows.start : rows.stop])
         if not rows.start:
-            vectors = np.empty((len(texts), new.shape[1]), np.float32)
-        vectors[rows.start : rows.stop] = new
-    return vectors
+            embeddings = np.empty((len(texts), new.shape[1]), np.float32)
+        embeddings[rows.start : rows.stop] = new
+    return embeddings
 
 
 class GraphEncoder(SentenceEncoder):

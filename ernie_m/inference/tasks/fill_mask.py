@@ -19,8 +19,8 @@ from ernie_m.inference.tasks import (
     Fields,
     PredictionOptions,
     check_length,
-    remarks,
-    text_of,
+    get_caveats,
+    read_text_key,
 )
 from ernie_m.model.config import NO_LANGUAGE
 from ernie_m.model.cpu import workers
@@ -43,7 +43,7 @@ class MaskedText(NamedTuple):
     Attributes:
         ids: the token ids.
         language: the index of the language to predict in; None: any.
-        unknown: the caveats of the prediction; see `remarks`.
+        unknown: the caveats of the prediction; see `get_caveats`.
     """
 
     ids: list[int]
@@ -97,7 +97,7 @@ class FillMasks:
         return tokens_of_rows
 
     def parse(self, request: dict) -> MaskedText:
-        text = text_of(request, "text")
+        text = read_text_key(request, "text")
         if MASK not in text:
             raise UserError(f"'text' has no {MASK}. Add at least one")
         language = None
@@ -107,10 +107,10 @@ class FillMasks:
                     f"{self.name}: 'language' requires language embeddings, trained by run_pretrain.py "
                     "with language_embedding: masks. Remove 'language'"
                 )
-            language = self.languages.index(text_of(request, "language", choices=self.languages))
+            language = self.languages.index(read_text_key(request, "language", choices=self.languages))
         ids = masked_ids(self.tokenizer, text)
         check_length(count=len(ids), most=self.max_seq_len)
-        return MaskedText(ids, language, remarks(self.tokenizer, *text.split(MASK)))
+        return MaskedText(ids, language, get_caveats(self.tokenizer, *text.split(MASK)))
 
     @paddle.no_grad()
     def _states(self, request: MaskedText) -> Tensor:
@@ -126,7 +126,7 @@ class FillMasks:
         return states.astype("float32")
 
     @paddle.no_grad()
-    def answer(self, requests: list[MaskedText]) -> list[dict]:
+    def predict(self, requests: list[MaskedText]) -> list[dict]:
         # The few texts are encoded one by one. The logits of all masks are computed together.
         states_of_requests = list(workers.in_workers(self._states, requests))
         candidates = iter(self.likeliest(paddle.concat(states_of_requests)))  # of each mask of all requests

@@ -19,10 +19,10 @@ from ernie_m.inference.tasks import (
     REQUIRED_TEXT,
     Fields,
     PredictionOptions,
+    get_caveats,
     get_flag,
     is_text,
-    remarks,
-    text_of,
+    read_text_key,
 )
 from ernie_m.model.preprocessing import NEITHER
 from ernie_m.reader.batching import BATCH_TOKENS, Example
@@ -97,7 +97,7 @@ class ClassifyTexts(HeadPredictor):
 
     def parse(self, request: dict) -> Example:
         key = "text" if "text" in request else "text_a"
-        example = Example(text_of(request, key), text_of(request, "text_b", optional=True))
+        example = Example(read_text_key(request, key), read_text_key(request, "text_b", optional=True))
         if request.get("text_a", example.text_a) != example.text_a:
             raise UserError("'text' and 'text_a' are the same key but differ. Send one of them")
         if self.model.preprocessing.pairs not in (None, example.text_b is not None):
@@ -105,14 +105,14 @@ class ClassifyTexts(HeadPredictor):
             raise UserError(f"'text_b': the model expects {reads}")
         return example
 
-    def answer(self, examples: list[Example]) -> list[dict]:
+    def predict(self, examples: list[Example]) -> list[dict]:
         features = self.task.encode(examples)
-        answers = []
+        predictions = []
         for example, feature, prediction in zip(examples, features, self.predictions(features)):
             texts = (example.text_a, example.text_b or "")
-            said = remarks(self.task.encode.tokenizer, *texts, cut=feature.cut)
-            answers.append({**self.task.answer(prediction), **said})
-        return answers
+            caveats = get_caveats(self.task.encode.tokenizer, *texts, cut=feature.cut)
+            predictions.append({**self.task.answer(prediction), **caveats})
+        return predictions
 
 
 class InferenceLabels(NamedTuple):
@@ -175,25 +175,25 @@ class TagWords(HeadPredictor):
         if key is not None:
             words = Words(request[key])
         else:
-            text = text_of(request, "text")
+            text = read_text_key(request, "text")
             spans = split_words(text, self.marks_apart)
             words = Words([text[start:end] for start, end in spans], text, spans)
             key = "text"
         _check_words(words.words, key)
         return words
 
-    def answer(self, sentences: list[Words]) -> list[dict]:
+    def predict(self, sentences: list[Words]) -> list[dict]:
         features = self.task.encode(
             [Sentence(JOINT.join(sentence.words), labels=None) for sentence in sentences]
         )
-        answers = []
+        predictions = []
         for sentence, feature, label_ids in zip(sentences, features, self.predictions(features)):
             tags = self.task.tags(label_ids)
             iobes = [self.iobes.get(tag, "O") for tag in tags]
             answer = {"words": sentence.words, "tags": tags, "entities": _entities_as_json(sentence, iobes)}
-            said = remarks(self.task.encode.tokenizer, *sentence.words, cut=feature.cut)
-            answers.append({**answer, **said})
-        return answers
+            caveats = get_caveats(self.task.encode.tokenizer, *sentence.words, cut=feature.cut)
+            predictions.append({**answer, **caveats})
+        return predictions
 
 
 def _check_words(words: Any, key: str) -> None:
@@ -224,7 +224,7 @@ def _entities_as_json(sentence: Words, tags: list[str]) -> list[dict[str, Any]]:
         tags: the tags of the words, in the IOBES scheme.
     """
     spans = [(first, last, kind) for kind, first, last in entities(tags)]
-    answers = []
+    predictions = []
     for first, last, kind in sorted(spans):
         if sentence.text is None:
             span = {"words": sentence.words[first : last + 1], "first": first, "last": last + 1}
@@ -232,8 +232,8 @@ def _entities_as_json(sentence: Words, tags: list[str]) -> list[dict[str, Any]]:
             start, _ = sentence.spans[first]
             _, end = sentence.spans[last]
             span = {"text": sentence.text[start:end], "start": start, "end": end}
-        answers.append({"type": kind, **span})
-    return answers
+        predictions.append({"type": kind, **span})
+    return predictions
 
 
 class AnswerQuestions(HeadPredictor):
@@ -254,9 +254,9 @@ class AnswerQuestions(HeadPredictor):
         super().__init__(model, task)
 
     def parse(self, request: dict) -> tuple[str, str]:
-        return text_of(request, "question"), text_of(request, "context")
+        return read_text_key(request, "question"), read_text_key(request, "context")
 
-    def answer(self, requests: list[tuple[str, str]]) -> list[dict]:
+    def predict(self, requests: list[tuple[str, str]]) -> list[dict]:
         questions = []
         contexts = []  # one per question
         for number, (question, context) in enumerate(requests):
@@ -265,12 +265,12 @@ class AnswerQuestions(HeadPredictor):
         file = QuestionFile(path=None, contexts=contexts, questions=questions)
         windows = make_windows(file, self.task.tokenizer, self.task.cut)
         scores = self.predictions(self.task.encode(windows))  # `SpanScores` of each window
-        answers = []
+        predictions = []
         ranked_of_requests = self.task.rank(windows, scores)
         for request, is_cut, ranked in zip(requests, windows.cut, ranked_of_requests, strict=True):
-            said = remarks(self.task.tokenizer, *request, cut=is_cut)
-            answers.append({**_as_json(ranked[: self.top_k]), **said})
-        return answers
+            caveats = get_caveats(self.task.tokenizer, *request, cut=is_cut)
+            predictions.append({**_as_json(ranked[: self.top_k]), **caveats})
+        return predictions
 
 
 def _as_json(ranked: list[Answer]) -> dict[str, Any]:
@@ -290,7 +290,7 @@ def _as_json(ranked: list[Answer]) -> dict[str, Any]:
     }
 
 
-PLACE = "{}"  # the label in a template
+LABEL_SLOT = "{}"  # the label in a template
 MOST_LABELS = 100  # maximum number of labels of a request to the server
 
 
@@ -298,7 +298,7 @@ class LabelRequest(NamedTuple):
     """A zero-shot request.
 
     Attributes:
-        hypothesis_template: a sentence with `PLACE` in place of the label.
+        hypothesis_template: a sentence with `LABEL_SLOT` for the label.
         multi_label: whether several labels can apply.
     """
 
@@ -345,14 +345,15 @@ class ClassifyByLabels(HeadPredictor):
             labels = self.options.labels
         if labels is None:
             raise UserError("'labels': missing. Set --labels, or 'labels' in the request")
-        template = text_of(request, "hypothesis_template", optional=True) or self.options.hypothesis_template
-        if template.count(PLACE) != 1:
+        template = (
+            read_text_key(request, "hypothesis_template", optional=True) or self.options.hypothesis_template
+        )
+        if template.count(LABEL_SLOT) != 1:
             raise UserError(
-                f"invalid hypothesis_template '{template}' (expected exactly one {PLACE} in "
-                "place of the label)"
+                f"invalid hypothesis_template '{template}' (expected exactly one {LABEL_SLOT} for the label)"
             )
         multi_label = get_flag(request, "multi_label", self.options.multi_label)
-        parsed = LabelRequest(text_of(request, "text"), parse_labels(labels), template, multi_label)
+        parsed = LabelRequest(read_text_key(request, "text"), parse_labels(labels), template, multi_label)
         if _is_by_contradiction(parsed) and self.inference_labels.contradiction is None:
             raise UserError(
                 "'labels': multi_label or a single label requires a model with a label named contradiction"
@@ -368,9 +369,9 @@ class ClassifyByLabels(HeadPredictor):
         if len(request.labels) > MOST_LABELS:
             raise UserError(f"'labels' has {len(request.labels)} labels (maximum: {MOST_LABELS}). Send fewer")
 
-    def answer(self, requests: list[LabelRequest]) -> list[dict]:
+    def predict(self, requests: list[LabelRequest]) -> list[dict]:
         pairs = [
-            Example(request.text, request.hypothesis_template.replace(PLACE, label))
+            Example(request.text, request.hypothesis_template.replace(LABEL_SLOT, label))
             for request in requests
             for label in request.labels
         ]  # a text with each of its labels, of all requests one after the other
@@ -379,13 +380,13 @@ class ClassifyByLabels(HeadPredictor):
         for numbers, _, outputs in self.batches(features):
             logits[numbers] = outputs["logits"]
         rows = zip(features, logits)
-        answers = []
+        predictions = []
         for request in requests:
             features_of_labels, logits_of_labels = zip(*islice(rows, len(request.labels)))
             is_cut = any(feature.cut for feature in features_of_labels)
-            said = remarks(self.task.encode.tokenizer, request.text, *request.labels, cut=is_cut)
-            answers.append(self._answer(request, np.array(logits_of_labels)) | said)
-        return answers
+            caveats = get_caveats(self.task.encode.tokenizer, request.text, *request.labels, cut=is_cut)
+            predictions.append(self._answer(request, np.array(logits_of_labels)) | caveats)
+        return predictions
 
     def _answer(self, request: LabelRequest, logits: np.ndarray) -> dict[str, Any]:
         """Compute a prediction from the logits of each label, [labels, C]."""

@@ -22,9 +22,9 @@ from ernie_m.inference.tasks import (
     Hit,
     PredictionOptions,
     check_length,
+    get_caveats,
     get_flag,
-    remarks,
-    text_of,
+    read_text_key,
 )
 from ernie_m.inference.tasks.encode import EncodeTexts, encode_in_parts
 from ernie_m.model.preprocessing import DOCUMENT, QUERY
@@ -143,7 +143,7 @@ class SearchCorpus:
         plain = replace(options, center_by_language=False, normalize=False)
         self.encode = EncodeTexts(model, replace(plain, kind=DOCUMENT, prompt=None))
         self.encode_query = EncodeTexts(model, replace(plain, kind=QUERY))
-        self.sentences, vectors = self._read(options)
+        self.sentences, embeddings = self._read(options)
         self.top_k = options.top_k
         languages = np.array([sentence.language for sentence in self.sentences])
         # Language, in the order of the corpus -> the indices of its sentences.
@@ -159,15 +159,15 @@ class SearchCorpus:
         self.center_by_language = options.center_by_language
         if self.center_by_language is None:
             self.center_by_language = self.has_means_of_model or has_own_means
-        makes_index = options.index is not None and vectors is None
+        makes_index = options.index is not None and embeddings is None
         with lock_writer(options.index) if makes_index else nullcontext():
-            if vectors is None:
-                vectors = self._encode_corpus()
+            if embeddings is None:
+                embeddings = self._encode_corpus()
             if makes_index:
-                write_index(options.index, self.encode, self.sentences, vectors)
+                write_index(options.index, self.encode, self.sentences, embeddings)
         # In place, because the corpus may exceed half the memory.
-        self.lengths = compute_norms(vectors)
-        self.unit_vectors = np.divide(vectors, self.lengths, out=vectors)
+        self.lengths = compute_norms(embeddings)
+        self.unit_vectors = np.divide(embeddings, self.lengths, out=embeddings)
         if self.center_by_language:  # computed before the first request
             _ = self.centered_vectors, self.query_means
 
@@ -176,10 +176,10 @@ class SearchCorpus:
         sentences = [] if options.corpus is None else read_corpus(options.corpus)
         if options.index is None or (sentences and not Path(options.index).exists()):
             return sentences, None
-        kept_sentences, vectors = read_index(options.index, self.encode)
+        kept_sentences, embeddings = read_index(options.index, self.encode)
         if sentences and sentences != kept_sentences:
             raise UserError(f"{options.index}: the index is of another corpus. Set --index to another folder")
-        return kept_sentences, vectors
+        return kept_sentences, embeddings
 
     @property
     def corpus_languages(self) -> list[str]:
@@ -203,13 +203,13 @@ class SearchCorpus:
     @cached_property
     def centered_vectors(self) -> np.ndarray:
         """The centered unit embeddings of the corpus, [N, H]."""
-        vectors = np.empty_like(self.unit_vectors)
+        embeddings = np.empty_like(self.unit_vectors)
         for language, numbers in self.numbers_of_language.items():
             for part in np.split(numbers, range(_PART_ROWS, len(numbers), _PART_ROWS)):
                 # None: subtract the nearest mean from each embedding.
                 languages = [language] * len(part) if language in self.means.languages else None
-                vectors[part] = unit(self.means.centered(self._plain(part), languages))
-        return vectors
+                embeddings[part] = unit(self.means.centered(self._plain(part), languages))
+        return embeddings
 
     @cached_property
     def means(self) -> LanguageCentering:
@@ -231,28 +231,28 @@ class SearchCorpus:
         """
         if self.has_means_of_model or self.encode_query.prompt == self.encode.prompt:
             return self.means
-        vectors = {}
+        embeddings = {}
         numbers_of_languages = list(self.numbers_of_language.items())
         for language, numbers in progress(numbers_of_languages, "encoding lines as queries", "languages"):
             texts = [self.sentences[number].text for number in numbers[:_AS_QUERIES]]
-            vectors[language] = self.encode_query.vectors(texts)
-        return LanguageCentering.of(vectors)
+            embeddings[language] = self.encode_query.vectors(texts)
+        return LanguageCentering.of(embeddings)
 
     def _unit_queries(
         self, texts: Sequence[str], languages: Sequence[str | None]
     ) -> tuple[np.ndarray, list[str | None]]:
         """Encode queries into centered unit embeddings, [N, H], and return the language of each or None."""
         means = self.query_means
-        vectors = self.encode_query.vectors(texts)
+        embeddings = self.encode_query.vectors(texts)
         subtracted: list[str] = []  # the language whose mean is subtracted
         named: list[str | None] = []  # the language in the response
-        for text, language, index, is_clear in zip(texts, languages, *means.nearest(vectors)):
+        for text, language, index, is_clear in zip(texts, languages, *means.nearest(embeddings)):
             known = language or self.language_of_line.get(text)
             is_known = known in means.languages
             taken = known if is_known else means.languages[index]
             subtracted.append(taken)
             named.append(taken if is_known or (is_clear and _is_prose(text)) else None)
-        return unit(means.centered(vectors, subtracted)), named
+        return unit(means.centered(embeddings, subtracted)), named
 
     def parse(self, request: dict) -> SearchInput:
         each = get_flag(request, "each", default=False)
@@ -263,7 +263,7 @@ class SearchCorpus:
         if request.get("language") and not is_centered:
             raise UserError("'language' requires \"center_by_language\": true. Add it, or remove 'language'")
         if is_centered:
-            language = text_of(request, "language", optional=True, choices=self.means.languages)
+            language = read_text_key(request, "language", optional=True, choices=self.means.languages)
         return SearchInput(self.encode.parse(request), each, is_centered, language)
 
     @overload
@@ -279,10 +279,10 @@ class SearchCorpus:
         """
         PredictionOptions(top_k=top_k)  # validates top_k
         requests = parsed(self, [{"text": one} for one in as_list(text, "text")])
-        answers = self.answer(requests, top_k)
-        cut_count = sum(answer.get("truncated", 0) for answer in answers)
-        warn_if_cut("search", cut_count, len(answers), "texts", self.encode_query.max_seq_len)
-        found = [answer["hits"] for answer in answers]
+        predictions = self.predict(requests, top_k)
+        cut_count = sum(prediction.get("truncated", 0) for prediction in predictions)
+        warn_if_cut("search", cut_count, len(predictions), "texts", self.encode_query.max_seq_len)
+        found = [prediction["hits"] for prediction in predictions]
         return found[0] if isinstance(text, str) else found
 
     def check_length(self, request: SearchInput) -> None:
@@ -295,9 +295,9 @@ class SearchCorpus:
         count = len(self.encode.model.tokenizer.encode(text))
         check_length(count, most=self.encode.max_seq_len - 2)  # without [CLS] and [SEP]
 
-    def answer(self, requests: list[SearchInput], top_k: int | None = None) -> list[dict]:
+    def predict(self, requests: list[SearchInput], top_k: int | None = None) -> list[dict]:
         """Return the hits of each request; `top_k`: by default that of the options."""
-        answers: list[dict] = [{} for _ in requests]
+        predictions: list[dict] = [{} for _ in requests]
         for each, is_centered in sorted({(request.each, request.center_by_language) for request in requests}):
             rows = [
                 row
@@ -305,19 +305,19 @@ class SearchCorpus:
                 if (asked.each, asked.center_by_language) == (each, is_centered)
             ]
             texts = [requests[row].text for row in rows]
-            vectors = self.centered_vectors if is_centered else self.unit_vectors
+            embeddings = self.centered_vectors if is_centered else self.unit_vectors
             if is_centered:
                 queries, languages = self._unit_queries(texts, [requests[row].language for row in rows])
             else:
                 queries = unit(self.encode_query.vectors(texts))
-            hits_of_rows = self._search(queries, vectors, top_k or self.top_k, each)
+            hits_of_rows = self._search(queries, embeddings, top_k or self.top_k, each)
             for index, (row, hits) in enumerate(zip(rows, hits_of_rows)):
-                answers[row]["hits"] = [self._as_json(*hit) for hit in hits]
+                predictions[row]["hits"] = [self._as_json(*hit) for hit in hits]
                 if is_centered:
-                    answers[row] |= {"centered": True, "language": languages[index]}
+                    predictions[row] |= {"centered": True, "language": languages[index]}
                 cut = self.encode_query.features([texts[index]])[0].cut
-                answers[row] |= remarks(self.encode.model.tokenizer, texts[index], cut=cut)
-        return answers
+                predictions[row] |= get_caveats(self.encode.model.tokenizer, texts[index], cut=cut)
+        return predictions
 
     def _search(
         self, queries: np.ndarray, vectors: np.ndarray, top_k: int, each: bool
@@ -385,8 +385,8 @@ def read_index(folder: str | os.PathLike, encode: EncodeTexts) -> tuple[list[Cor
         # Embeddings depend on these options and the model, which is identified by the first sentence.
         of_index = dict(facts["options"])
         first_vector = np.array(facts["first_vector"], np.float32)
-        vectors = np.load(folder / _VECTORS)
-        _check_index(sentences, vectors)
+        embeddings = np.load(folder / _VECTORS)
+        _check_index(sentences, embeddings)
     except AnotherRevision:
         raise
     except (UserError, OSError, ValueError, TypeError, KeyError, RecursionError, MemoryError) as error:
@@ -400,14 +400,14 @@ def read_index(folder: str | os.PathLike, encode: EncodeTexts) -> tuple[list[Cor
             f"{folder}: the options of the index ({_in_words(of_index)}) differ from this search "
             f"({_in_words(options)}). Search with the options of the index, or build another one"
         )
-    vector = _first_vector(encode, sentences)
+    embedding = _first_vector(encode, sentences)
     is_same_model = (
-        vector.shape == first_vector.shape == vectors.shape[1:]
-        and np.linalg.norm(unit(vector[None]) - unit(first_vector[None])) <= TOLERANCE
+        embedding.shape == first_vector.shape == embeddings.shape[1:]
+        and np.linalg.norm(unit(embedding[None]) - unit(first_vector[None])) <= TOLERANCE
     )
     if not is_same_model:
         raise UserError(f"{folder}: the index is of another model. Build one with this model")
-    return sentences, vectors
+    return sentences, embeddings
 
 
 def _check_index(sentences: list[CorpusSentence], vectors: np.ndarray) -> None:

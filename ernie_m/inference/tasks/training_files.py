@@ -14,7 +14,7 @@ from ernie_m.finetune.eval_mlqa import answer_scores
 from ernie_m.finetune.metrics import entity_scores
 from ernie_m.inference.tasks import InputFile, Predictor
 from ernie_m.inference.tasks.finetuned import TagWords
-from ernie_m.reader.files.conll import lines_of, read_words
+from ernie_m.reader.files.conll import read_lines, read_words
 from ernie_m.reader.files.labeled_tables import holds_questions, holds_tags
 from ernie_m.reader.files.plain_text import LINES, OBJECTS, TAGS, named_form
 from ernie_m.reader.files.row_errors import RowErrors
@@ -45,7 +45,7 @@ class TaggedFile(InputFile):
         self, path: Path, labels: Sequence[str], iobes: Mapping[str, str], options: TableOptions
     ) -> None:
         self._sentences = read_words(path, iobes.keys() or None, options=options)
-        self._lines = lines_of(path, options)
+        self._lines = read_lines(path, options)
         if self._lines[0].lstrip().startswith("["):
             raise UserError(
                 f"{path}, line 1: expected JSON lines, got a JSON list. Convert it with jq -c '.[]'"
@@ -71,11 +71,11 @@ class TaggedFile(InputFile):
 
     def write(self, rows: Iterable[tuple[Any, dict]], file: IO[str]) -> None:
         added: dict[int, list[str]] = {}  # line number -> the predicted tags of its words
-        for sentence, (_, answer) in zip(self._sentences, rows, strict=True):
-            if answer:
-                self._tags.append(answer["tags"])
+        for sentence, (_, prediction) in zip(self._sentences, rows, strict=True):
+            if prediction:
+                self._tags.append(prediction["tags"])
                 self._gold.append(sentence.tags)
-            for line, tag in zip(sentence.lines, self._as_in_file(answer.get("tags", ()))):
+            for line, tag in zip(sentence.lines, self._as_in_file(prediction.get("tags", ()))):
                 added.setdefault(line, []).append(tag)
         for number, line in enumerate(self._lines, 1):
             if number in added and line.startswith("{"):
@@ -98,15 +98,15 @@ class TaggedFile(InputFile):
         return written
 
     def summary(self) -> list[str]:
-        """The number of sentences, how right their tags are, and which of the file were not learned."""
+        """Return the number of sentences, the scores of their tags, and the unknown tags of the file."""
         count = f"{len(self._tags):,} sentences"
         start = 2 if self._iobes else 0  # of the type in a tag
-        learned = {tag[start:] for tag in [*self._iobes.values()] or self._labels}
+        trained = {tag[start:] for tag in [*self._iobes.values()] or self._labels}
         given = {tag[start:] for tag in chain.from_iterable(self._gold)} - {""}
-        unknown = sorted(given - learned)
-        names = listed(sorted(learned - {""}))
+        unknown = sorted(given - trained)
+        names = listed(sorted(trained - {""}))
         end = f"; unknown: {listed(unknown)} (trained on: {names})" * bool(unknown)
-        if unknown and given.isdisjoint(learned):
+        if unknown and given.isdisjoint(trained):
             return [f"{count}: no score{end}"]
         if self._iobes:
             tags = [[self._iobes.get(tag, OUTSIDE) for tag in sentence] for sentence in self._tags]
@@ -145,10 +145,10 @@ class QuestionsFile(InputFile):
             yield number, {"id": question.id}, {"question": question.text, "context": context}
 
     def write(self, rows: Iterable[tuple[Any, dict]], file: IO[str]) -> None:
-        for question, (request, answer) in zip(self._file.questions, rows, strict=True):
-            file.write(json.dumps(request.entry | answer, ensure_ascii=False) + "\n")
-            if answer and question.answers:
-                self._rows.append((answer["answer"], question.answers))
+        for question, (request, prediction) in zip(self._file.questions, rows, strict=True):
+            file.write(json.dumps(request.entry | prediction, ensure_ascii=False) + "\n")
+            if prediction and question.answers:
+                self._rows.append((prediction["answer"], question.answers))
 
     def summary(self) -> list[str]:
         """Return the number of questions, and MLQA's F1 and exact match."""

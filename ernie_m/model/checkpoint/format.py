@@ -16,7 +16,7 @@ from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.preprocessing import PreprocessingConfig, TextRules, read_preprocessing
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.reader.tokenizer_config import check_ids
-from ernie_m.reader.tokenizer_json import no_piece_model
+from ernie_m.reader.tokenizer_json import missing_sentencepiece_model
 from ernie_m.utils.errors import UserError, shown
 from ernie_m.utils.files import Folder
 from ernie_m.utils.logging import logger
@@ -144,7 +144,7 @@ class Checkpoint:
         """
         pieces = piece_model_path or self.piece_model_path
         if pieces is None:
-            raise no_piece_model(self.path)
+            raise missing_sentencepiece_model(self.path)
         vocab = vocab_path or (None if piece_model_path else self.vocab_path)
         tokenizer = Tokenizer(vocab, pieces, self.preprocessing.text_rules, self.preprocessing.added_tokens)
         if vocab == self.vocab_path and pieces == self.piece_model_path:

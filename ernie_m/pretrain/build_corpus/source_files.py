@@ -22,7 +22,7 @@ from ernie_m.reader.files.find_files import (
     check_languages,
     find_pairs,
     find_texts,
-    languages_of,
+    parse_languages,
     split_label,
 )
 from ernie_m.reader.files.plain_text import PACKINGS
@@ -142,7 +142,7 @@ def resolve(mono: Mapping[str, Any], parallel: Mapping[str, Any]) -> list[Stream
     sources: dict[tuple[str, ...], list[TextSource]] = defaultdict(list)
     for number, entries in ((1, mono), (2, parallel)):
         for label, paths in entries.items():
-            languages = languages_of(label, number)
+            languages = parse_languages(label, number)
             for path in paths if isinstance(paths, list) else [paths]:
                 files = find_pairs(path, languages) if number == 2 else zip(find_texts(path))
                 # en-de and de-en are one stream; each source keeps the order of its own label.

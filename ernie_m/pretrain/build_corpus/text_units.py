@@ -18,10 +18,10 @@ from ernie_m.pretrain.build_corpus.build_args import TextOptions
 from ernie_m.pretrain.build_corpus.source_files import Stream, TextSource
 from ernie_m.reader.files import plain_text
 from ernie_m.reader.files.pairs import Columns, detect_pairs, find_pair_columns
-from ernie_m.reader.files.plain_text import UNITS, TextFile, named_form, refuse_tables, too_long
+from ernie_m.reader.files.plain_text import UNITS, TextFile, named_form, reject_tables, too_long
 from ernie_m.reader.files.row_errors import RowErrors
 from ernie_m.reader.files.tables import Dialect, Table, check_width, make_table, records, wanted
-from ernie_m.reader.files.text_checks import check_text, refuse_odd_part
+from ernie_m.reader.files.text_checks import check_part, check_text
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.languages import SEVERAL, language_tag
 from ernie_m.utils.logging import logger
@@ -141,7 +141,7 @@ def read_lines(unit: Unit, source: TextSource, languages: tuple[str, ...], optio
     # Strip cells, then drop rows with an empty cell.
     stripped = [tuple(map(str.strip, row)) for row in rows]
     for path, side in () if options.skip_text_checks else zip(source.paths * 2, zip(*stripped)):
-        refuse_odd_part(path, enumerate(side, unit.first_line))
+        check_part(path, enumerate(side, unit.first_line))
     full = [row for row in stripped if all(row)]
     if source.languages != languages:  # the source has the reverse order
         full = [row[::-1] for row in full]
@@ -222,7 +222,7 @@ def look_at_sources(streams: Sequence[Stream], options: TextOptions) -> None:
                     rows = [[cells[index] for index in table.columns.texts] for _, cells in sample]
                     sides = dict(zip(source.languages, zip(*rows)))
                 else:
-                    refuse_tables(path, file.buffer)
+                    reject_tables(path, file.buffer)
                     lines = file.head(_HEAD).decode(errors="replace").split("\n")
                     sides = {source.languages[number]: lines}
             for language, texts in sides.items():

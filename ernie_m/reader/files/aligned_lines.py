@@ -29,7 +29,7 @@ from ernie_m.reader.files.find_files import (
 )
 from ernie_m.reader.files.official_tsv import FileLines, decode, open_lines
 from ernie_m.reader.files.pairs import PairRows
-from ernie_m.reader.files.plain_text import named_form, refuse_tables, reject_other_formats
+from ernie_m.reader.files.plain_text import named_form, reject_other_formats, reject_tables
 from ernie_m.reader.files.table_options import TableOptions
 from ernie_m.reader.files.text_checks import check_text
 from ernie_m.utils.errors import UserError, command_name, listed
@@ -69,7 +69,7 @@ class Sentences(FileLines, Sequence[Example]):
         with open_lines(Path(path)) as (file, version):
             head = file.peek()
             reject_other_formats(head, path)
-            refuse_tables(path, head)
+            reject_tables(path, head)
             check_text(path, head.decode(errors="replace").split("\n")[:-1], "", as_it_stands)
             for line in file:
                 starts.append(starts[-1] + len(line))

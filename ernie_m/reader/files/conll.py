@@ -109,7 +109,7 @@ def read_words(
     return _with_tags_checked(sentences, labels, errors)
 
 
-def lines_of(path: Path, options: TableOptions) -> list[str]:
+def read_lines(path: Path, options: TableOptions) -> list[str]:
     """Return the lines of a file without line ends, as counted by `read_words`."""
     return list(_lines(_text(path, options, logger.debug)))  # `read_words` logs the warnings
 
@@ -185,7 +185,7 @@ def _read_columns(
     Empty words are skipped.
 
     Raises:
-        UserError: as `_places`, or the format is of another tool.
+        UserError: as `_find_columns`, or the format is of another tool.
     """
     for begin, way in _OF_TOOLS.items():
         if text.removeprefix("\ufeff").startswith(begin):
@@ -193,7 +193,7 @@ def _read_columns(
     blocks = list(read_columns(_lines(text), _cells, errors))
     if not blocks:
         return [], ""
-    word, tag, number, name = _places(path, text, blocks, options.columns)
+    word, tag, number, name = _find_columns(path, text, blocks, options.columns)
     if number is not None:
         # In CoNLL-U, words are numbered, and a row 1-2 precedes the parts of a contraction.
         blocks = [[(line, cells) for line, cells in rows if cells[number].isdecimal()] for rows in blocks]
@@ -220,7 +220,7 @@ def _read_columns(
     return sentences, name
 
 
-def _places(
+def _find_columns(
     path: Path, text: str, blocks: list[list[tuple[int, list[str]]]], columns: str | None
 ) -> tuple[int, int, int | None, str]:
     """Find the columns of words and tags, and of word numbers in CoNLL-U.
@@ -251,7 +251,7 @@ def _places(
         blocks[0] = blocks[0][1:]
     sample = [cells for _, cells in blocks[0][:3]]
     if not names or by_number:
-        names = [str(place) for place in range(1, len(cells) + 1)]
+        names = [str(index) for index in range(1, len(cells) + 1)]
         in_columns = list(zip(*(cells for rows in blocks for _, cells in rows)))
         filled = [name for name, column in zip(names, in_columns) if any(map(str.strip, column))]
         is_clear = not _are_line_numbers(blocks) and sum(map(_are_tags, in_columns[1:])) < 2
@@ -307,8 +307,8 @@ def read_columns(
             rows.append((number, cells))
             continue
         odd = [(number, cells) for number, cells in rows if len(cells) != width]
-        for place, cells in odd:
-            errors.add(place, f"{len(cells)} columns (expected {width})", _FORM)
+        for index, cells in odd:
+            errors.add(index, f"{len(cells)} columns (expected {width})", _FORM)
         if rows and not odd:
             yield rows
         rows = []

@@ -106,7 +106,9 @@ def find_texts(path: Any) -> list[str]:
     # The folder, or the part before the first * of a glob.
     folder = path if os.path.isdir(path) else os.path.dirname(re.split(r"[*?[]", path)[0])
     held_out = {
-        file for file in files if file != path and says_held_out(os.path.relpath(file, folder or os.curdir))
+        file
+        for file in files
+        if file != path and is_held_out_path(os.path.relpath(file, folder or os.curdir))
     }
     if held_out:
         logger.warning("skipped validation and test files: %s", listed(sorted(held_out), 10))
@@ -216,7 +218,7 @@ def languages_in_name(path: str | os.PathLike) -> tuple[str, ...]:
     return match.groups() if match and all(map(language_tag, match.groups())) else ()
 
 
-def says_held_out(path: str) -> bool:
+def is_held_out_path(path: str) -> bool:
     """Return whether a relative path indicates a file for validation or testing.
 
     Matches words, also in CamelCase, but not parts of words, as in latest.
@@ -257,7 +259,7 @@ def named_files(files: str) -> list[tuple[str, str]]:
     return [(language or "", path) for language, path in parts]
 
 
-def languages_of(label: Any, count: int) -> tuple[str, ...]:
+def parse_languages(label: Any, count: int) -> tuple[str, ...]:
     """Return the languages of a label such as "en" or "en-de", in order.
 
     Raises:

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from ernie_m.reader.files.find_files import SPLIT_OF
-from ernie_m.reader.files.official_tsv import has_quotes, in_one_line, say_quoted
+from ernie_m.reader.files.official_tsv import has_quotes, in_one_line, log_quoted
 from ernie_m.reader.files.plain_text import LINES, TAGS, TextFile, named_form, split_name
 from ernie_m.reader.files.row_errors import RowErrors
 from ernie_m.reader.files.table_options import OF_TABLES, LabelOptions, TableOptions
@@ -113,29 +113,31 @@ def find_columns(
     Raises:
         UserError: columns are missing or ambiguous.
     """
-    form = " ".join(["tables of texts", *map("({})".format, ways)])
-    options.reject_others(table.path, form, *OF_TABLES, *LABELS, "label_separator")
+    format_name = " ".join(["tables of texts", *map("({})".format, ways)])
+    options.reject_others(table.path, format_name, *OF_TABLES, *LABELS, "label_separator")
     given = {part: flag for part in LABELS if (flag := getattr(options, part, None))}
-    learned = {part: flag for part, flag in remembered.items() if not (part == "text_b" and options.text)}
-    flags = learned | given
+    remembered_options = {
+        part: flag for part, flag in remembered.items() if not (part == "text_b" and options.text)
+    }
+    flags = remembered_options | given
     found: Columns = {}
     for part, names in LABELS.items():
         columns = _columns_in(part, flags[part], table) if part in flags else []
         if part in given or (columns and {*columns} <= {*table.names}):
-            found[part] = [table.place(name, f"--{part}") for name in columns]
+            found[part] = [table.find_column(name, f"--{part}") for name in columns]
         else:
             found[part] = [] if columns or (part == "text_b" and "text" in flags) else table.named(names)
-    several = [part for part, places in found.items() if part not in flags and len(places) > 1]
+    several = [part for part, indices in found.items() if part not in flags and len(indices) > 1]
     if "label" in several and "label" not in needed:
         several.remove("label")
         found["label"] = []
-    needed = {*needed, *_TEXTS.intersection(learned)}
+    needed = {*needed, *_TEXTS.intersection(remembered_options)}
     unclear = several + [part for part in LABELS if part in needed and not found[part]]
     if unclear:
         questions = []
         for part in unclear:
             names = " or ".join(f"'{table.names[column]}'" for column in found[part])
-            names = names or f"trained on '{learned.get(part)}'" * (part in learned)
+            names = names or f"trained on '{remembered_options.get(part)}'" * (part in remembered_options)
             questions.append(
                 "missing or ambiguous column of "
                 f"{_IN_WORDS.get(part, f'the {part}')}{f' ({names})' * bool(names)}."
@@ -178,24 +180,24 @@ def read_labeled(path: Path, options: LabelOptions, several: bool = False) -> La
     errors.end(logger.warning, rows, options.filter)
     if len(names) == 1 and several:
         rows = _with_lists(path, rows, separator)
-    _say_what_is_read(table, found, rows)
+    _log_columns(table, found, rows)
     columns = {
-        part: _BETWEEN.get(part, ",").join(table.names[column] for column in places)
-        for part, places in found.items()
-        if places and part != "qid" and table.has_header
+        part: _BETWEEN.get(part, ",").join(table.names[column] for column in indices)
+        for part, indices in found.items()
+        if indices and part != "qid" and table.has_header
     }
     columns |= {"label_separator": separator} if separator else {}
     return LabeledTable(path, rows, columns, [normal_label(name) for name in names if names[1:]])
 
 
-def _texts_in(table: Table, places_of_texts: Sequence[Sequence[int]], cells: Sequence[Any]) -> list[str]:
+def _texts_in(table: Table, text_columns: Sequence[Sequence[int]], cells: Sequence[Any]) -> list[str]:
     """Return the texts of a row. Several columns of a text are joined by line breaks.
 
     Raises:
         UserError: a cell is not a text, or all cells of a text are empty.
     """
     texts = []
-    for columns in filter(None, places_of_texts):
+    for columns in filter(None, text_columns):
         errors = [text_error(table.names[column], cells[column]) for column in columns]
         if all(errors) or not all(isinstance(cells[column], str) for column in columns):
             raise UserError(f"{max(errors)}. Add a text, or remove the row")
@@ -229,36 +231,36 @@ def _labeled_row(table: Table, found: Columns, line: int, cells: Sequence[Any], 
     return LabeledRow(texts, label, **words, line=line)
 
 
-def _label_in(table: Table, places: Sequence[int], cells: Sequence[Any]) -> str:
+def _label_in(table: Table, indices: Sequence[int], cells: Sequence[Any]) -> str:
     """Return the label of a row.
 
     Raises:
         UserError: the label is empty or invalid.
     """
-    label = normal_label(_label_text(table, places, cells[places[0]]))
+    label = normal_label(_label_text(table, indices, cells[indices[0]]))
     if not label:
         raise UserError("empty label. Add a label, or remove the row")
     return label
 
 
-def _labels_in(table: Table, places: Sequence[int], cells: Sequence[Any]) -> str | list[str]:
+def _labels_in(table: Table, indices: Sequence[int], cells: Sequence[Any]) -> str | list[str]:
     """Return the cell of several labels; in JSON a list, normalized.
 
     Raises:
         UserError: the list has objects, or mixed types.
     """
-    cell = cells[places[0]]
+    cell = cells[indices[0]]
     if isinstance(cell, list) and is_mixed(cell):
         raise UserError(
-            f"invalid '{table.names[places[0]]}' {shown(cell)[:50]} (expected a list of label names, got "
+            f"invalid '{table.names[indices[0]]}' {shown(cell)[:50]} (expected a list of label names, got "
             "mixed types). Write a list of the labels of the text"
         )
     if isinstance(cell, list):
-        return [normal_label(_label_text(table, places, as_cell(item))) for item in cell]
-    return _label_text(table, places, cell)
+        return [normal_label(_label_text(table, indices, as_cell(item))) for item in cell]
+    return _label_text(table, indices, cell)
 
 
-def _label_text(table: Table, places: Sequence[int], cell: Any) -> str:
+def _label_text(table: Table, indices: Sequence[int], cell: Any) -> str:
     """Return a cell of labels as a string.
 
     Raises:
@@ -266,26 +268,26 @@ def _label_text(table: Table, places: Sequence[int], cell: Any) -> str:
     """
     if not isinstance(cell, str) or is_printed(cell):
         raise UserError(
-            f"invalid label {shown(cell)[:50]} in '{table.names[places[0]]}' (expected a single label). "
+            f"invalid label {shown(cell)[:50]} in '{table.names[indices[0]]}' (expected a single label). "
             "For --task multi-label use JSON lines with lists of labels, or a 0/1 column per label (for "
             "spans see examples/spans_to_words.py)"
         )
     return cell
 
 
-def _marked(table: Table, places: Sequence[int], cells: Sequence[Any]) -> list[str]:
+def _marked(table: Table, indices: Sequence[int], cells: Sequence[Any]) -> list[str]:
     """Return the labels of a row with a column per label.
 
     Raises:
         UserError: a cell is neither 0 nor 1.
     """
-    for column in places:
+    for column in indices:
         if is_marked(cells[column]) is None:
             raise UserError(
                 f"invalid '{shown(cells[column])}' in label column '{table.names[column]}' (expected 1 for "
                 "texts with this label, otherwise 0)"
             )
-    return [normal_label(table.names[column]) for column in places if is_marked(cells[column])]
+    return [normal_label(table.names[column]) for column in indices if is_marked(cells[column])]
 
 
 def _with_lists(path: Path, rows: Sequence[LabeledRow], separator: str | None) -> list[LabeledRow]:
@@ -305,7 +307,7 @@ def _with_lists(path: Path, rows: Sequence[LabeledRow], separator: str | None) -
     return [row._replace(label=[*dict.fromkeys(filter(None, labels))]) for row, labels in zip(rows, some)]
 
 
-def _say_what_is_read(table: Table, found: Columns, rows: Sequence[LabeledRow]) -> None:
+def _log_columns(table: Table, found: Columns, rows: Sequence[LabeledRow]) -> None:
     """Log the columns in use and the ignored ones, and warnings about the texts."""
     parts = [
         f"{part}: {printable(' + '.join(table.names[column] for column in columns))}"
@@ -318,7 +320,7 @@ def _say_what_is_read(table: Table, found: Columns, rows: Sequence[LabeledRow]) 
     logger.info("%s: %s rows (%s%s)", table.path, f"{len(rows):,}", ", ".join(parts), ignored)
     check_text(table.path, [text for row in rows[:1000] for text in row.texts], "", None)
     if not table.form.quoted:
-        say_quoted(table.path, sum(has_quotes(row.texts) for row in rows), len(rows), logger.warning)
+        log_quoted(table.path, sum(has_quotes(row.texts) for row in rows), len(rows), logger.warning)
 
 
 class UnlabeledTable(NamedTuple):

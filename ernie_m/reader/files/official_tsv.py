@@ -144,7 +144,7 @@ def has_quotes(cells: Iterable[str]) -> bool:
     return any(map(_IN_QUOTES.fullmatch, cells))
 
 
-def say_quoted(path: Path, quoted: int, rows: int, say: Callable[[str], None]) -> None:
+def log_quoted(path: Path, quoted: int, rows: int, say: Callable[[str], None]) -> None:
     """Log the number of rows with quoted cells, if any; see `has_quotes`."""
     if quoted:
         say(

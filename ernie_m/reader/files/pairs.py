@@ -25,7 +25,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ernie_m.reader.equal_texts import normal_form
-from ernie_m.reader.files.find_files import SPLIT_OF, find_pairs, languages_in_name, languages_of, split_label
+from ernie_m.reader.files.find_files import (
+    SPLIT_OF,
+    find_pairs,
+    languages_in_name,
+    parse_languages,
+    split_label,
+)
 from ernie_m.reader.files.official_tsv import FileLines, in_one_line, open_lines, split_cells
 from ernie_m.reader.files.plain_text import UNITS, TextFile, named_form
 from ernie_m.reader.files.row_errors import RowErrors
@@ -40,7 +46,7 @@ from ernie_m.reader.files.tables import (
     sniff_dialect,
     text_error,
 )
-from ernie_m.reader.files.text_checks import check_text, refuse_odd_part
+from ernie_m.reader.files.text_checks import check_part, check_text
 from ernie_m.reader.labels import is_marked, number_in
 from ernie_m.utils.errors import UserError, listed
 from ernie_m.utils.files import translate_write_errors
@@ -61,7 +67,7 @@ _NO_VERDICT = re.compile(
 _MOST_VERDICTS, _LARGEST_VERDICT = 10, 100
 _HEAD = 1 << 18  # bytes that include the first line
 _ROWS_SHOWN = 1000  # rows to check that the sides are text
-_PLACES, _ROWS_OF_A_PLACE = 16, 100  # samples of later rows to check it
+_SAMPLES, _ROWS_OF_A_SAMPLE = 16, 100  # samples of later rows to check it
 
 
 def make_header(are_translations: bool, negatives: int = 0) -> list[str]:
@@ -79,19 +85,19 @@ def detect_pairs(file: TextFile, options: TableOptions, languages: Sequence[str]
     Args:
         languages: the languages of the pairs; (): unknown.
     """
-    form = sniff_dialect(file, options)
+    dialect = sniff_dialect(file, options)
     lines = io.StringIO(file.head(_HEAD).decode(errors="replace"), newline="\n")
     rows = records(
-        islice(lines, form.skipped, None), form._replace(quoted=form.quoted or False), RowErrors("")
+        islice(lines, dialect.skipped, None), dialect._replace(quoted=dialect.quoted or False), RowErrors("")
     )
     names = [cell.strip().lower() for _, cells in islice(rows, 1) for cell in cells]
     by_number = re.fullmatch(r"\d+(,\d+)*", options.columns or "") is not None
     is_bitext = len(languages) == 2 and (by_number or (len(names) == 2 and not options.columns))
     known = {*PAIRS["query"], *PAIRS["positive"], *map(str.lower, languages)}
     is_own = names[:2] in (make_header(True), make_header(False)) and {*names[2:]} <= {"negative"}
-    if form.quoted is None and (is_bitext or is_own):
-        form = form._replace(quoted=False)
-    return form, not by_number and (not is_bitext or {*names} <= known)
+    if dialect.quoted is None and (is_bitext or is_own):
+        dialect = dialect._replace(quoted=False)
+    return dialect, not by_number and (not is_bitext or {*names} <= known)
 
 
 class Columns(NamedTuple):
@@ -111,7 +117,7 @@ class Columns(NamedTuple):
         """Return whether a row belongs to the training split."""
         return all(SPLIT_OF.get(str(cells[column]).strip().lower()) == "train" for column in self.split)
 
-    def rows_of(self, cells: Sequence[Any]) -> list[list[str]]:
+    def expand(self, cells: Sequence[Any]) -> list[list[str]]:
         """Expand a row into one row per positive.
 
         Each consists of query, positive and negatives, stripped. Trailing negatives may be missing (None),
@@ -146,7 +152,7 @@ def find_pair_columns(table: Table, options: TableOptions, languages: Sequence[s
     """
     folded = [name.lower() for name in table.names]
     if options.columns:
-        texts = [table.place(name, "--columns") for name in options.columns.split(",")]
+        texts = [table.find_column(name, "--columns") for name in options.columns.split(",")]
     elif languages and table.names == ["1", "2"]:  # a bitext without a header
         texts = [0, 1]
     else:
@@ -207,7 +213,7 @@ def pair_files(notation: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
         UserError: a file is missing, or there are several.
     """
     label, path = split_label(notation)
-    languages = () if label is None else languages_of(label, 2)
+    languages = () if label is None else parse_languages(label, 2)
     sources = find_pairs(path, languages)
     if len(sources) != 1:
         raise UserError(f"{notation}: expected one file of pairs, got {len(sources)}")
@@ -263,10 +269,10 @@ class PairRows(Sequence[list[str]]):
         sides = zip(*(row[:2] for row in islice(self, _ROWS_SHOWN)))
         for side, language in zip(sides, languages or ("", "")):
             check_text(self.name, side, language, options.skip_text_checks)
-        for start in () if options.skip_text_checks else range(0, len(self), len(self) // _PLACES + 1):
-            rows_of_place = map(self.__getitem__, range(len(self))[start : start + _ROWS_OF_A_PLACE])
-            for side in zip(*(row[:2] for row in rows_of_place)):
-                refuse_odd_part(self.name, enumerate(side, start + 1))
+        for start in () if options.skip_text_checks else range(0, len(self), len(self) // _SAMPLES + 1):
+            rows_of_sample = map(self.__getitem__, range(len(self))[start : start + _ROWS_OF_A_SAMPLE])
+            for side in zip(*(row[:2] for row in rows_of_sample)):
+                check_part(self.name, enumerate(side, start + 1))
         if self.equal:
             share = f"{self.equal:,} of {len(self):,}"
             line = "%s: query and positive are equal in %s rows, which do not contribute to training"
@@ -294,7 +300,7 @@ class PairRows(Sequence[list[str]]):
         for line, cells in table.rows:
             if all_splits or columns.is_trained(cells):
                 with errors.of_line(line):
-                    yield from columns.rows_of(cells)
+                    yield from columns.expand(cells)
             else:
                 left_out += 1
         if left_out:

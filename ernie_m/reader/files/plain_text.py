@@ -59,7 +59,7 @@ def named_form(path: str | os.PathLike) -> str:
     return FORMS.get(split_name(path)[0], "")
 
 
-def refuse_tables(path: str | os.PathLike, head: bytes) -> None:
+def reject_tables(path: str | os.PathLike, head: bytes) -> None:
     """Reject a file of another format where one text per line is expected.
 
     Args:
@@ -68,11 +68,12 @@ def refuse_tables(path: str | os.PathLike, head: bytes) -> None:
     Raises:
         UserError: the file name is of another format.
     """
-    form = named_form(path)
-    if form not in ("", LINES):
+    format_name = named_form(path)
+    if format_name not in ("", LINES):
         first = head.partition(b"\n")[0].decode("utf-8-sig", errors="replace").strip()
         raise UserError(
-            f"{path}: expected one text per line, got {form} (first line: {shown(first)}). Write its texts "
+            f"{path}: expected one text per line, got {format_name} (first line: {shown(first)}). Write "
+            "its texts "
             "to a .txt file, one per line"
         )
 
@@ -111,7 +112,7 @@ class TextFile:
         self.path = path = "standard input" if is_input else path
         self.line = 1
         reject_pointer(path)
-        with _faults_named(path):
+        with _translate_file_errors(path):
             # Closed by `close`.
             self.raw = io.BytesIO(sys.stdin.buffer.read()) if is_input else open(path, "rb", buffering=0)  # noqa: SIM115
             self._packed = io.BufferedReader(self.raw)
@@ -150,7 +151,7 @@ class TextFile:
         Returns:
             Whether the end of the file was reached.
         """
-        with _faults_named(self.path):
+        with _translate_file_errors(self.path):
             missing = max(size + 1 - len(self.buffer), 0)
             more = self._file.read(missing)
             self.buffer += more
@@ -174,7 +175,7 @@ class TextFile:
 
     def start(self, size: int) -> bytes:
         """Peek at about the first `size` bytes of the buffer; the last line may be incomplete."""
-        with _faults_named(self.path):
+        with _translate_file_errors(self.path):
             self.buffer += self._file.read(max(size - len(self.buffer), 0))
         return self.buffer[:size]
 
@@ -214,7 +215,7 @@ class TextFile:
             UserError: the rest exceeds `LARGEST` bytes.
         """
         parts = [self.take(len(self.buffer))]
-        with _faults_named(self.path):
+        with _translate_file_errors(self.path):
             while block := self._file.read(_BLOCK):
                 parts.append(block)
                 if len(parts) * _BLOCK > LARGEST:
@@ -237,8 +238,8 @@ def decoded(line: bytes, number: int, errors: RowErrors) -> str:
         start = line.rfind(b" ", 0, error.start) + 1
         word, *_ = line[start:].split()  # contains the first invalid byte
         in_cp1252 = word[:40].decode("cp1252", errors="replace")
-        mend = "Save the file as UTF-8, or, if this word is correct, set --encoding cp1252"
-        errors.add(number, f"not UTF-8: '{in_cp1252}'", mend)
+        fix = "Save the file as UTF-8, or, if this word is correct, set --encoding cp1252"
+        errors.add(number, f"not UTF-8: '{in_cp1252}'", fix)
         return ""
 
 
@@ -321,7 +322,7 @@ def reject_other_formats(head: bytes, path: str | os.PathLike, but_json: bool = 
 
 
 @contextlib.contextmanager
-def _faults_named(path: str) -> Iterator[None]:
+def _translate_file_errors(path: str) -> Iterator[None]:
     """Translate errors of the disk and of corrupt archives into a UserError."""
     try:
         yield

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from ernie_m.utils.errors import UserError
 
-MOST_FAULTS = 10  # lines reported per kind of error
+MOST_ERRORS = 10  # lines reported per kind of error
 
 
 class RowErrors:
@@ -27,14 +27,14 @@ class RowErrors:
         self._kinds: dict[str, list[str]] = {}  # fix of a kind of error -> its first errors
         self._more: Counter[str] = Counter()  # fix of a kind of error -> the number of further errors
 
-    def add(self, line: int, what: str, mend: str) -> None:
-        """Record an invalid row. `mend`: the fix, a sentence, or ""."""
+    def add(self, line: int, what: str, fix: str) -> None:
+        """Record an invalid row. `fix`: the fix, a sentence, or ""."""
         self.count += 1
-        errors = self._kinds.setdefault(mend, [])
-        if len(errors) < MOST_FAULTS:
+        errors = self._kinds.setdefault(fix, [])
+        if len(errors) < MOST_ERRORS:
             errors.append(f"line {line}: {what}")
         else:
-            self._more[mend] += 1
+            self._more[fix] += 1
 
     @contextmanager
     def of_line(self, line: int) -> Iterator[None]:
@@ -42,8 +42,8 @@ class RowErrors:
         try:
             yield
         except UserError as error:
-            what, _, mend = str(error).removeprefix(f"{self.name}, line {line}: ").rpartition(". ")
-            self.add(line, what or mend, mend if what else "")
+            what, _, fix = str(error).removeprefix(f"{self.name}, line {line}: ").rpartition(". ")
+            self.add(line, what or fix, fix if what else "")
 
     def end(self, say: Callable[[str], None], kept: Sized | None = None, only: str | None = None) -> None:
         """Log the dropped rows, or raise the errors.
@@ -56,10 +56,10 @@ class RowErrors:
             UserError: there are errors, and invalid rows are not dropped; or no row is left.
         """
         lines = []
-        for mend, errors in self._kinds.items():
+        for fix, errors in self._kinds.items():
             *others, last = errors
-            lines += [*others, f"{last}. {mend}" if mend else last]
-            lines += [f"and {self._more[mend]:,} more such rows"] if self._more[mend] else []
+            lines += [*others, f"{last}. {fix}" if fix else last]
+            lines += [f"and {self._more[fix]:,} more such rows"] if self._more[fix] else []
         if lines and not self._skip:
             way_out = ["To drop these rows, set --on_error skip"] if self._may_skip and self.count > 1 else []
             raise UserError(f"{self.name}, {lines[0]}", *lines[1:], *way_out)

@@ -70,7 +70,7 @@ def read_squad(path: str | os.PathLike, purpose: str = "train") -> QuestionFile:
                 continue
             id_ = str(qa.required("id", str | int))
             if id_ in ids and purpose != "train":
-                raise UserError(f"{path}: {qa.place}.id: duplicate id '{id_}'. Make ids unique")
+                raise UserError(f"{path}: {qa.location}.id: duplicate id '{id_}'. Make ids unique")
             ids.add(id_)
             answers: list[str] = []
             span = None
@@ -166,7 +166,7 @@ def _read_answers(
         # A negative index would count from the end of the context.
         at_offset = context[start : start + len(text)] if start >= 0 else ""
         if not text.strip() or at_offset != text:
-            misplaced.append(f"{answer.place}: '{text}' at {start}, where the context has '{at_offset}'")
+            misplaced.append(f"{answer.location}: '{text}' at {start}, where the context has '{at_offset}'")
         elif span is None:
             span = (start, start + len(text))
     return texts, span
@@ -177,7 +177,7 @@ class _JsonValue:
     """A value of a JSON file, with its location, such as `data[3].paragraphs[0]`, for errors."""
 
     path: Path
-    place: str
+    location: str
     value: Any
 
     def required(self, key: str, kind: Any) -> Any:
@@ -234,7 +234,7 @@ class _JsonValue:
                     f"{len(texts)} texts"
                 )
             answers = [{"text": text, "answer_start": start} for text, start in zip(texts, starts)]
-            return _JsonValue(self.path, self.place, {"answers": answers}).items("answers")
+            return _JsonValue(self.path, self.location, {"answers": answers}).items("answers")
         return self.items("answers")
 
     def items(self, key: str) -> Iterator["_JsonValue"]:
@@ -250,4 +250,4 @@ class _JsonValue:
         """Return the location of a key. The location of the whole file is "", so its keys have no leading
         dot.
         """
-        return f"{self.place}.{key}".lstrip(".")
+        return f"{self.location}.{key}".lstrip(".")

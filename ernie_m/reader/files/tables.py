@@ -7,12 +7,12 @@
 Text and JSON may be compressed (.gz, .bz2, .xz), and are UTF-8, UTF-16 with a byte order mark, or in
 --encoding. Usage:
 
-    table = open_table(path, options, faults)     the column names, and the rows, read lazily
-    table.place(name, flag)                       the index of a column, by name or number
+    table = open_table(path, options, errors)     the column names, and the rows, read lazily
+    table.find_column(name, flag)                 the index of a column, by name or number
     table.named(names)                            the indices of columns by known names, case-insensitive
     table.question(what, flags)                   the error if columns are ambiguous
     text_error(name, cell)                     the error of a cell that is not a text
-    faults.end(logger.warning)                    after the rows: raise all errors, or log dropped rows
+    errors.end(logger.warning)                    after the rows: raise all errors, or log dropped rows
 
 If all options are numbers, there is no header. A cell is a string; in JSON it may be a list or an object,
 which is kept until the column is used.
@@ -76,7 +76,7 @@ _COMPARED = {
 _ROWS = "a cell seems to contain rows (if it is a text, set --quoting true)"
 _NOT_CLOSED = "unclosed quotation mark"
 # Part of an error of csv -> its meaning; otherwise _NOT_CLOSED.
-_FAULTS = {
+_CSV_ERRORS = {
     _ROWS: _ROWS,
     "expected after": "text after a closing quotation mark",
     "new-line": "carriage return in a cell. Remove it, or enclose the cell in quotation marks",
@@ -135,7 +135,7 @@ class Table(NamedTuple):
     def has_header(self) -> bool:
         return self.names != _numbers(len(self.names))
 
-    def place(self, name: str, flag: str) -> int:
+    def find_column(self, name: str, flag: str) -> int:
         """Return the index of the column of an option.
 
         Raises:
@@ -163,7 +163,7 @@ class Table(NamedTuple):
             UserError: the columns are missing or ambiguous.
         """
         if given:
-            found = [[self.place(name, "--columns")] for name in given.split(",")]
+            found = [[self.find_column(name, "--columns")] for name in given.split(",")]
         else:
             found = [self.named(names) for names in known]
         if [len(columns) for columns in found] != [1, 1]:
@@ -220,7 +220,7 @@ def open_table(
         UserError: the file cannot be read, is not a table, or its dialect is ambiguous.
     """
     named = named_form(path)
-    form, has_names = Dialect(), not _are_numbers(options)
+    dialect, has_names = Dialect(), not _are_numbers(options)
     if named == SHEET:
         rows = _read_sheet_rows(path)
     else:
@@ -231,10 +231,10 @@ def open_table(
             cell_of = (lambda value: value) if as_they_stand else as_cell
             rows, has_names = _read_object_rows(file, errors, cell_of), True
         else:
-            form, has_names = start_of(file) if start_of else (sniff_dialect(file, options), has_names)
-            lines = islice(file.texts(errors), form.skipped, None)
-            rows = records(lines, form, errors, form.skipped + 1)
-    return make_table(path, form, has_names, rows, options, errors, ragged, may_be_empty=as_they_stand)
+            dialect, has_names = start_of(file) if start_of else (sniff_dialect(file, options), has_names)
+            lines = islice(file.texts(errors), dialect.skipped, None)
+            rows = records(lines, dialect, errors, dialect.skipped + 1)
+    return make_table(path, dialect, has_names, rows, options, errors, ragged, may_be_empty=as_they_stand)
 
 
 def make_table(
@@ -331,7 +331,7 @@ def wanted(table: Table, only: str | None, errors: RowErrors) -> Iterator[Row]:
         yield from table.rows
         return
     name, sign, value = match.groups()
-    column = table.place(name, "--filter")
+    column = table.find_column(name, "--filter")
     key_of = normal_label if sign in ("=", "!=") else float
     try:
         key = key_of(value)
@@ -372,8 +372,8 @@ def sniff_dialect(file: TextFile, options: TableOptions) -> Dialect:
         return False if has_official_names(first, ("text_a",)) else None
 
     def agrees(mark: str) -> bool:
-        form = Dialect(mark, quoted(mark) or False, is_sure=True)
-        rows = islice(records(iter(lines[skipped:]), form, unread := RowErrors("")), 1000)
+        dialect = Dialect(mark, quoted(mark) or False, is_sure=True)
+        rows = islice(records(iter(lines[skipped:]), dialect, unread := RowErrors("")), 1000)
         return len({len(cells) for _, cells in rows}) == 1 and unread.count <= 1  # the last may be incomplete
 
     given = _MARKS.get(options.delimiter, options.delimiter) or (named_by_excel and named_by_excel[1])
@@ -428,11 +428,11 @@ def _quoted_rows(lines: Iterator[str], form: Dialect, errors: RowErrors, first_l
         except StopIteration:
             return
         except csv.Error as error:  # continue with the next line
-            fault = next((fault for sign, fault in _FAULTS.items() if sign in str(error)), _NOT_CLOSED)
-            what, _, mend = fault.partition(". ")
+            reason = next((reason for sign, reason in _CSV_ERRORS.items() if sign in str(error)), _NOT_CLOSED)
+            what, _, fix = reason.partition(". ")
             last = reader.line_num + first_line - 1
             span = f"to line {last}: " if last > first else ""
-            errors.add(first, span + what, mend or "Double quotation marks within a quoted cell")
+            errors.add(first, span + what, fix or "Double quotation marks within a quoted cell")
 
 
 def _has_rows(cells: Sequence[str], mark: str) -> bool:
@@ -568,13 +568,13 @@ def _read_sheet_rows(path: Path) -> Iterator[Row]:
             )
         workbook = CalamineWorkbook.from_path(path)
         sheets = [workbook.get_sheet_by_name(name) for name in workbook.sheet_names]
-        rows_of = {sheet.name: sheet.to_python(skip_empty_area=False) for sheet in sheets}
+        rows_by_sheet = {sheet.name: sheet.to_python(skip_empty_area=False) for sheet in sheets}
     except (zipfile.BadZipFile, CalamineError, OSError) as error:
         raise UserError(f"{path}: cannot be read ({error}). Save it as .csv") from error
-    names = [name for name, rows in rows_of.items() if rows]
+    names = [name for name, rows in rows_by_sheet.items() if rows]
     if names[1:]:
         logger.warning("%s: reading only sheet '%s', ignoring %s", path, names[0], listed(names[1:]))
-    for line, values in enumerate(rows_of[names[0]] if names else [], 1):
+    for line, values in enumerate(rows_by_sheet[names[0]] if names else [], 1):
         if any(cells := list(map(as_cell, values))):
             yield line, cells
 

@@ -34,7 +34,7 @@ _SIGNS = ("Pc", "Sc", "Sk", "Sm", "So")  # Unicode categories of connectors and 
 # Prompts of E5 and nomic-embed.
 _PROMPTS = ("query: ", "passage: ", "search_query: ", "search_document: ")
 _LONGEST_NUMBER = 19  # digits
-_MEND = "Remove it, or, if it is text, set --skip_text_checks true"
+_FIX = "Remove it, or, if it is text, set --skip_text_checks true"
 _OTHER_SCRIPT = 0.1  # minimum share of lines in a second script for a warning
 _PRINTED = re.compile(r"\[\s*['\"].*['\"]\s*\]")  # a list of texts
 _TIMES = re.compile(r"\d+:\d\d:\d\d[.,]\d+ --> ")
@@ -71,7 +71,7 @@ def check_text(
         if as_it_stands is None or not (is_asked or as_it_stands):
             logger.warning("%s; it is kept as text", message)
         elif not as_it_stands:
-            raise UserError(f"{message}. {_MEND}")
+            raise UserError(f"{message}. {_FIX}")
     script = detect_script([line for _, line in texts])
     expected = expected_script(language)
     if script and expected and script != expected:
@@ -89,7 +89,7 @@ def check_text(
     return script
 
 
-def refuse_odd_part(path: str | Path, texts: Iterable[tuple[int, str]]) -> None:
+def check_part(path: str | Path, texts: Iterable[tuple[int, str]]) -> None:
     """Check a part of a file that `check_text` did not cover.
 
     Args:
@@ -102,7 +102,7 @@ def refuse_odd_part(path: str | Path, texts: Iterable[tuple[int, str]]) -> None:
     step = len(lines) // _MOST_OF_A_PART + 1
     odd = _find_issue(lines[::step], step) if len(lines) >= _FEWEST_OF_A_PART else None
     if odd and odd[2]:
-        raise UserError(f"{path}, line {odd[0]}: {odd[1]}. {_MEND}")
+        raise UserError(f"{path}, line {odd[0]}: {odd[1]}. {_FIX}")
 
 
 def detect_script(lines: Sequence[str]) -> str:
