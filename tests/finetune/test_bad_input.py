@@ -69,7 +69,7 @@ MISTAKES = [
     ),
     (config(pad_token_id=0), {"ernie_config_path": "config.json"}, "pad_token_id 0"),
     ({}, {"init_pretraining_params": "absent"}, "absent: "),
-    ({"vocab.txt": "[CLS]\n"}, {"vocab_path": "vocab.txt"}, "vocab.txt: no [PAD]"),
+    ({"vocab.txt": "[CLS]\n"}, {"vocab_path": "vocab.txt"}, "vocab.txt: missing [PAD]"),
     ({}, {"select_on": "sw"}, "--select_on sw"),
     ({}, {"select_on": "en", "do_val": "false"}, "--select_on en"),
     ({}, {"in_tokens": "true", "batch_size": 8}, "--batch_size 8"),

@@ -85,7 +85,7 @@ def test_predictions_of_rows_that_were_cut(toy_folder, tmp_path, caplog):
         for each in (task, Regression(tokenizer, max_seq_len=8)):
             each.warn_truncated(path, data)
     assert len(caplog.messages) == 2
-    assert all(message.startswith(f"{path}: 1 of 2 rows ") for message in caplog.messages)
+    assert all(message.startswith(f"{path}: 1 of 2 ") for message in caplog.messages)
 
 
 def test_evaluate_and_predict_without_training(classify, trained, toy_folder, tmp_path):

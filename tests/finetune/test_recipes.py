@@ -239,4 +239,4 @@ def test_the_official_command_lines_run(official, name, monkeypatch):
             assert says == []
         else:
             assert len(says) == 1 and " official_compat True: " in f" {says[0]}"
-            assert results["metric"].endswith(" pieces")
+            assert results["metric"].endswith(" subwords")

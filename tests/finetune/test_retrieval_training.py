@@ -154,7 +154,7 @@ def test_a_damaged_corpus_is_refused(train_on_pairs, corpus, tmp_path):
 
 def test_that_no_step_is_better_than_the_start_is_said(train_on_pairs, tmp_path):
     log = train_on_pairs("out", max_steps=2, learning_rate=0)
-    assert f"initial checkpoint: {tmp_path}/out/best" in log
+    assert f"initial checkpoint; {tmp_path}/out/best" in log
 
 
 def test_another_corpus_is_another_run(train_on_pairs, corpus, tmp_path):
@@ -171,6 +171,6 @@ def test_another_corpus_is_another_run(train_on_pairs, corpus, tmp_path):
     state = json.loads((tmp_path / "further/step_1/training_state/state.json").read_text())["trainer"]
     drawn = [next(steps_of(corpus, alpha=alpha)()).position for alpha in (0.0, 0.7)]
     assert state["position"] == drawn[0] != drawn[1]
-    assert "best: no training_state" in error_of(
+    assert "best: missing training_state" in error_of(
         train_on_pairs, "out", init_checkpoint=tmp_path / "out" / "best"
     )

@@ -349,7 +349,7 @@ def test_vectors_centered_on_the_means_beside_the_weights(retrieve, folder, tmp_
     means.pop("xx")
     safetensors.write(weights / LANGUAGE_MEANS, means)
     assert "centered" not in by_measure(retrieve(init_pretraining_params=weights))
-    assert f"{weights / LANGUAGE_MEANS} has no xx" in capsys.readouterr().out
+    assert f"{weights / LANGUAGE_MEANS}: no means for xx" in capsys.readouterr().out
     assert "centered" in by_measure(retrieve(init_pretraining_params=weights, languages="de"))
     without_top_layer = {language: mean[:LAYERS] for language, mean in means.items()}
     safetensors.write(weights / LANGUAGE_MEANS, without_top_layer)
@@ -377,8 +377,8 @@ def test_only_one_seed_has_language_means(retrieve, folder, tmp_path, capsys):
         ({"pairs": "absent"}, "absent: no files <language>-en.<language>"),
         ({"layer": "sweep", "random_seed": "1,2"}, "--layer sweep "),
         ({"layer": "sweep", "score": "margin"}, "--layer sweep "),
-        ({"languages": "sw"}, "no sw there"),
-        ({"center_on": "de.txt"}, "--center_on de.txt: "),
+        ({"languages": "sw"}, "pairs: missing languages sw"),
+        ({"center_on": "de.txt"}, "--center_on de.txt "),
         ({"center_on": "de<=pairs/de-en.de"}, "pairs/de-en.de: "),
         ({"paper": "tatoeba"}, "--paper tatoeba: "),
         ({"init_checkpoint": "x"}, "--init_checkpoint resumes --do_train true"),

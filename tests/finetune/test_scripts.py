@@ -56,7 +56,7 @@ def test_a_mistake_ends_a_recipe_with_2(tmp_path):
         (tmp_path / f"log/workers/workerlog.{rank}").write_text("error: an old one\n")
     completed = sh(f"base/{XNLI}", tmp_path, "--learning_rte", "1", NPROC="2")
     assert completed.returncode == 2 and "error: an old one" not in completed.stderr
-    assert "error: --learning_rte is unknown" in completed.stderr
+    assert "error: --learning_rte: " in completed.stderr
     assert "Traceback" not in completed.stderr
 
 

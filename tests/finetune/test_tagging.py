@@ -160,7 +160,7 @@ def test_the_papers_figures_do_not_stand_beside_other_scores(tag, capsys):
     results = tag(paper="conll_cross_lingual_transfer", max_steps=1)
     assert not any("paper" in table for table in results["tables"])
     log = capsys.readouterr().out
-    assert "official_compat False: " in log and "--paper conll_cross_lingual_transfer is ignored" in log
+    assert "official_compat False: " in log and "--paper conll_cross_lingual_transfer ignored" in log
 
 
 def test_evaluation_follows_the_procedure_of_the_training(tag, trained, folder, tmp_path, capsys):

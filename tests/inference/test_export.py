@@ -121,7 +121,7 @@ def test_the_files_and_the_report_of_an_export(folder_of, form):
     settings = json.loads((folder / "config.json").read_text())
     report = settings["export"]
     assert (report["task"], report["layer"], report["outputs"]) == ("classification", 2, ["logits"])
-    assert settings["labels"] == toys.LABELS and report["checked_on"] == "64 made-up sentences"
+    assert settings["labels"] == toys.LABELS and report["checked_on"] == "64 random sequences"
     assert report["engines"].keys() == {form} and report["engines"][form] < 1e-4
     assert f"Largest difference: {form}" in (folder / "README.md").read_text()
 

@@ -197,7 +197,7 @@ def test_an_answer_says_that_a_text_was_cut(models, ask, tmp_path, task, request
 def test_a_context_of_nothing(models):
     """A context of characters that the tokenizer leaves out has no answer; other requests are answered."""
     task = make_predictor("question-answering", load(models / "answer"))
-    requests = [task.parse({"question": TEXTS[0], "context": text}) for text in ("\u200b", TEXTS[1])]
+    requests = [(TEXTS[0], "\u200b"), task.parse({"question": TEXTS[0], "context": TEXTS[1]})]
     no_answer = {"answer": "", "start": None, "probability": 0.0, "candidates": []}
     assert task.predict(requests[:1]) == [no_answer]
     first, second = task.predict(requests)

@@ -413,7 +413,7 @@ def test_foreign_folders_are_left_alone(tmp_path, pieces, inputs, overwrite, is_
         write_manifest(tmp_path / MANIFEST)
     before = sorted(tmp_path.rglob("*"))
     line = error_of(make_corpus, tmp_path, pieces, **inputs, overwrite=overwrite)
-    assert line.startswith(f"{tmp_path}") and ("neither" in line or MANIFEST in line)
+    assert line.startswith(f"{tmp_path}") and ("--output" in line or MANIFEST in line)
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -451,7 +451,7 @@ def test_command_line(tmp_path, pieces, monkeypatch):
     german = write_lines(tmp_path / "x.de", ["a"])
     program = [sys.executable, "-m", "pretrain.build_corpus"]
     process = run_command([*program, *words, "--parallel", f"en-de<={english},{german}"])
-    place = f"error: {english} and {german}: {german} has 1 lines, the other more"
+    place = f"error: {english} and {german}: {german} has 1 lines, "
     assert refusal_of(process).startswith(place)
     process = run_command([sys.executable, "-m", "ernie_m", "build_corpus", *words, "--overwrite", "true"])
     assert process.returncode == 0, process.stderr

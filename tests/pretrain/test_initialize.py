@@ -293,7 +293,7 @@ def test_word_vectors_of_a_table(tokenizer, tmp_path):
 def test_tables_that_have_no_word_vectors_for_a_corpus(tokenizer, tmp_path):
     for size, width, error in (
         (tokenizer.vocab_size - 9, 16, "another vocabulary"),
-        (tokenizer.vocab_size, 8, "8 num"),
+        (tokenizer.vocab_size, 8, "width 8, "),
     ):
         table = ErnieMModel(ErnieMConfig(size, hidden_size=width, num_hidden_layers=0, num_attention_heads=1))
         save_model(tmp_path / str(width), table, table.config)

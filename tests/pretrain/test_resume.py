@@ -208,7 +208,7 @@ def test_a_signal_saves_and_ends(
     "lost, message",
     [
         (["full"], "for fine-tuning: "),  # the log of an export
-        (["checkpoints", "full", "encoder"], "the 7 records of metrics.jsonl are dropped"),  # it begins anew
+        (["checkpoints", "full", "encoder"], "dropping the 7 records of metrics.jsonl"),  # it begins anew
     ],
 )
 def test_what_is_lost_is_made_again(straight, tiny_corpus, out, lost, message):
@@ -308,7 +308,7 @@ def test_a_model_without_checkpoints_is_not_replaced(tiny_corpus, tmp_path, name
     (out / "checkpoints").mkdir()
     folder = open_output_dir(config(tiny_corpus, out))
     line = error_of(check_checkpoints, folder)
-    assert line.startswith(f"{out} holds {name}, ")
+    assert line.startswith(f"{out} contains {name}, ")
     check_checkpoints(open_output_dir(config(tiny_corpus, out, run__overwrite=True)))
     (out / "checkpoints/step_8").mkdir()  # of its own run
     check_checkpoints(folder)

@@ -93,8 +93,8 @@ def test_another_seed_masks_other_words():
     [
         (["one sentence"], "camlm requires a pair"),
         (["a b c", "d"], "unmasked token on each side"),
-        (["  ", "--objective", "mmlm"], "a sentence has no tokens"),
-        (["a b c", " "], "a sentence has no tokens"),
+        (["  ", "--objective", "mmlm"], "empty sentence"),
+        (["a b c", " "], "empty sentence"),
         (["a b", "c d", "--languages", "en"], "expected two names"),
     ],
 )

@@ -77,7 +77,7 @@ def test_a_head_that_has_learned_little_when_its_warm_up_ends(pretrain):
     out = pretrain(init__lm_head_warmup_steps=2, optimizer__steps=4, optimizer__warmup_steps=1)
     assert [record["step"] for record in records(out) if "held_out" in record] == [2, 4]
     log = (out / "log/job.log.0").read_text()
-    assert "steps 1 to 2 train only the new head" in log
+    assert "steps 1 to 2 train only the head" in log
     (warning,) = [
         line for line in log.splitlines() if "init.lm_head_learning_rate" in line and "WARN" in line
     ]

@@ -289,7 +289,7 @@ def test_a_recipe_without_data_names_the_command(tmp_path, monkeypatch, task, pa
         "init_pretraining_params": "configs/base/params",
     }
     flags = FinetuneFlags(**places, do_val=False, do_test=False)
-    message = f"data/{task}: no such folder; `{command_name()} download data {parts}` {does} it"
+    message = f"data/{task}: no such folder; {command_name()} download data {parts} {does} the data"
     assert error_of(flags.check) == message
     (tmp_path / "data" / task).mkdir(parents=True)
     flags.check()

@@ -47,7 +47,7 @@ def test_the_same_ids_and_bytes(tmp_path, texts, capfd):
     train_vocab(options(tmp_path / "two", texts))
     for name in ("piece.model", "vocab.txt"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
-    assert "one/piece.model " in error_of(train_vocab, options(tmp_path / "one", texts))
+    assert "one/piece.model: " in error_of(train_vocab, options(tmp_path / "one", texts))
 
 
 def test_lines_are_sampled_as_the_tokenizer_normalizes_them(tmp_path):
