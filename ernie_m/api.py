@@ -366,7 +366,7 @@ class Model:
 
         task_options = PredictionOptions(index=None if folder is None else os.fspath(folder), **options)
         if corpus is None and folder is None:
-            raise UserError("index requires a corpus, or the folder of an index")
+            raise UserError("index: missing corpus (expected texts, or the directory of an index)")
         if corpus is not None:
             texts = as_list(corpus, "corpus")
             if not texts:

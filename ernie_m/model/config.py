@@ -70,8 +70,8 @@ class ErnieMConfig:
             )
         if self.max_position_embeddings <= FIRST_POSITION:
             raise UserError(
-                f"max_position_embeddings {self.max_position_embeddings}: the first token has position "
-                f"{FIRST_POSITION}"
+                f"invalid max_position_embeddings {self.max_position_embeddings} (expected more than "
+                f"{FIRST_POSITION}, the position of the first token)"
             )
 
     @property

@@ -125,7 +125,7 @@ class Group:
 
     @cached_property
     def is_real(self) -> np.ndarray:
-        """Return which cells of the array are tokens, not padding: bool [b, T]."""
+        """Return the attention mask: bool [b, T], True for tokens, False for padding."""
         return np.arange(self.longest) < self.lengths[:, None]
 
     @cached_property

@@ -177,7 +177,7 @@ class PreprocessingConfig:
         if name is not None:
             if name and name not in self.prompts:
                 there = ", ".join(self.prompts) or "none"
-                raise UserError(f"prompt {name!r}: the model has {there}")
+                raise UserError(f"unknown prompt {name!r} (the model has {there})")
             return self.prompts.get(name, "")
         candidates = {QUERY: (QUERY,), DOCUMENT: _DOCUMENTS, NEITHER: (self.default_prompt,)}[kind]
         prompts = [self.prompts[candidate] for candidate in candidates if candidate in self.prompts]

@@ -175,7 +175,7 @@ def _load_head(model: PreTrainingModel, checkpoint: Checkpoint) -> None:
     """
     if not _has_head(checkpoint):
         raise UserError(
-            f"init.lm_head: {checkpoint.path} missing masked-LM head (released ERNIE-M weights have none). "
+            f"init.lm_head: {checkpoint.path} has no masked-LM head (released ERNIE-M weights have none). "
             "Use init.lm_head random with init.lm_head_warmup_steps"
         )
     # Only the head is loaded, and all of its weights are required.

@@ -39,7 +39,7 @@ _is_guest = False
 
 
 def number_in(variable: str, least: int = 1) -> int:
-    """Return the integer in an environment variable; without the variable, `least`.
+    """Return the integer value of an environment variable, or `least` if it is unset.
 
     Raises:
         UserError: the variable has another value.

@@ -381,7 +381,7 @@ def test_only_one_seed_has_language_means(retrieve, folder, tmp_path, capsys):
         ({"center_on": "de.txt"}, "--center_on de.txt "),
         ({"center_on": "de<=pairs/de-en.de"}, "pairs/de-en.de: "),
         ({"paper": "tatoeba"}, "--paper tatoeba: "),
-        ({"init_checkpoint": "x"}, "--init_checkpoint resumes --do_train true"),
+        ({"init_checkpoint": "x"}, "--init_checkpoint resumes training"),
     ],
 )
 def test_bad_flags(retrieve, changes, message):

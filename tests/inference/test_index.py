@@ -142,7 +142,7 @@ def test_what_is_refused(models, ask, refused, tmp_path):
     assert f"{folder}: " in error_of(model.index, TEXTS[:3], folder)
     assert "the corpus is empty" in error_of(model.index, [])
     assert "text 2 of 2 (index 1): " in error_of(model.index, ["mo", ""])
-    assert "a corpus" in error_of(model.index)
+    assert "index: missing corpus" in error_of(model.index)
     assert "invalid center_by_language 'de' " in error_of(model.index, TEXTS, center_by_language="de")
     assert "top_k 0 " in error_of(model.index(TEXTS).search, "mo", top_k=0)
 

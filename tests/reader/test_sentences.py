@@ -81,7 +81,7 @@ def test_bad_bitexts_are_refused(tmp_path):
     assert "fr-en.en: " in error_of(read_bitexts, tmp_path, ["fr"])
     assert "missing languages sw" in error_of(read_bitexts, tmp_path, ["sw"])
     write(tmp_path, {"fr-en.fr": ["a"] * 21, "fr-en.en": sorted(map(str, range(21)))})
-    assert "fr-en.en: sorted, as by XTREME's script" in error_of(read_bitexts, tmp_path, ["fr"])
+    assert "fr-en.en: lines are sorted" in error_of(read_bitexts, tmp_path, ["fr"])
     (tmp_path / "empty").mkdir()
     assert "empty: no files <language>-en.<language>" in error_of(read_bitexts, tmp_path / "empty")
     (tmp_path / "none").write_bytes(b"")

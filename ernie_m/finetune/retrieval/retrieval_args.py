@@ -142,7 +142,7 @@ class RetrievalFlags(TableOptions, TrainingFlags):
             raise UserError("--symmetric true requires --loss in_batch_softmax")
         if self.init_checkpoint and not self.do_train:
             raise UserError(
-                "--init_checkpoint resumes --do_train true. To evaluate it, pass it as "
+                "--init_checkpoint resumes training and requires --do_train true. To evaluate it, pass it as "
                 "--init_pretraining_params"
             )
 

@@ -132,7 +132,9 @@ def read_inputs(flags: RetrievalFlags) -> Inputs:
         bitexts = read_bitexts(flags.pairs, languages, flags)
     short = [bitext.language for bitext in bitexts if len(bitext.sentences) < 2]
     if flags.layer == "sweep" and short:
-        raise UserError(f"--layer sweep: {', '.join(short)} only one pair. Set a layer")
+        raise UserError(
+            f"--layer sweep: {', '.join(short)}: selecting a layer requires two pairs. Set --layer N"
+        )
     sentences = {}
     if flags.center_on:
         sentences = sentences_by_language(flags.center_on, get_languages(bitexts))

@@ -36,7 +36,7 @@ _FOLDERS = re.compile(r"[^\s\"'=<,(]*/")  # the folders of a path
 
 
 def model_card(facts: Mapping[str, Any], config: Mapping[str, Any], parameters: int) -> str:
-    """Return the card. Folders, which are those of one machine, are removed from paths.
+    """Return the model card as Markdown. Paths are reduced to file names.
 
     Args:
         facts: each key may be missing or None. `name` str; `task`; `command` str; `scores` {file: {language:

@@ -62,7 +62,7 @@ class ModelFiles:
     language_means: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
-        """Write to an existing folder, with a manifest; not atomic.
+        """Write the checkpoint and its manifest to an existing directory. Not atomic.
 
         Raises:
             UserError: a tokenizer file is missing.

@@ -163,7 +163,8 @@ def read_bitext(language: str, path: str | os.PathLike, translations_path: str |
     texts = translations.texts()
     if len(texts) > _MANY_LINES and texts == sorted(texts):
         raise UserError(
-            f"{translations_path}: sorted, as by XTREME's script. Use LASER/data/tatoeba/v1 instead"
+            f"{translations_path}: lines are sorted (as by XTREME's script), so no longer aligned. "
+            "Use LASER/data/tatoeba/v1 instead"
         )
     return Bitext(language, sentences.texts(), texts)
 

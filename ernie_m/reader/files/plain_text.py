@@ -387,7 +387,7 @@ def read_tmx_rows(file: BinaryIO, path: str, languages: Sequence[str]) -> Iterat
     if not has_both:
         missing = " and in ".join(languages) or "two languages"
         raise UserError(
-            f"{path}: no unit has a text in {missing}. Set the language codes of the file, as in en-de<=PATH"
+            f"{path}: no translation unit has text in {missing}. Set its language codes, as in en-de<=PATH"
         )
 
 

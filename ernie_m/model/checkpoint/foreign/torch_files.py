@@ -43,7 +43,7 @@ class _Storage(NamedTuple):
 
 
 class _View(NamedTuple):
-    """A tensor: its position in its storage, in elements."""
+    """View of a storage: offset, shape and strides of a tensor, in elements."""
 
     storage: _Storage
     offset: int
@@ -168,7 +168,7 @@ def _check_view(view: _View, location: _Place, file_bytes: int) -> None:
 
 
 def _read_zip(path: Path) -> tuple[dict, Mapping[str, _Place]]:
-    """Return the saved object, and the key of each storage -> its location."""
+    """Return the saved object, and a mapping from storage keys to their locations."""
     locations = {}
     with zipfile.ZipFile(path) as archive, open(path, "rb") as file:
         entries = archive.infolist()
