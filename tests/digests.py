@@ -271,6 +271,7 @@ def build(mono: Iterable[str] = (), parallel: Iterable[str] = (), output: str = 
         held_out=8,
         unit_mib=8 / 1024,
         workers=1,
+        skip_text_checks=True,  # the words of zh have spaces between them
         **flags,
     )
 
@@ -345,7 +346,7 @@ def vocabulary() -> Parts:
         parallel={"en-de": pairs("de")},
         vocab_size=120,
         threads=1,
-        skip_text_checks=True,  # the words of zh have spaces between them
+        skip_text_checks=True,
     )
 
 

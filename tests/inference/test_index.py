@@ -213,6 +213,18 @@ def change_first_vector(folder, change):
     rewrite_manifest(folder)
 
 
+@pytest.mark.parametrize("key", ["options", "first_vector"])
+def test_an_index_without_a_key_is_refused(models, tmp_path, key):
+    model = ernie_m.load(models / "encode")
+    folder = tmp_path / "index"
+    model.index(TEXTS, folder)
+    facts = json.loads((folder / "index.json").read_text())
+    del facts[key]
+    (folder / "index.json").write_text(json.dumps(facts))
+    rewrite_manifest(folder)
+    assert error_of(model.index, folder=folder).startswith(f"{folder}: ")
+
+
 def test_a_model_that_was_trained_further(models, tmp_path):
     """Its vectors are near to those of the index, but not as near as those of another machine.
 

@@ -246,8 +246,13 @@ def test_what_is_no_text(models, tmp_path, method):
 
 
 @pytest.mark.parametrize("again", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
-def test_models_are_copied(models, tmp_path, again):
+def test_models_are_copied(models, tmp_path, monkeypatch, again):
     """By their folder, which is named if it is gone; and what `fit` did not save, as it is."""
+    monkeypatch.chdir(models)
+    relative = ernie_m.load("encode")
+    vectors = relative.encode(["bado"])
+    monkeypatch.chdir(tmp_path)
+    assert again(relative).encode(["bado"]).tobytes() == vectors.tobytes()
     folder = shutil.copytree(models / "encode", tmp_path / "model")
     texts = sentences(12, seed=9)
     model = ernie_m.load(folder)

@@ -55,6 +55,7 @@ READ = {  # name of a file -> its content, the flags that it needs, and other ro
     "numbers.csv": ('1,"Hello, you",a\n2,Bye,b\n', {"text": "2", "label": "3"}),
     "names.csv": ('Body,Team\n"Hello, you",a\nBye,b\n', {"text": "Body", "label": "Team"}),
     "only.csv": ('text,label,n\n"Hello, you",a,2\nno,c,1\nBye,b,3\n', {"filter": "n>=2"}),
+    "not.csv": ('text,label\n"Hello, you",a\nno,c\nBye,b\n', {"filter": "label!=c"}),
     "mail.csv": (
         "Subject,Body,label\nHello,you,a\n,Bye,b\n",
         {"text": "Subject+Body"},

@@ -1,8 +1,11 @@
 """Language means by hand: what they remove, and that they tell the language."""
 
 import numpy as np
+import pytest
+from safetensors.numpy import save_file
 
 from ernie_m.vectors.language_centering import LanguageCentering
+from tests.launching import error_of
 
 
 def test_the_mean_by_hand():
@@ -33,3 +36,12 @@ def test_the_nearest_mean_says_a_language_if_it_is_clearly_the_nearest():
     assert means.nearest(np.array([[4, 3.8, 0]], np.float32))[1].tolist() == [False]
     alone = LanguageCentering(["de"], np.eye(1, 3, dtype=np.float32))
     assert alone.nearest(vectors)[1].tolist() == [True] * 3
+
+
+@pytest.mark.parametrize("wrong", ["de", "en"])
+def test_means_of_another_shape_are_refused(tmp_path, wrong):
+    """Also if it is only one of the languages."""
+    path = tmp_path / "language_means.safetensors"
+    shapes = {"de": (3, 4), "en": (3, 4)} | {wrong: (3, 5)}
+    save_file({language: np.ones(shape, np.float32) for language, shape in shapes.items()}, path)
+    assert error_of(LanguageCentering.read, path, (3, 4)).startswith(f"{path}: ")
