@@ -2,6 +2,8 @@
 
 import base64
 import json
+import urllib.error
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 import ernie_m
 from ernie_m.commands import serve
 from ernie_m.inference.load import load
-from ernie_m.inference.server.app import LONGEST_TEXT, MOST_KEYS, MOST_TEXTS, read_token
+from ernie_m.inference.server.app import LONGEST_TEXT, MOST_KEYS, MOST_TEXTS, make_predictors, read_token
 from ernie_m.inference.server.middleware import LONGEST_BODY
 from ernie_m.inference.tasks import PredictionOptions
 from tests import toys
@@ -134,7 +136,9 @@ def test_the_token(models, monkeypatch):
                 status, answer = ask(address + path, body, headers)
                 assert status == 401 and "token" in json.dumps(answer), headers
                 assert TOKEN[:6] not in json.dumps(answer)
-        assert ask(address)[0] == 401  # the page
+        with pytest.raises(urllib.error.HTTPError) as refused:  # the page
+            urllib.request.urlopen(address, timeout=60)
+        assert refused.value.code == 401 and refused.value.headers["WWW-Authenticate"]
         headers = {"Authorization": basic(TOKEN), "Host": "evil.example"}
         assert ask(f"{address}/api/info", headers=headers)[0] == 400  # a token does not open other names
     log = process.stdout.read()
@@ -153,3 +157,9 @@ def test_where_the_token_is(models, tmp_path, monkeypatch, refused):
     monkeypatch.delenv("ERNIE_M_TOKEN")
     path.write_text("\n", encoding="utf-8")
     assert "--token_file" in refused(lambda: call_main(serve, command))
+
+
+@pytest.mark.parametrize("names", [("encode", "classify"), ("classify", "encode")])
+def test_the_first_of_two_models_makes_the_embeddings(models, names):
+    loaded = [load(models / name) for name in names]
+    assert make_predictors(loaded, PredictionOptions())["embedding"].model is loaded[0]

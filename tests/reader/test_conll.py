@@ -113,6 +113,7 @@ def test_words_and_tags(tmp_path, name):
     assert read(packed, columns=columns) == ROWS
     if columns is None:
         assert holds_tags(path) and holds_tags(packed)
+        assert not holds_tags(write(tmp_path / "words.jsonl", '{"tokens": ["a", "b"], "label": "x"}\n'))
     else:
         message = error_of(read, path)
         assert message.startswith(f"{path}, line ") and "--columns" in message

@@ -249,7 +249,7 @@ def test_help(monkeypatch, capsys, line):
         "--optimizer.style",
     ]
     # What is written below a field, defaults and bounds.
-    for part in ("The languages of the text.", "The largest rate.", "0.0001", ">= 1"):
+    for part in ("The languages of the text.", "The largest rate.", "0.0001", ">= 1", "default: false"):
         assert part in printed
 
 
