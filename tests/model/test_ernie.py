@@ -117,7 +117,7 @@ def test_config_from_json(tmp_path):
         (json.dumps(SIZES | {"hidden_size": 13}), "config.json: hidden_size 13 is not a multiple of"),
         (json.dumps(SIZES | {"hidden_act": "swish"}), "config.json: invalid hidden_act .swish"),
         (json.dumps(SIZES | {"pad_token_id": SIZES["vocab_size"]}), "config.json: invalid pad_token_id"),
-        (json.dumps(SIZES | {"max_position_embeddings": 2}), "config.json: max_position_embeddings"),
+        (json.dumps(SIZES | {"max_position_embeddings": 2}), "config.json: invalid max_position_embeddings"),
         (json.dumps(SIZES | {"hidden_size": {}}), "json: invalid hidden_size {}"),
         (json.dumps(SIZES | {"hidden_dropout_prob": math.nan}), "invalid hidden_dropout_prob nan"),
         (json.dumps(SIZES | {"initializer_range": math.inf}), "invalid initializer_range inf"),
