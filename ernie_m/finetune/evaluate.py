@@ -122,11 +122,11 @@ def evaluate_files(
     scores: Scores = {}
     for file, predictions, loss, seconds in predicted:
         metrics = dict(task.score(file.data, predictions, file.language))
-        if task.own_metric:
-            own = distributed.on_main(
-                partial(task.own_metric, task.predicted(file.data, predictions), task.gold(file.data))
+        if task.custom_metric:
+            custom = distributed.on_main(
+                partial(task.custom_metric, task.predicted(file.data, predictions), task.gold(file.data))
             )
-            metrics = {**own, **metrics, **own}  # first, also instead of one of the same name
+            metrics = {**custom, **metrics, **custom}  # first, also instead of one of the same name
         scores.setdefault(file.pattern, {})[file.language] = metrics
         # Fractions, not percent, as in the line of the official code.
         values = ", ".join(f"{file.language} {metric}: {value / 100:f}" for metric, value in metrics.items())

@@ -13,10 +13,10 @@ import numpy as np
 import paddle
 from paddle import Tensor, nn
 
+from ernie_m.finetune.custom_metric import load_metric
 from ernie_m.finetune.evaluate import LanguageFile, evaluate_files
 from ernie_m.finetune.finetune_args import LAST, MEAN, FinetuneFlags
 from ernie_m.finetune.head import Head
-from ernie_m.finetune.own_metric import load_metric
 from ernie_m.finetune.run_setup import (
     MultiSeedTraining,
     digest_files,
@@ -219,11 +219,11 @@ def add_metric(task: Head, metric: str, dev_files: Sequence[LanguageFile]) -> No
     Raises:
         UserError: see `load_metric`.
     """
-    task.metric, task.own_metric = load_metric(metric)
+    task.metric, task.custom_metric = load_metric(metric)
     for file in dev_files[:1]:
         gold = task.gold(file.data)
         first = [answers[0] for answers in gold] if task.name == QUESTION_ANSWERING else gold
-        task.own_metric(first, gold)
+        task.custom_metric(first, gold)
 
 
 def check_rows(
@@ -317,7 +317,7 @@ class FinetuningRun(MultiSeedTraining):
             train_set=digest_files(self._train_paths),
             dev_set=digest_files(file.path for file in self.dev_files),
             # Of --metric the name and the file, which may move.
-            metric=self.task.own_metric
+            metric=self.task.custom_metric
             and {self.task.metric: sha256_of(self.flags.metric.partition(":")[0])},
         )
 

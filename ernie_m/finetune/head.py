@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 import numpy as np
 
+from ernie_m.finetune.custom_metric import CustomMetric
 from ernie_m.finetune.finetune_args import FinetuneFlags
-from ernie_m.finetune.own_metric import OwnMetric
 from ernie_m.model.checkpoint.open import Checkpoint
 from ernie_m.model.tasks import TASKS
 from ernie_m.reader.batching import EncodeExamples, warn_truncated
@@ -33,9 +33,9 @@ class Head(ABC, Generic[Data]):
 
     Attributes:
         name: one of `ernie_m.model.tasks`; stored in config.json and in the model card.
-        metric: the key of `score`, or of the result of `own_metric`, that selects the best checkpoint; larger
-            is better.
-        own_metric: the custom function of --metric, if any.
+        metric: the key of `score`, or of the result of `custom_metric`, that selects the best checkpoint;
+            larger is better.
+        custom_metric: the custom function of --metric, if any.
         labels: label names in the order of their ids; None if the task has none.
         shuffles: whether training may shuffle the examples (--shuffle).
         official: whether inputs, loss and scores follow the official code (--official_compat).
@@ -45,7 +45,7 @@ class Head(ABC, Generic[Data]):
 
     name: str
     metric: str
-    own_metric: OwnMetric | None = None
+    custom_metric: CustomMetric | None = None
     labels: list[str] | None = None
     shuffles = True
     official = False
@@ -104,7 +104,7 @@ class Head(ABC, Generic[Data]):
 
     @abstractmethod
     def predicted(self, data: Data, predictions: list[Any]) -> list[Any]:
-        """Return the predictions of a whole file for `own_metric`: labels, numbers, tags or texts."""
+        """Return the predictions of a whole file for `custom_metric`: labels, numbers, tags or texts."""
 
     @abstractmethod
     def gold(self, data: Data) -> list[Any]:

@@ -10,10 +10,10 @@ from ernie_m.utils.errors import UserError, shown
 from ernie_m.utils.user_code import errors_in, run_file
 
 # Predictions, targets -> name -> percent.
-OwnMetric = Callable[[Sequence[Any], Sequence[Any]], dict[str, float]]
+CustomMetric = Callable[[Sequence[Any], Sequence[Any]], dict[str, float]]
 
 
-def load_metric(metric: str) -> tuple[str, OwnMetric]:
+def load_metric(metric: str) -> tuple[str, CustomMetric]:
     """Load the function of --metric; return its name, and the function with a check of its result.
 
     Raises:
