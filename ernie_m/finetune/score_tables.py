@@ -93,10 +93,11 @@ class Table:
     def differences(self) -> dict[str, dict[str, Difference]]:
         """Return the mean over seeds minus each of the paper's rows that is comparable."""
         seeds = len(self.rows)
+        summary = self.summary()
         return {
             name: {
                 column: Difference(mean - row[column], deviation / math.sqrt(seeds) if seeds > 1 else None)
-                for column, (mean, deviation) in self.summary().items()
+                for column, (mean, deviation) in summary.items()
                 if column in row
             }
             for name, row in self.paper_rows().items()

@@ -71,8 +71,9 @@ def read_corpus(corpus: str | Sequence[str]) -> list[CorpusSentence]:
     if not isinstance(corpus, str):
         return [CorpusSentence(text, line, language="") for line, text in enumerate(corpus, 1)]
     sentences = []
-    check_languages(language for language, _ in named_files(corpus) if language)
-    for language, path in named_files(corpus):
+    files = named_files(corpus)
+    check_languages(language for language, _ in files if language)
+    for language, path in files:
         for line, text in enumerate(Sentences(path).texts(), 1):
             if not is_blank(text):
                 sentences.append(CorpusSentence(text, line, language))

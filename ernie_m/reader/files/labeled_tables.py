@@ -458,8 +458,9 @@ def _without_blank(file: TextFile, errors: RowErrors) -> Iterator[Row]:
     """Yield the non-blank lines of a text as rows, and log the number of blank lines."""
     blank = 0
     for line, text in enumerate(file.texts(errors), 1):
-        blank += is_blank(text)
-        if not is_blank(text):
+        if is_blank(text):
+            blank += 1
+        else:
             yield line, [text.rstrip("\r\n")]
     if blank:
         logger.warning("%s: skipped %s blank lines", file.path, f"{blank:,}")

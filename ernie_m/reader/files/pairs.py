@@ -157,12 +157,12 @@ def find_pair_columns(table: Table, options: TableOptions, languages: Sequence[s
         texts = [0, 1]
     else:
         # A first row of WikiMatrix, which has no header, ends in the languages as the others do.
-        places = {
+        columns = {
             name.lower(): column
             for column, name in enumerate(table.names)
             if all(row[column] != name for row in table.sample)
         }
-        texts = [places[name] for name in map(str.lower, languages) if name in places]
+        texts = [columns[name] for name in map(str.lower, languages) if name in columns]
         if len(texts) != 2:
             sides = [table.named(PAIRS[part]) for part in ("query", "positive")]
             texts = list(chain(*sides)) if [len(side) for side in sides] == [1, 1] else []
