@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
+from sentencepiece.sentencepiece_model_pb2 import ModelProto
 
 from ernie_m.commands import convert
 from ernie_m.model.checkpoint.open import open_checkpoint
@@ -83,16 +84,27 @@ def test_the_vocabulary_beside_the_weights_counts_with_a_piece_model_that_is_nam
     assert not (tmp_path / "theirs/sentencepiece.bpe.model").exists()
 
 
-def test_xlm_r_has_no_tokenizer_for_a_bpe_vocabulary(tmp_path):
-    """The advice holds: the form of transformers' ErnieM takes any piece model."""
-    model = make_model(tmp_path / "in", model_type="bpe")
+@pytest.mark.parametrize(
+    ("settings", "target", "file"),
+    [
+        ({"trainer_spec": {"model_type": "BPE"}}, "huggingface", "sentencepiece.bpe.model"),
+        ({"normalizer_spec": {"remove_extra_whitespaces": False}}, "ernie-m", "piece.model"),
+        ({"normalizer_spec": {"escape_whitespaces": False}}, "ernie-m", "piece.model"),
+        ({"trainer_spec": {"treat_whitespace_as_suffix": True}}, "ernie-m", "piece.model"),
+    ],
+)
+def test_xlm_r_has_no_tokenizer_for_other_settings(tmp_path, settings, target, file):
+    """The advice holds: the form of transformers' ErnieM takes any piece model, as ours does."""
+    model = make_model(tmp_path / "in")
+    pieces = ModelProto.FromString((model / "piece.model").read_bytes())
+    pieces.MergeFrom(ModelProto(**settings))
+    (model / "piece.model").write_bytes(pieces.SerializeToString())
     line = error_of(convert.main, [str(model), str(tmp_path / "out"), "--to", "xlm-roberta"])
     assert line.startswith(f"{model / 'piece.model'}: ")
-    assert "--to huggingface" in line
+    assert f"--to {target}" in line
     assert not (tmp_path / "out").exists()
-    convert.main([str(model), str(tmp_path / "out"), "--to", "huggingface"])
-    pieces = (tmp_path / "out/sentencepiece.bpe.model").read_bytes()
-    assert pieces == (model / "piece.model").read_bytes()
+    convert.main([str(model), str(tmp_path / "out"), "--to", target])
+    assert (tmp_path / "out" / file).read_bytes() == (model / "piece.model").read_bytes()
 
 
 @pytest.fixture

@@ -157,7 +157,8 @@ def test_what_cannot_be_fetched_is_listed_and_the_rest_is_prepared(small, tmp_pa
     moved = "/MLQA/MLQA_V1.zip"
     content = small.files.pop(moved)
     small.drop_at = 40  # bytes of every file
-    assert "some files could not be downloaded" in error_of(get, tmp_path, "mlqa", "squad", "pawsx")
+    parts = ("mlqa", "squad", "pawsx", "tatoeba")
+    assert "some files could not be downloaded" in error_of(get, tmp_path, *parts)
     listed = capsys.readouterr().out
     assert f"{small.url}{moved} -> {tmp_path}/data/downloads/mlqa/MLQA_V1.zip: HTTP error 404" in listed
     assert re.search(r"x-final.tar.gz: interrupted at 40 of \d+ bytes", listed)

@@ -24,6 +24,7 @@ WAYS = {
         (file.name, "held out" * file.is_held_out, file.paths) for file in find(["my"], OUT).pairs
     ],
     "own text": lambda: find(["my"], OUT).text.items(),
+    "unread": lambda: zip(find(["my"], OUT).unread),
     "bitexts": lambda: [(language, *paths) for language, paths in find_bitexts(Path("my")).items()],
     "folder": lambda: zip(find_texts("my")),
     "glob": lambda: zip(find_texts("my/**/*.t*")),
@@ -68,7 +69,7 @@ FOLDERS = {
     "pairs": (
         "en-pl.tsv wiki.fr-en.tmx.bz2 zh_Hans-en.csv faq.jsonl train.de.gz train.en.xz more/news.hi.gz "
         "more/news.en dev.en-it.tsv newstest2020.en newstest2020.de en.txt news.de.txt .en-es.tsv a.bak "
-        "b/en.txt out/en-fi.tsv",
+        "alone.fi b/en.txt out/en-fi.tsv",
         {
             "tables": "refused: my",
             "own pairs": "de-en  train.en.xz,train.de.gz | dev-it-en held out dev.en-it.tsv | "
@@ -77,13 +78,14 @@ FOLDERS = {
             "newstest2020-de-en held out newstest2020.en,newstest2020.de | pl-en  en-pl.tsv | "
             "zh_Hans-en  zh_Hans-en.csv",
             "own text": "en ['b/en.txt', 'en.txt'] | de ['news.de.txt']",
+            "unread": "a.bak | alone.fi",
             "bitexts": "fr wiki.fr-en.tmx.bz2 | zh zh_Hans-en.csv | dev.en-it dev.en-it.tsv | "
             "en-pl en-pl.tsv | faq faq.jsonl",
-            "folder": "a.bak | en-pl.tsv | en.txt | faq.jsonl | news.de.txt | train.de.gz | train.en.xz | "
-            "wiki.fr-en.tmx.bz2 | zh_Hans-en.csv",
+            "folder": "a.bak | alone.fi | en-pl.tsv | en.txt | faq.jsonl | news.de.txt | train.de.gz | "
+            "train.en.xz | wiki.fr-en.tmx.bz2 | zh_Hans-en.csv",
             "glob": "b/en.txt | en-pl.tsv | en.txt | news.de.txt | out/en-fi.tsv | wiki.fr-en.tmx.bz2",
-            "pairs": "a.bak | en-pl.tsv | en.txt | faq.jsonl | news.de.txt | train.de.gz | train.en.xz | "
-            "wiki.fr-en.tmx.bz2 | zh_Hans-en.csv",
+            "pairs": "a.bak | alone.fi | en-pl.tsv | en.txt | faq.jsonl | news.de.txt | train.de.gz | "
+            "train.en.xz | wiki.fr-en.tmx.bz2 | zh_Hans-en.csv",
             "Moses": "train.en.xz train.de.gz",
         },
     ),
@@ -144,10 +146,10 @@ FOLDERS = {
         {"bitexts": "refused: my/fra-eng.csv.gz and my/wiki.fr-en.tsv"},
     ),
     "folders of dev and test": (
-        "train/en-de.tsv dev/en-de.tsv test/news.en test/news.de",
+        "train/en-de.tsv dev/en-de.tsv test/news.en test/news.de test/faq.jsonl",
         {
             "own pairs": "de-en  train/en-de.tsv | dev-de-en held out dev/en-de.tsv | "
-            "test_news-de-en held out test/news.en,test/news.de",
+            "test_faq held out test/faq.jsonl | test_news-de-en held out test/news.en,test/news.de",
             "glob": "train/en-de.tsv",
         },
     ),

@@ -86,7 +86,7 @@ def test_what_is_read(read, name):
 def test_language_split_and_group_are_read_where_they_are_named(tmp_path):
     """Rows for dev and test are not trained on, and the names of the columns are kept."""
     path = tmp_path / "massive.csv"
-    path.write_text("utt,intent,locale,partition\na,x,de,train\nb,y,en,dev\n")
+    path.write_text("utt,intent,locale,partition\na,x,de,train\nb,y, en ,dev\n")
     flags = {"text": "utt", "label": "intent", "language": "locale", "split": "partition"}
     table = read_labeled(path, LabelOptions(**flags))
     assert [(row.language, row.split) for row in table.rows] == [("de", "train"), ("en", "dev")]
@@ -220,7 +220,12 @@ ASKED = {
         False,
         "missing or ambiguous column of the text (trained on 'Body'",
     ),
-    "flag.csv": ("text,body\na,b\n", False, ([{"text_a": "a", "text": "a"}], []), {"text": "text"}),
+    "flag.csv": (
+        "text,body\na,b\n",
+        False,
+        ([{"text_a": "a", "text": "a"}], []),
+        {"text": "text", "label_separator": "|"},
+    ),
     "list.json": (
         '[{"text": "a", "Body": "b", "n": 1}]',
         False,
@@ -243,6 +248,12 @@ ASKED = {
         "missing or ambiguous column of the text (trained on 'Body'",
     ),
     "words.jsonl": ('{"words": ["a"]}\n', False, ([{"words": ["a"]}], [])),
+    "filter.jsonl": (
+        '{"text": "a", "n": 1.0}\n{"text": "b", "n": null}\n{"text": "c", "n": 1}',
+        False,
+        ([{"n": 1.0, "text_a": "a", "text": "a"}, {"n": 1, "text_a": "c", "text": "c"}], []),
+        {"filter": "n=1"},
+    ),
     "encoding.jsonl": (
         '{"text": "Schön"}\n'.encode("cp1252"),
         False,
@@ -259,7 +270,7 @@ def test_what_a_model_is_asked_about(tmp_path, name):
     path = tmp_path / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     options = LabelOptions(**dict(*flags))
-    of_model = {"text": "Body"} if name.startswith(LEARNED) else {}
+    of_model = {"text": "Body", "label_separator": ";"} if name.startswith(LEARNED) else {}
     ask = partial(
         open_unlabeled, path, options, RowErrors(path), of_model, questions, are_requests="json" in name
     )
@@ -268,6 +279,7 @@ def test_what_a_model_is_asked_about(tmp_path, name):
     else:
         asked = ask()
         assert ([request for *_, request in asked.rows()], asked.labels) == expected
+        assert asked.separator == (options.label_separator or of_model.get("label_separator"))
 
 
 @pytest.mark.parametrize("header", ["Nr;Body;Team", "text;sentence;label", "7;Hello;x"])

@@ -237,6 +237,7 @@ def test_tmx(tmp_path):
     for name in ("a.tmx", "a.tmx.gz"):
         assert list(PairRows(f"en-de<={tmp_path}/{name}")) == pairs
         assert list(PairRows(f"de-en<={tmp_path}/{name}")) == [pair[::-1] for pair in pairs]
+        assert list(PairRows(tmp_path / name)) == [[a, "x"] for a, _ in pairs]  # its first two languages
     two = [{"en": a, "de": b} for a, b in PAIRS]
     for language in ("xml:lang", "lang"):  # TMX 1.4 and 1.1
         # Of two texts in one language the first is read.

@@ -7,7 +7,6 @@ import pytest
 from ernie_m.reader.files.aligned_lines import (
     Bitext,
     Sentences,
-    read_bitext,
     read_bitexts,
     sentences_by_language,
 )
@@ -15,9 +14,10 @@ from tests.launching import error_of
 
 
 def write(folder, files: dict[str, list[str]]) -> None:
-    """Write lines to each file: name -> lines."""
+    """Write lines to each file: name -> lines. A surrogate stands for a byte that is not UTF-8."""
     for name, lines in files.items():
-        (folder / name).write_text("".join(f"{line}\n" for line in lines))
+        text = "".join(f"{line}\n" for line in lines)
+        (folder / name).write_text(text, encoding="utf-8", errors="surrogateescape")
 
 
 def test_lines_are_read_as_they_stand(tmp_path):
@@ -75,18 +75,18 @@ def test_the_alphabetical_order_is_that_of_the_bytes():
     assert [english[number] for number in bitext.alphabetical_order()] == ["A", "A b", "B", "a", "b", " ä"]
 
 
-def test_bad_bitexts_are_refused(tmp_path):
-    write(tmp_path, {"de-en.de": ["a", "b"], "de-en.en": ["A"], "fr-en.fr": ["a"]})
-    assert "de-en.de has 2 lines, but " in error_of(read_bitexts, tmp_path, ["de"])
-    assert "fr-en.en: " in error_of(read_bitexts, tmp_path, ["fr"])
-    assert "missing languages sw" in error_of(read_bitexts, tmp_path, ["sw"])
-    write(tmp_path, {"fr-en.fr": ["a"] * 21, "fr-en.en": sorted(map(str, range(21)))})
-    assert "fr-en.en: lines are sorted" in error_of(read_bitexts, tmp_path, ["fr"])
-    (tmp_path / "empty").mkdir()
-    assert "empty: no files <language>-en.<language>" in error_of(read_bitexts, tmp_path / "empty")
-    (tmp_path / "none").write_bytes(b"")
-    assert "none: " in error_of(read_bitext, "x", tmp_path / "none", tmp_path / "de-en.en")
-    (tmp_path / "latin1").write_bytes(b"\xe4\n")
-    assert "latin1, line 1: not UTF-8" in error_of(
-        read_bitext, "x", tmp_path / "latin1", tmp_path / "de-en.en"
-    )
+@pytest.mark.parametrize(
+    ("files", "languages", "place"),
+    [
+        ({"de-en.de": ["a", "b"], "de-en.en": ["A"]}, ["de"], "de-en.de has 2 lines, but "),
+        ({"fr-en.fr": ["a"]}, ["fr"], "fr-en.en: "),
+        ({"fr-en.fr": ["a"], "fr-en.en": ["A"]}, ["fr", "sw"], "missing languages sw"),
+        ({"fr-en.fr": ["a"] * 21, "fr-en.en": sorted(map(str, range(21)))}, ["fr"], "fr-en.en: lines are"),
+        ({}, [], ": no files <language>-en.<language>"),
+        ({"de-en.de": [], "de-en.en": ["A"]}, [], "de-en.de: "),
+        ({"de-en.de": ["a", "\udce4"], "de-en.en": ["A", "B"]}, [], "de-en.de, line 2: not UTF-8"),
+    ],
+)
+def test_bad_bitexts_are_refused(tmp_path, files, languages, place):
+    write(tmp_path, files)
+    assert place in error_of(read_bitexts, tmp_path, languages)

@@ -62,6 +62,7 @@ def test_tags_of_every_scheme_become_iob2(write, scheme, tags, iob2):
         ({"O": 0, "B-PER": 1, "I-PER": 2}, "m.json: "),
         ({"B-PER": 0, "O": 1}, "m.json: invalid label 'B-PER'"),
         ({"PER": 0, "O": 1}, "m.json: invalid label 'PER'"),
+        ({"B-PER": 0, "I-PER": 1, "X-PER": 2, "O": 3}, "m.json: invalid label 'X-PER'"),
     ],
 )
 def test_label_maps_that_are_refused(labels, message):

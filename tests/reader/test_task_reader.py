@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ernie_m.reader.batching import EncodePairs, Example
-from ernie_m.reader.labels import expand, read_label_map, read_languages
+from ernie_m.reader.labels import expand, input_hash, read_label_map, read_languages
 from ernie_m.reader.task_reader import read_classification
 from tests.launching import ROOT, error_of, run_script
 
@@ -39,7 +39,7 @@ ROWS = {
         [('"a', '"b" c', 2, None)],
     ),
     "other columns": (
-        "qid\tlabel\tsource\ttext_b\ttext_a\nq7\tneutral\tweb\tb\ta\n",
+        "text_b\tqid\tlabel\tsource\ttext_a\nb\tq7\tneutral\tweb\ta\n",
         [("a", "b", 2, "q7")],
     ),
     "other texts in a file with official names": (
@@ -65,6 +65,7 @@ ROWS = {
 def test_rows_of_a_file(write, content, expected):
     examples = read_classification(write(content), LABELS)
     assert list(examples) == expected
+    assert examples.inputs.tolist() == [input_hash(*row[:2]) for row in expected]
     assert len(examples) == len(expected) and pickle.loads(pickle.dumps(examples))[-1] == expected[-1]
     with pytest.raises(IndexError):
         examples[len(expected)]
