@@ -65,7 +65,7 @@ FORMS = {
         "FORM,UNER:TAG",
     ),
     "words_last.conllup": (
-        "# global.columns = NER:TAG FORM\n" + blocks(lambda n, i, word, tag: f"{tag}\t{word}"),
+        "# newdoc\n# global.columns = NER:TAG FORM\n" + blocks(lambda n, i, word, tag: f"{tag}\t{word}"),
         "FORM,NER:TAG",
     ),
     "first_line.conll": ("Token\tNER\n" + blocks(lambda n, i, word, tag: f"{word}\t{tag}"), None),
@@ -144,42 +144,47 @@ def test_conll_u(tmp_path):
     assert [sentence.tags for sentence in read_words(path, None)] == [["ADP", "O", "NOUN"]]
 
 
+NNP = "Anna\tNNP\nlives\tVBZ\n"
+
+
 def test_parts_of_speech_are_said(tmp_path):
     """By the name of their column, or by the caller; otherwise tags mark entities."""
-    rows = "Anna\tNNP\nlives\tVBZ\n"
-    path = write(tmp_path / "a.conll", rows)
-    assert error_of(read, path).startswith(f"{path}, line 1: invalid entity tag 'NNP'")
-    assert "--task parts-of-speech" in error_of(read, path)
-    for read_as in (None, ()):
-        (sentence,) = read_words(path, read_as)
+    for content, labels in ((NNP, None), (f"Token\tPOS\n{NNP}", ())):
+        (sentence,) = read_words(write(tmp_path / "a.conll", content), labels)
         assert (sentence.tags, [*sentence.written]) == (["NNP", "VBZ"], [])
-        write(path, f"Token\tPOS\n{rows}")
-    assert error_of(read, path, columns="1,2").startswith(f"{path}, line 2: invalid entity tag 'NNP'")
-    write(path, f"Wort\tArt\n{rows}")
-    assert error_of(read, path, columns="Wort,Art").startswith(f"{path}, line 2: invalid entity tag 'NNP'")
 
 
 @pytest.mark.parametrize(
-    "content",
+    ("content", "columns", "line"),
     [
-        "B-PER\t0\t4\tAnna\nO\t5\t9\tlives",  # brat's anntoconll
-        "T1\tPER 0 4\tAnna",
-        "#FORMAT=WebAnno TSV 3.3",
-        "Anna B-PER 0.98",
-        "Anna PER 0.98\nb O O",
-        "Anna B-PER B-AUTHOR",
-        "Anna B-PER;B-AUTHOR\nb O",
-        "Anna B-PER/B-AUTHOR\nb O",
-        "Anna B\u2013PER\nb O",
-        "Anna PER[1]\nb O",
-        "Anna ['B-PER']\nb O",
-        "Anna 4\nb O",
-        "Anna NNP",
+        (NNP, None, 1),
+        (f"Token\tPOS\n{NNP}", "1,2", 2),
+        (f"Wort\tArt\n{NNP}", "Wort,Art", 2),
+        *(
+            (content, None, 1)
+            for content in (
+                "B-PER\t0\t4\tAnna\nO\t5\t9\tlives",  # brat's anntoconll
+                "T1\tPER 0 4\tAnna",
+                "#FORMAT=WebAnno TSV 3.3",
+                "Anna B-PER 0.98",
+                "Anna PER 0.98\nb O O",
+                "Anna B-PER B-AUTHOR",
+                "Anna B-PER;B-AUTHOR\nb O",
+                "Anna B-PER/B-AUTHOR\nb O",
+                "Anna B\u2013PER\nb O",
+                "Anna PER[1]\nb O",
+                "Anna ['B-PER']\nb O",
+                "Anna 4\nb O",
+                "Anna NNP",
+            )
+        ),
     ],
 )
-def test_cells_that_are_no_tags(tmp_path, content):
+def test_cells_that_are_no_tags(tmp_path, content, columns, line):
     path = write(tmp_path / "a.conll", content)
-    assert error_of(read, path).startswith(f"{path}, line 1: ")
+    message = error_of(read, path, columns=columns)
+    assert message.startswith(f"{path}, line {line}: ")
+    assert "NNP" not in content or "--task parts-of-speech" in message
 
 
 # Name -> content.
@@ -343,15 +348,14 @@ def test_that_a_file_is_not_in_utf_8_is_said_once(tmp_path, caplog):
 def test_all_faults_at_once(tmp_path, caplog):
     """Lines of another width, and tags of none. --on_error skip leaves out their sentences."""
     good, _ = FORMS["conll.conll"]
-    path = write(tmp_path / "a.txt", f"a O\n\n{good.replace(' X Y ', ' ')}b\nc O\n\nd X O\n")
+    path = write(tmp_path / "a.txt", f"a O\n\nb\nc O\n\nd X O\n\n{good.replace(' X Y ', ' ')}")
     message = error_of(read, path)
-    bad = good.count("\n") + 3
-    assert f"{path}, line {bad}: " in message and f"line {bad + 3}: " in message
+    assert f"{path}, line 3: " in message and "line 6: " in message
     assert read(path, on_error="skip") == [[("a", "O")], *ROWS]
     assert len(caplog.messages) == len({*caplog.messages})  # each is said once
-    path = write(tmp_path / "a.txt", f"{good.replace(' X Y ', ' ')}b X\n\nc Y\n")
+    path = write(tmp_path / "a.txt", f"b X\n\nc Y\n\n{good.replace(' X Y ', ' ')}")
     message = error_of(read, path)
-    assert f"{path}, line {bad - 2}: " in message and f"line {bad}: " in message
+    assert f"{path}, line 1: " in message and "line 3: " in message
     assert read(path, on_error="skip") == ROWS
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import re
 import shutil
 from itertools import pairwise
 
@@ -134,27 +135,22 @@ def test_another_vocabulary_is_refused(path, tokenizer):
 
 
 @pytest.mark.parametrize(
-    "manifest, message",
+    "change, message",
     [
-        ("{", "not JSON"),
-        ('{"format": 7}', "unsupported format"),
-        ("{}", "unsupported format"),
-        ('{"format": 1, "files": {}}', "corrupt"),
+        (lambda text: "{", "not JSON"),
+        (lambda text: '{"format": 7}', "unsupported format"),
+        (lambda text: "{}", "unsupported format"),
+        (lambda text: '{"format": 1, "files": {}}', "corrupt"),
+        # Without a checksum, pairs would be left out.
+        (lambda text: re.sub(r'("lines": )(\d)', r"\g<1>1\2", text, count=1), "corrupt "),
     ],
 )
-def test_folders_that_are_no_corpus_are_refused(copy, tmp_path, manifest, message):
-    (copy / MANIFEST).write_text(manifest)
+def test_folders_that_are_no_corpus_are_refused(copy, tmp_path, change, message):
+    manifest = copy / MANIFEST
+    manifest.write_text(change(manifest.read_text()))
     line = error_of(Corpus, copy)
-    assert MANIFEST in line and message in line
+    assert str(manifest) in line and message in line
     assert "not a complete corpus" in error_of(Corpus, tmp_path / "nowhere")
-
-
-def test_a_number_in_the_manifest_that_was_altered(copy):
-    """Without a checksum, pairs would be left out."""
-    manifest = json.loads((copy / MANIFEST).read_text())
-    manifest["parallel"]["de-en"]["train"]["shards"][0]["lines"] -= 2
-    (copy / MANIFEST).write_text(json.dumps(manifest))
-    assert f"{MANIFEST}: corrupt " in error_of(Corpus, copy)
 
 
 def rename(manifest):
@@ -169,6 +165,11 @@ def rename(manifest):
         lambda manifest: manifest["pieces"].update(en="../corpus/pieces/en.npy"),
         lambda manifest: manifest["files"]["pieces/en.npy"].pop("sha256"),
         lambda manifest: manifest["files"].update({"../a.npy": manifest["files"]["pieces/en.npy"]}),
+        *(
+            lambda manifest, kind=kind: manifest["files"].pop(f"mono/en/train-00001.{kind}.npy")
+            for kind in ("ids", "lines", "documents")
+        ),
+        lambda manifest: manifest["files"].pop("pieces/en.npy"),
         lambda manifest: manifest["mono"].update(en=[]),
         lambda manifest: manifest["mono"]["en"]["train"]["shards"][0].update(tokens="7"),
         lambda manifest: manifest.pop("vocabulary"),
@@ -235,29 +236,24 @@ def test_a_corpus_that_cannot_be_written_is_compared_each_time(copy, monkeypatch
     assert not (copy / corpus.VERIFIED).exists()
 
 
-@pytest.mark.parametrize("kind", ["lines", "documents"])
-def test_offsets_outside_of_the_shard(copy, kind):
-    """Files of the right size with wrong numbers give an error, and never other text."""
-    file = copy / f"mono/en/train-00000.{kind}.npy"
-    size = file.stat().st_size
-    header = file.read_bytes()[:128]  # of the .npy format
-    file.write_bytes(header.ljust(size, b"\xff"))  # every number is the largest one
-    error = "npy: corrupt"
-    assert f"en/train-00000.{kind}.{error}" in error_of(Blocks, Corpus(copy).mono["en"], max_tokens=30)
-    if kind == "lines":  # they do not fit the ids
-        assert f"en/train-00000.ids.{error}" in error_of(Corpus(copy).mono["en"].line, 0)
-    file.write_bytes(b"x" * size)
-    assert f"train-00000.{kind}.npy: corrupt" in error_of(Blocks, Corpus(copy).mono["en"], max_tokens=30)
+# Files of the right size with wrong numbers, of which the .npy header has 128 bytes.
+OFFSETS = {
+    "outside of the shard": lambda data: data[:128].ljust(len(data), b"\xff"),
+    "that do not ascend": lambda data: data[:132] + data[136:140] + data[132:136] + data[140:],
+    "that are none": lambda data: b"x" * len(data),
+}
 
 
+@pytest.mark.parametrize("damage", OFFSETS)
 @pytest.mark.parametrize("kind", ["lines", "documents"])
-def test_offsets_that_do_not_ascend(copy, kind):
-    """All of them are in the shard, and the last is right."""
+def test_wrong_offsets(copy, kind, damage):
+    """They give an error, and never other text."""
     file = copy / f"mono/en/train-00000.{kind}.npy"
-    offsets = np.load(file)
-    offsets[[1, 2]] = offsets[[2, 1]]
-    np.save(file, offsets)
-    assert f"en/train-00000.{kind}.npy: corrupt" in error_of(Blocks, Corpus(copy).mono["en"], max_tokens=30)
+    file.write_bytes(OFFSETS[damage](file.read_bytes()))
+    text = Corpus(copy).mono["en"]
+    assert f"en/train-00000.{kind}.npy: corrupt" in error_of(Blocks, text, max_tokens=30)
+    if kind == "lines":  # where they are outside, they do not fit the ids
+        assert ": corrupt" in error_of(text.line, 1)
 
 
 def pack_one_by_one(lengths, lines_per_document, limit):

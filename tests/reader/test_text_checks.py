@@ -1,6 +1,7 @@
 """Text that may be none is refused where it is trained on, and said elsewhere; other scripts are said."""
 
 import gzip
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -15,7 +16,6 @@ from ernie_m.reader.files.pairs import PairRows
 from ernie_m.reader.files.table_options import TableOptions
 from ernie_m.reader.files.text_checks import check_part
 from ernie_m.utils.args import deciding_options
-from ernie_m.utils.errors import UserError
 from tests.launching import error_of
 from tests.toys import sentences
 
@@ -129,18 +129,18 @@ def read(mono=None, parallel=None, **options):
     """Read all units, as workers and the training of a vocabulary do."""
     look_at(mono, parallel, **options)
     (stream,) = resolve(mono or {}, parallel or {})
-    for unit in read_units(stream.sources[0], 1 << 16, TextOptions(**options)):
+    for unit in read_units(stream.sources[0], 1 << 13, TextOptions(**options)):
         read_lines(unit, stream.sources[0], stream.languages, TextOptions(**options))
 
 
-LATER = {name: ODD[name][0] * 100 for name in ("a tag of the language", "subword-nmt", "WikiExtractor")}
-LATER["numbered"] = [f"{n}. {TEXTS[n % 30]}" for n in range(3000)]
+LATER = {name: ODD[name][0] * 20 for name in ("a tag of the language", "subword-nmt", "WikiExtractor")}
+LATER["numbered"] = [f"{n}. {TEXTS[n % 30]}" for n in range(600)]
 
 
 @pytest.mark.parametrize("name", LATER)
 def test_odd_text_behind_the_beginning(tmp_path, name):
     """Of a plain and a packed file, of a table and of aligned files; the beginning is even."""
-    lines = [*TEXTS * 50, *LATER[name]]
+    lines = [*TEXTS * 40, *LATER[name]]
     path = write(tmp_path / "a.txt", lines)
     packed = tmp_path / "b.txt.gz"
     table = write(tmp_path / "en-de.tsv", [f"{line}\tein Satz" for line in lines])
@@ -165,22 +165,16 @@ def test_few_odd_lines_behind_the_beginning(tmp_path):
 @pytest.mark.data
 def test_no_part_of_real_text_is_odd(data_dir):
     """Of thirty lines, in fifteen languages, news, talk and captions among them. Each tenth part is seen."""
-    odd = []
-    packed = data_dir.glob("pretrain/mono/*.gz")
+    packed = data_dir.glob("pretrain/*/*.gz")
     texts = {path: gzip.decompress(path.read_bytes()).decode() for path in packed}
-    for path in data_dir.glob("pretrain/parallel/*.tsv.gz"):
-        rows = [line.split("\t") for line in gzip.decompress(path.read_bytes()).decode().splitlines()]
-        texts |= {f"{path}, column {side}": "\n".join(row[side] for row in rows) for side in (0, 1)}
     for folder in ("pretrain/parallel-multiway", "retrieval/tatoeba-style-dev"):
         texts |= {path: path.read_text(encoding="utf-8") for path in (data_dir / folder).iterdir()}
+    assert len(texts) > 50
     for path, text in texts.items():
-        lines = text.split("\n")
-        for start in range(0, len(lines), 300):
-            try:
-                check_part(path, enumerate(map(str.strip, lines[start : start + 30]), start + 1))
-            except UserError as error:
-                odd.append(str(error))
-    assert len(texts) > 70 and odd == []
+        rows = [line.split("\t") for line in text.split("\n")]
+        for start, side in itertools.product(range(0, len(rows), 300), range(len(rows[0]))):
+            lines = [cells[side].strip() for cells in rows[start : start + 30] if cells != [""]]
+            check_part(path, enumerate(lines, start + 1))
 
 
 @pytest.mark.parametrize("encoding", ["cp1252", "utf-16"])
@@ -239,35 +233,26 @@ def test_the_sides_of_pairs(tmp_path, caplog):
         look_at(None, {"en-de": source}, skip_text_checks=True)
 
 
-def test_swapped_sides_and_other_languages_are_said(tmp_path, caplog):
-    """By their scripts, where the name of the file has the languages."""
-    for name, sides, is_said in (
-        ("en-ru.tsv", (ENGLISH, RUSSIAN), False),
-        ("ru-en.tsv", (ENGLISH, RUSSIAN), True),
-        ("en-el.tsv", (ENGLISH, RUSSIAN), True),
-        ("pairs.tsv", (["query", *ENGLISH], ["positive", *RUSSIAN]), False),
-    ):
-        caplog.clear()
-        path = write(tmp_path / name, map("\t".join, zip(*sides)))
-        PairRows(path)
-        lines = [
-            line.replace(str(path), "FILE") for line in caplog.messages
-        ]  # its folder says "swapped", too
-        assert any("FILE" in line and "swap the sides" in line for line in lines) == is_said
-    path = write(tmp_path / "a.txt", RUSSIAN)
-    caplog.clear()
-    files = [write(tmp_path / name, lines) for name, lines in (("x.en", ENGLISH), ("x.ru", RUSSIAN))]
-    look_at({"ru": str(path)}, {"en-ru": ",".join(map(str, files))})
-    assert not any("most letters" in line for line in caplog.messages)
-    look_at({"en": str(path)})
-    (said,) = [line for line in caplog.messages if "most letters" in line]
-    assert said.startswith(f"{path}: most letters are Cyrillic")
+@pytest.mark.parametrize(
+    ("name", "header", "count"),
+    [("en-ru", [], 0), ("ru-en", [], 2), ("en-el", [], 1), ("pairs", ["query\tpositive"], 0)],
+)
+def test_swapped_sides_and_other_languages_are_said(tmp_path, caplog, name, header, count):
+    """By their scripts, where the name of the file has the languages, and where a corpus is built."""
+    path = write(tmp_path / f"{name}.tsv", [*header, *map("\t".join, zip(ENGLISH, RUSSIAN))])
+    PairRows(path)
+    if not header:
+        look_at(None, {name: str(path)})
+    lines = [line for line in caplog.messages if line.startswith(f"{path}: most letters are ")]
+    assert len(lines) == 2 * count and all("swap the sides" in line for line in lines)
 
 
 @pytest.mark.parametrize(
     "language, files, said",
     [
         ("sr", [CYRILLIC], 0),
+        ("ru", [RUSSIAN], 0),
+        ("en", [RUSSIAN], 1),
         ("sr", [LATIN * 9 + CYRILLIC[:2]], 0),
         ("srp", [LATIN * 2 + CYRILLIC], 1),
         ("uz", [CYRILLIC + LATIN], 1),
@@ -283,24 +268,21 @@ def test_a_language_in_two_scripts_is_said(tmp_path, caplog, language, files, sa
     assert len([line for line in caplog.messages if "Cyrillic" in line]) == said
 
 
-def test_ids_before_lines_to_mine_are_asked_about(tmp_path):
-    """The model, which is missing, ends the command that takes them for text."""
-    paths = [write(tmp_path / name, lines) for name, lines in (("a", TEXTS), ("b", ODD["ids of BUCC"][0]))]
-    files = {"source": str(paths[0]), "target": str(paths[1])}
+@pytest.mark.parametrize(
+    ("target", "error"), [("a.txt", "absent: "), ("b.txt", "absent: "), ("ids.txt", "ids.txt, line 1: ")]
+)
+def test_files_to_mine(tmp_path, caplog, target, error):
+    """Ids before lines are asked about, and a file that is mined against itself is said.
+
+    Before any model is opened; the model, which is missing, ends the command.
+    """
+    lines = {"a.txt": TEXTS, "b.txt": [*TEXTS[:3], *OTHERS], "ids.txt": ODD["ids of BUCC"][0]}
+    paths = {name: str(write(tmp_path / name, lines[name])) for name in lines}
+    files = {"source": paths["a.txt"], "target": paths[target]}
     options = MiningOptions(model=str(tmp_path / "absent"), output=str(tmp_path / "out"), **files)
-    assert error_of(mine_pairs, options).startswith(f"{paths[1]}, line 1: ")
+    assert error in error_of(mine_pairs, options)
+    assert ("paired with themselves" in caplog.text) == (target == "a.txt")
     assert "absent: " in error_of(mine_pairs, replace(options, skip_text_checks=True))
-
-
-@pytest.mark.parametrize("is_same", [True, False])
-def test_a_file_that_is_mined_against_itself_is_said(tmp_path, caplog, is_same):
-    """Before any model is opened; the model, which is missing, ends the command."""
-    source = write(tmp_path / "a.txt", TEXTS)
-    target = source if is_same else write(tmp_path / "b.txt", [*TEXTS[:3], *OTHERS])
-    files = {"source": str(source), "target": str(target)}
-    options = MiningOptions(model=str(tmp_path / "absent"), output=str(tmp_path / "out"), **files)
-    assert "absent: " in error_of(mine_pairs, options)
-    assert ("paired with themselves" in caplog.text) == is_same
 
 
 def test_the_option_decides_no_bytes():
