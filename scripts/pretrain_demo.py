@@ -23,7 +23,7 @@ from ernie_m.utils.checksums import MANIFEST
 from ernie_m.utils.errors import say
 from ernie_m.utils.files import read_json
 from ernie_m.utils.logging import in_columns
-from scripts.quick import mean_of_others, read_sentences, score_topics
+from scripts.quick import average_without_english, read_sentences, score_topics
 
 OUTPUT = Path("output/demo")
 TEXT = OUTPUT / "text"
@@ -160,7 +160,7 @@ def read_scores(folder: Path) -> dict[str, float]:
     scores = {name: statistics.mean(rows[row].values()) for name, row in SEARCHES.items() if row in rows}
     topics, texts = read_sentences()
     known = {code: texts[code] for code in texts if code == "en" or (TEXT / f"train/{code}.txt").exists()}
-    scores["topics"] = mean_of_others(score_topics(load(get_model_path(folder)), topics, known))
+    scores["topics"] = average_without_english(score_topics(load(get_model_path(folder)), topics, known))
     if (folder / "encoder").exists():
         lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
         records = [json.loads(line) for line in lines]

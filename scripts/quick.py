@@ -45,9 +45,9 @@ def main() -> None:
     for code, sentences in texts.items():
         (hit,) = model.search(QUESTION, sentences, top_k=1)
         print(f"{code}  {hit['score']:.2f}  {hit['text']}")
-    found = translations_found({code: model.encode(sentences) for code, sentences in texts.items()})
+    found = score_translations({code: model.encode(sentences) for code, sentences in texts.items()})
     print("\naccuracy@1 among the 50 English sentences, %")
-    print(in_columns([list(found), [f"{share:.0f}" for share in found.values()]]))
+    print(in_columns([list(found), [f"{percent:.0f}" for percent in found.values()]]))
 
     print(f"\ntraining a classifier of {len(set(topics))} topics on 30 English sentences", flush=True)
     with atomic_dir(FOLDER) as folder:
@@ -57,12 +57,12 @@ def main() -> None:
             (folder / "texts" / f"{code}.txt").write_text(lines, encoding="utf-8")
         accuracy = score_topics(model, topics, texts, folder / "topics")
     print("topic accuracy on the other 20 of each language, % (chance 20)")
-    print(in_columns([list(accuracy), [f"{share:.0f}" for share in accuracy.values()]]))
+    print(in_columns([list(accuracy), [f"{percent:.0f}" for percent in accuracy.values()]]))
 
     print("\nNext: sh scripts/demo.sh --page (the same with your sentences, in the browser)")
     result = {
-        "translations": mean_of_others(found),
-        "topics": mean_of_others(accuracy),
+        "translations": average_without_english(found),
+        "topics": average_without_english(accuracy),
         "seconds": round(time.monotonic() - started, 1),
     }
     print(json.dumps(result))
@@ -93,13 +93,13 @@ def score_topics(
     classifier = model.fit(english, labels[is_learned].tolist(), output)
     accuracy = {}
     for code, sentences in texts.items():
-        answers = classifier.classify([sentences[i] for i in np.flatnonzero(~is_learned)])
-        is_right = np.array([answer["label"] for answer in answers]) == labels[~is_learned]
+        predictions = classifier.classify([sentences[i] for i in np.flatnonzero(~is_learned)])
+        is_right = np.array([prediction["label"] for prediction in predictions]) == labels[~is_learned]
         accuracy[code] = 100 * float(is_right.mean())
     return accuracy
 
 
-def translations_found(vectors: dict[str, np.ndarray]) -> dict[str, float]:
+def score_translations(vectors: dict[str, np.ndarray]) -> dict[str, float]:
     """Return the accuracy@1 of each language's sentences against their English translations, in percent.
 
     Args:
@@ -112,9 +112,9 @@ def translations_found(vectors: dict[str, np.ndarray]) -> dict[str, float]:
     }
 
 
-def mean_of_others(shares: dict[str, float]) -> float:
+def average_without_english(accuracies: dict[str, float]) -> float:
     """Return the mean over the languages except English, with one decimal."""
-    return round(float(np.mean([share for code, share in shares.items() if code != "en"])), 1)
+    return round(float(np.mean([accuracy for code, accuracy in accuracies.items() if code != "en"])), 1)
 
 
 if __name__ == "__main__":

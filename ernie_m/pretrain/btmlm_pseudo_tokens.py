@@ -31,7 +31,7 @@ class PseudoTokenGenerator:
     """
 
     def __init__(self, allowed: Sequence[np.ndarray], temperature: float = 0.0):
-        self.allowed = [paddle.to_tensor(pieces) for pieces in allowed]
+        self.allowed = [paddle.to_tensor(ids) for ids in allowed]
         self.temperature = temperature
 
     @paddle.no_grad()
@@ -80,11 +80,11 @@ class PseudoTokenGenerator:
         for language, equal_languages in groupby(stage1.slot_languages):
             slots = slice(start, start + len(list(equal_languages)))
             start = slots.stop
-            pieces = self.allowed[language]  # [n]
-            rows = paddle.gather(table, pieces)  # [n, H]
-            bias = paddle.gather(head.bias, pieces)  # [n]
+            subword_ids = self.allowed[language]  # [n]
+            rows = paddle.gather(table, subword_ids)  # [n, H]
+            bias = paddle.gather(head.bias, subword_ids)  # [n]
             chosen = self.choose(hidden[slots], rows, bias, stage1.draws[slots])
-            pseudo_ids.append(paddle.gather(pieces, chosen))
+            pseudo_ids.append(paddle.gather(subword_ids, chosen))
         return paddle.concat(pseudo_ids)
 
     def choose(self, hidden: Tensor, table: Tensor, bias: Tensor, draws: Tensor) -> Tensor:
@@ -144,8 +144,8 @@ def allowed_subwords(
     allowed = []
     for counts in subword_counts:  # [V], of each language
         for least in (min_count, 1, 0):  # 0 allows every subword
-            pieces = ordinary[counts[ordinary] >= least]
-            if len(pieces):
+            subword_ids = ordinary[counts[ordinary] >= least]
+            if len(subword_ids):
                 break
-        allowed.append(pieces)
+        allowed.append(subword_ids)
     return allowed

@@ -189,22 +189,22 @@ def _check_vocabulary(checkpoint: Checkpoint, tokenizer: Tokenizer) -> None:
     Raises:
         UserError: they differ from the corpus.
     """
-    pieces = checkpoint.piece_model_path
-    advice = f"Build the corpus with --piece_model_path {pieces or 'of the weights'}"
-    if pieces and checkpoint.vocab_path:
+    model_path = checkpoint.piece_model_path
+    advice = f"Build the corpus with --piece_model_path {model_path or 'of the weights'}"
+    if model_path and checkpoint.vocab_path:
         advice += f" and --vocab_path {checkpoint.vocab_path}"
-    fault = f"{checkpoint.path} has another vocabulary than the corpus"
+    mismatch = f"{checkpoint.path} has another vocabulary than the corpus"
     if WORDS in checkpoint.tensors:
         try:
             tokenizer.check_model(checkpoint.tensors.shape(WORDS)[0], tokenizer.pad_id, checkpoint.path)
         except UserError as error:
-            raise UserError(f"{fault} ({error}). {advice}") from error
-    if pieces is not None:
+            raise UserError(f"{mismatch} ({error}). {advice}") from error
+    if model_path is not None:
         vocab = checkpoint.tokenizer().vocab
         if {
             token: vocab[token] for token in vocab if token not in checkpoint.preprocessing.added_tokens
         } != tokenizer.vocab:
-            raise UserError(f"{fault} (other tokens). {advice}")
+            raise UserError(f"{mismatch} (other tokens). {advice}")
 
 
 def _load_languages(model: PreTrainingModel, checkpoint: Checkpoint) -> None:

@@ -42,7 +42,7 @@ class Vocabulary:
     unk_id: int
     mask_id: int
     size: int
-    pieces: tuple[str, ...] = ()
+    tokens: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, tokenizer) -> "Vocabulary":
@@ -54,7 +54,7 @@ class Vocabulary:
             unk_id=int(tokenizer.unk_id),
             mask_id=int(tokenizer.mask_id),
             size=int(tokenizer.vocab_size),
-            pieces=tuple(tokenizer.convert_ids_to_tokens(range(tokenizer.vocab_size))),
+            tokens=tuple(tokenizer.convert_ids_to_tokens(range(tokenizer.vocab_size))),
         )
 
     @cached_property
@@ -103,9 +103,9 @@ def make_rng(seed: int, step: int, index: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=key, counter=counter))
 
 
-def number_chosen(n: int, rate: float) -> int:
-    """Return how many of n tokens are chosen: `rate` x n, rounded, but at least one if n > 0."""
-    return min(n, max(1, round(rate * n)))
+def number_chosen(n: int, mask_rate: float) -> int:
+    """Return how many of n tokens are chosen: `mask_rate` x n, rounded, but at least one if n > 0."""
+    return min(n, max(1, round(mask_rate * n)))
 
 
 Example = TypeVar("Example", bound=Text | Pair)

@@ -75,18 +75,18 @@ class Objective(Masking[Example]):
         counts = [len(self.predictable(ids)) for ids in self.sides(example)]
         return sum(number_chosen(count, self.config.mask_rate) for count in counts)
 
-    def evaluate(self, examples: Sequence[Any], model: Any, held_out: Any) -> dict[str, Any] | None:
+    def evaluate(self, examples: Sequence[Any], model: Any, evaluator: Any) -> dict[str, Any] | None:
         """Return the scores of held-out examples of a language or language pair.
 
         Args:
             examples: what it is `evaluated_on`; pairs are those that it `accepts`.
             model: the `PreTrainingModel`.
-            held_out: the `Evaluator` of ernie_m/pretrain/evaluate.py.
+            evaluator: the `Evaluator` of ernie_m/pretrain/evaluate.py.
 
         Returns:
             Numbers by name; None if nothing can be predicted.
         """
-        return held_out.scores(model, self, examples)
+        return evaluator.scores(model, self, examples)
 
     # Log lines
 
@@ -103,8 +103,8 @@ class Objective(Masking[Example]):
     @classmethod
     def line(cls, record: Mapping[str, float]) -> str:
         """Return its part of a log line from its `record` of some steps."""
-        rates = f"ppl {record['perplexity']:.1f}, acc {100 * record['accuracy']:.1f}"
-        return f"{cls.name} {record['loss']:.4f} ({rates})"
+        scores = f"ppl {record['perplexity']:.1f}, acc {100 * record['accuracy']:.1f}"
+        return f"{cls.name} {record['loss']:.4f} ({scores})"
 
     @classmethod
     def summary(cls, results: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -113,10 +113,10 @@ class Objective(Masking[Example]):
         Args:
             results: results of each language or pair, from `Evaluator.run`.
         """
-        beside = cls.perplexity_note(results)
+        note = cls.perplexity_note(results)
         mean = geometric_mean(result["perplexity"] for result in results)
         accuracy = 100 * np.mean([result["accuracy"] for result in results])
-        return [f"{cls.name}: perplexity {mean:.2f} (geometric mean{beside}), accuracy {accuracy:.2f} %"]
+        return [f"{cls.name}: perplexity {mean:.2f} (geometric mean{note}), accuracy {accuracy:.2f} %"]
 
     @classmethod
     def perplexity_note(cls, results: Sequence[Mapping[str, Any]]) -> str:

@@ -97,7 +97,7 @@ def draw_masks(arguments: Sequence[str]) -> list[str]:
 
     predicted = {}  # index -> token to predict
     if objective.loss is None:
-        predicted = {index: vocabulary.pieces[id_] for index, id_ in zip(batch.targets, batch.target_ids)}
+        predicted = {index: vocabulary.tokens[id_] for index, id_ in zip(batch.targets, batch.target_ids)}
     order = np.arange(batch.inputs.tokens)
     if isinstance(objective, Camlm):
         # Its two sequences are halves of a pair. The position in the pair puts a predicted token after the
@@ -139,7 +139,7 @@ def _as_text(
     for index, id_, row in zip(order, ids, packed.layout.dense()[np.ix_(order, order)]):
         cells = ["1" if visible else "." for visible in row]
         cells.insert(end_of_first_side, "|")
-        token = filled.get(index) or setting.vocabulary.pieces[id_]
+        token = filled.get(index) or setting.vocabulary.tokens[id_]
         language = packed.language_ids[index]
         embedding = "" if language == NO_LANGUAGE else f" + {setting.languages[language]}"
         target = f" -> {predicted[index]}" if index in predicted else ""

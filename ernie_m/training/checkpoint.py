@@ -197,7 +197,7 @@ def newest_step(folder: Path) -> SavedRun | None:
         except UserError as error:
             logger.warning("%s; skipping %s", error, path.name)
             corrupt.append(path)
-            fault = error
+            last_error = error
     paths = sorted(set(distributed.gather(str(newest and newest.folder))))
     if len(paths) > 1:
         raise UserError(
@@ -206,7 +206,7 @@ def newest_step(folder: Path) -> SavedRun | None:
         )
     if newest is None and corrupt:
         raise UserError(
-            f"{folder}: all of its {len(corrupt)} checkpoints are corrupt ({fault}). Restore one from a "
+            f"{folder}: all of its {len(corrupt)} checkpoints are corrupt ({last_error}). Restore one from a "
             "backup, or choose another output folder to start over"
         )
     # Every process has read the folder before `gather` returns.

@@ -161,17 +161,17 @@ def together(work: Callable[[], T]) -> list[T]:
     Raises:
         UserError: on every process, if `work` raised it or an OSError on any of them.
     """
-    result = fault = None
+    result = own_error = None
     try:
         result = work()
     except UserError as error:
-        fault = error
+        own_error = error
     except OSError as error:  # the others must not wait for this process
-        fault = UserError(f"{error.filename or 'a file'}: {error.strerror or error}")
-    outcomes = gather((result, fault))
-    errors = [fault for _, fault in outcomes if fault is not None]
+        own_error = UserError(f"{error.filename or 'a file'}: {error.strerror or error}")
+    outcomes = gather((result, own_error))
+    errors = [error for _, error in outcomes if error is not None]
     if errors:
-        raise fault or errors[0]
+        raise own_error or errors[0]
     return [result for result, _ in outcomes]
 
 

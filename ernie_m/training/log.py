@@ -106,8 +106,8 @@ class Meter:
             others: other attributes of `Interval`.
         """
         tokens_before, seconds_before = self._before
-        rate = (self.tokens - tokens_before) / max(seconds - seconds_before, 1e-9)  # avoid division by 0
-        interval = Interval(sums=self.sums, tokens=self.tokens, tokens_per_second=rate, **others)
+        speed = (self.tokens - tokens_before) / max(seconds - seconds_before, 1e-9)  # avoid division by 0
+        interval = Interval(sums=self.sums, tokens=self.tokens, tokens_per_second=speed, **others)
         self.sums = Counter()
         self._before = (self.tokens, seconds)
         return interval

@@ -81,11 +81,11 @@ def compare(
     rows: dict[str, dict[str, float]] = {OURS: {}}
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         (Path(folder) / WORK).write_text(json.dumps(given), encoding="utf-8")
-        ours = stack.enter_context(started(module, OURS, contenders[OURS], folder, threads))
+        our_worker = stack.enter_context(started(module, OURS, contenders[OURS], folder, threads))
         our_seconds = []  # per rival: our seconds for all batches, interleaved with it
         for name in rivals:
             with started(module, name, contenders[name], folder, threads) as rival:
-                workers = {OURS: ours, name: rival}
+                workers = {OURS: our_worker, name: rival}
                 seconds, peaks = alternate(workers, count)
             our_seconds.append(seconds[OURS])
             rows[name] = make_row(amount / seconds[name], peaks[name])
@@ -93,16 +93,16 @@ def compare(
             rows[name]["times"] = round(seconds[name] / seconds[OURS], 2)
             print(f"{name}: {rows[name]} {unit}", flush=True)
         if not rivals:
-            seconds, peaks = alternate({OURS: ours}, count)
+            seconds, peaks = alternate({OURS: our_worker}, count)
             our_seconds.append(seconds[OURS])
     rows[OURS] = make_row(amount / median(our_seconds), peaks[OURS])
     lines = [["", unit, "ours interleaved", "ours is", "peak GB"]]
     for name, row in rows.items():
-        beside = ["", ""] if name == OURS else [f"{row['ours']:,g}", f"{row['times']:.2f} times"]
-        lines.append([name, f"{row['speed']:,g}", *beside, f"{row['peak_gb']:.2f}"])
+        comparison = ["", ""] if name == OURS else [f"{row['ours']:,g}", f"{row['times']:.2f} times"]
+        lines.append([name, f"{row['speed']:,g}", *comparison, f"{row['peak_gb']:.2f}"])
     print(in_markdown(lines))
-    figures = {"benchmark": module, "unit": unit, "batches": count, "threads": threads, "contenders": rows}
-    print(json.dumps(figures))
+    results = {"benchmark": module, "unit": unit, "batches": count, "threads": threads, "contenders": rows}
+    print(json.dumps(results))
 
 
 def alternate(
@@ -114,10 +114,10 @@ def alternate(
     for number in range(-WARM_UP, count):
         is_warm_up = number < 0  # the first batch, which is repeated
         for name, worker in workers.items():
-            answer = turn(name, worker, 0 if is_warm_up else number)
-            peaks[name] = answer["peak"]
+            response = turn(name, worker, 0 if is_warm_up else number)
+            peaks[name] = response["peak"]
             if not is_warm_up:
-                seconds[name] += answer["seconds"]
+                seconds[name] += response["seconds"]
     return seconds, peaks
 
 
@@ -173,15 +173,15 @@ def turn(name: str, worker: subprocess.Popen, batch: int) -> dict[str, float]:
     time.sleep(REST)
     with contextlib.suppress(BrokenPipeError):
         worker.stdin.write(b"%d\n" % batch)
-    answer = worker.stdout.readline()
-    if not answer:
+    response = worker.stdout.readline()
+    if not response:
         raise UserError(f"{name} ended with exit code {worker.wait()} (see its messages above)")
-    return json.loads(answer)
+    return json.loads(response)
 
 
 def work(contender: Contender, folder: str) -> None:
     """Run in the process of a contender. Each line of its input is the number of a batch to run and time."""
-    answers = os.fdopen(os.dup(1), "w")
+    results = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # output of libraries must not mix with results
     given = json.loads((Path(folder) / WORK).read_text(encoding="utf-8"))
     do = contender.start(given, **contender.options)
@@ -191,7 +191,7 @@ def work(contender: Contender, folder: str) -> None:
         do(batch)
         seconds = time.perf_counter() - start
         peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        print(json.dumps({"seconds": seconds, "peak": peak}), file=answers, flush=True)
+        print(json.dumps({"seconds": seconds, "peak": peak}), file=results, flush=True)
 
 
 RATE = 5e-5

@@ -65,6 +65,6 @@ def test_each_sentence_looks_for_its_translation_in_english():
     """The second finds the first one's; in the other direction each English sentence would find its own."""
     english = np.eye(3, dtype=np.float32)
     foreign = np.array([[1, 0, 0], [0.9, 0.5, 0], [0, 0.1, 1]], np.float32)
-    found = quick.translations_found({"de": foreign, "en": english, "fr": 2 * english})
+    found = quick.score_translations({"de": foreign, "en": english, "fr": 2 * english})
     assert found == {"de": pytest.approx(200 / 3), "fr": 100}
-    assert quick.mean_of_others({"en": 0, **found}) == 83.3
+    assert quick.average_without_english({"en": 0, **found}) == 83.3

@@ -183,7 +183,7 @@ LAYOUT = PackedLayout([9, 7, 8, 7, 1], [9, 4, 8, 7, 1])
 @pytest.fixture
 def small_pieces(monkeypatch):
     """Attention in many pieces, of some heads of a sequence or of two sequences."""
-    monkeypatch.setattr("ernie_m.model.cpu.attention.PIECE", 6 * 7 * 7)
+    monkeypatch.setattr("ernie_m.model.cpu.attention.CHUNK", 6 * 7 * 7)
 
 
 def plain_attention(x: paddle.Tensor, dropout: np.ndarray) -> paddle.Tensor:

@@ -141,7 +141,7 @@ def test_workers_end_when_nobody_waits():
         started.set()
         try:
             while True:
-                BLOCKS.over_pieces(lambda piece: None)
+                BLOCKS.over_chunks(lambda chunk: None)
         except CancelledError:
             ended.release()
             raise
@@ -151,7 +151,7 @@ def test_workers_end_when_nobody_waits():
     assert started.wait(timeout=60)
     results.close()
     assert ended.acquire(timeout=60)
-    again = in_workers(lambda item: BLOCKS.over_pieces(lambda piece: None), range(9))
+    again = in_workers(lambda item: BLOCKS.over_chunks(lambda chunk: None), range(9))
     assert list(again) == [None] * 9  # the workers are free again
 
 

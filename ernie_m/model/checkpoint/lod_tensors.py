@@ -83,9 +83,9 @@ def _parse_header(file: IO[bytes]) -> tuple[int, tuple[int, ...], int]:
         struct.error, ValueError, OverflowError: it is truncated or invalid.
     """
 
-    def take(form: str) -> tuple:
+    def take(struct_format: str) -> tuple:
         """Read the next values of the file, in a `struct` format."""
-        return struct.unpack(form, file.read(struct.calcsize(form)))
+        return struct.unpack(struct_format, file.read(struct.calcsize(struct_format)))
 
     version, levels, tensor_version, length = take("<IQIi")
     if version != 0 or tensor_version != 0:

@@ -37,7 +37,7 @@ class Weights(Mapping[str, np.ndarray]):
         shapes: name -> shape.
         metadata: other contents of the file, in formats that support it.
         other_names: names in the file that are not tensors.
-        places: name -> where the file stores its data, in formats in which two tensors may share theirs.
+        storages: name -> where the file stores its data, in formats in which two tensors may share theirs.
     """
 
     def __init__(
@@ -47,13 +47,13 @@ class Weights(Mapping[str, np.ndarray]):
         fetch: Callable[[str], np.ndarray],
         metadata: Mapping[str, Any] | None = None,
         other_names: Sequence[str] = (),
-        places: Mapping[str, Hashable] | None = None,
+        storages: Mapping[str, Hashable] | None = None,
     ):
         self.source = source
         self.shapes = dict(shapes)
         self.metadata = dict(metadata or {})
         self.other_names = list(other_names)
-        self.places = dict(places or {})
+        self.storages = dict(storages or {})
         self._fetch = fetch
 
     @classmethod
@@ -74,7 +74,7 @@ class Weights(Mapping[str, np.ndarray]):
 
     def equal(self, name: str, other: str) -> bool:
         """Return whether two tensors have the same values; shared data is not read."""
-        if self.places.get(name, name) == self.places.get(other):
+        if self.storages.get(name, name) == self.storages.get(other):
             return True
         return self.shapes[name] == self.shapes[other] and np.array_equal(self[name], self[other])
 
@@ -112,7 +112,7 @@ BROKEN = (
 
 
 @contextmanager
-def raising_on_corruption(path: str | os.PathLike, form: str) -> Iterator[None]:
+def raising_on_corruption(path: str | os.PathLike, file_format: str) -> Iterator[None]:
     """Turn the exceptions of a corrupt or unreadable file of weights into a `UserError`."""
     try:
         with translate_read_errors(path):
@@ -120,8 +120,8 @@ def raising_on_corruption(path: str | os.PathLike, form: str) -> Iterator[None]:
     except BROKEN as error:
         reject_pointer(path)
         raise UserError(
-            f"{path}: corrupt, truncated or not {form} ({type(error).__name__}: {error}). Copy or download "
-            "the file again"
+            f"{path}: corrupt, truncated or not {file_format} ({type(error).__name__}: {error}). Copy or "
+            "download the file again"
         ) from error
 
 
@@ -129,21 +129,21 @@ class WeightsFile:
     """A file of weights, which is reopened for its tensors and must not change.
 
     Args:
-        form: description of the expected file, for errors.
+        file_format: description of the expected file, for errors.
 
     Raises:
         UserError: it cannot be read.
     """
 
-    def __init__(self, path: str | os.PathLike, form: str):
+    def __init__(self, path: str | os.PathLike, file_format: str):
         self.path = path
-        self._form = form
+        self._file_format = file_format
         self._version = get_file_version(path)
 
     @contextmanager
     def open_binary(self) -> Iterator[IO[bytes]]:
         """Open it, for a `with` statement; see `raising_on_corruption` and `reject_changed`."""
-        with raising_on_corruption(self.path, self._form), open(self.path, "rb") as file:
+        with raising_on_corruption(self.path, self._file_format), open(self.path, "rb") as file:
             reject_changed(self.path, get_file_version(file.fileno()), self._version)
             yield file
             reject_changed(self.path, get_file_version(file.fileno()), self._version)
@@ -254,7 +254,7 @@ def _unwrapped(weights: Weights) -> Weights:
         lambda name: weights[prefix + name],
         weights.metadata,
         weights.other_names,
-        {name.removeprefix(prefix): location for name, location in weights.places.items()},
+        {name.removeprefix(prefix): location for name, location in weights.storages.items()},
     )
 
 

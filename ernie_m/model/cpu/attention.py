@@ -25,11 +25,11 @@ from ernie_m.model.cpu.numpy_views import as_array, over_rows
 from ernie_m.model.packed_layout import PackedLayout
 from ernie_m.model.threads import end_if_stopped
 
-PIECE = 1 << 17  # scores per thread at a time; at least a block
+CHUNK = 1 << 17  # scores per thread at a time; at least a block
 
 
 @dataclass(frozen=True)
-class Piece:
+class Chunk:
     """Blocks of some sequences of equal length, or of some heads of one, for one thread at a time.
 
     Attributes:
@@ -44,11 +44,11 @@ class Piece:
     columns: slice
     bias: np.ndarray | None
 
-    def of(self, scores: np.ndarray) -> np.ndarray:
+    def view(self, scores: np.ndarray) -> np.ndarray:
         """Return a view of its blocks: [sequences, heads, t, t]."""
         return scores[self.scores].reshape(self.shape)
 
-    def of_columns(self, numbers: np.ndarray) -> np.ndarray:
+    def view_columns(self, numbers: np.ndarray) -> np.ndarray:
         """Return a view of the elements of its columns: [sequences, heads, 1, t]."""
         sequences, heads, _, length = self.shape
         return numbers[self.columns].reshape([sequences, heads, 1, length])
@@ -67,7 +67,7 @@ class ScoreBlocks:
     def __init__(self, layout: PackedLayout, num_heads: int):
         self.num_heads = num_heads
         self._heads = np.arange(num_heads)
-        self._pieces: list[Piece] = []
+        self._chunks: list[Chunk] = []
         self.size = 0
         columns = 0  # number of columns so far
         starts = []  # start of each block; per length int64 [sequences x heads]
@@ -81,7 +81,7 @@ class ScoreBlocks:
             tokens = layout.starts[sequences, None, None] + np.arange(length)  # [sequences, 1, t]
             queries_of_heads = tokens * num_heads + self._heads[:, None]  # [sequences, heads, t]
             queries.append(queries_of_heads.ravel())
-            self._pieces += _pieces(length, layout.context_lengths[sequences], num_heads, self.size, columns)
+            self._chunks += _chunks(length, layout.context_lengths[sequences], num_heads, self.size, columns)
             self.size += blocks * length * length
             columns += blocks * length
         self.queries = np.concatenate(queries)
@@ -93,8 +93,8 @@ class ScoreBlocks:
     def scores(self, keys: np.ndarray, queries: np.ndarray, factor: float = 1.0) -> np.ndarray:
         """Compute `factor` x key x query, [N, H] each, for each pair of the same sequence and head."""
         scores = np.empty(self.size, keys.dtype)
-        keys_of_blocks = self._of_tokens(keys)  # [t, D] per block
-        queries_of_blocks = self._of_tokens(queries)._replace(transposed=True)  # [D, t]
+        keys_of_blocks = self._view_tokens(keys)  # [t, D] per block
+        queries_of_blocks = self._view_tokens(queries)._replace(transposed=True)  # [D, t]
         blocks = Matrices(scores, self._starts, self._lengths)  # [t, t]
         shapes = Shapes(self._lengths, self._head_sizes(keys), self._lengths, self._counts)
         mkl.multiply(keys_of_blocks, queries_of_blocks, blocks, shapes, factor)
@@ -110,10 +110,10 @@ class ScoreBlocks:
         """
         weights = Matrices(scores, self._starts, self._lengths, transposed=of_keys)
         shapes = Shapes(self._lengths, self._lengths, self._head_sizes(x), self._counts)
-        mkl.multiply(weights, self._of_tokens(x), self._of_tokens(out), shapes, factor)
+        mkl.multiply(weights, self._view_tokens(x), self._view_tokens(out), shapes, factor)
 
-    def over_pieces(self, work: Callable[[Piece], None]) -> None:
-        """Call `work` for all pieces, several at a time and in any order.
+    def over_chunks(self, work: Callable[[Chunk], None]) -> None:
+        """Call `work` for all chunks, several at a time and in any order.
 
         Raises:
             CancelledError: this thread is a worker whose result is no longer needed.
@@ -121,12 +121,12 @@ class ScoreBlocks:
         end_if_stopped()
 
         def work_on(numbers: slice) -> None:
-            for piece in self._pieces[numbers]:
-                work(piece)
+            for chunk in self._chunks[numbers]:
+                work(chunk)
 
-        over_rows(work_on, len(self._pieces), width=PIECE)
+        over_rows(work_on, len(self._chunks), width=CHUNK)
 
-    def _of_tokens(self, x: np.ndarray) -> Matrices:
+    def _view_tokens(self, x: np.ndarray) -> Matrices:
         """Return the tokens of each block in x [N, H]: [t, D]."""
         stride = x.strides[0] // x.itemsize  # from one token to the next, in elements
         head_size = x.shape[1] // self.num_heads
@@ -138,18 +138,18 @@ class ScoreBlocks:
         return np.full_like(self._lengths, x.shape[1] // self.num_heads)
 
 
-def _pieces(
+def _chunks(
     length: int, context_lengths: np.ndarray, num_heads: int, next_score: int, next_column: int
-) -> list[Piece]:
-    """Return the pieces of sequences of the same length.
+) -> list[Chunk]:
+    """Return the chunks of sequences of the same length.
 
     Args:
         length: t.
         context_lengths: int64 [sequences].
-        next_score, next_column: start of the first piece among all scores, and among all columns.
+        next_score, next_column: start of the first chunk among all scores, and among all columns.
     """
-    pieces = []
-    blocks_at_once = max(1, PIECE // (length * length))
+    chunks = []
+    blocks_at_once = max(1, CHUNK // (length * length))
     sequences_at_once = max(1, blocks_at_once // num_heads)
     heads_at_once = min(blocks_at_once, num_heads)
     for first in range(0, len(context_lengths), sequences_at_once):
@@ -161,14 +161,14 @@ def _pieces(
             blocks = len(contexts) * heads
             scores = slice(next_score, next_score + blocks * length * length)
             columns = slice(next_column, next_column + blocks * length)
-            pieces.append(Piece(shape, scores, columns, bias))
+            chunks.append(Chunk(shape, scores, columns, bias))
             next_score = scores.stop
             next_column = columns.stop
-    return pieces
+    return chunks
 
 
 def _bias(length: int, context_lengths: np.ndarray) -> np.ndarray:
-    """Return `Piece.bias` of sequences of this length, some of which have placeholders."""
+    """Return `Chunk.bias` of sequences of this length, some of which have placeholders."""
     indices = np.arange(length)
     is_placeholder = indices >= context_lengths[:, None]  # [sequences, t]
     is_other = indices[:, None] != indices  # [t, t], whether key and query differ
@@ -279,16 +279,16 @@ def _exponential_(scores: np.ndarray, blocks: ScoreBlocks) -> np.ndarray:
     """
     sums = np.empty(len(blocks.queries), scores.dtype)
 
-    def work(piece: Piece) -> None:
-        part = piece.of(scores)  # [sequences, heads, keys, queries]
-        if piece.bias is not None:
-            part += piece.bias
+    def work(chunk: Chunk) -> None:
+        part = chunk.view(scores)  # [sequences, heads, keys, queries]
+        if chunk.bias is not None:
+            part += chunk.bias
         part -= part.max(axis=2, keepdims=True)
         np.exp(part, out=part)
-        sums_of_piece = piece.of_columns(sums)[:, :, 0]  # [sequences, heads, queries]
-        np.einsum("shkq->shq", part, out=sums_of_piece)  # the sum over the keys
+        chunk_sums = chunk.view_columns(sums)[:, :, 0]  # [sequences, heads, queries]
+        np.einsum("shkq->shq", part, out=chunk_sums)  # the sum over the keys
 
-    blocks.over_pieces(work)
+    blocks.over_chunks(work)
     return sums
 
 
@@ -300,12 +300,12 @@ def _after_dropout(weights: np.ndarray, dropout_mask: DropoutMask | None, blocks
         return weights
     result = np.empty_like(weights)
 
-    def work(piece: Piece) -> None:
-        part = result[piece.scores]
-        np.copyto(part, dropout_mask.stays[piece.scores])  # True becomes 1.0 and False 0.0
-        part *= weights[piece.scores]
+    def work(chunk: Chunk) -> None:
+        part = result[chunk.scores]
+        np.copyto(part, dropout_mask.stays[chunk.scores])  # True becomes 1.0 and False 0.0
+        part *= weights[chunk.scores]
 
-    blocks.over_pieces(work)
+    blocks.over_chunks(work)
     return result
 
 
@@ -324,11 +324,11 @@ def _softmax_gradient_(
         dots: that sum for each column of the blocks, [N x heads].
     """
 
-    def work(piece: Piece) -> None:
+    def work(chunk: Chunk) -> None:
         if dropout_mask is not None:
-            gradients[piece.scores] *= dropout_mask.stays[piece.scores]
-        part = piece.of(gradients)
-        part -= piece.of_columns(dots)
-        part *= piece.of(weights)
+            gradients[chunk.scores] *= dropout_mask.stays[chunk.scores]
+        part = chunk.view(gradients)
+        part -= chunk.view_columns(dots)
+        part *= chunk.view(weights)
 
-    blocks.over_pieces(work)
+    blocks.over_chunks(work)

@@ -21,21 +21,21 @@ from ernie_m.model.threads import end_if_stopped
 _AT_ONCE = 1 << 18  # scores at a time, so that they stay in the cache; at least one head's
 
 
-class _Piece(NamedTuple):
+class _Chunk(NamedTuple):
     """Some heads of a sequence of t tokens."""
 
     tokens: slice
     heads: slice
-    scores: slice  # in a flat array of the scores of all pieces
+    scores: slice  # in a flat array of the scores of all chunks
     shape: tuple[int, int, int]  # of the scores: heads, t, t
     context_length: int  # later tokens are placeholders
 
-    def of_tokens(self, x: np.ndarray, num_heads: int) -> np.ndarray:
+    def view_tokens(self, x: np.ndarray, num_heads: int) -> np.ndarray:
         """Return its tokens in x [N, H]: [heads, t, D]."""
         rows = x[self.tokens]
         return rows.reshape([len(rows), num_heads, -1])[:, self.heads].swapaxes(0, 1)
 
-    def of_scores(self, scores: np.ndarray) -> np.ndarray:
+    def view_scores(self, scores: np.ndarray) -> np.ndarray:
         """Return its part of a flat array: [heads, t, t]."""
         return scores[self.scores].reshape(self.shape)
 
@@ -55,24 +55,24 @@ class AttentionInBfloat16(PyLayer):
     ) -> Tensor:
         end_if_stopped()
         result = paddle.empty_like(query)
-        ctx.pieces = list(_pieces(layout, num_heads))
-        size = ctx.pieces[-1].scores.stop
+        ctx.chunks = list(_chunks(layout, num_heads))
+        size = ctx.chunks[-1].scores.stop
         ctx.num_heads = num_heads
         ctx.scale = (query.shape[1] // num_heads) ** -0.5
         ctx.inputs = [as_array(x) for x in (query, key, value)]
         ctx.weights = np.empty(size, np.uint16)
         ctx.dropout_mask = draw_dropout_mask([size], dropout_rate) if dropout_rate > 0.0 else None
-        for piece in ctx.pieces:
-            q, k, v, out = (piece.of_tokens(x, num_heads) for x in (*ctx.inputs, as_array(result)))
-            weights = piece.of_scores(ctx.weights)
-            scores = np.empty(piece.shape, np.float32)
+        for chunk in ctx.chunks:
+            q, k, v, out = (chunk.view_tokens(x, num_heads) for x in (*ctx.inputs, as_array(result)))
+            weights = chunk.view_scores(ctx.weights)
+            scores = np.empty(chunk.shape, np.float32)
             onednn.multiply_tokens(q, k, scores, ctx.scale)
-            length = piece.shape[-1]
-            if piece.context_length < length:  # only its own query attends to a placeholder
+            length = chunk.shape[-1]
+            if chunk.context_length < length:  # only its own query attends to a placeholder
                 indices = np.arange(length)
-                scores[:, (indices >= piece.context_length) & (indices[:, None] != indices)] = -np.inf
+                scores[:, (indices >= chunk.context_length) & (indices[:, None] != indices)] = -np.inf
             onednn.softmax(scores.reshape([-1, length]), weights.reshape([-1, length]))
-            kept, scale = _after_dropout(weights, ctx.dropout_mask, piece)
+            kept, scale = _after_dropout(weights, ctx.dropout_mask, chunk)
             onednn.sum_tokens(kept, v, out, scale, of_keys=True)
         return result
 
@@ -81,17 +81,17 @@ class AttentionInBfloat16(PyLayer):
         end_if_stopped()
         gradients = tuple(paddle.empty_like(grad_output) for _ in range(3))
         arrays = [*ctx.inputs, as_array(grad_output), *map(as_array, gradients)]
-        for piece in ctx.pieces:
-            q, k, v, grad_out, grad_q, grad_k, grad_v = (piece.of_tokens(x, ctx.num_heads) for x in arrays)
-            weights = piece.of_scores(ctx.weights)
-            kept, scale = _after_dropout(weights, ctx.dropout_mask, piece)
+        for chunk in ctx.chunks:
+            q, k, v, grad_out, grad_q, grad_k, grad_v = (chunk.view_tokens(x, ctx.num_heads) for x in arrays)
+            weights = chunk.view_scores(ctx.weights)
+            kept, scale = _after_dropout(weights, ctx.dropout_mask, chunk)
             onednn.sum_tokens(kept, grad_out, grad_v, scale, of_keys=False)
-            grad_weights = np.empty(piece.shape, np.uint16)
+            grad_weights = np.empty(chunk.shape, np.uint16)
             onednn.multiply_tokens(grad_out, v, grad_weights, scale)
-            grad_weights, _ = _after_dropout(grad_weights, ctx.dropout_mask, piece)
-            grad_scores = np.empty(piece.shape, np.uint16)
+            grad_weights, _ = _after_dropout(grad_weights, ctx.dropout_mask, chunk)
+            grad_scores = np.empty(chunk.shape, np.uint16)
             onednn.softmax_gradient(
-                *(x.reshape([-1, piece.shape[-1]]) for x in (weights, grad_weights, grad_scores))
+                *(x.reshape([-1, chunk.shape[-1]]) for x in (weights, grad_weights, grad_scores))
             )
             onednn.sum_tokens(grad_scores, k, grad_q, ctx.scale, of_keys=True)
             onednn.sum_tokens(grad_scores, q, grad_k, ctx.scale, of_keys=False)
@@ -99,8 +99,8 @@ class AttentionInBfloat16(PyLayer):
         return gradients
 
 
-def _pieces(layout: PackedLayout, num_heads: int) -> Iterator[_Piece]:
-    """Yield the pieces of a batch, in order."""
+def _chunks(layout: PackedLayout, num_heads: int) -> Iterator[_Chunk]:
+    """Yield the chunks of a batch, in order."""
     first_score = 0
     for start, length, context_length in zip(layout.starts, layout.lengths, layout.context_lengths):
         heads_at_once = max(1, min(num_heads, _AT_ONCE // int(length) ** 2))
@@ -109,13 +109,13 @@ def _pieces(layout: PackedLayout, num_heads: int) -> Iterator[_Piece]:
             shape = (heads.stop - heads.start, int(length), int(length))
             scores = slice(first_score, first_score + math.prod(shape))
             first_score = scores.stop
-            yield _Piece(slice(start, start + length), heads, scores, shape, context_length)
+            yield _Chunk(slice(start, start + length), heads, scores, shape, context_length)
 
 
 def _after_dropout(
-    weights: np.ndarray, dropout_mask: DropoutMask | None, piece: _Piece
+    weights: np.ndarray, dropout_mask: DropoutMask | None, chunk: _Chunk
 ) -> tuple[np.ndarray, float]:
     """Return the kept weights, with 0 for the others, and the factor that is not applied yet."""
     if dropout_mask is None:
         return weights, 1.0
-    return weights * piece.of_scores(dropout_mask.stays), dropout_mask.scale
+    return weights * chunk.view_scores(dropout_mask.stays), dropout_mask.scale

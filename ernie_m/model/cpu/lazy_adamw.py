@@ -99,21 +99,21 @@ class LazyAdamW:
         if self.weight.grad is None:
             return
         self.begin()
-        rate = paddle.full([1], learning_rate, self.weight.dtype) * self.rate_ratio
+        scaled_lr = paddle.full([1], learning_rate, self.weight.dtype) * self.rate_ratio
         touched = self.gradient.touched_rows(self.weight.grad)
         if touched is None:  # any row may have a gradient and get moments
             self._has_moments = None
-            self._adam(self._tables(), self.weight.grad, rate, self.decay)
+            self._adam(self._tables(), self.weight.grad, scaled_lr, self.decay)
             return
         # One loop over all rows, so that bits do not depend on which rows have moments: a resumed run finds
         # them by their moments, which are still 0 in rows that only had zero gradients.
         if self.decay:
             table = as_array(self.weight)
-            factor = 1.0 - rate.item() * self.decay
+            factor = 1.0 - scaled_lr.item() * self.decay
             over_rows(partial(_scale, table, factor), *table.shape)
-        self._update_rows(touched, rate)
+        self._update_rows(touched, scaled_lr)
 
-    def _update_rows(self, touched: np.ndarray, rate: Tensor) -> None:
+    def _update_rows(self, touched: np.ndarray, scaled_lr: Tensor) -> None:
         """Update the rows with moments, without decay; only the rows `touched`, bool [V], have a gradient."""
         tables = self._tables()
         if self._has_moments is None:  # [V], whether any element is nonzero
@@ -122,13 +122,13 @@ class LazyAdamW:
         self._has_moments |= touched
         rows = np.flatnonzero(self._has_moments)  # int64 [R]
         if len(rows) > LARGEST_SHARE * len(touched):  # updating all rows is faster
-            self._adam(tables, self.weight.grad, rate, decay=0.0)
+            self._adam(tables, self.weight.grad, scaled_lr, decay=0.0)
             return
         arrays = [as_array(table) for table in tables]
         parts = [_gather(array, rows) for array in arrays]  # [R, H] each
         gradient = _gather(as_array(self.weight.grad), rows)  # [R, H]
         # The tensors share the memory of `parts`, which is thus updated.
-        self._adam([as_tensor(part) for part in parts], as_tensor(gradient), rate, decay=0.0)
+        self._adam([as_tensor(part) for part in parts], as_tensor(gradient), scaled_lr, decay=0.0)
         for array, part in zip(arrays, parts):
             over_rows(partial(_put, part, array, rows), *part.shape)
 
@@ -136,19 +136,19 @@ class LazyAdamW:
         """Return the weight and both moments, [V, H] each."""
         return [self.weight, self.state["moment1"], self.state["moment2"]]
 
-    def _adam(self, tables: list[Tensor], gradient: Tensor, rate: Tensor, decay: float) -> None:
+    def _adam(self, tables: list[Tensor], gradient: Tensor, scaled_lr: Tensor, decay: float) -> None:
         """Update weight and both moments of some rows in place, with Paddle's kernel.
 
         Args:
             tables: weight and both moments of these rows, [R, H] each.
             gradient: [R, H].
-            rate: learning rate of the matrix, [1].
+            scaled_lr: learning rate of the matrix, [1].
             decay: weight decay coefficient.
         """
         paddle._C_ops.adamw_(  # as paddle.optimizer.AdamW calls it
             tables[0],
             gradient,
-            rate,
+            scaled_lr,
             tables[1],
             tables[2],
             None,  # maximum second moment, for AMSGrad
@@ -158,7 +158,7 @@ class LazyAdamW:
             None,  # whether a gradient is non-finite
             *self.betas,
             self.epsilon,
-            1.0,  # learning-rate ratio, already in `rate`
+            1.0,  # learning-rate ratio, already in `scaled_lr`
             decay,
             True,  # with decay
             False,  # lazy mode

@@ -137,15 +137,15 @@ class _Objects(ExitStack):
         """Return oneDNN's description of an operation on the CPU."""
         return self.make(f"{name}_primitive_desc_create", "primitive_desc_destroy", _engine(), *arguments)
 
-    def description(self, form: "Form") -> c_void_p:
+    def description(self, layout: "Layout") -> c_void_p:
         """Return oneDNN's description of an array."""
-        shape, strides, data_type = form
+        shape, strides, data_type = layout
         sizes = (len(shape), Dimensions(*shape), data_type, Dimensions(*strides))
         return self.make("memory_desc_create_with_strides", "memory_desc_destroy", *sizes)
 
 
 # Memory layout of an array: its shape, its strides in elements, and oneDNN's number of its type.
-Form = tuple[Sequence[int], Sequence[int], int]
+Layout = tuple[Sequence[int], Sequence[int], int]
 # The axes of an array with open sizes, and those with open strides.
 Open = tuple[Sequence[int], Sequence[int]]
 _CLOSED: Open = ((), ())
@@ -172,15 +172,15 @@ class _Call:
         keys: tuple[tuple, ...],
         opens: tuple[Open, ...],
     ):
-        forms = [_get_layout(*key) for key in keys]
-        open_forms = tuple(
+        layouts = [_get_layout(*key) for key in keys]
+        open_layouts = tuple(
             _get_layout(*key, *open_axes) for key, open_axes in zip(keys, opens or repeat(_CLOSED))
         )
-        self._code = _thread.code(describe, options, open_forms)
+        self._code = _thread.code(describe, options, open_layouts)
         objects = _kept_for(self)
         memories = [  # None: `run` sets the memory
-            objects.make("memory_create", "memory_destroy", objects.description(form), _engine(), None)
-            for form in forms
+            objects.make("memory_create", "memory_destroy", objects.description(layout), _engine(), None)
+            for layout in layouts
         ]
         self._arguments = (_Argument * len(names))(*map(_Argument, names, memories))
 
@@ -197,10 +197,10 @@ class _Code:
     """oneDNN's code for an operation, for one thread; see `_Call` for the arguments."""
 
     def __init__(
-        self, describe: Callable[..., c_void_p], options: tuple[float, ...], forms: tuple[Form, ...]
+        self, describe: Callable[..., c_void_p], options: tuple[float, ...], layouts: tuple[Layout, ...]
     ):
         with _Objects() as objects:
-            operation = describe(objects, *map(objects.description, forms), *options)
+            operation = describe(objects, *map(objects.description, layouts), *options)
             self.primitive = _kept_for(self).make("primitive_create", "primitive_destroy", operation)
 
 
@@ -244,7 +244,7 @@ def _get_layout(
     letter: str,
     open_sizes: Sequence[int] = (),
     open_strides: Sequence[int] = (),
-) -> Form:
+) -> Layout:
     """Return the layout of a NumPy array; `letter` is that of its dtype."""
     itemsize = np.dtype(letter).itemsize
     sizes = tuple(_OPEN if axis in open_sizes else size for axis, size in enumerate(shape))
@@ -437,8 +437,8 @@ def layer_norm(arrays: Mapping[int, np.ndarray], epsilon: float) -> None:
     _run(_layer_norm, arrays, epsilon)
 
 
-def _layer_norm(objects: _Objects, *forms_and_epsilon: c_void_p | float) -> c_void_p:
-    x, _, _, mean, *_, epsilon = forms_and_epsilon
+def _layer_norm(objects: _Objects, *descriptions_and_epsilon: c_void_p | float) -> c_void_p:
+    x, _, _, mean, *_, epsilon = descriptions_and_epsilon
     options = (_TRAINING, x, x, mean, epsilon, _WITH_SCALE_AND_SHIFT, None)
     return objects.operation("layer_normalization_forward", *options)
 
@@ -449,9 +449,9 @@ def layer_norm_gradient(arrays: Mapping[int, np.ndarray], epsilon: float) -> Non
         _run(_layer_norm_gradient, arrays, epsilon)
 
 
-def _layer_norm_gradient(objects: _Objects, *forms_and_epsilon: c_void_p | float) -> c_void_p:
-    x, _, _, mean, *_, epsilon = forms_and_epsilon
-    forward = _layer_norm(objects, *forms_and_epsilon)
+def _layer_norm_gradient(objects: _Objects, *descriptions_and_epsilon: c_void_p | float) -> c_void_p:
+    x, _, _, mean, *_, epsilon = descriptions_and_epsilon
+    forward = _layer_norm(objects, *descriptions_and_epsilon)
     options = (_BACKWARD, x, x, x, mean, epsilon, _WITH_SCALE_AND_SHIFT, forward, None)
     return objects.operation("layer_normalization_backward", *options)
 

@@ -119,9 +119,9 @@ class CorpusBuild:
             work = self.works[stream] = StreamWork(folder, stream.languages, side, self.options.max_ratio)
             for source in stream.sources:
                 for unit in read_units(source, unit_bytes, self.options):
-                    form = (stream.languages, side, source.languages, unit.table, unit.first_line)
+                    layout = (stream.languages, side, source.languages, unit.table, unit.first_line)
                     digests = [hashlib.sha256(text).hexdigest() for text in unit.texts]
-                    key = hashlib.sha256(repr((settings, form, digests)).encode()).hexdigest()
+                    key = hashlib.sha256(repr((settings, layout, digests)).encode()).hexdigest()
                     path = self.output / WORK / f"{key}.npz"
                     self.units[stream].append(path)
                     yield path, unit, source, work, self.options, self.tokenizer.digest
@@ -200,24 +200,24 @@ class CorpusBuild:
                     entries.append(entry[split])
 
         # Language -> subword counts of all its text, [V].
-        pieces: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(vocab_size, np.int64))
+        subword_counts: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(vocab_size, np.int64))
         shards = self._run("writing shards", write_shard, tasks)
-        for entry, (work, _, _, split, *_), (shard, files, pieces_of_sides) in zip(entries, tasks, shards):
+        for entry, (work, _, _, split, *_), (shard, files, side_counts) in zip(entries, tasks, shards):
             manifest["files"] |= files
             entry["shards"].append(shard)
             for key in ("documents", "lines", "tokens"):
                 entry[key] += shard[key]
-            for language, counts_of_pieces in zip(work.languages, pieces_of_sides):
+            for language, language_counts in zip(work.languages, side_counts):
                 sums = entry["by_language"].setdefault(language, {"tokens": 0, "unknown": 0})
-                unknown = int(counts_of_pieces[self.tokenizer.unk_id])
-                sums["tokens"] += int(counts_of_pieces.sum())
+                unknown = int(language_counts[self.tokenizer.unk_id])
+                sums["tokens"] += int(language_counts.sum())
                 sums["unknown"] += unknown
                 entry["unknown"] += unknown
                 if split == "train":
-                    pieces[language] += counts_of_pieces
-        for language, counts_of_pieces in sorted(pieces.items()):
+                    subword_counts[language] += language_counts
+        for language, language_counts in sorted(subword_counts.items()):
             manifest["pieces"][language] = f"pieces/{language}.npy"
-            save(self.output / manifest["pieces"][language], counts_of_pieces)
+            save(self.output / manifest["pieces"][language], language_counts)
         manifest["files"] |= {
             file: describe(self.output / file) for file in (*manifest["pieces"].values(), *VOCABULARY_FILES)
         }

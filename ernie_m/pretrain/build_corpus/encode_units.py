@@ -140,10 +140,10 @@ def find_duplicates(work: StreamWork, number: int, units: int) -> None:
     last_key = np.uint64((number + 1) * (1 << 64) // work.ranges - 1)
     rows = []  # per unit: the keys in this range, and their indices
     for unit in range(units):
-        keys_and_places = np.load(work.file("keys", unit), mmap_mode="r")
-        first = np.searchsorted(keys_and_places[0], first_key)
-        end = np.searchsorted(keys_and_places[0], last_key, side="right")
-        rows.append(np.array(keys_and_places[:, first:end]))
+        keys_and_indices = np.load(work.file("keys", unit), mmap_mode="r")
+        first = np.searchsorted(keys_and_indices[0], first_key)
+        end = np.searchsorted(keys_and_indices[0], last_key, side="right")
+        rows.append(np.array(keys_and_indices[:, first:end]))
     keys, indices = np.concatenate(rows, axis=1)
     # Units are in reading order, and so are equal keys of a unit: a stable sort keeps the first one first.
     order = np.argsort(keys, kind="stable")

@@ -58,7 +58,7 @@ def write_shard(
     """
     dtype = id_dtype(vocab_size)
     header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (tokens,)}
-    pieces = np.zeros((len(work.languages), vocab_size), np.int64)
+    subword_counts = np.zeros((len(work.languages), vocab_size), np.int64)
     # A zero, then per unit the tokens of its lines, and the lines of its documents.
     counts = {"lines": [np.zeros(1, np.uint32)], "documents": [np.zeros(1, np.uint32)]}
     with atomic_file(output / f"{name}.ids.npy") as file:
@@ -70,8 +70,8 @@ def write_shard(
             file.write(chosen_ids)
             chosen_lengths = lengths[is_chosen]  # [lines, sides]
             side_of_ids = np.repeat(np.indices(chosen_lengths.shape)[1].ravel(), chosen_lengths.ravel())
-            for side, pieces_of_side in enumerate(pieces):
-                pieces_of_side += np.bincount(chosen_ids[side_of_ids == side], minlength=vocab_size)
+            for side, side_counts in enumerate(subword_counts):
+                side_counts += np.bincount(chosen_ids[side_of_ids == side], minlength=vocab_size)
             counts["lines"].append(chosen_lengths.ravel())
             document_of_lines = np.repeat(np.arange(len(documents)), documents)
             chosen_lines = np.bincount(document_of_lines[is_chosen])  # of each document
@@ -90,4 +90,4 @@ def write_shard(
         "tokens": tokens,
         "index": hashlib.sha256(digests.encode()).hexdigest(),  # one digest for all files
     }
-    return entry, files, pieces
+    return entry, files, subword_counts

@@ -38,14 +38,14 @@ class PairTable(NamedTuple):
     Attributes:
         names: column names.
         line: line number of the header, or of the first row.
-        form: its dialect.
+        dialect: delimiter and quoting of the file.
         columns: indices of the text columns.
         first_row: line number of the first row.
     """
 
     names: list[str]
     line: int
-    form: Dialect
+    dialect: Dialect
     columns: Columns
     first_row: int
 
@@ -243,18 +243,18 @@ def _make_table(
     """
     path = Path(file.path)
     if named_form(path) == UNITS:
-        form, has_names, options = Dialect("\t", quoted=False), False, TextOptions()
+        dialect, has_names, options = Dialect("\t", quoted=False), False, TextOptions()
     else:
-        form, has_names = detect_pairs(file, options, source.languages)
+        dialect, has_names = detect_pairs(file, options, source.languages)
     errors = RowErrors(path, skip=True)  # reported later, in their unit
     head = io.StringIO(file.head(_HEAD).decode(errors="replace"), newline="\n")
-    rows = records(itertools.islice(head, form.skipped, None), form, errors, form.skipped + 1)
-    table = make_table(path, form, has_names, rows, options, errors)
+    rows = records(itertools.islice(head, dialect.skipped, None), dialect, errors, dialect.skipped + 1)
+    table = make_table(path, dialect, has_names, rows, options, errors)
     columns = find_pair_columns(table, options, source.languages)
     if len(columns.texts) > 2:
         raise table.question("which two columns are translations?", ["--columns TEXT,TRANSLATION"])
     first_row = table.line + has_names
-    return PairTable(table.names, table.line, form, columns, first_row), list(table.rows)
+    return PairTable(table.names, table.line, dialect, columns, first_row), list(table.rows)
 
 
 def _rows(
@@ -267,10 +267,10 @@ def _rows(
     """
     errors = RowErrors(path, options.on_error == "skip")
     ended_lines = (f"{line}\n" for line in lines)
-    every = records(ended_lines, pairs.form, errors, first_line)
+    every = records(ended_lines, pairs.dialect, errors, first_line)
     below = (row for row in every if row[0] >= pairs.first_row)
     rows = list(check_width(below, len(pairs.names), pairs.line, errors, ragged=False))
-    table = Table(Path(path), pairs.names, pairs.line, pairs.form, [], iter(rows))
+    table = Table(Path(path), pairs.names, pairs.line, pairs.dialect, [], iter(rows))
     taken = wanted(table, options.filter, errors)
     columns = pairs.columns
     texts = [[cells[index] for index in columns.texts] for _, cells in taken if columns.is_trained(cells)]

@@ -111,15 +111,15 @@ class Btmlm(Objective[Text]):
         draws = rng.random(p)  # one per pseudo-token; used for sampling
         return MaskedExample(self.name, [stage2], Stage1Sequence(stage1, slots, draws))
 
-    def evaluate(self, pairs: Sequence[Pair], model: Any, held_out: Any) -> dict[str, Any] | None:
+    def evaluate(self, pairs: Sequence[Pair], model: Any, evaluator: Any) -> dict[str, Any] | None:
         """Evaluate as `Objective.evaluate`, and add the perplexity without pseudo-tokens."""
-        scores = held_out.scores(
+        scores = evaluator.scores(
             model, self, pairs, mask=lambda pair, rng: self.mask(pair.source, rng, pair.target.language)
         )
         if scores is None:
             return None
         # The same sentences with the same truncation and masks.
-        without = held_out.scores(
+        without = evaluator.scores(
             model,
             self,
             pairs,

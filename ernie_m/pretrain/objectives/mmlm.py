@@ -30,12 +30,12 @@ class Mmlm(Objective[Text]):
     def mask(self, text: Text, rng: np.random.Generator) -> MaskedExample:
         return MaskedExample(self.name, [self.replaced_in_text(text, rng)])
 
-    def evaluate(self, texts: Sequence[Text], model: Any, held_out: Any) -> dict[str, Any] | None:
+    def evaluate(self, texts: Sequence[Text], model: Any, evaluator: Any) -> dict[str, Any] | None:
         """Evaluate as `Objective.evaluate`, and add the perplexity of the unigram model."""
-        scores = super().evaluate(texts, model, held_out)
+        scores = super().evaluate(texts, model, evaluator)
         if scores is None:
             return None
-        return scores | {"frequency_perplexity": held_out.frequency_perplexity(texts)}
+        return scores | {"frequency_perplexity": evaluator.frequency_perplexity(texts)}
 
     @classmethod
     def perplexity_note(cls, results: Sequence[Mapping[str, Any]]) -> str:

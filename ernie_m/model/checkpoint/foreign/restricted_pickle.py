@@ -197,9 +197,9 @@ class _WeightsUnpickler(pickle._Unpickler):
         """Skip the length of a frame, 8 bytes. The base class would read the whole frame into memory."""
         self.stream.read(8)
 
-    def _bytes(self, form: str) -> None:
+    def _bytes(self, struct_format: str) -> None:
         """Push a bytes object on the stack. Its length comes first, in this `struct` format."""
-        (length,) = struct.unpack(form, self.stream.read(struct.calcsize(form)))
+        (length,) = struct.unpack(struct_format, self.stream.read(struct.calcsize(struct_format)))
         if length < _LONG:
             self.append(self.stream.read(length))
         else:
