@@ -1,9 +1,11 @@
-"""Self-attention within each sequence of a packed batch, and the mask in each device's format.
+"""Self-attention within each sequence of a packed batch, and the attention mask in each device's format.
+
     device                                           mask          computation
     a CPU                                            CpuMask       unpadded, by `model/cpu/attention.py`
     a GPU from capability 8.0 on, half precision     FlashMask     all tokens at once, by FlashMask
     other GPUs, float32, plain kernels, no MKL       PaddedMask    group by group, each padded to [b, T]
-`ernie_m/model/packed_layout.py` defines the mask. Symbols: see `ernie_m/model/ernie.py`.
+
+`ernie_m/model/packed_layout.py` defines the mask, `ernie_m/model/ernie.py` the symbols.
 """
 
 from dataclasses import dataclass
@@ -28,23 +30,23 @@ _LONG = 96
 
 
 class AttentionMask:
-    """The attention mask of a packed batch, and how attention is computed.
+    """Base class of attention masks of a packed batch: the mask, and the attention implementation for it.
 
     Attributes:
-        multiple: N, the number of tokens, is a multiple of this.
-        dtype: dtype of queries, keys and values where a CPU multiplies in bfloat16.
+        multiple: the implementation requires N, the number of tokens, to be a multiple of this.
+        dtype: dtype of queries, keys and values if a CPU computes in bfloat16.
     """
 
     multiple: ClassVar[int] = 1
 
     @property
     def dtype(self) -> str:
-        """Return the dtype of the layers around attention in mixed precision."""
+        """Return the dtype of queries, keys and values if a CPU computes in bfloat16."""
         return "float32"
 
     @classmethod
     def of(cls, layout: PackedLayout) -> Self:
-        """Make the mask of a layout, as arrays that are not uploaded yet."""
+        """Make the attention mask of a layout, with NumPy arrays that `upload` copies to the device later."""
         raise NotImplementedError
 
     def attend(
@@ -60,7 +62,7 @@ class AttentionMask:
 
 @dataclass(frozen=True)
 class CpuMask(AttentionMask):
-    """The mask as a layout on the host."""
+    """Attention mask for a CPU: the layout of the sequences, for unpadded attention."""
 
     layout: PackedLayout
 
@@ -81,7 +83,7 @@ class CpuMask(AttentionMask):
 
 @dataclass(frozen=True)
 class FlashMask(AttentionMask):
-    """The mask in the format of `paddle.nn.functional.flashmask_attention`: `PackedLayout.row_indices`."""
+    """Attention mask for `paddle.nn.functional.flashmask_attention`: `PackedLayout.row_indices`."""
 
     row_indices: Array  # int64 [1, 1, N, 2]
     # The kernel computes blocks of 128 rows. Versions before PaddlePaddle/flash-attention 77c311d read out of
@@ -94,7 +96,7 @@ class FlashMask(AttentionMask):
 
     @cached_property
     def startend_row_indices(self) -> Tensor:
-        """`row_indices` in the kernel's dtype, int32 [1, 1, N, 2]; computed once for all layers."""
+        """Return `row_indices` in the kernel's dtype, int32 [1, 1, N, 2]; computed once for all layers."""
         return self.row_indices.astype("int32")
 
     def attend(
@@ -113,7 +115,7 @@ class FlashMask(AttentionMask):
 
 @dataclass(frozen=True)
 class PaddedGroup:
-    """b sequences of similar length as a padded array [b, T]; see `Group`."""
+    """Indices and attention mask of b sequences of similar length, padded to [b, T]."""
 
     shape: tuple[int, int]  # b, T
     cell_to_token: Array  # int64 [b x T], the index of the token in each cell
@@ -125,13 +127,13 @@ class PaddedGroup:
 
     @cached_property
     def _biases(self) -> dict[paddle.dtype, Tensor]:
-        """Cache of `bias`: dtype -> [b, 1, T, T]."""
+        """Return the cache of `bias`: dtype -> additive mask [b, 1, T, T]."""
         return {}
 
     def bias(self, dtype: paddle.dtype) -> Tensor:
-        """Return the additive mask, 0 or MASK_VALUE: [b, 1, T, T]. It is computed once for all layers.
+        """Return the additive attention mask, 0 or MASK_VALUE: [b, 1, T, T]; computed once for all layers.
 
-        Every token attends to itself, as do pads.
+        Every token and every padding position attends to itself.
         """
         if dtype not in self._biases:
             _, longest = self.shape
@@ -144,7 +146,7 @@ class PaddedGroup:
 
 @dataclass(frozen=True)
 class PaddedMask(AttentionMask):
-    """The mask as groups of sequences, each with its bias."""
+    """Attention mask of padded groups of sequences, for devices without an unpadded implementation."""
 
     groups: list[PaddedGroup]
     cell_of_token: Array  # int64 [N], the index of each token's cell among the cells of all groups
@@ -182,10 +184,10 @@ class PaddedMask(AttentionMask):
 def padded_attention(
     query: Tensor, key: Tensor, value: Tensor, bias: Tensor, num_heads: int, dropout_rate: float = 0.0
 ) -> Tensor:
-    """Compute softmax(q k^T / sqrt(D) + bias) v: [B, T, H] each -> [B, T, H].
+    """Compute attention on padded arrays, softmax(q k^T / sqrt(D) + bias) v: [B, T, H] each -> [B, T, H].
 
     Args:
-        bias: broadcasts to the scores, [B, heads, T, T].
+        bias: additive attention mask, which broadcasts to [B, heads, T, T].
         dropout_rate: dropout probability of the weights; 0 outside of training.
     """
     weights = attention_weights(query, key, bias, num_heads)
@@ -195,10 +197,12 @@ def padded_attention(
 
 
 def attention_weights(query: Tensor, key: Tensor, bias: Tensor, num_heads: int) -> Tensor:
-    """Compute softmax(q k^T / sqrt(D) + bias): [B, T, H] both -> [B, heads, T, T], a row per query.
+    """Compute attention weights, softmax(q k^T / sqrt(D) + bias): [B, T, H] both -> [B, heads, T, T].
+
+    Each row of the last two axes has the weights of one query.
 
     Args:
-        bias: broadcasts to the result.
+        bias: additive attention mask, which broadcasts to the result.
     """
     query = _split_heads(query, num_heads)
     scores = paddle.matmul(query * query.shape[-1] ** -0.5, _split_heads(key, num_heads), transpose_y=True)
@@ -206,7 +210,7 @@ def attention_weights(query: Tensor, key: Tensor, bias: Tensor, num_heads: int) 
 
 
 def _split_heads(x: Tensor, num_heads: int) -> Tensor:
-    """Reshape [B, T, H] -> [B, heads, T, D]."""
+    """Split the hidden size into attention heads: [B, T, H] -> [B, heads, T, D]."""
     # In `reshape`, 0 keeps the size of an axis.
     return x.reshape([0, 0, num_heads, x.shape[-1] // num_heads]).transpose([0, 2, 1, 3])
 
@@ -215,7 +219,7 @@ _MASKS = {"FlashMask": FlashMask, "padded groups": PaddedMask, "unpadded": CpuMa
 
 
 def mask_class() -> type[AttentionMask]:
-    """Return the mask class for the current device, as in the table at the top of this file."""
+    """Return the class of attention masks for the current device and precision."""
     return _MASKS[device.attention_kind(half=paddle.amp.is_autocast_enabled())]
 
 
@@ -232,22 +236,26 @@ class SelfAttention(nn.Layer):
         self.out_proj = Linear(hidden_size, hidden_size, weight_attr)
 
     def forward(self, x: Tensor, mask: AttentionMask, positions: Tensor | None = None) -> Tensor:
-        """Compute [N, H] -> [N, H], or [M, H] at `positions`, int64 [M]."""
+        """Compute self-attention: x [N, H] -> [N, H].
+
+        Args:
+            positions: int64 [M], indices of the tokens whose output is computed: [M, H]; None: all tokens.
+        """
         query, key, value = linear_layers(x, [self.q_proj, self.k_proj, self.v_proj], mask.dtype)
         dropout_rate = self.dropout_rate if self.training else 0.0
         output = mask.attend(query, key, value, self.num_heads, dropout_rate)  # [N, H]
         return self.out_proj(at_positions(output, positions))
 
     def weights(self, x: Tensor, is_pad: Tensor) -> Tensor:
-        """Return the attention weights of a padded array, before dropout.
+        """Return the attention weights of padded sequences, before dropout.
 
         Args:
-            x: the states of the tokens, [B, T, H].
-            is_pad: bool [B, T].
+            x: hidden states, [B, T, H].
+            is_pad: bool [B, T], True for padding.
 
         Returns:
-            [B, heads, T, T]: a row per token, which sums to 1; pads have weight 0. The rows of pads are
-            undefined.
+            [B, heads, T, T]: the row of each token sums to 1, with weight 0 for padding. The rows of
+            padding are undefined.
         """
         bias = is_pad.unsqueeze([1, 2]).astype(x.dtype) * MASK_VALUE  # [B, 1, 1, T]
         return attention_weights(self.q_proj(x), self.k_proj(x), bias, self.num_heads)

@@ -1,4 +1,4 @@
-"""The config of an encoder: its shape and regularization, read from JSON. No Paddle here."""
+"""The config of an encoder: sizes and regularization, read from JSON. Does not import Paddle."""
 
 from dataclasses import asdict, dataclass, fields
 from typing import Annotated, Literal
@@ -16,13 +16,13 @@ _Size = Annotated[int, Range(at_least=1, at_most=_MOST_NUMBERS)]
 
 @dataclass
 class ErnieMConfig:
-    """Shape and regularization of an encoder.
+    """Sizes and regularization of an encoder.
 
-    The keys are those of the official `ernie_config.json`, and `intermediate_size`, `layer_norm_eps` and
-    `pad_token_id`. `intermediate_size` None means 4 x hidden_size, as in the official code.
+    The keys are those of the official `ernie_config.json`, plus `intermediate_size`, `layer_norm_eps` and
+    `pad_token_id`. If `intermediate_size` is None, it is set to 4 x hidden_size, as in the official code.
 
-    `num_hidden_layers` 0 is a static model: a row per subword, and nothing else. The embedding of a text is
-    the mean of its rows.
+    A config with `num_hidden_layers` 0 describes a static model: word embeddings only. The embedding of a
+    text is the mean of its token embeddings.
     """
 
     vocab_size: _Size
@@ -39,7 +39,7 @@ class ErnieMConfig:
     pad_token_id: NonNegativeInt = 1
 
     def __post_init__(self):
-        """Check the values.
+        """Validate the config, and set the default of `intermediate_size`.
 
         Raises:
             UserError: a value has the wrong type or is out of range, hidden_size is not a multiple of
@@ -76,7 +76,7 @@ class ErnieMConfig:
 
     @property
     def is_static(self) -> bool:
-        """Return whether the model is static, without layers, positions, norms and pooler."""
+        """Return whether the model is static: word embeddings without Transformer layers or a pooler."""
         return self.num_hidden_layers == 0
 
     @property
@@ -86,10 +86,10 @@ class ErnieMConfig:
 
     @classmethod
     def from_dict(cls, values: dict) -> "ErnieMConfig":
-        """Make a config from the keys of a dict; others are ignored. A value None counts as missing.
+        """Make a config from a dict. Unknown keys are ignored, and None counts as missing.
 
         Raises:
-            UserError: a size without a default is missing, or a value is invalid.
+            UserError: a required key is missing, or a value is invalid.
         """
         keys = {field.name for field in fields(cls)}
         arguments = {key: value for key, value in values.items() if key in keys and value is not None}
@@ -101,13 +101,15 @@ class ErnieMConfig:
 
     @classmethod
     def from_json(cls, path, vocab_size: int | None = None) -> "ErnieMConfig":
-        """Read a JSON file.
+        """Read the config from a JSON file.
 
         Args:
-            vocab_size: used if the file does not contain it.
+            path: such as ernie_config.json.
+            vocab_size: vocabulary size if the file has no `vocab_size`.
 
         Raises:
-            UserError: the file is missing or not JSON, or see `from_dict`.
+            UserError: the file is missing or not a JSON object, a required key is missing, or a value is
+                invalid.
         """
         values = read_object(shipped(path), "expected the model's config file")
         try:
@@ -116,5 +118,5 @@ class ErnieMConfig:
             raise UserError(f"{path}: {error}") from error
 
     def to_dict(self) -> dict:
-        """Return all keys with their values."""
+        """Return the config as a dict, for JSON."""
         return asdict(self)

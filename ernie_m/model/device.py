@@ -1,4 +1,4 @@
-"""Capabilities of the device: half precision, attention kernels, TF32.
+"""Capabilities of the device (half precision, attention implementation, TF32), and copies to and from it.
 
     compute capability     amp fp16    amp bf16        attention in half precision
     below 8.0 (V100, T4)   yes         not supported   padded groups: two products and a softmax each
@@ -7,7 +7,7 @@
                                                        Paddle was built without MKL
 
 float32 products use TF32 on a GPU from capability 8.0, which keeps 10 bits of the mantissa. The environment
-variable NVIDIA_TF32_OVERRIDE=0, set before the start, turns it off.
+variable NVIDIA_TF32_OVERRIDE=0, set before the process starts, disables TF32.
 """
 
 import functools
@@ -33,7 +33,7 @@ FLASH_VERSION = "FLAGS_flash_attn_version"
 
 
 def capability() -> tuple[int, int]:
-    """Return the compute capability of the current GPU."""
+    """Return the compute capability of the current GPU, such as (8, 0)."""
     major, minor = paddle.device.cuda.get_device_capability()
     return major, minor
 
@@ -58,11 +58,11 @@ def attention_kind(half: bool) -> Literal["FlashMask", "padded groups", "unpadde
 
 @functools.cache
 def flash_works() -> bool:
-    """Return whether FlashMask computes a small example correctly, and log once if it does not.
+    """Return whether FlashMask computes a small example correctly; log a warning once if it does not.
 
-    A wheel may lack the kernel for a GPU of sufficient capability. This sets version 2 of the kernel, because
-    version 3 does not support dropout and `training=False` (`flashmask_attention` in
-    paddle/nn/functional/flash_attention.py).
+    Paddle's wheel may lack the kernel for a GPU of sufficient compute capability. This also selects version 2
+    of FlashMask for the process, because version 3 does not support dropout and `training=False`
+    (`flashmask_attention` in paddle/nn/functional/flash_attention.py).
     """
     with paddle.enable_grad(), paddle.amp.auto_cast(False):
         return kernel_selection.agrees(
@@ -94,19 +94,19 @@ def _flash_errors() -> Iterator[tuple[str, float]]:
 
 
 def share_tokens() -> int | None:
-    """Return the approximate number of tokens per share of a micro-batch; None: do not split."""
+    """Return the size in tokens of the parts into which a CPU splits a micro-batch; None: no split."""
     return None if kernel_selection.on_gpu() or kernel_selection.has_plain_kernels() else SHARE_TOKENS
 
 
 def upload(tree: T) -> T:
-    """Copy all arrays of a tree to the device in one copy, because each copy synchronizes.
+    """Copy all NumPy arrays of a nested structure to the device in one transfer, as each one synchronizes.
 
     Args:
-        tree: an array, or dataclasses, lists and dictionaries of arrays; everything else stays on the host.
-            The arrays have bools, integers below 2^53, or floats, because they are sent as float64.
+        tree: an array, or nested dataclasses, lists and dictionaries of arrays; other values stay unchanged.
+            The arrays contain bools, integers below 2^53, or floats, because they are sent as float64.
 
     Returns:
-        The same tree with tensors of the same shapes: float64 for float arrays, otherwise int64.
+        The same structure with tensors of the same shapes: float64 for float arrays, otherwise int64.
     """
     arrays: list[np.ndarray] = []
     _replace_arrays(tree, arrays.append)  # only collects the arrays
@@ -116,7 +116,7 @@ def upload(tree: T) -> T:
 
 
 def _replace_arrays(tree: Any, replacement: Callable[[np.ndarray], Any]) -> Any:
-    """Return the tree with `replacement(array)` for each array, always in the same order."""
+    """Return a nested structure with `replacement(array)` for each array, called in a fixed order."""
     if isinstance(tree, np.ndarray):
         return replacement(tree)
     if isinstance(tree, list):
@@ -130,7 +130,7 @@ def _replace_arrays(tree: Any, replacement: Callable[[np.ndarray], Any]) -> Any:
 
 
 def _copy(arrays: list[np.ndarray]) -> list[Tensor]:
-    """Copy arrays as one float64 array, which is split on the device, and return tensors."""
+    """Copy arrays to the device as one float64 array, and split it there; return a tensor per array."""
     sizes = [array.size for array in arrays if array.size]  # Paddle does not support empty parts
     parts = []  # one per non-empty array
     if sizes:
@@ -148,17 +148,14 @@ def _copy(arrays: list[np.ndarray]) -> list[Tensor]:
 
 
 def to_array(x: Tensor) -> np.ndarray:
-    """Return a tensor as an array on the host.
-
-    Half precision becomes float32, because NumPy has no bfloat16.
-    """
+    """Copy a tensor to a NumPy array on the host. float16 and bfloat16 become float32."""
     if x.dtype in (paddle.float16, paddle.bfloat16):
         x = x.astype("float32")
     return x.numpy()
 
 
 def precise_dtype(x: Tensor) -> paddle.dtype:
-    """Return the dtype of losses and sums of x: float64 if x is float64, otherwise float32."""
+    """Return the dtype in which losses and sums of x are computed: float64 for float64, otherwise float32."""
     return paddle.float64 if x.dtype == paddle.float64 else paddle.float32
 
 
@@ -168,10 +165,10 @@ def has_tf32() -> bool:
 
 
 def summary(precision: str, processes: int) -> str:
-    """Format a log line: device, capability, precision, attention, TF32, collectives.
+    """Format the log line about the device: capability, precision, attention, TF32, communication backend.
 
     Args:
-        precision: "bf16 O1", "fp16 O1", ..., or the dtype of the weights without mixed precision.
+        precision: mixed precision, such as "bf16 O1"; without mixed precision the dtype of the weights.
         processes: number of processes of the run, on all machines.
     """
     device = str(paddle.device.get_device())

@@ -1,8 +1,8 @@
 """The ERNIE-M encoder: word and position embeddings, post-norm Transformer layers, tanh pooler.
 
-Without layers it is a static model (`ErnieMConfig.is_static`), whose states are the word embeddings.
+A config without layers defines a static model (`ErnieMConfig.is_static`), which only has word embeddings.
 
-Symbols of the whole code:
+Symbols used in all files:
         S sequences   N their tokens   H hidden size   D size of an attention head   L layers
         V vocabulary size   M masked tokens   B, T batch size and length of a padded array
 
@@ -33,7 +33,7 @@ from ernie_m.utils.errors import UserError
 
 
 class EncoderOutput(NamedTuple):
-    """The output of the encoder."""
+    """The output of `ErnieMModel.encode`: hidden states and attention weights."""
 
     sequence: Tensor  # [N, H], or [M, H] at the given positions
     # Of the embeddings, then of each layer, the last as `sequence`, [N, H] each; empty unless requested.
@@ -42,7 +42,7 @@ class EncoderOutput(NamedTuple):
 
 
 class StaticEmbeddings(nn.Layer):
-    """The embeddings of a static model: words only."""
+    """The embedding layer of a static model: word embeddings only."""
 
     def __init__(self, config: ErnieMConfig):
         super().__init__()
@@ -53,12 +53,12 @@ class StaticEmbeddings(nn.Layer):
             self.word_embeddings.weight[config.pad_token_id] = 0.0
 
     def forward(self, input_ids: Tensor, position_ids: Tensor, input_bias: Tensor | None = None) -> Tensor:
-        """Embed [N] int64 -> [N, H]. Positions and bias are ignored."""
+        """Look up the word embeddings: input_ids int64 [N] -> [N, H]. The other arguments are ignored."""
         return self.word_embeddings(input_ids)
 
 
 class Embeddings(StaticEmbeddings):
-    """Word and position embeddings (and an optional bias), layer norm, dropout."""
+    """The embedding layer: word plus position embeddings and an optional bias; layer norm; dropout."""
 
     def __init__(self, config: ErnieMConfig):
         super().__init__(config)
@@ -71,7 +71,7 @@ class Embeddings(StaticEmbeddings):
             self.position_embeddings.weight[PAD_POSITION] = 0.0
 
     def forward(self, input_ids: Tensor, position_ids: Tensor, input_bias: Tensor | None = None) -> Tensor:
-        """Embed input_ids and position_ids [N] int64, input_bias [N, H] -> [N, H]."""
+        """Compute the encoder's input: input_ids and position_ids int64 [N], input_bias [N, H] -> [N, H]."""
         x = self.word_embeddings(input_ids) + self.position_embeddings(position_ids)  # [N, H]
         if input_bias is not None:
             x = x + input_bias
@@ -79,19 +79,19 @@ class Embeddings(StaticEmbeddings):
 
 
 class Pooler(nn.Layer):
-    """tanh(dense(x)) of the last layer at each sequence's first token: [S, H] -> [S, H]."""
+    """The pooler, tanh(dense(x)), of each sequence's first token in the last layer: [S, H] -> [S, H]."""
 
     def __init__(self, config: ErnieMConfig):
         super().__init__()
         self.dense = Linear(config.hidden_size, config.hidden_size, init_weights(config))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Pool the states of first tokens [S, H] -> [S, H]."""
+        """Compute the pooler output from the last hidden states of first tokens: [S, H] -> [S, H]."""
         return paddle.tanh(self.dense(x))
 
 
 class ErnieMModel(nn.Layer):
-    """The encoder (paper, section 3; sizes in appendix A.2)."""
+    """The ERNIE-M encoder (paper, section 3; sizes in appendix A.2)."""
 
     def __init__(self, config: ErnieMConfig):
         super().__init__()
@@ -107,13 +107,13 @@ class ErnieMModel(nn.Layer):
 
     @classmethod
     def from_pretrained(cls, path: str | os.PathLike) -> Self:
-        """Return the encoder of a checkpoint, in evaluation mode, without heads.
+        """Load the encoder of a checkpoint, in evaluation mode, without heads.
 
         Args:
             path: a folder in any supported format, or a model name on the Hugging Face Hub.
 
         Raises:
-            UserError: the model is missing or corrupt, or its folder does not contain the model's shape.
+            UserError: the checkpoint is missing or corrupt, or has no model config.
         """
         # Imported here, because the network does not depend on checkpoint formats otherwise.
         from ernie_m.model.checkpoint.load import load_from
@@ -125,13 +125,17 @@ class ErnieMModel(nn.Layer):
         return model.eval()
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """Encode a padded array of ids, for custom training loops: int64 [B, T] -> [B, T, H], 0 at padding.
+        """Compute the last hidden states of a padded batch, for custom training loops.
 
-        The values are those of `encode`, which does not compute padding. The pooler output, [B, H], is
+        The batch is packed before it is encoded, so padding is not computed. The pooler output, [B, H], is
         `model.pooler(states[:, 0])`.
 
         Args:
+            input_ids: int64 [B, T].
             attention_mask: [B, T], 1 for tokens and 0 for padding; None: padding is `config.pad_token_id`.
+
+        Returns:
+            Hidden states of the last layer, [B, T, H], 0 at padding.
 
         Raises:
             UserError: the mask has another shape or other values, a row has no tokens, a sequence is too
@@ -147,7 +151,7 @@ class ErnieMModel(nn.Layer):
         if mask.shape != ids.shape or ids.ndim != 2 or not np.isin(mask, (0, 1)).all():
             raise UserError(
                 f"input_ids {list(ids.shape)}, attention_mask {list(mask.shape)} (expected [B, T] for both, "
-                "the mask with 1 for a token and 0 for a pad)"
+                "the mask 1 for tokens and 0 for padding)"
             )
         is_real = mask.astype(bool)
         empty_rows = np.flatnonzero(~is_real.any(axis=1))
@@ -157,7 +161,7 @@ class ErnieMModel(nn.Layer):
         return batch.padded(self.encode(batch).sequence)
 
     def use_recompute(self, enabled: bool) -> None:
-        """Keep only each layer's input in training, and recompute the rest in the backward pass."""
+        """Set activation recomputation: training keeps only each layer's input until the backward pass."""
         self.recompute = enabled
 
     def encode(
@@ -169,17 +173,18 @@ class ErnieMModel(nn.Layer):
         output_hidden_states: bool = False,
         output_attentions: bool = False,
     ) -> EncoderOutput:
-        """Encode the sequences of a batch.
+        """Compute hidden states of a packed batch.
 
         Args:
-            batch: the tokens, on the device.
-            positions: [M] int64 into N: the last layer is computed only there, and `sequence` is [M, H], with
-                the same values. For small M, this saves about 6 % of the work of 12 layers.
-            layers: number of layers to compute, 0 .. L, whose output is `sequence`; None: all.
+            batch: the sequences, on the device.
+            positions: int64 [M], indices of tokens: the last layer is computed only for these tokens, and
+                `sequence` is [M, H]. For small M, this saves about 6 % of the computation of 12 layers.
+            layers: number of layers to compute, 0 .. L; None: all. `sequence` is the output of the last one.
             input_bias: [N, H], added to word and position embeddings before the layer norm.
-            output_hidden_states: also return the embeddings and every layer's output; not with `positions`.
-            output_attentions: also return `SelfAttention.weights` of each layer; only for a batch from a
-                padded array.
+            output_hidden_states: also return the embeddings and the output of every layer; not with
+                `positions`.
+            output_attentions: also return the attention weights of every layer; only for a batch made from
+                a padded array.
 
         Raises:
             UserError: a position exceeds the position embeddings.

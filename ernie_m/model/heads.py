@@ -1,6 +1,6 @@
-"""The models of the supervised tasks: classifier, tagger and span classifier on the encoder.
+"""The models of supervised tasks: the encoder and a head for classification, tagging or question answering.
 
-Each model has `.ernie_m` and `.classifier`, as in PaddleNLP.
+Each model has the submodules `ernie_m` and `classifier`, as in PaddleNLP.
 """
 
 from paddle import Tensor, nn
@@ -15,7 +15,7 @@ from ernie_m.model.transformer_encoder import init_weights
 
 
 class ModelWithHead(nn.Layer):
-    """Base class of the three models: the encoder, and a linear layer with `num_labels` outputs."""
+    """Base class of models with a head: the encoder and a linear layer with `num_labels` outputs."""
 
     def __init__(self, config: ErnieMConfig, num_labels: int):
         super().__init__()
@@ -29,11 +29,10 @@ class ModelWithHead(nn.Layer):
 
 
 class SequenceClassifier(ModelWithHead):
-    """Dropout and a linear layer on the embedding of a sequence.
+    """Sequence classifier: dropout and a linear layer on a pooled embedding of each sequence.
 
     Args:
-        pooling: `POOLED`, the pooled first token; or `MEAN_OF_TOKENS`, the mean over all tokens, which does
-            not use the pooler.
+        pooling: `POOLED`: the pooler output; `MEAN_OF_TOKENS`: the mean of the last hidden states.
     """
 
     def __init__(self, config: ErnieMConfig, num_labels: int, pooling: str = POOLED):
@@ -41,7 +40,7 @@ class SequenceClassifier(ModelWithHead):
         self.pooling = pooling
 
     def forward(self, batch: PackedBatch) -> Tensor:
-        """Compute S sequences -> logits [S, num_labels]."""
+        """Compute the logits of the S sequences of a batch: [S, num_labels]."""
         if self.pooling == MEAN_OF_TOKENS or self.ernie_m.pooler is None:
             is_real = (~batch.is_pad()).astype("float64")  # [S, T]
             weights = is_real / is_real.sum(axis=1, keepdim=True)
@@ -53,22 +52,22 @@ class SequenceClassifier(ModelWithHead):
 
 
 class TokenClassifier(ModelWithHead):
-    """A linear layer on every token, without dropout, as in the official code."""
+    """Token classifier: a linear layer on every token, without dropout, as in the official code."""
 
     def forward(self, batch: PackedBatch) -> Tensor:
-        """Compute a batch from a padded array [B, T] -> logits [B, T, num_labels]."""
+        """Compute the logits of a batch that was made from a padded array [B, T]: [B, T, num_labels]."""
         sequence = batch.padded(self.ernie_m.encode(batch).sequence)  # [B, T, H]
         return self.classifier(sequence)
 
 
 class SpanClassifier(ModelWithHead):
-    """Dropout and a linear layer with two outputs on every token."""
+    """Span classifier for question answering: dropout and a linear layer with two outputs on every token."""
 
     def __init__(self, config: ErnieMConfig):
         super().__init__(config, num_labels=2)  # the start and the end of a span
 
     def forward(self, batch: PackedBatch) -> tuple[Tensor, Tensor]:
-        """Compute a batch from a padded array [B, T] -> start and end logits, each [B, T]."""
+        """Compute start and end logits of a batch that was made from a padded array [B, T]: [B, T] each."""
         sequence = batch.padded(self.ernie_m.encode(batch).sequence)  # [B, T, H]
         start, end = self.classify(sequence).unbind(-1)
         return start, end
@@ -77,12 +76,13 @@ class SpanClassifier(ModelWithHead):
 def model_with_head(
     task: str, config: ErnieMConfig, num_labels: int, pooling: str | None = None
 ) -> ModelWithHead:
-    """Make a new model for one of `ernie_m.model.tasks.SUPERVISED_TASKS`.
+    """Make a randomly initialized model with the head of a task.
 
     Args:
-        num_labels: number of labels, for tasks that predict labels.
-        pooling: input of a classifier, as in `ernie_m.model.preprocessing.PreprocessingConfig`; None: the
-            pooled first token, or the mean of all tokens if the model has no pooler.
+        task: one of `ernie_m.model.tasks.SUPERVISED_TASKS`.
+        num_labels: number of labels; ignored for question answering.
+        pooling: pooling of a sequence classifier, as in `SequenceClassifier`; None: the pooler output, or
+            the mean of all tokens if the encoder has no pooler.
     """
     if task == CLASSIFICATION:
         is_mean = pooling == MEAN_OF_TOKENS or config.is_static

@@ -18,10 +18,7 @@ _kernels = FAST
 
 
 def use_kernels(kind: str) -> None:
-    """Choose the kernels of this process: FAST or PLAIN. Call it before making the optimizer.
-
-    With PLAIN, a CPU computes the same as a GPU, except for FlashMask and autocast.
-    """
+    """Set the kernels of this process: FAST or PLAIN. Call this before `build_optimizer`."""
     global _kernels
     _kernels = kind
 
@@ -32,12 +29,12 @@ def has_plain_kernels() -> bool:
 
 
 def agrees(measure: Callable[[], Iterable[tuple[str, float]]], tolerance: float, otherwise: str) -> bool:
-    """Return whether a kernel without a stable API agrees with Paddle's public operations.
+    """Return whether a kernel agrees with Paddle's public operations; log a warning if it does not.
 
     Args:
-        measure: tries it, and yields the name and the error of each result.
+        measure: runs the kernel on a small example, and yields the name and the error of each result.
         tolerance: maximum error.
-        otherwise: log message if it does not agree or fails.
+        otherwise: the warning, to which the difference or exception is appended.
     """
     try:
         for result, error in measure():
@@ -56,13 +53,13 @@ def on_gpu() -> bool:
 
 
 def on_cpu(x: Tensor) -> bool:
-    """Return whether the kernels of `model/cpu/` compute with a tensor.
+    """Return whether operations on a tensor use the kernels of `model/cpu/`.
 
-    They do for tensors on a CPU, except in a traced graph or with plain kernels.
+    True for a tensor on a CPU, except in a traced graph or with plain kernels.
     """
     return paddle.in_dynamic_mode() and not has_plain_kernels() and x.place.is_cpu_place()
 
 
 def training_on_cpu(x: Tensor) -> bool:
-    """Return whether the kernels of `model/cpu/` compute with a tensor whose result needs gradients."""
+    """Return whether operations on a tensor use the kernels of `model/cpu/` and record gradients."""
     return on_cpu(x) and paddle.is_grad_enabled()

@@ -1,4 +1,4 @@
-"""The layers of the network: Paddle's, or those of `model/cpu/` for training on a CPU."""
+"""Layers of the encoder, by Paddle or, on a CPU, by the kernels of `model/cpu/`."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ from ernie_m.model.word_embeddings import WordEmbeddings
 
 
 def use_bfloat16(model: nn.Layer) -> None:
-    """Compute linear layers and the masked-LM loss of a model in bfloat16 on a CPU."""
+    """Make the linear layers and the masked-LM loss of a model compute in bfloat16 on a CPU."""
     for layer in model.sublayers(include_self=True):
         if isinstance(layer, Linear | WordEmbeddings):
             layer.in_bfloat16 = True
@@ -25,7 +25,7 @@ class Linear(nn.Linear):
     """paddle.nn.Linear with I inputs and O outputs, optionally in bfloat16 on a CPU.
 
     Attributes:
-        in_bfloat16: whether it multiplies in bfloat16 on a CPU.
+        in_bfloat16: whether the matrix product is in bfloat16 on a CPU.
     """
 
     def __init__(self, *args, **kwargs):
@@ -33,17 +33,16 @@ class Linear(nn.Linear):
         self.in_bfloat16 = False
 
     def forward(self, x: Tensor) -> Tensor:
-        """Compute [..., I] -> [..., O]."""
+        """Apply the linear layer: x [..., I] -> [..., O]."""
         return linear_layers(x, [self])[0]
 
 
 def linear_layers(x: Tensor, layers: Sequence[Linear], dtype: str = "float32") -> Sequence[Tensor]:
-    """Apply linear layers to the same x [..., I]: [..., O] each. In bfloat16 x is rounded once.
-
-    All or none of the layers compute in bfloat16.
+    """Apply linear layers to the same input: x [..., I] -> [..., O] per layer.
 
     Args:
-        dtype: dtype of the results where a CPU multiplies in bfloat16.
+        layers: all or none of them compute in bfloat16, for which x is rounded once.
+        dtype: dtype of the results if a CPU computes in bfloat16.
     """
     if layers[0].in_bfloat16 and kernel_selection.on_cpu(x):
         return LinearInBfloat16.apply(
@@ -55,7 +54,7 @@ def linear_layers(x: Tensor, layers: Sequence[Linear], dtype: str = "float32") -
 
 
 class LayerNorm(nn.LayerNorm):
-    """paddle.nn.LayerNorm over the last axis."""
+    """paddle.nn.LayerNorm over the last axis, by oneDNN on a CPU."""
 
     def __init__(self, size: int, epsilon: float):
         super().__init__(size, epsilon)
@@ -63,26 +62,26 @@ class LayerNorm(nn.LayerNorm):
         self.epsilon = float(np.float32(epsilon))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Compute [..., H] -> [..., H]."""
+        """Normalize over the last axis: x [..., H] -> [..., H]."""
         if not _takes_onednn(x):
             return super().forward(x)
         return LayerNormOnCpu.apply(x, self.weight, self.bias, self.epsilon)
 
 
 def gelu(x: Tensor) -> Tensor:
-    """Compute the exact GELU: x times the normal cdf (erf)."""
+    """Compute the exact GELU (with erf, not tanh) of each element: [..., H] -> [..., H]."""
     return GeluOnCpu.apply(x) if _takes_onednn(x) else F.gelu(x)
 
 
 def _takes_onednn(x: Tensor) -> bool:
-    """Return whether oneDNN computes with x: on a CPU, in a supported dtype, with Paddle's results."""
+    """Return whether oneDNN computes operations on x: on a CPU, in a supported dtype, if it is correct."""
     return (
         x.dtype in (paddle.float32, paddle.bfloat16) and kernel_selection.on_cpu(x) and onednn_check.works()
     )
 
 
 def dropout(x: Tensor, probability: float, training: bool, residual: Tensor | None = None) -> Tensor:
-    """Apply dropout with rescaling in training; then add `residual`."""
+    """Apply inverted dropout to x [..., H] in training, then add `residual` [..., H], if given."""
     if training and probability > 0.0:
         if kernel_selection.on_cpu(x):
             return DropoutOnCpu.apply(x, probability, residual)
@@ -91,5 +90,5 @@ def dropout(x: Tensor, probability: float, training: bool, residual: Tensor | No
 
 
 def at_positions(x: Tensor, positions: Tensor | None) -> Tensor:
-    """Return the rows of x [N, H] at `positions`, int64 [M]: [M, H]. None: x itself."""
+    """Select rows of x [N, H] by their indices, int64 [M]: [M, H]; None: return x unchanged."""
     return x if positions is None else paddle.gather(x, positions)

@@ -30,7 +30,7 @@ LOGITS_BYTES = 1 << 29
 
 
 class MaskedLoss(NamedTuple):
-    """The loss of M masked positions."""
+    """The masked-LM loss of M masked positions."""
 
     total: Tensor  # weighted sum of the losses, [], with a gradient
     losses: Tensor  # [M], unweighted, without a gradient, float32 (float64 for a float64 model)
@@ -38,12 +38,14 @@ class MaskedLoss(NamedTuple):
 
 
 class PreTrainingModel(nn.Layer):
-    """Encoder, masked-LM head and language embeddings, for all objectives.
+    """The pretraining model: encoder, masked-LM head and language embeddings, for all objectives.
 
-    The language embeddings, one row per name in `languages` and initially zero, tell a [MASK] or a
-    placeholder which language to predict (paper, section 3, BTMLM). They are added to the embeddings of
-    tokens with a language id, so the exported encoder, which has no language embeddings, is the same for all
-    other tokens.
+    A language embedding tells a [MASK] or a placeholder which language to predict (paper, section 3, BTMLM).
+    It is added to the word embeddings of tokens with a language id. Other tokens have none, so the encoder
+    can be used without language embeddings. Language embeddings are initialized to zero.
+
+    Args:
+        languages: language names, in the order of the language ids.
     """
 
     def __init__(self, config: ErnieMConfig, languages: Sequence[str]):
@@ -56,7 +58,11 @@ class PreTrainingModel(nn.Layer):
         )
 
     def encode(self, batch: PackedBatch, positions: Tensor | None = None) -> Tensor:
-        """Return the last layer: [N, H], or [M, H] at `positions`, int64 [M]."""
+        """Compute the last hidden states of a batch: [N, H].
+
+        Args:
+            positions: int64 [M], indices of the tokens to compute: [M, H]; None: all tokens.
+        """
         input_bias = None  # [N, H]
         if batch.language_ids is not None:
             # A token without a language looks up the first one, and its row is multiplied by 0.
@@ -67,10 +73,10 @@ class PreTrainingModel(nn.Layer):
 
 
 class LMHead(nn.Layer):
-    """The masked-LM head of XLM-R: layer_norm(gelu(dense(h))) times the word embeddings, plus a bias.
+    """The masked-LM head of XLM-R: layer_norm(gelu(dense(h))) times the tied word embeddings, plus a bias.
 
-    Only the M masked positions are projected. The logits of all positions of a batch of 32 x 512 tokens would
-    take 16 GB.
+    Only the M masked positions are projected to the vocabulary: the logits of all positions of a batch of 32
+    x 512 tokens would take 16 GB.
     """
 
     def __init__(self, config: ErnieMConfig, word_embeddings: WordEmbeddings):
@@ -83,18 +89,19 @@ class LMHead(nn.Layer):
         object.__setattr__(self, "word_embeddings", word_embeddings)
 
     def transform(self, hidden: Tensor) -> Tensor:
-        """Compute all but the last product: [M, H] -> [M, H]."""
+        """Apply dense layer, GELU and layer norm, before the projection to the vocabulary: [M, H] each."""
         return self.layer_norm(gelu(self.dense(hidden)))
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """Compute the logits [M, V] of masked positions [M, H]."""
+        """Compute the logits of M masked positions from their last hidden states: [M, H] -> [M, V]."""
         return logits(self.transform(hidden), self.word_embeddings.weight, self.bias)
 
     def loss(self, hidden: Tensor, labels: Tensor, loss_weights: Tensor | None = None) -> MaskedLoss:
-        """Compute the cross-entropy of masked positions [M, H], in bounded memory for any M, including 0.
+        """Compute the masked-LM loss of M masked positions, in bounded memory for any M, including 0.
 
         Args:
-            labels: int64 [M].
+            hidden: last hidden states, [M, H].
+            labels: ids of the masked tokens, int64 [M].
             loss_weights: float [M], weight of each loss in the sum; None: 1.
         """
         if hidden.shape[0] == 0:
@@ -105,12 +112,12 @@ class LMHead(nn.Layer):
 
 
 def logits(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Compute x [M, H] times the embedding matrix [V, H], plus bias [V]: [M, V]."""
+    """Project x [M, H] to the vocabulary by the embedding matrix `weight` [V, H] and bias [V]: [M, V]."""
     return paddle.matmul(x, weight, transpose_y=True) + bias
 
 
 def logit_chunks(position_count: int, vocab_size: int, dtype: paddle.dtype) -> list[slice]:
-    """Split positions into slices whose logits take at most LOGITS_BYTES.
+    """Split masked positions into slices whose logits take at most LOGITS_BYTES of memory.
 
     Args:
         position_count: M, number of masked positions.
@@ -125,10 +132,10 @@ def logit_chunks(position_count: int, vocab_size: int, dtype: paddle.dtype) -> l
 def cross_entropy(
     x: Tensor, table: WordEmbeddings, bias: Tensor, labels: Tensor, loss_weights: Tensor | None = None
 ) -> MaskedLoss:
-    """Compute -log softmax(logits)[label] of each position, without an array of [M, V].
+    """Compute the cross-entropy over the vocabulary at each masked position, without an array [M, V].
 
     Args:
-        x: [M, H], M at least 1.
+        x: output of `LMHead.transform`, [M, H], M at least 1.
         table: the embedding matrix [V, H].
         bias: [V], added to the logits.
         labels: [M] int64, from 0 to V - 1.
@@ -165,9 +172,12 @@ def cross_entropy(
 
 
 def _compute_chunk_losses(x: Tensor, labels: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    """Compute the losses of x [m, H], [m], and whether no logit exceeds the label's, bool [m].
+    """Compute the cross-entropy of a chunk x [m, H] with Paddle's operations.
 
-    Within autocast the product is in half precision, the softmax is not.
+    Under autocast, the matrix product is in half precision, and the softmax in float32.
+
+    Returns:
+        The losses, [m], and whether no logit exceeds the label's, bool [m].
     """
     scores = logits(x, weight, bias).astype(device.precise_dtype(x))  # [m, V]
     losses = F.cross_entropy(scores, labels, reduction="none")

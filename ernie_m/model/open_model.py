@@ -1,4 +1,4 @@
-"""Opens a model: its weights, shape and tokenizer, checked once. No Paddle here."""
+"""Opens a model for a command: checkpoint, config and tokenizer, which must match. Does not import Paddle."""
 
 import os
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from ernie_m.utils.logging import logger
 
 
 class SettledFlags(Protocol):
-    """The flags that `apply_model_defaults` uses, of a command's dataclass."""
+    """The flags of a command that `apply_model_defaults` requires."""
 
     __dataclass_fields__: ClassVar[dict[str, Any]]
     max_seq_len: int
@@ -29,12 +29,12 @@ SIZES = ("num_hidden_layers", "hidden_size", "num_attention_heads")
 
 @dataclass(frozen=True)
 class OpenedModel:
-    """The matching files of a model. No weights have been read yet.
+    """A model's checkpoint, config and tokenizer, which match each other. No weights have been read yet.
 
     Attributes:
-        checkpoint: the weights; None: random weights.
-        config: the model's shape.
-        tokenizer: its vocabulary fits the embedding matrix.
+        checkpoint: None: the model will be randomly initialized.
+        config: the encoder's config.
+        tokenizer: a tokenizer whose vocabulary matches the embedding matrix.
         source: the file or folder of the config, for messages.
     """
 
@@ -50,14 +50,14 @@ class OpenedModel:
 
     @property
     def preprocessing(self) -> PreprocessingConfig:
-        """Return the preprocessing settings; ERNIE-M's for random weights."""
+        """Return the preprocessing settings of the checkpoint; ERNIE-M's without a checkpoint."""
         return self.checkpoint.preprocessing if self.checkpoint else PreprocessingConfig()
 
     def check_length(self, max_seq_len: int) -> None:
-        """Reject a --max_seq_len above the model's maximum; warn of positions that were never trained.
+        """Check a --max_seq_len against the model, and warn if it exceeds the maximum length in pretraining.
 
         Raises:
-            UserError: it exceeds `longest`.
+            UserError: `max_seq_len` exceeds the model's maximum input length.
         """
         if max_seq_len > self.longest:
             raise UserError(
@@ -82,13 +82,13 @@ def open_model(
     vocab_path: str | None = None,
     piece_model_path: str | None = None,
 ) -> OpenedModel:
-    """Open the tokenizer and the config of a model.
+    """Open the tokenizer and the config of a model, and check that they match the checkpoint.
 
     Args:
-        checkpoint: the weights; None: random weights.
+        checkpoint: None: the model will be randomly initialized.
         config_path, vocab_path, piece_model_path: the files of --ernie_config_path, --vocab_path and
-            --piece_model_path; None: the files next to the weights. With only a piece_model_path, the
-            vocabulary is derived from it.
+            --piece_model_path; None: the files next to the weights. With only a `piece_model_path`, the
+            vocabulary is derived from the SentencePiece model.
 
     Raises:
         UserError: a file is missing or corrupt, or the files do not match.
@@ -125,13 +125,17 @@ def open_model(
 def apply_embedding_defaults(
     flags: Flags, opened: OpenedModel, recorded: Sequence[str] = ("pooling", "layer")
 ) -> Flags:
-    """Apply `apply_model_defaults` for a command that computes embeddings.
+    """Replace flags that were not given by the model's settings, for a command that computes embeddings.
 
-    The maximum length also comes from the model, unless the model has a head: then the head decides.
+    The maximum length also comes from the model, unless the model has a head: its maximum length is that of
+    the head's training.
+
+    Args:
+        recorded: as in `apply_model_defaults`.
 
     Raises:
-        UserError: see `apply_model_defaults`; or the model's embeddings are not supported, and --pooling does
-            not choose others.
+        UserError: the given --max_seq_len exceeds the model's maximum, or the model's pooling is not
+            supported and --pooling was not given.
     """
     checkpoint = opened.checkpoint
     takes_pooling = "pooling" in recorded and "pooling" not in flags.on_command_line
@@ -144,12 +148,12 @@ def apply_embedding_defaults(
 
 
 def apply_model_defaults(flags: Flags, opened: OpenedModel, recorded: Sequence[str] = ()) -> Flags:
-    """Return the flags of a command, with the model's values for those that were not given.
+    """Replace flags that were not given on the command line by the model's settings.
 
     Args:
-        flags: flags of any command with --max_seq_len, which defaults to the model's maximum.
-        recorded: names of flags that are fields of `PreprocessingConfig`. Each gets the model's value unless
-            that is None or the flag was given.
+        flags: flags of a command with --max_seq_len, whose default is the model's maximum.
+        recorded: names of flags that are fields of `PreprocessingConfig`. A flag that was not given gets
+            the model's value, unless this is None.
 
     Raises:
         UserError: the given --max_seq_len exceeds the model's maximum.

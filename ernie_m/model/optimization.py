@@ -1,7 +1,7 @@
-"""The optimizer: AdamW with the official exclusions and layer-wise decay, and its schedules.
+"""The optimizer, AdamW with layer-wise learning-rate decay, and learning-rate schedules.
 
-A schedule is a function of the step, 0 for the first update, that returns the ratio to the peak learning
-rate. On a CPU the embedding matrix has a separate update.
+A schedule is a function of the step, 0 for the first update, that returns the ratio of the learning rate to
+its peak. On a CPU `LazyAdamW` updates the embedding matrix.
 """
 
 import re
@@ -31,20 +31,17 @@ _ANOTHER_MODEL = "the training state is of another model: found"
 
 
 def is_decayed(name: str) -> bool:
-    """Return whether weight decay applies to a parameter: not to layer norms and biases.
-
-    The layer norms of an encoder layer are norm1 and norm2.
-    """
+    """Return whether weight decay applies to a parameter, by name: not to layer norms and biases."""
     return re.search(r"(layer_norm|norm1|norm2)\.", name) is None and not name.endswith("bias")
 
 
 def learning_rate_ratios(
     names: Iterable[str], num_layers: int, layerwise_lr_decay: float
 ) -> dict[str, float]:
-    """Return the learning-rate ratio of each parameter, by name.
+    """Compute the layer-wise learning-rate ratio of each parameter: name -> ratio.
 
-    With d = layerwise_lr_decay, L = num_layers and layers 0 to L - 1, the ratio is d^(L - i) in layer i, d^(L
-    + 1) for word and position embeddings, and 1 for heads, pooler and the embeddings' layer norm.
+    With d = layerwise_lr_decay and L = num_layers, the ratio is d^(L - i) in layer i = 0 .. L - 1, d^(L + 1)
+    for word and position embeddings, and 1 for heads, pooler and the embeddings' layer norm.
     """
     ratios = {}
     for name in names:
@@ -68,18 +65,19 @@ def build_optimizer(
     eps: float = 1e-6,
     embedding_lr_ratio: float = 1.0,
 ) -> "AdamW":
-    """Make AdamW for the model's trainable parameters. `ernie_m.training.engine.Engine` clips.
+    """Make AdamW for a model's trainable parameters, without gradient clipping.
 
-    On a CPU the gradients of the embedding matrices are added in place from now on.
+    On a CPU the gradients of embedding matrices are accumulated in place from now on.
 
     Args:
         peak_lr: peak learning rate.
-        schedule: returns the ratio to `peak_lr` of a step; None: constant learning rate. Call
+        schedule: step -> ratio to `peak_lr`; None: constant learning rate. Call
             `optimizer.lr_scheduler.step()` after each update.
-        weight_decay: coefficient. Layer norms and biases are excluded.
-        layerwise_lr_decay: d of `learning_rate_ratios`; 1.0: the same learning rate in all layers.
+        weight_decay: weight decay coefficient. Layer norms and biases are excluded.
+        layerwise_lr_decay: factor of the learning rate from a layer to the one below; 1.0: the same learning
+            rate in all layers.
         betas, eps: the hyperparameters of Adam.
-        embedding_lr_ratio: ratio of the embedding matrices' learning rate.
+        embedding_lr_ratio: additional learning-rate ratio of embedding matrices.
     """
     parameters = {
         name: parameter for name, parameter in model.named_parameters() if not parameter.stop_gradient
@@ -114,24 +112,21 @@ def build_optimizer(
 
 
 def _layer_index(name: str) -> int | None:
-    """Return the index of the encoder layer of a parameter, by name.
-
-    None: not in a layer.
-    """
+    """Return the index of the encoder layer that a parameter name belongs to; None: outside the layers."""
     match = re.search(r"encoder\.layers\.(\d+)\.", name)
     return None if match is None else int(match[1])
 
 
 class AdamW(paddle.optimizer.AdamW):
-    """Paddle's AdamW for parameter groups, and `LazyAdamW` for embedding matrices on a CPU.
+    """Paddle's AdamW, with `LazyAdamW` for embedding matrices on a CPU.
 
-    Paddle saves the state under its own names. `get_state` uses the model's: its keys are
+    Paddle's state dict has generated parameter names. `get_state` has those of the model: its keys are
     "<parameter>/<accumulator>", such as "pooler.dense.bias/moment1".
 
     Args:
-        lr_scheduler: schedule and position. Call its `step()` after each update.
-        groups: Paddle's `parameters`, without the matrices in `tables`.
-        tables: the optimizers of embedding matrices, by parameter name.
+        lr_scheduler: the learning-rate schedule. Call its `step()` after each update.
+        groups: Paddle's parameter groups, without the matrices in `tables`.
+        tables: Paddle's name of an embedding matrix -> its optimizer.
         betas, epsilon: the hyperparameters of Adam.
     """
 
@@ -161,19 +156,18 @@ class AdamW(paddle.optimizer.AdamW):
             super().step()
 
     def clear_grad(self, set_to_zero: bool = True) -> None:
-        """Clear the gradients of all parameters, as Paddle's optimizer.
-
-        Those of embedding matrices become None.
-        """
+        """Clear all gradients, as Paddle's optimizer; those of embedding matrices become None."""
         super().clear_grad(set_to_zero)
         for table in self.tables.values():
             table.weight.grad = None
 
     def get_state(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the state of every parameter that this process has updated: key -> tensor.
+        """Return the optimizer state of all parameters that this process updates: key -> tensor.
 
-        With sharding this is the part of this process. The tensors are not copied, which would take
-        gigabytes: write them before the next step.
+        The tensors are not copied, which would take gigabytes: write them to disk before the next step.
+
+        Args:
+            parameters: all parameters of the model, by name.
         """
         tensors = self._state_by_name()
         return {
@@ -189,14 +183,15 @@ class AdamW(paddle.optimizer.AdamW):
         state: Mapping[str, np.ndarray | Tensor],
         is_own: Callable[[Tensor], bool] = lambda parameter: True,
     ) -> None:
-        """Load the results of `get_state` from all processes.
+        """Load the optimizer state.
 
         Args:
             parameters: all parameters of the model, by name.
-            is_own: whether this process updates a parameter. The states of others are not loaded.
+            state: the merged results of `get_state` of all processes.
+            is_own: whether this process updates a parameter; the state of other parameters is skipped.
 
         Raises:
-            UserError: the model lacks a parameter, or a shape differs.
+            UserError: the model has no parameter of a name in the state, or a shape differs.
         """
         names = {key: key.rpartition("/")[0] for key in state}  # key -> name of the parameter
         unknown = sorted(set(names.values()) - set(parameters))
@@ -215,7 +210,11 @@ class AdamW(paddle.optimizer.AdamW):
             table.forget_rows()
 
     def _make_state(self, parameters: Mapping[str, Tensor]) -> None:
-        """Create the state of parameters, given by Paddle's names, if missing."""
+        """Create the optimizer state of parameters, if missing.
+
+        Args:
+            parameters: Paddle's parameter name -> parameter.
+        """
         for name in parameters.keys() & self.tables.keys():
             self.tables[name].begin()
         others = [parameter for name, parameter in parameters.items() if name not in self.tables]
@@ -223,7 +222,7 @@ class AdamW(paddle.optimizer.AdamW):
         self._create_accumulators(paddle.static.default_main_program().global_block(), others)
 
     def _state_by_name(self) -> dict[tuple[str, str], Tensor]:
-        """Return every tensor of the state, by Paddle's parameter name and kind of state."""
+        """Return the optimizer state by Paddle's parameter name and accumulator, such as "moment1"."""
         saved = self.state_dict()
         masters = saved.pop("master_weights", {})  # parameter name -> tensor
         # The state of a parameter with a master weight has the name of the master.
@@ -243,11 +242,13 @@ class AdamW(paddle.optimizer.AdamW):
 
 
 def linear_warmup_decay(warmup_steps: int, total_steps: int, shape: str = WITH_DROP) -> Schedule:
-    """Return linear warm-up over w = warmup_steps, then decay to 0 at T = total_steps. w = 0: constant.
+    """Return the schedule of linear warm-up over w = warmup_steps, then linear decay to 0 at T = total_steps.
 
     Args:
-        shape: WITH_DROP, as in the official code: after warm-up the ratio is 1 - t/T, so it drops from 1 to
-            1 - w/T at step w. "paddlenlp", as in PaddleNLP: a straight line from 1 at step w to 0 at step T.
+        warmup_steps: 0: constant learning rate.
+        shape: WITH_DROP, as in the official code: after warm-up the ratio is 1 - t/T at step t, so it drops
+            from 1 to 1 - w/T at step w. "paddlenlp", as in PaddleNLP: a straight line from 1 at step w to 0
+            at step T.
     """
 
     def share(step: int) -> float:
@@ -264,7 +265,11 @@ def linear_warmup_decay(warmup_steps: int, total_steps: int, shape: str = WITH_D
 
 
 def noam_decay(warmup_steps: int) -> Schedule:
-    """Return linear warm-up to 1 at update w = warmup_steps, then sqrt(w / update). w = 0: constant."""
+    """Return the Noam schedule: linear warm-up to 1 at update w = warmup_steps, then sqrt(w / update).
+
+    Args:
+        warmup_steps: 0: constant learning rate.
+    """
 
     def share(step: int) -> float:
         if warmup_steps == 0:

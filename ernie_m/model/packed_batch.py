@@ -18,18 +18,18 @@ from ernie_m.model.packed_layout import PackedLayout
 
 @dataclass(frozen=True)
 class PackedBatch:
-    """S sequences, N concatenated tokens, on the device.
+    """A packed batch: S sequences concatenated to N tokens, without padding.
 
-    `from_packed` and `from_padded` make it from NumPy arrays. `ernie_m.model.device.upload` copies it to the
-    device, together with the other micro-batches of a step and their targets.
+    `from_packed`, `from_padded` and `from_masked` make a batch of NumPy arrays, which
+    `ernie_m.model.device.upload` copies to the device.
 
     FlashMask requires N to be a multiple of 128, so a filler sequence is added. The arrays [N] include it;
     the result of `ErnieMModel.encode` does not.
 
     Attributes:
         input_ids: int64 [N].
-        position_ids: int64 [N]; absolute, a sequence's first token has 2.
-        language_ids: int64 [N], NO_LANGUAGE for tokens without a language; None: no languages.
+        position_ids: int64 [N], absolute positions; a sequence's first token has position 2.
+        language_ids: int64 [N], NO_LANGUAGE for tokens without a language; None: no token has a language.
         first_tokens: int64 [S], the index of each sequence's first token.
         cell_to_token: int64 [B, T], only for a padded array: the index of the token in each cell; padding has
             the index `tokens`.
@@ -56,14 +56,15 @@ class PackedBatch:
         language_ids: np.ndarray | None = None,
         cell_to_token: np.ndarray | None = None,
     ) -> Self:
-        """Make a batch from concatenated sequences. The class docstring describes the arrays.
+        """Make a batch from concatenated sequences.
 
         Args:
+            input_ids, language_ids, cell_to_token: as in the class, without filler.
             layout: the layout of the sequences.
-            position_ids: None: 2, 3, ... in each sequence.
+            position_ids: int64 [N]; None: 2, 3, ... in each sequence.
         """
         if position_ids is None:
-            position_ids = FIRST_POSITION + layout.places_in_sequence()
+            position_ids = FIRST_POSITION + layout.positions_in_sequence()
         mask_class = attention.mask_class()
         with_filler = layout.padded_to(mask_class.multiple)
         missing = with_filler.tokens - layout.tokens  # number of filler tokens
@@ -86,13 +87,15 @@ class PackedBatch:
 
     @classmethod
     def from_padded(cls, input_ids: np.ndarray, pad_token_id: int) -> Self:
-        """Make a batch from an array of ids padded on the right, int64 [B, T]. All tokens are context."""
+        """Make a batch from an array of ids, int64 [B, T], padded on the right with `pad_token_id`."""
         return cls.from_masked(input_ids, input_ids != pad_token_id)
 
     @classmethod
     def from_masked(cls, input_ids: np.ndarray, is_real: np.ndarray) -> Self:
-        """Make a batch from an array of ids, int64 [B, T].
-        Tokens are the cells where `is_real`, bool [B, T], is true.
+        """Make a batch from an array of ids, int64 [B, T], and its attention mask.
+
+        Args:
+            is_real: bool [B, T], True for tokens, False for padding.
         """
         layout = PackedLayout(is_real.sum(axis=1))
         tokens_up_to = np.cumsum(is_real).reshape(input_ids.shape)  # [B, T], counted row by row
@@ -100,7 +103,7 @@ class PackedBatch:
         return cls.from_packed(input_ids[is_real], layout, cell_to_token=cell_to_token)
 
     def without_filler(self, states: Tensor) -> Tensor:
-        """Remove the filler: [N, H] -> [tokens, H]."""
+        """Remove the filler sequence from token states: [N, H] -> [tokens, H]."""
         return states if len(states) == self.tokens else states[: self.tokens]
 
     def padded(self, states: Tensor) -> Tensor:
@@ -112,10 +115,10 @@ class PackedBatch:
         return flat.reshape([*self.cell_to_token.shape, -1])
 
     def sums(self, states: Tensor, weights: Tensor) -> Tensor:
-        """Return the weighted sum of states over the tokens of each row: [tokens, H] -> [B, H].
+        """Compute the weighted sum of token states within each sequence: [tokens, H] -> [B, H].
 
         Args:
-            weights: [B, T], 0 at padding; they get no gradient.
+            weights: weight of each token in the padded array, [B, T], 0 at padding; no gradient.
         """
         if isinstance(self.mask, CpuMask):
             return sum_sequences(states, weights, ~self.is_pad(), self.mask.layout)
@@ -123,18 +126,18 @@ class PackedBatch:
         return paddle.matmul(row_weights, self.padded(states)).squeeze(1)  # [B, 1, H] -> [B, H]
 
     def is_pad(self) -> Tensor:
-        """Return which cells of the padded array are padding: bool [B, T]."""
+        """Return the padding mask of the padded array: bool [B, T], True for padding."""
         assert self.cell_to_token is not None  # made from a padded array
         return self.cell_to_token == self.tokens  # the index of padding
 
 
 @dataclass(frozen=True)
 class LabeledBatch:
-    """A micro-batch of a supervised task, on the device.
+    """A micro-batch of a supervised task.
 
     Attributes:
-        inputs: a batch from an array [B, T].
-        targets: the targets, in a shape defined by the task.
+        inputs: a batch made from a padded array [B, T].
+        targets: the labels, in a shape defined by the task.
     """
 
     inputs: PackedBatch

@@ -1,6 +1,6 @@
-"""The layout and attention mask of packed sequences. No Paddle here.
+"""Layout and attention mask of packed sequences. Does not import Paddle.
 
-Symbols: see `ernie_m/model/ernie.py`. In every mask a row is a query and a column is a key.
+In every mask a row is a query and a column is a key. `ernie_m/model/ernie.py` defines the symbols.
 """
 
 from functools import cached_property
@@ -13,7 +13,7 @@ SIMILAR = 0.7
 
 
 class PackedLayout:
-    """The position of each of S sequences among N tokens, and the attention mask.
+    """Layout of S sequences that are concatenated to N tokens, and their attention mask.
 
     A sequence has context tokens, then placeholders. All of its tokens attend to its context; a placeholder
     also attends to itself. Sequences do not attend to each other. MMLM, TLM and all tasks have only context;
@@ -49,13 +49,13 @@ class PackedLayout:
         self.tokens = int(self.lengths.sum())
 
     def padded_to(self, multiple: int) -> "PackedLayout":
-        """Return the layout with one more sequence, if needed to make N a multiple of `multiple`."""
+        """Return the layout with a filler sequence appended, if N is not a multiple of `multiple`."""
         missing = -self.tokens % multiple  # tokens up to the next multiple
         if missing == 0:
             return self
         return PackedLayout(np.append(self.lengths, missing), np.append(self.context_lengths, missing))
 
-    def places_in_sequence(self) -> np.ndarray:
+    def positions_in_sequence(self) -> np.ndarray:
         """Return the index of each token in its sequence, from 0: int64 [N]."""
         return np.arange(self.tokens) - np.repeat(self.starts, self.lengths)
 
@@ -64,11 +64,11 @@ class PackedLayout:
         return np.repeat(np.arange(len(self.lengths)), self.lengths)
 
     def is_context(self) -> np.ndarray:
-        """Return whether each token is context: bool [N]."""
-        return self.places_in_sequence() < np.repeat(self.context_lengths, self.lengths)
+        """Return whether each token is context, not a placeholder: bool [N]."""
+        return self.positions_in_sequence() < np.repeat(self.context_lengths, self.lengths)
 
     def dense(self) -> np.ndarray:
-        """Return the mask as a matrix, bool [N, N]: the definition, for tests and figures."""
+        """Return the attention mask as a matrix, bool [N, N]: the definition, for tests and display."""
         sequence = self.sequence_numbers()
         same_sequence = sequence[:, None] == sequence  # [N, N]
         # A row attends to the context of its sequence, and to itself.
@@ -76,7 +76,7 @@ class PackedLayout:
 
     @cached_property
     def groups(self) -> list["Group"]:
-        """Return the sequences in groups of similar length, longest first."""
+        """Divide the sequences into groups of similar length, longest first."""
         order = np.argsort(-self.lengths, kind="stable")  # the sequences by descending length
         sorted_lengths = self.lengths[order]
         groups = []
@@ -92,10 +92,11 @@ class PackedLayout:
         return groups
 
     def row_indices(self) -> np.ndarray:
-        """Return the mask for paddle.nn.functional.flashmask_attention with causal=False, int64 [N, 2].
+        """Return the attention mask for paddle.nn.functional.flashmask_attention: int64 [N, 2].
 
-        Column j has (start, end): rows i > j are masked from `start` on, rows i < j before `end`. A context
-        column is visible to the rows of its sequence, a placeholder's column only to its own row.
+        With causal=False, column j has (start, end): rows i > j are masked from `start` on, and rows i < j
+        before `end`. All tokens of a sequence attend to a context token; only a placeholder itself attends
+        to a placeholder.
         """
         column = np.arange(self.tokens)
         is_context = self.is_context()
@@ -108,7 +109,7 @@ class PackedLayout:
 
 
 class Group:
-    """b sequences that can be padded to an array [b, T].
+    """A group of b sequences of similar length, to be padded to an array [b, T].
 
     Attributes:
         starts, lengths, context_lengths: int64 [b], as in `PackedLayout`; longest sequence first.
@@ -130,13 +131,13 @@ class Group:
 
     @cached_property
     def token_indices(self) -> np.ndarray:
-        """Return the indices of the group's tokens among the N tokens, row by row: int64 [sum of lengths]."""
+        """Return the packed index of each token of the group, by sequence: int64 [sum of lengths]."""
         return (self.starts[:, None] + np.arange(self.longest))[self.is_real]
 
     def cell_to_token(self) -> np.ndarray:
-        """Return the index of the token in each cell, among the N tokens: int64 [b, T].
+        """Return the packed index of the token in each cell of the padded array: int64 [b, T].
 
-        Padding has the index of the first token of its sequence.
+        Padding has the index of its sequence's first token.
         """
         first = self.starts[:, None]  # [b, 1]
         return np.where(self.is_real, first + np.arange(self.longest), first)

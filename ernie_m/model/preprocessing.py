@@ -1,4 +1,4 @@
-"""Preprocessing settings: how a model's inputs and embeddings are made, as in its training. No Paddle here.
+"""Preprocessing settings: how text becomes model input, and hidden states embeddings. Does not import Paddle.
 
 The defaults are ERNIE-M's. `ernie_m.model.checkpoint.open` reads a `PreprocessingConfig` from the files of a
 folder. The native config.json stores it under "reading": the format number, and the fields that differ from
@@ -45,7 +45,7 @@ def pair_text_kinds(are_translations: bool) -> tuple[TextKind, TextKind]:
 
 @dataclass(frozen=True)
 class PreprocessingConfig:
-    """Preprocessing settings of a model. None: not stored in its files.
+    """Preprocessing settings of a model, as in its training. None: not stored in the model's files.
 
     Attributes:
         text_rules: processing of text besides SentencePiece.
@@ -99,17 +99,17 @@ class PreprocessingConfig:
     def of_xlm_r(cls) -> Self:
         """Return the preprocessing settings of XLM-R.
 
-        Text has no rules besides SentencePiece, a pair is `<s> question </s></s> context </s>`, and the label
-        of a word belongs to its first subword.
+        Text is only normalized by SentencePiece, a pair is `<s> question </s></s> context </s>`, and a word's
+        label applies to its first subword.
         """
         return cls(text_rules=NO_RULES, separators=2, split_han=False, label_pieces="leading")
 
     @classmethod
     def from_json(cls, values: Any) -> Self:
-        """Read the result of `to_json`; missing keys have the default.
+        """Make the settings from the JSON object of `to_json`; missing keys get their defaults.
 
         Raises:
-            UserError: it is not a JSON object, or the value of a key is invalid.
+            UserError: not a JSON object, an unknown key, or an invalid value.
         """
         if not isinstance(values, dict):
             raise UserError("not a JSON object")
@@ -129,18 +129,19 @@ class PreprocessingConfig:
         return preprocessing
 
     def to_json(self) -> dict[str, Any]:
-        """Return the fields that differ from the defaults."""
+        """Return the settings that differ from the defaults, as a JSON object."""
         defaults = PreprocessingConfig()
         return {name: value for name, value in vars(self).items() if value != getattr(defaults, name)}
 
     def for_task(self, prompt: str = "", **recorded: Any) -> "PreprocessingConfig":
-        """Return the preprocessing of a model to train further for another task: texts stay as they are.
+        """Return the settings of a model that is fine-tuned from this one for another task.
 
-        How vectors were made is left out, because the training for another task does not keep them.
+        Tokenization settings are kept. Embedding settings, such as pooling, are dropped, because fine-tuning
+        changes the embeddings.
 
         Args:
-            prompt: what the training puts before every text.
-            recorded: fields that the training decides.
+            prompt: prefix of every text in fine-tuning.
+            recorded: settings of the fine-tuning, by field.
         """
         kept = {name: getattr(self, name) for name in _SHARED_BY_TASKS}
         if prompt:
@@ -148,31 +149,32 @@ class PreprocessingConfig:
         return PreprocessingConfig(**(kept | recorded))
 
     def with_one_prompt(self, prompt: str) -> "PreprocessingConfig":
-        """Return the preprocessing of a model trained with this prompt ("" for none) before every text."""
+        """Return the settings with one prompt for all kinds of texts; "": without prompts."""
         if not prompt:
             return replace(self, prompts={}, default_prompt=None)
         prompts = dict.fromkeys((QUERY, DOCUMENT, _DEFAULT), prompt)
         return replace(self, prompts=prompts, default_prompt=_DEFAULT)
 
     def prompt(self, kind: TextKind, name: str | None = None) -> str:
-        """What is put before a text; "": nothing. Whoever encodes a text asks here.
+        """Return the prompt of a text, the prefix added before tokenization; "": no prompt.
 
-        ============  ======================================================  ==============================
-        kind          the text                                                its prompt, "" if there is none
-        ============  ======================================================  ==============================
-        "query"       what is searched for; the query of a pair               "query"
-        "document"    what is searched in; positive and negatives of a pair   "document", "passage", "corpus":
-                                                                              the first that there is
-        "neither"     any other: of `encode`, of `fit` and its classifier,    the default prompt
+        ============  =====================================================  ===============================
+        kind          text                                                   prompt, if the model has it
+        ============  =====================================================  ===============================
+        "query"       search queries; the query of a pair                    "query"
+        "document"    texts to search; positives and negatives of a pair     first of "document", "passage",
+                                                                             "corpus"
+        "neither"     other texts: `encode`, `fit`, classifiers,             the default prompt
                       translations
-        any           a prompt is named                                       that one; of the name "": none
-        ============  ======================================================  ==============================
+        ============  =====================================================  ===============================
 
-        Queries and documents have those that sentence-transformers takes in `encode_query` and
-        `encode_document`.
+        These are the prompts of `encode_query` and `encode_document` in sentence-transformers.
+
+        Args:
+            name: name of the prompt to use instead of that of `kind`; "": no prompt.
 
         Raises:
-            UserError: there is no prompt of this name.
+            UserError: the model has no prompt of this name.
         """
         if name is not None:
             if name and name not in self.prompts:
@@ -185,15 +187,19 @@ class PreprocessingConfig:
 
 
 def stored_preprocessing(preprocessing: PreprocessingConfig) -> dict[str, Any]:
-    """Return what `read_preprocessing` reads: the format's number, and the fields that are not defaults."""
+    """Return the preprocessing settings as stored in config.json, for `read_preprocessing`."""
     return {_FORMAT: VERSION, **preprocessing.to_json()}
 
 
 def read_preprocessing(raw_config: Mapping[str, Any], path: Path | None) -> PreprocessingConfig:
-    """What our key of a config.json says; without it, ERNIE-M's own preprocessing.
+    """Read the preprocessing settings stored in a config.json; if there are none, return ERNIE-M's.
+
+    Args:
+        raw_config: contents of config.json.
+        path: path of config.json, for messages.
 
     Raises:
-        UserError: it is corrupt, or of another format.
+        UserError: the settings are corrupt, or stored in another version of the format.
     """
     values = raw_config.get(READING)
     if isinstance(values, dict):

@@ -1,5 +1,6 @@
-"""Every task: its name, model, outputs and predictor.
-A new task starts with a `Task` here. No Paddle here: this file only names the classes of other files.
+"""The registry of tasks: name, model class, outputs and predictor of each.
+
+A new task starts with a `Task` here. Classes are registered by name, so that Paddle is not imported.
 """
 
 from collections.abc import Mapping
@@ -23,7 +24,7 @@ TOKENS = "tokens"
 
 @dataclass(frozen=True)
 class Task:
-    """A task of a model.
+    """Entry of the task registry.
 
     Attributes:
         name: --task of the commands, and the route of the server, /api/<name>.
@@ -112,28 +113,24 @@ _NAME_OF = {name: task.name for task in _ALL_TASKS for name in (task.stored, tas
 
 
 def task_named(name: str) -> str:
-    """Return the task for a name in model files.
-
-    Unknown names are returned unchanged.
-    """
+    """Return the task for its name or model class in model files; unknown names are returned unchanged."""
     return _NAME_OF.get(name, name)
 
 
 def stored_name(task: str) -> str:
-    """Return the name of a task in model files; a head that is not a `Task` is returned unchanged."""
+    """Return the name of a task in model files; names that are not in the registry are returned unchanged."""
     return TASKS[task].stored if task in TASKS else task
 
 
 def graph_outputs(task: str, has_pooled: bool) -> tuple[str, ...]:
-    """Return the names of a task's outputs.
+    """Return the output names of a task's exported graph.
 
     Args:
-        has_pooled: whether an encoder has the pooled first token: it has a pooler, and its last layer is
-            used.
+        has_pooled: whether the graph of an encoder has the pooler output.
     """
     return tuple(name for name in TASKS[task].outputs if has_pooled or name != "pooled")
 
 
 def default_label_names(count: int) -> list[str]:
-    """Return the labels of a model without a label map: "0", "1", ..."""
+    """Return the default label names of a model without a label map: "0", "1", ..."""
     return [str(id_) for id_ in range(count)]

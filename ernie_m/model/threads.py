@@ -1,6 +1,6 @@
-"""Workers: threads that each compute on one core, because an operation hardly gains from a second one.
+"""Worker threads that each compute on one core, because one operation hardly gains from a second core.
 
-Long computations must release the interpreter lock, as NumPy, Paddle and OpenVINO do.
+Long computations must release the GIL, as NumPy, Paddle and OpenVINO do.
 """
 
 import os
@@ -25,17 +25,21 @@ _ENOUGH = 512  # tokens; larger inputs make more batches, not larger ones, to ba
 
 
 def core_count() -> int:
-    """Return the number of compute threads: OMP_NUM_THREADS, or otherwise the usable cores."""
+    """Return the number of compute threads: OMP_NUM_THREADS, or the number of usable cores if unset."""
     return number_in("OMP_NUM_THREADS") if "OMP_NUM_THREADS" in os.environ else read_cpu().cores
 
 
 def become_worker() -> None:
-    """Make this thread compute on its own core from now on."""
+    """Mark the current thread as a worker, which computes on one core."""
     STOP.set(Event())
 
 
 def end_if_stopped() -> None:
-    """Raise a CancelledError if this thread is a worker whose result is no longer needed."""
+    """Stop a worker whose result is no longer needed.
+
+    Raises:
+        CancelledError: the current thread is such a worker.
+    """
     stop = STOP.get()
     if stop is not None and stop.is_set():
         raise CancelledError
@@ -43,13 +47,13 @@ def end_if_stopped() -> None:
 
 @dataclass(frozen=True)
 class Workers:
-    """The threads that compute for the current one.
+    """The worker threads of the current thread.
 
     Attributes:
-        count: 1: the current thread computes itself.
-        begin: initializer of each thread.
-        most_tokens: batch size in tokens above which one core is no faster and only uses more memory; None:
-            no limit, because an item is computed on all cores, or elsewhere.
+        count: number of workers; 1: the current thread computes everything.
+        begin: initializer of each worker.
+        most_tokens: maximum batch size in tokens: a larger batch is no faster on one core, and uses more
+            memory. None: no limit, because a batch is computed on all cores or on a GPU.
     """
 
     count: int = 1
@@ -57,9 +61,12 @@ class Workers:
     most_tokens: int | None = None
 
     def count_batch_tokens(self, rows: Sequence[Collection[int]], batch_tokens: int) -> int:
-        """Return the number of tokens of a batch of rows of ids: at most `batch_tokens`.
+        """Return the batch size in tokens with which all workers are busy, at most `batch_tokens`.
 
-        Few rows are divided into one batch per worker, many into two or more.
+        A small input makes one batch per worker, a large one two or more.
+
+        Args:
+            rows: token ids of each text.
         """
         if self.most_tokens is None:
             return batch_tokens
@@ -71,13 +78,12 @@ class Workers:
         return min(batch_tokens, self.most_tokens, enough)
 
     def map(self, compute: Callable[[T], R], items: Iterable[T], ahead: int = AHEAD) -> Iterator[R]:
-        """Yield `compute(item)` for each item, in order, with one item per worker at a time.
-        A single item is also computed on one core: all cores would take half as long again for a short text.
-        `items`
-        may be an iterator: it is read as far ahead as the workers need. Exceptions of `compute` are raised
-        here. If the caller stops, by an error or Ctrl-C, then the workers stop as well, and have stopped when
-        this
-        ends: within a Paddle layer or a batch.
+        """Yield `compute(item)` for each item, in order; each worker computes one item at a time.
+
+        An iterator `items` is consumed only as far ahead as the workers need. A single item is also computed
+        on one core, which is faster for a short text. Exceptions of `compute` are raised here. If the caller
+        stops iterating, by an error or Ctrl-C, the workers are stopped, within a layer or a batch, before
+        this generator ends.
 
         Args:
             ahead: number of items per worker that are computed ahead.
@@ -104,12 +110,12 @@ class Workers:
 
 
 def _run(stop: Event, compute: Callable[[T], R], item: T) -> R:
-    """Compute an item in a worker."""
+    """Call `compute` in a worker, which `end_if_stopped` stops when `stop` is set."""
     STOP.set(stop)
     return compute(item)
 
 
 @cache_until_fork
 def _pool(count: int, begin: Callable[[], None]) -> ThreadPoolExecutor:
-    """Return the workers, created once."""
+    """Return the thread pool of the workers, created at the first call in a process."""
     return ThreadPoolExecutor(count, "worker", initializer=begin)

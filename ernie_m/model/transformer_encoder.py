@@ -1,4 +1,4 @@
-"""The Transformer layers of the encoder: attention and feed-forward."""
+"""The post-norm Transformer layers of the encoder."""
 
 import paddle
 from paddle import Tensor, nn
@@ -9,13 +9,13 @@ from ernie_m.model.layers import LayerNorm, Linear, at_positions, dropout, gelu,
 
 
 def init_weights(config: ErnieMConfig) -> paddle.ParamAttr:
-    """Return Normal(0, initializer_range), truncated at two deviations, as in BERT and ERNIE."""
+    """Return the weight initializer: Normal(0, initializer_range), truncated at two standard deviations."""
     scale = config.initializer_range
     return paddle.ParamAttr(initializer=nn.initializer.TruncatedNormal(std=scale, a=-2 * scale, b=2 * scale))
 
 
 class EncoderLayer(nn.Layer):
-    """Attention, then feed-forward; after each: dropout, residual, layer norm."""
+    """A Transformer layer: self-attention and feed-forward, each with dropout, residual and post-norm."""
 
     def __init__(self, config: ErnieMConfig):
         super().__init__()
@@ -30,10 +30,11 @@ class EncoderLayer(nn.Layer):
         self.dropout_rate = config.hidden_dropout_prob
 
     def forward(self, x: Tensor, mask: AttentionMask, positions: Tensor | None = None) -> Tensor:
-        """Compute [N, H] -> [N, H].
+        """Apply the layer: x [N, H] -> [N, H].
 
-        With `positions`, int64 [M], the result is computed only for these tokens, [M, H]; they still attend
-        to all tokens of their sequences.
+        Args:
+            positions: int64 [M], indices of the tokens whose output is computed: [M, H]; None: all tokens.
+                These tokens still attend to all tokens of their sequences.
         """
         attended = self.self_attn(x, mask, positions)
         x = self.norm1(self._add_with_dropout(at_positions(x, positions), attended))
@@ -41,12 +42,12 @@ class EncoderLayer(nn.Layer):
         return self.norm2(self._add_with_dropout(x, self.linear2(gelu(middle))))
 
     def _add_with_dropout(self, x: Tensor, branch: Tensor) -> Tensor:
-        """Return x + dropout(branch)."""
+        """Add a residual connection: return x + dropout(branch), [N, H]."""
         return dropout(branch, self.dropout_rate, self.training, residual=x)
 
 
 class Encoder(nn.Layer):
-    """The stack of layers, for the parameter names `encoder.layers.{i}`."""
+    """The container of the Transformer layers, which gives them the names `encoder.layers.{i}`."""
 
     def __init__(self, config: ErnieMConfig):
         super().__init__()

@@ -1,10 +1,11 @@
-"""The word embeddings, and the gradient shared by their two uses.
+"""The word embeddings, and in-place accumulation of their gradient on a CPU.
 
-The embedding matrix is used twice: input ids look up its rows, and masked positions are predicted from it
-(`model/lm_head.py`). On a CPU, Paddle makes a gradient of the whole matrix for each use in each micro-batch
-(768 MB at base size, zeroed on one thread) and adds them up. Once `build_optimizer` has taken over the matrix
-on a CPU, both uses add to one `weight.grad` in place. `paddle.grad` of a loss also adds to it, and cannot
-return it. Otherwise, as in a loop with one of Paddle's optimizers, the gradients are Paddle's.
+The embedding matrix is tied: input ids look up its rows, and the masked-LM head projects to the vocabulary
+with it (`model/lm_head.py`). On a CPU, Paddle makes a gradient of the whole matrix for each use in each
+micro-batch (768 MB at base size, zeroed on one thread) and adds them up. Once `build_optimizer` has taken
+over the matrix on a CPU, both uses add to one `weight.grad` in place. `paddle.grad` of a loss also adds to
+`weight.grad`, and cannot return this gradient. Otherwise, as with one of Paddle's optimizers, Paddle computes
+the gradients.
 """
 
 import weakref
@@ -23,16 +24,16 @@ from ernie_m.model.cpu.numpy_views import add, as_array, as_rows, as_tensor
 
 
 class EmbeddingGradient:
-    """The gradient of an embedding matrix [V, H] in training on a CPU, and its rows that may be nonzero.
+    """Accumulates the gradient of an embedding matrix [V, H] in place, and records which rows are nonzero.
 
-    The optimizer of a model owns it: a copy of the model has none.
+    A deep copy of the model does not copy this object.
 
-    Both uses of the matrix add to `weight.grad` in place. Its memory is kept from step to step, because other
-    tensors would take the space if it were freed. A fine-tuning batch uses a few thousand of 250,002 words:
-    the optimizer updates only these rows (`ernie_m/model/cpu/lazy_adamw.py`).
+    The memory of `weight.grad` is kept from step to step, because other tensors would take the space if it
+    were freed. A fine-tuning batch contains a few thousand of 250,002 subwords, and the optimizer updates
+    only these rows (`ernie_m/model/cpu/lazy_adamw.py`).
 
-    A masked-LM loss computes its gradient of the matrix in the forward pass, before it knows the factor of
-    the backward pass. It borrows the kept memory for that, if free, and returns it in the backward pass.
+    The masked-LM loss computes its gradient of the matrix in the forward pass, before the gradient of the
+    loss is known. It borrows the kept memory, if free, and returns it in the backward pass.
 
     Attributes:
         touched: bool [V], True where the kept memory may be nonzero; None: any row may be, as always with
@@ -50,7 +51,7 @@ class EmbeddingGradient:
         return None
 
     def array(self) -> np.ndarray:
-        """Return `weight.grad` as an array [V, H] to add to, initialized with zeros if missing."""
+        """Return `weight.grad` as an array [V, H] for in-place addition; zeros if it was None."""
         # The gradient is set as `grad_`, because `grad` would copy it.
         if self.weight.grad is None and self._is_lent():  # the kept memory is in use
             self.weight.grad_ = paddle.zeros_like(self.weight)
@@ -63,7 +64,7 @@ class EmbeddingGradient:
         return as_array(self._gradient)
 
     def add_rows(self, ids: np.ndarray, values: np.ndarray) -> None:
-        """Add `values` [N, H] to the rows `ids` [N]; a row may occur more than once."""
+        """Add `values` [N, H] to the gradient's rows `ids` [N], which may contain duplicates."""
         table = self.array()
         if self.touched is not None:
             self.touched[ids] = True
@@ -74,10 +75,10 @@ class EmbeddingGradient:
         table[rows] += as_array(sums)
 
     def borrow(self) -> np.ndarray:
-        """Return uninitialized memory [V, H] for the gradient of a loss, to be passed to `add_borrowed`.
+        """Return an uninitialized array [V, H] for a loss's gradient, which is then passed to `add_borrowed`.
 
-        It is the kept memory if that is free. Then `add_borrowed` need not add: the loss's values become
-        `weight.grad`.
+        The array is the kept memory, if free. Then `add_borrowed` sets it as `weight.grad` without an
+        addition.
         """
         if self.weight.grad is not None or self._is_lent():
             return as_array(paddle.empty_like(self.weight))
@@ -87,7 +88,7 @@ class EmbeddingGradient:
         return borrowed
 
     def add_borrowed(self, gradient: np.ndarray, factor: float) -> None:
-        """Add `factor` times `gradient` [V, H], which `borrow` returned and the loss has filled."""
+        """Add `factor` times `gradient` [V, H], an array from `borrow` that the loss has filled."""
         is_kept_memory = self._borrowed_ref is not None and self._borrowed_ref() is gradient
         if is_kept_memory:
             self._borrowed_ref = None  # returned
@@ -101,10 +102,10 @@ class EmbeddingGradient:
         self.touched = None  # the loss may have written to any row
 
     def touched_rows(self, gradient: Tensor) -> np.ndarray | None:
-        """Return the rows, bool [V], where a gradient of the matrix may be nonzero; None: any row.
+        """Return which rows of the gradient may be nonzero: bool [V]; None: any row.
 
         Args:
-            gradient: [V, H], in the kept memory or elsewhere.
+            gradient: the gradient of the matrix, [V, H]. Rows are known only for one in the kept memory.
         """
         memory = self._memory
         is_in_memory = memory is not None and as_array(gradient).ctypes.data == memory.ctypes.data
@@ -115,7 +116,7 @@ class EmbeddingGradient:
         self.touched = None
 
     def join(self, gradient: Tensor) -> Tensor:
-        """Return the gradient added in place plus Paddle's `gradient`, and set `weight.grad` to None."""
+        """Return the sum of `weight.grad` and another gradient [V, H], and set `weight.grad` to None."""
         self.forget_rows()
         if self.weight.grad is None:
             return gradient
@@ -124,7 +125,7 @@ class EmbeddingGradient:
         return total
 
     def squared_norm(self) -> Tensor:
-        """Return the sum of the squares of `weight.grad`, float64 []."""
+        """Return the squared L2 norm of `weight.grad`, float64 []."""
         gradient = self._gradient
         rows = self.touched_rows(gradient)
         if rows is not None:  # other rows are 0
@@ -132,7 +133,7 @@ class EmbeddingGradient:
         return squared_norm(gradient)
 
     def scale_(self, factor: float) -> None:
-        """Multiply `weight.grad` in place."""
+        """Multiply `weight.grad` by `factor` in place."""
         rows = self.touched_rows(self._gradient)  # None: any row may be nonzero
         if rows is None:
             self._gradient.scale_(factor)
@@ -152,17 +153,17 @@ class EmbeddingGradient:
         return self._memory
 
     def _is_lent(self) -> bool:
-        """Return whether a live loss has borrowed the kept memory."""
+        """Return whether a loss has borrowed the kept memory and still exists."""
         return self._borrowed_ref is not None and self._borrowed_ref() is not None
 
 
 def squared_norm(gradient: Tensor) -> Tensor:
-    """Return the sum of the squares of a gradient, float64 []."""
+    """Return the squared L2 norm of a gradient, float64 []."""
     return gradient.square().sum().astype("float64")
 
 
 class EmbeddingLookup(PyLayer):
-    """Look up rows of an embedding matrix [V, H]: ids [N] -> [N, H]. The gradient is added in place."""
+    """Embedding lookup, ids [N] -> [N, H], whose backward pass accumulates the matrix gradient in place."""
 
     @staticmethod
     def forward(ctx, weight: Tensor, ids: Tensor, embedding_gradient: EmbeddingGradient) -> Tensor:
@@ -177,12 +178,11 @@ class EmbeddingLookup(PyLayer):
 
 
 class WordEmbeddings(nn.Embedding):
-    """paddle.nn.Embedding that owns the gradient of its matrix in training.
+    """paddle.nn.Embedding with optional in-place accumulation of its gradient on a CPU.
 
     Attributes:
-        gradient: adds gradients in place; None: Paddle makes them, since no optimizer has taken over the
-            matrix.
-        in_bfloat16: whether `ernie_m.model.lm_head.cross_entropy` multiplies in bfloat16 on a CPU.
+        gradient: accumulates the gradient in place; None: Paddle computes the gradient.
+        in_bfloat16: whether the projection to the vocabulary is in bfloat16 on a CPU.
     """
 
     def __init__(self, *args: Any, **kwargs: Any):
@@ -191,10 +191,7 @@ class WordEmbeddings(nn.Embedding):
         self.in_bfloat16 = False
 
     def take_over(self) -> EmbeddingGradient:
-        """Add gradients in place from now on.
-
-        Called by an optimizer that updates only rows with a gradient.
-        """
+        """Accumulate gradients in place from now on, for `LazyAdamW`; return the accumulator."""
         if self.gradient is None:
             self.gradient = EmbeddingGradient(self.weight)
             # Paddle keeps the hook as long as the weight, invisibly to Python. A hook with a reference to
@@ -203,17 +200,17 @@ class WordEmbeddings(nn.Embedding):
         return self.gradient
 
     def forward(self, ids: Tensor) -> Tensor:
-        """Look up [N] int64 -> [N, H]."""
+        """Look up word embeddings: ids int64 [N] -> [N, H]."""
         if self.gradient is None or not kernel_selection.training_on_cpu(self.weight):
             return super().forward(ids)
         return EmbeddingLookup.apply(self.weight, ids, self.gradient)
 
 
 def add_paddles_gradient(table: "weakref.ref[EmbeddingGradient]", gradient: Tensor | None) -> Tensor | None:
-    """Return the gradient of the whole matrix for Paddle, given that of another use.
+    """Gradient hook of an embedding matrix: add `weight.grad`, accumulated in place, to Paddle's gradient.
 
-    A hook of the weight. Paddle adds `gradient` to `weight.grad`, unless that was cleared to zeros: then it
-    overwrites what was added in place since.
+    Paddle adds the result to `weight.grad`. But if `weight.grad` was cleared to zeros, Paddle overwrites it,
+    which would lose what was accumulated since.
     """
     owner = table()
     if gradient is None or owner is None:  # None is from `EmbeddingLookup`, which has added its rows

@@ -1,4 +1,4 @@
-"""Validation: whether a checkpoint has the tensors that a model requires. No Paddle here."""
+"""Validation of a checkpoint's tensors against a model. Does not import Paddle."""
 
 from collections.abc import Mapping
 
@@ -18,12 +18,12 @@ def check(
     checkpoint: Checkpoint,
     optional: tuple[str, ...] = (),
 ) -> None:
-    """Compare the names and shapes of a model with those of the weights.
+    """Check that a checkpoint has all tensors that a model loads, in the expected shapes.
 
     Args:
-        shapes: native name -> shape, of each tensor that the model loads.
+        shapes: native name -> shape of each tensor that the model loads.
         config: the model's config.
-        optional: prefixes of names that may be missing.
+        optional: prefixes of names that the checkpoint may lack.
 
     Raises:
         UserError: a shape differs (with the config key), the number of layers or attention heads differs, or
@@ -45,11 +45,11 @@ def check(
 
 
 def unread(start: Checkpoint | None, reads_pooler: bool) -> tuple[str, ...]:
-    """Return prefixes of weight names that are neither loaded nor written: a pooler that would stay random.
+    """Return the name prefixes of weights that are neither loaded nor saved: an untrained, random pooler.
 
     Args:
         start: the initial checkpoint; None: random weights.
-        reads_pooler: whether training uses the pooler, and trains it.
+        reads_pooler: whether the model uses, and so trains, the pooler.
     """
     return () if reads_pooler or start is None or start.has_pooler else ("pooler.",)
 
@@ -57,10 +57,10 @@ def unread(start: Checkpoint | None, reads_pooler: bool) -> tuple[str, ...]:
 def _check_attention_heads(
     config: ErnieMConfig, checkpoint: Checkpoint, shapes: Mapping[str, tuple[int, ...]]
 ) -> None:
-    """Compare the number of attention heads, which shapes do not show.
+    """Check the number of attention heads, which tensor shapes do not determine.
 
     Raises:
-        UserError: the model's number differs from the checkpoint's config.
+        UserError: the model's config and the checkpoint's config differ.
     """
     fills_encoder = any(name.startswith("encoder.") for name in shapes)
     if checkpoint.config is None or not fills_encoder:  # nothing to compare
@@ -75,13 +75,13 @@ def _check_attention_heads(
 
 
 def _check_shapes(shapes: Mapping[str, tuple[int, ...]], tensors: Weights) -> None:
-    """Compare shapes of the model with those of the weights.
+    """Check the shapes of the tensors that the model loads.
 
     Args:
         shapes: name -> shape in the model.
 
     Raises:
-        UserError: a shape differs; the message names the config keys.
+        UserError: a shape differs; the message has the config keys that differ.
     """
     wrong = [name for name in shapes if name in tensors and tensors.shape(name) != shapes[name]]
     if not wrong:
@@ -104,5 +104,5 @@ def _check_shapes(shapes: Mapping[str, tuple[int, ...]], tensors: Weights) -> No
 
 
 def format_count(names: list[str]) -> str:
-    """Format a number of tensors for a message."""
+    """Format the number of tensors for a message, such as "2 tensors"."""
     return f"{len(names)} tensor" if len(names) == 1 else f"{len(names)} tensors"

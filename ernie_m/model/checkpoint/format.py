@@ -1,6 +1,6 @@
-"""Base class of formats: how folders are recognized, read and written.
+"""`Checkpoint`, and the base class of checkpoint formats: detection, reading and writing.
 
-Each format has a file here or in foreign/.
+Each format has a file in this folder or in foreign/.
 """
 
 import re
@@ -27,17 +27,17 @@ _ONLY = {"position_embedding_type": "absolute", "is_decoder": False, "add_cross_
 
 @dataclass(frozen=True)
 class Source:
-    """The files of a format found in a folder, before conversion.
+    """The files of a checkpoint found in a folder, before conversion to native names.
 
     Attributes:
-        folder: contains the model card and the language means.
-        weights: under their names in the file.
-        raw_config: contents of its config; empty without one.
-        config_path: None without a config file.
-        tokenizer_folders: where its tokenizer may be, most likely folder first.
-        tasks: possible tasks, by its class or its tensors: keys of `Names.classes`. Their heads have the same
-            names, so only the user can tell them apart.
-        root: the opened folder, which may have the modules of sentence-transformers.
+        folder: folder with the model card and the language means.
+        weights: the tensors under their names in the file.
+        raw_config: contents of the config file; empty without one.
+        config_path: path of the config file; None without one.
+        tokenizer_folders: folders that may contain the tokenizer, most likely first.
+        tasks: tasks that the head may be for, by class name or tensor names: keys of `Names.classes`. With
+            several, the heads have the same names, so only the user can tell them apart.
+        root: the opened folder, which may have modules.json of sentence-transformers.
     """
 
     folder: Folder
@@ -55,7 +55,7 @@ class Source:
 
     @property
     def task(self) -> str | None:
-        """Return the task that the model was fine-tuned for; None: none, or unknown."""
+        """Return the task that the model was fine-tuned for; None: a pretrained model, or ambiguous."""
         return self.tasks[0] if len(self.tasks) == 1 and self.tasks[0] != LM else None
 
     def first(self, names: Sequence[str]) -> Path | None:
@@ -77,7 +77,7 @@ class Checkpoint:
         config: the model's shape; None without a config file, which only the native and the official format
             allow.
         task: the task that the model was fine-tuned for, of `ernie_m.model.tasks`, or `key_mapping.CHOICE`;
-            None: none, or unknown.
+            None: a pretrained model, or unknown.
         labels: label names in the order of their ids; empty if unknown.
         settings: the other keys of the native config.json, such as "languages" and "step"; empty in other
             formats.
@@ -107,16 +107,16 @@ class Checkpoint:
 
     @property
     def files(self) -> list[Path]:
-        """Return the files it is read from; for sharded weights their index or folder."""
+        """Return the files that the checkpoint consists of; for sharded weights their index or folder."""
         others = (self.config_path, self.vocab_path, self.piece_model_path, self.language_means_path)
         return [Path(self.tensors.source), *filter(None, others)]
 
     @property
     def shape(self) -> ErnieMConfig:
-        """Return `config`, which is required.
+        """Return the model's config.
 
         Raises:
-            UserError: it is missing.
+            UserError: the checkpoint has no config file.
         """
         if self.config is None:
             raise UserError(
@@ -127,35 +127,36 @@ class Checkpoint:
 
     @property
     def has_pooler(self) -> bool:
-        """Return whether the weights have a pooler; otherwise a model's pooler is random."""
+        """Return whether the checkpoint has the weights of a pooler."""
         return "pooler.dense.weight" in self.tensors
 
     def tokenizer(
         self, vocab_path: str | Path | None = None, piece_model_path: str | Path | None = None
     ) -> Tokenizer:
-        """Return the tokenizer of the folder; its files must agree.
+        """Load the tokenizer of the checkpoint.
 
         Args:
-            vocab_path, piece_model_path: files to use instead of the folder's, if given. With only a
-                piece_model_path, the vocabulary is derived from it.
+            vocab_path, piece_model_path: files to use instead of the checkpoint's, if given. With only a
+                `piece_model_path`, the vocabulary is derived from the SentencePiece model.
 
         Raises:
-            UserError: it is missing, a file is corrupt, or two files contradict each other.
+            UserError: there is no SentencePiece model, a file is corrupt, or two files contradict each other.
         """
-        pieces = piece_model_path or self.piece_model_path
-        if pieces is None:
+        model_path = piece_model_path or self.piece_model_path
+        if model_path is None:
             raise missing_sentencepiece_model(self.path)
         vocab = vocab_path or (None if piece_model_path else self.vocab_path)
-        tokenizer = Tokenizer(vocab, pieces, self.preprocessing.text_rules, self.preprocessing.added_tokens)
-        if vocab == self.vocab_path and pieces == self.piece_model_path:
-            location = Path(pieces).parent
+        preprocessing = self.preprocessing
+        tokenizer = Tokenizer(vocab, model_path, preprocessing.text_rules, preprocessing.added_tokens)
+        if vocab == self.vocab_path and model_path == self.piece_model_path:
+            location = Path(model_path).parent
             check_ids(self.folder if location == self.folder.path else Folder(location), tokenizer)
         self.folder.forget()
         return tokenizer
 
 
 class Format(Names):
-    """A format. A read-only one has no `library`, a write-only one no `find`.
+    """A checkpoint format. A read-only format has no `library`, a write-only one no `find`.
 
     Attributes:
         name: its name in messages.
@@ -185,25 +186,29 @@ class Format(Names):
     separators: int | None = 2
 
     def find(self, folder: Folder) -> Source | None:
-        """Find a checkpoint of this format in a folder; None if there is none.
+        """Return the files of a checkpoint of this format in a folder; None: no such checkpoint.
 
         Raises:
-            UserError: it cannot be read.
+            UserError: a file cannot be read or is corrupt.
         """
         raise NotImplementedError
 
     def check(self, config: ErnieMConfig) -> None:
-        """Raise a UserError for a shape that the format does not support."""
-
-    def config(self, source: Source, weights: Weights) -> ErnieMConfig:
-        """Return the model's shape. If file and weights disagree on a size, log it and use the weights.
-
-        Args:
-            weights: under native names.
+        """Check that the format supports a model config.
 
         Raises:
-            UserError: another architecture, or a size that neither file nor weights contain, such as the
-            heads.
+            UserError: a value of the config is not supported.
+        """
+
+    def config(self, source: Source, weights: Weights) -> ErnieMConfig:
+        """Return the model's config. Sizes that contradict tensor shapes are replaced, with a warning.
+
+        Args:
+            weights: tensors under native names.
+
+        Raises:
+            UserError: the architecture is not supported, or a size is neither in the config nor in the
+                shapes, such as the number of attention heads.
         """
         raw_config = source.raw_config
         location = source.config_path or source.path
@@ -229,7 +234,7 @@ class Format(Names):
         return config
 
     def settings(self, source: Source, config: ErnieMConfig | None) -> dict[str, Any]:
-        """Return `Checkpoint.settings`, by default empty."""
+        """Return the keys of config.json that become `Checkpoint.settings`; by default none."""
         return {}
 
     def preprocessing(
@@ -240,11 +245,16 @@ class Format(Names):
         labels: list[str],
         drop_unknown: bool,
     ) -> tuple[PreprocessingConfig, list[str]]:
-        """Return the preprocessing settings, and descriptions of unsupported ones.
+        """Read the preprocessing settings.
 
         Args:
-            weights: under native names.
-            drop_unknown: see `ernie_m.model.checkpoint.open.open_checkpoint`.
+            weights: tensors under native names.
+            config: the model's config, if any.
+            labels: label names, if any.
+            drop_unknown: drop unknown settings instead of raising an error.
+
+        Returns:
+            The settings, and descriptions of unsupported ones.
 
         Raises:
             UserError: a file is corrupt, two files contradict each other, or a value is unknown.
@@ -282,15 +292,17 @@ def _infer_sizes(weights: Weights) -> dict[str, int]:
 
 
 def read_labels(raw_config: Mapping[str, Any], key: str, path: Path | None, outputs: int = 0) -> list[str]:
-    """Return the label names in the order of their ids; [] if missing or LABEL_0, ...
+    """Read the label names of a config, in the order of their ids; [] if missing, or if LABEL_0, LABEL_1, ...
 
     Args:
-        key: key of a list of names, or of id -> name.
-        path: path of the config.
-        outputs: number of a classifier's outputs; for several, LABEL_0, ... in other numbers count as names.
+        raw_config: contents of the config.
+        key: key of a list of names, or of a dict id -> name.
+        path: path of the config, for messages.
+        outputs: number of outputs of the classifier. LABEL_0, LABEL_1, ... count as names if their number
+            differs from several outputs.
 
     Raises:
-        UserError: the value is invalid, label2id contradicts it, or a label is duplicate.
+        UserError: the value is invalid, contradicts label2id, or has a duplicate label.
     """
     names = raw_config.get(key) or []
     if isinstance(names, dict) and all(re.fullmatch("[0-9]{1,9}", id_) for id_ in names):
@@ -319,5 +331,5 @@ def read_labels(raw_config: Mapping[str, Any], key: str, path: Path | None, outp
 
 
 def numbered(count: int) -> list[str]:
-    """Return the names of unnamed labels in transformers."""
+    """Return transformers' default label names: LABEL_0, LABEL_1, ..."""
     return [f"LABEL_{i}" for i in range(count)]

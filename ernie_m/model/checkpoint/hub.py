@@ -1,6 +1,7 @@
-"""Models on the Hugging Face Hub by name, such as intfloat/multilingual-e5-small; cached.
-An existing folder has precedence over a name, and a path within an existing folder is not a name. Nor is
-configs/e5-small, which ernie-m download e5-small creates.
+"""Downloads models from the Hugging Face Hub by name, such as intfloat/multilingual-e5-small, to its cache.
+
+An existing folder has precedence over a model name. A path within an existing folder is not a model name, nor
+is configs/e5-small, which ernie-m download e5-small creates.
 """
 
 import os
@@ -21,13 +22,16 @@ _WEIGHTS = (["model*.safetensors"], ["pytorch_model*.bin", "*.pdparams"])
 
 
 def local_folder(path: str | os.PathLike) -> Path:
-    """Return the folder or file at a path, or the downloaded folder of a model on the Hub.
+    """Return the local path of a model; download a model that is named as on the Hugging Face Hub.
 
     HF_ENDPOINT, HF_HOME, HF_TOKEN and HF_HUB_OFFLINE work as in huggingface_hub.
 
+    Args:
+        path: a folder, a file, or a model name on the Hub.
+
     Raises:
-        UserError: the Hub has no such model or it is gated; the download failed, or the Hub cannot be reached
-            and nothing is cached; or the Hub is on another machine and not https.
+        UserError: huggingface_hub is not installed, the Hub has no such model, the model is gated, the
+            download failed and nothing is cached, or HF_ENDPOINT is neither local nor https.
     """
     name = str(path)
     organization = Path(path).parent
@@ -79,7 +83,7 @@ def local_folder(path: str | os.PathLike) -> Path:
 
 
 def _is_trusted(hub: str) -> bool:
-    """Return whether nobody can tamper with a hub's responses, from which the library makes file names."""
+    """Return whether a Hub's URL is https or local, so that responses cannot be tampered with."""
     try:
         host = urlsplit(hub).hostname or ""
         is_here = host == "localhost" or ip_address(host).is_loopback

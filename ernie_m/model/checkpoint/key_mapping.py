@@ -1,6 +1,7 @@
 """Tensor names of native checkpoints and other formats, and conversion between them.
-The native names: the modules of a model, the kinds of their tensors and the axes. Linear weights are
-[in, out]. The names in other formats are in the file of each format.
+
+This file has the native names, the kind of each module, and the axes of its weight. Native linear weights are
+[in, out]. The file of each format has the names in that format.
 """
 
 import re
@@ -63,7 +64,7 @@ TASKS = (CLASSIFICATION, TOKEN_CLASSIFICATION, QUESTION_ANSWERING, SEARCH, CHOIC
 
 
 def encoder_shapes(config: ErnieMConfig) -> dict[str, tuple[int, ...]]:
-    """Return the shape of each tensor of an encoder, with a pooler."""
+    """Return the shape of each tensor of an encoder with this config, by native name."""
     shapes = {}
     for module, (kind, axes) in ENCODER.items():
         sizes = tuple(getattr(config, axis) for axis in axes)
@@ -76,10 +77,11 @@ def encoder_shapes(config: ErnieMConfig) -> dict[str, tuple[int, ...]]:
 
 
 def count_layers(names: Iterable[str], queries: str = QUERIES) -> int:
-    """Return the highest layer index in names without a prefix, plus one; 0 without layers.
+    """Return the number of layers of an encoder: the highest layer index in its tensor names, plus one.
 
     Args:
-        queries: name of the queries of layer `{i}`; by default the native one.
+        names: tensor names, without the prefix of a model with a head.
+        queries: name of the query projection of layer `{i}`; by default the native name.
     """
     before, _, behind = queries.partition("{i}")
     # At most four digits: a corrupt file may name any layer, and the tables get rows for all lower layers.
@@ -88,7 +90,10 @@ def count_layers(names: Iterable[str], queries: str = QUERIES) -> int:
 
 
 def find_axes(name: str) -> tuple[str, ...]:
-    """Return the axes of a native tensor; () for other names."""
+    """Return the axes of a native tensor as config keys, such as ("vocab_size", "hidden_size").
+
+    () for a name that is not native.
+    """
     module, _, ending = re.sub(r"^encoder\.layers\.\d+\.", f"{_LAYER}.", name).rpartition(".")
     _kind, axes = MODULES.get(module, (None, ()))
     return axes if ending == "weight" else axes[-1:]
@@ -98,8 +103,8 @@ class ModelClass(NamedTuple):
     """A model class of a library.
 
     Attributes:
-        name: "" if the format has no classes.
-        has_pooler: whether it has a pooler, under the encoder's name for it.
+        name: name of the class in config.json; "" if the format has no classes.
+        has_pooler: whether the model has a pooler, under the encoder's name of the pooler.
         head: (native name, name in the format) of the modules of its head.
     """
 
@@ -126,7 +131,7 @@ _VALUES: Mapping[str, Callable[[int], np.ndarray]] = {_NUMBERS: np.arange, _ZERO
 
 
 class Row(NamedTuple):
-    """One tensor of a format.
+    """A tensor in a format: its native name and its name in the format.
 
     Attributes:
         canonical: native name.
@@ -142,13 +147,13 @@ class Row(NamedTuple):
 
 
 class TensorMapping(NamedTuple):
-    """How a native tensor is made from tensors in a file.
+    """How a native tensor is computed from tensors in a file.
 
     Attributes:
-        names: names in the file; usually one.
+        names: names of the tensors in the file; usually one.
         shape: shape of the result of `read`.
-        read: reads it.
-        transposed: whether its axes are reversed afterwards.
+        read: reads the tensor.
+        transposed: whether the result of `read` must be transposed.
     """
 
     names: tuple[str, ...]
@@ -158,13 +163,13 @@ class TensorMapping(NamedTuple):
 
 
 class Translated(NamedTuple):
-    """Weights under other names.
+    """The result of a conversion between native names and those of a format.
 
     Attributes:
-        weights: each is read when it is accessed.
-        dropped: for a file: name in the file -> reason why the tensor was skipped.
-        unknown: for a file: unknown names, sorted; for native weights: names without a counterpart.
-        absent: native names that the format requires and the weights lack.
+        weights: the converted tensors, each of which is read when it is accessed.
+        dropped: to native: name in the file -> reason why the tensor was skipped.
+        unknown: to native: unknown names in the file, sorted; from native: names that the format lacks.
+        absent: from native: native names of tensors that the format requires and the weights lack.
     """
 
     weights: Weights
@@ -174,10 +179,10 @@ class Translated(NamedTuple):
 
 
 def floats(file: Weights, name: str) -> np.ndarray:
-    """Return a tensor of a file. uint16 is Paddle's storage of bfloat16, which becomes float32.
+    """Read a floating-point tensor of a file. uint16, Paddle's bits of bfloat16, is converted to float32.
 
     Raises:
-        UserError: it is not a floating-point tensor.
+        UserError: the tensor has another dtype.
     """
     array = file[name]
     if array.dtype == np.uint16:
@@ -188,25 +193,25 @@ def floats(file: Weights, name: str) -> np.ndarray:
 
 
 def as_it_is(file: Weights, name: str, transposed: bool = False) -> TensorMapping:
-    """Return the mapping of a tensor that is only renamed."""
+    """Return the mapping of a tensor that is only renamed, and possibly transposed."""
     return TensorMapping((name,), file.shape(name), lambda: floats(file, name), transposed)
 
 
 class Names:
-    """The names of native tensors in a format. Modules that it does not list have their native names.
+    """The tensor names of a format. Encoder modules that are not in `encoder` have their native names.
 
     Attributes:
-        classes: model kind -> class; None is the encoder alone.
-        encoder: native module -> its name; "": the format does not have it.
-        transposed: whether linear weights are [out, in].
+        classes: task -> model class of the format; None: the encoder alone.
+        encoder: native module -> its name in the format; "": the format does not have the module.
+        transposed: whether linear weights are [out, in] in the format.
         endings: kind of module -> suffixes of its weight and bias; None: absent.
-        prefix: prefix of the encoder's names in a model with a head.
-        any_prefix: regular expression of prefixes in files.
-        beside_any_head: as `ModelClass.head`, for modules that any head may have in addition.
+        prefix: prefix of the encoder's names in a model with a head, for writing.
+        any_prefix: regular expression of all such prefixes, for reading.
+        beside_any_head: (native name, name in the format) of modules that may occur next to any head.
         has_tables: whether the format supports static models.
         zeros: name of a tensor that is written as a row of zeros -> native tensor with the same row length.
-        dropped: prefix of skipped tensors -> reason.
-        optional: prefix of native names that no model of the format requires.
+        dropped: name prefix of tensors that are skipped in reading -> reason.
+        optional: prefix of native names that the format does not require.
     """
 
     classes: Mapping[str | None, ModelClass]
@@ -238,36 +243,37 @@ class Names:
     optional = "lm_head."
 
     def bare(self, name: str) -> str:
-        """Remove the prefix of a model with a head from a name in a file."""
+        """Remove the encoder's prefix, such as "roberta.", from a tensor name of a file."""
         return re.sub(f"^(?:{self.any_prefix})", "", name)
 
     def is_encoder_weight(self, name: str) -> bool:
-        """Return whether a tensor of a file is part of the encoder, which requires it, and is not a copy."""
+        """Return whether a tensor of a file is a weight of the encoder, by name, and not a redundant copy."""
         bare = self.bare(name)
         is_inside = bare != name or bare.startswith(("embeddings.", "encoder."))
         return is_inside and not bare.startswith(tuple(self.dropped))
 
     @property
     def queries(self) -> str:
-        """Return the name of the queries of layer `{i}`, which identifies the format and its layers."""
+        """Return the format's name of the query projection of layer `{i}`, which identifies the format."""
         return self.encoder.get(QUERIES, QUERIES)
 
     def kind(self, task: str | None, tensors: Iterable[str]) -> str | None:
-        """Return the key of `classes` for a native model; None if the format has no class with its head.
+        """Return the key of `classes` for a model in native names; None: the format has no such head.
 
         Args:
-            tensors: native names of its tensors.
+            task: the task of the model's head; None: none.
+            tensors: native names of the model's tensors.
         """
         if task is None and LM in self.classes and LM_BIAS in tensors:
             return LM
         return task if task in self.classes else None
 
     def find_tasks(self, tensors: Iterable[str], class_name: str | None) -> list[str]:
-        """Return the tasks that a model may be for, by its class name, or otherwise by the names of its head.
+        """Return the tasks that the head of a model may be for, by class name or, if unknown, tensor names.
 
         Args:
-            tensors: names in the file.
-            class_name: from the model's config, if any.
+            tensors: tensor names in the file.
+            class_name: name of the model class in the config, if any.
         """
         tensors = set(tensors)
         ending, _ = self.endings[OUTPUT]
@@ -280,10 +286,11 @@ class Names:
         return tasks_of_class or list(class_of_task)
 
     def rows(self, num_layers: int, task: str | None = None, prefix: str = "") -> list[Row]:
-        """Return the tensors of a model, with their native names and those of the format.
+        """List the tensors of a model, with their native names and their names in the format.
 
         Args:
-            task: a key of `classes`; for others the format only has the encoder.
+            num_layers: number of encoder layers.
+            task: a key of `classes`; for other tasks, only the encoder is listed.
             prefix: prefix of the encoder's names in the format.
         """
         model_class = self.classes.get(task, self.classes[None])
@@ -302,7 +309,13 @@ class Names:
         return rows
 
     def _list_rows(self, module: str, theirs: str, layer: int = 0) -> list[Row]:
-        """Return weight and bias of a module with the name `theirs` in the format."""
+        """List the weight and the bias of a module, as far as the format has them.
+
+        Args:
+            module: native name.
+            theirs: name in the format.
+            layer: index that replaces `{i}` in both names.
+        """
         kind, axes = MODULES[module]
         ours = module.format(i=layer)
         theirs = theirs.format(i=layer)
@@ -318,28 +331,30 @@ class Names:
     def adapt(
         self, mappings: dict[str, TensorMapping], file: Weights, in_file: Mapping[str, str]
     ) -> dict[str, str]:
-        """Change how native tensors are made, where renaming is not enough.
+        """Change the mappings of native tensors for which renaming is not enough; by default none.
 
         Args:
-            mappings: native name -> its mapping.
-            in_file: name without prefix -> the name in the file.
+            mappings: native name -> mapping; modified in place.
+            file: the tensors of the file.
+            in_file: tensor name without the encoder's prefix -> name in the file.
 
         Returns:
-            Other names of the file that are skipped, with the reason.
+            Name in the file -> reason, of additional tensors to skip.
 
         Raises:
-            UserError: a shape that cannot be split or added.
+            UserError: a tensor that must be split or added has an unsuitable shape.
         """
         return {}
 
     def to_native(self, file: Weights, task: str | None) -> Translated:
-        """Convert the weights of a file to native names.
+        """Convert the tensors of a file to native names.
 
         Args:
             task: a key of `classes`.
 
         Raises:
-            UserError: see `adapt`; when a tensor is read, that it is not a floating-point tensor.
+            UserError: a tensor that must be split or added has an unsuitable shape. Later, when a tensor is
+                read: its dtype is not a float dtype.
         """
         in_file = {self.bare(name): name for name in file}
         rows = self.rows(count_layers(in_file, self.queries), task)
@@ -383,10 +398,10 @@ class Names:
         return Translated(Weights(file.source, shapes, read), dropped, sorted(unknown), [])
 
     def from_native(self, weights: Weights, task: str | None) -> Translated:
-        """Convert weights with native names to those of the format.
+        """Convert tensors under native names to the names of the format.
 
         Args:
-            task: from `kind`.
+            task: result of `kind`.
         """
         prefix = "" if task is None else self.prefix
         rows = self.rows(count_layers(weights), task, prefix)

@@ -1,4 +1,4 @@
-"""Loads a checkpoint into a model."""
+"""Loads the weights of a checkpoint into a Paddle model."""
 
 import numpy as np
 import paddle
@@ -13,7 +13,7 @@ _ENCODER_PREFIX = "ernie_m."  # prefix of the encoder's parameters in a task mod
 
 
 def get_parameters(model: paddle.nn.Layer) -> dict[str, paddle.Tensor]:
-    """Return native name -> parameter. A tied parameter appears once."""
+    """Return a model's parameters by native name; a tied parameter appears once."""
     return {name.removeprefix(_ENCODER_PREFIX): parameter for name, parameter in model.named_parameters()}
 
 
@@ -23,17 +23,18 @@ def load_from(
     optional: tuple[str, ...] = ("pooler.",),
     ignore: tuple[str, ...] = (),
 ) -> list[str]:
-    """Load weights by name. All names and shapes are checked before the first parameter is changed.
+    """Load the weights of a checkpoint into a model. Nothing is loaded if a name or shape does not match.
 
     Args:
-        model: an encoder, or a model with one as `.ernie_m`.
+        model: an encoder, or a model with an encoder as `model.ernie_m`.
         checkpoint: from `open_checkpoint`.
-        optional: prefixes of names that may be missing; these stay as initialized, and are logged.
-        ignore: prefixes of names that are ignored on both sides. With "classifier." a task starts from
-            pretrained weights; without it the head is required.
+        optional: name prefixes of parameters that the checkpoint may lack. They keep their initial values,
+            with a warning.
+        ignore: name prefixes of parameters and tensors to skip, such as "classifier." to fine-tune
+            pretrained weights.
 
     Returns:
-        The names of the parameters that stay as initialized.
+        The names of the parameters that keep their initial values.
 
     Raises:
         UserError: a shape differs (with the config key), the number of layers or attention heads differs, or
@@ -59,7 +60,7 @@ def load_from(
 
 
 def _set(parameter: paddle.Tensor, array: np.ndarray) -> None:
-    """Set a parameter, converted to its dtype."""
+    """Set the value of a parameter to an array, converted to the parameter's dtype."""
     if parameter.dtype in STORED_DTYPES:
         # Directly from NumPy: an intermediate tensor would double the memory of the largest matrix.
         parameter.set_value(np.asarray(array, dtype=str(parameter.dtype).removeprefix("paddle.")))

@@ -41,7 +41,7 @@ _LONGEST_DESCRIPTION = 1 << 16  # bytes; one of 8 dims takes under 100
 
 
 class Header(NamedTuple):
-    """The header of a file."""
+    """The parsed header of a LoDTensor file."""
 
     code: int  # protobuf number of the dtype, a key of `DTYPES`
     shape: tuple[int, ...]
@@ -49,10 +49,10 @@ class Header(NamedTuple):
     file: WeightsFile
 
     def data(self) -> np.ndarray:
-        """Read the variable. bfloat16 is returned as float32.
+        """Read the data of the variable. bfloat16 is returned as float32.
 
         Raises:
-            UserError: the file has changed.
+            UserError: the file has changed since its header was read.
         """
         with self.file.open_binary() as file:
             numbers = read_numbers(file, DTYPES[self.code], math.prod(self.shape), self.offset)
@@ -60,7 +60,7 @@ class Header(NamedTuple):
 
 
 def read_header(path: str | os.PathLike) -> Header:
-    """Read the header of a variable, and check that the file has exactly the announced data.
+    """Read the header of a LoDTensor file, and check that the size of the data matches the header.
 
     Raises:
         UserError: the file is missing, truncated, too long or not a LoDTensor file.
@@ -77,14 +77,17 @@ def read_header(path: str | os.PathLike) -> Header:
 
 
 def _parse_header(file: IO[bytes]) -> tuple[int, tuple[int, ...], int]:
-    """Parse the header of a file, as described at the top of this module.
+    """Parse the header of a LoDTensor file.
+
+    Returns:
+        Dtype code, shape, and the offset of the data in bytes.
 
     Raises:
-        struct.error, ValueError, OverflowError: it is truncated or invalid.
+        struct.error, ValueError, OverflowError: the header is truncated or invalid.
     """
 
     def take(struct_format: str) -> tuple:
-        """Read the next values of the file, in a `struct` format."""
+        """Read the next values of the file in a format of the `struct` module."""
         return struct.unpack(struct_format, file.read(struct.calcsize(struct_format)))
 
     version, levels, tensor_version, length = take("<IQIi")
@@ -106,7 +109,7 @@ def _parse_header(file: IO[bytes]) -> tuple[int, tuple[int, ...], int]:
 
 @cache
 def _tensor_desc() -> Any:
-    """Return the class of the protobuf message."""
+    """Return the class of the protobuf message `VarType.TensorDesc`."""
     from google.protobuf import descriptor_pb2, message_factory  # few commands read such files
 
     field = partial(descriptor_pb2.FieldDescriptorProto, type="TYPE_UINT64")
@@ -118,16 +121,16 @@ def _tensor_desc() -> Any:
 
 
 def read(path: str | os.PathLike) -> np.ndarray:
-    """Read one variable. bfloat16 is returned as float32.
+    """Read the array of a LoDTensor file. bfloat16 is returned as float32.
 
     Raises:
-        UserError: see `read_header`.
+        UserError: the file is missing, truncated, too long or not a LoDTensor file.
     """
     return read_header(path).data()
 
 
 def write(path: str | os.PathLike, array: np.ndarray) -> None:
-    """Write one variable, byte for byte as `paddle.save(tensor, path, use_binary_format=True)`."""
+    """Write an array to a LoDTensor file, byte for byte as `paddle.save(..., use_binary_format=True)`."""
     data = np.asarray(array)
     data = np.asarray(data, data.dtype.newbyteorder("<"), order="C")  # little endian
     code = next(code for code, dtype in DTYPES.items() if dtype == data.dtype)

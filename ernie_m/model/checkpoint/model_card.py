@@ -1,6 +1,6 @@
-"""The model card, README.md of a folder: description, facts and scores of a model.
+"""The model card, README.md of a checkpoint folder: metadata, training facts and scores.
 
-Its YAML front matter has Hugging Face's keys. A conversion reads the card of its source.
+The YAML front matter has the keys of the Hugging Face Hub.
 """
 
 import itertools
@@ -36,18 +36,17 @@ _FOLDERS = re.compile(r"[^\s\"'=<,(]*/")  # the folders of a path
 
 
 def model_card(facts: Mapping[str, Any], config: Mapping[str, Any], parameters: int) -> str:
-    """Return the model card as Markdown. Paths are reduced to file names.
+    """Format the model card as Markdown with YAML front matter.
+
+    Directories in paths are removed, because they are specific to one machine. The license is "unknown"
+    unless given in the metadata: it depends on the licenses of the training text and the initial weights.
 
     Args:
-        facts: each key may be missing or None. `name` str; `task`; `command` str; `scores` {file: {language:
-            {metric: value}}}, or a table from `read_card`; `metadata`, front-matter keys that replace those
-            made here; any other key is listed with its value, a list or a dict.
+        facts: facts about the training; each key may be missing or None. `name`; `task`; `command`;
+            `scores`: {file: {language: {metric: value}}}, or a Markdown table from `read_card`; `metadata`:
+            front-matter keys that replace the default ones. Every other key is listed with its value.
         config: contents of config.json.
-        parameters: number of weights.
-
-    Returns:
-        Markdown, after YAML front matter. The license is "unknown" unless in the metadata: it depends on the
-        terms of the training text and the initial weights.
+        parameters: number of parameters.
     """
     # `task_named` also knows model classes. The class of an encoder is not a task.
     task = task_named(facts.get("task") or config.get("task") or config.get("architecture", EMBEDDING))
@@ -84,7 +83,11 @@ def model_card(facts: Mapping[str, Any], config: Mapping[str, Any], parameters: 
 
 
 def read_card(folder: Path) -> tuple[dict[str, Any], str | None]:
-    """Return the `KEPT` keys of the card in a folder, and its table of scores; empty without such a card."""
+    """Read the model card of a folder.
+
+    Returns:
+        The front-matter keys in `KEPT`, {} if there is no card; and the Markdown table of scores, if any.
+    """
     try:
         # The front matter is between two lines of ---.
         _, block, text = read_text(folder / CARD, _LARGEST_CARD).split("---\n", 2)

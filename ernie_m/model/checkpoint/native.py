@@ -1,6 +1,6 @@
-"""The native format: model.safetensors with native names, and config.json.
+"""The native checkpoint format: model.safetensors with native names, and config.json.
 
-`ernie_m.model.checkpoint.write` writes it during training, a conversion writes it here.
+Training writes checkpoints by `ernie_m.model.checkpoint.write`, conversion by this file.
 """
 
 import re
@@ -28,7 +28,7 @@ _OF_OTHERS = re.compile(r"^ernie_m\.|^encoder\.layer\.|self_attn\.self_attn\.")
 
 
 class NativeFormat(Format):
-    """The native folder, or its file of weights."""
+    """The native checkpoint format: a folder, or a file of weights in it."""
 
     name = "ernie-m"
     classes = {None: ModelClass(head=tuple((module, module) for module in HEADS))}
@@ -40,9 +40,9 @@ class NativeFormat(Format):
     separators = None
 
     def find(self, folder: Folder) -> Source | None:
-        """Find weights with native names.
+        """Return the files of a native checkpoint in a folder; None: no such checkpoint.
 
-        PaddleNLP's encoder has the same names, but its config contains the version of PaddleNLP.
+        An encoder of PaddleNLP has the same tensor names, but its config has the key "paddlenlp_version".
         """
         weights = open_weights(folder, {".safetensors": safetensors.read})
         if weights is None or WORDS not in weights or any(_OF_OTHERS.search(name) for name in weights):
@@ -63,12 +63,12 @@ class NativeFormat(Format):
         )
 
     def settings(self, source: Source, config: ErnieMConfig | None) -> dict[str, Any]:
-        """Return the keys of config.json besides the model shape."""
+        """Return the keys of config.json that are neither in the model config nor preprocessing settings."""
         shape = config.to_dict() if config else {}
         return {key: value for key, value in source.raw_config.items() if key not in shape and key != READING}
 
     def kind(self, task: str | None, tensors: Iterable[str]) -> str | None:
-        """Return the task itself: the native names are the same for all tasks."""
+        """Return the task unchanged, because tensor names are the same for all tasks."""
         return task
 
     def write(self, folder: Path, checkpoint: Checkpoint, weights: Weights, task: str | None) -> list[str]:
@@ -90,7 +90,7 @@ class NativeFormat(Format):
 
 
 def _read_tasks(raw_config: dict[str, Any], config_path: Path | None) -> list[str]:
-    """Return the task that the model was fine-tuned for, by config.json; [] if unknown."""
+    """Read the task that the model was fine-tuned for from config.json: a list of one; [] if unknown."""
     # ernie-m convert writes "head", fine-tuning "task"; the name of a model class also identifies its task.
     for key in ("head", "task", "architecture"):
         task = task_named(str(raw_config.get(key)))

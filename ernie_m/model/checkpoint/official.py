@@ -1,4 +1,4 @@
-"""The official format: params/, with a file per variable, and ernie_config.json next to it."""
+"""The official checkpoint format: params/ with a file per variable, and ernie_config.json next to it."""
 
 import os
 from collections.abc import Iterable, Mapping
@@ -44,7 +44,7 @@ _KEYS = (
 
 
 class Official(Format):
-    """The official format."""
+    """The official checkpoint format."""
 
     name = "official"
     encoder = {
@@ -85,10 +85,12 @@ class Official(Format):
     separators = 1
 
     def find(self, folder: Folder) -> Source | None:
-        """Return the parameter directory of a folder, or the folder itself; other weights have precedence.
+        """Return the files of an official parameter directory: the folder itself, or its subfolder params/.
+
+        None: no such directory, or the folder has other weights, which have precedence.
 
         Raises:
-            UserError: it has the heads of several tasks; a file is truncated, too long or not a variable.
+            UserError: the directory has heads of several tasks, or a file is not a valid LoDTensor file.
         """
         if folder.named or weights_name(folder):
             return None
@@ -119,10 +121,10 @@ class Official(Format):
         )
 
     def _read(self, params: Folder) -> Weights:
-        """Return the variables of a directory. Headers are read immediately, data when it is accessed.
+        """Open the variables of a parameter directory: read all headers now, and data when it is accessed.
 
         Raises:
-            UserError: a file is truncated, too long or not a variable.
+            UserError: a file is truncated, too long or not a LoDTensor file.
         """
         layers = count_layers(params.names, self.queries)
         rows = [row for task in self.classes for row in self.rows(layers, task)]
@@ -136,26 +138,29 @@ class Official(Format):
     def adapt(
         self, mappings: dict[str, TensorMapping], file: Weights, in_file: Mapping[str, str]
     ) -> dict[str, str]:
-        """Skip the other files of the directory."""
+        """Skip files of the directory that are not variables of the model, with the reason."""
         taken = {mapping.names[0] for mapping in mappings.values()}
         others = [name for name in (*file, *file.other_names) if name not in taken]
         return dict.fromkeys(others, "not a variable of the model")
 
     def kind(self, task: str | None, tensors: Iterable[str]) -> str | None:
-        """Return the kind; the layer of CHOICE has the official name of a classifier."""
+        """Return the key of `classes` for a task; a multiple-choice head has the name of a classifier."""
         return super().kind(CLASSIFICATION if task == CHOICE else task, tensors)
 
     def write(self, folder: Path, checkpoint: Checkpoint, weights: Weights, task: str | None) -> list[str]:
-        """Write params/ and ernie_config.json; replace existing ones."""
+        """Write params/ and ernie_config.json, replacing existing ones."""
         write_official(folder, weights, checkpoint.shape)
         return []
 
 
 def write_official(folder: Path, weights: Weights, config: ErnieMConfig) -> None:
-    """Write weights with official names in float32, and their config; replace existing ones.
+    """Write params/ with weights in float32, and ernie_config.json, replacing existing ones.
+
+    Args:
+        weights: tensors under official names.
 
     Raises:
-        UserError: a size that the official code does not support; a full disk.
+        UserError: the official code does not support a value of the config, or the disk is full.
     """
     check_fixed_sizes(config, "the official format")
     with atomic_dir(folder / "params") as params:
@@ -165,15 +170,18 @@ def write_official(folder: Path, weights: Weights, config: ErnieMConfig) -> None
 
 
 def write_config(path: str | os.PathLike, config: Mapping[str, Any]) -> None:
-    """Write the config keys that the official code reads, as JSON."""
+    """Write ernie_config.json with the keys that the official code reads."""
     write_json(path, {key: config[key] for key in _KEYS if key in config})
 
 
 def check_fixed_sizes(config: ErnieMConfig, library: str) -> None:
-    """Check sizes that a library does not store.
+    """Check config values that are fixed in a library instead of being stored.
+
+    Args:
+        library: name of the library, for the message.
 
     Raises:
-        UserError: one differs from the library's fixed value.
+        UserError: a value differs from the library's.
     """
     for key, value in {"intermediate_size": 4 * config.hidden_size, "layer_norm_eps": 1e-5}.items():
         if getattr(config, key) != value:

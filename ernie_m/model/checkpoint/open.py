@@ -1,6 +1,6 @@
-"""Opens a checkpoint of any supported format, or describes what a path contains instead.
-Its folder is listed once, and each format checks in turn whether it contains one of its models. No Paddle or
-torch here.
+"""Opens a checkpoint of any supported format, or reports what a path contains instead.
+
+The formats are tried in order. Imports neither Paddle nor torch.
 """
 
 import os
@@ -50,7 +50,7 @@ def another_family(folder: Folder, weights: Weights) -> UserError:
 
 
 def no_weights(path: Path) -> UserError:
-    """Return the error for a path without weights, with its contents and advice."""
+    """Return the error for a path without weights: what the path is, and what to do."""
     advice = "Use the folder of a checkpoint, such as best or step_N of a run"
     if "configs" in path.parts:  # the folder of the released weights
         is_e5 = "e5-small" in path.parts
@@ -60,7 +60,7 @@ def no_weights(path: Path) -> UserError:
 
 
 def _description(path: Path) -> str:
-    """Describe a path without weights."""
+    """Describe what a path without weights is, for an error message."""
     files = ", ".join(WEIGHTS_FILES)
     if path.suffix == ".pth" or (path.is_dir() and any(path.glob("*.pth"))):
         return "a .pth of Facebook's XLM is not supported; rename one of XLM-R to pytorch_model.bin"
@@ -92,17 +92,17 @@ TRAINED_LENGTH = "trained_max_seq_len"  # native key of the maximum length in pr
 
 
 def open_checkpoint(path: str | os.PathLike, drop_unknown: bool = False) -> Checkpoint:
-    """Open a native checkpoint, an official parameter directory, PaddleNLP, Hugging Face or fairseq.
+    """Open a checkpoint in any of `FORMATS`: native, official, PaddleNLP, transformers or fairseq.
 
     Args:
         path: a folder, a file of weights in it, or a model name on the Hugging Face Hub.
-        drop_unknown: skip unknown heads and copies. They may be part of the model, such as a CRF, so outputs
-            may differ. Unknown tensors inside the encoder are always an error.
+        drop_unknown: drop unknown tensors outside the encoder. They may be part of the model, such as a CRF,
+            so outputs may differ. Unknown tensors inside the encoder are always an error.
 
     Raises:
-        UserError: the folder is missing or in none of these formats, a file is corrupt (or does not match the
-            folder's manifest), a pickle contains code, tensors or a problem_type are unknown, the tokenizer
-            is of another kind, or two files contradict each other.
+        UserError: the path does not exist or is in none of these formats, a file is corrupt or differs from
+            the folder's manifest, a pickle contains code, tensors or a problem_type are unknown, the
+            tokenizer is of an unsupported kind, or two files contradict each other.
     """
     path = local_folder(path)
     root = Folder(path)
@@ -125,7 +125,11 @@ def open_checkpoint(path: str | os.PathLike, drop_unknown: bool = False) -> Chec
 
 
 def _translated(path: Path, format: Format, source: Source, drop_unknown: bool) -> Checkpoint:
-    """Return the checkpoint in a format: weights under native names, shape and preprocessing."""
+    """Convert the files of a format to a `Checkpoint`, with tensors under native names.
+
+    Raises:
+        UserError: as in `open_checkpoint`.
+    """
     translated = format.to_native(source.weights, source.tasks[0] if source.tasks else None)
     unknown = translated.unknown
     inner = [name for name in unknown if format.is_encoder_weight(name)]

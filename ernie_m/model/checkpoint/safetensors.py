@@ -1,7 +1,7 @@
-"""Safetensors files, read and written one tensor at a time.
+"""Reads and writes safetensors files one tensor at a time.
 
-The library checks a file's header. The data is read with NumPy, because the library maps the whole file into
-memory, and it is written here because the library needs all tensors in memory at once.
+The safetensors library validates the header of a file. Data is read with NumPy, because the library maps the
+whole file into memory. Files are written here, because the library requires all tensors in memory.
 """
 
 import json
@@ -47,13 +47,12 @@ def write(
     dtype: np.dtype | type | None = None,
     metadata: Mapping[str, str] | None = None,
 ) -> None:
-    """Write arrays. Not atomic: write to a folder of `ernie_m.utils.files.atomic_dir`.
+    """Write arrays to a safetensors file. Not atomic: write to a folder of `ernie_m.utils.files.atomic_dir`.
 
     Args:
-        path: the file.
-        arrays: arrays of any dtype in `DTYPES`. With `dtype`, a `Weights` is read one tensor at a time.
+        arrays: name -> array of a dtype in `DTYPES`. With `dtype`, a `Weights` is read one tensor at a time.
         dtype: dtype to convert all arrays to; None: unchanged.
-        metadata: stored in the header.
+        metadata: strings to store in the header.
     """
     weights = Weights.of(arrays)
     dtypes = {name: np.dtype(dtype or arrays[name].dtype) for name in weights}
@@ -80,7 +79,7 @@ def write(
 
 
 def read(path: str | os.PathLike) -> Weights:
-    """Open a file; each tensor is read when it is accessed. bfloat16 is returned as float32.
+    """Open a safetensors file; each tensor is read when it is accessed. bfloat16 is returned as float32.
 
     Raises:
         UserError: the file is missing, truncated, not safetensors, or has an unsupported dtype.

@@ -1,4 +1,4 @@
-"""Named weights that stay on disk until accessed, and the file names of a checkpoint."""
+"""Lazily loaded weights, readers of weight files, and the file names of a checkpoint."""
 
 import os
 import pickle
@@ -28,16 +28,16 @@ from ernie_m.utils.files import (
 
 
 class Weights(Mapping[str, np.ndarray]):
-    """A read-only mapping from name to array. Names and shapes are known; data is read at each access.
+    """A lazily loaded, read-only mapping from tensor name to array. Data is read at each access.
 
-    So a large model (2.2 GB) is processed one tensor at a time. `dict(weights)` reads everything.
+    So a large model (2.2 GB) is processed one tensor at a time. `dict(weights)` reads all tensors.
 
     Attributes:
         source: the file or folder, for messages.
-        shapes: name -> shape.
-        metadata: other contents of the file, in formats that support it.
-        other_names: names in the file that are not tensors.
-        storages: name -> where the file stores its data, in formats in which two tensors may share theirs.
+        shapes: tensor name -> shape.
+        metadata: other contents of the file, in formats that have some.
+        other_names: names of objects in the file that are not tensors.
+        storages: tensor name -> identifier of its storage, in formats where tensors may share a storage.
     """
 
     def __init__(
@@ -58,22 +58,22 @@ class Weights(Mapping[str, np.ndarray]):
 
     @classmethod
     def of(cls, arrays: Mapping[str, np.ndarray]) -> "Weights":
-        """Wrap arrays in memory; a `Weights` is returned unchanged."""
+        """Make `Weights` from arrays in memory; a `Weights` is returned unchanged."""
         if isinstance(arrays, cls):
             return arrays
         shapes = {name: np.shape(array) for name, array in arrays.items()}
         return cls(source="the given weights", shapes=shapes, fetch=arrays.__getitem__)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Return the shape of a tensor, without reading it.
+        """Return the shape of a tensor without reading its data.
 
         Raises:
-            KeyError: the name is unknown.
+            KeyError: there is no tensor of this name.
         """
         return self.shapes[name]
 
     def equal(self, name: str, other: str) -> bool:
-        """Return whether two tensors have the same values; shared data is not read."""
+        """Return whether two tensors have the same values; two with the same storage are not read."""
         if self.storages.get(name, name) == self.storages.get(other):
             return True
         return self.shapes[name] == self.shapes[other] and np.array_equal(self[name], self[other])
@@ -113,7 +113,11 @@ BROKEN = (
 
 @contextmanager
 def raising_on_corruption(path: str | os.PathLike, file_format: str) -> Iterator[None]:
-    """Turn the exceptions of a corrupt or unreadable file of weights into a `UserError`."""
+    """Translate exceptions about a corrupt or unreadable weight file within a `with` block to `UserError`.
+
+    Args:
+        file_format: description of the expected format, for the message.
+    """
     try:
         with translate_read_errors(path):
             yield
@@ -126,13 +130,13 @@ def raising_on_corruption(path: str | os.PathLike, file_format: str) -> Iterator
 
 
 class WeightsFile:
-    """A file of weights, which is reopened for its tensors and must not change.
+    """A weight file, which is reopened whenever a tensor is read, and must not change in between.
 
     Args:
-        file_format: description of the expected file, for errors.
+        file_format: description of the expected format, for messages.
 
     Raises:
-        UserError: it cannot be read.
+        UserError: the file cannot be read.
     """
 
     def __init__(self, path: str | os.PathLike, file_format: str):
@@ -142,7 +146,11 @@ class WeightsFile:
 
     @contextmanager
     def open_binary(self) -> Iterator[IO[bytes]]:
-        """Open it, for a `with` statement; see `raising_on_corruption` and `reject_changed`."""
+        """Open the file for reading within a `with` block.
+
+        Raises:
+            UserError: the file is corrupt or unreadable, or has changed since this object was made.
+        """
         with raising_on_corruption(self.path, self._file_format), open(self.path, "rb") as file:
             reject_changed(self.path, get_file_version(file.fileno()), self._version)
             yield file
@@ -150,7 +158,11 @@ class WeightsFile:
 
 
 def read_numbers(file: IO[bytes], dtype: np.dtype, count: int, offset: int) -> np.ndarray:
-    """Read `count` numbers from a byte offset of a file; an EOFError if there are fewer."""
+    """Read `count` numbers of a dtype from a byte offset of a file.
+
+    Raises:
+        EOFError: the file ends before.
+    """
     file.seek(offset)
     numbers = np.fromfile(file, dtype, count)
     if numbers.size != count:
@@ -159,13 +171,15 @@ def read_numbers(file: IO[bytes], dtype: np.dtype, count: int, offset: int) -> n
 
 
 def finite(name: str, array: np.ndarray, source: object, way: str = "Use other weights") -> np.ndarray:
-    """Check that all values of an array are finite, and return it.
+    """Return the array of a tensor unchanged if all values are finite.
 
     Args:
-        way: advice for the error.
+        name: name of the tensor, for the message.
+        source: file or folder of the tensor, for the message.
+        way: what the user can do, for the message.
 
     Raises:
-        UserError: it contains NaN or infinity, as after a diverged run.
+        UserError: the array contains NaN or infinity, as after a diverged training.
     """
     if array.size == 0 or array.dtype.kind != "f":
         return array
@@ -176,21 +190,21 @@ def finite(name: str, array: np.ndarray, source: object, way: str = "Use other w
 
 
 def widen_bfloat16(bits: np.ndarray) -> np.ndarray:
-    """Convert uint16 bits of bfloat16 to float32, whose upper half they are."""
+    """Convert bfloat16, given as bits in uint16, to float32."""
     return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
 def write_data(file: IO[bytes], array: np.ndarray) -> None:
-    """Write the bytes of a contiguous array, without a copy."""
+    """Write the bytes of a contiguous array to a file, without a copy in memory."""
     if array.size:  # an empty memoryview cannot be cast
         file.write(array.reshape(-1).data.cast("B"))
 
 
 def check_shape(shape: Iterable[int], dtype: np.dtype) -> None:
-    """Check that NumPy supports an array of this shape, without allocating it.
+    """Check that NumPy supports arrays of a shape and dtype, without allocating one.
 
     Raises:
-        ValueError: it does not, even if the array has no elements.
+        ValueError: the shape is negative, too large or has too many axes.
     """
     np.broadcast_to(np.zeros((), dtype), tuple(shape))  # a view without memory
 
@@ -212,9 +226,9 @@ WITHOUT_UNKNOWN = "ernie-m convert FOLDER NEW --drop_unknown writes the model wi
 
 
 def weights_name(folder: Folder) -> str | None:
-    """Return the name of a folder's weight file, or None. Official directories do not count.
+    """Return the name of the weight file in a folder, or None. Official parameter directories do not count.
 
-    For sharded weights with an index `X.index.json`, the result is `X`, which need not exist.
+    For shards with an index `X.index.json`, the result is `X`, which need not exist.
     """
     if folder.named:
         return folder.named
@@ -224,10 +238,10 @@ def weights_name(folder: Folder) -> str | None:
 
 
 def open_weights(folder: Folder, readers: Mapping[str, Callable[[Path], Weights]]) -> Weights | None:
-    """Return the weights of a folder under their names in the file; None: no supported weights.
+    """Open the weight file or the shards of a folder, under the names in the file; None: no supported file.
 
     Args:
-        readers: file extension -> reader.
+        readers: file extension -> function that opens a file.
 
     Raises:
         UserError: a file is corrupt.
@@ -244,7 +258,7 @@ def open_weights(folder: Folder, readers: Mapping[str, Callable[[Path], Weights]
 
 
 def _unwrapped(weights: Weights) -> Weights:
-    """Remove the prefix of wrapper modules from all tensor names."""
+    """Remove the prefix of wrapper modules, such as "module.", from the tensor names, if all have it."""
     prefix = re.match(_WRAPPERS, next(iter(weights), ""))[0]  # type: ignore[index]  # it matches any name
     if not prefix or not all(name.startswith(prefix) for name in weights):
         return weights
@@ -259,13 +273,14 @@ def _unwrapped(weights: Weights) -> Weights:
 
 
 def _read_parts(index: Path, read: Callable[[Path], Weights]) -> Weights:
-    """Return the tensors of all files of an index.
+    """Open the shards of an index as one mapping.
 
     Args:
-        read: reader of one of these files.
+        index: path of the index, a JSON file with "weight_map".
+        read: function that opens a shard.
 
     Raises:
-        UserError: the index is corrupt, or does not match the files next to it.
+        UserError: the index is corrupt, or does not match the shards next to it.
     """
     try:
         file_of = read_json(index)["weight_map"]  # tensor name -> file name

@@ -1,4 +1,4 @@
-"""Writes the native checkpoint folder from a model.
+"""Writes a native checkpoint folder from a model in training.
 
     config.json             the model's config, with architecture, task and labels
     model.safetensors       weights in float32 or float64, named as in key_mapping.py
@@ -45,10 +45,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """The contents of a model's checkpoint folder, ready to be written.
+    """The contents of a checkpoint folder, to be written.
 
     Attributes:
-        weights: native name -> array; on a CPU the parameters' memory.
+        weights: native name -> array, which on a CPU shares the memory of the parameter.
         config_json: contents of config.json.
         card: contents of README.md.
         copies: file name -> file to copy.
@@ -62,7 +62,7 @@ class ModelFiles:
     language_means: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
-        """Write the checkpoint and its manifest to an existing directory. Not atomic.
+        """Write the checkpoint and its manifest to an existing folder. Not atomic.
 
         Raises:
             UserError: a tokenizer file is missing.
@@ -91,17 +91,16 @@ def model_files(
     masters: Mapping[str, "paddle.Tensor"] | None = None,
     language_means: Mapping[str, np.ndarray] | None = None,
 ) -> ModelFiles:
-    """Return the contents of a model's checkpoint folder.
+    """Collect the contents of a checkpoint folder from a model.
 
     Args:
-        model: an encoder, or a model with one as `.ernie_m`.
-        config: the config of the model.
-        vocab_path, piece_model_path: copied as vocab.txt or dict.txt, and as piece.model or tokenizer.json;
-            None: unknown.
-        settings: keys of config.json besides the model's shape: "task", "labels", "languages".
-        facts: for `ernie_m.model.checkpoint.model_card.model_card`; sizes and config are added.
-        leave_out: prefixes of native names that are not written ("lm_head.", "language_embeddings.").
-        masters: float32 tensors that replace the parameters with these `parameter.name`s.
+        model: an encoder, or a model with an encoder as `model.ernie_m`.
+        config: the encoder's config.
+        vocab_path, piece_model_path: the tokenizer's files, which are copied; None: no tokenizer.
+        settings: keys of config.json besides the model config: "task", "labels", "languages".
+        facts: facts for the model card.
+        leave_out: name prefixes of weights to omit, such as "lm_head." and "language_embeddings.".
+        masters: `parameter.name` -> float32 master weight to write instead of that parameter.
         language_means: language -> mean embedding at each layer, [L + 1, H].
     """
     weights = model_weights(model, masters or {})
@@ -123,11 +122,12 @@ def files_of(
     settings: Mapping[str, Any],
     facts: Mapping[str, Any],
 ) -> ModelFiles:
-    """Return the contents of a checkpoint folder from weights, without the tokenizer.
+    """Collect the contents of a checkpoint folder from weights, without a tokenizer.
 
     Args:
         weights: native name -> array.
-        architecture: name of the model's class.
+        config: the encoder's config.
+        architecture: name of the model class.
         settings, facts: as in `model_files`.
     """
     config_json = {**config.to_dict(), "model_type": "ernie_m", "architecture": architecture, **settings}
@@ -139,12 +139,12 @@ def files_of(
 def model_weights(
     model: "paddle.nn.Layer", masters: Mapping[str, "paddle.Tensor"] = MappingProxyType({})
 ) -> dict[str, np.ndarray]:
-    """Return a model's parameters as arrays with native names: float64 stays, other dtypes become float32.
+    """Return a model's parameters by native name as arrays, float64 or float32.
 
-    On a CPU the arrays share the parameters' memory: use them before the next training step.
+    On a CPU the arrays share the parameters' memory: write them to disk before the next training step.
 
     Args:
-        masters: `parameter.name` -> float32 tensor that replaces that parameter.
+        masters: `parameter.name` -> float32 master weight to return instead of that parameter.
     """
     from ernie_m.model.checkpoint.load import STORED_DTYPES, get_parameters
 
@@ -158,9 +158,9 @@ def model_weights(
 
 
 def as_numpy(value: Any) -> np.ndarray:
-    """Return a tensor or array as an array, which shares a CPU tensor's memory if possible.
+    """Convert a tensor to a NumPy array, without a copy for a tensor on a CPU. Arrays stay unchanged.
 
-    A bfloat16 tensor becomes its bits, uint16, as in `Tensor.numpy` and `set_value`.
+    A bfloat16 tensor becomes its bits in uint16, as by `Tensor.numpy`.
     """
     import paddle
 

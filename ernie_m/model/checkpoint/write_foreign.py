@@ -1,4 +1,4 @@
-"""Writes a checkpoint in another format, and reports what could not be represented."""
+"""Writes a checkpoint in another format, and reports what the format cannot represent."""
 
 import math
 import shutil
@@ -69,10 +69,10 @@ _RULES_IN_WORDS = {
 
 
 def check_tensors(checkpoint: Checkpoint) -> None:
-    """Check every tensor against the config.
+    """Check that a checkpoint has all tensors of its config, in the expected shapes.
 
     Raises:
-        UserError: the config or a tensor is missing, or a shape does not match the others.
+        UserError: the config or a tensor is missing, or a shape differs.
     """
     tensors = checkpoint.tensors
     config = checkpoint.shape
@@ -104,12 +104,12 @@ def check_tensors(checkpoint: Checkpoint) -> None:
 def with_tokens(
     checkpoint: Checkpoint, ids: np.ndarray, pad_token_id: int, added_tokens: Mapping[str, int]
 ) -> Checkpoint:
-    """Return the checkpoint with a part of its vocabulary.
+    """Return the checkpoint with a smaller vocabulary.
 
     Args:
-        ids: [new vocab_size] int64, the id in the checkpoint of each kept token.
+        ids: int64 [new vocab_size], the present id of each token that is kept.
         pad_token_id: the new id of [PAD].
-        added_tokens: token -> its new id.
+        added_tokens: token -> new id, of added tokens.
     """
     tensors = checkpoint.tensors
     # Tensors with a row per token: the embeddings [V, H] and the bias of the masked-LM head [V].
@@ -129,19 +129,19 @@ def with_tokens(
 
 
 def count_parameters(tensors: Weights) -> int:
-    """Return the total number of elements of the tensors."""
+    """Return the number of parameters in all tensors."""
     return sum(math.prod(shape) for shape in tensors.shapes.values())
 
 
 def task_to_convert(checkpoint: Checkpoint, head_flag: str | None) -> str | None:
-    """Return the task of a model's head; None without a head.
+    """Return the task of a checkpoint's head; None without a head.
 
     Args:
-        head_flag: the task given by the user. It has precedence over the files, because the official name of
-            a classifier is also that of a multiple-choice model.
+        head_flag: the task of --head, which has precedence over the files, because the official names of
+            classifiers and multiple-choice models are the same.
 
     Raises:
-        UserError: the task of the classifier is unknown.
+        UserError: the task of the head is unknown, or --head is given for a checkpoint without a head.
     """
     if "classifier.weight" in checkpoint.tensors:
         task = head_flag or checkpoint.task
@@ -161,12 +161,13 @@ def task_to_convert(checkpoint: Checkpoint, head_flag: str | None) -> str | None
 def differences(
     format: Format, checkpoint: Checkpoint, task: str | None, cuts_digit_comma: bool
 ) -> list[str]:
-    """Return sentences about preprocessing that will differ after a conversion; usually empty.
-    If a model with ERNIE-M's text rules is written in the format of PaddleNLP or transformers, the other
-    rules of their tokenizers do not count, because ERNIE-M itself is published in that way. `note` mentions
-    them.
+    """Return sentences about preprocessing that will differ after a conversion; usually none.
+
+    The tokenizers of PaddleNLP and transformers do not fully implement ERNIE-M's text rules. This is not
+    reported here but by `note`, because ERNIE-M itself is published for these libraries.
 
     Args:
+        format: the new format.
         task: task of the head, if any.
         cuts_digit_comma: whether rule 5 of `ernie_m.reader.tokenization` changes any subword of the
             vocabulary.
@@ -177,9 +178,9 @@ def differences(
     preprocessing = checkpoint.preprocessing
     rules = preprocessing.text_rules
     new_rules = format.text_rules or NO_RULES
-    answers = task == QUESTION_ANSWERING
-    pieces = "leading" if preprocessing.official_compat else preprocessing.label_pieces
-    tagged = "each subword of a word" if pieces == "all" else "its first subword that is not only '▁'"
+    is_qa = task == QUESTION_ANSWERING
+    labeled = "leading" if preprocessing.official_compat else preprocessing.label_pieces
+    tagged = "each subword of a word" if labeled == "all" else "its first subword that is not only '▁'"
     # Whether a format cannot represent something -> what its library does.
     sentences = [
         (
@@ -195,15 +196,15 @@ def differences(
             f"its added tokens ({', '.join(preprocessing.added_tokens)}) are split into subwords",
         ),
         (
-            answers and format.separators not in (None, preprocessing.separators),
+            is_qa and format.separators not in (None, preprocessing.separators),
             f"a context follows {format.separators} [SEP], in training {preprocessing.separators}",
         ),
         (
-            answers and preprocessing.split_han,
+            is_qa and preprocessing.split_han,
             "Han characters of questions and contexts are not separate tokens; in training they were",
         ),
         (
-            task == TOKEN_CLASSIFICATION and pieces != "leading",
+            task == TOKEN_CLASSIFICATION and labeled != "leading",
             f"a pipeline takes the tag of a word's first subword; in training it was {tagged}",
         ),
         (
@@ -215,17 +216,21 @@ def differences(
 
 
 def note(format: Format, preprocessing: PreprocessingConfig) -> str | None:
-    """Return accepted differences of the library's tokenizer, or None."""
+    """Return a note about a difference of the library's tokenizer that is accepted, or None."""
     if format.text_rules not in (None, ERNIE_M_RULES) and preprocessing.text_rules == ERNIE_M_RULES:
         return "the ErnieMTokenizer of these libraries produces other ids for many texts"
     return None
 
 
 def check_fits(target: str, checkpoint: Checkpoint, task: str | None) -> None:
-    """Check that a format, a key of `TARGETS`, supports the model and its head.
+    """Check that a format supports a model and its head.
+
+    Args:
+        target: value of --to, a key of `TARGETS`.
+        task: task of the head, if any.
 
     Raises:
-        UserError: it does not.
+        UserError: the format cannot represent the model.
     """
     format = TARGETS[target]
     preprocessing = checkpoint.preprocessing
@@ -267,20 +272,20 @@ def write(
     metadata: Mapping[str, Any],
     further_facts: Mapping[str, Any],
 ) -> tuple[Translated, list[str]]:
-    """Write weights (float32, one tensor at a time), config and model card to an existing folder.
+    """Write a checkpoint in a format: weights in float32, one tensor at a time, config and model card.
 
     Args:
-        folder: from `ernie_m.utils.files.atomic_dir`.
-        checkpoint: accepted by `check_tensors` and `check_fits`.
-        task: from `task_to_convert`.
-        metadata: metadata of the model card, such as "license", possibly from the card of the source.
-        further_facts: for the model card: preprocessing differences, trimming.
+        folder: an existing folder, from `ernie_m.utils.files.atomic_dir`.
+        checkpoint: a checkpoint accepted by `check_tensors` and `check_fits`.
+        task: result of `task_to_convert`.
+        metadata: front matter of the model card, such as "license".
+        further_facts: facts for the model card, such as preprocessing differences.
 
     Returns:
-        The written weights, and the names of the files with embedding settings.
+        The conversion result, and the names of the files with embedding settings.
 
     Raises:
-        UserError: a size that the format does not support, or a non-finite value.
+        UserError: the format does not support a value of the config, or a weight is not finite.
     """
     tensors = checkpoint.tensors
     sound = Weights(tensors.source, tensors.shapes, lambda name: finite(name, tensors[name], tensors.source))

@@ -2,9 +2,10 @@
 
 The scores of all sequences are one flat array. It has a block [t, t] per head of each sequence of t tokens. A
 row of a block is a key and a column a query, because in NumPy maxima and sums over columns are faster than
-over short rows. Products read and write rows of tokens in [N, H]: see `ernie_m/model/cpu/mkl.py`.
+over short rows. Matrix products read and write blocks of [N, H] through MKL (`ernie_m/model/cpu/mkl.py`).
 
-The weights of a query are not normalized. Its output is, which has D elements instead of t.
+The attention weights of a query are not normalized. Its output is normalized instead, because it has D
+elements, and the weights have t.
 """
 
 from collections.abc import Callable
@@ -30,12 +31,12 @@ CHUNK = 1 << 17  # scores per thread at a time; at least a block
 
 @dataclass(frozen=True)
 class Chunk:
-    """Blocks of some sequences of equal length, or of some heads of one, for one thread at a time.
+    """Score blocks that one thread computes: all heads of sequences of equal length, or some heads of one.
 
     Attributes:
         shape: sequences, heads, t, t.
-        scores: slice of its blocks in a flat array of the scores.
-        columns: slice of its columns in an array with one element per column of all blocks.
+        scores: slice of the chunk's blocks in the flat array of scores.
+        columns: slice of the chunk's columns in an array with one element per column of all blocks.
         bias: [sequences, 1, t, t], -inf for masked keys, otherwise 0; None: no masked keys.
     """
 
@@ -45,17 +46,19 @@ class Chunk:
     bias: np.ndarray | None
 
     def view(self, scores: np.ndarray) -> np.ndarray:
-        """Return a view of its blocks: [sequences, heads, t, t]."""
+        """Return a view of the chunk's blocks in a flat array of scores: [sequences, heads, t, t]."""
         return scores[self.scores].reshape(self.shape)
 
     def view_columns(self, numbers: np.ndarray) -> np.ndarray:
-        """Return a view of the elements of its columns: [sequences, heads, 1, t]."""
+        """Return a view of the chunk's elements in an array with one per column: [sequences, heads, 1, t]."""
         sequences, heads, _, length = self.shape
         return numbers[self.columns].reshape([sequences, heads, 1, length])
 
 
 class ScoreBlocks:
-    """The positions of the blocks of all sequences and heads; sequences of equal length are adjacent.
+    """Memory layout of the attention scores of a packed batch: one block [t, t] per sequence and head.
+
+    Blocks of sequences of equal length are adjacent, shortest first.
 
     Attributes:
         size: number of scores.
@@ -91,7 +94,14 @@ class ScoreBlocks:
         self._counts = (counts * num_heads).astype(np.int32)
 
     def scores(self, keys: np.ndarray, queries: np.ndarray, factor: float = 1.0) -> np.ndarray:
-        """Compute `factor` x key x query, [N, H] each, for each pair of the same sequence and head."""
+        """Compute `factor` times the dot products of keys and queries of the same sequence and head.
+
+        Args:
+            keys, queries: [N, H].
+
+        Returns:
+            The flat array of scores, [size].
+        """
         scores = np.empty(self.size, keys.dtype)
         keys_of_blocks = self._view_tokens(keys)  # [t, D] per block
         queries_of_blocks = self._view_tokens(queries)._replace(transposed=True)  # [D, t]
@@ -103,17 +113,18 @@ class ScoreBlocks:
     def sums(
         self, scores: np.ndarray, x: np.ndarray, out: np.ndarray, of_keys: bool, factor: float = 1.0
     ) -> None:
-        """Write `factor` times the sums of rows of x [N, H], weighted with scores, to `out` [N, H].
+        """Sum rows of x [N, H], weighted with scores, and write `factor` times the sums to `out` [N, H].
 
         Args:
-            of_keys: whether to sum over the keys of a query; otherwise over the queries of a key.
+            scores: the flat array of scores, [size].
+            of_keys: whether to sum over the keys of each query; otherwise over the queries of each key.
         """
         weights = Matrices(scores, self._starts, self._lengths, transposed=of_keys)
         shapes = Shapes(self._lengths, self._lengths, self._head_sizes(x), self._counts)
         mkl.multiply(weights, self._view_tokens(x), self._view_tokens(out), shapes, factor)
 
     def over_chunks(self, work: Callable[[Chunk], None]) -> None:
-        """Call `work` for all chunks, several at a time and in any order.
+        """Call `work` with each chunk, concurrently and in any order.
 
         Raises:
             CancelledError: this thread is a worker whose result is no longer needed.
@@ -127,26 +138,26 @@ class ScoreBlocks:
         over_rows(work_on, len(self._chunks), width=CHUNK)
 
     def _view_tokens(self, x: np.ndarray) -> Matrices:
-        """Return the tokens of each block in x [N, H]: [t, D]."""
+        """Return x [N, H] as one matrix [t, D] per block: the tokens of a sequence, in one head."""
         stride = x.strides[0] // x.itemsize  # from one token to the next, in elements
         head_size = x.shape[1] // self.num_heads
         starts = stride * self._first_tokens[:, None] + head_size * self._heads  # [S, heads]
         return Matrices(x, starts.ravel(), np.full_like(self._lengths, stride))
 
     def _head_sizes(self, x: np.ndarray) -> np.ndarray:
-        """Return D for each length: int32 [groups]."""
+        """Return the head size D of x [N, H], once per sequence length, as MKL expects it: int32 [groups]."""
         return np.full_like(self._lengths, x.shape[1] // self.num_heads)
 
 
 def _chunks(
     length: int, context_lengths: np.ndarray, num_heads: int, next_score: int, next_column: int
 ) -> list[Chunk]:
-    """Return the chunks of sequences of the same length.
+    """Divide the blocks of all sequences of the same length into chunks of about CHUNK scores.
 
     Args:
         length: t.
         context_lengths: int64 [sequences].
-        next_score, next_column: start of the first chunk among all scores, and among all columns.
+        next_score, next_column: start of the first chunk in the flat arrays of scores and of columns.
     """
     chunks = []
     blocks_at_once = max(1, CHUNK // (length * length))
@@ -168,7 +179,11 @@ def _chunks(
 
 
 def _bias(length: int, context_lengths: np.ndarray) -> np.ndarray:
-    """Return `Chunk.bias` of sequences of this length, some of which have placeholders."""
+    """Return the additive attention mask `Chunk.bias` of sequences of t = `length` tokens.
+
+    Args:
+        context_lengths: int64 [sequences], number of tokens that are not placeholders.
+    """
     indices = np.arange(length)
     is_placeholder = indices >= context_lengths[:, None]  # [sequences, t]
     is_other = indices[:, None] != indices  # [t, t], whether key and query differ
@@ -183,14 +198,14 @@ _blocks = lru_cache(16)(ScoreBlocks)  # for current batches, shared by all layer
 def attend(
     query: Tensor, key: Tensor, value: Tensor, layout: PackedLayout, num_heads: int, dropout_rate: float
 ) -> Tensor:
-    """Apply `AttentionOnCpu`, or attention in bfloat16."""
+    """Compute attention by `AttentionInBfloat16` for bfloat16 inputs, otherwise by `AttentionOnCpu`."""
     if query.dtype == paddle.bfloat16:
         return AttentionInBfloat16.apply(query, key, value, layout, num_heads, dropout_rate)
     return AttentionOnCpu.apply(query, key, value, _blocks(layout, num_heads), dropout_rate)
 
 
 class _Saved(NamedTuple):
-    """Inputs of the backward pass."""
+    """Arrays that the forward pass of `AttentionOnCpu` saves for its backward pass."""
 
     query: np.ndarray  # [N, H]
     key: np.ndarray  # [N, H]
@@ -202,7 +217,7 @@ class _Saved(NamedTuple):
 
 
 class AttentionOnCpu(PyLayer):
-    """softmax(q k^T / sqrt(D)) v within each sequence: [N, H] each -> [N, H].
+    """Compute softmax(q k^T / sqrt(D)) v within each sequence: [N, H] each -> [N, H].
 
     Args:
         dropout_rate: dropout probability of the weights; 0 outside of training.
@@ -251,17 +266,17 @@ class AttentionOnCpu(PyLayer):
 
 
 def _scale(query: np.ndarray, blocks: ScoreBlocks) -> float:
-    """D^-1/2."""
+    """Return the factor of the dot products, D^-1/2."""
     return (query.shape[1] // blocks.num_heads) ** -0.5
 
 
 def _dropout_scale(dropout_mask: DropoutMask | None) -> float:
-    """Return the factor of the kept weights."""
+    """Return the factor of the attention weights that dropout keeps; 1 without dropout."""
     return 1.0 if dropout_mask is None else dropout_mask.scale
 
 
 def _multiply_heads(x: np.ndarray, factors: np.ndarray, out: np.ndarray) -> None:
-    """Multiply each head of x [N, H] by its factor, [N, heads], into `out` [N, H]."""
+    """Multiply each head of x [N, H] by its factor, [N, heads], and write the product to `out` [N, H]."""
     heads = x.reshape([*factors.shape, -1])  # [N, heads, D]
     out_heads = out.reshape(heads.shape)
 
@@ -272,10 +287,10 @@ def _multiply_heads(x: np.ndarray, factors: np.ndarray, out: np.ndarray) -> None
 
 
 def _exponential_(scores: np.ndarray, blocks: ScoreBlocks) -> np.ndarray:
-    """Replace the scores by exp(score - maximum of its query), and by 0 where masked.
+    """Replace each score, in place, by exp(score - maximum score of its query); by 0 if masked.
 
     Returns:
-        The sum of each column of the blocks, [N x heads].
+        The sum over the keys of each query, in column order: [N x heads].
     """
     sums = np.empty(len(blocks.queries), scores.dtype)
 
@@ -293,9 +308,7 @@ def _exponential_(scores: np.ndarray, blocks: ScoreBlocks) -> np.ndarray:
 
 
 def _after_dropout(weights: np.ndarray, dropout_mask: DropoutMask | None, blocks: ScoreBlocks) -> np.ndarray:
-    """Return the kept weights, and 0 for the others, without scaling.
-    Without a dropout mask it returns `weights` itself.
-    """
+    """Apply a dropout mask to attention weights, without rescaling; None: return the weights unchanged."""
     if dropout_mask is None:
         return weights
     result = np.empty_like(weights)
@@ -316,12 +329,13 @@ def _softmax_gradient_(
     dropout_mask: DropoutMask | None,
     blocks: ScoreBlocks,
 ) -> None:
-    """Turn gradients of the weights after dropout into gradients of the scores, in place.
+    """Replace gradients of attention weights after dropout by gradients of the scores, in place.
 
-    With g the gradient of a weight before dropout, it is weight * (g - sum(g * weights)).
+    The gradient of a score is weight * (g - sum(g * weights)), with g the gradient of its weight before
+    dropout, and the sum over the keys of its query.
 
     Args:
-        dots: that sum for each column of the blocks, [N x heads].
+        dots: this sum for each query, in column order: [N x heads].
     """
 
     def work(chunk: Chunk) -> None:

@@ -1,6 +1,7 @@
 """Attention of packed sequences with bfloat16 products and float32 softmax, one sequence at a time.
 
-It equals `ernie_m/model/cpu/attention.py`, for long sequences, whose products are expensive enough.
+It computes the same function as `ernie_m/model/cpu/attention.py`. It is used for long sequences, where the
+matrix products take most of the time.
 """
 
 import math
@@ -22,7 +23,7 @@ _AT_ONCE = 1 << 18  # scores at a time, so that they stay in the cache; at least
 
 
 class _Chunk(NamedTuple):
-    """Some heads of a sequence of t tokens."""
+    """Some attention heads of one sequence of t tokens."""
 
     tokens: slice
     heads: slice
@@ -31,17 +32,17 @@ class _Chunk(NamedTuple):
     context_length: int  # later tokens are placeholders
 
     def view_tokens(self, x: np.ndarray, num_heads: int) -> np.ndarray:
-        """Return its tokens in x [N, H]: [heads, t, D]."""
+        """Return a view of x [N, H] with the chunk's tokens and heads: [heads, t, D]."""
         rows = x[self.tokens]
         return rows.reshape([len(rows), num_heads, -1])[:, self.heads].swapaxes(0, 1)
 
     def view_scores(self, scores: np.ndarray) -> np.ndarray:
-        """Return its part of a flat array: [heads, t, t]."""
+        """Return a view of the chunk's scores in a flat array: [heads, t, t]."""
         return scores[self.scores].reshape(self.shape)
 
 
 class AttentionInBfloat16(PyLayer):
-    """softmax(q k^T / sqrt(D)) v within each sequence: bfloat16 [N, H] each -> bfloat16 [N, H]."""
+    """Compute softmax(q k^T / sqrt(D)) v within each sequence: bfloat16 [N, H] each -> bfloat16 [N, H]."""
 
     @staticmethod
     def forward(
@@ -100,7 +101,7 @@ class AttentionInBfloat16(PyLayer):
 
 
 def _chunks(layout: PackedLayout, num_heads: int) -> Iterator[_Chunk]:
-    """Yield the chunks of a batch, in order."""
+    """Divide the sequences and heads of a packed batch into chunks of at most _AT_ONCE scores, in order."""
     first_score = 0
     for start, length, context_length in zip(layout.starts, layout.lengths, layout.context_lengths):
         heads_at_once = max(1, min(num_heads, _AT_ONCE // int(length) ** 2))
@@ -115,7 +116,11 @@ def _chunks(layout: PackedLayout, num_heads: int) -> Iterator[_Chunk]:
 def _after_dropout(
     weights: np.ndarray, dropout_mask: DropoutMask | None, chunk: _Chunk
 ) -> tuple[np.ndarray, float]:
-    """Return the kept weights, with 0 for the others, and the factor that is not applied yet."""
+    """Apply a dropout mask to attention weights [heads, t, t].
+
+    Returns:
+        The masked weights, and the factor by which dropout rescales them, which is not applied yet.
+    """
     if dropout_mask is None:
         return weights, 1.0
     return weights * chunk.view_scores(dropout_mask.stays), dropout_mask.scale

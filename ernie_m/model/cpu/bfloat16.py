@@ -1,7 +1,7 @@
-"""The products of linear layers and of the embedding matrix in bfloat16.
+"""Linear layers and the projection to the vocabulary in bfloat16 on a CPU.
 
-Inputs and outputs of layers are float32, except inside feed-forward pairs and long attention. The inputs of a
-layer are kept in bfloat16 until the backward pass.
+Inputs and outputs of layers are float32, except between the two feed-forward layers and in attention over
+long sequences. The inputs of a layer are kept in bfloat16 until the backward pass.
 """
 
 import math
@@ -25,7 +25,7 @@ _rounded: dict[tuple, np.ndarray] | None = None
 
 @contextmanager
 def weights_stay() -> Iterator[None]:
-    """Declare that weights do not change in this context: each is rounded once, for all threads."""
+    """Cache the bfloat16 values of weights within a `with` block, in which weights must not change."""
     global _rounded
     _rounded = {}
     try:
@@ -35,8 +35,9 @@ def weights_stay() -> Iterator[None]:
 
 
 def rounded_weight(weight: np.ndarray) -> np.ndarray:
-    """Return a weight in bfloat16.
-    Two threads may round the same one concurrently, which is harmless.
+    """Return a weight rounded to bfloat16, as bits, uint16; cached within `weights_stay`.
+
+    Thread-safe: two threads may round the same weight, with the same result.
     """
     rounded = _rounded  # another thread may end the context
     if rounded is None:
@@ -49,10 +50,10 @@ def rounded_weight(weight: np.ndarray) -> np.ndarray:
 
 
 class LinearInBfloat16(PyLayer):
-    """Linear layers of the same x [..., I], which is rounded once: [..., O] each.
+    """Linear layers with the same input x [..., I], in bfloat16 -> [..., O] per layer.
 
     Args:
-        x: float32 or bfloat16; its gradient has the same dtype.
+        x: float32 or bfloat16; rounded once for all layers. Its gradient has the same dtype.
         dtype: dtype of the results.
         parameters: weights [I, O] of all layers, then biases [O].
     """
@@ -100,14 +101,17 @@ class LinearInBfloat16(PyLayer):
 
 
 def _new_rows(shape: list[int], dtype: object) -> tuple[Tensor, np.ndarray]:
-    """Return a tensor [..., H], and its rows with padding rows that `multiply` also writes: [N', H]."""
+    """Allocate a tensor [..., H]; return it, and its rows with the padding rows of `multiply`: [N', H].
+
+    N' is N rounded up to a multiple of 32.
+    """
     count = math.prod(shape[:-1])
     rows = as_array(paddle.empty([whole_blocks(count), shape[-1]], dtype))
     return as_tensor(rows[:count].reshape(shape)), rows
 
 
 def table_products(x: Tensor, table: Tensor) -> Tensor:
-    """Multiply x [m, H] by the embedding matrix [V, H]: [m, V] in float32."""
+    """Compute the logits before the bias: x [m, H] times the embedding matrix [V, H] -> [m, V], float32."""
     result, logits = _new_rows([x.shape[0], table.shape[0]], x.dtype)  # [m, V] and [m', V]
     rounded_x = to_bfloat16(as_array(x), filled=True)
     for words, rounded_rows in _blocks(table):
@@ -118,13 +122,13 @@ def table_products(x: Tensor, table: Tensor) -> Tensor:
 def table_gradients(
     grad_logits: Tensor, x: Tensor, table: Tensor, grad_table: np.ndarray | None, accumulate: bool
 ) -> Tensor:
-    """Return the gradient of x, and write that of the matrix, for `table_products`.
+    """Compute the backward pass of `table_products`.
 
     Args:
-        grad_logits: [m, V].
-        x: [m, H].
+        grad_logits: gradient of the logits, [m, V].
+        x: input of the forward pass, [m, H].
         grad_table: [V, H], output for the gradient of the matrix; None: not needed.
-        accumulate: add to `grad_table` instead.
+        accumulate: add to `grad_table` instead of overwriting it.
 
     Returns:
         The gradient of x, [m, H].
@@ -142,7 +146,7 @@ def table_gradients(
 
 
 def _blocks(table: Tensor) -> Iterator[tuple[slice, np.ndarray]]:
-    """Yield blocks of rows of an embedding matrix [V, H]: the slice, and the values in bfloat16."""
+    """Yield blocks of rows of an embedding matrix [V, H]: the slice, and the rows as bits of bfloat16."""
     rows = as_array(table)
     for start in range(0, len(rows), _BLOCK_WORDS):
         words = slice(start, min(start + _BLOCK_WORDS, len(rows)))

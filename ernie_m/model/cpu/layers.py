@@ -1,4 +1,4 @@
-"""Encoder layers on a CPU: linear, layer norm, GELU and dropout, and sums over the tokens of a text.
+"""Encoder layers on a CPU: linear, layer norm, GELU, dropout, and weighted sums over tokens.
 
 Weighted sums are computed per sequence, so their bits do not depend on other sequences.
 """
@@ -24,9 +24,10 @@ LEVELS = 1 << 16  # number of values of 16 random bits
 
 
 class LinearOnCpu(PyLayer):
-    """x [..., I] times weight [I, O], plus bias [O]: [..., O].
+    """Linear layer: x [..., I] times weight [I, O], plus bias [O] -> [..., O].
 
-    One operation, because Paddle's backward pass of the sum copies the gradient for each term.
+    Product and sum are one operation, because Paddle's backward pass of a sum copies the gradient for each
+    term.
     """
 
     @staticmethod
@@ -53,7 +54,7 @@ class LinearOnCpu(PyLayer):
 
 
 class LayerNormOnCpu(PyLayer):
-    """(x - mean) / sqrt(variance + epsilon) times weight [H], plus bias [H]: float32 [..., H] -> [..., H]."""
+    """Layer norm over the last axis, by oneDNN: x [..., H], weight [H], bias [H], float32 -> [..., H]."""
 
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor, epsilon: float) -> Tensor:
@@ -90,7 +91,7 @@ class LayerNormOnCpu(PyLayer):
 
 
 class GeluOnCpu(PyLayer):
-    """The exact GELU: [..., H] -> [..., H], float32 or bfloat16."""
+    """Exact GELU, by oneDNN: [..., H] -> [..., H], float32 or bfloat16."""
 
     @staticmethod
     def forward(ctx, x: Tensor) -> Tensor:
@@ -108,7 +109,7 @@ class GeluOnCpu(PyLayer):
 
 
 class DropoutMask(NamedTuple):
-    """The elements that dropout keeps."""
+    """A dropout mask, and the factor that rescales the kept elements."""
 
     stays: np.ndarray  # bool, in the shape of the input
     scale: float  # factor of the kept elements
@@ -116,9 +117,9 @@ class DropoutMask(NamedTuple):
 
 @dataclass
 class DropoutStream:
-    """The dropout masks of a micro-batch: each is a function of the key and its index.
+    """Random stream of the dropout masks of a micro-batch: mask i depends only on the key and i.
 
-    Within `with stream:` this thread draws its masks from it.
+    Within `with stream:` the current thread draws its dropout masks from this stream.
     """
 
     key: tuple[int, ...]
@@ -135,7 +136,7 @@ _STREAM: ContextVar[DropoutStream | None] = ContextVar("dropout", default=None)
 
 
 def with_same_dropout(function: Callable[..., T]) -> Callable[..., T]:
-    """Return a function that draws the same dropout at each call, as recomputation of a layer requires."""
+    """Return a function that draws the same dropout masks at each call, as required by recomputation."""
     stream = _STREAM.get()
     if stream is None:  # Paddle saves its generator's state
         return function
@@ -149,7 +150,7 @@ def with_same_dropout(function: Callable[..., T]) -> Callable[..., T]:
 
 
 def draw_dropout_mask(shape: list[int], probability: float) -> DropoutMask:
-    """Draw the elements that dropout keeps.
+    """Draw a dropout mask of a shape.
 
     Each element uses 16 random bits, so the probability is rounded to 1/65536; the expectation is exact. The
     seed is drawn from the `DropoutStream` of this thread, otherwise from Paddle's generator.
@@ -183,9 +184,9 @@ def draw_dropout_mask(shape: list[int], probability: float) -> DropoutMask:
 
 
 class DropoutOnCpu(PyLayer):
-    """Dropout of x [..., H], then addition of `residual`, if any.
+    """Dropout of x [..., H], then addition of `residual` [..., H], if given.
 
-    The mask takes a byte per element; a product of tensors would keep two floats.
+    The backward pass keeps a mask of one byte per element; Paddle's product would keep two floats.
     """
 
     @staticmethod
@@ -205,7 +206,7 @@ class DropoutOnCpu(PyLayer):
 
 
 def _masked(mask: DropoutMask, x: Tensor, residual: Tensor | None = None) -> Tensor:
-    """Multiply x [..., H] by the mask and its scale, and add `residual`."""
+    """Return x [..., H] times the dropout mask and its scale, plus `residual` [..., H], if given."""
     y = paddle.empty_like(x)
     x_rows = as_rows(x)
     y_rows = as_rows(y)  # [N, H]
@@ -225,20 +226,21 @@ def _masked(mask: DropoutMask, x: Tensor, residual: Tensor | None = None) -> Ten
 
 
 def sum_sequences(states: Tensor, weights: Tensor, is_real: Tensor, layout: PackedLayout) -> Tensor:
-    """Return the weighted sum of states over the tokens of each sequence: states [N, H] -> [S, H].
+    """Compute the weighted sum of token states within each sequence, with a gradient: [N, H] -> [S, H].
 
     Args:
-        weights, is_real: for the cells of a padded array [S, T].
+        weights: weight of each token in a padded array, [S, T]; no gradient.
+        is_real: attention mask, bool [S, T].
     """
     of_tokens = as_array(weights)[as_array(is_real)]  # [N]
     return SequenceSums.apply(states, of_tokens.astype(as_array(states).dtype), layout)
 
 
 class SequenceSums(PyLayer):
-    """The weighted sum of states over the tokens of each sequence: states [N, H] -> [S, H].
+    """Weighted sum of token states within each sequence: states [N, H] -> [S, H].
 
     Args:
-        weights: in the dtype of the states, [N]; they get no gradient.
+        weights: [N], in the dtype of the states; no gradient.
     """
 
     @staticmethod

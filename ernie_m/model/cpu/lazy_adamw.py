@@ -1,10 +1,9 @@
 """AdamW of an embedding matrix on a CPU that only updates rows with moments.
 
-The embedding matrix has 192 million elements at base size, and a fine-tuning batch contains some thousand of
-its 250,002 words. A row without a gradient and with zero moments only changes by weight decay. The other rows
-have moments, from this step or an earlier one, and only they are updated here. The result equals AdamW on the
-whole matrix; docs/results/cpu_paths.tsv has the saving per step. If more than LARGEST_SHARE of the rows have
-moments, updating all rows is faster.
+The embedding matrix has 192 million elements at base size, and a fine-tuning batch contains a few thousand of
+the 250,002 subwords. A row with neither a gradient nor nonzero moments only changes by weight decay. Only the
+other rows are updated here. The result equals AdamW on the whole matrix; docs/results/cpu_paths.tsv has the
+saving per step. If more than LARGEST_SHARE of the rows have moments, all rows are updated, which is faster.
 """
 
 from collections.abc import Iterator
@@ -23,14 +22,17 @@ LARGEST_SHARE = 0.4  # fraction of rows with moments above which all rows are up
 
 @cache
 def works() -> bool:
-    """Return whether it agrees with Paddle's AdamW, whose private function it calls, and log once if not."""
+    """Return whether `LazyAdamW` agrees with Paddle's AdamW; log a warning once if it does not.
+
+    `LazyAdamW` calls a private function of Paddle, which may change.
+    """
     return kernel_selection.agrees(
         _errors, 1e-6, "embedding matrices are updated by Paddle's AdamW, which is slower"
     )
 
 
 def _errors() -> Iterator[tuple[str, float]]:
-    """Yield the errors of a small matrix after an update of two rows, and after one of all rows."""
+    """Yield the errors of a small matrix after an update of two rows and after an update of all rows."""
     ones = paddle.nn.initializer.Constant(1.0)  # does not use the training's random numbers
     table, expected = (paddle.create_parameter([8, 4], "float32", default_initializer=ones) for _ in range(2))
     gradient = EmbeddingGradient(table)
@@ -50,17 +52,17 @@ def _errors() -> Iterator[tuple[str, float]]:
 
 
 class LazyAdamW:
-    """AdamW of one embedding matrix [V, H].
+    """AdamW of one embedding matrix [V, H] on a CPU.
 
     Args:
-        gradient: the gradient of the matrix, which knows the touched rows.
-        rate_ratio: ratio of the matrix's learning rate.
-        decay: weight decay coefficient, multiplied by the matrix's learning rate.
+        gradient: the gradient of the matrix, which records the rows with a gradient.
+        rate_ratio: ratio of the matrix's learning rate to the learning rate of a step.
+        decay: weight decay coefficient, which is multiplied by the matrix's learning rate.
         betas, epsilon: the hyperparameters of Adam.
 
     Attributes:
-        state: name -> tensor, with the names of Paddle's AdamW: both moments [V, H], and each beta to the
-            power of (updates so far + 1), [1]. Empty before the first update.
+        state: optimizer state by Paddle's names: both moments, [V, H], and each beta to the power of
+            (number of updates + 1), [1]. Empty before the first update.
     """
 
     def __init__(
@@ -81,7 +83,7 @@ class LazyAdamW:
         self._has_moments: np.ndarray | None = None  # bool [V]; None: to be found in the moments
 
     def begin(self) -> None:
-        """Create the state, if missing."""
+        """Create the optimizer state with zero moments, if missing."""
         if not self.state:
             dtype = self.weight.dtype
             self.state = {name: paddle.zeros(self.weight.shape, dtype) for name in ("moment1", "moment2")}
@@ -90,12 +92,16 @@ class LazyAdamW:
             self._has_moments = np.zeros(len(self.weight), bool)
 
     def forget_rows(self) -> None:
-        """Find the rows with moments again, because the state was replaced."""
+        """Recompute which rows have nonzero moments at the next step, because the state was replaced."""
         self._has_moments = None
 
     @paddle.no_grad()
     def step(self, learning_rate: float) -> None:
-        """Do one update, if there is a gradient."""
+        """Update the matrix once, if it has a gradient.
+
+        Args:
+            learning_rate: learning rate of the step, before `rate_ratio`.
+        """
         if self.weight.grad is None:
             return
         self.begin()
@@ -114,7 +120,12 @@ class LazyAdamW:
         self._update_rows(touched, scaled_lr)
 
     def _update_rows(self, touched: np.ndarray, scaled_lr: Tensor) -> None:
-        """Update the rows with moments, without decay; only the rows `touched`, bool [V], have a gradient."""
+        """Update the rows with nonzero moments or a gradient, without weight decay.
+
+        Args:
+            touched: bool [V], whether a row may have a gradient.
+            scaled_lr: learning rate of the matrix, [1].
+        """
         tables = self._tables()
         if self._has_moments is None:  # [V], whether any element is nonzero
             first, second = (as_array(moments).any(axis=1) for moments in tables[1:])
@@ -137,7 +148,7 @@ class LazyAdamW:
         return [self.weight, self.state["moment1"], self.state["moment2"]]
 
     def _adam(self, tables: list[Tensor], gradient: Tensor, scaled_lr: Tensor, decay: float) -> None:
-        """Update weight and both moments of some rows in place, with Paddle's kernel.
+        """Update weight and moments of R rows in place, with Paddle's AdamW kernel.
 
         Args:
             tables: weight and both moments of these rows, [R, H] each.
@@ -170,22 +181,22 @@ class LazyAdamW:
 
 
 def _gather(table: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Return table[rows], on all threads."""
+    """Return the given rows of a matrix, copied on all threads."""
     part = np.empty([len(rows), table.shape[1]], table.dtype)
     over_rows(partial(_take, part, table, rows), *part.shape)
     return part
 
 
 def _scale(table: np.ndarray, factor: float, part_rows: slice) -> None:
-    """Multiply a slice of rows of a matrix by `factor`, for `over_rows`."""
+    """Multiply the slice `part_rows` of a matrix by `factor` in place; called by `over_rows`."""
     table[part_rows] *= factor
 
 
 def _take(part: np.ndarray, table: np.ndarray, rows: np.ndarray, part_rows: slice) -> None:
-    """Copy a slice of the `rows` of a matrix to `part`, for `over_rows`."""
+    """Copy the rows `rows[part_rows]` of `table` to `part[part_rows]`; called by `over_rows`."""
     part[part_rows] = table[rows[part_rows]]
 
 
 def _put(part: np.ndarray, table: np.ndarray, rows: np.ndarray, part_rows: slice) -> None:
-    """Copy a slice of the rows of `part` back to the matrix, for `over_rows`."""
+    """Copy `part[part_rows]` to the rows `rows[part_rows]` of `table`; called by `over_rows`."""
     table[rows[part_rows]] = part[part_rows]

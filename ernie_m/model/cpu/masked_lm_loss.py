@@ -1,7 +1,7 @@
-"""The masked-LM loss on a CPU: one pass over the logits of a chunk, and its gradients.
+"""The masked-LM loss on a CPU: cross-entropy over the vocabulary, in chunks of masked positions.
 
-The gradients of a chunk are computed in the forward pass, so that no logits are kept for the backward pass,
-which only provides the factor of the whole sum.
+The gradients of a chunk are computed in the forward pass, so that no logits are kept. The backward pass only
+multiplies the gradients by the gradient of the total loss.
 """
 
 from collections.abc import Sequence
@@ -19,18 +19,18 @@ BLOCK_WORDS = 1 << 14  # rows of the embedding matrix per gradient update
 
 
 class CrossEntropyOnCpu(PyLayer):
-    """The fields of `ernie_m.model.lm_head.MaskedLoss`, with gradients computed in the forward pass.
+    """Compute the fields of `ernie_m.model.lm_head.MaskedLoss`, and the gradients, in the forward pass.
 
-    Only the sum has a gradient.
+    Only the total loss has a gradient.
 
     Args:
-        x: [M, H].
-        weight: [V, H], weight of the embedding matrix, which gets a gradient.
+        x: output of `LMHead.transform`, [M, H].
+        weight: embedding matrix, [V, H].
         bias: [V].
         labels: int64 [M].
         loss_weights: float [M], weight of each loss in the sum.
-        kernels: keeps the gradients of matrix and bias until the backward pass.
-        chunks: positions of each chunk.
+        kernels: keeps the gradients of `weight` and `bias` until the backward pass.
+        chunks: slices of the M positions.
     """
 
     @staticmethod
@@ -67,11 +67,11 @@ class CrossEntropyOnCpu(PyLayer):
 
 
 class LossOnCpu:
-    """The losses of masked positions, chunk by chunk, and the gradients of their weighted sum.
+    """Losses of chunks of masked positions, and the accumulated gradients of their weighted sum.
 
     Args:
         table: the embedding matrix [V, H].
-        bias: [V].
+        bias: [V], added to the logits.
     """
 
     def __init__(self, table: WordEmbeddings, bias: Tensor):
@@ -81,20 +81,27 @@ class LossOnCpu:
         self._grad_bias: Tensor | None = None  # [V]
 
     def losses(self, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the losses of x [m, H], [m], and whether no logit exceeds the label's, bool [m].
+        """Compute the losses of a chunk x [m, H] without gradients.
 
         Args:
             labels: int64 [m].
+
+        Returns:
+            The losses, [m], and whether no logit exceeds the label's, bool [m].
         """
         return cross_entropy_(self._products(x), self._bias, as_array(labels), derive=False)
 
     def derive(self, x: Tensor, labels: Tensor, loss_weights: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the result of `losses`, and the gradient of x, [m, H].
+        """Compute the losses of a chunk x [m, H] and the gradients of their weighted sum.
 
-        The gradients of matrix and bias are kept for `take_gradients`.
+        The gradients of the embedding matrix and the bias are accumulated for `take_gradients`.
 
         Args:
+            labels: int64 [m].
             loss_weights: [m], weight of each loss.
+
+        Returns:
+            The results of `losses`, and the gradient of x, [m, H].
         """
         logits = self._products(x)  # [m, V]
         losses, correct = cross_entropy_(logits, self._bias, as_array(labels), derive=True)
@@ -113,8 +120,9 @@ class LossOnCpu:
         return losses, correct, grad_x * factors
 
     def take_gradients(self, grad_total: Tensor) -> tuple[Tensor | None, Tensor | None]:
-        """Return the gradients of the matrix [V, H] and of the bias [V]; None if frozen.
-        None also for a matrix whose gradient is added in place.
+        """Return the accumulated gradients of the embedding matrix [V, H] and of the bias [V].
+
+        None for a frozen parameter, and for a matrix whose gradient is accumulated in place instead.
 
         Args:
             grad_total: gradient of the weighted sum of all losses, [].
@@ -127,18 +135,18 @@ class LossOnCpu:
         return grad_weight, None if self._grad_bias is None else self._grad_bias * grad_total
 
     def _products(self, x: Tensor) -> Tensor:
-        """Return the logits of x [m, H] before the bias is added: [m, V]."""
+        """Compute the logits of x [m, H] without the bias: [m, V]."""
         if self._table.in_bfloat16:
             return bfloat16.table_products(x, self._table.weight)
         return paddle.matmul(x, self._table.weight, transpose_y=True)
 
     def _product_gradients(self, grad_logits: Tensor, weighted_x: Tensor, accumulate: bool) -> Tensor:
-        """Return the gradient of x, and write that of the matrix to `_grad_weight`, if needed.
+        """Compute the backward pass of `_products`; the matrix gradient goes to `_grad_weight`, if needed.
 
         Args:
             grad_logits: [m, V], without the weights of the losses.
             weighted_x: [m, H], x times the weights of the losses.
-            accumulate: add the gradient of the matrix to that of earlier chunks.
+            accumulate: add the matrix gradient to that of earlier chunks instead of overwriting it.
 
         Returns:
             The gradient of x, [m, H], without the weights of the losses.
@@ -160,11 +168,11 @@ class LossOnCpu:
 
 
 def cross_entropy_(logits: Tensor, bias: Tensor, labels: np.ndarray, derive: bool) -> tuple[Tensor, Tensor]:
-    """Return the losses of logits [m, V] before the bias [V] is added. Overwrites the logits.
+    """Compute cross-entropy losses from logits [m, V] without the bias [V], and overwrite the logits.
 
     Args:
         labels: int64 [m].
-        derive: replace the logits by the gradient of each loss with respect to its logits.
+        derive: replace the logits by the gradient of each loss with respect to the logits.
 
     Returns:
         The losses [m], and whether no logit exceeds the label's, bool [m].

@@ -1,4 +1,4 @@
-"""Many small matrix products in one call, by the MKL library in Paddle's wheel. Paddle has no such operation.
+"""Batched matrix products of different shapes (cblas_gemm_batch), by the MKL library in Paddle's wheel.
 
 MKL uses Paddle's OpenMP threads, and several threads may call it concurrently.
 """
@@ -25,7 +25,7 @@ _NAMES = {"float32": "cblas_sgemm_batch", "float64": "cblas_dgemm_batch"}
 
 
 class Matrices(NamedTuple):
-    """Matrices in one array, in groups of the same shape. Each may be a block of a larger matrix."""
+    """Views of one array as matrices, in groups of the same shape, for `multiply`."""
 
     array: np.ndarray  # of any shape
     starts: np.ndarray  # int64 [matrices], start of each, in elements of the array's memory
@@ -44,15 +44,15 @@ class Shapes(NamedTuple):
 
 @cache
 def works() -> bool:
-    """Return whether MKL in Paddle's wheel multiplies as NumPy does, and log once if it does not.
+    """Return whether MKL in Paddle's wheel computes correct products; log a warning once if it does not.
 
-    Without it, attention uses padded groups.
+    Without MKL, attention is computed on padded groups of sequences.
     """
     return kernel_selection.agrees(_errors, 1e-5, "MKL is disabled; attention is slower and uses one core")
 
 
 def _errors() -> Iterator[tuple[str, float]]:
-    """Yield the errors of two products per dtype, with transposed matrices."""
+    """Yield name and maximum error of a batched product per dtype, compared with NumPy's."""
     random = np.random.default_rng(0)
     strides = np.array([7], np.int32)
     shapes = Shapes(*np.array([[5], [7], [9], [2]], np.int32))
@@ -69,9 +69,9 @@ def _errors() -> Iterator[tuple[str, float]]:
 
 
 def multiply(x: Matrices, y: Matrices, out: Matrices, shapes: Shapes, factor: float = 1.0) -> None:
-    """Write `factor` times the product of each matrix of x and its counterpart in y to that in `out`.
+    """Write `factor` times the product of each matrix of x and the corresponding matrix of y to `out`.
 
-    All arrays are float32, or all float64. Call it only if MKL `works`.
+    All arrays are float32, or all are float64. Requires `works()`.
     """
     multiply_batch = _functions()[out.array.dtype.name]
     groups = len(shapes.counts)
@@ -95,7 +95,7 @@ def _addresses(matrices: Matrices) -> np.ndarray:
 
 
 def use_one_thread() -> None:
-    """Restrict the products and Paddle operations of this thread to one core, from now on."""
+    """Limit MKL and OpenMP to one thread for all later work of the calling thread."""
     mkl, openmp = _libraries()
     mkl.MKL_Set_Num_Threads_Local(1)
     openmp.omp_set_num_threads(1)
@@ -103,7 +103,7 @@ def use_one_thread() -> None:
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Restrict OpenMP to the calling thread, in this context."""
+    """Limit OpenMP to the calling thread within a `with` block."""
     _, openmp = _libraries()
     threads = openmp.omp_get_max_threads()
     openmp.omp_set_num_threads(1)
@@ -115,9 +115,9 @@ def one_thread() -> Iterator[None]:
 
 @cache
 def _libraries() -> tuple[ctypes.CDLL, ctypes.PyDLL]:
-    """Return MKL and OpenMP in Paddle's wheel.
+    """Load the MKL and the OpenMP library of Paddle's wheel.
 
-    Calls of the latter are short, and keep the interpreter lock.
+    Calls to OpenMP are short, and do not release the GIL.
     """
     folder = Path(paddle.__file__).parent / "libs"
     openmp = ctypes.PyDLL(str(folder / "libiomp5.so"))
@@ -129,7 +129,7 @@ def _libraries() -> tuple[ctypes.CDLL, ctypes.PyDLL]:
 
 @cache
 def _functions() -> dict[str, Callable[..., None]]:
-    """Return the function for each dtype. It releases the interpreter lock."""
+    """Return MKL's batched product for each dtype. Calls release the GIL."""
     signature = CFUNCTYPE(None, c_int, *[c_void_p] * 13, c_int, c_void_p)
     library, _ = _libraries()
     return {dtype: signature((name, library)) for dtype, name in _NAMES.items()}

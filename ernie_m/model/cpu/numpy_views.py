@@ -1,7 +1,7 @@
-"""CPU tensors as NumPy arrays, and work on their rows on all threads.
+"""NumPy views of CPU tensors, and multithreaded work on the rows of arrays.
 
-NumPy releases the interpreter lock while it computes, so Python threads are sufficient. OpenMP's threads must
-sleep between products (`KMP_BLOCKTIME` in ernie_m/utils/paddle_settings.py).
+NumPy releases the GIL while it computes, so Python threads are sufficient. OpenMP's threads must sleep
+between products (`KMP_BLOCKTIME` in ernie_m/utils/paddle_settings.py).
 """
 
 import math
@@ -20,7 +20,7 @@ BLOCK = 1 << 18  # elements per slice of rows, so that it stays in the cache
 
 
 def as_array(x: Tensor) -> np.ndarray:
-    """Return the memory of a CPU tensor as an array; writing to the array changes the tensor."""
+    """Return a CPU tensor as an array that shares its memory; bfloat16 as its bits, uint16."""
     x = x.detach()
     if 0 in x.shape:  # NumPy rejects null pointers; `x.size` would take half of this function's time
         return x.numpy()
@@ -44,9 +44,9 @@ def as_tensor(array: np.ndarray) -> Tensor:
 
 
 class _Memory:
-    """The memory of a tensor, for `np.asarray`.
+    """NumPy's array interface of a CPU tensor, for `np.asarray`.
 
-    `np.from_dlpack` is not sufficient: its array may be read-only.
+    `np.from_dlpack` is not used, because its array may be read-only.
     """
 
     def __init__(self, x: Tensor):
@@ -63,7 +63,7 @@ class _Memory:
 
 
 def over_rows(work: Callable[[slice], None], rows: int, width: int) -> None:
-    """Call `work` for slices of rows that cover all rows, several at a time and in any order.
+    """Call `work` with slices that cover all rows of an array, on all threads and in any order.
 
     `work` gets a slice with a start and a stop. It must not call `over_rows`, and each row may depend only on
     its own values, so that the result does not depend on the number of threads. NumPy's floating-point
@@ -86,14 +86,12 @@ def over_rows(work: Callable[[slice], None], rows: int, width: int) -> None:
 
 
 def thread_count() -> int:
-    """Return the number of threads for this one.
-    `ernie_m.utils.paddle_settings` sets the variable.
-    """
+    """Return the number of threads that the current thread may use: OMP_NUM_THREADS, or 1 in a worker."""
     return 1 if STOP.get() else number_in("OMP_NUM_THREADS")
 
 
 def _work_on(slices: list[slice], work: Callable[[slice], None]) -> None:
-    """Call `work` for some slices, in order."""
+    """Call `work` with each slice, in order, without NumPy's floating-point warnings."""
     with np.errstate(all="ignore"):
         for rows in slices:
             work(rows)
@@ -101,12 +99,12 @@ def _work_on(slices: list[slice], work: Callable[[slice], None]) -> None:
 
 @cache_until_fork
 def _pool() -> ThreadPoolExecutor:
-    """Return the threads besides the one that calls `over_rows`; created once."""
+    """Return the thread pool of `over_rows`, created at the first call in a process."""
     return ThreadPoolExecutor(thread_count(), "rows")
 
 
 def add(total: np.ndarray, addend: np.ndarray, factor: float = 1.0) -> None:
-    """Add factor x addend, [V, H] or [H], to total [V, H], on all threads."""
+    """Add `factor` times `addend`, [V, H] or [H], to `total` [V, H] in place, on all threads."""
 
     def work(rows: slice) -> None:
         part = addend if addend.ndim == 1 else addend[rows]
@@ -116,8 +114,8 @@ def add(total: np.ndarray, addend: np.ndarray, factor: float = 1.0) -> None:
 
 
 def needs_gradient(*tensors: Tensor) -> tuple[bool, ...]:
-    """Return which inputs of a `PyLayer` need a gradient.
+    """Return whether each input of a `PyLayer` needs a gradient.
 
-    Its backward pass must return None for the others.
+    The backward pass must return None for inputs that do not.
     """
     return tuple(not tensor.stop_gradient for tensor in tensors)

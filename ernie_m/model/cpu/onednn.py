@@ -4,9 +4,9 @@ Paddle has no bfloat16 products on a CPU, and its other kernels are slower. bflo
 float32: the same range, and 8 bits of precision. NumPy has no such type, so arrays have its bits as uint16.
 Products multiply bfloat16 numbers and accumulate in float32.
 
-oneDNN compiles code for given shapes. In products, sizes that count tokens, which differ between batches,
-stay
-open: the code covers all of them. Each thread caches recent code, and may call these functions at any time.
+oneDNN compiles code for given shapes. In products, the number of tokens, which differs between batches, is a
+dynamic size: the same code covers every number. Each thread caches recently used code. All functions are
+thread-safe.
 oneDNN uses Paddle's OpenMP threads, because its symbols are bound to the library that Paddle has loaded.
 Equal inputs give equal bits on the same CPU, with any number of threads.
 """
@@ -55,7 +55,7 @@ _KEPT = 256  # cached calls, and operations with code, per thread
 
 
 class _Argument(ctypes.Structure):
-    """An array that an operation reads or writes: `name` is one of the arguments above."""
+    """oneDNN's `dnnl_exec_arg_t`: an array that an operation reads or writes, and its argument index."""
 
     _fields_ = [("name", c_int), ("memory", c_void_p)]
 
@@ -109,7 +109,7 @@ _SIGNATURES = {
 
 
 def version() -> tuple[int, int, int]:
-    """Return the version of the library in Paddle's wheel."""
+    """Return the version (major, minor, patch) of the oneDNN library in Paddle's wheel."""
     return tuple(ctypes.cast(_functions()["version"](), POINTER(c_int))[:3])
 
 
@@ -122,7 +122,7 @@ class _Objects(ExitStack):
     """oneDNN objects that are destroyed at the end of a `with` block."""
 
     def make(self, create: str, destroy: str, *arguments: object) -> c_void_p:
-        """Create an object that is destroyed at the end of the block.
+        """Create a oneDNN object that is destroyed at the end of the `with` block.
 
         Args:
             create, destroy: the function names in `_SIGNATURES`.
@@ -134,11 +134,16 @@ class _Objects(ExitStack):
         return result
 
     def operation(self, name: str, *arguments: object) -> c_void_p:
-        """Return oneDNN's description of an operation on the CPU."""
+        """Create the primitive descriptor of an operation on the CPU.
+
+        Args:
+            name: the operation in `_SIGNATURES`, such as "matmul".
+            arguments: arguments of its creation function after the engine.
+        """
         return self.make(f"{name}_primitive_desc_create", "primitive_desc_destroy", _engine(), *arguments)
 
     def description(self, layout: "Layout") -> c_void_p:
-        """Return oneDNN's description of an array."""
+        """Create the memory descriptor of an array with this layout."""
         shape, strides, data_type = layout
         sizes = (len(shape), Dimensions(*shape), data_type, Dimensions(*strides))
         return self.make("memory_desc_create_with_strides", "memory_desc_destroy", *sizes)
@@ -146,7 +151,7 @@ class _Objects(ExitStack):
 
 # Memory layout of an array: its shape, its strides in elements, and oneDNN's number of its type.
 Layout = tuple[Sequence[int], Sequence[int], int]
-# The axes of an array with open sizes, and those with open strides.
+# The axes of an array whose size is dynamic, and those whose stride is.
 Open = tuple[Sequence[int], Sequence[int]]
 _CLOSED: Open = ((), ())
 _ROWS: Open = ((0,), ())
@@ -154,14 +159,15 @@ _COLUMNS: Open = ((1,), ())
 
 
 class _Call:
-    """An operation on arrays of given shapes, for one thread: its calls share working memory in oneDNN.
+    """A oneDNN operation on arrays of given shapes. Only one thread may use it, because calls share memory.
 
     Args:
-        describe: returns oneDNN's description of the operation, given those of the arrays and `options`.
-        options: other parameters.
-        names: arguments of the arrays.
+        describe: creates the primitive descriptor from an `_Objects`, the arrays' memory descriptors and
+            `options`.
+        options: numeric parameters of the operation, such as a factor or epsilon.
+        names: oneDNN's argument index of each array, such as FROM.
         keys: shape, strides in bytes and NumPy's dtype letter of each array.
-        opens: open axes of each; (): none.
+        opens: axes of each array with a dynamic size or stride; (): none.
     """
 
     def __init__(
@@ -185,7 +191,7 @@ class _Call:
         self._arguments = (_Argument * len(names))(*map(_Argument, names, memories))
 
     def run(self, arrays: Iterable[np.ndarray]) -> None:
-        """Run it with these arrays."""
+        """Run the operation on arrays, in the order of `names`."""
         for argument, array in zip(self._arguments, arrays):
             _call("memory_set_data_handle", argument.memory, array.ctypes.data)
         _call(
@@ -194,7 +200,12 @@ class _Call:
 
 
 class _Code:
-    """oneDNN's code for an operation, for one thread; see `_Call` for the arguments."""
+    """A compiled oneDNN primitive, owned by one thread.
+
+    Args:
+        describe, options: as in `_Call`.
+        layouts: memory layout of each array, in which sizes may be dynamic.
+    """
 
     def __init__(
         self, describe: Callable[..., c_void_p], options: tuple[float, ...], layouts: tuple[Layout, ...]
@@ -205,14 +216,14 @@ class _Code:
 
 
 def _kept_for(owner: object) -> _Objects:
-    """Return objects that are destroyed when the owner is freed."""
+    """Return a new, empty `_Objects` whose contents are destroyed when `owner` is garbage-collected."""
     objects = _Objects()
     weakref.finalize(owner, objects.close).atexit = False  # not at exit, where another thread would
     return objects
 
 
 class _Thread(threading.local):
-    """The calls and the code that a thread used last."""
+    """Per-thread LRU caches of `_Call` and `_Code`."""
 
     def __init__(self):
         self.call = lru_cache(_KEPT)(_Call)
@@ -220,7 +231,7 @@ class _Thread(threading.local):
 
     @cached_property
     def stream(self) -> c_void_p:
-        """The thread's oneDNN stream."""
+        """Return the thread's oneDNN stream, created at the first use."""
         return _kept_for(self.call).make("stream_create", "stream_destroy", _engine(), _IN_ORDER_STREAM)
 
 
@@ -233,7 +244,12 @@ def _run(
     *options: float,
     opens: tuple[Open, ...] = (),
 ) -> None:
-    """Run an operation on arrays; see `_Call` for the arguments."""
+    """Run an operation on arrays.
+
+    Args:
+        describe, options, opens: as in `_Call`.
+        arrays: oneDNN's argument index, such as FROM -> array.
+    """
     keys = tuple([(array.shape, array.strides, array.dtype.char) for array in arrays.values()])
     _thread.call(describe, options, tuple(arrays), keys, opens).run(arrays.values())
 
@@ -245,7 +261,13 @@ def _get_layout(
     open_sizes: Sequence[int] = (),
     open_strides: Sequence[int] = (),
 ) -> Layout:
-    """Return the layout of a NumPy array; `letter` is that of its dtype."""
+    """Return oneDNN's memory layout of a NumPy array.
+
+    Args:
+        strides: in bytes.
+        letter: `dtype.char` of the array, "f" or "H" (bits of bfloat16).
+        open_sizes, open_strides: axes whose size or stride is given at run time.
+    """
     itemsize = np.dtype(letter).itemsize
     sizes = tuple(_OPEN if axis in open_sizes else size for axis, size in enumerate(shape))
     steps = tuple(_OPEN if axis in open_strides else step // itemsize for axis, step in enumerate(strides))
@@ -253,16 +275,14 @@ def _get_layout(
 
 
 def to_bfloat16(x: np.ndarray, filled: bool = False) -> np.ndarray:
-    """Round float32 numbers [N, K] to the nearest bfloat16, as bits, uint16 [N, K].
-
-    The elements of a row of `x` must be adjacent; the rows need not be.
+    """Round float32 numbers [N, K] to the nearest bfloat16. Return their bits, uint16 [N, K].
 
     Args:
-        x: float32, or bits, which are copied.
-        filled: add zero rows up to `whole_blocks`, as `multiply` requires.
+        x: float32, with contiguous rows; or bits of bfloat16, which are copied.
+        filled: append zero rows until N is a multiple of 32, as `multiply` requires.
 
     Raises:
-        ValueError: the elements of a row are not adjacent, or not float32.
+        ValueError: the rows are not contiguous, or not float32.
         RuntimeError: oneDNN has failed.
     """
     bits = np.empty([whole_blocks(len(x)) if filled else len(x), x.shape[1]], np.uint16)
@@ -282,7 +302,7 @@ def whole_blocks(tokens: int) -> int:
 
 
 def _rounding(objects: _Objects, x: c_void_p, out: c_void_p) -> c_void_p:
-    """None: without attributes."""
+    """Create the primitive descriptor of a conversion of x to the dtype of `out`."""
     return objects.make(
         "reorder_primitive_desc_create", "primitive_desc_destroy", x, _engine(), out, _engine(), None
     )
@@ -296,14 +316,14 @@ def multiply(
     add: bool = False,
     over_tokens: bool = False,
 ) -> None:
-    """Write the product of x [N, K] and y [K, C], both in bfloat16, to `out` [N, C], of either type.
+    """Write the product of x [N, K] and y [K, C], both bfloat16, to `out` [N, C], bfloat16 or float32.
 
-    Each array may be a block of a larger one, and `x` and `y` may be transposed.
+    Each array may be a view of a larger one. `x` and `y` may be transposed views.
 
     Args:
-        bias: float32 [C], to add.
-        add: add the product to `out` instead.
-        over_tokens: whether the K terms of a sum are tokens; otherwise the N rows are, with an open number.
+        bias: float32 [C], added to each row.
+        add: add the product to `out` instead of overwriting `out`.
+        over_tokens: whether the inner dimension K counts tokens; otherwise N does.
 
     Raises:
         ValueError: the shapes do not match, or the number of tokens is not a multiple of 32.
@@ -340,7 +360,7 @@ _TRANSPOSED_SCORES: Open = ((1, 2), (0, 2))
 
 
 def multiply_tokens(x: np.ndarray, y: np.ndarray, out: np.ndarray, factor: float) -> None:
-    """Write `factor` times the products of tokens, bfloat16 [heads, t, D], to `out` [heads, t, t]."""
+    """Write `factor` times x y^T to `out` [heads, t, t], for x and y bfloat16 [heads, t, D]."""
     _multiply_heads(x, y.swapaxes(1, 2), out, factor, (_TOKENS, _TRANSPOSED_TOKENS, _SCORES))
 
 
@@ -348,7 +368,7 @@ def sum_tokens(scores: np.ndarray, x: np.ndarray, out: np.ndarray, factor: float
     """Write `factor` times the sums of tokens x [heads, t, D], weighted with scores [heads, t, t], to `out`.
 
     Args:
-        of_keys: whether to sum over the second token axis of `scores`, otherwise over the first.
+        of_keys: whether to sum over the last axis of `scores`; otherwise over the one before.
     """
     if of_keys:
         _multiply_heads(scores, x, out, factor, (_SCORES, _TOKENS, _TOKENS))
@@ -366,7 +386,11 @@ def _multiply_heads(
 
 
 def _check_shapes(x: np.ndarray, y: np.ndarray, out: np.ndarray) -> None:
-    """Raise a ValueError if `out` does not have the product's shape: oneDNN does not compare open sizes."""
+    """Check the shapes of a matrix product x y -> out, because oneDNN does not compare dynamic sizes.
+
+    Raises:
+        ValueError: the shapes do not match.
+    """
     *batch, rows, terms = x.shape
     if y.shape[:-1] != (*batch, terms) or out.shape != (*batch, rows, y.shape[-1]):
         raise ValueError(f"shapes {x.shape} x {y.shape} -> {out.shape}")
@@ -387,7 +411,7 @@ def _product(
 
 
 def softmax(x: np.ndarray, out: np.ndarray) -> None:
-    """Write the softmax of each row of x, float32 [N, K], to `out`, of either type."""
+    """Write the softmax of each row of x, float32 [N, K], to `out` [N, K], bfloat16 or float32."""
     _run(_softmax, {FROM: x, TO: out})
 
 
@@ -396,7 +420,12 @@ def _softmax(objects: _Objects, x: c_void_p, out: c_void_p) -> c_void_p:
 
 
 def softmax_gradient(softmax: np.ndarray, gradient: np.ndarray, out: np.ndarray) -> None:
-    """Write the gradient of the logits to `out`, given their softmax [N, K] and its gradient."""
+    """Compute the backward pass of `softmax`: write the gradient of its input to `out` [N, K].
+
+    Args:
+        softmax: output of the forward pass, [N, K].
+        gradient: gradient of this output, [N, K].
+    """
     _run(_softmax_gradient, {TO: softmax, TO_GRADIENT: gradient, FROM_GRADIENT: out})
 
 
@@ -415,7 +444,11 @@ def _gelu(objects: _Objects, x: c_void_p, out: c_void_p) -> c_void_p:
 
 
 def gelu_gradient(x: np.ndarray, gradient: np.ndarray, out: np.ndarray) -> None:
-    """Write the gradient of x [N] to `out`; `gradient` is that of the result of `gelu`."""
+    """Compute the backward pass of `gelu`: write the gradient of x [N] to `out` [N].
+
+    Args:
+        gradient: gradient of the output of `gelu`, [N].
+    """
     _run(_gelu_gradient, {FROM: x, TO_GRADIENT: gradient, FROM_GRADIENT: out})
 
 
@@ -425,10 +458,13 @@ def _gelu_gradient(objects: _Objects, x: c_void_p, gradient: c_void_p, out: c_vo
 
 
 def layer_norm(arrays: Mapping[int, np.ndarray], epsilon: float) -> None:
-    """Given FROM [N, H], SCALE and SHIFT [H], write MEAN and VARIANCE [N], and TO [N, H]; in this order.
+    """Compute layer norm: read FROM [N, H], SCALE and SHIFT [H]; write MEAN and VARIANCE [N], and TO [N, H].
+
+    Args:
+        arrays: argument -> float32 array, in this order.
 
     Raises:
-        ValueError: SCALE or SHIFT does not match, which oneDNN does not check.
+        ValueError: SCALE or SHIFT has another shape or dtype, which oneDNN does not check.
         RuntimeError: oneDNN has failed, or does not support the other arrays.
     """
     for vector in (arrays[SCALE], arrays[SHIFT]):
@@ -444,7 +480,12 @@ def _layer_norm(objects: _Objects, *descriptions_and_epsilon: c_void_p | float) 
 
 
 def layer_norm_gradient(arrays: Mapping[int, np.ndarray], epsilon: float) -> None:
-    """Given `layer_norm`'s arrays except TO, and TO_GRADIENT, write the gradients of FROM, SCALE, SHIFT."""
+    """Compute the backward pass of `layer_norm`.
+
+    Args:
+        arrays: argument -> array: those of `layer_norm` without TO; TO_GRADIENT, read; FROM_GRADIENT,
+            SCALE_GRADIENT and SHIFT_GRADIENT, written.
+    """
     with mkl.one_thread():  # as in `multiply`
         _run(_layer_norm_gradient, arrays, epsilon)
 
@@ -457,10 +498,10 @@ def _layer_norm_gradient(objects: _Objects, *descriptions_and_epsilon: c_void_p 
 
 
 def _call(function: str, *arguments) -> None:
-    """Call a function of `_SIGNATURES`.
+    """Call a oneDNN function by its name in `_SIGNATURES`.
 
     Raises:
-        RuntimeError: it failed.
+        RuntimeError: the function has returned an error status.
     """
     status = _functions()[function](*arguments)
     if status:
@@ -468,13 +509,13 @@ def _call(function: str, *arguments) -> None:
 
 
 def _path() -> Path:
-    """Return the path of the library in Paddle's wheel."""
+    """Return the path of the oneDNN library in Paddle's wheel."""
     return Path(paddle.__file__).parent / "libs" / "libdnnl.so.3"
 
 
 @cache
 def _functions() -> dict[str, Callable[..., int]]:
-    """Return the functions of `_SIGNATURES`, by name. Long ones release the interpreter lock."""
+    """Return the oneDNN functions of `_SIGNATURES`, by name. Functions that take long release the GIL."""
     library = ctypes.CDLL(str(_path()))
     function_of = {}
     for name, argument_types in _SIGNATURES.items():
@@ -486,7 +527,7 @@ def _functions() -> dict[str, Callable[..., int]]:
 
 @cache
 def _engine() -> c_void_p:
-    """Return oneDNN's CPU engine, created once."""
+    """Return oneDNN's CPU engine, created at the first call."""
     result = c_void_p()
     _call("engine_create", result, _CPU_ENGINE, 0)  # 0: the first and only CPU
     return result

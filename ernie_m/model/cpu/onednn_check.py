@@ -1,5 +1,6 @@
-"""Validation of oneDNN against Paddle, before it is used.
-The library in Paddle's wheel has no stable API, and is called by memory addresses.
+"""Comparison of oneDNN's results with Paddle's, before oneDNN is used.
+
+The oneDNN library in Paddle's wheel has no stable API, and is called with raw pointers.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +26,7 @@ _LONG = 3072  # terms of long sums
 
 
 class _Kind(NamedTuple):
-    """An operation here and in Paddle, and the shapes of its inputs."""
+    """An operation in this project and in Paddle, and the shapes of its inputs."""
 
     ours: Callable[..., Tensor]
     paddles: Callable[..., Tensor]
@@ -60,13 +61,13 @@ _IN_BFLOAT16 = {
 
 @cache
 def works() -> bool:
-    """Return whether oneDNN's GELU and layer norm agree with Paddle's, and log once if they do not."""
+    """Return whether oneDNN's GELU and layer norm agree with Paddle's; log a warning once if they do not."""
     return _agree(_IN_FLOAT32, tolerance=1e-5)
 
 
 @cache
 def missing() -> str | None:
-    """Return what this machine lacks for products in bfloat16, or None."""
+    """Return what is missing on this machine for bfloat16 products, for an error message; None: nothing."""
     if not works():
         return f"a oneDNN {_MAJOR} in the installed Paddle that agrees with Paddle's kernels"
     if not onednn.has_bfloat16():
@@ -77,7 +78,7 @@ def missing() -> str | None:
 
 
 def _agree(kinds: dict[str, _Kind], tolerance: float) -> bool:
-    """Return whether values and gradients of all kinds agree with Paddle's within the tolerance."""
+    """Return whether outputs and gradients of all operations agree with Paddle's within the tolerance."""
     return kernel_selection.agrees(
         partial(_errors, kinds), tolerance, "oneDNN is disabled; computation is slower"
     )
@@ -91,7 +92,7 @@ def _errors(kinds: dict[str, _Kind]) -> Iterator[tuple[str, float]]:
 
 
 def _error(kind: _Kind) -> float:
-    """Return the maximum difference of values or gradients, relative to the maximum of the array."""
+    """Return the maximum error of an operation's output and gradients, relative to each array's maximum."""
     random = np.random.default_rng(0)
     arrays = [random.standard_normal(shape, np.float32) for shape in kind.shapes]
     expected, results = (_value_and_gradients(compute, arrays) for compute in (kind.paddles, kind.ours))
@@ -100,7 +101,7 @@ def _error(kind: _Kind) -> float:
 
 @paddle.enable_grad()
 def _value_and_gradients(compute: Callable[..., Tensor], arrays: list[np.ndarray]) -> list[np.ndarray]:
-    """Return a result, and the gradients of the sum of its squares."""
+    """Return the output of `compute`, and the gradient of the sum of its squares for each input."""
     inputs = [paddle.to_tensor(array, stop_gradient=False) for array in arrays]
     result = compute(*inputs)
     result.square().sum().backward()

@@ -1,10 +1,9 @@
-"""Parallel workers on several cores, and training on copies of a model.
-Workers are threads (`ernie_m.model.threads`). The bits of a result do not depend on the number of threads, so
-they do not depend on whether a worker has computed it (docs/reliability.md).
+"""Worker threads for inference, and data parallelism over replicas of a model for training on a CPU.
 
-The copies of a model in training share its weights, each for one worker at a time. A second core only speeds
-up large products within a training step. Two workers with a part of the step each take little more than half
-of its time.
+Results are bitwise independent of the number of workers (docs/reliability.md, `ernie_m.model.threads`).
+
+A replica shares the weights of its model, and one worker uses it at a time. Two workers that each compute
+half of a training step are faster than one computation on two cores, where only large products are parallel.
 """
 
 import copy
@@ -28,27 +27,28 @@ _MOST = 2048  # tokens of a batch
 
 
 def worker_count() -> int:
-    """Return the number of workers of this thread: 1 in a worker, on a GPU, and without core affinity."""
+    """Return the number of workers that the current thread may use.
+
+    1 in a worker, on a GPU, with plain kernels, and without MKL.
+    """
     if kernel_selection.on_gpu() or kernel_selection.has_plain_kernels() or not mkl.works():
         return 1
     return thread_count()
 
 
 def paddle_workers() -> Workers:
-    """Return the workers of this thread.
-    On a GPU and with plain kernels, items are computed one at a time.
-    """
+    """Return the workers of the current thread; with a single one, items are computed one at a time."""
     count = worker_count()
     return Workers(count, become_worker, _MOST) if count > 1 else Workers()
 
 
 def in_workers(compute: Callable[[T], R], items: Iterable[T], ahead: int = AHEAD) -> Iterator[R]:
-    """Call `Workers.map` with the workers of this thread. They can stop within the attention of a layer."""
+    """Yield `compute(item)` for each item, in order, by the workers of the current thread (`Workers.map`)."""
     return paddle_workers().map(compute, items, ahead)
 
 
 def become_worker() -> None:
-    """Make this thread compute on one core from now on, in NumPy, Paddle, MKL and oneDNN."""
+    """Limit the current thread to one core for all later work in NumPy, Paddle, MKL and oneDNN."""
     threads.become_worker()
     mkl.use_one_thread()
 
@@ -58,18 +58,22 @@ SHARE_TOKENS = 512
 
 
 class Replicas:
-    """A model and its copies. A copy shares the model's weights, and has separate gradients."""
+    """A model and its replicas, which share its weights and have separate gradients."""
 
     def __init__(self, model: nn.Layer):
         self.model = model
         self._idle: list[nn.Layer] = []
 
     def each(self, derive: Callable[[nn.Layer, T], R], items: Iterable[T]) -> Iterator[R]:
-        """Yield `derive(model, item)` for each item, in order; it leaves gradients in its model.
+        """Yield `derive(replica, item)` for each item, in order, and accumulate the gradients in the model.
 
-        Several items are computed at a time, each in a copy; then `model` gets their gradients in the order
-        of the items, so that the sums have the same bits with any number of workers. This thread iterates
-        `items`. If the caller stops, the gradients are incomplete. A single item is computed on all cores.
+        Each worker computes an item with its own replica. Gradients are added to the model in the order of
+        the items, so that the sums are bitwise independent of the number of workers. A single item is
+        computed by the model itself, on all cores. `items` is iterated in the calling thread. If the caller
+        stops iterating, the gradients are incomplete.
+
+        Args:
+            derive: runs forward and backward passes of a model, which leave gradients in its parameters.
         """
         rest = iter(items)
         first_two = list(islice(rest, 2)) if worker_count() > 1 else []
@@ -81,7 +85,7 @@ class Replicas:
             yield result
 
     def _derive(self, derive: Callable[[nn.Layer, T], R], item: T) -> tuple[R, "Gradients"]:
-        """Compute an item in a worker."""
+        """Call `derive` with an idle replica and an item; return the result and the replica's gradients."""
         try:
             replica = self._idle.pop()
         except IndexError:  # all replicas are in use
@@ -98,7 +102,7 @@ class Replicas:
             self._idle.append(replica)
 
     def _share_weights(self, replica: nn.Layer) -> None:
-        """Set the current weights of the model in a copy; loading may have replaced them."""
+        """Make a replica share the model's current weights, which loading a checkpoint may have replaced."""
         for own, copied in zip(self.model.parameters(), replica.parameters(), strict=True):
             copied.stop_gradient = own.stop_gradient
             if copied.data_ptr() != own.data_ptr():
@@ -106,7 +110,7 @@ class Replicas:
 
 
 def _copy(model: nn.Layer) -> nn.Layer:
-    """Return a copy of a model without memory for weights."""
+    """Return a replica of a model, which shares its weights."""
     copies: dict[int, Any] = {}  # replacements in `deepcopy`, by id
     for parameter in model.parameters():
         # Paddle's copy of a parameter would also copy its values.
@@ -127,7 +131,7 @@ class Gradients:
         self._of_tables = [table.gradient.take() for table in _word_embeddings(replica)]
 
     def add_to(self, model: nn.Layer) -> None:
-        """Add them to the gradients of a model of the same structure."""
+        """Add the gradients to those of a model of the same structure."""
         for parameter, gradient in zip(model.parameters(), self._gradients, strict=True):
             if gradient is None:
                 continue
@@ -141,9 +145,9 @@ class Gradients:
 
 
 class LazyGradient:
-    """The deferred gradient of a replica's embedding matrix [V, H], to be added to that of the model.
+    """Gradient of a replica's embedding matrix [V, H]: records what to add to the model's gradient later.
 
-    It has the interface of `EmbeddingGradient`. Its arguments must not change afterwards.
+    It has the interface of `EmbeddingGradient`. Arrays passed to its methods must not change afterwards.
     """
 
     def __init__(self, weight: Tensor):
@@ -151,7 +155,7 @@ class LazyGradient:
         self._additions: list[Callable[[EmbeddingGradient], None]] = []
 
     def take(self) -> list[Callable[[EmbeddingGradient], None]]:
-        """Return the additions since the last call, in order."""
+        """Return the recorded updates since the last call, in order. Each adds to the model's gradient."""
         additions = self._additions
         self._additions = []
         return additions
@@ -171,7 +175,7 @@ class LazyGradient:
 
 
 def _take_gradient(parameter: Tensor) -> Tensor | None:
-    """Return the gradient of a parameter, in a tensor that outlives `parameter.grad = None`."""
+    """Return a parameter's gradient as a tensor that stays valid after `parameter.grad = None`."""
     if parameter.grad is None:
         return None
     gradient = paddle.empty_like(parameter.grad)
@@ -180,6 +184,6 @@ def _take_gradient(parameter: Tensor) -> Tensor | None:
 
 
 def _word_embeddings(model: nn.Layer) -> list[WordEmbeddings]:
-    """Return the embedding matrices whose gradients are added in place."""
+    """Return the layers with an embedding matrix whose gradient is accumulated in place."""
     layers = model.sublayers(include_self=True)
     return [layer for layer in layers if isinstance(layer, WordEmbeddings) and layer.gradient is not None]

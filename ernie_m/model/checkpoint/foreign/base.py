@@ -1,6 +1,7 @@
 """Base class of third-party formats: config.json, tokenizer files, preprocessing settings.
-A folder of `ernie-m convert` has the key "reading" in config.json; otherwise the format decides. Other files
-add their settings, which must not contradict "reading".
+
+`ernie-m convert` stores the preprocessing settings under "reading" in config.json. Without this key they are
+those of the format's library. Other files add settings, which must not contradict "reading".
 """
 
 import re
@@ -70,15 +71,15 @@ _Fields = dict[str, tuple[Any, Path | None]]
 
 
 class ThirdPartyFormat(Format):
-    """A format of another library.
+    """Base class of the formats of other libraries.
 
     Attributes:
-        older_queries: names of the first layer's query weights in earlier versions.
-        model_types: accepted values in its config; None: optional. The first one is written.
-        is_ernie_m: whether it is an ErnieM, whose files do not contain the text rules; nor, as written by
-            this project, the maximum length.
+        older_queries: names of the first layer's query weights in earlier versions of the library.
+        model_types: accepted values of "model_type"; None: the key may be missing. The first one is written.
+        is_ernie_m: whether the model class is ErnieM, whose files contain neither the text rules nor, if
+            written by this project, the maximum length.
         own_keys: keys of config.json that only this library has, with their values.
-        further_keys: native keys that its config has besides the shared ones.
+        further_keys: native keys that the library's config has besides the shared ones.
     """
 
     needs_config = True
@@ -89,10 +90,10 @@ class ThirdPartyFormat(Format):
     further_keys: tuple[str, ...] = ("layer_norm_eps",)
 
     def find(self, folder: Folder) -> Source | None:
-        """Find the model in a folder, by tensor names and config.
+        """Return the files of a checkpoint of this format in a folder; None: no such checkpoint.
 
         Raises:
-            UserError: the tokenizer next to it is of another kind.
+            UserError: the tokenizer in the folder is of an unsupported kind.
         """
         weights = open_weights(folder, READERS)
         if weights is None:
@@ -114,7 +115,7 @@ class ThirdPartyFormat(Format):
         )
 
     def fits(self, weights: Weights, raw_config: Mapping[str, Any]) -> bool:
-        """Return whether weights and config have this format, by tensor names and "model_type"."""
+        """Return whether weights and config are in this format, by tensor names and "model_type"."""
         bare_names = {self.bare(name) for name in weights}
         marks = [f"{self.queries.format(i=0)}.weight", *self.older_queries]
         if not any(re.search(r"\.[0-9]+\.", name) for name in bare_names):  # no layers
@@ -123,11 +124,11 @@ class ThirdPartyFormat(Format):
         return is_named and not bare_names.isdisjoint(marks)
 
     def raw_config(self, folder: Folder, weights: Weights) -> dict[str, Any]:
-        """Return the contents of its config; empty without one."""
+        """Read the config of a folder; empty without a config file."""
         return flat(folder.json(next((name for name in _CONFIGS if name in folder), CONFIG)))
 
     def _tasks(self, weights: Weights, raw_config: Mapping[str, Any], config_path: Path | None) -> list[str]:
-        """Return the tasks that a model may be for."""
+        """Return the tasks that the head of a model may be for; warn of an unknown class name."""
         names = raw_config.get("architectures")
         first = names[0] if isinstance(names, list) and names else names
         class_name = str(first) if first else None
@@ -149,10 +150,10 @@ class ThirdPartyFormat(Format):
         labels: list[str],
         drop_unknown: bool,
     ) -> tuple[PreprocessingConfig, list[str]]:
-        """Return the preprocessing settings, as in `Format.preprocessing`.
+        """Read the preprocessing settings, as in `Format.preprocessing`.
 
-        A model with the names of XLM-R or BERT has XLM-R's settings. An ErnieM with the head of a task has
-        those of its library's tokenizer; otherwise it is ERNIE-M itself.
+        Without stored settings, XLM-R and BERT models have XLM-R's, an ErnieM with the head of a task those
+        of its library's tokenizer, and an ErnieM without a head those of ERNIE-M.
         """
         assert config is not None  # these formats require one
         if not drop_unknown:
@@ -206,10 +207,10 @@ class ThirdPartyFormat(Format):
         return preprocessing, errors
 
     def _read_tokenizer_fields(self, folder: Folder, has_key: bool) -> _Fields:
-        """Return the settings in the tokenizer's files.
+        """Return the preprocessing settings in the tokenizer's files: field -> value and file.
 
         Args:
-            has_key: whether this project wrote the folder.
+            has_key: whether config.json has the key "reading", so that this project wrote the folder.
         """
         fields: _Fields = {}
         tokens, path = added_tokens(folder)
@@ -230,14 +231,14 @@ class ThirdPartyFormat(Format):
         config: ErnieMConfig,
         config_path: Path | None,
     ) -> _Fields:
-        """Return the fields of other files that the native key of config.json does not contain.
+        """Return the settings of other files that are missing under the key "reading" of config.json.
 
         Args:
-            preprocessing: settings of the native key.
-            fields: settings of the other files.
+            preprocessing: settings under the key "reading".
+            fields: settings in other files: field -> value and file.
 
         Raises:
-            UserError: they contradict what this project writes for these settings.
+            UserError: a file contradicts "reading".
         """
         written = sentence_transformers.as_written(preprocessing, config)
         written = replace(written, max_seq_len=_limiting(preprocessing.max_seq_len, config))
@@ -260,7 +261,7 @@ class ThirdPartyFormat(Format):
         return added
 
     def write(self, folder: Path, checkpoint: Checkpoint, weights: Weights, task: str | None) -> list[str]:
-        """Write config.json and model.safetensors, with the metadata that transformers requires."""
+        """Write config.json and model.safetensors, with the header metadata that transformers requires."""
         self.write_config(folder, checkpoint, task)
         safetensors.write(folder / WEIGHTS, weights, dtype=np.float32, metadata={"format": "pt"})
         return []
@@ -269,7 +270,7 @@ class ThirdPartyFormat(Format):
         """Write config.json.
 
         Raises:
-            UserError: a size that the library does not support.
+            UserError: the library does not support a value of the model config.
         """
         self.check(checkpoint.shape)
         values = checkpoint.shape.to_dict()
@@ -290,7 +291,7 @@ class ThirdPartyFormat(Format):
 
 
 def flat(contents: dict[str, Any]) -> dict[str, Any]:
-    """Return a config; the nested format of old PaddleNLP is flattened."""
+    """Flatten the nested config of old PaddleNLP versions; other configs are returned unchanged."""
     if "init_class" not in contents:
         return contents
     # model_config.json: the encoder's keys are in the dicts of `init_args`, and the class in `init_class`.
@@ -302,10 +303,10 @@ def flat(contents: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_problem_type(source: Source, weights: Weights) -> None:
-    """Check transformers' problem_type of a classifier.
+    """Check the problem_type of a classifier, a key of transformers.
 
     Raises:
-        UserError: it is unknown, or the classifier predicts several numbers, which would be taken for labels.
+        UserError: the value is unknown, or the classifier is a regression with several outputs.
     """
     problem_type = source.raw_config.get("problem_type")
     if problem_type is None or "classifier.bias" not in weights:
@@ -319,5 +320,5 @@ def _check_problem_type(source: Source, weights: Weights) -> None:
 
 
 def _limiting(length: int | None, config: ErnieMConfig) -> int | None:
-    """Return a maximum length, or None for "no limit", which transformers writes as 10^30."""
+    """Return a maximum length; None if it is not below the model's, such as 10^30 in transformers."""
     return None if length is None or length >= config.longest_input else length

@@ -1,6 +1,7 @@
-"""ErnieM in PaddleNLP and in transformers 4: config.json, and weights with native names.
+"""The formats of ErnieM in PaddleNLP and in transformers 4: config.json, and nearly native tensor names.
 
-PaddleNLP has model_state.pdparams or model.safetensors; transformers model.safetensors or pytorch_model.bin.
+PaddleNLP writes model_state.pdparams or model.safetensors; transformers model.safetensors or
+pytorch_model.bin.
 """
 
 from pathlib import Path
@@ -16,7 +17,7 @@ from ernie_m.model.tasks import CLASSIFICATION, QUESTION_ANSWERING, TOKEN_CLASSI
 
 
 class _ErnieM(ThirdPartyFormat):
-    """What both libraries share."""
+    """Base class of the formats of ErnieM in PaddleNLP and in transformers."""
 
     prefix = "ernie_m."
     any_prefix = r"ernie_m\."
@@ -26,7 +27,7 @@ class _ErnieM(ThirdPartyFormat):
 
 
 class PaddleNLP(_ErnieM):
-    """ErnieM in PaddleNLP, which ignores the key intermediate_size, and saves 3072 for every size."""
+    """The format of ErnieM in PaddleNLP, which ignores the key intermediate_size and always saves 3072."""
 
     name = "paddlenlp"
     classes = {
@@ -43,7 +44,7 @@ class PaddleNLP(_ErnieM):
     further_keys = ()
 
     def write(self, folder: Path, checkpoint: Checkpoint, weights: Weights, task: str | None) -> list[str]:
-        """Write config.json and model_state.pdparams: the first versions with ErnieM require it."""
+        """Write config.json and model_state.pdparams, which old versions of PaddleNLP require."""
         check_fixed_sizes(checkpoint.shape, "PaddleNLP")
         self.write_config(folder, checkpoint, task)
         restricted_pickle.write_pdparams(folder / "model_state.pdparams", weights)
@@ -51,7 +52,7 @@ class PaddleNLP(_ErnieM):
 
 
 class HuggingFace(_ErnieM):
-    """ErnieM in transformers 4."""
+    """The format of ErnieM in transformers 4."""
 
     name = "huggingface"
     encoder = {  # doubled for q, k and v only

@@ -1,4 +1,4 @@
-"""XLM-R in fairseq: model.pt, which contains its training flags next to the weights; read-only."""
+"""The format of XLM-R in fairseq: model.pt with weights and training arguments; read-only."""
 
 import re
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ _FUSED = re.compile(r"(layers\.[0-9]{1,4}\.self_attn)\.in_proj_(weight|bias)")
 
 
 class Fairseq(ThirdPartyFormat):
-    """XLM-R in fairseq."""
+    """The format of XLM-R in fairseq; read-only."""
 
     name = "fairseq"
     # fairseq renamed its model from decoder to encoder.
@@ -51,13 +51,13 @@ class Fairseq(ThirdPartyFormat):
     model_types = (None,)
 
     def raw_config(self, folder: Folder, weights: Weights) -> dict[str, Any]:
-        """Return the training flags."""
+        """Return the config keys that the training arguments in model.pt contain."""
         return {key: weights.metadata[flag] for flag, key in _FLAGS.items() if flag in weights.metadata}
 
     def adapt(
         self, mappings: dict[str, TensorMapping], file: Weights, in_file: Mapping[str, str]
     ) -> dict[str, str]:
-        """Convert what old files store differently."""
+        """Convert the tensors of old fairseq versions: the embedding norm, and stacked q, k and v."""
         for bare, name in in_file.items():
             if match := _NORM.fullmatch(bare):
                 mappings.setdefault(f"embeddings.layer_norm.{match[1]}", as_it_is(file, name))
@@ -70,10 +70,13 @@ class Fairseq(ThirdPartyFormat):
 
 
 def _third(file: Weights, name: str, part: int) -> TensorMapping:
-    """Return the mapping of one third of a stacked tensor.
+    """Return the mapping of q, k or v, one third of a stacked tensor.
+
+    Args:
+        part: 0, 1 or 2.
 
     Raises:
-        UserError: it does not have three equal parts.
+        UserError: the first axis is not a multiple of 3.
     """
     shape = file.shape(name)
     if not shape or shape[0] % 3:

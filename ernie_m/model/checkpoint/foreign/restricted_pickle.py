@@ -1,8 +1,9 @@
-"""Pickles of numbers, strings, containers and numpy arrays, read without running code; `.pdparams` files.
+"""A restricted unpickler for numbers, strings, containers and NumPy arrays; reads and writes `.pdparams`.
 
-Every name in a pickle is looked up in a table of stand-ins; other names are rejected. No stand-in copies its
-arguments, because a pickle can use one large object any number of times. The Python version of the standard
-unpickler is the base, because its table of opcodes can be changed.
+Every name in a pickle is looked up in a table of stand-ins, and other names are rejected, so that no code of
+the pickle runs. No stand-in copies its arguments, because a pickle can use one large object any number of
+times. The base class is the Python version of the standard unpickler, whose table of opcodes can be changed.
+
 A `.pdparams` file of paddle.save is a pickle of {name: array}; bfloat16 is stored as its bits in uint16.
 """
 
@@ -34,64 +35,68 @@ def load(
     more_stand_ins: Mapping[str, Any] = {},
     persistent_load: Callable[[Any], Any] | None = None,
 ) -> Any:
-    """Read one pickle of protocol 2 to 4, from a seekable file's position to the pickle's end.
+    """Read one pickle of protocol 2 to 4 from the current position of a seekable file.
 
     Args:
-        more_stand_ins: additional allowed names: name -> stand-in. A pickle can call callable ones, and use
-            the others as values.
+        path: path of the file, for messages.
+        more_stand_ins: additional allowed names: name -> stand-in. A pickle can call callable stand-ins, and
+            use others as values.
         persistent_load: resolves references to data outside the pickle; None: not allowed.
 
     Raises:
         UserError: the pickle contains a name that is not allowed.
-        One of `weights.BROKEN`: it is corrupt, or not a pickle.
+        One of `weights.BROKEN`: the pickle is corrupt.
     """
     return _WeightsUnpickler(file, path, {**_STAND_INS, **more_stand_ins}, persistent_load).load()
 
 
 class LongBytes(NamedTuple):
-    """A bytes object that stays in the file."""
+    """Position of a long bytes object, which is not read into memory."""
 
     offset: int
     length: int
 
 
 class Attributes(dict):
-    """A stand-in for an object, with only its attributes."""
+    """A stand-in for any object, with only the object's attributes."""
 
 
 class _Dtype:
-    """A stand-in for a NumPy dtype. Its state contains the byte order."""
+    """A stand-in for numpy.dtype, which only accepts numeric dtypes."""
 
     def __init__(self, code: Any, *_: Any):
-        """Take NumPy's code, such as "f4"; `_` takes two constant flags.
+        """Make the dtype of a code such as "f4".
+
+        Args:
+            _: two constant flags, which are ignored.
 
         Raises:
-            ValueError: not a numeric dtype.
+            ValueError: the dtype is not numeric.
         """
         if not isinstance(code, str) or not _DTYPE.fullmatch(code):
             raise ValueError("an array with a non-numeric dtype")
         self.numpy_dtype = np.dtype(code.lstrip("<>|="))
 
     def set_state(self, state: Any) -> None:
-        """Set the byte order."""
+        """Set the byte order, which the pickled state of a dtype contains."""
         self.numpy_dtype = self.numpy_dtype.newbyteorder(state[1])  # state[0] is a version
 
 
 class Array:
-    """A stand-in for a NumPy array. A pickle creates it empty, and then sets its state.
+    """A stand-in for numpy.ndarray: shape and dtype are known, and `read` reads the data.
 
-    Then the shape is known, and `read` reads the data.
+    A pickle creates an empty array, and then sets its state.
     """
 
     def __init__(self, *_: Any) -> None:
-        """Make an empty array, as NumPy's `_reconstruct`; `_` takes its arguments."""
+        """Make an empty array, as NumPy's `_reconstruct`, whose arguments are ignored."""
         self.shape: tuple[int, ...] = (0,)
         self.dtype = np.dtype("f4")
         self.order: Literal["C", "F"] = "C"
         self.data: bytes | LongBytes = b""
 
     def set_state(self, state: Any) -> None:
-        """Take shape, dtype and data from the array's state in the pickle.
+        """Set shape, dtype and data from the pickled state of an array.
 
         Raises:
             ValueError: the state is not that of a numeric array.
@@ -109,7 +114,7 @@ class Array:
             raise ValueError(f"{length} bytes for an array of shape {list(self.shape)}")
 
     def read(self, file: IO[bytes]) -> np.ndarray:
-        """Read the array from the pickle's file."""
+        """Read the data of the array from the file of the pickle."""
         if isinstance(self.data, LongBytes):
             flat = read_numbers(file, self.dtype, math.prod(self.shape), self.data.offset)
         else:
@@ -118,10 +123,10 @@ class Array:
 
 
 def check_sizes(axes: Any) -> tuple[int, ...]:
-    """Return the argument, if it is a shape or strides.
+    """Return a tuple of sizes or strides unchanged, if valid.
 
     Raises:
-        ValueError: it is neither.
+        ValueError: not a tuple of integers, or a value is negative or too large.
     """
     if isinstance(axes, tuple) and all(type(size) is int and 0 <= size < _TOO_LARGE for size in axes):
         return axes
@@ -138,7 +143,7 @@ _STAND_INS: dict[str, Any] = {
 
 
 class _Stream:
-    """A file that is never asked for more bytes than it has, whatever length a pickle contains."""
+    """A file that is never read beyond its end, even if a corrupt pickle contains a huge length."""
 
     def __init__(self, file: IO[bytes]):
         position = file.tell()
@@ -147,7 +152,7 @@ class _Stream:
         file.seek(position)
 
     def check(self, count: int) -> None:
-        """Check that at least `count` bytes follow.
+        """Check that the file has at least `count` more bytes.
 
         Raises:
             EOFError: there are fewer, or `count` is negative.
@@ -156,17 +161,21 @@ class _Stream:
             raise EOFError("unexpected end of file")
 
     def read(self, count: int) -> bytes:
-        """Return the next bytes; an EOFError if there are fewer."""
+        """Read the next `count` bytes.
+
+        Raises:
+            EOFError: there are fewer, or `count` is negative.
+        """
         self.check(count)
         return self.file.read(count)
 
     def readline(self) -> bytes:
-        """Return a line, which is a name in a pickle, shorter than _LONG."""
+        """Read a line, which in a pickle contains a name; at most _LONG bytes."""
         return self.file.readline(_LONG)
 
 
 class _WeightsUnpickler(pickle._Unpickler):
-    """An unpickler that only calls `stand_ins`."""
+    """An unpickler that only resolves names in a table of stand-ins."""
 
     stack: list[Any]  # the base class sets both when loading starts
     append: Callable[[Any], None]
@@ -194,11 +203,15 @@ class _WeightsUnpickler(pickle._Unpickler):
         return self.stand_ins[dotted]
 
     def _skip_frame(self) -> None:
-        """Skip the length of a frame, 8 bytes. The base class would read the whole frame into memory."""
+        """Execute FRAME: skip the frame's length, 8 bytes. The base class would load the whole frame."""
         self.stream.read(8)
 
     def _bytes(self, struct_format: str) -> None:
-        """Push a bytes object on the stack. Its length comes first, in this `struct` format."""
+        """Execute BINBYTES: push a bytes object, or a `LongBytes`, on the stack.
+
+        Args:
+            struct_format: `struct` format of the length that precedes the bytes.
+        """
         (length,) = struct.unpack(struct_format, self.stream.read(struct.calcsize(struct_format)))
         if length < _LONG:
             self.append(self.stream.read(length))
@@ -208,7 +221,11 @@ class _WeightsUnpickler(pickle._Unpickler):
             self.stream.file.seek(length, os.SEEK_CUR)
 
     def _call(self) -> None:
-        """Replace a function and its arguments on the stack with the result."""
+        """Execute REDUCE: replace a callable and its arguments on the stack by the result of the call.
+
+        Raises:
+            ValueError: the object is not callable, or the arguments are not a tuple.
+        """
         arguments = self.stack.pop()
         function = self.stack[-1]
         if not callable(function) or not isinstance(arguments, tuple):
@@ -216,7 +233,11 @@ class _WeightsUnpickler(pickle._Unpickler):
         self.stack[-1] = function(*arguments)
 
     def _build(self) -> None:
-        """Set the state, at the top of the stack, of the object below it."""
+        """Execute BUILD: pop a state from the stack, and set it on the object below.
+
+        Raises:
+            ValueError: the object does not accept a state.
+        """
         state = self.stack.pop()
         target = self.stack[-1]
         if isinstance(target, _Dtype | Array):
@@ -227,7 +248,11 @@ class _WeightsUnpickler(pickle._Unpickler):
             raise ValueError(f"a state for a {type(target).__name__}")
 
     def _set_items(self, keys_and_values: list) -> None:
-        """Put alternating keys and values into the dict on the stack."""
+        """Execute SETITEMS: add alternating keys and values to the dict on the stack.
+
+        Raises:
+            ValueError: a key is not of a simple type, or the object is not a dict.
+        """
         keys = keys_and_values[::2]
         values = keys_and_values[1::2]
         for key in keys:
@@ -238,7 +263,7 @@ class _WeightsUnpickler(pickle._Unpickler):
         self.stack[-1].update(zip(keys, values, strict=True))
 
     def _set_item(self) -> None:
-        """Put the key and the value on the stack into the dict below them."""
+        """Execute SETITEM: pop a value and a key from the stack, and add them to the dict below."""
         value = self.stack.pop()
         key = self.stack.pop()
         self._set_items([key, value])
@@ -276,11 +301,13 @@ class _WeightsUnpickler(pickle._Unpickler):
 
 
 def read_pdparams(path: Path) -> Weights:
-    """Open a state dict; each array is read when it is accessed. bfloat16 is returned as its bits, uint16.
+    """Open a state dict of paddle.save; each array is read when it is accessed.
+
+    bfloat16 is returned as its bits in uint16.
 
     Raises:
-        UserError: the file is missing, truncated, modified, not a dict of arrays, or contains anything else
-            than arrays and plain containers; the message names the first unknown name.
+        UserError: the file is missing, truncated, changed or not a state dict, or contains objects other
+            than arrays and plain containers.
     """
     opened = WeightsFile(path, _FORM)
     with opened.open_binary() as pickled:
@@ -317,7 +344,7 @@ _LITTLE_ENDIAN = b"(K\x03\x8c\x01<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
 
 
 def write_pdparams(path: str | os.PathLike, weights: Mapping[str, np.ndarray]) -> None:
-    """Write weights as float32, one at a time, so that paddle.load reads them. Not atomic."""
+    """Write a state dict in float32 for paddle.load, one array at a time. Not atomic."""
     with open(path, "wb") as file:
         file.write(_BEGIN_PICKLE)
         for name in weights:

@@ -1,4 +1,4 @@
-"""The files by which sentence-transformers defines an embedding model in a folder of transformers.
+"""The files of sentence-transformers that define how an encoder computes embeddings.
 
 modules.json                        the parts of the model, in order
 1_Pooling/config.json               pooling of token states into an embedding
@@ -87,7 +87,7 @@ _KEYS: dict[str, dict[str, Any]] = {
 
 
 def encoder_folder(folder: Folder) -> Folder:
-    """Return the folder of the encoder: that of the first module, in old versions a subfolder."""
+    """Return the folder of the encoder, the first module in modules.json; by default `folder` itself."""
     modules = [] if folder.named else _modules(folder)
     encoder = modules[0][1] if modules else folder.path
     return folder if encoder == folder.path else Folder(encoder)
@@ -96,13 +96,13 @@ def encoder_folder(folder: Folder) -> Folder:
 def read_embedding_fields(
     folder: Folder, config: ErnieMConfig
 ) -> tuple[dict[str, tuple[Any, Path]], list[str]]:
-    """Return the embedding settings in the library's files; empty without them.
+    """Read the embedding settings of sentence-transformers; empty without modules.json.
 
     Args:
-        config: the encoder's config; the library uses the last layer.
+        config: the encoder's config.
 
     Returns:
-        fields: field name of `PreprocessingConfig` -> its value, and the file that contains it.
+        fields: field of `PreprocessingConfig` -> value, and the file that contains it.
         errors: descriptions of unsupported settings; usually empty.
 
     Raises:
@@ -138,10 +138,10 @@ def read_embedding_fields(
 
 
 def _modules(folder: Folder) -> list[tuple[str, Path]]:
-    """Return class name and folder of each module in modules.json; empty without the file.
+    """Read modules.json: the class name and the folder of each module; empty without the file.
 
     Raises:
-        UserError: it is malformed, or refers to folders elsewhere.
+        UserError: the file is malformed, or a module is outside of the folder.
     """
     if MODULES not in folder:
         return []
@@ -168,10 +168,11 @@ def _modules(folder: Folder) -> list[tuple[str, Path]]:
 
 
 def _settings(kind: str, path: Path, errors: list[str]) -> dict[str, Any]:
-    """Return the contents of a file. Unknown keys that may affect embeddings are added to the errors.
+    """Read a JSON file of the library, and append unsupported settings to `errors`.
 
     Args:
-        kind: a key of `_KEYS`.
+        kind: kind of the file, a key of `_KEYS`.
+        errors: descriptions of settings that may change embeddings and are not supported.
 
     Raises:
         UserError: the file is missing or corrupt.
@@ -185,10 +186,13 @@ def _settings(kind: str, path: Path, errors: list[str]) -> dict[str, Any]:
 
 
 def _pooling(path: Path, hidden_size: int, errors: list[str]) -> str | None:
-    """Return the pooling; None, with an error added, if it is not supported.
+    """Read the pooling mode from the config of a Pooling module.
+
+    Returns:
+        The pooling mode; None if it is not supported, with a description appended to `errors`.
 
     Raises:
-        UserError: the file is missing or corrupt, has two poolings, or is for another embedding size.
+        UserError: the file is missing or corrupt, contradicts itself, or has another hidden size.
     """
     settings = _settings(_POOLING, path, errors)
     for key in ("word_embedding_dimension", "embedding_dimension"):
@@ -219,10 +223,13 @@ def _pooling(path: Path, hidden_size: int, errors: list[str]) -> str | None:
 
 
 def _length(path: Path | None, errors: list[str]) -> dict[str, tuple[Any, Path]]:
-    """Return the maximum length from a file of `_LENGTHS`, if any.
+    """Read the maximum length from sentence_bert_config.json or its older names: a field, if it is set.
+
+    Args:
+        path: path of the file; None: missing.
 
     Raises:
-        UserError: the file is corrupt, or the length is not an integer.
+        UserError: the file is corrupt, or the length is not a positive integer.
     """
     if path is None:
         return {}
@@ -236,10 +243,10 @@ def _length(path: Path | None, errors: list[str]) -> dict[str, tuple[Any, Path]]
 
 
 def _prompts(path: Path, has_length_1: bool, errors: list[str]) -> dict[str, tuple[Any, Path]]:
-    """Return the prompts, and the name of the default one.
+    """Read the prompts and the name of the default prompt from config_sentence_transformers.json.
 
     Args:
-        has_length_1: whether embeddings have unit length, so that their dot product is the cosine.
+        has_length_1: whether embeddings are normalized, so that their dot product is the cosine.
 
     Raises:
         UserError: the file is corrupt, or the default prompt is not among the prompts.
@@ -264,10 +271,10 @@ def _prompts(path: Path, has_length_1: bool, errors: list[str]) -> dict[str, tup
 
 
 def as_written(preprocessing: PreprocessingConfig, config: ErnieMConfig) -> PreprocessingConfig:
-    """Return the settings that `read_embedding_fields` reads from the output of `write`.
+    """Return the preprocessing settings that the files written by `write` represent.
 
-    A model without pooling gets the mean over all tokens of the last layer. Without a prompt "document" the
-    library uses no prompt for documents, even if there is a prompt "passage".
+    The default pooling is the mean over all tokens of the last layer. A prompt "passage" or "corpus" is also
+    stored as "document", because the library uses no other prompt for documents.
     """
     prompts = dict(preprocessing.prompts)
     document = preprocessing.prompt(DOCUMENT)
@@ -280,15 +287,16 @@ def as_written(preprocessing: PreprocessingConfig, config: ErnieMConfig) -> Prep
 
 
 def write(folder: Path, config: ErnieMConfig, preprocessing: PreprocessingConfig) -> list[str]:
-    """Write the embedding settings: pooling, normalization, maximum length, prompts.
+    """Write the settings of sentence-transformers: pooling, normalization, maximum length, prompts.
 
-    The library only supports the last layer, and no mean without special tokens.
+    The library supports neither layers other than the last nor the mean without special tokens.
 
     Args:
-        folder: contains the encoder in transformers format.
+        folder: folder with the encoder in the format of transformers.
+        config: the encoder's config.
 
     Returns:
-        Names of the files; empty if the model's embeddings are not supported.
+        Names of the written files; empty if the library does not support the embedding settings.
     """
     written = as_written(preprocessing, config)
     if written.pooling not in _POOLINGS or written.layer != config.num_hidden_layers:
@@ -306,11 +314,11 @@ def write(folder: Path, config: ErnieMConfig, preprocessing: PreprocessingConfig
 def _write_modules(
     folder: Path, folder_of: Mapping[str, str], preprocessing: PreprocessingConfig, files: dict[str, Any]
 ) -> list[str]:
-    """Write modules.json, prompts and other files, and return their names.
+    """Write modules.json, the prompts and other JSON files; return the file names.
 
     Args:
-        folder_of: class of each module in order -> its folder; "": the folder itself.
-        files: name -> content of each other file.
+        folder_of: class of each module in order -> its subfolder; "": `folder` itself.
+        files: file name -> contents, of the other files.
     """
     folders = {**folder_of, "Normalize": _NORMALIZE} if preprocessing.normalize else folder_of
     modules = [
@@ -333,7 +341,7 @@ def _write_modules(
 
 
 class Static(Format):
-    """A static model, as the library's StaticEmbedding; write-only."""
+    """The format of static models in sentence-transformers, StaticEmbedding; write-only."""
 
     name = "static"
     encoder = {"embeddings.word_embeddings": "embedding"}
@@ -344,9 +352,10 @@ class Static(Format):
     keeps_added_tokens = True
 
     def write(self, folder: Path, checkpoint: Checkpoint, weights: Weights, task: str | None) -> list[str]:
-        """Write the embedding matrix and its prompts. The maximum length is in tokenizer.json.
+        """Write the word embeddings, modules.json and the prompts.
 
-        An embedding is the mean over the subwords of a text, without special tokens.
+        StaticEmbedding computes the mean over the subwords of a text, without special tokens. The maximum
+        length is stored in tokenizer.json.
         """
         safetensors.write(folder / WEIGHTS, weights, dtype=np.float32)
         return _write_modules(folder, {"StaticEmbedding": ""}, checkpoint.preprocessing, {})

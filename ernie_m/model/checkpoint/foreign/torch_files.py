@@ -1,4 +1,4 @@
-"""Files of torch.save, read without torch. Only tensors in plain containers are supported.
+"""Reads files of torch.save without torch. Only tensors in plain containers are supported.
 
 Since torch 1.6 the file is a zip archive with `<root>/data.pkl` and the bytes of each storage in
 `<root>/data/<key>`, uncompressed. Before, it was five pickles (magic number, version, system, the object,
@@ -35,7 +35,7 @@ _Place = tuple[int, int]  # offset and size of a storage in the file, in bytes
 
 
 class _Storage(NamedTuple):
-    """A storage, as referenced by the pickle."""
+    """A storage of torch, as referenced in the pickle."""
 
     dtype: np.dtype
     key: str
@@ -43,7 +43,7 @@ class _Storage(NamedTuple):
 
 
 class _View(NamedTuple):
-    """View of a storage: offset, shape and strides of a tensor, in elements."""
+    """A tensor: its storage, and its offset, shape and strides in elements."""
 
     storage: _Storage
     offset: int
@@ -52,17 +52,20 @@ class _View(NamedTuple):
 
     @property
     def span(self) -> int:
-        """Return the number of storage elements from the tensor's first to its last, both included."""
+        """Return the number of storage elements between the first and the last of the tensor, inclusive."""
         if 0 in self.shape:
             return 0
         return 1 + sum((size - 1) * stride for size, stride in zip(self.shape, self.strides, strict=True))
 
 
 def _rebuilt_view(storage: Any, offset: Any, shape: Any, strides: Any, *_) -> _View:
-    """Rebuild a tensor, instead of torch's functions; `_` takes arguments about gradients.
+    """Make a tensor; the stand-in for torch's `_rebuild_tensor` and `_rebuild_tensor_v2`.
+
+    Args:
+        _: arguments about gradients, which are ignored.
 
     Raises:
-        ValueError: the arguments do not describe a tensor.
+        ValueError: an argument is invalid.
     """
     if not isinstance(storage, _Storage):
         raise ValueError("a tensor without storage")
@@ -72,10 +75,10 @@ def _rebuilt_view(storage: Any, offset: Any, shape: Any, strides: Any, *_) -> _V
 
 
 def _referenced_storage(reference: Any) -> _Storage:
-    """Return the storage for a reference in the pickle.
+    """Parse a reference to a storage in the pickle.
 
     Raises:
-        ValueError: another kind of tuple, or a reference to a part of a storage, as in very old files.
+        ValueError: the reference is not to a storage, or to a part of one, as in very old files.
     """
     kind, dtype, key, _device, count, *part = reference
     is_storage = kind == "storage" and isinstance(dtype, np.dtype) and isinstance(key, str)
@@ -110,14 +113,14 @@ _STAND_INS: dict[str, Any] = {
 
 
 def read(path: Path) -> Weights:
-    """Open a state dict; each tensor is read when it is accessed. bfloat16 is returned as float32.
+    """Open a state dict of torch.save; each tensor is read when it is accessed. bfloat16 becomes float32.
 
-    If the file is a dict with a state dict as "model", as in fairseq, that one is read, and the attributes of
-    the dict's "args", or the keys of "model" in its "cfg", are the metadata.
+    A checkpoint of fairseq has its state dict as "model". The attributes of "args", or the keys of "model" in
+    "cfg", become the metadata.
 
     Raises:
-        UserError: the file is missing, truncated, modified, not torch's, or contains anything else than
-            tensors, plain containers and numbers; the message names the first unknown name.
+        UserError: the file is missing, truncated, changed or not a state dict, or contains objects other than
+            tensors, plain containers and numbers.
     """
     opened = WeightsFile(path, _FORM)
     with opened.open_binary():
@@ -146,13 +149,15 @@ def read(path: Path) -> Weights:
 
 
 def _check_view(view: _View, location: _Place, file_bytes: int) -> None:
-    """Check that the file contains the storage, and the storage the tensor.
+    """Check that the file contains a tensor's storage, and the storage all elements of the tensor.
 
     Args:
-        location: position of the storage in the file.
+        location: offset and size of the storage in the file, in bytes.
+        file_bytes: size of the file.
 
     Raises:
-        EOFError, ValueError: they are too short.
+        EOFError: the file is too short.
+        ValueError: the storage is too short.
     """
     offset, length = location
     if offset + length > file_bytes:
@@ -168,7 +173,7 @@ def _check_view(view: _View, location: _Place, file_bytes: int) -> None:
 
 
 def _read_zip(path: Path) -> tuple[dict, Mapping[str, _Place]]:
-    """Return the saved object, and a mapping from storage keys to their locations."""
+    """Read a zip archive of torch.save: the saved dict, and the location of each storage by its key."""
     locations = {}
     with zipfile.ZipFile(path) as archive, open(path, "rb") as file:
         entries = archive.infolist()
@@ -187,11 +192,11 @@ def _read_zip(path: Path) -> tuple[dict, Mapping[str, _Place]]:
 
 
 def _read_legacy(path: Path) -> tuple[dict, Mapping[str, _Place]]:
-    """Return the saved object, and the key of each storage -> its location."""
+    """Read a file of torch before 1.6: the saved dict, and the location of each storage by its key."""
     storages: dict[str, _Storage] = {}  # key in the archive -> storage
 
     def remember(reference: Any) -> _Storage:
-        """Resolve a reference, and record the storage; later references to it get the same object."""
+        """Parse a reference, and record the storage; equal references return the same object."""
         storage = _referenced_storage(reference)
         return storages.setdefault(storage.key, storage)
 
@@ -215,10 +220,10 @@ def _read_legacy(path: Path) -> tuple[dict, Mapping[str, _Place]]:
 
 
 def _load_dict(file: IO[bytes], path: Path, persistent_load: Callable[[Any], _Storage]) -> dict:
-    """Return the saved object.
+    """Read the pickle of the saved object, a dict.
 
     Args:
-        persistent_load: converts a reference to a `_Storage`.
+        persistent_load: parses a reference to a storage.
 
     Raises:
         ValueError: the object is not a dict.
@@ -230,7 +235,7 @@ def _load_dict(file: IO[bytes], path: Path, persistent_load: Callable[[Any], _St
 
 
 def _read_view(view: _View, file: IO[bytes], storage_offset: int) -> np.ndarray:
-    """Read a tensor from the storage at a byte offset of the file."""
+    """Read the data of a tensor whose storage begins at `storage_offset` bytes of the file."""
     dtype = view.storage.dtype
     numbers = read_numbers(file, dtype, view.span, storage_offset + view.offset * dtype.itemsize)
     if view.span == 0:

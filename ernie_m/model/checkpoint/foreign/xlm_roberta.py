@@ -1,7 +1,6 @@
-"""XLM-R in transformers and in PaddleNLP, and a BERT of transformers with XLM-R's vocabulary.
+"""The formats of XLM-R in transformers and PaddleNLP, and of BERT with XLM-R's vocabulary in transformers.
 
-PaddleNLP's format has the same names and config as that of transformers, but matrices [in, out]. A BERT, such
-as multilingual E5-small, is read-only.
+PaddleNLP's format has the same names and config as that of transformers, but linear weights [in, out].
 """
 
 from collections.abc import Mapping
@@ -38,10 +37,10 @@ TOKEN_TYPES = "embeddings.token_type_embeddings.weight"
 
 
 class XlmR(ThirdPartyFormat):
-    """XLM-R in transformers.
+    """The format of XLM-R in transformers.
 
     Attributes:
-        rows_before: number of zero rows before the position embeddings in the native format.
+        rows_before: number of zero rows that the native format has before the format's position embeddings.
     """
 
     name = "xlm-r"
@@ -99,7 +98,7 @@ class XlmR(ThirdPartyFormat):
     def adapt(
         self, mappings: dict[str, TensorMapping], file: Weights, in_file: Mapping[str, str]
     ) -> dict[str, str]:
-        """Add the token types; skip the pooler of a masked-LM model."""
+        """Add the token-type embedding to the position embeddings; skip the pooler of a masked-LM model."""
         self.add_token_types(mappings, file, in_file.get(TOKEN_TYPES))
         poolers = [name for name in mappings if name.startswith("pooler.")] if LM_BIAS in mappings else []
         untrained = [mappings.pop(name).names[0] for name in poolers]
@@ -108,13 +107,14 @@ class XlmR(ThirdPartyFormat):
     def add_token_types(
         self, mappings: dict[str, TensorMapping], file: Weights, token_types: str | None
     ) -> None:
-        """Add row 0 of the token types, which all tokens have, to the position embeddings.
+        """Add row 0 of the token-type embeddings, which all tokens have, to the position embeddings.
 
         Args:
-            token_types: name of their table in the file, if any.
+            mappings: native name -> mapping; modified in place.
+            token_types: name of the token-type embeddings in the file, if any.
 
         Raises:
-            UserError: the two tables have different widths.
+            UserError: the two matrices have different hidden sizes.
         """
         mapping = mappings.get(POSITIONS)
         if mapping is None or len(mapping.shape) != 2:
@@ -138,17 +138,18 @@ class XlmR(ThirdPartyFormat):
         mappings[POSITIONS] = TensorMapping(names, (self.rows_before + rows, width), read)
 
     def check(self, config: ErnieMConfig) -> None:
-        """Reject a pad_token_id other than 1: XLM-R's positions start after it, native ones always at 2."""
+        """Check the pad_token_id: XLM-R's positions start after it, native positions always at 2.
+
+        Raises:
+            UserError: pad_token_id is not 1.
+        """
         if config.pad_token_id != PAD:
             raise UserError(
                 f"invalid pad_token_id {config.pad_token_id} (expected 1: XLM-R's positions start after it)"
             )
 
     def write(self, folder: Path, checkpoint: Checkpoint, weights: Weights, task: str | None) -> list[str]:
-        """Write config.json and model.safetensors.
-
-        For embeddings, also the files of sentence-transformers.
-        """
+        """Write config.json and model.safetensors; without a task head, also embedding settings."""
         super().write(folder, checkpoint, weights, task)
         if task not in (None, LM):
             return []
@@ -156,21 +157,21 @@ class XlmR(ThirdPartyFormat):
 
 
 class PaddleXlmR(XlmR):
-    """XLM-R in PaddleNLP; read-only."""
+    """The format of XLM-R in PaddleNLP; read-only."""
 
     name = "paddlenlp-xlm-r"
     transposed = False
     library = ""
 
     def fits(self, weights: Weights, raw_config: Mapping[str, Any]) -> bool:
-        """Check as `ThirdPartyFormat.fits`, and that the file is Paddle's or not marked as torch's."""
+        """Return whether weights and config are in this format, and were written by PaddleNLP."""
         is_own_file = ".pdparams" in Path(weights.source).name
         is_marked = "paddlenlp_version" in raw_config and weights.metadata.get("format") != "pt"
         return (is_own_file or is_marked) and super().fits(weights, raw_config)
 
 
 class Bert(XlmR):
-    """A BERT with XLM-R's vocabulary; its other files are XLM-R's."""
+    """The format of BERT in transformers, for models with XLM-R's vocabulary, such as E5-small; read-only."""
 
     name = "bert"
     prefix = "bert."
@@ -196,10 +197,10 @@ class Bert(XlmR):
     library = ""
 
     def find(self, folder: Folder) -> Source | None:
-        """Find the model in a folder.
+        """Return the files of a BERT checkpoint in a folder; None: no such checkpoint.
 
         Raises:
-            UserError: it is unclear whether it has XLM-R's vocabulary.
+            UserError: the model does not seem to have XLM-R's vocabulary.
         """
         source = super().find(folder)
         if source is None or folder.first(PIECE_MODELS):
@@ -215,13 +216,14 @@ class Bert(XlmR):
     def adapt(
         self, mappings: dict[str, TensorMapping], file: Weights, in_file: Mapping[str, str]
     ) -> dict[str, str]:
-        """Add only the token types: the pooler was trained with the next-sentence-prediction head."""
+        """Add the token-type embedding to the position embeddings."""
         self.add_token_types(mappings, file, in_file.get(TOKEN_TYPES))
         return {}
 
     def config(self, source: Source, weights: Weights) -> ErnieMConfig:
-        """Return the shape with XLM-R's positions and [PAD].
-        BERT's pad_token_id is 0 regardless of the tokenizer.
+        """Return the model's config with XLM-R's positions and pad_token_id.
+
+        The pad_token_id in BERT's config is 0 regardless of the tokenizer.
         """
         raw_config = {**source.raw_config, "pad_token_id": PAD}
         if isinstance(raw_config.get("max_position_embeddings"), int):
