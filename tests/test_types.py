@@ -1,4 +1,4 @@
-"""What mypy finds in the package, by its defaults: nothing in the core."""
+"""What ruff and mypy find in the package: nothing, by the defaults of mypy nothing in the core."""
 
 import re
 import subprocess
@@ -28,6 +28,13 @@ LEFT = {
     "ernie_m/reader/vocabulary_coverage.py": 1,
 }
 FAULT = re.compile(r"^(ernie_m/\S+?):\d+: error: ", re.MULTILINE)
+
+
+def test_what_ruff_finds():
+    """Among others, text in the encoding of the locale, and names that are not used."""
+    command = [sys.executable, "-m", "ruff", "check", "--quiet", "--no-cache", "ernie_m"]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
 
 
 @pytest.mark.slow
