@@ -169,7 +169,7 @@ def run_processes(
         logs.mkdir(parents=True, exist_ok=True)
     processes: list[subprocess.Popen] = []
 
-    def hand_on(number: int, frame: object) -> None:
+    def hand_on(number: int, _frame: object) -> None:
         for process in processes:  # those started so far
             process.send_signal(number)
 

@@ -49,7 +49,7 @@ def exits_at_sigterm() -> Iterator[None]:
     So this context and those within it are cleaned up. The exit code is that of shells, 143.
     """
 
-    def end(number: int, frame: FrameType | None) -> None:
+    def end(number: int, _frame: FrameType | None) -> None:
         sys.exit(128 + number)
 
     is_main = threading.current_thread() is threading.main_thread()

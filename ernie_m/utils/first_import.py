@@ -30,7 +30,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     signal.default_int_handler(number, frame)
 
 
-def _report_interrupt(*exception: object) -> None:
+def _report_interrupt(*_exception: object) -> None:
     """Print the message of `run` for Ctrl-C, instead of the traceback of an uncaught exception."""
     say("interrupted", file=sys.stderr)
     sys.exit(130)

@@ -258,14 +258,14 @@ def _describe_errors(app: FastAPI, models: list[LoadedModel]) -> None:
         return error_response(400, f"{named} (keys of {request.url.path}: {', '.join(fields)})")
 
     @app.exception_handler(UserError)
-    async def report_user_error(request: Request, error: UserError) -> Response:
+    async def report_user_error(_request: Request, error: UserError) -> Response:
         message = str(error)
         for model in models:
             message = message.replace(str(model.folder), model.name)
         return error_response(400, message)
 
     @app.exception_handler(HTTPException)
-    async def report_http_error(request: Request, error: HTTPException) -> Response:
+    async def report_http_error(_request: Request, error: HTTPException) -> Response:
         message = error.detail
         if error.status_code == 404:
             routes = [route.path for route in app.routes if "POST" in route.methods]
@@ -273,7 +273,7 @@ def _describe_errors(app: FastAPI, models: list[LoadedModel]) -> None:
         return error_response(error.status_code, message, error.headers)
 
     @app.exception_handler(Exception)
-    async def report_failure(request: Request, error: Exception) -> Response:
+    async def report_failure(_request: Request, _error: Exception) -> Response:
         return error_response(500, "internal error; see the log of the server")
 
 

@@ -235,7 +235,7 @@ def id_dtype(vocab_size: int) -> np.dtype:
 
 
 @functools.lru_cache(maxsize=1)
-def open_tokenizer(output: str, text_rules: str, digest: str) -> Tokenizer:
+def open_tokenizer(output: str, text_rules: str, digest: str) -> Tokenizer:  # noqa: ARG001 - a key of the cache
     """Return the tokenizer of a corpus. It is cached, because a worker tokenizes many units of a corpus."""
     model_name, vocab_name = VOCABULARY_FILES
     return Tokenizer(Path(output, vocab_name), Path(output, model_name), text_rules)
