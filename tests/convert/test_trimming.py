@@ -22,6 +22,7 @@ from ernie_m.model.config import ErnieMConfig
 from ernie_m.reader.batching import pad
 from ernie_m.reader.token_offsets import encode_with_offsets
 from ernie_m.reader.tokenization import Tokenizer
+from ernie_m.reader.vocabulary import write_vocab
 from ernie_m.utils.checksums import CARD
 from tests import toys
 from tests.helpers.batches import padded_batch
@@ -234,6 +235,8 @@ NEEDED = {
         "a12,",
         {"▁12,"},
     ),
+    # Behind a letter they are 12, which vocab.txt has, and the model does not.
+    "digits that are no piece": ({"12,": -1, "▁12": -2, ",": -1.5, "▁a": -3}, "a12,", set()),
     "characters": ({"▁ab": -1, "▁": -5, "a": -5, "b": -5, "c": -5.5, "d": -6}, "ab", {"c"}),
 }
 
@@ -241,7 +244,11 @@ NEEDED = {
 @pytest.mark.parametrize("case", NEEDED)
 def test_pieces_that_are_needed_and_not_in_the_text(case, tmp_path):
     scores, text, removed = NEEDED[case]
-    whole = Tokenizer(None, write_pieces(tmp_path / "whole.model", scores))
+    pieces = write_pieces(tmp_path / "whole.model", scores)
+    vocab = Tokenizer(None, pieces).vocab
+    vocab.setdefault("12", len(vocab))
+    write_vocab(vocab, tmp_path / "whole.txt")
+    whole = Tokenizer(tmp_path / "whole.txt", pieces)
     trimmed, _ = trim(whole, [Path(write_lines(tmp_path / "text.txt", [text]))], tmp_path)
     assert trimmed.tokenize(text) == whole.tokenize(text)
     tokens = whole.convert_ids_to_tokens(whole.encode(text))

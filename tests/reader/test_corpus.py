@@ -95,14 +95,14 @@ def test_pairs_stand_in_alphabetical_order_of_their_languages(path, tokenizer):
 @pytest.mark.parametrize("longest", [4, 20, 24, 99])
 def test_pairs_that_are_too_long(path, longest):
     """Counted one by one; an input of a pair has four special tokens."""
-    streams = Corpus(path).parallel
-    (pairs,) = streams.values()
+    (pairs,) = Corpus(path).parallel.values()
+    streams = {("de", "en"): pairs, ("de", "fr"): pairs}
     lengths = np.array([sum(map(len, pairs[number])) for number in range(len(pairs))])
     too_many = np.maximum(lengths + 4 - longest, 0)
     share = f"{too_many.sum() / lengths.sum():.1%}"
-    named = f", {share} of de-en" if too_many.sum() > 0.1 * lengths.sum() else ""
+    named = f", {share} of de-en, {share} of de-fr" if too_many.sum() > 0.1 * lengths.sum() else ""
     line = long_pairs(streams, longest)
-    assert line.startswith(f"{np.count_nonzero(too_many)} of 300 pairs exceed ")
+    assert line.startswith(f"{2 * np.count_nonzero(too_many)} of 600 pairs exceed ")
     assert line.endswith(f" {longest}; {share} of all tokens are truncated{named}")
 
 

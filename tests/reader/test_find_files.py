@@ -137,6 +137,8 @@ FOLDERS = {
             "glob": "refused: my/**/*.t*",
         },
     ),
+    "nothing to train on": ("dev.en.tsv test.de.tsv", {"tables": "refused: my"}),
+    "a folder beside two files": ("train/en-de.tsv train.en train.de", {"Moses": "train/en-de.tsv"}),
     "two of a language": (
         "de-en.de de-en.en tatoeba.deu-eng.deu tatoeba.deu-eng.eng",
         {"bitexts": "refused: my/de-en.de and my/tatoeba.deu-eng.deu"},
@@ -213,4 +215,5 @@ def test_a_table_of_any_name(tmp_path, monkeypatch):
     make(["mine.csv", "test.de.tsv"])
     found = [find_tables(Path("my", name), OUT) for name in ("mine.csv", "test.de.tsv")]
     assert [file[1:] for files in found for file in files] == [("train", "all"), ("train", "de")]
+    assert find_texts("my/test.de.tsv") == ["my/test.de.tsv"]
     assert error_of(find_tables, Path("none"), OUT).startswith("none: ")

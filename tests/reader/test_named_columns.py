@@ -1,5 +1,6 @@
 """Tables by named columns: what is read, what is asked, and what is refused with its line."""
 
+import codecs
 import gzip
 import json
 import shlex
@@ -73,6 +74,10 @@ READ = {  # name of a file -> its content, the flags that it needs, and other ro
         {"several": True, "label_separator": "|"},
         [(["[x]"], ["a, b", "c"]), (["{y}"], ["a, b"])],
     ),
+    "rows.csv": ('text,label\n"x,y\na,b\nc",a\n', {"quoting": True}, [(["x,y a,b c"], "a")]),
+    # The delimiter is that of the rows; the beginning of the file that tells it ends in a cell.
+    "long.csv": ("text;label,x\n" + '"a\nb";c\n' * 33_000, {"label": "label,x"}, [(["a b"], "c")] * 33_000),
+    "utf-16-be.csv": (codecs.BOM_UTF16_BE + "text,label\nBye,b\n".encode("utf-16-be"), {}, [BYE]),
     "utf-16.csv": ('text,label\n"Hello, you",a\nBye,b\n'.encode("utf-16"), {}),
 }
 
@@ -141,6 +146,14 @@ REFUSED = {  # name of a file -> its content, flags, and what the message says: 
     "key.json": ('[\n{"text": "a", "label": "b"},\n5]', {}, ("line 3",)),
     "split.csv": ("text,label,split\na,b,train\nc,d,tran\n", {}, ("line 3", "'tran'")),
     "header.csv": ("text,label\na,b\n", {"text": "1", "label": "2"}, ("line 1", "text, label")),
+    "pandas.csv": ("0,1\na,b\n", {"text": "1", "label": "2"}, ("line 1",)),
+    "numbers.csv": ("1,2\na,b\n", {"text": "1", "label": "2"}, ("line 1",)),
+    "rows.csv": ('text,label\n"x,y\na,b\nc",a\n', {}, ("line 2: to line 4",)),
+    "surrogate.jsonl": (
+        '{"text": "a", "label": "b"}\n{"text": "\\ud800", "label": "b"}\n',
+        {},
+        ("line 2", "surrogates"),
+    ),
     "absent.csv": ("text,label\na,b\n", {"text": "Body"}, ("line 1: --text Body",)),
     "printed.csv": ("text,label\na,b\nc,['d']\n", {}, ("line 3", "'label'", "JSON lines")),
     "printed_several.csv": (
@@ -226,6 +239,12 @@ ASKED = {
         ([{"text_a": "a", "text": "a"}], []),
         {"text": "text", "label_separator": "|"},
     ),
+    "pair_flag.csv": ("text,Title\na,b\n", False, ([{"text_a": "a", "text": "a"}], []), {"text": "text"}),
+    "pair_without.csv": (
+        "text,Body\na,b\n",
+        False,
+        "missing or ambiguous column of the second text (trained on 'Title'",
+    ),
     "list.json": (
         '[{"text": "a", "Body": "b", "n": 1}]',
         False,
@@ -261,16 +280,24 @@ ASKED = {
         {"encoding": "cp1252"},
     ),
 }
-LEARNED = ("learned", "other", "flag", "list")  # files of which the model knows the column Body
+# Beginnings of names of files -> the columns of the training table.
+BODY = {"text": "Body", "label_separator": ";"}
+LEARNED = {
+    "learned": BODY,
+    "other": BODY,
+    "flag": BODY,
+    "list": BODY,
+    "pair": {"text": "Body", "text_b": "Title"},
+}
 
 
 @pytest.mark.parametrize("name", ASKED)
-def test_what_a_model_is_asked_about(tmp_path, name):
+def test_what_a_model_is_asked_about(tmp_path, caplog, name):
     content, questions, expected, *flags = ASKED[name]
     path = tmp_path / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     options = LabelOptions(**dict(*flags))
-    of_model = {"text": "Body", "label_separator": ";"} if name.startswith(LEARNED) else {}
+    of_model = next((LEARNED[begin] for begin in LEARNED if name.startswith(begin)), {})
     ask = partial(
         open_unlabeled, path, options, RowErrors(path), of_model, questions, are_requests="json" in name
     )
@@ -279,6 +306,7 @@ def test_what_a_model_is_asked_about(tmp_path, name):
     else:
         asked = ask()
         assert ([request for *_, request in asked.rows()], asked.labels) == expected
+        assert ("skipped 2 blank lines" in caplog.text) == (name == "lines.txt")
         assert asked.separator == (options.label_separator or of_model.get("label_separator"))
 
 

@@ -146,13 +146,20 @@ def test_pairs_that_another_column_judges_are_asked_about(tmp_path):
         judged = numbered(lambda n, a, b, cells=cells: [a, b, cells[n % 2]])
         message = error_of(PairRows, write(path, [[*HEADER, "gold_label"], *judged]))
         assert "'gold_label'" in message and f"--filter {shlex.quote(way)}," in message
-    for name, cell in (("id", "{0}"), ("n", "{0}"), ("year", "{1}"), ("y", "20{1}"), ("domain", "d{1}")):
+    for name, cell in (
+        ("id", "{0}"),
+        ("n", "{0}"),
+        ("year", "{1}"),
+        ("y", "20{1}"),
+        ("z", "-20{1}"),
+        ("domain", "d{1}"),
+    ):
         others = numbered(lambda n, a, b, cell=cell: [a, b, cell.format(n, 20 + n % 3)])
         assert list(PairRows(write(path, [[*HEADER, name], *others]))) == PAIRS
 
 
 def test_rows_of_another_split_are_left_out(tmp_path, caplog):
-    rows = [[*HEADER, "split"], *numbered(lambda n, a, b: [a, b, ("train", "dev", "")[n % 3]])]
+    rows = [[*HEADER, "split"], *numbered(lambda n, a, b: [a, b, (" Train", "dev", "")[n % 3]])]
     path = write(tmp_path / "a.tsv", rows)
     assert list(PairRows(path)) == [pair for n, pair in enumerate(PAIRS) if n % 3 != 1]
     assert f"{path}: skipped 13 rows outside the training split" in caplog.text

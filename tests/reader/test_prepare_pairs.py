@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ernie_m.data.prepare_pairs import find, prepare_pairs
+from ernie_m.data.prepare_pairs import PairFile, find, mean_pair_tokens, prepare_pairs
 from ernie_m.reader.files.aligned_lines import read_bitexts
 from ernie_m.reader.files.pairs import PairRows
 from tests.launching import error_of
@@ -172,6 +172,19 @@ def test_what_is_refused(tmp_path, files, place):
         write_lines(tmp_path / "my" / name, lines)
     assert place in error_of(prepare_pairs, [str(tmp_path / "my")], tmp_path / "output")
     assert not (tmp_path / "output").exists()
+
+
+def test_the_mean_number_of_tokens_of_a_pair(tmp_path, tokenizer):
+    """Over files and sides. A side that the vocabulary does not cover is refused by its language."""
+    files = {}
+    for name, right in (("en-de", "fox"), ("en-fr", "the lazy dog"), ("en-ja", "☃☃☃")):
+        path = write_lines(tmp_path / f"{name}.tsv", [f"the fox\t{right}", f"dog\t{right}"])
+        files[PairFile.of(path, tuple(name.split("-")), name, tmp_path)] = PairRows(path)
+    message = error_of(mean_pair_tokens, files, tokenizer, "a model")
+    assert message.startswith(f"{path}: ") and " ja " in message
+    files.popitem()
+    lengths = [len(tokenizer.encode(text)) for rows in files.values() for row in rows for text in row]
+    assert mean_pair_tokens(files, tokenizer, "a model") == pytest.approx(2 * sum(lengths) / len(lengths))
 
 
 def test_an_output_that_exists(folder, tmp_path):

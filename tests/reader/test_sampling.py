@@ -106,3 +106,5 @@ def test_seed_and_purpose_set_draws_apart():
         unrelated_draws = unrelated.draw(500)
         assert (draws.stream == unrelated_draws.stream).mean() < 0.6
         assert (draws.reverse == unrelated_draws.reverse).mean() < 0.6
+        english, others = (each.item[each.stream == 0][:100] for each in (draws, unrelated_draws))
+        assert (english == others).mean() < 0.1

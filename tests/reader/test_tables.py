@@ -200,8 +200,8 @@ def test_an_excel_sheet(tmp_path, caplog, first):
     table = read_labeled(path, LabelOptions(label="Kategorie"))
     assert [[*row.texts, row.label] for row in table.rows] == [cells[1:] for cells in rows[1:]]
     assert (f"{path}: reading only sheet 'a', ignoring b" in caplog.messages) == first
-    write_sheet(path, [*rows, [99, "", "good"]])
-    assert "my.xlsx, line 4: " in error_of(read_labeled, path, LabelOptions(label="Kategorie"))
+    write_sheet(path, [[], *rows, [99, "", "good"]])
+    assert "my.xlsx, line 5: " in error_of(read_labeled, path, LabelOptions(label="Kategorie"))
 
 
 def test_a_sheet_that_would_fill_the_memory_is_refused_before(tmp_path, monkeypatch):
