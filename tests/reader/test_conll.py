@@ -219,8 +219,10 @@ def test_spans_become_words_by_the_example(tmp_path):
     read_as = [
         "Maria/B-PER Peck/I-PER fuhr/O zu/O Köln/B-LOC -/I-LOC Süd/O ./O",
         "安娜/B-PER 住在/O 罗马/B-LOC 。/O",
+        "नई/B-LOC दिल्ली/I-LOC में/O",
+        "pre/O COVID/B-DIS -/I-DIS 19/I-DIS",
+        "\U0001f600/O Anna/B-PER",
     ]
-    read_as += ["नई/B-LOC दिल्ली/I-LOC में/O", "pre/O COVID/B-DIS -/I-DIS 19/I-DIS", "\U0001f600/O Anna/B-PER"]
     objects = [{"id": 1, "text": text, "label": spans, "Comments": []} for text, spans in rows.items()]
     spans = [{"start": 0, "end": 2, "label": "PER"}, {"start": 4, "end": 6, "label": "LOC"}]
     objects[1] = {"text": objects[1]["text"], "spans": spans, "answer": "accept"}  # of Prodigy

@@ -9,6 +9,7 @@ import pytest
 
 from ernie_m.data.data_sets import NLI
 from ernie_m.data.prepare import main
+from ernie_m.reader.batching import Example
 from ernie_m.reader.files.official_tags import JOINT, read_tagged
 from ernie_m.reader.files.squad import read_squad
 from ernie_m.reader.labels import read_label_map, read_languages
@@ -42,19 +43,20 @@ def test_xnli_from_both_releases(tmp_path, capsys):
     """XNLI-1.0 has one table for all languages, XNLI-MT-1.0 translated training pairs."""
     source = tmp_path / "in"
     out = tmp_path / "out"
+    header = "language\tgold_label\tsentence1\tsentence2\tpromptID\tpairID\tlabel1\n"
+    languages = {"ara": "ar", "en": "en", "fr": "fr"}
     for split in ("dev", "test"):
-        table = "language\tgold_label\tsentence1\tsentence2\tpromptID\tpairID\tlabel1\n"
-        for language in ("ar", "en", "fr"):
-            for i, label in enumerate(NLI):
-                texts = f'{language} {split} {i}\t"{language}" hypothesis {i}'
-                named = {"ar": "ara"}.get(language, language)
-                table += f"{named}\t{label}\t{texts}\t1\t{i}\t{label}\n"
-        write(source, **{f"XNLI-1.0/xnli.{split}.tsv": table, "README.md": "read me"})
-    for language in ("en", "sw"):
-        rows = "premise\thypo\tlabel\n"
-        rows += f"{language} p0\t{language} h0\tcontradictory\n"
-        rows += f"{language} p1\t{language} h1\tneutral\n"
-        write(source, **{f"XNLI-MT-1.0/multinli/multinli.train.{language}.tsv": rows})
+        rows = [
+            f'{name}\t{label}\t{language} {split} {i}\t"{language}" hypothesis {i}\t1\t{i}\t{label}\n'
+            for (name, language), (i, label) in itertools.product(languages.items(), enumerate(NLI))
+        ]
+        contents = {f"xnli.{split}.tsv": header + "".join(rows), "README.md": "read me"}
+        write(source / "XNLI-1.0", **contents)
+    for language, column, cell in (("en", "", ""), ("sw", "\tpairID", "\t7")):  # which not all files have
+        rows = f"premise\thypo\tlabel{column}\n"
+        rows += f"{language} p0\t{language} h0\tcontradictory{cell}\n"
+        rows += f"{language} p1\t{language} h1\tneutral{cell}\n"
+        write(source / "XNLI-MT-1.0/multinli", **{f"multinli.train.{language}.tsv": rows})
     prepare("xnli", source / "XNLI-1.0", source / "XNLI-MT-1.0", "--output", out)
     assert files(out) == [
         "dev/dev.ar.tsv",
@@ -70,18 +72,18 @@ def test_xnli_from_both_releases(tmp_path, capsys):
         "train/train.sw.tsv",
     ]
     label_map = read_label_map(out / "label_map.json", 3)
-    assert label_map == {"contradiction": 0, "entailment": 1, "neutral": 2}
+    assert [*label_map] == ["contradiction", "entailment", "neutral"]
     assert read_languages(out / "lang_map.json") == ["en", "fr", "ar"]  # the order of the paper's tables
     for path in (out / "dev/dev.fr.tsv", out / "test/test.fr.tsv"):
         examples = list(read_classification(path, label_map))
         assert [example.label for example in examples] == [0, 1, 2]
         assert examples[1].text_b == '"fr" hypothesis 1' and examples[1].qid == "1"
     joint = read_classification(out / "train/train.all.tsv", label_map)
-    assert [(example.text_a, example.text_b, example.label) for example in joint] == [
-        ("en p0", "en h0", 0),
-        ("en p1", "en h1", 2),
-        ("sw p0", "sw h0", 0),
-        ("sw p1", "sw h1", 2),
+    assert list(joint) == [
+        Example("en p0", "en h0", 0),
+        Example("en p1", "en h1", 2),
+        Example("sw p0", "sw h0", 0),
+        Example("sw p1", "sw h1", 2),
     ]
     expected = {"contradiction": 1, "entailment": 0, "neutral": 1, "rows": 2}
     assert counts(capsys.readouterr().out, "train", "sw") == expected
@@ -137,7 +139,8 @@ def test_pawsx_the_release(tmp_path, capsys):
 def test_pawsx_flat_files_without_a_header(tmp_path):
     write(tmp_path, **{"test-de.tsv": "eins\tzwei\t0\ndrei\tvier\t1\r\n", "dev-en.tsv": "a\tb\t0\n"})
     prepare("pawsx", *tmp_path.glob("*.tsv"), "--output", tmp_path / "out")
-    assert read_languages(tmp_path / "out/lang_map.json") == ["en"]  # de is not evaluated
+    for name, languages in (("", ["en"]), ("test/", ["de"])):  # which has no dev file
+        assert read_languages(tmp_path / f"out/{name}lang_map.json") == languages
     assert pairs(tmp_path / "out/test/test.de.tsv") == [("eins", "zwei", 0, "1"), ("drei", "vier", 1, "2")]
 
 

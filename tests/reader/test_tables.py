@@ -168,26 +168,23 @@ def test_rows_that_are_evaluated_on():
 
 def test_answers_in_the_cells_of_a_table(caplog):
     """Several labels have commas between them, other lists of texts spaces; the rest is JSON."""
+    scores = {"so so": 0.9, "bad": 0.8}
     answers = [
-        {"labels": ["so so", "bad"], "probabilities": {"so so": 0.9, "bad": 0.8}},
-        {"label": "bad", "probabilities": {"so so": 0.25, "bad": 0.75}, "unknown_words": 2},
-        {"unknown_words": 1, "words": ["a", "b"], "entities": [{"type": "PER"}], "truncated": True},
+        ({"labels": [*scores], "probabilities": scores}, ["so so, bad", json.dumps(scores), "", ""]),
+        ({"label": "bad", "probabilities": scores, "unknown_words": 2}, ["bad", "0.8", "", "2"]),
+        (
+            {"unknown_words": 1, "words": ["a", "b"], "entities": [{"type": "PER"}], "truncated": True},
+            ["a b", '[{"type": "PER"}]', "True", "1"],
+        ),
     ]
-    rows = []
-    for answer in answers:
+    names = ["labels probabilities", "label probability", "words entities"]
+    for (answer, expected), keys in zip(answers, names):
         file = io.StringIO()
         write_table(file, Dialect("\t", False, ""), ["text"], [(["a\tb"], answer)])
         header, cells = (line.split("\t") for line in file.getvalue().splitlines())
-        assert header[0] == "text" and header[-2:] == ["predicted_truncated", "predicted_unknown_words"]
-        assert cells[0] == "a b" and caplog.messages[-1].startswith("1 cells have tabs")
-        rows.append(dict(zip(header[1:], cells[1:], strict=True)))
-    several, one, words = rows
-    assert several["predicted_labels"] == "so so, bad"
-    assert json.loads(several["predicted_probabilities"]) == answers[0]["probabilities"]
-    assert (several["predicted_truncated"], several["predicted_unknown_words"]) == ("", "")
-    assert list(one) == [f"predicted_{key}" for key in ("label", "probability", "truncated", "unknown_words")]
-    assert list(one.values()) == ["bad", "0.75", "", "2"]
-    assert list(words.values()) == ["a b", '[{"type": "PER"}]', "True", "1"]
+        keys = [*keys.split(), "truncated", "unknown_words"]
+        assert header == ["text", *(f"predicted_{key}" for key in keys)] and cells == ["a b", *expected]
+        assert caplog.messages[-1].startswith("1 cells have tabs")
 
 
 @pytest.mark.parametrize("first", [False, True])
