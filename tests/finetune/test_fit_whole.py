@@ -63,9 +63,10 @@ def test_no_row_is_answered_by_a_model_that_was_trained_on_it(random_encoder, tm
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-def test_a_training_begins_with_a_new_head(random_encoder, tmp_path, caplog):
-    """That of the start may have learned from the rows that are held out."""
-    first = ernie_m.load(random_encoder).fit(TEXTS, LABELS, tmp_path / "first", finetune=True)
+def test_a_training_begins_with_a_new_head(random_encoder, tmp_path, caplog, cpu_with_bf16):
+    """That of the start may have learned from the rows that are held out. The model computes as the start."""
+    first = ernie_m.load(random_encoder, amp="bf16").fit(TEXTS, LABELS, tmp_path / "first", finetune=True)
+    assert first.loaded.amp == "bf16"
     caplog.set_level(logging.INFO)
     first.fit(TEXTS, LABELS, tmp_path / "second", finetune=True)
     assert "its classifier is" not in caplog.text

@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from ernie_m.finetune.classifier import Classification
+from ernie_m.finetune.classifier import Classification, Regression
 from ernie_m.finetune.finetune_args import FinetuneFlags
 from ernie_m.finetune.finetuning import FinetuningRun, check_rows, read_files
 from ernie_m.finetune.retrieval.retrieval_args import RetrievalFlags
+from ernie_m.finetune.sequence_label import Tagging
 from ernie_m.model.checkpoint.open import TRAINED_LENGTH, open_checkpoint
 from ernie_m.model.open_model import apply_embedding_defaults, apply_model_defaults, open_model
 from ernie_m.model.preprocessing import PreprocessingConfig
@@ -85,10 +86,33 @@ def test_the_labels_belong_to_the_identity_of_a_run(opened, toy_folder, tmp_path
     assert {key for key in first if first[key] != second[key]} == {"labels"}
 
 
-def test_rows_that_are_trained_on_are_warned_of(opened, toy_folder, caplog):
-    """The dev file of English is the training file."""
-    path = f"{toy_folder}/train.tsv"
-    task = Classification(opened.tokenizer, list(toys.KINDS), max_seq_len=16)
+def test_rows_that_are_trained_on_or_have_two_labels_are_warned_of(opened, toy_folder, tmp_path, caplog):
+    """The first dev file is the training file. Two others are equal, and have a text twice."""
+    first, *rows = toys.labeled_texts(9, seed=7)
+    paths = [f"{toy_folder}/train.tsv"]
+    for name in ("a.tsv", "b.tsv"):
+        table = [first, *rows, first._replace(label=next(kind for kind in toys.KINDS if kind != first.label))]
+        paths.append(str(toys.write_labeled_texts(tmp_path / name, table)))
+    task = Classification(opened.tokenizer, list(toys.KINDS), max_seq_len=64)
     with caplog.at_level(logging.WARNING):
-        check_rows(task, [path], task.read(path, "train"), read_files(task, path, "dev", None))
-    assert f"{path}: 96 of 96 rows " in caplog.text
+        dev_files = read_files(task, ",".join(paths), "dev", None)
+        check_rows(task, paths[:1], task.read(paths[0], "train"), dev_files)
+    assert [message.partition(" have a text")[0] for message in caplog.messages] == [
+        f"{paths[0]}: 96 of 96 rows",
+        *(f"{path}: 1 text has two labels, as in line 2 and line 11" for path in paths[1:]),
+    ]
+
+
+@pytest.mark.parametrize(("flag", "pairs"), [("init_checkpoint", True), ("init_pretraining_params", None)])
+def test_a_new_head_takes_other_texts_than_its_start(opened, flag, pairs):
+    """Single texts after pairs."""
+    start = replace(opened.checkpoint, preprocessing=PreprocessingConfig(pairs=True))
+    for task_class in (Classification, Regression):
+        task = task_class.from_flags(FinetuneFlags(**{flag: "start"}), opened.tokenizer, start)
+        assert task.preprocessing()["pairs"] is pairs
+
+
+def test_only_a_classifier_has_the_pooling_of_a_static_model(opened):
+    static = replace(opened, config=replace(opened.config, num_hidden_layers=0, num_attention_heads=1))
+    tasks = Classification(opened.tokenizer, ["a", "b"], 16), Tagging(opened.tokenizer, toys.TAGS, 16)
+    assert [FinetuningRun(task, FinetuneFlags(), static, []).pooling for task in tasks] == ["mean", None]
