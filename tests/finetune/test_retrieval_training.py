@@ -5,17 +5,24 @@ import re
 import shutil
 from itertools import islice
 from types import SimpleNamespace
+from typing import get_args
 
 import numpy as np
+import paddle
 import pytest
 from safetensors.numpy import load_file
 
+from ernie_m.finetune.retrieval import contrastive_training
+from ernie_m.finetune.retrieval.contrastive_training import Retrieval
 from ernie_m.finetune.retrieval.pair_batches import StepPairs
 from ernie_m.finetune.retrieval.retrieval_args import RetrievalFlags
 from ernie_m.finetune.run_setup import make_fingerprint
 from ernie_m.model.config import ErnieMConfig
+from ernie_m.model.ernie import ErnieMModel
+from ernie_m.model.preprocessing import Pooling
 from ernie_m.reader.corpus import Corpus
 from ernie_m.reader.tokenization import Tokenizer
+from ernie_m.vectors.encode import PaddleEncoder, sentence_vectors
 from tests.finetune.processes import in_order
 from tests.helpers.checkpoints import stored
 from tests.helpers.files import flip_last_bit
@@ -80,14 +87,31 @@ def test_three_processes_share_a_step(corpus):
             np.testing.assert_array_equal(ids, expected)
 
 
+@pytest.mark.parametrize("pooling", get_args(Pooling))
+def test_the_embeddings_of_a_step_are_those_of_an_evaluation(corpus, monkeypatch, pooling):
+    """In the order of its sentences, though it groups them by length."""
+    monkeypatch.setattr(contrastive_training, "GROUP_TOKENS", 64)
+    paddle.seed(3)
+    model = ErnieMModel(ErnieMConfig.from_json(corpus.parent / "config.json"))
+    model.eval()
+    step = next(steps_of(corpus)())
+    task = SimpleNamespace(flags=RetrievalFlags(pairs="pairs", pooling=pooling))
+    (batch,) = Retrieval.send(task, model, step)
+    assert len(batch.groups) > 1
+    groups = [sentence_vectors(model, group, 2).numpy() for group in batch.groups]
+    expected = PaddleEncoder(model, pooling, 2).vectors(step.sentences)
+    np.testing.assert_allclose(np.concatenate(groups)[batch.order.numpy()], expected, atol=1e-5)
+
+
 def test_it_learns_and_keeps_the_best(train_on_pairs, tmp_path):
+    """By 5 of the 8 pairs that are held out of each language."""
     flags = {
         "max_steps": 60,
         "batch_size": 24,
         "validation_steps": 20,
         "skip_steps": 20,
         "save_steps": 200,
-        "validation_pairs": 8,
+        "validation_pairs": 5,
     }
     log = train_on_pairs("out", **flags)
     per_cents = [float(number) for number in re.findall(r"in-batch accuracy: ([\d.]+) %", log)]
@@ -97,6 +121,8 @@ def test_it_learns_and_keeps_the_best(train_on_pairs, tmp_path):
     evaluations = re.findall(r"validation accuracy@1: ([\d.]+) \(step (\d+)\)", log)
     means = {int(step): float(mean) for mean, step in evaluations}  # step -> per cent found
     assert list(means) == [0, 20, 40, 60]
+    of_languages = re.findall(r", (?:de-en|en-fr) ([\d.]+)", log)
+    assert len(of_languages) == 8 and not any(float(score) % 10 for score in of_languages)
     config = json.loads((tmp_path / "out" / "best" / "config.json").read_text())
     best = max(means, key=means.get)  # the first of equal means
     assert (config["step"], config["task"]) == (best, "retrieval")
