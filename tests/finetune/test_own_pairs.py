@@ -1,6 +1,5 @@
 """run_retrieval.py with a file of pairs: what a step reads, learning, resume, two processes, bad input."""
 
-import json
 import re
 from dataclasses import replace
 from functools import partial
@@ -273,19 +272,15 @@ def test_held_out_pairs_with_the_same_positive(train, tmp_path):
         assert "in.tsv: of 8 pairs, 8 have equal sides" in log
 
 
-@pytest.mark.parametrize("flags_of_loss", [{}, {"symmetric": "true"}, {"loss": "hardest_negative_bce"}])
-def test_it_learns_and_keeps_the_best(train, tmp_path, flags_of_loss):
-    log = train("out", max_steps=40, validation_steps=20, skip_steps=10, **flags_of_loss)
-    assert "pairs.tsv: 60 rows, 40 with negatives" in log
-    losses = [float(loss) for loss in re.findall(r"ave loss: ([\d.]+)", log)]
-    assert losses[-1] < 0.8 * losses[0]
-    evaluated_steps = re.findall(r"validation accuracy@1: [\d.]+ \(step (\d+)\)", log)
-    assert evaluated_steps == ["0", "20", "40"]
-    config = json.loads((tmp_path / "out/best/config.json").read_text())
-    assert config["reading"] == stored(layer=1, pooling="mean_without_special")
-    # The run is finished: the same command trains no further.
-    log = train("out", max_steps=40, validation_steps=20, skip_steps=10, **flags_of_loss)
-    assert "ave loss" not in log
+def test_two_aligned_files_decide_a_run(train, tmp_path):
+    """With other lines in the second one it is another run."""
+    lines = list(dict.fromkeys(sentences(60, seed=4)))[:20]
+    flags = {"train_set": "en.txt,de.txt", "max_steps": 1, "batch_size": 2}
+    write_lines(tmp_path / "en.txt", lines[:10])
+    write_lines(tmp_path / "de.txt", lines[10:])
+    train("out", **flags)
+    write_lines(tmp_path / "de.txt", lines[:9:-1])
+    assert "train_set: " in error_of(train, "out", **flags)
 
 
 def test_texts_that_teach_nothing(train, tmp_path, capsys):
@@ -364,7 +359,10 @@ def test_a_training_keeps_how_its_start_makes_vectors(train, corpus, pairs, tmp_
         tmp_path / "first/best", tmp_path / "start", reading=stored(**preprocessing.to_json())
     )
     flags = {"init_pretraining_params": start, "ernie_config_path": None, "piece_model_path": None}
-    train("second", **flags, max_steps=1)
+    rows = [line.split("\t") for line in pairs.read_text().splitlines()[1:]]
+    prompted = [[query, f"kofo {positive}"] for query, positive, *_ in rows]
+    log = train("second", **flags, max_steps=1, train_set=write_pairs(tmp_path / "prompted.tsv", prompted))
+    assert "prompted.tsv: most texts already begin with the prompt 'kofo '" in log
     assert open_checkpoint(tmp_path / "second/best").preprocessing == preprocessing
     train("third", **flags, max_steps=1, pooling="mean", layer="1")
     assert open_checkpoint(tmp_path / "third/best").preprocessing == replace(
