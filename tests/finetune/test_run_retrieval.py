@@ -2,12 +2,16 @@
 
 import json
 import re
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import paddle
 import pytest
 
 from ernie_m.commands import run_retrieval
+from ernie_m.finetune.retrieval import run, search_bitexts
+from ernie_m.finetune.score_tables import figures
 from ernie_m.model.checkpoint import safetensors
 from ernie_m.model.checkpoint.load import load_from
 from ernie_m.model.checkpoint.open import open_checkpoint
@@ -16,6 +20,7 @@ from ernie_m.model.ernie import ErnieMConfig, ErnieMModel
 from ernie_m.reader.files.aligned_lines import read_bitext
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.training import distributed
+from ernie_m.utils.errors import UserError
 from ernie_m.vectors.encode import PaddleEncoder
 from ernie_m.vectors.nearest import search_both
 from ernie_m.vectors.retrieval_accuracy import choose_on_half
@@ -116,8 +121,14 @@ def percent_found(queries, targets):
     return 100 * (nearest(queries, targets) == np.arange(len(queries))).mean()
 
 
-def test_the_default_is_the_papers_recipe(retrieve, folder, tmp_path, capsys):
-    report = retrieve(paper="tatoeba_cross_lingual_transfer")
+def test_the_default_is_the_papers_recipe(retrieve, folder, tmp_path, monkeypatch, capsys):
+    counted = []  # the pairs of all bitexts, by which the paper's figures are comparable
+    monkeypatch.setattr(
+        search_bitexts, "figures", lambda *values: counted.append(values[2]) or figures(*values)
+    )
+    report = retrieve(paper="tatoeba_cross_lingual_transfer", languages="de,xx")
+    sides = [path.read_text().splitlines() for path in (folder / "pairs").glob("*.en")]
+    assert {*counted} == {sum(map(len, sides))}
     assert report["layers"] == {"1": MIDDLE}  # seed -> layer
     assert (report["pooling"], report["score"]) == ("mean_without_special", "cosine")
     titles = [table["title"].split(",")[0] for table in report["tables"]]
@@ -174,6 +185,11 @@ def test_several_seeds(retrieve, folder, tmp_path):
         assert table["mean"]["de"] == pytest.approx(np.mean(accuracies))
         assert table["deviation"]["de"] == pytest.approx(np.std(accuracies, ddof=1))
     assert (tmp_path / "out" / "seed_2" / "predictions" / "tatoeba" / "test-de.tsv").is_file()
+    short = replace(config, max_position_embeddings=34)  # which is too short for --max_seq_len 64
+    shutil.rmtree(path)
+    save_model(path, ErnieMModel(short), short, piece_model_path=folder / "weights" / "piece.model")
+    line = error_of(retrieve, init_pretraining_params=f"{tmp_path}/seed_%d/best", random_seed="1,2")
+    assert f"{path} is 32 tokens" in line
 
 
 def test_bitexts_that_any_model_finds(retrieve, folder, tmp_path, capsys):
@@ -306,13 +322,10 @@ def test_the_predictions_are_those_of_the_score(retrieve, folder, tmp_path):
     """They are in the alphabetical order of the English sentences."""
     english, foreign = (side[MIDDLE] for side in all_layers(folder, "de"))
     order = order_of_english(folder, "de")
-    predictions = {}
-    for score in ("cosine", "margin"):
-        retrieve(score=score)
-        rows = (tmp_path / "out/predictions/tatoeba/test-de.tsv").read_text().splitlines()
-        predictions[score] = [int(row) for row in rows]
-        assert predictions[score] == search_both(english, foreign, score).forward[order].tolist()
-    assert predictions["cosine"] != predictions["margin"]
+    retrieve(score="margin")
+    rows = (tmp_path / "out/predictions/tatoeba/test-de.tsv").read_text().splitlines()
+    expected = search_both(english, foreign, "margin").forward[order].tolist()
+    assert [int(row) for row in rows] == expected != nearest(english, foreign)[order].tolist()
 
 
 def test_vectors_centered_on_files(retrieve, folder):
@@ -369,6 +382,19 @@ def test_only_one_seed_has_language_means(retrieve, folder, tmp_path, capsys):
         assert "centered margin: no language means for seed 1" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("processes", "place"), [(9, "--batch_size 8 "), (8, "no faiss")])
+def test_every_process_has_a_pair_of_a_step(retrieve, monkeypatch, processes, place):
+    """The look for faiss comes next."""
+    monkeypatch.setattr(distributed, "world_size", lambda: processes)
+    monkeypatch.setattr(run, "set_up", lambda flags: None)
+    monkeypatch.setattr(run, "load_faiss", lambda: give_up("no faiss"))
+    assert place in error_of(retrieve, do_train="true", train_set="corpus", batch_size=8)
+
+
+def give_up(reason):
+    raise UserError(reason)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -377,6 +403,7 @@ def test_only_one_seed_has_language_means(retrieve, folder, tmp_path, capsys):
         ({"pairs": "absent"}, "absent: no files <language>-en.<language>"),
         ({"layer": "sweep", "random_seed": "1,2"}, "--layer sweep "),
         ({"layer": "sweep", "score": "margin"}, "--layer sweep "),
+        ({"layer": "sweep", "pairs": "short"}, "--layer sweep: yy: "),
         ({"languages": "sw"}, "pairs: missing languages sw"),
         ({"center_on": "de.txt"}, "--center_on de.txt "),
         ({"center_on": "de<=pairs/de-en.de"}, "pairs/de-en.de: "),
@@ -384,5 +411,9 @@ def test_only_one_seed_has_language_means(retrieve, folder, tmp_path, capsys):
         ({"init_checkpoint": "x"}, "--init_checkpoint resumes training"),
     ],
 )
-def test_bad_flags(retrieve, changes, message):
+def test_bad_flags(retrieve, tmp_path, changes, message):
+    """The folder "short" has two pairs of xx, and one of yy."""
+    (tmp_path / "short").mkdir()
+    for name, count in (("xx-en.xx", 2), ("xx-en.en", 2), ("yy-en.yy", 1), ("yy-en.en", 1)):
+        write_lines(tmp_path / "short" / name, ["the cat", "a dog"][:count])
     assert message in error_of(retrieve, **changes)
