@@ -1,6 +1,7 @@
 """Predictions in the official form, evaluation without training, official checkpoints."""
 
 import logging
+import re
 from contextlib import chdir
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from ernie_m.commands import run_classifier
 from ernie_m.finetune.classifier import Classification, Regression
 from ernie_m.finetune.evaluate import LanguageFile, get_output_paths
 from ernie_m.finetune.finetune_args import FinetuneFlags
+from ernie_m.finetune.finetuning import load_head
 from ernie_m.finetune.metrics import accuracy
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.reader.task_reader import read_classification
@@ -109,13 +111,6 @@ def test_evaluate_and_predict_without_training(classify, trained, toy_folder, tm
         assert accuracy(predictions, labels) == results["tables"][0]["mean"][language]
 
 
-def test_a_model_of_pairs_is_not_asked_about_single_texts(refused, trained, tmp_path):
-    (tmp_path / "single.tsv").write_text("text_a\nthe cat\n")
-    flags = {"init_checkpoint": trained / "best", "lang_map_config": None, "label_map_config": None}
-    tests = {"do_test": "true", "test_set": tmp_path / "single.tsv", "test_save": "answers"}
-    assert "single.tsv: " in refused(do_train="false", do_val="false", num_labels=None, **flags, **tests)
-
-
 def test_without_a_label_map_the_labels_are_those_of_the_checkpoint(classify, trained, toy_folder, tmp_path):
     options = {
         **command_lines.FOLDER_ALONE,
@@ -131,10 +126,24 @@ def test_without_a_label_map_the_labels_are_those_of_the_checkpoint(classify, tr
     assert (tmp_path / "b.de.0.0").read_bytes() == (tmp_path / "a.de.0.0").read_bytes()
 
 
-def test_num_labels_must_be_that_of_the_checkpoint(refused, trained):
-    best = trained / "best"
-    line = refused(do_train="false", init_checkpoint=best, label_map_config=None, num_labels=2)
-    assert f"--num_labels 2: {best} has 3 labels (animal, drink, tool)" in line
+SINGLE = {"do_val": "false", "do_test": "true", "test_set": "single.tsv", "test_save": "answers"}
+
+
+@pytest.mark.parametrize(
+    ("flags", "place"),
+    [
+        ({"label_map_config": None, "num_labels": 2}, "--num_labels 2: "),
+        ({"label_map_config": "labels.json"}, "labels.json: labels tool, drink, animal "),
+        (
+            {"label_map_config": None, "num_labels": None, "lang_map_config": None, **SINGLE},
+            "single.tsv: ",  # after pairs
+        ),
+    ],
+)
+def test_what_is_not_of_the_checkpoint_is_refused(refused, trained, tmp_path, flags, place):
+    (tmp_path / "labels.json").write_text('{"tool": 0, "drink": 1, "animal": 2}')
+    (tmp_path / "single.tsv").write_text("text_a\nthe cat\n")
+    assert place in refused(do_train="false", init_checkpoint=trained / "best", **flags)
 
 
 def test_a_checkpoint_of_a_training_without_a_label_map_has_ids(trained):
@@ -157,20 +166,17 @@ def test_labels_without_names_are_taken_in_the_order_of_the_label_map_and_this_i
     assert f"{best}: " in line and "0: animal, 1: drink" in line
 
 
-def test_a_label_map_in_another_order_is_refused(refused, trained, tmp_path):
-    path = tmp_path / "labels.json"
-    path.write_text('{"tool": 0, "drink": 1, "animal": 2}')
-    best = trained / "best"
-    line = refused(do_train="false", init_checkpoint=best, label_map_config=path)
-    assert f"{path}: labels tool, drink, animal do not match those of {best}: animal, drink, tool" in line
-
-
-def test_batch_size_changes_no_score(classify, trained):
+def test_batch_size_changes_no_score(classify, trained, tmp_path):
+    """And no mean loss, which is logged."""
     options = {"do_train": "false", "init_checkpoint": trained / "best"}
     single = classify(out="a", predict_batch_size=1, **options)
     many = classify(out="b", predict_batch_size=64, **options)  # of 31 rows: all at once
     by_tokens = classify(out="c", predict_batch_size=90, in_tokens="true", batch_size=64, **options)
     assert single["tables"] == many["tables"] == by_tokens["tables"]
+    losses = np.array(re.findall(r"evaluation\] ave loss: ([\d.]+)", read_log(tmp_path)), float).reshape(
+        3, -1
+    )
+    np.testing.assert_allclose(losses, losses[[0, 0, 0]], atol=2e-6)
 
 
 def test_an_official_fine_tuned_directory_is_weights_only(classify, trained, toy_folder, tmp_path):
@@ -227,17 +233,9 @@ def test_the_head_of_pretrained_weights(classify, trained, tmp_path, case):
     assert f"{start}: {said}" in log and ("by index" in log) == (case == "no names of labels")
 
 
-def test_a_head_of_another_shape_is_not_read(classify, trained, toy_folder, tmp_path):
-    table, labels = tmp_path / "two.tsv", tmp_path / "labels.json"
-    rows = (toy_folder / "train.tsv").read_text().splitlines()
-    table.write_text("\n".join(row for row in rows if not row.endswith("tool")) + "\n")
-    labels.write_text('{"animal": 0, "drink": 1}')
-    classify(
-        train_set=table,
-        label_map_config=labels,
-        num_labels=2,
-        init_pretraining_params=trained / "best",
-        max_steps=1,
-        do_val="false",
-    )
-    assert f"{trained / 'best'}: ignoring its classifier" in read_log(tmp_path)
+def test_a_head_of_another_number_of_labels_is_not_read(trained, toy_folder, tmp_path, caplog):
+    """It has no names of labels, which would tell, too."""
+    start = open_checkpoint(changed_copy(trained / "best", tmp_path / "start", labels=None))
+    task = Classification(Tokenizer(None, toy_folder / "piece.model"), ["animal", "drink"], 16)
+    assert load_head(task, start) is None
+    assert f"{tmp_path}/start: ignoring its classifier" in caplog.text

@@ -2,6 +2,7 @@
 
 import json
 import re
+from contextlib import chdir
 from dataclasses import replace
 from functools import partial
 
@@ -14,7 +15,7 @@ from ernie_m.model.preprocessing import PreprocessingConfig
 from tests import command_lines, toys
 from tests.helpers.checkpoints import changed_copy, stored
 from tests.helpers.conll import read_conll
-from tests.launching import ROOT, read_log, run_script
+from tests.launching import call_main, read_log
 
 LEARNS = {"epoch": 8, "learning_rate": 2e-2}
 
@@ -36,7 +37,7 @@ def refused(tag, refusal):
 
 @pytest.fixture(scope="module")
 def trained(folder, tmp_path_factory):
-    """A folder with `best/` of a model that knows the task, made once by the script as a user starts it."""
+    """A folder with `best/` of a model that knows the task, made once."""
     place = tmp_path_factory.mktemp("trained")
     line = command_lines.tagging(
         folder,
@@ -48,8 +49,8 @@ def trained(folder, tmp_path_factory):
         validation_steps=64,  # in the middle and at the end
         **LEARNS,
     )
-    completed = run_script([ROOT / "run_sequence_labeling.py", *line], place)
-    assert completed.returncode == 0, completed.stderr
+    with chdir(place):
+        call_main(run_sequence_labeling, line)
     return place
 
 
@@ -144,12 +145,13 @@ def test_official_behavior_runs(tag, folder, tmp_path):
         do_test="true",
         test_set=f"{folder}/test.%s.tsv",
         test_save="test.%s.tsv",
-        **(LEARNS | {"epoch": 4}),
+        max_steps=1,
     )
-    assert results["metric"] == "f1 over subwords" and means(results, "f1 over subwords")["avg"] > 50
+    assert results["metric"] == "f1 over subwords"
     titles = {table["title"].split(",")[0]: "paper" in table for table in results["tables"]}
     assert [title for title, has_paper in titles.items() if has_paper] == ["f1 over subwords"]
     assert "f1 over words" in titles
+    assert f" {folder}/test.de.tsv: " in read_log(tmp_path)  # its words that are cut off
     (path,) = tmp_path.glob("test.en.tsv.*")
     longest = max(read_conll(path), key=lambda sentence: len(sentence.words))
     # 16 tokens are [CLS], [SEP] and at most 14 words.

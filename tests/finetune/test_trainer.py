@@ -141,7 +141,7 @@ def test_the_first_pattern_selects_and_the_others_are_reported_at_that_step(
     # The card of a step has the scores of that step, the best or not.
     card = (tmp_path / "out" / "step_12" / "README.md").read_text()
     assert "| 80.00 | 70.00 | 71.00 |" in card and "| 99.00 | 98.00 | 97.00 |" in card
-    assert "Languages: en, de, fr" in card and "train.tsv" in card and "--select_on" in card
+    assert "Languages: en, de, fr\n" in card and "train.tsv" in card and "--select_on" in card
     assert "Epochs: 1" in card
     # After step 10 there was no evaluation, so its card has no scores.
     assert "| 70.00 |" not in (tmp_path / "out" / "step_10" / "README.md").read_text()
@@ -149,21 +149,21 @@ def test_the_first_pattern_selects_and_the_others_are_reported_at_that_step(
 
 def test_the_last_step_is_reported_where_nothing_selects(classify, tmp_path):
     """Dev files are scored once, at the end; the weights are those of the last step."""
-    results = classify(epoch=3, validation_steps=5, select_on="last")
-    assert results["selected"]["1"]["step"] == 36
+    results = classify(epoch=2, validation_steps=5, select_on="last")
+    assert results["selected"]["1"]["step"] == 24
     log = read_log(tmp_path)
     assert log.count("[dev evaluation]") == len(toys.LANGUAGES)
-    assert_same_weights(tmp_path / "out" / "best", tmp_path / "out" / "step_36")
+    assert_same_weights(tmp_path / "out" / "best", tmp_path / "out" / "step_24")
 
 
 def test_several_seeds_run_in_turn_and_equal_single_runs(classify, toy_folder, tmp_path):
     """Each seed has predictions of its own, and the table has their mean and deviation."""
     tested = {"do_test": "true", "test_set": f"{toy_folder}/test.%s.tsv", "test_save": "t.%s.tsv"}
-    results = classify(random_seed="3,4", epoch=3, **tested)
-    alone = classify(out="alone", random_seed=4, epoch=3)
+    results = classify(random_seed="3,4", epoch=1, **tested)
+    alone = classify(out="alone", random_seed=4, epoch=1)
     for seed in (3, 4):
         assert len(list(tmp_path.glob(f"t.*.tsv.seed_{seed}.*[0-9]"))) == len(toys.LANGUAGES)
-    assert_same_weights(tmp_path / "out" / "seed_4" / "step_36", tmp_path / "alone" / "step_36")
+    assert_same_weights(tmp_path / "out" / "seed_4" / "step_12", tmp_path / "alone" / "step_12")
     table = results["tables"][0]
     assert list(table["seeds"]) == ["3", "4"]
     assert table["seeds"]["4"] == alone["tables"][0]["seeds"]["4"]
@@ -208,9 +208,10 @@ def test_accumulation_is_one_step_of_the_whole_batch(classify, toy_folder, tmp_p
     config |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     (tmp_path / "config.json").write_text(json.dumps(config))
     options = {"ernie_config_path": tmp_path / "config.json", "dtype": "float64", "max_steps": 4}
-    options["do_val"] = "false"
+    options |= {"do_val": "false", "warmup_proportion": 0}
     classify(**options)
     classify(out="cut", batch_size=2, recipe_devices=4, predict_batch_size=8, **options)
+    assert "--warmup_proportion 0 of " not in read_log(tmp_path)
     at_once = weights(tmp_path / "out" / "step_4")
     accumulated = weights(tmp_path / "cut" / "step_4")
     assert at_once["classifier.weight"].dtype == np.float64
