@@ -1,4 +1,4 @@
-"""Commands that run in one process or in two, and what `processes_script.py` has recorded of their steps."""
+"""Commands that run in one process or in two, and the losses that `processes_script.py` has recorded."""
 
 import json
 import sys
@@ -10,47 +10,25 @@ from safetensors.numpy import load_file
 
 from ernie_m.training.engine import Engine
 from tests.finetune import processes_script
-from tests.launching import launch, run_script
-
-SCRIPT = processes_script.__file__
+from tests.launching import launch
 
 
-def start(folder, commands, processes, stop_at=0):
-    """Run commands (script, folder to run it in, flags) in one process or two.
-
-    Args:
-        stop_at: the step in which all processes get SIGTERM; 0: none.
-    """
-    commands = [[script, str(place), line] for script, place, line in commands]
+def start(folder, commands, processes):
+    """Run commands (script, folder to run it in, flags) in one process or two."""
     path = folder / "commands.json"
-    path.write_text(json.dumps(commands))
-    if processes == 1 and not stop_at:  # this one, which has Paddle already
+    path.write_text(json.dumps([[script, str(place), line] for script, place, line in commands]))
+    if processes == 1:  # this one, which has Paddle already
         step = mock.patch.object(Engine, "step", Engine.step)  # put back at the end
-        with chdir(folder), step, mock.patch.object(sys, "argv", [SCRIPT, str(path)]):
+        with chdir(folder), step, mock.patch.object(sys, "argv", [processes_script.__file__, str(path)]):
             processes_script.main()
-        return
-    run = run_script if processes == 1 else launch
-    completed = run([SCRIPT, path], folder, STOP_AT=str(stop_at))
-    assert completed.returncode == 0, completed.stderr
-
-
-def recorded(folder, rank):
-    """step -> [[loss, samples], ...], for each time that process `rank` did the step.
-
-    The samples are the numbers of the examples that it read for the step.
-    """
-    path = folder / f"steps.{rank}.json"
-    runs_by_step = json.loads(path.read_text()) if path.exists() else {}
-    return {int(step): runs for step, runs in runs_by_step.items()}
+    else:
+        completed = launch([processes_script.__file__, path], folder)
+        assert completed.returncode == 0, completed.stderr
 
 
 def losses(folder, rank=0):
-    """The loss of each step, when process `rank` did it for the first time."""
-    losses_of_steps = []
-    for _, runs in sorted(recorded(folder, rank).items()):
-        loss, _ = runs[0]
-        losses_of_steps.append(loss)
-    return losses_of_steps
+    """The loss of each step of process `rank`."""
+    return json.loads((folder / f"losses.{rank}.json").read_text())
 
 
 def assert_close(expected_path, path):

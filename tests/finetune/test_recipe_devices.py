@@ -1,6 +1,5 @@
 """--recipe_devices: a recipe's total batch on any number of processes."""
 
-import json
 import logging
 
 import pytest
@@ -8,9 +7,6 @@ import pytest
 from ernie_m.finetune.finetune_args import FinetuneFlags
 from ernie_m.finetune.finetuning import effective_batch_size
 from ernie_m.utils.args import parse_options
-from tests import command_lines, toys
-from tests.finetune.processes import assert_close, losses, start
-from tests.launching import read_log
 
 
 @pytest.mark.parametrize(
@@ -39,27 +35,3 @@ def test_unequal_shares_are_said(devices, processes, even, caplog):
         record.message for record in caplog.records if f"the {16 * devices} examples" in record.message
     ]
     assert line.startswith(f"{processes} processes ") and f" {even} processes " in line
-
-
-@pytest.mark.slow
-def test_unequal_shares_are_the_same_step(toy_folder, tmp_path):
-    """Of 3 x 3 examples two processes take 5 and 4, in micro-batches of 3; in float64 without dropout."""
-    config = {**toys.TASK_CONFIG, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    line = command_lines.classification(
-        toy_folder,
-        "out",
-        ernie_config_path=tmp_path / "config.json",
-        dtype="float64",
-        max_steps=4,
-        batch_size=3,
-        recipe_devices=3,
-        do_val="false",
-    )
-    for processes in (1, 2):
-        (tmp_path / str(processes)).mkdir()
-        start(tmp_path, [("run_classifier", tmp_path / str(processes), line)], processes)
-    assert losses(tmp_path / "1") == pytest.approx(losses(tmp_path / "2"), abs=1e-9, rel=0)
-    weights = "out/step_4/model.safetensors"
-    assert_close(tmp_path / "1" / weights, tmp_path / "2" / weights)
-    assert "2 processes cannot share the 9 examples" in read_log(tmp_path / "2")
