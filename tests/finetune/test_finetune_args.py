@@ -119,38 +119,26 @@ def test_defaults_are_the_official_ones():
     assert all(type(getattr(args, name)) is type(value) for name, value in OFFICIAL.items())
 
 
-def test_flags_without_a_meaning_say_so_once_each(caplog):
-    args = parse(["--use_fast_executor", "true", "--task_id", "0", "--epoch", "2", "--for_cn", "false"])
-    with caplog.at_level(logging.INFO, logger="ernie_m"):
-        log_ineffective_flags(args)
-    flags = [message.split(" has no effect: ")[0] for message in caplog.messages]
-    assert flags == ["--use_fast_executor", "--task_id", "--for_cn"]
+VALUES = [
+    ("--random_seed 1,2,3", "random_seed", (1, 2, 3)),
+    ("--use_fp16 true", "amp", "fp16"),
+    ("--use_fp16 true --amp fp16", "amp", "fp16"),
+    ("--use_fp16 false --amp bf16", "amp", "bf16"),
+    ("--max_steps=7", "max_steps", 7),
+    ("--learning_rate 4e-4", "learning_rate", 4e-4),
+    ("--batch_size 16 --batch_size 2", "batch_size", 2),  # the last one wins
+    ("--enable_ce --epoch 2", "enable_ce", True),  # a bare flag in the official scripts
+    ("--max_steps 9 --max_steps=", "max_steps", None),  # an empty value is the default
+    *((f"--{name}=", name, OFFICIAL[name]) for name in ("checkpoints", "random_seed", "learning_rate")),
+    *((f"--do_val {text}", "do_val", True) for text in ("t", "T", "True", "1", "")),
+    *((f"--do_val {text}", "do_val", False) for text in ("f", "F", "False", "0")),
+]
 
 
-def test_values_of_some_flags():
-    args = parse(["--random_seed", "1,2,3", "--use_fp16", "true", "--do_test", "False", "--max_steps=7"])
-    assert args.random_seed == (1, 2, 3)
-    assert (args.amp, args.do_test, args.max_steps) == ("fp16", False, 7)
-    assert parse(["--learning_rate", "4e-4"]).learning_rate == 4e-4
-    assert parse(["--use_fp16", "false", "--amp", "bf16"]).amp == "bf16"
-    assert parse(["--use_fp16", "true", "--amp", "fp16"]).amp == "fp16"
-    line = error_of(parse, ["--use_fp16", "true", "--amp", "bf16"])
-    assert "--use_fp16" in line and "--amp bf16" in line
-    assert parse(["--batch_size", "16", "--batch_size", "2"]).batch_size == 2  # the last one wins
-
-
-def test_an_empty_value_is_the_default():
-    """It also takes back a value that stands before it."""
-    names = ("checkpoints", "max_steps", "random_seed", "learning_rate", "do_test", "amp")
-    empty = [f"--{name}=" for name in names]
-    assert parse(["--max_steps", "9", "--test_save", "", *empty]) == parse([])
-
-
-def test_the_official_ways_to_write_booleans():
-    for texts, value in (("t", "T", "True", "1"), True), (("f", "F", "False", "0"), False):
-        assert all(parse(["--do_test", text]).do_test is value for text in texts)
-    args = parse(["--enable_ce", "--epoch", "2"])  # a bare flag in the official scripts
-    assert args.enable_ce is True and args.epoch == 2
+@pytest.mark.parametrize(("line", "name", "expected"), VALUES)
+def test_values_of_some_flags(line, name, expected):
+    value = getattr(parse(line.split(" ")), name)
+    assert (type(value), value) == (type(expected), expected)
 
 
 @pytest.mark.parametrize(
@@ -171,6 +159,7 @@ def test_the_official_ways_to_write_booleans():
         ("--lr_scheduler cosine", "--lr_scheduler cosine: "),
         ("--random_seed 1,1", "--random_seed 1,1"),
         ("--max_seq_len 513", "--max_seq_len 513: "),
+        ("--use_fp16 true --amp bf16", "--use_fp16 true "),
     ],
 )
 def test_mistakes_are_one_line(line, expected):

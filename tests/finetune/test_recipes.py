@@ -164,20 +164,13 @@ def test_encode_vector_has_the_official_values(folder, size):
 @pytest.mark.parametrize("size", SIZES)
 def test_the_recipes_of_tatoeba(arguments, size):
     """Search, and fine-tuning with the values of Table 14."""
-    line = arguments(f"{size}/tatoeba_{TRANSFER}", "--score", "margin", NPROC="2")
-    assert line[:3] == ["--nproc_per_node", "2", "run_retrieval.py"]
-    flags = parse_options(RetrievalFlags, line[3:])
-    assert flags.init_pretraining_params == "./checkpoints/best"
-    assert (flags.pairs, flags.layer, flags.pooling) == ("./data/tatoeba", "middle", "mean_without_special")
-    assert (flags.score, flags.do_train) == ("margin", False)
-    line = arguments(f"{size}/tatoeba_fine-tuning", "--vocab_path", "", "--max_seq_len", "64")
-    flags = parse_options(RetrievalFlags, line[1:])
-    assert (line[0], flags.do_train) == ("run_retrieval.py", True)
-    assert (flags.max_steps, flags.batch_size) == (200_000, 32)
-    assert (flags.learning_rate, flags.weight_decay, flags.warmup_proportion) == (5e-5, 0.0, 0.1)
-    assert (flags.layer, flags.train_set, flags.pairs) == ("middle", "./data/corpus", "./data/tatoeba")
-    assert (flags.vocab_path, flags.max_seq_len, flags.paper) == (None, 64, "tatoeba_fine-tuning")
-    assert flags.init_pretraining_params == (None if size == "small" else f"./configs/{size}/params")
+    for name, do_train in ((f"{size}/tatoeba_{TRANSFER}", False), (f"{size}/tatoeba_fine-tuning", True)):
+        line = arguments(name)
+        assert line == PRINTED[name][0].split()
+        flags = parse_options(RetrievalFlags, line[1:])
+        assert (flags.do_train, flags.max_steps, flags.batch_size) == (do_train, 200_000, 32)
+        assert (flags.learning_rate, flags.weight_decay, flags.warmup_proportion) == (5e-5, 0.0, 0.1)
+        assert (flags.layer, flags.pooling) == ("middle", "mean_without_special")
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 """The losses of sentence pairs are those worked out with loops; which sentences are no negatives."""
 
-from contextlib import contextmanager
 from types import SimpleNamespace
+from unittest import mock
 
 import numpy as np
 import paddle
@@ -136,22 +136,12 @@ def test_cosines_are_not_computed_in_half_precision(loss, monkeypatch):
     in_half, _ = loss(*vectors, negative, *options)
     assert in_half.item() == pytest.approx(expected.item(), rel=1e-6)
 
-    enabled = [True]  # at last the innermost
-
-    @contextmanager
-    def auto_cast(enable=True, **_):
-        enabled.append(enable)
-        yield
-        enabled.pop()
-
-    def matmul(*arguments, **flags):
-        assert enabled[-1] is False
-        return product(*arguments, **flags)
-
-    product = paddle.matmul
-    monkeypatch.setattr(paddle.amp, "auto_cast", auto_cast)
-    monkeypatch.setattr(paddle, "matmul", matmul)
+    calls = mock.MagicMock(product=mock.Mock(side_effect=paddle.matmul))
+    monkeypatch.setattr(paddle.amp, "auto_cast", calls)
+    monkeypatch.setattr(paddle, "matmul", calls.product)
     loss(*in_float32, negative, *options)
+    assert [name for name, *_ in calls.mock_calls] == ["", "().__enter__", "product", "().__exit__"]
+    assert calls.call_args == mock.call(enable=False)
 
 
 def test_the_engine_sums_what_the_processes_compute(monkeypatch):
