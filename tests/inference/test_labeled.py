@@ -17,17 +17,6 @@ from tests.helpers.checkpoints import stored
 from tests.launching import as_flags, call_main
 
 
-def summary(rows, answers, labels=(), separator=","):
-    """The lines for rows with some columns, of which some have labels, and what was predicted of them."""
-    names = [*rows[0]]
-    table = Table(Path("rows.csv"), names, 1, Dialect(), [], iter(()))
-    places = [names.index(name) for name in labels]
-    labeled = LabeledRows(UnlabeledTable(table, {}, places, [], separator), sorts=False)
-    for row, answer in zip(rows, answers, strict=True):
-        labeled.add([*row.values()], answer)
-    return labeled.summary()
-
-
 def one_of(*labels):
     return [{"label": label, "probabilities": dict.fromkeys(["a", "b", "1"], 0.3)} for label in labels]
 
@@ -37,24 +26,107 @@ def several_of(*label_lists):
     return [{"labels": labels, "probabilities": probabilities} for labels in label_lists]
 
 
-def test_counts_and_accuracy():
-    """Rows without a label do not count."""
-    labels = ["a", " a\u200b", "1.0", "", "nan", "b", "a"]
-    rows = [{"id": str(number), "Art": label} for number, label in enumerate(labels)]
-    counts, accuracy = summary(rows, one_of("a", "a", "1", "b", "b", "a", "b"), labels=["Art"])
-    assert counts == "7 rows: a 3, b 3, 1 1"
-    assert accuracy == "accuracy 60.0 %: 3 of 5 rows with a label in 'Art'"
+def numbers_of(*scores):
+    return [{"score": score} for score in scores]
 
 
-def test_several_labels_must_all_be_right():
-    """A row without a label is right if none was predicted; one without an answer does not count."""
-    rows = [{"tags": cell} for cell in ("a, b", "b", "b,a", "", "", "a")]
-    answers = [*several_of(["b", "a"], ["a", "b"], ["a", "b"], [], ["1"]), {}]
-    counts, accuracy = summary(rows, answers, labels=["tags"])
-    assert counts == "5 rows: b 3, a 3, 1 1, no label 1"
-    assert accuracy == "accuracy 60.0 %: 3 of 5 rows, by the labels in 'tags'"
-    *_, reason = summary(rows, answers, labels=["tags"], separator=None)
-    assert reason.startswith("no accuracy: unknown label 'a, b' in 'tags'")
+NUMBERS = [("7", "0"), ("7", "0.5"), ("7", "1"), ("7", "5")]
+# The ranks are 1 2 3 4 and 1 2 4 3. Means 1.625 and 0.25, products 0.375, squares 15.6875 and 0.05.
+CORRELATION = "Pearson 42.3 %, Spearman 80.0 % (4 rows with a number in 'score')"
+SEVERAL = [["b", "a"], ["a", "b"], ["a", "b"], [], ["1"]]
+MARKS = ("1", "2", "?", "true")
+# The columns, the rows, their predictions, the columns with labels, the lines, and perhaps the separator.
+SUMMARIES = {
+    "rows without a label do not count": (
+        ("id", "Art"),
+        [("1", label) for label in ("a", " a\u200b", "1.0", "", "nan", "b", "a")],
+        one_of("a", "a", "1", "b", "b", "a", "b"),
+        ["Art"],
+        ["7 rows: a 3, b 3, 1 1", "accuracy 60.0 %: 3 of 5 rows with a label in 'Art'"],
+    ),
+    "several labels, all of which must be right, also none; no prediction does not count": (
+        ("tags",),
+        [("a, b",), ("b",), ("b,a",), ("",), ("",), ("a",)],
+        [*several_of(*SEVERAL), {}],
+        ["tags"],
+        [
+            "5 rows: b 3, a 3, 1 1, no label 1",
+            "accuracy 60.0 %: 3 of 5 rows, by the labels in 'tags'",
+        ],
+    ),
+    "several labels in a column that is not divided": (
+        ("tags",),
+        [("a, b",), ("b",)],
+        several_of(["a", "b"], ["b"]),
+        ["tags"],
+        ["2 rows: b 2, a 1", "no accuracy: unknown label 'a, b' in 'tags' (trained on: 1, a, b)"],
+        None,
+    ),
+    "a column for each label": (
+        ("a", "b", "1", "c"),
+        [("1", "0", "0", "1"), ("0", "True", "1", "0")],
+        several_of(["a"], ["b"]),
+        ["a", "b", "1"],
+        ["2 rows: a 1, b 1", "accuracy 50.0 %: 1 of 2 rows, by the labels in 'a', 'b', '1'"],
+    ),
+    "a cell that says neither yes nor no leaves its row out": (
+        ("a", "b", "1"),
+        [(mark, "0", "0") for mark in MARKS],
+        several_of(*[["a"]] * 4),
+        ["a", "b", "1"],
+        ["4 rows: a 4", "accuracy 100.0 %: 2 of 2 rows, by the labels in 'a', 'b', '1'"],
+    ),
+    "no label of the model": (
+        ("label",),
+        [("x",), ("y",)],
+        one_of("a", "b"),
+        ["label"],
+        ["2 rows: a 1, b 1", "no accuracy: unknown label 'x' in 'label' (trained on: 1, a, b)"],
+    ),
+    "one label of the model, in the wrong case": (
+        ("label",),
+        [("a",), ("B",)],
+        one_of("a", "b"),
+        ["label"],
+        ["2 rows: a 1, b 1", "no accuracy: unknown label 'B' in 'label' (trained on: 1, a, b)"],
+    ),
+    "a model with a label that means none": (
+        ("label",),
+        [("none",), ("a",)],
+        [{"label": "none", "probabilities": {"none": 0.6, "a": 0.4}}] * 2,
+        ["label"],
+        ["2 rows: none 2", "accuracy 50.0 %: 1 of 2 rows with a label in 'label'"],
+    ),
+    "no column with labels": (("topic",), [("x",), ("a",)], one_of("a", "b"), [], ["2 rows: a 1, b 1"]),
+    "numbers": (("id", "score"), NUMBERS, numbers_of(0.1, 0.2, 0.4, 0.3), ["score"], ["4 rows", CORRELATION]),
+    "numbers, one of which is missing": (
+        ("id", "score"),
+        [*NUMBERS, ("8", "")],
+        numbers_of(0.1, 0.2, 0.4, 0.3, 0.9),
+        ["score"],
+        ["5 rows", CORRELATION],
+    ),
+    "numbers without a column": (("a",), [("",)] * 2, numbers_of(0.5, 0.1), [], ["2 rows"]),
+    "numbers beside words": (("score",), [("good",)] * 4, numbers_of(*[0.5] * 4), ["score"], ["4 rows"]),
+    "one number, of which there is no correlation": (
+        ("score",),
+        [("0",), ("good",)],
+        numbers_of(0.5, 0.1),
+        ["score"],
+        ["2 rows"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", SUMMARIES)
+def test_summary(case):
+    names, rows, predictions, labels, lines, *separator = SUMMARIES[case]
+    table = Table(Path("rows.csv"), names, 1, Dialect(), [], iter(()))
+    label_columns = [names.index(name) for name in labels]
+    labeled = LabeledRows(UnlabeledTable(table, {}, label_columns, [], *separator or [","]), sorts=False)
+    for row, prediction in zip(rows, predictions, strict=True):
+        labeled.add([*row], prediction)
+    assert labeled.summary() == lines
 
 
 def test_several_labels_are_as_sure_as_all_decisions_together():
@@ -63,45 +135,6 @@ def test_several_labels_are_as_sure_as_all_decisions_together():
         {"labels": [], "probabilities": dict(zip("abc", row))} for row in ([0.4, 0.01, 0.01], [0.3] * 3)
     )
     assert confidence(three) == pytest.approx(0.343) and confidence(three) < confidence(one)
-
-
-def test_a_column_for_each_label_scores_several():
-    rows = [
-        dict(zip(("a", "b", "1", "c"), cells)) for cells in (["1", "0", "0", "1"], ["0", "True", "1", "0"])
-    ]
-    answers = several_of(["a"], ["b"])
-    *_, accuracy = summary(rows, answers, labels=["a", "b", "1"])
-    assert accuracy == "accuracy 50.0 %: 1 of 2 rows, by the labels in 'a', 'b', '1'"
-
-
-def test_a_cell_that_says_neither_yes_nor_no_leaves_its_row_out():
-    rows = [{"a": cell, "b": "0", "1": "0"} for cell in ("1", "2", "?", "true")]
-    *_, accuracy = summary(rows, several_of(*[["a"]] * 4), labels=["a", "b", "1"])
-    assert accuracy == "accuracy 100.0 %: 2 of 2 rows, by the labels in 'a', 'b', '1'"
-
-
-def test_a_table_that_cannot_be_scored():
-    answers = one_of("a", "b")
-    assert summary([{"topic": "x"}, {"topic": "a"}], answers) == ["2 rows: a 1, b 1"]
-    for labels in ("xy", "aB"):  # as for `fit --test`, a label must have been learned
-        _, reason = summary([{"label": label} for label in labels], answers, labels=["label"])
-        assert "'label'" in reason and "%" not in reason and f"'{min({*labels} - {'a'})}'" in reason
-
-
-def test_numbers_are_correlated_with_those_of_the_table():
-    rows = [{"id": "7", "score": number} for number in ("0", "0.5", "1", "5")]
-    answers = [{"score": score} for score in (0.1, 0.2, 0.4, 0.3)]
-    count, correlation = summary(rows, answers, labels=["score"])
-    assert count == "4 rows"
-    # The ranks are 1 2 3 4 and 1 2 4 3. Means 1.625 and 0.25, products 0.375, squares 15.6875 and 0.05.
-    assert correlation == "Pearson 42.3 %, Spearman 80.0 % (4 rows with a number in 'score')"
-    blank = [*rows, {"id": "8", "score": ""}], [*answers, {"score": 0.9}]
-    assert summary(*blank, labels=["score"])[1] == correlation
-    assert summary([{"score": "good"}] * 4, [{"score": 0.5}] * 4, labels=["score"]) == ["4 rows"]
-
-
-def test_answers_without_labels():
-    assert summary([{"a": ""}] * 2, [{"score": 0.5}, {"score": 0.1}]) == ["2 rows"]
 
 
 @pytest.fixture
