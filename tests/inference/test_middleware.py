@@ -57,6 +57,17 @@ def post(address: str, texts) -> tuple[int, dict, str | None]:
     return reply.status, answer, reply.headers["Retry-After"]
 
 
+def connect(address: str) -> socket.socket:
+    host, port = address.removeprefix("http://").split(":")
+    return socket.create_connection((host, int(port)), 20)
+
+
+def with_headers(body: bytes, length: int = 0) -> bytes:
+    """The bytes of a request; `length`: of the body, if it is more than these bytes."""
+    head = f"POST {EMBEDDINGS} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    return f"{head}Content-Length: {length or len(body)}\r\n\r\n".encode() + body
+
+
 def figures(address: str) -> str:
     """The page of metrics."""
     with urllib.request.urlopen(f"{address}/metrics") as reply:
@@ -84,13 +95,9 @@ def test_clients_that_leave(models, held):
     with running([load(models / "encode")]) as address, ThreadPoolExecutor(2) as clients:
         first = clients.submit(post, address, "bado")
         assert held.computing.wait(60)
-        host, port = address.removeprefix("http://").split(":")
-        body = json.dumps({"input": ["bado"] * 4}).encode()
-        head = f"POST {EMBEDDINGS} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-        leaving = []
-        for _ in range(200):
-            leaving.append(socket.create_connection((host, int(port))))
-            leaving[-1].sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        leaving = [connect(address) for _ in range(200)]
+        for connection in leaving:
+            connection.sendall(with_headers(json.dumps({"input": ["bado"] * 4}).encode()))
         stays = clients.submit(post, address, ["bado", "lera"])
         wait(lambda: "ernie_m_queue_texts 802.0" in figures(address))
         for connection in leaving:
@@ -117,61 +124,45 @@ def test_two_ways_to_say_the_length(models):
         f"POST {EMBEDDINGS} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 6\r\n"
         "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\nG"
     )
-    with running([load(models / "encode")]) as address:
-        host, port = address.removeprefix("http://").split(":")
-        with socket.create_connection((host, int(port)), 20) as connection:
-            connection.sendall(head.encode())
-            answer = connection.makefile("rb").read()  # the connection is closed
+    with running([load(models / "encode")]) as address, connect(address) as connection:
+        connection.sendall(head.encode())
+        answer = connection.makefile("rb").read()  # the connection is closed
     assert answer.startswith(b"HTTP/1.1 400") and answer.count(b"HTTP/1.1") == 1
 
 
 def test_a_body_that_does_not_arrive(models, monkeypatch):
     monkeypatch.setattr(gates, "LONGEST_WAIT", 0.3)
-    with running([load(models / "encode")]) as address:
-        host, port = address.removeprefix("http://").split(":")
-        with socket.create_connection((host, int(port)), 20) as connection:
-            connection.sendall(
-                f"POST {EMBEDDINGS} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{{".encode()
-            )
-            assert connection.makefile("rb").read().startswith(b"HTTP/1.1 408")
+    with running([load(models / "encode")]) as address, connect(address) as connection:
+        connection.sendall(with_headers(b"{", 9))
+        assert connection.makefile("rb").read().startswith(b"HTTP/1.1 408")
 
 
 def test_bodies_that_stop_delay_no_other(models):
     """40 clients send two bytes, and stop; another one sends its body in two pieces."""
-    body = json.dumps({"input": "bado " * 540}).encode()
-    head = f"POST {EMBEDDINGS} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-    head = f"{head}Content-Length: {len(body)}\r\n\r\n".encode()
+    data = with_headers(json.dumps({"input": "bado " * 540}).encode())
     with running([load(models / "encode")]) as address, contextlib.ExitStack() as opened:
-        host, port = address.removeprefix("http://").split(":")
-        *stopping, honest = (
-            opened.enter_context(socket.create_connection((host, int(port)), 20)) for _ in range(41)
-        )
+        *stopping, honest = (opened.enter_context(connect(address)) for _ in range(41))
         for each in stopping:
-            each.sendall(head + body[:2])
+            each.sendall(data[:130])  # some bytes of the body
         time.sleep(0.3)
-        honest.sendall(head + body[:1000])
+        honest.sendall(data[:1000])
         time.sleep(0.1)
-        honest.sendall(body[1000:])
+        honest.sendall(data[1000:])
         assert select.select([honest], [], [], 1)[0]
 
 
 def test_few_long_bodies_are_read_at_a_time(models, monkeypatch):
     """Those of a flood would fill the memory; short ones go past them."""
     monkeypatch.setattr(gates, "MOST_BYTES", 300_000)
-    body = b" " * 600_000 + json.dumps({"input": "bado"}).encode()
-    head = f"POST {EMBEDDINGS} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-    head = f"{head}Content-Length: {len(body)}\r\n\r\n".encode()
+    data = with_headers(b" " * 600_000 + json.dumps({"input": "bado"}).encode())
     with running([load(models / "encode")]) as address, contextlib.ExitStack() as opened:
-        host, port = address.removeprefix("http://").split(":")
-        first, second = (
-            opened.enter_context(socket.create_connection((host, int(port)), 20)) for _ in range(2)
-        )
-        first.sendall(head + body[:-1])
+        first, second = (opened.enter_context(connect(address)) for _ in range(2))
+        first.sendall(data[:-1])
         time.sleep(0.3)  # it has its turn
-        second.sendall(head + body)
+        second.sendall(data)
         assert post(address, "bado")[0] == 200
         assert not select.select([second], [], [], 0.5)[0]
-        first.sendall(body[-1:])
+        first.sendall(data[-1:])
         assert all(each.makefile("rb").readline().startswith(b"HTTP/1.1 200") for each in (first, second))
 
 
