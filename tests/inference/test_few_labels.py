@@ -79,22 +79,25 @@ def test_unknown_words_and_nearly_equal_labels_are_warned_of(models, caplog):
     assert message.startswith("fit: 50 % of its tokens are unknown")
 
 
+def check_classifiers(classifiers, labels, vectors):
+    """Each of them has these embeddings of TEXTS, and predicts as the head on them."""
+    weight, bias = head(vectors, LABELS)
+    exponentials = np.exp(vectors @ weight + bias)
+    probabilities = exponentials / exponentials.sum(axis=1, keepdims=True)
+    for classifier in classifiers:
+        predictions = classifier.classify(TEXTS)
+        predicted = [[*prediction["probabilities"].values()] for prediction in predictions]
+        np.testing.assert_allclose(predicted, probabilities, atol=3e-6)
+        likeliest = [labels[row.argmax()] for row in probabilities]
+        assert classifier.labels == labels
+        assert [prediction["label"] for prediction in predictions] == likeliest
+        np.testing.assert_allclose(classifier.encode(TEXTS), vectors, atol=1e-5)
+
+
 def test_what_it_predicts(models, fitted):
     folder, classifier = fitted
-    base = ernie_m.load(models / "encode")
-    vectors = base.encode(TEXTS, pooling="mean", layer=1)
-    weight, bias = head(vectors, LABELS)
-    logits = vectors @ weight + bias
-    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    loaded = ernie_m.load(folder)
-    assert loaded.labels == classifier.labels == [3, "news", "question"]
-    for model in (loaded, classifier):
-        answers = model.classify(TEXTS)
-        for answer, expected in zip(answers, probabilities, strict=True):
-            assert list(answer["probabilities"].values()) == pytest.approx(expected.tolist(), abs=3e-6)
-        likeliest = [classifier.labels[row.argmax()] for row in probabilities]
-        assert [answer["label"] for answer in answers] == likeliest
-        np.testing.assert_allclose(model.encode(TEXTS), vectors, atol=1e-5)
+    vectors = ernie_m.load(models / "encode").encode(TEXTS, pooling="mean", layer=1)
+    check_classifiers([ernie_m.load(folder), classifier], [3, "news", "question"], vectors)
 
 
 def test_a_classifier_of_a_model_of_search_without_a_pooler(models, tmp_path):
@@ -106,13 +109,8 @@ def test_a_classifier_of_a_model_of_search_without_a_pooler(models, tmp_path):
     save_file(kept, start / "model.safetensors")
     classifier = ernie_m.load(start).fit(TEXTS, LABELS, tmp_path / "classifier")
     assert not any("pooler" in name for name in load_file(tmp_path / "classifier/model.safetensors"))
-    answers = classifier.classify(TEXTS)
-    assert ernie_m.load(tmp_path / "classifier").classify(TEXTS) == answers
     vectors = ernie_m.load(start).encode(TEXTS, pooling="mean", normalize=False, prompt="")
-    weight, bias = head(vectors, LABELS)
-    likeliest = (vectors @ weight + bias).argmax(axis=1)
-    assert [answer["label"] for answer in answers] == [sorted(set(LABELS))[number] for number in likeliest]
-    np.testing.assert_allclose(classifier.encode(TEXTS), vectors, atol=1e-5)
+    check_classifiers([classifier, ernie_m.load(tmp_path / "classifier")], sorted({*LABELS}), vectors)
 
 
 def test_a_classifier_is_fitted_again(fitted):
