@@ -194,21 +194,18 @@ def test_an_answer_says_that_a_text_was_cut(models, ask, tmp_path, task, request
     assert [answer.get("truncated") for answer in answers] == [None, True]
 
 
-def test_a_context_of_nothing(models):
-    """A context of characters that the tokenizer leaves out has no answer; other requests are answered."""
+def test_a_context_of_nothing_and_unknown_words(models):
+    """A context of characters that the tokenizer leaves out has no answer; other requests are answered.
+
+    Unknown words of a question and of its context are counted.
+    """
     task = make_predictor("question-answering", load(models / "answer"))
-    requests = [(TEXTS[0], "\u200b"), task.parse({"question": TEXTS[0], "context": TEXTS[1]})]
+    requests = [("bado", "\u200b"), ("qqq bado", "kani"), ("bado", "kani qqq www"), ("bado", "kani")]
     no_answer = {"answer": "", "start": None, "probability": 0.0, "candidates": []}
     assert task.predict(requests[:1]) == [no_answer]
-    first, second = task.predict(requests)
-    assert first == no_answer and [second] == task.predict(requests[1:])
-
-
-def test_unknown_words_of_a_question_and_of_its_context_are_counted(models):
-    task = make_predictor("question-answering", load(models / "answer"))
-    requests = [("qqq bado", "kani"), ("bado", "kani qqq www"), ("bado", "kani")]
-    answers = task.predict([task.parse({"question": a, "context": b}) for a, b in requests])
-    assert [answer.get("unknown_words") for answer in answers] == [1, 2, None]
+    answers = task.predict(requests)
+    assert answers == [no_answer, *task.predict(requests[1:])]
+    assert [answer.get("unknown_words") for answer in answers] == [None, 1, 2, None]
 
 
 # A request, the ids of its labels, B-PER I-PER B-LOC I-LOC O, and the entities of the answer. The word "last"
@@ -333,25 +330,6 @@ def test_texts_whose_vectors_are_those_of_a_part(models, ask, caplog):
         for name in ("encode: 1 of 10 texts", "the corpus: 1 of 10 sampled texts", "search: 1 of 1 texts")
     ]
     assert caplog.messages == said
-
-
-def test_vectors_as_tuned_for_retrieval(models, tmp_path):
-    settings = {"task": "retrieval", "reading": stored(layer=1, pooling="mean")}
-    toys.make_model(tmp_path / "tuned", "encode", models / "piece.model", settings)
-    plain = make_predictor(
-        "embedding", load(models / "encode"), PredictionOptions(layer="1", pooling="mean")
-    ).vectors(TEXTS)
-    settings = run_export(tmp_path / "tuned", tmp_path / "exported")
-    assert settings["export"]["layer"] == 1
-    for folder in ("tuned", "exported"):
-        vectors = make_predictor("embedding", load(tmp_path / folder)).vectors(TEXTS)
-        np.testing.assert_allclose(vectors, plain, atol=1e-4)
-    top = make_predictor(
-        "embedding", load(tmp_path / "tuned"), PredictionOptions(layer="last", pooling="mean_without_special")
-    ).vectors(TEXTS)
-    default = make_predictor("embedding", load(models / "encode")).vectors(TEXTS)
-    np.testing.assert_array_equal(top, default)
-    assert np.abs(default - plain).max() > 0.01
 
 
 def test_weights_without_a_pooler_have_no_pooled_vectors(models, tmp_path):
@@ -573,22 +551,14 @@ def test_wrong_requests_can_be_left_out_and_answers_stay(models, tmp_path, ask, 
     assert len(out.read_text().splitlines()) == 4 and not part.exists()
 
 
-def test_two_commands_with_one_output(models, tmp_path, ask, monkeypatch):
+def test_two_commands_with_one_output(models, tmp_path, ask):
     """The second one is refused while the first one writes, and changes nothing."""
     out = tmp_path / "out.jsonl"
-    flags = {"task": "classification", "model": models / "classify", "output": out}
-    write = JsonLines.write
-    lines = []  # of error
-
-    def call_a_second(*arguments):
-        monkeypatch.setattr(JsonLines, "write", write)
-        write(*arguments)
-        lines.append(error_of(ask, [{"text": TEXTS[1], "id": 2}], **flags))
-
-    monkeypatch.setattr(JsonLines, "write", call_a_second)
-    ask([{"text": TEXTS[0], "id": 1}], **flags)
-    assert lines[0].startswith(f"{out}: locked by another command")
-    assert [json.loads(line)["id"] for line in out.read_text().splitlines()] == [1]
+    with files.lock_writer(out, "--output"):
+        line = error_of(
+            ask, [{"text": TEXTS[1]}], task="classification", model=models / "classify", output=out
+        )
+    assert line.startswith(f"{out}: locked by another command") and not out.exists()
 
 
 def test_two_commands_that_found_no_output(models, tmp_path, ask, monkeypatch):

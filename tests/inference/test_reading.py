@@ -18,7 +18,7 @@ from tests.launching import error_of
 
 TEXTS = ["bada gan", "“kofo” lera, 12, bin", "nor 10,5 tan"]
 PROMPTS = {"query": "kofo: ", "passage": "tan: "}
-OF_E5 = {"pooling": "cls", "normalize": True, "prompts": PROMPTS, "default_prompt": "query"}
+OF_E5 = {"layer": 1, "pooling": "cls", "normalize": True, "prompts": PROMPTS, "default_prompt": "query"}
 
 
 def with_reading(models, kind, folder, **preprocessing):
@@ -28,19 +28,19 @@ def with_reading(models, kind, folder, **preprocessing):
 
 
 def states_of_cls(models, texts):
-    """The states of [CLS] at the last layer, from the outputs of the encoder itself."""
+    """The states of [CLS] at layer 1, from the outputs of the encoder itself."""
     loaded = load(models / "encode")
-    engine = loaded.engine("embedding")
+    engine = loaded.engine("embedding", 1)
     rows = [np.array([loaded.tokenizer.build(text)]) for text in texts]
     return np.concatenate([engine(ids)["sequence"][:, 0] for ids in rows])
 
 
 def test_vectors_as_the_files_say(models, tmp_path):
-    """The state of [CLS], of length 1, after the default prompt; also from each export."""
+    """The state of [CLS] at layer 1, of length 1, after the default prompt; also from each export."""
     folder = with_reading(models, "encode", tmp_path / "e5", **OF_E5)
     expected = unit(states_of_cls(models, [f"kofo: {text}" for text in TEXTS]))
     for form in ("onnx", "paddle-inference"):
-        run_export(folder, tmp_path / form, format=form)
+        assert run_export(folder, tmp_path / form, format=form)["export"]["layer"] == 1
     for path in (folder, tmp_path / "onnx", tmp_path / "paddle-inference"):
         model = ernie_m.load(path)
         np.testing.assert_allclose(model.encode(TEXTS), expected, atol=1e-5)
@@ -51,6 +51,9 @@ def test_vectors_as_the_files_say(models, tmp_path):
         np.testing.assert_allclose(vectors, plain, atol=1e-4)
         line = error_of(model.encode, TEXTS, prompt="document")
         assert f"{path}: " in line and "query, passage" in line
+    others = {"layer": "last", "pooling": "mean_without_special", "normalize": False, "prompt": ""}
+    vectors = ernie_m.load(folder).encode(TEXTS, **others)
+    np.testing.assert_array_equal(vectors, ernie_m.load(models / "encode").encode(TEXTS))
 
 
 def test_encode_vector_makes_the_vectors_of_the_model(models, tmp_path, encode_texts):
