@@ -89,15 +89,16 @@ def test_the_readme(places):
         assert names["topics"].labels == ["sport", "weather"]
 
 
-def test_similarity(models):
+@pytest.mark.parametrize("options", [{}, {"layer": 0}, {"pooling": "cls", "layer": 1}])
+def test_similarity(models, options):
+    """Both sides have the options."""
     model = ernie_m.load(models / "encode")
     texts = ["bado kani", "lera mo", "tan ga lo"]
-    vectors = model.encode(texts)
+    vectors = model.encode(texts, **options)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    cosines = model.similarity(texts[0], texts)
+    cosines = model.similarity(texts[0], texts, **options)
     assert cosines.shape == (1, 3) and cosines.dtype == np.float32
     np.testing.assert_allclose(cosines, vectors[:1] @ vectors.T, atol=1e-5)
-    assert model.search("mo", []) == []
 
 
 @pytest.mark.slow
@@ -122,12 +123,6 @@ def test_answers_are_those_of_predict(places, ask):
     assert model.classify([]) == []
     assert "its head is for classification" in error_of(model.tag, ["a"])
     assert model.encode([]).shape == (0, 32)
-
-
-def test_a_string_is_one_text(models):
-    model = ernie_m.load(models / "classify")
-    assert model.encode("mo ta").shape == (1, 32)
-    assert model.classify("bado kani") == model.classify(["bado kani"])
 
 
 @pytest.mark.parametrize(
@@ -326,29 +321,21 @@ def test_batch_size_and_length_of_vectors(models):
         assert np.isnan(same[3]).all()
 
 
-def test_a_tuple_of_two_strings_is_a_pair(models):
-    model = ernie_m.load(models / "classify")
-    assert model.classify(("bado kani", "lera")) == model.classify([("bado kani", "lera")])
-    assert len(model.classify(["bado kani", "lera"])) == 2
-
-
-def test_texts_from_a_generator(models):
-    model = ernie_m.load(models / "encode")
-    texts = ["bado kani", "lera mo", "tan ga lo"]
-    np.testing.assert_array_equal(model.encode(iter(texts)), model.encode(texts))
-    assert model.search("lera mo", iter(texts), top_k=1)[0]["text"] == "lera mo"
-    assert model.search("lera mo", "bado kani")[0]["text"] == "bado kani"  # a string is one text
-
-
-def test_many_texts_are_answered_some_at_a_time(models, monkeypatch):
-    """The answers are the same, in the order of the texts."""
+def test_forms_of_texts(models, monkeypatch):
+    """A string, a pair, a list of words, a generator; many are answered some at a time, in their order."""
     model = ernie_m.load(models / "classify")
     texts = ["bado kani", "lera mo", "tan ga lo"]
-    answers = model.classify(texts)
     vectors = model.encode(texts)
+    answers = [model.classify(text)[0] for text in texts]
+    assert model.classify(("bado kani", "lera")) == model.classify([("bado kani", "lera")])
     monkeypatch.setattr(arguments, "_AT_ONCE", 2)
-    assert [answer["label"] for answer in model.classify(texts)] == [answer["label"] for answer in answers]
-    np.testing.assert_allclose(model.encode(texts), vectors, atol=1e-6)
+    assert model.classify(iter(texts)) == answers
+    np.testing.assert_allclose(model.encode(iter(texts)), vectors, atol=1e-6)
+    np.testing.assert_allclose(model.encode(texts[1]), vectors[1:2], atol=1e-6)
+    assert model.search(texts[1], iter(texts), top_k=1)[0]["text"] == texts[1]
+    assert model.search(texts[1], texts[0])[0]["text"] == texts[0] and model.search("mo", []) == []
+    tagger = ernie_m.load(models / "tag")
+    assert tagger.tag([("bado", "kani"), ["lera"]]) == tagger.tag([["bado", "kani"], ["lera"]])
 
 
 def test_a_program_stays_as_it_is(models, tmp_path, monkeypatch):
