@@ -127,31 +127,6 @@ def test_the_language_of_a_query(page, tmp_path):
         assert page.value(chosen) == "no language detected"
 
 
-def test_vectors_without_the_language(page):
-    """The form has the choice "center_by_language", because the model has means."""
-    request = {"text": TEXTS[17], "each": True}
-    ask_page(page, "search", text=TEXTS[17])
-    centered = ask(f"{page.address}/api/search", request)[1]
-    plain = ask(f"{page.address}/api/search", {**request, "center_by_language": False})[1]
-    assert centered["centered"] is True and centered["hits"] != plain["hits"]
-    cosines = [f"{hit['score']:.3f}" for hit in centered["hits"]]
-    assert texts_of(page, "#panel-search .number") == cosines
-    assert "without their language" in texts_of(page, "#panel-search .centered")[0]
-    ask_page(page, "search", text=TEXTS[17], center_by_language="false")
-    assert texts_of(page, "#panel-search .number") == [f"{hit['score']:.3f}" for hit in plain["hits"]]
-    assert texts_of(page, "#panel-search .centered") == []
-
-
-def test_labels_of_ones_own(page):
-    ask_page(page, "zero-shot", text=TEXTS[0], labels="bado, lera", hypothesis_template="")
-    answer = ask(f"{page.address}/api/zero-shot", {"text": TEXTS[0], "labels": ["bado", "lera"]})[1]
-    assert texts_of(page, "#panel-zero-shot .label") == [answer["label"]]
-    assert sorted(texts_of(page, "#panel-zero-shot .bars bdi")) == ["bado", "lera"]
-    one_is_true = texts_of(page, "#panel-zero-shot .number")
-    ask_page(page, "zero-shot", text=TEXTS[0], labels="bado, lera", multi_label="true")
-    assert texts_of(page, "#panel-zero-shot .number") != one_is_true
-
-
 def test_marks_in_the_text(page):
     ask_page(page, "token-classification", text=TEXTS[0])
     entities = ask(f"{page.address}/api/token-classification", {"text": TEXTS[0]})[1]["entities"]
@@ -239,25 +214,6 @@ def test_the_fields_of_a_classifier_are_what_it_reads(page, models, tmp_path):
                 continue
             assert page.value(f"{second}.value") and page.value(f"{second}.placeholder")
             assert not page.value(f"{second}.closest('label').textContent").endswith("(optional)")
-
-
-def test_an_empty_text_is_asked_for(page):
-    page.click("#tab-question-answering")
-    page.value("void (document.querySelector('#question-answering-context').value = '')")
-    page.click("#panel-question-answering .go")
-    answered(page, "question-answering")
-    assert len(texts_of(page, "#panel-question-answering .error")) == 1
-    assert page.value("document.activeElement.id") == "question-answering-context"
-
-
-def test_a_model_of_vectors_alone(page):
-    """There is nothing to try without a corpus: the page says so, and how vectors are asked for."""
-    with serving("--model", page.encoder) as (address, _):
-        page.open(address)
-        page.wait_for("document.querySelectorAll('main p').length")
-        assert "--corpus" in page.value("document.querySelector('main').textContent")
-        assert texts_of(page, ".error") == texts_of(page, "[role=tab]") == []
-        assert f"{address}/v1/embeddings " in texts_of(page, "footer code")[0]
 
 
 def test_a_request_that_is_refused(page):
