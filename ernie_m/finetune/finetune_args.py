@@ -164,6 +164,7 @@ class TrainingFlags(ModelFileFlags, ComputeFlags):
     on_command_line: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.paper is not None and self.paper not in recipes():
             raise UserError(f"--paper {self.paper}: unknown recipe (choose from {', '.join(recipes())})")
         have_equal = len(set(self.seeds)) < len(self.seeds)

@@ -6,7 +6,7 @@ tables.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from ernie_m.model.preprocessing import TextRules
 from ernie_m.pretrain.objectives import OBJECTIVES, OF_THE_PAPER, use_files
@@ -288,6 +288,8 @@ class OptimizerConfig:
 @dataclass
 class RunConfig(ComputeFlags):
     """Execution of the run."""
+
+    prefix: ClassVar[str] = "--run."
 
     output: str = option("output/pretrain", free=True, needed=True)
     """Output directory for checkpoints, metrics and the final models."""

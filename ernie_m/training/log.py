@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ernie_m.utils.errors import UserError, install_command
 from ernie_m.utils.files import atomic_file, parse_json, sync_file, translate_write_errors
 from ernie_m.utils.logging import logger
 from ernie_m.utils.output_lock import flat
@@ -173,14 +172,9 @@ def curve_writer(folder: Path, step: int) -> Any:
     """Return a TensorBoard writer, to be closed, for a run that resumes after `step`.
 
     It invalidates later points of an earlier writer.
-
-    Raises:
-        UserError: tensorboardX is not installed.
     """
-    try:
-        from tensorboardX import SummaryWriter
-    except ImportError as error:
-        raise UserError(f"--tensorboard requires tensorboardX: {install_command('tensorboard')}") from error
+    from tensorboardX import SummaryWriter  # imported here, because it is optional
+
     return SummaryWriter(str(folder), purge_step=step + 1, flush_secs=10)
 
 

@@ -1,9 +1,11 @@
 """Flags shared by pretraining, fine-tuning and `ernie-m fit`. It does not import Paddle."""
 
 from dataclasses import dataclass
-from typing import Literal
+from importlib.util import find_spec
+from typing import ClassVar, Literal
 
 from ernie_m.utils.args import NonNegativeFloat, option
+from ernie_m.utils.errors import UserError, install_command
 
 
 @dataclass(kw_only=True)
@@ -17,7 +19,16 @@ class PrecisionFlags:
 
 @dataclass(kw_only=True)
 class ComputeFlags(PrecisionFlags):
-    """The settings of computation in training."""
+    """The settings of computation in training.
+
+    Attributes:
+        prefix: what precedes the name of an option on the command line.
+
+    Raises:
+        UserError: tensorboardX is not installed.
+    """
+
+    prefix: ClassVar[str] = "--"
 
     kernels: Literal["fast", "plain"] = option("fast", free=True)
     """Kernels: optimized ones (fast), or Paddle's own operations only, for debugging (plain)."""
@@ -35,3 +46,9 @@ class ComputeFlags(PrecisionFlags):
     stall_ends_seconds: NonNegativeFloat = option(3600.0, free=True)
     """In multi-process training, number of seconds without progress after which a process exits (0:
     never)."""
+
+    def __post_init__(self) -> None:
+        if self.tensorboard and find_spec("tensorboardX") is None:
+            raise UserError(
+                f"{self.prefix}tensorboard requires tensorboardX: {install_command('tensorboard')}"
+            )
