@@ -152,10 +152,11 @@ def summary(scores: Mapping[str, Any]) -> list[str]:
             lines += get_class(name).summary(list(scores[name].values()))  # one per language or pair
     if "retrieval" in scores:
         layers = 100 * np.mean(list(scores["retrieval"].values()), axis=0)  # [L + 1]
-        listed = " ".join(f"{accuracy:.1f}" for accuracy in layers)
+        listed = ", ".join(f"layer {layer} {accuracy:.1f}" for layer, accuracy in enumerate(layers))
         counts = scores["candidates"].values()
+        chance = 100 * np.mean([1 / count for count in counts])
         fewest = min(counts)
         most = max(counts)
         span = f"{fewest}" if fewest == most else f"{fewest} to {most}"
-        lines.append(f"retrieval accuracy@1 among {span} sentences, embeddings to last layer: {listed} %")
+        lines.append(f"retrieval accuracy@1 among {span} sentences (chance {chance:.1f} %): {listed} %")
     return [f"[held-out] {line}" for line in lines]

@@ -49,17 +49,22 @@ from ernie_m.utils.logging import logger
 from ernie_m.utils.user_code import errors_in
 
 _NOT_IN_ENCODER = ("lm_head.", "language_embeddings.")
-# Advice if MMLM has learned little after all steps, and after the head warm-up.
-_AFTER_TRAINING = (
-    "Train on more tokens (optimizer.tokens), use a smaller vocabulary, initialize the word embeddings from "
-    "a static model (init.word_embeddings), or start with mmlm alone (objectives.later_mixing_ratios, as in "
-    "configs/pretrain/own.yaml)"
-)
+# Advice if MMLM has learned little after the head warm-up.
 _AFTER_HEAD_WARMUP = (
     "The encoder is trained from now on. Train the head longer (init.lm_head_warmup_steps) or faster "
     "(init.lm_head_learning_rate); if that does not help, as with an embedding model, set "
     "init.lm_head_warmup_steps 0"
 )
+
+
+def advice_after_training(config: PretrainConfig) -> str:
+    """Return what a run with this configuration could change, if MMLM has learned little."""
+    ways = ["Train on more tokens (optimizer.tokens), or with a smaller vocabulary"]
+    if config.init.encoder == RANDOM and not config.init.word_embeddings:
+        ways.append("Initialize the word embeddings from a static model (init.word_embeddings)")
+    if len(config.objectives.names) > 1 and not config.objectives.later_mixing_ratios:
+        ways.append("Start with mmlm alone (objectives.later_mixing_ratios, as in configs/pretrain/own.yaml)")
+    return ". ".join(ways)
 
 
 class Pretraining(Trainable[PreTrainingModel, StepBatches]):
@@ -143,7 +148,7 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
             adamw,
             seed=seed,
             clip_norm=optimizer.clip_norm,
-            precision=Precision(run.amp, run.amp_level),
+            precision=Precision(run.amp, run.amp_level, option=f"{run.prefix}amp"),
             sharding_stage=run.sharding_stage,
             max_bad_steps=run.max_bad_steps,
             sums=list_sum_names(),
@@ -199,7 +204,7 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
             logger.info("%s", line)
         advice = None
         if engine.steps == self.plan.steps > 1:  # a run of one step only writes the initial weights
-            advice = _AFTER_TRAINING
+            advice = advice_after_training(self.config)
         elif engine.steps == self.plan.head_steps:
             advice = _AFTER_HEAD_WARMUP
         for name in self.config.objectives.names if advice else ():

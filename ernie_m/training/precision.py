@@ -49,6 +49,7 @@ class Precision:
             recipes for GPUs set a type.
         level: "O1" or "O2".
         loss_scaling: overrides of LOSS_SCALING; only for "fp16".
+        option: the option that sets `amp`, for the log.
 
     Attributes:
         amp: the type of `paddle.amp` on a GPU; "none" on a CPU.
@@ -59,7 +60,13 @@ class Precision:
         UserError: O2 on a CPU or without `amp`, or bf16 on a GPU below compute capability 8.0.
     """
 
-    def __init__(self, amp: str = NONE, level: Level = "O1", loss_scaling: Mapping[str, Any] | None = None):
+    def __init__(
+        self,
+        amp: str = NONE,
+        level: Level = "O1",
+        loss_scaling: Mapping[str, Any] | None = None,
+        option: str = "--amp",
+    ):
         if level == "O2" and (amp == NONE or not on_gpu()):
             raise UserError("amp_level O2 requires a GPU and amp bf16 or fp16. Set them, or use amp_level O1")
         dtype = str(paddle.get_default_dtype())
@@ -73,7 +80,7 @@ class Precision:
         description = in_words(dtype, self.cpu_bf16) if self.amp == NONE else f"{amp} {level}"
         logger.info("%s", summary(description, distributed.world_size()))
         if not on_gpu() and not self.cpu_bf16 and dtype == "float32" and not has_plain_kernels():
-            _recommend_bfloat16()
+            _recommend_bfloat16(option)
         scaling = {**LOSS_SCALING, **(loss_scaling or {})}
         self.scaler = paddle.amp.GradScaler(enable=self.amp == "fp16", **scaling)
 
@@ -173,7 +180,7 @@ def _missing_for_bf16() -> str | None:
 
 
 @functools.cache  # once for all seeds of a command
-def _recommend_bfloat16() -> None:
-    """Log if this CPU may be faster in bfloat16."""
+def _recommend_bfloat16(option: str) -> None:
+    """Log if this CPU may be faster in bfloat16, which `option` selects."""
     if onednn_check.missing() is None:
-        logger.info("bfloat16 available (--amp bf16); may be faster on this CPU (docs/hardware.md)")
+        logger.info("bfloat16 available (%s bf16); may be faster on this CPU (docs/hardware.md)", option)

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections import defaultdict
 from dataclasses import replace
 
@@ -10,8 +11,10 @@ import pytest
 from ernie_m.pretrain.loss import format_record, list_sum_names, make_record, summary
 from ernie_m.pretrain.objectives import OF_THE_PAPER, get_class
 from ernie_m.pretrain.objectives.mmlm import Mmlm
+from ernie_m.pretrain.pretraining import advice_after_training
 from ernie_m.training.engine import Step
 from ernie_m.training.log import Meter, Records
+from tests.pretrain.tiny_run import config
 
 
 def step(loss: float = 1.0, skipped: bool = False, **sums) -> Step:
@@ -163,7 +166,8 @@ def test_a_summary():
         "[held-out] mmlm: perplexity 4.00 (geometric mean; unigram baseline: 20.00), accuracy 25.00 %",
         "[held-out] btmlm: perplexity 4.00 (geometric mean; without the pseudo-tokens: 5.00), "
         "accuracy 30.00 %",
-        "[held-out] retrieval accuracy@1 among 45 to 200 sentences, embeddings to last layer: 15.0 40.0 %",
+        "[held-out] retrieval accuracy@1 among 45 to 200 sentences (chance 1.4 %): "
+        "layer 0 15.0, layer 1 40.0 %",
     ]
     one_pair = {"retrieval": {"de-en": [0.1, 0.3]}, "candidates": {"de-en": 200}}
     (line,) = summary(one_pair)
@@ -180,3 +184,18 @@ def test_a_run_on_the_plateau():
     line = Mmlm.plateau([english, english], "advice")
     assert "300" in line and "400" in line and line.endswith("advice")
     assert Mmlm.plateau([], "advice") is None
+
+
+def test_the_advice_is_not_what_the_run_does(tmp_path):
+    """A static model only initializes a new encoder."""
+    alone = {"objectives__mixing_ratios": {"mmlm": 1}}
+    later = {**alone, "objectives__later_mixing_ratios": {"mmlm": 1, "tlm": 1}}
+    for changes, named in (
+        ({}, ["init.word_embeddings", "objectives.later_mixing_ratios"]),
+        ({"init__word_embeddings": "table"}, ["objectives.later_mixing_ratios"]),
+        ({"init__encoder": "model"}, ["objectives.later_mixing_ratios"]),
+        (later, ["init.word_embeddings"]),
+        (alone, ["init.word_embeddings"]),
+    ):
+        advice = advice_after_training(config(tmp_path, **changes))
+        assert re.findall(r"init\.\w+|objectives\.\w+", advice) == named

@@ -128,6 +128,16 @@ def test_what_a_cpu_lacks_is_said_and_computed_in_full_precision(monkeypatch, me
     assert warnings == [f"amp {need}" for need in needs]
 
 
+def test_the_option_for_bf16_is_that_of_the_command(monkeypatch, messages):
+    monkeypatch.setattr(onednn_check, "missing", lambda: None)
+    Precision()
+    Precision(option="--run.amp")
+    assert [line for line in messages() if "bf16" in line] == [
+        f"bfloat16 available ({option} bf16); may be faster on this CPU (docs/hardware.md)"
+        for option in ("--amp", "--run.amp")
+    ]
+
+
 def test_a_gpu_does_not_need_the_bf16_of_a_cpu(fp16, monkeypatch, messages):
     pretend_gpu(monkeypatch, 8, 0)
     monkeypatch.setattr(onednn_check, "missing", lambda: "a CPU with bfloat16")

@@ -44,7 +44,7 @@ class Mmlm(Objective[Text]):
 
     @classmethod
     def plateau(cls, results: Sequence[Mapping[str, float]], advice: str) -> str | None:
-        """Return a line with `advice` if the perplexity is hardly below the unigram baseline, or None.
+        """Return a line with `advice` if the perplexity is not far below the unigram baseline, or None.
 
         A small model, or a new head, learns subword frequencies first, and co-occurrence much later.
         """
@@ -55,6 +55,6 @@ class Mmlm(Objective[Text]):
         if mean <= _LEARNED * of_frequencies:
             return None
         return (
-            f"{cls.name} is hardly better than the unigram baseline: held-out perplexity "
-            f"{mean:.0f}, baseline {of_frequencies:.0f}. {advice}"
+            f"{cls.name} has learned little from context: held-out perplexity {mean:.0f}, unigram baseline "
+            f"{of_frequencies:.0f}. {advice}"
         )
