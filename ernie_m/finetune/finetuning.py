@@ -337,8 +337,7 @@ class FinetuningRun(MultiSeedTraining):
             rank=distributed.rank(),
             world_size=distributed.world_size(),
         )
-        self._steps_of_epoch = [self._batches.count(epoch) for epoch in range(flags.epoch)]
-        self._epoch_ends = list(accumulate(self._steps_of_epoch))
+        self._epoch_ends = list(accumulate(self._batches.count(epoch) for epoch in range(flags.epoch)))
         self.total_steps = self._epoch_ends[-1]
         schedule_steps = self.total_steps
         if self.task.official and not flags.in_tokens:
@@ -429,14 +428,14 @@ class FinetuningRun(MultiSeedTraining):
 
     def epoch_at(self, step: int) -> int:
         """Return the epoch, from 0, of an optimizer step, from 1."""
+        if not self._epoch_ends:  # an evaluation: the checkpoint's
+            return self.start.settings.get("epoch", 0)
         return bisect_left(self._epoch_ends, step)  # the first epoch that ends with this step or later
 
     def line(self, interval: Interval) -> str:
         """Return the official log line, after the epoch and its progress."""
         batch: GlobalBatch = interval.data
-        examples = len(self.train_set)
-        share_of_epoch = (batch.index + 1) / self._steps_of_epoch[batch.epoch]
-        progress = f"epoch: {batch.epoch}, progress: {round(share_of_epoch * examples)}/{examples}"
+        progress = f"epoch: {batch.epoch}, progress: {batch.progress}/{len(self.train_set)}"
         return f"{progress}, {official_line(interval, self.total_steps, self.task.measure(interval.sums))}"
 
     def files(
@@ -448,7 +447,12 @@ class FinetuningRun(MultiSeedTraining):
         fields = {"max_seq_len": flags.max_seq_len, "pooling": self.pooling, **task.preprocessing()}
         preprocessing = self.start_preprocessing.for_task(task.prompt, **fields)
         name = stored_name(task.name)
-        settings = {"task": name, "labels": task.labels, READING: stored_preprocessing(preprocessing)}
+        settings = {
+            "task": name,
+            "labels": task.labels,
+            "epoch": self.epoch_at(engine.steps),
+            READING: stored_preprocessing(preprocessing),
+        }
         facts = {
             "name": f"ERNIE-M, {name}",
             "task": name,

@@ -162,9 +162,11 @@ def evaluate_and_predict(
     """Predict the test files and score the dev files with the model of --init_checkpoint."""
     engine = fine_tuning.make_engine(fine_tuning.start)
     predict_tests(fine_tuning.task, engine, tests, fine_tuning.flags.prediction, 0, 0, stop)
+    settings = fine_tuning.start.settings  # empty in other formats
+    engine.steps = settings.get("step", 0)
     evaluation = fine_tuning.evaluate(engine, stop) if fine_tuning.dev_files else None
     if evaluation is not None:
-        report_seeds(fine_tuning, {0: evaluation})  # the seed of its training is unknown
+        report_seeds(fine_tuning, {settings.get("seed", 0): evaluation})
 
 
 def report_seeds(fine_tuning: FinetuningRun, evaluations: dict[int, Evaluation]) -> None:

@@ -279,7 +279,7 @@ class MultiSeedTraining(Trainable):
             vocab_path=self.tokenizer.vocab_path,
             piece_model_path=self.tokenizer.piece_model_path,
             facts=facts,
-            settings={**settings, "step": engine.steps},
+            settings={**settings, "step": engine.steps, "seed": self.seed},
             leave_out=leave_out,
             masters=masters,
         )

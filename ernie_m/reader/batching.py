@@ -242,6 +242,7 @@ class GlobalBatch:
     index: int  # its index in the epoch
     count: int  # examples in it, over all processes
     micro_batches: list[Any]  # of this process; empty if the last batch is too short
+    progress: int  # examples of the epoch up to and including this batch
 
     @property
     def position(self) -> list[int]:
@@ -306,20 +307,23 @@ class Batches:
     def _epoch(self, epoch: int, start: int) -> Iterator[GlobalBatch]:
         """Yield the global batches of an epoch from index `start` on."""
         index = 0
+        examples = 0  # in earlier windows
         for window in self._windows(epoch):
             # Only windows before `start` are counted: with `in_tokens` a count tokenizes everything.
             if index < start:
                 count = self._batches_in(window)
                 if index + count <= start:  # all batches of this window are skipped: do not tokenize it
                     index += count
+                    examples += len(window)
                     continue
             features = self.encode([self.examples[number] for number in window.tolist()])
             lengths = np.asarray([len(feature.ids) for feature in features])
             for first, last in pairwise(self._bounds(lengths, self.batch_size)):
                 if index >= start:
                     micro_batches = self._micro_batches(window[first:last], features[first:last])
-                    yield GlobalBatch(epoch, index, last - first, micro_batches)
+                    yield GlobalBatch(epoch, index, last - first, micro_batches, examples + last)
                 index += 1
+            examples += len(window)
 
     def _windows(self, epoch: int) -> Iterator[np.ndarray]:
         """Yield the example indices of each window, int64 [n]."""

@@ -2,6 +2,7 @@
 
 import functools
 import pickle
+from itertools import accumulate
 from typing import NamedTuple
 
 import numpy as np
@@ -99,6 +100,7 @@ def test_every_example_once_in_each_epoch(small_windows, in_tokens, shuffle):
         steps = list(data.stream(epochs=epoch + 1, epoch=epoch))  # this epoch alone
         assert sorted(all_numbers(steps)) == list(range(203))
         assert [step.index for step in steps] == list(range(data.count(epoch)))
+        assert [step.progress for step in steps] == list(accumulate(step.count for step in steps))
 
 
 def test_order_is_a_function_of_seed_and_epoch(small_windows):
@@ -164,6 +166,7 @@ def test_resume_is_exact(small_windows, in_tokens):
         resumed = batches(**options).stream(epochs=2, epoch=first.epoch, index=first.index)
         for step, again in zip(expected, resumed, strict=True):
             assert (again.epoch, again.index, numbers(again)) == (step.epoch, step.index, numbers(step))
+            assert again.progress == step.progress
             for micro, micro_again in zip(step.micro_batches, again.micro_batches, strict=True):
                 assert np.array_equal(micro.input_ids, micro_again.input_ids)
 
