@@ -201,20 +201,18 @@ def write(
 
 
 def report_lines(written: Translated, checkpoint: Checkpoint, flags: ConvertFlags) -> list[str]:
-    """Return a line for each tensor, written or not."""
-    is_official = flags.to == "fluid"
-    location = "params/" if is_official else ""
-    lines = [f"{location}{name}  {list(shape)}" for name, shape in written.weights.shapes.items()]
+    """Return the number of tensors written, and a line for each that is not."""
+    count = len(written.weights.shapes)
     without_place = {"labels": checkpoint.labels, READING: checkpoint.preprocessing.to_json()}
+    is_official = flags.to == "fluid"
     unsaid = [f"{key} of config.json" for key, value in without_place.items() if value and is_official]
     note = f"libraries that load {flags.to} initialize it randomly"
     return [
-        *lines,
         *(f"skipped: {name} ({reason})" for name, reason in checkpoint.dropped.items()),
         *(f"skipped: {name} (unknown)" for name in checkpoint.unknown),
         *(f"not representable in {flags.to}: {name}" for name in (*written.unknown, *unsaid)),
         *(f"not in {flags.source}: {name} ({note})" for name in written.absent),
-        f"{flags.source} ({checkpoint.format}) -> {flags.target} ({flags.to}): {len(lines)} tensors",
+        f"{flags.source} ({checkpoint.format}) -> {flags.target} ({flags.to}): {count} tensors",
     ]
 
 
