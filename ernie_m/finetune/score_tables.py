@@ -25,6 +25,11 @@ MAJORITY = "majority baseline"  # the row of a model that always predicts the mo
 # An average agrees with the paper's within this many points, with at most this standard error.
 _MOST_POINTS = 0.5
 _MOST_ERROR = 0.3
+_LEGEND = (
+    "All values are percentages. deviation: standard deviation over seeds (n - 1); avg: mean over the "
+    "languages; gap: English minus the mean of the other languages; difference: mean minus the paper's "
+    "score, with its standard error over seeds."
+)
 _NOTE = "; "  # separates the name of a paper's row from notes on why it is not comparable
 
 
@@ -196,7 +201,9 @@ def write_report(
     values = {**facts, "tables": tables_as_json, "command": shlex.join(command_words())}
     contents = {
         "txt": to_text(tables),
-        "md": "\n\n".join(f"**{table.title}**\n\n{in_markdown(table.cells())}" for table in tables),
+        "md": "\n\n".join(
+            [*(f"**{table.title}**\n\n{in_markdown(table.cells())}" for table in tables), _LEGEND]
+        ),
         "json": json.dumps(values, indent=2, ensure_ascii=False),
     }
     for ending, content in contents.items():

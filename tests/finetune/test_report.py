@@ -134,4 +134,5 @@ def test_the_report_is_written_as_json_markdown_and_text(tmp_path):
     written = json.loads((tmp_path / "results.json").read_text())
     assert (written["task"], [table["title"] for table in written["tables"]]) == ("x", ["acc", "em"])
     head = "**acc**\n\n|  | en | de | avg | gap |\n|---|---:|---:|---:|---:|\n| seed 1 | 80.00 |"
-    assert (tmp_path / "results.md").read_text().startswith(head)
+    text = (tmp_path / "results.md").read_text()
+    assert text.startswith(head) and all(f"{name}: " in text for name in ("deviation", "avg", "gap"))
