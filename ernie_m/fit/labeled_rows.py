@@ -120,7 +120,10 @@ class LabeledDataset(NamedTuple):
         for number, name in enumerate(self.names if self.kind == CLASSIFICATION else ()):
             rows = np.flatnonzero(targets == number)
             if len(np.unique(self.groups[rows])) < 2:
-                errors.append(f"{self.locations[rows[0]]}: the label '{name}' has only one text or group")
+                similar = [other for other in self.names if other != name and _fold(other) == _fold(name)]
+                hint = f" (did you mean '{similar[0]}'?)" if similar else ""
+                location = self.locations[rows[0]]
+                errors.append(f"{location}: the label '{name}' has only one text or group{hint}")
         return errors
 
     def issues(self, training: "LabeledDataset | None" = None) -> Iterator[str]:
@@ -134,10 +137,15 @@ class LabeledDataset(NamedTuple):
             yield f"unknown languages, each treated as a separate one: {listed(unknown)}"
         same: dict[str, list[str]] = {}
         for name in self.names if training is None else ():
-            same.setdefault("".join(name.casefold().split()), []).append(f"'{name}'")
+            same.setdefault(_fold(name), []).append(f"'{name}'")
         for names in same.values():
             if len(names) > 1:
                 yield f"the labels {listed(names)} differ only in case or white space"
+
+
+def _fold(label: str) -> str:
+    """Return a label without case and white space."""
+    return "".join(label.casefold().split())
 
 
 def load_dataset(

@@ -225,6 +225,11 @@ def test_parts(labels, kind):
             ["line 3: the label 'b'", "line 5: the label 'c'"],
         ),
         (["a", "b"], ["x", "x"], ["line 1: all rows have"]),
+        (
+            ["a a", "a a", "b", "b", "A a"],
+            None,
+            ["line 5: the label 'A a' has only one text or group (did you mean 'a a'?)"],
+        ),
         (["a", "a", "b", "b"], None, []),
     ],
 )
