@@ -261,8 +261,14 @@ ASKED = {
             [],
         ),
     ),
-    "other_key.jsonl": (
-        '{"text": "a"}\n',
+    "other_key.jsonl": ('{"text": "a"}\n', False, ([{"text_a": "a", "text": "a"}], [])),
+    "other_pair.jsonl": (
+        '{"text_a": "a", "text_b": "b"}\n',
+        False,
+        ([{"text_a": "a", "text": "a", "text_b": "b"}], []),
+    ),
+    "other_name.jsonl": (
+        '{"sentence": "a"}\n',
         False,
         "missing or ambiguous column of the text (trained on 'Body'",
     ),

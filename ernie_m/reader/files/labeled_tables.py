@@ -398,7 +398,8 @@ def open_unlabeled(
         remembered: see `find_columns`.
         questions: whether to read questions and contexts, set by --columns.
         parts: the column options that apply.
-        are_requests: whether it contains JSON requests, which may have other keys of requests.
+        are_requests: whether it contains JSON requests, which may have other keys of requests, and the text
+            in `text` instead of the columns in `remembered`.
         ways: see `find_columns`.
 
     Raises:
@@ -420,6 +421,8 @@ def open_unlabeled(
     form = "JSON lines, not scored as a .csv is," if are_requests else "tables to predict"
     read = {*parts}.difference(("label", "label_separator") if are_requests else ())
     options.reject_others(path, form, *OF_TABLES, *read)
+    if are_requests and not {*_columns_in("text", remembered.get("text", ""), table)} <= {*table.names}:
+        remembered = {} if _TEXT_KEYS & {*table.names} else remembered
     needed = () if are_requests and table.named(WORDS["words"]) else ("text",)
     found = find_columns(table, options, needed, remembered, ways)
     texts = {key: found[part] for key, part in (("text_a", "text"), ("text_b", "text_b")) if found[part]}
