@@ -175,6 +175,8 @@ def test_the_access_log(models, caplog, monkeypatch):
         ask(f"{address}/health")
         wait(lambda: len(caplog.messages) >= 2)
     first, second = caplog.messages[-2:]  # before them, the engine
-    assert re.fullmatch(rf"127.0.0.1 POST {EMBEDDINGS} 200, \d+\.\d{{3}} s, texts: 2, characters: 8", first)
+    time_of_day, line = re.split(r"(?<=:\d\d) ", first, maxsplit=1)
+    assert time.strptime(time_of_day, "%Y-%m-%d %H:%M:%S")
+    assert re.fullmatch(rf"127.0.0.1 POST {EMBEDDINGS} 200, \d+\.\d{{3}} s, texts: 2, characters: 8", line)
     assert "/a\\nb 404" in second
     assert "bado" not in caplog.text

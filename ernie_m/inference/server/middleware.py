@@ -88,7 +88,8 @@ class RequestMiddleware:
             if path != HEALTH:  # health checks are frequent
                 line = printable(f"{(scope['client'] or '-')[0]} {scope['method']} {path}"[:150])
                 # Set by the queue.
-                logger.info("%s %d, %.3f s%s", line, status, seconds, scope.get("work", ""))
+                now = time.strftime("%Y-%m-%d %H:%M:%S")
+                logger.info("%s %s %d, %.3f s%s", now, line, status, seconds, scope.get("work", ""))
             self.seconds.labels(path if path in self.paths else "other", status).observe(seconds)
 
     async def read(self, receive: Receive) -> Message:
