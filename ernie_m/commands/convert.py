@@ -202,7 +202,6 @@ def write(
 
 def report_lines(written: Translated, checkpoint: Checkpoint, flags: ConvertFlags) -> list[str]:
     """Return the number of tensors written, and a line for each that is not."""
-    count = len(written.weights.shapes)
     without_place = {"labels": checkpoint.labels, READING: checkpoint.preprocessing.to_json()}
     is_official = flags.to == "fluid"
     unsaid = [f"{key} of config.json" for key, value in without_place.items() if value and is_official]
@@ -212,7 +211,8 @@ def report_lines(written: Translated, checkpoint: Checkpoint, flags: ConvertFlag
         *(f"skipped: {name} (unknown)" for name in checkpoint.unknown),
         *(f"not representable in {flags.to}: {name}" for name in (*written.unknown, *unsaid)),
         *(f"not in {flags.source}: {name} ({note})" for name in written.absent),
-        f"{flags.source} ({checkpoint.format}) -> {flags.target} ({flags.to}): {count} tensors",
+        f"{flags.source} ({checkpoint.format}) -> {flags.target} ({flags.to}): "
+        f"{len(written.weights.shapes)} tensors",
     ]
 
 

@@ -59,12 +59,16 @@ _AFTER_HEAD_WARMUP = (
 
 def advice_after_training(config: PretrainConfig) -> str:
     """Return what a run with this configuration could change, if MMLM has learned little."""
-    ways = ["Train on more tokens (optimizer.tokens), or with a smaller vocabulary"]
-    if config.init.encoder == RANDOM and not config.init.word_embeddings:
-        ways.append("Initialize the word embeddings from a static model (init.word_embeddings)")
-    if len(config.objectives.names) > 1 and not config.objectives.later_mixing_ratios:
-        ways.append("Start with mmlm alone (objectives.later_mixing_ratios, as in configs/pretrain/own.yaml)")
-    return ". ".join(ways)
+    is_open = {
+        "Train on more tokens (optimizer.tokens), or with a smaller vocabulary": True,
+        "Initialize the word embeddings from a static model (init.word_embeddings)": (
+            config.init.encoder == RANDOM and not config.init.word_embeddings
+        ),
+        "Start with mmlm alone (objectives.later_mixing_ratios, as in configs/pretrain/own.yaml)": (
+            len(config.objectives.names) > 1 and not config.objectives.later_mixing_ratios
+        ),
+    }
+    return ". ".join(way for way in is_open if is_open[way])
 
 
 class Pretraining(Trainable[PreTrainingModel, StepBatches]):

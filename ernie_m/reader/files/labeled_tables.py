@@ -421,10 +421,13 @@ def open_unlabeled(
     form = "JSON lines, not scored as a .csv is," if are_requests else "tables to predict"
     read = {*parts}.difference(("label", "label_separator") if are_requests else ())
     options.reject_others(path, form, *OF_TABLES, *read)
-    if are_requests and not {*_columns_in("text", remembered.get("text", ""), table)} <= {*table.names}:
-        remembered = {} if _TEXT_KEYS & {*table.names} else remembered
     needed = () if are_requests and table.named(WORDS["words"]) else ("text",)
-    found = find_columns(table, options, needed, remembered, ways)
+    has_key_only = (
+        are_requests
+        and bool(_TEXT_KEYS.intersection(table.names))
+        and not {*_columns_in("text", remembered.get("text", ""), table)} <= {*table.names}
+    )
+    found = find_columns(table, options, needed, {} if has_key_only else remembered, ways)
     texts = {key: found[part] for key, part in (("text_a", "text"), ("text_b", "text_b")) if found[part]}
     separator = options.label_separator or remembered.get("label_separator")
     return UnlabeledTable(table, texts, found["label"], found["language"], separator, are_requests)
