@@ -296,8 +296,9 @@ def test_mlqa_from_all_releases(tmp_path, capsys):
         for context, question in itertools.product(("ar", "en", "zh"), repeat=2):
             squad(source / split, f"{split}-context-{context}-question-{question}.json")
     squad(tmp_path / "squad", "train-v1.1.json", ids=("1", "1"))  # as own files may
-    squad(tmp_path / "xquad", "xquad.en.json", "xquad.el.json")
-    prepare("mlqa", source, tmp_path / "squad", tmp_path / "xquad", "--output", out)
+    squad(tmp_path / "xquad", "xquad.en.json", "xquad.th.json")
+    squad(tmp_path / "more", "xquad.el.json")
+    prepare("mlqa", source, *(tmp_path / name for name in ("squad", "xquad", "more")), "--output", out)
     assert files(out) == [
         "dev/dev.ar.json",
         "dev/dev.en.json",
@@ -310,9 +311,10 @@ def test_mlqa_from_all_releases(tmp_path, capsys):
         "xquad/lang_map.json",
         "xquad/xquad.el.json",
         "xquad/xquad.en.json",
+        "xquad/xquad.th.json",
     ]
     assert read_languages(out / "lang_map.json") == ["en", "ar", "zh"]  # the order of the paper's table
-    assert read_languages(out / "xquad/lang_map.json") == ["en", "el"]
+    assert read_languages(out / "xquad/lang_map.json") == ["en", "el", "th"]
     original = source / "test" / "test-context-zh-question-zh.json"
     assert (out / "test/test.zh.json").read_bytes() == original.read_bytes()
     assert read_squad(out / "train/train.en.json").contexts == ["x train-v1.1.json"]

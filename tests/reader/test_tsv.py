@@ -13,7 +13,6 @@ import pytest
 from ernie_m.reader.files.aligned_lines import Sentences
 from ernie_m.reader.files.official_tags import read_tagged
 from ernie_m.reader.task_reader import read_classification
-from ernie_m.utils.errors import UserError
 from tests.launching import error_of
 
 HEADER = "text_a\tlabel\n"
@@ -53,8 +52,7 @@ def test_a_file_that_is_overwritten_during_a_run(tmp_path, content):
     wait_for_another_time()
     path.write_text(content)
     for lines in (examples, sentences, pickle.loads(in_other_process)):
-        with pytest.raises(UserError, match=r"train: changed"):
-            lines[2]
+        assert error_of(lines.__getitem__, 2).startswith(f"{path}: changed")
 
 
 def test_a_file_that_is_replaced_stays_readable_where_it_is_open(tmp_path, monkeypatch):
@@ -73,11 +71,9 @@ def test_a_file_that_is_replaced_stays_readable_where_it_is_open(tmp_path, monke
     (tmp_path / "new.tsv").write_text(HEADER + ROWS.replace("man", "cow"))
     os.replace(tmp_path / "new.tsv", path)
     assert examples[1].text_a == "a dog"
-    with pytest.raises(UserError, match=r"train\.tsv: changed"):
-        pickle.loads(in_other_process)[1]
+    assert error_of(pickle.loads(in_other_process).__getitem__, 1).startswith(f"{path}: changed")
     path.unlink()
-    with pytest.raises(UserError, match=r"train\.tsv: cannot be read \(No such file"):
-        pickle.loads(in_other_process)[1]
+    assert error_of(pickle.loads(in_other_process).__getitem__, 1).startswith(f"{path}: cannot be read")
 
 
 def test_cells_in_quotation_marks_are_said_and_stay(tmp_path, caplog):
