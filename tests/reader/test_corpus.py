@@ -108,10 +108,8 @@ def test_pairs_that_are_too_long(path, longest):
 
 def test_piece_counts_are_those_of_all_text_in_the_language(path, tokenizer):
     corpus = Corpus(path)
-    lines_of_documents = [line for document in DOCUMENTS for line in document]
-    english = lines_of_documents + [source for source, _ in PAIRS]
-    german = [target for _, target in PAIRS]
-    for language, lines in {"en": english, "de": german}.items():
+    english = [line for document in DOCUMENTS for line in document] + [source for source, _ in PAIRS]
+    for language, lines in {"en": english, "de": [target for _, target in PAIRS]}.items():
         ids = np.concatenate(tokenizer.encode_batch(lines))
         expected = np.bincount(ids, minlength=tokenizer.vocab_size)
         np.testing.assert_array_equal(corpus.subword_counts(language), expected)
@@ -257,7 +255,7 @@ def test_wrong_offsets(copy, kind, damage):
 
 
 def pack_one_by_one(lengths, lines_per_document, limit):
-    """The definition of `pack_lines`, line by line.
+    """The definition of `pack_lines`: a block ends with the last line that fits, or within a long line.
 
     Args:
         lengths: tokens of each line.
@@ -268,21 +266,12 @@ def pack_one_by_one(lengths, lines_per_document, limit):
         (first token, the token behind the last one) of each block.
     """
     blocks = []
-    end = 0  # of the lines so far
-    first_line = 0
-    for count in lines_per_document:
-        begin = end  # of the block
-        for length in lengths[first_line : first_line + count]:
-            if end + length - begin > limit and end > begin:  # the line does not fit into a block with lines
-                blocks.append((begin, end))
-                begin = end
-            end += length
-            while end - begin > limit:  # the line alone is longer than a block
-                blocks.append((begin, begin + limit))
-                begin += limit
-        if end > begin:
-            blocks.append((begin, end))
-        first_line += count
+    begin = 0
+    for line_ends in np.split(np.cumsum(lengths), np.cumsum(lines_per_document)[:-1]):
+        while begin < line_ends[-1]:
+            fitting = [end for end in line_ends.tolist() if begin < end <= begin + limit]
+            blocks.append((begin, max(fitting, default=begin + limit)))
+            begin = blocks[-1][1]
     return blocks
 
 
@@ -298,7 +287,7 @@ def test_pack_lines_equals_the_definition(limit):
     lengths = rng.integers(1, 40, lines_per_document.sum())
     bounds = pack_lines(offsets(lengths), offsets(lines_per_document), limit).tolist()
     blocks = list(pairwise(bounds))
-    assert blocks == pack_one_by_one(lengths.tolist(), lines_per_document, limit)
+    assert blocks == pack_one_by_one(lengths, lines_per_document, limit)
 
 
 def test_blocks_tile_the_text(path):

@@ -165,6 +165,9 @@ def test_what_cannot_be_fetched_is_listed_and_the_rest_is_prepared(small, tmp_pa
     assert not (tmp_path / "data/pawsx").exists()
 
     small.drop_at = None
+    some = tmp_path / "data/downloads/xquad/xquad.en.json"  # of eleven files, which an earlier call has left
+    some.parent.mkdir()
+    some.write_text(questions())
     error_of(get, tmp_path, "mlqa", "squad", "pawsx")
     assert (tmp_path / "data/mlqa/train/train.en.json").is_file()  # SQuAD alone
     assert (tmp_path / "data/pawsx/dev/dev.de.tsv").is_file()
@@ -252,6 +255,7 @@ ARCHIVES = {
     "folders.tar.gz": tarred({"a/" * 2000 + "b": ""}, "gz"),
     "folders.zip": zipped({"a/" * 2000 + "b": ""}),
     "terabytes.tar": header(tarfile.GNUTYPE_LONGNAME, 1 << 42) + tarred(TEXT, ""),
+    "negative.tar": header(tarfile.REGTYPE, -1024) + tarred(TEXT, ""),  # its end is before its beginning
     "comment.tar": header(tarfile.XHDTYPE, len(COMMENT)) + COMMENT + tarred(TEXT, ""),
     "encrypted.zip": changed(zipped(TEXT), b"\x14\0\0\0\0\0", b"\x14\0\1\0\0\0"),
     "lzma.zip": zipped(TEXT, zipfile.ZIP_LZMA),

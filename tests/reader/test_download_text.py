@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -69,9 +70,7 @@ def packages(tmp_path, monkeypatch):
 
     def download(requirement: str, folder: Path) -> None:
         fetched.append(requirement)
-        package = requirement.partition("==")[0]
-        name = f"{package}-1.0-py3-none-any.whl"
-        (folder / name).write_bytes((tmp_path / name).read_bytes())
+        shutil.copy(tmp_path / f"{requirement.partition('==')[0]}-1.0-py3-none-any.whl", folder)
 
     monkeypatch.setattr(download_text, "PACKAGES", "".join(lines))
     monkeypatch.setattr(download_text, "pip_download", download)
@@ -90,11 +89,11 @@ def test_the_folder(packages, tmp_path, capsys):
     assert "skipped fr (0 pairs)" in printed
     folder = tmp_path / "t"
     texts = {code: (folder / f"train/{code}.txt").read_text().splitlines() for code in ("en", "de", "el")}
-    expected = {"de": {}, "el": {}}
-    for english, german, greek in sentences(0, 2 * COUNT):
-        expected["de"][english] = german
-        expected["el"][english] = greek
-    expected["el"] |= {english: greek for english, _, greek in sentences(92, 1)}
+    trained = sentences(0, 2 * COUNT)
+    expected = {
+        "de": {english: german for english, german, _ in trained},
+        "el": {english: greek for english, _, greek in [*trained, *sentences(92, 1)]},
+    }
     for code, translations in expected.items():
         pairs = [tuple(row[:2]) for row in PairRows(f"en-{code}<={folder}/train/en-{code}.tsv")]
         # What is text is so in every language, and in no file of pairs.
@@ -222,6 +221,7 @@ GOOD = "The file could not be saved."
         ("de", GOOD, "Nein"),  # lengths
         ("de", GOOD, "Die Datei konnte nicht gespeichert werden. " * 3),
         ("de", "Wait for 30 seconds before the next try", "Vor dem nächsten Versuch 20 Sekunden warten"),
+        ("de", "Wait for 30 seconds, and for 30 more", "Warte erst 30 Sekunden, dann noch einmal"),
         ("de", GOOD, "Файл не удалось сохранить."),  # scripts
         ("ru", GOOD, "Die Datei konnte nicht gespeichert werden."),
         ("zh", GOOD, "Fichier non enregistré."),

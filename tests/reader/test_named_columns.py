@@ -273,10 +273,10 @@ ASKED = {
     ),
     "words.jsonl": ('{"words": ["a"]}\n', False, ([{"words": ["a"]}], [])),
     "filter.jsonl": (
-        '{"text": "a", "n": 1.0}\n{"text": "b", "n": null}\n{"text": "c", "n": 1}',
+        '{"text": "a", "n": true}\n{"text": "b", "n": null}\n{"text": "c", "n": "true"}',
         False,
-        ([{"n": 1.0, "text_a": "a", "text": "a"}, {"n": 1, "text_a": "c", "text": "c"}], []),
-        {"filter": "n=1"},
+        ([{"n": True, "text_a": "a", "text": "a"}, {"n": "true", "text_a": "c", "text": "c"}], []),
+        {"filter": "n=true"},
     ),
     "encoding.jsonl": (
         '{"text": "Schön"}\n'.encode("cp1252"),

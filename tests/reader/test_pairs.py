@@ -15,7 +15,7 @@ from ernie_m.reader.files.pairs import PairRows
 from ernie_m.reader.files.plain_text import TextFile
 from ernie_m.reader.files.table_options import TableOptions
 from tests.launching import error_of
-from tests.toys import sentences
+from tests.toys import sentences, write_lines
 
 TEXTS = list(dict.fromkeys(sentences(120, seed=8)))[:80]
 PAIRS = [[f"{text} bado", f"{text} kani"] for text in TEXTS[:40]]
@@ -89,11 +89,6 @@ def test_negatives(tmp_path):
     assert read.header() == ["query", "positive", "negative", "negative"]
 
 
-def write_objects(path: Path, objects) -> Path:
-    path.write_text("".join(json.dumps(value) + "\n" for value in objects))
-    return path
-
-
 def test_lists_of_positives_and_negatives(tmp_path):
     """A pair for each positive, with its negatives, as in the training files of FlagEmbedding."""
     forms = {"id": 7, "type": "normal", "prompt": "Find it: ", "pos_scores": [0.9, 0.8], "neg_scores": [0.1]}
@@ -101,7 +96,7 @@ def test_lists_of_positives_and_negatives(tmp_path):
         {"query": "a", "pos": ["b", "c"], "neg": ["d", "e"], **forms},
         {"query": "f", "pos": ["g"], "neg": []},
     ]
-    rows = PairRows(write_objects(tmp_path / "a.jsonl", objects))
+    rows = PairRows(write_lines(tmp_path / "a.jsonl", map(json.dumps, objects)))
     assert list(rows) == [["a", "b", "d", "e"], ["a", "c", "d", "e"], ["f", "g"]]
     assert rows.header() == [*HEADER, "negative", "negative"]
 
@@ -120,7 +115,8 @@ def test_lists_of_positives_and_negatives(tmp_path):
     ],
 )
 def test_what_is_no_text_is_refused_by_line_and_key(tmp_path, value, key):
-    path = write_objects(tmp_path / "a.jsonl", [{"query": "a", "pos": "b", "neg": "c"}, value])
+    objects = [{"query": "a", "pos": "b", "neg": "c"}, value]
+    path = write_lines(tmp_path / "a.jsonl", map(json.dumps, objects))
     message = error_of(PairRows, path)
     assert message.startswith(f"{path}, line 2: ") and f"'{key}'" in message
     assert list(PairRows(path, TableOptions(on_error="skip"))) == [["a", "b", "c"]]

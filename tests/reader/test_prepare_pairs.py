@@ -124,6 +124,7 @@ def test_files_that_are_held_out_by_their_names(tmp_path, names, in_table):
     counts = [(found[name]["rows"], found[name]["trained"], found[name]["held_out"]) for name in in_table]
     assert counts == [(100, 70, 10), (10, 0, 10), (10, 0, 10)]
     assert {bitext.name for bitext in read_bitexts(tmp_path / "output/held-out")} == {*in_table}
+    assert [path.stem for path in (tmp_path / "output/train").iterdir()] == in_table[:1]
     trained = {text for row in PairRows(str(tmp_path / "output/train.tsv")) for text in row}
     assert trained < {*english[:80], *german[:80]} and len(trained) == 140
 

@@ -142,11 +142,11 @@ def test_bad_input(tmp_path, texts):
     fewest = int(message.split("et --vocab_size ")[1].split()[0])
     train_vocab(options(tmp_path / "fewest", texts, vocab_size=fewest))
     no_file = {"mono": {"en": str(tmp_path / "none")}}
-    no_text = {"mono": {"en": write_lines(tmp_path / "blank", ["", " "])}}
     # The place of the output is checked before the text is looked for.
     assert error_of(train_vocab, options("/proc/vocab", no_file)).startswith("/proc")
     assert "none: " in error_of(train_vocab, options(tmp_path, no_file))
-    assert "no text in en" in error_of(train_vocab, options(tmp_path, no_text))
+    no_text = {"en": texts["mono"]["en"], "ru": write_lines(tmp_path / "blank", ["", " "])}
+    assert "no text in ru." in error_of(train_vocab, options(tmp_path, {"mono": no_text}))
     in_per_cent = ["--output", "x", "--character_coverage", "99.95"]  # where a share is expected
     assert "character_coverage" in error_of(parse_options, VocabOptions, in_per_cent)
     assert not (tmp_path / "piece.model").exists()
