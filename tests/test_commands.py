@@ -29,7 +29,7 @@ from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.utils.args import parse_options
 from tests import toys
 from tests.foreign import make_official, official_config
-from tests.helpers.pages import commands_on, manuals
+from tests.helpers.pages import PYTHON, commands_on, manuals
 from tests.launching import (
     ROOT,
     as_flags,
@@ -83,7 +83,7 @@ COMMANDS = {
     r".*ernie-m prepare mlqa .*": "reader/test_prepare.py::test_mlqa_from_all_releases",
     r".*ernie-m prepare conll .*": "reader/test_prepare.py::test_conll_the_shared_tasks",
     r".*build_corpus --output .*": HERE,
-    r".*python run_pretrain\.py (?!.*word_embeddings)--config configs/pretrain/(small|own|continue)"
+    r".*python run_pretrain\.py (?!.*word_embeddings)--config configs/pretrain/(small|own|continue|e5-small)"
     r"\.yaml.*": HERE,
     r".*python run_pretrain\.py .* --init\.word_embeddings .*":
         "pretrain/test_initialize.py::test_word_vectors_of_a_table",
@@ -181,13 +181,14 @@ def clone(tmp_path_factory):
     (folder / "configs" / "pretrain").symlink_to(ROOT / "configs" / "pretrain")
     pieces = train_pieces(folder / "piece.model")
     shutil.copy(pieces, folder / "configs")
-    (folder / "data" / "vocab").mkdir(parents=True)
-    shutil.copy(pieces, folder / "data" / "vocab")
+    for place in ("data/vocab", "output/table/vocab", "output/e5-trimmed"):
+        (folder / place).mkdir(parents=True, exist_ok=True)
+        shutil.copy(pieces, folder / place)
     put_models(folder, Tokenizer(piece_model_path=pieces))
     put_texts(folder)
     mono = {"en": f"{folder}/en.txt"}
     parallel = {"en-de": f"{folder}/pairs.tsv"}
-    for name in ("corpus", "mine"):
+    for name in ("corpus", "mine", "e5"):
         make_corpus(folder / "data" / name, pieces, held_out=20, mono=mono, parallel=parallel)
     return folder
 
@@ -208,8 +209,9 @@ def put_models(folder: Path, tokenizer: Tokenizer) -> None:
         (models / "encode", "checkpoints/sentences/best"),
         (models / "classify", "output/pretrain-own/encoder"),
         (models / "encode", "configs/e5-small"),
+        (models / "encode", "output/e5-trimmed"),
     ):
-        shutil.copytree(source, folder / target)
+        shutil.copytree(source, folder / target, dirs_exist_ok=True)
         tokenizer.write_vocab(folder / target / "vocab.txt")
     flags = {"model": models / "classify", "output": folder / "exported", "format": "onnx"}
     call_main(export, as_flags(flags))
@@ -254,6 +256,8 @@ def put_texts(folder: Path) -> None:
     toys.write_labeled_texts(folder / "my/train.tsv", labeled)
     toys.write_labeled_texts(folder / "my/dev.tsv", labeled[:9])
     write_indices(folder / "my/label_map.json", toys.LABELS)
+    page = (ROOT / "docs" / "pretraining.md").read_text(encoding="utf-8")
+    (folder / "whole_words.py").write_text(PYTHON.search(page)[1], encoding="utf-8")
 
 
 @pytest.fixture
