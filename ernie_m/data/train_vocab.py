@@ -21,7 +21,7 @@ import sentencepiece
 
 from ernie_m.pretrain.build_corpus.build_args import TextOptions
 from ernie_m.pretrain.build_corpus.source_files import gather_notation, resolve
-from ernie_m.pretrain.build_corpus.text_units import look_at_sources, read_lines, read_units
+from ernie_m.pretrain.build_corpus.text_units import check_sources, read_lines, read_units
 from ernie_m.reader.files.plain_text import LONGEST_LINE
 from ernie_m.reader.sampling import temperature
 from ernie_m.reader.tokenization import Tokenizer, normalize
@@ -85,7 +85,7 @@ def train_vocab(options: VocabOptions) -> Tokenizer:
     with translate_write_errors(model_path):  # before reading the text, which takes long
         model_path.parent.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=model_path.parent).close()
-    look_at_sources(resolve(options.mono, options.parallel), options)
+    check_sources(resolve(options.mono, options.parallel), options)
     lines: Counter[str] = Counter()  # language -> number of lines
     for side in read_sides(options, "counting"):
         lines[side.language] += len(side.lines)

@@ -16,7 +16,7 @@ from ernie_m.inference.load import LoadedModel, load, load_opened
 from ernie_m.inference.tasks import PredictionOptions, make_predictor
 from ernie_m.model.checkpoint.key_mapping import encoder_shapes
 from ernie_m.model.checkpoint.weights import Weights
-from ernie_m.model.checkpoint.write import files_of
+from ernie_m.model.checkpoint.write import collect_files
 from ernie_m.model.open_model import OpenedModel
 from ernie_m.model.preprocessing import MEAN_OF_TOKENS, NEITHER, READING, stored_preprocessing
 from ernie_m.model.tasks import CLASSIFICATION, EMBEDDING, MULTI_LABEL, TASKS
@@ -206,7 +206,7 @@ def _save(fitted: OpenedModel, rows: LabeledDataset, output: Path) -> None:
     }
     weights = {name: np.asarray(array, np.float32) for name, array in fitted.checkpoint.tensors.items()}
     architecture = TASKS[CLASSIFICATION].model_class
-    files = files_of(weights, fitted.config, architecture, settings | rows.kept(), facts)
+    files = collect_files(weights, fitted.config, architecture, settings | rows.kept(), facts)
     with atomic_dir(output) as new:
         write_native(new, fitted.tokenizer)
         files.write(new)

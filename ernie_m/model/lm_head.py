@@ -29,7 +29,7 @@ from ernie_m.model.word_embeddings import WordEmbeddings
 LOGITS_BYTES = 1 << 29
 
 
-class MaskedLoss(NamedTuple):
+class MaskedLMLoss(NamedTuple):
     """The masked-LM loss of M masked positions."""
 
     total: Tensor  # weighted sum of the losses, [], with a gradient
@@ -96,7 +96,7 @@ class LMHead(nn.Layer):
         """Compute the logits of M masked positions from their last hidden states: [M, H] -> [M, V]."""
         return logits(self.transform(hidden), self.word_embeddings.weight, self.bias)
 
-    def loss(self, hidden: Tensor, labels: Tensor, loss_weights: Tensor | None = None) -> MaskedLoss:
+    def loss(self, hidden: Tensor, labels: Tensor, loss_weights: Tensor | None = None) -> MaskedLMLoss:
         """Compute the masked-LM loss of M masked positions, in bounded memory for any M, including 0.
 
         Args:
@@ -106,7 +106,9 @@ class LMHead(nn.Layer):
         """
         if hidden.shape[0] == 0:
             empty = hidden.sum(-1)  # [0]; from `hidden`, so that backward() works on the total, 0
-            return MaskedLoss(total=empty.sum(), losses=empty.detach(), correct=empty.detach().astype("bool"))
+            return MaskedLMLoss(
+                total=empty.sum(), losses=empty.detach(), correct=empty.detach().astype("bool")
+            )
         x = self.transform(hidden)
         return cross_entropy(x, self.word_embeddings, self.bias, labels, loss_weights)
 
@@ -131,7 +133,7 @@ def logit_chunks(position_count: int, vocab_size: int, dtype: paddle.dtype) -> l
 
 def cross_entropy(
     x: Tensor, table: WordEmbeddings, bias: Tensor, labels: Tensor, loss_weights: Tensor | None = None
-) -> MaskedLoss:
+) -> MaskedLMLoss:
     """Compute the cross-entropy over the vocabulary at each masked position, without an array [M, V].
 
     Args:
@@ -149,7 +151,7 @@ def cross_entropy(
     has_backward = paddle.is_grad_enabled() and any(needs_gradient(x, table.weight, bias))
     loss_on_cpu = LossOnCpu(table, bias) if kernel_selection.on_cpu(x) else None
     if loss_on_cpu is not None and has_backward:  # gradients are computed with the losses
-        return MaskedLoss(
+        return MaskedLMLoss(
             *CrossEntropyOnCpu.apply(x, table.weight, bias, labels, loss_weights, loss_on_cpu, chunks)
         )
 
@@ -168,7 +170,7 @@ def cross_entropy(
     losses_of_chunks, correct_of_chunks = zip(*results)
     losses = paddle.concat(losses_of_chunks)  # [M]
     correct = paddle.concat(correct_of_chunks).detach()
-    return MaskedLoss((losses * loss_weights).sum(), losses.detach(), correct)
+    return MaskedLMLoss((losses * loss_weights).sum(), losses.detach(), correct)
 
 
 def _compute_chunk_losses(x: Tensor, labels: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,8 @@
-"""Micro-batches of an optimizer step: sampled by temperature, masked and packed, in a reader process.
-The content of a step is a function of (corpus, config, step). Every process reads the whole step, divides it
-by tokens in the same way, and masks its own part. So any number of processes read the same steps, and a run
-resumes from the samplers' positions. This module does not import Paddle.
+"""Makes the micro-batches of an optimizer step in a reader process: sampling, masking and packing.
+
+The content of a step depends only on corpus, config and step. Every process draws the examples of the whole
+step, divides them by tokens in the same way, and masks only its own part. So steps are the same with any
+number of processes, and a run resumes from the positions of the samplers. Does not import Paddle.
 """
 
 import heapq
@@ -14,7 +15,7 @@ import numpy as np
 from ernie_m.pretrain.config import PretrainConfig
 from ernie_m.pretrain.corpus_selection import TrainingData
 from ernie_m.pretrain.masking import Pair, Text, Vocabulary, make_rng
-from ernie_m.pretrain.objective import names_that_read
+from ernie_m.pretrain.objective import names_for_input
 from ernie_m.pretrain.objective_mix import Phase, allocate, mixing_ratios_at
 from ernie_m.pretrain.objectives import use_files
 from ernie_m.pretrain.packing import HostBatch, pack
@@ -25,13 +26,14 @@ from ernie_m.utils.user_code import errors_in
 
 @dataclass(frozen=True)
 class StepBatches:
-    """The part of an optimizer step that one process computes.
+    """The micro-batches of an optimizer step that one process computes.
 
     Attributes:
-        micro_batches: micro-batches of all objectives; may be empty.
-        share: objective -> its weight in the step's loss.
+        micro_batches: micro-batches with examples of all objectives; may be empty.
+        share: objective -> mixing ratio in this step.
         counts: objective -> number of its losses in the whole step, over all processes.
-        position: the step, from 1, and the samplers' positions after it, as JSON values.
+        position: the number of the step, from 1, and the positions of the samplers after the step, as JSON
+            values.
     """
 
     micro_batches: list[HostBatch]
@@ -41,7 +43,7 @@ class StepBatches:
 
 
 class StepReader:
-    """Makes the batches of each step for process `rank` of `world_size`.
+    """Iterates over the steps of a run, and makes the micro-batches of one process.
 
     Args:
         text: the training data.
@@ -49,8 +51,9 @@ class StepReader:
         batch_size: number of texts and pairs per step, over all processes.
         micro_batch_tokens: maximum number of tokens of a micro-batch, at least the longest example.
         seed: seed of sampling and masking.
-        position: `StepBatches.position` of the last step, to resume from.
-        step: the first step, from 0, without a position.
+        rank, world_size: index of this process, and number of processes.
+        position: `StepBatches.position` of the last step, to resume from; None: start at `step`.
+        step: the first step, from 0.
     """
 
     def __init__(
@@ -106,7 +109,7 @@ class StepReader:
             yield self.next()
 
     def next(self) -> StepBatches:
-        """Return the next step's batches."""
+        """Make this process's micro-batches of the next step."""
         # Draw the whole step, and divide it among the processes.
         share = mixing_ratios_at(self.phases, self.step)
         counts = allocate(share, self.batch_size, self.step)
@@ -114,12 +117,12 @@ class StepReader:
         tokens = [self.objectives[name].tokens(example) for name, example in examples]
         groups = self._groups(examples)  # the indices of the examples of each
         tokens_of_groups = [sum(tokens[number] for number in group) for group in groups]
-        places_by_process = cut_by_tokens(tokens_of_groups, self.micro_batch_tokens, self.world_size)
+        indices_by_process = cut_by_tokens(tokens_of_groups, self.micro_batch_tokens, self.world_size)
 
         # Mask only the examples of this process.
         micro_batches = [
             self._micro_batch(examples, [groups[index] for index in indices])
-            for indices in places_by_process[self.rank]  # indices into `groups` of one micro-batch
+            for indices in indices_by_process[self.rank]  # indices into `groups` of one micro-batch
         ]
 
         # The loss needs the number of masked tokens of the whole step, which is known without drawing them.
@@ -131,18 +134,18 @@ class StepReader:
         return StepBatches(micro_batches, share, loss_counts, position)
 
     def _examples(self, counts: dict[str, int]) -> list[tuple[str, Text | Pair]]:
-        """Draw the texts and pairs of the whole step, each with its objective.
+        """Draw the examples of the whole step: objective, and text or pair.
 
-        Every process draws all of them, so that positions stay equal. An example's index in the list seeds
-        its masks.
+        Every process draws all examples, so that the samplers stay in the same position. The index of an
+        example in the list seeds its masks.
 
         Args:
-            counts: number of examples of each objective in this phase.
+            counts: objective -> number of examples in this step.
         """
         examples: list[tuple[str, Text | Pair]] = []
-        for name in names_that_read(Text):
+        for name in names_for_input(Text):
             examples += [(name, text) for text in self._draw("mono", counts.get(name, 0))]
-        for name in names_that_read(Pair):
+        for name in names_for_input(Pair):
             for pair in self._draw("parallel", counts.get(name, 0)):
                 if self.objectives[name].accepts(pair):
                     examples.append((name, pair))
@@ -153,9 +156,9 @@ class StepReader:
         return examples
 
     def _groups(self, examples: Sequence[tuple[str, Text | Pair]]) -> list[list[int]]:
-        """Return the indices of examples that stay together in a micro-batch.
+        """Group the indices of examples that must be in the same micro-batch.
 
-        Most groups have one example.
+        A group has `Objective.group` consecutive examples of an objective, which is usually one.
         """
         groups: list[list[int]] = []
         last_group: dict[str, list[int]] = {}  # objective -> its latest group
@@ -167,7 +170,7 @@ class StepReader:
         return groups
 
     def _draw(self, kind: str, count: int) -> list[Any]:
-        """Draw the next texts ("mono") or pairs ("parallel")."""
+        """Draw the next `count` texts (`kind` "mono") or pairs ("parallel")."""
         if not count:
             return []
         sampler = self.samplers[kind]
@@ -185,7 +188,12 @@ class StepReader:
     def _micro_batch(
         self, examples: Sequence[tuple[str, Text | Pair]], groups: Sequence[Sequence[int]]
     ) -> HostBatch:
-        """Mask and pack the examples of these groups into a micro-batch."""
+        """Mask the examples of some groups, and pack them into a micro-batch.
+
+        Args:
+            examples: objective and example, of the whole step.
+            groups: indices of the examples of each group.
+        """
         masked = []
         for index, group in enumerate(groups):
             for number in group:
@@ -223,11 +231,12 @@ def cut_by_tokens(tokens: Sequence[int], budget: int, processes: int) -> list[li
 
 
 def _divide_evenly(tokens: Sequence[int], order: Sequence[int], count: int) -> tuple[list[list[int]], int]:
-    """Put each sequence, in this order, into the micro-batch with the fewest tokens.
+    """Assign each sequence, in the given order, to the micro-batch with the fewest tokens so far.
 
     Args:
         tokens: number of tokens of each sequence.
-        order: indices of the sequences.
+        order: indices of the sequences, in the order of assignment.
+        count: number of micro-batches.
 
     Returns:
         The indices of the sequences of each micro-batch, and the maximum number of tokens.
@@ -245,10 +254,10 @@ def _divide_evenly(tokens: Sequence[int], order: Sequence[int], count: int) -> t
 def read_steps(
     config: PretrainConfig, vocabulary: Vocabulary, phases: Sequence[Phase], **arguments: Any
 ) -> Iterator[StepBatches]:
-    """Yield the batches of a run, in the reader process, which opens the corpus.
+    """Open the corpus, and yield the micro-batches of each step; runs in the reader process.
 
     Args:
-        phases: phases of the run's plan.
+        phases: the mixing ratios of the objectives in each phase.
         arguments: other keyword arguments of `StepReader`: rank, world_size, position.
     """
     use_files(config.objectives.path)

@@ -1,4 +1,4 @@
-"""BTMLM's stage 1: a forward pass that predicts the pseudo-tokens (paper, section 3, Figure 4)."""
+"""BTMLM's first stage: a forward pass that generates the pseudo-tokens (paper, section 3, Figure 4)."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -20,14 +20,14 @@ from ernie_m.utils.logging import logger
 
 
 class PseudoTokenGenerator:
-    """Fills the slots of a BTMLM batch.
+    """Generates the pseudo-tokens of BTMLM batches, without gradients or dropout.
 
-    Logits are computed only for the target language's subwords: [P, n], never [P, V].
+    Logits are computed only for the n subwords of the target language: [P, n], never [P, V].
 
     Args:
-        allowed: per language, the ids that may be generated (`allowed_subwords`).
-        temperature: 0 takes the argmax; above 0 samples from softmax(logits / temperature), with the draws of
-            the batch.
+        allowed: ids that may be generated in each language, from `allowed_subwords`.
+        temperature: 0: take the argmax; above 0: sample from softmax(logits / temperature), with the uniform
+            random numbers of the batch.
     """
 
     def __init__(self, allowed: Sequence[np.ndarray], temperature: float = 0.0):
@@ -38,12 +38,12 @@ class PseudoTokenGenerator:
     def fill(
         self, model: PreTrainingModel, batch: DeviceBatch
     ) -> tuple[DeviceBatch, dict[str, Tensor | int]]:
-        """Predict the pseudo-tokens of a batch, if it has BTMLM sequences, without gradients or dropout.
+        """Generate the pseudo-tokens of a batch, and put them into its second-stage input.
 
         Returns:
-            The batch with pseudo-tokens in its slots, and the number of pseudo-tokens ("pseudo"), of those in
-            their sentence ("copied"), and of those that repeat an earlier one of their sentence ("repeated").
-            Without BTMLM sequences, the batch itself and no numbers.
+            The batch with pseudo-tokens; and the number of pseudo-tokens ("pseudo"), of those that occur in
+            their sentence ("copied"), and of those that repeat an earlier pseudo-token of their sentence
+            ("repeated"). Without BTMLM sequences: the batch unchanged, and {}.
         """
         stage1 = batch.stage1
         if stage1 is None:
@@ -67,7 +67,7 @@ class PseudoTokenGenerator:
         return filled_batch, counts
 
     def _pseudo_ids(self, model: PreTrainingModel, stage1: Stage1[PackedBatch, Tensor]) -> Tensor:
-        """Return the id of each slot, int64 [P]."""
+        """Generate the id of each of P pseudo-tokens, int64 [P]."""
         was_training = model.training
         model.eval()
         head = model.lm_head
@@ -88,16 +88,16 @@ class PseudoTokenGenerator:
         return paddle.concat(pseudo_ids)
 
     def choose(self, hidden: Tensor, table: Tensor, bias: Tensor, draws: Tensor) -> Tensor:
-        """Choose one of n subwords for each of P positions.
+        """Choose one of n subwords for each of P pseudo-tokens, by argmax or sampling.
 
         Args:
-            hidden: [P, H].
+            hidden: output of `LMHead.transform`, [P, H].
             table: embeddings of the subwords, [n, H].
             bias: bias of the subwords, [n].
             draws: float64 [P], uniform in [0, 1).
 
         Returns:
-            Rows of `table`, int64 [P].
+            Indices of the chosen subwords, int64 [P], from 0 to n - 1.
         """
         chosen = []
         for part in logit_chunks(hidden.shape[0], table.shape[0], bias.dtype):  # limited by memory
@@ -117,7 +117,7 @@ class PseudoTokenGenerator:
 
 
 def make_pseudo_token_generator(text: TrainingData) -> PseudoTokenGenerator:
-    """Make BTMLM's stage 1 from the configuration, without languages if BTMLM is not active."""
+    """Make the generator of BTMLM's pseudo-tokens from the config; without BTMLM, one that does nothing."""
     if not any(isinstance(objective, Btmlm) for objective in text.objectives.values()):
         return PseudoTokenGenerator([])
     if "camlm" not in text.objectives:
@@ -133,12 +133,15 @@ def make_pseudo_token_generator(text: TrainingData) -> PseudoTokenGenerator:
 def allowed_subwords(
     subword_counts: Iterable[np.ndarray], min_count: int, vocabulary: Vocabulary
 ) -> list[np.ndarray]:
-    """Return the ids that may be pseudo-tokens of each language, without special tokens: sorted int64 arrays.
+    """Return the ids that may become pseudo-tokens of each language, without special tokens.
 
     Args:
         subword_counts: subword counts in each language's text, [languages, V].
         min_count: minimum count of an allowed subword. If no subword of a language is that frequent, all
-            subwords of its text are allowed; if it has no text, all subwords.
+            subwords of its text are allowed; if the language has no text, all subwords.
+
+    Returns:
+        A sorted int64 array per language.
     """
     ordinary = vocabulary.ordinary_ids
     allowed = []

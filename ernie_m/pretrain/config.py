@@ -1,6 +1,7 @@
-"""The configuration of a pretraining run: one YAML file per run; `--section.key value` overrides a key.
-The defaults are the full strategy with the choices of docs/objectives.md. configs/pretrain/ has the paper's
-tables.
+"""The config of a pretraining run: one YAML file per run; `--section.key value` overrides a key.
+
+The defaults train all four objectives, with the choices of docs/objectives.md. configs/pretrain/ has the
+settings of the paper's tables.
 """
 
 import math
@@ -41,7 +42,7 @@ BelowOne = Annotated[float, Range(at_least=0, below=1)]
 
 @dataclass
 class ModelConfig:
-    """The shape of the encoder (paper, Table 11). The vocabulary size comes from the corpus."""
+    """Size of the encoder (paper, Table 11). The vocabulary size comes from the corpus."""
 
     hidden_size: PositiveInt | None = None
     """Hidden size (default: that of init.encoder, or 768)."""
@@ -68,7 +69,7 @@ class ModelConfig:
     """Tokens to which a language embedding is added: [MASK] tokens and placeholders (masks), none, or all."""
 
     def completed(self, shape: Mapping[str, Any]) -> "ModelConfig":
-        """Return a copy with missing values taken from a shape."""
+        """Return a copy whose missing values are taken from a model config."""
         return replace(self, **{key: shape[key] for key in BASE if getattr(self, key) is None})
 
 
@@ -107,7 +108,7 @@ class ObjectiveFiles:
     """Files of custom objectives.
 
     Raises:
-        UserError: see `use_files`.
+        UserError: a file does not define an objective.
     """
 
     path: list[str] = option(default_factory=list, free=True)  # a resumed run compares their digests
@@ -119,7 +120,7 @@ class ObjectiveFiles:
 
 @dataclass
 class ObjectiveConfig(ObjectiveFiles):
-    """Objectives, their mixing ratios, and the choices that the paper leaves open (docs/objectives.md).
+    """Objectives, mixing ratios, and choices that the paper leaves open (docs/objectives.md).
 
     Raises:
         UserError: the objectives or their mixing ratios are invalid or contradict each other.
@@ -192,7 +193,7 @@ class ObjectiveConfig(ObjectiveFiles):
 
     @property
     def names(self) -> list[str]:
-        """Return the trained objectives: `active`, or those with a nonzero ratio, or the paper's."""
+        """Return the names of the trained objectives: `active`, those with a nonzero ratio, or all four."""
         if self.active is not None:
             return self.active
         return self._with_ratio if self.mixing_ratios else list(OF_THE_PAPER)
@@ -205,7 +206,14 @@ class ObjectiveConfig(ObjectiveFiles):
 
 
 def _check_mixing_ratios(key: str, mixing_ratios: dict[str, float]) -> None:
-    """Raise a UserError that names the key if these are not valid mixing ratios (or empty)."""
+    """Check mixing ratios, which may be empty.
+
+    Args:
+        key: key of the ratios, for the message.
+
+    Raises:
+        UserError: an unknown objective, or an invalid ratio or sum.
+    """
     unknown = [name for name in mixing_ratios if name not in OBJECTIVES]
     if unknown:
         raise UserError(
@@ -219,10 +227,10 @@ def _check_mixing_ratios(key: str, mixing_ratios: dict[str, float]) -> None:
 
 @dataclass
 class InitConfig:
-    """The initial weights. A run with a checkpoint in its output directory resumes from that instead.
+    """Initial weights of a new run. A run with a checkpoint in its output directory is resumed instead.
+
     Released ERNIE-M weights have no masked-LM head, and a random head would disturb the encoder. So the head
-    can be trained alone first, at its own learning rate. The schedule of `optimizer` starts after these
-    steps.
+    can be trained alone first, at its own learning rate. The schedule of `optimizer` starts afterward.
     """
 
     encoder: str = option(RANDOM, free=True, needed=True)
@@ -287,7 +295,7 @@ class OptimizerConfig:
 
 @dataclass
 class RunConfig(ComputeFlags):
-    """Execution of the run."""
+    """Output, checkpoints, evaluation and hardware of the run."""
 
     prefix: ClassVar[str] = "--run."
 
@@ -338,12 +346,12 @@ class RunConfig(ComputeFlags):
 
 @dataclass
 class PretrainConfig:
-    """A pretraining run.
+    """The config of a pretraining run.
 
-    `free` options may change when it resumes from a checkpoint; all others determine the result.
+    `free` options may change when the run is resumed; all others determine the result.
 
     Raises:
-        UserError: an invalid value; the message names the key, the value and what is expected.
+        UserError: an invalid value, or a missing option.
     """
 
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -355,12 +363,15 @@ class PretrainConfig:
 
     @staticmethod
     def check_override(location: str, later: Mapping[str, Any], earlier: Mapping[str, Any]) -> None:
-        """Reject a value that would have no effect because of another key next to it or in an earlier file.
+        """Check that a config file or command line does not set a key without effect.
 
         Args:
-            location: prefix of a key in an error: "FILE: ", or "--" for the command line.
-            later: its values, by key.
-            earlier: values of earlier files, by key.
+            location: prefix of a key in the message: "FILE: ", or "--" for the command line.
+            later: key -> value in this file or on the command line.
+            earlier: key -> value in earlier files.
+
+        Raises:
+            UserError: a value would be replaced by another key.
         """
         are_alone = "objectives.mixing_ratios" in later and "objectives.later_mixing_ratios" not in later
         if are_alone and earlier.get("objectives.later_mixing_ratios"):

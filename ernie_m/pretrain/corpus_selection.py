@@ -1,4 +1,4 @@
-"""The training data of a run: languages and pairs selected from a corpus, and its objectives."""
+"""Selects the training data of a run from a corpus, and makes its objectives."""
 
 import dataclasses
 from collections.abc import Iterable, Sequence
@@ -9,7 +9,7 @@ import numpy as np
 
 from ernie_m.pretrain.config import DataConfig, PretrainConfig
 from ernie_m.pretrain.masking import ObjectiveContext, Pair, Text, Vocabulary
-from ernie_m.pretrain.objective import Objective, names_that_read
+from ernie_m.pretrain.objective import Objective, names_for_input
 from ernie_m.pretrain.objective_mix import with_text
 from ernie_m.pretrain.objectives import OBJECTIVES, get_class
 from ernie_m.reader.corpus import Blocks, Corpus, CorpusPairs, CorpusText, open_corpus_tokenizer
@@ -19,18 +19,18 @@ from ernie_m.utils.logging import logger
 
 
 def open_corpus(config: DataConfig) -> tuple[Corpus, Tokenizer]:
-    """Open the corpus and the tokenizer in its directory, without comparing checksums.
+    """Open a corpus and its tokenizer, without verifying checksums.
 
     Raises:
-        UserError: the corpus is unfinished, a file is missing or truncated, or its shards have another
-            vocabulary.
+        UserError: the corpus is unfinished, a file is missing or truncated, or the shards were made with
+            another vocabulary.
     """
     tokenizer = open_corpus_tokenizer(config.corpus)
     return Corpus(config.corpus, tokenizer), tokenizer
 
 
 def drop_unsupported(config: PretrainConfig, corpus: Corpus) -> PretrainConfig:
-    """With `objectives.skip_unsupported`, remove the objectives for which the corpus has no text."""
+    """Return the config without objectives for which the corpus has no text, if `skip_unsupported` is set."""
     if not config.objectives.skip_unsupported:
         return config
     languages = choose_languages(config.data, corpus)
@@ -45,7 +45,7 @@ def drop_unsupported(config: PretrainConfig, corpus: Corpus) -> PretrainConfig:
 
 
 def choose_languages(config: DataConfig, corpus: Corpus) -> list[str]:
-    """Return `data.languages` in alphabetical order, or every language of the corpus.
+    """Return the languages to train on, in alphabetical order: `data.languages`, or all of the corpus.
 
     Raises:
         UserError: the corpus lacks a language.
@@ -62,12 +62,12 @@ def choose_languages(config: DataConfig, corpus: Corpus) -> list[str]:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The part of a corpus that a run trains on.
+    """The text of a corpus that a run trains on, and the run's objectives.
 
     Args:
-        corpus: opened with the run's vocabulary.
+        corpus: a corpus that was opened with the run's vocabulary.
         data: settings of truncation and sampling.
-        setting: context of the objectives. Its languages are in alphabetical order; their indices are the
+        setting: settings of the objectives. Languages are in alphabetical order; their indices are the
             language ids.
         mono: language -> number of tokens of monolingual text.
         pairs: (a, b) -> the sentence pairs, a < b.
@@ -81,47 +81,50 @@ class TrainingData:
 
     @property
     def languages(self) -> Sequence[str]:
-        """Return the names of the languages, in the order of their ids."""
+        """Return the language names, in the order of the language ids."""
         return self.setting.languages
 
     @cached_property
     def objectives(self) -> dict[str, Objective]:
-        """Return the trained objectives."""
+        """Return the trained objectives by name."""
         return make_objectives(self.setting, self.setting.config.names)
 
     def blocks(self, text: CorpusText) -> Blocks:
-        """Return the examples of MMLM and BTMLM in a text."""
+        """Divide monolingual text into examples for MMLM and BTMLM."""
         longest = self.data.max_seq_len - 2  # without [CLS] and [SEP]
         return Blocks(text, longest, one_line=not self.data.pack_lines)
 
     def pair(
         self, languages: tuple[str, str], sides: tuple[np.ndarray, np.ndarray], reverse: bool = False
     ) -> Pair:
-        """Make an example from the ids of a sentence pair.
+        """Make an example from a sentence pair.
 
-        `reverse`: the second sentence is the source.
+        Args:
+            languages: language names of the sides.
+            sides: ids of the sides.
+            reverse: whether the second side is the source.
         """
         first = Text(sides[0], self.languages.index(languages[0]))
         second = Text(sides[1], self.languages.index(languages[1]))
         return Pair(second, first) if reverse else Pair(first, second)
 
     def subword_counts(self) -> np.ndarray:
-        """Return the subword counts of each language's text, int64 [languages, V]."""
+        """Return the subword counts of each language's training text, int64 [languages, V]."""
         return np.stack([self.corpus.subword_counts(language) for language in self.languages])
 
     @classmethod
     def of(cls, corpus: Corpus, vocabulary: Vocabulary, config: PretrainConfig) -> "TrainingData":
-        """Select `data.languages`, or every language.
+        """Select the training data of a run from a corpus.
 
         Raises:
-            UserError: the corpus lacks a language, or an objective has no text.
+            UserError: the corpus lacks a language, or has no text for an objective.
         """
         languages = choose_languages(config.data, corpus)
         mono = {language: text.num_tokens for language, text in corpus.mono.items() if language in languages}
         pairs = {pair: stream for pair, stream in corpus.parallel.items() if set(pair) <= set(languages)}
         active = set(config.objectives.names)
         for kind, reads, text in (("monolingual", Text, mono), ("parallel", Pair, pairs)):
-            of_kind = active & set(names_that_read(reads))
+            of_kind = active & set(names_for_input(reads))
             if of_kind and not text:
                 key = "mixing_ratios" if config.objectives.mixing_ratios else "active"
                 others = active - of_kind
@@ -142,5 +145,5 @@ class TrainingData:
 
 
 def make_objectives(setting: ObjectiveContext, names: Iterable[str]) -> dict[str, Objective]:
-    """Return the objectives with these names, in the order of `OBJECTIVES`."""
+    """Make the objectives of some names, in the order of `OBJECTIVES`."""
     return {name: get_class(name)(setting) for name in sorted(names, key=OBJECTIVES.index)}

@@ -1,6 +1,7 @@
-"""Evaluation on held-out text: scores of each objective, retrieval, and the mean embedding of each language.
-The scores show how well each objective is learned, and whether the languages share a space. Mean sentence
-embeddings are stored in exports.
+"""Evaluation on held-out text: perplexity and accuracy of each objective, and bitext retrieval.
+
+Retrieval accuracy shows whether the languages share an embedding space. This file also computes the mean
+embedding of each language, which is stored in the finished models.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -39,19 +40,20 @@ _ALWAYS = ("mmlm", "tlm", "camlm")
 
 
 class Evaluator:
-    """The held-out part of a corpus, in the same batches at every evaluation.
+    """Evaluates a model on the held-out text of a corpus, with the same masks at every evaluation.
 
     Args:
         text: the training data.
-        pseudo_token_generator: BTMLM's stage 1.
-        run: settings of the evaluations.
+        tokenizer: the tokenizer of the corpus.
+        pseudo_token_generator: BTMLM's first stage.
+        run: settings of the evaluation.
 
     Attributes:
-        mono: language -> its held-out text.
-        pairs: (a, b) -> their held-out pairs.
+        mono: language -> held-out text.
+        pairs: (a, b) -> held-out pairs.
 
     Raises:
-        UserError: run.eval_steps is set, but the corpus has no held-out part.
+        UserError: run.eval_steps is set, but the corpus has no held-out text.
     """
 
     def __init__(
@@ -82,11 +84,12 @@ class Evaluator:
                 log_repeats("-".join(pair), self._sides(pair)[1])
 
     def steps(self, last: int, head_steps: int) -> list[int]:
-        """Return the evaluation steps of a run of `last` steps, in ascending order.
+        """Return the steps after which a run is evaluated, in ascending order.
 
         Args:
-            head_steps: the first steps, which train only a new head; 0: none. The evaluation after them shows
-                whether the head is ready.
+            last: number of steps of the run.
+            head_steps: number of initial steps that train only the head, after which the run is also
+                evaluated; 0: none.
         """
         if not self.run_config.eval_sequences or not (self.mono or self.pairs):
             return []
@@ -97,16 +100,16 @@ class Evaluator:
         return sorted(due)
 
     def run(self, engine: Engine[PreTrainingModel], stop: ShutdownHandler) -> dict[str, Any] | None:
-        """Evaluate. The processes divide the parts, and all receive the same result.
+        """Evaluate the model. Call this on every process; each evaluates a part, and all get the same scores.
 
         Args:
-            stop: a request on any process stops the evaluation on all.
+            stop: a shutdown request on any process stops the evaluation on all processes.
 
         Returns:
             mmlm: language -> {perplexity, accuracy, frequency_perplexity}; tlm, camlm and custom objectives:
             "a-b" -> {perplexity, accuracy}; btmlm: "a-b" -> {perplexity, accuracy, perplexity_without};
-            retrieval: "a-b" -> accuracy of each layer, mean of both directions; candidates: "a-b" -> number
-            of sentences that retrieval searches. None if it was stopped.
+            retrieval: "a-b" -> accuracy@1 of each layer, mean of both directions; candidates: "a-b" -> number
+            of candidate sentences of retrieval. None: the evaluation was stopped.
 
             frequency_perplexity is the perplexity of the unigram model of the language's training text.
 
@@ -139,7 +142,7 @@ class Evaluator:
         return {kind: dict(sorted(results.items())) for kind, results in scores.items() if results}
 
     def _parts(self) -> list[tuple[str, Any]]:
-        """Return what to evaluate: an objective or "retrieval", and a language or language pair."""
+        """List the parts of an evaluation: (objective or "retrieval", language or language pair)."""
         kinds = {name: one.evaluated_on or one.reads for name, one in self.objectives.items()}
         on_text = [name for name, kind in kinds.items() if kind is Text]
         on_pairs = [*(name for name in kinds if name not in on_text), "retrieval"]
@@ -147,11 +150,14 @@ class Evaluator:
         return parts + [(name, pair) for pair in self.pairs for name in on_pairs]
 
     def _result(self, kind: str, model: PreTrainingModel, languages: Any) -> Any:
-        """Return the result of a part, see `run`; None if no token of its text can be predicted.
+        """Evaluate one part; None: no token of the text can be predicted.
 
         Args:
-            kind: an objective or "retrieval".
+            kind: name of an objective, or "retrieval".
             languages: a language or a language pair.
+
+        Returns:
+            The scores of an objective by name, or the retrieval accuracy@1 of each layer.
         """
         if kind == "retrieval":
             sides, keys = self._sides(languages)
@@ -167,7 +173,7 @@ class Evaluator:
         return objective.evaluate(examples, model, self)
 
     def frequency_perplexity(self, texts: Sequence[Text]) -> float:
-        """Return the unigram perplexity of a language's texts."""
+        """Compute the perplexity of texts of one language under the unigram model of its training text."""
         ids = np.concatenate([text.ids for text in texts])
         language = self.text.languages[texts[0].language]
         subword_counts = np.array(self.text.corpus.subword_counts(language))  # [V]
@@ -178,23 +184,27 @@ class Evaluator:
         return perplexity(losses.mean())
 
     def _sides(self, pair: tuple[str, str]) -> tuple[list[list[np.ndarray]], np.ndarray]:
-        """Return the inputs of retrieval for each side of the pairs, and their keys, uint64 [2, N]."""
+        """Return the sentences of both sides of the held-out pairs, for retrieval.
+
+        Returns:
+            The ids of the sentences of each side, and keys of equal texts, uint64 [2, N].
+        """
         longest = self.text.data.max_seq_len
         sides = [self.tokenizer.sentences(side, longest) for side in zip(*self._first(self.pairs[pair]))]
         return sides, np.stack([hash_ids(side) for side in sides])
 
     def _texts(self, language: str) -> list[Text]:
-        """Return held-out blocks of text, as in training."""
+        """Return the held-out monolingual examples of a language, packed as in training."""
         number = self.text.languages.index(language)
         return [Text(ids, number) for ids in self._first(self.text.blocks(self.mono[language]))]
 
     def _examples(self, pair: tuple[str, str]) -> list[Pair]:
-        """Return held-out pairs, every second one reversed."""
+        """Return the held-out examples of a language pair, with sides swapped in every second one."""
         pairs = self._first(self.pairs[pair])
         return [self.text.pair(pair, sides, reverse=index % 2 == 1) for index, sides in enumerate(pairs)]
 
     def _first(self, items: CorpusPairs | Blocks) -> list[Any]:
-        """Return the evaluated items: the first `run.eval_sequences`."""
+        """Return the first `run.eval_sequences` items."""
         return [items[index] for index in range(min(len(items), self.run_config.eval_sequences))]
 
     def scores(
@@ -204,10 +214,10 @@ class Evaluator:
         examples: Sequence[Any],
         mask: Callable[..., MaskedExample] | None = None,
     ) -> dict[str, float] | None:
-        """Return perplexity and accuracy over all losses of the examples; None without losses.
+        """Compute perplexity and accuracy of an objective on examples; None: no token can be predicted.
 
         Args:
-            mask: masks an example instead of `objective.mask`.
+            mask: function that masks an example; None: `objective.mask`.
         """
         loss = 0.0
         correct = 0.0
@@ -227,10 +237,10 @@ class Evaluator:
         return {"perplexity": perplexity(loss / count), "accuracy": correct / count}
 
     def _batches(self, masked: Sequence[MaskedExample], group: int) -> Iterator[HostBatch]:
-        """Yield micro-batches of at most `run.micro_batch_tokens`.
+        """Pack masked examples into micro-batches of at most `run.micro_batch_tokens` tokens.
 
         Args:
-            group: number of consecutive examples that form a group.
+            group: number of consecutive examples that must be in the same micro-batch.
         """
         tokens = [sum(len(part.input_ids) for part in example.sequences) for example in masked]
         budget = self.run_config.micro_batch_tokens  # `plan_run` checks that every group fits
@@ -253,13 +263,16 @@ SENTENCES = 300  # per language; more sentences hardly change the means and retr
 def language_means(
     model: ErnieMModel, text: TrainingData, tokenizer: Tokenizer, max_seq_len: int
 ) -> dict[str, np.ndarray]:
-    """Return language -> mean embedding of about `SENTENCES` held-out sentences at every layer: [L + 1, H].
+    """Compute the mean sentence embedding of each language at every layer, from held-out sentences.
 
-    The embedding of a sentence is the mean over its tokens.
+    The embedding of a sentence is the mean over its tokens. Languages without held-out text are skipped.
 
     Args:
-        text: the training data; languages without held-out text are skipped.
-        max_seq_len: maximum length including special tokens; longer sentences are truncated.
+        text: the training data.
+        max_seq_len: maximum length in tokens; longer sentences are truncated.
+
+    Returns:
+        language -> float32 [L + 1, H].
     """
     encoder = PaddleEncoder(model)
     vectors = {}  # language -> [L + 1, N, H]
@@ -272,10 +285,10 @@ def language_means(
 
 
 def held_out_sentences(corpus: Corpus, language: str) -> list[np.ndarray]:
-    """Return up to about `SENTENCES` sentences of a language: ids without special tokens.
+    """Return about `SENTENCES` held-out sentences of a language: ids without special tokens.
 
-    They come from its sentence pairs, equally many from each language pair. For a language without pairs they
-    are lines of its monolingual text, which may be whole documents.
+    The sentences are sides of sentence pairs, equally many from each language pair. For a language without
+    pairs they are lines of monolingual text, which may be whole documents.
     """
     held_out_pairs = {pair: text for pair, text in corpus.held_out_parallel.items() if language in pair}
     sentences = []

@@ -1,4 +1,4 @@
-"""Initial weights of a run: encoder, head and language embeddings, each from its own source."""
+"""Initializes the model of a new run: encoder, masked-LM head and language embeddings."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -28,13 +28,14 @@ _SMALL = 0.2  # initial scale of the states that a new head multiplies with the 
 
 
 def open_weights(folder: str, tokenizer: Tokenizer) -> Checkpoint:
-    """Open weights for the vocabulary of a corpus, without unused rows.
+    """Open an initial checkpoint, and drop unused rows of its embedding matrix and bias.
 
     Args:
-        tokenizer: the tokenizer of the corpus. If the checkpoint has a vocabulary, it must be the same.
+        folder: path of the checkpoint.
+        tokenizer: the tokenizer of the corpus, which the checkpoint's must equal.
 
     Raises:
-        UserError: see `open_checkpoint`; or the vocabulary differs, or the model is static.
+        UserError: the checkpoint cannot be opened, the vocabulary differs, or the model is static.
     """
     checkpoint = open_checkpoint(folder)
     _check_vocabulary(checkpoint, tokenizer)
@@ -61,23 +62,24 @@ def initialize(
     corpus_and_seed: Mapping[str, Any],
     text_rules: str = AUTO,
 ) -> None:
-    """Load weights into a new model. Weights that `config` does not name keep their initial values.
+    """Initialize a new model from the checkpoints of `init`. Other weights keep their random values.
 
     Args:
-        encoder: `config.encoder`, opened by `open_weights`; None: a random encoder.
+        encoder: checkpoint of `config.encoder`, from `open_weights`; None: a random encoder.
         tokenizer: the tokenizer of the corpus.
-        corpus_and_seed: the digest of the corpus and the seed of this run. An encoder that was trained with
-            the same ones has seen the run's first examples, which causes a warning.
-
+        corpus_and_seed: the digest of the corpus and the seed of this run. A warning is logged if the encoder
+            was trained with the same ones, because it has been trained on the run's first examples.
         text_rules: the text rules that the corpus must have. AUTO: the encoder's.
 
     Raises:
-        UserError: a checkpoint is missing, has another shape or vocabulary, or lacks the head.
+        UserError: a checkpoint is missing, has other sizes, vocabulary or text rules, or lacks the head.
     """
     _check_text_rules(encoder, tokenizer, text_rules)
     if config.word_embeddings:
         words = model.ernie_m.embeddings.word_embeddings.weight
-        _give_word_vectors(words, open_checkpoint(config.word_embeddings), tokenizer, corpus_and_seed["seed"])
+        _init_word_embeddings(
+            words, open_checkpoint(config.word_embeddings), tokenizer, corpus_and_seed["seed"]
+        )
     if encoder is not None:
         load_from(model.ernie_m, encoder, ignore=(_HEAD, _LANGUAGES, _CLASSIFIER))
         _load_languages(model, encoder)
@@ -99,16 +101,17 @@ def initialize(
         logger.info("%s: ignoring its masked-LM head (init.lm_head same loads it)", encoder.path)
 
 
-def _give_word_vectors(words: Tensor, table: Checkpoint, tokenizer: Tokenizer, seed: int) -> None:
-    """Replace random word embeddings with the principal components of a static model, at the same norms.
-    They are rotated randomly, so that no dimension dominates.
+def _init_word_embeddings(words: Tensor, table: Checkpoint, tokenizer: Tokenizer, seed: int) -> None:
+    """Replace random word embeddings by the principal components of a static model, with unchanged norms.
+
+    The components are rotated randomly, so that no dimension dominates.
 
     Args:
-        words: [V, H].
-        table: a static model with width W >= H.
+        words: the word embeddings, [V, H], modified in place.
+        table: a static model with hidden size W >= H.
 
     Raises:
-        UserError: its vocabulary differs from that of the corpus, or its embeddings are too narrow.
+        UserError: the vocabulary of the static model differs from that of the corpus, or W < H.
     """
     _check_vocabulary(table, tokenizer)
     size, width = words.shape
@@ -126,13 +129,14 @@ def _give_word_vectors(words: Tensor, table: Checkpoint, tokenizer: Tokenizer, s
 
 
 def set_token_frequencies(head: LMHead, subword_counts: np.ndarray) -> None:
-    """Initialize a new head on a trained encoder with subword frequencies.
+    """Initialize the bias of a new masked-LM head with log subword frequencies, and shrink its layer norm.
+
     A bias changes by at most the learning rate per step, and the most frequent subwords are e^10 times as
-    frequent as the rarest, so a warm-up of some hundred steps would not learn them. The random head's
-    contribution to the logits is noise, so it starts small.
+    frequent as the rarest, so a warm-up of some hundred steps would not learn the frequencies. The logits of
+    a random head are noise, so their initial scale is small.
 
     Args:
-        subword_counts: int64 [V]. One is added to each.
+        subword_counts: subword counts of the training text, int64 [V]; smoothed by adding one.
     """
     logarithms = np.log(subword_counts + 1.0)
     head.bias.set_value((logarithms - logarithms.mean()).astype(head.bias.numpy().dtype))
@@ -141,11 +145,11 @@ def set_token_frequencies(head: LMHead, subword_counts: np.ndarray) -> None:
 
 
 def _check_text_rules(encoder: Checkpoint | None, tokenizer: Tokenizer, text_rules: str) -> None:
-    """Reject a corpus that was tokenized with other text rules than the run requires.
+    """Check that the corpus was tokenized with the text rules that the run requires.
 
     Args:
-        tokenizer: the tokenizer of the corpus, whose files are in the corpus directory.
-        text_rules: `data.text_rules`.
+        tokenizer: the tokenizer of the corpus.
+        text_rules: the value of data.text_rules.
 
     Raises:
         UserError: the corpus has other text rules.
@@ -168,10 +172,10 @@ def _has_head(checkpoint: Checkpoint) -> bool:
 
 
 def _load_head(model: PreTrainingModel, checkpoint: Checkpoint) -> None:
-    """Load the masked-LM head.
+    """Load the masked-LM head of a checkpoint.
 
     Raises:
-        UserError: it is missing.
+        UserError: the checkpoint has no masked-LM head.
     """
     if not _has_head(checkpoint):
         raise UserError(
@@ -184,10 +188,10 @@ def _load_head(model: PreTrainingModel, checkpoint: Checkpoint) -> None:
 
 
 def _check_vocabulary(checkpoint: Checkpoint, tokenizer: Tokenizer) -> None:
-    """Compare the vocabulary size and, if the checkpoint has vocabulary files, the tokens.
+    """Check that a checkpoint has the vocabulary of the corpus: its size and, if known, its tokens.
 
     Raises:
-        UserError: they differ from the corpus.
+        UserError: the vocabulary differs.
     """
     model_path = checkpoint.piece_model_path
     advice = f"Build the corpus with --piece_model_path {model_path or 'of the weights'}"
@@ -208,12 +212,12 @@ def _check_vocabulary(checkpoint: Checkpoint, tokenizer: Tokenizer) -> None:
 
 
 def _load_languages(model: PreTrainingModel, checkpoint: Checkpoint) -> None:
-    """Copy the language embeddings, if any, by language name.
+    """Load the language embeddings of a checkpoint, if any, by language name.
 
-    A language that the checkpoint lacks keeps its zero row.
+    The embedding of a language that the checkpoint lacks stays zero.
 
     Raises:
-        UserError: their number differs from the languages of config.json, or they are not finite.
+        UserError: the shape does not match the languages in config.json, or a value is not finite.
     """
     name = f"{_LANGUAGES}weight"
     if name not in checkpoint.tensors:

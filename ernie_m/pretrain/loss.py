@@ -1,4 +1,4 @@
-"""Micro-batches on the device, their loss, and log lines of losses and evaluations."""
+"""Copies micro-batches to the device, computes their loss, and formats log lines of losses and scores."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -10,7 +10,7 @@ from paddle import Tensor
 
 from ernie_m.model.config import NO_LANGUAGE
 from ernie_m.model.device import upload
-from ernie_m.model.lm_head import MaskedLoss, PreTrainingModel
+from ernie_m.model.lm_head import MaskedLMLoss, PreTrainingModel
 from ernie_m.model.packed_batch import PackedBatch
 from ernie_m.pretrain.objectives import OBJECTIVES, get_class
 from ernie_m.pretrain.packing import HostBatch, MicroBatch, Packed, Stage1
@@ -20,18 +20,18 @@ DeviceBatch = MicroBatch[PackedBatch, Tensor]
 
 
 def list_sum_names() -> list[str]:
-    """Return the names of the values that a step sums over micro-batches and processes."""
+    """Return the names of the logged values that a step sums over micro-batches and processes."""
     names = [f"{name}.{what}" for name in OBJECTIVES for what in ("loss", "count", "correct")]
     return [*names, "tokens", *(what for name in OBJECTIVES for what in get_class(name).further_sums)]
 
 
 def to_device(batches: Sequence[HostBatch], weights: Mapping[str, float] | None = None) -> list[DeviceBatch]:
-    """Copy micro-batches to the device, all in one copy. Call it within autocast.
+    """Copy micro-batches to the device in one transfer. Call this under autocast.
 
     Args:
-        weights: objective -> factor of its losses in the loss of a batch; None: 1. In training it is the
-            objective's mixing ratio divided by the number of its losses in the whole step, so that the losses
-            of the step sum to ratio x mean.
+        weights: objective -> weight of each of its losses in the total loss; None: 1. In training, the weight
+            is the mixing ratio divided by the number of the objective's losses in the whole step, so that the
+            weighted losses of the step sum to mixing ratio x mean loss.
     """
     for_device: list[Any] = []  # the results, still with arrays
     for batch in batches:
@@ -39,10 +39,10 @@ def to_device(batches: Sequence[HostBatch], weights: Mapping[str, float] | None 
         if batch.stage1 is not None:
             changes["stage1"] = Stage1(**vars(batch.stage1) | {"inputs": _inputs(batch.stage1.inputs)})
         if weights is not None:
-            of_words = np.zeros(len(batch.target_ids))
+            word_weights = np.zeros(len(batch.target_ids))
             for objective in batch.rows.keys() - batch.groups.keys():
-                of_words[batch.rows[objective]] = weights[objective]
-            changes |= {"weights": weights, "word_weights": of_words}
+                word_weights[batch.rows[objective]] = weights[objective]
+            changes |= {"weights": weights, "word_weights": word_weights}
         if not len(batch.targets):
             # Paddle has no gradients of products without rows, so use any token if none is masked.
             changes["targets"] = np.zeros(1, np.int64)
@@ -51,18 +51,21 @@ def to_device(batches: Sequence[HostBatch], weights: Mapping[str, float] | None 
 
 
 def _inputs(packed: Packed) -> PackedBatch:
-    """Return the packed tokens, still on the host; `upload` copies them."""
+    """Make the encoder's input from packed tokens, with NumPy arrays that `upload` copies to the device."""
     has_languages = (packed.language_ids != NO_LANGUAGE).any()
     language_ids = packed.language_ids if has_languages else None
     return PackedBatch.from_packed(packed.input_ids, packed.layout, packed.position_ids, language_ids)
 
 
 def batch_loss(model: PreTrainingModel, batch: DeviceBatch) -> tuple[Tensor, dict[str, Tensor | int]]:
-    """Compute the loss of a micro-batch of any objectives. BTMLM's slots must be filled.
+    """Compute the loss of a micro-batch, which may mix objectives.
+
+    The pseudo-tokens of BTMLM sequences must have been generated (`PseudoTokenGenerator.fill`).
 
     Returns:
-        The weighted sum of all losses; and for each objective the unweighted sum of its losses, the number of
-        correct predictions, and their number: "camlm.loss", "camlm.correct", "camlm.count".
+        The weighted sum of all losses; and for each objective, such as camlm, the unweighted sum of its
+        losses ("camlm.loss"), the number of correct predictions ("camlm.correct") and the number of losses
+        ("camlm.count").
     """
     states = model.encode(batch.inputs, batch.targets)  # [M, H]
     total, losses, correct = compute_word_loss(model, batch, states)  # scalar, [W], bool [W]
@@ -86,8 +89,12 @@ def batch_loss(model: PreTrainingModel, batch: DeviceBatch) -> tuple[Tensor, dic
     return total, sums
 
 
-def compute_word_loss(model: PreTrainingModel, batch: DeviceBatch, states: Tensor) -> MaskedLoss:
-    """Compute the loss of the masked tokens, in order, from the states at `batch.targets`, [M, H]."""
+def compute_word_loss(model: PreTrainingModel, batch: DeviceBatch, states: Tensor) -> MaskedLMLoss:
+    """Compute the masked-LM loss of the masked tokens of a micro-batch.
+
+    Args:
+        states: last hidden states at `batch.targets`, [M, H].
+    """
     # Other targets follow. A batch without targets has one state, which is ignored.
     words = batch.target_ids.shape[0]
     if words < states.shape[0]:
@@ -96,11 +103,11 @@ def compute_word_loss(model: PreTrainingModel, batch: DeviceBatch, states: Tenso
 
 
 def make_record(interval: Interval) -> dict[str, Any]:
-    """Return the record of some steps as JSON values.
+    """Make the entry of metrics.jsonl for the steps of a log interval.
 
-    It contains step, lr (of the last step), loss and grad_norm (means over the steps; None if all were
-    skipped), tokens (trained so far), tokens_per_second, skipped, and per objective loss (mean over masked
-    tokens), perplexity and accuracy; for btmlm also copy_rate and repeat_rate.
+    Its keys are step, lr (of the last step), loss and grad_norm (means over the steps; None if all steps were
+    skipped), tokens (trained so far), tokens_per_second, skipped; and per objective the loss (mean over
+    masked tokens), perplexity and accuracy; for btmlm also copy_rate and repeat_rate.
     """
     sums = interval.sums
     steps = sums["steps"]
@@ -121,11 +128,13 @@ def make_record(interval: Interval) -> dict[str, Any]:
 
 
 def format_record(record: Mapping[str, Any], total_steps: int, remaining: str, tokens_per_epoch: int) -> str:
-    """Format a record as a log line.
+    """Format an entry of metrics.jsonl as a log line.
 
     Args:
-        tokens_per_epoch: number of tokens of the run's text. The tokens trained so far, divided by it, are
-            the number of epochs; frequently sampled languages are read more often.
+        record: result of `make_record`.
+        total_steps: number of steps of the run.
+        remaining: formatted remaining time.
+        tokens_per_epoch: number of tokens of the training data, for the number of epochs so far.
     """
     parts = [f"step {record['step']:,} of {total_steps:,}"]
     parts += [get_class(name).line(record[name]) for name in OBJECTIVES if name in record]
@@ -141,7 +150,7 @@ def format_record(record: Mapping[str, Any], total_steps: int, remaining: str, t
 
 
 def summary(scores: Mapping[str, Any]) -> list[str]:
-    """Format an evaluation as log lines: means over languages or pairs, retrieval at every layer.
+    """Format the scores of an evaluation as log lines: means over languages, retrieval at every layer.
 
     Args:
         scores: result of `ernie_m.pretrain.evaluate.Evaluator.run`.

@@ -1,4 +1,4 @@
-"""Random masking: which tokens of a text or pair are predicted, and what replaces them."""
+"""Random masking of texts and pairs: selection of the tokens to predict, and their replacement."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,14 +19,14 @@ _STREAM = 0x4D41534B  # "MASK"; separates these draws from other Philox streams 
 
 
 class Text(NamedTuple):
-    """A monolingual example: ids without special tokens, int64 [n], and its language's index."""
+    """A monolingual example: ids without special tokens, int64 [n], and language id."""
 
     ids: np.ndarray
     language: int
 
 
 class Pair(NamedTuple):
-    """A parallel example, in input order."""
+    """A parallel example: source, then target, in the order of the input."""
 
     source: Text
     target: Text
@@ -34,7 +34,7 @@ class Pair(NamedTuple):
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Tokenizer data for masking: special ids, vocabulary size V, and the subword of each id."""
+    """The tokenizer data that masking requires: special ids, vocabulary size, token of each id."""
 
     cls_id: int
     pad_id: int
@@ -46,7 +46,7 @@ class Vocabulary:
 
     @classmethod
     def of(cls, tokenizer) -> "Vocabulary":
-        """Make it from any object with these ids, `vocab_size` and `convert_ids_to_tokens`."""
+        """Make the vocabulary of a tokenizer with `cls_id` etc., `vocab_size` and `convert_ids_to_tokens`."""
         return cls(
             cls_id=int(tokenizer.cls_id),
             pad_id=int(tokenizer.pad_id),
@@ -64,17 +64,17 @@ class Vocabulary:
 
     @cached_property
     def ordinary_ids(self) -> np.ndarray:
-        """Return all other ids, sorted, int64 [V - 5]."""
+        """Return the ids of ordinary tokens, all except the special ids, sorted, int64 [V - 5]."""
         return np.setdiff1d(np.arange(self.size), self.special_ids)
 
 
 @dataclass(frozen=True)
 class ObjectiveContext:
-    """Settings shared by the objectives of a run.
+    """Settings that the objectives of a run share.
 
     Attributes:
-        config: choices that the paper leaves open.
-        vocabulary: special ids and V.
+        config: options of the objectives.
+        vocabulary: the vocabulary of the corpus.
         max_seq_len: maximum length including special tokens. Longer texts are truncated at the end; in a
             pair, the longer side first.
         language_embedding: tokens with the language embedding of their side: "masks": [MASK] and
@@ -92,10 +92,14 @@ class ObjectiveContext:
 
 
 def make_rng(seed: int, step: int, index: int) -> np.random.Generator:
-    """Return the random generator of one example: `index` is its index in the optimizer step's batch.
+    """Make the random generator of one example.
 
     Streams of different (seed, step, index) never overlap, so masks do not depend on how a step is divided
-    over processes and micro-batches.
+    among processes and micro-batches.
+
+    Args:
+        step: the optimizer step.
+        index: index of the example in the batch of the step.
     """
     key = np.array([seed, _STREAM], dtype=np.uint64)
     # A Philox generator increments the first two of its four counter words.
@@ -104,7 +108,7 @@ def make_rng(seed: int, step: int, index: int) -> np.random.Generator:
 
 
 def number_chosen(n: int, mask_rate: float) -> int:
-    """Return how many of n tokens are chosen: `mask_rate` x n, rounded, but at least one if n > 0."""
+    """Return the number of tokens to predict out of n: `mask_rate` x n, rounded; at least one if n > 0."""
     return min(n, max(1, round(mask_rate * n)))
 
 
@@ -112,7 +116,7 @@ Example = TypeVar("Example", bound=Text | Pair)
 
 
 class Masking(Generic[Example]):
-    """Masking of all objectives: `mask_rate` of the tokens of each side."""
+    """Base class of objectives: selects `mask_rate` of the tokens of each side, and replaces them."""
 
     def __init__(self, setting: ObjectiveContext):
         self.config = setting.config
@@ -124,7 +128,7 @@ class Masking(Generic[Example]):
         self.positions = np.arange(FIRST_POSITION, FIRST_POSITION + self.max_seq_len)
 
     def sides(self, example: Example) -> list[np.ndarray]:
-        """Return the ids of a text, or of both sides of a pair, truncated to the maximum length."""
+        """Return the ids of a text, or of both sides of a pair, truncated to fit the maximum length."""
         if isinstance(example, Text):
             return [example.ids[: self.max_seq_len - 2]]
         source = example.source.ids
@@ -133,11 +137,12 @@ class Masking(Generic[Example]):
         return [source[:source_length], target[:target_length]]
 
     def predictable(self, ids: np.ndarray) -> np.ndarray:
-        """Return the indices of tokens that may be predicted, int64 [n]: all but [UNK], a special token."""
+        """Return the indices of tokens that may be predicted, all except [UNK]: int64 [n]."""
         return np.flatnonzero(ids != self.vocabulary.unk_id)
 
     def choose(self, ids: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Choose the tokens to predict: `mask_rate` of the predictable ones. Sorted indices, int64 [m].
+        """Select the tokens to predict, `mask_rate` of the predictable ones: sorted indices, int64 [m].
+
         Every set of m tokens is equally likely.
         """
         predictable = self.predictable(ids)
@@ -146,11 +151,11 @@ class Masking(Generic[Example]):
         return predictable[np.sort(drawn)]
 
     def choose_in_pair(self: "Masking[Pair]", pair: Pair, rng: np.random.Generator) -> tuple[np.ndarray, ...]:
-        """Return the tokens of a pair, and the chosen ones.
+        """Concatenate both sides of a pair with special tokens, and select the tokens to predict.
 
         Returns:
-            ids [t] with special tokens; languages [t]; side [t], 0 or 1; and the chosen columns of both
-            sides, [m].
+            ids [t]; language ids [t]; side of each token [t], 0 or 1; and the indices of the selected tokens
+            of both sides, [m].
         """
         source, target = self.sides(pair)
         ids = np.concatenate([self.cls, source, self.sep, self.sep, target, self.sep])
@@ -161,7 +166,7 @@ class Masking(Generic[Example]):
         return ids, languages, side, np.concatenate([chosen_in_source, chosen_in_target])
 
     def replaced_in_text(self: "Masking[Text]", text: Text, rng: np.random.Generator) -> MaskedSequence:
-        """Mask [CLS] X [SEP] of a text, see `replaced`."""
+        """Make the masked sequence [CLS] X [SEP] of a text."""
         (x,) = self.sides(text)
         ids = np.concatenate([self.cls, x, self.sep])
         languages = np.full(len(ids), text.language)
@@ -171,7 +176,13 @@ class Masking(Generic[Example]):
     def replaced(
         self, ids: np.ndarray, languages: np.ndarray, chosen: np.ndarray, rng: np.random.Generator
     ) -> MaskedSequence:
-        """Make a `sequence` whose chosen tokens become [MASK] or a random ordinary token, or stay."""
+        """Make a sequence whose selected tokens are replaced as in BERT.
+
+        80 % become [MASK], 10 % a random ordinary token, and 10 % stay unchanged.
+
+        Args:
+            ids, languages, chosen: as in `sequence`.
+        """
         draws = rng.random(len(chosen))
         ordinary_ids = self.vocabulary.ordinary_ids
         random_ids = ordinary_ids[rng.integers(len(ordinary_ids), size=len(chosen))]
@@ -182,13 +193,13 @@ class Masking(Generic[Example]):
     def sequence(
         self, ids: np.ndarray, languages: np.ndarray, chosen: np.ndarray, replacements: np.ndarray | int
     ) -> MaskedSequence:
-        """Make the sequence `ids` with `replacements` in the chosen columns, which are the targets.
+        """Make a masked sequence from ids, with the selected tokens as targets.
 
         Args:
-            ids: [t].
-            languages: [t], of each token's side.
-            chosen: columns, [m].
-            replacements: [m], or one id for all.
+            ids: ids before masking, [t].
+            languages: language id of each token's side, [t].
+            chosen: indices of the selected tokens, [m].
+            replacements: ids that replace the selected tokens, [m], or one id for all.
         """
         input_ids = ids.copy()
         input_ids[chosen] = replacements

@@ -1,8 +1,9 @@
-"""Base class of objectives: masking of examples, the loss of their sequences, and their log lines.
-Each file of `pretrain/objectives/` has one objective. A pair is `[CLS] S [SEP] [SEP] Y [SEP]`, a single text
-`[CLS] S [SEP]`. Positions are absolute and start at 2. All random numbers come from the generator of the
-example (`make_rng`), so the content of a batch does not depend on how a step is divided.
-Sequences are made in the reader process, so only `loss` imports Paddle.
+"""Base class of pretraining objectives: masking of examples, loss, evaluation and log lines.
+
+Each file of `pretrain/objectives/` has one objective. The input of a pair is `[CLS] S [SEP] [SEP] Y [SEP]`,
+that of a text `[CLS] S [SEP]`. Positions are absolute and start at 2. All random numbers come from the
+generator of the example (`make_rng`), so masks do not depend on how a step is divided. Sequences are made in
+the reader process, so only `loss` may import Paddle.
 """
 
 import math
@@ -19,22 +20,21 @@ _LARGEST_LOSS = 50.0  # the exponential of a diverged run's loss would overflow
 
 
 class Objective(Masking[Example]):
-    """Base class of all objectives. A subclass defines its input and makes the sequences (`mask`).
+    """Base class of objectives. A subclass defines `reads` and `mask`.
 
-    The defaults are those of MMLM and TLM: `mask_rate` of the tokens of each side are predicted.
+    By default, `mask_rate` of the tokens of each side are predicted, as in MMLM and TLM.
 
     Attributes:
-        name: the name of its file.
-        reads: `Text` or `Pair`.
-        evaluated_on: `Text` or `Pair`, if the evaluation uses another kind than it `reads`.
-        needs: description of what `accepts` requires of a pair.
-        group: number of examples that stay in one micro-batch, because the loss compares them.
-        loss: None: masked tokens are predicted with the head. Otherwise a static method, called on the device
-            with the model, the states of the targets of its examples in this micro-batch, [m, H], and the
-            group number of each, int64 [m]. It returns `count` losses of these examples, and whether each
-            prediction is correct, both [n]. The objective's loss is their mean over the whole step, on all
-            devices.
-        further_sums: values besides the losses that are summed for the log.
+        name: name of the objective, which is the name of its file.
+        reads: kind of training example, `Text` or `Pair`.
+        evaluated_on: kind of evaluation example, if not `reads`.
+        needs: what `accepts` requires of a pair, for messages.
+        group: number of examples that must be in the same micro-batch, because the loss compares them.
+        loss: custom loss; None: masked-LM loss. A static method, called with the model, the last hidden
+            states of the objective's targets in a micro-batch, [m, H], and the group of each target, int64
+            [m]. It returns the losses, and whether each prediction is correct, [n] each; n is the sum of
+            `count` over the examples. The objective's loss is the mean over the whole step, on all devices.
+        further_sums: names of additional values to sum for the log.
     """
 
     name: ClassVar[str]
@@ -51,40 +51,40 @@ class Objective(Masking[Example]):
     # Methods that each objective defines
 
     def mask(self, example: Example, rng: np.random.Generator) -> MaskedExample:
-        """Return the masked sequences of an example.
+        """Make the masked sequences of an example.
 
         Args:
-            example: what it `reads`; a pair must be one that it `accepts`.
-            rng: the generator of this example (`make_rng`).
+            example: an example of the kind `reads`; a pair that `accepts` has accepted.
+            rng: the generator of this example, from `make_rng`.
         """
         raise NotImplementedError
 
     def accepts(self, pair: Pair) -> bool:
-        """Return whether a pair can be trained on.
+        """Return whether the objective can be trained on a pair.
 
-        Other pairs are used for TLM, or dropped if TLM is not active.
+        Rejected pairs are used for TLM, or skipped if TLM is not active.
         """
         return True
 
     def tokens(self, example: Example) -> int:
-        """Return the number of tokens of an example in a micro-batch, without BTMLM's first stage."""
+        """Return the number of tokens of an example's sequences, without BTMLM's first stage."""
         return sum(len(ids) + 2 for ids in self.sides(example))  # [CLS] S [SEP], or [SEP] Y [SEP]
 
     def count(self, example: Example) -> int:
-        """Return the number of losses of an example, which does not depend on random numbers."""
+        """Return the number of losses of an example; must not depend on random numbers."""
         counts = [len(self.predictable(ids)) for ids in self.sides(example)]
         return sum(number_chosen(count, self.config.mask_rate) for count in counts)
 
     def evaluate(self, examples: Sequence[Any], model: Any, evaluator: Any) -> dict[str, Any] | None:
-        """Return the scores of held-out examples of a language or language pair.
+        """Evaluate a model on held-out examples of a language or language pair.
 
         Args:
-            examples: what it is `evaluated_on`; pairs are those that it `accepts`.
+            examples: examples of the kind `evaluated_on`; pairs that `accepts` has accepted.
             model: the `PreTrainingModel`.
             evaluator: the `Evaluator` of ernie_m/pretrain/evaluate.py.
 
         Returns:
-            Numbers by name; None if nothing can be predicted.
+            Scores by name; None: nothing can be predicted.
         """
         return evaluator.scores(model, self, examples)
 
@@ -92,7 +92,7 @@ class Objective(Masking[Example]):
 
     @classmethod
     def record(cls, sums: Mapping[str, float]) -> dict[str, float]:
-        """Return its entries of metrics.jsonl from the sums over some steps; empty without losses."""
+        """Compute the objective's entries of metrics.jsonl from sums over steps; {} without losses."""
         count = sums[f"{cls.name}.count"]
         if not count:
             return {}
@@ -102,16 +102,20 @@ class Objective(Masking[Example]):
 
     @classmethod
     def line(cls, record: Mapping[str, float]) -> str:
-        """Return its part of a log line from its `record` of some steps."""
+        """Format the objective's part of a log line.
+
+        Args:
+            record: result of the method `record`.
+        """
         scores = f"ppl {record['perplexity']:.1f}, acc {100 * record['accuracy']:.1f}"
         return f"{cls.name} {record['loss']:.4f} ({scores})"
 
     @classmethod
     def summary(cls, results: Sequence[Mapping[str, Any]]) -> list[str]:
-        """Return the log lines of an evaluation.
+        """Format the log lines of an evaluation of the objective.
 
         Args:
-            results: results of each language or pair, from `Evaluator.run`.
+            results: scores of each language or language pair, from `Evaluator.run`.
         """
         note = cls.perplexity_note(results)
         mean = geometric_mean(result["perplexity"] for result in results)
@@ -120,22 +124,23 @@ class Objective(Masking[Example]):
 
     @classmethod
     def perplexity_note(cls, results: Sequence[Mapping[str, Any]]) -> str:
-        """Return an addition to the perplexity in `summary`."""
+        """Format a note that follows the perplexity in `summary`, such as a baseline; "": none."""
         return ""
 
     @classmethod
     def plateau(cls, results: Sequence[Mapping[str, Any]], advice: str) -> str | None:
-        """Return a line with `advice` if a validation shows that little was learned; otherwise None.
+        """Return a warning if an evaluation shows that little was learned; otherwise None.
 
         Args:
             results: as in `summary`.
+            advice: what the user can do, for the warning.
         """
         return None
 
     # Helpers of subclasses
 
     def batch(self, examples: Sequence[Example], rngs: Sequence[np.random.Generator]) -> HostBatch:
-        """Make a micro-batch of only this objective, for evaluation; `StepReader` mixes objectives.
+        """Mask and pack examples into a micro-batch of this objective only.
 
         Args:
             examples: at least one.
@@ -146,16 +151,16 @@ class Objective(Masking[Example]):
         return pack([example._replace(group=n // self.group) for n, example in enumerate(masked)])
 
 
-def names_that_read(kind: type) -> list[str]:
-    """Return the names of the objectives that read `Text` or `Pair`."""
+def names_for_input(kind: type) -> list[str]:
+    """Return the names of the objectives whose training examples are of a kind, `Text` or `Pair`."""
     return [name for name in OBJECTIVES if get_class(name).reads is kind]
 
 
 def perplexity(loss: float) -> float:
-    """Return exp(loss) of a mean loss, at most exp(50)."""
+    """Compute the perplexity, exp of a mean loss, at most exp(50)."""
     return math.exp(min(loss, _LARGEST_LOSS))
 
 
 def geometric_mean(values: Iterable[float]) -> float:
-    """Return the geometric mean of positive numbers."""
+    """Compute the geometric mean of positive numbers."""
     return math.exp(np.mean([math.log(value) for value in values]))

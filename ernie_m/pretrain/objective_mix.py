@@ -1,4 +1,4 @@
-"""Division of a step's sequences and loss among the objectives, in each phase of a run."""
+"""Mixing ratios of the objectives, for sequences and loss, in each phase of a run."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -7,7 +7,7 @@ from operator import attrgetter
 
 from ernie_m.pretrain.config import ObjectiveConfig
 from ernie_m.pretrain.masking import Pair, Text
-from ernie_m.pretrain.objective import names_that_read
+from ernie_m.pretrain.objective import names_for_input
 from ernie_m.pretrain.objectives import OBJECTIVES
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.logging import logger
@@ -15,13 +15,13 @@ from ernie_m.utils.logging import logger
 
 @dataclass(frozen=True)
 class Phase:
-    """A part of a run with constant mixing ratios.
+    """A phase of a run, with constant mixing ratios.
 
     Attributes:
-        steps: its steps, counted from 0. Empty if two changes coincide, or if BTMLM starts with the run.
-        part: fraction of the run, before rounding to steps.
-        mixing_ratios: each objective's fraction of a step's sequences, which is its weight in the loss. They
-            sum to 1.
+        steps: the steps of the phase, from 0; may be empty.
+        part: length of the phase as a fraction of the run, before rounding to steps.
+        mixing_ratios: objective -> fraction of a step's sequences, which is also its weight in the loss. The
+            ratios sum to 1.
     """
 
     steps: range
@@ -30,10 +30,11 @@ class Phase:
 
 
 def make_phases(config: ObjectiveConfig, total_steps: int) -> tuple[Phase, ...]:
-    """Return the phases of a run in order.
+    """Divide a run into phases, in order.
 
-    They are `config.mixing_ratios` and, from `later_start` of all steps, `later_mixing_ratios`; without
-    these, `default_mixing_ratios`. Until `btmlm_start` of all steps BTMLM's ratio is added to MMLM's.
+    The mixing ratios are `config.mixing_ratios` and, after a fraction `later_start` of the steps,
+    `later_mixing_ratios`; by default `default_mixing_ratios`. Before a fraction `btmlm_start` of the steps,
+    BTMLM's ratio is added to MMLM's.
     """
     starts = [0.0]
     if "btmlm" in config.names:
@@ -59,38 +60,35 @@ def make_phases(config: ObjectiveConfig, total_steps: int) -> tuple[Phase, ...]:
 
 
 def mixing_ratios_at(phases: Sequence[Phase], step: int) -> dict[str, float]:
-    """Return the ratios of a step, from 0.
-
-    After the end of the run, where the reader may be, the last ones.
-    """
+    """Return the mixing ratios at a step, from 0; after the end of the run, those of the last phase."""
     return next(phase.mixing_ratios for phase in reversed(phases) if step >= phase.steps.start)
 
 
 def default_mixing_ratios(config: ObjectiveConfig) -> dict[str, float]:
-    """Return ratios of half for monolingual text and half for pairs, or all for the only kind that is used.
+    """Return the default mixing ratios: half for monolingual text, half for pairs; all, if only one is used.
 
     Each half is divided equally among its active objectives, so that ablations are comparable.
     """
-    kinds = [[name for name in names_that_read(kind) if name in config.names] for kind in (Text, Pair)]
+    kinds = [[name for name in names_for_input(kind) if name in config.names] for kind in (Text, Pair)]
     used = [names for names in kinds if names]
     return {name: 1.0 / len(used) / len(names) for names in used for name in names}
 
 
 def with_text(config: ObjectiveConfig, monolingual: bool, parallel: bool) -> ObjectiveConfig:
-    """Remove the objectives for which a corpus has no text. The others keep their proportions.
+    """Return the config without objectives for which a corpus has no text; other ratios stay proportional.
 
-    Without pairs BTMLM is removed as well, because CAMLM teaches it to generate pseudo-tokens. If the first
-    phase loses all objectives, `later_mixing_ratios` apply from the start. If no objective would remain, the
-    configuration is unchanged.
+    Without pairs BTMLM is also removed, because only CAMLM trains the generation of pseudo-tokens. If the
+    first phase loses all objectives, `later_mixing_ratios` apply from the beginning. If no objective would
+    remain, the config is returned unchanged.
 
     Args:
         monolingual, parallel: whether the corpus has text of this kind.
     """
     without_text: set[str] = set()
     if not monolingual:
-        without_text |= set(names_that_read(Text))
+        without_text |= set(names_for_input(Text))
     if not parallel:
-        without_text |= {*names_that_read(Pair), "btmlm"}
+        without_text |= {*names_for_input(Pair), "btmlm"}
     if not without_text:
         return config
     active = [name for name in config.names if name not in without_text]
@@ -111,7 +109,7 @@ def with_text(config: ObjectiveConfig, monolingual: bool, parallel: bool) -> Obj
 
 
 def log_phases(config: ObjectiveConfig, phases: Sequence[Phase]) -> None:
-    """Log the ratios of each phase, and warn of objectives that are never trained."""
+    """Log the mixing ratios of each phase, and warn of objectives that are never trained."""
     never_trained = {*config.names, *config.mixing_ratios, *config.later_mixing_ratios}
     with_steps = [phase for phase in phases if phase.steps]
     for mixing_ratios, equal_phases in groupby(with_steps, key=attrgetter("mixing_ratios")):
@@ -130,12 +128,17 @@ def log_phases(config: ObjectiveConfig, phases: Sequence[Phase]) -> None:
 
 
 def allocate(share: Mapping[str, float], batch_size: int, step: int = 0) -> dict[str, int]:
-    """Return the number of texts or pairs of each objective in a step, by largest remainder.
-
-    The counts sum to `batch_size`.
+    """Divide a step's sequences among the objectives by the largest-remainder method.
 
     Ties are broken in an order that rotates with `step`, so that a small batch does not always favor the same
     objective.
+
+    Args:
+        share: objective -> mixing ratio.
+        batch_size: number of texts and pairs of the step.
+
+    Returns:
+        objective -> number of texts or pairs; the numbers sum to `batch_size`.
     """
     # Rounded, so that integer quotas stay integers and equal remainders are equal: in floating point 0.29 *
     # 100 is below 29, and 1.6 - 1 is above 0.6.
@@ -154,7 +157,11 @@ def allocate(share: Mapping[str, float], batch_size: int, step: int = 0) -> dict
 
 
 def check_batch_size(config: ObjectiveConfig, phases: Sequence[Phase], batch_size: int) -> None:
-    """Raise a UserError if the batch is so small that an active objective would never get a sequence."""
+    """Check that the batch is large enough for every active objective to get a sequence in some step.
+
+    Raises:
+        UserError: an objective would never get a sequence.
+    """
     for phase in phases:
         # Tied objectives rotate, so after as many steps as objectives each had its turn.
         counts_of_steps = [

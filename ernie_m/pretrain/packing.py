@@ -1,6 +1,7 @@
-"""Masked sequences, packed into micro-batches. No Paddle here.
-`HostBatch` is a micro-batch of arrays. `ernie_m.pretrain.loss.to_device` returns the same record with
-tensors, and with a `PackedBatch`, the encoder's input, for each `Packed`: `DeviceBatch`.
+"""Packs masked sequences into micro-batches. Does not import Paddle.
+
+`HostBatch` is a micro-batch of NumPy arrays. `ernie_m.pretrain.loss.to_device` copies it to a `DeviceBatch`,
+with tensors, and with a `PackedBatch`, the encoder's input, instead of each `Packed`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,10 +15,10 @@ from ernie_m.pretrain.objectives import OBJECTIVES, get_class
 
 
 class MaskedSequence(NamedTuple):
-    """A sequence of t tokens with m targets. Arrays are int64.
+    """A masked sequence of t tokens with m targets. Arrays are int64.
 
-    The targets of a custom loss are the tokens whose states it reads. All tokens attend to the first
-    `context` tokens. The others are placeholders, each of which only itself attends to.
+    Targets are the tokens whose hidden states the loss reads. All tokens attend to the first `context`
+    tokens. The other tokens are placeholders; only a placeholder itself attends to it.
     """
 
     input_ids: np.ndarray  # [t]
@@ -30,17 +31,17 @@ class MaskedSequence(NamedTuple):
 
 
 class Stage1Sequence(NamedTuple):
-    """The first stage of a BTMLM sequence with p pseudo-tokens."""
+    """The input of BTMLM's first stage for one example with p pseudo-tokens."""
 
     sequence: MaskedSequence  # the sentence, then p placeholders, which are its targets
-    slots: np.ndarray  # int64 [p], tokens of the second stage that the predictions replace
+    slots: np.ndarray  # int64 [p], indices of the pseudo-tokens in the sequence of the second stage
     draws: np.ndarray  # float64 [p], uniform in [0, 1), for pseudo-tokens that are sampled
 
 
 class MaskedExample(NamedTuple):
-    """An example: its objective, its sequences (two for CAMLM), and BTMLM's first stage.
+    """A masked example: its objective, its sequences (two for CAMLM), and the input of BTMLM's first stage.
 
-    The loss compares examples of one objective with the same `group`.
+    A custom loss compares the examples of an objective with the same `group`.
     """
 
     objective: str
@@ -51,7 +52,7 @@ class MaskedExample(NamedTuple):
 
 @dataclass(frozen=True)
 class Packed:
-    """S sequences of N tokens, concatenated without padding.
+    """S sequences, concatenated to N tokens without padding, as NumPy arrays.
 
     Attributes:
         input_ids: int64 [N].
@@ -69,12 +70,12 @@ class Packed:
 
     @property
     def tokens(self) -> int:
-        """N."""
+        """Return N, the number of tokens."""
         return len(self.input_ids)
 
     @property
     def layout(self) -> PackedLayout:
-        """The position of each sequence, and which tokens attend to which."""
+        """Return the layout of the sequences, which defines the attention mask."""
         return PackedLayout(self.lengths, self.context_lengths)
 
 
@@ -84,20 +85,20 @@ Array = TypeVar("Array")
 
 @dataclass(frozen=True)
 class Stage1(Generic[Inputs, Array]):
-    """BTMLM's first pass: S sentences with placeholders, which predict P pseudo-tokens.
+    """Input of BTMLM's first stage: S sentences with placeholders, which predict P pseudo-tokens.
 
-    A slot is the token of the second pass that a prediction replaces. Slots, and all arrays [P], are ordered
-    by language, so that one language is one slice.
+    A slot is the index of a pseudo-token in the input of the second stage. All arrays [P] are sorted by
+    language, so that the pseudo-tokens of a language are one slice.
 
     Attributes:
-        inputs: N' tokens, sentences and placeholders.
-        placeholders: int64 [P], indices into N': the token that predicts each slot.
-        slots: int64 [P], indices into the N tokens of the second pass.
-        slot_sentences: int64 [P], the sentence of each slot, from 0.
-        slot_languages: [P], the language to generate; ascending. It stays on the host.
-        draws: float64 [P], uniform in [0, 1), for sampled pseudo-tokens.
-        context_ids: int64 [C], the tokens that a pseudo-token may copy.
-        context_sentences: int64 [C], the sentence of each.
+        inputs: N' tokens: the sentences, each followed by its placeholders.
+        placeholders: int64 [P], indices into N', of the placeholders.
+        slots: int64 [P], indices into the N tokens of the second stage, which the pseudo-tokens replace.
+        slot_sentences: int64 [P], index of the sentence of each pseudo-token.
+        slot_languages: [P], language id of each pseudo-token, ascending; stays on the host.
+        draws: float64 [P], uniform in [0, 1), for sampling pseudo-tokens.
+        context_ids: int64 [C], ids of the sentences, for counting copied pseudo-tokens.
+        context_sentences: int64 [C], index of the sentence of each of these ids.
     """
 
     inputs: Inputs
@@ -112,17 +113,17 @@ class Stage1(Generic[Inputs, Array]):
 
 @dataclass(frozen=True)
 class MicroBatch(Generic[Inputs, Array]):
-    """A micro-batch, of any objectives.
+    """A micro-batch, which may mix objectives.
 
     Attributes:
-        inputs: N tokens. BTMLM's slots are [MASK] until `PseudoTokenGenerator.fill`.
-        targets: int64 [M], indices into N: the W masked tokens, ascending, then the tokens whose states a
-            custom loss reads, ascending.
-        target_ids: int64 [W], ids of the masked tokens.
-        rows: objective -> int64, indices of its targets. Objectives without targets are absent.
-        groups: objective with a custom loss -> int64, the group of each of its targets.
-        stage1: BTMLM's first pass; None without BTMLM sequences.
-        weights: objective -> factor of its losses in the loss of the batch; absent: 1.
+        inputs: N tokens. BTMLM's pseudo-tokens are [MASK] until `PseudoTokenGenerator.fill`.
+        targets: int64 [M], indices into N: the W masked tokens, ascending, then the targets of custom losses,
+            ascending.
+        target_ids: int64 [W], labels of the masked tokens.
+        rows: objective -> int64, indices of its targets among the M. Objectives without targets are absent.
+        groups: objective with a custom loss -> int64, group of each of its targets.
+        stage1: input of BTMLM's first stage; None without BTMLM sequences.
+        weights: objective -> weight of each of its losses in the total loss; absent: 1.
         word_weights: float64 [W], weight of each masked token; None: 1.
     """
 
@@ -140,22 +141,22 @@ HostBatch = MicroBatch[Packed, np.ndarray]
 
 
 def pack(examples: Sequence[MaskedExample]) -> HostBatch:
-    """Pack at least one masked example into a micro-batch."""
+    """Pack masked examples, at least one, into a micro-batch."""
     sequences: list[MaskedSequence] = []
     objectives = []  # the index in `OBJECTIVES` of each sequence
     groups = []  # the group of each sequence
     stage1_sequences = []
-    btmlm_places = []  # the index of each BTMLM sequence in `sequences`
+    btmlm_indices = []  # the index of each BTMLM sequence in `sequences`
     for example in examples:
         if example.stage1 is not None:
             stage1_sequences.append(example.stage1)
-            btmlm_places.append(len(sequences))
+            btmlm_indices.append(len(sequences))
         objectives += [OBJECTIVES.index(example.objective)] * len(example.sequences)
         groups += [example.group] * len(example.sequences)
         sequences += example.sequences
     packed = _join(sequences)
     starts = packed.layout.starts  # [S], the first token of each sequence among the N tokens
-    stage1 = _stage1(stage1_sequences, starts[btmlm_places]) if stage1_sequences else None
+    stage1 = _stage1(stage1_sequences, starts[btmlm_indices]) if stage1_sequences else None
     targets = _targets(starts, sequences)  # [M]
     target_counts = [len(sequence.targets) for sequence in sequences]
     numbers = np.repeat(objectives, target_counts)  # [M]
@@ -178,10 +179,10 @@ def pack(examples: Sequence[MaskedExample]) -> HostBatch:
 def _stage1(
     stage1_sequences: Sequence[Stage1Sequence], first_tokens: np.ndarray
 ) -> Stage1[Packed, np.ndarray]:
-    """Pack the first pass of BTMLM sequences.
+    """Pack the input of BTMLM's first stage.
 
     Args:
-        first_tokens: the index of each sequence's first token in the batch of the second pass.
+        first_tokens: index of each sequence's first token in the packed input of the second stage.
     """
     sequences = [stage1.sequence for stage1 in stage1_sequences]
     packed = _join(sequences)
@@ -203,7 +204,7 @@ def _stage1(
 
 
 def _join(sequences: Sequence[MaskedSequence]) -> Packed:
-    """Concatenate the inputs of all sequences."""
+    """Concatenate the tokens of sequences."""
     return Packed(
         input_ids=_concatenate([sequence.input_ids for sequence in sequences]),
         position_ids=_concatenate([sequence.position_ids for sequence in sequences]),
@@ -214,10 +215,10 @@ def _join(sequences: Sequence[MaskedSequence]) -> Packed:
 
 
 def _targets(starts: np.ndarray, sequences: Sequence[MaskedSequence]) -> np.ndarray:
-    """Return the targets as indices into the tokens of all sequences, [M].
+    """Return the targets of all sequences as indices into the packed tokens, int64 [M].
 
     Args:
-        starts: the index of each sequence's first token.
+        starts: packed index of each sequence's first token.
     """
     return _concatenate([start + sequence.targets for start, sequence in zip(starts, sequences)])
 

@@ -1,4 +1,4 @@
-"""Pretraining as a task: its data, the loss of mixed objectives, evaluation on held-out text."""
+"""Pretraining as a task of the training loop: model, data, loss, evaluation and saved files."""
 
 import dataclasses
 import functools
@@ -72,10 +72,10 @@ def advice_after_training(config: PretrainConfig) -> str:
 
 
 class Pretraining(Trainable[PreTrainingModel, StepBatches]):
-    """Pretraining with any mix of MMLM, TLM, CAMLM and BTMLM.
+    """Pretraining with a mix of objectives, as a task of `Trainer`.
 
     Raises:
-        UserError: the corpus is unfinished or corrupt, or it lacks text that the configuration requires.
+        UserError: the corpus is unfinished or corrupt, or lacks text that the config requires.
     """
 
     divisible = True
@@ -109,12 +109,12 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
 
     @functools.cached_property
     def start(self) -> Checkpoint | None:
-        """Return the weights of `init.encoder`, opened when first needed; None: random."""
+        """Return the opened checkpoint of `init.encoder`; None: random weights."""
         encoder = self.config.init.encoder
         return None if encoder == RANDOM else open_weights(encoder, self.tokenizer)
 
     def begin(self, seed: int, checkpoint: Path | None) -> Engine[PreTrainingModel]:
-        """Make model and optimizer, with the weights of `init` or of the checkpoint to resume from."""
+        """Make model and optimizer, and load the initial weights, or the checkpoint to resume from."""
         if checkpoint is None:
             engine = self._make_engine(seed, self.start)
             self._initialize(engine.model)
@@ -127,7 +127,12 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
         return engine
 
     def _make_engine(self, seed: int, weights: Checkpoint | None) -> Engine[PreTrainingModel]:
-        """Make a model with the shape of these weights, without loading them, and its optimizer."""
+        """Make a randomly initialized model and its optimizer.
+
+        Args:
+            weights: checkpoint whose config provides values that `model` has no key for, such as the
+                layer-norm epsilon.
+        """
         run = self.config.run
         optimizer = self.config.optimizer
         paddle.set_default_dtype(run.dtype)
@@ -159,7 +164,7 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
         )
 
     def _initialize(self, model: PreTrainingModel) -> None:
-        """Load the weights that `init` names into the model of a new run."""
+        """Load the initial weights of the config section `init` into the model of a new run."""
         start = self.start
         text_rules = self.config.data.text_rules
         initialize(model, self.config.init, start, self.tokenizer, self.corpus_and_seed, text_rules)
@@ -173,7 +178,7 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
                 set_token_frequencies(model.lm_head, self.text.subword_counts().sum(axis=0))
 
     def batches(self, position: dict[str, Any] | None) -> Callable[[], Iterator[StepBatches]]:
-        """Return `read_steps` with this process's arguments, for the reader process."""
+        """Return the function that the reader process calls to iterate over the steps."""
         return functools.partial(
             read_steps,
             self.config,
@@ -185,7 +190,7 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
         )
 
     def send(self, model: PreTrainingModel, data: StepBatches) -> list[DeviceBatch]:
-        """Send a step to the device. The encoder is frozen in the first `plan.head_steps`."""
+        """Copy the micro-batches of a step to the device, and freeze the encoder during the head warm-up."""
         if self.plan.head_steps:
             steps_before = data.position["step"] - 1  # the position is after the step
             # The head shares the embedding matrix, which is one of the parameters.
@@ -200,7 +205,7 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
             return objectives_loss(model, self.pseudo_token_generator, micro_batch)
 
     def evaluate(self, engine: Engine[PreTrainingModel], stop: ShutdownHandler) -> Evaluation | None:
-        """Evaluate on the held-out text, and log a summary; None if it was stopped."""
+        """Evaluate on held-out text, and log the scores; None: the evaluation was stopped."""
         scores = self.evaluator.run(engine, stop)
         if scores is None:
             return None
@@ -232,7 +237,7 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
         masters: Mapping[str, Tensor],
         evaluation: Evaluation | None = None,
     ) -> ModelFiles:
-        """Return the files of the whole model, for resuming, without the evaluation."""
+        """Collect the files of the model with its head, for checkpoints and continued pretraining."""
         objectives = self.config.objectives
         # Prediction of masked tokens requires these options.
         preprocessing = self.preprocessing.for_task(
@@ -249,7 +254,7 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
         return self._model_files(engine, masters, settings)
 
     def encoder_files(self, engine: Engine[PreTrainingModel], masters: Mapping[str, Tensor]) -> ModelFiles:
-        """Return the files of the encoder, for fine-tuning."""
+        """Collect the files of the encoder, for fine-tuning."""
         settings = {
             "architecture": "ErnieMModel",
             READING: stored_preprocessing(self.preprocessing.for_task()),
@@ -263,10 +268,12 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
         settings: Mapping[str, Any],
         leave_out: tuple[str, ...] = (),
     ) -> ModelFiles:
-        """Return the files of the model without tensors whose names start with one of `leave_out`.
+        """Collect the files of the model.
 
         Args:
-            settings: config.json's keys besides the model shape.
+            masters: `parameter.name` -> float32 master weight.
+            settings: keys of config.json besides the model config.
+            leave_out: name prefixes of weights to omit.
         """
         if self.trained_length is not None:
             settings = {**settings, TRAINED_LENGTH: self.trained_length}
@@ -292,7 +299,7 @@ class Pretraining(Trainable[PreTrainingModel, StepBatches]):
 
 
 def run_preprocessing(encoder: Checkpoint | None, text_rules: str) -> PreprocessingConfig:
-    """Return the preprocessing settings of a new run: the encoder's, with the text rules of the corpus.
+    """Return the preprocessing settings of a new run: the initial encoder's, with the corpus's text rules.
 
     Args:
         encoder: the initial checkpoint; None: random weights.
@@ -306,7 +313,7 @@ def run_preprocessing(encoder: Checkpoint | None, text_rules: str) -> Preprocess
 
 
 def send_step(data: StepBatches) -> list[DeviceBatch]:
-    """Send the micro-batches of a step to the device. Call it within autocast."""
+    """Copy the micro-batches of a step to the device, with loss weights. Call this under autocast."""
     # An objective's loss is the mean over its masked tokens in the whole step, so each has the objective's
     # mixing ratio divided by their number. An objective without masked tokens adds nothing.
     weights = {name: share / max(data.counts[name], 1) for name, share in data.share.items()}
@@ -316,10 +323,11 @@ def send_step(data: StepBatches) -> list[DeviceBatch]:
 def objectives_loss(
     model: PreTrainingModel, pseudo_token_generator: PseudoTokenGenerator, batch: DeviceBatch
 ) -> tuple[Tensor, dict[str, Tensor | float]]:
-    """Compute the loss of a micro-batch of any objectives, and its sums, of `list_sum_names`.
+    """Generate the pseudo-tokens of a micro-batch, and compute its loss.
 
-    Args:
-        pseudo_token_generator: fills the slots of BTMLM batches first.
+    Returns:
+        The weighted sum of the losses of all objectives, and the values to sum for the log, by the names of
+        `list_sum_names`.
     """
     sums: dict[str, Tensor | float] = {"tokens": batch.inputs.tokens}
     batch, counts = pseudo_token_generator.fill(model, batch)
@@ -328,9 +336,10 @@ def objectives_loss(
 
 
 def learning_rate(plan: RunPlan, head_rate: float, optimizer: OptimizerConfig) -> Schedule:
-    """Return step -> ratio of its learning rate to `optimizer.learning_rate`.
+    """Return the learning-rate schedule of a run: step -> ratio to `optimizer.learning_rate`.
 
-    During the head warm-up the learning rate is `head_rate`. The schedule of `optimizer` starts after it.
+    Args:
+        head_rate: constant learning rate of the head warm-up, after which the schedule of `optimizer` starts.
     """
     head_ratio = head_rate / optimizer.learning_rate
     ratio_of_step = linear_warmup_decay(plan.warmup_steps, plan.steps - plan.head_steps, optimizer.schedule)

@@ -1,4 +1,4 @@
-"""The command run_pretrain.py: its output directory, log and exported models."""
+"""The command run_pretrain.py: output directory, log, training and the finished models."""
 
 import dataclasses
 import os
@@ -33,7 +33,11 @@ _WAYS_OUT = "choose another run.output, or start over with --run.overwrite true"
 
 
 def train(config: PretrainConfig, stop: ShutdownHandler) -> None:
-    """Train from the newest checkpoint to the end of the run, or until asked to stop."""
+    """Start a run or resume it from its last checkpoint, train to the end or a shutdown request, and finish.
+
+    Args:
+        stop: handler of shutdown requests, such as SIGTERM.
+    """
     run = config.run
     distributed.init()
     use_kernels(run.kernels)
@@ -58,7 +62,7 @@ def train(config: PretrainConfig, stop: ShutdownHandler) -> None:
 
 
 def open_output_dir(config: PretrainConfig) -> OutputDir:
-    """Return the output directory `run.output`, with the rules of pretraining."""
+    """Return the output directory of a run, `run.output`, with the rules for its contents."""
     output = Path(config.run.output)
     rules = FolderRules(
         ways_out=(
@@ -82,10 +86,11 @@ def open_output_dir(config: PretrainConfig) -> OutputDir:
 
 
 def check_checkpoints(folder: OutputDir) -> None:
-    """Reject a directory with a finished model but no checkpoint. Call it with the lock held.
+    """Check that the run will not replace a finished model. Call this with the lock held.
+
     Raises:
-        UserError: without a checkpoint to resume from, the run would start over and finally replace the
-            model, of a finished run or of the user's.
+        UserError: the directory has a finished model but no checkpoint, so the run would start over and
+            replace the model.
     """
     models = [name for name in (FULL, ENCODER) if (folder.path / name).exists()]
     if models and not step_folders(folder.steps_folder) and not folder.overwrite:
@@ -96,8 +101,9 @@ def check_checkpoints(folder: OutputDir) -> None:
 
 
 def save_settings(config: PretrainConfig, folder: OutputDir) -> None:
-    """Write the configuration to config.yaml, and log its differences from the defaults.
-    A config.yaml of the user's is not replaced.
+    """Write the config of a run to config.yaml, and log its differences from the defaults.
+
+    A config.yaml that this command did not write is not replaced.
     """
     # A command that resumes the run with this file must not delete its checkpoints.
     saved = dataclasses.replace(config, run=dataclasses.replace(config.run, overwrite=False))
@@ -119,8 +125,9 @@ def save_settings(config: PretrainConfig, folder: OutputDir) -> None:
 
 
 def finish(task: Pretraining, trainer: Trainer, folder: OutputDir) -> None:
-    """Write the finished models, with the mean embedding of each language. Call it on every process.
-    It does nothing if an earlier command wrote them.
+    """Write the finished models, with the mean embedding of each language, unless an earlier command has.
+
+    Call this on every process.
     """
     full_path = folder.path / FULL
     encoder_path = folder.path / ENCODER

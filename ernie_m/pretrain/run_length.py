@@ -1,4 +1,4 @@
-"""The length of a run: its steps, from epochs over the corpus or from tokens, and its phases."""
+"""Plans a run: number of steps, from the config or from a number of tokens, and phases."""
 
 from dataclasses import dataclass
 
@@ -24,8 +24,8 @@ class RunPlan:
     """The length and the phases of a run.
 
     Attributes:
-        steps: number of steps of the run and its schedule.
-        head_steps: the first steps, which train only head and language embeddings.
+        steps: number of steps, including `head_steps`.
+        head_steps: number of initial steps that train only the masked-LM head and language embeddings.
         warmup_steps: number of learning-rate warm-up steps after `head_steps`.
         phases: the mixing ratios of the objectives in each phase.
         tokens_per_epoch: number of tokens of one epoch, without special tokens.
@@ -41,12 +41,13 @@ class RunPlan:
 def plan_run(config: PretrainConfig, text: TrainingData) -> RunPlan:
     """Plan a run, and log its phases.
 
-    With `optimizer.tokens`, the number of steps is that divided by the mean number of tokens per step. The
-    result depends only on corpus and configuration, so a resumed run gets the same plan.
+    If `optimizer.tokens` is set, the number of steps is `optimizer.tokens` divided by the mean number of
+    tokens per step. The plan depends only on corpus and config, so a resumed run gets the same plan.
 
     Raises:
-        UserError: `init.lm_head_warmup_steps` leaves no step for the encoder, the batch is too small for an
-            objective, a micro-batch for a group, or no pair is long enough for an objective.
+        UserError: `init.lm_head_warmup_steps` is not below the number of steps, the batch is too small for an
+            objective, a micro-batch is too small for a group of examples, or no pair is long enough for an
+            objective.
     """
     optimizer = config.optimizer
     micro_batch_tokens = config.run.micro_batch_tokens
@@ -81,7 +82,11 @@ def plan_run(config: PretrainConfig, text: TrainingData) -> RunPlan:
 
 
 def check_groups(text: TrainingData, micro_batch_tokens: int) -> None:
-    """Reject micro-batches that may be shorter than a group of an objective."""
+    """Check that a group of examples of each objective fits into a micro-batch.
+
+    Raises:
+        UserError: `micro_batch_tokens` is too small.
+    """
     for name, objective in text.objectives.items():
         longest = objective.group * text.data.max_seq_len
         if longest > micro_batch_tokens:
@@ -92,8 +97,10 @@ def check_groups(text: TrainingData, micro_batch_tokens: int) -> None:
 
 
 def check_pairs(text: TrainingData) -> None:
-    """Warn if many pairs are unsuitable for an objective (`Objective.accepts`), and reject it if all are.
-    A random sample of each language pair is checked.
+    """Check on sampled pairs that objectives accept pairs, and warn if an objective rejects many.
+
+    Raises:
+        UserError: an objective rejects all sampled pairs.
     """
     rng = make_rng(seed=0, step=0, index=0)  # any fixed seed
     pairs = []
@@ -119,10 +126,7 @@ def check_pairs(text: TrainingData) -> None:
 
 
 def tokens_per_epoch(text: TrainingData) -> int:
-    """Return the number of tokens of one epoch, without special tokens.
-
-    It logs the number of truncated pairs.
-    """
+    """Count the tokens of one epoch, without special tokens, and log the number of truncated pairs."""
     kinds = {objective.reads for objective in text.objectives.values()}
     max_seq_len = text.data.max_seq_len
     if Pair in kinds:
@@ -132,7 +136,7 @@ def tokens_per_epoch(text: TrainingData) -> int:
 
 
 def mean_tokens(text: TrainingData, batch_size: int, micro_batch_tokens: int, seed: int) -> float:
-    """Return the mean number of trained tokens per step, measured in each phase, weighted by its length."""
+    """Measure the mean number of tokens per step, on sample steps of each phase, weighted by phase length."""
     steps_to_read = max(1, _PROBE_SEQUENCES // batch_size)  # steps of each phase
     phases = make_phases(text.setting.config, _ASSUMED_STEPS + steps_to_read)
     mean = 0.0

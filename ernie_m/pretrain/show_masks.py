@@ -60,17 +60,17 @@ class ShowFlags:
 
 
 def main() -> None:
-    """Print the masks of the command line."""
+    """Print the attention masks for the sentences of the command line."""
     explanation = "Rows attend to columns: 1 = may attend."
     say(*draw_masks(sys.argv[1:]), explanation, sep="\n\n")
 
 
 def draw_masks(arguments: Sequence[str]) -> list[str]:
-    """Return the attention masks of a command line: one, or two for the stages of BTMLM.
+    """Format the attention masks for the sentences of a command line; for BTMLM, one per stage.
 
     Raises:
-        UserError: a flag is invalid, a file cannot be read, a sentence has no tokens, or the sentences are
-            unsuitable for the objective.
+        UserError: a flag is invalid, a file cannot be read, a sentence is empty, or the objective does not
+            accept the sentences.
     """
     flags = parse_options(ShowFlags, arguments, __name__)
     sentences = [flags.sentence]
@@ -125,12 +125,13 @@ def _as_text(
     predicted: Mapping[int, str],
     filled: Mapping[int, str] = MappingProxyType({}),
 ) -> str:
-    """Format T packed tokens as lines: position, attention mask, input, language, prediction.
+    """Format packed tokens as lines: position, attention mask, token, language embedding, prediction target.
 
     Args:
-        order: int64 [T], indices of the tokens in the order of the lines.
-        predicted: index -> token to predict there.
-        filled: index -> pseudo-token there.
+        title: the first line.
+        order: int64 [T], indices of the T tokens in the order of the lines.
+        predicted: index of a token -> prediction target.
+        filled: index of a token -> pseudo-token.
     """
     width = 2 * packed.tokens + 2  # a cell and a space for each token, then "|" and a space
     lines = [title, f" pos  {'attends to':<{width}}  input"]
@@ -149,7 +150,7 @@ def _as_text(
 
 
 class WordTokenizer:
-    """Numbers the words of sentences in order of occurrence."""
+    """Tokenizer for the words of some sentences, whose ids are in order of occurrence."""
 
     cls_id, pad_id, sep_id, unk_id, mask_id = range(len(_SPECIAL_TOKENS))  # in the order of that tuple
 

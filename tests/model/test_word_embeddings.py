@@ -25,7 +25,7 @@ def plain_cross_entropy(x, table, bias, labels, weights):
     """`lm_head.cross_entropy` in plain Paddle."""
     scores = paddle.matmul(x, table.weight, transpose_y=True) + bias
     losses = F.cross_entropy(scores, labels, reduction="none").flatten()
-    return lm_head.MaskedLoss((losses * weights).sum(), losses, scores.argmax(-1) == labels)
+    return lm_head.MaskedLMLoss((losses * weights).sum(), losses, scores.argmax(-1) == labels)
 
 
 class Tied:

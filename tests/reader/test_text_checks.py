@@ -9,7 +9,7 @@ from ernie_m.data.train_vocab import VocabOptions
 from ernie_m.inference.mine_pairs import MiningOptions, mine_pairs
 from ernie_m.pretrain.build_corpus.build_args import TextOptions
 from ernie_m.pretrain.build_corpus.source_files import resolve
-from ernie_m.pretrain.build_corpus.text_units import look_at_sources, read_lines, read_units
+from ernie_m.pretrain.build_corpus.text_units import check_sources, read_lines, read_units
 from ernie_m.reader.files.aligned_lines import Sentences
 from ernie_m.reader.files.pairs import PairRows
 from ernie_m.reader.files.table_options import TableOptions
@@ -103,7 +103,7 @@ EVEN = {
 
 
 def look_at(mono=None, parallel=None, **options):
-    look_at_sources(resolve(mono or {}, parallel or {}), TextOptions(**options))
+    check_sources(resolve(mono or {}, parallel or {}), TextOptions(**options))
 
 
 def write(path, lines):

@@ -254,7 +254,7 @@ def open_weights(folder: Folder, readers: Mapping[str, Callable[[Path], Weights]
         return None
     if name in folder:
         return folder.read(name, lambda path: _unwrapped(read(path)))
-    return folder.read(name + _INDEX, lambda index: _unwrapped(_read_parts(index, read)))
+    return folder.read(name + _INDEX, lambda index: _unwrapped(_read_shards(index, read)))
 
 
 def _unwrapped(weights: Weights) -> Weights:
@@ -272,7 +272,7 @@ def _unwrapped(weights: Weights) -> Weights:
     )
 
 
-def _read_parts(index: Path, read: Callable[[Path], Weights]) -> Weights:
+def _read_shards(index: Path, read: Callable[[Path], Weights]) -> Weights:
     """Open the shards of an index as one mapping.
 
     Args:

@@ -105,7 +105,7 @@ def model_files(
     """
     weights = model_weights(model, masters or {})
     weights = {name: array for name, array in weights.items() if not name.startswith(leave_out)}
-    files = files_of(weights, config, type(model).__name__, settings or {}, facts or {})
+    files = collect_files(weights, config, type(model).__name__, settings or {}, facts or {})
     copies: dict[str, Path] = {}
     if vocab_path is not None:
         copies[DICT if Path(vocab_path).name == DICT else VOCAB] = Path(vocab_path)
@@ -115,7 +115,7 @@ def model_files(
     return replace(files, copies=copies, language_means=language_means or {})
 
 
-def files_of(
+def collect_files(
     weights: Mapping[str, np.ndarray],
     config: ErnieMConfig,
     architecture: str,

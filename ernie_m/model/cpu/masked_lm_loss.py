@@ -19,7 +19,7 @@ BLOCK_WORDS = 1 << 14  # rows of the embedding matrix per gradient update
 
 
 class CrossEntropyOnCpu(PyLayer):
-    """Compute the fields of `ernie_m.model.lm_head.MaskedLoss`, and the gradients, in the forward pass.
+    """Compute the fields of `ernie_m.model.lm_head.MaskedLMLoss`, and the gradients, in the forward pass.
 
     Only the total loss has a gradient.
 

@@ -1,4 +1,4 @@
-"""Stages of a corpus build: text to units of ids, duplicates and held-out lines, shards, manifest."""
+"""The stages of a corpus build: tokenization, deduplication, filtering, shards, manifest."""
 
 import hashlib
 import itertools
@@ -46,18 +46,18 @@ _LARGEST_HELD_OUT = 0.05  # fraction of a stream
 
 @dataclass
 class CorpusBuild:
-    """A build in progress. `build_corpus` calls its methods in the order of their definition.
+    """A corpus build in progress. `build_corpus` calls the stages in the order of their definition.
 
     Args:
         options: the options of the build.
         plan: all settings that determine the bytes of the corpus, for the manifest.
-        streams: its languages and pairs.
-        workers: run the work.
-        tokenizer: tokenizes the text.
+        streams: the languages and language pairs, with their source files.
+        workers: processes that run the work.
+        tokenizer: the tokenizer of the corpus.
 
     Attributes:
-        works: work description of each stream.
-        units: files of each stream's units in reading order.
+        works: stream -> settings of its work.
+        units: stream -> files of its tokenized units, in reading order.
     """
 
     options: BuildOptions
@@ -70,14 +70,14 @@ class CorpusBuild:
 
     @property
     def output(self) -> Path:
-        """Return the folder of the corpus."""
+        """Return the path of the corpus directory."""
         return Path(self.options.output)
 
     def encode(self) -> None:
-        """Read all text, and tokenize what an earlier build has not.
+        """Read and tokenize all text; reuse the tokenized units of an earlier build.
 
         Raises:
-            UserError: invalid input, with file and line, or a source without text.
+            UserError: a line is invalid, or a source has no text.
         """
         for name in ("mono", "parallel", "pieces"):  # files of an earlier build
             shutil.rmtree(self.output / name, ignore_errors=True)
@@ -127,7 +127,7 @@ class CorpusBuild:
                     yield path, unit, source, work, self.options, self.tokenizer.digest
 
     def find_duplicates(self) -> None:
-        """Find the lines that occurred before, in ranges of keys that fit in memory."""
+        """Find duplicate lines by their keys, one range of keys that fits in memory at a time."""
         if self.options.deduplicate:
             self._run_units("sorting", sort_keys)
         tasks = [
@@ -138,9 +138,12 @@ class CorpusBuild:
         list(self._run("finding duplicates", find_duplicates, tasks))
 
     def decide(self) -> dict[Stream, np.ndarray]:
-        """Say what becomes of each line; return `decide` of all units of each stream, [units, 2, fates].
+        """Assign each line to training, held-out text, or a reason for dropping it.
 
-        All lines of a stream stay where more than half of those that are trained on have held-out text.
+        Training lines with held-out text are dropped, unless they are more than half of a stream.
+
+        Returns:
+            stream -> number of lines and of tokens per fate, int64 [units, 2, fates].
         """
         held_out = self._run_units("holding out", held_out_texts)
         keys = [keys for units in held_out.values() for keys, _ in units]
@@ -163,13 +166,13 @@ class CorpusBuild:
         return {stream: np.array(counts_of_units) for stream, counts_of_units in counts.items()}
 
     def write_shards(self, counts: Mapping[Stream, np.ndarray]) -> dict[str, Any]:
-        """Join the lines that are used to shards, and return the manifest.
+        """Write the training and held-out lines to shards, and return the manifest.
 
         Args:
-            counts: see `decide`.
+            counts: result of `decide`.
 
         Raises:
-            UserError: the filters left nothing of a language or pair.
+            UserError: no training line of a language or language pair is left.
         """
         vocab_size = self.tokenizer.vocab_size
         dtype = id_dtype(vocab_size)
@@ -182,7 +185,7 @@ class CorpusBuild:
             lines = dict(zip(FATES, counts[stream][:, 0].sum(axis=0).tolist()))
             tokens = dict(zip(FATES, counts[stream][:, 1].T.tolist()))  # of each unit
             if not lines["train"]:
-                raise nothing_left(stream, lines)
+                raise no_training_text_error(stream, lines)
             # Held-out text is named only where a line to train on had some.
             dropped = {
                 reason: lines[reason] for reason in DROPPED if lines[reason] or reason != HELD_OUT_TEXT
@@ -224,14 +227,18 @@ class CorpusBuild:
         return manifest
 
     def finish(self, manifest: dict[str, Any]) -> dict[str, Any]:
-        """Write the manifest, remove the work folder, and return the manifest."""
+        """Write the manifest with its checksum, remove the work directory, and return the manifest."""
         manifest["sha256"] = compute_checksum(manifest)
         write_json(self.output / MANIFEST, manifest)
         shutil.rmtree(self.output / WORK, ignore_errors=True)
         return manifest
 
     def _run_units(self, description: str, function: Callable) -> dict[Stream, list[Any]]:
-        """Run a function on each unit of each stream, with its work, number and file."""
+        """Call `function(work, number, path)` for each unit of each stream by the workers.
+
+        Returns:
+            stream -> results of its units.
+        """
         tasks = [
             (work, number, unit)
             for stream, work in self.works.items()
@@ -241,15 +248,19 @@ class CorpusBuild:
         return {stream: list(itertools.islice(results, len(units))) for stream, units in self.units.items()}
 
     def _run(self, description: str, function: Callable, tasks: list[tuple]) -> Iterator[Any]:
-        """Yield the results of a stage, in the order of the tasks."""
+        """Run the tasks of a stage by the workers, and yield results in the order of the tasks."""
         with closing(Progress(len(tasks), description, unit="parts")) as progress:
             for result in self.workers.run(function, tasks):
                 progress.update()
                 yield result
 
 
-def nothing_left(stream: Stream, lines: Mapping[str, int]) -> UserError:
-    """Return the error for text without any training line."""
+def no_training_text_error(stream: Stream, lines: Mapping[str, int]) -> UserError:
+    """Return the error for a language or language pair without a training line.
+
+    Args:
+        lines: fate -> number of lines.
+    """
     error = f"(dropped: {left_out(lines)}). Relax the filters or remove it from the command"
     if lines["held_out"]:
         error = "(all of it is held out). Provide more text, or set --held_out 0"
@@ -257,5 +268,5 @@ def nothing_left(stream: Stream, lines: Mapping[str, int]) -> UserError:
 
 
 def left_out(lines: Mapping[str, int]) -> str:
-    """Format what was dropped from a language or pair, and why."""
+    """Format the number of dropped lines of a language or language pair by reason."""
     return ", ".join(f"{lines[reason]:,} {reason}" for reason in DROPPED if lines.get(reason))

@@ -1,4 +1,4 @@
-"""Options of a corpus build: `--config file.yaml`, then `--key value`."""
+"""Options of ernie-m build_corpus: `--config file.yaml`, then `--key value`."""
 
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -85,7 +85,7 @@ class BuildOptions(TextOptions):
 
 
 def make_plan(options: BuildOptions, streams: list[Stream], tokenizer: Tokenizer) -> dict[str, Any]:
-    """Return all settings that determine the bytes of the corpus, for the manifest."""
+    """Collect all settings that determine the bytes of a corpus, for its manifest."""
     vocabulary = {"digest": tokenizer.digest, "size": tokenizer.vocab_size}
     if tokenizer.text_rules != ERNIE_M:  # a corpus without the key has the official rules
         vocabulary["text_rules"] = tokenizer.text_rules
@@ -95,6 +95,6 @@ def make_plan(options: BuildOptions, streams: list[Stream], tokenizer: Tokenizer
 
 
 def modification_times(streams: list[Stream]) -> dict[str, int]:
-    """Return the modification time of each file, in ns."""
+    """Return path -> modification time in ns, of all source files."""
     sources = [source for stream in streams for source in stream.sources]
     return {path: get_file_version(path)[1] for source in sources for path in source.paths}

@@ -17,7 +17,7 @@ from ernie_m.pretrain.build_corpus.build_args import BuildOptions, make_plan, mo
 from ernie_m.pretrain.build_corpus.encode_units import WORK
 from ernie_m.pretrain.build_corpus.report import pair_report, summary
 from ernie_m.pretrain.build_corpus.source_files import gather_notation, resolve
-from ernie_m.pretrain.build_corpus.text_units import look_at_sources
+from ernie_m.pretrain.build_corpus.text_units import check_sources
 from ernie_m.pretrain.build_corpus.workers import LocalWorkers, RayWorkers
 from ernie_m.reader.corpus import Corpus, open_corpus_tokenizer, read_manifest
 from ernie_m.reader.files.find_files import expand
@@ -30,16 +30,13 @@ from ernie_m.utils.output_lock import check_fingerprint, lock_output
 
 
 def build_corpus(options: BuildOptions) -> dict:
-    """Build a corpus, resume an unfinished build, or verify a finished corpus.
-
-    A unit of work depends only on its text. Its file is named after the text and the settings, and is
-    written atomically.
+    """Build a corpus, resume an unfinished build, or verify the checksums of a finished corpus.
 
     Returns:
         The manifest of the corpus.
 
     Raises:
-        UserError: invalid input or options, or --output contains other files.
+        UserError: invalid text or options, or --output contains other files.
     """
     output = Path(expand(options.output)).absolute()  # workers may run in another directory
     options = replace(options, output=str(output))
@@ -73,7 +70,7 @@ def build_corpus(options: BuildOptions) -> dict:
         raise UserError(
             f"{output}: expected an empty directory, a corpus or an unfinished build. Choose another --output"
         )
-    look_at_sources(streams, options)
+    check_sources(streams, options)
     workers = LocalWorkers(options.workers)
     if options.engine == "ray":
         workers = RayWorkers(options.workers, options.ray_address)
@@ -90,7 +87,7 @@ def build_corpus(options: BuildOptions) -> dict:
 
 
 def main() -> None:
-    """Build the corpus of the command line, and print a summary and sample pairs."""
+    """Build the corpus of the command line, and log a summary and sample pairs."""
     setup_console()
     options = parse_options(BuildOptions, gather_notation(sys.argv[1:]), __name__)
     table = summary(build_corpus(options))

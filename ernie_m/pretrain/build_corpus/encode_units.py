@@ -1,7 +1,9 @@
-"""Work on units of text: tokenize them, find duplicates, and decide which lines are kept.
+"""Work on units of text: tokenization, deduplication, and the decision which lines are kept.
+
 A document or pair is held out by the hash of its bytes. Equal texts may have different bytes, and a sentence
 may occur in several language pairs and in monolingual text. So each training line is compared with all
 held-out text. `ernie_m.reader.equal_texts` defines equality.
+
 The key of a line combines the keys of its texts. The keys of each unit are sorted on disk, and one key range
 of all units is loaded at a time. Keys are uniform, so a range fits in memory for any number of lines. Of
 lines with equal keys, the first in reading order is kept. Among n different lines, about n^2 / 2^65 are
@@ -60,16 +62,16 @@ _OF_DAMAGE = (
 
 @dataclass
 class StreamWork:
-    """Settings of a language or language pair that workers need.
+    """Settings of a stream, the text of a language or language pair, for the workers.
 
     Args:
-        folder: its folder in the work directory.
-        languages: one, or two for a pair.
-        held_out_side: the side of a pair whose hash decides whether it is held out.
-        max_ratio: see `BuildOptions`.
+        folder: folder of the stream in the work directory.
+        languages: one language, or the two of a pair.
+        held_out_side: side of a pair whose hash decides whether the pair is held out.
+        max_ratio: maximum ratio of the token counts of a pair's sides; 0: no limit.
         held_out_below: documents or pairs with a smaller hash are held out.
-        ranges: number of key ranges.
-        keeps_all: whether lines are kept although their text is held out elsewhere.
+        ranges: number of key ranges in the search for duplicates.
+        keeps_all: whether training lines are kept even if their text is held out elsewhere.
     """
 
     folder: Path
@@ -81,7 +83,12 @@ class StreamWork:
     keeps_all: bool = False
 
     def file(self, kind: str, number: int) -> Path:
-        """Return the file of a unit or key range, by its number."""
+        """Return the path of a file in the stream's folder.
+
+        Args:
+            kind: "keys", "fates" or "repeated".
+            number: number of the unit, or of the key range.
+        """
         return self.folder / f"{kind}-{number:06d}.npy"
 
 
@@ -92,10 +99,10 @@ def save(path: Path, array: np.ndarray) -> None:
 
 
 def read_unit(path: Path, *names: str) -> list[np.ndarray]:
-    """Read arrays from the file of a unit.
+    """Read arrays by name from the file of a tokenized unit.
 
     Raises:
-        UserError: it is missing or corrupt, and was removed, so that the same command rebuilds it.
+        UserError: the file is missing or corrupt. It was removed, so that the same command rebuilds it.
     """
     try:
         with zipfile.ZipFile(path) as file:
@@ -112,16 +119,16 @@ _UNIT = 1 << 32
 
 
 def count_ranges(lines: int) -> int:
-    """Return the number of key ranges for a number of lines."""
+    """Return the number of key ranges, each of which fits in memory, for a number of lines."""
     return math.ceil(lines / KEYS_IN_MEMORY)
 
 
 def sort_keys(work: StreamWork, number: int, unit: Path) -> None:
-    """Write the keys of a unit's lines, ascending, and their indices: uint64 [2, lines].
+    """Write the file of a unit with the keys of its lines, ascending, and their indices: uint64 [2, lines].
 
     Args:
-        number: the number of the unit in the stream.
-        unit: its file.
+        number: number of the unit in the stream.
+        unit: file of the tokenized unit.
     """
     (keys_of_texts,) = read_unit(unit, "keys")
     keys = hash_contents(line.tobytes() for line in keys_of_texts)
@@ -130,10 +137,10 @@ def sort_keys(work: StreamWork, number: int, unit: Path) -> None:
 
 
 def find_duplicates(work: StreamWork, number: int, units: int) -> None:
-    """Write the indices of the duplicate lines of a range, uint64 [repeated], ascending.
+    """Write the file of a key range with the indices of its duplicate lines, ascending: uint64 [repeated].
 
     Args:
-        number: number of the range.
+        number: number of the key range.
         units: number of units of the stream.
     """
     first_key = np.uint64(number * (1 << 64) // work.ranges)
@@ -152,7 +159,12 @@ def find_duplicates(work: StreamWork, number: int, units: int) -> None:
 
 
 def is_duplicate(work: StreamWork, number: int, lines: int) -> np.ndarray:
-    """Return whether each of a unit's `lines` is a duplicate, bool [lines]."""
+    """Return whether each line of a unit duplicates an earlier line: bool [lines].
+
+    Args:
+        number: number of the unit in the stream.
+        lines: number of lines of the unit.
+    """
     is_repeated = np.zeros(lines, bool)
     for key_range in range(work.ranges):
         indices = np.load(work.file("repeated", key_range), mmap_mode="r")
@@ -170,18 +182,19 @@ _BATCH = 2048  # lines per SentencePiece call
 def encode_unit(
     path: Path, unit: Unit, source: TextSource, work: StreamWork, options: BuildOptions, digest: str
 ) -> tuple[TextSource, int, np.ndarray]:
-    """Tokenize a unit and write its file, unless it exists.
+    """Tokenize a unit of text and write its file, unless the file exists.
 
     Args:
-        path: the file to write.
-        digest: digest of the vocabulary in the output directory.
+        path: file of the tokenized unit.
+        source: source of the unit.
+        digest: digest of the vocabulary in the output directory, a cache key.
 
     Returns:
-        The source; the bytes read from disk for the unit; the `counts` of `_write_unit`.
+        The source, the number of bytes read from disk for the unit, and the array `counts` of its file.
 
     Raises:
-        UserError: see `read_lines`; or a worker cannot access the output directory, or an earlier file is
-        corrupt.
+        UserError: a line is invalid, the output directory does not exist for this worker, or an existing file
+            is corrupt.
     """
     if not path.parent.is_dir():
         raise UserError(f"{path.parent}: not found by a worker. Choose an --output that all machines share")
@@ -195,12 +208,12 @@ def encode_unit(
 def _write_unit(
     path: Path, lines: Lines, work: StreamWork, options: BuildOptions, tokenizer: Tokenizer
 ) -> None:
-    """Write the file of a unit.
+    """Tokenize lines and write the file of their unit.
 
-    It contains `ids` [tokens]; `lengths` uint32 [lines, sides], the tokens of each line; `documents` uint32,
-    the lines of each document; `hashes` uint64 [lines], of the document of each line; `keys` uint64 [lines,
-    sides], of the texts, if any are compared; and `counts` of lines, documents, blank lines and filtered
-    lines.
+    Its arrays are `ids` [tokens]; `lengths` uint32 [lines, sides], number of tokens; `documents` uint32,
+    number of lines of each document; `hashes` uint64 [lines], hash of the document of each line; `keys`
+    uint64 [lines, sides], keys of the texts if they must be compared, otherwise [lines, 0]; and `counts`,
+    the number of lines, documents, blank lines and filtered lines.
     """
     texts = list(itertools.chain.from_iterable(lines.rows))  # both sides of a pair, then of the next one
     ids = [np.zeros(0, id_dtype(tokenizer.vocab_size))]  # `concatenate` requires an array
@@ -230,25 +243,28 @@ def _write_unit(
 
 
 def id_dtype(vocab_size: int) -> np.dtype:
-    """Return the narrowest unsigned dtype for the ids."""
+    """Return the dtype of stored token ids: uint16 if all ids fit, otherwise uint32."""
     return np.dtype("<u2" if vocab_size <= 1 << 16 else "<u4")
 
 
 @functools.lru_cache(maxsize=1)
 def open_tokenizer(output: str, text_rules: str, digest: str) -> Tokenizer:  # noqa: ARG001 - a key of the cache
-    """Return the tokenizer of a corpus. It is cached, because a worker tokenizes many units of a corpus."""
+    """Open the tokenizer of a corpus; cached, because a worker tokenizes many units.
+
+    Args:
+        output: the corpus directory.
+        digest: digest of the vocabulary.
+    """
     model_name, vocab_name = VOCABULARY_FILES
     return Tokenizer(Path(output, vocab_name), Path(output, model_name), text_rules)
 
 
 def held_out_texts(work: StreamWork, number: int, unit: Path) -> tuple[np.ndarray, int]:
-    """Return the keys of a unit's held-out texts, and the number of its other lines.
-
-    Duplicates are in neither.
+    """Return the keys of a unit's held-out texts, and the number of its training lines, without duplicates.
 
     Args:
         number: number of the unit in the stream.
-        unit: its file.
+        unit: file of the tokenized unit.
     """
     hashes, keys = read_unit(unit, "hashes", "keys")
     is_new = ~is_duplicate(work, number, len(hashes))
@@ -257,7 +273,13 @@ def held_out_texts(work: StreamWork, number: int, unit: Path) -> tuple[np.ndarra
 
 
 def decide(work: StreamWork, number: int, unit: Path) -> np.ndarray:
-    """Write the fate of each line of a unit: its index in FATES, uint8 [lines].
+    """Assign each line of a unit to a split or a reason for dropping it, and write the file of fates.
+
+    The file has the index in FATES of each line, uint8 [lines].
+
+    Args:
+        number: number of the unit in the stream.
+        unit: file of the tokenized unit.
 
     Returns:
         Number of lines and of tokens per fate, int64 [2, fates].

@@ -14,7 +14,7 @@ from ernie_m.utils.logging import in_columns
 _MANY_UNKNOWN = 0.05  # a higher fraction of unknown tokens in a language causes a warning
 _EXAMPLES = 3  # sample pairs per language pair
 _WIDTH = 100  # maximum length of a printed line, in characters
-_PLACES = 16  # number of positions in a stream at which sides are compared
+_POSITIONS = 16  # number of positions in a stream at which sides are compared
 _PAIRS = 128  # number of consecutive pairs compared at each position
 _FEWEST_PAIRS = 40  # fewer pairs are not significant
 _TOLERATED = 0.1  # the fraction of positions at which the sides need not fit
@@ -24,7 +24,7 @@ _LEAST_CORRELATION = 0.3
 
 
 def summary(manifest: Mapping[str, Any]) -> list[str]:
-    """Return a table with a row per language or side, and a warning per poorly covered language."""
+    """Format a table with a row per language or side, and a warning per language with many unknown tokens."""
     rows = [("text", "lines", "tokens", "unknown", "mean length", "held out", "left out")]
     sums: dict[str, Counter[str]] = defaultdict(Counter)  # language -> its tokens and unknown tokens
     for name, entry in [*manifest["mono"].items(), *manifest["parallel"].items()]:
@@ -56,7 +56,7 @@ def summary(manifest: Mapping[str, Any]) -> list[str]:
 
 
 def pair_report(corpus: Corpus, tokenizer: Tokenizer) -> list[str]:
-    """Return sample pairs of each language pair, a warning if sides do not fit, and counts of long pairs.
+    """Format length statistics, sample pairs, and a warning if the sides of a language pair seem misaligned.
 
     The samples are evenly spaced.
     """
@@ -79,15 +79,16 @@ def pair_report(corpus: Corpus, tokenizer: Tokenizer) -> list[str]:
 
 
 def sides_fit(pairs: CorpusPairs) -> list[bool]:
-    """Return whether consecutive pairs look like translations at sampled positions, by the lines' lengths.
+    """Return, for sampled positions, whether the lengths of both sides of consecutive pairs correlate.
 
-    Files that are shifted by a line have the same number of lines, but their lengths do not correlate.
+    The lengths of translations correlate; those of files that are misaligned by a line do not. [] if there
+    are too few pairs.
     """
     size = min(_PAIRS, len(pairs))
     if size < _FEWEST_PAIRS:
         return []
     fits = []
-    starts = np.linspace(0, len(pairs) - size, min(_PLACES, len(pairs) // size), dtype=int)
+    starts = np.linspace(0, len(pairs) - size, min(_POSITIONS, len(pairs) // size), dtype=int)
     for start in starts.tolist():
         # Compare logarithms of lengths, so that a long pair does not dominate.
         lengths = np.log([[len(side) for side in pairs[start + number]] for number in range(size)])  # [N, 2]

@@ -1,4 +1,4 @@
-"""Merges units into shards, the files of the corpus."""
+"""Writes the shards of a corpus from tokenized units."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -13,13 +13,13 @@ from ernie_m.utils.files import atomic_file
 
 
 def group_units(tokens: Sequence[int], shard_tokens: int) -> Iterator[slice]:
-    """Divide units into shards: consecutive units of at most `shard_tokens` in total, or one larger unit.
+    """Divide consecutive units into shards of at most `shard_tokens` tokens, or of one larger unit.
 
     Args:
         tokens: number of tokens of each unit.
 
-    Returns:
-        The units of each shard, as slices. Without tokens there is no shard.
+    Yields:
+        The units of each shard, as a slice; nothing if there are no tokens.
     """
     first = 0
     total = 0
@@ -43,18 +43,19 @@ def write_shard(
     tokens: int,
     vocab_size: int,
 ) -> tuple[dict[str, Any], dict[str, Any], np.ndarray]:
-    """Write the files of a shard.
+    """Write the files of a shard: the lines of one split in some units.
 
     Args:
         output: the corpus directory.
-        name: path of its files in that directory, without extension.
-        split: train or held_out.
-        first_unit: number of its first unit in the stream.
-        units: files of the units whose lines of this split it contains.
-        tokens: number of its tokens.
+        name: path of the shard in the corpus directory, without extension.
+        split: "train" or "held_out".
+        first_unit: number of the first unit in the stream.
+        units: files of the tokenized units.
+        tokens: number of tokens of the shard.
 
     Returns:
-        Its manifest entry; size and SHA-256 of its files; subword counts of each side, int64 [sides, V].
+        Manifest entry of the shard; file name -> size and SHA-256; subword counts of each side, int64 [sides,
+        V].
     """
     dtype = id_dtype(vocab_size)
     header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": (tokens,)}

@@ -1,4 +1,4 @@
-"""Sources of a corpus: resolves the notation `language<=path` to streams of files.
+"""Source files of a corpus: resolves the notation `language<=path`.
 
     en<=news.en.txt.gz            one file: plain, .gz, .bz2 or .xz
     en<=wiki/*.xz,books/          globs and folders; commas separate several
@@ -6,7 +6,7 @@
     en-de<=train.en,train.de      two aligned files
     en-de<=train                  Moses: train.en and train.de
 
-A YAML file has the same as mappings. Paths are strings or lists; two aligned files are a nested list.
+In a YAML file these are mappings, whose values are a path or a list; two aligned files are a nested list.
 """
 
 import json
@@ -32,7 +32,7 @@ from ernie_m.utils.files import get_file_version
 
 @dataclass(frozen=True)
 class TextSource:
-    """One file, or two aligned files.
+    """A source of a corpus: one file, or two aligned files.
 
     Args:
         paths: one path, or two in the order of `languages`.
@@ -47,23 +47,23 @@ class TextSource:
 
     @property
     def label(self) -> str:
-        """Name in the manifest."""
+        """Return the name of the source in the manifest, such as "en<=news.en.txt"."""
         return f"{'-'.join(self.languages)}<={','.join(self.paths)}"
 
     @property
     def has_columns(self) -> bool:
-        """Return whether it is one file with both sides of each pair."""
+        """Return whether the source is one file with both sides of each pair."""
         return len(self.paths) < len(self.languages)
 
     @property
     def unpacked(self) -> tuple[str, ...]:
-        """Resolved paths without compression suffix; equal for the same text."""
+        """Return the resolved paths without compression suffix, to detect a file that is given twice."""
         parts = [os.path.splitext(os.path.realpath(path)) for path in self.paths]
         return tuple(stem if end in PACKINGS else stem + end for stem, end in parts)
 
     @property
     def size(self) -> int:
-        """Size of the files in bytes.
+        """Return the total size of the files in bytes.
 
         Raises:
             UserError: a file cannot be read.
@@ -73,11 +73,11 @@ class TextSource:
 
 @dataclass(frozen=True)
 class Stream:
-    """All sources of one language, or of one language pair in either order.
+    """All sources of a language, or of a language pair.
 
     Args:
-        languages: one, or two in alphabetical order.
-        sources: in reading order.
+        languages: one language, or two in alphabetical order.
+        sources: the sources in reading order.
     """
 
     languages: tuple[str, ...]
@@ -85,20 +85,18 @@ class Stream:
 
     @property
     def is_parallel(self) -> bool:
-        """Return whether it is a language pair."""
+        """Return whether the stream is a language pair."""
         return len(self.languages) == 2
 
     @property
     def folder(self) -> str:
-        """Its folder in the corpus: mono/en, parallel/de-en."""
+        """Return the folder of the stream in the corpus, such as mono/en or parallel/de-en."""
         kind = "parallel" if self.is_parallel else "mono"
         return f"{kind}/{'-'.join(self.languages)}"
 
 
 def gather_notation(arguments: list[str]) -> list[str]:
-    """Merge all `--mono x --mono y` of a command line into one mapping, as the parser expects.
-
-    The mapping is JSON: language -> paths. `--parallel` is merged in the same way; other arguments stay.
+    """Merge repeated --mono options of a command line into one JSON mapping, and likewise --parallel.
 
     Raises:
         UserError: a value is not `language<=path`.
@@ -130,7 +128,7 @@ def gather_notation(arguments: list[str]) -> list[str]:
 
 
 def resolve(mono: Mapping[str, Any], parallel: Mapping[str, Any]) -> list[Stream]:
-    """Return the streams of a build: languages first, then pairs, each in alphabetical order.
+    """Resolve the source files of a build to streams: languages, then language pairs, alphabetically.
 
     Args:
         mono: language -> path or list of paths.

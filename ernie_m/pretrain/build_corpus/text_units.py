@@ -1,7 +1,8 @@
-"""Reads plain and compressed text: splits files into units of whole lines, and units into lines or pairs.
+"""Splits plain and compressed text files into units of whole lines, and units into lines or pairs.
 
-Only the text determines where a unit ends, not its compression or the reader. So a build writes the same
-bytes with any number of workers and after any interruption. Memory use does not depend on the file size.
+The boundaries of units depend only on the text, not on its compression or the number of workers. So a build
+writes the same bytes with any number of workers and after any interruption. Memory use does not depend on the
+file size.
 """
 
 import contextlib
@@ -33,11 +34,11 @@ _HEAD = 1 << 18  # bytes of a file of pairs for detecting its columns
 
 
 class PairTable(NamedTuple):
-    """A table of pairs whose rows are read unit by unit.
+    """The structure of a table of sentence pairs, whose rows are read unit by unit.
 
     Attributes:
         names: column names.
-        line: line number of the header, or of the first row.
+        line: line number of the header, or of the first row without a header.
         dialect: delimiter and quoting of the file.
         columns: indices of the text columns.
         first_row: line number of the first row.
@@ -51,13 +52,13 @@ class PairTable(NamedTuple):
 
 
 class Unit(NamedTuple):
-    """A part of a source.
+    """A unit of a source: some consecutive lines, which a worker processes at a time.
 
     Args:
-        texts: whole lines as bytes; for aligned files two texts with equally many lines.
-        first_line: line number of its first line in the file, from 1.
-        bytes_read: number of bytes read from disk for it.
-        table: how to read a file with both sides of each pair; None for other files.
+        texts: the lines as bytes; for aligned files two texts with equally many lines.
+        first_line: line number of the first line in the file, from 1.
+        bytes_read: number of bytes read from disk for the unit.
+        table: the structure of a file with both sides of each pair; None for other files.
     """
 
     texts: tuple[bytes, ...]
@@ -67,11 +68,11 @@ class Unit(NamedTuple):
 
 
 class Lines(NamedTuple):
-    """The stripped lines of a unit, without empty lines.
+    """The lines of a unit, stripped, without blank lines.
 
     Args:
-        rows: the text of each line, or both texts of each pair in the order of the stream's languages.
-        documents: the number of lines of each document; each pair is a document.
+        rows: the text of each line, or both sides of each pair in the order of the stream's languages.
+        documents: number of lines of each document; each pair is a document.
         empty_count: number of blank lines, or of pairs with an empty side.
         not_wanted_count: number of pairs dropped by --filter.
     """
@@ -83,12 +84,12 @@ class Lines(NamedTuple):
 
 
 def read_units(source: TextSource, unit_bytes: int, options: TextOptions) -> Iterator[Unit]:
-    """Yield the units of one source in order.
+    """Split a source into units, in order.
 
     Args:
-        unit_bytes: a unit ends with the last line (document, pair) that ends within this size.
-        options: how the text is read; with blank lines between documents, units end there, unless a document
-            is longer than a unit.
+        unit_bytes: maximum size of a unit, unless its only line is longer.
+        options: with blank lines between documents, units end between documents, unless a document is longer
+            than a unit.
 
     Raises:
         UserError: a file is empty, binary, corrupt or has an overlong line, two aligned files have different
@@ -114,21 +115,21 @@ def read_units(source: TextSource, unit_bytes: int, options: TextOptions) -> Ite
 
 
 def _opened(source: TextSource, path: str, options: TextOptions) -> contextlib.closing[TextFile]:
-    """Open a file of a source, for a `with` statement."""
+    """Open a file of a source within a `with` block."""
     languages = source.languages if len(source.languages) == 2 else None
     return contextlib.closing(TextFile(path, languages, options.encoding))
 
 
 def read_lines(unit: Unit, source: TextSource, languages: tuple[str, ...], options: TextOptions) -> Lines:
-    """Split a unit into lines.
+    """Split a unit into lines or pairs.
 
     Args:
         unit: a unit of `source`.
         languages: languages of the stream, in the order of the sides.
 
     Raises:
-        UserError: invalid UTF-8, a wrong number of columns, a missing score, or text that `check_text`
-            rejects; with file and line.
+        UserError: a line is not UTF-8 or too long, has a wrong number of columns or no score, or its text is
+            suspicious.
     """
     # The lines of each file, and from them rows with a cell per side.
     decoded = [_decode(text, path, unit.first_line) for text, path in zip(unit.texts, source.paths)]
@@ -153,9 +154,10 @@ def read_lines(unit: Unit, source: TextSource, languages: tuple[str, ...], optio
 
 
 def _cut(file: TextFile, size: int, blank_lines: bool) -> bytes:
-    """Return the next lines of a file: up to `size` bytes or one longer line; `blank_lines`: whole documents.
+    """Take the next lines from a file: up to `size` bytes, or one longer line.
 
-    Only the bytes up to `size` determine the cut, not the state of the buffer.
+    Args:
+        blank_lines: whether to take whole documents, which blank lines separate.
     """
     end = len(file.head(size))
     if blank_lines and end < len(file.buffer):  # the file continues, possibly within a document
@@ -165,7 +167,7 @@ def _cut(file: TextFile, size: int, blank_lines: bool) -> bytes:
 
 
 def _cut_aligned(files: list[TextFile], size: int) -> tuple[bytes, ...]:
-    """Return the next lines of two files, equally many: up to `size` bytes of each, or one longer line.
+    """Take the next lines from two aligned files, equally many: up to `size` bytes, or one longer line.
 
     Raises:
         UserError: only one of the files has ended.
@@ -187,7 +189,10 @@ def _cut_aligned(files: list[TextFile], size: int) -> tuple[bytes, ...]:
 
 
 def _decode(text: bytes, path: str, first_line: int) -> list[str]:
-    """Decode text into lines.
+    """Decode the bytes of a unit into lines.
+
+    Args:
+        path, first_line: file and line number of the text, for messages.
 
     Raises:
         UserError: a line is not UTF-8 or too long.
@@ -206,11 +211,11 @@ def _decode(text: bytes, path: str, first_line: int) -> list[str]:
         ) from error
 
 
-def look_at_sources(streams: Sequence[Stream], options: TextOptions) -> None:
-    """Log three lines of each file, and check that its beginning is text in one script.
+def check_sources(streams: Sequence[Stream], options: TextOptions) -> None:
+    """Log sample lines of each source file, and check that it begins with text in its language's script.
 
     Raises:
-        UserError: `check_text` rejects a file; or see `read_units`.
+        UserError: a file cannot be read or is not text, or the columns of a table are ambiguous.
     """
     scripts: dict[str, str] = {}  # of a language
     for source in itertools.chain.from_iterable(stream.sources for stream in streams):
@@ -236,10 +241,13 @@ def look_at_sources(streams: Sequence[Stream], options: TextOptions) -> None:
 def _make_table(
     file: TextFile, source: TextSource, options: TextOptions
 ) -> tuple[PairTable, list[tuple[int, list[str]]]]:
-    """Detect the columns of a file of pairs, and return its table and first rows, with their lines.
+    """Detect the structure of a file of sentence pairs.
+
+    Returns:
+        The structure, and the first rows with their line numbers.
 
     Raises:
-        UserError: it has no rows, or its text columns are ambiguous.
+        UserError: the file has no rows, or the text columns are ambiguous.
     """
     path = Path(file.path)
     if named_form(path) == UNITS:
@@ -260,7 +268,11 @@ def _make_table(
 def _rows(
     lines: list[str], pairs: PairTable, first_line: int, path: str, options: TextOptions
 ) -> tuple[list[list[str]], int]:
-    """Return the two texts of each row, and the number of rows that --filter or their split drops.
+    """Parse the rows of a table of sentence pairs.
+
+    Returns:
+        Both texts of each row, and the number of rows excluded by --filter or because they are in another
+        split.
 
     Raises:
         UserError: a row has a different number of columns.

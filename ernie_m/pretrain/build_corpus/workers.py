@@ -1,4 +1,5 @@
-"""Workers of a build: processes on this machine, or a Ray cluster.
+"""Workers of a corpus build: processes on this machine, or tasks on a Ray cluster.
+
 A task writes its file under a temporary name and renames it. So a task that is restarted, because its worker
 or machine died, produces the same file.
 """
@@ -26,13 +27,13 @@ _RETRIES = 4  # retries of a task whose Ray worker died
 
 
 class LocalWorkers:
-    """Spawned processes, used in a `with` statement. With `number` 1 this process does the work.
+    """Worker processes on this machine, within a `with` block.
 
     Args:
-        number: the number of processes; 0: one per core.
+        number: number of processes; 0: one per core; 1: all work is done in the current process.
 
     Attributes:
-        died: exception of `Future.result` if a worker died.
+        died: exception that `Future.result` raises if a worker died.
     """
 
     died: type[Exception] = BrokenProcessPool
@@ -43,14 +44,14 @@ class LocalWorkers:
     def __enter__(self) -> Self:
         spawn = multiprocessing.get_context("spawn")
         # It starts a process when there is a task for it.
-        self.pool = ProcessPoolExecutor(self.num_workers, spawn, initializer=_follow_parent)
+        self.pool = ProcessPoolExecutor(self.num_workers, spawn, initializer=_exit_with_parent)
         return self
 
     def __exit__(self, *_) -> None:
         self.pool.shutdown(cancel_futures=True)
 
     def submit(self, function: Callable[..., Result], *task: Any) -> Future:
-        """Start a task; with one worker, complete it."""
+        """Submit a task to a worker process; with one worker, run it now."""
         if self.num_workers > 1:
             with never_received((signal.SIGINT,)):  # the parent decides when a worker ends
                 return self.pool.submit(function, *task)
@@ -59,10 +60,10 @@ class LocalWorkers:
         return future
 
     def run(self, function: Callable[..., Result], tasks: Iterable[tuple]) -> Iterator[Result]:
-        """Call `function` with the arguments of every task, and yield results in order.
+        """Call `function` with the arguments of every task, and yield results in the order of tasks.
 
         Raises:
-            UserError: raised by a task, or a worker died.
+            UserError: a task has raised it, or a worker process died.
         """
         running: deque[Future] = deque()
         try:
@@ -83,12 +84,12 @@ class LocalWorkers:
 
 
 class RayWorkers(LocalWorkers):
-    """Workers of a Ray cluster.
+    """Workers on a Ray cluster, within a `with` block.
 
     Args:
-        number: the number of tasks at a time; 0: one per core of the cluster.
-        address: host:port of the cluster's head, or "auto" for this machine's cluster; None: start a cluster
-            on this machine for the build.
+        number: maximum number of concurrent tasks; 0: one per core of the cluster.
+        address: host:port of the head of a cluster, or "auto" for the cluster of this machine; None: start a
+            cluster on this machine.
     """
 
     def __init__(self, number: int, address: str | None):
@@ -125,25 +126,25 @@ class RayWorkers(LocalWorkers):
         ray.shutdown()
 
     def submit(self, function: Callable[..., Result], *task: Any) -> Future:
-        """Start a task. Ray starts it again if its worker dies."""
+        """Submit a task to the cluster, which retries it if its worker dies."""
         return _on_cluster(function).remote(*task).future()
 
 
 @functools.cache  # otherwise Ray sends the function with each task, with a warning
 def _on_cluster(function: Callable) -> Any:
-    """Wrap a function for a Ray cluster."""
+    """Return a function as a remote function of Ray."""
     import ray
 
     return ray.remote(max_retries=_RETRIES, num_cpus=1)(function)
 
 
-def _follow_parent() -> None:
-    """Let a worker end with its parent, even if the parent is killed."""
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
-
-
 def _exit_with_parent() -> None:
-    """Wait for the end of the parent process, then end this one."""
+    """Start a thread that ends this worker process when its parent ends, even if the parent is killed."""
+    threading.Thread(target=_await_parent_exit, daemon=True).start()
+
+
+def _await_parent_exit() -> None:
+    """Wait until the parent process ends, then end this process with exit code 1."""
     parent = multiprocessing.parent_process()
     assert parent is not None  # this is a worker
     parent.join()
@@ -151,5 +152,5 @@ def _exit_with_parent() -> None:
 
 
 def _last_line(error: BaseException) -> str:
-    """Return the last line of an error's message, at most 300 characters."""
+    """Return the last line of an exception's message, at most 300 characters."""
     return str(error).strip().rpartition("\n")[2].strip()[:300] or type(error).__name__

@@ -1,6 +1,6 @@
-"""The objectives, one per file, found by file name; docs/pretraining.md explains how to add one.
+"""The registry of objectives, one per file, named after the file.
 
-`ernie_m/pretrain/objective.py` has their base class.
+`ernie_m/pretrain/objective.py` has the base class, and docs/pretraining.md explains how to add an objective.
 """
 
 import inspect
@@ -20,16 +20,16 @@ _own: dict[str, Any] = {}  # classes added by `use_files`
 
 
 def use_files(paths: Iterable[str]) -> None:
-    """Add the objective of each file, under the name of its file.
+    """Register the custom objective of each file, under the name of the file.
 
     Raises:
-        UserError: a file cannot be read, has an error, does not define exactly one objective, or its name is
-        taken.
+        UserError: a file cannot be read, raises an exception, does not define exactly one objective, or has
+            the name of a built-in objective.
     """
     for path in paths:
         name = Path(path).stem
         if name in OF_THE_PAPER or not name.isidentifier():
-            raise UserError(f"{path}: {name} invalid name of an objective. Rename the file")
+            raise UserError(f"{path}: invalid objective name {name}. Rename the file")
         classes = _classes_in(run_file(path, f"{__name__}.{name}"))
         if len(classes) != 1:
             line = max((inspect.getsourcelines(cls)[1] for cls in classes), default=1)
@@ -39,12 +39,12 @@ def use_files(paths: Iterable[str]) -> None:
 
 
 def get_class(name: str) -> Any:
-    """Return the class of an objective, the only subclass of `Objective` in its file."""
+    """Return the class of an objective by name."""
     return _own[name] if name in _own else _classes_in(import_module(f"{__name__}.{name}"))[0]
 
 
 def _classes_in(module: ModuleType) -> list[Any]:
-    """Return the subclasses of `Objective` that a module defines and that have `reads`."""
+    """Return the objective classes that a module defines: those with an attribute `reads`."""
     return [
         value
         for value in vars(module).values()

@@ -1,8 +1,8 @@
 """BTMLM, the back-translation masked language model: two stages on the text of one language.
 
 Stage 1 (paper, section 3 and Figure 4), without gradient or dropout: max(1, round(0.2 n)) placeholders in a
-second language follow a sentence of n tokens. Each attends to the sentence and itself, as a mask of CAMLM
-does, and its prediction becomes a pseudo-token (`ernie_m/pretrain/btmlm_pseudo_tokens.py`):
+second language follow a sentence of n tokens. A placeholder attends to the sentence and itself, like a masked
+token in CAMLM. Its prediction becomes a pseudo-token (`ernie_m/pretrain/btmlm_pseudo_tokens.py`):
 
              x1 x2 x3 x4 | M5 M6 M7
         x1    1  1  1  1 |  .  .  .
@@ -32,7 +32,11 @@ _PAIR_EXPONENT = 0.7  # as for the sampling of pairs in InfoXLM
 
 
 class Btmlm(Objective[Text]):
-    """[CLS] X [SEP] and p placeholders; then [CLS] X' [SEP] [SEP] P [SEP]."""
+    """Back-translation masked language model.
+
+    The input of the first stage is [CLS] X [SEP] and p placeholders, that of the second stage [CLS] X' [SEP]
+    [SEP] P [SEP], with the masked sentence X' and the pseudo-tokens P.
+    """
 
     reads = Text
     evaluated_on = Pair  # the source is read; pseudo-tokens have the target's language
@@ -43,11 +47,10 @@ class Btmlm(Objective[Text]):
         self.second_language = SecondLanguage(setting.languages, setting.pairs, self.config.second_language)
 
     def lengths(self, text: Text) -> tuple[int, int]:
-        """Return n and p: the numbers of sentence tokens and of pseudo-tokens.
+        """Return n and p, the number of sentence tokens after truncation and of pseudo-tokens.
 
-        p = max(1, round(proportion x n)); the paper's Figure 6 compares 5, 10, 15 and 20 %. n is the length
-        of the text, or if that is too long, the largest n for which n + p + 4 special tokens fit in
-        `max_seq_len`.
+        p = max(1, round(proportion x n)); the paper's Figure 6 compares 5, 10, 15 and 20 %. A text is
+        truncated to the largest n for which n + p + 4 special tokens fit in `max_seq_len`.
         """
         proportion = self.config.pseudo_proportion
         longest = self.max_seq_len - 4
@@ -60,7 +63,7 @@ class Btmlm(Objective[Text]):
         return n, p
 
     def sides(self, text: Text) -> list[np.ndarray]:
-        """Return the sentence; pseudo-tokens are never predicted."""
+        """Return the ids of the truncated sentence, whose tokens may be predicted."""
         n, _ = self.lengths(text)
         return [text.ids[:n]]
 
@@ -68,10 +71,10 @@ class Btmlm(Objective[Text]):
         return sum(self.lengths(text)) + 4  # [CLS] X' [SEP] [SEP] P [SEP]
 
     def mask(self, text: Text, rng: np.random.Generator, second_language: int | None = None) -> MaskedExample:
-        """Return both stages of a sentence. The slots of the second are [MASK] until the first has run.
+        """Make the inputs of both stages; pseudo-tokens are [MASK] until the first stage has generated them.
 
         Args:
-            second_language: language of the pseudo-tokens; None: drawn randomly.
+            second_language: language id of the pseudo-tokens; None: sampled.
         """
         if second_language is None:
             second_language = self.second_language.draw(text.language, rng)
@@ -112,7 +115,7 @@ class Btmlm(Objective[Text]):
         return MaskedExample(self.name, [stage2], Stage1Sequence(stage1, slots, draws))
 
     def evaluate(self, pairs: Sequence[Pair], model: Any, evaluator: Any) -> dict[str, Any] | None:
-        """Evaluate as `Objective.evaluate`, and add the perplexity without pseudo-tokens."""
+        """Evaluate on the sources of held-out pairs; also compute the perplexity without pseudo-tokens."""
         scores = evaluator.scores(
             model, self, pairs, mask=lambda pair, rng: self.mask(pair.source, rng, pair.target.language)
         )
@@ -129,7 +132,7 @@ class Btmlm(Objective[Text]):
 
     @classmethod
     def record(cls, sums: Mapping[str, float]) -> dict[str, float]:
-        """Record as `Objective.record`, with the fractions of copied and repeated pseudo-tokens."""
+        """Compute the entries of metrics.jsonl, with the fractions of copied and repeated pseudo-tokens."""
         record = super().record(sums)
         # Sentences of only [UNK] have pseudo-tokens but no masked tokens, so no record.
         if record and sums["pseudo"]:
@@ -144,14 +147,15 @@ class Btmlm(Objective[Text]):
 
 
 class SecondLanguage:
-    """Draws the language of BTMLM's pseudo-tokens.
+    """Samples the language of BTMLM's pseudo-tokens.
 
     Args:
-        pairs: number of sentence pairs by two indices into `languages`; (a, b) and (b, a) are added.
-        mode: "parallel": in proportion to pairs^0.7 among the languages with sentence pairs with the
-            sentence's language, the only directions that CAMLM has learned. Without such a language, each
-            other language has the weight (number of all its pairs)^0.7; if no language has pairs, all have
-            the same weight. "uniform": all other languages have the same weight.
+        languages: language names.
+        pairs: (a, b), two language ids -> number of sentence pairs; (a, b) and (b, a) are added up.
+        mode: "parallel": in proportion to pairs^0.7, among languages that have sentence pairs with the
+            sentence's language, because CAMLM trains only these directions. If there are none, each other
+            language has the weight (number of all its pairs)^0.7; if no language has pairs, the same weight.
+            "uniform": all other languages have the same weight.
 
     Raises:
         UserError: there is only one language.
@@ -181,6 +185,6 @@ class SecondLanguage:
         self._cumulative /= self._cumulative[:, -1:]  # exactly 1 at the end, so that no draw exceeds it
 
     def draw(self, language: int, rng: np.random.Generator) -> int:
-        """Return a language other than `language`."""
+        """Sample a language id other than `language`, the language id of the sentence."""
         # side="right": a draw of exactly 0 never selects a first language with probability 0.
         return int(np.searchsorted(self._cumulative[language], rng.random(), side="right"))

@@ -1,8 +1,8 @@
 """CAMLM, the cross-attention masked language model: a masked token is predicted from the other language.
 
-It attends to itself and the other side's unmasked tokens (paper, section 3 and Figure 2 c). Unmasked tokens
-attend only to the unmasked tokens of their own side: if they attended to the other side, a masked token would
-see its neighbors through them one layer later.
+A masked token attends to itself and to the unmasked tokens of the other language (paper, section 3 and Figure
+2 c). Unmasked tokens attend only to the unmasked tokens of their own language: otherwise, information about a
+masked token's own sentence would reach the masked token one layer later.
 
              x1 M2 x3 | y4 M5 M6 y7
         x1    1  .  1 |  .  .  .  .
@@ -13,8 +13,8 @@ see its neighbors through them one layer later.
         M6    1  .  1 |  .  .  1  .
         y7    .  .  . |  1  .  .  1
 
-Training computes this as two sequences of context and placeholders, with equal states: the unmasked tokens of
-one side, then the masks of the other, each visible only to itself
+Training computes the same hidden states from two sequences of context and placeholders: the unmasked tokens
+of one side, then the masked tokens of the other, each of which only itself attends to
 (`ernie_m.model.packed_layout.PackedLayout`).
 
              x1 x3 | M5 M6
@@ -29,10 +29,10 @@ one side, then the masks of the other, each visible only to itself
         M2    1  1 |  1
 
 This is the paper's formula, and the default (`objectives.camlm_context: unmasked`). In the paper's example,
-p(x2 | M2, y4, y5, y6, y7), the masked y5 and y6 are visible as well. So `with_masks` makes a masked token
-also attend to the other side's [MASK] tokens, here m2, m5 and m6, which are context and attend only to their
-own side. The predicted masks are separate rows that are visible only to themselves: if M2 attended to M5, it
-would see x1 and x3 one layer later.
+p(x2 | M2, y4, y5, y6, y7), the condition includes the masked y5 and y6. So `with_masks` makes a masked token
+also attend to the [MASK] tokens of the other language, here m2, m5 and m6, which are context and attend only
+to their own language. The predicted masks are separate rows that only they themselves attend to: if M2
+attended to M5, information from x1 and x3 would reach M2 one layer later.
 
              x1 m2 M2 x3 | y4 m5 M5 m6 M6 y7
         x1    1  1  .  1 |  .  .  .  .  .  .
@@ -57,7 +57,10 @@ from ernie_m.pretrain.packing import MaskedExample, MaskedSequence
 
 
 class Camlm(Objective[Pair]):
-    """[CLS] S [SEP] [SEP] Y [SEP]; [CLS] and the first [SEP] belong to the source."""
+    """Cross-attention masked language model. The input is [CLS] S [SEP] [SEP] Y [SEP].
+
+    [CLS] S [SEP] is the source side, and [SEP] Y [SEP] the target side.
+    """
 
     reads = Pair
     needs = "an unmasked token on each side (objectives.mask_rate)"
@@ -72,7 +75,7 @@ class Camlm(Objective[Pair]):
         return super().tokens(pair) + further
 
     def accepts(self, pair: Pair) -> bool:
-        """Return whether both sides keep an unmasked ordinary token to predict from."""
+        """Return whether both sides keep at least one unmasked ordinary token as context."""
         lengths = [len(self.predictable(ids)) for ids in self.sides(pair)]
         return all(number_chosen(n, self.config.mask_rate) < n for n in lengths)
 
@@ -85,16 +88,16 @@ class Camlm(Objective[Pair]):
 
 
 def _half(whole: MaskedSequence, side: np.ndarray, context_side: int, with_masks: bool) -> MaskedSequence:
-    """Return half of a masked pair: one side as context, then the other side's masks as placeholders.
+    """Make one of the two sequences of a masked pair: one side as context, the other's masks as placeholders.
 
-    Each token keeps its position and language, and each mask its target. So both halves together have the
-    loss of the pair.
+    Each token keeps its position and language, and each mask its label. So the losses of both sequences are
+    the loss of the pair.
 
     Args:
         whole: the masked pair, as one sequence of t tokens.
-        side: [t], 0 or 1.
-        context_side: the side that is the context.
-        with_masks: whether the context also contains the masks of its side.
+        side: side of each token, [t], 0 or 1.
+        context_side: the side that is the context, 0 or 1.
+        with_masks: whether the context also contains the [MASK] tokens of its side.
     """
     context = np.flatnonzero(side == context_side)  # columns, ascending
     if not with_masks:

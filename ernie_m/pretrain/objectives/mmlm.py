@@ -23,7 +23,7 @@ _LEARNED = 0.5
 
 
 class Mmlm(Objective[Text]):
-    """[CLS] X [SEP]."""
+    """Monolingual masked language model. The input is [CLS] X [SEP]."""
 
     reads = Text
 
@@ -31,7 +31,7 @@ class Mmlm(Objective[Text]):
         return MaskedExample(self.name, [self.replaced_in_text(text, rng)])
 
     def evaluate(self, texts: Sequence[Text], model: Any, evaluator: Any) -> dict[str, Any] | None:
-        """Evaluate as `Objective.evaluate`, and add the perplexity of the unigram model."""
+        """Evaluate on held-out texts; also compute the perplexity of the unigram baseline."""
         scores = super().evaluate(texts, model, evaluator)
         if scores is None:
             return None
@@ -39,22 +39,22 @@ class Mmlm(Objective[Text]):
 
     @classmethod
     def perplexity_note(cls, results: Sequence[Mapping[str, Any]]) -> str:
-        of_frequencies = geometric_mean(result["frequency_perplexity"] for result in results)
-        return f"; unigram baseline: {of_frequencies:.2f}"
+        baseline = geometric_mean(result["frequency_perplexity"] for result in results)
+        return f"; unigram baseline: {baseline:.2f}"
 
     @classmethod
     def plateau(cls, results: Sequence[Mapping[str, float]], advice: str) -> str | None:
-        """Return a line with `advice` if the perplexity is not far below the unigram baseline, or None.
+        """Return a warning if the perplexity is not far below the unigram baseline; otherwise None.
 
         A small model, or a new head, learns subword frequencies first, and co-occurrence much later.
         """
         if not results:
             return None
         mean = geometric_mean(result["perplexity"] for result in results)
-        of_frequencies = geometric_mean(result["frequency_perplexity"] for result in results)
-        if mean <= _LEARNED * of_frequencies:
+        baseline = geometric_mean(result["frequency_perplexity"] for result in results)
+        if mean <= _LEARNED * baseline:
             return None
         return (
             f"{cls.name} has learned little from context: held-out perplexity {mean:.0f}, unigram baseline "
-            f"{of_frequencies:.0f}. {advice}"
+            f"{baseline:.0f}. {advice}"
         )
