@@ -1,4 +1,4 @@
-"""A model in mteb.
+"""Evaluate a model with mteb.
 
 python examples/mteb_encoder.py configs/e5-small STS17
 """
@@ -13,7 +13,7 @@ import ernie_m
 
 
 class ErnieM(AbsEncoder):
-    """The embeddings of `ernie_m.load(folder)`, with the prompts of E5."""
+    """Encoder for mteb: embeddings of `ernie_m.load(folder)`, with the prompts of E5."""
 
     def __init__(self, folder):
         self.model = ernie_m.load(folder)

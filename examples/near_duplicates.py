@@ -1,10 +1,11 @@
-"""Print the pairs of lines of a file that mean the same, in any languages, the nearest first.
+"""Print pairs of lines of a file with the same meaning, in any languages, most similar first.
 
     python examples/near_duplicates.py configs/e5-small texts.txt 0.91
 
-The threshold depends on model and texts: E5's cosines lie between 0.7 and 1, and sentences of one pattern
-reach 0.97. Look where duplicates end. For more than some 20,000 texts, `range_search` of `faiss.IndexFlatIP`
-needs no N x N numbers. `ernie-m mine_pairs` finds translations in two files.
+The threshold depends on model and texts: E5's cosines are between 0.7 and 1, and sentences with the same
+pattern reach 0.97. Choose it where the printed pairs cease to be duplicates. For more than about 20,000
+texts, use `range_search` of `faiss.IndexFlatIP`, which does not need an N x N matrix. `ernie-m mine_pairs`
+finds translations in two files.
 """
 
 import sys
@@ -16,7 +17,7 @@ import ernie_m
 
 
 def near_duplicates(model, texts, threshold):
-    """(cosine, text, text) of each pair above the threshold, the nearest first."""
+    """Return (cosine, text, text) of each pair with a cosine above the threshold, most similar first."""
     vectors = model.encode(texts, normalize=True)  # float32 [N, H]
     cosines = np.triu(vectors @ vectors.T, k=1)  # each pair once
     pairs = [(cosines[a, b], texts[a], texts[b]) for a, b in np.argwhere(cosines > threshold)]

@@ -1,6 +1,6 @@
-"""`Model.fit` as an estimator of scikit-learn, for pipelines, grids and cross-validation.
+"""`Model.fit` as an estimator of scikit-learn, for pipelines, grid search and cross-validation.
 
-Embeddings next to other columns of a table need no class:
+To combine embeddings with other columns of a table, no class is needed:
 
     vectors = FunctionTransformer(model.encode)
     columns = ColumnTransformer([("text", vectors, "text")], remainder="passthrough")
@@ -13,7 +13,7 @@ import ernie_m
 
 
 class ErnieMClassifier(ClassifierMixin, BaseEstimator):
-    """Logistic regression on frozen embeddings of one column of texts."""
+    """Scikit-learn classifier: logistic regression on frozen embeddings of one column of texts."""
 
     def __init__(self, folder="configs/e5-small", layer=None):
         self.folder = folder

@@ -3,8 +3,8 @@
     python examples/spans_to_words.py doccano.jsonl > words.jsonl
     python examples/spans_to_words.py doccano.jsonl --utf_16 > words.jsonl
 
-With --utf_16 the offsets are those of JavaScript, for which an emoji has two characters. A word ends where a
-span does. Of spans that overlap the first, longest one is kept.
+With --utf_16, offsets count UTF-16 code units, as in JavaScript, where an emoji has two. Words are split at
+the ends of spans. Of overlapping spans, the first one is kept, the longest of those that begin together.
 """
 
 import json
@@ -21,19 +21,19 @@ for row in rows:
     text = row["text"]
     of_prodigy = [[span["start"], span["end"], span["label"]] for span in row.get("spans", [])]
     kinds = ["Z" if sign.isspace() else unicodedata.category(sign)[0] for sign in f" {text} "]
-    edges = {place for place in range(len(text) + 1) if {*kinds[place : place + 2]} & {*"PSZ"}}
+    edges = {index for index in range(len(text) + 1) if {*kinds[index : index + 2]} & {*"PSZ"}}
     longest_first = sorted(row.get("label", of_prodigy), key=lambda span: (span[0], -span[1]))
     for *span, label in longest_first:
         if "--utf_16" in options:
             units = text.encode("utf-16-le")
-            span = [len(units[: 2 * place].decode("utf-16-le", "ignore")) for place in span]
+            span = [len(units[: 2 * offset].decode("utf-16-le", "ignore")) for offset in span]
         within += not edges.issuperset(span)
         if spans and span[0] < spans[-1][1]:
             left_out += 1
         else:
             spans.append([*span, label])
-    places = sorted(edges.union(*(span[:2] for span in spans)))
-    for start, end in pairwise(places):
+    boundaries = sorted(edges.union(*(span[:2] for span in spans)))
+    for start, end in pairwise(boundaries):
         tag = [f"{'IB'[start == first]}-{label}" for first, last, label in spans if first <= start < last]
         if text[start:end].strip():
             words.append(text[start:end])

@@ -1,10 +1,10 @@
-"""Fine-tune a classifier in a loop of your own, with Paddle's optimizer or with this project's (ours).
+"""Fine-tune a classifier in a custom training loop, with Paddle's optimizer or this project's (ours).
 
     python examples/train_classifier.py configs/e5-small train.tsv label_map.json ours 5e-5
     fleetrun --nproc_per_node 2 --backend gloo examples/train_classifier.py ...    # two processes on a CPU
 
-The losses are those of run_classifier.py with --warmup_proportion 0 --layerwise_lr_decay 1, but for the draws
-of dropout.
+The losses are those of run_classifier.py with --warmup_proportion 0 --layerwise_lr_decay 1, except for the
+random numbers of dropout.
 """
 
 import sys
@@ -27,7 +27,7 @@ from ernie_m.training import distributed
 
 
 def train(start: str, train_set: str, label_map: str, kind: str, rate: float, epochs=3, batch_size=32):
-    """Train on a file of run_classifier.py, and yield the loss of each step, over all processes."""
+    """Train on a training file of run_classifier.py; yield the loss of each step, summed over processes."""
     rank = distributed.rank()
     processes = distributed.world_size()  # as fleetrun says
     if processes > 1:

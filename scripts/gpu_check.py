@@ -1,9 +1,7 @@
 """Check that this device agrees with a CPU in float64: `sh scripts/gpu_check.sh`.
 
-One line per check: its maximum difference and its bound, then ok, skipped or failed. The exit code is 1 if a
-check failed. Add the whole output to a bug report (docs/hardware.md).
-
-The checks are tests of tests/gpu/.
+Each check, a test in tests/gpu/, prints a line with the maximum difference and its bound, then ok, skipped or
+failed. The exit code is 1 if a check failed. Add the whole output to a bug report (docs/hardware.md).
 """
 
 from ernie_m.utils.first_import import run
@@ -29,7 +27,7 @@ SETTINGS = ["-p", "no:cacheprovider", "-o", "addopts=--import-mode=importlib", "
 
 @dataclass
 class CheckFlags:
-    """No options."""
+    """The command has no options."""
 
 
 def main() -> None:
@@ -60,7 +58,7 @@ def main() -> None:
 
 
 def get_output(*command: str) -> str:
-    """Return a command's output, with semicolons between lines; or state that it is missing or fails."""
+    """Return the output of a command, with lines joined by semicolons, or that it is missing or fails."""
     if shutil.which(command[0]) is None:
         return f"no {command[0]}"
     finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)

@@ -1,4 +1,5 @@
 """The demo of scripts/demo.sh --pretrain: the gain of the paper's objectives over MMLM, on public text.
+
 A small encoder is pretrained with MMLM in ten languages. Two runs continue from it for equal steps: one with
 MMLM only, one with all four objectives. Both are evaluated on bitext retrieval with packages that are not in
 the training text, and on topic classification trained on English sentences.
@@ -39,7 +40,7 @@ START = "start"
 
 @dataclass
 class PretrainDemoFlags:
-    """The length of training."""
+    """Options of the pretraining demo."""
 
     start_steps: PositiveInt = 700
     """Number of steps of the initial MMLM training, of about 2,000 tokens each."""
@@ -83,8 +84,10 @@ def main() -> None:
 
 
 def carry_out(*steps: Command) -> None:
-    """Run steps in parallel, except finished ones; only the first one's output is shown.
-    If a step fails, this program ends with its exit code. The others end as well, and resume next time.
+    """Run unfinished commands in parallel, and show the output of the first one.
+
+    If a command fails, the others are stopped, and this script exits with its exit code. The next run resumes
+    all of them.
     """
     unfinished = []
     for step in steps:
@@ -104,7 +107,7 @@ def carry_out(*steps: Command) -> None:
 
 
 def plan_corpus() -> list[Command]:
-    """Return the commands that make a vocabulary and a corpus of the text."""
+    """Return the commands that train a vocabulary and build a corpus from the downloaded text."""
     text = []
     for path in sorted((TEXT / "train").iterdir()):
         text += ["--mono" if path.suffix == ".txt" else "--parallel", f"{path.stem}<={path}"]
@@ -122,7 +125,13 @@ def plan_corpus() -> list[Command]:
 
 
 def pre_training(purpose: str, folder: Path, steps: int, objectives: str, seed: int) -> Command:
-    """Return the pretraining config of an encoder: CONFIG with the paper's mixing ratios of objectives."""
+    """Return the command that pretrains an encoder with CONFIG and some objectives.
+
+    Args:
+        purpose: what is trained, for messages.
+        folder: output directory.
+        objectives: comma-separated objectives, with default mixing ratios.
+    """
     words: list[object] = ["run_pretrain", "--config", CONFIG, "--data.corpus", OUTPUT / "corpus"]
     words += ["--run.output", folder, "--run.seed", seed, "--optimizer.steps", steps]
     words += ["--optimizer.tokens", 0]
@@ -138,23 +147,22 @@ def pre_training(purpose: str, folder: Path, steps: int, objectives: str, seed: 
 
 
 def get_model_path(folder: Path) -> Path:
-    """Return the model of a run: that of the static embeddings is from training on pairs."""
+    """Return the path of the trained model in an output directory."""
     return folder / ("best" if folder.name == "pieces" else "encoder")
 
 
 def search(folder: Path) -> Command:
-    """Return the retrieval command on held-out pairs for the model of a run."""
+    """Return the command that evaluates retrieval on held-out pairs with the model of an output directory."""
     words = ["run_retrieval", "--pairs", TEXT / "held-out", "--untrained", "false", "--layer", "sweep"]
     words += ["--init_pretraining_params", get_model_path(folder), "--checkpoints", folder / "search"]
     return Command(f"evaluate retrieval on held-out pairs with {folder}", words, folder / "search" / SWEEP)
 
 
 def read_scores(folder: Path) -> dict[str, float]:
-    """Return the metrics of a run as means over languages: retrieval and topics in percent, perplexities.
+    """Return the scores of a run, means over languages: retrieval and topic accuracy in %, perplexities.
 
-    A static model has no perplexities.
-
-    The topics are those of the quick demo: trained on 30 English sentences, tested on the others.
+    A static model has no perplexities. The topic classifier is that of the quick demo, trained on 30 English
+    sentences.
     """
     rows = read_json(folder / "search" / SWEEP)["rows"]
     scores = {name: statistics.mean(rows[row].values()) for name, row in SEARCHES.items() if row in rows}
@@ -172,7 +180,7 @@ def read_scores(folder: Path) -> dict[str, float]:
 
 
 def show(scores: Mapping[str, Mapping[str, float]]) -> None:
-    """Print the scores of each run, and the difference between all objectives and MMLM only."""
+    """Print a table of the scores of all runs, and the differences between four objectives and MMLM only."""
     measures = list(scores[START])
     lines = [["", *measures]]
     for label, row in scores.items():

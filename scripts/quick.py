@@ -1,4 +1,5 @@
-"""The quick demo of scripts/demo.sh --quick: an embedding model, without any preparation.
+"""The quick demo of scripts/demo.sh --quick: an embedding model, without any training data.
+
 It evaluates bitext retrieval on 500 sentences in ten languages, and trains a topic classifier on 30 English
 sentences, which it tests in nine other languages. Each line of sentences.tsv has one sentence in all
 languages; the first six sentences of a topic are for training, the other four for testing.
@@ -28,7 +29,7 @@ FOLDER = Path("output/demo-quick")  # input of the demo UI: texts/ by language, 
 
 @dataclass
 class QuickFlags:
-    """The model to try."""
+    """Options of the quick demo."""
 
     model: str = "configs/e5-small"
     """Model directory, or a model name on the Hugging Face Hub."""
@@ -69,7 +70,7 @@ def main() -> None:
 
 
 def read_sentences() -> tuple[list[str], dict[str, list[str]]]:
-    """Return the topic of each line, and language -> its sentence in each line."""
+    """Read sentences.tsv: the topic of each line, and language -> its sentence of each line."""
     header, *lines = [line.split("\t") for line in SENTENCES.read_text(encoding="utf-8").splitlines()]
     topics = [line[0] for line in lines]
     return topics, {code: [line[column] for line in lines] for column, code in enumerate(header) if column}
@@ -81,7 +82,8 @@ def score_topics(
     """Train a classifier on the first English sentences of each topic, and test it on the other sentences.
 
     Args:
-        texts: language -> its sentence in each line.
+        topics: topic of each line.
+        texts: language -> its sentence of each line.
         output: output directory of the classifier.
 
     Returns:
@@ -100,7 +102,7 @@ def score_topics(
 
 
 def score_translations(vectors: dict[str, np.ndarray]) -> dict[str, float]:
-    """Return the accuracy@1 of each language's sentences against their English translations, in percent.
+    """Compute the retrieval accuracy@1 of English translations, in percent: language -> accuracy.
 
     Args:
         vectors: language -> embeddings [N, H] of the same N sentences.
@@ -113,7 +115,7 @@ def score_translations(vectors: dict[str, np.ndarray]) -> dict[str, float]:
 
 
 def average_without_english(accuracies: dict[str, float]) -> float:
-    """Return the mean over the languages except English, with one decimal."""
+    """Compute the mean accuracy over all languages except English, rounded to one decimal."""
     return round(float(np.mean([accuracy for code, accuracy in accuracies.items() if code != "en"])), 1)
 
 

@@ -1,10 +1,10 @@
-"""Verify released weights: names, shapes and finite values; for base also the values of PaddleNLP's tests.
+"""Verify released weights: names, shapes and finite values; for base also the output in PaddleNLP's tests.
 
     sh scripts/verify_weights.sh configs/base
     sh scripts/verify_weights.sh configs/large
 
-Weights with a masked-LM head, which was not released, also predict masked words. Exit code 0 if all values
-agree, 1 if one does not, 2 if these are not the complete weights of base or large.
+With a masked-LM head, which was not released, masked tokens are also predicted. The exit code is 0 if the
+output agrees, 1 if it does not, and 2 if the weights are not complete weights of base or large.
 """
 
 from ernie_m.utils.first_import import run
@@ -51,7 +51,7 @@ WORDS = {
 
 @dataclass
 class VerifyFlags:
-    """The weights to verify."""
+    """Options of the verification."""
 
     path: str = option(positional=True)
     """Official params directory, or a checkpoint of this project."""
@@ -74,7 +74,7 @@ def main() -> None:
 
 
 def fill_words(path: str) -> None:
-    """Print the predictions for `WORDS`."""
+    """Predict the masked tokens of `WORDS`, and print the predictions next to the expected words."""
     from ernie_m.api import load
 
     model = load(path)
@@ -85,7 +85,7 @@ def fill_words(path: str) -> None:
 
 
 def agrees(numbers: np.ndarray) -> bool:
-    """Print the values [3, 3] next to the expected ones, and return whether all agree."""
+    """Print hidden states [3, 3] next to the expected values, and return whether all agree."""
     is_close = np.abs(numbers - np.array(EXPECTED)) <= TOLERANCE  # False for nan
     for (row, column), number in np.ndenumerate(numbers):
         verdict = "ok" if is_close[row, column] else "OFF"
@@ -96,10 +96,13 @@ def agrees(numbers: np.ndarray) -> bool:
 
 
 def load_released(path: str):
-    """Return the size of base or large weights, their encoder, and whether there is a masked-LM head.
+    """Load the encoder of released weights.
+
+    Returns:
+        "base" or "large", the encoder, and whether the weights have a masked-LM head.
 
     Raises:
-        UserError: the weights are missing, of another size, or a tensor is missing or not finite.
+        UserError: the weights are missing or of another size, or a tensor is missing or not finite.
     """
     # Paddle reads its CPU settings, which `prepare` makes, at import.
     from ernie_m.model.checkpoint.load import load_from
@@ -119,8 +122,9 @@ def load_released(path: str):
 
 
 def hidden_states(model, ids: list[int], masked: int = 0) -> np.ndarray:
-    """Return the last layer [T, H] of a sequence, without attention to its first `masked` positions.
-    Here a masked position still attends to itself, unlike in PaddleNLP, so its own state differs.
+    """Compute the last hidden states [T, H] of a sequence, without attention to the first `masked` positions.
+
+    A masked position still attends to itself, unlike in PaddleNLP, so its own hidden state differs.
     """
     import paddle
 

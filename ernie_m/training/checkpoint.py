@@ -1,17 +1,20 @@
-"""The output directory of a run: its lock, its checkpoints, and resuming.
-    .lock            held by the command that writes there
-    run.json         fine-tuning: the fingerprint of the run, i.e. the settings and digests that decide its
-    result step_N/          checkpoints: the files of the model (`ernie_m.model.checkpoint.write`), and
-      training_state/          the state that an exact resume needs
+"""The output directory of a run: lock, checkpoints, and resuming.
+
+    .lock            the lock of the command that writes to the directory
+    run.json         fine-tuning: the fingerprint of the run: settings and digests that determine its result
+    step_N/          a checkpoint: the files of the model (`ernie_m.model.checkpoint.write`), and
+      training_state/          the state that an exact resume requires
         arrays.safetensors     the optimizer's arrays by name; with sharding those of process 0, and
                                arrays-1.safetensors, ... those of the others
         state.json             other values, with the fingerprint of the run
         manifest.json          size and SHA-256 of these files and of the model's manifest
     best/            the model of the best step so far
     selected.json    the evaluation of the best step, with a digest; written when the run is finished
-    metrics.jsonl    the records of the run
+    metrics.jsonl    the metrics of the run
+
 Checkpoints are in checkpoints/ (pretraining) or in the directory itself (fine-tuning). With several seeds,
-seed_<n>/ has all files but run.json.
+seed_<n>/ has all files except run.json.
+
 All processes write a checkpoint together: the main process makes a folder with a temporary name, all write
 their parts to it, and the main process renames it. So a folder with its final name is complete.
 """
@@ -73,24 +76,24 @@ def write_checkpoint(
     arrays: Mapping[str, Any] | None = None,
     values: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write a checkpoint. Call it on every process.
+    """Write a checkpoint atomically. Call this on every process.
 
     Args:
-        folder: the checkpoint's folder, the same on all processes. An existing one is replaced.
+        folder: path of the checkpoint, the same on all processes; replaced if it exists.
         files: the files of the model, on process 0.
-        arrays: this process's arrays of the training state: name -> array or tensor. A bfloat16 tensor is
+        arrays: this process's part of the training state: name -> array or tensor. A bfloat16 tensor is
             written as its bits, uint16. None: no arrays.
-        values: the other values of the training state, as JSON values, from process 0. None: the checkpoint
-            has no training state.
+        values: JSON values of the training state, on process 0. None: the checkpoint has no training state.
 
     Raises:
-        UserError: on every process, if one of them could not write its part. An existing folder is unchanged.
+        UserError: on every process, if one process could not write its part. An existing checkpoint is
+            unchanged.
     """
     with contextlib.ExitStack() as staged:
 
         @translate_write_errors(folder)
         def stage() -> Path:
-            """Make the folder with a temporary name."""
+            """Make the checkpoint's folder under a temporary name."""
             location = staged.enter_context(atomic_dir(folder))
             if values is not None:
                 (location / STATE).mkdir()
@@ -98,7 +101,7 @@ def write_checkpoint(
 
         @translate_write_errors(folder)
         def write() -> dict[str, Any]:
-            """Write this process's files into that folder. Return the manifest entries of its arrays."""
+            """Write this process's files to the temporary folder; return the manifest entry of its arrays."""
             if files is not None:
                 files.write(location)
             if arrays is None:
@@ -116,7 +119,7 @@ def write_checkpoint(
 
         @translate_write_errors(folder)
         def finish() -> None:
-            """Complete the folder and rename it."""
+            """Write state.json and the manifest, then rename the temporary folder."""
             if values is not None:
                 state = location / STATE
                 (state / _VALUES).write_text(json.dumps({"format": _FORMAT, **values}), encoding="utf-8")
@@ -133,16 +136,16 @@ def write_checkpoint(
 
 
 def read_state(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Read the training state of a checkpoint from any number of processes.
+    """Read the training state of a checkpoint, and verify the checksums of the state and the model.
 
-    All of its bytes, and those of the model, are verified with the manifests.
+    The checkpoint may have been written by any number of processes.
 
     Returns:
-        The arrays of all processes and the values, as passed to `write_checkpoint`.
+        The arrays of all processes, and the JSON values, as passed to `write_checkpoint`.
 
     Raises:
-        UserError: the training state is missing, or a file is missing, modified, or of another step or
-        format.
+        UserError: the training state is missing, or a file is missing, corrupt, or of another step or
+            format.
     """
     state = folder / STATE
     files = check_manifest(state / MANIFEST)["files"]
@@ -161,7 +164,7 @@ def read_state(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 
 
 class SavedRun(NamedTuple):
-    """The training state of a checkpoint."""
+    """A checkpoint and its training state."""
 
     folder: Path
     arrays: dict[str, np.ndarray]  # of all processes, as passed to `write_checkpoint`
@@ -169,22 +172,22 @@ class SavedRun(NamedTuple):
 
 
 def step_folders(folder: Path) -> list[tuple[int, Path]]:
-    """Return (N, path) of every `step_N` in `folder`, ordered by N; empty without the folder."""
+    """List the checkpoints `step_N` in a folder as (N, path), in ascending order of N."""
     matches = [(_STEP.fullmatch(path.name), path) for path in folder.glob("step_*")]
     return sorted((int(match[1]), path) for match, path in matches if match and path.is_dir())
 
 
 def newest_step(folder: Path) -> SavedRun | None:
-    """Return the last complete checkpoint in `folder`. Call it on every process.
+    """Read the last complete checkpoint in a folder. Call this on every process.
 
-    Later, corrupt checkpoints are logged and renamed to `step_N.corrupt`, so that they are kept but not read.
+    Corrupt checkpoints are skipped with a warning, and renamed to `step_N.corrupt`.
 
     Returns:
-        None if there is no checkpoint.
+        The checkpoint; None: the folder has no checkpoint.
 
     Raises:
-        UserError: all checkpoints are corrupt, or the last one is of another revision; or the processes see
-            different folders.
+        UserError: all checkpoints are corrupt, the last one was written by another revision, or the processes
+            find different checkpoints.
     """
     newest = None
     corrupt: list[Path] = []
@@ -221,7 +224,12 @@ def newest_step(folder: Path) -> SavedRun | None:
 
 
 def keep_last(folder: Path, count: int, always: Path | None = None) -> None:
-    """Remove all checkpoints except the last `count`, at least 1, and the path `always`."""
+    """Remove old checkpoints from a folder.
+
+    Args:
+        count: number of checkpoints to keep, at least 1.
+        always: path of a checkpoint to keep in addition.
+    """
     for _, path in step_folders(folder)[:-count]:
         if always is None or path.resolve() != always.resolve():
             # Rename first, because a partly removed folder must not look like a checkpoint.
@@ -239,13 +247,13 @@ TRAINED = (r"step_\d+(\.corrupt)?", BEST, rf"{re.escape(SELECTED)}(\.digest)?", 
 
 @dataclass(frozen=True)
 class FolderRules:
-    """The differences between the output directories of pretraining and fine-tuning.
+    """The rules in which the output directories of pretraining and fine-tuning differ.
 
     Attributes:
-        ways_out: advice on an output directory with another run, the end of a message.
-        contents: regular expressions of the whole names of a run's files, in the order in which overwriting
-            removes them. Other files are the user's.
-        steps_folder: the subfolder of the checkpoints; "" is the folder itself.
+        ways_out: advice about an output directory that contains another run, for messages.
+        contents: regular expressions that match the whole names of a run's files, in the order in which
+            overwriting removes them. Other files belong to the user.
+        steps_folder: subfolder of the checkpoints; "": the directory itself.
     """
 
     ways_out: str
@@ -257,13 +265,13 @@ class OutputDir:
     """The output directory of a run, or of one of its seeds.
 
     Args:
-        path: created if missing.
+        path: path of the directory, which is created if missing.
         rules: the rules of the command.
         keep_checkpoints: number of checkpoints to keep.
-        overwrite: start over. The old run is removed once the new one has started.
-        sources: files and folders that the run reads, such as its initial weights. Overwriting must not
-            remove them.
-        resume_from: a checkpoint, possibly of another run, to resume from if there is none here.
+        overwrite: start over, and remove the old run just before training.
+        sources: files and folders that the run reads, such as initial weights, which overwriting must not
+            remove.
+        resume_from: checkpoint to resume from, possibly of another run, if this directory has none.
     """
 
     def __init__(
@@ -284,10 +292,7 @@ class OutputDir:
         self.steps_folder = path / rules.steps_folder
 
     def for_seed(self, seed: int) -> "OutputDir":
-        """Return the output directory of one of several seeds.
-
-        `overwrite` removes it together with the whole directory.
-        """
+        """Return the output directory of one of several seeds, the subfolder seed_<n>, and create it."""
         path = self.path / f"seed_{seed}"
         path.mkdir(parents=True, exist_ok=True)
         return OutputDir(path, self.rules, self.keep_checkpoints, resume_from=self.resume_from)
@@ -296,10 +301,12 @@ class OutputDir:
 
     @contextmanager
     def locked(self) -> Iterator["OutputDir"]:
-        """Lock out other commands, and remove files of killed processes. Call it on every process.
+        """Lock the directory within a `with` block, and remove files of killed processes.
+
+        Call this on every process.
 
         Raises:
-            UserError: another command is using the directory, or it cannot be written.
+            UserError: another command is using the directory, or the directory cannot be written.
         """
         with ExitStack() as lock:
 
@@ -312,13 +319,13 @@ class OutputDir:
             yield self
 
     def acquire(self, fingerprint: Mapping[str, Any]) -> None:
-        """Compare the fingerprint with run.json if the directory contains a run; otherwise write run.json.
+        """Write the fingerprint of a fine-tuning run to run.json, or compare it with that of an existing run.
 
         Args:
-            fingerprint: the run's fingerprint, from the main process.
+            fingerprint: settings and digests that determine the result, on the main process.
 
         Raises:
-            UserError: the directory contains another run, or one without run.json; or it cannot be written.
+            UserError: the directory contains another run, or a run without run.json, or cannot be written.
         """
         self.remove_old_run()
 
@@ -333,9 +340,9 @@ class OutputDir:
         distributed.on_main(compare_or_write)
 
     def remove_old_run(self) -> None:
-        """With `overwrite`, remove the run in the directory, once.
+        """Remove the old run in the directory, if `overwrite` is set.
 
-        It is called just before training: a run that fails to start keeps the old one.
+        This is called just before training, so that a run that fails to start does not remove the old one.
 
         Raises:
             UserError: one of `sources` would be removed, or a file cannot be removed.
@@ -361,23 +368,23 @@ class OutputDir:
             self.overwrite = False
 
     def _named(self, patterns: Iterable[str]) -> list[Path]:
-        """Return the files whose names match the patterns, in the order of the patterns."""
+        """Return the files whose whole names match one of the patterns, in the order of the patterns."""
         contents = sorted(self.path.glob("*"))
         return [path for pattern in patterns for path in contents if re.fullmatch(pattern, path.name)]
 
     # Resuming
 
     def resume(self, fingerprint: Mapping[str, Any]) -> SavedRun | None:
-        """Find the checkpoint to resume from. Call it on every process.
+        """Read the checkpoint to resume from: the last complete one, or `resume_from`.
 
-        It is the newest complete checkpoint, otherwise `resume_from`.
+        Call this on every process.
 
         Returns:
-            None if the run starts with its first step.
+            The checkpoint; None: the run starts at its first step.
 
         Raises:
-            UserError: all checkpoints are corrupt; the checkpoint belongs to another run (the message lists
-                the differences); or best/ is not the best step of its run.
+            UserError: all checkpoints are corrupt, the checkpoint is of another run, or best/ does not
+                contain the best step of the run.
         """
         saved = None if self.overwrite else newest_step(self.steps_folder)
         if saved is None:
@@ -393,11 +400,11 @@ class OutputDir:
     def _take_best(self, saved: SavedRun) -> None:
         """Copy best/ of the checkpoint's run into this directory.
 
-        If best/ is later than the last evaluation in the state, the run was killed just after selecting that
-        step. It will select it again, so the trainer starts without a best step.
+        If best/ is later than the last evaluation in the training state, the run was killed just after
+        selecting that step. The step will be selected again, so the trainer starts without a best step.
 
         Raises:
-            UserError: best/ is missing or was replaced, so that another step would be selected.
+            UserError: best/ is missing, or contains another step than the training state.
         """
         trainer = saved.values["trainer"]
         if trainer["best"] is None:
@@ -422,7 +429,14 @@ class OutputDir:
         arrays: Mapping[str, Any] | None,
         values: Mapping[str, Any] | None,
     ) -> Path:
-        """Write a checkpoint, and remove the oldest ones. The arguments are those of `write_checkpoint`."""
+        """Write the checkpoint of a step, and remove the oldest checkpoints. Call this on every process.
+
+        Args:
+            files, arrays, values: as in `write_checkpoint`.
+
+        Returns:
+            The path of the checkpoint.
+        """
         folder = self.steps_folder / f"step_{step}"
         write_checkpoint(folder, files, arrays, values)
         if distributed.is_main():
@@ -431,11 +445,15 @@ class OutputDir:
         return folder
 
     def save_best(self, files: ModelFiles | None) -> None:
-        """Write best/. Call it on every process; only process 0 has files."""
+        """Write the model of the best step to best/. Call this on every process; only process 0 has files."""
         write_checkpoint(self.path / BEST, files)
 
     def finish(self, best: Evaluation) -> None:
-        """Write selected.json, which marks the run as finished. Call it on every process."""
+        """Write selected.json, which marks the run as finished. Call this on every process.
+
+        Args:
+            best: the evaluation of the best step.
+        """
         path = self.path / SELECTED
 
         def write() -> None:
@@ -445,14 +463,14 @@ class OutputDir:
         distributed.on_main(write)
 
     def is_finished(self) -> bool:
-        """Return whether selected.json exists."""
+        """Return whether the run is finished: whether selected.json exists."""
         return (self.path / SELECTED).is_file()
 
     def selected(self) -> Evaluation:
-        """Read selected.json, and compare best/ with it.
+        """Read the evaluation of the best step from selected.json, and check that best/ contains this step.
 
         Raises:
-            UserError: it is corrupt, or best/ is missing, corrupt or of another step.
+            UserError: selected.json is corrupt, or best/ is missing, corrupt or of another step.
         """
         path = self.path / SELECTED
         if not is_whole(path):
@@ -468,24 +486,32 @@ class OutputDir:
 
 
 def has_state(path: Path) -> bool:
-    """Return whether training can resume from a checkpoint."""
+    """Return whether a checkpoint has a training state, so that training can resume from it."""
     return (path / STATE).is_dir()
 
 
 def _check_best(best: Path, step: int | None, selected_step: int, ways_out: str) -> None:
-    """Raise a UserError if best/ does not contain the selected step."""
+    """Check that best/ contains the selected step.
+
+    Args:
+        step: the step in best/; None: best/ is missing.
+        ways_out: end of the message: what the user can do.
+
+    Raises:
+        UserError: best/ is missing or contains another step.
+    """
     if step != selected_step:
         error = "missing" if step is None else f"contains step {step}"
         raise UserError(f"{best}: {error}, but the run selected step {selected_step}{ways_out}")
 
 
 def _parse_step(model: Path) -> int | None:
-    """Return the step of a stored model; None if there is no folder."""
+    """Return the training step of a stored model; None: the folder does not exist."""
     return open_checkpoint(model).settings.get("step") if model.is_dir() else None
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Copy a folder atomically, unless it exists."""
+    """Copy a folder atomically, replacing `target`, unless both are the same folder."""
     if source.resolve() != target.resolve():
         with atomic_dir(target) as folder:
             shutil.copytree(source, folder, dirs_exist_ok=True)

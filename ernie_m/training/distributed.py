@@ -1,4 +1,4 @@
-"""The processes of one run, joined by Paddle's fleet.
+"""Communication among the processes of a run, by Paddle's fleet.
 
 Start several processes with `fleetrun` or `python -m paddle.distributed.launch`. They use NCCL on GPUs and
 gloo on the CPU (`fleetrun --nproc_per_node 2 --backend gloo script.py`).
@@ -40,16 +40,16 @@ LAYER = 16  # the parameters of an encoder layer
 
 
 def init(use_gpu: bool = True) -> str:
-    """Choose the device of this process, join the other processes, and return the device ("cpu", "gpu:0").
+    """Set the device of this process, join the other processes, and return the device ("cpu", "gpu:0").
 
-    Call it before making the model. Another call has no effect.
+    Call this before making the model. Later calls have no effect.
 
     Args:
-        use_gpu: False: use the CPU even if there are GPUs.
+        use_gpu: False: use the CPU even if there is a GPU.
 
     Raises:
-        UserError: the launcher chose a backend that needs GPUs, and Paddle has none to use; or a shell has
-            left some of the variables of a launcher.
+        UserError: the launcher's backend requires a GPU, and Paddle cannot use one; or only some of a
+            launcher's environment variables are set.
     """
     variables = {name: os.environ.get(name) for name in _OF_LAUNCHERS}
     if rank() >= world_size() or (world_size() > 1 and not all(variables.values())):
@@ -85,7 +85,7 @@ def init(use_gpu: bool = True) -> str:
 
 @contextlib.contextmanager
 def translate_connection_errors() -> Iterator[None]:
-    """Turn the connection error after another process has ended into a one-line `UserError`."""
+    """Translate connection errors within a `with` block, after another process has ended, to `UserError`."""
     try:
         yield
     except (RuntimeError, OSError) as error:
@@ -104,7 +104,7 @@ def barrier() -> None:
 
 @translate_connection_errors()
 def all_sum(values: Sequence[float]) -> list[float]:
-    """Return the sum of `values` over all processes, element by element, in float64."""
+    """Sum `values` over all processes (all-reduce), element by element, in float64."""
     if world_size() == 1 or not values:
         return [float(value) for value in values]
     total = paddle.to_tensor([float(value) for value in values], dtype="float64")
@@ -114,7 +114,7 @@ def all_sum(values: Sequence[float]) -> list[float]:
 
 @translate_connection_errors()
 def gather(item: Any) -> list[Any]:
-    """Gather `item` of each process, in order of rank, on every process. An item must pickle."""
+    """Gather an item, which must be picklable, of each process on every process (all-gather), by rank."""
     if world_size() == 1:
         return [item]
     items: list[Any] = []
@@ -123,18 +123,17 @@ def gather(item: Any) -> list[Any]:
 
 
 def gather_items(items: Iterable[T]) -> list[T]:
-    """Return the items of all processes, in order of rank, on every process. They must pickle."""
+    """Gather the items of all processes, which must be picklable, on every process, in order of rank."""
     return list(itertools.chain.from_iterable(gather(list(items))))
 
 
 @translate_connection_errors()
 def gather_rows(rows: Tensor, number: int) -> list[tuple[Tensor, int]]:
-    """Gather `rows` and `number` of each process, in order of rank, on every process.
-
-    They are sent as tensors, without pickling, as in each step.
+    """Gather rows and a number of each process on every process, in order of rank, without pickling.
 
     Args:
         rows: [N, H]; H is the same on every process, N may differ.
+        number: an integer.
     """
     if world_size() == 1:
         return [(rows, number)]
@@ -153,13 +152,13 @@ def gather_rows(rows: Tensor, number: int) -> list[tuple[Tensor, int]]:
 
 
 def together(work: Callable[[], T]) -> list[T]:
-    """Call `work` on every process. Call this function on every process.
+    """Call `work` on every process, and raise its error on all. Call this on every process.
 
     Returns:
-        The results, which must pickle, in order of rank.
+        The results, which must be picklable, in order of rank.
 
     Raises:
-        UserError: on every process, if `work` raised it or an OSError on any of them.
+        UserError: `work` has raised a UserError or OSError on any process.
     """
     result = own_error = None
     try:
@@ -176,17 +175,24 @@ def together(work: Callable[[], T]) -> list[T]:
 
 
 def on_main(work: Callable[[], T]) -> T:
-    """Call `work` on the main process only; every process gets its result. See `together`."""
+    """Call `work` on the main process only, and return its result on every process.
+
+    Call this on every process.
+
+    Raises:
+        UserError: on every process, if `work` has raised a UserError or OSError.
+    """
     return together(lambda: [work()] if is_main() else [])[0][0]
 
 
 class Totals:
-    """Named float64 sums of what `add` was given. `read` synchronizes with the device once.
-    A value is a tensor on the device or a number on the host. The two kinds are summed separately until
-    `read`, because reading a tensor and uploading a number both wait for the device.
+    """Named float64 sums over micro-batches and processes, which synchronize with the device once.
+
+    Tensors on the device and numbers on the host are summed separately until `read`, because reading a tensor
+    and uploading a number both wait for the device.
 
     Args:
-        names: the same names in the same order on all processes.
+        names: names of the sums, the same in the same order on all processes.
     """
 
     def __init__(self, names: Sequence[str]):
@@ -194,7 +200,7 @@ class Totals:
         self._numbers = dict.fromkeys(names, 0.0)
 
     def add(self, name: str, value: Tensor | float) -> None:
-        """Add a number, or a tensor with one element."""
+        """Add a number, or a tensor with one element, to a sum."""
         if isinstance(value, Tensor):
             self._tensors[name] = self._tensors[name] + value.detach().astype("float64").reshape([])
         else:
@@ -202,13 +208,13 @@ class Totals:
 
     @translate_connection_errors()
     def read(self, numbers: Sequence[float]) -> tuple[dict[str, float], list[float]]:
-        """Sum everything over the processes, and return the sums on each.
+        """Sum over the processes (all-reduce). Call this on every process.
 
         Args:
-            numbers: additional numbers, equally many on all processes.
+            numbers: additional numbers to sum, equally many on all processes.
 
         Returns:
-            The totals by name, and the sums of `numbers` in their order.
+            The sums by name, and the sums of `numbers`, in their order.
         """
         # The sums of tensors, of named numbers, and `numbers`, concatenated.
         on_device = paddle.stack(list(self._tensors.values()))
@@ -230,7 +236,7 @@ class Totals:
 
 @translate_connection_errors()
 def broadcast_(tensors: Iterable[Tensor], source: int = 0) -> None:
-    """Overwrite the tensors with those of process `source`, in place."""
+    """Broadcast tensors from process `source`: overwrite them in place on the other processes."""
     if world_size() == 1:
         return
     with paddle.no_grad():
@@ -239,17 +245,17 @@ def broadcast_(tensors: Iterable[Tensor], source: int = 0) -> None:
 
 
 def get_gradient(parameter: Tensor) -> Tensor:
-    """Return the gradient of a parameter that has one."""
+    """Return the gradient of a parameter, which must have one."""
     assert parameter.grad is not None, parameter.name
     return parameter.grad
 
 
 @translate_connection_errors()
 def sum_gradients(parameters: Sequence[Tensor]) -> None:
-    """Replace each parameter's gradient with its sum over the processes.
+    """Sum the gradient of each parameter over the processes, in place (all-reduce).
 
     Every process must pass the same parameters in the same order, all with a gradient. Otherwise the
-    processes send different buffers and deadlock.
+    processes deadlock.
     """
     small = []
     for parameter in parameters:
@@ -267,9 +273,9 @@ def sum_gradients(parameters: Sequence[Tensor]) -> None:
 
 
 def assign_owners(parameters: Iterable[Tensor]) -> dict[str, int]:
-    """Assign each parameter, by Paddle's name, to the process that owns it.
+    """Assign each parameter to a process, its owner: Paddle's parameter name -> rank.
 
-    The largest come first, each to the process with the fewest elements so far.
+    The parameters are assigned largest first, each to the process with the fewest elements so far.
     """
     owners = {}
     numbers = [0] * world_size()  # number of elements that each process owns so far
@@ -282,10 +288,10 @@ def assign_owners(parameters: Iterable[Tensor]) -> dict[str, int]:
 
 @translate_connection_errors()
 def send_gradients(parameters: Sequence[Tensor], owners: Mapping[str, int]) -> None:
-    """Sum each parameter's gradient over the processes on the process that owns it.
+    """Sum the gradient of each parameter over the processes on its owner (reduce).
 
-    As in `sum_gradients`, each parameter must have a gradient. Afterwards it is undefined on the other
-    processes.
+    Every process must pass the same parameters in the same order, all with a gradient. On other processes the
+    gradient becomes undefined.
     """
     for parameter in parameters:
         dist.reduce(get_gradient(parameter), dst=owners[parameter.name])
@@ -293,6 +299,6 @@ def send_gradients(parameters: Sequence[Tensor], owners: Mapping[str, int]) -> N
 
 @translate_connection_errors()
 def send_weights(parameters: Sequence[Tensor], owners: Mapping[str, int]) -> None:
-    """Replace each parameter with that of the process that owns it."""
+    """Broadcast each parameter from its owner to the other processes."""
     for parameter in parameters:
         dist.broadcast(parameter, src=owners[parameter.name])

@@ -1,9 +1,9 @@
-"""One optimizer step of pretraining and every fine-tuning task, on one or several processes.
+"""The optimizer step of pretraining and all fine-tuning tasks, on one or several processes.
 
-    micro-batch 1 .. n -> loss / GLOBAL count -> backward     on every process; gradients add up in place
-    gradients                                                 summed over the processes, never averaged
-    loss, named sums, norm, stop requests                     one sum, and the only read of the device
-    clip -> AdamW -> schedule                                 skipped if a value is not finite
+    micro-batch 1 .. n -> loss / GLOBAL count -> backward     on every process; gradients are accumulated
+    gradients                                                 all-reduce: summed, never averaged
+    loss, named sums, norm, shutdown requests                 one all-reduce, the only read from the device
+    clip -> AdamW -> schedule                                 skipped if loss or gradient is not finite
 
 Each loss is divided by the count over all processes and micro-batches; in pretraining, the loss of each
 objective by its own count. So the sum of the gradients is the gradient of the whole batch, however it is
@@ -48,7 +48,7 @@ ASKED_TO_STOP = "asked to stop"  # number of processes that received a request
 
 @dataclass(frozen=True)
 class Step:
-    """The result of one optimizer step."""
+    """The result of an optimizer step."""
 
     loss: float  # of the whole batch, over all processes
     sums: dict[str, float]  # named values of `loss_of`, summed over micro-batches and processes
@@ -58,26 +58,26 @@ class Step:
 
 
 class Engine(Generic[Model]):
-    """Trains `model` with `optimizer`, one step at a time.
+    """Performs optimizer steps on a model: forward and backward passes, gradient sum, clipping and update.
 
-    All processes get the parameters that the model of process 0 has now. Weights that are loaded later are
-    read by each process.
+    The constructor broadcasts the parameters of process 0. Weights that are loaded later must be loaded on
+    every process.
 
     Args:
-        optimizer: from `ernie_m.model.optimization.build_optimizer`. The engine steps its schedule.
-        seed: the dropout of micro-batch m of step s on process r is a function of (seed, s, r, m), so no
-            random state is saved.
+        optimizer: from `ernie_m.model.optimization.build_optimizer`; the engine also steps its schedule.
+        seed: dropout in micro-batch m of step s on process r depends only on (seed, s, r, m), so no random
+            state is saved.
         clip_norm: maximum global gradient norm; None: no clipping.
-        precision: float32 by default.
-        sharding_stage: 0, or 1 to shard the optimizer state over the processes.
-        max_bad_steps: the run stops after this number of consecutive steps with a non-finite loss or
-            gradient.
-        sums: names of the values that `loss_of` may return.
+        precision: mixed precision; None: float32.
+        sharding_stage: 0, or 1 to shard the optimizer state across processes (ZeRO).
+        max_bad_steps: number of consecutive steps with a non-finite loss or gradient after which training
+            stops.
+        sums: names of the values to sum that `loss_of` may return.
 
     Attributes:
-        steps: optimizer steps, including skipped ones: the position in the data and in the schedule.
-        bad_in_a_row: number of consecutive last steps with a non-finite loss or gradient.
-        is_sharded: whether each process has only a part of the moments.
+        steps: number of optimizer steps so far, including skipped ones.
+        bad_in_a_row: number of last consecutive steps with a non-finite loss or gradient.
+        is_sharded: whether the optimizer state is sharded.
     """
 
     def __init__(
@@ -110,9 +110,9 @@ class Engine(Generic[Model]):
         distributed.broadcast_(model.state_dict().values())
 
     def masters(self) -> dict[str, Tensor]:
-        """Return the float32 master weights of O2 by `parameter.name`. Call it on every process.
+        """Return the float32 master weights of level O2 by `parameter.name`. Call this on every process.
 
-        In stage 1 a process has those of its own parameters; process 0 also gets the others, on the CPU.
+        With sharding, process 0 gets all master weights, on the CPU, and other processes only their own.
         """
         masters = dict(self.optimizer.state_dict().get("master_weights", {}))
         if not self.is_sharded:
@@ -129,7 +129,7 @@ class Engine(Generic[Model]):
         return masters
 
     def autocast(self) -> contextlib.AbstractContextManager:
-        """Return the context of forward passes, in training and in evaluation."""
+        """Return the context manager of forward passes, in training and evaluation."""
         return self.precision.autocast()
 
     def step(
@@ -139,18 +139,18 @@ class Engine(Generic[Model]):
         stop: object = None,
         divisible: bool = True,
     ) -> Step | None:
-        """Do one optimizer step.
+        """Perform an optimizer step. Call this on every process.
 
         Args:
             micro_batches: the micro-batches of this process; may be empty.
-            loss_of: returns, for a model and a micro-batch, the scalar loss divided by the count over ALL
-                processes and micro-batches of the step, and the values to sum, with names of `sums`. On a CPU
-                several workers call it concurrently, each with a copy of the model.
-            stop: becomes true when the run receives a request to stop; None: never.
-            divisible: whether to also check `stop` before each micro-batch, not only after the last.
+            loss_of: model and micro-batch -> the scalar loss, divided by the count over ALL processes and
+                micro-batches of the step; and the values to sum by name. On a CPU several workers call it
+                concurrently, each with a replica of the model.
+            stop: true after a shutdown request; None: no requests.
+            divisible: whether to check `stop` before each micro-batch, not only after the last.
 
         Returns:
-            The result; None without any change if a process received a request to stop.
+            The result; None, without any change, if any process has received a shutdown request.
 
         Raises:
             UserError: loss or gradient was not finite in `max_bad_steps` consecutive steps.
@@ -202,20 +202,24 @@ class Engine(Generic[Model]):
         return Step(loss, sums, norm, lr, skipped=not finite)
 
     def _decorate(self) -> None:
-        """Decorate once: after the weights are loaded and before the moments exist."""
+        """Apply `Precision.decorate` once, after the weights are loaded and before the moments exist."""
         if not self._is_decorated:
             self.precision.decorate(self.model, self.optimizer, self._is_own)
             self._is_decorated = True
 
     def _drop_gradients(self) -> None:
-        """Remove all gradients."""
+        """Set all gradients to None."""
         for parameter in self.parameters.values():
             parameter.grad = None  # clear_grad() would leave zeros
 
     def _backward(
         self, loss_of: LossOf[Model], model: Model, numbered: tuple[int, Any]
     ) -> dict[str, Tensor | float]:
-        """Run forward and backward pass of a micro-batch with its number, and return the values to sum."""
+        """Run the forward and backward pass of a micro-batch, and return the values to sum.
+
+        Args:
+            numbered: number of the micro-batch in the step, and the micro-batch.
+        """
         number, micro_batch = numbered
         with DropoutStream((self.seed, self.steps, distributed.rank(), number)):
             with self.autocast():
@@ -224,10 +228,10 @@ class Engine(Generic[Model]):
         return {LOSS: loss.detach(), **values}
 
     def _widen_gradients(self) -> None:
-        """Convert all gradients of O2 to float32.
+        """Convert gradients of level O2 to float32.
 
-        Paddle does so at the end of a backward pass. With recompute it does so at the end of the lowest
-        layer, and the embeddings, whose gradients come later, keep half precision.
+        Paddle does this at the end of a backward pass. But with activation recomputation it does so after the
+        lowest layer, so that the gradients of the embeddings stay in half precision.
         """
         if self.precision.level == "O2":
             for parameter in self.parameters.values():
@@ -236,7 +240,7 @@ class Engine(Generic[Model]):
 
     @paddle.no_grad()
     def _exchange_gradients(self) -> None:
-        """Sum gradients over the processes, in the same order on each; a missing one counts as zeros."""
+        """Sum the gradients over the processes, with sharding on their owners; missing ones are zero."""
         trained = [parameter for parameter in self.parameters.values() if not parameter.stop_gradient]
         for parameter in trained:
             if parameter.grad is None:
@@ -250,7 +254,7 @@ class Engine(Generic[Model]):
 
     @paddle.no_grad()
     def _squared_norm(self) -> Tensor:
-        """Return the squared gradient norm, float64 []; this process's part of the totals."""
+        """Return this process's part of the squared global gradient norm, float64 []."""
         # In stage 0 every process has the whole norm, so only one adds it.
         adds_norm = self.is_sharded or distributed.is_main()
         parameters = self._own_with_gradient() if adds_norm else []
@@ -264,20 +268,27 @@ class Engine(Generic[Model]):
         return paddle.add_n([paddle.zeros([], "float64"), *squares])
 
     def _own_with_gradient(self) -> list[Tensor]:
-        """Return the parameters with a gradient that this process updates."""
+        """Return the parameters that have a gradient and that this process updates."""
         return [parameter for parameter in self._with_gradient() if self._is_own(parameter)]
 
     def _with_gradient(self) -> list[Tensor]:
-        """Return the parameters with a gradient: after the exchange the same ones on all processes."""
+        """Return the parameters that have a gradient; after the exchange the same on all processes."""
         return [parameter for parameter in self.parameters.values() if parameter.grad is not None]
 
     def _is_own(self, parameter: Tensor) -> bool:
-        """Return whether this process updates the parameter."""
+        """Return whether this process updates a parameter: its owner, or without sharding every process."""
         return not self.is_sharded or self._owners[parameter.name] == distributed.rank()
 
     @paddle.no_grad()
     def _update(self, norm: float, finite: bool) -> None:
-        """Unscale, clip and update. After an overflow the scaler only adapts its scale."""
+        """Unscale and clip the gradients, and update the parameters.
+
+        If the step is not finite, only the loss scale is adapted.
+
+        Args:
+            norm: global gradient norm, without loss scale.
+            finite: whether loss and gradients are finite.
+        """
         if not finite and not self.scaler.is_enable():
             return
         trained = self._with_gradient()
@@ -299,7 +310,7 @@ class Engine(Generic[Model]):
             distributed.send_weights(trained, self._owners)
 
     def _clip(self, factor: float) -> None:
-        """Scale the gradients, whose norm is above `clip_norm`, to that norm."""
+        """Multiply all gradients by a factor."""
         for parameter in self._own_with_gradient():
             # `EmbeddingGradient` of an embedding matrix only touches rows with a gradient.
             table = self.optimizer.tables.get(parameter.name)
@@ -307,7 +318,11 @@ class Engine(Generic[Model]):
             gradient.scale_(factor)
 
     def _count_bad_step(self, finite: bool, loss: float, norm: float) -> None:
-        """Log a bad step. Raise a UserError after `max_bad_steps` consecutive ones."""
+        """Count and log consecutive steps with a non-finite loss or gradient.
+
+        Raises:
+            UserError: there were `max_bad_steps` in a row.
+        """
         if finite:
             self.bad_in_a_row = 0
             return
@@ -328,11 +343,13 @@ class Engine(Generic[Model]):
             )
 
     def state_dict(self) -> dict[str, Any]:
-        """Return everything besides the weights that a resumed run needs.
+        """Return the training state except the weights.
+
+        With sharding, each process returns its own part of the optimizer state.
 
         Returns:
-            JSON values, and under "optimizer" tensors by name. They are not copies: write them before the
-            next step. With sharding each process has its own part.
+            JSON values; and under "optimizer" the optimizer state by name, in tensors that are not copied:
+            write them to disk before the next step.
         """
         loss_scale: dict[str, Any] = dict(self.scaler.state_dict())  # {} without amp fp16
         if loss_scale:
@@ -345,10 +362,13 @@ class Engine(Generic[Model]):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Load the `state_dict()` of a run on any number of processes, with or without sharding.
+        """Load the training state of a run, which may have had another number of processes or sharding.
+
+        Args:
+            state: the merged results of `state_dict` of all processes.
 
         Raises:
-            UserError: the state belongs to another model.
+            UserError: the state is of another model.
         """
         self._decorate()
         self.steps = int(state["steps"])
@@ -360,5 +380,5 @@ class Engine(Generic[Model]):
 
 
 def step_seed(seed: int, step: int, rank: int) -> int:
-    """Return the random seed of one step on one process."""
+    """Return the random seed of a step on a process."""
     return int(np.random.SeedSequence([seed, step, rank]).generate_state(1)[0])

@@ -1,6 +1,7 @@
-"""The logs of a run: sums between log lines, evaluations, metrics.jsonl, TensorBoard.
-Each line of metrics.jsonl is a record of the run, in the order of the steps, with a key "step". The record of
-an evaluation after the step has its results under "held_out".
+"""Metrics of a run: sums between log lines, evaluations, metrics.jsonl, TensorBoard.
+
+Each line of metrics.jsonl is an entry with the key "step", in the order of the steps. The entry of an
+evaluation has its scores under "held_out".
 """
 
 import json
@@ -24,13 +25,13 @@ CURVES = "tensorboard"
 
 @dataclass
 class Evaluation:
-    """The result of an evaluation; checkpoints, selected.json and metrics.jsonl store it.
+    """The result of an evaluation, which checkpoints, selected.json and metrics.jsonl store.
 
     Attributes:
-        step: number of optimizer steps before it.
-        epoch: the epoch of that step.
-        selected_by: the score that selects the best step, larger is better; None if the task does not select.
-        scores: JSON values, in the task's format. They may be given as NumPy or Paddle numbers.
+        step: number of optimizer steps before the evaluation.
+        epoch: the epoch of this step.
+        selected_by: score that selects the best step, larger is better; None: the task does not select one.
+        scores: JSON values in the task's format; NumPy and Paddle numbers are converted.
     """
 
     step: int
@@ -50,16 +51,16 @@ def as_json_values(values: Any) -> Any:
 
 @dataclass(frozen=True)
 class Interval:
-    """The steps since the last log line.
+    """The steps between two log lines.
 
     Attributes:
         steps: number of optimizer steps of the run so far.
         step: result of the last step.
         data: `ernie_m.training.trainer.StepData` of the last step.
-        sums: sums over the steps of this interval: those of the engine, "loss", "grad_norm" and the number of
-            "steps". A step without an update counts as "skipped" and adds nothing else.
+        sums: sums over the steps: the named sums of the engine, "loss", "grad_norm", and the number of
+            "steps". A step that was not applied only counts as "skipped".
         tokens: number of tokens trained since the first step of the run, if the engine sums "tokens".
-        tokens_per_second: speed of all processes together since the last line, without evaluations.
+        tokens_per_second: speed of all processes together since the last log line, without evaluations.
         steps_per_second: speed since the start of the process, without evaluations.
         remaining: remaining time of the run, formatted.
     """
@@ -75,10 +76,10 @@ class Interval:
 
 
 class Meter:
-    """Sums of steps. A checkpoint contains them, so that a resumed run logs the same.
+    """Sums over the steps since the last log line. Checkpoints contain them, so a resumed run logs the same.
 
     Attributes:
-        sums: over the steps since the last log line, as in `Interval.sums`.
+        sums: as in `Interval.sums`.
         tokens: number of tokens trained since the first step of the run.
     """
 
@@ -89,7 +90,7 @@ class Meter:
         self._before = (tokens, 0.0)
 
     def add(self, step: "Step") -> None:
-        """Add a step."""
+        """Add the result of a step to the sums."""
         if step.skipped:  # its loss or gradient is not finite
             self.sums["skipped"] += 1
             return
@@ -98,7 +99,7 @@ class Meter:
         self.tokens += step.sums.get("tokens", 0.0)
 
     def end_interval(self, seconds: float, **others: Any) -> Interval:
-        """Return the current interval, and start a new one.
+        """Return the current log interval, and start a new one.
 
         Args:
             seconds: training time in seconds since the start of the process, without evaluations.
@@ -113,10 +114,11 @@ class Meter:
 
 
 class Records:
-    """The file metrics.jsonl of a run, which may not exist yet. Only the main process may use it.
+    """The file metrics.jsonl of a run, for the main process only.
 
     Args:
-        curves: writer from `curve_writer` for TensorBoard, if any.
+        path: path of the file, which may not exist yet.
+        curves: TensorBoard writer from `curve_writer`, if any.
     """
 
     def __init__(self, path: Path, curves: Any = None):
@@ -124,7 +126,7 @@ class Records:
         self.curves = curves
 
     def append(self, record: dict[str, Any]) -> None:
-        """Append a record.
+        """Append an entry to metrics.jsonl, and add its numbers to TensorBoard.
 
         Raises:
             UserError: the disk is full or read-only.
@@ -138,21 +140,21 @@ class Records:
                     self.curves.add_scalar(name.replace(".", "/"), value, record["step"])
 
     def sync(self) -> None:
-        """Sync all records to disk: a checkpoint must not contain a step without its record."""
+        """Sync metrics.jsonl to disk, before a checkpoint that contains its steps."""
         if self.path.is_file():
             sync_file(self.path)
 
     def cut_back(self, step: int, evaluated_step: int) -> int:
-        """Drop the records that a resumed run will write again, and corrupt lines.
+        """Remove the entries that a resumed run will write again, and corrupt lines.
 
-        The last line may be truncated by a kill. Any other corrupt line is logged.
+        The last line may have been truncated by a kill. Any other corrupt line causes a warning.
 
         Args:
-            step: drop records of later steps.
-            evaluated_step: drop evaluations after later steps.
+            step: entries of later steps are removed.
+            evaluated_step: evaluations after later steps are removed.
 
         Returns:
-            The number of dropped lines.
+            The number of removed lines.
         """
         text = self.path.read_bytes() if self.path.is_file() else b""
         records = [_record_in(line) for line in text.split(b"\n") if line.strip()]
@@ -169,16 +171,13 @@ class Records:
 
 
 def curve_writer(folder: Path, step: int) -> Any:
-    """Return a TensorBoard writer, to be closed, for a run that resumes after `step`.
-
-    It invalidates later points of an earlier writer.
-    """
+    """Make a TensorBoard writer for a run that resumes after `step`; it invalidates later points."""
     from tensorboardX import SummaryWriter  # imported here, because it is optional
 
     return SummaryWriter(str(folder), purge_step=step + 1, flush_secs=10)
 
 
 def _record_in(line: bytes) -> dict[str, Any] | None:
-    """Return the record of a line; None if the line is corrupt."""
+    """Parse a line of metrics.jsonl; None: the line is corrupt."""
     record = parse_json(line)
     return record if isinstance(record, dict) and isinstance(record.get("step"), int) else None

@@ -1,7 +1,7 @@
 """Mixed precision: on a GPU with `paddle.amp`, on a CPU with `ernie_m/model/cpu/bfloat16.py`.
 
-O1          float32 weights; the forward pass multiplies matrices in half precision, on a CPU in bfloat16 and
-            in the backward pass as well
+O1          float32 weights; matrix products of the forward pass are in half precision, on a CPU also those
+            of the backward pass (bfloat16)
 O2          weights and most of the forward pass in half precision; float32 gradients and master weights
 """
 
@@ -42,18 +42,18 @@ Autocast = Callable[[], contextlib.AbstractContextManager]
 
 
 class Precision:
-    """The precision of a run.
+    """Mixed precision of a training run: autocast, master weights and loss scaling.
 
     Args:
-        amp: "none", "bf16" or "fp16". A CPU without support uses full precision with a warning, because
-            recipes for GPUs set a type.
+        amp: "none", "bf16" or "fp16". A CPU that does not support it uses float32 with a warning, because
+            recipes for GPUs set amp.
         level: "O1" or "O2".
-        loss_scaling: overrides of LOSS_SCALING; only for "fp16".
-        option: the option that sets `amp`, for the log.
+        loss_scaling: values that override LOSS_SCALING; only for "fp16".
+        option: option that sets `amp`, for the log.
 
     Attributes:
         amp: the type of `paddle.amp` on a GPU; "none" on a CPU.
-        cpu_bf16: whether the model multiplies in bfloat16 on a CPU.
+        cpu_bf16: whether matrix products are in bfloat16 on a CPU.
         scaler: a `paddle.amp.GradScaler`, disabled unless `amp` is "fp16".
 
     Raises:
@@ -85,15 +85,19 @@ class Precision:
         self.scaler = paddle.amp.GradScaler(enable=self.amp == "fp16", **scaling)
 
     def prepare(self, model: nn.Layer) -> None:
-        """On a CPU, make the model multiply in bfloat16, in training and evaluation, if `amp` is bf16."""
+        """Make a model compute in bfloat16 on a CPU, if `cpu_bf16`; call this before training."""
         if self.cpu_bf16:
             use_bfloat16(model)
 
     def decorate(
         self, model: nn.Layer, optimizer: paddle.optimizer.Optimizer, is_own: Callable[[Tensor], bool]
     ) -> None:
-        """For O2, cast the loaded weights, and give the optimizer float32 masters of those that `is_own`.
-        By default Paddle makes the masters later, from rounded weights.
+        """For level O2, cast the weights to half precision, and make the optimizer's float32 master weights.
+
+        By default Paddle would make the master weights later, from rounded weights.
+
+        Args:
+            is_own: whether this process updates a parameter, and so needs its master weight.
         """
         if self.level == "O2":
             loaded = {name: parameter.numpy() for name, parameter in model.named_parameters()}
@@ -109,46 +113,53 @@ class Precision:
             optimizer.set_state_dict({**optimizer.state_dict(), "master_weights": masters})
 
     def can_shrink(self) -> bool:
-        """Return whether a smaller loss scale may prevent an overflow."""
+        """Return whether the loss scale is dynamic and above 1, so that overflows are expected."""
         return self.scaler.is_use_dynamic_loss_scaling() and self.loss_scale() > 1.0
 
     def loss_scale(self) -> float:
-        """Return the loss scale; 1 unless amp is fp16."""
+        """Return the current loss scale; 1 unless amp is fp16."""
         return np.asarray(self.scaler.state_dict().get("scale", 1.0)).item()
 
     def autocast(self) -> contextlib.AbstractContextManager:
-        """Return the context of forward passes."""
+        """Return the context manager of forward passes: autocast, or none on a CPU and in full precision."""
         return contextlib.nullcontext() if self.amp == NONE else autocast(self.amp, self.level)
 
 
 def autocast(amp: str, level: Level = "O1") -> contextlib.AbstractContextManager:
-    """Return the context of forward passes in half precision, "bf16" or "fp16".
-    Paddle's lists determine the operations.
+    """Return the context manager of forward passes in half precision on a GPU, `paddle.amp.auto_cast`.
+
+    Args:
+        amp: "bf16" or "fp16".
     """
     return paddle.amp.auto_cast(level=level, dtype=DTYPES[amp])
 
 
 def is_bf16_on_cpu(amp: str) -> bool:
-    """Return whether `amp` multiplies in bfloat16 on this CPU, in training and retrieval."""
+    """Return whether `amp` makes models compute in bfloat16 on this CPU."""
     return amp == "bf16" and not on_gpu() and _missing_for_bf16() is None
 
 
 def in_words(dtype: str, cpu_bf16: bool) -> str:
-    """Describe the precision of a model with this dtype, on a CPU or without `amp`."""
+    """Describe the precision of a model without `paddle.amp`, for the log.
+
+    Args:
+        dtype: dtype of the weights.
+        cpu_bf16: whether matrix products are in bfloat16 on a CPU.
+    """
     return f"{dtype}, products in bfloat16" if cpu_bf16 else dtype
 
 
 def prepare_for_prediction(model: nn.Layer, amp: str) -> Autocast:
-    """Make a model for prediction multiply in half precision.
+    """Make a model compute in half precision for prediction.
 
     Args:
-        amp: "none"; "bf16"; "fp16", on a GPU.
+        amp: "none", "bf16", or, on a GPU, "fp16".
 
     Returns:
-        A function that makes the context of a forward pass and of making its batch.
+        A function that makes the context manager for making a batch and its forward pass.
 
     Raises:
-        UserError: the device does not support it.
+        UserError: the device does not support `amp`.
     """
     if amp == NONE:
         return contextlib.nullcontext
@@ -167,13 +178,17 @@ def prepare_for_prediction(model: nn.Layer, amp: str) -> Autocast:
 
 
 def _check_gpu(amp: str) -> None:
-    """Raise a UserError if the current GPU does not support this type."""
+    """Check that the current GPU supports a type of `paddle.amp`.
+
+    Raises:
+        UserError: the GPU does not support bf16.
+    """
     if amp == "bf16" and not has_bf16():
         raise UserError("amp bf16 requires a GPU of compute capability 8.0 (A100 or newer). Use fp16 or none")
 
 
 def _missing_for_bf16() -> str | None:
-    """Return what a CPU lacks for products in bfloat16; None: nothing."""
+    """Return what is missing for bfloat16 products on this CPU, for an error message; None: nothing."""
     if paddle.get_default_dtype() != "float32":
         return "weights in float32"
     return "optimized kernels" if has_plain_kernels() else onednn_check.missing()
@@ -181,6 +196,6 @@ def _missing_for_bf16() -> str | None:
 
 @functools.cache  # once for all seeds of a command
 def _recommend_bfloat16(option: str) -> None:
-    """Log if this CPU may be faster in bfloat16, which `option` selects."""
+    """Log that `option` may select bfloat16, if this CPU supports it."""
     if onednn_check.missing() is None:
         logger.info("bfloat16 available (%s bf16); may be faster on this CPU (docs/hardware.md)", option)

@@ -1,4 +1,4 @@
-"""A process that runs a generator ahead of training, so that steps rarely wait for data."""
+"""A reader process that runs an iterator ahead of training, so that steps rarely wait for data."""
 
 import contextlib
 import multiprocessing
@@ -31,19 +31,17 @@ _CAUSES: dict[int, str] = {
 
 
 class prefetch(Generic[T]):
-    """Iterate over `make_iterator()`, which runs in a worker process, in a `with` statement.
+    """Iterator over the items of `make_iterator()`, which runs in a reader process, within a `with` block.
 
-    Unlike most spawned processes the worker does not import the main module, which may be a user's script
-    without a main guard.
+    The reader process does not import the main module, which may be a user's script without a main guard.
 
     Args:
-        make_iterator: called once, in the worker. It must pickle: a module-level function, or a
-            `functools.partial` of a method.
-        ahead: queue size, not counting the item in progress and those in the pipe.
+        make_iterator: a picklable function, which is called once, in the reader process.
+        ahead: queue size: number of items to compute ahead.
 
     Raises (from the iterator):
-        UserError: raised by the worker, or the worker was killed.
-        RuntimeError: the worker raised another exception; the message contains its traceback.
+        UserError: `make_iterator` has raised it, or the reader process was killed.
+        RuntimeError: the reader process has raised another exception; the message contains its traceback.
     """
 
     def __init__(self, make_iterator: Callable[[], Iterator[T]], ahead: int = 8):
@@ -77,7 +75,7 @@ class prefetch(Generic[T]):
     def next_unless(self, stop: object) -> T | None: ...
 
     def next_unless(self, stop: object) -> T | None:
-        """Return the next item; None if it is not ready and `stop` is or becomes true.
+        """Return the next item; None if `stop` becomes true before the item is ready.
 
         Raises:
             StopIteration: there are no more items.
@@ -98,10 +96,7 @@ class prefetch(Generic[T]):
         raise StopIteration
 
     def _death(self) -> UserError:
-        """Return the error for a worker that died.
-
-        Call it before `close`, which would kill the worker.
-        """
+        """Return the error for a reader process that died. Call this before `close`, which kills it."""
         self._process.join(timeout=10)  # seconds
         exit_code = self._process.exitcode
         end = f"ended with code {exit_code}"
@@ -110,7 +105,7 @@ class prefetch(Generic[T]):
         return UserError(f"the reader process {end} before it finished. Run the same command to resume")
 
     def close(self) -> None:
-        """End the worker. It can be called at any time and repeatedly."""
+        """End the reader process. May be called at any time and repeatedly."""
         self._is_closed = True
         self._finalizer()
 
@@ -123,7 +118,7 @@ class prefetch(Generic[T]):
 
 @contextlib.contextmanager
 def _no_main_module() -> Iterator[None]:
-    """A process that is spawned in this context has no main module to import."""
+    """Prevent processes that are spawned within a `with` block from importing the main module."""
     main = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")
     try:
@@ -133,7 +128,7 @@ def _no_main_module() -> Iterator[None]:
 
 
 def _work(sender: Connection, make_iterator: Callable[[], Iterator]) -> None:
-    """Run the worker process: send the items, and finally how the iterator ended."""
+    """Main function of the reader process: send all items, and finally the exception that ends iteration."""
     ending: Exception = StopIteration()
     with contextlib.suppress(BrokenPipeError):  # the parent has ended
         try:
@@ -149,7 +144,7 @@ def _work(sender: Connection, make_iterator: Callable[[], Iterator]) -> None:
 
 
 def _receive(receiver: Connection, items: queue.Queue) -> None:
-    """Run in the parent's thread: put the worker's messages into the queue, up to the last one."""
+    """Main function of the receiving thread: put the messages of the reader process into the queue."""
     ending = None
     while ending is None:
         try:
@@ -162,7 +157,7 @@ def _receive(receiver: Connection, items: queue.Queue) -> None:
 
 
 def _end_worker(process: multiprocessing.Process, thread: threading.Thread, items: queue.Queue) -> None:
-    """Kill the worker, and wait until it and the receiving thread have ended."""
+    """Kill the reader process, and wait until the process and the receiving thread have ended."""
     process.kill()  # SIGTERM is blocked
     process.join()
     # The thread may wait for space in the queue, once for each message that is still in the pipe.

@@ -1,4 +1,4 @@
-"""Handling of requests to stop, and a watchdog that ends a process that waits too long for another."""
+"""Shutdown requests by signals, and a watchdog that ends a process that waits too long for another."""
 
 import atexit
 import math
@@ -20,23 +20,23 @@ _END = 0  # what `ShutdownHandler` writes to its pipe on exit, instead of a sign
 
 
 class ShutdownHandler:
-    """Turns SIGTERM, SIGHUP and Ctrl-C into requests: in its `with` statement they set `received`.
+    """Turns SIGTERM, SIGHUP and Ctrl-C within its `with` block into shutdown requests, which set `received`.
 
-    The run then saves its state and stops. After Ctrl-C the end of the statement exits with 130, as shells
-    expect. SIGHUP keeps its effect if it is ignored, as under `nohup`.
+    The run then saves its state and stops. After Ctrl-C, the end of the block exits with code 130, as shells
+    expect. SIGHUP stays ignored under `nohup`.
 
-    A thread acknowledges the first request in the log, and ends the process at a second Ctrl-C, because the
-    main thread may be in a long call, such as a sum over processes that waits for a dead one.
-    SIGTERM and SIGHUP may arrive repeatedly, because launchers and shells send them repeatedly.
+    A thread logs the first request, and ends the process at a second Ctrl-C, because the main thread may be
+    in a long call, such as an all-reduce that waits for a dead process. Repeated SIGTERM and SIGHUP do not
+    end the process, because launchers and shells repeat them.
 
-    Enter it in the main thread, as early as possible; it does not need Paddle.
-    `ernie_m.utils.paddle_settings.prepare` keeps Paddle from installing its own handler of SIGTERM.
+    Enter the block in the main thread, as early as possible; Paddle is not required.
+    `ernie_m.utils.paddle_settings.prepare` prevents Paddle from installing its own SIGTERM handler.
 
     Args:
         active: False: the signals keep their usual effect, for work without state to save.
 
     Attributes:
-        received: the first signal received, or None.
+        received: the first signal received; None: none yet.
     """
 
     def __init__(self, active: bool = True) -> None:
@@ -46,7 +46,7 @@ class ShutdownHandler:
         self._before: dict[signal.Signals, Callable[[int, FrameType | None], Any] | int | None] = {}
 
     def __enter__(self) -> "ShutdownHandler":
-        """Handle the signals, and start the thread that listens to them."""
+        """Install the signal handlers, and start the listening thread."""
         if not self.active:
             return self
         self._signals = stop_signals()
@@ -84,7 +84,7 @@ class ShutdownHandler:
         return self.received is not None
 
     def anywhere(self) -> bool:
-        """Return whether any process of the run received a request to stop. Call it on every process."""
+        """Return whether any process has received a shutdown request. Call this on every process."""
         # A command enters `ShutdownHandler` before it imports Paddle.
         from ernie_m.training import distributed
 
@@ -92,11 +92,11 @@ class ShutdownHandler:
         return requests > 0
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        """Handle a signal, in the main thread."""
+        """Signal handler: record the first signal."""
         self.received = self.received or signal.Signals(number)
 
     def _listen(self) -> None:
-        """Run in the thread: read signal numbers, which Python's C handler writes to the pipe, up to _END."""
+        """Main function of the listening thread: read the signal numbers that Python writes to the pipe."""
         # The system must deliver them to the main thread.
         signal.pthread_sigmask(signal.SIG_BLOCK, self._signals)
         requests = 0
@@ -117,7 +117,7 @@ class ShutdownHandler:
 
 
 def _acknowledge(number: int) -> None:
-    """Log that a signal was received, and its effect."""
+    """Log the receipt of a signal, and how to exit immediately."""
     if number == signal.SIGINT:
         line = "Ctrl-C received: saving the state before exit; press Ctrl-C again to exit immediately"
     else:
@@ -131,12 +131,12 @@ def _acknowledge(number: int) -> None:
 
 
 class StallWatchdog:
-    """Ends this process, of several, when an operation takes longer than `seconds`.
+    """Ends this process with exit code 1 when an operation takes longer than `seconds`.
 
-    Otherwise it would wait forever for a dead process on another machine. Exit code 1, one line.
+    In multi-process training, a process would otherwise wait forever for a dead process on another machine.
 
     Args:
-        seconds: 0: never.
+        seconds: maximum duration of an operation; 0: no limit. A single process has no limit.
     """
 
     def __init__(self, seconds: float):
@@ -153,13 +153,13 @@ class StallWatchdog:
 
     @contextmanager
     def during(self, name: str) -> Iterator[None]:
-        """Watch an operation as a context manager; `name` is its name in the log."""
+        """Watch the operation within a `with` block; `name` is its name in the log."""
         self._work = (name, time.monotonic())
         yield
         self._work = ("", math.inf)
 
     def _look(self) -> None:
-        """Run in the thread: check the operation repeatedly until the watchdog ends."""
+        """Main function of the watchdog thread: check the duration of the operation repeatedly."""
         while not self._end.wait(min(self.seconds / 4, 5.0)):
             name, began = self._work
             if time.monotonic() - began >= self.seconds:

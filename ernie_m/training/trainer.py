@@ -1,9 +1,9 @@
-"""The loop of every training: pretraining and all fine-tuning tasks.
+"""The training loop of pretraining and all fine-tuning tasks.
 
     evaluate -> save -> read -> step -> log -> evaluate -> ...
 
-A run that was stopped or killed, or whose newest checkpoint is corrupt, resumes from the newest complete one,
-and computes the same numbers as an uninterrupted run.
+A run that was stopped or killed resumes from the last complete checkpoint, and computes the same numbers as
+an uninterrupted run.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,11 +27,11 @@ from ernie_m.utils.logging import Progress, logger
 
 
 class StepData(Protocol):
-    """The data of one process for one step.
+    """The data of a step for one process.
 
     Attributes:
-        micro_batches: this process's part of the step; may be empty.
-        position: a JSON value from which `Trainable.batches` resumes after this step.
+        micro_batches: micro-batches of this process; may be empty.
+        position: position in the training data after this step, a JSON value for `Trainable.batches`.
     """
 
     @property
@@ -45,18 +45,18 @@ Data = TypeVar("Data", bound=StepData)
 
 
 class Trainable(Protocol[Model, Data]):
-    """Pretraining or a fine-tuning task.
+    """A task that `Trainer` can train: pretraining or a fine-tuning task.
 
-    It does not keep a model: the model of a seed lives as long as its `Trainer`.
+    A task does not keep a model: the `Trainer` of a seed owns the model.
 
     Attributes:
-        fingerprint: settings and digests that decide the result, as JSON values.
+        fingerprint: settings and digests that determine the result, as JSON values.
         divisible: whether a process may stop within a step, between two micro-batches. False if processes
-            exchange values within the loss, because the others would wait.
+            communicate within the loss, because the others would wait.
         total_steps: number of optimizer steps of the seed passed to `begin`.
-        evaluation_steps: steps after which that seed is evaluated, in ascending order.
-        memory_advice: settings that reduce the GPU memory of a step.
-        record: makes the record of some steps for metrics.jsonl; None: no records.
+        evaluation_steps: steps after which this seed is evaluated, in ascending order.
+        memory_advice: advice on how to reduce the GPU memory of a step.
+        record: makes an entry of metrics.jsonl for a log interval; None: the task does not write the file.
     """
 
     fingerprint: dict[str, Any]
@@ -67,59 +67,59 @@ class Trainable(Protocol[Model, Data]):
     record: Callable[[Interval], dict[str, Any]] | None = None
 
     def begin(self, seed: int, checkpoint: Path | None) -> Engine[Model]:
-        """Start a seed, and make its model and optimizer.
+        """Make model and optimizer for training with a seed.
 
         Args:
-            checkpoint: the checkpoint to resume from; None: initial weights.
+            checkpoint: path of the checkpoint to resume from; None: load the initial weights.
         """
 
     def batches(self, position: Any) -> Callable[[], Iterator[Data]]:
-        """Return a function that yields the data of each step, for `prefetch`.
+        """Return a picklable function that iterates over the data of each step, for `prefetch`.
 
         Args:
-            position: `StepData.position` of the last step; None: from the beginning.
+            position: `StepData.position` of the last step; None: start at the beginning.
         """
 
     def send(self, model: Model, data: Data) -> Sequence[Any]:
-        """Send the micro-batches of a step to the device, in one copy. It is called within autocast."""
+        """Copy the micro-batches of a step to the device in one transfer. Called under autocast."""
 
     def loss(self, model: Model, micro_batch: Any) -> tuple[Tensor, dict[str, Tensor | float]]:
-        """Return the loss of a micro-batch from `send`, and the values that the engine sums.
+        """Compute the loss of a micro-batch from `send`, and the values to sum for the log.
 
-        The loss is divided by the count of the whole step, over all processes and micro-batches.
+        The loss must be divided by the count of the whole step, over all processes and micro-batches.
         """
 
     def evaluate(self, engine: Engine[Model], stop: ShutdownHandler) -> Evaluation | None:
-        """Evaluate the model on held-out data, and log the scores.
+        """Evaluate the model on held-out data, and log the scores. Called on every process.
 
         Returns:
-            The same on all processes; None if any of them received a request to stop.
+            The evaluation, the same on all processes; None: a process has received a shutdown request.
         """
 
     def line(self, interval: Interval) -> str:
-        """Return the log line of some steps."""
+        """Format the log line of a log interval."""
 
     def files(
         self, engine: Engine[Model], masters: Mapping[str, Tensor], evaluation: Evaluation | None
     ) -> ModelFiles:
-        """Return the model files of a checkpoint: weights, configuration, tokenizer, model card.
+        """Collect the model files of a checkpoint: weights, config, tokenizer, model card.
 
         Args:
-            masters: from `Engine.masters`.
+            masters: `parameter.name` -> float32 master weight, from `Engine.masters`.
             evaluation: the evaluation of the current step, if any.
         """
 
 
 @dataclass(frozen=True)
 class LoopConfig:
-    """Intervals of logging and saving, when to stop, and TensorBoard.
+    """Options of the training loop.
 
     Attributes:
         log_steps: number of steps between log lines.
         save_steps: number of steps between checkpoints.
-        last_step: save and stop after this step without changing the schedule; None: run to the end.
-        stall_ends_seconds: with several processes, exit when an operation takes longer; 0: never.
-        tensorboard: whether to also write the records for TensorBoard.
+        last_step: step at which to save and stop, without changing the schedule; None: run to the end.
+        stall_ends_seconds: in multi-process training, maximum seconds of an operation; 0: no limit.
+        tensorboard: whether to also write the metrics as TensorBoard event files.
     """
 
     log_steps: int
@@ -130,23 +130,23 @@ class LoopConfig:
 
 
 class Trainer(Generic[Model, Data]):
-    """Trains a task on one seed, from the step where it stopped.
+    """Trains a task with one seed; resumes from the last checkpoint, if any.
 
     Args:
-        folder: the output directory of the run, or of this seed.
+        folder: output directory of the run, or of this seed.
 
     Attributes:
         engine: model and optimizer.
-        first_step: number of steps done before this process.
-        position: in the training data, as `StepData.position`; None: at the beginning.
+        first_step: number of steps of the run before this process.
+        position: position in the training data, `StepData.position`; None: at the beginning.
         evaluated_step: last step after which the model was evaluated; -1: none.
-        best: the evaluation of the best step so far.
-        meter: sums of the run for its log.
-        records: metrics.jsonl, on the main process; None if the task makes no records.
-        curves: writer from `curve_writer` that also gets the records, if any.
+        best: evaluation of the best step so far; None: none.
+        meter: sums of the current log interval.
+        records: metrics.jsonl, on the main process; None if the task does not write the file.
+        curves: TensorBoard writer from `curve_writer`, if any.
 
     Raises:
-        UserError: the run cannot resume (`OutputDir.resume`) or start (`Trainable.begin`).
+        UserError: the run cannot be resumed or started.
     """
 
     def __init__(self, task: Trainable[Model, Data], folder: OutputDir, seed: int, loop_config: LoopConfig):
@@ -186,10 +186,13 @@ class Trainer(Generic[Model, Data]):
                 logger.warning(line, folder.path, dropped, self.records.path.name)
 
     def run(self, stop: ShutdownHandler) -> bool:
-        """Train to the last step, or until any process receives a request to stop. The state is saved.
+        """Train to the last step, or until any process receives a shutdown request; save the state.
+
+        Args:
+            stop: handler of shutdown requests.
 
         Returns:
-            Whether the run is finished. Otherwise the same command resumes.
+            Whether the run is finished; otherwise the same command resumes it.
         """
         engine = self.engine
         task = self.task
@@ -266,9 +269,10 @@ class Trainer(Generic[Model, Data]):
         return True
 
     def _evaluate(self, stop: ShutdownHandler) -> bool:
-        """Evaluate, and save the model if it is the best so far.
+        """Evaluate the model, and save it to best/ if it is the best so far.
 
-        Return False if a process received a request to stop.
+        Returns:
+            False if the evaluation was stopped by a shutdown request.
         """
         with self.progress.evaluation():
             evaluation = self.task.evaluate(self.engine, stop)
@@ -289,7 +293,7 @@ class Trainer(Generic[Model, Data]):
         return True
 
     def _save(self) -> None:
-        """Write a checkpoint with the training state, unless the newest one has it."""
+        """Write a checkpoint with the current training state, unless the last checkpoint has it."""
         steps = self.engine.steps
         if steps == 0 or self._saved_at == (steps, self.evaluated_step):
             return
@@ -317,7 +321,7 @@ class Trainer(Generic[Model, Data]):
             logger.info("peak GPU memory: %.2f GiB", peak)
 
     def _files(self) -> ModelFiles | None:
-        """Return the files of the model, on the main process. Call it on every process."""
+        """Collect the files of the model; None on other than the main process. Call this on every process."""
         masters = self.engine.masters()
         if not distributed.is_main():
             return None
@@ -327,10 +331,13 @@ class Trainer(Generic[Model, Data]):
         return self.task.files(self.engine, masters, evaluation)
 
     def _step(self, data: Data | None, stop: ShutdownHandler) -> Step | None:
-        """Send the data to the device, and do a step; after a request to stop return None without changes.
+        """Copy the data of a step to the device, and perform the step.
 
         Args:
-            data: the data of the step; None: this process received a request to stop while waiting.
+            data: the data of the step; None: this process received a shutdown request while waiting for it.
+
+        Returns:
+            The result; None, without any change, after a shutdown request on any process.
         """
         micro_batches: Sequence[Any] = ()
         if data is not None:
@@ -345,7 +352,7 @@ class Trainer(Generic[Model, Data]):
         )
 
     def _log(self, step: Step, data: Data) -> None:
-        """Count a step, and log the interval that it ends."""
+        """Add a step to the current log interval, and log the interval if it ends."""
         steps = self.engine.steps
         self.meter.add(step)
         self.progress.update(1, loss=f"{step.loss:.4f}")
@@ -368,10 +375,10 @@ class Trainer(Generic[Model, Data]):
 
 @contextmanager
 def translate_oom(advice: str) -> Iterator[None]:
-    """Turn an out-of-memory error into a one-line `UserError`.
+    """Translate out-of-memory errors within a `with` block to `UserError`.
 
     Args:
-        advice: settings to reduce.
+        advice: how to reduce memory, for the message.
     """
     try:
         yield

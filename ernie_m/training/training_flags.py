@@ -1,4 +1,4 @@
-"""Flags shared by pretraining, fine-tuning and `ernie-m fit`. It does not import Paddle."""
+"""Flags shared by pretraining, fine-tuning and `ernie-m fit`. Does not import Paddle."""
 
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -10,7 +10,7 @@ from ernie_m.utils.errors import UserError, install_command
 
 @dataclass(kw_only=True)
 class PrecisionFlags:
-    """The precision of training."""
+    """Flags for the precision of training."""
 
     amp: Literal["none", "bf16", "fp16"] = "none"
     """Mixed precision for training: bf16 requires an A100 or later GPU, or a CPU with AVX512-BF16 or AMX;
@@ -19,10 +19,10 @@ class PrecisionFlags:
 
 @dataclass(kw_only=True)
 class ComputeFlags(PrecisionFlags):
-    """The settings of computation in training.
+    """Flags for kernels, memory, logging and processes in training.
 
     Attributes:
-        prefix: what precedes the name of an option on the command line.
+        prefix: prefix of the option names on the command line.
 
     Raises:
         UserError: tensorboardX is not installed.
@@ -37,7 +37,7 @@ class ComputeFlags(PrecisionFlags):
     """Data type of the weights; float64 is for numerical checks."""
 
     tensorboard: bool = option(False, free=True)
-    """Whether to also write metrics.jsonl for TensorBoard."""
+    """Whether to also write the metrics of metrics.jsonl as TensorBoard event files."""
 
     recompute: bool = option(False, free=True)
     """Whether to recompute activations in the backward pass (activation checkpointing), which saves

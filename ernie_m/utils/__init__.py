@@ -1,7 +1,8 @@
-"""Utilities of all other folders, and the only definition of the project's version.
-This module also resolves the links at the top of a clone, such as `model`, which have the official layout.
-Without it, Python would run each file again under its second name, and the `ErnieMModel` of `model/ernie.py`
-would be a different class than the package's.
+"""Utilities of all other packages, and the version of the project.
+
+This module also resolves the symbolic links at the top of a clone, such as `model`, which have the official
+layout. Otherwise Python would run each file again under its second name, and `model.ernie.ErnieMModel` would
+be a different class than `ernie_m.model.ernie.ErnieMModel`.
 """
 
 import sys
@@ -15,9 +16,13 @@ __version__ = "1.0.0"
 
 
 def be_one_module(name: str) -> None:
-    """Make an `__init__.py` that runs as `name`, through a link, return the package's own module.
+    """Replace a module that was imported through a symbolic link by the package's module.
 
-    Python takes the entry in `sys.modules` after a file has run.
+    Called by the `__init__.py` of a package, which Python runs under the name of the link. After that, Python
+    takes the entry in `sys.modules`.
+
+    Args:
+        name: `__name__` of the caller.
     """
     if "." not in name:
         sys.meta_path.insert(0, LinkFinder)
@@ -25,9 +30,9 @@ def be_one_module(name: str) -> None:
 
 
 class LinkFinder(SourceFileLoader):
-    """Finds the modules below a link, such as `model/ernie.py`, and returns those of the package.
+    """Import hook that resolves modules below a symbolic link, such as `model.ernie`, to the package's.
 
-    It is a file loader because `python -m pretrain.build_corpus` asks one for the code.
+    The base class is a file loader, because `python -m pretrain.build_corpus` asks one for the code.
     """
 
     @classmethod

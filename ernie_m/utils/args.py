@@ -1,5 +1,6 @@
-"""Options: dataclass fields, filled from a command line and YAML files; suggestions for wrong names.
-A field is an option, and the string below it documents it, in the code and in `--help`:
+"""Parses options, defined as dataclass fields, from the command line and YAML files.
+
+The string below a field documents the option, in the code and in `--help`:
 
     @dataclass
     class TrainingOptions:
@@ -11,9 +12,9 @@ A field is an option, and the string below it documents it, in the code and in `
 
     options = parse_options(TrainingOptions, ["--max_seq_len", "256"])
 
-A field whose type is a dataclass is a section, with options `--section.name`. `--config file.yaml` is a file
-with some of them. Official commands, whose dataclass has the field `on_command_line` for the names that were
-given, have no file, and an empty value, as in `--test_set ""`, unsets a flag.
+A field whose type is a dataclass is a section, with options `--section.name`. `--config file.yaml` reads
+options from a file. Official commands, whose dataclass has a field `on_command_line` with the names of the
+given flags, do not read files, and an empty value, as in `--test_set ""`, unsets a flag.
 """
 
 import ast
@@ -58,11 +59,12 @@ OTHER_WORDS = {
 
 
 def advice_on(name: str, known: Collection[str], dashes: str = "") -> str:
-    """Return a suggestion for an unknown name: the most similar known name.
+    """Return a suggestion for an unknown name, for a message: the most similar known name.
 
     Args:
-        name, known: names; those of options may be "section.key".
-        dashes: prefix of a name.
+        name: the unknown name, which may be "section.key".
+        known: the known names.
+        dashes: prefix of the suggested name, such as "--".
     """
     section, dot, part = name.rpartition(".")
     meant = OTHER_WORDS.get(part, part)
@@ -99,7 +101,7 @@ NULLS = ("null", "Null", "NULL", "~")
 
 
 class Range:
-    """The numbers that an option accepts, as in `Annotated[float, Range(at_least=0, below=1)]`."""
+    """The range of numbers that an option accepts, as in `Annotated[float, Range(at_least=0, below=1)]`."""
 
     def __init__(self, **bounds: float):
         self.bounds = bounds
@@ -112,7 +114,7 @@ class Range:
 
 
 class _Listed:
-    """Comma-separated names. An empty one would be the path of the current folder."""
+    """Constraint of comma-separated names: none is empty, which would be the path of the current folder."""
 
     def __contains__(self, names: str) -> bool:
         return not names or all(map(str.strip, names.split(",")))
@@ -141,16 +143,16 @@ IN_WORDS = {
 
 
 def option(default: Any = MISSING, *, default_factory: Any = MISSING, **marks: Any) -> Any:
-    """Make a field with marks. A field without marks only needs its default.
+    """Make a dataclass field of an option with metadata; an option without metadata needs only its default.
 
     Args:
         default, default_factory: as for `dataclasses.field`.
-        marks: `free`: does not affect the result, so it may change when a run or build resumes.
-            `no_effect`: why an official flag has no effect; `--help` omits it.
-            `only`: the commands that read it, of several that share the dataclass; the `--help` of the others
-            omits it.
-            `positional`: on a command line its value has no flag; a list takes all remaining words.
-            `needed`: one of the few options that a user sets first; `--help` starts with them.
+        marks: `free`: the option does not affect the result, so it may change when work is resumed.
+            `no_effect`: reason why an official flag has no effect; `--help` omits the flag.
+            `only`: the commands that use the option, if several share the dataclass; the `--help` of other
+            commands omits it.
+            `positional`: the option is a positional argument; a list takes all remaining arguments.
+            `needed`: the option is listed at the beginning of `--help`.
     """
     return dataclasses.field(default=default, default_factory=default_factory, metadata=marks)
 
@@ -159,7 +161,7 @@ CONFIG = option()  # --config is a flag, but not a dataclass field
 
 
 def list_sections(cls: type) -> dict[str, type]:
-    """Return a dataclass and its sections, by the prefix of their keys: "" and "section."."""
+    """Return the prefix of option keys -> dataclass: "" for `cls` itself, "section." for its sections."""
     return {"": cls} | {
         f"{field.name}.": field.type
         for field in dataclasses.fields(cls)
@@ -168,7 +170,7 @@ def list_sections(cls: type) -> dict[str, type]:
 
 
 def list_options(cls: type) -> dict[str, Field]:
-    """Return the option fields of a dataclass and its sections, by key."""
+    """Return option key -> field, of a dataclass and its sections."""
     return {
         f"{prefix}{field.name}": field
         for prefix, section in list_sections(cls).items()
@@ -178,7 +180,7 @@ def list_options(cls: type) -> dict[str, Field]:
 
 
 def deciding_options(options: Any) -> dict[str, Any]:
-    """Return the options that affect the result, by key."""
+    """Return option key -> value, of the options that affect the result."""
     return {
         key: attrgetter(key)(options)
         for key, field in list_options(type(options)).items()
@@ -187,7 +189,7 @@ def deciding_options(options: Any) -> dict[str, Any]:
 
 
 def in_words(kind: Any) -> str:
-    """Describe the accepted values, as in "an integer >= 1"."""
+    """Describe the accepted values of a type, such as "an integer >= 1"."""
     one_of = "one of " if get_origin(kind) is Literal else ""
     parts = {Annotated: " ", Literal: ", "}.get(get_origin(kind), " or ").join(
         in_words(part) for part in get_args(kind) if part is not NoneType
@@ -196,8 +198,9 @@ def in_words(kind: Any) -> str:
 
 
 def accepts(kind: Any, value: Any) -> bool:
-    """Return whether a value has a type.
-    True and False are not numbers, nor are values that float64 cannot represent.
+    """Return whether a value is valid for a type.
+
+    True and False are not numbers, nor are NaN, infinity and integers beyond float64.
     """
     kinds = get_args(kind)
     match get_origin(kind) or kind:
@@ -220,12 +223,12 @@ def accepts(kind: Any, value: Any) -> bool:
 
 
 def convert(kind: Any, value: Any) -> Any:
-    """Convert text from a command line or a file, or a list or dict of texts, to `kind`.
+    """Convert text from a command line or YAML file, or a list or dict of texts, to a type.
 
     A list is written a,b or [a, b], and a dict {a: 1}.
 
     Raises:
-        AttributeError, KeyError, RecursionError, TypeError, ValueError, yaml.YAMLError: not convertible.
+        AttributeError, KeyError, RecursionError, TypeError, ValueError, yaml.YAMLError: the value is invalid.
     """
     kinds = get_args(kind)  # of the items; for a Literal its values
     if isinstance(value, str) and get_origin(kind) in (list, tuple, dict):
@@ -249,7 +252,8 @@ def convert(kind: Any, value: Any) -> Any:
 
 
 class _Loader(yaml.BaseLoader):
-    """Reads every value as text, so that `no` can be the code of Norwegian; options know their types.
+    """YAML loader that reads every value as text, so that `no` can be the code of Norwegian.
+
     Duplicate keys are rejected. Anchors, aliases and tags are ordinary text.
     """
 
@@ -265,22 +269,22 @@ class _Loader(yaml.BaseLoader):
 
 
 def parse_yaml(text: str) -> Any:
-    """Parse YAML into texts, lists and dicts; None for empty text.
+    """Parse YAML into strings, lists and dicts; None if the text is empty.
 
     Raises:
-        RecursionError, yaml.YAMLError: not YAML.
+        RecursionError, yaml.YAMLError: not valid YAML.
     """
     return yaml.load(text, _Loader)
 
 
 def read_yaml(path: str, known: Collection[str]) -> dict[str, Any]:
-    """Read a YAML file: values by key, those in a section by "section.key".
+    """Read a YAML file of options: key -> value, with keys such as "section.key".
 
     Args:
-        known: the known keys; any other mapping is a section.
+        known: known option keys. A mapping under another key is a section.
 
     Raises:
-        UserError: it cannot be read, is larger than 256 KiB, has duplicate keys, or is not a mapping.
+        UserError: the file cannot be read, is larger than 256 KiB, has duplicate keys, or is not a mapping.
     """
     try:
         tree = parse_yaml(read_text(shipped(path), largest=256 << 10)) or {}  # None: an empty file
@@ -304,15 +308,19 @@ def read_yaml(path: str, known: Collection[str]) -> dict[str, Any]:
 
 
 def _takes_many_words(field: Field) -> bool:
-    """Return whether each word, or each value of the flag, is an item of its list."""
+    """Return whether an option collects several arguments in a list: --config and positional lists."""
     return field is CONFIG or (field.metadata.get("positional", False) and get_origin(field.type) is list)
 
 
 def _read_line(words: list[str], options: Mapping[str, Field]) -> dict[str, Any]:
-    """Read the texts of a command line by key, known or not. Several words: a list.
+    """Parse a command line: key -> text, or list of texts. Keys may be unknown.
+
+    Args:
+        words: the arguments; consumed.
+        options: known options by key.
 
     Raises:
-        UserError: a word is not a flag, or a flag has no value.
+        UserError: an unexpected argument, or a missing value.
     """
     texts: dict[str, Any] = {}
     # The positional options that can take a word, in order.
@@ -340,19 +348,19 @@ def _read_line(words: list[str], options: Mapping[str, Field]) -> dict[str, Any]
 
 
 def parse_options(cls: type[T], arguments: Sequence[str] | None = None, program: str = "__main__") -> T:
-    """Make a dataclass of options from a command line and the YAML files of --config.
+    """Parse a command line and the YAML files of --config into a dataclass of options.
 
-    Later files override earlier ones, and the command line overrides all. A dataclass may define
-    `check_override(location, later, earlier)`, which compares the values of a file or command line with
-    earlier ones.
+    Later files override earlier ones, and the command line overrides all files. A dataclass may define
+    `check_override(location, later, earlier)`, to compare the values of a file or command line with those of
+    earlier files.
 
     Args:
-        arguments: None: those of this process.
-        program: name of a module, whose docstring starts `--help`.
+        arguments: the command line; None: that of this process.
+        program: name of the module whose docstring begins `--help`.
 
     Raises:
         UserError: a file is missing or not YAML, a key is unknown, or a value is invalid. The message has all
-            errors, with the file or flag. `__post_init__` of the dataclass may raise others.
+            errors, with file or flag. `__post_init__` of the dataclass may raise further errors.
     """
     options = list_options(cls)
     is_official = hasattr(cls, "on_command_line")
@@ -397,17 +405,17 @@ def parse_options(cls: type[T], arguments: Sequence[str] | None = None, program:
 
 
 def _format_flag(key: str, field: Field) -> str:
-    """Format an option of a command line: "--key", or "KEY" if it is positional."""
+    """Format the name of an option: "--key", or "KEY" for a positional option."""
     return key.upper() if field.metadata.get("positional") else f"--{key}"
 
 
 def _is_required(field: Field) -> bool:
-    """Return whether a value is required."""
+    """Return whether an option is required: whether it has no default."""
     return field.default is field.default_factory is MISSING
 
 
 def _build(cls: type[T], values: Mapping[str, Any]) -> T:
-    """Make a dataclass from values by key. Sections come first, and are values as well."""
+    """Make a dataclass, and the dataclasses of its sections, from option values by key."""
     for prefix, section in reversed(list_sections(cls).items()):
         names = {field.name: prefix + field.name for field in dataclasses.fields(section)}
         made = section(**{name: values[key] for name, key in names.items() if key in values})
@@ -416,9 +424,9 @@ def _build(cls: type[T], values: Mapping[str, Any]) -> T:
 
 
 def explanations(cls: type) -> dict[str, str]:
-    """Return the string below each field of a dataclass, of its base classes and its sections, by key.
+    """Return option key -> documentation, the string below the field, of a dataclass and its sections.
 
-    It is read from the source, because `python -OO` removes docstrings.
+    The strings are read from the source code, as Python does not keep them.
     """
     texts: dict[str, str] = {}
     for prefix, section in list_sections(cls).items():
@@ -435,11 +443,13 @@ def explanations(cls: type) -> dict[str, str]:
 
 
 def help_text(cls: type, program: str) -> str:
-    """Return the text of --help: every option of this command, with its type and documentation.
-    Positional options come first, then needed ones, then the others, with sections last.
+    """Return the text of --help: usage, description, and every option with type, default and documentation.
+
+    Positional options come first, then required and important ones, then the others, with sections last.
 
     Args:
-        program: name of a module, whose docstring is the start.
+        cls: dataclass of the options.
+        program: name of the module whose docstring is the description.
     """
     path = Path(sys.argv[0])  # run_mrc.py, or run_mrc of `ernie-m run_mrc`
     options = sorted(
@@ -471,6 +481,6 @@ def help_text(cls: type, program: str) -> str:
 
 
 def is_read(field: Field) -> bool:
-    """Return whether this command, of several that may share the dataclass, reads the option."""
+    """Return whether the current command uses an option; several commands may share a dataclass."""
     command = Path(sys.argv[0]).stem
     return "no_effect" not in field.metadata and command in field.metadata.get("only", [command])

@@ -1,7 +1,7 @@
-"""Size and SHA-256 of files, written with them and verified before use.
+"""Manifests and digests: size and SHA-256 of files, written with the files and verified before use.
 
-    manifest.json    of files that were written together: a model, an export, a training state
-    NAME.digest      of one part of resumable work; a corrupt part is redone
+    manifest.json    for files that are written together: a model, an export, a training state
+    NAME.digest      for one file of resumable work; a corrupt file is recreated
 
 The manifest of a training state covers its arrays and the manifest of its model. A corpus has the same
 entries for its files in a manifest of its own format (`ernie_m.reader.corpus`).
@@ -22,18 +22,20 @@ CARD = "README.md"  # people edit it
 
 
 class AnotherRevision(UserError):
-    """Another revision of this project wrote a file, in a format that this one does not read."""
+    """A file was written by another revision of this project, in an unsupported format."""
 
 
 def check_format(file: Path | str, number: Any, known: int, way_out: str = "recreate it") -> None:
-    """Compare the format number of a stored file with the supported one.
+    """Check the format number of a stored file.
 
     Args:
-        file: the file, or a key in it.
-        number: None: the file has no format number.
+        file: path of the file, or a key in it, for the message.
+        number: format number in the file; None: missing.
+        known: the supported format number.
+        way_out: what the user can do, for the message.
 
     Raises:
-        AnotherRevision: they differ.
+        AnotherRevision: the numbers differ.
     """
     if number != known:
         raise AnotherRevision(
@@ -42,15 +44,19 @@ def check_format(file: Path | str, number: Any, known: int, way_out: str = "recr
 
 
 def describe(file: Path) -> dict[str, Any]:
-    """Return the size of a file in bytes and its SHA-256."""
+    """Return the manifest entry of a file: {"bytes": size, "sha256": hexadecimal digest}."""
     return {"bytes": file.stat().st_size, "sha256": sha256_of(file)}
 
 
 def check_file(file: Path, entry: Mapping[str, Any], checksum: bool = True) -> None:
-    """Compare a file with its entry from `describe`; without `checksum` only the size.
+    """Verify a file.
+
+    Args:
+        entry: manifest entry of the file, from `describe`.
+        checksum: whether to verify the checksum; otherwise only the size.
 
     Raises:
-        UserError: it is missing or differs.
+        UserError: the file is missing or corrupt.
     """
     if not os.path.isfile(file):  # also False for an invalid file name
         raise UserError(f"{file}: missing")
@@ -63,17 +69,16 @@ def check_file(file: Path, entry: Mapping[str, Any], checksum: bool = True) -> N
 
 
 def write_manifest(path: Path) -> None:
-    """Write a manifest of all files of its folder except the model card."""
+    """Write the manifest of a folder, at `path` in the folder, for all files except the model card."""
     files = sorted(file for file in path.parent.iterdir() if file.is_file() and file.name != CARD)
     write_json(path, {"version": VERSION, "files": {file.name: describe(file) for file in files}})
 
 
 def check_manifest(path: Path) -> dict[str, Any]:
-    """Verify every file of a manifest, and return the manifest.
+    """Verify all files of a manifest, and return the manifest.
 
     Raises:
-        UserError: the manifest is missing, corrupt or of another format, or a file is missing or corrupt. The
-            message names the file.
+        UserError: the manifest is missing, corrupt or of another format, or a file is missing or corrupt.
     """
     manifest = read_object(path)
     check_format(path, manifest.get("version"), VERSION)
@@ -84,14 +89,14 @@ def check_manifest(path: Path) -> dict[str, Any]:
 
 
 def read_entries(manifest: Mapping[str, Any], path: Path, above: str = "..") -> dict[str, dict[str, Any]]:
-    """Return the file entries of a manifest.
+    """Return the file entries of a manifest: file name -> entry.
 
     Args:
-        path: of the manifest.
+        path: path of the manifest, for the message.
         above: prefix that file names must not have.
 
     Raises:
-        UserError: sizes or checksums are missing, or it refers to files elsewhere.
+        UserError: an entry has no size or checksum, or a file is outside of the allowed folder.
     """
     try:
         files = manifest["files"]
@@ -104,10 +109,10 @@ def read_entries(manifest: Mapping[str, Any], path: Path, above: str = "..") -> 
 
 
 def check_folder(folder: Path) -> None:
-    """Verify the files of a model or an export with its manifest, if any.
+    """Verify the files of a model or an export by the manifest of its folder, if any.
 
     Raises:
-        UserError: a file is corrupt, or the manifest is corrupt or of another format.
+        UserError: a file is missing or corrupt, or the manifest is corrupt or of another format.
     """
     path = folder / MANIFEST
     if not path.is_file():
@@ -128,7 +133,7 @@ def check_folder(folder: Path) -> None:
 
 
 def write_digest(file: Path) -> None:
-    """Write the digest that `is_whole` compares, next to a file."""
+    """Write the digest of a file next to the file, for `is_whole`."""
     write_json(_digest_file(file), describe(file))
 
 
@@ -141,5 +146,5 @@ def is_whole(file: Path) -> bool:
 
 
 def _digest_file(file: Path) -> Path:
-    """Return the path of a file's digest."""
+    """Return the path of the digest of a file."""
     return file.with_name(f"{file.name}.digest")

@@ -1,4 +1,4 @@
-"""Signals that ask a command to exit, child processes that end with their parent, threads and forks."""
+"""Signal handling, and settings of child processes and forks."""
 
 import ctypes
 import os
@@ -18,10 +18,10 @@ _PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux's prctl
 
 
 def stop_signals() -> list[signal.Signals]:
-    """Return the signals that ask a command to save its state and exit: SIGTERM, SIGINT (Ctrl-C) and SIGHUP.
+    """Return the signals that request a shutdown: SIGTERM, SIGINT (Ctrl-C) and SIGHUP (a closed terminal).
 
-    Closing a terminal or an ssh connection sends SIGHUP. Under `nohup` it stays ignored. A signal whose
-    handler was not set from Python keeps it, as in a program that embeds Python.
+    SIGHUP is left out under `nohup`, which ignores it. A signal whose handler was not set from Python, as in
+    an application that embeds Python, is also left out.
     """
     signals = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
     handlers = {number: signal.getsignal(number) for number in signals}
@@ -34,7 +34,7 @@ def stop_signals() -> list[signal.Signals]:
 
 @contextmanager
 def stop_signals_handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Handle the `stop_signals` with `handler` in this context."""
+    """Handle shutdown signals with `handler` within a `with` block."""
     before = {number: signal.signal(number, handler) for number in stop_signals()}
     try:
         yield
@@ -45,8 +45,9 @@ def stop_signals_handled_by(handler: Callable[[int, FrameType | None], None]) ->
 
 @contextmanager
 def exits_at_sigterm() -> Iterator[None]:
-    """Make an unhandled SIGTERM end the process as `sys.exit` does, in this context.
-    So this context and those within it are cleaned up. The exit code is that of shells, 143.
+    """Make SIGTERM raise SystemExit with code 143 within a `with` block, unless it has a handler.
+
+    So context managers clean up, unlike by SIGTERM's default action.
     """
 
     def end(number: int, _frame: FrameType | None) -> None:
@@ -64,9 +65,9 @@ def exits_at_sigterm() -> Iterator[None]:
 
 @contextmanager
 def never_received(signals: Iterable[signal.Signals]) -> Iterator[None]:
-    """Make a process that is spawned in this context never receive the signals.
+    """Block signals in processes that are spawned within a `with` block.
 
-    Terminals and launchers send them to the whole process group.
+    Terminals and launchers send signals to the whole process group.
     """
     resource_tracker.ensure_running()  # it would unblock the signals if started with the process
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
@@ -77,16 +78,16 @@ def never_received(signals: Iterable[signal.Signals]) -> Iterator[None]:
 
 
 def end_with_parent(signal_number: int) -> None:
-    """In a new process, on Linux: receive a signal when the parent dies, even if it is killed.
+    """Make the current process receive a signal when its parent dies, on Linux.
 
-    It is called between fork and exec: `Popen(..., preexec_fn=partial(end_with_parent, signal.SIGTERM))`.
+    Called between fork and exec: `Popen(..., preexec_fn=partial(end_with_parent, signal.SIGTERM))`.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PARENT_DEATH_SIGNAL, signal_number)
 
 
 def cache_until_fork(make: Callable[P, T]) -> Callable[P, T]:
-    """Cache like `functools.cache`, but remake the value in a forked process, which has no threads."""
+    """Cache like `functools.cache`, but drop the cache in a forked process, such as for thread pools."""
     cached = cache(make)
     os.register_at_fork(after_in_child=cached.cache_clear)
     return cached  # type: ignore[return-value]  # `cache` loses the parameters

@@ -1,4 +1,4 @@
-"""Reports a user's mistake in one line with exit code 2, never as a traceback."""
+"""User errors: reported in one line with exit code 2, without a traceback."""
 
 import errno
 import io
@@ -21,25 +21,25 @@ JOINERS = "\u200c\u200d"  # of category Cf, but needed in Persian and Hindi
 
 
 class UserError(Exception):
-    """A mistake that the user can correct. The message is one line: where, what is wrong, what to do.
+    """An error that the user can fix. The message is one line: where, what is wrong, what to do.
 
-    The message may quote arbitrary bytes of a file: control characters are escaped, and the middle of a very
+    The message may quote arbitrary text of a file: control characters are escaped, and the middle of a very
     long message is omitted.
 
     Args:
-        more: further lines, if a file has several errors.
+        more: messages of further errors, one line each.
     """
 
     def __init__(self, message: str, *more: str):
         super().__init__("\n  ".join(map(_shortened, (message, *more))))
 
     def _render_traceback_(self) -> list[str]:
-        """Return the lines that IPython and Jupyter show instead of the traceback."""
+        """Return the lines that IPython and Jupyter show instead of a traceback."""
         return f"{type(self).__name__}: {self}".splitlines()
 
 
 def _shortened(message: str) -> str:
-    """Return a message in one line, without its middle if it is longer than LONGEST_MESSAGE."""
+    """Escape control characters in a message, and omit its middle beyond LONGEST_MESSAGE characters."""
     message = printable(message)
     if len(message) <= LONGEST_MESSAGE:
         return message
@@ -48,10 +48,10 @@ def _shortened(message: str) -> str:
 
 
 def printable(text: str, keep: str = "") -> str:
-    """Return a text in one line, with control characters escaped, which could affect a terminal.
+    """Escape control characters and line breaks, which could affect a terminal.
 
     Args:
-        keep: characters to keep.
+        keep: characters not to escape.
     """
     for character in {*text} - {*keep, *JOINERS}:
         if unicodedata.category(character) in _ESCAPED:
@@ -60,8 +60,9 @@ def printable(text: str, keep: str = "") -> str:
 
 
 def say(*texts: object, sep: str = "\n", file: TextIO | None = None) -> None:
-    """Print texts for a person, with control characters escaped. All commands print through it.
-    The reader may close the pipe, as `head` does: then the command continues without printing.
+    """Print texts with control characters escaped; all commands print by this function.
+
+    If the reader of a pipe closes it, as `head` does, the command continues without printing.
     """
     stream = file or sys.stdout
     with reader_may_leave(stream):
@@ -69,7 +70,7 @@ def say(*texts: object, sep: str = "\n", file: TextIO | None = None) -> None:
 
 
 def listed(items: Sequence[str], most: int = 20) -> str:
-    """Join the first items and the number of the others, for a message."""
+    """Join items for a message: the first `most`, and the number of remaining ones."""
     text = ", ".join(items[:most])
     if len(items) > most:
         text += f" and {len(items) - most} more"
@@ -77,15 +78,14 @@ def listed(items: Sequence[str], most: int = 20) -> str:
 
 
 def shown(value: object) -> str:
-    """Format a value from a file for a message, in one short line."""
+    """Format a value from a file for a message, in one line of at most 80 characters."""
     return printable(value if isinstance(value, str) else ascii(value))[:80]
 
 
 def install_command(extra: str) -> str:
-    """Return the command that installs an extra (pyproject.toml), for the end of a message.
+    """Return the command that installs an extra of pyproject.toml, for a message.
 
-    scripts/setup.sh installs into the .venv of its checkout; any other environment belongs to the user, who
-    has installed the package there.
+    In the .venv of a checkout it is scripts/setup.sh; in any other environment, pip.
     """
     checkout = Path(__file__).resolve().parents[2]
     own_environments = (checkout / ".venv", Path(sys.base_prefix).resolve())  # the latter: no environment
@@ -95,7 +95,7 @@ def install_command(extra: str) -> str:
 
 
 def command_name() -> str:
-    """Return the command by which this shell starts `ernie-m`."""
+    """Return the command that starts `ernie-m`, for a message; its path if it is not on the PATH."""
     executable = str(Path(sys.executable).with_name("ernie-m"))  # in a checkout, not on the PATH
     if shutil.which("ernie-m") or not os.path.exists(executable):
         return "ernie-m"
@@ -103,14 +103,15 @@ def command_name() -> str:
 
 
 def command_words() -> list[str]:
-    """Return the words that started this process: python run_mrc.py ..., or ernie-m run_mrc ..."""
+    """Return the command line of this process: python run_mrc.py ..., or ernie-m run_mrc ..."""
     starter = "python" if sys.argv[0].endswith(".py") else "ernie-m"
     return [starter, *sys.argv]
 
 
 def run(main: Callable[[], None]) -> None:
-    """Call `main()`. A `UserError` prints one line and exits with 2, Ctrl-C with 130.
-    The reason is also written to the run's log file, if `ernie_m.utils.logging.setup` has opened one.
+    """Run the main function of a command: exit with 2 after a `UserError`, and with 130 after Ctrl-C.
+
+    Errors are printed in one line, and written to the log file, if any.
     """
     log = logging.getLogger("ernie_m")
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
@@ -148,13 +149,13 @@ def run(main: Callable[[], None]) -> None:
 
 
 def discard(stream: TextIO) -> None:
-    """Discard buffered output, which Python would otherwise fail to flush at exit."""
+    """Redirect a stream to /dev/null, so that flushing buffered output at exit does not fail."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 @contextmanager
 def reader_may_leave(stream: TextIO) -> Iterator[None]:
-    """Allow the reader of a stream to close it, as `head` does; further output is discarded."""
+    """Within a `with` block, discard output after the reader of a pipe has closed it, as `head` does."""
     try:
         yield
     except BrokenPipeError:
@@ -163,7 +164,7 @@ def reader_may_leave(stream: TextIO) -> Iterator[None]:
 
 @contextmanager
 def lines_may_be_lost(stream: TextIO) -> Iterator[None]:
-    """Allow writing to a stream to fail: a full disk, a closed terminal, or a pipe without a reader."""
+    """Within a `with` block, ignore failures of writing to a stream: full disk, closed terminal or pipe."""
     try:
         with reader_may_leave(stream):
             yield

@@ -1,7 +1,4 @@
-"""Files and folders: atomic writing, locks, and reading with clear errors.
-
-A `Folder` is listed once, and each of its files is read once.
-"""
+"""Files and folders: reading with one-line errors, atomic writing, and locks."""
 
 import errno
 import fcntl
@@ -31,9 +28,9 @@ _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR,
 
 
 def shipped(path: str | os.PathLike) -> Path:
-    """Return the path of a file; if missing and in `configs/`, the path of the file in the package.
+    """Return a path; for a missing file in `configs/`, return the path of the file in the package.
 
-    So a command is the same in a checkout and with the installed package.
+    So commands are the same in a checkout and with the installed package.
     """
     path = Path(path)
     if path.parts[:1] != ("configs",) or path.exists():
@@ -46,24 +43,23 @@ def shipped(path: str | os.PathLike) -> Path:
 
 
 def is_blank(text: str) -> bool:
-    """Whether a text has nothing but white space and characters of zero width."""
+    """Return whether a text has only white space and zero-width characters."""
     return re.search(r"[^\s\u00ad\u200b-\u200f\u2060-\u2064\ufeff]", text) is None
 
 
 def is_whole_text(text: str) -> bool:
-    """Return whether a text has no lone surrogate, which JSON may contain and a file may not."""
+    """Return whether a text can be encoded as UTF-8: it has no lone surrogates, as JSON may have."""
     return text.encode(errors="ignore").decode() == text
 
 
 def read_json(path: str | os.PathLike, advice: str = "") -> Any:
-    """Read a JSON file. A byte order mark at the start is skipped.
+    """Read a JSON file, which may begin with a byte order mark.
 
     Args:
-        advice: the end of an error: what the file should contain, or what to do.
+        advice: end of the error message: what the file should contain, or what to do.
 
     Raises:
-        UserError: the file is unreadable, empty, larger than 256 MiB, not UTF-8 or not JSON; with file, line
-            and column.
+        UserError: the file is unreadable, empty, larger than 256 MiB, not UTF-8 or not JSON.
     """
     ending = f"; {advice}" if advice else ""
     text = read_text(path, LARGEST_JSON, ending)
@@ -81,7 +77,7 @@ def read_json(path: str | os.PathLike, advice: str = "") -> Any:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """Parse JSON text; None if it is null or not JSON."""
+    """Parse JSON text; None if the text is null or not JSON."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
@@ -89,10 +85,13 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def read_object(path: str | os.PathLike, advice: str = "") -> dict[str, Any]:
-    """Read the object in a JSON file, as `read_json`.
+    """Read a JSON file that contains an object.
+
+    Args:
+        advice: as in `read_json`.
 
     Raises:
-        UserError: also if the file contains another value.
+        UserError: the file is unreadable, empty, larger than 256 MiB, not UTF-8, not JSON, or another value.
     """
     value = read_json(path, advice)
     if not isinstance(value, dict):
@@ -102,13 +101,14 @@ def read_object(path: str | os.PathLike, advice: str = "") -> dict[str, Any]:
 
 
 def read_text(path: str | os.PathLike, largest: int, ending: str = "") -> str:
-    """Read the text of a file of at most `largest` bytes. A byte order mark at the start is skipped.
+    """Read a UTF-8 text file, which may begin with a byte order mark.
 
     Args:
-        ending: the end of an error.
+        largest: maximum size in bytes.
+        ending: end of the error message.
 
     Raises:
-        UserError: the file cannot be read, is larger, or is not UTF-8.
+        UserError: the file cannot be read, is larger than `largest`, or is not UTF-8.
     """
     data = read_bytes(path, ending, largest)
     if len(data) > largest:
@@ -120,14 +120,14 @@ def read_text(path: str | os.PathLike, largest: int, ending: str = "") -> str:
 
 
 def read_bytes(path: str | os.PathLike, ending: str = "", largest: float = math.inf) -> bytes:
-    """Read a file.
+    """Read the bytes of a file.
 
     Args:
-        ending: the end of an error, such as "; see --vocab_path".
-        largest: maximum number of bytes to read; a device such as /dev/zero has no end.
+        ending: end of the error message, such as "; see --vocab_path".
+        largest: read little more than this number of bytes, because a device such as /dev/zero has no end.
 
     Raises:
-        UserError: the file cannot be read.
+        UserError: the file cannot be read, or is a Git LFS pointer.
     """
     data = bytearray()
     with translate_read_errors(path, ending), open(path, "rb") as file:
@@ -140,7 +140,11 @@ def read_bytes(path: str | os.PathLike, ending: str = "", largest: float = math.
 
 @contextmanager
 def translate_read_errors(path: str | os.PathLike | int, ending: str = "") -> Iterator[None]:
-    """Turn the error of an unreadable file into a one-line `UserError` with this ending."""
+    """Translate errors of an unreadable file within a `with` block to `UserError`.
+
+    Args:
+        ending: end of the error message.
+    """
     try:
         yield
     except OSError as error:
@@ -148,10 +152,10 @@ def translate_read_errors(path: str | os.PathLike | int, ending: str = "") -> It
 
 
 def get_file_version(file: str | os.PathLike | int) -> FileVersion:
-    """Return the version of a file, by path or descriptor, to detect changes after opening it.
+    """Return size and modification time of a file, by path or descriptor, to detect later changes.
 
     Raises:
-        UserError: it cannot be read.
+        UserError: the file cannot be read.
     """
     with translate_read_errors(file):
         status = os.stat(file)
@@ -159,23 +163,24 @@ def get_file_version(file: str | os.PathLike | int) -> FileVersion:
 
 
 def reject_changed(path: str | os.PathLike, now: FileVersion | None, version: FileVersion | None) -> None:
-    """Raise an error for a file that has changed since it was opened.
+    """Check that a file has not changed since it was opened.
 
     Args:
-        now, version: the current and the opened version; None: no file.
+        now: current version of the file, from `get_file_version`; None: missing.
+        version: version of the file when it was opened.
 
     Raises:
-        UserError: it was written or replaced.
+        UserError: the versions differ.
     """
     if now != version:
         raise UserError(f"{path}: changed since it was opened. Restart to load the new version")
 
 
 def reject_pointer(path: str | os.PathLike) -> None:
-    """Check that a file is not a Git LFS pointer, which replaces a file that was not fetched.
+    """Check that a file is not a Git LFS pointer, the placeholder of a file that was not fetched.
 
     Raises:
-        UserError: it is a pointer.
+        UserError: the file is a Git LFS pointer.
     """
     if os.path.isfile(path):  # a pipe can be read only once
         with suppress(OSError), open(path, "rb") as file:  # the reader reports why it cannot be read
@@ -183,7 +188,11 @@ def reject_pointer(path: str | os.PathLike) -> None:
 
 
 def _reject_pointer(content: bytes | bytearray, path: str | os.PathLike) -> None:
-    """Check a file as `reject_pointer`, from its first bytes."""
+    """Check that the first bytes of a file are not those of a Git LFS pointer.
+
+    Raises:
+        UserError: they are.
+    """
     if content.startswith(_POINTER):
         raise UserError(
             f"{path}: a Git LFS pointer, not the file. Fetch the file in its repository with git lfs pull"
@@ -191,14 +200,14 @@ def _reject_pointer(content: bytes | bytearray, path: str | os.PathLike) -> None
 
 
 def sha256_of(path: str | os.PathLike) -> str:
-    """Return the hexadecimal SHA-256 of a file."""
+    """Compute the SHA-256 of a file, as hexadecimal digits."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager
 def translate_write_errors(path: str | os.PathLike) -> Iterator[None]:
-    """Turn "no space left" and "permission denied" into a one-line `UserError` about `path`."""
+    """Translate errors of writing `path` within a `with` block, such as a full disk, to `UserError`."""
     try:
         yield
     except OSError as error:
@@ -223,10 +232,10 @@ def translate_write_errors(path: str | os.PathLike) -> Iterator[None]:
 def take_lock(file: IO) -> bool:
     """Lock a file that is open for writing, by flock, without waiting.
 
-    The kernel releases the lock when the file is closed or the process ends, even by a kill.
+    The kernel releases the lock when the file is closed or the process ends, even if it is killed.
 
     Returns:
-        False if another process has the lock, or has renamed the file since it was opened.
+        False if another process holds the lock, or has removed or renamed the file since it was opened.
     """
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -244,13 +253,13 @@ def take_lock(file: IO) -> bool:
 def reject_overwrite(
     inputs: Collection[str | os.PathLike], flag: str, outputs: Iterable[str | os.PathLike]
 ) -> None:
-    """Raise an error if output files are also input files.
+    """Check that no output file is also an input file.
 
     Args:
-        flag: the flag of the outputs, with its value, for the message.
+        flag: flag of the outputs, with its value, for the message.
 
     Raises:
-        UserError: a file is in both.
+        UserError: a file is both input and output.
     """
     for path in outputs:
         if os.path.realpath(path) in map(os.path.realpath, inputs):
@@ -259,13 +268,14 @@ def reject_overwrite(
 
 @contextmanager
 def lock(path: Path, location: Path) -> Iterator[None]:
-    """Hold the lock of the file `path`, which contains its last owner, for work in `location`.
+    """Hold a lock file within a `with` block. The lock ends with the process, even if it is killed.
 
-    It ends with the process, so no cleanup is needed. The folder of the file is created.
+    Args:
+        path: lock file, which contains process id and host of the last owner. Its folder is created.
+        location: what is locked, for messages.
 
     Raises:
-        UserError: another process holds the lock (the message names it and its host), or the file cannot be
-            written.
+        UserError: another process holds the lock, or the file cannot be written.
     """
     with translate_write_errors(location):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -285,17 +295,18 @@ def lock(path: Path, location: Path) -> Iterator[None]:
 
 @contextmanager
 def lock_writer(path: str | os.PathLike, new: str = "") -> Iterator[None]:
-    """Prevent other commands from writing a file or folder while this one does.
+    """Prevent other commands from writing a file or folder within a `with` block.
 
-    The lock is a hidden file next to `path`, `.NAME.lock`, which is removed at the end, also by SIGTERM; a
-    killed command leaves it, unlocked.
+    The lock file `.NAME.lock` next to `path` is removed at the end and by SIGTERM; a killed command leaves
+    it, unlocked.
 
     Args:
-        new: the flag of the path, if it must not exist yet. Without the lock another command could create it
-            between check and writing.
+        path: the file or folder to write.
+        new: flag of the path, if the path must not exist yet; "": it may exist.
 
     Raises:
-        UserError: another command has the lock, the folder cannot be written, or `path` exists.
+        UserError: another command holds the lock, the folder cannot be written, or `path` must not exist but
+            does.
     """
     target = Path(os.path.realpath(path))
     lock_file = target.with_name(f".{target.name}.lock")
@@ -309,7 +320,7 @@ def lock_writer(path: str | os.PathLike, new: str = "") -> Iterator[None]:
 
 
 def host_name() -> str:
-    """Return this machine's name as in temporary names: letters, digits and underscores."""
+    """Return the host name with only letters, digits and underscores, for temporary names."""
     return re.sub(r"\W", "_", socket.gethostname())
 
 
@@ -320,26 +331,26 @@ _TEMPORARY = re.compile(
 
 
 def temporary_name(path: Path, kind: str = "tmp") -> Path:
-    """Return a hidden name next to `path` that is unique among processes and machines.
+    """Return a hidden name next to `path`, unique among processes and machines.
 
-    Process ids alone repeat on machines or containers that share a disk.
+    Process ids alone are not unique on machines or containers that share a disk.
 
     Args:
-        kind: "tmp", an unfinished file or folder; "old", one that is being replaced; "gone", one that is
-            being removed.
+        kind: "tmp": an unfinished file or folder; "old": a file that is being replaced; "gone": a file that
+            is being removed.
     """
     return path.with_name(f".{path.name}.{kind}-{os.getpid()}-{host_name()}-{secrets.token_hex(4)}")
 
 
 def clear_leftovers(folder: Path, name: str | None = None) -> None:
-    """Remove unfinished files of killed processes from a folder.
+    """Remove temporary files of killed processes from a folder.
 
-    A file that was being replaced is restored if its replacement was not renamed yet. Files of processes that
-    still run on this machine stay.
+    A file that was being replaced is restored if its replacement was not finished. Files of processes that
+    are still running on this machine are kept.
 
     Args:
-        name: only files for this name. The folder is not locked, so files that other machines, or threads of
-            this process, may be writing stay as well. None: everything; the caller holds the lock.
+        name: only remove temporary files for this name, and keep those that other machines or threads may be
+            writing, because the folder is not locked. None: remove all; the caller holds the lock.
     """
     for path in sorted(folder.glob(".*")):
         leftover = _TEMPORARY.fullmatch(path.name)  # None: a user's file
@@ -356,7 +367,11 @@ def clear_leftovers(folder: Path, name: str | None = None) -> None:
 
 
 def _clear(path: Path, original: Path, kind: str) -> None:
-    """Remove or restore a file with a temporary name; `kind` as in `temporary_name`."""
+    """Remove a temporary file, or restore the original from it.
+
+    Args:
+        kind: as in `temporary_name`; "old" is restored if `original` does not exist.
+    """
     if kind == "old" and path.exists() and not original.exists():
         os.replace(path, original)
         logger.warning("%s: restored; its replacement was never finished", original)
@@ -367,7 +382,7 @@ def _clear(path: Path, original: Path, kind: str) -> None:
 
 
 def _is_running(process: int) -> bool:
-    """Return whether a process with this id runs on this machine."""
+    """Return whether a process with this id is running on this machine."""
     try:
         os.kill(process, 0)  # signal 0 only checks
     except (OSError, OverflowError) as error:  # the latter: not a process id
@@ -377,10 +392,10 @@ def _is_running(process: int) -> bool:
 
 @contextmanager
 def _replace_atomically(path: Path) -> Iterator[Path]:
-    """Yield a temporary name; the file or folder created there is synced and renamed to `path`.
+    """Yield a temporary path; what is created there is synced and renamed to `path` at the end.
 
-    An existing one is replaced then, and restored if that fails. The parent folder is created, and leftovers
-    of killed processes are removed first.
+    An existing file or folder is replaced, and restored if this fails. The parent folder is created, and
+    temporary files of killed processes are removed first.
     """
     temporary = temporary_name(path)
     old = temporary_name(path, "old")
@@ -403,13 +418,16 @@ def _replace_atomically(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_file(path: str | os.PathLike, mode: str = "wb", **options) -> Iterator[IO]:
-    """Open a temporary file next to `path`; on success it is synced and renamed to `path`.
+    """Write a file atomically within a `with` block: a temporary file is synced and renamed to `path`.
 
-    The folder is created, and leftovers of killed processes are removed. `mode` is "wb" or "w", and text is
-    UTF-8 unless `options` for `open` say otherwise.
+    The parent folder is created, and temporary files of killed processes are removed first.
+
+    Args:
+        mode: "wb" or "w".
+        options: for `open`; by default the encoding is UTF-8.
 
     Raises:
-        UserError: the disk is full or read-only. An existing file of that name is unchanged.
+        UserError: the file cannot be written. An existing file is unchanged.
     """
     if "b" not in mode:
         options.setdefault("encoding", "utf-8")
@@ -419,13 +437,13 @@ def atomic_file(path: str | os.PathLike, mode: str = "wb", **options) -> Iterato
 
 @contextmanager
 def atomic_dir(path: str | os.PathLike) -> Iterator[Path]:
-    """Yield a temporary folder next to `path`; on success it is synced and renamed to `path`.
+    """Write a folder atomically within a `with` block: a temporary folder is synced and renamed to `path`.
 
-    An existing file or folder of that name is replaced then. A link stays, and its target is replaced.
-    Leftovers of killed processes are removed first.
+    An existing file or folder is replaced; of a symbolic link, its target. Temporary files of killed
+    processes are removed first.
 
     Raises:
-        UserError: the disk is full or read-only. The existing one is unchanged.
+        UserError: the folder cannot be written. An existing file or folder is unchanged.
     """
     path = Path(path)
     with _replace_atomically(Path(os.path.realpath(path)) if path.is_symlink() else path) as temporary:
@@ -434,18 +452,22 @@ def atomic_dir(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def as_json(value: Any) -> str:
-    """Format a value as indented JSON with a newline at the end, for files in an `atomic_dir`."""
+    """Format a value as indented JSON with a final newline."""
     return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:
-    """Write a value as indented UTF-8 JSON, atomically."""
+    """Write a value to a file as indented JSON, atomically.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
     with atomic_file(path, "w", newline="\n") as file:
         file.write(as_json(value))
 
 
 def remove(path: Path) -> None:
-    """Remove a file, a folder with its contents, or a link, but not its target."""
+    """Remove a file, a folder with its contents, or a symbolic link without its target."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -453,7 +475,7 @@ def remove(path: Path) -> None:
 
 
 def sync_file(path: Path) -> None:
-    """Sync a file to disk. A rename survives a crash only once its folder is synced as well."""
+    """Sync a file or folder to disk. A rename survives a crash only after its folder was synced."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -465,15 +487,15 @@ Contents = TypeVar("Contents")
 
 
 class Folder:
-    """The files of a folder.
+    """A folder that is listed once, and whose files are read once.
 
     Args:
-        path: the folder, or one of its files; it may not exist.
+        path: path of the folder, or of a file in it; need not exist.
 
     Attributes:
-        path: the folder.
-        named: the name of the given file; None: a folder was given.
-        names: names of the files directly in it.
+        path: path of the folder.
+        named: name of the file, if the path of a file was given; otherwise None.
+        names: names of the files in the folder, without subfolders.
 
     Raises:
         UserError: the folder cannot be listed.
@@ -498,23 +520,23 @@ class Folder:
         return name in self.names
 
     def first(self, names: Iterable[str]) -> Path | None:
-        """Return the first existing file of these names, or None."""
+        """Return the path of the first of these names that exists; None: none does."""
         return next((self.path / name for name in names if name in self.names), None)
 
     def read(self, name: str, reader: Callable[[Path], Contents]) -> Contents:
-        """Return a reader's result for a file. It is cached, so it must not be modified."""
+        """Return `reader(path)` for a file; cached, so the result must not be modified."""
         if name not in self._contents:
             self._contents[name] = reader(self.path / name)
         return self._contents[name]
 
     def forget(self) -> None:
-        """Drop cached contents, which may be large."""
+        """Drop the cached contents of files, which may be large."""
         self._contents.clear()
 
     def json(self, name: str) -> dict[str, Any]:
-        """Return the object in a JSON file; empty if the file is missing.
+        """Read a JSON file that contains an object; {} if the file is missing.
 
         Raises:
-            UserError: it is corrupt.
+            UserError: the file is corrupt or contains another value.
         """
         return self.read(name, read_object) if name in self.names else {}

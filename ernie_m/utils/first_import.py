@@ -1,4 +1,4 @@
-"""The first import of every command: missing packages, and Ctrl-C during imports, are one line.
+"""The first import of every command, which reports missing packages and Ctrl-C during imports in one line.
 
 A command imports `ernie_m.utils.errors.run` from here, so that nothing else is imported before.
 """
@@ -22,16 +22,16 @@ if missing := [name for name in ("numpy", "yaml", "sentencepiece") if not find_s
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    """Handle Ctrl-C: raise KeyboardInterrupt, and report any resulting exception in one line.
+    """Signal handler of Ctrl-C: raise KeyboardInterrupt, and report any uncaught exception in one line.
 
-    A C library that is being imported may turn it into another exception.
+    A C library that is being imported may turn KeyboardInterrupt into another exception.
     """
     sys.excepthook = _report_interrupt
     signal.default_int_handler(number, frame)
 
 
 def _report_interrupt(*_exception: object) -> None:
-    """Print the message of `run` for Ctrl-C, instead of the traceback of an uncaught exception."""
+    """Exception hook: print one line instead of a traceback, and exit with code 130."""
     say("interrupted", file=sys.stderr)
     sys.exit(130)
 

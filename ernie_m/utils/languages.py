@@ -27,9 +27,9 @@ _SCRIPT_BY_REGION = {"zh-cn": "zh", "zh-tw": "zh-hant", "zh-hant-tw": "zh-hant"}
 
 
 def language_tag(name: str) -> str:
-    """Return the canonical tag of a language: "en" for eng, "zh-hant" for cmn_Hant and zh_TW.
+    """Return the canonical language tag of a name or code, such as "en" for eng; "" if unknown.
 
-    Unknown names give "".
+    The tag of cmn_Hant and zh_TW is "zh-hant".
     """
     code, *rest = re.split("[-_]", name.lower())
     language = _SHORTEST.get(code, "")
@@ -40,12 +40,12 @@ def language_tag(name: str) -> str:
 
 
 def common_language(name: str) -> str:
-    """Return the language without script and region; "" if unknown."""
+    """Return the canonical language code of a name, without script and region; "" if unknown."""
     return language_tag(name).partition("-")[0]
 
 
 def language_group(name: str) -> str:
-    """Return the language without its region, such as "en" for en_US and English.
+    """Return the canonical language tag without region, such as "en" for en_US and English.
 
     Unknown names are returned unchanged.
     """
@@ -54,7 +54,10 @@ def language_group(name: str) -> str:
 
 
 def expected_script(name: str) -> str:
-    """Return the prefix of a script's Unicode letter names, such as "CYRILLIC"; "" if unknown."""
+    """Return the prefix of the Unicode names of letters in a language's script, such as "CYRILLIC".
+
+    "" if the language is unknown, or is written in several scripts.
+    """
     tag = common_language(name)
     script = (re.findall(r"[-_]([A-Za-z]{4})\b", name) or [_SCRIPTS.get(tag, "")])[0]
     return "" if tag in SEVERAL and script == _SCRIPTS[tag] else _LETTERS.get(script.title(), "")

@@ -1,8 +1,4 @@
-"""Logging: the file log/job.log.<rank>, and the console of the main process.
-
-`Progress` shows a bar on a terminal and in a notebook, and otherwise logs a line with the remaining time now
-and then. The end of this file formats tables, aligned for the console and as Markdown for files.
-"""
+"""Logging to the file log/job.log.<rank>, and on the main process to the console; progress; tables."""
 
 import logging
 import os
@@ -32,7 +28,7 @@ logger = logging.getLogger("ernie_m")  # for all modules; Paddle uses the root l
 
 
 def _escape(record: logging.LogRecord) -> bool:
-    """Escape control characters in the arguments of a record; tables are in the message itself."""
+    """Log filter: escape control characters, except newlines and tabs in the message itself, as in tables."""
     record.msg = printable(str(record.msg), keep="\n\t")
     if isinstance(record.args, tuple):
         record.args = tuple(
@@ -49,7 +45,11 @@ ON_CONSOLE, IN_FILE = {"console": True}, {"console": False}
 
 
 class _Console(logging.Handler):
-    """Prints above a progress bar. `shown`: the lowest level of a line without `extra`."""
+    """Console handler that prints above a progress bar.
+
+    Attributes:
+        shown: minimum level of log records without `ON_CONSOLE` or `IN_FILE`.
+    """
 
     shown = logging.INFO
 
@@ -61,10 +61,7 @@ class _Console(logging.Handler):
 
 
 class _LogFile(logging.FileHandler):
-    """A log file.
-
-    If the disk is full, the run continues, and the console reports once that lines are missing.
-    """
+    """Log file handler. After a write error, such as a full disk, it prints once that lines were lost."""
 
     complained = False
 
@@ -78,7 +75,7 @@ class _LogFile(logging.FileHandler):
         self._complain()
 
     def _complain(self) -> None:
-        """Report once that lines are missing, while handling the error."""
+        """Print once that log lines were lost, with the exception that is being handled."""
         if not self.complained:
             self.complained = True
             with lines_may_be_lost(sys.stderr):
@@ -86,15 +83,13 @@ class _LogFile(logging.FileHandler):
 
 
 def setup(log_dir: str | None = None, rank: int = 0, is_copied: bool = False) -> Path:
-    """Append the log of this project's modules to a file, and return its path.
-
-    Rank 0 also prints the log on the console.
+    """Log to a file, and on rank 0 also to the console; return the path of the file.
 
     Args:
-        log_dir: folder of the file. Default: the environment variable LOG_DIR, or "log". The variable
-            LOG_PREFIX is the prefix of the file name.
+        log_dir: folder of the file; None: the environment variable LOG_DIR, or "log". The environment
+            variable LOG_PREFIX is a prefix of the file name.
         rank: rank of this process.
-        is_copied: whether `copy_log` follows. Rank 0 keeps all lines until then.
+        is_copied: whether `copy_log` will be called; rank 0 buffers all log lines until then.
 
     Raises:
         UserError: the file cannot be written.
@@ -113,9 +108,9 @@ def setup(log_dir: str | None = None, rank: int = 0, is_copied: bool = False) ->
 
 
 def copy_log(path: Path) -> None:
-    """Also append the log of this process, from its first line, to a second file. Call it on rank 0.
+    """Also log to a second file, including all earlier lines of this process. Call this on rank 0.
 
-    Nothing happens if the launcher already writes the log there.
+    Does nothing if the log is already written to this file.
 
     Raises:
         UserError: the file cannot be written.
@@ -128,7 +123,7 @@ def copy_log(path: Path) -> None:
 
 
 def _log_file(path: Path) -> _LogFile:
-    """Make a handler that appends the log to a file.
+    """Make a log handler that appends to a file.
 
     Raises:
         UserError: the file cannot be written.
@@ -144,7 +139,7 @@ def _log_file(path: Path) -> _LogFile:
 
 @contextmanager
 def only_warnings() -> Iterator[None]:
-    """Show only warnings, errors, and lines with `ON_CONSOLE` on the console, in this context."""
+    """Within a `with` block, print only warnings, errors and lines with `ON_CONSOLE` on the console."""
     _Console.shown = logging.WARNING
     try:
         yield
@@ -153,12 +148,12 @@ def only_warnings() -> Iterator[None]:
 
 
 def setup_console() -> None:
-    """Print the log of this project's modules on the console, for commands without a log file."""
+    """Log to the console only, for commands without a log file."""
     _attach([_Console()])
 
 
 def _attach(handlers: list[logging.Handler]) -> None:
-    """Replace the handlers of the project's logger, not of the root logger, which Paddle uses."""
+    """Replace the handlers of the project's logger."""
     for old in list(logger.handlers):
         logger.removeHandler(old)
         old.close()
@@ -170,16 +165,16 @@ def _attach(handlers: list[logging.Handler]) -> None:
 
 
 class Progress:
-    """The progress of long work: a bar if possible, otherwise a line every SECONDS_BETWEEN_LINES.
+    """Progress of long work: a bar on a terminal or in a notebook, otherwise a regular log line.
 
-    The line is logged, or printed to stderr in a program that never set the level of this log.
+    The line is logged, or printed to stderr in an application that never set the level of this log.
 
     Args:
-        total: number of units.
+        total: number of units of work.
         description: name of the work.
-        initial: units done before (in a resumed run). They count as done, but not in the speed.
-        unit: the name of a unit.
-        lines: False for work that logs its own lines and only uses `speed()`.
+        initial: number of units done before this process, which do not count in the speed.
+        unit: name of a unit.
+        lines: whether to log lines; False for work that logs its own lines.
     """
 
     def __init__(self, total: int, description: str, initial: int = 0, unit: str = "it", lines: bool = True):
@@ -208,7 +203,7 @@ class Progress:
         )
 
     def update(self, count: int = 1, **values: Any) -> None:
-        """Report `count` more units. The values appear next to the bar or in the line."""
+        """Report `count` more units; `values` are shown next to the bar or in the log line."""
         self.completed += count
         self.bar.set_postfix({name: str(value) for name, value in values.items()}, refresh=False)
         self.bar.update(count)
@@ -227,18 +222,18 @@ class Progress:
 
     @contextmanager
     def evaluation(self) -> Iterator[None]:
-        """Exclude an evaluation from the speed, as a context manager."""
+        """Exclude the time within a `with` block, an evaluation, from the speed."""
         began = time.monotonic()
         yield
         self.evaluation_seconds += time.monotonic() - began
         self.past_evaluations += 1
 
     def seconds(self) -> float:
-        """Return the seconds since the start of this process's work, without evaluations."""
+        """Return the seconds since this object was made, without evaluations."""
         return time.monotonic() - self.started - self.evaluation_seconds
 
     def speed(self) -> float:
-        """Return units per second since the start of this process's work, without evaluations."""
+        """Return the units per second since this object was made, without evaluations."""
         return (self.completed - self.initial) / max(self.seconds(), 1e-9)  # avoid division by 0
 
     def eta(self, evaluations: int = 0) -> str:
@@ -258,19 +253,23 @@ class Progress:
         return as_time(seconds)
 
     def close(self) -> None:
-        """Remove the bar from the screen."""
+        """Close the progress bar."""
         self.bar.close()
 
 
 def as_time(seconds: float) -> str:
-    """Format seconds as h:mm:ss, with days if needed."""
+    """Format a duration in seconds as h:mm:ss, with days if needed."""
     return str(timedelta(seconds=round(seconds)))
 
 
 def progress(
     items: Sequence[T], description: str, unit: str = "it", size: Callable[[T], int] = lambda item: 1
 ) -> Iterator[T]:
-    """Yield `items` and show progress. `size` returns the number of units of an item."""
+    """Iterate over items, and show the progress.
+
+    Args:
+        size: item -> number of units.
+    """
     bar = Progress(sum(size(item) for item in items), description, unit=unit)
     for item in items:
         yield item
@@ -279,7 +278,7 @@ def progress(
 
 
 def in_columns(lines: Sequence[Sequence[str]]) -> str:
-    """Align rows of cells in columns. Cells have one line."""
+    """Format rows of one-line cells as a table with aligned columns, for the console."""
     lines = [[printable(cell) for cell in line] for line in lines]
     widths = [max(map(len, column)) for column in zip(*lines)]
     return "\n".join("  ".join(cell.rjust(width) for cell, width in zip(line, widths)) for line in lines)

@@ -1,4 +1,4 @@
-"""The output directory of resumable work: one command at a time, one fingerprint, atomic writes."""
+"""Lock and fingerprint of the output directory of resumable work."""
 
 import os
 import re
@@ -16,26 +16,26 @@ _MOST_DIFFERENCES = 5  # maximum number in a message
 
 
 def lock_output(folder: str | os.PathLike) -> AbstractContextManager[None]:
-    """Hold the lock of an output directory, its file `.lock`. Only for the main process.
+    """Lock an output directory, by its file `.lock`, within a `with` block. Only for the main process.
 
     Raises:
-        UserError: see `ernie_m.utils.files.lock`.
+        UserError: another process holds the lock, or the directory cannot be written.
     """
     return lock(Path(folder, LOCK), Path(folder))
 
 
 def write_fingerprint(file: Path, fingerprint: Mapping[str, Any], ways_out: str) -> None:
-    """Write the fingerprint of some work to its directory, or compare it with the stored one.
+    """Write the fingerprint of resumable work, or compare it with an existing one.
 
-    Call it with the lock of the directory held.
+    Call this with the lock of the directory held.
 
     Args:
-        file: the JSON file of the fingerprint.
-        fingerprint: all values that affect the result, as JSON values.
-        ways_out: the end of an error: advice to the user.
+        file: JSON file of the fingerprint.
+        fingerprint: all values that determine the result, as JSON values.
+        ways_out: end of the message: what the user can do.
 
     Raises:
-        UserError: the directory contains other work, or the file is corrupt or cannot be written.
+        UserError: the fingerprints differ, or the file is corrupt or cannot be written.
     """
     if file.is_file():
         check_fingerprint(file.parent, read_object(file, ways_out), fingerprint, ways_out)
@@ -46,10 +46,14 @@ def write_fingerprint(file: Path, fingerprint: Mapping[str, Any], ways_out: str)
 def check_fingerprint(
     folder: Path, stored: Mapping[str, Any], fingerprint: Mapping[str, Any], ways_out: str
 ) -> None:
-    """Compare the fingerprint stored in a directory with that of this command.
+    """Compare a stored fingerprint with that of this command.
+
+    Args:
+        folder: the directory of the work, for the message.
+        ways_out: end of the message: what the user can do.
 
     Raises:
-        UserError: they differ. The message lists the first keys, such as "seed: 1 -> 2", with short digests.
+        UserError: the fingerprints differ. The message lists the first differences, such as "seed: 1 -> 2".
     """
     changed = differences(stored, fingerprint)
     if changed:
@@ -58,14 +62,14 @@ def check_fingerprint(
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Return the keys in which two nested mappings differ, as "a.b: old -> new"."""
+    """List the differences between two nested mappings, as "a.b: old -> new"."""
     before, now = flat(old), flat(new)
     pairs = {key: (before.get(key, "(absent)"), now.get(key, "(absent)")) for key in before | now}
     return [f"{key}: {earlier} -> {later}" for key, (earlier, later) in pairs.items() if earlier != later]
 
 
 def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return the values of nested mappings, by keys such as "a.b". Tuples become lists, as in JSON."""
+    """Flatten nested mappings to keys such as "a.b"; tuples become lists, as in JSON."""
     values: dict[str, Any] = {}
     for name, value in config.items():
         if isinstance(value, dict) and value:  # an empty dict has no keys, so it is a value

@@ -1,6 +1,6 @@
-"""CPU settings for Paddle's speed, and the rank of this process. See docs/hardware.md.
+"""CPU settings for fast computation with Paddle, and the rank of this process (docs/hardware.md).
 
-The settings must be in the environment before Paddle is imported, because it reads them at import.
+The settings are environment variables, which Paddle reads when it is imported.
 """
 
 import contextlib
@@ -42,7 +42,7 @@ def number_in(variable: str, least: int = 1) -> int:
     """Return the integer value of an environment variable, or `least` if it is unset.
 
     Raises:
-        UserError: the variable has another value.
+        UserError: the value is not an integer, or is below `least`.
     """
     text = os.environ.get(variable) or str(least)
     if not text.isdecimal() or int(text) < least:
@@ -51,12 +51,12 @@ def number_in(variable: str, least: int = 1) -> int:
 
 
 def rank() -> int:
-    """Return the rank of this process, 0 to world_size() - 1."""
+    """Return the rank of this process in the run, 0 to world_size() - 1."""
     return number_in("PADDLE_TRAINER_ID", least=0)
 
 
 def world_size() -> int:
-    """Return the number of processes of this run."""
+    """Return the number of processes of the run."""
     return number_in("PADDLE_TRAINERS_NUM")
 
 
@@ -67,10 +67,10 @@ def is_main() -> bool:
 
 @dataclass(frozen=True)
 class Cpu:
-    """The CPU and memory of the machine.
+    """CPU and memory that this process may use.
 
     Attributes:
-        vendor: vendor_id of /proc/cpuinfo, or "".
+        vendor: vendor_id in /proc/cpuinfo, or "".
         flags: instruction sets, as named in /proc/cpuinfo.
         cores: physical cores that this process may use.
         memory: bytes that this process may use; 0 if unknown.
@@ -83,7 +83,7 @@ class Cpu:
 
 
 def read_cpu() -> Cpu:
-    """Read the CPU, the memory, and the limits of a container."""
+    """Read CPU and memory of the machine, within the limits of affinity and container."""
     allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
     blocks = map(read_fields, _text(_PROC / "cpuinfo").split("\n\n"))
     processors = [block for block in blocks if "vendor_id" in block and block.get("processor", "").isdigit()]
@@ -108,9 +108,7 @@ def read_cpu() -> Cpu:
 
 
 def read_fields(text: str) -> dict[str, str]:
-    """Parse "name: value" lines, as in the files of /proc.
-    For duplicate names the last value counts.
-    """
+    """Parse lines "name: value", as in the files of /proc; of duplicate names, the last counts."""
     fields = {}
     for line in text.splitlines():
         name, _, value = line.partition(":")
@@ -119,14 +117,19 @@ def read_fields(text: str) -> dict[str, str]:
 
 
 def _text(path: Path) -> str:
-    """Return the text of a file, or "" if it cannot be read."""
+    """Read a text file; "" if it cannot be read."""
     with contextlib.suppress(OSError):
         return path.read_text(encoding="utf-8", errors="replace")
     return ""
 
 
 def settings_for(cpu: Cpu, local_processes: int = 1, has_gpu: bool = False) -> dict[str, str]:
-    """Return the environment variables for a CPU that `local_processes` processes share."""
+    """Return the environment variables for fast computation on a CPU.
+
+    Args:
+        local_processes: number of processes that share the CPU.
+        has_gpu: whether this process uses a GPU.
+    """
     settings = {
         "OMP_NUM_THREADS": str(max(1, cpu.cores // local_processes)),
         "KMP_BLOCKTIME": "0",  # idle threads sleep immediately instead of spinning on shared cores
@@ -144,10 +147,10 @@ def settings_for(cpu: Cpu, local_processes: int = 1, has_gpu: bool = False) -> d
 
 
 def check_paddle() -> None:
-    """Check that exactly one Paddle of the required version is installed, without importing it.
+    """Check that one Paddle package of the required version is installed, without importing Paddle.
 
     Raises:
-        UserError: it is missing, both of its packages are installed, or the version differs.
+        UserError: Paddle is missing or of another version, or both its CPU and GPU packages are installed.
     """
     spec = find_spec("paddle")
     install = (
@@ -175,29 +178,29 @@ def check_paddle() -> None:
 
 @cache
 def prepare() -> str:
-    """Apply the settings, except where the user has set a value, then import Paddle; once in a process.
+    """Set the CPU settings that the user has not set, and import Paddle, at the first call in a process.
 
-    Call it before anything else imports Paddle; otherwise it warns that it is too late. If
-    `configure_as_library` was called before, the environment is left as it was, and malloc is not touched.
+    Call this before anything else imports Paddle; otherwise a warning is issued. After
+    `configure_as_library`, the environment is restored, and malloc is not configured.
 
     Returns:
-        The settings in force, in one line.
+        The settings in effect, in one line, for the log.
 
     Raises:
-        UserError: as `check_paddle`.
+        UserError: Paddle is missing or of another version.
     """
     check_paddle()
     return _apply_settings()
 
 
 def configure_as_library() -> None:
-    """Say that the program of this process is not one of this project's, before `prepare` is called."""
+    """Declare, before `prepare`, that an application uses this project as a library in this process."""
     global _is_guest
     _is_guest = True
 
 
 def _apply_settings() -> str:
-    """What `prepare` does; its line."""
+    """Set the CPU settings and import Paddle; return the settings in effect, in one line."""
     cpu = read_cpu()
     rank()  # Paddle reads this variable and the next one at its import
     number_in("OMP_NUM_THREADS")
@@ -228,7 +231,14 @@ def _apply_settings() -> str:
 
 
 def _keep_freed_memory(memory: int) -> str:
-    """Make malloc keep freed memory, on glibc with enough memory, unless the user has configured malloc."""
+    """Make malloc keep freed memory, with glibc and enough memory, unless the user has configured malloc.
+
+    Args:
+        memory: bytes that this process may use.
+
+    Returns:
+        The malloc setting in effect, for the log.
+    """
     for name, value in os.environ.items():
         if name.startswith("MALLOC_") or (name == "GLIBC_TUNABLES" and "malloc" in value):
             return f"malloc as {name} says"
@@ -242,10 +252,9 @@ def _keep_freed_memory(memory: int) -> str:
 
 
 def _import_paddle() -> None:
-    """Import Paddle without its remarks, and keep the SIGTERM handler, which Paddle replaces by its own.
+    """Import Paddle, and suppress its warnings about OpenBLAS and ccache.
 
-    The root logger is left as it was as well. Paddle gives it a handler, with which `logging.basicConfig` of
-    the user would do nothing, and a level.
+    The SIGTERM handler and the root logger, which Paddle replaces or configures, are restored.
     """
     printed = io.StringIO()  # what the import writes to stderr
     root = logging.getLogger()
@@ -286,7 +295,7 @@ def _import_paddle() -> None:
 
 
 def has_gpu() -> bool:
-    """Return whether this process can see a GPU, without importing Paddle, which may be a CPU build."""
+    """Return whether a GPU is visible to this process, without importing Paddle, which may be a CPU build."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")  # None: all GPUs are visible
     if visible is not None and visible.strip() in ("", "-1"):
         return False

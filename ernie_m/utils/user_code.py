@@ -1,6 +1,6 @@
-"""Custom Python files: objectives and metrics.
+"""Runs custom Python files, for objectives and metrics.
 
-Their errors are reported in one line with file and line number.
+Exceptions in these files are reported in one line with file and line number.
 """
 
 import sys
@@ -15,10 +15,10 @@ from ernie_m.utils.files import read_bytes
 
 
 def run_file(path: str, name: str) -> ModuleType:
-    """Run a file as the module `name`, which can then be imported by that name.
+    """Run a Python file as the module `name`, which can then be imported by this name.
 
     Raises:
-        UserError: the file cannot be read or has an error.
+        UserError: the file cannot be read, or raises an exception.
     """
     module = ModuleType(name)
     module.__file__ = path
@@ -32,7 +32,10 @@ def run_file(path: str, name: str) -> ModuleType:
 
 @contextmanager
 def errors_in(paths: list[str]) -> Iterator[None]:
-    """Turn an exception in these files into a `UserError` with its file and line."""
+    """Translate exceptions within a `with` block that were raised in these files to `UserError`.
+
+    The message has the file and line number.
+    """
     try:
         yield
     except Exception as error:

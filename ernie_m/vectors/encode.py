@@ -24,10 +24,10 @@ from ernie_m.vectors.static_embeddings_in_paddle import FlatTokens, mean_embeddi
 
 @dataclass(frozen=True)
 class SentenceBatch:
-    """A batch of sentences on the device.
+    """A batch of B sentences, for embeddings with pooling.
 
     Attributes:
-        inputs: the tokens of ids [B, T], without padding.
+        inputs: the sentences, packed.
         weights: float64 [B, T], the weight of each token in the embedding of its sentence; None: the
             embedding is the pooler output.
     """
@@ -37,21 +37,22 @@ class SentenceBatch:
 
     @classmethod
     def of(cls, ids: np.ndarray, pad_token_id: int, pooling: str) -> Self:
-        """Build a batch of NumPy arrays, to be copied to the device by `ernie_m.model.device.upload`.
+        """Make a batch of NumPy arrays, which `ernie_m.model.device.upload` copies to the device.
 
         Args:
             ids: int64 [B, T]; each row is [CLS] ... [SEP], padded on the right.
-            pooling: an `ernie_m.model.preprocessing.Pooling`.
+            pooling: a pooling mode of `ernie_m.model.preprocessing.Pooling`.
         """
         weights = None if pooling == "pooler" else token_weights(ids, pad_token_id, pooling)
         return cls(PackedBatch.from_padded(ids, pad_token_id), weights)
 
 
 def sentence_vectors(model: ErnieMModel, sentences: SentenceBatch | FlatTokens, layer: int) -> Tensor:
-    """Compute sentence embeddings with gradients: [B, H]. Layers above `layer` are not computed.
+    """Compute sentence embeddings with gradients: [B, H].
 
     Args:
-        layer: 0 .. L; the pooler output is always that of the last layer.
+        layer: layer whose hidden states are pooled, 0 .. L; higher layers are not computed. The pooler output
+            is always that of the last layer.
     """
     if isinstance(sentences, FlatTokens):
         return mean_embeddings(model, sentences)
@@ -65,11 +66,13 @@ def sentence_vectors(model: ErnieMModel, sentences: SentenceBatch | FlatTokens, 
 
 
 class PaddleEncoder(SentenceEncoder):
-    """Encoder that runs a Paddle model without dropout or gradients, and restores its training mode.
+    """Sentence encoder that runs a Paddle model, without dropout or gradients.
+
+    The model's training mode is restored afterward.
 
     Args:
-        pooling, layer: see `SentenceEncoder`.
-        autocast: returns the context of a forward pass, see `prepare_for_prediction`.
+        pooling, layer: as in `SentenceEncoder`.
+        autocast: makes the context manager of a forward pass, from `prepare_for_prediction`.
     """
 
     def __init__(

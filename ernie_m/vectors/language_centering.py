@@ -24,11 +24,11 @@ MEANS_POOLING = MEAN_WITHOUT_SPECIAL  # the pooling of the stored means
 
 @dataclass(frozen=True)
 class LanguageCentering:
-    """The mean sentence embedding of each language, at one layer or at every layer. Languages are unique.
+    """Mean centering: the mean sentence embedding of each language, at one layer or at every layer.
 
     Attributes:
-        languages: in the order of `vectors`.
-        vectors: [languages, H] at one layer, [languages, L + 1, H] at every layer.
+        languages: unique language names, in the order of `vectors`.
+        vectors: mean embeddings, [languages, H] at one layer, [languages, L + 1, H] at every layer.
     """
 
     languages: list[str]
@@ -36,7 +36,7 @@ class LanguageCentering:
 
     @classmethod
     def of(cls, sentences: Mapping[str, np.ndarray]) -> "LanguageCentering":
-        """Compute the means of sentence embeddings, float32, with languages in alphabetical order.
+        """Compute the mean sentence embedding of each language, float32; languages in alphabetical order.
 
         Args:
             sentences: language -> the embeddings of its sentences, [N, H], or [L + 1, N, H] at every layer;
@@ -48,15 +48,15 @@ class LanguageCentering:
 
     @classmethod
     def read(cls, path: str | os.PathLike, shape: tuple[int, int]) -> "LanguageCentering":
-        """Read language_means.safetensors of a checkpoint: the means at every layer, float32.
+        """Read language_means.safetensors of a checkpoint: the mean embeddings at every layer, float32.
 
-        The means are of embeddings with `MEANS_POOLING`, with languages in alphabetical order.
+        The pooling of the embeddings is `MEANS_POOLING`. Languages are in alphabetical order.
 
         Args:
             shape: (L + 1, H) of the model.
 
         Raises:
-            UserError: the file is missing or corrupt, or its shape does not match the model.
+            UserError: the file is missing or corrupt, or does not match the model.
         """
         tensors = safetensors.read(path)  # language -> [L + 1, H]
         languages = sorted(tensors)
@@ -67,29 +67,29 @@ class LanguageCentering:
         return cls(languages, np.stack([tensors[language] for language in languages]).astype(np.float32))
 
     def at(self, layer: int) -> "LanguageCentering":
-        """Select the means at one layer."""
+        """Select the mean embeddings at one layer."""
         return LanguageCentering(self.languages, self.vectors[:, layer])  # [languages, H]
 
     def subtract(self, vectors: np.ndarray, language: str) -> np.ndarray:
-        """Subtract the mean of one language, keeping the shape of `vectors`.
+        """Subtract the mean embedding of a language from sentence embeddings.
 
         Args:
-            vectors: [N, H], or at every layer [L + 1, N, H].
+            vectors: sentence embeddings, [N, H], or at every layer [L + 1, N, H].
         """
         mean = self.vectors[self.languages.index(language)]  # [H] or [L + 1, H]
         return vectors - mean[..., None, :]  # the same mean for all sentences of a layer
 
     def nearest(self, vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Detect the language of each embedding: the one whose mean has the largest cosine with it.
+        """Detect the language of each sentence embedding: the language with the nearest mean, by cosine.
 
-        The choice is clear if the margin over the second language is at least a fifth of the margin over the
-        average.
+        A language is clear if its lead over the second one is at least a fifth of its lead over the average
+        of all languages.
 
         Args:
             vectors: embeddings of sentences in any languages, [N, H].
 
         Returns:
-            Indices into `languages`, int64 [N], and whether each is clear, bool [N].
+            Indices into `languages`, int64 [N], and whether each language is clear, bool [N].
         """
         cosines = unit(vectors) @ unit(self.vectors).T  # [N, languages]
         ascending = np.sort(cosines, axis=1)
@@ -99,14 +99,14 @@ class LanguageCentering:
         return cosines.argmax(axis=1), is_clear
 
     def centered(self, vectors: np.ndarray, languages: Sequence[str] | None = None) -> np.ndarray:
-        """Subtract the mean of each embedding's language at this layer: float32 [N, H].
+        """Subtract the mean embedding of its language from each sentence embedding: float32 [N, H].
 
         Args:
-            vectors: [N, H].
-            languages: the language of each embedding; None: the language of the nearest mean.
+            vectors: sentence embeddings, [N, H].
+            languages: language of each sentence; None: detect the languages.
 
         Raises:
-            UserError: a language has no mean.
+            UserError: a language has no mean embedding.
         """
         indices: np.ndarray | list[int]
         if languages is None:

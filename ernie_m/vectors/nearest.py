@@ -17,19 +17,19 @@ if TYPE_CHECKING:
 
 
 class Neighbors(NamedTuple):
-    """The k nearest neighbors of each sentence in the other text, nearest first."""
+    """The k nearest neighbors of each sentence among the sentences of another text, nearest first."""
 
     cosines: np.ndarray  # float32 [N, k]
     numbers: np.ndarray  # int64 [N, k], indices of sentences of the other text
 
 
 class Margins(NamedTuple):
-    """Margin scores of all pairs of neighbors.
+    """Margin scores of each sentence and its nearest neighbors.
 
     Attributes:
-        are_ratios: whether the scores are ratios, otherwise differences; see `margins`.
-        forward: the scores of each source and its targets, float64 [N, k].
-        backward: the scores of each target and its sources, float64 [M, k].
+        are_ratios: whether the scores are ratio margins; otherwise they are difference margins.
+        forward: scores of each source sentence and its targets, float64 [N, k].
+        backward: scores of each target sentence and its sources, float64 [M, k].
     """
 
     are_ratios: bool
@@ -51,15 +51,14 @@ class MinedPairs(NamedTuple):
 
 
 def margins(forward: Neighbors, backward: Neighbors) -> Margins:
-    """Compute margin scores: the cosine of a pair relative to the mean cosine of the k nearest neighbors of
-    both.
+    """Compute margin scores: the cosine of a pair, relative to the mean cosine of both sentences' neighbors.
 
     The ratio margin divides by this mean. If any mean is not positive, ratios are undefined, so the
     difference margin is used for all pairs.
 
     Args:
-        forward: the targets nearest to each source.
-        backward: the sources nearest to each target.
+        forward: nearest target sentences of each source sentence.
+        backward: nearest source sentences of each target sentence.
     """
     # The mean cosine of the k nearest neighbors of each sentence.
     around_sources = forward.cosines.mean(axis=1, dtype=np.float64)  # [N]
@@ -74,10 +73,13 @@ def margins(forward: Neighbors, backward: Neighbors) -> Margins:
 
 
 def best(neighbors: Neighbors, margins: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the neighbor with the largest margin for each query, int64 [N], and this margin, float64 [N].
+    """Select the neighbor with the largest margin for each of N sentences.
 
     Args:
-        margins: the margins of all neighbors, [N, k].
+        margins: margin scores of the neighbors, [N, k].
+
+    Returns:
+        Indices of the neighbors, int64 [N], and their margin scores, float64 [N].
     """
     rows = np.arange(len(margins))
     indices = margins.argmax(axis=1)
@@ -85,12 +87,12 @@ def best(neighbors: Neighbors, margins: np.ndarray) -> tuple[np.ndarray, np.ndar
 
 
 def mine(forward: Neighbors, backward: Neighbors, scores: Margins) -> MinedPairs:
-    """Select pairs greedily by score, each sentence in at most one pair; best first.
+    """Mine sentence pairs greedily by margin score; each sentence is in at most one pair.
 
     Args:
-        forward: the targets nearest to each source.
-        backward: the sources nearest to each target.
-        scores: the margins of both.
+        forward: nearest target sentences of each source sentence.
+        backward: nearest source sentences of each target sentence.
+        scores: the margin scores of these neighbors.
     """
     best_targets, forward_scores = best(forward, scores.forward)
     best_sources, backward_scores = best(backward, scores.backward)
@@ -120,28 +122,34 @@ _SAMPLES_PER_CELL = 50  # training embeddings per cell
 
 
 class Matches(NamedTuple):
-    """The nearest neighbors of a bitext, in both directions."""
+    """The sentence retrieved for each sentence of a bitext, in both directions."""
 
     forward: np.ndarray  # int64 [N], the foreign sentence nearest to English sentence i: XTREME's direction
     backward: np.ndarray  # int64 [N], the English sentence nearest to foreign sentence i
 
     def accuracies(self, keys: np.ndarray) -> tuple[float, float]:
-        """Compute retrieval accuracy@1 in percent, forward and backward; see `is_found`."""
+        """Compute the retrieval accuracy@1 in percent, forward and backward.
+
+        Args:
+            keys: [2, N]; equal texts of one side have equal keys.
+        """
         return 100.0 * is_found(self.forward, keys).mean(), 100.0 * is_found(self.backward, keys).mean()
 
 
 def is_found(numbers: np.ndarray, keys: np.ndarray) -> np.ndarray:
-    """Return whether each query retrieved its translation, or a pair that shares a text with it: bool [N].
+    """Return whether each query of a bitext retrieved the right pair: bool [N].
+
+    A pair that shares a text with the query's own pair is also right.
 
     Args:
-        numbers: int64 [N], the index of the retrieved pair.
+        numbers: index of the pair that each query retrieved, int64 [N].
         keys: [2, N]; equal texts of one side have equal keys.
     """
     return (keys[:, numbers] == keys).any(axis=0)
 
 
 def load_faiss() -> ModuleType:
-    """Import faiss. A command that searches after long work also calls this first, to fail early.
+    """Import faiss. Commands that use faiss after long work also call this at the beginning, to fail early.
 
     Raises:
         UserError: faiss is not installed.
@@ -154,12 +162,12 @@ def load_faiss() -> ModuleType:
 
 
 def search_both(english: np.ndarray, foreign: np.ndarray, score: str) -> Matches:
-    """Retrieve the nearest sentence of the other side for each sentence of a bitext.
+    """Retrieve a sentence of the other language for each sentence of a bitext.
 
     Args:
-        english, foreign: [N, H]; row i of `english` translates row i of `foreign`.
-        score: "cosine": the nearest target. "margin": out of the k = `NEIGHBORS` nearest targets, the one
-            with the largest margin (Artetxe and Schwenk, 2019); see `margins`.
+        english, foreign: sentence embeddings, [N, H]; row i of `english` translates row i of `foreign`.
+        score: "cosine": retrieve the nearest neighbor. "margin": retrieve, of the k = `NEIGHBORS` nearest
+            neighbors, the one with the largest margin score (Artetxe and Schwenk, 2019).
     """
     english = unit(english)
     foreign = unit(foreign)
@@ -177,16 +185,23 @@ def search_both(english: np.ndarray, foreign: np.ndarray, score: str) -> Matches
 
 
 def nearest(queries: np.ndarray, targets: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Search unit vectors exactly: cosines [N, k] float32, descending, and target indices [N, k] int64."""
+    """Find the k nearest targets of each query by exact search.
+
+    Args:
+        queries, targets: unit vectors, float32 [N, H] and [M, H].
+
+    Returns:
+        Cosines, float32 [N, k], descending, and indices of the targets, int64 [N, k].
+    """
     faiss = load_faiss()
     return faiss.knn(queries, targets, k, metric=faiss.METRIC_INNER_PRODUCT)
 
 
 def build_index(vectors: np.ndarray) -> "faiss.Index":
-    """Build an index of unit vectors, float32 [N, H], whose `search(queries, k)` returns cosines and indices.
+    """Build a faiss index of unit vectors, float32 [N, H].
 
-    Results equal those of `nearest` up to EXACT_UP_TO vectors. A larger index is divided into cells, and only
-    the cells nearest to a query are searched, so some neighbors may be missed.
+    Search is exact up to EXACT_UP_TO vectors. A larger index is an inverted file (IVF), which searches only
+    the cells nearest to a query, so some neighbors may be missed.
     """
     faiss = load_faiss()
     count, width = vectors.shape

@@ -23,23 +23,28 @@ def averages_tokens(config: ErnieMConfig, pooling: str) -> bool:
 
 
 def batches_for(workers: Workers, rows: Sequence[Collection[int]], batch_tokens: int) -> list[list[int]]:
-    """Divide rows of ids into batches of similar length for the workers: lists of row indices.
+    """Divide texts into batches of similar length for the workers.
 
     The longest batches come first, so that all workers finish at about the same time.
 
     Args:
-        batch_tokens: maximum number of padded tokens in a batch.
+        rows: token ids of each text.
+        batch_tokens: maximum number of tokens of a batch, with padding.
+
+    Returns:
+        Indices of the texts of each batch.
     """
     return batches_by_length(list(map(len, rows)), workers.count_batch_tokens(rows, batch_tokens))[::-1]
 
 
 class SentenceEncoder:
-    """Base class of encoders that compute an embedding of each sentence.
+    """Base class of sentence encoders.
 
     Args:
-        config: the model's configuration.
-        pooling: an `ernie_m.model.preprocessing.Pooling`.
-        layer: 0 .. L; None: every layer. Pooling "pooler" exists for the last layer only.
+        config: the model's config.
+        pooling: a pooling mode of `ernie_m.model.preprocessing.Pooling`.
+        layer: layer whose hidden states are pooled, 0 .. L; None: every layer. The pooling "pooler" exists
+            only for the last layer.
     """
 
     def __init__(self, config: ErnieMConfig, pooling: str, layer: int | None):
@@ -48,7 +53,7 @@ class SentenceEncoder:
         self.layer = layer
 
     def batch(self, ids: np.ndarray) -> np.ndarray:
-        """Compute the embeddings of a batch, float32 [B, H]; for every layer [L + 1, B, H].
+        """Compute the embeddings of a batch: float32 [B, H], or for every layer [L + 1, B, H].
 
         Args:
             ids: int64 [B, T]; each row is [CLS] ... [SEP], padded on the right.
@@ -56,10 +61,10 @@ class SentenceEncoder:
         raise NotImplementedError
 
     def states(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Compute the pooler output, [B, H], and the hidden states of the last layer, [B, T, H].
+        """Compute the pooler output, [B, H], and the last hidden states, [B, T, H], of a batch.
 
         Args:
-            ids: [B, T], as for `batch`.
+            ids: int64 [B, T]; each row is [CLS] ... [SEP], padded on the right.
         """
         raise NotImplementedError
 
@@ -73,11 +78,15 @@ class SentenceEncoder:
         sentences: Sequence[Collection[int]],
         batch_tokens: int = BATCH_TOKENS,
     ) -> Iterator[tuple[list[int], R]]:
-        """Yield the indices of sentences of similar length, and the result of `compute` for their ids.
+        """Call a method for batches of sentences of similar length.
 
         Args:
-            compute: a method of this encoder with argument ids [B, T], such as `batch`.
-            sentences, batch_tokens: see `vectors`.
+            compute: a method of this encoder for a batch of ids [B, T], such as `batch`.
+            sentences: ids with special tokens, [CLS] S [SEP] each.
+            batch_tokens: maximum number of tokens of a batch, with padding.
+
+        Yields:
+            The indices of the sentences of a batch, and the result for them.
         """
 
         def work(rows: list[int]) -> tuple[list[int], R]:
@@ -87,13 +96,13 @@ class SentenceEncoder:
         yield from workers.map(work, batches_for(workers, sentences, batch_tokens))
 
     def vectors(self, sentences: Sequence[Collection[int]], batch_tokens: int = BATCH_TOKENS) -> np.ndarray:
-        """Compute the embeddings of sentences in the given order, float32 [N, H].
+        """Compute the embeddings of sentences: float32 [N, H], or for every layer [L + 1, N, H].
 
-        For every layer the shape is [L + 1, N, H]; index 0 is the embedding output.
+        Layer 0 is the output of the embedding layer.
 
         Args:
             sentences: ids with special tokens, [CLS] S [SEP] each.
-            batch_tokens: maximum number of padded tokens in a forward pass.
+            batch_tokens: maximum number of tokens of a batch, with padding.
         """
         shape: tuple[int, ...] = (len(sentences), self.config.hidden_size)
         if self.layer is None:
@@ -105,7 +114,7 @@ class SentenceEncoder:
 
 
 def layer_number(name: str | int, num_layers: int) -> int:
-    """Parse a layer: 0 is the embedding output, L the last layer; "middle" is L // 2, "last" is L.
+    """Parse the number of a layer: 0 (the embedding layer) to L (the last), "middle" (L // 2) or "last".
 
     Raises:
         UserError: the layer does not exist.
@@ -120,12 +129,12 @@ def layer_number(name: str | int, num_layers: int) -> int:
 
 
 def token_weights(ids: np.ndarray, pad_id: int, pooling: str) -> np.ndarray:
-    """Compute the pooling weight of each token: float64 [B, T], rows sum to 1.
+    """Compute the weight of each token in the pooled embedding: float64 [B, T], with rows that sum to 1.
 
     Args:
-        ids: int64 [B, T], padded on the right. [CLS] is the first token of a row, [SEP] its last one.
-        pooling: any but "pooler". With "mean_without_special", [CLS] and [SEP] count only in an empty
-            sentence.
+        ids: int64 [B, T]; each row is [CLS] ... [SEP], padded on the right.
+        pooling: a pooling mode other than "pooler". With "mean_without_special", [CLS] and [SEP] have weight
+            only in an empty sentence.
     """
     is_real = ids != pad_id  # [B, T]
     if pooling == MEAN_OF_TOKENS:
@@ -153,13 +162,11 @@ def weighted_sums(ids: np.ndarray, pad_id: int, pooling: str, sequence: np.ndarr
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
-    """Normalize vectors [N, H] of any float dtype to unit length, float32 in C order. A zero vector stays
-    zero.
-    """
+    """Normalize vectors [N, H] of any float dtype to unit L2 norm, as float32; zero vectors stay zero."""
     vectors = np.ascontiguousarray(vectors, np.float32)
     return vectors / compute_norms(vectors)
 
 
 def compute_norms(vectors: np.ndarray) -> np.ndarray:
-    """Compute the norms of vectors [N, H] as divisors: [N, 1], at least 1e-12, without a temporary copy."""
+    """Compute the L2 norms of vectors [N, H], at least 1e-12 for division: [N, 1]."""
     return np.maximum(np.sqrt(np.einsum("nh,nh->n", vectors, vectors))[:, None], 1e-12)

@@ -1,6 +1,6 @@
-"""Retrieval accuracy on aligned sentences: the nearest neighbor should be the translation.
+"""Retrieval accuracy@1 on a bitext: the nearest neighbor of a sentence should be its translation.
 
-`keys`, [2, N], identify equal texts; see `is_found` of nearest.py.
+In all functions, `keys`, [2, N], has equal keys for equal texts of a side: these are interchangeable.
 """
 
 import logging
@@ -17,7 +17,7 @@ _MOST_FOUND_BY_ANY = 0.2  # a larger share of such pairs is a warning
 
 
 def nearest(queries: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Return the index of the target with the largest cosine for each query, the first of ties: int64 [N].
+    """Find the nearest target of each query by cosine, the first of ties: indices, int64 [N].
 
     Args:
         queries, targets: [N, H] and [M, H].
@@ -32,14 +32,20 @@ def nearest(queries: np.ndarray, targets: np.ndarray) -> np.ndarray:
 
 
 def hits(queries: np.ndarray, targets: np.ndarray, keys: np.ndarray) -> np.ndarray:
-    """Return whether the nearest target of each query is correct: bool [N]; see `nearest` and `is_found`."""
+    """Return whether the nearest target of each query is its translation: bool [N].
+
+    Args:
+        queries, targets: sentence embeddings, [N, H]; row i of `targets` translates row i of `queries`.
+        keys: [2, N].
+    """
     return is_found(nearest(queries, targets), keys)
 
 
 def log_repeats(name: str, keys: np.ndarray) -> None:
-    """Log the number of trivial pairs: with equal sides, or a text that is also in another pair.
+    """Log the number of pairs that inflate retrieval accuracy: with equal sides, or a text of another pair.
 
     Args:
+        name: name of the bitext in the log.
         keys: [2, N].
     """
     is_found_by_any = keys[0] == keys[1]
@@ -59,14 +65,15 @@ def log_repeats(name: str, keys: np.ndarray) -> None:
 
 
 def accuracy_by_layer(src: np.ndarray, tgt: np.ndarray, keys: np.ndarray) -> np.ndarray:
-    """Compute retrieval accuracy@1 at each layer, from 0 to 1.
+    """Compute the retrieval accuracy@1 at each layer, from 0 to 1.
 
     Args:
-        src, tgt: [L + 1, N, H] from `PaddleEncoder.vectors`; sentence i of `tgt` translates sentence i of
-            `src`.
+        src, tgt: sentence embeddings at every layer, [L + 1, N, H]; sentence i of `tgt` translates sentence i
+            of `src`.
+        keys: [2, N].
 
     Returns:
-        [L + 1, 2]: src to tgt, and tgt to src.
+        [L + 1, 2]: accuracy from src to tgt, and from tgt to src.
     """
     return np.array(
         [
@@ -77,16 +84,22 @@ def accuracy_by_layer(src: np.ndarray, tgt: np.ndarray, keys: np.ndarray) -> np.
 
 
 def found_by_cosine(src: np.ndarray, tgt: np.ndarray, keys: np.ndarray) -> np.ndarray:
-    """Count the hits of each pair with cosine scoring, over both directions: 0 to 2, int64 [N].
+    """Count the directions, 0 to 2, in which each pair is retrieved by cosine: int64 [N].
 
     Args:
-        src, tgt: [N, H]; row i of `tgt` translates row i of `src`.
+        src, tgt: sentence embeddings, [N, H]; row i of `tgt` translates row i of `src`.
+        keys: [2, N].
     """
     return hits(src, tgt, keys).astype(np.int64) + hits(tgt, src, keys)
 
 
 def found_by_margin(src: np.ndarray, tgt: np.ndarray, keys: np.ndarray) -> np.ndarray:
-    """Count the hits of each pair with margin scoring; see `found_by_cosine`."""
+    """Count the directions, 0 to 2, in which each pair is retrieved by margin score: int64 [N].
+
+    Args:
+        src, tgt: sentence embeddings, [N, H]; row i of `tgt` translates row i of `src`.
+        keys: [2, N].
+    """
     matches = search_both(src, tgt, score="margin")
     return is_found(matches.forward, keys).astype(np.int64) + is_found(matches.backward, keys)
 
@@ -97,17 +110,18 @@ def choose_on_half(
     keys: np.ndarray,
     find: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray] = found_by_cosine,
 ) -> tuple[int, float]:
-    """Select the layer on the even pairs and evaluate it on the odd pairs.
+    """Select the layer with the highest accuracy on the even pairs, and evaluate it on the odd pairs.
 
-    Each half is searched within itself, so the accuracy at chance is 2 / N. Ties go to the lowest layer.
+    Each half is searched within itself, so the chance level is 2 / N. Ties go to the lowest layer.
 
     Args:
-        src, tgt: [L + 1, N, H]; at least 2 pairs.
-        find: counts the hits of each pair: `found_by_cosine` or `found_by_margin`.
+        src, tgt: sentence embeddings at every layer, [L + 1, N, H], N at least 2.
+        keys: [2, N].
+        find: function that counts in how many directions each pair is retrieved: `found_by_cosine` or
+            `found_by_margin`.
 
     Returns:
-        The best layer on the even pairs, and its accuracy on the odd ones, from 0 to 1: the mean of both
-        directions.
+        The layer, and its accuracy@1 on the odd pairs, from 0 to 1, the mean of both directions.
     """
     # The hits of the even pairs at each layer, over both directions.
     found_counts = [

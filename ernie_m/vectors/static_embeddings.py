@@ -1,7 +1,7 @@
 """Embeddings of a static model: the mean of the token embeddings of a text, without [CLS] and [SEP].
 
-A text without tokens has the zero vector. Rows are added in token order, so an embedding does not depend on
-the other texts of the batch. Does not import Paddle.
+The embedding of a text without tokens is zero. Token embeddings are added in token order, so an embedding
+does not depend on the other texts of the batch. Does not import Paddle.
 """
 
 from collections.abc import Collection, Sequence
@@ -21,7 +21,7 @@ def flatten_tokens(sentences: Sequence[Collection[int]]) -> tuple[np.ndarray, np
         sentences: ids with special tokens, [CLS] S [SEP] each.
 
     Returns:
-        ids without special tokens, int64 [N], and the number of them in each text, int64 [S].
+        The ids without special tokens, int64 [N], and the number of tokens of each text, int64 [S].
     """
     lengths = np.fromiter(map(len, sentences), np.int64, len(sentences))  # with special tokens
     ids = np.fromiter(chain.from_iterable(sentences), np.int64, lengths.sum())
@@ -33,7 +33,12 @@ def flatten_tokens(sentences: Sequence[Collection[int]]) -> tuple[np.ndarray, np
 
 
 def compute_row_means(table: np.ndarray, ids: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Compute the mean embedding of each text: table [V, H], the output of `flatten_tokens` -> [S, H]."""
+    """Compute the mean token embedding of each text: [S, H].
+
+    Args:
+        table: word embeddings, [V, H].
+        ids, lengths: the result of `flatten_tokens`.
+    """
     by_length = np.argsort(-lengths, kind="stable")  # texts, longest first
     lengths_in_order = lengths[by_length]
     starts = (np.cumsum(lengths) - lengths)[by_length]  # the index of the first token of each text
@@ -52,11 +57,11 @@ def compute_row_means(table: np.ndarray, ids: np.ndarray, lengths: np.ndarray) -
 
 
 class StaticEncoder(SentenceEncoder):
-    """Encoder of a static model, without padding or batches.
+    """Sentence encoder of a static model, which needs neither padding nor batches.
 
     Args:
-        table: float32 or float64 [V, H].
-        layer: 0; None: every layer, which is layer 0 alone.
+        table: word embeddings, float32 or float64 [V, H].
+        layer: 0: results are [N, H]; None, every layer: results are [1, N, H].
     """
 
     def __init__(self, config: ErnieMConfig, table: np.ndarray, layer: int | None = 0):

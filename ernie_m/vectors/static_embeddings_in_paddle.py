@@ -1,4 +1,4 @@
-"""Embeddings of a static model (`ernie_m.vectors.static_embeddings`) in Paddle, with gradients."""
+"""Sentence embeddings of a static model in Paddle, with gradients, for training."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ class FlatTokens:
 
     @classmethod
     def of(cls, sentences: Sequence[Collection[int]]) -> Self:
-        """Build a batch of NumPy arrays.
+        """Make a batch of NumPy arrays, which `ernie_m.model.device.upload` copies to the device.
 
         Args:
             sentences: ids with special tokens, [CLS] S [SEP] each.
@@ -40,7 +40,7 @@ class FlatTokens:
 
 
 def mean_embeddings(model: ErnieMModel, batch: FlatTokens) -> Tensor:
-    """Compute the embedding of each text with gradients: [S, H]."""
+    """Compute the embedding of each text, the mean of its token embeddings, with gradients: [S, H]."""
     words = model.embeddings.word_embeddings
     if words.gradient is not None and kernel_selection.training_on_cpu(words.weight):
         return _MeansOnCpu.apply(words.weight, batch.ids, batch.lengths, words.gradient)
@@ -51,7 +51,7 @@ def mean_embeddings(model: ErnieMModel, batch: FlatTokens) -> Tensor:
 
 
 class _MeansOnCpu(PyLayer):
-    """`compute_row_means` with a backward pass that adds to the gradient of the table [V, H] in place."""
+    """`compute_row_means` with a backward pass that accumulates the matrix gradient in place."""
 
     @staticmethod
     def forward(

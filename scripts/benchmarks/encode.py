@@ -3,8 +3,8 @@
     .venv/bin/python scripts/benchmarks/encode.py WEIGHTS TEXT
 
 WEIGHTS is a model that sentence-transformers can load, and TEXT has a text per line. This project computes
-the mean over all tokens of the last layer, including special ones, and sentence-transformers what the folder
-specifies. Both tokenize the texts, and sort those of a call by length.
+the mean over all tokens of the last layer, including special tokens; sentence-transformers uses the pooling
+in the model's files. Both tokenize the texts, and sort the texts of a call by length.
 """
 
 from ernie_m.utils.first_import import run
@@ -21,12 +21,12 @@ from ernie_m.utils.files import read_text
 from scripts.benchmarks.turns import LATEST, OPTIMUM, OURS, Contender, compare
 
 LARGEST = 1 << 30  # bytes of TEXT
-_ROWS = 8  # batch size of a peer; with its default, 32, padding takes twice the tokens if lengths differ
+_ROWS = 8  # batch size of the baselines; with the default, 32, padding doubles the tokens if lengths differ
 
 
 @dataclass
 class EncodeBenchmark:
-    """The workload."""
+    """Options of the benchmark of embeddings."""
 
     weights: str = option(positional=True)
     """Model directory, including the tokenizer."""
@@ -55,8 +55,10 @@ def main() -> None:
     compare("encode", CONTENDERS, given, needed, "texts/s", flags.threads)
 
 
-def ours(given: dict[str, Any], engine: str = "auto", amp: str = "none") -> Callable[[list[str]], Any]:
-    """Return `ernie_m.load(...).encode`."""
+def load_ernie_m(
+    given: dict[str, Any], engine: str = "auto", amp: str = "none"
+) -> Callable[[list[str]], Any]:
+    """Load the model with this project, and return the function that computes embeddings of texts."""
     from ernie_m.inference.load import load
     from ernie_m.inference.tasks import PredictionOptions, make_predictor
 
@@ -64,8 +66,8 @@ def ours(given: dict[str, Any], engine: str = "auto", amp: str = "none") -> Call
     return make_predictor("embedding", model, PredictionOptions(pooling="mean")).vectors
 
 
-def torch_peer(given: dict[str, Any], bfloat16: bool = False) -> Callable[[list[str]], Any]:
-    """Return the same of sentence-transformers with torch."""
+def torch_baseline(given: dict[str, Any], bfloat16: bool = False) -> Callable[[list[str]], Any]:
+    """Load the model with sentence-transformers on torch, and return its function for embeddings."""
     import torch
     from sentence_transformers import SentenceTransformer
 
@@ -78,8 +80,8 @@ def torch_peer(given: dict[str, Any], bfloat16: bool = False) -> Callable[[list[
     return encode
 
 
-def openvino_peer(given: dict[str, Any], precision: str) -> Callable[[list[str]], Any]:
-    """Return the same of sentence-transformers with OpenVINO."""
+def openvino_baseline(given: dict[str, Any], precision: str) -> Callable[[list[str]], Any]:
+    """Load the model with sentence-transformers on OpenVINO, and return its function for embeddings."""
     from sentence_transformers import SentenceTransformer
 
     settings = {"INFERENCE_PRECISION_HINT": precision, "INFERENCE_NUM_THREADS": core_count()}
@@ -88,16 +90,16 @@ def openvino_peer(given: dict[str, Any], precision: str) -> Callable[[list[str]]
 
 
 CONTENDERS = {
-    OURS: Contender(ours),
-    "ours, bfloat16": Contender(ours, bfloat16=True, options={"amp": "bf16"}),
-    "ours, Paddle": Contender(ours, options={"engine": "paddle-eager"}),
-    "sentence-transformers": Contender(torch_peer, LATEST),
+    OURS: Contender(load_ernie_m),
+    "ours, bfloat16": Contender(load_ernie_m, bfloat16=True, options={"amp": "bf16"}),
+    "ours, Paddle": Contender(load_ernie_m, options={"engine": "paddle-eager"}),
+    "sentence-transformers": Contender(torch_baseline, LATEST),
     "sentence-transformers, bfloat16": Contender(
-        torch_peer, LATEST, bfloat16=True, options={"bfloat16": True}
+        torch_baseline, LATEST, bfloat16=True, options={"bfloat16": True}
     ),
-    "sentence-transformers, OpenVINO": Contender(openvino_peer, OPTIMUM, options={"precision": "f32"}),
+    "sentence-transformers, OpenVINO": Contender(openvino_baseline, OPTIMUM, options={"precision": "f32"}),
     "sentence-transformers, OpenVINO, bfloat16": Contender(
-        openvino_peer, OPTIMUM, bfloat16=True, options={"precision": "bf16"}
+        openvino_baseline, OPTIMUM, bfloat16=True, options={"precision": "bf16"}
     ),
 }
 

@@ -3,8 +3,8 @@
     .venv/bin/python scripts/benchmarks/finetune.py WEIGHTS PAIRS
 
 WEIGHTS is in XLM-R format. PAIRS has a premise, a hypothesis and a label per line, separated by tabs. The
-batches are those of the XNLI recipe. The peers pad them; "grouped" gets the same pairs in batches of similar
-length. PaddleNLP's weights are random.
+batches are those of the XNLI recipe. The baselines pad them; "grouped" uses the same pairs in batches of
+similar length. PaddleNLP's weights are random.
 """
 
 from ernie_m.utils.first_import import run
@@ -41,7 +41,7 @@ from scripts.benchmarks.turns import (
 
 @dataclass
 class FinetuneBenchmark:
-    """The workload."""
+    """Options of the benchmark of fine-tuning."""
 
     weights: str = option(positional=True)
     """Model directory in XLM-R format, including the tokenizer."""
@@ -73,7 +73,7 @@ def main() -> None:
 
 
 def draw(flags: FinetuneBenchmark) -> dict[str, Any]:
-    """Return the input of the contenders: batches of (ids, label), in sampled order and "grouped" by length.
+    """Make the shared input: batches of (ids, label), in sampled order and "grouped" by length.
 
     Raises:
         UserError: a file is missing, corrupt or too short.
@@ -109,18 +109,18 @@ def draw(flags: FinetuneBenchmark) -> dict[str, Any]:
 
 
 def in_batches(pairs: Sequence, size: int) -> list[Sequence]:
-    """Return the pairs in order, in batches of `size`."""
+    """Divide pairs into consecutive batches of `size`."""
     return [pairs[start : start + size] for start in range(0, len(pairs), size)]
 
 
 def make_arrays(batch: Sequence, pad_token_id: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the ids [B, T] of a batch, padded to the longest, and its labels [B]."""
+    """Return the ids of a batch, [B, T], padded to the longest pair, and its labels, [B]."""
     ids, labels = zip(*batch)
     return pad(ids, pad_token_id), np.array(labels, np.int64)
 
 
-def ours(given: dict[str, Any], amp: str = "none") -> Callable[[Sequence], None]:
-    """Return a step of this project's classifier, without padding."""
+def load_ernie_m(given: dict[str, Any], amp: str = "none") -> Callable[[Sequence], None]:
+    """Load this project's classifier, and return a function that trains it on a batch without padding."""
     prepare()
     import paddle
     import paddle.nn.functional as F
@@ -143,7 +143,7 @@ def ours(given: dict[str, Any], amp: str = "none") -> Callable[[Sequence], None]
         return F.cross_entropy(logits, paddle.to_tensor(labels), reduction="sum") / size
 
     def split_batch(batch: Sequence) -> list[Sequence]:
-        """Divide a batch as `Batches` does."""
+        """Split a batch into parts of similar length, as `Batches` does."""
         lengths = np.array([len(ids) for ids, _ in batch])
         shares = in_shares(np.argsort(lengths, kind="stable"), lengths, share_tokens())
         return [[batch[index] for index in share] for share in shares]
@@ -151,8 +151,8 @@ def ours(given: dict[str, Any], amp: str = "none") -> Callable[[Sequence], None]
     return our_step(model, loss_of, amp, split_batch)
 
 
-def transformers_peer(given: dict[str, Any], bfloat16: bool = False) -> Callable[[Sequence], None]:
-    """Return a step of the classifier of transformers, with its default attention."""
+def transformers_baseline(given: dict[str, Any], bfloat16: bool = False) -> Callable[[Sequence], None]:
+    """Load the classifier of transformers, and return a function that trains it on a batch."""
     import torch
     from transformers import AutoModelForSequenceClassification
 
@@ -167,8 +167,8 @@ def transformers_peer(given: dict[str, Any], bfloat16: bool = False) -> Callable
     return torch_step(model, loss_of, bfloat16)
 
 
-def paddlenlp_peer(given: dict[str, Any]) -> Callable[[Sequence], None]:
-    """Return a step of PaddleNLP's ERNIE-M of the same shape."""
+def paddlenlp_baseline(given: dict[str, Any]) -> Callable[[Sequence], None]:
+    """Make PaddleNLP's classifier of the same size, and return a function that trains it on a batch."""
     import paddle
     import paddle.nn.functional as F
     from paddlenlp.transformers import ErnieMConfig, ErnieMForSequenceClassification
@@ -192,15 +192,17 @@ def paddlenlp_peer(given: dict[str, Any]) -> Callable[[Sequence], None]:
 
 
 CONTENDERS = {
-    OURS: Contender(ours),
-    "ours, bfloat16": Contender(ours, bfloat16=True, options={"amp": "bf16"}),
-    "transformers": Contender(transformers_peer, LATEST),
-    "transformers, grouped": Contender(transformers_peer, LATEST, "grouped"),
-    "transformers, bfloat16": Contender(transformers_peer, LATEST, bfloat16=True, options={"bfloat16": True}),
-    "transformers, grouped, bfloat16": Contender(
-        transformers_peer, LATEST, "grouped", bfloat16=True, options={"bfloat16": True}
+    OURS: Contender(load_ernie_m),
+    "ours, bfloat16": Contender(load_ernie_m, bfloat16=True, options={"amp": "bf16"}),
+    "transformers": Contender(transformers_baseline, LATEST),
+    "transformers, grouped": Contender(transformers_baseline, LATEST, "grouped"),
+    "transformers, bfloat16": Contender(
+        transformers_baseline, LATEST, bfloat16=True, options={"bfloat16": True}
     ),
-    "PaddleNLP": Contender(paddlenlp_peer, PARITY),
+    "transformers, grouped, bfloat16": Contender(
+        transformers_baseline, LATEST, "grouped", bfloat16=True, options={"bfloat16": True}
+    ),
+    "PaddleNLP": Contender(paddlenlp_baseline, PARITY),
 }
 
 

@@ -2,10 +2,10 @@
 
     .venv/bin/python scripts/benchmarks/masked_lm.py WEIGHTS TEXT
 
-WEIGHTS is in XLM-R format, and TEXT has a text per line. Its concatenated tokens fill sequences without
-padding, of which MMLM predicts 15 %. All contenders get the same ids and labels. transformers computes logits
-at all positions; "gathered" computes them only at the masked ones, with three lines of user code. The head is
-random, except for the embedding matrix.
+WEIGHTS is in XLM-R format, and TEXT has a text per line. The concatenated tokens fill sequences without
+padding, and MMLM predicts 15 % of them. All contenders get the same ids and labels. transformers computes
+logits at all positions; "gathered" computes logits only at masked positions, with three lines of user code.
+The head is random, except for the embedding matrix.
 """
 
 from ernie_m.utils.first_import import run
@@ -34,7 +34,7 @@ LARGEST = 1 << 30  # bytes of TEXT
 
 @dataclass
 class MaskedLMBenchmark:
-    """The workload."""
+    """Options of the benchmark of masked language modeling."""
 
     weights: str = option(positional=True)
     """Model directory in XLM-R format, including the tokenizer."""
@@ -63,7 +63,7 @@ def main() -> None:
 
 
 def draw(flags: MaskedLMBenchmark) -> dict[str, Any]:
-    """Return the input of the contenders: each batch is the ids of its texts, [batch_size, length - 2].
+    """Make the shared input: each batch has the ids of its texts, [batch_size, length - 2].
 
     Raises:
         UserError: a file is missing, corrupt or too short.
@@ -83,7 +83,7 @@ def draw(flags: MaskedLMBenchmark) -> dict[str, Any]:
 
 
 def mask(given: dict[str, Any], texts: list) -> MicroBatch:
-    """Make a batch of MMLM, the same for all contenders."""
+    """Mask a batch of texts, with the same masks for all contenders."""
     mmlm = Mmlm(ObjectiveContext(ObjectiveConfig(), Vocabulary(**given["vocabulary"]), given["length"]))
     examples = [Text(np.array(ids), language=0) for ids in texts]
     rngs = [make_rng(seed=0, step=0, index=i) for i in range(len(texts))]
@@ -91,7 +91,7 @@ def mask(given: dict[str, Any], texts: list) -> MicroBatch:
 
 
 def ids_and_labels(given: dict[str, Any], texts: list) -> tuple[np.ndarray, np.ndarray]:
-    """Return the same batch in the format of transformers: ids and labels, both [B, T]."""
+    """Return the masked batch in the format of transformers: ids and labels, [B, T] each."""
     batch = mask(given, texts)
     labels = np.full_like(batch.inputs.input_ids, IGNORED)  # [B * T]
     labels[batch.targets] = batch.target_ids
@@ -99,8 +99,8 @@ def ids_and_labels(given: dict[str, Any], texts: list) -> tuple[np.ndarray, np.n
     return batch.inputs.input_ids.reshape(shape), labels.reshape(shape)
 
 
-def ours(given: dict[str, Any], amp: str = "none") -> Callable[[list], None]:
-    """Return a step of this project's MMLM."""
+def load_ernie_m(given: dict[str, Any], amp: str = "none") -> Callable[[list], None]:
+    """Load this project's pretraining model, and return a function that trains it on a batch."""
     prepare()
     import paddle
 
@@ -121,10 +121,14 @@ def ours(given: dict[str, Any], amp: str = "none") -> Callable[[list], None]:
     return our_step(model, loss_of, amp)
 
 
-def transformers_peer(
+def transformers_baseline(
     given: dict[str, Any], gathered: bool = False, bfloat16: bool = False
 ) -> Callable[[list], None]:
-    """Return a step of the masked LM of transformers. `gathered`: with logits only at masked positions."""
+    """Load the masked LM of transformers, and return a function that trains it on a batch.
+
+    Args:
+        gathered: whether to compute logits only at masked positions.
+    """
     import torch
     from transformers import AutoModelForMaskedLM
 
@@ -138,9 +142,9 @@ def transformers_peer(
 
 
 def gathered_loss(model: Any, ids: Any, labels: Any) -> Any:
-    """Compute the loss with logits only at masked positions, as a user of transformers could write it.
+    """Compute the masked-LM loss with logits only at masked positions, as a user of transformers could.
 
-    Its head is `lm_head` in XLM-R, and `cls` in BERT (E5-small).
+    The head of the model is `lm_head` in XLM-R, and `cls` in BERT (E5-small).
     """
     import torch.nn.functional as F
 
@@ -151,12 +155,12 @@ def gathered_loss(model: Any, ids: Any, labels: Any) -> Any:
 
 
 CONTENDERS = {
-    OURS: Contender(ours),
-    "ours, bfloat16": Contender(ours, bfloat16=True, options={"amp": "bf16"}),
-    "transformers": Contender(transformers_peer, LATEST),
-    "transformers, gathered": Contender(transformers_peer, LATEST, options={"gathered": True}),
+    OURS: Contender(load_ernie_m),
+    "ours, bfloat16": Contender(load_ernie_m, bfloat16=True, options={"amp": "bf16"}),
+    "transformers": Contender(transformers_baseline, LATEST),
+    "transformers, gathered": Contender(transformers_baseline, LATEST, options={"gathered": True}),
     "transformers, gathered, bfloat16": Contender(
-        transformers_peer, LATEST, bfloat16=True, options={"gathered": True, "bfloat16": True}
+        transformers_baseline, LATEST, bfloat16=True, options={"gathered": True, "bfloat16": True}
     ),
 }
 

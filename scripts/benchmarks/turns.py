@@ -1,6 +1,7 @@
-"""Interleaved benchmark runs of programs with the same workload, each in a process with its own packages.
-A benchmark calls `compare`. Each rival is in memory together with this project, and the two alternate by
-batches, so that a change in the machine's load affects both.
+"""Interleaved benchmarks of this project and baselines, each in a process with its own Python packages.
+
+A benchmark calls `compare`. Each baseline alternates with this project by batches, so that a change in the
+machine's load affects both.
 """
 
 import contextlib
@@ -34,14 +35,15 @@ REST = 0.3  # seconds before a turn, until the previous contender's threads stop
 
 
 class Contender(NamedTuple):
-    """A program with a setting.
+    """A system under test: a library and its configuration.
 
     Attributes:
-        start: a function of the shared input and of `options`; it loads the weights, and returns a function
-            that runs a batch.
-        environment: folder of its Python.
-        batches: key of its batches in the shared input.
-        bfloat16: whether it multiplies in bfloat16, which not every CPU supports.
+        start: function of the shared input and `options` that loads the model, and returns a function that
+            runs a batch.
+        environment: folder of the virtual environment.
+        batches: key of the batches in the shared input.
+        bfloat16: whether it computes in bfloat16, which not every CPU supports.
+        options: keyword arguments of `start`.
     """
 
     start: Callable[..., Callable[[Any], Any]]
@@ -52,7 +54,7 @@ class Contender(NamedTuple):
 
     @property
     def python(self) -> str:
-        """The Python that runs it; this project uses the current one."""
+        """Return the path of the Python interpreter; for this project that of this process."""
         return sys.executable if self.environment == VENV else str(ROOT / self.environment / "bin/python")
 
 
@@ -64,13 +66,14 @@ def compare(
     unit: str,
     threads: int | None = None,
 ) -> None:
-    """Run all batches with all contenders, and print a table and, as the last line, the results as JSON.
+    """Benchmark all contenders, and print a table and, in the last line, the results as JSON.
 
     Args:
-        module: name of the benchmark in this folder, which defines CONTENDERS.
-        contenders: name -> contender, including OURS. Those that cannot run here are skipped.
-        given: JSON values: "batches", and other input of the contenders.
+        module: name of the benchmark's module in this folder, which defines CONTENDERS.
+        contenders: name -> contender, including OURS. Contenders that cannot run on this machine are skipped.
+        given: shared input, as JSON values: "batches", and other values.
         amount: number of units in all batches, such as pairs.
+        unit: name of the speed, such as "pairs/s".
         threads: number of threads of each contender; None: chosen for this machine.
 
     Raises:
@@ -108,7 +111,7 @@ def compare(
 def alternate(
     workers: Mapping[str, subprocess.Popen], count: int
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Run all batches in turns, and return the seconds and the peak memory in bytes of each contender."""
+    """Run all batches, alternating between workers; return seconds and peak memory in bytes by name."""
     seconds = dict.fromkeys(workers, 0.0)
     peaks = {}
     for number in range(-WARM_UP, count):
@@ -122,12 +125,12 @@ def alternate(
 
 
 def make_row(speed: float, peak: float) -> dict[str, float]:
-    """Return the results of a contender."""
+    """Make the result row of a contender, with its speed and its peak memory in GB."""
     return {"speed": float(f"{speed:.4g}"), "peak_gb": round(peak / 1e9, 2)}
 
 
 def can_run(name: str, contender: Contender) -> bool:
-    """Return whether a contender can run here; print why not."""
+    """Return whether a contender can run on this machine; if not, print the reason."""
     if not Path(contender.python).exists():
         kind = contender.environment.removeprefix(".venv-")
         print(f"skipping {name}: missing {contender.environment} (sh scripts/setup.sh {kind})")
@@ -142,7 +145,7 @@ def can_run(name: str, contender: Contender) -> bool:
 def started(
     module: str, name: str, contender: Contender, folder: str, threads: int | None = None
 ) -> Iterator[subprocess.Popen]:
-    """Start the process of a contender, which waits for turns, and kill it at the end."""
+    """Start the worker process of a contender, and kill it at the end of a `with` block."""
     settings = settings_for(read_cpu())
     environment = {key: value for key, value in os.environ.items() if key not in settings}
     environment["CUDA_VISIBLE_DEVICES"] = ""  # CPU only
@@ -165,10 +168,13 @@ def started(
 
 
 def turn(name: str, worker: subprocess.Popen, batch: int) -> dict[str, float]:
-    """Run a batch, and return its "seconds", and "peak", the contender's peak memory so far, in bytes.
+    """Make a worker run a batch, after a pause.
+
+    Returns:
+        "seconds" of the batch, and "peak", the worker's peak memory so far in bytes.
 
     Raises:
-        UserError: the contender has ended.
+        UserError: the worker process has ended.
     """
     time.sleep(REST)
     with contextlib.suppress(BrokenPipeError):
@@ -180,7 +186,7 @@ def turn(name: str, worker: subprocess.Popen, batch: int) -> dict[str, float]:
 
 
 def work(contender: Contender, folder: str) -> None:
-    """Run in the process of a contender. Each line of its input is the number of a batch to run and time."""
+    """Main function of a worker process: run and time the batches whose numbers are read from stdin."""
     results = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # output of libraries must not mix with results
     given = json.loads((Path(folder) / WORK).read_text(encoding="utf-8"))
@@ -205,12 +211,12 @@ def our_step(
     amp: str,
     in_shares: Callable[[Any], list] = lambda batch: [batch],
 ) -> Callable[[Any], None]:
-    """Return a function that runs a step on a batch.
+    """Return a function that performs a training step of this project on a batch.
 
     Args:
-        loss_of: contribution of a share to the loss of its batch.
-        in_shares: splits a batch into shares.
+        loss_of: model and part of a batch -> contribution of the part to the batch's loss.
         amp: "none" or "bf16".
+        in_shares: splits a batch into parts.
     """
     from ernie_m.model.optimization import build_optimizer
     from ernie_m.training.engine import Engine
@@ -227,7 +233,12 @@ def our_step(
 
 
 def torch_step(model: Any, loss_of: Callable[[Any], Any], bfloat16: bool) -> Callable[[Any], None]:
-    """Return the same with torch. `bfloat16`: whether to use bfloat16 autocast."""
+    """Return a function that performs a training step of torch on a batch.
+
+    Args:
+        loss_of: batch -> loss.
+        bfloat16: whether to use bfloat16 autocast.
+    """
     import torch
 
     optimizer = torch.optim.AdamW(model.train().parameters(), lr=RATE, weight_decay=DECAY, fused=True)
