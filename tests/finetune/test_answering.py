@@ -192,6 +192,10 @@ def test_official_compat_trains_windows_without_the_answer(folder):
     assert official_batch.indices.tolist() == list(range(len(has_no_answer)))
     equal = dict.fromkeys(("start_logits", "end_logits"), np.zeros(official_batch.input_ids.shape))
     decoded = official_task.decode(official_batch, equal)
+    sizes = [(len(scores.start_logits), len(scores.end_logits)) for scores, _ in decoded]
+    first_starts, behind_starts = official_batch.start_ranges.T
+    assert sizes == [*zip(behind_starts - first_starts, official_batch.ends - first_starts, strict=True)]
+    assert (behind_starts < official_batch.ends).any()  # where an answer may end but not begin
     ranked = official_task.rank(official_task.read(path, "train"), decoded)
     assert np.allclose([sum(answer.probability for answer in answers) for answers in ranked], 1)
     spans_of_windows = [spans for _, spans in decoded]
@@ -231,6 +235,19 @@ def test_without_a_language_map_the_name_of_the_file_says_the_language(answer, f
         answer(path.stem, max_steps=1, lang_map_config="", dev_set=path)
     (line,) = [line for line in read_log(tmp_path).splitlines() if "MLQA has rules" in line]
     assert " dev.json: " in line
+
+
+@pytest.mark.parametrize(("separators", "length", "expected"), [(1, 21, 9), (2, 21, 8), (1, 512, 64)])
+def test_a_prediction_has_the_windows_of_the_recipe_if_the_model_names_none(
+    folder, separators, length, expected
+):
+    """A question has at most half of the tokens of a window that are not special."""
+    tokenizer = Tokenizer(None, folder / "piece.model")
+    preprocessing = PreprocessingConfig(separators=separators)
+    task = QuestionAnswering.from_preprocessing(preprocessing, tokenizer, length, 3)
+    flags = FinetuneFlags()
+    found = (task.cut.max_query_length, task.cut.doc_stride, task.max_answer_length)
+    assert found == (expected, flags.doc_stride, flags.max_answer_length)
 
 
 @pytest.mark.parametrize(

@@ -145,6 +145,7 @@ def interrupt_at_five_moments(monkeypatch):
 
 def test_without_a_start(folder, monkeypatch, capsys):
     """A static model, killed at five moments; the printed commands, given alone, make the same bits."""
+    Path("whole").mkdir()
     run_train("whole")
     interrupt_at_five_moments(monkeypatch)
     run_train("model")
@@ -161,17 +162,55 @@ def test_without_a_start(folder, monkeypatch, capsys):
     assert error_of(run_train, "further", "model/best").startswith("--model model/best: ")
 
 
+def flags_of(command):
+    """The flags of a command as text."""
+    words = [*map(str, command.words[1:])]
+    return dict(zip(words[::2], words[1::2]))
+
+
+def planned(monkeypatch, width, trained, tokens=50):
+    """The flags of the training of a base model of a width, on pairs of so many tokens."""
+    config = ErnieMConfig(9, width, 12, num_attention_heads=1)
+    monkeypatch.setattr(training_plan, "open_checkpoint", lambda _: SimpleNamespace(config=config))
+    facts = {"pairs": {"x": {"trained": trained, "held_out": 9}}, "tokens_of_a_pair": tokens}
+    return flags_of(training_plan.plan_finetuning(Path("pairs"), Path("out"), "start", facts)[1])
+
+
 @pytest.mark.parametrize(("width", "nearest"), [(200, 128), (256, 384), (500, 384), (600, 768)])
 def test_the_rate_is_that_of_the_nearest_width_by_ratio(monkeypatch, width, nearest):
-    rates = {}
-    for hidden_size in (width, nearest):
-        config = ErnieMConfig(9, hidden_size, 12, num_attention_heads=1)
-        monkeypatch.setattr(training_plan, "open_checkpoint", lambda _, c=config: SimpleNamespace(config=c))
-        facts = {"pairs": {"x": {"trained": 10**6, "held_out": 9}}, "tokens_of_a_pair": 50}
-        _, training = training_plan.plan_finetuning(Path("pairs"), Path("out"), "start", facts)
-        words = list(map(str, training.words))
-        rates[hidden_size] = [words[words.index(name) + 1] for name in ("--learning_rate", "--max_steps")]
-    assert rates[width] == rates[nearest]
+    assert planned(monkeypatch, width, 10**6) == planned(monkeypatch, nearest, 10**6)
+
+
+@pytest.mark.parametrize(
+    ("trained", "tokens", "batch_size", "steps"),
+    [(10**6, 50, 64, 9000), (10**6, 1024, 8, 9000), (100, 50, 10, 130), (30, 9000, 2, 195), (3, 50, 2, 20)],
+)
+def test_the_steps_of_a_training(monkeypatch, trained, tokens, batch_size, steps):
+    """At most 64 pairs and 8,192 tokens, and a tenth of the pairs; 20 steps to 13 epochs."""
+    flags = planned(monkeypatch, 128, trained, tokens)
+    assert (flags["--batch_size"], flags["--max_steps"]) == (str(batch_size), str(steps))
+    assert flags["--validation_steps"] == flags["--save_steps"] == str(steps // 5)
+
+
+@pytest.mark.parametrize(
+    ("trained", "batch_size", "steps", "scale"),
+    [
+        (9, 2, 72, 3.0),
+        (100, 10, 160, 3.0),
+        (4000, 400, 160, 7.1),
+        (16_000, 512, 250, 9.2),
+        (10**6, 512, 5860, 15.5),
+    ],
+)
+def test_the_steps_of_a_static_model(trained, batch_size, steps, scale):
+    """16 epochs of up to 4,000 pairs, and down to 3 of more."""
+    counts = {"x": {"files": "x.tsv", "trained": trained, "held_out": 9}}
+    flags = flags_of(training_plan.plan_steps(Path("pairs"), Path("out"), counts)[1])
+    assert (flags["--batch_size"], flags["--max_steps"], flags["--scale"]) == (
+        str(batch_size),
+        str(steps),
+        str(scale),
+    )
 
 
 def test_a_file_without_training_or_held_out_pairs(tmp_path):
