@@ -15,14 +15,17 @@ def random_scores(rng: np.random.Generator, starts: int, ends: int, first_token:
     return SpanScores(start_logits, end_logits, first_token)
 
 
-def all_spans(scores: SpanScores, max_length: int) -> list[tuple[float, int, int]]:
-    """(sum of logits, first token, last token) of every span of at most `max_length` tokens of a window."""
+def all_spans(scores: SpanScores, max_length: int) -> list[tuple[float, int, int, float]]:
+    """Sum of logits, first token, last token and logit of the first one, of every span of a window.
+
+    It has at most `max_length` tokens.
+    """
     spans = []
     for start, start_logit in enumerate(scores.start_logits):
         behind = min(start + max_length, len(scores.end_logits))  # behind the last possible end
         for end in range(start, behind):
             total = start_logit + scores.end_logits[end]
-            spans.append((total, start + scores.first_token, end + scores.first_token))
+            spans.append((total, start + scores.first_token, end + scores.first_token, start_logit))
     return spans
 
 
@@ -35,7 +38,7 @@ def test_best_spans_against_brute_force(starts, ends, max_length, count):
     scores = random_scores(np.random.default_rng(starts), starts, ends, first_token=100)
     expected = sorted(all_spans(scores, max_length), reverse=True)[:count]
     spans = best_spans(scores, max_length, count)
-    assert list(zip(spans.first, spans.last)) == [(first, last) for _, first, last in expected]
+    assert list(zip(spans.first, spans.last)) == [(first, last) for _, first, last, _ in expected]
     # The logits of token t are at the place t - 100.
     assert np.array_equal(spans.start_logits, scores.start_logits[spans.first - 100])
     assert np.array_equal(spans.end_logits, scores.end_logits[spans.last - 100])
@@ -50,59 +53,11 @@ def toy_data(answering_folder):
     return task, task.read(answering_folder / "dev.de.json", "dev")
 
 
-def impossible(data: AnswerWindows) -> list[SpanScores]:
-    """Logits of every window with which no span can be chosen."""
-    predictions = []
-    for window in data:
-        first_start, start_count, end_count = sizes_of(window)
-        start_logits = np.full(start_count, -np.inf, np.float32)
-        end_logits = np.full(end_count, -np.inf, np.float32)
-        predictions.append(SpanScores(start_logits, end_logits, first_start))
-    return predictions
-
-
 def sizes_of(window: ContextWindow) -> tuple[int, int, int]:
     """The `first_token` of a window's `SpanScores`, the number of start logits, the number of end logits."""
     first_start, behind_starts = window.start_range
     behind_context = window.start + len(window.context_ids)
     return first_start, behind_starts - first_start, behind_context - first_start
-
-
-def allow(scores: SpanScores, first: int, last: int, start_logit: float, end_logit: float) -> None:
-    """Make the span of two tokens possible."""
-    scores.start_logits[first - scores.first_token] = start_logit
-    scores.end_logits[last - scores.first_token] = end_logit
-
-
-def test_windows_of_a_question_are_ranked_together(toy_data, monkeypatch):
-    """Of question 1, the second one, three spans in two windows are possible; no other span is."""
-    task, data = toy_data
-    predictions = impossible(data)
-    context = data.file.questions[1].context
-    first_window, second_window = data.of_question(1)[:2]
-    # The tokens that are no lone spaces; the span of a lone space is empty.
-    visible = [token for token, (start, end) in enumerate(data.spans[context]) if start < end]
-    # The first two of them in each window.
-    a, b = [token for token in visible if token >= data[first_window].start_range[0]][:2]
-    c, d = [token for token in visible if token >= data[second_window].start_range[0]][:2]
-    allow(predictions[first_window], a, b, 1.0, 0.5)
-    allow(predictions[first_window], a, a, 1.0, 2.0)
-    allow(predictions[second_window], c, d, 3.0, 2.0)
-    answers = task.rank(data, predictions)[1]
-    assert [(answer.start_logit, answer.end_logit) for answer in answers] == [(3, 2), (1, 2), (1, 0.5)]
-    exponentials = np.exp([3 + 2, 1 + 2, 1 + 0.5])
-    probabilities = [answer.probability for answer in answers]
-    assert np.allclose(probabilities, exponentials / exponentials.sum())
-    text = data.file.contexts[context]
-    for answer in answers:
-        assert answer.text and text[answer.start :].startswith(answer.text)
-    # Of spans with equal texts only the best is an answer. Only question 1 of the 6 has possible spans.
-    monkeypatch.setattr(task, "text_of", lambda *_: ("same", 0))
-    ranked = task.rank(data, predictions)
-    assert [len(answers) for answers in ranked] == [0, 1, 0, 0, 0, 0]
-    assert ranked[1][0].start_logit == 3
-    monkeypatch.setattr(task, "text_of", lambda *_: ("", 0))
-    assert task.rank(data, predictions)[1] == []  # a lone space is no answer
 
 
 @pytest.mark.parametrize(("n_best", "characters"), [(1, 99), (3, 99), (20, 1), (20, 99), (10_000, 99)])
@@ -131,14 +86,20 @@ def test_the_best_different_texts_are_kept(toy_data, monkeypatch, n_best, charac
         spans = []
         for index in data.of_question(number):
             spans += all_spans(predictions[index], task.max_answer_length)
-        texts = {}  # text -> the largest sum of logits of its spans
-        for total, first, last in sorted(spans, reverse=True):
+        texts = {}  # text -> the largest sum of logits of its spans, and the logit of the first token
+        for total, first, last, start_logit in sorted(spans, reverse=True):
             text, _ = task.text_of(data, number, first, last)
             if text:
-                texts.setdefault(text, total)
+                texts.setdefault(text, (total, start_logit))
         assert [answer.text for answer in answers] == list(texts)[:n_best]
-        sums = [answer.start_logit + answer.end_logit for answer in answers]
-        assert np.allclose(sums, list(texts.values())[:n_best])
+        logits = np.array([(answer.start_logit + answer.end_logit, answer.start_logit) for answer in answers])
+        np.testing.assert_allclose(logits, list(texts.values())[:n_best], rtol=1e-6)
+        exponentials = np.exp(logits[:, 0])
+        probabilities = [answer.probability for answer in answers]
+        np.testing.assert_allclose(probabilities, exponentials / exponentials.sum(), rtol=1e-6)
+    # A lone space is no answer.
+    monkeypatch.setattr(task, "text_of", lambda *_: ("", 0))
+    assert task.rank(data, predictions) == [[]] * len(data.file.questions)
 
 
 def question_of(data: AnswerWindows, window: int) -> int:
