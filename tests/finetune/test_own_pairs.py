@@ -10,7 +10,7 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from ernie_m.finetune.retrieval.pair_batches import StepRows
+from ernie_m.finetune.retrieval.pair_batches import StepPairs, StepRows
 from ernie_m.finetune.retrieval.split_pairs import DedupedPairs, divide, hold_out
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.preprocessing import PreprocessingConfig, TextKind
@@ -19,7 +19,7 @@ from ernie_m.reader.files.pairs import PairRows
 from ernie_m.reader.tokenization import Tokenizer
 from tests import command_lines
 from tests.finetune.processes import assert_close, in_order, losses, start
-from tests.helpers.checkpoints import changed_copy, stored
+from tests.helpers.checkpoints import change_config, changed_copy, stored
 from tests.launching import error_of
 from tests.toys import sentences, write_lines
 
@@ -67,8 +67,8 @@ def train(train_on_pairs, flags):
     return lambda out, **changes: train_on_pairs(out, **(flags | changes))
 
 
-def steps_of(corpus, pairs, rank=0, world_size=1, first_row=0, held_out=()):
-    """The steps that process `rank` of `world_size` reads of the rows from `first_row` on.
+def steps_of(corpus, pairs, first_row=0, held_out=()):
+    """The steps of the rows from `first_row` on.
 
     What is returned is a function without arguments; it returns an endless iterator.
     """
@@ -83,8 +83,6 @@ def steps_of(corpus, pairs, rank=0, world_size=1, first_row=0, held_out=()):
         batch_size=BATCH,
         max_seq_len=MAX_SEQ_LEN,
         seed=1,
-        rank=rank,
-        world_size=world_size,
     )
 
 
@@ -140,15 +138,17 @@ def test_a_given_negative_is_no_text_of_another_row_of_a_step(corpus, tmp_path):
 
 
 def test_processes_share_a_step(corpus, pairs):
-    """Of 8 rows the three processes encode 2, 3 and 3: queries, positives, then negatives."""
-    steps_of_processes = [steps_of(corpus, pairs, rank, 3)() for rank in range(3)]
-    whole_steps = islice(steps_of(corpus, pairs)(), 3)
-    for step, *shares in zip(whole_steps, *steps_of_processes):
-        assert [share.pair_count for share in shares] == [2, 3, 3]
-        for share in shares:
-            np.testing.assert_array_equal(share.negative, step.negative)
-            assert share.position == step.position
-        assert as_tuples(in_order(shares)) == as_tuples(step.sentences)
+    """Of 8 rows or pairs of a corpus the three processes encode 2, 3 and 3: queries, positives, negatives."""
+    of_rows = steps_of(corpus, pairs)
+    shared = {"tokenizer": of_rows.tokenizer, "batch_size": BATCH, "max_seq_len": MAX_SEQ_LEN, "seed": 1}
+    for steps in (of_rows, StepPairs(path=str(corpus), alpha=0.7, **shared)):
+        steps_of_processes = [replace(steps, rank=rank, world_size=3)() for rank in range(3)]
+        for step, *shares in zip(islice(steps(), 4), *steps_of_processes):
+            assert [share.pair_count for share in shares] == [2, 3, 3]
+            for share in shares:
+                np.testing.assert_array_equal(share.negative, step.negative)
+                assert share.position == step.position
+            assert as_tuples(in_order(shares)) == as_tuples(step.sentences)
 
 
 def test_held_out_rows_have_no_text_that_is_trained_on(pairs):
@@ -364,6 +364,9 @@ def test_a_training_keeps_how_its_start_makes_vectors(train, corpus, pairs, tmp_
     log = train("second", **flags, max_steps=1, train_set=write_pairs(tmp_path / "prompted.tsv", prompted))
     assert "prompted.tsv: most texts already begin with the prompt 'kofo '" in log
     assert open_checkpoint(tmp_path / "second/best").preprocessing == preprocessing
+    change_config(start, reading=stored(**replace(preprocessing, prompts={"query": "kani "}).to_json()))
+    assert "prompts: " in error_of(train, "second", **flags, max_steps=1, train_set="prompted.tsv")
+    change_config(start, reading=stored(**preprocessing.to_json()))
     train("third", **flags, max_steps=1, pooling="mean", layer="1")
     assert open_checkpoint(tmp_path / "third/best").preprocessing == replace(
         preprocessing, pooling="mean", layer=1

@@ -23,14 +23,13 @@ from ernie_m.model.preprocessing import Pooling
 from ernie_m.reader.corpus import Corpus
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.vectors.encode import PaddleEncoder, sentence_vectors
-from tests.finetune.processes import in_order
 from tests.helpers.checkpoints import stored
 from tests.helpers.files import flip_last_bit
 from tests.launching import error_of
 
 
-def steps_of(corpus, rank=0, world_size=1, alpha=0.7):
-    """The steps of 8 pairs that process `rank` of `world_size` reads: a function that returns an iterator."""
+def steps_of(corpus, alpha=0.7):
+    """The steps of 8 pairs: a function that returns an iterator."""
     return StepPairs(
         tokenizer=Tokenizer.from_folder(corpus),
         path=str(corpus),
@@ -38,8 +37,6 @@ def steps_of(corpus, rank=0, world_size=1, alpha=0.7):
         max_seq_len=64,
         alpha=alpha,
         seed=1,
-        rank=rank,
-        world_size=world_size,
     )
 
 
@@ -76,17 +73,6 @@ def test_a_pair_of_languages_is_drawn_by_the_power_of_its_sentences(corpus, alph
     assert positions == {**dict.fromkeys(counts, 0), name: 8}
 
 
-def test_three_processes_share_a_step(corpus):
-    """Of 8 pairs they encode 2, 3 and 3, and all have the negatives of the whole step."""
-    steps_of_processes = [steps_of(corpus, rank, world_size=3)() for rank in range(3)]
-    for step, *shares in zip(islice(steps_of(corpus)(), 4), *steps_of_processes):
-        assert [share.pair_count for share in shares] == [2, 3, 3]
-        for share in shares:
-            np.testing.assert_array_equal(share.negative, step.negative)
-        for ids, expected in zip(in_order(shares), step.sentences, strict=True):
-            np.testing.assert_array_equal(ids, expected)
-
-
 @pytest.mark.parametrize("pooling", get_args(Pooling))
 def test_the_embeddings_of_a_step_are_those_of_an_evaluation(corpus, monkeypatch, pooling):
     """In the order of its sentences, though it groups them by length."""
@@ -121,8 +107,9 @@ def test_it_learns_and_keeps_the_best(train_on_pairs, tmp_path):
     evaluations = re.findall(r"validation accuracy@1: ([\d.]+) \(step (\d+)\)", log)
     means = {int(step): float(mean) for mean, step in evaluations}  # step -> per cent found
     assert list(means) == [0, 20, 40, 60]
-    of_languages = re.findall(r", (?:de-en|en-fr) ([\d.]+)", log)
-    assert len(of_languages) == 8 and not any(float(score) % 10 for score in of_languages)
+    of_languages = np.array(re.findall(r", (?:de-en|en-fr) ([\d.]+)", log), float).reshape(4, 2)
+    assert not (of_languages % 10).any()
+    assert [*means.values()] == of_languages.mean(axis=1).tolist()
     config = json.loads((tmp_path / "out" / "best" / "config.json").read_text())
     best = max(means, key=means.get)  # the first of equal means
     assert (config["step"], config["task"]) == (best, "retrieval")
