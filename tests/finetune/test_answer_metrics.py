@@ -22,6 +22,7 @@ from ernie_m.reader.labels import named_language
         ("de", "der die das den dem des ein eine einen einem einer eines eins", "eins"),
         ("vi", "Những con mèo của tôi là đẹp", "con mèo tôi đẹp"),
         ("vi", "cái bàn và chiếc ghế", "bàn và ghế"),
+        ("hi", "x\U00010100y", "xy"),  # punctuation beyond 65,536
         ("hi", "एक बिल्ली। the", "एक बिल्ली the"),
         ("ar", "الكتاب والبيت، ال", "كتاب و بيت"),
         ("zh", "1946 年，3G网络the A", "1946 年 3g 网 络 the a"),

@@ -105,11 +105,13 @@ def test_rows_that_are_trained_on_or_have_two_labels_are_warned_of(opened, toy_f
 
 @pytest.mark.parametrize(("flag", "pairs"), [("init_checkpoint", True), ("init_pretraining_params", None)])
 def test_a_new_head_takes_other_texts_than_its_start(opened, flag, pairs):
-    """Single texts after pairs."""
-    start = replace(opened.checkpoint, preprocessing=PreprocessingConfig(pairs=True))
-    for task_class in (Classification, Regression):
+    """Single texts after pairs, and other labels."""
+    preprocessing = PreprocessingConfig(pairs=True)
+    start = replace(opened.checkpoint, preprocessing=preprocessing, labels=["x", "y", "z"])
+    for task_class, labels in ((Classification, ["x", "y", "z"]), (Regression, ["score"])):
         task = task_class.from_flags(FinetuneFlags(**{flag: "start"}), opened.tokenizer, start)
         assert task.preprocessing()["pairs"] is pairs
+        assert (task.labels == labels) is bool(pairs or task_class is Regression)
 
 
 def test_only_a_classifier_has_the_pooling_of_a_static_model(opened):

@@ -5,6 +5,7 @@ from unittest import mock
 
 import numpy as np
 import paddle
+import paddle.nn.functional as F
 import pytest
 
 from ernie_m.finetune.retrieval import contrastive_training as retrieval
@@ -122,6 +123,16 @@ def test_softmax_over_all_negatives(symmetric):
     loss, beating = in_batch_softmax(*vectors_and_mask, SCALE, symmetric)
     assert loss.item() == pytest.approx(expected, abs=1e-9)
     assert beating.item() == expected_beating > 0
+
+
+def test_the_gradient_of_unit_length():
+    sources, factors = vectors(4)
+    gradients = []
+    for normalize in (retrieval._Unit.apply, F.normalize):
+        rows = paddle.to_tensor(3 * sources, stop_gradient=False)
+        (normalize(rows) * paddle.to_tensor(factors)).sum().backward()
+        gradients.append(rows.grad.numpy())
+    np.testing.assert_allclose(*gradients, rtol=1e-9)
 
 
 @pytest.mark.parametrize("loss", [hardest_negative_bce, in_batch_softmax])

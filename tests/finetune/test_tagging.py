@@ -176,10 +176,11 @@ def test_evaluation_follows_the_procedure_of_the_training(tag, trained, folder, 
         assert f"official_compat {official}: " in capsys.readouterr().out
 
 
-def test_bad_maps_and_flags(refused, tmp_path):
+def test_bad_maps_and_flags(refused, trained, tmp_path):
     (tmp_path / "labels.json").write_text('{"B-PER": 0, "I-PER": 1, "O": 2}')
     assert "labels.json: 3 labels" in refused(label_map_config=tmp_path / "labels.json")
-    assert "--label_map_config" in refused(label_map_config=None)
+    for start in (None, trained / "best"):  # whose tags a new head does not have
+        assert "--label_map_config" in refused(label_map_config=None, init_pretraining_params=start)
     assert "--chunk_scheme NONE" in refused(chunk_scheme="NONE", official_compat="true")
 
 
