@@ -48,6 +48,12 @@ MISTAKES = [
         "my.py, line 1: ",
     ),
     ({"my.py": "def share(a, b):\n    return a.x\n"}, {"metric": "my.py:share"}, "my.py, line 2: "),
+    (
+        {"my.py": "def share(a, b):\n    return {'share': float('nan')}\n"},
+        {"metric": "my.py:share"},
+        "my.py, line 1: ",
+    ),
+    ({"my.py": "def share(a, b):\n    return {'b': 1.0}\n"}, {"metric": "my.py:share"}, "my.py, line 1: "),
     ({}, {"metric": "my.py"}, "my.py: "),
     ({}, {"num_labels": 2}, "label_map.json"),
     (

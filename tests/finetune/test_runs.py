@@ -50,45 +50,29 @@ def trained(folder: Path) -> dict[str, bytes]:
     return {name: data for name, data in contents(folder).items() if name.endswith(endings)}
 
 
-def interrupt(monkeypatch, owner, method: str, number: int, received=signal.SIGINT) -> None:
-    """Let this process get the signal `received` in call `number`, from 0, of a method of class `owner`."""
+def interrupt(monkeypatch, owner, method: str, number: int) -> None:
+    """Let this process get Ctrl-C in call `number`, from 0, of a method of class `owner`."""
     original = getattr(owner, method)
     calls = itertools.count()
 
     def signalled(self, *arguments, **keywords):
         if next(calls) == number:
-            os.kill(os.getpid(), received)
+            os.kill(os.getpid(), signal.SIGINT)
         return original(self, *arguments, **keywords)
 
     monkeypatch.setattr(owner, method, signalled)
 
 
-@pytest.fixture
-def stopped(classify, tmp_path, monkeypatch):
-    """stopped(owner, method, number, received, **flags) runs the command; returns its exit code.
-
-    A signal ends the run. For the first four arguments see `interrupt`.
-    """
-
-    def call(owner, method, number, received=signal.SIGINT, **flags):
-        with monkeypatch.context() as patch:
-            interrupt(patch, owner, method, number, received)
-            try:
-                classify(**flags)
-            except SystemExit as ended:
-                return ended.code
-        return 0  # the command has returned, as a process does that ends with 0
-
-    return call
-
-
-def test_ctrl_c_in_an_evaluation_of_the_second_seed(classify, stopped, tmp_path):
+def test_ctrl_c_in_an_evaluation_of_the_second_seed(classify, monkeypatch, tmp_path):
     """The next command repeats the evaluation, and then everything is as without the interruption."""
     flags = {"random_seed": "1,2", **FAST}
     straight = classify(**flags)
     # A seed is evaluated twice, on 3 files of 4 batches, which makes 24 calls: 0 to 23 are of seed 1, 24 to
     # 35 are the first evaluation of seed 2, and 36 to 47 the second.
-    assert stopped(Classification, "predict", 40, out="broken", **flags) == 130
+    with monkeypatch.context() as patch:
+        interrupt(patch, Classification, "predict", 40)
+        with pytest.raises(SystemExit, match="130"):
+            classify(out="broken", **flags)
     steps = sorted(path.name for path in (tmp_path / "broken" / "seed_2").glob("step_*"))
     assert steps == ["step_2", "step_4", "step_6"]
     assert not (tmp_path / "broken" / "results.json").exists()
@@ -109,20 +93,6 @@ def test_a_request_to_another_process_ends_an_evaluation(classify, tmp_path, mon
     assert "interrupted at step 3/6" in log and "[dev evaluation]" not in log
     assert "--warmup_proportion 0.1 of 6 steps" in log
     assert (tmp_path / "out" / "log" / "job.log.0").read_text() == log
-
-
-def test_a_signal_in_a_step(finished, classify, stopped, tmp_path):
-    """The step is given up: the next command makes it."""
-    # The first command gives up its third step, and is saved after two.
-    assert stopped(Engine, "step", 2, signal.SIGTERM, out="broken", **FAST) == 0
-    assert (tmp_path / "broken" / "step_2").is_dir()
-    # The next one does step 3, and gives up its second step, 4.
-    assert stopped(Engine, "step", 1, signal.SIGINT, out="broken", **FAST) == 130
-    assert (tmp_path / "broken" / "step_3").is_dir()
-    classify(out="broken", **FAST)
-    straight = trained(finished)
-    interrupted = trained(tmp_path / "broken")  # it has step_3, too
-    assert {name: interrupted[name] for name in straight} == straight
 
 
 def test_a_finished_run_prints_its_report_again(
@@ -201,6 +171,7 @@ def test_another_run_is_refused_and_nothing_changes(finished, classify, refused,
     cases = [
         ({"learning_rate": 1e-3}, "learning_rate: 0.005 -> 0.001"),
         ({"batch_size": 4}, "global_batch: 8 -> 4"),
+        ({"shuffle": "false"}, "shuffle: "),
         ({"random_seed": 2}, "random_seed: [1] -> [2]"),
         ({"dev_set": f"{toy_folder}/heldout.%s.tsv"}, "dev_set: "),
         ({"init_pretraining_params": source / "step_2"}, "start: "),
@@ -270,6 +241,11 @@ def test_how_often_a_row_is_seen(caplog):
     assert caplog.messages[0].endswith(" examples: as given")
     few, many = (choose_hyperparameters(flags, config, rows, CLASSIFICATION).epoch for rows in (16, 39_302))
     assert (few * 16, many) == (40 * flags.batch_size, 1)
+    rates = [
+        choose_hyperparameters(flags, replace(config, hidden_size=size), 200, CLASSIFICATION).learning_rate
+        for size in (256, 258, 512, 514)
+    ]
+    assert rates[0] > rates[1] == rates[2] > rates[3]  # up to a width, with it
     texts, tags, answers = (
         choose_hyperparameters(flags, config, 200, task).epoch for task in SUPERVISED_TASKS
     )

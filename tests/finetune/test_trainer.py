@@ -143,6 +143,9 @@ def test_the_first_pattern_selects_and_the_others_are_reported_at_that_step(
     assert "| 80.00 | 70.00 | 71.00 |" in card and "| 99.00 | 98.00 | 97.00 |" in card
     assert "Languages: en, de, fr\n" in card and "train.tsv" in card and "--select_on" in card
     assert "Epochs: 1" in card
+    assert f"Selected by: acc, {select_on}, dev.%s.tsv\n" in card
+    below = f"acc, {toy_folder}/heldout.%s.tsv: not above the majority baseline: en ("
+    assert below in read_log(tmp_path)
     # After step 10 there was no evaluation, so its card has no scores.
     assert "| 70.00 |" not in (tmp_path / "out" / "step_10" / "README.md").read_text()
 
