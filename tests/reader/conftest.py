@@ -1,4 +1,4 @@
-"""A small piece model of many scripts, its tokenizer, and a server of files."""
+"""A small SentencePiece model of many scripts, its tokenizer, and a server of files."""
 
 import http.server
 import threading
@@ -26,7 +26,7 @@ SENTENCES = [
 
 @pytest.fixture(scope="session")
 def piece_model(tmp_path_factory):
-    """A model trained on SENTENCES, with pieces that are cut again: digits and commas, Han characters."""
+    """A model trained on SENTENCES, with subwords that are cut again: digits and commas, Han characters."""
     options = {"normalization_rule_name": "nmt_nfkc", "user_defined_symbols": ["0,", "▁25,", "妈妈"]}
     path = tmp_path_factory.mktemp("pieces") / "piece.model"
     return train_pieces(path, SENTENCES * 20, vocab_size=400, **options)

@@ -173,12 +173,12 @@ def damaged(path, shape, *damages):
         return json.dumps(dict(zip([*kind, "key"], cells)))
 
     lines = [write(kind)] * bool(mark) + [write(cells) for cells in rows]
-    places = [len(lines) - 1 if damage == "cut" else 5 + 3 * number for number, damage in enumerate(damages)]
-    for damage, place in zip(damages, places):
-        lines[place] = DAMAGES[damage](rows[place - bool(mark)], lines[place], write)
+    indices = [len(lines) - 1 if damage == "cut" else 5 + 3 * n for n, damage in enumerate(damages)]
+    for damage, index in zip(damages, indices):
+        lines[index] = DAMAGES[damage](rows[index - bool(mark)], lines[index], write)
     path.write_bytes("\n".join(lines).encode(errors="surrogateescape"))
     flags = {"delimiter": "tab" if mark == "\t" else mark, "quoting": quoting is not None} if mark else {}
-    return kind, flags | flags_of(kind, kind), rows, [place + 1 for place in places]
+    return kind, flags | flags_of(kind, kind), rows, [index + 1 for index in indices]
 
 
 @pytest.mark.parametrize("damages", [*((damage,) for damage in DAMAGES), AT_ONCE], ids=" ".join)

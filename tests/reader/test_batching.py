@@ -155,12 +155,12 @@ def test_in_tokens_holds_its_budget(small_windows):
 
 @pytest.mark.parametrize("in_tokens", [False, True])
 def test_resume_is_exact(small_windows, in_tokens):
-    """From any place in two epochs the same batches follow as without the interruption."""
+    """From any position in two epochs the same batches follow as without the interruption."""
     options = {"batch_size": 130 if in_tokens else 8, "in_tokens": in_tokens}
     steps = list(batches(**options).stream(epochs=2))
-    for place in (0, 1, 5, len(steps) // 2, len(steps) - 3, len(steps) - 1):
-        expected = steps[place:]
-        first = steps[place]
+    for position in (0, 1, 5, len(steps) // 2, len(steps) - 3, len(steps) - 1):
+        expected = steps[position:]
+        first = steps[position]
         resumed = batches(**options).stream(epochs=2, epoch=first.epoch, index=first.index)
         for step, again in zip(expected, resumed, strict=True):
             assert (again.epoch, again.index, numbers(again)) == (step.epoch, step.index, numbers(step))

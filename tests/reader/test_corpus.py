@@ -151,6 +151,14 @@ def test_folders_that_are_no_corpus_are_refused(copy, tmp_path, change, message)
     assert "not a complete corpus" in error_of(Corpus, tmp_path / "nowhere")
 
 
+def rewrite_manifest(folder, change):
+    """Change a manifest, with a checksum that fits."""
+    manifest = read_manifest(folder)
+    change(manifest)
+    manifest["sha256"] = corpus.compute_checksum(manifest)
+    (folder / MANIFEST).write_text(json.dumps(manifest))
+
+
 def rename(manifest):
     shard = manifest["mono"]["en"]["train"]["shards"][0]
     shard["name"] = f"../../../corpus/mono/en/{shard['name']}"
@@ -175,10 +183,7 @@ def rename(manifest):
 )
 def test_a_manifest_of_a_stranger(copy, change):
     """Its checksum fits. No file elsewhere is read, and each that is read has a checksum."""
-    manifest = read_manifest(copy)
-    change(manifest)
-    manifest["sha256"] = corpus.compute_checksum(manifest)
-    (copy / MANIFEST).write_text(json.dumps(manifest))
+    rewrite_manifest(copy, change)
     assert error_of(Corpus, copy).startswith(f"{copy / MANIFEST}: ")
 
 
@@ -216,6 +221,12 @@ def test_every_byte_is_compared_once(copy, monkeypatch):
     read.clear()
     verify_corpus(copy)
     assert read == []
+    # Nor is a manifest of other checksums remembered.
+    entry = read_manifest(copy)["files"]["pieces/en.npy"]
+    other = {**entry, "sha256": "0" * 64}
+    rewrite_manifest(copy, lambda manifest: manifest["files"].update({"pieces/en.npy": other}))
+    assert "pieces/en.npy: corrupt" in error_of(verify_corpus, copy)
+    rewrite_manifest(copy, lambda manifest: manifest["files"].update({"pieces/en.npy": entry}))
     shard = next(copy.glob("mono/*/train-00000.ids.npy"))
     status = shard.stat()
     flip_last_bit(shard)
@@ -251,7 +262,8 @@ def test_wrong_offsets(copy, kind, damage):
     text = Corpus(copy).mono["en"]
     assert f"en/train-00000.{kind}.npy: corrupt" in error_of(Blocks, text, max_tokens=30)
     if kind == "lines":  # where they are outside, they do not fit the ids
-        assert ": corrupt" in error_of(text.line, 1)
+        file = "ids" if "outside" in damage else "lines"
+        assert f"en/train-00000.{file}.npy: corrupt" in error_of(text.line, 1)
 
 
 def pack_one_by_one(lengths, lines_per_document, limit):

@@ -100,8 +100,8 @@ def releases() -> dict[str, bytes]:
     for code in TATOEBA.values():
         for side in (code, "eng"):
             text = "".join(f"{line}\n" for line in TEXTS)
-            place = f"facebookresearch/LASER/main/data/tatoeba/v1/tatoeba.{code}-eng.{side}"
-            on_server[place] = text.encode()
+            location = f"facebookresearch/LASER/main/data/tatoeba/v1/tatoeba.{code}-eng.{side}"
+            on_server[location] = text.encode()
     return on_server
 
 
@@ -191,7 +191,7 @@ def test_what_cannot_be_fetched_is_listed_and_the_rest_is_prepared(small, tmp_pa
 )
 @pytest.mark.parametrize("damage", ["cut", "page"])
 def test_damaged_files_are_named(small, tmp_path, part, path, message, damage):
-    """A file that the server has only a part of, and a page in its place."""
+    """A file that the server has only a part of, and a page instead of it."""
     whole = small.files[path]
     small.files[path] = whole[: len(whole) // 2] if damage == "cut" else b"<html>log in</html>"
     assert message in error_of(get, tmp_path, part)
@@ -289,11 +289,11 @@ def test_too_large_an_archive_is_not_unpacked(tmp_path, monkeypatch, pack):
 )
 def test_a_recipe_without_data_names_the_command(tmp_path, monkeypatch, task, parts, does):
     monkeypatch.chdir(tmp_path)
-    places = {
+    locations = {
         "train_set": f"./data/{task}/train/train.en.tsv",
         "init_pretraining_params": "configs/base/params",
     }
-    flags = FinetuneFlags(**places, do_val=False, do_test=False)
+    flags = FinetuneFlags(**locations, do_val=False, do_test=False)
     message = f"data/{task}: no such folder; {command_name()} download data {parts} {does} the data"
     assert error_of(flags.check) == message
     (tmp_path / "data" / task).mkdir(parents=True)

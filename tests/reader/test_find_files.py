@@ -8,7 +8,14 @@ from ernie_m.data.data_sets import DATA_SETS
 from ernie_m.data.prepare import find_releases
 from ernie_m.data.prepare_pairs import find
 from ernie_m.reader.files.aligned_lines import find_bitexts
-from ernie_m.reader.files.find_files import find_pairs, find_tables, find_texts
+from ernie_m.reader.files.find_files import (
+    check_languages,
+    find_pairs,
+    find_tables,
+    find_texts,
+    parse_languages,
+    split_label,
+)
 from ernie_m.utils.errors import UserError
 from tests.launching import error_of
 
@@ -217,3 +224,15 @@ def test_a_table_of_any_name(tmp_path, monkeypatch):
     assert [file[1:] for files in found for file in files] == [("train", "all"), ("train", "de")]
     assert find_texts("my/test.de.tsv") == ["my/test.de.tsv"]
     assert error_of(find_tables, Path("none"), OUT).startswith("none: ")
+
+
+def test_labels_of_languages(tmp_path, monkeypatch, caplog):
+    """Two languages; unknown ones are two as well. A file may have = in its name."""
+    monkeypatch.chdir(tmp_path)
+    for label in ("en-en", "en", "en-de-fr", "en-zh-Hans"):
+        assert f"'{label}'" in error_of(parse_languages, label, 2)
+    check_languages(["Klingon", "Elvish"])
+    assert all(name in caplog.text for name in ("Klingon", "Elvish"))
+    assert "'x=y.tsv'" in error_of(split_label, "x=y.tsv")
+    Path("x=y.tsv").touch()
+    assert split_label("x=y.tsv") == (None, "x=y.tsv")

@@ -205,14 +205,14 @@ def test_spans_cover_the_source(tokenizer, text, split_han):
     """Starts and ends ascend, and the spans cover all that is visible. A Han character begins a token."""
     ids, spans = encode_for_answers(tokenizer, text, split_han)
     assert len(ids) == len(spans) and (split_han or ids == tokenizer.encode(text))
-    for places in zip(*spans):
-        assert list(places) == sorted(places)
-    covered = {place for start, end in spans for place in range(start, end)}
+    for positions in zip(*spans):
+        assert list(positions) == sorted(positions)
+    covered = {position for start, end in spans for position in range(start, end)}
     token_starts = {start for start, end in spans if start < end}
-    for place, character in enumerate(text):
+    for position, character in enumerate(text):
         # What is dropped belongs to the token before it.
-        assert place in covered or character.isspace() or place - 1 not in covered
-        assert place in token_starts or not (split_han and "\u4e00" <= character <= "\u9fff")
+        assert position in covered or character.isspace() or position - 1 not in covered
+        assert position in token_starts or not (split_han and "\u4e00" <= character <= "\u9fff")
 
 
 def test_find_tokens():
@@ -286,7 +286,7 @@ def test_a_question_that_just_fits_is_not_cut(write, tokenizer):
 
 @pytest.mark.parametrize("separators", [1, 2])
 def test_the_rows_of_a_batch(write, tokenizer, separators):
-    """A batch of all windows in reverse order: each row has its own ids and places."""
+    """A batch of all windows in reverse order: each row has its own ids and positions."""
     context = SENTENCES[0]
     cut = replace(SMALL, separators=separators)
     path = write({context: [("1", "Who jumps?", "brown fox"), ("2", "How many?", "1,000 people")]})

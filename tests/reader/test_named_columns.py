@@ -120,7 +120,7 @@ def test_label_columns_are_named_as_the_labels_of_rows(tmp_path):
     assert table.label_columns == ["caf\u00e9", "b"]
 
 
-REFUSED = {  # name of a file -> its content, flags, and what the message says: places and names
+REFUSED = {  # name of a file -> its content, flags, and what the message says: locations and names
     "width.csv": ("text,label\na,b\nc\nd,e,f\n", {}, ("line 3: 1 column", "line 4: 3 columns")),
     "quote.csv": ('text,label\na,b\n"c" d,e\n', {}, ("line 3",)),
     "open.csv": ('text,label\na,b\n"c,d\ne,f\n', {}, ("line 3", "to line 4")),

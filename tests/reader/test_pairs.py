@@ -267,7 +267,7 @@ LAUGHS = f'<!DOCTYPE tmx [<!ENTITY e0 "a">{ENTITIES}]>\n<tmx><tu><tuv><seg>&e9;<
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "place"),
+    ("name", "content", "location"),
     [
         ("a.jsonl", '{"query": "a", "positive": "b"}\n{"query": "a"\n', "a.jsonl, line 2: "),
         ("a.jsonl", '["a", "b"]\n', "a.jsonl, line 1: "),
@@ -295,11 +295,11 @@ LAUGHS = f'<!DOCTYPE tmx [<!ENTITY e0 "a">{ENTITIES}]>\n<tmx><tu><tuv><seg>&e9;<
         ("en.txt,de.txt", tmx([{"en": "a"}]), "en.txt, line 1: XML"),
     ],
 )
-def test_what_is_refused(tmp_path, monkeypatch, name, content, place):
+def test_what_is_refused(tmp_path, monkeypatch, name, content, location):
     monkeypatch.chdir(tmp_path)
     for file in name.split(","):
         Path(file).write_text(content)
-    assert place in error_of(PairRows, name)
+    assert location in error_of(PairRows, name)
 
 
 def test_plain_text_is_no_other_form(tmp_path):

@@ -241,7 +241,7 @@ PANX = {
     ),
     **{
         f"the end of an entity, {letters}": (
-            {"dev-en.tsv": re.sub(r"\d", lambda place, letters=letters: letters[int(place[0])], SCHEMES)},
+            {"dev-en.tsv": re.sub(r"\d", lambda match, letters=letters: letters[int(match[0])], SCHEMES)},
             "en",
             ["w/B-PER w/I-PER w/I-PER w/B-PER w/O w/B-LOC"],
         )

@@ -153,7 +153,7 @@ def test_which_pairs_are_translations(folder, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("files", "place"),
+    ("files", "location"),
     [
         ({"en.txt": LINES, "notes.md": ["x"]}, "monolingual text: "),
         ({"train.en": LINES}, ": no file of pairs to train on"),
@@ -166,11 +166,11 @@ def test_which_pairs_are_translations(folder, tmp_path):
         ({name: [f"{line}\t{line}." for line in LINES] for name in ("en-de.tsv", "test.en-de.tsv")}, "my"),
     ],
 )
-def test_what_is_refused(tmp_path, files, place):
+def test_what_is_refused(tmp_path, files, location):
     (tmp_path / "my").mkdir()
     for name, lines in files.items():
         write_lines(tmp_path / "my" / name, lines)
-    assert place in error_of(prepare_pairs, [str(tmp_path / "my")], tmp_path / "output")
+    assert location in error_of(prepare_pairs, [str(tmp_path / "my")], tmp_path / "output")
     assert not (tmp_path / "output").exists()
 
 

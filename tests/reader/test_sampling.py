@@ -50,10 +50,10 @@ def test_each_epoch_has_every_item_once_in_another_order(size):
 
 
 def test_streams_have_their_own_orders_and_may_have_a_trillion_items():
-    places = np.arange(10**12, 10**12 + 1000)  # in the second epoch
-    items = items_at(places, 10**12)
+    positions = np.arange(10**12, 10**12 + 1000)  # in the second epoch
+    items = items_at(positions, 10**12)
     assert ((items >= 0) & (items < 10**12)).all() and len(set(items.tolist())) == 1000
-    assert (items != items_at(places, 10**12, key=2)).all()  # of another stream
+    assert (items != items_at(positions, 10**12, key=2)).all()  # of another stream
 
 
 def test_temperature_by_hand():

@@ -77,7 +77,7 @@ def test_the_alphabetical_order_is_that_of_the_bytes():
 
 
 @pytest.mark.parametrize(
-    ("files", "languages", "place"),
+    ("files", "languages", "location"),
     [
         ({"de-en.de": ["a", "b"], "de-en.en": ["A"]}, ["de"], "de-en.de has 2 lines, but "),
         ({"fr-en.fr": ["a"]}, ["fr"], "fr-en.en: "),
@@ -88,6 +88,6 @@ def test_the_alphabetical_order_is_that_of_the_bytes():
         ({"de-en.de": ["a", "\udce4"], "de-en.en": ["A", "B"]}, [], "de-en.de, line 2: not UTF-8"),
     ],
 )
-def test_bad_bitexts_are_refused(tmp_path, files, languages, place):
+def test_bad_bitexts_are_refused(tmp_path, files, languages, location):
     write(tmp_path, files)
-    assert place in error_of(read_bitexts, tmp_path, languages)
+    assert location in error_of(read_bitexts, tmp_path, languages)

@@ -1,4 +1,4 @@
-"""Tags, tagged files and their model inputs: schemes, faults, pieces, labels and windows, worked by hand."""
+"""Tags, tagged files and their model inputs: schemes, errors, subwords, labels and windows, by hand."""
 
 import pickle
 from itertools import pairwise
@@ -20,8 +20,8 @@ from tests.helpers.letters import Letters
 from tests.launching import error_of
 
 LABELS = {"B-PER": 0, "I-PER": 1, "B-LOC": 2, "I-LOC": 3, "O": 4}
-INSIDE = [1, 1, 3, 3, 4]  # label of a word -> label of its further pieces
-# As labels of words and pieces:
+INSIDE = [1, 1, 3, 3, 4]  # label of a word -> label of its further subwords
+# As labels of words and subwords:
 O = 4  # noqa: E741
 X = IGNORED
 
@@ -137,14 +137,14 @@ def sentence(text: str, *labels: int) -> Sentence:
     return Sentence(text.replace(" ", JOINT), labels or None)
 
 
-def encode(text: str, *labels: int, size: int = 512, pieces: str = "first"):
-    """The feature of one sentence, of which each letter is a piece.
+def encode(text: str, *labels: int, size: int = 512, subwords: str = "first"):
+    """The feature of one sentence, of which each letter is a subword.
 
     Args:
         size: the longest window in tokens.
-        pieces: `label_pieces` of `EncodeTagged`.
+        subwords: `label_pieces` of `EncodeTagged`.
     """
-    (feature,) = EncodeTagged(Letters(), size, INSIDE, pieces)([sentence(text, *labels)])
+    (feature,) = EncodeTagged(Letters(), size, INSIDE, subwords)([sentence(text, *labels)])
     return feature
 
 
@@ -153,28 +153,28 @@ def ids(text: str) -> list[int]:
     return [{"<": 0, ">": 2, "_": 4, "?": 3}.get(c, ord(c)) for c in text]
 
 
-# Words, their labels, --label_pieces; the ids (see `ids`), and the labels of the pieces.
+# Words, their labels, --label_pieces; the ids (see `ids`), and the labels of the subwords.
 @pytest.mark.parametrize(
-    "text, labels, pieces, expected_ids, expected",
+    "text, labels, subwords, expected_ids, expected",
     [
         ("ab c", (0, O), "first", "<abc>", [X, 0, X, O, X]),
         # A "▁" before a word is not labeled, unless it is the whole word.
         ("_ab _ _c", (0, O, 2), "first", "<_ab__c>", [X, X, 0, X, O, X, 2, X]),
         ("_ab _ _c", (0, O, 2), "leading", "<_ab__c>", [X, 0, X, X, O, 2, X, X]),
         ("abc d ef g", (0, 3, O, 2), "all", "<abcdefg>", [X, 0, 1, 1, 3, O, O, 2, X]),
-        ("a - b", (O, 0, 1), "first", "<a?b>", [X, O, 0, 1, X]),  # a word without pieces
+        ("a - b", (O, 0, 1), "first", "<a?b>", [X, O, 0, 1, X]),  # a word without subwords
     ],
 )
-def test_labeled_pieces(text, labels, pieces, expected_ids, expected):
-    feature = encode(text, *labels, pieces=pieces)
+def test_labeled_pieces(text, labels, subwords, expected_ids, expected):
+    feature = encode(text, *labels, subwords=subwords)
     assert feature.ids == ids(expected_ids) and feature.labels == expected
-    # Without labels, as in prediction, the words have the same places.
-    unlabeled = encode(text, pieces=pieces)
+    # Without labels, as in prediction, the words have the same positions.
+    unlabeled = encode(text, subwords=subwords)
     assert set(unlabeled.labels) == {X} and unlabeled.words == feature.words
 
 
 def test_windows():
-    """Room for 8 pieces: neighboring windows share 2 words.
+    """Room for 8 subwords: neighboring windows share 2 words.
 
     The first of the two is labeled in the earlier window, the second in the later one.
     """
@@ -182,26 +182,26 @@ def test_windows():
     feature = encode("a b c d e f g h i j k l m n o p", *labels, size=10)
     assert feature.ids == ids("<abcdefgh>" + "<ghijklmn>" + "<mnop>")
     assert feature.widths == [10, 10, 6]
-    places = [place for place, _ in feature.words]  # of each word's labeled piece
-    assert [feature.ids[place] for place in places] == ids("abcdefg" + "hijklm" + "nop")
-    assert places == [*range(1, 8), *range(12, 18), *range(22, 25)]
-    assert [feature.labels[place] for place in places] == labels
+    positions = [position for position, _ in feature.words]  # of each word's labeled subword
+    assert [feature.ids[position] for position in positions] == ids("abcdefg" + "hijklm" + "nop")
+    assert positions == [*range(1, 8), *range(12, 18), *range(22, 25)]
+    assert [feature.labels[position] for position in positions] == labels
     assert sum(label != X for label in feature.labels) == 16  # each word once
 
 
 def test_the_word_in_the_middle_of_an_overlap_belongs_to_the_window_before():
-    """There is room for 12 pieces, so the overlap has 3: words 9, 10 and 11. Every word has one piece."""
+    """There is room for 12 subwords, so the overlap has 3: words 9, 10 and 11. Every word has one subword."""
     first, second = cut_windows([1] * 20, budget=12)
     assert (first.end, second.start) == (12, 9)
     assert (first.tagged_end, second.tagged_start) == (11, 11)  # the first word of the second window is 11
 
 
 def test_a_word_longer_than_a_window_is_cut_and_has_a_label():
-    """There is room for 8 pieces, and the word has 11."""
-    feature = encode("a bcdefghijkl m", O, 2, O, size=10, pieces="all")
+    """There is room for 8 subwords, and the word has 11."""
+    feature = encode("a bcdefghijkl m", O, 2, O, size=10, subwords="all")
     assert feature.ids == ids("<a>" + "<bcdefghi>" + "<m>")
     assert feature.labels == [X, O, X, X, 2, *[3] * 7, X, X, O, X]
-    assert feature.cut == 1 and encode("a bcdefghi m", O, 2, O, size=10, pieces="all").cut == 0
+    assert feature.cut == 1 and encode("a bcdefghi m", O, 2, O, size=10, subwords="all").cut == 0
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -209,7 +209,7 @@ def test_windows_of_random_sentences(seed):
     """Each word is tagged in one window, where it has the most context; windows are full and overlap."""
     rng = np.random.default_rng(seed)
     budget = int(rng.integers(6, 40))
-    longest_word = min(budget, int(rng.integers(2, 40)))  # pieces
+    longest_word = min(budget, int(rng.integers(2, 40)))  # subwords
     sizes = rng.integers(1, longest_word + 1, rng.integers(1, 200)).tolist()
     windows = cut_windows(sizes, budget)
     tagged = [word for window in windows for word in range(window.tagged_start, window.tagged_end)]
@@ -221,7 +221,7 @@ def test_windows_of_random_sentences(seed):
         assert window.start < following.start <= window.end < following.end
         assert sum(sizes[window.start : window.end + 1]) > budget  # not one word more would fit
         assert sum(sizes[following.start : window.end]) <= budget // 4
-        # In the overlap each word is tagged where it stands farther from the edge, by pieces.
+        # In the overlap each word is tagged where it stands farther from the edge, by subwords.
         for word in range(following.start, window.end):
             before = sum(sizes[following.start : word])
             after = sum(sizes[word + 1 : window.end])
@@ -232,11 +232,11 @@ def test_windows_of_random_sentences(seed):
 
 
 def test_the_arrays_of_a_batch():
-    """Three sentences, the second in two windows; every piece is labeled."""
+    """Three sentences, the second in two windows; every subword is labeled."""
     task = EncodeTagged(Letters(), 10, INSIDE, "all")
     sentences = [sentence("ab c", 0, O), sentence("a b c d e f g h i", *[O] * 9), sentence("d", 2)]
     features = task(sentences)
-    assert task.count(features) == 3 + 9 + 1  # pieces
+    assert task.count(features) == 3 + 9 + 1  # subwords
     batch = task.collate(features, np.array([5, 3, 8]), count=13)
     rows = [ids("<abc>"), ids("<abcdefgh>"), ids("<ghi>"), ids("<d>")]
     assert batch.input_ids.tolist() == [row + [Letters.pad_id] * (10 - len(row)) for row in rows]
@@ -244,27 +244,27 @@ def test_the_arrays_of_a_batch():
     assert (batch.labels != X).sum() == 13
     assert batch.sentences.tolist() == [0, 1, 1, 2]
     assert batch.lengths.tolist() == [2, 9, 1]
-    # Of each word: its window, its first piece there, and how many it has.
-    words_a_to_g = [[1, place, 1] for place in range(1, 8)]
+    # Of each word: its window, its first subword there, and how many it has.
+    words_a_to_g = [[1, position, 1] for position in range(1, 8)]
     words_h_and_i = [[2, 2, 1], [2, 3, 1]]
     assert batch.words.tolist() == [[0, 1, 2], [0, 3, 1], *words_a_to_g, *words_h_and_i, [3, 1, 1]]
     assert batch.indices.tolist() == [5, 3, 8] and batch.count == 13
 
 
 def test_official_labels():
-    """There is room for 6 pieces: "g" and "h" are cut off. "-" has no pieces, and sentence 3 no labels."""
+    """Room for 6 subwords: "g" and "h" are truncated. "-" has no subwords, and sentence 3 no labels."""
     task = EncodeTaggedOfficially(Letters(), 8, INSIDE)
     features = task([sentence("ab - cde fg h", 0, O, 2, 1, O), sentence("a", O), sentence("ab")])
     assert features[0].ids == ids("<abcdef>")
     assert features[0].labels == [O, 0, 1, 2, 3, 3, 1, O]
-    assert features[0].words == [(1, 2), (0, 0), (3, 3), (6, 1), (0, 0)]  # (first piece, how many)
+    assert features[0].words == [(1, 2), (0, 0), (3, 3), (6, 1), (0, 0)]  # (first subword, how many)
     assert [feature.cut for feature in features] == [2, 0, 0]
     assert features[1].labels == [O, O, O]
     assert features[2].labels == [O] * 4
     assert task.count(features) == 3 * 8  # B x T
     batch = task.collate(features, np.arange(3), count=24)
     assert (batch.labels != X).sum(1).tolist() == [8, 3, 4]
-    assert batch.words[:, 2].tolist() == [2, 0, 3, 1, 0, 1, 2]  # labeled pieces of each word
+    assert batch.words[:, 2].tolist() == [2, 0, 3, 1, 0, 1, 2]  # labeled subwords of each word
 
 
 @pytest.mark.parametrize(

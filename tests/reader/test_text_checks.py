@@ -202,19 +202,19 @@ def test_html_in_some_lines_is_said(tmp_path, caplog):
 
 
 @pytest.mark.parametrize(
-    ("name", "line", "place", "said"),
+    ("name", "line", "location", "said"),
     [
         ("a.txt", '{"content": "A dog"}', ", line 1", "jq -r"),
         ("a.txt", '{"raw": "A dog \\"' + "at the door " * 9000, ", line 1", "jq -r"),
         ("a.csv", "\ufeffid;Satz;lang", "", ": id;Satz;lang"),
     ],
 )
-def test_json_lines_and_tables_are_refused(tmp_path, name, line, place, said):
+def test_json_lines_and_tables_are_refused(tmp_path, name, line, location, said):
     """Of a table the first line is shown, which may name its columns."""
     path = write(tmp_path / name, [line] * 2)
     for read in (lambda: look_at({"en": str(path)}), lambda: Sentences(path)):
         message = error_of(read)
-        assert message.startswith(f"{path}{place}: ") and said in message
+        assert message.startswith(f"{path}{location}: ") and said in message
 
 
 def test_the_sides_of_pairs(tmp_path, caplog):

@@ -88,7 +88,7 @@ def test_normalize_by_category():
 
 
 def test_derived_ids_are_those_of_xlm_r(piece_model, tokenizer):
-    """[CLS] [PAD] [SEP] [UNK] stand for the model's first three pieces, so piece n has the id n + 1."""
+    """[CLS] [PAD] [SEP] [UNK] stand for the model's first three subwords, so subword n has the id n + 1."""
     model = sentencepiece.SentencePieceProcessor(model_file=str(piece_model))
     size = model.GetPieceSize()
     special = {"[CLS]": 0, "[PAD]": 1, "[SEP]": 2, "[UNK]": 3, "[MASK]": size + 1}
@@ -132,7 +132,7 @@ def characters(text: str) -> Counter:
 
 
 def test_a_model_that_spells_in_bytes(tmp_path):
-    """Each byte of a character that has no piece of its own has the whole character as its span."""
+    """Each byte of a character that has no subword of its own has the whole character as its span."""
     train_pieces(tmp_path / "piece.model", SENTENCES[:3] * 20, vocab_size=400, byte_fallback=True)
     tokenizer = Tokenizer.from_folder(tmp_path)
     text = "a\u200b \u200b😀 x"
@@ -156,9 +156,9 @@ def test_spans_of_tokens(tokenizer, text):
     for bounds in zip(*spans):
         assert list(bounds) == sorted(bounds)
     assert all(0 <= start <= end <= len(text) for start, end in spans)
-    covered = {place for start, end in spans for place in range(start, end)}
+    covered = {position for start, end in spans for position in range(start, end)}
     # Neither dropped nor a space.
-    visible = {place for place, letter in enumerate(text) if normalize(letter).replace("▁", " ").strip()}
+    visible = {index for index, letter in enumerate(text) if normalize(letter).replace("▁", " ").strip()}
     assert visible <= covered
     for token, (start, end) in zip(tokenizer.tokenize(text), spans, strict=True):
         source = text[start:end]
@@ -266,16 +266,16 @@ def test_bad_vocabularies_are_refused(piece_model, tmp_path, content, message):
 
 
 def test_the_dict_of_fairseq(tokenizer, piece_model, tmp_path, caplog):
-    """Its lines have the ids from 4 on, fillers among them; a piece without a line is unknown."""
+    """Its lines have the ids from 4 on, fillers among them; a subword without a line is unknown."""
     path = tmp_path / "dict.txt"
 
     def read(*tokens: str) -> Tokenizer:
         path.write_text("".join(f"{token} 7\n" for token in tokens), encoding="utf-8")
         return Tokenizer(path, piece_model)
 
-    pieces = tokenizer.ordinary_subwords()
-    assert read(*pieces).digest == tokenizer.digest  # released, XLM-R has the order of its piece model
-    absent, *others = reversed(pieces)
+    subwords = tokenizer.ordinary_subwords()
+    assert read(*subwords).digest == tokenizer.digest  # the released XLM-R has the order of its model
+    absent, *others = reversed(subwords)
     lines = ["madeupword0000", *others]
     ids = {"[CLS]": 0, "[PAD]": 1, "[SEP]": 2, "[UNK]": 3}
     ids |= {token: id_ for id_, token in enumerate([*lines, "[MASK]"], 4)}
@@ -316,13 +316,13 @@ def test_bad_piece_models_are_refused(tmp_path, piece_model, tokenizer):
     assert "no such SentencePiece model" in error_of(Tokenizer, None, tmp_path / "none.model")
     (tmp_path / "bad.model").write_bytes(b"this is text")
     assert "bad.model: " in error_of(Tokenizer, None, tmp_path / "bad.model")
-    # A piece of 5 bytes is replaced by 5 bytes that are no UTF-8, and by the name of a special token.
-    piece = next(piece.encode() for piece in tokenizer.ordinary_subwords() if len(piece.encode()) == 5)
+    # A subword of 5 bytes is replaced by 5 bytes that are no UTF-8, and by the name of a special token.
+    subword = next(word.encode() for word in tokenizer.ordinary_subwords() if len(word.encode()) == 5)
     for replacement, message in (
         (b"\xe2\x28\xa1xx", "corrupt or not a SentencePiece model"),
         (b"[CLS]", "unsupported SentencePiece model"),
     ):
-        (tmp_path / "bad.model").write_bytes(piece_model.read_bytes().replace(piece, replacement))
+        (tmp_path / "bad.model").write_bytes(piece_model.read_bytes().replace(subword, replacement))
         line = error_of(Tokenizer, None, tmp_path / "bad.model")
         assert "bad.model: " in line and message in line
     assert "missing --piece_model_path" in error_of(Tokenizer)
@@ -362,7 +362,7 @@ def test_rules_and_added_tokens_go_along_and_count(piece_model, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("piece", "tokens"),
+    ("subword", "tokens"),
     [
         ("▁abc", ["▁abc"]),
         ("▁ab12cd", ["▁ab", "12", "cd"]),
@@ -377,25 +377,25 @@ def test_rules_and_added_tokens_go_along_and_count(piece_model, tmp_path):
         *((f"▁{mark}", [mark]) for mark in ".。"),
     ],
 )
-def test_how_the_libraries_cut_a_piece(piece, tokens):
+def test_how_the_libraries_cut_a_piece(subword, tokens):
     """By hand: at Han characters, at marks, between digits and others."""
-    assert split_subwords([piece], keeps_spaces=False) == [tokens]
+    assert split_subwords([subword], keeps_spaces=False) == [tokens]
 
 
 @pytest.mark.parametrize(
-    ("pieces", "kept"),
+    ("subwords", "kept"),
     [(["a", "▁", "狐"], True), (["▁", "狐"], False), (["a", "▁", "▁b"], False), (["a", "▁"], False)],
 )
-def test_a_space_alone_stays_in_transformers(pieces, kept):
-    """Between two pieces, if the second does not begin with one."""
-    place = pieces.index("▁")
-    assert split_subwords(pieces, keeps_spaces=False)[place] == []
-    assert split_subwords(pieces, keeps_spaces=True)[place] == (["▁"] if kept else [])
+def test_a_space_alone_stays_in_transformers(subwords, kept):
+    """Between two subwords, if the second does not begin with one."""
+    position = subwords.index("▁")
+    assert split_subwords(subwords, keeps_spaces=False)[position] == []
+    assert split_subwords(subwords, keeps_spaces=True)[position] == (["▁"] if kept else [])
 
 
 @pytest.mark.parametrize("tokens", [("<e>", "<e>x"), ("<e>x", "<e>")])
 def test_the_longest_added_token_is_found(piece_model, tokens):
-    """Whatever the order in which they were added; and what is behind it has its own places."""
+    """Whatever the order in which they were added; and what is behind it has its own positions."""
     size = Tokenizer(None, piece_model).vocab_size
     added = {token: size + number for number, token in enumerate(tokens)}
     tokenizer = Tokenizer(None, piece_model, added_tokens=added)

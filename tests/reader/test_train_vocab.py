@@ -39,7 +39,7 @@ def test_the_same_ids_and_bytes(tmp_path, texts, capfd):
     printed = capfd.readouterr().err  # without sentencepiece's own lines
     assert "trainer_interface" not in printed and "WARNING" not in printed
     assert (tokenizer.cls_id, tokenizer.pad_id, tokenizer.sep_id, tokenizer.unk_id) == (0, 1, 2, 3)
-    # 120 pieces, of which three are special tokens of the model; five special tokens of the vocabulary.
+    # 120 subwords, of which three are special tokens of the model; five special tokens of the vocabulary.
     assert tokenizer.mask_id == 121 and tokenizer.vocab_size == 122
     assert Tokenizer.from_folder(tmp_path / "one").digest == tokenizer.digest
     for text in ("баба идёт", "guten Tag", "baba"):
@@ -142,7 +142,7 @@ def test_bad_input(tmp_path, texts):
     fewest = int(message.split("et --vocab_size ")[1].split()[0])
     train_vocab(options(tmp_path / "fewest", texts, vocab_size=fewest))
     no_file = {"mono": {"en": str(tmp_path / "none")}}
-    # The place of the output is checked before the text is looked for.
+    # The location of the output is checked before the text is looked for.
     assert error_of(train_vocab, options("/proc/vocab", no_file)).startswith("/proc")
     assert "none: " in error_of(train_vocab, options(tmp_path, no_file))
     no_text = {"en": texts["mono"]["en"], "ru": write_lines(tmp_path / "blank", ["", " "])}
