@@ -350,7 +350,8 @@ def test_the_list_of_commands():
 def test_help_leads_to_the_recipes(monkeypatch, capsys, words, shown):
     monkeypatch.setattr(sys, "argv", ["ernie-m", *words])
     start_program()
-    assert shown in capsys.readouterr().out
+    printed = capsys.readouterr().out.rstrip()
+    assert shown in printed and printed.splitlines()[-1].startswith("  ")
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,11 @@ def test_a_folder_of_logs_that_cannot_be_made(tmp_path):
 
 
 def test_a_single_process_takes_the_place_of_the_launcher(tmp_path, monkeypatch, capsys):
-    """The flags of the launcher end at the script, which is found by its name from every folder."""
+    """The flags of the launcher end at the script, which is found by its name from every folder.
+
+    One with a folder of this name, too.
+    """
+    (tmp_path / "run_classifier.py").mkdir()
     execve = mock.Mock(side_effect=SystemExit)
     monkeypatch.setattr("os.execve", execve)
     monkeypatch.setattr("os.environ", {"CUDA_VISIBLE_DEVICES": ""})
@@ -107,7 +111,7 @@ def test_each_process_knows_its_place():
     assert {process["PADDLE_TRAINERS_NUM"] for process in second} == {"4"}
     (endpoints,) = {process["PADDLE_TRAINER_ENDPOINTS"] for process in second}
     assert [process["PADDLE_CURRENT_ENDPOINT"] for process in second] == endpoints.split(",")[2:]
-    assert len(set(endpoints.split(","))) == 4
+    assert len({second[0]["PADDLE_MASTER"], *endpoints.split(",")}) == 5
     assert re.fullmatch(r"10.0.0.1:2\d{4}", second[0]["PADDLE_MASTER"])
 
     first = launch.environments(parse([*nodes, "--node_id", "0"]), SCRIPT_WORDS, 2, gpus=[])

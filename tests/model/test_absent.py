@@ -12,9 +12,12 @@ from tests.toys import make_corpus, sentences, train_pieces, write_lines
 
 @pytest.fixture(scope="module")
 def outputs(tmp_path_factory):
-    """A folder with an empty run, a corpus, an exported model and a text."""
+    """A folder with an empty run, a corpus, an exported model, one whose encoder is not there, and a text."""
     folder = tmp_path_factory.mktemp("outputs")
     (folder / "run").mkdir()
+    (folder / "parts/0_Transformer").mkdir(parents=True)
+    modules = [{"path": "0_Transformer", "type": "sentence_transformers.models.Transformer"}]
+    (folder / "parts/modules.json").write_text(json.dumps(modules))
     text = write_lines(folder / "en.txt", sentences(100))
     make_corpus(folder / "corpus", train_pieces(folder / "piece.model"), mono={"en": text})
     (folder / "exported").mkdir()
@@ -29,6 +32,7 @@ def outputs(tmp_path_factory):
         ("run", "not a model", "step_N"),
         ("configs/bas", "folder", "download weights"),
         ("corpus", "corpus", "step_N"),
+        ("parts", "/0_Transformer: not a model", "step_N"),
         ("exported", "ernie-m export", "step_N"),
         ("en.txt", "file", "step_N"),
         ("xlm-roberta-base", "Hub", "step_N"),  # it may also be a published model
@@ -37,7 +41,7 @@ def outputs(tmp_path_factory):
 def test_what_is_there_and_what_to_name_instead(outputs, monkeypatch, path, what, instead):
     monkeypatch.chdir(outputs)
     line = error_of(open_checkpoint, path)
-    assert line.startswith(f"{path}: ") and what in line.removeprefix(path) and instead in line
+    assert line.startswith(path) and what in line.removeprefix(path) and instead in line
 
 
 def test_without_released_weights(tmp_path):

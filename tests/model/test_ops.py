@@ -180,10 +180,10 @@ HEAD_SIZE = 4
 LAYOUT = PackedLayout([9, 7, 8, 7, 1], [9, 4, 8, 7, 1])
 
 
-@pytest.fixture
-def small_pieces(monkeypatch):
+@pytest.fixture(params=[6 * 7 * 7, 2 * 8 * 8])  # two sequences; two of the three heads
+def small_pieces(monkeypatch, request):
     """Attention in many pieces, of some heads of a sequence or of two sequences."""
-    monkeypatch.setattr("ernie_m.model.cpu.attention.CHUNK", 6 * 7 * 7)
+    monkeypatch.setattr("ernie_m.model.cpu.attention.CHUNK", request.param)
 
 
 def plain_attention(x: paddle.Tensor, dropout: np.ndarray) -> paddle.Tensor:

@@ -51,6 +51,14 @@ def test_one_number_as_a_tensor_of_any_size(tmp_path, layout):
     )
 
 
+def test_a_storage_of_another_size_than_the_pickle_says(tmp_path):
+    """In the old layout the number of elements is also before them."""
+    write_torch_file(tmp_path / "x.bin", {"tensor": np.ones(4, np.float32)}, legacy=True)
+    content = (tmp_path / "x.bin").read_bytes()
+    (tmp_path / "x.bin").write_bytes(content.replace(struct.pack("<q", 4), struct.pack("<q", 5)) + bytes(4))
+    assert "x.bin: " in error_of(torch_files.read, tmp_path / "x.bin")
+
+
 def test_a_storage_that_claims_to_be_larger_than_its_file(tmp_path):
     content = bytearray(zip_bytes(ONE_NUMBER_AS_A_LARGE_TENSOR, ONE_NUMBER))
     # The last entry of the directory at the end is that of the storage. Its size is at byte 24.
