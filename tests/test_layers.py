@@ -4,7 +4,6 @@ import ast
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -36,21 +35,19 @@ def python_files(folder: str) -> list[Path]:
 
 
 @cache
-def import_nodes(path: Path) -> list[ast.Import | ast.ImportFrom]:
-    """Every import in a file, those inside functions too."""
-    nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-    return [node for node in nodes if isinstance(node, ast.Import | ast.ImportFrom)]
+def imports(path: Path) -> list[tuple[int, list[str]]]:
+    """Line and dotted names of every import in a file, those inside functions, too.
 
-
-def imports(path: Path) -> Iterator[tuple[int, str]]:
-    """(line, dotted name) of every import in a file, those inside functions too."""
-    for node in import_nodes(path):
+    Of several names, the first that is a file counts.
+    """
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            for alias in node.names:
-                yield node.lineno, alias.name
-        else:
+            found += [(node.lineno, [alias.name]) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
             assert not node.level, f"{path}:{node.lineno}: a relative import; write the full name"
-            yield node.lineno, node.module
+            found += [(node.lineno, [f"{node.module}.{alias.name}", node.module]) for alias in node.names]
+    return found
 
 
 # The official programs stand at the top, and four links by which people know the official layout.
@@ -88,15 +85,10 @@ def test_what_stands_at_the_top():
 def files_imported(path: Path) -> set[Path]:
     """The files of the package that a file imports, also inside functions and for type checkers."""
     found = set()
-    for node in import_nodes(path):
-        if isinstance(node, ast.ImportFrom):  # the more special name first
-            names = [[f"{node.module}.{alias.name}", node.module] for alias in node.names]
-        else:
-            names = [[alias.name] for alias in node.names]
-        for candidates in names:
-            places = [ROOT / name.replace(".", "/") for name in candidates if name.startswith("ernie_m")]
-            files = [file for place in places for file in (place.with_suffix(".py"), place / "__init__.py")]
-            found |= set([file for file in files if file.is_file()][:1])
+    for _, names in imports(path):
+        places = [ROOT / name.replace(".", "/") for name in names if name.startswith("ernie_m")]
+        files = [file for place in places for file in (place.with_suffix(".py"), place / "__init__.py")]
+        found |= set([file for file in files if file.is_file()][:1])
     return found - {PACKAGE / "__init__.py"}
 
 
@@ -118,7 +110,7 @@ def test_the_layers():
             continue
         rooms = {file: file.relative_to(PACKAGE).parts[0] for file in imported}
         errors += [(path, file) for file in imported if rooms[file] not in allowed[room]]
-        for number, name in imports(path):
+        for number, (*_, name) in imports(path):
             top = name.split(".")[0]
             is_package = top == "ernie_m" and name != "ernie_m"
             if (top in foreign and not is_package) or (top == "paddle" and room == "reader"):
@@ -177,8 +169,3 @@ def test_tracked_files_speak_of_this_project_only():
             if FOREIGN.search(line):
                 lines.append(f"{name}:{number}: {line.strip()}")
     assert lines == []
-
-
-def test_tracked_files_are_small():
-    largest = 2 << 20  # bytes
-    assert [str(path) for path in tracked_files() if path.stat().st_size > largest] == []
