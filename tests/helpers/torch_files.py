@@ -13,7 +13,12 @@ from unittest import mock
 import numpy as np
 
 # The type of an array -> torch's name for a storage of it.
-STORAGES = {"float16": "HalfStorage", "float32": "FloatStorage", "float64": "DoubleStorage"}
+STORAGES = {
+    "float16": "HalfStorage",
+    "float32": "FloatStorage",
+    "float64": "DoubleStorage",
+    "uint16": "BFloat16Storage",
+}
 
 
 @dataclass

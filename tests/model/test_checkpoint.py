@@ -224,10 +224,13 @@ def test_adam_state_and_other_files_are_passed_over(tmp_path):
     other_files = {"word_embedding_moment1_0", "scheduled_learning_rate", "pooled_fc.w_0.master", "notes"}
     for name in other_files:
         (params / name).write_bytes(b"not even a LoDTensor")
+    for name in ("piece.model", "vocab.txt"):  # of the model
+        (params / name).write_text("")
+    (tmp_path / "ernie_config.json").rename(params / "ernie_config.json")
     half_a_head = "cls_out_b"
     lod_tensors.write(params / half_a_head, np.zeros(3, "f4"))
     checkpoint = open_checkpoint(params)
-    assert set(checkpoint.tensors) == names
+    assert (set(checkpoint.tensors), checkpoint.config) == (names, SHAPE)
     assert set(checkpoint.dropped) == other_files | {half_a_head}
     assert checkpoint.unknown == []
 

@@ -137,6 +137,7 @@ def test_products_that_are_added_on_several_threads():
     with ThreadPoolExecutor(1, initializer=openmp.omp_set_num_threads, initargs=[4]) as thread:
         kind = onednn_check._IN_BFLOAT16["linear layer"]
         assert thread.submit(onednn_check._error, kind).result() < 0.02
+        assert thread.submit(openmp.omp_get_max_threads).result() == 4
 
 
 @pytest.mark.parametrize(

@@ -166,6 +166,15 @@ def test_arrays_come_back(protocol, tmp_path):
             np.testing.assert_array_equal(array, expected)
 
 
+def test_what_is_beside_the_arrays_of_pdparams_is_listed(tmp_path):
+    """A tensor within containers is a pair of its name and its array."""
+    state = {"step": 3, "w": np.arange(3.0), "pair": ("name", np.arange(2.0)), "lr": ("a", "b")}
+    (tmp_path / "x").write_bytes(pickle.dumps(state, 4))
+    tensors = restricted_pickle.read_pdparams(tmp_path / "x")
+    assert tensors.other_names == ["step", "lr"]
+    assert {name: array.tolist() for name, array in tensors.items()} == {"w": [0, 1, 2], "pair": [0, 1]}
+
+
 def test_a_pdparams_cut_short_and_one_that_lies(tmp_path):
     """The lie: 50 x 61 numbers, where there are 50 x 60."""
     content = pickle.dumps({"embeddings.word_embeddings.weight": np.ones((50, 60), np.float32)}, 4)

@@ -43,7 +43,8 @@ def test_results_are_in_order_and_several_are_computed_at_a_time():
     assert list(in_workers(compute, range(4 * WORKERS))) == [(n, 1) for n in range(4 * WORKERS)]
 
 
-def test_an_iterator_is_read_little_ahead():
+@pytest.mark.parametrize("ahead", [1, 4])
+def test_an_iterator_is_read_little_ahead(ahead):
     read = []
 
     def items():
@@ -51,9 +52,9 @@ def test_an_iterator_is_read_little_ahead():
             read.append(number)
             yield number
 
-    results = in_workers(lambda number: number, items())
+    results = in_workers(lambda number: number, items(), ahead)
     assert next(results) == 0
-    assert len(read) <= 3 * WORKERS
+    assert len(read) == ahead * WORKERS + 1
     assert list(results) == list(range(1, 100))
 
 

@@ -26,9 +26,11 @@ ONE_NUMBER = {"0": np.zeros(1, np.float32)}
 def test_tensors_are_read_and_plain_values_are_listed(tmp_path, legacy):
     arrays = {dtype: np.arange(16, dtype=dtype) for dtype in ("float16", "float64", "float32")}
     values = {"step": 3, "notes": [1.5, ("a", None)], "order": collections.OrderedDict(a=True)}
-    write_torch_file(tmp_path / "x.bin", arrays, legacy=legacy, **values)
+    bfloat16 = np.array([0x3F80, 0xC000], np.uint16)  # the bits of 1 and -2
+    write_torch_file(tmp_path / "x.bin", arrays | {"bfloat16": bfloat16}, legacy=legacy, **values)
     tensors = torch_files.read(tmp_path / "x.bin")
-    assert list(tensors) == list(arrays)
+    assert list(tensors) == [*arrays, "bfloat16"]
+    assert (tensors["bfloat16"].dtype, tensors["bfloat16"].tolist()) == ("float32", [1.0, -2.0])
     assert tensors.other_names == [*values]
     for dtype, array in arrays.items():
         assert tensors[dtype].dtype == dtype
@@ -41,6 +43,18 @@ def test_a_tensor_that_ends_behind_its_storage(tmp_path):
     every_second = np.arange(16, dtype=np.float32)[::2]  # written as 8 elements, with a stride of 2
     write_torch_file(tmp_path / "x.bin", {"tensor": every_second})
     assert "x.bin: " in error_of(torch_files.read, tmp_path / "x.bin")
+
+
+@pytest.mark.parametrize(("part", "is_read"), [(b"", True), (b"N", True), (b"K\x01", False)])
+def test_a_part_of_a_storage_is_refused(tmp_path, part, is_read):
+    """As very old files have it, behind the number of elements; None is the whole storage."""
+    small = ONE_NUMBER_AS_A_LARGE_TENSOR.replace(b"J\x00\x00\x10\x00", b"K\x01")
+    content = zip_bytes(small.replace(b"K\x01tQ", b"K\x01" + part + b"tQ"), ONE_NUMBER)
+    (tmp_path / "x.bin").write_bytes(content)
+    if is_read:
+        assert torch_files.read(tmp_path / "x.bin")["w"].tolist() == [[0.0]]
+    else:
+        assert "x.bin: " in error_of(torch_files.read, tmp_path / "x.bin")
 
 
 @pytest.mark.parametrize("layout", [zip_bytes, legacy_bytes])

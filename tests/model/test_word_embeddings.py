@@ -6,6 +6,7 @@ import paddle.nn.functional as F
 import pytest
 
 from ernie_m.model import kernel_selection, lm_head, word_embeddings
+from ernie_m.model.cpu.workers import LazyGradient
 
 TOLERANCE = 1e-9
 WORDS = 23
@@ -109,6 +110,21 @@ def test_several_losses_before_their_backward_passes(form, order):
     for number in order:
         (losses[number].total * factors[number]).backward()
     assert_same(expected, [tied.table.weight.grad.numpy(), tied.bias.grad.numpy()])
+
+
+def test_a_copys_gradient_is_added_later():
+    """Rows, and a loss's gradient with its factor; then the copy has none."""
+    weight = word_embeddings.WordEmbeddings(WORDS, SIZE).weight
+    copied = LazyGradient(weight)
+    borrowed = copied.borrow()
+    borrowed[:] = 2.0
+    copied.add_borrowed(borrowed, factor=0.5)
+    copied.add_rows(np.array([1, 7, 1]), np.ones([3, SIZE]))
+    total = word_embeddings.EmbeddingGradient(weight)
+    for add in copied.take():
+        add(total)
+    assert weight.grad.numpy()[[0, 1, 7], 0].tolist() == [1, 3, 2]
+    assert copied.take() == []
 
 
 @pytest.mark.parametrize("frozen", ["table", "bias"])

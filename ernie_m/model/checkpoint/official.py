@@ -92,7 +92,7 @@ class Official(Format):
         Raises:
             UserError: the directory has heads of several tasks, or a file is not a valid LoDTensor file.
         """
-        if folder.named or weights_name(folder):
+        if weights_name(folder):
             return None
         params = folder if MARK in folder else Folder(folder.path / "params")
         if MARK not in params:
