@@ -13,8 +13,10 @@ from ernie_m.model.checkpoint.write import model_weights
 from ernie_m.model.ernie import ErnieMConfig, ErnieMModel
 from ernie_m.model.heads import SequenceClassifier
 from ernie_m.model.lm_head import PreTrainingModel
+from ernie_m.model.open_model import open_model
 from tests.foreign import make_official, official_config
 from tests.launching import error_of
+from tests.toys import make_ours, train_pieces
 
 CONFIG = official_config()
 
@@ -100,6 +102,13 @@ def test_the_number_of_attention_heads_does_not_matter_to_a_masked_lm_head(tmp_p
     load_from(model, checkpoint, optional=(), ignore=encoder)
     bias = model_weights(model)["lm_head.bias"]
     assert np.array_equal(bias, checkpoint.tensors["lm_head.bias"])
+
+
+def test_a_tokenizer_of_another_size_is_refused(tmp_path):
+    make_ours(tmp_path / "in")
+    train_pieces(tmp_path / "in/piece.model")
+    checkpoint = open_checkpoint(tmp_path / "in")
+    assert f"{tmp_path / 'in'}: vocab_size 60 " in error_of(open_model, checkpoint)
 
 
 def test_another_number_of_labels_is_named(tmp_path):

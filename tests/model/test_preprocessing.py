@@ -8,7 +8,13 @@ from typing import get_args
 import pytest
 
 from ernie_m.model.checkpoint.open import open_checkpoint
-from ernie_m.model.preprocessing import PreprocessingConfig, TextKind, TextRules
+from ernie_m.model.preprocessing import (
+    PreprocessingConfig,
+    TextKind,
+    TextRules,
+    read_preprocessing,
+    stored_preprocessing,
+)
 from ernie_m.reader.tokenization import TEXT_RULES, Tokenizer
 from ernie_m.reader.tokenizer_json import rules_1_to_3
 from ernie_m.utils.checksums import VERSION, AnotherRevision
@@ -64,7 +70,8 @@ def test_what_is_written_is_what_differs_from_ernie_m():
         XLM_R,
         PreprocessingConfig(pooling="cls", prompts={"query": "q: "}, added_tokens={"<e>": 9}),
     ):
-        assert PreprocessingConfig.from_json(json.loads(json.dumps(preprocessing.to_json()))) == preprocessing
+        raw_config = json.loads(json.dumps({"reading": stored_preprocessing(preprocessing)}))
+        assert [read_preprocessing(raw_config, None) for _ in range(2)] == [preprocessing] * 2
 
 
 @pytest.mark.parametrize(

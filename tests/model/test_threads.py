@@ -1,6 +1,8 @@
 """Threads that each compute on one core: results in order, errors, and an end when nobody waits."""
 
 import ctypes
+import os
+import signal
 import threading
 import time
 from concurrent.futures import CancelledError
@@ -154,6 +156,24 @@ def test_workers_end_when_nobody_waits():
     assert ended.acquire(timeout=60)
     again = in_workers(lambda item: BLOCKS.over_chunks(lambda chunk: None), range(9))
     assert list(again) == [None] * 9  # the workers are free again
+
+
+@pytest.mark.usefixtures("signals_of_a_terminal")
+def test_ctrl_c_waits_for_the_workers():
+    ended = []
+
+    def compute(number: int) -> None:
+        try:
+            while True:
+                BLOCKS.over_chunks(lambda chunk: None)
+        finally:
+            time.sleep(0.5)
+            ended.append(number)
+
+    threading.Timer(0.1, os.kill, [os.getpid(), signal.SIGINT]).start()
+    with pytest.raises(KeyboardInterrupt):
+        list(in_workers(compute, [0]))
+    assert ended == [0]
 
 
 def test_vectors_of_a_model_in_training():

@@ -171,7 +171,7 @@ def write_official(folder: Path, weights: Weights, config: ErnieMConfig) -> None
 
 def write_config(path: str | os.PathLike, config: Mapping[str, Any]) -> None:
     """Write ernie_config.json with the keys that the official code reads."""
-    write_json(path, {key: config[key] for key in _KEYS if key in config})
+    write_json(path, {key: config[key] for key in _KEYS})
 
 
 def check_fixed_sizes(config: ErnieMConfig, library: str) -> None:
