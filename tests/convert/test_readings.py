@@ -324,6 +324,7 @@ def test_the_card_says_what_was_trimmed(tmp_path, pieces):
     card = (tmp_path / "small" / CARD).read_text(encoding="utf-8")
     size = Tokenizer(None, pieces).vocab_size
     assert f"{smaller.config.vocab_size:,} of {size:,} tokens were kept, those in some.txt" in card
+    assert "pipeline_tag: sentence-similarity\n" in card
 
 
 def test_added_tokens_stay_when_a_vocabulary_is_trimmed(tmp_path, pieces):

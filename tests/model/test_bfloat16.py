@@ -140,9 +140,12 @@ def test_a_cross_entropy(monkeypatch):
 
 
 def test_weights_are_rounded_once_while_they_stay():
-    layer = layers.Linear(8, 4)
-    layers.use_bfloat16(layer)
+    """Each weight: others may have the same shape."""
+    layer, other = (layers.Linear(8, 4) for _ in range(2))
     x = paddle.ones([1, 8])
+    for of_both in (layer, other):
+        layers.use_bfloat16(of_both)
+    expected = other(x).numpy()
 
     def doubled() -> bool:
         """Whether a layer sees that its weight is doubled."""
@@ -152,6 +155,7 @@ def test_weights_are_rounded_once_while_they_stay():
 
     with bfloat16.weights_stay():
         assert not doubled()
+        assert np.array_equal(other(x).numpy(), expected)
     assert doubled()
 
 

@@ -101,9 +101,13 @@ def test_where_dropout_is(monkeypatch):
 def test_config_from_json(tmp_path):
     path = tmp_path / "config.json"
     path.write_text(json.dumps(SIZES | {"type_vocab_size": 16, "hidden_dropout_prob": 0.3}))
-    config = ErnieMConfig.from_json(path)
+    config = ErnieMConfig.from_json(path, vocab_size=99)
+    assert config.vocab_size == SIZES["vocab_size"]  # that of the file
     assert (config.hidden_dropout_prob, config.intermediate_size, config.layer_norm_eps) == (0.3, 48, 1e-5)
     assert ErnieMConfig.from_dict(config.to_dict()) == config
+    path.write_text(json.dumps(SIZES | {"vocab_size": None}))
+    with pytest.raises(UserError, match=r"config.json: .*vocab_size"):
+        ErnieMConfig.from_json(path)
 
 
 @pytest.mark.parametrize(

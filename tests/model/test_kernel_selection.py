@@ -96,6 +96,14 @@ def test_mkl_that_multiplies_otherwise_is_not_used(monkeypatch, warnings, functi
     assert "MKL is disabled" in line and reason in line
 
 
+@pytest.mark.parametrize(
+    ("error", "is_equal"), [(0.5, True), (1.0, False), (float("nan"), False), (float("inf"), False)]
+)
+def test_an_error_below_the_tolerance_is_none(error, is_equal):
+    results = [("first", 0.0), ("second", error)]
+    assert kernel_selection.agrees(lambda: results, 1.0, "not used") is is_equal
+
+
 def test_plain_kernels_have_no_bfloat16_on_a_cpu(monkeypatch):
     monkeypatch.setattr(kernel_selection, "_kernels", kernel_selection.PLAIN)
     monkeypatch.setattr("ernie_m.model.cpu.onednn_check.missing", lambda: None)

@@ -135,6 +135,7 @@ READ = [
     (make_xlm_r, {CLASS: {"model_max_length": 12}}, replace(XLM_R, max_seq_len=12)),
     (make_xlm_r, {CLASS: {"model_max_length": 38}}, XLM_R),
     (make_xlm_r, {CLASS: {"model_max_length": 10**30}}, XLM_R),
+    (partial(make_xlm_r, architectures=[]), {}, XLM_R),
     (partial(make_xlm_r, problem_type="multi_label_classification"), {}, replace(XLM_R, multi_label=True)),
     *(
         (make_bert, {CLASS: {"tokenizer_class": name}}, XLM_R)
