@@ -107,6 +107,15 @@ def test_xlm_r_has_no_tokenizer_for_other_settings(tmp_path, settings, target, f
     assert (tmp_path / "out" / file).read_bytes() == (model / "piece.model").read_bytes()
 
 
+@pytest.mark.parametrize(("rule", "steps"), [("nmt_nfkc", ["NFC", "Precompiled"]), ("identity", [])])
+def test_a_character_map_is_written_if_the_model_has_one(tmp_path, rule, steps):
+    model = make_model(tmp_path / "in", normalization_rule_name=rule)
+    convert.main([str(model), str(tmp_path / "out"), "--to", "xlm-roberta"])
+    contents = json.loads((tmp_path / "out/tokenizer.json").read_text(encoding="utf-8"))
+    kinds = [step["type"] for step in contents["normalizer"]["normalizers"]]
+    assert [kind for kind in kinds if kind != "Replace"] == steps
+
+
 @pytest.fixture
 def saved(tmp_path):
     """An XLM-R as transformers 5 saves it, without a piece model; the content of its tokenizer.json."""
