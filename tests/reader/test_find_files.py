@@ -98,13 +98,13 @@ FOLDERS = {
     ),
     "bitexts": (
         "de-en.de de-en.en tatoeba.pes-eng.pes tatoeba.pes-eng.eng xx-en.xx fr-de.tsv.gz sw-en.csv "
-        ".hi-en.tsv it-en.it.gz more/fi-en.fi README train.en train.de",
+        "sr_Latn-en.tsv .hi-en.tsv it-en.it.gz more/fi-en.fi README train.en train.de",
         {
             "bitexts": "de de-en.de de-en.en | fa tatoeba.pes-eng.pes tatoeba.pes-eng.eng | "
             "sw sw-en.csv | fr-de"
-            " fr-de.tsv.gz | xx xx-en.xx xx-en.en",
-            "folder": "README | de-en.de | de-en.en | fr-de.tsv.gz | it-en.it.gz | sw-en.csv | "
-            "tatoeba.pes-eng.eng | tatoeba.pes-eng.pes | train.de | train.en | xx-en.xx",
+            " fr-de.tsv.gz | sr_Latn sr_Latn-en.tsv | xx xx-en.xx xx-en.en",
+            "folder": "README | de-en.de | de-en.en | fr-de.tsv.gz | it-en.it.gz | sr_Latn-en.tsv | "
+            "sw-en.csv | tatoeba.pes-eng.eng | tatoeba.pes-eng.pes | train.de | train.en | xx-en.xx",
             "Moses": "train.en train.de",
         },
     ),
@@ -223,6 +223,8 @@ def test_a_table_of_any_name(tmp_path, monkeypatch):
     found = [find_tables(Path("my", name), OUT) for name in ("mine.csv", "test.de.tsv")]
     assert [file[1:] for files in found for file in files] == [("train", "all"), ("train", "de")]
     assert find_texts("my/test.de.tsv") == ["my/test.de.tsv"]
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert find_texts("~/my/*.csv") == find_texts("$HOME/my/*.csv") == [f"{tmp_path}/my/mine.csv"]
     assert error_of(find_tables, Path("none"), OUT).startswith("none: ")
 
 

@@ -76,7 +76,16 @@ READ = {  # name of a file -> its content, the flags that it needs, and other ro
     ),
     "rows.csv": ('text,label\n"x,y\na,b\nc",a\n', {"quoting": True}, [(["x,y a,b c"], "a")]),
     # The delimiter is that of the rows; the beginning of the file that tells it ends in a cell.
-    "long.csv": ("text;label,x\n" + '"a\nb";c\n' * 33_000, {"label": "label,x"}, [(["a b"], "c")] * 33_000),
+    "long.csv": (
+        "text;label,x\n" + f'"a\n{"b" * 400}";c\n' * 700,
+        {"label": "label,x"},
+        [([f"a {'b' * 400}"], "c")] * 700,
+    ),
+    "numbers.jsonl": (
+        '{"text": 2.0, "label": 1.0}\n{"text": 3, "label": true}',
+        {},
+        [(["2"], "1"), (["3"], "true")],
+    ),
     "utf-16-be.csv": (codecs.BOM_UTF16_BE + "text,label\nBye,b\n".encode("utf-16-be"), {}, [BYE]),
     "utf-16.csv": ('text,label\n"Hello, you",a\nBye,b\n'.encode("utf-16"), {}),
 }

@@ -109,11 +109,13 @@ def test_files_that_are_held_out_by_their_names(tmp_path, names, in_table):
     """All of their rows; and no other row that shares a text with them, in whatever bytes, is trained on."""
     (tmp_path / "my").mkdir()
     english, german = in_language("en"), in_language("de")
-    for split, part in (("news.dev", slice(80, 90)), ("newstest2", slice(90, 100)), ("train", slice(0, 80))):
-        sides = [english[part], german[part]]
-        if split == "train":
-            sides[0] += [line.replace(" ", "\u00a0 ") for line in english[80:]]
-            sides[1] += [f"{line}." for line in german[80:]]
+    in_other_bytes = [line.replace(" ", "\u00a0 ") for line in english[80:]]
+    parts = {
+        "news.dev": (english[80:90], german[80:90]),
+        "newstest2": (english[90:], german[90:]),
+        "train": (english[:80] + in_other_bytes, german[:80] + [f"{line}." for line in german[80:]]),
+    }
+    for split, sides in parts.items():
         rows = ["\t".join(row) for row in zip(*sides)]
         if names == ["{}.jsonl"]:
             rows = [json.dumps(dict(zip(("query", "positive"), row))) for row in zip(*sides)]

@@ -40,18 +40,23 @@ def test_blank_lines_are_no_sentences(tmp_path):
 
 def test_xtreme_names_and_public_names(tmp_path):
     """A language of the paper comes first, by XTREME's code, whatever its files are called."""
-    write(tmp_path, {"de-en.de": ["a", "b"], "de-en.en": ["A", "B"]})
-    write(tmp_path, {"xx-en.xx": ["c"], "xx-en.en": ["C"]})
-    write(tmp_path, {"tatoeba.pes-eng.pes": ["d"], "tatoeba.pes-eng.eng": ["D"]})
-    write(tmp_path, {"tatoeba.lat-eng.lat": ["none of the 36"], "tatoeba.lat-eng.eng": ["E"]})
+    files = {
+        "de-en.de": ["a", "b"],
+        "de-en.en": ["A", "B"],
+        "xx-en.xx": ["c"],
+        "xx-en.en": ["C"],
+        "tatoeba.pes-eng.pes": ["d"],
+        "tatoeba.pes-eng.eng": ["D"],
+        "tatoeba.lat-eng.lat": ["none of the 36"],
+        "tatoeba.lat-eng.eng": ["E"],
+        **dict.fromkeys(("notes-en.txt", "de-en.de.gz", "fr-en.txt"), ("no bitext",)),
+    }
+    write(tmp_path, files)
     bitexts = read_bitexts(tmp_path)
     assert [bitext.language for bitext in bitexts] == ["de", "fa", "la", "xx"]
     assert bitexts[0][:5] == ("de", ["a", "b"], ["A", "B"], True, True)
     assert bitexts[1][:5] == ("fa", ["d"], ["D"], True, True)
     assert [bitext.language for bitext in read_bitexts(tmp_path, ["xx", "de"])] == ["xx", "de"]
-    for stray in ("notes-en.txt", "de-en.de.gz", "fr-en.txt"):
-        write(tmp_path, {stray: ["no bitext"]})
-    assert [bitext.language for bitext in read_bitexts(tmp_path)] == ["de", "fa", "la", "xx"]
 
 
 def test_files_of_other_languages(tmp_path):

@@ -166,19 +166,29 @@ def test_spans_of_tokens(tokenizer, text):
         assert characters(token.strip("▁")) <= characters(source), (token, source)
 
 
-def test_the_inputs_of_a_text_and_of_a_pair(tokenizer):
-    a = tokenizer.encode("the fox")
-    b = tokenizer.encode("the lazy dog")
-    cls = tokenizer.cls_id
-    sep = tokenizer.sep_id
-    assert tokenizer.build("the fox") == [cls, *a, sep]
-    assert tokenizer.build("the fox", "the lazy dog") == [cls, *a, sep, sep, *b, sep]
-    assert tokenizer.build("", "the fox") == [cls, sep, sep, *a, sep]
-    assert tokenizer.build("the fox", "") == [cls, *a, sep]
-    assert tokenizer.build("", "") == [cls, sep]
-    assert tokenizer.build("the fox", max_seq_len=4) == [cls, *a[:2], sep]
-    ids = tokenizer.build(SENTENCES[0], "the fox", max_seq_len=20)  # only the longer text is cut
-    assert len(ids) == 20 and ids[-len(a) - 1 :] == [*a, sep]
+@pytest.mark.parametrize(
+    ("texts", "parts"),
+    [
+        (["the fox"], "<A>"),
+        (["the fox", "the lazy dog"], "<A>>B>"),
+        (["", "the lazy dog"], "<>>B>"),
+        (["the fox", ""], "<A>"),
+        (["", ""], "<>"),
+    ],
+)
+def test_the_inputs_of_a_text_and_of_a_pair(tokenizer, texts, parts):
+    """The parts are [CLS], [SEP] and the two texts."""
+    encoded = dict(zip("AB", map(tokenizer.encode, texts)))
+    encoded |= {"<": [tokenizer.cls_id], ">": [tokenizer.sep_id]}
+    assert tokenizer.build(*texts) == [id_ for part in parts for id_ in encoded[part]]
+
+
+def test_inputs_that_are_too_long(tokenizer):
+    """Only the longer text is cut."""
+    fox = tokenizer.encode("the fox")
+    assert tokenizer.build("the fox", max_seq_len=4) == [tokenizer.cls_id, *fox[:2], tokenizer.sep_id]
+    ids = tokenizer.build(SENTENCES[0], "the fox", max_seq_len=20)
+    assert len(ids) == 20 and ids[-len(fox) - 1 :] == [*fox, tokenizer.sep_id]
     assert "--max_seq_len 4 " in error_of(tokenizer.build, "a", "b", max_seq_len=4)
 
 
