@@ -1,6 +1,7 @@
 """The lines at the end of `ernie-m label`, against counts by hand."""
 
 import csv
+import io
 import json
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 import ernie_m
 from ernie_m.commands import predict
 from ernie_m.inference.predict_files import LabeledRows, confidence
+from ernie_m.inference.tasks import Request
 from ernie_m.reader.files.labeled_tables import UnlabeledTable
 from ernie_m.reader.files.tables import Dialect, Table
 from ernie_m.utils.errors import UserError
@@ -135,6 +137,54 @@ def test_several_labels_are_as_sure_as_all_decisions_together():
         {"labels": [], "probabilities": dict(zip("abc", row))} for row in ([0.4, 0.01, 0.01], [0.3] * 3)
     )
     assert confidence(three) == pytest.approx(0.343) and confidence(three) < confidence(one)
+
+
+# Rows of the columns id, a, a, (no name) and predicted_label, and their predictions.
+TABLE = [
+    (["0", "x", "é\t", "", "old"], {"labels": ["a", "b"], "probabilities": {"a": 0.9, "b": 0.6}}),
+    (["1", "y", "\n", "z", "old"], {}),
+    (["2", "", "", "", ""], {"labels": [], "probabilities": {"a": 0.1, "b": 0.2}, "unknown_words": 3}),
+]
+HEADER = ["id", "a", "a", "", "predicted_label"]
+SEVERAL_LABELS = ["labels", "probabilities", "truncated", "unknown_words"]
+IN_CSV = [
+    [*HEADER, *(f"predicted_{key}" for key in SEVERAL_LABELS)],
+    ["1", "y", "\n", "z", "old", "", "", "", ""],
+    ["0", "x", "é\t", "", "old", "a, b", '{"a": 0.9, "b": 0.6}', "", ""],
+    ["2", "", "", "", "", "", '{"a": 0.1, "b": 0.2}', "", "3"],
+]
+IN_JSON = [
+    {"id": "1", "2": "y", "3": "\n", "4": "z", "predicted_label": "old"},
+    {"id": "0", "2": "x", "3": "é\t", "4": "", "predicted_label": "old"}
+    | {"predicted_labels": ["a", "b"], "predicted_probabilities": {"a": 0.9, "b": 0.6}},
+    {"id": "2", "2": "", "3": "", "4": "", "predicted_label": "", "predicted_labels": []}
+    | {"predicted_probabilities": {"a": 0.1, "b": 0.2}, "predicted_unknown_words": 3},
+]
+
+
+def written(output, rows):
+    """What is written of rows to an output of this name, the least sure first."""
+    table = Table(Path("rows.csv"), HEADER, 1, Dialect(begin=""), [], iter(()))
+    labeled = LabeledRows(UnlabeledTable(table, {}, [], [], ","), sorts=True, output=output)
+    file = io.StringIO(newline="")
+    labeled.write([(Request(cells, prediction or None), prediction) for cells, prediction in rows], file)
+    return file.getvalue()
+
+
+def test_what_is_written_of_a_table(caplog):
+    """A row without a prediction comes first; a column without a name of its own is its number in JSON."""
+    assert list(csv.reader(io.StringIO(written("out.csv", TABLE), newline=""))) == IN_CSV
+    assert [json.loads(line) for line in written("out.jsonl", TABLE).splitlines()] == IN_JSON
+    assert "é" in written("out.jsonl", TABLE) and not caplog.messages
+    of_one = [(cells, {"label": "ä", "probabilities": {"ä": 0.9, "b": 0.1}}) for cells, _ in TABLE]
+    assert written("out.tsv", of_one).splitlines() == [
+        "id\ta\ta\t\tpredicted_label\tpredicted_probability\tpredicted_truncated\tpredicted_unknown_words",
+        "0\tx\té \t\tä\t0.9\t\t",
+        "1\ty\t \tz\tä\t0.9\t\t",
+        "2\t\t\t\tä\t0.9\t\t",
+    ]
+    assert "predicted_label" in caplog.messages[0] and caplog.messages[1].startswith("2 cells ")
+    assert written("out.csv", [(cells, {}) for cells, _ in TABLE]) == ""
 
 
 @pytest.fixture
