@@ -52,6 +52,7 @@ def check_vectors(client, model, asked, prompt):
         ({"input_type": "search_query"}, "da "),
         ({"input_type": "document"}, "lera "),
         ({"input_type": "passage"}, "lera "),
+        ({"input_type": "search_document"}, "lera "),
         ({"prompt_name": "other"}, "kani "),
         ({"prompt_name": ""}, ""),
     ],
@@ -60,13 +61,15 @@ def test_the_prompt_of_a_request(client, model, asked, prompt):
     check_vectors(client, model, asked, prompt)
 
 
-def test_the_prompt_of_the_server(model):
+@pytest.mark.parametrize(("name", "default"), [("query", "da "), ("", "")])
+def test_the_prompt_of_the_server(model, name, default):
     """A request can have another one, and /v1/models names all of them."""
-    with TestClient(make_app([model], PredictionOptions(prompt="query"))) as client:
+    with TestClient(make_app([model], PredictionOptions(prompt=name))) as client:
         (entry,) = client.get("/v1/models").json()["data"]
-        assert entry["prompts"] == PROMPTS and entry["default_prompt"] == "query"
+        assert entry["prompts"] == PROMPTS and entry["default_prompt"] == name
         assert client.get(f"/v1/models/{entry['id']}").json() == entry
-        for asked, prompt in (({}, "da "), ({"prompt_name": "passage"}, "lera "), ({"prompt_name": ""}, "")):
+        named = [({"prompt_name": name}, prompt) for name, prompt in (("passage", "lera "), ("", ""))]
+        for asked, prompt in (({}, default), *named):
             check_vectors(client, model, asked, prompt)
 
 
@@ -85,6 +88,7 @@ def test_a_long_text_is_cut_if_the_request_says_so(client, model, truncate):
         ("/v1/embeddings", {"input": "a", "dimensions": 8}, "dimensions"),
         ("/v1/embeddings", {"input": "a", "prompt_name": "x"}, "prompt_name"),
         ("/v1/embeddings", {"input": "a", "prompt_name": "query", "input_type": "query"}, "prompt_name"),
+        ("/v1/embeddings", {"input": "a", "prompt_name": "", "input_type": "query"}, "prompt_name"),
         ("/v1/embeddings", {"input": "a", "input_type": "x"}, "input_type"),
         ("/v1/embeddings", {"input": "a", "truncate": "START"}, "truncate"),
         ("/v1/embeddings", {"input": LONG, "truncate": "NONE"}, "input"),
@@ -187,9 +191,9 @@ def test_a_list_of_texts_for_a_task(models):
     model = load(models / "classify")
     predictor = make_predictor("classification", model)
     with TestClient(make_app([model], PredictionOptions())) as client:
-        for request in ({"text": TEXTS}, {"text_a": TEXTS, "text_b": TEXTS[::-1]}):
+        for request in ({"text": TEXTS}, {"text": TEXTS[:1]}, {"text_a": TEXTS, "text_b": TEXTS[::-1]}):
             answer = client.post("/api/classification", json=request).json()
-            pairs = zip(TEXTS, request.get("text_b", [None] * len(TEXTS)))
+            pairs = zip(request.get("text", TEXTS), request.get("text_b", [None] * len(TEXTS)))
             expected = predictor.predict([Example(*pair) for pair in pairs])
             assert [each["label"] for each in answer] == [each["label"] for each in expected]
         one = client.post("/api/classification", json={"text": TEXTS[0]}).json()

@@ -93,6 +93,8 @@ def test_the_bits_of_encode_alone_and_under_load(models, tmp_path, normalize):
         ({"input": [1, 2]}, 400, "'input': expected a text or a list of texts"),
         ({"input": [[1, 2], [3]]}, 400, "'input': expected a text or a list of texts"),
         ({"input": None}, 400, "'input': Input should be a valid string"),
+        ({"input": " " * LONGEST_TEXT}, 400, "'input[0]'"),
+        ({"input": [" "] * MOST_TEXTS}, 400, "'input[0]'"),
         ({"input": "a" * (LONGEST_TEXT + 1)}, 400, f"each of at most {LONGEST_TEXT} characters"),
         ({"input": ["a", "a" * (LONGEST_TEXT + 1)]}, 400, f"each of at most {LONGEST_TEXT} characters"),
         ({f"key{number}": 0 for number in range(MOST_KEYS + 1)}, 400, f"maximum: {MOST_KEYS}"),
@@ -136,6 +138,7 @@ def test_the_token(models, monkeypatch):
                 status, answer = ask(address + path, body, headers)
                 assert status == 401 and "token" in json.dumps(answer), headers
                 assert TOKEN[:6] not in json.dumps(answer)
+        assert ask(f"{address}/health")[0] == 200
         with pytest.raises(urllib.error.HTTPError) as refused:  # the page
             urllib.request.urlopen(address, timeout=60)
         assert refused.value.code == 401 and refused.value.headers["WWW-Authenticate"]
@@ -160,6 +163,9 @@ def test_where_the_token_is(models, tmp_path, monkeypatch, refused):
 
 
 @pytest.mark.parametrize("names", [("encode", "classify"), ("classify", "encode")])
-def test_the_first_of_two_models_makes_the_embeddings(models, names):
+def test_the_first_of_two_models_makes_the_embeddings(models, exported, names):
+    """An exported head has none, and so no search."""
     loaded = [load(models / name) for name in names]
     assert make_predictors(loaded, PredictionOptions())["embedding"].model is loaded[0]
+    with_corpus = PredictionOptions(corpus=str(models / "encode/vocab.txt"))
+    assert {*make_predictors([load(exported / "classify")], with_corpus)} == {"classification", "zero-shot"}

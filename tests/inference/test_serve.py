@@ -15,8 +15,10 @@ from starlette.testclient import TestClient
 
 from ernie_m.commands import serve as command
 from ernie_m.inference.load import load
+from ernie_m.inference.server import app as server_app
 from ernie_m.inference.server.app import make_app, serve
 from ernie_m.inference.server.middleware import LONGEST_BODY
+from ernie_m.inference.server.request_queue import WorkQueue
 from ernie_m.inference.tasks import PredictionOptions, make_predictor
 from ernie_m.inference.tasks.finetuned import MOST_LABELS
 from ernie_m.utils.errors import UserError
@@ -94,6 +96,7 @@ def test_a_line_finds_itself(server):
         ("classification", {"text": []}, "'text' has 0 texts"),
         ("search", {"text": "a " * 200}, "'text' has"),
         ("zero-shot", {"text": "a"}, "'labels': missing"),
+        ("zero-shot", {"text": "a" * 99_999, "labels": [f"{i}" for i in range(90)]}, "the request has "),
         ("zero-shot", {"text": "a", "labels": [f"{i}" for i in range(MOST_LABELS + 1)]}, "'labels' has"),
     ],
 )
@@ -111,7 +114,7 @@ def test_an_error_does_not_say_where_the_model_is(models):
     with pytest.raises(UserError) as caught:
         model.check_task("token-classification")
     assert str(models) in str(caught.value)
-    app = make_app([model], PredictionOptions())
+    app = make_app([load(models / "tag"), model], PredictionOptions())
     app.app.add_api_route("/broken", lambda: model.check_task("token-classification"))
     app.app.add_api_route("/bug", lambda: int(str(caught.value)))
     with TestClient(app, raise_server_exceptions=False) as client:
@@ -223,8 +226,12 @@ def test_a_proxy_is_believed_if_it_is_named(models, monkeypatch, proxies):
     if proxies:
         monkeypatch.setenv("FORWARDED_ALLOW_IPS", proxies)
     configs = []
+    queues = []  # the arguments of each
     monkeypatch.setattr(uvicorn.Server, "run", lambda self, sockets: configs.append(self.config))
-    call_main(command, as_flags({"model": models / "classify", "port": free_ports(1)[0], "timeout": 17}))
+    monkeypatch.setattr(server_app, "WorkQueue", lambda *given: queues.append(given) or WorkQueue(*given))
+    flags = {"model": models / "classify", "port": free_ports(1)[0], "timeout": 17}
+    call_main(command, as_flags(flags | {"max_queue": 5, "max_batch_tokens": 7}))
+    assert queues[0][:3] == (5, 7 * server_app.CHARACTERS, 17)
     assert configs[0].proxy_headers == bool(proxies)
     assert configs[0].timeout_graceful_shutdown == 17
 
@@ -249,4 +256,5 @@ def test_a_port_that_is_taken(models, tmp_path):
         flags = {"model": models / "classify", "port": port, "corpus": corpus, "index": tmp_path / "index"}
         line = error_of(call_main, command, as_flags(flags))
     assert f"--port {port}: Address already in use" in line
+    assert "--host " in error_of(serve, [], PredictionOptions(), "", 0)
     assert not (tmp_path / "index").exists()
