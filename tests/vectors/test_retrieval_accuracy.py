@@ -1,5 +1,7 @@
 """Retrieval is that of a search written out, and vectors are means over tokens."""
 
+import logging
+
 import numpy as np
 import paddle
 import pytest
@@ -9,9 +11,16 @@ from ernie_m.model.packed_batch import PackedBatch
 from ernie_m.vectors import retrieval_accuracy
 from ernie_m.vectors.encode import PaddleEncoder
 from ernie_m.vectors.nearest import search_both
-from ernie_m.vectors.pooling import unit
-from ernie_m.vectors.retrieval_accuracy import accuracy_by_layer, choose_on_half, found_by_margin, hits
+from ernie_m.vectors.pooling import layer_number, unit
+from ernie_m.vectors.retrieval_accuracy import (
+    accuracy_by_layer,
+    choose_on_half,
+    found_by_margin,
+    hits,
+    log_repeats,
+)
 from tests.helpers.batches import padded_batch
+from tests.launching import error_of
 from tests.toys import line_keys
 
 
@@ -62,6 +71,23 @@ def test_the_layer_of_the_margin_is_chosen_by_margin():
     assert layer != choose_on_half(src, tgt, line_keys(60))[0]
 
 
+def test_repeats_are_counted(caplog):
+    """Equal sides, and a text of either side that is in two pairs; a warning if they are many."""
+    keys = np.array([[0, 1, 2, 2, 4, 5], [0, 7, 8, 9, 10, 10]])  # all but the second pair
+    unlike = np.arange(100, 140)
+    with caplog.at_level(logging.INFO, "ernie_m"):
+        for more in (unlike[:0], unlike[:20], unlike):
+            log_repeats("x", np.concatenate([keys, [more, more + 100]], axis=1))
+    lines = [(record.levelno, record.args[1:3]) for record in caplog.records]
+    assert lines == [(logging.WARNING, (6, 5)), (logging.INFO, (26, 5)), (logging.INFO, (46, 5))]
+
+
+@pytest.mark.parametrize(("name", "number"), [("middle", 1), ("last", 3), (0, 0), ("3", 3)])
+def test_names_of_layers(name, number):
+    assert layer_number(name, num_layers=3) == number
+    assert "layer 4 " in error_of(layer_number, 4, 3)
+
+
 def test_both_directions_are_reported():
     """By hand: src 0 is nearest to tgt 1, src 1 to tgt 0; tgt 0 to src 0, tgt 1 to src 0."""
     src = np.array([[[1.0, 0.0], [0.8, 0.6]]])  # [1 layer, 2 sentences, H]
@@ -72,18 +98,24 @@ def test_both_directions_are_reported():
 def tiny_model():
     """A model of two layers with random weights."""
     paddle.seed(3)
-    config = ErnieMConfig(vocab_size=50, hidden_size=16, num_hidden_layers=2, num_attention_heads=2)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = ErnieMConfig(vocab_size=50, **sizes, pad_token_id=3)
     return ErnieMModel(config)
 
 
-def test_vectors_are_means_of_the_real_tokens_in_the_order_given():
+def test_vectors_are_means_of_the_real_tokens_in_the_order_given(monkeypatch):
     """Sentences of different lengths share batches, and are compared with each sentence alone."""
     model = tiny_model()
     model.train()
     rng = np.random.default_rng(4)
     # [CLS] = 0, some words, [SEP] = 2; the fifth sentence has no words.
     sentences = [np.array([0, *rng.integers(5, 50, size=words), 2]) for words in (7, 1, 12, 3, 0, 5)]
+    sizes = []  # of each batch, in tokens
+    compute = PaddleEncoder.batch
+    counted = lambda self, ids: sizes.append(ids.size) or compute(self, ids)  # noqa: E731
+    monkeypatch.setattr(PaddleEncoder, "batch", counted)
     vectors = PaddleEncoder(model).vectors(sentences, batch_tokens=20)  # [L + 1, N, H]
+    assert len(sizes) > 2 and max(sizes) <= 20
     assert vectors.shape == (3, 6, 16)
     assert model.training, "the model is left in the mode it was in"
     model.eval()
@@ -99,6 +131,7 @@ def test_vectors_are_means_of_the_real_tokens_in_the_order_given():
     of_all_tokens = PaddleEncoder(model, "mean").vectors(sentences)
     first_states = model.encode(padded_batch(sentences[0][None])).sequence.numpy()  # [T, H]
     assert np.abs(of_all_tokens[-1, 0] - first_states.mean(axis=0)).max() < 1e-5
+    assert not model.training
 
 
 def test_vectors_in_bfloat16_are_read_as_numbers(monkeypatch):
