@@ -1,6 +1,7 @@
 """Models, exported and not; ernie-m predict called as a function."""
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -76,7 +77,7 @@ def ask(monkeypatch, capsys):
 
 
 @pytest.fixture
-def encode_texts(tmp_path):
+def encode_texts(tmp_path, monkeypatch):
     """encode_texts(texts, model, output="out", **flags) runs encode_vector.py for the means of texts.
 
     What is returned are the arrays that it wrote: name of the file -> array.
@@ -88,7 +89,9 @@ def encode_texts(tmp_path):
         folder = tmp_path / output
         places = {"data_set": path, "output_dir": folder, "init_pretraining_params": model}
         others = {"data_format": "text", "vectors": "mean_without_special", "max_seq_len": toys.LONGEST}
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
         call_main(encode_vector, as_flags({"use_cuda": "false", **places, **others, **flags}))
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
         return {path.stem: np.load(path) for path in folder.glob("*.npy")}
 
     return call

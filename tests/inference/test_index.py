@@ -124,9 +124,9 @@ def test_what_is_refused(models, ask, refused, tmp_path):
     for changes, place in (
         ({"model": models / "full"}, f"{folder}: the index is of another model"),
         (
-            {"layer": 1},
+            {"layer": 0},
             f"{folder}: the options of the index (layer 2, pooling mean_without_special, max_seq_len 62) "
-            "differ from this search (layer 1",
+            "differ from this search (layer 0",
         ),
         ({"pooling": "mean"}, f"{folder}: "),
         ({"max_seq_len": 20}, f"{folder}: "),

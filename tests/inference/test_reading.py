@@ -59,10 +59,12 @@ def test_vectors_as_the_files_say(models, tmp_path):
 def test_encode_vector_makes_the_vectors_of_the_model(models, tmp_path, encode_texts):
     folder = with_reading(models, "encode", tmp_path / "e5", **OF_E5)
     run_export(folder, tmp_path / "exported")
-    expected = ernie_m.load(folder).encode(TEXTS)
-    for number, path in enumerate((folder, tmp_path / "exported")):
-        arrays = encode_texts(TEXTS, path, output=f"out{number}", vectors="model")
-        np.testing.assert_allclose(arrays["vectors"], expected, atol=1e-4)
+    for prompt in (None, "passage"):
+        expected = ernie_m.load(folder).encode(TEXTS, prompt=prompt)
+        for path in (folder, tmp_path / "exported"):
+            output = f"{path.name}-{prompt}"
+            arrays = encode_texts(TEXTS, path, output=output, vectors="model", prompt=prompt)
+            np.testing.assert_allclose(arrays["vectors"], expected, atol=1e-4)
 
 
 def test_a_pooling_that_is_not_here_is_refused_until_another_is_named(models, tmp_path):
