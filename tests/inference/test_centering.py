@@ -9,7 +9,7 @@ import pytest
 import ernie_m
 from ernie_m.inference import prediction_options as arguments
 from ernie_m.inference.load import load
-from ernie_m.inference.tasks import PredictionOptions, make_predictor
+from ernie_m.inference.tasks import PredictionOptions, make_predictor, search
 from ernie_m.model.checkpoint import safetensors
 from ernie_m.model.checkpoint.weights import LANGUAGE_MEANS
 from ernie_m.vectors.language_centering import LanguageCentering
@@ -64,12 +64,11 @@ def test_encode_takes_off_the_means_of_the_languages(folder, means):
     np.testing.assert_allclose(
         model.encode(TEXTS, center_by_language=True), plain - means[nearest_means], atol=1e-5
     )
-    french_mean = read_means(folder).at(layer=1).vectors[LANGUAGES.index("fr")]  # [H]
-    np.testing.assert_allclose(
-        model.encode(TEXTS, layer=1, center_by_language="fr"),
-        model.encode(TEXTS, layer=1) - french_mean,
-        atol=1e-5,
-    )
+    for layer in (0, 1):
+        french_mean = read_means(folder).at(layer).vectors[LANGUAGES.index("fr")]  # [H]
+        expected = unit(model.encode(TEXTS, layer=layer) - french_mean)
+        centered = model.encode(TEXTS, layer=layer, center_by_language="fr", normalize=True)
+        np.testing.assert_allclose(centered, expected, atol=1e-5)
 
 
 def test_languages_of_many_texts(folder, monkeypatch):
@@ -78,7 +77,7 @@ def test_languages_of_many_texts(folder, monkeypatch):
     languages = [LANGUAGES[number % 3] for number in range(len(TEXTS))]
     expected = model.encode(TEXTS, center_by_language=languages)
     monkeypatch.setattr(arguments, "_AT_ONCE", 5)
-    np.testing.assert_allclose(model.encode(TEXTS, center_by_language=languages), expected, atol=1e-6)
+    np.testing.assert_allclose(model.encode(TEXTS, center_by_language=tuple(languages)), expected, atol=1e-6)
     texts = [TEXTS[0], " ", *TEXTS[1:]]
     vectors = model.encode(texts, center_by_language=["de", "fr", *languages[1:]], on_empty="skip")
     np.testing.assert_allclose(np.delete(vectors, 1, axis=0), expected, atol=1e-6)
@@ -129,23 +128,27 @@ def test_search_takes_the_means_of_the_corpus_if_the_model_has_none(models, tmp_
     for language, chosen in (("de", ~is_french), ("fr", is_french)):
         centered[chosen] -= lines[chosen].mean(axis=0)
         mean[language] = queries[chosen].mean(axis=0)
-    search = make_predictor("search", load(folder), PredictionOptions(corpus=corpus, top_k=12))
-    for number, named, language in ((1, None, "de"), (6, None, "fr"), (6, "de", "de")):
-        request = {"text": TEXTS[number]} | ({"language": named} if named else {})
-        (answer,) = search.predict([search.parse(request)])
+    predictor = make_predictor("search", load(folder), PredictionOptions(corpus=corpus, top_k=12))
+    plain_request = {"text": TEXTS[1], "center_by_language": False}
+    asked = ((1, None, "de"), (6, None, "fr"), (6, "de", "de"))
+    requests = [{"text": TEXTS[number], "language": named} for number, named, _ in asked]
+    plain, *answers = predictor.predict([predictor.parse(request) for request in (plain_request, *requests)])
+    assert set(plain) == {"hits"}
+    for answer, (number, _, language) in zip(answers, asked, strict=True):
         cosines = unit(centered) @ unit((queries[number] - mean[language])[None])[0]
         np.testing.assert_allclose([hit["score"] for hit in answer["hits"]], -np.sort(-cosines), atol=1e-5)
         assert (answer["centered"], answer["language"]) == (True, language)
-    assert "choose from de, fr" in error_of(search.parse, {"text": "a", "language": "xx"})
-    (code,) = search.predict([search.parse({"text": "x[1] = (2 + 3) * 4;"})])
+    assert "choose from de, fr" in error_of(predictor.parse, {"text": "a", "language": "xx"})
+    (code,) = predictor.predict([predictor.parse({"text": "x[1] = (2 + 3) * 4;"})])
     assert (code["centered"], code["language"]) == (True, None)
-    (spaced,) = search.predict([search.parse({"text": TEXTS[1].replace(" ", " " * 9)})])
+    (spaced,) = predictor.predict([predictor.parse({"text": TEXTS[1].replace(" ", " " * 9)})])
     assert spaced["language"] == "de"
     assert "'language'" in error_of(
-        search.parse, {"text": "a", "language": "de", "center_by_language": False}
+        predictor.parse, {"text": "a", "language": "de", "center_by_language": False}
     )
-    (plain,) = search.predict([search.parse({"text": TEXTS[1], "center_by_language": False})])
-    assert set(plain) == {"hits"}
+    (of_each,) = predictor.predict([predictor.parse({"text": TEXTS[6], "each": True})])
+    best, other = of_each["hits"]
+    assert {best["language"], other["language"]} == {"de", "fr"} and best["score"] > other["score"]
 
 
 @pytest.mark.parametrize("lines", [{"de": TEXTS}, {"de": TEXTS[:4], "fr": TEXTS[4:]}])
@@ -160,6 +163,7 @@ def test_too_few_languages_or_lines_are_not_centered(models, tmp_path, lines):
         ({"center_by_language": "xx"}, "unknown language xx"),
         ({"center_by_language": ["de"]}, "invalid center_by_language "),
         ({"center_by_language": 3}, "invalid center_by_language "),
+        ({"center_by_language": [3, *["de"] * 11]}, "invalid center_by_language "),
         (
             {"center_by_language": True, "pooling": "mean"},
             "pooling mean: centering requires pooling mean_without_special",
@@ -170,8 +174,9 @@ def test_what_cannot_be_centered(folder, options, message):
     assert message in error_of(ernie_m.load(folder).encode, TEXTS, **options)
 
 
-def test_predict_centers_search_and_encode(folder, ask, tmp_path, means):
+def test_predict_centers_search_and_encode(folder, ask, tmp_path, means, monkeypatch):
     """The corpus has a file of a language with a mean, and one of a language without."""
+    monkeypatch.setattr(search, "_PART_ROWS", 4)
     corpus = write_languages(tmp_path, de=TEXTS[:6], xx=TEXTS[6:])
     flags = {"task": "search", "model": folder, "corpus": corpus, "top_k": 12}
     (answer,) = ask([{"text": TEXTS[0]}], **flags)
@@ -228,7 +233,7 @@ def test_encode_vector_centers_on_the_model_or_on_files(folder, models, encode_t
 
 
 def test_a_model_without_means_is_not_asked_for_centered_vectors(models, tmp_path):
-    options = PredictionOptions(corpus=write_languages(tmp_path, de=TEXTS))
-    search = make_predictor("search", load(models / "encode"), options)
-    request = {"text": "a", "center_by_language": True}
-    assert LANGUAGE_MEANS in error_of(search.parse, request)
+    options = PredictionOptions(corpus=write_languages(tmp_path, de=TEXTS).removeprefix("de<="))
+    predictor = make_predictor("search", load(models / "encode"), options)
+    assert LANGUAGE_MEANS in error_of(predictor.parse, {"text": "a", "center_by_language": True})
+    assert "'each'" in error_of(predictor.parse, {"text": "a", "each": True})

@@ -12,13 +12,12 @@ from ernie_m.commands import mine_pairs
 from ernie_m.inference import mine_pairs as mining
 from ernie_m.model.checkpoint import safetensors
 from ernie_m.model.checkpoint.weights import LANGUAGE_MEANS
-from ernie_m.reader.corpus import Corpus
 from ernie_m.vectors.nearest import NEIGHBORS, Neighbors, margins, mine, nearest
 from ernie_m.vectors.pooling import unit
 from tests import toys
 from tests.helpers.checkpoints import changed_copy
 from tests.launching import as_flags, call_main, error_of
-from tests.toys import make_corpus, sentences, write_lines
+from tests.toys import sentences, write_lines
 
 PAIRS = 40
 
@@ -128,15 +127,8 @@ def test_the_pairs_are_those_of_the_vectors(run_mining, texts, vectors):
     assert PAIRS / 2 < hidden < len(rows)
     above = [row for row in rows if row.score >= 1.05]
     assert run_mining(threshold=1.05) == above and 0 < len(above) < len(rows)
-    assert run_mining(num_neighbors=1) != rows
-
-
-def test_a_corpus_can_be_built_of_the_pairs(run_mining, models, tmp_path):
-    rows = run_mining()
-    parallel = {"de-en": str(tmp_path / "mined/pairs.tsv")}
-    make_corpus(tmp_path / "corpus", models / "encode/piece.model", parallel=parallel)
-    (pairs,) = Corpus(tmp_path / "corpus").parallel.values()
-    assert len(pairs) == len(rows)
+    for others in ({"num_neighbors": 1}, {"max_seq_len": 8}):
+        assert run_mining(**others) != rows
 
 
 def test_ratios_that_say_nothing_are_differences(run_mining, texts, capsys):
@@ -145,7 +137,7 @@ def test_ratios_that_say_nothing_are_differences(run_mining, texts, capsys):
     rows = run_mining(**centered)
     assert "difference margins" in capsys.readouterr().out
     assert max(row.score for row in rows) < 1  # no cosine minus its mean is above it
-    assert error_of(run_mining, threshold=1.05, **centered).startswith("--threshold 1.05: ")
+    assert error_of(run_mining, threshold=0, **centered).startswith("--threshold 0.0: ")
 
 
 def test_pairs_of_the_same_text_are_counted(run_mining, texts, tmp_path, capsys):
@@ -154,7 +146,10 @@ def test_pairs_of_the_same_text_are_counted(run_mining, texts, tmp_path, capsys)
     rows = run_mining(target=write_lines(tmp_path / "en.txt", lines_of(texts / "en.txt") + copied))
     same = sum(row.source == row.translation for row in rows)
     assert same >= 5
-    assert f" pairs, {same} of them with equal sides" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f" pairs, {same} of them with equal sides" in printed and "lines are in both" not in printed
+    run_mining(source=write_lines(tmp_path / "copied.txt", copied), target=tmp_path / "en.txt")
+    assert "7 lines are in both" in capsys.readouterr().out  # most of the smaller text
 
 
 def test_centered_vectors(run_mining, models, texts, vectors, tmp_path, capsys):
@@ -218,12 +213,14 @@ def test_without_faiss(run_mining, monkeypatch, tmp_path):
         ),
         (b"a\n", {"layer": 3}, "layer 3 "),
         (b"a\n", {"source": None}, "--source "),
-        (b"a\n", {"source": "link.txt", "output": "."}, "--output "),
+        (b"a\n", {"source": "pairs.txt", "output": "."}, "--output "),
+        (b"a\n", {"source": "in.txt", "target": "scores.txt", "output": "."}, "--output "),
     ],
 )
 def test_bad_input(run_mining, tmp_path, content, flags, message):
-    for name in ("in.txt", "pairs.tsv"):
+    for name in ("in.txt", "pairs.tsv", "scores.tsv"):
         (tmp_path / name).write_bytes(content)
-    (tmp_path / "link.txt").symlink_to("pairs.tsv")
+    for name in ("pairs", "scores"):
+        (tmp_path / f"{name}.txt").symlink_to(f"{name}.tsv")
     assert message in error_of(run_mining, **flags)
     assert not (tmp_path / "mined/pairs.tsv").exists()
