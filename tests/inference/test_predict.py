@@ -5,7 +5,6 @@ import csv
 import gzip
 import io
 import json
-import logging
 import lzma
 import os
 import shutil
@@ -30,7 +29,7 @@ from ernie_m.finetune.sequence_label import OfficialTagging, Tagging
 from ernie_m.inference import predict_files as answering
 from ernie_m.inference.load import load
 from ernie_m.inference.predict_files import JsonLines
-from ernie_m.inference.tasks import PredictionOptions, Request, finetuned, make_predictor
+from ernie_m.inference.tasks import PredictionOptions, Request, fill_mask, finetuned, make_predictor
 from ernie_m.inference.tasks.fill_mask import masked_ids
 from ernie_m.inference.tasks.search import read_corpus
 from ernie_m.model.packed_layout import PackedLayout
@@ -79,11 +78,12 @@ def test_classify(models, folder_of, ask, engine):
     assert [answer.get("truncated") for answer in answers] == [None, None, True]
 
 
-def test_a_classifier_with_one_output(models, tmp_path, ask):
+def test_a_classifier_with_one_output(models, tmp_path, ask, caplog):
     """It predicts a number, also if nothing says so: models of other programs have no "reading"."""
     settings = {"task": "classification"}
     model = toys.make_model(tmp_path / "one", "score", models / "piece.model", settings)
     (answer,) = ask([{"text": TEXTS[0]}], task="regression", model=tmp_path / "one")
+    assert "no label names" not in caplog.text
     tokenizer = load(models / "encode").tokenizer
     with paddle.no_grad():
         number = model(padded_batch([tokenizer.build(TEXTS[0])])).item()
@@ -254,7 +254,8 @@ def test_words_of_a_text_are_split_as_in_the_training_data(models, tmp_path):
     task = make_predictor("token-classification", load(models / "tag"))
     text = "Anna lives in Rome."
     assert task.parse({"text": text}).words == ["Anna", "lives", "in", "Rome", "."]
-    assert task.parse({"words": ["\xa0", "Rome"]}).words == ["\xa0", "Rome"]
+    for key in ("words", "tokens"):
+        assert task.parse({key: ["\xa0", "Rome"]}).words == ["\xa0", "Rome"]
     folder = changed_copy(models / "tag", tmp_path / "copy", reading=stored(marks_apart=False))
     assert make_predictor("token-classification", load(folder)).parse({"text": text}).words == text.split()
 
@@ -273,6 +274,8 @@ def test_answer(models, folder_of, ask, engine):
     best, _ = ask(requests, task="question-answering", model=folder, engine=engine, top_k=1)
     assert best["candidates"] == answers[0]["candidates"][:1]
     assert best["probability"] < 1  # the softmax is over more candidates than are answered
+    many, _ = ask(requests, task="question-answering", model=folder, engine=engine, top_k=25)
+    assert len(many["candidates"]) == 25
 
 
 def start_by_training(models, request):
@@ -311,6 +314,8 @@ def test_vectors_of_a_classifier_are_of_longer_texts_than_it_was_trained_on(mode
         folder = changed_copy(models / kind, tmp_path / kind, reading=stored(max_seq_len=8))
         longest[kind] = make_predictor("embedding", load(folder)).max_seq_len
     assert longest == {"classify": toys.LONGEST, "encode": 8}
+    change_config(folder, reading=stored(layer=0))
+    assert make_predictor("embedding", load(folder)).layer == 0
 
 
 def test_texts_whose_vectors_are_those_of_a_part(models, ask, caplog):
@@ -318,18 +323,11 @@ def test_texts_whose_vectors_are_those_of_a_part(models, ask, caplog):
     texts = [*TEXTS, "bado " * 90]
     answers = ask([{"text": text} for text in texts], task="embedding", model=models / "encode")
     assert [answer.get("truncated") for answer in answers] == [None] * len(TEXTS) + [True]
-    model = ernie_m.load(models / "encode")
-    caplog.clear()  # of the line that names the engine
-    model.encode(TEXTS)
-    assert not caplog.messages
-    with caplog.at_level(logging.WARNING):
-        model.encode(texts)
-        model.index(texts).search(texts[-1])
-    said = [
-        f"{name} are truncated to 62 tokens (max_seq_len)"
-        for name in ("encode: 1 of 10 texts", "the corpus: 1 of 10 sampled texts", "search: 1 of 1 texts")
-    ]
-    assert caplog.messages == said
+    index = ernie_m.load(models / "encode").index(texts)
+    index.search([*TEXTS, *texts[-2:]])
+    counts = ("the corpus: 1 of 10 sampled texts", "search: 1 of 11 texts")
+    said = [f"{name} are truncated to 62 tokens (max_seq_len)" for name in counts]
+    assert [line for line in caplog.messages if "truncated" in line] == said
 
 
 def test_weights_without_a_pooler_have_no_pooled_vectors(models, tmp_path):
@@ -372,8 +370,9 @@ def test_search(models, folder_of, ask, tmp_path, engine):
     assert sorted(hit["line"] for hit in all_hits) == list(range(2, 51))
 
 
-@pytest.mark.parametrize("language", [None, "fr"])
-def test_fill(models, ask, language):
+@pytest.mark.parametrize("language", [None, "de", "fr"])
+def test_fill(models, ask, monkeypatch, language):
+    monkeypatch.setattr(fill_mask, "_AT_ONCE", 1)
     request = {"text": f"{TEXTS[0]} [MASK] {TEXTS[1]}[MASK]"}
     if language:
         request["language"] = language
@@ -381,6 +380,11 @@ def test_fill(models, ask, language):
     loaded = load(models / "full", engine="paddle-eager")
     tokenizer = loaded.tokenizer
     model = loaded.model
+    from_python = ernie_m.load(models / "full")
+    assert from_python.fill(request["text"], language, 3) == answer["masks"]
+    (all_tokens,) = from_python.fill("[MASK] qqq", top_k=10_000)
+    assert len(all_tokens) == tokenizer.vocab_size - len(tokenizer.special_ids)
+    assert ask([{"text": "[MASK] qqq"}], task="fill-mask", model=models / "full")[0]["unknown_words"] == 1
     ids = [tokenizer.cls_id, *tokenizer.encode(TEXTS[0]), tokenizer.mask_id]
     ids += [*tokenizer.encode(TEXTS[1]), tokenizer.mask_id, tokenizer.sep_id]
     masks = [i for i, id_ in enumerate(ids) if id_ == tokenizer.mask_id]
@@ -459,23 +463,12 @@ def test_a_table_of_tabs_is_answered_as_one(models, tmp_path, ask, ending):
 
 def test_the_name_of_the_output_says_its_form(models, tmp_path, ask):
     """As does that of the input; a blank line is no text, and said."""
-    flags = {"task": "classification", "model": models / "classify", "input": tmp_path / "in.txt"}
-    flags["input"].write_text(f'{TEXTS[0]}, "so"\n\n{TEXTS[1]}\n')
-    for ending, read in (
-        ("csv", lambda file: csv.DictReader(file)),
-        ("tsv", lambda file: csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)),
-        ("jsonl", lambda file: map(json.loads, file)),
-    ):
-        ask([], output=tmp_path / f"out.{ending}", **flags)
-        with open(tmp_path / f"out.{ending}", newline="") as file:
-            rows = list(read(file))
-        assert [row["text"] for row in rows] == [f'{TEXTS[0]}, "so"', TEXTS[1]], ending
-        assert all(row["predicted_label"] in toys.LABELS for row in rows)
-
-
-def rows_of(path: Path) -> list[dict[str, str]]:
-    """The rows of a table: the name of a column -> its cell."""
-    return list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"), newline="")))
+    write_lines(tmp_path / "in.txt", [f'{TEXTS[0]}, "so"', "", TEXTS[1]])
+    flags = {"input": tmp_path / "in.txt", "output": tmp_path / "out.jsonl"}
+    ask([], task="classification", model=models / "classify", **flags)
+    rows = [json.loads(line) for line in flags["output"].read_text().splitlines()]
+    assert [row["text"] for row in rows] == [f'{TEXTS[0]}, "so"', TEXTS[1]]
+    assert all(row["predicted_label"] in toys.LABELS for row in rows)
 
 
 @pytest.mark.parametrize("first", [0, 1, 2])
@@ -499,22 +492,18 @@ def test_the_columns_of_answers_do_not_depend_on_the_rows(models, tmp_path, ask,
         assert [marks[text] for text in texts] == [["", ""], ["", "1"], [cut, "90"]]
 
 
-def test_a_table_can_be_answered_again(models, tmp_path, ask, caplog):
+def test_a_table_can_be_answered_again(models, tmp_path, ask):
     """The columns of the earlier answer are replaced; other columns stay, whatever they are called."""
-    path = tmp_path / "0.csv"
-    path.write_text(f"predicted_sales,text,predicted_label\n5,{TEXTS[0]},old\n6,{TEXTS[1]},old\n")
     flags = {"task": "classification", "model": models / "classify"}
-    caplog.set_level(logging.WARNING)
-    for number in (1, 2):
-        ask([], input=path, output=tmp_path / f"{number}.csv", **flags)
-        assert "predicted_label" in caplog.messages[-1] and "predicted_sales" not in caplog.text
-        path = tmp_path / f"{number}.csv"
-    text = path.read_text()
-    assert text == (tmp_path / "1.csv").read_text()
-    rows = rows_of(path)
-    assert [row["predicted_sales"] for row in rows] == ["5", "6"]
-    assert {row["predicted_label"] for row in rows} <= set(toys.LABELS)
-    assert len(set(rows[0])) == text.split("\n")[0].count(",") + 1 == 6
+    rows = [f"5,{TEXTS[0]},old", f"6,{TEXTS[1]},old"]
+    write_lines(tmp_path / "0.csv", ["predicted_sales,text,predicted_label", *rows])
+    for number in (0, 1):
+        ask([], input=tmp_path / f"{number}.csv", output=tmp_path / f"{number + 1}.csv", **flags)
+    first, second = ((tmp_path / name).read_text() for name in ("1.csv", "2.csv"))
+    assert first == second
+    header, *rows = csv.reader(first.splitlines())
+    assert len({*header}) == len(header) == 6 and [row[0] for row in rows] == ["5", "6"]
+    assert {row[header.index("predicted_label")] for row in rows} <= {*toys.LABELS}
 
 
 @pytest.mark.parametrize("lines", [b"\n", b'{"text": 3}\n'])
@@ -738,6 +727,8 @@ def test_files_that_are_not_beside_the_weights(models, tmp_path, name):
         ({"task": "classification", "filter": "label=x"}, "--filter"),
         ({"task": "classification", "top_k": 0}, "--top_k 0: "),
         ({"task": "classification", "max_seq_len": 63}, "max_seq_len 63 "),
+        ({"task": "classification", "max_seq_len": 7}, "max_seq_len 7 "),
+        ({"task": "embedding", "max_seq_len": 0}, "max_seq_len 0 "),
         ({"task": "embedding", "layer": 3}, "layer 3 "),
         ({"task": "embedding", "layer": 1, "pooling": "pooler"}, "pooling pooler "),
         ({"task": "classification", "input": "nowhere.jsonl"}, "nowhere.jsonl: "),
@@ -763,15 +754,15 @@ def test_a_run_file_has_the_hits_of_each_query(models, ask, tmp_path, languages)
     if languages:
         corpus = f"de<={corpus},fr<={corpus}"
     flags = {"task": "search", "model": models / "encode", "corpus": corpus, "top_k": 3}
-    requests = [{"text": TEXTS[0]}, {"text": TEXTS[1], "id": "q7"}]
+    requests = [{"text": TEXTS[0]}, {"text": TEXTS[1], "id": 0}]
     expected = []
-    for query, answer in zip(["1", "q7"], ask(requests, **flags), strict=True):
+    for query, answer in zip(["1", "0"], ask(requests, **flags), strict=True):
         for rank, hit in enumerate(answer["hits"], 1):
             sentence = f"{hit['language']}:{hit['line']}" if languages else str(hit["line"])
             expected.append(f"{query} Q0 {sentence} {rank} {hit['score']} ernie-m")
     ask(requests, output=tmp_path / "run.trec", **flags)
     assert (tmp_path / "run.trec").read_text().splitlines() == expected
-    table = write_lines(tmp_path / "queries.csv", ["id,text,layer", f"1,{TEXTS[0]},2", f"q7,{TEXTS[1]},2"])
+    table = write_lines(tmp_path / "queries.csv", ["id,text,layer", f"1,{TEXTS[0]},2", f"0,{TEXTS[1]},2"])
     ask([], input=table, output=tmp_path / "table.trec", **flags)
     assert (tmp_path / "table.trec").read_text().splitlines() == expected
     blank = write_lines(tmp_path / "blank.txt", ["", TEXTS[0], " ", TEXTS[1]])

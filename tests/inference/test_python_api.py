@@ -12,6 +12,7 @@ import pytest
 
 import ernie_m
 from ernie_m.inference import prediction_options as arguments
+from ernie_m.inference.engines import OpenVinoEngine
 from ernie_m.utils.paddle_settings import read_cpu, settings_for
 from tests import toys
 from tests.helpers.checkpoints import stored
@@ -113,18 +114,6 @@ def test_the_command_lines_of_the_pages(places, ask):
         assert answer
 
 
-def test_answers_are_those_of_predict(places, ask):
-    model = ernie_m.load("checkpoints/best")
-    pairs = [("bado kani", "lera"), "mo"]
-    requests = [{"text_a": "bado kani", "text_b": "lera"}, {"text_a": "mo"}]
-    expected = ask(requests, task="classification", model="checkpoints/best")
-    for answer, expected_answer in zip(model.classify(pairs), expected, strict=True):
-        assert answer["probabilities"] == expected_answer["probabilities"]
-    assert model.classify([]) == []
-    assert "its head is for classification" in error_of(model.tag, ["a"])
-    assert model.encode([]).shape == (0, 32)
-
-
 @pytest.mark.parametrize(
     ("kind", "method", "arguments", "options", "message"),
     [
@@ -134,6 +123,7 @@ def test_answers_are_those_of_predict(places, ask):
         ("classify", "classify", [[()]], {}, "is neither a text nor a pair of texts"),
         ("classify", "classify", [[("a", None)]], {}, "is neither a text nor a pair of texts"),
         ("tag", "tag", [[None]], {}, "'text': invalid value null"),
+        ("classify", "tag", ["a"], {}, "its head is for classification"),
         ("encode", "encode", [[""]], {}, "'text': invalid value \"\""),
         ("encode", "encode", [3], {}, "texts must be a str or a list of str, got int"),
         ("encode", "encode", [{"a": 1}], {}, "texts must be a str or a list of str, got dict"),
@@ -208,6 +198,10 @@ class NAType:
         raise TypeError("boolean value of NA is ambiguous")
 
 
+class NaTType(NAType):
+    """As pandas.NaT."""
+
+
 # Method -> a call with what may be no text.
 CALLS = {
     "encode": lambda model, given: model.encode(given),
@@ -231,7 +225,8 @@ def test_what_is_no_text(models, tmp_path, method):
         settings = {"task": "classification", "labels": ["score"], "reading": stored(regression=True)}
         toys.make_model(tmp_path / "reranker", "score", models / "piece.model", settings)
         model = ernie_m.load(tmp_path / "reranker")
-    for one in (Table(), np.array("bado"), np.array([["bado", "lera"]]), {"text": "bado"}, b"bado", 3):
+    arrays = np.array("bado"), np.array([["bado", "lera"]])
+    for one in (Table(), *arrays, {"text": "bado"}, {"bado"}, b"bado", 3):
         line = error_of(CALLS[method], model, one)
         assert re.search(r"^(texts|text|corpus|labels) (is|must be) a \w+|^'text_a': invalid value ", line), (
             line
@@ -296,7 +291,7 @@ def test_what_was_opened_is_not_read_from_another_file(models, exported, tmp_pat
     assert error_of(ask, model).startswith(f"{tmp_path / 'model' / file}: ")
 
 
-@pytest.mark.parametrize("empty", ["", " \n", "\u200b\ufeff", None, float("nan"), NAType()])
+@pytest.mark.parametrize("empty", ["", " \n", "\u200b\ufeff", None, float("nan"), NAType(), NaTType()])
 def test_one_empty_text_of_many(models, empty):
     """It is named by its place; if it is skipped, the others have their rows."""
     model = ernie_m.load(models / "classify")
@@ -311,14 +306,19 @@ def test_one_empty_text_of_many(models, empty):
     assert "index 0" in error_of(model.encode, [3, "bado"], on_empty="skip")
 
 
-def test_batch_size_and_length_of_vectors(models):
+def test_batch_size_and_length_of_vectors(models, monkeypatch):
     model = ernie_m.load(models / "encode")
     texts = ["ba " * 40, "lera mo", "da " * 40, ""]
     vectors = model.encode(texts, on_empty="skip")
+    counts = []  # of texts in each batch
+    compute = OpenVinoEngine.__call__
+    monkeypatch.setattr(
+        OpenVinoEngine, "__call__", lambda self, ids: counts.append(len(ids)) or compute(self, ids)
+    )
     for batch_size in (1, 2):
         same = model.encode(texts, batch_size=batch_size, normalize=True, on_empty="skip")
         np.testing.assert_allclose(same, vectors / np.linalg.norm(vectors, axis=1)[:, None], atol=1e-6)
-        assert np.isnan(same[3]).all()
+        assert np.isnan(same[3]).all() and max(counts) == batch_size
 
 
 def test_forms_of_texts(models, monkeypatch):
@@ -334,6 +334,7 @@ def test_forms_of_texts(models, monkeypatch):
     np.testing.assert_allclose(model.encode(texts[1]), vectors[1:2], atol=1e-6)
     assert model.search(texts[1], iter(texts), top_k=1)[0]["text"] == texts[1]
     assert model.search(texts[1], texts[0])[0]["text"] == texts[0] and model.search("mo", []) == []
+    assert model.classify([]) == [] and model.encode([]).shape == (0, toys.HIDDEN_SIZE)
     tagger = ernie_m.load(models / "tag")
     assert tagger.tag([("bado", "kani"), ["lera"]]) == tagger.tag([["bado", "kani"], ["lera"]])
 

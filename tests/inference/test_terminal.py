@@ -1,6 +1,5 @@
 """What reaches a terminal: control characters of files, which could move its cursor, are escaped."""
 
-import re
 import sys
 import unicodedata
 from pathlib import Path
@@ -14,24 +13,9 @@ from ernie_m.data import prepare
 from ernie_m.utils.logging import logger
 from tests.helpers.checkpoints import changed_copy
 from tests.launching import call_main
-from tests.test_layers import PACKAGE
 from tests.toys import sentences, write_lines
 
 HOSTILE = "\x1b[2J\x9b31m"
-
-
-PRINTING = re.compile(r"\bprint(?=[(,)])|(?:stdout|stderr|tqdm)\.write\b")
-
-
-def test_all_is_printed_by_one_function():
-    """Beside `say` write the console of the log, `predict` what it answers, and a process of `launch`."""
-    calls = {path.relative_to(PACKAGE): PRINTING.findall(path.read_text()) for path in PACKAGE.rglob("*.py")}
-    assert {str(path): found for path, found in calls.items() if found} == {
-        "utils/errors.py": ["print"],
-        "commands/launch.py": ["print"],
-        "utils/logging.py": ["tqdm.write"],
-        "inference/predict_files.py": ["stdout.write"],
-    }
 
 
 # Program -> its command line, in a folder of hostile files. `predict` writes to the terminal.
