@@ -87,7 +87,8 @@ def check_classifiers(classifiers, labels, vectors):
     for classifier in classifiers:
         predictions = classifier.classify(TEXTS)
         predicted = [[*prediction["probabilities"].values()] for prediction in predictions]
-        np.testing.assert_allclose(predicted, probabilities, atol=3e-6)
+        np.testing.assert_allclose(predicted, probabilities, atol=1e-5)
+        assert "text_b" in error_of(classifier.classify, ("mo", "lo"))  # it was not trained on pairs
         likeliest = [labels[row.argmax()] for row in probabilities]
         assert classifier.labels == labels
         assert [prediction["label"] for prediction in predictions] == likeliest
@@ -107,7 +108,8 @@ def test_a_classifier_of_a_model_of_search_without_a_pooler(models, tmp_path):
     weights = load_file(start / "model.safetensors")
     kept = {name: value for name, value in weights.items() if not name.startswith("pooler.")}
     save_file(kept, start / "model.safetensors")
-    classifier = ernie_m.load(start).fit(TEXTS, LABELS, tmp_path / "classifier")
+    classifier = ernie_m.load(start, engine="paddle-eager").fit(TEXTS, LABELS, tmp_path / "classifier")
+    assert classifier.engine == "paddle-eager"
     assert not any("pooler" in name for name in load_file(tmp_path / "classifier/model.safetensors"))
     vectors = ernie_m.load(start).encode(TEXTS, pooling="mean", normalize=False, prompt="")
     check_classifiers([classifier, ernie_m.load(tmp_path / "classifier")], sorted({*LABELS}), vectors)
@@ -176,6 +178,7 @@ def test_labels_in_their_normal_form(models):
         1: 4,
         "fro\u0308h ": 3,
     }
+    assert model.fit(TEXTS[:4], [0.5, 1.5] * 2, task="classification").labels == [0.5, 1.5]
     truths = [True, np.bool_(True), "False", np.array([False])[0]]
     assert model.fit(TEXTS[:4], truths).labels == ["False", True]
 
@@ -191,11 +194,16 @@ def test_labels_in_their_normal_form(models):
     ],
 )
 def test_labels_come_back_as_they_were_given(models, tmp_path, labels, given):
-    """Also from the folder, and in the scores. Of labels that are the same, the first one."""
+    """Also from the folder, from an export, and in the scores. Of labels that are the same, the first one."""
     model = ernie_m.load(models / "encode")
     classifier = model.fit(TEXTS[:12], [*labels] * 4, tmp_path / "saved")
-    for made in (classifier, ernie_m.load(tmp_path / "saved")):
+    (expected,) = classifier.classify(TEXTS[0])
+    columns = {"text": "body"}
+    run_export(changed_copy(tmp_path / "saved", tmp_path / "copy", columns=columns), tmp_path / "exported")
+    assert ernie_m.load(tmp_path / "exported").loaded.columns == columns
+    for made in (classifier, *map(ernie_m.load, (tmp_path / "saved", tmp_path / "exported"))):
         (answer,) = made.classify(TEXTS[0])
+        assert answer["probabilities"] == pytest.approx(expected["probabilities"], abs=1e-5)
         kinds = [(label, type(label)) for label in given]
         assert [(label, type(label)) for label in made.labels] == kinds
         assert [(label, type(label)) for label in answer["probabilities"]] == kinds
@@ -229,7 +237,7 @@ def test_damaged_labels(fitted, tmp_path, wrong):
         (TEXTS[:2], [0.5, float("nan")], {"folder": "new"}, "label 2 (index 1)"),
         (TEXTS[:2], ["a", "b"], {"task": "multi-label"}, "task multi-label"),
         (TEXTS[:2], ["a", "b"], {"task": "token-classification"}, "task 'token-classification'"),
-        (["mo", ""], ["a", "b"], {}, "text 2 (index 1)"),
+        (["mo", " \n"], ["a", "b"], {}, "text 2 (index 1)"),
         (["mo", None], ["a", "b"], {}, "text 2 (index 1)"),
         (["mo", ("mo", "no")], ["a", "b"], {}, "label 2 (index 1): invalid row of 2 texts"),
         (TEXTS[:2], [[], []], {}, "label 1 (index 0): all 2 rows"),
@@ -238,6 +246,7 @@ def test_damaged_labels(fitted, tmp_path, wrong):
         (TEXTS, LABELS, {"layer": 0}, "layer 0 "),
         (TEXTS, LABELS, {"folder": "."}, ". already"),
         (TEXTS, LABELS, {"finetune": True}, "Set a folder"),
+        (TEXTS, LABELS, {"finetune": True, "folder": "new", "layer": 1}, "Set a folder"),
         ([("mo", "no"), ("no", "mo")], ["a", "b"], {}, "Set a folder"),
     ],
 )
