@@ -141,7 +141,7 @@ def test_several_labels_are_as_sure_as_all_decisions_together():
 
 # Rows of the columns id, a, a, (no name) and predicted_label, and their predictions.
 TABLE = [
-    (["0", "x", "é\t", "", "old"], {"labels": ["a", "b"], "probabilities": {"a": 0.9, "b": 0.6}}),
+    (["0", "x", "é\t", "", "old"], {"labels": ["a", "ß"], "probabilities": {"a": 0.9, "ß": 0.6}}),
     (["1", "y", "\n", "z", "old"], {}),
     (["2", "", "", "", ""], {"labels": [], "probabilities": {"a": 0.1, "b": 0.2}, "unknown_words": 3}),
 ]
@@ -150,13 +150,13 @@ SEVERAL_LABELS = ["labels", "probabilities", "truncated", "unknown_words"]
 IN_CSV = [
     [*HEADER, *(f"predicted_{key}" for key in SEVERAL_LABELS)],
     ["1", "y", "\n", "z", "old", "", "", "", ""],
-    ["0", "x", "é\t", "", "old", "a, b", '{"a": 0.9, "b": 0.6}', "", ""],
+    ["0", "x", "é\t", "", "old", "a, ß", '{"a": 0.9, "ß": 0.6}', "", ""],
     ["2", "", "", "", "", "", '{"a": 0.1, "b": 0.2}', "", "3"],
 ]
 IN_JSON = [
     {"id": "1", "2": "y", "3": "\n", "4": "z", "predicted_label": "old"},
     {"id": "0", "2": "x", "3": "é\t", "4": "", "predicted_label": "old"}
-    | {"predicted_labels": ["a", "b"], "predicted_probabilities": {"a": 0.9, "b": 0.6}},
+    | {"predicted_labels": ["a", "ß"], "predicted_probabilities": {"a": 0.9, "ß": 0.6}},
     {"id": "2", "2": "", "3": "", "4": "", "predicted_label": "", "predicted_labels": []}
     | {"predicted_probabilities": {"a": 0.1, "b": 0.2}, "predicted_unknown_words": 3},
 ]
