@@ -267,7 +267,7 @@ class Model:
         """
         import numpy as np
 
-        from ernie_m.reader.batching import BATCH_TOKENS, warn_if_cut
+        from ernie_m.reader.batching import BATCH_TOKENS, log_truncated
         from ernie_m.reader.vocabulary_coverage import find_unknown_words
         from ernie_m.utils.logging import logger
 
@@ -295,7 +295,7 @@ class Model:
             cut_count += sum(feature.cut for feature in features)
             unknown_words = find_unknown_words(self.tokenizer, [feature.ids for feature in features])
             unknown += [numbers[index] for index in unknown_words.nonzero()[0]]
-        warn_if_cut("encode", cut_count, len(inputs), "texts", predictor.max_seq_len)
+        log_truncated("encode", cut_count, len(inputs), "texts", predictor.max_seq_len)
         if unknown:
             logger.warning(
                 "%d of %d texts have out-of-vocabulary words (first: index %d); their embeddings may be "

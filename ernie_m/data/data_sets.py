@@ -15,7 +15,7 @@ from ernie_m.reader.files.find_files import LANGUAGE, SPLIT, SPLITS, NamedFile
 from ernie_m.reader.files.official_tsv import decode, has_quotes, log_quoted, split_cells
 from ernie_m.reader.files.squad import read_squad
 from ernie_m.reader.files.table_options import TableOptions
-from ernie_m.reader.tag_schemes import ENTITIES, JOINT, entities, tag_names, to_iob2
+from ernie_m.reader.tag_schemes import ENTITIES, JOINT, find_entities, tag_names, to_iob2
 from ernie_m.utils.errors import UserError, say
 from ernie_m.utils.files import read_bytes
 from ernie_m.utils.languages import language_tag
@@ -178,7 +178,7 @@ def read_tags(file: NamedFile, options: TableOptions) -> Iterator[Prepared]:
     output_lines = ["text_a\tlabel"]
     for sentence in read_words(file.path, tag_names(ENTITIES), options):
         iob2 = to_iob2(sentence.tags)
-        types.update(type_ for type_, _first, _last in entities(iob2))
+        types.update(type_ for type_, _first, _last in find_entities(iob2))
         counts["sentences"] += 1
         counts["words"] += len(sentence.words)
         counts["tags rewritten"] += sum(old != new for old, new in zip(sentence.tags, iob2))

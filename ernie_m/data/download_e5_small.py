@@ -24,7 +24,7 @@ from ernie_m.model.checkpoint.foreign import sentence_transformers
 from ernie_m.model.checkpoint.weights import CONFIG, WEIGHTS
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.preprocessing import MEAN_OF_TOKENS, PreprocessingConfig
-from ernie_m.reader.tokenizer_json import BPE_MODEL, add_pieces
+from ernie_m.reader.tokenizer_json import BPE_MODEL, add_subwords
 from ernie_m.utils.args import option, parse_options
 from ernie_m.utils.checksums import CARD
 from ernie_m.utils.errors import UserError, say
@@ -155,7 +155,7 @@ def write(folder: Path, data: bytes) -> None:
     bounds = take("<u4", count + 1)
     scores = take("<f4", count)
     text = take("u1", length).tobytes()
-    pieces = [text[start:end].decode() for start, end in pairwise(bounds)]
+    subwords = [text[start:end].decode() for start, end in pairwise(bounds)]
     take("<i4")
     take("u1", int(take("<u4")[0]))  # normalization table, also in SentencePiece
     tensors = {}
@@ -194,7 +194,7 @@ def write(folder: Path, data: bytes) -> None:
     }
     (folder / CONFIG).write_text(as_json(config), encoding="utf-8")
     (folder / "tokenizer_config.json").write_text(as_json(tokenizer_config), encoding="utf-8")
-    (folder / BPE_MODEL).write_bytes(_piece_model(pieces, scores))
+    (folder / BPE_MODEL).write_bytes(_build_sentencepiece_model(subwords, scores))
     # As on the hub: mean over all tokens, unit length.
     preprocessing = replace(
         PreprocessingConfig.of_xlm_r(),
@@ -230,10 +230,10 @@ def _tensor(name: str, data: bytes, hidden: int) -> dict[str, np.ndarray]:
     return {f"{layer}.{module}.{'weight' if kind == ['w'] else 'bias'}": numbers}
 
 
-def _piece_model(pieces: list[str], scores: np.ndarray) -> bytes:
+def _build_sentencepiece_model(subwords: list[str], scores: np.ndarray) -> bytes:
     """Return XLM-R's SentencePiece model with these subwords, scores and the normalization nmt_nfkc."""
     normalizer = sentencepiece.SentencePieceNormalizer(rule_name="nmt_nfkc")
     model = ModelProto.FromString(normalizer.serialized_model_proto())
-    add_pieces(model, zip(pieces[_SPECIALS:-1], scores[_SPECIALS:-1].tolist()))
+    add_subwords(model, zip(subwords[_SPECIALS:-1], scores[_SPECIALS:-1].tolist()))
     model.MergeFrom(ModelProto(trainer_spec={"vocab_size": len(model.pieces)}))
     return model.SerializeToString(deterministic=True)

@@ -23,7 +23,7 @@ from ernie_m.pretrain.build_corpus.build_args import TextOptions
 from ernie_m.pretrain.build_corpus.source_files import gather_notation, resolve
 from ernie_m.pretrain.build_corpus.text_units import check_sources, read_lines, read_units
 from ernie_m.reader.files.plain_text import LONGEST_LINE
-from ernie_m.reader.sampling import temperature
+from ernie_m.reader.sampling import apply_temperature
 from ernie_m.reader.tokenization import Tokenizer, normalize
 from ernie_m.utils.args import PositiveInt, Range, UnitInterval, option, parse_options
 from ernie_m.utils.errors import UserError
@@ -93,7 +93,7 @@ def train_vocab(options: VocabOptions) -> Tokenizer:
     if empty:
         raise UserError(f"no text in {', '.join(empty)}. Remove it")
     total = min(options.sentences, lines.total())  # lines to train on
-    probabilities = temperature(lines, options.alpha)
+    probabilities = apply_temperature(lines, options.alpha)
     # Language -> mean number of samples per line.
     rates = {language: probabilities[language] * total / lines[language] for language in probabilities}
     logger.info(", ".join(f"{language}: {count:,} lines" for language, count in lines.items()))

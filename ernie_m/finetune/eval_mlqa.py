@@ -8,7 +8,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 
-from ernie_m.reader.labels import named_language
+from ernie_m.reader.labels import parse_language
 from ernie_m.utils.logging import logger
 
 # Articles that are removed from an answer. Hindi and Chinese have none.
@@ -58,7 +58,7 @@ def rules_language(name: str) -> str:
     Args:
         name: a key of a language map or a file name that contains the language.
     """
-    language = named_language(name)
+    language = parse_language(name)
     if language not in _LANGUAGES:
         logger.warning(
             "%s: MLQA has rules for %s, not for %s; normalizing answers %s (--answer_rules mlqa)",

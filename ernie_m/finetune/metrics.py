@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ernie_m.reader.tag_schemes import entities
+from ernie_m.reader.tag_schemes import find_entities
 
 
 class MatchCounts(NamedTuple):
@@ -39,8 +39,8 @@ def entity_scores(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[st
 
     It counts as conlleval, the script of CoNLL-2002 and 2003, and for parts of speech as XTREME.
     """
-    gold_entities = entities(_concatenate_tags(gold))
-    predicted_entities = entities(_concatenate_tags(predicted))
+    gold_entities = find_entities(_concatenate_tags(gold))
+    predicted_entities = find_entities(_concatenate_tags(predicted))
     return MatchCounts(len(gold_entities), len(predicted_entities), len(gold_entities & predicted_entities))
 
 

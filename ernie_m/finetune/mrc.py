@@ -16,14 +16,14 @@ from ernie_m.model.checkpoint.open import Checkpoint
 from ernie_m.model.preprocessing import PreprocessingConfig
 from ernie_m.model.tasks import QUESTION_ANSWERING
 from ernie_m.reader import mrc_reader as windows
-from ernie_m.reader.batching import spread, warn_if_cut
+from ernie_m.reader.batching import log_truncated, sample_evenly
 from ernie_m.reader.labels import ALL_LANGUAGES, input_hash
 from ernie_m.reader.mrc_reader import (
     AnswerBatch,
     AnswerWindows,
-    Cut,
     EncodeInOrder,
     EncodeWindows,
+    WindowConfig,
     make_official_windows,
     split_words,
     tokenize_words,
@@ -139,7 +139,7 @@ class QuestionAnswering(Head[AnswerWindows]):
     def __init__(
         self,
         tokenizer: Tokenizer,
-        cut: Cut,
+        cut: WindowConfig,
         max_answer_length: int,
         n_best: int,
         rules: str = "mlqa",
@@ -156,7 +156,7 @@ class QuestionAnswering(Head[AnswerWindows]):
     def from_flags(cls, flags: FinetuneFlags, tokenizer: Tokenizer, start: Checkpoint | None = None) -> Self:
         split_han = flags.split_han and not cls.official  # the official code never splits
         separators = (start.preprocessing if start else PreprocessingConfig()).separators
-        cut = Cut(flags.max_seq_len, flags.max_query_length, flags.doc_stride, split_han, separators)
+        cut = WindowConfig(flags.max_seq_len, flags.max_query_length, flags.doc_stride, split_han, separators)
         return cls(tokenizer, cut, flags.max_answer_length, flags.n_best_size, flags.answer_rules)
 
     @classmethod
@@ -169,10 +169,10 @@ class QuestionAnswering(Head[AnswerWindows]):
             preprocessing: the model's settings; missing values get the official recipe's defaults.
         """
         # A question has at most half of a window.
-        half_window = (max_seq_len - windows.special_tokens(preprocessing.separators)) // 2
+        half_window = (max_seq_len - windows.count_special_tokens(preprocessing.separators)) // 2
         max_query_length = min(preprocessing.max_query_length or _MAX_QUERY_LENGTH, half_window)
         doc_stride = preprocessing.doc_stride or _DOC_STRIDE
-        cut = Cut(
+        cut = WindowConfig(
             max_seq_len, max_query_length, doc_stride, preprocessing.split_han, preprocessing.separators
         )
         return cls(tokenizer, cut, preprocessing.max_answer_length or _MAX_ANSWER_LENGTH, n_best)
@@ -189,9 +189,9 @@ class QuestionAnswering(Head[AnswerWindows]):
 
     def warn_truncated(self, name: str | os.PathLike, data: AnswerWindows) -> None:
         """Warn of truncated questions and of contexts that the vocabulary does not cover."""
-        warn_if_unsuited(name, self.tokenizer, [window.context_ids for window in spread(data)])
+        warn_if_unsuited(name, self.tokenizer, [window.context_ids for window in sample_evenly(data)])
         most = self.cut.max_query_length
-        warn_if_cut(name, sum(data.cut), len(data.cut), "questions", most, "max_query_length")
+        log_truncated(name, sum(data.cut), len(data.cut), "questions", most, "max_query_length")
 
     def inputs(self, data: AnswerWindows) -> np.ndarray:
         file = data.file
@@ -284,7 +284,7 @@ class QuestionAnswering(Head[AnswerWindows]):
         """
         answers = []
         for question in range(len(data.file.questions)):
-            scores_of_windows = [predictions[window] for window in data.of_question(question)]
+            scores_of_windows = [predictions[window] for window in data.question_windows(question)]
             answers.append(self._rank_question(data, question, scores_of_windows))
         return answers
 

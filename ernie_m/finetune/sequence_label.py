@@ -13,7 +13,7 @@ from ernie_m.finetune.metrics import accuracy, entity_scores
 from ernie_m.model.checkpoint.open import Checkpoint
 from ernie_m.model.preprocessing import PreprocessingConfig
 from ernie_m.model.tasks import TOKEN_CLASSIFICATION
-from ernie_m.reader.batching import WINDOW_EXAMPLES, warn_if_cut, windows
+from ernie_m.reader.batching import WINDOW_EXAMPLES, log_truncated, windows
 from ernie_m.reader.files.official_tags import Sentence, entities_on_marks, has_marks_apart, read_tagged
 from ernie_m.reader.labels import input_hash, read_label_map
 from ernie_m.reader.tag_schemes import check_tag_map, inside_labels
@@ -194,7 +194,7 @@ class Tagging(Head[Sequence[Sentence]]):
         write_conll(path, self.tagged(data, predictions))
         total = sum(len(sentence.words) for sentence in data)
         cut = sum(feature.cut for window in windows(data, WINDOW_EXAMPLES) for feature in self.encode(window))
-        warn_if_cut(path, cut, total, "words", self.encode.max_seq_len)
+        log_truncated(path, cut, total, "words", self.encode.max_seq_len)
 
     def tagged(self, data: Sequence[Sentence], predictions: list) -> Iterator[TaggedSentence]:
         """Yield each sentence with its predicted tags."""

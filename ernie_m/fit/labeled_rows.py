@@ -21,14 +21,14 @@ from ernie_m.reader.files.table_options import LabelOptions
 from ernie_m.reader.labels import (
     ALL_LANGUAGES,
     check_labels,
+    find_missing_labels,
     input_hash,
-    is_mark,
     is_missing_label,
     is_mixed,
-    is_printed,
-    missing_labels,
+    is_printed_collection,
+    is_score,
     normal_label,
-    number_in,
+    parse_number,
 )
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.utils.errors import UserError, listed, shown
@@ -170,8 +170,8 @@ def load_dataset(
     purpose = "dev" if like else "train"
     tables = [read_labeled(file.path, options, several).meant_for(purpose) for file in files]
     columns = tables[0].columns
-    is_score = columns.get("label", "").lower() == "score"
-    found = kind or (MULTI_LABEL if several else REGRESSION if is_score else CLASSIFICATION)
+    has_scores = columns.get("label", "").lower() == "score"
+    found = kind or (MULTI_LABEL if several else REGRESSION if has_scores else CLASSIFICATION)
     texts, labels, languages, groups, locations = [], [], [], [], []
     label_columns = {name for table in tables for name in table.label_columns}
     expected = like.names if like and label_columns else label_columns
@@ -209,7 +209,7 @@ def ask_for_kind(rows: LabeledDataset) -> None:
     """
     parts_of = [{*filter(None, map(normal_label, _BETWEEN_LABELS.split(name)))} for name in rows.names]
     counts = Counter(chain.from_iterable(parts_of))
-    numbers = [number_in(name) for name in rows.names]
+    numbers = [parse_number(name) for name in rows.names]
     are_whole = all(number is not None and number.is_integer() for number in numbers)
     may_be_numbers = None not in numbers and (rows.are_pairs or len(numbers) > _MOST_STEPS or not are_whole)
     are_marks = all(map(_MARKS.fullmatch, rows.names))
@@ -234,7 +234,7 @@ def _reject_thousands(labels: Sequence[Any], locations: Sequence[str]) -> None:
     written = [(label, location) for label, location in zip(labels, locations) if isinstance(label, str)]
     largest = max((int(label) for label, _ in written if re.fullmatch(r"\d{1,99}", label)), default=0)
     marked = [
-        (label, location) for label, location in written if "." in label and number_in(label) is not None
+        (label, location) for label, location in written if "." in label and parse_number(label) is not None
     ]
     if marked and largest >= _HUNDREDS and all(_MAY_BE_THOUSAND.fullmatch(label) for label, _ in marked):
         (cell, location), *_ = marked
@@ -306,7 +306,7 @@ def build_dataset(
         raise_errors([f"{locations[number]}: {what}" for number, what in errors], fix, skip)
         columns = _at(kept, labels), _at(kept, locations), _at(kept, languages), _at(kept, groups)
         return build_dataset(kind, _at(kept, texts), *columns, like)
-    if kind == MULTI_LABEL and names and all(map(is_mark, names)):
+    if kind == MULTI_LABEL and names and all(map(is_score, names)):
         raise UserError(
             f"{locations[0]}: invalid labels {labels[0]!r} (expected label names, got numbers). Give a list "
             "of names, or in a table one column per label, with --label A,B,C"
@@ -326,7 +326,7 @@ def build_dataset(
 
 def _numbers(labels: Sequence[Any]) -> tuple[list[float | None], _NumberedErrors]:
     """Parse each label as a number, None if it is not one, and return the errors of these."""
-    values = [number_in(str(label)) for label in labels]
+    values = [parse_number(str(label)) for label in labels]
     return values, [
         (number, f"invalid label {shown(repr(label))} (expected a number). {_NUMBER}")
         for number, (label, value) in enumerate(zip(labels, values))
@@ -337,9 +337,9 @@ def _numbers(labels: Sequence[Any]) -> tuple[list[float | None], _NumberedErrors
 def _type_errors(kind: str, labels: Sequence[Any]) -> _NumberedErrors:
     """Return the errors of labels of mixed types: a string among decimals, names and numbers in one list."""
     errors = []
-    decimals = any(isinstance(label, Real) and (number_in(str(label)) or 0) % 1 for label in labels)
+    decimals = any(isinstance(label, Real) and (parse_number(str(label)) or 0) % 1 for label in labels)
     for number, some in enumerate(labels):
-        if decimals and isinstance(some, str) and number_in(some) is None:
+        if decimals and isinstance(some, str) and parse_number(some) is None:
             errors.append((number, f"invalid label '{some}' (other labels are decimals). {_NUMBER}"))
         if kind == MULTI_LABEL and is_mixed(some):
             what = "mixes names with numbers or true and false. Give a list of names"
@@ -350,7 +350,7 @@ def _type_errors(kind: str, labels: Sequence[Any]) -> _NumberedErrors:
 def _missing_labels(kind: str, of_rows: Sequence[Sequence[tuple[str, Any]]]) -> set[str]:
     """Return the names of labels that mean "no label"."""
     counts = Counter(name for some in of_rows for name, _ in some)
-    return missing_labels(counts) if kind == CLASSIFICATION else set(filter(is_missing_label, counts))
+    return find_missing_labels(counts) if kind == CLASSIFICATION else set(filter(is_missing_label, counts))
 
 
 def _ids(
@@ -362,7 +362,7 @@ def _ids(
     errors = []
     for number, some in enumerate(of_rows):
         for name, label in some:
-            if (name in none and name not in ids) or is_printed(name):
+            if (name in none and name not in ids) or is_printed_collection(name):
                 what = f"invalid label {label!r} (expected a string that does not mean 'none'). {fix}"
                 errors.append((number, what))
             elif name not in ids:

@@ -17,7 +17,7 @@ from ernie_m.inference.prediction_options import VectorOptions
 from ernie_m.inference.tasks import PredictionOptions, make_predictor
 from ernie_m.inference.tasks.encode import EncodeTexts, encode_in_parts
 from ernie_m.model.tasks import EMBEDDING
-from ernie_m.reader.batching import Example, spread, warn_truncated
+from ernie_m.reader.batching import Example, sample_evenly, warn_truncated
 from ernie_m.reader.equal_texts import normal_form
 from ernie_m.reader.files.aligned_lines import Sentences, sentences_by_language
 from ernie_m.reader.files.find_files import split_label
@@ -130,7 +130,7 @@ def mine_pairs(options: MiningOptions) -> None:
             pooling=options.pooling, layer=options.layer, max_seq_len=options.max_seq_len, normalize=False
         )
         encoder = make_predictor(EMBEDDING, load(options.model), task_options)
-        lines = [Example(text) for side in (source, target) for text in spread(side.texts)]
+        lines = [Example(text) for side in (source, target) for text in sample_evenly(side.texts)]
         warn_truncated(f"{source.path}, {target.path}", lines, encoder.encode, "lines")
         means = language_means(options, encoder, [source.language, target.language])
         sources, targets = (encode_side(encoder, side, means) for side in (source, target))

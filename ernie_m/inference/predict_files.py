@@ -23,7 +23,7 @@ from ernie_m.reader.files.official_tsv import in_one_line
 from ernie_m.reader.files.plain_text import CELLS, LINES, OBJECTS, PACKINGS, TextFile, named_form, split_name
 from ernie_m.reader.files.row_errors import RowErrors
 from ernie_m.reader.files.tables import Dialect
-from ernie_m.reader.labels import is_marked, is_missing_label, labels_between, normal_label, number_in
+from ernie_m.reader.labels import is_missing_label, normal_label, parse_boolean, parse_number, split_labels
 from ernie_m.utils.errors import UserError, listed, printable, reader_may_leave, say
 from ernie_m.utils.files import lock_writer, translate_write_errors
 from ernie_m.utils.logging import logger, progress
@@ -89,7 +89,7 @@ class LabeledRows(InputFile):
         if "probabilities" in answer:
             self._labels.append((self._given(cells), [normal_label(label) for label in labels]))
         if "score" in answer:
-            given = [number_in(str(cells[index])) for index in self._table.labels[:1]]
+            given = [parse_number(str(cells[index])) for index in self._table.labels[:1]]
             self._numbers.append((*given, answer["score"]) if given else (None, answer["score"]))
         return answer
 
@@ -97,11 +97,13 @@ class LabeledRows(InputFile):
         """Return the gold labels of a row; None: unknown."""
         indices = self._table.labels
         if len(indices) > 1:
-            marks = {normal_label(self._table.table.names[index]): is_marked(row[index]) for index in indices}
+            marks = {
+                normal_label(self._table.table.names[index]): parse_boolean(row[index]) for index in indices
+            }
             return None if None in marks.values() else {name for name, is_there in marks.items() if is_there}
         cell = row[indices[0]] if indices else ""
         if self._has_several:
-            return set(labels_between(cell, self._table.separator))
+            return set(split_labels(cell, self._table.separator))
         label = normal_label(cell)
         return None if is_missing_label(label) and label not in self._known else {label}
 

@@ -7,7 +7,7 @@ from ernie_m.pretrain.config import PretrainConfig
 from ernie_m.pretrain.corpus_selection import TrainingData
 from ernie_m.pretrain.masking import Pair, Text, make_rng
 from ernie_m.pretrain.objective_mix import Phase, check_batch_size, log_phases, make_phases
-from ernie_m.reader.corpus import long_pairs
+from ernie_m.reader.corpus import describe_long_pairs
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.logging import logger
 
@@ -130,8 +130,10 @@ def tokens_per_epoch(text: TrainingData) -> int:
     kinds = {objective.reads for objective in text.objectives.values()}
     max_seq_len = text.data.max_seq_len
     if Pair in kinds:
-        logger.info("%s", long_pairs(text.pairs, max_seq_len))
-    in_pairs = sum(pairs.num_tokens - int(pairs.beyond(max_seq_len)[1]) for pairs in text.pairs.values())
+        logger.info("%s", describe_long_pairs(text.pairs, max_seq_len))
+    in_pairs = sum(
+        pairs.num_tokens - int(pairs.count_truncated(max_seq_len)[1]) for pairs in text.pairs.values()
+    )
     return (Text in kinds) * sum(text.mono.values()) + (Pair in kinds) * in_pairs
 
 

@@ -182,13 +182,13 @@ def windows(items: Sequence[T], size: int) -> Iterator[list[T]]:
         yield [items[number] for number in range(start, min(start + size, len(items)))]
 
 
-def spread(items: Sequence[T]) -> list[T]:
+def sample_evenly(items: Sequence[T]) -> list[T]:
     """Sample items at equal distances, from the first to the last; all, if there are few."""
     indices = np.linspace(0, len(items) - 1, min(len(items), _MOST_MEASURED))
     return [items[round(index)] for index in indices.tolist()]
 
 
-def warn_if_cut(
+def log_truncated(
     name: object, count: int, total: int, noun: str, most: int, option: str = "max_seq_len"
 ) -> None:
     """Log a warning if texts are truncated.
@@ -211,10 +211,10 @@ def warn_truncated(name: object, items: Sequence[Any], encode: Any, noun: str = 
     Args:
         encode: such as `EncodePairs`; `cut` of a feature is whether it is truncated.
     """
-    items = spread(items)
+    items = sample_evenly(items)
     features = encode(items)
     cut = sum(bool(feature.cut) for feature in features)
-    warn_if_cut(name, cut, len(items), f"sampled {noun}", encode.max_seq_len)
+    log_truncated(name, cut, len(items), f"sampled {noun}", encode.max_seq_len)
     empty = sum(isinstance(item, Example) and item.lacks_text for item in items)
     if empty:
         logger.warning("%s: %d of %d %s have an empty text", name, empty, len(items), noun)
@@ -389,13 +389,13 @@ class Batches:
         count = self.encode.count(features)
         micro_batches = []
         for first, last in pairwise(bounds):
-            for indices in in_shares(share[first:last], lengths, self.share_tokens):
+            for indices in split_by_work(share[first:last], lengths, self.share_tokens):
                 part = [features[index] for index in indices]
                 micro_batches.append(self.encode.collate(part, numbers[indices], count))
         return micro_batches
 
 
-def in_shares(indices: np.ndarray, lengths: np.ndarray, share_tokens: int | None) -> list[np.ndarray]:
+def split_by_work(indices: np.ndarray, lengths: np.ndarray, share_tokens: int | None) -> list[np.ndarray]:
     """Divide the indices of examples, sorted by length, into shares of similar work.
 
     Args:

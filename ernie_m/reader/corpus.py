@@ -252,7 +252,7 @@ class CorpusPairs(_Shards):
         first, second = self._lines(shard, line, count=2)
         return first, second
 
-    def beyond(self, max_seq_len: int) -> np.ndarray:
+    def count_truncated(self, max_seq_len: int) -> np.ndarray:
         """Count the pairs that exceed the maximum length, and their truncated tokens: int64 [2].
 
         Args:
@@ -266,12 +266,12 @@ class CorpusPairs(_Shards):
         return total
 
 
-def long_pairs(streams: Mapping[tuple[str, str], CorpusPairs], max_seq_len: int) -> str:
+def describe_long_pairs(streams: Mapping[tuple[str, str], CorpusPairs], max_seq_len: int) -> str:
     """Format the number of pairs that exceed the maximum length, and the share of truncated tokens.
 
     Language pairs with a share above 10 % are listed.
     """
-    rows = [[len(pairs), *pairs.beyond(max_seq_len), pairs.num_tokens] for pairs in streams.values()]
+    rows = [[len(pairs), *pairs.count_truncated(max_seq_len), pairs.num_tokens] for pairs in streams.values()]
     number, longer, unread, tokens = np.sum(rows, axis=0).tolist()
     named = [
         f", {unread / tokens:.1%} of {'-'.join(pair)}"

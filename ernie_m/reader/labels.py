@@ -59,7 +59,7 @@ def read_languages(path: str | os.PathLike) -> list[str]:
     return list(_read_json_object(path, '{"en": ..., "fr": ...}'))
 
 
-def named_language(name: str) -> str:
+def parse_language(name: str) -> str:
     """Return the two-letter language in a key of a language map or in a file name; "" if unknown.
 
     zh, zh_CN, zh-Hans, zho and zh-question-de are zh, and so are xquad.zh.json and
@@ -193,7 +193,7 @@ def is_missing_label(label: str) -> bool:
     return label.lower() in ("", *NO_LABEL)
 
 
-def number_in(cell: str) -> float | None:
+def parse_number(cell: str) -> float | None:
     """Parse a cell as a finite number; None: it is not one."""
     try:
         value = float(cell)
@@ -202,12 +202,12 @@ def number_in(cell: str) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def is_marked(cell: object) -> bool | None:
+def parse_boolean(cell: object) -> bool | None:
     """Return whether a cell of a label column means that the row has the label; None: invalid."""
     return _YES_OR_NO.get(str(cell).strip().lower())
 
 
-def labels_between(cell: str, separator: str | None) -> list[str]:
+def split_labels(cell: str, separator: str | None) -> list[str]:
     """Split a cell into normalized labels; a blank cell has none.
 
     Args:
@@ -216,16 +216,16 @@ def labels_between(cell: str, separator: str | None) -> list[str]:
     return list(filter(None, map(normal_label, cell.split(separator) if separator else [cell])))
 
 
-def is_printed(cell: str) -> bool:
+def is_printed_collection(cell: str) -> bool:
     """Return whether a cell is a printed list, tuple, set, object or array: "['a']", "{a,b}", "array([1])",
     "[]", and not "[a]" or "(don't know)".
     """
     return _PRINTED.fullmatch(cell.strip()) is not None
 
 
-def is_mark(label: str) -> bool:
+def is_score(label: str) -> bool:
     """Return whether a label is a number from 0 to 1 or a boolean: a score of a label, not its name."""
-    return is_marked(label) is not None or 0 < (number_in(label) or 0) < 1
+    return parse_boolean(label) is not None or 0 < (parse_number(label) or 0) < 1
 
 
 def is_mixed(labels: Iterable[object]) -> bool:
@@ -234,7 +234,7 @@ def is_mixed(labels: Iterable[object]) -> bool:
     return len({isinstance(label, str) for label in known}) > 1
 
 
-def missing_labels(counts: Mapping[str, int]) -> set[str]:
+def find_missing_labels(counts: Mapping[str, int]) -> set[str]:
     """Return the labels that mean a missing label.
 
     Args:

@@ -74,12 +74,12 @@ def _split_han(
             split_ids.append(id_)
             split_spans.append((start, end))
             continue
-        piece_start = start
-        for piece, length in _split_han_subword(tokenizer, source, after_space=token.startswith("▁")):
-            piece_end = piece_start + length
-            split_ids.append(tokenizer.vocab.get(piece, tokenizer.unk_id))
-            split_spans.append((piece_start, piece_end))
-            piece_start = piece_end
+        part_start = start
+        for part, length in _split_han_subword(tokenizer, source, after_space=token.startswith("▁")):
+            part_end = part_start + length
+            split_ids.append(tokenizer.vocab.get(part, tokenizer.unk_id))
+            split_spans.append((part_start, part_end))
+            part_start = part_end
     return split_ids, split_spans
 
 
@@ -110,13 +110,13 @@ def _split_han_subword(tokenizer: Tokenizer, source: str, after_space: bool) -> 
     return tokens
 
 
-def special_tokens(separators: int) -> int:
+def count_special_tokens(separators: int) -> int:
     """Return the number of special tokens of an input: [CLS], the separators, and the final [SEP]."""
     return 2 + separators
 
 
 @dataclass(frozen=True)
-class Cut:
+class WindowConfig:
     """Maximum lengths and windows of inputs.
 
     Raises:
@@ -130,7 +130,7 @@ class Cut:
     separators: int = 1  # the number of [SEP] between the question and the context
 
     def __post_init__(self) -> None:
-        special_count = special_tokens(self.separators)
+        special_count = count_special_tokens(self.separators)
         if self.max_seq_len <= self.max_query_length + special_count:
             raise UserError(
                 f"--max_seq_len {self.max_seq_len} leaves no room for a context (--max_query_length "
@@ -196,7 +196,7 @@ class AnswerWindows(Sequence[ContextWindow]):
             answer=(first, last),
         )
 
-    def of_question(self, number: int) -> range:
+    def question_windows(self, number: int) -> range:
         """Return the window indices of a question, given by its index."""
         questions = self._windows[:, 0]  # [windows], ascending: the question index of each window
         start = np.searchsorted(questions, number, side="left")
@@ -211,7 +211,7 @@ def read_windows(
     path: str | os.PathLike,
     purpose: str,
     tokenizer: Tokenizer,
-    cut: Cut,
+    cut: WindowConfig,
     make: Callable[..., "AnswerWindows"] | None = None,
 ) -> AnswerWindows:
     """Read, validate and tokenize a file; see `read_squad`.
@@ -238,7 +238,9 @@ def read_windows(
     return windows
 
 
-def make_windows(file: QuestionFile, tokenizer: Tokenizer, cut: Cut, keep_all: bool = True) -> AnswerWindows:
+def make_windows(
+    file: QuestionFile, tokenizer: Tokenizer, cut: WindowConfig, keep_all: bool = True
+) -> AnswerWindows:
     """Tokenize questions and contexts, and split contexts into windows.
 
     Args:
@@ -257,7 +259,7 @@ def make_windows(file: QuestionFile, tokenizer: Tokenizer, cut: Cut, keep_all: b
 def split_contexts(
     file: QuestionFile,
     tokenizer: Tokenizer,
-    cut: Cut,
+    cut: WindowConfig,
     contexts: Sequence[tuple[np.ndarray, np.ndarray]],
     find: Callable[[int, Span], tuple[int, int] | None],
     keep_questions: bool,
@@ -286,7 +288,7 @@ def split_contexts(
         if answer is None and not keep_questions:
             continue
         length = len(contexts[question.context][0])
-        used = len(question_ids[number]) + special_tokens(cut.separators) + unused
+        used = len(question_ids[number]) + count_special_tokens(cut.separators) + unused
         for part in (cut_context or cut_windows)(length, max(1, cut.max_seq_len - used), cut.doc_stride):
             index = answer if answer is not None and part.holds(answer) else (NO_ANSWER, NO_ANSWER)
             if index == answer or keep_questions or keep_windows:
@@ -390,9 +392,9 @@ class AnswerBatch:
 class EncodeWindows:
     """`ernie_m.reader.batching.EncodeExamples` for `AnswerWindows`, without a reference to the tokenizer."""
 
-    place_without_answer = NO_ANSWER  # in `AnswerBatch.answers`, for windows without the answer
+    target_without_answer = NO_ANSWER  # in `AnswerBatch.answers`, for windows without the answer
 
-    def __init__(self, tokenizer: Tokenizer, cut: Cut):
+    def __init__(self, tokenizer: Tokenizer, cut: WindowConfig):
         self.separators = cut.separators
         self.cls_id = tokenizer.cls_id
         self.sep_id = tokenizer.sep_id
@@ -427,7 +429,7 @@ class EncodeWindows:
         start_ranges = np.asarray([window.start_range for window in windows], np.int64) - shift[:, None]
         answers = np.asarray([window.answer for window in windows], np.int64) - shift[:, None]
         has_no_answer = [window.answer[0] == NO_ANSWER for window in windows]  # bool [B]
-        answers[has_no_answer] = self.place_without_answer
+        answers[has_no_answer] = self.target_without_answer
         # The ids end with the [SEP] after the context, at `end`, before the padding of `EncodeInOrder`.
         ids = [feature.ids[: end + 1] for feature, end in zip(features, ends)]
         return AnswerBatch(
@@ -470,7 +472,7 @@ def tokenize_words(tokenizer: Tokenizer, words: Sequence[str]) -> list[str]:
 
 
 def make_official_windows(
-    file: QuestionFile, tokenizer: Tokenizer, cut: Cut, keep_all: bool = True
+    file: QuestionFile, tokenizer: Tokenizer, cut: WindowConfig, keep_all: bool = True
 ) -> AnswerWindows:
     """Tokenize questions and contexts, and split contexts into windows.
 
@@ -526,10 +528,10 @@ def find_answer(tokenizer: Tokenizer, text: str, words: WordTokens, span: Span) 
         return None
     first = words.first_tokens[first_word]
     tokens = tokenize_words(tokenizer, touched)
-    answer_pieces = tokenizer.tokenize(answer)
-    for index in range(len(tokens) - len(answer_pieces) + 1):
-        if answer_pieces and tokens[index : index + len(answer_pieces)] == answer_pieces:
-            return first + index, first + index + len(answer_pieces) - 1
+    answer_tokens = tokenizer.tokenize(answer)
+    for index in range(len(tokens) - len(answer_tokens) + 1):
+        if answer_tokens and tokens[index : index + len(answer_tokens)] == answer_tokens:
+            return first + index, first + index + len(answer_tokens) - 1
     return first, words.first_tokens[last_word + 1] - 1
 
 
@@ -564,9 +566,9 @@ class EncodeInOrder(EncodeWindows):
     padding.
     """
 
-    place_without_answer = 0
+    target_without_answer = 0
 
-    def __init__(self, tokenizer: Tokenizer, cut: Cut):
+    def __init__(self, tokenizer: Tokenizer, cut: WindowConfig):
         super().__init__(tokenizer, cut)
         self.max_seq_len = cut.max_seq_len
 

@@ -19,7 +19,7 @@ _GOLDEN = 0x9E3779B97F4A7C15  # 2^64 divided by the golden ratio; its multiples 
 _MASK64 = (1 << 64) - 1
 
 
-def temperature(amounts: Mapping[str, float], alpha: float) -> dict[str, float]:
+def apply_temperature(amounts: Mapping[str, float], alpha: float) -> dict[str, float]:
     """Compute sampling probabilities p_l ~ n_l^alpha. XLM-R uses 0.3 for languages, InfoXLM 0.7 for pairs.
 
     Args:
@@ -41,7 +41,7 @@ def temperature(amounts: Mapping[str, float], alpha: float) -> dict[str, float]:
     return {name: weight / total for name, weight in weights.items()}
 
 
-def permuted(positions: np.ndarray, sizes: np.ndarray, keys: np.ndarray) -> np.ndarray:
+def permute(positions: np.ndarray, sizes: np.ndarray, keys: np.ndarray) -> np.ndarray:
     """Return the item at each position of an endless sequence that is permuted differently in each epoch.
 
     A Feistel network permutes the numbers below the smallest power of two that is at least `size`. It is
@@ -103,8 +103,8 @@ class Sampler:
     def __init__(
         self, items: Mapping[str, int], amounts: Mapping[str, float], alpha: float, seed: int, purpose: str
     ):
-        temperature(items, alpha=1.0)  # raises an error if a stream is empty
-        probabilities = temperature(amounts, alpha)
+        apply_temperature(items, alpha=1.0)  # raises an error if a stream is empty
+        probabilities = apply_temperature(amounts, alpha)
         self.names = list(items)
         self.sizes = np.array([items[name] for name in self.names], np.int64)
         self.probabilities = np.array([probabilities[name] for name in self.names])
@@ -126,7 +126,7 @@ class Sampler:
         stream = np.searchsorted(self._thresholds, uniform, side="right")
         # The position in the stream: the number of earlier draws, including this call.
         position = self.positions[stream] + _count_earlier_equals(stream)
-        item = permuted(position, self.sizes[stream], self._stream_keys[stream])
+        item = permute(position, self.sizes[stream], self._stream_keys[stream])
         reverse = (words[:, 1] >> np.uint64(63)).astype(bool)  # its highest bit
         self.positions += np.bincount(stream, minlength=len(self.names))
         self.draws += count

@@ -25,7 +25,7 @@ ENTITIES = ("PER", "ORG", "LOC", "MISC")  # the official order; others follow in
 SCHEMES = {"IO": "I", "IOB": "BI", "IOE": "IE", "IOBES": "BIES", "NONE": ""}
 
 
-def entities(tags: Sequence[str]) -> set[tuple[str, int, int]]:
+def find_entities(tags: Sequence[str]) -> set[tuple[str, int, int]]:
     """The (type, first, last) of each entity, by the rules of conlleval.
 
     The tags are in the scheme IO, IOB, IOE or IOBES. In irregular sequences, too, an I- or E- continues an
@@ -63,7 +63,7 @@ def entities(tags: Sequence[str]) -> set[tuple[str, int, int]]:
 def to_iob2(tags: Sequence[str]) -> list[str]:
     """Convert tags to IOB2."""
     iob2 = [f"I-{tag[2:]}" if tag[2:] else tag for tag in tags]  # O has no type
-    for type_, first, _last in entities(tags):
+    for type_, first, _last in find_entities(tags):
         iob2[first] = f"B-{type_}"
     return iob2
 

@@ -32,7 +32,7 @@ from ernie_m.reader.files.official_tsv import (
     without_blank_end,
 )
 from ernie_m.reader.files.row_errors import RowErrors
-from ernie_m.reader.labels import NO_LABEL, input_hash, normal_label, number_in
+from ernie_m.reader.labels import NO_LABEL, input_hash, normal_label, parse_number
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import FileVersion
@@ -117,7 +117,7 @@ def read_classification(
         except UserError as error:
             raise UserError(f"{error}. {_OTHERS}") from error
         columns = {name: index for index, name in enumerate(header) if name in OFFICIAL}
-        place_b = columns.get("text_b")
+        column_b = columns.get("text_b")
         position = len(first_line)  # byte offset of the next row
         for number, line in enumerate(without_blank_end(file), 2):
             starts.append(position)
@@ -127,7 +127,7 @@ def read_classification(
                 if labels:
                     targets.append(value_of(cells[columns["label"]]))
                 inputs.append(
-                    input_hash(cells[columns["text_a"]], None if place_b is None else cells[place_b])
+                    input_hash(cells[columns["text_a"]], None if column_b is None else cells[column_b])
                 )
                 quoted += has_quotes(cells)
     errors.end(logger.warning)
@@ -142,7 +142,7 @@ def _numbers() -> Callable[[str], float]:
     """Return a function that parses a label as a number, or raises a UserError."""
 
     def number(cell: str) -> float:
-        value = number_in(cell)
+        value = parse_number(cell)
         if value is None:
             raise UserError(f"invalid label '{cell}' (--is_regression true requires numbers)")
         return value
@@ -238,7 +238,7 @@ class EncodeTagged:
 
     def count(self, features: Sequence[TaggedFeature]) -> int:
         """Count the labeled tokens."""
-        return sum(piece_count for feature in features for _, piece_count in feature.words)
+        return sum(token_count for feature in features for _, token_count in feature.words)
 
     def collate(self, features: Sequence[TaggedFeature], indices: np.ndarray, count: int) -> TaggedBatch:
         """Collate features into a batch; see `EncodeExamples`. Each window becomes a row."""
@@ -270,35 +270,35 @@ class EncodeTagged:
             count=count,
         )
 
-    def _feature(self, pieces: list[list[int]], labels: tuple[int, ...] | None) -> TaggedFeature:
+    def _feature(self, ids_of_words: list[list[int]], labels: tuple[int, ...] | None) -> TaggedFeature:
         """Split a sentence into windows.
 
         Args:
-            pieces: the token ids of each word.
+            ids_of_words: the token ids of each word.
             labels: the label id of each word; None: without labels.
         """
         budget = self.max_seq_len - 2  # without [CLS] and [SEP]
-        cut = sum(len(word_ids) > budget for word_ids in pieces)
+        cut = sum(len(word_ids) > budget for word_ids in ids_of_words)
         # A word is truncated to one window. A word without tokens becomes [UNK], because its tag requires a
         # position.
-        pieces = [word_ids[:budget] or [self.tokenizer.unk_id] for word_ids in pieces]
+        ids_of_words = [word_ids[:budget] or [self.tokenizer.unk_id] for word_ids in ids_of_words]
         ids: list[int] = []
         widths: list[int] = []
         words: list[tuple[int, int]] = []
-        for window in cut_windows([len(word_ids) for word_ids in pieces], budget):
+        for window in cut_windows([len(word_ids) for word_ids in ids_of_words], budget):
             window_start = len(ids)
             ids.append(self.tokenizer.cls_id)
             for number in range(window.start, window.end):
                 # A word in an overlap is in two windows, and labeled in one.
                 if window.tagged_start <= number < window.tagged_end:
-                    words.append(self._find_labeled_tokens(pieces[number], start=len(ids)))
-                ids += pieces[number]
+                    words.append(self._find_labeled_tokens(ids_of_words[number], start=len(ids)))
+                ids += ids_of_words[number]
             ids.append(self.tokenizer.sep_id)
             widths.append(len(ids) - window_start)
         targets = [IGNORED] * len(ids)
         if labels is not None:
             for (start, count), label in zip(words, labels):
-                targets[start : start + count] = expanded(label, count, self.inside_label)
+                targets[start : start + count] = expand_label(label, count, self.inside_label)
         return TaggedFeature(ids, targets, widths, words, cut)
 
     def _find_labeled_tokens(self, word_ids: list[int], start: int) -> tuple[int, int]:
@@ -315,7 +315,7 @@ class EncodeTagged:
         return start, 1
 
 
-def expanded(label: int, count: int, inside_label: Sequence[int]) -> list[int]:
+def expand_label(label: int, count: int, inside_label: Sequence[int]) -> list[int]:
     """Return the label ids of the `count` tokens of a word: B-X I-X I-X ...; see `EncodeTagged`."""
     if count == 0:
         return []
@@ -409,22 +409,22 @@ class EncodeTaggedOfficially(EncodeTagged):
         """Compute B x T of the whole step, including padding."""
         return len(features) * max(len(feature.ids) for feature in features)
 
-    def _feature(self, pieces: list[list[int]], labels: tuple[int, ...] | None) -> TaggedFeature:
+    def _feature(self, ids_of_words: list[list[int]], labels: tuple[int, ...] | None) -> TaggedFeature:
         """Truncate a sentence to one window, with O for unknown labels."""
         outside = len(self.inside_label) - 1  # O has the last id
         if labels is None:
-            labels = (outside,) * len(pieces)
+            labels = (outside,) * len(ids_of_words)
         ids = [self.tokenizer.cls_id]
         targets = [outside]
         words = []
-        for word_ids, label in zip(pieces, labels):
+        for word_ids, label in zip(ids_of_words, labels):
             budget = self.max_seq_len - 1 - len(ids)  # `ids` has [CLS]; [SEP] follows
             part = word_ids[:budget]
             start = len(ids) if part else 0  # 0: without labeled tokens
             words.append((start, len(part)))
             ids += part
-            targets += expanded(label, len(part), self.inside_label)
+            targets += expand_label(label, len(part), self.inside_label)
         ids.append(self.tokenizer.sep_id)
         targets.append(outside)
-        cut = sum(count < len(word_ids) for (_, count), word_ids in zip(words, pieces))
+        cut = sum(count < len(word_ids) for (_, count), word_ids in zip(words, ids_of_words))
         return TaggedFeature(ids, targets, [len(ids)], words, cut)

@@ -37,10 +37,10 @@ def _encode_part(tokenizer: Tokenizer, text: str) -> tuple[list[int], list[Span]
     subwords = mapping["pieces"]
     spans = _clean_spans(normal, subwords, mapping["offsets"])
     if tokenizer.text_rules in LIBRARY_RULES:
-        tokens_of_pieces = tokenizer.cut(subwords, numbers)
-        ids = tokenizer.convert_tokens_to_ids(itertools.chain(*tokens_of_pieces))
+        tokens_of_subwords = tokenizer.cut(subwords, numbers)
+        ids = tokenizer.convert_tokens_to_ids(itertools.chain(*tokens_of_subwords))
         spans_of_tokens: list[Span] = []
-        for tokens, (start, end) in zip(tokens_of_pieces, spans):
+        for tokens, (start, end) in zip(tokens_of_subwords, spans):
             spans_of_tokens += _locate_parts(tokens, start, end)
         return ids, spans_of_tokens
     ids = tokenizer.to_ids(numbers)
@@ -79,16 +79,16 @@ def map_to_source(text: str, normal: str) -> list[int] | None:
     return [*sources, len(text)]
 
 
-def _clean_spans(text: str, pieces: list[str], spans: list[Span]) -> list[Span]:
+def _clean_spans(text: str, subwords: list[str], spans: list[Span]) -> list[Span]:
     """Extend spans of `text` to whole characters and strip white space from their ends.
 
     Args:
         text: normalized text.
-        pieces: the subwords of SentencePiece.
+        subwords: the subwords of SentencePiece.
         spans: their spans from SentencePiece.
     """
     cleaned = []
-    for subword, (start, end) in zip(pieces, _whole_characters(text, pieces, spans)):
+    for subword, (start, end) in zip(subwords, _whole_characters(text, subwords, spans)):
         while start < end and _is_space(text[start]):
             start += 1
         while start < end and _is_space(text[end - 1]):
@@ -106,7 +106,7 @@ def _is_space(character: str) -> bool:
     return character.isspace() or character == "▁"
 
 
-def _whole_characters(text: str, pieces: list[str], spans: list[Span]) -> list[Span]:
+def _whole_characters(text: str, subwords: list[str], spans: list[Span]) -> list[Span]:
     """Extend each span to include the character in which it ends.
 
     NFKC expands some characters (½ becomes 1⁄2). If they are split into several subwords, SentencePiece
@@ -114,16 +114,16 @@ def _whole_characters(text: str, pieces: list[str], spans: list[Span]) -> list[S
     """
     if unicodedata.is_normalized("NFKC", text):
         return spans
-    joined = "".join(pieces)
+    joined = "".join(subwords)
     position = 0  # the end of a subword in `joined`
     widened = []
-    for subword, (start, end) in zip(pieces, spans):
+    for subword, (start, end) in zip(subwords, spans):
         position += len(subword)
         if end < len(text):
             # This subword has a part of the expansion of the next character that later ones lack.
             expansion = unicodedata.normalize("NFKC", text[end]).replace(" ", "▁")
-            is_in_later_pieces = joined.startswith(expansion, position)
-            if len(expansion) > 1 and not is_in_later_pieces:
+            is_in_later_subwords = joined.startswith(expansion, position)
+            if len(expansion) > 1 and not is_in_later_subwords:
                 end += 1
         widened.append((start, end))
     return widened

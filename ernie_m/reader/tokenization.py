@@ -49,17 +49,17 @@ from ernie_m.utils.errors import UserError, command_name, listed, shown
 from ernie_m.utils.files import Folder, read_bytes
 from ernie_m.utils.logging import logger
 
-_PIECE_MODEL_NAMES = ("piece.model", BPE_MODEL, TOKENIZER_JSON)
+_MODEL_NAMES = ("piece.model", BPE_MODEL, TOKENIZER_JSON)
 # A vocabulary that lacks more subwords than this does not match the SentencePiece model, nor does a dict.txt
 # with more tokens than this that are not subwords. Fewer become [UNK] with a warning, unless the model has
 # rows for them: then lines were lost, and all later ids are wrong. A fairseq model has a row for each line of
 # its dict.txt.
-_MAX_ODD_PIECES = 10
+_MAX_ODD_SUBWORDS = 10
 # Maximum number of unused rows of an embedding matrix, which may be padded to a multiple of 64 or 128;
 # E5-small has 35.
 _MOST_UNREAD_ROWS = 128
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_CUT_PIECE = -1  # marks a subword that rule 5 splits
+_SPLIT = -1  # marks a subword that rule 5 splits
 _FEW_TEXTS = 8  # up to this number, texts are encoded one by one
 
 _FOREIGN = {"tokenizer_config.json", "model_config.json"}  # written by other libraries
@@ -147,9 +147,9 @@ class Tokenizer:
         self.vocab_path = None if vocab_path is None else Path(vocab_path).absolute()
         self.piece_model_path = Path(piece_model_path).absolute()
         self.piece_model = _read_sentencepiece_model(piece_model_path)
-        self.processor, self._pieces = _load_sentencepiece_model(self.piece_model, piece_model_path)
+        self.processor, self._subwords = _load_sentencepiece_model(self.piece_model, piece_model_path)
         # A subword's number in the model is not its id in the vocabulary.
-        subword_numbers = list(range(len(self._pieces)))
+        subword_numbers = list(range(len(self._subwords)))
         is_special = np.logical_or(
             self.processor.IsUnknown(subword_numbers), self.processor.IsControl(subword_numbers)
         )
@@ -183,7 +183,7 @@ class Tokenizer:
             UserError: the SentencePiece model is missing, or as `read_tokenizer_rules` and `Tokenizer`.
         """
         folder = Path(folder)
-        models = [folder / name for name in _PIECE_MODEL_NAMES if (folder / name).is_file()]
+        models = [folder / name for name in _MODEL_NAMES if (folder / name).is_file()]
         if not models:
             raise missing_sentencepiece_model(folder)
         vocabs = [folder / name for name in (VOCAB, DICT) if (folder / name).is_file()]
@@ -244,7 +244,7 @@ class Tokenizer:
 
     def ordinary_subwords(self) -> list[str]:
         """Return the subwords of the SentencePiece model in order, without unknown and control symbols."""
-        return list(itertools.compress(self._pieces, self._is_ordinary))
+        return list(itertools.compress(self._subwords, self._is_ordinary))
 
     def scores(self) -> dict[str, float]:
         """Return the score of each ordinary subword of the SentencePiece model."""
@@ -254,7 +254,7 @@ class Tokenizer:
     def derived_vocab(self) -> dict[str, int]:
         """Derive the vocabulary from the SentencePiece model, as XLM-R; see `derive_vocab`."""
         numbers = itertools.compress(itertools.count(), self._is_ordinary)
-        return derive_vocab(dict(zip(numbers, self.ordinary_subwords())), len(self._pieces))
+        return derive_vocab(dict(zip(numbers, self.ordinary_subwords())), len(self._subwords))
 
     def convert_ids_to_tokens(self, ids: Sequence[int]) -> list[str]:
         """Convert ids to tokens, [UNK] for an unknown id."""
@@ -281,8 +281,8 @@ class Tokenizer:
                 continue
             normal = self.normalize(part)
             subwords = self.processor.EncodeAsPieces(normal)
-            for tokens_of_piece in self.cut(subwords, self.processor.EncodeAsIds(normal)):
-                tokens += tokens_of_piece
+            for tokens_of_subword in self.cut(subwords, self.processor.EncodeAsIds(normal)):
+                tokens += tokens_of_subword
         return tokens
 
     def encode(self, text: str) -> list[int]:
@@ -295,7 +295,7 @@ class Tokenizer:
         """Tokenize many texts to ids, in order; faster than `encode` for each."""
         if self._added is None:
             return self._encode_plain(texts)
-        parts_of_texts = [[part for _place, part in self.parts(text)] for text in texts]
+        parts_of_texts = [[part for _offset, part in self.parts(text)] for text in texts]
         all_parts = dict.fromkeys(itertools.chain(*parts_of_texts))  # distinct parts
         plain_parts = [part for part in all_parts if part not in self.added_tokens]
         ids_of = dict(zip(plain_parts, self._encode_plain(plain_parts)))  # part -> its ids
@@ -388,20 +388,20 @@ class Tokenizer:
         normal = [self.normalize(text) for text in texts]
         ids_of_texts = []
         for subwords in self.processor.Encode(normal, out_type=str, num_threads=1):
-            tokens_of_pieces = self.cut(subwords, numbers=[])  # these rules do not use numbers
-            ids_of_texts.append(self.convert_tokens_to_ids(itertools.chain(*tokens_of_pieces)))
+            tokens_of_subwords = self.cut(subwords, numbers=[])  # these rules do not use numbers
+            ids_of_texts.append(self.convert_tokens_to_ids(itertools.chain(*tokens_of_subwords)))
         return ids_of_texts
 
-    def cut(self, pieces: list[str], numbers: list[int]) -> list[list[str]]:
+    def cut(self, subwords: list[str], numbers: list[int]) -> list[list[str]]:
         """Split each subword of a text into tokens by the text rules.
 
         Args:
             numbers: the numbers of the subwords in the SentencePiece model.
         """
         if self.text_rules in LIBRARY_RULES:
-            return split_subwords(pieces, keeps_spaces=self.text_rules == "transformers")
+            return split_subwords(subwords, keeps_spaces=self.text_rules == "transformers")
         # Only rule 5 splits subwords, see `digit_comma`.
-        return [self.digit_comma.get(number, [subword]) for number, subword in zip(numbers, pieces)]
+        return [self.digit_comma.get(number, [subword]) for number, subword in zip(numbers, subwords)]
 
     def _read_vocab(self) -> dict[str, int]:
         """Read token -> id from vocab.txt or dict.txt, or derive it from the SentencePiece model.
@@ -426,7 +426,7 @@ class Tokenizer:
             odd = [subword for subword in subwords if subword not in vocab]
         if is_dict or odd:
             self._most_unread_rows = 0
-        if len(odd) > _MAX_ODD_PIECES:
+        if len(odd) > _MAX_ODD_SUBWORDS:
             raise UserError(
                 f"{self.piece_model_path} does not match {self.vocab_path}: {len(odd)} subwords are in "
                 f"only one of them ('{shown(odd[0])}', ...). Use the files of one model"
@@ -441,7 +441,7 @@ class Tokenizer:
     def _split_digit_comma(self) -> dict[int, list[str]]:
         """Apply rule 5 to the subwords of the model: number -> replacement of each changed one."""
         cuts = {}
-        for number, (subword, is_ordinary) in enumerate(zip(self._pieces, self._is_ordinary)):
+        for number, (subword, is_ordinary) in enumerate(zip(self._subwords, self._is_ordinary)):
             ends_in_digit_comma = len(subword) > 1 and subword[-1] == "," and subword[-2].isdigit()
             if not (is_ordinary and ends_in_digit_comma):
                 continue
@@ -456,22 +456,22 @@ class Tokenizer:
 
     def _list_token_ids(self) -> list[int]:
         """Return the id of each subword of the model; _CUT_PIECE if rule 5 splits it."""
-        ids = [self.unk_id] * len(self._pieces)
-        for number, (subword, is_ordinary) in enumerate(zip(self._pieces, self._is_ordinary)):
+        ids = [self.unk_id] * len(self._subwords)
+        for number, (subword, is_ordinary) in enumerate(zip(self._subwords, self._is_ordinary)):
             if is_ordinary:
                 ids[number] = self.vocab.get(subword, self.unk_id)
         for number in self.digit_comma:
-            ids[number] = _CUT_PIECE
+            ids[number] = _SPLIT
         return ids
 
     def to_ids(self, numbers: list[int]) -> list[int]:
         """Apply rules 5 and 6: convert the numbers of a text's subwords to ids."""
         ids = [self._id_of_subword[number] for number in numbers]
-        if _CUT_PIECE not in ids:
+        if _SPLIT not in ids:
             return ids
         cut_ids = []
         for number, id_ in zip(numbers, ids):
-            if id_ == _CUT_PIECE:
+            if id_ == _SPLIT:
                 cut_ids += self.convert_tokens_to_ids(self.digit_comma[number])
             else:
                 cut_ids.append(id_)

@@ -23,7 +23,7 @@ OTHER_KIND = (
     "its ids differ from XLM-R's; only models with the vocabulary of XLM-R or ERNIE-M are supported, such "
     "as multilingual E5 and BGE-M3"
 )
-_FIRST_PIECES = ["<s>", "<pad>", "</s>", "<unk>"]
+_FIRST_TOKENS = ["<s>", "<pad>", "</s>", "<unk>"]
 
 
 def _how_to_get_model() -> str:
@@ -49,13 +49,13 @@ def piece_model_from_json(path: str | os.PathLike) -> bytes:
     check_parts(path, contents)
     model = _parsed(b"")
     try:
-        *subwords, (last, _score) = contents["model"]["vocab"][len(_FIRST_PIECES) :]
+        *subwords, (last, _score) = contents["model"]["vocab"][len(_FIRST_TOKENS) :]
         if last != XLM_R_NAMES[MASK]:
             raise ValueError(f"its vocab ends with {shown(last)}")
         model.trainer_spec.model_type = UNIGRAM
         model.normalizer_spec.precompiled_charsmap = _charsmap(contents)
         # In the JSON four special tokens are first and <mask> is last.
-        add_pieces(model, subwords)
+        add_subwords(model, subwords)
     except (TypeError, ValueError) as error:
         raise UserError(f"{path}: corrupt, or not XLM-R's ({error!r}). {_how_to_get_model()}") from error
     content = model.SerializeToString(deterministic=True)
@@ -63,7 +63,7 @@ def piece_model_from_json(path: str | os.PathLike) -> bytes:
     return content
 
 
-def add_pieces(model: Any, scored: Iterable[tuple[str, float]]) -> None:
+def add_subwords(model: Any, scored: Iterable[tuple[str, float]]) -> None:
     """Add SentencePiece's special symbols to a `ModelProto`, and then subwords with scores."""
     for name, kind in (("<unk>", "UNKNOWN"), ("<s>", "CONTROL"), ("</s>", "CONTROL")):
         model.pieces.add(piece=name, score=0.0, type=kind)
@@ -103,9 +103,9 @@ def _other_parts(
     """Yield the unsupported parts, with their values."""
     model = contents["model"]
     vocab = model["vocab"] if model.get("type") == "Unigram" else []
-    first_pieces = [subword for subword, score in vocab if math.isfinite(score)][: len(_FIRST_PIECES)]
-    if first_pieces != _FIRST_PIECES or model["unk_id"] != _FIRST_PIECES.index("<unk>"):
-        yield f"model {shown(model.get('type'))} with a vocab that begins with {shown(first_pieces)}"
+    first_tokens = [subword for subword, score in vocab if math.isfinite(score)][: len(_FIRST_TOKENS)]
+    if first_tokens != _FIRST_TOKENS or model["unk_id"] != _FIRST_TOKENS.index("<unk>"):
+        yield f"model {shown(model.get('type'))} with a vocab that begins with {shown(first_tokens)}"
 
     steps = list_steps(contents["normalizer"], "normalizers")
     about_spaces = (one_space(" "), one_space("▁"))  # as Strip

@@ -11,18 +11,18 @@ _SPACE = "▁"
 _MARKS = frozenset(",;:.?!~，；：。？！《》【】")  # each is a token, as are basic Han characters
 
 
-def split_subwords(pieces: Sequence[str], keeps_spaces: bool) -> list[list[str]]:
+def split_subwords(subwords: Sequence[str], keeps_spaces: bool) -> list[list[str]]:
     """Split each subword of a text into tokens.
 
     Args:
-        pieces: the subwords of SentencePiece.
+        subwords: the subwords of SentencePiece.
         keeps_spaces: whether to keep a lone "▁" before a subword that does not begin with "▁", as in
             transformers; PaddleNLP drops it.
     """
     tokens = []
-    for number, subword in enumerate(pieces):
+    for number, subword in enumerate(subwords):
         if subword == _SPACE:
-            following = pieces[number + 1] if number + 1 < len(pieces) else _SPACE
+            following = subwords[number + 1] if number + 1 < len(subwords) else _SPACE
             stays = keeps_spaces and number > 0 and not following.startswith(_SPACE)
             tokens.append([_SPACE] if stays else [])
         else:
@@ -30,28 +30,28 @@ def split_subwords(pieces: Sequence[str], keeps_spaces: bool) -> list[list[str]]
     return tokens
 
 
-def _cut(piece: str) -> list[str]:
+def _cut(subword: str) -> list[str]:
     """Split a subword at Han characters, at marks, and between digits and other characters.
 
     "▁" is joined with what follows, and dropped before a Han character or a mark.
     """
     tokens = []
     start = 0  # the start of the next token
-    for index, character in enumerate(piece):
+    for index, character in enumerate(subword):
         if character == _SPACE:
             continue
         is_token = "\u4e00" <= character <= "\u9fff" or character in _MARKS
-        is_border = index > 0 and character.isdigit() != piece[index - 1].isdigit()
+        is_border = index > 0 and character.isdigit() != subword[index - 1].isdigit()
         if not (is_token or is_border):
             continue
-        if index > start and piece[start:index] != _SPACE:  # the text before it, unless a lone "▁"
-            tokens.append(piece[start:index])
+        if index > start and subword[start:index] != _SPACE:  # the text before it, unless a lone "▁"
+            tokens.append(subword[start:index])
         start = index
         if is_token:
             tokens.append(character)
             start = index + 1
-    if start < len(piece):
-        tokens.append(piece[start:])
+    if start < len(subword):
+        tokens.append(subword[start:])
     return tokens
 
 

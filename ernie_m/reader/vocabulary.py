@@ -104,7 +104,7 @@ def _read_dict(path: str | os.PathLike) -> dict[str, int]:
     return vocab
 
 
-def derive_vocab(pieces: Mapping[int, str], size: int) -> dict[str, int]:
+def derive_vocab(subwords: Mapping[int, str], size: int) -> dict[str, int]:
     """Derive the ids of XLM-R and ERNIE-M from a SentencePiece model: [CLS] [PAD] [SEP] [UNK], subwords,
     [MASK].
 
@@ -112,15 +112,15 @@ def derive_vocab(pieces: Mapping[int, str], size: int) -> dict[str, int]:
     which follow three special ones, this gives the 250,002 ids of the paper (appendix A.2).
 
     Args:
-        pieces: number in the model -> subword, without unknown and control symbols.
+        subwords: number in the model -> subword, without unknown and control symbols.
         size: the number of all subwords.
 
     Raises:
         UserError: a subword is duplicate, or has the name or id of a special token.
     """
     vocab = {CLS: 0, PAD: 1, SEP: 2, UNK: 3, MASK: size + 1}
-    vocab |= {subword: number + 1 for number, subword in pieces.items()}
-    if len(set(vocab.values())) < len(SPECIAL_TOKENS) + len(pieces):
+    vocab |= {subword: number + 1 for number, subword in subwords.items()}
+    if len(set(vocab.values())) < len(SPECIAL_TOKENS) + len(subwords):
         raise UserError(
             "unsupported SentencePiece model (expected unique subwords, none named as a special token such "
             "as [CLS], after the three special ones <unk>, <s> and </s>)"

@@ -123,11 +123,11 @@ def _xlm_r_json(tokenizer: Tokenizer, separators: int) -> dict[str, Any]:
             )
     added_tokens = tokenizer.added_tokens
     token_count = len(tokenizer.vocab)
-    piece_count = token_count - len(added_tokens)
-    if list(added_tokens.values()) != list(range(piece_count, token_count)):
+    subword_count = token_count - len(added_tokens)
+    if list(added_tokens.values()) != list(range(subword_count, token_count)):
         raise UserError(
             f"{tokenizer.piece_model_path}: the ids of added tokens "
-            f"({', '.join(map(str, added_tokens.values()))}) do not follow the {piece_count} tokens, which "
+            f"({', '.join(map(str, added_tokens.values()))}) do not follow the {subword_count} tokens, which "
             "XLM-R's format requires. Set --to ernie-m"
         )
     subwords = {token: id_ for token, id_ in tokenizer.vocab.items() if token not in added_tokens}
@@ -180,13 +180,13 @@ def _xlm_r_json(tokenizer: Tokenizer, separators: int) -> dict[str, Any]:
         "model": {
             "type": "Unigram",
             "unk_id": tokenizer.vocab[UNK],
-            "vocab": _scored_pieces(subwords, model),
+            "vocab": _list_scores(subwords, model),
             "byte_fallback": model.trainer_spec.byte_fallback,
         },
     }
 
 
-def _scored_pieces(vocab: Mapping[str, int], model: ModelProto) -> list[list[Any]]:
+def _list_scores(vocab: Mapping[str, int], model: ModelProto) -> list[list[Any]]:
     """Return [token, score] for each id. Tokens that are not in the SentencePiece model have a score too low
     to be chosen.
 
@@ -197,11 +197,11 @@ def _scored_pieces(vocab: Mapping[str, int], model: ModelProto) -> list[list[Any
     }  # negative: logarithms of probabilities
     unknown_letter = min(scores.values()) - 10  # SentencePiece's score of an unknown letter
     scores |= dict.fromkeys(SPECIAL_TOKENS, 0.0)
-    scored_pieces = []
+    scored_tokens = []
     for token in tokens_by_id(vocab):
         score = scores.get(token, len(token) * unknown_letter - 10)  # below the score of its single letters
-        scored_pieces.append([XLM_R_NAMES.get(token, token), score])
-    return scored_pieces
+        scored_tokens.append([XLM_R_NAMES.get(token, token), score])
+    return scored_tokens
 
 
 def _template(form: str) -> list[dict[str, Any]]:

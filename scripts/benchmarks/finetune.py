@@ -21,7 +21,7 @@ import numpy as np
 from ernie_m.data.data_sets import COLUMNS, read_table
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.open_model import open_model
-from ernie_m.reader.batching import Batches, EncodePairs, Example, in_shares, pad
+from ernie_m.reader.batching import Batches, EncodePairs, Example, pad, split_by_work
 from ernie_m.utils.args import PositiveInt, option, parse_options
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.paddle_settings import prepare
@@ -145,7 +145,7 @@ def load_ernie_m(given: dict[str, Any], amp: str = "none") -> Callable[[Sequence
     def split_batch(batch: Sequence) -> list[Sequence]:
         """Split a batch into parts of similar length, as `Batches` does."""
         lengths = np.array([len(ids) for ids, _ in batch])
-        shares = in_shares(np.argsort(lengths, kind="stable"), lengths, share_tokens())
+        shares = split_by_work(np.argsort(lengths, kind="stable"), lengths, share_tokens())
         return [[batch[index] for index in share] for share in shares]
 
     return our_step(model, loss_of, amp, split_batch)

@@ -209,14 +209,14 @@ def our_step(
     model: Any,
     loss_of: Callable[[Any, Any], Any],
     amp: str,
-    in_shares: Callable[[Any], list] = lambda batch: [batch],
+    split_by_work: Callable[[Any], list] = lambda batch: [batch],
 ) -> Callable[[Any], None]:
     """Return a function that performs a training step of this project on a batch.
 
     Args:
         loss_of: model and part of a batch -> contribution of the part to the batch's loss.
         amp: "none" or "bf16".
-        in_shares: splits a batch into parts.
+        split_by_work: splits a batch into parts.
     """
     from ernie_m.model.optimization import build_optimizer
     from ernie_m.training.engine import Engine
@@ -227,7 +227,7 @@ def our_step(
     engine = Engine(model.train(), optimizer, clip_norm=CLIP_NORM, precision=precision)
 
     def step(batch: Any) -> None:
-        engine.step(in_shares(batch), lambda model, part: (loss_of(model, part), {}))  # no sums to log
+        engine.step(split_by_work(batch), lambda model, part: (loss_of(model, part), {}))  # no sums to log
 
     return step
 

@@ -6,7 +6,7 @@ import pytest
 
 from ernie_m.finetune.eval_mlqa import answer_scores, exact_match, f1, normalize, rules_language
 from ernie_m.reader.files.squad import read_squad
-from ernie_m.reader.labels import named_language
+from ernie_m.reader.labels import parse_language
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_scores_by_hand():
     ],
 )
 def test_the_language_that_a_name_says(language, names):
-    assert {name: named_language(name) for name in names.split()} == dict.fromkeys(names.split(), language)
+    assert {name: parse_language(name) for name in names.split()} == dict.fromkeys(names.split(), language)
 
 
 def test_names_without_rules_are_logged_once(caplog):

@@ -8,7 +8,7 @@ import pytest
 from ernie_m.finetune.metrics import MatchCounts, entity_scores
 from ernie_m.finetune.sequence_label import Tagging
 from ernie_m.reader.files.official_tags import Sentence
-from ernie_m.reader.tag_schemes import entities
+from ernie_m.reader.tag_schemes import find_entities
 from tests.helpers.conll import read_conll
 from tests.helpers.letters import Letters
 from tests.launching import error_of
@@ -57,7 +57,7 @@ def test_chunks_of_parts_of_speech(tags, chunks):
 
     seqeval takes the first letter of a tag for its prefix, as B is that of B-PER, and the rest for the type.
     """
-    assert entities([*tags.split(), "O"]) == chunks
+    assert find_entities([*tags.split(), "O"]) == chunks
 
 
 def test_conlleval_on_600_sequences(data_dir):

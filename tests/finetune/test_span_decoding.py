@@ -5,7 +5,7 @@ import pytest
 
 from ernie_m.finetune.eval_mlqa import answer_scores
 from ernie_m.finetune.mrc import QuestionAnswering, SpanScores, best_spans
-from ernie_m.reader.mrc_reader import NO_ANSWER, AnswerWindows, ContextWindow, Cut
+from ernie_m.reader.mrc_reader import NO_ANSWER, AnswerWindows, ContextWindow, WindowConfig
 from ernie_m.reader.tokenization import Tokenizer
 
 
@@ -48,7 +48,7 @@ def test_best_spans_against_brute_force(starts, ends, max_length, count):
 def toy_data(answering_folder):
     """A task, and 6 questions on 3 texts, each in several windows. Some tokens are lone spaces."""
     tokenizer = Tokenizer(None, answering_folder / "piece.model")
-    cut = Cut(max_seq_len=40, max_query_length=8, doc_stride=12)
+    cut = WindowConfig(max_seq_len=40, max_query_length=8, doc_stride=12)
     task = QuestionAnswering(tokenizer, cut, max_answer_length=100, n_best=3)
     return task, task.read(answering_folder / "dev.de.json", "dev")
 
@@ -84,7 +84,7 @@ def test_the_best_different_texts_are_kept(toy_data, monkeypatch, n_best, charac
         predictions.append(scores)
     for number, answers in enumerate(task.rank(data, predictions)):
         spans = []
-        for index in data.of_question(number):
+        for index in data.question_windows(number):
             spans += all_spans(predictions[index], task.max_answer_length)
         texts = {}  # text -> the largest sum of logits of its spans, and the logit of the first token
         for total, first, last, start_logit in sorted(spans, reverse=True):
@@ -104,7 +104,7 @@ def test_the_best_different_texts_are_kept(toy_data, monkeypatch, n_best, charac
 
 def question_of(data: AnswerWindows, window: int) -> int:
     """The number of the question of window number `window`."""
-    (question,) = [n for n in range(len(data.file.questions)) if window in data.of_question(n)]
+    (question,) = [n for n in range(len(data.file.questions)) if window in data.question_windows(n)]
     return question
 
 
@@ -133,7 +133,7 @@ def test_the_gold_span_survives_tokens_and_windows(data_dir):
     files = {}  # path -> language
     for language in ("en", "es", "de", "hi", "zh"):
         files[data_dir / f"qa/mlqa-dev/dev-context-{language}-question-{language}.json"] = language
-    cut = Cut(max_seq_len=384, max_query_length=64, doc_stride=128)
+    cut = WindowConfig(max_seq_len=384, max_query_length=64, doc_stride=128)
     task = QuestionAnswering(tokenizer, cut, max_answer_length=100, n_best=1)
     exact_matches = {}
     for path, language in sorted(files.items()):

@@ -30,7 +30,7 @@ from ernie_m.pretrain.objectives import OF_THE_PAPER, get_class
 from ernie_m.pretrain.packing import MicroBatch
 from ernie_m.pretrain.pretraining import objectives_loss, send_step
 from ernie_m.reader.batching import ExampleBatch
-from ernie_m.reader.mrc_reader import Cut
+from ernie_m.reader.mrc_reader import WindowConfig
 from ernie_m.reader.task_reader import IGNORED
 from ernie_m.training import distributed
 from ernie_m.training.engine import Engine, Step
@@ -92,7 +92,7 @@ def toy_tasks() -> dict[str, ToyTask]:
     tokenizer: Any = SimpleNamespace(
         cls_id=VOCABULARY.cls_id, sep_id=VOCABULARY.sep_id, pad_id=VOCABULARY.pad_id, vocab={}
     )
-    cut = Cut(LONGEST, max_query_length=8, doc_stride=4)
+    cut = WindowConfig(LONGEST, max_query_length=8, doc_stride=4)
     return {
         "classification": ToyTask(Classification(tokenizer, "abc", LONGEST), _classes),
         "several labels": ToyTask(MultiLabelClassification(tokenizer, "abc", LONGEST), _sets_of_labels),

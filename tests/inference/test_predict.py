@@ -35,7 +35,7 @@ from ernie_m.inference.tasks.search import read_corpus
 from ernie_m.model.packed_layout import PackedLayout
 from ernie_m.model.preprocessing import PreprocessingConfig
 from ernie_m.reader.files.official_tags import JOINT, Sentence
-from ernie_m.reader.mrc_reader import Cut
+from ernie_m.reader.mrc_reader import WindowConfig
 from ernie_m.utils import files
 from ernie_m.utils.args import parse_options
 from ernie_m.vectors.encode import PaddleEncoder
@@ -155,7 +155,7 @@ def test_windows_as_in_training(models):
     loaded = load(models / "answer")
     task = make_predictor("question-answering", loaded).task
     assert (task.cut, task.max_answer_length) == (
-        Cut(max_seq_len=62, max_query_length=29, doc_stride=128, split_han=True),
+        WindowConfig(max_seq_len=62, max_query_length=29, doc_stride=128, split_han=True),
         100,
     )
     loaded.preprocessing = PreprocessingConfig(
@@ -164,7 +164,7 @@ def test_windows_as_in_training(models):
     predictor = make_predictor("question-answering", loaded)
     task = predictor.task
     assert (task.cut, task.max_answer_length) == (
-        Cut(max_seq_len=40, max_query_length=9, doc_stride=7, split_han=False, separators=2),
+        WindowConfig(max_seq_len=40, max_query_length=9, doc_stride=7, split_han=False, separators=2),
         3,
     )
     request = predictor.parse({"question": TEXTS[0], "context": " ".join(TEXTS)})

@@ -6,7 +6,7 @@ from seqeval.metrics import f1_score, precision_score, recall_score
 from seqeval.metrics.sequence_labeling import get_entities
 
 from ernie_m.finetune.metrics import entity_scores
-from ernie_m.reader.tag_schemes import entities
+from ernie_m.reader.tag_schemes import find_entities
 
 # The tags of Universal Dependencies, and others.
 TAGS = [
@@ -36,7 +36,7 @@ def test_equals_seqeval(seed):
     joined = []
     for tags_of_sentence in gold:
         joined += [*tags_of_sentence, "O"]  # seqeval puts an O behind each sentence, too
-    assert entities(joined) == set(get_entities(gold))
+    assert find_entities(joined) == set(get_entities(gold))
     scores = entity_scores(gold, predicted)
     assert scores.precision == pytest.approx(100 * precision_score(gold, predicted), abs=1e-10)
     assert scores.recall == pytest.approx(100 * recall_score(gold, predicted), abs=1e-10)

@@ -14,7 +14,7 @@ from ernie_m.reader import corpus
 from ernie_m.reader.corpus import (
     Blocks,
     Corpus,
-    long_pairs,
+    describe_long_pairs,
     map_array,
     open_corpus_tokenizer,
     pack_lines,
@@ -101,7 +101,7 @@ def test_pairs_that_are_too_long(path, longest):
     too_many = np.maximum(lengths + 4 - longest, 0)
     share = f"{too_many.sum() / lengths.sum():.1%}"
     named = f", {share} of de-en, {share} of de-fr" if too_many.sum() > 0.1 * lengths.sum() else ""
-    line = long_pairs(streams, longest)
+    line = describe_long_pairs(streams, longest)
     assert line.startswith(f"{2 * np.count_nonzero(too_many)} of 600 pairs exceed ")
     assert line.endswith(f" {longest}; {share} of all tokens are truncated{named}")
 

@@ -11,9 +11,9 @@ from ernie_m.reader.batching import Batches
 from ernie_m.reader.files.squad import read_squad
 from ernie_m.reader.mrc_reader import (
     NO_ANSWER,
-    Cut,
     EncodeInOrder,
     EncodeWindows,
+    WindowConfig,
     cut_windows,
     encode_for_answers,
     find_tokens,
@@ -24,8 +24,8 @@ from ernie_m.reader.mrc_reader import (
 from tests.launching import error_of
 from tests.reader.conftest import SENTENCES
 
-WHOLE = Cut(max_seq_len=512, max_query_length=64, doc_stride=128)  # no context is cut
-SMALL = Cut(max_seq_len=30, max_query_length=8, doc_stride=7)
+WHOLE = WindowConfig(max_seq_len=512, max_query_length=64, doc_stride=128)  # no context is cut
+SMALL = WindowConfig(max_seq_len=30, max_query_length=8, doc_stride=7)
 
 TEXT = "Anna lives in Rome. Bela, who knows her, lives in Oslo."
 
@@ -233,7 +233,7 @@ def test_answers_in_windows(write, tokenizer):
     answers = ["brown fox", "1,000 people", "été", "über den", "Fuchs springt über den faulen Hund"]
     questions = [(str(number), "Who? " * 20, text) for number, text in enumerate(answers)]
     data = read_windows(write({context: questions}), "dev", tokenizer, SMALL)
-    windows_of_one = len(data.of_question(0))
+    windows_of_one = len(data.question_windows(0))
     assert windows_of_one > 5 and len(data) == len(questions) * windows_of_one
     spans = data.spans[0]  # of the only context
     for number, text in enumerate(answers):
@@ -241,7 +241,7 @@ def test_answers_in_windows(write, tokenizer):
         first, last = find_tokens(spans, context, (start, start + len(text)))
         covered = context[spans[first, 0] : spans[last, 1]]
         assert text in covered and len(covered.split()) == len(text.split())  # no word more
-        for window in map(data.__getitem__, data.of_question(number)):
+        for window in map(data.__getitem__, data.question_windows(number)):
             assert len(window.question_ids) == SMALL.max_query_length
             assert len(window.question_ids) + len(window.context_ids) + 3 <= SMALL.max_seq_len
             has_answer = window.start <= first and last < window.start + len(window.context_ids)
@@ -259,7 +259,7 @@ def test_training_windows_without_the_answer_are_left_out(write, tokenizer, capl
     assert line in caplog.text
     everything = make_windows(read_squad(path, "train"), tokenizer, SMALL)
     assert len(everything) == len(read_windows(path, "dev", tokenizer, SMALL)) > 10
-    assert len(everything.of_question(2)) == 0  # an empty context
+    assert len(everything.question_windows(2)) == 0  # an empty context
     path = write({context: [("1", "Who?", "absent")]})
     assert f"{path}: " in error_of(read_windows, path, "train", tokenizer, SMALL)
     path = write({"": [("1", "Who?", "")]})
@@ -268,9 +268,11 @@ def test_training_windows_without_the_answer_are_left_out(write, tokenizer, capl
 
 def test_a_question_leaves_room_for_the_context(write, tokenizer):
     """Of 67 tokens a question of 64 and 3 special tokens leave none for a context, and of 68 one."""
-    assert "--max_query_length 64" in error_of(Cut, max_seq_len=67, max_query_length=64, doc_stride=128)
+    assert "--max_query_length 64" in error_of(
+        WindowConfig, max_seq_len=67, max_query_length=64, doc_stride=128
+    )
     path = write({"quick fox": [("1", "Who? " * 99, "fox")]})
-    cut = Cut(max_seq_len=68, max_query_length=64, doc_stride=128)
+    cut = WindowConfig(max_seq_len=68, max_query_length=64, doc_stride=128)
     data = read_windows(path, "dev", tokenizer, cut)
     assert [len(window.context_ids) for window in data] == [1] * len(tokenizer.encode("quick fox"))
 
@@ -280,7 +282,7 @@ def test_a_question_that_just_fits_is_not_cut(write, tokenizer):
     path = write({"quick fox": [("1", "quick fox", "fox")]})
     size = len(tokenizer.encode("quick fox"))
     for length, is_cut in ((size, False), (size - 1, True)):
-        data = read_windows(path, "dev", tokenizer, Cut(30, length, doc_stride=7))
+        data = read_windows(path, "dev", tokenizer, WindowConfig(30, length, doc_stride=7))
         assert data.cut == [is_cut]
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from ernie_m.reader.files.squad import Question, QuestionFile
-from ernie_m.reader.mrc_reader import Cut, cut_officially, cut_windows, make_official_windows
+from ernie_m.reader.mrc_reader import WindowConfig, cut_officially, cut_windows, make_official_windows
 from ernie_m.reader.tokenization import Tokenizer
 from tests.toys import train_pieces
 
@@ -58,7 +58,7 @@ def test_an_answer_has_whole_words_or_its_own_pieces(tokenizer, text, answer, ex
     start = text.index(answer)
     span = (start, start + len(answer))
     file = QuestionFile(None, [text], [Question("1", "where", 0, (answer,), span)])
-    windows = make_official_windows(file, tokenizer, Cut(60, 10, 20, split_han=False))
+    windows = make_official_windows(file, tokenizer, WindowConfig(60, 10, 20, split_han=False))
     (window,) = windows
     first, last = window.answer
     spans = windows.spans[0]
@@ -69,6 +69,6 @@ def test_a_question_whose_answer_is_not_found_is_left_out_of_training(tokenizer)
     """A vertical tab is no white space to the words, but it is to the answer."""
     text = "old\x0brome in 1985."
     file = QuestionFile(None, [text], [Question("1", "where", 0, ("old\x0brome",), (0, 8))])
-    cut = Cut(60, 10, 20, split_han=False)
+    cut = WindowConfig(60, 10, 20, split_han=False)
     assert len(make_official_windows(file, tokenizer, cut, keep_all=False)) == 0
     assert len(make_official_windows(file, tokenizer, cut)) == 1

@@ -7,7 +7,7 @@ from dataclasses import fields
 import numpy as np
 import pytest
 
-from ernie_m.reader.sampling import Draws, Sampler, permuted, temperature
+from ernie_m.reader.sampling import Draws, Sampler, apply_temperature, permute
 from tests.launching import error_of
 
 # stream -> how many items it has, and the amount of text by which it is weighed against the others
@@ -37,7 +37,7 @@ def joined(parts: list[Draws]) -> Draws:
 def items_at(positions, size, key=5):
     """The items at some positions of one stream, which has `size` items; `key` decides their order."""
     count = len(positions)
-    return permuted(np.asarray(positions), np.full(count, size), np.full(count, key, np.uint64))
+    return permute(np.asarray(positions), np.full(count, size), np.full(count, key, np.uint64))
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 63, 64, 65, 1000, 4097])
@@ -58,10 +58,10 @@ def test_streams_have_their_own_orders_and_may_have_a_trillion_items():
 
 def test_temperature_by_hand():
     # 1^(1/2) : 16^(1/2) = 1 : 4
-    assert temperature({"a": 1, "b": 16}, 0.5) == {"a": 0.2, "b": 0.8}
-    assert temperature({"a": 1, "b": 16}, 0.0) == {"a": 0.5, "b": 0.5}
-    assert "nothing to sample from sw" in error_of(temperature, {"en": 3, "sw": 0}, 0.3)
-    assert "no streams" in error_of(temperature, {}, 0.3)
+    assert apply_temperature({"a": 1, "b": 16}, 0.5) == {"a": 0.2, "b": 0.8}
+    assert apply_temperature({"a": 1, "b": 16}, 0.0) == {"a": 0.5, "b": 0.5}
+    assert "nothing to sample from sw" in error_of(apply_temperature, {"en": 3, "sw": 0}, 0.3)
+    assert "no streams" in error_of(apply_temperature, {}, 0.3)
     assert "nothing to sample from sw" in error_of(sampler, items={"en": 5, "sw": 0})
 
 

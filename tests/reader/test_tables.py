@@ -17,7 +17,13 @@ from ernie_m.reader.files.find_files import NamedFile
 from ernie_m.reader.files.labeled_tables import read_labeled
 from ernie_m.reader.files.table_options import LabelOptions
 from ernie_m.reader.files.tables import Dialect
-from ernie_m.reader.labels import ALL_LANGUAGES, check_labels, is_printed, missing_labels, normal_label
+from ernie_m.reader.labels import (
+    ALL_LANGUAGES,
+    check_labels,
+    find_missing_labels,
+    is_printed_collection,
+    normal_label,
+)
 from ernie_m.reader.task_reader import read_classification
 from tests.launching import error_of
 
@@ -91,7 +97,7 @@ WRITTEN = [
 
 @pytest.mark.parametrize(("cells", "expected"), [(PRINTED, True), (WRITTEN, False)])
 def test_cells_that_were_printed(cells, expected):
-    assert {cell for cell in cells if is_printed(cell) is not expected} == set()
+    assert {cell for cell in cells if is_printed_collection(cell) is not expected} == set()
 
 
 def test_every_way_in_compares_normal_forms(write):
@@ -118,7 +124,7 @@ def test_every_way_in_compares_normal_forms(write):
 )
 def test_which_labels_stand_for_none(counts, none):
     """A sentiment may be minus one."""
-    assert missing_labels(counts) == none
+    assert find_missing_labels(counts) == none
 
 
 @pytest.mark.parametrize(

@@ -45,9 +45,9 @@ from ernie_m.model.tasks import SEARCH, stored_name
 from ernie_m.reader.batching import (
     EncodePairs,
     Example,
+    log_truncated,
     padded_batches,
-    spread,
-    warn_if_cut,
+    sample_evenly,
     warn_if_prompted,
     warn_truncated,
 )
@@ -131,7 +131,7 @@ class Retrieval(MultiSeedTraining):
         self.preprocessing = embedding_preprocessing(opened, self.rows)
         self.prompts = (self.preprocessing.prompt(QUERY), self.preprocessing.prompt(DOCUMENT))
         if self.rows is not None:
-            rows = spread(self.rows)
+            rows = sample_evenly(self.rows)
             for index, prompt in enumerate(self.prompts):  # queries, then positives
                 warn_if_prompted(prompt, [row[index] for row in rows], flags.train_set)
             texts = [
@@ -149,9 +149,11 @@ class Retrieval(MultiSeedTraining):
                     self.deduped.false_negatives,
                 )
         else:
-            sides = [ids for pairs in corpus.parallel.values() for pair in spread(pairs) for ids in pair]
+            sides = [
+                ids for pairs in corpus.parallel.values() for pair in sample_evenly(pairs) for ids in pair
+            ]
             cut = sum(len(ids) > flags.max_seq_len - 2 for ids in sides)  # without [CLS] and [SEP]
-            warn_if_cut(flags.train_set, cut, len(sides), "sampled texts", flags.max_seq_len)
+            log_truncated(flags.train_set, cut, len(sides), "sampled texts", flags.max_seq_len)
         if opened.preprocessing.prompts:  # the same for both sides of translations (a file such as en-de.tsv)
             line = "%s: prompts: query %r, document %r (also stored for retrieval)"
             logger.info(line, flags.train_set, *self.prompts)

@@ -29,7 +29,7 @@ from ernie_m.reader.batching import BATCH_TOKENS, Example
 from ernie_m.reader.files.official_tags import JOINT, Sentence, split_words
 from ernie_m.reader.files.squad import Question, QuestionFile
 from ernie_m.reader.mrc_reader import make_windows
-from ernie_m.reader.tag_schemes import NO_ENTITIES, entities, entity_tags
+from ernie_m.reader.tag_schemes import NO_ENTITIES, entity_tags, find_entities
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import is_whole_text
 from ernie_m.vectors.pooling import batches_for
@@ -223,7 +223,7 @@ def _entities_as_json(sentence: Words, tags: list[str]) -> list[dict[str, Any]]:
     Args:
         tags: the tags of the words, in the IOBES scheme.
     """
-    spans = [(first, last, kind) for kind, first, last in entities(tags)]
+    spans = [(first, last, kind) for kind, first, last in find_entities(tags)]
     predictions = []
     for first, last, kind in sorted(spans):
         if sentence.text is None:

@@ -28,7 +28,7 @@ from ernie_m.inference.tasks import (
 )
 from ernie_m.inference.tasks.encode import EncodeTexts, encode_in_parts
 from ernie_m.model.preprocessing import DOCUMENT, QUERY
-from ernie_m.reader.batching import Example, warn_if_cut, warn_truncated
+from ernie_m.reader.batching import Example, log_truncated, warn_truncated
 from ernie_m.reader.files.aligned_lines import Sentences
 from ernie_m.reader.files.find_files import check_languages, named_files
 from ernie_m.utils.checksums import MANIFEST, AnotherRevision, check_manifest, write_manifest
@@ -282,7 +282,7 @@ class SearchCorpus:
         requests = parsed(self, [{"text": one} for one in as_list(text, "text")])
         predictions = self.predict(requests, top_k)
         cut_count = sum(prediction.get("truncated", 0) for prediction in predictions)
-        warn_if_cut("search", cut_count, len(predictions), "texts", self.encode_query.max_seq_len)
+        log_truncated("search", cut_count, len(predictions), "texts", self.encode_query.max_seq_len)
         found = [prediction["hits"] for prediction in predictions]
         return found[0] if isinstance(text, str) else found
 

@@ -20,7 +20,7 @@ from ernie_m.reader.files.plain_text import LINES, OBJECTS, TAGS, named_form
 from ernie_m.reader.files.row_errors import RowErrors
 from ernie_m.reader.files.squad import read_squad
 from ernie_m.reader.files.table_options import TableOptions
-from ernie_m.reader.tag_schemes import JOINT, OUTSIDE, entities
+from ernie_m.reader.tag_schemes import JOINT, OUTSIDE, find_entities
 from ernie_m.utils.errors import UserError, listed
 from ernie_m.utils.files import read_bytes
 
@@ -90,7 +90,7 @@ class TaggedFile(InputFile):
         """Convert predicted tags to the scheme of the file; tags that do not occur in it are kept."""
         iobes = [self._iobes.get(tag, OUTSIDE) for tag in tags]
         written = [self._written.get(in_iobes, tag) for in_iobes, tag in zip(iobes, tags)]
-        for type_, first, last in entities(iobes):
+        for type_, first, last in find_entities(iobes):
             letters = ["SBEI"] if first == last else ["BI", *["I"] * (last - first - 1), "EI"]
             for index, choices in enumerate(letters, first):  # in order of preference
                 cells = [self._written.get(f"{letter}-{type_}") for letter in choices]

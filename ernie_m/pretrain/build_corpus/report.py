@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ernie_m.pretrain.build_corpus.build import left_out
-from ernie_m.reader.corpus import SPLITS, Corpus, CorpusPairs, long_pairs
+from ernie_m.reader.corpus import SPLITS, Corpus, CorpusPairs, describe_long_pairs
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.utils.logging import in_columns
 
@@ -60,7 +60,7 @@ def pair_report(corpus: Corpus, tokenizer: Tokenizer) -> list[str]:
 
     The samples are evenly spaced.
     """
-    report = [long_pairs(corpus.parallel, length) for length in (128, 256, 512) if corpus.parallel]
+    report = [describe_long_pairs(corpus.parallel, length) for length in (128, 256, 512) if corpus.parallel]
     for languages, pairs in corpus.parallel.items():
         name = "-".join(languages)
         # Pairs from the beginning to the end, evenly spaced.

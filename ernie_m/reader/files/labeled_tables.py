@@ -31,11 +31,11 @@ from ernie_m.reader.files.tables import (
 )
 from ernie_m.reader.files.text_checks import check_text
 from ernie_m.reader.labels import (
-    is_marked,
     is_mixed,
-    is_printed,
-    labels_between,
+    is_printed_collection,
     normal_label,
+    parse_boolean,
+    split_labels,
 )
 from ernie_m.reader.tag_schemes import JOINT
 from ernie_m.utils.errors import UserError, listed, printable, shown
@@ -266,7 +266,7 @@ def _label_text(table: Table, indices: Sequence[int], cell: Any) -> str:
     Raises:
         UserError: the cell is a list or an object, or a printed one.
     """
-    if not isinstance(cell, str) or is_printed(cell):
+    if not isinstance(cell, str) or is_printed_collection(cell):
         raise UserError(
             f"invalid label {shown(cell)[:50]} in '{table.names[indices[0]]}' (expected a single label). "
             "For --task multi-label use JSON lines with lists of labels, or a 0/1 column per label (for "
@@ -282,12 +282,12 @@ def _marked(table: Table, indices: Sequence[int], cells: Sequence[Any]) -> list[
         UserError: a cell is neither 0 nor 1.
     """
     for column in indices:
-        if is_marked(cells[column]) is None:
+        if parse_boolean(cells[column]) is None:
             raise UserError(
                 f"invalid '{shown(cells[column])}' in label column '{table.names[column]}' (expected 1 for "
                 "texts with this label, otherwise 0)"
             )
-    return [normal_label(table.names[column]) for column in indices if is_marked(cells[column])]
+    return [normal_label(table.names[column]) for column in indices if parse_boolean(cells[column])]
 
 
 def _with_lists(path: Path, rows: Sequence[LabeledRow], separator: str | None) -> list[LabeledRow]:
@@ -303,7 +303,7 @@ def _with_lists(path: Path, rows: Sequence[LabeledRow], separator: str | None) -
             f"{path}, line {row.line}: ambiguous labels '{shown(row.label)}'. Set --label_separator, as in "
             "--label_separator ';' (for one label per cell, a character that does not occur)"
         )
-    some = (labels_between(row.label, separator) if isinstance(row.label, str) else row.label for row in rows)
+    some = (split_labels(row.label, separator) if isinstance(row.label, str) else row.label for row in rows)
     return [row._replace(label=[*dict.fromkeys(filter(None, labels))]) for row, labels in zip(rows, some)]
 
 

@@ -47,7 +47,7 @@ from ernie_m.reader.files.tables import (
     text_error,
 )
 from ernie_m.reader.files.text_checks import check_part, check_text
-from ernie_m.reader.labels import is_marked, number_in
+from ernie_m.reader.labels import parse_boolean, parse_number
 from ernie_m.utils.errors import UserError, listed
 from ernie_m.utils.files import translate_write_errors
 from ernie_m.utils.logging import logger
@@ -178,7 +178,7 @@ def find_pair_columns(table: Table, options: TableOptions, languages: Sequence[s
         name = table.names[judges[0]]
         cells = [str(as_cell(row[judges[0]])) for row in table.sample]
         best = max(filter(None, cells), key=lambda cell: _verdict(cell) or 0, default="1")
-        sign = ">=" if is_marked(best) is None and _verdict(best) is not None else "="
+        sign = ">=" if parse_boolean(best) is None and _verdict(best) is not None else "="
         raise UserError(
             f"{table.path}, line {table.line}: column '{name}' looks like a quality score. Set --filter, "
             f"as in --filter {shlex.quote(name + sign + best)}, or --filter all to train on every pair"
@@ -192,8 +192,8 @@ def find_pair_columns(table: Table, options: TableOptions, languages: Sequence[s
 
 def _verdict(cell: object) -> float | None:
     """Parse a cell as a score, with 1 or 0 for true or false; None: not a number."""
-    mark = is_marked(cell)
-    return number_in(str(cell)) if mark is None else mark
+    mark = parse_boolean(cell)
+    return parse_number(str(cell)) if mark is None else mark
 
 
 def _may_judge(table: Table, column: int) -> bool:
