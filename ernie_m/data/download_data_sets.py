@@ -26,12 +26,12 @@ XQUAD_LANGUAGES = ("ar", "de", "el", "en", "es", "hi", "ru", "th", "tr", "vi", "
 
 
 class Part(NamedTuple):
-    """A public data set.
+    """The files of a public data set.
 
     Attributes:
-        task: task of ernie-m prepare that prepares it; "" for Tatoeba, which is used as it is.
-        folder: prefix of all URLs.
-        files: file names.
+        task: the task of `ernie-m prepare`; "" for Tatoeba, which is used unchanged.
+        folder: the prefix of all URLs.
+        files: the file names.
     """
 
     task: str
@@ -61,7 +61,7 @@ BY_HAND = {
 
 @dataclass
 class DataFlags:
-    """What to download, and where to."""
+    """Command-line options of `ernie-m download data`."""
 
     parts: list[str] = option(default_factory=list, positional=True)
     """Data sets to download: xnli, pawsx, mlqa, squad, xquad or tatoeba (default: all)."""
@@ -78,10 +78,10 @@ class DataFlags:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Download the parts of the command line.
+    """Run `ernie-m download data`.
 
     Raises:
-        UserError: a file could not be downloaded or prepared. The others are prepared first.
+        UserError: a file could not be downloaded or prepared; the other data sets are prepared first.
     """
     flags = parse_options(DataFlags, arguments, __name__)
     data = Path(flags.data)
@@ -103,14 +103,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def addresses(data: Path, part: str) -> dict[Path, str]:
-    """Return the path of each file of a part -> its URL."""
+    """Return the path of each file of a data set -> its URL."""
     # Files without a task are used as they are.
     target = data / "downloads" / part if PARTS[part].task else data / part
     return {target / name: f"{PARTS[part].folder}/{name}" for name in PARTS[part].files}
 
 
 def prepare_task(data: Path, task: str) -> None:
-    """Unpack and prepare all complete parts of a task, including those of earlier calls.
+    """Unpack and prepare all completely downloaded data sets of a task, including earlier downloads.
 
     Raises:
         UserError: an archive or a file in it is corrupt.

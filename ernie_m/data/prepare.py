@@ -23,13 +23,13 @@ from ernie_m.utils.errors import UserError, listed, say
 from ernie_m.utils.files import atomic_file, lock_writer
 from ernie_m.utils.logging import in_columns, setup_console
 
-# Split and language of a file -> column of the printed table, such as "rows" -> number.
+# (split, language) -> column of the printed table, such as "rows" -> its value.
 Counts = dict[tuple[str, str], Mapping[str, int]]
 
 
 @dataclass
 class PrepareFlags(TableOptions):
-    """What to prepare, and the output directory."""
+    """Command-line options of `ernie-m prepare`."""
 
     task: Literal["xnli", "pawsx", "conll", "panx", "mlqa", "pairs"] = option(positional=True)
     """Data set to prepare, or pairs for custom sentence pairs."""
@@ -45,7 +45,7 @@ class PrepareFlags(TableOptions):
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Prepare the sources of the command line, and print a table of the output."""
+    """Run `ernie-m prepare`: convert the sources of the command line, and print a table of the output."""
     words = sys.argv[1:] if arguments is None else arguments
     flags = parse_options(PrepareFlags, words, __name__)
     setup_console()
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def write_data(flags: PrepareFlags, output: Path) -> None:
-    """Prepare the sources of the flags, with the lock of the folder held."""
+    """Convert the sources in the options, and print a table of the output; requires the lock of `output`."""
     if flags.task == "pairs":
         prepare_pairs(flags.sources, output, flags.model, flags)
         return
@@ -73,23 +73,26 @@ def write_data(flags: PrepareFlags, output: Path) -> None:
                 target.write(prepared.content)
             counts[key] = prepared.counts
             labels.update(prepared.labels)
-    counts = {key: counts[key] for key in sorted(counts, key=data_set.place)}
+    counts = {key: counts[key] for key in sorted(counts, key=data_set.sort_key)}
     write_maps(output, list(counts), data_set.label_names(labels) if labels else ())
     say("", table(counts), "", f"written to {output}")
 
 
 def table(counts: Counts) -> str:
-    """Format a table of the output: a row per split and language, and a column per counted thing."""
+    """Format the counts of the output as a table, with a row per split and language."""
     columns = dict.fromkeys(chain.from_iterable(counts.values()))  # in order of occurrence
     rows = [[*key, *(f"{of_file.get(column, 0):,}" for column in columns)] for key, of_file in counts.items()]
     return in_columns([["split", "language", *columns], *rows])
 
 
 def find_releases(data_set: DataSet, sources: Iterable[Path], output: Path) -> list[NamedFile]:
-    """Return the files in the sources with known names. Files below `output` are skipped.
+    """Find the files of a public data set in the sources by their names.
+
+    Args:
+        output: a directory whose files are excluded.
 
     Raises:
-        UserError: a source does not exist or has no such file.
+        UserError: a source does not exist, or has no file with a known name.
     """
     files = []
     for source in sources:
@@ -108,11 +111,11 @@ def find_releases(data_set: DataSet, sources: Iterable[Path], output: Path) -> l
 
 
 def write_maps(output: Path, written: Collection[tuple[str, str]], labels: Sequence[str]) -> None:
-    """Write lang_map.json for dev and test and for XQuAD, label_map.json, and train.all.tsv.
+    """Write lang_map.json for dev and test files and for XQuAD, label_map.json, and train.all.tsv.
 
     Args:
-        written: split and language of each file.
-        labels: in the order of their ids; empty for questions.
+        written: the (split, language) of each output file.
+        labels: the labels in the order of their ids; empty for questions.
     """
     languages = {split: [language for part, language in written if part == split] for split in WRITTEN}
     # Languages with both a dev and a test file; if there are none, those with a dev file, or else those with
@@ -132,9 +135,9 @@ def write_maps(output: Path, written: Collection[tuple[str, str]], labels: Seque
 
 
 def join_training_files(folder: Path, languages: Sequence[str]) -> None:
-    """Write train.all.tsv: the header of the first language, and the rows of all.
+    """Concatenate the training files of all languages into train.all.tsv, with one header.
 
-    If only some files have a last column qid, it is dropped.
+    If only some files have a last column qid, the column is dropped.
     """
     with ExitStack() as stack, atomic_file(folder / "train.all.tsv") as joint:
         files = [stack.enter_context(open(folder / f"train.{name}.tsv", "rb")) for name in languages]

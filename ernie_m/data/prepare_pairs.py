@@ -1,4 +1,4 @@
-"""Custom sentence pairs: found by file names, and split into training and held-out pairs.
+"""Preparation of custom sentence pairs: files are found by name, and split into training and held-out pairs.
 
         en-de.tsv, wiki.en-de.csv.gz, en-de.tmx    pairs of two languages; other names: unknown languages
         train.en and train.de                      two aligned files, plain or compressed
@@ -6,10 +6,10 @@
         en.txt, news.en.txt.gz                     text of one language, only for pretraining
         "en-de<=en.txt,de.txt"                     others; see `ernie_m.reader.files.pairs`
 
-It writes these files, each with a header:
+The output directory has these files; tables have a header:
 
-    train.tsv                                  the training rows of all files
-    train/de-en.tsv, held-out/de-en.tsv        query and positive of each file; English is last
+        train.tsv                                  the training rows of all files
+        train/de-en.tsv, held-out/de-en.tsv        query and positive of each file; English is last
         held-out/test-de-en.tsv                    the rows of a held-out file
         pairs.json                                 the files found, and the numbers of rows
 """
@@ -32,7 +32,7 @@ from ernie_m.reader.files.find_files import (
     check_languages,
     find_files,
     get_stem,
-    is_held_out_path,
+    is_evaluation_path,
     languages_in_name,
     parse_languages,
     split_label,
@@ -55,53 +55,60 @@ _MOST_UNKNOWN = 0.1  # maximum fraction of unknown tokens of a covered language
 
 @dataclass(frozen=True)
 class PairFile:
-    """One file of pairs, or two aligned ones.
+    """A file of pairs, or two aligned files.
 
     Args:
-        files: in the notation of `PairRows`.
-        languages: in the order of its columns; () if unknown.
-        name: "de-en", with English last, or the name of a file with unknown languages. A held-out file keeps
-            its split: "test-de-en".
-        is_held_out: whether its name identifies development or test data.
+        files: the paths in the notation of `PairRows`.
+        languages: the languages in the order of the columns; () if unknown.
+        name: the name of the output file: "de-en", with English last; with unknown languages the name of the
+            file; for evaluation data with the split, "test-de-en".
+        is_evaluation: whether the path indicates validation or test data.
     """
 
     files: str
     languages: tuple[str, ...]
     name: str
-    is_held_out: bool
+    is_evaluation: bool
 
     @classmethod
     def of(cls, files: str, languages: tuple[str, ...], stem: str, folder: str | os.PathLike) -> "PairFile":
-        """Make it from a file. `stem`: the name without extension; `folder`: the folder given by the user."""
+        """Build a `PairFile` from paths.
+
+        Args:
+            files: one path, or two separated by a comma.
+            languages: the languages in the order of the columns; () if unknown.
+            stem: the file name without extensions.
+            folder: the directory in the user's command, to which the path is relative.
+        """
         notation = f"{'-'.join(languages)}<={files}" if languages else files
         in_order = sorted(languages, key=_is_english)
         inside = os.path.relpath(files.split(",")[0], folder or os.curdir)
-        is_held_out = is_held_out_path(inside)
-        if is_held_out or not languages:
+        is_evaluation = is_evaluation_path(inside)
+        if is_evaluation or not languages:
             before_languages = stem.removesuffix("-".join(languages))
-            if is_held_out:
+            if is_evaluation:
                 before_languages = os.path.join(os.path.dirname(inside), before_languages)
             in_order.insert(0, re.sub(r"\W+", "_", before_languages.strip("._-/")))
-        return cls(notation, languages, "-".join(in_order), is_held_out)
+        return cls(notation, languages, "-".join(in_order), is_evaluation)
 
     @property
     def paths(self) -> str:
-        """Return the paths without languages."""
+        """The paths without the languages of the notation."""
         return split_label(self.files)[1]
 
     def sides(self, row: Sequence[str]) -> Sequence[str]:
-        """Return query and positive of a row, in the order of `name`."""
+        """Return the query and the positive of a row, in the order of the languages in `name`."""
         return row[1::-1] if any(map(_is_english, self.languages[:1])) else row[:2]  # English last
 
 
 @dataclass(frozen=True)
 class FoundFiles:
-    """The files found in some sources.
+    """The files that `find` found.
 
     Args:
-        pairs: in alphabetical order of their names.
-        text: language -> files of text.
-        unread: files whose names match neither.
+        pairs: the files of pairs, sorted by name.
+        text: language -> paths of monolingual text.
+        unread: paths whose names match neither.
     """
 
     pairs: list[PairFile]
@@ -110,7 +117,11 @@ class FoundFiles:
 
 
 def find(sources: Iterable[str], output: Path) -> FoundFiles:
-    """Find files of pairs and text by name. Files below `output` are skipped.
+    """Find files of pairs and of monolingual text by their names.
+
+    Args:
+        sources: files, directories, or notations such as "de-en<=a.tsv".
+        output: a directory whose files are excluded.
 
     Raises:
         UserError: a source does not exist, there are no pairs, or two files have the same languages.
@@ -147,31 +158,36 @@ def find(sources: Iterable[str], output: Path) -> FoundFiles:
             pairs.append(PairFile.of(files, (first, other), stem_path.name, folder))
         if not others:
             unread.append(str(file_of_language[first]))
-    _reject(sources, pairs, text)
+    _check_files(sources, pairs, text)
     return FoundFiles(sorted(pairs, key=lambda file: file.name), text, unread)
 
 
-def _reject(sources: Iterable[str], pairs: Sequence[PairFile], text: Mapping[str, Sequence[str]]) -> None:
-    """Raise a UserError without training files, or if two have the same languages or name.
+def _check_files(
+    sources: Iterable[str], pairs: Sequence[PairFile], text: Mapping[str, Sequence[str]]
+) -> None:
+    """Check that there is a training file, and that files have different languages and names.
 
     Args:
-        text: language -> files of text, for the message.
+        text: language -> paths of monolingual text.
+
+    Raises:
+        UserError: there is no training file, or two files have the same languages or name.
     """
-    if all(file.is_held_out for file in pairs):
-        held_out = f"; held out by name: {listed([file.paths for file in pairs], 10)}" if pairs else ""
+    if all(file.is_evaluation for file in pairs):
+        by_name = f"; held out by name: {listed([file.paths for file in pairs], 10)}" if pairs else ""
         only_text = f"; monolingual text: {', '.join(chain.from_iterable(text.values()))}" if text else ""
         raise UserError(
             f"{', '.join(sources)}: no file of pairs to train on (expected en-de.tsv, en-de.tmx, or train.en "
-            f'next to train.de{held_out}{only_text}). Pass others as "en-de<=en.txt,de.txt"'
+            f'next to train.de{by_name}{only_text}). Pass others as "en-de<=en.txt,de.txt"'
         )
     check_languages(chain(text, *(file.languages for file in pairs)))
     first_of: dict[tuple[str, ...] | str, PairFile] = {}
     for file in pairs:
         languages = tuple(sorted(file.languages))  # de-fr is the same as fr-de
-        languages_or_name = file.name if file.is_held_out else languages or file.name
+        languages_or_name = file.name if file.is_evaluation else languages or file.name
         first = first_of.setdefault(languages_or_name, file)
         if first is not file:
-            advice = "" if file.is_held_out else "; or name a held-out file as in test.en-de.tsv"
+            advice = "" if file.is_evaluation else "; or name a held-out file as in test.en-de.tsv"
             raise UserError(
                 f"{first.paths} and {file.paths}: two files for {first.name}. Pass one of them, or merge "
                 f"their rows into one file{advice}"
@@ -181,20 +197,22 @@ def _reject(sources: Iterable[str], pairs: Sequence[PairFile], text: Mapping[str
 def prepare_pairs(
     sources: Sequence[str], output: Path, model: str | None = None, options: TableOptions | None = None
 ) -> None:
-    """Find the pairs, hold some out, write the folder, and print a summary.
+    """Split the pairs in the sources into training and held-out pairs, write them, and print a summary.
 
     Args:
-        model: the model to train, if any; its vocabulary must cover the languages.
-        options: options of reading tables.
+        sources: see `find`.
+        output: the new output directory.
+        model: the model to train, whose vocabulary must cover the languages; None: unknown.
+        options: the options for reading tables.
 
     Raises:
-        UserError: the folder exists, a file cannot be read, there are too few pairs to hold any out, or the
-            model lacks a language.
+        UserError: the output exists, a file cannot be read, there are too few pairs to hold any out, or the
+            vocabulary of the model does not cover a language.
     """
     if output.exists():
         raise UserError(f"--output {output}: already exists. Choose another folder")
     found = find(sources, output)
-    rows_of = {file: PairRows(file.files, options, all_splits=file.is_held_out) for file in found.pairs}
+    rows_of = {file: PairRows(file.files, options, all_splits=file.is_evaluation) for file in found.pairs}
     tokens = None
     keys_of = text_ids
     if model:
@@ -207,7 +225,7 @@ def prepare_pairs(
     for file, of_file in zip(rows_of, deduplicate_pairs):
         # Files that translate the same texts into several languages hold out the same texts.
         first, second = (files_with[language] for language in file.languages or ("", ""))
-        if file.is_held_out:
+        if file.is_evaluation:
             held_out.append(range(len(of_file.keys)))
         else:
             held_out.append(hold_out(of_file, _HELD_OUT, side=int(second > first)))
@@ -247,7 +265,10 @@ def prepare_pairs(
 
 
 def mean_pair_tokens(rows_of: Mapping[PairFile, PairRows], tokenizer: Tokenizer, model: str) -> float:
-    """Return the mean number of tokens per pair, from the first rows of each file.
+    """Return the mean number of tokens per pair, estimated from the first rows of each file.
+
+    Args:
+        model: the name of the model, for errors.
 
     Raises:
         UserError: the vocabulary does not cover the language of a column.
@@ -269,11 +290,12 @@ def mean_pair_tokens(rows_of: Mapping[PairFile, PairRows], tokenizer: Tokenizer,
 
 
 def _is_english(language: str) -> bool:
+    """Return whether a language code, such as en or en_GB, is English."""
     return common_language(language) == "en"
 
 
 def _write(path: Path, pairs: Iterable[Sequence[str]], are_translations: bool) -> None:
-    """Write pairs with a header."""
+    """Write a tab-separated file of pairs with a header."""
     path.parent.mkdir(exist_ok=True)
     with open(path, "w", encoding="utf-8") as file:
         file.write(_line(make_header(are_translations)))
@@ -281,4 +303,5 @@ def _write(path: Path, pairs: Iterable[Sequence[str]], are_translations: bool) -
 
 
 def _line(texts: Sequence[str]) -> str:
+    """Join texts to a line of a tab-separated file; tabs in texts become spaces."""
     return "\t".join(text.replace("\t", " ") for text in texts) + "\n"

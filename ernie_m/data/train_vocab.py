@@ -1,7 +1,7 @@
-"""Train a SentencePiece unigram vocabulary as in XLM-R (paper, appendix A.2).
+"""Training of a SentencePiece unigram vocabulary as in XLM-R (paper, appendix A.2).
 
-Languages are sampled by temperature, and a pair counts for both of its languages. The text is read twice, to
-count and to sample lines, and never held in memory.
+Languages are sampled by temperature; a pair counts for both languages. The text is read twice, to count and
+to sample lines, and never loaded into memory.
 """
 
 import io
@@ -33,7 +33,7 @@ from ernie_m.utils.logging import ON_CONSOLE, Progress, logger, setup_console
 _UNIT_BYTES = 4 << 20  # text per unit
 _SEED = 1
 # SentencePiece's error for an invalid vocabulary size -> advice, with the number in the error.
-_SIZE_FAULTS = {
+_SIZE_ERRORS = {
     r"Vocabulary size too high .* <= (\d+)": (
         "the text has too few words for it. Set --vocab_size {} or less, or provide more text"
     ),
@@ -45,7 +45,7 @@ _SIZE_FAULTS = {
 
 @dataclass
 class VocabOptions(TextOptions):
-    """The training of a vocabulary."""
+    """Command-line options of `ernie-m train_vocab`."""
 
     output: str
     """Output directory for piece.model and vocab.txt."""
@@ -71,11 +71,11 @@ class VocabOptions(TextOptions):
 
 
 def train_vocab(options: VocabOptions) -> Tokenizer:
-    """Train, write piece.model and vocab.txt, and return their tokenizer.
+    """Train a vocabulary, write piece.model and vocab.txt, and return the tokenizer.
 
     Raises:
-        UserError: invalid input, too little text for the vocabulary size, or the folder already has a
-            vocabulary or cannot be written.
+        UserError: the text is invalid or too short for the vocabulary size, or the output directory already
+            has a vocabulary or cannot be written.
     """
     model_path = Path(options.output, "piece.model")
     if model_path.exists():
@@ -95,7 +95,7 @@ def train_vocab(options: VocabOptions) -> Tokenizer:
     total = min(options.sentences, lines.total())  # lines to train on
     probabilities = apply_temperature(lines, options.alpha)
     # Language -> mean number of samples per line.
-    rates = {language: probabilities[language] * total / lines[language] for language in probabilities}
+    repeats = {language: probabilities[language] * total / lines[language] for language in probabilities}
     logger.info(", ".join(f"{language}: {count:,} lines" for language, count in lines.items()))
     logger.info("training SentencePiece on ~%s lines (no progress output)", f"{total:,}")
     model = io.BytesIO()
@@ -105,7 +105,7 @@ def train_vocab(options: VocabOptions) -> Tokenizer:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=sample(options, rates),
+            sentence_iterator=sample(options, repeats),
             model_writer=model,
             model_type="unigram",
             vocab_size=options.vocab_size,
@@ -123,7 +123,7 @@ def train_vocab(options: VocabOptions) -> Tokenizer:
         )
     except RuntimeError as error:
         message = " ".join(str(error).split())
-        for pattern, advice in _SIZE_FAULTS.items():
+        for pattern, advice in _SIZE_ERRORS.items():
             match = re.search(pattern, message)
             if match:
                 raise UserError(f"--vocab_size {options.vocab_size}: {advice.format(match[1])}") from error
@@ -139,10 +139,10 @@ def train_vocab(options: VocabOptions) -> Tokenizer:
 
 
 class SideOfUnit(NamedTuple):
-    """The lines of one language in a unit of text.
+    """The lines of one language in a unit of the text.
 
     Attributes:
-        key: numbers of stream, source, unit and side, which seed its random numbers.
+        key: the numbers of stream, source, unit and side, which seed the sampling of these lines.
     """
 
     language: str
@@ -150,23 +150,23 @@ class SideOfUnit(NamedTuple):
     key: tuple[int, int, int, int]
 
 
-def sample(options: VocabOptions, rates: Mapping[str, float]) -> Iterator[str]:
-    """Yield each line of a language `rates[language]` times on average, as normalized by the tokenizer."""
+def sample(options: VocabOptions, repeats: Mapping[str, float]) -> Iterator[str]:
+    """Yield each line of a language `repeats[language]` times on average, normalized by rules 1 to 3."""
     for side in read_sides(options, "sampling"):
         uniform = np.random.default_rng([_SEED, *side.key]).random(len(side.lines))  # in [0, 1)
-        # At a rate of 2.3 a line is sampled three times with probability 0.3, and twice otherwise.
-        repeats = np.floor(rates[side.language] + uniform).astype(int)
-        for line, count in zip(side.lines, repeats.tolist()):
+        # With 2.3 repeats, a line is sampled three times with probability 0.3, and twice otherwise.
+        counts = np.floor(repeats[side.language] + uniform).astype(int)
+        for line, count in zip(side.lines, counts.tolist()):
             text = normalize(line)
             for _ in range(count):
                 yield text
 
 
 def read_sides(options: VocabOptions, description: str) -> Iterator[SideOfUnit]:
-    """Yield all text in units, one side of a pair after the other.
+    """Yield the lines of each unit of the text; the two languages of a unit of pairs are separate items.
 
     Args:
-        description: description of the progress bar.
+        description: the label of the progress bar.
     """
     streams = resolve(options.mono, options.parallel)
     total = sum(source.size for stream in streams for source in stream.sources)  # bytes
@@ -182,7 +182,7 @@ def read_sides(options: VocabOptions, description: str) -> Iterator[SideOfUnit]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Train the vocabulary of the command line."""
+    """Run `ernie-m train_vocab`."""
     setup_console()
     options = parse_options(VocabOptions, gather_notation(arguments or sys.argv[1:]), __name__)
     with lock_writer(Path(options.output, "piece.model")):

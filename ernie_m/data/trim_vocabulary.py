@@ -1,8 +1,8 @@
-"""Trims a vocabulary to the languages of some text, with the same tokens for this text.
-A unigram model segments a text into the subwords with the highest total score. Removing subwords that do not
-occur in the text keeps its best segmentation. Other text is split into smaller subwords where one was
-removed. BPE merges subwords step by step, and removing one changes other words, so BPE models are not
-supported.
+"""Trimming of a vocabulary to the languages of a text, without changing the tokens of this text.
+
+A unigram model segments a text into the subwords with the highest total score, so removing subwords that do
+not occur in a text does not change its segmentation. Other text is split into smaller subwords where a
+subword was removed. BPE models are not supported, because removing a subword changes how others are merged.
 """
 
 from collections import Counter
@@ -27,17 +27,21 @@ _BLOCK = 10_000  # lines tokenized at a time
 def trim(
     tokenizer: Tokenizer, texts: Sequence[Path], folder: Path, min_count: int = 1
 ) -> tuple[Tokenizer, np.ndarray]:
-    """Write piece.model and vocab.txt with the tokens of some text to a folder.
+    """Trim a vocabulary to the subwords of text files, and write piece.model and vocab.txt.
 
-    Besides the subwords of the text, the special tokens, the results of rule 5 of
-    `ernie_m.reader.tokenization`, and each character of the text (for unseen words) are kept.
+    The special tokens, the tokens that rule 5 of `ernie_m.reader.tokenization` produces, and each character
+    of the text (for unseen words) are also kept.
 
     Args:
+        tokenizer: the tokenizer with the full vocabulary.
         texts: UTF-8 text files, one sentence or paragraph per line.
-        min_count: rarer subwords are removed, and their occurrences split into smaller subwords.
+        folder: the output directory.
+        min_count: minimum number of occurrences of a subword; rarer subwords are removed, and their
+            occurrences are split into smaller subwords.
 
     Returns:
-        The tokenizer of the kept tokens, and the old id of each, int64 [new vocab_size], ascending.
+        The tokenizer with the trimmed vocabulary, and the old id of each token, int64 [new vocab_size],
+        ascending.
 
     Raises:
         UserError: a file cannot be read, all lines are blank, the SentencePiece model is not a unigram model,
@@ -91,10 +95,11 @@ def trim(
 
 
 def _needed_by_rule_5(tokenizer: Tokenizer, model: ModelProto, numbers: set[int]) -> set[str]:
-    """Return the tokens that rule 5 of `ernie_m.reader.tokenization` produces: "0" and "," for "0,".
+    """Return the tokens into which rule 5 of `ernie_m.reader.tokenization` splits subwords: "0" "," for "0,".
 
     Args:
-        numbers: indices of the kept subwords in the model. Those that split the digits are added.
+        numbers: the numbers of the kept subwords in the SentencePiece model; subwords of the digits before
+            the comma are added to this set.
     """
     tokens: set[str] = set()
     for number in sorted(numbers & tokenizer.digit_comma.keys()):

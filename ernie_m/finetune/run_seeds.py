@@ -1,4 +1,4 @@
-"""The command of all tasks except retrieval: a run per seed, evaluation, predictions and the report."""
+"""Fine-tuning of all tasks except retrieval: train each seed, evaluate, predict, and write reports."""
 
 import gc
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ from ernie_m.finetune.run_setup import (
     output_dir,
     set_up,
 )
-from ernie_m.finetune.score_tables import figures
+from ernie_m.finetune.score_tables import get_paper_rows
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.open_model import apply_model_defaults, open_model
 from ernie_m.model.tasks import stored_name
@@ -45,10 +45,11 @@ def run_finetuning(
     stop: ShutdownHandler,
     official_class: type[Head] | None = None,
 ) -> None:
-    """Run the command. It returns early if asked to stop; the same command resumes.
+    """Run a fine-tuning command. After a stop request, return early; the same command resumes training.
 
     Args:
-        official_class: the task as in the official code (--official_compat); None: the same class.
+        task_class: the task.
+        official_class: the task as in the official code (--official_compat true); None: `task_class`.
 
     Raises:
         UserError: a flag or a file is invalid.
@@ -98,7 +99,7 @@ def run_finetuning(
 
 
 def train_seeds(fine_tuning: FinetuningRun, tests: Mapping[str, LanguageFile], stop: ShutdownHandler) -> None:
-    """Train and evaluate each seed, predict the test files with its best model, and write the report."""
+    """Train and evaluate each seed, predict the test files with its best checkpoint, and write the report."""
     flags = fine_tuning.flags
     evaluations: dict[int, Evaluation] = {}
     with output_dir(flags, fine_tuning.fingerprint) as folder:
@@ -122,13 +123,14 @@ def run_seed(
     tests: Mapping[str, LanguageFile],
     stop: ShutdownHandler,
 ) -> bool:
-    """Train a seed unless it is finished, and predict the test files with its best model.
+    """Train a seed unless it is finished, and predict the test files with its best checkpoint.
 
     Args:
-        tests: as in `predict_tests`.
+        folder: the output directory of the seed.
+        tests: see `predict_tests`.
 
     Returns:
-        False if a process was asked to stop.
+        Whether the seed is complete; False after a stop request.
     """
     flags = fine_tuning.flags
 
@@ -159,7 +161,7 @@ def run_seed(
 def evaluate_and_predict(
     fine_tuning: FinetuningRun, tests: Mapping[str, LanguageFile], stop: ShutdownHandler
 ) -> None:
-    """Predict the test files and score the dev files with the model of --init_checkpoint."""
+    """Predict the test files, and evaluate on the dev files, with the model of --init_checkpoint."""
     engine = fine_tuning.make_engine(fine_tuning.start)
     predict_tests(fine_tuning.task, engine, tests, fine_tuning.flags.prediction, 0, 0, stop)
     settings = fine_tuning.start.settings  # empty in other formats
@@ -170,10 +172,10 @@ def evaluate_and_predict(
 
 
 def report_seeds(fine_tuning: FinetuningRun, evaluations: dict[int, Evaluation]) -> None:
-    """Write the score tables, and after training the best step of each seed.
+    """Log and write the score tables of all seeds, and after training the best step of each seed.
 
     Args:
-        evaluations: seed -> the evaluation of its best step.
+        evaluations: seed -> the evaluation of its best checkpoint.
     """
     flags = fine_tuning.flags
     task = fine_tuning.task
@@ -184,7 +186,9 @@ def report_seeds(fine_tuning: FinetuningRun, evaluations: dict[int, Evaluation])
     is_counted = flags.paper and flags.do_train and flags.start
     examples = len(task.inputs(fine_tuning.train_set)) if is_counted else 0
     tables = score_tables.make_seed_tables(
-        evaluations, list(baselines.values()), partial(figures, flags.paper, fine_tuning.config, examples)
+        evaluations,
+        list(baselines.values()),
+        partial(get_paper_rows, flags.paper, fine_tuning.config, examples),
     )
     for table in tables:
         majority = table.comparison[score_tables.MAJORITY]

@@ -1,6 +1,7 @@
 """Score tables: a row per seed and a column per language, then the average and the transfer gap.
-Below are the mean and deviation over seeds and, if the run names its recipe, the paper's results. If model,
-data and languages are the paper's, the difference follows. All scores are in percent.
+
+Further rows are the mean and standard deviation over seeds and, for a recipe of the paper, the paper's
+scores, with the difference if model, data and languages are the same. All scores are in %.
 """
 
 import json
@@ -30,25 +31,42 @@ _LEGEND = (
     "languages; gap: English minus the mean of the other languages; difference: mean minus the paper's "
     "score, with its standard error over seeds."
 )
-_NOTE = "; "  # separates the name of a paper's row from notes on why it is not comparable
 
 
 def transfer_gap(scores: Mapping[str, float]) -> dict[str, float]:
-    """Return {"gap": English minus the mean of the others} (paper, Table 7); {} without English or others."""
+    """Return the cross-lingual transfer gap, {"gap": English minus the mean of other languages}.
+
+    See Table 7 of the paper. Return {} without English or without other languages.
+    """
     targets = [score for language, score in scores.items() if language != SOURCE]
     if SOURCE not in scores or not targets:
         return {}
     return {GAP: scores[SOURCE] - sum(targets) / len(targets)}
 
 
+class PaperRow(NamedTuple):
+    """Scores of the paper for one model size.
+
+    Attributes:
+        scores: language, or "avg" -> percent.
+        is_comparable: whether the run has the model shape, the data and the languages of the paper's table.
+    """
+
+    scores: Mapping[str, float]
+    is_comparable: bool
+
+
 class Difference(NamedTuple):
-    """A mean over seeds minus the paper's result, and its standard error over seeds; None: one seed."""
+    """The difference between a run's mean over seeds and the paper's score, in percentage points.
+
+    `error` is the standard error of the mean; None with one seed.
+    """
 
     points: float
     error: float | None
 
     def agrees(self) -> bool:
-        """Return whether it is small, with a small standard error."""
+        """Return whether the run agrees with the paper: the difference and its standard error are small."""
         return self.error is not None and self.error <= _MOST_ERROR and abs(self.points) <= _MOST_POINTS
 
     def __str__(self) -> str:
@@ -62,31 +80,31 @@ class Table:
     Args:
         title: metric and files, such as "acc, ./data/xnli/dev/dev.%s.tsv".
         rows: seed -> language -> percent; every seed has the same languages.
-        paper: rows of the paper, from `figures`.
-        comparison: further rows for comparison, such as "untrained", the same model with random weights: name
-            -> language -> percent; empty: not measured.
+        paper: the rows of the paper, from `get_paper_rows`.
+        comparison: rows for comparison: name -> language -> percent, such as "untrained", the same model with
+            random weights; an empty row was not measured.
     """
 
     title: str
     rows: dict[int, dict[str, float]]
-    paper: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    paper: Mapping[str, PaperRow] = field(default_factory=dict)
     comparison: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     def full_rows(self) -> dict[int, dict[str, float]]:
-        """Add the average and the gap to each row."""
+        """Return the rows of the seeds with the average and the transfer gap added."""
         return {seed: {**row, AVERAGE: average(row), **transfer_gap(row)} for seed, row in self.rows.items()}
 
     def paper_rows(self) -> dict[str, dict[str, float]]:
-        """Add the gap over the run's languages to the paper's rows."""
+        """Return the rows of the paper with the transfer gap over the run's languages added."""
         languages = next(iter(self.rows.values()))
         rows = {}
-        for name, row in self.paper.items():
+        for name, (row, _) in self.paper.items():
             without_average = {language: row[language] for language in languages if language in row}
             rows[name] = {**row, **transfer_gap(without_average)}
         return rows
 
     def summary(self) -> dict[str, tuple[float, float]]:
-        """Return column -> mean and standard deviation over the seeds (divisor n - 1; 0 with one seed)."""
+        """Return column -> mean and sample standard deviation over the seeds (0 with one seed)."""
         rows = list(self.full_rows().values())
         summary = {}
         for column in rows[0]:
@@ -96,7 +114,7 @@ class Table:
         return summary
 
     def differences(self) -> dict[str, dict[str, Difference]]:
-        """Return the mean over seeds minus each of the paper's rows that is comparable."""
+        """Return the differences from each comparable row of the paper: row -> column -> difference."""
         seeds = len(self.rows)
         summary = self.summary()
         return {
@@ -106,18 +124,19 @@ class Table:
                 if column in row
             }
             for name, row in self.paper_rows().items()
-            if _NOTE not in name
+            if self.paper[name].is_comparable
         }
 
     def cells(self) -> list[list[str]]:
-        """Return the rows of the table, with two decimals.
-        They are the header, the seeds, mean and deviation of several seeds, the rows of `comparison`, and the
-        paper's rows, each followed by its `differences`.
+        """Format the table as rows of cells, with two decimals.
+
+        The rows are the header, the seeds, the mean and deviation of several seeds, the rows of `comparison`,
+        and the rows of the paper, each followed by its differences if it is comparable.
         """
         summary = self.summary()
 
         def line(name: str, row: Mapping[str, float]) -> list[str]:
-            """Return a row of the table. Rows of the paper may lack a column."""
+            """Format a row of the table; a missing column is empty."""
             cells = [f"{row[column]:.2f}" if column in row else "" for column in summary]
             return [name, *cells]
 
@@ -138,7 +157,7 @@ class Table:
         return lines
 
     def to_json(self) -> dict[str, Any]:
-        """Return every seed, mean, deviation and the paper's results, in full precision."""
+        """Return the table as JSON values, in full precision."""
         summary = self.summary()
         values: dict[str, Any] = {
             "title": self.title,
@@ -156,14 +175,14 @@ class Table:
 def make_seed_tables(
     evaluations: Mapping[int, Evaluation],
     baselines: Sequence[Mapping[str, Mapping[str, float]]],
-    paper: Callable[[str, Sequence[str]], Mapping[str, Mapping[str, float]]],
+    paper: Callable[[str, Sequence[str]], Mapping[str, PaperRow]],
 ) -> list[Table]:
-    """Make a table for each pattern of --dev_set and each metric.
+    """Build a score table for each pattern of --dev_set and each metric.
 
     Args:
-        evaluations: seed -> the evaluation of its best step.
-        baselines: per pattern: language -> metric -> majority baseline in percent.
-        paper: metric and languages -> rows of the paper, from `figures`.
+        evaluations: seed -> the evaluation of its best checkpoint.
+        baselines: for each pattern: language -> metric -> score of the majority baseline, in percent.
+        paper: maps a metric and languages to the rows of the paper; see `get_paper_rows`.
     """
     first_scores = next(iter(evaluations.values())).scores
     # By index, not by pattern: a seed of an earlier command may have the same files under another pattern.
@@ -186,7 +205,7 @@ def make_seed_tables(
 
 
 def to_text(tables: Sequence[Table]) -> str:
-    """Format the tables as aligned columns."""
+    """Format tables as text with aligned columns."""
     return "\n\n".join(f"{table.title}\n{in_columns(table.cells())}" for table in tables)
 
 
@@ -196,7 +215,11 @@ def write_report(
     tables: Sequence[Table],
     facts: Mapping[str, Any],
 ) -> None:
-    """Write <name>.{txt,md,json} to `folder`, each atomically. `facts` are added to the JSON file."""
+    """Write tables to <name>.txt, <name>.md and <name>.json in `folder`, each atomically.
+
+    Args:
+        facts: additional values for the JSON file.
+    """
     tables_as_json = [table.to_json() for table in tables]
     values = {**facts, "tables": tables_as_json, "command": shlex.join(command_words())}
     contents = {
@@ -220,54 +243,54 @@ _LEFT_OUT = 0.01  # the fraction of a recipe's examples that a reader may drop, 
 
 
 def average(scores: Mapping[Any, float]) -> float:
-    """Return the unweighted mean, as in the paper's tables."""
+    """Return the unweighted mean of the scores, as in the paper's tables."""
     return sum(scores.values()) / len(scores)
 
 
 @cache
 def recipes() -> dict[str, dict[str, Any]]:
-    """Return the paper's results: recipe (the name of its script) -> a dictionary with these keys.
+    """Return the scores in the paper: recipe (the name of its script) -> a dictionary with these keys.
 
-    "table": "Table 1"
+    "table": the table of the paper, as "Table 1"
     "examples": the number of training examples; for Tatoeba, of test pairs
     "columns": the languages, then "avg", separated by spaces
-    "figures": metric -> model size -> a number per column, separated by spaces; or, if the paper has fewer,
-        {"table": ..., column: number, ...}
+    "scores": metric -> model size -> a score for each column, separated by spaces; or, if the paper has fewer
+        columns, {"table": ..., column: score, ...}
     """
     return json.loads(Path(__file__).with_name("paper.json").read_text(encoding="utf-8"))["recipes"]
 
 
-def figures(
+def get_paper_rows(
     recipe: str | None, config: ErnieMConfig, examples: int, metric: str, languages: Sequence[str]
-) -> dict[str, dict[str, float]]:
-    """Return the paper's rows for the languages of a run.
+) -> dict[str, PaperRow]:
+    """Return the scores in the paper for the languages of a run, with a row per model size.
 
     Args:
-        recipe: a key of `recipes`, or None for no rows.
-        config: config of the run's encoder.
-        examples: number of the run's examples, counted as in the recipe.
-        metric: a name in a report, such as "acc" or "en -> xx". Scores that are computed otherwise than the
-            paper's have other names.
-        languages: the columns of the run.
+        recipe: a key of `recipes`; None: no rows.
+        config: the configuration of the run's encoder.
+        examples: the number of the run's examples, counted as in `recipes`.
+        metric: the name of a metric in a report, such as "acc" or "en -> xx". Metrics that the paper does not
+            report have other names.
+        languages: the languages of the run.
 
     Returns:
-        row -> language and "avg" -> percent. With exactly the languages of the paper's table, "avg" is the
-        printed average; otherwise it is the mean over the common languages, and rows that only have an
-        average are dropped. The name of a row notes why it is not comparable with the run: other languages,
-        an initial checkpoint of another size, or other data.
+        Row name -> scores. If the languages are exactly those of the paper's table, "avg" is the printed
+        average; otherwise it is the mean over the common languages, and rows that only have an average are
+        dropped. The name states why a row is not comparable with the run: other languages, an initial
+        checkpoint of another size, or other data.
     """
     if recipe is None:
         return {}
-    recipe_figures = recipes()[recipe]
-    has_its_data = abs(examples / recipe_figures["examples"] - 1) <= _LEFT_OUT
-    columns = recipe_figures["columns"].split()
+    in_paper = recipes()[recipe]
+    has_its_data = abs(examples / in_paper["examples"] - 1) <= _LEFT_OUT
+    columns = in_paper["columns"].split()
     same_languages = set(languages) == set(columns) - {AVERAGE}
     shape = (config.vocab_size, config.num_hidden_layers, config.hidden_size)
     rows = {}
-    for size, row_of_paper in recipe_figures["figures"].get(metric, {}).items():
+    for size, row_of_paper in in_paper["scores"].get(metric, {}).items():
         if isinstance(row_of_paper, str):  # a full row of the recipe's table
             numbers = [float(number) for number in row_of_paper.split()]
-            cells = {"table": recipe_figures["table"], **dict(zip(columns, numbers, strict=True))}
+            cells = {"table": in_paper["table"], **dict(zip(columns, numbers, strict=True))}
         else:
             cells = row_of_paper
         row = {language: cells[language] for language in languages if language in cells}
@@ -278,10 +301,10 @@ def figures(
         else:
             continue  # this row only has the average of other languages
         notes = [cells["table"]]
-        languages_in_paper = [language for language in languages if language in row]
-        if languages_in_paper and not same_languages:
-            notes.append(f"avg of {len(languages_in_paper)}")
-        if not has_its_data or shape != _RELEASED.get(size):
+        if not same_languages:
+            notes.append(f"avg of {len(row) - 1}")  # without the average itself
+        is_same_run = has_its_data and shape == _RELEASED.get(size)
+        if not is_same_run:
             notes.append("other model or data")
-        rows[f"paper, {size} ({_NOTE.join(notes)})"] = row
+        rows[f"paper, {size} ({'; '.join(notes)})"] = PaperRow(row, same_languages and is_same_run)
     return rows

@@ -1,6 +1,6 @@
-"""Training on labeled rows: a linear head on frozen embeddings, or full fine-tuning.
+"""Training of classifiers on labeled rows: a linear head on frozen embeddings, or full fine-tuning.
 
-The head is scikit-learn's logistic regression. `ernie_m.fit.whole_model` fine-tunes all weights.
+The head is a logistic regression of scikit-learn. `ernie_m.fit.whole_model` fine-tunes all weights.
 """
 
 from dataclasses import replace
@@ -40,20 +40,22 @@ def fit_model(
     name: str = "fit",
     stop: ShutdownHandler | None = None,
 ) -> tuple[LoadedModel, EvaluationResult | None] | None:
-    """Train on labeled rows and write the model to a new folder; None: do not write it.
+    """Train a classifier or regression model on labeled rows, and evaluate it on rows outside its training.
 
     Args:
+        loaded: the embedding model to train on.
+        output: the new directory of the trained model; None: do not save it.
         whole: whether to fine-tune all weights; always done for pairs and for regression.
         layer: the layer of the embeddings; see `PredictionOptions`.
         name: the source of the rows, for warnings.
         stop: is true after a stop request.
 
     Returns:
-        The model and its held-out predictions, None if the rows cannot be evaluated
-        (`LabeledDataset.errors`); a single None after a stop request.
+        The trained model, and its predictions for rows that it was not trained on, or None if the rows cannot
+        be evaluated (`LabeledDataset.errors`). After a stop request, a single None.
 
     Raises:
-        UserError: the model was exported, or fine-tuning has no output folder.
+        UserError: the model is an export, or fine-tuning has no output directory.
     """
     whole = whole or rows.needs_finetuning
     if loaded.exported_layer is not None:
@@ -96,14 +98,22 @@ def fit_model(
 
 
 def evaluate_labels(loaded: LoadedModel, rows: LabeledDataset, name: str) -> EvaluationResult:
-    """Return a model's predictions for labeled rows. `name`: the source of the rows, for warnings."""
+    """Predict labeled rows with a classifier, for its evaluation.
+
+    Args:
+        name: the source of the rows, for warnings.
+    """
     predictor = make_predictor(CLASSIFICATION, loaded)
     predictor.task.warn_truncated(name, rows.examples)
     return EvaluationResult(rows, np.array(predictor.predictions(predictor.task.encode(rows.examples))))
 
 
 def _cross_validate(vectors: np.ndarray, rows: LabeledDataset) -> EvaluationResult:
-    """Return out-of-fold probabilities: each row by a head that was trained on the other folds."""
+    """Return cross-validated probabilities: each row is predicted by a head trained on the other folds.
+
+    Args:
+        vectors: the embedding of each row, float32 [N, H].
+    """
     outcomes = np.zeros((len(vectors), len(rows.names)))
     parts = split_rows(rows.kind, rows.targets, rows.groups)
     for part in parts:
@@ -115,9 +125,12 @@ def _cross_validate(vectors: np.ndarray, rows: LabeledDataset) -> EvaluationResu
 
 
 def _head(vectors: np.ndarray, rows: LabeledDataset) -> tuple[np.ndarray, np.ndarray]:
-    """Fit a logistic regression on embeddings [N, H]: weight [H, C] and bias [C], float32.
+    """Fit a logistic regression on embeddings, and return its weight [H, C] and bias [C], float32.
 
-    A label of every row is always predicted, and a label of no row never.
+    A label that all rows have is always predicted, and a label without rows never.
+
+    Args:
+        vectors: the embedding of each row, float32 [N, H].
     """
     from sklearn.linear_model import LogisticRegression
     from threadpoolctl import threadpool_limits
@@ -146,7 +159,11 @@ def _head(vectors: np.ndarray, rows: LabeledDataset) -> tuple[np.ndarray, np.nda
 def _fitted(
     loaded: LoadedModel, rows: LabeledDataset, weight: np.ndarray, bias: np.ndarray, layer: int
 ) -> OpenedModel:
-    """Return a classifier: the encoder of a checkpoint up to a layer, and a head.
+    """Build a classifier from the encoder of a checkpoint up to a layer, and a linear head.
+
+    Args:
+        weight, bias: the head, float32 [H, C] and [C].
+        layer: the last encoder layer to keep.
 
     Raises:
         UserError: the layer is 0.
@@ -180,7 +197,7 @@ def _fitted(
 
 
 def _in_memory(fitted: OpenedModel, loaded: LoadedModel) -> LoadedModel:
-    """Load a classifier that was not saved. On OpenVINO, the classifiers of one model share its encoder."""
+    """Load a classifier without saving it. On OpenVINO, it shares the compiled encoder of `loaded`."""
     classifier = load_opened(fitted, loaded.folder, amp=loaded.amp, engine=loaded.engine_name)
     classifier.is_saved = False
     if classifier.engine_name == "openvino":
@@ -192,7 +209,7 @@ def _in_memory(fitted: OpenedModel, loaded: LoadedModel) -> LoadedModel:
 
 
 def _save(fitted: OpenedModel, rows: LabeledDataset, output: Path) -> None:
-    """Write a classifier to a new folder."""
+    """Save a classifier to a new directory."""
     settings = {
         "task": CLASSIFICATION,
         "labels": rows.names,

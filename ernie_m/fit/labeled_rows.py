@@ -48,17 +48,17 @@ _MAY_BE_THOUSAND, _HUNDREDS = re.compile(r"[+-]?[1-9]\d{0,2}\.\d{3}"), 100
 
 
 class LabeledDataset(NamedTuple):
-    """Labeled texts.
+    """N labeled texts or pairs of texts.
 
     Attributes:
         kind: one of `KINDS`: one label per text, any number of labels, or a number.
-        examples: a text or a pair and its target: a label id, a 0/1 vector of labels, or a number.
+        examples: the texts with their targets: a label id, a 0/1 tuple of labels, or a number.
         names: the names of the labels, in the order of their ids; empty for regression.
-        languages: the language of each row, str [N], from `language_group`; "": unknown.
-        groups: int64 [N]; rows of one group are kept in one fold.
+        languages: the language of each row, str [N], from `language_group`; "" if unknown.
+        groups: the group of each row, int64 [N]; rows of one group are kept in one fold.
         locations: the location of each row, for messages.
         given: name of a label -> the label as passed to the Python API.
-        columns: the options that select the same columns of another table -> their values.
+        columns: column options -> values that select the same columns of another table.
     """
 
     kind: str
@@ -72,16 +72,17 @@ class LabeledDataset(NamedTuple):
 
     @property
     def targets(self) -> np.ndarray:
-        """Targets: label ids [N], a multi-hot matrix [N, C], or numbers [N]."""
+        """The targets: label ids [N], a multi-hot matrix [N, C], or numbers [N]."""
         return np.array([example.label for example in self.examples])
 
     @property
     def are_pairs(self) -> bool:
+        """Whether the examples are pairs of texts."""
         return self.examples[0].text_b is not None
 
     @property
     def needs_finetuning(self) -> bool:
-        """Return whether all weights must be trained, because a head on embeddings does not suffice."""
+        """Whether full fine-tuning is required, because a head on frozen embeddings is not supported."""
         return self.are_pairs or self.kind == REGRESSION
 
     @property
@@ -90,14 +91,14 @@ class LabeledDataset(NamedTuple):
         return np.array([input_hash(*example[:2]) for example in self.examples])
 
     def kept(self) -> dict[str, Any]:
-        """Return the settings that are stored in config.json."""
+        """Return the settings of the dataset that are stored in the config.json of a trained model."""
         given = [self.given[name] for name in self.names]
         return ({GIVEN: given} if given != self.names else {}) | (
             {COLUMNS: self.columns} if self.columns else {}
         )
 
     def some(self, numbers: Sequence[int]) -> "LabeledDataset":
-        """Return the rows at these indices."""
+        """Return the dataset of the rows at these indices."""
         return self._replace(
             examples=_at(numbers, self.examples),
             languages=self.languages[numbers],
@@ -106,13 +107,14 @@ class LabeledDataset(NamedTuple):
         )
 
     def task(self, tokenizer: Tokenizer, max_seq_len: int, prompt: str = "") -> Classification:
+        """Return the training task of the dataset: its head, loss and tokenization."""
         if self.kind == REGRESSION:
             return Regression(tokenizer, max_seq_len, self.are_pairs)
         task_class = MultiLabelClassification if self.kind == MULTI_LABEL else Classification
         return task_class(tokenizer, self.names, max_seq_len, prompt=prompt, pairs=self.are_pairs)
 
     def errors(self) -> list[str]:
-        """Return the reasons why the rows cannot be evaluated; empty: they can."""
+        """Return the reasons why the rows cannot be split for an evaluation; [] if they can."""
         if len(np.unique(self.groups)) < 2:
             return [f"{self.locations[0]}: all rows have the same text or group"]
         errors = []
@@ -127,7 +129,11 @@ class LabeledDataset(NamedTuple):
         return errors
 
     def issues(self, training: "LabeledDataset | None" = None) -> Iterator[str]:
-        """Yield warnings about the rows. `training`: the training rows, if these are a test set."""
+        """Yield warnings about conflicting labels, leakage, unknown languages, and similar label names.
+
+        Args:
+            training: the training rows, if this dataset is the test set.
+        """
         ids = np.unique(self.targets, axis=0, return_inverse=True)[1].reshape(-1)
         labels = () if self.kind == REGRESSION else ids
         trained = None if training is None else training.inputs
@@ -154,15 +160,16 @@ def load_dataset(
     kind: str | None = None,
     like: LabeledDataset | None = None,
 ) -> LabeledDataset:
-    """Read tables of labeled texts or pairs.
+    """Read tables of labeled texts or pairs into one dataset.
 
     Args:
-        kind: None: multi-label if --label names several columns or --label_separator is given, regression if
-            the column is named score, and otherwise classification, if the labels look like classes.
-        like: the training rows; the labels of these test rows must be among theirs.
+        kind: one of `KINDS`; None: multi-label if --label names several columns or --label_separator is set,
+            regression if the label column is named score, otherwise classification.
+        like: the training rows, if the files are test data; their labels must be among those of `like`.
 
     Raises:
-        UserError: a table cannot be read, or as `build_dataset`; with file and line.
+        UserError: a table cannot be read, the kind is ambiguous, or as `build_dataset`; names the file and
+            line.
     """
     several = kind == MULTI_LABEL or (
         kind is None and bool(options.label_separator or "," in (options.label or ""))
@@ -202,10 +209,10 @@ def load_dataset(
 
 
 def ask_for_kind(rows: LabeledDataset) -> None:
-    """Require --task if labels may be several in one cell, or numbers.
+    """Check that the labels of a classification dataset cannot be several labels per cell, or scores.
 
     Raises:
-        UserError: the location of such a label, and the choices.
+        UserError: a label is ambiguous, and requires --task.
     """
     parts_of = [{*filter(None, map(normal_label, _BETWEEN_LABELS.split(name)))} for name in rows.names]
     counts = Counter(chain.from_iterable(parts_of))
@@ -226,10 +233,10 @@ def ask_for_kind(rows: LabeledDataset) -> None:
 
 
 def _reject_thousands(labels: Sequence[Any], locations: Sequence[str]) -> None:
-    """Reject numbers such as "1.000" that may have a thousands separator.
+    """Check that no labels of a regression, such as "1.000", may have a thousands separator.
 
     Raises:
-        UserError: the first of them, with its location.
+        UserError: a label is ambiguous; names its location.
     """
     written = [(label, location) for label, location in zip(labels, locations) if isinstance(label, str)]
     largest = max((int(label) for label, _ in written if re.fullmatch(r"\d{1,99}", label)), default=0)
@@ -258,11 +265,15 @@ def build_dataset(
     """Build a dataset from labeled texts or pairs.
 
     Args:
-        labels: a string or a number for each row, or for multi-label a list of them.
-        languages: the language of each row; "": unknown.
-        groups: the group of each row; "": no group.
+        kind: one of `KINDS`.
+        texts: one or two texts for each row.
+        labels: a string or a number for each row; for multi-label classification a list of them.
+        locations: the location of each row, for messages.
+        languages: the language of each row; "" if unknown.
+        groups: the group of each row; "" or None: no group.
         like: see `load_dataset`.
-        on_error: "skip" drops invalid rows of a table, unless all are invalid.
+        on_error: "skip": drop invalid rows of a table, unless all are invalid; None: the rows are not from a
+            table.
 
     Raises:
         UserError: a label is missing, of another type, or not one of `like`; single texts are mixed with
@@ -325,7 +336,7 @@ def build_dataset(
 
 
 def _numbers(labels: Sequence[Any]) -> tuple[list[float | None], _NumberedErrors]:
-    """Parse each label as a number, None if it is not one, and return the errors of these."""
+    """Parse the label of each row as a number, None if it is not one, and return the errors of such rows."""
     values = [parse_number(str(label)) for label in labels]
     return values, [
         (number, f"invalid label {shown(repr(label))} (expected a number). {_NUMBER}")
@@ -335,7 +346,7 @@ def _numbers(labels: Sequence[Any]) -> tuple[list[float | None], _NumberedErrors
 
 
 def _type_errors(kind: str, labels: Sequence[Any]) -> _NumberedErrors:
-    """Return the errors of labels of mixed types: a string among decimals, names and numbers in one list."""
+    """Return the errors of rows with a name among decimals, or with names and numbers in one list."""
     errors = []
     decimals = any(isinstance(label, Real) and (parse_number(str(label)) or 0) % 1 for label in labels)
     for number, some in enumerate(labels):
@@ -348,7 +359,11 @@ def _type_errors(kind: str, labels: Sequence[Any]) -> _NumberedErrors:
 
 
 def _missing_labels(kind: str, of_rows: Sequence[Sequence[tuple[str, Any]]]) -> set[str]:
-    """Return the names of labels that mean "no label"."""
+    """Return the label names that are placeholders for a missing label.
+
+    Args:
+        of_rows: the names and labels of each row, from `_named`.
+    """
     counts = Counter(name for some in of_rows for name, _ in some)
     return find_missing_labels(counts) if kind == CLASSIFICATION else set(filter(is_missing_label, counts))
 
@@ -356,7 +371,13 @@ def _missing_labels(kind: str, of_rows: Sequence[Sequence[tuple[str, Any]]]) -> 
 def _ids(
     kind: str, of_rows: Sequence[Sequence[tuple[str, Any]]], names: Sequence[str], none: Collection[str]
 ) -> tuple[list[Any], _NumberedErrors]:
-    """Return the target of each row, a label id or a multi-hot tuple, and the errors of unknown labels."""
+    """Return the target of each row, a label id or a multi-hot tuple, and the errors of invalid labels.
+
+    Args:
+        of_rows: the names and labels of each row, from `_named`.
+        names: the names of the labels, in the order of their ids.
+        none: placeholders for a missing label.
+    """
     ids = {name: id_ for id_, name in enumerate(names)}
     fix = "Rename the label, or remove the row (in a table with --filter 'COLUMN!=LABEL')"
     errors = []
@@ -374,10 +395,11 @@ def _ids(
 
 
 def raise_errors(errors: Sequence[str], fix: str = "", skip: bool = False) -> None:
-    """Raise a UserError with the first errors, the number of the others, and the fix.
+    """Raise a UserError with the first errors, the number of others, and the fix, if there are errors.
 
     Args:
-        skip: whether to log a warning instead, because the invalid rows are dropped.
+        errors: the location and the error of each invalid row.
+        skip: whether to log warnings instead, because invalid rows are dropped.
     """
     more = [f"and {len(errors) - MOST_ERRORS:,} more"] if len(errors) > MOST_ERRORS else []
     lines = [*errors[:MOST_ERRORS], *more]
@@ -388,11 +410,11 @@ def raise_errors(errors: Sequence[str], fix: str = "", skip: bool = False) -> No
 
 
 def _at(numbers: Sequence[int], column: Sequence[T]) -> list[T]:
-    """Return the entries of a column at these rows."""
+    """Return the items of a column at these row indices."""
     return [column[number] for number in numbers]
 
 
 def _named(label: Any) -> tuple[str, Any]:
-    """Return the normalized name of a label, "" if its type is invalid, and the label as a Python object."""
+    """Return the normalized name of a label, "" if its type is invalid, and the label as a Python value."""
     name = normal_label(str(label)) if isinstance(label, str | Real | np.bool_) else ""
     return name, label.item() if hasattr(label, "item") else label

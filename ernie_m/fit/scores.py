@@ -1,4 +1,4 @@
-"""Accuracy, macro F1 or correlation on labeled rows: overall, per language and label, and of a baseline."""
+"""Accuracy, macro F1 or correlation on labeled rows: overall, by language and label, and of the baseline."""
 
 from typing import Any, NamedTuple
 
@@ -13,11 +13,12 @@ _NAMES = {"accuracy": "accuracy", "macro_f1": "macro F1", "pearson": "Pearson", 
 
 
 class EvaluationResult(NamedTuple):
-    """Held-out predictions for a labeled dataset.
+    """Predictions for a labeled dataset, and their metrics.
 
     Attributes:
-        outcomes: probabilities [N, C], or for regression numbers [N].
-        title: the evaluation method.
+        rows: the N labeled rows.
+        outcomes: the predicted probabilities [N, C], or for regression numbers [N].
+        title: the evaluation method, such as "Test set".
     """
 
     rows: LabeledDataset
@@ -32,7 +33,7 @@ class EvaluationResult(NamedTuple):
         return self.outcomes.argmax(axis=1) if self.rows.kind == CLASSIFICATION else self.outcomes > 0.5
 
     def most_frequent(self) -> "EvaluationResult":
-        """Return the predictions of the majority baseline."""
+        """Return the result of the majority baseline, which always predicts the most frequent label."""
         targets = self.rows.targets
         counts = (
             targets.sum(axis=0) if targets.ndim > 1 else np.bincount(targets, minlength=len(self.rows.names))
@@ -41,7 +42,10 @@ class EvaluationResult(NamedTuple):
         return self._replace(outcomes=np.tile(always, (len(targets), 1)))
 
     def measures(self) -> dict[str, float]:
-        """Compute the metrics in percent, the main one first. Multi-label accuracy is exact match."""
+        """Compute the metrics in %, the main one first: accuracy and macro F1, or Pearson and Spearman.
+
+        Multi-label accuracy is the exact match ratio.
+        """
         targets = self.rows.targets
         if self.rows.kind == REGRESSION:
             return {"pearson": pearson(self.outcomes, targets), "spearman": spearman(self.outcomes, targets)}
@@ -51,9 +55,9 @@ class EvaluationResult(NamedTuple):
         return {"accuracy": 100 * accuracy_score(targets, self.predicted), "macro_f1": 100 * macro_f1}
 
     def standard_error(self) -> float:
-        """Compute the standard error of the main metric, in percent; nan if all rows are in one group.
+        """Compute the standard error of the main metric in %, clustered by group; nan with a single group.
 
-        Errors within a group are correlated, so contributions are summed per group first.
+        Errors within a group are correlated, so the contributions of rows are summed by group first.
         """
         targets, predicted = self.rows.targets, self.predicted
         if self.rows.kind == REGRESSION:  # the influence of a row on a correlation r: xy - r (x^2 + y^2) / 2
@@ -69,7 +73,7 @@ class EvaluationResult(NamedTuple):
         return 100 * float(np.sqrt(count / (count - 1) * (of_groups**2).sum())) / len(added)
 
     def by_language(self) -> dict[str, "EvaluationResult"]:
-        """Split by language, if there are several."""
+        """Return language -> the result on its rows; {} if there is only one language."""
         names = np.unique(self.rows.languages).tolist()
         numbers = {name: np.flatnonzero(self.rows.languages == name) for name in names}
         parts = {
@@ -79,7 +83,7 @@ class EvaluationResult(NamedTuple):
         return parts if len(parts) > 1 else {}
 
     def by_label(self) -> dict[Any, dict[str, float]]:
-        """Compute the number of rows, precision, recall and F1, in percent, of each label as given."""
+        """Compute label -> number of rows, and precision, recall and F1 in %."""
         from sklearn.metrics import precision_recall_fscore_support
 
         names = self.rows.names
@@ -97,7 +101,7 @@ class EvaluationResult(NamedTuple):
         }
 
     def summary(self) -> dict[str, Any]:
-        """Return the dict of `ernie_m.Model.scores`."""
+        """Return all metrics as the dict of `ernie_m.Model.scores`."""
         of_languages = {name: part.measures() for name, part in self.by_language().items()}
         summary = {**self.measures(), "standard_error": self.standard_error(), "rows": len(self.outcomes)}
         summary |= {"by_language": of_languages} if of_languages else {}
@@ -106,7 +110,11 @@ class EvaluationResult(NamedTuple):
         return summary | {"most_frequent": self.most_frequent().measures(), "by_label": self.by_label()}
 
     def text(self, name: str) -> str:
-        """Format the scores as tables, in percent, below the title. `name`: the source of the rows."""
+        """Format all metrics in % as tables, below the title.
+
+        Args:
+            name: the source of the rows.
+        """
         has_labels = self.rows.kind != REGRESSION
         names = [_NAMES[measure] for measure in self.measures()]
         main, other = self._cells()
@@ -127,4 +135,5 @@ class EvaluationResult(NamedTuple):
         return f"{self.title}\n" + "\n\n".join(tables)
 
     def _cells(self) -> list[str]:
+        """Format the metrics as cells of a table."""
         return [f"{value:.1f}" for value in self.measures().values()]

@@ -1,6 +1,6 @@
-"""Cross-validation folds by group: duplicates, groups and translations are kept in one fold.
+"""Cross-validation folds that avoid leakage: duplicates, groups and translations are kept in one fold.
 
-A head on embeddings is evaluated on all five folds, full fine-tuning on the first one.
+A head on embeddings is evaluated on all five folds, full fine-tuning on the first fold.
 """
 
 import math
@@ -26,7 +26,7 @@ _SAMPLE = 1000  # rows that are compared with all others to estimate this share
 
 
 def split_rows(kind: str, targets: np.ndarray, groups: np.ndarray) -> list[np.ndarray]:
-    """Split rows into stratified group folds: the row indices of each fold.
+    """Split rows into stratified folds by group, and return the row indices of each fold.
 
     Args:
         kind: one of `ernie_m.fit.labeled_rows.KINDS`.
@@ -50,11 +50,11 @@ def split_rows(kind: str, targets: np.ndarray, groups: np.ndarray) -> list[np.nd
 def join_rows(
     keys: Iterable[tuple[int, Hashable]], pairs: Iterable[tuple[int, int]], count: int
 ) -> np.ndarray:
-    """Return the group index of each of `count` rows, int64.
+    """Return the group of each of `count` rows, the connected components of two relations: int64 [count].
 
     Args:
-        keys: (row, key); rows with equal keys are in one group.
-        pairs: (row, row) in one group.
+        keys: (row, key) tuples; rows with equal keys are in one group.
+        pairs: (row, row) tuples; both rows are in one group.
     """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
@@ -67,9 +67,10 @@ def join_rows(
 
 
 def join_translations(groups: np.ndarray, languages: np.ndarray, vectors: np.ndarray) -> np.ndarray:
-    """Return the groups of rows after joining translations.
+    """Return the group of each row after merging the groups of translations, int64 [N].
 
     Args:
+        groups: the group of each row, int64 [N].
         languages: the language of each row, str [N].
         vectors: the embedding of each row, float32 [N, H].
     """
@@ -77,7 +78,12 @@ def join_translations(groups: np.ndarray, languages: np.ndarray, vectors: np.nda
 
 
 def near_duplicate_share(groups: np.ndarray, vectors: np.ndarray) -> float:
-    """Estimate the share of texts with a near-duplicate. Arguments: see `join_translations`."""
+    """Estimate the fraction of texts that have a near-duplicate, from a sample.
+
+    Args:
+        groups: the group of each row, int64 [N]; one row of each group is used.
+        vectors: the embedding of each row, float32 [N, H].
+    """
     _, rows = np.unique(groups, return_index=True)  # one of equal texts
     near = unit(vectors[rows] - vectors[rows].mean(axis=0))
     sample = near[:: math.ceil(len(near) / _SAMPLE)]
@@ -88,22 +94,25 @@ def near_duplicate_share(groups: np.ndarray, vectors: np.ndarray) -> float:
 
 
 def _few(vectors: np.ndarray) -> list[np.ndarray]:
-    """Split vectors, [N, H], into parts of at most 500, to bound the memory of comparisons."""
+    """Split embeddings [N, H] into parts of at most 500 rows, to bound the memory of similarity matrices."""
     return np.array_split(vectors, math.ceil(len(vectors) / 500))
 
 
 def _nearest(vectors: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the cosine of the nearest of `others` to each unit vector, float32 [N], and its index, int64
-    [N].
+    """Find the nearest neighbor of each embedding among `others`, all of unit length.
+
+    Returns:
+        The cosine similarity, float32 [N], and the index in `others`, int64 [N].
     """
     numbers = np.concatenate([(part @ others.T).argmax(axis=1) for part in _few(vectors)])
     return (vectors * others[numbers]).sum(axis=1), numbers
 
 
 def _translations(vectors: np.ndarray, languages: np.ndarray) -> Iterator[tuple[int, int]]:
-    """Yield mutual nearest neighbors of two languages; if few rows are translated, only those above a cosine.
+    """Yield pairs of rows that are probably translations: mutual nearest neighbors in two languages.
 
-    If most are translated, a row without such a partner is paired with the nearest row of those languages.
+    If few rows of two languages are translated, pairs with a cosine below `_SURE_COSINE` are excluded. If
+    most are translated, a row without a mutual nearest neighbor is paired with its nearest neighbor.
     Embeddings are centered by language, so languages with few rows are skipped.
     """
     parts = []  # for each language: its rows, int64 [n], and their embeddings, [n, H]

@@ -1,4 +1,4 @@
-"""Tagging and question answering for `ernie-m fit`, trained as by run_sequence_labeling and run_mrc."""
+"""Tagging and question answering for `ernie-m fit`, trained as by run_sequence_labeling.py and run_mrc.py."""
 
 import shutil
 from collections.abc import Sequence
@@ -29,16 +29,19 @@ def fit_words(
     output: Path,
     **given: Any,
 ) -> bool:
-    """Train as run_sequence_labeling and run_mrc do, and write the model to `output`.
+    """Train a tagging or question answering model, and save it to `output`.
 
-    The tests are the dev files, which do not select a checkpoint. The same call resumes after an
-    interruption.
+    After an interruption, the same call resumes from `<output>.training`.
 
     Args:
-        given: further fields of FinetuneFlags: the initial checkpoint, and the precision.
+        kind: the task.
+        training: the training file.
+        tests: the test files, which are evaluated but do not select a checkpoint.
+        options: the options for reading tables.
+        given: other fields of `FinetuneFlags`: the initial checkpoint, and the precision.
 
     Returns:
-        False after SIGTERM.
+        Whether training finished; False after a stop request (SIGTERM).
 
     Raises:
         UserError: a file cannot be read, or as `run_finetuning`.
@@ -79,13 +82,17 @@ def fit_words(
 def write_official_tags(
     files: Sequence[NamedFile], options: LabelOptions, folder: Path, are_entities: bool
 ) -> tuple[list[str], dict[str, Any]]:
-    """Write files of tagged words in the official format, with the label map of the first.
+    """Convert files of tagged words to the official format, with the label map of the first file.
 
     Args:
-        are_entities: whether the tags mark entities, unless the files show otherwise.
+        folder: the output directory.
+        are_entities: whether the tags mark entities, unless the column name indicates other tags.
 
     Returns:
-        Their paths, and the flags of run_sequence_labeling to read them.
+        The paths of the converted files, and the flags of run_sequence_labeling.py to read them.
+
+    Raises:
+        UserError: a file cannot be read, or has a tag that the first file does not have.
     """
     first, *others = (file.path for file in files)
     sentences_of = [read_words(first, () if are_entities else None, options=options)]

@@ -1,8 +1,8 @@
-"""Full fine-tuning on labeled rows in Paddle, by the training loop of run_classifier.
+"""Full fine-tuning on labeled rows in Paddle, by the training loop of run_classifier.py.
 
-The model is trained once without a held-out fifth of the rows, on which it is evaluated, and once on all
-rows. The last step is used. Learning rates and epochs follow from the initial checkpoint and the number of
-all rows. Until the output is complete, both runs are in <output>.training, from which a later call resumes.
+The model is trained twice: on four fifths of the rows, to evaluate it on the others, and on all rows. The
+last step is used. The initial checkpoint and the number of all rows determine the learning rate and epochs.
+Until the output is complete, both runs are in <output>.training, from which a later call resumes.
 """
 
 import gc
@@ -32,7 +32,10 @@ _SEED = 1
 
 
 class _Training(FinetuningRun):
-    """A run on labeled rows. Its head is new: a trained head may have seen the test rows."""
+    """A fine-tuning run on labeled rows, without learning curves.
+
+    The head is always initialized randomly, because a trained head may have been trained on the test rows.
+    """
 
     record = None  # do not write learning curves
 
@@ -40,11 +43,14 @@ class _Training(FinetuningRun):
 def finetune_model(
     loaded: LoadedModel, rows: LabeledDataset, output: Path, limit: int, name: str, stop: ShutdownHandler
 ) -> tuple[LoadedModel, EvaluationResult | None] | None:
-    """Fine-tune without the first fold, to evaluate on it, and then on all rows.
+    """Fine-tune all weights without the first fold, evaluate on the first fold, and fine-tune on all rows.
 
     Args:
-        limit: the maximum length in tokens.
-        rows, output, name, stop: as `ernie_m.fit.fit_model.fit_model` takes them.
+        limit: the maximum length of an input in tokens.
+        loaded, rows, output, name, stop: see `ernie_m.fit.fit_model.fit_model`.
+
+    Returns:
+        See `ernie_m.fit.fit_model.fit_model`.
     """
     distributed.init()
     opened = open_model(loaded.reopened())
@@ -96,7 +102,11 @@ def finetune_model(
 def _train(
     folder: Path, flags: FinetuneFlags, opened: OpenedModel, rows: LabeledDataset, stop: ShutdownHandler
 ) -> Trainer | None:
-    """Train on rows, resuming from the folder if possible. None: after a stop request."""
+    """Fine-tune on labeled rows, resuming from the checkpoints in `folder` if there are any.
+
+    Returns:
+        The trainer, with the trained model; None after a stop request.
+    """
     rules = FolderRules(ways_out=f"delete {folder.parent}", contents=())
     run = OutputDir(folder, rules, flags.keep_checkpoints)
     with run.locked():

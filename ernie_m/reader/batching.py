@@ -1,10 +1,10 @@
-"""Batching: examples as ids with special tokens, in an order determined by (seed, epoch).
+"""Tokenization and batching of examples, in an order determined by (seed, epoch).
 
-An epoch is a permutation of the examples, divided into global batches. It is read in windows, which are
-tokenized on demand, so a large file is never tokenized up front.
+An epoch is a permutation of the examples, divided into global batches. Examples are tokenized on demand, a
+window of examples at a time, so a large file is never tokenized up front.
 
 A global batch is the input of one optimizer step over all processes. It does not depend on the number of
-processes: each takes every n-th of its examples by length, and divides them into micro-batches.
+processes: each of n processes takes every n-th example by length, and divides them into micro-batches.
 """
 
 import math
@@ -29,10 +29,10 @@ WINDOW_EXAMPLES = 2048  # examples tokenized together, rounded up to whole batch
 
 
 class Example(NamedTuple):
-    """A text or a pair with its label. `text_b` and `qid` are None if missing.
+    """A text or a pair of texts with its label. `text_b` and `qid` (query id) are None if missing.
 
-    `label` is -1 if labels are not read. For regression it is the target, a float. For multi-label it is a
-    tuple with 1 or 0 for each label id.
+    `label` is a label id, or -1 without labels. For regression it is the target, a float. For multi-label
+    classification it is a tuple with 1 or 0 for each label id.
     """
 
     text_a: str
@@ -42,12 +42,12 @@ class Example(NamedTuple):
 
     @property
     def lacks_text(self) -> bool:
-        """Return whether one of the texts is blank."""
+        """Whether one of the texts is blank."""
         return not (self.text_a.strip() and (self.text_b is None or self.text_b.strip()))
 
 
 class Feature(NamedTuple):
-    """One model input."""
+    """A tokenized example."""
 
     ids: list[int]  # with special tokens
     label: int | float | tuple[int, ...]  # `Example.label`
@@ -55,10 +55,13 @@ class Feature(NamedTuple):
 
 
 class EncodeExamples(Protocol):
-    """The tokenization of a task for `Batches`. Picklable, because it runs in the reader process."""
+    """Protocol of the tokenization and collation of a task, used by `Batches`.
+
+    Instances are picklable, because batches are built in a separate process.
+    """
 
     def __call__(self, items: Sequence[Any], /) -> list:
-        """Convert items of a data set to features, each with `.ids`, its model input."""
+        """Tokenize items of a data set; each resulting feature has `.ids`, the ids of its model input."""
 
     def count(self, features: Sequence[Any]) -> int:
         """Return the divisor of the loss: the number of features, or of their labeled tokens."""
@@ -74,7 +77,7 @@ class EncodeExamples(Protocol):
 
 @dataclass(frozen=True)
 class ExampleBatch:
-    """A micro-batch of one process."""
+    """A micro-batch of B classification or regression examples of one process."""
 
     input_ids: np.ndarray  # int64 [B, T], padded on the right to the longest input
     labels: np.ndarray  # int64 [B]; for regression float32 [B], for multi-label float32 [B, labels]
@@ -83,7 +86,7 @@ class ExampleBatch:
 
 
 class EncodePairs:
-    """Tokenization of examples: `[CLS] A [SEP] [SEP] B [SEP]`, without text_b `[CLS] A [SEP]`.
+    """Tokenizes examples, `[CLS] A [SEP] [SEP] B [SEP]` or without text_b `[CLS] A [SEP]`, and collates them.
 
     Args:
         label_type: the dtype of `ExampleBatch.labels`.
@@ -97,7 +100,7 @@ class EncodePairs:
         self._label_type = label_type
 
     def __call__(self, examples: Sequence[Example]) -> list[Feature]:
-        """Convert examples to features, tokenizing distinct texts in one call."""
+        """Tokenize examples; each distinct text is tokenized once."""
         warn_if_prompted(self.prompt, [example.text_a for example in examples])
         first_texts = [self.prompt + example.text_a for example in examples]
         second_texts = [example.text_b or "" for example in examples]
@@ -114,10 +117,11 @@ class EncodePairs:
         return features
 
     def count(self, features: Sequence[Feature]) -> int:
+        """Return the divisor of the loss: the number of examples."""
         return len(features)
 
     def collate(self, features: Sequence[Feature], indices: np.ndarray, count: int) -> ExampleBatch:
-        """Collate features into a batch; see `EncodeExamples`."""
+        """Collate features into a padded batch; see `EncodeExamples`."""
         input_ids = pad([feature.ids for feature in features], self.tokenizer.pad_id)
         labels: np.ndarray = np.asarray([feature.label for feature in features], self._label_type)
         return ExampleBatch(input_ids, labels, np.asarray(indices, np.int64), count)
@@ -127,8 +131,8 @@ def warn_if_prompted(prompt: str, texts: Sequence[str], name: str | os.PathLike 
     """Log a warning, once per process, if most texts already begin with the prompt.
 
     Args:
-        prompt: the prompt that is prepended to the texts.
-        name: the file of the texts; "" without a file.
+        prompt: the prompt that will be prepended to the texts.
+        name: the file of the texts, for the warning; "" without a file.
     """
     if prompt.strip() and 2 * sum(text.lstrip().startswith(prompt.strip()) for text in texts) > len(texts):
         _warn_prompt(prompt, f"{name}: " if name else "")
@@ -153,11 +157,15 @@ def pad(rows: Sequence[Collection[int]], value: int) -> np.ndarray:
 
 
 def batches_by_length(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
-    """Group rows of similar length, shortest first, to minimize padding.
+    """Divide sequences into batches of similar length, shortest first, to minimize padding.
+
+    Args:
+        lengths: the length of each sequence in tokens.
+        batch_tokens: maximum number of tokens in a batch, including padding; a longer sequence is a batch by
+            itself.
 
     Returns:
-        The row indices of each batch. A batch has at most `batch_tokens` padded tokens (rows x longest); a
-        longer row is a batch by itself.
+        The indices of the sequences in each batch.
     """
     batches: list[list[int]] = []
     for row in np.argsort(np.asarray(lengths), kind="stable").tolist():
@@ -171,19 +179,27 @@ def batches_by_length(lengths: Sequence[int], batch_tokens: int) -> list[list[in
 def padded_batches(
     rows: Sequence[Sequence[int]], pad_id: int, batch_tokens: int
 ) -> Iterator[tuple[list[int], np.ndarray]]:
-    """Yield the batches of `batches_by_length`: the row indices, and their ids, int64 [B, T]."""
+    """Yield each batch of `batches_by_length`: the indices of its sequences, and their ids, int64 [B, T].
+
+    Args:
+        rows: the ids of each sequence.
+        pad_id: the id of [PAD].
+    """
     for numbers in batches_by_length([len(row) for row in rows], batch_tokens):
         yield numbers, pad([rows[number] for number in numbers], pad_id)
 
 
 def windows(items: Sequence[T], size: int) -> Iterator[list[T]]:
-    """Yield the items in order, `size` at a time. Items are accessed one by one, as required for files."""
+    """Yield lists of `size` consecutive items; the last list may be shorter.
+
+    Items are indexed one by one, because sequences that read a file do not support slices.
+    """
     for start in range(0, len(items), size):
         yield [items[number] for number in range(start, min(start + size, len(items)))]
 
 
 def sample_evenly(items: Sequence[T]) -> list[T]:
-    """Sample items at equal distances, from the first to the last; all, if there are few."""
+    """Return up to `_MOST_MEASURED` items, evenly spaced from the first to the last."""
     indices = np.linspace(0, len(items) - 1, min(len(items), _MOST_MEASURED))
     return [items[round(index)] for index in indices.tolist()]
 
@@ -191,12 +207,12 @@ def sample_evenly(items: Sequence[T]) -> list[T]:
 def log_truncated(
     name: object, count: int, total: int, noun: str, most: int, option: str = "max_seq_len"
 ) -> None:
-    """Log a warning if texts are truncated.
+    """Log a warning with the number of truncated texts, if there are any.
 
     Args:
         name: the source of the texts.
         count: the number of truncated texts, out of `total`.
-        noun: the name of the texts in the message.
+        noun: a plural noun for the texts, such as "questions".
         most: the maximum length in tokens, set by `option`.
     """
     if count:
@@ -206,10 +222,13 @@ def log_truncated(
 
 
 def warn_truncated(name: object, items: Sequence[Any], encode: Any, noun: str = "texts") -> None:
-    """Log warnings if texts are truncated, empty, or not covered by the vocabulary. Checks a sample.
+    """Log warnings if sampled texts are truncated, empty, or not covered by the vocabulary.
 
     Args:
-        encode: such as `EncodePairs`; `cut` of a feature is whether it is truncated.
+        name: the source of the texts.
+        items: the items of the data set, of which a sample is checked.
+        encode: tokenizes the items, such as `EncodePairs`.
+        noun: a plural noun for the items, such as "rows".
     """
     items = sample_evenly(items)
     features = encode(items)
@@ -222,10 +241,10 @@ def warn_truncated(name: object, items: Sequence[Any], encode: Any, noun: str = 
 
 
 def encode_in_windows(texts: Sequence, encode: Callable[[list], list], size: int) -> Iterator[list[Feature]]:
-    """Encode texts in order, `size` at a time, so that memory does not grow with their number.
+    """Tokenize texts in order, `size` at a time, so that memory does not grow with their number.
 
     Args:
-        encode: converts items to features, as `EncodeExamples`.
+        encode: tokenizes a list of texts, as `EncodeExamples`.
 
     Yields:
         The features of `size` texts, with ids as int32 [n].
@@ -236,7 +255,7 @@ def encode_in_windows(texts: Sequence, encode: Callable[[list], list], size: int
 
 @dataclass(frozen=True)
 class GlobalBatch:
-    """The examples of one optimizer step, and the micro-batches of this process."""
+    """The batch of an optimizer step over all processes, with the micro-batches of this process."""
 
     epoch: int
     index: int  # its index in the epoch
@@ -251,17 +270,17 @@ class GlobalBatch:
 
 
 class Batches:
-    """Divides examples into global batches. Picklable if its parts are, for `prefetch`.
+    """Divides a data set into global batches. Picklable for `prefetch`, if `examples` and `encode` are.
 
     Args:
         examples: the data set.
-        encode: converts examples to features, and collates micro-batches.
-        batch_size: examples in a global batch; with `in_tokens`, examples times the longest, in tokens.
+        encode: tokenizes examples, and collates micro-batches.
+        batch_size: number of examples in a global batch; with `in_tokens`, number of tokens with padding.
         micro_batch_size: the same for a micro-batch; None: one micro-batch per process.
-        share_tokens: approximate number of tokens per worker's share of a micro-batch; None: do not divide
-            it.
-        in_tokens: whether the sizes count tokens. A process may exceed batch_size / world_size by less than
-            one example. An example longer than a size is a batch by itself.
+        share_tokens: approximate number of tokens that one worker thread processes at a time; a micro-batch
+            is divided accordingly. None: do not divide it.
+        in_tokens: whether sizes are numbers of tokens. A process may exceed batch_size / world_size by less
+            than one example. An example longer than a size is a batch by itself.
         shuffle: whether to shuffle in each epoch.
         seed: the seed of the order.
         rank, world_size: the rank of this process, and the number of processes.
@@ -292,13 +311,16 @@ class Batches:
         self.world_size = world_size
 
     def count(self, epoch: int = 0) -> int:
-        """Count the global batches of an epoch. With `in_tokens` the first call tokenizes everything."""
+        """Return the number of global batches of an epoch.
+
+        With `in_tokens`, the first call tokenizes the whole data set.
+        """
         return sum(self._batches_in(window) for window in self._windows(epoch))
 
     def stream(self, epochs: int = 1, epoch: int = 0, index: int = 0) -> Iterator[GlobalBatch]:
-        """Yield global batches from `index` of `epoch` on, until `epochs` epochs are complete.
+        """Yield the global batches from batch `index` of `epoch` to the end of the last of `epochs` epochs.
 
-        Skipped windows are not tokenized.
+        Examples of skipped windows are not tokenized.
         """
         for number in range(epoch, epochs):
             start = index if number == epoch else 0  # later epochs are complete
@@ -340,19 +362,24 @@ class Batches:
             yield order[start : start + size]
 
     def _batches_in(self, window: np.ndarray) -> int:
-        """Count the global batches of a window."""
+        """Return the number of global batches of a window, given by its example indices."""
         if not self.in_tokens:
             return math.ceil(len(window) / self.batch_size)
         return len(self._bounds(self._lengths[window], self.batch_size)) - 1
 
     @cached_property
     def _lengths(self) -> np.ndarray:
-        """The number of ids of each example, int64 [N]: one pass over everything."""
+        """The length of each example in tokens, int64 [N]; computed by tokenizing the whole data set."""
         encoded = map(self.encode, windows(self.examples, WINDOW_EXAMPLES))
         return np.asarray([len(feature.ids) for features in encoded for feature in features], np.int64)
 
     def _bounds(self, lengths: np.ndarray, size: int) -> list[int]:
-        """Compute the boundaries of batches of n examples: 0, ..., n. `size`: as `batch_size`."""
+        """Return the boundaries 0, ..., n of the batches of n examples.
+
+        Args:
+            lengths: the length of each example in tokens, int64 [n].
+            size: the maximum size of a batch, in examples or tokens as `batch_size`.
+        """
         if not self.in_tokens:
             return [*range(0, len(lengths), size), len(lengths)]
         bounds = [0]
@@ -367,14 +394,13 @@ class Batches:
         return [*bounds, len(lengths)]
 
     def _micro_batches(self, numbers: np.ndarray, features: list) -> list:
-        """Build the micro-batches of this process, which takes every n-th example by length of a global
-        batch.
+        """Build the micro-batches of this process from the features of a global batch.
 
-        This balances the work of the n processes.
+        Each of n processes takes every n-th example by length, which balances their work.
 
         Args:
-            numbers: the indices of the examples in the data set, int64 [examples].
-            features: one for each example.
+            numbers: the index of each example in the data set, int64 [examples].
+            features: the feature of each example.
         """
         lengths = np.asarray([len(feature.ids) for feature in features])
         by_length = np.argsort(lengths, kind="stable")
@@ -396,11 +422,15 @@ class Batches:
 
 
 def split_by_work(indices: np.ndarray, lengths: np.ndarray, share_tokens: int | None) -> list[np.ndarray]:
-    """Divide the indices of examples, sorted by length, into shares of similar work.
+    """Divide examples into parts with similar numbers of tokens, for worker threads.
 
     Args:
+        indices: the indices of the examples, sorted by length.
         lengths: the length of each example in tokens, by index.
-        share_tokens: approximate number of tokens per share; None: all.
+        share_tokens: approximate number of tokens per part; None: a single part.
+
+    Returns:
+        The indices of the examples of each part.
     """
     if share_tokens is None:
         return [indices]
@@ -411,7 +441,7 @@ def split_by_work(indices: np.ndarray, lengths: np.ndarray, share_tokens: int | 
 
 
 def stream_all(parts: Sequence[Batches]) -> Iterator[tuple[int, GlobalBatch]]:
-    """Yield the global batches of several data sets in order, with the index of the data set."""
+    """Yield the global batches of several data sets in order, each with the index of its data set."""
     for number, batches in enumerate(parts):
         for global_batch in batches.stream():
             yield number, global_batch

@@ -1,4 +1,4 @@
-"""A corpus of `ernie-m build_corpus`, read through memory maps (docs/pretraining.md).
+"""Memory-mapped reading of a corpus built by `ernie-m build_corpus` (docs/pretraining.md).
 
     manifest.json                          languages, pairs, counts, vocabulary digest; SHA-256 of each file
                                            and of the rest of the manifest
@@ -36,21 +36,21 @@ _REPAIR = "Restore it from a backup, or delete the corpus and build it again"
 
 
 class Corpus:
-    """A corpus.
+    """A tokenized corpus of monolingual and parallel text, read through memory maps.
 
     Args:
-        path: the folder.
-        tokenizer: the tokenizer in use; None: accept any vocabulary and text rules.
+        path: the corpus directory.
+        tokenizer: the tokenizer of the model; None: accept any vocabulary and tokenizer rules.
         verify: whether to compare the SHA-256 of every file with the manifest, not only its size.
 
     Attributes:
         manifest: the manifest as a dict.
-        text_rules: the tokenizer rules of its text.
+        text_rules: the tokenizer rules that the corpus was tokenized with.
         languages: all languages with monolingual or parallel text, in alphabetical order.
         mono: language -> `CorpusText` of its training documents.
-        parallel: (a, b), a < b -> `CorpusPairs` of its training pairs.
-        held_out_mono, held_out_parallel: the same for the held-out split, if any.
-        vocab_size: V.
+        parallel: (a, b), a < b -> `CorpusPairs` of the training pairs.
+        held_out_mono, held_out_parallel: the same for the held-out split; empty without one.
+        vocab_size: V, the number of token ids.
 
     Raises:
         UserError: the corpus is incomplete, has another format, vocabulary or text rules, or a file is
@@ -74,7 +74,11 @@ class Corpus:
         check_files(self.path, self.manifest["files"], checksums=verify)
 
     def _check_tokenizer(self, tokenizer: Tokenizer) -> None:
-        """Check that the corpus was built with this tokenizer."""
+        """Check that the corpus was built with this tokenizer.
+
+        Raises:
+            UserError: the vocabulary or the tokenizer rules differ.
+        """
         rules = tokenizer.text_rules
         if rules != self.text_rules:
             raise UserError(
@@ -89,7 +93,11 @@ class Corpus:
             )
 
     def _open(self) -> None:
-        """Set the attributes from the manifest. A corrupt manifest raises Python's exceptions."""
+        """Set the attributes from the manifest.
+
+        Raises:
+            TypeError, KeyError, AttributeError, ValueError: the manifest is corrupt.
+        """
         self.text_rules: str = self.manifest["vocabulary"].get("text_rules", ERNIE_M)
         known = {self.path / name for name in read_entries(self.manifest, self.path / MANIFEST)}
         self.vocab_size: int = self.manifest["vocabulary"]["size"]
@@ -108,19 +116,24 @@ class Corpus:
         )
 
     def _streams(self, kind: str, split: str) -> Iterator[tuple[str, Path, list[Mapping[str, Any]]]]:
-        """Yield the name, folder and shards of each stream with this split."""
+        """Yield the name, directory and shard entries of each language or language pair with this split.
+
+        Args:
+            kind: "mono" or "parallel".
+            split: one of `SPLITS`.
+        """
         for name, stream in self.manifest[kind].items():
             if stream[split]["shards"]:
                 yield name, self.path / kind / name, stream[split]["shards"]
 
     @property
     def digest(self) -> str:
-        """A digest of the vocabulary and all files, equal for all copies of a corpus."""
+        """The SHA-256 of the vocabulary digest and all file entries, equal for all copies of a corpus."""
         content = {"files": self.manifest["files"], "vocabulary": self.manifest["vocabulary"]["digest"]}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def subword_counts(self, language: str) -> np.ndarray:
-        """Return the token counts of the language's monolingual and parallel training text. int64 [V].
+        """Return the count of each token id in all training text of a language: int64 [V].
 
         Raises:
             UserError: the language is unknown, or the file is corrupt.
@@ -135,17 +148,22 @@ class Corpus:
 
 
 def _check_names(files: Iterable[Path], known: Collection[Path]) -> None:
-    """Check that files are listed in the manifest."""
+    """Check that files are listed in the manifest.
+
+    Raises:
+        ValueError: a file is not listed.
+    """
     if others := sorted({*files}.difference(known)):
         raise ValueError(f"{others[0]} is not among its files")
 
 
 class _Shards:
-    """A sequence of lines in several shards.
+    """Random access to the tokenized lines of a language or language pair, which are in several shards.
 
     Args:
+        folder: the directory of the shards.
         shards: the entries of the shards in the manifest.
-        known: the files of the corpus.
+        known: the files that the manifest lists.
 
     Raises:
         ValueError: a file of a shard is not listed.
@@ -164,20 +182,20 @@ class _Shards:
         self._arrays: dict[tuple[int, str], np.ndarray] = {}  # (shard, kind) -> its file, memory-mapped
 
     def line_offsets(self, shard: int) -> np.ndarray:
-        """Return the offsets of the lines of a shard in its ids. uint32 [lines + 1]."""
+        """Return the offsets of a shard's lines in its ids: uint32 [lines + 1]."""
         return self._offsets(shard, "lines", self.shards[shard]["tokens"])
 
     def line(self, number: int) -> np.ndarray:
-        """Return the ids of one line. int64 [n]."""
+        """Return the token ids of line `number` over all shards: int64 [n]."""
         shard, line = locate(self._first_line, number)
         return self._lines(shard, line, count=1)[0]
 
     def read_ids(self, shard: int, start: int, end: int) -> np.ndarray:
-        """Return ids start .. end - 1 of a shard. int64 [n]."""
+        """Return the token ids at start .. end - 1 of a shard: int64 [n]."""
         return self._read(shard, "ids", start, end).astype(np.int64)
 
     def _lines(self, shard: int, first: int, count: int) -> list[np.ndarray]:
-        """Return the ids of `count` lines of a shard from line `first` on, each int64 [n]."""
+        """Return the token ids of `count` lines of a shard from line `first` on: int64 [n] each."""
         # The offsets of the lines in the ids of the shard. [count + 1]
         bounds = self._read(shard, "lines", first, first + count + 1).tolist()
         # Corrupt offsets must raise an error, not return other text.
@@ -186,10 +204,10 @@ class _Shards:
         return [self.read_ids(shard, start, end) for start, end in pairwise(bounds)]
 
     def _read(self, shard: int, kind: str, start: int, end: int) -> np.ndarray:
-        """Return elements start .. end - 1 of a file of a shard.
+        """Return elements start .. end - 1 of an array of a shard.
 
         Args:
-            kind: the file: "ids", "lines" or "documents".
+            kind: the array: "ids", "lines" or "documents".
 
         Raises:
             UserError: the range is outside the file.
@@ -200,10 +218,10 @@ class _Shards:
         return array[start:end]
 
     def _offsets(self, shard: int, kind: str, end: int) -> np.ndarray:
-        """Return a file of offsets, uint32 [n + 1].
+        """Return an array of offsets of a shard, uint32 [n + 1].
 
         Args:
-            kind: the file: "lines" or "documents".
+            kind: the array: "lines" or "documents".
             end: the expected last offset.
 
         Raises:
@@ -216,33 +234,36 @@ class _Shards:
         return offsets
 
     def _array(self, shard: int, kind: str) -> np.ndarray:
-        """Memory-map a file of a shard on first use."""
+        """Return an array of a shard, which is memory-mapped on first access; `kind`: see `_read`."""
         if (shard, kind) not in self._arrays:
             # A plain view of the mapped file: the indexing of np.memmap itself is several times slower.
             self._arrays[shard, kind] = map_array(self._file(shard, kind)).view(np.ndarray)
         return self._arrays[shard, kind]
 
     def _file(self, shard: int, kind: str) -> Path:
-        """Return the path of a file of a shard; see `_read`."""
+        """Return the path of an array of a shard; `kind`: see `_read`."""
         return self.folder / f"{self.shards[shard]['name']}.{kind}.npy"
 
     def _damaged(self, shard: int, kind: str) -> UserError:
-        """Return the error for a file of a shard with invalid offsets."""
+        """Return the error for an array of a shard with invalid offsets; `kind`: see `_read`."""
         return UserError(f"{self._file(shard, kind)}: corrupt: invalid offsets. {_REPAIR}")
 
 
 class CorpusText(_Shards):
-    """The documents of one language; `Blocks` divides them into blocks."""
+    """The tokenized documents of one language; `Blocks` divides them into blocks."""
 
     arrays = ("ids", "lines", "documents")
 
     def document_offsets(self, shard: int) -> np.ndarray:
-        """Return the offsets of the documents of a shard in its lines. uint32 [documents + 1]."""
+        """Return the offsets of a shard's documents in its lines: uint32 [documents + 1]."""
         return self._offsets(shard, "documents", self.shards[shard]["lines"])
 
 
 class CorpusPairs(_Shards):
-    """Pairs of two languages a < b; `pairs[i]` are the ids of both sides, int64 [n] each."""
+    """The tokenized sentence pairs of two languages a < b.
+
+    `pairs[i]` are the token ids in both languages, int64 [n] each.
+    """
 
     def __len__(self) -> int:
         return self.num_lines // 2
@@ -253,10 +274,10 @@ class CorpusPairs(_Shards):
         return first, second
 
     def count_truncated(self, max_seq_len: int) -> np.ndarray:
-        """Count the pairs that exceed the maximum length, and their truncated tokens: int64 [2].
+        """Return the number of pairs that exceed the maximum length, and of truncated tokens: int64 [2].
 
         Args:
-            max_seq_len: the maximum length, including the 4 special tokens of a pair.
+            max_seq_len: the maximum length in tokens, including the 4 special tokens of a pair.
         """
         total = np.zeros(2, np.int64)
         for shard in range(len(self.shards)):
@@ -267,9 +288,9 @@ class CorpusPairs(_Shards):
 
 
 def describe_long_pairs(streams: Mapping[tuple[str, str], CorpusPairs], max_seq_len: int) -> str:
-    """Format the number of pairs that exceed the maximum length, and the share of truncated tokens.
+    """Return a message with the number of pairs above the maximum length, and the % of truncated tokens.
 
-    Language pairs with a share above 10 % are listed.
+    Language pairs with more than 10 % truncated tokens are listed.
     """
     rows = [[len(pairs), *pairs.count_truncated(max_seq_len), pairs.num_tokens] for pairs in streams.values()]
     number, longer, unread, tokens = np.sum(rows, axis=0).tolist()
@@ -285,10 +306,10 @@ def describe_long_pairs(streams: Mapping[tuple[str, str], CorpusPairs], max_seq_
 
 
 def pack_lines(line_offsets: np.ndarray, document_offsets: np.ndarray, max_tokens: int) -> np.ndarray:
-    """Pack whole lines of documents into blocks. A line longer than a block is split.
+    """Pack the lines of each document greedily into blocks. A line longer than a block is split.
 
     All documents advance together, one block per round. 100 million tokens take a fraction of a second, so
-    the result is not stored.
+    the blocks are not stored.
 
     Args:
         line_offsets: integer [lines + 1], the offset of each line in tokens, and the number of tokens.
@@ -320,14 +341,14 @@ def pack_lines(line_offsets: np.ndarray, document_offsets: np.ndarray, max_token
 
 
 class Blocks:
-    """The blocks of a language's text; `blocks[i]` are the ids of one, int64 [n].
+    """The blocks of a language's text; `blocks[i]` are the token ids of a block, int64 [n].
 
-    The constructor computes their offsets, which take 4 bytes of memory per block.
+    The constructor computes the offsets of the blocks, which take 4 bytes of memory per block.
 
     Args:
-        text: a text of the corpus.
-        max_tokens: maximum length of a block, without special tokens.
-        one_line: whether each line is a separate block; longer lines are still split.
+        text: the documents of a language.
+        max_tokens: maximum length of a block in tokens, without special tokens.
+        one_line: whether each line is a separate block; lines longer than a block are still split.
     """
 
     def __init__(self, text: CorpusText, max_tokens: int, one_line: bool = False):
@@ -365,7 +386,7 @@ def map_array(path: Path) -> np.memmap:
     """Memory-map a one-dimensional .npy file of integers.
 
     Raises:
-        UserError: the file is missing, or is not such an array.
+        UserError: the file is missing, or is not a one-dimensional array of integers.
     """
     try:
         mapped = np.lib.format.open_memmap(path, mode="r")
@@ -379,10 +400,11 @@ def map_array(path: Path) -> np.memmap:
 
 
 def verify_corpus(path: str | os.PathLike) -> None:
-    """Verify a corpus against its manifest: all checksums once, later only sizes and times.
+    """Verify the files of a corpus against its manifest, by checksum the first time, later by size and time.
 
-    One of several processes suffices. The result is stored in `.verified.json` in the corpus. Checksums are
-    compared again if a file changed since then, or if that file cannot be written.
+    Only one process needs to call this function. The modification times of the verified files are stored in
+    `.verified.json` in the corpus. Checksums are compared again if a file has changed since, or if
+    `.verified.json` cannot be written.
 
     Raises:
         UserError: as `Corpus`.
@@ -407,7 +429,7 @@ def check_files(path: Path, files: Mapping[str, Any], checksums: bool) -> None:
     """Compare files with their entries in the manifest, by size and, with `checksums`, by SHA-256.
 
     Args:
-        path: the corpus.
+        path: the corpus directory.
         files: name -> entry, which has the keys "bytes" and "sha256".
 
     Raises:
@@ -446,7 +468,7 @@ def compute_checksum(manifest: Mapping[str, Any]) -> str:
 
 
 def compute_starts(counts: Iterable[int]) -> np.ndarray:
-    """Compute the offsets of parts. int64 [parts + 1].
+    """Return the cumulative sums of counts, from 0: int64 [parts + 1].
 
     Args:
         counts: the number of items in each part.
@@ -455,10 +477,13 @@ def compute_starts(counts: Iterable[int]) -> np.ndarray:
 
 
 def locate(starts: np.ndarray, number: int) -> tuple[int, int]:
-    """Return the part that contains item `number`, and the item's index in that part.
+    """Return the index of the part that contains item `number`, and the item's index in that part.
 
     Args:
-        starts: from `compute_starts`.
+        starts: the offsets of the parts, from `compute_starts`.
+
+    Raises:
+        IndexError: there is no such item.
     """
     if not 0 <= number < starts[-1]:
         raise IndexError(f"index {number} out of range (0 to {starts[-1] - 1})")

@@ -1,7 +1,4 @@
-"""Normalization of labels, label_map.json and lang_map.json, and `%s` in file names.
-
-Covers several labels in one cell, and values for missing labels.
-"""
+"""Normalization and validation of labels, label_map.json and lang_map.json, and `%s` in file names."""
 
 import math
 import os
@@ -29,7 +26,10 @@ _LANGUAGE = re.compile(
 
 
 def read_label_map(path: str | os.PathLike, num_labels: int | None = None) -> dict[str, int]:
-    """Read a JSON object of label -> id.
+    """Read a label map, a JSON object of label -> id.
+
+    Args:
+        num_labels: the required number of labels; None: any.
 
     Raises:
         UserError: the ids are not 0, 1, 2, ... once each, a label is "", or the number of labels is not
@@ -51,19 +51,19 @@ def read_label_map(path: str | os.PathLike, num_labels: int | None = None) -> di
 
 
 def read_languages(path: str | os.PathLike) -> list[str]:
-    """Read the language codes of lang_map.json: the keys of a JSON object, in order.
+    """Read the language codes from lang_map.json: the keys of a JSON object, in order.
 
     Raises:
-        UserError: the file has another format.
+        UserError: the file cannot be read, or is not a non-empty JSON object.
     """
     return list(_read_json_object(path, '{"en": ..., "fr": ...}'))
 
 
 def parse_language(name: str) -> str:
-    """Return the two-letter language in a key of a language map or in a file name; "" if unknown.
+    """Return the two-letter language code in a key of a language map or in a file name; "" if unknown.
 
-    zh, zh_CN, zh-Hans, zho and zh-question-de are zh, and so are xquad.zh.json and
-    dev-context-zh-question-de.json, where the first language is that of the contexts.
+    zh, zh_CN, zh-Hans, zho, zh-question-de, xquad.zh.json and dev-context-zh-question-de.json give zh; in the
+    names of MLQA, the first language is that of the contexts.
     """
     matches = map(_LANGUAGE.fullmatch, name.lower().replace("_", "-").split("."))
     codes = [code for match in matches if match and (code := common_language(match["code"]))]
@@ -71,18 +71,21 @@ def parse_language(name: str) -> str:
 
 
 def write_indices(path: str | os.PathLike, names: Iterable[str]) -> None:
-    """Write label_map.json or lang_map.json: each name -> its index in `names`."""
+    """Write a label map or language map: a JSON object of each name -> its index in `names`."""
     write_json(path, {name: index for index, name in enumerate(names)})
 
 
 def expand(patterns: str, languages: Sequence[str] | None, flag: str) -> dict[str, dict[str, Path]]:
-    """Expand the files of an option such as `--dev_set dev.%s.tsv,test.%s.tsv`: pattern -> language -> path.
+    """Expand an option such as `--dev_set dev.%s.tsv,test.%s.tsv` into pattern -> language -> path.
 
-    A pattern without `%s` has the only language, or "all" without a language map.
+    Args:
+        patterns: comma-separated file names; `%s` stands for the language.
+        languages: the languages; None: without a language map, the only key is "all".
+        flag: the name of the option, for errors.
 
     Raises:
         UserError: a pattern has `%s` without languages, or no `%s` with several languages; a pattern is
-            duplicate; or no file is named.
+            duplicate; or there is no pattern.
     """
     keys = languages or [ALL_LANGUAGES]  # the keys of the inner dictionaries
     files: dict[str, dict[str, Path]] = {}
@@ -106,13 +109,13 @@ def expand(patterns: str, languages: Sequence[str] | None, flag: str) -> dict[st
 
 
 def _read_json_object(path: str | os.PathLike, form: str) -> dict:
-    """Read a JSON object that is not empty.
+    """Read a non-empty JSON object.
 
     Args:
-        form: an example of it, for the error.
+        form: an example of the object, for the error.
 
     Raises:
-        UserError: the file cannot be read, or has other contents.
+        UserError: the file cannot be read, or is not a non-empty JSON object.
     """
     value = read_object(path, f"expected {form}")
     if not value:
@@ -127,14 +130,14 @@ def check_labels(
     trained_inputs: np.ndarray | None = None,
     noun: str = "rows",
 ) -> list[str]:
-    """Return warnings about equal texts with different labels, and about test texts in the training data.
+    """Return warnings about equal texts with different labels, and about leakage of training texts.
 
     Args:
         inputs: `input_hash` of each row, int64 [N].
-        targets: an index of the label or labels of each row, int64 [N]; [0]: without labels.
-        location: returns the location of a row for messages.
-        trained_inputs: for test rows, `input_hash` of each training row, int64 [M].
-        noun: the name of the rows in messages.
+        targets: an integer for the label or labels of each row, int64 [N]; [0]: without labels.
+        location: maps a row index to its location for messages.
+        trained_inputs: for evaluation rows, `input_hash` of each training row, int64 [M].
+        noun: a plural noun for the rows in messages.
     """
     found = []
     if len(targets):
@@ -177,7 +180,7 @@ def normal_label(label: str) -> str:
     """Normalize a label, so that labels that look the same are equal.
 
     Applies NFC, removes control and zero-width characters, collapses and strips white space, and removes the
-    decimals that pandas adds: "1.0" becomes "1". "1.000" is kept, because it may be a thousand.
+    decimals that pandas adds to integers: "1.0" becomes "1". "1.000" is kept, because it may mean a thousand.
     """
     spaced = " ".join(label.split())
     visible = [
@@ -189,12 +192,12 @@ def normal_label(label: str) -> str:
 
 
 def is_missing_label(label: str) -> bool:
-    """Return whether a normalized label means a missing label."""
+    """Return whether a normalized label is a placeholder for a missing label, such as "nan" or ""."""
     return label.lower() in ("", *NO_LABEL)
 
 
 def parse_number(cell: str) -> float | None:
-    """Parse a cell as a finite number; None: it is not one."""
+    """Parse a cell as a finite number; None if it is not one."""
     try:
         value = float(cell)
     except ValueError:
@@ -203,42 +206,43 @@ def parse_number(cell: str) -> float | None:
 
 
 def parse_boolean(cell: object) -> bool | None:
-    """Return whether a cell of a label column means that the row has the label; None: invalid."""
+    """Parse a cell such as 1, 0, true, false or "" (false) as a boolean; None if it is not one."""
     return _YES_OR_NO.get(str(cell).strip().lower())
 
 
 def split_labels(cell: str, separator: str | None) -> list[str]:
-    """Split a cell into normalized labels; a blank cell has none.
+    """Split a cell into normalized labels; the result for a blank cell is [].
 
     Args:
-        separator: the separator of labels; None: a single label.
+        separator: the separator of labels; None: the cell is a single label.
     """
     return list(filter(None, map(normal_label, cell.split(separator) if separator else [cell])))
 
 
 def is_printed_collection(cell: str) -> bool:
-    """Return whether a cell is a printed list, tuple, set, object or array: "['a']", "{a,b}", "array([1])",
-    "[]", and not "[a]" or "(don't know)".
+    """Return whether a cell is a printed list, tuple, set, object or array.
+
+    Examples are "['a']", "{a,b}", "array([1])" and "[]"; "[a]" and "(don't know)" are not.
     """
     return _PRINTED.fullmatch(cell.strip()) is not None
 
 
 def is_score(label: str) -> bool:
-    """Return whether a label is a number from 0 to 1 or a boolean: a score of a label, not its name."""
+    """Return whether a label is a number from 0 to 1 or a boolean: the score of a label, not its name."""
     return parse_boolean(label) is not None or 0 < (parse_number(label) or 0) < 1
 
 
 def is_mixed(labels: Iterable[object]) -> bool:
-    """Return whether labels of a row mix strings with numbers or booleans, which may be their scores."""
+    """Return whether the labels of a row include both strings and numbers, which may be label scores."""
     known = (label for label in labels if isinstance(label, str | Real | np.bool_))
     return len({isinstance(label, str) for label in known}) > 1
 
 
 def find_missing_labels(counts: Mapping[str, int]) -> set[str]:
-    """Return the labels that mean a missing label.
+    """Return the labels of a data set that are placeholders for a missing label.
 
     Args:
-        counts: label -> number of rows.
+        counts: normalized label -> number of rows.
     """
     none = set(filter(is_missing_label, counts))
     others = [count for label, count in counts.items() if label not in none | {_HIDDEN}]
@@ -248,5 +252,8 @@ def find_missing_labels(counts: Mapping[str, int]) -> set[str]:
 
 
 def input_hash(text_a: str, text_b: str | None = None) -> int:
-    """Hash an input to an int64, within this process; texts are compared by `normal_form`."""
+    """Hash the text or the two texts of an example, normalized by `normal_form`, to an int64.
+
+    Hashes are comparable only within a process.
+    """
     return hash(tuple(map(normal_form, [text_a] if text_b is None else [text_a, text_b])))

@@ -33,11 +33,14 @@ _PARTS = re.compile(f"{_HAN}|(?:(?!{_HAN}).)+", re.DOTALL)
 
 
 def encode_for_answers(tokenizer: Tokenizer, text: str, split_han: bool) -> tuple[list[int], list[Span]]:
-    """Tokenize a text with offsets for answers, which begin and end at token boundaries.
+    """Return the token ids of a text and the character span of each token, for extractive question answering.
 
-    The span of a token includes the dropped characters after it (a zero-width space after a footnote mark),
-    as the answers of MLQA do. With `split_han` each Han character is a token, because answers often begin or
-    end inside a Chinese subword (亿美元, 年的).
+    The span of a token includes the characters after it that normalization removes (a zero-width space after
+    a footnote mark), as the answers of MLQA do.
+
+    Args:
+        split_han: whether each Han character is a separate token, because answers often begin or end inside a
+            Chinese subword (亿美元, 年的).
     """
     ids, spans = encode_with_offsets(tokenizer, text)
     if split_han and _HAS_HAN.search(text):
@@ -111,13 +114,17 @@ def _split_han_subword(tokenizer: Tokenizer, source: str, after_space: bool) -> 
 
 
 def count_special_tokens(separators: int) -> int:
-    """Return the number of special tokens of an input: [CLS], the separators, and the final [SEP]."""
+    """Return the number of special tokens of a model input: [CLS], the separators, and the final [SEP].
+
+    Args:
+        separators: the number of [SEP] between the question and the context.
+    """
     return 2 + separators
 
 
 @dataclass(frozen=True)
 class WindowConfig:
-    """Maximum lengths and windows of inputs.
+    """Configuration of the sliding windows that split long contexts.
 
     Raises:
         UserError: a question of maximum length leaves no room for a context.
@@ -140,22 +147,22 @@ class WindowConfig:
 
 
 class ContextWindow(NamedTuple):
-    """A question and a part of its context. All positions are token indices in the whole context.
+    """A question and a window of its context. All positions are token indices in the whole context.
 
-    In an overlap of two windows, each answer start belongs to the window whose edge is farther away.
+    In the overlap of two windows, an answer start is assigned to the window whose edge is farther away.
     """
 
     question_ids: np.ndarray  # int32 [Q]
-    context_ids: np.ndarray  # int32 [C], of the part
-    start: int  # the first token of the part
+    context_ids: np.ndarray  # int32 [C], the ids of the window's tokens
+    start: int  # the first token of the window
     start_range: tuple[int, int]  # (from, to): answers of this window begin at from .. to - 1
     answer: tuple[int, int]  # (first, last) token, or (-1, -1) if the answer is not in this window
 
 
 class AnswerWindows(Sequence[ContextWindow]):
-    """The windows of a file in the order of its questions, created by `make_windows`.
+    """The windows of all questions of a file, in the order of the questions; see `make_windows`.
 
-    A pickle omits `file` and `spans`, which the reader process does not use.
+    A pickle omits `file` and `spans`, because the process that builds batches does not use them.
 
     Args:
         file: the contexts and questions.
@@ -164,7 +171,7 @@ class AnswerWindows(Sequence[ContextWindow]):
         spans: the character spans of the tokens of each context, int32 [tokens, 2].
         windows: int32 [windows, 8]: the indices of the question and the context, the four fields of
             `ContextPart`, the first and the last token of the answer.
-        cut: whether each question is truncated.
+        cut: whether each question was truncated.
     """
 
     def __init__(
@@ -197,11 +204,9 @@ class AnswerWindows(Sequence[ContextWindow]):
         )
 
     def question_windows(self, number: int) -> range:
-        """Return the window indices of a question, given by its index."""
+        """Return the indices of the windows of question `number`."""
         questions = self._windows[:, 0]  # [windows], ascending: the question index of each window
-        start = np.searchsorted(questions, number, side="left")
-        end = np.searchsorted(questions, number, side="right")
-        return range(start, end)
+        return range(*np.searchsorted(questions, [number, number + 1]).tolist())
 
     def __getstate__(self) -> dict:  # for pickle
         return {**vars(self), "file": None, "spans": None}
@@ -214,10 +219,11 @@ def read_windows(
     cut: WindowConfig,
     make: Callable[..., "AnswerWindows"] | None = None,
 ) -> AnswerWindows:
-    """Read, validate and tokenize a file; see `read_squad`.
+    """Read a file of questions by `read_squad`, and split its contexts into windows.
 
     Args:
-        make: creates the windows; None: `make_windows`.
+        purpose: "train", "dev" or "test"; for "train", questions and windows without an answer are dropped.
+        make: splits the contexts; None: `make_windows`.
 
     Raises:
         UserError: as `read_squad`, or there are no windows.
@@ -241,7 +247,7 @@ def read_windows(
 def make_windows(
     file: QuestionFile, tokenizer: Tokenizer, cut: WindowConfig, keep_all: bool = True
 ) -> AnswerWindows:
-    """Tokenize questions and contexts, and split contexts into windows.
+    """Tokenize the questions and contexts of a file, and split the contexts into windows.
 
     Args:
         keep_all: whether to keep windows without the answer.
@@ -274,7 +280,7 @@ def split_contexts(
         find: maps a context index and the character span of an answer to its first and last token.
         keep_questions: whether to keep the windows of questions whose answer is not found.
         keep_windows: whether to keep windows without the answer.
-        cut_context: splits a context; None: `cut_windows`.
+        cut_context: maps (length, budget, stride) to the windows of a context; None: `cut_windows`.
         unused: the number of tokens to leave free in each window.
     """
     encode = partial(encode_for_answers, tokenizer, split_han=cut.split_han)
@@ -306,7 +312,12 @@ def split_contexts(
 def encode_all(
     file: QuestionFile, texts: Sequence[str], encode: Callable[[str], tuple[list[int], list[Span]]]
 ) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Tokenize texts: ids, int32 [tokens], and character spans of tokens, int32 [tokens, 2], for each."""
+    """Return the token ids, int32 [tokens], and the character spans, int32 [tokens, 2], of each text.
+
+    Args:
+        file: the source of the texts, named in the progress bar.
+        encode: tokenizes a text with spans, as `encode_for_answers`.
+    """
     # Requests of ernie-m predict have no file.
     shown = texts if file.path is None else progress(texts, f"tokenizing {file.path}", unit="texts")
     return [
@@ -316,7 +327,10 @@ def encode_all(
 
 
 class ContextPart(NamedTuple):
-    """Tokens start .. end - 1 of a context, with answers beginning at answers_from .. answers_to - 1."""
+    """A window of a context: tokens start .. end - 1.
+
+    Its answers begin at tokens answers_from .. answers_to - 1.
+    """
 
     start: int
     end: int
@@ -324,7 +338,7 @@ class ContextPart(NamedTuple):
     answers_to: int
 
     def holds(self, answer: tuple[int, int]) -> bool:
-        """Return whether all tokens of an answer are in this part."""
+        """Return whether the window contains an answer, given by its first and last token."""
         first, last = answer
         return self.start <= first and last < self.end
 
@@ -350,10 +364,10 @@ def cut_windows(length: int, budget: int, stride: int) -> list[ContextPart]:
 
 
 def find_tokens(spans: np.ndarray, text: str, span: Span) -> tuple[int, int] | None:
-    """Find the first and last token that cover a character span.
+    """Return the indices of the first and last token that cover a character span of a text.
 
     Args:
-        spans: the spans of the tokens, int32 [tokens, 2].
+        spans: the character spans of the tokens, int32 [tokens, 2].
         span: (start, end) in characters; white space at both ends is ignored.
 
     Returns:
@@ -370,7 +384,7 @@ def find_tokens(spans: np.ndarray, text: str, span: Span) -> tuple[int, int] | N
 
 
 class AnswerFeature(NamedTuple):
-    """A model input and its window."""
+    """The ids of a model input, with special tokens, and the window that they encode."""
 
     ids: list[int]
     window: ContextWindow
@@ -378,7 +392,7 @@ class AnswerFeature(NamedTuple):
 
 @dataclass(frozen=True)
 class AnswerBatch:
-    """A micro-batch, with int64 arrays. Positions are columns of `input_ids`."""
+    """A micro-batch of B windows, with int64 arrays. Positions are columns of `input_ids`."""
 
     input_ids: np.ndarray  # [B, T], padded on the right
     answers: np.ndarray  # [B, 2], the positions of the answer's first and last token; -1: no answer, no loss
@@ -390,7 +404,10 @@ class AnswerBatch:
 
 
 class EncodeWindows:
-    """`ernie_m.reader.batching.EncodeExamples` for `AnswerWindows`, without a reference to the tokenizer."""
+    """Builds model inputs and batches from `AnswerWindows`; see `ernie_m.reader.batching.EncodeExamples`.
+
+    Only the ids of the special tokens are stored, so that a pickle does not contain the tokenizer.
+    """
 
     target_without_answer = NO_ANSWER  # in `AnswerBatch.answers`, for windows without the answer
 
@@ -401,24 +418,31 @@ class EncodeWindows:
         self.pad_id = tokenizer.pad_id
 
     def __call__(self, windows: Sequence[ContextWindow]) -> list[AnswerFeature]:
-        features = []
-        for window in windows:
-            between = [self.sep_id] * self.separators
-            ids = [
-                self.cls_id,
-                *window.question_ids.tolist(),
-                *between,
-                *window.context_ids.tolist(),
-                self.sep_id,
-            ]
-            features.append(AnswerFeature(ids, window))
-        return features
+        """Return the model input of each window, with special tokens."""
+        separators = [self.sep_id] * self.separators
+        return [
+            AnswerFeature(
+                [
+                    self.cls_id,
+                    *window.question_ids.tolist(),
+                    *separators,
+                    *window.context_ids.tolist(),
+                    self.sep_id,
+                ],
+                window,
+            )
+            for window in windows
+        ]
 
     def count(self, features: Sequence[AnswerFeature]) -> int:
+        """Return the divisor of the loss: the number of windows."""
         return len(features)
 
     def collate(self, features: Sequence[AnswerFeature], indices: np.ndarray, count: int) -> AnswerBatch:
-        """Collate features into a batch; see `EncodeExamples`. Token indices become positions."""
+        """Collate features into a padded batch; see `EncodeExamples`.
+
+        Token indices in the context become positions in the model input.
+        """
         windows = [feature.window for feature in features]
         # [CLS], the question and its separators precede the context.
         before = 1 + self.separators
@@ -450,11 +474,11 @@ _UNUSED = 1
 
 
 class WordTokens(NamedTuple):
-    """The words of a context.
+    """The words of a context and their tokens.
 
     Attributes:
         bounds: the character span of each word.
-        first_tokens: the index of the first token of each word, then the number of all tokens.
+        first_tokens: the index of the first token of each word, then the total number of tokens.
     """
 
     bounds: list[Span]
@@ -462,19 +486,21 @@ class WordTokens(NamedTuple):
 
 
 def split_words(text: str) -> list[str]:
-    """Split a context into words."""
+    """Split a context into words at white space."""
     return _WORD.findall(text)
 
 
 def tokenize_words(tokenizer: Tokenizer, words: Sequence[str]) -> list[str]:
-    """Tokenize words. Unknown subwords are returned as their text."""
+    """Tokenize words separately, and return all their tokens. Unknown subwords are returned as their text."""
     return list(chain.from_iterable(map(tokenizer.tokenize, words)))
 
 
 def make_official_windows(
     file: QuestionFile, tokenizer: Tokenizer, cut: WindowConfig, keep_all: bool = True
 ) -> AnswerWindows:
-    """Tokenize questions and contexts, and split contexts into windows.
+    """Tokenize a file and split its contexts into windows, as the official reader does.
+
+    The words of a context are tokenized separately.
 
     Args:
         keep_all: whether to keep questions whose answer is not found. Windows without the answer are always
@@ -507,7 +533,7 @@ def make_official_windows(
 
 
 def find_answer(tokenizer: Tokenizer, text: str, words: WordTokens, span: Span) -> tuple[int, int] | None:
-    """Find the first and last token of an answer, as the official reader does.
+    """Return the indices of the first and last token of an answer, as the official reader does.
 
     Args:
         text: the context.
@@ -515,7 +541,7 @@ def find_answer(tokenizer: Tokenizer, text: str, words: WordTokens, span: Span) 
         span: (start, end) of the answer in characters.
 
     Returns:
-        None if the words do not contain the answer after collapsing white space.
+        None if the words at the span do not contain the answer after collapsing white space.
     """
     start, end = span
     answer = text[start:end]
@@ -536,10 +562,10 @@ def find_answer(tokenizer: Tokenizer, text: str, words: WordTokens, span: Span) 
 
 
 def cut_officially(length: int, budget: int, stride: int) -> list[ContextPart]:
-    """`cut_windows` with the official ranges of answer starts.
+    """Split a context by `cut_windows`, and assign answer starts to windows as the official reader does.
 
-    A token belongs to the window with the largest score: the context on its shorter side, plus a hundredth of
-    the window length. Ties go to the first window.
+    A token is assigned to the window in which its score is highest: the number of tokens on its shorter side,
+    plus 0.01 times the window length. Ties go to the first window.
     """
     parts = cut_windows(length, budget, stride)
     if len(parts) < 2:
@@ -559,11 +585,10 @@ def cut_officially(length: int, budget: int, stride: int) -> list[ContextPart]:
 
 
 class EncodeInOrder(EncodeWindows):
-    """Inputs in the order of the file. Windows without the answer have the target (0, 0), the position of
-    [CLS].
+    """Builds model inputs as the official reader: all have the same length, so that batches keep file order.
 
-    Inputs are padded to `max_seq_len`, so that sorting by length keeps the order; `collate` removes the
-    padding.
+    Inputs are padded to `max_seq_len`; `collate` removes the padding. Windows without the answer have the
+    target (0, 0), the position of [CLS].
     """
 
     target_without_answer = 0
@@ -573,8 +598,8 @@ class EncodeInOrder(EncodeWindows):
         self.max_seq_len = cut.max_seq_len
 
     def __call__(self, windows: Sequence[ContextWindow]) -> list[AnswerFeature]:
-        features = []
-        for feature in super().__call__(windows):
-            padding = [self.pad_id] * (self.max_seq_len - len(feature.ids))
-            features.append(feature._replace(ids=feature.ids + padding))
-        return features
+        """Return the model input of each window, padded to `max_seq_len`."""
+        return [
+            feature._replace(ids=feature.ids + [self.pad_id] * (self.max_seq_len - len(feature.ids)))
+            for feature in super().__call__(windows)
+        ]

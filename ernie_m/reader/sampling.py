@@ -1,9 +1,9 @@
-"""Temperature sampling of streams, determined by a seed and one position per stream.
+"""Temperature sampling of languages and language pairs, determined by a seed and a position per stream.
 
-A stream is the text of a language or of a pair. Each draw samples a stream by temperature and takes its next
-item. The items of a stream are permuted in every epoch. Both use a counter-based generator and a keyed
-permutation, so no state is kept in memory, a run resumes from its positions, and any number of processes can
-share the draws of a step.
+A stream is the text of a language or of a language pair. Each draw samples a stream by temperature and takes
+its next item. The items of a stream are permuted in every epoch. Streams are sampled by a counter-based
+random generator and items by a keyed permutation, so that a run resumes from the positions alone, and any
+number of processes can share the draws of a step.
 """
 
 from collections.abc import Mapping
@@ -20,13 +20,15 @@ _MASK64 = (1 << 64) - 1
 
 
 def apply_temperature(amounts: Mapping[str, float], alpha: float) -> dict[str, float]:
-    """Compute sampling probabilities p_l ~ n_l^alpha. XLM-R uses 0.3 for languages, InfoXLM 0.7 for pairs.
+    """Compute the sampling probabilities of languages, p_l ~ n_l^alpha.
+
+    XLM-R uses alpha 0.3 for languages, InfoXLM 0.7 for language pairs.
 
     Args:
-        amounts: the name l of a language or a pair -> n_l.
+        amounts: the name l of a language or a language pair -> its amount of text n_l.
 
     Returns:
-        Each name -> p_l.
+        Each name -> p_l; the probabilities sum to 1.
 
     Raises:
         UserError: the amounts are empty, or one is not positive.
@@ -42,10 +44,10 @@ def apply_temperature(amounts: Mapping[str, float], alpha: float) -> dict[str, f
 
 
 def permute(positions: np.ndarray, sizes: np.ndarray, keys: np.ndarray) -> np.ndarray:
-    """Return the item at each position of an endless sequence that is permuted differently in each epoch.
+    """Return the item at each position of a stream, whose items are permuted differently in each epoch.
 
-    A Feistel network permutes the numbers below the smallest power of two that is at least `size`. It is
-    applied until the result is below `size`. This gives a permutation of any size without a table.
+    A Feistel network permutes the numbers below a power of two that is at least `size`. It is applied
+    repeatedly until the result is below `size` (cycle walking). So no permutation is stored.
 
     Args:
         positions: int64 [n]; position // size is the epoch.
@@ -69,7 +71,7 @@ def permute(positions: np.ndarray, sizes: np.ndarray, keys: np.ndarray) -> np.nd
 
 @dataclass(frozen=True)
 class Draws:
-    """A sequence of draws.
+    """n consecutive draws of a `Sampler`.
 
     Attributes:
         stream: int64 [n], the index of the stream in `Sampler.names`.
@@ -83,16 +85,20 @@ class Draws:
 
 
 class Sampler:
-    """Sampler of one kind of text. All processes have the same sampler; each uses a share of a step.
+    """Sampler of monolingual or of parallel text.
+
+    All processes have the same sampler, and each uses a part of the draws of a step.
 
     Args:
-        items: stream -> number of items (blocks of a language, pairs). Streams are indexed in this order.
-        amounts, alpha: stream -> the amount for the temperature (tokens, pairs), and its exponent.
+        items: stream -> number of items (blocks of a language, sentence pairs). Streams are indexed in this
+            order.
+        amounts, alpha: the arguments of `apply_temperature`: stream -> its tokens or pairs, and the exponent.
         purpose: a name; samplers with different purposes are independent.
 
     Attributes:
-        names, sizes, probabilities: of the streams in order; the sizes are numbers of items, int64 [streams],
-            the probabilities float64 [streams].
+        names: the names of the streams.
+        sizes: the number of items of each stream, int64 [streams].
+        probabilities: the sampling probability of each stream, float64 [streams].
         draws: the number of draws so far.
         positions: the number of draws of each stream, int64 [streams].
 
@@ -133,26 +139,25 @@ class Sampler:
         return Draws(stream, item, reverse)
 
     def state(self) -> dict[str, Any]:
-        """Return the state for `restore`, as plain numbers and strings, equal on all processes."""
+        """Return the state for `restore` as JSON values; the state is equal on all processes."""
         return {"draws": self.draws, "positions": dict(zip(self.names, self.positions.tolist()))}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Continue from a saved state of the same text and seed. The number of processes may have changed."""
+        """Load a result of `state`, saved with the same text and seed and any number of processes."""
         self.draws = int(state["draws"])
         self.positions = np.array([state["positions"][name] for name in self.names], np.int64)
 
 
 def _key_words(seed: int, purpose: str) -> np.ndarray:
-    """Compute the key of a random generator for a purpose, uint64 [2]."""
+    """Derive the key of a Philox generator from a seed and the name of its purpose, uint64 [2]."""
     return np.random.SeedSequence([seed, *purpose.encode()]).generate_state(2, np.uint64)
 
 
 def _count_earlier_equals(values: np.ndarray) -> np.ndarray:
-    """Count the equal elements before each element, int64 [n]."""
+    """Return, for each element, the number of earlier elements that are equal to it, int64 [n]."""
     order = np.argsort(values, kind="stable")
     in_order = values[order]
-    # Equal elements are next to each other now, in their first order: so those before an element are as many
-    # as its distance from the first of them.
+    # Equal elements are adjacent now, in their original order, so the count is the distance from the first.
     first_equals = np.searchsorted(in_order, in_order)
     counts = np.empty(len(values), np.int64)
     counts[order] = np.arange(len(values)) - first_equals
@@ -160,9 +165,9 @@ def _count_earlier_equals(values: np.ndarray) -> np.ndarray:
 
 
 def _feistel(values: np.ndarray, keys: np.ndarray, bits: np.ndarray) -> np.ndarray:
-    """Apply a keyed permutation of the numbers below 2^bits. All uint64 [n].
+    """Apply a Feistel network, a keyed permutation of the numbers below 2^bits. All arrays are uint64 [n].
 
-    In each round the high half is changed by a function of the low half, and the halves are swapped.
+    Each round replaces the high half by its XOR with a hash of the low half, and swaps the halves.
     """
     one = np.uint64(1)
     high_bits = bits // np.uint64(2)
@@ -178,11 +183,7 @@ def _feistel(values: np.ndarray, keys: np.ndarray, bits: np.ndarray) -> np.ndarr
 
 
 def _mix(words: np.ndarray) -> np.ndarray:
-    """Apply the last step of SplitMix64, uint64 [n] -> uint64 [n].
-
-    It is a bijection of 64-bit words: products are taken modulo 2^64. Every bit of the input influences every
-    bit of the output.
-    """
+    """Apply the finalizer of SplitMix64, a bijection of 64-bit words: uint64 [n] -> uint64 [n]."""
     words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return words ^ (words >> np.uint64(31))

@@ -6,7 +6,7 @@
     IOB2    B-ORG  O         B-PER   O        O        B-LOC     B- at the beginning of every entity
     IOE     E-ORG  O         E-PER   O        O        E-LOC     E- at the end of every entity, I- before it
     IOBES   S-ORG  O         S-PER   O        O        S-LOC     B-, I-, E-; S- is an entity of one word
-    NONE    PROPN  ADJ       PROPN   VERB     ADP      PROPN     tags that stand for themselves
+    NONE    PROPN  ADJ       PROPN   VERB     ADP      PROPN     tags that do not mark entities
 
 An entity begins at each B-, and at an I- whose type differs from that of the previous word, as in conlleval.
 """
@@ -19,25 +19,25 @@ from typing import Final
 from ernie_m.utils.errors import UserError
 
 OUTSIDE = "O"
-JOINT = "\x02"  # separator of words and of tags in the official format
+JOINT = "\x02"  # delimiter of words, and of tags, in the official format
 ENTITIES = ("PER", "ORG", "LOC", "MISC")  # the official order; others follow in alphabetical order
 # scheme -> letters of its tags; IOB: IOB1 or IOB2
 SCHEMES = {"IO": "I", "IOB": "BI", "IOE": "IE", "IOBES": "BIES", "NONE": ""}
 
 
 def find_entities(tags: Sequence[str]) -> set[tuple[str, int, int]]:
-    """The (type, first, last) of each entity, by the rules of conlleval.
+    """Return the (type, first word, last word) of each entity, by the rules of conlleval.
 
-    The tags are in the scheme IO, IOB, IOE or IOBES. In irregular sequences, too, an I- or E- continues an
-    entity only after a B- or I- of its type; otherwise it begins one.
+    The tags are in the scheme IO, IOB, IOE or IOBES. Also in invalid sequences, an I- or E- continues an
+    entity only after a B- or I- of the same type; otherwise it begins an entity.
 
-    Of tags without prefixes these are the chunks that seqeval 1.2.2 finds, which XTREME's evaluate.py calls.
-    It takes the first letter of a tag for a prefix and the rest for a type: NOUN is an N-OUN. This has
-    consequences, which are kept:
+    For tags without prefixes, the result is that of `get_entities` of seqeval 1.2.2, which XTREME's
+    evaluate.py calls. seqeval takes the first letter of a tag as the prefix and the rest as the type: NOUN is
+    N-OUN. The consequences are kept, so that scores are comparable:
       A run of equal tags is one chunk.
-      Each SCONJ and SYM is one chunk by itself, because S- is a chunk of one word in IOBES.
+      Each SCONJ and SYM is a separate chunk, because S- is a chunk of one word in IOBES.
       SCONJ and CCONJ have the same type, CONJ.
-      X has the empty type of O: no chunk ends at an X before an O, and none begins at an X behind an O.
+      X has the empty type of O: no chunk ends at an X before an O, and none begins at an X after an O.
     """
     spans = set()
     first = 0  # the first word of the current entity
@@ -45,7 +45,7 @@ def find_entities(tags: Sequence[str]) -> set[tuple[str, int, int]]:
     last_type = ""
     for index, tag in enumerate([*tags, "O"]):  # the last O ends an entity at the end
         prefix = tag[0]
-        # "OUN" of NOUN; of a tag with a "-" what is behind it; "_" is seqeval's empty type.
+        # "OUN" of NOUN; the part after "-" if there is one; "_" is seqeval's empty type.
         type_ = tag[1:].split("-", 1)[-1] or "_"
         is_other_type = type_ != last_type
         # There are two prefixes outside of entities, "O" and ".".
@@ -61,7 +61,7 @@ def find_entities(tags: Sequence[str]) -> set[tuple[str, int, int]]:
 
 
 def to_iob2(tags: Sequence[str]) -> list[str]:
-    """Convert tags to IOB2."""
+    """Convert entity tags of any scheme that `find_entities` supports to IOB2."""
     iob2 = [f"I-{tag[2:]}" if tag[2:] else tag for tag in tags]  # O has no type
     for type_, first, _last in find_entities(tags):
         iob2[first] = f"B-{type_}"
@@ -69,7 +69,9 @@ def to_iob2(tags: Sequence[str]) -> list[str]:
 
 
 def inside_labels(labels: Sequence[str]) -> list[int]:
-    """Map the label id of a word to that of its further tokens: I-X for B-X and I-X, otherwise the same.
+    """Return, for each label id, the label id of a word's tokens after the first: I-X for B-X.
+
+    Other labels map to themselves.
 
     Args:
         labels: the names of the labels, in the order of their ids.
@@ -79,25 +81,17 @@ def inside_labels(labels: Sequence[str]) -> list[int]:
 
 
 def tag_names(types: Collection[str]) -> list[str]:
-    """Return B- and I- of every type in the official order, and O."""
+    """Return the IOB2 tags of entity types in the official order: B- and I- of every type, and then O."""
     in_order = [type_ for type_ in ENTITIES if type_ in types] + sorted(set(types) - set(ENTITIES))
     return [*(f"{letter}-{type_}" for type_ in in_order for letter in "BI"), OUTSIDE]
 
 
-def is_tag(tag: str, scheme: str = "IOB") -> bool:
-    """Return whether `tag` is O, or a letter of the scheme, "-" and a type. In scheme NONE all tags are
-    valid.
-    """
-    if tag == OUTSIDE or scheme == "NONE":
-        return True
-    return len(tag) > 2 and tag[0] in SCHEMES[scheme] and tag[1] == "-"
-
-
 def check_tag_map(label_map: Mapping[str, int], path: str | os.PathLike) -> None:
-    """Check the label map of a tagging task.
+    """Check that the labels of a tagging task are IOB2 tags.
 
     Args:
-        path: the file of the map, for errors.
+        label_map: tag -> id.
+        path: the file of the label map, for errors.
 
     Raises:
         UserError: B- or I- of a type is missing, or O does not have the last id.
@@ -106,8 +100,8 @@ def check_tag_map(label_map: Mapping[str, int], path: str | os.PathLike) -> None
         if tag == OUTSIDE:
             continue
         type_ = tag[2:]
-        partner = f"I-{type_}" if tag.startswith("B") else f"B-{type_}"
-        if not is_tag(tag) or partner not in label_map:
+        both = {f"B-{type_}", f"I-{type_}"}
+        if not type_ or tag not in both or not both <= label_map.keys():
             raise UserError(
                 f"{path}: invalid label '{tag}' (expected B-<type> and I-<type> of each type). For tags "
                 "that do not mark entities, set --chunk_scheme NONE"
@@ -123,21 +117,21 @@ _PREFIX = re.compile("(?P<position>[BIMELSUW])[-_](?P<type>(?!o$).+)", re.IGNORE
 _SUFFIX = re.compile("(?P<type>.+)[-_](?P<position>[BIMELSUW])", re.IGNORECASE)
 _OUTSIDE = re.compile("[BI][-_]O", re.IGNORECASE)
 NO_ENTITIES: Final = "NONE"  # a chunk_scheme
-PARTS_OF_SPEECH: Final = "parts-of-speech"  # --task of `fit`: every tag stands for itself
+PARTS_OF_SPEECH: Final = "parts-of-speech"  # --task of `fit`: tags do not mark entities
 
 
 def is_entity_tag(tag: str) -> bool:
-    """Whether `tag` is O, or has a letter of any scheme, "-" or "_", and a type."""
+    """Return whether a tag is O, or a prefix of any scheme, "-" or "_", and a type, as in B-PER or l_LOC."""
     return tag == OUTSIDE or _PREFIX.fullmatch(tag) is not None
 
 
 def entity_tags(labels: Collection[str]) -> dict[str, str]:
-    """Map labels or tags to the IOBES scheme, "O" or as in "B-PER"; {} if they do not mark entities.
+    """Return label -> IOBES tag, "O" or as in "B-PER"; {} if the labels do not mark entities.
 
-    Supports IOB, IOE, IOBES, BILOU, BMES and BMEWO, in upper or lower case, before or after the type, and IO
-    with types as labels. Labels without "O", some of which have no letter, do not mark entities, as parts of
-    speech. With "O" and tags with letters, other labels are ignored, and so is a type that also occurs with a
-    letter. Without "O", "I-O" or "B-O" is used instead.
+    Supports IOB, IOE, IOBES, BILOU, BMES and BMEWO, with the prefix in upper or lower case, before or after
+    the type, and IO without prefixes. Labels without "O" and some without a prefix, as parts of speech, do
+    not mark entities. If there are "O" and labels with prefixes, labels without a prefix are ignored. Without
+    "O", "I-O" or "B-O" is the tag outside of entities.
     """
     outside = dict.fromkeys({"O", "o"} & {*labels} or filter(_OUTSIDE.fullmatch, labels), "O")
     others = [label for label in labels if label not in outside]

@@ -1,10 +1,10 @@
 """Official TSV files of labeled texts, and the model inputs of tagged sentences.
 
-    pieces  [CLS] ▁Eke us ▁head s ▁for [SEP]      (--label_pieces first)
-    labels    -   B-PER -   O   -   O    -        - : no loss here
+    tokens  [CLS] ▁Eke us ▁head s ▁for [SEP]      (--label_pieces first)
+    labels    -   B-PER -   O   -   O    -        - : ignored by the loss
 
-A sentence that does not fit is split between words into windows that overlap by a quarter. In the overlap, a
-word belongs to the window whose edge is farther away: it is labeled and predicted only there.
+A sentence that exceeds the maximum length is split between words into windows that overlap by a quarter. In
+the overlap, a word is labeled and predicted only in the window whose edge is farther away.
 """
 
 import os
@@ -44,13 +44,14 @@ _OTHERS = "Expected an official TSV file. To train on other tables, use ernie-m 
 
 
 class Examples(FileLines, Sequence[Example]):
-    """The rows of an official file, created and validated by `read_classification`.
+    """The rows of an official TSV file, read on access; created by `read_classification`.
 
     Args:
         path, version, starts: see `FileLines`.
         columns: name -> index of the columns in use.
         inputs: `input_hash` of each row, int64 [N].
-        targets: the targets of the rows: ids, int64 [N], or numbers, float64 [N]; [0]: labels are not read.
+        targets: the label id of each row, int64 [N], or for regression a number, float64 [N]; [0]: without
+            labels.
     """
 
     def __init__(
@@ -86,19 +87,19 @@ def read_classification(
     labels: bool = True,
     regression: bool = False,
 ) -> Examples:
-    """Read and validate a table with the columns text_a, text_b (optional), label, qid (optional).
+    """Read and validate an official TSV file with the columns text_a, text_b, label and qid.
 
-    Other columns are ignored. A byte order mark, Windows line ends and trailing blank lines are accepted.
-    Labels are normalized.
+    text_b and qid are optional; other columns are ignored. A byte order mark, Windows line ends and trailing
+    blank lines are accepted. Labels are normalized.
 
     Args:
         label_map: label -> id; None: the label column contains ids.
-        num_labels: without a label map, the upper bound of ids.
+        num_labels: without a label map, the number of labels; ids must be lower.
         labels: whether to read the label column.
         regression: whether the label column contains numbers.
 
     Raises:
-        UserError: the file cannot be read, or rows are invalid; with the file and the lines.
+        UserError: the file cannot be read, or rows are invalid; names the file and the lines.
     """
     path = Path(path)
     if path.is_dir():
@@ -185,7 +186,7 @@ _OVERLAP = 4  # windows share one part in four
 
 
 class TaggedFeature(NamedTuple):
-    """A tokenized sentence, with the ids of its windows concatenated."""
+    """A tokenized sentence. The ids of its windows, with special tokens, are concatenated."""
 
     ids: list[int]
     labels: list[int]  # IGNORED for tokens without a label
@@ -196,23 +197,26 @@ class TaggedFeature(NamedTuple):
 
 @dataclass(frozen=True)
 class TaggedBatch:
-    """A micro-batch: R windows of B sentences with W words, in int64."""
+    """A micro-batch of B tagged sentences with R windows and W words. All arrays are int64."""
 
     input_ids: np.ndarray  # [R, T], padded on the right
     labels: np.ndarray  # [R, T]
     sentences: np.ndarray  # [R], ascending, the sentence index of each window
-    words: np.ndarray  # [W, 3], for each word: window, first labeled token, number of labeled tokens
+    words: (
+        np.ndarray
+    )  # [W, 3], for each word: row of its window, first labeled token, number of labeled tokens
     lengths: np.ndarray  # [B], number of words of each sentence
     indices: np.ndarray  # [B], the index of each sentence in the data set
     count: int  # the divisor of the loss of the whole step, over all micro-batches and processes
 
 
 class EncodeTagged:
-    """`ernie_m.reader.batching.EncodeExamples` for tagged sentences: each word is tokenized by itself.
+    """Tokenizes tagged sentences, each word separately, and collates them; see `EncodeExamples`.
 
     Args:
-        max_seq_len: maximum length of a window, including special tokens.
-        inside_label: label id of a word -> label id of its further tokens, I-X for B-X; see `inside_labels`.
+        max_seq_len: maximum length of a window in tokens, including special tokens.
+        inside_label: for each label id of a word, the label id of its tokens after the first, I-X for B-X;
+            see `inside_labels`.
         label_pieces: "first": label the first token of a word, skipping a lone "▁"; "leading": the first
             token; "all": every token, by `inside_label`.
     """
@@ -227,7 +231,7 @@ class EncodeTagged:
         self._space = tokenizer.vocab.get("▁")  # the id of a lone "▁", if any
 
     def __call__(self, sentences: Sequence[Sentence]) -> list[TaggedFeature]:
-        """Convert sentences to features."""
+        """Tokenize sentences, and split them into windows."""
         # One call for all words is faster.
         words_of = [sentence.words for sentence in sentences]
         tokens = iter(self.tokenizer.encode_batch([*chain.from_iterable(words_of)]))  # the ids of each word
@@ -237,11 +241,11 @@ class EncodeTagged:
         ]
 
     def count(self, features: Sequence[TaggedFeature]) -> int:
-        """Count the labeled tokens."""
+        """Return the divisor of the loss: the number of labeled tokens."""
         return sum(token_count for feature in features for _, token_count in feature.words)
 
     def collate(self, features: Sequence[TaggedFeature], indices: np.ndarray, count: int) -> TaggedBatch:
-        """Collate features into a batch; see `EncodeExamples`. Each window becomes a row."""
+        """Collate features into a padded batch with a row per window; see `EncodeExamples`."""
         ids: list[list[int]] = []  # one list for each window
         labels: list[list[int]] = []
         words: list[np.ndarray] = []
@@ -271,7 +275,7 @@ class EncodeTagged:
         )
 
     def _feature(self, ids_of_words: list[list[int]], labels: tuple[int, ...] | None) -> TaggedFeature:
-        """Split a sentence into windows.
+        """Build the windows of a sentence, with the labels of their tokens.
 
         Args:
             ids_of_words: the token ids of each word.
@@ -302,11 +306,11 @@ class EncodeTagged:
         return TaggedFeature(ids, targets, widths, words, cut)
 
     def _find_labeled_tokens(self, word_ids: list[int], start: int) -> tuple[int, int]:
-        """Return the index of the first labeled token of a word, and their number; see `label_pieces`.
+        """Return the index of the first labeled token of a word, and the number of its labeled tokens.
 
         Args:
-            word_ids: the ids of its tokens.
-            start: the index of the first token of the word.
+            word_ids: the ids of the word's tokens.
+            start: the index of the word's first token.
         """
         if self.label_pieces == "all":
             return start, len(word_ids)
@@ -316,22 +320,28 @@ class EncodeTagged:
 
 
 def expand_label(label: int, count: int, inside_label: Sequence[int]) -> list[int]:
-    """Return the label ids of the `count` tokens of a word: B-X I-X I-X ...; see `EncodeTagged`."""
+    """Return the label ids of the `count` tokens of a word with label B-X: B-X I-X I-X ...
+
+    Args:
+        inside_label: see `EncodeTagged`.
+    """
     if count == 0:
         return []
     return [label] + [inside_label[label]] * (count - 1)
 
 
 def word_scores(scores: np.ndarray, words: np.ndarray, inside_label: Sequence[int]) -> np.ndarray:
-    """Compute the score of each tag for each word, summed as B-X I-X I-X ... over the tokens of the word.
+    """Compute the score of each of C tags for each of W words, summed over the word's labeled tokens.
+
+    For tag B-X, the tokens after the first count with their score of I-X.
 
     Args:
-        scores: [R, T, C], logits or log probabilities, in float64, so that sums along T are exact.
+        scores: [R, T, C], logits or log probabilities, in float64, so that cumulative sums along T are exact.
         words: [W, 3], see `TaggedBatch`.
         inside_label: see `EncodeTagged`.
 
     Returns:
-        [W, C].
+        float64 [W, C].
     """
     window, first, token_counts = words.T  # each [W]
     last = first + token_counts - 1
@@ -342,7 +352,10 @@ def word_scores(scores: np.ndarray, words: np.ndarray, inside_label: Sequence[in
 
 
 class SentenceWindow(NamedTuple):
-    """The words start .. end - 1, of which tagged_start .. tagged_end - 1 are tagged in this window."""
+    """A window of a sentence: words start .. end - 1.
+
+    Words tagged_start .. tagged_end - 1 are labeled and predicted in this window.
+    """
 
     start: int
     end: int
@@ -354,8 +367,8 @@ def cut_windows(sizes: Sequence[int], budget: int) -> list[SentenceWindow]:
     """Split a sentence between words into the fewest overlapping windows.
 
     Args:
-        sizes: number of tokens of each word, at most `budget`.
-        budget: maximum number of tokens of a window.
+        sizes: the number of tokens of each word, at most `budget`.
+        budget: maximum number of tokens of a window, without special tokens.
     """
     spans = []  # (start, end) of each window: the words start .. end - 1
     start = 0
@@ -382,10 +395,10 @@ def cut_windows(sizes: Sequence[int], budget: int) -> list[SentenceWindow]:
 
 
 def _middle(sizes: Sequence[int], start: int, end: int) -> int:
-    """Return the first word of the second half of the words start .. end - 1, by number of tokens.
+    """Return the index of the first word in the second half of words start .. end - 1, by number of tokens.
 
-    A word in both halves belongs to the half with more of its tokens; on a tie, to the first. The result is
-    `end` if no word is left for the second half.
+    A word across the middle is in the half with more of its tokens; on a tie, in the first. The result is
+    `end` if the second half is empty.
     """
     remaining = sum(sizes[start:end]) / 2  # tokens of the first half from `word` on
     word = start
@@ -396,21 +409,21 @@ def _middle(sizes: Sequence[int], start: int, end: int) -> int:
 
 
 class EncodeTaggedOfficially(EncodeTagged):
-    """The inputs of the official reader (--official_compat true).
+    """Builds the inputs of tagged sentences as the official reader (--official_compat true).
 
-        pieces   [CLS] ▁Eke us   ▁head s      ▁for [SEP]
+        tokens   [CLS] ▁Eke us   ▁head s      ▁for [SEP]
         labels   O     B-PER I-PER O    O      O    O
 
-    The loss is divided by B x T, including padding. A sentence has one window and is truncated. A truncated
-    word, or a word without tokens, has 0 labeled tokens.
+    The loss is divided by B x T, including padding. A sentence is truncated to one window. Truncated tokens
+    have no label.
     """
 
     def count(self, features: Sequence[TaggedFeature]) -> int:
-        """Compute B x T of the whole step, including padding."""
+        """Return the divisor of the loss: B x T of the whole step, including padding."""
         return len(features) * max(len(feature.ids) for feature in features)
 
     def _feature(self, ids_of_words: list[list[int]], labels: tuple[int, ...] | None) -> TaggedFeature:
-        """Truncate a sentence to one window, with O for unknown labels."""
+        """Build the only window of a sentence; without labels, every label is O."""
         outside = len(self.inside_label) - 1  # O has the last id
         if labels is None:
             labels = (outside,) * len(ids_of_words)

@@ -11,10 +11,11 @@ Span = tuple[int, int]  # start and end in characters
 
 
 def encode_with_offsets(tokenizer: Tokenizer, text: str) -> tuple[list[int], list[Span]]:
-    """Tokenize a text, and return the (start, end) of each token's characters in `text`, without white space.
+    """Return the ids of a text's tokens, and the (start, end) of each in characters of `text`.
 
-    Starts and ends never decrease. A lone "▁" has an empty span. A span may contain dropped characters. If
-    NFKC expands a character (½) into several tokens, the span of each contains the whole character.
+    Spans exclude leading and trailing white space. Starts and ends never decrease. A lone "▁" has an empty
+    span. A span may contain characters that normalization removes. If NFKC expands a character (½) into
+    several tokens, the span of each contains the whole character.
     """
     ids: list[int] = []
     spans: list[Span] = []
@@ -30,7 +31,7 @@ def encode_with_offsets(tokenizer: Tokenizer, text: str) -> tuple[list[int], lis
 
 
 def _encode_part(tokenizer: Tokenizer, text: str) -> tuple[list[int], list[Span]]:
-    """`encode_with_offsets` for a text without added tokens."""
+    """Return the ids and character spans of a text without added tokens; see `encode_with_offsets`."""
     normal = tokenizer.normalize(text)
     mapping = tokenizer.processor.EncodeAsOffsetMapping(normal)
     numbers = mapping["ids"]  # ids of the SentencePiece model, not of the vocabulary
@@ -53,7 +54,13 @@ def _encode_part(tokenizer: Tokenizer, text: str) -> tuple[list[int], list[Span]
 
 
 def _cut_spans(digit_comma: Mapping[int, list[str]], numbers: list[int], spans: list[Span]) -> list[Span]:
-    """Apply rule 5 to the spans of subwords, given by their numbers."""
+    """Return the spans of tokens after rule 5, which splits the comma from a subword that ends in "1,".
+
+    Args:
+        digit_comma: see `Tokenizer`.
+        numbers: the numbers of the subwords in the SentencePiece model.
+        spans: the span of each subword.
+    """
     cut_spans = []
     for number, span in zip(numbers, spans):
         if number in digit_comma:
@@ -80,12 +87,12 @@ def map_to_source(text: str, normal: str) -> list[int] | None:
 
 
 def _clean_spans(text: str, subwords: list[str], spans: list[Span]) -> list[Span]:
-    """Extend spans of `text` to whole characters and strip white space from their ends.
+    """Extend the spans of subwords to whole characters, and strip white space from both ends.
 
     Args:
-        text: normalized text.
-        subwords: the subwords of SentencePiece.
-        spans: their spans from SentencePiece.
+        text: the normalized text.
+        subwords: the subwords of the text from SentencePiece.
+        spans: the span of each subword in `text`, from SentencePiece.
     """
     cleaned = []
     for subword, (start, end) in zip(subwords, _whole_characters(text, subwords, spans)):
@@ -107,10 +114,10 @@ def _is_space(character: str) -> bool:
 
 
 def _whole_characters(text: str, subwords: list[str], spans: list[Span]) -> list[Span]:
-    """Extend each span to include the character in which it ends.
+    """Extend the span of each subword to include the character in which the span ends.
 
-    NFKC expands some characters (½ becomes 1⁄2). If they are split into several subwords, SentencePiece
-    assigns the source character only to the last one. See `_clean_spans` for the arguments.
+    NFKC expands some characters (½ becomes 1⁄2). If the expansion is split into several subwords,
+    SentencePiece assigns the source character only to the last one. See `_clean_spans` for the arguments.
     """
     if unicodedata.is_normalized("NFKC", text):
         return spans
@@ -130,7 +137,7 @@ def _whole_characters(text: str, subwords: list[str], spans: list[Span]) -> list
 
 
 def _locate_parts(parts: list[str], start: int, end: int) -> list[Span]:
-    """Compute the spans of consecutive tokens within (start, end)."""
+    """Compute the character spans of consecutive tokens of the text start .. end - 1."""
     lengths = [len(part.lstrip("▁")) for part in parts]
     if sum(lengths) != end - start:
         # NFKC changed the length, so each token gets the whole span.
@@ -140,7 +147,11 @@ def _locate_parts(parts: list[str], start: int, end: int) -> list[Span]:
 
 
 def _in_source(span: Span, sources: list[int]) -> Span:
-    """Map a span of a normalized text to its source; `sources`: see `map_to_source`."""
+    """Map a character span of a normalized text to the original text.
+
+    Args:
+        sources: from `map_to_source`.
+    """
     start, end = span
     if start == end:
         return sources[start], sources[start]

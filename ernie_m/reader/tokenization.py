@@ -68,7 +68,7 @@ _ALONE = {TOKENIZER_JSON, DICT}  # without config.json, also written by other li
 
 @functools.cache
 def rules_1_to_3() -> dict[int, str | None]:
-    """Return code point -> replacement, or None for dropped characters."""
+    """Return rules 1 to 3 as a table for `str.translate`: code point -> replacement, or None to remove."""
     table: dict[int, str | None] = {}
     by_category = {"Cc": None, "Cf": None, "Zs": " ", "Cs": "\ufffd"}  # Cs: surrogates
     for code in range(sys.maxunicode + 1):
@@ -82,7 +82,7 @@ def rules_1_to_3() -> dict[int, str | None]:
 
 
 def normalize(text: str) -> str:
-    """Apply rules 1 to 3. Every character becomes one character or none."""
+    """Normalize a text by rules 1 to 3. Every character becomes one character or none."""
     # isprintable() is fast, and false for Cc, Cf, Zs and Cs, except the space. The quotes of rule 1 are not
     # ASCII.
     if text.isprintable():
@@ -100,7 +100,7 @@ def without_surrogates(text: str) -> str:
 def truncate_longest_first(length_a: int, length_b: int, budget: int) -> tuple[int, int]:
     """Compute the lengths of two texts after truncation to `budget` tokens in total.
 
-    Tokens are removed one by one from the longer text; at equal length, from the second.
+    Tokens are removed one by one from the longer text; at equal lengths, from the second.
     """
     if length_a + length_b <= budget:
         return length_a, length_b
@@ -110,14 +110,14 @@ def truncate_longest_first(length_a: int, length_b: int, budget: int) -> tuple[i
 
 
 class Tokenizer:
-    """The tokenizer. Pickling stores the paths of its two files.
+    """The ERNIE-M tokenizer, also for XLM-R's vocabulary. A pickle contains the paths of its two files.
 
     Args:
         vocab_path: vocab.txt in either format, or dict.txt of fairseq. None: derive the vocabulary from the
             SentencePiece model, as XLM-R does.
-        piece_model_path: the SentencePiece model, or the tokenizer.json of an XLM-R.
-        text_rules: one of `TEXT_RULES`.
-        added_tokens: token -> id, of tokens that are not in the SentencePiece model. They are matched first;
+        piece_model_path: the SentencePiece model, or XLM-R's tokenizer.json.
+        text_rules: the tokenizer rules, one of `TEXT_RULES`.
+        added_tokens: token -> id of tokens that are not in the SentencePiece model. They are matched first;
             SentencePiece splits the text between them.
 
     Attributes:
@@ -126,11 +126,12 @@ class Tokenizer:
         vocab: token -> id.
         cls_id, pad_id, sep_id, unk_id, mask_id: ids from the vocabulary.
         vocab_size: highest id + 1, the required number of embedding rows.
-        special_ids: the five ids above, ascending.
-        digit_comma: rule 5: number of a subword in the SentencePiece model -> its replacement.
+        special_ids: the ids of the five special tokens, ascending.
+        digit_comma: for rule 5: number of a subword in the SentencePiece model -> the tokens that replace it.
 
     Raises:
-        UserError: a file is missing or corrupt, the two do not match, or the id of an added token is in use.
+        UserError: a file is missing or corrupt, the vocabulary does not match the SentencePiece model, or the
+            id of an added token is in use.
     """
 
     def __init__(
@@ -172,12 +173,13 @@ class Tokenizer:
         text_rules: str | None = None,
         added_tokens: Mapping[str, int] | None = None,
     ) -> "Tokenizer":
-        """Load the tokenizer of a folder of this project: its SentencePiece model, and vocab.txt if it
-        exists.
+        """Load the tokenizer from a model or corpus directory of this project.
+
+        The directory has a SentencePiece model and optionally vocab.txt or dict.txt.
 
         Args:
-            text_rules: None: the rules in the folder's files, otherwise the official rules.
-            added_tokens: None: the added tokens of the folder's files, or none if `text_rules` is given.
+            text_rules: the tokenizer rules; None: by `read_tokenizer_rules`.
+            added_tokens: token -> id; None: those of the directory, or none if `text_rules` is given.
 
         Raises:
             UserError: the SentencePiece model is missing, or as `read_tokenizer_rules` and `Tokenizer`.
@@ -197,9 +199,9 @@ class Tokenizer:
 
     @functools.cached_property
     def digest(self) -> str:
-        """The SHA-256 of tokens, ids, SentencePiece model, and text rules other than the official ones.
+        """The SHA-256 of the vocabulary, the SentencePiece model, and unofficial rules and added tokens.
 
-        It is equal for both formats of vocab.txt.
+        The digest does not depend on the format of vocab.txt.
         """
         digest = hashlib.sha256()
         for id_, token in sorted(self._token_of.items()):
@@ -210,11 +212,11 @@ class Tokenizer:
         return digest.hexdigest()
 
     def check_model(self, vocab_size: int, pad_token_id: int, source: str | os.PathLike) -> None:
-        """Check that a model's config matches the tokenizer, and log the number of unused embedding rows.
+        """Check that a model's configuration matches the tokenizer, and log the number of unused embeddings.
 
         Args:
-            vocab_size, pad_token_id: the values of the config.
-            source: the model, for errors.
+            vocab_size, pad_token_id: the values of the configuration.
+            source: the path of the model, for errors.
 
         Raises:
             UserError: vocab_size is below that of the tokenizer or exceeds it by too much, or pad_token_id
@@ -239,7 +241,7 @@ class Tokenizer:
             )
 
     def write_vocab(self, path: str | os.PathLike) -> None:
-        """Write vocab.txt as `token<TAB>id` lines, atomically."""
+        """Write the vocabulary as `token<TAB>id` lines, atomically."""
         write_vocab(self.vocab, path)
 
     def ordinary_subwords(self) -> list[str]:
@@ -252,24 +254,24 @@ class Tokenizer:
         return dict(zip(subwords, self.processor.GetScore(self.processor.PieceToId(subwords))))
 
     def derived_vocab(self) -> dict[str, int]:
-        """Derive the vocabulary from the SentencePiece model, as XLM-R; see `derive_vocab`."""
+        """Return the vocabulary that XLM-R derives from the SentencePiece model; see `derive_vocab`."""
         numbers = itertools.compress(itertools.count(), self._is_ordinary)
         return derive_vocab(dict(zip(numbers, self.ordinary_subwords())), len(self._subwords))
 
     def convert_ids_to_tokens(self, ids: Sequence[int]) -> list[str]:
-        """Convert ids to tokens, [UNK] for an unknown id."""
+        """Convert ids to tokens; an unknown id becomes [UNK]."""
         return [self._token_of.get(int(id_), UNK) for id_ in ids]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Convert ids to readable text, which may differ from the original text."""
+        """Convert ids to text, which may differ from the original text by normalization and [UNK]."""
         return "".join(self.convert_ids_to_tokens(ids)).replace("▁", " ").strip()
 
     def convert_tokens_to_ids(self, tokens: Iterable[str]) -> list[int]:
-        """Convert tokens to ids, the id of [UNK] for an unknown token."""
+        """Convert tokens to ids; an unknown token has the id of [UNK]."""
         return [self.vocab.get(token, self.unk_id) for token in tokens]
 
     def normalize(self, text: str) -> str:
-        """Normalize a text for SentencePiece. Every character becomes one character or none."""
+        """Normalize a text for SentencePiece by the tokenizer rules. Every character becomes one or none."""
         return normalize(text) if self.text_rules == ERNIE_M else without_surrogates(text)
 
     def tokenize(self, text: str) -> list[str]:
@@ -286,13 +288,13 @@ class Tokenizer:
         return tokens
 
     def encode(self, text: str) -> list[int]:
-        """Tokenize a text to ids, without special tokens."""
+        """Return the token ids of a text, without special tokens."""
         if self._added is None and self.text_rules not in LIBRARY_RULES:  # a batch of one is slower
             return self.to_ids(self.processor.EncodeAsIds(self.normalize(text)))
         return self.encode_batch([text])[0]
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """Tokenize many texts to ids, in order; faster than `encode` for each."""
+        """Return the token ids of each text, without special tokens; faster than `encode` for each text."""
         if self._added is None:
             return self._encode_plain(texts)
         parts_of_texts = [[part for _offset, part in self.parts(text)] for text in texts]
@@ -303,9 +305,9 @@ class Tokenizer:
         return [[id_ for part in parts for id_ in ids_of[part]] for parts in parts_of_texts]
 
     def subword_numbers(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return the SentencePiece numbers, which are not ids, of the subwords of each text.
+        """Return the numbers in the SentencePiece model, which are not ids, of the subwords of each text.
 
-        Added tokens are not subwords.
+        Added tokens are not recognized.
         """
         # SentencePiece starts a thread for a list, which takes longer than a few texts.
         if len(texts) <= _FEW_TEXTS:
@@ -313,18 +315,21 @@ class Tokenizer:
         return self.processor.Encode([self.normalize(text) for text in texts], num_threads=1)
 
     def build(self, text_a: str, text_b: str | None = None, max_seq_len: int = 512) -> list[int]:
-        """Tokenize one input with special tokens, truncated to `max_seq_len`; see `build_from_ids`."""
+        """Return the ids of a text or a pair with special tokens, truncated to `max_seq_len`.
+
+        See `build_from_ids`.
+        """
         ids_b = self.encode(text_b) if text_b else None
         return self.build_from_ids(self.encode(text_a), ids_b, max_seq_len)
 
     def build_from_ids(self, ids_a: list[int], ids_b: list[int] | None, max_seq_len: int) -> list[int]:
-        """Add the special tokens: `[CLS] A [SEP]`, or `[CLS] A [SEP] [SEP] B [SEP]` for a pair.
+        """Return the model input `[CLS] A [SEP]`, or `[CLS] A [SEP] [SEP] B [SEP]` for a pair.
 
-        A pair is truncated from the longer text first. A pair with an empty B becomes `[CLS] A [SEP]`, as in
-        the official reader.
+        A pair is truncated from the longer text first; see `truncate_longest_first`. A pair with an empty B
+        becomes `[CLS] A [SEP]`, as in the official reader.
 
         Raises:
-            UserError: `max_seq_len` leaves no room next to the special tokens.
+            UserError: `max_seq_len` does not exceed the number of special tokens.
         """
         special_tokens = 4 if ids_b else 2
         if max_seq_len <= special_tokens:
@@ -340,19 +345,19 @@ class Tokenizer:
         return [*first, self.sep_id, *ids_b[:length_b], self.sep_id]
 
     def sentences(self, ids: Iterable[Collection[int]], max_seq_len: int) -> list[np.ndarray]:
-        """Add special tokens to each sentence, `[CLS] S [SEP]`, truncated to `max_seq_len`: [T] int64 each.
+        """Return the model input of each sentence, `[CLS] S [SEP]` truncated to `max_seq_len`: int64 [T].
 
         Args:
-            ids: the ids of each sentence, without special tokens.
+            ids: the token ids of each sentence, without special tokens.
         """
         rows = [self.build_from_ids(list(sentence), None, max_seq_len) for sentence in ids]
         return [np.array(row, np.int64) for row in rows]
 
     def _add_tokens(self) -> None:
-        """Add the added tokens to the vocabulary.
+        """Extend the vocabulary by the added tokens, and compile the pattern that matches them.
 
         Raises:
-            UserError: an id is in use by another token, or the token has another id.
+            UserError: the id of an added token is in use, or the vocabulary has the token with another id.
         """
         self._token_of = {id_: token for token, id_ in self.vocab.items()}
         for token, id_ in self.added_tokens.items():
@@ -382,7 +387,7 @@ class Tokenizer:
         return parts
 
     def _encode_plain(self, texts: Sequence[str]) -> list[list[int]]:
-        """Tokenize texts without added tokens to ids."""
+        """Return the token ids of each text; the texts have no added tokens."""
         if self.text_rules not in LIBRARY_RULES:
             return [self.to_ids(numbers) for numbers in self.subword_numbers(texts)]
         normal = [self.normalize(text) for text in texts]
@@ -393,10 +398,10 @@ class Tokenizer:
         return ids_of_texts
 
     def cut(self, subwords: list[str], numbers: list[int]) -> list[list[str]]:
-        """Split each subword of a text into tokens by the text rules.
+        """Split each subword of a text into tokens by the tokenizer rules.
 
         Args:
-            numbers: the numbers of the subwords in the SentencePiece model.
+            numbers: the number of each subword in the SentencePiece model.
         """
         if self.text_rules in LIBRARY_RULES:
             return split_subwords(subwords, keeps_spaces=self.text_rules == "transformers")
@@ -439,7 +444,7 @@ class Tokenizer:
         return vocab
 
     def _split_digit_comma(self) -> dict[int, list[str]]:
-        """Apply rule 5 to the subwords of the model: number -> replacement of each changed one."""
+        """Return, for rule 5, the number of each subword that ends in a digit and "," -> its tokens."""
         cuts = {}
         for number, (subword, is_ordinary) in enumerate(zip(self._subwords, self._is_ordinary)):
             ends_in_digit_comma = len(subword) > 1 and subword[-1] == "," and subword[-2].isdigit()
@@ -455,7 +460,7 @@ class Tokenizer:
         return cuts
 
     def _list_token_ids(self) -> list[int]:
-        """Return the id of each subword of the model; _CUT_PIECE if rule 5 splits it."""
+        """Return the token id of each subword of the SentencePiece model; _SPLIT if rule 5 splits it."""
         ids = [self.unk_id] * len(self._subwords)
         for number, (subword, is_ordinary) in enumerate(zip(self._subwords, self._is_ordinary)):
             if is_ordinary:
@@ -465,7 +470,7 @@ class Tokenizer:
         return ids
 
     def to_ids(self, numbers: list[int]) -> list[int]:
-        """Apply rules 5 and 6: convert the numbers of a text's subwords to ids."""
+        """Convert the numbers of a text's subwords in the SentencePiece model to ids, by rules 5 and 6."""
         ids = [self._id_of_subword[number] for number in numbers]
         if _SPLIT not in ids:
             return ids
@@ -479,7 +484,7 @@ class Tokenizer:
 
 
 def _read_sentencepiece_model(path: str | os.PathLike) -> bytes:
-    """Read a SentencePiece model, or build it from tokenizer.json.
+    """Read a serialized SentencePiece model, or build one from tokenizer.json.
 
     Raises:
         UserError: the file is missing, or is a tokenizer.json other than XLM-R's.
@@ -495,10 +500,13 @@ def _read_sentencepiece_model(path: str | os.PathLike) -> bytes:
 def _load_sentencepiece_model(
     content: bytes, path: str | os.PathLike
 ) -> tuple[sentencepiece.SentencePieceProcessor, list[str]]:
-    """Load a SentencePiece model and all its subwords.
+    """Load a serialized SentencePiece model, and list all its subwords in order.
+
+    Args:
+        path: the file of the model, for errors.
 
     Raises:
-        UserError: the content of the file at `path` is corrupt.
+        UserError: the content is not a SentencePiece model.
     """
     model = sentencepiece.SentencePieceProcessor()
     try:
@@ -511,13 +519,13 @@ def _load_sentencepiece_model(
 
 
 def read_tokenizer_rules(path: Path) -> tuple[str, Mapping[str, int]]:
-    """Read the text rules of a folder, one of `TEXT_RULES`, and its added tokens, token -> id.
+    """Read the tokenizer rules, one of `TEXT_RULES`, and the added tokens, token -> id, of a directory.
 
-    They are in the manifest of a corpus, or in "reading" of a model's config.json; the default is the
+    The rules are in the manifest of a corpus, or under "reading" in a model's config.json; the default is the
     official rules.
 
     Raises:
-        UserError: another library wrote the folder, a file is corrupt, or the rules are unknown.
+        UserError: another library wrote the directory, a file is corrupt, or the rules are unknown.
     """
     folder = Folder(path)
     location = folder.path / MANIFEST

@@ -1,7 +1,7 @@
-"""Tokenizer settings in folders of transformers and compatible libraries.
+"""Tokenizer settings in model directories of transformers and compatible libraries.
 
 tokenizer_config.json     class, maximum length, added tokens
-tokenizer.json            pieces, rules and added tokens, as the fast libraries run them
+tokenizer.json            subwords, rules and added tokens of the fast tokenizers
 added_tokens.json, special_tokens_map.json
 vocab.txt                 the vocabulary of BERT's WordPiece; not used by XLM-R
 """
@@ -45,16 +45,17 @@ _SPECIAL = (*XLM_R_NAMES.values(), *XLM_R_NAMES)
 
 
 def check_kind(folder: Folder, model_config: Mapping[str, Any], model_config_path: Path | None) -> None:
-    """Check that a tokenizer is XLM-R's or ERNIE-M's.
+    """Check that the tokenizer of a model directory is XLM-R's or ERNIE-M's.
 
     tokenizer.json takes precedence, because libraries use it with any class: the tokenizer of
-    paraphrase-multilingual-MiniLM-L12-v2 is XLM-R's, but once saved again its class is BertTokenizer.
+    paraphrase-multilingual-MiniLM-L12-v2 is XLM-R's, but after saving it again its class is BertTokenizer.
 
     Args:
-        model_config: config.json, which may also contain the class, read from `model_config_path`.
+        model_config: the content of config.json, which may also contain the class.
+        model_config_path: the path of config.json, for errors.
 
     Raises:
-        UserError: it is another tokenizer, or a file is corrupt.
+        UserError: the tokenizer is not supported, or a file is corrupt.
     """
     if TOKENIZER_JSON in folder:
         # In a folder of this project, a question may have one </s> before its context.
@@ -74,22 +75,25 @@ def check_kind(folder: Folder, model_config: Mapping[str, Any], model_config_pat
 
 
 def has_official_rules(folder: Folder) -> bool:
-    """Return whether tokenizer.json has the official ERNIE-M rules."""
+    """Return whether the normalizer in tokenizer.json applies the official ERNIE-M rules."""
     steps = list_steps(folder.json(TOKENIZER_JSON)["normalizer"], "normalizers")
     return rules_1_to_3()[0] in steps  # `check_parts` accepts all of them or none
 
 
 def longest_input(folder: Folder) -> int | None:
-    """Return the maximum length in tokenizer_config.json, where 10^30 means no limit."""
+    """Return the maximum length of an input in tokens from tokenizer_config.json; None if missing or invalid.
+
+    10^30, which transformers writes for no limit, is returned unchanged.
+    """
     length = folder.json(TOKENIZER_CONFIG).get("model_max_length")
     return length if type(length) is int and length > 0 else None
 
 
 def added_tokens(folder: Folder) -> tuple[dict[str, int], Path | None]:
-    """Read the added tokens, other than special tokens, with their ids and in order.
+    """Read the added tokens of a model directory, without special tokens.
 
     Returns:
-        The tokens, and the first file that lists any token; None: no file does.
+        Token -> id in the order of the ids, and the first file that lists any added token (None: no file).
 
     Raises:
         UserError: a file is corrupt, the id of a token is missing, or its settings are not supported.
@@ -112,10 +116,10 @@ def added_tokens(folder: Folder) -> tuple[dict[str, int], Path | None]:
 
 
 def check_ids(folder: Folder, tokenizer: Tokenizer) -> None:
-    """Check a tokenizer against all tokens, ids and scores in the files of its folder.
+    """Check that a tokenizer has all tokens, ids and scores that are in the files of its model directory.
 
     Raises:
-        UserError: an id or score differs, or a token is missing in the tokenizer.
+        UserError: an id or score differs, or the tokenizer lacks a token.
     """
     ids = tokenizer.vocab | {theirs: tokenizer.vocab[ours] for ours, theirs in XLM_R_NAMES.items()}
     ours_of: dict[str, Mapping[str, float]] = {"id": ids, "score": tokenizer.scores()}
@@ -146,7 +150,7 @@ def check_ids(folder: Folder, tokenizer: Tokenizer) -> None:
 
 
 def _entries(folder: Folder) -> Iterator[tuple[Path, str, int]]:
-    """Yield each added token of each file, with its id.
+    """Yield the file, token and id of each entry for an added token in the files of a model directory.
 
     Raises:
         UserError: a file is corrupt, or the settings of a token are not supported.

@@ -1,7 +1,7 @@
 """XLM-R's tokenizer.json, in the format of Hugging Face tokenizers.
 
-It can include the official normalization, so that other libraries produce the same ids. transformers 5 writes
-it without a SentencePiece model, which can be rebuilt from its subwords and scores.
+The file can include the official ERNIE-M normalization, so that other libraries produce the same ids.
+transformers 5 writes it without a SentencePiece model, which can be rebuilt from its subwords and scores.
 """
 
 import base64
@@ -27,7 +27,7 @@ _FIRST_TOKENS = ["<s>", "<pad>", "</s>", "<unk>"]
 
 
 def _how_to_get_model() -> str:
-    """Return the fix for a missing SentencePiece model, for errors."""
+    """Return how to get a missing SentencePiece model, for errors."""
     return (
         f"Download XLM-R's {BPE_MODEL}, or ERNIE-M's, which gives the same ids ({command_name()} download "
         "weights vocab), and put it next to the weights or set --piece_model_path"
@@ -35,12 +35,12 @@ def _how_to_get_model() -> str:
 
 
 def missing_sentencepiece_model(folder: str | os.PathLike) -> UserError:
-    """Return the error for a folder without a tokenizer."""
+    """Return the error for a model directory without a tokenizer."""
     return UserError(f"{folder}: missing piece.model, {BPE_MODEL} or {TOKENIZER_JSON}. {_how_to_get_model()}")
 
 
 def piece_model_from_json(path: str | os.PathLike) -> bytes:
-    """Build a SentencePiece model from XLM-R's tokenizer.json, with the same subwords and ids.
+    """Build a serialized SentencePiece model from XLM-R's tokenizer.json, with the same subwords and ids.
 
     Raises:
         UserError: the file is corrupt, or its rules are not XLM-R's.
@@ -64,7 +64,12 @@ def piece_model_from_json(path: str | os.PathLike) -> bytes:
 
 
 def add_subwords(model: Any, scored: Iterable[tuple[str, float]]) -> None:
-    """Add SentencePiece's special symbols to a `ModelProto`, and then subwords with scores."""
+    """Add SentencePiece's special symbols to a `ModelProto`, and then subwords with their scores.
+
+    Args:
+        model: a `ModelProto` without subwords.
+        scored: the subwords with their scores (log probabilities).
+    """
     for name, kind in (("<unk>", "UNKNOWN"), ("<s>", "CONTROL"), ("</s>", "CONTROL")):
         model.pieces.add(piece=name, score=0.0, type=kind)
     for subword, score in scored:
@@ -77,11 +82,12 @@ def check_parts(
     piece_model: bytes | None = None,
     separators: Sequence[int] = (1, 2),
 ) -> None:
-    """Check that the parts of a tokenizer.json are XLM-R's or ERNIE-M's.
+    """Check that the parts of a tokenizer.json (model, normalizer, ...) are XLM-R's or ERNIE-M's.
 
     Args:
-        path: the file with these contents.
-        piece_model: the SentencePiece model whose settings it must have; None: any.
+        path: the path of the file, for errors.
+        contents: the contents of the file.
+        piece_model: the serialized SentencePiece model whose settings the file must have; None: any settings.
         separators: the accepted numbers of </s> between two texts.
 
     Raises:
@@ -100,7 +106,7 @@ def check_parts(
 def _other_parts(
     contents: dict[str, Any], separators: Sequence[int], piece_model: bytes | None
 ) -> Iterator[str]:
-    """Yield the unsupported parts, with their values."""
+    """Yield each unsupported part of a tokenizer.json with its value, for errors; see `check_parts`."""
     model = contents["model"]
     vocab = model["vocab"] if model.get("type") == "Unigram" else []
     first_tokens = [subword for subword, score in vocab if math.isfinite(score)][: len(_FIRST_TOKENS)]
@@ -145,10 +151,11 @@ def _other_parts(
 
 
 def keeps_space(contents: dict[str, Any], is_normalized: bool) -> bool:
-    """Return whether a trailing space becomes a token, which SentencePiece never does.
+    """Return whether the fast tokenizer turns a trailing space into a token, unlike SentencePiece.
 
     Args:
-        is_normalized: whether the text was split at an added token after the normalizer; then only the
+        contents: the contents of tokenizer.json.
+        is_normalized: whether the text was split at an added token after normalization; then only the
             pre-tokenizer can remove the space.
     """
     steps = list_steps(contents["normalizer"], "normalizers")
@@ -157,7 +164,7 @@ def keeps_space(contents: dict[str, Any], is_normalized: bool) -> bool:
 
 
 def _parsed(piece_model: bytes) -> Any:
-    """Parse a SentencePiece model.
+    """Parse a serialized SentencePiece model into a `ModelProto`.
 
     Raises:
         ValueError: the model is corrupt.
@@ -173,21 +180,26 @@ def _parsed(piece_model: bytes) -> Any:
 
 
 def _charsmap(contents: dict[str, Any]) -> bytes:
-    """Return the character map of a normalizer."""
+    """Return the precompiled character map in the normalizer of a tokenizer.json; b"" without one."""
     steps = list_steps(contents["normalizer"], "normalizers")
     tables = [step["precompiled_charsmap"] for step in steps if step["type"] == "Precompiled"]
     return b"".join(base64.b64decode(table, validate=True) for table in tables)
 
 
 def list_steps(part: dict[str, Any] | None, key: str) -> list[dict[str, Any]]:
-    """Return the steps of a part of tokenizer.json, which are in `key` of a Sequence."""
+    """Return the steps of a normalizer or pre-tokenizer in tokenizer.json.
+
+    Args:
+        part: a step, a Sequence of steps, or None.
+        key: the key of the steps in a Sequence.
+    """
     if part is None:
         return []
     return part[key] if part["type"] == "Sequence" else [part]
 
 
 def rules_1_to_3() -> list[dict[str, Any]]:
-    """Return rules 1 to 3 of `ernie_m.reader.tokenization`."""
+    """Return rules 1 to 3 of `ernie_m.reader.tokenization` as normalizer steps of tokenizer.json."""
     return [
         *(_replace({"String": old}, new) for old, new in QUOTES.items()),  # rule 1
         _replace({"Regex": r"[\p{Cc}\p{Cf}&&[^\t\n\r]]"}, ""),  # rule 2: && is "and"
@@ -196,10 +208,10 @@ def rules_1_to_3() -> list[dict[str, Any]]:
 
 
 def one_space(space: str) -> dict[str, Any]:
-    """Return the rule that collapses spaces, as SentencePiece does; libraries use " " or "▁"."""
+    """Return the normalizer step that collapses repeated spaces into `space`, which is " " or "▁"."""
     return _replace({"Regex": " {2,}"}, space)
 
 
 def _replace(pattern: dict[str, str], content: str) -> dict[str, Any]:
-    """Return a rule that replaces a pattern, {"String": text} or {"Regex": expression}, by `content`."""
+    """Return the normalizer step that replaces {"String": text} or {"Regex": pattern} by `content`."""
     return {"type": "Replace", "pattern": pattern, "content": content}

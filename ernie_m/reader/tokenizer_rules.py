@@ -12,10 +12,10 @@ _MARKS = frozenset(",;:.?!~，；：。？！《》【】")  # each is a token, 
 
 
 def split_subwords(subwords: Sequence[str], keeps_spaces: bool) -> list[list[str]]:
-    """Split each subword of a text into tokens.
+    """Split each subword of a text into tokens, as the ErnieMTokenizer of PaddleNLP and transformers does.
 
     Args:
-        subwords: the subwords of SentencePiece.
+        subwords: the subwords of the text from SentencePiece.
         keeps_spaces: whether to keep a lone "▁" before a subword that does not begin with "▁", as in
             transformers; PaddleNLP drops it.
     """
@@ -31,9 +31,9 @@ def split_subwords(subwords: Sequence[str], keeps_spaces: bool) -> list[list[str
 
 
 def _cut(subword: str) -> list[str]:
-    """Split a subword at Han characters, at marks, and between digits and other characters.
+    """Split a subword at Han characters and punctuation (`_MARKS`), and between digits and other characters.
 
-    "▁" is joined with what follows, and dropped before a Han character or a mark.
+    "▁" is joined with the next token, and dropped before a Han character or punctuation.
     """
     tokens = []
     start = 0  # the start of the next token

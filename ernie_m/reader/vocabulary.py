@@ -1,4 +1,4 @@
-"""Vocabularies, token -> id: special tokens, vocab.txt in both formats, dict.txt, the ids of XLM-R."""
+"""Vocabularies (token -> id): special tokens, vocab.txt, dict.txt of fairseq, and the ids of XLM-R."""
 
 import os
 from collections.abc import Mapping
@@ -24,11 +24,10 @@ _MOST_REPEATED = 5  # lines listed in a warning
 
 
 def read_vocab(path: str | os.PathLike) -> dict[str, int]:
-    """Read token -> id from a file with one token or one `token<TAB>id` per line, or from a dict.txt.
+    """Read a vocabulary, token -> id, with a token or `token<TAB>id` per line, or from fairseq's dict.txt.
 
-    The id of a bare token is its line number, from 0. White space tokens are kept, unlike in the official
-    reader. A duplicate token has its last id, as in the official code, and a duplicate id its last token;
-    both are logged.
+    The id of a token without an id is its line number, from 0. Tokens that are white space are kept, unlike
+    in the official reader. A duplicate token has its last id, as in the official code; duplicates are logged.
 
     Raises:
         UserError: the file is missing or invalid, a special token is missing, or two of them have the same
@@ -84,9 +83,10 @@ def read_vocab(path: str | os.PathLike) -> dict[str, int]:
 
 
 def _read_dict(path: str | os.PathLike) -> dict[str, int]:
-    """Read a dict.txt of fairseq-preprocess, one `token count` per line.
+    """Read a vocabulary, token -> id, from a dict.txt of fairseq-preprocess, with `token count` per line.
 
-    Ids are assigned to `<s> <pad> </s> <unk>`, the lines, and `<mask>`, which may be a line.
+    Ids are assigned in order to `<s> <pad> </s> <unk>`, the tokens of the file, and `<mask>`, unless the file
+    contains it.
 
     Raises:
         UserError: the file is missing or invalid, or a token is duplicate.
@@ -105,15 +105,15 @@ def _read_dict(path: str | os.PathLike) -> dict[str, int]:
 
 
 def derive_vocab(subwords: Mapping[int, str], size: int) -> dict[str, int]:
-    """Derive the ids of XLM-R and ERNIE-M from a SentencePiece model: [CLS] [PAD] [SEP] [UNK], subwords,
-    [MASK].
+    """Return the vocabulary, token -> id, that XLM-R and ERNIE-M derive from a SentencePiece model.
 
-    The id of a subword is its number in the model + 1. For the 249,997 ordinary subwords of XLM-R's model,
-    which follow three special ones, this gives the 250,002 ids of the paper (appendix A.2).
+    The ids are those of [CLS] [PAD] [SEP] [UNK], then the subwords, then [MASK]. The id of a subword is its
+    number in the model + 1. The 249,997 ordinary subwords of XLM-R's model, which follow three special
+    symbols, result in the 250,002 ids of the paper (appendix A.2).
 
     Args:
         subwords: number in the model -> subword, without unknown and control symbols.
-        size: the number of all subwords.
+        size: the number of subwords in the model, including unknown and control symbols.
 
     Raises:
         UserError: a subword is duplicate, or has the name or id of a special token.
@@ -129,14 +129,14 @@ def derive_vocab(subwords: Mapping[int, str], size: int) -> dict[str, int]:
 
 
 def write_vocab(vocab: Mapping[str, int], path: str | os.PathLike) -> None:
-    """Write `token<TAB>id` lines in the order of the ids, atomically."""
+    """Write a vocabulary as `token<TAB>id` lines in the order of the ids, atomically."""
     with atomic_file(path, "w", newline="\n") as file:
         for token in sorted(vocab, key=vocab.__getitem__):
             file.write(f"{token}\t{vocab[token]}\n")
 
 
 def tokens_by_id(vocab: Mapping[str, int]) -> list[str]:
-    """Return the token of each id, from 0; a placeholder for an id without a token.
+    """Return the token of each id from 0 to the highest, and a placeholder for an id without a token.
 
     Raises:
         UserError: two tokens have the same id.

@@ -1,4 +1,4 @@
-"""Coverage of a text by a vocabulary: unknown tokens and single letters."""
+"""Measures of how well a vocabulary covers a text: unknown tokens, and words split into single letters."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -20,11 +20,11 @@ _SHORT_TOKENS = ((0x0E00, 0x109F), (0x1780, 0x17FF), (0x2E80, 0x10FFFF))
 
 
 def warn_if_unsuited(name: object, tokenizer: Tokenizer, ids_of_texts: Iterable[Iterable[int]]) -> None:
-    """Log a warning if many tokens of texts are [UNK] or single letters.
+    """Log a warning if many tokens of the texts are [UNK] or single letters.
 
     Args:
-        name: the source of the texts.
-        ids_of_texts: the ids of each text, with special tokens or without.
+        name: the source of the texts, for the warning.
+        ids_of_texts: the token ids of each text, with or without special tokens.
     """
     counts = Counter(chain.from_iterable(ids_of_texts))
     for special in (tokenizer.cls_id, tokenizer.sep_id):
@@ -44,7 +44,7 @@ def warn_if_unsuited(name: object, tokenizer: Tokenizer, ids_of_texts: Iterable[
 
 
 def count_unknown_words(tokenizer: Tokenizer, *texts: str) -> int:
-    """Count the words with an unknown token, or split into five or more single letters."""
+    """Count the words of all texts with an unknown token, or split into five or more single letters."""
     return int(find_unknown_words(tokenizer, tokenizer.encode_batch(texts)).sum())
 
 
@@ -52,10 +52,10 @@ def find_unknown_words(tokenizer: Tokenizer, ids_of_texts: Sequence[Sequence[int
     """Count the words of each text with an unknown token, or split into five or more single letters.
 
     Args:
-        ids_of_texts: the ids of each text, with special tokens or without.
+        ids_of_texts: the token ids of each text, with or without special tokens.
 
     Returns:
-        int64 [texts].
+        The number of such words in each text, int64 [texts].
     """
     marks = _make_token_marks(tokenizer)
     lengths = np.fromiter(map(len, ids_of_texts), np.int64, len(ids_of_texts))
@@ -68,7 +68,7 @@ def find_unknown_words(tokenizer: Tokenizer, ids_of_texts: Sequence[Sequence[int
     words = int(begins.sum())
 
     def count(is_counted: np.ndarray) -> np.ndarray:
-        """Count the selected tokens, bool [tokens], of each word: int64 [words]."""
+        """Return the number of selected tokens of each word, int64 [words]. `is_counted`: bool [tokens]."""
         return np.bincount(word_of_token[is_counted], minlength=words)
 
     letters = count(marks.is_letter[ids])
@@ -79,7 +79,7 @@ def find_unknown_words(tokenizer: Tokenizer, ids_of_texts: Sequence[Sequence[int
 
 
 class _TokenMarks(NamedTuple):
-    """Properties of the tokens of a vocabulary: bool [vocab_size] each."""
+    """Properties of all tokens of a vocabulary, by token id: bool [vocab_size] each."""
 
     begins_word: np.ndarray
     is_letter: np.ndarray  # a single letter, of a script with longer tokens
@@ -88,7 +88,7 @@ class _TokenMarks(NamedTuple):
 
 @lru_cache(maxsize=4)
 def _make_token_marks(tokenizer: Tokenizer) -> _TokenMarks:
-    """Compute the properties of all tokens of a vocabulary, by id."""
+    """Compute the properties of all tokens of a tokenizer's vocabulary, by token id."""
     tokens = tokenizer.convert_ids_to_tokens(range(tokenizer.vocab_size))
     bare = [token.removeprefix("▁") for token in tokens]
     is_letter = np.array([_is_letter(token) for token in bare])
@@ -98,7 +98,7 @@ def _make_token_marks(tokenizer: Tokenizer) -> _TokenMarks:
 
 
 def _is_letter(token: str) -> bool:
-    """Return whether a token is a single letter of a script with longer tokens."""
+    """Return whether a token is a single letter of a script with spaces, whose tokens are usually longer."""
     if len(token) != 1 or not token.isalpha():
         return False
     return not any(first <= ord(token) <= last for first, last in _SHORT_TOKENS)

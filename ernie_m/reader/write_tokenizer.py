@@ -1,7 +1,7 @@
-"""Writing of tokenizer files, in the format of this project and of other libraries.
+"""Writers of tokenizer files, in the formats of this project and of other libraries.
 
-ErnieM of PaddleNLP and Hugging Face: vocab.txt with one token per line, whose id is the line number. XLM-R:
-the SentencePiece model, from which the ids are derived, and tokenizer.json.
+ErnieMTokenizer of PaddleNLP and transformers reads vocab.txt with one token per line, whose id is the line
+number. XLM-R's tokenizer reads the SentencePiece model, from which the ids are derived, or tokenizer.json.
 """
 
 import base64
@@ -28,16 +28,15 @@ from ernie_m.utils.files import as_json
 
 
 def write_native(folder: Path, tokenizer: Tokenizer) -> list[str]:
-    """Write vocab.txt (token<TAB>id) and piece.model, in the official layout; return their names."""
+    """Write vocab.txt (token<TAB>id per line) and piece.model, as the official files; return their names."""
     tokenizer.write_vocab(folder / "vocab.txt")
     (folder / "piece.model").write_bytes(tokenizer.piece_model)
     return ["vocab.txt", "piece.model"]
 
 
 def write_ernie_m(folder: Path, tokenizer: Tokenizer) -> list[str]:
-    """Write the files of PaddleNLP and Hugging Face, and return their names.
-
-    They are vocab.txt, sentencepiece.bpe.model and tokenizer_config.json.
+    """Write vocab.txt, sentencepiece.bpe.model and tokenizer_config.json for ErnieMTokenizer of PaddleNLP
+    and transformers; return their names.
     """
     vocab = "".join(f"{token}\n" for token in tokens_by_id(tokenizer.vocab))
     (folder / "vocab.txt").write_bytes(vocab.encode())
@@ -61,12 +60,12 @@ def write_xlm_r(folder: Path, tokenizer: Tokenizer, max_length: int, separators:
     The SentencePiece model is omitted if XLM-R would derive another vocabulary from it.
 
     Args:
-        max_length: maximum length in tokens, by the position embeddings.
+        max_length: maximum length of an input in tokens, limited by the position embeddings.
         separators: the number of [SEP] between two texts.
 
     Raises:
-        UserError: the SentencePiece model is corrupt, not a unigram model, or has settings that the file
-            cannot represent; or the ids of added tokens do not follow those of the subwords.
+        UserError: the SentencePiece model is corrupt, not a unigram model, or has settings that
+            tokenizer.json cannot represent; or the ids of added tokens do not follow those of the subwords.
     """
     contents = _xlm_r_json(tokenizer, separators)
     names = [TOKENIZER_JSON, "tokenizer_config.json"]
@@ -84,10 +83,10 @@ def write_xlm_r(folder: Path, tokenizer: Tokenizer, max_length: int, separators:
 
 
 def write_static(folder: Path, tokenizer: Tokenizer, max_length: int) -> list[str]:
-    """Write tokenizer.json for the StaticEmbedding of sentence-transformers; return its name.
+    """Write tokenizer.json for StaticEmbedding of sentence-transformers; return its name.
 
     Args:
-        max_length: maximum length in tokens, including [CLS] and [SEP], which that library does not add.
+        max_length: maximum length in tokens, including [CLS] and [SEP], which StaticEmbedding does not add.
 
     Raises:
         UserError: as `write_xlm_r`.
@@ -99,7 +98,10 @@ def write_static(folder: Path, tokenizer: Tokenizer, max_length: int) -> list[st
 
 
 def _xlm_r_json(tokenizer: Tokenizer, separators: int) -> dict[str, Any]:
-    """Build the content of tokenizer.json.
+    """Build the contents of tokenizer.json.
+
+    Args:
+        separators: the number of [SEP] between two texts.
 
     Raises:
         UserError: as `write_xlm_r`.
@@ -187,14 +189,12 @@ def _xlm_r_json(tokenizer: Tokenizer, separators: int) -> dict[str, Any]:
 
 
 def _list_scores(vocab: Mapping[str, int], model: ModelProto) -> list[list[Any]]:
-    """Return [token, score] for each id. Tokens that are not in the SentencePiece model have a score too low
-    to be chosen.
+    """Return [token, score] for each id, as in tokenizer.json.
 
-    Special tokens have the score 0, as in XLM-R's file; they are never produced from text.
+    Scores are log probabilities. Tokens that are not in the SentencePiece model have a score too low to be
+    chosen. Special tokens, which are never produced from text, have the score 0, as in XLM-R's file.
     """
-    scores = {
-        subword.piece: subword.score for subword in model.pieces
-    }  # negative: logarithms of probabilities
+    scores = {subword.piece: subword.score for subword in model.pieces}
     unknown_letter = min(scores.values()) - 10  # SentencePiece's score of an unknown letter
     scores |= dict.fromkeys(SPECIAL_TOKENS, 0.0)
     scored_tokens = []
@@ -205,10 +205,10 @@ def _list_scores(vocab: Mapping[str, int], model: ModelProto) -> list[list[Any]]
 
 
 def _template(form: str) -> list[dict[str, Any]]:
-    """Build a template of tokenizer.json.
+    """Build a post-processor template of tokenizer.json.
 
     Args:
-        form: the input, such as "[CLS] A [SEP]": special tokens, and A and B for the texts.
+        form: the model input, such as "[CLS] A [SEP]": special tokens, and A and B for the texts.
     """
     return [
         {"SpecialToken": {"id": XLM_R_NAMES[name], "type_id": 0}}
@@ -222,7 +222,7 @@ def read_unigram(tokenizer: Tokenizer, reason_and_advice: str) -> ModelProto:
     """Parse the SentencePiece model of a tokenizer, which must be a unigram model.
 
     Args:
-        reason_and_advice: the reason and the fix, for the error.
+        reason_and_advice: why a unigram model is required, and what to do, for the error.
 
     Raises:
         UserError: the SentencePiece model is corrupt, or not a unigram model.

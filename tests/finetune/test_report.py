@@ -5,7 +5,15 @@ import json
 import pytest
 
 from ernie_m.finetune.classifier import Classification, Regression
-from ernie_m.finetune.score_tables import Table, figures, make_seed_tables, recipes, to_text, write_report
+from ernie_m.finetune.score_tables import (
+    PaperRow,
+    Table,
+    get_paper_rows,
+    make_seed_tables,
+    recipes,
+    to_text,
+    write_report,
+)
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.reader.batching import Example
 from ernie_m.training.log import Evaluation
@@ -47,15 +55,15 @@ def config_of(size):
     return ErnieMConfig.from_json(ROOT / f"configs/{size}/ernie_config.json")
 
 
-def figures_of_conll(languages, metric="f1 over subwords", recipe=CONLL):
-    """The figures beside a run of base on CoNLL's data."""
-    return figures(recipe, config_of("base"), 14_041, metric, languages)
+def get_rows_of_conll(languages, metric="f1 over subwords", recipe=CONLL):
+    """The rows of the paper beside a run of base on CoNLL's data."""
+    return get_paper_rows(recipe, config_of("base"), 14_041, metric, languages)
 
 
 def test_the_papers_rows_stand_below():
     """The gap is English less the mean of the others: 90 - (60 + 1) / 2. The paper has no language xx."""
     scores = {1: {"en": 90.0, "de": 60.0, "xx": 1.0}}
-    table = Table("f1", scores, figures_of_conll(list(scores[1])))
+    table = Table("f1", scores, get_rows_of_conll(list(scores[1])))
     assert in_markdown(table.cells()).splitlines()[2:] == [
         "| seed 1 | 90.00 | 60.00 | 1.00 | 50.33 | 59.50 |",
         "| paper, base (Table 2; avg of 2) | 92.78 | 68.08 |  | 80.43 | 24.70 |",
@@ -77,7 +85,7 @@ def test_when_a_run_agrees_with_the_paper(averages, last_cells, verdict):
     """CoNLL's four languages and data, in the shape of base: by the average alone."""
     languages = ("en", "nl", "es", "de")
     rows = {seed: dict.fromkeys(languages, score) for seed, score in enumerate(averages)}
-    table = Table("f1", rows, figures_of_conll(languages))
+    table = Table("f1", rows, get_rows_of_conll(languages))
     lines = [line for line in table.cells() if line[0].startswith("difference")]
     assert [(name, cells[4]) for name, *cells in lines] == [(verdict, last_cells)]
     ((points, _),) = [row["avg"] for row in table.to_json()["difference"].values()]
@@ -85,30 +93,30 @@ def test_when_a_run_agrees_with_the_paper(averages, last_cells, verdict):
 
 
 def test_the_average_is_as_printed_where_all_languages_are_there():
-    all_languages = figures_of_conll(["de", "es", "nl", "en"])
-    assert all_languages["paper, base (Table 2)"]["avg"] == 79.56
-    assert all_languages["paper, small (Table 8; other model or data)"] == {
-        "avg": 69.8
-    }  # it has no more of it
+    all_languages = get_rows_of_conll(["de", "es", "nl", "en"])
+    assert all_languages["paper, base (Table 2)"].scores["avg"] == 79.56
+    # The paper has no more of small.
+    assert all_languages["paper, small (Table 8; other model or data)"] == PaperRow({"avg": 69.8}, False)
     # There are no rows without a language, a metric or a recipe of the paper.
-    assert figures_of_conll(["xx"]) == {}
-    assert figures_of_conll(["en"], metric="f1 over words") == {}
-    assert figures_of_conll(["en"], recipe=None) == {}
+    assert get_rows_of_conll(["xx"]) == {}
+    assert get_rows_of_conll(["en"], metric="f1 over words") == {}
+    assert get_rows_of_conll(["en"], recipe=None) == {}
 
 
 @pytest.mark.parametrize("recipe", recipes())
 def test_a_row_of_the_paper_is_marked_unless_size_and_data_are_the_same(recipe):
-    recipe_figures = recipes()[recipe]
-    metric, rows = next(iter(recipe_figures["figures"].items()))
-    languages = recipe_figures["columns"].split()[:-1]
-    count = recipe_figures["examples"]
+    in_paper = recipes()[recipe]
+    metric, rows = next(iter(in_paper["scores"].items()))
+    languages = in_paper["columns"].split()[:-1]
+    count = in_paper["examples"]
     for examples in (0, round(0.98 * count), count - 3, count):
         for size in ("small", "base", "large"):
-            names = figures(recipe, config_of(size), examples, metric, languages)
-            comparable = [name for name in names if "other model or data" not in name]
+            rows_of_run = get_paper_rows(recipe, config_of(size), examples, metric, languages)
+            comparable = [name for name, row in rows_of_run.items() if row.is_comparable]
+            assert comparable == [name for name in rows_of_run if "other model or data" not in name]
             expected = size != "small" and size in rows and examples > 0.99 * count
             assert [name.split()[1] for name in comparable] == [size] * expected
-            assert len(names) == len(rows)
+            assert len(rows_of_run) == len(rows)
 
 
 def test_the_tables_of_a_run():
@@ -117,7 +125,7 @@ def test_the_tables_of_a_run():
     scores = {pattern: {"en": {"acc": 90.0, "em": 80.0}} for pattern in patterns}
     evaluation = Evaluation(step=1, epoch=0, selected_by=90.0, scores=scores)
     baselines = [{"en": {"acc": 60.0 + place}} for place in range(3)]
-    paper = {("acc", ("en",)): {"paper, base": {"en": 85.5}}}
+    paper = {("acc", ("en",)): {"paper, base": PaperRow({"en": 85.5}, True)}}
     tables = make_seed_tables(
         {1: evaluation}, baselines, lambda metric, languages: paper.get((metric, (*languages,)), {})
     )
@@ -127,7 +135,10 @@ def test_the_tables_of_a_run():
 
 
 def test_the_report_is_written_as_json_markdown_and_text(tmp_path):
-    paper = {"paper, base": {"en": 81.0, "avg": 81.0}, "paper, small": {"avg": 50.0}}
+    paper = {
+        "paper, base": PaperRow({"en": 81.0, "avg": 81.0}, True),
+        "paper, small": PaperRow({"avg": 50.0}, True),
+    }
     tables = [Table("acc", TWO_SEEDS.rows, paper), Table("em", ONE_SEED.rows)]
     write_report(tmp_path, "results", tables, {"task": "x"})
     assert sorted(path.name for path in tmp_path.iterdir()) == ["results.json", "results.md", "results.txt"]

@@ -28,7 +28,7 @@ WAYS = {
         for task in DATA_SETS
     },
     "own pairs": lambda: [
-        (file.name, "held out" * file.is_held_out, file.paths) for file in find(["my"], OUT).pairs
+        (file.name, "held out" * file.is_evaluation, file.paths) for file in find(["my"], OUT).pairs
     ],
     "own text": lambda: find(["my"], OUT).text.items(),
     "unread": lambda: zip(find(["my"], OUT).unread),

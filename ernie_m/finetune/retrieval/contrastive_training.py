@@ -77,9 +77,9 @@ class PairBatch:
 
     Attributes:
         groups: all sentences, grouped by similar length.
-        order: int64 [2b + n], the index of each sentence in the groups: b sources, b translations, then n
-            given negatives.
-        negative: [B, C], whether source i and candidate j may be negatives; see `PairStep`.
+        order: int64 [2b + n], the index in the concatenated groups of each sentence: of b sources, b
+            translations, and n hard negatives.
+        negative: [B, C], whether candidate j is a negative of source i; see `PairStep`.
         pair_count: b.
     """
 
@@ -90,12 +90,12 @@ class PairBatch:
 
 
 class Retrieval(MultiSeedTraining):
-    """Training of sentence embeddings on pairs; validation pairs select the best checkpoint.
+    """Contrastive training of sentence embeddings on pairs; validation pairs select the best checkpoint.
 
-    The pairs are the parallel text of a corpus or the rows of a file.
+    The pairs are the parallel text of a corpus, or the rows of a file.
 
     Args:
-        opened: tokenizer and config of the models of all seeds.
+        opened: the model of the first seed, with the tokenizer and configuration of all seeds.
         start_of_seed: seed -> initial checkpoint; None: random weights.
 
     Raises:
@@ -168,7 +168,7 @@ class Retrieval(MultiSeedTraining):
         )
 
     def begin(self, seed: int, checkpoint: Path | None) -> Engine:
-        """Sample the pairs of a seed, choose the evaluation steps, and make model and optimizer."""
+        """Split the pairs, choose the evaluation steps, and build the model and optimizer of a seed."""
         flags = self.flags
         self.seed = seed
         self.pairs, self.held_out = self._pairs(seed)
@@ -194,10 +194,11 @@ class Retrieval(MultiSeedTraining):
         return make_engine(flags, model, total_steps=flags.max_steps, seed=seed)
 
     def _pairs(self, seed: int) -> tuple[StepPairs | StepRows, dict[tuple, Sequence]]:
-        """Return the training steps of a seed, and the validation pairs as ids.
+        """Return the training steps of a seed, and the validation pairs as token ids.
 
         Returns:
-            The steps, and names -> pairs. The names are languages, ("de", "en"), or the file, ("pairs.tsv",).
+            The steps, and names -> validation pairs. The names are the languages, ("de", "en"), or the file,
+            ("pairs.tsv",).
         """
         flags = self.flags
         shared = {
@@ -214,8 +215,8 @@ class Retrieval(MultiSeedTraining):
         held_out = hold_out(self.deduped, flags.validation_pairs, seed)
         keys, (trained,) = divide([self.deduped], [held_out])
         logger.info(
-            "%s: %d rows for training, %d for validation; dropped %d that share a query or positive with "
-            "these",
+            "%s: %d training rows, %d validation rows; dropped %d rows that share a query or positive with "
+            "validation rows",
             self.rows.name,
             len(trained),
             len(held_out),
@@ -237,14 +238,15 @@ class Retrieval(MultiSeedTraining):
         return steps, {(Path(self.rows.name).name,): held_out_ids}
 
     def batches(self, position: dict[str, Any] | None) -> StepPairs | StepRows:
+        """Return the training steps from a saved position on; None: from the first step."""
         return dataclasses.replace(self.pairs, position=position)
 
     def send(self, model: ErnieMModel, data: PairStep) -> list[PairBatch]:
-        """Send the sentences of a step, grouped by similar length; for a static model in one group."""
+        """Send the sentences of a step to the device, grouped by length; for a static model in one group."""
         if averages_tokens(model.config, self.flags.pooling):
-            pieces = FlatTokens.of(data.sentences)
+            tokens = FlatTokens.of(data.sentences)
             order = np.arange(len(data.sentences))
-            return [upload(PairBatch([pieces], order, data.negative, data.pair_count))]
+            return [upload(PairBatch([tokens], order, data.negative, data.pair_count))]
         pad_id = model.config.pad_token_id
         groups = []
         numbers_in_groups: list[int] = []  # the index of each sentence, in the order of the groups
@@ -255,15 +257,15 @@ class Retrieval(MultiSeedTraining):
         return [upload(PairBatch(groups, order, data.negative, data.pair_count))]
 
     def loss(self, model: ErnieMModel, batch: PairBatch) -> tuple[Tensor, dict[str, Tensor | float]]:
-        """Return the loss of the whole step, and its in-batch accuracy in percent.
+        """Compute the contrastive loss of the whole step, and the counts for the in-batch accuracy.
 
-        The embeddings of other processes are constants. Each process computes the same loss and its gradient
-        with respect to its own embeddings; the engine sums the gradients.
+        The embeddings of other processes are gathered without gradients. Each process computes the same loss,
+        and its gradient with respect to the process's embeddings; the engine sums the gradients.
         """
         world_size = distributed.world_size()
         vectors_of_groups = [sentence_vectors(model, group, self.layer) for group in batch.groups]
         vectors = paddle.index_select(paddle.concat(vectors_of_groups), batch.order, axis=0)  # [2b + n, H]
-        local_part = split_pairs(vectors, batch.pair_count)  # sources, translations, given negatives
+        local_part = split_pairs(vectors, batch.pair_count)  # sources, translations, hard negatives
         parts = [local_part]  # of all processes
         if world_size > 1:
             # For each process: its embeddings and its number of pairs.
@@ -285,7 +287,7 @@ class Retrieval(MultiSeedTraining):
         return loss, {"correct": 100.0 * correct / world_size, "count": count / world_size}
 
     def _total(self, sources: Tensor, candidates: Tensor, batch: PairBatch) -> tuple[Tensor, Tensor]:
-        """Return the loss of the whole step, and the number of pairs that score above all their negatives.
+        """Compute the summed loss of the step by --loss, and the number of correctly ranked pairs.
 
         Args:
             sources, candidates: embeddings of all processes, [B, H] and [C, H]; see `hardest_negative_bce`.
@@ -297,9 +299,12 @@ class Retrieval(MultiSeedTraining):
         return hardest_negative_bce(sources, candidates, negative, flags.scale, flags.offset)
 
     def evaluate(self, engine: Engine, stop: ShutdownHandler) -> Evaluation | None:
-        """Evaluate retrieval on the validation pairs in both directions.
+        """Compute the accuracy@1 on the validation pairs, averaged over both directions.
 
-        The processes divide the languages.
+        The language pairs are divided among the processes.
+
+        Returns:
+            None after a stop request.
         """
         names = sorted(self.held_out)
         world_size = distributed.world_size()
@@ -324,8 +329,10 @@ class Retrieval(MultiSeedTraining):
         return Evaluation(engine.steps, epoch=0, selected_by=mean, scores={"held-out pairs": by_name})
 
     def _accuracy(self, model: ErnieMModel, pairs: Sequence) -> float:
-        """Return the accuracy@1 on up to --validation_pairs pairs (source ids, translation ids), in percent.
-        It is the mean of both directions.
+        """Compute the accuracy@1 on validation pairs in percent, averaged over both directions.
+
+        Args:
+            pairs: (source ids, translation ids), of which --validation_pairs are used.
         """
         encoder = PaddleEncoder(model, self.flags.pooling, self.layer)
         sides, keys = self._validation_sides(pairs)
@@ -334,9 +341,10 @@ class Retrieval(MultiSeedTraining):
         return float(100.0 * np.mean(is_found))
 
     def _validation_sides(self, pairs: Sequence) -> tuple[list[list[np.ndarray]], np.ndarray]:
-        """Return the ids of sources and translations of up to --validation_pairs pairs.
+        """Return the model inputs of N validation sources and translations, and their keys, [2, N].
 
-        Their keys, [2, N].
+        Args:
+            pairs: (source ids, translation ids), of which up to --validation_pairs are used.
         """
         count = min(self.flags.validation_pairs, len(pairs))
         ids_of_sides = zip(*(pairs[number] for number in range(count)))
@@ -344,6 +352,7 @@ class Retrieval(MultiSeedTraining):
         return sides, np.stack([hash_ids(side) for side in sides])
 
     def line(self, interval: Interval) -> str:
+        """Return the log line of an interval, with the in-batch accuracy."""
         per_cent = compute_accuracy(interval.sums)  # `loss` counts each correct pair as 100
         line = official_line(interval, self.total_steps, f"in-batch accuracy: {per_cent:.1f} %")
         self._progress = f", {line.split(', ')[1]}, {interval.remaining} left"
@@ -352,6 +361,7 @@ class Retrieval(MultiSeedTraining):
     def files(
         self, engine: Engine, masters: Mapping[str, Tensor], evaluation: Evaluation | None
     ) -> ModelFiles:
+        """Return the files of the model, with its preprocessing settings and its model card."""
         flags = self.flags
         preprocessing = dataclasses.replace(self.preprocessing, layer=self.layer, pooling=flags.pooling)
         settings = {"task": stored_name(SEARCH), READING: stored_preprocessing(preprocessing)}
@@ -374,12 +384,12 @@ def make_encoder(
     pooling: str = MEAN_WITHOUT_SPECIAL,
     is_trained: bool = False,
 ) -> ErnieMModel:
-    """Make an encoder, identical on every process, and load its weights without their head.
+    """Build an encoder, identical on every process, and load its weights from a checkpoint.
 
     Args:
-        checkpoint: the checkpoint; None: random weights.
-        pooling: pooling of the embeddings. Only "pooler" requires the pooler's weights.
-        is_trained: whether a missing pooler may be initialized randomly.
+        checkpoint: the checkpoint, whose head is ignored; None: random weights.
+        pooling: the pooling of the embeddings; only "pooler" requires the weights of the pooler.
+        is_trained: whether the model will be trained, so that a missing pooler may be initialized randomly.
     """
     paddle.seed(seed)
     paddle.set_default_dtype(dtype)
@@ -394,14 +404,16 @@ def make_encoder(
 
 @paddle.no_grad()
 def init_static(table: Tensor, tokenizer: Tokenizer) -> None:
-    """Scale random rows [V, H] to the initial word embeddings of a static model.
-    A row is multiplied by a / (a + p), where p is the probability of its subword in the unigram model (smooth
-    inverse frequency; Arora et al., 2017), because frequent subwords say little about a text. The rows of
-    [CLS] and [SEP] are 0, so that a text without subwords has a zero embedding in every format of the model.
+    """Initialize the word embeddings of a static model by scaling random embeddings [V, H] in place.
+
+    The embedding of a token is multiplied by a / (a + p), where p is the probability of the token in the
+    unigram model (smooth inverse frequency; Arora et al., 2017), because frequent tokens carry little
+    information. The embeddings of [CLS] and [SEP] are 0, so that a text without tokens has a zero embedding
+    in every format of the model.
     """
     tokens = tokenizer.convert_ids_to_tokens(range(tokenizer.vocab_size))
-    pieces = tokenizer.processor
-    log_probabilities = np.array(pieces.GetScore(pieces.PieceToId(tokens)))  # 0 for other tokens
+    model = tokenizer.processor
+    log_probabilities = np.array(model.GetScore(model.PieceToId(tokens)))  # 0 for other tokens
     factors = _SMOOTH / (_SMOOTH + np.exp(log_probabilities))  # [V]
     factors[[tokenizer.cls_id, tokenizer.sep_id]] = 0.0
     table.set_value(table * paddle.to_tensor(factors[:, None]).astype(table.dtype))
@@ -409,10 +421,12 @@ def init_static(table: Tensor, tokenizer: Tokenizer) -> None:
 
 def embedding_preprocessing(opened: OpenedModel, rows: PairRows | None) -> PreprocessingConfig:
     """Return the preprocessing settings of the trained model: those of the initial model, except for prompts.
-    After training on translations, queries and documents share the prompt of the translations. After training
-    on queries and documents, each kind keeps its own prompt.
+
+    After training on translations, queries and documents have the same prompt. After training on queries and
+    documents, they keep their prompts.
 
     Args:
+        opened: the initial model.
         rows: the training pairs; None: a corpus, whose texts have no prompts.
     """
     preprocessing = opened.preprocessing
@@ -428,12 +442,12 @@ def embedding_preprocessing(opened: OpenedModel, rows: PairRows | None) -> Prepr
 
 
 def resolve_layer(flags: RetrievalFlags, num_layers: int) -> int:
-    """Return the index of the layer of the embeddings. The pooler requires the last layer."""
+    """Return the index of the encoder layer of the embeddings by --layer; with the pooler, the last layer."""
     return num_layers if flags.pooling == "pooler" else layer_number(flags.layer, num_layers)
 
 
 def split_pairs(vectors: Tensor, pair_count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Split the embeddings of b = `pair_count` sources, b translations and n given negatives, [2b + n, H]."""
+    """Split embeddings [2b + n, H] into those of b = `pair_count` sources, b translations and n negatives."""
     return vectors[:pair_count], vectors[pair_count : 2 * pair_count], vectors[2 * pair_count :]
 
 
@@ -443,7 +457,7 @@ _EXCLUDED = -1e4  # a logit whose loss and gradient are 0, also in float16
 def hardest_negative_bce(
     sources: Tensor, candidates: Tensor, negative: Tensor, scale: float, offset: float
 ) -> tuple[Tensor, Tensor]:
-    """Return the loss of Wang et al. (2019b) for matching pairs, with the in-batch negatives of VSE++.
+    """Compute the loss of Wang et al. (2019b) for matching pairs, with the hardest negatives as in VSE++.
 
     The probability that a pair is a translation is m = sigmoid(scale x (cosine - offset)). The loss of a pair
     is
@@ -451,15 +465,17 @@ def hardest_negative_bce(
         - 2 log m(pair) - log(1 - m(source, its hardest negative))
                         - log(1 - m(its hardest other source, translation))
 
-    The paper does not define m as a function of the two embeddings; here it is the cosine, as in retrieval.
+    The paper does not define m as a function of the two embeddings; here it depends on their cosine, as in
+    retrieval.
 
     Args:
-        sources: [B, H].
-        candidates: [C, H]: the translations of the B sources, then given negatives.
-        negative: [B, C] bool, whether source i and candidate j may be negatives.
+        sources: the embeddings of the sources, [B, H].
+        candidates: the embeddings of the B translations and of hard negatives, [C, H].
+        negative: bool [B, C], whether candidate j is a negative of source i.
+        scale, offset: see above.
 
     Returns:
-        The sum over the pairs, and the number of pairs that score above all their negatives.
+        The loss summed over the pairs, and the number of pairs that score above all their negatives.
     """
     logits = scale * (_cosines(sources, candidates) - offset)  # [B, C]
     pair_logits = logits.diagonal()  # [B]
@@ -472,19 +488,19 @@ def hardest_negative_bce(
 def in_batch_softmax(
     sources: Tensor, candidates: Tensor, negative: Tensor, scale: float, symmetric: bool
 ) -> tuple[Tensor, Tensor]:
-    """Return the softmax loss of each source over its translation and negatives (Henderson et al., 2017).
+    """Compute the cross-entropy of each translation among the source's negatives (Henderson et al., 2017).
 
-    It is MultipleNegativesRankingLoss in sentence-transformers.
+    This is MultipleNegativesRankingLoss of sentence-transformers.
 
     Args:
-        sources, candidates, negative: as for `hardest_negative_bce`.
-        scale: the logits are scale x cosine.
-        symmetric: average this loss and the cross-entropy of each translation over all sources, as with
-            directions=("query_to_doc", "doc_to_query") and partition_mode="per_direction" in
+        sources, candidates, negative: see `hardest_negative_bce`.
+        scale: the factor of the cosines in the logits.
+        symmetric: whether to average this loss and that of the other direction, translation to source, as
+            with directions=("query_to_doc", "doc_to_query") and partition_mode="per_direction" in
             sentence-transformers.
 
     Returns:
-        As `hardest_negative_bce`.
+        See `hardest_negative_bce`.
     """
     logits = scale * _cosines(sources, candidates)  # [B, C]
     pair_logits = logits.diagonal()  # [B]
@@ -501,8 +517,9 @@ def in_batch_softmax(
 
 
 def _cosines(sources: Tensor, candidates: Tensor) -> Tensor:
-    """Return the cosine of each source and each candidate, [B, C], in float32 or higher precision.
-    In half precision many cosines would be equal.
+    """Compute the cosine similarity of each source and candidate, [B, C], in float32 or float64.
+
+    In half precision, many cosines would be equal.
     """
     with paddle.amp.auto_cast(enable=False):
         if sources.dtype != paddle.float64:
@@ -512,8 +529,9 @@ def _cosines(sources: Tensor, candidates: Tensor) -> Tensor:
 
 
 class _Unit(PyLayer):
-    """Normalize rows to unit length, [N, H] -> [N, H]; zero rows stay zero.
-    The gradient of F.normalize takes three times as long on a CPU.
+    """L2 normalization of rows, [N, H] -> [N, H]; zero rows stay zero.
+
+    Its backward pass is three times as fast on a CPU as that of F.normalize.
     """
 
     @staticmethod
@@ -529,14 +547,14 @@ class _Unit(PyLayer):
 
 
 def _hardest(logits: Tensor, negative: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the largest logit of a negative of each source, and of each translation: [B] each."""
+    """Return the logit of the hardest negative of each source, and of each translation: [B] each."""
     negative_logits = paddle.where(negative, logits, paddle.full_like(logits, _EXCLUDED))  # [B, C]
     translation_logits = negative_logits[:, : len(logits)]  # [B, B], without given negatives
     return negative_logits.max(axis=1), translation_logits.max(axis=0)
 
 
 def _count_winners(pair_logits: Tensor, hardest_candidate: Tensor, hardest_source: Tensor) -> Tensor:
-    """Return the number of pairs whose logit is above those of all their negatives, int64 [].
+    """Count the pairs whose logit is above those of all their negatives, int64 [].
 
     Args:
         pair_logits: the logit of each pair, [B].

@@ -1,4 +1,4 @@
-"""Bitext retrieval with embeddings in both directions, and its report."""
+"""Evaluation of bitext retrieval by embeddings, in both directions, and its report."""
 
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
@@ -11,7 +11,7 @@ import numpy as np
 from ernie_m.finetune import score_tables
 from ernie_m.finetune.retrieval.retrieval_args import RetrievalFlags
 from ernie_m.finetune.run_setup import log_and_write_report
-from ernie_m.finetune.score_tables import AVERAGE, average, figures
+from ernie_m.finetune.score_tables import AVERAGE, average, get_paper_rows
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.preprocessing import TextKind, pair_text_kinds
 from ernie_m.model.tasks import SEARCH, stored_name
@@ -37,10 +37,10 @@ class SearchResult(NamedTuple):
     """Retrieval results with the embeddings of one layer.
 
     Attributes:
-        layer: its index.
-        trained: results of a seed's model: measure -> language -> matches. The measures are "cosine" and
+        layer: the index of the layer.
+        trained: the results of a seed's model: measure -> language -> matches. The measures are "cosine" and
             "margin" and, with language means, "centered" and "centered margin".
-        untrained: the same for a randomly initialized model; empty if not evaluated.
+        untrained: the results of a randomly initialized model; empty if not evaluated.
     """
 
     layer: int
@@ -52,8 +52,8 @@ class Sweep(NamedTuple):
     """Retrieval results with the embeddings of every layer.
 
     Attributes:
-        rows: row -> language -> accuracy in percent, mean of both directions.
-        layers: for rows with a selected layer: row -> language -> its index.
+        rows: row -> language -> accuracy in percent, the mean of both directions.
+        layers: for rows with a selected layer: row -> language -> the index of the layer.
     """
 
     rows: dict[str, dict[str, float]]
@@ -61,7 +61,7 @@ class Sweep(NamedTuple):
 
 
 def encode_sides(encode: Encode, bitext: Bitext) -> list[np.ndarray]:
-    """Return the embeddings of the sentences of a bitext, and of their translations."""
+    """Return the embeddings of the sentences of a bitext, and those of their translations."""
     sides = (bitext.sentences, bitext.translations)
     return [encode(texts, kind) for texts, kind in zip(sides, pair_text_kinds(bitext.are_translations))]
 
@@ -69,14 +69,14 @@ def encode_sides(encode: Encode, bitext: Bitext) -> list[np.ndarray]:
 def search_layer(
     encode: Encode, bitexts: list[Bitext], means: LanguageCentering | None = None
 ) -> dict[str, dict[str, Matches]]:
-    """Search bitexts in both directions with the embeddings of one layer: measure -> language -> matches.
+    """Search bitexts in both directions with embeddings of one layer: measure -> language -> matches.
 
     Args:
         means: the language means of this layer; None: no centered embeddings.
     """
 
     def search_one(bitext: Bitext) -> dict[str, Matches]:
-        """Return measure -> matches."""
+        """Search a bitext in both directions: measure -> matches."""
         foreign, english = encode_sides(encode, bitext)  # [N, H] each
         results = {score: search_both(english, foreign, score) for score in ("cosine", "margin")}
         if means is not None:
@@ -90,17 +90,17 @@ def search_layer(
 
 
 def search_layers(encode: Encode, bitexts: list[Bitext], means: LanguageCentering | None = None) -> Sweep:
-    """Search with the embeddings of every layer.
+    """Search bitexts in both directions with the embeddings of every layer.
 
-    The rows are "layer 0" to "layer L", and `CHOSEN` from `choose_on_half`.
+    The rows of the result are "layer 0" to "layer L", and `CHOSEN`, the layer selected by `choose_on_half`.
 
     Args:
-        means: the language means of each layer. They add two rows for centered embeddings, with cosine and
-            margin scoring, each at its own layer.
+        means: the language means of each layer; with them, the result has two rows for centered embeddings,
+            with cosine and margin scoring, each with a selected layer.
     """
 
     def search_one(bitext: Bitext) -> dict[str, tuple[int | None, float]]:
-        """Return row -> the selected layer, if any, and the accuracy."""
+        """Search a bitext with every layer: row -> the selected layer, if any, and the accuracy."""
         foreign, english = encode_sides(encode, bitext)  # [L + 1, N, H] each
         of_directions = accuracy_by_layer(english, foreign, bitext.keys)  # [L + 1, 2]
         means_of_layers = enumerate(of_directions.mean(axis=1))
@@ -125,9 +125,12 @@ def search_layers(encode: Encode, bitexts: list[Bitext], means: LanguageCenterin
 def _search_all(
     bitexts: list[Bitext], search_one: Callable[[Bitext], dict[str, T]]
 ) -> dict[str, dict[str, T]]:
-    """Return name -> language -> the value that `search_one` returns for the language's bitext.
+    """Apply `search_one` to all bitexts, and return name -> language -> value.
 
-    The processes divide the bitexts, and every process receives all results.
+    The bitexts are divided among the processes, and every process receives all results.
+
+    Args:
+        search_one: maps a bitext to name -> value.
     """
     own_bitexts = bitexts[distributed.rank() :: distributed.world_size()]
     own_results = {}  # language -> name -> value
@@ -145,9 +148,13 @@ def _search_all(
 
 
 def write_predictions(folder: Path, bitexts: list[Bitext], results: Mapping[str, Matches]) -> None:
-    """Write <folder>/test-<language>.tsv: for each English sentence the line, from 0, of its match.
+    """Write test-<language>.tsv in XTREME's format (Hu et al., 2020): the match of each English sentence.
 
-    The English sentences are sorted alphabetically, as in XTREME's files (Hu et al., 2020).
+    A match is the line number, from 0, in the other language. The English sentences are in alphabetical
+    order.
+
+    Args:
+        results: language -> the matches.
     """
     for bitext in bitexts:
         translation_of = results[bitext.language].forward
@@ -157,7 +164,7 @@ def write_predictions(folder: Path, bitexts: list[Bitext], results: Mapping[str,
 
 
 def write_sweep(folder: Path, title: str, sweep: Sweep) -> None:
-    """Log and write sweep.json: row -> language -> percent, and row -> language -> the selected layer."""
+    """Log the accuracies and selected layers of all layers, and write them to sweep.json in `folder`."""
     first_row = next(iter(sweep.rows.values()))  # the same for every row
     lines = [["", *first_row, AVERAGE]]
     for name, row in sweep.rows.items():
@@ -179,12 +186,12 @@ def report_seeds(
     results: Mapping[int, SearchResult | None],
     bitexts: Sequence[Bitext],
 ) -> None:
-    """Write a table for each direction, then one for each measure with the mean of both directions.
+    """Log and write score tables: one per direction, and one per measure with the mean of both directions.
 
     Args:
-        config: config of the encoder.
+        config: the configuration of the encoder.
         results: seed -> its result; None: nothing was evaluated, or --layer sweep wrote its own report.
-        bitexts: the evaluated bitexts, which determine the directions.
+        bitexts: the evaluated bitexts.
     """
     results_found = {seed: result for seed, result in results.items() if result is not None}
     if not results_found:
@@ -200,7 +207,7 @@ def report_seeds(
     tables = []
 
     def add_table(title: str, measure: str, directions: Sequence[int], **paper: Any) -> None:
-        """Add the table of a measure, averaged over directions."""
+        """Add a score table of a measure, averaged over directions, which are indices of `WITH_ENGLISH`."""
         rows, by_line = (
             {
                 seed: _accuracies(result.trained[measure], rule, directions)
@@ -218,9 +225,8 @@ def report_seeds(
 
     are_with_english = all(bitext.with_english for bitext in bitexts)
     for number, direction in enumerate(WITH_ENGLISH if are_with_english else OF_ANY_PAIRS):
-        add_table(
-            direction, flags.score, [number], paper=figures(flags.paper, config, pairs, direction, languages)
-        )
+        paper = get_paper_rows(flags.paper, config, pairs, direction, languages)
+        add_table(direction, flags.score, [number], paper=paper)
     measures = chain.from_iterable(result.trained for result in results_found.values())
     for measure in dict.fromkeys(measures):  # each once, in this order
         seeds_without = [str(seed) for seed, result in results_found.items() if measure not in result.trained]
@@ -241,10 +247,11 @@ def report_seeds(
 def _accuracies(
     results: Mapping[str, Matches], keys: Mapping[str, np.ndarray], directions: Sequence[int]
 ) -> dict[str, float]:
-    """Return language -> accuracy in percent, the mean over directions, which are indices of `WITH_ENGLISH`.
+    """Compute language -> accuracy in percent, averaged over directions.
 
     Args:
         keys: language -> the keys of its texts; see `ernie_m.vectors.nearest.is_found`.
+        directions: indices of `WITH_ENGLISH`.
     """
     found = {language: matches.accuracies(keys[language]) for language, matches in results.items()}
     return {language: fmean(both[index] for index in directions) for language, both in found.items()}

@@ -1,4 +1,4 @@
-"""Split of pairs into training and validation rows, without shared texts."""
+"""Splitting of pairs into training and validation rows that share no texts."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
@@ -17,7 +17,8 @@ _HELD_OUT = 0x484F4C44  # "HOLD"; separates these draws from others with the sam
 
 
 def make_text_keys(opened: OpenedModel, max_seq_len: int) -> Callable[[Iterable[str]], np.ndarray]:
-    """Return a function that computes keys of texts. Texts with equal ids have equal keys.
+    """Return a function that hashes texts, as `text_ids`. Texts with equal ids have equal hashes.
+
     The ids are truncated to the maximum length without [CLS], [SEP] and the longest prompt.
     """
     prompts = opened.tokenizer.encode_batch(list(opened.preprocessing.prompts.values()))
@@ -27,10 +28,11 @@ def make_text_keys(opened: OpenedModel, max_seq_len: int) -> Callable[[Iterable[
 
 @dataclass(frozen=True)
 class DedupedPairs:
-    """Rows with the keys of their texts, for comparison; see `ernie_m.reader.equal_texts`.
+    """Rows of pairs with hashes (keys) of their texts; see `ernie_m.reader.equal_texts`.
 
     Attributes:
-        keys: uint64 [rows, 2 + n], of query, positive and up to n negatives; missing ones have the key of "".
+        keys: the keys of query, positive and up to n negatives, uint64 [rows, 2 + n]; missing negatives have
+            the key of "".
         positives: the key of a query -> the keys of all its positives; only for queries in several rows.
     """
 
@@ -40,10 +42,10 @@ class DedupedPairs:
 
     @classmethod
     def of(cls, rows: PairRows, keys_of: Callable[[Iterable[str]], np.ndarray]) -> "DedupedPairs":
-        """Compute the keys of all texts of some rows.
+        """Compute the keys of all texts in rows of pairs.
 
         Args:
-            keys_of: computes keys of texts: `text_ids`, or the result of `make_text_keys`.
+            keys_of: computes the keys of texts: `text_ids`, or the result of `make_text_keys`.
         """
         width = rows.most_texts
         padded_rows = (row + [""] * (width - len(row)) for row in rows)
@@ -56,13 +58,16 @@ class DedupedPairs:
 
     @property
     def false_negatives(self) -> int:
-        """Return the number of given false negatives, which `read` drops."""
+        """The number of false negatives in the rows, which `read` drops."""
         return sum(self._is_false_negative(keys, key) for keys in self.keys.tolist() for key in keys[2:])
 
     def read(self, number: int, held_out: Set[int] = frozenset()) -> tuple[list[int], list[str]]:
-        """Return the keys and the texts of a row: query, positive, and its negatives.
+        """Return the keys and the texts of row `number`: query, positive, and negatives.
 
-        Negatives are dropped if they are in `held_out`, equal the query, or are a positive of it in any row.
+        Negatives are dropped if they equal the query, or are a positive of the query in any row.
+
+        Args:
+            held_out: the keys of validation texts; negatives with such a key are also dropped.
         """
         texts = self.rows[number]
         keys = self.keys[number].tolist()
@@ -74,14 +79,22 @@ class DedupedPairs:
         return [keys[index] for index in indices], [texts[index] for index in indices]
 
     def _is_false_negative(self, keys: Sequence[int], key: int) -> bool:
-        """Return whether a text is the query of a row or one of its positives. `keys`: the row's."""
+        """Return whether a negative equals the query of its row, or a positive of this query.
+
+        Args:
+            keys: the keys of the row.
+            key: the key of the negative.
+        """
         return key in keys[:2] or key in self.positives.get(keys[0], ())
 
 
 def hold_out(rows: DedupedPairs, most: int, seed: int | None = None, side: int = 0) -> list[int]:
-    """Choose up to `most` rows of a file, but at most a tenth, and return their indices.
-    With a seed they are sampled randomly. Without one they have the lowest hashes of the text on a side, and
-    share no text with each other; so files with the same sentences hold out the same ones.
+    """Select the validation rows of a file, up to `most` and at most a tenth, and return their indices.
+
+    Args:
+        seed: the seed of a random sample. None: select the rows whose text has the lowest hashes, without
+            shared texts, so that files with the same sentences have the same validation sentences.
+        side: the index of the hashed text in a row: 0, the query, or 1, the positive.
     """
     count = min(most, len(rows.keys) // 10)
     if seed is not None:
@@ -101,13 +114,13 @@ def hold_out(rows: DedupedPairs, most: int, seed: int | None = None, side: int =
 def divide(
     files: Sequence[DedupedPairs], held_out: Sequence[Sequence[int]]
 ) -> tuple[frozenset[int], list[np.ndarray]]:
-    """Exclude rows from training that share a query or positive with a validation row of any file.
+    """Return the training rows: those that share no query or positive with a validation row of any file.
 
     Args:
         held_out: the indices of the validation rows of each file.
 
     Returns:
-        The keys of the queries and positives that are held out, and the indices of the training rows of each
+        The keys of the queries and positives of validation rows, and the indices of the training rows of each
         file, int64 [n].
 
     Raises:

@@ -1,4 +1,4 @@
-"""The start of run_retrieval.py and `ernie-m train`, which makes Paddle's settings before importing it."""
+"""Entry point of run_retrieval.py and `ernie-m train`, which configures Paddle before importing it."""
 
 from ernie_m.finetune.retrieval.retrieval_args import RetrievalFlags
 from ernie_m.training.stop_requests import ShutdownHandler
@@ -6,7 +6,7 @@ from ernie_m.utils.paddle_settings import prepare
 
 
 def run(flags: RetrievalFlags) -> None:
-    """Evaluate bitext retrieval, after training if the flags say so."""
+    """Evaluate bitext retrieval, with --do_train after training."""
     with ShutdownHandler(active=flags.do_train) as stop:
         prepare()
         from ernie_m.finetune.retrieval.run import search, train_then_search

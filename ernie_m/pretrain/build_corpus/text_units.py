@@ -260,7 +260,7 @@ def _make_table(
     table = make_table(path, dialect, has_names, rows, options, errors)
     columns = find_pair_columns(table, options, source.languages)
     if len(columns.texts) > 2:
-        raise table.question("which two columns are translations?", ["--columns TEXT,TRANSLATION"])
+        raise table.column_error("which two columns are translations?", ["--columns TEXT,TRANSLATION"])
     first_row = table.line + has_names
     return PairTable(table.names, table.line, dialect, columns, first_row), list(table.rows)
 

@@ -1,7 +1,7 @@
-"""Plain text with one sentence per line, and bitexts.
+"""Reading of plain text with one sentence per line, and of bitexts.
 
-A bitext is two such files: line i of one translates line i of the other. A retrieval set of several languages
-is a folder of files with these names:
+A bitext is two such files: line i of one is the translation of line i of the other. A multilingual retrieval
+data set is a directory of files with these names:
 
     de-en.de, de-en.en                              XTREME's names; its sorted files are rejected
     tatoeba.deu-eng.deu, tatoeba.deu-eng.eng        the public files of Tatoeba (LASER)
@@ -53,7 +53,7 @@ _MANY_LINES = 20  # a longer file in alphabetical order was sorted
 
 
 class Sentences(FileLines, Sequence[Example]):
-    """The lines of a text file, each an `Example` without a second text.
+    """The lines of a text file, read on access; each is an `Example` without a second text.
 
     Args:
         as_it_stands: see `check_text`.
@@ -80,20 +80,20 @@ class Sentences(FileLines, Sequence[Example]):
         return Example(text, text_b=None)
 
     def texts(self) -> list[str]:
-        """All lines."""
+        """Return all lines, without line ends."""
         return [example.text_a for example in self]
 
 
 def sentences_by_language(files: str, languages: Sequence[str] = ()) -> dict[str, list[str]]:
-    """Read the non-blank lines of the file of each language.
+    """Read the text files of several languages: language -> its non-blank lines.
 
     Args:
         files: the value of --center_on, "de<=de.txt,en<=en.txt".
         languages: the required languages.
 
     Raises:
-        UserError: `files` is invalid, a required language is missing, a file cannot be read or is blank, or
-            as `check_languages`.
+        UserError: `files` is invalid, a required language is missing, a file cannot be read or has only blank
+            lines, or as `check_languages`.
     """
     sentences = {}
     for language, path in named_files(files):
@@ -112,12 +112,15 @@ def sentences_by_language(files: str, languages: Sequence[str] = ()) -> dict[str
 
 
 class Bitext(NamedTuple):
-    """Aligned sentences of a language and English (or another language).
+    """N aligned sentences of a language and English (or another language), or queries and relevant texts.
 
     Attributes:
-        are_translations: whether they are translations, otherwise queries and relevant texts.
-        with_english: whether the translations are English; otherwise `language` is the name of the file.
-        keys: the keys of both sides, uint64 [2, N], after deduplication; see `ernie_m.reader.equal_texts`.
+        language: the language of the sentences, or without English the name of the file.
+        translations: the translation, or the relevant text, of each sentence.
+        are_translations: whether the pairs are translations; otherwise queries and relevant texts.
+        with_english: whether the translations are English.
+        keys: hashes of the sentences and translations, uint64 [2, N], after deduplication; see
+            `ernie_m.reader.equal_texts`.
     """
 
     language: str
@@ -129,25 +132,24 @@ class Bitext(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Such as "de-en", "fr-de" or "questions"."""
+        """The name of the bitext, such as "de-en", "fr-de" or "questions"."""
         return f"{self.language}-en" if self.with_english else self.language
 
     @property
     def line_keys(self) -> np.ndarray:
-        """Unique keys, so that only the aligned line is a hit, as in XTREME. [1, N]."""
+        """Unique keys, int64 [1, N], so that only the aligned line is a hit, as in XTREME."""
         return np.arange(len(self.sentences))[np.newaxis]
 
     def alphabetical_order(self) -> list[int]:
-        """Return the line indices of the translations in alphabetical order.
-
-        This is the order of XTREME's prediction files (Hu et al., 2020).
+        """Return the line indices of the translations in alphabetical order, as in XTREME's prediction files
+        (Hu et al., 2020).
         """
         texts = [text.strip() for text in self.translations]
         return sorted(range(len(texts)), key=lambda number: texts[number])
 
 
 def read_bitext(language: str, path: str | os.PathLike, translations_path: str | os.PathLike) -> Bitext:
-    """Read two files with the same number of lines.
+    """Read a bitext from two aligned files.
 
     Raises:
         UserError: a file is missing, empty or not UTF-8, the numbers of lines differ, or the second file is
@@ -172,7 +174,11 @@ def read_bitext(language: str, path: str | os.PathLike, translations_path: str |
 def read_bitexts(
     folder: str | os.PathLike, languages: Sequence[str] = (), options: TableOptions | None = None
 ) -> list[Bitext]:
-    """Read the bitexts of a folder; without `languages` all, in the order of the paper's Table 16.
+    """Read the bitexts of a directory.
+
+    Args:
+        languages: the languages to read; (): all, in the order of the paper's Table 16.
+        options: the options for reading tables.
 
     Raises:
         UserError: a bitext is missing, or as `read_bitext`.
@@ -201,10 +207,13 @@ def read_bitexts(
 
 
 def find_bitexts(folder: Path) -> dict[str, tuple[Path, ...]]:
-    """Find the files of each language: its file and the English one, or one with both. Table 16 comes first.
+    """Find the bitexts of a directory: language -> two aligned files, or one file with both sides.
+
+    The languages of the paper's Table 16 come first, in its order.
 
     Raises:
-        UserError: two bitexts have the same language; or none is found, and a file name has English first.
+        UserError: two bitexts have the same language; or no bitext is found, and a file name has English
+            first.
     """
     names = {language_tag(code): code for code in TATOEBA}  # XTREME's
     files: dict[str, tuple[Path, ...]] = {}

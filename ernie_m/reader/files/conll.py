@@ -1,9 +1,9 @@
-"""Files of tagged words: CoNLL and CoNLL-U, JSON of tokens and tags, and the official format.
+"""Reading of tagged sentences: CoNLL and CoNLL-U, JSON of tokens and tags, and the official format.
 
 In CoNLL, the first column is the word and the last one the tag, as in conlleval. In CoNLL-U, the columns are
 FORM and UPOS. Other columns are set by --columns, or by a header of known names.
 
-Tags mark entities, unless the name of their column indicates parts of speech or similar.
+Tags mark entities, unless the name of the tag column indicates other tags, such as parts of speech.
 """
 
 import re
@@ -51,13 +51,13 @@ _LONGEST_SENTENCE = 500  # words; in longer sentences a blank line may be missin
 
 
 class TaggedWords(NamedTuple):
-    """A sentence with tags.
+    """A tagged sentence of a file.
 
     Attributes:
-        words: its words.
+        words: the words of the sentence.
         tags: the tag of each word, in the IOBES scheme if the tags mark entities.
         lines: the line number of each word.
-        written: the tag of each word in the scheme of the file; empty if tags do not mark entities.
+        written: the tag of each word in the scheme of the file; empty if the tags do not mark entities.
     """
 
     words: list[str]
@@ -71,18 +71,19 @@ def read_words(
     labels: Collection[str] | None = (),
     options: TableOptions | None = None,
 ) -> list[TaggedWords]:
-    """Read the sentences of a file of tagged words.
+    """Read the tagged sentences of a file.
 
-    In CoNLL, a blank line ends a sentence. A file that is not UTF-8 is read as ISO-8859-1, as CoNLL-2002,
-    with a warning: accented text in ISO-8859-1 is practically never valid UTF-8.
+    In CoNLL, a blank line ends a sentence. A file that is not UTF-8 is read as ISO-8859-1, the encoding of
+    CoNLL-2002, with a warning: accented text in ISO-8859-1 is almost never valid UTF-8.
 
     Args:
-        labels: entity tags of a model or other files, which determine the scheme if the file does not, and
-            the case of types. None: the tags do not mark entities.
+        labels: the entity tags of a model or of other files, which determine the tagging scheme if it is
+            ambiguous, and the case of entity types. None: the tags do not mark entities.
+        options: the options for reading tables.
 
     Raises:
-        UserError: the file has another format, its columns are ambiguous, or a tag is not an entity tag; with
-            the lines.
+        UserError: the file has another format, its columns are ambiguous, or a tag is not an entity tag;
+            names the lines.
     """
     options = options or TableOptions()
     errors = RowErrors(path, options.on_error == "skip")
@@ -95,7 +96,7 @@ def read_words(
     else:
         options.reject_others(path, "tagged words", "columns", "encoding", "on_error")
         text = _text(path, options, logger.warning)
-        if any(JOINT in line for line in text.split("\n", 2)[:2]):  # the official formatat
+        if any(JOINT in line for line in text.split("\n", 2)[:2]):  # the official format
             sentences = list(_read_official(_lines(text), path, errors))
         else:
             sentences, name = _read_columns(text, path, options, errors)
@@ -110,12 +111,16 @@ def read_words(
 
 
 def read_lines(path: Path, options: TableOptions) -> list[str]:
-    """Return the lines of a file without line ends, as counted by `read_words`."""
+    """Return the lines of a file of tagged words, without line ends, as numbered by `read_words`."""
     return list(_lines(_text(path, options, logger.debug)))  # `read_words` logs the warnings
 
 
 def _text(path: Path, options: TableOptions, say: Callable[[str], None]) -> str:
-    """Read the text of a file. `say`: logs a warning if it is not UTF-8."""
+    """Read and decode a file of tagged words.
+
+    Args:
+        say: logs a warning if the file is not UTF-8.
+    """
     is_json = named_form(path) == OBJECTS
     content = TextFile(str(path), encoding=options.encoding, any_form=is_json).rest()
     try:
@@ -137,7 +142,13 @@ def _lines(text: str) -> Iterator[str]:
 
 
 def _read_objects(table: Table, word: int, tag: int, errors: RowErrors) -> Iterator[TaggedWords]:
-    """Yield the sentences of JSON: two lists of equal length, in two columns."""
+    """Yield the sentences of a JSON file; each object has the words and the tags as lists of equal length.
+
+    Args:
+        table: the open file.
+        word, tag: the column indices of the words and the tags.
+        errors: collects invalid objects.
+    """
     for line, cells in table.rows:
         words, tags = cells[word], cells[tag]
         are_lists = isinstance(words, list) and isinstance(tags, list)
@@ -150,9 +161,9 @@ def _read_objects(table: Table, word: int, tag: int, errors: RowErrors) -> Itera
 
 
 def _read_official(lines: Iterator[str], path: Path, errors: RowErrors) -> Iterator[TaggedWords]:
-    """Yield the sentences of the official format, with words and tags joined by U+0002.
+    """Yield the sentences of a file in the official format, with words and tags joined by U+0002.
 
-    Without a header, a line consists of words, a tab, and tags.
+    Without a header, a line consists of the words, a tab, and the tags.
 
     Raises:
         UserError: the header has no column text_a or label.
@@ -165,8 +176,7 @@ def _read_official(lines: Iterator[str], path: Path, errors: RowErrors) -> Itera
             if not {"text_a", "label"} <= {*header}:
                 raise UserError(
                     f"{path}, line 1: missing column text_a or label. For words without tags, use JSON "
-                    "lines, "
-                    'as in {"words": ["a", "b"]}'
+                    'lines, as in {"words": ["a", "b"]}'
                 )
         elif text.strip():
             row = dict(zip(header, cells))
@@ -180,12 +190,12 @@ def _read_official(lines: Iterator[str], path: Path, errors: RowErrors) -> Itera
 def _read_columns(
     text: str, path: Path, options: TableOptions, errors: RowErrors
 ) -> tuple[list[TaggedWords], str]:
-    """Read the sentences of a CoNLL file, and the name of the tag column.
+    """Parse the text of a CoNLL file into sentences, and return also the name of the tag column.
 
-    Empty words are skipped.
+    Empty words, and the language prefixes of WikiANN ("de:"), are dropped.
 
     Raises:
-        UserError: as `_find_columns`, or the format is of another tool.
+        UserError: as `_find_columns`, or the file is in the format of another tool.
     """
     for begin, way in _OF_TOOLS.items():
         if text.removeprefix("\ufeff").startswith(begin):
@@ -223,14 +233,12 @@ def _read_columns(
 def _find_columns(
     path: Path, text: str, blocks: list[list[tuple[int, list[str]]]], columns: str | None
 ) -> tuple[int, int, int | None, str]:
-    """Find the columns of words and tags, and of word numbers in CoNLL-U.
-
-    The last item is the name of the tag column.
+    """Find the columns of words, tags and word numbers (CoNLL-U), and the name of the tag column.
 
     Args:
-        text: the text of the file, which may contain column names.
-        blocks: the line numbers and cells of each sentence; a header is removed.
-        columns: the value of --columns.
+        text: the text of the file, which may contain column names in a comment.
+        blocks: the line number and cells of each word, by sentence; a header is removed.
+        columns: the value of --columns; None if not set.
 
     Raises:
         UserError: a column is missing, or columns are ambiguous: CoNLL-U without UPOS, a first column of
@@ -262,14 +270,14 @@ def _find_columns(
 
 
 def _are_tags(cells: Collection[str]) -> bool:
-    """Return whether cells are entity tags, not the chunk tags of CoNLL-2003."""
+    """Return whether the cells of a column are entity tags, and not the chunk tags of CoNLL-2003."""
     others = {*cells} - {OUTSIDE}
     are_chunks = bool(others) and all(map(_CHUNKS.fullmatch, others))
     return all(map(is_entity_tag, others)) and not are_chunks
 
 
 def _are_line_numbers(blocks: Sequence[Sequence[tuple[int, list[str]]]]) -> bool:
-    """Return whether the first column contains word numbers, or is constant within each sentence."""
+    """Return whether the first column of a CoNLL file has word numbers, or one value per sentence."""
     columns = [[cells[0] for _, cells in rows] for rows in blocks]
     cells = list(chain.from_iterable(columns))
     is_same = len(cells) > 2 * len(blocks) > 2 and all(len(set(column)) == 1 for column in columns)
@@ -277,10 +285,10 @@ def _are_line_numbers(blocks: Sequence[Sequence[tuple[int, list[str]]]]) -> bool
 
 
 def _cells(line: str, is_first: bool) -> list[str]:
-    """Split a line into columns; empty for a blank line, a comment and -DOCSTART-.
+    """Split a line of a CoNLL file into cells; [] for a blank line, a comment or -DOCSTART-.
 
     Args:
-        is_first: whether the line may be a comment before a sentence.
+        is_first: whether the line may be a comment, because no word of a sentence precedes it.
     """
     # Only spaces and tabs separate columns: a no-break space is part of a word.
     cells = line.split("\t") if "\t" in line else [cell for cell in line.split(" ") if cell]
@@ -291,13 +299,13 @@ def _cells(line: str, is_first: bool) -> list[str]:
 def read_columns(
     lines: Iterable[str], cells_of: Callable[[str, bool], list[str]], errors: RowErrors
 ) -> Iterator[list[tuple[int, list[str]]]]:
-    """Yield each sentence of a CoNLL file: the line numbers and cells.
+    """Yield the line number and cells of each word, by sentence of a CoNLL file.
 
     Args:
         cells_of: splits a line, given whether it may be the first of a sentence; an empty list ends a
             sentence.
-        errors: collects lines with another number of columns than the first, or only one; their sentences are
-            skipped.
+        errors: collects lines whose number of columns differs from the first line, or is 1; their sentences
+            are skipped.
     """
     rows: list[tuple[int, list[str]]] = []  # the lines of the current sentence
     width = 0  # the number of columns
@@ -317,7 +325,15 @@ def read_columns(
 def _with_tags_checked(
     sentences: list[TaggedWords], labels: Collection[str], errors: RowErrors
 ) -> list[TaggedWords]:
-    """Validate all tags, and return the sentences with tags in IOBES; see `read_words`."""
+    """Check that all tags are entity tags, and return the sentences with tags in the IOBES scheme.
+
+    Args:
+        labels: see `read_words`.
+        errors: collects the lines with invalid tags; their sentences are dropped.
+
+    Raises:
+        UserError: tags are invalid, and invalid rows are not dropped.
+    """
     cells = [[normal_label(cell) for cell in sentence.tags] for sentence in sentences]
     own = {*chain.from_iterable(cells)}
     found = entity_tags(own) or entity_tags({*own, *labels})

@@ -1,4 +1,4 @@
-"""Finding of input files, and the meaning of file names.
+"""Search for input files, and detection of splits and languages from file names.
 
     train.en.tsv, test-de.csv   a split and a language: labeled files, public data sets
     en-de.tsv, wiki.en-de.tmx   two languages: a file of pairs
@@ -57,7 +57,7 @@ _LANGUAGE_NAME = re.compile(r"[A-Za-z0-9_]+")
 
 
 class NamedFile(NamedTuple):
-    """A file, with the split and language in its name; None: the language is in its rows."""
+    """A data file with the split and language from its name. `language` is None if it is in the rows."""
 
     path: Path
     split: str
@@ -67,11 +67,11 @@ class NamedFile(NamedTuple):
 def find_files(
     path: str | os.PathLike, below: bool = False, output: str | os.PathLike | None = None
 ) -> list[str]:
-    """List the files of a folder or a glob in alphabetical order, or a single file.
+    """List the files of a directory or a glob in alphabetical order, or a single file.
 
     Args:
-        below: whether to include hidden files and the files of subfolders.
-        output: a folder whose files are excluded.
+        below: whether to include hidden files and the files of subdirectories.
+        output: a directory whose files are excluded.
 
     Raises:
         UserError: no file or folder matches.
@@ -93,39 +93,41 @@ def find_files(
 
 
 def find_texts(path: Any) -> list[str]:
-    """List the training files of a path; see `find_files`.
+    """List the training files of a directory or a glob in alphabetical order, or a single file.
 
-    Files of a folder or a glob that are for validation or testing, by their names or folders, are skipped
-    with a warning. A single file is always used.
+    Files whose path indicates validation or test data are skipped with a warning; a single file is always
+    used.
 
     Raises:
-        UserError: there are no training files, or as `expand`.
+        UserError: there are no training files, or as `find_files` and `expand`.
     """
     path = expand(path)
     files = find_files(path)
     # The folder, or the part before the first * of a glob.
     folder = path if os.path.isdir(path) else os.path.dirname(re.split(r"[*?[]", path)[0])
-    held_out = {
+    skipped = {
         file
         for file in files
-        if file != path and is_held_out_path(os.path.relpath(file, folder or os.curdir))
+        if file != path and is_evaluation_path(os.path.relpath(file, folder or os.curdir))
     }
-    if held_out:
-        logger.warning("skipped validation and test files: %s", listed(sorted(held_out), 10))
-    if len(held_out) == len(files):
+    if skipped:
+        logger.warning("skipped validation and test files: %s", listed(sorted(skipped), 10))
+    if len(skipped) == len(files):
         raise UserError(
             f"{path}: only validation and test files, by their names. To use one for training, "
             "pass the file itself"
         )
-    return [file for file in files if file not in held_out]
+    return [file for file in files if file not in skipped]
 
 
 def find_pairs(path: Any, languages: Sequence[str]) -> list[tuple[str, ...]]:
-    """Find the files of pairs: one with both sides, or two aligned files, for each source.
+    """Find files of pairs: for each source, a file with both sides, or two aligned files.
 
     Args:
-        path: `pairs.tsv`, a folder or a glob of such files; `file,file` or [file, file]; or the common prefix
-            of two files (Moses), unless it is itself a file or folder.
+        path: `pairs.tsv`, a directory or a glob of such files; `file,file` or [file, file]; or the common
+            prefix of two aligned files (Moses), unless it is itself a file or directory.
+        languages: the two languages, which are the extensions of aligned files with a common prefix; ():
+            unknown.
 
     Raises:
         UserError: a file is missing, or the files are not two aligned files.
@@ -150,10 +152,13 @@ def find_pairs(path: Any, languages: Sequence[str]) -> list[tuple[str, ...]]:
 
 
 def find_tables(source: Path, output: Path) -> list[NamedFile]:
-    """Find the labeled files of a folder by split and language, English first.
+    """Find the labeled files of a directory, sorted by split and language, English first.
 
-    A single file is the training file, whatever its name. Files below `output` are excluded. Unused files are
-    logged.
+    A single file is the training file, regardless of its name. Ignored files are logged.
+
+    Args:
+        source: the directory or file.
+        output: a directory whose files are excluded.
 
     Raises:
         UserError: the source is missing, or has no training file.
@@ -180,7 +185,7 @@ def find_tables(source: Path, output: Path) -> list[NamedFile]:
 
 
 def _name_error(path: Path) -> str:
-    """Return why a file name is not the name of a labeled file."""
+    """Return the reason why a file name is not recognized as that of a labeled file."""
     if named_form(path) not in _OF_TABLES:
         return f"expected a name in {', '.join(ending for ending in FORMS if FORMS[ending] in _OF_TABLES)}"
     if not re.fullmatch(rf"{SPLIT}[.-][^.]+", get_stem(path)):
@@ -189,12 +194,12 @@ def _name_error(path: Path) -> str:
 
 
 def recognize(path: Path, names: Iterable[str], renamed: Mapping[str, str]) -> NamedFile | None:
-    """Match the split and language in a file name; None if either is unknown.
+    """Detect the split and language of a data file from its name; None if no pattern matches.
 
     Args:
-        names: patterns of the end of a path, with the groups "split" (default: train) and "language"
-            (default: None). They may begin with the name of the folder.
-        renamed: a split or language in the name -> its name here.
+        names: regular expressions for the end of the path, which may begin with the name of the directory,
+            with the groups "split" (default: train) and "language" (default: None).
+        renamed: a split or language in file names -> its name in this project.
     """
     for pattern in names:
         match = re.search(f"/{pattern}$", f"/{path.parent.name}/{path.name}")
@@ -213,15 +218,15 @@ def get_stem(path: str | os.PathLike) -> str:
 
 
 def languages_in_name(path: str | os.PathLike) -> tuple[str, ...]:
-    """Return the two languages of en-de.tsv, wiki.en-de.csv.gz or en-de.tmx; () if there are none."""
+    """Return the two languages in a name such as wiki.en-de.csv.gz or en-de.tmx; () if there are none."""
     match = _TWO_LANGUAGES.fullmatch(get_stem(path))
     return match.groups() if match and all(map(language_tag, match.groups())) else ()
 
 
-def is_held_out_path(path: str) -> bool:
-    """Return whether a relative path indicates a file for validation or testing.
+def is_evaluation_path(path: str) -> bool:
+    """Return whether a relative path indicates validation or test data.
 
-    Matches words, also in CamelCase, but not parts of words, as in latest.
+    Whole words are matched, also in CamelCase: "test.en" and "newsTest", but not "latest".
     """
     words = re.split(r"[\W\d_]+|(?<=[a-z])(?=[A-Z])", path)
     return any(SPLIT_OF.get(_AROUND.sub("", word.lower()), "train") != "train" for word in words)
@@ -231,7 +236,7 @@ def expand(path: Any) -> str:
     """Expand ~ and $VARIABLES in a path.
 
     Raises:
-        UserError: it is not a path, or a variable is not set.
+        UserError: the path is not a string or blank, or a variable is not set.
     """
     if not isinstance(path, str) or not path.strip():
         raise UserError(f"invalid path '{path}' (expected a string, a list, or for pairs a list of two)")
@@ -242,10 +247,10 @@ def expand(path: Any) -> str:
 
 
 def split_label(notation: str) -> tuple[str | None, str]:
-    """Split `language<=path` into label and path; the label is None without `<=`.
+    """Split `language<=path` into the language or languages and the path; (None, path) without `<=`.
 
     Raises:
-        UserError: there is `=` instead of `<=`.
+        UserError: the notation has `=` instead of `<=`.
     """
     label, arrow, path = notation.strip().partition("<=")
     if not arrow and "=" in label and "," not in label and not os.path.exists(label):
@@ -254,16 +259,16 @@ def split_label(notation: str) -> tuple[str | None, str]:
 
 
 def named_files(files: str) -> list[tuple[str, str]]:
-    """Split "de<=de.txt,fr<=fr.txt" into (language, path); the language is "" without `<=`."""
+    """Split "de<=de.txt,fr<=fr.txt" into (language, path) tuples; the language is "" without `<=`."""
     parts = [split_label(item) for item in files.split(",")]
     return [(language or "", path) for language, path in parts]
 
 
 def parse_languages(label: Any, count: int) -> tuple[str, ...]:
-    """Return the languages of a label such as "en" or "en-de", in order.
+    """Split a label such as "en" or "en-de" into languages, in order.
 
     Raises:
-        UserError: the label does not have `count` languages.
+        UserError: the label does not have `count` different languages.
     """
     if not isinstance(label, str):
         raise UserError(f"invalid language {label} (expected a string). Put it in quotes")
@@ -276,10 +281,10 @@ def parse_languages(label: Any, count: int) -> tuple[str, ...]:
 
 
 def check_languages(languages: Iterable[str]) -> None:
-    """Check that no language has two names, and log a warning for unknown languages.
+    """Check that no language has two names, and log a warning for each unknown language.
 
     Raises:
-        UserError: two names are of the same language, with the same script or region.
+        UserError: two names have the same language, script and region.
     """
     names: dict[str, str] = {}  # tag of a language, with script or region -> its name
     for name in sorted(set(languages)):

@@ -1,7 +1,7 @@
-"""Tables of texts, labeled (`read_labeled`) or to predict (`open_unlabeled`).
+"""Reading of tables of texts: labeled (`read_labeled`), or as input of a model (`open_unlabeled`).
 
-Columns are set by options or have a name of `LABELS`. Tagged words (`holds_tags`) and questions with answers
-(`holds_questions`) are not tables.
+Columns are set by options, or found by the names in `LABELS`. Files of tagged words (`holds_tags`) and of
+questions with answers (`holds_questions`) are not tables.
 """
 
 import re
@@ -55,10 +55,11 @@ class LabeledRow(NamedTuple):
     """A row of a labeled table.
 
     Attributes:
-        texts: one or two texts.
-        label: the normalized label, or for multi-label a list.
-        language, group, split: "" without such a column; split is train, dev or test.
-        line: its first line number.
+        texts: the text, or the two texts of a pair.
+        label: the normalized label; for multi-label classification a list of labels.
+        language, group, split: the values of these columns, "" without a column; the split is train, dev or
+            test.
+        line: the number of its first line.
     """
 
     texts: list[str]
@@ -73,8 +74,8 @@ class LabeledTable(NamedTuple):
     """A labeled table.
 
     Attributes:
-        columns: the options that select the same columns -> their values, as {"text": "Subject+Body"}.
-        label_columns: the normalized labels with a column each; empty: a single label column.
+        columns: column options -> values that select the same columns, as {"text": "Subject+Body"}.
+        label_columns: the normalized labels that have a 0/1 column each; empty: a single label column.
     """
 
     path: Path
@@ -83,7 +84,10 @@ class LabeledTable(NamedTuple):
     label_columns: list[str]
 
     def meant_for(self, purpose: str) -> "LabeledTable":
-        """Select the training rows or the other rows, if the split column has both."""
+        """Return the table with only the training rows ("train") or the other rows ("dev").
+
+        The table is returned unchanged if it has no such rows.
+        """
         meant = [row for row in self.rows if (row.split in ("", "train")) == (purpose == "train")]
         if not meant:
             return self
@@ -100,14 +104,14 @@ def find_columns(
     remembered: Mapping[str, str] = MappingProxyType({}),
     ways: Sequence[str] = (),
 ) -> Columns:
-    """Find the columns of texts, labels and more.
+    """Find the columns of texts, labels, languages, ... by options or by the names in `LABELS`.
 
-    Columns are set by options or have a name of `LABELS`. With --text, a second text requires --text_b.
+    With --text, a second text requires --text_b.
 
     Args:
-        needed: the required parts.
-        remembered: options from the training table of a model, used if an option is not set; text columns are
-            required.
+        needed: the keys of `LABELS` whose columns are required.
+        remembered: the column options of a model's training table, used for options that are not set; the
+            text columns are required.
         ways: alternatives for the error, such as `TAGGED`.
 
     Raises:
@@ -142,25 +146,30 @@ def find_columns(
                 "missing or ambiguous column of "
                 f"{_IN_WORDS.get(part, f'the {part}')}{f' ({names})' * bool(names)}."
             )
-        raise table.question(" ".join(questions), [f"--{part} COLUMN" for part in unclear], *ways)
+        raise table.column_error(" ".join(questions), [f"--{part} COLUMN" for part in unclear], *ways)
     return found
 
 
 def _columns_in(part: str, flag: str, table: Table) -> list[str]:
-    """Split the value of an option into column names, unless it is itself a column name."""
+    """Split the value of a column option into column names, unless the value itself is a column name.
+
+    Args:
+        part: the key of `LABELS`, which determines the separator.
+        flag: the value of the option.
+    """
     return [flag] if flag in table.names or part not in _BETWEEN else flag.split(_BETWEEN[part])
 
 
 def read_labeled(path: Path, options: LabelOptions, several: bool = False) -> LabeledTable:
-    """Read labeled texts or pairs.
+    """Read a table of labeled texts or pairs.
 
     Args:
-        several: whether to read multi-label rows: a list in JSON, a cell with --label_separator, or a 0/1
+        several: whether rows have several labels: a list in JSON, a cell with --label_separator, or a 0/1
             column per label.
 
     Raises:
         UserError: the file cannot be read, columns or the label separator are ambiguous, or rows are invalid;
-            with the lines.
+            names the lines.
     """
     errors = RowErrors(path, options.on_error == "skip")
     table = open_table(path, options, errors)
@@ -191,7 +200,10 @@ def read_labeled(path: Path, options: LabelOptions, several: bool = False) -> La
 
 
 def _texts_in(table: Table, text_columns: Sequence[Sequence[int]], cells: Sequence[Any]) -> list[str]:
-    """Return the texts of a row. Several columns of a text are joined by line breaks.
+    """Return the texts of a row; the columns of a text are joined by line breaks.
+
+    Args:
+        text_columns: the column indices of each text.
 
     Raises:
         UserError: a cell is not a text, or all cells of a text are empty.
@@ -206,7 +218,10 @@ def _texts_in(table: Table, text_columns: Sequence[Sequence[int]], cells: Sequen
 
 
 def _labeled_row(table: Table, found: Columns, line: int, cells: Sequence[Any], several: bool) -> LabeledRow:
-    """Parse a row of a labeled table.
+    """Parse a row of a labeled table; see `read_labeled`.
+
+    Args:
+        found: the columns, from `find_columns`.
 
     Raises:
         UserError: the row is invalid.
@@ -232,7 +247,7 @@ def _labeled_row(table: Table, found: Columns, line: int, cells: Sequence[Any], 
 
 
 def _label_in(table: Table, indices: Sequence[int], cells: Sequence[Any]) -> str:
-    """Return the label of a row.
+    """Return the normalized label of a row in a single-label table.
 
     Raises:
         UserError: the label is empty or invalid.
@@ -244,7 +259,7 @@ def _label_in(table: Table, indices: Sequence[int], cells: Sequence[Any]) -> str
 
 
 def _labels_in(table: Table, indices: Sequence[int], cells: Sequence[Any]) -> str | list[str]:
-    """Return the cell of several labels; in JSON a list, normalized.
+    """Return the labels of a row in a multi-label table: a list of JSON normalized, or a cell as it is.
 
     Raises:
         UserError: the list has objects, or mixed types.
@@ -261,10 +276,10 @@ def _labels_in(table: Table, indices: Sequence[int], cells: Sequence[Any]) -> st
 
 
 def _label_text(table: Table, indices: Sequence[int], cell: Any) -> str:
-    """Return a cell of labels as a string.
+    """Return a label cell, which must be a string.
 
     Raises:
-        UserError: the cell is a list or an object, or a printed one.
+        UserError: the cell is a list or an object, or a printed list or object.
     """
     if not isinstance(cell, str) or is_printed_collection(cell):
         raise UserError(
@@ -276,7 +291,7 @@ def _label_text(table: Table, indices: Sequence[int], cell: Any) -> str:
 
 
 def _marked(table: Table, indices: Sequence[int], cells: Sequence[Any]) -> list[str]:
-    """Return the labels of a row with a column per label.
+    """Return the labels of a row in a multi-label table with a 0/1 column per label.
 
     Raises:
         UserError: a cell is neither 0 nor 1.
@@ -291,10 +306,10 @@ def _marked(table: Table, indices: Sequence[int], cells: Sequence[Any]) -> list[
 
 
 def _with_lists(path: Path, rows: Sequence[LabeledRow], separator: str | None) -> list[LabeledRow]:
-    """Split the labels of each row into a list of unique labels.
+    """Return the rows with their label cells split into lists of unique labels.
 
     Raises:
-        UserError: the label separator is not set.
+        UserError: a cell has labels, but the label separator is not set.
     """
     undivided = [row for row in rows if isinstance(row.label, str) and row.label.strip()]
     if undivided and not separator:
@@ -308,7 +323,7 @@ def _with_lists(path: Path, rows: Sequence[LabeledRow], separator: str | None) -
 
 
 def _log_columns(table: Table, found: Columns, rows: Sequence[LabeledRow]) -> None:
-    """Log the columns in use and the ignored ones, and warnings about the texts."""
+    """Log the number of rows, the columns in use and the ignored ones, and warnings about the texts."""
     parts = [
         f"{part}: {printable(' + '.join(table.names[column] for column in columns))}"
         for part, columns in found.items()
@@ -324,14 +339,14 @@ def _log_columns(table: Table, found: Columns, rows: Sequence[LabeledRow]) -> No
 
 
 class UnlabeledTable(NamedTuple):
-    """A table of texts to predict, with its columns.
+    """A table of texts as input of a model, with its columns.
 
     Attributes:
-        texts: keys of a request -> the indices of the columns; empty for lists of words in JSON.
-        labels: the indices of label columns; empty without labels.
+        texts: text key of a request -> the indices of its columns; empty for JSON with lists of words.
+        labels: the indices of the label columns; empty without labels.
         language: the index of the language column; empty without one.
-        separator: the separator of several labels in a cell; None: a single label.
-        are_requests: whether its JSON objects are requests.
+        separator: the separator of several labels in a cell; None: a cell is a single label.
+        are_requests: whether the rows are JSON requests, as sent to the server.
     """
 
     table: Table
@@ -342,7 +357,10 @@ class UnlabeledTable(NamedTuple):
     are_requests: bool = False
 
     def check(self, pairs: bool | None) -> None:
-        """Check that the table has the number of texts that the model expects. `pairs`: two; None: either.
+        """Check that the table has the number of text columns that the model expects.
+
+        Args:
+            pairs: whether the model expects pairs of texts; None: single texts or pairs.
 
         Raises:
             UserError: the number of text columns is wrong.
@@ -351,12 +369,13 @@ class UnlabeledTable(NamedTuple):
             reads, flags = ("pairs of texts", "text_b") if pairs else ("single texts", "text")
             names = [f"'{self.table.names[column]}'" for columns in self.texts.values() for column in columns]
             what = f"the model expects {reads}, got {' and '.join(names)}."
-            raise self.table.question(what, [f"--{flags} COLUMN"])
+            raise self.table.column_error(what, [f"--{flags} COLUMN"])
 
     def rows(self) -> Iterator[tuple[int, list[Any], dict[str, Any]]]:
-        """Yield the line number, the cells and the request of each row: texts, language and id.
+        """Yield the line number, the cells and the request of each row.
 
-        Other columns are not keys of a request, because `labels` would be the candidate labels of zero-shot.
+        A request has the texts, the language and the id. Other columns of a table are not in the request,
+        because `labels` would be the candidate labels of zero-shot classification.
         """
         kept = {
             column: name if self.are_requests else "id"
@@ -375,7 +394,7 @@ class UnlabeledTable(NamedTuple):
 
 
 def joined(parts: Sequence[Any]) -> Any:
-    """Join cells of a text with line breaks; a single cell is unchanged."""
+    """Join the cells of a text with line breaks; a single cell is returned unchanged."""
     are_texts = len(parts) > 1 and all(isinstance(part, str) for part in parts)
     return "\n".join(filter(str.strip, parts)) if are_texts else parts[0]
 
@@ -390,17 +409,16 @@ def open_unlabeled(
     are_requests: bool = False,
     ways: Sequence[str] = (),
 ) -> UnlabeledTable:
-    """Open a table of texts, or a .txt file with one text per line.
+    """Open a table of texts as input of a model, or a .txt file with one text per line.
 
     Args:
-        path: "-": JSON on standard input.
+        path: the file; "-": JSON on standard input.
         errors: collects invalid rows.
-        remembered: see `find_columns`.
-        questions: whether to read questions and contexts, set by --columns.
+        remembered, ways: see `find_columns`.
+        questions: whether the table has questions and contexts, in the columns of --columns.
         parts: the column options that apply.
-        are_requests: whether it contains JSON requests, which may have other keys of requests, and the text
-            in `text` instead of the columns in `remembered`.
-        ways: see `find_columns`.
+        are_requests: whether the file contains JSON requests, which may have other keys, and the text in
+            `text` instead of the columns in `remembered`.
 
     Raises:
         UserError: the table cannot be read, an option does not apply, or text columns are missing or
@@ -434,7 +452,11 @@ def open_unlabeled(
 
 
 def read_texts(path: Path, options: LabelOptions) -> list[list[str]]:
-    """Read the text or the two texts of each row of a table; arguments and errors as `read_labeled`."""
+    """Read the text or the two texts of each row of a table; labels are ignored.
+
+    Raises:
+        UserError: the file cannot be read, text columns are ambiguous, or rows are invalid.
+    """
     errors = RowErrors(path, options.on_error == "skip")
     asked = open_unlabeled(path, options, errors, parts=("text", "text_b"))
     rows = []
@@ -446,7 +468,7 @@ def read_texts(path: Path, options: LabelOptions) -> list[list[str]]:
 
 
 def _read_text_lines(path: Path, options: TableOptions, errors: RowErrors) -> Table:
-    """Open a file with one text per line as a table.
+    """Open a text file with one text per line as a table with the column "text".
 
     Raises:
         UserError: the first line contains a tab.
@@ -461,7 +483,7 @@ def _read_text_lines(path: Path, options: TableOptions, errors: RowErrors) -> Ta
 
 
 def _without_blank(file: TextFile, errors: RowErrors) -> Iterator[Row]:
-    """Yield the non-blank lines of a text as rows, and log the number of blank lines."""
+    """Yield the non-blank lines of a text file as rows, and log the number of blank lines."""
     blank = 0
     for line, text in enumerate(file.texts(errors), 1):
         if is_blank(text):
@@ -473,7 +495,7 @@ def _without_blank(file: TextFile, errors: RowErrors) -> Iterator[Row]:
 
 
 def holds_tags(path: Path) -> bool:
-    """Return whether a file contains tagged words, by its name, the official format, or JSON lists."""
+    """Return whether a file contains tagged words, by its extension, U+0002, or lists of tags in JSON."""
     if named_form(path) == TAGS or not split_name(path)[0]:
         return True
     head = _read_head(path)
@@ -483,7 +505,7 @@ def holds_tags(path: Path) -> bool:
 
 
 def _read_head(path: Path) -> str:
-    """Read the beginning of a text, decompressed; "" for a workbook."""
+    """Read the beginning of a decompressed text file; "" for an Excel workbook."""
     if zipfile.is_zipfile(path):
         return ""
     with closing(TextFile(str(path), any_form=True)) as file:
@@ -491,7 +513,11 @@ def _read_head(path: Path) -> str:
 
 
 def holds_questions(path: Path, whole: bool = False) -> bool:
-    """Return whether a file contains questions with contexts: SQuAD, or unless `whole` one per line."""
+    """Return whether a file contains questions with contexts in JSON.
+
+    Args:
+        whole: whether the file must be SQuAD JSON; otherwise it may also have a question per line.
+    """
     head = _read_head(path)
     keys = "qas" if whole else "qas|question"
     is_json = head.lstrip()[:1] in ("{", "[")

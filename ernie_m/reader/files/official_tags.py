@@ -1,4 +1,4 @@
-"""Tagged sentences of the official files, and word splitting."""
+"""Tagged sentences in the official TSV format, and splitting of text into words."""
 
 import os
 import re
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from ernie_m.reader.files.official_tsv import parse_header, parse_row
 from ernie_m.reader.labels import normal_label
-from ernie_m.reader.tag_schemes import JOINT, SCHEMES, is_tag, to_iob2
+from ernie_m.reader.tag_schemes import JOINT, OUTSIDE, SCHEMES, to_iob2
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import read_bytes
 
@@ -23,13 +23,11 @@ _ABBREVIATION = re.compile(r"(?:[^\W\d_]\.)*[^\W\d_]")  # without its last full 
 
 
 def split_words(text: str, marks_apart: bool) -> list[tuple[int, int]]:
-    """Split a raw text into words: the characters [start, end) of each.
-
-    Words are separated by white space.
+    """Split a text into words at white space, and return the character span (start, end) of each word.
 
     Args:
-        marks_apart: whether punctuation at the edge of a word is a separate word, see `has_marks_apart`:
-            "(CDU)," is four words, "..." one, and "U.N." one.
+        marks_apart: whether punctuation at the edges of a word is separate words: "(CDU)," is four words,
+            "..." one, and "U.N." one.
     """
     spans = []
     for chunk in re.finditer(r"\S+", text):
@@ -50,11 +48,11 @@ def split_words(text: str, marks_apart: bool) -> list[tuple[int, int]]:
 
 
 def has_marks_apart(sentences: Iterable["Sentence"]) -> bool:
-    """Return whether punctuation is mostly separate words, as in CoNLL and WikiANN."""
+    """Return whether punctuation is mostly separate words in tagged sentences, as in CoNLL and WikiANN."""
     apart = attached = 0
     for sentence in sentences:
         for word in sentence.words:
-            # A period may belong to an abbreviation.
+            # A period may be part of an abbreviation.
             ends_in_mark = word[-1] in ",;:!?)" and len(word) > 1
             apart += word in ",;:!?)."
             attached += ends_in_mark and word[0].isalnum()
@@ -62,13 +60,13 @@ def has_marks_apart(sentences: Iterable["Sentence"]) -> bool:
 
 
 def entities_on_marks(sentences: Iterable["Sentence"], begins: Collection[int]) -> float:
-    """Compute the share of entities that begin with punctuation.
+    """Compute the fraction of entities that begin with punctuation, which is high if tags are shifted.
 
-    In WikiANN it is at most 0.5 % in ten languages. If tags are shifted by a word, it is 17 to 55 %, except
-    for a right shift in Chinese (1 %).
+    In WikiANN, the fraction is at most 0.5 % in ten languages, and 17 to 55 % if tags are shifted by a word,
+    except for a right shift in Chinese (1 %).
 
     Args:
-        begins: the ids of tags at the beginning of entities.
+        begins: the label ids of tags that begin an entity.
     """
     count = on_marks = 0
     for sentence in sentences:
@@ -80,26 +78,33 @@ def entities_on_marks(sentences: Iterable["Sentence"], begins: Collection[int]) 
 
 
 class Sentence(NamedTuple):
-    """A row. `text`: words joined by U+0002; `labels`: an id per word, None without a label column."""
+    """A tagged sentence.
+
+    Attributes:
+        text: the words, joined by U+0002.
+        labels: the label id of each word; None without a label column.
+    """
 
     text: str
     labels: tuple[int, ...] | None
 
     @property
     def words(self) -> list[str]:
-        """The words of the text."""
+        """The words of the sentence."""
         return self.text.split(JOINT)
 
 
 def read_tagged(
     path: str | os.PathLike, label_map: Mapping[str, int], scheme: str = "IOB", labels: bool = True
 ) -> list[Sentence]:
-    """Read and validate a TSV file with the columns text_a and label, joined by U+0002; tags become IOB2.
+    """Read a TSV file of tagged sentences, with the words in text_a and the tags in label joined by U+0002.
+
+    Tags are converted to IOB2, unless the scheme is NONE.
 
     Args:
-        label_map: tag -> id, with B- and I- of each type unless the scheme is NONE.
-        scheme: the tagging scheme, a key of `SCHEMES`.
-        labels: whether tags are required.
+        label_map: tag -> label id, with B- and I- of each type unless the scheme is NONE.
+        scheme: the tagging scheme of the file, a key of `SCHEMES`.
+        labels: whether the label column is required.
 
     Raises:
         UserError: the file cannot be read, a line is invalid, a tag is unknown, or the words of most rows are
@@ -117,7 +122,8 @@ def read_tagged(
     if 2 * len(unjoined) > len(rows):
         raise UserError(
             f"{path}: the words of {len(unjoined)} of {len(rows)} rows are not joined by U+0002, as in "
-            f"'{unjoined[0][:40]}'. Join words and tags by U+0002, or convert the file with ernie-m prepare"
+            f"'{unjoined[0][:40]}'. Separate words, and tags, by U+0002, or convert the file with "
+            "ernie-m prepare"
         )
     sentences = []
     for number, row in enumerate(rows, 2):
@@ -125,7 +131,7 @@ def read_tagged(
         words = row["text_a"].split(JOINT)
         tags = [normal_label(tag) for tag in row["label"].split(JOINT)] if "label" in row else None
         if error := words_error(words, words if tags is None else tags):
-            raise UserError(f"{location}: {error}. Join words and tags by U+0002")
+            raise UserError(f"{location}: {error}. Separate words, and tags, by U+0002")
         label_ids = None if tags is None else _label_ids(tags, label_map, scheme, location)
         sentences.append(Sentence(row["text_a"], label_ids))
     if not sentences:
@@ -134,7 +140,7 @@ def read_tagged(
 
 
 def words_error(words: Sequence[str], tags: Sequence[Any]) -> str:
-    """Return the error of the words and tags of a sentence; "" if they are valid."""
+    """Return the error in the words and tags of a sentence; "" if they are valid."""
     if len(words) != len(tags):
         return f"{len(words):,} words, but {len(tags):,} tags"
     for number, (word, tag) in enumerate(zip(words, tags), 1):
@@ -146,17 +152,19 @@ def words_error(words: Sequence[str], tags: Sequence[Any]) -> str:
 
 
 def _label_ids(tags: list[str], label_map: Mapping[str, int], scheme: str, location: str) -> tuple[int, ...]:
-    """Map the tags of a sentence to label ids.
+    """Return the label ids of the tags of a sentence, after conversion to IOB2.
 
     Args:
+        scheme: the tagging scheme; with NONE, tags are not converted.
         location: the file and line, for errors.
 
     Raises:
-        UserError: a tag is unknown.
+        UserError: a tag is not of the scheme, or not in the label map.
     """
     labels = tags if scheme == "NONE" else to_iob2(tags)
     for number, (tag, label) in enumerate(zip(tags, labels), 1):
-        if not is_tag(tag, scheme) or label not in label_map:
+        has_prefix = tag[0] in SCHEMES[scheme] and tag[1:2] == "-"
+        if not (has_prefix or scheme == "NONE" or tag == OUTSIDE) or label not in label_map:
             letters = ", ".join(SCHEMES[scheme]) or "no letters"
             raise UserError(
                 f"{location}, token {number}: unknown tag '{tag}' (--chunk_scheme {scheme}: {letters}; "

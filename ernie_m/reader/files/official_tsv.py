@@ -1,4 +1,4 @@
-"""Lines and cells of the official TSV files: UTF-8, a header, tab-separated, without quoting."""
+"""Reading of the official TSV files: UTF-8 and tab-separated, with a header, without quoting."""
 
 import os
 import re
@@ -41,14 +41,14 @@ _NO_TEXT = {
 
 
 class FileLines:
-    """Lazy access to the lines of a file, with 8 bytes of memory per line.
+    """Random access to the lines of a file, with 8 bytes of memory per line.
 
-    Pickled as path and offsets, so that millions of lines can be passed to a worker process.
+    A pickle contains the path and the offsets of the lines, not the lines.
 
     Args:
         path: the file.
-        version: the version of the file before its lines were located.
-        starts: int64 [lines + 1], byte offsets of lines.
+        version: the version of the file before the offsets were computed, to detect changes.
+        starts: the byte offsets of the lines, and the size of the file, int64 [lines + 1].
     """
 
     def __init__(self, path: Path, version: FileVersion, starts: np.ndarray):
@@ -61,7 +61,7 @@ class FileLines:
         return len(self._starts) - 1
 
     def line(self, index: int) -> bytes:
-        """Return a line with its line end.
+        """Return line `index`, from 0, with its line end.
 
         Raises:
             IndexError: the line does not exist.
@@ -84,7 +84,7 @@ class FileLines:
 
 @contextmanager
 def open_lines(path: Path) -> Iterator[tuple[BinaryIO, FileVersion]]:
-    """Open a file for `FileLines`, and yield the file and its version.
+    """Open a file as a context manager that yields the file and its version, for `FileLines`.
 
     Raises:
         UserError: the file cannot be read, or is empty.
@@ -98,15 +98,16 @@ def open_lines(path: Path) -> Iterator[tuple[BinaryIO, FileVersion]]:
 
 
 def in_one_line(cell: str) -> str:
-    """Replace tabs and line ends in a cell by spaces."""
+    """Replace runs of tabs and line ends in a cell by a space."""
     return cell if cell.isprintable() else re.sub(r"[\t\r\n]+", " ", cell)
 
 
 def parse_header(line: bytes, path: Path, required: Sequence[str], form: str) -> list[str]:
-    """Parse the column names in the first line of a TSV file.
+    """Parse the header of a TSV file into column names.
 
     Args:
-        required: the required columns.
+        line: the first line of the file.
+        required: the required column names.
         form: the expected header, for errors.
 
     Raises:
@@ -125,7 +126,7 @@ def parse_header(line: bytes, path: Path, required: Sequence[str], form: str) ->
 
 
 def parse_row(line: bytes, path: Path, number: int, header: Sequence[str]) -> list[str]:
-    """Parse the cells of line `number` of a TSV file.
+    """Parse line `number` of a TSV file into cells.
 
     Raises:
         UserError: the number of cells differs from the header, or the line is not UTF-8.
@@ -140,12 +141,17 @@ def parse_row(line: bytes, path: Path, number: int, header: Sequence[str]) -> li
 
 
 def has_quotes(cells: Iterable[str]) -> bool:
-    """Return whether a cell is enclosed in quotation marks, possibly added by pandas or Excel."""
+    """Return whether any cell is enclosed in quotation marks, which pandas or Excel may have added."""
     return any(map(_IN_QUOTES.fullmatch, cells))
 
 
 def log_quoted(path: Path, quoted: int, rows: int, say: Callable[[str], None]) -> None:
-    """Log the number of rows with quoted cells, if any; see `has_quotes`."""
+    """Log the number of rows with quoted cells, if there are any; see `has_quotes`.
+
+    Args:
+        quoted: the number of rows with quoted cells, out of `rows`.
+        say: logs the message.
+    """
     if quoted:
         say(
             f"{path}: {quoted:,} of {rows:,} rows have a cell in quotation marks, which are kept as text. "
@@ -154,7 +160,7 @@ def log_quoted(path: Path, quoted: int, rows: int, say: Callable[[str], None]) -
 
 
 def without_blank_end(lines: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield lines without trailing blank lines."""
+    """Yield the lines of a file except trailing blank lines."""
     blank: list[bytes] = []
     for line in lines:
         if line.strip(b"\r\n"):
@@ -166,7 +172,7 @@ def without_blank_end(lines: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def decode(line: bytes, path: Path, number: int) -> str:
-    """Decode line `number` of a file.
+    """Decode line `number` of a file from UTF-8.
 
     Raises:
         UserError: the file is compressed, or the line is not UTF-8.
@@ -182,10 +188,10 @@ def decode(line: bytes, path: Path, number: int) -> str:
 
 
 def reject_compressed(content: bytes, path: str | os.PathLike) -> None:
-    """Check that the first bytes of a file are not of an archive or a binary format.
+    """Reject the content of a file that begins as an archive or a binary format.
 
     Raises:
-        UserError: they are.
+        UserError: the format is in `_NO_TEXT`.
     """
     for magic, what in _NO_TEXT.items():
         if content.startswith(magic):
@@ -193,13 +199,13 @@ def reject_compressed(content: bytes, path: str | os.PathLike) -> None:
 
 
 def has_official_names(line: str, needed: Iterable[str]) -> bool:
-    """Return whether a line is an official header: all `needed` names, and no others than OFFICIAL."""
+    """Return whether a line is an official header: with all `needed` names, and only names of OFFICIAL."""
     names = set(split_cells(line))
     return names.issuperset(needed) and names.issubset(OFFICIAL)
 
 
 def is_official(path: Path) -> bool:
-    """Return whether the first line of a file is an official header with texts.
+    """Return whether the first line of a file is an official header with the column text_a.
 
     Raises:
         UserError: as `open_lines`.
@@ -210,7 +216,7 @@ def is_official(path: Path) -> bool:
 
 
 def split_cells(line: str) -> list[str]:
-    """Split a line into cells, without its line end."""
+    """Split a tab-separated line into cells, without the line end."""
     return line.rstrip("\r\n").split("\t")
 
 

@@ -1,4 +1,4 @@
-"""Files of text pairs in all supported formats.
+"""Reading of text pairs from files of all supported formats.
 
     en-de.tsv, en-de<=pairs.tsv   two columns of translations; the header is optional
     pairs.csv, pairs.jsonl, ...   a table with a header; see `ernie_m.reader.files.tables`
@@ -71,16 +71,21 @@ _SAMPLES, _ROWS_OF_A_SAMPLE = 16, 100  # samples of later rows to check it
 
 
 def make_header(are_translations: bool, negatives: int = 0) -> list[str]:
-    """Return the column names of pairs, as expected by `find_pair_columns`."""
+    """Return the column names that this project writes for pairs, and that `find_pair_columns` recognizes.
+
+    Args:
+        are_translations: whether the pairs are translations; otherwise queries and positives.
+        negatives: the number of columns of negatives.
+    """
     sides = ["source", "translation"] if are_translations else ["query", "positive"]
     return sides + ["negative"] * negatives
 
 
 def detect_pairs(file: TextFile, options: TableOptions, languages: Sequence[str]) -> tuple[Dialect, bool]:
-    """Detect the dialect of a text table of pairs, and whether it has a header.
+    """Detect the dialect of a delimited table of pairs, and whether it has a header.
 
-    Two columns of two languages, or columns given by number, are a bitext, whose first line may be a row.
-    Quotation marks in tab-separated bitexts, and in files of this project, are text.
+    A table of two known languages with two columns, or with columns given by number, is a bitext, whose first
+    line may be a row. Quotation marks are text in tab-separated bitexts and in files of this project.
 
     Args:
         languages: the languages of the pairs; (): unknown.
@@ -104,8 +109,8 @@ class Columns(NamedTuple):
     """The columns of a table of pairs.
 
     Attributes:
-        names: the names of query, positive, and negatives.
-        texts: their indices.
+        names: the column names of query, positive, and negatives.
+        texts: the column indices of query, positive, and negatives.
         split: the indices of the split columns.
     """
 
@@ -114,14 +119,13 @@ class Columns(NamedTuple):
     split: Sequence[int]
 
     def is_trained(self, cells: Sequence[Any]) -> bool:
-        """Return whether a row belongs to the training split."""
+        """Return whether a row is in the training split; true without a split column."""
         return all(SPLIT_OF.get(str(cells[column]).strip().lower()) == "train" for column in self.split)
 
     def expand(self, cells: Sequence[Any]) -> list[list[str]]:
-        """Expand a row into one row per positive.
+        """Expand a row into one row per positive: query, positive and negatives, stripped.
 
-        Each consists of query, positive and negatives, stripped. Trailing negatives may be missing (None),
-        and others empty.
+        Trailing negatives may be missing (None), and others empty.
 
         Raises:
             UserError: the row is invalid.
@@ -168,7 +172,7 @@ def find_pair_columns(table: Table, options: TableOptions, languages: Sequence[s
             texts = list(chain(*sides)) if [len(side) for side in sides] == [1, 1] else []
         texts += [column for column, name in enumerate(folded) if texts and _NEGATIVE.fullmatch(name)]
     if len(texts) < 2 or len({*texts}) < len(texts):
-        raise table.question(
+        raise table.column_error(
             "missing columns of query and positive. (With a quality score, also set --filter COLUMN=VALUE. "
             "If this is not a file of pairs, pass the files of pairs instead of their folder.)",
             ["--columns QUERY,POSITIVE"],
@@ -191,13 +195,13 @@ def find_pair_columns(table: Table, options: TableOptions, languages: Sequence[s
 
 
 def _verdict(cell: object) -> float | None:
-    """Parse a cell as a score, with 1 or 0 for true or false; None: not a number."""
+    """Parse a cell as a quality score, 1 for true and 0 for false; None if it is not a number."""
     mark = parse_boolean(cell)
     return parse_number(str(cell)) if mark is None else mark
 
 
 def _may_judge(table: Table, column: int) -> bool:
-    """Return whether a column may be a quality score: by its name, or by few repeated numbers."""
+    """Return whether a column may contain quality scores, by its name, or by few distinct numbers."""
     name = table.names[column].lower()
     cells = [row[column] for row in table.sample if row[column]]
     numbers = set(map(_verdict, cells))
@@ -207,7 +211,7 @@ def _may_judge(table: Table, column: int) -> bool:
 
 
 def pair_files(notation: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Parse `pairs.tsv` or `a.txt,b.txt` into files, with the languages of a prefix `en-de<=`.
+    """Parse `pairs.tsv` or `a.txt,b.txt` into the paths, and the languages of a prefix `en-de<=`, or ().
 
     Raises:
         UserError: a file is missing, or there are several.
@@ -221,19 +225,19 @@ def pair_files(notation: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def is_notation(text: str) -> bool:
-    """Return whether a string is a notation of files of pairs, which may be missing, not a folder."""
+    """Return whether a string specifies files of pairs, which may not exist, and not a directory."""
     is_like_one = "<=" in text or "," in text or "." in text or os.path.isfile(text)
     return is_like_one and not os.path.isdir(text)
 
 
 class PairRows(Sequence[list[str]]):
-    """The rows of files of pairs: query, positive, negatives.
+    """The rows of files of pairs, read on access: query, positive, negatives.
 
-    All rows are validated when the files are opened, and stored in a temporary file.
+    The constructor validates all rows, and stores them in a temporary file.
 
     Args:
-        files: see `pair_files`.
-        options: the options of reading tables.
+        files: the files in the notation of `pair_files`.
+        options: the options for reading tables.
         all_splits: whether to include rows outside the training split.
 
     Attributes:
@@ -241,8 +245,8 @@ class PairRows(Sequence[list[str]]):
         most_texts: the maximum number of texts of a row.
         with_negatives: the number of rows with negatives.
         equal: the number of rows with equal query and positive.
-        are_translations: whether the pairs are translations: by languages in the notation or file name, two
-            files, .tmx, or the header.
+        are_translations: whether the pairs are translations, as indicated by languages in the notation or
+            file name, two aligned files, .tmx, or the header.
 
     Raises:
         UserError: a file is missing, empty or not UTF-8, its columns are ambiguous, a row has an empty text,
@@ -285,13 +289,17 @@ class PairRows(Sequence[list[str]]):
         return split_cells(self._lines.line(index).decode())
 
     def header(self, more_negatives: int = 0) -> list[str]:
-        """Return the column names of these rows with further negatives."""
+        """Return the column names for these rows with `more_negatives` additional columns of negatives."""
         return make_header(self.are_translations, self.most_texts - 2 + more_negatives)
 
     def _read_table_rows(
         self, path: Path, options: TableOptions, languages: Sequence[str], all_splits: bool, errors: RowErrors
     ) -> Iterator[list[str]]:
-        """Yield the rows of a table."""
+        """Yield the rows of a table of pairs, and log the number of skipped rows.
+
+        Raises:
+            UserError: as `open_table` and `find_pair_columns`.
+        """
         start_of = partial(detect_pairs, options=options, languages=languages)
         table = open_table(path, options, errors, ragged=True, start_of=start_of)
         columns = find_pair_columns(table, options, languages)
@@ -307,7 +315,10 @@ class PairRows(Sequence[list[str]]):
             logger.warning("%s: skipped %s rows outside the training split", path, f"{left_out:,}")
 
     def _written(self, rows: Iterable[list[str]], errors: RowErrors, only: str | None) -> FileLines:
-        """Write all rows to a temporary file, and count them.
+        """Write all rows to a temporary file, set the counts, and return the lines of the file.
+
+        Args:
+            only: the value of --filter; None if not set.
 
         Raises:
             UserError: a file cannot be read, rows are invalid, or no row is left.
@@ -333,7 +344,7 @@ class PairRows(Sequence[list[str]]):
 def _read_file_rows(
     paths: Sequence[str], languages: Sequence[str], encoding: str | None, errors: RowErrors
 ) -> Iterator[list[str]]:
-    """Yield the two texts of each line of two aligned files, or of each unit of a .tmx file.
+    """Yield the two texts of each line of two aligned files, or of each translation unit of a .tmx file.
 
     Raises:
         UserError: a file cannot be read, or the two have different numbers of lines.

@@ -1,4 +1,4 @@
-"""Streaming of text files, plain or compressed. Other formats are rejected."""
+"""Streaming of plain or compressed text files and TMX; other formats are rejected."""
 
 import bz2
 import codecs
@@ -47,7 +47,7 @@ _BLOCK = 1 << 20  # bytes that `lines` takes at a time
 
 
 def split_name(path: str | os.PathLike) -> tuple[str, str]:
-    """Return the extension of a file name, and that of its compression, in lower case: (".tsv", ".gz")."""
+    """Return the extensions of a file for its format and its compression, in lower case: (".tsv", ".gz")."""
     stem, packing = os.path.splitext(os.fspath(path).lower())
     if packing and packing in PACKINGS:
         return os.path.splitext(stem)[1], packing
@@ -55,47 +55,45 @@ def split_name(path: str | os.PathLike) -> tuple[str, str]:
 
 
 def named_form(path: str | os.PathLike) -> str:
-    """Return the format of a file by its name; "" if unknown."""
+    """Return the format of a file by its extension, a value of `FORMS`; "" if unknown."""
     return FORMS.get(split_name(path)[0], "")
 
 
 def reject_tables(path: str | os.PathLike, head: bytes) -> None:
-    """Reject a file of another format where one text per line is expected.
+    """Check that the extension of a file is not that of a table or another format than plain text.
 
     Args:
-        head: its beginning, for the error.
+        head: the beginning of the file, for the error.
 
     Raises:
-        UserError: the file name is of another format.
+        UserError: the extension is that of another format.
     """
     format_name = named_form(path)
     if format_name not in ("", LINES):
         first = head.partition(b"\n")[0].decode("utf-8-sig", errors="replace").strip()
         raise UserError(
             f"{path}: expected one text per line, got {format_name} (first line: {shown(first)}). Write "
-            "its texts "
-            "to a .txt file, one per line"
+            "its texts to a .txt file, one per line"
         )
 
 
 class TextFile:
-    """The bytes of a text file, decompressed and in UTF-8, read as a stream. The last line always has a line
-    end.
+    """A stream of the decompressed bytes of a text file in UTF-8, in which every line has a line end.
 
-    Compression and UTF-16 are detected by the first bytes.
+    Compression and UTF-16 are detected from the first bytes.
 
     Args:
-        path: "-": standard input, which is read completely.
-        languages: the languages of a .tmx file, which is read as lines of two cells in this order; (): its
-            first two languages. None: the file must be plain text.
+        path: the path; "-": standard input, which is read into memory.
+        languages: the two languages of a .tmx file, whose units become lines of two tab-separated cells in
+            this order; (): its first two languages. None: the file is not TMX.
         encoding: the encoding of the text; None: UTF-8, or UTF-16 with a byte order mark.
         any_form: whether to accept JSON.
 
     Attributes:
-        line: the line number of the start of the buffer, from 1.
-        raw: the file on disk; its position is the number of bytes consumed.
-        buffer: decompressed bytes that were not taken.
-        begin: the byte order mark, as a string.
+        line: the line number at the start of the buffer, from 1.
+        raw: the file on disk; its position is the number of compressed bytes read.
+        buffer: the decompressed bytes that have not been taken.
+        begin: the byte order mark as a string; "" without one.
 
     Raises:
         UserError: the file cannot be read, or is not text.
@@ -146,10 +144,13 @@ class TextFile:
         self.raw.close()
 
     def fill(self, size: int) -> bool:
-        """Read until the buffer has more than `size` bytes and a line end.
+        """Read until the buffer has more than `size` bytes and a line end, or the file ends.
 
         Returns:
             Whether the end of the file was reached.
+
+        Raises:
+            UserError: the file is corrupt, or a line is too long.
         """
         with _translate_file_errors(self.path):
             missing = max(size + 1 - len(self.buffer), 0)
@@ -174,13 +175,13 @@ class TextFile:
         return False
 
     def start(self, size: int) -> bytes:
-        """Peek at about the first `size` bytes of the buffer; the last line may be incomplete."""
+        """Return the first `size` bytes without taking them; the last line may be incomplete."""
         with _translate_file_errors(self.path):
             self.buffer += self._file.read(max(size - len(self.buffer), 0))
         return self.buffer[:size]
 
     def head(self, size: int) -> bytes:
-        """Peek at the complete lines among the first `size` bytes, or one longer line."""
+        """Return the complete lines in the first `size` bytes, or a longer first line; do not take them."""
         if self.fill(size):
             return self.buffer
         # After the last line that ends within `size`, or after the first if none does (0).
@@ -188,14 +189,14 @@ class TextFile:
         return self.buffer[:end]
 
     def take(self, length: int) -> bytes:
-        """Remove this many bytes from the front and return them."""
+        """Remove the first `length` bytes from the buffer, and return them."""
         front = self.buffer[:length]
         self.buffer = self.buffer[length:]
         self.line += front.count(b"\n")
         return front
 
     def texts(self, errors: RowErrors) -> Iterator[str]:
-        """Yield lines with line ends; a line that is not UTF-8 is an error, and yielded blank."""
+        """Yield the lines with line ends; a line that is not UTF-8 is yielded blank and added to `errors`."""
         while whole_lines := self.head(_BLOCK):
             first = self.line
             self.take(len(whole_lines))
@@ -209,7 +210,7 @@ class TextFile:
             yield from io.StringIO(text, newline="\n")  # does not treat other characters as line ends
 
     def rest(self) -> bytes:
-        """Take the rest of the file.
+        """Take and return the remaining bytes of the file.
 
         Raises:
             UserError: the rest exceeds `LARGEST` bytes.
@@ -228,7 +229,7 @@ class TextFile:
 
 
 def decoded(line: bytes, number: int, errors: RowErrors) -> str:
-    """Decode a line; "" with an error if it has a NUL byte or is not UTF-8."""
+    """Decode line `number` from UTF-8; "" with an error in `errors` if it is not UTF-8 or has a NUL byte."""
     if b"\0" in line:
         errors.add(number, "NUL byte", "The file is corrupt. Restore or download it again")
         return ""
@@ -244,7 +245,7 @@ def decoded(line: bytes, number: int, errors: RowErrors) -> str:
 
 
 class _Unpacked(io.RawIOBase):
-    """A file of converted bytes."""
+    """A readable file whose content is an iterator of bytes."""
 
     def __init__(self, file: IO[bytes], parts: Iterator[bytes]):
         self._file = file  # keeps the file open until the last part
@@ -263,9 +264,9 @@ class _Unpacked(io.RawIOBase):
 
 
 def _in_utf8(file: IO[bytes], path: str, encoding: str) -> Iterator[bytes]:
-    """Convert a text in another encoding, or with CR line ends, to UTF-8 with LF.
+    """Yield the content of a file in another encoding, or with CR line ends, as UTF-8 with LF.
 
-    Logs a warning at the end if the file is mostly UTF-8 although another encoding is set.
+    Log a warning at the end if the file is mostly UTF-8 although another encoding is set.
 
     Raises:
         UserError: the text is not in this encoding, or the encoding is unknown.
@@ -297,13 +298,13 @@ def _in_utf8(file: IO[bytes], path: str, encoding: str) -> Iterator[bytes]:
 
 
 def reject_other_formats(head: bytes, path: str | os.PathLike, but_json: bool = False) -> None:
-    """Check the first bytes of a file of text lines or cells.
+    """Check that the first bytes of a file are not those of an archive, JSON, XML or HTML.
 
     Args:
         but_json: whether to accept JSON.
 
     Raises:
-        UserError: the file is an archive, JSON, or XML.
+        UserError: the file has one of these formats.
     """
     reject_compressed(head, path)
     head = head.removeprefix(codecs.BOM_UTF8)
@@ -323,7 +324,7 @@ def reject_other_formats(head: bytes, path: str | os.PathLike, but_json: bool = 
 
 @contextlib.contextmanager
 def _translate_file_errors(path: str) -> Iterator[None]:
-    """Translate errors of the disk and of corrupt archives into a UserError."""
+    """Translate I/O errors and errors of corrupt compressed files within the context into UserError."""
     try:
         yield
     except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
@@ -348,15 +349,15 @@ _CODES = {"bpt", "ept", "it", "ph", "ut"}  # elements with formatting codes of o
 
 
 def read_tmx_rows(file: BinaryIO, path: str, languages: Sequence[str]) -> Iterator[bytes]:
-    """Yield a line for each unit of a TMX file: one language, tab, the other language.
+    """Yield a line for each translation unit of a TMX file: its text in two languages, separated by a tab.
 
     A missing language is an empty cell. White space is collapsed.
 
     Args:
-        file: the XML.
-        path: the path, for errors.
+        file: the TMX file.
+        path: the path of the file, for errors.
         languages: the two languages in order, as in ("en", "pt_BR"); "en" also matches en-GB. (): the first
-            two of the first unit.
+            two languages of the first unit.
 
     Raises:
         UserError: the file is not TMX, or no unit has both languages.
@@ -397,7 +398,7 @@ def _name(element: Element) -> str:
 
 
 def _texts(unit: Element) -> dict[str, str]:
-    """Return language -> text of a unit."""
+    """Return language -> text of a TMX translation unit."""
     texts: dict[str, str] = {}
     for variant in unit:
         language = variant.get(_LANGUAGE) or variant.get("lang") or ""
@@ -408,7 +409,11 @@ def _texts(unit: Element) -> dict[str, str]:
 
 
 def _side(texts: dict[str, str], language: str) -> str:
-    """Return the text of a language, or of one of its regions; "" if missing."""
+    """Return the text of a translation unit in a language, or in one of its regions; "" if missing.
+
+    Args:
+        texts: from `_texts`.
+    """
     wanted = language.lower().replace("_", "-")
     for name, text in texts.items():
         found = name.lower().replace("_", "-")

@@ -1,4 +1,4 @@
-"""Errors in the rows of a file, reported together."""
+"""Collection of the errors in the rows of a file, to report all of them at once."""
 
 import os
 from collections import Counter
@@ -11,12 +11,15 @@ MOST_ERRORS = 10  # lines reported per kind of error
 
 
 class RowErrors:
-    """The errors in the rows of a file, reported together.
+    """Collects the errors in the rows of a file, to report all of them at once.
 
     Args:
         name: the name of the file.
-        skip: whether to drop invalid rows instead of raising an error.
-        may_skip: whether --on_error skip is available.
+        skip: whether invalid rows are dropped; otherwise they are an error.
+        may_skip: whether the command has the option --on_error skip.
+
+    Attributes:
+        count: the number of invalid rows.
     """
 
     def __init__(self, name: str | os.PathLike, skip: bool = False, may_skip: bool = True):
@@ -28,7 +31,13 @@ class RowErrors:
         self._more: Counter[str] = Counter()  # fix of a kind of error -> the number of further errors
 
     def add(self, line: int, what: str, fix: str) -> None:
-        """Record an invalid row. `fix`: the fix, a sentence, or ""."""
+        """Record an invalid row.
+
+        Args:
+            line: the line number of the row.
+            what: the error.
+            fix: a sentence that tells how to fix the row, or "".
+        """
         self.count += 1
         errors = self._kinds.setdefault(fix, [])
         if len(errors) < MOST_ERRORS:
@@ -38,7 +47,10 @@ class RowErrors:
 
     @contextmanager
     def of_line(self, line: int) -> Iterator[None]:
-        """`add` a UserError within the block. The last sentence of its message is the fix."""
+        """Record a UserError that is raised within the context as the error of a line; see `add`.
+
+        The last sentence of the error's message is the fix.
+        """
         try:
             yield
         except UserError as error:
@@ -46,14 +58,15 @@ class RowErrors:
             self.add(line, what or fix, fix if what else "")
 
     def end(self, say: Callable[[str], None], kept: Sized | None = None, only: str | None = None) -> None:
-        """Log the dropped rows, or raise the errors.
+        """Report the errors after the last row: log the dropped rows, or raise an error.
 
         Args:
-            kept: the valid rows, of which there must be at least one; None: there may be none.
-            only: the value of --filter, if it was given.
+            say: logs a message.
+            kept: the valid rows, of which at least one is required; None: none is required.
+            only: the value of --filter; None if not set.
 
         Raises:
-            UserError: there are errors, and invalid rows are not dropped; or no row is left.
+            UserError: there are invalid rows that are not dropped, or no row is left.
         """
         lines = []
         for fix, errors in self._kinds.items():

@@ -1,6 +1,6 @@
-"""Files of questions and contexts: SQuAD v1.1 JSON, as in MLQA and XQuAD.
+"""Reading of extractive question answering data: SQuAD v1.1 JSON, as in MLQA and XQuAD.
 
-JSON lines of Hugging Face's data sets are also supported.
+JSON lines of Hugging Face's SQuAD data sets, with a question per line, are also supported.
 """
 
 import os
@@ -22,7 +22,7 @@ _KINDS = {list: "a list", int: "a whole number"}  # names for errors; any other 
 
 
 class Question(NamedTuple):
-    """A question."""
+    """A question about a context, with its gold answers."""
 
     id: str  # the key of its prediction
     text: str
@@ -33,7 +33,7 @@ class Question(NamedTuple):
 
 @dataclass(frozen=True)
 class QuestionFile:
-    """The contexts and questions of a file, in order. `path` is None for other sources."""
+    """The contexts and questions of a file, in order. `path` is None if they are not from a file."""
 
     path: Path | None
     contexts: list[str]
@@ -41,11 +41,11 @@ class QuestionFile:
 
 
 def read_squad(path: str | os.PathLike, purpose: str = "train") -> QuestionFile:
-    """Read and validate a file.
+    """Read and validate a file of questions in SQuAD v1.1 format.
 
-    An answer that does not match the context at its offset is not used as a span, but its text still counts
-    in scores. An answer whose offset is missing or -1 is searched in the context. Questions without an answer
-    (SQuAD v2) are skipped. Their numbers are logged.
+    An answer that does not match the context at its offset has no span, but its text is a gold answer. An
+    answer whose offset is missing or -1 is located by its text. Questions without an answer (SQuAD v2) are
+    skipped. The number of each is logged.
 
     Args:
         purpose: "train" or "dev" (every question requires an answer), or "test" (answers are not read).
@@ -105,7 +105,7 @@ def read_squad(path: str | os.PathLike, purpose: str = "train") -> QuestionFile:
 
 
 def _paragraphs(content: "_JsonValue") -> Iterator[tuple[str, Iterable["_JsonValue"]]]:
-    """Yield each context with its questions. A row of Hugging Face's data sets has one question."""
+    """Yield each context with its questions. A row of Hugging Face's data sets has one of each."""
     for article in content.items("data"):
         is_row = article.has("context") and not article.has("paragraphs")
         for paragraph in [article] if is_row else article.items("paragraphs"):
@@ -113,7 +113,7 @@ def _paragraphs(content: "_JsonValue") -> Iterator[tuple[str, Iterable["_JsonVal
 
 
 def _content(path: Path) -> Any:
-    """Read the JSON value of a file; for JSON lines of Hugging Face's data sets, {"data": rows}.
+    """Read the JSON value of a file; JSON lines of Hugging Face's data sets become {"data": rows}.
 
     Raises:
         UserError: as `read_json`, or a line is not JSON, or the file is compressed.
@@ -147,9 +147,9 @@ def _read_answers(
     """Read the answers to a question: their texts, and the span of the first that matches the context.
 
     Args:
-        misplaced: collects descriptions of answers that do not match the context.
-        found, unclear: collect the question ids of answers without an offset that occur once, or several
-            times.
+        misplaced: a list to which descriptions of answers that do not match the context are appended.
+        found: a list to which the question ids of answers located by their text are appended.
+        unclear: the same for answers without an offset that occur several times.
 
     Raises:
         UserError: the format of the answers is invalid.
@@ -181,10 +181,10 @@ class _JsonValue:
     value: Any
 
     def required(self, key: str, kind: Any) -> Any:
-        """Return the value of a key.
+        """Return the value of a required key.
 
         Args:
-            kind: the required type; for a string or a number, str | int.
+            kind: the required type, such as list, or str | int.
 
         Raises:
             UserError: the key is missing, or its value has another type.
@@ -199,7 +199,7 @@ class _JsonValue:
         return value
 
     def string(self, key: str) -> str:
-        """Return the string of a key.
+        """Return the string value of a required key.
 
         Raises:
             UserError: as `required`, or the string has a lone surrogate, which cannot be written.
@@ -216,8 +216,10 @@ class _JsonValue:
         return isinstance(self.value, dict) and key in self.value
 
     def answers(self) -> Iterator["_JsonValue"]:
-        """Yield the answers of a question: a list of objects, or, as in Hugging Face's data sets, an object
-        of lists, {"text": [...], "answer_start": [...]}.
+        """Yield the answers of a question.
+
+        They are a list of objects, or, in Hugging Face's data sets, an object of lists, {"text": [...],
+        "answer_start": [...]}.
 
         Raises:
             UserError: as `required`, or the lists have different lengths.
@@ -238,7 +240,7 @@ class _JsonValue:
         return self.items("answers")
 
     def items(self, key: str) -> Iterator["_JsonValue"]:
-        """Yield the items of the list of a key.
+        """Yield the items of the list that is the value of a required key.
 
         Raises:
             UserError: as `required`.
@@ -247,7 +249,5 @@ class _JsonValue:
             yield _JsonValue(self.path, f"{self._locate(key)}[{number}]", item)
 
     def _locate(self, key: str) -> str:
-        """Return the location of a key. The location of the whole file is "", so its keys have no leading
-        dot.
-        """
+        """Return the location of a key of this value, such as `data[3].title`."""
         return f"{self.location}.{key}".lstrip(".")

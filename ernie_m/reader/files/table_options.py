@@ -1,4 +1,4 @@
-"""Options of reading tables, shared by the commands."""
+"""Command-line options for reading tables, shared by several commands."""
 
 from dataclasses import dataclass, fields
 from typing import Literal
@@ -13,7 +13,7 @@ OF_TABLES = ("delimiter", "quoting", "encoding", "filter", "on_error")
 
 @dataclass(kw_only=True)
 class TableOptions:
-    """Options of reading tables that cannot be inferred from the file."""
+    """Options for reading tables of pairs or of texts."""
 
     columns: str | None = option(None, only=(*_OF_PAIRS, "fit", "predict"))
     """Comma-separated columns of pairs, tagged words or questions, by name, or by number if there is no
@@ -38,15 +38,15 @@ class TableOptions:
     """Whether to stop at invalid rows before any work is done (stop), or to leave them out (skip)."""
 
     def reject_others(self, name: object, form: str, *read: str) -> None:
-        """Check that no options are set that do not apply to a file.
+        """Check that no options are set that do not apply to the format of a file.
 
         Args:
             name: the name of the file.
-            form: its contents, in the plural.
+            form: a plural noun for the contents of the file, such as "lines of text".
             read: the options that apply.
 
         Raises:
-            UserError: other options are set.
+            UserError: another option is set.
         """
         given = [
             f"--{field.name}"
@@ -59,9 +59,10 @@ class TableOptions:
 
 @dataclass(kw_only=True)
 class LabelOptions(TableOptions):
-    """Options of reading tables of labeled texts: columns by name, or all by number from 1.
+    """Options for reading tables of labeled texts: columns by name, or all by number from 1.
 
-    Numbers mean that there is no header. Without an option, a column is found by its name; see docs/data.md.
+    With numbers, the table has no header. Without an option, a column is found by known names; see
+    docs/data.md.
     """
 
     text: str | None = None

@@ -1,4 +1,4 @@
-"""Tables: a header with column names, and rows. Ambiguous formats are errors.
+"""Reading of tables in several formats. Ambiguous formats are errors.
 
     .csv .tsv .txt     cells with a delimiter
     .jsonl .json       objects with a key for each column, one per line or in a list
@@ -10,12 +10,12 @@ Text and JSON may be compressed (.gz, .bz2, .xz), and are UTF-8, UTF-16 with a b
     table = open_table(path, options, errors)     the column names, and the rows, read lazily
     table.find_column(name, flag)                 the index of a column, by name or number
     table.named(names)                            the indices of columns by known names, case-insensitive
-    table.question(what, flags)                   the error if columns are ambiguous
-    text_error(name, cell)                     the error of a cell that is not a text
+    table.column_error(what, flags)               the error for missing or ambiguous columns
+    text_error(name, cell)                        the error for a cell that is not a text
     errors.end(logger.warning)                    after the rows: raise all errors, or log dropped rows
 
-If all options are numbers, there is no header. A cell is a string; in JSON it may be a list or an object,
-which is kept until the column is used.
+If all column options are numbers, there is no header. A cell is a string; in JSON it may also be a list or an
+object.
 """
 
 import csv
@@ -89,12 +89,12 @@ Row = tuple[int, list[Any]]  # its first line number, and its cells
 
 
 class Dialect(NamedTuple):
-    """The dialect of a table.
+    """The dialect of a delimited table.
 
     Attributes:
         mark: the delimiter.
         quoted: whether quotation marks enclose cells with a delimiter, quotation mark or line end; None:
-            unknown, an error if a cell begins with one.
+            unknown, so that a cell that begins with a quotation mark is an error.
         begin: the byte order mark, which Excel requires for non-ASCII text, or "".
         skipped: the number of lines before the first row.
         is_sure: whether `quoted` was set by an option.
@@ -107,21 +107,21 @@ class Dialect(NamedTuple):
     is_sure: bool = False
 
     def in_file(self, path: str | os.PathLike) -> "Dialect":
-        """Return the dialect with the delimiter of another file's extension."""
+        """Return the dialect to write to another file, with the delimiter of its extension."""
         mark = _OF_ENDING.get(split_name(path)[0], self.mark)
         is_other = (mark == "\t") != (self.mark == "\t")
         return self._replace(mark=mark, quoted=mark != "\t") if is_other else self
 
 
 class Table(NamedTuple):
-    """A table after reading its header.
+    """An open table, whose header has been read.
 
     Attributes:
-        names: the column names, "" if empty; without a header "1", "2", ...
-        line: the line number of the header, or of the first row.
-        form: the dialect to write these rows.
-        sample: the first rows, to check columns.
-        rows: the line number of each row, and a cell for each column.
+        names: the column names, "" for an empty name; without a header "1", "2", ...
+        line: the line number of the header, or without one of the first row.
+        form: the dialect for writing rows of this table.
+        sample: the cells of the first rows, to check columns.
+        rows: an iterator of the line number and the cells of each row.
     """
 
     path: Path
@@ -133,10 +133,15 @@ class Table(NamedTuple):
 
     @property
     def has_header(self) -> bool:
+        """Whether the table has a header."""
         return self.names != _numbers(len(self.names))
 
     def find_column(self, name: str, flag: str) -> int:
-        """Return the index of the column of an option.
+        """Return the index of the column that an option names.
+
+        Args:
+            name: the column name, or number if there is no header.
+            flag: the option, for errors.
 
         Raises:
             UserError: the column is missing or ambiguous.
@@ -145,19 +150,19 @@ class Table(NamedTuple):
         if self.names.count(name) == 1 and name:
             return self.names.index(name)
         what = "ambiguous column name." if name in self.names else "no such column."
-        raise self.question(f"{flag} {name}: {what}", [f"{flag} COLUMN"])
+        raise self.column_error(f"{flag} {name}: {what}", [f"{flag} COLUMN"])
 
     def named(self, names: Collection[str]) -> list[int]:
-        """Return the indices of the columns with one of these names, case-insensitive."""
+        """Return the indices of the columns with one of the lower-case `names`, ignoring case."""
         return [column for column, name in enumerate(self.names) if name.lower() in names]
 
     def two_columns(self, given: str | None, known: Sequence[Collection[str]], what: str) -> list[int]:
         """Return the indices of two columns, by --columns or by known names.
 
         Args:
-            given: the value of --columns.
-            known: the known names of each, in lower case.
-            what: the error if they are not found.
+            given: the value of --columns; None: by known names.
+            known: the known names of each column, in lower case.
+            what: the error if the columns are not found.
 
         Raises:
             UserError: the columns are missing or ambiguous.
@@ -167,16 +172,16 @@ class Table(NamedTuple):
         else:
             found = [self.named(names) for names in known]
         if [len(columns) for columns in found] != [1, 1]:
-            raise self.question(what, ["--columns COLUMN,COLUMN"])
+            raise self.column_error(what, ["--columns COLUMN,COLUMN"])
         return list(chain(*found))
 
-    def question(self, what: str, flags: Sequence[str], *more: str) -> UserError:
-        """Return an error about missing or ambiguous columns, with the columns and the command to set them.
+    def column_error(self, what: str, flags: Sequence[str], *more: str) -> UserError:
+        """Return the error for missing or ambiguous columns, with all columns and the command to set them.
 
         Args:
             what: the error.
             flags: the options to set, as "--text COLUMN"; they replace those of the command line.
-            more: further lines with alternatives.
+            more: lines with alternatives.
         """
         lines = [
             f"{name or '(no name)'}: {' | '.join(shown(cells[column])[:40] for cells in self.sample[:3])}"
@@ -208,13 +213,13 @@ def open_table(
     """Open a table and read its header.
 
     Args:
-        path: "-": standard input.
+        path: the file; "-": standard input.
         errors: collects invalid rows while `Table.rows` is consumed.
-        ragged: whether trailing cells may be missing; they are then None.
-        start_of: returns the dialect, and whether there is a header; None: by `sniff_dialect` and the
-            options.
-        as_they_stand: whether the file is JSON regardless of its name, with unconverted values as cells, None
-            for missing keys; it may be empty.
+        ragged: whether trailing cells may be missing; such cells are None.
+        start_of: detects the dialect of a text file, and whether there is a header; None: by `sniff_dialect`
+            and the options.
+        as_they_stand: whether the file is JSON regardless of its name, and cells are JSON values, None for
+            missing keys; then the file may be empty.
 
     Raises:
         UserError: the file cannot be read, is not a table, or its dialect is ambiguous.
@@ -247,7 +252,17 @@ def make_table(
     ragged: bool = False,
     may_be_empty: bool = False,
 ) -> Table:
-    """Build a table from rows, the first of which may be the header; arguments and errors as `open_table`."""
+    """Build a table from rows.
+
+    Args:
+        has_names: whether the first row is the header.
+        rows: the line number and the cells of each row.
+        may_be_empty: whether the table may have no rows.
+        path, form, options, errors, ragged: see `Table` and `open_table`.
+
+    Raises:
+        UserError: the table has no rows, unexpectedly has a header, or requires --filter.
+    """
     line, first = next(rows, (1, []))
     names = [in_one_line(name).strip() for name in first] if has_names else _numbers(len(first))
     if not has_names:
@@ -274,7 +289,7 @@ def _numbers(width: int) -> list[str]:
 
 
 def text_error(name: str, cell: Any) -> str:
-    """Return the error of a cell that is not a text, or ""."""
+    """Return the error of a cell of column `name` that is not a string or blank; "" if the cell is valid."""
     if not isinstance(cell, str):
         kind = {list: "a list", dict: "an object"}.get(type(cell), json.dumps(cell))
         return f"invalid '{name}' (expected a text, got {kind})"
@@ -288,10 +303,14 @@ def _are_numbers(options: TableOptions) -> bool:
 
 
 def _reject_names(path: Path, line: int, cells: Sequence[str], by_number: bool) -> None:
-    """Reject a header where none is expected: known column names, or the column numbers of pandas.
+    """Check that the first row is not a header, if columns are given by number.
+
+    Args:
+        cells: the cells of the first row.
+        by_number: whether columns are given by number; otherwise nothing is checked.
 
     Raises:
-        UserError: the first row has at least two such names.
+        UserError: at least two cells are known column names, or all are column numbers, as written by pandas.
     """
     names = [cell.strip() for cell in cells if cell.strip().lower() in _KNOWN]
     if all(cell in ("", str(column), str(column + 1)) for column, cell in enumerate(cells)):
@@ -306,7 +325,12 @@ def _reject_names(path: Path, line: int, cells: Sequence[str], by_number: bool) 
 def check_width(
     rows: Iterator[Row], width: int, header: int, errors: RowErrors, ragged: bool
 ) -> Iterator[Row]:
-    """Yield the rows with a cell for each column; others are errors."""
+    """Yield the rows with `width` cells, and add the others to the errors.
+
+    Args:
+        header: the line number of the header, for errors.
+        ragged: whether missing trailing cells are accepted and become None.
+    """
     for line, cells in rows:
         cells = [*cells, *[None] * (width - len(cells))] if ragged else cells
         if len(cells) == width:
@@ -317,7 +341,10 @@ def check_width(
 
 
 def wanted(table: Table, only: str | None, errors: RowErrors) -> Iterator[Row]:
-    """Yield the rows that match --filter, a comparison such as label=1 or score>=0.8.
+    """Yield the rows of a table that match --filter.
+
+    Args:
+        only: the value of --filter, a comparison such as label=1 or score>=0.8; None or "all": all rows.
 
     Raises:
         UserError: the comparison is invalid, or the column is missing.
@@ -346,10 +373,10 @@ def wanted(table: Table, only: str | None, errors: RowErrors) -> Iterator[Row]:
 
 
 def sniff_dialect(file: TextFile, options: TableOptions) -> Dialect:
-    """Detect the dialect of a text table.
+    """Detect the dialect of a delimited table.
 
-    The delimiter is the one of tab, comma and semicolon that occurs in the first line and gives all rows the
-    same number of cells; on a tie, that of the extension.
+    The delimiter is a tab, comma or semicolon that occurs in the first line and with which all rows have the
+    same number of cells; if several qualify, the one of the file's extension.
 
     Raises:
         UserError: the delimiter is ambiguous, or the first line is not UTF-8.
@@ -390,9 +417,12 @@ def sniff_dialect(file: TextFile, options: TableOptions) -> Dialect:
 
 
 def records(lines: Iterator[str], form: Dialect, errors: RowErrors, first_line: int = 1) -> Iterator[Row]:
-    """Yield the line number and the cells of each row, skipping blank lines.
+    """Yield the line number and the cells of each row of a delimited table, skipping blank lines.
 
     Args:
+        lines: the lines with line ends.
+        form: the dialect.
+        errors: collects invalid rows.
         first_line: the line number of the first line.
 
     Raises:
@@ -405,6 +435,7 @@ def records(lines: Iterator[str], form: Dialect, errors: RowErrors, first_line: 
 
 
 def _plain_rows(lines: Iterator[str], form: Dialect, errors: RowErrors, first_line: int) -> Iterator[Row]:
+    """Yield the rows of a table without quoting; see `records`."""
     for number, line in enumerate(lines, first_line):
         cells = line.rstrip("\r\n").split(form.mark)
         if form.quoted is None and any(cell.startswith('"') for cell in cells):
@@ -416,6 +447,7 @@ def _plain_rows(lines: Iterator[str], form: Dialect, errors: RowErrors, first_li
 
 
 def _quoted_rows(lines: Iterator[str], form: Dialect, errors: RowErrors, first_line: int) -> Iterator[Row]:
+    """Yield the rows of a table with quoting; see `records`."""
     csv.field_size_limit(LONGEST_LINE)
     reader = csv.reader(lines, delimiter=form.mark, strict=True)
     while True:
@@ -436,9 +468,13 @@ def _quoted_rows(lines: Iterator[str], form: Dialect, errors: RowErrors, first_l
 
 
 def _has_rows(cells: Sequence[str], mark: str) -> bool:
-    """Return whether a cell contains rows: the end of a row, complete rows, and the start of a row.
+    """Return whether a cell contains several rows, as an unclosed quotation mark causes.
 
-    An unclosed quotation mark produces such a cell. In prose, a space follows most delimiters.
+    Such a cell has the end of a row, complete rows, and the start of a row. In prose, a space follows most
+    delimiters.
+
+    Args:
+        mark: the delimiter.
     """
     for column, cell in enumerate(cells if cells[1:] else ()):
         lines = [line.split(mark) for line in cell.split("\n")]
@@ -450,10 +486,10 @@ def _has_rows(cells: Sequence[str], mark: str) -> bool:
 
 
 def _read_object_rows(file: TextFile, errors: RowErrors, cell_of: Callable[[Any], Any]) -> Iterator[Row]:
-    """Yield the keys of the JSON objects in a file, and then a row for each.
+    """Yield the keys of the JSON objects in a file as the header, and then the values of each object.
 
     Args:
-        cell_of: converts a value, or None, to a cell.
+        cell_of: converts a value, None for a missing key, to a cell.
 
     Raises:
         UserError: the file is too large or not JSON, is in LlamaIndex format, or has all rows in a list of
@@ -487,7 +523,7 @@ def _read_object_rows(file: TextFile, errors: RowErrors, cell_of: Callable[[Any]
 
 
 def is_object(value: Any, line: int, errors: RowErrors) -> bool:
-    """Return whether a JSON value is an object that can be written as UTF-8; otherwise add an error."""
+    """Return whether a JSON value is an object without lone surrogates; otherwise add an error."""
     reason = "" if isinstance(value, dict) else f"got {shown(json.dumps(value))[:40]}"
     try:
         json.dumps(value, ensure_ascii=False).encode()  # fails for lone surrogates
@@ -499,7 +535,11 @@ def is_object(value: Any, line: int, errors: RowErrors) -> bool:
 
 
 def parse_json_lines(lines: Iterable[str | bytes], name: str, errors: RowErrors) -> Iterator[tuple[int, Any]]:
-    """Yield the line number and the JSON value of each line, skipping blank lines.
+    """Yield the line number and the value of each line of JSON, skipping blank lines.
+
+    Args:
+        name: the name of the file, for errors.
+        errors: collects lines that are not JSON.
 
     Raises:
         UserError: an object spans several lines.
@@ -518,7 +558,7 @@ def parse_json_lines(lines: Iterable[str | bytes], name: str, errors: RowErrors)
 
 
 def _parse_json_list(file: TextFile) -> Iterator[tuple[int, Any]]:
-    """Yield the values of a JSON list, with their line numbers.
+    """Yield the line number and the value of each item of a JSON list.
 
     Raises:
         UserError: the file is too large, or not JSON.
@@ -549,7 +589,7 @@ def _parse_json_list(file: TextFile) -> Iterator[tuple[int, Any]]:
 
 
 def _read_sheet_rows(path: Path) -> Iterator[Row]:
-    """Yield the rows of the first non-empty sheet of an Excel file.
+    """Yield the rows of the first non-empty sheet of an Excel workbook.
 
     Raises:
         UserError: python-calamine is not installed, or the file is corrupt or too large.
@@ -580,7 +620,7 @@ def _read_sheet_rows(path: Path) -> Iterator[Row]:
 
 
 def as_cell(value: Any) -> Any:
-    """Convert a value of JSON or of a sheet to a cell: a string, except lists and objects."""
+    """Convert a value from JSON or Excel to a string; a list or an object is returned unchanged."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float) and value.is_integer():

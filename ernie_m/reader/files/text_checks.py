@@ -1,7 +1,7 @@
-"""Checks that lines are text: no line numbers, ids, tags or HTML, and the script of the language.
+"""Checks that lines are text in the expected script, without line numbers, ids, tags or HTML.
 
-Finds what most lines have in common: their beginning, symbols, or consecutive numbers. The beginning of a
-file is checked when it is opened, and each part of it when it is read.
+The checks detect what most lines have in common: the beginning, symbols, or consecutive numbers. The first
+lines of a file are checked when it is opened, and samples of later lines when they are read.
 """
 
 import re
@@ -46,15 +46,16 @@ def check_text(
     language: str,
     as_it_stands: bool | None,
 ) -> str:
-    """Log the first line of a file, and check that the lines are text in its language.
+    """Log the first line of a file, and check that its lines are text in the script of its language.
 
     Args:
         lines: the first lines of the file.
-        language: "" if unknown.
-        as_it_stands: whether to accept every text; None: accept it without logging the first line.
+        language: the language code; "" if unknown.
+        as_it_stands: whether to accept every text (--skip_text_checks); None: log a warning instead of an
+            error, and do not log the first line.
 
     Returns:
-        The result of `detect_script`.
+        The script of the lines; see `detect_script`.
 
     Raises:
         UserError: most lines have no letters, are lists, begin with a number, id or tag, or contain HTML.
@@ -90,7 +91,7 @@ def check_text(
 
 
 def check_part(path: str | Path, texts: Iterable[tuple[int, str]]) -> None:
-    """Check a part of a file that `check_text` did not cover.
+    """Check that later lines of a file are text; `check_text` checks the first lines.
 
     Args:
         texts: the line numbers and the lines.
@@ -106,7 +107,7 @@ def check_part(path: str | Path, texts: Iterable[tuple[int, str]]) -> None:
 
 
 def detect_script(lines: Sequence[str]) -> str:
-    """Return the Unicode name of the script of most letters; "" if there are few letters."""
+    """Return the script of most letters by their Unicode names, as "LATIN"; "" if there are few letters."""
     letters = [letter for letter in "".join(lines)[: 20 * MOST_LINES] if letter.isalpha()]
     names = Counter(unicodedata.name(letter, "").split(" ")[0] for letter in letters)
     # Japanese has three scripts.
@@ -116,10 +117,14 @@ def detect_script(lines: Sequence[str]) -> str:
 
 
 def _find_issue(texts: Sequence[tuple[int, str]], step: int = 1) -> tuple[int, str, bool] | None:
-    """Find an issue of many lines: the first line number, the issue, and whether it is an error.
+    """Find an issue that many lines share: the first line number, the issue, and whether it is an error.
 
     Args:
-        step: the distance of the sampled lines.
+        texts: the line numbers and the lines.
+        step: the distance between consecutive lines of `texts` in the file.
+
+    Returns:
+        None if there is no issue, or there are few lines.
     """
     if len(texts) < _FEWEST:
         return None
@@ -160,10 +165,10 @@ def _find_issue(texts: Sequence[tuple[int, str]], step: int = 1) -> tuple[int, s
 
 
 def _features(line: str, index: int) -> set[str]:
-    """Return the pattern of the first word of a line, if it is not a plain word, and the symbols of the line.
+    """Return the symbols of a line, and the pattern of its first word if that is not a plain word.
 
     Args:
-        index: the number of lines before it, to detect line numbers.
+        index: the number of lines before this line, to detect line numbers.
     """
     if line.lower().startswith(_PROMPTS):
         line = line.partition(" ")[2]
@@ -180,7 +185,7 @@ def _features(line: str, index: int) -> set[str]:
 
 
 def _is_misread(line: str) -> bool:
-    """Return whether a line is UTF-8 that was decoded with another encoding."""
+    """Return whether a line is UTF-8 that was decoded as cp1252 or ISO-8859-1."""
     for encoding in ("cp1252", "iso-8859-1"):
         with suppress(UnicodeError):
             return len(line.encode(encoding).decode()) < len(line)
@@ -188,6 +193,7 @@ def _is_misread(line: str) -> bool:
 
 
 def _has_no_letter(line: str) -> bool:
+    """Return whether a line has no letters."""
     return not any(map(str.isalpha, line))
 
 
