@@ -1,4 +1,4 @@
-"""ERNIE-M, the cross-lingual encoder: `ernie_m.load(folder)` opens a model. See docs/predict.md."""
+"""ERNIE-M, a cross-lingual encoder. `ernie_m.load(folder)` loads a model. See docs/predict.md."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ __all__ = ["Model", "UserError", "__version__", "load"]
 
 
 def __dir__() -> list[str]:
-    """What there is, also before it is asked for."""
+    """List the public names, including those that are imported on first use."""
     return sorted({*globals(), *__all__})
 
 

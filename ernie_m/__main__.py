@@ -1,4 +1,4 @@
-"""One command for all programs: `ernie-m COMMAND ...`, or `python -m ernie_m NAME ...`."""
+"""The command line: `ernie-m COMMAND ...`, or `python -m ernie_m COMMAND ...`."""
 
 from ernie_m.utils.first_import import run
 
@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from ernie_m.utils.errors import UserError, say
 
-# Command -> the module whose `main` it is, below this package, and what it is for.
+# Command -> the module in this package whose `main` runs it, and its description.
 COMMANDS = {
     "fit": ("commands.fit", "train a classifier, tagger, QA or regression model on labeled data"),
     "train": ("commands.train", "train an embedding model on sentence pairs"),
@@ -26,7 +26,7 @@ COMMANDS = {
     "download": ("commands.download", "download data sets, weights, E5-small or text"),
     "prepare": ("data.prepare", "convert data sets to the official layout"),
 }
-# Those of the paper, with the official flags.
+# The commands of the paper, with the official flags.
 OFFICIAL = {
     "run_pretrain": ("commands.run_pretrain", "pre-train a model"),
     "run_classifier": ("commands.run_classifier", "fine-tune text classification or regression"),
@@ -36,45 +36,57 @@ OFFICIAL = {
     "encode_vector": ("commands.encode_vector", "write embeddings to .npy files"),
     "launch": ("commands.launch", "launch a script in several processes"),
 }
-PROGRAMS = COMMANDS | OFFICIAL
+ALL_COMMANDS = COMMANDS | OFFICIAL
 HELP = ("-h", "--help")
-WIDTH = 100  # the characters of a line of --help
+WIDTH = 100  # maximum length of a line of --help in characters
 PACKAGE = Path(__file__).parent
 
 
 def main() -> None:
-    """What the command `ernie-m` does."""
-    run(start_program)
+    """Run `ernie-m`, the entry point of the package."""
+    run(run_command)
 
 
-def start_program() -> None:
-    """Call the `main` of the program that the first word names, with the other words as its arguments."""
-    program, *words = sys.argv[1:] or ["--help"]
-    program = program.removesuffix(".py")  # as the recipes have it
-    if program in HELP:
+def run_command() -> None:
+    """Run the command that the first argument names, with the other arguments.
+
+    Raises:
+        UserError: the command is unknown, or as the command.
+    """
+    command, *words = sys.argv[1:] or ["--help"]
+    command = command.removesuffix(".py")  # as in the recipes
+    if command in HELP:
         say(usage())
-    elif program == "recipe":
+    elif command == "recipe":
         run_recipe(words)
-    elif program not in PROGRAMS:
-        reject_name("command", program, ["recipe", *PROGRAMS])
+    elif command not in ALL_COMMANDS:
+        reject_name("command", command, ["recipe", *ALL_COMMANDS])
     else:
-        module, _ = PROGRAMS[program]
-        sys.argv[:] = [program, *words]
+        module, _ = ALL_COMMANDS[command]
+        sys.argv[:] = [command, *words]
         import_module(f"ernie_m.{module}").main()
 
 
 def reject_name(kind: str, name: str, known: list[str]) -> NoReturn:
-    """End with a line that gives the known name of this kind that is most like one."""
+    """Raise the error for an unknown name, with the most similar known name.
+
+    Args:
+        kind: what the name is of, such as "command".
+        known: the known names.
+
+    Raises:
+        UserError: always.
+    """
     from ernie_m.utils.args import advice_on
 
     raise UserError(f"unknown {kind} '{name}'; {advice_on(name, known)}")
 
 
 def usage() -> str:
-    """What `ernie-m --help` prints."""
+    """Return the text of `ernie-m --help`."""
     recipe = {"recipe": ("", "run a recipe of the paper (ernie-m recipe --help lists them)")}
     parts = {"Your data and models:": COMMANDS, "The paper, with the official flags:": OFFICIAL | recipe}
-    width = max(map(len, PROGRAMS)) + 2
+    width = max(map(len, ALL_COMMANDS)) + 2
     lines = ["usage: ernie-m COMMAND ..., or ernie-m COMMAND --help", ""]
     for title, commands in parts.items():
         lines += [title, *(f"  {name:{width}}{purpose}" for name, (_, purpose) in commands.items()), ""]
@@ -82,7 +94,7 @@ def usage() -> str:
 
 
 def recipe_usage() -> str:
-    """What `ernie-m recipe --help` prints."""
+    """Return the text of `ernie-m recipe --help`."""
     indents = {"initial_indent": "  ", "subsequent_indent": "  "}
     return "\n\n".join(
         [
@@ -94,23 +106,26 @@ def recipe_usage() -> str:
 
 
 def scripts_folder() -> Path:
-    """The folder of the recipes: an installed package has a copy of `scripts/`, a checkout has it beside."""
+    """Return the directory scripts/ with the recipes: in an installed package, or in the checkout."""
     return PACKAGE / "scripts" if (PACKAGE / "scripts").is_dir() else PACKAGE.parent / "scripts"
 
 
 def recipes() -> list[str]:
-    """The names of the recipes: <size>/<task>_<what it is trained on>."""
+    """List the names of the recipes, <size>/<task>_<training data>."""
     folders = (scripts_folder() / size for size in ("small", "base", "large"))
     return [f"{folder.name}/{path.stem}" for folder in folders for path in sorted(folder.glob("*.sh"))]
 
 
 def run_recipe(words: list[str]) -> None:
-    """Let a recipe of `scripts/` take the place of this program; it starts `launch`.
+    """Replace this process by a recipe of `scripts/`, which starts `launch`.
 
-    Data and weights are those of the checkout, or, for an installed package, of the current folder.
+    Data and weights are in the checkout, or, for an installed package, in the current directory.
 
     Args:
-        words: the name of the recipe, and flags.
+        words: the name of the recipe, and flags that override its values.
+
+    Raises:
+        UserError: the recipe is unknown.
     """
     name, *flags = words or [""]
     if name in HELP:

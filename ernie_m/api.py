@@ -1,4 +1,4 @@
-"""The Python API. See docs/predict.md.
+"""The Python API: `load` and `Model`. See docs/predict.md.
 
 import ernie_m
 
@@ -85,14 +85,14 @@ def load(
     task: SupervisedTask | None = None,
     amp: Amp = "none",
 ) -> "Model":
-    """Load a checkpoint of any supported format, or a folder that ernie-m export wrote.
+    """Load a checkpoint of any supported format, or an exported model, for prediction.
 
-    The first call that needs Paddle applies its settings (docs/hardware.md). The environment and malloc are
-    not changed.
+    The first call that uses Paddle applies Paddle's settings (docs/hardware.md). The environment variables
+    and malloc are not changed.
 
     Args:
-        folder: the checkpoint directory.
-        engine: "auto"; for a checkpoint "openvino" or "paddle-eager"; for an exported model
+        folder: the directory of the checkpoint, or of an export by ernie-m export.
+        engine: the inference engine: "auto"; for a checkpoint "openvino" or "paddle-eager"; for an export
             "paddle-inference" or "onnx".
         task: the task of the classification head, if no file specifies it: "classification",
             "token-classification" or "question-answering".
@@ -116,10 +116,14 @@ def load(
 
 
 def _loaded_again(scores: dict[str, Any] | None, versions: dict[Path, FileVersion], *how: Any) -> "Model":
-    """Return a copy of a loaded model; `how`: the arguments of `load`.
+    """Unpickle a saved model: load it again, and set its scores.
+
+    Args:
+        versions: the versions of its files when it was loaded.
+        how: the arguments of `load`.
 
     Raises:
-        UserError: as `load`, or the files changed since the model was loaded.
+        UserError: as `load`, or the files have changed.
     """
     loaded = load(*how).loaded
     loaded.reject_others(versions)
@@ -127,7 +131,12 @@ def _loaded_again(scores: dict[str, Any] | None, versions: dict[Path, FileVersio
 
 
 def _unpacked(scores: dict[str, Any] | None, engine: str, parts: bytes) -> "Model":
-    """Return a copy of a model from `fit`. Its tokenizer is unpickled, not read from a file."""
+    """Unpickle a model of `fit` that was not saved.
+
+    Args:
+        engine: the inference engine.
+        parts: the pickled `LoadedModel`, and the attributes of its tokenizer.
+    """
     configure_as_library()
     if engine == "paddle-eager":
         prepare()
@@ -140,14 +149,14 @@ def _unpacked(scores: dict[str, Any] | None, engine: str, parts: bytes) -> "Mode
 
 
 class Model:
-    """A model with its tokenizer, which can be copied and pickled.
+    """A model with its tokenizer for prediction and training, which can be copied and pickled.
 
-    A string is one text. A method raises `UserError` if the model does not support its task, or if an input
-    or an option is invalid.
+    As an argument, a string is one text. A method raises `UserError` if the model does not support the task,
+    or if an argument is invalid.
 
     Attributes:
-        tokenizer: `ernie_m.reader.tokenization.Tokenizer`.
-        labels: the labels of its head, in the order of the ids; for a model from `fit`, as given.
+        tokenizer: the `ernie_m.reader.tokenization.Tokenizer`.
+        labels: the labels of the head, in the order of their ids; for a model from `fit`, as passed to `fit`.
         engine: "openvino" or "paddle-eager", or for an exported model "onnx" or "paddle-inference".
         scores: the cross-validation scores of a model from `fit`, in percent: "accuracy" and "macro_f1", or
             for regression "pearson" and "spearman"; the "standard_error" of the first one; the number of
@@ -172,7 +181,7 @@ class Model:
         return f"<ernie_m.Model {str(loaded.folder)!r}, {purpose}, {size}, engine {self.engine}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the folder to load again, or, for a model that `fit` did not save, the model itself."""
+        """Pickle the path of the model, or, for a model of `fit` that was not saved, the model itself."""
         loaded = self.loaded
         if loaded.is_saved:
             task = None if loaded.task == FILL_MASK else loaded.task  # not a task of a classifier
@@ -187,7 +196,7 @@ class Model:
         return _unpacked, (self.scores, self.engine, pickle.dumps(parts))
 
     def classify(self, texts: str | Iterable[str | Sequence[str]]) -> list[Prediction]:
-        """Classify texts, or pairs of texts: {"label", "probabilities": {label: float}} for each.
+        """Classify texts or pairs of texts: {"label", "probabilities": {label: float}} for each.
 
         A multi-label model returns {"labels", "probabilities"}. A tuple of two strings is one pair, and a
         list of strings contains one text each.
@@ -208,12 +217,12 @@ class Model:
         hypothesis_template: str = "This example is {}.",
         multi_label: bool = False,
     ) -> list[Choice]:
-        """Classify texts by given labels: {"label", "probabilities": {label: float}} for each.
+        """Classify texts by given labels (zero-shot): {"label", "probabilities": {label: float}} for each.
 
         Requires a model for natural language inference, with a label named entailment.
 
         Args:
-            labels: a list, or a comma-separated string.
+            labels: the candidate labels, a list or a comma-separated string.
             hypothesis_template: a sentence in any language, with {} for the label.
             multi_label: whether several labels can apply to one text.
         """
@@ -222,7 +231,7 @@ class Model:
         return self._answer(ZERO_SHOT, requests)
 
     def tag(self, texts: str | Iterable[str | Sequence[str]]) -> list[Tagged]:
-        """Tag texts, or lists of words: {"words", "tags", "entities"} for each."""
+        """Tag the words of texts, or lists of words: {"words", "tags", "entities"} for each."""
         requests = [
             {"words": [*text]} if isinstance(text, list | tuple) else {"text": text}
             for text in as_list(texts, "texts")
@@ -230,7 +239,7 @@ class Model:
         return self._answer(TOKEN_CLASSIFICATION, requests)
 
     def answer(self, question: str, context: str) -> Answer:
-        """Extract the answer to a question: {"answer", "start", "probability", "candidates"}."""
+        """Extract the answer to a question in a context: {"answer", "start", "probability", "candidates"}."""
         (prediction,) = self._answer(QUESTION_ANSWERING, [{"question": question, "context": context}])
         return prediction
 
@@ -245,25 +254,26 @@ class Model:
         normalize: bool | None = None,
         prompt: str | None = None,
     ) -> "np.ndarray":
-        """Return the embedding of each text: float32 [N, H].
+        """Compute the embedding of each text: float32 [N, H].
 
-        Logs a warning with the number of truncated texts and of texts with out-of-vocabulary words.
+        Log a warning with the number of truncated texts, and of texts with out-of-vocabulary words.
 
         Args:
-            pooling: an `ernie_m.model.preprocessing.Pooling`; by default the one in the model's files, else
+            pooling: an `ernie_m.model.preprocessing.Pooling`; None: the setting in the model's files, else
                 "mean_without_special".
-            layer: a number, "middle" or "last"; by default the one in the model's files, else "last".
-            center_by_language: whether to subtract the mean embedding of the language; requires the file of
-                means next to the weights. True: detect the language by the nearest mean. Otherwise the
-                language of all texts, or a list with the language of each text.
-            on_empty: for a text that is empty, white space, None or NaN: "error", or "skip" to return a row
-                of NaN, so that row i always is text i's.
-            batch_size: the number of texts of the maximum length in a batch; a batch of shorter texts holds
-                more. None: 4,096 tokens a batch.
-            normalize: whether to scale embeddings to unit length; by default the setting in the model's
-                files, else False.
-            prompt: the name of the model's prompt to prepend to each text; "": none; by default the default
-                prompt of the model's files.
+            layer: the encoder layer, a number, "middle" or "last"; None: the setting in the model's files,
+                else "last".
+            center_by_language: whether to subtract the mean embedding of the language, which requires the
+                model's language means. True: detect the language by the nearest mean. A string is the
+                language of all texts, and a list has the language of each text.
+            on_empty: the handling of a text that is blank, None or NaN: "error", or "skip" to return a row of
+                NaN, so that row i is always the embedding of text i.
+            batch_size: the number of texts of the maximum length per batch; a batch has more texts if they
+                are shorter. None: 4,096 tokens per batch.
+            normalize: whether to scale embeddings to unit length; None: the setting in the model's files,
+                else False.
+            prompt: the name of the model's prompt to prepend to each text; "": no prompt; None: the default
+                prompt of the model.
         """
         import numpy as np
 
@@ -309,8 +319,10 @@ class Model:
     def similarity(
         self, texts: str | Iterable[str], others: str | Iterable[str], **options: Unpack[EncodeOptions]
     ) -> "np.ndarray":
-        """Return the cosine similarity of each text and each other text: float32 [N, M]. Options: see
-        `encode`.
+        """Compute the cosine similarity of each of N texts and each of M other texts: float32 [N, M].
+
+        Args:
+            options: see `encode`.
         """
         from ernie_m.vectors.pooling import unit
 
@@ -326,14 +338,14 @@ class Model:
         center_by_language: bool | None = None,
         **options: Unpack[SearchOptions],
     ) -> list[Hit]:
-        """Return the `top_k` texts of the corpus nearest to a text, best first.
+        """Return the `top_k` texts of a corpus that are most similar to a text, best first.
 
-        Each hit is {"line", "index", "text", "score"}. Lines are counted from 1, indices from 0.
+        Each hit is {"line", "index", "text", "score"}. Lines are numbered from 1, indices from 0.
 
         Args:
             center_by_language: whether to subtract the mean embedding of the language; None: if the model has
-                the means.
-            options: `pooling` and `layer` as for `encode`, and `prompt`, for the query.
+                language means.
+            options: `pooling` and `layer`, see `encode`, and `prompt`, the name of the prompt of the query.
         """
         if not isinstance(text, str):
             raise UserError(
@@ -350,17 +362,18 @@ class Model:
         folder: str | os.PathLike[str] | None = None,
         **options: Unpack[IndexOptions],
     ) -> "SearchCorpus":
-        """Encode a corpus for many searches: `index.search(text, top_k)` returns the same hits as `search`.
+        """Encode a corpus once for many searches: `index.search(text, top_k)` returns the hits of `search`.
 
-        For a list of texts it returns a list of lists of hits.
+        For a list of texts, `index.search` returns a list of hits for each text.
 
         Args:
-            corpus: the texts; None: the texts of the folder.
-            folder: stores the texts and their embeddings; created if it does not exist, otherwise read.
-            options: `pooling`, `layer`, `center_by_language` and `prompt` as for `search`.
+            corpus: the texts; None: the texts in `folder`.
+            folder: the directory of the index, which stores the texts and their embeddings; it is created if
+                it does not exist, otherwise read. None: do not store them.
+            options: `pooling`, `layer`, `center_by_language` and `prompt`, see `search`.
 
         Raises:
-            UserError: the folder is corrupt, or contains other texts or embeddings of another model or layer.
+            UserError: the index is corrupt, or was built with other texts, another model or another layer.
         """
         from ernie_m.inference.tasks.search import SearchCorpus
 
@@ -387,26 +400,30 @@ class Model:
         finetune: bool = False,
         task: FitTask | None = None,
     ) -> "Model":
-        """Train a classifier on labeled texts; its `scores` are from cross-validation or a held-out fifth.
+        """Train a classifier or regression model on labeled texts, and return it with its `scores`.
 
-        By default, fits a logistic regression on mean-pooled embeddings, which takes seconds. The encoder is
-        frozen and truncated after the layer. The classifier computes in float32, even if this model was
-        loaded with `amp`. With `finetune`, for pairs of texts and for regression, all weights are fine-tuned,
-        which takes minutes. After an interruption the same call resumes from <folder>.training, which is
-        removed at the end.
+        By default, a logistic regression is fitted on mean-pooled embeddings, which takes seconds, and
+        evaluated by cross-validation. The encoder is frozen and truncated after the layer. The classifier
+        computes in float32, even if this model was loaded with `amp`.
+
+        With `finetune`, for pairs of texts and for regression, all weights are fine-tuned, which takes
+        minutes, and evaluated on a fifth of the texts. After an interruption, the same call resumes from
+        <folder>.training, which is removed at the end.
 
         Args:
             texts: texts, or pairs of texts.
-            labels: for each text a label, compared in normalized form (`ernie_m.reader.labels`); a list of
-                label names, which may be empty; or a number.
-            folder: a new folder for the model; None: do not save it. Fine-tuning requires a folder.
-            layer: a number from 1, "middle" or "last"; by default the one in the model's files, else "last".
-            languages: the language of each text. With them, translations are kept in one fold.
+            labels: the label of each text, compared after normalization (`ernie_m.reader.labels`); or a list
+                of label names, which may be empty; or a number.
+            folder: the new directory of the model; None: do not save it. Fine-tuning requires a directory.
+            layer: the encoder layer, a number from 1, "middle" or "last"; None: the setting in the model's
+                files, else "last".
+            languages: the language of each text; if given, translations are kept in one fold.
             groups: the group of each text, as in scikit-learn's GroupKFold; "": no group. A group is kept in
                 one fold.
-            task: "classification", "multi-label" or "regression"; by default multi-label if the labels are
-                lists, regression if they are decimals, and otherwise classification. Required if labels look
-                like several labels in one string, or like numbers.
+            finetune: whether to fine-tune all weights.
+            task: "classification", "multi-label" or "regression"; None: multi-label if the labels are lists,
+                regression if they are decimals, otherwise classification. Required if labels may be several
+                labels in one string, or scores.
 
         Raises:
             UserError: there are fewer than two labels; the number of labels, languages or groups differs from
@@ -452,8 +469,7 @@ class Model:
     def rank(self, query: str, texts: Iterable[str]) -> list[Ranked]:
         """Rank texts by relevance to a query: {"index", "text", "score"} for each, best first.
 
-        A result also has "truncated" if the pair was too long, and the number of its "unknown_words".
-
+        A result also has "truncated" if the pair was truncated, and the number of "unknown_words" if any.
         Requires a cross-encoder: a regression model from `fit`, or a reranker such as
         BAAI/bge-reranker-v2-m3.
         """
@@ -468,7 +484,11 @@ class Model:
         return ranked
 
     def fill(self, text: str, language: str | None = None, top_k: int = 5) -> list[list[Filling]]:
-        """Return the most probable tokens for each [MASK] of the text, with their probabilities."""
+        """Return the `top_k` most probable tokens for each [MASK] in a text, with their probabilities.
+
+        Args:
+            language: the language of the tokens, for models with language embeddings; None: any language.
+        """
         requests = [{"text": text, "language": language}]
         (prediction,) = self._answer(FILL_MASK, requests, PredictionOptions(top_k=top_k))
         return prediction["masks"]
@@ -476,17 +496,17 @@ class Model:
     def _answer(
         self, task: str, requests: list[dict[str, Any]], options: PredictionOptions = PredictionOptions()
     ) -> list[Any]:
-        """Return the predictions for requests in the format of `ernie-m predict`.
+        """Return the predictions for requests, as `ernie-m predict` writes them.
 
         Args:
-            task: a value of --task of `ernie-m predict`.
+            task: one of `ernie_m.model.tasks.TASKS`.
         """
         predictor = self._predictor(task, options)
         inputs = parsed(predictor, requests)
         return [answer for part in in_parts(inputs, "predicting") for answer in predictor.predict(part)]
 
     def _predictor(self, task: str, options: PredictionOptions) -> Any:
-        """Return the predictor for these options, created once."""
+        """Return the predictor of a task with these options, which is created on the first call."""
         from ernie_m.inference.tasks import make_predictor
 
         key = (task, options)

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from ernie_m import __main__ as programs
-from ernie_m.__main__ import PROGRAMS, start_program
+from ernie_m.__main__ import ALL_COMMANDS, run_command
 from ernie_m.commands import export
 from ernie_m.finetune.finetune_args import FinetuneFlags
 from ernie_m.finetune.retrieval.retrieval_args import RetrievalFlags
@@ -291,7 +291,7 @@ def test_a_command_runs(copy_of_clone, monkeypatch, line):
     if name == "run_pretrain":
         shutil.rmtree(parse_options(PretrainConfig, flags).run.output, ignore_errors=True)
     flags += shlex.split(SMALLEST.get(name, ""))
-    module = importlib.import_module(f"ernie_m.{PROGRAMS[name][0]}")
+    module = importlib.import_module(f"ernie_m.{ALL_COMMANDS[name][0]}")
     if "--help" in flags:
         with pytest.raises(SystemExit, match="0"):  # the exit code
             call_main(module, flags)
@@ -340,7 +340,7 @@ def test_the_list_of_commands():
     """Those of the paper have a heading of their own."""
     adopters, paper = programs.usage().split("The paper, with the official flags:")
     assert len(programs.COMMANDS) <= 12
-    assert all(f"\n  {name} " in (adopters if name in programs.COMMANDS else paper) for name in PROGRAMS)
+    assert all(f"\n  {name} " in (adopters if name in programs.COMMANDS else paper) for name in ALL_COMMANDS)
 
 
 @pytest.mark.parametrize(
@@ -349,7 +349,7 @@ def test_the_list_of_commands():
 )
 def test_help_leads_to_the_recipes(monkeypatch, capsys, words, shown):
     monkeypatch.setattr(sys, "argv", ["ernie-m", *words])
-    start_program()
+    run_command()
     printed = capsys.readouterr().out.rstrip()
     assert shown in printed and printed.splitlines()[-1].startswith("  ")
 
@@ -368,10 +368,10 @@ def test_what_download_calls(monkeypatch, words, module, rest):
     main_of = importlib.import_module(f"ernie_m.data.{module}")
     monkeypatch.setattr(main_of, "main", lambda: seen.append(sys.argv[1:]))
     monkeypatch.setattr(sys, "argv", ["ernie-m", "download", *words.split()])
-    start_program()
+    run_command()
     assert seen == [rest]
 
 
 def test_download_fetches_nothing_else(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["ernie-m", "download", "xnli"])
-    assert "data, weights, e5-small, text" in error_of(start_program)
+    assert "data, weights, e5-small, text" in error_of(run_command)

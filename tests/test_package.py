@@ -162,8 +162,8 @@ def test_every_program_and_recipe_is_in_it(run_in):
     """Each program prints its help, which begins with the words that start it."""
     program = """
 import contextlib, io
-from ernie_m.__main__ import PROGRAMS, main, recipe_usage, recipes
-for name in PROGRAMS:
+from ernie_m.__main__ import ALL_COMMANDS, main, recipe_usage, recipes
+for name in ALL_COMMANDS:
     sys.argv = ["ernie-m", name, "--help"]
     text = io.StringIO()
     with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):

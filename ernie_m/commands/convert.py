@@ -36,7 +36,7 @@ LONGEST_INPUT = 512  # tokens, of the released models; a vocabulary alone does n
 
 @dataclass(kw_only=True)
 class ConvertFlags(VocabularyFlags):
-    """Options of the conversion."""
+    """Command-line options of `ernie-m convert`."""
 
     source: str = option(positional=True)
     """Model directory, weights file, or SentencePiece model (.model) to convert."""
@@ -71,7 +71,7 @@ class ConvertFlags(VocabularyFlags):
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Convert a model, or trim its vocabulary.
+    """Run `ernie-m convert`.
 
     Args:
         arguments: the command line; None: the command line of this process.
@@ -82,7 +82,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def convert(flags: ConvertFlags) -> None:
-    """Convert or trim as set by the flags, while the output directory is locked."""
+    """Convert the model in the options, or trim its vocabulary; requires the lock of the output directory.
+
+    Raises:
+        UserError: the model cannot be converted, or a flag is invalid.
+    """
     if flags.min_count > 1 and not flags.trim_vocab_to:
         raise UserError(
             f"--min_count {flags.min_count} requires --trim_vocab_to. Set it to the text "
@@ -122,7 +126,7 @@ def convert(flags: ConvertFlags) -> None:
 
 
 def convert_vocabulary(flags: ConvertFlags) -> None:
-    """Write the tokenizer files for a SentencePiece model without weights."""
+    """Convert a SentencePiece model to the tokenizer files of a format, without weights."""
     format = TARGETS[flags.to]
     tokenizer = Tokenizer(flags.vocab_path, flags.source)
     with atomic_dir(flags.target) as folder:
@@ -131,7 +135,7 @@ def convert_vocabulary(flags: ConvertFlags) -> None:
 
 
 def open_tokenizer(checkpoint: Checkpoint, flags: ConvertFlags) -> Tokenizer:
-    """Load the tokenizer from the files in the flags, by default from those of the checkpoint.
+    """Load the tokenizer of a checkpoint, by default from its files, and check that it matches the model.
 
     Raises:
         UserError: a file is missing or corrupt, or the tokenizer does not match the model.
@@ -148,15 +152,15 @@ def write(
     tokenizer: Tokenizer,
     trimmed: str | None = None,
 ) -> None:
-    """Write the output directory and print its contents.
+    """Write a model in the output format, and print what was written.
 
     Args:
         task: the task of the model's head; None: the model has no head.
-        trimmed: how the vocabulary was trimmed, for the model card; None: it was not.
+        trimmed: how the vocabulary was trimmed, for the model card; None: the vocabulary was not trimmed.
 
     Raises:
         UserError: the format cannot represent the model, or its library preprocesses texts differently and
-            --allow_lossy is not given.
+            --allow_lossy is not set.
     """
     metadata, scores = read_card(checkpoint.folder.path)  # carried over to the new model card
     given = {"license": flags.license, "base_model": flags.base_model}
@@ -201,15 +205,14 @@ def write(
 
 
 def report_lines(written: Translated, checkpoint: Checkpoint, flags: ConvertFlags) -> list[str]:
-    """Return the number of tensors written, and a line for each that is not."""
-    without_place = {"labels": checkpoint.labels, READING: checkpoint.preprocessing.to_json()}
-    is_official = flags.to == "fluid"
-    unsaid = [f"{key} of config.json" for key, value in without_place.items() if value and is_official]
+    """Return the lines to print about a conversion: one per skipped tensor, and the number of tensors."""
+    settings = {"labels": checkpoint.labels, READING: checkpoint.preprocessing.to_json()}
+    lost = [f"{key} of config.json" for key, value in settings.items() if value and flags.to == "fluid"]
     note = f"libraries that load {flags.to} initialize it randomly"
     return [
         *(f"skipped: {name} ({reason})" for name, reason in checkpoint.dropped.items()),
         *(f"skipped: {name} (unknown)" for name in checkpoint.unknown),
-        *(f"not representable in {flags.to}: {name}" for name in (*written.unknown, *unsaid)),
+        *(f"not representable in {flags.to}: {name}" for name in (*written.unknown, *lost)),
         *(f"not in {flags.source}: {name} ({note})" for name in written.absent),
         f"{flags.source} ({checkpoint.format}) -> {flags.target} ({flags.to}): "
         f"{len(written.weights.shapes)} tensors",
@@ -217,7 +220,7 @@ def report_lines(written: Translated, checkpoint: Checkpoint, flags: ConvertFlag
 
 
 def say_tokenizer(files: list[str], note: str | None, flags: ConvertFlags) -> None:
-    """Print the tokenizer files that were written, and how their library differs."""
+    """Print the names of the tokenizer files that were written, and a note about their library, if any."""
     say(f"tokenizer: {', '.join(files)} in {flags.target}")
     if note:
         say(f"note: {note}")

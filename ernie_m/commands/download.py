@@ -21,6 +21,11 @@ KINDS = {
 
 
 def main() -> None:
+    """Run `ernie-m download`.
+
+    Raises:
+        UserError: the kind of download is unknown, or as the download.
+    """
     kind, *words = sys.argv[1:] or ["--help"]
     if kind in ("-h", "--help"):
         say(f"usage: ernie-m download {'|'.join(KINDS)} ... (each has a --help)", "", __doc__)

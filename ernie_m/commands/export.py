@@ -19,7 +19,7 @@ from ernie_m.utils.paddle_settings import prepare
 
 @dataclass
 class ExportFlags:
-    """Options of the export."""
+    """Command-line options of `ernie-m export`."""
 
     model: str
     """Checkpoint in any supported format."""
@@ -39,6 +39,7 @@ class ExportFlags:
 
 
 def main() -> None:
+    """Run `ernie-m export`."""
     # 2: errors only. Otherwise Paddle logs a warning about its own static graph.
     os.environ.setdefault("GLOG_minloglevel", "2")
     flags = parse_options(ExportFlags, None, __name__)
@@ -54,7 +55,11 @@ def main() -> None:
 
 
 def export_to(output: Path, flags: ExportFlags) -> None:
-    """Export to this folder, while it is locked."""
+    """Export the model in the options to a directory; requires the lock of the directory.
+
+    Raises:
+        UserError: the output has other files, or the model does not support the task or the layer.
+    """
     # Imported here, after `prepare`, because Paddle reads its CPU settings at import.
     import paddle
 
@@ -67,10 +72,10 @@ def export_to(output: Path, flags: ExportFlags) -> None:
     holds_something = bool(names) or (output.exists() and not output.is_dir())
     if holds_something and exported_settings(output) is None:
         raise UserError(f"--output {output} already exists and is not an export. Choose another folder")
-    not_ours = sorted(names - NAMES)
-    if not_ours:
+    others = sorted(names - NAMES)
+    if others:
         raise UserError(
-            f"--output {output}: a new export would delete {', '.join(not_ours)}, not written by ernie-m "
+            f"--output {output}: a new export would delete {', '.join(others)}, not written by ernie-m "
             "export. Move it, or choose another folder"
         )
     if exported_settings(Path(flags.model)) is not None:

@@ -34,7 +34,7 @@ _TASKS = (CLASSIFICATION, MULTI_LABEL, REGRESSION, *_OF_WORDS)
 
 @dataclass
 class FitFlags(LabelOptions, PrecisionFlags):
-    """Options of the training."""
+    """Command-line options of `ernie-m fit`."""
 
     table: str = option(positional=True)
     """Training data: a table of labeled texts or text pairs, a file of tagged words or of questions, or a
@@ -62,6 +62,7 @@ class FitFlags(LabelOptions, PrecisionFlags):
 
 
 def main() -> None:
+    """Run `ernie-m fit`."""
     flags = parse_options(FitFlags, None, __name__)
     setup_console()
     output = Path(flags.output)
@@ -98,13 +99,18 @@ def main() -> None:
 def fit_labels(
     flags: FitFlags, kind: str | None, training: Sequence[NamedFile], tests: Sequence[NamedFile]
 ) -> bool:
-    """Train on labels or numbers of texts. All files are read before the model is loaded.
+    """Train a classifier or regression model on tables of labeled texts, evaluate it, and print the scores.
+
+    All files are read before the model is loaded.
+
+    Args:
+        kind: the task; None: inferred from the files.
 
     Returns:
-        False after SIGTERM.
+        Whether training finished; False after a stop request (SIGTERM).
 
     Raises:
-        UserError: a file or a row is invalid, or the rows cannot be evaluated; with file and line.
+        UserError: a file or a row is invalid, or the rows cannot be evaluated; names the file and line.
     """
     from ernie_m.fit.labeled_rows import load_dataset, raise_errors
 

@@ -42,7 +42,7 @@ INTERRUPTED = 130  # the exit code after Ctrl-C
 
 @dataclass(kw_only=True)
 class LaunchFlags:
-    """The official flags, and --master_port."""
+    """Command-line options of launch.py: the official flags, and --master_port."""
 
     node_ips: str = "127.0.0.1"
     """Comma-separated addresses of all nodes, the master first."""
@@ -83,7 +83,7 @@ class LaunchFlags:
 
 
 def visible_gpus() -> list[str]:
-    """Return the labels of the GPUs that Paddle can use.
+    """Return the labels of the GPUs that Paddle can use, as in CUDA_VISIBLE_DEVICES; [] without GPUs.
 
     Raises:
         UserError: as `check_paddle`.
@@ -99,10 +99,10 @@ def visible_gpus() -> list[str]:
 
 
 def gpus_to_use(flags: LaunchFlags, visible: list[str]) -> list[str]:
-    """Return the labels of --selected_gpus, or of all GPUs; empty without GPUs.
+    """Return the labels of the GPUs to use: --selected_gpus, by default all; [] without GPUs.
 
     Args:
-        visible: see `visible_gpus`.
+        visible: the labels of all GPUs, from `visible_gpus`.
 
     Raises:
         UserError: a selected GPU is unknown, or --nproc_per_node exceeds the number of GPUs.
@@ -119,10 +119,15 @@ def gpus_to_use(flags: LaunchFlags, visible: list[str]) -> list[str]:
 def environments(
     flags: LaunchFlags, script: Sequence[str], processes: int, gpus: list[str]
 ) -> list[dict[str, str]]:
-    """Return the environment variables with the rank of each process of this node.
+    """Return the environment variables of paddle.distributed for each process of this node.
 
-    They are the variables of paddle.distributed. The processes meet at the port of the master. The other
-    ports are only labels, because each process chooses its own.
+    The processes connect to the port of the master. The other ports are only labels, because each process
+    chooses its port itself.
+
+    Args:
+        script: the script and its arguments.
+        processes: the number of processes on each node.
+        gpus: the labels of the GPUs, one per process; empty on a CPU.
     """
     # All nodes run the same command and must derive the same port, from 20000 to 29999.
     port = flags.master_port or 20000 + zlib.crc32("\0".join([flags.node_ips, *script]).encode()) % 10000
@@ -152,15 +157,15 @@ def environments(
 def run_processes(
     commands: Sequence[Sequence[str]], rank_environments: list[dict[str, str]], logs: Path
 ) -> int:
-    """Start the processes of this node and wait for them.
+    """Start the processes of this node, and wait for them.
 
-    The first process prints on the console, the others to `logs`. Signals are forwarded to all. After one has
-    failed, the others are killed if they do not exit soon.
+    The first process prints on the console, the others to `logs`. Signals are forwarded to all processes. If
+    one fails, the others are killed after `GRACE` seconds.
 
     Args:
-        commands: the command of each.
+        commands: the command of each process.
         rank_environments: the additional environment variables of each process.
-        logs: the directory for the output of all but the first.
+        logs: the directory for the output of all processes except the first.
 
     Returns:
         The exit code: 0, or the code of the first process that failed.
@@ -191,7 +196,11 @@ def run_processes(
 
 
 def wait_for(processes: list[subprocess.Popen], logs: Path) -> int:
-    """Wait for the processes; see `run_processes`."""
+    """Wait for the processes of this node, kill the others if one fails, and return the exit code.
+
+    Args:
+        logs: see `run_processes`.
+    """
     codes: list[int | None] = [None]  # None: running
     while None in codes and not {*codes} - {None, 0, INTERRUPTED}:
         time.sleep(0.05)
@@ -217,6 +226,11 @@ def wait_for(processes: list[subprocess.Popen], logs: Path) -> int:
 
 
 def main() -> None:
+    """Run launch.py.
+
+    Raises:
+        UserError: the script does not exist, or a flag is invalid.
+    """
     words = sys.argv[1:]
     script = [*dropwhile(lambda word: not word.endswith(".py"), words)]
     flags = parse_options(LaunchFlags, words[: len(words) - len(script)], __name__)

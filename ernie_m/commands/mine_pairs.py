@@ -9,7 +9,7 @@ from ernie_m.utils.logging import setup_console
 
 
 def main() -> None:
-    """Mine pairs from the texts in the options."""
+    """Run `ernie-m mine_pairs`."""
     options = parse_options(MiningOptions, None, __name__)
     setup_console()
     mine_pairs(options)

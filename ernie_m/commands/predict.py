@@ -50,7 +50,7 @@ _FOR_TASKS = {
 
 @dataclass
 class PredictFlags(ModelFlags, LabelOptions):
-    """Options of the prediction."""
+    """Command-line options of `ernie-m predict`."""
 
     task: Literal[tuple(TASKS)] | None = None
     """Task to predict (default: the task of the model's head)."""
@@ -80,6 +80,7 @@ class PredictFlags(ModelFlags, LabelOptions):
 
 
 def main() -> None:
+    """Run `ernie-m predict`."""
     flags = parse_options(PredictFlags, None, __name__)
     # Imported here, so that --help is fast.
     from ernie_m.inference.load import load
@@ -95,7 +96,7 @@ def main() -> None:
 
     options = flags.options()
     settings = read_settings(flags.model)
-    columns = learned_columns(flags.model, settings)
+    columns = read_trained_columns(flags.model, settings)
     errors = RowErrors("standard input" if flags.input == "-" else flags.input, flags.on_error == "skip")
     path = Path(flags.input)
 
@@ -137,7 +138,7 @@ def main() -> None:
 
 
 def choose_task(flags: PredictFlags, model: "LoadedModel") -> str:
-    """Determine the task.
+    """Return the task to predict: --task, or the task of the model's head.
 
     Raises:
         UserError: the task is not specified, the model is for another task, or an option is for another task.
@@ -164,11 +165,15 @@ def read_settings(model: str) -> dict[str, Any]:
     return settings if isinstance(settings, dict) else {}
 
 
-def learned_columns(model: str, settings: dict[str, Any]) -> dict[str, str]:
-    """Return the columns of the training table, by option.
+def read_trained_columns(model: str, settings: dict[str, Any]) -> dict[str, str]:
+    """Return the columns of a model's training table: option -> column name.
+
+    Args:
+        model: the directory of the model, for errors.
+        settings: the content of config.json.
 
     Raises:
-        UserError: they are invalid in config.json.
+        UserError: the columns in config.json are invalid.
     """
     columns = settings.get(COLUMNS, {})
     if not (isinstance(columns, dict) and all(isinstance(name, str) for name in columns.values())):

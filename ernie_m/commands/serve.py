@@ -14,7 +14,7 @@ from ernie_m.utils.logging import logger, setup_console
 
 @dataclass(kw_only=True)
 class ServeFlags(ModelFlags):
-    """Options of the server."""
+    """Command-line options of `ernie-m serve`."""
 
     model: Names
     """Checkpoints in any supported format, or directories of ernie-m export, each for a different task."""
@@ -47,6 +47,7 @@ class ServeFlags(ModelFlags):
 
 
 def main() -> None:
+    """Run `ernie-m serve`."""
     flags = parse_options(ServeFlags, None, __name__)
     # Imported here, so that --help is fast.
     try:

@@ -28,8 +28,8 @@ from ernie_m.utils.output_lock import write_fingerprint
 from ernie_m.utils.paddle_settings import read_cpu
 
 _PLAN = "train.json"  # in the output: the inputs of the plan
-# Command -> a function of its arguments.
-_PROGRAMS = {
+# Command -> a function that runs it with its arguments.
+_COMMANDS = {
     "prepare": prepare,
     "train_vocab": train_vocab,
     "run_retrieval": lambda words: run(parse_options(RetrievalFlags, words)),
@@ -38,7 +38,7 @@ _PROGRAMS = {
 
 @dataclass
 class TrainFlags(TableOptions):
-    """Options of the training."""
+    """Command-line options of `ernie-m train`."""
 
     sources: list[str] = option(positional=True)
     """Directories or files of sentence pairs: en-de.tsv, .csv or .tmx, train.en next to train.de, or
@@ -53,6 +53,11 @@ class TrainFlags(TableOptions):
 
 
 def main() -> None:
+    """Run `ernie-m train`.
+
+    Raises:
+        UserError: the output has other files, or a file or an option is invalid.
+    """
     flags = parse_options(TrainFlags, None, __name__)
     output = Path(flags.output)
     pairs = output / "pairs"
@@ -74,8 +79,8 @@ def main() -> None:
     # Resume only with the same model, files and options.
     paths = chain.from_iterable(pair_files(file.files)[0] for file in found)
     digests = {path: sha256_of(path) for path in paths}
-    identity = {"model": flags.model, "files": digests, "options": options}
-    write_fingerprint(output / _PLAN, identity, "choose a new folder")
+    fingerprint = {"model": flags.model, "files": digests, "options": options}
+    write_fingerprint(output / _PLAN, fingerprint, "choose a new folder")
 
     # Log the estimated time of each step, then run the steps; completed ones are skipped.
     facts = read_json(pairs / FOUND)
@@ -105,15 +110,19 @@ def main() -> None:
 
 
 def carry_out(step: Command, location: str = "") -> None:
-    """Run a step in this process, unless it is complete. Exit after a stop request."""
+    """Run a command of the plan in this process, unless it is complete. Exit after a stop request.
+
+    Args:
+        location: the number of the command in the plan, for the output.
+    """
     if step.result.exists():
         say(f"{location}{step.purpose}: done")
         return
     say(f"{location}{step.purpose}")
-    program, *words = map(str, step.words)
+    command, *words = map(str, step.words)
     code = 0
     try:
-        _PROGRAMS[program](words)
+        _COMMANDS[command](words)
     except (KeyboardInterrupt, SystemExit):
         code = 130
     if code or not step.result.exists():

@@ -1,4 +1,4 @@
-"""Classification of sentences and sentence pairs: XNLI, PAWS-X."""
+"""Classification and regression of texts and pairs of texts, such as XNLI and PAWS-X."""
 
 import math
 import os
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 
 
 class Classification(Head[Examples]):
-    """Classify the pooled first token; the metric is accuracy.
+    """Single-label classification of texts or pairs of texts; the metric is accuracy.
 
     Args:
         labels: label names in the order of their ids.
-        max_seq_len: maximum input length in tokens.
+        max_seq_len: maximum length of an input in tokens.
         named: whether the label column of a file contains names instead of ids.
-        prompt: the prefix of every text_a.
-        pairs: whether the rows must be pairs of texts or single texts; None: the first file decides.
+        prompt: the prompt prepended to every text_a.
+        pairs: whether the rows must be pairs of texts; None: as in the first file.
     """
 
     name = CLASSIFICATION
@@ -72,23 +72,26 @@ class Classification(Head[Examples]):
         return {"pairs": self.pairs, "multi_label": self.multi_label}
 
     def read(self, path: str | os.PathLike, purpose: str) -> Examples:
-        """Read and check a file."""
+        """Read and validate a file; log a warning about labels without training rows."""
         # None: the label column contains ids.
         label_map = {label: id_ for id_, label in enumerate(self.labels)} if self.named else None
         examples = read_classification(path, label_map, len(self.labels), labels=purpose != "test")
-        self.look_at(examples, path)
+        self.check_pairs(examples, path)
         if purpose == "train":
-            learned = {*examples.targets.tolist()}
-            absent = [label for id_, label in enumerate(self.labels) if id_ not in learned]
+            present = {*examples.targets.tolist()}
+            absent = [label for id_, label in enumerate(self.labels) if id_ not in present]
             if absent:
                 logger.warning("%s: no row has label %s, so it is not trained", path, ", ".join(absent))
         return examples
 
-    def look_at(self, examples: Sequence[Example], path: str | os.PathLike) -> None:
-        """Check whether the rows are pairs of texts.
+    def check_pairs(self, examples: Sequence[Example], path: str | os.PathLike) -> None:
+        """Check that all files have pairs of texts, or all have single texts, and set `pairs`.
+
+        Args:
+            path: the file of the examples, for errors.
 
         Raises:
-            UserError: some files have pairs and others single texts.
+            UserError: the file has pairs and the previous ones single texts, or the reverse.
         """
         are_pairs = examples[0].text_b is not None
         if self.pairs not in (None, are_pairs):
@@ -106,6 +109,7 @@ class Classification(Head[Examples]):
     def loss_and_counts(
         self, on_device: "LabeledBatch", outputs: dict[str, "Tensor"]
     ) -> tuple["Tensor", "Tensor | float", Any]:
+        """Compute the summed cross-entropy of a batch; see `Head.loss_and_counts`."""
         import paddle.nn.functional as F
 
         logits = outputs["logits"]  # [B, C]
@@ -114,16 +118,16 @@ class Classification(Head[Examples]):
         return loss, (logits.argmax(-1) == labels).sum(), len(labels)
 
     def decode(self, batch: ExampleBatch, outputs: Mapping[str, np.ndarray]) -> list[Any]:
-        """Return the class probabilities of each input, [C] float."""
+        """Return the label probabilities of each input, float64 [C]."""
         activation = sigmoid if self.multi_label else softmax
         return list(activation(outputs["logits"]))
 
     def answer(self, prediction: Any) -> dict[str, Any]:
-        """Return a prediction as JSON values, for ernie-m predict and the server."""
+        """Convert a prediction to JSON values, for ernie-m predict and the server."""
         return {"label": self.labels[prediction.argmax()], "probabilities": self.by_name(prediction)}
 
     def by_name(self, probabilities: np.ndarray) -> dict[str, float]:
-        """Return label -> probability, rounded to six decimals."""
+        """Return label -> probability, rounded to six decimals, from the probabilities by label id."""
         return {label: round(float(value), 6) for label, value in zip(self.labels, probabilities)}
 
     def score(self, data: Examples, predictions: list[Any], language: str) -> dict[str, float]:
@@ -141,19 +145,22 @@ class Classification(Head[Examples]):
         return self.score(data, [prediction] * len(data), "")
 
     def write(self, path: str | os.PathLike, data: Examples, predictions: list[Any]) -> None:
-        """Write a line per input: its qid, if any, and the `cells` of its prediction, separated by tabs."""
+        """Write a tab-separated line per input: the qid, if any, and the `cells` of the prediction."""
         with atomic_file(path, "w") as file:
             for example, prediction in zip(data, predictions, strict=True):
                 qid = [] if example.qid is None else [example.qid]
                 file.write("\t".join([*qid, *self.cells(prediction)]) + "\n")
 
     def cells(self, prediction: Any) -> list[str]:
-        """Return the cells of a prediction in the official format: label id, then probabilities."""
+        """Format a prediction as cells of the official format: label id, then probabilities."""
         return [str(prediction.argmax()), *(f"{probability:.6f}" for probability in prediction)]
 
 
 def get_labels(flags: FinetuneFlags, start: Checkpoint | None) -> tuple[list[str], bool]:
-    """Return the labels in the order of their ids, and whether the label column contains them instead of ids.
+    """Return the labels in the order of their ids, and whether the label column contains names, not ids.
+
+    Args:
+        start: the initial checkpoint; None: random weights.
 
     Raises:
         UserError: there is only one label, or --num_labels contradicts --init_checkpoint.
@@ -180,20 +187,21 @@ def get_labels(flags: FinetuneFlags, start: Checkpoint | None) -> tuple[list[str
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
-    """Return the softmax over the last axis, in float64."""
+    """Compute the softmax over the last axis, in float64."""
     logits = logits.astype(np.float64)
     exponentials = np.exp(logits - logits.max(axis=-1, keepdims=True))
     return exponentials / exponentials.sum(axis=-1, keepdims=True)
 
 
 def sigmoid(logits: np.ndarray) -> np.ndarray:
-    """Return the element-wise sigmoid, in float64."""
+    """Compute the element-wise sigmoid, in float64."""
     return 1 / (1 + np.exp(-logits.astype(np.float64)))
 
 
 class MultiLabelClassification(Classification):
-    """Multi-label classification: an independent sigmoid per label.
-    `ernie-m fit` trains and scores it. "reading" in config.json contains "multi_label".
+    """Multi-label classification, with an independent sigmoid per label, trained by `ernie-m fit`.
+
+    "reading" in config.json contains "multi_label".
     """
 
     multi_label = True
@@ -201,9 +209,9 @@ class MultiLabelClassification(Classification):
     def loss_and_counts(
         self, on_device: "LabeledBatch", outputs: dict[str, "Tensor"]
     ) -> tuple["Tensor", "Tensor | float", Any]:
-        """Return the summed losses of the texts, each the mean binary cross-entropy over its labels.
+        """Compute the mean binary cross-entropy over the labels, summed over the texts of a batch.
 
-        A text counts as correct if all of its labels are.
+        A prediction is correct if all labels of the text are correct.
         """
         import paddle.nn.functional as F
 
@@ -214,15 +222,16 @@ class MultiLabelClassification(Classification):
         return losses.mean(axis=1).sum(), is_right.sum(), len(targets)
 
     def answer(self, prediction: Any) -> dict[str, Any]:
-        """Return the labels with a probability above 0.5 (possibly none), and all probabilities."""
+        """Convert a prediction to JSON values: the labels with a probability above 0.5, and probabilities."""
         labels = [label for label, probability in zip(self.labels, prediction) if probability > 0.5]
         return {"labels": labels, "probabilities": self.by_name(prediction)}
 
 
 class Regression(Classification):
-    """Regression on the pooled first token, by mean squared error (--is_regression true).
-    Pearson's correlation selects the best checkpoint. The model is a classifier with one output, its only
-    label is "score", and "reading" in config.json contains "regression".
+    """Regression with mean squared error (--is_regression true); the metric is Pearson's correlation.
+
+    The model is a classifier with one output, whose only label is "score". "reading" in config.json contains
+    "regression".
     """
 
     metric = "pearson"
@@ -250,20 +259,21 @@ class Regression(Classification):
         return {"pairs": self.pairs, "regression": True}
 
     def read(self, path: str | os.PathLike, purpose: str) -> Examples:
+        """Read and validate a file with numbers as labels."""
         examples = read_classification(path, labels=purpose != "test", regression=True)
-        self.look_at(examples, path)
+        self.check_pairs(examples, path)
         return examples
 
     def loss_and_counts(
         self, on_device: "LabeledBatch", outputs: dict[str, "Tensor"]
     ) -> tuple["Tensor", "Tensor | float", Any]:
-        """Return the summed squared errors of a batch; accuracy does not apply."""
+        """Compute the sum of squared errors of a batch; the number of correct predictions is 0."""
         scores = outputs["logits"][:, 0]  # [B]
         errors = scores - on_device.targets.astype(scores.dtype)
         return errors.square().sum(), 0.0, len(scores)
 
     def measure(self, sums: Mapping[str, float]) -> str:
-        # nan if all steps were skipped
+        """Return the root mean squared error for a log line; nan if all steps were skipped."""
         error = math.sqrt(sums["loss"] / sums["steps"]) if sums["steps"] else math.nan
         return f"root mean squared error: {error:f}"
 
@@ -288,5 +298,5 @@ class Regression(Classification):
         return {}
 
     def cells(self, prediction: float) -> list[str]:
-        """Return the predicted number as a cell."""
+        """Format the predicted number as a cell."""
         return [f"{prediction:.6f}"]

@@ -1,4 +1,4 @@
-"""Custom metrics: a function of a file, FILE.py:FUNCTION (--metric)."""
+"""Custom metrics: a function in a Python file, FILE.py:FUNCTION (--metric)."""
 
 from collections.abc import Callable, Sequence
 from inspect import isfunction
@@ -14,11 +14,13 @@ CustomMetric = Callable[[Sequence[Any], Sequence[Any]], dict[str, float]]
 
 
 def load_metric(metric: str) -> tuple[str, CustomMetric]:
-    """Load the function of --metric; return its name, and the function with a check of its result.
+    """Load the function of --metric, and return its name and the function, with a check of its result.
+
+    The returned function raises UserError if the metric fails, or does not return a dict of finite numbers
+    that includes its name.
 
     Raises:
-        UserError: the file cannot be read, has an error or lacks the function. The function also raises it if
-            it fails, or returns no finite number under its name.
+        UserError: the file cannot be read, has an error, or lacks the function.
     """
     path, _, name = metric.partition(":")
     function = getattr(run_file(path, f"{__name__}.{Path(path).stem}"), name, None)

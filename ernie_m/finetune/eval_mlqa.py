@@ -1,4 +1,4 @@
-"""Exact match and F1 of answers, by MLQA's rules for each language or those of the official code."""
+"""Exact match and F1 of answers, normalized by MLQA's rules for each language or by those of SQuAD."""
 
 import functools
 import re
@@ -37,7 +37,7 @@ def exact_match(prediction: str, answers: Sequence[str], language: str, rules: s
 
 
 def f1(prediction: str, answers: Sequence[str], language: str, rules: str = "mlqa") -> float:
-    """Return the best bag-of-words F1 over the answers; 0.0 without a common word. See `exact_match`."""
+    """Return the highest bag-of-words F1 with any gold answer; arguments: see `exact_match`."""
     best = 0.0
     words = Counter(normalize(prediction, language, rules))
     for answer in answers:
@@ -52,11 +52,12 @@ def f1(prediction: str, answers: Sequence[str], language: str, rules: str = "mlq
 
 @functools.cache  # so that each name is logged once
 def rules_language(name: str) -> str:
-    """Return the language whose MLQA rules normalize answers, and log missing rules.
-    An unknown language has the rules for English. A known language without rules keeps its articles.
+    """Return the language whose MLQA rules normalize answers; log a warning if there are no rules for it.
+
+    For an unknown language, the result is English. The articles of a known language without rules are kept.
 
     Args:
-        name: a key of a language map or a file name that contains the language.
+        name: a key of a language map, or a file name that contains the language.
     """
     language = parse_language(name)
     if language not in _LANGUAGES:
@@ -73,10 +74,12 @@ def rules_language(name: str) -> str:
 def answer_scores(
     rows: Sequence[tuple[str, Sequence[str]]], name: str, rules: str = "mlqa"
 ) -> dict[str, float]:
-    """Return mean "f1" and "em" over (prediction, answers), in percent. See `exact_match`.
+    """Compute the mean F1 ("f1") and exact match ("em") of predictions, in percent.
 
     Args:
-        name: as in `rules_language`.
+        rows: the predicted answer and the gold answers of each question.
+        name: the language, or a file name that contains the language; see `rules_language`.
+        rules: "mlqa" or "squad".
     """
     language = rules_language(name) if rules == "mlqa" else ""
     sum_of_f1 = 0.0
@@ -88,9 +91,10 @@ def answer_scores(
 
 
 def normalize(text: str, language: str, rules: str = "mlqa") -> list[str]:
-    """Return the words of an answer in lower case, without punctuation and articles.
+    """Normalize an answer to a list of words in lower case, without punctuation and articles.
 
     Args:
+        language: the language of the answer, for MLQA's rules.
         rules: "mlqa", or "squad": English articles and ASCII punctuation for every language.
     """
     text = text.lower()
@@ -106,7 +110,8 @@ def normalize(text: str, language: str, rules: str = "mlqa") -> list[str]:
 
 @functools.cache
 def _punctuation() -> dict[int, None]:
-    """Return the characters that MLQA removes, as a table for `str.translate`.
+    """Return the characters that MLQA's rules remove, as a table for `str.translate`.
+
     They are Unicode punctuation (categories P*), and ASCII symbols such as $ + < = >.
     """
     codes = (code for code in range(sys.maxunicode) if unicodedata.category(chr(code)).startswith("P"))

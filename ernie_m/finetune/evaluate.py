@@ -1,4 +1,4 @@
-"""Prediction and evaluation of whole files, divided among the processes."""
+"""Prediction and evaluation of files, with batches divided among the processes."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ Scores = dict[str, dict[str, dict[str, float]]]  # pattern -> language -> metric
 
 
 class LanguageFile(NamedTuple):
-    """The file of one language that matches a pattern such as `dev.%s.tsv`, and its items."""
+    """A data file of one language, which matches a pattern such as `dev.%s.tsv`, and its items."""
 
     pattern: str
     language: str
@@ -31,12 +31,12 @@ class LanguageFile(NamedTuple):
 
 
 class FilePredictions(NamedTuple):
-    """Predictions of a model for a file.
+    """The predictions of a model for a file.
 
     Attributes:
         predictions: results of `Head.decode`, in the order of the file's items.
-        loss: mean over the items; 0 without labels.
-        seconds: elapsed time.
+        loss: the mean loss over the items; 0 without labels.
+        seconds: the elapsed time.
     """
 
     file: LanguageFile
@@ -53,14 +53,14 @@ def predict_files(
     labeled: bool,
     stop: ShutdownHandler,
 ) -> list[FilePredictions] | None:
-    """Predict every file. The processes divide each batch, and each of them receives all predictions.
+    """Predict files. Each batch is divided among the processes, and every process receives all predictions.
 
     Args:
         labeled: whether the files have labels, from which the loss is computed.
-        stop: tells whether any process received a request to stop.
+        stop: detects stop requests of any process.
 
     Returns:
-        The predictions; None on all processes if any of them was asked to stop.
+        The predictions for each file; None on all processes after a stop request.
     """
     world_size = distributed.world_size()
     batches_of_files = [
@@ -115,7 +115,11 @@ def evaluate_files(
     epoch: int,
     stop: ShutdownHandler,
 ) -> Scores | None:
-    """Score labeled files, and log a line for each. Return None if a process was asked to stop."""
+    """Evaluate on labeled files, and log the official line for each file.
+
+    Returns:
+        The metrics; None on all processes after a stop request.
+    """
     predicted = predict_files(task, engine, files, flags, labeled=True, stop=stop)
     if predicted is None:
         return None
@@ -147,10 +151,10 @@ def evaluate_files(
 def get_output_paths(
     test_files: Sequence[LanguageFile], test_set: str, test_save: str
 ) -> dict[str, LanguageFile]:
-    """Return the files of --test_set by the paths of their predictions, from --test_save.
+    """Return output path -> test file, by the patterns of --test_set and --test_save.
 
     Raises:
-        UserError: two paths are the same.
+        UserError: two test files have the same output path.
     """
     patterns = [pattern.strip() for pattern in test_set.split(",")]
     save_pattern_of = dict(zip(patterns, test_save.split(",")))
@@ -171,11 +175,14 @@ def predict_tests(
     step: int,
     stop: ShutdownHandler,
 ) -> bool:
-    """Write the predictions of the test files. Return False if a process was asked to stop.
+    """Predict the test files, and write the predictions.
 
     Args:
         tests: output path, to which .<epoch>.<step> is appended -> test file.
         epoch, step: the epoch and the step of the current weights.
+
+    Returns:
+        Whether the predictions were written; False after a stop request.
     """
     if not tests:
         return True

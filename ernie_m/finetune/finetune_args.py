@@ -1,5 +1,6 @@
-"""Flags of the fine-tuning commands. Reader processes import this file, so it does not import Paddle.
-FinetuneFlags has every official flag with its type and default.
+"""Flags of the fine-tuning commands, including every official flag with its type and default.
+
+The processes that build batches import this module, so it does not import Paddle.
 """
 
 from dataclasses import dataclass
@@ -48,9 +49,10 @@ _BY_HAND = ("panx", "conll")  # cannot be downloaded
 
 
 def _check_recipe_data(train_set: Path) -> None:
-    """Raise a UserError if a recipe's folder of training data, such as data/xnli, is missing.
+    """Check that the training data of a recipe, such as data/xnli, exists; the error tells how to get it.
 
-    The reader reports any other missing file.
+    Raises:
+        UserError: the directory is missing. Other missing files are reported when they are read.
     """
     folder = Path(*train_set.parts[:2])  # data/xnli of data/xnli/train/train.en.tsv
     parts = _PARTS_OF_DATA.get(folder.name)
@@ -79,16 +81,17 @@ class ModelFileFlags(VocabularyFlags):
 
     @property
     def named_files(self) -> tuple[str | None, str | None, str | None]:
-        """Return model config, vocabulary and SentencePiece model; None: the file next to the weights."""
+        """Paths of model configuration, vocabulary and SentencePiece model; None: next to the weights."""
         return self.ernie_config_path, self.vocab_path, self.piece_model_path
 
 
 @dataclass
 class TrainingFlags(ModelFileFlags, ComputeFlags):
-    """The flags that all fine-tuning commands share.
+    """The flags of all fine-tuning commands.
 
     Attributes:
-        beside_run: patterns of the reports and predictions that the command writes to --checkpoints.
+        beside_run: regular expressions of the reports and predictions that the command writes to
+            --checkpoints.
     """
 
     beside_run: ClassVar[tuple[str, ...]]
@@ -176,20 +179,20 @@ class TrainingFlags(ModelFileFlags, ComputeFlags):
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """Return the seeds, in the order in which they run."""
+        """The seeds, in the order in which they are trained."""
         return self.random_seed or (1,)
 
     @property
     def start(self) -> str | None:
-        """Return the initial checkpoint; None: random weights."""
+        """The path of the initial checkpoint; None: random weights."""
         return self.init_checkpoint or self.init_pretraining_params
 
 
 class PredictionFlags(NamedTuple):
-    """The flags that evaluation and prediction of whole files use.
+    """The flags of evaluation and prediction.
 
     Attributes:
-        batch_size: items per process, or padded tokens with `in_tokens`.
+        batch_size: the batch size per process in items, or with `in_tokens` in tokens including padding.
     """
 
     batch_size: int
@@ -351,12 +354,16 @@ class FinetuneFlags(TrainingFlags):
 
     @property
     def prediction(self) -> PredictionFlags:
-        """Return the flags of evaluation and prediction."""
+        """The flags of evaluation and prediction."""
         batch_size = self.predict_batch_size or self.batch_size
         return PredictionFlags(batch_size, self.in_tokens, self.stall_ends_seconds)
 
     def check(self) -> None:
-        """Reject missing and contradictory flags before any file is read."""
+        """Check that no flags are missing or contradictory, before any file is read.
+
+        Raises:
+            UserError: a flag is missing, or flags contradict each other.
+        """
         if not (self.do_train or self.do_val or self.do_test):
             raise UserError("nothing to do: --do_train, --do_val and --do_test are all false")
         missing = []
@@ -383,7 +390,7 @@ class FinetuneFlags(TrainingFlags):
 
 
 def log_ineffective_flags(options: Any) -> None:
-    """Log one line for each flag of the command line that has no effect."""
+    """Log each flag on the command line that has no effect, and why."""
     options_by_name = list_options(type(options))
     for name in options.on_command_line:
         marks = options_by_name[name].metadata

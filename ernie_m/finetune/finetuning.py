@@ -1,4 +1,4 @@
-"""Fine-tuning on labeled files: the task that `ernie_m.finetune.run_seeds` trains."""
+"""Fine-tuning on labeled files: setup of a task, reading of its files, and its training run."""
 
 import math
 from bisect import bisect_left
@@ -82,14 +82,15 @@ PROCEDURES = {
 def make_task(
     task_class: type[Head], official_class: type[Head] | None, flags: FinetuneFlags, opened: OpenedModel
 ) -> Head:
-    """Make the task for the flags.
+    """Create the task for the flags of a command.
 
     Args:
-        official_class: see `run_finetuning`.
-        flags: as `apply_model_defaults` returns them.
+        task_class, official_class: see `run_finetuning`.
+        flags: the flags after `apply_model_defaults`.
+        opened: the initial model.
 
     Raises:
-        UserError: the flags do not fit the model or each other.
+        UserError: a flag contradicts the model or another flag.
     """
     if official_class:
         logger.info("official_compat %s: %s", flags.official_compat, PROCEDURES[flags.official_compat])
@@ -106,10 +107,10 @@ def make_task(
 
 
 def check_head(task: Head, checkpoint: Checkpoint, label_map: str | None) -> Checkpoint:
-    """Return the checkpoint of --init_checkpoint, which must be fine-tuned for the task.
+    """Check that --init_checkpoint was fine-tuned for the task, and return its checkpoint.
 
     Args:
-        label_map: --label_map_config; None: the task has the labels of the checkpoint.
+        label_map: the value of --label_map_config; None: the task has the labels of the checkpoint.
 
     Raises:
         UserError: the head or the labels do not match the task; see `head_error`.
@@ -131,10 +132,7 @@ def check_head(task: Head, checkpoint: Checkpoint, label_map: str | None) -> Che
 
 
 def head_error(task: Head, checkpoint: Checkpoint) -> str:
-    """Return why a checkpoint has no usable classifier for a task, or "".
-    The classifier may be missing, or it may be for another task, for regression, or multi-label where the
-    task is not, or the reverse.
-    """
+    """Return the reason why a checkpoint has no usable classifier for a task; "" if it has one."""
     # A multiple-choice head has one output, as a regression head has.
     head_task = CLASSIFICATION if checkpoint.task == CHOICE else checkpoint.task
     if head_task not in (None, task.name):
@@ -151,18 +149,19 @@ def head_error(task: Head, checkpoint: Checkpoint) -> str:
 
 
 def _are_named(labels: Sequence[str]) -> bool:
-    """Return whether a checkpoint has label names; without a label map in training it has numbers."""
+    """Return whether the labels of a checkpoint are names, not ids (training without a label map)."""
     return labels not in ([], default_label_names(len(labels)))
 
 
 def load_head(task: Head, start: Checkpoint | None) -> Checkpoint | None:
-    """Return the checkpoint of --init_pretraining_params if it has a classifier for the task, and log it.
-    The official function loads every parameter with a matching name. Here the classifier must also have the
+    """Return the checkpoint of --init_pretraining_params if its classifier matches the task, and log this.
+
+    The official function loads every parameter with a matching name. Here, the classifier must also have the
     labels of the task, in any order.
 
     Returns:
-        The checkpoint, with the outputs of its classifier in the order of the task's labels; None: it has no
-            matching classifier.
+        The checkpoint, with the outputs of its classifier in the order of the task's labels; None if the
+        classifier is missing or does not match.
     """
     if start is None or "classifier.weight" not in start.tensors:
         return None
@@ -191,7 +190,12 @@ def load_head(task: Head, start: Checkpoint | None) -> Checkpoint | None:
 
 
 def read_files(task: Head, patterns: str, purpose: str, language_map: str | None) -> list[LanguageFile]:
-    """Read all files of --dev_set or --test_set, in the order of the patterns, then of the languages.
+    """Read the files of --dev_set or --test_set, in the order of the patterns and then of the languages.
+
+    Args:
+        patterns: the value of --dev_set or --test_set.
+        purpose: "dev" or "test".
+        language_map: the value of --lang_map_config.
 
     Raises:
         UserError: a file is missing or invalid.
@@ -214,7 +218,7 @@ def read_files(task: Head, patterns: str, purpose: str, language_map: str | None
 
 
 def add_metric(task: Head, metric: str, dev_files: Sequence[LanguageFile]) -> None:
-    """Score and select with the function of --metric, after a trial with gold predictions.
+    """Set the function of --metric as the metric of a task, after testing it on gold labels.
 
     Raises:
         UserError: see `load_metric`.
@@ -229,7 +233,7 @@ def add_metric(task: Head, metric: str, dev_files: Sequence[LanguageFile]) -> No
 def check_rows(
     task: Head, train_paths: Sequence[str], train_set: Sequence[Any], files: Sequence[LanguageFile]
 ) -> None:
-    """Warn of truncated rows, equal texts with different labels, and test rows in the training data."""
+    """Log warnings about truncated rows, conflicting labels, and evaluation rows in the training data."""
     has_ids = task.name == CLASSIFICATION and not task.preprocessing().get("regression")
     named: list[tuple[str | Path, Any]] = [(path, train_set) for path in train_paths]  # one, or none
     trained = None  # `input_hash` of the training rows
@@ -246,13 +250,14 @@ class FinetuningRun(MultiSeedTraining):
     """Fine-tuning of a task on labeled files; see `ernie_m.training.trainer.Trainable`.
 
     Args:
-        task: the task to train.
+        task: the task.
         flags: the flags after `apply_model_defaults`.
-        opened: the model that every seed starts from.
+        opened: the initial model of every seed.
         train_set: the training examples.
-        train_paths: their file, --train_set, if they come from one.
+        train_paths: the file of the training examples; empty if they are not from a file.
         dev_files: the files of --dev_set.
-        head: the checkpoint of `opened` with a classifier for the task; None: a new classifier is trained.
+        head: the checkpoint of `opened` with a classifier for the task; None: the classifier is initialized
+            randomly.
 
     Raises:
         UserError: --select_on is not a language with a dev file.
@@ -303,6 +308,7 @@ class FinetuningRun(MultiSeedTraining):
 
     @cached_property
     def fingerprint(self) -> dict[str, Any]:  # type: ignore[override]  # `Trainer` reads it once, `fit` never
+        """The settings and digests that determine the result of the run, as JSON values."""
         return make_fingerprint(
             self.flags,
             stored_name(self.task.name),
@@ -322,7 +328,7 @@ class FinetuningRun(MultiSeedTraining):
         )
 
     def begin(self, seed: int, checkpoint: Path | None) -> Engine:
-        """Divide the rows into steps, choose the evaluation steps, and make model and optimizer."""
+        """Divide the examples into steps, choose the evaluation steps, and build model and optimizer."""
         flags = self.flags
         self.seed = seed
         self._batches = Batches(
@@ -372,11 +378,11 @@ class FinetuningRun(MultiSeedTraining):
     def make_engine(
         self, weights: Checkpoint | None, fine_tuned: bool = True, schedule_steps: int = 1, seed: int = 0
     ) -> Engine:
-        """Make a model in --dtype, identical on every process, and its engine.
+        """Build a model in --dtype, identical on every process, and its engine.
 
         Args:
             weights: the checkpoint; None: random weights.
-            fine_tuned: whether the checkpoint has the classifier of this task; otherwise it is random.
+            fine_tuned: whether to load the classifier from the checkpoint; otherwise it is random.
             schedule_steps: the length of the learning-rate schedule; irrelevant for prediction.
         """
         flags = self.flags
@@ -397,23 +403,31 @@ class FinetuningRun(MultiSeedTraining):
 
     @property
     def _unread(self) -> tuple[str, ...]:
+        """The prefixes of weight names that are neither loaded nor saved; see `unread`."""
         reads_pooler = TASKS[self.task.name].head_reads == POOLED and self.pooling != MEAN_OF_TOKENS
         return unread(self.start, reads_pooler)
 
     def batches(self, position: list[int] | None) -> Callable[[], Iterator[GlobalBatch]]:
+        """Return a function that yields the global batches from a saved position on; None: from the first."""
         epoch, index = position or (0, 0)  # `GlobalBatch.position`
         return partial(self._batches.stream, epochs=self.flags.epoch, epoch=epoch, index=index)
 
     def send(self, model: nn.Layer, data: GlobalBatch) -> list[tuple[Any, LabeledBatch]]:
+        """Send the micro-batches of a global batch to the device."""
         return self.task.send_batches(model, data.micro_batches)
 
     def loss(
         self, model: nn.Layer, micro_batch: tuple[Any, LabeledBatch]
     ) -> tuple[Tensor, dict[str, Tensor | float]]:
+        """Compute the loss of a micro-batch; see `Head.loss`."""
         return self.task.loss(model, micro_batch)
 
     def evaluate(self, engine: Engine, stop: ShutdownHandler) -> Evaluation | None:
-        """Score the dev files of all languages; those of the first pattern select the best checkpoint."""
+        """Evaluate on the dev files of all languages; the first pattern selects the best checkpoint.
+
+        Returns:
+            None after a stop request.
+        """
         epoch = self.epoch_at(engine.steps)
         scores = evaluate_files(self.task, engine, self.dev_files, self.flags.prediction, epoch, stop)
         if scores is None:
@@ -433,7 +447,7 @@ class FinetuningRun(MultiSeedTraining):
         return bisect_left(self._epoch_ends, step)  # the first epoch that ends with this step or later
 
     def line(self, interval: Interval) -> str:
-        """Return the official log line, after the epoch and its progress."""
+        """Return the log line of an interval: epoch, progress in the epoch, and the official line."""
         batch: GlobalBatch = interval.data
         progress = f"epoch: {batch.epoch}, progress: {batch.progress}/{len(self.train_set)}"
         return f"{progress}, {official_line(interval, self.total_steps, self.task.measure(interval.sums))}"
@@ -441,7 +455,7 @@ class FinetuningRun(MultiSeedTraining):
     def files(
         self, engine: Engine, masters: Mapping[str, Tensor], evaluation: Evaluation | None
     ) -> ModelFiles:
-        """Return the files of the model, with its preprocessing and its model card."""
+        """Return the files of the model, with its preprocessing settings and its model card."""
         flags = self.flags
         task = self.task
         fields = {"max_seq_len": flags.max_seq_len, "pooling": self.pooling, **task.preprocessing()}
@@ -468,8 +482,9 @@ class FinetuningRun(MultiSeedTraining):
 
 
 def effective_batch_size(flags: FinetuneFlags, processes: int) -> int:
-    """Return the number of examples per optimizer step over all processes, or of padded tokens (--in_tokens).
-    Log a warning if the processes cannot get equal shares.
+    """Return the batch size of an optimizer step over all processes, in examples or tokens (--in_tokens).
+
+    Log a warning if it cannot be divided equally among the processes.
     """
     total = flags.batch_size * (flags.recipe_devices or processes)
     if total % processes and not flags.in_tokens:

@@ -1,7 +1,8 @@
-"""Base class of the tasks with labeled files: classification, tagging, question answering.
-One class encodes the inputs and decodes the outputs in training, evaluation and prediction. Training makes a
-task from the flags. Prediction makes it from the labels and the key "reading" of the model's config.json. A
-model of ernie-m export runs without Paddle, so only the methods that run a Paddle model import it.
+"""Base class of the fine-tuning tasks: classification, tagging, question answering.
+
+The same class encodes inputs and decodes outputs in training, evaluation and prediction. Training creates it
+from the flags, prediction from the labels and the key "reading" of the model's config.json. Exported models
+run without Paddle, so only methods that run a Paddle model import it.
 """
 
 import math
@@ -29,18 +30,18 @@ Data = TypeVar("Data", bound=Sequence[Any])  # the items of a file
 
 
 class Head(ABC, Generic[Data]):
-    """Features, loss, decoding and metric of one task. Subclasses define the methods of the first part.
+    """Tokenization, loss, decoding and metrics of a fine-tuning task.
 
     Attributes:
-        name: one of `ernie_m.model.tasks`; stored in config.json and in the model card.
-        metric: the key of `score`, or of the result of `custom_metric`, that selects the best checkpoint;
-            larger is better.
-        custom_metric: the custom function of --metric, if any.
-        labels: label names in the order of their ids; None if the task has none.
+        name: the name of the task in `ernie_m.model.tasks`, stored in config.json and in the model card.
+        metric: the metric, of `score` or of `custom_metric`, that selects the best checkpoint; larger is
+            better.
+        custom_metric: the function of --metric; None: not set.
+        labels: label names in the order of their ids; None if the task has no labels.
         shuffles: whether training may shuffle the examples (--shuffle).
         official: whether inputs, loss and scores follow the official code (--official_compat).
-        encode: turns examples into features, and features into batches.
-        prompt: the prefix of every text.
+        encode: tokenizes examples, and collates features into batches.
+        prompt: the prompt prepended to every text.
     """
 
     name: str
@@ -57,67 +58,80 @@ class Head(ABC, Generic[Data]):
     @classmethod
     @abstractmethod
     def from_flags(cls, flags: FinetuneFlags, tokenizer: Tokenizer, start: Checkpoint | None = None) -> Self:
-        """Make the task from the flags. `start`: the checkpoint that they name."""
+        """Create the task from the flags of a command.
+
+        Args:
+            start: the initial checkpoint in the flags; None: random weights.
+        """
 
     def preprocessing(self) -> dict[str, Any]:
-        """Return the preprocessing settings except `max_seq_len`, for "reading" in config.json."""
+        """Return the task's preprocessing settings for "reading" in config.json, except `max_seq_len`."""
         return {}
 
     @abstractmethod
     def read(self, path: str | os.PathLike, purpose: str) -> Data:
-        """Read and check a data file. `purpose`: "train", "dev" or "test" (labels are not needed)."""
+        """Read and validate a data file.
+
+        Args:
+            purpose: "train", "dev", or "test" (labels are not required).
+        """
 
     def warn_truncated(self, name: str | os.PathLike, data: Data) -> None:
-        """Warn of truncated rows and of text that the vocabulary does not cover."""
+        """Log warnings about truncated rows, and about text that the vocabulary does not cover."""
         warn_truncated(name, data, self.encode, "rows")
 
     def baseline(self, data: Data) -> dict[str, float]:
-        """Return the scores of a model that always predicts the most frequent label; {} without labels."""
+        """Return the scores of the majority baseline, metric -> percent; {} if the task has none."""
         return {}
 
     def targets(self, batch: Any) -> np.ndarray:
-        """Return the targets of a batch, which are sent to the device with the ids."""
+        """Return the target array of a batch, which is sent to the device with the ids."""
         return batch.labels
 
     @abstractmethod
     def inputs(self, data: Data) -> np.ndarray:
-        """Return `input_hash` of each row, sentence or question of a file, int64 [N]."""
+        """Return the hash of each row, sentence or question of a file by `input_hash`, int64 [N]."""
 
     @abstractmethod
     def loss_and_counts(
         self, on_device: "LabeledBatch", outputs: dict[str, "Tensor"]
     ) -> tuple["Tensor", "Tensor | float", Any]:
-        """Return the summed loss of a batch, the number of correct decisions, and the number of decisions.
+        """Compute the summed loss of a batch, the number of correct predictions, and of all predictions.
 
         Args:
-            on_device: the batch on the device, with the result of `targets`.
+            on_device: the batch on the device, with its targets.
             outputs: the outputs of the model, by their names in `ernie_m.model.tasks`.
         """
 
     @abstractmethod
     def decode(self, batch: Any, outputs: Mapping[str, np.ndarray]) -> list[Any]:
-        """Turn the model's outputs into one prediction (numpy or plain values) per feature."""
+        """Convert the model's outputs for a batch to one prediction (NumPy or Python values) per feature."""
 
     @abstractmethod
     def score(self, data: Data, predictions: list[Any], language: str) -> Mapping[str, float]:
-        """Score the predictions of a whole file, in the order of its items: metric -> percent."""
+        """Compute the metrics of a file, metric -> percent.
+
+        Args:
+            predictions: a result of `decode` for each item of the file, in order.
+            language: the language of the file.
+        """
 
     @abstractmethod
     def predicted(self, data: Data, predictions: list[Any]) -> list[Any]:
-        """Return the predictions of a whole file for `custom_metric`: labels, numbers, tags or texts."""
+        """Convert the predictions for a file to labels, numbers, tags or texts, for `custom_metric`."""
 
     @abstractmethod
     def gold(self, data: Data) -> list[Any]:
-        """Return the gold values of a whole file in the format of `predicted`; all answers to a question."""
+        """Return the gold values of a file in the format of `predicted`; for a question, all gold answers."""
 
     @abstractmethod
     def write(self, path: str | os.PathLike, data: Data, predictions: list[Any]) -> None:
-        """Write the predictions of a file atomically, in the official format."""
+        """Write the predictions for a file in the official format, atomically."""
 
     # Running a model
 
     def send_batches(self, model: "nn.Layer", batches: Sequence[Any]) -> list[tuple[Any, "LabeledBatch"]]:
-        """Send batches to the device in one copy. Return (batch, batch on the device) for each."""
+        """Send batches to the device in one copy, and return (batch, batch on the device) for each."""
         from ernie_m.model.device import upload
         from ernie_m.model.packed_batch import LabeledBatch, PackedBatch
 
@@ -129,7 +143,7 @@ class Head(ABC, Generic[Data]):
         return list(zip(batches, upload(labeled), strict=True))
 
     def outputs(self, model: "nn.Layer", on_device: "LabeledBatch") -> dict[str, "Tensor"]:
-        """Run the model: output name -> float32 tensor (float64 if the model is float64)."""
+        """Run the forward pass: output name -> tensor in float32, or in float64 if the model is float64."""
         import paddle
 
         tensors = model(on_device.inputs)
@@ -142,25 +156,25 @@ class Head(ABC, Generic[Data]):
         return outputs
 
     def evaluation_loss(self, batch: Any, outputs: dict[str, "Tensor"], on_device: "LabeledBatch") -> float:
-        """Return the summed loss of the items of a batch, from which the mean over a file is computed."""
+        """Return the loss summed over the items of a batch, for the mean loss of a file."""
         total, _, _ = self.loss_and_counts(on_device, outputs)
         return float(total)
 
     def loss(
         self, model: "nn.Layer", micro_batch: tuple[Any, "LabeledBatch"]
     ) -> tuple["Tensor", dict[str, "Tensor | float"]]:
-        """Return the loss of a micro-batch from `send_batches`; see `Trainable.loss`."""
+        """Compute the loss of a micro-batch from `send_batches`; see `Trainable.loss`."""
         batch, on_device = micro_batch
-        # `batch.count` belongs to the whole step, `count` to this micro-batch.
+        # `batch.count` is of the whole step, `count` of this micro-batch.
         total, correct, count = self.loss_and_counts(on_device, self.outputs(model, on_device))
         return total / batch.count, {"correct": correct, "count": count}
 
     def measure(self, sums: Mapping[str, float]) -> str:
-        """Return the metric of a log line, from the sums over some steps."""
+        """Return the training metric of a log line, from sums over the steps since the last line."""
         return f"ave acc: {compute_accuracy(sums):f}"
 
     def predict(self, model: "nn.Layer", batch: Any, labeled: bool) -> tuple[list[Any], float]:
-        """Return the predictions for a batch, and its `evaluation_loss` (0 without labels)."""
+        """Predict a batch: the predictions of its items, and the `evaluation_loss`, 0 without labels."""
         _, on_device = self.send_batches(model, [batch])[0]
         outputs = self.outputs(model, on_device)
         loss = self.evaluation_loss(batch, outputs, on_device) if labeled else 0.0
@@ -168,7 +182,8 @@ class Head(ABC, Generic[Data]):
 
 
 def compute_accuracy(sums: Mapping[str, float]) -> float:
-    """Return the fraction of correct decisions, from the sums over some steps.
-    It is 0 without decisions, and nan if all steps were skipped.
+    """Compute the fraction of correct predictions from sums over steps.
+
+    The result is 0 without predictions, and nan if all steps were skipped.
     """
     return sums["correct"] / max(sums["count"], 1) if sums["steps"] else math.nan

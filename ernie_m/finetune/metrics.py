@@ -1,4 +1,4 @@
-"""Accuracy, correlations, entity F1, and the chunk F1 by which XTREME scores part-of-speech tags."""
+"""Metrics: accuracy, correlations, entity F1, and the chunk F1 of XTREME for part-of-speech tags."""
 
 from collections.abc import Sequence
 from itertools import chain
@@ -11,7 +11,7 @@ from ernie_m.reader.tag_schemes import find_entities
 
 
 class MatchCounts(NamedTuple):
-    """Number of gold items, predicted items and correct items (true positives)."""
+    """The numbers of gold items, predicted items, and correct items (true positives)."""
 
     gold: int
     predicted: int
@@ -35,9 +35,13 @@ class MatchCounts(NamedTuple):
 
 
 def entity_scores(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> MatchCounts:
-    """Count matching entities. An entity is correct if its first word, last word and type are.
+    """Count gold, predicted and matching entities, as conlleval of CoNLL-2002 and 2003 does.
 
-    It counts as conlleval, the script of CoNLL-2002 and 2003, and for parts of speech as XTREME.
+    An entity is correct if its first word, last word and type are correct. For parts of speech, the counts
+    are those of XTREME.
+
+    Args:
+        gold, predicted: the tags of each sentence.
     """
     gold_entities = find_entities(_concatenate_tags(gold))
     predicted_entities = find_entities(_concatenate_tags(predicted))
@@ -45,18 +49,18 @@ def entity_scores(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[st
 
 
 def _concatenate_tags(sentences: Sequence[Sequence[str]]) -> list[str]:
-    """Return the tags of all sentences, concatenated, with an O after each sentence to close its entities."""
+    """Concatenate the tags of all sentences, with an O after each sentence, which ends its last entity."""
     return list(chain.from_iterable([*tags, "O"] for tags in sentences))
 
 
 def accuracy(predicted: Sequence, labels: Sequence) -> float:
-    """Return the accuracy in percent. Both sequences have the same length, at least one."""
+    """Compute the accuracy in percent of two non-empty sequences of equal length."""
     correct = sum(int(prediction == label) for prediction, label in zip(predicted, labels, strict=True))
     return correct / len(labels) * 100  # in XTREME's order, which the last digit depends on
 
 
 def pearson(predicted: ArrayLike, labels: ArrayLike) -> float:
-    """Return Pearson's correlation in percent; 0 if either side is constant."""
+    """Compute Pearson's correlation in percent; 0 if the predictions or the labels are constant."""
     x = np.subtract(predicted, np.mean(np.asarray(predicted)))
     y = np.subtract(labels, np.mean(np.asarray(labels)))
     product_of_norms = np.sqrt((x @ x) * (y @ y))
@@ -64,12 +68,12 @@ def pearson(predicted: ArrayLike, labels: ArrayLike) -> float:
 
 
 def spearman(predicted: ArrayLike, labels: ArrayLike) -> float:
-    """Return Spearman's rank correlation in percent; ties get their mean rank."""
+    """Compute Spearman's rank correlation in percent; ties have their mean rank."""
     return pearson(_ranks(predicted), _ranks(labels))
 
 
 def _ranks(values: ArrayLike) -> np.ndarray:
-    """Return the rank of each number, from 1, float64 [n]; ties get their mean rank."""
+    """Return the rank of each number, from 1, float64 [n]; ties have their mean rank."""
     # `distinct_indices`: the index of each number among the distinct ones in ascending order.
     _, distinct_indices, counts = np.unique(values, return_inverse=True, return_counts=True)
     last_ranks = np.cumsum(counts)  # the highest rank of each distinct number

@@ -46,12 +46,12 @@ _MAX_ANSWER_LENGTH = 100
 
 
 class SpanScores(NamedTuple):
-    """The logits of one window. A span is any start with any end that is not before it.
+    """The logits of the answer spans in one window.
 
     Attributes:
-        start_logits: float32 [S], of the tokens at which an answer from this window may start.
+        start_logits: float32 [S], of the S tokens at which an answer in this window may start.
         end_logits: float32 [E], E >= S, of the tokens at which it may end, from the same first token on.
-        first_token: the index of the first token in the context.
+        first_token: the index of the first of these tokens in the context.
     """
 
     start_logits: np.ndarray
@@ -60,7 +60,7 @@ class SpanScores(NamedTuple):
 
 
 class Spans(NamedTuple):
-    """Spans of a context, best first: token indices int32 [K], logits float32 [K]."""
+    """K answer spans of a context, best first: token indices, int32 [K], and logits, float32 [K]."""
 
     first: np.ndarray
     last: np.ndarray
@@ -69,13 +69,13 @@ class Spans(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """One candidate answer.
+    """A candidate answer to a question.
 
     Attributes:
-        text: characters of the context.
-        start: index of the first character.
-        probability: softmax over the question's candidates of the sum of both logits.
-        start_logit, end_logit: logits of the first and the last token.
+        text: the characters of the context.
+        start: the index of the first character in the context.
+        probability: the softmax, over the candidates of the question, of the sum of both logits.
+        start_logit, end_logit: the logits of the first and the last token.
     """
 
     text: str
@@ -122,15 +122,15 @@ def select_best(spans_of_windows: Sequence[Spans], count: int) -> Spans:
 
 
 class QuestionAnswering(Head[AnswerWindows]):
-    """Predict the first and the last token of the answer; the metric is F1.
+    """Extractive question answering: predicts the first and last token of the answer; the metric is F1.
 
     An item is a window of a question's context. Training skips windows without the answer.
 
     Args:
-        cut: how contexts are divided into windows.
-        max_answer_length: maximum answer length in tokens.
-        n_best: maximum number of candidates per question.
-        rules: "mlqa" or "squad"; see `ernie_m.finetune.eval_mlqa`.
+        cut: the configuration of the windows.
+        max_answer_length: maximum length of an answer in tokens.
+        n_best: maximum number of candidate answers per question.
+        rules: the answer normalization, "mlqa" or "squad"; see `ernie_m.finetune.eval_mlqa`.
     """
 
     name = QUESTION_ANSWERING
@@ -163,10 +163,12 @@ class QuestionAnswering(Head[AnswerWindows]):
     def from_preprocessing(
         cls, preprocessing: PreprocessingConfig, tokenizer: Tokenizer, max_seq_len: int, n_best: int
     ) -> Self:
-        """Make the task for prediction, with windows of at most `max_seq_len` tokens.
+        """Create the task for prediction from the preprocessing settings of a model.
 
         Args:
-            preprocessing: the model's settings; missing values get the official recipe's defaults.
+            preprocessing: the settings; the defaults of missing values are those of the official recipe.
+            max_seq_len: maximum length of a window in tokens.
+            n_best: maximum number of candidate answers per question.
         """
         # A question has at most half of a window.
         half_window = (max_seq_len - windows.count_special_tokens(preprocessing.separators)) // 2
@@ -188,7 +190,7 @@ class QuestionAnswering(Head[AnswerWindows]):
         return windows.read_windows(path, purpose, self.tokenizer, self.cut, self.make_windows)
 
     def warn_truncated(self, name: str | os.PathLike, data: AnswerWindows) -> None:
-        """Warn of truncated questions and of contexts that the vocabulary does not cover."""
+        """Log warnings about truncated questions, and about contexts that the vocabulary does not cover."""
         warn_if_unsuited(name, self.tokenizer, [window.context_ids for window in sample_evenly(data)])
         most = self.cut.max_query_length
         log_truncated(name, sum(data.cut), len(data.cut), "questions", most, "max_query_length")
@@ -204,9 +206,9 @@ class QuestionAnswering(Head[AnswerWindows]):
     def loss_and_counts(
         self, on_device: "LabeledBatch", outputs: dict[str, "Tensor"]
     ) -> tuple["Tensor", "Tensor", Any]:
-        """Average the losses of start and end; windows without an answer have no loss.
+        """Compute the mean of the start and end losses, summed over the batch; see `Head.loss_and_counts`.
 
-        A prediction is correct if both start and end are correct.
+        Windows without an answer have no loss. A prediction is correct if both start and end are correct.
         """
         import paddle
         import paddle.nn.functional as F
@@ -214,19 +216,19 @@ class QuestionAnswering(Head[AnswerWindows]):
         is_pad = on_device.inputs.is_pad()  # [B, T]
         answers = on_device.targets  # [B, 2], the positions of start and end
 
-        def loss_of(logits: "Tensor", places: "Tensor") -> tuple["Tensor", "Tensor"]:
-            """Return the summed loss of the positions [B] of one end, and whether each is predicted [B]."""
+        def compute_loss(logits: "Tensor", positions: "Tensor") -> tuple["Tensor", "Tensor"]:
+            """Return the summed loss of the positions [B], and whether each is predicted correctly [B]."""
             # Padding is excluded, so that the loss does not depend on the other inputs of the batch.
             logits = paddle.where(is_pad, paddle.full_like(logits, _MASKED), logits)  # [B, T]
-            loss = F.cross_entropy(logits, places, reduction="sum", ignore_index=windows.NO_ANSWER)
-            return loss, logits.argmax(-1) == places
+            loss = F.cross_entropy(logits, positions, reduction="sum", ignore_index=windows.NO_ANSWER)
+            return loss, logits.argmax(-1) == positions
 
-        start_loss, start_correct = loss_of(outputs["start_logits"], answers[:, 0])
-        end_loss, end_correct = loss_of(outputs["end_logits"], answers[:, 1])
+        start_loss, start_correct = compute_loss(outputs["start_logits"], answers[:, 0])
+        end_loss, end_correct = compute_loss(outputs["end_logits"], answers[:, 1])
         return (start_loss + end_loss) / 2, (start_correct & end_correct).sum(), len(answers)
 
     def decode(self, batch: AnswerBatch, outputs: Mapping[str, np.ndarray]) -> list[Any]:
-        """Return the logits of each window, from the first token at which its answers may start."""
+        """Return the logits of each window as `SpanScores`."""
         predictions = []
         for row, (first_start, behind_starts) in enumerate(batch.start_ranges.tolist()):
             behind_context = int(batch.ends[row])
@@ -243,7 +245,10 @@ class QuestionAnswering(Head[AnswerWindows]):
         return predictions
 
     def score(self, data: AnswerWindows, predictions: list[Any], language: str) -> dict[str, float]:
-        """Return F1 and exact match ("em") over the questions, by the rules of the contexts' language."""
+        """Compute F1 ("f1") and exact match ("em") over the questions, in %.
+
+        Answers are normalized by the rules for the language of the contexts.
+        """
         rows = list(zip(self.predicted(data, predictions), self.gold(data), strict=True))
         # Without a language map, the file name contains the language.
         path = data.file.path
@@ -251,7 +256,7 @@ class QuestionAnswering(Head[AnswerWindows]):
         return answer_scores(rows, name, self.rules)
 
     def write(self, path: str | os.PathLike, data: AnswerWindows, predictions: list[Any]) -> None:
-        """Write {id: text} as JSON, and {id: candidates} to `nbest_<name>` in the same folder."""
+        """Write {question id: answer} as JSON, and {question id: candidates} to nbest_<name> beside it."""
         path = Path(path)
         texts = {}
         candidates = {}
@@ -274,13 +279,14 @@ class QuestionAnswering(Head[AnswerWindows]):
         return [question.answers for question in data.file.questions]
 
     def predicted(self, data: AnswerWindows, predictions: list[Any]) -> list[str]:
-        """Return the best answer to each question, or ""."""
+        """Return the text of the best answer to each question; "" without candidates."""
         return [answers[0].text if answers else "" for answers in self.rank(data, predictions)]
 
     def rank(self, data: AnswerWindows, predictions: list[Any]) -> list[list[Answer]]:
-        """Return the `n_best` best answers to each question of a file, best first.
+        """Return the `n_best` best answers to each question of a file, with distinct texts, best first.
 
-        The answers to a question have distinct texts.
+        Args:
+            predictions: the result of `decode` for each window.
         """
         answers = []
         for question in range(len(data.file.questions)):
@@ -291,7 +297,12 @@ class QuestionAnswering(Head[AnswerWindows]):
     def _rank_question(
         self, data: AnswerWindows, question: int, scores_of_windows: list[Any]
     ) -> list[Answer]:
-        """Return the `n_best` best answers to one question, by its index, from the scores of its windows."""
+        """Return the `n_best` best answers to a question, with distinct texts, best first.
+
+        Args:
+            question: the index of the question.
+            scores_of_windows: the result of `decode` for each window of the question.
+        """
         if not scores_of_windows:
             return []
         # Spans may share a text or have none (a single space). So consider more spans than answers, until
@@ -316,11 +327,11 @@ class QuestionAnswering(Head[AnswerWindows]):
         ]
 
     def _different_answers(self, data: AnswerWindows, question: int, spans: Spans) -> list[Answer]:
-        """Return the first `n_best` distinct texts, each with its best span; probabilities are still 0."""
+        """Return answers with the first `n_best` distinct texts of spans, with probability 0."""
         answers: dict[str, Answer] = {}
         columns = [array.tolist() for array in spans]  # the four fields of `Spans`
         for first, last, start_logit, end_logit in zip(*columns):
-            text, start = self.text_of(data, question, first, last)
+            text, start = self.get_text(data, question, first, last)
             if text and text not in answers:
                 answers[text] = Answer(
                     text, start, probability=0.0, start_logit=start_logit, end_logit=end_logit
@@ -329,8 +340,8 @@ class QuestionAnswering(Head[AnswerWindows]):
                     break
         return list(answers.values())
 
-    def text_of(self, data: AnswerWindows, question: int, first: int, last: int) -> tuple[str, int]:
-        """Return the context's characters from token `first` to `last`, and the index of the first one."""
+    def get_text(self, data: AnswerWindows, question: int, first: int, last: int) -> tuple[str, int]:
+        """Return the context's text from token `first` to `last`, and the index of its first character."""
         context = data.file.questions[question].context
         spans = data.spans[context]  # [tokens, 2], the character range of each token
         start = int(spans[first, 0])
@@ -344,9 +355,9 @@ class OfficialScores(NamedTuple):
     """The logits of one window, and the spans that the official code ranks.
 
     Attributes:
-        scores: the logits that `QuestionAnswering` ranks.
-        spans: the `n_best` best starts of the whole input, question included, each with the `n_best` best
-            ends, best start first; float64. Spans that are not answers of this window are dropped.
+        scores: the logits from which `QuestionAnswering` ranks answers.
+        spans: the `n_best` best starts of the whole input, including the question, each with the `n_best`
+            best ends, best start first; float64. Spans that are not answers in this window are dropped.
     """
 
     scores: SpanScores
@@ -354,9 +365,10 @@ class OfficialScores(NamedTuple):
 
 
 class OfficialAnswering(QuestionAnswering):
-    """The behavior of the official code, bugs included (--official_compat true; docs/tasks.md).
-    An answer consists of joined, normalized subwords. The scores of `QuestionAnswering`, whose answers are
-    character ranges of the text, are reported in addition.
+    """Question answering as in the official code, including bugs (--official_compat true; docs/tasks.md).
+
+    An answer consists of joined, normalized subwords. The metrics of `QuestionAnswering`, whose answers are
+    spans of the original text, are reported in addition.
     """
 
     metric = "f1 of subwords"
@@ -364,13 +376,13 @@ class OfficialAnswering(QuestionAnswering):
     shuffles = False  # the official code shuffles a list that it does not train on
 
     @cached_property
-    def of_text(self) -> QuestionAnswering:
-        """Return the task whose answers are characters of the text."""
+    def text_task(self) -> QuestionAnswering:
+        """The task whose answers are spans of the original text."""
         return QuestionAnswering(self.tokenizer, self.cut, self.max_answer_length, self.n_best, self.rules)
 
     @cached_property
     def tokenize_context(self) -> Callable[[str], list[str]]:
-        """Return a cached function from a context to its subwords, as questions share contexts."""
+        """A function that tokenizes a context; it caches the last result, as questions share contexts."""
 
         @lru_cache(maxsize=1)
         def tokenize(context: str) -> list[str]:
@@ -379,7 +391,7 @@ class OfficialAnswering(QuestionAnswering):
         return tokenize
 
     def decode(self, batch: AnswerBatch, outputs: Mapping[str, np.ndarray]) -> list[OfficialScores]:
-        """Return the scores of `QuestionAnswering`, each with the spans that the official code ranks."""
+        """Return the logits of each window, with the spans that the official code ranks."""
         predictions = []
         for row, scores in enumerate(super().decode(batch, outputs)):
             behind_context = int(batch.ends[row])
@@ -410,8 +422,9 @@ class OfficialAnswering(QuestionAnswering):
         return predictions
 
     def score(self, data: AnswerWindows, predictions: list[Any], language: str) -> dict[str, float]:
+        """Compute F1 and exact match, in %, of answers of subwords, and of answers of the original text."""
         of_subwords = super().score(data, predictions, language)
-        of_text = self.of_text.score(data, [prediction.scores for prediction in predictions], language)
+        of_text = self.text_task.score(data, [prediction.scores for prediction in predictions], language)
         return {
             **{f"{metric} of subwords": score for metric, score in of_subwords.items()},
             **{f"{metric} of text": score for metric, score in of_text.items()},
@@ -420,9 +433,9 @@ class OfficialAnswering(QuestionAnswering):
     def _rank_question(
         self, data: AnswerWindows, question: int, scores_of_windows: list[Any]
     ) -> list[Answer]:
-        """Return the best answers to a question, best first.
+        """Return the `n_best` best answers to a question, best first, as the official code.
 
-        Texts may repeat or be empty. Without any span the answer is the word "empty".
+        Texts may repeat or be empty. Without any span, the answer is "empty".
         """
         spans = [scores.spans for scores in scores_of_windows]
         if not any(len(spans_of_window.first) for spans_of_window in spans):
@@ -432,13 +445,13 @@ class OfficialAnswering(QuestionAnswering):
         answers = []
         columns = [array.tolist() for array in (*best, probabilities)]  # `Spans` has the first four
         for first, last, start_logit, end_logit, probability in zip(*columns):
-            text, start = self.text_of(data, question, first, last)
+            text, start = self.get_text(data, question, first, last)
             answers.append(Answer(text, start, probability, start_logit, end_logit))
         return answers
 
-    def text_of(self, data: AnswerWindows, question: int, first: int, last: int) -> tuple[str, int]:
-        """Return the joined subwords from token `first` to `last`, and their first index in the context."""
+    def get_text(self, data: AnswerWindows, question: int, first: int, last: int) -> tuple[str, int]:
+        """Return the joined subwords from token `first` to `last`, and their start in the context."""
         context = data.file.questions[question].context
-        pieces = self.tokenize_context(data.file.contexts[context])[first : last + 1]
-        text = "".join(piece.replace("▁", " ", 1) for piece in pieces).strip()
+        subwords = self.tokenize_context(data.file.contexts[context])[first : last + 1]
+        text = "".join(subword.replace("▁", " ", 1) for subword in subwords).strip()
         return text, int(data.spans[context][first, 0])

@@ -1,4 +1,4 @@
-"""Shared by all fine-tuning commands: log, output directory, fingerprint, engine, model files, report."""
+"""Setup of fine-tuning commands: log, output directory, fingerprint, engine, model files, report."""
 
 import hashlib
 import math
@@ -52,7 +52,7 @@ _READ = (
 
 
 def set_up(flags: TrainingFlags) -> None:
-    """Start a command: join the other processes, open the log, and log the command line."""
+    """Set up a fine-tuning command: join the other processes, open the log, and log the command line."""
     device = distributed.init(flags.use_cuda)
     use_kernels(flags.kernels)
     logging.setup(rank=distributed.rank(), is_copied=True)  # `output_dir` copies the log
@@ -66,7 +66,7 @@ def set_up(flags: TrainingFlags) -> None:
 
 @contextmanager
 def output_dir(flags: TrainingFlags, fingerprint: dict[str, Any]) -> Iterator[OutputDir]:
-    """Lock --checkpoints for a run.
+    """Lock the output directory --checkpoints for a run, as a context manager that yields it.
 
     Raises:
         UserError: another command is using it, or it contains another run.
@@ -79,7 +79,7 @@ def output_dir(flags: TrainingFlags, fingerprint: dict[str, Any]) -> Iterator[Ou
     rules = FolderRules(
         ways_out="choose another --checkpoints, or start over with --overwrite true. To train its model "
         f"further, start a new run in another --checkpoints, with --init_pretraining_params {its_model}",
-        # run.json first: if the removal is interrupted, the remaining files belong to no run.
+        # run.json first: if the removal is interrupted, the remaining files are of no run.
         contents=(*map(re.escape, (RUN, METRICS, CURVES)), *TRAINED, *flags.beside_run),
     )
     folder = OutputDir(
@@ -91,7 +91,7 @@ def output_dir(flags: TrainingFlags, fingerprint: dict[str, Any]) -> Iterator[Ou
         resume_from=step,
     )
     with folder.locked():
-        # A checkpoint belongs to one seed; other seeds may be trained in the same directory.
+        # A checkpoint is of one seed; other seeds may be trained in the same directory.
         folder.acquire({**fingerprint, "random_seed": list(flags.seeds)})
         # ./log/job.log.0, the official path, has the lines of all runs; this copy only those of this run.
         distributed.on_main(lambda: copy_log(folder.path / "log" / "job.log.0"))
@@ -99,7 +99,7 @@ def output_dir(flags: TrainingFlags, fingerprint: dict[str, Any]) -> Iterator[Ou
 
 
 def resumed_step(flags: TrainingFlags) -> Path | None:
-    """Return the checkpoint, possibly of another run, from which --init_checkpoint resumes."""
+    """Return the path of --init_checkpoint if it has a training state to resume from, otherwise None."""
     path = flags.init_checkpoint
     return Path(path) if path and has_state(Path(path)) else None
 
@@ -112,15 +112,17 @@ def make_fingerprint(
     tokenizer: Tokenizer,
     **more: Any,
 ) -> dict[str, Any]:
-    """Return the fingerprint of a run except its seeds, as JSON values.
+    """Return the fingerprint of a run, the settings and digests that determine its result, as JSON values.
+
+    The seeds are not included.
 
     Args:
-        task: its name.
+        task: the name of the task.
         starts: the initial checkpoint of each seed; None: random weights.
         more: additional values, such as digests of data files.
     """
     flags_that_decide = deciding_options(flags)
-    del flags_that_decide["random_seed"]  # a checkpoint belongs to one seed
+    del flags_that_decide["random_seed"]  # a checkpoint is of one seed
     return {
         "task": task,
         **flags_that_decide,
@@ -133,7 +135,8 @@ def make_fingerprint(
 
 def _digest_initial_weights(flags: TrainingFlags, starts: Iterable[Checkpoint | None]) -> str:
     """Return the digests of the initial weights of all seeds, or "random".
-    If --init_checkpoint has a training state, they are the initial weights of its run.
+
+    If --init_checkpoint has a training state, the digests are those in the fingerprint of its run.
 
     Raises:
         UserError: --init_checkpoint has a training state of another seed than --random_seed.
@@ -150,7 +153,7 @@ def _digest_initial_weights(flags: TrainingFlags, starts: Iterable[Checkpoint | 
 
 
 def _digest_weights(checkpoint: Checkpoint) -> str:
-    """Return the SHA-256 of the tensors, which is the same in every file format."""
+    """Return the SHA-256 of the tensors of a checkpoint, which is the same in every file format."""
     digest = hashlib.sha256()
     for name in sorted(checkpoint.tensors):
         array = checkpoint.tensors[name]
@@ -160,13 +163,18 @@ def _digest_weights(checkpoint: Checkpoint) -> str:
 
 
 def digest_files(paths: Iterable[str | Path]) -> str | None:
-    """Return the SHA-256 of the files' digests, in the given order; None without files."""
+    """Return the SHA-256 of the concatenated digests of files; None without files."""
     digests = "".join(sha256_of(path) for path in paths)
     return hashlib.sha256(digests.encode()).hexdigest() if digests else None
 
 
 def open_step(step: Path | None, start: Checkpoint | None) -> Checkpoint | None:
-    """Open the checkpoint that a run resumes from, unless it is `start`; without one, return `start`."""
+    """Open the checkpoint from which a run resumes.
+
+    Args:
+        step: the path of the checkpoint; None: the run does not resume.
+        start: the initial checkpoint, which is returned if the run does not resume or `step` is its path.
+    """
     if step is None or (start is not None and step == start.path):
         return start
     return open_checkpoint(step)
@@ -180,11 +188,12 @@ def make_engine(
     schedule: Schedule | None = None,
     loss_scaling: Mapping[str, Any] | None = None,
 ) -> Engine:
-    """Make the optimizer and the engine of a model.
+    """Build the optimizer and the engine of a model.
 
     Args:
+        total_steps: the length of the learning-rate schedule in steps.
         schedule: the learning-rate schedule; None: linear warm-up and decay.
-        loss_scaling: settings that only FinetuneFlags has; see `Precision`.
+        loss_scaling: the settings of fp16 loss scaling; see `Precision`.
     """
     warmup_steps = int(total_steps * flags.warmup_proportion)
     if flags.warmup_proportion and not warmup_steps and total_steps > 1:
@@ -206,7 +215,7 @@ def make_engine(
 
 
 def make_loop_config(flags: TrainingFlags) -> LoopConfig:
-    """Return the intervals of logging and saving, and the timeout of a stalled process."""
+    """Return the configuration of the training loop: logging and saving intervals, and the stall timeout."""
     return LoopConfig(
         log_steps=flags.skip_steps,  # the official name of this flag
         save_steps=flags.save_steps,
@@ -216,7 +225,11 @@ def make_loop_config(flags: TrainingFlags) -> LoopConfig:
 
 
 def official_line(interval: Interval, total_steps: int, measure: str) -> str:
-    """Return a log line in the official format. `measure`: such as "ave acc: 0.912"."""
+    """Format a log line as the official code.
+
+    Args:
+        measure: the metric, such as "ave acc: 0.912".
+    """
     steps = interval.sums["steps"]
     loss = interval.sums["loss"] / steps if steps else math.nan
     return (
@@ -227,10 +240,11 @@ def official_line(interval: Interval, total_steps: int, measure: str) -> str:
 
 
 class MultiSeedTraining(Trainable):
-    """Base class of the fine-tuning tasks, which train one seed after the other.
+    """Base class of fine-tuning runs, which train one seed after another.
 
     Attributes:
-        config, tokenizer: config and tokenizer of the model.
+        config: the configuration of the model.
+        tokenizer: the tokenizer of the model.
         seed: the current seed.
     """
 
@@ -239,9 +253,9 @@ class MultiSeedTraining(Trainable):
     seed: int
 
     def record(self, interval: Interval) -> dict[str, Any]:
-        """Return an interval's record: lr of the last step.
+        """Return the record of an interval for metrics.jsonl: step, learning rate, and mean loss.
 
-        The mean loss is None if all steps were skipped.
+        The loss is None if all steps were skipped.
         """
         return {
             "step": interval.steps,
@@ -262,8 +276,8 @@ class MultiSeedTraining(Trainable):
 
         Args:
             settings: "task", "labels" and "reading" for config.json.
-            facts: for the model card; steps, seed, command and scores are added.
-            leave_out: prefixes of weight names that are not written.
+            facts: the facts of the model card; steps, seed, command and scores are added.
+            leave_out: prefixes of the names of weights that are not written.
         """
         facts = {
             **facts,
@@ -291,7 +305,7 @@ def log_and_write_report(
     tables: Sequence[score_tables.Table],
     facts: Mapping[str, Any],
 ) -> None:
-    """Log the tables, and write them as <name>.txt, .md and .json into a folder."""
+    """Log score tables, and write them as <name>.txt, <name>.md and <name>.json to a directory."""
     logger.info(f"results\n{score_tables.to_text(tables)}")
     if distributed.is_main():
         score_tables.write_report(Path(folder), name, tables, facts)
@@ -309,7 +323,7 @@ _BY_HIDDEN_SIZE = {
 
 
 class _Amount(NamedTuple):
-    """Amount of training: each row `times` times, within `least` and `most` examples."""
+    """Amount of training: `times` epochs, but between `least` and `most` examples in total."""
 
     times: int
     least: int
@@ -326,21 +340,22 @@ _AMOUNTS = {
 
 
 def choose_hyperparameters(flags: FinetuneFlags, config: ErnieMConfig, rows: int, task: str) -> FinetuneFlags:
-    """Return the flags with hyperparameters for a model and a training set; given flags are kept.
+    """Choose learning rate, layer-wise decay and epochs by the sizes of model and training set.
 
     Args:
-        config: the config of the initial checkpoint.
-        rows: number of training rows. Fewer rows get more epochs.
+        flags: the flags; values on the command line are kept.
+        config: the configuration of the initial checkpoint.
+        rows: the number of training rows; fewer rows result in more epochs.
         task: one of `ernie_m.model.tasks.SUPERVISED_TASKS`.
     """
     size = min(largest for largest in _BY_HIDDEN_SIZE[task] if config.hidden_size <= largest)
-    rate, decay = _BY_HIDDEN_SIZE[task][size]
+    learning_rate, decay = _BY_HIDDEN_SIZE[task][size]
     amount = _AMOUNTS[task]
     examples = min(amount.most, max(amount.least, amount.times * rows))
     epochs = max(amount.fewest_epochs, round(examples / rows))
-    rates = {"learning_rate": rate, "layerwise_lr_decay": decay, "epoch": epochs}
+    chosen = {"learning_rate": learning_rate, "layerwise_lr_decay": decay, "epoch": epochs}
     suited: dict[str, Any] = {
-        name: value for name, value in rates.items() if name not in flags.on_command_line
+        name: value for name, value in chosen.items() if name not in flags.on_command_line
     }
     shape = f"{config.num_hidden_layers}-layer, {config.hidden_size}-wide"
     in_words = ", ".join(f"--{name} {value}" for name, value in suited.items()) or "as given"

@@ -1,4 +1,4 @@
-"""Word tagging: CoNLL, PAN-X, parts of speech; and tag files in CoNLL format."""
+"""Token classification of words, such as CoNLL, PAN-X and parts of speech, and output in CoNLL format."""
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -32,9 +32,7 @@ _MOST_ON_MARKS = 0.05  # maximum fraction of entities that start with a punctuat
 
 
 class TaggedSentence(NamedTuple):
-    """The words of a sentence, their gold tags (None if unknown) and their predicted tags.
-    A file in CoNLL format has a word with its tags per line, and a blank line after each sentence.
-    """
+    """The words of a sentence, with their gold tags (None if unknown) and their predicted tags."""
 
     words: Sequence[str]
     gold: Sequence[str] | None
@@ -42,15 +40,15 @@ class TaggedSentence(NamedTuple):
 
 
 class Tagging(Head[Sequence[Sentence]]):
-    """Token classification; the metric is entity F1 over words, as in conlleval.
+    """Token classification of words; the metric is entity F1, as in conlleval.
 
-    With the scheme NONE it is XTREME's F1; see `ernie_m.reader.tag_schemes.entities`.
+    With the scheme NONE, the metric is XTREME's F1; see `ernie_m.reader.tag_schemes.find_entities`.
 
     Args:
         labels: the tags in the order of their ids.
-        max_seq_len: window length in tokens.
+        max_seq_len: maximum length of a window in tokens.
         label_pieces: see `ernie_m.reader.task_reader.EncodeTagged`.
-        scheme: tag scheme of the files; see `ernie_m.reader.tag_schemes.SCHEMES`.
+        scheme: the tagging scheme of the files, a key of `ernie_m.reader.tag_schemes.SCHEMES`.
     """
 
     name = TOKEN_CLASSIFICATION
@@ -76,7 +74,11 @@ class Tagging(Head[Sequence[Sentence]]):
 
     @classmethod
     def from_flags(cls, flags: FinetuneFlags, tokenizer: Tokenizer, start: Checkpoint | None = None) -> Self:
-        """Make the task with the tags of the label map, or otherwise of the checkpoint."""
+        """Create the task with the tags of --label_map_config, or otherwise of the initial checkpoint.
+
+        Raises:
+            UserError: the tags are missing or invalid.
+        """
         if cls.official and flags.chunk_scheme == "NONE":
             raise UserError("--chunk_scheme NONE requires --official_compat false")
         if flags.label_map_config is not None:
@@ -94,7 +96,10 @@ class Tagging(Head[Sequence[Sentence]]):
     def from_preprocessing(
         cls, preprocessing: PreprocessingConfig, tokenizer: Tokenizer, labels: Sequence[str], max_seq_len: int
     ) -> Self:
-        """Make the task for prediction, which never truncates, even after training with --official_compat."""
+        """Create the task for prediction from the preprocessing settings of a model.
+
+        Sentences are split into windows, not truncated, also after training with --official_compat true.
+        """
         # `OfficialTagging.decode` reads the tag of a word at its leading subword.
         label_pieces = "leading" if preprocessing.official_compat else preprocessing.label_pieces
         return cls(tokenizer, labels, max_seq_len, label_pieces, preprocessing.chunk_scheme or "IOB")
@@ -110,15 +115,15 @@ class Tagging(Head[Sequence[Sentence]]):
         }
 
     def read(self, path: str | os.PathLike, purpose: str) -> list[Sentence]:
-        """Read and check a file; training files are also checked by `look_at`."""
+        """Read and validate a file; training files are also checked by `check_words`."""
         ids = {label: id_ for id_, label in enumerate(self.labels)}
         sentences = read_tagged(path, ids, self.scheme, labels=purpose != "test")
         if purpose == "train":
-            self.look_at(sentences, path)
+            self.check_words(sentences, path)
         return sentences
 
-    def look_at(self, sentences: Sequence[Sentence], path: str | os.PathLike) -> None:
-        """Detect how the words of training sentences are split, and warn if their tags seem misaligned."""
+    def check_words(self, sentences: Sequence[Sentence], path: str | os.PathLike) -> None:
+        """Set `marks_apart` by the training sentences, and log a warning if their tags seem misaligned."""
         self.marks_apart = has_marks_apart(sentences)
         begins = [id_ for id_, label in enumerate(self.labels) if label.startswith("B-")]
         share = entities_on_marks(sentences, begins)
@@ -132,7 +137,7 @@ class Tagging(Head[Sequence[Sentence]]):
     def loss_and_counts(
         self, on_device: "LabeledBatch", outputs: dict[str, "Tensor"]
     ) -> tuple["Tensor", "Tensor", Any]:
-        """Return the loss and the number of correct predictions over the labeled subwords."""
+        """Compute the summed cross-entropy of the labeled tokens of a batch; see `Head.loss_and_counts`."""
         import paddle.nn.functional as F
 
         logits = outputs["logits"]  # [R, T, C]
@@ -144,7 +149,7 @@ class Tagging(Head[Sequence[Sentence]]):
     def evaluation_loss(
         self, batch: TaggedBatch, outputs: dict[str, "Tensor"], on_device: "LabeledBatch"
     ) -> float:
-        """Return the sum over the sentences of the mean loss of their labeled subwords."""
+        """Compute the mean loss over the labeled tokens of each sentence, summed over the sentences."""
         logits = outputs["logits"].numpy().astype(np.float64)  # [R, T, C]
         logits -= logits.max(-1, keepdims=True)  # so that exp does not overflow
         log_probabilities = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
@@ -157,10 +162,10 @@ class Tagging(Head[Sequence[Sentence]]):
         return float((sums / counts).sum())
 
     def decode(self, batch: TaggedBatch, outputs: Mapping[str, np.ndarray]) -> list[Any]:
-        """Return the label ids of the words of each sentence, [words].
+        """Return the predicted label ids of each sentence, [words].
 
-        If several subwords of a word are labeled, the word gets the tag whose expansion (B-X I-X I-X ...) is
-        most likely.
+        If several tokens of a word are labeled, the word has the tag whose expansion (B-X I-X I-X ...) is the
+        most probable.
         """
         # [R, T, C], in float64 because `word_scores` sums along T.
         logits = outputs["logits"].astype(np.float64)
@@ -178,7 +183,7 @@ class Tagging(Head[Sequence[Sentence]]):
         return [self.tags(sentence.labels) for sentence in data if sentence.labels is not None]
 
     def measures(self, gold: Sequence[Sequence[int]], predicted: Sequence[Sequence[int]]) -> dict[str, float]:
-        """Compare the label ids of sentences: metric -> percent."""
+        """Compute the metrics from the label ids of sentences: metric -> percent."""
         gold_tags = [self.tags(labels) for labels in gold]
         predicted_tags = [self.tags(labels) for labels in predicted]
         scores = entity_scores(gold_tags, predicted_tags)
@@ -188,27 +193,25 @@ class Tagging(Head[Sequence[Sentence]]):
         return {"f1": scores.f1, "precision": scores.precision, "recall": scores.recall}
 
     def write(self, path: str | os.PathLike, data: Sequence[Sentence], predictions: list) -> None:
-        """Write each word with its gold tag, if known, and its predicted tag; see `write_conll`.
-        Log a warning with the number of truncated words.
-        """
+        """Write the words with their tags by `write_conll`, and log the number of truncated words."""
         write_conll(path, self.tagged(data, predictions))
         total = sum(len(sentence.words) for sentence in data)
         cut = sum(feature.cut for window in windows(data, WINDOW_EXAMPLES) for feature in self.encode(window))
         log_truncated(path, cut, total, "words", self.encode.max_seq_len)
 
     def tagged(self, data: Sequence[Sentence], predictions: list) -> Iterator[TaggedSentence]:
-        """Yield each sentence with its predicted tags."""
+        """Yield each sentence with its gold and predicted tags."""
         for sentence, labels in zip(data, predictions, strict=True):
             gold = None if sentence.labels is None else self.tags(sentence.labels)
             yield TaggedSentence(sentence.words, gold, self.tags(labels))
 
     def tags(self, labels: Sequence[int]) -> list[str]:
-        """Turn label ids into tags."""
+        """Convert label ids to tags."""
         return [self.labels[label] for label in labels]
 
 
 class OfficialPrediction(NamedTuple):
-    """Predicted and gold label ids of a sentence's subwords, [t] each, and predicted ids of its words."""
+    """The predicted and gold label ids of a sentence's tokens, [t] each, and the predicted ids of words."""
 
     predicted: np.ndarray
     gold: np.ndarray
@@ -216,16 +219,17 @@ class OfficialPrediction(NamedTuple):
 
 
 class OfficialTagging(Tagging):
-    """Training and evaluation as in the official code (--official_compat true), to reproduce its results.
-    The metric is F1 over subwords, including [CLS] and [SEP], of text truncated to --max_seq_len. Its recall
-    ignores entities that are truncated. F1 over words, as in conlleval, is reported in addition.
+    """Token classification as in the official code (--official_compat true), to reproduce its results.
+
+    The metric is F1 over subwords, including [CLS] and [SEP], of text truncated to --max_seq_len. The recall
+    ignores truncated entities. F1 over words, as in conlleval, is reported in addition.
     """
 
     metric = "f1 over subwords"
     official = True
 
     def decode(self, batch: TaggedBatch, outputs: Mapping[str, np.ndarray]) -> list[OfficialPrediction]:
-        """Return the tag of each word's first subword, or O for a word without subwords."""
+        """Return the predictions of each sentence; a word has the tag of its first token, or O."""
         subword_labels = outputs["logits"].argmax(-1)  # [R, T]; one window for each sentence
         window, first_subword, subword_count = batch.words.T  # [W] each
         outside = len(self.labels) - 1  # O has the last id
@@ -255,13 +259,14 @@ class OfficialTagging(Tagging):
 
 
 def _by_sentence(labels: np.ndarray, batch: TaggedBatch) -> list[np.ndarray]:
-    """Split the word labels of a batch, [W], by sentence."""
+    """Split the label ids of the words of a batch, [W], by sentence."""
     return np.split(labels, np.cumsum(batch.lengths)[:-1])
 
 
 def write_conll(path: str | os.PathLike, sentences: Iterable[TaggedSentence]) -> None:
-    """Write each word, its gold tag if known, and its predicted tag, in the format of conlleval.
-    White space within a word becomes "_", as does a word of white space only.
+    """Write a line per word: the word, its gold tag if known, and its predicted tag, as for conlleval.
+
+    A blank line ends each sentence. White space within a word becomes "_", as does a word of white space.
     """
     with atomic_file(path, "w", newline="\n") as file:
         for words, gold, predicted in sentences:

@@ -1,4 +1,4 @@
-"""Implementation of encode_vector.py: write the embeddings of texts to a new folder."""
+"""Implementation of encode_vector.py: computing the embeddings of texts, and writing them to .npy files."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -40,7 +40,7 @@ _HEADER_BYTES = 128  # size of the .npy header of a 2-D array
 
 
 def write_vectors(flags: EncodeVectorFlags) -> None:
-    """Run the command.
+    """Run encode_vector.py: compute the embeddings of --data_set, and write them to --output_dir.
 
     Raises:
         UserError: a file is missing or corrupt, or a flag is invalid for the model.
@@ -67,16 +67,16 @@ def write_vectors(flags: EncodeVectorFlags) -> None:
             write_official(*given)
         else:
             means = means_to_subtract(flags, encode, encoder) if flags.center_on else None
-            write_one_of_each(*given, means=means, normalize=encode.normalize)
+            write_embeddings(*given, means=means, normalize=encode.normalize)
         write_manifest(folder / MANIFEST)
     logger.info("%s texts: %s", f"{len(texts):,}", flags.output_dir)
 
 
 def open_encoder(flags: EncodeVectorFlags) -> tuple[EncodeTexts, SentenceEncoder]:
-    """Open a checkpoint or an exported model.
+    """Load the model of --init_pretraining_params as an encoder.
 
     Returns:
-        The text encoder, and its encoder of token ids.
+        The predictor of text embeddings, and its encoder of token ids.
 
     Raises:
         UserError: a file is invalid, or the model does not support the layer, length or pooling.
@@ -111,7 +111,7 @@ def open_encoder(flags: EncodeVectorFlags) -> tuple[EncodeTexts, SentenceEncoder
 def means_to_subtract(
     flags: EncodeVectorFlags, encode: EncodeTexts, encoder: SentenceEncoder
 ) -> LanguageCentering:
-    """Return the language means for --center_on, at the layer of the encoder.
+    """Return the language means to subtract by --center_on, at the layer of the encoder.
 
     Raises:
         UserError: the model has no means, or a file cannot be read.
@@ -131,7 +131,7 @@ def means_to_subtract(
 
 @contextmanager
 def growing_array(path: str | os.PathLike, width: int, dtype: str) -> Iterator[Callable[[int], np.ndarray]]:
-    """Create a growing .npy file, an array [rows, width] that is complete after the `with` statement.
+    """Create a .npy file of an array [rows, width] that grows until the context ends.
 
     Yields:
         A function that appends rows and returns them as an array [rows, width] for the caller to fill.
@@ -170,19 +170,19 @@ def write_official(
     batch_tokens: int = BATCH_TOKENS,
     window: int = WINDOW_TEXTS,
 ) -> None:
-    """Write cls_emb.npy and top_layer_emb.npy, as the official script does.
+    """Compute the embeddings of texts, and write cls_emb.npy and top_layer_emb.npy, as the official script.
 
     cls_emb.npy contains the pooler output, [N, H]. top_layer_emb.npy contains the last layer's states of all
     tokens without padding, concatenated over the texts, [sum of lengths, H].
 
     Args:
-        folder: a folder without these files.
-        encoder: computes embeddings from ids.
+        folder: the output directory, without these files.
+        encoder: computes embeddings from token ids.
         texts: the inputs of `encode`.
-        encode: tokenizes texts, in the reader process.
-        dtype: data type of the files, "float32" or "float16".
-        batch_tokens: maximum number of padded tokens in a forward pass.
-        window: number of texts in memory at a time.
+        encode: tokenizes texts, in another process.
+        dtype: the data type of the files, "float32" or "float16".
+        batch_tokens: maximum number of tokens in a forward pass, including padding.
+        window: the number of texts in memory at a time.
     """
     width = encoder.config.hidden_size
     with (
@@ -201,7 +201,7 @@ def write_official(
                     token_vectors[ends[row] - length : ends[row]] = states[:length]  # without padding
 
 
-def write_one_of_each(
+def write_embeddings(
     folder: Path,
     encoder: SentenceEncoder,
     texts: Sequence,
@@ -212,13 +212,13 @@ def write_one_of_each(
     means: LanguageCentering | None = None,
     normalize: bool = False,
 ) -> None:
-    """Write vectors.npy, [N, H]: one embedding per text.
+    """Compute an embedding per text, and write them to vectors.npy, [N, H].
 
     Args:
-        encoder: computes embeddings of one layer.
-        means: the nearest of these is subtracted from each embedding; None: no centering.
+        encoder: computes the embeddings of one layer from token ids.
+        means: language means, of which the nearest is subtracted from each embedding; None: no centering.
         normalize: whether to scale embeddings to unit length.
-        others: see `write_official`.
+        folder, texts, encode, dtype, batch_tokens, window: see `write_official`.
     """
     with growing_array(folder / "vectors.npy", encoder.config.hidden_size, dtype) as grow:
         for ids, batches in _windows(encoder, encoder.batch, texts, encode, batch_tokens, window):
@@ -237,9 +237,14 @@ def _windows(
     batch_tokens: int,
     window: int,
 ) -> Iterator[tuple[list[np.ndarray], Iterator[tuple[list[int], R]]]]:
-    """Yield the ids of `window` texts at a time, tokenized in another process, and their batches.
+    """Yield the token ids of `window` texts at a time, and an iterator of their batches.
 
-    A batch consists of the indices in the window of texts of similar length, and the encoder's output.
+    A batch consists of the indices of texts of similar length in the window, and the result of `compute`. The
+    texts are tokenized in another process.
+
+    Args:
+        compute: computes the output of the encoder from ids, int64 [B, T].
+        texts, encode, batch_tokens, window: see `write_official`.
     """
     progress = Progress(len(texts), "encoding", unit="texts")
 

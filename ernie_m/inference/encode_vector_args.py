@@ -13,7 +13,7 @@ from ernie_m.utils.errors import UserError
 
 @dataclass
 class EncodeVectorFlags(LabelOptions, ModelFileFlags, EngineFlags):
-    """The official flags; the flags from `vectors` on are additions of this project."""
+    """The flags of encode_vector.py: the official ones, and from `vectors` on those of this project."""
 
     data_set: str | None = option(None, needed=True)
     """Texts to encode: a table, such as a TSV file with the columns text_a and optionally text_b, or with

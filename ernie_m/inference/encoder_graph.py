@@ -29,15 +29,15 @@ MASKED_SCORE = -1e4  # added to the score of a pad, as in ernie_m/model/attentio
 
 
 class EncoderGraph(ABC):
-    """Writer of the nodes of an encoder with a head.
+    """Base class of builders of a graph for an encoder with a head; subclasses create the nodes.
 
     Args:
         weights: canonical name -> float32 array.
         task: one of `ernie_m.model.tasks.EXPORTED_TASKS`.
-        layers: number of encoder layers to write.
+        layers: the number of encoder layers.
         pooling: the input of a classification head, see `ernie_m.model.heads.SequenceClassifier`.
 
-    The attributes are names of arrays in the graph, written by `_tokens`. The n tokens are counted from 0.
+    The attributes are names of arrays in the graph, set by `_tokens`. The n tokens are indexed from 0.
 
     Attributes:
         cell_to_token: [B, T], the index of the token in each cell of the padded rows.
@@ -68,27 +68,38 @@ class EncoderGraph(ABC):
 
     @abstractmethod
     def constant(self, name: str, values: Any, dtype: type = np.float32) -> str:
-        """Add a small array and return its name."""
+        """Add a small constant array to the graph, and return its name."""
 
     @abstractmethod
     def weight(self, name: str) -> str:
-        """Add a weight of the model and return its name."""
+        """Add a weight of the model to the graph, and return its name."""
 
     @abstractmethod
     def add_node(self, op: str, inputs: Sequence[str], output: str, **attributes: Any) -> None:
-        """Add a node with one output. A dtype among the attributes is a NumPy dtype."""
+        """Add the node of an ONNX operator with one output.
+
+        Args:
+            op: the ONNX operator.
+            inputs: the names of the inputs.
+            output: the name of the output.
+            attributes: the attributes of the node; a dtype is a NumPy dtype.
+        """
 
     # The graph
 
     def node(self, op: str, *inputs: str, name: str | None = None, **attributes: Any) -> str:
-        """Add a node with one output and return the name of the output."""
+        """Add the node of an ONNX operator, and return the name of its output.
+
+        Args:
+            name: the name of the output; None: a unique name.
+        """
         self._count_of_op[op] += 1
         output = name or f"{op}_{self._count_of_op[op]}"
         self.add_node(op, inputs, output, **attributes)
         return output
 
     def write(self) -> None:
-        """Write all nodes and weights."""
+        """Add all nodes and weights of the encoder and the head."""
         heads = self.config.num_attention_heads
         size = self.config.hidden_size
         head_size = size // heads
@@ -113,9 +124,9 @@ class EncoderGraph(ABC):
         self._head(x)
 
     def _tokens(self) -> tuple[str, str]:
-        """Write the nodes of the packed ids and positions, and return their names; [n] each.
+        """Add the nodes of the packed ids and positions, [n] each, set the attributes, and return both names.
 
-        Sets the attributes. The inputs "zero" and "one" are constants of `write`.
+        The inputs "zero" and "one" are constants that `write` adds.
         """
         node = self.node
         constant = self.constant
@@ -143,8 +154,9 @@ class EncoderGraph(ABC):
         return ids, positions
 
     def _embeddings(self, ids: str, positions: str) -> str:
-        """Write the embeddings, [n, H]: normalized word and position embeddings, or words only for a static
-        model.
+        """Add the embedding layer: the layer norm of word and position embeddings, [n, H].
+
+        A static model has only word embeddings.
         """
         word_rows = self.node("Gather", self.weight("embeddings.word_embeddings.weight"), ids, axis=0)
         if self.config.is_static:
@@ -155,7 +167,12 @@ class EncoderGraph(ABC):
         return self._norm(x, "embeddings.layer_norm")
 
     def _layer(self, x: str, name: str, only_first: bool) -> str:
-        """Write an encoder layer: [n, H] -> [n, H]. `only_first`: queries are first tokens, [B, H]."""
+        """Add an encoder layer: [n, H] -> [n, H].
+
+        Args:
+            name: the prefix of the names of its weights.
+            only_first: whether only the first token of each row is a query, so that the output is [B, H].
+        """
         node = self.node
         key = self._heads(self._linear(x, f"{name}self_attn.k_proj"))  # [B, N, T, D]
         value = self._heads(self._linear(x, f"{name}self_attn.v_proj"))  # [B, N, T, D]
@@ -182,26 +199,27 @@ class EncoderGraph(ABC):
         return self._norm(node("Add", inner, x), f"{name}norm2")
 
     def _heads(self, x: str) -> str:
-        """Split packed states into heads: [n, H] -> [B, N, T, D]."""
+        """Add the nodes that pad packed states, and split them into N heads: [n, H] -> [B, N, T, D]."""
         cells = self.node("Gather", x, self.cell_to_token, axis=0)  # [B, T, H]
         return self.node("Transpose", self.node("Reshape", cells, "by_head"), perm=[0, 2, 1, 3])
 
     def _linear(self, x: str, name: str) -> str:
-        """Write a linear layer."""
+        """Add a linear layer, given the prefix of the names of its weights."""
         product = self.node("MatMul", x, self.weight(f"{name}.weight"))
         return self.node("Add", product, self.weight(f"{name}.bias"))
 
     def _norm(self, x: str, name: str) -> str:
+        """Add a layer normalization, given the prefix of the names of its weights."""
         scale = self.weight(f"{name}.weight")
         bias = self.weight(f"{name}.bias")
         epsilon = self.config.layer_norm_eps
         return self.node("LayerNormalization", x, scale, bias, axis=-1, epsilon=epsilon)
 
     def _head(self, x: str) -> None:
-        """Write the head and the outputs of the graph.
+        """Add the head of the task, and the outputs of the graph.
 
         Args:
-            x: the last layer's states, [n, H]; [B, H] if the head reads only the first tokens.
+            x: the hidden states of the last layer, [n, H], or [B, H] of the first tokens only.
         """
         node = self.node
         outputs = self.outputs

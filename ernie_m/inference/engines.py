@@ -46,15 +46,15 @@ GraphRunner = Callable[[np.ndarray], dict[str, np.ndarray]]
 
 
 class PaddleEngine:
-    """A Paddle Inference model.
+    """Engine that runs an exported graph in Paddle Inference.
 
     Args:
-        folder: the folder of an export.
+        folder: the directory of the export.
         outputs: the names of the graph's outputs, in order.
-        amp: "fp16": compute in float16, on a GPU.
+        amp: "fp16" to compute in float16 on a GPU, or "none".
 
     Raises:
-        UserError: its files cannot be read, or `amp` requires a GPU.
+        UserError: the files cannot be read, or `amp` requires a GPU.
     """
 
     def __init__(self, folder: Path, outputs: Sequence[str], amp: str = "none"):
@@ -82,6 +82,7 @@ class PaddleEngine:
         self.input = self.predictor.get_input_handle(self.predictor.get_input_names()[0])
 
     def __call__(self, ids: np.ndarray) -> dict[str, np.ndarray]:
+        """Run the graph on ids, int64 [B, T]: output name -> float32 array."""
         self.input.copy_from_cpu(np.ascontiguousarray(ids, np.int64))
         self.predictor.run()
         arrays = []
@@ -92,9 +93,9 @@ class PaddleEngine:
 
 
 class OnnxEngine:
-    """An ONNX file in ONNX Runtime, on a GPU with onnxruntime-gpu.
+    """Engine that runs an ONNX file in ONNX Runtime, on a GPU with onnxruntime-gpu.
 
-    Logs a warning once per process if it runs on the CPU although a GPU exists.
+    The constructor logs a warning, once per process, if the CPU is used although a GPU exists.
 
     Raises:
         UserError: the file cannot be loaded.
@@ -122,12 +123,14 @@ class OnnxEngine:
         self.outputs = [output.name for output in self.session.get_outputs()]
 
     def __call__(self, ids: np.ndarray) -> dict[str, np.ndarray]:
+        """Run the graph on ids, int64 [B, T]: output name -> float32 array."""
         arrays = self.session.run(None, {"input_ids": np.ascontiguousarray(ids, np.int64)})
         return dict(zip(self.outputs, arrays))
 
 
 @cache  # once in a process
 def _warn_about_cpu(has_gpu_package: bool) -> None:
+    """Log a warning that ONNX Runtime does not use the GPU, and why."""
     reason = "it cannot load CUDA and cuDNN" if has_gpu_package else "onnxruntime-gpu is not installed"
     logger.warning("ONNX Runtime: running on the CPU, not on the GPU: %s (see docs/models.md)", reason)
 
@@ -140,6 +143,7 @@ _engines: weakref.WeakSet["OpenVinoEngine"] = weakref.WeakSet()  # of this proce
 
 
 def is_installed() -> bool:
+    """Return whether OpenVINO is installed."""
     return find_spec("openvino") is not None
 
 
@@ -149,7 +153,7 @@ def is_best() -> bool:
 
 
 def check(amp: str) -> None:
-    """Check that OpenVINO supports this precision.
+    """Check that OpenVINO is installed, and supports this precision on this CPU.
 
     Raises:
         UserError: OpenVINO is not installed, or the CPU does not support the precision.
@@ -164,7 +168,7 @@ def check(amp: str) -> None:
 
 
 def library() -> ModuleType:
-    """Import OpenVINO with its telemetry disabled."""
+    """Import OpenVINO with telemetry disabled, and return the module."""
     # Its telemetry would report each import from a thread, and write files to HOME.
     sys.modules.setdefault("openvino_telemetry", None)
     import openvino
@@ -174,17 +178,22 @@ def library() -> ModuleType:
 
 @cache
 def _core() -> Any:
-    """Return OpenVINO's Core, which lives as long as the process.
+    """Return OpenVINO's `Core`, which is created once and never freed.
 
-    It installs an alternate signal stack in the thread that creates it. If another thread freed it, that
-    stack would be gone, and Ctrl-C would crash the process.
+    Its constructor installs an alternate signal stack in the calling thread. If another thread freed the
+    `Core`, the stack would be freed too, and Ctrl-C would crash the process.
     """
     return library().Core()
 
 
 @contextmanager
 def _in_one_line(source: object, failure: str = "cannot run it") -> Iterator[None]:
-    """Translate OpenVINO's exceptions into a `UserError` with the source of the graph."""
+    """Translate OpenVINO's exceptions within the context into a UserError that names the model.
+
+    Args:
+        source: the file of the graph or weights.
+        failure: what OpenVINO could not do, and the fix.
+    """
     try:
         yield
     except RuntimeError as error:
@@ -193,20 +202,20 @@ def _in_one_line(source: object, failure: str = "cannot run it") -> Iterator[Non
 
 
 class OpenVinoEngine:
-    """A graph in OpenVINO, as a thread-safe `GraphRunner`.
+    """Thread-safe engine that runs a graph in OpenVINO.
 
     Args:
         graph: an `openvino.Model` with the input `input_ids`.
-        source: the file of the graph or weights, for messages.
-        task: the task of the outputs.
-        has_pooled: whether the encoder has the output "pooled".
+        source: the file of the graph or weights, for errors.
+        task: the task, which determines the outputs.
+        has_pooled: whether an encoder has the output "pooled".
         amp: "bf16" or "none".
 
     Attributes:
         weights: for an encoder, canonical name -> the array in the graph.
 
     Raises:
-        UserError: OpenVINO cannot compile it.
+        UserError: OpenVINO cannot compile the graph.
     """
 
     def __init__(
@@ -230,11 +239,13 @@ class OpenVinoEngine:
         _engines.add(self)
 
     def _start(self) -> None:
+        """Compile the graph."""
         with _in_one_line(self.source):
             self._compiled = _core().compile_model(self._graph, "CPU", self._settings)
         self._of_thread = threading.local()
 
     def __call__(self, ids: np.ndarray) -> dict[str, np.ndarray]:
+        """Run the graph on ids, int64 [B, T]: output name -> float32 array."""
         with self._lock:
             if self._compiled is None:  # after a fork
                 self._start()
@@ -254,9 +265,9 @@ class OpenVinoEngine:
 
 
 def _leave_to_parent() -> None:
-    """After a fork, recompile in the child, because the threads of the compiled graph are the parent's.
+    """After a fork, make the child recompile its graphs, whose threads exist only in the parent.
 
-    The inherited graph is never freed, which would wait for those threads.
+    The inherited graphs are never freed, because freeing would wait for those threads.
     """
     for engine in _engines:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object((engine._compiled, engine._of_thread)))
@@ -267,13 +278,13 @@ os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 def finite_outputs(run: GraphRunner, source: object) -> GraphRunner:
-    """Wrap a graph with unchecked weights, so that `finite` checks its outputs."""
+    """Wrap an engine so that `finite` checks its outputs, for graphs whose weights were not checked."""
     fix = "Export the checkpoint again"
     return lambda ids: {name: finite(name, array, source, fix) for name, array in run(ids).items()}
 
 
 def encoder_engine(weights: Weights, config: ErnieMConfig, layer: int, amp: str) -> OpenVinoEngine:
-    """Build the engine of an encoder up to a layer, without a head.
+    """Build an OpenVINO engine for the encoder of a checkpoint up to a layer, without a head.
 
     Raises:
         UserError: a weight is not finite, or as `OpenVinoEngine`.
@@ -289,7 +300,10 @@ def encoder_engine(weights: Weights, config: ErnieMConfig, layer: int, amp: str)
 
 
 def onnx_engine(path: Path, config: ErnieMConfig, task: str, has_pooled: bool) -> OpenVinoEngine:
-    """Load the engine of an ONNX file.
+    """Load an ONNX file in OpenVINO.
+
+    Args:
+        task, has_pooled: see `OpenVinoEngine`.
 
     Raises:
         UserError: the file cannot be read, or as `OpenVinoEngine`.
@@ -300,13 +314,13 @@ def onnx_engine(path: Path, config: ErnieMConfig, task: str, has_pooled: bool) -
 
 
 class HeadOnHiddenStates:
-    """The head of a task on the outputs of an encoder, as a `GraphRunner`.
+    """Engine that applies the linear head of a task to the outputs of an encoder engine.
 
-    A head and the embeddings of a model thus share one encoder. Unlike `@`, `np.einsum` computes each row
-    independently, so results do not depend on the batch.
+    So the head and the embeddings of a model share one encoder. `np.einsum` computes each row independently,
+    unlike `@`, so results do not depend on the batch.
 
     Args:
-        encode: computes the outputs of the embedding task at the last layer.
+        encode: the engine of the encoder up to the last layer.
         pooling: the input of a classifier, see `ernie_m.model.heads.SequenceClassifier`.
     """
 
@@ -329,6 +343,7 @@ class HeadOnHiddenStates:
         self.bias = np.asarray(bias, np.float32)  # [labels]
 
     def __call__(self, ids: np.ndarray) -> dict[str, np.ndarray]:
+        """Compute the outputs of the head from ids, int64 [B, T]: output name -> float32 array."""
         states = self.encode(ids)
         if self.task.head_reads != POOLED:
             x = states["sequence"]  # [B, T, H]
@@ -342,7 +357,7 @@ class HeadOnHiddenStates:
 
 
 class OpenVinoGraph(EncoderGraph):
-    """`EncoderGraph` with OpenVINO nodes."""
+    """Builds an `EncoderGraph` from OpenVINO nodes."""
 
     def __init__(self, *of_graph: Any):
         super().__init__(*of_graph)
@@ -373,10 +388,16 @@ class OpenVinoGraph(EncoderGraph):
         }
 
     def constant(self, name: str, values: Any, dtype: type = np.float32) -> str:
+        """Add a constant node, and return its name."""
         self.node_of[name] = self.ops.constant(np.asarray(values, dtype))
         return name
 
     def weight(self, name: str) -> str:
+        """Add a weight of the model as a constant node that shares its memory, and return its name.
+
+        Raises:
+            UserError: the weight is not finite.
+        """
         array = finite(name, self.weights[name], self.weights.source)
         # OpenVINO shares the memory of writable arrays only.
         self.arrays[name] = np.require(array, np.float32, ["C", "W"])
@@ -384,8 +405,10 @@ class OpenVinoGraph(EncoderGraph):
         return name
 
     def add_node(self, op: str, inputs: Sequence[str], output: str, **attributes: Any) -> None:
+        """Add the node of an ONNX operator."""
         self.node_of[output] = self.makers[op](*(self.node_of[name] for name in inputs), **attributes)
 
     def _apply_norm(self, x: Any, scale: Any, bias: Any, axis: int, epsilon: float) -> Any:
+        """Build a layer normalization from OpenVINO operators."""
         normal = self.ops.mvn(x, np.array([axis], np.int64), True, epsilon, "INSIDE_SQRT")
         return self.ops.add(self.ops.multiply(normal, scale), bias)

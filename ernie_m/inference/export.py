@@ -1,4 +1,4 @@
-"""Export of a checkpoint as a self-contained folder, verified against the checkpoint.
+"""Export of a checkpoint to a self-contained directory, verified against the checkpoint.
 
     config.json                            the model's settings, and "export" (ernie_m/inference/load.py)
     vocab.txt, piece.model                 the tokenizer
@@ -47,7 +47,12 @@ Outputs = list[dict[str, np.ndarray]]  # for each input: output name -> array, w
 
 
 def random_rows(longest: int, ordinary_ids: np.ndarray, cls_id: int, sep_id: int) -> list[list[int]]:
-    """Generate `GENERATED_TEXTS` rows of random ids. Most are short; the last one has the maximum length."""
+    """Generate `GENERATED_TEXTS` random model inputs. Most are short; the last one has the maximum length.
+
+    Args:
+        longest: the maximum length of an input in tokens.
+        ordinary_ids: the ids to sample from.
+    """
     random = np.random.default_rng(0)
     most = longest - 2  # without [CLS] and [SEP]
     draws = random.lognormal(3.0, 0.8, GENERATED_TEXTS)  # the median is e^3 = 20
@@ -57,14 +62,14 @@ def random_rows(longest: int, ordinary_ids: np.ndarray, cls_id: int, sep_id: int
 
 
 def export(loaded: LoadedModel, output: Path, task: str, layer: int, form: str) -> None:
-    """Write the folder if its graph matches the model within `TOLERANCE`.
+    """Export a checkpoint, and verify that the graph's outputs match the checkpoint's within `TOLERANCE`.
 
     Args:
-        loaded: a checkpoint.
-        output: a new folder, or an export to replace.
+        loaded: the checkpoint.
+        output: a new directory, or an export to replace.
         task: `EMBEDDING`, or the task of the model's head.
         layer: the layer at which an encoder ends; for other tasks the last layer.
-        form: a key of `FILES`.
+        form: the format, a key of `FILES`.
 
     Raises:
         UserError: the graph does not match, the disk is full, or the onnx library is not installed.
@@ -104,7 +109,7 @@ def export(loaded: LoadedModel, output: Path, task: str, layer: int, form: str) 
 
 
 def _save_onnx(graph: ExportedGraph, path: Path, loaded: LoadedModel) -> None:
-    """Write an ONNX graph from the weights.
+    """Build an ONNX graph from the weights of a model, and write it.
 
     Raises:
         UserError: the onnx library is not installed.
@@ -121,11 +126,11 @@ def _save_onnx(graph: ExportedGraph, path: Path, loaded: LoadedModel) -> None:
 
 
 def _save_paddle(graph: ExportedGraph, path: Path) -> None:
-    """Trace a graph and write it.
+    """Trace a graph with Paddle, and write it.
 
     Raises:
-        OSError: the disk is full, on which Paddle leaves incomplete files without an error.
-        UserError: Paddle cannot write its traced code.
+        OSError: the disk is full; Paddle itself would leave incomplete files without an error.
+        UserError: Paddle cannot write its cache of traced code.
     """
     ids = paddle.static.InputSpec([None, None], "int64", "input_ids")
     try:
@@ -143,7 +148,11 @@ def _save_paddle(graph: ExportedGraph, path: Path) -> None:
 
 
 def _write_rest(folder: Path, loaded: LoadedModel, report: dict[str, Any]) -> None:
-    """Write the tokenizer, the language means of an encoder, config.json, the manifest and the model card."""
+    """Write all files of an export except the graph: tokenizer, language means, config.json, and others.
+
+    Args:
+        report: the value of "export" in config.json.
+    """
     write_native(folder, loaded.tokenizer)
     if report["task"] == stored_name(EMBEDDING) and loaded.language_means_path is not None:
         shutil.copyfile(loaded.language_means_path, folder / LANGUAGE_MEANS)
@@ -175,7 +184,12 @@ def _write_rest(folder: Path, loaded: LoadedModel, report: dict[str, Any]) -> No
 
 
 def run_all(task: str, engine: GraphRunner, rows: Sequence[Sequence[int]], pad_id: int) -> Outputs:
-    """Run a task on each row and return its outputs without padding."""
+    """Run an engine on model inputs, and return the outputs of each without padding.
+
+    Args:
+        task: the task of the engine.
+        rows: the ids of each input.
+    """
     outputs_of_rows: Outputs = [{} for _ in rows]
     for numbers, ids in padded_batches(rows, pad_id, BATCH_TOKENS):
         for name, values in engine(ids).items():
@@ -188,6 +202,6 @@ def run_all(task: str, engine: GraphRunner, rows: Sequence[Sequence[int]], pad_i
 
 
 def largest_difference(a: Outputs, b: Outputs) -> float:
-    """Compute the maximum absolute difference over all rows and outputs; nan if any value is nan."""
+    """Compute the maximum absolute difference between two results of `run_all`; nan if any value is nan."""
     differences = [np.abs(row[name] - other[name]).max() for row, other in zip(a, b) for name in row]
     return float(np.max(differences))

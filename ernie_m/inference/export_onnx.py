@@ -1,7 +1,7 @@
 """Export of an encoder with a head as an ONNX graph, with the `onnx` library.
 
 The graph uses only standard operators of opset 20. `ernie_m/inference/encoder_graph.py` defines its input and
-outputs. The packed states, [n, H], keep ONNX Runtime from using its slower fused kernels.
+outputs. Hidden states are packed, [n, H], which keeps ONNX Runtime from using its slower fused kernels.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ _ALIGNED = 4096  # alignment of arrays in bytes, so that the file can be memory-
 
 
 class OnnxGraph(EncoderGraph):
-    """`EncoderGraph` that collects nodes and initializers, and writes the weights to the file `data`."""
+    """Builds an `EncoderGraph` from ONNX nodes and initializers, and writes the weights to `data`."""
 
     def __init__(self, data: BinaryIO, *of_graph: Any):
         super().__init__(*of_graph)
@@ -31,12 +31,12 @@ class OnnxGraph(EncoderGraph):
         self.initializers: list[TensorProto] = []
 
     def constant(self, name: str, values: Any, dtype: type = np.float32) -> str:
-        """Add a small array to the graph itself and return its name."""
+        """Add a small array to the graph as an initializer, and return its name."""
         self.initializers.append(onnx.numpy_helper.from_array(np.asarray(values, dtype), name))
         return name
 
     def weight(self, name: str) -> str:
-        """Add a weight of the model to the data file and return its name."""
+        """Write a weight of the model to the data file, add its initializer, and return its name."""
         array = np.ascontiguousarray(self.weights[name])
         padding = (-self.data.tell()) % _ALIGNED  # bytes up to the next multiple
         self.data.write(bytes(padding))  # zeros
@@ -50,6 +50,7 @@ class OnnxGraph(EncoderGraph):
         return name
 
     def add_node(self, op: str, inputs: Sequence[str], output: str, **attributes: Any) -> None:
+        """Add the node of an ONNX operator. A dtype among the attributes is a NumPy dtype."""
         if "to" in attributes:  # a dtype
             attributes["to"] = helper.np_dtype_to_tensor_dtype(np.dtype(attributes["to"]))
         self.nodes.append(helper.make_node(op, list(inputs), [output], name=f"node.{output}", **attributes))
@@ -63,13 +64,13 @@ def write_onnx(
     layers: int,
     pooling: str | None = None,
 ) -> None:
-    """Write the graph to `path` and the weights to `path` + ".data", because a graph file is limited to 2 GB.
+    """Write an ONNX graph to `path`, and its weights to `path` + ".data", because a graph is limited to 2 GB.
 
     Args:
-        path: a new file, in a folder of `ernie_m.utils.files.atomic_dir`.
+        path: a new file, in a directory of `ernie_m.utils.files.atomic_dir`.
         weights: canonical name -> float32 array (`ernie_m.model.checkpoint.write.model_weights`).
         task: one of `ernie_m.model.tasks.EXPORTED_TASKS`.
-        layers: number of encoder layers to write.
+        layers: the number of encoder layers to write.
         pooling: the input of a classification head, see `ernie_m.model.heads.SequenceClassifier`.
     """
     with open(f"{path}.data", "wb") as data:

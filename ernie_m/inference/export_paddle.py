@@ -1,6 +1,6 @@
-"""The graph of ernie-m export for Paddle: a model on padded ids.
+"""The graph that `ernie-m export` traces for Paddle Inference.
 
-The model itself computes on packed tokens. A graph also computes on padding, with an attention mask.
+The model itself computes on packed tokens. The graph computes on padded ids, with an attention mask.
 """
 
 from dataclasses import dataclass
@@ -17,19 +17,19 @@ from ernie_m.model.tasks import EMBEDDING, POOLED, TASKS, graph_outputs
 
 @dataclass(frozen=True)
 class BiasMask(AttentionMask):
-    """The attention mask of a padded batch, as a bias on the scores."""
+    """The attention mask of a padded batch, as a bias added to the attention scores."""
 
     bias: Tensor  # [B, 1, T, T], 0 or MASK_VALUE
 
     def attend(
         self, query: Tensor, key: Tensor, value: Tensor, num_heads: int, dropout_rate: float
     ) -> Tensor:
-        """Compute attention: [B, T, H] each -> [B, T, H]."""
+        """Compute multi-head attention of query, key and value, [B, T, H] each: [B, T, H]."""
         return padded_attention(query, key, value, self.bias, num_heads)
 
 
 class ExportedGraph(nn.Layer):
-    """The forward pass of a task, for Paddle to trace.
+    """Module with the forward pass of a task on padded ids, for tracing by Paddle.
 
     Args:
         model: an encoder for embedding, otherwise a task model; in evaluation mode.
@@ -51,6 +51,7 @@ class ExportedGraph(nn.Layer):
 
     @property
     def encoder(self) -> ErnieMModel:
+        """The encoder of the model."""
         return self.model if self.task == EMBEDDING else self.model.ernie_m
 
     @property
@@ -59,7 +60,7 @@ class ExportedGraph(nn.Layer):
         return list(self.encoder.encoder.layers)[: self.layer]
 
     def forward(self, input_ids: Tensor) -> tuple[Tensor, ...]:
-        """Compute the outputs from ids, int64 [B, T], padded on the right."""
+        """Compute the outputs of the task from ids, int64 [B, T], padded on the right."""
         sequence = self._encode(input_ids)  # [B, T, H]
         if self.task == EMBEDDING:
             if len(self.outputs) == 1:  # without the output "pooled"
@@ -77,6 +78,7 @@ class ExportedGraph(nn.Layer):
         return tuple(logits.unbind(-1))  # [B, T] each
 
     def _encode(self, input_ids: Tensor) -> Tensor:
+        """Compute the hidden states at `layer`, [B, T, H]."""
         pad_token_id = self.encoder.config.pad_token_id
         x = self.encoder.embeddings(input_ids, absolute_positions(input_ids, pad_token_id))  # [B, T, H]
         is_real = input_ids != pad_token_id  # [B, T]
@@ -91,7 +93,7 @@ class ExportedGraph(nn.Layer):
 
 
 def absolute_positions(input_ids: Tensor, pad_token_id: int) -> Tensor:
-    """Compute absolute positions [B, T] from ids [B, T]: 2, 3, ... for tokens, 1 for padding."""
+    """Return the position ids of padded ids, int64 [B, T]: 2, 3, ... for tokens, 1 for padding."""
     is_real = (input_ids != pad_token_id).astype("int64")
     positions = is_real.cumsum(axis=1) + FIRST_POSITION - 1  # correct for tokens, not yet for padding
     return (positions - PAD_POSITION) * is_real + PAD_POSITION  # 0 for padding

@@ -1,6 +1,6 @@
-"""Loading of models for prediction: a checkpoint of any format, or an exported model.
+"""Loading of models for prediction: a checkpoint of any supported format, or an exported model.
 
-The config.json of an export has the key "export": its task, its layer and how it was verified.
+The config.json of an export has the key "export", with its task, its layer and how it was verified.
 """
 
 from collections.abc import Iterable, Mapping
@@ -75,25 +75,26 @@ class LoadedModel:
     """A model ready for prediction.
 
     Attributes:
-        folder: the folder of its files.
-        task: the task of its head, see `ernie_m.model.tasks`; None: an encoder without a head.
-        labels: label names in the order of the ids; [] if the head has no labels.
+        folder: the directory of the model.
+        task: the task of the head, see `ernie_m.model.tasks`; None: an encoder without a head.
+        labels: label names in the order of their ids; [] if the head has no labels.
         given_labels: the labels as passed to `fit` in Python.
         engine_name: a key of `FILES`; for a checkpoint "openvino" or "paddle-eager".
         preprocessing: the preprocessing and pooling settings.
-        preprocessing_errors: preprocessing steps of the model that are not supported here, as messages.
+        preprocessing_errors: messages about preprocessing steps of the model that are not supported.
         exported_layer: the last layer of an exported model; None for a checkpoint.
-        has_pooler: whether the weights have a pooler.
+        has_pooler: whether the weights include a pooler.
         amp: the half precision in use, or "none".
         weights: the weights of a checkpoint, for the engine "openvino".
-        model: for "paddle-eager" the model: an encoder, or a model with an encoder as `.ernie_m`.
-        autocast: returns the context of a forward pass of `model`.
+        model: the model for "paddle-eager": an encoder, or a model with an encoder as `.ernie_m`.
+        autocast: returns the context manager of a forward pass of `model`.
         languages: the languages of the masked-LM head.
         language_means_path: the file of the mean sentence embedding of each language; None: missing.
-        is_saved: whether the folder contains this model, not the base model of an unsaved `fit`.
+        is_saved: whether the directory contains this model; otherwise it contains the base model of a `fit`
+            that was not saved.
         columns: the columns of the training table of `fit`; see `LabeledTable` of
             `ernie_m.reader.files.labeled_tables`.
-        versions: the versions of its files.
+        versions: the versions of the model's files, to detect changes.
     """
 
     folder: Path
@@ -120,35 +121,35 @@ class LoadedModel:
 
     @property
     def name(self) -> str:
-        """The last two components of its path."""
+        """The name of the model: the last two components of the path of its directory."""
         return str(Path(*self.folder.parts[-2:]))
 
     @property
     def longest(self) -> int:
-        """The maximum length in tokens, including special tokens."""
+        """The maximum length of an input in tokens, including special tokens."""
         return self.config.longest_input
 
     @property
     def longest_in_training(self) -> int:
-        """The maximum length in fine-tuning if the model's files specify it, otherwise `longest`."""
+        """The maximum length of an input in fine-tuning, if the model's files specify it, else `longest`."""
         return self.preprocessing.max_seq_len or self.longest
 
     @property
     def embedding_max_length(self) -> int:
-        """The maximum length of a text to embed.
+        """The maximum length of a text to embed, in tokens, from the model's files.
 
-        It is specified by the model's files. If the model has a head, their value is for that head, and
-        embeddings use the maximum length of the model.
+        If the model has a head, the value in the files is for the head, so the result is `longest`.
         """
         return self.longest if self.task else self.longest_in_training
 
     @property
     def num_layers(self) -> int:
+        """The number of encoder layers."""
         return self.config.num_hidden_layers
 
     @property
     def embedding_layer(self) -> int:
-        """The layer of the export, otherwise the layer in the model's files, otherwise the last one."""
+        """The default layer of embeddings: that of the export or in the model's files, otherwise the last."""
         layers = (self.exported_layer, self.preprocessing.layer, self.num_layers)
         return next(layer for layer in layers if layer is not None)
 
@@ -171,6 +172,9 @@ class LoadedModel:
     def reject_others(self, versions: Mapping[Path, FileVersion]) -> None:
         """Check that files have not changed since this model was loaded.
 
+        Args:
+            versions: file -> its current version.
+
         Raises:
             UserError: a file changed.
         """
@@ -188,8 +192,7 @@ class LoadedModel:
         return checkpoint
 
     def limit(self, max_seq_len: int | None, default: int) -> int:
-        """Return the maximum length of an input or window in tokens: `max_seq_len` if given, else the
-        default.
+        """Return the maximum length of an input or window in tokens: `max_seq_len`, or `default` if None.
 
         Raises:
             UserError: the length is below 8 or above `longest`.
@@ -203,7 +206,7 @@ class LoadedModel:
         return limit
 
     def engine(self, task: str, layer: int | None = None) -> GraphRunner:
-        """Return the engine for a task, created once.
+        """Return the inference engine for a task, which is created on the first call.
 
         Args:
             layer: the last layer to compute; None: the layer of the export, otherwise the last one.
@@ -222,7 +225,7 @@ class LoadedModel:
         return self._engines[task, layer]
 
     def workers(self) -> Workers:
-        """Return the threads that run it, one core each; the engine of an export parallelizes itself."""
+        """Return the worker threads of the model, one per core; exports have their own threads."""
         if self.engine_name == "openvino":
             return Workers(1 if STOP.get() else self._cores, most_tokens=openvino_engine.MOST_TOKENS)
         if self.engine_name == "paddle-eager":
@@ -233,17 +236,18 @@ class LoadedModel:
 
     @cached_property
     def _cores(self) -> int:
+        """The number of CPU cores that prediction uses."""
         return core_count()
 
     def part(self, task: str) -> "nn.Layer":
-        """Return the part of a checkpoint's model that a task requires."""
+        """Return the part of a checkpoint's model for a task: the encoder for embedding, else the model."""
         return getattr(self.model, "ernie_m", self.model) if task == EMBEDDING else self.model
 
     def check_task(self, task: str, layer: int | None = None) -> None:
-        """Check that the model supports a task, and that an exported encoder ends at the layer.
+        """Check that the model supports a task up to a layer; None: any layer.
 
         Raises:
-            UserError: the model does not, or ends at another layer.
+            UserError: the model does not support the task, or was exported up to another layer.
         """
         if self.exported_layer is None:
             if task not in (EMBEDDING, self.task):  # every model has an encoder
@@ -259,12 +263,12 @@ class LoadedModel:
 
     @property
     def predicts_numbers(self) -> bool:
-        """Return whether the head has one output, as in regression and multiple choice."""
+        """Whether the head has a single output, as in regression and multiple choice."""
         return self.task == CLASSIFICATION and len(self.labels) == 1 and not self.preprocessing.multi_label
 
     @property
     def ranks(self) -> bool:
-        """Return whether the model is a cross-encoder that scores pairs of texts."""
+        """Whether the model is a cross-encoder that scores pairs of texts."""
         return self.predicts_numbers and self.preprocessing.pairs is not False
 
     @property
@@ -275,7 +279,7 @@ class LoadedModel:
         return REGRESSION if self.predicts_numbers else self.task
 
     def describe_head(self) -> str:
-        """Describe the head of the model, and the fix, for an error message."""
+        """Describe the head of a model that does not support a task, and the fix, for an error message."""
         if (self.folder / "model_head.pkl").is_file():
             return "its head is a SetFit pickle, which is not supported. Train a new head with ernie-m fit"
         if self.task is None:
@@ -285,7 +289,7 @@ class LoadedModel:
         return f"its head is for {self.own_task}"
 
     def _start(self, task: str, layer: int) -> GraphRunner:
-        """Create the engine for a task and a layer."""
+        """Create the inference engine for a task up to a layer."""
         if self.engine_name == "paddle-eager":
             from ernie_m.inference.paddle_engine import PaddleEagerEngine
 
@@ -305,7 +309,7 @@ class LoadedModel:
 
 
 def read_versions(files: Iterable[Path]) -> dict[Path, FileVersion]:
-    """Return the version of each existing file or folder."""
+    """Return absolute path -> version of each file or directory that exists."""
     return {path.absolute(): get_file_version(path) for path in files if path.exists()}
 
 
@@ -316,10 +320,10 @@ def load(
     task: str | None = None,
     amp: str = "none",
 ) -> LoadedModel:
-    """Load a model.
+    """Load a model for prediction.
 
     Args:
-        folder: a checkpoint of any supported format, or the folder of an export.
+        folder: a checkpoint of any supported format, or the directory of an export.
         engine: "auto": for a checkpoint "openvino" on a CPU, if it is installed and the task is not
             fill-mask, otherwise "paddle-eager"; for an export the first available of "onnx" and
             "paddle-inference".
@@ -343,7 +347,10 @@ def load(
 
 
 def choose_engine(engine: str, task: str | None = None) -> str:
-    """Choose the engine of a checkpoint, "openvino" or "paddle-eager". `engine`, `task`: see `load`.
+    """Choose the inference engine of a checkpoint, "openvino" or "paddle-eager".
+
+    Args:
+        engine, task: see `load`.
 
     Raises:
         UserError: the engine is unknown, or does not support the task.
@@ -364,30 +371,32 @@ def choose_engine(engine: str, task: str | None = None) -> str:
 
 @cache  # once in a process
 def _log_engine(engine: str) -> None:
+    """Log the inference engine in use."""
     logger.info("engine: %s", engine)
 
 
 @cache  # once in a process
 def _recommend_openvino() -> None:
+    """Log a warning that OpenVINO is faster."""
     logger.warning("OpenVINO is not installed; it is faster on a CPU: %s", install_command("openvino"))
 
 
 def run_onnx(path: Path, config: ErnieMConfig, task: str, has_pooled: bool) -> GraphRunner:
-    """Create the engine of an ONNX file: OpenVINO on a CPU, if installed, otherwise ONNX Runtime."""
+    """Load an ONNX file in OpenVINO, if it is installed and there is no GPU, otherwise in ONNX Runtime."""
     if openvino_engine.is_installed() and not has_gpu():
         return onnx_engine(path, config, task, has_pooled)
     return OnnxEngine(path)
 
 
 def exported_settings(folder: Path) -> dict[str, Any] | None:
-    """Return the config.json of an export; None for other folders."""
+    """Return the content of config.json if the directory is an export, otherwise None."""
     path = folder / CONFIG
     config_json = read_object(path) if path.is_file() else {}
     return config_json if "export" in config_json else None
 
 
 def _load_export(folder: Path, config_json: dict[str, Any], engine: str, amp: str) -> LoadedModel:
-    """`load` for an export with this config.json."""
+    """Load an export, given the content of its config.json; arguments and errors: see `load`."""
     available = [name for name, file in FILES.items() if (folder / file).is_file()]
     if engine == "auto" and available:
         engine = available[0]
@@ -448,10 +457,14 @@ def _read_export_config(path: Path, config_json: dict[str, Any]) -> ErnieMConfig
 
 
 def _given_labels(settings: Mapping[str, Any], labels: list[str], path: Path) -> list[Any]:
-    """Read `LoadedModel.given_labels` from the config.json of the model at `path`.
+    """Return the labels as passed to `fit`, from the content of config.json; by default `labels`.
+
+    Args:
+        settings: the content of config.json.
+        path: the model, for errors.
 
     Raises:
-        UserError: they are invalid, or their number differs from the number of labels.
+        UserError: the labels are invalid, or their number differs from that of `labels`.
     """
     given = settings.get(GIVEN, labels) if labels else []
     are_labels = isinstance(given, list) and all(isinstance(label, str | int | float) for label in given)
@@ -472,10 +485,15 @@ def load_opened(
     engine: str,
     encoder_only: bool = False,
 ) -> LoadedModel:
-    """`load` for an opened checkpoint; with `encoder_only` without its head.
+    """Load an opened checkpoint for prediction.
 
     Args:
-        engine: "openvino"; or "paddle-eager", after `prepare`.
+        folder, task, amp: see `load`.
+        engine: "openvino", or, if `prepare` has been called, "paddle-eager".
+        encoder_only: whether to ignore the head.
+
+    Raises:
+        UserError: see `load`.
     """
     checkpoint = opened.checkpoint
     assert checkpoint is not None  # not for random weights
@@ -530,10 +548,10 @@ def load_opened(
 
 
 def find_head_task(checkpoint: Checkpoint, requested_task: str | None) -> str | None:
-    """Determine the task of a checkpoint's head: one of `SUPERVISED_TASKS`, `FILL_MASK` or None.
+    """Determine the task of a checkpoint's head: one of `SUPERVISED_TASKS`, `FILL_MASK`, or None.
 
     Args:
-        requested_task: the task of a classifier whose files do not specify it.
+        requested_task: the task of the classifier, if the files do not specify it.
 
     Raises:
         UserError: the task of the classifier is unknown.
@@ -553,10 +571,10 @@ def find_head_task(checkpoint: Checkpoint, requested_task: str | None) -> str | 
 
 
 def _check_weights(checkpoint: Checkpoint, config: ErnieMConfig, task: str | None) -> None:
-    """Check that the weights match the encoder and the head of a task.
+    """Check that the weights of a checkpoint match the encoder and the head of a task.
 
     Raises:
-        UserError: a weight is missing or its shape does not match.
+        UserError: a weight is missing, or its shape does not match the configuration.
     """
     shapes = encoder_shapes(config)
     is_pooled = task is not None and TASKS[task].head_reads == POOLED

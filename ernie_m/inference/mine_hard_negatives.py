@@ -26,7 +26,7 @@ PART_ROWS = 4096  # rows whose neighbors are held in memory at a time
 
 
 def mine_hard_negatives(flags: RetrievalFlags) -> None:
-    """Run the command: write the rows with their negatives and log the counts.
+    """Mine hard negatives for the rows of --train_set, and write the rows with the negatives.
 
     As in `mine_hard_negatives` of sentence-transformers, positives and lines above the margin are removed
     before the first `range_min` candidates are skipped.

@@ -34,7 +34,7 @@ PART_LINES = 16_384  # lines between two progress updates
 
 @dataclass(kw_only=True)
 class MiningOptions(VectorOptions):
-    """Options of mining."""
+    """Command-line options of `ernie-m mine_pairs`."""
 
     source: str
     """Text file with one sentence per line, optionally with its language for centering, as in
@@ -67,9 +67,10 @@ class MiningOptions(VectorOptions):
 
 
 class DistinctLines:
-    """The distinct lines of a text file, without blank lines.
+    """The distinct, non-blank lines of a text file.
 
-    Lines are compared by `normal_form`. Tabs become spaces, because they separate the columns of the output.
+    Lines are equal if their normalized texts are (`normal_form`). Tabs become spaces, because tabs separate
+    the columns of the output.
 
     Args:
         file: the path of the file, or "language<=path".
@@ -77,7 +78,7 @@ class DistinctLines:
 
     Attributes:
         language: the language of the file; "" if not specified.
-        numbers: the normal form of each text -> its first line number, from 1.
+        numbers: normalized text -> number of the first line with this text, from 1.
         texts: the distinct texts, in the same order.
 
     Raises:
@@ -103,7 +104,7 @@ class DistinctLines:
 
 
 def mine_pairs(options: MiningOptions) -> None:
-    """Run the command.
+    """Mine translation pairs from two texts by margin scores, and write them to the output directory.
 
     Raises:
         UserError: faiss is not installed, a file is missing or corrupt, or the output is locked.
@@ -177,9 +178,12 @@ def mine_pairs(options: MiningOptions) -> None:
 
 
 def encode_side(encoder: EncodeTexts, side: DistinctLines, means: LanguageCentering | None) -> np.ndarray:
-    """Encode a text into unit vectors, float32 [lines, H], centered if means are given.
+    """Compute the unit embeddings of the lines of a text, float32 [lines, H].
 
-    Logs a warning if the embeddings are nearer to the mean of the other language.
+    Log a warning if the embeddings are nearer to the mean of the other language.
+
+    Args:
+        means: the language means for centering; None: no centering.
     """
     embeddings = encode_in_parts(encoder.vectors, side.texts, "encoding", PART_LINES)
     if means is not None:
@@ -200,10 +204,11 @@ def encode_side(encoder: EncodeTexts, side: DistinctLines, means: LanguageCenter
 def language_means(
     options: MiningOptions, encoder: EncodeTexts, languages: Sequence[str]
 ) -> LanguageCentering | None:
-    """Return the means of the languages of both texts; None: no centering.
+    """Return the mean embeddings of the languages of both texts; None: no centering.
 
     Args:
-        languages: the languages of source and target; "": not specified.
+        encoder: the encoder, with which the means for --center_on are computed.
+        languages: the languages of source and target; "" if not specified.
 
     Raises:
         UserError: --center_on has no file for a language, or a language is not specified.
@@ -238,5 +243,5 @@ def language_means(
 
 
 def find_neighbors(queries: np.ndarray, targets: np.ndarray, neighbors: int) -> Neighbors:
-    """Find the nearest targets of each query. All are unit vectors, float32 [N, H]."""
+    """Find the nearest targets of each query by cosine; both are unit embeddings, float32 [N, H]."""
     return Neighbors(*build_index(targets).search(queries, min(neighbors, len(targets))))

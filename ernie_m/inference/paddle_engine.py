@@ -1,4 +1,4 @@
-"""The Paddle model of a checkpoint with its head, as an inference engine."""
+"""Inference engine that runs the model of a checkpoint in Paddle."""
 
 from contextlib import nullcontext
 
@@ -27,13 +27,13 @@ LANGUAGE_TABLE = "language_embeddings.weight"
 
 
 class PaddleEagerEngine:
-    """Engine that runs a task in a Paddle model, without dropout or gradients.
+    """Engine that runs the forward pass of a Paddle model, without dropout or gradients.
 
     Args:
         model: an encoder for embedding, otherwise a task model.
         task: one of `ernie_m.model.tasks.EXPORTED_TASKS`.
         layer: the layer at which an encoder ends.
-        autocast: returns the context of a forward pass, see `prepare_for_prediction`.
+        autocast: returns the context manager of a forward pass, see `prepare_for_prediction`.
         has_pooler: whether the encoder has a pooler, and so the output "pooled".
     """
 
@@ -54,7 +54,7 @@ class PaddleEagerEngine:
 
     @paddle.no_grad()
     def __call__(self, ids: np.ndarray) -> dict[str, np.ndarray]:
-        """Compute the outputs by name from ids, int64 [B, T], padded on the right."""
+        """Run the model on ids, int64 [B, T], padded on the right: output name -> float32 array."""
         with self.autocast():
             inputs = upload(PackedBatch.from_padded(ids, self.config.pad_token_id))
             results = self._encode(inputs) if self.task == EMBEDDING else self.model(inputs)
@@ -63,6 +63,7 @@ class PaddleEagerEngine:
         return dict(zip(self.outputs, [to_array(result) for result in results], strict=True))
 
     def _encode(self, inputs: PackedBatch) -> tuple[Tensor, ...]:
+        """Compute the hidden states at `layer`, [B, T, H], and, if available, the pooler output, [B, H]."""
         states = self.model.encode(inputs, layers=self.layer).sequence  # [N, H]
         sequence = inputs.padded(states)  # [B, T, H]
         if len(self.outputs) == 1:
@@ -94,7 +95,7 @@ def build_model(checkpoint: Checkpoint, config: ErnieMConfig, task: str | None) 
 
 
 def _build_masked_lm(checkpoint: Checkpoint, config: ErnieMConfig) -> tuple[nn.Layer, list[str]]:
-    """`build_model` for a model with a masked-LM head."""
+    """Build the model of a checkpoint with a masked-LM head; see `build_model`."""
     settings = checkpoint.settings
     languages: list[str] = []
     # Language embeddings select the language to predict only with language_embedding "masks". None: not

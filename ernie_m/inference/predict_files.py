@@ -1,7 +1,4 @@
-"""Input files of `ernie-m predict`, and their output with predictions.
-
-Formats: JSON lines, tables, tagged words, and questions.
-"""
+"""Input files of `ernie-m predict`, JSON lines and tables, and writing of predictions."""
 
 import csv
 import json
@@ -49,11 +46,11 @@ class JsonLines(InputFile):
 
 
 class LabeledRows(InputFile):
-    """A table, written with its predictions as additional columns.
+    """A table, written with the predictions as additional columns.
 
     Args:
         table: the table and its columns.
-        sorts: whether to write rows with the lowest confidence first.
+        sorts: whether to write rows in ascending order of confidence.
         output: the name of the output file, which determines its format.
     """
 
@@ -81,7 +78,11 @@ class LabeledRows(InputFile):
         self._write(file, names=self._table.table.names, rows=predicted)
 
     def add(self, cells: list[Any], answer: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Collect a prediction for the summary, and return it."""
+        """Record the prediction for a row for the summary, and return the prediction.
+
+        Args:
+            cells: the cells of the row, which may include gold labels.
+        """
         self._count += bool(answer)
         self._known.update(map(normal_label, answer.get("probabilities", ())))
         self._has_several |= "labels" in answer
@@ -94,7 +95,7 @@ class LabeledRows(InputFile):
         return answer
 
     def _given(self, row: list[Any]) -> set[str] | None:
-        """Return the gold labels of a row; None: unknown."""
+        """Return the gold labels of a row; None if they are missing."""
         indices = self._table.labels
         if len(indices) > 1:
             marks = {
@@ -108,7 +109,7 @@ class LabeledRows(InputFile):
         return None if is_missing_label(label) and label not in self._known else {label}
 
     def summary(self) -> list[str]:
-        """Format the counts of rows and labels, and the scores if the table has gold labels."""
+        """Return the numbers of rows and labels, and the metrics if the table has gold labels."""
         names = listed([f"'{self._table.table.names[index]}'" for index in self._table.labels])
         both = [pair for pair in self._numbers if pair[0] is not None]
         counts = Counter(chain.from_iterable(predicted for _, predicted in self._labels))
@@ -135,9 +136,7 @@ class LabeledRows(InputFile):
 
 
 def confidence(answer: Mapping[str, Any]) -> float:
-    """Return the confidence of a prediction: the probability that it is correct, for multi-label in all
-    labels.
-    """
+    """Return the probability of a prediction; for multi-label, the product over all labels."""
     probabilities = answer.get("probabilities", {})
     if "labels" in answer:
         return math.prod(max(value, 1 - value) for value in probabilities.values())
@@ -150,14 +149,14 @@ def write_table(
     names: Sequence[str],
     rows: Iterable[tuple[Sequence[Any], Mapping[str, Any]]],
 ) -> None:
-    """Write the rows of a table with the cells of their predictions, from the first prediction on with a
-    header.
+    """Write a table with the predictions as additional columns, and a header.
 
-    Columns of earlier predictions in the table are replaced.
+    Columns of earlier predictions in the table are replaced. Without any prediction, nothing is written.
 
     Args:
+        form: the dialect of the output.
         names: the column names of the table.
-        rows: the cells and the prediction of each row, {} if it has none.
+        rows: the cells and the prediction of each row, {} without a prediction.
     """
     file.write(form.begin)
     rows = iter(rows)
@@ -192,9 +191,12 @@ def write_table(
 def write_objects(
     file: IO[str], names: Sequence[str], rows: Iterable[tuple[Sequence[Any], Mapping[str, Any]]]
 ) -> None:
-    """Write the rows of a table as JSON lines with their predictions; arguments as for `write_table`.
+    """Write the rows of a table as JSON lines with the predictions added.
 
-    The key of a column without a unique name is its number, from 1.
+    The key of a column without a unique name is the column number, from 1.
+
+    Args:
+        names, rows: see `write_table`.
     """
     keys = [name if name and names.count(name) == 1 else str(index) for index, name in enumerate(names, 1)]
     for cells, prediction in rows:
@@ -203,10 +205,10 @@ def write_objects(
 
 
 def _prediction_cells(answer: Mapping[str, Any]) -> dict[str, str]:
-    """Convert a prediction to cells: column name -> text, with `_OF_SOME_ROWS` last.
+    """Convert a prediction to cells of a table: column name -> text, with the caveats last.
 
-    For classification only the probability of the label is kept. Values other than strings, numbers and lists
-    of strings are JSON.
+    For classification, only the probability of the predicted label is included. Values other than strings,
+    numbers and lists of strings are written as JSON.
     """
     cells = {}
     for key, value in answer.items():
@@ -225,12 +227,12 @@ AT_ONCE = 1024  # requests per batch of predictions
 
 
 def unfinished(output: Path) -> Path:
-    """Return the temporary output file, which is kept after Ctrl-C."""
+    """Return the path of the temporary output file, which is kept after Ctrl-C."""
     return output.with_name(f"{output.name}.part")
 
 
 def has_objects(path: str) -> bool:
-    """Return whether a file contains JSON objects, by its name or its first byte; true for "-"."""
+    """Return whether a file contains JSON objects, by its extension or first byte; true for "-"."""
     if path == "-" or named_form(path) not in ("", LINES):
         return path == "-" or named_form(path) == OBJECTS
     with closing(TextFile(path, any_form=True)) as file:
@@ -238,13 +240,14 @@ def has_objects(path: str) -> bool:
 
 
 def read_requests(file: InputFile, parse: Callable[[dict], Any], errors: RowErrors) -> list[Request]:
-    """Read and parse all requests of a file.
+    """Read and parse all requests of an input file.
 
     Args:
-        errors: collects errors; the content of an invalid request that is skipped is None.
+        parse: the method `parse` of a predictor.
+        errors: collects invalid requests; the content of a skipped request is None.
 
     Raises:
-        UserError: requests are invalid; with their lines.
+        UserError: requests are invalid; names the lines.
     """
     requests = []
     for number, entry, values in file.requests(errors):
@@ -257,14 +260,15 @@ def read_requests(file: InputFile, parse: Callable[[dict], Any], errors: RowErro
 
 
 def write_answers(predictor: Predictor, requests: list[Request], file: InputFile, output: str) -> None:
-    """Write predictions to a file, which appears when complete, or to standard output ("-").
+    """Predict requests and write the predictions, to a file, which appears when complete, or standard output.
 
     Args:
-        output: its extension determines the format; for .trec see `_write_run`.
+        output: the path, whose extension determines the format (.trec: see `_write_run`), or "-" for standard
+            output.
 
     Raises:
-        UserError: the file cannot be written, its extension is not supported, or it is locked; standard
-            output is a file on a full disk.
+        UserError: the file cannot be written, its extension is not supported, or it is locked; or the disk of
+            standard output is full.
     """
     ending, packing = split_name(output)
     if named_form(output) not in ("", LINES, *file.forms) or ending == ".json":
@@ -292,6 +296,7 @@ _TERMINAL: Any = SimpleNamespace(
 
 
 def _write_to_stdout(write: Callable[[IO[str]], None]) -> None:
+    """Call `write` with standard output in UTF-8; on a terminal, control characters are escaped."""
     sys.stdout.reconfigure(encoding="utf-8")  # independent of the locale
     with translate_write_errors("standard output"), reader_may_leave(sys.stdout):
         write(_TERMINAL if sys.stdout.isatty() else sys.stdout)
@@ -301,10 +306,10 @@ def _write_to_stdout(write: Callable[[IO[str]], None]) -> None:
 def _answered(
     predictor: Predictor, parts: Iterable[list[Request]], file: IO[str]
 ) -> Iterator[tuple[Request, dict]]:
-    """Yield each request with its prediction, {} if it has no content, one part at a time.
+    """Predict requests part by part, and yield each request with its prediction, {} for a skipped request.
 
     Args:
-        file: the output, flushed after each part.
+        file: the output, which is flushed after each part.
     """
     for part in parts:
         contents = [request.content for request in part if request.content is not None]
@@ -315,9 +320,10 @@ def _answered(
 
 
 def _write_run(rows: Iterable[tuple[Request, dict]], file: IO[str]) -> None:
-    """Write a TREC run file: query, Q0, document, rank, score and run name for each hit.
+    """Write hits in the TREC run format, a line per hit: query id, Q0, document id, rank, score, run name.
 
-    A query is its id, or its line. A document is its line, or de:LINE in a corpus of several languages.
+    A query is identified by its id, or without one by its line number; a document by its line number, or
+    LANGUAGE:LINE in a corpus of several languages.
 
     Raises:
         UserError: an id contains spaces, or is not unique.

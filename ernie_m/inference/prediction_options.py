@@ -1,4 +1,4 @@
-"""Options of prediction, for `ernie-m predict`, `ernie-m serve` and Python."""
+"""Options of prediction, for `ernie-m predict`, `ernie-m serve` and the Python API."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence, Set
@@ -80,7 +80,7 @@ class AskOptions(VectorOptions):
 
 @dataclass(kw_only=True, unsafe_hash=True)
 class PredictionOptions(AskOptions):
-    """Options of a prediction, also from Python, where `corpus` and `labels` are lists.
+    """Options of prediction. In the Python API, `corpus` and `labels` are lists.
 
     Args:
         kind: the kind of texts to embed, which determines their prompt (`PreprocessingConfig.prompt`).
@@ -108,7 +108,7 @@ class ModelFlags(AskOptions, EngineFlags):
     """Checkpoint in any supported format, or a directory of ernie-m export."""
 
     def options(self) -> PredictionOptions:
-        """Return the options of prediction."""
+        """Return the prediction options among the flags."""
         return PredictionOptions(**{field.name: getattr(self, field.name) for field in fields(AskOptions)})
 
 
@@ -117,10 +117,13 @@ _MISSING = ("NAType", "NaTType")  # types of pandas.NA and NaT, which cannot be 
 
 
 def as_list(texts: Any, name: str) -> list[Any]:
-    """Return texts as a list; a string is one text, and pandas.NA becomes None.
+    """Convert texts to a list; a string is one text, and pandas.NA becomes None.
+
+    Args:
+        name: the name of the argument, for errors.
 
     Raises:
-        UserError: they are not an ordered collection. Iterating over a table would give its column names.
+        UserError: the texts are not an ordered collection, or are a table (which yields column names).
     """
     if isinstance(texts, str):
         return [texts]
@@ -133,10 +136,13 @@ def as_list(texts: Any, name: str) -> list[Any]:
 
 
 def parsed(predictor: Any, requests: Sequence[dict], on_empty: str = "error") -> list[Any]:
-    """Parse requests; None for an empty text, if `on_empty` is "skip".
+    """Parse requests with a predictor.
+
+    Args:
+        on_empty: "skip": the result for an empty text is None; "error": an empty text is an error.
 
     Raises:
-        UserError: a request is invalid; with its index, if there are several.
+        UserError: a request is invalid; names its index, if there are several requests.
     """
     contents = []
     for number, request in enumerate(requests):
@@ -159,10 +165,13 @@ def _is_empty(text: Any) -> bool:
 
 
 def parse_text_languages(center_by_language: Any, count: int) -> list[str] | None:
-    """Return the language of each text given by `center_by_language`; None: not given.
+    """Return the language of each text in the argument `center_by_language`; None if it is a boolean.
+
+    Args:
+        count: the number of texts.
 
     Raises:
-        UserError: it is not a boolean, a language, or a list with one language per text.
+        UserError: the argument is not a boolean, a language, or a list with a language per text.
     """
     if isinstance(center_by_language, bool):
         return None
@@ -182,10 +191,13 @@ def parse_text_languages(center_by_language: Any, count: int) -> list[str] | Non
 
 
 def as_row(text: Any, number: int) -> list[str]:
-    """Return a text or both texts of a pair for `fit`, without tabs and line breaks. `number`: its index.
+    """Convert a text or a pair to a list of texts for `fit`, without tabs and line breaks.
+
+    Args:
+        number: the index of the text, for errors.
 
     Raises:
-        UserError: it is neither a text nor a pair.
+        UserError: the value is neither a text nor a pair of texts.
     """
     from ernie_m.reader.files.official_tsv import in_one_line
 
@@ -199,7 +211,10 @@ def as_row(text: Any, number: int) -> list[str]:
 
 
 def one_for_each(values: Any, name: str, texts: Sequence[Any]) -> list[Any]:
-    """Return the values of texts as a list; None: "" for each.
+    """Convert an argument with a value per text to a list; None becomes "" for each text.
+
+    Args:
+        name: the name of the argument, for errors.
 
     Raises:
         UserError: the number of values differs from the number of texts.
@@ -211,7 +226,12 @@ def one_for_each(values: Any, name: str, texts: Sequence[Any]) -> list[Any]:
 
 
 def in_parts(inputs: Sequence[Any], description: str, size: int | None = None) -> Iterable[Sequence[Any]]:
-    """Divide inputs into parts of `size` or else `_AT_ONCE`, with a progress bar if there are several."""
+    """Divide inputs into parts, whose iteration shows a progress bar if there are several.
+
+    Args:
+        description: the label of the progress bar.
+        size: the size of a part; None: `_AT_ONCE`.
+    """
     from ernie_m.utils.logging import progress
 
     size = size or _AT_ONCE

@@ -67,8 +67,8 @@ def test_the_best_different_texts_are_kept(toy_data, monkeypatch, n_best, charac
     With only the first of the `characters` of a text, most of the best spans have the same one.
     """
     task, data = toy_data
-    whole = task.text_of
-    monkeypatch.setattr(task, "text_of", lambda *span: (whole(*span)[0][:characters], 0))
+    whole = task.get_text
+    monkeypatch.setattr(task, "get_text", lambda *span: (whole(*span)[0][:characters], 0))
     task.n_best = n_best
     rng = np.random.default_rng(1)
     predictions = []
@@ -88,7 +88,7 @@ def test_the_best_different_texts_are_kept(toy_data, monkeypatch, n_best, charac
             spans += all_spans(predictions[index], task.max_answer_length)
         texts = {}  # text -> the largest sum of logits of its spans, and the logit of the first token
         for total, first, last, start_logit in sorted(spans, reverse=True):
-            text, _ = task.text_of(data, number, first, last)
+            text, _ = task.get_text(data, number, first, last)
             if text:
                 texts.setdefault(text, (total, start_logit))
         assert [answer.text for answer in answers] == list(texts)[:n_best]
@@ -98,7 +98,7 @@ def test_the_best_different_texts_are_kept(toy_data, monkeypatch, n_best, charac
         probabilities = [answer.probability for answer in answers]
         np.testing.assert_allclose(probabilities, exponentials / exponentials.sum(), rtol=1e-6)
     # A lone space is no answer.
-    monkeypatch.setattr(task, "text_of", lambda *_: ("", 0))
+    monkeypatch.setattr(task, "get_text", lambda *_: ("", 0))
     assert task.rank(data, predictions) == [[]] * len(data.file.questions)
 
 

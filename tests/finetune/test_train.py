@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from ernie_m.__main__ import PROGRAMS
+from ernie_m.__main__ import ALL_COMMANDS
 from ernie_m.commands import train
 from ernie_m.data import prepare_pairs, train_vocab
 from ernie_m.finetune.retrieval import run as bitext_search
@@ -34,8 +34,8 @@ def folder(tmp_path, monkeypatch):
     """A folder with pairs of two languages with English: en-de.tsv, and two aligned files."""
     monkeypatch.chdir(tmp_path)
     for name, flags in SHORTER.items():
-        shorter = partial(shortened, train._PROGRAMS[name], as_flags(flags))
-        monkeypatch.setitem(train._PROGRAMS, name, shorter)
+        shorter = partial(shortened, train._COMMANDS[name], as_flags(flags))
+        monkeypatch.setitem(train._COMMANDS, name, shorter)
     (tmp_path / "my").mkdir()
     write_lines(Path("my/en-de.tsv"), [f"{line}\t{line.replace('the', 'a')}" for line in LINES])
     write_lines(Path("my/news.en"), LINES)
@@ -60,7 +60,7 @@ def in_process(words):
     program, *flags = words
     try:
         call_main(
-            importlib.import_module(f"ernie_m.{PROGRAMS[program][0]}"),
+            importlib.import_module(f"ernie_m.{ALL_COMMANDS[program][0]}"),
             [*flags, *as_flags(SHORTER.get(program, {}))],
         )
     except SystemExit as error:

@@ -122,7 +122,7 @@ def test_what_is_refused(models, ask, refused, tmp_path):
     corpus = write_lines(tmp_path / "corpus.txt", [*TEXTS, "one more"])
     as_many = write_lines(tmp_path / "as_many.txt", [*TEXTS[:-1], "another"])
     for changes, place in (
-        ({"model": models / "full"}, f"{folder}: the index is of another model"),
+        ({"model": models / "full"}, f"{folder}: the index"),
         (
             {"layer": 0},
             f"{folder}: the options of the index (layer 2, pooling mean_without_special, max_seq_len 62) "
@@ -130,8 +130,8 @@ def test_what_is_refused(models, ask, refused, tmp_path):
         ),
         ({"pooling": "mean"}, f"{folder}: "),
         ({"max_seq_len": 20}, f"{folder}: "),
-        ({"corpus": corpus}, f"{folder}: the index is of another corpus"),
-        ({"corpus": as_many}, f"{folder}: the index is of another corpus"),
+        ({"corpus": corpus}, f"{folder}: the index"),
+        ({"corpus": as_many}, f"{folder}: the index"),
         ({"index": tmp_path / "nowhere"}, f"{tmp_path / 'nowhere'}: "),
         ({"index": corpus}, f"{corpus}: "),
         ({"index": models / "encode"}, f"{models / 'encode'}: "),

@@ -1,4 +1,4 @@
-"""Training steps from a file of pairs. The reader process imports this file: no Paddle."""
+"""Training steps from a file or corpus of pairs, built in a separate process that does not import Paddle."""
 
 from collections import Counter
 from collections.abc import Iterator, Set
@@ -15,19 +15,19 @@ from ernie_m.reader.sampling import Sampler
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.utils.errors import UserError
 
-_MOST_DRAWS = 100  # draws per row of a step; if they do not fill it, too many rows share a text
+_MOST_DRAWS = 100  # draws per row of a step; if they do not fill the step, too many rows share a text
 
 
 @dataclass(frozen=True)
 class PairStep:
-    """The part of a step that one process encodes.
+    """The part of a training step that one process encodes.
 
     Attributes:
-        sentences: ids of its b pairs, [CLS] S [SEP]: b sources, b translations, then the given negatives.
-        negative: [B, C] bool over the whole step: whether source i and candidate j are negatives. The
-            candidates are B translations, then the given negatives. Pairs that share a sentence on any side
-            are not negatives of each other.
-        position: the state from which the steps resume after this one, a JSON value.
+        sentences: the ids, [CLS] S [SEP], of b sources, b translations, and their hard negatives.
+        negative: bool [B, C], over the whole step: whether candidate j is a negative of source i. The
+            candidates are B translations and the hard negatives. Pairs that share a sentence on any side are
+            not negatives of each other.
+        position: the state from which training resumes after this step, a JSON value.
         pair_count: b.
     """
 
@@ -38,18 +38,18 @@ class PairStep:
 
     @property
     def micro_batches(self) -> list["PairStep"]:
-        """Return the step as the only micro-batch, because each of its pairs is a negative of all others."""
+        """The step as the only micro-batch, because each pair is a negative of all others."""
         return [self]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Steps:
-    """Base class of endless training steps.
+    """Base class of infinite sequences of training steps.
 
     Args:
-        batch_size: pairs per step, over all processes.
-        max_seq_len: maximum sentence length in tokens, including [CLS] and [SEP].
-        position: `PairStep.position` of the last step; None: from the beginning.
+        batch_size: number of pairs per step, over all processes.
+        max_seq_len: maximum length of a sentence in tokens, including [CLS] and [SEP].
+        position: `PairStep.position` of the last step; None: start with the first step.
     """
 
     tokenizer: Tokenizer
@@ -61,7 +61,12 @@ class Steps:
     position: dict[str, Any] | None = None
 
     def sampler(self, sizes: dict[str, int], alpha: float, purpose: str) -> Sampler:
-        """Return the sampler of the pairs, at the position."""
+        """Return the sampler of pairs at `position`.
+
+        Args:
+            sizes: stream -> number of pairs.
+            alpha, purpose: see `Sampler`.
+        """
         sampler = Sampler(items=sizes, amounts=sizes, alpha=alpha, seed=self.seed, purpose=purpose)
         if self.position is not None:
             sampler.restore(self.position)
@@ -69,7 +74,7 @@ class Steps:
 
     @property
     def share(self) -> slice:
-        """Return the slice of a step's pairs for this process; the sizes differ by at most one pair."""
+        """The slice of a step's pairs for this process; slice lengths differ by at most one pair."""
         return slice(
             self.batch_size * self.rank // self.world_size,
             self.batch_size * (self.rank + 1) // self.world_size,
@@ -78,20 +83,17 @@ class Steps:
 
 @dataclass(frozen=True, kw_only=True)
 class StepRows(Steps):
-    """Endless steps from a file of pairs; call it to get the iterator. It can be pickled.
+    """Infinite training steps from a file of pairs. Picklable; a call returns the iterator.
 
-    The rows of a step depend only on the seed and the step number. No two of them share a text, because a
-    negative that equals the positive would be a false negative: a row that shares a text with an earlier row
-    of the step is skipped until the next epoch. A text is not a negative of a query if another row has it as
-    a positive of that query.
+    The rows of a step depend only on the seed and the step number. To avoid false negatives, no two rows of a
+    step share a text: a row that shares a text with an earlier row of the step is skipped until the next
+    epoch. A text that is a positive of a query in any row is not a negative of this query.
 
     Args:
-        numbers: int64 [n], the indices of the training rows.
-        held_out: the keys of texts that are never read. A negative with such a key is dropped from its row.
-        batch_size: rows per step, over all processes.
-        max_seq_len: maximum sentence length in tokens, including [CLS] and [SEP].
-        prompts: the prefix of a query, and that of a positive or a negative.
-        position: `PairStep.position` of the last step; None: from the beginning.
+        numbers: the indices of the training rows, int64 [n].
+        held_out: the keys of validation texts; negatives with such a key are dropped.
+        prompts: the prompt of queries, and that of positives and negatives.
+        batch_size, max_seq_len, position: see `Steps`.
     """
 
     rows: DedupedPairs
@@ -100,7 +102,7 @@ class StepRows(Steps):
     prompts: tuple[str, str] = ("", "")
 
     def __call__(self) -> Iterator[PairStep]:
-        """Yield this process's part of one step after the other, without end."""
+        """Yield this process's part of each step, infinitely."""
         sizes = {"rows": len(self.numbers)}
         # There is only one stream, so its size and alpha do not matter.
         sampler = self.sampler(sizes, 1.0, "own pairs")
@@ -130,10 +132,10 @@ class StepRows(Steps):
             )
 
     def _draw(self, sampler: Sampler) -> list[tuple[list[int], list[str]]]:
-        """Draw the rows of the next step, and return the keys and the texts of each row.
+        """Sample the rows of the next step, and return the keys and the texts of each row.
 
         Raises:
-            UserError: there are too few rows without a common text.
+            UserError: too few rows share no text.
         """
         rows: list[tuple[list[int], list[str]]] = []
         taken: set[int] = set()  # the keys of all texts of `rows`
@@ -155,23 +157,20 @@ class StepRows(Steps):
         text, _ = shared.most_common(1)[0]
         raise UserError(
             f"{self.rows.rows.name}: too few rows without a common text for --batch_size {self.batch_size} "
-            f"('{text}' is in as many rows). Reduce it, or add a header: "
-            "query, positive, negative"
+            f"('{text}' is in as many rows). Reduce it, or add a header: query, positive, negative"
         )
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepPairs(Steps):
-    """Endless steps from the parallel text of a corpus; call it to get the iterator. It can be pickled.
+    """Infinite training steps from the parallel text of a corpus. Picklable; a call returns the iterator.
 
-    The pairs of a step depend only on the seed and the step number. The processes divide each step.
+    The pairs of a step depend only on the seed and the step number, and are divided among the processes.
 
     Args:
-        path: folder of the corpus.
-        batch_size: pairs per step, over all processes.
-        max_seq_len: maximum sentence length in tokens, including [CLS] and [SEP].
+        path: the directory of the corpus.
         alpha: language pairs are sampled in proportion to (number of pairs)^alpha.
-        position: `PairStep.position` of the last step; None: from the beginning.
+        batch_size, max_seq_len, position: see `Steps`.
     """
 
     path: str
@@ -181,7 +180,7 @@ class StepPairs(Steps):
         """Open the corpus.
 
         Raises:
-            UserError: it is missing or has no parallel text.
+            UserError: the corpus is missing or has no parallel text.
         """
         corpus = Corpus(self.path, self.tokenizer)
         if not corpus.parallel:
@@ -189,7 +188,7 @@ class StepPairs(Steps):
         return corpus
 
     def __call__(self) -> Iterator[PairStep]:
-        """Yield this process's part of one step after the other, without end."""
+        """Yield this process's part of each step, infinitely."""
         pairs_by_name = {"-".join(pair): pairs for pair, pairs in self.open().parallel.items()}
         sizes = {name: len(pairs) for name, pairs in pairs_by_name.items()}
         # The size of a language pair is its number of pairs.
@@ -216,8 +215,9 @@ class StepPairs(Steps):
 
 
 def negatives(sources: list[np.ndarray], translations: list[np.ndarray]) -> np.ndarray:
-    """Return whether pairs i and j share no sentence, [B, B] bool.
-    Pairs are used in both directions, so the source of one can be the translation of another.
+    """Return whether pairs i and j share no sentence, and so are negatives of each other: bool [B, B].
+
+    Pairs are used in both directions, so the source of one pair can be the translation of another.
     """
     source, translation = hash_ids(sources), hash_ids(translations)  # [B] each
     share_a_sentence = (

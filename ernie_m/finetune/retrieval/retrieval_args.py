@@ -1,4 +1,4 @@
-"""Flags of run_retrieval.py. Reader processes import this file, so it does not import Paddle."""
+"""Flags of run_retrieval.py. The process that builds batches imports this module without Paddle."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -21,7 +21,7 @@ from ernie_m.utils.errors import UserError
 
 @dataclass
 class RetrievalFlags(TableOptions, TrainingFlags):
-    """The flags of run_retrieval.py: model and data, then retrieval, then training."""
+    """The flags of run_retrieval.py, grouped by model and data, retrieval, and training."""
 
     beside_run = (r"retrieval\.(txt|md|json)", r"sweep\.json", "predictions")
 
@@ -142,12 +142,16 @@ class RetrievalFlags(TableOptions, TrainingFlags):
             raise UserError("--symmetric true requires --loss in_batch_softmax")
         if self.init_checkpoint and not self.do_train:
             raise UserError(
-                "--init_checkpoint resumes training and requires --do_train true. To evaluate it, pass it as "
-                "--init_pretraining_params"
+                "--init_checkpoint resumes training and requires --do_train true. To evaluate a checkpoint, "
+                "pass it as --init_pretraining_params"
             )
 
     def _check_mining(self) -> None:
-        """Reject flags that contradict --mine_hard_negatives."""
+        """Check that no flag contradicts --mine_hard_negatives.
+
+        Raises:
+            UserError: a flag contradicts it, or --train_set is missing.
+        """
         if not self.train_set:
             raise UserError("missing --train_set with --mine_hard_negatives: a file of pairs")
         if self.do_train or self.pairs or self.center_on or len(self.seeds) > 1:
@@ -162,6 +166,6 @@ class RetrievalFlags(TableOptions, TrainingFlags):
             )
 
     def initial_checkpoint(self, seed: int) -> str | None:
-        """Return the initial checkpoint of a seed; None: random weights."""
+        """Return the path of the initial checkpoint of a seed; None: random weights."""
         weights = self.init_pretraining_params
         return self.init_checkpoint or (weights and weights.replace("%d", str(seed)))

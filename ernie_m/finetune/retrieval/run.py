@@ -1,4 +1,4 @@
-"""The command run_retrieval.py: evaluate bitext retrieval with a model's embeddings, or train it first."""
+"""The command run_retrieval.py: evaluation of bitext retrieval by a model's embeddings, and training."""
 
 import gc
 from collections.abc import Sequence
@@ -48,12 +48,12 @@ from ernie_m.vectors.retrieval_accuracy import log_repeats
 
 
 class Inputs(NamedTuple):
-    """The inputs of the command.
+    """The inputs of run_retrieval.py.
 
     Attributes:
-        flags: the flags, completed with the checkpoint's settings.
-        bitexts: the files of --pairs.
-        sentences: language -> its sentences of --center_on; empty: the means next to the weights are used.
+        flags: the flags, with defaults from the settings of the checkpoint.
+        bitexts: the bitexts of --pairs.
+        sentences: language -> its sentences in --center_on; empty: use the language means of the model.
         starts: seed -> initial checkpoint; None: random weights.
         opened: the model of the first seed.
     """
@@ -66,7 +66,7 @@ class Inputs(NamedTuple):
 
 
 def search(flags: RetrievalFlags) -> None:
-    """Evaluate the weights of each seed without training.
+    """Evaluate bitext retrieval with the model of each seed, without training.
 
     Raises:
         UserError: see `read_inputs`.
@@ -88,8 +88,10 @@ def search(flags: RetrievalFlags) -> None:
 
 
 def train_then_search(flags: RetrievalFlags, stop: ShutdownHandler) -> None:
-    """Train each seed, and evaluate its best model.
-    It returns early if asked to stop; the same command resumes.
+    """Train each seed, and evaluate bitext retrieval with its best checkpoint.
+
+    After a stop request, return early; the same command resumes training.
+
     Raises:
         UserError: see `read_inputs`.
     """
@@ -112,11 +114,11 @@ def train_then_search(flags: RetrievalFlags, stop: ShutdownHandler) -> None:
 
 
 def read_inputs(flags: RetrievalFlags) -> Inputs:
-    """Read the texts, and open the weights.
+    """Read the bitexts, and open the initial checkpoints.
 
     Raises:
         UserError: a step has fewer pairs than processes, faiss is not installed, a file is missing or
-            invalid, a flag is malformed, a bitext is too short for --layer sweep, or weights were not
+            invalid, a flag is invalid, a bitext is too short for --layer sweep, or a checkpoint was not
             fine-tuned for the task of --init_task.
     """
     set_up(flags)
@@ -169,10 +171,10 @@ def read_inputs(flags: RetrievalFlags) -> Inputs:
 
 
 def load_model_for_seed(inputs: Inputs, seed: int) -> tuple[OpenedModel, ErnieMModel]:
-    """Load the initial checkpoint of a seed, and return its files and its encoder.
+    """Load the model of a seed from its initial checkpoint, and return its files and its encoder.
 
     Raises:
-        UserError: the weights do not match each other, are shorter than --max_seq_len, or lack the pooler
+        UserError: the weights are inconsistent, have fewer positions than --max_seq_len, or lack the pooler
             that --pooling requires.
     """
     flags = inputs.flags
@@ -185,7 +187,11 @@ def load_model_for_seed(inputs: Inputs, seed: int) -> tuple[OpenedModel, ErnieMM
 
 
 def train_seed(task: Retrieval, seed: int, folder: OutputDir, stop: ShutdownHandler) -> ErnieMModel | None:
-    """Train a seed unless it is finished, and return its best model; None if asked to stop."""
+    """Train a seed unless it is finished, and return the model of its best checkpoint.
+
+    Returns:
+        None after a stop request.
+    """
     if folder.is_finished():
         folder.selected()  # rejects a best/ that is not the selected one
     else:
@@ -209,12 +215,12 @@ def search_seed(
     preprocessing: PreprocessingConfig,
     start: Checkpoint | None = None,
 ) -> SearchResult | None:
-    """Evaluate the model of a seed on the bitexts, and write its predictions.
+    """Evaluate bitext retrieval with the model of a seed, and write its predictions.
 
     Args:
-        preprocessing: its preprocessing settings.
-        start: the checkpoint of the model; None: it was trained here or is random, so it has no language
-            means.
+        preprocessing: the preprocessing settings of the model.
+        start: the checkpoint of the model; None: the model was just trained or is random, so it has no
+            language means.
 
     Returns:
         None without bitexts, or with --layer sweep, which writes its own report.
@@ -261,10 +267,10 @@ def search_seed(
 def make_encode_function(
     flags: RetrievalFlags, model: ErnieMModel, tokenizer: Tokenizer, preprocessing: PreprocessingConfig
 ) -> Encode:
-    """Return a function from texts to their embeddings. With --amp bf16 it changes the model.
+    """Return a function that encodes texts into embeddings. With --amp bf16, convert the model to bfloat16.
 
     Args:
-        preprocessing: contains the prompts.
+        preprocessing: the preprocessing settings with the prompts.
     """
     if is_bf16_on_cpu(flags.amp):
         use_bfloat16(model)
@@ -283,8 +289,13 @@ def make_encode_function(
 def load_language_means(
     checkpoint: Checkpoint | None, flags: RetrievalFlags, config: ErnieMConfig, languages: list[str]
 ) -> LanguageCentering | None:
-    """Return the language means of a checkpoint at the evaluated layer, with --layer sweep at each layer.
-    None if they are missing, have another pooling, or lack one of the languages.
+    """Load the language means of a checkpoint at the evaluated layer, or with --layer sweep at each layer.
+
+    Args:
+        languages: the languages whose means are required.
+
+    Returns:
+        None if the means are missing, were computed with another pooling, or lack a language.
     """
     if checkpoint is None or checkpoint.language_means_path is None or flags.pooling != MEANS_POOLING:
         return None
@@ -302,5 +313,5 @@ def load_language_means(
 
 
 def get_languages(bitexts: list[Bitext]) -> list[str]:
-    """Return English and the other language of each bitext; empty without bitexts."""
+    """Return English and the other language of each bitext; [] without bitexts."""
     return ["en", *(bitext.language for bitext in bitexts)] if bitexts else []

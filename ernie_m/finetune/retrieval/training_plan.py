@@ -1,5 +1,6 @@
-"""The plan of `ernie-m train`: the commands that train an embedding model on custom pairs, and their scores.
-`ernie-m prepare pairs` writes the pairs. Their number and length determine the flags.
+"""The commands that `ernie-m train` runs to train an embedding model on custom pairs, and their scores.
+
+`ernie-m prepare pairs` writes the pairs, whose number and length determine the hyperparameters.
 """
 
 import math
@@ -23,7 +24,7 @@ _STEP_TOKENS = 8192
 _RATE_AND_STEPS = {128: (1e-3, 9000), 384: (5e-5, 100), 768: (2e-5, 2000)}
 # Static embeddings: see the study in docs/results/static.tsv.
 _TABLE = "configs/table/ernie_config.json"
-_PIECES = 8000
+_SUBWORDS = 8000
 _TABLE_BATCH = 512
 _TABLE_RATE = 1e-2
 _FEW_PAIRS = 100  # with fewer validation pairs the scores state the weight of one pair
@@ -31,13 +32,13 @@ _REPORT = "retrieval.json"
 
 
 class Command(NamedTuple):
-    """A command of the project.
+    """A command of `ernie-m` in the plan.
 
     Attributes:
-        purpose: its description.
-        words: the command and its flags.
-        result: the file that it writes last.
-        minutes: estimated duration on one core.
+        purpose: the description for the log.
+        words: the name of the command and its flags.
+        result: the file that the command writes last.
+        minutes: the estimated duration on one core.
     """
 
     purpose: str
@@ -53,12 +54,12 @@ def plan_steps(pairs: Path, folder: Path, counts: Mapping[str, Any]) -> list[Com
     """Return the commands that train a vocabulary and a static model on the pairs.
 
     Args:
-        pairs: the folder of the pairs.
-        folder: the output folder of the model, in which the vocabulary has a folder.
-        counts: name of each file -> its path and the numbers of its pairs.
+        pairs: the directory of the pairs.
+        folder: the output directory of the model; the vocabulary is in its subdirectory vocab.
+        counts: file name -> path and numbers of pairs, from pairs.json.
     """
     vocab = folder / "vocab"
-    words = ["train_vocab", "--output", vocab, "--vocab_size", _PIECES, "--hard_vocab_limit", "false"]
+    words = ["train_vocab", "--output", vocab, "--vocab_size", _SUBWORDS, "--hard_vocab_limit", "false"]
     for name, count in counts.items():
         if count["trained"]:
             label = "query-positive" if split_label(count["files"])[0] is None else name
@@ -83,7 +84,11 @@ def plan_steps(pairs: Path, folder: Path, counts: Mapping[str, Any]) -> list[Com
 
 
 def totals(counts: Mapping[str, Any]) -> tuple[int, int]:
-    """Return the numbers of training pairs and of held-out pairs in all files."""
+    """Return the total numbers of training pairs and of held-out pairs.
+
+    Args:
+        counts: see `plan_steps`.
+    """
     trained = sum(count["trained"] for count in counts.values())
     return trained, sum(count["held_out"] for count in counts.values())
 
@@ -91,7 +96,7 @@ def totals(counts: Mapping[str, Any]) -> tuple[int, int]:
 def search(
     purpose: str, pairs: Path, folder: Path, flags: Mapping[str, object], minutes: float = 0.0
 ) -> Command:
-    """Return the command that evaluates the held-out pairs, optionally after training."""
+    """Return the command that evaluates retrieval on the held-out pairs, after training if `flags` say so."""
     flags = {"pairs": pairs / "held-out", "untrained": "false", "checkpoints": folder, **flags}
     words = chain.from_iterable((f"--{name}", value) for name, value in flags.items())
     return Command(purpose, ["run_retrieval", *words], folder / _REPORT, minutes)
@@ -100,7 +105,12 @@ def search(
 def make_training_flags(
     pairs: Path, batch_size: int, steps: int, rate: float, parts: int = 5
 ) -> dict[str, object]:
-    """Return the flags of a training, with an evaluation and a checkpoint after each part."""
+    """Return the flags that train a model on the pairs.
+
+    Args:
+        rate: the learning rate.
+        parts: the number of evaluations and checkpoints.
+    """
     return {
         "do_train": "true",
         "train_set": pairs / "train.tsv",
@@ -116,11 +126,12 @@ def make_training_flags(
 
 
 def plan_finetuning(pairs: Path, output: Path, start: str, facts: Mapping[str, Any]) -> list[Command]:
-    """Return the commands that evaluate a model, train it on the pairs, and evaluate it again.
+    """Return the commands that evaluate a model, fine-tune it on the pairs, and evaluate it again.
 
     Args:
-        start: the folder or the name of the model.
-        facts: "pairs", the counts of each file, and "tokens_of_a_pair".
+        pairs: the directory of the pairs.
+        start: the directory of the initial model, or its name on the Hugging Face Hub.
+        facts: the content of pairs.json: "pairs", the counts of each file, and "tokens_of_a_pair".
 
     Raises:
         UserError: the model is static.
@@ -159,11 +170,11 @@ def plan_finetuning(pairs: Path, output: Path, start: str, facts: Mapping[str, A
 
 
 def scores(folders: Mapping[str, Path], counts: Mapping[str, Any]) -> str:
-    """Return the accuracy@1 on the held-out pairs as a table, with the weight of one pair if there are few.
+    """Format the accuracy@1 on the held-out pairs as a table, with the weight of one pair if there are few.
 
     Args:
-        folders: row name -> the output folder of an evaluation.
-        counts: as in `plan_steps`.
+        folders: row name -> the output directory of an evaluation.
+        counts: see `plan_steps`.
     """
     rows = []
     for name, folder in folders.items():

@@ -1,7 +1,7 @@
-"""The server of `ernie-m serve`: web UI, JSON API, embeddings, reranking, models, and metrics.
+"""The HTTP server of `ernie-m serve`: web UI, JSON API, embeddings, reranking, models, and metrics.
 
-The event loop reads requests and writes responses; the models run in other threads. Requires the extra
-`serve`. See docs/serving.md.
+The event loop reads requests and writes responses; models run in other threads. Requires the extra `serve`.
+See docs/serving.md.
 """
 
 import base64
@@ -69,14 +69,18 @@ Truncate = bool | Literal["NONE", "END"] | None
 
 
 class Body(BaseModel):
-    """The body of a request. Strict: true is not 1, and unknown keys are rejected."""
+    """Base class of request bodies, with strict validation: true is not 1, and unknown keys are rejected."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
     @model_validator(mode="before")
     @classmethod
     def bounded(cls, body: Any) -> Any:
-        """Check the size of the body before its values, so that validation is fast and errors are few."""
+        """Check the size of a body before its values are validated, to bound the time and the errors.
+
+        Raises:
+            UserError: the body is not an object, or has too many keys or texts, or a text is too long.
+        """
         if not isinstance(body, dict):
             raise UserError("the body must be a JSON object, with the header Content-Type: application/json")
         if len(body) > MOST_KEYS:
@@ -95,7 +99,7 @@ class Body(BaseModel):
 
 
 class EmbeddingsRequest(Body):
-    """An OpenAI-compatible request, with common extensions."""
+    """An OpenAI-compatible request for embeddings, with common extensions."""
 
     input: Texts
     model: str | None = None  # any value: the server has one encoder
@@ -108,7 +112,7 @@ class EmbeddingsRequest(Body):
 
 
 class RerankRequest(Body):
-    """A Jina-compatible request. Pairs that are too long are truncated unless `truncate` is false."""
+    """A Jina-compatible request for reranking. Long pairs are truncated, unless `truncate` is false."""
 
     query: str
     documents: list[str]
@@ -127,7 +131,7 @@ def make_app(
     timeout: float = 300,
     hosts: Sequence[str] = ("*",),
 ) -> RequestMiddleware:
-    """Create the ASGI application and start its threads.
+    """Create the ASGI application of the server, and start its worker threads.
 
     Args:
         token: the required bearer token; None: no authorization.
@@ -181,7 +185,10 @@ def make_app(
 
 
 def make_predictors(models: list[LoadedModel], options: PredictionOptions) -> dict[str, Predictor]:
-    """Create a predictor for each task, on the first model that supports it.
+    """Create a predictor for each task that the server offers, with the first model that supports the task.
+
+    Returns:
+        Task -> predictor.
 
     Raises:
         UserError: two models have the same task.
@@ -240,9 +247,9 @@ def describe(models: list[LoadedModel], predictors: dict[str, Predictor]) -> dic
 
 
 def _describe_errors(app: FastAPI, models: list[LoadedModel]) -> None:
-    """Register error handlers, which respond to invalid requests in one line.
+    """Register the error handlers, which respond with a message of one line.
 
-    The message does not contain the body, or the paths of the models on this machine.
+    The message does not contain the body of the request, or the paths of the models on this machine.
     """
 
     @app.exception_handler(RequestValidationError)
@@ -280,7 +287,7 @@ def _describe_errors(app: FastAPI, models: list[LoadedModel]) -> None:
 def _add_task(
     app: FastAPI, word: str, predictor: Predictor, options: PredictionOptions, queue: WorkQueue
 ) -> None:
-    """Add the route /api/<word>."""
+    """Add the route POST /api/<word> of a task."""
     as_list = {REQUIRED_TEXT: (Texts, ...), OPTIONAL_TEXT: (Texts | None, None)}
     fields = {
         key: as_list.get(field, field) if key in LISTED else field for key, field in predictor.fields.items()
@@ -315,7 +322,7 @@ def _add_task(
 
 
 def _parsed(predictor: Predictor, row: dict[str, Any]) -> Any:
-    """Parse a request, or return its UserError."""
+    """Parse a request, and return its content or its UserError."""
     try:
         content = predictor.parse(row)
         # The command line truncates long texts instead, and does not limit labels.
@@ -327,12 +334,15 @@ def _parsed(predictor: Predictor, row: dict[str, Any]) -> Any:
 
 
 def _characters(*values: Any) -> int:
-    """Count the characters of the texts among values, which may be sequences of texts."""
+    """Count the characters of all values that are texts or sequences of texts."""
     return sum(len("".join(value)) for value in values if isinstance(value, str | list | tuple))
 
 
 def _contents(key: str, texts: list[str], content: Callable[[str], Any]) -> list[Any]:
-    """Validate the texts of a request, and convert them for the queue.
+    """Validate the texts of a request, and convert each by `content` for the queue.
+
+    Args:
+        key: the key of the texts, for errors.
 
     Raises:
         UserError: a text is blank, or has a lone surrogate.
@@ -342,7 +352,16 @@ def _contents(key: str, texts: list[str], content: Callable[[str], Any]) -> list
 
 
 def _reject_truncated(key: str, features: Sequence[Feature], most: int, truncate: Truncate) -> None:
-    """Reject truncated texts, unless the request allows truncation."""
+    """Check that no text was truncated, unless the request allows truncation.
+
+    Args:
+        key: the key of the texts, for errors.
+        features: the model inputs of the texts.
+        most: the maximum length of a text in tokens, for errors.
+
+    Raises:
+        UserError: a text was truncated.
+    """
     for number, feature in enumerate(features):
         if feature.cut and truncate not in (True, "END"):
             raise UserError(
@@ -351,12 +370,12 @@ def _reject_truncated(key: str, features: Sequence[Feature], most: int, truncate
 
 
 def _add_embeddings(app: FastAPI, encode: EncodeTexts, queue: WorkQueue) -> dict[str, Any]:
-    """Add the route of embeddings, and return the keys of the model for /v1/models."""
+    """Add the route POST /v1/embeddings, and return the properties of the model for /v1/models."""
     width = encode.model.config.hidden_size
     preprocessing = encode.model.preprocessing
 
     def compute(as_base64: bool, texts: list[str]) -> list[tuple[Feature, bytes]]:
-        """Compute the model inputs of each text, and its embedding as JSON."""
+        """Compute the model input of each text, and its embedding as JSON, or as base64 in JSON."""
         features = encode.features(texts, prompt="")  # the texts include the prompt
         embeddings = encode.encode_features(features)
         if not encode.normalize:  # dividing by the norm twice would change the last bits
@@ -406,11 +425,12 @@ def _add_embeddings(app: FastAPI, encode: EncodeTexts, queue: WorkQueue) -> dict
 
 
 def _as_base64(embedding: np.ndarray) -> str:
+    """Encode an embedding as base64 of little-endian float32, as OpenAI's API."""
     return base64.b64encode(embedding.astype("<f4").tobytes()).decode()
 
 
 def _add_rerank(app: FastAPI, classify: ClassifyTexts, queue: WorkQueue) -> None:
-    """Add the route of reranking with a cross-encoder."""
+    """Add the route POST /v1/rerank, which ranks documents with a cross-encoder."""
 
     def run(pairs: list[Example]) -> list[tuple[Feature, float]]:
         features = classify.task.encode(pairs)
@@ -439,10 +459,10 @@ def _add_rerank(app: FastAPI, classify: ClassifyTexts, queue: WorkQueue) -> None
 
 
 def _add_models(app: FastAPI, offered: dict[str, dict[str, Any]]) -> None:
-    """Add the routes GET /v1/models and /v1/models/{id}.
+    """Add the routes GET /v1/models and GET /v1/models/{name}.
 
     Args:
-        offered: the name of each model -> its keys in addition to OpenAI's.
+        offered: model name -> properties in addition to OpenAI's.
     """
     entries = {
         name: {"id": name, "object": "model", "created": 0, "owned_by": "ernie-m", **more}
@@ -475,9 +495,10 @@ def serve(
     max_batch_tokens: int = 1024,
     timeout: int = 300,
 ) -> None:
-    """Serve until Ctrl-C or SIGTERM, then complete the requests in flight.
+    """Run the server until Ctrl-C or SIGTERM, and then complete the requests in flight.
 
     Args:
+        host, port: the address to listen on.
         token, max_queue, max_batch_tokens, timeout: see `make_app`.
 
     Raises:
@@ -523,7 +544,7 @@ def read_token(file: str | None) -> str | None:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """Open the port.
+    """Open a listening socket.
 
     Raises:
         UserError: the port is in use, or the host is empty or not an address of this machine.

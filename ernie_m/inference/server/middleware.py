@@ -1,4 +1,4 @@
-"""Middleware for all requests: limits, authorization, log and metrics."""
+"""Middleware for all requests: size limits, authorization, log lines and metrics."""
 
 import asyncio
 import base64
@@ -28,7 +28,7 @@ LONGEST_MESSAGE = 600  # characters of an error message, which may quote the req
 
 
 def error_response(status: int, message: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    """Return an OpenAI-compatible error. A message about a key begins with the quoted key."""
+    """Build an OpenAI-compatible error response. A message about a key begins with the quoted key."""
     message = printable(message)[:LONGEST_MESSAGE]
     key = re.match(r"'(\w+)", message)
     kind = "invalid_request_error" if status < 500 else "server_error"
@@ -37,7 +37,7 @@ def error_response(status: int, message: str, headers: Mapping[str, str] | None 
 
 
 class RequestMiddleware:
-    """ASGI middleware.
+    """ASGI middleware that limits, authorizes, logs and measures requests.
 
     Args:
         token: the required bearer token; None: no authorization.
@@ -59,6 +59,7 @@ class RequestMiddleware:
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Process a request: check it, read its body, call the application, then log and measure it."""
         if scope["type"] != "http":  # startup and shutdown
             await self.app(scope, receive, send)
             return
@@ -93,7 +94,7 @@ class RequestMiddleware:
             self.seconds.labels(path if path in self.paths else "other", status).observe(seconds)
 
     async def read(self, receive: Receive) -> Message:
-        """Read the body of a request into one message, or the message that the client disconnected.
+        """Return the complete body of a request as one message, or the message that the client disconnected.
 
         Raises:
             HTTPException: the body is too long, or does not arrive in time.
@@ -117,10 +118,10 @@ class RequestMiddleware:
         return message | {"body": body}
 
     async def read_on(self, receive: Receive, body: bytearray, free: float) -> Message:
-        """Append received messages to a body, and return the last message.
+        """Receive messages and append them to a body, and return the last message.
 
         Args:
-            free: the number of bytes to read regardless of other bodies.
+            free: the number of bytes to read even if the bodies of all requests exceed MOST_BYTES.
         """
         message: Message = {"more_body": True}
         while message.get("more_body") and (len(body) < free or self.arrived < MOST_BYTES):
@@ -149,7 +150,10 @@ class RequestMiddleware:
 
 
 def is_authorized(authorization: str, token: str) -> bool:
-    """Return whether a header has the token: as Bearer, or as the Basic password that browsers send."""
+    """Return whether an Authorization header has the token, as Bearer or as the password of Basic.
+
+    Browsers send Basic.
+    """
     scheme, _, credentials = authorization.partition(" ")
     sent_token = credentials.encode("latin-1")
     if scheme.lower() == "basic":

@@ -1,7 +1,7 @@
-"""The request queue: threads take batches of texts from it, outside the event loop.
+"""The request queue of the server, from which worker threads take batches of texts.
 
-Tokenization and models run in these threads. Short requests overtake long ones, no text waits forever, and
-nothing is computed for disconnected clients.
+Tokenization and models run in the worker threads. Short requests overtake long ones, no text waits forever,
+and nothing is computed for disconnected clients.
 """
 
 import asyncio
@@ -31,11 +31,12 @@ class Job:
     """A request in the queue.
 
     Args:
+        run: computes the results of texts.
         sizes: the number of characters of each text.
 
     Attributes:
         left: the number of texts without a result.
-        answer: the future of the results, in the order of the texts.
+        answer: the future of all results, in the order of the texts.
     """
 
     def __init__(self, run: Run, sizes: Sequence[int]):
@@ -48,7 +49,7 @@ class Job:
 
 @dataclass(eq=False)  # compared by identity
 class Text:
-    """A queued text; the one with the lowest priority value is next."""
+    """A text in the queue; texts with lower priority values are processed first."""
 
     priority: int  # virtual finish time in characters, as in fair queueing
     size: int  # in characters
@@ -58,13 +59,14 @@ class Text:
 
 
 class WorkQueue:
-    """The queue and its worker threads.
+    """The queue of texts, with its worker threads.
 
     Args:
         most_texts: maximum number of queued texts.
-        batch_size: maximum number of characters of a batch; a longer text is a batch by itself.
+        batch_size: maximum number of characters in a batch; a longer text is a batch by itself.
         timeout: request timeout in seconds.
-        begin: called first in each thread.
+        threads: the number of worker threads.
+        begin: called first in each worker thread.
     """
 
     def __init__(
@@ -89,12 +91,13 @@ class WorkQueue:
     async def results(
         self, request: Request, run: Run, contents: Sequence[Any], sizes: Sequence[int]
     ) -> list[Any]:
-        """Return the result of each content. `run` may receive them in several batches, mixed with other
-        requests.
+        """Queue the texts of a request, and return the result of each.
 
         Args:
             request: the request, whose client may disconnect.
-            sizes: the number of characters to process for each content.
+            run: computes the results of texts, in several batches that may include texts of other requests.
+            contents: the content of each text, for `run`.
+            sizes: the number of characters to process for each text.
 
         Raises:
             HTTPException: the queue is full, the client disconnected, a batch failed, or the timeout expired.
@@ -136,15 +139,16 @@ class WorkQueue:
                     self._take_out([text for text in self.waiting if text.job is job])
 
     def _take_out(self, texts: list[Text]) -> None:
+        """Remove texts from the queue."""
         leaving = set(texts)
         self.waiting = [text for text in self.waiting if text not in leaving]
         self.characters -= sum(text.size for text in texts)
 
     def _take(self) -> list[Text]:
-        """Take the next batch, all for one `run`: by priority, or sometimes the oldest text first.
+        """Remove and return the next batch: texts with the same `run`, by priority.
 
-        Texts of requests that exceed a batch are not mixed with texts of smaller ones, which would wait for
-        them.
+        Every `OLDEST`-th batch begins with the oldest text. Texts of requests that exceed a batch are not in
+        a batch with texts of smaller requests, which would wait longer.
         """
         by_priority = sorted(self.waiting, key=lambda text: text.priority)
         self._now = by_priority[0].priority
@@ -163,10 +167,11 @@ class WorkQueue:
         return batch
 
     def _is_long(self, text: Text) -> bool:
+        """Return whether the request of a text exceeds a batch."""
         return text.job.size > self.batch_size
 
     def _work(self, begin: Callable[[], Any]) -> None:
-        """Process batches in a worker thread."""
+        """Process batches forever; runs in each worker thread."""
         begin()
         while True:
             with self._changed:

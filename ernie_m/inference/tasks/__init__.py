@@ -1,6 +1,6 @@
-"""Predictors of all tasks (`ernie_m.model.tasks.TASKS`), and the types of their predictions.
+"""Interfaces of the predictors of all tasks (`ernie_m.model.tasks.TASKS`), and types of their predictions.
 
-`make_predictor` and `training_file` import only the module of the task.
+`make_predictor` and `training_file` import only the module of a task.
 """
 
 import importlib
@@ -28,18 +28,18 @@ OPTIONAL_TEXT = (str | None, None)
 
 
 class Predictor(Protocol):
-    """A task on a model: parses requests one by one and predicts in batches.
+    """Protocol of a predictor: a task on a loaded model, which parses requests and predicts batches of them.
 
-    The optional method `check_length` enforces limits of the server that do not apply on the command line.
+    The optional method `check_length` checks limits that apply in the server, but not on the command line.
 
     Attributes:
-        fields: the request keys; None: the server does not offer the task.
+        fields: the keys of a request; None: the server does not offer the task.
     """
 
     fields: ClassVar[Fields | None]
 
     def parse(self, request: dict) -> Any:
-        """Validate a request and return its content.
+        """Validate a request, and return its content for `predict`.
 
         Raises:
             UserError: a key is missing, or a value is invalid.
@@ -50,7 +50,7 @@ class Predictor(Protocol):
 
 
 class InputFile(ABC):
-    """An input file of requests, which is written with its predictions: a table, or a file of training data.
+    """An input file of `ernie-m predict`, which is written to the output with predictions added.
 
     Attributes:
         forms: the supported output formats; see `named_form`.
@@ -60,7 +60,7 @@ class InputFile(ABC):
 
     @abstractmethod
     def requests(self, errors: RowErrors) -> Iterator[tuple[int, Any, dict]]:
-        """Yield the line of each request, its entry for `write`, and the request.
+        """Yield the line number of each request, its entry (data for `write`), and the request.
 
         Args:
             errors: collects invalid rows.
@@ -68,10 +68,10 @@ class InputFile(ABC):
 
     @abstractmethod
     def write(self, rows: Iterable[tuple[Any, dict]], file: IO[str]) -> None:
-        """Write the predictions.
+        """Write the content of the file with the predictions.
 
         Args:
-            rows: each request, with its entry from `requests`, and its prediction, {} if it has none.
+            rows: each `Request` and its prediction, {} without a prediction.
         """
 
     def summary(self) -> list[str]:
@@ -80,12 +80,12 @@ class InputFile(ABC):
 
 
 class Request(NamedTuple):
-    """A parsed request.
+    """A parsed request of an input file.
 
     Attributes:
-        entry: the entry for `InputFile.write`.
-        content: the result of the predictor's `parse`; None: invalid, and skipped.
-        id: its id, or its line.
+        entry: the data of the request for `InputFile.write`.
+        content: the result of the predictor's `parse`; None: the request is invalid, and skipped.
+        id: the id of the request, or without one its line number.
     """
 
     entry: Any
@@ -108,7 +108,7 @@ def make_predictor(
 
 
 def training_file(task: str, path: Path, options: TableOptions, predictor: Predictor) -> InputFile | None:
-    """Open an input file in the format of the task's training data; None: it has another format.
+    """Open an input file in the format of the task's training data; None if it has another format.
 
     Raises:
         UserError: the file cannot be read.
@@ -118,18 +118,21 @@ def training_file(task: str, path: Path, options: TableOptions, predictor: Predi
 
 
 def _class_named(location: str) -> Any:
-    """Import a class of this package by "module.Class"."""
+    """Import a class of this package, given as "module.Class"."""
     file, name = location.split(".")
     return getattr(importlib.import_module(f"{__name__}.{file}"), name)
 
 
 def is_text(value: Any) -> bool:
-    """Return whether a value is a string that is not blank, without lone surrogates."""
+    """Return whether a value is a non-blank string without lone surrogates."""
     return isinstance(value, str) and not is_blank(value) and is_whole_text(value)
 
 
 def read_text_key(request: dict, key: str, optional: bool = False, choices: Sequence[str] = ()) -> str | None:
-    """Read a text from a request; None if it is optional and missing.
+    """Return the text of a request's key; None if the key is optional and missing.
+
+    Args:
+        choices: the valid values; (): any text.
 
     Raises:
         UserError: the key is missing, or its value is not a text or not one of the choices.
@@ -150,7 +153,7 @@ def read_text_key(request: dict, key: str, optional: bool = False, choices: Sequ
 
 
 def get_flag(request: dict, key: str, default: bool) -> bool:
-    """Read a boolean from a request.
+    """Return the boolean of a request's key, or the default if the key is missing.
 
     Raises:
         UserError: the value is not a boolean.
@@ -164,16 +167,16 @@ def get_flag(request: dict, key: str, default: bool) -> bool:
 
 
 def get_caveats(tokenizer: Tokenizer, *texts: str, cut: int = False) -> dict[str, Any]:
-    """Return the caveats of a prediction: "truncated", and the number of "unknown_words"."""
+    """Return the caveats of a prediction: "truncated" if `cut`, and the number of "unknown_words" if any."""
     count = count_unknown_words(tokenizer, *texts)
     return ({"truncated": True} if cut else {}) | ({"unknown_words": count} if count else {})
 
 
 def check_length(count: int, most: int) -> None:
-    """Check that the text of a request has at most `most` tokens.
+    """Check that the text of a request, with `count` tokens, does not exceed `most` tokens.
 
     Raises:
-        UserError: it has more.
+        UserError: the text is too long.
     """
     if count > most:
         raise UserError(f"'text' has {count} tokens (maximum: {most}). Shorten it")
@@ -222,7 +225,7 @@ class Entity(TypedDict):
 
 
 class Tagged(Caveats):
-    """Words, their tags, and the entities in order."""
+    """The words of a text, the tag of each word, and the entities in order."""
 
     words: list[str]
     tags: list[str]
@@ -230,7 +233,7 @@ class Tagged(Caveats):
 
 
 class Candidate(TypedDict):
-    """A candidate answer span of the context, in characters."""
+    """A candidate answer: a span of the context, in characters."""
 
     text: str
     start: int
@@ -239,7 +242,7 @@ class Candidate(TypedDict):
 
 
 class Answer(Caveats):
-    """The best candidate; without candidates the answer is "" and start is None."""
+    """The best answer to a question, and all candidates; without candidates, "" with start None."""
 
     answer: str
     start: int | None
@@ -248,7 +251,7 @@ class Answer(Caveats):
 
 
 class Hit(TypedDict):
-    """A text of the corpus; with "language" if the corpus specifies languages."""
+    """A search result: a text of the corpus, with its "language" if the corpus specifies languages."""
 
     line: int
     index: int
@@ -258,7 +261,7 @@ class Hit(TypedDict):
 
 
 class Ranked(Caveats):
-    """A text with its index and its relevance to the query."""
+    """A ranked text, with its index in the input and its relevance score."""
 
     index: int
     text: str
@@ -266,7 +269,7 @@ class Ranked(Caveats):
 
 
 class Filling(TypedDict):
-    """A token predicted for a mask."""
+    """A token predicted for a [MASK], with its probability."""
 
     token: str
     probability: float

@@ -1,4 +1,4 @@
-"""Embedding: {"text"} -> {"embedding"}, "truncated" if the text was too long, and "unknown_words"."""
+"""Text embeddings: {"text"} -> {"embedding"}, with the caveats "truncated" and "unknown_words"."""
 
 from collections.abc import Callable, Sequence
 from typing import ClassVar
@@ -23,7 +23,7 @@ from ernie_m.vectors.static_embeddings import StaticEncoder
 
 
 class EncodeTexts:
-    """Predictor of one embedding per text.
+    """Predictor that computes an embedding per text.
 
     Args:
         options: uses `max_seq_len`, `pooling`, `layer`, `center_by_language`, `normalize`, `kind` and
@@ -36,9 +36,9 @@ class EncodeTexts:
         means: the language means, which are subtracted from the embeddings; None: no centering.
 
     Raises:
-        UserError: the layer, pooling or prompt is invalid for the model, `center_by_language` requires means
-            that are missing, or the model's files require pooling steps that are not supported and `pooling`
-            is None.
+        UserError: the layer, pooling or prompt is invalid for the model, the model lacks the means that
+            `center_by_language` requires, or `pooling` is None and the model requires pooling steps that are
+            not supported.
     """
 
     fields: ClassVar[Fields | None] = None
@@ -73,6 +73,7 @@ class EncodeTexts:
         self.encoder = self._make_encoder()
 
     def _make_encoder(self) -> SentenceEncoder:
+        """Build the encoder of token ids for the engine of the model."""
         model = self.model
         if model.engine_name == "paddle-eager":
             from ernie_m.vectors.encode import (
@@ -86,10 +87,10 @@ class EncodeTexts:
         return GraphEncoder(engine, model.config, self.pooling, self.layer, model.workers)
 
     def get_language_means(self) -> LanguageCentering:
-        """Return the language means at this layer.
+        """Return the language means of the model at the layer of the embeddings.
 
         Raises:
-            UserError: the model has no means, or they are of another pooling.
+            UserError: the model has no means, or they were computed with another pooling.
         """
         if self.pooling != MEANS_POOLING:
             raise UserError(
@@ -113,7 +114,7 @@ class EncodeTexts:
         """Tokenize texts into model inputs.
 
         Args:
-            prompt: the prompt to prepend; None: the prompt of this predictor.
+            prompt: the prompt to prepend to each text; None: the prompt of this predictor.
         """
         encode = self.encode
         if prompt is not None:
@@ -130,11 +131,12 @@ class EncodeTexts:
         languages: Sequence[str] | None = None,
         batch_tokens: int = BATCH_TOKENS,
     ) -> np.ndarray:
-        """Compute the embeddings of `features`, float32 [N, H].
+        """Compute the embeddings of tokenized texts, float32 [N, H].
 
         Args:
+            features: the model inputs, from the method `features`.
             languages: the language of each text for centering; None: the language of the nearest mean.
-            batch_tokens: maximum number of padded tokens in a forward pass.
+            batch_tokens: maximum number of tokens in a forward pass, including padding.
         """
         embeddings = self.encoder.vectors([feature.ids for feature in features], batch_tokens)
         if self.means is not None:
@@ -148,7 +150,7 @@ def encode_in_parts(
     description: str,
     size: int | None = None,
 ) -> np.ndarray:
-    """Encode texts part by part into one array, float32 [N, H].
+    """Encode texts part by part, with a progress bar, into one array, float32 [N, H].
 
     Args:
         encode: computes the embeddings of texts.
@@ -164,12 +166,13 @@ def encode_in_parts(
 
 
 class GraphEncoder(SentenceEncoder):
-    """Encoder that runs an engine and pools its outputs.
+    """Sentence encoder that runs an inference engine, and pools its outputs.
 
     Args:
+        engine: the engine of the encoder.
         pooling: see `SentenceEncoder`.
         layer: the last layer of the engine.
-        workers: returns the threads that run it.
+        workers: returns the worker threads that run the engine.
     """
 
     def __init__(
@@ -195,10 +198,10 @@ class GraphEncoder(SentenceEncoder):
         return outputs["pooled"], outputs["sequence"]
 
     def outputs(self, ids: np.ndarray) -> dict[str, np.ndarray]:
-        """Run the engine on ids [B, T]: "sequence", [B, T, H], and "pooled", [B, H], if available.
+        """Run the engine on ids, int64 [B, T]: "sequence", [B, T, H], and, if available, "pooled", [B, H].
 
         Raises:
-            UserError: hidden_size in the config does not match the model.
+            UserError: hidden_size in config.json does not match the graph.
         """
         outputs = self.engine(ids)
         width = outputs["sequence"].shape[-1]

@@ -1,7 +1,7 @@
-"""Mask filling with the masked-LM head.
+"""Mask filling with the masked-LM head, in Paddle.
 
-It runs in Paddle and requires a checkpoint with the head: the full folder of run_pretrain.py, or XLM-R.
-Predicting in a given language also requires language embeddings.
+The model is a checkpoint with the head: the directory full of run_pretrain.py, or XLM-R. Predicting tokens of
+a given language also requires language embeddings.
 """
 
 from itertools import islice
@@ -41,9 +41,9 @@ class MaskedText(NamedTuple):
     """A tokenized request.
 
     Attributes:
-        ids: the token ids.
-        language: the index of the language to predict in; None: any.
-        unknown: the caveats of the prediction; see `get_caveats`.
+        ids: the token ids of the text, with special tokens.
+        language: the index of the language of the predicted tokens; None: any language.
+        unknown: the caveats of the prediction, from `get_caveats`.
     """
 
     ids: list[int]
@@ -52,7 +52,7 @@ class MaskedText(NamedTuple):
 
 
 class FillMasks:
-    """{"text": "... [MASK] ...", "language"} -> {"masks": [[{"token", "probability"}]]}.
+    """Predict the tokens at [MASK]: {"text", "language"} -> {"masks": [[{"token", "probability"}]]}.
 
     Raises:
         UserError: the model has no masked-LM head.
@@ -78,7 +78,11 @@ class FillMasks:
         self.top_k = min(options.top_k, len(self.vocabulary.ordinary_ids))
 
     def likeliest(self, hidden: Tensor) -> list[list[dict]]:
-        """Return the most probable ordinary tokens, with probabilities, for each row of `hidden`, [M, H]."""
+        """Return the `top_k` most probable tokens, except special tokens, for each mask.
+
+        Args:
+            hidden: the hidden states of the masks, [M, H].
+        """
         bias = np.zeros(self.model.lm_head.bias.shape[0], np.float32)  # [V]; -inf: never predicted
         bias[self.vocabulary.special_ids] = -np.inf
         bias[self.vocabulary.size :] = -np.inf  # rows without a token
@@ -114,7 +118,7 @@ class FillMasks:
 
     @paddle.no_grad()
     def _states(self, request: MaskedText) -> Tensor:
-        """Compute the hidden states of the masks of a text, [masks, H]."""
+        """Compute the hidden states of the masks in a text, float32 [masks, H]."""
         ids = np.asarray(request.ids, np.int64)
         is_mask = ids == self.tokenizer.mask_id
         languages = None
@@ -137,10 +141,10 @@ class FillMasks:
 
 
 def masked_ids(tokenizer: Tokenizer, text: str) -> list[int]:
-    """Tokenize `[CLS] text [SEP]`, with the mask id for each [MASK] in the text.
+    """Return the ids of `[CLS] text [SEP]`, with the id of the mask for each [MASK] in the text.
 
-    After a mask, a word begins only after a space: "[MASK]s" has no "▁" before the "s", unless the vocabulary
-    contains only "▁s".
+    After a mask, a word begins only after a space: "[MASK]s" has no "▁" before "s", unless the vocabulary
+    contains "▁s" but not "s".
     """
     ids = [tokenizer.cls_id]
     for number, part in enumerate(text.split(MASK)):

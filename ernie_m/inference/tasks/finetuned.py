@@ -1,6 +1,6 @@
-"""Predictors of fine-tuned models: classification, tagging, question answering and zero-shot.
+"""Predictors of fine-tuned models: classification, tagging, question answering, zero-shot classification.
 
-Features and decoding are shared with the training tasks in `finetune`, with the settings stored by training.
+Tokenization and decoding are those of the training tasks in `ernie_m.finetune`, with the stored settings.
 """
 
 from collections.abc import Iterator, Sequence
@@ -40,7 +40,7 @@ RANKED = 20
 
 
 class HeadPredictor:
-    """Base class of predictors with a head: a training task, for features and decoding, and an engine."""
+    """Base class of predictors with a head, which combine a training task and an inference engine."""
 
     def __init__(self, model: LoadedModel, task: Head):
         self.task = task
@@ -48,7 +48,7 @@ class HeadPredictor:
         self.engine = model.engine(task.name)
 
     def predictions(self, features: Sequence[Any]) -> list[Any]:
-        """Predict for each feature, in batches of similar length."""
+        """Return the prediction for each feature, computed in batches of similar length."""
         predictions: list[Any] = [None] * len(features)
         for numbers, batch, outputs in self.batches(features):
             for number, prediction in zip(numbers, self.task.decode(batch, outputs), strict=True):
@@ -56,7 +56,7 @@ class HeadPredictor:
         return predictions
 
     def batches(self, features: Sequence[Any]) -> Iterator[tuple[list[int], Any, dict[str, np.ndarray]]]:
-        """Yield the indices of the features of a batch, the batch, and the model's outputs."""
+        """Run the model in batches, and yield the feature indices, the batch, and the outputs of each."""
 
         def compute(numbers: list[int]) -> tuple[list[int], Any, dict[str, np.ndarray]]:
             features_of_batch = [features[number] for number in numbers]
@@ -74,11 +74,10 @@ class HeadPredictor:
 
 
 class ClassifyTexts(HeadPredictor):
-    """{"text_a", "text_b"} or {"text"} -> {"label", "probabilities"}, "truncated" if the text was too long,
-    and the number of "unknown_words" if there are any.
+    """Classify texts or pairs: {"text"} or {"text_a", "text_b"} -> {"label", "probabilities"}.
 
-    A model with one output, such as a regression, returns {"score"}, and a multi-label model {"labels",
-    "probabilities"}.
+    A multi-label model returns {"labels", "probabilities"}, and a model with one output, such as a
+    regression, {"score"}. The caveats "truncated" and "unknown_words" are added.
     """
 
     # Requires one of the first two.
@@ -116,16 +115,16 @@ class ClassifyTexts(HeadPredictor):
 
 
 class InferenceLabels(NamedTuple):
-    """The ids of two labels of natural language inference; None: missing."""
+    """The ids of the labels entailment and contradiction of an NLI model; None if missing."""
 
     entailment: int | None
     contradiction: int | None
 
     @classmethod
     def of(cls, labels: list[str]) -> "InferenceLabels":
-        """Find the labels by their names, which begin with "entail" and "contra".
+        """Find the labels by names that begin with "entail" and "contra".
 
-        With two labels, such as entailment and not_entailment, the other one is used as contradiction.
+        With two labels, such as entailment and not_entailment, the other label is used as contradiction.
         """
         ids: dict[str, int] = {}  # the first six letters of a name -> the first label with them
         for id_, label in enumerate(labels):
@@ -137,11 +136,11 @@ class InferenceLabels(NamedTuple):
 
 
 class Words(NamedTuple):
-    """Words to tag.
+    """A sentence to tag.
 
     Attributes:
-        text: the text that was split into words; None: the request had words.
-        spans: the characters (start, end) of each word in the text.
+        text: the text that was split into words; None if the request contained words.
+        spans: the character span (start, end) of each word in the text.
     """
 
     words: list[str]
@@ -150,10 +149,10 @@ class Words(NamedTuple):
 
 
 class TagWords(HeadPredictor):
-    """{"words"}, or {"text"} split as in the training data -> {"words", "tags", "entities", "unknown_words"}.
+    """Tag words: {"words"}, or {"text"} split as the training data -> {"words", "tags", "entities"}.
 
     The key "tokens" is also accepted for words. Long sentences are split into overlapping windows of
-    `max_seq_len` tokens; "truncated": a word is longer.
+    `max_seq_len` tokens. The caveats "truncated", if a word exceeds a window, and "unknown_words" are added.
     """
 
     fields: ClassVar[Fields] = {
@@ -197,10 +196,10 @@ class TagWords(HeadPredictor):
 
 
 def _check_words(words: Any, key: str) -> None:
-    """Check that a value is a list of words.
+    """Check that a value of a request is a list of words.
 
     Args:
-        key: their key in the request.
+        key: the key of the value, for errors.
 
     Raises:
         UserError: the value is not a list, the list is empty, or an item is not a word.
@@ -216,9 +215,9 @@ def _check_words(words: Any, key: str) -> None:
 
 
 def _entities_as_json(sentence: Words, tags: list[str]) -> list[dict[str, Any]]:
-    """Return the entities of a sentence in order, with their spans.
+    """Return the entities of a sentence in order, as JSON values.
 
-    Spans are in characters if there is a text, otherwise in words. The end is exclusive.
+    Spans are in characters if the request contained a text, otherwise in words. The end is exclusive.
 
     Args:
         tags: the tags of the words, in the IOBES scheme.
@@ -237,10 +236,10 @@ def _entities_as_json(sentence: Words, tags: list[str]) -> list[dict[str, Any]]:
 
 
 class AnswerQuestions(HeadPredictor):
-    """{"question", "context"} -> {"answer", "start", "probability", "candidates"}, "truncated" if the
-    question was too long, and "unknown_words".
+    """Answer questions: {"question", "context"} -> {"answer", "start", "probability", "candidates"}.
 
-    Long contexts are split into overlapping windows of `max_seq_len` tokens.
+    Long contexts are split into overlapping windows of `max_seq_len` tokens. The caveats "truncated", if the
+    question is too long, and "unknown_words" are added.
     """
 
     fields: ClassVar[Fields] = {"question": REQUIRED_TEXT, "context": REQUIRED_TEXT}
@@ -274,7 +273,7 @@ class AnswerQuestions(HeadPredictor):
 
 
 def _as_json(ranked: list[Answer]) -> dict[str, Any]:
-    """Convert candidates, best first, to a prediction; there may be none."""
+    """Convert the candidate answers to a question, best first, to JSON values; there may be no candidates."""
     candidates = []
     for answer in ranked:
         span = {"text": answer.text, "start": answer.start, "end": answer.start + len(answer.text)}
@@ -295,7 +294,7 @@ MOST_LABELS = 100  # maximum number of labels of a request to the server
 
 
 class LabelRequest(NamedTuple):
-    """A zero-shot request.
+    """A request for zero-shot classification.
 
     Attributes:
         hypothesis_template: a sentence with `LABEL_SLOT` for the label.
@@ -309,12 +308,11 @@ class LabelRequest(NamedTuple):
 
 
 class ClassifyByLabels(HeadPredictor):
-    """{"text", "labels", "hypothesis_template", "multi_label"} -> {"label", "probabilities"}.
+    """Classify by given labels: {"text", "labels", "hypothesis_template", "multi_label"} -> {"label", ...}.
 
-    The most probable label comes first.
-
-    By default, the probabilities are a softmax over the entailment logits of all labels. With `multi_label`
-    or a single label, the probability of a label is a softmax over its entailment and contradiction logits.
+    The prediction is {"label", "probabilities"}, with the most probable label first. By default, the
+    probabilities are a softmax over the entailment logits of all labels. With `multi_label` or a single
+    label, the probability of a label is a softmax over its entailment and contradiction logits.
 
     Raises:
         UserError: the model has no label for entailment.
@@ -361,7 +359,7 @@ class ClassifyByLabels(HeadPredictor):
         return parsed
 
     def check_length(self, request: LabelRequest) -> None:
-        """Check the number of labels, so that other users of the server need not wait.
+        """Check that a request has at most `MOST_LABELS` labels, to bound its computation in the server.
 
         Raises:
             UserError: there are too many labels.
@@ -389,7 +387,7 @@ class ClassifyByLabels(HeadPredictor):
         return predictions
 
     def _answer(self, request: LabelRequest, logits: np.ndarray) -> dict[str, Any]:
-        """Compute a prediction from the logits of each label, [labels, C]."""
+        """Compute the prediction for a request from the NLI logits of each label, [labels, C]."""
         if _is_by_contradiction(request):
             columns = [self.inference_labels.contradiction, self.inference_labels.entailment]
             probabilities = softmax(logits[:, columns])[:, 1]  # [labels], of entailment
@@ -405,18 +403,18 @@ class ClassifyByLabels(HeadPredictor):
 
 
 def _is_by_contradiction(request: LabelRequest) -> bool:
-    """Return whether each label is scored against its contradiction: with multi_label or a single label.
+    """Return whether each label is scored by entailment against contradiction: with multi_label or one label.
 
-    A softmax over a single label would always be 1.
+    A softmax over the entailment of a single label would always be 1.
     """
     return request.multi_label or len(request.labels) == 1
 
 
 def parse_labels(labels: Any) -> tuple[str, ...]:
-    """Parse labels given as a list or a comma-separated string.
+    """Parse candidate labels, given as a list or a comma-separated string.
 
     Raises:
-        UserError: they are neither, the list is empty, or a label is empty or duplicate.
+        UserError: the value has another type, the list is empty, or a label is blank or duplicate.
     """
     if isinstance(labels, str):
         labels = [label.strip() for label in labels.split(",")]

@@ -1,4 +1,4 @@
-"""Semantic search in a corpus: {"text"} -> {"hits"}."""
+"""Semantic search in a corpus, and its index: {"text"} -> {"hits"}."""
 
 import json
 import os
@@ -50,8 +50,8 @@ class CorpusSentence(NamedTuple):
     """A sentence of a corpus.
 
     Attributes:
-        line: its line number in the file, from 1.
-        language: "" if the corpus does not specify languages.
+        line: the line number in the file, from 1.
+        language: the language of the file; "" if not specified.
     """
 
     text: str
@@ -60,10 +60,10 @@ class CorpusSentence(NamedTuple):
 
 
 def read_corpus(corpus: str | Sequence[str]) -> list[CorpusSentence]:
-    """Read one or several text files ("de<=de.txt,fr<=fr.txt") without blank lines.
+    """Read the sentences of a corpus, without blank lines.
 
     Args:
-        corpus: the files, or a list of sentences.
+        corpus: text files, as in "de<=de.txt,fr<=fr.txt", or a list of sentences.
 
     Raises:
         UserError: a file cannot be read, all lines are blank, or as `check_languages`.
@@ -83,7 +83,7 @@ def read_corpus(corpus: str | Sequence[str]) -> list[CorpusSentence]:
 
 
 def _is_prose(text: str) -> bool:
-    """Return whether a text has enough letters to detect its language."""
+    """Return whether a text consists mostly of letters, so that its language can be detected."""
     characters = "".join(text.split())
     letters = sum(
         unicodedata.category(character)[0] in "LM" for character in characters
@@ -107,24 +107,24 @@ class SearchInput(NamedTuple):
 
 
 class SearchCorpus:
-    """Search by cosine similarity: {"text", "each", ...} -> {"hits", "centered", "language"}, "truncated" if
-    the text was too long, and "unknown_words".
+    """Search a corpus by cosine similarity: {"text", "each", ...} -> {"hits", "centered", "language"}.
 
-    Returns the `top_k` best hits, or with "each" the best hit of each language of the corpus.
+    The hits are the `top_k` most similar sentences, or with "each" the most similar one of each language. The
+    caveats "truncated" and "unknown_words" are added.
+
+    With "center_by_language", the mean embedding of the language is subtracted from each embedding. The means
+    are the model's, otherwise those of the corpus if it specifies at least two languages with
+    FEWEST_SENTENCES each. The "language" of a text is the one in the request, otherwise that of an equal line
+    of the corpus, otherwise that of the nearest mean. The returned "language" is None if no mean is clearly
+    the nearest, or if the text is not prose.
 
     Attributes:
         unit_vectors: the unit embeddings of the corpus, [N, H], computed or read from the index.
-        lengths: their norms before normalization, [N, 1].
-
-    With "center_by_language" the mean of the language is subtracted from embeddings. The means are the
-    model's, otherwise those of the corpus if it specifies at least two languages with FEWEST_SENTENCES each.
-    The "language" of a text is the one in the request, otherwise that of an equal line of the corpus,
-    otherwise that of the nearest mean. The returned "language" is None if no mean is clearly the nearest, or
-    if the text is not prose.
+        lengths: the norms of the embeddings before normalization, [N, 1].
 
     Raises:
-        UserError: both corpus and index are missing, one of them cannot be read, or the index is of another
-            model, layer or corpus.
+        UserError: both corpus and index are missing, one of them cannot be read, or the index was built with
+            another model, layer or corpus.
     """
 
     fields: ClassVar[Fields] = {
@@ -173,32 +173,39 @@ class SearchCorpus:
             _ = self.centered_vectors, self.query_means
 
     def _read(self, options: PredictionOptions) -> tuple[list[CorpusSentence], np.ndarray | None]:
-        """Read the sentences, and their embeddings if there is an index."""
+        """Read the sentences of the corpus or index, and the embeddings of the index, None without one.
+
+        Raises:
+            UserError: a file cannot be read, or the index was built from another corpus.
+        """
         sentences = [] if options.corpus is None else read_corpus(options.corpus)
         if options.index is None or (sentences and not Path(options.index).exists()):
             return sentences, None
         kept_sentences, embeddings = read_index(options.index, self.encode)
         if sentences and sentences != kept_sentences:
-            raise UserError(f"{options.index}: the index is of another corpus. Set --index to another folder")
+            raise UserError(
+                f"{options.index}: the index was built from another corpus. Set --index to another folder"
+            )
         return kept_sentences, embeddings
 
     @property
     def corpus_languages(self) -> list[str]:
-        """The languages specified for the corpus."""
+        """The languages that the corpus specifies."""
         return [language for language in self.numbers_of_language if language]
 
     def examples(self) -> list[str]:
-        """Return the shortest sentence of each of the first EXAMPLES languages."""
+        """Return example sentences for the web UI: the shortest of each of the first EXAMPLES languages."""
         first_languages = islice(self.numbers_of_language.values(), EXAMPLES)
         return [min((self.sentences[row].text for row in rows), key=len) for rows in first_languages]
 
     def _encode_corpus(self) -> np.ndarray:
+        """Compute the embeddings of the corpus, float32 [N, H]."""
         texts = [sentence.text for sentence in self.sentences]
         warn_truncated("the corpus", [Example(text) for text in texts], self.encode.encode)
         return encode_in_parts(self.encode.vectors, texts, "encoding the corpus")
 
     def _plain(self, numbers: np.ndarray) -> np.ndarray:
-        """Return the embeddings of sentences before normalization, [n, H]."""
+        """Return the unnormalized embeddings of the sentences at these indices, [n, H]."""
         return self.unit_vectors[numbers] * self.lengths[numbers]
 
     @cached_property
@@ -214,10 +221,10 @@ class SearchCorpus:
 
     @cached_property
     def means(self) -> LanguageCentering:
-        """The language means of the model, otherwise of the corpus.
+        """The language means of the model, or, if it has none, those of the corpus.
 
         Raises:
-            UserError: both are missing.
+            UserError: neither has means.
         """
         if not self.takes_own_means:
             return self.encode.get_language_means()
@@ -227,9 +234,7 @@ class SearchCorpus:
 
     @cached_property
     def query_means(self) -> LanguageCentering:
-        """The language means of queries, which differ from those of the corpus if queries have another
-        prompt.
-        """
+        """The language means of queries, computed separately if their prompt differs."""
         if self.has_means_of_model or self.encode_query.prompt == self.encode.prompt:
             return self.means
         embeddings = {}
@@ -242,7 +247,11 @@ class SearchCorpus:
     def _unit_queries(
         self, texts: Sequence[str], languages: Sequence[str | None]
     ) -> tuple[np.ndarray, list[str | None]]:
-        """Encode queries into centered unit embeddings, [N, H], and return the language of each or None."""
+        """Return the centered unit embeddings of queries, [N, H], and their languages, None if unclear.
+
+        Args:
+            languages: the language of each query in its request; None: not specified.
+        """
         means = self.query_means
         embeddings = self.encode_query.vectors(texts)
         subtracted: list[str] = []  # the language whose mean is subtracted
@@ -274,9 +283,9 @@ class SearchCorpus:
     def search(self, text: Iterable[str], top_k: int = 5) -> list[list[Hit]]: ...
 
     def search(self, text: str | Iterable[str], top_k: int = 5) -> list[Hit] | list[list[Hit]]:
-        """Return the `top_k` sentences nearest to a text, best first, as `ernie_m.api.Model.search`.
+        """Return the `top_k` sentences most similar to a text, as `ernie_m.api.Model.search`.
 
-        For several texts, return a list for each.
+        For several texts, return a list for each text.
         """
         PredictionOptions(top_k=top_k)  # validates top_k
         requests = parsed(self, [{"text": one} for one in as_list(text, "text")])
@@ -287,17 +296,21 @@ class SearchCorpus:
         return found[0] if isinstance(text, str) else found
 
     def check_length(self, request: SearchInput) -> None:
-        """Check that a text would not be truncated.
+        """Check that the text of a request does not exceed the maximum length.
 
         Raises:
-            UserError: it would be truncated.
+            UserError: the text would be truncated.
         """
         text = self.encode_query.prompt + request.text
         count = len(self.encode.model.tokenizer.encode(text))
         check_length(count, most=self.encode.max_seq_len - 2)  # without [CLS] and [SEP]
 
     def predict(self, requests: list[SearchInput], top_k: int | None = None) -> list[dict]:
-        """Return the hits of each request; `top_k`: by default that of the options."""
+        """Return the prediction for each request, with its hits.
+
+        Args:
+            top_k: the number of hits; None: that of the options.
+        """
         predictions: list[dict] = [{} for _ in requests]
         for each, is_centered in sorted({(request.each, request.center_by_language) for request in requests}):
             rows = [
@@ -323,9 +336,11 @@ class SearchCorpus:
     def _search(
         self, queries: np.ndarray, vectors: np.ndarray, top_k: int, each: bool
     ) -> list[list[tuple[int, float]]]:
-        """Return the indices of the hits of each query of [N, H] with their cosines, best first.
+        """Return the (index, cosine) of the hits of each query, best first.
 
         Args:
+            queries: the unit embeddings of the queries, [n, H].
+            vectors: the unit embeddings of the corpus, [N, H].
             each: whether to return the best hit of each language, instead of the `top_k` best.
         """
         if not each:
@@ -339,6 +354,7 @@ class SearchCorpus:
         return [sorted(hits_of_query, key=lambda hit: -hit[1]) for hits_of_query in hits]
 
     def _as_json(self, number: int, cosine: float) -> dict:
+        """Return a hit as JSON values, given the index of its sentence."""
         text, line, language = self.sentences[number]
         hit = {"line": line, "index": number, "text": text, "score": round(cosine, 6)}
         return hit | ({"language": language} if language else {})
@@ -357,10 +373,11 @@ def write_index(
     """Write a search index.
 
     Args:
+        encode: the encoder of the sentences, whose options are stored.
         vectors: the embeddings of the sentences, float32 [N, H].
 
     Raises:
-        UserError: the folder cannot be written.
+        UserError: the directory cannot be written.
     """
     with atomic_dir(folder) as new:
         with open(new / _SENTENCES, "w", encoding="utf-8", newline="\n") as file:
@@ -372,10 +389,13 @@ def write_index(
 
 
 def read_index(folder: str | os.PathLike, encode: EncodeTexts) -> tuple[list[CorpusSentence], np.ndarray]:
-    """Read the sentences and embeddings of a search index for this encoder.
+    """Read the sentences and embeddings, float32 [N, H], of a search index.
+
+    Args:
+        encode: the encoder of the queries.
 
     Raises:
-        UserError: a file is missing or corrupt, or the index is of another encoder.
+        UserError: a file is missing or corrupt, or the index was built with another encoder.
     """
     folder = Path(folder)
     try:
@@ -407,12 +427,12 @@ def read_index(folder: str | os.PathLike, encode: EncodeTexts) -> tuple[list[Cor
         and np.linalg.norm(unit(embedding[None]) - unit(first_vector[None])) <= TOLERANCE
     )
     if not is_same_model:
-        raise UserError(f"{folder}: the index is of another model. Build one with this model")
+        raise UserError(f"{folder}: the index was built with another model. Build one with this model")
     return sentences, embeddings
 
 
 def _check_index(sentences: list[CorpusSentence], vectors: np.ndarray) -> None:
-    """Validate the contents of an index.
+    """Check the contents of a search index.
 
     Raises:
         UserError: a sentence is invalid, or there is not one embedding per sentence.
@@ -429,12 +449,15 @@ def _check_index(sentences: list[CorpusSentence], vectors: np.ndarray) -> None:
 
 
 def _options(encode: EncodeTexts) -> dict[str, Any]:
+    """Return the options of an encoder that determine its embeddings."""
     return {"layer": encode.layer, "pooling": encode.pooling, "max_seq_len": encode.max_seq_len}
 
 
 def _first_vector(encode: EncodeTexts, sentences: Sequence[CorpusSentence]) -> np.ndarray:
+    """Compute the embedding of the first sentence, [H], which identifies the model."""
     return encode.vectors([sentences[0].text])[0]
 
 
 def _in_words(options: dict[str, Any]) -> str:
+    """Format the options of an encoder for an error."""
     return ", ".join(f"{name} {value}" for name, value in options.items())

@@ -1,6 +1,6 @@
-"""Input files in the format of training data: tagged words and questions.
+"""Input files of `ernie-m predict` in the formats of training data: tagged words, and questions.
 
-`Task.training_file` refers to the classes of this module.
+`Task.training_file` names the classes of this module.
 """
 
 import json
@@ -28,14 +28,14 @@ _TAGS = "predicted_tags"  # the key or column added to a line of tagged words
 
 
 class TaggedFile(InputFile):
-    """Tagged words, written with the predicted tags as an additional column.
+    """A file of tagged words, written with the predicted tags as an additional column.
 
-    In JSON lines and in the official format, with one sentence per line, its tags are added together.
+    In JSON lines and in the official format, which have one sentence per line, the tags are a list or joined.
 
     Args:
         labels: the labels of the model.
         iobes: predicted tag -> its tag in the IOBES scheme; empty: the tags do not mark entities.
-        options: the options of reading the file.
+        options: the options for reading the file.
 
     Raises:
         UserError: as `read_words`.
@@ -61,7 +61,7 @@ class TaggedFile(InputFile):
 
     @classmethod
     def of(cls, path: Path, options: TableOptions, predictor: TagWords) -> Self | None:
-        """Open the file if it contains tagged words."""
+        """Open the file if it contains tagged words; otherwise return None."""
         is_one = options.columns or holds_tags(path)
         return cls(path, predictor.model.labels, predictor.iobes, options) if is_one else None
 
@@ -98,7 +98,7 @@ class TaggedFile(InputFile):
         return written
 
     def summary(self) -> list[str]:
-        """Return the number of sentences, the scores of their tags, and the unknown tags of the file."""
+        """Return the number of sentences, the metrics of the predicted tags, and the unknown gold tags."""
         count = f"{len(self._tags):,} sentences"
         start = 2 if self._iobes else 0  # of the type in a tag
         trained = {tag[start:] for tag in [*self._iobes.values()] or self._labels}
@@ -122,7 +122,7 @@ class TaggedFile(InputFile):
 
 
 class QuestionsFile(InputFile):
-    """Questions in SQuAD format. Predictions are JSON lines with their ids.
+    """A file of questions in SQuAD format. Predictions are written as JSON lines with the question ids.
 
     Raises:
         UserError: as `read_squad`.
@@ -136,7 +136,7 @@ class QuestionsFile(InputFile):
 
     @classmethod
     def of(cls, path: Path, options: TableOptions, predictor: Predictor) -> Self | None:
-        """Open the file if it contains questions in SQuAD format."""
+        """Open the file if it contains questions in SQuAD format; otherwise return None."""
         return cls(path, options) if holds_questions(path, whole=True) else None
 
     def requests(self, errors: RowErrors) -> Iterator[tuple[int, dict, dict]]:
@@ -151,7 +151,7 @@ class QuestionsFile(InputFile):
                 self._rows.append((prediction["answer"], question.answers))
 
     def summary(self) -> list[str]:
-        """Return the number of questions, and MLQA's F1 and exact match."""
+        """Return the number of questions, and MLQA's F1 and exact match if there are gold answers."""
         count = f"{len(self._file.questions):,} questions"
         if not self._rows:
             return [count]
