@@ -44,6 +44,7 @@ def test_the_share_of_entities_that_begin_at_a_mark():
         ("IOB", "B-PER I-LOC I-LOC O", "B-PER B-LOC I-LOC O"),  # neither IOB1 nor IOB2
         ("IO", "I-PER I-PER O I-LOC I-PER", "B-PER I-PER O B-LOC B-PER"),
         ("IOE", "I-PER E-PER O E-LOC E-LOC", "B-PER I-PER O B-LOC B-LOC"),
+        ("IOBES", "B-PER S-PER I-PER S-PER", "B-PER B-PER B-PER B-PER"),  # B- and I- without an end
         ("IOBES", "B-PER I-PER E-PER S-PER O S-LOC", "B-PER I-PER I-PER B-PER O B-LOC"),
     ],
 )
