@@ -64,7 +64,7 @@ ROWS = {
 @pytest.mark.parametrize("content, expected", ROWS.values(), ids=ROWS.keys())
 def test_rows_of_a_file(write, content, expected):
     examples = read_classification(write(content), LABELS)
-    assert list(examples) == expected
+    assert list(examples) == expected and examples.location(1) == "line 3"
     assert examples.inputs.tolist() == [input_hash(*row[:2]) for row in expected]
     assert len(examples) == len(expected) and pickle.loads(pickle.dumps(examples))[-1] == expected[-1]
     with pytest.raises(IndexError):

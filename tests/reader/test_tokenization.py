@@ -141,9 +141,13 @@ def test_a_model_that_spells_in_bytes(tmp_path):
     assert not_empty == [(0, 1), *[(4, 5)] * 4, (6, 7)]  # 😀 has four bytes in UTF-8
 
 
-def test_a_span_ends_before_a_character_of_the_next_tokens(tokenizer):
-    """½ becomes 1⁄2, which is all in tokens of its own: that of the x before it has the x alone."""
-    ids, spans = encode_with_offsets(tokenizer, "x½")
+@pytest.mark.parametrize("character", ["½", "\ufdfa"])
+def test_a_span_ends_before_a_character_of_the_next_tokens(tokenizer, character):
+    """½ becomes 1⁄2, which is all in tokens of its own: that of the x before it has the x alone.
+
+    The other character becomes several words.
+    """
+    ids, spans = encode_with_offsets(tokenizer, f"x{character}")
     tokens = [token.strip("▁") for token in tokenizer.convert_ids_to_tokens(ids)]
     assert spans[tokens.index("x")] == (0, 1)
     assert spans[-1] == (1, 2)
