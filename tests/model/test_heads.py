@@ -46,6 +46,15 @@ def test_dropout_before_the_classifier(classifier):
     assert np.array_equal(logits_of(model), logits_of(model))
 
 
+def test_a_static_model_has_the_mean_of_its_rows():
+    """Also where nobody says so."""
+    model = SequenceClassifier(small_config(num_hidden_layers=0), 3)
+    table = model.ernie_m.embeddings.word_embeddings.weight.numpy()
+    means = np.stack([table[row[row != 1]].mean(0) for row in IDS])
+    expected = means @ model.classifier.weight.numpy() + model.classifier.bias.numpy()
+    assert np.abs(logits_of(model) - expected).max() < 1e-9
+
+
 @pytest.fixture
 def pretraining():
     """A pre-training model whose masked-LM head has random biases."""

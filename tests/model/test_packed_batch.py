@@ -37,3 +37,15 @@ def test_flash_mask_gets_a_multiple_of_128_tokens(monkeypatch):
     assert batch.tokens == 3 and batch.first_tokens.tolist() == [0, 2]
     states = paddle.ones([multiple, 2])
     assert batch.without_filler(states).shape == [3, 2]
+
+
+def test_uploaded_arrays_have_their_shapes_and_values():
+    """Empty ones, too; what is no array stays as it is."""
+    arrays = [np.arange(6).reshape([2, 3]), np.zeros([0]), np.array([0.5]), np.array([True, False])]
+    tree = {"some": arrays, "none": None, "others": (1, "a"), "empty": {"pairs": np.zeros([0, 2], np.int64)}}
+    uploaded = upload(tree)
+    assert (uploaded["none"], uploaded["others"]) == (None, (1, "a"))
+    tensors = [*uploaded["some"], uploaded["empty"]["pairs"]]
+    for array, tensor in zip([*arrays, tree["empty"]["pairs"]], tensors, strict=True):
+        assert tensor.shape == [*array.shape] and tensor.tolist() == array.tolist()
+        assert tensor.dtype == (paddle.float64 if array.dtype.kind == "f" else paddle.int64)

@@ -207,6 +207,8 @@ def test_the_encoder_may_lie_in_a_folder_of_its_own(tmp_path):
     assert error.startswith(f"{tmp_path}/0_Transformer/sentence_xlm-roberta_config.json: do_lower_case")
     preprocessing = reading_of(tmp_path)
     assert (preprocessing.pooling, preprocessing.max_seq_len, preprocessing.normalize) == ("cls", 12, False)
+    write(tmp_path / "0_Transformer/adapter_config.json", {})
+    assert error_of(open_checkpoint, tmp_path).startswith(f"{tmp_path}/0_Transformer/adapter_config.json: ")
 
 
 @pytest.mark.parametrize(
