@@ -13,15 +13,6 @@ CODE = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
 # sh scripts/test.sh, python run_classifier.py, .venv/bin/ernie-m prepare
 SCRIPT = re.compile(r"\b(?:sh|python3?) ((?:scripts/|benchmarks/)?[\w/-]+\.(?:sh|py))\b")
 
-# Of the official repository, but for the recipes in scripts/.
-OFFICIAL_FILES = """
-    encode_vector.py finetune/classifier.py finetune/mrc.py finetune/sequence_label.py launch.py
-    model/ernie.py model/optimization.py model/transformer_encoder.py reader/batching.py
-    reader/task_reader.py reader/tokenization.py requirements.txt run_classifier.py run_mrc.py
-    run_sequence_labeling.py scripts/base/ scripts/large/ utils/args.py utils/eval_mlqa.py
-    utils/finetune_args.py utils/fp16.py utils/init.py
-"""
-
 
 def anchors(page: Path) -> list[str]:
     """Those that GitHub makes of the headings of a page."""
@@ -52,17 +43,6 @@ def test_the_tree_has_each_folder_once():
         for file in re.findall(r"\w+\.py\b", line):
             assert (listed[-1] / file).exists(), line
     assert sorted(listed) == sorted({path.parent for path in (ROOT / "ernie_m").rglob("*.py")})
-
-
-def test_each_official_file_has_its_place():
-    """What is named for it is there, by the test of names."""
-    text = (
-        (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8").partition("## The official files")[2]
-    )
-    named = re.findall(
-        r"[\w/]+\.py|[\w/]+\.txt|\w+/\w+/", "".join(re.findall(r"^\| .*? \|", text, re.MULTILINE))
-    )
-    assert sorted(named) == OFFICIAL_FILES.split()
 
 
 def test_figures_of_results_are_in_their_files():

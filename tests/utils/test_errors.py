@@ -5,13 +5,15 @@ import pickle
 import signal
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 
+from ernie_m import __main__ as programs
 from ernie_m.utils import errors
 from ernie_m.utils.errors import LONGEST_MESSAGE, UserError, install_command
 from ernie_m.utils.files import atomic_dir, atomic_file, lock_writer
-from tests.launching import ROOT, clean_environment, refusal_of, run_script
+from tests.launching import ROOT, call_main, clean_environment, one_error
 
 
 @pytest.mark.parametrize(
@@ -64,9 +66,9 @@ def test_a_place_that_cannot_be_written_is_one_line(tmp_path, path):
 
 
 @pytest.mark.parametrize("words", [["convert", "{}", "out"], ["export", "--model", "{}", "--output", "out"]])
-def test_a_name_that_no_file_can_have_is_one_line(tmp_path, words):
-    process = run_script(["-m", "ernie_m", *(word.format("x" * 5000) for word in words)], tmp_path)
-    line = refusal_of(process)
+def test_a_name_that_no_file_can_have_is_one_line(capsys, words):
+    words = [word.format("x" * 5000) for word in words]
+    line = one_error(partial(call_main, programs, words), capsys)
     assert line.startswith("error: xxx") and "File name too long" in line
 
 

@@ -84,7 +84,6 @@ def test_one_writer_of_an_output(tmp_path):
         process.terminate()
         assert process.wait(30) == 128 + signal.SIGTERM
     assert names_in(output.parent) == ["out"]
-    assert names_in(output.parent) == ["out"]
 
 
 @pytest.fixture
