@@ -171,6 +171,10 @@ def test_a_safetensors_is_what_the_library_writes(tmp_path):
     assert (tmp_path / "by_us").read_bytes() == (tmp_path / "by_library").read_bytes()
     for name, array in load_file(tmp_path / "by_us").items():
         np.testing.assert_array_equal(safe.read(tmp_path / "by_library")[name], array)
+    kinds = {kind: np.ones(2, kind) for kind in "?bBhHiIqQefd"}
+    safe.write(tmp_path / "kinds", kinds)
+    for kind, array in load_file(tmp_path / "kinds").items():
+        assert array.dtype == safe.read(tmp_path / "kinds")[kind].dtype == kinds[kind].dtype
 
 
 def test_the_license_and_the_base_model_of_a_card(tmp_path, capsys):

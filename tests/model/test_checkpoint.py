@@ -184,16 +184,17 @@ def test_values_land_under_the_right_names(tmp_path):
         assert np.array_equal(tensors[name], lod_tensors.read(params / file)), file
 
 
-@pytest.mark.parametrize("folder", ["params", "."])
-def test_config_is_found_beside_params(tmp_path, folder):
-    """Whether the user names `params` or the folder above it."""
+@pytest.mark.parametrize(("current", "folder"), [(".", "params"), (".", "."), ("params", ".")])
+def test_config_is_found_beside_params(tmp_path, monkeypatch, current, folder):
+    """Whether the user names `params` or the folder above it, or is there."""
     make_official(tmp_path, CONFIG, seed=0)
-    checkpoint = open_checkpoint(tmp_path / folder)
+    monkeypatch.chdir(tmp_path / current)
+    checkpoint = open_checkpoint(folder)
     assert checkpoint.format == "official"
     assert checkpoint.config == SHAPE
     assert checkpoint.config_path.resolve() == (tmp_path / "ernie_config.json").resolve()
     (tmp_path / "ernie_config.json").unlink()
-    assert open_checkpoint(tmp_path / folder).config is None
+    assert open_checkpoint(folder).config is None
 
 
 def test_models_of_two_sizes_share_the_tokenizer_above_them(tmp_path):

@@ -124,6 +124,11 @@ READ = [
     (make_paddlenlp, {}, PreprocessingConfig()),
     # One that a library has fine-tuned reads as its tokenizer does.
     (partial(make_paddlenlp, head="token-classification"), {}, replace(XLM_R, text_rules="paddlenlp")),
+    (
+        partial(make_paddlenlp, head="token-classification"),
+        {CLASS: {"model_max_length": 12}},
+        replace(XLM_R, text_rules="paddlenlp", max_seq_len=12),
+    ),
     (make_xlm_r, {}, XLM_R),
     (make_xlm_r, {"tokenizer.json": {**XLM_R_JSON, "normalizer": PRECOMPILED}}, XLM_R),
     (

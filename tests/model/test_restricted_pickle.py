@@ -173,6 +173,8 @@ def test_what_is_beside_the_arrays_of_pdparams_is_listed(tmp_path):
     tensors = restricted_pickle.read_pdparams(tmp_path / "x")
     assert tensors.other_names == ["step", "lr"]
     assert {name: array.tolist() for name, array in tensors.items()} == {"w": [0, 1, 2], "pair": [0, 1]}
+    restricted_pickle.write_pdparams(tmp_path / "y", {"w": np.arange(6.0).reshape([2, 3]).T})
+    assert restricted_pickle.read_pdparams(tmp_path / "y")["w"].tolist() == [[0, 3], [1, 4], [2, 5]]
 
 
 def test_a_pdparams_cut_short_and_one_that_lies(tmp_path):
