@@ -190,6 +190,7 @@ def test_wrong_requests_for_scores(ranking, body, param):
 def test_a_list_of_texts_for_a_task(models):
     model = load(models / "classify")
     predictor = make_predictor("classification", model)
+    assert predictor.parse({"text": "mo", "text_b": None}) == Example("mo", None)
     with TestClient(make_app([model], PredictionOptions())) as client:
         for request in ({"text": TEXTS}, {"text": TEXTS[:1]}, {"text_a": TEXTS, "text_b": TEXTS[::-1]}):
             answer = client.post("/api/classification", json=request).json()
