@@ -125,6 +125,9 @@ VALUES = [
     ("--use_fp16 true --amp fp16", "amp", "fp16"),
     ("--use_fp16 false --amp bf16", "amp", "bf16"),
     ("--max_steps=7", "max_steps", 7),
+    ("--max_seq_len 512", "max_seq_len", 512),
+    ("--max_seq_len 8", "max_seq_len", 8),
+    (f"--random_seed 0,{2**63 - 1}", "random_seed", (0, 2**63 - 1)),
     ("--learning_rate 4e-4", "learning_rate", 4e-4),
     ("--batch_size 16 --batch_size 2", "batch_size", 2),  # the last one wins
     ("--enable_ce --epoch 2", "enable_ce", True),  # a bare flag in the official scripts
@@ -158,7 +161,12 @@ def test_values_of_some_flags(line, name, expected):
         ("--learning_rate nan", "--learning_rate nan: "),
         ("--lr_scheduler cosine", "--lr_scheduler cosine: "),
         ("--random_seed 1,1", "--random_seed 1,1"),
+        ("--random_seed -1", "--random_seed -1"),
+        (f"--random_seed {2**63}", f"--random_seed {2**63}"),
         ("--max_seq_len 513", "--max_seq_len 513: "),
+        ("--max_seq_len 7", "--max_seq_len 7: "),
+        ("--decr_ratio 1", "--decr_ratio 1: "),
+        ("--init_loss_scaling 0.5", "--init_loss_scaling 0.5: "),
         ("--use_fp16 true --amp bf16", "--use_fp16 true "),
     ],
 )

@@ -130,6 +130,7 @@ def by_brute_force(
         {"relative_margin": 0.5, "num_negatives": 5, "range_max": 30},
         {"relative_margin": 0, "range_max": 1000, "num_negatives": 1000},  # all lines below the limit
         {"range_min": 4, "range_max": 60, "num_negatives": 1},
+        {"range_min": 57, "range_max": 60, "relative_margin": 0},  # the smallest range for three negatives
     ],
 )
 def test_the_negatives_of_a_brute_force_search(mine_rows, encoded, rows, lines, flags):

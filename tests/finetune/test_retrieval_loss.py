@@ -9,7 +9,7 @@ import paddle.nn.functional as F
 import pytest
 
 from ernie_m.finetune.retrieval import contrastive_training as retrieval
-from ernie_m.finetune.retrieval.contrastive_training import hardest_negative_bce, in_batch_softmax
+from ernie_m.finetune.retrieval.contrastive_training import Retrieval, hardest_negative_bce, in_batch_softmax
 from ernie_m.finetune.retrieval.pair_batches import negatives
 
 SCALE = 5.0
@@ -55,6 +55,14 @@ def vectors(count, seed=0):
     return sources, sources + rng.normal(scale=0.7, size=sources.shape)
 
 
+def total(loss, sources, candidates, negative, symmetric=False):
+    """The loss of a training with these flags, and the number of pairs that beat all their negatives."""
+    flags = SimpleNamespace(loss=loss, scale=SCALE, offset=OFFSET, symmetric=symmetric)
+    sources, candidates, negative = map(paddle.to_tensor, (sources, candidates, negative))
+    batch = SimpleNamespace(negative=negative.astype("int64"))  # as `upload` sends it
+    return Retrieval._total(SimpleNamespace(flags=flags), sources, candidates, batch)
+
+
 # Pairs (source, translation) that are no negatives of each other, beside those of a pair itself.
 @pytest.mark.parametrize("no_negatives", [[], [(0, 1), (1, 0), (2, 4)]])
 def test_the_hardest_negative_loss_is_the_one_by_hand(no_negatives):
@@ -63,8 +71,7 @@ def test_the_hardest_negative_loss_is_the_one_by_hand(no_negatives):
     for place in no_negatives:
         negative[place] = False
     expected, expected_beating = by_hand(sources, translations, negative)
-    vectors_and_mask = map(paddle.to_tensor, (sources, translations, negative))
-    loss, beating = hardest_negative_bce(*vectors_and_mask, SCALE, OFFSET)
+    loss, beating = total("hardest_negative_bce", sources, translations, negative)
     assert loss.item() == pytest.approx(expected, abs=1e-9)
     assert beating.item() == expected_beating > 0
 
@@ -95,8 +102,7 @@ def test_a_given_negative_can_be_the_hardest():
     """The last candidate, a given negative, is equal to source 2."""
     sources, candidates, negative = with_given_negatives()
     candidates[-1] = sources[2]
-    vectors_and_mask = map(paddle.to_tensor, (sources, candidates, negative))
-    loss, _ = hardest_negative_bce(*vectors_and_mask, SCALE, OFFSET)
+    loss, _ = total("hardest_negative_bce", sources, candidates, negative)
     expected, _ = by_hand(sources, candidates, negative)
     cosines = [cosine(sources[2], candidate) for candidate in candidates]
     assert max(cosines) == cosines[-1]
@@ -119,8 +125,7 @@ def test_softmax_over_all_negatives(symmetric):
         backward_loss = np.log(np.exp(backward_scores).sum()) - scores[i]
         expected += (forward_loss + backward_loss) / 2 if symmetric else forward_loss
         expected_beating += scores[i] == max(forward_scores) == max(backward_scores)
-    vectors_and_mask = map(paddle.to_tensor, (sources, candidates, negative))
-    loss, beating = in_batch_softmax(*vectors_and_mask, SCALE, symmetric)
+    loss, beating = total("in_batch_softmax", sources, candidates, negative, symmetric)
     assert loss.item() == pytest.approx(expected, abs=1e-9)
     assert beating.item() == expected_beating > 0
 
