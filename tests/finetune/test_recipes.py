@@ -20,7 +20,7 @@ from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.utils.args import parse_options
 from tests import toys
 from tests.foreign import make_official, official_config
-from tests.launching import ROOT, call_main, clean_environment, stand_in_for_launch
+from tests.launching import ROOT, as_flags, call_main, clean_environment, stand_in_for_launch
 
 SIZES = ("small", "base", "large")
 # Task -> what makes its data.
@@ -122,32 +122,44 @@ def test_small_takes_its_weights_where_they_are(arguments, folder):
     assert args.init_pretraining_params == "./configs/small/params"
 
 
-def test_any_flag_can_be_overridden_or_taken_back(arguments):
-    """An empty value takes a flag of the recipe back. The vocabulary goes with the recipe's piece model."""
-    changed = ["--epoch", "1", "--piece_model_path", "a b.model", "--init_pretraining_params", ""]
-    line = arguments(f"base/xnli_{TRANSFER}", *changed, NPROC="2")
-    assert line[:3] == ["--nproc_per_node", "2", "run_classifier.py"]
+# Recipe, flags that are added, and what they give. The vocabulary goes with the piece model of the recipe.
+ADDED = [
+    (
+        f"base/xnli_{TRANSFER}",
+        {"epoch": 1, "piece_model_path": "a b.model", "init_pretraining_params": ""},
+        {"epoch": 1, "piece_model_path": "a b.model", "init_pretraining_params": None, "vocab_path": None},
+    ),
+    (
+        f"base/panx_{TRANSFER}",
+        {"init_pretraining_params": "my/model"},
+        {
+            "init_pretraining_params": "my/model",
+            **dict.fromkeys(("ernie_config_path", "vocab_path", "piece_model_path")),
+        },
+    ),
+    (
+        f"large/xnli_{TRANSFER}",
+        {"init_pretraining_params": "", "ernie_config_path": "configs/tiny/ernie_config.json"},
+        {"init_pretraining_params": None, "vocab_path": "./configs/vocab.txt"},
+    ),
+]
+
+
+@pytest.mark.parametrize(("recipe", "added", "expected"), ADDED)
+def test_any_flag_can_be_overridden_or_taken_back(arguments, recipe, added, expected):
+    """An empty value takes a flag of the recipe back. A model comes with its config and its tokenizer."""
+    line = arguments(recipe, *as_flags(added), NPROC="2")
+    assert line[:2] == ["--nproc_per_node", "2"]
     args = parse_options(FinetuneFlags, line[3:])
-    assert (args.epoch, args.piece_model_path, args.vocab_path) == (1, "a b.model", None)
-    assert args.init_pretraining_params is None
+    assert {name: getattr(args, name) for name in expected} == expected
 
 
-def test_a_start_brings_its_config_and_its_tokenizer(arguments):
-    line = arguments(f"base/panx_{TRANSFER}", "--init_pretraining_params", "my/model")
-    args = parse_options(FinetuneFlags, line[1:])
-    assert args.init_pretraining_params == "my/model"
-    assert (args.ernie_config_path, args.vocab_path, args.piece_model_path) == (None, None, None)
-
-
-def test_a_dry_run_has_small_random_weights(arguments):
-    tiny = "configs/tiny/ernie_config.json"
-    line = arguments(f"large/xnli_{TRANSFER}", "--init_pretraining_params", "", "--ernie_config_path", tiny)
-    args = parse_options(FinetuneFlags, line[1:])
-    assert (args.init_pretraining_params, args.vocab_path) == (None, "./configs/vocab.txt")
-    large = ErnieMConfig.from_json(ROOT / "configs/large/ernie_config.json")
-    config = ErnieMConfig.from_json(ROOT / args.ernie_config_path)
-    assert config.hidden_size == 64
-    assert (config.vocab_size, config.longest_input) == (large.vocab_size, large.longest_input)
+def test_a_dry_run_has_a_small_model_that_reads_the_same_data():
+    configs = [
+        ErnieMConfig.from_json(ROOT / f"configs/{size}/ernie_config.json") for size in ("tiny", "large")
+    ]
+    assert len({(config.vocab_size, config.longest_input) for config in configs}) == 1
+    assert configs[0].hidden_size == 64
 
 
 @pytest.mark.parametrize("size", ["base", "large"])

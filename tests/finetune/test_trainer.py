@@ -194,10 +194,20 @@ def test_resume_is_bit_identical(classify, tmp_path, in_tokens):
     assert resumed["tables"] == straight["tables"] and resumed["selected"] == straight["selected"]
 
 
-def test_max_steps_ends_the_run_and_its_schedule(classify, tmp_path):
-    """Of 6 steps 3 warm up. Step i, from 0, has i/3 of the peak, and then 1 - i/6 of it."""
+def test_max_steps_ends_the_run_and_its_schedule(classify, toy_folder, tmp_path):
+    """Of 6 steps 3 warm up. Step i, from 0, has i/3 of the peak, and then 1 - i/6 of it.
+
+    Nothing selects a step, so the last one predicts.
+    """
     peak = 5e-3
-    classify(max_steps=6, skip_steps=1, warmup_proportion=0.5, learning_rate=peak)
+    tests = {
+        "do_val": "false",
+        "do_test": "true",
+        "test_set": f"{toy_folder}/test.%s.tsv",
+        "test_save": "t.%s",
+    }
+    classify(max_steps=6, skip_steps=1, warmup_proportion=0.5, learning_rate=peak, **tests)
+    assert sorted(path.name for path in tmp_path.glob("t.*")) == ["t.de.0.6", "t.en.0.6", "t.fr.0.6"]
     log = read_log(tmp_path)
     rates = [float(rate) for rate in re.findall(r"lr: (\S+),", log)]
     expected = [0, peak / 3, peak * 2 / 3, peak * 3 / 6, peak * 2 / 6, peak / 6]
@@ -211,7 +221,7 @@ def test_accumulation_is_one_step_of_the_whole_batch(classify, toy_folder, tmp_p
     config |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     (tmp_path / "config.json").write_text(json.dumps(config))
     options = {"ernie_config_path": tmp_path / "config.json", "dtype": "float64", "max_steps": 4}
-    options |= {"do_val": "false", "warmup_proportion": 0}
+    options |= {"do_val": "false", "dev_set": "absent.tsv", "test_set": "absent.tsv", "warmup_proportion": 0}
     classify(**options)
     classify(out="cut", batch_size=2, recipe_devices=4, predict_batch_size=8, **options)
     assert "--warmup_proportion 0 of " not in read_log(tmp_path)
