@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ernie_m.reader.batching import EncodePairs, Example
-from ernie_m.reader.labels import expand, input_hash, read_label_map, read_languages
+from ernie_m.reader.labels import expand, input_hash, named_language, read_label_map, read_languages
 from ernie_m.reader.task_reader import read_classification
 from tests.launching import ROOT, error_of, run_script
 
@@ -179,6 +179,19 @@ def test_a_label_map_must_have_num_labels(write):
 def test_bad_label_maps(write, content, message):
     line = error_of(read_label_map, write(content, "m.json"))
     assert "m.json" in line and message in line
+
+
+@pytest.mark.parametrize(
+    ("name", "language"),
+    [
+        *((name, "zh") for name in ("zh", "zh_CN", "zh-Hans", "zho", "zh-question-de", "xquad.zh.json")),
+        ("dev-context-zh-question-de.json", "zh"),
+        ("it.is.de.json", "de"),  # the last one
+        ("questions.json", ""),
+    ],
+)
+def test_the_language_in_a_name(name, language):
+    assert named_language(name) == language
 
 
 def test_patterns_with_languages():
