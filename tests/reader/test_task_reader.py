@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ernie_m.reader.batching import EncodePairs, Example
-from ernie_m.reader.labels import expand, input_hash, named_language, read_label_map, read_languages
+from ernie_m.reader.labels import expand, input_hash, parse_language, read_label_map, read_languages
 from ernie_m.reader.task_reader import read_classification
 from tests.launching import ROOT, error_of, run_script
 
@@ -191,7 +191,7 @@ def test_bad_label_maps(write, content, message):
     ],
 )
 def test_the_language_in_a_name(name, language):
-    assert named_language(name) == language
+    assert parse_language(name) == language
 
 
 def test_patterns_with_languages():
