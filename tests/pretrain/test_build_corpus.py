@@ -1,9 +1,11 @@
 """Building: the same bytes however it is run or stopped; duplicates, filters, held-out text; the summary."""
 
 import itertools
+import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,10 +13,11 @@ from collections import Counter, defaultdict
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
-from ernie_m.pretrain.build_corpus import encode_units
+from ernie_m.pretrain.build_corpus import build, encode_units
 from ernie_m.pretrain.build_corpus.build import CorpusBuild
 from ernie_m.pretrain.build_corpus.build_args import BuildOptions
 from ernie_m.pretrain.build_corpus.report import pair_report, summary
@@ -23,6 +26,7 @@ from ernie_m.pretrain.build_corpus.text_units import read_lines
 from ernie_m.pretrain.build_corpus.workers import LocalWorkers
 from ernie_m.reader.corpus import Corpus
 from ernie_m.reader.tokenization import Tokenizer
+from ernie_m.reader.vocabulary import write_vocab
 from ernie_m.utils.args import parse_options
 from ernie_m.utils.checksums import MANIFEST, write_manifest
 from tests.helpers.files import files_of, flip_last_bit, flip_middle_bit
@@ -39,14 +43,17 @@ def run_command(words: list[str]) -> subprocess.CompletedProcess:
     return subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
 
 
-def test_two_workers_give_the_same_bytes(tmp_path, pieces, inputs, reference):
+def test_the_files_and_the_manifest_of_a_build(inputs, reference):
+    """Several shards, no traces of the work; every file of every source, with its size."""
     assert sum(name.startswith("mono/en/train") and ".ids" in name for name in reference) > 1
-    assert not [name for name in reference if ".build" in name or ".tmp" in name]  # no traces of the work
-    make_corpus(tmp_path / "corpus", pieces, **inputs, **OPTIONS, workers=2)
-    assert files_of(tmp_path / "corpus") == reference
+    assert not [name for name in reference if ".build" in name or ".tmp" in name]
+    sizes = json.loads(reference[MANIFEST])["inputs"]
+    paths = inputs["parallel"]["fr-en"]  # two aligned files
+    assert sizes["parallel/en-fr"] == {f"fr-en<={paths}": sum(map(os.path.getsize, paths.split(",")))}
+    assert list(sizes["mono/en"]) == [f"en<={path}" for path in inputs["mono"]["en"]]
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_a_build_stopped_again_and_again_gives_the_same_bytes(
     tmp_path, monkeypatch, pieces, inputs, reference, seed
 ):
@@ -99,12 +106,17 @@ def test_killed_and_run_again(tmp_path, pieces, inputs, reference, stage, whom):
     assert files_of(tmp_path / "corpus") == reference
 
 
-def test_only_what_is_missing_is_done_again(tmp_path, monkeypatch, pieces, inputs, reference):
-    """A build that is stopped before its shards does not tokenize the text again."""
-    with monkeypatch.context() as patch:
-        patch.setattr(CorpusBuild, "write_shards", stop)
-        with pytest.raises(Stopped):
-            make_corpus(tmp_path / "corpus", pieces, **inputs, **OPTIONS)
+@pytest.fixture(scope="module")
+def unfinished(tmp_path_factory, pieces, inputs):
+    """A build that was stopped before it wrote its manifest, and has kept its work."""
+    folder = tmp_path_factory.mktemp("unfinished") / "corpus"
+    with mock.patch.object(build, "write_json", stop), pytest.raises(Stopped):
+        make_corpus(folder, pieces, **inputs, **OPTIONS)
+    return folder
+
+
+def test_text_is_not_tokenized_again(tmp_path, monkeypatch, unfinished, pieces, inputs, reference):
+    shutil.copytree(unfinished, tmp_path / "corpus")
     monkeypatch.setattr(encode_units, "read_lines", lambda *_: pytest.fail("tokenized again"))
     make_corpus(tmp_path / "corpus", pieces, **inputs, **OPTIONS)
     assert files_of(tmp_path / "corpus") == reference
@@ -232,6 +244,7 @@ def kept_rows(texts, tokenizer, held_out=0, deduplicate=False, max_ratio=0.0, **
 def test_what_becomes_of_each_line(tmp_path, monkeypatch, caplog, pieces, rows, options):
     """Of equal lines the first stays; documents are held out whole; held-out text is in no training text."""
     monkeypatch.setattr(encode_units, "KEYS_IN_MEMORY", 100)  # so that there are many ranges
+    monkeypatch.setattr(encode_units, "_BATCH", 50)  # and several calls of sentencepiece for a unit
     inputs = {"mono": {}, "parallel": {}}
     documents = {}
     for languages, some in rows.items():
@@ -286,6 +299,18 @@ def test_the_table_and_the_warning(tmp_path, pieces):
     assert warning.startswith("warning: ka: ")
 
 
+def test_the_rows_of_a_pair_count_pairs(reference):
+    manifest = json.loads(reference[MANIFEST])
+    counts = manifest["parallel"]["de-en"]
+    rows = [row.split() for row in summary(manifest) if row.startswith("de-en: ")]
+    assert [row[1] for row in rows] == ["de", "en"]
+    for row in rows:
+        pairs = counts["train"]["documents"]
+        tokens = counts["train"]["by_language"][row[1]]["tokens"]
+        assert row[2:4] == [f"{pairs:,}", f"{tokens:,}"] and row[5] == f"{tokens / pairs:.1f}"
+        assert row[6] == f"{counts['held_out']['documents']:,}" != "0"
+
+
 ENGLISH = sentences(400, seed=3)
 # A translation for the report: words of similar length, in another order.
 GERMAN = [" ".join(f"{word}na" for word in reversed(line.split())) for line in ENGLISH]
@@ -320,24 +345,28 @@ def test_sides_that_do_not_belong_together(tmp_path, pieces, second, warning):
 @pytest.mark.parametrize(
     "change",
     [
-        {"held_out": 5},
-        {"documents": "blank"},
-        {"text_rules": "none"},
-        {"max_ratio": 1.5, "deduplicate": True},
-        {"mono": lambda mono: mono | {"en": mono["en"][::-1]}},
-        {"mono": lambda mono: mono | {"fr": mono["de"], "de": mono["fr"]}},
-        {"parallel": lambda parallel: {"fr-en": parallel["fr-en"]}},
+        lambda mono, parallel: {"held_out": 5},
+        lambda mono, parallel: {"documents": "blank"},
+        lambda mono, parallel: {"text_rules": "none"},
+        lambda mono, parallel: {"max_ratio": 1.5, "deduplicate": False},
+        lambda mono, parallel: {"mono": mono | {"en": mono["en"][::-1]}},
+        lambda mono, parallel: {"mono": mono | {"fr": mono["de"], "de": mono["fr"]}},
+        # Two languages and both pairs are gone.
+        lambda mono, parallel: {"mono": {"fr": mono["fr"]}, "parallel": {}},
+        # The columns are of the other languages.
+        lambda mono, parallel: {"parallel": {"de-en": parallel["en-de"], "fr-en": parallel["fr-en"]}},
+        # German decides what is held out.
+        lambda mono, parallel: {
+            "mono": {"en": mono["en"]},
+            "parallel": {"en-de": parallel["en-de"], "de-fr": f"{mono['de']},{mono['fr']}"},
+        },
     ],
 )
-def test_an_unfinished_build_does_what_changed_anew(tmp_path, monkeypatch, pieces, inputs, change):
+def test_an_unfinished_build_does_what_changed_anew(tmp_path, unfinished, pieces, inputs, change):
     """With other options, another order or other text the corpus is that of a build from the beginning."""
-    options = {key: value(inputs[key]) if callable(value) else value for key, value in change.items()}
-    with monkeypatch.context() as patch:
-        patch.setattr(CorpusBuild, "finish", stop)
-        with pytest.raises(Stopped):
-            make_corpus(tmp_path / "corpus", pieces, **inputs)
+    shutil.copytree(unfinished, tmp_path / "corpus")
     for folder in ("corpus", "anew"):
-        make_corpus(tmp_path / folder, pieces, **(inputs | options))
+        make_corpus(tmp_path / folder, pieces, **(inputs | OPTIONS | change(**inputs)))
     assert files_of(tmp_path / "corpus") == files_of(tmp_path / "anew")
 
 
@@ -347,11 +376,14 @@ def test_an_unfinished_build_does_what_changed_anew(tmp_path, monkeypatch, piece
         ({"mono": {"en": "text"}}, ENGLISH, [*ENGLISH[:300], "bado kani", *ENGLISH[301:]]),
         # All units but the first have the same bytes as before, and other columns.
         ({"parallel": {"en-de": "text"}}, ["en\tde", *PAIRS], ["de\ten", *PAIRS]),
+        # The second of two aligned files.
+        ({"parallel": {"en-de": "english,text"}}, GERMAN, [*GERMAN[:300], "bado kani", *GERMAN[301:]]),
     ],
 )
 def test_text_that_changes(tmp_path, monkeypatch, pieces, inputs, before, after):
     """While it is read it is refused; after a kill its units are made anew."""
     monkeypatch.chdir(tmp_path)
+    write_lines(Path("english"), ENGLISH)
     write_lines(Path("text"), before)
     with monkeypatch.context() as patch:
         patch.setattr(encode_units, "read_lines", lambda *_: os.utime("text") or read_lines(*_))
@@ -444,7 +476,13 @@ def test_a_worker_never_receives_ctrl_c():
 def test_command_line(tmp_path, pieces, monkeypatch):
     """A YAML file and flags together; one line for a mistake, exit code 2; by the name of a checkout, too."""
     text = write_lines(tmp_path / "en", sentences(50))
-    (tmp_path / "c.yaml").write_text(f"mono:\n  en: {text}\npiece_model_path: {pieces}\nheld_out: 0\n")
+    shutil.copy(pieces, tmp_path / "piece.model")
+    vocab = Tokenizer(None, pieces).vocab
+    first, second = list(vocab)[10:12]
+    swapped = {**vocab, first: vocab[second], second: vocab[first]}
+    write_vocab(swapped, tmp_path / "vocab.txt")
+    lines = [f"mono:\n  en: {text}", "piece_model_path: $FOLDER/piece.model", "held_out: 0"]
+    write_lines(tmp_path / "c.yaml", [*lines, "vocab_path: $FOLDER/vocab.txt"])
     words = ["--config", str(tmp_path / "c.yaml"), "--output", "$FOLDER/corpus", "--workers", "1"]
     monkeypatch.setenv("FOLDER", str(tmp_path))
     english = write_lines(tmp_path / "x.en", ["a", "b"])
@@ -456,7 +494,8 @@ def test_command_line(tmp_path, pieces, monkeypatch):
     process = run_command([sys.executable, "-m", "ernie_m", "build_corpus", *words, "--overwrite", "true"])
     assert process.returncode == 0, process.stderr
     language, lines, *_ = process.stdout.splitlines()[-1].split()  # the last row of the table
-    assert (language, lines) == ("en", "50") and (tmp_path / "corpus").is_dir()
+    assert (language, lines) == ("en", "50")
+    assert Tokenizer.from_folder(tmp_path / "corpus").vocab == swapped
 
 
 @pytest.mark.parametrize(

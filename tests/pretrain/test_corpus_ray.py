@@ -87,7 +87,8 @@ def test_a_cluster_that_does_not_start(monkeypatch):
     """On a busy machine, Ray's 30 seconds for it may pass; it raises an `Exception` then."""
     timed_out = mock.Mock(side_effect=Exception("The current node timed out during startup."))
     monkeypatch.setattr("ray.init", timed_out)
-    assert "no cluster at local: The current node timed out" in error_of(RayWorkers(1, None).__enter__)
+    assert "no cluster at local: The current node timed out" in error_of(RayWorkers(3, None).__enter__)
+    assert timed_out.call_args.kwargs["num_cpus"] == 3
 
 
 def test_without_ray(monkeypatch):
