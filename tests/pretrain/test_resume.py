@@ -5,6 +5,8 @@ import itertools
 import os
 import shutil
 import signal
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ from ernie_m.pretrain import evaluate
 from ernie_m.pretrain.evaluate import Evaluator
 from ernie_m.pretrain.run import check_checkpoints, open_output_dir
 from ernie_m.training import log as run_log
-from ernie_m.training.checkpoint import OutputDir
+from ernie_m.training.checkpoint import OutputDir, step_folders
 from ernie_m.training.engine import Engine
 from ernie_m.training.log import METRICS
 from ernie_m.utils.errors import run
@@ -22,7 +24,7 @@ from tests.command_lines import STEPS
 from tests.helpers.files import disk_full_after, flip_middle_bit
 from tests.launching import error_of
 from tests.pretrain.builds import Stopped, stop_at
-from tests.pretrain.tiny_run import assert_equal_runs, checkpoint, config, losses, pretrain, records
+from tests.pretrain.tiny_run import assert_equal_runs, checkpoint, config, pretrain, records
 from tests.toys import make_small_corpus
 
 # One layer is enough for what is stopped and resumed here. Evaluations come after 5, 10 and 12 steps, lines
@@ -70,21 +72,13 @@ def test_stopped_after_a_step(straight, tiny_corpus, tmp_path, step):
     assert_equal_runs(straight, out)
 
 
-def test_masks_in_the_context_of_camlm(straight, pretrain, refused):
-    """Such a run goes on with the same bits, is evaluated, and its model says how it was trained."""
-    choice = {"objectives__camlm_context": "with_masks", **USUAL}
-    uninterrupted = pretrain("uninterrupted", **choice)
-    pretrain(**choice, run__stop_after_steps=5)
-    assert "objectives.camlm_context: with_masks -> unmasked" in refused(**USUAL)
-    out = pretrain(**choice)
-    assert_equal_runs(uninterrupted, out)
+def test_masks_in_the_context_of_camlm(straight, pretrain):
+    """The model says how it was trained, and has other scores of the same pairs."""
+    out = pretrain(objectives__camlm_context="with_masks", **USUAL)
     assert open_checkpoint(out / "full").preprocessing.camlm_context == "with_masks"
     assert "camlm_context" not in (straight / "full/config.json").read_text()
-    # The same pairs and masks as in the other reading, with other losses.
-    *_, last = records(out)
-    *_, of_default = records(straight)
-    assert last["held_out"]["camlm"].keys() == of_default["held_out"]["camlm"].keys()
-    assert losses(out)[0] != losses(straight)[0]
+    camlm, usual = (records(folder)[-1]["held_out"]["camlm"] for folder in (out, straight))
+    assert camlm.keys() == usual.keys() and camlm != usual
 
 
 def test_a_run_may_go_on_without_its_start(straight, pretrain):
@@ -93,21 +87,6 @@ def test_a_run_may_go_on_without_its_start(straight, pretrain):
     pretrain(**short, init__encoder=str(straight / "full"), run__stop_after_steps=1)
     out = pretrain(**short)
     assert open_checkpoint(out / "encoder").settings[TRAINED_LENGTH] == 32
-
-
-@pytest.mark.parametrize("write", [3, 4, 6, 8])
-def test_killed_between_two_writes(straight, tiny_corpus, tmp_path, monkeypatch, write):
-    """The run is stopped instead of rename number `write`.
-
-    The renames are, from 0: the configuration, three checkpoints, the removal of one, two that replace the
-    last one after its evaluation, and two exports.
-    """
-    with monkeypatch.context() as patched:
-        stop_at(patched, write)
-        with pytest.raises(Stopped):
-            pretrain(tiny_corpus, tmp_path / "out", **USUAL)
-    pretrain(tiny_corpus, tmp_path / "out", **USUAL)
-    assert_equal_runs(straight, tmp_path / "out")
 
 
 def test_records_are_on_the_disk_before_a_checkpoint(pretrain, tmp_path, monkeypatch):
@@ -126,77 +105,84 @@ def test_records_are_on_the_disk_before_a_checkpoint(pretrain, tmp_path, monkeyp
     assert len(synced) == 5  # before steps 2, 4 and 6, and before the result of the evaluation
 
 
-def test_an_evaluation_that_fails_costs_no_step(straight, tiny_corpus, tmp_path, monkeypatch):
-    """The last step is saved before its evaluation, with which the same command goes on."""
+def fail_in_the_last_evaluation(patch, _) -> None:
     run_evaluation = Evaluator.run
-    out = tmp_path / "out"
-    with monkeypatch.context() as patched:
-        patched.setattr(
-            Evaluator,
-            "run",
-            lambda self, engine, stop: run_evaluation(self, engine, stop) if engine.steps < STEPS else 1 / 0,
-        )
-        with pytest.raises(ZeroDivisionError):
-            pretrain(tiny_corpus, out, **USUAL)
-    assert checkpoint(out, STEPS)
-    pretrain(tiny_corpus, out, **USUAL)
-    assert_equal_runs(straight, out)
+    patch.setattr(
+        Evaluator,
+        "run",
+        lambda self, engine, stop: run_evaluation(self, engine, stop) if engine.steps < STEPS else 1 / 0,
+    )
 
 
-def test_a_full_disk(straight, tiny_corpus, tmp_path, monkeypatch, capsys):
-    """From step 6 on there is no space: the run ends with one line, and goes on when there is space again."""
-    original_step = Engine.step
+def fill_the_disk_in_step_6(patch, until_the_run_ends) -> None:
+    """No file may become larger than so many bytes. The log is larger by then."""
+    do_step = Engine.step
 
-    with contextlib.ExitStack() as until_the_run_ends, monkeypatch.context() as patched:
+    def step(self, *args, **options):
+        if self.steps == 5:
+            until_the_run_ends.enter_context(disk_full_after(2500))
+        return do_step(self, *args, **options)
 
-        def step(self, *args, **options):
-            if self.steps == 5:
-                # No file may become larger than so many bytes. The log is larger by then.
-                until_the_run_ends.enter_context(disk_full_after(2500))
-            return original_step(self, *args, **options)
+    patch.setattr(Engine, "step", step)
 
-        patched.setattr(Engine, "step", step)
-        with pytest.raises(SystemExit) as ended:
-            run(lambda: pretrain(tiny_corpus, tmp_path / "out", **USUAL))
-    assert ended.value.code == 2
-    errors = capsys.readouterr().err.splitlines()
-    assert "no space left" in errors[-1] and errors[-1].startswith("error: ")
-    assert not any("Traceback" in line for line in errors)
-    pretrain(tiny_corpus, tmp_path / "out", **USUAL)
-    assert_equal_runs(straight, tmp_path / "out")
+
+def send_signal(number: signal.Signals, call: int, owner, name: str) -> Callable:
+    """The signal comes at this call of the function `owner.name`, from 1."""
+
+    def install(patch, _) -> None:
+        original = getattr(owner, name)
+        calls = itertools.count(1)
+
+        def function(*args, **options):
+            if next(calls) == call:
+                os.kill(os.getpid(), number)
+            return original(*args, **options)
+
+        patch.setattr(owner, name, function)
+
+    return install
+
+
+def rename(number: int) -> Callable:
+    """The run is stopped instead of a rename.
+
+    They are, from 0: the configuration, three checkpoints, the removal of one, two that replace the last one
+    after its evaluation, and two exports.
+    """
+    return lambda patch, _: stop_at(patch, number)
 
 
 @pytest.mark.parametrize(
-    "stop_signal, owner, name, exit_code, saved_step",
+    "event, ending, saved_step",
     [
-        (signal.SIGTERM, Engine, "step", 0, 1),  # step 2 is given up
-        (signal.SIGTERM, OutputDir, "save_step", 0, 8),  # checkpoints come after 4 and 8 steps
-        (signal.SIGINT, evaluate, "accuracy_by_layer", 130, 5),  # the first evaluation, of the second pair
+        (rename(3), Stopped, 8),
+        (rename(4), Stopped, 12),
+        (rename(6), Stopped, 12),
+        (rename(8), Stopped, 12),
+        (fail_in_the_last_evaluation, ZeroDivisionError, 12),  # which costs no step
+        (fill_the_disk_in_step_6, 2, 4),
+        (send_signal(signal.SIGTERM, 1, Engine, "step"), 0, 0),  # the first step is given up
+        (send_signal(signal.SIGTERM, 2, Engine, "step"), 0, 1),
+        (send_signal(signal.SIGTERM, 2, OutputDir, "save_step"), 0, 8),
+        (send_signal(signal.SIGINT, 2, evaluate, "accuracy_by_layer"), 130, 5),  # of the second pair
     ],
 )
-def test_a_signal_saves_and_ends(
-    straight, tiny_corpus, tmp_path, monkeypatch, stop_signal, owner, name, exit_code, saved_step
+def test_a_run_that_ends_early(
+    straight, tiny_corpus, tmp_path, monkeypatch, capsys, event, ending, saved_step
 ):
-    """It comes at the second call of the function `owner.name`: in a step, a checkpoint or an evaluation."""
+    """It ends with this exception or exit code, and the same command goes on from its last checkpoint."""
     out = tmp_path / "out"
-    original_method = getattr(owner, name)
-    calls = itertools.count(1)
-
-    def method(*args, **kwargs):
-        if next(calls) == 2:
-            os.kill(os.getpid(), stop_signal)
-        return original_method(*args, **kwargs)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(owner, name, method)
-        try:
-            run(lambda: pretrain(tiny_corpus, out, **USUAL))
-            code = 0
-        except SystemExit as ended:
-            code = ended.code
-    assert code == exit_code
-    assert checkpoint(out, saved_step)
-    assert f"interrupted at step {saved_step}/12" in log_of(out)
+    with contextlib.ExitStack() as until_the_run_ends, monkeypatch.context() as patched:
+        event(patched, until_the_run_ends)
+        with pytest.raises((Stopped, ZeroDivisionError, SystemExit)) as ended:
+            sys.exit(run(lambda: pretrain(tiny_corpus, out, **USUAL)))
+    assert (getattr(ended.value, "code", type(ended.value)) or 0) == ending
+    assert max([0, *(step for step, _ in step_folders(out / "checkpoints"))]) == saved_step
+    assert (f"interrupted at step {saved_step}/12" in log_of(out)) == (ending in (0, 130))
+    errors = [
+        line for line in capsys.readouterr().err.splitlines() if line.startswith(("error: ", "Traceback"))
+    ]
+    assert len(errors) == (ending == 2) and all("no space left" in line for line in errors)
     pretrain(tiny_corpus, out, **USUAL)
     assert_equal_runs(straight, out)
 
@@ -317,18 +303,20 @@ def test_a_model_without_checkpoints_is_not_replaced(tiny_corpus, tmp_path, name
 def test_overwrite_begins_anew_once(straight, tiny_corpus, out, refused):
     """Only the old run's files are removed, and only if the new run can begin. The flag is not saved."""
     (out / "mine.txt").write_text("a note")
+    (out / "tensorboard").mkdir()
     before = change_times_of(out)
     for key, value, message in (
         ("corpus", "nowhere", "nowhere: not a complete corpus (missing manifest.json)"),
         ("init__encoder", "nowhere", "nowhere: no such folder"),
         ("init__encoder", out / "full", f"overwrite would remove {out}/full, "),
+        ("init__lm_head", out / "full", f"overwrite would remove {out}/full, "),
     ):
         assert message in refused(**{key: str(value)}, run__overwrite=True, **SHAPE)
     assert change_times_of(out) == before
     pretrain(tiny_corpus, out, **USUAL, run__overwrite=True, run__stop_after_steps=5)
     assert not (out / "full").exists() and (out / "mine.txt").exists()
     (notice,) = (line for line in log_of(out).splitlines() if "overwrite: " in line)
-    assert f"removed the run in {out} (checkpoints, metrics.jsonl, full, encoder)" in notice
+    assert f"removed the run in {out} (checkpoints, metrics.jsonl, tensorboard, full, encoder)" in notice
     assert "overwrite: false" in (out / "config.yaml").read_text()
     pretrain(tiny_corpus, out, **USUAL)
     assert_equal_runs(straight, out)
