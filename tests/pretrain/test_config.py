@@ -1,15 +1,18 @@
 """Values that no run can have are refused by name; files in configs/pretrain are runs; the command."""
 
+import itertools
 import shlex
+from operator import attrgetter
 from pathlib import Path
 
+import paddle
 import pytest
 import yaml
 
 from ernie_m.pretrain.config import PretrainConfig
-from ernie_m.pretrain.pretraining import learning_rate
+from ernie_m.pretrain.pretraining import Pretraining, learning_rate
 from ernie_m.pretrain.run_length import RunPlan
-from ernie_m.utils.args import parse_options
+from ernie_m.utils.args import deciding_options, parse_options
 from tests.launching import ROOT, error_of
 from tests.pretrain.tiny_run import config
 from tests.toys import make_small_corpus
@@ -25,6 +28,8 @@ FILES = sorted((ROOT / "configs" / "pretrain").glob("*.yaml"))
         ({"data__pair_alpha": -1}, "data.pair_alpha -1: "),
         ({"run__seed": 1 << 64}, "run.seed 18446744073709551616: "),
         ({"data__max_seq_len": 600}, "invalid data.max_seq_len 600"),
+        ({"data__max_seq_len": 7}, "invalid data.max_seq_len 7"),
+        ({"model__max_position_embeddings": 33}, "invalid data.max_seq_len 32"),
         ({"model__num_hidden_layers": 0}, "model.num_hidden_layers 0: "),
         ({"model__hidden_dropout_prob": 1}, "hidden_dropout_prob 1: "),
         ({"objectives__active": []}, "invalid objectives.active []"),
@@ -39,6 +44,14 @@ FILES = sorted((ROOT / "configs" / "pretrain").glob("*.yaml"))
         ({"objectives__mixing_ratios": {"mmlm": 1e308, "camlm": 1e308}}, "mixing_ratios: invalid "),
         ({"objectives__mixing_ratios": {"btmlm": 1}}, "objectives.mixing_ratios has btmlm without mmlm"),
         ({"objectives__later_mixing_ratios": {"mmlm": 1}}, "later_mixing_ratios "),
+        (
+            {"objectives__mixing_ratios": {"mmlm": 1}, "objectives__later_mixing_ratios": {"nsp": 1}},
+            "objectives.later_mixing_ratios: unknown objectives nsp",
+        ),
+        (
+            {"objectives__mixing_ratios": {"mmlm": 1}, "objectives__later_mixing_ratios": {"mmlm": -1}},
+            "objectives.later_mixing_ratios: invalid {'mmlm': -1.0}",
+        ),
         (
             {"objectives__mixing_ratios": {"mmlm": 1, "tlm": 1}, "objectives__active": ["mmlm", "camlm"]},
             "objectives.active has mmlm, camlm, but objectives.mixing_ratios has mmlm, tlm",
@@ -137,24 +150,25 @@ def test_of_two_keys_none_wins_silently(tmp_path, flags, at_fault):
 
 
 def test_the_papers_table_11():
-    # Layers, hidden size, attention heads.
-    shapes = {"small": (6, 768, 12), "base": (12, 768, 12), "large": (24, 1024, 16)}
-    # Steps, batch size, peak of the learning rate.
-    runs = {"small": (240_000, 1024, 3e-4), "base": (150_000, 2048, 2e-4), "large": (200_000, 2048, 1e-4)}
-    for size in ("small", "base", "large"):
+    keys = ("model.num_hidden_layers", "model.hidden_size", "model.num_attention_heads")
+    keys += ("optimizer.steps", "optimizer.batch_size", "optimizer.learning_rate")
+    sizes = {
+        "small": (6, 768, 12, 240_000, 1024, 3e-4),
+        "base": (12, 768, 12, 150_000, 2048, 2e-4),
+        "large": (24, 1024, 16, 200_000, 2048, 1e-4),
+    }
+    for size, values in sizes.items():
         loaded = load(ROOT / "configs" / "pretrain" / f"{size}.yaml")
-        model = loaded.model
         optimizer = loaded.optimizer
-        assert (model.num_hidden_layers, model.hidden_size, model.num_attention_heads) == shapes[size]
-        assert (optimizer.steps, optimizer.batch_size, optimizer.learning_rate) == runs[size]
-        assert (optimizer.warmup_steps, optimizer.beta1, optimizer.beta2) == (10_000, 0.98, 0.999)
-        assert (optimizer.epsilon, optimizer.weight_decay) == (1e-6, 0.01)
+        assert attrgetter(*keys)(loaded) == values
+        assert attrgetter("warmup_steps", "beta1", "beta2")(optimizer) == (10_000, 0.98, 0.999)
+        assert attrgetter("epsilon", "weight_decay", "clip_norm")(optimizer) == (1e-6, 0.01, 1.0)
         plan = RunPlan(optimizer.steps, 0, optimizer.warmup_steps, phases=(), tokens_per_epoch=0)
         rate = learning_rate(plan, loaded.init.lm_head_learning_rate, optimizer)
         half_way = (10_000 + optimizer.steps) // 2  # of the fall, which is linear from the peak to 0
         assert rate(10_000) == 1.0
         assert rate(half_way) == 0.5
-        assert (model.hidden_dropout_prob, model.attention_probs_dropout_prob) == (0.1, 0.1)
+        assert loaded.model.hidden_dropout_prob == loaded.model.attention_probs_dropout_prob == 0.1
         assert loaded.data.max_seq_len == 512
 
 
@@ -171,4 +185,88 @@ def test_a_corpus_without_a_held_out_part(tmp_path, pretrain, refused):
     corpus = make_small_corpus(tmp_path, held_out=0)
     out = pretrain(corpus=corpus)
     assert (out / "full").is_dir()
+    pretrain("without", corpus=corpus, run__eval_steps=2, run__eval_sequences=0, optimizer__steps=1)
     assert "no held-out text" in refused(corpus=corpus, run__eval_steps=2)
+
+
+# Another value of each option that decides a run; None: it changes no number of the run below.
+ANOTHER = {
+    "model.hidden_size": 32,
+    "model.num_hidden_layers": 2,
+    "model.num_attention_heads": 4,
+    "model.hidden_dropout_prob": 0.3,
+    "model.attention_probs_dropout_prob": 0.3,
+    "model.initializer_range": 0.1,
+    "model.max_position_embeddings": 99,
+    "model.language_embedding": "all",
+    "data.languages": ["de", "en"],
+    "data.max_seq_len": 16,
+    "data.pack_lines": None,  # the documents of the corpus are lines
+    "data.language_alpha": None,  # its languages have equally much text
+    "data.pair_alpha": 0.0,
+    "objectives.active": None,
+    "objectives.skip_unsupported": None,
+    "objectives.mixing_ratios": {"mmlm": 1, "tlm": 1, "btmlm": 2, "camlm": 1},
+    "objectives.later_mixing_ratios": {"mmlm": 1, "btmlm": 1, "tlm": 2},
+    "objectives.later_start": 0.9,
+    "objectives.mask_rate": 0.3,
+    "objectives.camlm_context": "with_masks",
+    "objectives.btmlm_start": 0.5,
+    "objectives.pseudo_proportion": 0.5,
+    "objectives.pseudo_positions": "spread",
+    "objectives.min_piece_count": 200,
+    "objectives.pseudo_temperature": 1.0,
+    "objectives.second_language": "uniform",
+    "init.lm_head_warmup_steps": 2,
+    "init.lm_head_learning_rate": 0.1,
+    "optimizer.steps": 9,
+    "optimizer.tokens": 4000,
+    "optimizer.batch_size": 16,
+    "optimizer.learning_rate": 0.1,
+    "optimizer.embedding_lr_ratio": 0.5,
+    "optimizer.warmup_steps": 2,
+    "optimizer.schedule": "official",
+    "optimizer.beta1": 0.5,
+    "optimizer.beta2": 0.5,
+    "optimizer.epsilon": 0.1,
+    "optimizer.weight_decay": 0.5,
+    "optimizer.clip_norm": 0.01,
+    "run.seed": 2,
+    "run.amp": None,
+    "run.amp_level": None,
+    "run.dtype": "float64",
+    "run.compute_ratio": 2.0,
+}
+USUAL = {
+    "model.num_hidden_layers": 1,
+    "objectives.mixing_ratios": {"mmlm": 1, "tlm": 1, "btmlm": 1, "camlm": 1},
+    "objectives.later_mixing_ratios": {"mmlm": 1, "btmlm": 1, "tlm": 1},
+    "objectives.later_start": 0.6,
+    "objectives.btmlm_start": 0.0,
+    "init.lm_head_warmup_steps": 1,
+    "optimizer.steps": 4,
+    "optimizer.warmup_steps": 1,
+    "run.micro_batch_tokens": 4096,
+    "data.verify": False,
+}
+
+
+def results(corpus: Path, changes: dict) -> list[float]:
+    """The losses of the first steps of a run, and the sums of its weights."""
+    settings = config(corpus, **{key.replace(".", "__"): value for key, value in (USUAL | changes).items()})
+    try:
+        task = Pretraining(settings)
+        engine = task.begin(settings.run.seed, None)
+        batches = itertools.islice(task.batches(None)(), 4)
+        losses = [engine.step(task.send(engine.model, data), task.loss).loss for data in batches]
+        return losses + [weight.abs().sum().item() for weight in engine.model.parameters()]
+    finally:
+        paddle.set_default_dtype("float32")
+
+
+def test_every_option_that_decides_a_run_does(tiny_corpus):
+    assert ANOTHER.keys() == deciding_options(config(tiny_corpus)).keys()
+    usual = results(tiny_corpus, {})
+    assert results(tiny_corpus, {}) == usual
+    changes = {key: value for key, value in ANOTHER.items() if value is not None}
+    assert [key for key in changes if results(tiny_corpus, {key: changes[key]}) == usual] == []
