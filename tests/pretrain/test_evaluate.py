@@ -62,6 +62,7 @@ def test_perplexity_and_accuracy_of_a_constant_model(held_out, monkeypatch):
     masked_ids = []
 
     def loss(model, batch, **options):
+        assert batch.inputs.tokens <= held_out.evaluator.run_config.micro_batch_tokens
         masked_ids.extend(batch.target_ids.tolist())
         return batch_loss(model, batch, **options)
 
@@ -102,18 +103,14 @@ def test_the_perplexity_of_the_frequencies(held_out, monkeypatch):
     assert of_frequencies == pytest.approx(math.exp(sum(losses) / len(losses)))
 
 
-def test_the_masks_do_not_depend_on_the_seed(tiny_corpus, monkeypatch):
-    """Runs of different seeds are compared on the same masked tokens."""
-    masked: dict[int, list[list[int]]] = {1: [], 2: []}  # seed -> the masked places of each batch
-
-    def loss(model, batch, **options):
-        masked[seed].append(batch.targets.tolist())
-        return batch_loss(model, batch, **options)
-
-    monkeypatch.setattr(evaluate, "batch_loss", loss)
-    for seed in masked:
+def test_the_masks_are_those_of_a_step_that_no_training_reaches(tiny_corpus, monkeypatch):
+    """They are the same in runs of different seeds, so that these can be compared."""
+    draws: dict[int, list[tuple[int, int, int]]] = {1: [], 2: []}  # seed of the run -> those of the masks
+    monkeypatch.setattr(evaluate, "make_rng", lambda *place: draws[seed].append(place) or make_rng(*place))
+    for seed in draws:
         HeldOutRun(tiny_corpus, run__seed=seed).run()
-    assert masked[1] and masked[1] == masked[2]
+    assert draws[1] == draws[2]
+    assert min(step for _, step, _ in draws[1]) > OptimizerConfig().steps
 
 
 def test_every_stream_has_its_numbers(held_out):
@@ -175,14 +172,6 @@ def test_every_second_pair_has_its_sides_exchanged(held_out, monkeypatch):
         assert [side.ids.tolist() for side in example] == [ids.tolist() for ids in pair]
 
 
-def test_no_training_reaches_the_step_of_the_masks(held_out, monkeypatch):
-    """The training of the paper has fewer steps, so that none of its masks is one of these."""
-    steps = []
-    monkeypatch.setattr(evaluate, "make_rng", lambda *place: steps.append(place[1]) or make_rng(*place))
-    held_out.run()
-    assert min(steps) > OptimizerConfig().steps
-
-
 def test_btmlm_is_compared_on_the_same_masked_tokens(held_out, monkeypatch):
     """The perplexities with and without pseudo-tokens are of the same tokens, and follow from the losses."""
     masked_ids: dict[bool, list[int]] = {True: [], False: []}  # with pseudo-tokens, and without
@@ -207,15 +196,20 @@ def test_btmlm_is_compared_on_the_same_masked_tokens(held_out, monkeypatch):
     assert scores["perplexity"] != scores["perplexity_without"]
 
 
-def test_when_it_is_due(tiny_corpus):
-    every_fifth = HeldOutRun(tiny_corpus, run__eval_steps=5).evaluator
-    assert every_fifth.steps(12, head_steps=0) == [5, 10, 12]
-    assert every_fifth.steps(10, head_steps=0) == [5, 10]
-    assert every_fifth.steps(12, head_steps=3) == [3, 5, 10, 12]
-    at_the_end = HeldOutRun(tiny_corpus).evaluator
-    assert at_the_end.steps(12, head_steps=0) == [12]
-    never = HeldOutRun(tiny_corpus, run__eval_steps=5, run__eval_sequences=0).evaluator
-    assert never.steps(12, head_steps=0) == []
+@pytest.mark.parametrize(
+    ("every", "sequences", "arguments", "due"),
+    [
+        (5, 6, (12, 0), [5, 10, 12]),
+        (5, 6, (10, 0), [5, 10]),
+        (5, 6, (12, 3), [3, 5, 10, 12]),
+        (0, 6, (12, 0), [12]),
+        (5, 0, (12, 3), []),
+    ],
+)
+def test_when_it_is_due(held_out, every, sequences, arguments, due):
+    settings = held_out.evaluator.run_config
+    held_out.evaluator.run_config = dataclasses.replace(settings, eval_steps=every, eval_sequences=sequences)
+    assert held_out.evaluator.steps(*arguments) == due
 
 
 def test_training_does_not_notice(pretrain):

@@ -13,7 +13,7 @@ from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.model.checkpoint.write import model_weights
 from ernie_m.model.ernie import ErnieMConfig, ErnieMModel
 from ernie_m.model.lm_head import PreTrainingModel
-from ernie_m.model.preprocessing import PreprocessingConfig
+from ernie_m.model.preprocessing import READING, PreprocessingConfig, stored_preprocessing
 from ernie_m.pretrain.config import InitConfig
 from ernie_m.pretrain.initial_weights import initialize, open_weights, set_token_frequencies
 from ernie_m.reader.corpus import Corpus
@@ -21,7 +21,7 @@ from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.reader.vocabulary import write_vocab
 from ernie_m.utils.errors import UserError
 from tests.foreign import make_official, make_xlm_r, official_config
-from tests.helpers.checkpoints import save_model
+from tests.helpers.checkpoints import change_config, save_model
 from tests.launching import ROOT, error_of
 from tests.pretrain.tiny_run import assert_equal_runs, checkpoint, pretrain, records
 from tests.toys import make_corpus, sentences, write_lines
@@ -50,12 +50,14 @@ def make_model(tokenizer, languages=("de", "en", "fr")) -> PreTrainingModel:
     return PreTrainingModel(ErnieMConfig(vocab_size=tokenizer.vocab_size, **SHAPE), list(languages))
 
 
-def started(tokenizer, languages=("de", "en", "fr"), text_rules="auto", **init) -> dict[str, np.ndarray]:
+def started(
+    tokenizer, languages=("de", "en", "fr"), text_rules="auto", seed=1, **init
+) -> dict[str, np.ndarray]:
     """The weights of a model after `initialize`."""
     model = make_model(tokenizer, languages)
     config = InitConfig(**{name: str(value) for name, value in init.items()})
     encoder = None if config.encoder == "random" else open_weights(config.encoder, tokenizer)
-    initialize(model, config, encoder, tokenizer, {"corpus": "another", "seed": 1}, text_rules)
+    initialize(model, config, encoder, tokenizer, {"corpus": "another", "seed": seed}, text_rules)
     return {name: value.copy() for name, value in model_weights(model).items()}
 
 
@@ -183,23 +185,18 @@ def test_the_text_rules_of_the_corpus_are_those_of_the_start(tmp_path, tiny_corp
         assert preprocessing == expected.for_task(**pseudo, language_embedding="masks"), name
 
 
-def test_a_head_that_is_not_there(refused, trained):
-    line = refused(init__encoder=str(trained / "encoder"), init__lm_head="same")
-    assert f"init.lm_head: {trained / 'encoder'} " in line
-    assert "init.lm_head_warmup_steps" in line
-
-
-def test_a_table_of_pieces_has_no_layers_to_train(refused, tmp_path, tokenizer):
+def test_weights_that_no_run_can_start_from(refused, trained, tmp_path, tokenizer):
+    """Without a head, without layers, and with another vocabulary."""
     config = ErnieMConfig(tokenizer.vocab_size, hidden_size=16, num_hidden_layers=0, num_attention_heads=1)
     save_model(tmp_path / "table", ErnieMModel(config), config)
-    line = refused(init__encoder=str(tmp_path / "table"), **NO_SHAPE)
-    assert f"{tmp_path / 'table'}" in line and "no layers" in line
-
-
-def test_a_vocabulary_of_another_size(refused, tmp_path, tokenizer):
     make_xlm_r(tmp_path / "xlm-r", vocab_size=60, max_position_embeddings=514)
-    line = refused(init__encoder=str(tmp_path / "xlm-r"))
-    assert "xlm-r has another vocabulary than the corpus (" in line and "vocab_size 60" in line
+    for folder, head, place in (
+        (trained / "encoder", "same", "init.lm_head: {} has no masked-LM head"),
+        (tmp_path / "table", "random", "{}: a static model"),
+        (tmp_path / "xlm-r", "random", "{} has another vocabulary than the corpus ("),
+    ):
+        line = refused(init__encoder=str(folder), init__lm_head=head, **NO_SHAPE)
+        assert line.startswith(f"error: {place.format(folder)}")
 
 
 def test_a_vocabulary_of_the_same_size(refused, trained, tmp_path, tokenizer):
@@ -215,6 +212,11 @@ def test_a_vocabulary_of_the_same_size(refused, trained, tmp_path, tokenizer):
         line = refused(**{key: str(folder)})
         assert f"{folder} has another vocabulary than the corpus (other tokens)" in line
         assert f"--piece_model_path {folder}/piece.model and --vocab_path {folder}/vocab.txt" in line
+    # Added tokens are not of the corpus.
+    (folder / "vocab.txt").unlink()
+    preprocessing = PreprocessingConfig(added_tokens={"[NEW]": tokenizer.vocab_size})
+    change_config(folder, **{READING: stored_preprocessing(preprocessing)})
+    assert started(tokenizer, encoder=folder)
 
 
 def test_continue_a_released_model_on_a_new_language(tmp_path, tokenizer, tiny_corpus):
@@ -256,6 +258,9 @@ def test_continue_a_released_model_on_a_new_language(tmp_path, tokenizer, tiny_c
         optimizer__steps=2,
     )
     assert open_checkpoint(again / "full").settings["languages"] == ["de", "en", "fr"]
+    assert (
+        "the same examples" not in (again / "log/job.log.0").read_text()
+    )  # with the seed, of another corpus
 
 
 def test_a_new_head_begins_with_the_frequencies(tokenizer):
@@ -284,6 +289,8 @@ def test_word_vectors_of_a_table(tokenizer, tmp_path):
     save_model(tmp_path / "table", table, table.config, piece_model_path=tokenizer.piece_model_path)
     fresh = started(tokenizer)
     weights = started(tokenizer, word_embeddings=tmp_path / "table")
+    assert same(weights, started(tokenizer, word_embeddings=tmp_path / "table"), "")
+    assert not same(weights, started(tokenizer, seed=2, word_embeddings=tmp_path / "table"), WORDS)
     assert [name for name in weights if not (weights[name] == fresh[name]).all()] == [WORDS]
     lengths = np.linalg.norm(fresh[WORDS], axis=1) / np.maximum(np.linalg.norm(rows, axis=1), 1e-9)
     expected = lengths[:, None] * (rows @ rows.T) * lengths

@@ -67,10 +67,11 @@ def test_each_pair_gives_equally_many_sentences(corpus, monkeypatch):
 def test_a_language_without_pairs_has_its_monolingual_text(corpus, monkeypatch):
     monkeypatch.setattr(corpus, "held_out_parallel", {})
     text = corpus.held_out_mono["fr"]
-    french = evaluate.held_out_sentences(corpus, "fr")
-    assert [sentence.tolist() for sentence in french] == [
-        text.line(number).tolist() for number in range(text.num_lines)
-    ]
+    lines = [text.line(number).tolist() for number in range(text.num_lines)]
+    for most in (evaluate.SENTENCES, 2):
+        monkeypatch.setattr(evaluate, "SENTENCES", most)
+        french = evaluate.held_out_sentences(corpus, "fr")
+        assert [sentence.tolist() for sentence in french] == lines[:most]
 
 
 def test_no_held_out_text_gives_no_means(pretrain, tmp_path):

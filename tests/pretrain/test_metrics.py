@@ -111,6 +111,8 @@ def test_records_by_hand_and_in_words():
     # The next interval begins with sums of 0.
     assert record_without_steps["tokens"] == 160.0
     assert record_without_steps["loss"] is None
+    line = format_record(record_without_steps, total_steps=9, remaining="", tokens_per_epoch=1)
+    assert line.startswith("step 1,501 of 9 | grad -, ")
     assert record_without_steps["skipped"] == 0.0
     assert not set(OF_THE_PAPER) & set(record_without_steps)
 
@@ -121,6 +123,8 @@ def test_records_by_hand_and_in_words():
         ("", 1),  # the record of step 6
         ('{"step": 9, "lo', 2),
         ('{"step": 9}', 2),
+        ('{"loss": 0.1}', 2),
+        ("[4]", 2),
         ("\n", 1),
     ],
 )

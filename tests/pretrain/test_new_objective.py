@@ -8,7 +8,8 @@ import sys
 
 import pytest
 
-from tests.launching import ROOT, clean_environment
+from ernie_m.pretrain.objectives import use_files
+from tests.launching import ROOT, clean_environment, error_of
 
 KINDS = ("tlm", "camlm", "btmlm")
 # An objective that is a kind of another one, with numbers of NumPy as scores.
@@ -71,6 +72,8 @@ def test_it_is_trained_logged_evaluated_and_drawn(results):
     losses = [record["contrastive"]["loss"] for record in training]
     assert losses[-1] < losses[0]
     assert list(last["held_out"]["contrastive"]) == ["de-en", "en-fr"]
+    # A sentence alone in its group would have a perplexity of 1.
+    assert all(scores["perplexity"] > 1.01 for scores in last["held_out"]["contrastive"].values())
     assert re.search(r"\| contrastive \d\.\d{4} \(found [\d.]+\)", log)
     assert "[held-out] contrastive: perplexity" in log
     assert values["changed"].count("digests.whole_words.py: ") == 1
@@ -101,6 +104,11 @@ def test_whole_words_are_masked(results):
         cut = [word for word in words if any(word) and not all(word)]
         assert sum(map(sum, words)) == count and len(cut) <= 1
     assert any(len(word) > 1 and all(word) for words, _ in values["words"] for word in words)
+
+
+@pytest.mark.parametrize("path", ["mmlm.py", "my-own.py"])
+def test_names_that_no_file_can_have(path):
+    assert error_of(use_files, [path]).startswith(f"{path}: ")
 
 
 @pytest.mark.parametrize(

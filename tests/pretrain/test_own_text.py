@@ -13,7 +13,7 @@ from ernie_m.pretrain.config import ObjectiveConfig
 from ernie_m.pretrain.objective_mix import with_text
 from ernie_m.utils.checksums import MANIFEST
 from tests.helpers.checkpoints import change_config
-from tests.launching import ROOT, error_of
+from tests.launching import ROOT
 from tests.pretrain.tiny_run import pretrain
 from tests.toys import make_corpus, sentences, train_pieces, write_lines
 
@@ -124,14 +124,3 @@ def test_what_is_left_of_the_objectives(options, kinds, expected):
     expected = ObjectiveConfig(**expected)
     assert (fitted.names, fitted.mixing_ratios) == (expected.names, expected.mixing_ratios)
     assert fitted.later_mixing_ratios == {}
-
-
-def test_without_any_text_the_corpus_is_refused(texts, tmp_path):
-    """objectives.skip_unsupported, which OWN sets, cannot leave out all. Without it, all must have text."""
-    make_corpus(tmp_path / "corpus", texts / "piece.model", held_out=8, mono={"en": f"{texts}/en.txt"})
-    only_camlm = {"objectives__mixing_ratios": {"camlm": 1}, "objectives__later_mixing_ratios": {"camlm": 1}}
-    folders = (tmp_path / "corpus", tmp_path / "run")
-    line = error_of(pretrain, *folders, config=OWN, **only_camlm)
-    assert "camlm" in line and line.endswith("no parallel text of en")
-    line = error_of(pretrain, *folders, objectives__active=["mmlm", "tlm"])
-    assert "no parallel text of en" in line and "objectives.skip_unsupported true" in line

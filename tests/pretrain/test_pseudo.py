@@ -119,6 +119,9 @@ def test_second_language_by_pairs():
 def test_second_language_uniform_or_without_any_pairs():
     for choice in (SecondLanguage(LANGUAGES, {(0, 1): 9}, "uniform"), SecondLanguage(LANGUAGES, {})):
         assert choice.probabilities == pytest.approx((1 - np.eye(3)) / 2)
+    for mode, expected in (("uniform", 1 / 2), ("parallel", 1 / (1 + 8**0.7))):
+        of_objective = objectives(second_language=mode)["btmlm"].second_language
+        assert of_objective.probabilities[0, 2] == pytest.approx(expected)  # of English, for French
     assert "two languages" in error_of(SecondLanguage, ["en"], {})
 
 

@@ -132,3 +132,4 @@ def test_the_batches_of_a_shipped_configuration(corpus, name):
 def test_the_default_mixing_ratios(corpus):
     without_mixing_ratios = ["--objectives.mixing_ratios", "{}"]
     assert digest_of_run(corpus, "continue", *without_mixing_ratios) == "1135992f0781b8bc"
+    assert digest_of_run(corpus, "exp1", "--data.pack_lines", "false") != DIGESTS["exp1"]

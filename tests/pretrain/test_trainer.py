@@ -82,6 +82,9 @@ def test_a_head_that_has_learned_little_when_its_warm_up_ends(pretrain):
         line for line in log.splitlines() if "init.lm_head_learning_rate" in line and "WARN" in line
     ]
     assert "init.lm_head_warmup_steps" in warning
+    # A run of one step only writes its initial weights.
+    log = (pretrain("one", optimizer__steps=1) / "log/job.log.0").read_text()
+    assert "[held-out] mmlm" in log and "WARN" not in log
 
 
 def test_plain_kernels_are_chosen_by_the_key(pretrain, monkeypatch):
@@ -118,13 +121,15 @@ def test_the_encoder_is_what_fine_tuning_takes(pretrained, tiny_corpus):
 
 
 def test_only_the_objectives_that_are_active(pretrain):
-    out = pretrain(objectives__active=["mmlm"], run__log_steps=12)
+    two = {"data__languages": ["de", "en"], "run__eval_sequences": 2}
+    out = pretrain(objectives__active=["mmlm"], run__log_steps=12, **two)
     record = records(out)[0]
     assert "mmlm" in record
     assert not {"tlm", "camlm", "btmlm"} & set(record)
     held_out = records(out)[-1]["held_out"]
     # What it was not trained on is evaluated all the same, so that runs can be compared.
     assert set(held_out) == {"mmlm", "tlm", "camlm", "retrieval", "candidates"}
+    assert [*held_out["mmlm"]] == ["de", "en"] and held_out["candidates"] == {"de-en": 2}
 
 
 def test_a_step_whose_pairs_are_all_left_out(tiny_corpus):
