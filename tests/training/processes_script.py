@@ -30,7 +30,11 @@ def collectives() -> None:
     parameters = [paddle.create_parameter([2, 3], "float64"), paddle.create_parameter([4], "float32")]
     parameters[0].grad = paddle.full([2, 3], 10.0 ** -(rank + 9), dtype="float64")
     parameters[1].grad = paddle.full([4], float(rank + 1))
-    distributed.sum_gradients(parameters)
+    parameters.append(paddle.create_parameter([1], "float32"))
+    parameters[2].grad = paddle.full([1], float(rank + 2))
+    # The first one is large; each of the others is a group of its own.
+    with mock.patch.multiple(distributed, FUSED_BYTES=48, LAYER=1):
+        distributed.sum_gradients(parameters)
     weight = paddle.full([3], float(rank + 7))
     distributed.broadcast_([weight])
     # Process 0 has one row, process 1 two.
@@ -129,5 +133,5 @@ if __name__ == "__main__":
         if proof in functions:
             functions[proof]()
         else:
-            # "of_three" and "three", which goes on from it, only save and load the state after step 8.
+            # "three" only loads and saves the state after step 8.
             train(proof, 8 if proof.endswith("three") else STEPS)

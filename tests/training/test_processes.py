@@ -11,11 +11,12 @@ import pytest
 from ernie_m.model import kernel_selection
 from ernie_m.model.checkpoint import safetensors as safe
 from ernie_m.training import distributed
+from ernie_m.training.checkpoint import write_checkpoint
 from ernie_m.utils.errors import UserError
 from tests.launching import ROOT, error_of, launch, run_script
 from tests.training.own_loop import LOOPS, OPTIMIZERS, assert_same_gradients, gradients
 from tests.training.test_engine import assert_close
-from tests.training.toy_training import get_state, make, read_step, weights
+from tests.training.toy_training import FILES, add_part, get_state, make, read_step, run, weights
 
 SCRIPT = Path(__file__).with_name("processes_script.py")
 
@@ -39,28 +40,34 @@ def end(folder: Path, name: str) -> dict:
     return np.load(folder / f"{name}.npy", allow_pickle=True).item()
 
 
+def parts_of_three() -> tuple[dict, list[dict]]:
+    """The state after step 8 of one process, and its arrays as three processes divide them."""
+    engine = make()
+    run(engine, 8)
+    state = get_state(engine)
+    arrays = list(state["optimizer"].items())
+    return state, [dict(arrays[rank::3]) for rank in range(3)]
+
+
 @pytest.fixture(scope="module")
 def proofs(tmp_path_factory):
     """The folder of all proofs: "0" has trainings without sharding, and "1" those with it.
 
-    Three processes train `of_three` to step 8. Two processes train `whole` from the first step, load and save
-    the parts of the three in `three`, and gather the weights of O2 in `masters`.
+    Two processes train `whole` from the first step, load and save the parts of three in `three`, and gather
+    the weights of O2 in `masters`.
     """
     folder = tmp_path_factory.mktemp("proofs")
-    sharded = folder / "1"
     for stage in ("0", "1"):
         (folder / stage).mkdir()
-    start(folder, "1/of_three", processes=3)
-    (sharded / "of_three.parts").rename(sharded / "three.start")  # where `three` begins
+    values, (arrays, *parts) = parts_of_three()
+    del values["optimizer"]
+    write_checkpoint(folder / "1/three.start", FILES, arrays, values)
+    for rank, part in enumerate(parts, 1):
+        add_part(folder / "1/three.start", rank, part)
     trainings = ("0/whole", "1/whole", "1/three")
     # The last proof kills process 1.
     start(folder, "collectives", *trainings, "masters", "own_loops", "lost", code=-signal.SIGKILL)
     return folder
-
-
-@pytest.fixture(scope="module")
-def sharded(proofs):
-    return proofs / "1"
 
 
 def test_an_error_of_the_main_process_is_raised_on_the_others(monkeypatch):
@@ -130,12 +137,12 @@ def test_sums_are_sums_and_equal_on_every_process(proofs):
     assert results[0] == results[1]
     assert results[0]["world"] == 2
     # The script's two processes give 0.1 and 0.2, 1e-12 each, and 1 each to `all_sum`; their gradients are
-    # 1e-9 and 1e-10, and 1 and 2. The weight is that of process 0, which is 7.
+    # 1e-9 and 1e-10, 1 and 2, and 2 and 3. The weight is that of process 0, which is 7.
     assert results[0]["all_sum"] == pytest.approx([0.3, 2e-12, 2.0], rel=1e-15)
     assert results[0]["gather"] == [{"rank": 0, "text": "é"}, {"rank": 1, "text": "é"}]
     rows = np.full([2, 3], [[0.1], [0.2]], np.float32).tolist()
     assert results[0]["gather_rows"] == [[rows[:1], 5], [rows[1:] * 2, 6]]
-    assert results[0]["gradients"] == [[pytest.approx([1.1e-9] * 3, rel=1e-12)] * 2, [3.0] * 4]
+    assert results[0]["gradients"] == [[pytest.approx([1.1e-9] * 3, rel=1e-12)] * 2, [3.0] * 4, [5.0]]
     assert results[0]["weight"] == [7.0] * 3
 
 
@@ -185,15 +192,13 @@ def test_o2_exports_the_master_weights_of_all_processes(proofs):
             np.testing.assert_array_equal(exported[name], value + np.float32(1e-4), err_msg=name)
 
 
-def test_the_parts_of_three_are_read_by_two_and_by_one(sharded):
-    saved = read_step(sharded / "three.start")
-    parts = [safe.read(path) for path in sorted((sharded / "three.start").rglob("arrays*"))]
-    assert len(parts) == 3
-    assert all(len(part) > 0 for part in parts)
-    assert sum(len(part) for part in parts) == len(saved["optimizer"])
-    assert_same_bits(saved, end(sharded, "of_three")["state"])
-    assert len(list((sharded / "three.loaded").rglob("arrays*"))) == 2
-    assert_same_bits(read_step(sharded / "three.loaded"), saved)
+def test_the_parts_of_three_are_read_by_two_and_by_one(proofs):
+    """Two processes have written what they read of three as two parts, each with some arrays."""
+    saved, _ = parts_of_three()
+    parts = [safe.read(path) for path in (proofs / "1/three.loaded").rglob("arrays*")]
+    assert len(parts) == 2 and all(parts) and sum(map(len, parts)) == len(saved["optimizer"])
+    for folder in ("three.start", "three.loaded"):
+        assert_same_bits(read_step(proofs / "1" / folder), saved)
     engine = make()
-    engine.load_state_dict(saved)
+    engine.load_state_dict(read_step(proofs / "1/three.start"))
     assert_same_bits(get_state(engine), saved)

@@ -1,5 +1,6 @@
 """A toy training on the engine, in one process by the tests and in several by `processes_script.py`."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -7,14 +8,17 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
+from ernie_m.model.checkpoint import safetensors
 from ernie_m.model.checkpoint.write import ModelFiles
 from ernie_m.model.layers import dropout
 from ernie_m.model.optimization import build_optimizer, linear_warmup_decay
 from ernie_m.training import distributed
 from ernie_m.training.checkpoint import read_state, write_checkpoint
 from ernie_m.training.engine import Engine, Step
+from ernie_m.utils.checksums import MANIFEST, describe
 
 STEPS = 20
+FILES = ModelFiles({"weight": np.ones(3, np.float32)}, {"hidden_size": 3}, "a card", {})
 BATCH = 12
 
 
@@ -113,8 +117,7 @@ def write_step(engine: Engine, folder: Path) -> None:
     values = engine.state_dict()
     arrays = values.pop("optimizer")
     if distributed.is_main():
-        files = ModelFiles({"weight": np.ones(3, np.float32)}, {}, "a card", {})
-        write_checkpoint(folder, files, arrays, values)
+        write_checkpoint(folder, FILES, arrays, values)
     else:
         write_checkpoint(folder, None, arrays if engine.is_sharded else None)
 
@@ -123,3 +126,12 @@ def read_step(folder: Path) -> dict:
     """The `engine.state_dict()` that `write_step` wrote."""
     arrays, values = read_state(folder)
     return {**values, "optimizer": arrays}
+
+
+def add_part(step: Path, rank: int, arrays: dict[str, np.ndarray]) -> None:
+    """Add the arrays of another process to a step folder, as if it had written its part."""
+    path = step / "training_state" / f"arrays-{rank}.safetensors"
+    safetensors.write(path, arrays)
+    manifest = json.loads((path.parent / MANIFEST).read_text())
+    manifest["files"][path.name] = describe(path)
+    (path.parent / MANIFEST).write_text(json.dumps(manifest))
