@@ -12,16 +12,7 @@ import pytest
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.output_lock import LOCK, lock_output, write_fingerprint
 from tests.helpers.files import disk_full_after
-from tests.launching import start_python
-
-# Takes the lock of a folder, and holds it.
-HOLDER = """
-import sys, time
-from ernie_m.utils.output_lock import lock_output
-with lock_output(sys.argv[1]):
-    print("held", flush=True)
-    time.sleep(60)
-"""
+from tests.launching import another_process_writes
 
 
 def test_a_full_disk_is_one_line(tmp_path):
@@ -31,8 +22,7 @@ def test_a_full_disk_is_one_line(tmp_path):
 
 def test_the_second_run_is_refused_and_a_killed_one_does_not_block(tmp_path):
     folder = tmp_path / "out"
-    with start_python(HOLDER, folder) as holder:
-        assert holder.stdout.readline() == "held\n"
+    with another_process_writes(f"run:{folder}") as holder:
         with pytest.raises(UserError) as refused, lock_output(folder):
             raise AssertionError("both hold the lock")
         process = f"(process {holder.pid} on {socket.gethostname()})"

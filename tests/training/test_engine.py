@@ -72,13 +72,15 @@ def test_a_parameter_without_a_gradient_does_not_change(straight_run):
     np.testing.assert_array_equal(after["odd.weight"], before["odd.weight"])
 
 
-def test_each_process_draws_its_own_dropout(monkeypatch):
-    losses = []  # of the same batch, by rank
-    for rank in (0, 1):
+def test_each_seed_step_and_process_draws_its_own_dropout(monkeypatch):
+    losses = []  # of the same batch with the same weights
+    for seed, step, rank in ((3, 0, 0), (3, 0, 1), (3, 1, 0), (4, 0, 0), (3, 0, 0)):
         monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
         engine = make(dropout=0.5)
+        engine.seed = seed
+        engine.steps = step
         losses.append(engine.step(micro_batches_of(0, 2), loss_of()).loss)
-    assert losses[0] != losses[1]
+    assert len(set(losses)) == 4 and losses[0] == losses[-1]
 
 
 def test_a_loss_that_is_not_finite_is_a_bad_step_though_its_gradient_is_finite():
@@ -174,6 +176,20 @@ def test_a_stop_request_abandons_the_step(after, threads, monkeypatch):
     assert all(parameter.grad is None for parameter in engine.parameters.values())
     run(engine, 4)
     assert_close(weights(engine), weights(straight), 0.0)
+
+
+def test_a_step_that_no_process_may_leave_ends_before_it_is_abandoned():
+    engine = make(clip_norm=None)
+    before = weights(engine)
+    stop = []
+    assert engine.step(micro_batches_of(0, 3), loss_that_asks(stop), stop, divisible=False) is None
+    assert len(stop) == 3
+    assert_close(weights(engine), before, 0.0)
+
+
+def loss_that_asks(stop: list):
+    """The loss of the toy, which asks to stop in each micro-batch."""
+    return lambda *arguments: (stop.append("now"), loss_of()(*arguments))[1]
 
 
 def test_loss_scale_changes_no_number_and_an_overflow_is_not_a_bad_step(fp16):

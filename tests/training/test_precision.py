@@ -114,17 +114,31 @@ def test_bf16_on_a_cpu_that_has_it(monkeypatch, messages):
     assert "device: cpu; precision float32, products in bfloat16; attention unpadded" in line
 
 
+def test_bfloat16_is_named_where_a_cpu_has_it(monkeypatch, messages):
+    for missing, dtype, count in (("a CPU", "float32", 0), (None, "float64", 0), (None, "float32", 1)):
+        monkeypatch.setattr(onednn_check, "missing", lambda missing=missing: missing)
+        monkeypatch.setattr(paddle, "get_default_dtype", lambda dtype=dtype: dtype)
+        precision._recommend_bfloat16.cache_clear()
+        Precision()
+        assert sum("--amp bf16" in line for line in messages()) == count
+
+
 def test_what_a_cpu_lacks_is_said_and_computed_in_full_precision(monkeypatch, messages):
-    for amp, missing, dtype in (
-        ("fp16", None, "float32"),
-        ("bf16", "a CPU with bfloat16", "float32"),
-        ("bf16", None, "float64"),
+    for amp, missing, dtype, is_plain in (
+        ("fp16", None, "float32", False),
+        ("bf16", "a CPU with bfloat16", "float32", False),
+        ("bf16", None, "float64", False),
+        ("bf16", None, "float32", True),
     ):
         monkeypatch.setattr(onednn_check, "missing", lambda missing=missing: missing)
         monkeypatch.setattr(paddle, "get_default_dtype", lambda dtype=dtype: dtype)
+        monkeypatch.setattr(precision, "has_plain_kernels", lambda is_plain=is_plain: is_plain)
         assert not Precision(amp).cpu_bf16
     warnings = [line.partition(";")[0] for line in messages() if "using float32" in line]
-    needs = ("fp16 requires a GPU", "bf16 requires a CPU with bfloat16", "bf16 requires weights in float32")
+    needs = ["fp16 requires a GPU"]
+    needs += [
+        f"bf16 requires {what}" for what in ("a CPU with bfloat16", "weights in float32", "optimized kernels")
+    ]
     assert warnings == [f"amp {need}" for need in needs]
 
 
@@ -147,16 +161,16 @@ def test_a_gpu_does_not_need_the_bf16_of_a_cpu(fp16, monkeypatch, messages):
 
 def test_signatures_of_paddle():
     """The stand-ins of these tests take what Paddle's functions take."""
-    for name in ("get_device_capability", "get_device_name"):
-        assert list(inspect.signature(getattr(paddle.device.cuda, name)).parameters) == ["device"]
-    decorate = inspect.signature(paddle.amp.decorate).parameters
-    assert list(decorate)[:2] == ["models", "optimizers"]
-    assert {"level", "dtype", "master_weight", "master_grad"} <= decorate.keys()
-    assert {"level", "dtype"} <= inspect.signature(paddle.amp.auto_cast).parameters.keys()
+    for function, names in (
+        (paddle.device.cuda.get_device_capability, ["device"]),
+        (paddle.device.cuda.get_device_name, ["device"]),
+        (paddle.amp.decorate, ["models", "optimizers", "level", "dtype", "master_weight", "master_grad"]),
+        (paddle.amp.auto_cast, ["level", "dtype"]),
+        (paddle.amp.GradScaler.__init__, [*LOSS_SCALING, "self", "enable"]),
+    ):
+        assert set(names) <= inspect.signature(function).parameters.keys()
     for dtype in DTYPES.values():  # the loss is computed in float32
         assert "softmax_with_cross_entropy" in amp_lists.black_list()[dtype]["O1"]
-    scaler = inspect.signature(paddle.amp.GradScaler.__init__).parameters
-    assert {*LOSS_SCALING, "self", "enable"} == set(scaler)
 
 
 def test_masters_begin_from_the_loaded_weights(fp16, monkeypatch):

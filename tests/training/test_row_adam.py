@@ -10,7 +10,7 @@ import paddle
 import paddle.nn.functional as F
 import pytest
 
-from ernie_m.model import lm_head, word_embeddings
+from ernie_m.model import word_embeddings
 from ernie_m.model.config import ErnieMConfig
 from ernie_m.model.cpu import lazy_adamw
 from ernie_m.model.cpu.lazy_adamw import LazyAdamW
@@ -123,28 +123,6 @@ def test_words_that_another_process_has_looked_up_are_updated(monkeypatch):
             toy_run.engine.step([(np.full([2, 4], 4), np.array([0, 1]))], toy_run.loss)
             states.append(toy_run.state())
     assert_same_bits(*states)
-
-
-def test_gradients_that_paddle_adds_are_included():
-    """The loss reads the whole table, too: Paddle adds that gradient to the one of the looked-up rows."""
-    start = np.random.default_rng(0).standard_normal([WORDS, 8]).astype("float32")
-
-    def weights_after_two_steps(table):
-        """A step has two losses; each looks up one row, and multiplies it with all rows."""
-        table.weight.set_value(paddle.to_tensor(start))
-        model = paddle.nn.LayerList([table, paddle.nn.Linear(1, 1)])
-        optimizer = build_optimizer(model, 1e-2, weight_decay=0.1)
-        for number in range(2):
-            for row in (number, number + 1):
-                hidden = table(paddle.to_tensor([row]))
-                lm_head.logits(hidden, table.weight, paddle.zeros([WORDS])).square().sum().backward()
-            optimizer.step()
-            table.weight.grad = None
-        return table.weight.numpy()
-
-    by_rows = weights_after_two_steps(word_embeddings.WordEmbeddings(WORDS, 8))
-    plain = weights_after_two_steps(paddle.nn.Embedding(WORDS, 8))
-    assert np.abs(by_rows - plain).max() < 1e-6
 
 
 def test_rows_have_the_bits_of_paddles_adamw():
