@@ -258,9 +258,8 @@ def test_continue_a_released_model_on_a_new_language(tmp_path, tokenizer, tiny_c
         optimizer__steps=2,
     )
     assert open_checkpoint(again / "full").settings["languages"] == ["de", "en", "fr"]
-    assert (
-        "the same examples" not in (again / "log/job.log.0").read_text()
-    )  # with the seed, of another corpus
+    # The seed is that of before, but not the corpus.
+    assert "the same examples" not in (again / "log/job.log.0").read_text()
 
 
 def test_a_new_head_begins_with_the_frequencies(tokenizer):

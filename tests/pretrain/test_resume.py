@@ -146,8 +146,8 @@ def send_signal(number: signal.Signals, call: int, owner, name: str) -> Callable
 def rename(number: int) -> Callable:
     """The run is stopped instead of a rename.
 
-    They are, from 0: the configuration, three checkpoints, the removal of one, two that replace the last one
-    after its evaluation, and two exports.
+    From 0, number 4 completes step_8, 7 removes step_4, 10 replaces step_12 after its evaluation, and 14
+    completes the export of the encoder.
     """
     return lambda patch, _: stop_at(patch, number)
 
@@ -155,10 +155,10 @@ def rename(number: int) -> Callable:
 @pytest.mark.parametrize(
     "event, ending, saved_step",
     [
-        (rename(3), Stopped, 8),
-        (rename(4), Stopped, 12),
-        (rename(6), Stopped, 12),
-        (rename(8), Stopped, 12),
+        (rename(4), Stopped, 4),
+        (rename(7), Stopped, 12),
+        (rename(10), Stopped, 12),
+        (rename(14), Stopped, 12),
         (fail_in_the_last_evaluation, ZeroDivisionError, 12),  # which costs no step
         (fill_the_disk_in_step_6, 2, 4),
         (send_signal(signal.SIGTERM, 1, Engine, "step"), 0, 0),  # the first step is given up
