@@ -46,6 +46,8 @@ def test_stop_requests(handlers_put_back):
         assert stop and stop.anywhere() and stop.received == signal.SIGTERM
     with pytest.raises(SystemExit, match="130"), ShutdownHandler() as stop:
         interrupt(stop)
+    with pytest.raises(ZeroDivisionError), ShutdownHandler() as stop:  # an error is not hidden
+        raise ZeroDivisionError(interrupt(stop))
     with ShutdownHandler():
         pass  # without a signal, too, the old handler comes back
     assert signal.getsignal(signal.SIGINT) == interrupt_handler
