@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from ernie_m import load
@@ -34,7 +35,7 @@ MIXES = {"exp1, seed 2": "mmlm", "exp5, seed 2": "mmlm,btmlm,camlm,tlm"}
 # Label -> row of sweep.json. The even pairs select the layer.
 SEARCHES = {"found": "chosen, odd pairs", "centered": "centered, chosen, odd pairs"}
 SWEEP = "sweep.json"
-PIECES = "static embeddings"
+STATIC = "static embeddings"
 START = "start"
 
 
@@ -59,13 +60,13 @@ def main() -> None:
 
     # The initial model and the static embeddings, then the mixes, two at a time: each uses a core.
     start = OUTPUT / f"start-{flags.start_steps}"
-    pieces = OUTPUT / "pieces"
-    table = ["train", TEXT / "train", "--output", pieces]
+    static = OUTPUT / "pieces"
+    train = ["train", TEXT / "train", "--output", static]
     carry_out(
         pre_training("an encoder with MMLM", start, flags.start_steps, "mmlm", 1),
-        Command("train a static model on the pairs", table, pieces / "retrieval.json"),
+        Command("train a static model on the pairs", train, static / "retrieval.json"),
     )
-    folders = {PIECES: pieces, START: start}
+    folders = {STATIC: static, START: start}
     trainings = []
     for label, objectives in MIXES.items():
         name = label.replace(", seed ", "-seed-")
@@ -112,10 +113,10 @@ def plan_corpus() -> list[Command]:
     for path in sorted((TEXT / "train").iterdir()):
         text += ["--mono" if path.suffix == ".txt" else "--parallel", f"{path.stem}<={path}"]
     vocab = OUTPUT / "vocab" / "piece.model"
-    pieces = ["--vocab_size", 8000, "--hard_vocab_limit", "false"]
+    vocab_size = ["--vocab_size", 8000, "--hard_vocab_limit", "false"]
     corpus = OUTPUT / "corpus"
     return [
-        Command("train a vocabulary", ["train_vocab", "--output", vocab.parent, *pieces, *text], vocab),
+        Command("train a vocabulary", ["train_vocab", "--output", vocab.parent, *vocab_size, *text], vocab),
         Command(
             "build a corpus",
             ["build_corpus", "--output", corpus, "--piece_model_path", vocab, *text],
@@ -132,17 +133,18 @@ def pre_training(purpose: str, folder: Path, steps: int, objectives: str, seed: 
         folder: output directory.
         objectives: comma-separated objectives, with default mixing ratios.
     """
-    words: list[object] = ["run_pretrain", "--config", CONFIG, "--data.corpus", OUTPUT / "corpus"]
-    words += ["--run.output", folder, "--run.seed", seed, "--optimizer.steps", steps]
-    words += ["--optimizer.tokens", 0]
-    words += [
-        "--objectives.active",
-        objectives,
-        "--objectives.mixing_ratios",
-        "{}",
-        "--objectives.later_mixing_ratios",
-        "{}",
-    ]
+    options = {
+        "config": CONFIG,
+        "data.corpus": OUTPUT / "corpus",
+        "run.output": folder,
+        "run.seed": seed,
+        "optimizer.steps": steps,
+        "optimizer.tokens": 0,
+        "objectives.active": objectives,
+        "objectives.mixing_ratios": "{}",
+        "objectives.later_mixing_ratios": "{}",
+    }
+    words = ["run_pretrain", *chain(*((f"--{name}", value) for name, value in options.items()))]
     return Command(f"train {purpose}", words, folder / "encoder" / MANIFEST)
 
 

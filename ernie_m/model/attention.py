@@ -157,7 +157,7 @@ class PaddedMask(AttentionMask):
         cells_before = 0  # number of cells of earlier groups
         for group in layout.groups:
             # The tokens of the group, and the indices of their cells, both in row-major order.
-            cell_of_token[group.token_indices] = cells_before + np.flatnonzero(group.is_real)
+            cell_of_token[group.cell_to_token()[group.is_real]] = cells_before + np.flatnonzero(group.is_real)
             cells_before += group.is_real.size
         return cls([PaddedGroup.of(group) for group in layout.groups], cell_of_token)
 

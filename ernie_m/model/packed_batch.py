@@ -68,7 +68,6 @@ class PackedBatch:
         mask_class = attention.mask_class()
         with_filler = layout.padded_to(mask_class.multiple)
         missing = with_filler.tokens - layout.tokens  # number of filler tokens
-        last_position = int(position_ids.max())
         if missing:  # the filler is ignored, so any token and position will do
             input_ids = np.pad(input_ids, [0, missing])
             position_ids = np.pad(position_ids, [0, missing])
@@ -82,7 +81,7 @@ class PackedBatch:
             cell_to_token=cell_to_token,
             mask=mask_class.of(with_filler),
             tokens=layout.tokens,
-            last_position=last_position,
+            last_position=int(position_ids.max()),  # the filler has position 0
         )
 
     @classmethod

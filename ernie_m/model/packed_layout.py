@@ -129,11 +129,6 @@ class Group:
         """Return the attention mask: bool [b, T], True for tokens, False for padding."""
         return np.arange(self.longest) < self.lengths[:, None]
 
-    @cached_property
-    def token_indices(self) -> np.ndarray:
-        """Return the packed index of each token of the group, by sequence: int64 [sum of lengths]."""
-        return (self.starts[:, None] + np.arange(self.longest))[self.is_real]
-
     def cell_to_token(self) -> np.ndarray:
         """Return the packed index of the token in each cell of the padded array: int64 [b, T].
 

@@ -262,8 +262,12 @@ def read_steps(
     """
     use_files(config.objectives.path)
     text = TrainingData.of(Corpus(config.data.corpus), vocabulary, config)
-    run = config.run
     with errors_in(config.objectives.path):
         yield from StepReader(
-            text, phases, config.optimizer.batch_size, run.micro_batch_tokens, run.seed, **arguments
+            text,
+            phases,
+            config.optimizer.batch_size,
+            config.run.micro_batch_tokens,
+            config.run.seed,
+            **arguments,
         )

@@ -18,7 +18,7 @@ from ernie_m.pretrain.corpus_selection import TrainingData, make_objectives
 from ernie_m.pretrain.loss import batch_loss, to_device
 from ernie_m.pretrain.masking import Pair, Text, make_rng
 from ernie_m.pretrain.objective import Objective, perplexity
-from ernie_m.pretrain.packing import HostBatch, MaskedExample, pack
+from ernie_m.pretrain.packing import HostBatch, MaskedExample, group_by_tokens, pack
 from ernie_m.reader.corpus import Blocks, Corpus, CorpusPairs
 from ernie_m.reader.equal_texts import hash_ids
 from ernie_m.reader.tokenization import Tokenizer
@@ -74,8 +74,7 @@ class Evaluator:
         self.pairs = {
             pair: stream for pair, stream in text.corpus.held_out_parallel.items() if set(pair) <= languages
         }
-        is_asked_for = run.eval_steps and run.eval_sequences
-        if is_asked_for and not self.mono and not self.pairs:
+        if run.eval_steps and run.eval_sequences and not self.mono and not self.pairs:
             raise UserError(
                 f"{text.corpus.path}: no held-out text. Build it with --held_out, or set run.eval_steps 0"
             )
@@ -94,10 +93,7 @@ class Evaluator:
         if not self.run_config.eval_sequences or not (self.mono or self.pairs):
             return []
         every = self.run_config.eval_steps or last  # eval_steps 0: only after the last step
-        due = {*range(every, last, every), last}
-        if head_steps:
-            due.add(head_steps)
-        return sorted(due)
+        return sorted({*range(every, last, every), last, head_steps} - {0})
 
     def run(self, engine: Engine[PreTrainingModel], stop: ShutdownHandler) -> dict[str, Any] | None:
         """Evaluate the model. Call this on every process; each evaluates a part, and all get the same scores.
@@ -243,18 +239,13 @@ class Evaluator:
             group: number of consecutive examples that must be in the same micro-batch.
         """
         tokens = [sum(len(part.input_ids) for part in example.sequences) for example in masked]
-        budget = self.run_config.micro_batch_tokens  # `plan_run` checks that every group fits
-        first = 0
-        # A request to stop ends the loop early; `run` discards the incomplete result.
-        while first < len(masked) and not self.stop:
-            end = first
-            chunk_tokens = 0
-            while end < len(masked) and chunk_tokens + sum(tokens[end : end + group]) <= budget:
-                chunk_tokens += sum(tokens[end : end + group])
-                end += group
-            chunk = enumerate(masked[first:end])
-            yield pack([example._replace(group=number // group) for number, example in chunk])
-            first = end
+        tokens_of_groups = [sum(tokens[first : first + group]) for first in range(0, len(tokens), group)]
+        # `plan_run` checks that every group fits.
+        for groups in group_by_tokens(tokens_of_groups, self.run_config.micro_batch_tokens):
+            if self.stop:  # `run` discards the incomplete result
+                return
+            examples = masked[groups.start * group : groups.stop * group]
+            yield pack([example._replace(group=n // group) for n, example in enumerate(examples)])
 
 
 SENTENCES = 300  # per language; more sentences hardly change the means and retrieval

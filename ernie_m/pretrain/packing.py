@@ -4,7 +4,7 @@
 with tensors, and with a `PackedBatch`, the encoder's input, instead of each `Packed`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, NamedTuple, TypeVar
 
@@ -221,6 +221,27 @@ def _targets(starts: np.ndarray, sequences: Sequence[MaskedSequence]) -> np.ndar
         starts: packed index of each sequence's first token.
     """
     return _concatenate([start + sequence.targets for start, sequence in zip(starts, sequences)])
+
+
+def group_by_tokens(tokens: Sequence[int], budget: int) -> Iterator[slice]:
+    """Divide consecutive items into groups of at most `budget` tokens, or of one larger item.
+
+    Args:
+        tokens: number of tokens of each item.
+
+    Yields:
+        The items of each group, as a slice; nothing if there are no tokens.
+    """
+    first = 0
+    total = 0
+    for number, count in enumerate(tokens):
+        if total and total + count > budget:
+            yield slice(first, number)
+            first = number
+            total = 0
+        total += count
+    if total:
+        yield slice(first, len(tokens))
 
 
 def _concatenate(arrays: Sequence[np.ndarray]) -> np.ndarray:

@@ -61,8 +61,7 @@ class ShowFlags:
 
 def main() -> None:
     """Print the attention masks for the sentences of the command line."""
-    explanation = "Rows attend to columns: 1 = may attend."
-    say(*draw_masks(sys.argv[1:]), explanation, sep="\n\n")
+    say(*draw_masks(sys.argv[1:]), "Rows attend to columns: 1 = may attend.", sep="\n\n")
 
 
 def draw_masks(arguments: Sequence[str]) -> list[str]:
@@ -73,17 +72,14 @@ def draw_masks(arguments: Sequence[str]) -> list[str]:
             accept the sentences.
     """
     flags = parse_options(ShowFlags, arguments, __name__)
-    sentences = [flags.sentence]
-    if flags.translation is not None:
-        sentences.append(flags.translation)
+    sentences = [text for text in (flags.sentence, flags.translation) if text is not None]
     tokenizer = WordTokenizer(sentences)
     texts = [Text(np.array(tokenizer.encode(text), np.int64), side) for side, text in enumerate(sentences)]
     if any(len(text.ids) == 0 for text in texts):
         raise UserError("empty sentence")
-    languages = flags.languages.split(",")
     vocabulary = Vocabulary.of(tokenizer)
     config = ObjectiveConfig(camlm_context=flags.camlm_context)
-    setting = ObjectiveContext(config, vocabulary, _MAX_SEQ_LEN, languages=languages)
+    setting = ObjectiveContext(config, vocabulary, _MAX_SEQ_LEN, languages=flags.languages.split(","))
     objective: Objective = get_class(flags.objective)(setting)
     example: Text | Pair = texts[0]
     if objective.reads is Pair:

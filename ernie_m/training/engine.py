@@ -157,7 +157,8 @@ class Engine(Generic[Model]):
         """
         self._decorate()
         self.model.train()
-        paddle.seed(step_seed(self.seed, self.steps, distributed.rank()))
+        seeds = [self.seed, self.steps, distributed.rank()]
+        paddle.seed(np.random.SeedSequence(seeds).generate_state(1).item())
         totals = distributed.Totals([LOSS, SQUARED_NORM, ASKED_TO_STOP, *self.sums])
 
         # Forward and backward passes of this process; the gradients add up in place. With `divisible` no
@@ -326,8 +327,10 @@ class Engine(Generic[Model]):
         if finite:
             self.bad_in_a_row = 0
             return
-        if math.isfinite(loss) and self.precision.can_shrink():
-            return  # overflows are expected until the loss scale is small enough
+        # Overflows are expected until the loss scale is small enough.
+        is_dynamic = self.scaler.is_use_dynamic_loss_scaling()
+        if math.isfinite(loss) and is_dynamic and self.precision.loss_scale() > 1.0:
+            return
         self.bad_in_a_row += 1
         logger.warning(
             "step %d skipped: loss %s, gradient norm %s (%d in a row)",
@@ -377,8 +380,3 @@ class Engine(Generic[Model]):
             self.scaler.load_state_dict(state["loss_scale"])
         self.optimizer.load_state(self.parameters, state["optimizer"], self._is_own)
         self.optimizer.lr_scheduler.step(self.steps)
-
-
-def step_seed(seed: int, step: int, rank: int) -> int:
-    """Return the random seed of a step on a process."""
-    return int(np.random.SeedSequence([seed, step, rank]).generate_state(1)[0])

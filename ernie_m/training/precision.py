@@ -112,10 +112,6 @@ class Precision:
             }
             optimizer.set_state_dict({**optimizer.state_dict(), "master_weights": masters})
 
-    def can_shrink(self) -> bool:
-        """Return whether the loss scale is dynamic and above 1, so that overflows are expected."""
-        return self.scaler.is_use_dynamic_loss_scaling() and self.loss_scale() > 1.0
-
     def loss_scale(self) -> float:
         """Return the current loss scale; 1 unless amp is fp16."""
         return np.asarray(self.scaler.state_dict().get("scale", 1.0)).item()

@@ -196,8 +196,7 @@ class Trainer(Generic[Model, Data]):
         """
         engine = self.engine
         task = self.task
-        loop_config = self.loop_config
-        last_step = min(task.total_steps, loop_config.last_step or task.total_steps)
+        last_step = min(task.total_steps, self.loop_config.last_step or task.total_steps)
         stopped = False
         self.progress = Progress(
             task.total_steps, "training", initial=self.first_step, unit="steps", lines=False
@@ -227,7 +226,7 @@ class Trainer(Generic[Model, Data]):
                 ends_now = stopped or engine.steps >= last_step
 
                 # Save after the evaluation as well, so that the checkpoint contains its result.
-                if ends_now or engine.steps % loop_config.save_steps == 0:
+                if ends_now or engine.steps % self.loop_config.save_steps == 0:
                     self._save()
                 if ends_now:
                     break

@@ -347,7 +347,7 @@ def _read_line(words: list[str], options: Mapping[str, Field]) -> dict[str, Any]
     return texts
 
 
-def parse_options(cls: type[T], arguments: Sequence[str] | None = None, program: str = "__main__") -> T:
+def parse_options(cls: type[T], arguments: Sequence[str] | None = None, module_name: str = "__main__") -> T:
     """Parse a command line and the YAML files of --config into a dataclass of options.
 
     Later files override earlier ones, and the command line overrides all files. A dataclass may define
@@ -356,7 +356,7 @@ def parse_options(cls: type[T], arguments: Sequence[str] | None = None, program:
 
     Args:
         arguments: the command line; None: that of this process.
-        program: name of the module whose docstring begins `--help`.
+        module_name: name of the module whose docstring begins `--help`.
 
     Raises:
         UserError: a file is missing or not YAML, a key is unknown, or a value is invalid. The message has all
@@ -366,7 +366,7 @@ def parse_options(cls: type[T], arguments: Sequence[str] | None = None, program:
     is_official = hasattr(cls, "on_command_line")
     words = [*(sys.argv[1:] if arguments is None else arguments)]
     if {"-h", "--help", "--version"} & {*words}:
-        say(f"ERNIE-M {__version__}" if "--version" in words else help_text(cls, program))
+        say(f"ERNIE-M {__version__}" if "--version" in words else help_text(cls, module_name))
         sys.exit(0)
     texts = _read_line(words, options if is_official else {"config": CONFIG, **options})
 
@@ -442,14 +442,14 @@ def explanations(cls: type) -> dict[str, str]:
     return texts
 
 
-def help_text(cls: type, program: str) -> str:
+def help_text(cls: type, module_name: str) -> str:
     """Return the text of --help: usage, description, and every option with type, default and documentation.
 
     Positional options come first, then required and important ones, then the others, with sections last.
 
     Args:
         cls: dataclass of the options.
-        program: name of the module whose docstring is the description.
+        module_name: name of the module whose docstring is the description.
     """
     path = Path(sys.argv[0])  # run_mrc.py, or run_mrc of `ernie-m run_mrc`
     options = sorted(
@@ -466,7 +466,7 @@ def help_text(cls: type, program: str) -> str:
         *(key.upper() for key, field in options if field.metadata.get("positional")),
     ]
     # Not its __doc__, which `python -OO` removes.
-    module = ast.parse(inspect.getsource(sys.modules[program]))
+    module = ast.parse(inspect.getsource(sys.modules[module_name]))
     lines = [f"usage: {' '.join(usage)}", "", ast.get_docstring(module) or "", ""]
     meanings = explanations(cls)
     for key, field in options:

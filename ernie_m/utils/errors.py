@@ -104,8 +104,7 @@ def command_name() -> str:
 
 def command_words() -> list[str]:
     """Return the command line of this process: python run_mrc.py ..., or ernie-m run_mrc ..."""
-    starter = "python" if sys.argv[0].endswith(".py") else "ernie-m"
-    return [starter, *sys.argv]
+    return ["python" if sys.argv[0].endswith(".py") else "ernie-m", *sys.argv]
 
 
 def run(main: Callable[[], None]) -> None:

@@ -21,9 +21,9 @@ from ernie_m.pretrain.build_corpus import build, encode_units
 from ernie_m.pretrain.build_corpus.build import CorpusBuild
 from ernie_m.pretrain.build_corpus.build_args import BuildOptions
 from ernie_m.pretrain.build_corpus.report import pair_report, summary
-from ernie_m.pretrain.build_corpus.shards import group_units
 from ernie_m.pretrain.build_corpus.text_units import read_lines
 from ernie_m.pretrain.build_corpus.workers import LocalWorkers
+from ernie_m.pretrain.packing import group_by_tokens
 from ernie_m.reader.corpus import Corpus
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.reader.vocabulary import write_vocab
@@ -273,9 +273,9 @@ def test_what_becomes_of_each_line(tmp_path, monkeypatch, caplog, pieces, rows, 
 def test_shards_are_as_large_as_allowed(reference):
     """A shard is some consecutive units; 10 tokens are allowed, but a unit is not divided."""
     tokens_of_units = [5, 5, 5, 0, 12, 1]
-    slices = list(group_units(tokens_of_units, 10))
+    slices = list(group_by_tokens(tokens_of_units, 10))
     assert [tokens_of_units[encode_units] for encode_units in slices] == [[5, 5], [5, 0], [12], [1]]
-    assert list(group_units([0, 0], 10)) == []
+    assert list(group_by_tokens([0, 0], 10)) == []
     sizes = [len(data) for name, data in reference.items() if name.endswith(".ids.npy")]
     assert max(sizes) <= OPTIONS["shard_mib"] * 2**20 + 128  # the bytes of an .npy file before the array
 

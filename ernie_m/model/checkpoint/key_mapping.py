@@ -279,7 +279,8 @@ class Names:
         ending, _ = self.endings[OUTPUT]
         class_of_task = {}  # task -> class, for tasks whose heads are in the file
         for task, model_class in self.classes.items():
-            modules = [theirs for ours, theirs in model_class.head if ours != "lm_head"]  # it has no weight
+            # The module lm_head has no weight.
+            modules = [theirs for native, theirs in model_class.head if native != "lm_head"]
             if task and modules and {f"{theirs}{ending}" for theirs in modules} <= tensors:
                 class_of_task[task] = model_class.name
         tasks_of_class = [task for task, name in class_of_task.items() if name == class_name]
@@ -317,15 +318,15 @@ class Names:
             layer: index that replaces `{i}` in both names.
         """
         kind, axes = MODULES[module]
-        ours = module.format(i=layer)
+        native = module.format(i=layer)
         theirs = theirs.format(i=layer)
         weight_ending, bias_ending = self.endings[kind]
         rows = []
         if weight_ending is not None:
             transposed = self.transposed and kind in (LINEAR, OUTPUT)
-            rows.append(Row(f"{ours}.weight", theirs + weight_ending, axes, transposed))
+            rows.append(Row(f"{native}.weight", theirs + weight_ending, axes, transposed))
         if bias_ending is not None:
-            rows.append(Row(f"{ours}.bias", theirs + bias_ending, axes[-1:], transposed=False))
+            rows.append(Row(f"{native}.bias", theirs + bias_ending, axes[-1:], transposed=False))
         return rows
 
     def adapt(
@@ -377,16 +378,16 @@ class Names:
         }
         # Any other tensor of the file is dropped for a known reason, or unknown.
         used = {name for mapping in mappings.values() for name in mapping.names} | dropped.keys()
-        ours_of = {row.in_format: row.canonical for row in rows}
+        native_of = {row.in_format: row.canonical for row in rows}
         unknown = [name for name in file.other_names if name not in dropped]
         for name in file:
             if name in used:
                 continue
             bare = self.bare(name)
             reason = next((why for start, why in self.dropped.items() if bare.startswith(start)), "")
-            if bare in ours_of:
+            if bare in native_of:
                 reason = "a second name of a loaded tensor"
-            original = mappings.get(WORDS if reason == _WORDS_AGAIN else ours_of.get(bare, ""))
+            original = mappings.get(WORDS if reason == _WORDS_AGAIN else native_of.get(bare, ""))
             if reason in _VALUES:
                 is_same = np.array_equal(file[name].ravel(), _VALUES[reason](file[name].size))
             else:
@@ -410,8 +411,8 @@ class Names:
         for name, row in row_of.items():
             shape = weights.shape(row.canonical)
             shapes[name] = shape[::-1] if row.transposed else shape
-        for name, ours in self.zeros.items():
-            shapes[prefix + name] = (1, weights.shape(ours)[1])
+        for name, native in self.zeros.items():
+            shapes[prefix + name] = (1, weights.shape(native)[1])
 
         def read(name: str) -> np.ndarray:
             if name not in row_of:

@@ -43,10 +43,9 @@ def rounded_weight(weight: np.ndarray) -> np.ndarray:
     if rounded is None:
         return to_bfloat16(weight)
     key = (weight.ctypes.data, weight.shape)
-    bits = rounded.get(key)
-    if bits is None:
-        bits = rounded[key] = to_bfloat16(weight)
-    return bits
+    if key not in rounded:
+        rounded[key] = to_bfloat16(weight)
+    return rounded[key]
 
 
 class LinearInBfloat16(PyLayer):

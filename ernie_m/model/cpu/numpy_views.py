@@ -77,10 +77,10 @@ def over_rows(work: Callable[[slice], None], rows: int, width: int) -> None:
     # A slice has at most BLOCK elements, and there is at least a slice per thread.
     size = max(1, min(BLOCK // width, math.ceil(rows / threads)))  # rows of a slice
     slices = [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
-    # Thread i gets the slices i, i + threads, i + 2 threads, ...; this thread has the first share.
-    shares = [slices[first::threads] for first in range(threads)]
-    futures = [_pool().submit(_work_on, share, work) for share in shares[1:] if share]
-    _work_on(shares[0], work)
+    # Thread i gets the slices i, i + threads, i + 2 threads, ...; this thread has the first part.
+    parts = [slices[first::threads] for first in range(threads)]
+    futures = [_pool().submit(_work_on, part, work) for part in parts[1:] if part]
+    _work_on(parts[0], work)
     for future in futures:
         future.result()  # raises that thread's exception
 

@@ -28,8 +28,8 @@ _LONG = 3072  # terms of long sums
 class _Kind(NamedTuple):
     """An operation in this project and in Paddle, and the shapes of its inputs."""
 
-    ours: Callable[..., Tensor]
-    paddles: Callable[..., Tensor]
+    custom: Callable[..., Tensor]
+    reference: Callable[..., Tensor]
     shapes: Sequence[Sequence[int]]
 
 
@@ -95,7 +95,7 @@ def _error(kind: _Kind) -> float:
     """Return the maximum error of an operation's output and gradients, relative to each array's maximum."""
     random = np.random.default_rng(0)
     arrays = [random.standard_normal(shape, np.float32) for shape in kind.shapes]
-    expected, results = (_value_and_gradients(compute, arrays) for compute in (kind.paddles, kind.ours))
+    expected, results = (_value_and_gradients(compute, arrays) for compute in (kind.reference, kind.custom))
     return max(np.abs(a - b).max() / np.abs(b).max() for a, b in zip(results, expected, strict=True))
 
 

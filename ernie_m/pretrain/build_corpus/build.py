@@ -30,10 +30,11 @@ from ernie_m.pretrain.build_corpus.encode_units import (
     save,
     sort_keys,
 )
-from ernie_m.pretrain.build_corpus.shards import group_units, write_shard
+from ernie_m.pretrain.build_corpus.shards import write_shard
 from ernie_m.pretrain.build_corpus.source_files import Stream, TextSource
 from ernie_m.pretrain.build_corpus.text_units import read_units
 from ernie_m.pretrain.build_corpus.workers import LocalWorkers
+from ernie_m.pretrain.packing import group_by_tokens
 from ernie_m.reader.corpus import FORMAT, SPLITS, compute_checksum
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.utils.checksums import MANIFEST, describe
@@ -196,7 +197,7 @@ class CorpusBuild:
             for split in SPLITS:
                 entry[split] = dict.fromkeys(("documents", "lines", "tokens", "unknown"), 0)
                 entry[split] |= {"by_language": {}, "shards": []}
-                for number, part in enumerate(group_units(tokens[split], shard_tokens)):
+                for number, part in enumerate(group_by_tokens(tokens[split], shard_tokens)):
                     shard_name = f"{stream.folder}/{split}-{number:05d}"
                     units = (part.start, self.units[stream][part], sum(tokens[split][part]))
                     tasks.append((work, self.output, shard_name, split, *units, vocab_size))

@@ -71,9 +71,11 @@ def build_corpus(options: BuildOptions) -> dict:
             f"{output}: expected an empty directory, a corpus or an unfinished build. Choose another --output"
         )
     check_sources(streams, options)
-    workers = LocalWorkers(options.workers)
-    if options.engine == "ray":
-        workers = RayWorkers(options.workers, options.ray_address)
+    workers = (
+        RayWorkers(options.workers, options.ray_address)
+        if options.engine == "ray"
+        else LocalWorkers(options.workers)
+    )
     with lock_output(output / WORK), workers:
         manifest_file.unlink(missing_ok=True)  # without it, no command treats the rest as a corpus
         corpus_build = CorpusBuild(options, plan, streams, workers, tokenizer)

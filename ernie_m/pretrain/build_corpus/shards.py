@@ -1,7 +1,7 @@
 """Writes the shards of a corpus from tokenized units."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,27 +10,6 @@ import numpy as np
 from ernie_m.pretrain.build_corpus.encode_units import FATES, StreamWork, id_dtype, read_unit, save
 from ernie_m.utils.checksums import describe
 from ernie_m.utils.files import atomic_file
-
-
-def group_units(tokens: Sequence[int], shard_tokens: int) -> Iterator[slice]:
-    """Divide consecutive units into shards of at most `shard_tokens` tokens, or of one larger unit.
-
-    Args:
-        tokens: number of tokens of each unit.
-
-    Yields:
-        The units of each shard, as a slice; nothing if there are no tokens.
-    """
-    first = 0
-    total = 0
-    for number, count in enumerate(tokens):
-        if total and total + count > shard_tokens:
-            yield slice(first, number)
-            first = number
-            total = 0
-        total += count
-    if total:
-        yield slice(first, len(tokens))
 
 
 def write_shard(

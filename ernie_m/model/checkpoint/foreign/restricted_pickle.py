@@ -262,19 +262,13 @@ class _WeightsUnpickler(pickle._Unpickler):
             raise ValueError("items set on an object that is not a dict")
         self.stack[-1].update(zip(keys, values, strict=True))
 
-    def _set_item(self) -> None:
-        """Execute SETITEM: pop a value and a key from the stack, and add them to the dict below."""
-        value = self.stack.pop()
-        key = self.stack.pop()
-        self._set_items([key, value])
-
     # Opcode -> the method that executes it. `pickle` has each opcode as a bytes object of one byte; [0] is
     # the byte as a number.
     dispatch = pickle._Unpickler.dispatch | {
         pickle.FRAME[0]: _skip_frame,
         pickle.BINBYTES[0]: lambda self: self._bytes("<I"),
         pickle.BINBYTES8[0]: lambda self: self._bytes("<Q"),
-        pickle.SETITEM[0]: _set_item,
+        pickle.SETITEM[0]: lambda self: self._set_items([self.stack.pop(-2), self.stack.pop()]),
         pickle.SETITEMS[0]: lambda self: self._set_items(self.pop_mark()),
         pickle.REDUCE[0]: _call,
         pickle.NEWOBJ[0]: _call,

@@ -238,9 +238,6 @@ def _read_view(view: _View, file: IO[bytes], storage_offset: int) -> np.ndarray:
     """Read the data of a tensor whose storage begins at `storage_offset` bytes of the file."""
     dtype = view.storage.dtype
     numbers = read_numbers(file, dtype, view.span, storage_offset + view.offset * dtype.itemsize)
-    if view.span == 0:
-        array = numbers.reshape(view.shape)
-    else:
-        strides = tuple(stride * dtype.itemsize for stride in view.strides)
-        array = np.ndarray(view.shape, dtype, numbers, strides=strides)
+    strides = tuple(stride * dtype.itemsize for stride in view.strides)
+    array = np.ndarray(view.shape, dtype, numbers, strides=strides)
     return widen_bfloat16(array) if dtype == np.uint16 else array
