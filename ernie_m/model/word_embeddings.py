@@ -32,12 +32,12 @@ class EmbeddingGradient:
     were freed. A fine-tuning batch contains a few thousand of 250,002 subwords, and the optimizer updates
     only these rows (`ernie_m/model/cpu/lazy_adamw.py`).
 
-    The masked-LM loss computes its gradient of the matrix in the forward pass, before the gradient of the
-    loss is known. It borrows the kept memory, if free, and returns it in the backward pass.
+    The masked-LM loss computes the matrix gradient in the forward pass, before the gradient of the loss is
+    known. Meanwhile the loss borrows the kept memory, if free.
 
     Attributes:
-        touched: bool [V], True where the kept memory may be nonzero; None: any row may be, as always with
-            several processes, since their sum includes the words of the others.
+        touched: bool [V], whether a row of the kept memory may be nonzero; None: any row may be, as always
+            in multi-process training, where gradients are summed over processes with other tokens.
     """
 
     def __init__(self, weight: Tensor):

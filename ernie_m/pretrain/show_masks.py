@@ -54,9 +54,9 @@ class ShowFlags:
 
     def __post_init__(self) -> None:
         if self.objective not in OBJECTIVES:
-            raise UserError(f"--objective {self.objective}: unknown (choose from {', '.join(OBJECTIVES)})")
+            raise UserError(f"unknown --objective {self.objective} (choose from {', '.join(OBJECTIVES)})")
         if len(self.languages.split(",")) != 2:
-            raise UserError(f"--languages '{self.languages}': expected two names, such as --languages en,de")
+            raise UserError(f"invalid --languages '{self.languages}' (expected two names, such as en,de)")
 
 
 def main() -> None:

@@ -241,7 +241,10 @@ class Engine(Generic[Model]):
 
     @paddle.no_grad()
     def _exchange_gradients(self) -> None:
-        """Sum the gradients over the processes, with sharding on their owners; missing ones are zero."""
+        """Sum the gradients over the processes (all-reduce), or with sharding on each owner (reduce).
+
+        A parameter without a gradient contributes zeros.
+        """
         trained = [parameter for parameter in self.parameters.values() if not parameter.stop_gradient]
         for parameter in trained:
             if parameter.grad is None:

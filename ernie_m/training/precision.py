@@ -168,7 +168,7 @@ def prepare_for_prediction(model: nn.Layer, amp: str) -> Autocast:
         raise UserError(f"amp {amp} requires a GPU (on a CPU: bf16 or none)")
     missing = _missing_for_bf16()
     if missing is not None:
-        raise UserError(f"amp bf16 requires {missing}. Remove it")
+        raise UserError(f"amp bf16 requires {missing}. Remove amp")
     use_bfloat16(model)
     return contextlib.nullcontext
 

@@ -188,10 +188,10 @@ def reject_pointer(path: str | os.PathLike) -> None:
 
 
 def _reject_pointer(content: bytes | bytearray, path: str | os.PathLike) -> None:
-    """Check that the first bytes of a file are not those of a Git LFS pointer.
+    """Check that a file is not a Git LFS pointer, given its first bytes.
 
     Raises:
-        UserError: they are.
+        UserError: the file is a Git LFS pointer.
     """
     if content.startswith(_POINTER):
         raise UserError(

@@ -1,6 +1,6 @@
 """Retrieval accuracy@1 on a bitext: the nearest neighbor of a sentence should be its translation.
 
-In all functions, `keys`, [2, N], has equal keys for equal texts of a side: these are interchangeable.
+`keys`, [2, N], has equal keys for equal texts of a side. A pair with an equal text also counts as a hit.
 """
 
 import logging

@@ -1,1 +1,1 @@
-"""A package, because in .venv-parity a dependency installs one of this name, which would shadow it."""
+"""Benchmarks. This file makes the folder a package, so that one of .venv-parity does not shadow it."""

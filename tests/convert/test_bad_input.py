@@ -94,7 +94,7 @@ def test_a_fused_tensor_of_no_thirds(tmp_path, refused, shape):
     (tmp_path / "in").mkdir()
     write_pieces(tmp_path / "in")
     write_torch_file(tmp_path / "in/model.pt", state)
-    assert f"{name} has shape {list(shape)}, expected stacked q, k and v" in refused(tmp_path / "in")
+    assert f"{name} has shape {list(shape)}" in refused(tmp_path / "in")
 
 
 def test_an_unknown_tensor_may_be_dropped_and_is_reported(tmp_path, capsys):

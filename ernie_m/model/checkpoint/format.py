@@ -72,7 +72,7 @@ class Checkpoint:
         path: the opened folder or file.
         folder: contains the model card and the language means. Its contents are cached until there is a
             tokenizer.
-        format: name of its format, such as "ernie-m" or "paddlenlp".
+        format: name of the format, such as "ernie-m" or "paddlenlp".
         tensors: native name -> array.
         config: the model's shape; None without a config file, which only the native and the official format
             allow.
@@ -81,7 +81,7 @@ class Checkpoint:
         labels: label names in the order of their ids; empty if unknown.
         settings: the other keys of the native config.json, such as "languages" and "step"; empty in other
             formats.
-        preprocessing: its preprocessing settings.
+        preprocessing: the preprocessing settings.
         preprocessing_errors: descriptions of settings that this project does not support; usually empty.
         config_path, vocab_path, piece_model_path, language_means_path: None if missing.
         dropped: name in the source -> reason why the tensor was skipped.
@@ -159,18 +159,18 @@ class Format(Names):
     """A checkpoint format. A read-only format has no `library`, a write-only one no `find`.
 
     Attributes:
-        name: its name in messages.
-        needs_config: whether its config is required.
-        defaults: values of missing keys of its config that differ from the native defaults.
-        labels_key: the key of its config with the labels, for `read_labels`.
-        ignored: a key of the config that its library ignores.
+        name: name of the format in messages.
+        needs_config: whether a config file is required.
+        defaults: defaults of config keys that differ from the native defaults.
+        labels_key: config key of the label names, for `read_labels`.
+        ignored: config key that the format's library ignores.
         has_own_vocab: whether vocab.txt determines token ids; otherwise the SentencePiece model does.
-        library: library name in the model card.
-        tokenizer_form: format of its tokenizer files, a key of `WRITERS` in
+        library: library name in the model card; "": the format is read-only.
+        tokenizer_form: format of the tokenizer files, a key of `WRITERS` in
             `ernie_m.model.checkpoint.write_foreign`.
-        text_rules: text rules of its library's tokenizer; None: stored in its files.
-        keeps_added_tokens: whether its tokenizer files support added tokens.
-        separators: number of [SEP] before a context; None: stored in its files.
+        text_rules: text rules of the library's tokenizer; None: stored in the tokenizer files.
+        keeps_added_tokens: whether the tokenizer files support added tokens.
+        separators: number of [SEP] before a context; None: stored in the files.
     """
 
     name: str

@@ -167,9 +167,10 @@ class Translated(NamedTuple):
 
     Attributes:
         weights: the converted tensors, each of which is read when it is accessed.
-        dropped: to native: name in the file -> reason why the tensor was skipped.
-        unknown: to native: unknown names in the file, sorted; from native: names that the format lacks.
-        absent: from native: native names of tensors that the format requires and the weights lack.
+        dropped: name in the file -> reason why the tensor was skipped; {} in a conversion from native names.
+        unknown: names in the file, or native names, without a counterpart.
+        absent: native names of tensors that the format requires and the weights lack; [] in a conversion to
+            native names.
     """
 
     weights: Weights

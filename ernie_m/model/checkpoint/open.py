@@ -45,7 +45,7 @@ def another_family(folder: Folder, weights: Weights) -> UserError:
     some = ", ".join(list(weights)[:3]) or "none"
     return UserError(
         f"{weights.source}: unsupported model family: its tensors are {some}, and {config}; {_FAMILIES}. If "
-        "it is one of these, put its config.json, with that model_type, next to it"
+        "the model is one of these, put its config.json with this model_type next to the weights"
     )
 
 
@@ -111,8 +111,8 @@ def open_checkpoint(path: str | os.PathLike, drop_unknown: bool = False) -> Chec
     folder = encoder_folder(root)
     if ADAPTER in folder:
         raise UserError(
-            f"{folder.path / ADAPTER}: PEFT adapters are not supported. Merge it (merge_and_unload) and save "
-            "the model to a folder without it"
+            f"{folder.path / ADAPTER}: PEFT adapters are not supported. Merge the adapter "
+            "(merge_and_unload), and save the model to another folder"
         )
     for format in FORMATS:
         source = format.find(folder)

@@ -73,7 +73,7 @@ class Weights(Mapping[str, np.ndarray]):
         return self.shapes[name]
 
     def equal(self, name: str, other: str) -> bool:
-        """Return whether two tensors have the same values; two with the same storage are not read."""
+        """Return whether two tensors have equal values. Tensors that share a storage are not read."""
         if self.storages.get(name, name) == self.storages.get(other):
             return True
         return self.shapes[name] == self.shapes[other] and np.array_equal(self[name], self[other])

@@ -119,7 +119,7 @@ def _after_dropout(
     """Apply a dropout mask to attention weights [heads, t, t].
 
     Returns:
-        The masked weights, and the factor by which dropout rescales them, which is not applied yet.
+        The masked weights, and the rescaling factor of dropout, which has not been applied.
     """
     if dropout_mask is None:
         return weights, 1.0

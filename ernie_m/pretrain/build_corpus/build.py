@@ -260,7 +260,7 @@ def no_training_text_error(stream: Stream, lines: Mapping[str, int]) -> UserErro
     """Return the error for a language or language pair without a training line.
 
     Args:
-        lines: fate -> number of lines.
+        lines: split or reason for dropping -> number of lines.
     """
     error = f"(dropped: {left_out(lines)}). Relax the filters or remove it from the command"
     if lines["held_out"]:

@@ -320,5 +320,5 @@ def _check_problem_type(source: Source, weights: Weights) -> None:
 
 
 def _limiting(length: int | None, config: ErnieMConfig) -> int | None:
-    """Return a maximum length; None if it is not below the model's, such as 10^30 in transformers."""
+    """Return a maximum length, or None for a length of at least the model's, such as transformers' 10^30."""
     return None if length is None or length >= config.longest_input else length

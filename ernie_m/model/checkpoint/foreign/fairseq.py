@@ -80,5 +80,5 @@ def _third(file: Weights, name: str, part: int) -> TensorMapping:
     """
     shape = file.shape(name)
     if not shape or shape[0] % 3:
-        raise UserError(f"{file.source}: {name} has shape {list(shape)}, expected stacked q, k and v")
+        raise UserError(f"{file.source}: {name} has shape {list(shape)} (expected stacked q, k and v)")
     return TensorMapping((name,), (shape[0] // 3, *shape[1:]), lambda: np.split(floats(file, name), 3)[part])

@@ -295,7 +295,7 @@ class _WeightsUnpickler(pickle._Unpickler):
 
 
 def read_pdparams(path: Path) -> Weights:
-    """Open a state dict of paddle.save; each array is read when it is accessed.
+    """Open a state dict of paddle.save; an array is read when it is accessed.
 
     bfloat16 is returned as its bits in uint16.
 

@@ -173,7 +173,7 @@ def _check_view(view: _View, location: _Place, file_bytes: int) -> None:
 
 
 def _read_zip(path: Path) -> tuple[dict, Mapping[str, _Place]]:
-    """Read a zip archive of torch.save: the saved dict, and the location of each storage by its key."""
+    """Read a zip archive of torch.save; return the saved dict, and storage key -> location."""
     locations = {}
     with zipfile.ZipFile(path) as archive, open(path, "rb") as file:
         entries = archive.infolist()
@@ -192,7 +192,7 @@ def _read_zip(path: Path) -> tuple[dict, Mapping[str, _Place]]:
 
 
 def _read_legacy(path: Path) -> tuple[dict, Mapping[str, _Place]]:
-    """Read a file of torch before 1.6: the saved dict, and the location of each storage by its key."""
+    """Read a file of torch.save before 1.6; return the saved dict, and storage key -> location."""
     storages: dict[str, _Storage] = {}  # key in the archive -> storage
 
     def remember(reference: Any) -> _Storage:
