@@ -21,7 +21,7 @@ from ernie_m.reader.files.plain_text import CELLS, LINES, OBJECTS, PACKINGS, Tex
 from ernie_m.reader.files.row_errors import RowErrors
 from ernie_m.reader.files.tables import Dialect
 from ernie_m.reader.labels import is_missing_label, normal_label, parse_boolean, parse_number, split_labels
-from ernie_m.utils.errors import UserError, listed, printable, reader_may_leave, say
+from ernie_m.utils.errors import UserError, ignore_broken_pipe, listed, printable, say
 from ernie_m.utils.files import lock_writer, translate_write_errors
 from ernie_m.utils.logging import logger, progress
 
@@ -298,7 +298,7 @@ _TERMINAL: Any = SimpleNamespace(
 def _write_to_stdout(write: Callable[[IO[str]], None]) -> None:
     """Call `write` with standard output in UTF-8; on a terminal, control characters are escaped."""
     sys.stdout.reconfigure(encoding="utf-8")  # independent of the locale
-    with translate_write_errors("standard output"), reader_may_leave(sys.stdout):
+    with translate_write_errors("standard output"), ignore_broken_pipe(sys.stdout):
         write(_TERMINAL if sys.stdout.isatty() else sys.stdout)
         sys.stdout.flush()
 

@@ -107,7 +107,7 @@ def make_rng(seed: int, step: int, index: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=key, counter=counter))
 
 
-def number_chosen(n: int, mask_rate: float) -> int:
+def count_selected(n: int, mask_rate: float) -> int:
     """Return the number of tokens to predict out of n: `mask_rate` x n, rounded; at least one if n > 0."""
     return min(n, max(1, round(mask_rate * n)))
 
@@ -146,7 +146,7 @@ class Masking(Generic[Example]):
         Every set of m tokens is equally likely.
         """
         predictable = self.predictable(ids)
-        count = number_chosen(len(predictable), self.config.mask_rate)
+        count = count_selected(len(predictable), self.config.mask_rate)
         drawn = rng.permutation(len(predictable))[:count]  # indices into `predictable`
         return predictable[np.sort(drawn)]
 

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ernie_m.pretrain.masking import Example, Masking, Pair, number_chosen
+from ernie_m.pretrain.masking import Example, Masking, Pair, count_selected
 from ernie_m.pretrain.objectives import OBJECTIVES, get_class
 from ernie_m.pretrain.packing import HostBatch, MaskedExample, pack
 
@@ -73,7 +73,7 @@ class Objective(Masking[Example]):
     def count(self, example: Example) -> int:
         """Return the number of losses of an example; must not depend on random numbers."""
         counts = [len(self.predictable(ids)) for ids in self.sides(example)]
-        return sum(number_chosen(count, self.config.mask_rate) for count in counts)
+        return sum(count_selected(count, self.config.mask_rate) for count in counts)
 
     def evaluate(self, examples: Sequence[Any], model: Any, evaluator: Any) -> dict[str, Any] | None:
         """Evaluate a model on held-out examples of a language or language pair.

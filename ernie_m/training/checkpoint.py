@@ -44,7 +44,7 @@ from ernie_m.utils.checksums import (
     check_format,
     check_manifest,
     describe,
-    is_whole,
+    matches_digest,
     write_digest,
 )
 from ernie_m.utils.errors import UserError
@@ -473,7 +473,7 @@ class OutputDir:
             UserError: selected.json is corrupt, or best/ is missing, corrupt or of another step.
         """
         path = self.path / SELECTED
-        if not is_whole(path):
+        if not matches_digest(path):
             raise UserError(f"{path}: corrupt file or checksum. Remove it and run the same command again")
         values = read_json(path)
         check_format(path, values.pop("format", None), _FORMAT, "start a new run from the weights in best/")

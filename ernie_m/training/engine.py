@@ -27,7 +27,7 @@ import numpy as np
 import paddle
 from paddle import Tensor, nn
 
-from ernie_m.model.cpu.bfloat16 import weights_stay
+from ernie_m.model.cpu.bfloat16 import cache_rounded_weights
 from ernie_m.model.cpu.layers import DropoutStream
 from ernie_m.model.cpu.workers import Replicas
 from ernie_m.model.optimization import AdamW
@@ -164,7 +164,7 @@ class Engine(Generic[Model]):
         # Forward and backward passes of this process; the gradients add up in place. With `divisible` no
         # micro-batch starts after a request to stop.
         wanted = takewhile(lambda _: not (stop and divisible), enumerate(micro_batches))
-        with weights_stay():
+        with cache_rounded_weights():
             for values in self.replicas.each(partial(self._backward, loss_of), wanted):
                 for name, value in values.items():
                     totals.add(name, value)

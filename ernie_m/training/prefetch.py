@@ -13,7 +13,7 @@ from multiprocessing.util import Finalize
 from types import ModuleType
 from typing import Any, Final, Generic, Literal, Self, TypeVar, overload
 
-from ernie_m.utils.child_processes import never_received
+from ernie_m.utils.child_processes import block_signals_in_children
 from ernie_m.utils.errors import UserError
 
 T = TypeVar("T")
@@ -52,7 +52,7 @@ class prefetch(Generic[T]):
             target=_work, args=(sender, make_iterator), name="reader", daemon=True
         )
         # The parent decides when the worker ends: it may need a few more items before it saves and exits.
-        with never_received((signal.SIGINT, signal.SIGTERM, signal.SIGHUP)), _no_main_module():
+        with block_signals_in_children((signal.SIGINT, signal.SIGTERM, signal.SIGHUP)), _no_main_module():
             self._process.start()
         sender.close()  # the worker has the only sender: if it dies, the receiver gets an EOFError
         self._items: queue.Queue[_Message] = queue.Queue(ahead)

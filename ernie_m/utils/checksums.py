@@ -133,11 +133,11 @@ def check_folder(folder: Path) -> None:
 
 
 def write_digest(file: Path) -> None:
-    """Write the digest of a file next to the file, for `is_whole`."""
+    """Write the digest of a file next to the file, for `matches_digest`."""
     write_json(_digest_file(file), describe(file))
 
 
-def is_whole(file: Path) -> bool:
+def matches_digest(file: Path) -> bool:
     """Return whether a file is unchanged since `write_digest`."""
     try:
         return read_json(_digest_file(file)) == describe(file)

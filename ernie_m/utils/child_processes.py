@@ -33,7 +33,7 @@ def stop_signals() -> list[signal.Signals]:
 
 
 @contextmanager
-def stop_signals_handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+def handle_stop_signals(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
     """Handle shutdown signals with `handler` within a `with` block."""
     before = {number: signal.signal(number, handler) for number in stop_signals()}
     try:
@@ -44,7 +44,7 @@ def stop_signals_handled_by(handler: Callable[[int, FrameType | None], None]) ->
 
 
 @contextmanager
-def exits_at_sigterm() -> Iterator[None]:
+def exit_on_sigterm() -> Iterator[None]:
     """Make SIGTERM raise SystemExit with code 143 within a `with` block, unless it has a handler.
 
     So context managers clean up, unlike by SIGTERM's default action.
@@ -64,7 +64,7 @@ def exits_at_sigterm() -> Iterator[None]:
 
 
 @contextmanager
-def never_received(signals: Iterable[signal.Signals]) -> Iterator[None]:
+def block_signals_in_children(signals: Iterable[signal.Signals]) -> Iterator[None]:
     """Block signals in processes that are spawned within a `with` block.
 
     Terminals and launchers send signals to the whole process group.

@@ -65,7 +65,7 @@ def say(*texts: object, sep: str = "\n", file: TextIO | None = None) -> None:
     If the reader of a pipe closes it, as `head` does, the command continues without printing.
     """
     stream = file or sys.stdout
-    with reader_may_leave(stream):
+    with ignore_broken_pipe(stream):
         print(*(printable(str(text), keep="\n\t") for text in texts), sep=sep, file=stream, flush=True)
 
 
@@ -129,7 +129,7 @@ def run(main: Callable[[], None]) -> None:
                 raise
             raise UserError(f"{error.filename}: {error.strerror}. Choose another one") from error
     except UserError as error:
-        with lines_may_be_lost(sys.stderr):
+        with ignore_write_errors(sys.stderr):
             say(f"error: {error}", file=sys.stderr)
         if log.handlers:
             log.error("%s", error, extra={"console": False})  # stderr has it already
@@ -153,7 +153,7 @@ def discard(stream: TextIO) -> None:
 
 
 @contextmanager
-def reader_may_leave(stream: TextIO) -> Iterator[None]:
+def ignore_broken_pipe(stream: TextIO) -> Iterator[None]:
     """Within a `with` block, discard output after the reader of a pipe has closed it, as `head` does."""
     try:
         yield
@@ -162,10 +162,10 @@ def reader_may_leave(stream: TextIO) -> Iterator[None]:
 
 
 @contextmanager
-def lines_may_be_lost(stream: TextIO) -> Iterator[None]:
+def ignore_write_errors(stream: TextIO) -> Iterator[None]:
     """Within a `with` block, ignore failures of writing to a stream: full disk, closed terminal or pipe."""
     try:
-        with reader_may_leave(stream):
+        with ignore_broken_pipe(stream):
             yield
     except OSError as error:
         if error.errno not in (*FULL, errno.EIO):

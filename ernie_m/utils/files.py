@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-from ernie_m.utils.child_processes import exits_at_sigterm
+from ernie_m.utils.child_processes import exit_on_sigterm
 from ernie_m.utils.errors import FULL, UserError
 from ernie_m.utils.logging import logger
 
@@ -310,7 +310,7 @@ def lock_writer(path: str | os.PathLike, new: str = "") -> Iterator[None]:
     """
     target = Path(os.path.realpath(path))
     lock_file = target.with_name(f".{target.name}.lock")
-    with lock(lock_file, target), exits_at_sigterm():
+    with lock(lock_file, target), exit_on_sigterm():
         try:
             if new and target.exists():
                 raise UserError(f"{new} {path} already exists. Choose another one")

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from tqdm import tqdm
 
-from ernie_m.utils.errors import UserError, lines_may_be_lost, printable, say
+from ernie_m.utils.errors import UserError, ignore_write_errors, printable, say
 from ernie_m.utils.paddle_settings import is_main
 
 T = TypeVar("T")
@@ -55,7 +55,7 @@ class _Console(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if getattr(record, "console", record.levelno >= self.shown):
-            with lines_may_be_lost(sys.stdout):
+            with ignore_write_errors(sys.stdout):
                 tqdm.write(self.format(record), file=sys.stdout)
                 sys.stdout.flush()
 
@@ -78,7 +78,7 @@ class _LogFile(logging.FileHandler):
         """Print once that log lines were lost, with the exception that is being handled."""
         if not self.complained:
             self.complained = True
-            with lines_may_be_lost(sys.stderr):
+            with ignore_write_errors(sys.stderr):
                 say(f"{self.baseFilename}: log lines were lost: {sys.exc_info()[1]}", file=sys.stderr)
 
 

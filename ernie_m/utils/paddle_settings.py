@@ -18,7 +18,7 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from ernie_m.utils.child_processes import stop_signals_handled_by
+from ernie_m.utils.child_processes import handle_stop_signals
 from ernie_m.utils.errors import UserError, say
 
 # Since 3.4, adamw takes the learning rate in float64, not as in ernie_m/model/cpu/lazy_adamw.py.
@@ -265,7 +265,7 @@ def _import_paddle() -> None:
     # reach one of numpy's threads, and Python would raise in this one.
     may_catch = threading.current_thread() is threading.main_thread()  # only that one may set handlers
     catching = (
-        stop_signals_handled_by(lambda number, frame: received.append(number))
+        handle_stop_signals(lambda number, frame: received.append(number))
         if may_catch
         else contextlib.nullcontext()
     )

@@ -104,7 +104,7 @@ def found_by_margin(src: np.ndarray, tgt: np.ndarray, keys: np.ndarray) -> np.nd
     return is_found(matches.forward, keys).astype(np.int64) + is_found(matches.backward, keys)
 
 
-def choose_on_half(
+def select_layer_on_half(
     src: np.ndarray,
     tgt: np.ndarray,
     keys: np.ndarray,

@@ -23,7 +23,7 @@ from ernie_m.training import distributed
 from ernie_m.utils.errors import UserError
 from ernie_m.vectors.encode import PaddleEncoder
 from ernie_m.vectors.nearest import search_both
-from ernie_m.vectors.retrieval_accuracy import choose_on_half
+from ernie_m.vectors.retrieval_accuracy import select_layer_on_half
 from tests import toys
 from tests.helpers.checkpoints import changed_copy, save_model, stored
 from tests.launching import as_flags, call_main, error_of
@@ -98,9 +98,9 @@ def all_layers(folder, language):
 
 
 def chosen_on_half(folder, language):
-    """What `choose_on_half` finds with `all_layers`, none of whose texts are equal."""
+    """What `select_layer_on_half` finds with `all_layers`, none of whose texts are equal."""
     english, foreign = all_layers(folder, language)
-    return choose_on_half(english, foreign, line_keys(english.shape[1]))
+    return select_layer_on_half(english, foreign, line_keys(english.shape[1]))
 
 
 def order_of_english(folder, language):
@@ -357,7 +357,7 @@ def test_vectors_centered_on_the_means_beside_the_weights(retrieve, folder, tmp_
     english, german = all_layers(folder, "de")
     # The vectors are [L + 1, N, H], and the means [L + 1, H].
     centered = english - means["en"][:, None], german - means["de"][:, None]
-    expected = 100 * choose_on_half(*centered, line_keys(english.shape[1]))[1]
+    expected = 100 * select_layer_on_half(*centered, line_keys(english.shape[1]))[1]
     assert swept[f"centered, {CHOSEN}"]["de"] == pytest.approx(expected)
     assert "centered" not in by_measure(retrieve(init_pretraining_params=weights, pooling="mean"))
     means.pop("xx")

@@ -153,7 +153,7 @@ def test_weights_are_rounded_once_while_they_stay():
         layer.weight.set_value(2 * layer.weight)
         return bool(np.any(layer(x).numpy() != before))
 
-    with bfloat16.weights_stay():
+    with bfloat16.cache_rounded_weights():
         assert not doubled()
         assert np.array_equal(other(x).numpy(), expected)
     assert doubled()

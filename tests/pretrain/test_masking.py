@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ernie_m.pretrain.config import ObjectiveConfig
-from ernie_m.pretrain.masking import ObjectiveContext, Vocabulary, make_rng, number_chosen
+from ernie_m.pretrain.masking import ObjectiveContext, Vocabulary, count_selected, make_rng
 from ernie_m.pretrain.objectives import get_class
 
 VOCABULARY = Vocabulary(cls_id=0, pad_id=1, sep_id=2, unk_id=3, mask_id=49, size=50)
@@ -17,7 +17,7 @@ OBJECTIVE = get_class("mmlm")(ObjectiveContext(ObjectiveConfig(), VOCABULARY, LO
 @pytest.mark.parametrize("n, count", [(0, 0), (1, 1), (3, 1), (9, 1), (10, 2), (20, 3), (100, 15), (510, 76)])
 def test_fifteen_per_cent_and_at_least_one(n, count):
     """Of n tokens, `count` different ones are chosen, in ascending order."""
-    assert number_chosen(n, 0.15) == count
+    assert count_selected(n, 0.15) == count
     chosen = OBJECTIVE.choose(np.full(n, 7), make_rng(0, 0, 0))
     assert len(chosen) == count
     assert (np.diff(chosen) > 0).all()

@@ -14,10 +14,10 @@ from ernie_m.vectors.nearest import search_both
 from ernie_m.vectors.pooling import layer_number, unit
 from ernie_m.vectors.retrieval_accuracy import (
     accuracy_by_layer,
-    choose_on_half,
     found_by_margin,
     hits,
     log_repeats,
+    select_layer_on_half,
 )
 from tests.helpers.batches import padded_batch
 from tests.launching import error_of
@@ -43,14 +43,16 @@ def test_the_layer_is_chosen_on_the_even_pairs_and_reported_on_the_odd():
     is_even = np.arange(60)[:, None] % 2 == 0  # [N, 1]
     right_on_even = np.where(is_even, src, noise)
     right_on_odd = np.where(is_even, noise, src)
-    layer, accuracy = choose_on_half(
+    layer, accuracy = select_layer_on_half(
         np.stack([src, src]), np.stack([right_on_even, right_on_odd]), line_keys(60)
     )
     assert layer == 0
     assert accuracy < 0.3
-    layer, _ = choose_on_half(np.stack([src, src]), np.stack([right_on_odd, right_on_even]), line_keys(60))
+    layer, _ = select_layer_on_half(
+        np.stack([src, src]), np.stack([right_on_odd, right_on_even]), line_keys(60)
+    )
     assert layer == 1
-    assert choose_on_half(np.stack([src]), np.stack([src]), line_keys(60)) == (0, 1.0)
+    assert select_layer_on_half(np.stack([src]), np.stack([src]), line_keys(60)) == (0, 1.0)
 
 
 def test_the_layer_of_the_margin_is_chosen_by_margin():
@@ -65,10 +67,10 @@ def test_the_layer_of_the_margin_is_chosen_by_margin():
     even = slice(0, None, 2)
     odd = slice(1, None, 2)
     best_layer = int(np.argmax([sum(accuracies(layer, even)) for layer in range(3)]))
-    layer, accuracy = choose_on_half(src, tgt, line_keys(60), found_by_margin)
+    layer, accuracy = select_layer_on_half(src, tgt, line_keys(60), found_by_margin)
     assert layer == best_layer
     assert 100 * accuracy == pytest.approx(np.mean(accuracies(best_layer, odd)))
-    assert layer != choose_on_half(src, tgt, line_keys(60))[0]
+    assert layer != select_layer_on_half(src, tgt, line_keys(60))[0]
 
 
 def test_repeats_are_counted(caplog):

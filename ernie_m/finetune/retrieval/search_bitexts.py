@@ -21,7 +21,7 @@ from ernie_m.utils.files import atomic_file, write_json
 from ernie_m.utils.logging import Progress, in_columns, logger
 from ernie_m.vectors.language_centering import LanguageCentering
 from ernie_m.vectors.nearest import Matches, search_both
-from ernie_m.vectors.retrieval_accuracy import accuracy_by_layer, choose_on_half, found_by_margin
+from ernie_m.vectors.retrieval_accuracy import accuracy_by_layer, found_by_margin, select_layer_on_half
 
 WITH_ENGLISH = ("en -> xx", "xx -> en")
 OF_ANY_PAIRS = ("second side -> first side", "first side -> second side")
@@ -92,7 +92,7 @@ def search_layer(
 def search_layers(encode: Encode, bitexts: list[Bitext], means: LanguageCentering | None = None) -> Sweep:
     """Search bitexts in both directions with the embeddings of every layer.
 
-    The rows of the result are "layer 0" to "layer L", and `CHOSEN`, the layer selected by `choose_on_half`.
+    The rows of the result are "layer 0" to "layer L", and `CHOSEN`, selected by `select_layer_on_half`.
 
     Args:
         means: the language means of each layer; with them, the result has two rows for centered embeddings,
@@ -105,11 +105,11 @@ def search_layers(encode: Encode, bitexts: list[Bitext], means: LanguageCenterin
         of_directions = accuracy_by_layer(english, foreign, bitext.keys)  # [L + 1, 2]
         means_of_layers = enumerate(of_directions.mean(axis=1))
         results = {f"layer {layer}": (None, accuracy) for layer, accuracy in means_of_layers}
-        results[CHOSEN] = choose_on_half(english, foreign, bitext.keys)
+        results[CHOSEN] = select_layer_on_half(english, foreign, bitext.keys)
         if means is not None:
             centered = means.subtract(english, "en"), means.subtract(foreign, bitext.language)
-            results[f"centered, {CHOSEN}"] = choose_on_half(*centered, bitext.keys)
-            by_margin = choose_on_half(*centered, bitext.keys, find=found_by_margin)
+            results[f"centered, {CHOSEN}"] = select_layer_on_half(*centered, bitext.keys)
+            by_margin = select_layer_on_half(*centered, bitext.keys, find=found_by_margin)
             results[f"centered margin, {CHOSEN}"] = by_margin
         return results
 

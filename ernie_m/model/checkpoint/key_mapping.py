@@ -193,7 +193,7 @@ def floats(file: Weights, name: str) -> np.ndarray:
     return array
 
 
-def as_it_is(file: Weights, name: str, transposed: bool = False) -> TensorMapping:
+def rename_only(file: Weights, name: str, transposed: bool = False) -> TensorMapping:
     """Return the mapping of a tensor that is only renamed, and possibly transposed."""
     return TensorMapping((name,), file.shape(name), lambda: floats(file, name), transposed)
 
@@ -366,7 +366,7 @@ class Names:
         for row in rows:
             # If a tensor has several names in the file, the first name of the table counts.
             if row.in_format in in_file and row.canonical not in mappings:
-                mappings[row.canonical] = as_it_is(file, in_file[row.in_format], row.transposed)
+                mappings[row.canonical] = rename_only(file, in_file[row.in_format], row.transposed)
         dropped = self.adapt(mappings, file, in_file)
 
         def read(name: str) -> np.ndarray:

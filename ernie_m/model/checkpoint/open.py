@@ -37,7 +37,7 @@ _FAMILIES = (
 )
 
 
-def another_family(folder: Folder, weights: Weights) -> UserError:
+def unsupported_family_error(folder: Folder, weights: Weights) -> UserError:
     """Return the error for a folder whose weights no format supports."""
     config = f"config.json has model_type {folder.json(CONFIG).get('model_type')}"
     if CONFIG not in folder:
@@ -49,7 +49,7 @@ def another_family(folder: Folder, weights: Weights) -> UserError:
     )
 
 
-def no_weights(path: Path) -> UserError:
+def no_weights_error(path: Path) -> UserError:
     """Return the error for a path without weights: what the path is, and what to do."""
     advice = "Use the folder of a checkpoint, such as best or step_N of a run"
     if "configs" in path.parts:  # the folder of the released weights
@@ -120,8 +120,8 @@ def open_checkpoint(path: str | os.PathLike, drop_unknown: bool = False) -> Chec
             return _translated(path, format, replace(source, root=root), drop_unknown)
     weights = open_weights(folder, READERS)
     if weights is not None:
-        raise another_family(folder, weights)
-    raise no_weights(path if folder is root else folder.path)
+        raise unsupported_family_error(folder, weights)
+    raise no_weights_error(path if folder is root else folder.path)
 
 
 def _translated(path: Path, format: Format, source: Source, drop_unknown: bool) -> Checkpoint:

@@ -112,7 +112,7 @@ BROKEN = (
 
 
 @contextmanager
-def raising_on_corruption(path: str | os.PathLike, file_format: str) -> Iterator[None]:
+def translate_corruption_errors(path: str | os.PathLike, file_format: str) -> Iterator[None]:
     """Translate exceptions about a corrupt or unreadable weight file within a `with` block to `UserError`.
 
     Args:
@@ -151,7 +151,7 @@ class WeightsFile:
         Raises:
             UserError: the file is corrupt or unreadable, or has changed since this object was made.
         """
-        with raising_on_corruption(self.path, self._file_format), open(self.path, "rb") as file:
+        with translate_corruption_errors(self.path, self._file_format), open(self.path, "rb") as file:
             reject_changed(self.path, get_file_version(file.fileno()), self._version)
             yield file
             reject_changed(self.path, get_file_version(file.fileno()), self._version)

@@ -14,7 +14,7 @@ from paddle import Tensor
 from paddle.autograd import PyLayer
 
 from ernie_m.model.cpu.numpy_views import as_array, as_rows, as_tensor, needs_gradient
-from ernie_m.model.cpu.onednn import multiply, to_bfloat16, whole_blocks
+from ernie_m.model.cpu.onednn import multiply, round_up_to_block, to_bfloat16
 
 _BLOCK_WORDS = 1 << 13  # rows of an embedding matrix per product
 _ONE = 0x3F80  # bits of 1.0
@@ -24,7 +24,7 @@ _rounded: dict[tuple, np.ndarray] | None = None
 
 
 @contextmanager
-def weights_stay() -> Iterator[None]:
+def cache_rounded_weights() -> Iterator[None]:
     """Cache the bfloat16 values of weights within a `with` block, in which weights must not change."""
     global _rounded
     _rounded = {}
@@ -35,7 +35,7 @@ def weights_stay() -> Iterator[None]:
 
 
 def rounded_weight(weight: np.ndarray) -> np.ndarray:
-    """Return a weight rounded to bfloat16, as bits, uint16; cached within `weights_stay`.
+    """Return a weight rounded to bfloat16, as bits, uint16; cached within `cache_rounded_weights`.
 
     Thread-safe: two threads may round the same weight, with the same result.
     """
@@ -105,7 +105,7 @@ def _new_rows(shape: list[int], dtype: object) -> tuple[Tensor, np.ndarray]:
     N' is N rounded up to a multiple of 32.
     """
     count = math.prod(shape[:-1])
-    rows = as_array(paddle.empty([whole_blocks(count), shape[-1]], dtype))
+    rows = as_array(paddle.empty([round_up_to_block(count), shape[-1]], dtype))
     return as_tensor(rows[:count].reshape(shape)), rows
 
 

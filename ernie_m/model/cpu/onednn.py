@@ -285,7 +285,7 @@ def to_bfloat16(x: np.ndarray, filled: bool = False) -> np.ndarray:
         ValueError: the rows are not contiguous, or not float32.
         RuntimeError: oneDNN has failed.
     """
-    bits = np.empty([whole_blocks(len(x)) if filled else len(x), x.shape[1]], np.uint16)
+    bits = np.empty([round_up_to_block(len(x)) if filled else len(x), x.shape[1]], np.uint16)
     bits[len(x) :] = 0
     if x.dtype == np.uint16 or x.size == 0:
         bits[: len(x)] = x
@@ -296,7 +296,7 @@ def to_bfloat16(x: np.ndarray, filled: bool = False) -> np.ndarray:
     return bits
 
 
-def whole_blocks(tokens: int) -> int:
+def round_up_to_block(tokens: int) -> int:
     """Round a number of tokens up to a multiple of 32."""
     return tokens + -tokens % _TOKENS_AT_ONCE
 
@@ -331,7 +331,7 @@ def multiply(
     """
     _check_shapes(x, y, out)
     tokens = x.shape[1 if over_tokens else 0]
-    if tokens != whole_blocks(tokens):
+    if tokens != round_up_to_block(tokens):
         raise ValueError(f"{tokens} tokens are not a multiple of {_TOKENS_AT_ONCE}")
     if x.size == 0 or y.size == 0:  # `out` is empty, or its elements are empty sums
         if not add:

@@ -17,7 +17,7 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from ernie_m.utils.child_processes import never_received
+from ernie_m.utils.child_processes import block_signals_in_children
 from ernie_m.utils.errors import UserError, install_command
 
 Result = TypeVar("Result")
@@ -53,7 +53,7 @@ class LocalWorkers:
     def submit(self, function: Callable[..., Result], *task: Any) -> Future:
         """Submit a task to a worker process; with one worker, run it now."""
         if self.num_workers > 1:
-            with never_received((signal.SIGINT,)):  # the parent decides when a worker ends
+            with block_signals_in_children((signal.SIGINT,)):  # the parent decides when a worker ends
                 return self.pool.submit(function, *task)
         future: Future[Result] = Future()
         future.set_result(function(*task))

@@ -51,7 +51,7 @@ Its two sequences are x1 m2 x3 | M5 M6 and y4 m5 m6 y7 | M2.
 
 import numpy as np
 
-from ernie_m.pretrain.masking import ObjectiveContext, Pair, number_chosen
+from ernie_m.pretrain.masking import ObjectiveContext, Pair, count_selected
 from ernie_m.pretrain.objective import Objective
 from ernie_m.pretrain.packing import MaskedExample, MaskedSequence
 
@@ -77,7 +77,7 @@ class Camlm(Objective[Pair]):
     def accepts(self, pair: Pair) -> bool:
         """Return whether both sides keep at least one unmasked ordinary token as context."""
         lengths = [len(self.predictable(ids)) for ids in self.sides(pair)]
-        return all(number_chosen(n, self.config.mask_rate) < n for n in lengths)
+        return all(count_selected(n, self.config.mask_rate) < n for n in lengths)
 
     def mask(self, pair: Pair, rng: np.random.Generator) -> MaskedExample:
         ids, languages, side, chosen = self.choose_in_pair(pair, rng)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ernie_m.model.checkpoint.foreign.base import ThirdPartyFormat
-from ernie_m.model.checkpoint.key_mapping import LM_HEAD, ModelClass, TensorMapping, as_it_is, floats
+from ernie_m.model.checkpoint.key_mapping import LM_HEAD, ModelClass, TensorMapping, floats, rename_only
 from ernie_m.model.checkpoint.weights import Weights
 from ernie_m.utils.errors import UserError
 from ernie_m.utils.files import Folder
@@ -60,7 +60,7 @@ class Fairseq(ThirdPartyFormat):
         """Convert the tensors of old fairseq versions: the embedding norm, and stacked q, k and v."""
         for bare, name in in_file.items():
             if match := _NORM.fullmatch(bare):
-                mappings.setdefault(f"embeddings.layer_norm.{match[1]}", as_it_is(file, name))
+                mappings.setdefault(f"embeddings.layer_norm.{match[1]}", rename_only(file, name))
             elif match := _FUSED.fullmatch(bare):
                 attention, ending = match.groups()
                 for part, letter in enumerate("qkv"):
