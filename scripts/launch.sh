@@ -18,8 +18,8 @@ sys.exit(not all(map(find_spec, ("paddle", "sentencepiece", "yaml"))))' 2>/dev/n
     fi
 fi
 
-# program NAME.py FLAGS...: exec a program of the project.
-program() {
+# run_script NAME.py FLAGS...: exec a script of the project.
+run_script() {
     if [ -n "${ERNIE_M_PYTHON-}" ]; then exec "$ERNIE_M_PYTHON" -m ernie_m "$@"; fi
     exec "$python" "$@"
 }
@@ -70,7 +70,7 @@ run_finetuning() {
         esac
         set -- --ernie_config_path "./configs/$size/ernie_config.json" "$@"
     fi
-    program launch.py ${NPROC:+--nproc_per_node "$NPROC"} "$script" --recipe_devices "$devices" \
+    run_script launch.py ${NPROC:+--nproc_per_node "$NPROC"} "$script" --recipe_devices "$devices" \
         --do_train true --do_val true --do_test false \
         --dev_set "./data/$task/dev/dev.%s.$ending,./data/$task/test/test.%s.$ending" \
         --test_set "./data/$task/test/test.%s.$ending" \
@@ -84,5 +84,5 @@ run_finetuning() {
 
 # tatoeba FLAGS...: run_retrieval.py. Its --batch_size is the total of all devices, so any number of them is fine.
 tatoeba() {
-    program launch.py ${NPROC:+--nproc_per_node "$NPROC"} run_retrieval.py --pairs ./data/tatoeba "$@"
+    run_script launch.py ${NPROC:+--nproc_per_node "$NPROC"} run_retrieval.py --pairs ./data/tatoeba "$@"
 }

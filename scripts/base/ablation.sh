@@ -1,7 +1,7 @@
 #!/bin/sh
 # The paper's Table 6 at its own size: exp0 is XLM-R itself, exp1 to exp5 go on from it with other objectives
 # (configs/pretrain/exp<n>.yaml). Each is fine-tuned on English XNLI and CoNLL with five seeds; their tables come at the
-# end. The same command again goes on where it stopped.
+# end. The same command resumes an interrupted run.
 #
 # Needed: XLM-R base in weights/xlm-roberta-base (docs/pretraining.md), the corpus in data/corpus, XNLI and CoNLL in
 # data/xnli and data/conll (docs/data.md). OUTPUT (output/ablation) gets everything. Flags go to pre-training.

@@ -142,7 +142,7 @@ class _Objects(ExitStack):
         """
         return self.make(f"{name}_primitive_desc_create", "primitive_desc_destroy", _engine(), *arguments)
 
-    def description(self, layout: "Layout") -> c_void_p:
+    def description(self, layout: "_MemoryLayout") -> c_void_p:
         """Create the memory descriptor of an array with this layout."""
         shape, strides, data_type = layout
         sizes = (len(shape), Dimensions(*shape), data_type, Dimensions(*strides))
@@ -150,7 +150,7 @@ class _Objects(ExitStack):
 
 
 # Memory layout of an array: its shape, its strides in elements, and oneDNN's number of its type.
-Layout = tuple[Sequence[int], Sequence[int], int]
+_MemoryLayout = tuple[Sequence[int], Sequence[int], int]
 # The axes of an array whose size is dynamic, and those whose stride is.
 Open = tuple[Sequence[int], Sequence[int]]
 _CLOSED: Open = ((), ())
@@ -208,7 +208,10 @@ class _Code:
     """
 
     def __init__(
-        self, describe: Callable[..., c_void_p], options: tuple[float, ...], layouts: tuple[Layout, ...]
+        self,
+        describe: Callable[..., c_void_p],
+        options: tuple[float, ...],
+        layouts: tuple[_MemoryLayout, ...],
     ):
         with _Objects() as objects:
             operation = describe(objects, *map(objects.description, layouts), *options)
@@ -260,7 +263,7 @@ def _get_layout(
     letter: str,
     open_sizes: Sequence[int] = (),
     open_strides: Sequence[int] = (),
-) -> Layout:
+) -> _MemoryLayout:
     """Return oneDNN's memory layout of a NumPy array.
 
     Args:
