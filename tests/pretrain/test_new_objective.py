@@ -107,7 +107,9 @@ def test_whole_words_are_masked(results):
 
 
 @pytest.mark.parametrize("path", ["mmlm.py", "my-own.py"])
-def test_names_that_no_file_can_have(path):
+def test_names_that_no_file_can_have(tmp_path, monkeypatch, path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / path).write_text(KIND_OF.format(name="mmlm", base="Mmlm"))
     assert error_of(use_files, [path]).startswith(f"{path}: ")
 
 
