@@ -19,9 +19,11 @@ from ernie_m.reader.tokenization import (
     truncate_longest_first,
     without_surrogates,
 )
+from ernie_m.reader.tokenizer_config import check_kind, longest_input
 from ernie_m.reader.tokenizer_rules import split_subwords
 from ernie_m.reader.vocabulary import write_vocab
 from ernie_m.reader.write_tokenizer import write_ernie_m
+from ernie_m.utils.files import Folder
 from tests.launching import error_of
 from tests.reader.conftest import SENTENCES
 from tests.toys import train_pieces
@@ -473,6 +475,21 @@ def test_a_folder_says_its_text_rules_and_added_tokens_or_is_refused(piece_model
         assert (tokenizer.text_rules, tokenizer.added_tokens) == expected
         assert Tokenizer.from_folder(tmp_path, "none").text_rules == "none"
         assert Tokenizer.from_folder(tmp_path, added_tokens={}).added_tokens == {}
+
+
+@pytest.mark.parametrize(
+    ("settings", "length"),
+    [
+        ({"model_max_length": 512}, 512),
+        *(({"model_max_length": value}, None) for value in (0, -1, 1e30, True, None)),
+        ({"tokenizer_class": ""}, None),
+    ],
+)
+def test_settings_of_other_libraries(tmp_path, settings, length):
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    folder = Folder(tmp_path)
+    check_kind(folder, {}, None)
+    assert longest_input(folder) == length
 
 
 @pytest.mark.data

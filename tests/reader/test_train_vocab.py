@@ -57,6 +57,11 @@ def test_lines_are_sampled_as_the_tokenizer_normalizes_them(tmp_path):
     assert sampled == [normalize(line)] and sampled != [line]
 
 
+def test_each_side_of_text_has_random_numbers_of_its_own(tmp_path, texts):
+    keys = [side.key for side in script.read_sides(options(tmp_path, texts), "counting")]
+    assert len({*keys}) == len(keys) == 4  # two languages, and two sides of pairs
+
+
 def test_the_same_command_runs_again_after_a_full_disk(tmp_path, texts, monkeypatch):
     """The disk is full when vocab.txt is written, whichever of the two files is first."""
     write_vocab = Tokenizer.write_vocab
