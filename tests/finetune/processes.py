@@ -16,7 +16,7 @@ from tests.launching import launch
 def start(folder, commands, processes):
     """Run commands (script, folder to run it in, flags) in one process or two."""
     path = folder / "commands.json"
-    path.write_text(json.dumps([[script, str(place), line] for script, place, line in commands]))
+    path.write_text(json.dumps([[script, str(directory), line] for script, directory, line in commands]))
     if processes == 1:  # this one, which has Paddle already
         step = mock.patch.object(Engine, "step", Engine.step)  # put back at the end
         with chdir(folder), step, mock.patch.object(sys, "argv", [processes_script.__file__, str(path)]):

@@ -200,7 +200,7 @@ def test_official_compat_trains_windows_without_the_answer(folder):
     assert np.allclose([sum(answer.probability for answer in answers) for answers in ranked], 1)
     spans_of_windows = [spans for _, spans in decoded]
     assert {*np.concatenate([spans.last - spans.first for spans in spans_of_windows]).tolist()} == {0, 1, 2}
-    # The [SEP] behind the context is ranked, too: as the best start it takes the place of a token.
+    # The [SEP] behind the context is ranked, too: as the best start it takes the rank of a token.
     one_best = make_task(folder, OfficialAnswering, n_best_size=1, **flags)
     rows = np.arange(len(official_batch.ends))
     outputs = {name: zeros.copy() for name, zeros in equal.items()}
@@ -251,15 +251,15 @@ def test_a_prediction_has_the_windows_of_the_recipe_if_the_model_names_none(
 
 
 @pytest.mark.parametrize(
-    ("flags", "place"),
+    ("flags", "location"),
     [
         ({"max_seq_len": 64, "max_query_length": 64}, "--max_seq_len 64 "),
         ({"train_set": "absent.json"}, "absent.json: "),
         ({"doc_stride": 0}, "--doc_stride 0: "),
     ],
 )
-def test_bad_flags(answer, refusal, flags, place):
-    assert place in refusal(answer, **flags)
+def test_bad_flags(answer, refusal, flags, location):
+    assert location in refusal(answer, **flags)
 
 
 def test_a_training_keeps_how_its_start_reads(answer, trained, tmp_path):

@@ -96,11 +96,11 @@ MISTAKES = [
 ]
 
 
-@pytest.mark.parametrize(("files", "flags", "place"), MISTAKES)
-def test_a_mistake_is_named(refused, tmp_path, files, flags, place):
+@pytest.mark.parametrize(("files", "flags", "location"), MISTAKES)
+def test_a_mistake_is_named(refused, tmp_path, files, flags, location):
     for name, text in files.items():
         (tmp_path / name).write_text(text)
-    assert place in refused(**flags)
+    assert location in refused(**flags)
 
 
 def test_all_missing_flags_are_named_at_once(refused):

@@ -11,7 +11,7 @@ from tests.toys import write_lines
 
 
 def test_it_resumes_exactly(classify, tmp_path, cpu_with_bf16):
-    """Dropout is on. A run in float32 does not go on from it."""
+    """Dropout is on. A run in float32 does not resume it."""
     options = {"save_steps": 10, "keep_checkpoints": 9}
     classify(amp="bf16", **options)
     start = tmp_path / "out" / "step_10"

@@ -1,4 +1,4 @@
-"""A metric of a file of the user's: in the log, the report and the selection, and when a run goes on."""
+"""A metric of a file of the user's: in the log, the report and the selection, and when a run resumes."""
 
 import json
 import shutil
@@ -18,7 +18,7 @@ def wrong(predictions, targets):
 """
 
 
-def test_it_scores_selects_and_is_compared_when_a_run_goes_on(classify, refused, tmp_path):
+def test_it_scores_selects_and_is_compared_when_a_run_resumes(classify, refused, tmp_path):
     (tmp_path / "my.py").write_text(METRIC)
     flags = {"metric": "my.py:wrong", "max_steps": 12, "validation_steps": 3, "save_steps": 6}
     results = classify(**flags)
@@ -37,7 +37,7 @@ def test_it_scores_selects_and_is_compared_when_a_run_goes_on(classify, refused,
     assert (results["metric"], selected["selected_by"]) == ("wrong", max(means.values()))
     assert "en wrong: " in read_log(tmp_path)
 
-    # The run goes on from step 6 with the same file elsewhere, and not with another one.
+    # The run resumes from step 6 with the same file elsewhere, and not with another one.
     for path in ("selected.json", "selected.json.digest"):
         (tmp_path / "out" / path).unlink()
     shutil.rmtree(tmp_path / "out" / "step_12")

@@ -134,7 +134,7 @@ SINGLE = {"do_val": "false", "do_test": "true", "test_set": "single.tsv", "test_
 
 
 @pytest.mark.parametrize(
-    ("flags", "place"),
+    ("flags", "location"),
     [
         ({"label_map_config": None, "num_labels": 2}, "--num_labels 2: "),
         ({"label_map_config": "labels.json"}, "labels.json: labels tool, drink, animal "),
@@ -144,10 +144,10 @@ SINGLE = {"do_val": "false", "do_test": "true", "test_set": "single.tsv", "test_
         ),
     ],
 )
-def test_what_is_not_of_the_checkpoint_is_refused(refused, trained, tmp_path, flags, place):
+def test_what_is_not_of_the_checkpoint_is_refused(refused, trained, tmp_path, flags, location):
     (tmp_path / "labels.json").write_text('{"tool": 0, "drink": 1, "animal": 2}')
     (tmp_path / "single.tsv").write_text("text_a\nthe cat\n")
-    assert place in refused(do_train="false", init_checkpoint=trained / "best", **flags)
+    assert location in refused(do_train="false", init_checkpoint=trained / "best", **flags)
 
 
 def test_a_checkpoint_of_a_training_without_a_label_map_has_ids(trained):

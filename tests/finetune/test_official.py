@@ -35,12 +35,12 @@ LOSSES_OF_ANSWERS = [
 SCORES_OF_TAGS = {"f1 over subwords": 11.583011583011583, "f1 over words": 60.46511627906976}
 SCORES_OF_ANSWERS = {"f1 of subwords": 42.5, "em of subwords": 35.0, "f1 of text": 50.0, "em of text": 50.0}
 
-ENDINGS = ["", "ness", "\u200bing", "-by", "’s"]  # which make several pieces of a word
+ENDINGS = ["", "ness", "\u200bing", "-by", "’s"]  # which make several subwords of a word
 SMALL = {"num_hidden_layers": 2, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
 
 
 def tagged_rows(count: int, seed: int) -> list[toys.TaggedWords]:
-    """Sentences whose words have several pieces; some words have none, and some sentences are long."""
+    """Sentences whose words have several subwords; some words have none, and some sentences are long."""
     rng = np.random.default_rng(seed)
     rows = []
     for row in toys.tagged_words(count, seed, parts=(2, 12)):
@@ -129,7 +129,7 @@ def test_conll(trained, tmp_path):
 
 
 def test_mlqa(trained, tmp_path):
-    """20 questions in over 20 steps: the losses, and F1 and exact match of joined pieces and of the text."""
+    """20 questions in 24 steps: the losses, and F1 and exact match of joined subwords and of the text."""
     texts = [text for text, _ in toys.questions(questions(200, seed=9))]
     options = {"vocab_size": 80, "user_defined_symbols": toys.PEOPLE}
     toys.write_task(tmp_path, texts, [], [], toys.ANSWERING_CONFIG | SMALL | {"vocab_size": 90}, **options)

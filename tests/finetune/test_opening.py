@@ -76,7 +76,7 @@ def test_vectors_that_are_not_made_here_are_refused_unless_a_pooling_is_given(op
 
 
 def test_the_labels_belong_to_the_identity_of_a_run(opened, toy_folder, tmp_path):
-    """A run goes on only with the labels in the same order."""
+    """A run resumes only with the labels in the same order."""
     flags = parse_options(FinetuneFlags, command_lines.classification(toy_folder, tmp_path / "out"))
     identities = []
     for labels in (["animal", "drink", "tool"], ["tool", "drink", "animal"]):

@@ -69,7 +69,7 @@ def test_what_is_learned(read, lines, options, kind, targets):
 
 
 @pytest.mark.parametrize(
-    ("lines", "options", "place"),
+    ("lines", "options", "location"),
     [
         (table(("text", "label"), ("a",)), {}, "line 2: all 12 rows have the label 'a'"),
         (table(("text", "score"), ("3",)), {}, "line 2: all 12 rows have equal labels"),
@@ -86,12 +86,12 @@ def test_what_is_learned(read, lines, options, kind, targets):
         (table(("text", "a", "b"), (1, 0), (0, 0)), {"label": "a,b"}, "line 1: no row has the label b"),
     ],
 )
-def test_what_cannot_be_learned_names_the_line(read, lines, options, place):
-    assert f"my.csv, {place}" in error_of(read, *lines, **options)
+def test_what_cannot_be_learned_names_the_line(read, lines, options, location):
+    assert f"my.csv, {location}" in error_of(read, *lines, **options)
 
 
 @pytest.mark.parametrize(
-    ("lines", "options", "place"),
+    ("lines", "options", "location"),
     [
         (table(("text", "label"), ("a",), ("c",)), {}, "line 3: unknown label 'c'"),
         (table(("text", "text_b", "label"), ("x", "a"), ("x", "b")), {}, "line 2: invalid row of 2 texts"),
@@ -102,12 +102,12 @@ def test_what_cannot_be_learned_names_the_line(read, lines, options, place):
         ),
     ],
 )
-def test_a_test_must_have_what_was_learned(read, lines, options, place):
+def test_a_test_must_have_what_was_learned(read, lines, options, location):
     """All rows with another label are named."""
     learned = rows([["a"], ["b"]] if options else ["a", "b"], options.get("kind", CLASSIFICATION))
     line = error_of(read, *lines, like=learned, **options)
-    assert f"my.csv, {place}" in line
-    assert line.count("unknown label") == 6 * ("unknown label" in place)
+    assert f"my.csv, {location}" in line
+    assert line.count("unknown label") == 6 * ("unknown label" in location)
 
 
 def test_every_file_has_the_columns_of_all_labels(read, tmp_path):

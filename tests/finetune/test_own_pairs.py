@@ -191,14 +191,14 @@ def test_rows_with_a_held_out_positive_are_not_trained_on(tmp_path):
     rows = [[f"{letter} bado", f"{letter} kani"] for letter in "abcdefghij"]
     path = write_pairs(tmp_path / "pairs.tsv", rows)
     (number,) = divided(path, 1, seed=1)[0]
-    places = [(number + distance) % 10 for distance in range(1, 4)]
-    rows[places[0]][1] = rows[number][1]
-    rows[places[1]][0] = rows[number][1]
-    rows[places[2]].append(rows[number][1])
+    neighbors = [(number + distance) % 10 for distance in range(1, 4)]
+    rows[neighbors[0]][1] = rows[number][1]
+    rows[neighbors[1]][0] = rows[number][1]
+    rows[neighbors[2]].append(rows[number][1])
     write_pairs(path, rows)
     held_out, keys, trained = divided(path, 1, seed=1)
     assert held_out == [number] and keys == {*text_ids(rows[number]).tolist()}
-    assert set(range(10)) - set(trained.tolist()) == {number, *places[:2]}
+    assert set(range(10)) - set(trained.tolist()) == {number, *neighbors[:2]}
 
 
 def test_texts_that_differ_in_bytes_alone(corpus, tmp_path):
@@ -307,10 +307,10 @@ def test_two_processes_are_one(corpus, flags, tmp_path):
     for processes in (1, 2):
         commands = []
         for name, changes in trainings.items():
-            place = tmp_path / str(processes) / name
-            place.mkdir(parents=True)
+            directory = tmp_path / str(processes) / name
+            directory.mkdir(parents=True)
             line = command_lines.retrieval(corpus, "out", **(flags | exact | changes))
-            commands.append(("run_retrieval", place, line))
+            commands.append(("run_retrieval", directory, line))
         start(tmp_path, commands, processes)
     for name in trainings:
         single = tmp_path / "1" / name

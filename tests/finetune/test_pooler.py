@@ -50,7 +50,7 @@ def test_labels(start, tmp_path, request, command, line, folder, reads_pooler, l
     written = load_file(tmp_path / "out" / "step_4" / "model.safetensors")
     assert ("pooler.dense.weight" in written) == (reads_pooler or not leave_out)
 
-    # A run goes on without a pooler, too.
+    # A run resumes without a pooler, too.
     shutil.rmtree(tmp_path / "out" / "step_4")
     call_main(command, line(folder, tmp_path / "out", **flags))
     resumed = load_file(tmp_path / "out" / "step_4" / "model.safetensors")

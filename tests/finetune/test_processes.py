@@ -80,8 +80,8 @@ def classification_and_retrieval(folder, data, corpus, pairs, processes):
         ("run_retrieval", folder / "train", train),
         ("run_retrieval", folder / "search", search),
     ]
-    for _, place, _ in commands:
-        place.mkdir()
+    for _, directory, _ in commands:
+        directory.mkdir()
     return commands
 
 

@@ -68,8 +68,8 @@ def total(loss, sources, candidates, negative, symmetric=False):
 def test_the_hardest_negative_loss_is_the_one_by_hand(no_negatives):
     sources, translations = vectors(7)
     negative = ~np.eye(7, dtype=bool)
-    for place in no_negatives:
-        negative[place] = False
+    for pair in no_negatives:
+        negative[pair] = False
     expected, expected_beating = by_hand(sources, translations, negative)
     loss, beating = total("hardest_negative_bce", sources, translations, negative)
     assert loss.item() == pytest.approx(expected, abs=1e-9)
@@ -93,8 +93,8 @@ def with_given_negatives(count=6, negative_count=3):
     sources, translations = vectors(count)
     candidates = np.concatenate([translations, np.random.default_rng(5).normal(size=(negative_count, 6))])
     negative = ~np.eye(count, count + negative_count, dtype=bool)
-    for place in ((0, 1), (1, 0)):  # as if these two pairs had a sentence in common
-        negative[place] = False
+    for pair in ((0, 1), (1, 0)):  # as if these two pairs had a sentence in common
+        negative[pair] = False
     return sources, candidates, negative
 
 

@@ -383,13 +383,13 @@ def test_only_one_seed_has_language_means(retrieve, folder, tmp_path, capsys):
         assert "centered margin: no language means for seed 1" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("processes", "place"), [(9, "--batch_size 8 "), (8, "no faiss")])
-def test_every_process_has_a_pair_of_a_step(retrieve, monkeypatch, processes, place):
+@pytest.mark.parametrize(("processes", "location"), [(9, "--batch_size 8 "), (8, "no faiss")])
+def test_every_process_has_a_pair_of_a_step(retrieve, monkeypatch, processes, location):
     """The look for faiss comes next."""
     monkeypatch.setattr(distributed, "world_size", lambda: processes)
     monkeypatch.setattr(run, "set_up", lambda flags: None)
     monkeypatch.setattr(run, "load_faiss", lambda: give_up("no faiss"))
-    assert place in error_of(retrieve, do_train="true", train_set="corpus", batch_size=8)
+    assert location in error_of(retrieve, do_train="true", train_set="corpus", batch_size=8)
 
 
 def give_up(reason):

@@ -1,4 +1,4 @@
-"""The folder of a run: where the same command goes on, which commands are refused, what begins anew."""
+"""The folder of a run: where the same command resumes, which commands are refused, what begins anew."""
 
 import contextlib
 import itertools

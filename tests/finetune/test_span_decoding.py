@@ -39,7 +39,7 @@ def test_best_spans_against_brute_force(starts, ends, max_length, count):
     expected = sorted(all_spans(scores, max_length), reverse=True)[:count]
     spans = best_spans(scores, max_length, count)
     assert list(zip(spans.first, spans.last)) == [(first, last) for _, first, last, _ in expected]
-    # The logits of token t are at the place t - 100.
+    # The logits of token t are at index t - 100.
     assert np.array_equal(spans.start_logits, scores.start_logits[spans.first - 100])
     assert np.array_equal(spans.end_logits, scores.end_logits[spans.last - 100])
 
@@ -76,11 +76,11 @@ def test_the_best_different_texts_are_kept(toy_data, monkeypatch, n_best, charac
         first_start, start_count, end_count = sizes_of(window)
         scores = random_scores(rng, start_count, end_count, first_start)
         context = data.file.questions[question_of(data, number)].context
-        for place in range(start_count):  # both logits begin at the token `first_start`
-            start, end = data.spans[context][first_start + place]
+        for offset in range(start_count):  # both logits begin at the token `first_start`
+            start, end = data.spans[context][first_start + offset]
             if start == end:  # a lone space
-                scores.start_logits[place] += 9
-                scores.end_logits[place] += 9
+                scores.start_logits[offset] += 9
+                scores.end_logits[offset] += 9
         predictions.append(scores)
     for number, answers in enumerate(task.rank(data, predictions)):
         spans = []

@@ -63,7 +63,7 @@ def by_hand(rows):
     return np.stack(means)
 
 
-def test_a_text_is_the_mean_of_its_pieces_alone_and_in_any_batch():
+def test_a_text_is_the_mean_of_its_subwords_alone_and_in_any_batch():
     rows = np.random.default_rng(0).normal(size=(12, 8)).astype(np.float32)
     batch = FlatTokens.of(SENTENCES)
     vectors = compute_row_means(rows, batch.ids, batch.lengths)
@@ -191,7 +191,7 @@ def test_labels(table, tmp_path, pairs):
         assert ernie_m.load(path).classify(texts) == classifier.classify(texts)
 
 
-def test_a_frequent_piece_begins_short(train, corpus, tmp_path):
+def test_a_frequent_subword_begins_short(train, corpus, tmp_path):
     """Before the first step, the rows are those of random weights times a / (a + p)."""
     train("out", max_steps=1, learning_rate=0)
     tokenizer = Tokenizer.from_folder(corpus)
@@ -200,7 +200,7 @@ def test_a_frequent_piece_begins_short(train, corpus, tmp_path):
     paddle.seed(1)
     random_rows = ErnieMModel(ErnieMConfig(vocab_size=tokenizer.vocab_size, **SHAPE))
     random_rows = random_rows.embeddings.word_embeddings.weight.numpy()
-    for piece in tokenizer.ordinary_subwords()[:50]:
-        probability = np.exp(model.GetScore(model.PieceToId(piece)))
-        id_ = tokenizer.vocab[piece]
+    for subword in tokenizer.ordinary_subwords()[:50]:
+        probability = np.exp(model.GetScore(model.PieceToId(subword)))
+        id_ = tokenizer.vocab[subword]
         np.testing.assert_allclose(rows[id_], random_rows[id_] * 1e-3 / (1e-3 + probability), rtol=1e-5)

@@ -38,20 +38,20 @@ def refused(tag, refusal):
 @pytest.fixture(scope="module")
 def trained(folder, tmp_path_factory):
     """A folder with `best/` of a model that knows the task, made once."""
-    place = tmp_path_factory.mktemp("trained")
+    output = tmp_path_factory.mktemp("trained")
     line = command_lines.tagging(
         folder,
-        place,
+        output,
         do_test="true",
         test_set=f"{folder}/test.%s.tsv",
-        test_save=f"{place}/test.%s.tsv",
+        test_save=f"{output}/test.%s.tsv",
         max_seq_len=24,
         validation_steps=64,  # in the middle and at the end
         **LEARNS,
     )
-    with chdir(place):
+    with chdir(output):
         call_main(run_sequence_labeling, line)
-    return place
+    return output
 
 
 def test_it_learns_the_toy_task(trained):
@@ -68,7 +68,7 @@ def test_it_learns_the_toy_task(trained):
 
 
 def test_every_word_of_a_long_sentence_has_a_tag(trained):
-    """Sentences of 40 words and more, in windows of 22 pieces."""
+    """Sentences of 40 words and more, in windows of 22 subwords."""
     for i, language in enumerate(toys.LANGUAGES[:2]):
         (path,) = trained.glob(f"test.{language}.tsv.*")
         assert re.fullmatch(rf"test\.{language}\.tsv\.\d+\.\d+", path.name)
@@ -178,7 +178,7 @@ def test_bad_maps_and_flags(refused, trained, tmp_path):
 
 
 def test_a_training_keeps_how_its_start_reads(tag, trained, tmp_path):
-    """Its text rules and the piece that is tagged, which a flag can change; not how its vectors were made."""
+    """Its text rules and the tagged subword, which a flag can change; not how its embeddings were made."""
     of_start = replace(
         PreprocessingConfig.of_xlm_r(), pooling="cls", prompts={"query": "q: "}, max_seq_len=20
     )

@@ -38,7 +38,7 @@ class ModelOfLogits:
 
 @pytest.fixture
 def make(tmp_path):
-    """make(task_class, label_pieces, max_seq_len) -> a task whose pieces are single letters."""
+    """make(task_class, label_pieces, max_seq_len) -> a task whose subwords are single letters."""
     (tmp_path / "labels.json").write_text(json.dumps({tag: i for i, tag in enumerate(TAGS)}))
 
     def make(task_class=Tagging, label_pieces="first", max_seq_len=64):
@@ -65,7 +65,7 @@ def batch_of(task, *sentences):
     return task.encode.collate(features, np.arange(len(features)), task.encode.count(features))
 
 
-# With [CLS] and [SEP] the columns of their pieces are: abc 1-3, d 4; efgh 1-4, ijk 5-7, lm 8-9.
+# With [CLS] and [SEP] the columns of their subwords are: abc 1-3, d 4; efgh 1-4, ijk 5-7, lm 8-9.
 SENTENCES = [sentence("abc d", "B-A", "O"), sentence("efgh ijk lm", "O", "B-B", "I-B")]
 
 
@@ -87,14 +87,14 @@ def test_tags_that_are_shifted_by_a_word_are_warned_of(make, tmp_path, caplog):
     assert message.startswith(f"{tmp_path}/1.tsv: 100 % of the entities ")
 
 
-@pytest.mark.parametrize(("pieces", "labeled"), [("first", 5), ("all", 13)])
-def test_only_words_have_a_loss(make, pieces, labeled):
-    """The gradient is 0 at special tokens, pads and, with "first", all pieces of a word but the first.
+@pytest.mark.parametrize(("subwords", "labeled"), [("first", 5), ("all", 13)])
+def test_only_words_have_a_loss(make, subwords, labeled):
+    """The gradient is 0 at special tokens, pads and, with "first", all subwords of a word but the first.
 
     Args:
-        labeled: the number of labeled pieces of the 5 words, which have 3 + 1 and 4 + 3 + 2 pieces.
+        labeled: the number of labeled subwords of the 5 words, which have 3 + 1 and 4 + 3 + 2 subwords.
     """
-    task = make(label_pieces=pieces)
+    task = make(label_pieces=subwords)
     batch = batch_of(task, *SENTENCES)
     assert batch.count == labeled
     model = random_model(batch)
@@ -109,21 +109,21 @@ def test_only_words_have_a_loss(make, pieces, labeled):
     assert loss.item() == pytest.approx(-of_labels.mean(), abs=1e-12)
 
 
-def model_for(batch, *places):
-    """A model with the logits of these places, each (window, column, tag, logit), and 0 elsewhere."""
+def model_for(batch, *entries):
+    """A model with the logits of these entries, each (window, column, tag, logit), and 0 elsewhere."""
     logits = np.zeros([*batch.input_ids.shape, len(TAGS)])
-    for window, column, tag, logit in places:
+    for window, column, tag, logit in entries:
         logits[window, column, TAGS.index(tag)] = logit
     return ModelOfLogits(logits)
 
 
-def test_a_word_has_the_tag_of_its_first_piece(make):
+def test_a_word_has_the_tag_of_its_first_subword(make):
     task = make()
     batch = batch_of(task, *SENTENCES)
     model = model_for(
         batch,
         (0, 1, "B-A", 5),
-        (0, 2, "B-B", 9),  # the second piece of abc
+        (0, 2, "B-B", 9),  # the second subword of abc
         (0, 4, "O", 1),
         (1, 1, "I-B", 5),
         (1, 5, "O", 5),
@@ -133,15 +133,15 @@ def test_a_word_has_the_tag_of_its_first_piece(make):
     assert [task.tags(tags) for tags in predictions] == [["B-A", "O"], ["I-B", "O", "B-A"]]
     log_probabilities = F.log_softmax(model.logits).numpy()  # [window, column, tag]
     b_a, _, b_b, i_b, outside = range(len(TAGS))
-    # Those of the gold tags, at the first pieces of the words of each sentence.
+    # Those of the gold tags, at the first subwords of the words of each sentence.
     first = log_probabilities[0, [1, 4], [b_a, outside]]
     second = log_probabilities[1, [1, 5, 8], [outside, b_b, i_b]]
     # The mean over the words of each sentence, summed over the sentences.
     assert loss == pytest.approx(-first.mean() - second.mean(), abs=1e-12)
 
 
-def test_a_word_has_the_tag_that_all_its_pieces_find_likeliest(make):
-    """The first piece of abc says B-B, and B-A is only a little less likely; the others say I-A.
+def test_a_word_has_the_tag_that_all_its_subwords_find_likeliest(make):
+    """The first subword of abc says B-B, and B-A is only a little less likely; the others say I-A.
 
     So abc is B-A.
     """
@@ -185,12 +185,12 @@ def test_official_loss_is_a_mean_over_all_of_the_batch(make):
     assert loss.item() == pytest.approx((losses * is_token).mean(), abs=1e-12)
 
 
-def test_official_scores_are_those_of_pieces_of_cut_text(make, tmp_path, caplog):
-    """There is room for 6 pieces: "ij" and "kl" are cut off, and their tags count neither way."""
+def test_official_scores_are_those_of_subwords_of_cut_text(make, tmp_path, caplog):
+    """There is room for 6 subwords: "ij" and "kl" are cut off, and their tags count neither way."""
     task = make(OfficialTagging, max_seq_len=8)
     data = [sentence("ab - cdef ij kl", "B-A", "O", "B-B", "I-B", "B-A")]
     batch = batch_of(task, *data)
-    # [CLS] a b c d e f [SEP]; "-" has no piece.
+    # [CLS] a b c d e f [SEP]; "-" has no subword.
     gold_tags = ["O", "B-A", "I-A", "B-B", "I-B", "I-B", "I-B", "O"]
     knows_all = model_for(batch, *((0, column, tag, 9) for column, tag in enumerate(gold_tags)))
     predictions, _ = task.predict(knows_all, batch, labeled=True)
@@ -215,5 +215,5 @@ def test_official_scores_are_those_of_pieces_of_cut_text(make, tmp_path, caplog)
     scores = task.score(data, predictions, "en")
     assert scores["precision over subwords"] == pytest.approx(100 / 3)
     assert scores["recall over subwords"] == 50.0
-    # A word without pieces, or that is cut off, has not the tag of [CLS].
+    # A word without subwords, or that is cut off, has not the tag of [CLS].
     assert task.tags(predictions[0].words) == ["B-A", "O", "B-B", "O", "O"]

@@ -177,7 +177,7 @@ def test_several_seeds_run_in_turn_and_equal_single_runs(classify, toy_folder, t
 
 @pytest.mark.parametrize("in_tokens", ["false", "true"])
 def test_resume_is_bit_identical(classify, tmp_path, in_tokens):
-    """Dropout is on. The second run goes on from step 10, within the first of two epochs."""
+    """Dropout is on. The second run resumes from step 10, within the first of two epochs."""
     options = {"save_steps": 10, "validation_steps": 6, "keep_checkpoints": 9, "in_tokens": in_tokens}
     options["max_steps"] = 24 if in_tokens == "true" else 16
     if in_tokens == "true":
