@@ -267,7 +267,7 @@ def test_held_out_pairs_with_the_same_positive(train, tmp_path):
             rows[number][side] = texts[side]
         write_pairs(tmp_path / "in.tsv", rows)
         log = train(f"out{side}", train_set="in.tsv", max_steps=1)
-        assert re.search(r"in.tsv: 7[12] rows for training, 8 for validation", log)
+        assert re.search(r"in.tsv: 7[12] training rows, 8 validation rows", log)
         assert "validation accuracy@1: 100.00 (step 0)" in log
         assert "in.tsv: of 8 pairs, 8 have equal sides" in log
 
