@@ -185,6 +185,7 @@ def test_a_step_that_no_process_may_leave_ends_before_it_is_abandoned():
     assert engine.step(micro_batches_of(0, 3), loss_that_asks(stop), stop, divisible=False) is None
     assert len(stop) == 3
     assert_close(weights(engine), before, 0.0)
+    assert not engine.step(micro_batches_of(0, 3), loss_of()).skipped
 
 
 def loss_that_asks(stop: list):

@@ -183,6 +183,7 @@ def test_overwriting_does_not_remove_what_the_run_reads(folder, save, source):
 
 def test_seeds_have_folders_of_their_own(folder, save, model):
     folder.resume_from = folder.path.parent / "step_9"
+    folder.keep_checkpoints = 3
     seed = folder.for_seed(3)
     assert (seed.keep_checkpoints, seed.resume_from) == (folder.keep_checkpoints, folder.resume_from)
     folder.resume_from = None
