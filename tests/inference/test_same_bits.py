@@ -55,11 +55,11 @@ def texts() -> list[np.ndarray]:
 
 
 def batchings(lengths: list[int]) -> Iterator[list[list[int]]]:
-    """Seven ways to divide texts into batches, each in two orders: the numbers of the texts of each batch."""
+    """Four ways to divide texts into batches, each in two orders: the numbers of the texts of each batch."""
     for order in (np.arange(len(lengths)), np.random.default_rng(1).permutation(len(lengths))):
-        for size in (2, 17, 64):
+        for size in (2, 17):
             yield [order[start : start + size].tolist() for start in range(0, len(lengths), size)]
-        for tokens in (600, 1024, 2048, 4096):
+        for tokens in (600, 2048):
             groups = batches_by_length([lengths[number] for number in order], tokens)
             yield [order[group].tolist() for group in groups]
 
