@@ -39,8 +39,8 @@ def encode_features(model, texts, prompt=""):
 
 
 def check_vectors(client, model, asked, prompt):
-    answer = client.post("/v1/embeddings", json={"input": TEXTS, **asked}).json()
-    vectors = [entry["embedding"] for entry in answer["data"]]
+    response = client.post("/v1/embeddings", json={"input": TEXTS, **asked}).json()
+    vectors = [entry["embedding"] for entry in response["data"]]
     np.testing.assert_allclose(vectors, encode_features(model, TEXTS, prompt), atol=1e-6)
 
 
@@ -75,9 +75,9 @@ def test_the_prompt_of_the_server(model, name, default):
 
 @pytest.mark.parametrize("truncate", [True, "END"])
 def test_a_long_text_is_cut_if_the_request_says_so(client, model, truncate):
-    answer = client.post("/v1/embeddings", json={"input": LONG, "truncate": truncate})
-    assert answer.json()["usage"]["total_tokens"] == model.longest
-    vector = answer.json()["data"][0]["embedding"]
+    response = client.post("/v1/embeddings", json={"input": LONG, "truncate": truncate})
+    assert response.json()["usage"]["total_tokens"] == model.longest
+    vector = response.json()["data"][0]["embedding"]
     np.testing.assert_allclose([vector], encode_features(model, [LONG]), atol=1e-6)
 
 
@@ -97,26 +97,29 @@ def test_a_long_text_is_cut_if_the_request_says_so(client, model, truncate):
     ],
 )
 def test_what_is_wrong_is_named(client, path, body, param):
-    answer = client.post(path, json=body)
-    error = answer.json()["error"]
-    assert answer.status_code == 400 and error["param"] == param
+    response = client.post(path, json=body)
+    error = response.json()["error"]
+    assert response.status_code == 400 and error["param"] == param
     assert param in error["message"] and "\n" not in error["message"]
 
 
 def test_a_missing_header(client):
     headers = {"Content-Type": "text/plain"}
-    answer = client.post("/v1/embeddings", content='{"input": "a"}', headers=headers)
-    assert answer.status_code == 400 and "Content-Type: application/json" in answer.json()["error"]["message"]
+    response = client.post("/v1/embeddings", content='{"input": "a"}', headers=headers)
+    assert (
+        response.status_code == 400
+        and "Content-Type: application/json" in response.json()["error"]["message"]
+    )
 
 
 def test_a_model_and_a_path_that_are_not_there(client):
     """Of TEI's routes, too, the answer names those that there are."""
     for path in ("/v1/models/x", "/v1/x", "/embed"):
-        answer = client.get(path)
-        assert answer.status_code == 404 and answer.json()["error"]["type"] == "invalid_request_error"
-    assert "/v1/embeddings" in answer.json()["error"]["message"]
-    answer = client.get("/v1/embeddings")
-    assert answer.status_code == 405 and answer.json()["error"]["type"] == "invalid_request_error"
+        response = client.get(path)
+        assert response.status_code == 404 and response.json()["error"]["type"] == "invalid_request_error"
+    assert "/v1/embeddings" in response.json()["error"]["message"]
+    response = client.get("/v1/embeddings")
+    assert response.status_code == 405 and response.json()["error"]["type"] == "invalid_request_error"
     assert client.post("/v1/embeddings/", json={"input": "a"}, follow_redirects=False).status_code == 404
     assert client.head("/health").status_code == 200
 
@@ -153,14 +156,14 @@ def test_reranking(ranking, ranker):
     scores = scores_of(ranker, TEXTS[0], TEXTS[1:])
     order = np.argsort(-scores).tolist()
     asked = {"query": TEXTS[0], "documents": TEXTS[1:], "top_n": 3, "model": "any", "return_documents": True}
-    answer = ranking.post("/v1/rerank", json=asked).json()
-    assert [result["index"] for result in answer["results"]] == order[:3]
-    assert [result["document"]["text"] for result in answer["results"]] == [TEXTS[1 + n] for n in order[:3]]
+    response = ranking.post("/v1/rerank", json=asked).json()
+    assert [result["index"] for result in response["results"]] == order[:3]
+    assert [result["document"]["text"] for result in response["results"]] == [TEXTS[1 + n] for n in order[:3]]
     features = make_predictor("regression", ranker).task.encode(
         [Example(TEXTS[0], text) for text in TEXTS[1:]]
     )
-    assert answer["usage"]["total_tokens"] == sum(len(feature.ids) for feature in features)
-    found = [result["relevance_score"] for result in answer["results"]]
+    assert response["usage"]["total_tokens"] == sum(len(feature.ids) for feature in features)
+    found = [result["relevance_score"] for result in response["results"]]
     np.testing.assert_allclose(found, 1 / (1 + np.exp(-scores[order[:3]])), atol=1e-6)
     assert ranking.get("/v1/models").json()["data"][0]["id"] == ranker.name
 
@@ -180,8 +183,8 @@ def test_reranking(ranking, ranker):
     ],
 )
 def test_wrong_requests_for_scores(ranking, body, param):
-    answer = ranking.post("/v1/rerank", json=body)
-    assert answer.status_code == 400 and answer.json()["error"]["param"] == param
+    response = ranking.post("/v1/rerank", json=body)
+    assert response.status_code == 400 and response.json()["error"]["param"] == param
     for truncate in ({}, {"truncate": None}):  # None: as if it were not there
         asked = {"query": "a", "documents": ["a", LONG], **truncate}
         assert ranking.post("/v1/rerank", json=asked).status_code == 200
@@ -193,10 +196,10 @@ def test_a_list_of_texts_for_a_task(models):
     assert predictor.parse({"text": "mo", "text_b": None}) == Example("mo", None)
     with TestClient(make_app([model], PredictionOptions())) as client:
         for request in ({"text": TEXTS}, {"text": TEXTS[:1]}, {"text_a": TEXTS, "text_b": TEXTS[::-1]}):
-            answer = client.post("/api/classification", json=request).json()
+            response = client.post("/api/classification", json=request).json()
             pairs = zip(request.get("text", TEXTS), request.get("text_b", [None] * len(TEXTS)))
             expected = predictor.predict([Example(*pair) for pair in pairs])
-            assert [each["label"] for each in answer] == [each["label"] for each in expected]
+            assert [each["label"] for each in response] == [each["label"] for each in expected]
         one = client.post("/api/classification", json={"text": TEXTS[0]}).json()
         assert (
             one

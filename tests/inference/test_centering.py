@@ -132,12 +132,16 @@ def test_search_takes_the_means_of_the_corpus_if_the_model_has_none(models, tmp_
     plain_request = {"text": TEXTS[1], "center_by_language": False}
     asked = ((1, None, "de"), (6, None, "fr"), (6, "de", "de"))
     requests = [{"text": TEXTS[number], "language": named} for number, named, _ in asked]
-    plain, *answers = predictor.predict([predictor.parse(request) for request in (plain_request, *requests)])
+    plain, *predictions = predictor.predict(
+        [predictor.parse(request) for request in (plain_request, *requests)]
+    )
     assert set(plain) == {"hits"}
-    for answer, (number, _, language) in zip(answers, asked, strict=True):
+    for prediction, (number, _, language) in zip(predictions, asked, strict=True):
         cosines = unit(centered) @ unit((queries[number] - mean[language])[None])[0]
-        np.testing.assert_allclose([hit["score"] for hit in answer["hits"]], -np.sort(-cosines), atol=1e-5)
-        assert (answer["centered"], answer["language"]) == (True, language)
+        np.testing.assert_allclose(
+            [hit["score"] for hit in prediction["hits"]], -np.sort(-cosines), atol=1e-5
+        )
+        assert (prediction["centered"], prediction["language"]) == (True, language)
     assert "choose from de, fr" in error_of(predictor.parse, {"text": "a", "language": "xx"})
     (code,) = predictor.predict([predictor.parse({"text": "x[1] = (2 + 3) * 4;"})])
     assert (code["centered"], code["language"]) == (True, None)
@@ -179,20 +183,22 @@ def test_predict_centers_search_and_encode(folder, ask, tmp_path, means, monkeyp
     monkeypatch.setattr(search, "_PART_ROWS", 4)
     corpus = write_languages(tmp_path, de=TEXTS[:6], xx=TEXTS[6:])
     flags = {"task": "search", "model": folder, "corpus": corpus, "top_k": 12}
-    (answer,) = ask([{"text": TEXTS[0]}], **flags)
-    assert answer["centered"] is True
+    (prediction,) = ask([{"text": TEXTS[0]}], **flags)
+    assert prediction["centered"] is True
     # By hand: the texts of "de" lose its mean, and so does the query, which is one of them. "xx" has none, so
     # its texts lose the nearest mean.
     plain = ernie_m.load(folder).encode(TEXTS)
     vectors = plain - means[nearest(plain, means)]
     vectors[:6] = plain[:6] - means[LANGUAGES.index("de")]
     cosines = unit(vectors) @ unit(vectors[:1])[0]
-    cosine_of = {hit["text"]: hit["score"] for hit in answer["hits"]}
+    cosine_of = {hit["text"]: hit["score"] for hit in prediction["hits"]}
     np.testing.assert_allclose([cosine_of[text] for text in TEXTS], cosines, atol=1e-5)
-    (answer,) = ask([{"text": TEXTS[0]}], center_by_language="false", **flags)
-    assert "centered" not in answer and answer["hits"][0]["score"] == pytest.approx(1, abs=1e-5)
-    (answer,) = ask([{"text": TEXTS[0]}], task="embedding", model=folder, center_by_language="true")
-    np.testing.assert_allclose(answer["embedding"], plain[0] - means[nearest(plain[:1], means)][0], atol=1e-5)
+    (prediction,) = ask([{"text": TEXTS[0]}], center_by_language="false", **flags)
+    assert "centered" not in prediction and prediction["hits"][0]["score"] == pytest.approx(1, abs=1e-5)
+    (prediction,) = ask([{"text": TEXTS[0]}], task="embedding", model=folder, center_by_language="true")
+    np.testing.assert_allclose(
+        prediction["embedding"], plain[0] - means[nearest(plain[:1], means)][0], atol=1e-5
+    )
 
 
 def test_an_export_keeps_the_means(folder, tmp_path):

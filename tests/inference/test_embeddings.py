@@ -40,11 +40,11 @@ def expected(models):
     return ernie_m.load(models / "encode").encode(TEXTS, pooling="mean", normalize=True)
 
 
-def encode_features(answer: dict) -> np.ndarray:
+def encode_features(response: dict) -> np.ndarray:
     """The vectors of an answer, float32 [N, H]."""
-    assert [entry["index"] for entry in answer["data"]] == list(range(len(answer["data"])))
+    assert [entry["index"] for entry in response["data"]] == list(range(len(response["data"])))
     rows = []
-    for entry in answer["data"]:
+    for entry in response["data"]:
         row = entry["embedding"]
         rows.append(np.frombuffer(base64.b64decode(row), "<f4") if isinstance(row, str) else row)
     return np.array(rows, np.float32)
@@ -55,13 +55,13 @@ def test_the_vectors(server, models, expected, encoding_format):
     request = {"input": TEXTS, "model": "any", "user": "x", "dimensions": toys.HIDDEN_SIZE}
     if encoding_format != "absent":
         request["encoding_format"] = encoding_format
-    status, answer = ask(server + EMBEDDINGS, request)
-    assert status == 200 and answer["object"] == "list" and answer["model"].endswith("/encode")
-    assert isinstance(answer["data"][0]["embedding"], str) == (encoding_format == "base64")
-    np.testing.assert_allclose(encode_features(answer), expected, atol=1e-6)
+    status, response = ask(server + EMBEDDINGS, request)
+    assert status == 200 and response["object"] == "list" and response["model"].endswith("/encode")
+    assert isinstance(response["data"][0]["embedding"], str) == (encoding_format == "base64")
+    np.testing.assert_allclose(encode_features(response), expected, atol=1e-6)
     tokenizer = ernie_m.load(models / "encode").tokenizer
     tokens = sum(len(tokenizer.encode(text)) + 2 for text in TEXTS)
-    assert answer["usage"] == {"prompt_tokens": tokens, "total_tokens": tokens}
+    assert response["usage"] == {"prompt_tokens": tokens, "total_tokens": tokens}
 
 
 @pytest.mark.parametrize("normalize", [False, True])  # whether the model's own vectors have length 1
@@ -75,12 +75,12 @@ def test_the_bits_of_encode_alone_and_under_load(models, tmp_path, normalize):
     with running([load(folder)]) as address, ThreadPoolExecutor(16) as clients:
 
         def bits(request):
-            answer = ask(address + EMBEDDINGS, {"input": request, "encoding_format": "base64"})[1]
-            return encode_features(answer).tobytes()
+            response = ask(address + EMBEDDINGS, {"input": request, "encoding_format": "base64"})[1]
+            return encode_features(response).tobytes()
 
         for map_requests in (map, clients.map):
-            for part, answer in zip(parts, map_requests(bits, requests)):
-                assert answer == part.tobytes()
+            for part, response in zip(parts, map_requests(bits, requests)):
+                assert response == part.tobytes()
 
 
 @pytest.mark.parametrize(
@@ -112,11 +112,11 @@ def test_the_bits_of_encode_alone_and_under_load(models, tmp_path, normalize):
     ],
 )
 def test_what_is_refused(server, body, status, message):
-    answer_status, answer = ask(server + EMBEDDINGS, body)
-    assert answer_status == status and set(answer) == {"error"}
-    assert len(answer["error"]["message"]) <= 600 and answer["error"]["message"].count("unknown key") <= 5
-    assert message in answer["error"]["message"] and "\n" not in answer["error"]["message"]
-    assert answer["error"]["type"] == "invalid_request_error"
+    response_status, response = ask(server + EMBEDDINGS, body)
+    assert response_status == status and set(response) == {"error"}
+    assert len(response["error"]["message"]) <= 600 and response["error"]["message"].count("unknown key") <= 5
+    assert message in response["error"]["message"] and "\n" not in response["error"]["message"]
+    assert response["error"]["type"] == "invalid_request_error"
     assert ask(server + EMBEDDINGS, {"input": "bado"})[0] == 200
 
 
@@ -135,9 +135,9 @@ def test_the_token(models, monkeypatch):
             for authorization in right:
                 assert ask(address + path, body, {"Authorization": authorization})[0] == 200, authorization
             for headers in ({}, *({"Authorization": each} for each in wrong)):
-                status, answer = ask(address + path, body, headers)
-                assert status == 401 and "token" in json.dumps(answer), headers
-                assert TOKEN[:6] not in json.dumps(answer)
+                status, response = ask(address + path, body, headers)
+                assert status == 401 and "token" in json.dumps(response), headers
+                assert TOKEN[:6] not in json.dumps(response)
         assert ask(f"{address}/health")[0] == 200
         with pytest.raises(urllib.error.HTTPError) as refused:  # the page
             urllib.request.urlopen(address, timeout=60)

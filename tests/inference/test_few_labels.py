@@ -119,8 +119,8 @@ def test_a_classifier_is_fitted_again(fitted):
     """What `fit` returned has fewer layers than the weights in its folder."""
     folder, classifier = fitted
     again = classifier.fit(TEXTS, [int(label) if label == "3" else label for label in LABELS])
-    (answer,), (expected,) = again.classify(TEXTS[0]), ernie_m.load(folder).classify(TEXTS[0])
-    assert answer["probabilities"] == pytest.approx(expected["probabilities"], abs=3e-6)
+    (prediction,), (expected,) = again.classify(TEXTS[0]), ernie_m.load(folder).classify(TEXTS[0])
+    assert prediction["probabilities"] == pytest.approx(expected["probabilities"], abs=3e-6)
 
 
 def test_predict_and_exports_take_it(fitted, ask, tmp_path):
@@ -132,18 +132,20 @@ def test_predict_and_exports_take_it(fitted, ask, tmp_path):
     assert ernie_m.load(tmp_path / "exported").labels == classifier.labels
     assert max(settings["export"]["engines"].values()) < 1e-4
     for model, tolerance in ((folder, 2e-6), (tmp_path / "exported", 1e-5)):
-        answers = ask(requests, task="classification", model=model)
-        for answer, of_fit in zip(answers, expected, strict=True):
+        predictions = ask(requests, task="classification", model=model)
+        for prediction, of_fit in zip(predictions, expected, strict=True):
             named = {str(label): value for label, value in of_fit["probabilities"].items()}
-            assert answer["label"] == str(of_fit["label"])
-            assert answer["probabilities"] == pytest.approx(named, abs=tolerance)
+            assert prediction["label"] == str(of_fit["label"])
+            assert prediction["probabilities"] == pytest.approx(named, abs=tolerance)
 
 
 def test_conversions(fitted, refused, tmp_path):
     folder, classifier = fitted
     convert.main([str(folder), str(tmp_path / "ours"), "--to", "ernie-m"])
-    for answer, expected in zip(ernie_m.load(tmp_path / "ours").classify(TEXTS), classifier.classify(TEXTS)):
-        assert answer["probabilities"] == pytest.approx(expected["probabilities"], abs=2e-6)
+    for prediction, expected in zip(
+        ernie_m.load(tmp_path / "ours").classify(TEXTS), classifier.classify(TEXTS)
+    ):
+        assert prediction["probabilities"] == pytest.approx(expected["probabilities"], abs=2e-6)
     for target in ("xlm-roberta", "huggingface", "paddlenlp", "fluid"):
         flags = [str(folder), str(tmp_path / target), "--to", target]
         line = refused(lambda flags=flags: convert.main(flags))
@@ -160,8 +162,8 @@ def test_fine_tuning_goes_on_with_its_encoder_or_with_its_head_too(fitted, tmp_p
     rate = {"init_checkpoint": folder, "learning_rate": 1e-12, "checkpoints": tmp_path / "head"}
     call_main(run_classifier, as_flags(flags | rate))
     further = ernie_m.load(tmp_path / "head/step_3")
-    for answer, expected in zip(further.classify(TEXTS[:5]), classifier.classify(TEXTS[:5])):
-        assert [*answer["probabilities"].values()] == [*expected["probabilities"].values()]
+    for prediction, expected in zip(further.classify(TEXTS[:5]), classifier.classify(TEXTS[:5])):
+        assert [*prediction["probabilities"].values()] == [*expected["probabilities"].values()]
     labels = tmp_path / "labels.json"
     labels.write_text(json.dumps({label: number for number, label in enumerate(sorted(set(LABELS)))}))
     flags |= {"init_pretraining_params": folder, "label_map_config": labels, "num_labels": 3}
@@ -202,12 +204,12 @@ def test_labels_come_back_as_they_were_given(models, tmp_path, labels, given):
     run_export(changed_copy(tmp_path / "saved", tmp_path / "copy", columns=columns), tmp_path / "exported")
     assert ernie_m.load(tmp_path / "exported").loaded.columns == columns
     for made in (classifier, *map(ernie_m.load, (tmp_path / "saved", tmp_path / "exported"))):
-        (answer,) = made.classify(TEXTS[0])
-        assert answer["probabilities"] == pytest.approx(expected["probabilities"], abs=1e-5)
+        (prediction,) = made.classify(TEXTS[0])
+        assert prediction["probabilities"] == pytest.approx(expected["probabilities"], abs=1e-5)
         kinds = [(label, type(label)) for label in given]
         assert [(label, type(label)) for label in made.labels] == kinds
-        assert [(label, type(label)) for label in answer["probabilities"]] == kinds
-        assert {*answer.get("labels", [answer.get("label")])} <= {*given}
+        assert [(label, type(label)) for label in prediction["probabilities"]] == kinds
+        assert {*prediction.get("labels", [prediction.get("label")])} <= {*given}
     assert {*classifier.scores["by_label"]} == {*given}
 
 

@@ -220,8 +220,8 @@ def test_a_model_of_pairs_reads_two_columns(models, pair_table, tmp_path, capsys
     """As those do whose files do not say what they read."""
     model = reads(models, tmp_path / "model", pairs=pairs)
     rows = label(model, task="regression", **columns)
-    answers = ernie_m.load(model).classify([(row["Frage"], row["Absatz"]) for row in rows])
-    assert [float(row["predicted_score"]) for row in rows] == pytest.approx([a["score"] for a in answers])
+    predictions = ernie_m.load(model).classify([(row["Frage"], row["Absatz"]) for row in rows])
+    assert [float(row["predicted_score"]) for row in rows] == pytest.approx([a["score"] for a in predictions])
     assert ("'Wertung'" in capsys.readouterr().err) == ("label" in columns)
 
 
@@ -236,15 +236,15 @@ def test_a_model_of_pairs_refuses_a_single_text(models, pair_table, tmp_path, re
 def test_the_columns_of_a_question_and_its_text_are_named(models, pair_table):
     rows = label(models / "answer", columns="Frage,Absatz", task="question-answering")
     model = ernie_m.load(models / "answer")
-    answers = [model.answer(row["Frage"], row["Absatz"])["answer"] for row in rows]
-    assert [row["predicted_answer"] for row in rows] == answers
+    predictions = [model.answer(row["Frage"], row["Absatz"])["answer"] for row in rows]
+    assert [row["predicted_answer"] for row in rows] == predictions
 
 
 def test_a_model_of_single_texts_reads_one_column(models, pair_table, tmp_path, refused):
     model = reads(models, tmp_path / "model", pairs=False)
     rows = label(model, text="Absatz")
-    answers = ernie_m.load(model).classify([row["Absatz"] for row in rows])
-    assert [float(row["predicted_score"]) for row in rows] == pytest.approx([a["score"] for a in answers])
+    predictions = ernie_m.load(model).classify([row["Absatz"] for row in rows])
+    assert [float(row["predicted_score"]) for row in rows] == pytest.approx([a["score"] for a in predictions])
     (tmp_path / "out.csv").unlink()
     assert "'Frage' and 'Absatz'" in refused(lambda: label(model, **PAIR))
     with pytest.raises(UserError, match="text_b"):
@@ -259,13 +259,13 @@ def test_the_columns_that_a_model_learned_from_are_read_again(models, pair_table
     model = reads(models, tmp_path / "model", pairs=False, columns=columns)
     rows = label(model)
     texts = [f"{row['Frage']}\n{row['Absatz']}" for row in rows]
-    scores = [answer["score"] for answer in ernie_m.load(model).classify(texts)]
+    scores = [prediction["score"] for prediction in ernie_m.load(model).classify(texts)]
     assert [float(row["predicted_score"]) for row in rows] == pytest.approx(scores)
     assert "'Wertung'" in capsys.readouterr().err
     Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     call_main(predict, as_flags({"model": model, "input": "rows.jsonl", "output": "out.jsonl"}))
-    answers = [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()]
-    assert [answer["score"] for answer in answers] == pytest.approx(scores)
+    predictions = [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()]
+    assert [prediction["score"] for prediction in predictions] == pytest.approx(scores)
 
 
 def test_a_table_is_looked_at_before_the_model_is_loaded(models, pair_table, tmp_path, refused):

@@ -52,9 +52,9 @@ def post(address: str, texts) -> tuple[int, dict, str | None]:
     connection = http.client.HTTPConnection(address.removeprefix("http://"), timeout=60)
     connection.request("POST", EMBEDDINGS, json.dumps({"input": texts}), {"Content-Type": "application/json"})
     reply = connection.getresponse()
-    answer = json.loads(reply.read())
+    response = json.loads(reply.read())
     connection.close()
-    return reply.status, answer, reply.headers["Retry-After"]
+    return reply.status, response, reply.headers["Retry-After"]
 
 
 def connect(address: str) -> socket.socket:
@@ -111,8 +111,8 @@ def test_clients_that_leave(models, held):
 
 def test_an_answer_that_takes_too_long(models, held):
     with running([load(models / "encode")], timeout=0.3) as address:
-        status, answer, retry_after = post(address, "bado")
-        assert status == 503 and int(retry_after) and "--timeout" in answer["error"]["message"]
+        status, response, retry_after = post(address, "bado")
+        assert status == 503 and int(retry_after) and "--timeout" in response["error"]["message"]
         assert ask(f"{address}/health")[0] == 200
         held.going.set()
         wait(lambda: post(address, "bado")[0] == 200)
@@ -126,8 +126,8 @@ def test_two_ways_to_say_the_length(models):
     )
     with running([load(models / "encode")]) as address, connect(address) as connection:
         connection.sendall(head.encode())
-        answer = connection.makefile("rb").read()  # the connection is closed
-    assert answer.startswith(b"HTTP/1.1 400") and answer.count(b"HTTP/1.1") == 1
+        response = connection.makefile("rb").read()  # the connection is closed
+    assert response.startswith(b"HTTP/1.1 400") and response.count(b"HTTP/1.1") == 1
 
 
 def test_a_body_that_does_not_arrive(models, monkeypatch):

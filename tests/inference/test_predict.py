@@ -60,7 +60,7 @@ def test_classify(models, folder_of, ask, engine):
         {"text_a": "bado " * 90},  # too long, so it is cut
     ]
     folder = folder_of("classify", engine)
-    answers = ask(requests, task="classification", model=folder, engine=engine)
+    predictions = ask(requests, task="classification", model=folder, engine=engine)
     model = load(models / "classify", engine="paddle-eager")
     tokenizer = model.tokenizer
     rows = [
@@ -68,30 +68,30 @@ def test_classify(models, folder_of, ask, engine):
         tokenizer.build(TEXTS[2]),
         tokenizer.build("bado " * 90, None, toys.LONGEST),
     ]
-    for answer, row in zip(answers, rows, strict=True):
+    for prediction, row in zip(predictions, rows, strict=True):
         with paddle.no_grad():
             probabilities = F.softmax(model.model(padded_batch([row]))[0]).numpy()
-        assert answer["label"] == toys.LABELS[probabilities.argmax()]
-        assert list(answer["probabilities"]) == toys.LABELS
-        np.testing.assert_allclose(list(answer["probabilities"].values()), probabilities, atol=2e-5)
-    assert [answer.get("id") for answer in answers] == [7, None, None]
-    assert [answer.get("truncated") for answer in answers] == [None, None, True]
+        assert prediction["label"] == toys.LABELS[probabilities.argmax()]
+        assert list(prediction["probabilities"]) == toys.LABELS
+        np.testing.assert_allclose(list(prediction["probabilities"].values()), probabilities, atol=2e-5)
+    assert [prediction.get("id") for prediction in predictions] == [7, None, None]
+    assert [prediction.get("truncated") for prediction in predictions] == [None, None, True]
 
 
 def test_a_classifier_with_one_output(models, tmp_path, ask, caplog):
     """It predicts a number, also if nothing says so: models of other programs have no "reading"."""
     settings = {"task": "classification"}
     model = toys.make_model(tmp_path / "one", "score", models / "piece.model", settings)
-    (answer,) = ask([{"text": TEXTS[0]}], task="regression", model=tmp_path / "one")
+    (prediction,) = ask([{"text": TEXTS[0]}], task="regression", model=tmp_path / "one")
     assert "no label names" not in caplog.text
     tokenizer = load(models / "encode").tokenizer
     with paddle.no_grad():
         number = model(padded_batch([tokenizer.build(TEXTS[0])])).item()
-    assert answer == {"score": pytest.approx(number, abs=1e-5)}
+    assert prediction == {"score": pytest.approx(number, abs=1e-5)}
     settings["reading"] = stored(multi_label=True)
     toys.make_model(tmp_path / "several", "score", models / "piece.model", settings)
-    (answer,) = ask([{"text": TEXTS[0]}], task="multi-label", model=tmp_path / "several")
-    assert answer.keys() >= {"labels", "probabilities"}
+    (prediction,) = ask([{"text": TEXTS[0]}], task="multi-label", model=tmp_path / "several")
+    assert prediction.keys() >= {"labels", "probabilities"}
     line = error_of(ask, [], task="classification", model=tmp_path / "several")
     assert "several is multi-label" in line
 
@@ -132,8 +132,8 @@ def test_tags_as_in_training(models, tmp_path, preprocessing):
 
 def tags_of(task, word_lists):
     """The tags of sentences, each a list of words."""
-    answers = task.predict([task.parse({"words": words}) for words in word_lists])
-    return [answer["tags"] for answer in answers]
+    predictions = task.predict([task.parse({"words": words}) for words in word_lists])
+    return [prediction["tags"] for prediction in predictions]
 
 
 def tags_by_training(model, tokenizer, folder, word_lists, preprocessing):
@@ -190,8 +190,8 @@ def test_an_answer_says_that_a_text_was_cut(models, ask, tmp_path, task, request
     model = kinds.get(task, "encode")
     requests = [request_of("bado " * count) for count in (8, 90)]
     flags = {"corpus": tmp_path / "corpus"} if task == "search" else {}
-    answers = ask(requests, task=task, model=models / model, **flags)
-    assert [answer.get("truncated") for answer in answers] == [None, True]
+    predictions = ask(requests, task=task, model=models / model, **flags)
+    assert [prediction.get("truncated") for prediction in predictions] == [None, True]
 
 
 def test_a_context_of_nothing_and_unknown_words(models):
@@ -203,9 +203,9 @@ def test_a_context_of_nothing_and_unknown_words(models):
     requests = [("bado", "\u200b"), ("qqq bado", "kani"), ("bado", "kani qqq www"), ("bado", "kani")]
     no_answer = {"answer": "", "start": None, "probability": 0.0, "candidates": []}
     assert task.predict(requests[:1]) == [no_answer]
-    answers = task.predict(requests)
-    assert answers == [no_answer, *task.predict(requests[1:])]
-    assert [answer.get("unknown_words") for answer in answers] == [None, 1, 2, None]
+    predictions = task.predict(requests)
+    assert predictions == [no_answer, *task.predict(requests[1:])]
+    assert [prediction.get("unknown_words") for prediction in predictions] == [None, 1, 2, None]
 
 
 # A request, the ids of its labels, B-PER I-PER B-LOC I-LOC O, and the entities of the answer. The word "last"
@@ -243,10 +243,10 @@ def test_entities(models, request_, ids, entities):
     for labels, expected in ((model.labels, entities), ([*"01234"], [])):
         task = make_predictor("token-classification", replace(model, labels=labels))
         task.predictions = lambda features: [ids]
-        (answer,) = task.predict([task.parse(request_)])
+        (prediction,) = task.predict([task.parse(request_)])
         # An entity of words may say more than its place.
-        found = zip(answer["entities"], expected, strict=True)
-        assert [entity | wanted for entity, wanted in found] == answer["entities"]
+        found = zip(prediction["entities"], expected, strict=True)
+        assert [entity | wanted for entity, wanted in found] == prediction["entities"]
 
 
 def test_words_of_a_text_are_split_as_in_the_training_data(models, tmp_path):
@@ -265,14 +265,16 @@ def test_answer(models, folder_of, ask, engine):
     context = "  ".join(TEXTS)  # several windows
     requests = [{"question": TEXTS[3], "context": context}, {"question": TEXTS[4], "context": TEXTS[5]}]
     folder = folder_of("answer", engine)
-    answers = ask(requests, task="question-answering", model=folder, engine=engine, top_k=3)
-    for answer, request in zip(answers, requests, strict=True):
-        for candidate in answer["candidates"]:
+    predictions = ask(requests, task="question-answering", model=folder, engine=engine, top_k=3)
+    for prediction, request in zip(predictions, requests, strict=True):
+        for candidate in prediction["candidates"]:
             assert request["context"][candidate["start"] : candidate["end"]] == candidate["text"]
-        assert answer["answer"] == answer["candidates"][0]["text"] and len(answer["candidates"]) <= 3
-    assert answers[0]["start"] == start_by_training(models, requests[0])
+        assert (
+            prediction["answer"] == prediction["candidates"][0]["text"] and len(prediction["candidates"]) <= 3
+        )
+    assert predictions[0]["start"] == start_by_training(models, requests[0])
     best, _ = ask(requests, task="question-answering", model=folder, engine=engine, top_k=1)
-    assert best["candidates"] == answers[0]["candidates"][:1]
+    assert best["candidates"] == predictions[0]["candidates"][:1]
     assert best["probability"] < 1  # the softmax is over more candidates than are answered
     many, _ = ask(requests, task="question-answering", model=folder, engine=engine, top_k=25)
     assert len(many["candidates"]) == 25
@@ -299,12 +301,12 @@ def start_by_training(models, request):
 )
 def test_encode(models, ask, layer, pooling):
     requests = [{"text": text} for text in TEXTS]
-    answers = ask(requests, task="embedding", model=models / "classify", layer=layer, pooling=pooling)
+    predictions = ask(requests, task="embedding", model=models / "classify", layer=layer, pooling=pooling)
     model = load(models / "classify", engine="paddle-eager")
     inputs = [np.array(model.tokenizer.build(text)) for text in TEXTS]
     all_layers = PaddleEncoder(model.model.ernie_m, pooling).vectors(inputs)
     expected = all_layers[2 if layer == "last" else layer]
-    np.testing.assert_allclose([answer["embedding"] for answer in answers], expected, atol=1e-5)
+    np.testing.assert_allclose([prediction["embedding"] for prediction in predictions], expected, atol=1e-5)
 
 
 def test_vectors_of_a_classifier_are_of_longer_texts_than_it_was_trained_on(models, tmp_path):
@@ -321,8 +323,8 @@ def test_vectors_of_a_classifier_are_of_longer_texts_than_it_was_trained_on(mode
 def test_texts_whose_vectors_are_those_of_a_part(models, ask, caplog):
     """ernie-m predict marks them, and in Python warnings count them."""
     texts = [*TEXTS, "bado " * 90]
-    answers = ask([{"text": text} for text in texts], task="embedding", model=models / "encode")
-    assert [answer.get("truncated") for answer in answers] == [None] * len(TEXTS) + [True]
+    predictions = ask([{"text": text} for text in texts], task="embedding", model=models / "encode")
+    assert [prediction.get("truncated") for prediction in predictions] == [None] * len(TEXTS) + [True]
     index = ernie_m.load(models / "encode").index(texts)
     index.search([*TEXTS, *texts[-2:]])
     counts = ("the corpus: 1 of 10 sampled texts", "search: 1 of 11 texts")
@@ -376,12 +378,12 @@ def test_fill(models, ask, monkeypatch, language):
     request = {"text": f"{TEXTS[0]} [MASK] {TEXTS[1]}[MASK]"}
     if language:
         request["language"] = language
-    (answer,) = ask([request], task="fill-mask", model=models / "full", top_k=3)
+    (prediction,) = ask([request], task="fill-mask", model=models / "full", top_k=3)
     loaded = load(models / "full", engine="paddle-eager")
     tokenizer = loaded.tokenizer
     model = loaded.model
     from_python = ernie_m.load(models / "full")
-    assert from_python.fill(request["text"], language, 3) == answer["masks"]
+    assert from_python.fill(request["text"], language, 3) == prediction["masks"]
     (all_tokens,) = from_python.fill("[MASK] qqq", top_k=10_000)
     assert len(all_tokens) == tokenizer.vocab_size - len(tokenizer.special_ids)
     assert ask([{"text": "[MASK] qqq"}], task="fill-mask", model=models / "full")[0]["unknown_words"] == 1
@@ -395,7 +397,7 @@ def test_fill(models, ask, monkeypatch, language):
     with paddle.no_grad():
         inputs = packed_batch(ids, PackedLayout([len(ids)]))
         hidden = model.ernie_m.encode(inputs, input_bias=paddle.to_tensor(bias)).sequence
-        check_likeliest(loaded, hidden.numpy()[masks], answer["masks"], 3)
+        check_likeliest(loaded, hidden.numpy()[masks], prediction["masks"], 3)
 
 
 def check_likeliest(loaded, hidden, candidates, top_k):
@@ -443,9 +445,9 @@ def test_files_and_order(models, tmp_path, ask):
     target = tmp_path / "out.jsonl"
     source.write_text("\ufeff" + "\r\n".join(map(json.dumps, lines)) + "\r\n\r\n")
     assert ask([], task="classification", model=models / "classify", input=source, output=target) == []
-    answers = [json.loads(line) for line in target.read_text().splitlines()]
-    assert [answer["id"] for answer in answers] == list(range(300))
-    assert answers[7] == ask(lines[7:8], task="classification", model=models / "classify")[0]
+    predictions = [json.loads(line) for line in target.read_text().splitlines()]
+    assert [prediction["id"] for prediction in predictions] == list(range(300))
+    assert predictions[7] == ask(lines[7:8], task="classification", model=models / "classify")[0]
 
 
 @pytest.mark.parametrize("ending", ["tsv", "tsv.gz", "tsv.bz2", "tsv.xz"])
@@ -743,8 +745,8 @@ def test_bad_flags(models, ask, refused, flags, message):
 
 
 def test_a_model_is_asked_for_what_its_head_is_for(models, ask, refused):
-    answers = ask([{"text_a": TEXTS[0]}], model=models / "classify", task="classification")
-    assert ask([{"text_a": TEXTS[0]}], model=models / "classify") == answers
+    predictions = ask([{"text_a": TEXTS[0]}], model=models / "classify", task="classification")
+    assert ask([{"text_a": TEXTS[0]}], model=models / "classify") == predictions
     assert "encode has no head" in refused(lambda: ask([], model=models / "encode"))
 
 
@@ -756,8 +758,8 @@ def test_a_run_file_has_the_hits_of_each_query(models, ask, tmp_path, languages)
     flags = {"task": "search", "model": models / "encode", "corpus": corpus, "top_k": 3}
     requests = [{"text": TEXTS[0]}, {"text": TEXTS[1], "id": 0}]
     expected = []
-    for query, answer in zip(["1", "0"], ask(requests, **flags), strict=True):
-        for rank, hit in enumerate(answer["hits"], 1):
+    for query, prediction in zip(["1", "0"], ask(requests, **flags), strict=True):
+        for rank, hit in enumerate(prediction["hits"], 1):
             sentence = f"{hit['language']}:{hit['line']}" if languages else str(hit["line"])
             expected.append(f"{query} Q0 {sentence} {rank} {hit['score']} ernie-m")
     ask(requests, output=tmp_path / "run.trec", **flags)
@@ -830,10 +832,10 @@ def test_a_long_text_is_run_in_parts(models, monkeypatch):
 
     task.engine = measured
     requests = [task.parse({"text": text}) for text in (" ".join(TEXTS * 9), TEXTS[0])]
-    answers = task.predict(requests)
+    predictions = task.predict(requests)
     sizes.clear()
     monkeypatch.setattr(finetuned, "BATCH_TOKENS", 150)
-    assert task.predict(requests) == answers
+    assert task.predict(requests) == predictions
     assert len(sizes) > 5 and max(sizes) <= 150
 
 

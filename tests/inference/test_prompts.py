@@ -146,9 +146,9 @@ def test_a_classifier_reads_texts_as_fit_did(models, tmp_path, seen, ask):
     call_main(fit, [str(tmp_path / "table.csv"), *as_flags(flags)])
     assert seen() == with_prompt("bin: ")
     for name in ("python", "several", "command"):
-        answers = ernie_m.load(tmp_path / name).classify(TEXTS)
+        predictions = ernie_m.load(tmp_path / name).classify(TEXTS)
         assert seen() == with_prompt("bin: ")
-        assert ask([{"text": TEXTS[0]}], model=tmp_path / name) == answers[:1]
+        assert ask([{"text": TEXTS[0]}], model=tmp_path / name) == predictions[:1]
         assert seen() == with_prompt("bin: ", TEXTS[:1])
 
 

@@ -110,8 +110,8 @@ def test_the_command_lines_of_the_pages(places, ask):
         names = [word.removeprefix("--") for word in words[::2]]
         values = words[1::2]
         printed = shlex.split(text)[0]  # what `echo` prints: the text without its quotes
-        (answer,) = ask(printed.encode(), **dict(zip(names, values, strict=True)))
-        assert answer
+        (prediction,) = ask(printed.encode(), **dict(zip(names, values, strict=True)))
+        assert prediction
 
 
 @pytest.mark.parametrize(
@@ -248,7 +248,7 @@ def test_models_are_copied(models, tmp_path, monkeypatch, again):
     model = ernie_m.load(folder)
     vectors = model.encode(texts)
     fitted = model.fit(texts, [2, 10] * 6, layer=1)
-    answers = fitted.classify(texts)
+    predictions = fitted.classify(texts)
     assert np.array_equal(again(model).encode(texts), vectors)
     saved = model.fit(texts, ["a", "b"] * 6, tmp_path / "saved")
     assert again(saved).scores == saved.scores is not None
@@ -258,7 +258,7 @@ def test_models_are_copied(models, tmp_path, monkeypatch, again):
     shutil.rmtree(folder)
     assert error_of(again, model).startswith(f"{folder}: ")
     copied = again(fitted)
-    assert (copied.classify(texts), copied.labels, copied.scores) == (answers, [10, 2], fitted.scores)
+    assert (copied.classify(texts), copied.labels, copied.scores) == (predictions, [10, 2], fitted.scores)
 
 
 def rewritten(path):
@@ -326,10 +326,10 @@ def test_forms_of_texts(models, monkeypatch):
     model = ernie_m.load(models / "classify")
     texts = ["bado kani", "lera mo", "tan ga lo"]
     vectors = model.encode(texts)
-    answers = [model.classify(text)[0] for text in texts]
+    predictions = [model.classify(text)[0] for text in texts]
     assert model.classify(("bado kani", "lera")) == model.classify([("bado kani", "lera")])
     monkeypatch.setattr(arguments, "_AT_ONCE", 2)
-    assert model.classify(iter(texts)) == answers
+    assert model.classify(iter(texts)) == predictions
     np.testing.assert_allclose(model.encode(iter(texts)), vectors, atol=1e-6)
     np.testing.assert_allclose(model.encode(texts[1]), vectors[1:2], atol=1e-6)
     assert model.search(texts[1], iter(texts), top_k=1)[0]["text"] == texts[1]

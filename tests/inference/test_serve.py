@@ -73,9 +73,9 @@ def test_answers_are_those_of_the_model(server, models):
 def test_a_line_finds_itself(server):
     # Texts 0 to 9 are lines 1 to 10 of "de", and text 10 is line 1 of "fr".
     for number, line, language in ((4, 5, "de"), (12, 3, "fr")):
-        status, answer = ask(f"{server}/api/search", {"text": TEXTS[number]})
-        assert status == 200 and len(answer["hits"]) == 5
-        nearest = answer["hits"][0]
+        status, response = ask(f"{server}/api/search", {"text": TEXTS[number]})
+        assert status == 200 and len(response["hits"]) == 5
+        nearest = response["hits"][0]
         assert (nearest["text"], nearest["line"], nearest["language"]) == (TEXTS[number], line, language)
 
 
@@ -102,10 +102,10 @@ def test_a_line_finds_itself(server):
 )
 def test_requests_that_are_refused(server, models, name, request_, message):
     """The answer does not say where the models are on this machine."""
-    status, answer = ask(f"{server}/api/{name}", request_)
-    assert status == 400 and message in answer["error"]["message"]
-    assert answer["error"]["param"] in {**request_, "text_b": 0, "text_a": 0, "labels": 0, None: 0}
-    assert str(models) not in json.dumps(answer)
+    status, response = ask(f"{server}/api/{name}", request_)
+    assert status == 400 and message in response["error"]["message"]
+    assert response["error"]["param"] in {**request_, "text_b": 0, "text_a": 0, "labels": 0, None: 0}
+    assert str(models) not in json.dumps(response)
 
 
 def test_an_error_does_not_say_where_the_model_is(models):
@@ -120,9 +120,9 @@ def test_an_error_does_not_say_where_the_model_is(models):
     with TestClient(app, raise_server_exceptions=False) as client:
         message = client.get("/broken").json()["error"]["message"]
         assert message.startswith(f"{model.name}: task token-classification")
-        answer = client.get("/bug")
-        assert answer.status_code == 500 and answer.json()["error"]["type"] == "server_error"
-        assert str(models) not in answer.text and "Traceback" not in answer.text
+        response = client.get("/bug")
+        assert response.status_code == 500 and response.json()["error"]["type"] == "server_error"
+        assert str(models) not in response.text and "Traceback" not in response.text
 
 
 @pytest.fixture(scope="module")
@@ -136,8 +136,8 @@ def server_with_options(models):
 def test_words_and_the_options_of_the_command_line(models, server_with_options):
     """They count as on the command line: `words` to tag; --labels and --multi_label if a request has none."""
     words = TEXTS[0].split()
-    status, answer = ask(f"{server_with_options}/api/token-classification", {"words": words})
-    assert (status, answer["words"]) == (200, words)
+    status, response = ask(f"{server_with_options}/api/token-classification", {"words": words})
+    assert (status, response["words"]) == (200, words)
     assert ask(f"{server_with_options}/api/token-classification", {})[0] == 400
     for request in ({}, {"multi_label": False}, {"labels": ["kani"]}):
         options = PredictionOptions(labels="bado,lera", multi_label=True)
@@ -156,8 +156,8 @@ def test_words_and_the_options_of_the_command_line(models, server_with_options):
 )
 def test_half_a_character(server_with_options, path, body):
     """An answer could not have it."""
-    status, answer = ask(server_with_options + path, body)
-    assert status == 400 and answer["error"]["type"] == "invalid_request_error"
+    status, response = ask(server_with_options + path, body)
+    assert status == 400 and response["error"]["type"] == "invalid_request_error"
 
 
 @pytest.mark.parametrize(("length", "status"), [(100, 200), (LONGEST_BODY + 1, 413)])
@@ -168,8 +168,8 @@ def test_a_body_in_chunks(server, length, status):
     connection = http.client.HTTPConnection("127.0.0.1", port_of(server))
     headers = {"Content-Type": "application/json"}
     connection.request("POST", "/api/classification", iter(parts), headers, encode_chunked=True)
-    answer = connection.getresponse()
-    assert answer.status == status and (b"maximum: " in answer.read()) == (status == 413)
+    response = connection.getresponse()
+    assert response.status == status and (b"maximum: " in response.read()) == (status == 413)
     connection.close()
 
 
@@ -243,8 +243,8 @@ def test_nothing_is_loaded_from_elsewhere(server_with_options):
         page = reply.read().decode()
     assert "default-src 'self'" in policy and "frame-ancestors 'none'" in policy
     for name in ("docs", "redoc"):
-        status, answer = ask(f"{server_with_options}/{name}")
-        assert status == 404 and "/api/classification" in answer["error"]["message"]
+        status, response = ask(f"{server_with_options}/{name}")
+        assert status == 404 and "/api/classification" in response["error"]["message"]
     assert not re.search(r"(src|href)=.(https?:)?//|url\(|@import", page)
 
 

@@ -31,24 +31,26 @@ def exponentials(models, text, label):
 
 def test_one_label_is_true(models):
     """The probabilities are a softmax of the labels' logits of entailment."""
-    answers = ernie_m.load(models / "classify").zero_shot(TEXTS, tuple(LABELS), TEMPLATE)
-    for text, answer in zip(TEXTS, answers, strict=True):
+    predictions = ernie_m.load(models / "classify").zero_shot(TEXTS, tuple(LABELS), TEMPLATE)
+    for text, prediction in zip(TEXTS, predictions, strict=True):
         entailed = np.array([exponentials(models, text, label)[ENTAILMENT] for label in LABELS])
         expected = dict(zip(LABELS, entailed / entailed.sum()))
-        assert answer["probabilities"] == pytest.approx(expected, abs=1e-5)
+        assert prediction["probabilities"] == pytest.approx(expected, abs=1e-5)
         in_order = sorted(LABELS, key=expected.get, reverse=True)
-        assert list(answer["probabilities"]) == in_order and answer["label"] == in_order[0]
+        assert list(prediction["probabilities"]) == in_order and prediction["label"] == in_order[0]
 
 
 @pytest.mark.parametrize(("labels", "multi_label"), [(LABELS, True), (LABELS[:1], False)])
 def test_each_label_for_itself(models, labels, multi_label):
     """With `multi_label`, or one label, a probability is a softmax of entailment and contradiction."""
-    answers = ernie_m.load(models / "classify").zero_shot(TEXTS, labels, TEMPLATE, multi_label=multi_label)
-    for text, answer in zip(TEXTS, answers, strict=True):
+    predictions = ernie_m.load(models / "classify").zero_shot(
+        TEXTS, labels, TEMPLATE, multi_label=multi_label
+    )
+    for text, prediction in zip(TEXTS, predictions, strict=True):
         for label in labels:
             by_class = exponentials(models, text, label)
             expected = by_class[ENTAILMENT] / (by_class[ENTAILMENT] + by_class[CONTRADICTION])
-            assert answer["probabilities"][label] == pytest.approx(expected, abs=1e-5)
+            assert prediction["probabilities"][label] == pytest.approx(expected, abs=1e-5)
 
 
 def test_on_the_command_line(models, exported, ask):
@@ -60,21 +62,21 @@ def test_on_the_command_line(models, exported, ask):
         {"text": TEXTS[0], "labels": None},  # as if it named none
     ]
     flags = {"task": "zero-shot", "labels": "bado, lera mo,kani", "hypothesis_template": TEMPLATE}
-    answers = ask(requests, model=models / "classify", **flags)
+    predictions = ask(requests, model=models / "classify", **flags)
     model = ernie_m.load(models / "classify")
     (expected,) = model.zero_shot(TEXTS[0], LABELS, TEMPLATE)
-    assert answers[0]["id"] == 3
-    assert answers[0]["probabilities"] == pytest.approx(expected["probabilities"], abs=2e-6)
-    assert set(answers[1]["probabilities"]) == {"tan", "qqq"} and answers[1]["unknown_words"] == 1
+    assert predictions[0]["id"] == 3
+    assert predictions[0]["probabilities"] == pytest.approx(expected["probabilities"], abs=2e-6)
+    assert set(predictions[1]["probabilities"]) == {"tan", "qqq"} and predictions[1]["unknown_words"] == 1
     # With "multi_label", each label has a probability of its own.
-    assert sum(answers[2]["probabilities"].values()) != pytest.approx(1, abs=1e-3)
-    assert [answer.get("truncated") for answer in answers] == [None, None, None, True, None]
-    assert answers[4]["probabilities"] == pytest.approx(answers[0]["probabilities"], abs=2e-6)
-    answers_of_export = ask(requests, model=exported / "classify", **flags)
-    for answer, answer_of_export in zip(answers, answers_of_export, strict=True):
-        assert answer["probabilities"] == pytest.approx(answer_of_export["probabilities"], abs=1e-4)
-    (answer_to_flag,) = ask(requests[:1], model=models / "classify", multi_label="true", **flags)
-    assert answer_to_flag["probabilities"] == pytest.approx(answers[2]["probabilities"], abs=2e-6)
+    assert sum(predictions[2]["probabilities"].values()) != pytest.approx(1, abs=1e-3)
+    assert [prediction.get("truncated") for prediction in predictions] == [None, None, None, True, None]
+    assert predictions[4]["probabilities"] == pytest.approx(predictions[0]["probabilities"], abs=2e-6)
+    predictions_of_export = ask(requests, model=exported / "classify", **flags)
+    for prediction, prediction_of_export in zip(predictions, predictions_of_export, strict=True):
+        assert prediction["probabilities"] == pytest.approx(prediction_of_export["probabilities"], abs=1e-4)
+    (prediction_of_flag,) = ask(requests[:1], model=models / "classify", multi_label="true", **flags)
+    assert prediction_of_flag["probabilities"] == pytest.approx(predictions[2]["probabilities"], abs=2e-6)
 
 
 @pytest.mark.parametrize(
