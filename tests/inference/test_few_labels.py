@@ -11,7 +11,7 @@ import ernie_m
 from ernie_m.commands import convert, run_classifier
 from ernie_m.fit.fit_model import _head
 from ernie_m.fit.labeled_rows import build_dataset
-from ernie_m.model.tasks import CLASSIFICATION, MULTI_LABEL
+from ernie_m.model.tasks import CLASSIFICATION, MULTI_LABEL, REGRESSION
 from tests.helpers.checkpoints import changed_copy, stored
 from tests.inference.conftest import run_export
 from tests.launching import as_flags, call_main, error_of
@@ -59,6 +59,21 @@ def test_labels_that_all_rows_have_or_none():
     for label, sign in (("x", 1), ("y", -1)):
         weight, bias = head(vectors, [label] * 12, like=learned)
         assert (sign * (vectors @ weight + bias) @ [1, -1] > 10).all()
+
+
+@pytest.mark.parametrize(
+    ("kind", "labels"),
+    [(CLASSIFICATION, [*"ab"]), (MULTI_LABEL, [["a"], ["b"]]), (REGRESSION, [0.5, 1.5])],
+)
+def test_some_rows_of_a_dataset(models, kind, labels):
+    """Rows keep what is theirs, and a model that is trained on pairs takes pairs."""
+    texts = [[f"text {number}", "b"] for number in range(4)]
+    languages = ["en", "de", "fr", "en"]
+    dataset = build_dataset(kind, texts, labels * 2, [*"wxyz"], languages, [""] * 4)
+    part = dataset.some([3, 1])
+    for name in ("examples", "languages", "groups", "locations"):
+        assert [*getattr(part, name)] == [getattr(dataset, name)[number] for number in (3, 1)]
+    assert part.task(ernie_m.load(models / "encode").tokenizer, 32).pairs
 
 
 def test_without_scikit_learn(models, monkeypatch):
@@ -181,6 +196,7 @@ def test_labels_in_their_normal_form(models):
         "fro\u0308h ": 3,
     }
     assert model.fit(TEXTS[:4], [0.5, 1.5] * 2, task="classification").labels == [0.5, 1.5]
+    assert model.fit(TEXTS[:20], [*range(10)] * 2).labels == [*range(10)]
     truths = [True, np.bool_(True), "False", np.array([False])[0]]
     assert model.fit(TEXTS[:4], truths).labels == ["False", True]
 
