@@ -102,7 +102,7 @@ def score_topics(
 
 
 def score_translations(vectors: dict[str, np.ndarray]) -> dict[str, float]:
-    """Compute the retrieval accuracy@1 of English translations, in percent: language -> accuracy.
+    """Compute the accuracy@1 in percent of retrieving the English translation: language -> accuracy.
 
     Args:
         vectors: language -> embeddings [N, H] of the same N sentences.

@@ -114,7 +114,7 @@ def all_sum(values: Sequence[float]) -> list[float]:
 
 @translate_connection_errors()
 def gather(item: Any) -> list[Any]:
-    """Gather an item, which must be picklable, of each process on every process (all-gather), by rank."""
+    """Gather a picklable item of each process on every process (all-gather), in order of rank."""
     if world_size() == 1:
         return [item]
     items: list[Any] = []
@@ -123,7 +123,7 @@ def gather(item: Any) -> list[Any]:
 
 
 def gather_items(items: Iterable[T]) -> list[T]:
-    """Gather the items of all processes, which must be picklable, on every process, in order of rank."""
+    """Gather the picklable items of all processes on every process, in order of rank."""
     return list(itertools.chain.from_iterable(gather(list(items))))
 
 

@@ -216,7 +216,7 @@ def differences(
 
 
 def note(format: Format, preprocessing: PreprocessingConfig) -> str | None:
-    """Return a note about a difference of the library's tokenizer that is accepted, or None."""
+    """Return a note if the library's tokenizer does not fully implement ERNIE-M's text rules, or None."""
     if format.text_rules not in (None, ERNIE_M_RULES) and preprocessing.text_rules == ERNIE_M_RULES:
         return "the ErnieMTokenizer of these libraries produces other ids for many texts"
     return None

@@ -101,7 +101,7 @@ def _error(kind: _Kind) -> float:
 
 @paddle.enable_grad()
 def _value_and_gradients(compute: Callable[..., Tensor], arrays: list[np.ndarray]) -> list[np.ndarray]:
-    """Return the output of `compute`, and the gradient of the sum of its squares for each input."""
+    """Return an operation's output, and the gradients of the output's sum of squares for each input."""
     inputs = [paddle.to_tensor(array, stop_gradient=False) for array in arrays]
     result = compute(*inputs)
     result.square().sum().backward()
