@@ -130,7 +130,7 @@ def convert_vocabulary(flags: ConvertFlags) -> None:
     format = TARGETS[flags.to]
     tokenizer = Tokenizer(flags.vocab_path, flags.source)
     with atomic_dir(flags.target) as folder:
-        files = WRITERS[format.tokenizer_form](folder, tokenizer, LONGEST_INPUT, 2)
+        files = WRITERS[format.tokenizer_format](folder, tokenizer, LONGEST_INPUT, 2)
     say_tokenizer(files, write_foreign.note(format, PreprocessingConfig()), flags)
 
 
@@ -183,7 +183,7 @@ def write(
     separators = preprocessing.separators if task == QUESTION_ANSWERING else 2
     with atomic_dir(flags.target) as folder:
         written, pooling_files = write_foreign.write(format, folder, checkpoint, task, metadata, facts)
-        files = WRITERS[format.tokenizer_form](folder, tokenizer, longest, separators)
+        files = WRITERS[format.tokenizer_format](folder, tokenizer, longest, separators)
         if format.name == NativeFormat.name:
             write_manifest(folder / MANIFEST)
     say(*report_lines(written, checkpoint, flags))

@@ -38,7 +38,7 @@ from ernie_m.reader.files.find_files import (
     split_label,
 )
 from ernie_m.reader.files.pairs import PairRows, make_header
-from ernie_m.reader.files.plain_text import LINES, named_form, split_name
+from ernie_m.reader.files.plain_text import LINES, format_from_name, split_name
 from ernie_m.reader.files.table_options import TableOptions
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.reader.vocabulary import UNK
@@ -143,9 +143,9 @@ def find(sources: Iterable[str], output: Path) -> FoundFiles:
             ending, stem = split_name(path)[0], get_stem(path)
             last_word = stem.rpartition(".")[2]
             side = ending.removeprefix(".")  # "de" of news.de-en.de, one of two aligned files
-            if named_form(path) in WITH_BOTH_SIDES:
+            if format_from_name(path) in WITH_BOTH_SIDES:
                 pairs.append(PairFile.of(str(path), languages_in_name(path), stem, folder))
-            elif named_form(path) == LINES and common_language(last_word):
+            elif format_from_name(path) == LINES and common_language(last_word):
                 text.setdefault(last_word, []).append(str(path))
             elif (side != "bak" and common_language(side)) or side in last_word.split("-"):  # not a backup
                 aligned.setdefault((path.with_name(stem), folder), {})[side] = path

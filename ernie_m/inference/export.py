@@ -61,7 +61,7 @@ def random_rows(longest: int, ordinary_ids: np.ndarray, cls_id: int, sep_id: int
     return [[cls_id, *random.choice(ordinary_ids, length).tolist(), sep_id] for length in lengths]
 
 
-def export(loaded: LoadedModel, output: Path, task: str, layer: int, form: str) -> None:
+def export(loaded: LoadedModel, output: Path, task: str, layer: int, graph_format: str) -> None:
     """Export a checkpoint, and verify that the graph's outputs match the checkpoint's within `TOLERANCE`.
 
     Args:
@@ -69,7 +69,7 @@ def export(loaded: LoadedModel, output: Path, task: str, layer: int, form: str) 
         output: a new directory, or an export to replace.
         task: `EMBEDDING`, or the task of the model's head.
         layer: the layer at which an encoder ends; for other tasks the last layer.
-        form: the format, a key of `FILES`.
+        graph_format: the format, a key of `FILES`.
 
     Raises:
         UserError: the graph does not match, the disk is full, or the onnx library is not installed.
@@ -82,19 +82,19 @@ def export(loaded: LoadedModel, output: Path, task: str, layer: int, form: str) 
     expected = run_all(task, engine, rows, pad_id)
     graph = ExportedGraph(loaded.part(task), task, layer, loaded.has_pooler)
     with atomic_dir(output) as folder:
-        if form == "paddle-inference":
-            _save_paddle(graph, folder / FILES[form])
+        if graph_format == "paddle-inference":
+            _save_paddle(graph, folder / FILES[graph_format])
             exported: GraphRunner = PaddleEngine(folder, graph.outputs)
         else:
-            _save_onnx(graph, folder / FILES[form], loaded)
+            _save_onnx(graph, folder / FILES[graph_format], loaded)
             has_pooled = "pooled" in graph.outputs
-            exported = run_onnx(folder / FILES[form], loaded.config, task, has_pooled)
+            exported = run_onnx(folder / FILES[graph_format], loaded.config, task, has_pooled)
         difference = largest_difference(expected, run_all(task, exported, rows, pad_id))
         message = "%s: maximum difference to the checkpoint: %.1e (%s)"
-        logger.info(message, form, difference, CHECKED_ON)
+        logger.info(message, graph_format, difference, CHECKED_ON)
         if difference > TOLERANCE or math.isnan(difference):
             raise UserError(
-                f"{form}: the exported model differs from the checkpoint by {difference:.1e} (maximum: "
+                f"{graph_format}: the export differs from the checkpoint by {difference:.1e} (maximum: "
                 f"{TOLERANCE:.0e}). Nothing was written"
             )
         report = {
@@ -103,7 +103,7 @@ def export(loaded: LoadedModel, output: Path, task: str, layer: int, form: str) 
             "outputs": graph.outputs,
             "has_pooler": loaded.has_pooler,
             "checked_on": CHECKED_ON,
-            "engines": {form: difference},  # maximum difference to the checkpoint
+            "engines": {graph_format: difference},  # maximum difference to the checkpoint
         }
         _write_rest(folder, loaded, report)
 

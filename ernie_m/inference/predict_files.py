@@ -17,7 +17,15 @@ from ernie_m.finetune.metrics import pearson, spearman
 from ernie_m.inference.tasks import InputFile, Predictor, Request
 from ernie_m.reader.files.labeled_tables import UnlabeledTable
 from ernie_m.reader.files.official_tsv import in_one_line
-from ernie_m.reader.files.plain_text import CELLS, LINES, OBJECTS, PACKINGS, TextFile, named_form, split_name
+from ernie_m.reader.files.plain_text import (
+    CELLS,
+    LINES,
+    OBJECTS,
+    PACKINGS,
+    TextFile,
+    format_from_name,
+    split_name,
+)
 from ernie_m.reader.files.row_errors import RowErrors
 from ernie_m.reader.files.tables import Dialect
 from ernie_m.reader.labels import is_missing_label, normal_label, parse_boolean, parse_number, split_labels
@@ -54,13 +62,15 @@ class LabeledRows(InputFile):
         output: the name of the output file, which determines its format.
     """
 
-    forms = (CELLS, OBJECTS)
+    formats = (CELLS, OBJECTS)
 
     def __init__(self, table: UnlabeledTable, sorts: bool, output: str = "-") -> None:
         self._table = table
         self._sorts = sorts
-        form = table.table.form.in_file(output)
-        self._write = write_objects if named_form(output) == OBJECTS else partial(write_table, form=form)
+        dialect = table.table.dialect.in_file(output)
+        self._write = (
+            write_objects if format_from_name(output) == OBJECTS else partial(write_table, dialect=dialect)
+        )
         self._count = 0
         self._known: set[str] = set()  # the labels of the model, normalized
         self._has_several = False  # whether the model is multi-label
@@ -145,7 +155,7 @@ def confidence(answer: Mapping[str, Any]) -> float:
 
 def write_table(
     file: IO[str],
-    form: Dialect,
+    dialect: Dialect,
     names: Sequence[str],
     rows: Iterable[tuple[Sequence[Any], Mapping[str, Any]]],
 ) -> None:
@@ -154,11 +164,11 @@ def write_table(
     Columns of earlier predictions in the table are replaced. Without any prediction, nothing is written.
 
     Args:
-        form: the dialect of the output.
+        dialect: the dialect of the output.
         names: the column names of the table.
         rows: the cells and the prediction of each row, {} without a prediction.
     """
-    file.write(form.begin)
+    file.write(dialect.begin)
     rows = iter(rows)
     begin = []  # the rows up to the first prediction
     columns: list[str] = []
@@ -170,7 +180,7 @@ def write_table(
     if replaced := [name for name in names if name in columns]:
         logger.warning("replaced columns of earlier predictions: %s", ", ".join(replaced))
     kept = [index for index, name in enumerate(names) if name not in columns]
-    quoted = csv.writer(file, delimiter=form.mark, lineterminator="\n")
+    quoted = csv.writer(file, delimiter=dialect.mark, lineterminator="\n")
     table = (
         (cells, _prediction_cells(prediction) if prediction else {})
         for cells, prediction in chain(begin, rows)
@@ -178,12 +188,12 @@ def write_table(
     changed = 0  # cells that this format cannot represent exactly
     for cells, added in chain([(names, dict(zip(columns, columns)))], table):
         line = [*(cells[index] for index in kept), *(added.get(column, "") for column in columns)]
-        if form.quoted:
+        if dialect.quoted:
             quoted.writerow(line)
         else:
-            written = [in_one_line(cell).replace(form.mark, " ") for cell in line]
+            written = [in_one_line(cell).replace(dialect.mark, " ") for cell in line]
             changed += sum(cell != was for cell, was in zip(written, line))
-            file.write(form.mark.join(written) + "\n")
+            file.write(dialect.mark.join(written) + "\n")
     if changed:
         logger.warning("%s cells have tabs or line ends, written as spaces; .csv keeps them", f"{changed:,}")
 
@@ -233,9 +243,9 @@ def unfinished(output: Path) -> Path:
 
 def has_objects(path: str) -> bool:
     """Return whether a file contains JSON objects, by its extension or first byte; true for "-"."""
-    if path == "-" or named_form(path) not in ("", LINES):
-        return path == "-" or named_form(path) == OBJECTS
-    with closing(TextFile(path, any_form=True)) as file:
+    if path == "-" or format_from_name(path) not in ("", LINES):
+        return path == "-" or format_from_name(path) == OBJECTS
+    with closing(TextFile(path, allow_json=True)) as file:
         return file.buffer.lstrip()[:1] == b"{"
 
 
@@ -271,10 +281,10 @@ def write_answers(predictor: Predictor, requests: list[Request], file: InputFile
             standard output is full.
     """
     ending, packing = split_name(output)
-    if named_form(output) not in ("", LINES, *file.forms) or ending == ".json":
-        forms = listed([*dict.fromkeys((*file.forms, LINES))])
+    if format_from_name(output) not in ("", LINES, *file.formats) or ending == ".json":
+        formats = listed([*dict.fromkeys((*file.formats, LINES))])
         raise UserError(
-            f"--output {output}: unsupported format {ending} for these predictions (choose from {forms})"
+            f"--output {output}: unsupported format {ending} for these predictions (choose from {formats})"
         )
     write = _write_run if ending == ".trec" else file.write
     parts = [requests[first : first + AT_ONCE] for first in range(0, len(requests), AT_ONCE)]

@@ -108,18 +108,18 @@ def expand(patterns: str, languages: Sequence[str] | None, flag: str) -> dict[st
     return files
 
 
-def _read_json_object(path: str | os.PathLike, form: str) -> dict:
+def _read_json_object(path: str | os.PathLike, expected: str) -> dict:
     """Read a non-empty JSON object.
 
     Args:
-        form: an example of the object, for the error.
+        expected: an example of the object, for the error.
 
     Raises:
         UserError: the file cannot be read, or is not a non-empty JSON object.
     """
-    value = read_object(path, f"expected {form}")
+    value = read_object(path, f"expected {expected}")
     if not value:
-        raise UserError(f"{path}: invalid contents (expected {form})")
+        raise UserError(f"{path}: invalid contents (expected {expected})")
     return value
 
 

@@ -204,17 +204,17 @@ def _list_scores(vocab: Mapping[str, int], model: ModelProto) -> list[list[Any]]
     return scored_tokens
 
 
-def _template(form: str) -> list[dict[str, Any]]:
+def _template(layout: str) -> list[dict[str, Any]]:
     """Build a post-processor template of tokenizer.json.
 
     Args:
-        form: the model input, such as "[CLS] A [SEP]": special tokens, and A and B for the texts.
+        layout: the model input, such as "[CLS] A [SEP]": special tokens, and A and B for the texts.
     """
     return [
         {"SpecialToken": {"id": XLM_R_NAMES[name], "type_id": 0}}
         if name in XLM_R_NAMES
         else {"Sequence": {"id": name, "type_id": 0}}  # A or B, the first or the second text
-        for name in form.split()
+        for name in layout.split()
     ]
 
 

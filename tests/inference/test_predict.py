@@ -574,7 +574,7 @@ class Echo:
         return [{"text": content} for content in contents]
 
 
-LINES = SimpleNamespace(write=partial(JsonLines.write, None), forms=())
+LINES = SimpleNamespace(write=partial(JsonLines.write, None), formats=())
 
 
 def test_answers_are_in_the_file_when_their_part_is_done(tmp_path, monkeypatch):

@@ -53,10 +53,10 @@ class InputFile(ABC):
     """An input file of `ernie-m predict`, which is written to the output with predictions added.
 
     Attributes:
-        forms: the supported output formats; see `named_form`.
+        formats: the supported output formats; see `format_from_name`.
     """
 
-    forms: tuple[str, ...] = (OBJECTS,)
+    formats: tuple[str, ...] = (OBJECTS,)
 
     @abstractmethod
     def requests(self, errors: RowErrors) -> Iterator[tuple[int, Any, dict]]:

@@ -16,7 +16,7 @@ from ernie_m.inference.tasks import InputFile, Predictor
 from ernie_m.inference.tasks.finetuned import TagWords
 from ernie_m.reader.files.conll import read_lines, read_words
 from ernie_m.reader.files.labeled_tables import holds_questions, holds_tags
-from ernie_m.reader.files.plain_text import LINES, OBJECTS, TAGS, named_form
+from ernie_m.reader.files.plain_text import LINES, OBJECTS, TAGS, format_from_name
 from ernie_m.reader.files.row_errors import RowErrors
 from ernie_m.reader.files.squad import read_squad
 from ernie_m.reader.files.table_options import TableOptions
@@ -52,7 +52,9 @@ class TaggedFile(InputFile):
             )
         self._iobes = iobes
         self._labels = labels
-        self.forms = (OBJECTS,) if named_form(path) == OBJECTS else (TAGS, named_form(path) or LINES)
+        self.formats = (
+            (OBJECTS,) if format_from_name(path) == OBJECTS else (TAGS, format_from_name(path) or LINES)
+        )
         self._written: dict[str, str] = {}  # tag in the IOBES scheme -> tag in the scheme of the file
         for sentence in self._sentences:
             self._written |= zip(sentence.tags, sentence.written)

@@ -166,7 +166,7 @@ class Format(Names):
         ignored: config key that the format's library ignores.
         has_own_vocab: whether vocab.txt determines token ids; otherwise the SentencePiece model does.
         library: library name in the model card; "": the format is read-only.
-        tokenizer_form: format of the tokenizer files, a key of `WRITERS` in
+        tokenizer_format: format of the tokenizer files, a key of `WRITERS` in
             `ernie_m.model.checkpoint.write_foreign`.
         text_rules: text rules of the library's tokenizer; None: stored in the tokenizer files.
         keeps_added_tokens: whether the tokenizer files support added tokens.
@@ -180,7 +180,7 @@ class Format(Names):
     ignored = ""
     has_own_vocab = True
     library = ""
-    tokenizer_form = "ernie-m"
+    tokenizer_format = "ernie-m"
     text_rules: TextRules | None = None
     keeps_added_tokens = False
     separators: int | None = 2

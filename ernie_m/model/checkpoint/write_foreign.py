@@ -48,7 +48,7 @@ ENCODER_TARGETS = {
     "xlm-roberta": XlmR(),
 }
 TARGETS = {**ENCODER_TARGETS, "sentence-transformers": Static()}
-# `Format.tokenizer_form` -> function that writes the tokenizer's files to a folder, and returns their names.
+# `Format.tokenizer_format` -> function that writes the files of a tokenizer, and returns their names.
 # Its last two arguments: the maximum length in tokens, and the number of [SEP] between two texts.
 WRITERS = {
     "ernie-m": lambda folder, tokenizer, *_: write_tokenizer.write_native(folder, tokenizer),

@@ -19,7 +19,7 @@ from ernie_m.pretrain.build_corpus.build_args import TextOptions
 from ernie_m.pretrain.build_corpus.source_files import Stream, TextSource
 from ernie_m.reader.files import plain_text
 from ernie_m.reader.files.pairs import Columns, detect_pairs, find_pair_columns
-from ernie_m.reader.files.plain_text import UNITS, TextFile, named_form, reject_tables, too_long
+from ernie_m.reader.files.plain_text import UNITS, TextFile, format_from_name, reject_tables, too_long
 from ernie_m.reader.files.row_errors import RowErrors
 from ernie_m.reader.files.tables import Dialect, Table, check_width, make_table, records, wanted
 from ernie_m.reader.files.text_checks import check_part, check_text
@@ -250,7 +250,7 @@ def _make_table(
         UserError: the file has no rows, or the text columns are ambiguous.
     """
     path = Path(file.path)
-    if named_form(path) == UNITS:
+    if format_from_name(path) == UNITS:
         dialect, has_names, options = Dialect("\t", quoted=False), False, TextOptions()
     else:
         dialect, has_names = detect_pairs(file, options, source.languages)

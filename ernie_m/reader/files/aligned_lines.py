@@ -1,4 +1,4 @@
-"""Reading of plain text with one sentence per line, and of bitexts.
+"""Readers of plain text with one sentence per line, and of bitexts.
 
 A bitext is two such files: line i of one is the translation of line i of the other. A multilingual retrieval
 data set is a directory of files with these names:
@@ -29,7 +29,7 @@ from ernie_m.reader.files.find_files import (
 )
 from ernie_m.reader.files.official_tsv import FileLines, decode, open_lines
 from ernie_m.reader.files.pairs import PairRows
-from ernie_m.reader.files.plain_text import named_form, reject_other_formats, reject_tables
+from ernie_m.reader.files.plain_text import format_from_name, reject_other_formats, reject_tables
 from ernie_m.reader.files.table_options import TableOptions
 from ernie_m.reader.files.text_checks import check_text
 from ernie_m.utils.errors import UserError, command_name, listed
@@ -220,7 +220,7 @@ def find_bitexts(folder: Path) -> dict[str, tuple[Path, ...]]:
     unread: list[Path] = []
     paths = map(Path, find_files(folder) if folder.is_dir() else ())
     for path in (path for path in paths if "." in path.name and path.is_file()):
-        has_both = named_form(path) in WITH_BOTH_SIDES
+        has_both = format_from_name(path) in WITH_BOTH_SIDES
         match = _BOTH_SIDES.fullmatch(get_stem(path)) if has_both else _BITEXT.fullmatch(path.name)
         english = path.with_suffix(f".{match['english']}") if match and not has_both else path
         if has_both or english != path:

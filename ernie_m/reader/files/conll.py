@@ -1,4 +1,4 @@
-"""Reading of tagged sentences: CoNLL and CoNLL-U, JSON of tokens and tags, and the official format.
+"""Readers of tagged sentences: CoNLL and CoNLL-U, JSON of tokens and tags, and the official format.
 
 In CoNLL, the first column is the word and the last one the tag, as in conlleval. In CoNLL-U, the columns are
 FORM and UPOS. Other columns are set by --columns, or by a header of known names.
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ernie_m.reader.files.official_tags import words_error
-from ernie_m.reader.files.plain_text import OBJECTS, TextFile, named_form
+from ernie_m.reader.files.plain_text import OBJECTS, TextFile, format_from_name
 from ernie_m.reader.files.row_errors import RowErrors
 from ernie_m.reader.files.table_options import OF_TABLES, TableOptions
 from ernie_m.reader.files.tables import WORDS, Dialect, Table, open_table
@@ -88,7 +88,7 @@ def read_words(
     options = options or TableOptions()
     errors = RowErrors(path, options.on_error == "skip")
     name = ""  # of the tag column
-    if named_form(path) == OBJECTS:
+    if format_from_name(path) == OBJECTS:
         options.reject_others(path, "tagged words in JSON", "columns", *OF_TABLES)
         table = open_table(path, options, errors)
         word, tag = table.two_columns(options.columns, [*WORDS.values()], _ASKED)
@@ -121,8 +121,8 @@ def _text(path: Path, options: TableOptions, say: Callable[[str], None]) -> str:
     Args:
         say: logs a warning if the file is not UTF-8.
     """
-    is_json = named_form(path) == OBJECTS
-    content = TextFile(str(path), encoding=options.encoding, any_form=is_json).rest()
+    is_json = format_from_name(path) == OBJECTS
+    content = TextFile(str(path), encoding=options.encoding, allow_json=is_json).rest()
     try:
         return content.decode()
     except UnicodeDecodeError as error:

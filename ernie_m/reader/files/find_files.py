@@ -18,14 +18,14 @@ from typing import Any, NamedTuple
 
 from ernie_m.reader.files.plain_text import (
     CELLS,
-    FORMS,
+    FORMATS,
     LINES,
     OBJECTS,
     PACKINGS,
     SHEET,
     TAGS,
     UNITS,
-    named_form,
+    format_from_name,
     split_name,
 )
 from ernie_m.reader.labels import ALL_LANGUAGES
@@ -136,7 +136,7 @@ def find_pairs(path: Any, languages: Sequence[str]) -> list[tuple[str, ...]]:
         path = path.split(",")
     if isinstance(path, list):
         files = [file for part in path for file in find_texts(part)] if len(path) == 2 else []
-        if len(files) != 2 or any(named_form(file) in WITH_BOTH_SIDES for file in files):
+        if len(files) != 2 or any(format_from_name(file) in WITH_BOTH_SIDES for file in files):
             pair = "-".join(languages) or "pairs"
             raise UserError(
                 f"{pair}: invalid {path} (expected two aligned files). For a file with both sides, use "
@@ -167,7 +167,7 @@ def find_tables(source: Path, output: Path) -> list[NamedFile]:
     unread: dict[str, list[str]] = {}  # why -> files
     for path in map(Path, find_files(source, below=True, output=output)):
         ending = re.escape(path.name.removeprefix(get_stem(path)))
-        is_table = named_form(path) in _OF_TABLES
+        is_table = format_from_name(path) in _OF_TABLES
         file = recognize(path, [rf"{SPLIT}[.-]{LANGUAGE}{ending}"], {}) if is_table else None
         if path == source:
             return [NamedFile(path, "train", file.language if file else ALL_LANGUAGES)]
@@ -186,8 +186,10 @@ def find_tables(source: Path, output: Path) -> list[NamedFile]:
 
 def _name_error(path: Path) -> str:
     """Return the reason why a file name is not recognized as that of a labeled file."""
-    if named_form(path) not in _OF_TABLES:
-        return f"expected a name in {', '.join(ending for ending in FORMS if FORMS[ending] in _OF_TABLES)}"
+    if format_from_name(path) not in _OF_TABLES:
+        return (
+            f"expected a name in {', '.join(ending for ending in FORMATS if FORMATS[ending] in _OF_TABLES)}"
+        )
     if not re.fullmatch(rf"{SPLIT}[.-][^.]+", get_stem(path)):
         return "expected train, dev or test with a language, as in train.en.tsv"
     return "unknown language code; see ernie_m/utils/languages.tsv"
@@ -275,8 +277,10 @@ def parse_languages(label: Any, count: int) -> tuple[str, ...]:
     languages = tuple(label.split("-"))
     are_names = all(_LANGUAGE_NAME.fullmatch(language) for language in languages)
     if not are_names or len(languages) != count or len(set(languages)) != count:
-        form = "two languages such as en-de" if count == 2 else "a language of letters, digits and _"
-        raise UserError(f"invalid label '{label}' (expected {form}; write zh-Hans as zh_Hans). {NOTATION}")
+        expected = "two languages such as en-de" if count == 2 else "a language of letters, digits and _"
+        raise UserError(
+            f"invalid label '{label}' (expected {expected}; write zh-Hans as zh_Hans). {NOTATION}"
+        )
     return languages
 
 

@@ -1,4 +1,4 @@
-"""Reading of tables of texts: labeled (`read_labeled`), or as input of a model (`open_unlabeled`).
+"""Readers of tables of texts: labeled (`read_labeled`), or as input of a model (`open_unlabeled`).
 
 Columns are set by options, or found by the names in `LABELS`. Files of tagged words (`holds_tags`) and of
 questions with answers (`holds_questions`) are not tables.
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from ernie_m.reader.files.find_files import SPLIT_OF
 from ernie_m.reader.files.official_tsv import has_quotes, in_one_line, log_quoted
-from ernie_m.reader.files.plain_text import LINES, TAGS, TextFile, named_form, split_name
+from ernie_m.reader.files.plain_text import LINES, TAGS, TextFile, format_from_name, split_name
 from ernie_m.reader.files.row_errors import RowErrors
 from ernie_m.reader.files.table_options import OF_TABLES, LabelOptions, TableOptions
 from ernie_m.reader.files.tables import (
@@ -334,7 +334,7 @@ def _log_columns(table: Table, found: Columns, rows: Sequence[LabeledRow]) -> No
     ignored = f"; ignored: {listed(others)}" if others else ""
     logger.info("%s: %s rows (%s%s)", table.path, f"{len(rows):,}", ", ".join(parts), ignored)
     check_text(table.path, [text for row in rows[:1000] for text in row.texts], "", None)
-    if not table.form.quoted:
+    if not table.dialect.quoted:
         log_quoted(table.path, sum(has_quotes(row.texts) for row in rows), len(rows), logger.warning)
 
 
@@ -424,7 +424,7 @@ def open_unlabeled(
         UserError: the table cannot be read, an option does not apply, or text columns are missing or
             ambiguous.
     """
-    if named_form(path) == LINES and not (options.text or options.columns or are_requests):
+    if format_from_name(path) == LINES and not (options.text or options.columns or are_requests):
         options.reject_others(path, "lines of text", "encoding", "on_error")
         return UnlabeledTable(_read_text_lines(path, options, errors), {"text_a": [0]}, [], [])
     table = open_table(path, options, errors, as_they_stand=are_requests)
@@ -496,7 +496,7 @@ def _without_blank(file: TextFile, errors: RowErrors) -> Iterator[Row]:
 
 def holds_tags(path: Path) -> bool:
     """Return whether a file contains tagged words, by its extension, U+0002, or lists of tags in JSON."""
-    if named_form(path) == TAGS or not split_name(path)[0]:
+    if format_from_name(path) == TAGS or not split_name(path)[0]:
         return True
     head = _read_head(path)
     if head.lstrip()[:1] in ("{", "["):
@@ -508,7 +508,7 @@ def _read_head(path: Path) -> str:
     """Read the beginning of a decompressed text file; "" for an Excel workbook."""
     if zipfile.is_zipfile(path):
         return ""
-    with closing(TextFile(str(path), any_form=True)) as file:
+    with closing(TextFile(str(path), allow_json=True)) as file:
         return file.start(_HEAD).decode(errors="replace")
 
 

@@ -1,4 +1,4 @@
-"""Reading of the official TSV files: UTF-8 and tab-separated, with a header, without quoting."""
+"""Readers of the official TSV files: UTF-8 and tab-separated, with a header, without quoting."""
 
 import os
 import re

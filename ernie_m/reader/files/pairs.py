@@ -1,4 +1,4 @@
-"""Reading of text pairs from files of all supported formats.
+"""Readers of text pairs from files of all supported formats.
 
     en-de.tsv, en-de<=pairs.tsv   two columns of translations; the header is optional
     pairs.csv, pairs.jsonl, ...   a table with a header; see `ernie_m.reader.files.tables`
@@ -33,7 +33,7 @@ from ernie_m.reader.files.find_files import (
     split_label,
 )
 from ernie_m.reader.files.official_tsv import FileLines, in_one_line, open_lines, split_cells
-from ernie_m.reader.files.plain_text import UNITS, TextFile, named_form
+from ernie_m.reader.files.plain_text import UNITS, TextFile, format_from_name
 from ernie_m.reader.files.row_errors import RowErrors
 from ernie_m.reader.files.table_options import TableOptions
 from ernie_m.reader.files.tables import (
@@ -263,7 +263,7 @@ class PairRows(Sequence[list[str]]):
         errors = RowErrors(path, options.on_error == "skip")
         languages = languages or languages_in_name(path)
         self.are_translations = True
-        if len(self.paths) == 1 and named_form(path) != UNITS:
+        if len(self.paths) == 1 and format_from_name(path) != UNITS:
             rows = self._read_table_rows(path, options, languages, all_splits, errors)
         else:
             of_files = ("encoding", "skip_text_checks", "on_error")

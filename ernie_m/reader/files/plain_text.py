@@ -24,10 +24,10 @@ from ernie_m.utils.logging import logger
 
 # Extension of a compressed text file -> the function that opens it.
 PACKINGS: dict[str, Callable[..., Any]] = {"": open, ".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
-# Names of file formats. A name without an extension of `FORMS` is text, or determined by the contents.
+# Names of file formats. A name without an extension of `FORMATS` is text, or determined by the contents.
 LINES, CELLS, OBJECTS = "lines (.txt)", "a table (.csv, .tsv)", "JSON lines (.jsonl)"
 SHEET, UNITS, TAGS, OTHER = "a workbook (.xlsx)", "TMX", "tagged words (.conll)", "another format"
-FORMS = {
+FORMATS = {
     ".txt": LINES,
     **dict.fromkeys((".csv", ".tsv"), CELLS),
     **dict.fromkeys((".conll", ".conllu", ".bio", ".iob"), TAGS),
@@ -54,9 +54,9 @@ def split_name(path: str | os.PathLike) -> tuple[str, str]:
     return packing, ""
 
 
-def named_form(path: str | os.PathLike) -> str:
-    """Return the format of a file by its extension, a value of `FORMS`; "" if unknown."""
-    return FORMS.get(split_name(path)[0], "")
+def format_from_name(path: str | os.PathLike) -> str:
+    """Return the format of a file by its extension, a value of `FORMATS`; "" if unknown."""
+    return FORMATS.get(split_name(path)[0], "")
 
 
 def reject_tables(path: str | os.PathLike, head: bytes) -> None:
@@ -68,7 +68,7 @@ def reject_tables(path: str | os.PathLike, head: bytes) -> None:
     Raises:
         UserError: the extension is that of another format.
     """
-    format_name = named_form(path)
+    format_name = format_from_name(path)
     if format_name not in ("", LINES):
         first = head.partition(b"\n")[0].decode("utf-8-sig", errors="replace").strip()
         raise UserError(
@@ -87,7 +87,7 @@ class TextFile:
         languages: the two languages of a .tmx file, whose units become lines of two tab-separated cells in
             this order; (): its first two languages. None: the file is not TMX.
         encoding: the encoding of the text; None: UTF-8, or UTF-16 with a byte order mark.
-        any_form: whether to accept JSON.
+        allow_json: whether to accept JSON.
 
     Attributes:
         line: the line number at the start of the buffer, from 1.
@@ -104,7 +104,7 @@ class TextFile:
         path: str,
         languages: Sequence[str] | None = None,
         encoding: str | None = None,
-        any_form: bool = False,
+        allow_json: bool = False,
     ):
         is_input = path == "-"
         self.path = path = "standard input" if is_input else path
@@ -124,7 +124,7 @@ class TextFile:
                 encoding = encoding or "utf-16"
             ends_with_cr = b"\r" in start and b"\n" not in start
             parts = None
-            if named_form(path) == UNITS and languages is not None:
+            if format_from_name(path) == UNITS and languages is not None:
                 parts = read_tmx_rows(self._file, path, languages)
             elif encoding or ends_with_cr:
                 parts = _in_utf8(self._file, path, encoding or "utf-8")
@@ -133,7 +133,7 @@ class TextFile:
             self.buffer = self._file.read(_HEAD)
         self.begin = "\ufeff" if self.buffer.startswith(codecs.BOM_UTF8) else ""
         self.buffer = self.buffer.removeprefix(codecs.BOM_UTF8)
-        reject_other_formats(self.buffer, path, but_json=any_form)
+        reject_other_formats(self.buffer, path, allow_json=allow_json)
         if 10 * self.buffer.count(0) > len(self.buffer):
             raise UserError(
                 f"{path}: contains NUL bytes. If it is UTF-16 without a byte order mark, set --encoding "
@@ -297,11 +297,11 @@ def _in_utf8(file: IO[bytes], path: str, encoding: str) -> Iterator[bytes]:
         logger.warning(line, path, encoding, are_none[False], are_none.total())
 
 
-def reject_other_formats(head: bytes, path: str | os.PathLike, but_json: bool = False) -> None:
+def reject_other_formats(head: bytes, path: str | os.PathLike, allow_json: bool = False) -> None:
     """Check that the first bytes of a file are not those of an archive, JSON, XML or HTML.
 
     Args:
-        but_json: whether to accept JSON.
+        allow_json: whether to accept JSON.
 
     Raises:
         UserError: the file has one of these formats.
@@ -315,7 +315,7 @@ def reject_other_formats(head: bytes, path: str | os.PathLike, but_json: bool = 
         )
     first, line_end, _ = head.partition(b"\n")
     begins_object = first.startswith(b'{"') and (not line_end or parse_json(first))
-    if (begins_object or first.strip() in (b"{", b"[")) and not but_json:
+    if (begins_object or first.strip() in (b"{", b"[")) and not allow_json:
         raise UserError(
             f"{path}, line 1: JSON, not plain text. Write one text per line, as in jq -r .text a.jsonl > "
             "a.txt, or for pairs jq -r '[.query, .positive] | @tsv' a.jsonl > a.tsv"

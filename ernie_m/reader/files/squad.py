@@ -1,4 +1,4 @@
-"""Reading of extractive question answering data: SQuAD v1.1 JSON, as in MLQA and XQuAD.
+"""Readers of extractive question answering data: SQuAD v1.1 JSON, as in MLQA and XQuAD.
 
 JSON lines of Hugging Face's SQuAD data sets, with a question per line, are also supported.
 """

@@ -1,4 +1,4 @@
-"""Reading of tables in several formats. Ambiguous formats are errors.
+"""Readers of tables in several formats. Ambiguous formats are errors.
 
     .csv .tsv .txt     cells with a delimiter
     .jsonl .json       objects with a key for each column, one per line or in a list
@@ -39,7 +39,7 @@ from ernie_m.reader.files.plain_text import (
     SHEET,
     TextFile,
     decoded,
-    named_form,
+    format_from_name,
     split_name,
 )
 from ernie_m.reader.files.row_errors import RowErrors
@@ -119,7 +119,7 @@ class Table(NamedTuple):
     Attributes:
         names: the column names, "" for an empty name; without a header "1", "2", ...
         line: the line number of the header, or without one of the first row.
-        form: the dialect for writing rows of this table.
+        dialect: the dialect for writing rows of this table.
         sample: the cells of the first rows, to check columns.
         rows: an iterator of the line number and the cells of each row.
     """
@@ -127,7 +127,7 @@ class Table(NamedTuple):
     path: Path
     names: list[str]
     line: int
-    form: Dialect
+    dialect: Dialect
     sample: list[list[Any]]
     rows: Iterator[Row]
 
@@ -224,13 +224,13 @@ def open_table(
     Raises:
         UserError: the file cannot be read, is not a table, or its dialect is ambiguous.
     """
-    named = named_form(path)
+    named = format_from_name(path)
     dialect, has_names = Dialect(), not _are_numbers(options)
     if named == SHEET:
         rows = _read_sheet_rows(path)
     else:
         is_json = as_they_stand or named == OBJECTS
-        file = TextFile(str(path), encoding=options.encoding, any_form=is_json)
+        file = TextFile(str(path), encoding=options.encoding, allow_json=is_json)
         path = Path(file.path)
         if is_json:
             cell_of = (lambda value: value) if as_they_stand else as_cell
@@ -244,7 +244,7 @@ def open_table(
 
 def make_table(
     path: Path,
-    form: Dialect,
+    dialect: Dialect,
     has_names: bool,
     rows: Iterator[Row],
     options: TableOptions,
@@ -258,7 +258,7 @@ def make_table(
         has_names: whether the first row is the header.
         rows: the line number and the cells of each row.
         may_be_empty: whether the table may have no rows.
-        path, form, options, errors, ragged: see `Table` and `open_table`.
+        path, dialect, options, errors, ragged: see `Table` and `open_table`.
 
     Raises:
         UserError: the table has no rows, unexpectedly has a header, or requires --filter.
@@ -279,7 +279,7 @@ def make_table(
         errors.end(logger.warning)
         if not may_be_empty:
             raise UserError(f"{path}: no rows")
-    table = Table(path, names, line, form, [cells for _, cells in head], chain(head, rows))
+    table = Table(path, names, line, dialect, [cells for _, cells in head], chain(head, rows))
     return table._replace(rows=wanted(table, options.filter, errors))
 
 
@@ -416,29 +416,29 @@ def sniff_dialect(file: TextFile, options: TableOptions) -> Dialect:
     return Dialect(mark, quoted(mark), file.begin, skipped, options.quoting is not None)
 
 
-def records(lines: Iterator[str], form: Dialect, errors: RowErrors, first_line: int = 1) -> Iterator[Row]:
+def records(lines: Iterator[str], dialect: Dialect, errors: RowErrors, first_line: int = 1) -> Iterator[Row]:
     """Yield the line number and the cells of each row of a delimited table, skipping blank lines.
 
     Args:
         lines: the lines with line ends.
-        form: the dialect.
+        dialect: the dialect.
         errors: collects invalid rows.
         first_line: the line number of the first line.
 
     Raises:
-        UserError: a cell begins with a quotation mark, and `form.quoted` is None.
+        UserError: a cell begins with a quotation mark, and `dialect.quoted` is None.
     """
-    rows = _quoted_rows if form.quoted else _plain_rows
-    for line, cells in rows(lines, form, errors, first_line):
+    rows = _quoted_rows if dialect.quoted else _plain_rows
+    for line, cells in rows(lines, dialect, errors, first_line):
         if any(map(str.strip, cells)):
             yield line, cells
 
 
-def _plain_rows(lines: Iterator[str], form: Dialect, errors: RowErrors, first_line: int) -> Iterator[Row]:
+def _plain_rows(lines: Iterator[str], dialect: Dialect, errors: RowErrors, first_line: int) -> Iterator[Row]:
     """Yield the rows of a table without quoting; see `records`."""
     for number, line in enumerate(lines, first_line):
-        cells = line.rstrip("\r\n").split(form.mark)
-        if form.quoted is None and any(cell.startswith('"') for cell in cells):
+        cells = line.rstrip("\r\n").split(dialect.mark)
+        if dialect.quoted is None and any(cell.startswith('"') for cell in cells):
             raise UserError(
                 f"{errors.name}, line {number}: ambiguous quotation mark at the start of a cell. Set "
                 "--quoting true if quotation marks enclose cells, or --quoting false if they are text"
@@ -446,15 +446,15 @@ def _plain_rows(lines: Iterator[str], form: Dialect, errors: RowErrors, first_li
         yield number, cells
 
 
-def _quoted_rows(lines: Iterator[str], form: Dialect, errors: RowErrors, first_line: int) -> Iterator[Row]:
+def _quoted_rows(lines: Iterator[str], dialect: Dialect, errors: RowErrors, first_line: int) -> Iterator[Row]:
     """Yield the rows of a table with quoting; see `records`."""
     csv.field_size_limit(LONGEST_LINE)
-    reader = csv.reader(lines, delimiter=form.mark, strict=True)
+    reader = csv.reader(lines, delimiter=dialect.mark, strict=True)
     while True:
         first = reader.line_num + first_line
         try:
             cells = next(reader)
-            if not form.is_sure and "\n" in "".join(cells) and _has_rows(cells, form.mark):
+            if not dialect.is_sure and "\n" in "".join(cells) and _has_rows(cells, dialect.mark):
                 raise csv.Error(_ROWS)
             yield first, cells
         except StopIteration:

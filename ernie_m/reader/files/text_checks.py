@@ -180,8 +180,8 @@ def _features(line: str, index: int) -> set[str]:
     number = word.removesuffix(":")
     if number.isdecimal() and len(number) < _LONGEST_NUMBER:
         return signs | {f"{int(number) - index} "}
-    form = re.sub(r"a+", "a", re.sub(r"0+", "0", "".join(map(_kind, word))))
-    return signs | ({f"{form} "} - {" ", "a ", "0 "})
+    pattern = re.sub(r"a+", "a", re.sub(r"0+", "0", "".join(map(_kind, word))))
+    return signs | ({f"{pattern} "} - {" ", "a ", "0 "})
 
 
 def _is_misread(line: str) -> bool:

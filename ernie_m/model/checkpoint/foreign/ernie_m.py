@@ -23,7 +23,7 @@ class _ErnieM(ThirdPartyFormat):
     any_prefix = r"ernie_m\."
     model_types = (MODEL_TYPE, "", None)
     is_ernie_m = True
-    tokenizer_form = "paddlenlp"
+    tokenizer_format = "paddlenlp"
 
 
 class PaddleNLP(_ErnieM):

@@ -348,7 +348,7 @@ class Static(Format):
     classes = {None: ModelClass(has_pooler=False)}
     has_tables = True
     library = "sentence-transformers"
-    tokenizer_form = "static"
+    tokenizer_format = "static"
     keeps_added_tokens = True
 
     def write(self, folder: Path, checkpoint: Checkpoint, weights: Weights, task: str | None) -> list[str]:

@@ -82,7 +82,7 @@ class XlmR(ThirdPartyFormat):
     defaults = {"layer_norm_eps": 1e-12}
     has_own_vocab = False
     library = "transformers"
-    tokenizer_form = "xlm-roberta"
+    tokenizer_format = "xlm-roberta"
     keeps_added_tokens = True
     separators = None
     own_keys = {
