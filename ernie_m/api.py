@@ -20,8 +20,8 @@ from ernie_m.inference.prediction_options import (
     as_row,
     in_parts,
     one_for_each,
+    parse_requests,
     parse_text_languages,
-    parsed,
 )
 from ernie_m.inference.tasks import Answer, Choice, Filling, Hit, Prediction, Ranked, Tagged
 from ernie_m.model.preprocessing import Pooling
@@ -115,7 +115,7 @@ def load(
     return Model(loaded)
 
 
-def _loaded_again(scores: dict[str, Any] | None, versions: dict[Path, FileVersion], *how: Any) -> "Model":
+def _reload(scores: dict[str, Any] | None, versions: dict[Path, FileVersion], *how: Any) -> "Model":
     """Unpickle a saved model: load it again, and set its scores.
 
     Args:
@@ -130,7 +130,7 @@ def _loaded_again(scores: dict[str, Any] | None, versions: dict[Path, FileVersio
     return Model(loaded, scores)
 
 
-def _unpacked(scores: dict[str, Any] | None, engine: str, parts: bytes) -> "Model":
+def _unpickle(scores: dict[str, Any] | None, engine: str, parts: bytes) -> "Model":
     """Unpickle a model of `fit` that was not saved.
 
     Args:
@@ -186,14 +186,14 @@ class Model:
         if loaded.is_saved:
             task = None if loaded.task == FILL_MASK else loaded.task  # not a task of a classifier
             how = (self._folder, self.engine, task, loaded.amp)
-            return _loaded_again, (self.scores, loaded.versions, *how)
+            return _reload, (self.scores, loaded.versions, *how)
         from ernie_m.model.checkpoint.weights import Weights
 
         weights = loaded.weights and Weights.of(dict(loaded.weights))  # read from the folder now
-        # `_unpacked` puts the tokenizer back.
+        # `_unpickle` puts the tokenizer back.
         without: dict[str, Any] = {"tokenizer": None, "_engines": {}, "weights": weights}
         parts = replace(loaded, **without), vars(loaded.tokenizer)
-        return _unpacked, (self.scores, self.engine, pickle.dumps(parts))
+        return _unpickle, (self.scores, self.engine, pickle.dumps(parts))
 
     def classify(self, texts: str | Iterable[str | Sequence[str]]) -> list[Prediction]:
         """Classify texts or pairs of texts: {"label", "probabilities": {label: float}} for each.
@@ -292,7 +292,7 @@ class Model:
             pooling=pooling, layer=layer, center_by_language=centered, normalize=normalize, prompt=prompt
         )
         predictor = self._predictor(EMBEDDING, options)
-        inputs = parsed(predictor, [{"text": text} for text in sentences], on_empty)
+        inputs = parse_requests(predictor, [{"text": text} for text in sentences], on_empty)
         batch_tokens = BATCH_TOKENS if batch_size is None else batch_size * predictor.max_seq_len
         embeddings = np.full((len(inputs), self.loaded.config.hidden_size), np.nan, np.float32)
         numbers_of_texts = [number for number, text in enumerate(inputs) if text is not None]
@@ -385,7 +385,9 @@ class Model:
             if not texts:
                 raise UserError("the corpus is empty")
             of_vectors = PredictionOptions(pooling=task_options.pooling, layer=task_options.layer)
-            inputs = parsed(self._predictor(EMBEDDING, of_vectors), [{"text": text} for text in texts])
+            inputs = parse_requests(
+                self._predictor(EMBEDDING, of_vectors), [{"text": text} for text in texts]
+            )
             task_options = replace(task_options, corpus=tuple(inputs))  # type: ignore[arg-type]  # of a flag
         return SearchCorpus(self.loaded, task_options)
 
@@ -502,7 +504,7 @@ class Model:
             task: one of `ernie_m.model.tasks.TASKS`.
         """
         predictor = self._predictor(task, options)
-        inputs = parsed(predictor, requests)
+        inputs = parse_requests(predictor, requests)
         return [answer for part in in_parts(inputs, "predicting") for answer in predictor.predict(part)]
 
     def _predictor(self, task: str, options: PredictionOptions) -> Any:

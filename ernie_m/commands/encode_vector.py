@@ -10,7 +10,7 @@ from ernie_m.utils.args import parse_options
 
 
 def main() -> None:
-    """Run encode_vector.py."""
+    """Run the command encode_vector.py: embeddings of texts in .npy files."""
     flags = parse_options(EncodeVectorFlags, None, __name__)
     # Imported here, because Paddle reads its CPU settings at import.
     from ernie_m.inference.encode_vector import write_vectors

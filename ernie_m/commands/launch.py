@@ -226,7 +226,7 @@ def wait_for(processes: list[subprocess.Popen], logs: Path) -> int:
 
 
 def main() -> None:
-    """Run launch.py.
+    """Run the command launch.py.
 
     Raises:
         UserError: the script does not exist, or a flag is invalid.

@@ -13,7 +13,7 @@ from ernie_m.utils.paddle_settings import prepare
 
 
 def main() -> None:
-    """Run run_pretrain.py."""
+    """Run the command run_pretrain.py: pre-training."""
     with ShutdownHandler() as stop:
         config = parse_options(PretrainConfig, None, __name__)
         prepare()

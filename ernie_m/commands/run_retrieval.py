@@ -12,7 +12,7 @@ from ernie_m.utils.paddle_settings import prepare
 
 
 def main() -> None:
-    """Run run_retrieval.py."""
+    """Run the command run_retrieval.py: sentence retrieval."""
     flags = parse_options(RetrievalFlags, None, __name__)
     if flags.mine_hard_negatives:
         prepare()

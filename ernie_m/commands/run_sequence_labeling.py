@@ -11,7 +11,7 @@ from ernie_m.utils.paddle_settings import prepare
 
 
 def main() -> None:
-    """Run run_sequence_labeling.py."""
+    """Run the command run_sequence_labeling.py: token classification."""
     flags = parse_options(FinetuneFlags, None, __name__)
     with ShutdownHandler(active=flags.do_train) as stop:
         prepare()

@@ -288,11 +288,12 @@ class QuestionAnswering(Head[AnswerWindows]):
         Args:
             predictions: the result of `decode` for each window.
         """
-        answers = []
-        for question in range(len(data.file.questions)):
-            scores_of_windows = [predictions[window] for window in data.question_windows(question)]
-            answers.append(self._rank_question(data, question, scores_of_windows))
-        return answers
+        return [
+            self._rank_question(
+                data, question, [predictions[window] for window in data.question_windows(question)]
+            )
+            for question in range(len(data.file.questions))
+        ]
 
     def _rank_question(
         self, data: AnswerWindows, question: int, scores_of_windows: list[Any]
@@ -442,12 +443,11 @@ class OfficialAnswering(QuestionAnswering):
             return [Answer("empty", start=0, probability=1.0, start_logit=0.0, end_logit=0.0)]
         best = select_best(spans, self.n_best)
         probabilities = softmax(best.start_logits + best.end_logits)
-        answers = []
         columns = [array.tolist() for array in (*best, probabilities)]  # `Spans` has the first four
-        for first, last, start_logit, end_logit, probability in zip(*columns):
-            text, start = self.get_text(data, question, first, last)
-            answers.append(Answer(text, start, probability, start_logit, end_logit))
-        return answers
+        return [
+            Answer(*self.get_text(data, question, first, last), probability, start_logit, end_logit)
+            for first, last, start_logit, end_logit, probability in zip(*columns)
+        ]
 
     def get_text(self, data: AnswerWindows, question: int, first: int, last: int) -> tuple[str, int]:
         """Return the joined subwords from token `first` to `last`, and their start in the context."""

@@ -85,10 +85,9 @@ class PaddleEngine:
         """Run the graph on ids, int64 [B, T]: output name -> float32 array."""
         self.input.copy_from_cpu(np.ascontiguousarray(ids, np.int64))
         self.predictor.run()
-        arrays = []
-        for name in self.predictor.get_output_names():  # in the order of the graph
-            array = self.predictor.get_output_handle(name).copy_to_cpu()
-            arrays.append(array.astype(np.float32, copy=False))
+        # In the order of the graph.
+        handles = map(self.predictor.get_output_handle, self.predictor.get_output_names())
+        arrays = [handle.copy_to_cpu().astype(np.float32, copy=False) for handle in handles]
         return dict(zip(self.outputs, arrays))
 
 

@@ -148,7 +148,7 @@ def _save_paddle(graph: ExportedGraph, path: Path) -> None:
 
 
 def _write_rest(folder: Path, loaded: LoadedModel, report: dict[str, Any]) -> None:
-    """Write all files of an export except the graph: tokenizer, language means, config.json, and others.
+    """Write the tokenizer, language means, config.json, manifest and model card of an export.
 
     Args:
         report: the value of "export" in config.json.

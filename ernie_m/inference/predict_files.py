@@ -289,13 +289,13 @@ def write_answers(predictor: Predictor, requests: list[Request], file: InputFile
     write = _write_run if ending == ".trec" else file.write
     parts = [requests[first : first + AT_ONCE] for first in range(0, len(requests), AT_ONCE)]
     if output == "-":
-        _write_to_stdout(lambda text: write(_answered(predictor, parts, text), text))
+        _write_to_stdout(lambda text: write(_predict_parts(predictor, parts, text), text))
         return
     path = Path(output).resolve()  # resolved, to replace the target of a symbolic link
     parts = progress(parts, "predicting", "requests", size=len)
     with lock_writer(path, "--output"), translate_write_errors(unfinished(path)):
         with PACKINGS[packing](unfinished(path), "wt", encoding="utf-8") as text:
-            write(_answered(predictor, parts, text), text)
+            write(_predict_parts(predictor, parts, text), text)
         unfinished(path).replace(path)
 
 
@@ -313,7 +313,7 @@ def _write_to_stdout(write: Callable[[IO[str]], None]) -> None:
         sys.stdout.flush()
 
 
-def _answered(
+def _predict_parts(
     predictor: Predictor, parts: Iterable[list[Request]], file: IO[str]
 ) -> Iterator[tuple[Request, dict]]:
     """Predict requests part by part, and yield each request with its prediction, {} for a skipped request.

@@ -135,7 +135,7 @@ def as_list(texts: Any, name: str) -> list[Any]:
     return [None if type(text).__name__ in _MISSING else text for text in texts]
 
 
-def parsed(predictor: Any, requests: Sequence[dict], on_empty: str = "error") -> list[Any]:
+def parse_requests(predictor: Any, requests: Sequence[dict], on_empty: str = "error") -> list[Any]:
     """Parse requests with a predictor.
 
     Args:

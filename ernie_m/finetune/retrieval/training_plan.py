@@ -105,11 +105,11 @@ def search(
 def make_training_flags(
     pairs: Path, batch_size: int, steps: int, rate: float, parts: int = 5
 ) -> dict[str, object]:
-    """Return the flags that train a model on the pairs.
+    """Return the flags of run_retrieval.py for training on the pairs, with `parts` evaluations.
 
     Args:
         rate: the learning rate.
-        parts: the number of evaluations and checkpoints.
+        parts: the number of evaluations, each with a checkpoint.
     """
     return {
         "do_train": "true",

@@ -133,10 +133,10 @@ class RequestMiddleware:
         return message
 
     def check(self, path: str, headers: Headers) -> None:
-        """Check the headers of a request.
+        """Check the length headers and the token of a request.
 
         Raises:
-            HTTPException: the request is rejected.
+            HTTPException: the token is missing or invalid, or the length headers conflict.
         """
         if "transfer-encoding" in headers and "content-length" in headers:  # request smuggling
             raise HTTPException(

@@ -104,11 +104,11 @@ class EncodeTexts:
 
     def predict(self, texts: list[str]) -> list[dict]:
         features = self.features(texts)
-        predictions: list[dict] = []
-        for text, feature, embedding in zip(texts, features, self.encode_features(features)):
-            caveats = get_caveats(self.model.tokenizer, text, cut=feature.cut)
-            predictions.append({"embedding": [round(float(x), 6) for x in embedding], **caveats})
-        return predictions
+        return [
+            {"embedding": [round(float(x), 6) for x in embedding]}
+            | get_caveats(self.model.tokenizer, text, cut=feature.cut)
+            for text, feature, embedding in zip(texts, features, self.encode_features(features))
+        ]
 
     def features(self, texts: Sequence[str], prompt: str | None = None) -> list[Feature]:
         """Tokenize texts into model inputs.

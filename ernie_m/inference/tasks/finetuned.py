@@ -106,12 +106,12 @@ class ClassifyTexts(HeadPredictor):
 
     def predict(self, examples: list[Example]) -> list[dict]:
         features = self.task.encode(examples)
-        predictions = []
-        for example, feature, prediction in zip(examples, features, self.predictions(features)):
-            texts = (example.text_a, example.text_b or "")
-            caveats = get_caveats(self.task.encode.tokenizer, *texts, cut=feature.cut)
-            predictions.append({**self.task.answer(prediction), **caveats})
-        return predictions
+        tokenizer = self.task.encode.tokenizer
+        return [
+            self.task.answer(prediction)
+            | get_caveats(tokenizer, example.text_a, example.text_b or "", cut=feature.cut)
+            for example, feature, prediction in zip(examples, features, self.predictions(features))
+        ]
 
 
 class InferenceLabels(NamedTuple):
@@ -274,10 +274,15 @@ class AnswerQuestions(HeadPredictor):
 
 def _as_json(ranked: list[Answer]) -> dict[str, Any]:
     """Convert the candidate answers to a question, best first, to JSON values; there may be no candidates."""
-    candidates = []
-    for answer in ranked:
-        span = {"text": answer.text, "start": answer.start, "end": answer.start + len(answer.text)}
-        candidates.append({**span, "probability": round(answer.probability, 6)})
+    candidates = [
+        {
+            "text": answer.text,
+            "start": answer.start,
+            "end": answer.start + len(answer.text),
+            "probability": round(answer.probability, 6),
+        }
+        for answer in ranked
+    ]
     if not candidates:
         return {"answer": "", "start": None, "probability": 0.0, "candidates": []}
     best = candidates[0]

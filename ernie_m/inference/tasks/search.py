@@ -14,7 +14,7 @@ from typing import Any, ClassVar, NamedTuple, overload
 import numpy as np
 
 from ernie_m.inference.load import LoadedModel
-from ernie_m.inference.prediction_options import as_list, parsed
+from ernie_m.inference.prediction_options import as_list, parse_requests
 from ernie_m.inference.tasks import (
     OPTIONAL_TEXT,
     REQUIRED_TEXT,
@@ -288,7 +288,7 @@ class SearchCorpus:
         For several texts, return a list for each text.
         """
         PredictionOptions(top_k=top_k)  # validates top_k
-        requests = parsed(self, [{"text": one} for one in as_list(text, "text")])
+        requests = parse_requests(self, [{"text": one} for one in as_list(text, "text")])
         predictions = self.predict(requests, top_k)
         cut_count = sum(prediction.get("truncated", 0) for prediction in predictions)
         log_truncated("search", cut_count, len(predictions), "texts", self.encode_query.max_seq_len)

@@ -387,13 +387,13 @@ class UnlabeledTable(NamedTuple):
             for column in self.language:  # at most one
                 request["language"] = cells[column]
             for key, columns in self.texts.items():
-                request[key] = joined([cells[column] for column in columns])
+                request[key] = join_cells([cells[column] for column in columns])
             if "text_a" in request:
                 request["text"] = request["text_a"]  # the key of most tasks
             yield line, cells, {key: value for key, value in request.items() if value is not None}
 
 
-def joined(parts: Sequence[Any]) -> Any:
+def join_cells(parts: Sequence[Any]) -> Any:
     """Join the cells of a text with line breaks; a single cell is returned unchanged."""
     are_texts = len(parts) > 1 and all(isinstance(part, str) for part in parts)
     return "\n".join(filter(str.strip, parts)) if are_texts else parts[0]

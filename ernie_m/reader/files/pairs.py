@@ -225,7 +225,7 @@ def pair_files(notation: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def is_notation(text: str) -> bool:
-    """Return whether a string specifies files of pairs, which may not exist, and not a directory."""
+    """Return whether a string specifies files of pairs (which may be missing), and not a directory."""
     is_like_one = "<=" in text or "," in text or "." in text or os.path.isfile(text)
     return is_like_one and not os.path.isdir(text)
 
@@ -269,7 +269,7 @@ class PairRows(Sequence[list[str]]):
             of_files = ("encoding", "skip_text_checks", "on_error")
             options.reject_others(self.name, "aligned files and .tmx", *of_files)
             rows = _read_file_rows(self.paths, languages, options.encoding, errors)
-        self._lines = self._written(rows, errors, options.filter)
+        self._lines = self._write_rows(rows, errors, options.filter)
         sides = zip(*(row[:2] for row in islice(self, _ROWS_SHOWN)))
         for side, language in zip(sides, languages or ("", "")):
             check_text(self.name, side, language, options.skip_text_checks)
@@ -314,7 +314,7 @@ class PairRows(Sequence[list[str]]):
         if left_out:
             logger.warning("%s: skipped %s rows outside the training split", path, f"{left_out:,}")
 
-    def _written(self, rows: Iterable[list[str]], errors: RowErrors, only: str | None) -> FileLines:
+    def _write_rows(self, rows: Iterable[list[str]], errors: RowErrors, only: str | None) -> FileLines:
         """Write all rows to a temporary file, set the counts, and return the lines of the file.
 
         Args:
