@@ -12,7 +12,7 @@ from paddle.distributed.fleet.utils import recompute
 
 from ernie_m.model import layers
 from ernie_m.model.attention import CpuMask
-from ernie_m.model.cpu import numpy_views
+from ernie_m.model.cpu import attention, numpy_views
 from ernie_m.model.cpu.layers import SequenceSums, draw_dropout_mask
 from ernie_m.model.packed_layout import PackedLayout
 from tests.helpers.kernels import needs_mkl
@@ -184,6 +184,7 @@ LAYOUT = PackedLayout([9, 7, 8, 7, 1], [9, 4, 8, 7, 1])
 def small_pieces(monkeypatch, request):
     """Attention in many pieces, of some heads of a sequence or of two sequences."""
     monkeypatch.setattr("ernie_m.model.cpu.attention.CHUNK", request.param)
+    attention._blocks.cache_clear()
 
 
 def plain_attention(x: paddle.Tensor, dropout: np.ndarray) -> paddle.Tensor:
