@@ -3,6 +3,7 @@
 import json
 import pickle
 from dataclasses import replace
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -261,7 +262,8 @@ def test_training_windows_without_the_answer_are_left_out(write, tokenizer, capl
     assert len(everything) == len(read_windows(path, "dev", tokenizer, SMALL)) > 10
     assert len(everything.question_windows(2)) == 0  # an empty context
     path = write({context: [("1", "Who?", "absent")]})
-    assert f"{path}: " in error_of(read_windows, path, "train", tokenizer, SMALL)
+    message = error_of(read_windows, path, "train", tokenizer, SMALL)
+    assert message.startswith(f"{path}: ") and "answer_start" in message
     path = write({"": [("1", "Who?", "")]})
     assert f"{path}: " in error_of(read_windows, path, "test", tokenizer, SMALL)
 
@@ -330,6 +332,15 @@ def test_the_official_order_and_targets(write, tokenizer):
         answers = np.where(expected.answers == NO_ANSWER, 0, expected.answers)
         assert np.array_equal(batch.answers, answers)
     assert any(0 in batch.answers for batch in found)
+
+
+def test_the_official_tokens_of_a_context(write, tokenizer):
+    """Those of its words, in which Han characters are not split."""
+    path = write({text: [(str(n), "Who?", text.split()[0])] for n, text in enumerate(SENTENCES)})
+    windows = make_official_windows(read_squad(path, "dev"), tokenizer, WHOLE)
+    for window, text in zip(windows, SENTENCES, strict=True):
+        ids_of_words = map(tokenizer.encode, text.split())
+        assert window.context_ids.tolist() == [*chain.from_iterable(ids_of_words)]
 
 
 def test_a_worker_gets_ids_alone(write, tokenizer):
