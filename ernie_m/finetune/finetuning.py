@@ -443,7 +443,7 @@ class FinetuningRun(MultiSeedTraining):
     def epoch_at(self, step: int) -> int:
         """Return the epoch, from 0, of an optimizer step, from 1."""
         if not self._epoch_ends:  # an evaluation: the checkpoint's
-            return self.start.settings.get("epoch", 0)
+            return self.start.settings.get("epoch", 0)  # type: ignore[union-attr]  # --init_checkpoint
         return bisect_left(self._epoch_ends, step)  # the first epoch that ends with this step or later
 
     def line(self, interval: Interval) -> str:

@@ -164,7 +164,8 @@ def evaluate_and_predict(
     """Predict the test files, and evaluate on the dev files, with the model of --init_checkpoint."""
     engine = fine_tuning.make_engine(fine_tuning.start)
     predict_tests(fine_tuning.task, engine, tests, fine_tuning.flags.prediction, 0, 0, stop)
-    settings = fine_tuning.start.settings  # empty in other formats
+    # Empty in other formats. The checkpoint is that of --init_checkpoint, which is required.
+    settings = fine_tuning.start.settings  # type: ignore[union-attr]
     engine.steps = settings.get("step", 0)
     evaluation = fine_tuning.evaluate(engine, stop) if fine_tuning.dev_files else None
     if evaluation is not None:
