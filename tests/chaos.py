@@ -63,9 +63,9 @@ def finetuning(folder: Path, program: list[str]) -> list[str]:
 
 def corpus(folder: Path) -> list[str]:
     """The command of a build of a corpus in many units."""
-    pieces = toys.train_pieces(folder / "piece.model")
+    piece_model = toys.train_piece_model(folder / "piece.model")
     return builds.command(
-        OUTPUT, pieces, builds.make_inputs(folder), workers=2, unit_mib=1 / 1024, held_out=20
+        OUTPUT, piece_model, builds.make_inputs(folder), workers=2, unit_mib=1 / 1024, held_out=20
     )
 
 

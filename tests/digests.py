@@ -47,7 +47,7 @@ Parts = dict[str, str]  # name of a part -> its digest
 
 # ---- What is read. A function that makes a file or folder in the working folder returns its name.
 
-# The same words in each language. Some are rewritten before they are cut into pieces: quotation marks and
+# The same words in each language. Some are rewritten before they are cut into subwords: quotation marks and
 # dashes, full-width and decomposed letters, a character without width, a number with its comma.
 WORDS = {
     "en": "the cat dog house river sees eats buys old red “big” here — 12, don’t now ｎew is was Rome "
@@ -122,8 +122,8 @@ def labeled() -> str:
 
 
 @cache
-def pieces() -> str:
-    """A piece model. The library itself trains it, so that no other item hangs on `ernie-m train_vocab`."""
+def piece_model() -> str:
+    """Train a piece.model with the library, so that no other item depends on `ernie-m train_vocab`."""
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter([line for language in WORDS for line in sentences(language, 300, seed=9)]),
         model_prefix="piece",
@@ -173,7 +173,7 @@ def model(form: str) -> str:
     config = {
         **SIZES,
         "model_type": "bert" if is_bert else "xlm-roberta",
-        "vocab_size": sentencepiece.SentencePieceProcessor(model_file=pieces()).vocab_size() + 2,
+        "vocab_size": sentencepiece.SentencePieceProcessor(model_file=piece_model()).vocab_size() + 2,
         "type_vocab_size": 1 + is_bert,
         "pad_token_id": 0 if is_bert else 1,
         "intermediate_size": 128,
@@ -184,7 +184,7 @@ def model(form: str) -> str:
         "attention_probs_dropout_prob": 0.1,
     }
     Path(form, "1_Pooling").mkdir(parents=True)
-    shutil.copy(pieces(), f"{form}/sentencepiece.bpe.model")
+    shutil.copy(piece_model(), f"{form}/sentencepiece.bpe.model")
     save_file(weights(config), f"{form}/model.safetensors")
     write(f"{form}/config.json", config)
     if is_bert:
@@ -267,7 +267,7 @@ def build(mono: Iterable[str] = (), parallel: Iterable[str] = (), output: str = 
         output=output,
         mono={language: text(language) for language in mono},
         parallel={f"en-{language}": pairs(language) for language in parallel},
-        piece_model_path=pieces(),
+        piece_model_path=piece_model(),
         held_out=8,
         unit_mib=8 / 1024,
         workers=1,

@@ -104,7 +104,7 @@ def make_paddlenlp(folder: Path, head: str | None = None, old_names: bool = Fals
         config_name = "config.json"
         config |= {"architectures": [class_name], "model_type": "ernie_m", "paddlenlp_version": "2.8.1"}
     (folder / config_name).write_text(json.dumps(config))
-    toys.write_pieces(folder)
+    toys.write_piece_model(folder)
     return arrays
 
 
@@ -213,17 +213,17 @@ def _affine(name: str, size: int, *inputs: int) -> dict[str, tuple[int, ...]]:
     return {f"{name}.weight": (size, *inputs), f"{name}.bias": (size,)}
 
 
-def make_xlm_r(folder: Path, pieces: Path | None = None, **changes) -> dict[str, np.ndarray]:
+def make_xlm_r(folder: Path, piece_model: Path | None = None, **changes) -> dict[str, np.ndarray]:
     """Write config.json and model.safetensors, and return the weights.
 
     Args:
-        pieces: a piece model, for whose vocabulary the model is made, and which is copied beside it.
+        piece_model: a SentencePiece model with the model's vocabulary, which is copied beside it.
         changes: of config.json.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    if pieces is not None:
-        changes["vocab_size"] = Tokenizer(None, pieces).vocab_size
-        shutil.copy(pieces, folder / "sentencepiece.bpe.model")
+    if piece_model is not None:
+        changes["vocab_size"] = Tokenizer(None, piece_model).vocab_size
+        shutil.copy(piece_model, folder / "sentencepiece.bpe.model")
     settings = xlm_r_config(**changes)
     (folder / "config.json").write_text(json.dumps(settings))
     arrays = xlm_r_weights(settings)
@@ -232,7 +232,7 @@ def make_xlm_r(folder: Path, pieces: Path | None = None, **changes) -> dict[str,
 
 
 def make_bert(folder: Path, arrays=(), **changes) -> dict[str, np.ndarray]:
-    """Write a BERT with random weights and a file of pieces, and return the weights.
+    """Write a BERT with random weights and a file of subwords, and return the weights.
 
     Args:
         arrays: more tensors, such as those of a head.
@@ -253,17 +253,17 @@ def make_bert(folder: Path, arrays=(), **changes) -> dict[str, np.ndarray]:
     return state
 
 
-def tokenizer_json(pieces: Path) -> dict:
-    """The tokenizer.json that transformers 5 writes for XLM-R with a piece model."""
-    model = ModelProto.FromString(pieces.read_bytes())
+def tokenizer_json(piece_model: Path) -> dict:
+    """The tokenizer.json that transformers 5 writes for XLM-R with a SentencePiece model."""
+    model = ModelProto.FromString(piece_model.read_bytes())
     charsmap = base64.b64encode(model.normalizer_spec.precompiled_charsmap).decode()
-    return xlm_r_json([[piece.piece, piece.score] for piece in model.pieces[3:]], charsmap)
+    return xlm_r_json([[subword.piece, subword.score] for subword in model.pieces[3:]], charsmap)
 
 
-def xlm_r_json(pieces: list, charsmap: str = "") -> dict:
-    """XLM-R's tokenizer.json with these pieces, [text, score], and its table of characters, base64."""
+def xlm_r_json(subwords: list, charsmap: str = "") -> dict:
+    """XLM-R's tokenizer.json with these subwords, [text, score], and its table of characters, base64."""
     special_tokens = ["<s>", "<pad>", "</s>", "<unk>"]
-    vocab = [*([name, 0.0] for name in special_tokens), *pieces, ["<mask>", 0.0]]
+    vocab = [*([name, 0.0] for name in special_tokens), *subwords, ["<mask>", 0.0]]
     added = [*enumerate(special_tokens), (len(vocab) - 1, "<mask>")]
     begin, end = ({"SpecialToken": {"id": name, "type_id": 0}} for name in ("<s>", "</s>"))
     first, second = ({"Sequence": {"id": name, "type_id": 0}} for name in "AB")

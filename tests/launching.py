@@ -68,9 +68,9 @@ with ExitStack() as locks:
 
 
 @contextlib.contextmanager
-def another_process_writes(*places: object) -> Iterator[subprocess.Popen]:
+def another_process_writes(*locations: object) -> Iterator[subprocess.Popen]:
     """Hold locks in a process of its own, as commands do: "run:folder" and "writer:file or folder"."""
-    with start_python(HOLDER, *places) as process:
+    with start_python(HOLDER, *locations) as process:
         assert process.stdout.readline() == "held\n"
         yield process
         process.stdin.close()

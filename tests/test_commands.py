@@ -39,7 +39,7 @@ from tests.launching import (
     give_input,
     stand_in_for_launch,
 )
-from tests.toys import make_corpus, sentences, train_pieces, write_lines
+from tests.toys import make_corpus, sentences, train_piece_model, write_lines
 
 # `test_a_command_runs` runs the command as it is written, with the flags of SMALLEST.
 HERE = "here"
@@ -66,7 +66,7 @@ COMMANDS = {
     r"sh scripts/data/get_data\.sh.*":
         DOWNLOADS + "reader/test_download_data_sets.py::test_every_task_ends_in_files_that_its_recipe_reads",
     r"\.venv/bin/ernie-m download e5-small":
-        DOWNLOADS + "reader/test_e5_small.py::test_every_tensor_and_piece",
+        DOWNLOADS + "reader/test_e5_small.py::test_every_tensor_and_subword",
     r"\.venv/bin/ernie-m download text .*": DOWNLOADS + "reader/test_download_text.py::test_the_folder",
     r"sh scripts/verify_weights\.sh .*":
         "needs released weights; model/test_verify_weights.py::test_one_number_off_is_enough",
@@ -179,17 +179,17 @@ def clone(tmp_path_factory):
     folder = tmp_path_factory.mktemp("clone")
     (folder / "configs").mkdir()
     (folder / "configs" / "pretrain").symlink_to(ROOT / "configs" / "pretrain")
-    pieces = train_pieces(folder / "piece.model")
-    shutil.copy(pieces, folder / "configs")
-    for place in ("data/vocab", "output/table/vocab", "output/e5-trimmed"):
-        (folder / place).mkdir(parents=True, exist_ok=True)
-        shutil.copy(pieces, folder / place)
-    put_models(folder, Tokenizer(piece_model_path=pieces))
+    piece_model = train_piece_model(folder / "piece.model")
+    shutil.copy(piece_model, folder / "configs")
+    for location in ("data/vocab", "output/table/vocab", "output/e5-trimmed"):
+        (folder / location).mkdir(parents=True, exist_ok=True)
+        shutil.copy(piece_model, folder / location)
+    put_models(folder, Tokenizer(piece_model_path=piece_model))
     put_texts(folder)
     mono = {"en": f"{folder}/en.txt"}
     parallel = {"en-de": f"{folder}/pairs.tsv"}
     for name in ("corpus", "mine", "e5"):
-        make_corpus(folder / "data" / name, pieces, held_out=20, mono=mono, parallel=parallel)
+        make_corpus(folder / "data" / name, piece_model, held_out=20, mono=mono, parallel=parallel)
     return folder
 
 

@@ -86,8 +86,10 @@ def files_imported(path: Path) -> set[Path]:
     """The files of the package that a file imports, also inside functions and for type checkers."""
     found = set()
     for _, names in imports(path):
-        places = [ROOT / name.replace(".", "/") for name in names if name.startswith("ernie_m")]
-        files = [file for place in places for file in (place.with_suffix(".py"), place / "__init__.py")]
+        locations = [ROOT / name.replace(".", "/") for name in names if name.startswith("ernie_m")]
+        files = [
+            file for location in locations for file in (location.with_suffix(".py"), location / "__init__.py")
+        ]
         found |= set([file for file in files if file.is_file()][:1])
     return found - {PACKAGE / "__init__.py"}
 
@@ -99,7 +101,7 @@ def test_the_layers():
     """
     assert {path.parent.name for path in PACKAGE.glob("*/__init__.py")} == {*BELOW, *STARTED}
     allowed = {room: {room, *rooms} for room, rooms in BELOW.items()}
-    allowed |= {place: {*BELOW, "data"} for place in (*STARTED, "api.py")}
+    allowed |= {location: {*BELOW, "data"} for location in (*STARTED, "api.py")}
     # Who imports the package by one of these names has a second copy, or what is no part of it.
     foreign = {"ernie_m", "scripts", "tests", *OFFICIAL_PROGRAMS, *BELOW, *STARTED}
     graph = {path: files_imported(path) for path in PACKAGE.rglob("*.py")}

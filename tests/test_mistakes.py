@@ -2,9 +2,9 @@
 
 Nearly all rows of mistakes.tsv are by somebody who had read README, docs/ and --help, and not the code:
 
-- the files that the command finds, by their names. "@kind" copies a folder of `places`, null removes a file,
-  and a lone surrogate is a byte that is no UTF-8
-- the command, in which {kind} is a folder of `places`; what is before && succeeds
+- the files that the command finds, by their names. "@kind" copies a folder of `locations`, null removes a
+  file, and a lone surrogate is a byte that is no UTF-8
+- the command, in which {kind} is a folder of `locations`; what is before && succeeds
 - what the line names, between semicolons. "my.csv:3" is line 3 of a file, however that is written
 """
 
@@ -27,14 +27,14 @@ with open(Path(__file__).with_name("mistakes.tsv"), encoding="utf-8") as table:
 
 
 @pytest.fixture(scope="module")
-def places(tmp_path_factory):
+def locations(tmp_path_factory):
     """A folder for each kind of model, and a corpus."""
     folder = toys.make_models(tmp_path_factory.mktemp("mistakes"))
     return {kind: folder / kind for kind in toys.SETTINGS} | {"corpus": toys.make_small_corpus(folder)}
 
 
 @pytest.mark.parametrize(("files", "command", "names"), ROWS, ids=range(2, len(ROWS) + 2))
-def test_a_mistake_is_one_line(places, tmp_path, monkeypatch, capsys, files, command, names):
+def test_a_mistake_is_one_line(locations, tmp_path, monkeypatch, capsys, files, command, names):
     monkeypatch.chdir(tmp_path)
     for name, text in json.loads(files).items():
         path = Path(name)
@@ -42,13 +42,13 @@ def test_a_mistake_is_one_line(places, tmp_path, monkeypatch, capsys, files, com
         if text is None:
             path.unlink()
         elif text.startswith("@"):
-            shutil.copytree(places[text[1:]], path)
+            shutil.copytree(locations[text[1:]], path)
         else:
             path.write_bytes(text.encode("utf-8", "surrogateescape"))
-    lines = [shlex.split(line.removeprefix("ernie-m ")) for line in command.format(**places).split(" && ")]
+    lines = [shlex.split(line.removeprefix("ernie-m ")) for line in command.format(**locations).split(" && ")]
     for line in lines[:-1]:
         call_main(programs, line)
     error = one_error(partial(call_main, programs, lines[-1]), capsys)
     for name in names.split("; "):
-        place = re.sub(r"(\\\.\w+):(\d+)$", r"\1\\D{1,9}\2\\b", re.escape(name))
-        assert re.search(place, error), error
+        location = re.sub(r"(\\\.\w+):(\d+)$", r"\1\\D{1,9}\2\\b", re.escape(name))
+        assert re.search(location, error), error

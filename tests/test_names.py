@@ -41,10 +41,10 @@ def texts_of(path: Path) -> Iterator[str]:
                 yield node.value
 
 
-def path_is_there(name: str, place: Path) -> bool:
-    """Whether a path is there for who reads it in the file `place`; <number> stands for anything."""
+def path_is_there(name: str, location: Path) -> bool:
+    """Whether a path is there for who reads it in the file `location`; <number> stands for anything."""
     pattern = re.sub(r"<\w+>", "*", name)
-    folders = (ROOT, PACKAGE, place.parent)
+    folders = (ROOT, PACKAGE, location.parent)
     return any(any(folder.glob(pattern)) for folder in folders) or any(
         re.fullmatch(known, name) for known in ELSEWHERE
     )
@@ -54,9 +54,9 @@ def module_is_there(name: str) -> bool:
     """Whether a dotted name is a module or a folder, or the file of its module has the word that follows."""
     parts = name.split(".")
     for count in range(len(parts), 0, -1):
-        place = ROOT.joinpath(*parts[:count])
-        files = [file for file in (place.with_suffix(".py"), place / "__init__.py") if file.is_file()]
-        if files or place.is_dir():
+        location = ROOT.joinpath(*parts[:count])
+        files = [file for file in (location.with_suffix(".py"), location / "__init__.py") if file.is_file()]
+        if files or location.is_dir():
             words = [
                 re.search(rf"\b{parts[count]}\b", file.read_text("utf-8"))
                 for file in files

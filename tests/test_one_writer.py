@@ -11,7 +11,7 @@ from ernie_m.pretrain.build_corpus import command as build_corpus
 from ernie_m.utils import files
 from ernie_m.utils.errors import UserError
 from tests.launching import another_process_writes, call_main
-from tests.toys import train_pieces, write_lines
+from tests.toys import train_piece_model, write_lines
 
 # Each command with the flags that name its output, {}; it is refused before it reads what is named beside.
 COMMANDS = {
@@ -38,11 +38,11 @@ LOCKS = {
 
 
 @pytest.fixture(scope="module")
-def places(tmp_path_factory):
+def locations(tmp_path_factory):
     """A folder in which another process writes the output of each command, which has its name."""
     folder = tmp_path_factory.mktemp("outputs")
     write_lines(folder / "text.txt", ["a b c", "d e f"])
-    train_pieces(folder / "piece.model")
+    train_piece_model(folder / "piece.model")
     with another_process_writes(*(LOCKS.get(name, "writer:{}").format(folder / name) for name in COMMANDS)):
         yield folder
 
@@ -58,11 +58,11 @@ def test_what_another_command_finishes_before_the_lock_stays(tmp_path, monkeypat
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_a_second_command_is_refused(places, monkeypatch, name):
-    monkeypatch.chdir(places)
+def test_a_second_command_is_refused(locations, monkeypatch, name):
+    monkeypatch.chdir(locations)
     command, flags = COMMANDS[name]
-    before = [*places.rglob("*")]
-    lock = LOCKS.get(name, "writer:{}").format(places / name).partition(":")[2]
+    before = [*locations.rglob("*")]
+    lock = LOCKS.get(name, "writer:{}").format(locations / name).partition(":")[2]
     with pytest.raises(UserError, match=f"^{lock}: locked by another "):
-        call_main(command, flags.format(places / name).split())
-    assert [*places.rglob("*")] == before
+        call_main(command, flags.format(locations / name).split())
+    assert [*locations.rglob("*")] == before

@@ -301,14 +301,16 @@ CASES = [
 
 
 @pytest.fixture(scope="module")
-def places(tmp_path_factory):
+def locations(tmp_path_factory):
     """Models of each kind, and a small corpus: what stands for {models} and {corpus}."""
     folder = tmp_path_factory.mktemp("rules")
     return {"models": toys.make_models(folder), "corpus": toys.make_small_corpus(folder)}
 
 
 @pytest.mark.parametrize(("program", "files", "flags", "rules"), CASES)
-def test_what_each_program_says(places, tmp_path, monkeypatch, capsys, caplog, program, files, flags, rules):
+def test_what_each_program_says(
+    locations, tmp_path, monkeypatch, capsys, caplog, program, files, flags, rules
+):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "d").mkdir()
     labels = TAGS if program == "run_sequence_labeling" else LABELS
@@ -316,11 +318,11 @@ def test_what_each_program_says(places, tmp_path, monkeypatch, capsys, caplog, p
     for name, lines in files.items():
         write_lines(tmp_path / name, lines)
     module, words, usual = PROGRAMS[program]
-    line = [word.format(**places) for word in [*words, *as_flags(usual | flags)]]
+    line = [word.format(**locations) for word in [*words, *as_flags(usual | flags)]]
     rules_language.cache_clear()
     with contextlib.suppress(SystemExit):
         run(partial(call_main, import_module(f"ernie_m.{module}"), line))
     said = "".join([*capsys.readouterr(), caplog.text])
     if (tmp_path / "out").is_file():
         said += (tmp_path / "out").read_text()
-    assert [rule for rule, place in rules.items() if not re.search(place, said)] == [], said
+    assert [rule for rule, location in rules.items() if not re.search(location, said)] == [], said

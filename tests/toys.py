@@ -35,7 +35,7 @@ from tests.helpers.checkpoints import save_model
 # In place of `rates._AMOUNTS`: trainings of two epochs.
 SHORT_AMOUNTS = {task: amount._replace(times=2, least=0) for task, amount in rates._AMOUNTS.items()}
 
-# ---- Texts, and the pieces of a tokenizer.
+# ---- Texts, and the subwords of a tokenizer.
 
 _SYLLABLES = [
     consonant + ending for consonant in "bdfgklmnprst" for ending in ("a", "e", "i", "o", "u", "an", "or")
@@ -69,8 +69,8 @@ def write_languages(folder: Path, **texts: list[str]) -> str:
     return ",".join(f"{language}<={path}" for language, path in paths.items())
 
 
-def train_pieces(path: Path, texts: list[str] | None = None, **options) -> Path:
-    """Train a piece model on texts, by default on `sentences`; write it to `path`, which is returned.
+def train_piece_model(path: Path, texts: list[str] | None = None, **options) -> Path:
+    """Train a SentencePiece model on texts, by default on `sentences`; write it to `path`, which is returned.
 
     `options`: of sentencepiece's trainer.
     """
@@ -85,8 +85,8 @@ def train_pieces(path: Path, texts: list[str] | None = None, **options) -> Path:
     return path
 
 
-def write_pieces(folder: Path, count: int = 1) -> None:
-    """Write a piece model beside weights, for tests to which its pieces do not matter, by default one."""
+def write_piece_model(folder: Path, count: int = 1) -> None:
+    """Write a SentencePiece model beside weights, by default with one subword, which no test depends on."""
     model = ModelProto()
     for name, kind in (("<unk>", "UNKNOWN"), ("<s>", "CONTROL"), ("</s>", "CONTROL"), ("▁a", "NORMAL")):
         model.pieces.add(piece=name, score=-1.0, type=kind)
@@ -98,14 +98,14 @@ def write_pieces(folder: Path, count: int = 1) -> None:
 # ---- Corpora for pre-training.
 
 
-def make_corpus(output: Path, pieces: Path, **options) -> dict:
+def make_corpus(output: Path, piece_model: Path, **options) -> dict:
     """Build a corpus in this process, by default in units of 8 KiB with nothing held out.
 
     Returns:
         Its manifest.
     """
     defaults = {"workers": 1, "unit_mib": 8 / 1024, "held_out": 0}
-    chosen = BuildOptions(output=str(output), piece_model_path=str(pieces), **(defaults | options))
+    chosen = BuildOptions(output=str(output), piece_model_path=str(piece_model), **(defaults | options))
     # Waiting for the disk would take most of the time of a build of hundreds of small files.
     with mock.patch.object(os, "fsync"):
         return build_corpus(chosen)
@@ -121,14 +121,14 @@ def make_small_corpus(folder: Path, mono_languages: tuple[str, ...] = ("de", "en
     Returns:
         The folder of the corpus.
     """
-    pieces = train_pieces(folder / "piece.model")
+    piece_model = train_piece_model(folder / "piece.model")
     lines = {language: sentences(150, seed) for seed, language in enumerate(("de", "en", "fr"))}
     mono = {name: write_lines(folder / f"{name}.txt", lines[name]) for name in mono_languages}
     parallel = {}
     for language, count in (("de", 120), ("fr", 80)):
         rows = [f"{a}\t{b}" for a, b in zip(lines["en"][:count], lines[language])]
         parallel[f"en-{language}"] = write_lines(folder / f"en-{language}.tsv", rows)
-    make_corpus(folder / "corpus", pieces, mono=mono, parallel=parallel, **({"held_out": 8} | options))
+    make_corpus(folder / "corpus", piece_model, mono=mono, parallel=parallel, **({"held_out": 8} | options))
     return folder / "corpus"
 
 
@@ -199,17 +199,17 @@ def make_ours(
     head: str | None = None,
     labels: list[str] | None = None,
     config: dict = CONFIG,
-    pieces: Path | None = None,
+    piece_model: Path | None = None,
     **kind,
 ) -> dict[str, np.ndarray]:
     """Write config.json, model.safetensors and piece.model as `save_model` does, and return the weights.
 
     Args:
-        pieces: a piece model, for whose vocabulary the model is made; None: the smallest one, of no use.
+        piece_model: a SentencePiece model with the model's vocabulary. None: the smallest one.
         kind: arguments of `weights`.
     """
-    if pieces is not None:
-        config = {**config, "vocab_size": Tokenizer(None, pieces).vocab_size}
+    if piece_model is not None:
+        config = {**config, "vocab_size": Tokenizer(None, piece_model).vocab_size}
     arrays = weights(head, config=config, **kind)
     settings = {**config, "model_type": "ernie_m", "architecture": _ARCHITECTURES.get(head, "ErnieMModel")}
     if head is not None:
@@ -222,10 +222,10 @@ def make_ours(
     folder.mkdir(parents=True)
     safetensors.write(folder / "model.safetensors", arrays)
     (folder / "config.json").write_text(json.dumps(settings))
-    if pieces is None:
-        write_pieces(folder)
+    if piece_model is None:
+        write_piece_model(folder)
     else:
-        shutil.copy(pieces, folder / "piece.model")
+        shutil.copy(piece_model, folder / "piece.model")
     return arrays
 
 
@@ -283,7 +283,7 @@ def model(kind: str, config: ErnieMConfig) -> paddle.nn.Layer:
 
 
 def make_model(
-    folder: Path, kind: str, pieces: Path, settings: dict | None = None, **options
+    folder: Path, kind: str, piece_model: Path, settings: dict | None = None, **options
 ) -> paddle.nn.Layer:
     """Write a model with a tokenizer to a folder, and return it.
 
@@ -292,19 +292,19 @@ def make_model(
         settings: what its config.json also says; None: the kind's own of `SETTINGS`.
         options: further ones of `save_model`.
     """
-    config = model_config(Tokenizer(None, pieces).vocab_size)
+    config = model_config(Tokenizer(None, piece_model).vocab_size)
     new_model = model(kind, config)
     if settings is None:
         settings = SETTINGS[kind]
-    save_model(folder, new_model, config, piece_model_path=pieces, settings=settings, **options)
+    save_model(folder, new_model, config, piece_model_path=piece_model, settings=settings, **options)
     return new_model
 
 
 def make_models(folder: Path) -> Path:
     """Write a model of each kind of `SETTINGS` to a folder of its name, and piece.model beside them."""
-    pieces = train_pieces(folder / "piece.model")
+    piece_model = train_piece_model(folder / "piece.model")
     for kind in SETTINGS:
-        make_model(folder / kind, kind, pieces)
+        make_model(folder / kind, kind, piece_model)
     return folder
 
 
@@ -330,11 +330,13 @@ def write_task(
     config: dict = TASK_CONFIG,
     **options,
 ) -> None:
-    """Write ernie_config.json, lang_map.json, label_map.json, and a piece model that is trained on texts.
+    """Write ernie_config.json, lang_map.json, label_map.json, and a SentencePiece model trained on texts.
 
     `options`: of sentencepiece's trainer.
     """
-    train_pieces(folder / "piece.model", texts, **{"vocab_size": 50, "character_coverage": 0.9995} | options)
+    train_piece_model(
+        folder / "piece.model", texts, **{"vocab_size": 50, "character_coverage": 0.9995} | options
+    )
     for name, values in (("lang_map", languages), ("label_map", labels)):
         numbers = {value: i for i, value in enumerate(values)}
         (folder / f"{name}.json").write_text(json.dumps(numbers))
@@ -434,7 +436,9 @@ def _tagged_sentence(rng: np.random.Generator, parts: int) -> TaggedWords:
         row.words.append(word)
         row.tags.append(tag)
 
-    for kind in rng.choice(["person", "place", "word", "word"], parts):  # half of the parts are other words
+    for kind in rng.choice(
+        ["person", "location", "word", "word"], parts
+    ):  # half of the parts are other words
         if kind == "person":
             first_name = str(rng.choice(FIRST_NAMES))
             last_name = str(rng.choice(LAST_NAMES))
@@ -442,7 +446,7 @@ def _tagged_sentence(rng: np.random.Generator, parts: int) -> TaggedWords:
             has_last_name = rng.integers(1, 3) == 2
             if has_last_name:
                 add(last_name, "I-PER")
-        elif kind == "place":
+        elif kind == "location":
             add(str(rng.choice(PLACES)), "B-LOC")
         else:
             add(str(rng.choice(OTHER_WORDS)), "O")
@@ -485,7 +489,7 @@ def make_tagging(folder: Path) -> Path:
 # again in the original text.
 
 PEOPLE = ["anna", "bela", "carl", "dora", "emil"]
-# Curly quotes, a character that is dropped, a double space, a full-width letter: the pieces of a place, put
+# Curly quotes, a character that is dropped, a double space, a full-width letter: the subwords of a place, put
 # together, are never the place itself.
 ANSWERS = ["“old”  rome", "new\u200b oslo", "ｂig lima", "‘red’ bern", "the  port"]
 ANSWERING_CONFIG = {
@@ -508,12 +512,12 @@ def squad(paragraphs: int, seed: int, facts: int = 2) -> dict:
         qas = []
         for k, index in enumerate(rng.permutation(len(PEOPLE))[:facts]):
             person = PEOPLE[index]
-            place = ANSWERS[(number * facts + k) % len(ANSWERS)]
+            location = ANSWERS[(number * facts + k) % len(ANSWERS)]
             text += f"{rng.choice(['and then', 'but now', 'they say that'])} {person} is in "
-            answers = [{"text": place, "answer_start": len(text)}]
+            answers = [{"text": location, "answer_start": len(text)}]
             id_ = f"{seed}-{number}-{person}"
             qas.append({"id": id_, "question": f"where is {person} ?", "answers": answers})
-            text += f"{place} . "
+            text += f"{location} . "
         json_paragraphs.append({"context": text.strip(), "qas": qas})
     return {"version": "1.1", "data": [{"title": "people", "paragraphs": json_paragraphs}]}
 

@@ -9,7 +9,7 @@ import pytest
 from scripts.benchmarks import encode, finetune, masked_lm, turns
 from tests.foreign import make_xlm_r
 from tests.launching import call_main, error_of
-from tests.toys import sentences, train_pieces, write_lines
+from tests.toys import sentences, train_piece_model, write_lines
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +17,7 @@ def folder(tmp_path_factory):
     """A tiny model with a tokenizer, weights, and 70 texts and 69 pairs of them with one of three labels."""
     folder = tmp_path_factory.mktemp("benchmarks")
     make_xlm_r(folder / "weights", vocab_size=300, max_position_embeddings=80)
-    train_pieces(folder / "weights" / "sentencepiece.bpe.model")
+    train_piece_model(folder / "weights" / "sentencepiece.bpe.model")
     write_lines(folder / "texts.txt", sentences(70))
     lines = []
     for number, (premise, hypothesis) in enumerate(itertools.pairwise(sentences(70))):

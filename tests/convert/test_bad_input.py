@@ -14,7 +14,7 @@ from tests.foreign import fairseq_state, make_paddlenlp, make_xlm_r
 from tests.helpers.checkpoints import change_config
 from tests.helpers.torch_files import write_torch_file
 from tests.launching import error_of
-from tests.toys import CONFIG, make_ours, weights, write_pieces
+from tests.toys import CONFIG, make_ours, weights, write_piece_model
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_bad_tensors_are_named(tmp_path, refused, name, array, message):
 def test_token_types_that_cannot_be_added(tmp_path, refused, shape):
     """Those of XLM-R are added to the position embeddings, so they must have one row."""
     make_xlm_r(tmp_path / "in")
-    write_pieces(tmp_path / "in")
+    write_piece_model(tmp_path / "in")
     name = "roberta.embeddings.token_type_embeddings.weight"
     set_tensor(tmp_path / "in", name, np.ones(shape, np.float32))
     assert f"{name} has shape {list(shape)}, which does not match [40, 16]" in refused(tmp_path / "in")
@@ -92,7 +92,7 @@ def test_a_fused_tensor_of_no_thirds(tmp_path, refused, shape):
     name = "decoder.sentence_encoder.layers.1.self_attn.in_proj_weight"
     state[name] = np.ones(shape, np.float32)
     (tmp_path / "in").mkdir()
-    write_pieces(tmp_path / "in")
+    write_piece_model(tmp_path / "in")
     write_torch_file(tmp_path / "in/model.pt", state)
     assert f"{name} has shape {list(shape)}" in refused(tmp_path / "in")
 
@@ -225,12 +225,12 @@ def test_a_report_that_nobody_reads(tmp_path, line):
 
 
 @pytest.mark.parametrize(
-    "line, place",
+    "line, location",
     [
         (["in"], "missing required option TARGET "),
         (["in", "out", "--to", "keras"], "--to keras: "),
         (["in", "out", "--head", "poet"], "--head poet: "),
     ],
 )
-def test_the_command_line(line, place):
-    assert error_of(convert.main, line).startswith(f"{place}")
+def test_the_command_line(line, location):
+    assert error_of(convert.main, line).startswith(f"{location}")

@@ -9,7 +9,7 @@ import pytest
 from ernie_m.model.checkpoint.write_foreign import ENCODER_TARGETS
 from tests.foreign import make_official, official_config
 from tests.launching import run_script
-from tests.toys import write_pieces
+from tests.toys import write_piece_model
 
 SCRIPT = Path(__file__).with_name("memory_script.py")
 # The embedding matrix's size in MiB. All 24 layers together have 72 MiB more.
@@ -21,7 +21,7 @@ def test_the_largest_tensor_is_what_it_takes(tmp_path):
     """No conversion grows by more than one and a half of the largest tensor, and 10 MiB for all else."""
     config = official_config(vocab_size=40_000, hidden_size=256, num_hidden_layers=24, num_attention_heads=4)
     make_official(tmp_path / "start", config, seed=0)
-    write_pieces(tmp_path / "start", 40_000 - 5)  # five tokens are special
+    write_piece_model(tmp_path / "start", 40_000 - 5)  # five tokens are special
     source = tmp_path / "start"
     growth = {}  # folder -> MiB
     # Each format is written from the one before, and read for the one after.

@@ -14,24 +14,26 @@ from ernie_m.utils.checksums import CARD
 from tests.foreign import make_xlm_r
 from tests.helpers.checkpoints import change_config, stored
 from tests.launching import error_of
-from tests.toys import CONFIG, make_ours, train_pieces, write_lines
+from tests.toys import CONFIG, make_ours, train_piece_model, write_lines
 
 TAGS = "token-classification"
 XLM_R = PreprocessingConfig.of_xlm_r()
 
 
 @pytest.fixture(scope="module")
-def pieces(tmp_path_factory):
-    """A piece model in which no piece ends in a digit and a comma."""
-    return train_pieces(tmp_path_factory.mktemp("pieces") / "piece.model", normalization_rule_name="nmt_nfkc")
+def piece_model(tmp_path_factory):
+    """A SentencePiece model in which no subword ends in a digit and a comma."""
+    return train_piece_model(
+        tmp_path_factory.mktemp("piece_model") / "piece.model", normalization_rule_name="nmt_nfkc"
+    )
 
 
-def make_model(folder, pieces, preprocessing, head=None, rows=0):
-    """A model of ours that reads in a way; `rows`: more rows than the pieces need."""
-    size = Tokenizer(None, pieces).vocab_size + rows
+def make_model(folder, piece_model, preprocessing, head=None, rows=0):
+    """A model of ours that reads in a way; `rows`: more rows than the subwords need."""
+    size = Tokenizer(None, piece_model).vocab_size + rows
     labels = {"token-classification": [f"B-{n}" for n in range(4)] + ["O"]}.get(head)
     make_ours(folder, head=head, labels=labels, config={**CONFIG, "vocab_size": size})
-    (folder / "piece.model").write_bytes(pieces.read_bytes())
+    (folder / "piece.model").write_bytes(piece_model.read_bytes())
     change_config(folder, reading=stored(**preprocessing.to_json()))
     return folder
 
@@ -43,9 +45,11 @@ def run(source, target, to, *flags):
 
 @pytest.mark.parametrize("to", ["ernie-m", "xlm-roberta"])
 @pytest.mark.parametrize("head", [None, "classification", "token-classification", "question-answering"])
-def test_xlm_r_there_and_back(tmp_path, pieces, to, head):
+def test_xlm_r_there_and_back(tmp_path, piece_model, to, head):
     """Its reading stays, also where nothing but the library's own files say it."""
-    preprocessing = replace(XLM_R, max_seq_len=30, added_tokens={"<e1>": Tokenizer(None, pieces).vocab_size})
+    preprocessing = replace(
+        XLM_R, max_seq_len=30, added_tokens={"<e1>": Tokenizer(None, piece_model).vocab_size}
+    )
     if head is None:
         preprocessing = replace(
             preprocessing,
@@ -55,7 +59,7 @@ def test_xlm_r_there_and_back(tmp_path, pieces, to, head):
             prompts={"query": "q: "},
             default_prompt="query",
         )
-    made = make_model(tmp_path / "made", pieces, preprocessing, head, rows=1)
+    made = make_model(tmp_path / "made", piece_model, preprocessing, head, rows=1)
     there = run(made, tmp_path / "there", "xlm-roberta")
     assert there.preprocessing == preprocessing
     assert run(tmp_path / "there", tmp_path / "again", to).preprocessing == preprocessing
@@ -91,7 +95,7 @@ CHANGES = [
 
 
 @pytest.mark.parametrize(("field", "file", "changes"), CHANGES)
-def test_a_file_that_was_changed_later_is_refused(tmp_path, pieces, field, file, changes):
+def test_a_file_that_was_changed_later_is_refused(tmp_path, piece_model, field, file, changes):
     """As when sentence-transformers has saved the folder again: two readings are possible."""
     preprocessing = replace(
         XLM_R,
@@ -100,11 +104,13 @@ def test_a_file_that_was_changed_later_is_refused(tmp_path, pieces, field, file,
         max_seq_len=30,
         prompts={"query": "q: ", "passage": "p: "},
         default_prompt=None if "query" in changes.values() else "query",
-        added_tokens={"<e1>": Tokenizer(None, pieces).vocab_size},
+        added_tokens={"<e1>": Tokenizer(None, piece_model).vocab_size},
     )
     there = tmp_path / "there"
     assert (
-        run(make_model(tmp_path / "made", pieces, preprocessing, rows=1), there, "xlm-roberta").preprocessing
+        run(
+            make_model(tmp_path / "made", piece_model, preprocessing, rows=1), there, "xlm-roberta"
+        ).preprocessing
         == preprocessing
     )
     change(there / file, **changes)
@@ -116,8 +122,8 @@ def test_a_file_that_was_changed_later_is_refused(tmp_path, pieces, field, file,
 
 
 @pytest.mark.parametrize("is_in_key", [True, False])
-def test_a_module_of_length_1_that_was_added_or_taken_away(tmp_path, pieces, is_in_key):
-    made = make_model(tmp_path / "made", pieces, replace(XLM_R, normalize=is_in_key))
+def test_a_module_of_length_1_that_was_added_or_taken_away(tmp_path, piece_model, is_in_key):
+    made = make_model(tmp_path / "made", piece_model, replace(XLM_R, normalize=is_in_key))
     run(made, tmp_path / "there", "xlm-roberta")
     path = tmp_path / "there/modules.json"
     modules = json.loads(path.read_text())
@@ -134,9 +140,9 @@ def test_a_module_of_length_1_that_was_added_or_taken_away(tmp_path, pieces, is_
     )
 
 
-def test_what_our_key_does_not_say_another_file_may(tmp_path, pieces):
+def test_what_our_key_does_not_say_another_file_may(tmp_path, piece_model):
     """The pooling and the length of a model that was not trained for vectors. The rest of our key counts."""
-    made = make_model(tmp_path / "made", pieces, replace(XLM_R, label_pieces="all"))
+    made = make_model(tmp_path / "made", piece_model, replace(XLM_R, label_pieces="all"))
     there = tmp_path / "there"
     assert run(made, there, "xlm-roberta").preprocessing.pooling is None
     change(there / "1_Pooling/config.json", pooling_mode_cls_token=True, pooling_mode_mean_tokens=False)
@@ -149,8 +155,8 @@ def test_what_our_key_does_not_say_another_file_may(tmp_path, pieces):
     )
 
 
-def test_what_a_classifier_predicts_is_said_twice(tmp_path, pieces):
-    made = make_model(tmp_path / "made", pieces, replace(XLM_R, multi_label=True), "classification")
+def test_what_a_classifier_predicts_is_said_twice(tmp_path, piece_model):
+    made = make_model(tmp_path / "made", piece_model, replace(XLM_R, multi_label=True), "classification")
     there = tmp_path / "there"
     assert run(made, there, "xlm-roberta").preprocessing.multi_label
     change(there / "config.json", problem_type="single_label_classification")
@@ -166,7 +172,7 @@ STAYS = [
         ["xlm-roberta"],
         [],
     ),  # all room
-    (TAGS, PreprocessingConfig(official_compat=True), ["xlm-roberta"], []),  # a pipeline tags the same pieces
+    (TAGS, PreprocessingConfig(official_compat=True), ["xlm-roberta"], []),  # the same labels in a pipeline
     *(
         (
             head,
@@ -180,17 +186,19 @@ STAYS = [
 
 
 @pytest.mark.parametrize(("head", "preprocessing", "forms", "flags"), STAYS)
-def test_what_the_files_of_a_library_cannot_say_stays(tmp_path, pieces, head, preprocessing, forms, flags):
-    made = make_model(tmp_path / "made", pieces, preprocessing, head)
+def test_what_the_files_of_a_library_cannot_say_stays(
+    tmp_path, piece_model, head, preprocessing, forms, flags
+):
+    made = make_model(tmp_path / "made", piece_model, preprocessing, head)
     for to in forms:
         assert run(made, tmp_path / to, to, *flags).preprocessing == preprocessing
 
 
-def test_a_prompt_for_documents_is_written_too(tmp_path, pieces):
+def test_a_prompt_for_documents_is_written_too(tmp_path, piece_model):
     """The library takes no other name for it."""
     prompts = {"query": "q: ", "passage": "p: "}
     run(
-        make_model(tmp_path / "made", pieces, replace(XLM_R, prompts=prompts)),
+        make_model(tmp_path / "made", piece_model, replace(XLM_R, prompts=prompts)),
         tmp_path / "there",
         "xlm-roberta",
     )
@@ -199,10 +207,10 @@ def test_a_prompt_for_documents_is_written_too(tmp_path, pieces):
     assert open_checkpoint(tmp_path / "there").preprocessing.prompts == prompts
 
 
-def test_files_of_vectors_do_not_count_for_a_classifier(tmp_path, pieces):
+def test_files_of_vectors_do_not_count_for_a_classifier(tmp_path, piece_model):
     there = tmp_path / "there"
-    run(make_model(tmp_path / "made", pieces, XLM_R, "classification"), there, "xlm-roberta")
-    run(make_model(tmp_path / "encoder", pieces, XLM_R), tmp_path / "vectors", "xlm-roberta")
+    run(make_model(tmp_path / "made", piece_model, XLM_R, "classification"), there, "xlm-roberta")
+    run(make_model(tmp_path / "encoder", piece_model, XLM_R), tmp_path / "vectors", "xlm-roberta")
     (there / "1_Pooling").mkdir()
     for name in ("modules.json", "1_Pooling/config.json"):
         (there / name).write_bytes((tmp_path / "vectors" / name).read_bytes())
@@ -241,12 +249,12 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_what_a_form_cannot_say(tmp_path, pieces, case):
+def test_what_a_form_cannot_say(tmp_path, piece_model, case):
     """It is refused in a line that names the flag, and with the flag the card says it."""
     head, preprocessing, to, word = CASES[case]
-    size = Tokenizer(None, pieces).vocab_size
+    size = Tokenizer(None, piece_model).vocab_size
     preprocessing = replace(preprocessing, added_tokens=dict.fromkeys(preprocessing.added_tokens, size))
-    made = make_model(tmp_path / "made", pieces, preprocessing, head, rows=1)
+    made = make_model(tmp_path / "made", piece_model, preprocessing, head, rows=1)
     line = error_of(convert.main, [str(made), str(tmp_path / "there"), "--to", to])
     assert line.startswith(f"{made}: --to {to}: ") and word in line and "--allow_lossy" in line
     assert not (tmp_path / "there").exists()
@@ -258,26 +266,26 @@ def test_what_a_form_cannot_say(tmp_path, pieces, case):
     run(made, tmp_path / "ours", "ernie-m")  # which says all
 
 
-def test_added_tokens_with_a_gap_before_them(tmp_path, pieces):
-    size = Tokenizer(None, pieces).vocab_size
+def test_added_tokens_with_a_gap_before_them(tmp_path, piece_model):
+    size = Tokenizer(None, piece_model).vocab_size
     preprocessing = replace(XLM_R, added_tokens={"<e1>": size + 1})
-    made = make_model(tmp_path / "made", pieces, preprocessing, rows=2)
+    made = make_model(tmp_path / "made", piece_model, preprocessing, rows=2)
     line = error_of(convert.main, [str(made), str(tmp_path / "x"), "--to", "xlm-roberta"])
     assert f"({size + 1}) do not follow the {size} tokens" in line
     assert run(made, tmp_path / "ours", "ernie-m").preprocessing == preprocessing
 
 
 def test_rule_5_in_the_form_of_xlm_r(tmp_path):
-    pieces = train_pieces(tmp_path / "piece.model", ["in 10, 20, 30, and 10,5"] * 50, vocab_size=24)
-    assert Tokenizer(None, pieces).digit_comma
-    made = make_model(tmp_path / "made", pieces, PreprocessingConfig())
+    piece_model = train_piece_model(tmp_path / "piece.model", ["in 10, 20, 30, and 10,5"] * 50, vocab_size=24)
+    assert Tokenizer(None, piece_model).digit_comma
+    made = make_model(tmp_path / "made", piece_model, PreprocessingConfig())
     assert "'12,'" in error_of(convert.main, [str(made), str(tmp_path / "x"), "--to", "xlm-roberta"])
-    run(make_model(tmp_path / "plain", pieces, XLM_R), tmp_path / "there", "xlm-roberta")
+    run(make_model(tmp_path / "plain", piece_model, XLM_R), tmp_path / "there", "xlm-roberta")
 
 
 @pytest.mark.parametrize("module", ["Dense", "WeightedLayerPooling"])
-def test_modules_that_are_not_known(tmp_path, pieces, module):
-    make_xlm_r(tmp_path / "x", pieces)
+def test_modules_that_are_not_known(tmp_path, piece_model, module):
+    make_xlm_r(tmp_path / "x", piece_model)
     kinds = ["Transformer", "Pooling", module]
     modules = [
         {"path": f"{n}_{kind}" if n else "", "type": f"sentence_transformers.models.{kind}"}
@@ -293,7 +301,7 @@ def test_modules_that_are_not_known(tmp_path, pieces, module):
         assert f"the module {module} is dropped" in (tmp_path / to / CARD).read_text()
 
 
-def test_the_form_of_a_pair(tmp_path, pieces):
+def test_the_form_of_a_pair(tmp_path, piece_model):
     """One separator for a question answering model of ours, two for two texts."""
     counts = {}
     for head, preprocessing in (
@@ -302,7 +310,7 @@ def test_the_form_of_a_pair(tmp_path, pieces):
         (TAGS, XLM_R),
     ):
         run(
-            make_model(tmp_path / head, pieces, preprocessing, head),
+            make_model(tmp_path / head, piece_model, preprocessing, head),
             tmp_path / f"{head}-there",
             "xlm-roberta",
         )
@@ -312,8 +320,8 @@ def test_the_form_of_a_pair(tmp_path, pieces):
     assert counts == {"question-answering": 2, "classification": 3, "token-classification": 3}
 
 
-def test_the_card_says_what_was_trimmed(tmp_path, pieces):
-    made = make_model(tmp_path / "made", pieces, XLM_R)
+def test_the_card_says_what_was_trimmed(tmp_path, piece_model):
+    made = make_model(tmp_path / "made", piece_model, XLM_R)
     text = write_lines(tmp_path / "some.txt", ["bada gan kofo"])
     flags = ["--trim_vocab_to", text, "--min_count", "1"]
     smaller = run(made, tmp_path / "small", "xlm-roberta", *flags)
@@ -322,14 +330,14 @@ def test_the_card_says_what_was_trimmed(tmp_path, pieces):
     change_config(tmp_path / "small", reading=None)
     assert open_checkpoint(tmp_path / "small").preprocessing.text_rules == "none"
     card = (tmp_path / "small" / CARD).read_text(encoding="utf-8")
-    size = Tokenizer(None, pieces).vocab_size
+    size = Tokenizer(None, piece_model).vocab_size
     assert f"{smaller.config.vocab_size:,} of {size:,} tokens were kept, those in some.txt" in card
     assert "pipeline_tag: sentence-similarity\n" in card
 
 
-def test_added_tokens_stay_when_a_vocabulary_is_trimmed(tmp_path, pieces):
-    size = Tokenizer(None, pieces).vocab_size
-    made = make_model(tmp_path / "made", pieces, replace(XLM_R, added_tokens={"<e1>": size}), rows=1)
+def test_added_tokens_stay_when_a_vocabulary_is_trimmed(tmp_path, piece_model):
+    size = Tokenizer(None, piece_model).vocab_size
+    made = make_model(tmp_path / "made", piece_model, replace(XLM_R, added_tokens={"<e1>": size}), rows=1)
     text = write_lines(tmp_path / "some.txt", ["bada gan kofo"])
     smaller = run(made, tmp_path / "small", "ernie-m", "--trim_vocab_to", text)
     assert smaller.preprocessing.added_tokens == {"<e1>": smaller.config.vocab_size - 1}

@@ -28,7 +28,7 @@ from tests.foreign import (
 from tests.helpers.checkpoints import save_model, stored
 from tests.helpers.torch_files import write_torch_file
 from tests.launching import error_of
-from tests.toys import CONFIG, train_pieces, weights, write_pieces
+from tests.toys import CONFIG, train_piece_model, weights, write_piece_model
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_fairseq(tmp_path, legacy, prefix, fused, new_norm, capsys):
     expected = weights(lm_head=True, pooler=False)
     state = fairseq_state(expected, prefix, fused, new_norm)
     (tmp_path / "xlmr").mkdir()
-    write_pieces(tmp_path / "xlmr")
+    write_piece_model(tmp_path / "xlmr")
     flags = fairseq_args(dropout=0.2)
     file = tmp_path / "xlmr/model.pt"
     said = (
@@ -181,8 +181,8 @@ def test_fairseq(tmp_path, legacy, prefix, fused, new_norm, capsys):
 def test_the_dict_of_fairseq_is_the_vocabulary_wherever_the_model_goes(tmp_path):
     folder = tmp_path / "xlmr"
     folder.mkdir()
-    pieces = train_pieces(folder / "sentencepiece.bpe.model")
-    tokens = Tokenizer(None, pieces).ordinary_subwords()[::-1]
+    piece_model = train_piece_model(folder / "sentencepiece.bpe.model")
+    tokens = Tokenizer(None, piece_model).ordinary_subwords()[::-1]
     (folder / "dict.txt").write_text("".join(f"{token} 7\n" for token in tokens), encoding="utf-8")
     sizes = {**CONFIG, "vocab_size": len(tokens) + 5}
     state = fairseq_state(weights(config=sizes, lm_head=True, pooler=False))
@@ -204,7 +204,7 @@ def test_the_dict_of_fairseq_is_the_vocabulary_wherever_the_model_goes(tmp_path)
 def test_the_report_counts_tensors_and_names_the_others(tmp_path, capsys):
     """The number of those that were written; the names of those without a place, and that are not there."""
     state = make_xlm_r(tmp_path / "x")
-    write_pieces(tmp_path / "x")
+    write_piece_model(tmp_path / "x")
     convert.main([str(tmp_path / "x"), str(tmp_path / "hf"), "--to", "huggingface", "--allow_lossy"])
     lines = capsys.readouterr().out.splitlines()
     written = safe.read(tmp_path / "hf/model.safetensors")

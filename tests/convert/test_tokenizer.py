@@ -19,12 +19,12 @@ from ernie_m.reader.tokenization import Tokenizer
 from tests.foreign import make_xlm_r, tokenizer_json
 from tests.helpers.checkpoints import change_config, save_model, stored
 from tests.launching import error_of
-from tests.toys import CONFIG, make_ours, train_pieces
+from tests.toys import CONFIG, make_ours, train_piece_model
 
 
 def make_model(folder, **options):
-    """Write a model of ours with a piece model, trained with these options, and return its folder."""
-    make_ours(folder, pieces=train_pieces(folder.with_suffix(".model"), **options))
+    """Write a model of ours with a SentencePiece model, trained with these options, and return its folder."""
+    make_ours(folder, piece_model=train_piece_model(folder.with_suffix(".model"), **options))
     return folder
 
 
@@ -39,7 +39,7 @@ def make_model(folder, **options):
     ],
 )
 def test_files_of_each_format(tmp_path, target, files):
-    """A piece model alone gives the same files as one beside a model."""
+    """A SentencePiece model alone gives the same files as one beside a model."""
     model = make_model(tmp_path / "in")
     convert.main([str(model), str(tmp_path / "out"), "--to", target])
     convert.main([str(tmp_path / "in/piece.model"), str(tmp_path / "alone"), "--to", target])
@@ -56,7 +56,7 @@ def test_files_of_each_format(tmp_path, target, files):
 def test_a_vocabulary_that_is_named_goes_before_the_one_beside_the_weights(tmp_path):
     model = make_model(tmp_path / "in")
     tokens = list(Tokenizer(None, model / "piece.model").vocab)
-    reordered = [*tokens[:4], *reversed(tokens[4:])]  # special tokens, then the pieces the other way round
+    reordered = [*tokens[:4], *reversed(tokens[4:])]  # special tokens, then the subwords the other way round
     lines = [f"{token}\t{id_}\n" for id_, token in enumerate(reordered)]
     in_another_order = "".join(reversed(lines))  # the ids are in the lines
     (tmp_path / "named.txt").write_text(in_another_order, encoding="utf-8")
@@ -74,11 +74,11 @@ def test_the_vocabulary_beside_the_weights_counts_with_a_piece_model_that_is_nam
     tokens = list(Tokenizer(None, model / "piece.model").vocab)
     lines = [f"{token}\n" for token in [*tokens[:4], *reversed(tokens[4:])]]
     (model / "vocab.txt").write_text("".join(lines), encoding="utf-8")
-    pieces = (model / "piece.model").rename(tmp_path / "named.model")
-    convert.main([str(model), str(tmp_path / "out"), "--piece_model_path", str(pieces)])
-    assert Tokenizer.from_folder(tmp_path / "out").vocab == Tokenizer(model / "vocab.txt", pieces).vocab
-    # Libraries would derive other ids from the piece model, so tokenizer.json is alone there.
-    flags = ["--to", "xlm-roberta", "--piece_model_path", str(pieces), "--allow_lossy"]
+    piece_model = (model / "piece.model").rename(tmp_path / "named.model")
+    convert.main([str(model), str(tmp_path / "out"), "--piece_model_path", str(piece_model)])
+    assert Tokenizer.from_folder(tmp_path / "out").vocab == Tokenizer(model / "vocab.txt", piece_model).vocab
+    # Libraries would derive other ids from the SentencePiece model, so tokenizer.json is alone there.
+    flags = ["--to", "xlm-roberta", "--piece_model_path", str(piece_model), "--allow_lossy"]
     convert.main([str(model), str(tmp_path / "theirs"), *flags])
     assert (tmp_path / "theirs/tokenizer.json").is_file()
     assert not (tmp_path / "theirs/sentencepiece.bpe.model").exists()
@@ -94,11 +94,11 @@ def test_the_vocabulary_beside_the_weights_counts_with_a_piece_model_that_is_nam
     ],
 )
 def test_xlm_r_has_no_tokenizer_for_other_settings(tmp_path, settings, target, file):
-    """The advice holds: the form of transformers' ErnieM takes any piece model, as ours does."""
+    """The advice holds: the form of transformers' ErnieM takes any SentencePiece model, as ours does."""
     model = make_model(tmp_path / "in")
-    pieces = ModelProto.FromString((model / "piece.model").read_bytes())
-    pieces.MergeFrom(ModelProto(**settings))
-    (model / "piece.model").write_bytes(pieces.SerializeToString())
+    piece_model = ModelProto.FromString((model / "piece.model").read_bytes())
+    piece_model.MergeFrom(ModelProto(**settings))
+    (model / "piece.model").write_bytes(piece_model.SerializeToString())
     line = error_of(convert.main, [str(model), str(tmp_path / "out"), "--to", "xlm-roberta"])
     assert line.startswith(f"{model / 'piece.model'}: ")
     assert f"--to {target}" in line
@@ -118,10 +118,10 @@ def test_a_character_map_is_written_if_the_model_has_one(tmp_path, rule, steps):
 
 @pytest.fixture
 def saved(tmp_path):
-    """An XLM-R as transformers 5 saves it, without a piece model; the content of its tokenizer.json."""
-    pieces = train_pieces(tmp_path / "own.model", normalization_rule_name="nmt_nfkc")
-    make_xlm_r(tmp_path / "saved", vocab_size=Tokenizer(None, pieces).vocab_size)
-    contents = tokenizer_json(pieces)
+    """Save an XLM-R as transformers 5 does, without a SentencePiece model, and return its tokenizer.json."""
+    piece_model = train_piece_model(tmp_path / "own.model", normalization_rule_name="nmt_nfkc")
+    make_xlm_r(tmp_path / "saved", vocab_size=Tokenizer(None, piece_model).vocab_size)
+    contents = tokenizer_json(piece_model)
     (tmp_path / "saved/tokenizer.json").write_text(json.dumps(contents))
     return contents
 
@@ -201,7 +201,7 @@ def metaspace(contents: dict) -> dict:
 )
 @pytest.mark.parametrize("has_pieces", [True, False])
 def test_a_tokenizer_json_that_is_not_of_xlm_r_is_refused(tmp_path, saved, key, change, has_pieces):
-    """Whether or not the piece model lies beside it."""
+    """Whether or not the SentencePiece model lies beside it."""
     if has_pieces:
         shutil.copy(tmp_path / "own.model", tmp_path / "saved/sentencepiece.bpe.model")
     change(saved)
@@ -226,15 +226,15 @@ def test_a_model_without_a_tokenizer_is_not_converted(tmp_path):
 
 def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(tmp_path):
     make_ours(tmp_path / "in")
-    pieces = train_pieces(tmp_path / "large.model")
-    flags = ["--to", "fluid", "--piece_model_path", str(pieces)]
+    piece_model = train_piece_model(tmp_path / "large.model")
+    flags = ["--to", "fluid", "--piece_model_path", str(piece_model)]
     line = error_of(convert.main, [str(tmp_path / "in"), str(tmp_path / "out"), *flags])
-    assert line.startswith(f"{tmp_path / 'in'}: vocab_size 60") and str(pieces) in line
+    assert line.startswith(f"{tmp_path / 'in'}: vocab_size 60") and str(piece_model) in line
 
 
 def test_a_tokenizer_that_explains_too_few_rows_is_refused(tmp_path, caplog):
     """An embedding matrix may be longer by what tables are rounded up to."""
-    size = Tokenizer(None, train_pieces(tmp_path / "piece.model")).vocab_size
+    size = Tokenizer(None, train_piece_model(tmp_path / "piece.model")).vocab_size
     for rows, is_refused in ((128, False), (129, True)):
         folder = tmp_path / str(rows)
         make_ours(folder, config={**CONFIG, "vocab_size": size + rows})
@@ -248,14 +248,14 @@ def test_a_tokenizer_that_explains_too_few_rows_is_refused(tmp_path, caplog):
             assert f"{folder}: {rows} " in caplog.text
 
 
-def test_tokens_without_a_piece_and_the_mask(tmp_path):
-    """A token of vocab.txt that is no piece is never cut out of a text: its score is below any other way.
+def test_tokens_without_a_subword_and_the_mask(tmp_path):
+    """A token of vocab.txt that is no subword is never cut out of a text: its score is below any other way.
 
     The space before a mask belongs to the mask, as in XLM-R's own tokenizer.json.
     """
     model = make_model(tmp_path / "in", normalization_rule_name="nmt_nfkc")
     vocab = Tokenizer(None, model / "piece.model").vocab
-    extra = "bada" * 4  # 16 letters, each of them a piece
+    extra = "bada" * 4  # 16 letters, each of them a subword
     assert extra not in vocab and set(extra) <= set(vocab)
     vocab[extra] = len(vocab)
     lines = "".join(f"{token}\t{id_}\n" for token, id_ in vocab.items())

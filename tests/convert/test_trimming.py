@@ -28,34 +28,34 @@ from tests import toys
 from tests.helpers.batches import padded_batch
 from tests.helpers.files import flip_last_bit
 from tests.launching import error_of
-from tests.toys import CONFIG, make_ours, sentences, train_pieces, write_lines
+from tests.toys import CONFIG, make_ours, sentences, train_piece_model, write_lines
 
 LONGEST = toys.LONGEST  # tokens of a line
 LANGUAGES = ("ar", "de", "el", "en", "es", "fr", "hi", "ru", "tr", "zh")
 
 
 class Sample(NamedTuple):
-    """A piece model, and a text that does not have all of its pieces."""
+    """A SentencePiece model, and a text that does not have all of its pieces."""
 
-    pieces: Path
+    piece_model: Path
     path: Path  # of the text
     text: list[str]  # its lines
 
 
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory):
-    """A small sample. Some of its pieces have a digit and a comma."""
+    """A small sample. Some of its subwords have a digit and a comma."""
     folder = tmp_path_factory.mktemp("toy")
     numbers = ["in 1, 12, 123, and 7, are 1,5 or 20,000", "1, 12, 123, 7,"] * 20
-    pieces = train_pieces(folder / "piece.model", sentences(500, seed=99) + numbers, vocab_size=230)
+    piece_model = train_piece_model(folder / "piece.model", sentences(500, seed=99) + numbers, vocab_size=230)
     text = ["1, 12, 123, 7, and Ω", *sentences(30, seed=4)]
     write_lines(folder / "text.txt", text)
-    return Sample(pieces, folder / "text.txt", text)
+    return Sample(piece_model, folder / "text.txt", text)
 
 
 @pytest.fixture(scope="module")
 def real(data_dir, tmp_path_factory):
-    """The released vocabulary of 128,000 pieces, and 50 sentences of each of ten languages."""
+    """The released vocabulary of 128,000 subwords, and 50 sentences of each of ten languages."""
     text = []
     for language in LANGUAGES:
         path = data_dir / f"pretrain/parallel-multiway/ntrex.{language}"
@@ -65,10 +65,10 @@ def real(data_dir, tmp_path_factory):
     return Sample(data_dir / "vocab/multilingual-128k-unigram.model", path, text)
 
 
-def make_models(folder, pieces):
+def make_models(folder, piece_model):
     """Write a classifier and a pre-trained model with this tokenizer to `classify` and `full` in a folder."""
     for kind in ("classify", "full"):
-        toys.make_model(folder / kind, kind, pieces, toys.SETTINGS[kind])
+        toys.make_model(folder / kind, kind, piece_model, toys.SETTINGS[kind])
 
 
 def filled(kind: str, folder):
@@ -97,7 +97,7 @@ def batches_of(rows: list[list[int]]):
 
 
 def assert_same_tokens(whole: Tokenizer, trimmed: Tokenizer, text: list[str]) -> None:
-    """The trimmed tokenizer has fewer pieces, and cuts the text alike, with the same offsets."""
+    """The trimmed tokenizer has fewer subwords, and cuts the text alike, with the same offsets."""
     assert trimmed.vocab_size < whole.vocab_size
     for line in text:
         assert trimmed.tokenize(line) == whole.tokenize(line)
@@ -142,7 +142,10 @@ def test_toy_text_gives_the_same(toy, tmp_path, capsys):
     report = capsys.readouterr().out
     row = re.compile(r"^ *(?:before|after) +([\d,]+) +([\d,]+) +([\d,.]+)$", re.MULTILINE)
     before, after = row.findall(report)[-2:]  # of the model "full", which is the last
-    tokenizers = {"whole": Tokenizer(None, toy.pieces), "trimmed": tokenizer_in(tmp_path / "trimmed/full")}
+    tokenizers = {
+        "whole": Tokenizer(None, toy.piece_model),
+        "trimmed": tokenizer_in(tmp_path / "trimmed/full"),
+    }
     for name, (tokens, parameters, megabytes) in (("whole", before), ("trimmed", after)):
         assert tokens == f"{tokenizers[name].vocab_size:,}"
         bytes_of_parameters = 4 * int(parameters.replace(",", ""))
@@ -157,24 +160,26 @@ def test_500_sentences_of_ten_languages_give_the_same(real, tmp_path):
 
 def assert_trimmed_model_computes_the_same(sample: Sample, folder) -> None:
     """Write the models of a sample to `whole` in a folder, trim them to `trimmed`, and compare them."""
-    make_models(folder / "whole", sample.pieces)
+    make_models(folder / "whole", sample.piece_model)
     for kind in ("classify", "full"):
         source = folder / "whole" / kind
         convert.main([str(source), str(folder / "trimmed" / kind), "--trim_vocab_to", str(sample.path)])
-    assert_same_tokens(Tokenizer(None, sample.pieces), tokenizer_in(folder / "trimmed/full"), sample.text)
+    assert_same_tokens(
+        Tokenizer(None, sample.piece_model), tokenizer_in(folder / "trimmed/full"), sample.text
+    )
     assert_same_outputs(folder / "whole", folder / "trimmed", sample.text)
 
 
 @pytest.mark.parametrize("target", ENCODER_TARGETS)
 def test_every_format_is_trimmed(toy, tmp_path, target):
     """A folder of each format is trimmed to the same format. All tensors but two keep their size."""
-    make_models(tmp_path / "made", toy.pieces)
+    make_models(tmp_path / "made", toy.piece_model)
     for kind in ("classify", "full"):
         flags = ["--to", target, "--allow_lossy"]
         convert.main([str(tmp_path / "made" / kind), str(tmp_path / "whole" / kind), *flags])
         flags += ["--trim_vocab_to", str(toy.path)]
         convert.main([str(tmp_path / "whole" / kind), str(tmp_path / "trimmed" / kind), *flags])
-    assert_same_tokens(Tokenizer(None, toy.pieces), tokenizer_in(tmp_path / "trimmed/full"), toy.text)
+    assert_same_tokens(Tokenizer(None, toy.piece_model), tokenizer_in(tmp_path / "trimmed/full"), toy.text)
     rows = rows_of(tokenizer_in(tmp_path / "whole/classify"), toy.text)
     trimmed_rows = rows_of(tokenizer_in(tmp_path / "trimmed/classify"), toy.text)
     models = [filled("classify", tmp_path / name / "classify") for name in ("whole", "trimmed")]
@@ -192,7 +197,7 @@ def test_every_format_is_trimmed(toy, tmp_path, target):
 
 @pytest.mark.parametrize("is_trimmed", [True, False])
 def test_a_manifest_covers_what_was_written(toy, tmp_path, is_trimmed):
-    make_models(tmp_path, toy.pieces)
+    make_models(tmp_path, toy.piece_model)
     source = tmp_path / "classify"
     shape = (toys.LAYERS + 1, toys.HIDDEN_SIZE)
     safetensors.write(source / LANGUAGE_MEANS, {"en": np.ones(shape, np.float32)})
@@ -208,24 +213,24 @@ def test_a_manifest_covers_what_was_written(toy, tmp_path, is_trimmed):
     assert open_checkpoint(folder)
 
 
-def write_pieces(path: Path, scores: dict[str, float]) -> Path:
-    """Write a unigram model with these pieces and log probabilities, and return its path."""
+def write_piece_model(path: Path, scores: dict[str, float]) -> Path:
+    """Write a unigram model with these subwords and log probabilities, and return its path."""
     model = ModelProto()
     assert model.trainer_spec.model_type == model.trainer_spec.UNIGRAM  # by default
     piece_type = ModelProto.SentencePiece
     model.pieces.add(piece="<unk>", score=0, type=piece_type.UNKNOWN)
-    for piece in ("<s>", "</s>"):
-        model.pieces.add(piece=piece, score=0, type=piece_type.CONTROL)
-    for piece, score in scores.items():
-        model.pieces.add(piece=piece, score=score)
+    for subword in ("<s>", "</s>"):
+        model.pieces.add(piece=subword, score=0, type=piece_type.CONTROL)
+    for subword, score in scores.items():
+        model.pieces.add(piece=subword, score=score)
     path.write_bytes(model.SerializeToString())
     return path
 
 
-# A text may be cut otherwise if a piece goes that it does not contain. Case -> the scores of a piece model,
-# the text, and the pieces that go.
+# A text may be split otherwise if a subword goes that it does not contain. Case -> scores of a piece.model,
+# the text, and the subwords that go.
 NEEDED = {
-    # An unknown character has the lowest score of a piece less 10. "ab" and "cd" have -30 together. Without
+    # An unknown character has the lowest score of a subword less 10. "ab" and "cd" have -30 together. Without
     # "zz" an unknown "a" would have -25, and with "bcd" -27, which is higher. So "zz" stays.
     "the lowest score": ({"ab": -15, "cd": -15, "bcd": -2, "▁": -1, "zz": -30, "y": -3}, "abcd bcd", {"y"}),
     "digits before a comma": ({"▁12,": -1, "▁12": -5, "12": -9, ",": -9.5}, "12,", {"12"}),
@@ -242,13 +247,13 @@ NEEDED = {
 
 
 @pytest.mark.parametrize("case", NEEDED)
-def test_pieces_that_are_needed_and_not_in_the_text(case, tmp_path):
+def test_subwords_that_are_needed_and_not_in_the_text(case, tmp_path):
     scores, text, removed = NEEDED[case]
-    pieces = write_pieces(tmp_path / "whole.model", scores)
-    vocab = Tokenizer(None, pieces).vocab
+    piece_model = write_piece_model(tmp_path / "whole.model", scores)
+    vocab = Tokenizer(None, piece_model).vocab
     vocab.setdefault("12", len(vocab))
     write_vocab(vocab, tmp_path / "whole.txt")
-    whole = Tokenizer(tmp_path / "whole.txt", pieces)
+    whole = Tokenizer(tmp_path / "whole.txt", piece_model)
     trimmed, _ = trim(whole, [Path(write_lines(tmp_path / "text.txt", [text]))], tmp_path)
     assert trimmed.tokenize(text) == whole.tokenize(text)
     tokens = whole.convert_ids_to_tokens(whole.encode(text))
@@ -256,10 +261,10 @@ def test_pieces_that_are_needed_and_not_in_the_text(case, tmp_path):
     assert set(whole.ordinary_subwords()) - set(trimmed.ordinary_subwords()) == removed
 
 
-def test_rare_pieces_go_and_their_characters_stay(tmp_path):
+def test_rare_subwords_go_and_their_characters_stay(tmp_path):
     """With min_count=2, "▁cd", which comes once, goes. "x" stays because it has the lowest score."""
     scores = {"▁ab": -0.5, "▁cd": -1, "▁xx": -2, **dict.fromkeys("▁abcde", -5), "x": -9}
-    whole = Tokenizer(None, write_pieces(tmp_path / "whole.model", scores))
+    whole = Tokenizer(None, write_piece_model(tmp_path / "whole.model", scores))
     text = Path(write_lines(tmp_path / "text.txt", ["ab cd ab", "ab"]))
     trimmed, _ = trim(whole, [text], tmp_path, min_count=2)
     assert trimmed.tokenize("ab cd") == ["▁ab", "▁", "c", "d"]
@@ -267,13 +272,13 @@ def test_rare_pieces_go_and_their_characters_stay(tmp_path):
 
 
 def test_two_files_and_another_order_of_the_vocabulary(toy, tmp_path):
-    """The pieces of all files stay; vocab.txt keeps its own order, and [PAD] its role."""
+    """The subwords of all files stay; vocab.txt keeps its own order, and [PAD] its role."""
     texts = [sentences(10, seed=1), sentences(10, seed=2)]
     files = [Path(write_lines(tmp_path / f"{number}.txt", lines)) for number, lines in enumerate(texts)]
-    tokens = list(Tokenizer(None, toy.pieces).vocab)
+    tokens = list(Tokenizer(None, toy.piece_model).vocab)
     reordered = [*tokens[5:], *reversed(tokens[:5])]  # special tokens at the end
     write_lines(tmp_path / "vocab.txt", reordered)
-    whole = Tokenizer(tmp_path / "vocab.txt", toy.pieces)
+    whole = Tokenizer(tmp_path / "vocab.txt", toy.piece_model)
     trimmed, old_ids = trim(whole, files, tmp_path)
     assert_same_tokens(whole, trimmed, [*texts[0], *texts[1]])
     in_order = [token for token in reordered if token in trimmed.vocab]
@@ -290,12 +295,12 @@ def test_two_files_and_another_order_of_the_vocabulary(toy, tmp_path):
 
 
 def test_bad_input(toy, tmp_path):
-    make_models(tmp_path, toy.pieces)
+    make_models(tmp_path, toy.piece_model)
     source = tmp_path / "classify"
     shutil.copytree(source, tmp_path / "bare")
     for name in ("piece.model", "vocab.txt", "manifest.json"):
         (tmp_path / "bare" / name).unlink(missing_ok=True)
-    bpe = train_pieces(tmp_path / "bpe.model", vocab_size=200, model_type="bpe")
+    bpe = train_piece_model(tmp_path / "bpe.model", vocab_size=200, model_type="bpe")
     (tmp_path / "blank.txt").write_text("\n \n", encoding="utf-8")
     keep = ["--trim_vocab_to", str(toy.path)]
     blank = ["--trim_vocab_to", str(tmp_path / "blank.txt")]
@@ -306,7 +311,7 @@ def test_bad_input(toy, tmp_path):
         (source, [*keep, "--min_count", "-1"], "--min_count -1: "),
         (source, with_bpe, "bpe.model: not a unigram model, "),
         (tmp_path / "bare", keep, "bare: missing piece.model, "),
-        (toy.pieces, keep, "piece.model: --trim_vocab_to"),
+        (toy.piece_model, keep, "piece.model: --trim_vocab_to"),
     ]
     for model, flags, message in cases:
         assert message in error_of(convert.main, [str(model), str(tmp_path / "out"), *flags])
@@ -315,7 +320,7 @@ def test_bad_input(toy, tmp_path):
 
 def test_the_card_of_a_trimmed_model_has_no_scores_of_the_whole_one(toy, tmp_path):
     """Its license stays. A conversion without trimming keeps both."""
-    make_models(tmp_path, toy.pieces)
+    make_models(tmp_path, toy.piece_model)
     facts = {"metadata": {"license": "mit"}, "scores": {"dev.%s.tsv": {"en": {"acc": 84.13}}}}
     (tmp_path / "classify" / CARD).write_text(model_card(facts, CONFIG, 1), encoding="utf-8")
     convert.main([str(tmp_path / "classify"), str(tmp_path / "whole")])

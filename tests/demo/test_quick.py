@@ -9,7 +9,7 @@ import pytest
 from ernie_m.reader.batching import EncodePairs
 from scripts import quick
 from tests.helpers.checkpoints import change_config, stored
-from tests.toys import make_ours, train_pieces
+from tests.toys import make_ours, train_piece_model
 
 CODES = ("en", "de", "fr", "es", "ru", "el", "tr", "ar", "hi", "zh")
 
@@ -30,8 +30,8 @@ def model(tmp_path):
     """A folder of random weights with a vocabulary of the sentences."""
     _, texts = quick.read_sentences()
     sentences = [sentence for of_language in texts.values() for sentence in of_language]
-    pieces = train_pieces(tmp_path / "piece.model", sentences, vocab_size=900)
-    make_ours(tmp_path / "model", pieces=pieces)
+    piece_model = train_piece_model(tmp_path / "piece.model", sentences, vocab_size=900)
+    make_ours(tmp_path / "model", piece_model=piece_model)
     return tmp_path / "model"
 
 

@@ -165,13 +165,13 @@ def test_an_answer_is_correct_if_both_of_its_ends_are(folder, model):
     task = make_task(folder)
     batch = one_batch(task, folder / "dev.en.json", "train")
     ((_, sent),) = task.send_batches(model, [batch])
-    places = batch.answers.copy()  # [B, 2], where the largest logits are
-    places[:, 0] += np.arange(len(places)) % 3 == 1
-    places[:, 1] += np.arange(len(places)) % 3 == 0
-    one_hot = np.eye(batch.input_ids.shape[1], dtype=np.float32)[places]  # [B, 2, T]
+    locations = batch.answers.copy()  # [B, 2], where the largest logits are
+    locations[:, 0] += np.arange(len(locations)) % 3 == 1
+    locations[:, 1] += np.arange(len(locations)) % 3 == 0
+    one_hot = np.eye(batch.input_ids.shape[1], dtype=np.float32)[locations]  # [B, 2, T]
     outputs = {"start_logits": paddle.to_tensor(one_hot[:, 0]), "end_logits": paddle.to_tensor(one_hot[:, 1])}
     _, correct, count = task.loss_and_counts(sent, outputs)
-    assert (int(correct), count) == (len(places) // 3, len(places))
+    assert (int(correct), count) == (len(locations) // 3, len(locations))
 
 
 def test_official_compat_trains_windows_without_the_answer(folder):

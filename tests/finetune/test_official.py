@@ -45,8 +45,8 @@ def tagged_rows(count: int, seed: int) -> list[toys.TaggedWords]:
     rows = []
     for row in toys.tagged_words(count, seed, parts=(2, 12)):
         words = [word + str(rng.choice(ENDINGS)) for word in row.words]
-        for place in np.flatnonzero(rng.random(len(words)) < 0.05):
-            words[place] = "\u200b"
+        for location in np.flatnonzero(rng.random(len(words)) < 0.05):
+            words[location] = "\u200b"
         rows.append(toys.TaggedWords(words, row.tags))
     return rows
 
@@ -57,9 +57,11 @@ def questions(count: int, seed: int) -> dict:
     rng = np.random.default_rng(seed)
     for paragraph in squad["data"][0]["paragraphs"]:
         for qa in paragraph["qas"]:
-            place = qa["answers"][0]["text"]
+            location = qa["answers"][0]["text"]
             before, after = (["(", ")"], ["", ","], ["", ""])[rng.integers(3)]
-            paragraph["context"] = paragraph["context"].replace(f"{place} .", f"{before}{place}{after} .", 1)
+            paragraph["context"] = paragraph["context"].replace(
+                f"{location} .", f"{before}{location}{after} .", 1
+            )
         for qa in paragraph["qas"]:
             (gold,) = qa["answers"]
             gold["answer_start"] = paragraph["context"].index(gold["text"])

@@ -122,7 +122,7 @@ def test_small_takes_its_weights_where_they_are(arguments, folder):
     assert args.init_pretraining_params == "./configs/small/params"
 
 
-# Recipe, flags that are added, and what they give. The vocabulary goes with the piece model of the recipe.
+# Recipe, flags that are added, and what they give. The vocabulary goes with the recipe's SentencePiece model.
 ADDED = [
     (
         f"base/xnli_{TRANSFER}",

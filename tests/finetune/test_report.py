@@ -124,7 +124,7 @@ def test_the_tables_of_a_run():
     patterns = ("a.%s.tsv", "b.%s.tsv", "c.%s.tsv")
     scores = {pattern: {"en": {"acc": 90.0, "em": 80.0}} for pattern in patterns}
     evaluation = Evaluation(step=1, epoch=0, selected_by=90.0, scores=scores)
-    baselines = [{"en": {"acc": 60.0 + place}} for place in range(3)]
+    baselines = [{"en": {"acc": 60.0 + location}} for location in range(3)]
     paper = {("acc", ("en",)): {"paper, base": PaperRow({"en": 85.5}, True)}}
     tables = make_seed_tables(
         {1: evaluation}, baselines, lambda metric, languages: paper.get((metric, (*languages,)), {})

@@ -83,9 +83,9 @@ def edit_json(random: Random, data: bytes) -> bytes:
     try:
         # In a list, so that the outermost value has a place, too.
         tree = [json.loads(data.decode("utf-8-sig"))]
-        places = list(_places(tree))
-        holder, key = random.choice(places)
-        partner, partner_key = random.choice(places)
+        locations = list(_places(tree))
+        holder, key = random.choice(locations)
+        partner, partner_key = random.choice(locations)
         text_for_hole = ""
         change = ("remove", "swap", "rename", "replace by text", "replace")[random.randrange(5)]
         if change == "remove" and holder is not tree:
@@ -136,7 +136,7 @@ def edit_safetensors(random: Random, data: bytes) -> bytes:
 def edit_pickle(random: Random, data: bytes) -> bytes:
     """Remove, repeat or insert an operation of a pickle, or swap it with another."""
     try:
-        starts = [place for _, _, place in pickletools.genops(data)]
+        starts = [location for _, _, location in pickletools.genops(data)]
     except Exception:  # damaged before
         return data
     ends = [*starts[1:], starts[-1] + 1]  # the last operation, STOP, has one byte

@@ -50,7 +50,7 @@ from tests.foreign import fairseq_args, tokenizer_json
 from tests.fuzz.damage import WORDS, Edit, edit_json, edit_json_line, edit_pickle, edit_safetensors
 from tests.helpers.conll import read_conll
 from tests.helpers.torch_files import legacy_bytes, write_torch_file, zip_bytes
-from tests.toys import CONFIG, make_ours, sentences, train_pieces
+from tests.toys import CONFIG, make_ours, sentences, train_piece_model
 
 
 class Reader(NamedTuple):
@@ -104,15 +104,15 @@ TEXT = "\n".join(sentences(40)) + "\n\nx\n\nनमस्ते दुनिय�
 
 
 def vocabularies(folder: Path) -> list[bytes]:
-    """A vocab.txt with tokens alone, with ids, with a byte order mark. Writes the piece model beside them."""
-    vocab = Tokenizer(None, train_pieces(folder / "piece.model")).vocab
+    """Write a SentencePiece model and vocab.txt with tokens alone, with ids, or with a byte order mark."""
+    vocab = Tokenizer(None, train_piece_model(folder / "piece.model")).vocab
     bare = "".join(f"{token}\n" for token in vocab)
     numbered = "".join(f"{token}\t{id_}\n" for token, id_ in vocab.items())
     return [bare.encode(), numbered.encode(), b"\xef\xbb\xbf" + bare.encode()]
 
 
 def read_vocabulary(path: Path) -> None:
-    """Open a piece model, a tokenizer.json or a vocab.txt beside a model, and tokenize difficult texts."""
+    """Open a piece.model, tokenizer.json or vocab.txt beside a model, and tokenize difficult texts."""
     is_model = path.suffix in (".model", ".json")
     if is_model:
         tokenizer = Tokenizer(None, path)
@@ -474,12 +474,14 @@ READERS = {
     ),
     "piece_model": Reader(
         "own.model",
-        files=lambda folder: [train_pieces(folder / "x").read_bytes()],
+        files=lambda folder: [train_piece_model(folder / "x").read_bytes()],
         reads=(read_vocabulary,),
     ),
     "tokenizer_json": Reader(
         "own.json",
-        files=lambda folder: [json.dumps(tokenizer_json(train_pieces(folder / "x")), ensure_ascii=False)],
+        files=lambda folder: [
+            json.dumps(tokenizer_json(train_piece_model(folder / "x")), ensure_ascii=False)
+        ],
         reads=(read_vocabulary,),
         edit=edit_json,
         words=(b'"prepend_scheme"', b"-1e400", b"NaN"),
@@ -535,7 +537,7 @@ READERS = {
             "normalizer": {"type": "NFC"},
             "model": {
                 "type": "Unigram",
-                "vocab": [[piece, 0.0] for piece in ("<s>", "<pad>", "</s>", "<unk>")],
+                "vocab": [[subword, 0.0] for subword in ("<s>", "<pad>", "</s>", "<unk>")],
             },
         },
     ),

@@ -37,28 +37,28 @@ def exact() -> dict[str, list[float]]:
 
 
 @pytest.fixture
-def place(request: pytest.FixtureRequest) -> Iterator[str]:
+def location(request: pytest.FixtureRequest) -> Iterator[str]:
     """What is checked: "gpu", "cpu", or "stand_in": stand_in.cc with the type rules of a GPU."""
-    (place,) = paddle.device.get_all_custom_device_type() or ["gpu" if has_card() else "cpu"]
+    (location,) = paddle.device.get_all_custom_device_type() or ["gpu" if has_card() else "cpu"]
     device_before = paddle.device.get_device()
-    paddle.set_device(place)
-    if place == "stand_in":
+    paddle.set_device(location)
+    if location == "stand_in":
         request.getfixturevalue("gpu_types")
-    yield place
+    yield location
     paddle.set_device(device_before)
 
 
 @pytest.fixture
-def bound(place: str) -> Callable[[str], float]:
+def bound(location: str) -> Callable[[str], float]:
     """bound(dtype): how far results in this type may be from exact ones. Skips a type that is not there."""
 
     def bound(dtype: str) -> float:
         is_half = dtype in ("float16", "bfloat16")
-        if is_half and place == "cpu":
+        if is_half and location == "cpu":
             pytest.skip(f"no {dtype} on a CPU")
         if dtype == "bfloat16" and not model_device.has_bf16():
             pytest.skip("no bfloat16 on this GPU")
-        is_tf32 = dtype == "float32" and place == "gpu" and model_device.has_tf32()
+        is_tf32 = dtype == "float32" and location == "gpu" and model_device.has_tf32()
         return BOUNDS["tf32" if is_tf32 else dtype]
 
     return bound

@@ -41,11 +41,11 @@ def error_of(function: Callable, exact: Callable, arrays: Sequence[np.ndarray], 
     # The inputs are rounded first, so that their rounding does not count as the function's.
     arrays = [paddle.to_tensor(array).astype(dtype).astype("float64").numpy() for array in arrays]
     values = value_and_gradients(function, arrays, dtype)
-    place = paddle.device.get_device()
+    location = paddle.device.get_device()
     paddle.set_device("cpu")
     exact_values = value_and_gradients(exact, arrays, "float64")
-    if place != "cpu":
-        paddle.set_device(place)
+    if location != "cpu":
+        paddle.set_device(location)
     return difference(values, exact_values)
 
 
@@ -66,9 +66,9 @@ def attention(layout: PackedLayout, heads: int, x: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_attention(place, bound, check, dtype):
+def test_attention(location, bound, check, dtype):
     """12 heads of 64 numbers on a GPU; full rows, packed ones, and sequences with placeholders."""
-    longest, heads, size = (512, 12, 64) if place == "gpu" else (64, 2, 16)
+    longest, heads, size = (512, 12, 64) if location == "gpu" else (64, 2, 16)
     lengths = [length for length in (8, 33, 64, 200, 512, 9) if length <= longest]
     context_lengths = [max(1, 3 * length // 4) for length in lengths]  # the other tokens are placeholders
     errors = []
@@ -113,11 +113,11 @@ def test_dropout_of_flash_mask(bound, check, dtype):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_loss(place, bound, check, monkeypatch, dtype):
+def test_loss(location, bound, check, monkeypatch, dtype):
     """The loss of two chunks of positions, with a factor for each; on a GPU with the vocabulary of XLM-R."""
-    words, size = (250_002, 64) if place == "gpu" else (1002, 16)
+    words, size = (250_002, 64) if location == "gpu" else (1002, 16)
     limit = bound(dtype)
-    if place != "gpu":
+    if location != "gpu":
         monkeypatch.setattr(lm_head, "LOGITS_BYTES", 40 * words * 4)
     positions = lm_head.logit_chunks(1 << 16, words, paddle.float32)[0].stop + 8  # the second chunk has 8
     rng = np.random.default_rng([toys.SEED, 2])

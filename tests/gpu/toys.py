@@ -194,7 +194,7 @@ def engine_for(model: nn.Layer, precision: Precision | None = None, stage: int =
 
 
 def pseudo_tokens() -> PseudoTokenGenerator:
-    """Of BTMLM: any piece may be chosen."""
+    """Of BTMLM: any subword may be chosen."""
     return PseudoTokenGenerator([VOCABULARY.ordinary_ids] * len(LANGUAGES))
 
 

@@ -21,9 +21,9 @@ def flip_middle_bit(path: Path) -> None:
     _flip(path, path.stat().st_size // 2)
 
 
-def _flip(path: Path, place: int) -> None:
+def _flip(path: Path, location: int) -> None:
     content = bytearray(path.read_bytes())
-    content[place] ^= 1
+    content[location] ^= 1
     path.write_bytes(content)
 
 

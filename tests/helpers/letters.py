@@ -1,4 +1,4 @@
-"""A tokenizer whose pieces are single characters."""
+"""A tokenizer whose subwords are single characters."""
 
 from ernie_m.reader.tokenization import Tokenizer
 
@@ -6,7 +6,7 @@ from ernie_m.reader.tokenization import Tokenizer
 class Letters:
     """Splits a word into characters, whose ids are their code points.
 
-    "_" stands for "▁", the piece of a space. The word "-" has no pieces.
+    "_" stands for "▁", the subword of a space. The word "-" has no pieces.
     """
 
     cls_id = 0

@@ -87,10 +87,10 @@ def encode_texts(tmp_path, monkeypatch):
         path = tmp_path / f"{output}.txt"
         write_lines(path, texts)
         folder = tmp_path / output
-        places = {"data_set": path, "output_dir": folder, "init_pretraining_params": model}
+        locations = {"data_set": path, "output_dir": folder, "init_pretraining_params": model}
         others = {"data_format": "text", "vectors": "mean_without_special", "max_seq_len": toys.LONGEST}
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
-        call_main(encode_vector, as_flags({"use_cuda": "false", **places, **others, **flags}))
+        call_main(encode_vector, as_flags({"use_cuda": "false", **locations, **others, **flags}))
         assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
         return {path.stem: np.load(path) for path in folder.glob("*.npy")}
 

@@ -29,8 +29,8 @@ def test_near_duplicates(model):
     threshold = float(np.median(cosines))
     found = near_duplicates(model, TEXTS, threshold)
     pairs = {(first, second) for _, first, second in found}
-    places = [(a, b) for b in range(len(TEXTS)) for a in range(b) if cosines[a, b] > threshold]
-    assert len(found) == len(pairs) > 3 and pairs == {(TEXTS[a], TEXTS[b]) for a, b in places}
+    locations = [(a, b) for b in range(len(TEXTS)) for a in range(b) if cosines[a, b] > threshold]
+    assert len(found) == len(pairs) > 3 and pairs == {(TEXTS[a], TEXTS[b]) for a, b in locations}
     assert found == sorted(found, reverse=True)
 
 

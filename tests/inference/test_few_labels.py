@@ -236,7 +236,7 @@ def test_damaged_labels(fitted, tmp_path, wrong):
 
 
 @pytest.mark.parametrize(
-    ("texts", "labels", "options", "place"),
+    ("texts", "labels", "options", "location"),
     [
         (TEXTS, ["a"] * 24, {}, "label 1 (index 0): all 24 rows"),
         ([], [], {}, "texts is empty"),
@@ -268,8 +268,8 @@ def test_damaged_labels(fitted, tmp_path, wrong):
         ([("mo", "no"), ("no", "mo")], ["a", "b"], {}, "Set a folder"),
     ],
 )
-def test_what_is_refused(models, texts, labels, options, place):
-    assert place in error_of(ernie_m.load(models / "encode").fit, texts, labels, **options)
+def test_what_is_refused(models, texts, labels, options, location):
+    assert location in error_of(ernie_m.load(models / "encode").fit, texts, labels, **options)
 
 
 def test_a_head_of_setfit(models, tmp_path):

@@ -137,7 +137,7 @@ def test_translations_are_scored_together(models, tmp_path, capsys, monkeypatch)
 
 
 @pytest.mark.parametrize(
-    ("rows", "place"),
+    ("rows", "location"),
     [
         ([["text", "label"], *([f"t {n}", "x"] for n in range(4))], "rows.csv, line 2: all 4 rows"),
         ([["text", "label"], *([f"t {n}", "xy"[n > 2]] for n in range(4))], "rows.csv, line 5: "),
@@ -150,10 +150,10 @@ def test_translations_are_scored_together(models, tmp_path, capsys, monkeypatch)
         ([["text", "score"], *([f"t {n}", "0.5"] for n in range(8))], "rows.csv, line 2: all 8 rows"),
     ],
 )
-def test_what_is_refused(models, tmp_path, refused, rows, place):
+def test_what_is_refused(models, tmp_path, refused, rows, location):
     table = write(tmp_path / "rows.csv", rows)
     for more in ({}, {"finetune": "true"}):
-        assert place in refused(lambda more=more: run_fit(table, models, tmp_path / "new", **more))
+        assert location in refused(lambda more=more: run_fit(table, models, tmp_path / "new", **more))
     assert not list(tmp_path.glob("new*"))
 
 

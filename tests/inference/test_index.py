@@ -121,7 +121,7 @@ def test_what_is_refused(models, ask, refused, tmp_path):
     ernie_m.load(models / "encode").index(TEXTS, folder)
     corpus = write_lines(tmp_path / "corpus.txt", [*TEXTS, "one more"])
     as_many = write_lines(tmp_path / "as_many.txt", [*TEXTS[:-1], "another"])
-    for changes, place in (
+    for changes, location in (
         ({"model": models / "full"}, f"{folder}: the index"),
         (
             {"layer": 0},
@@ -137,7 +137,7 @@ def test_what_is_refused(models, ask, refused, tmp_path):
         ({"index": models / "encode"}, f"{models / 'encode'}: "),
     ):
         flags = {"task": "search", "model": models / "encode", "index": folder} | changes
-        assert place in refused(lambda flags=flags: ask([{"text": "mo"}], **flags))
+        assert location in refused(lambda flags=flags: ask([{"text": "mo"}], **flags))
     model = ernie_m.load(models / "encode")
     assert f"{folder}: " in error_of(model.index, folder=folder, layer=1)
     assert f"{folder}: " in error_of(model.index, TEXTS[:3], folder)

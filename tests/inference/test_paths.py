@@ -5,7 +5,7 @@ import pytest
 
 import ernie_m
 from ernie_m.commands import convert
-from tests.toys import make_model, sentences, train_pieces
+from tests.toys import make_model, sentences, train_piece_model
 
 TEXTS = ["“Bado” kani", "lera 10, mo", *sentences(10, seed=4)]
 FORMATS = ("ernie-m", "fluid", "paddlenlp", "xlm-roberta")
@@ -27,7 +27,7 @@ FORMS = {
 def folders(tmp_path_factory):
     """format -> the folder that has "here/x" and the others."""
     root = tmp_path_factory.mktemp("formats")
-    make_model(root / "made", "encode", train_pieces(root / "piece.model", TEXTS * 20, vocab_size=110))
+    make_model(root / "made", "encode", train_piece_model(root / "piece.model", TEXTS * 20, vocab_size=110))
     for target in FORMATS:
         here = root / target / "here"
         (here / "sub/deep").mkdir(parents=True)

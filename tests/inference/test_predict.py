@@ -108,14 +108,14 @@ def test_a_classifier_reads_as_much_as_in_its_training(models, tmp_path, ask):
 @pytest.mark.parametrize(
     "preprocessing",
     [
-        *({"label_pieces": pieces} for pieces in ("first", "leading", "all")),
+        *({"label_pieces": value} for value in ("first", "leading", "all")),
         {"label_pieces": "first", "official_compat": True},
     ],
 )
 def test_tags_as_in_training(models, tmp_path, preprocessing):
     """The decisions of the trainer's own code, from a checkpoint and from what is exported of it."""
     word_lists = [text.split() for text in TEXTS]
-    word_lists.append([f"漢{word}" for word in word_lists[0]])  # their first piece is a "▁" alone
+    word_lists.append([f"漢{word}" for word in word_lists[0]])  # their first subword is a "▁" alone
     extra = toys.SETTINGS["tag"] | {"reading": stored(max_seq_len=62, **preprocessing)}
     model = toys.make_model(tmp_path / "tag", "tag", models / "piece.model", extra)
     expected = tags_by_training(model, load(models / "tag").tokenizer, tmp_path, word_lists, preprocessing)
@@ -432,7 +432,7 @@ def test_masks_join_what_stands_behind_them(models):
     assert apart[1].startswith("▁") and not joined[1].startswith("▁")
     assert "".join(joined[1:]) == "".join(apart[1:]).lstrip("▁")
     assert tokens("[MASK][MASK]") == ["[MASK]"] * 2
-    # A piece that exists only with the ▁ keeps it behind a mask.
+    # A subword that exists only with the ▁ keeps it behind a mask.
     beginnings = [token for token in tokenizer.vocab if token.startswith("▁") and len(token) > 1]
     only_beginning = next(token for token in beginnings if token[1:] not in tokenizer.vocab)
     assert tokens(f"[MASK]{only_beginning[1:]}") == ["[MASK]", only_beginning]
@@ -638,19 +638,19 @@ def test_bad_requests(models, ask, refused, tmp_path, text, message):
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "place"),
+    ("name", "content", "location"),
     [
         ("-", b"no JSON", "standard input, line 1: "),
         ("in.jsonl", b'{"text": "a"}\n["b"]', "in.jsonl, line 2: "),
         ("absent.csv", b"", "absent.csv: "),
     ],
 )
-def test_requests_are_read_before_a_model_is_opened(ask, tmp_path, monkeypatch, name, content, place):
+def test_requests_are_read_before_a_model_is_opened(ask, tmp_path, monkeypatch, name, content, location):
     monkeypatch.chdir(tmp_path)
     if name != "-" and content:
         Path(name).write_bytes(content)
     flags = {"task": "classification", "model": tmp_path / "no model", "input": name}
-    assert error_of(ask, content, **flags).startswith(place)
+    assert error_of(ask, content, **flags).startswith(location)
 
 
 @pytest.mark.parametrize(

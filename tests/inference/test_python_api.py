@@ -49,7 +49,7 @@ logging.debug("a line")
 
 
 @pytest.fixture
-def places(models, exported, tmp_path, monkeypatch):
+def locations(models, exported, tmp_path, monkeypatch):
     """The folders and files that the pages name, in the current folder."""
     for name, folder in {
         "checkpoints/best": models / "classify", "checkpoints/ner": models / "tag",
@@ -68,7 +68,7 @@ def places(models, exported, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_python_of_the_pages(places, capsys):
+def test_the_python_of_the_pages(locations, capsys):
     assert len(PYTHON) == 5  # blocks on the pages
     names: dict = {}
     for block in PYTHON:
@@ -79,7 +79,7 @@ def test_the_python_of_the_pages(places, capsys):
     assert len(capsys.readouterr().out.splitlines()) == 3  # of the quickstart
 
 
-def test_the_readme(places):
+def test_the_readme(locations):
     """Its lines of Python, with another model in the place of the real one."""
     for page in ("README.md", "README_zh.md"):
         text = (ROOT / page).read_text(encoding="utf-8")
@@ -103,7 +103,7 @@ def test_similarity(models, options):
 
 
 @pytest.mark.slow
-def test_the_command_lines_of_the_pages(places, ask):
+def test_the_command_lines_of_the_pages(locations, ask):
     assert len(LINES) == 4  # on the pages
     for text, flags in LINES:
         words = shlex.split(flags)

@@ -11,7 +11,7 @@ from ernie_m.reader.tokenization import Tokenizer
 from tests.helpers.checkpoints import changed_copy, stored
 from tests.helpers.pages import python_of
 from tests.inference.conftest import run_export
-from tests.toys import make_model, sentences, train_pieces
+from tests.toys import make_model, sentences, train_piece_model
 
 # What ERNIE-M's rules for text change, and XLM-R's do not; and a text that is too long for every model.
 TEXTS = [
@@ -35,8 +35,8 @@ READINGS = {
 def read_otherwise(tmp_path_factory):
     """The folder of a model of each of READINGS."""
     folder = tmp_path_factory.mktemp("models")
-    pieces = train_pieces(folder / "piece.model", [*TEXTS, *PROMPTS.values()] * 20, vocab_size=120)
-    make_model(folder / "made", "encode", pieces)
+    piece_model = train_piece_model(folder / "piece.model", [*TEXTS, *PROMPTS.values()] * 20, vocab_size=120)
+    make_model(folder / "made", "encode", piece_model)
     for name, preprocessing in READINGS.items():
         changed_copy(folder / "made", folder / name, reading=stored(**preprocessing))
     return folder

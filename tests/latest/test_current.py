@@ -17,7 +17,7 @@ from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.reader.token_offsets import encode_with_offsets
 from ernie_m.reader.tokenization import Tokenizer
 from tests.helpers.torch_peers import XLM_R_HEADS, assert_close, batch, load_torch, make, of_ours, of_torch
-from tests.toys import CONFIG, make_ours, train_pieces
+from tests.toys import CONFIG, make_ours, train_piece_model
 
 TEXTS = [
     "The quick brown fox jumps over the lazy dog near a river.",
@@ -51,33 +51,35 @@ def test_every_class_computes_our_numbers(tmp_path, head):
 
 
 @pytest.fixture(scope="module")
-def pieces(tmp_path_factory):
-    """A piece model that is trained on TEXTS."""
-    path = tmp_path_factory.mktemp("pieces") / "piece.model"
-    return train_pieces(path, TEXTS * 20, vocab_size=170, normalization_rule_name="nmt_nfkc")
+def piece_model(tmp_path_factory):
+    """A SentencePiece model that is trained on TEXTS."""
+    path = tmp_path_factory.mktemp("piece_model") / "piece.model"
+    return train_piece_model(path, TEXTS * 20, vocab_size=170, normalization_rule_name="nmt_nfkc")
 
 
-def test_what_it_saves_of_xlm_r_has_the_ids_of_the_piece_model(tmp_path, pieces):
+def test_what_it_saves_of_xlm_r_has_the_ids_of_the_piece_model(tmp_path, piece_model):
     """It saves tokenizer.json alone."""
-    shutil.copy(pieces, tmp_path / "sentencepiece.bpe.model")
+    shutil.copy(piece_model, tmp_path / "sentencepiece.bpe.model")
     transformers.XLMRobertaTokenizer.from_pretrained(tmp_path).save_pretrained(tmp_path / "saved")
     assert not (tmp_path / "saved/sentencepiece.bpe.model").exists()
     tokenizer = Tokenizer(None, tmp_path / "saved/tokenizer.json", "none")
-    expected = Tokenizer(None, pieces, "none")
+    expected = Tokenizer(None, piece_model, "none")
     assert tokenizer.vocab == expected.vocab
     for text in TEXTS:
         assert encode_with_offsets(tokenizer, text) == encode_with_offsets(expected, text)
 
 
-def test_a_published_classifier_gives_our_numbers(tmp_path, pieces):
+def test_a_published_classifier_gives_our_numbers(tmp_path, piece_model):
     """huggingface_hub reads its card: license and base model. It has no path of this machine."""
     folder, published = tmp_path / "ours", tmp_path / "published"
-    make_ours(folder, "classification", config={**CONFIG, "max_position_embeddings": 130}, pieces=pieces)
+    make_ours(
+        folder, "classification", config={**CONFIG, "max_position_embeddings": 130}, piece_model=piece_model
+    )
     flags = ["--license", "apache-2.0", "--base_model", "someone/model"]
     convert.main([str(folder), str(published), "--to", "xlm-roberta", *flags])
     tokenizer = transformers.AutoTokenizer.from_pretrained(published)
-    peer = transformers.AutoModelForSequenceClassification.from_pretrained(published)
-    logits = peer(**tokenizer("A man eats.", return_tensors="pt")).logits
+    reference = transformers.AutoModelForSequenceClassification.from_pretrained(published)
+    logits = reference(**tokenizer("A man eats.", return_tensors="pt")).logits
     (answer,) = ernie_m.load(folder).classify("A man eats.")
     expected = list(answer["probabilities"].values())
     np.testing.assert_allclose(logits.softmax(-1)[0].tolist(), expected, atol=1e-6)
@@ -124,9 +126,9 @@ def test_the_softmax_loss_is_theirs(negatives_of_each, symmetric):
     options = {}
     if symmetric:
         options = {"directions": ("query_to_doc", "doc_to_query"), "partition_mode": "per_direction"}
-    peer = MultipleNegativesRankingLoss(Peer(), scale=20.0, **options)
+    reference = MultipleNegativesRankingLoss(Peer(), scale=20.0, **options)
     columns = [torch.from_numpy(sources), *torch.from_numpy(candidates).split(PAIRS)]
-    expected = peer.compute_loss_from_embeddings(columns, None).item()
+    expected = reference.compute_loss_from_embeddings(columns, None).item()
     vectors = map(paddle.to_tensor, (sources, candidates, is_negative))
     total, _ = in_batch_softmax(*vectors, 20.0, symmetric)
     assert expected > 0.1

@@ -8,7 +8,7 @@ from ernie_m.commands import convert
 from ernie_m.model.checkpoint import safetensors
 from ernie_m.model.checkpoint.open import open_checkpoint
 from tests.helpers.checkpoints import change_config, stored
-from tests.toys import CONFIG, make_ours, train_pieces
+from tests.toys import CONFIG, make_ours, train_piece_model
 
 LABELS = ["Rechnung", "возврат", "投诉"]
 WORDS = "the man buys a book am Markt und liest мужчина покупает книгу в старом доме 买 一本 书 然后"
@@ -17,11 +17,11 @@ WORDS = "the man buys a book am Markt und liest мужчина покупает 
 def test_the_same_labels_and_scores(tmp_path):
     random = np.random.default_rng(1)
     texts = [" ".join(random.choice(WORDS.split(), random.integers(1, 20))) for _ in range(60)]
-    pieces = train_pieces(
+    piece_model = train_piece_model(
         tmp_path / "piece.model", texts * 9, vocab_size=120, normalization_rule_name="nmt_nfkc"
     )
     config = {**CONFIG, "max_position_embeddings": 130, "hidden_size": 32}
-    arrays = make_ours(tmp_path / "plain", "classification", LABELS, config, pieces)
+    arrays = make_ours(tmp_path / "plain", "classification", LABELS, config, piece_model)
     change_config(tmp_path / "plain", reading=stored(multi_label=True))
     convert.main([str(tmp_path / "plain"), str(tmp_path / "first")])
     # With another bias each label is one of half of the texts.
@@ -30,11 +30,11 @@ def test_the_same_labels_and_scores(tmp_path):
     arrays["classifier.bias"] -= np.median(np.log(probabilities / (1 - probabilities)), axis=0)
     safetensors.write(tmp_path / "plain" / "model.safetensors", arrays)
     convert.main([str(tmp_path / "plain"), str(tmp_path / "ours")])
-    convert.main([str(tmp_path / "plain"), str(tmp_path / "peer"), "--to", "xlm-roberta"])
+    convert.main([str(tmp_path / "plain"), str(tmp_path / "reference"), "--to", "xlm-roberta"])
 
     answers = ernie_m.load(tmp_path / "ours").classify(texts)
-    peer = transformers.pipeline("text-classification", model=str(tmp_path / "peer"), device="cpu")
-    of_peer = peer(texts, top_k=None)
+    reference = transformers.pipeline("text-classification", model=str(tmp_path / "reference"), device="cpu")
+    of_peer = reference(texts, top_k=None)
     for answer, scores in zip(answers, of_peer, strict=True):
         score_of = {score["label"]: score["score"] for score in scores}
         assert answer["labels"] == [label for label in LABELS if score_of[label] > 0.5]
@@ -42,7 +42,7 @@ def test_the_same_labels_and_scores(tmp_path):
     assert {len(answer["labels"]) for answer in answers} == {0, 1, 2, 3}
 
     # What transformers saves of it is read as a model for several labels again.
-    peer.model.save_pretrained(tmp_path / "again")
+    reference.model.save_pretrained(tmp_path / "again")
     again = open_checkpoint(tmp_path / "again")
     assert (again.labels, again.preprocessing.to_json()) == (LABELS, {"multi_label": True})
     change_config(tmp_path / "again", reading=None)

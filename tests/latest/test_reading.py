@@ -17,7 +17,7 @@ from ernie_m.reader.write_tokenizer import write_xlm_r
 from tests.foreign import make_xlm_r
 from tests.helpers.checkpoints import change_config, stored
 from tests.launching import ROOT, error_of
-from tests.toys import CONFIG, make_ours, train_pieces
+from tests.toys import CONFIG, make_ours, train_piece_model
 
 # Typographic quotes, full width, decomposed letters, zero width, digits before a comma, what NFKC expands.
 TEXTS = [
@@ -33,15 +33,15 @@ TEXTS = [
 
 
 @pytest.fixture(scope="module")
-def pieces(tmp_path_factory):
-    path = tmp_path_factory.mktemp("pieces") / "piece.model"
-    return train_pieces(path, TEXTS * 20, vocab_size=260, normalization_rule_name="nmt_nfkc")
+def piece_model(tmp_path_factory):
+    path = tmp_path_factory.mktemp("piece_model") / "piece.model"
+    return train_piece_model(path, TEXTS * 20, vocab_size=260, normalization_rule_name="nmt_nfkc")
 
 
-def make_sentence_transformer(folder, pieces, pooling, normalize, prompts=None, default=None):
+def make_sentence_transformer(folder, piece_model, pooling, normalize, prompts=None, default=None):
     """An XLM-R as sentence-transformers saves it."""
-    make_xlm_r(folder / "plain", pieces, max_position_embeddings=90)
-    write_xlm_r(folder / "plain", Tokenizer(None, pieces, "none"), 88)
+    make_xlm_r(folder / "plain", piece_model, max_position_embeddings=90)
+    write_xlm_r(folder / "plain", Tokenizer(None, piece_model, "none"), 88)
     files = {
         "modules.json": [
             {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
@@ -76,18 +76,18 @@ def make_sentence_transformer(folder, pieces, pooling, normalize, prompts=None, 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
 @pytest.mark.parametrize("normalize", [False, True])
-def test_vectors_are_those_of_sentence_transformers(tmp_path, pieces, pooling, normalize):
+def test_vectors_are_those_of_sentence_transformers(tmp_path, piece_model, pooling, normalize):
     """From its folder, after a conversion to our form, and as it reads what we write of that."""
     prompts = {"query": "plain: ", "passage": "words: "}
-    saved = make_sentence_transformer(tmp_path, pieces, pooling, normalize, prompts, "query")
-    peer = SentenceTransformer(str(saved), device="cpu")
-    convert.main([str(saved), str(tmp_path / "ours"), "--piece_model_path", str(pieces)])
+    saved = make_sentence_transformer(tmp_path, piece_model, pooling, normalize, prompts, "query")
+    reference = SentenceTransformer(str(saved), device="cpu")
+    convert.main([str(saved), str(tmp_path / "ours"), "--piece_model_path", str(piece_model)])
     convert.main([str(tmp_path / "ours"), str(tmp_path / "back"), "--to", "xlm-roberta"])
     back = SentenceTransformer(str(tmp_path / "back"), device="cpu")
-    assert back.max_seq_length == peer.max_seq_length == 88
+    assert back.max_seq_length == reference.max_seq_length == 88
     assert back.default_prompt_name == "query"
     for options in ({}, {"prompt_name": "passage"}, {"prompt": ""}):
-        expected = peer.encode(TEXTS, **options)
+        expected = reference.encode(TEXTS, **options)
         np.testing.assert_allclose(back.encode(TEXTS, **options), expected, atol=1e-5)
         name = "" if "prompt" in options else options.get("prompt_name")
         for folder in (saved, tmp_path / "ours", tmp_path / "back"):
@@ -104,10 +104,12 @@ WITHOUT_RULE_5 = [text.replace(",", " , ") for text in TEXTS]
 def ours_in_its_form(request, tmp_path):
     """A model in the library's form, of which config.json has our key "reading", or not."""
     texts = WITHOUT_RULE_5 * 20
-    pieces = train_pieces(tmp_path / "own.model", texts, vocab_size=250, normalization_rule_name="nmt_nfkc")
+    piece_model = train_piece_model(
+        tmp_path / "own.model", texts, vocab_size=250, normalization_rule_name="nmt_nfkc"
+    )
     if request.param == "XLM-R":
         return make_sentence_transformer(
-            tmp_path, pieces, "cls", True, {"query": "plain: ", "passage": "words: "}
+            tmp_path, piece_model, "cls", True, {"query": "plain: ", "passage": "words: "}
         )
     preprocessing = {
         "pooling": "mean",
@@ -119,7 +121,7 @@ def ours_in_its_form(request, tmp_path):
     if request.param == "ours":
         preprocessing["text_rules"] = "none"
     config = {**CONFIG, "max_position_embeddings": 90}
-    make_ours(tmp_path / "ours", config=config, pieces=pieces)
+    make_ours(tmp_path / "ours", config=config, piece_model=piece_model)
     change_config(tmp_path / "ours", reading=stored(**preprocessing))
     convert.main([str(tmp_path / "ours"), str(tmp_path / "there"), "--to", "xlm-roberta"])
     return tmp_path / "there"
@@ -127,20 +129,20 @@ def ours_in_its_form(request, tmp_path):
 
 def test_what_the_library_saves_again_is_read(tmp_path, ours_in_its_form):
     """In the form of its newest version, whose keys it may have and others than ours."""
-    peer = SentenceTransformer(str(ours_in_its_form), device="cpu")
-    peer.save(str(tmp_path / "again"))
+    reference = SentenceTransformer(str(ours_in_its_form), device="cpu")
+    reference.save(str(tmp_path / "again"))
     model = ernie_m.load(tmp_path / "again")
     assert model.loaded.preprocessing == ernie_m.load(ours_in_its_form).loaded.preprocessing
-    np.testing.assert_allclose(model.encode(WITHOUT_RULE_5), peer.encode(WITHOUT_RULE_5), atol=1e-5)
+    np.testing.assert_allclose(model.encode(WITHOUT_RULE_5), reference.encode(WITHOUT_RULE_5), atol=1e-5)
     queries = model.encode(WITHOUT_RULE_5, prompt="query")
-    np.testing.assert_allclose(queries, peer.encode(WITHOUT_RULE_5, prompt_name="query"), atol=1e-5)
+    np.testing.assert_allclose(queries, reference.encode(WITHOUT_RULE_5, prompt_name="query"), atol=1e-5)
 
 
 def test_a_length_that_was_changed_in_the_library(tmp_path, ours_in_its_form):
     """If our key of config.json says another, both files are named; without the key the new one counts."""
-    peer = SentenceTransformer(str(ours_in_its_form), device="cpu")
-    peer.max_seq_length = 12
-    peer.save(str(tmp_path / "again"))
+    reference = SentenceTransformer(str(ours_in_its_form), device="cpu")
+    reference.max_seq_length = 12
+    reference.save(str(tmp_path / "again"))
     path = tmp_path / "again/config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     if "reading" in config:
@@ -150,7 +152,7 @@ def test_a_length_that_was_changed_in_the_library(tmp_path, ours_in_its_form):
         del config["reading"]
         path.write_text(json.dumps(config), encoding="utf-8")
     vectors = ernie_m.load(tmp_path / "again").encode(WITHOUT_RULE_5)
-    np.testing.assert_allclose(vectors, peer.encode(WITHOUT_RULE_5), atol=1e-5)
+    np.testing.assert_allclose(vectors, reference.encode(WITHOUT_RULE_5), atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -164,34 +166,34 @@ def test_a_length_that_was_changed_in_the_library(tmp_path, ours_in_its_form):
         ),
     ],
 )
-def test_what_is_not_done_here_is_refused(tmp_path, pieces, options, said):
-    saved = make_sentence_transformer(tmp_path, pieces, "mean", False)
+def test_what_is_not_done_here_is_refused(tmp_path, piece_model, options, said):
+    saved = make_sentence_transformer(tmp_path, piece_model, "mean", False)
     SentenceTransformer(str(saved), device="cpu", **options).save(str(tmp_path / "again"))
     assert error_of(ernie_m.load(tmp_path / "again").encode, TEXTS).startswith(f"{tmp_path}/again/{said}")
 
 
-def test_another_tokenizer_in_a_folder_that_it_saves(tmp_path, pieces):
-    """A WordPiece, beside which somebody put the pieces of XLM-R."""
-    saved = make_sentence_transformer(tmp_path, pieces, "mean", True)
+def test_another_tokenizer_in_a_folder_that_it_saves(tmp_path, piece_model):
+    """A WordPiece, beside which somebody put the subwords of XLM-R."""
+    saved = make_sentence_transformer(tmp_path, piece_model, "mean", True)
     (tmp_path / "words").mkdir()
     (tmp_path / "words/vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nplain\nword\n##s\n")
     transformers.BertTokenizer.from_pretrained(tmp_path / "words").save_pretrained(saved)
-    shutil.copy(pieces, saved / "sentencepiece.bpe.model")
+    shutil.copy(piece_model, saved / "sentencepiece.bpe.model")
     assert error_of(ernie_m.load, saved).startswith(f"{saved}/tokenizer.json: its model is WordPiece")
 
 
-def test_queries_and_documents(tmp_path, pieces):
+def test_queries_and_documents(tmp_path, piece_model):
     prompts = {"query": "plain: ", "passage": "words: "}
-    saved = make_sentence_transformer(tmp_path, pieces, "mean", True, prompts)
-    peer = SentenceTransformer(str(saved), device="cpu")
+    saved = make_sentence_transformer(tmp_path, piece_model, "mean", True, prompts)
+    reference = SentenceTransformer(str(saved), device="cpu")
     # Its own "document" is an empty prompt, behind which it does not look for "passage".
-    passages = peer.encode(TEXTS, prompt="words: ")
-    expected = (peer.encode_query([TEXTS[-1]]) @ passages.T)[0]
-    assert abs(peer.encode_document(TEXTS) - passages).max() > 1e-3
+    passages = reference.encode(TEXTS, prompt="words: ")
+    expected = (reference.encode_query([TEXTS[-1]]) @ passages.T)[0]
+    assert abs(reference.encode_document(TEXTS) - passages).max() > 1e-3
     hits = ernie_m.load(saved).search(TEXTS[-1], TEXTS, top_k=len(TEXTS))
     found = {hit["text"]: hit["score"] for hit in hits}
     np.testing.assert_allclose([found[text] for text in TEXTS], expected, atol=1e-5)
-    convert.main([str(saved), str(tmp_path / "ours"), "--piece_model_path", str(pieces)])
+    convert.main([str(saved), str(tmp_path / "ours"), "--piece_model_path", str(piece_model)])
     convert.main([str(tmp_path / "ours"), str(tmp_path / "back"), "--to", "xlm-roberta"])
     back = SentenceTransformer(str(tmp_path / "back"), device="cpu")
     np.testing.assert_allclose(back.encode_document(TEXTS), passages, atol=1e-5)
@@ -199,42 +201,46 @@ def test_queries_and_documents(tmp_path, pieces):
 
 @pytest.mark.parametrize("text_rules", ["none", "ernie-m"])
 def test_tokenizer_json_gives_our_ids(tmp_path, text_rules):
-    """Also of decomposed text; what ERNIE-M's rule 5 cuts is in no piece of this vocabulary."""
+    """Also of decomposed text; what ERNIE-M's rule 5 cuts is in no subword of this vocabulary."""
     texts = [text.replace(",", " , ") for text in TEXTS]
-    pieces = train_pieces(
+    piece_model = train_piece_model(
         tmp_path / "piece.model", texts * 20, vocab_size=250, normalization_rule_name="nmt_nfkc"
     )
-    tokenizer = Tokenizer(None, pieces, text_rules)
+    tokenizer = Tokenizer(None, piece_model, text_rules)
     assert not tokenizer.digit_comma
     write_xlm_r(tmp_path, tokenizer, 88)
-    peer = transformers.AutoTokenizer.from_pretrained(tmp_path)
-    assert [peer(text)["input_ids"] for text in texts] == [tokenizer.build(text) for text in texts]
+    reference = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    assert [reference(text)["input_ids"] for text in texts] == [tokenizer.build(text) for text in texts]
     for name in ("cls", "sep", "pad", "mask"):
-        assert getattr(peer, f"{name}_token_id") == getattr(tokenizer, f"{name}_id")
-    assert peer("a <mask> b")["input_ids"].count(tokenizer.mask_id) == 1
+        assert getattr(reference, f"{name}_token_id") == getattr(tokenizer, f"{name}_id")
+    assert reference("a <mask> b")["input_ids"].count(tokenizer.mask_id) == 1
 
 
-def test_a_question_with_one_separator(tmp_path, pieces):
-    tokenizer = Tokenizer(None, pieces, "none")
+def test_a_question_with_one_separator(tmp_path, piece_model):
+    tokenizer = Tokenizer(None, piece_model, "none")
     for separators in (1, 2):
         folder = tmp_path / str(separators)
         folder.mkdir()
         write_xlm_r(folder, tokenizer, 88, separators)
-        peer = transformers.AutoTokenizer.from_pretrained(folder)
+        reference = transformers.AutoTokenizer.from_pretrained(folder)
         ids = [*tokenizer.build("plain"), *[tokenizer.sep_id] * (separators - 1)]
-        assert peer("plain", "words")["input_ids"] == [*ids, *tokenizer.encode("words"), tokenizer.sep_id]
+        assert reference("plain", "words")["input_ids"] == [
+            *ids,
+            *tokenizer.encode("words"),
+            tokenizer.sep_id,
+        ]
 
 
-def test_added_tokens(tmp_path, pieces):
-    plain = Tokenizer(None, pieces, "none")
+def test_added_tokens(tmp_path, piece_model):
+    plain = Tokenizer(None, piece_model, "none")
     added = {"<e1>": plain.vocab_size, "</e1>": plain.vocab_size + 1}
-    tokenizer = Tokenizer(None, pieces, "none", added)
+    tokenizer = Tokenizer(None, piece_model, "none", added)
     write_xlm_r(tmp_path, tokenizer, 88)
-    peer = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    reference = transformers.AutoTokenizer.from_pretrained(tmp_path)
     for text in ("plain <e1>words</e1> plain", "<e1>", "x<e1> </e1>"):
-        assert peer(text)["input_ids"] == tokenizer.build(text), text
-    gap = Tokenizer(None, pieces, "none", {"<e1>": plain.vocab_size + 5})
-    assert str(pieces) in error_of(write_xlm_r, tmp_path, gap, 88)
+        assert reference(text)["input_ids"] == tokenizer.build(text), text
+    gap = Tokenizer(None, piece_model, "none", {"<e1>": plain.vocab_size + 5})
+    assert str(piece_model) in error_of(write_xlm_r, tmp_path, gap, 88)
 
 
 @pytest.mark.parametrize(
@@ -248,22 +254,22 @@ def test_added_tokens(tmp_path, pieces):
 )
 def test_the_settings_of_a_piece_model(tmp_path, options, is_written):
     options = {"vocab_size": 240, "normalization_rule_name": "nmt_nfkc", **options}
-    pieces = train_pieces(tmp_path / "piece.model", TEXTS[:4] * 20, **options)
-    tokenizer = Tokenizer(None, pieces, "none")
+    piece_model = train_piece_model(tmp_path / "piece.model", TEXTS[:4] * 20, **options)
+    tokenizer = Tokenizer(None, piece_model, "none")
     if not is_written:
         line = error_of(write_xlm_r, tmp_path, tokenizer, 88)
-        assert line.startswith(f"{pieces}: ") and list(options)[-1] in line
+        assert line.startswith(f"{piece_model}: ") and list(options)[-1] in line
         return
     write_xlm_r(tmp_path, tokenizer, 88)
-    peer = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    reference = transformers.AutoTokenizer.from_pretrained(tmp_path)
     for text in (*TEXTS, "ᚠ unseen ☃ letters"):
-        assert peer(text)["input_ids"] == tokenizer.build(text), text
+        assert reference(text)["input_ids"] == tokenizer.build(text), text
 
 
-def test_the_table_of_calls_of_sentence_transformers(pieces, tmp_path, monkeypatch):
+def test_the_table_of_calls_of_sentence_transformers(piece_model, tmp_path, monkeypatch):
     """The assignments of both columns, in the folder of one model: equal embeddings, cosines and hits."""
     prompts = {"query": "plain: ", "passage": "words: "}
-    make_sentence_transformer(tmp_path, pieces, "mean", normalize=False, prompts=prompts)
+    make_sentence_transformer(tmp_path, piece_model, "mean", normalize=False, prompts=prompts)
     monkeypatch.chdir(tmp_path)
     # As E5 is on the hub: what the library saves has an empty prompt "document", too.
     (tmp_path / "model.folder").symlink_to(tmp_path / "plain")

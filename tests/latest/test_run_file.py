@@ -25,13 +25,13 @@ def test_ndcg_and_mrr_are_those_of_the_ranks(tmp_path, monkeypatch):
     call_main(predict, as_flags(flags | {"output": "run.trec"}))
     model = ernie_m.load("encode")
     hits = [model.search(text, texts, top_k=10) for text in texts[:3]]
-    places = [(1, 4), (2, None), (9, 10)]  # of the right ones; None: not found
+    locations = [(1, 4), (2, None), (9, 10)]  # of the right ones; None: not found
     lines, ndcg, mrr = [], [], []
-    for query, (found, (first, second)) in enumerate(zip(hits, places)):
+    for query, (found, (first, second)) in enumerate(zip(hits, locations)):
         rest = next(line for line in range(1, 41) if line not in [hit["line"] for hit in found])
         right = [found[first - 1]["line"], rest if second is None else found[second - 1]["line"]]
         lines += [f"q{query} 0 {line} 1" for line in right]
-        gain = sum(1 / np.log2(place + 1) for place in (first, second) if place)
+        gain = sum(1 / np.log2(location + 1) for location in (first, second) if location)
         ndcg.append(gain / (1 + 1 / np.log2(3)))
         mrr.append(1 / first)
     write_lines(tmp_path / "qrels.txt", lines)

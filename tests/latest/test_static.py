@@ -10,7 +10,7 @@ from ernie_m.commands import convert
 from ernie_m.model.ernie import ErnieMConfig, ErnieMModel
 from ernie_m.model.preprocessing import READING
 from tests.helpers.checkpoints import save_model, stored
-from tests.toys import train_pieces
+from tests.toys import train_piece_model
 
 TEXTS = [
     "The quick brown fox jumps over the lazy dog near a river.",
@@ -24,7 +24,7 @@ TEXTS = [
 
 @pytest.mark.parametrize("normalize", [False, True])
 def test_the_vectors_are_equal(tmp_path, normalize):
-    pieces = train_pieces(
+    piece_model = train_piece_model(
         tmp_path / "piece.model", TEXTS * 20, vocab_size=150, normalization_rule_name="nmt_nfkc"
     )
     config = ErnieMConfig(160, 8, 0, 1, initializer_range=1.0, max_position_embeddings=34)  # 32 tokens
@@ -32,10 +32,10 @@ def test_the_vectors_are_equal(tmp_path, normalize):
     model = ErnieMModel(config)
     preprocessing = stored(layer=0, pooling="mean_without_special", normalize=normalize)
     settings = {"task": "retrieval", READING: preprocessing}
-    save_model(tmp_path / "table", model, config, piece_model_path=pieces, settings=settings)
+    save_model(tmp_path / "table", model, config, piece_model_path=piece_model, settings=settings)
     convert.main([str(tmp_path / "table"), str(tmp_path / "static"), "--to", "sentence-transformers"])
-    peer = SentenceTransformer(str(tmp_path / "static"), device="cpu")
+    reference = SentenceTransformer(str(tmp_path / "static"), device="cpu")
     texts = [*TEXTS, " ".join(TEXTS)]  # the last one is cut
-    expected = peer.encode(texts)
+    expected = reference.encode(texts)
     np.testing.assert_allclose(ernie_m.load(tmp_path / "table").encode(texts), expected, rtol=0, atol=1e-6)
     assert np.abs(expected).max() > 0.3

@@ -6,7 +6,7 @@ import transformers
 
 import ernie_m
 from ernie_m.commands import convert
-from tests.toys import CONFIG, make_ours, train_pieces
+from tests.toys import CONFIG, make_ours, train_piece_model
 
 # Words of five languages, of which texts and labels are made; without digits before commas (docs/models.md).
 WORDS = {
@@ -41,24 +41,30 @@ def models(tmp_path_factory):
     """A model of natural language inference with wide random weights, and the pipeline on its conversion."""
     folder = tmp_path_factory.mktemp("models")
     texts = [*WORDS.values(), *LABELS, *TEMPLATES.values()] * 20
-    pieces = train_pieces(folder / "piece.model", texts, vocab_size=260, normalization_rule_name="nmt_nfkc")
+    piece_model = train_piece_model(
+        folder / "piece.model", texts, vocab_size=260, normalization_rule_name="nmt_nfkc"
+    )
     config = {**CONFIG, "max_position_embeddings": 130, "hidden_size": 32}
-    make_ours(folder / "plain", "classification", INFERENCE_LABELS, config, pieces)
+    make_ours(folder / "plain", "classification", INFERENCE_LABELS, config, piece_model)
     convert.main([str(folder / "plain"), str(folder / "ours"), "--to", "ernie-m"])
-    convert.main([str(folder / "plain"), str(folder / "peer"), "--to", "xlm-roberta"])
-    peer = transformers.pipeline("zero-shot-classification", model=str(folder / "peer"), device="cpu")
-    return ernie_m.load(folder / "ours"), peer
+    convert.main([str(folder / "plain"), str(folder / "reference"), "--to", "xlm-roberta"])
+    reference = transformers.pipeline(
+        "zero-shot-classification", model=str(folder / "reference"), device="cpu"
+    )
+    return ernie_m.load(folder / "ours"), reference
 
 
 @pytest.mark.parametrize("multi_label", [False, True])
 @pytest.mark.parametrize("language", WORDS)
 def test_the_same_probabilities(models, language, multi_label):
     """`multi_label`: whether more than one label may be right, so that each has a probability of its own."""
-    model, peer = models
+    model, reference = models
     texts = texts_of(language)
     template = TEMPLATES[language]
     answers = model.zero_shot(texts, LABELS, template, multi_label=multi_label)
-    expected = peer(texts, candidate_labels=LABELS, hypothesis_template=template, multi_label=multi_label)
+    expected = reference(
+        texts, candidate_labels=LABELS, hypothesis_template=template, multi_label=multi_label
+    )
     for answer, of_peer in zip(answers, expected, strict=True):
         for label, score in zip(of_peer["labels"], of_peer["scores"], strict=True):
             assert abs(answer["probabilities"][label] - score) < 1e-5
@@ -66,7 +72,7 @@ def test_the_same_probabilities(models, language, multi_label):
 
 
 def test_a_single_label(models):
-    model, peer = models
+    model, reference = models
     (answer,) = model.zero_shot("the man buys a book", "Sport")
-    expected = peer("the man buys a book", candidate_labels=["Sport"])
+    expected = reference("the man buys a book", candidate_labels=["Sport"])
     assert answer["probabilities"]["Sport"] == pytest.approx(expected["scores"][0], abs=1e-5)

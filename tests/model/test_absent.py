@@ -7,7 +7,7 @@ import pytest
 from ernie_m.model.checkpoint.open import open_checkpoint
 from ernie_m.utils.errors import command_name
 from tests.launching import error_of
-from tests.toys import make_corpus, sentences, train_pieces, write_lines
+from tests.toys import make_corpus, sentences, train_piece_model, write_lines
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +19,7 @@ def outputs(tmp_path_factory):
     modules = [{"path": "0_Transformer", "type": "sentence_transformers.models.Transformer"}]
     (folder / "parts/modules.json").write_text(json.dumps(modules))
     text = write_lines(folder / "en.txt", sentences(100))
-    make_corpus(folder / "corpus", train_pieces(folder / "piece.model"), mono={"en": text})
+    make_corpus(folder / "corpus", train_piece_model(folder / "piece.model"), mono={"en": text})
     (folder / "exported").mkdir()
     (folder / "exported/config.json").write_text(json.dumps({"export": {"task": "encoding"}}))
     return folder

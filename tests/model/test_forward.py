@@ -103,7 +103,7 @@ def test_a_traced_graph_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("ids", "mask", "place"),
+    ("ids", "mask", "location"),
     [
         ([[0, 7, 2], [1, 1, 1]], None, "row 1 "),
         ([[0, 7, 2]], [[1, 1]], "attention_mask [1, 2]"),
@@ -112,6 +112,6 @@ def test_a_traced_graph_is_refused():
         ([[5] * 513], None, "position 514"),
     ],
 )
-def test_what_is_refused(ids, mask, place):
+def test_what_is_refused(ids, mask, location):
     arguments = [paddle.to_tensor(value) for value in (ids, mask) if value is not None]
-    assert place in error_of(ErnieMModel(CONFIG), *arguments)
+    assert location in error_of(ErnieMModel(CONFIG), *arguments)

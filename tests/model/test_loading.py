@@ -16,7 +16,7 @@ from ernie_m.model.lm_head import PreTrainingModel
 from ernie_m.model.open_model import open_model
 from tests.foreign import make_official, official_config
 from tests.launching import error_of
-from tests.toys import make_ours, train_pieces
+from tests.toys import make_ours, train_piece_model
 
 CONFIG = official_config()
 
@@ -106,7 +106,7 @@ def test_the_number_of_attention_heads_does_not_matter_to_a_masked_lm_head(tmp_p
 
 def test_a_tokenizer_of_another_size_is_refused(tmp_path):
     make_ours(tmp_path / "in")
-    train_pieces(tmp_path / "in/piece.model")
+    train_piece_model(tmp_path / "in/piece.model")
     checkpoint = open_checkpoint(tmp_path / "in")
     assert f"{tmp_path / 'in'}: vocab_size 60 " in error_of(open_model, checkpoint)
 

@@ -21,7 +21,7 @@ from ernie_m.utils.checksums import VERSION, AnotherRevision
 from tests.foreign import make_bert, make_paddlenlp, make_xlm_r, tokenizer_json, xlm_r_json
 from tests.helpers.checkpoints import change_config, stored
 from tests.launching import error_of
-from tests.toys import make_ours, train_pieces
+from tests.toys import make_ours, train_piece_model
 
 KINDS = get_args(TextKind)  # query, document, neither
 MODULES = ("Transformer", "Pooling", "Normalize")
@@ -355,9 +355,9 @@ def test_added_tokens_of_each_file(tmp_path):
 )
 def test_two_files_disagree_about_a_token(tmp_path, token, change):
     """Or about the rules by which a text is cut."""
-    pieces = train_pieces(tmp_path / "sentencepiece.bpe.model")
-    make_xlm_r(tmp_path, vocab_size=Tokenizer(None, pieces).vocab_size + 120)
-    contents = tokenizer_json(pieces)
+    piece_model = train_piece_model(tmp_path / "sentencepiece.bpe.model")
+    make_xlm_r(tmp_path, vocab_size=Tokenizer(None, piece_model).vocab_size + 120)
+    contents = tokenizer_json(piece_model)
     write(tmp_path / "added_tokens.json", {"<e>": 300})
     write(tmp_path / "tokenizer.json", contents)
     open_checkpoint(tmp_path).tokenizer()
@@ -365,22 +365,22 @@ def test_two_files_disagree_about_a_token(tmp_path, token, change):
     write(tmp_path / "tokenizer.json", contents)
     line = error_of(open_checkpoint(tmp_path).tokenizer)
     assert line.startswith(f"{tmp_path}/tokenizer.json: ")
-    assert pieces.name in line and token in line
+    assert piece_model.name in line and token in line
 
 
 @pytest.mark.parametrize("key, id_", [("bos_token_id", 0), ("eos_token_id", 2)])
 def test_the_ids_of_config_json(tmp_path, key, id_):
-    pieces = train_pieces(tmp_path / "p.model")
-    make_xlm_r(tmp_path / "in", pieces, **{key: id_})
+    piece_model = train_piece_model(tmp_path / "p.model")
+    make_xlm_r(tmp_path / "in", piece_model, **{key: id_})
     open_checkpoint(tmp_path / "in").tokenizer()
-    make_xlm_r(tmp_path / "in", pieces, **{key: 1})
+    make_xlm_r(tmp_path / "in", piece_model, **{key: 1})
     assert f"{tmp_path}/in/config.json: " in error_of(open_checkpoint(tmp_path / "in").tokenizer)
 
 
 @pytest.mark.parametrize("special_ids", [{}, {"pad_id": 0, "unk_id": 1, "bos_id": 2, "eos_id": 3}])
-def test_a_piece_has_its_number_in_the_piece_model_plus_one(tmp_path, special_ids):
-    pieces = train_pieces(tmp_path / "piece.model", **special_ids)
-    tokenizer = Tokenizer(None, pieces)
+def test_a_subword_has_its_number_in_the_piece_model_plus_one(tmp_path, special_ids):
+    piece_model = train_piece_model(tmp_path / "piece.model", **special_ids)
+    tokenizer = Tokenizer(None, piece_model)
     numbers = tokenizer.processor.encode("bada gona")
     assert tokenizer.encode("bada gona") == [number + 1 for number in numbers]
     assert tokenizer.mask_id == tokenizer.processor.get_piece_size() + 1
@@ -494,15 +494,15 @@ WORD_PIECE = "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nword\n##s\n"
     ],
 )
 def test_a_tokenizer_of_another_kind_is_refused(tmp_path, model_type, has_pieces, name, contents):
-    """Also if XLM-R's pieces lie beside it, which would give its texts other ids in silence."""
+    """Also if XLM-R's subwords lie beside it, which would give its texts other ids in silence."""
     if model_type == "bert":
         make_bert(tmp_path)
     else:
         make_xlm_r(tmp_path)
-    pieces = tmp_path / "sentencepiece.bpe.model"
-    pieces.write_bytes(b"")
+    piece_model = tmp_path / "sentencepiece.bpe.model"
+    piece_model.write_bytes(b"")
     if not has_pieces:
-        pieces.unlink()
+        piece_model.unlink()
     if name == "vocab.txt":
         (tmp_path / name).write_text(contents)
     else:
@@ -510,7 +510,7 @@ def test_a_tokenizer_of_another_kind_is_refused(tmp_path, model_type, has_pieces
         write(tmp_path / name, before | contents)
     line = error_of(open_checkpoint, tmp_path)
     assert line.startswith(f"{tmp_path}/{name}: ") and "its ids differ from XLM-R's" in line
-    assert "beside" not in line  # no advice to put other pieces there
+    assert "beside" not in line  # no advice to put other subwords there
 
 
 # Prompts

@@ -15,7 +15,7 @@ from tests.foreign import make_official, official_config
 from tests.helpers.checkpoints import save_model
 from tests.helpers.plain_model import PlainErnieM
 from tests.launching import error_of
-from tests.toys import train_pieces
+from tests.toys import train_piece_model
 
 
 @pytest.fixture
@@ -77,7 +77,9 @@ def test_no_weights_and_other_sizes_are_one_line(tmp_path, monkeypatch):
 
 def test_weights_without_numbers(tmp_path, monkeypatch, capsys):
     """A large model, here a tiny one: shapes, finite values, and with a head the words that it fills in."""
-    train_pieces(tmp_path / "piece.model", [text.replace("[MASK]", word) for text, word in WORDS.items()])
+    train_piece_model(
+        tmp_path / "piece.model", [text.replace("[MASK]", word) for text, word in WORDS.items()]
+    )
     tokenizer = Tokenizer(None, str(tmp_path / "piece.model"))
     config = ErnieMConfig(
         tokenizer.vocab_size,

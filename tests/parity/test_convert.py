@@ -16,7 +16,7 @@ from ernie_m.model.checkpoint.write_foreign import TARGETS
 from ernie_m.reader.tokenization import Tokenizer
 from tests.foreign import fairseq_args, fairseq_state
 from tests.helpers.torch_peers import XLM_R_HEADS, assert_close, batch, load_torch, make, of_ours, of_torch
-from tests.toys import CONFIG, OUTPUTS, weights, write_pieces
+from tests.toys import CONFIG, OUTPUTS, weights, write_piece_model
 
 HEADS = [None, "classification", "token-classification", "question-answering", "choice"]
 
@@ -29,8 +29,8 @@ def test_transformers_computes_our_numbers(tmp_path, target, head):
     ids, mask = batch()
     make(tmp_path / "ours", head)
     convert.main([str(tmp_path / "ours"), str(tmp_path / "converted"), "--to", target, "--allow_lossy"])
-    peer = load_torch(target, head, tmp_path / "converted")
-    expected = of_torch(peer, head, ids, mask)
+    reference = load_torch(target, head, tmp_path / "converted")
+    expected = of_torch(reference, head, ids, mask)
     assert_close(of_ours(tmp_path / "ours", head, ids), expected, mask)
     forms = {
         "safe": {"safe_serialization": True},
@@ -39,7 +39,7 @@ def test_transformers_computes_our_numbers(tmp_path, target, head):
         "safe parts": {"safe_serialization": True, "max_shard_size": "20KB"},
     }
     for name, options in forms.items():
-        peer.save_pretrained(tmp_path / name, **options)
+        reference.save_pretrained(tmp_path / name, **options)
         checkpoint = open_checkpoint(tmp_path / name)
         task = None if head == "lm" else head
         assert (checkpoint.format, checkpoint.task, checkpoint.unknown) == (TARGETS[target].name, task, [])
@@ -60,18 +60,18 @@ def test_bert_of_transformers_has_its_numbers_here(tmp_path, class_name, head):
     """With XLM-R's vocabulary."""
     torch.manual_seed(0)
     config = transformers.BertConfig(**CONFIG | {"initializer_range": 0.3}, num_labels=OUTPUTS.get(head, 2))
-    peer = getattr(transformers, class_name)(config)
+    reference = getattr(transformers, class_name)(config)
     with torch.no_grad():
         # New biases are all 0, and scales of norms all 1: if they were mixed up, no number would change.
-        for parameter in peer.parameters():
+        for parameter in reference.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
-    peer.save_pretrained(tmp_path)
+    reference.save_pretrained(tmp_path)
     (tmp_path / "sentencepiece.bpe.model").write_bytes(b"")
     checkpoint = open_checkpoint(tmp_path)
     task = None if head == "lm" else head
     assert (checkpoint.format, checkpoint.task, checkpoint.unknown) == ("bert", task, [])
     ids, mask = batch()
-    assert_close(of_ours(tmp_path, head, ids), of_torch(peer, head, ids, mask), mask)
+    assert_close(of_ours(tmp_path, head, ids), of_torch(reference, head, ids, mask), mask)
 
 
 def of_paddle(model, head: str | None, ids, mask) -> list[np.ndarray]:
@@ -95,17 +95,17 @@ def test_paddlenlp_computes_our_numbers(tmp_path, head):
     model_class = getattr(paddlenlp, TARGETS["paddlenlp"].classes[head].name)
     written = paddle.load(str(tmp_path / "converted/model_state.pdparams"))
     options = {"num_choices": len(ids)} if head == "choice" else {}  # no file of PaddleNLP says this number
-    peer = model_class.from_pretrained(str(tmp_path / "converted"), **options)
-    assert set(peer.state_dict()) == set(written)  # nothing missing, nothing left over
-    for name, tensor in peer.state_dict().items():
+    reference = model_class.from_pretrained(str(tmp_path / "converted"), **options)
+    assert set(reference.state_dict()) == set(written)  # nothing missing, nothing left over
+    for name, tensor in reference.state_dict().items():
         np.testing.assert_array_equal(tensor.numpy(), np.asarray(written[name]))
-    expected = of_paddle(peer, head, ids, mask)
+    expected = of_paddle(reference, head, ids, mask)
     if head == "choice":
         expected = [expected[0].reshape(1, -1)]
     assert_close(of_ours(tmp_path / "ours", head, ids), expected, mask)
     forms = {"whole": {}, "parts": {"max_shard_size": "20KB"}, "safe": {"safe_serialization": True}}
     for name, options in forms.items():
-        peer.save_pretrained(str(tmp_path / name), **options)
+        reference.save_pretrained(str(tmp_path / name), **options)
         checkpoint = open_checkpoint(tmp_path / name)
         # The names in safetensors of a bare encoder have no prefix, so they are those of our own format.
         has_our_names = name == "safe" and head is None
@@ -116,24 +116,24 @@ def test_paddlenlp_computes_our_numbers(tmp_path, head):
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_half_precision_of_paddlenlp(tmp_path, dtype):
-    peer = paddlenlp.ErnieMModel(paddlenlp.ErnieMConfig(**CONFIG))
-    peer.to(dtype=dtype)
-    peer.save_pretrained(str(tmp_path / "half"))
-    write_pieces(tmp_path / "half")
+    reference = paddlenlp.ErnieMModel(paddlenlp.ErnieMConfig(**CONFIG))
+    reference.to(dtype=dtype)
+    reference.save_pretrained(str(tmp_path / "half"))
+    write_piece_model(tmp_path / "half")
     convert.main([str(tmp_path / "half"), str(tmp_path / "ours"), "--to", "ernie-m"])
     tensors = open_checkpoint(tmp_path / "ours").tensors
-    for name, tensor in peer.state_dict().items():
+    for name, tensor in reference.state_dict().items():
         np.testing.assert_array_equal(tensors[name], tensor.astype("float32").numpy())
 
 
 def test_a_file_of_paddle_save(tmp_path):
-    peer = paddlenlp.ErnieMModel(paddlenlp.ErnieMConfig(**CONFIG))
-    paddle.save(peer.state_dict(), str(tmp_path / "model_state.pdparams"))
+    reference = paddlenlp.ErnieMModel(paddlenlp.ErnieMConfig(**CONFIG))
+    paddle.save(reference.state_dict(), str(tmp_path / "model_state.pdparams"))
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "ernie_m", **CONFIG}))
     checkpoint = open_checkpoint(tmp_path)
-    assert set(checkpoint.tensors) == set(peer.state_dict())
+    assert set(checkpoint.tensors) == set(reference.state_dict())
     assert checkpoint.unknown == []
-    for name, tensor in peer.state_dict().items():
+    for name, tensor in reference.state_dict().items():
         np.testing.assert_array_equal(checkpoint.tensors[name], tensor.numpy())
 
 
@@ -184,11 +184,11 @@ def test_other_precisions_of_torch(tmp_path, dtype):
 
 
 def test_the_tokenizers_have_our_ids(tmp_path, data_dir):
-    """The files are taken by the tokenizers of both libraries, with our ids for pieces and special tokens."""
-    pieces = data_dir / "vocab/xnli15-32k.model"
-    tokenizer = Tokenizer(piece_model_path=pieces)
+    """The tokenizers of both libraries read the files, with our ids for subwords and special tokens."""
+    piece_model = data_dir / "vocab/xnli15-32k.model"
+    tokenizer = Tokenizer(piece_model_path=piece_model)
     for target in ("paddlenlp", "huggingface", "xlm-roberta"):
-        convert.main([str(pieces), str(tmp_path / target), "--to", target])
+        convert.main([str(piece_model), str(tmp_path / target), "--to", target])
     of_transformers = transformers.ErnieMTokenizer.from_pretrained(tmp_path / "huggingface")
     of_paddlenlp = paddlenlp.ErnieMTokenizer.from_pretrained(str(tmp_path / "paddlenlp"))
     fast_xlm_r = transformers.AutoTokenizer.from_pretrained(tmp_path / "xlm-roberta")
@@ -198,8 +198,8 @@ def test_the_tokenizers_have_our_ids(tmp_path, data_dir):
         assert fast_xlm_r(text)["input_ids"] == slow_xlm_r(text)["input_ids"] == ids
         # ErnieM's tokenizers cut words by rules of their own, so only the ids of our tokens are compared.
         tokens = ["[CLS]", *tokenizer.tokenize(text), "[SEP]"]
-        for peer in (of_transformers, of_paddlenlp):
-            assert peer.convert_tokens_to_ids(tokens) == ids
+        for reference in (of_transformers, of_paddlenlp):
+            assert reference.convert_tokens_to_ids(tokens) == ids
     expected = tokenizer.build("the")
     assert of_transformers("the")["input_ids"] == of_paddlenlp("the")["input_ids"] == expected
     assert fast_xlm_r("the fox", "слово")["input_ids"] == tokenizer.build("the fox", "слово")

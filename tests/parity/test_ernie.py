@@ -98,57 +98,61 @@ def to_torch(model, names: list[tuple[str, str]]) -> dict[str, tuple[str, np.nda
     mapped = {}
     for name, parameter in model.named_parameters():
         array = parameter.numpy()
-        peer_name = name
+        reference_name = name
         for pattern, replacement in names:
-            peer_name = peer_name.replace(pattern, replacement)
-        mapped[name] = (peer_name, array.T if is_transposed(name, array) else array)
+            reference_name = reference_name.replace(pattern, replacement)
+        mapped[name] = (reference_name, array.T if is_transposed(name, array) else array)
     return mapped
 
 
-def load_torch(peer: torch.nn.Module, state: dict[str, np.ndarray]) -> None:
+def load_torch(reference: torch.nn.Module, state: dict[str, np.ndarray]) -> None:
     """Fill a model of torch. It may lack its table of position numbers, which is no parameter."""
     tensors = {name: torch.from_numpy(array.copy()) for name, array in state.items()}
-    missing, unexpected = peer.load_state_dict(tensors, strict=False)
+    missing, unexpected = reference.load_state_dict(tensors, strict=False)
     assert not unexpected and all("position_ids" in name for name in missing)
 
 
-def assert_states_agree(states: list[np.ndarray], peer_states: list[np.ndarray], is_real: np.ndarray) -> None:
+def assert_states_agree(
+    states: list[np.ndarray], reference_states: list[np.ndarray], is_real: np.ndarray
+) -> None:
     """The states of all layers agree within 1e-4 where there are no pads."""
-    assert len(states) == len(peer_states) == SHAPE["num_hidden_layers"] + 1
-    for layer, peer_layer in zip(states, peer_states):
+    assert len(states) == len(reference_states) == SHAPE["num_hidden_layers"] + 1
+    for layer, peer_layer in zip(states, reference_states):
         assert np.abs(layer[is_real] - peer_layer[is_real]).max() < 1e-4
 
 
-def assert_gradients_agree(gradients: dict[str, np.ndarray], peer_gradients: dict[str, np.ndarray]) -> None:
+def assert_gradients_agree(
+    gradients: dict[str, np.ndarray], reference_gradients: dict[str, np.ndarray]
+) -> None:
     """The gradients agree within 0.1 % of the largest number of each."""
-    assert gradients.keys() == peer_gradients.keys()
+    assert gradients.keys() == reference_gradients.keys()
     for name, gradient in gradients.items():
         # A bias of the keys shifts all scores of a row alike: its gradient is 0, and noise in any program.
         # The noise is compared with the gradient of the queries' bias.
         scale = np.abs(gradients[name.replace("k_proj.bias", "q_proj.bias")]).max()
         assert scale > 1e-6, name
-        assert np.abs(gradient - peer_gradients[name]).max() / scale < 1e-3, name
+        assert np.abs(gradient - reference_gradients[name]).max() / scale < 1e-3, name
 
 
 def test_paddlenlp_computes_the_same(our_model, our_results, batch):
     states, pooled, gradients, _ = our_results
-    peer = paddlenlp.ErnieMForSequenceClassification(paddlenlp.ErnieMConfig(**SHAPE, num_labels=LABELS))
+    reference = paddlenlp.ErnieMForSequenceClassification(paddlenlp.ErnieMConfig(**SHAPE, num_labels=LABELS))
     names = {name for name, _ in our_model.named_parameters()}
-    assert {name for name, _ in peer.named_parameters()} == names
-    peer.set_state_dict(our_model.state_dict())
+    assert {name for name, _ in reference.named_parameters()} == names
+    reference.set_state_dict(our_model.state_dict())
     input_ids, labels = (paddle.to_tensor(array) for array in batch)
     mask = (input_ids != PAD_ID).astype("int64")
-    output = peer.ernie_m(input_ids, attention_mask=mask, output_hidden_states=True, return_dict=True)
+    output = reference.ernie_m(input_ids, attention_mask=mask, output_hidden_states=True, return_dict=True)
     assert_states_agree(states, [h.numpy() for h in output.hidden_states], batch[0] != PAD_ID)
     assert np.abs(output.pooler_output.numpy() - pooled).max() < 1e-4
-    F.cross_entropy(peer(input_ids, attention_mask=mask), labels).backward()
-    assert_gradients_agree(gradients, {name: p.grad.numpy() for name, p in peer.named_parameters()})
+    F.cross_entropy(reference(input_ids, attention_mask=mask), labels).backward()
+    assert_gradients_agree(gradients, {name: p.grad.numpy() for name, p in reference.named_parameters()})
 
 
 def test_xlm_r_of_transformers_computes_the_same(our_model, our_results, batch):
     states, pooled, gradients, attentions = our_results
     shape = SHAPE | {"type_vocab_size": 1, "layer_norm_eps": 1e-5, "pad_token_id": PAD_ID}
-    peer = transformers.XLMRobertaForSequenceClassification(
+    reference = transformers.XLMRobertaForSequenceClassification(
         transformers.XLMRobertaConfig(
             **shape, num_labels=LABELS, classifier_dropout=0.0, attn_implementation="eager"
         )
@@ -161,20 +165,20 @@ def test_xlm_r_of_transformers_computes_the_same(our_model, our_results, batch):
     state["roberta.embeddings.position_embeddings.weight"] = (
         state["roberta.embeddings.position_embeddings.weight"] - token_type
     )
-    load_torch(peer, state)
+    load_torch(reference, state)
     input_ids, labels = (torch.from_numpy(array) for array in batch)
     mask = (input_ids != PAD_ID).long()
-    output = peer(
+    output = reference(
         input_ids, attention_mask=mask, labels=labels, output_hidden_states=True, output_attentions=True
     )
-    for weights, peer_weights in zip(attentions, output.attentions, strict=True):
-        difference = np.abs(weights - peer_weights.detach().numpy())  # [B, heads, T, T]
+    for weights, reference_weights in zip(attentions, output.attentions, strict=True):
+        difference = np.abs(weights - reference_weights.detach().numpy())  # [B, heads, T, T]
         assert difference.max(axis=(1, 3))[batch[0] != PAD_ID].max() < 1e-6
     assert_states_agree(states, [h.detach().numpy() for h in output.hidden_states], batch[0] != PAD_ID)
-    peer_pooled = torch.tanh(peer.classifier.dense(output.hidden_states[-1][:, 0])).detach().numpy()
+    peer_pooled = torch.tanh(reference.classifier.dense(output.hidden_states[-1][:, 0])).detach().numpy()
     assert np.abs(peer_pooled - pooled).max() < 1e-4
     output.loss.backward()
-    assert_gradients_agree(gradients, torch_gradients(peer, mapped))
+    assert_gradients_agree(gradients, torch_gradients(reference, mapped))
 
 
 def test_position_ids_of_the_peers_start_at_0(our_model, our_results, batch):
@@ -182,30 +186,30 @@ def test_position_ids_of_the_peers_start_at_0(our_model, our_results, batch):
     input_ids, _ = batch
     states, *_ = our_results
     positions = absolute_positions(paddle.to_tensor(input_ids), PAD_ID).numpy()
-    peer_positions = torch.from_numpy(np.maximum(positions - 2, 0))
-    peer = transformers.ErnieMModel(transformers.ErnieMConfig(**SHAPE))
+    reference_positions = torch.from_numpy(np.maximum(positions - 2, 0))
+    reference = transformers.ErnieMModel(transformers.ErnieMConfig(**SHAPE))
     mapped = to_torch(our_model.ernie_m, HUGGING_FACE)
-    load_torch(peer, dict(mapped.values()))
+    load_torch(reference, dict(mapped.values()))
     with torch.no_grad():
         mask = torch.from_numpy((input_ids != PAD_ID).astype("int64"))
-        output = peer(torch.from_numpy(input_ids), peer_positions, mask)
+        output = reference(torch.from_numpy(input_ids), reference_positions, mask)
     is_real = input_ids != PAD_ID
     assert np.abs(output.last_hidden_state.numpy()[is_real] - states[-1][is_real]).max() < 1e-4
-    assert np.array_equal(peer_positions.numpy()[is_real], positions[is_real])
+    assert np.array_equal(reference_positions.numpy()[is_real], positions[is_real])
 
 
-def torch_gradients(peer, mapped: dict[str, tuple[str, np.ndarray]]) -> dict[str, np.ndarray]:
+def torch_gradients(reference, mapped: dict[str, tuple[str, np.ndarray]]) -> dict[str, np.ndarray]:
     """The gradients of a model of torch under our names, transposed as ours are.
 
     `mapped`: from `to_torch`.
     """
-    peer_gradients = {
+    reference_gradients = {
         name: parameter.grad.numpy()
-        for name, parameter in peer.named_parameters()
+        for name, parameter in reference.named_parameters()
         if parameter.grad is not None
     }
     gradients = {}
-    for name, (peer_name, _) in mapped.items():
-        gradient = peer_gradients[peer_name]
+    for name, (reference_name, _) in mapped.items():
+        gradient = reference_gradients[reference_name]
         gradients[name] = gradient.T if is_transposed(name, gradient) else gradient
     return gradients

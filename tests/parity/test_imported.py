@@ -48,10 +48,10 @@ class Peer:
         task: "question-answering" or "token-classification".
     """
 
-    def __init__(self, library, task, pieces, folder):
+    def __init__(self, library, task, piece_model, folder):
         self.library = library
         self.task = task
-        vocab_size = Tokenizer(None, pieces).vocab_size
+        vocab_size = Tokenizer(None, piece_model).vocab_size
         torch.manual_seed(1)
         paddle.seed(1)
         labels = {} if task == "question-answering" else {"id2label": dict(enumerate(TAGS))}
@@ -64,10 +64,10 @@ class Peer:
             config = transformers.XLMRobertaConfig(
                 vocab_size=vocab_size, type_vocab_size=1, **SHAPE, **labels
             )
-            (folder / "sentencepiece.bpe.model").write_bytes(pieces.read_bytes())
+            (folder / "sentencepiece.bpe.model").write_bytes(piece_model.read_bytes())
             self.tokenizer = transformers.XLMRobertaTokenizer(str(folder / "sentencepiece.bpe.model"))
         else:
-            write_ernie_m(folder, Tokenizer(None, pieces))
+            write_ernie_m(folder, Tokenizer(None, piece_model))
             if library == "huggingface":
                 classes = (ErnieMForQuestionAnswering, ErnieMForTokenClassification)
                 config = ErnieMConfig(vocab_size=vocab_size, **SHAPE, **labels)
@@ -107,7 +107,7 @@ class Peer:
 
 
 @pytest.fixture(scope="module")
-def pieces(data_dir):
+def piece_model(data_dir):
     return data_dir / "vocab/xnli15-32k.model"
 
 
@@ -126,9 +126,9 @@ def questions(data_dir):
 
 
 @pytest.mark.parametrize("library", ["xlm-r", "huggingface", "paddlenlp"])
-def test_the_best_spans_of_a_library(tmp_path, pieces, questions, library):
-    peer = Peer(library, "question-answering", pieces, tmp_path / "peer")
-    loaded = load(peer.folder)
+def test_the_best_spans_of_a_library(tmp_path, piece_model, questions, library):
+    reference = Peer(library, "question-answering", piece_model, tmp_path / "reference")
+    loaded = load(reference.folder)
     predictor = make_predictor("question-answering", loaded, PredictionOptions(max_seq_len=512))
     predictor.task.max_answer_length = LONGEST_ANSWER
     contexts = [context for _, context in questions]
@@ -140,10 +140,10 @@ def test_the_best_spans_of_a_library(tmp_path, pieces, questions, library):
     features = predictor.task.encode(windows)
     scores = predictor.predictions(features)
     for (question, context), feature, score in zip(questions, features, scores, strict=True):
-        ids = peer.pair(question, context)
+        ids = reference.pair(question, context)
         assert feature.ids == ids
-        start_logits, end_logits = peer.logits(ids)
-        count = len(peer.ids(context))
+        start_logits, end_logits = reference.logits(ids)
+        count = len(reference.ids(context))
         starts, ends = start_logits[-1 - count : -1], end_logits[-1 - count : -1]
         sums = starts[:, None] + ends[None]
         allowed = np.triu(np.tril(np.ones_like(sums), LONGEST_ANSWER - 1)) > 0
@@ -153,7 +153,7 @@ def test_the_best_spans_of_a_library(tmp_path, pieces, questions, library):
 
 
 @pytest.mark.parametrize("library", ["xlm-r", "huggingface", "paddlenlp"])
-def test_the_tags_of_a_library(tmp_path, pieces, data_dir, library):
+def test_the_tags_of_a_library(tmp_path, piece_model, data_dir, library):
     """The tag of a word is that of its first sub-word, also where that is a "▁" alone."""
     sentences = []
     for language in ("en", "zh"):
@@ -166,34 +166,34 @@ def test_the_tags_of_a_library(tmp_path, pieces, data_dir, library):
             sentences.append(words)
             count += len(words)
     assert sum(map(len, sentences)) >= WORDS
-    peer = Peer(library, "token-classification", pieces, tmp_path / "peer")
+    reference = Peer(library, "token-classification", piece_model, tmp_path / "reference")
     if library == "paddlenlp":  # its config has numbers only
-        change_config(peer.folder, id2label={str(i): tag for i, tag in enumerate(TAGS)})
+        change_config(reference.folder, id2label={str(i): tag for i, tag in enumerate(TAGS)})
     tagger = make_predictor(
         "token-classification",
-        load(peer.folder, task="token-classification"),
+        load(reference.folder, task="token-classification"),
         PredictionOptions(max_seq_len=512),
     )
     answers = tagger.predict([tagger.parse({"words": words}) for words in sentences])
     lone = 0
     compared = 0
     for words, answer in zip(sentences, answers, strict=True):
-        tokenize_words = [peer.ids(word) for word in words]
-        ids = [id_ for word_ids in tokenize_words for id_ in word_ids or [peer.tokenizer.unk_token_id]]
-        (logits,) = peer.logits(peer.tokenizer.build_inputs_with_special_tokens(ids))
-        place = 1
+        tokenize_words = [reference.ids(word) for word in words]
+        ids = [id_ for word_ids in tokenize_words for id_ in word_ids or [reference.tokenizer.unk_token_id]]
+        (logits,) = reference.logits(reference.tokenizer.build_inputs_with_special_tokens(ids))
+        location = 1
         for word, word_ids, tag in zip(words, tokenize_words, answer["tags"], strict=True):
-            assert tag == TAGS[logits[place].argmax()], (word, words)
-            place += len(word_ids) or 1
-            lone += peer.tokenizer.tokenize(word)[:1] == ["▁"]
+            assert tag == TAGS[logits[location].argmax()], (word, words)
+            location += len(word_ids) or 1
+            lone += reference.tokenizer.tokenize(word)[:1] == ["▁"]
             compared += 1
     assert compared >= WORDS
     assert (lone > 100) == (library == "xlm-r")  # the others drop a "▁" at the beginning
 
 
-def test_without_a_head_an_ernie_m_is_ernie_m_itself(tmp_path, pieces):
+def test_without_a_head_an_ernie_m_is_ernie_m_itself(tmp_path, piece_model):
     """The released weights in the form of a library keep the official rules."""
-    write_ernie_m(tmp_path, Tokenizer(None, pieces))
-    config = ErnieMConfig(vocab_size=Tokenizer(None, pieces).vocab_size, **SHAPE)
+    write_ernie_m(tmp_path, Tokenizer(None, piece_model))
+    config = ErnieMConfig(vocab_size=Tokenizer(None, piece_model).vocab_size, **SHAPE)
     transformers.models.deprecated.ernie_m.ErnieMModel(config).save_pretrained(str(tmp_path))
     assert open_checkpoint(tmp_path).preprocessing.to_json() == {}

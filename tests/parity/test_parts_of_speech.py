@@ -31,8 +31,8 @@ def test_equals_seqeval(seed):
     predicted = sentences(rng, tags, lengths)
     for gold_tags, predicted_tags in zip(gold, predicted):
         is_right = rng.random(len(gold_tags)) < 0.7
-        for place in np.flatnonzero(is_right):
-            predicted_tags[place] = gold_tags[place]
+        for location in np.flatnonzero(is_right):
+            predicted_tags[location] = gold_tags[location]
     joined = []
     for tags_of_sentence in gold:
         joined += [*tags_of_sentence, "O"]  # seqeval puts an O behind each sentence, too

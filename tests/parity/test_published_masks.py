@@ -31,11 +31,11 @@ def model():
 
 def test_paddlenlp_hides_position_0(model):
     """Its numbers are those of `masked=1`, with the first token masked, and not those without a mask."""
-    peer = PaddleNLPModel(PaddleNLPConfig(**CONFIG))
-    peer.eval()
-    peer.set_state_dict({name: paddle.to_tensor(array) for name, array in model_weights(model).items()})
+    reference = PaddleNLPModel(PaddleNLPConfig(**CONFIG))
+    reference.eval()
+    reference.set_state_dict({name: paddle.to_tensor(array) for name, array in model_weights(model).items()})
     with paddle.no_grad():
-        by_default = peer(paddle.to_tensor([IDS]))[0][0].numpy()
+        by_default = reference(paddle.to_tensor([IDS]))[0][0].numpy()
     masked = hidden_states(model, IDS, masked=1)
     unmasked = hidden_states(model, IDS)
     np.testing.assert_allclose(masked[1:], by_default[1:], atol=1e-5)  # row 0 still sees itself in ours

@@ -35,26 +35,26 @@ def lines(data_dir):
 
 
 @pytest.fixture(scope="module")
-def pieces(data_dir):
+def piece_model(data_dir):
     return data_dir / "vocab/xnli15-32k.model"
 
 
-def test_none_is_the_slow_tokenizer_of_xlm_r(pieces, lines):
-    peer = transformers.XLMRobertaTokenizer(str(pieces))
-    tokenizer = Tokenizer(None, pieces, "none")
+def test_none_is_the_slow_tokenizer_of_xlm_r(piece_model, lines):
+    reference = transformers.XLMRobertaTokenizer(str(piece_model))
+    tokenizer = Tokenizer(None, piece_model, "none")
     rows = tokenizer.encode_batch(lines)
-    assert rows == [peer.encode(line, add_special_tokens=False) for line in lines]
+    assert rows == [reference.encode(line, add_special_tokens=False) for line in lines]
     assert [encode_with_offsets(tokenizer, line)[0] for line in lines] == rows
-    assert Tokenizer(None, pieces).encode_batch(lines) != rows
+    assert Tokenizer(None, piece_model).encode_batch(lines) != rows
 
 
-def test_added_tokens_are_those_of_the_slow_tokenizer(pieces):
-    peer = transformers.XLMRobertaTokenizer(str(pieces))
-    peer.add_tokens(["<e1>", "</e1>", "<e1>x"])
-    added = {token: id_ for token, id_ in peer.get_added_vocab().items() if "e1" in token}
-    tokenizer = Tokenizer(None, pieces, "none", added)
+def test_added_tokens_are_those_of_the_slow_tokenizer(piece_model):
+    reference = transformers.XLMRobertaTokenizer(str(piece_model))
+    reference.add_tokens(["<e1>", "</e1>", "<e1>x"])
+    added = {token: id_ for token, id_ in reference.get_added_vocab().items() if "e1" in token}
+    tokenizer = Tokenizer(None, piece_model, "none", added)
     for text in ("<e1>", "He saw <e1>Anna</e1> there.", "<e1>x</e1><e1> y", " <e1>  z", "none of them", ""):
-        ids = peer.encode(text, add_special_tokens=False)
+        ids = reference.encode(text, add_special_tokens=False)
         assert tokenizer.encode(text) == tokenizer.encode_batch([text])[0] == ids
         assert tokenizer.convert_tokens_to_ids(tokenizer.tokenize(text)) == ids
         with_spans, spans = encode_with_offsets(tokenizer, text)
@@ -65,13 +65,13 @@ def test_added_tokens_are_those_of_the_slow_tokenizer(pieces):
 
 
 @pytest.mark.parametrize("library", ["paddlenlp", "transformers"])
-def test_ernie_m_of_a_library(pieces, lines, tmp_path, library):
-    write_ernie_m(tmp_path, Tokenizer(None, pieces))
+def test_ernie_m_of_a_library(piece_model, lines, tmp_path, library):
+    write_ernie_m(tmp_path, Tokenizer(None, piece_model))
     peer_class = paddlenlp.ErnieMTokenizer if library == "paddlenlp" else ErnieMTokenizer
-    peer = peer_class.from_pretrained(str(tmp_path))
-    tokenizer = Tokenizer(tmp_path / "vocab.txt", pieces, library)
+    reference = peer_class.from_pretrained(str(tmp_path))
+    tokenizer = Tokenizer(tmp_path / "vocab.txt", piece_model, library)
     rows = tokenizer.encode_batch(lines)
-    expected = [peer.convert_tokens_to_ids(peer.tokenize(line)) for line in lines]
+    expected = [reference.convert_tokens_to_ids(reference.tokenize(line)) for line in lines]
     assert rows == expected
     assert [encode_with_offsets(tokenizer, line)[0] for line in lines] == rows
     assert [tokenizer.convert_tokens_to_ids(tokenizer.tokenize(line)) for line in lines] == rows

@@ -1,4 +1,4 @@
-"""Token ids are those of Hugging Face's slow XLM-R tokenizer with the same piece model."""
+"""Token ids are those of Hugging Face's slow XLM-R tokenizer with the same SentencePiece model."""
 
 import gzip
 import re
@@ -33,24 +33,24 @@ def lines(data_dir):
 
 
 def test_special_ids(tokenizers):
-    tokenizer, peer = tokenizers
-    assert tokenizer.cls_id == peer.cls_token_id
-    assert tokenizer.pad_id == peer.pad_token_id
-    assert tokenizer.sep_id == peer.sep_token_id
-    assert tokenizer.unk_id == peer.unk_token_id
-    assert tokenizer.mask_id == peer.mask_token_id
-    assert tokenizer.vocab_size == len(peer)
+    tokenizer, reference = tokenizers
+    assert tokenizer.cls_id == reference.cls_token_id
+    assert tokenizer.pad_id == reference.pad_token_id
+    assert tokenizer.sep_id == reference.sep_token_id
+    assert tokenizer.unk_id == reference.unk_token_id
+    assert tokenizer.mask_id == reference.mask_token_id
+    assert tokenizer.vocab_size == len(reference)
 
 
 def test_ids_of_fifteen_languages(tokenizers, lines):
-    """They are equal, but where XLM-R has a piece that ends in digit and comma: ours cuts the comma off."""
-    tokenizer, peer = tokenizers
+    """They are equal, but where XLM-R has a subword that ends in digit and comma: ours cuts the comma off."""
+    tokenizer, reference = tokenizers
     assert len(lines) == LINES
     lines_with_such_pieces = 0
     for line, ids in zip(lines, tokenizer.encode_batch(lines), strict=True):
         text = normalize(line)
-        expected = peer.encode(text, add_special_tokens=False)
-        if any(re.search(r"\d,$", piece) for piece in peer.tokenize(text)):
+        expected = reference.encode(text, add_special_tokens=False)
+        if any(re.search(r"\d,$", subword) for subword in reference.tokenize(text)):
             lines_with_such_pieces += 1
             assert ids != expected
             assert ids.count(tokenizer.vocab[","]) > expected.count(tokenizer.vocab[","])
@@ -60,9 +60,9 @@ def test_ids_of_fifteen_languages(tokenizers, lines):
 
 
 def test_the_inputs_of_a_text_and_of_a_pair(tokenizers, lines):
-    tokenizer, peer = tokenizers
+    tokenizer, reference = tokenizers
     for text_a, text_b in zip(lines[::50], lines[25::50]):
         ids_a = tokenizer.encode(text_a)
         ids_b = tokenizer.encode(text_b)
-        assert tokenizer.build(text_a, text_b) == peer.build_inputs_with_special_tokens(ids_a, ids_b)
-        assert tokenizer.build(text_a) == peer.build_inputs_with_special_tokens(ids_a)
+        assert tokenizer.build(text_a, text_b) == reference.build_inputs_with_special_tokens(ids_a, ids_b)
+        assert tokenizer.build(text_a) == reference.build_inputs_with_special_tokens(ids_a)

@@ -41,7 +41,7 @@ def make_inputs(folder: Path) -> dict:
     }
 
 
-def command(output: Path, pieces: Path, inputs: dict, **options) -> list[str]:
+def command(output: Path, piece_model: Path, inputs: dict, **options) -> list[str]:
     """The command line of a build, by default in units of 8 KiB.
 
     Args:
@@ -49,7 +49,7 @@ def command(output: Path, pieces: Path, inputs: dict, **options) -> list[str]:
         options: further flags; a value that is no text is written as JSON.
     """
     words = [sys.executable, "-m", "ernie_m", "build_corpus", "--output", str(output)]
-    words += ["--piece_model_path", str(pieces)]
+    words += ["--piece_model_path", str(piece_model)]
     words += ["--mono", json.dumps(inputs["mono"]), "--parallel", json.dumps(inputs["parallel"])]
     defaults = {"unit_mib": 8 / 1024}
     for key, value in (defaults | options).items():

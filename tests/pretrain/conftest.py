@@ -7,13 +7,13 @@ from tests.helpers.files import files_of
 from tests.launching import one_error
 from tests.pretrain import tiny_run
 from tests.pretrain.builds import OPTIONS, make_inputs
-from tests.toys import make_corpus, train_pieces
+from tests.toys import make_corpus, train_piece_model
 
 
 @pytest.fixture(scope="session")
-def pieces(tmp_path_factory):
+def piece_model(tmp_path_factory):
     """A sentencepiece model."""
-    return train_pieces(tmp_path_factory.mktemp("pieces") / "piece.model")
+    return train_piece_model(tmp_path_factory.mktemp("piece_model") / "piece.model")
 
 
 @pytest.fixture(scope="session")
@@ -23,10 +23,10 @@ def inputs(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def reference(tmp_path_factory, pieces, inputs):
+def reference(tmp_path_factory, piece_model, inputs):
     """The files of an uninterrupted build in one process."""
     folder = tmp_path_factory.mktemp("reference") / "corpus"
-    make_corpus(folder, pieces, **inputs, **OPTIONS)
+    make_corpus(folder, piece_model, **inputs, **OPTIONS)
     return files_of(folder)
 
 

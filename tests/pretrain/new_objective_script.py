@@ -64,7 +64,7 @@ def main() -> None:
 
 
 def masked_words(settings: PretrainConfig) -> list[tuple[list[list[bool]], int]]:
-    """Of some texts, for each word whether each of its pieces is masked; and the number of masked pieces."""
+    """Return for each word whether each of its subwords is masked, and the number of masked subwords."""
     corpus, tokenizer = open_corpus(settings.data)
     text = TrainingData.of(corpus, Vocabulary.of(tokenizer), settings)
     objective = text.objectives["whole_words"]
@@ -73,10 +73,10 @@ def masked_words(settings: PretrainConfig) -> list[tuple[list[list[bool]], int]]
         line = Text(corpus.held_out_mono["de"].line(number % 8), 0)
         (sequence,) = objective.mask(line, make_rng(1, 0, number)).sequences
         words: list[list[bool]] = []
-        for place, piece in enumerate(tokenizer.convert_ids_to_tokens(objective.sides(line)[0]), 1):
-            if piece.startswith("▁"):
+        for location, subword in enumerate(tokenizer.convert_ids_to_tokens(objective.sides(line)[0]), 1):
+            if subword.startswith("▁"):
                 words.append([])
-            words[-1].append(place in sequence.targets)
+            words[-1].append(location in sequence.targets)
         texts.append((words, objective.count(line)))
     return texts
 

@@ -32,7 +32,7 @@ from ernie_m.utils.checksums import MANIFEST, write_manifest
 from tests.helpers.files import files_of, flip_last_bit, flip_middle_bit
 from tests.launching import ROOT, error_of, refusal_of
 from tests.pretrain.builds import OPTIONS, Stopped, command, stop_at
-from tests.toys import make_corpus, sentences, train_pieces, write_lines
+from tests.toys import make_corpus, sentences, train_piece_model, write_lines
 
 
 def stop(*_):
@@ -55,7 +55,7 @@ def test_the_files_and_the_manifest_of_a_build(inputs, reference):
 
 @pytest.mark.parametrize("seed", range(2))
 def test_a_build_stopped_again_and_again_gives_the_same_bytes(
-    tmp_path, monkeypatch, pieces, inputs, reference, seed
+    tmp_path, monkeypatch, piece_model, inputs, reference, seed
 ):
     """Each time it is stopped before the renaming of a random file."""
     draw = random.Random(seed)
@@ -63,7 +63,7 @@ def test_a_build_stopped_again_and_again_gives_the_same_bytes(
         with monkeypatch.context() as patch:
             stop_at(patch, draw.randrange(800))
             try:
-                make_corpus(tmp_path / "corpus", pieces, **inputs, **OPTIONS)
+                make_corpus(tmp_path / "corpus", piece_model, **inputs, **OPTIONS)
                 break
             except Stopped:
                 assert not (tmp_path / "corpus" / MANIFEST).exists()
@@ -93,8 +93,8 @@ run(command.main)
 @pytest.mark.parametrize(
     ("stage", "whom"), [("encode_unit", "command"), ("decide", "worker"), ("write_shard", "command")]
 )
-def test_killed_and_run_again(tmp_path, pieces, inputs, reference, stage, whom):
-    words = command(tmp_path / "corpus", pieces, inputs, workers=2, **OPTIONS)
+def test_killed_and_run_again(tmp_path, piece_model, inputs, reference, stage, whom):
+    words = command(tmp_path / "corpus", piece_model, inputs, workers=2, **OPTIONS)
     # This returns when all workers have ended, as they write to the same pipe.
     process = run_command(
         [sys.executable, "-c", KILLED, stage, whom, *words[words.index("build_corpus") + 1 :]]
@@ -107,18 +107,18 @@ def test_killed_and_run_again(tmp_path, pieces, inputs, reference, stage, whom):
 
 
 @pytest.fixture(scope="module")
-def unfinished(tmp_path_factory, pieces, inputs):
+def unfinished(tmp_path_factory, piece_model, inputs):
     """A build that was stopped before it wrote its manifest, and has kept its work."""
     folder = tmp_path_factory.mktemp("unfinished") / "corpus"
     with mock.patch.object(build, "write_json", stop), pytest.raises(Stopped):
-        make_corpus(folder, pieces, **inputs, **OPTIONS)
+        make_corpus(folder, piece_model, **inputs, **OPTIONS)
     return folder
 
 
-def test_text_is_not_tokenized_again(tmp_path, monkeypatch, unfinished, pieces, inputs, reference):
+def test_text_is_not_tokenized_again(tmp_path, monkeypatch, unfinished, piece_model, inputs, reference):
     shutil.copytree(unfinished, tmp_path / "corpus")
     monkeypatch.setattr(encode_units, "read_lines", lambda *_: pytest.fail("tokenized again"))
-    make_corpus(tmp_path / "corpus", pieces, **inputs, **OPTIONS)
+    make_corpus(tmp_path / "corpus", piece_model, **inputs, **OPTIONS)
     assert files_of(tmp_path / "corpus") == reference
 
 
@@ -133,7 +133,7 @@ def test_text_is_not_tokenized_again(tmp_path, monkeypatch, unfinished, pieces, 
     ],
 )
 def test_a_damaged_unit_is_named_and_made_again(
-    tmp_path, monkeypatch, pieces, inputs, reference, damage, stage
+    tmp_path, monkeypatch, piece_model, inputs, reference, damage, stage
 ):
     """All that is no unit is made again without a word."""
     work = tmp_path / "corpus/.build"
@@ -147,19 +147,19 @@ def test_a_damaged_unit_is_named_and_made_again(
 
     with monkeypatch.context() as patch:
         patch.setattr(CorpusBuild, stage, damaged)
-        line = error_of(make_corpus, tmp_path / "corpus", pieces, **inputs, **OPTIONS)
+        line = error_of(make_corpus, tmp_path / "corpus", piece_model, **inputs, **OPTIONS)
     assert line.startswith(f"{work}/") and ".npz: corrupt or missing" in line
     for path in (tmp_path / "corpus").rglob("*.npy"):
         os.truncate(path, path.stat().st_size // 2)
-    make_corpus(tmp_path / "corpus", pieces, **inputs, **OPTIONS)
+    make_corpus(tmp_path / "corpus", piece_model, **inputs, **OPTIONS)
     assert files_of(tmp_path / "corpus") == reference
 
 
-def test_another_vocabulary_in_the_same_folder(tmp_path, pieces, inputs, reference):
+def test_another_vocabulary_in_the_same_folder(tmp_path, piece_model, inputs, reference):
     """The second build of this process cuts the text with its own vocabulary, not with the first one's."""
-    others = train_pieces(tmp_path / "others.model", vocab_size=90)
-    for piece_model in (others, pieces):
-        make_corpus(tmp_path / "corpus", piece_model, **inputs, **OPTIONS, workers=1, overwrite=True)
+    others = train_piece_model(tmp_path / "others.model", vocab_size=90)
+    for vocabulary in (others, piece_model):
+        make_corpus(tmp_path / "corpus", vocabulary, **inputs, **OPTIONS, workers=1, overwrite=True)
     assert files_of(tmp_path / "corpus") == reference
 
 
@@ -241,7 +241,7 @@ def kept_rows(texts, tokenizer, held_out=0, deduplicate=False, max_ratio=0.0, **
     ],
     ids=str,
 )
-def test_what_becomes_of_each_line(tmp_path, monkeypatch, caplog, pieces, rows, options):
+def test_what_becomes_of_each_line(tmp_path, monkeypatch, caplog, piece_model, rows, options):
     """Of equal lines the first stays; documents are held out whole; held-out text is in no training text."""
     monkeypatch.setattr(encode_units, "KEYS_IN_MEMORY", 100)  # so that there are many ranges
     monkeypatch.setattr(encode_units, "_BATCH", 50)  # and several calls of sentencepiece for a unit
@@ -253,9 +253,9 @@ def test_what_becomes_of_each_line(tmp_path, monkeypatch, caplog, pieces, rows, 
         lines = ["\t".join(row) + "\n" * (size == 3 and number % 3 == 2) for number, row in enumerate(some)]
         name = "-".join(languages)
         inputs["mono" if len(languages) == 1 else "parallel"][name] = write_lines(tmp_path / name, lines)
-    manifest = make_corpus(tmp_path / "corpus", pieces, **inputs, **options)
+    manifest = make_corpus(tmp_path / "corpus", piece_model, **inputs, **options)
     corpus = Corpus(tmp_path / "corpus")
-    kept, dropped = kept_rows(documents, Tokenizer(piece_model_path=pieces), **options)
+    kept, dropped = kept_rows(documents, Tokenizer(piece_model_path=piece_model), **options)
     for languages in rows:
         kind, key = ("mono", languages[0]) if len(languages) == 1 else ("parallel", languages)
         counts = manifest[kind]["-".join(languages)]["dropped"]
@@ -280,14 +280,16 @@ def test_shards_are_as_large_as_allowed(reference):
     assert max(sizes) <= OPTIONS["shard_mib"] * 2**20 + 128  # the bytes of an .npy file before the array
 
 
-def test_the_table_and_the_warning(tmp_path, pieces):
-    """Georgian has letters that the piece model does not know, so it gets the warning."""
+def test_the_table_and_the_warning(tmp_path, piece_model):
+    """Georgian has letters that the SentencePiece model does not know, so it gets the warning."""
     mono = {
         "en": write_lines(tmp_path / "en", ["baba dodo"] * 3),
         "ka": write_lines(tmp_path / "ka", ["ბაბა დოდო"] * 2),
     }
     pair = write_lines(tmp_path / "x.tsv", ["baba\tdodo baba"])
-    manifest = make_corpus(tmp_path / "corpus", pieces, mono=mono, parallel={"en-de": pair}, deduplicate=True)
+    manifest = make_corpus(
+        tmp_path / "corpus", piece_model, mono=mono, parallel={"en-de": pair}, deduplicate=True
+    )
     table = summary(manifest)
     tokens = manifest["mono"]["en"]["train"]["tokens"]
     rows = {row.split("  ")[0].strip(): row.split() for row in table}  # text -> words of its row
@@ -328,10 +330,10 @@ PAIRS = [f"{english}\t{german}" for english, german in zip(ENGLISH, GERMAN)]
         (sentences(400, seed=4), "unrelated lengths"),
     ],
 )
-def test_sides_that_do_not_belong_together(tmp_path, pieces, second, warning):
+def test_sides_that_do_not_belong_together(tmp_path, piece_model, second, warning):
     """`second` is the other side of ENGLISH; `warning`: part of the warning, "" if there is none."""
     lines = [f"{english}\t{german}" for english, german in zip(ENGLISH, second)]
-    make_corpus(tmp_path / "corpus", pieces, parallel={"en-de": write_lines(tmp_path / "x.tsv", lines)})
+    make_corpus(tmp_path / "corpus", piece_model, parallel={"en-de": write_lines(tmp_path / "x.tsv", lines)})
     corpus = Corpus(tmp_path / "corpus")
     report = pair_report(corpus, Tokenizer.from_folder(corpus.path))
     assert [line[:14] for line in report[:3]] == [f"0 of {len(lines)} pairs"] * 3  # too long
@@ -362,11 +364,11 @@ def test_sides_that_do_not_belong_together(tmp_path, pieces, second, warning):
         },
     ],
 )
-def test_an_unfinished_build_does_what_changed_anew(tmp_path, unfinished, pieces, inputs, change):
+def test_an_unfinished_build_does_what_changed_anew(tmp_path, unfinished, piece_model, inputs, change):
     """With other options, another order or other text the corpus is that of a build from the beginning."""
     shutil.copytree(unfinished, tmp_path / "corpus")
     for folder in ("corpus", "anew"):
-        make_corpus(tmp_path / folder, pieces, **(inputs | OPTIONS | change(**inputs)))
+        make_corpus(tmp_path / folder, piece_model, **(inputs | OPTIONS | change(**inputs)))
     assert files_of(tmp_path / "corpus") == files_of(tmp_path / "anew")
 
 
@@ -380,71 +382,71 @@ def test_an_unfinished_build_does_what_changed_anew(tmp_path, unfinished, pieces
         ({"parallel": {"en-de": "english,text"}}, GERMAN, [*GERMAN[:300], "bado kani", *GERMAN[301:]]),
     ],
 )
-def test_text_that_changes(tmp_path, monkeypatch, pieces, inputs, before, after):
+def test_text_that_changes(tmp_path, monkeypatch, piece_model, inputs, before, after):
     """While it is read it is refused; after a kill its units are made anew."""
     monkeypatch.chdir(tmp_path)
     write_lines(Path("english"), ENGLISH)
     write_lines(Path("text"), before)
     with monkeypatch.context() as patch:
         patch.setattr(encode_units, "read_lines", lambda *_: os.utime("text") or read_lines(*_))
-        assert "text: changed" in error_of(make_corpus, Path("corpus"), pieces, **inputs)
+        assert "text: changed" in error_of(make_corpus, Path("corpus"), piece_model, **inputs)
     write_lines(Path("text"), after)
     for folder in (Path("corpus"), Path("anew")):
-        make_corpus(folder, pieces, **inputs)
+        make_corpus(folder, piece_model, **inputs)
     assert files_of(Path("corpus")) == files_of(Path("anew"))
 
 
-def test_overwriting_leaves_other_files(tmp_path, pieces, inputs):
+def test_overwriting_leaves_other_files(tmp_path, piece_model, inputs):
     (tmp_path / "corpus/.build").mkdir(parents=True)
     (tmp_path / "corpus/note.txt").write_text("mine")
     for held_out in (5, 6):  # first over the unfinished build, then over the corpus
-        make_corpus(tmp_path / "corpus", pieces, **inputs, held_out=held_out, overwrite=True)
-        pieces = tmp_path / "corpus/piece.model"  # the piece model of the corpus may serve again
+        make_corpus(tmp_path / "corpus", piece_model, **inputs, held_out=held_out, overwrite=True)
+        piece_model = tmp_path / "corpus/piece.model"  # the SentencePiece model of the corpus may serve again
         assert Corpus(tmp_path / "corpus").manifest["options"]["held_out"] == held_out
     assert (tmp_path / "corpus/note.txt").read_text() == "mine"
 
 
-def test_a_finished_corpus_is_checked_not_built_again(tmp_path, pieces, inputs, caplog):
+def test_a_finished_corpus_is_checked_not_built_again(tmp_path, piece_model, inputs, caplog):
     caplog.set_level("WARNING", logger="ernie_m")
-    manifest = make_corpus(tmp_path / "corpus", pieces, **inputs)
+    manifest = make_corpus(tmp_path / "corpus", piece_model, **inputs)
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "corpus").rglob("*")}
-    assert make_corpus(tmp_path / "corpus", pieces, **inputs, workers=3) == manifest
+    assert make_corpus(tmp_path / "corpus", piece_model, **inputs, workers=3) == manifest
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "corpus").rglob("*")} == before
     (tmp_path / "corpus/.build/mono").mkdir(parents=True)  # left by a build that was killed at its end
-    make_corpus(tmp_path / "corpus", pieces, **inputs)
+    make_corpus(tmp_path / "corpus", piece_model, **inputs)
     assert not (tmp_path / "corpus/.build").exists()
     assert not caplog.records
     later = (tmp_path / "corpus/manifest.json").stat().st_mtime + 1
     os.utime(inputs["mono"]["fr"], (later, later))
-    make_corpus(tmp_path / "corpus", pieces, **inputs)
+    make_corpus(tmp_path / "corpus", piece_model, **inputs)
     (warning,) = caplog.messages
     assert warning.startswith(f"{inputs['mono']['fr']}: modified after the corpus was built")
     assert "made with other settings (options.documents: line -> blank)" in error_of(
-        make_corpus, tmp_path / "corpus", pieces, **inputs, documents="blank"
+        make_corpus, tmp_path / "corpus", piece_model, **inputs, documents="blank"
     )
     flip_last_bit(tmp_path / "corpus/mono/fr/train-00000.ids.npy")
-    assert "train-00000.ids.npy: corrupt" in error_of(make_corpus, tmp_path / "corpus", pieces, **inputs)
+    assert "train-00000.ids.npy: corrupt" in error_of(make_corpus, tmp_path / "corpus", piece_model, **inputs)
 
 
 @pytest.mark.parametrize("key", ["options", "sha256"])
-def test_a_damaged_manifest_of_a_finished_corpus(tmp_path, pieces, inputs, key):
+def test_a_damaged_manifest_of_a_finished_corpus(tmp_path, piece_model, inputs, key):
     mono = {"fr": inputs["mono"]["fr"]}
-    make_corpus(tmp_path / "corpus", pieces, mono=mono)
+    make_corpus(tmp_path / "corpus", piece_model, mono=mono)
     manifest = tmp_path / "corpus" / MANIFEST
     manifest.write_text(manifest.read_text().replace(f'"{key}"', '"other"'))
-    assert "manifest.json: corrupt" in error_of(make_corpus, tmp_path / "corpus", pieces, mono=mono)
+    assert "manifest.json: corrupt" in error_of(make_corpus, tmp_path / "corpus", piece_model, mono=mono)
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
 @pytest.mark.parametrize("is_model", [False, True])
-def test_foreign_folders_are_left_alone(tmp_path, pieces, inputs, overwrite, is_model):
+def test_foreign_folders_are_left_alone(tmp_path, piece_model, inputs, overwrite, is_model):
     """A model has a manifest of its own, and perhaps a folder that is named like one of a corpus."""
     (tmp_path / "model.safetensors").touch()
     (tmp_path / "mono").mkdir()
     if is_model:
         write_manifest(tmp_path / MANIFEST)
     before = sorted(tmp_path.rglob("*"))
-    line = error_of(make_corpus, tmp_path, pieces, **inputs, overwrite=overwrite)
+    line = error_of(make_corpus, tmp_path, piece_model, **inputs, overwrite=overwrite)
     assert line.startswith(f"{tmp_path}") and ("--output" in line or MANIFEST in line)
     assert sorted(tmp_path.rglob("*")) == before
 
@@ -459,11 +461,11 @@ def test_foreign_folders_are_left_alone(tmp_path, pieces, inputs, overwrite, is_
         (["bado 56"], "en: no training text left (all of it is held out)"),
     ],
 )
-def test_a_language_of_which_nothing_is_left(tmp_path, pieces, lines, message):
+def test_a_language_of_which_nothing_is_left(tmp_path, piece_model, lines, message):
     """A file without text is refused beside others, too."""
     files = [write_lines(tmp_path / "x", lines), write_lines(tmp_path / "y", ["baba"])]
     mono = {"en": files[: 1 + message.startswith("x")]}
-    assert message in error_of(make_corpus, tmp_path / "corpus", pieces, mono=mono, held_out=1)
+    assert message in error_of(make_corpus, tmp_path / "corpus", piece_model, mono=mono, held_out=1)
 
 
 def test_a_worker_never_receives_ctrl_c():
@@ -473,11 +475,11 @@ def test_a_worker_never_receives_ctrl_c():
     assert signal.SIGINT in blocked and signal.SIGTERM not in blocked
 
 
-def test_command_line(tmp_path, pieces, monkeypatch):
+def test_command_line(tmp_path, piece_model, monkeypatch):
     """A YAML file and flags together; one line for a mistake, exit code 2; by the name of a checkout, too."""
     text = write_lines(tmp_path / "en", sentences(50))
-    shutil.copy(pieces, tmp_path / "piece.model")
-    vocab = Tokenizer(None, pieces).vocab
+    shutil.copy(piece_model, tmp_path / "piece.model")
+    vocab = Tokenizer(None, piece_model).vocab
     first, second = list(vocab)[10:12]
     swapped = {**vocab, first: vocab[second], second: vocab[first]}
     write_vocab(swapped, tmp_path / "vocab.txt")
@@ -489,8 +491,8 @@ def test_command_line(tmp_path, pieces, monkeypatch):
     german = write_lines(tmp_path / "x.de", ["a"])
     program = [sys.executable, "-m", "pretrain.build_corpus"]
     process = run_command([*program, *words, "--parallel", f"en-de<={english},{german}"])
-    place = f"error: {english} and {german}: {german} has 1 lines, "
-    assert refusal_of(process).startswith(place)
+    location = f"error: {english} and {german}: {german} has 1 lines, "
+    assert refusal_of(process).startswith(location)
     process = run_command([sys.executable, "-m", "ernie_m", "build_corpus", *words, "--overwrite", "true"])
     assert process.returncode == 0, process.stderr
     language, lines, *_ = process.stdout.splitlines()[-1].split()  # the last row of the table

@@ -25,7 +25,7 @@ EPSILON = float(np.float32(1e-5))  # of the layer norms
 class Row(NamedTuple):
     """A token that the oracle computes."""
 
-    place: int  # in [CLS] S [SEP] [SEP] Y [SEP], from 0
+    position: int  # in [CLS] S [SEP] [SEP] Y [SEP], from 0
     side: int  # 0 for the source
     is_predicted: bool  # the others are context
 
@@ -37,10 +37,10 @@ def rows_of(sides: list[int], masked: set[int], camlm_context: str) -> list[Row]
         sides: of each place.
     """
     rows = []
-    for place, side in enumerate(sides):
-        if place not in masked or camlm_context == "with_masks":
-            rows.append(Row(place, side, is_predicted=False))
-    return rows + [Row(place, sides[place], is_predicted=True) for place in sorted(masked)]
+    for position, side in enumerate(sides):
+        if position not in masked or camlm_context == "with_masks":
+            rows.append(Row(position, side, is_predicted=False))
+    return rows + [Row(position, sides[position], is_predicted=True) for position in sorted(masked)]
 
 
 def sees(row: Row, column: Row) -> bool:
@@ -79,9 +79,9 @@ def losses_of(weights: dict[str, np.ndarray], pair: Pair, masked: set[int], caml
 
     x = np.zeros([len(rows), CONFIG.hidden_size])  # [T, H]
     for number, row in enumerate(rows):
-        word = MASK if row.place in masked else ids[row.place]
+        word = MASK if row.position in masked else ids[row.position]
         x[number] = weights["ernie_m.embeddings.word_embeddings.weight"][word]
-        x[number] += weights["ernie_m.embeddings.position_embeddings.weight"][2 + row.place]
+        x[number] += weights["ernie_m.embeddings.position_embeddings.weight"][2 + row.position]
         if word == MASK:
             language = (pair.source, pair.target)[row.side].language
             x[number] += weights["language_embeddings.weight"][language]
@@ -103,7 +103,9 @@ def losses_of(weights: dict[str, np.ndarray], pair: Pair, masked: set[int], caml
     x = layer_norm(gelu(linear(x, weights, "lm_head.dense")), weights, "lm_head.layer_norm")
     logits = x @ weights["ernie_m.embeddings.word_embeddings.weight"].T + weights["lm_head.bias"]  # [T, V]
     losses = -log_softmax(logits)
-    return {row.place: losses[number, ids[row.place]] for number, row in enumerate(rows) if row.is_predicted}
+    return {
+        row.position: losses[number, ids[row.position]] for number, row in enumerate(rows) if row.is_predicted
+    }
 
 
 @pytest.fixture(scope="module")
@@ -132,11 +134,11 @@ def test_the_losses_are_those_of_the_oracle(model, monkeypatch, camlm_context, d
     compared = 0
     for number, pair in enumerate(examples):
         of_pair = np.flatnonzero(pair_of_token[batch.targets] == number)
-        places = batch.inputs.position_ids[batch.targets[of_pair]] - 2
-        expected = losses_of(weights, pair, set(places.tolist()), camlm_context)
+        positions = batch.inputs.position_ids[batch.targets[of_pair]] - 2
+        expected = losses_of(weights, pair, set(positions.tolist()), camlm_context)
         assert len(of_pair) == len(expected) == maker.count(pair)
-        for place, loss in zip(places.tolist(), losses[of_pair]):
-            assert abs(loss - expected[place]) < 1e-9
+        for position, loss in zip(positions.tolist(), losses[of_pair]):
+            assert abs(loss - expected[position]) < 1e-9
             compared += 1
     assert compared == len(losses)
     assert batch.inputs.tokens == sum(maker.tokens(pair) for pair in examples)

@@ -33,11 +33,18 @@ def as_list(paths) -> list[str]:
     return [paths] if isinstance(paths, str) else paths
 
 
-def test_the_list_is_what_a_build_takes(tmp_path, monkeypatch, pieces):
+def test_the_list_is_what_a_build_takes(tmp_path, monkeypatch, piece_model):
     """With the flags that docs/pretraining.md names, and an empty file in the place of each download."""
     monkeypatch.setenv("CC100", str(tmp_path / "cc"))
     monkeypatch.setenv("PAIRS", str(tmp_path / "pairs"))
-    words = ["--config", str(PAPER), "--output", str(tmp_path / "corpus"), "--piece_model_path", str(pieces)]
+    words = [
+        "--config",
+        str(PAPER),
+        "--output",
+        str(tmp_path / "corpus"),
+        "--piece_model_path",
+        str(piece_model),
+    ]
     flags = re.search(r"--documents blank --columns[^`]*", (ROOT / "docs/pretraining.md").read_text())[0]
     flags = flags.replace("\\\n", " ")  # the command goes on in the next lines
     options = parse_options(BuildOptions, [*words, *shlex.split(flags)])

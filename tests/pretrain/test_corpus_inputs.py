@@ -310,7 +310,7 @@ ACCENT = b"caf\xe9"  # in Latin-1
 
 
 @pytest.mark.parametrize(
-    ("languages", "files", "options", "place"),
+    ("languages", "files", "options", "location"),
     [
         ("en", {"text": b""}, {}, "text: empty"),
         ("en", {"text": "one\ntwo\n".encode("utf-16-le")}, {}, "text: "),
@@ -354,13 +354,13 @@ ACCENT = b"caf\xe9"  # in Latin-1
         ),
     ],
 )
-def test_files_that_are_refused(tmp_path, monkeypatch, languages, files, options, place):
+def test_files_that_are_refused(tmp_path, monkeypatch, languages, files, options, location):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(plain_text, "LONGEST_LINE", 1 << 20)
     for name, data in files.items():
         (tmp_path / name).write_bytes(data)
     kind = "parallel" if "-" in languages else "mono"
-    assert error_of(lines_of, **{kind: {languages: ",".join(files)}}, **options).startswith(place)
+    assert error_of(lines_of, **{kind: {languages: ",".join(files)}}, **options).startswith(location)
 
 
 def test_pairs_without_a_side_are_counted(tmp_path):

@@ -43,8 +43,8 @@ def workers():
 
 
 @needs_ray
-def test_the_same_bytes(tmp_path, pieces, inputs, reference):
-    words = command(tmp_path / "ray", pieces, inputs, **OPTIONS, engine="ray", workers=2)
+def test_the_same_bytes(tmp_path, piece_model, inputs, reference):
+    words = command(tmp_path / "ray", piece_model, inputs, **OPTIONS, engine="ray", workers=2)
     for _ in range(ATTEMPTS):
         process = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
         if "no cluster at local" not in process.stderr:

@@ -21,7 +21,7 @@ from ernie_m.training.stop_requests import ShutdownHandler
 from ernie_m.vectors.encode import PaddleEncoder
 from ernie_m.vectors.retrieval_accuracy import hits
 from tests.pretrain.tiny_run import checkpoint, config, losses, records
-from tests.toys import line_keys, make_corpus, sentences, train_pieces, write_lines
+from tests.toys import line_keys, make_corpus, sentences, train_piece_model, write_lines
 
 
 class HeldOutRun:
@@ -86,7 +86,7 @@ def test_the_perplexity_of_the_frequencies(held_out, monkeypatch):
     """By hand: every held-out token of German but [UNK], packed into blocks, with the counts of the training
     text."""
     counts = np.array(held_out.corpus.subword_counts("de"))
-    unknown = int(counts.argmax())  # as if the most frequent piece were [UNK]
+    unknown = int(counts.argmax())  # as if the most frequent subword were [UNK]
     counts[unknown] = 0
     counts += 1
     text = held_out.evaluator.text
@@ -97,8 +97,8 @@ def test_the_perplexity_of_the_frequencies(held_out, monkeypatch):
     blocks = Blocks(held_out.corpus.held_out_mono["de"], max_seq_len - 2, one_line=False)
     losses = []
     for number in range(min(len(blocks), 100)):
-        known = [piece for piece in blocks[number] if piece != unknown]
-        losses += [math.log(counts.sum() / counts[piece]) for piece in known]
+        known = [subword for subword in blocks[number] if subword != unknown]
+        losses += [math.log(counts.sum() / counts[subword]) for subword in known]
     of_frequencies = held_out.run()["mmlm"]["de"]["frequency_perplexity"]
     assert of_frequencies == pytest.approx(math.exp(sum(losses) / len(losses)))
 
@@ -106,7 +106,9 @@ def test_the_perplexity_of_the_frequencies(held_out, monkeypatch):
 def test_the_masks_are_those_of_a_step_that_no_training_reaches(tiny_corpus, monkeypatch):
     """They are the same in runs of different seeds, so that these can be compared."""
     draws: dict[int, list[tuple[int, int, int]]] = {1: [], 2: []}  # seed of the run -> those of the masks
-    monkeypatch.setattr(evaluate, "make_rng", lambda *place: draws[seed].append(place) or make_rng(*place))
+    monkeypatch.setattr(
+        evaluate, "make_rng", lambda *location: draws[seed].append(location) or make_rng(*location)
+    )
     for seed in draws:
         HeldOutRun(tiny_corpus, run__seed=seed).run()
     assert draws[1] == draws[2]
@@ -139,8 +141,8 @@ def test_retrieval_is_of_the_mean_vectors(tmp_path):
     lines = [line for line in sentences(800, seed=3) if 10 < len(line) < 40]
     pairs = write_lines(tmp_path / "en-fr.tsv", [f"{line}\t{line[: len(line) // 2]}" for line in lines])
     english_text = {"en": write_lines(tmp_path / "en", lines)}
-    pieces = train_pieces(tmp_path / "piece.model")
-    make_corpus(tmp_path / "corpus", pieces, mono=english_text, parallel={"en-fr": pairs}, held_out=40)
+    piece_model = train_piece_model(tmp_path / "piece.model")
+    make_corpus(tmp_path / "corpus", piece_model, mono=english_text, parallel={"en-fr": pairs}, held_out=40)
     options = {"objectives__active": ["mmlm", "tlm", "camlm"], "model__initializer_range": 0.15}
     held_out = HeldOutRun(tmp_path / "corpus", run__eval_sequences=100, **options)
     cls_id = held_out.tokenizer.cls_id

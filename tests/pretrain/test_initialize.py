@@ -153,14 +153,16 @@ def test_the_shape_is_that_of_the_start_without_rows_that_no_token_reads(tiny_co
 
 def test_the_text_rules_of_the_corpus_are_those_of_the_start(tmp_path, tiny_corpus, refused):
     """A run from XLM-R reads as XLM-R, unless it asks for ERNIE-M's rules; from scratch as its corpus."""
-    pieces = tiny_corpus / "piece.model"
+    piece_model = tiny_corpus / "piece.model"
     text = write_lines(tmp_path / "en.txt", [*sentences(60, seed=3), "ka\u200bni"])
-    make_corpus(tmp_path / "plain", pieces, mono={"en": text}, text_rules="none")
+    make_corpus(tmp_path / "plain", piece_model, mono={"en": text}, text_rules="none")
     english = Corpus(tmp_path / "plain").mono["en"]
     last = english.line(english.num_lines - 1).tolist()
-    plain, of_ernie_m = (Tokenizer(None, pieces, rules).encode("ka\u200bni") for rules in ("none", "ernie-m"))
+    plain, of_ernie_m = (
+        Tokenizer(None, piece_model, rules).encode("ka\u200bni") for rules in ("none", "ernie-m")
+    )
     assert last == plain != of_ernie_m
-    make_xlm_r(tmp_path / "xlm-r", pieces, max_position_embeddings=514)
+    make_xlm_r(tmp_path / "xlm-r", piece_model, max_position_embeddings=514)
     start = {"init__encoder": str(tmp_path / "xlm-r"), "init__lm_head": "same"}
     text_alone = {"objectives__active": ["mmlm"], "optimizer__steps": 4}
 
@@ -190,13 +192,13 @@ def test_weights_that_no_run_can_start_from(refused, trained, tmp_path, tokenize
     config = ErnieMConfig(tokenizer.vocab_size, hidden_size=16, num_hidden_layers=0, num_attention_heads=1)
     save_model(tmp_path / "table", ErnieMModel(config), config)
     make_xlm_r(tmp_path / "xlm-r", vocab_size=60, max_position_embeddings=514)
-    for folder, head, place in (
+    for folder, head, location in (
         (trained / "encoder", "same", "init.lm_head: {} has no masked-LM head"),
         (tmp_path / "table", "random", "{}: a static model"),
         (tmp_path / "xlm-r", "random", "{} has another vocabulary than the corpus ("),
     ):
         line = refused(init__encoder=str(folder), init__lm_head=head, **NO_SHAPE)
-        assert line.startswith(f"error: {place.format(folder)}")
+        assert line.startswith(f"error: {location.format(folder)}")
 
 
 def test_a_vocabulary_of_the_same_size(refused, trained, tmp_path, tokenizer):

@@ -180,7 +180,7 @@ def test_a_summary():
 
 
 def test_a_run_on_the_plateau():
-    """What is above half of the perplexity that the frequencies of the pieces give, in the geometric mean."""
+    """A perplexity above half of the unigram baseline, in the geometric mean."""
     german = {"perplexity": 100.0, "frequency_perplexity": 400.0, "accuracy": 0.25}
     english = {"perplexity": 300.0, "frequency_perplexity": 400.0, "accuracy": 0.25}
     assert Mmlm.plateau([german, german], "advice") is None

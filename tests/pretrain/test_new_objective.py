@@ -57,7 +57,7 @@ def test_any_number_of_processes_computes_the_same(results):
     """40 pairs of a step are groups of 16, 16 and 8, all in one micro-batch, or each in its own."""
     steps, _ = results
     expected = steps["steps"].pop("1 processes, 4096 tokens")
-    # Random weights find no translation: mmlm has 1/3 of log 200 pieces, the groups 2/3 of log 16 and log 8.
+    # Random weights find no translation: mmlm has 1/3 of log 200, the groups 2/3 of log 16 and log 8.
     assert expected[0] == pytest.approx(
         math.log(200) / 3 + 2 / 3 * (0.8 * math.log(16) + 0.2 * math.log(8)), rel=0.2
     )
@@ -98,7 +98,7 @@ def test_kinds_of_other_objectives_are_trained_evaluated_and_resumed(results):
 
 
 def test_whole_words_are_masked(results):
-    """In each text as many pieces as in MMLM, of whole words but for the last one."""
+    """In each text as many subwords as in MMLM, of whole words but for the last one."""
     values, _ = results
     for words, count in values["words"]:
         cut = [word for word in words if any(word) and not all(word)]
@@ -114,7 +114,7 @@ def test_names_that_no_file_can_have(tmp_path, monkeypatch, path):
 
 
 @pytest.mark.parametrize(
-    "code, place",
+    "code, location",
     [
         ("from ernie_m.pretrain.objectives.mmlm import Mmlm\n", "own.py, line 1: "),  # no objective
         (f"{KIND_OF}\nclass Second(Own):\n    pass\n".replace("Own{base}", "Own"), "own.py, line 14: "),
@@ -128,10 +128,12 @@ def test_names_that_no_file_can_have(tmp_path, monkeypatch, path):
         (None, "own.py: "),  # no file
     ],
 )
-def test_a_fault_of_the_file_is_one_line_before_the_first_step(refused, tmp_path, monkeypatch, code, place):
+def test_a_fault_of_the_file_is_one_line_before_the_first_step(
+    refused, tmp_path, monkeypatch, code, location
+):
     monkeypatch.chdir(tmp_path)
     if code is not None:
         (tmp_path / "own.py").write_text(code.format(name="mmlm", base="Mmlm"))
     error = refused(objectives__path=["own.py"], objectives__mixing_ratios={"own": 1}, run__eval_sequences=0)
-    assert error.startswith(f"error: {place}")
+    assert error.startswith(f"error: {location}")
     assert not (tmp_path / "out" / "checkpoints").exists()

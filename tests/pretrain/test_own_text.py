@@ -15,7 +15,7 @@ from ernie_m.utils.checksums import MANIFEST
 from tests.helpers.checkpoints import change_config
 from tests.launching import ROOT
 from tests.pretrain.tiny_run import pretrain
-from tests.toys import make_corpus, sentences, train_pieces, write_lines
+from tests.toys import make_corpus, sentences, train_piece_model, write_lines
 
 OWN = str(ROOT / "configs" / "pretrain" / "own.yaml")
 
@@ -24,7 +24,7 @@ OWN = str(ROOT / "configs" / "pretrain" / "own.yaml")
 def texts(tmp_path_factory):
     """A folder with a vocabulary, English text, and pairs of English and German."""
     folder = tmp_path_factory.mktemp("texts")
-    train_pieces(folder / "piece.model")
+    train_piece_model(folder / "piece.model")
     english = sentences(150, seed=1)
     write_lines(folder / "en.txt", english)
     write_lines(folder / "en-de.tsv", [f"{a}\t{b}" for a, b in zip(english, sentences(150, seed=2))])

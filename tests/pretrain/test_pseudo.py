@@ -1,4 +1,4 @@
-"""BTMLM's pseudo-tokens: the second language, the pieces, the first pass, the statistics."""
+"""BTMLM's pseudo-tokens: the second language, the subwords, the first pass, the statistics."""
 
 import numpy as np
 import paddle
@@ -19,7 +19,7 @@ from tests.pretrain.examples import (
     texts,
 )
 
-# The pieces that may be produced, for each of the three languages.
+# The subwords that may be produced, for each of the three languages.
 ALLOWED = [np.arange(4, 30), np.arange(30, 60), np.array([5, 61, 70, 98])]
 SECOND_LANGUAGES = [2, 1, 1, 0, 2, 1]  # of the six sentences of `batch_of_six`
 
@@ -37,13 +37,13 @@ def batch_of_six():
     return btmlm_batch(objectives()["btmlm"], sentences, SECOND_LANGUAGES)
 
 
-def test_only_the_target_languages_pieces_and_the_best_of_them(model):
+def test_only_the_target_languages_subwords_and_the_best_of_them(model):
     batch = batch_of_six()
     after, pseudo_ids, _ = filled(model, batch, PseudoTokenGenerator(ALLOWED))
     model.eval()
     logits = model.lm_head(first_pass(model, batch)).numpy()  # [P, V]
     for logits_of_slot, language, chosen in zip(logits, batch.stage1.slot_languages, pseudo_ids):
-        assert chosen == max(ALLOWED[language], key=lambda piece: logits_of_slot[piece])
+        assert chosen == max(ALLOWED[language], key=lambda subword: logits_of_slot[subword])
     assert len(set(pseudo_ids.tolist())) > 3  # the model does not choose the same everywhere
     # Each sentence's slots take its own predictions, whatever the order of languages.
     slot_sentences = batch.stage1.slot_sentences
@@ -74,7 +74,7 @@ def test_no_dropout_no_gradient_and_the_model_is_left_as_it_was(model):
 
 
 def test_sampling_follows_the_softmax(model):
-    """With draws at evenly spaced quantiles, each piece comes as often as its probability says."""
+    """With draws at evenly spaced quantiles, each subword comes as often as its probability says."""
     temperature = 1.5
     times = 3000
     batch = batch_of_six()
@@ -84,16 +84,16 @@ def test_sampling_follows_the_softmax(model):
     # The probabilities of one position.
     model.eval()
     hidden = first_pass(model, batch)[:1]  # [1, H]
-    pieces = ALLOWED[1]
-    logits = model.lm_head(hidden).numpy()[0][pieces].astype(np.float64) / temperature
+    subwords = ALLOWED[1]
+    logits = model.lm_head(hidden).numpy()[0][subwords].astype(np.float64) / temperature
     expected = np.exp(logits - logits.max())
     expected /= expected.sum()
     # The same position many times, each with another draw.
     draws = paddle.to_tensor((np.arange(times) + 0.5) / times)
     rows = model.lm_head.transform(hidden).expand([times, -1])
-    words = model.lm_head.word_embeddings.weight[pieces]
-    bias = model.lm_head.bias[pieces]
-    counts = np.bincount(generator.choose(rows, words, bias, draws), minlength=len(pieces))
+    words = model.lm_head.word_embeddings.weight[subwords]
+    bias = model.lm_head.bias[subwords]
+    counts = np.bincount(generator.choose(rows, words, bias, draws), minlength=len(subwords))
     assert counts.sum() == times
     assert np.abs(counts / times - expected).max() < 1.5 / times  # off by one draw, and rounding
 
@@ -125,8 +125,8 @@ def test_second_language_uniform_or_without_any_pairs():
     assert "two languages" in error_of(SecondLanguage, ["en"], {})
 
 
-def test_allowed_pieces():
-    """Pieces that occur at least 5 times; in the second language none does, and the third has no text."""
+def test_allowed_subwords():
+    """Subwords that occur at least 5 times; in the second language none does, and the third has no text."""
     counts = np.zeros((3, 100))  # [languages, V]
     counts[0, [0, 3, 99]] = 90  # special ids
     counts[0, [7, 8, 9]] = [5, 4, 6]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ernie_m.reader.tokenization import Tokenizer
-from tests.toys import train_pieces
+from tests.toys import train_piece_model
 
 SENTENCES = [
     "The quick brown fox jumps over the lazy dog near a river, and 1,000 people saw it in 2000, 2010, 2025.",
@@ -29,7 +29,7 @@ def piece_model(tmp_path_factory):
     """A model trained on SENTENCES, with subwords that are cut again: digits and commas, Han characters."""
     options = {"normalization_rule_name": "nmt_nfkc", "user_defined_symbols": ["0,", "▁25,", "妈妈"]}
     path = tmp_path_factory.mktemp("pieces") / "piece.model"
-    return train_pieces(path, SENTENCES * 20, vocab_size=400, **options)
+    return train_piece_model(path, SENTENCES * 20, vocab_size=400, **options)
 
 
 @pytest.fixture(scope="session")

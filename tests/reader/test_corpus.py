@@ -27,7 +27,7 @@ from ernie_m.utils.checksums import MANIFEST
 from ernie_m.utils.errors import UserError
 from tests.helpers.files import flip_last_bit
 from tests.launching import error_of
-from tests.toys import make_corpus, sentences, train_pieces, write_lines
+from tests.toys import make_corpus, sentences, train_piece_model, write_lines
 
 ENGLISH = sentences(400, seed=1)
 # 50 documents of 1 to 7 sentences.
@@ -42,7 +42,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def tokenizer(folder):
-    return Tokenizer(piece_model_path=train_pieces(folder / "piece.model"))
+    return Tokenizer(piece_model_path=train_piece_model(folder / "piece.model"))
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +106,7 @@ def test_pairs_that_are_too_long(path, longest):
     assert line.endswith(f" {longest}; {share} of all tokens are truncated{named}")
 
 
-def test_piece_counts_are_those_of_all_text_in_the_language(path, tokenizer):
+def test_subword_counts_are_those_of_all_text_in_the_language(path, tokenizer):
     corpus = Corpus(path)
     english = [line for document in DOCUMENTS for line in document] + [source for source, _ in PAIRS]
     for language, lines in {"en": english, "de": [target for _, target in PAIRS]}.items():
@@ -319,14 +319,14 @@ def test_blocks_tile_the_text(path):
 
 def test_a_corpus_of_other_text_rules(tmp_path):
     """Its manifest names them, unless they are ERNIE-M's; other ones are refused."""
-    pieces = train_pieces(tmp_path / "piece.model")
+    piece_model = train_piece_model(tmp_path / "piece.model")
     text = write_lines(tmp_path / "en.txt", sentences(50, seed=1))
     for rules in ("ernie-m", "none"):
-        manifest = make_corpus(tmp_path / rules, pieces, mono={"en": text}, text_rules=rules)
+        manifest = make_corpus(tmp_path / rules, piece_model, mono={"en": text}, text_rules=rules)
         assert manifest["vocabulary"].get("text_rules", "ernie-m") == rules
         tokenizer = open_corpus_tokenizer(tmp_path / rules)
         assert tokenizer.text_rules == rules
         assert Corpus(tmp_path / rules, tokenizer).text_rules == rules
         other = {"ernie-m": "none", "none": "ernie-m"}[rules]
-        line = error_of(Corpus, tmp_path / rules, Tokenizer(None, pieces, other))
+        line = error_of(Corpus, tmp_path / rules, Tokenizer(None, piece_model, other))
         assert line.startswith(f"{tmp_path / rules}: ") and f"--text_rules {other}" in line

@@ -57,7 +57,7 @@ def package_file() -> tuple[bytes, dict[str, np.ndarray]]:
     return head + b"".join(data for _, data in chunks), tensors
 
 
-def test_every_tensor_and_piece(tmp_path):
+def test_every_tensor_and_subword(tmp_path):
     data, tensors = package_file()
     download_e5_small.write(tmp_path, data)
     written = load_file(tmp_path / "model.safetensors")

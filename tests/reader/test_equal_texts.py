@@ -4,14 +4,14 @@ import pytest
 
 from ernie_m.reader.equal_texts import text_ids
 from ernie_m.reader.tokenization import Tokenizer
-from tests.toys import train_pieces
+from tests.toys import train_piece_model
 
 PLAIN = "fika bado"
 
 
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory):
-    return Tokenizer(None, train_pieces(tmp_path_factory.mktemp("pieces") / "piece.model"))
+    return Tokenizer(None, train_piece_model(tmp_path_factory.mktemp("pieces") / "piece.model"))
 
 
 @pytest.mark.parametrize(

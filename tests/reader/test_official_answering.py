@@ -5,7 +5,7 @@ import pytest
 from ernie_m.reader.files.squad import Question, QuestionFile
 from ernie_m.reader.mrc_reader import WindowConfig, cut_officially, cut_windows, make_official_windows
 from ernie_m.reader.tokenization import Tokenizer
-from tests.toys import train_pieces
+from tests.toys import train_piece_model
 
 TEXTS = ["born (rome) in 1985.", "(rome) and rome, old  rome", "a new\u00a0rome.x"]
 
@@ -13,7 +13,7 @@ TEXTS = ["born (rome) in 1985.", "(rome) and rome, old  rome", "a new\u00a0rome.
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory):
     path = tmp_path_factory.mktemp("official") / "piece.model"
-    return Tokenizer(None, train_pieces(path, TEXTS * 20, vocab_size=40))
+    return Tokenizer(None, train_piece_model(path, TEXTS * 20, vocab_size=40))
 
 
 def most_context(windows: list[range], token: int) -> int:
@@ -54,7 +54,7 @@ def test_an_answer_begins_in_the_window_with_the_most_context(budget, stride):
         ("a new\u00a0rome.x", "ew\u00a0rome", "new\u00a0rome.x"),
     ],
 )
-def test_an_answer_has_whole_words_or_its_own_pieces(tokenizer, text, answer, expected):
+def test_an_answer_has_whole_words_or_its_own_subwords(tokenizer, text, answer, expected):
     start = text.index(answer)
     span = (start, start + len(answer))
     file = QuestionFile(None, [text], [Question("1", "where", 0, (answer,), span)])

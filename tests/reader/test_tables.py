@@ -240,10 +240,10 @@ def write_sheet(path: Path, rows: list[list], first: Sequence[list] = ()) -> Non
         xml = ""
         for number, row in enumerate(read_sheet_rows, 1):
             cells = "".join(
-                f'<c r="{"ABC"[place]}{number}"><v>{cell}</v></c>'
+                f'<c r="{"ABC"[location]}{number}"><v>{cell}</v></c>'
                 if isinstance(cell, int)
-                else f'<c r="{"ABC"[place]}{number}" t="inlineStr"><is><t>{cell}</t></is></c>'
-                for place, cell in enumerate(row)
+                else f'<c r="{"ABC"[location]}{number}" t="inlineStr"><is><t>{cell}</t></is></c>'
+                for location, cell in enumerate(row)
             )
             xml += f'<row r="{number}">{cells}</row>'
         parts[f"xl/worksheets/sheet{sheet_number}.xml"] = sheet.format(xml)

@@ -166,7 +166,7 @@ def ids(text: str) -> list[int]:
         ("a - b", (O, 0, 1), "first", "<a?b>", [X, O, 0, 1, X]),  # a word without subwords
     ],
 )
-def test_labeled_pieces(text, labels, subwords, expected_ids, expected):
+def test_labeled_subwords(text, labels, subwords, expected_ids, expected):
     feature = encode(text, *labels, subwords=subwords)
     assert feature.ids == ids(expected_ids) and feature.labels == expected
     # Without labels, as in prediction, the words have the same positions.

@@ -26,7 +26,7 @@ from ernie_m.reader.write_tokenizer import write_ernie_m
 from ernie_m.utils.files import Folder
 from tests.launching import error_of
 from tests.reader.conftest import SENTENCES
-from tests.toys import train_pieces
+from tests.toys import train_piece_model
 
 ALPHABETS = {
     "latin": "The quick brown fox, 0, 25, 1,000.",
@@ -135,7 +135,7 @@ def characters(text: str) -> Counter:
 
 def test_a_model_that_spells_in_bytes(tmp_path):
     """Each byte of a character that has no subword of its own has the whole character as its span."""
-    train_pieces(tmp_path / "piece.model", SENTENCES[:3] * 20, vocab_size=400, byte_fallback=True)
+    train_piece_model(tmp_path / "piece.model", SENTENCES[:3] * 20, vocab_size=400, byte_fallback=True)
     tokenizer = Tokenizer.from_folder(tmp_path)
     text = "a\u200b \u200b😀 x"
     _, spans = encode_with_offsets(tokenizer, text)
@@ -231,7 +231,7 @@ def test_both_forms_of_vocab_txt(tokenizer, piece_model, tmp_path):
 
 
 @pytest.mark.parametrize("form", ["bare", "tab"])
-def test_a_piece_that_vocab_txt_lacks_is_named(tokenizer, piece_model, tmp_path, caplog, form):
+def test_a_subword_that_vocab_txt_lacks_is_named(tokenizer, piece_model, tmp_path, caplog, form):
     """Without the line of a bare token all ids behind it are other ones, and a model has a row more."""
     size = tokenizer.vocab_size
     path = tmp_path / "vocab.txt"
@@ -393,7 +393,7 @@ def test_rules_and_added_tokens_go_along_and_count(piece_model, tmp_path):
         *((f"▁{mark}", [mark]) for mark in ".。"),
     ],
 )
-def test_how_the_libraries_cut_a_piece(subword, tokens):
+def test_how_the_libraries_cut_a_subword(subword, tokens):
     """By hand: at Han characters, at marks, between digits and others."""
     assert split_subwords([subword], keeps_spaces=False) == [tokens]
 

@@ -8,7 +8,7 @@ from ernie_m.reader import batching
 from ernie_m.reader.batching import EncodePairs, Example, warn_truncated
 from ernie_m.reader.tokenization import Tokenizer
 from ernie_m.reader.vocabulary_coverage import count_unknown_words, warn_if_unsuited
-from tests.toys import sentences, train_pieces
+from tests.toys import sentences, train_piece_model
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ def test_only_unsuited_text_is_warned_of(tmp_path, caplog, text, is_warned):
     In "unknown" all letters are unknown, and in "letters" each word is a single letter.
     """
     training = sentences(500, seed=99) + ["狐 狸 跳 过 懒 狗"] * 9
-    tokenizer = Tokenizer(None, train_pieces(tmp_path / "piece.model", training, vocab_size=220))
+    tokenizer = Tokenizer(None, train_piece_model(tmp_path / "piece.model", training, vocab_size=220))
     with caplog.at_level(logging.WARNING):
         warn_if_unsuited("train.en.tsv", tokenizer, tokenizer.encode_batch(text))
     assert bool(caplog.messages) == is_warned
@@ -49,7 +49,7 @@ def test_only_unsuited_text_is_warned_of(tmp_path, caplog, text, is_warned):
 def test_unknown_words(tmp_path, text, count):
     """Words that are [UNK], or cut into many single letters; XLM-R's vocabulary cuts short ones."""
     training = sentences(500, seed=99) + ["狐 狸 跳 过 懒 狗", "a , b I"] * 9
-    tokenizer = Tokenizer(None, train_pieces(tmp_path / "piece.model", training, vocab_size=230))
+    tokenizer = Tokenizer(None, train_piece_model(tmp_path / "piece.model", training, vocab_size=230))
     assert count_unknown_words(tokenizer, text) == count
 
 
@@ -57,7 +57,7 @@ def test_unknown_words(tmp_path, text, count):
 def test_rows_that_are_cut_are_counted(tmp_path, caplog, monkeypatch, length, found):
     """At most five rows are looked at, from the first to the last, which is too long."""
     monkeypatch.setattr(batching, "_MOST_MEASURED", 5)
-    tokenizer = Tokenizer(None, train_pieces(tmp_path / "piece.model"))
+    tokenizer = Tokenizer(None, train_piece_model(tmp_path / "piece.model"))
     rows = [Example("a", "a")] * (length - 1) + [Example("a", "a " * 20)] * bool(length)
     warn_truncated("train.en.tsv", rows, EncodePairs(tokenizer, max_seq_len=16), "rows")
     message = f"train.en.tsv: {found} sampled rows are truncated to 16 tokens (max_seq_len)"
@@ -65,7 +65,7 @@ def test_rows_that_are_cut_are_counted(tmp_path, caplog, monkeypatch, length, fo
 
 
 def test_rows_with_an_empty_text_are_counted(tmp_path, caplog):
-    tokenizer = Tokenizer(None, train_pieces(tmp_path / "piece.model"))
+    tokenizer = Tokenizer(None, train_piece_model(tmp_path / "piece.model"))
     rows = [Example(" "), Example("a", " "), Example("a", "a"), Example("a")]
     warn_truncated("train.en.tsv", rows, EncodePairs(tokenizer, max_seq_len=16), "rows")
     assert "train.en.tsv: 2 of 4 rows have an empty text" in caplog.messages

@@ -30,11 +30,13 @@ def raw_lines(data_dir: Path, count: int) -> list[str]:
         own = [*mono[: of_each // 2], *news[: of_each // 2]]
         own += mono[of_each // 2 :]
         own = own[:of_each]
-        for place in range(0, len(own), 20):
-            own[place] = unicodedata.normalize("NFD", own[place])
-            own[place + 1 : place + 2] = [text.translate(_FULL_WIDTH) for text in own[place + 1 : place + 2]]
-            own[place + 2 : place + 3] = [
-                text.replace(" ", " \u200b", 2) for text in own[place + 2 : place + 3]
+        for location in range(0, len(own), 20):
+            own[location] = unicodedata.normalize("NFD", own[location])
+            own[location + 1 : location + 2] = [
+                text.translate(_FULL_WIDTH) for text in own[location + 1 : location + 2]
+            ]
+            own[location + 2 : location + 3] = [
+                text.replace(" ", " \u200b", 2) for text in own[location + 2 : location + 3]
             ]
         lines += own
     return lines[:count]

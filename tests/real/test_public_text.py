@@ -12,7 +12,7 @@ def test_twice_the_same_bytes(tmp_path, monkeypatch):
     assert files_of(tmp_path / "a") == files_of(tmp_path / "b")
     header, *rows = [line.split("\t") for line in (tmp_path / "a/SOURCES.tsv").read_text().splitlines()]
     trained = [row for row in rows if row[4] == "train"]
-    for place, language in enumerate(header[5:], 5):
-        assert sum(int(row[place]) for row in trained) >= download_text.FEWEST_PAIRS, language
+    for location, language in enumerate(header[5:], 5):
+        assert sum(int(row[location]) for row in trained) >= download_text.FEWEST_PAIRS, language
         held_out = (tmp_path / f"a/held-out/{language}-en.tsv").read_text(encoding="utf-8").splitlines()
         assert len(held_out) == 1 + download_text.MOST_HELD_OUT

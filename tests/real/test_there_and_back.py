@@ -77,16 +77,16 @@ def questions_of(data_dir, language, tokenizer):
 
 def test_answers(answering, data_dir, tmp_path):
     ours, there = answering
-    peer = transformers.pipeline("question-answering", model=str(there), device="cpu")
+    reference = transformers.pipeline("question-answering", model=str(there), device="cpu")
     longest = open_checkpoint(ours).preprocessing.max_answer_length
     for language in ("en", "zh"):
-        pairs = list(questions_of(data_dir, language, peer.tokenizer))[: QUESTIONS // 2]
+        pairs = list(questions_of(data_dir, language, reference.tokenizer))[: QUESTIONS // 2]
         assert len(pairs) == QUESTIONS // 2
         differ = []
         requests = [{"question": question, "context": context} for question, context in pairs]
         answers = asked_here(ours, "question-answering", requests, tmp_path)
         for (question, context), answer in zip(pairs, answers, strict=True):
-            other = peer(
+            other = reference(
                 question=question,
                 context=context,
                 align_to_words=False,
@@ -109,7 +109,7 @@ def sentences_of(data_dir, language):
 def test_tags(tagging, data_dir, tmp_path):
     ours, there = tagging
     tokenizer = transformers.AutoTokenizer.from_pretrained(there)
-    peer = transformers.AutoModelForTokenClassification.from_pretrained(there).eval()
+    reference = transformers.AutoModelForTokenClassification.from_pretrained(there).eval()
     for language in ("en", "zh"):
         compared = 0
         differ = []
@@ -124,15 +124,15 @@ def test_tags(tagging, data_dir, tmp_path):
         for words, answer in zip(sentences, answers, strict=True):
             encoded = tokenizer(words, is_split_into_words=True, return_tensors="pt")
             with torch.no_grad():
-                labels = peer(**encoded).logits[0].argmax(-1).tolist()
+                labels = reference(**encoded).logits[0].argmax(-1).tolist()
             first = {}  # word -> the place of its first sub-word
-            for place, word in enumerate(encoded.word_ids()):
+            for location, word in enumerate(encoded.word_ids()):
                 if word is not None:
-                    first.setdefault(word, place)
+                    first.setdefault(word, location)
             for number, (word, tag) in enumerate(zip(words, answer["tags"], strict=True)):
                 if number in first:
                     compared += 1
-                    other = peer.config.id2label[labels[first[number]]]
+                    other = reference.config.id2label[labels[first[number]]]
                     if other != tag:
                         differ.append((word, other, tag))
             if compared >= WORDS // 2:

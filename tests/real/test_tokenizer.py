@@ -31,8 +31,8 @@ def lines(data_dir):
 
 @pytest.fixture(scope="module")
 def expected(lines):
-    peer = XLMRobertaTokenizer(str(MODEL / "sentencepiece.bpe.model"))
-    return peer(lines, add_special_tokens=False)["input_ids"]
+    reference = XLMRobertaTokenizer(str(MODEL / "sentencepiece.bpe.model"))
+    return reference(lines, add_special_tokens=False)["input_ids"]
 
 
 @pytest.mark.parametrize("target", [None, "ernie-m", "xlm-roberta"])
@@ -48,7 +48,7 @@ def test_the_ids_of_all_lines(tmp_path, lines, expected, target):
 
 
 def test_pairs(lines, expected):
-    peer = XLMRobertaTokenizer(str(MODEL / "sentencepiece.bpe.model"))
+    reference = XLMRobertaTokenizer(str(MODEL / "sentencepiece.bpe.model"))
     tokenizer = open_model(open_checkpoint(MODEL)).tokenizer
     for first, second in zip(lines[:100], lines[100:200]):
-        assert tokenizer.build(first, second, 512) == peer(first, second)["input_ids"]
+        assert tokenizer.build(first, second, 512) == reference(first, second)["input_ids"]

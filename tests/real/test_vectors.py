@@ -64,11 +64,11 @@ def lines(data_dir):
 def test_the_vectors_of_all_lines(tmp_path, lines, pooling, normalize):
     """In its own form, and after a conversion to each form that can hold the model, and back."""
     folder = variant(tmp_path / "variant", pooling, normalize)
-    peer = SentenceTransformer(str(folder), device="cpu")
+    reference = SentenceTransformer(str(folder), device="cpu")
     model = ernie_m.load(folder)
     # The fast tokenizer of transformers cuts some lines otherwise than the slow one, whose ids are ours.
     prompt = PROMPTS["query"]
-    its_ids = peer.tokenizer([prompt + line for line in lines], truncation=True, max_length=LONGEST)[
+    its_ids = reference.tokenizer([prompt + line for line in lines], truncation=True, max_length=LONGEST)[
         "input_ids"
     ]
     our_ids = [model.loaded.tokenizer.build(prompt + line, None, LONGEST) for line in lines]
@@ -76,7 +76,7 @@ def test_the_vectors_of_all_lines(tmp_path, lines, pooling, normalize):
     print(f"{pooling}: {len(lines) - len(same)} of {len(lines)} lines have other ids in the fast tokenizer")
     assert len(same) > 0.9 * len(lines)
     texts = [lines[number] for number in same]
-    expected = peer.encode(texts, batch_size=32)
+    expected = reference.encode(texts, batch_size=32)
     np.testing.assert_allclose(model.encode(texts), expected, atol=1e-5)
 
     few = texts[:100]
@@ -84,8 +84,8 @@ def test_the_vectors_of_all_lines(tmp_path, lines, pooling, normalize):
     again = converted(ours, tmp_path / "again", "xlm-roberta")
     for form in (ours, again):
         np.testing.assert_allclose(ernie_m.load(form).encode(few), expected[:100], atol=1e-5)
-    peer = SentenceTransformer(str(again), device="cpu")
-    np.testing.assert_allclose(peer.encode(few), expected[:100], atol=1e-5)
+    reference = SentenceTransformer(str(again), device="cpu")
+    np.testing.assert_allclose(reference.encode(few), expected[:100], atol=1e-5)
     shutil.rmtree(ours)
     shutil.rmtree(again)
 
@@ -93,15 +93,15 @@ def test_the_vectors_of_all_lines(tmp_path, lines, pooling, normalize):
 def test_saved_again_by_the_library(tmp_path, lines):
     """In the form of its newest version: as the makers' folder, and the folder of ours in its form."""
     for number, folder in enumerate((MODEL, converted(MODEL, tmp_path / "ours", "xlm-roberta"))):
-        peer = SentenceTransformer(str(folder), device="cpu")
-        peer.save(str(tmp_path / f"saved-{number}"))
+        reference = SentenceTransformer(str(folder), device="cpu")
+        reference.save(str(tmp_path / f"saved-{number}"))
         model = ernie_m.load(tmp_path / f"saved-{number}")
-        longest = peer.max_seq_length
-        its_ids = peer.tokenizer(lines[:400], truncation=True, max_length=longest)["input_ids"]
+        longest = reference.max_seq_length
+        its_ids = reference.tokenizer(lines[:400], truncation=True, max_length=longest)["input_ids"]
         our_ids = [model.tokenizer.build(line, None, longest) for line in lines[:400]]
         texts = [line for line, theirs, ours in zip(lines, its_ids, our_ids) if theirs == ours]
         assert len(texts) > 360
-        np.testing.assert_allclose(model.encode(texts), peer.encode(texts, batch_size=32), atol=1e-5)
+        np.testing.assert_allclose(model.encode(texts), reference.encode(texts, batch_size=32), atol=1e-5)
         shutil.rmtree(tmp_path / f"saved-{number}")
 
 
@@ -120,8 +120,8 @@ def test_after_trimming(tmp_path, lines):
     after = ernie_m.load(converted(MODEL, tmp_path / "small", "ernie-m", *trimming))
     kept = []
     for text in texts:
-        pieces = before.loaded.tokenizer.tokenize(text)
-        if after.loaded.tokenizer.tokenize(text) == pieces:
+        piece_model = before.loaded.tokenizer.tokenize(text)
+        if after.loaded.tokenizer.tokenize(text) == piece_model:
             kept.append(text)
     assert len(kept) > 190
     np.testing.assert_allclose(after.encode(kept), before.encode(kept), atol=1e-5)

@@ -153,7 +153,7 @@ def test_a_part_that_cannot_be_written(tmp_path, monkeypatch):
         patches.setattr(checkpoint, "sync_file", fail)
         line = error_of(make_step, tmp_path, 1)
     assert line.startswith("/disk/file: Stale file handle") and "share" not in line
-    monkeypatch.setattr(ModelFiles, "write", lambda files, place: (place / "training_state").rmdir())
+    monkeypatch.setattr(ModelFiles, "write", lambda files, location: (location / "training_state").rmdir())
     assert "all machines share" in error_of(make_step, tmp_path, 1)
     assert names_in(tmp_path) == []
 

@@ -66,7 +66,7 @@ def test_a_folder_that_cannot_be_made(tmp_path):
 # Whose work it is
 
 
-def test_a_folder_belongs_to_one_piece_of_work(tmp_path):
+def test_a_folder_belongs_to_one_run(tmp_path):
     """A line names up to five keys that differ, and shows 12 digits of digests."""
     file = tmp_path / "run.json"
     fingerprint = {"data": {"digest": "0123456789ab" + 52 * "0"}, "seeds": (1, 2)}

@@ -146,10 +146,10 @@ def test_rows_have_the_bits_of_paddles_adamw():
 
 
 @pytest.mark.parametrize(
-    ("fault", "place"),
+    ("fault", "location"),
     [("is gone", "adamw_"), ("another order", "moment1"), ("smaller moments", "moment2 of 2 rows")],
 )
-def test_a_private_function_that_has_changed_is_not_called(float64, monkeypatch, caplog, fault, place):
+def test_a_private_function_that_has_changed_is_not_called(float64, monkeypatch, caplog, fault, location):
     """Paddle's AdamW, which knows it, updates the whole table to the same numbers; one line says so."""
     monkeypatch.setattr(logger, "propagate", True)
     caplog.set_level("WARNING")
@@ -175,7 +175,7 @@ def test_a_private_function_that_has_changed_is_not_called(float64, monkeypatch,
     for name, value in by_rows.state().items():
         np.testing.assert_allclose(whole.state()[name], value, rtol=1e-9, atol=1e-12, err_msg=name)
     (line,) = [record.message for record in caplog.records]
-    assert "by Paddle's AdamW" in line and place in line
+    assert "by Paddle's AdamW" in line and location in line
 
 
 def test_a_training_that_has_ended_keeps_nothing():

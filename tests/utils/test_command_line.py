@@ -186,8 +186,15 @@ def test_all_faults_are_named_at_once(tmp_path):
     path.write_text("stepz: 1\nsteps: 2.5")
     line = ["--config", str(path), "--zzz", "1", "--steps", "x", "--output", ""]
     lines = error_of(parse_options, Required, line).split("\n  ")
-    places = (f"{path}: stepz: ", f"{path}: steps 2.5", "--zzz: ", "--steps x: ", " --model ", " --output ")
-    assert [place in line for line, place in zip(lines, places, strict=True)] == [True] * 6
+    locations = (
+        f"{path}: stepz: ",
+        f"{path}: steps 2.5",
+        "--zzz: ",
+        "--steps x: ",
+        " --model ",
+        " --output ",
+    )
+    assert [location in line for line, location in zip(lines, locations, strict=True)] == [True] * 6
     # A needed option whose name is misspelled is one fault.
     (line,) = error_of(parse_options, Required, ["--modell", "x", "--output", "y"]).split("\n")
     assert line.startswith("--modell: ")
@@ -290,7 +297,7 @@ def test_words_without_a_flag(line, expected):
 
 
 @pytest.mark.parametrize(
-    ("line", "place"),
+    ("line", "location"),
     [
         ("", "missing required option TASK (see --help)\n  missing required option SOURCES "),
         ("own", "SOURCES "),
@@ -298,8 +305,8 @@ def test_words_without_a_flag(line, expected):
         ("own a --outputs b", "--outputs: unknown option;"),
     ],
 )
-def test_mistakes_beside_words_without_a_flag(line, place):
-    assert place in error_of(parse_options, WithWords, line.split())
+def test_mistakes_beside_words_without_a_flag(line, location):
+    assert location in error_of(parse_options, WithWords, line.split())
 
 
 def test_help_begins_with_the_words(monkeypatch):

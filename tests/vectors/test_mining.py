@@ -16,8 +16,8 @@ def texts(count):
     target = rng.normal(size=(count, 24)) + 0.4
     half = count // 2
     copies = source[:half] + rng.normal(scale=0.8, size=(half, 24))
-    places = rng.permutation(count)[:half]
-    target[places] = copies
+    locations = rng.permutation(count)[:half]
+    target[locations] = copies
     return unit(source), unit(target)
 
 
