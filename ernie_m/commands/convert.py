@@ -60,7 +60,7 @@ class ConvertFlags(VocabularyFlags):
     """License of the model for its README.md, such as apache-2.0."""
 
     base_model: str | None = None
-    """Hub name of the base model for README.md."""
+    """Hub ID of the base model, for the model card (README.md)."""
 
     drop_unknown: bool = False
     """Whether to drop unknown tensors and ignore an unknown problem_type instead of stopping."""

@@ -139,10 +139,10 @@ def train_vocab(options: VocabOptions) -> Tokenizer:
 
 
 class SideOfUnit(NamedTuple):
-    """The lines of one language in a unit of the text.
+    """The lines of one language in a chunk of the training text.
 
     Attributes:
-        key: the numbers of stream, source, unit and side, which seed the sampling of these lines.
+        key: the indices of stream, source, chunk and side, which seed the sampling of these lines.
     """
 
     language: str
@@ -163,7 +163,7 @@ def sample(options: VocabOptions, repeats: Mapping[str, float]) -> Iterator[str]
 
 
 def read_sides(options: VocabOptions, description: str) -> Iterator[SideOfUnit]:
-    """Yield the lines of each unit of the text; the two languages of a unit of pairs are separate items.
+    """Yield the lines of each chunk of the text; the two languages of a chunk of pairs are separate items.
 
     Args:
         description: the label of the progress bar.

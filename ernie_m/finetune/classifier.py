@@ -278,7 +278,7 @@ class Regression(Classification):
         return f"root mean squared error: {error:f}"
 
     def decode(self, batch: ExampleBatch, outputs: Mapping[str, np.ndarray]) -> list[float]:
-        """Return the predicted number of each input."""
+        """Return the predicted value of each input."""
         return outputs["logits"][:, 0].tolist()
 
     def answer(self, prediction: float) -> dict[str, Any]:

@@ -423,7 +423,8 @@ class OfficialAnswering(QuestionAnswering):
         return predictions
 
     def score(self, data: AnswerWindows, predictions: list[Any], language: str) -> dict[str, float]:
-        """Compute F1 and exact match, in %, of answers of subwords, and of answers of the original text."""
+        """Compute F1 and exact match, in %, of answers joined from subwords and of answers copied
+        from the original text."""
         of_subwords = super().score(data, predictions, language)
         of_text = self.text_task.score(data, [prediction.scores for prediction in predictions], language)
         return {

@@ -23,7 +23,7 @@ class EncodeVectorFlags(LabelOptions, ModelFileFlags, EngineFlags):
     """New output directory for the .npy files."""
 
     init_pretraining_params: str | None = option(None, needed=True)
-    """Checkpoint in any supported format, or a directory of ernie-m export."""
+    """Checkpoint in any supported format, or the output directory of ernie-m export."""
 
     max_seq_len: int = 512
     """Maximum sequence length in tokens, including special tokens; longer texts are truncated, and the

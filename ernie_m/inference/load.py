@@ -378,7 +378,8 @@ def _log_engine(engine: str) -> None:
 @cache  # once in a process
 def _recommend_openvino() -> None:
     """Log a warning that OpenVINO is faster."""
-    logger.warning("OpenVINO is not installed; it is faster on a CPU: %s", install_command("openvino"))
+    command = install_command("openvino")
+    logger.warning("OpenVINO is faster on a CPU but is not installed. To install it: %s", command)
 
 
 def run_onnx(path: Path, config: ErnieMConfig, task: str, has_pooled: bool) -> GraphRunner:

@@ -44,7 +44,7 @@ class MiningOptions(VectorOptions):
     """Text file in the other language, in the same format."""
 
     model: str
-    """Checkpoint in any supported format, or a directory of ernie-m export."""
+    """Checkpoint in any supported format, or the output directory of ernie-m export."""
 
     output: str = "mined"
     """Output directory for pairs.tsv and scores.tsv."""

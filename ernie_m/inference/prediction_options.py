@@ -105,7 +105,7 @@ class ModelFlags(AskOptions, EngineFlags):
     """Options of a model and its predictions."""
 
     model: str
-    """Checkpoint in any supported format, or a directory of ernie-m export."""
+    """Checkpoint in any supported format, or the output directory of ernie-m export."""
 
     def options(self) -> PredictionOptions:
         """Return the prediction options among the flags."""
@@ -204,8 +204,8 @@ def as_row(text: Any, number: int) -> list[str]:
     row = list(text) if isinstance(text, list | tuple) else [text]
     if not 1 <= len(row) <= 2 or not all(isinstance(part, str) and not is_blank(part) for part in row):
         raise UserError(
-            f"text {number + 1:,} (index {number}): invalid text {text!r} (expected a text or a pair of "
-            "texts). Remove it"
+            f"text {number + 1:,} (index {number}): invalid value {text!r} (expected a non-empty "
+            "string or a pair of them). Remove it"
         )
     return list(map(in_one_line, row))
 

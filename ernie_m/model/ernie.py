@@ -192,8 +192,8 @@ class ErnieMModel(nn.Layer):
         rows = self.config.max_position_embeddings
         if batch.last_position >= rows:
             raise UserError(
-                f"position {batch.last_position} exceeds the maximum length of {rows - FIRST_POSITION} "
-                "tokens. Reduce max_seq_len"
+                f"a sequence of {batch.last_position - FIRST_POSITION + 1} tokens exceeds the maximum of "
+                f"{rows - FIRST_POSITION}. Reduce max_seq_len"
             )
         x = self.embeddings(batch.input_ids, batch.position_ids, input_bias)  # [N, H]
         hidden_states = [x]

@@ -78,7 +78,7 @@ class DataConfig:
     """The text and its sampling."""
 
     corpus: str = option("", free=True, needed=True)  # it may move; a resumed run compares its digest
-    """Corpus directory of ernie-m build_corpus."""
+    """Output directory of ernie-m build_corpus."""
 
     languages: list[str] = field(default_factory=list)
     """Languages to train on (default: all languages of the corpus)."""
@@ -237,7 +237,8 @@ class InitConfig:
     """Initial encoder: random weights (random), or a model in any supported format."""
 
     word_embeddings: str = option("", free=True)
-    """Static model whose principal components initialize the word embeddings of a new encoder."""
+    """Static embedding model; its embeddings, projected onto their principal components, initialize the word
+    embeddings of a new encoder."""
 
     lm_head: str = option(RANDOM, free=True)
     """Initial masked-LM head: random weights (random), the head of init.encoder (same), or a model

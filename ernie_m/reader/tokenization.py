@@ -271,7 +271,7 @@ class Tokenizer:
         return [self.vocab.get(token, self.unk_id) for token in tokens]
 
     def normalize(self, text: str) -> str:
-        """Normalize a text for SentencePiece by the tokenizer rules. Every character becomes one or none."""
+        """Normalize a text for SentencePiece by the tokenizer rules. Each character maps to at most one."""
         return normalize(text) if self.text_rules == ERNIE_M else without_surrogates(text)
 
     def tokenize(self, text: str) -> list[str]:

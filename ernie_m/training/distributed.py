@@ -129,11 +129,10 @@ def gather_items(items: Iterable[T]) -> list[T]:
 
 @translate_connection_errors()
 def gather_rows(rows: Tensor, number: int) -> list[tuple[Tensor, int]]:
-    """Gather rows and a number of each process on every process, in order of rank, without pickling.
+    """All-gather the rows and an integer of each process, in order of rank, without pickling.
 
     Args:
         rows: [N, H]; H is the same on every process, N may differ.
-        number: an integer.
     """
     if world_size() == 1:
         return [(rows, number)]

@@ -134,7 +134,8 @@ class RetrievalFlags(TableOptions, TrainingFlags):
             raise UserError("nothing to do: set --pairs, --do_train true or --mine_hard_negatives")
         if self.do_train and not self.train_set:
             raise UserError(
-                "missing --train_set with --do_train true: a corpus of build_corpus or a file of pairs"
+                "missing --train_set, required by --do_train true: the output directory of ernie-m "
+                "build_corpus, or a file of pairs"
             )
         if self.mine_hard_negatives:
             self._check_mining()

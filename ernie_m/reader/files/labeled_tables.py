@@ -375,7 +375,7 @@ class UnlabeledTable(NamedTuple):
         """Yield the line number, the cells and the request of each row.
 
         A request has the texts, the language and the id. Other columns of a table are not in the request,
-        because `labels` would be the candidate labels of zero-shot classification.
+        because a `labels` column would be read as the candidate labels of zero-shot classification.
         """
         kept = {
             column: name if self.are_requests else "id"
