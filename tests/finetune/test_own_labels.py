@@ -19,7 +19,7 @@ TEXTS = [f"text {number}" for number in range(12)]
 
 
 def rows(labels, kind=CLASSIFICATION, texts=None, languages=None, groups=None, like=None) -> LabeledDataset:
-    texts = [[text] for text in texts or TEXTS[: len(labels)]]
+    texts = [[text] if isinstance(text, str) else text for text in texts or TEXTS[: len(labels)]]
     locations = [f"line {number}" for number in range(1, len(labels) + 1)]
     none = [""] * len(labels)
     return build_dataset(kind, texts, labels, locations, languages or none, groups or none, like)
@@ -161,6 +161,7 @@ def test_splits_and_languages(read, tmp_path):
         (["a", "b", "c", "d"], ["x", "", "", "x"], [0, 1, 2, 0]),
         (["a", "b", "a", "d"], ["", "y", "x", "x"], [0, 1, 0, 0]),  # by way of a third
         (["a", "b", "c", "d"], [1, 2, 1, None], [0, 1, 0, 2]),
+        ([("a", "b"), ("a", "c"), ("a", "b"), ("c", "b")], [""] * 4, [0, 1, 0, 2]),
     ],
 )
 def test_rows_of_one_group(texts, groups, expected):
@@ -179,6 +180,9 @@ def test_translations_are_of_one_group_and_others_are_not():
     many = rows(["x", "y"] * 40, texts=[f"t {n}" for n in range(80)], languages=["en"] * 40 + ["de"] * 40)
     groups = join_translations(many.groups, many.languages, vectors)
     assert (groups[:40] == groups[40:]).all() and len(set(groups)) == 40
+    some = np.r_[:40, 54:76]  # 22 translations, of which 6 are free
+    groups = join_translations(np.arange(62), many.languages[some], vectors[some])
+    assert (groups[14:36] == groups[40:]).all() and len(set(groups)) == 22
     vectors[40:] = random.normal(size=(40, 256))
     assert len(set(join_translations(many.groups, many.languages, vectors))) > 70
 

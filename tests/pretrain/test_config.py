@@ -61,6 +61,10 @@ FILES = sorted((ROOT / "configs" / "pretrain").glob("*.yaml"))
             "objectives.active has mmlm, tlm, but objectives.mixing_ratios has mmlm",
         ),
         (
+            {"objectives__mixing_ratios": {"mmlm": 1, "tlm": 1}, "objectives__active": ["mmlm"]},
+            "objectives.active has mmlm, but objectives.mixing_ratios has mmlm, tlm",
+        ),
+        (
             {"objectives__same_pairs": True},
             "objectives.same_pairs",
         ),

@@ -163,6 +163,8 @@ def test_oddities_by_hand():
     (error,) = check_labels(inputs, labels, str)
     assert error.startswith("2 texts have two labels, as in 2 and 5")
     assert check_labels(np.arange(3), np.array([0, 1, 2]), str) == []
+    both = check_labels(inputs, labels, str, trained_inputs=np.array([6]))
+    assert both[0] == error and both[1].startswith("1 of 6 rows have a text of the training data")
 
 
 def test_rows_that_are_evaluated_on():
