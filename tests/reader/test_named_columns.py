@@ -120,6 +120,15 @@ def test_labels_that_stand_for_none_are_left_out_with_other_faults(tmp_path):
     assert f"{path}, line 3: " in message and "line 4: " in message
 
 
+def test_a_cell_with_a_line_that_is_not_utf_8_is_dropped_as_a_whole(tmp_path):
+    path = tmp_path / "mixed.csv"
+    path.write_bytes(b'text,label\n"x\nx",a\n"its second\nline is\xff\nLatin-1",b\ny,b\n')
+    file = NamedFile(path, "train", ALL_LANGUAGES)
+    rows = load_dataset([file], LabelOptions(on_error="skip"))
+    assert rows.locations == [f"{path}, line 2", f"{path}, line 7"]
+    assert f"{path}, line 5: " in error_of(load_dataset, [file], LabelOptions())
+
+
 def test_label_columns_are_named_as_the_labels_of_rows(tmp_path):
     """In one normal form: a second file may be in another."""
     path = tmp_path / "a.csv"

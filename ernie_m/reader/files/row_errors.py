@@ -20,11 +20,13 @@ class RowErrors:
 
     Attributes:
         count: the number of invalid rows.
+        lines: their line numbers.
     """
 
     def __init__(self, name: str | os.PathLike, skip: bool = False, may_skip: bool = True):
         self.name = name
         self.count = 0
+        self.lines: set[int] = set()
         self._skip = skip
         self._may_skip = may_skip
         self._kinds: dict[str, list[str]] = {}  # fix of a kind of error -> its first errors
@@ -39,6 +41,7 @@ class RowErrors:
             fix: a sentence that tells how to fix the row, or "".
         """
         self.count += 1
+        self.lines.add(line)
         errors = self._kinds.setdefault(fix, [])
         if len(errors) < MOST_ERRORS:
             errors.append(f"line {line}: {what}")

@@ -456,7 +456,9 @@ def _quoted_rows(lines: Iterator[str], dialect: Dialect, errors: RowErrors, firs
             cells = next(reader)
             if not dialect.is_sure and "\n" in "".join(cells) and _has_rows(cells, dialect.mark):
                 raise csv.Error(_ROWS)
-            yield first, cells
+            # A cell with line breaks may contain a line that was not decoded and is blank here.
+            if errors.lines.isdisjoint(range(first, reader.line_num + first_line)):
+                yield first, cells
         except StopIteration:
             return
         except csv.Error as error:  # continue with the next line
